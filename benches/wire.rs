@@ -1,0 +1,3 @@
+//! Micro-benchmarks of the wire layer.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! RDMA without hardware.

@@ -1,0 +1,1 @@
+//! House rules no linter can state.
