@@ -1,1 +1,4 @@
-//! Not yet written.
+//! NVMe over Fabrics host over RDMA, in user space.
+#![forbid(unsafe_code)]
+
+pub mod wire;

@@ -1,0 +1,209 @@
+//! Submission queue entries (Base 4.1; NVM 3.2 for reads, writes and flush).
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{CommandId, NamespaceId, Sgl};
+
+/// One command: 64 bytes, the same frame for every command set.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct Sqe {
+    opcode: Opcode,
+    flags: u8,
+    command_id: U16,
+    /// NSID; for Fabrics commands the command type and three reserved bytes.
+    namespace: U32,
+    cdw2: U32,
+    cdw3: U32,
+    metadata: [u8; 8],
+    sgl: Sgl,
+    cdw10: U32,
+    cdw11: U32,
+    cdw12: U32,
+    cdw13: U32,
+    cdw14: U32,
+    cdw15: U32,
+}
+
+const _: () = assert!(size_of::<Sqe>() == 64);
+const _: () = assert!(offset_of!(Sqe, command_id) == 2);
+const _: () = assert!(offset_of!(Sqe, namespace) == 4);
+const _: () = assert!(offset_of!(Sqe, sgl) == 24);
+const _: () = assert!(offset_of!(Sqe, cdw10) == 40);
+
+/// What a command does (Base figures 140 and 94; NVM figure 21). Admin and I/O opcodes share
+/// numbers; the queue tells which is meant.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(transparent)]
+pub struct Opcode(pub u8);
+
+/// PSDT = 01b: the data pointer is an SGL, the metadata pointer a contiguous buffer. Fabrics
+/// transports use SGLs for every command (Base 4.1.1).
+pub(super) const FLAGS_SGL: u8 = 0x40;
+
+impl Sqe {
+    /// The size of a command in bytes.
+    pub const SIZE: usize = size_of::<Self>();
+
+    /// A command with no data and no parameters; the driver fills in the command id and data.
+    #[must_use]
+    pub fn new(opcode: Opcode, namespace: NamespaceId) -> Self {
+        Self {
+            opcode,
+            flags: FLAGS_SGL,
+            command_id: U16::ZERO,
+            namespace: U32::new(namespace.0),
+            cdw2: U32::ZERO,
+            cdw3: U32::ZERO,
+            metadata: [0; 8],
+            sgl: Sgl::none(),
+            cdw10: U32::ZERO,
+            cdw11: U32::ZERO,
+            cdw12: U32::ZERO,
+            cdw13: U32::ZERO,
+            cdw14: U32::ZERO,
+            cdw15: U32::ZERO,
+        }
+    }
+
+    /// Reads `blocks` logical blocks from `lba` on (NVM 3.2.4).
+    ///
+    /// # Panics
+    ///
+    /// If `blocks` is 0 or above 65,536, which the zero-based 16-bit field can't say.
+    #[must_use]
+    pub fn read(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
+        Self::new(Opcode::READ, namespace).with_blocks(lba, blocks)
+    }
+
+    /// Writes `blocks` logical blocks from `lba` on (NVM 3.2.6).
+    ///
+    /// # Panics
+    ///
+    /// As [`read`](Self::read).
+    #[must_use]
+    pub fn write(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
+        Self::new(Opcode::WRITE, namespace).with_blocks(lba, blocks)
+    }
+
+    /// Makes what was written and completed survive a loss of power (NVM 3.2.1 by way of Base 7).
+    #[must_use]
+    pub fn flush(namespace: NamespaceId) -> Self {
+        Self::new(Opcode::FLUSH, namespace)
+    }
+
+    /// Tells the controller that we live (Base 5.1.14).
+    #[must_use]
+    pub fn keep_alive() -> Self {
+        Self::new(Opcode::KEEP_ALIVE, NamespaceId(0))
+    }
+
+    fn with_blocks(mut self, lba: u64, blocks: u32) -> Self {
+        assert!((1..=0x1_0000).contains(&blocks), "a command moves 1 to 65,536 blocks");
+        let [low, high] = split(lba);
+        self.cdw10 = U32::new(low);
+        self.cdw11 = U32::new(high);
+        self.cdw12 = U32::new(blocks - 1);
+        self
+    }
+
+    pub(super) fn with_parameters(mut self, cdw10: u32, cdw11: u32) -> Self {
+        self.cdw10 = U32::new(cdw10);
+        self.cdw11 = U32::new(cdw11);
+        self
+    }
+
+    /// Sets the command id.
+    pub fn set_command_id(&mut self, id: CommandId) {
+        self.command_id = U16::new(id.0);
+    }
+
+    /// Sets where the data is.
+    pub fn set_sgl(&mut self, sgl: Sgl) {
+        self.sgl = sgl;
+    }
+
+    /// What the command does.
+    #[must_use]
+    pub fn opcode(&self) -> Opcode {
+        self.opcode
+    }
+}
+
+impl Opcode {
+    /// Flush (NVM).
+    pub const FLUSH: Self = Self(0x00);
+    /// Write (NVM).
+    pub const WRITE: Self = Self(0x01);
+    /// Read (NVM).
+    pub const READ: Self = Self(0x02);
+    /// Identify (admin).
+    pub const IDENTIFY: Self = Self(0x06);
+    /// Set Features (admin).
+    pub const SET_FEATURES: Self = Self(0x09);
+    /// Keep Alive (admin).
+    pub const KEEP_ALIVE: Self = Self(0x18);
+    /// Every Fabrics command; the type is in byte 4.
+    pub const FABRICS: Self = Self(0x7f);
+}
+
+impl std::fmt::Debug for Opcode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opcode({:#04x})", self.0)
+    }
+}
+
+/// The low and high double word of a 64-bit value.
+fn split(value: u64) -> [u32; 2] {
+    let bytes = value.to_le_bytes();
+    [
+        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::RemoteKey;
+
+    #[test]
+    fn read_in_literal_bytes() {
+        let mut sqe = Sqe::read(NamespaceId(1), 0x0000_0002_0000_0001, 8);
+        sqe.set_command_id(CommandId(0x1234));
+        sqe.set_sgl(Sgl::keyed(0x1000, 4096, RemoteKey(7)));
+        #[rustfmt::skip]
+        let expected = [
+            0x02, 0x40, 0x34, 0x12, 1, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0,
+            0x00, 0x10, 0, 0, 0, 0, 0, 0,
+            0x00, 0x10, 0, 7, 0, 0, 0, 0x40,
+            1, 0, 0, 0, 2, 0, 0, 0,
+            7, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        assert_eq!(sqe.as_bytes(), expected);
+    }
+
+    #[test]
+    fn commands_without_data_name_an_empty_keyed_descriptor() {
+        let sqe = Sqe::flush(NamespaceId(3));
+        assert_eq!(sqe.as_bytes()[..8], [0x00, 0x40, 0, 0, 3, 0, 0, 0]);
+        assert_eq!(sqe.as_bytes()[39], 0x40);
+        assert_eq!(Sqe::keep_alive().as_bytes()[0], 0x18);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 to 65,536 blocks")]
+    fn zero_blocks_is_a_caller_error() {
+        let _ = Sqe::write(NamespaceId(1), 0, 0);
+    }
+}

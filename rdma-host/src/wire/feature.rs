@@ -1,0 +1,56 @@
+//! Set Features (Base 5.1.25), as far as bring-up needs it.
+
+use super::{NamespaceId, Opcode, Sqe};
+
+/// Set Features commands.
+#[derive(Clone, Copy, Debug)]
+pub struct SetFeatures;
+
+impl SetFeatures {
+    /// Number of Queues (Base 5.1.25.2.1).
+    const NUMBER_OF_QUEUES: u32 = 0x07;
+
+    /// Asks for `count` I/O queues of each direction.
+    ///
+    /// # Panics
+    ///
+    /// If `count` is 0, which the zero-based field can't say.
+    #[must_use]
+    pub fn queue_count(count: u16) -> Sqe {
+        assert!(count > 0, "at least one I/O queue is asked for");
+        let zero_based = u32::from(count - 1);
+        Sqe::new(Opcode::SET_FEATURES, NamespaceId(0))
+            .with_parameters(Self::NUMBER_OF_QUEUES, (zero_based << 16) | zero_based)
+    }
+}
+
+/// How many I/O queues the controller grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueCount(pub u32);
+
+impl QueueCount {
+    /// Reads the result of Number of Queues: the smaller of both directions.
+    #[must_use]
+    pub fn parse(result: u32) -> Self {
+        Self((result & 0xffff).min(result >> 16) + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn queue_count_in_literal_bytes() {
+        let sqe = SetFeatures::queue_count(4);
+        assert_eq!(sqe.as_bytes()[0], 0x09);
+        assert_eq!(sqe.as_bytes()[40..48], [0x07, 0, 0, 0, 3, 0, 3, 0]);
+    }
+
+    #[test]
+    fn the_smaller_direction_counts() {
+        assert_eq!(QueueCount::parse(0x0003_0007), QueueCount(4));
+        assert_eq!(QueueCount::parse(0xffff_ffff), QueueCount(0x1_0000));
+    }
+}

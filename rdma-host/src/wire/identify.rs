@@ -1,0 +1,331 @@
+//! Identify (Base 5.1.13, NVM 4.1.5): what a controller and a namespace say of themselves.
+
+use std::mem::offset_of;
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{ControllerId, NamespaceId, Opcode, Sqe, Version};
+
+/// Identify commands; each returns 4,096 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Identify;
+
+impl Identify {
+    /// The size of every Identify data structure in bytes.
+    pub const SIZE: usize = 4096;
+
+    const NAMESPACE: u32 = 0x00;
+    const CONTROLLER: u32 = 0x01;
+    const ACTIVE_NAMESPACES: u32 = 0x02;
+
+    /// The controller itself (CNS 01h).
+    #[must_use]
+    pub fn controller() -> Sqe {
+        Sqe::new(Opcode::IDENTIFY, NamespaceId(0)).with_parameters(Self::CONTROLLER, 0)
+    }
+
+    /// One namespace (CNS 00h).
+    #[must_use]
+    pub fn namespace(namespace: NamespaceId) -> Sqe {
+        Sqe::new(Opcode::IDENTIFY, namespace).with_parameters(Self::NAMESPACE, 0)
+    }
+
+    /// The active namespaces above `after`, at most 1,024 (CNS 02h).
+    #[must_use]
+    pub fn active_namespaces(after: NamespaceId) -> Sqe {
+        Sqe::new(Opcode::IDENTIFY, after).with_parameters(Self::ACTIVE_NAMESPACES, 0)
+    }
+}
+
+/// Identify data we can't work with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentifyError {
+    /// The data structure is not 4,096 bytes.
+    #[error("its identify data has {0} bytes where 4096 are due")]
+    Length(usize),
+    /// The namespace is not active: all fields are zero.
+    #[error("namespace {0} is not there; `nvmf identify` lists those that are")]
+    NoNamespace(NamespaceId),
+    /// LBADS makes no sense.
+    #[error("namespace {namespace} reports blocks of 2^{exponent} bytes; 2^9 to 2^20 make sense")]
+    BlockSize {
+        /// Which namespace.
+        namespace: NamespaceId,
+        /// LBADS as sent.
+        exponent: u8,
+    },
+    /// The format has metadata, which we do not transfer.
+    #[error(
+        "namespace {namespace} has {bytes} bytes of metadata a block; only formats without are \
+         supported"
+    )]
+    Metadata {
+        /// Which namespace.
+        namespace: NamespaceId,
+        /// Bytes of metadata for each block.
+        bytes: u16,
+    },
+    /// The size in bytes exceeds 64 bits.
+    #[error("namespace {namespace} reports {blocks} blocks of {block_size} bytes: too large")]
+    Size {
+        /// Which namespace.
+        namespace: NamespaceId,
+        /// NSZE as sent.
+        blocks: u64,
+        /// Block size in bytes.
+        block_size: u32,
+    },
+}
+
+/// Identify Controller as sent (Base figure 312); what we do not read is in the gaps.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ControllerData {
+    vendor: U16,
+    subsystem_vendor: U16,
+    serial: [u8; 20],
+    model: [u8; 40],
+    firmware: [u8; 8],
+    gap_72: [u8; 5],
+    transfer_size_max: u8,
+    controller_id: U16,
+    version: U32,
+    gap_84: [u8; 12],
+    attributes: U32,
+    gap_100: [u8; 220],
+    keep_alive_granularity: U16,
+    gap_322: [u8; 192],
+    commands_max: U16,
+    namespace_count: U32,
+    gap_520: [u8; 5],
+    volatile_write_cache: u8,
+    gap_526: [u8; 10],
+    sgl_support: U32,
+    gap_540: [u8; 228],
+    subsystem_nqn: [u8; 256],
+    gap_1024: [u8; 768],
+    command_capsule: U32,
+    response_capsule: U32,
+    in_capsule_offset: U16,
+    fabrics_attributes: u8,
+    descriptors_max: u8,
+    gap_1804: [u8; 2292],
+}
+
+const _: () = assert!(size_of::<ControllerData>() == Identify::SIZE);
+const _: () = assert!(offset_of!(ControllerData, transfer_size_max) == 77);
+const _: () = assert!(offset_of!(ControllerData, controller_id) == 78);
+const _: () = assert!(offset_of!(ControllerData, attributes) == 96);
+const _: () = assert!(offset_of!(ControllerData, keep_alive_granularity) == 320);
+const _: () = assert!(offset_of!(ControllerData, commands_max) == 514);
+const _: () = assert!(offset_of!(ControllerData, namespace_count) == 516);
+const _: () = assert!(offset_of!(ControllerData, volatile_write_cache) == 525);
+const _: () = assert!(offset_of!(ControllerData, sgl_support) == 536);
+const _: () = assert!(offset_of!(ControllerData, subsystem_nqn) == 768);
+const _: () = assert!(offset_of!(ControllerData, command_capsule) == 1792);
+const _: () = assert!(offset_of!(ControllerData, in_capsule_offset) == 1800);
+const _: () = assert!(offset_of!(ControllerData, descriptors_max) == 1803);
+
+/// What a controller says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerInfo {
+    /// Serial number, printable.
+    pub serial: String,
+    /// Model, printable.
+    pub model: String,
+    /// Firmware revision, printable.
+    pub firmware: String,
+    /// The subsystem's NQN as it spells it, printable.
+    pub subsystem_nqn: String,
+    /// The specification it follows.
+    pub version: Version,
+    /// CNTLID.
+    pub controller_id: ControllerId,
+    /// MDTS as a power of two of the smallest page; none when it sets no limit.
+    pub transfer_pages_log2: Option<u8>,
+    /// KAS: granularity of the keep-alive timer in 100 ms; 0 when it has none.
+    pub keep_alive_granularity: u16,
+    /// CTRATT bit 6: any command counts as keep-alive (TBKAS).
+    pub traffic_keeps_alive: bool,
+    /// MAXCMD: commands a queue may hold; 0 when it does not say.
+    pub commands_max: u16,
+    /// NN: the largest namespace id.
+    pub namespace_id_max: u32,
+    /// Whether Flush does anything (VWC bit 0).
+    pub volatile_write_cache: bool,
+    /// SGLS bit 2: keyed data block descriptors.
+    pub keyed_sgl: bool,
+    /// SGLS bit 20: an SGL address may be an offset into the capsule.
+    pub in_capsule_sgl: bool,
+    /// IOCCSZ in bytes: command capsules on I/O queues, the command included.
+    pub command_capsule_bytes: u64,
+    /// IORCSZ in bytes: response capsules on I/O queues.
+    pub response_capsule_bytes: u64,
+    /// ICDOFF in bytes: where in-capsule data starts after the command.
+    pub in_capsule_offset_bytes: u32,
+    /// MSDBD: how many SGL descriptors a command may have; 0 for no limit.
+    pub descriptors_max: u8,
+}
+
+impl ControllerInfo {
+    /// Reads the controller data structure.
+    ///
+    /// # Errors
+    ///
+    /// When it is not 4,096 bytes long. Everything else is checked by who relies on it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, IdentifyError> {
+        let data = ControllerData::ref_from_bytes(bytes)
+            .map_err(|_| IdentifyError::Length(bytes.len()))?;
+        Ok(Self {
+            serial: printable(&data.serial),
+            model: printable(&data.model),
+            firmware: printable(&data.firmware),
+            subsystem_nqn: printable(&data.subsystem_nqn),
+            version: Version(data.version.get()),
+            controller_id: ControllerId(data.controller_id.get()),
+            transfer_pages_log2: Some(data.transfer_size_max).filter(|&pages| pages != 0),
+            keep_alive_granularity: data.keep_alive_granularity.get(),
+            traffic_keeps_alive: data.attributes.get() & (1 << 6) != 0,
+            commands_max: data.commands_max.get(),
+            namespace_id_max: data.namespace_count.get(),
+            volatile_write_cache: data.volatile_write_cache & 1 != 0,
+            keyed_sgl: data.sgl_support.get() & (1 << 2) != 0,
+            in_capsule_sgl: data.sgl_support.get() & (1 << 20) != 0,
+            command_capsule_bytes: u64::from(data.command_capsule.get()) * 16,
+            response_capsule_bytes: u64::from(data.response_capsule.get()) * 16,
+            in_capsule_offset_bytes: u32::from(data.in_capsule_offset.get()) * 16,
+            descriptors_max: data.descriptors_max,
+        })
+    }
+}
+
+/// Identify Namespace as sent (NVM figure 97).
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct NamespaceData {
+    size: U64,
+    capacity: U64,
+    utilization: U64,
+    features: u8,
+    format_count: u8,
+    formatted: u8,
+    gap_27: [u8; 77],
+    nguid: [u8; 16],
+    eui64: [u8; 8],
+    formats: [Format; 64],
+    gap_384: [u8; 3712],
+}
+
+/// One LBA format (NVM figure 98).
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Format {
+    metadata_size: U16,
+    block_size_log2: u8,
+    performance: u8,
+}
+
+const _: () = assert!(size_of::<NamespaceData>() == Identify::SIZE);
+const _: () = assert!(offset_of!(NamespaceData, formatted) == 26);
+const _: () = assert!(offset_of!(NamespaceData, nguid) == 104);
+const _: () = assert!(offset_of!(NamespaceData, formats) == 128);
+
+/// What a namespace is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceInfo {
+    /// Its id.
+    pub id: NamespaceId,
+    /// NSZE: logical blocks.
+    pub blocks: u64,
+    /// Bytes in a logical block, a power of two from 512 on.
+    pub block_size: u32,
+    /// NGUID, if it has one.
+    pub nguid: Option<Uuid>,
+}
+
+impl NamespaceInfo {
+    /// Reads the namespace data structure.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace is not active, or has a format we can't use.
+    pub fn parse(id: NamespaceId, bytes: &[u8]) -> Result<Self, IdentifyError> {
+        let data =
+            NamespaceData::ref_from_bytes(bytes).map_err(|_| IdentifyError::Length(bytes.len()))?;
+        let blocks = data.size.get();
+        if blocks == 0 {
+            return Err(IdentifyError::NoNamespace(id));
+        }
+        let format = data.formats[data.format_index()];
+        let exponent = format.block_size_log2;
+        if !(9..=20).contains(&exponent) {
+            return Err(IdentifyError::BlockSize { namespace: id, exponent });
+        }
+        let metadata = format.metadata_size.get();
+        if metadata != 0 {
+            return Err(IdentifyError::Metadata { namespace: id, bytes: metadata });
+        }
+        let block_size = 1 << exponent;
+        if blocks.checked_mul(u64::from(block_size)).is_none() {
+            return Err(IdentifyError::Size { namespace: id, blocks, block_size });
+        }
+        let nguid = Some(Uuid::from_bytes(data.nguid)).filter(|nguid| !nguid.is_nil());
+        Ok(Self { id, blocks, block_size, nguid })
+    }
+
+    /// The size in bytes; `parse` has made sure that it fits.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.blocks * u64::from(self.block_size)
+    }
+}
+
+impl NamespaceData {
+    /// FLBAS: bits 0-3, and bits 5-6 above them.
+    fn format_index(&self) -> usize {
+        usize::from(self.formatted & 0xf) | usize::from((self.formatted >> 5) & 0b11) << 4
+    }
+}
+
+/// The active namespace list (Base 5.1.13.2.2): ascending ids, ended by 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceList(pub Vec<NamespaceId>);
+
+impl NamespaceList {
+    /// How many ids one list can hold.
+    pub const ENTRIES: usize = 1024;
+
+    /// Reads the list up to the first entry that does not ascend, which also ends at 0.
+    ///
+    /// # Errors
+    ///
+    /// When it is not 4,096 bytes long.
+    pub fn parse(bytes: &[u8]) -> Result<Self, IdentifyError> {
+        let entries = <[U32; Self::ENTRIES]>::ref_from_bytes(bytes)
+            .map_err(|_| IdentifyError::Length(bytes.len()))?;
+        let mut last = 0;
+        let ascending = entries.iter().map(|entry| entry.get()).take_while(|&id| {
+            let ascends = id > last;
+            last = id;
+            ascends
+        });
+        Ok(Self(ascending.map(NamespaceId).collect()))
+    }
+}
+
+/// A text field: up to the first NUL, without trailing spaces, anything unprintable replaced, so
+/// that a target can't write to our terminal.
+fn printable(field: &[u8]) -> String {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let text: String = field[..end]
+        .iter()
+        .map(|&byte| if (0x20..0x7f).contains(&byte) { char::from(byte) } else { '?' })
+        .collect();
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use super::*;
+
+/// A controller as Linux nvmet describes one, written by offset.
+fn controller() -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    bytes[4..24].copy_from_slice(b"fad656a175bdab25d99e");
+    bytes[24..64].copy_from_slice(format!("{:40}", "Linux").as_bytes());
+    bytes[64..72].copy_from_slice(b"6.12.117");
+    bytes[77] = 8;
+    bytes[78..80].copy_from_slice(&[0x01, 0x02]);
+    bytes[80..84].copy_from_slice(&[0, 3, 1, 0]);
+    bytes[96] = 0x41;
+    bytes[320] = 10;
+    bytes[514] = 128;
+    bytes[516..520].copy_from_slice(&[0, 4, 0, 0]);
+    bytes[525] = 1;
+    bytes[536..540].copy_from_slice(&[0x05, 0x00, 0x10, 0x00]);
+    bytes[768..774].copy_from_slice(b"nqn.s\x1b");
+    bytes[1792..1796].copy_from_slice(&[4 + 0, 1, 0, 0]);
+    bytes[1796] = 1;
+    bytes[1803] = 1;
+    bytes
+}
+
+#[test]
+fn controller_by_offset() {
+    let info = ControllerInfo::parse(&controller()).unwrap();
+    assert_eq!(info.serial, "fad656a175bdab25d99e");
+    assert_eq!(info.model, "Linux");
+    assert_eq!(info.firmware, "6.12.117");
+    assert_eq!(info.subsystem_nqn, "nqn.s?");
+    assert_eq!(info.version, Version(0x0001_0300));
+    assert_eq!(info.controller_id, ControllerId(0x0201));
+    assert_eq!(info.transfer_pages_log2, Some(8));
+    assert_eq!(info.keep_alive_granularity, 10);
+    assert!(info.traffic_keeps_alive);
+    assert_eq!(info.commands_max, 128);
+    assert_eq!(info.namespace_id_max, 1024);
+    assert!(info.volatile_write_cache && info.keyed_sgl && info.in_capsule_sgl);
+    assert_eq!(info.command_capsule_bytes, 64 + 4096);
+    assert_eq!(info.response_capsule_bytes, 16);
+    assert_eq!(info.in_capsule_offset_bytes, 0);
+    assert_eq!(info.descriptors_max, 1);
+}
+
+#[test]
+fn wrong_lengths_are_named() {
+    assert_eq!(ControllerInfo::parse(&[0; 4095]), Err(IdentifyError::Length(4095)));
+    assert_eq!(NamespaceList::parse(&[0; 8]), Err(IdentifyError::Length(8)));
+    assert_eq!(NamespaceInfo::parse(NamespaceId(1), &[]), Err(IdentifyError::Length(0)));
+}
+
+fn namespace(blocks: u64, exponent: u8, metadata: u8, flbas: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    bytes[..8].copy_from_slice(&blocks.to_le_bytes());
+    bytes[26] = flbas;
+    let format = 128 + 4 * (usize::from(flbas & 0xf) | usize::from((flbas >> 5) & 3) << 4);
+    bytes[format] = metadata;
+    bytes[format + 2] = exponent;
+    bytes
+}
+
+#[test]
+fn namespace_by_offset() {
+    for flbas in [0x00, 0x03, 0x2f, 0x6f] {
+        let info = NamespaceInfo::parse(NamespaceId(7), &namespace(2048, 12, 0, flbas)).unwrap();
+        assert_eq!((info.blocks, info.block_size, info.bytes()), (2048, 4096, 8 << 20));
+        assert_eq!(info.nguid, None);
+    }
+}
+
+#[test]
+fn namespaces_that_cannot_be_used_are_refused() {
+    let id = NamespaceId(7);
+    let parse = |bytes: Vec<u8>| NamespaceInfo::parse(id, &bytes).unwrap_err();
+    assert_eq!(parse(namespace(0, 9, 0, 0)), IdentifyError::NoNamespace(id));
+    for exponent in [0, 8, 21, 63, 255] {
+        let expected = IdentifyError::BlockSize { namespace: id, exponent };
+        assert_eq!(parse(namespace(1, exponent, 0, 0)), expected);
+    }
+    assert_eq!(parse(namespace(1, 9, 8, 0)), IdentifyError::Metadata { namespace: id, bytes: 8 });
+    assert_eq!(
+        parse(namespace(u64::MAX, 9, 0, 0)),
+        IdentifyError::Size { namespace: id, blocks: u64::MAX, block_size: 512 }
+    );
+}
+
+#[test]
+fn namespace_list_stops_where_it_no_longer_ascends() {
+    let mut bytes = vec![0; 4096];
+    for (index, id) in [1u32, 2, 9, 9, 10].iter().enumerate() {
+        bytes[4 * index..4 * index + 4].copy_from_slice(&id.to_le_bytes());
+    }
+    let list = NamespaceList::parse(&bytes).unwrap();
+    assert_eq!(list.0, [1, 2, 9].map(NamespaceId));
+}

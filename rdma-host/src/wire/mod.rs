@@ -1,0 +1,40 @@
+//! The bytes of NVMe over Fabrics over RDMA, and nothing else.
+//!
+//! Each file holds one structure family: the layout (faithful to any bytes), what it means
+//! (only sensible values), and tests against literal bytes. All integers on the wire are little
+//! endian; zero-based fields of the specification exist only here.
+//!
+//! References are to the NVM Express Base Specification 2.1 ("Base"), the NVM Command Set
+//! Specification 1.1 ("NVM") and the NVMe over RDMA Transport Specification 1.1 ("RDMA").
+
+mod command;
+mod completion;
+mod fabrics;
+mod feature;
+mod id;
+mod identify;
+mod nqn;
+mod private_data;
+mod property;
+mod sgl;
+mod status;
+
+pub use command::{Opcode, Sqe};
+pub use completion::Cqe;
+pub use fabrics::{
+    AuthenticationRequest, ConnectCommand, ConnectData, PropertyGet, PropertySet, connect_fault,
+};
+pub use feature::{QueueCount, SetFeatures};
+pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
+pub use identify::{
+    ControllerData, ControllerInfo, Identify, IdentifyError, NamespaceData, NamespaceInfo,
+    NamespaceList,
+};
+pub use nqn::{Nqn, NqnError};
+pub use private_data::{Accept, PrivateDataError, Reject, RejectCode, Request};
+pub use property::{Capabilities, Configuration, ControllerStatus, Property, Version};
+pub use sgl::Sgl;
+pub use status::Status;
+
+/// Everything the wire layer moves is read and written as plain bytes.
+pub use zerocopy::{FromBytes, IntoBytes};

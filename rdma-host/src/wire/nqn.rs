@@ -1,0 +1,100 @@
+//! NVMe Qualified Names (Base 4.7).
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A name of a host or subsystem: 1 to 223 bytes, no NUL or control characters, starting `nqn.`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Nqn(String);
+
+/// Why a string is not an NQN.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NqnError {
+    /// A control character or NUL stands in it.
+    #[error("the NQN {0:?} holds a control character; check how it was copied")]
+    ControlCharacter(String),
+    /// It does not start with `nqn.`.
+    #[error("{0:?} is not an NQN: it must start with \"nqn.\", as in nqn.2014-08.org.example:disk")]
+    Prefix(String),
+    /// It is longer than 223 bytes.
+    #[error("the NQN has {0} bytes; 223 is the most the specification allows")]
+    TooLong(usize),
+}
+
+impl Nqn {
+    /// The longest name in bytes; the field is 256 bytes with a NUL (Base 4.7).
+    pub const LENGTH_MAX: usize = 223;
+
+    /// The well-known name of every discovery subsystem (Base 4.7).
+    pub const DISCOVERY: &'static str = "nqn.2014-08.org.nvmexpress.discovery";
+
+    /// A host name made of a host identifier, in the UUID form (Base 4.7).
+    #[must_use]
+    pub fn from_host_id(id: uuid::Uuid) -> Self {
+        Self(format!("nqn.2014-08.org.nvmexpress:uuid:{id}"))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name as a 256-byte field, padded with NUL.
+    #[must_use]
+    pub fn to_field(&self) -> [u8; 256] {
+        let mut field = [0; 256];
+        field[..self.0.len()].copy_from_slice(self.0.as_bytes());
+        field
+    }
+}
+
+impl FromStr for Nqn {
+    type Err = NqnError;
+
+    fn from_str(text: &str) -> Result<Self, NqnError> {
+        if text.len() > Self::LENGTH_MAX {
+            Err(NqnError::TooLong(text.len()))
+        } else if text.chars().any(char::is_control) {
+            Err(NqnError::ControlCharacter(text.to_owned()))
+        } else if !text.starts_with("nqn.") {
+            Err(NqnError::Prefix(text.to_owned()))
+        } else {
+            Ok(Self(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Nqn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_223_bytes_and_no_more() {
+        let longest = format!("nqn.{}", "a".repeat(219));
+        assert_eq!(longest.parse::<Nqn>().unwrap().as_str(), longest);
+        assert_eq!(format!("{longest}a").parse::<Nqn>(), Err(NqnError::TooLong(224)));
+    }
+
+    #[test]
+    fn refuses_what_is_no_name() {
+        assert!(matches!("".parse::<Nqn>(), Err(NqnError::Prefix(_))));
+        assert!(matches!("iqn.x".parse::<Nqn>(), Err(NqnError::Prefix(_))));
+        assert!(matches!("nqn.x\n".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));
+        assert!(matches!("nqn.\0".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));
+    }
+
+    #[test]
+    fn pads_the_field_with_nul() {
+        let field = "nqn.x".parse::<Nqn>().unwrap().to_field();
+        assert_eq!(&field[..6], b"nqn.x\0");
+        assert!(field[5..].iter().all(|&byte| byte == 0));
+    }
+}

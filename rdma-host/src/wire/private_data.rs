@@ -1,0 +1,241 @@
+//! What RDMA CM carries for NVMe while a queue connects (RDMA 3.3).
+
+use std::fmt;
+
+use zerocopy::little_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{ControllerId, QueueId};
+
+/// The host's connect request (RDMA figure 5): 32 bytes.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Request {
+    record_format: U16,
+    queue_id: U16,
+    receive_size: U16,
+    send_size: U16,
+    controller_id: U16,
+    reserved: [u8; 22],
+}
+
+const _: () = assert!(size_of::<Request>() == 32);
+
+/// The controller's answer (RDMA figure 6): 32 bytes.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Reply {
+    record_format: U16,
+    receive_size: U16,
+    reserved: [u8; 28],
+}
+
+const _: () = assert!(size_of::<Reply>() == 32);
+
+/// The controller's refusal (RDMA figure 7): 4 bytes.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Refusal {
+    record_format: U16,
+    status: U16,
+}
+
+const _: () = assert!(size_of::<Refusal>() == 4);
+
+/// Private data that does not have the one format there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrivateDataError {
+    /// It ends too early.
+    #[error("its connection reply has {got} bytes of private data where {needed} are due")]
+    Short {
+        /// Bytes there.
+        got: usize,
+        /// Bytes the format has.
+        needed: usize,
+    },
+    /// A format from the future, or no NVMe target at all.
+    #[error("its connection reply has record format {0:#06x}; only 0 is known")]
+    Format(u16),
+}
+
+impl Request {
+    /// A request for a queue of `entries` entries. The controller id counts on I/O queues.
+    #[must_use]
+    pub fn new(queue: QueueId, entries: u16, controller: ControllerId) -> Self {
+        Self {
+            record_format: U16::ZERO,
+            queue_id: U16::new(queue.0),
+            receive_size: U16::new(entries),
+            send_size: U16::new(entries.saturating_sub(1)),
+            controller_id: U16::new(if queue.is_admin() { 0 } else { controller.0 }),
+            reserved: [0; 22],
+        }
+    }
+}
+
+/// What an accepted queue got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// CRQSIZE: how many command capsules the controller can take at once.
+    pub receive_size: u16,
+}
+
+impl Accept {
+    /// Reads the reply's private data; the CM may pad it.
+    ///
+    /// # Errors
+    ///
+    /// When it is shorter than its format, or of another format.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PrivateDataError> {
+        let (reply, _) = Reply::read_from_prefix(bytes).map_err(|_| PrivateDataError::Short {
+            got: bytes.len(),
+            needed: size_of::<Reply>(),
+        })?;
+        match reply.record_format.get() {
+            0 => Ok(Self { receive_size: reply.receive_size.get() }),
+            format => Err(PrivateDataError::Format(format)),
+        }
+    }
+}
+
+/// Why a controller refused a queue (RDMA figure 8).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RejectCode(pub u16);
+
+impl RejectCode {
+    /// The private data's length is wrong.
+    pub const INVALID_LENGTH: Self = Self(1);
+    /// The record format is unknown.
+    pub const INVALID_RECORD_FORMAT: Self = Self(2);
+    /// The queue id is out of range or in use.
+    pub const INVALID_QUEUE_ID: Self = Self(3);
+    /// HSQSIZE is not acceptable.
+    pub const INVALID_SEND_SIZE: Self = Self(4);
+    /// HRQSIZE is not acceptable.
+    pub const INVALID_RECEIVE_SIZE: Self = Self(5);
+    /// The controller has nothing left for another queue.
+    pub const NO_RESOURCES: Self = Self(6);
+    /// The RDMA READ depth we offered is not acceptable.
+    pub const INVALID_RESPONDER_RESOURCES: Self = Self(7);
+    /// The RDMA READ depth we asked for is not acceptable.
+    pub const INVALID_INITIATOR_DEPTH: Self = Self(8);
+    /// The controller id is unknown.
+    pub const INVALID_CONTROLLER_ID: Self = Self(9);
+}
+
+impl fmt::Display for RejectCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match *self {
+            Self::INVALID_LENGTH => "invalid length of our private data",
+            Self::INVALID_RECORD_FORMAT => "invalid record format",
+            Self::INVALID_QUEUE_ID => "invalid queue id",
+            Self::INVALID_SEND_SIZE => "invalid submission queue size (HSQSIZE)",
+            Self::INVALID_RECEIVE_SIZE => "invalid receive queue size (HRQSIZE)",
+            Self::NO_RESOURCES => "the controller has no resources left",
+            Self::INVALID_RESPONDER_RESOURCES => "invalid RDMA READ depth offered (IRD)",
+            Self::INVALID_INITIATOR_DEPTH => "invalid RDMA READ depth asked (ORD)",
+            Self::INVALID_CONTROLLER_ID => "invalid controller id",
+            Self(code) => return write!(f, "unknown NVMe reject code {code:#06x}"),
+        };
+        f.write_str(text)
+    }
+}
+
+impl fmt::Debug for RejectCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RejectCode({}: {self})", self.0)
+    }
+}
+
+/// A refused connection: what the CM says, and what the NVMe controller adds if it was the one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// The CM's reason (InfiniBand 12.6.7.2): 8 nobody listens, 10 stale, 28 the target decided.
+    pub reason: i32,
+    /// The target's own code, when the reason is 28 and it gave one.
+    pub code: Option<RejectCode>,
+}
+
+impl Reject {
+    /// No such service: nothing listens on the port.
+    pub const INVALID_SERVICE: i32 = 8;
+    /// The target still holds an older connection of ours.
+    pub const STALE_CONNECTION: i32 = 10;
+    /// The consumer, here the NVMe target, refused.
+    pub const CONSUMER: i32 = 28;
+
+    /// Puts the CM's reason and the private data that came with it together.
+    #[must_use]
+    pub fn parse(reason: i32, private_data: &[u8]) -> Self {
+        let code = match Refusal::read_from_prefix(private_data) {
+            Ok((refusal, _)) if reason == Self::CONSUMER && refusal.record_format.get() == 0 => {
+                Some(RejectCode(refusal.status.get()))
+            }
+            _ => None,
+        };
+        Self { reason, code }
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.reason, self.code) {
+            (_, Some(code)) => write!(f, "the target refused the queue: {code}"),
+            (Self::INVALID_SERVICE, _) => f.write_str(
+                "nothing listens for NVMe on that port; check the port and that the target is up",
+            ),
+            (Self::STALE_CONNECTION, _) => f.write_str(
+                "the target still holds an older connection of ours; try again in some seconds",
+            ),
+            (Self::CONSUMER, None) => f.write_str("the target refused the queue without a reason"),
+            (reason, _) => write!(f, "the connection was rejected (CM reason {reason})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_in_literal_bytes() {
+        let request = Request::new(QueueId(2), 128, ControllerId(0x0102));
+        let mut expected = [0; 32];
+        expected[..10].copy_from_slice(&[0, 0, 2, 0, 128, 0, 127, 0, 2, 1]);
+        assert_eq!(request.as_bytes(), expected);
+        let admin = Request::new(QueueId::ADMIN, 32, ControllerId::DYNAMIC);
+        assert_eq!(admin.as_bytes()[..10], [0, 0, 0, 0, 32, 0, 31, 0, 0, 0]);
+    }
+
+    #[test]
+    fn accept_is_parsed_or_named_wrong() {
+        let mut bytes = [0; 40];
+        bytes[2] = 128;
+        assert_eq!(Accept::parse(&bytes), Ok(Accept { receive_size: 128 }));
+        assert_eq!(
+            Accept::parse(&bytes[..31]),
+            Err(PrivateDataError::Short { got: 31, needed: 32 })
+        );
+        bytes[0] = 7;
+        assert_eq!(Accept::parse(&bytes), Err(PrivateDataError::Format(7)));
+    }
+
+    #[test]
+    fn every_reject_code_has_words() {
+        for code in 1..=9u16 {
+            let bytes = [0, 0, code.to_le_bytes()[0], 0];
+            let reject = Reject::parse(28, &bytes);
+            assert_eq!(reject.code, Some(RejectCode(code)));
+            assert!(!reject.to_string().contains("unknown"), "{reject}");
+        }
+        assert!(Reject::parse(28, &[0, 0, 77, 0]).to_string().contains("0x004d"));
+    }
+
+    #[test]
+    fn private_data_counts_only_when_the_target_spoke() {
+        assert_eq!(Reject::parse(8, &[0, 0, 3, 0]).code, None);
+        assert_eq!(Reject::parse(28, &[0, 0, 3]).code, None);
+        assert_eq!(Reject::parse(28, &[1, 0, 3, 0]).code, None);
+    }
+}

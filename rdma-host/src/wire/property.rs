@@ -1,0 +1,142 @@
+//! Controller properties (Base 3.1.4), read and written by Property Get and Set over fabrics.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A property: its offset, and whether it has 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Property {
+    /// Bytes from the start of the property space.
+    pub offset: u32,
+    /// Whether it is 8 bytes wide; 4 otherwise.
+    pub wide: bool,
+    /// The specification's short name.
+    pub name: &'static str,
+}
+
+impl Property {
+    /// Controller Capabilities (Base 3.1.4.1).
+    pub const CAPABILITIES: Self = Self { offset: 0x00, wide: true, name: "CAP" };
+    /// Version (Base 3.1.4.2).
+    pub const VERSION: Self = Self { offset: 0x08, wide: false, name: "VS" };
+    /// Controller Configuration (Base 3.1.4.5).
+    pub const CONFIGURATION: Self = Self { offset: 0x14, wide: false, name: "CC" };
+    /// Controller Status (Base 3.1.4.6).
+    pub const STATUS: Self = Self { offset: 0x1c, wide: false, name: "CSTS" };
+}
+
+/// CAP: what the controller can do (Base 3.1.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities(pub u64);
+
+impl Capabilities {
+    /// How many entries an I/O queue may have (MQES is zero-based).
+    #[must_use]
+    pub fn queue_entries_max(self) -> u32 {
+        u32::from(self.word(0)) + 1
+    }
+
+    /// How long enabling or shutting down may take (TO, in half seconds).
+    #[must_use]
+    pub fn ready_timeout(self) -> Duration {
+        Duration::from_millis(500) * u32::from(self.0.to_le_bytes()[3])
+    }
+
+    /// The smallest memory page the controller accepts, in bytes (MPSMIN).
+    #[must_use]
+    pub fn page_size_min(self) -> u64 {
+        1 << (12 + ((self.0 >> 48) & 0xf))
+    }
+
+    /// Whether the NVM command set is supported (CSS bit 0).
+    #[must_use]
+    pub fn has_nvm_command_set(self) -> bool {
+        self.0 & (1 << 37) != 0
+    }
+
+    fn word(self, index: usize) -> u16 {
+        let bytes = self.0.to_le_bytes();
+        u16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]])
+    }
+}
+
+/// CC: what we ask of the controller (Base 3.1.4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Configuration(pub u32);
+
+impl Configuration {
+    /// Enabled, NVM command set, 4 KiB pages, round robin, 64-byte commands, 16-byte responses.
+    pub const ENABLED: Self = Self((4 << 20) | (6 << 16) | 1);
+    /// The same with a normal shutdown announced (SHN = 01b).
+    pub const SHUTDOWN: Self = Self(Self::ENABLED.0 | (0b01 << 14));
+}
+
+/// CSTS: how the controller is (Base 3.1.4.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerStatus(pub u32);
+
+impl ControllerStatus {
+    /// RDY: commands are accepted.
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// CFS: a fatal error; only a reset helps.
+    #[must_use]
+    pub fn is_fatal(self) -> bool {
+        self.0 & 0b10 != 0
+    }
+
+    /// SHST = 10b: the shutdown is complete.
+    #[must_use]
+    pub fn is_shut_down(self) -> bool {
+        (self.0 >> 2) & 0b11 == 0b10
+    }
+}
+
+/// VS: which specification the controller follows (Base 3.1.4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [tertiary, minor, low, high] = self.0.to_le_bytes();
+        write!(f, "{}.{minor}.{tertiary}", u16::from_le_bytes([low, high]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_of_the_kernel_target() {
+        // What Linux 6.12 nvmet answers: MQES 127, CQR, TO 15, CSS NVM.
+        let capabilities = Capabilities(0x0000_0020_0f01_007f);
+        assert_eq!(capabilities.queue_entries_max(), 128);
+        assert_eq!(capabilities.ready_timeout(), Duration::from_millis(7500));
+        assert_eq!(capabilities.page_size_min(), 4096);
+        assert!(capabilities.has_nvm_command_set());
+    }
+
+    #[test]
+    fn configuration_in_literal_bytes() {
+        assert_eq!(Configuration::ENABLED.0, 0x0046_0001);
+        assert_eq!(Configuration::SHUTDOWN.0, 0x0046_4001);
+    }
+
+    #[test]
+    fn status_bits() {
+        assert!(ControllerStatus(1).is_ready() && !ControllerStatus(1).is_fatal());
+        assert!(ControllerStatus(2).is_fatal());
+        assert!(ControllerStatus(0b1001).is_shut_down());
+        assert!(!ControllerStatus(0b0101).is_shut_down());
+    }
+
+    #[test]
+    fn version_in_words() {
+        assert_eq!(Version(0x0001_0300).to_string(), "1.3.0");
+        assert_eq!(Version(0x0002_0100).to_string(), "2.1.0");
+    }
+}

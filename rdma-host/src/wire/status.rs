@@ -1,0 +1,188 @@
+//! Completion status (Base 4.2.3): a code, its type, and whether to try again.
+
+use std::fmt;
+
+/// The 15 status bits of a completion without the phase bit.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Status(pub u16);
+
+impl Status {
+    /// The command did what was asked.
+    pub const SUCCESS: Self = Self(0x000);
+    /// Generic: an I/O Connect on a queue identifier already in use, or commands out of order.
+    pub const COMMAND_SEQUENCE_ERROR: Self = Self(0x00c);
+    /// Generic: no such namespace, or it is not attached (Base figure 101).
+    pub const INVALID_NAMESPACE: Self = Self(0x00b);
+    /// Generic: the range ends beyond the namespace (NVM).
+    pub const LBA_OUT_OF_RANGE: Self = Self(0x080);
+    /// Fabrics: the record format of Connect is not supported.
+    pub const CONNECT_INCOMPATIBLE_FORMAT: Self = Self(0x180);
+    /// Fabrics: the controller is in use, or none is free.
+    pub const CONNECT_CONTROLLER_BUSY: Self = Self(0x181);
+    /// Fabrics: a Connect parameter is wrong; the result says which.
+    pub const CONNECT_INVALID_PARAMETERS: Self = Self(0x182);
+    /// Fabrics: this host may not use the subsystem.
+    pub const CONNECT_INVALID_HOST: Self = Self(0x184);
+    /// Fabrics: the queue needs authentication before anything else.
+    pub const AUTHENTICATION_REQUIRED: Self = Self(0x191);
+
+    const CODE: u16 = 0x07ff;
+    const MORE: u16 = 0x2000;
+    const DO_NOT_RETRY: u16 = 0x4000;
+
+    /// Whether the command succeeded.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        self.code() == Self::SUCCESS
+    }
+
+    /// Type and code alone, to compare with the constants.
+    #[must_use]
+    pub fn code(self) -> Self {
+        Self(self.0 & Self::CODE)
+    }
+
+    /// DNR: the same command would fail again.
+    #[must_use]
+    pub fn do_not_retry(self) -> bool {
+        self.0 & Self::DO_NOT_RETRY != 0
+    }
+
+    /// The same status with DNR set.
+    #[must_use]
+    pub fn with_do_not_retry(self) -> Self {
+        Self(self.0 | Self::DO_NOT_RETRY)
+    }
+
+    /// More: the error log page says more.
+    #[must_use]
+    pub fn more(self) -> bool {
+        self.0 & Self::MORE != 0
+    }
+
+    /// CRD: which of the controller's three retry delays applies, 0 for none.
+    #[must_use]
+    pub fn retry_delay_index(self) -> u16 {
+        (self.0 >> 11) & 0b11
+    }
+
+    /// The specification's name of the status, if it has one.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        let code = self.code().0;
+        NAMES.binary_search_by_key(&code, |&(known, _)| known).ok().map(|index| NAMES[index].1)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name().unwrap_or(match self.code().0 >> 8 {
+            0 => "generic error",
+            1 => "command specific error",
+            2 => "media error",
+            3 => "path error",
+            7 => "vendor specific error",
+            _ => "reserved status type",
+        });
+        write!(f, "{name} ({:#05x}", self.code().0)?;
+        if self.do_not_retry() {
+            f.write_str(", do not retry")?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Status({self})")
+    }
+}
+
+/// Status type in bits 8-10, code in bits 0-7; sorted (Base figures 101-104, NVM figure 24).
+const NAMES: &[(u16, &str)] = &[
+    (0x000, "success"),
+    (0x001, "invalid command opcode"),
+    (0x002, "invalid field in command"),
+    (0x003, "command id conflict"),
+    (0x004, "data transfer error"),
+    (0x005, "aborted: power loss"),
+    (0x006, "internal error"),
+    (0x007, "aborted by request"),
+    (0x008, "aborted: submission queue deleted"),
+    (0x00b, "invalid namespace or format"),
+    (0x00c, "command sequence error"),
+    (0x00d, "invalid SGL segment descriptor"),
+    (0x00e, "invalid number of SGL descriptors"),
+    (0x00f, "data SGL length invalid"),
+    (0x010, "metadata SGL length invalid"),
+    (0x011, "SGL descriptor type invalid"),
+    (0x016, "SGL offset invalid"),
+    (0x018, "host identifier inconsistent format"),
+    (0x019, "keep alive timer expired"),
+    (0x01a, "keep alive timeout invalid"),
+    (0x01c, "sanitize failed"),
+    (0x01d, "sanitize in progress"),
+    (0x01e, "SGL data block granularity invalid"),
+    (0x020, "namespace is write protected"),
+    (0x021, "command interrupted"),
+    (0x022, "transient transport error"),
+    (0x080, "LBA out of range"),
+    (0x081, "capacity exceeded"),
+    (0x082, "namespace not ready"),
+    (0x083, "reservation conflict"),
+    (0x084, "format in progress"),
+    (0x109, "invalid log page"),
+    (0x10d, "feature identifier not saveable"),
+    (0x10e, "feature not changeable"),
+    (0x10f, "feature not namespace specific"),
+    (0x115, "namespace insufficient capacity"),
+    (0x180, "connect: incompatible format"),
+    (0x181, "connect: controller busy"),
+    (0x182, "connect: invalid parameters"),
+    (0x183, "connect: restart discovery"),
+    (0x184, "connect: host not allowed"),
+    (0x185, "invalid queue type"),
+    (0x190, "discover: restart"),
+    (0x191, "authentication required"),
+    (0x280, "write fault"),
+    (0x281, "unrecovered read error"),
+    (0x282, "end-to-end guard check error"),
+    (0x283, "end-to-end application tag check error"),
+    (0x284, "end-to-end reference tag check error"),
+    (0x285, "compare failure"),
+    (0x286, "access denied"),
+    (0x287, "deallocated or unwritten logical block"),
+    (0x300, "internal path error"),
+    (0x301, "asymmetric access: persistent loss"),
+    (0x302, "asymmetric access: inaccessible"),
+    (0x303, "asymmetric access: transition"),
+    (0x360, "controller path error"),
+    (0x370, "host path error"),
+    (0x371, "command aborted by host"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_for_the_search() {
+        assert!(NAMES.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn says_what_it_is() {
+        assert_eq!(Status(0x4184).to_string(), "connect: host not allowed (0x184, do not retry)");
+        assert_eq!(Status(0x07c1).to_string(), "vendor specific error (0x7c1)");
+        assert_eq!(Status(0x0456).to_string(), "reserved status type (0x456)");
+    }
+
+    #[test]
+    fn bits_are_told_apart() {
+        let status = Status(0x7fff);
+        assert!(status.do_not_retry() && status.more());
+        assert_eq!(status.retry_delay_index(), 3);
+        assert_eq!(status.code(), Status(0x07ff));
+        assert!(Status(0x5800).is_success());
+    }
+}
