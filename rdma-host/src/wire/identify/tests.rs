@@ -16,7 +16,7 @@ fn controller() -> Vec<u8> {
     bytes[525] = 1;
     bytes[536..540].copy_from_slice(&[0x05, 0x00, 0x10, 0x00]);
     bytes[768..774].copy_from_slice(b"nqn.s\x1b");
-    bytes[1792..1796].copy_from_slice(&[4 + 0, 1, 0, 0]);
+    bytes[1792..1796].copy_from_slice(&[4, 1, 0, 0]);
     bytes[1796] = 1;
     bytes[1803] = 1;
     bytes

@@ -1,0 +1,147 @@
+//! Every option, limit and timeout, with its unit and the reason for its default.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::wire::Nqn;
+
+/// Who we are to a target (Base 4.7 and 6.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostIdentity {
+    /// The host's NQN.
+    pub nqn: Nqn,
+    /// The host identifier; by convention the UUID inside the NQN.
+    pub id: Uuid,
+}
+
+impl HostIdentity {
+    /// The host that `id` names, with the NQN made of it.
+    #[must_use]
+    pub fn from_id(id: Uuid) -> Self {
+        Self { nqn: Nqn::from_host_id(id), id }
+    }
+}
+
+/// How to connect to one subsystem. Names and defaults are those of Linux.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// Where the target listens (traddr, trsvcid).
+    pub address: SocketAddr,
+    /// Which of our addresses to use (`host_traddr`); by default the routing table decides.
+    pub source: Option<IpAddr>,
+    /// The subsystem to use.
+    pub subsystem: Nqn,
+    /// Who we are.
+    pub host: HostIdentity,
+    /// I/O queues to ask for (`nr_io_queues`); the target may grant fewer. 1 to 65,535.
+    pub io_queues: u16,
+    /// Entries of an I/O queue (`queue_size`), 2 to 1,024; one less may be in flight.
+    pub queue_entries: u16,
+    /// The keep-alive time (`keep_alive_tmo`); zero turns it off.
+    pub keep_alive: Duration,
+    /// The type of service of the connections (`tos`).
+    pub type_of_service: Option<u8>,
+    /// Ask for no submission queue flow control (`disable_sqflow`).
+    pub disable_flow_control: bool,
+    /// How long one I/O command may take before its queue is given up.
+    pub io_timeout: Duration,
+    /// How the pollers wait for completions.
+    pub wait: WaitMode,
+}
+
+/// How a poller waits when nothing has completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitMode {
+    /// Spin for the given time, then as [`Event`](Self::Event).
+    Adaptive(Duration),
+    /// Arm the completion queue and sleep: no processor time, one wake-up of latency.
+    Event,
+    /// Spin: least latency, a processor used up.
+    Poll,
+}
+
+impl Default for WaitMode {
+    /// Adaptive, with a spin of about the cost of a wake-up: at most that much is lost either way.
+    fn default() -> Self {
+        Self::Adaptive(Duration::from_micros(50))
+    }
+}
+
+impl ConnectOptions {
+    /// The service NVMe/RDMA targets listen on (IANA).
+    pub const SERVICE: u16 = 4420;
+
+    /// Linux's defaults for this subsystem: 128 entries a queue, keep-alive 5 s, commands 30 s;
+    /// one I/O queue for each processor.
+    #[must_use]
+    pub fn new(address: SocketAddr, subsystem: Nqn, host: HostIdentity) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            address,
+            source: None,
+            subsystem,
+            host,
+            io_queues: u16::try_from(processors).unwrap_or(u16::MAX),
+            queue_entries: 128,
+            keep_alive: Duration::from_secs(5),
+            type_of_service: None,
+            disable_flow_control: false,
+            io_timeout: Duration::from_secs(30),
+            wait: WaitMode::default(),
+        }
+    }
+}
+
+/// Entries an I/O queue may be asked to have. Linux has 16 as its floor; 2 is the specification's.
+pub const QUEUE_ENTRIES: std::ops::RangeInclusive<u16> = 2..=1024;
+
+/// Entries of the admin queue (RDMA 3.3: 32 is the fabrics minimum, and what Linux uses).
+pub const ADMIN_QUEUE_ENTRIES: u16 = 32;
+
+/// Address and route resolution each: as Linux. An absent host is noticed by ARP within it.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// From the connect request to the reply. Linux leaves it to the CM, about a minute; a target that
+/// is there answers in milliseconds.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One admin command. Linux waits 60 s; a target silent for ten is not going to answer.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The whole bring-up, whatever its steps allow: a target that drips replies can't hold us longer.
+pub const BRING_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An orderly shutdown; past it the connections are dropped as they are.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between two looks at the controller's status while it gets ready or shuts down.
+pub const STATUS_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The longest readiness wait we believe, whatever CAP.TO says (its own maximum is 127.5 s).
+pub const READY_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// Resends of an unacknowledged packet. Not 7: on rxe that means for ever.
+pub const RETRY_COUNT: u8 = 6;
+
+/// Resends after "receiver not ready": without end, as Linux; the command timeouts bound it.
+pub const RNR_RETRY_COUNT: u8 = 7;
+
+/// RDMA READs a target may have open on one queue; the device's own limit may be lower.
+pub const READ_DEPTH_MAX: u32 = 128;
+
+/// Bytes one command may move if the target sets no limit: Linux's own bound on a transfer.
+pub const TRANSFER_BYTES_DEFAULT: u64 = 1 << 20;
+
+/// Completions taken from a completion queue at once.
+pub const POLL_BATCH: usize = 32;
+
+/// Requests that may wait for a poller, for each queue entry it has.
+pub const BACKLOG_PER_ENTRY: usize = 2;
+
+/// How often a busy poller looks at timeouts and connection events.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// Admin requests that may wait for their turn.
+pub const ADMIN_BACKLOG: usize = 16;

@@ -1,0 +1,303 @@
+//! What can go wrong, sorted by who is to blame.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::wire::{
+    CommandId, ControllerId, IdentifyError, NamespaceId, PrivateDataError, QueueId, Reject, Status,
+};
+
+/// A failure, by blame. Cheap to clone: one cause may end many requests.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The target asks for authentication, and we have no secret to offer.
+    #[error(
+        "the target demands authentication (DH-HMAC-CHAP) on queue {0}, which this version does \
+         not speak; allow this host without a key on the target"
+    )]
+    AuthenticationRequired(QueueId),
+    /// The controller was closed by its owner.
+    #[error("the controller was closed")]
+    Closed,
+    /// The controller reported a fatal error (CSTS.CFS).
+    #[error("the controller reports a fatal error (CSTS.CFS); see the target's log")]
+    ControllerFatal,
+    /// Nothing in common with this target.
+    #[error("incompatible target: {0}")]
+    Incompatible(#[from] Incompatible),
+    /// Bytes that can't be read.
+    #[error("malformed answer from the target: {0}")]
+    Malformed(#[from] Malformed),
+    /// Our caller asked for what can't be.
+    #[error("{0}")]
+    Misuse(#[from] Misuse),
+    /// A well-formed refusal.
+    #[error("{0}")]
+    Rejected(#[from] Rejected),
+    /// The target broke the protocol.
+    #[error("the target misbehaved: {0}")]
+    TargetMisbehaved(#[from] TargetMisbehaved),
+    /// A deadline passed.
+    #[error("no answer to {step} within {after:?}; the target or the network is stuck")]
+    Timeout {
+        /// What was waited for.
+        step: &'static str,
+        /// How long.
+        after: Duration,
+    },
+    /// The RDMA connection or device failed.
+    #[error("{0}")]
+    Transport(#[from] Transport),
+}
+
+/// No common ground with the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Incompatible {
+    /// In-capsule data would not follow the command.
+    #[error("it wants in-capsule data {0} bytes behind the command (ICDOFF); only 0 is supported")]
+    InCapsuleOffset(u32),
+    /// SGLS bit 2 is missing.
+    #[error("it takes no keyed SGLs, which RDMA needs (SGLS)")]
+    NoKeyedSgl,
+    /// CAP.CSS without NVM.
+    #[error("it has no NVM command set (CAP.CSS)")]
+    NoNvmCommandSet,
+    /// CAP.MPSMIN above 4 KiB.
+    #[error("its smallest page has {0} bytes (CAP.MPSMIN); at most 4096 is supported")]
+    PageSize(u64),
+    /// ASCR in a Connect response.
+    #[error("it demands a secure channel on queue {0}, which RDMA does not have")]
+    SecureChannel(QueueId),
+}
+
+/// Bytes that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// Identify data.
+    #[error("{0}")]
+    Identify(#[from] IdentifyError),
+    /// Private data of a connection.
+    #[error("{0}")]
+    PrivateData(#[from] PrivateDataError),
+    /// A response capsule that is not 16 bytes.
+    #[error("a response of {0} bytes on queue {1}; 16 are due")]
+    ResponseLength(u32, QueueId),
+}
+
+/// Our caller asked for what can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// The buffer does not hold whole blocks.
+    #[error("{bytes} bytes is not a multiple of the block size, {block_size} bytes")]
+    BlockMultiple {
+        /// What was asked.
+        bytes: u64,
+        /// The namespace's block size.
+        block_size: u32,
+    },
+    /// More than one command can carry.
+    #[error("{bytes} bytes in one command; this controller takes at most {max}")]
+    CommandBytes {
+        /// What was asked.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// An option out of its range.
+    #[error("{option} {value} is out of range; {range} is possible")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What was asked.
+        value: u64,
+        /// What is possible.
+        range: &'static str,
+    },
+    /// The range ends beyond the namespace.
+    #[error(
+        "blocks {lba} to {} are past the end: namespace {namespace} has {size} blocks, 0 to {}",
+        lba.saturating_add(*blocks).saturating_sub(1), size.saturating_sub(1)
+    )]
+    PastEnd {
+        /// Which namespace.
+        namespace: NamespaceId,
+        /// First block asked for.
+        lba: u64,
+        /// Blocks asked for.
+        blocks: u64,
+        /// Blocks there are.
+        size: u64,
+    },
+}
+
+/// A well-formed refusal by the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// A command failed.
+    #[error("{command} failed: {status}")]
+    Command {
+        /// What was asked.
+        command: &'static str,
+        /// What the controller said.
+        status: Status,
+    },
+    /// Fabrics Connect failed.
+    #[error("{}", connect_refusal(*queue, *status, *result))]
+    Connect {
+        /// Which queue.
+        queue: QueueId,
+        /// What the controller said.
+        status: Status,
+        /// The result, which locates a wrong parameter.
+        result: u32,
+    },
+    /// RDMA CM or the target's CM code refused the connection.
+    #[error("queue {queue} was rejected: {reject}")]
+    Connection {
+        /// Which queue.
+        queue: QueueId,
+        /// By whom and why.
+        reject: Reject,
+    },
+}
+
+fn connect_refusal(queue: QueueId, status: Status, result: u32) -> String {
+    match status.code() {
+        Status::CONNECT_INVALID_PARAMETERS => format!(
+            "the target refused Connect on queue {queue}: {status}; it dislikes {}",
+            crate::wire::connect_fault(result)
+        ),
+        Status::CONNECT_INVALID_HOST => format!(
+            "the target does not allow this host: {status}; add our host NQN to the subsystem's \
+             allowed hosts"
+        ),
+        _ => format!("the target refused Connect on queue {queue}: {status}"),
+    }
+}
+
+/// The target broke the protocol; its queue can't be trusted any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetMisbehaved {
+    /// Capsules too small to carry a command or response.
+    #[error("{what} of {bytes} bytes are too small")]
+    CapsuleSize {
+        /// Which capsules.
+        what: &'static str,
+        /// Their size.
+        bytes: u64,
+    },
+    /// Identify names another controller than Connect.
+    #[error("Connect granted controller {granted:?}, Identify speaks of {identified:?}")]
+    ControllerId {
+        /// By Connect.
+        granted: ControllerId,
+        /// By Identify.
+        identified: ControllerId,
+    },
+    /// A connection event that can't come in this state.
+    #[error("connection event {0} came out of order")]
+    EventOrder(&'static str),
+    /// A response to no command in flight: unknown, finished, or answered twice.
+    #[error("a response to command {command} on queue {queue}, which is not in flight")]
+    UnknownCommand {
+        /// The response's command id.
+        command: CommandId,
+        /// On which queue.
+        queue: QueueId,
+    },
+}
+
+/// The RDMA connection or device failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Transport {
+    /// The target's address did not resolve to an RDMA path.
+    #[error(
+        "no RDMA path to {address} ({step}: {reason}); check the address and that an RDMA device \
+         serves the network it is on"
+    )]
+    Address {
+        /// The target's address.
+        address: std::net::SocketAddr,
+        /// Which step failed.
+        step: &'static str,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// The connection ended.
+    #[error("the target or the network closed the connection of queue {0}")]
+    Disconnected(QueueId),
+    /// A work request failed on the wire or in memory.
+    #[error("queue {queue}: a work request failed: {status}")]
+    QueuePair {
+        /// Which queue.
+        queue: QueueId,
+        /// The completion status in words.
+        status: String,
+    },
+    /// The target can't be reached, or does not answer connection requests.
+    #[error("{address} does not answer ({reason}); check the address and the network")]
+    Unreachable {
+        /// The target's address.
+        address: std::net::SocketAddr,
+        /// The CM's words.
+        reason: String,
+    },
+    /// The verbs layer failed.
+    #[error("{0}")]
+    Verbs(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// What an error means for who waits: which exit code, and whether to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Access is refused for good: a retry can't help.
+    Access,
+    /// Our caller's mistake.
+    Caller,
+    /// The command or the target failed in another way.
+    Failed,
+    /// The network or the target's presence; a retry may help.
+    Transport,
+}
+
+impl Error {
+    /// What this means for who waits.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::AuthenticationRequired(_) => Class::Access,
+            Self::Rejected(Rejected::Connect { status, .. }) if status.do_not_retry() => {
+                Class::Access
+            }
+            Self::Rejected(Rejected::Command { status, .. })
+                if status.code() == Status::AUTHENTICATION_REQUIRED =>
+            {
+                Class::Access
+            }
+            Self::Misuse(_) => Class::Caller,
+            Self::Rejected(Rejected::Connection { .. })
+            | Self::Timeout { .. }
+            | Self::Transport(_) => Class::Transport,
+            _ => Class::Failed,
+        }
+    }
+}
+
+impl From<IdentifyError> for Error {
+    fn from(error: IdentifyError) -> Self {
+        Self::Malformed(error.into())
+    }
+}
+
+impl From<PrivateDataError> for Error {
+    fn from(error: PrivateDataError) -> Self {
+        Self::Malformed(error.into())
+    }
+}

@@ -1,0 +1,440 @@
+//! From nothing to a live controller: the ladder of Base 3.5.1 over fabrics.
+
+use std::time::Duration;
+
+use crate::config::{
+    ADMIN_QUEUE_ENTRIES, ConnectOptions, READY_TIMEOUT_MAX, STATUS_INTERVAL, TRANSFER_BYTES_DEFAULT,
+};
+use crate::error::{Error, Incompatible, Rejected, TargetMisbehaved};
+use crate::wire::{
+    Accept, AuthenticationRequest, Capabilities, Configuration, ConnectCommand, ConnectData,
+    ControllerId, ControllerInfo, ControllerStatus, Cqe, Identify, IntoBytes, Property,
+    PropertyGet, PropertySet, QueueCount, QueueId, Request, SetFeatures, Sgl, Sqe, Version,
+};
+
+/// Brings one controller up. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
+///
+/// ```text
+///  Open(admin) → Connect(admin) → ReadCapabilities → ReadVersion → Enable ⇄ CheckReady
+///     → IdentifyController → CountQueues → [ Open(n) → Connect(n) ]… → Live
+/// ```
+///
+/// Any error ends it; the error is kept and repeated.
+#[derive(Debug)]
+pub struct BringUp {
+    options: ConnectOptions,
+    step: Step,
+}
+
+/// What the driver must do next.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this command and report its response and data.
+    Execute(Execute),
+    /// All queues are connected.
+    Live(Box<Negotiated>),
+    /// Make an RDMA connection for this queue and report the target's private data.
+    Open(OpenQueue),
+    /// Let this time pass.
+    Wait(Duration),
+}
+
+/// A connection to make.
+#[derive(Debug)]
+pub struct OpenQueue {
+    /// For which queue.
+    pub queue: QueueId,
+    /// How many entries it has; one less may be in flight.
+    pub entries: u16,
+    /// What to tell the target.
+    pub request: Request,
+    /// In-capsule data the queue may carry in bytes; 0 for none.
+    pub in_capsule_bytes: u32,
+}
+
+/// A command to send.
+#[derive(Debug)]
+pub struct Execute {
+    /// On which queue.
+    pub queue: QueueId,
+    /// The command, but for its id and data pointer.
+    pub sqe: Sqe,
+    /// Its data.
+    pub transfer: Transfer,
+    /// What it does, for messages: "reading CAP".
+    pub name: &'static str,
+}
+
+/// The data of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// The controller gives this many bytes.
+    FromController(usize),
+    /// There is none.
+    None,
+    /// The controller takes these bytes.
+    ToController(Vec<u8>),
+}
+
+/// What the driver did.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The command was answered, with this data.
+    Completed(Cqe, &'a [u8]),
+    /// The queue is connected.
+    Opened(Accept),
+    /// The time has passed.
+    Waited,
+}
+
+/// What was agreed with a controller.
+#[derive(Clone, Debug)]
+pub struct Negotiated {
+    /// CNTLID.
+    pub controller: ControllerId,
+    /// What the controller says of itself.
+    pub info: ControllerInfo,
+    /// The specification it follows.
+    pub version: Version,
+    /// Its capabilities.
+    pub capabilities: Capabilities,
+    /// I/O queues connected.
+    pub io_queues: u16,
+    /// Entries of each I/O queue; one less may be in flight.
+    pub queue_entries: u16,
+    /// The largest transfer of one command in bytes.
+    pub transfer_bytes_max: u64,
+    /// Write data a command capsule may carry in bytes; 0 for none.
+    pub in_capsule_bytes: u32,
+}
+
+#[derive(Debug)]
+enum Step {
+    OpenAdmin,
+    ConnectAdmin,
+    ReadCapabilities(ControllerId),
+    ReadVersion(ControllerId, Capabilities),
+    Enable(Enabling),
+    CheckReady(Enabling),
+    AwaitReady(Enabling),
+    IdentifyController(Enabling),
+    CountQueues(Box<Negotiated>),
+    OpenIo(Box<Negotiated>, QueueId),
+    ConnectIo(Box<Negotiated>, QueueId),
+    Live(Box<Negotiated>),
+    Failed(Error),
+}
+
+/// What is known of a controller while it gets ready.
+#[derive(Clone, Copy, Debug)]
+struct Enabling {
+    controller: ControllerId,
+    capabilities: Capabilities,
+    version: Version,
+    waited: Duration,
+}
+
+impl BringUp {
+    /// The ladder for one controller.
+    #[must_use]
+    pub fn new(options: ConnectOptions) -> Self {
+        Self { options, step: Step::OpenAdmin }
+    }
+
+    /// What the driver must do next.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the bring-up, again and again.
+    pub fn action(&self) -> Result<Action, Error> {
+        Ok(match &self.step {
+            Step::OpenAdmin => Action::Open(self.open_admin()),
+            Step::OpenIo(negotiated, queue) => Action::Open(Self::open_io(negotiated, *queue)),
+            Step::AwaitReady(_) => Action::Wait(STATUS_INTERVAL),
+            Step::Live(negotiated) => Action::Live(negotiated.clone()),
+            Step::Failed(error) => return Err(error.clone()),
+            command => Action::Execute(self.command(command)),
+        })
+    }
+
+    /// Takes the outcome of the last action.
+    ///
+    /// # Errors
+    ///
+    /// When it ends the bring-up.
+    pub fn handle(&mut self, input: &Input<'_>) -> Result<(), Error> {
+        let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
+        match self.advance(step, input) {
+            Ok(next) => {
+                self.step = next;
+                Ok(())
+            }
+            Err(error) => {
+                self.step = Step::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn advance(&self, step: Step, input: &Input<'_>) -> Result<Step, Error> {
+        match (step, input) {
+            (Step::Failed(error), _) => Err(error),
+            (Step::OpenAdmin, Input::Opened(_)) => Ok(Step::ConnectAdmin),
+            (Step::AwaitReady(mut enabling), Input::Waited) => {
+                enabling.waited += STATUS_INTERVAL;
+                Ok(Step::CheckReady(enabling))
+            }
+            (Step::OpenIo(mut negotiated, queue), Input::Opened(accept)) => {
+                // Never more in flight than the target has receives for.
+                if accept.receive_size > 1 {
+                    negotiated.queue_entries = negotiated.queue_entries.min(accept.receive_size);
+                }
+                Ok(Step::ConnectIo(negotiated, queue))
+            }
+            (step, Input::Completed(response, data)) => self.completed(step, *response, data),
+            (step, _) => Err(Error::from(TargetMisbehaved::EventOrder(step.name()))),
+        }
+    }
+
+    fn completed(&self, step: Step, response: Cqe, data: &[u8]) -> Result<Step, Error> {
+        step.check(response)?;
+        let result = response.result_dword();
+        Ok(match step {
+            Step::ConnectAdmin => {
+                refuse_authentication(QueueId::ADMIN, result)?;
+                Step::ReadCapabilities(ControllerId(low_half(result)))
+            }
+            Step::ReadCapabilities(controller) => {
+                let capabilities = Capabilities(response.result());
+                check_capabilities(capabilities)?;
+                Step::ReadVersion(controller, capabilities)
+            }
+            Step::ReadVersion(controller, capabilities) => Step::Enable(Enabling {
+                controller,
+                capabilities,
+                version: Version(result),
+                waited: Duration::ZERO,
+            }),
+            Step::Enable(enabling) => Step::CheckReady(enabling),
+            Step::CheckReady(enabling) => enabling.ready(ControllerStatus(result))?,
+            Step::IdentifyController(enabling) => {
+                let info = ControllerInfo::parse(data)?;
+                Step::CountQueues(Box::new(self.negotiate(enabling, info)?))
+            }
+            Step::CountQueues(mut negotiated) => {
+                let granted = u16::try_from(QueueCount::parse(result).0).unwrap_or(u16::MAX);
+                negotiated.io_queues = self.options.io_queues.min(granted);
+                Step::OpenIo(negotiated, QueueId(1))
+            }
+            Step::ConnectIo(negotiated, queue) => {
+                refuse_authentication(queue, result)?;
+                if queue.0 < negotiated.io_queues {
+                    Step::OpenIo(negotiated, QueueId(queue.0 + 1))
+                } else {
+                    Step::Live(negotiated)
+                }
+            }
+            step => return Err(Error::from(TargetMisbehaved::EventOrder(step.name()))),
+        })
+    }
+
+    /// Believes the controller's description only where it makes sense (Base 5.1.13.2.1).
+    fn negotiate(&self, enabling: Enabling, info: ControllerInfo) -> Result<Negotiated, Error> {
+        if !info.keyed_sgl {
+            return Err(Incompatible::NoKeyedSgl.into());
+        }
+        if info.in_capsule_offset_bytes != 0 {
+            return Err(Incompatible::InCapsuleOffset(info.in_capsule_offset_bytes).into());
+        }
+        let capsules = [
+            ("command capsules (IOCCSZ)", info.command_capsule_bytes, Sqe::SIZE),
+            ("response capsules (IORCSZ)", info.response_capsule_bytes, Cqe::SIZE),
+        ];
+        for (what, bytes, least) in capsules {
+            if bytes < least as u64 {
+                return Err(TargetMisbehaved::CapsuleSize { what, bytes }.into());
+            }
+        }
+        if info.controller_id != enabling.controller {
+            return Err(Error::from(TargetMisbehaved::ControllerId {
+                granted: enabling.controller,
+                identified: info.controller_id,
+            }));
+        }
+        Ok(Negotiated {
+            controller: enabling.controller,
+            version: enabling.version,
+            capabilities: enabling.capabilities,
+            io_queues: 0,
+            queue_entries: self.queue_entries(enabling.capabilities, &info),
+            transfer_bytes_max: transfer_bytes_max(enabling.capabilities, &info),
+            in_capsule_bytes: in_capsule_bytes(&info),
+            info,
+        })
+    }
+
+    fn queue_entries(&self, capabilities: Capabilities, info: &ControllerInfo) -> u16 {
+        let granted = u16::try_from(capabilities.queue_entries_max()).unwrap_or(u16::MAX);
+        let commands = if info.commands_max == 0 { u16::MAX } else { info.commands_max };
+        self.options.queue_entries.min(granted).min(commands).max(2)
+    }
+
+    fn open_admin(&self) -> OpenQueue {
+        let entries = ADMIN_QUEUE_ENTRIES;
+        OpenQueue {
+            queue: QueueId::ADMIN,
+            entries,
+            request: Request::new(QueueId::ADMIN, entries, ControllerId(0)),
+            in_capsule_bytes: 0,
+        }
+    }
+
+    fn open_io(negotiated: &Negotiated, queue: QueueId) -> OpenQueue {
+        let entries = negotiated.queue_entries;
+        OpenQueue {
+            queue,
+            entries,
+            request: Request::new(queue, entries, negotiated.controller),
+            in_capsule_bytes: negotiated.in_capsule_bytes,
+        }
+    }
+
+    fn command(&self, step: &Step) -> Execute {
+        let mut queue = QueueId::ADMIN;
+        let mut transfer = Transfer::None;
+        let sqe = match step {
+            Step::ConnectAdmin => {
+                transfer = self.connect_data(ControllerId::DYNAMIC);
+                let kato = u32::try_from(self.options.keep_alive.as_millis()).unwrap_or(u32::MAX);
+                self.connect_command(queue, ADMIN_QUEUE_ENTRIES, kato)
+            }
+            Step::ConnectIo(negotiated, id) => {
+                queue = *id;
+                transfer = self.connect_data(negotiated.controller);
+                self.connect_command(queue, negotiated.queue_entries, 0)
+            }
+            Step::ReadCapabilities(_) => PropertyGet::new(Property::CAPABILITIES).to_sqe(),
+            Step::ReadVersion(..) => PropertyGet::new(Property::VERSION).to_sqe(),
+            Step::Enable(_) => {
+                let enabled = u64::from(Configuration::ENABLED.0);
+                PropertySet::new(Property::CONFIGURATION, enabled).to_sqe()
+            }
+            Step::IdentifyController(_) => {
+                transfer = Transfer::FromController(Identify::SIZE);
+                Identify::controller()
+            }
+            Step::CountQueues(_) => SetFeatures::queue_count(self.options.io_queues.max(1)),
+            _ => PropertyGet::new(Property::STATUS).to_sqe(),
+        };
+        Execute { queue, sqe, transfer, name: step.name() }
+    }
+
+    fn connect_command(&self, queue: QueueId, entries: u16, keep_alive_ms: u32) -> Sqe {
+        let command = ConnectCommand::new(queue, entries, keep_alive_ms);
+        match self.options.disable_flow_control {
+            true => command.without_flow_control().to_sqe(),
+            false => command.to_sqe(),
+        }
+    }
+
+    fn connect_data(&self, controller: ControllerId) -> Transfer {
+        let host = &self.options.host;
+        let data = ConnectData::new(host.id, controller, &self.options.subsystem, &host.nqn);
+        Transfer::ToController(data.as_bytes().to_vec())
+    }
+}
+
+impl Step {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::OpenAdmin => "opening the admin queue",
+            Self::ConnectAdmin => "Connect on the admin queue",
+            Self::ReadCapabilities(_) => "reading CAP",
+            Self::ReadVersion(..) => "reading VS",
+            Self::Enable(_) => "enabling the controller",
+            Self::CheckReady(_) | Self::AwaitReady(_) => "reading CSTS",
+            Self::IdentifyController(_) => "Identify Controller",
+            Self::CountQueues(_) => "Set Features (Number of Queues)",
+            Self::OpenIo(..) => "opening an I/O queue",
+            Self::ConnectIo(..) => "Connect on an I/O queue",
+            Self::Live(_) | Self::Failed(_) => "nothing",
+        }
+    }
+
+    fn check(&self, response: Cqe) -> Result<(), Error> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let queue = match self {
+            Self::ConnectAdmin => QueueId::ADMIN,
+            Self::ConnectIo(_, queue) => *queue,
+            other => return Err(Rejected::Command { command: other.name(), status }.into()),
+        };
+        Err(Rejected::Connect { queue, status, result: response.result_dword() }.into())
+    }
+}
+
+impl Enabling {
+    fn ready(self, status: ControllerStatus) -> Result<Step, Error> {
+        let limit = self.capabilities.ready_timeout().clamp(STATUS_INTERVAL, READY_TIMEOUT_MAX);
+        if status.is_fatal() {
+            Err(Error::ControllerFatal)
+        } else if status.is_ready() {
+            Ok(Step::IdentifyController(self))
+        } else if self.waited >= limit {
+            Err(Error::Timeout { step: "enabling the controller (CSTS.RDY)", after: limit })
+        } else {
+            Ok(Step::AwaitReady(self))
+        }
+    }
+}
+
+/// Fails where the target asks for an authentication that nobody can give.
+fn refuse_authentication(queue: QueueId, result: u32) -> Result<(), Error> {
+    let asked = AuthenticationRequest::parse(result);
+    if asked.secure_channel {
+        Err(Incompatible::SecureChannel(queue).into())
+    } else if asked.authenticate {
+        Err(Error::AuthenticationRequired(queue))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_capabilities(capabilities: Capabilities) -> Result<(), Error> {
+    let page_size = capabilities.page_size_min();
+    if !capabilities.has_nvm_command_set() {
+        Err(Incompatible::NoNvmCommandSet.into())
+    } else if page_size > 4096 {
+        Err(Incompatible::PageSize(page_size).into())
+    } else {
+        Ok(())
+    }
+}
+
+fn transfer_bytes_max(capabilities: Capabilities, info: &ControllerInfo) -> u64 {
+    let pages = |log2: u8| capabilities.page_size_min().checked_shl(u32::from(log2));
+    let limit = match info.transfer_pages_log2 {
+        // 2^20 pages of 4 KiB are past what a descriptor can name anyway.
+        Some(log2) => pages(log2.min(20)).unwrap_or(TRANSFER_BYTES_DEFAULT),
+        None => TRANSFER_BYTES_DEFAULT,
+    };
+    limit.min(u64::from(Sgl::KEYED_LENGTH_MAX) + 1 - capabilities.page_size_min())
+}
+
+fn in_capsule_bytes(info: &ControllerInfo) -> u32 {
+    let room = info.command_capsule_bytes.saturating_sub(Sqe::SIZE as u64);
+    match info.in_capsule_sgl {
+        true => u32::try_from(room).unwrap_or(u32::MAX),
+        false => 0,
+    }
+}
+
+fn low_half(value: u32) -> u16 {
+    let [low, high, ..] = value.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
+
+#[cfg(test)]
+mod tests;

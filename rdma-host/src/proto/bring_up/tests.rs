@@ -1,0 +1,202 @@
+//! The ladder against a scripted controller: each test changes one answer.
+
+use super::*;
+use crate::config::HostIdentity;
+use crate::wire::{CommandId, Status};
+use uuid::Uuid;
+
+/// A controller that answers as Linux nvmet does, but for what a test changes.
+struct Controller {
+    capabilities: u64,
+    ready_after: u32,
+    fatal: bool,
+    identify: Vec<u8>,
+    queues: u32,
+    receive_size: u16,
+    connect: fn(QueueId) -> Cqe,
+    log: Vec<String>,
+}
+
+impl Default for Controller {
+    fn default() -> Self {
+        let mut identify = vec![0; 4096];
+        identify[77] = 5;
+        identify[78..80].copy_from_slice(&[7, 0]);
+        identify[514] = 128;
+        identify[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
+        identify[1792..1796].copy_from_slice(&[4, 1, 0, 0]);
+        identify[1796] = 1;
+        Self {
+            capabilities: 0x0000_0020_0f01_007f,
+            ready_after: 1,
+            fatal: false,
+            identify,
+            queues: 0x0003_0003,
+            receive_size: 128,
+            connect: |_| success(7),
+            log: Vec::new(),
+        }
+    }
+}
+
+fn success(result: u64) -> Cqe {
+    Cqe::new(CommandId(0), Status::SUCCESS, result)
+}
+
+fn options() -> ConnectOptions {
+    let address = "10.0.0.1:4420".parse().unwrap();
+    let host = HostIdentity::from_id(Uuid::from_u128(1));
+    let mut options = ConnectOptions::new(address, "nqn.test:s1".parse().unwrap(), host);
+    options.io_queues = 2;
+    options
+}
+
+impl Controller {
+    fn run(&mut self, options: ConnectOptions) -> Result<Negotiated, Error> {
+        let mut bring_up = BringUp::new(options);
+        for _ in 0..10_000 {
+            match bring_up.action()? {
+                Action::Live(negotiated) => return Ok(*negotiated),
+                Action::Wait(_) => bring_up.handle(&Input::Waited)?,
+                Action::Open(open) => {
+                    self.log.push(format!("open {} with {} entries", open.queue, open.entries));
+                    let accept = Accept { receive_size: self.receive_size };
+                    bring_up.handle(&Input::Opened(accept))?;
+                }
+                Action::Execute(execute) => {
+                    self.log.push(execute.name.to_owned());
+                    let response = self.answer(&execute);
+                    let data = match execute.transfer {
+                        Transfer::FromController(_) => self.identify.as_slice(),
+                        _ => &[],
+                    };
+                    bring_up.handle(&Input::Completed(response, data))?;
+                }
+            }
+        }
+        panic!("the ladder does not end");
+    }
+
+    fn answer(&mut self, execute: &Execute) -> Cqe {
+        let bytes = execute.sqe.as_bytes();
+        match (bytes[0], bytes[4], bytes[44]) {
+            (0x7f, 0x01, _) => (self.connect)(execute.queue),
+            (0x7f, 0x04, 0x00) => success(self.capabilities),
+            (0x7f, 0x04, 0x08) => success(0x0001_0300),
+            (0x7f, 0x04, 0x1c) if self.fatal => success(2),
+            (0x7f, 0x04, 0x1c) if self.ready_after > 0 => {
+                self.ready_after -= 1;
+                success(0)
+            }
+            (0x7f, 0x04, 0x1c) => success(1),
+            (0x7f, 0x00, _) | (0x06, ..) => success(0),
+            (0x09, ..) => success(u64::from(self.queues)),
+            other => panic!("unexpected command {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn climbs_in_the_order_of_the_specification() {
+    let mut controller = Controller::default();
+    let negotiated = controller.run(options()).unwrap();
+    assert_eq!(
+        controller.log,
+        [
+            "open 0 with 32 entries",
+            "Connect on the admin queue",
+            "reading CAP",
+            "reading VS",
+            "enabling the controller",
+            "reading CSTS",
+            "reading CSTS",
+            "Identify Controller",
+            "Set Features (Number of Queues)",
+            "open 1 with 128 entries",
+            "Connect on an I/O queue",
+            "open 2 with 128 entries",
+            "Connect on an I/O queue",
+        ]
+    );
+    assert_eq!(negotiated.controller, ControllerId(7));
+    assert_eq!((negotiated.io_queues, negotiated.queue_entries), (2, 128));
+    assert_eq!(negotiated.transfer_bytes_max, 128 << 10);
+    assert_eq!(negotiated.in_capsule_bytes, 4096);
+}
+
+#[test]
+fn takes_what_the_target_grants() {
+    let mut controller = Controller { queues: 0x0000_0004, receive_size: 17, ..Default::default() };
+    controller.capabilities = 0x0000_0020_0f01_003f;
+    controller.identify[536..540].copy_from_slice(&[0x04, 0, 0, 0]);
+    controller.identify[77] = 0;
+    let negotiated = controller.run(options()).unwrap();
+    assert_eq!((negotiated.io_queues, negotiated.queue_entries), (1, 17));
+    assert_eq!(negotiated.transfer_bytes_max, TRANSFER_BYTES_DEFAULT);
+    assert_eq!(negotiated.in_capsule_bytes, 0);
+    controller.identify[514] = 9;
+    assert_eq!(controller.run(options()).unwrap().queue_entries, 9);
+}
+
+#[test]
+fn no_transfer_exceeds_a_descriptor() {
+    let mut controller = Controller::default();
+    for log2 in [12, 20, 63, 255] {
+        controller.identify[77] = log2;
+        let negotiated = controller.run(options()).unwrap();
+        assert!(negotiated.transfer_bytes_max <= u64::from(Sgl::KEYED_LENGTH_MAX));
+        assert_eq!(negotiated.transfer_bytes_max % 4096, 0);
+    }
+}
+
+#[test]
+fn authentication_and_secure_channels_are_told_apart() {
+    let asks = |connect| Controller { connect, ..Default::default() }.run(options()).unwrap_err();
+    let admin = asks(|_| success(0x0002_0007));
+    assert!(matches!(admin, Error::AuthenticationRequired(QueueId(0))));
+    let io = asks(|queue| success(if queue.is_admin() { 7 } else { 0x0002_0007 }));
+    assert!(matches!(io, Error::AuthenticationRequired(QueueId(1))));
+    let channel = asks(|_| success(0x0004_0007));
+    assert!(matches!(channel, Error::Incompatible(Incompatible::SecureChannel(_))));
+}
+
+#[test]
+fn refusals_keep_their_status() {
+    let mut controller = Controller {
+        connect: |_| Cqe::new(CommandId(0), Status(0x4182), 0x0001_0100),
+        ..Default::default()
+    };
+    let error = controller.run(options()).unwrap_err();
+    assert_eq!(error.class(), crate::error::Class::Access);
+    assert!(error.to_string().contains("subsystem NQN"), "{error}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    type Change = fn(&mut Controller);
+    let cases: [(Change, &str); 8] = [
+        (|c| c.capabilities = 0x0f01_007f, "NVM command set"),
+        (|c| c.capabilities |= 1 << 48, "CAP.MPSMIN"),
+        (|c| c.fatal = true, "CSTS.CFS"),
+        (|c| c.ready_after = u32::MAX, "CSTS.RDY"),
+        (|c| c.identify[536] = 0, "keyed SGL"),
+        (|c| c.identify[1800] = 1, "ICDOFF"),
+        (|c| c.identify[1792..1796].fill(0), "IOCCSZ"),
+        (|c| c.identify[78] = 8, "Connect granted"),
+    ];
+    for (change, expected) in cases {
+        let mut controller = Controller::default();
+        change(&mut controller);
+        let error = controller.run(options()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn an_error_is_kept_and_repeated() {
+    let mut bring_up = BringUp::new(options());
+    assert!(bring_up.handle(&Input::Waited).is_err());
+    let first = bring_up.action().unwrap_err().to_string();
+    assert!(bring_up.handle(&Input::Opened(Accept { receive_size: 1 })).is_err());
+    assert_eq!(bring_up.action().unwrap_err().to_string(), first);
+}

@@ -1,0 +1,15 @@
+//! The protocol without I/O: values that are fed with what came in and asked what goes out.
+//!
+//! Nothing here reads a clock, draws randomness, logs, locks, spawns or blocks; time is an
+//! argument. The driver's contract with every machine is one sentence: after any input, ask for
+//! the next action and do it.
+
+mod bring_up;
+mod keep_alive;
+mod shutdown;
+mod slots;
+
+pub use bring_up::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
+pub use keep_alive::{KeepAlive, KeepAliveAction};
+pub use shutdown::{Shutdown, ShutdownAction};
+pub use slots::{Finished, Slots, Waits};
