@@ -2,6 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod error;
 mod group;
+mod hash;
+mod secret;
 
+pub use error::SecretError;
 pub use group::GroupId;
+pub use hash::HashId;
+pub use secret::{Key, Secret};
