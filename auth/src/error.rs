@@ -1,6 +1,6 @@
-//! Why a secret was refused. No error carries bytes of a secret.
+//! Why a secret or a calculation was refused. No error carries bytes of a secret.
 
-use crate::HashId;
+use crate::{GroupId, HashId};
 
 /// Why a text or a run of bytes is not a DH-HMAC-CHAP secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,37 @@ pub enum SecretError {
     Checksum,
 }
 
+/// Why an authentication value cannot be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalculationError {
+    /// The hash is none, or one this crate does not implement.
+    #[error("{0} cannot compute a response; negotiate hmac(sha256), hmac(sha384) or hmac(sha512)")]
+    HashUnsupported(HashId),
+
+    /// The group is one this crate does not implement.
+    #[error("{0} is not implemented; negotiate null or ffdhe2048 to ffdhe8192")]
+    GroupUnsupported(GroupId),
+
+    /// The challenge is not as long as the hash's digest.
+    #[error("the challenge has {actual} bytes; pass exactly the {expected} of the hash's digest")]
+    ChallengeLength {
+        /// The digest length of the hash.
+        expected: usize,
+        /// The length of the challenge given.
+        actual: usize,
+    },
+
+    /// The shared secret is not as long as the group's modulus; for the null group, not empty.
+    #[error("the shared secret has {actual} bytes; pass {expected}, leading zeros included")]
+    SharedSecretLength {
+        /// The length the group prescribes.
+        expected: usize,
+        /// The length of the shared secret given.
+        actual: usize,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,7 +97,17 @@ mod tests {
             SecretError::Length { bytes: 33 },
             SecretError::Checksum,
         ];
-        for message in secret_errors.map(|error| error.to_string()) {
+        let calculation_errors = [
+            CalculationError::HashUnsupported(HashId::NONE),
+            CalculationError::GroupUnsupported(GroupId::SECP256R1),
+            CalculationError::ChallengeLength { expected: 32, actual: 31 },
+            CalculationError::SharedSecretLength { expected: 256, actual: 255 },
+        ];
+        let messages = secret_errors
+            .iter()
+            .map(ToString::to_string)
+            .chain(calculation_errors.iter().map(ToString::to_string));
+        for message in messages {
             assert!(!message.contains('\n') && message.len() <= 100, "{message}");
             assert!(message.contains("; "), "no remedy: {message}");
         }
@@ -76,5 +117,7 @@ mod tests {
     fn ids_appear_as_they_are_written() {
         let secret = SecretError::HashUnsupported(HashId(9)).to_string();
         assert_eq!(secret, "hash id 09 is not one a secret may use; use 00, 01, 02 or 03");
+        let group = CalculationError::GroupUnsupported(GroupId(0x99)).to_string();
+        assert!(group.starts_with("group 0x99 is not implemented"), "{group}");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use hmac::digest::{FixedOutput, Output, Update};
 use hmac::{Hmac, KeyInit};
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 use zeroize::{Zeroize, Zeroizing};
 
 /// The id of a hash function, as DH-HMAC-CHAP messages and secrets carry it.
@@ -114,6 +114,15 @@ impl Algorithm {
             Self::Sha512 => hmac::<Hmac<Sha512>>(key, parts),
         }
     }
+
+    /// The unkeyed digest of `data`.
+    pub(crate) fn digest(self, data: &[u8]) -> Zeroizing<Box<[u8]>> {
+        match self {
+            Self::Sha256 => to_heap::<Sha256>(Sha256::new_with_prefix(data)),
+            Self::Sha384 => to_heap::<Sha384>(Sha384::new_with_prefix(data)),
+            Self::Sha512 => to_heap::<Sha512>(Sha512::new_with_prefix(data)),
+        }
+    }
 }
 
 fn hmac<M: KeyInit + Update + FixedOutput>(key: &[u8], parts: &[&[u8]]) -> Zeroizing<Box<[u8]>> {
@@ -171,6 +180,7 @@ mod tests {
             let algorithm = id.algorithm().unwrap();
             assert_eq!(algorithm.id(), id);
             assert_eq!(Some(algorithm.hmac(&[], &[]).len()), id.digest_length());
+            assert_eq!(Some(algorithm.digest(&[]).len()), id.digest_length());
         }
     }
 }

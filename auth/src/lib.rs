@@ -5,9 +5,14 @@
 mod error;
 mod group;
 mod hash;
+mod response;
 mod secret;
 
-pub use error::SecretError;
+pub use error::{CalculationError, SecretError};
 pub use group::GroupId;
 pub use hash::HashId;
+pub use response::{
+    AugmentedChallenge, ChallengeInput, ResponseInput, SecureChannel, Tag, TransactionId, WireTag,
+    augmented_challenge, controller_response, host_response,
+};
 pub use secret::{Key, Secret};

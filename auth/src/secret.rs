@@ -142,12 +142,10 @@ impl ZeroizeOnDrop for Secret {}
 ///
 /// Wiped on drop, and never printed.
 pub struct Key {
-    #[cfg_attr(not(test), expect(dead_code, reason = "read by the responses, which come next"))]
     bytes: Zeroizing<Box<[u8]>>,
 }
 
 impl Key {
-    #[cfg(test)]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
