@@ -81,8 +81,8 @@
 //! * Secrets have 32, 48 or 64 bytes. Their length is checked, their randomness cannot be.
 //! * Hashes are SHA-256, SHA-384 and SHA-512; groups are null and ffdhe2048 to ffdhe8192. The key
 //!   exchanges added by TP4201 are known by name only.
-//! * Memory is neither locked nor kept out of core dumps. Copies which the compiler or the hash
-//!   functions leave on the stack or in registers are not wiped.
+//! * Memory is neither locked nor kept out of core dumps. The hash functions wipe their own
+//!   state; copies which the compiler leaves on the stack or in registers are not wiped.
 
 #![forbid(unsafe_code)]
 
