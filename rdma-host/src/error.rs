@@ -107,6 +107,9 @@ pub enum Misuse {
         /// The limit.
         max: u64,
     },
+    /// Every slot is taken: complete commands first.
+    #[error("all queues are full")]
+    Full,
     /// An option out of its range.
     #[error("{option} {value} is out of range; {range} is possible")]
     Option {
@@ -250,8 +253,8 @@ pub enum Transport {
         reason: String,
     },
     /// The verbs layer failed.
-    #[error("{0}")]
-    Verbs(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    #[error("{}", chain(&**.0))]
+    Verbs(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 /// What an error means for who waits: which exit code, and whether to try again.
@@ -288,6 +291,18 @@ impl Error {
             _ => Class::Failed,
         }
     }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 impl From<IdentifyError> for Error {

@@ -1,3 +1,102 @@
-//! Not yet written.
+//! `nvmf`: NVMe over Fabrics over RDMA from the command line.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod bench;
+mod drive;
+mod failure;
+mod host;
+mod identify;
+mod key;
+mod pattern;
+mod session;
+mod size;
+mod target;
+mod transfer;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::failure::Failure;
+
+/// NVMe over Fabrics over RDMA, in user space.
+///
+/// A target is given as one argument (nvmf-rdma://ADDRESS:PORT/NQN, or an SPDK transport ID in
+/// quotes) or by the options of nvme-cli (-a, -s, -n).
+///
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 access refused for good, 4 target or network
+/// unreachable, 5 data mismatch.
+#[derive(Parser)]
+#[command(name = "nvmf", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say more on standard error; twice, everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure IOPS and latency under load.
+    Bench(bench::Arguments),
+    /// Show the controller, its namespaces and what was agreed on.
+    Identify(identify::Arguments),
+    /// Make and check DH-HMAC-CHAP secrets.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Read blocks to a file or standard output.
+    Read(transfer::ReadArguments),
+    /// Write a seeded pattern and read it back. Overwrites the namespace.
+    Verify(verify::Arguments),
+    /// Write blocks from a file or standard input.
+    Write(transfer::WriteArguments),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Normal,
+    /// For programs: one JSON value on standard output, nothing else there.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log(arguments.verbose);
+    let outcome = match arguments.command {
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Identify(arguments) => identify::run(&arguments),
+        Command::Key(command) => key::run(&command),
+        Command::Read(arguments) => transfer::read(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Write(arguments) => transfer::write(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("nvmf: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => tracing_subscriber::filter::LevelFilter::DEBUG,
+        _ => tracing_subscriber::filter::LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+}
+
+/// Prints a JSON value on standard output.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
+    println!("{text}");
+    Ok(())
+}

@@ -176,6 +176,16 @@ impl BringUp {
         }
     }
 
+    /// How many I/O queues there will be; 0 while that is not settled.
+    #[must_use]
+    pub fn io_queues(&self) -> u16 {
+        match &self.step {
+            Step::OpenIo(negotiated, _) | Step::ConnectIo(negotiated, _) => negotiated.io_queues,
+            Step::Live(negotiated) => negotiated.io_queues,
+            _ => 0,
+        }
+    }
+
     fn advance(&self, step: Step, input: &Input<'_>) -> Result<Step, Error> {
         match (step, input) {
             (Step::Failed(error), _) => Err(error),

@@ -276,6 +276,12 @@ impl NamespaceInfo {
         Ok(Self { id, blocks, block_size, nguid })
     }
 
+    /// How many whole blocks `bytes` hold; a buffer has far fewer than 2^32.
+    #[must_use]
+    pub fn blocks_in(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes as u64 / u64::from(self.block_size)).unwrap_or(u32::MAX)
+    }
+
     /// The size in bytes; `parse` has made sure that it fits.
     #[must_use]
     pub fn bytes(&self) -> u64 {

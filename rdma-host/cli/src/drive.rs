@@ -1,0 +1,208 @@
+//! Keeps pollers busy: the loop under `bench` and `verify`.
+
+use std::time::Duration;
+
+use rdma_host::wire::NamespaceInfo;
+use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Namespace, Poller, Waiter};
+
+use crate::failure::Failure;
+use crate::session;
+
+/// What to do next, and what to make of it.
+pub(crate) trait Workload: Send {
+    /// The next command, with the buffer it may use; or the buffer back, when there is none now.
+    fn next(&mut self, buffer: Buffer) -> Result<Command, Buffer>;
+
+    /// A command is done. The buffer serves the next one.
+    fn done(&mut self, done: Done) -> Result<Buffer, Failure>;
+
+    /// Nothing is in flight and nothing came next: whether all is done.
+    fn is_over(&self) -> bool;
+}
+
+/// What all workers have in common.
+pub(crate) struct Load {
+    pub(crate) namespace: NamespaceInfo,
+    pub(crate) controller: Controller,
+    pub(crate) options: ConnectOptions,
+    pub(crate) block_bytes: usize,
+    pub(crate) depth: usize,
+    runtime: tokio::runtime::Runtime,
+    pollers: Vec<Poller>,
+}
+
+/// A command line's part of a load.
+pub(crate) struct Shape {
+    pub(crate) namespace: Option<u32>,
+    pub(crate) block_bytes: u64,
+    pub(crate) depth: u16,
+    pub(crate) threads: Option<usize>,
+}
+
+impl Load {
+    /// Connects and checks that the shape fits the namespace and the controller.
+    pub(crate) fn connect(mut options: ConnectOptions, shape: &Shape) -> Result<Self, Failure> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = shape.threads.unwrap_or(processors);
+        // One entry of a queue stays empty.
+        options.queue_entries = options.queue_entries.max(shape.depth.saturating_add(1));
+        let runtime = session::runtime()?;
+        let connected = Controller::connect_polled(&options, threads);
+        let (controller, pollers) = runtime.block_on(connected)?;
+        let identify = async {
+            let id = session::choose(&controller, shape.namespace).await?;
+            Ok::<_, Failure>(controller.identify_namespace(id).await?)
+        };
+        let namespace = runtime.block_on(identify)?;
+        let load = Self {
+            namespace,
+            block_bytes: usize::try_from(shape.block_bytes).map_err(Failure::usage)?,
+            depth: usize::from(shape.depth),
+            controller,
+            options,
+            runtime,
+            pollers,
+        };
+        load.check(shape)?;
+        Ok(load)
+    }
+
+    fn check(&self, shape: &Shape) -> Result<(), Failure> {
+        let block_size = self.namespace.block_size;
+        let bytes = shape.block_bytes;
+        if bytes == 0 || bytes % u64::from(block_size) != 0 {
+            return Err(Failure::usage(format!(
+                "--bs {bytes} is not a multiple of the namespace's block size, {block_size} bytes"
+            )));
+        }
+        let agreed = self.controller.negotiated();
+        let max = agreed.transfer_bytes_max;
+        if bytes > max {
+            return Err(Failure::usage(format!(
+                "--bs {bytes} is more than the controller takes in one command, {max} bytes"
+            )));
+        }
+        let granted = usize::from(agreed.queue_entries - 1);
+        if self.depth > granted {
+            let asked = self.depth;
+            return Err(Failure::usage(format!(
+                "--iodepth {asked} is more than the target grants a queue, {granted}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// How many queues there are on all pollers.
+    pub(crate) fn queues(&self) -> usize {
+        self.pollers.iter().map(Poller::queue_count).sum()
+    }
+
+    /// How many threads will run.
+    pub(crate) fn threads(&self) -> usize {
+        self.pollers.len()
+    }
+
+    /// Runs one worker a poller until all are over; the first failure counts.
+    pub(crate) fn run<W: Workload>(
+        &mut self,
+        workload: impl Fn(usize) -> W,
+    ) -> Result<Vec<W>, Failure> {
+        let mut workers = Vec::new();
+        for (index, poller) in self.pollers.iter().enumerate() {
+            let count = poller.queue_count() * self.depth;
+            workers.push((workload(index), self.buffers(count)?));
+        }
+        let wait = self.options.wait;
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .pollers
+                .iter_mut()
+                .zip(workers)
+                .map(|(poller, (workload, buffers))| {
+                    scope.spawn(move || drive(poller, Waiter::new(wait), workload, buffers))
+                })
+                .collect();
+            let joined = threads.into_iter().map(|thread| {
+                thread.join().unwrap_or_else(|_| Err(Failure::failed("a worker thread panicked")))
+            });
+            // Collected first: a failure must not leave threads unjoined.
+            let outcomes: Vec<_> = joined.collect();
+            outcomes.into_iter().collect()
+        })
+    }
+
+    pub(crate) fn pollers(&mut self) -> &mut [Poller] {
+        &mut self.pollers
+    }
+
+    /// Disconnects in order.
+    pub(crate) fn close(self) {
+        drop(self.pollers);
+        self.runtime.block_on(self.controller.shutdown());
+    }
+
+    fn buffers(&self, count: usize) -> Result<Vec<Buffer>, Failure> {
+        let mut rest = self.controller.allocate(count * self.block_bytes)?;
+        let mut buffers = Vec::with_capacity(count);
+        for _ in 1..count {
+            let tail = rest.split_off(self.block_bytes);
+            buffers.push(std::mem::replace(&mut rest, tail));
+        }
+        buffers.push(rest);
+        Ok(buffers)
+    }
+}
+
+/// Keeps one poller busy with one workload.
+fn drive<W: Workload>(
+    poller: &mut Poller,
+    waiter: Waiter,
+    workload: W,
+    buffers: Vec<Buffer>,
+) -> Result<W, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    runtime.block_on(drive_async(poller, waiter, workload, buffers))
+}
+
+async fn drive_async<W: Workload>(
+    poller: &mut Poller,
+    mut waiter: Waiter,
+    mut workload: W,
+    mut buffers: Vec<Buffer>,
+) -> Result<W, Failure> {
+    /// A worker looks around at least this often.
+    const LIMIT: Duration = Duration::from_millis(100);
+    loop {
+        while let Some(buffer) = buffers.pop() {
+            match workload.next(buffer) {
+                Ok(command) => poller.submit(command)?,
+                Err(buffer) => {
+                    buffers.push(buffer);
+                    break;
+                }
+            }
+        }
+        poller.flush()?;
+        poller.poll()?;
+        let mut completed = false;
+        while let Some(done) = poller.take() {
+            buffers.push(workload.done(done)?);
+            completed = true;
+        }
+        if completed {
+            waiter.busy();
+        } else if poller.in_flight() == 0 && workload.is_over() {
+            return Ok(workload);
+        } else if !waiter.spins() {
+            poller.ready(LIMIT).await?;
+        }
+    }
+}
+
+/// The blocks of a namespace as an async reader or writer moves them.
+pub(crate) fn blocks_of(namespace: &Namespace, bytes: u64) -> u64 {
+    bytes / u64::from(namespace.info().block_size)
+}

@@ -1,0 +1,86 @@
+//! How a command ends when it does not succeed.
+
+use std::fmt;
+
+use rdma_host::{Class, Error};
+
+/// A message in one line, and the exit code that goes with it.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// 3: access is refused for good.
+    Access(String),
+    /// 1: failed in another way.
+    Failed(String),
+    /// 5: data read is not data written.
+    Mismatch(String),
+    /// 4: the target or the network.
+    Transport(String),
+    /// 2: the command line.
+    Usage(String),
+}
+
+impl Failure {
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self::Failed(message.to_string())
+    }
+
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::Usage(message.to_string())
+    }
+
+    /// The same failure with what was going on in front.
+    pub(crate) fn context(self, what: impl fmt::Display) -> Self {
+        match self {
+            Self::Access(text) => Self::Access(format!("{what}: {text}")),
+            Self::Failed(text) => Self::Failed(format!("{what}: {text}")),
+            Self::Mismatch(text) => Self::Mismatch(format!("{what}: {text}")),
+            Self::Transport(text) => Self::Transport(format!("{what}: {text}")),
+            Self::Usage(text) => Self::Usage(format!("{what}: {text}")),
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Access(_) => 3,
+            Self::Transport(_) => 4,
+            Self::Mismatch(_) => 5,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Access(text)
+        | Self::Failed(text)
+        | Self::Mismatch(text)
+        | Self::Transport(text)
+        | Self::Usage(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error.class() {
+            Class::Access => Self::Access(text),
+            Class::Caller => Self::Usage(text),
+            Class::Failed => Self::Failed(text),
+            Class::Transport => Self::Transport(text),
+        }
+    }
+}
+
+impl From<rdma_host::Failed> for Failure {
+    fn from(failed: rdma_host::Failed) -> Self {
+        failed.error.into()
+    }
+}
+
+impl From<rdma_host::Rejection> for Failure {
+    fn from(rejection: rdma_host::Rejection) -> Self {
+        rejection.error.into()
+    }
+}

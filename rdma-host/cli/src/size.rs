@@ -1,0 +1,82 @@
+//! Sizes and times as people write them.
+
+use std::time::Duration;
+
+/// Bytes: a number, with K, M, G or T (also KiB and so on) for powers of 1,024.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let shift = match suffix.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err(format!("unknown suffix {suffix:?}; use K, M, G or T (powers of 1024)")),
+    };
+    let number: u64 = number.parse().map_err(|_| "a size is a number, as in 4096 or 4K")?;
+    number.checked_shl(shift).filter(|bytes| bytes >> shift == number).ok_or("too large".into())
+}
+
+/// Seconds: a number, with ms, s, m or h.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let factor = match suffix {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit {suffix:?}; use ms, s, m or h")),
+    };
+    let number: f64 =
+        number.parse().map_err(|_| "a time is a number of seconds, as in 10 or 1.5")?;
+    Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
+}
+
+/// Bytes in words: exact where a power of 1,024 divides them.
+pub(crate) fn in_words(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| bytes >= 1 << shift) {
+        Some((shift, unit)) if bytes % (1 << shift) == 0 => format!("{} {unit}", bytes >> shift),
+        Some((shift, unit)) => {
+            let tenths = (u128::from(bytes) * 10) >> shift;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("0"), Ok(0));
+        assert_eq!(bytes("512"), Ok(512));
+        assert_eq!(bytes("4k"), Ok(4096));
+        assert_eq!(bytes("10GiB"), Ok(10 << 30));
+        assert_eq!(bytes("16777215T"), Ok(16_777_215 << 40));
+        for wrong in ["", "k", "-1", "4kb", "1.5M", "16777216T", "99999999999999999999"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(seconds("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(seconds("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(seconds("1.5m"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "s", "-1", "1d", "1..2", "99999999999999999999999h"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn words() {
+        assert_eq!(in_words(512), "512 B");
+        assert_eq!(in_words(4096), "4 KiB");
+        assert_eq!(in_words((10 << 30) + (3 << 29)), "11.5 GiB");
+    }
+}

@@ -1,0 +1,239 @@
+//! Which target, in the three ways people write it.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use clap::Args;
+use rdma_host::config::QUEUE_ENTRIES;
+use rdma_host::wire::Nqn;
+use rdma_host::{ConnectOptions, WaitMode};
+use uuid::Uuid;
+
+use crate::failure::Failure;
+use crate::{host, size};
+
+/// The target, and how to connect to it; names and defaults as in nvme-cli.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Target")]
+pub(crate) struct TargetArguments {
+    /// nvmf-rdma://ADDRESS[:PORT]/NQN, or "trtype:RDMA traddr:… trsvcid:… subnqn:…".
+    target: Option<String>,
+
+    /// Address of the target.
+    #[arg(short = 'a', long, value_name = "ADDRESS", conflicts_with = "target")]
+    traddr: Option<String>,
+
+    /// Port of the target [default: 4420].
+    #[arg(short = 's', long, value_name = "PORT", conflicts_with = "target")]
+    trsvcid: Option<String>,
+
+    /// NQN of the subsystem.
+    #[arg(short = 'n', long, conflicts_with = "target")]
+    nqn: Option<String>,
+
+    /// Our address to use.
+    #[arg(short = 'w', long, value_name = "ADDRESS")]
+    host_traddr: Option<IpAddr>,
+
+    /// Our NQN [default: /etc/nvme/hostnqn, or made of the machine id].
+    #[arg(short = 'q', long, value_name = "NQN")]
+    hostnqn: Option<String>,
+
+    /// Our host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
+    #[arg(short = 'I', long, value_name = "UUID")]
+    hostid: Option<Uuid>,
+
+    /// I/O queues [default: one a processor].
+    #[arg(short = 'i', long, visible_alias = "queues", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    nr_io_queues: Option<u16>,
+
+    /// Entries of an I/O queue; one less can be in flight.
+    #[arg(short = 'Q', long, value_name = "N", default_value_t = 128,
+          value_parser = clap::value_parser!(u16).range(i64::from(*QUEUE_ENTRIES.start())..=i64::from(*QUEUE_ENTRIES.end())))]
+    queue_size: u16,
+
+    /// Keep-alive time in seconds; 0 turns it off.
+    #[arg(short = 'k', long, value_name = "SECONDS", default_value = "5", value_parser = size::seconds)]
+    keep_alive_tmo: Duration,
+
+    /// Type of service of the connections.
+    #[arg(long, value_name = "TOS")]
+    tos: Option<u8>,
+
+    /// Ask for no submission queue flow control.
+    #[arg(long)]
+    disable_sqflow: bool,
+
+    /// How to wait for completions: poll, event, or adaptive (spin for 50 µs, then as event).
+    #[arg(long, value_name = "MODE", default_value = "adaptive", value_parser = wait_mode)]
+    wait: WaitMode,
+}
+
+/// Where a subsystem is.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    address: String,
+    service: u16,
+    nqn: String,
+}
+
+impl TargetArguments {
+    /// The options for the library.
+    pub(crate) fn options(&self) -> Result<ConnectOptions, Failure> {
+        let place = self.place().map_err(Failure::Usage)?;
+        let subsystem: Nqn = place.nqn.parse().map_err(Failure::usage)?;
+        let address = resolve(&place)?;
+        let host = host::identity(self.hostnqn.as_deref(), self.hostid)?;
+        let mut options = ConnectOptions::new(address, subsystem, host);
+        options.source = self.host_traddr;
+        options.io_queues = self.nr_io_queues.unwrap_or(options.io_queues);
+        options.queue_entries = self.queue_size;
+        options.keep_alive = self.keep_alive_tmo;
+        options.type_of_service = self.tos;
+        options.disable_flow_control = self.disable_sqflow;
+        options.wait = self.wait;
+        Ok(options)
+    }
+
+    fn place(&self) -> Result<Place, String> {
+        if let Some(target) = &self.target {
+            return parse_target(target);
+        }
+        let missing = |what| {
+            format!("no {what}; give nvmf-rdma://ADDRESS:PORT/NQN, or -a ADDRESS -s PORT -n NQN")
+        };
+        Ok(Place {
+            address: self.traddr.clone().ok_or_else(|| missing("target address"))?,
+            service: self.trsvcid.as_deref().map_or(Ok(ConnectOptions::SERVICE), parse_service)?,
+            nqn: self.nqn.clone().ok_or_else(|| missing("subsystem NQN"))?,
+        })
+    }
+}
+
+fn parse_target(text: &str) -> Result<Place, String> {
+    match text.strip_prefix("nvmf-rdma://") {
+        Some(rest) => parse_uri(rest),
+        None if text.contains("traddr:") => parse_transport_id(text),
+        None => Err(format!(
+            "{text:?} is no target; write nvmf-rdma://ADDRESS:PORT/NQN, or options -a -s -n"
+        )),
+    }
+}
+
+fn parse_uri(rest: &str) -> Result<Place, String> {
+    let (authority, nqn) = rest.split_once('/').ok_or("the target URI lacks /NQN at its end")?;
+    let (address, service) = match authority.strip_prefix('[') {
+        Some(bracketed) => {
+            let (address, after) =
+                bracketed.split_once(']').ok_or("the IPv6 address lacks its closing bracket")?;
+            (address, after.strip_prefix(':'))
+        }
+        None => match authority.rsplit_once(':') {
+            Some((address, _)) if address.contains(':') => {
+                return Err(format!("write the IPv6 address in brackets: [{authority}]"));
+            }
+            Some((address, service)) => (address, Some(service)),
+            None => (authority, None),
+        },
+    };
+    let service = service.map_or(Ok(ConnectOptions::SERVICE), parse_service)?;
+    Ok(Place { address: address.to_owned(), service, nqn: nqn.to_owned() })
+}
+
+/// SPDK's form: `key:value` pairs between spaces; keys in any case.
+fn parse_transport_id(text: &str) -> Result<Place, String> {
+    let (mut address, mut service, mut nqn) = (None, ConnectOptions::SERVICE, None);
+    for pair in text.split_whitespace() {
+        let (key, value) = pair.split_once(':').ok_or_else(|| format!("{pair:?} lacks a colon"))?;
+        match key.to_ascii_lowercase().as_str() {
+            "trtype" if value.eq_ignore_ascii_case("rdma") => {}
+            "trtype" => return Err(format!("transport {value} is not supported; RDMA is")),
+            "adfam" | "adrfam" => {}
+            "traddr" => address = Some(value.to_owned()),
+            "trsvcid" => service = parse_service(value)?,
+            "subnqn" => nqn = Some(value.to_owned()),
+            _ => return Err(format!("unknown key {key:?} in the transport ID")),
+        }
+    }
+    let address = address.ok_or("the transport ID lacks traddr:")?;
+    Ok(Place { address, service, nqn: nqn.ok_or("the transport ID lacks subnqn:")? })
+}
+
+fn parse_service(text: &str) -> Result<u16, String> {
+    text.parse().ok().filter(|&port| port != 0).ok_or(format!("{text:?} is no port, 1 to 65535"))
+}
+
+fn resolve(place: &Place) -> Result<SocketAddr, Failure> {
+    let unknown = |reason: String| {
+        Failure::usage(format!("{} is no address, and no known name: {reason}", place.address))
+    };
+    let mut found = (place.address.as_str(), place.service)
+        .to_socket_addrs()
+        .map_err(|error| unknown(error.to_string()))?;
+    found.next().ok_or_else(|| unknown("nothing found".to_owned()))
+}
+
+fn wait_mode(text: &str) -> Result<WaitMode, String> {
+    match text {
+        "adaptive" => Ok(WaitMode::default()),
+        "event" => Ok(WaitMode::Event),
+        "poll" => Ok(WaitMode::Poll),
+        _ => Err("use poll, event or adaptive".to_owned()),
+    }
+}
+
+/// A wait mode's name, as on the command line.
+pub(crate) fn wait_name(mode: WaitMode) -> &'static str {
+    match mode {
+        WaitMode::Adaptive(_) => "adaptive",
+        WaitMode::Event => "event",
+        WaitMode::Poll => "poll",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(address: &str, service: u16, nqn: &str) -> Place {
+        Place { address: address.to_owned(), service, nqn: nqn.to_owned() }
+    }
+
+    #[test]
+    fn three_forms_mean_the_same() {
+        let expected = Ok(place("10.0.0.1", 4421, "nqn.test:s1"));
+        assert_eq!(parse_target("nvmf-rdma://10.0.0.1:4421/nqn.test:s1"), expected);
+        let transport_id =
+            "trtype:RDMA adrfam:IPv4 traddr:10.0.0.1 trsvcid:4421 subnqn:nqn.test:s1";
+        assert_eq!(parse_target(transport_id), expected);
+    }
+
+    #[test]
+    fn the_port_may_be_left_out_and_ipv6_has_brackets() {
+        assert_eq!(parse_target("nvmf-rdma://h/nqn.x"), Ok(place("h", 4420, "nqn.x")));
+        assert_eq!(
+            parse_target("nvmf-rdma://[fe80::1]/nqn.x"),
+            Ok(place("fe80::1", 4420, "nqn.x"))
+        );
+        assert_eq!(parse_target("nvmf-rdma://[::1]:1/nqn.x"), Ok(place("::1", 1, "nqn.x")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("10.0.0.1", "is no target"),
+            ("nvmf-rdma://10.0.0.1", "/NQN"),
+            ("nvmf-rdma://10.0.0.1:0/nqn.x", "no port"),
+            ("nvmf-rdma://10.0.0.1:70000/nqn.x", "no port"),
+            ("nvmf-rdma://fe80::1:4420/nqn.x", "brackets"),
+            ("nvmf-rdma://[fe80::1/nqn.x", "closing bracket"),
+            ("trtype:TCP traddr:1.2.3.4 subnqn:nqn.x", "not supported"),
+            ("trtype:RDMA traddr:1.2.3.4", "subnqn"),
+            ("traddr:1.2.3.4 bogus:1 subnqn:nqn.x", "bogus"),
+        ] {
+            let error = parse_target(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

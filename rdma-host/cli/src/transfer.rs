@@ -1,0 +1,364 @@
+//! `nvmf read` and `nvmf write`: blocks to and from files and pipes.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use rdma_host::{Buffer, Failed, Namespace};
+use tokio::task::JoinHandle;
+
+use crate::drive::blocks_of;
+use crate::failure::Failure;
+use crate::session::Session;
+use crate::size;
+use crate::target::TargetArguments;
+
+/// Transfers on their way at once.
+const DEPTH: usize = 8;
+/// Bytes of each, or what the controller takes in one command if that is less. With the depth,
+/// 2 MiB: below the 8 MiB that users may commonly lock.
+const PIECE_BYTES: u64 = 256 << 10;
+
+#[derive(Args)]
+struct RangeArguments {
+    #[command(flatten)]
+    target: TargetArguments,
+
+    /// Namespace id [default: the only one].
+    #[arg(long, value_name = "N")]
+    ns: Option<u32>,
+
+    /// First block.
+    #[arg(long, value_name = "LBA", default_value_t = 0)]
+    lba: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct ReadArguments {
+    #[command(flatten)]
+    range: RangeArguments,
+
+    /// How many blocks [default: to the end of the namespace].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    blocks: Option<u64>,
+
+    /// Where to; - for standard output.
+    #[arg(short, long, default_value = "-")]
+    file: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct WriteArguments {
+    #[command(flatten)]
+    range: RangeArguments,
+
+    /// How many blocks [default: as many as there are in the file].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    blocks: Option<u64>,
+
+    /// Where from; - for standard input.
+    #[arg(short, long, default_value = "-")]
+    file: PathBuf,
+}
+
+/// A command in flight.
+type Pending = JoinHandle<Result<Buffer, Failed>>;
+
+/// A range of a namespace, moved piece by piece in order.
+struct Mover {
+    session: Session,
+    namespace: Namespace,
+    buffers: Vec<Buffer>,
+    pending: VecDeque<Pending>,
+    piece: u64,
+    progress: ProgressBar,
+}
+
+pub(crate) fn read(arguments: &ReadArguments) -> Result<(), Failure> {
+    let session = Session::connect(&arguments.range.target)?;
+    let namespace = session.namespace(arguments.range.ns)?;
+    let lba = arguments.range.lba;
+    let blocks = arguments.blocks.unwrap_or(namespace.info().blocks.saturating_sub(lba));
+    let bytes = check_range(&namespace, lba, blocks)?;
+    let mut sink = Sink::open(&arguments.file)?;
+    let mut mover = Mover::new(session, namespace, Some(bytes))?;
+    mover.read(lba, bytes, &mut sink)?;
+    sink.0.flush().map_err(|error| sink_error(&arguments.file, &error))?;
+    mover.finish("read", bytes);
+    Ok(())
+}
+
+pub(crate) fn write(arguments: &WriteArguments) -> Result<(), Failure> {
+    let mut source = Source::open(&arguments.file)?;
+    let session = Session::connect(&arguments.range.target)?;
+    let namespace = session.namespace(arguments.range.ns)?;
+    let lba = arguments.range.lba;
+    let bytes = source.bytes_to_write(&namespace, lba, arguments.blocks)?;
+    let mut mover = Mover::new(session, namespace, bytes)?;
+    let written = mover.write(lba, bytes, &mut source)?;
+    mover.finish("written", written);
+    Ok(())
+}
+
+fn check_range(namespace: &Namespace, lba: u64, blocks: u64) -> Result<u64, Failure> {
+    let bytes = blocks.checked_mul(u64::from(namespace.info().block_size));
+    let bytes = bytes.ok_or_else(|| Failure::usage(format!("{blocks} blocks are too many")))?;
+    // An empty rest means that the range starts past the end.
+    let least = u64::from(namespace.info().block_size);
+    namespace.check_range(lba, bytes.max(least)).map_err(rdma_host::Error::from)?;
+    Ok(bytes)
+}
+
+impl Mover {
+    fn new(session: Session, namespace: Namespace, bytes: Option<u64>) -> Result<Self, Failure> {
+        let piece = PIECE_BYTES.min(namespace.transfer_bytes_max());
+        let piece = piece.max(u64::from(namespace.info().block_size));
+        let size = usize::try_from(piece).map_err(Failure::failed)?;
+        let mut rest = session.controller.allocate(size * DEPTH)?;
+        let mut buffers = Vec::with_capacity(DEPTH);
+        for _ in 1..DEPTH {
+            let tail = rest.split_off(size);
+            buffers.push(std::mem::replace(&mut rest, tail));
+        }
+        buffers.push(rest);
+        let progress = progress(bytes);
+        Ok(Self { session, namespace, buffers, pending: VecDeque::new(), piece, progress })
+    }
+
+    fn read(&mut self, lba: u64, bytes: u64, sink: &mut Sink) -> Result<(), Failure> {
+        let (mut asked, mut received) = (0, 0);
+        let mut copy = Vec::new();
+        while received < bytes {
+            while asked < bytes
+                && let Some(buffer) = self.buffers.pop()
+            {
+                let length = self.piece.min(bytes - asked);
+                let at = lba + blocks_of(&self.namespace, asked);
+                self.begin(buffer, length, move |namespace, part| async move {
+                    namespace.read(at, part).await
+                })?;
+                asked += length;
+            }
+            let buffer = self.next().map_err(|failure| {
+                let end = lba + blocks_of(&self.namespace, received);
+                failure.context(format!("after {received} of {bytes} bytes, at block {end}"))
+            })?;
+            copy.resize(buffer.len(), 0);
+            buffer.copy_out(0, &mut copy);
+            received += copy.len() as u64;
+            self.progress.inc(copy.len() as u64);
+            self.give_back(buffer);
+            sink.0.write_all(&copy).map_err(|error| sink_error(&sink.1, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes until `bytes` or the source end; returns how many bytes it wrote.
+    fn write(&mut self, lba: u64, bytes: Option<u64>, source: &mut Source) -> Result<u64, Failure> {
+        let (mut taken, mut written) = (0, 0);
+        let mut copy = vec![0; usize::try_from(self.piece).map_err(Failure::failed)?];
+        let mut ended = false;
+        loop {
+            let room = |taken: u64| bytes.is_none_or(|bytes| taken < bytes);
+            while !ended && room(taken) && !self.buffers.is_empty() {
+                let want = bytes.map_or(self.piece, |bytes| self.piece.min(bytes - taken));
+                let piece = &mut copy[..usize::try_from(want).unwrap_or(usize::MAX)];
+                let got = source.fill(piece)?;
+                ended = got < piece.len();
+                if got == 0 {
+                    break;
+                }
+                let at = lba + blocks_of(&self.namespace, taken);
+                let outcome = self.write_piece(at, &piece[..got]);
+                outcome.map_err(|failure| self.partial(failure, lba, written))?;
+                taken += got as u64;
+            }
+            if self.pending.is_empty() {
+                break;
+            }
+            let buffer = self.next().map_err(|failure| self.partial(failure, lba, written))?;
+            written += buffer.len() as u64;
+            self.progress.inc(buffer.len() as u64);
+            self.give_back(buffer);
+        }
+        match bytes {
+            Some(bytes) if written < bytes => Err(self.partial(
+                Failure::failed(format!(
+                    "{} ended after {written} of {bytes} bytes",
+                    source.name()
+                )),
+                lba,
+                written,
+            )),
+            _ => self.flush(written),
+        }
+    }
+
+    fn write_piece(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
+        self.namespace.check_range(at, bytes.len() as u64).map_err(rdma_host::Error::from)?;
+        let Some(mut buffer) = self.buffers.pop() else {
+            return Err(Failure::failed("no buffer is free"));
+        };
+        buffer.copy_in(0, bytes);
+        self.begin(buffer, bytes.len() as u64, move |namespace, part| async move {
+            namespace.write(at, part).await
+        })
+    }
+
+    fn flush(&self, written: u64) -> Result<u64, Failure> {
+        self.session.runtime.block_on(self.namespace.flush())?;
+        Ok(written)
+    }
+
+    /// What was written before a failure, in order; later pieces may have been written too.
+    fn partial(&self, failure: Failure, lba: u64, written: u64) -> Failure {
+        let blocks = blocks_of(&self.namespace, written);
+        failure.context(format!("{blocks} blocks from {lba} on are written, later ones may be"))
+    }
+
+    fn begin<F, R>(&mut self, buffer: Buffer, length: u64, operation: F) -> Result<(), Failure>
+    where
+        F: FnOnce(Namespace, Buffer) -> R + Send + 'static,
+        R: Future<Output = Result<Buffer, Failed>> + Send,
+    {
+        let length = usize::try_from(length).map_err(Failure::failed)?;
+        let namespace = self.namespace.clone();
+        let task = async move {
+            let mut part = buffer;
+            let rest = (length < part.len()).then(|| part.split_off(length));
+            let part = operation(namespace, part).await?;
+            // The rest of a short last piece is not needed again.
+            drop(rest);
+            Ok(part)
+        };
+        self.pending.push_back(self.session.runtime.spawn(task));
+        Ok(())
+    }
+
+    /// The oldest command's buffer.
+    fn next(&mut self) -> Result<Buffer, Failure> {
+        let Some(oldest) = self.pending.pop_front() else {
+            return Err(Failure::failed("nothing is in flight"));
+        };
+        match self.session.runtime.block_on(oldest) {
+            Ok(outcome) => Ok(outcome?),
+            Err(error) => Err(Failure::failed(format!("a task failed: {error}"))),
+        }
+    }
+
+    fn give_back(&mut self, buffer: Buffer) {
+        if buffer.len() as u64 == self.piece {
+            self.buffers.push(buffer);
+        }
+    }
+
+    fn finish(self, what: &str, bytes: u64) {
+        self.progress.finish_and_clear();
+        let blocks = blocks_of(&self.namespace, bytes);
+        eprintln!("{blocks} blocks {what} ({})", size::in_words(bytes));
+        drop(self.namespace);
+        self.session.close();
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(bytes: Option<u64>) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let Some(bytes) = bytes else { return ProgressBar::new_spinner() };
+    let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style)
+}
+
+struct Sink(Box<dyn Write>, PathBuf);
+
+impl Sink {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        if path.as_os_str() == "-" {
+            return Ok(Self(Box::new(std::io::stdout().lock()), path.to_owned()));
+        }
+        let file = File::create(path).map_err(|error| sink_error(path, &error))?;
+        Ok(Self(Box::new(file), path.to_owned()))
+    }
+}
+
+fn sink_error(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot write to {}: {error}", path.display()))
+}
+
+struct Source {
+    reader: Box<dyn Read>,
+    path: PathBuf,
+    /// Known for regular files.
+    bytes: Option<u64>,
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        if path.as_os_str() == "-" {
+            let reader = Box::new(std::io::stdin().lock());
+            return Ok(Self { reader, path: path.to_owned(), bytes: None });
+        }
+        let cannot = |error: std::io::Error| {
+            Failure::usage(format!("cannot read {}: {error}", path.display()))
+        };
+        let file = File::open(path).map_err(cannot)?;
+        let metadata = file.metadata().map_err(cannot)?;
+        let bytes = metadata.is_file().then(|| metadata.len());
+        Ok(Self { reader: Box::new(file), path: path.to_owned(), bytes })
+    }
+
+    fn name(&self) -> String {
+        match self.path.as_os_str() == "-" {
+            true => "standard input".to_owned(),
+            false => self.path.display().to_string(),
+        }
+    }
+
+    /// How much to write, checked as far as it is known; none to go on until a pipe ends.
+    fn bytes_to_write(
+        &self,
+        namespace: &Namespace,
+        lba: u64,
+        blocks: Option<u64>,
+    ) -> Result<Option<u64>, Failure> {
+        let asked = blocks.map(|blocks| check_range(namespace, lba, blocks)).transpose()?;
+        match (asked, self.bytes) {
+            (Some(asked), Some(there)) if there < asked => Err(Failure::usage(format!(
+                "{} has {there} bytes, {} blocks need {asked}; nothing was written",
+                self.name(),
+                blocks_of(namespace, asked),
+            ))),
+            (None, Some(there)) => {
+                let checked = namespace.check_range(lba, there).map_err(rdma_host::Error::from);
+                checked.map_err(|error| {
+                    Failure::from(error).context(format!("{}; nothing was written", self.name()))
+                })?;
+                Ok(Some(there))
+            }
+            (asked, _) => Ok(asked),
+        }
+    }
+
+    /// Reads until `piece` is full or the source ends.
+    fn fill(&mut self, piece: &mut [u8]) -> Result<usize, Failure> {
+        let mut filled = 0;
+        while filled < piece.len() {
+            match self.reader.read(&mut piece[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(Failure::failed(format!("cannot read {}: {error}", self.name())));
+                }
+            }
+        }
+        Ok(filled)
+    }
+}

@@ -1,0 +1,88 @@
+//! Commands on their way in and out of a poller.
+
+use verbs::Buffer;
+
+use crate::error::Error;
+use crate::wire::{Cqe, NamespaceId, Sqe};
+
+/// A command to submit.
+#[derive(Debug)]
+pub struct Command {
+    /// The command, but for its id and data pointer, which the queue fills in.
+    pub sqe: Sqe,
+    /// Its data.
+    pub data: Data,
+    /// Comes back in [`Done::user`]; means nothing to the queue.
+    pub user: u64,
+}
+
+/// The data of a command. The whole buffer is moved; it belongs to the queue until the command
+/// is done.
+#[derive(Debug)]
+pub enum Data {
+    /// The controller writes it.
+    FromController(Buffer),
+    /// There is none.
+    None,
+    /// The controller reads it.
+    ToController(Buffer),
+}
+
+/// A command that is done: each submitted one comes back exactly once.
+#[derive(Debug)]
+pub struct Done {
+    /// From the command.
+    pub user: u64,
+    /// The response, or why there is none. A command without a response may have been executed.
+    pub outcome: Result<Cqe, Error>,
+    /// The buffer, if it had one.
+    pub data: Option<Buffer>,
+}
+
+/// A command that was not taken, with its buffer.
+#[derive(Debug)]
+pub struct Rejection {
+    /// Why.
+    pub error: Error,
+    /// From the command.
+    pub user: u64,
+    /// The buffer, if it had one.
+    pub data: Option<Buffer>,
+}
+
+impl Command {
+    /// Reads as many blocks as `buffer` holds.
+    #[must_use]
+    pub fn read(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer, user: u64) -> Self {
+        let sqe = Sqe::read(namespace, lba, blocks);
+        Self { sqe, data: Data::FromController(buffer), user }
+    }
+
+    /// Writes as many blocks as `buffer` holds.
+    #[must_use]
+    pub fn write(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer, user: u64) -> Self {
+        let sqe = Sqe::write(namespace, lba, blocks);
+        Self { sqe, data: Data::ToController(buffer), user }
+    }
+
+    /// Makes completed writes permanent.
+    #[must_use]
+    pub fn flush(namespace: NamespaceId, user: u64) -> Self {
+        Self { sqe: Sqe::flush(namespace), data: Data::None, user }
+    }
+}
+
+impl Data {
+    pub(super) fn into_buffer(self) -> Option<Buffer> {
+        match self {
+            Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),
+            Self::None => None,
+        }
+    }
+}
+
+impl Rejection {
+    pub(super) fn new(error: Error, command: Command) -> Self {
+        Self { error, user: command.user, data: command.data.into_buffer() }
+    }
+}

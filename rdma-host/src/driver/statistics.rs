@@ -1,0 +1,89 @@
+//! What a poller counts; every front end reads these and keeps none of its own.
+
+use hdrhistogram::Histogram;
+
+use crate::wire::Opcode;
+
+/// Latencies above this count as this: one minute in nanoseconds.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+
+/// Counters of one poller since it began or was last [taken](Self::take).
+#[derive(Clone, Debug)]
+pub struct Statistics {
+    /// Reads.
+    pub read: Operation,
+    /// Writes.
+    pub write: Operation,
+    /// Flushes and everything else.
+    pub other: Operation,
+}
+
+/// Counters of one kind of command.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Commands that succeeded.
+    pub completed: u64,
+    /// Commands that failed.
+    pub failed: u64,
+    /// Bytes moved by those that succeeded.
+    pub bytes: u64,
+    /// From submission to completion in nanoseconds, three digits exact.
+    pub latency_ns: Histogram<u64>,
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self { read: Operation::new(), write: Operation::new(), other: Operation::new() }
+    }
+}
+
+impl Statistics {
+    /// Returns what was counted and starts from zero.
+    pub fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    /// Adds what another poller counted.
+    pub fn add(&mut self, other: &Self) {
+        self.read.add(&other.read);
+        self.write.add(&other.write);
+        self.other.add(&other.other);
+    }
+
+    pub(super) fn record(&mut self, opcode: Opcode, outcome: Outcome) {
+        let operation = match opcode {
+            Opcode::READ => &mut self.read,
+            Opcode::WRITE => &mut self.write,
+            _ => &mut self.other,
+        };
+        if outcome.success {
+            operation.completed += 1;
+            operation.bytes += outcome.bytes;
+            operation.latency_ns.saturating_record(outcome.latency_ns);
+        } else {
+            operation.failed += 1;
+        }
+    }
+}
+
+/// One command's end.
+pub(super) struct Outcome {
+    pub(super) success: bool,
+    pub(super) bytes: u64,
+    pub(super) latency_ns: u64,
+}
+
+impl Operation {
+    fn new() -> Self {
+        let latency_ns = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
+            .expect("one minute at three digits is a valid histogram");
+        Self { completed: 0, failed: 0, bytes: 0, latency_ns }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.bytes += other.bytes;
+        self.latency_ns.add(&other.latency_ns).expect("all histograms have the same bounds");
+    }
+}
