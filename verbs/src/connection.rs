@@ -1,0 +1,493 @@
+//! Endpoints and the events of the connection manager, as plain values.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    ops::Deref,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+
+use crate::{
+    Capabilities, CompletionQueue, Domain, Error, PreparedQueuePair, Provider, RdmaCore,
+    provider::{CmEvent, CmEventKind, CmRequest, QueuePairRequest},
+    queue_pair::Parts,
+};
+
+/// One end of a connection: an id of the RDMA connection manager with an event channel of its
+/// own. It also serves to listen.
+///
+/// Nothing here waits. A request returns at once and is answered by an event; the file
+/// descriptor is readable when [`next_event`](Self::next_event) has one.
+///
+/// ```text
+///   resolve_address -> AddressResolved   domain, completion_queue, queue_pair
+///   resolve_route   -> RouteResolved
+///   connect         -> Established       PreparedQueuePair::ready
+///                    | Rejected | Unreachable | ConnectError
+///   disconnect      -> Disconnected
+///
+///   listen          -> ConnectRequest    with an endpoint: domain, completion_queue, queue_pair
+///   accept          -> Established       on that endpoint
+/// ```
+///
+/// Dropping an endpoint ends its connection as soon as its queue pair is gone too.
+pub struct Endpoint<P: Provider = RdmaCore> {
+    raw: P::Endpoint,
+    provider: Arc<P>,
+    identity: u64,
+}
+
+impl Endpoint<RdmaCore> {
+    /// Opens an endpoint of the system's RDMA.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NoDevice`]: `/dev/infiniband/rdma_cm` is not there, or no device is.
+    /// * [`Error::Permission`]: it is there, but not for this user.
+    /// * [`Error::CreateEndpoint`]: anything else, such as too many open files.
+    pub fn open() -> Result<Self, Error> {
+        Self::open_with(Arc::new(RdmaCore))
+    }
+}
+
+impl<P: Provider> Endpoint<P> {
+    /// Opens an endpoint of a given provider.
+    ///
+    /// # Errors
+    ///
+    /// As [`Endpoint::open`].
+    pub fn open_with(provider: Arc<P>) -> Result<Self, Error> {
+        let raw = provider.endpoint()?;
+        Ok(Self::new(provider, raw))
+    }
+
+    fn new(provider: Arc<P>, raw: P::Endpoint) -> Self {
+        Self { raw, provider, identity: IDENTITY.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Starts to look for the device that leads to `destination`, from the address `source` if
+    /// that matters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ResolveAddress`]: ENODEV when no RDMA device leads there.
+    pub fn resolve_address(
+        &mut self,
+        source: Option<SocketAddr>,
+        destination: SocketAddr,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.request(CmRequest::ResolveAddress { source, destination, timeout })
+    }
+
+    /// Sets the type of service (DSCP and ECN bits) of the connection's packets; before the
+    /// route is resolved.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SetTypeOfService`].
+    pub fn set_type_of_service(&mut self, type_of_service: u8) -> Result<(), Error> {
+        self.request(CmRequest::SetTypeOfService(type_of_service))
+    }
+
+    /// Sets how long the device waits for an acknowledgement before it sends again: 4.096 µs
+    /// times two to the power of `exponent`, which is at most 31; before connecting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SetAckTimeout`], or [`Error::Unsupported`] on kernels before 5.0.
+    pub fn set_ack_timeout(&mut self, exponent: u8) -> Result<(), Error> {
+        self.request(CmRequest::SetAckTimeout(exponent))
+    }
+
+    /// Starts to look for the way to the resolved address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ResolveRoute`]: EINVAL before the address is resolved.
+    pub fn resolve_route(&mut self, timeout: Duration) -> Result<(), Error> {
+        self.request(CmRequest::ResolveRoute { timeout })
+    }
+
+    /// Makes a reliable connected queue pair, whose sends and receives complete on the same
+    /// queue. An endpoint has one.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Misuse`]: no address is resolved, there is a queue pair already, `domain` or
+    ///   `queue` is of another device, or `queue` has no room for the depths.
+    /// * [`Error::CreateQueuePair`]: EINVAL or ENOMEM beyond the device's limits.
+    pub fn queue_pair(
+        &mut self,
+        domain: &Domain<P>,
+        queue: &CompletionQueue<P>,
+        capabilities: Capabilities,
+    ) -> Result<PreparedQueuePair<P>, Error> {
+        capabilities.check()?;
+        let reservation = queue.reserve(capabilities.send + capabilities.receive)?;
+        let request = QueuePairRequest { domain: domain.raw(), queue: queue.raw(), capabilities };
+        let (raw, number) = self.provider.queue_pair(&mut self.raw, request)?;
+        let parts = Parts {
+            raw,
+            number,
+            provider: self.provider.clone(),
+            domain: domain.identity(),
+            connection: self.identity,
+            reservation,
+        };
+        Ok(PreparedQueuePair::new(parts, capabilities))
+    }
+
+    /// Sends a connection request.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Connect`]: EINVAL before the route is resolved.
+    /// * [`Error::Misuse`]: more private data than [`CONNECT_DATA_MAX`].
+    pub fn connect(&mut self, parameters: &ConnectParameters<'_>) -> Result<(), Error> {
+        fits(parameters.private_data, CONNECT_DATA_MAX)?;
+        self.request(CmRequest::Connect(*parameters))
+    }
+
+    /// Listens on a local address for up to `backlog` waiting requests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`]: EADDRNOTAVAIL or ENODEV when it is no address of this machine or of
+    /// no RDMA device, EADDRINUSE when the port is taken.
+    pub fn listen(&mut self, address: SocketAddr, backlog: u32) -> Result<(), Error> {
+        self.request(CmRequest::BindListen { address, backlog })
+    }
+
+    /// Takes the request that this endpoint came with; after its queue pair is made.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Accept`]: EINVAL when the endpoint did not come with a request.
+    /// * [`Error::Misuse`]: more private data than [`ACCEPT_DATA_MAX`].
+    pub fn accept(&mut self, parameters: &ConnectParameters<'_>) -> Result<(), Error> {
+        fits(parameters.private_data, ACCEPT_DATA_MAX)?;
+        self.request(CmRequest::Accept(*parameters))
+    }
+
+    /// Refuses the request that this endpoint came with.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Reject`]: EINVAL when the endpoint did not come with a request.
+    /// * [`Error::Misuse`]: more private data than [`REJECT_DATA_MAX`].
+    pub fn reject(&mut self, private_data: &[u8]) -> Result<(), Error> {
+        fits(private_data, REJECT_DATA_MAX)?;
+        self.request(CmRequest::Reject(private_data))
+    }
+
+    /// Ends the connection: what is posted is flushed, and both ends get
+    /// [`ConnectionEvent::Disconnected`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnect`]: EINVAL when there is no connection.
+    pub fn disconnect(&mut self) -> Result<(), Error> {
+        self.request(CmRequest::Disconnect)
+    }
+
+    /// The next event, if there is one. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadEvent`].
+    pub fn next_event(&mut self) -> Result<Option<ConnectionEvent<P>>, Error> {
+        let event = self.provider.cm_event(&mut self.raw)?;
+        Ok(event.map(|event| self.interpret(event)))
+    }
+
+    /// What the device that the address resolved to can do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QueryDevice`]; [`Error::Misuse`] before an address is resolved.
+    pub fn limits(&self) -> Result<Limits, Error> {
+        self.provider.limits(&self.raw)
+    }
+
+    /// Makes a protection domain on the device that the address resolved to. It serves all
+    /// endpoints of that device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreateDomain`]; [`Error::Misuse`] before an address is resolved.
+    pub fn domain(&self) -> Result<Domain<P>, Error> {
+        let raw = self.provider.domain(&self.raw)?;
+        Ok(Domain::new(self.provider.clone(), raw))
+    }
+
+    /// Makes a completion queue for at least `capacity` completions on the device that the
+    /// address resolved to. It serves all endpoints of that device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreateCompletionQueue`]; [`Error::Misuse`] before an address is resolved.
+    pub fn completion_queue(&self, capacity: u32) -> Result<CompletionQueue<P>, Error> {
+        let (raw, capacity) = self.provider.completion_queue(&self.raw, capacity)?;
+        Ok(CompletionQueue::new(self.provider.clone(), raw, capacity))
+    }
+
+    fn request(&mut self, request: CmRequest<'_>) -> Result<(), Error> {
+        self.provider.request(&mut self.raw, request)
+    }
+
+    fn interpret(&self, event: CmEvent<P::Endpoint>) -> ConnectionEvent<P> {
+        let CmEvent { kind, status, private_data, parameters, incoming } = event;
+        match kind {
+            CmEventKind::ADDRESS_RESOLVED => ConnectionEvent::AddressResolved,
+            CmEventKind::ADDRESS_ERROR => ConnectionEvent::AddressError { status },
+            CmEventKind::ROUTE_RESOLVED => ConnectionEvent::RouteResolved,
+            CmEventKind::ROUTE_ERROR => ConnectionEvent::RouteError { status },
+            CmEventKind::CONNECT_REQUEST => match incoming {
+                Some(raw) => ConnectionEvent::ConnectRequest {
+                    endpoint: Self::new(self.provider.clone(), raw),
+                    private_data,
+                    parameters,
+                },
+                None => ConnectionEvent::Other(kind.0),
+            },
+            CmEventKind::CONNECT_RESPONSE => ConnectionEvent::ConnectResponse,
+            CmEventKind::CONNECT_ERROR => ConnectionEvent::ConnectError { status },
+            CmEventKind::UNREACHABLE => ConnectionEvent::Unreachable { status },
+            CmEventKind::REJECTED => ConnectionEvent::Rejected { status, private_data },
+            CmEventKind::ESTABLISHED => ConnectionEvent::Established(Established {
+                connection: self.identity,
+                private_data,
+                parameters,
+            }),
+            CmEventKind::DISCONNECTED => ConnectionEvent::Disconnected,
+            CmEventKind::DEVICE_REMOVAL => ConnectionEvent::DeviceRemoval,
+            CmEventKind::ADDRESS_CHANGE => ConnectionEvent::AddressChange,
+            CmEventKind::TIMEWAIT_EXIT => ConnectionEvent::TimewaitExit,
+            CmEventKind(other) => ConnectionEvent::Other(other),
+        }
+    }
+}
+
+impl<P: Provider> AsFd for Endpoint<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.raw.as_fd()
+    }
+}
+
+impl<P: Provider> fmt::Debug for Endpoint<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Endpoint").field(&self.identity).finish()
+    }
+}
+
+/// What an endpoint has to report.
+///
+/// A `status` is kept as the number it is: an errno (negative) from the system itself, or, when
+/// the peer or its system refused, a reason of the InfiniBand connection manager: 8 nobody
+/// listens, 10 an old connection is in the way, 28 the peer's program said no.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectionEvent<P: Provider = RdmaCore> {
+    /// The address moved to another device; this connection is stranded.
+    AddressChange,
+    /// The destination address cannot be resolved.
+    AddressError {
+        /// Why.
+        status: i32,
+    },
+    /// The destination address is resolved, and the device known.
+    AddressResolved,
+    /// Connecting failed.
+    ConnectError {
+        /// Why.
+        status: i32,
+    },
+    /// A peer wants to connect.
+    ConnectRequest {
+        /// The endpoint made for it: accept or reject. Dropping it rejects without data.
+        endpoint: Endpoint<P>,
+        /// What the peer sent along, padded with zeroes to [`CONNECT_DATA_MAX`] by the system.
+        private_data: PrivateData,
+        /// What the peer proposes.
+        parameters: ConnectionParameters,
+    },
+    /// The peer answered, but the endpoint has no queue pair, so the connection was not finished.
+    ConnectResponse,
+    /// The device goes away: drop everything made from it.
+    DeviceRemoval,
+    /// The connection ended.
+    Disconnected,
+    /// The connection is there.
+    Established(Established),
+    /// An event that this version does not know.
+    Other(u32),
+    /// The peer, or its system, refused.
+    Rejected {
+        /// Why.
+        status: i32,
+        /// What the peer sent along, padded with zeroes by the system; nothing when it was not
+        /// the peer's program that refused.
+        private_data: PrivateData,
+    },
+    /// The route cannot be resolved.
+    RouteError {
+        /// Why.
+        status: i32,
+    },
+    /// The route is resolved.
+    RouteResolved,
+    /// The connection's number may be used anew.
+    TimewaitExit,
+    /// The peer does not answer.
+    Unreachable {
+        /// Why.
+        status: i32,
+    },
+}
+
+/// Proof that an endpoint's connection is established; only the event makes one.
+#[derive(Clone, Debug)]
+pub struct Established {
+    connection: u64,
+    private_data: PrivateData,
+    parameters: ConnectionParameters,
+}
+
+impl Established {
+    /// What the peer accepted.
+    pub fn parameters(&self) -> ConnectionParameters {
+        self.parameters
+    }
+
+    /// What the peer sent along when it accepted, padded with zeroes by the system. Nothing on
+    /// the side that accepted.
+    pub fn private_data(&self) -> &[u8] {
+        &self.private_data
+    }
+
+    pub(crate) fn connection(&self) -> u64 {
+        self.connection
+    }
+}
+
+/// What to connect, or to accept a connection, with.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectParameters<'a> {
+    /// Bytes for the peer; at most [`CONNECT_DATA_MAX`] or [`ACCEPT_DATA_MAX`].
+    pub private_data: &'a [u8],
+    /// How many RDMA reads of the peer may be outstanding here; see [`Limits::read_atomic`].
+    pub responder_resources: u8,
+    /// How many RDMA reads of ours may be outstanding there.
+    pub initiator_depth: u8,
+    /// How often to send again without an answer, up to 7. With 7 rxe never gives up.
+    pub retry_count: u8,
+    /// How often to send again when the peer has no receive posted; 7 is without end.
+    pub rnr_retry_count: u8,
+}
+
+impl Default for ConnectParameters<'_> {
+    /// No private data, one read each way, a moderate number of retries (so that a dead peer is
+    /// noticed on any device), and endless patience with a peer that is slow to post receives.
+    fn default() -> Self {
+        Self {
+            private_data: &[],
+            responder_resources: 1,
+            initiator_depth: 1,
+            retry_count: 4,
+            rnr_retry_count: 7,
+        }
+    }
+}
+
+/// What the peer proposed or accepted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ConnectionParameters {
+    /// How many RDMA reads of ours the peer allows to be outstanding.
+    pub responder_resources: u8,
+    /// How many RDMA reads of its own the peer wants to have outstanding.
+    pub initiator_depth: u8,
+    /// How often the peer sends again without an answer.
+    pub retry_count: u8,
+    /// How often the peer sends again when we have no receive posted.
+    pub rnr_retry_count: u8,
+}
+
+/// Bytes that travelled with a connection request or its answer.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct PrivateData(ArrayVec<u8, ACCEPT_DATA_MAX>);
+
+impl PrivateData {
+    /// Copies up to [`ACCEPT_DATA_MAX`] bytes, the most that any of the messages carries.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.iter().copied().take(ACCEPT_DATA_MAX).collect())
+    }
+}
+
+impl Deref for PrivateData {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for PrivateData {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PrivateData({:02x?})", &self.0[..])
+    }
+}
+
+/// What a device can do at most.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Limits {
+    /// Name of the device, such as `mlx5_0`.
+    pub device: String,
+    /// Version of its firmware; empty for software.
+    pub firmware: String,
+    /// Entries of a completion queue.
+    pub completion_queue_entries: u32,
+    /// RDMA reads and atomics that one queue pair can have outstanding itself.
+    pub initiator_read_atomic: u32,
+    /// Bytes of one registration.
+    pub memory_region_bytes: u64,
+    /// Registrations.
+    pub memory_regions: u32,
+    /// Outstanding work requests of one queue, send or receive, of a queue pair.
+    pub queue_pair_work_requests: u32,
+    /// Queue pairs.
+    pub queue_pairs: u32,
+    /// RDMA reads and atomics of the peer that one queue pair can have outstanding.
+    pub read_atomic: u32,
+    /// Buffers that one send can gather.
+    pub segments: u32,
+}
+
+/// Private data of a connection request, in bytes, with TCP-like ports.
+pub const CONNECT_DATA_MAX: usize = 56;
+/// Private data of an acceptance, in bytes.
+pub const ACCEPT_DATA_MAX: usize = 196;
+/// Private data of a rejection, in bytes.
+pub const REJECT_DATA_MAX: usize = 148;
+
+fn fits(private_data: &[u8], limit: usize) -> Result<(), Error> {
+    if private_data.len() > limit {
+        return Err(Error::Misuse("more private data than the message can carry"));
+    }
+    Ok(())
+}
+
+static IDENTITY: AtomicU64 = AtomicU64::new(1);

@@ -1,0 +1,77 @@
+//! Protection domains.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    Access, Buffer, Error, Provider, RdmaCore,
+    memory::{Mapping, Region},
+};
+
+/// A protection domain: queue pairs and memory of one domain can be used together, and a peer's
+/// keys reach no other.
+///
+/// Cloning makes another handle of the same domain.
+pub struct Domain<P: Provider = RdmaCore> {
+    inner: Arc<Inner<P>>,
+}
+
+struct Inner<P: Provider> {
+    raw: P::Domain,
+    provider: Arc<P>,
+    identity: u64,
+}
+
+impl<P: Provider> Domain<P> {
+    pub(crate) fn new(provider: Arc<P>, raw: P::Domain) -> Self {
+        let identity = IDENTITY.fetch_add(1, Ordering::Relaxed);
+        Self { inner: Arc::new(Inner { raw, provider, identity }) }
+    }
+
+    /// Allocates `length` bytes of zeroes, aligned to a page, and registers them.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::LockedMemoryLimit`] names the limit and the remedy.
+    /// * [`Error::Allocate`], [`Error::Register`]: no memory, or the device's limits.
+    /// * [`Error::Misuse`]: a length of 0.
+    pub fn allocate(&self, length: usize, access: Access) -> Result<Buffer, Error> {
+        if length == 0 {
+            return Err(Error::Misuse("memory of no length cannot be registered"));
+        }
+        let memory = Mapping::allocate(length, P::AGENT).ok_or(Error::Allocate { length })?;
+        let memory = Arc::new(memory);
+        let (registration, keys) =
+            self.inner.provider.register(&self.inner.raw, memory.clone(), access)?;
+        let _registration = Box::new(registration);
+        let domain = self.inner.identity;
+        Ok(Buffer::whole(Region { _registration, memory, keys, access, domain }))
+    }
+
+    pub(crate) fn identity(&self) -> u64 {
+        self.inner.identity
+    }
+
+    pub(crate) fn raw(&self) -> &P::Domain {
+        &self.inner.raw
+    }
+}
+
+impl<P: Provider> Clone for Domain<P> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<P: Provider> fmt::Debug for Domain<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Domain").field(&self.inner.identity).finish()
+    }
+}
+
+static IDENTITY: AtomicU64 = AtomicU64::new(1);

@@ -1,0 +1,175 @@
+//! Errors, one variant per operation.
+
+use std::{io, path::PathBuf};
+
+/// What went wrong, and what to do where that is known.
+///
+/// The operating system's own error is the [source](std::error::Error::source) and not part of
+/// the text. [`QueueFull`](Self::QueueFull), [`Unsupported`](Self::Unsupported) and
+/// [`Misuse`](Self::Misuse) stand alone because callers branch on them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Accepting a connection request failed.
+    #[error("cannot accept the connection request; the peer may have given up meanwhile")]
+    Accept(#[source] io::Error),
+
+    /// Reading events from a completion channel failed.
+    #[error("cannot read the events of the completion queue")]
+    AcknowledgeCompletions(#[source] io::Error),
+
+    /// Memory for a buffer could not be had.
+    #[error("cannot allocate {length} bytes; ask for less, or free memory")]
+    Allocate {
+        /// How many bytes were asked for.
+        length: usize,
+    },
+
+    /// Asking for a completion event failed.
+    #[error("cannot ask the completion queue for an event")]
+    Arm(#[source] io::Error),
+
+    /// Sending a connection request failed.
+    #[error("cannot send the connection request; resolve the route and make a queue pair first")]
+    Connect(#[source] io::Error),
+
+    /// Making a completion queue failed.
+    #[error("cannot make a completion queue of {capacity} entries; compare with the limits")]
+    CreateCompletionQueue {
+        /// How many entries were asked for.
+        capacity: u32,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// Making a protection domain failed.
+    #[error("cannot make a protection domain; the device may be out of them")]
+    CreateDomain(#[source] io::Error),
+
+    /// Making an event channel or an id failed, for a reason that has no variant of its own.
+    #[error("cannot open an RDMA connection endpoint")]
+    CreateEndpoint(#[source] io::Error),
+
+    /// Making a queue pair failed.
+    #[error("cannot make a queue pair; compare depths, segments and inline bytes with the limits")]
+    CreateQueuePair(#[source] io::Error),
+
+    /// Disconnecting failed.
+    #[error("cannot disconnect; was the connection established?")]
+    Disconnect(#[source] io::Error),
+
+    /// Listening on an address failed.
+    #[error(
+        "cannot listen; does the address belong to an RDMA device (`rdma link`), and is the \
+             port free?"
+    )]
+    Listen(#[source] io::Error),
+
+    /// Memory could not be registered because of the limit on locked memory.
+    #[error(
+        "cannot register {length} bytes: registered memory is locked, and RLIMIT_MEMLOCK is \
+         {limit} bytes; raise it with `ulimit -l unlimited`, or for good with a line \
+         `USER - memlock unlimited` in /etc/security/limits.d (a service: LimitMEMLOCK=infinity)"
+    )]
+    LockedMemoryLimit {
+        /// How many bytes were to be registered.
+        length: usize,
+        /// The limit in force, in bytes.
+        limit: u64,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// The call cannot be right, whatever the device says.
+    #[error("misuse: {0}")]
+    Misuse(&'static str),
+
+    /// This machine, or this container, offers no RDMA device.
+    #[error(
+        "no RDMA device: {path} does not exist; load the driver and `modprobe rdma_ucm \
+         ib_uverbs`, and in a container pass /dev/infiniband in", path = path.display()
+    )]
+    NoDevice {
+        /// The file that should have been there.
+        path: PathBuf,
+    },
+
+    /// A device was found but could not be opened.
+    #[error("cannot open RDMA device {name}; is the package ibverbs-providers installed?")]
+    OpenDevice {
+        /// Name of the device, such as `mlx5_0`.
+        name: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// There is a device, but this user may not open it.
+    #[error(
+        "no permission to open {path}; join the group that owns it (often `rdma`), or have its \
+         mode changed by a udev rule", path = path.display()
+    )]
+    Permission {
+        /// The file that could not be opened.
+        path: PathBuf,
+    },
+
+    /// Reading completions failed.
+    #[error("cannot poll the completion queue; it has overrun or its device is gone")]
+    Poll(#[source] io::Error),
+
+    /// Handing receive buffers to the device failed; those not taken stay queued.
+    #[error("the device refused a receive; those not taken stay queued")]
+    PostReceive(#[source] io::Error),
+
+    /// Handing sends to the device failed; those not taken stay queued.
+    #[error("the device refused a send; those not taken stay queued")]
+    PostSend(#[source] io::Error),
+
+    /// Asking a device for its properties failed.
+    #[error("cannot query the RDMA device")]
+    QueryDevice(#[source] io::Error),
+
+    /// All slots are taken: retire completions, then try again.
+    #[error("the queue is full; retire completions first")]
+    QueueFull,
+
+    /// Reading the next connection event failed.
+    #[error("cannot read the next connection event")]
+    ReadEvent(#[source] io::Error),
+
+    /// Registering memory failed, for a reason other than the limit on locked memory.
+    #[error("cannot register {length} bytes of memory; compare with the device's limits")]
+    Register {
+        /// How many bytes were to be registered.
+        length: usize,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// Rejecting a connection request failed.
+    #[error("cannot reject the connection request; the peer may have given up meanwhile")]
+    Reject(#[source] io::Error),
+
+    /// Resolving an address could not be started.
+    #[error(
+        "cannot resolve the address; does the interface that leads to it have an RDMA device \
+         (`rdma link`)?"
+    )]
+    ResolveAddress(#[source] io::Error),
+
+    /// Resolving a route could not be started.
+    #[error("cannot resolve the route; resolve the address first")]
+    ResolveRoute(#[source] io::Error),
+
+    /// Setting the local acknowledge timeout failed.
+    #[error("cannot set the acknowledge timeout; it is a number from 0 to 31")]
+    SetAckTimeout(#[source] io::Error),
+
+    /// Setting the type of service failed.
+    #[error("cannot set the type of service")]
+    SetTypeOfService(#[source] io::Error),
+
+    /// The kernel, the library or the device does not offer this.
+    #[error("not supported here: {0}")]
+    Unsupported(&'static str),
+}

@@ -1,0 +1,387 @@
+//! Registered memory: who owns it, and who may touch it when.
+//!
+//! # Safety
+//!
+//! This file exists because a device reads and writes memory behind the compiler's back. It
+//! promises to the safe side:
+//!
+//! * **No reference.** Registered bytes are never seen through a Rust reference. They are copied
+//!   in and out through raw pointers, so a device that writes late, or at the wrong time, changes
+//!   bytes that nobody borrows: the program reads wrong data, but no rule of the language breaks.
+//! * **Alive.** A [`Buffer`] holds its [`Region`]; a region holds the registration and the
+//!   [`Mapping`]. The registration is dropped first, so the device has lost its access before
+//!   the memory is freed. Leaking a buffer leaks memory and nothing worse.
+//! * **Unique.** Two buffers of one region never overlap: [`Buffer::split_off`] moves the range's
+//!   end, [`Buffer::unsplit`] moves it back, and there is no other way to make a second one.
+//! * **Threads.** A device is outside of the program. Where the "device" is a thread of this
+//!   process ([`Agent::Thread`]) all copies are atomic, byte by byte, so that even then a late
+//!   write is no data race.
+
+#![allow(unsafe_code)]
+
+use std::{
+    alloc::{self, Layout},
+    any::Any,
+    fmt,
+    ops::BitOr,
+    ptr::{self, NonNull},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use crate::provider::Keys;
+
+/// A range of registered memory. Bytes are copied in and out; nothing borrows them.
+///
+/// A buffer is in one of two hands: yours, or, while it is posted, the queue pair's. It cannot be
+/// cloned, so nothing can be posted twice:
+///
+/// ```compile_fail,E0382
+/// # fn twice(queue_pair: &mut verbs::QueuePair, buffer: verbs::Buffer) {
+/// queue_pair.post_receive(buffer, 1);
+/// queue_pair.post_receive(buffer, 2); // moved into the first
+/// # }
+/// ```
+///
+/// nor read while the device may write it:
+///
+/// ```compile_fail,E0382
+/// # fn touch(queue_pair: &mut verbs::QueuePair, buffer: verbs::Buffer, out: &mut [u8]) {
+/// queue_pair.post_receive(buffer, 1);
+/// buffer.copy_out(0, out); // it comes back in `Retired::Receive`
+/// # }
+/// ```
+///
+/// A peer that was told the [remote key](Self::remote_key) may write at any time, as far as the
+/// registration's [`Access`] allows. That is never undefined behaviour, but what is copied out
+/// is then whatever is there.
+pub struct Buffer {
+    region: Arc<Region>,
+    offset: usize,
+    length: usize,
+}
+
+impl Buffer {
+    pub(crate) fn whole(region: Region) -> Self {
+        let length = region.memory.length;
+        Self { region: Arc::new(region), offset: 0, length }
+    }
+
+    /// Copies bytes into the buffer.
+    ///
+    /// # Panics
+    ///
+    /// When `bytes` does not fit behind `offset`.
+    pub fn copy_in(&mut self, offset: usize, bytes: &[u8]) {
+        let start = self.start(offset, bytes.len());
+        self.region.memory.write(start, bytes);
+    }
+
+    /// Sets every byte.
+    pub fn fill(&mut self, byte: u8) {
+        self.region.memory.fill(self.offset, self.length, byte);
+    }
+
+    /// Keeps the bytes before `at` and returns those from `at` on. Nothing is copied.
+    ///
+    /// # Panics
+    ///
+    /// When `at` is beyond the end.
+    #[must_use]
+    pub fn split_off(&mut self, at: usize) -> Self {
+        assert!(at <= self.length, "cannot split {} bytes at {at}", self.length);
+        let tail = Self {
+            region: self.region.clone(),
+            offset: self.offset + at,
+            length: self.length - at,
+        };
+        self.length = at;
+        tail
+    }
+
+    /// Joins the part that follows directly.
+    ///
+    /// # Errors
+    ///
+    /// Hands `other` back when it is of another registration or does not follow directly.
+    pub fn unsplit(&mut self, other: Self) -> Result<(), Self> {
+        let follows = self.offset + self.length == other.offset;
+        if !follows || !Arc::ptr_eq(&self.region, &other.region) {
+            return Err(other);
+        }
+        self.length += other.length;
+        Ok(())
+    }
+
+    /// Where the buffer starts, as the peer must name it in a remote access.
+    pub fn address(&self) -> u64 {
+        self.region.memory.address() + self.offset as u64
+    }
+
+    /// Copies bytes out of the buffer.
+    ///
+    /// # Panics
+    ///
+    /// When there are not as many bytes behind `offset` as `out` is long.
+    pub fn copy_out(&self, offset: usize, out: &mut [u8]) {
+        let start = self.start(offset, out.len());
+        self.region.memory.read(start, out);
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// The key by which a peer can name this memory. It covers the whole registration, not only
+    /// this part of it.
+    pub fn remote_key(&self) -> RemoteKey {
+        self.region.keys.remote
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        self.region.access
+    }
+
+    /// Which protection domain it belongs to.
+    pub(crate) fn domain(&self) -> u64 {
+        self.region.domain
+    }
+
+    pub(crate) fn local_key(&self) -> u32 {
+        self.region.keys.local
+    }
+
+    fn start(&self, offset: usize, length: usize) -> usize {
+        assert!(
+            offset <= self.length && length <= self.length - offset,
+            "{length} bytes at {offset} are not within a buffer of {} bytes",
+            self.length,
+        );
+        self.offset + offset
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("address", &format_args!("{:#x}", self.address()))
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory with its registration. Fields drop in order: the registration before the memory.
+pub(crate) struct Region {
+    pub(crate) _registration: Box<dyn Any + Send + Sync>,
+    pub(crate) memory: Arc<Mapping>,
+    pub(crate) keys: Keys,
+    pub(crate) access: Access,
+    pub(crate) domain: u64,
+}
+
+/// Page-aligned memory that begins as zeroes, before and while it is registered.
+///
+/// No other allocation shares its pages.
+pub struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+    layout: Layout,
+    agent: Agent,
+}
+
+// SAFETY: the pointer is the sole handle of its allocation; access through a shared `Mapping` is
+// atomic, or from the owner of a `Buffer`, whose ranges do not overlap.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`: concurrent access is atomic or of disjoint ranges, see the file's top.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Nothing when there is no memory, or `length` is 0 or beyond any address space.
+    pub(crate) fn allocate(length: usize, agent: Agent) -> Option<Self> {
+        let page = page_size();
+        let size = length.checked_next_multiple_of(page).filter(|&size| size > 0)?;
+        let layout = Layout::from_size_align(size, page).ok()?;
+        // SAFETY: the layout's size is not zero, which was checked on the way to it.
+        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
+        Some(Self { start, length, layout, agent })
+    }
+
+    /// Where the memory starts, as a number.
+    pub fn address(&self) -> u64 {
+        self.start.addr().get() as u64
+    }
+
+    /// How many bytes may be used.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Never: memory of no length is not made.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// For a provider within this process: what its "device" reads.
+    ///
+    /// # Panics
+    ///
+    /// When the range is not within the memory, or [`Provider::AGENT`](crate::Provider::AGENT)
+    /// is not [`Agent::Thread`].
+    pub fn device_read(&self, offset: usize, out: &mut [u8]) {
+        assert_eq!(self.agent, Agent::Thread, "only a provider within the process may do this");
+        self.read(offset, out);
+    }
+
+    /// For a provider within this process: what its "device" writes.
+    ///
+    /// # Panics
+    ///
+    /// When the range is not within the memory, or [`Provider::AGENT`](crate::Provider::AGENT)
+    /// is not [`Agent::Thread`].
+    pub fn device_write(&self, offset: usize, bytes: &[u8]) {
+        assert_eq!(self.agent, Agent::Thread, "only a provider within the process may do this");
+        self.write(offset, bytes);
+    }
+
+    /// The memory, for the call that registers it. Not to be read or written through.
+    pub(crate) fn pointer(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        let from = self.at(offset, out.len());
+        match self.agent {
+            // SAFETY: `at` checked the range, which lives as long as `self`; `out` is borrowed
+            // exclusively and no reference to registered memory exists, so they are disjoint.
+            Agent::Device => unsafe {
+                ptr::copy_nonoverlapping(from.as_ptr(), out.as_mut_ptr(), out.len());
+            },
+            Agent::Thread => {
+                for (index, byte) in out.iter_mut().enumerate() {
+                    *byte = self.byte(offset + index).load(Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        let to = self.at(offset, bytes.len());
+        match self.agent {
+            // SAFETY: `at` checked the range, which lives as long as `self`; no reference to
+            // registered memory exists, so `bytes` is elsewhere; only the buffer's owner gets here.
+            Agent::Device => unsafe {
+                ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len());
+            },
+            Agent::Thread => {
+                for (index, byte) in bytes.iter().enumerate() {
+                    self.byte(offset + index).store(*byte, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn fill(&self, offset: usize, length: usize, byte: u8) {
+        let to = self.at(offset, length);
+        match self.agent {
+            // SAFETY: `at` checked the range; only the owner of the buffer that covers it, which
+            // is borrowed exclusively, gets here.
+            Agent::Device => unsafe { ptr::write_bytes(to.as_ptr(), byte, length) },
+            Agent::Thread => {
+                for index in offset..offset + length {
+                    self.byte(index).store(byte, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        let at = self.at(offset, 1);
+        // SAFETY: `at` checked the range; with `Agent::Thread` every access is by `AtomicU8`,
+        // since the other arms of `read`, `write` and `fill` are then never taken.
+        unsafe { AtomicU8::from_ptr(at.as_ptr()) }
+    }
+
+    fn at(&self, offset: usize, length: usize) -> NonNull<u8> {
+        assert!(
+            offset <= self.length && length <= self.length - offset,
+            "{length} bytes at {offset} are not within {} bytes of memory",
+            self.length,
+        );
+        // SAFETY: the offset was just checked to be within the allocation, or one past its end.
+        unsafe { self.start.add(offset) }
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `allocate` made it with this layout; buffers and registrations hold the mapping
+        // in an `Arc`, so nothing uses the memory any more.
+        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// Who writes registered memory besides the owner of a buffer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Agent {
+    /// Hardware, or the kernel: outside of the program.
+    Device,
+    /// A thread of this process, which must use [`Mapping::device_read`] and
+    /// [`Mapping::device_write`].
+    Thread,
+}
+
+/// What may be done to registered memory besides sending it.
+///
+/// [`REMOTE_WRITE`](Self::REMOTE_WRITE) implies [`LOCAL_WRITE`](Self::LOCAL_WRITE), as InfiniBand
+/// demands.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Access(u8);
+
+impl Access {
+    /// Only sending it.
+    pub const NONE: Self = Self(0);
+    /// Receives may write it.
+    pub const LOCAL_WRITE: Self = Self(1);
+    /// A peer may read it.
+    pub const REMOTE_READ: Self = Self(2);
+    /// A peer may write it.
+    pub const REMOTE_WRITE: Self = Self(4 | Self::LOCAL_WRITE.0);
+
+    /// Whether all of `other` is allowed.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Access {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// The key by which a peer names registered memory.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RemoteKey(pub u32);
+
+fn page_size() -> usize {
+    if cfg!(miri) { 4096 } else { rustix::param::page_size() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use super::*;
+
+/// Stands for a registration, and notes that it was dropped while the memory was still there.
+struct Registration {
+    memory: std::sync::Weak<Mapping>,
+    dropped_in_time: Arc<AtomicBool>,
+    drops: Arc<AtomicUsize>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, Ordering::Relaxed);
+        self.dropped_in_time.store(self.memory.upgrade().is_some(), Ordering::Relaxed);
+    }
+}
+
+fn region(length: usize, agent: Agent) -> Region {
+    let memory = Arc::new(Mapping::allocate(length, agent).expect("there is memory"));
+    Region {
+        _registration: Box::new(()),
+        memory,
+        keys: Keys { local: 7, remote: RemoteKey(9) },
+        access: Access::LOCAL_WRITE,
+        domain: 1,
+    }
+}
+
+fn buffer(length: usize) -> Buffer {
+    Buffer::whole(region(length, Agent::Device))
+}
+
+#[test]
+fn memory_begins_as_zeroes_on_a_page() {
+    let buffer = buffer(10_000);
+    let mut bytes = vec![1; 10_000];
+    buffer.copy_out(0, &mut bytes);
+    assert!(bytes.iter().all(|&byte| byte == 0));
+    assert_eq!(buffer.address() % page_size() as u64, 0);
+}
+
+#[test]
+fn what_is_copied_in_comes_out() {
+    for agent in [Agent::Device, Agent::Thread] {
+        let mut buffer = Buffer::whole(region(64, agent));
+        buffer.fill(0xAA);
+        buffer.copy_in(3, b"hello");
+        let mut bytes = [0; 7];
+        buffer.copy_out(2, &mut bytes);
+        assert_eq!(&bytes, b"\xAAhello\xAA");
+    }
+}
+
+#[test]
+fn parts_are_disjoint_and_rejoin() {
+    let mut head = buffer(100);
+    let start = head.address();
+    let mut tail = head.split_off(60);
+    assert_eq!((head.len(), tail.len()), (60, 40));
+    assert_eq!(tail.address(), start + 60);
+    head.fill(1);
+    tail.fill(2);
+    let end = tail.split_off(30);
+    let end = head.unsplit(end).expect_err("30 bytes are missing between them");
+    head.unsplit(tail).expect("it follows directly");
+    head.unsplit(end).expect("it follows directly");
+    let mut bytes = [0; 100];
+    head.copy_out(0, &mut bytes);
+    assert!(bytes[..60].iter().all(|&byte| byte == 1));
+    assert!(bytes[60..].iter().all(|&byte| byte == 2));
+}
+
+#[test]
+fn parts_of_different_registrations_do_not_join() {
+    let mut one = buffer(10);
+    assert!(one.unsplit(buffer(10)).is_err());
+}
+
+#[test]
+fn an_empty_part_is_allowed() {
+    let mut whole = buffer(10);
+    let empty = whole.split_off(10);
+    assert!(empty.is_empty());
+    empty.copy_out(0, &mut []);
+    whole.unsplit(empty).expect("it follows directly");
+}
+
+#[test]
+#[should_panic(expected = "5 bytes at 96 are not within a buffer of 100 bytes")]
+fn copying_beyond_the_end_panics() {
+    buffer(100).copy_in(96, b"hello");
+}
+
+#[test]
+#[should_panic(expected = "5 bytes at 58 are not within a buffer of 60 bytes")]
+fn a_part_does_not_reach_into_the_next() {
+    let mut head = buffer(100);
+    let _tail = head.split_off(60);
+    head.copy_out(58, &mut [0; 5]);
+}
+
+#[test]
+#[should_panic(expected = "cannot split 10 bytes at 11")]
+fn splitting_beyond_the_end_panics() {
+    let _ = buffer(10).split_off(11);
+}
+
+#[test]
+#[should_panic(expected = "only a provider within the process")]
+fn device_access_is_refused_for_real_devices() {
+    region(10, Agent::Device).memory.device_write(0, b"x");
+}
+
+#[test]
+fn the_registration_goes_before_the_memory_and_after_the_last_part() {
+    let (in_time, drops) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut region = region(100, Agent::Device);
+    region._registration = Box::new(Registration {
+        memory: Arc::downgrade(&region.memory),
+        dropped_in_time: in_time.clone(),
+        drops: drops.clone(),
+    });
+    let mut head = Buffer::whole(region);
+    let tail = head.split_off(50);
+    drop(head);
+    assert_eq!(drops.load(Ordering::Relaxed), 0, "a part still needs it");
+    drop(tail);
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+    assert!(in_time.load(Ordering::Relaxed), "the memory outlived the registration");
+}
+
+#[test]
+fn nonsense_lengths_are_refused() {
+    assert!(Mapping::allocate(0, Agent::Device).is_none());
+    assert!(Mapping::allocate(usize::MAX, Agent::Device).is_none());
+    assert!(Mapping::allocate(usize::MAX / 2, Agent::Device).is_none());
+}
+
+#[test]
+fn remote_write_implies_local_write() {
+    assert!(Access::REMOTE_WRITE.contains(Access::LOCAL_WRITE));
+    assert!(!Access::REMOTE_READ.contains(Access::LOCAL_WRITE));
+    let both = Access::REMOTE_READ | Access::LOCAL_WRITE;
+    assert!(both.contains(Access::REMOTE_READ) && !both.contains(Access::REMOTE_WRITE));
+}
+
+#[test]
+fn a_thread_may_play_the_device() {
+    let region = region(64, Agent::Thread);
+    let memory = region.memory.clone();
+    let buffer = Buffer::whole(region);
+    std::thread::scope(|scope| {
+        scope.spawn(|| memory.device_write(0, &[5; 64]));
+        let mut bytes = [0; 64];
+        buffer.copy_out(0, &mut bytes); // races, and is allowed to
+        assert!(bytes.iter().all(|&byte| byte == 0 || byte == 5));
+    });
+}

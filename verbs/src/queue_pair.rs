@@ -1,0 +1,411 @@
+//! Queue pairs: bring-up as types, posting in batches, buffers in slots.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use arrayvec::ArrayVec;
+
+use crate::{
+    Access, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused, RefusedReceive,
+    Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,
+    completion::Reservation,
+    provider::{Payload, PostError, ReceiveRequest, Segment, SendRequest},
+    slot::{ReceiveTable, SendRing},
+    token::{Kind, SLOTS_MAX, Token},
+};
+
+/// How large a queue pair is made. Everything is allocated then; posting allocates nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Capabilities {
+    /// How many sends can be outstanding.
+    pub send: u32,
+    /// How many receives can be outstanding.
+    pub receive: u32,
+    /// How many buffers one send may gather, 1 to [`SEGMENTS_MAX`].
+    pub segments: u32,
+    /// How long an inline send may be, in bytes; rxe allows 512. 0 for none.
+    pub inline: u32,
+}
+
+impl Capabilities {
+    /// Refuses what no device could do.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        let Self { send, receive, segments, .. } = self;
+        if send == 0 || receive == 0 {
+            return Err(Error::Misuse("a queue pair needs at least one send and one receive"));
+        }
+        if send > SLOTS_MAX || receive > SLOTS_MAX {
+            return Err(Error::Misuse("a queue pair has at most 2^24 sends and 2^24 receives"));
+        }
+        if segments == 0 || segments as usize > SEGMENTS_MAX {
+            return Err(Error::Misuse("a send gathers 1 to 4 buffers"));
+        }
+        Ok(())
+    }
+}
+
+/// A queue pair that is not connected yet: receives can be posted, sends cannot.
+///
+/// ```compile_fail,E0599
+/// # fn early(mut queue_pair: verbs::PreparedQueuePair) {
+/// queue_pair.send_inline(b"too early"); // no such method before `ready`
+/// # }
+/// ```
+pub struct PreparedQueuePair<P: Provider = RdmaCore> {
+    engine: Engine<P>,
+}
+
+/// A connected queue pair.
+///
+/// Sends and receives are queued by [`send_inline`](Self::send_inline), [`send`](Self::send) and
+/// [`post_receive`](Self::post_receive), and handed to the device as one batch by
+/// [`flush`](Self::flush). Their buffers stay in the queue pair until their completion is
+/// [retired](Self::retire), or the queue pair is [closed](Self::close).
+///
+/// Dropping a queue pair destroys it first, and then frees what was posted.
+pub struct QueuePair<P: Provider = RdmaCore> {
+    engine: Engine<P>,
+}
+
+impl<P: Provider> PreparedQueuePair<P> {
+    pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
+        let Parts { raw, number, provider, domain, connection, reservation } = parts;
+        // Far apart, so that a completion of an earlier queue pair of the same number is stale.
+        let generation = GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed);
+        let inline = capabilities.send as usize * capabilities.inline as usize;
+        let engine = Engine {
+            raw,
+            provider,
+            sends: SendRing::new(capabilities.send, generation),
+            receives: ReceiveTable::new(capabilities.receive, generation),
+            inline: vec![0; inline].into_boxed_slice(),
+            send_batch: Vec::with_capacity(capabilities.send as usize),
+            receive_batch: Vec::with_capacity(capabilities.receive as usize),
+            capabilities,
+            number,
+            domain,
+            connection,
+            _reservation: reservation,
+        };
+        Self { engine }
+    }
+
+    /// Makes a queue pair that can send, once its endpoint's connection is established.
+    ///
+    /// # Panics
+    ///
+    /// When `established` is of another endpoint than this queue pair.
+    pub fn ready(self, established: &Established) -> QueuePair<P> {
+        assert_eq!(
+            established.connection(),
+            self.engine.connection,
+            "the connection that was established is another queue pair's",
+        );
+        QueuePair { engine: self.engine }
+    }
+
+    /// Queues a receive; see [`QueuePair::post_receive`].
+    ///
+    /// # Errors
+    ///
+    /// As [`QueuePair::post_receive`].
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+        self.engine.post_receive(buffer, tag)
+    }
+
+    /// Hands the queued receives to the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PostReceive`]; the receives not taken stay queued.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.engine.flush()
+    }
+
+    /// Destroys the queue pair and returns what was posted.
+    pub fn close(self) -> Vec<Returned> {
+        self.engine.close()
+    }
+
+    /// The queue pair's number.
+    pub fn number(&self) -> u32 {
+        self.engine.number
+    }
+}
+
+impl<P: Provider> QueuePair<P> {
+    /// Queues a send of a message that is copied at once; it needs no registered memory.
+    ///
+    /// Success of such a send makes a completion only now and then, often enough that credits
+    /// always come back; failure always does.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::QueueFull`]: retire completions first.
+    /// * [`Error::Misuse`]: the message is longer than [`Capabilities::inline`].
+    pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
+        self.engine.send_inline(message)
+    }
+
+    /// Queues a send of one to four buffers; its completion gives them back with the `tag`.
+    ///
+    /// # Errors
+    ///
+    /// Hands the buffers back with [`Error::QueueFull`], or [`Error::Misuse`]: no buffer, more
+    /// than [`Capabilities::segments`], an empty one, or one of another domain.
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    pub fn send(&mut self, segments: impl Into<Segments>, tag: u64) -> Result<(), Refused> {
+        self.engine.send(segments.into(), tag)
+    }
+
+    /// Queues a receive; its completion gives the buffer back with the `tag`.
+    ///
+    /// # Errors
+    ///
+    /// Hands the buffer back with [`Error::QueueFull`], or [`Error::Misuse`]: it is empty, of
+    /// another domain, or registered without [`Access::LOCAL_WRITE`].
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+        self.engine.post_receive(buffer, tag)
+    }
+
+    /// Hands what is queued to the device: the receives as one batch, then the sends as one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PostReceive`] or [`Error::PostSend`]: ENOMEM when the device's own queue is
+    /// full, EINVAL when it cannot take the request. Those not taken stay queued.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.engine.flush()
+    }
+
+    /// Frees the slot of a completed work request and returns what it held, whether it succeeded
+    /// or not: look at [`Completion::status`].
+    ///
+    /// # Errors
+    ///
+    /// [`StaleCompletion`]: it is of no outstanding work request of this queue pair.
+    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+        self.engine.retire(completion)
+    }
+
+    /// Destroys the queue pair, and then returns everything that was still in a slot.
+    pub fn close(self) -> Vec<Returned> {
+        self.engine.close()
+    }
+
+    /// How many receives can be queued now.
+    pub fn receive_credits(&self) -> u32 {
+        self.engine.receives.credits()
+    }
+
+    /// How many sends can be queued now.
+    pub fn send_credits(&self) -> u32 {
+        self.engine.sends.credits()
+    }
+
+    /// The queue pair's number, by which completions of a shared queue are told apart.
+    pub fn number(&self) -> u32 {
+        self.engine.number
+    }
+}
+
+impl<P: Provider> fmt::Debug for PreparedQueuePair<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PreparedQueuePair").field(&self.engine.number).finish()
+    }
+}
+
+impl<P: Provider> fmt::Debug for QueuePair<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuePair")
+            .field("number", &self.engine.number)
+            .field("send_credits", &self.engine.sends.credits())
+            .field("receive_credits", &self.engine.receives.credits())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a queue pair is put together from.
+pub(crate) struct Parts<P: Provider> {
+    pub(crate) raw: P::QueuePair,
+    pub(crate) number: u32,
+    pub(crate) provider: Arc<P>,
+    /// Identity of the domain.
+    pub(crate) domain: u64,
+    /// Identity of the endpoint that `raw` is bound to.
+    pub(crate) connection: u64,
+    /// Room in the completion queue.
+    pub(crate) reservation: Reservation,
+}
+
+/// What both states share. Fields drop in order: the device's queue pair before the buffers it
+/// may still use.
+struct Engine<P: Provider> {
+    raw: P::QueuePair,
+    provider: Arc<P>,
+    sends: SendRing<(Segments, u64)>,
+    receives: ReceiveTable<(Buffer, u64)>,
+    /// One inline message for each slot of `sends`.
+    inline: Box<[u8]>,
+    send_batch: Vec<SendRequest>,
+    receive_batch: Vec<ReceiveRequest>,
+    capabilities: Capabilities,
+    number: u32,
+    domain: u64,
+    connection: u64,
+    _reservation: Reservation,
+}
+
+impl<P: Provider> Engine<P> {
+    fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
+        let length = u32::try_from(message.len())
+            .ok()
+            .filter(|&length| length <= self.capabilities.inline)
+            .ok_or(Error::Misuse("the message is longer than the queue pair's inline size"))?;
+        let slot = self.sends.take_inline().ok_or(Error::QueueFull)?;
+        let offset = slot.index as usize * self.capabilities.inline as usize;
+        self.inline[offset..offset + message.len()].copy_from_slice(message);
+        self.send_batch.push(SendRequest {
+            token: slot.token,
+            signaled: slot.signaled,
+            payload: Payload::Inline { offset, length },
+        });
+        Ok(())
+    }
+
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    fn send(&mut self, segments: Segments, tag: u64) -> Result<(), Refused> {
+        let payload = match self.gather(&segments) {
+            Ok(payload) => payload,
+            Err(error) => return Err(Refused { error, segments }),
+        };
+        match self.sends.take_holding((segments, tag)) {
+            Ok(token) => {
+                self.send_batch.push(SendRequest { token, signaled: true, payload });
+                Ok(())
+            }
+            Err((segments, _)) => Err(Refused { error: Error::QueueFull, segments }),
+        }
+    }
+
+    fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+        let segment = match self.receivable(&buffer) {
+            Ok(segment) => segment,
+            Err(error) => return Err(RefusedReceive { error, buffer }),
+        };
+        match self.receives.take((buffer, tag)) {
+            Ok(token) => {
+                self.receive_batch.push(ReceiveRequest { token, segment });
+                Ok(())
+            }
+            Err((buffer, _)) => Err(RefusedReceive { error: Error::QueueFull, buffer }),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        // Receives first: an answer to one of the sends may need them.
+        if !self.receive_batch.is_empty() {
+            let result = self.provider.post_receive(&mut self.raw, &self.receive_batch);
+            settle(&mut self.receive_batch, result).map_err(Error::PostReceive)?;
+        }
+        if !self.send_batch.is_empty() {
+            let result = self.provider.post_send(&mut self.raw, &self.send_batch, &self.inline);
+            settle(&mut self.send_batch, result).map_err(Error::PostSend)?;
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+        let token = Token::unpack(completion.token).ok_or(StaleCompletion)?;
+        if completion.queue_pair != self.number {
+            return Err(StaleCompletion);
+        }
+        match token.kind {
+            Kind::Send => {
+                let held =
+                    self.sends.retire(token.slot, token.generation).ok_or(StaleCompletion)?;
+                Ok(match held {
+                    Some((segments, tag)) => Retired::Send { tag, segments },
+                    None => Retired::Credit,
+                })
+            }
+            Kind::Receive => {
+                let held = self.receives.retire(token.slot, token.generation);
+                let (buffer, tag) = held.ok_or(StaleCompletion)?;
+                let length = if completion.status.is_success() { completion.length } else { 0 };
+                Ok(Retired::Receive { tag, buffer, length })
+            }
+        }
+    }
+
+    fn close(self) -> Vec<Returned> {
+        let Self { raw, mut sends, mut receives, .. } = self;
+        drop(raw); // the device lets go of the buffers before anybody else gets them
+        let sends =
+            sends.drain().map(|(buffers, tag)| Returned { tag, kind: WorkKind::Send, buffers });
+        let receives = receives.drain().map(|(buffer, tag)| Returned {
+            tag,
+            kind: WorkKind::Receive,
+            buffers: buffer.into(),
+        });
+        sends.chain(receives).collect()
+    }
+
+    fn gather(&self, segments: &Segments) -> Result<Payload, Error> {
+        if segments.is_empty() {
+            return Err(Error::Misuse("a send needs a buffer; an empty message goes inline"));
+        }
+        if segments.len() > self.capabilities.segments as usize {
+            return Err(Error::Misuse("more buffers than the queue pair's segments"));
+        }
+        let gathered: Result<ArrayVec<_, _>, _> =
+            segments.iter().map(|buffer| self.segment(buffer)).collect();
+        gathered.map(Payload::Segments)
+    }
+
+    fn receivable(&self, buffer: &Buffer) -> Result<Segment, Error> {
+        if !buffer.access().contains(Access::LOCAL_WRITE) {
+            return Err(Error::Misuse("a receive buffer must be registered with LOCAL_WRITE"));
+        }
+        self.segment(buffer)
+    }
+
+    fn segment(&self, buffer: &Buffer) -> Result<Segment, Error> {
+        if buffer.domain() != self.domain {
+            return Err(Error::Misuse("the buffer is of another protection domain"));
+        }
+        // Some devices take a length of 0 for two gigabytes.
+        let length = u32::try_from(buffer.len())
+            .ok()
+            .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
+            .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))?;
+        Ok(Segment { address: buffer.address(), length, local_key: buffer.local_key() })
+    }
+}
+
+/// Forgets the requests that were taken, all of them on success.
+fn settle<R>(batch: &mut Vec<R>, result: Result<(), PostError>) -> Result<(), std::io::Error> {
+    match result {
+        Ok(()) => {
+            batch.clear();
+            Ok(())
+        }
+        Err(PostError { accepted, source }) => {
+            batch.drain(..accepted.min(batch.len()));
+            Err(source)
+        }
+    }
+}
+
+/// 2^31 - 1: the longest message of InfiniBand is 2^31, which some devices encode as 0.
+const SEGMENT_LENGTH_MAX: u32 = i32::MAX.cast_unsigned();
+
+/// Odd, so that all numbers are visited; large, so that neighbours are far apart.
+const GENERATION_STEP: u32 = 0x9E37_79B1;
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);

@@ -1,0 +1,155 @@
+use super::*;
+
+fn parts(token: u64) -> (u32, u32) {
+    let token = Token::unpack(token).expect("the tables pack their tokens");
+    (token.slot, token.generation)
+}
+
+fn retire<T>(ring: &mut SendRing<T>, token: u64) -> Option<Option<T>> {
+    let (slot, generation) = parts(token);
+    ring.retire(slot, generation)
+}
+
+#[test]
+fn one_inline_send_in_a_period_is_signaled() {
+    let mut ring = SendRing::<()>::new(16, 0);
+    let signaled: Vec<_> =
+        (0..16).map(|_| ring.take_inline().expect("there is room").signaled).collect();
+    let expected: Vec<_> = (1..=16).map(|number| number % 4 == 0).collect();
+    assert_eq!(signaled, expected);
+    assert_eq!(ring.take_inline(), None);
+}
+
+#[test]
+fn a_full_ring_always_has_a_completion_to_come() {
+    for length in 1..=200 {
+        let mut ring = SendRing::<()>::new(length, 0);
+        let mut outstanding = std::collections::VecDeque::new();
+        for _ in 0..1000 {
+            let slot = ring.take_inline().unwrap_or_else(|| {
+                let oldest = outstanding.pop_front().expect("a full ring without completion");
+                assert_eq!(retire(&mut ring, oldest), Some(None));
+                ring.take_inline().expect("the completion freed a slot")
+            });
+            if slot.signaled {
+                outstanding.push_back(slot.token);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_completion_frees_exactly_those_before_it() {
+    let mut ring = SendRing::<()>::new(16, 0);
+    let slots: Vec<_> = (0..10).map(|_| ring.take_inline().expect("there is room")).collect();
+    assert_eq!(ring.credits(), 6);
+    assert_eq!(retire(&mut ring, slots[3].token), Some(None));
+    assert_eq!(ring.credits(), 10);
+    assert_eq!(retire(&mut ring, slots[7].token), Some(None));
+    assert_eq!(ring.credits(), 14, "two unsignaled ones are still out");
+}
+
+#[test]
+fn what_is_held_comes_back_once() {
+    let mut ring = SendRing::new(4, 9);
+    let token = ring.take_holding("buffers").expect("there is room");
+    assert_eq!(retire(&mut ring, token), Some(Some("buffers")));
+    assert_eq!(retire(&mut ring, token), None, "the slot is free");
+    let next = ring.take_holding("more").expect("there is room");
+    assert_eq!(retire(&mut ring, token), None, "an older generation");
+    assert_eq!(retire(&mut ring, next), Some(Some("more")));
+}
+
+#[test]
+fn holding_sends_count_as_signaled() {
+    let mut ring = SendRing::new(16, 0);
+    for _ in 0..3 {
+        assert!(!ring.take_inline().expect("there is room").signaled);
+    }
+    let token = ring.take_holding(5).expect("there is room");
+    for _ in 0..3 {
+        assert!(!ring.take_inline().expect("there is room").signaled);
+    }
+    assert!(ring.take_inline().expect("there is room").signaled);
+    assert_eq!(retire(&mut ring, token), Some(Some(5)));
+    assert_eq!(ring.credits(), 12);
+}
+
+#[test]
+fn completions_may_be_retired_out_of_order() {
+    let mut ring = SendRing::new(8, 0);
+    let first = ring.take_holding(1).expect("there is room");
+    let inline = ring.take_inline().expect("there is room");
+    let last = ring.take_holding(2).expect("there is room");
+    assert_eq!(retire(&mut ring, last), Some(Some(2)));
+    assert_eq!(ring.credits(), 5, "the oldest is still out, so the ring cannot advance");
+    assert_eq!(retire(&mut ring, first), Some(Some(1)));
+    assert_eq!(ring.credits(), 8);
+    assert_eq!(retire(&mut ring, inline.token), None, "the later completion freed it");
+}
+
+#[test]
+fn each_flushed_send_may_complete_by_itself() {
+    let mut ring = SendRing::<()>::new(8, 0);
+    let slots: Vec<_> = (0..8).map(|_| ring.take_inline().expect("there is room")).collect();
+    for (count, slot) in (1..).zip(&slots) {
+        assert_eq!(retire(&mut ring, slot.token), Some(None));
+        assert_eq!(ring.credits(), count);
+    }
+}
+
+#[test]
+fn a_full_ring_hands_back_what_it_cannot_hold() {
+    let mut ring = SendRing::new(1, 0);
+    ring.take_holding('a').expect("there is room");
+    assert_eq!(ring.take_holding('b'), Err('b'));
+}
+
+#[test]
+fn a_ring_can_be_drained_in_order_across_its_end() {
+    let mut ring = SendRing::new(4, 0);
+    for number in 0..3 {
+        let token = ring.take_holding(number).expect("there is room");
+        retire(&mut ring, token);
+    }
+    for number in 10..14 {
+        ring.take_holding(number).expect("there is room");
+    }
+    assert_eq!(ring.drain().collect::<Vec<_>>(), [10, 11, 12, 13]);
+    assert_eq!(ring.credits(), 4);
+}
+
+#[test]
+fn tokens_out_of_range_are_stale() {
+    let mut ring = SendRing::<()>::new(4, 0);
+    assert_eq!(ring.retire(4, 0), None);
+    assert_eq!(ring.retire(0, 0), None, "free slots have no completion");
+    let mut table = ReceiveTable::<()>::new(4, 0);
+    assert_eq!(table.retire(4, 0), None);
+    assert_eq!(table.retire(0, 0), None);
+}
+
+#[test]
+fn receives_come_back_in_any_order_and_once() {
+    let mut table = ReceiveTable::new(3, u32::MAX);
+    let tokens: Vec<_> = (0..3).map(|n| parts(table.take(n).expect("there is room"))).collect();
+    assert_eq!(table.take(3), Err(3));
+    for index in [1, 2, 0] {
+        let (slot, generation) = tokens[index];
+        assert_eq!(table.retire(slot, generation), Some(index));
+        assert_eq!(table.retire(slot, generation), None);
+    }
+    assert_eq!(table.credits(), 3);
+    let (slot, generation) = tokens[0];
+    table.take(7).expect("there is room");
+    assert_eq!(table.retire(slot, generation), None, "an older generation");
+}
+
+#[test]
+fn a_drained_table_holds_nothing() {
+    let mut table = ReceiveTable::new(3, 0);
+    table.take('x').expect("there is room");
+    table.take('y').expect("there is room");
+    assert_eq!(table.drain().count(), 2);
+    assert_eq!(table.drain().count(), 0);
+}

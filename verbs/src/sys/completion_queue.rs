@@ -1,0 +1,253 @@
+//! Completion queues and their channels.
+//!
+//! # Safety
+//!
+//! This file exists to poll. It promises that a queue outlives the queue pairs that complete on
+//! it, and its channel outlives the queue.
+
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    ptr::{self, NonNull},
+    sync::Arc,
+};
+
+use rdma_core_sys as c;
+
+use super::{device::Hold, id::set_nonblocking};
+use crate::{Completion, Error, RemoteKey, Status};
+
+/// A completion queue, shared with the queue pairs that complete on it.
+pub struct RawCompletionQueue {
+    inner: Arc<QueueInner>,
+    /// Where the device's plug-in writes, before it is translated.
+    scratch: Box<[c::ibv_wc]>,
+    /// The most events that can still come off the channel.
+    armed: u32,
+}
+
+pub(super) struct QueueInner {
+    raw: NonNull<c::ibv_cq>,
+    channel: CompletionChannel,
+}
+
+// SAFETY: a queue is tied to no thread, and verbs calls on it may run at once.
+unsafe impl Send for QueueInner {}
+// SAFETY: through a shared queue only the pointer can be read; verbs calls may run at once.
+unsafe impl Sync for QueueInner {}
+
+impl RawCompletionQueue {
+    pub(super) fn new(hold: Arc<Hold>, capacity: u32) -> Result<(Self, u32), Error> {
+        let failed = |source| Error::CreateCompletionQueue { capacity, source };
+        let channel = CompletionChannel::new(hold).map_err(failed)?;
+        let entries = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
+        let context = channel.hold.context();
+        // SAFETY: the channel holds the context open, and becomes part of the queue's owner.
+        let raw =
+            unsafe { c::ibv_create_cq(context, entries, ptr::null_mut(), channel.raw.as_ptr(), 0) };
+        let raw = NonNull::new(raw).ok_or_else(|| failed(io::Error::last_os_error()))?;
+        // SAFETY: the call succeeded, so this is a live queue.
+        let made = unsafe { raw.as_ref() }.cqe.max(0).cast_unsigned();
+        let inner = Arc::new(QueueInner { raw, channel });
+        // SAFETY: the structure is integers, for which zeroes are valid.
+        let empty: c::ibv_wc = unsafe { std::mem::zeroed() };
+        Ok((Self { inner, scratch: Box::new([empty; POLL_BATCH]), armed: 0 }, made))
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+        let mut taken = 0;
+        for batch in out.chunks_mut(POLL_BATCH) {
+            let count = self.poll_batch(batch)?;
+            taken += count;
+            if count < batch.len() {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    pub(super) fn arm(&mut self) -> Result<u32, Error> {
+        // SAFETY: the queue is live as long as `self`.
+        match unsafe { c::ibv_req_notify_cq(self.inner.raw.as_ptr(), 0) } {
+            0 => {
+                self.armed = self.armed.saturating_add(1);
+                Ok(0)
+            }
+            errno => Err(Error::Arm(io::Error::from_raw_os_error(errno))),
+        }
+    }
+
+    /// Each arming makes one event at most, so reading stops there, which saves the call that
+    /// would find nothing.
+    pub(super) fn acknowledge(&mut self) -> Result<u32, Error> {
+        let mut events = 0;
+        while events < self.armed && self.read_event().map_err(Error::AcknowledgeCompletions)? {
+            events += 1;
+        }
+        if events > 0 {
+            // SAFETY: the queue is live; as many events were read and not acknowledged yet.
+            unsafe { c::ibv_ack_cq_events(self.inner.raw.as_ptr(), events) };
+        }
+        // Arming twice without an event between is one arming, so at most one can be left.
+        self.armed = (self.armed - events).min(1);
+        Ok(events)
+    }
+
+    pub(super) fn inner(&self) -> &Arc<QueueInner> {
+        &self.inner
+    }
+
+    fn poll_batch(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+        let entries = libc::c_int::try_from(out.len().min(self.scratch.len()))
+            .expect("a batch is of a few entries");
+        // SAFETY: the queue is live as long as `self`, and `scratch` has that many entries.
+        let count =
+            unsafe { c::ibv_poll_cq(self.inner.raw.as_ptr(), entries, self.scratch.as_mut_ptr()) };
+        let count = usize::try_from(count)
+            .map_err(|_| Error::Poll(io::Error::from_raw_os_error(libc::EIO)))?;
+        for (completion, raw) in out.iter_mut().zip(&mut self.scratch[..count]) {
+            *completion = translate(raw);
+            raw.imm_data_or_invalidated_rkey = 0; // so that no later completion shows it
+        }
+        Ok(count)
+    }
+
+    fn read_event(&self) -> io::Result<bool> {
+        let (mut queue, mut context) = (ptr::null_mut(), ptr::null_mut());
+        let channel = self.inner.channel.raw.as_ptr();
+        // SAFETY: the channel is live and does not block; both results are writable.
+        match unsafe { c::ibv_get_cq_event(channel, &raw mut queue, &raw mut context) } {
+            0 => Ok(true),
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+impl AsFd for RawCompletionQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.channel.as_fd()
+    }
+}
+
+impl QueueInner {
+    /// Live as long as `self`.
+    pub(super) fn pointer(&self) -> *mut c::ibv_cq {
+        self.raw.as_ptr()
+    }
+
+    pub(super) fn hold(&self) -> &Hold {
+        &self.channel.hold
+    }
+}
+
+impl Drop for QueueInner {
+    fn drop(&mut self) {
+        // SAFETY: the sole owner; queue pairs hold the queue, so none is left, and events are
+        // acknowledged where they are read. The channel, a field, goes after this.
+        unsafe { c::ibv_destroy_cq(self.raw.as_ptr()) };
+    }
+}
+
+struct CompletionChannel {
+    raw: NonNull<c::ibv_comp_channel>,
+    hold: Arc<Hold>,
+}
+
+impl CompletionChannel {
+    fn new(hold: Arc<Hold>) -> io::Result<Self> {
+        // SAFETY: the hold keeps the context open.
+        let raw = unsafe { c::ibv_create_comp_channel(hold.context()) };
+        let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error)?;
+        let channel = Self { raw, hold };
+        set_nonblocking(channel.as_fd())?;
+        Ok(channel)
+    }
+}
+
+impl AsFd for CompletionChannel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: `self.raw` is live until this value is dropped, see `new`.
+        let descriptor = unsafe { self.raw.as_ref() }.fd;
+        // SAFETY: the channel owns the descriptor and is borrowed as long as the result.
+        unsafe { BorrowedFd::borrow_raw(descriptor) }
+    }
+}
+
+impl Drop for CompletionChannel {
+    fn drop(&mut self) {
+        // SAFETY: the sole owner; its queue is destroyed before, see `QueueInner`'s `Drop`.
+        unsafe { c::ibv_destroy_comp_channel(self.raw.as_ptr()) };
+    }
+}
+
+fn translate(raw: &c::ibv_wc) -> Completion {
+    Completion {
+        token: raw.wr_id,
+        status: Status(raw.status.0),
+        queue_pair: raw.qp_num,
+        length: raw.byte_len,
+        invalidated: invalidated(raw),
+        vendor_error: raw.vendor_err,
+    }
+}
+
+/// Devices set bit 3. rxe sets bit 2, which elsewhere speaks of checksums that reliable
+/// connections do not have; so there the key itself must be there, too.
+fn invalidated(raw: &c::ibv_wc) -> Option<RemoteKey> {
+    let succeeded = raw.status == c::IBV_WC_SUCCESS && raw.opcode == c::IBV_WC_RECV;
+    let key = raw.imm_data_or_invalidated_rkey;
+    let regular = raw.wc_flags & c::IBV_WC_WITH_INV != 0;
+    let by_rxe = raw.wc_flags & c::IBV_WC_IP_CSUM_OK != 0 && key != 0;
+    (succeeded && (regular || by_rxe)).then_some(RemoteKey(key))
+}
+
+/// Completions taken by one call of the device's plug-in.
+const POLL_BATCH: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(wc_flags: u32, key: u32) -> c::ibv_wc {
+        c::ibv_wc {
+            wr_id: 1,
+            status: c::IBV_WC_SUCCESS,
+            opcode: c::IBV_WC_RECV,
+            vendor_err: 0,
+            byte_len: 16,
+            imm_data_or_invalidated_rkey: key,
+            qp_num: 17,
+            src_qp: 18,
+            wc_flags,
+            pkey_index: 0,
+            slid: 0,
+            sl: 0,
+            dlid_path_bits: 0,
+        }
+    }
+
+    #[test]
+    fn an_invalidated_key_is_reported_in_both_dialects() {
+        assert_eq!(translate(&received(8, 0x2e3)).invalidated(), Some(RemoteKey(0x2e3)));
+        assert_eq!(translate(&received(4, 0x2e3)).invalidated(), Some(RemoteKey(0x2e3)));
+        assert_eq!(translate(&received(4, 0)).invalidated(), None);
+        assert_eq!(translate(&received(0, 0x2e3)).invalidated(), None);
+        let failed = c::ibv_wc { status: c::IBV_WC_WR_FLUSH_ERR, ..received(8, 0x2e3) };
+        assert_eq!(translate(&failed).invalidated(), None);
+    }
+
+    #[test]
+    fn numbers_come_through() {
+        let raw = c::ibv_wc { status: c::ibv_wc_status(99), vendor_err: 5, ..received(0, 0) };
+        let completion = translate(&raw);
+        assert_eq!(completion.status(), Status(99));
+        assert_eq!(completion.vendor_error(), 5);
+        assert_eq!((completion.queue_pair(), completion.length()), (17, 16));
+    }
+}

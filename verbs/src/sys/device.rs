@@ -1,0 +1,304 @@
+//! Devices: which there are, what they can do, and keeping one open.
+//!
+//! # Safety
+//!
+//! This file exists to look into the structures that describe a device. It promises that a
+//! [`Hold`] keeps the context it names open: librdmacm closes a removed device's context when
+//! the last id bound to it goes, and a hold has such an id.
+
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::CStr,
+    io,
+    mem::MaybeUninit,
+    path::Path,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use rdma_core_sys as c;
+
+use super::{
+    address::SocketAddress,
+    diagnosis,
+    id::{Channel, Id, check},
+};
+use crate::{Error, Limits};
+
+/// One RDMA device of this machine.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeviceInfo {
+    /// Its name, such as `mlx5_0`.
+    pub name: String,
+    /// Its globally unique number.
+    pub node_guid: u64,
+    /// Its ports.
+    pub ports: Vec<PortInfo>,
+}
+
+/// One port of a device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PortInfo {
+    /// Its number, from 1.
+    pub number: u8,
+    /// Whether it can be used.
+    pub state: PortState,
+    /// The largest packet in use, in bytes; 0 if the device says something unknown.
+    pub active_mtu: u32,
+}
+
+/// State of a port, by the numbers of `enum ibv_port_state`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PortState(pub u32);
+
+impl PortState {
+    /// There is no link.
+    pub const DOWN: Self = Self(1);
+    /// The link is there, and being set up.
+    pub const INITIALIZING: Self = Self(2);
+    /// Set up, and not in use yet.
+    pub const ARMED: Self = Self(3);
+    /// In use.
+    pub const ACTIVE: Self = Self(4);
+}
+
+impl std::fmt::Display for PortState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::DOWN => f.write_str("down"),
+            Self::INITIALIZING => f.write_str("initializing"),
+            Self::ARMED => f.write_str("armed"),
+            Self::ACTIVE => f.write_str("active"),
+            Self(other) => write!(f, "state {other}"),
+        }
+    }
+}
+
+/// The RDMA devices of this machine; none is not an error.
+///
+/// # Errors
+///
+/// * [`Error::Permission`]: there is a device, but this user may not open it.
+/// * [`Error::NoDevice`]: the kernel has a device, but its file is not there, as in a container
+///   that was not given it.
+/// * [`Error::OpenDevice`], [`Error::QueryDevice`]: anything else.
+pub fn devices() -> Result<Vec<DeviceInfo>, Error> {
+    let Some(list) = DeviceList::new()? else { return Ok(Vec::new()) };
+    list.iter().map(|device| OpenDevice::new(device)?.describe()).collect()
+}
+
+/// What the device of a bound id can do.
+pub(super) fn limits(id: &Id) -> Result<Limits, Error> {
+    let context = id.context().ok_or(UNBOUND)?;
+    // SAFETY: the id is bound and borrowed, so its device's context is open.
+    let attributes = unsafe { query(context) }?;
+    // SAFETY: as above; an open context points to its device.
+    let device = unsafe { (*context.as_ptr()).device };
+    // SAFETY: the device lives as long as its open context.
+    let name = unsafe { c::ibv_get_device_name(device) };
+    // SAFETY: the name is a C string within the device.
+    let device = unsafe { text(name) };
+    // SAFETY: the device's plug-in ends the version with a NUL, or left the zeroes of `query`.
+    let firmware = unsafe { text(attributes.fw_ver.as_ptr()) };
+    Ok(Limits {
+        device,
+        firmware,
+        completion_queue_entries: attributes.max_cqe.max(0).cast_unsigned(),
+        initiator_read_atomic: attributes.max_qp_init_rd_atom.max(0).cast_unsigned(),
+        memory_region_bytes: attributes.max_mr_size,
+        memory_regions: attributes.max_mr.max(0).cast_unsigned(),
+        queue_pair_work_requests: attributes.max_qp_wr.max(0).cast_unsigned(),
+        queue_pairs: attributes.max_qp.max(0).cast_unsigned(),
+        read_atomic: attributes.max_qp_rd_atom.max(0).cast_unsigned(),
+        segments: attributes.max_sge.max(0).cast_unsigned(),
+    })
+}
+
+/// Keeps a device's context open without any connection, for what is made from it.
+pub(super) struct Hold {
+    context: NonNull<c::ibv_context>,
+    /// Bound to the device.
+    _id: Arc<Id>,
+}
+
+// SAFETY: a context is tied to no thread, and verbs calls on it may run at once.
+unsafe impl Send for Hold {}
+// SAFETY: through a shared hold only the pointer can be read, and verbs calls may run at once.
+unsafe impl Sync for Hold {}
+
+impl Hold {
+    /// Open as long as `self`.
+    pub(super) fn context(&self) -> *mut c::ibv_context {
+        self.context.as_ptr()
+    }
+
+    pub(super) fn is_of(&self, context: NonNull<c::ibv_context>) -> bool {
+        self.context == context
+    }
+}
+
+/// The hold on the device that an id is bound to; one for each device serves the process.
+///
+/// It has an id of its own, bound to the same local address, because holding the caller's would
+/// keep a connection up that the caller has dropped.
+pub(super) fn hold(id: &Arc<Id>) -> Result<Arc<Hold>, Error> {
+    let context = id.context().ok_or(UNBOUND)?;
+    let mut holds = HOLDS.lock().unwrap_or_else(PoisonError::into_inner);
+    holds.retain(|hold| hold.strong_count() > 0);
+    if let Some(hold) = holds.iter().filter_map(Weak::upgrade).find(|hold| hold.is_of(context)) {
+        return Ok(hold);
+    }
+    let bound = bind_another(id).ok().filter(|another| another.context() == Some(context));
+    // Where binding another goes elsewhere, the caller's own id must do.
+    let hold = Arc::new(Hold { context, _id: bound.map_or_else(|| id.clone(), Arc::new) });
+    holds.push(Arc::downgrade(&hold));
+    Ok(hold)
+}
+
+fn bind_another(id: &Id) -> io::Result<Id> {
+    // SAFETY: `with` gives a live id; the address is copied before the lock is released.
+    let mut address = id
+        .with(|id| SocketAddress::any_port_of(unsafe { &(*id).route.addr.src }))
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let another = Id::new(Channel::open()?)?;
+    // SAFETY: the id is live, and the address lives during the call.
+    check(another.with(|id| unsafe { c::rdma_bind_addr(id, address.pointer()) }))?;
+    Ok(another)
+}
+
+/// The array that libibverbs makes of all devices.
+struct DeviceList {
+    first: NonNull<*mut c::ibv_device>,
+    length: usize,
+}
+
+impl DeviceList {
+    /// Nothing when the kernel knows no RDMA at all.
+    fn new() -> Result<Option<Self>, Error> {
+        let mut count = 0;
+        // SAFETY: the count is writable, and what is returned is checked before use.
+        let first = unsafe { c::ibv_get_device_list(&raw mut count) };
+        match NonNull::new(first) {
+            Some(first) => {
+                Ok(Some(Self { first, length: usize::try_from(count).unwrap_or_default() }))
+            }
+            None => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(None),
+                error => Err(Error::QueryDevice(error)),
+            },
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &c::ibv_device> {
+        (0..self.length).map(|index| {
+            let entry = self.first.as_ptr().wrapping_add(index);
+            // SAFETY: the array has that many entries, and lives as long as `self`.
+            let device = unsafe { entry.read() };
+            // SAFETY: entries up to the count point to devices, which live as long as the array.
+            unsafe { &*device }
+        })
+    }
+}
+
+impl Drop for DeviceList {
+    fn drop(&mut self) {
+        // SAFETY: libibverbs made the array, and contexts opened from it hold their device.
+        unsafe { c::ibv_free_device_list(self.first.as_ptr()) };
+    }
+}
+
+/// A device opened by itself, only to be looked at.
+struct OpenDevice {
+    context: NonNull<c::ibv_context>,
+    name: String,
+}
+
+impl OpenDevice {
+    fn new(device: &c::ibv_device) -> Result<Self, Error> {
+        // SAFETY: libibverbs ends the name with a NUL within its array.
+        let name = unsafe { text(device.name.as_ptr()) };
+        // SAFETY: libibverbs ends this name, too, with a NUL within its array.
+        let file = unsafe { text(device.dev_name.as_ptr()) };
+        // SAFETY: the device is of a list that the caller holds.
+        let context = unsafe { c::ibv_open_device((&raw const *device).cast_mut()) };
+        let Some(context) = NonNull::new(context) else {
+            let source = io::Error::last_os_error();
+            let path = Path::new("/dev/infiniband").join(file);
+            return Err(diagnosis::explain(&path, source)
+                .unwrap_or_else(|source| Error::OpenDevice { name, source }));
+        };
+        Ok(Self { context, name })
+    }
+
+    fn describe(&self) -> Result<DeviceInfo, Error> {
+        // SAFETY: the context is open as long as `self`.
+        let attributes = unsafe { query(self.context) }?;
+        let ports: Result<_, _> =
+            (1..=attributes.phys_port_cnt).map(|number| self.port(number)).collect();
+        Ok(DeviceInfo {
+            name: self.name.clone(),
+            node_guid: u64::from_be(attributes.node_guid),
+            ports: ports?,
+        })
+    }
+
+    fn port(&self, number: u8) -> Result<PortInfo, Error> {
+        let mut port = c::ibv_port_attr::default();
+        // SAFETY: the context is open as long as `self`, and the attributes are writable.
+        match unsafe { c::ibv_query_port(self.context.as_ptr(), number, &raw mut port) } {
+            0 => Ok(PortInfo {
+                number,
+                state: PortState(port.state.0),
+                active_mtu: bytes(port.active_mtu),
+            }),
+            errno => Err(Error::QueryDevice(io::Error::from_raw_os_error(errno))),
+        }
+    }
+}
+
+impl Drop for OpenDevice {
+    fn drop(&mut self) {
+        // SAFETY: this value opened the context, and nothing was made from it.
+        unsafe { c::ibv_close_device(self.context.as_ptr()) };
+    }
+}
+
+/// # Safety
+///
+/// The context is open.
+unsafe fn query(context: NonNull<c::ibv_context>) -> Result<c::ibv_device_attr, Error> {
+    let mut attributes = MaybeUninit::zeroed();
+    // SAFETY: the caller's context is open, and the attributes are writable.
+    match unsafe { c::ibv_query_device(context.as_ptr(), attributes.as_mut_ptr()) } {
+        // SAFETY: the structure is integers, for which the zeroes that remain are valid.
+        0 => Ok(unsafe { attributes.assume_init() }),
+        errno => Err(Error::QueryDevice(io::Error::from_raw_os_error(errno))),
+    }
+}
+
+/// # Safety
+///
+/// The pointer is null, or to a C string.
+unsafe fn text(pointer: *const libc::c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller promises a C string, and it is copied at once.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+fn bytes(mtu: c::ibv_mtu) -> u32 {
+    match mtu {
+        c::IBV_MTU_256 => 256,
+        c::IBV_MTU_512 => 512,
+        c::IBV_MTU_1024 => 1024,
+        c::IBV_MTU_2048 => 2048,
+        c::IBV_MTU_4096 => 4096,
+        _ => 0,
+    }
+}
+
+const UNBOUND: Error = Error::Misuse("the endpoint has no device before AddressResolved");
+
+static HOLDS: Mutex<Vec<Weak<Hold>>> = Mutex::new(Vec::new());

@@ -1,0 +1,45 @@
+//! Why the RDMA files cannot be opened.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, access};
+
+use crate::Error;
+
+/// The connection manager's file.
+pub(super) const RDMA_CM: &str = "/dev/infiniband/rdma_cm";
+
+/// Tells "not there" and "not for you" apart by looking at the file itself, since the libraries
+/// hide the difference. Otherwise hands the error back.
+pub(super) fn explain(path: &Path, source: io::Error) -> Result<Error, io::Error> {
+    let path = PathBuf::from(path);
+    match access(&path, Access::READ_OK | Access::WRITE_OK) {
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(Error::NoDevice { path }),
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => Ok(Error::Permission { path }),
+        _ => Err(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> io::Error {
+        io::Error::from_raw_os_error(libc::ENODEV)
+    }
+
+    #[test]
+    fn a_missing_file_is_no_device() {
+        let error = explain(Path::new("/dev/infiniband-of-nowhere/x"), refused());
+        assert!(matches!(error, Ok(Error::NoDevice { .. })));
+    }
+
+    #[test]
+    fn a_file_that_can_be_opened_is_not_the_reason() {
+        let error = explain(Path::new("/dev/null"), refused()).expect_err("it can be opened");
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+    }
+}

@@ -1,0 +1,90 @@
+//! What a work request carries to recognise its completion: a packed number, never a pointer.
+
+/// Which of a queue pair's two tables a slot belongs to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    Receive,
+    Send,
+}
+
+/// A slot, and which of its successive uses.
+///
+/// ```text
+///   63      56 55            32 31                     0
+///   [  kind   |      slot      |      generation        ]
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl Token {
+    /// Panics on a slot that the layout cannot hold; tables are made smaller than that.
+    pub(crate) fn pack(self) -> u64 {
+        assert!(self.slot < SLOTS_MAX, "a table has fewer slots than a token can name");
+        let kind = match self.kind {
+            Kind::Receive => RECEIVE,
+            Kind::Send => SEND,
+        };
+        kind << 56 | u64::from(self.slot) << 32 | u64::from(self.generation)
+    }
+
+    /// Nothing when the number was not packed here: 0, for one, never is.
+    pub(crate) fn unpack(number: u64) -> Option<Self> {
+        let [kind, slot @ .., g0, g1, g2, g3] = number.to_be_bytes();
+        let kind = match u64::from(kind) {
+            RECEIVE => Kind::Receive,
+            SEND => Kind::Send,
+            _ => return None,
+        };
+        let [s0, s1, s2] = slot;
+        Some(Self {
+            kind,
+            slot: u32::from_be_bytes([0, s0, s1, s2]),
+            generation: u32::from_be_bytes([g0, g1, g2, g3]),
+        })
+    }
+}
+
+/// How many slots a token can tell apart.
+pub(crate) const SLOTS_MAX: u32 = 1 << 24;
+
+const RECEIVE: u64 = 0x52;
+const SEND: u64 = 0x53;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_packing() {
+        for kind in [Kind::Receive, Kind::Send] {
+            for slot in [0, 1, 0xABCDEF, SLOTS_MAX - 1] {
+                for generation in [0, 1, 0x8000_0000, u32::MAX] {
+                    let token = Token { kind, slot, generation };
+                    assert_eq!(Token::unpack(token.pack()), Some(token));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_is_as_documented() {
+        let token = Token { kind: Kind::Send, slot: 0x010203, generation: 0x0405_0607 };
+        assert_eq!(token.pack(), 0x5301_0203_0405_0607);
+    }
+
+    #[test]
+    fn numbers_from_elsewhere_are_no_tokens() {
+        assert_eq!(Token::unpack(0), None);
+        assert_eq!(Token::unpack(u64::MAX), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "fewer slots")]
+    fn a_slot_out_of_range_is_not_packed() {
+        Token { kind: Kind::Send, slot: SLOTS_MAX, generation: 0 }.pack();
+    }
+}

@@ -1,0 +1,169 @@
+//! What goes into a queue pair and what comes out of it, as inert data.
+
+use std::fmt;
+
+use arrayvec::ArrayVec;
+
+use crate::{Buffer, Error};
+
+/// How many buffers one send can gather.
+pub const SEGMENTS_MAX: usize = 4;
+
+/// The buffers of one message, gathered in order.
+#[derive(Debug, Default)]
+pub struct Segments(ArrayVec<Buffer, SEGMENTS_MAX>);
+
+impl Segments {
+    /// Of no buffer yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one at the end.
+    ///
+    /// # Errors
+    ///
+    /// Hands the buffer back when there are [`SEGMENTS_MAX`] already.
+    pub fn push(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+        self.0.try_push(buffer).map_err(|refused| refused.element())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The buffers in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Buffer> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl From<Buffer> for Segments {
+    fn from(buffer: Buffer) -> Self {
+        Self(ArrayVec::from_iter([buffer]))
+    }
+}
+
+impl From<(Buffer, Buffer)> for Segments {
+    fn from((first, second): (Buffer, Buffer)) -> Self {
+        Self(ArrayVec::from_iter([first, second]))
+    }
+}
+
+impl IntoIterator for Segments {
+    type Item = Buffer;
+    type IntoIter = arrayvec::IntoIter<Buffer, SEGMENTS_MAX>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// What a work request held, given back by its completion.
+#[derive(Debug)]
+pub enum Retired {
+    /// An inline send, and with it those before it: only credits come back.
+    Credit,
+    /// A receive.
+    Receive {
+        /// What was given when it was posted.
+        tag: u64,
+        /// The message, if the completion is of success.
+        buffer: Buffer,
+        /// How long the message is; 0 if the completion is of a failure.
+        length: u32,
+    },
+    /// A send of buffers.
+    Send {
+        /// What was given when it was queued.
+        tag: u64,
+        /// The buffers, in the same order.
+        segments: Segments,
+    },
+}
+
+/// A completion that does not belong to any outstanding work request of this queue pair: it was
+/// retired already, or is of an earlier queue pair.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the completion belongs to no outstanding work request of this queue pair")]
+pub struct StaleCompletion;
+
+/// What a closed queue pair still held.
+#[derive(Debug)]
+pub struct Returned {
+    /// What was given when it was posted.
+    pub tag: u64,
+    /// Whether it was to be sent or to be received into.
+    pub kind: WorkKind,
+    /// The buffers; one, for a receive.
+    pub buffers: Segments,
+}
+
+/// Which way a work request goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WorkKind {
+    /// Into the buffer.
+    Receive,
+    /// Out of the buffers.
+    Send,
+}
+
+/// A send that was not queued, with its buffers.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// The buffers, as they were given.
+    pub segments: Segments,
+}
+
+/// A receive that was not queued, with its buffer.
+#[derive(Debug)]
+pub struct RefusedReceive {
+    /// Why.
+    pub error: Error,
+    /// The buffer, as it was given.
+    pub buffer: Buffer,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "send refused: {}", self.error)
+    }
+}
+
+impl fmt::Display for RefusedReceive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "receive refused: {}", self.error)
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl std::error::Error for RefusedReceive {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
+impl From<RefusedReceive> for Error {
+    fn from(refused: RefusedReceive) -> Self {
+        refused.error
+    }
+}
