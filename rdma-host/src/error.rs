@@ -110,6 +110,9 @@ pub enum Misuse {
     /// Every slot is taken: complete commands first.
     #[error("all queues are full")]
     Full,
+    /// There is no such namespace, or not for this host.
+    #[error("namespace {0} is not there; `nvmf identify` lists those that are")]
+    NoNamespace(NamespaceId),
     /// An option out of its range.
     #[error("{option} {value} is out of range; {range} is possible")]
     Option {
@@ -307,7 +310,10 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 impl From<IdentifyError> for Error {
     fn from(error: IdentifyError) -> Self {
-        Self::Malformed(error.into())
+        match error {
+            IdentifyError::NoNamespace(id) => Self::Misuse(Misuse::NoNamespace(id)),
+            error => Self::Malformed(error.into()),
+        }
     }
 }
 

@@ -177,9 +177,9 @@ impl Workload for Stream {
             let mut word = [0; 8];
             Pattern::new(self.state, place).fill(0, &mut word);
             buffer.copy_in(0, &word);
-            Command::write(self.namespace.id, lba, self.blocks, buffer, lba)
+            Command::write(self.namespace.id, lba, self.blocks, buffer).with_user(lba)
         } else {
-            Command::read(self.namespace.id, lba, self.blocks, buffer, lba)
+            Command::read(self.namespace.id, lba, self.blocks, buffer).with_user(lba)
         })
     }
 
@@ -219,9 +219,9 @@ fn print(load: &Load, arguments: &Arguments, statistics: &Statistics, elapsed: D
         load.controller.device(),
     );
     println!(
-        "  {:.0} IOPS, {}/s, {} errors",
+        "  {:.0} IOPS, {}, {} errors",
         operation.completed as f64 / seconds,
-        size::in_words((operation.bytes as f64 / seconds) as u64),
+        size::rate_in_words(operation.bytes, elapsed),
         operation.failed,
     );
     let latency = &operation.latency_ns;

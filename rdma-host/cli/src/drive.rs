@@ -70,7 +70,7 @@ impl Load {
     fn check(&self, shape: &Shape) -> Result<(), Failure> {
         let block_size = self.namespace.block_size;
         let bytes = shape.block_bytes;
-        if bytes == 0 || bytes % u64::from(block_size) != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
             return Err(Failure::usage(format!(
                 "--bs {bytes} is not a multiple of the namespace's block size, {block_size} bytes"
             )));

@@ -38,13 +38,21 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 pub(crate) fn in_words(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.iter().find(|(shift, _)| bytes >= 1 << shift) {
-        Some((shift, unit)) if bytes % (1 << shift) == 0 => format!("{} {unit}", bytes >> shift),
+        Some((shift, unit)) if bytes.is_multiple_of(1 << shift) => {
+            format!("{} {unit}", bytes >> shift)
+        }
         Some((shift, unit)) => {
             let tenths = (u128::from(bytes) * 10) >> shift;
             format!("{}.{} {unit}", tenths / 10, tenths % 10)
         }
         None => format!("{bytes} B"),
     }
+}
+
+/// Bytes in a time as bytes a second, in words.
+pub(crate) fn rate_in_words(bytes: u64, time: Duration) -> String {
+    let per_second = u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1);
+    format!("{}/s", in_words(u64::try_from(per_second).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]

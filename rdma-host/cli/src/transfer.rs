@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use rdma_host::{Buffer, Failed, Namespace};
 use tokio::task::JoinHandle;
 
@@ -216,6 +216,9 @@ impl Mover {
     /// What was written before a failure, in order; later pieces may have been written too.
     fn partial(&self, failure: Failure, lba: u64, written: u64) -> Failure {
         let blocks = blocks_of(&self.namespace, written);
+        if written == 0 && self.pending.is_empty() {
+            return failure.context("nothing was written");
+        }
         failure.context(format!("{blocks} blocks from {lba} on are written, later ones may be"))
     }
 
@@ -256,7 +259,7 @@ impl Mover {
     }
 
     fn finish(self, what: &str, bytes: u64) {
-        self.progress.finish_and_clear();
+        drop(self.progress);
         let blocks = blocks_of(&self.namespace, bytes);
         eprintln!("{blocks} blocks {what} ({})", size::in_words(bytes));
         drop(self.namespace);
@@ -273,7 +276,7 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
     let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}";
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style)
+    ProgressBar::new(bytes).with_style(style).with_finish(ProgressFinish::AndClear)
 }
 
 struct Sink(Box<dyn Write>, PathBuf);
@@ -310,7 +313,7 @@ impl Source {
         };
         let file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
-        let bytes = metadata.is_file().then(|| metadata.len());
+        let bytes = metadata.is_file().then_some(metadata.len());
         Ok(Self { reader: Box::new(file), path: path.to_owned(), bytes })
     }
 

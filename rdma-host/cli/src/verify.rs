@@ -97,7 +97,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let elapsed = start.elapsed();
     let bytes = verified * arguments.bs;
-    let rate = bytes as f64 * 2.0 / elapsed.as_secs_f64();
     match arguments.output_format {
         Format::Json => print_json(&json!({
             "verified_bytes": bytes,
@@ -110,12 +109,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }))?,
         Format::Normal => println!(
             "{} written and read back without a difference, depth {} on {} queues, {:.1} s \
-             ({}/s moved)",
+             ({} moved)",
             size::in_words(bytes),
             arguments.iodepth,
             load.queues(),
             elapsed.as_secs_f64(),
-            size::in_words(rate as u64),
+            size::rate_in_words(bytes * 2, elapsed),
         ),
     }
     load.close();
@@ -183,12 +182,12 @@ impl Workload for Share {
             Phase::Write => {
                 self.pattern.fill(offset, &mut self.scratch);
                 buffer.copy_in(0, &self.scratch);
-                Command::write(self.namespace.id, lba, blocks, buffer, offset)
+                Command::write(self.namespace.id, lba, blocks, buffer).with_user(offset)
             }
             Phase::Read => {
                 // What the last command left must not pass for what this one read.
                 buffer.fill(0);
-                Command::read(self.namespace.id, lba, blocks, buffer, offset)
+                Command::read(self.namespace.id, lba, blocks, buffer).with_user(offset)
             }
         })
     }

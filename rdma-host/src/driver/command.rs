@@ -51,24 +51,31 @@ pub struct Rejection {
 }
 
 impl Command {
-    /// Reads as many blocks as `buffer` holds.
+    /// Reads `blocks` blocks from `lba` on; `buffer` holds exactly as many.
     #[must_use]
-    pub fn read(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer, user: u64) -> Self {
+    pub fn read(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer) -> Self {
         let sqe = Sqe::read(namespace, lba, blocks);
-        Self { sqe, data: Data::FromController(buffer), user }
+        Self { sqe, data: Data::FromController(buffer), user: 0 }
     }
 
-    /// Writes as many blocks as `buffer` holds.
+    /// Writes `blocks` blocks from `lba` on; `buffer` holds exactly as many.
     #[must_use]
-    pub fn write(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer, user: u64) -> Self {
+    pub fn write(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer) -> Self {
         let sqe = Sqe::write(namespace, lba, blocks);
-        Self { sqe, data: Data::ToController(buffer), user }
+        Self { sqe, data: Data::ToController(buffer), user: 0 }
     }
 
     /// Makes completed writes permanent.
     #[must_use]
-    pub fn flush(namespace: NamespaceId, user: u64) -> Self {
-        Self { sqe: Sqe::flush(namespace), data: Data::None, user }
+    pub fn flush(namespace: NamespaceId) -> Self {
+        Self { sqe: Sqe::flush(namespace), data: Data::None, user: 0 }
+    }
+
+    /// The same command, to be known by `user` when it is done.
+    #[must_use]
+    pub fn with_user(mut self, user: u64) -> Self {
+        self.user = user;
+        self
     }
 }
 

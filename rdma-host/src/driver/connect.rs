@@ -138,9 +138,14 @@ impl<P: Provider> Resolved<P> {
             rnr_retry_count: RNR_RETRY_COUNT,
         };
         self.endpoint.connect(&parameters).map_err(verbs_error)?;
-        match self.event(step, CONNECT_TIMEOUT).await? {
-            ConnectionEvent::Established(established) => Ok(established),
-            other => Err(failed(options, open.queue, step, &other)),
+        match self.event(step, CONNECT_TIMEOUT).await {
+            Ok(ConnectionEvent::Established(established)) => Ok(established),
+            Ok(other) => Err(failed(options, open.queue, step, &other)),
+            Err(Error::Timeout { after, .. }) => Err(Error::from(Transport::Unreachable {
+                address: options.address,
+                reason: format!("nothing came back within {after:?}"),
+            })),
+            Err(error) => Err(error),
         }
     }
 

@@ -18,9 +18,11 @@ use crate::config::{
     ADMIN_BACKLOG, ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BACKLOG_PER_ENTRY, BRING_UP_TIMEOUT,
     ConnectOptions, QUEUE_ENTRIES,
 };
-use crate::error::{Error, Misuse};
+use crate::error::{Error, Misuse, Rejected};
 use crate::proto::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
-use crate::wire::{Accept, Cqe, Identify, NamespaceId, NamespaceInfo, NamespaceList, QueueId};
+use crate::wire::{
+    Accept, Cqe, Identify, NamespaceId, NamespaceInfo, NamespaceList, QueueId, Sqe, Status,
+};
 
 /// A connection to one controller of a subsystem: the admin queue and the I/O queues.
 ///
@@ -134,7 +136,7 @@ impl<P: Provider> Controller<P> {
         loop {
             let after = all.last().copied().unwrap_or(NamespaceId(0));
             let command = Identify::active_namespaces(after);
-            let (_, data) = self.identify("Identify (active namespaces)", command).await?;
+            let data = self.identify("Identify (active namespaces)", command).await?;
             let list = NamespaceList::parse(&data)?.0;
             let complete = list.len() < NamespaceList::ENTRIES;
             all.extend(list.into_iter().skip_while(|&id| id <= after));
@@ -150,8 +152,16 @@ impl<P: Provider> Controller<P> {
     ///
     /// When it is not there, has a format we can't use, or the controller is gone.
     pub async fn identify_namespace(&self, id: NamespaceId) -> Result<NamespaceInfo, Error> {
-        let (_, data) = self.identify("Identify Namespace", Identify::namespace(id)).await?;
-        Ok(NamespaceInfo::parse(id, &data)?)
+        match self.identify("Identify Namespace", Identify::namespace(id)).await {
+            Ok(data) => Ok(NamespaceInfo::parse(id, &data)?),
+            // Some targets refuse where others describe a namespace of no blocks.
+            Err(Error::Rejected(Rejected::Command { status, .. }))
+                if status.code() == Status::INVALID_NAMESPACE =>
+            {
+                Err(Misuse::NoNamespace(id).into())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A namespace to read and write.
@@ -184,11 +194,7 @@ impl<P: Provider> Controller<P> {
         let _ = admin_task.await;
     }
 
-    async fn identify(
-        &self,
-        name: &'static str,
-        sqe: crate::wire::Sqe,
-    ) -> Result<(Cqe, Vec<u8>), Error> {
+    async fn identify(&self, name: &'static str, sqe: Sqe) -> Result<Vec<u8>, Error> {
         let (reply, answer) = oneshot::channel();
         let transfer = Transfer::FromController(Identify::SIZE);
         let execute = Execute { queue: QueueId::ADMIN, sqe, transfer, name };
@@ -196,9 +202,11 @@ impl<P: Provider> Controller<P> {
         if self.admin.send(request).await.is_err() {
             return Err(self.failed().await);
         }
-        match answer.await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.failed().await),
+        let Ok(outcome) = answer.await else { return Err(self.failed().await) };
+        let (response, data) = outcome?;
+        match response.status() {
+            status if status.is_success() => Ok(data),
+            status => Err(Rejected::Command { command: name, status }.into()),
         }
     }
 }
@@ -287,10 +295,10 @@ impl<'a, P: Provider> Bringing<'a, P> {
         let poller = match open.queue {
             QueueId::ADMIN => &mut self.admin,
             QueueId(id) => {
-                let pollers = self.pollers.min(usize::from(io_queues));
-                let index = usize::from(id - 1) % pollers;
+                let pollers = u16::try_from(self.pollers).unwrap_or(u16::MAX).min(io_queues);
+                let index = usize::from((id - 1) % pollers);
                 if index == self.io.len() {
-                    let queues = u32::from(io_queues).div_ceil(pollers as u32);
+                    let queues = u32::from(io_queues.div_ceil(pollers));
                     let entries = completion_entries(queues, open.entries);
                     let queue = resolved.endpoint().completion_queue(entries);
                     let queue = queue.map_err(verbs_error)?;

@@ -93,7 +93,7 @@ impl Namespace {
     ///
     /// When the controller refuses, or the connection is lost.
     pub async fn flush(&self) -> Result<(), Error> {
-        let done = self.begin(Command::flush(self.info.id, 0)).await;
+        let done = self.begin(Command::flush(self.info.id)).await;
         let (outcome, _) = self.finish(done).await.into_result("Flush");
         outcome.map(drop)
     }
@@ -106,7 +106,7 @@ impl Namespace {
     pub fn check_range(&self, lba: u64, bytes: u64) -> Result<u64, Misuse> {
         let block_size = self.info.block_size;
         let blocks = bytes / u64::from(block_size);
-        if bytes == 0 || bytes % u64::from(block_size) != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
             return Err(Misuse::BlockMultiple { bytes, block_size });
         }
         let size = self.info.blocks;
@@ -136,8 +136,8 @@ impl Namespace {
             let blocks = part.len() as u64 / u64::from(self.info.block_size);
             let count = u32::try_from(blocks).expect("a part has at most 65,536 blocks");
             let command = match direction {
-                Direction::Read => Command::read(self.info.id, at, count, part, 0),
-                Direction::Write => Command::write(self.info.id, at, count, part, 0),
+                Direction::Read => Command::read(self.info.id, at, count, part),
+                Direction::Write => Command::write(self.info.id, at, count, part),
             };
             at += blocks;
             pending.push(self.begin(command).await);

@@ -42,8 +42,10 @@ pub struct Poller<P: Provider = RdmaCore> {
     failure: Option<Error>,
 }
 
-/// The file descriptors to sleep on, registered with the runtime that sleeps.
+/// The file descriptors to sleep on, registered with the runtime that sleeps: a poller may be
+/// handed from one to another.
 struct Events {
+    runtime: tokio::runtime::Id,
     completions: Readable,
     connections: Vec<Readable>,
 }
@@ -282,8 +284,9 @@ impl<P: Provider> Poller<P> {
     }
 
     async fn arm_and_sleep(&mut self, limit: Duration) -> Result<(), Error> {
-        if self.events.is_none() {
-            self.events = Some(self.register()?);
+        let runtime = tokio::runtime::Handle::current().id();
+        if self.events.as_ref().is_none_or(|events| events.runtime != runtime) {
+            self.events = Some(self.register(runtime)?);
         }
         self.completion_queue.arm().map_err(verbs_error)?;
         // What completed before the arming raises no event.
@@ -305,9 +308,10 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    fn register(&self) -> Result<Events, Error> {
+    fn register(&self, runtime: tokio::runtime::Id) -> Result<Events, Error> {
         let connections = self.queues.iter().map(|queue| Readable::new(queue.endpoint().as_fd()));
         Ok(Events {
+            runtime,
             completions: Readable::new(self.completion_queue.as_fd())?,
             connections: connections.collect::<Result<_, _>>()?,
         })

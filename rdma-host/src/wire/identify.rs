@@ -47,7 +47,7 @@ pub enum IdentifyError {
     #[error("its identify data has {0} bytes where 4096 are due")]
     Length(usize),
     /// The namespace is not active: all fields are zero.
-    #[error("namespace {0} is not there; `nvmf identify` lists those that are")]
+    #[error("namespace {0} is not active")]
     NoNamespace(NamespaceId),
     /// LBADS makes no sense.
     #[error("namespace {namespace} reports blocks of 2^{exponent} bytes; 2^9 to 2^20 make sense")]
