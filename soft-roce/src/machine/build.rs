@@ -89,7 +89,9 @@ impl Build {
         let source = self.find_source(cache)?;
         let entry = cache.entry(source.version());
         if !entry.join("linux").is_file() {
-            Tree { source: &source, entry: &entry, jobs: self.jobs }.build(&lock)?;
+            let folder = cache.root().join(format!("build-{}", self.name()));
+            let tree = Tree { source: &source, entry: &entry, folder: &folder, jobs: self.jobs };
+            tree.build(&lock)?;
         }
         cache.point(&self.name(), &entry)?;
         Ok(entry.join("linux"))
@@ -133,29 +135,40 @@ pub fn locate(kernel: &Kernel, cache: impl FnOnce() -> Result<Cache>) -> Result<
 struct Tree<'a> {
     source: &'a Source,
     entry: &'a Path,
+    folder: &'a Path,
     jobs: usize,
 }
 
 impl Tree<'_> {
     fn build(&self, lock: &Lock) -> Result<()> {
         let started = Instant::now();
-        let folder = self.entry.with_added_extension("build");
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        lock.inherit().map_err(Error::io("lock", &folder))?;
-        let tree = self.source.unpack(&folder)?;
-        let log = folder.join("build.log");
+        lock.inherit().map_err(Error::io("lock", self.folder))?;
+        self.prepare_folder()?;
+        let tree = self.source.unpack(self.folder)?;
         self.configure(&tree)?;
-        self.compile(&tree, &log)?;
+        self.compile(&tree, &self.folder.join("build.log"))?;
         self.publish(&tree)?;
-        remove_folder(&folder)?;
+        remove_folder(self.folder)?;
         let seconds = started.elapsed().as_secs();
         say(&format!("kernel {} built in {seconds} s", self.source.version()));
         Ok(())
     }
 
+    /// Keeps what an interrupted build of the same source left, removes anything else.
+    fn prepare_folder(&self) -> Result<()> {
+        let marker = self.folder.join("source");
+        let version = self.source.version();
+        if fs::read_to_string(&marker).is_ok_and(|left| left == version) {
+            return Ok(());
+        }
+        remove_folder(self.folder)?;
+        fs::create_dir_all(self.folder).map_err(Error::io("create", self.folder))?;
+        fs::write(&marker, version).map_err(Error::io("write", &marker))
+    }
+
     fn configure(&self, tree: &Path) -> Result<()> {
         let marker = tree.join(".soft-roce-configured");
-        if marker.exists() {
+        if fs::read_to_string(&marker).is_ok_and(|left| left == configure::hash()) {
             say("resuming an interrupted build");
             return Ok(());
         }
@@ -163,7 +176,7 @@ impl Tree<'_> {
         configure::append(tree)?;
         command::check(make(tree).arg("olddefconfig"))?;
         configure::verify(tree)?;
-        fs::write(&marker, "").map_err(Error::io("write", &marker))
+        fs::write(&marker, configure::hash()).map_err(Error::io("write", &marker))
     }
 
     fn compile(&self, tree: &Path, log: &Path) -> Result<()> {
