@@ -1,11 +1,13 @@
 //! The command line.
 
 mod build;
+mod run;
+mod target;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use soft_roce::machine::{Error, Result};
+use soft_roce::machine::{Error, roles::Role};
 
 /// RDMA without hardware: runs programs in a kernel that has soft-RoCE and an NVMe target
 ///
@@ -21,13 +23,21 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Subcommands {
     Build(build::Build),
+    Run(run::Run),
+    #[command(subcommand)]
+    Target(target::Target),
 }
 
 /// Parses the command line, does it, and reports an error in one line.
 pub(crate) fn main() -> ExitCode {
+    if let Some(role) = Role::of(std::env::args_os()) {
+        return role.play();
+    }
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Subcommands::Build(build) => build.run(),
+        Subcommands::Run(run) => run.run(),
+        Subcommands::Target(target) => target.run(),
     };
     done.unwrap_or_else(|error| report(&error))
 }
