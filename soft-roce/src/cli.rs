@@ -1,6 +1,7 @@
 //! The command line.
 
 mod build;
+mod native;
 mod run;
 mod target;
 
@@ -23,6 +24,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Subcommands {
     Build(build::Build),
+    /// Say what this machine can do, and why not more
+    Doctor,
+    #[command(subcommand)]
+    Native(native::Native),
     Run(run::Run),
     #[command(subcommand)]
     Target(target::Target),
@@ -36,6 +41,8 @@ pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Subcommands::Build(build) => build.run(),
+        Subcommands::Doctor => Ok(native::doctor()),
+        Subcommands::Native(native) => native.run(),
         Subcommands::Run(run) => run.run(),
         Subcommands::Target(target) => target.run(),
     };

@@ -1,6 +1,6 @@
 //! `soft-roce target`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 use soft_roce::machine::{
@@ -109,10 +109,12 @@ impl Target {
 
 fn show(place: &Place, json: bool) -> Result<()> {
     let state = place.state()?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&state).expect("a state has a JSON form"));
+    let text = if json {
+        serde_json::to_string_pretty(&state).expect("a state has a JSON form") + "\n"
     } else {
-        print!("{state}");
-    }
+        state.to_string()
+    };
+    // Whoever closes the pipe has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
