@@ -1,1 +1,5 @@
-//! RDMA without hardware.
+//! RDMA without hardware: a kernel with rxe and nvmet as an ordinary process.
+
+#![forbid(unsafe_code)]
+
+pub mod machine;

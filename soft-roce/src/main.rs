@@ -1,3 +1,11 @@
-//! Not yet written.
+//! `soft-roce`: RDMA without hardware, as one command.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

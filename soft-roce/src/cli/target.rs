@@ -1,0 +1,120 @@
+//! `soft-roce target`.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use clap::Subcommand;
+use soft_roce::machine::{
+    Result,
+    target::{Place, Target as TargetFile},
+};
+
+/// Change the NVMe target while a program runs; called inside the guest
+#[derive(Subcommand)]
+pub(crate) enum Target {
+    /// Let a host use a subsystem
+    Allow {
+        /// The subsystem
+        nqn: String,
+        /// The host
+        host: String,
+    },
+    /// No longer let a host use a subsystem: its next connect is refused
+    Disallow {
+        /// The subsystem
+        nqn: String,
+        /// The host
+        host: String,
+    },
+    /// Take the target down
+    Down,
+    /// Make a controller report a fatal status and disconnect
+    Fatal {
+        /// The subsystem
+        nqn: String,
+        /// The controller's number [default: all of the subsystem's]
+        controller: Option<u16>,
+    },
+    /// Offer a subsystem at a port; the first one opens the port
+    Link {
+        #[command(subcommand)]
+        what: Attachment,
+    },
+    /// Set one thing of the target
+    ///
+    /// Attributes have the kernel's names, with or without their attr_, param_, addr_, device_ or
+    /// dhchap_. An empty VALUE clears a key. PATH is below the kernel's nvmet folder, or an absolute
+    /// one below its config or debug folder.
+    #[command(override_usage = "soft-roce target set namespace NQN NSID ATTRIBUTE VALUE
+       soft-roce target set ana PORT GROUP STATE
+       soft-roce target set subsystem NQN ATTRIBUTE VALUE
+       soft-roce target set host NQN ATTRIBUTE VALUE
+       soft-roce target set port ID ATTRIBUTE VALUE
+       soft-roce target set backing NQN NSID ATTRIBUTE VALUE
+       soft-roce target set PATH VALUE")]
+    Set {
+        /// What, and to what
+        #[arg(required = true, num_args = 1.., allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Show the target, and who is connected
+    Show {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a subsystem from a port: its controllers end; the last one closes the port
+    Unlink {
+        #[command(subcommand)]
+        what: Attachment,
+    },
+    /// Set up the target of a file
+    Up {
+        /// The target file
+        file: PathBuf,
+    },
+}
+
+/// What is linked to what.
+#[derive(Subcommand)]
+pub(crate) enum Attachment {
+    /// A port
+    Port {
+        /// Its number
+        id: u16,
+        /// The subsystem
+        nqn: String,
+    },
+}
+
+impl Target {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let place = Place::here();
+        match self {
+            Self::Allow { nqn, host } => place.allow(&nqn, &host)?,
+            Self::Disallow { nqn, host } => place.disallow(&nqn, &host)?,
+            Self::Down => place.down()?,
+            Self::Fatal { nqn, controller } => place.fatal(&nqn, controller)?,
+            Self::Link { what: Attachment::Port { id, nqn } } => place.link(id, &nqn)?,
+            Self::Set { words } => {
+                let words: Vec<_> = words.iter().map(String::as_str).collect();
+                place.set(&words)?;
+            }
+            Self::Show { json } => show(&place, json)?,
+            Self::Unlink { what: Attachment::Port { id, nqn } } => place.unlink(id, &nqn)?,
+            Self::Up { file } => TargetFile::load(&file)?.up(&place)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn show(place: &Place, json: bool) -> Result<()> {
+    let state = place.state()?;
+    let text = if json {
+        serde_json::to_string_pretty(&state).expect("a state has a JSON form") + "\n"
+    } else {
+        state.to_string()
+    };
+    // Whoever closes the pipe has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}

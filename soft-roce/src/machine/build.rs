@@ -1,0 +1,282 @@
+//! Building a kernel, once: fetch, configure, compile, and keep the program in the cache.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use super::{
+    Error, Kernel, Result, Series,
+    cache::{Cache, Lock},
+    command, configure, packages,
+    progress::{Objects, say},
+    source::{Source, remove_folder},
+};
+
+/// Names a source tree or tarball to build from, in place of a package.
+pub const SOURCE_VARIABLE: &str = "SOFT_ROCE_KERNEL_SOURCE";
+
+/// How many lines of the log a failed build shows.
+const TAIL_LINES: usize = 20;
+
+/// A kernel to be built.
+#[derive(Clone, Debug)]
+pub struct Build {
+    series: Series,
+    source: Option<PathBuf>,
+    refresh: bool,
+    jobs: usize,
+}
+
+impl Build {
+    /// A build of the newest source of that series, or of what [`SOURCE_VARIABLE`] names.
+    #[must_use]
+    pub fn new(series: Series) -> Self {
+        let source = std::env::var_os(SOURCE_VARIABLE).filter(|path| !path.is_empty());
+        let jobs = std::thread::available_parallelism().map_or(1, Into::into);
+        Self { series, source: source.map(Into::into), refresh: false, jobs }
+    }
+
+    /// Builds from this tree or tarball.
+    #[must_use]
+    pub fn source(mut self, path: PathBuf) -> Self {
+        self.source = Some(path);
+        self
+    }
+
+    /// Looks for a newer source even when a kernel of this series is there.
+    #[must_use]
+    pub fn refresh(mut self) -> Self {
+        self.refresh = true;
+        self
+    }
+
+    /// How many compilers run at once.
+    #[must_use]
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs.max(1);
+        self
+    }
+
+    /// The kernel of this build if it is in the cache; asks nobody.
+    #[must_use]
+    pub fn cached(&self, cache: &Cache) -> Option<PathBuf> {
+        cache.current(&self.name())
+    }
+
+    /// Builds unless the cache has it, and returns the kernel program.
+    ///
+    /// Two builds at once are fine: the second waits and uses the first one's result. A killed
+    /// build is resumed by the next.
+    ///
+    /// # Errors
+    ///
+    /// Missing packages, no source, a compiler's failure, or the cache folder not writable.
+    pub fn build(&self, cache: &Cache) -> Result<PathBuf> {
+        if let Some(linux) = self.cached(cache).filter(|_| !self.refresh) {
+            return Ok(linux);
+        }
+        let lock = cache.lock(&format!("build-{}", self.name()), || {
+            say("another build of this kernel is under way; waiting for it");
+        })?;
+        if let Some(linux) = self.cached(cache).filter(|_| !self.refresh) {
+            return Ok(linux);
+        }
+        packages::ensure(&packages::TO_BUILD)?;
+        let source = self.find_source(cache)?;
+        let entry = cache.entry(source.version());
+        if !entry.join("linux").is_file() {
+            let folder = cache.root().join(format!("build-{}", self.name()));
+            let tree = Tree { source: &source, entry: &entry, folder: &folder, jobs: self.jobs };
+            tree.build(&lock)?;
+        }
+        cache.point(&self.name(), &entry)?;
+        Ok(entry.join("linux"))
+    }
+
+    /// The name of this build's result in the cache.
+    fn name(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let Some(path) = &self.source else { return self.series.name().into() };
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+        let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("source-{digits}")
+    }
+
+    fn find_source(&self, cache: &Cache) -> Result<Source> {
+        match &self.source {
+            Some(path) => Source::given(path),
+            None => packages::SourcePackage::find(self.series, cache).map(Source::Package),
+        }
+    }
+}
+
+/// The kernel program for `kernel`: the one named, the one in the cache, or one built now.
+///
+/// # Errors
+///
+/// A program that is not there, or a build that fails.
+pub fn locate(kernel: &Kernel, cache: impl FnOnce() -> Result<Cache>) -> Result<PathBuf> {
+    match kernel {
+        Kernel::Program(path) => path
+            .canonicalize()
+            .ok()
+            .filter(|path| path.is_file())
+            .ok_or_else(|| Error::NoKernelProgram(path.clone())),
+        Kernel::Series(series) => Build::new(*series).build(&cache()?),
+    }
+}
+
+/// A source tree on its way to a cache entry.
+struct Tree<'a> {
+    source: &'a Source,
+    entry: &'a Path,
+    folder: &'a Path,
+    jobs: usize,
+}
+
+impl Tree<'_> {
+    fn build(&self, lock: &Lock) -> Result<()> {
+        let started = Instant::now();
+        lock.inherit().map_err(Error::io("lock", self.folder))?;
+        self.prepare_folder()?;
+        let tree = self.source.unpack(self.folder)?;
+        self.configure(&tree)?;
+        self.compile(&tree, &self.folder.join("build.log"))?;
+        self.publish(&tree)?;
+        remove_folder(self.folder)?;
+        let seconds = started.elapsed().as_secs();
+        say(&format!("kernel {} built in {seconds} s", self.source.version()));
+        Ok(())
+    }
+
+    /// Keeps what an interrupted build of the same source left, removes anything else.
+    fn prepare_folder(&self) -> Result<()> {
+        let marker = self.folder.join("source");
+        let version = self.source.version();
+        if fs::read_to_string(&marker).is_ok_and(|left| left == version) {
+            return Ok(());
+        }
+        remove_folder(self.folder)?;
+        fs::create_dir_all(self.folder).map_err(Error::io("create", self.folder))?;
+        fs::write(&marker, version).map_err(Error::io("write", &marker))
+    }
+
+    fn configure(&self, tree: &Path) -> Result<()> {
+        let marker = tree.join(".soft-roce-configured");
+        if fs::read_to_string(&marker).is_ok_and(|left| left == configure::hash()) {
+            say("resuming an interrupted build");
+            return Ok(());
+        }
+        command::check(make(tree).arg("tinyconfig"))?;
+        configure::append(tree)?;
+        command::check(make(tree).arg("olddefconfig"))?;
+        configure::verify(tree)?;
+        fs::write(&marker, configure::hash()).map_err(Error::io("write", &marker))
+    }
+
+    fn compile(&self, tree: &Path, log: &Path) -> Result<()> {
+        let done = if log.exists() { compiled_lines(log) } else { 0 };
+        let mut file = append_to(log)?;
+        let mut make = make(tree);
+        make.arg(format!("-j{}", self.jobs)).arg("linux");
+        let step = command::words(&make);
+        let cannot = |action| Error::io(action, log);
+        let (reader, writer) = io::pipe().map_err(cannot("open a pipe for"))?;
+        let error_writer = writer.try_clone().map_err(cannot("open a pipe for"))?;
+        make.stdout(writer).stderr(error_writer);
+        let mut child = make.spawn().map_err(cannot("start make for"))?;
+        // The command holds the pipe's write ends: without this the reader never ends.
+        drop(make);
+        let mut objects = Objects::new(done);
+        for line in BufReader::new(reader).split(b'\n') {
+            let line = line.map_err(cannot("read"))?;
+            let line = String::from_utf8_lossy(&line);
+            writeln!(file, "{line}").map_err(cannot("write"))?;
+            objects.line(&line);
+        }
+        let status = child.wait().map_err(cannot("wait for make and"))?;
+        drop(objects);
+        if status.success() {
+            return Ok(());
+        }
+        Err(Error::Build { step, log: log.into(), tail: tail(log) })
+    }
+
+    /// One rename makes the entry appear whole.
+    fn publish(&self, tree: &Path) -> Result<()> {
+        let fresh = self.entry.with_added_extension("new");
+        remove_folder(&fresh)?;
+        fs::create_dir_all(&fresh).map_err(Error::io("create", &fresh))?;
+        for (from, to) in [("linux", "linux"), (".config", "config")] {
+            let from = tree.join(from);
+            fs::copy(&from, fresh.join(to)).map_err(Error::io("copy", &from))?;
+        }
+        remove_folder(self.entry)?;
+        fs::rename(&fresh, self.entry).map_err(Error::io("rename", &fresh))
+    }
+}
+
+fn make(tree: &Path) -> Command {
+    let mut make = Command::new("make");
+    make.current_dir(tree).arg("ARCH=um").stdin(Stdio::null()).env("LC_ALL", "C");
+    // A build inside a cargo or make run must not talk to that one's job server, nor take over
+    // settings for another kernel.
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT"] {
+        make.env_remove(name);
+    }
+    make
+}
+
+fn append_to(log: &Path) -> Result<File> {
+    OpenOptions::new().create(true).append(true).open(log).map_err(Error::io("write", log))
+}
+
+fn compiled_lines(log: &Path) -> u64 {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().filter(|line| line.starts_with("  CC ")).fold(0, |count, _| count + 1)
+}
+
+fn tail(log: &Path) -> Vec<String> {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|&line| line.into()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let text: String = (0..50).map(|number| format!("line {number}\n")).collect();
+        fs::write(&log, text).unwrap();
+        let tail = tail(&log);
+        assert_eq!(tail.len(), TAIL_LINES);
+        assert_eq!(tail.last().unwrap(), "line 49");
+    }
+
+    #[test]
+    fn a_given_source_has_its_own_name() {
+        let mut build = Build::new(Series::SixTwelve);
+        build.source = None;
+        assert_eq!(build.name(), "6.12");
+        let given = build.clone().source("/tmp".into()).name();
+        assert!(given.starts_with("source-") && given != build.source("/".into()).name());
+    }
+
+    #[test]
+    fn a_kernel_program_that_is_not_there_is_named() {
+        let kernel = Kernel::Program("/nonexistent/linux".into());
+        let error = locate(&kernel, || Err(Error::NoCache)).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/linux"), "{error}");
+    }
+}

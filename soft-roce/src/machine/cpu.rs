@@ -1,0 +1,69 @@
+//! One processor per guest: a guest hands control between its processes at every system call, and
+//! a hand-over to another processor costs most of the time.
+
+use std::{fs::File, path::Path};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
+
+/// A guest shares its processor only when there are more guests than processors; this many deep.
+const GUESTS_PER_CPU_MAX: usize = 64;
+
+/// A processor, kept from other guests while this lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) cpu: usize,
+    _lock: Option<File>,
+}
+
+/// The processor that the fewest guests of this user run on, by lock files in `folder`.
+pub(crate) fn pick(folder: Option<&Path>) -> Option<Place> {
+    let allowed = allowed();
+    if let Some(folder) = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok()) {
+        for depth in 0..GUESTS_PER_CPU_MAX {
+            // From the last down: the first processor is where a machine's interrupts tend to go.
+            let mut free = allowed.iter().rev().filter_map(|&cpu| take(folder, cpu, depth));
+            if let Some(place) = free.next() {
+                return Some(place);
+            }
+        }
+    }
+    allowed.last().map(|&cpu| Place { cpu, _lock: None })
+}
+
+/// Restricts this process, and what it executes, to one processor.
+pub(crate) fn pin(cpu: usize) -> std::io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// The processors that this process may use.
+pub(crate) fn allowed() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
+    (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+}
+
+fn take(folder: &Path, cpu: usize, depth: usize) -> Option<Place> {
+    let file = File::create(folder.join(format!("{cpu}.{depth}"))).ok()?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(Place { cpu, _lock: Some(file) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_spread_over_the_processors() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = allowed().len();
+        let places: Vec<_> =
+            (0..2 * count).map(|_| pick(Some(folder.path())).unwrap()).collect();
+        for cpu in allowed() {
+            assert_eq!(places.iter().filter(|place| place.cpu == cpu).count(), 2);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What can go wrong, each in one line: what happened, on whose side, and what to do next.
+
+use std::{io, path::PathBuf};
+
+/// The result of everything fallible in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Writing an attribute of the target was refused by the kernel.
+    #[error("{object}: the kernel refused {attribute} = {value:?}: {source}{}", hints(.kernel))]
+    Attribute {
+        /// The subsystem, namespace, host or port, in words.
+        object: String,
+        /// The attribute's file name.
+        attribute: String,
+        /// What was to be written.
+        value: String,
+        /// The kernel's reason.
+        source: io::Error,
+        /// What the kernel logged meanwhile.
+        kernel: Vec<String>,
+    },
+    /// The kernel has no such attribute.
+    #[error("{object}: this kernel ({release}) has no {attribute}; leave it out, or use another")]
+    AttributeMissing {
+        /// The subsystem, namespace, host or port, in words.
+        object: String,
+        /// The attribute's file name.
+        attribute: String,
+        /// The kernel's release.
+        release: String,
+    },
+    /// The guest ended before it ran the program.
+    #[error("the guest did not start: {reason}; its kernel's messages are above")]
+    Boot {
+        /// What is known of the reason.
+        reason: String,
+    },
+    /// The kernel did not compile.
+    #[error("building the kernel failed (`{step}`); the whole log is {}", .log.display())]
+    Build {
+        /// The command that failed.
+        step: String,
+        /// Where its output is.
+        log: PathBuf,
+        /// The last lines of it.
+        tail: Vec<String>,
+    },
+    /// The kernel's configuration lacks something the bed needs.
+    #[error("this kernel source cannot be configured with {}; try another source", .0.join(", "))]
+    Configuration(
+        /// The options that would not stay on.
+        Vec<String>,
+    ),
+    /// A helper program failed.
+    #[error("`{command}` failed: {reason}")]
+    Helper {
+        /// The command line.
+        command: String,
+        /// Its last words, or its status.
+        reason: String,
+    },
+    /// A file operation on this machine failed.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// The operation, as a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// No folder to keep the kernel in.
+    #[error("no folder for the kernel: set XDG_CACHE_HOME or HOME to a folder you may write")]
+    NoCache,
+    /// The given kernel program is not there.
+    #[error("{} is not a kernel program; give 6.12, 7, or a built `linux`", .0.display())]
+    NoKernelProgram(
+        /// What was given.
+        PathBuf,
+    ),
+    /// No `soft-roce` program that could act as the guest's init.
+    #[error("no soft-roce program found; build it, or name it in SOFT_ROCE_PROGRAM")]
+    NoProgram,
+    /// The package archive has no source for this series.
+    #[error("no package with the {series} kernel source: {reason}; give one with --source")]
+    NoSource {
+        /// The series.
+        series: &'static str,
+        /// What was tried.
+        reason: String,
+    },
+    /// What `native` needs is missing.
+    #[error("this kernel cannot be the test bed itself: {}; use `soft-roce run`", .0.join("; "))]
+    NotNative(
+        /// Each missing thing.
+        Vec<String>,
+    ),
+    /// Packages are missing and only root may install them.
+    #[error(
+        "missing: {}; run: apt-get install -y --no-install-recommends {}",
+        .0.join(" "),
+        .0.join(" ")
+    )]
+    Packages(
+        /// The packages' names.
+        Vec<String>,
+    ),
+    /// A path that the kernel's command line cannot carry, or that does not exist.
+    #[error("{}: {reason}", .path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Wrong use of a command or of the library.
+    #[error("{0}")]
+    Usage(
+        /// What was wrong, and what is right.
+        String,
+    ),
+    /// The target file makes no sense.
+    #[error("target file {}: {reason}", .path.display())]
+    TargetFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// No kernel of that name.
+    #[error("no kernel {0:?}; known are 6.12, 7, or the path of a built `linux` program")]
+    UnknownKernel(
+        /// What was given.
+        String,
+    ),
+}
+
+impl Error {
+    /// For `map_err` after a file operation.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// As [`Error::io`], for a system call of rustix.
+    pub(crate) fn errno(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(rustix::io::Errno) -> Self {
+        let path = path.into();
+        move |errno| Self::Io { action, path, source: errno.into() }
+    }
+}
+
+fn hints(kernel: &[String]) -> String {
+    if kernel.is_empty() { String::new() } else { format!(" (kernel: {})", kernel.join(" / ")) }
+}

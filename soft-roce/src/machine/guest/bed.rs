@@ -1,0 +1,131 @@
+//! The bed itself: file systems, network, rxe and, when asked for, the target.
+
+use std::{
+    ffi::CStr,
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    mount::{MountFlags, mount as mount_at},
+    process::{Resource, Rlimit, setrlimit},
+    system::sethostname,
+};
+
+use crate::machine::{
+    Error, Result, command,
+    spec::{ADDRESS, ADDRESS_V6},
+    target::{Place, Target},
+};
+
+/// The mask of file systems a program may expect: where, of which kind, with which options.
+const MOUNTS: [(&str, &str, &CStr); 10] = [
+    ("/proc", "proc", c""),
+    ("/sys", "sysfs", c""),
+    ("/dev", "devtmpfs", c"mode=755"),
+    ("/dev/pts", "devpts", c"mode=620,ptmxmode=666"),
+    ("/dev/shm", "tmpfs", c"mode=1777"),
+    ("/dev/mqueue", "mqueue", c""),
+    ("/sys/kernel/config", "configfs", c""),
+    ("/sys/kernel/debug", "debugfs", c""),
+    ("/run", "tmpfs", c"mode=755"),
+    ("/run/lock", "tmpfs", c"mode=1777"),
+];
+
+/// Files a program may have open; the host's limits do not reach into the guest.
+const OPEN_FILES_MAX: u64 = 1 << 20;
+const OPEN_FILES: u64 = 1 << 16;
+
+/// The largest rxe packet carries 4,096 bytes of payload and needs room for its headers.
+const MTU: u32 = 4400;
+
+/// How long a kernel initiator may take to let go of its controllers.
+const INITIATORS_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Mounts what the guest has of its own.
+pub(super) fn mount() -> Result<()> {
+    for (place, kind, options) in MOUNTS {
+        let _ = fs::create_dir_all(place);
+        match mount_at(kind, place, kind, MountFlags::empty(), options) {
+            // The kernel has mounted devtmpfs already.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(errno) => return Err(Error::errno("mount", place)(errno)),
+        }
+    }
+    for (link, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        let link = Path::new("/dev").join(link);
+        let target = Path::new("/proc/self").join(target);
+        std::os::unix::fs::symlink(target, &link).map_err(Error::io("create", link))?;
+    }
+    Ok(())
+}
+
+/// Limits, names, network, rxe, and the target of `file`.
+pub(super) fn set_up(file: Option<&Path>) -> Result<()> {
+    set_limits()?;
+    network()?;
+    rxe()?;
+    let Some(file) = file else { return Ok(()) };
+    Target::load(file)?.up(&Place::guest())
+}
+
+/// Ends kernel initiators first, then the target, so that neither sees the other vanish.
+pub(super) fn tear_down() -> Result<()> {
+    end_initiators();
+    Place::guest().down()
+}
+
+fn set_limits() -> Result<()> {
+    let limit = |current, maximum| Rlimit { current, maximum };
+    let limits = [
+        (Resource::Memlock, limit(None, None)),
+        (Resource::Nofile, limit(Some(OPEN_FILES), Some(OPEN_FILES_MAX))),
+        (Resource::Core, limit(Some(0), None)),
+    ];
+    for (resource, limit) in limits {
+        setrlimit(resource, limit).map_err(Error::errno("set limits in", "/proc/self"))?;
+    }
+    sethostname(b"soft-roce").map_err(Error::errno("set the name in", "/proc/sys/kernel"))
+}
+
+fn network() -> Result<()> {
+    let text = format!(
+        "link set lo up\n\
+         link add dum0 type dummy\n\
+         link set dum0 mtu {MTU} up\n\
+         addr add {ADDRESS}/24 dev dum0\n\
+         addr add {ADDRESS_V6}/64 dev dum0 nodad\n"
+    );
+    let mut ip = Command::new("ip");
+    ip.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    let failed = |reason: String| Error::Helper { command: "ip -batch -".into(), reason };
+    let mut child = ip.spawn().map_err(|error| failed(error.to_string()))?;
+    let mut input = child.stdin.take().expect("it was started with a pipe");
+    let written = input.write_all(text.as_bytes());
+    drop(input);
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    written.map_err(|error| failed(error.to_string()))?;
+    if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
+}
+
+fn rxe() -> Result<()> {
+    let mut rdma = Command::new("rdma");
+    command::check(rdma.args(["link", "add", "rxe0", "type", "rxe", "netdev", "dum0"]))
+}
+
+fn end_initiators() {
+    let deadline = Instant::now() + INITIATORS_DEADLINE;
+    for entry in fs::read_dir("/sys/class/nvme").into_iter().flatten().flatten() {
+        // The write returns when the controller is gone, or at once when it is going already.
+        let _ = fs::write(entry.path().join("delete_controller"), "1");
+    }
+    let left = || fs::read_dir("/sys/class/nvme").is_ok_and(|mut left| left.next().is_some());
+    while left() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+}

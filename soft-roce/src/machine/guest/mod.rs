@@ -1,0 +1,139 @@
+//! Inside the guest: the first process.
+//!
+//! It sets up the bed, runs the program, brings its streams over the line to the host, says how it
+//! ended, takes everything down and powers off. Its own standard error is the kernel's log.
+
+mod bed;
+mod pumps;
+mod session;
+
+use std::{
+    convert::Infallible,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait},
+    system::{RebootCommand, reboot},
+};
+
+pub(crate) use session::enter as enter_session;
+
+use super::{
+    frame::{self, Kind},
+    spec::{self, GuestEnding, GuestSpec, name},
+};
+use pumps::SharedLine;
+
+/// Stopping initiators and taking the target down takes well under a second when all is well.
+const TEAR_DOWN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The guest's whole life.
+pub(crate) fn live(folder: &Path) -> io::Result<Infallible> {
+    // The folder is on the host's file system; read it before ours cover any part of that.
+    let spec: Result<GuestSpec, _> = spec::load(folder, name::GUEST);
+    let mounted = bed::mount();
+    let line = open_line()?;
+    let ending = match (spec, mounted) {
+        (Ok(spec), Ok(())) => work(&spec, folder, &line),
+        (Err(error), _) => GuestEnding::NotSetUp(error.to_string()),
+        (_, Err(error)) => GuestEnding::NotSetUp(error.to_string()),
+    };
+    let text = serde_json::to_vec(&ending).expect("an ending always has a JSON form");
+    line.send(Kind::Ending, &text)?;
+    tear_down(&line);
+    line.drain();
+    reboot(RebootCommand::PowerOff)?;
+    Err(io::Error::other("powering off did nothing"))
+}
+
+fn open_line() -> io::Result<SharedLine> {
+    let line = File::options().read(true).write(true).open("/dev/tty1")?;
+    pumps::make_raw(&line)?;
+    Ok(SharedLine::new(line))
+}
+
+fn work(spec: &GuestSpec, folder: &Path, line: &SharedLine) -> GuestEnding {
+    if let Err(reason) = bed::set_up(spec.target.as_deref()) {
+        return GuestEnding::NotSetUp(reason.to_string());
+    }
+    let (mut command, pumps) = match session::prepare(spec) {
+        Ok(prepared) => prepared,
+        Err(error) => return GuestEnding::NotSetUp(error.to_string()),
+    };
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return not_started(spec, &error),
+    };
+    // The command holds the program's ends of the pipes; they must close with the program.
+    drop(command);
+    let Ok(running) = pumps.start(line, folder) else {
+        return GuestEnding::NotSetUp("the line to the host broke".into());
+    };
+    let status = await_program(Pid::from_child(&child));
+    running.finish();
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(status), _) => GuestEnding::Exited(status),
+        (None, Some(signal)) => GuestEnding::Killed(signal),
+        (None, None) => GuestEnding::NotSetUp("the program ended without a status".into()),
+    }
+}
+
+/// Waits for the program, and buries every orphan meanwhile: that is the first process's duty.
+fn await_program(program: Pid) -> WaitStatus {
+    loop {
+        if let Ok(Some((pid, status))) = wait(WaitOptions::empty())
+            && pid == program
+        {
+            return status;
+        }
+    }
+}
+
+fn not_started(spec: &GuestSpec, error: &io::Error) -> GuestEnding {
+    let program = PathBuf::from(spec.program.first().cloned().unwrap_or_default());
+    let status = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+    GuestEnding::NotStarted { status, reason: format!("{}: {error}", program.display()) }
+}
+
+/// Leaves nothing running that could complain about the end of the world; bounded in time.
+fn tear_down(line: &SharedLine) {
+    let (sender, done) = mpsc::channel();
+    thread::spawn(move || {
+        kill_everyone();
+        let result = bed::tear_down();
+        let _ = sender.send(result);
+    });
+    let note = match done.recv_timeout(TEAR_DOWN_DEADLINE) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("taking the bed down: {error}"),
+        Err(_) => "taking the bed down did not end in time".to_owned(),
+    };
+    let _ = line.send(Kind::Note, note.as_bytes());
+}
+
+fn kill_everyone() {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    let names = processes.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let others = names.filter_map(|name| name.parse().ok()).filter(|&pid: &i32| pid > 1);
+    // Kernel threads take no notice.
+    for pid in others.filter_map(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+impl SharedLine {
+    fn send(&self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
+        frame::write(&mut *self.lock(), kind, bytes)
+    }
+
+    fn drain(&self) {
+        // Without a line there is nobody to tell.
+        let _ = rustix::termios::tcdrain(&*self.lock());
+    }
+}

@@ -1,0 +1,179 @@
+//! The guest's side of the line: between the program's pipes and the host.
+
+use std::{
+    fs::{self, File},
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+    thread::{self, JoinHandle},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
+};
+
+use crate::machine::{
+    frame::{self, Kind, Reader},
+    spec::name,
+};
+
+/// The line to the host; whoever writes a whole piece holds it.
+#[derive(Clone)]
+pub(super) struct SharedLine {
+    line: Arc<Mutex<File>>,
+}
+
+impl SharedLine {
+    pub(super) fn new(line: File) -> Self {
+        Self { line: Arc::new(Mutex::new(line)) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, File> {
+        self.line.lock().expect("nobody panics holding this")
+    }
+}
+
+/// Which of the program's streams.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stream {
+    Output,
+    Error,
+}
+
+/// Our ends of the program's streams.
+#[derive(Default)]
+pub(super) struct Pumps {
+    pub(super) input: Option<File>,
+    pub(super) outputs: Vec<(File, Stream)>,
+    /// The terminal whose size follows the user's.
+    pub(super) terminal: Option<OwnedFd>,
+}
+
+impl Pumps {
+    /// Starts moving bytes, and tells the host that it may send.
+    pub(super) fn start(self, line: &SharedLine, folder: &Path) -> io::Result<Running> {
+        let reader = line.lock().try_clone()?;
+        let Self { input, outputs, terminal } = self;
+        let folder = folder.to_owned();
+        thread::spawn(move || feed(reader, input, terminal, &folder));
+        let (stopped, stop) = io::pipe()?;
+        let out = line.clone();
+        let thread = thread::spawn(move || drain(outputs, &stopped, &out));
+        frame::write(&mut *line.lock(), Kind::Ready, &[])?;
+        Ok(Running { stop, thread })
+    }
+}
+
+/// Pumps at work.
+pub(super) struct Running {
+    stop: PipeWriter,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    /// Brings what the program has written so far, and ends.
+    pub(super) fn finish(self) {
+        drop(self.stop);
+        // A panic there is in the kernel's log; what it had to say is lost.
+        let _ = self.thread.join();
+    }
+}
+
+/// Takes every cleverness from a terminal: bytes pass as they are.
+pub(super) fn make_raw(terminal: impl AsFd) -> io::Result<()> {
+    let mut settings = tcgetattr(&terminal)?;
+    settings.make_raw();
+    Ok(tcsetattr(&terminal, OptionalActions::Now, &settings)?)
+}
+
+/// Host to program.
+fn feed(mut line: File, mut input: Option<File>, terminal: Option<OwnedFd>, folder: &Path) {
+    let mut reader = Reader::default();
+    while let Ok(Some((kind, bytes))) = reader.wait_frame(&mut line) {
+        let bytes = match kind {
+            Kind::Input => bytes,
+            Kind::InputFile => take_file(folder, &bytes),
+            Kind::InputEnd => {
+                input = None;
+                continue;
+            }
+            Kind::Resize => {
+                resize(terminal.as_ref(), &bytes);
+                continue;
+            }
+            _ => return,
+        };
+        let written = input.as_mut().map_or(Ok(()), |input| input.write_all(&bytes));
+        // The program has closed its input: the rest is for nobody.
+        if written.is_err() {
+            input = None;
+        }
+    }
+}
+
+/// Takes a piece of bulky input; removing the file makes room for the next.
+fn take_file(folder: &Path, number: &[u8]) -> Vec<u8> {
+    let Ok(number) = number.try_into() else { return Vec::new() };
+    let path = folder.join(name::input_file(u64::from_le_bytes(number)));
+    let bytes = fs::read(&path).unwrap_or_default();
+    let _ = fs::remove_file(path);
+    bytes
+}
+
+fn resize(terminal: Option<&OwnedFd>, bytes: &[u8]) {
+    let (Some(terminal), &[a, b, c, d]) = (terminal, bytes) else { return };
+    let (ws_row, ws_col) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+    // A wrong size is a blemish, not an error.
+    let _ = tcsetwinsize(terminal, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 });
+}
+
+/// Program to host, until its streams end or, once it has ended itself, hold nothing more: what
+/// it left running must not keep the run alive.
+fn drain(mut outputs: Vec<(File, Stream)>, stopped: &PipeReader, line: &SharedLine) {
+    let mut buffer = vec![0; frame::PAYLOAD_MAX];
+    let mut ending = false;
+    while !outputs.is_empty() {
+        let ready = match ready(&outputs, (!ending).then_some(stopped)) {
+            Ok(ready) => ready,
+            Err(_) => return,
+        };
+        if ending && !ready.contains(&true) {
+            return;
+        }
+        ending |= ready.last() == Some(&true) && ready.len() > outputs.len();
+        let mut index = 0;
+        outputs.retain_mut(|(file, stream)| {
+            index += 1;
+            !ready[index - 1] || forward(file, *stream, &mut buffer, line)
+        });
+    }
+}
+
+/// Which of the files have something, or have ended; the stop signal comes last.
+fn ready(outputs: &[(File, Stream)], stop: Option<&PipeReader>) -> io::Result<Vec<bool>> {
+    let mut waited: Vec<_> =
+        outputs.iter().map(|(file, _)| PollFd::new(file, PollFlags::IN)).collect();
+    waited.extend(stop.map(|stop| PollFd::new(stop, PollFlags::IN)));
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let patience = if stop.is_some() { None } else { Some(&at_once) };
+    match poll(&mut waited, patience) {
+        Ok(_) => Ok(waited.iter().map(|fd| !fd.revents().is_empty()).collect()),
+        Err(rustix::io::Errno::INTR) => Ok(vec![false; waited.len()]),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Moves one piece; false when the stream has ended.
+fn forward(file: &mut File, stream: Stream, buffer: &mut [u8], line: &SharedLine) -> bool {
+    let kind = match stream {
+        Stream::Output => Kind::Output,
+        Stream::Error => Kind::Error,
+    };
+    match file.read(buffer) {
+        // A terminal whose last user is gone ends with an error.
+        Ok(0) | Err(_) => false,
+        Ok(count) => frame::write(&mut *line.lock(), kind, &buffer[..count]).is_ok(),
+    }
+}

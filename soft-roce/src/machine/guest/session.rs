@@ -1,0 +1,147 @@
+//! The program's surroundings: arguments, environment, folder, and what its streams are.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    fs::Mode,
+    process::{setsid, umask},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
+
+use super::pumps::{Pumps, Stream, make_raw};
+use crate::machine::spec::{ADDRESS, GuestSpec, Wiring};
+
+/// The program as a command that is ready to start, and the pumps for its streams.
+pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
+    umask(Mode::from_raw_mode(spec.umask));
+    if spec.interactive {
+        return interactive(spec);
+    }
+    let mut pumps = Pumps::default();
+    let mut command = Command::new(spec.program.first().map_or(OsStr::new(""), OsString::as_os_str));
+    command.args(spec.program.iter().skip(1));
+    match spec.input {
+        Wiring::Null => drop(command.stdin(Stdio::null())),
+        Wiring::Pipe | Wiring::Terminal => {
+            let (reader, writer) = io::pipe()?;
+            command.stdin(reader);
+            pumps.input = Some(File::from(OwnedFd::from(writer)));
+        }
+    }
+    let mut ends = Ends { spec, pumps: &mut pumps, terminal: None };
+    let output = ends.open(spec.output, Stream::Output)?;
+    let joined = spec.error_joins_output || ends.is_same_terminal();
+    let error = match &output {
+        Some(output) if joined => Some(output.try_clone()?),
+        _ => ends.open(spec.error, Stream::Error)?,
+    };
+    command.stdout(output.map_or_else(Stdio::null, Stdio::from));
+    command.stderr(error.map_or_else(Stdio::null, Stdio::from));
+    surround(&mut command, spec);
+    Ok((command, pumps))
+}
+
+/// Becomes the leader of a session on that terminal, then the program; returns only on failure.
+pub(crate) fn enter(terminal: &Path, program: &[OsString]) -> io::Error {
+    let Some((name, args)) = program.split_first() else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "no program");
+    };
+    let opened = setsid().map_err(io::Error::from).and_then(|_| {
+        // The first terminal that a session leader opens becomes the session's own.
+        let terminal = File::options().read(true).write(true).open(terminal)?;
+        Ok((terminal.try_clone()?, terminal.try_clone()?, terminal))
+    });
+    match opened {
+        Ok((input, output, error)) => {
+            Command::new(name).args(args).stdin(input).stdout(output).stderr(error).exec()
+        }
+        Err(error) => error,
+    }
+}
+
+fn interactive(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
+    let (master, name) = open_terminal(spec)?;
+    let pumps = Pumps {
+        input: Some(File::from(master.try_clone()?)),
+        terminal: Some(master.try_clone()?),
+        outputs: vec![(File::from(master), Stream::Output)],
+    };
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("session").arg(name).args(&spec.program);
+    surround(&mut command, spec);
+    Ok((command, pumps))
+}
+
+fn surround(command: &mut Command, spec: &GuestSpec) {
+    command.env_clear().envs(spec.environment.iter().map(|(name, value)| (name, value)));
+    let path = spec.environment.iter().rev().find(|(name, _)| name == "PATH");
+    let mut path = path.map(|(_, path)| path.clone()).unwrap_or_default();
+    // A user's search path lacks the folders that hold `ip` and `nvme`; inside, the user is root.
+    path.push(if path.is_empty() { "" } else { ":" });
+    path.push("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("PATH", path);
+    command.env("SOFT_ROCE", "1");
+    command.env("SOFT_ROCE_ADDRESS", ADDRESS).env("RDMA_TEST_ADDRESS", ADDRESS);
+    if let Some(target) = &spec.target {
+        command.env("SOFT_ROCE_TARGET", target);
+    }
+    command.current_dir(&spec.folder);
+}
+
+fn open_terminal(spec: &GuestSpec) -> io::Result<(OwnedFd, PathBuf)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname(&master, Vec::new())?.into_string().map_err(io::Error::other)?;
+    resize(&master, spec.window)?;
+    Ok((master, name.into()))
+}
+
+fn resize(terminal: impl AsFd, window: Option<(u16, u16)>) -> io::Result<()> {
+    let Some((ws_row, ws_col)) = window else { return Ok(()) };
+    Ok(tcsetwinsize(terminal, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 })?)
+}
+
+/// Makes the program's ends of its output streams.
+struct Ends<'a> {
+    spec: &'a GuestSpec,
+    pumps: &'a mut Pumps,
+    terminal: Option<File>,
+}
+
+impl Ends<'_> {
+    fn open(&mut self, wiring: Wiring, stream: Stream) -> io::Result<Option<OwnedFd>> {
+        match wiring {
+            Wiring::Null => Ok(None),
+            Wiring::Pipe => {
+                let (reader, writer) = io::pipe()?;
+                self.pumps.outputs.push((File::from(OwnedFd::from(reader)), stream));
+                Ok(Some(writer.into()))
+            }
+            Wiring::Terminal => {
+                let (master, name) = open_terminal(self.spec)?;
+                let slave = File::options().read(true).write(true).open(name)?;
+                // The user's own terminal does the translating.
+                make_raw(&slave)?;
+                self.terminal = Some(slave.try_clone()?);
+                self.pumps.outputs.push((File::from(master), stream));
+                Ok(Some(slave.into()))
+            }
+        }
+    }
+
+    fn is_same_terminal(&self) -> bool {
+        self.terminal.is_some() && self.spec.error == Wiring::Terminal
+    }
+}

@@ -1,0 +1,250 @@
+//! A program to be run in a guest: the library's front door.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use regex_lite::Regex;
+
+use super::{
+    Error, Kernel, Result, attend, build,
+    cache::Cache,
+    folder::RunFolder,
+    outcome::Outcome,
+    packages, program, room,
+    spec::{self, GuestSpec, LaunchSpec, Wiring, name},
+    streams::{self, Input, Output},
+    target::Target,
+};
+
+/// The memory of a guest, unless told otherwise: enough for a target of a few hundred MiB.
+pub const MEMORY_BYTES: u64 = 1 << 30;
+
+/// A program to be run in a guest.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    program: Vec<OsString>,
+    kernel: Kernel,
+    target: Option<PathBuf>,
+    pub(crate) timeout: Option<Duration>,
+    memory_bytes: u64,
+    cpu: Option<usize>,
+    pub(crate) deny: Vec<Regex>,
+    log: Option<PathBuf>,
+    interactive: bool,
+    folder: Option<PathBuf>,
+    environment: Vec<(OsString, OsString)>,
+    pub(crate) input: Input,
+    pub(crate) output: Output,
+    pub(crate) error: Output,
+    extra: Vec<String>,
+}
+
+impl Guest {
+    /// A guest that runs this program and ends with it.
+    pub fn new(program: impl Into<OsString>) -> Self {
+        Self {
+            program: vec![program.into()],
+            kernel: Kernel::default(),
+            target: None,
+            timeout: None,
+            memory_bytes: MEMORY_BYTES,
+            cpu: None,
+            deny: Vec::new(),
+            log: None,
+            interactive: false,
+            folder: None,
+            environment: Vec::new(),
+            input: Input::default(),
+            output: Output::default(),
+            error: Output::default(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// Adds arguments of the program.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.program.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// The kernel; 6.12 by default.
+    #[must_use]
+    pub fn kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
+    /// Sets up the target of this file before the program starts.
+    #[must_use]
+    pub fn target(mut self, file: impl Into<PathBuf>) -> Self {
+        self.target = Some(file.into());
+        self
+    }
+
+    /// Ends the run, whatever it is doing, after this long.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The guest's memory; [`MEMORY_BYTES`] by default.
+    #[must_use]
+    pub fn memory_bytes(mut self, bytes: u64) -> Self {
+        self.memory_bytes = bytes;
+        self
+    }
+
+    /// The processor to run on; by default one that no other guest uses.
+    #[must_use]
+    pub fn cpu(mut self, cpu: usize) -> Self {
+        self.cpu = Some(cpu);
+        self
+    }
+
+    /// Makes kernel messages that match fatal to the run.
+    #[must_use]
+    pub fn deny(mut self, regex: Regex) -> Self {
+        self.deny.push(regex);
+        self
+    }
+
+    /// Keeps the kernel's messages in this file.
+    #[must_use]
+    pub fn log(mut self, file: impl Into<PathBuf>) -> Self {
+        self.log = Some(file.into());
+        self
+    }
+
+    /// Gives the program a terminal of its own, joined to ours.
+    #[must_use]
+    pub fn interactive(mut self) -> Self {
+        self.interactive = true;
+        self
+    }
+
+    /// The folder to run in; the caller's by default.
+    #[must_use]
+    pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Sets one environment variable more than the caller's own.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Where standard input comes from.
+    #[must_use]
+    pub fn stdin(mut self, input: Input) -> Self {
+        self.input = input;
+        self
+    }
+
+    /// Where standard output goes to.
+    #[must_use]
+    pub fn stdout(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// Where standard error goes to.
+    #[must_use]
+    pub fn stderr(mut self, output: Output) -> Self {
+        self.error = output;
+        self
+    }
+
+    /// Adds words to the kernel's command line.
+    #[must_use]
+    pub fn kernel_args(mut self, words: impl IntoIterator<Item = String>) -> Self {
+        self.extra.extend(words);
+        self
+    }
+
+    /// Boots, runs the program to its end, and powers off; builds the kernel first when it is not
+    /// there.
+    ///
+    /// However this process ends meanwhile, the guest's processes and files go with it.
+    ///
+    /// # Errors
+    ///
+    /// When the program could not be run at all: no kernel, a bad target file, no memory, a guest
+    /// that does not boot. What happened to a program that ran is in the [`Outcome`].
+    pub fn run(self) -> Result<Outcome> {
+        if let Some(file) = &self.target {
+            Target::load(file)?;
+        }
+        packages::ensure(&packages::TO_RUN)?;
+        let kernel = build::locate(&self.kernel, Cache::open)?;
+        let program = program::own()?;
+        let folder = RunFolder::create(&program)?;
+        let log = self.prepare(&kernel, &folder)?;
+        attend::run(self, &program, folder, &log)
+    }
+
+    /// Writes what guard and guest have to know; returns the path of the kernel's log.
+    fn prepare(&self, kernel: &Path, folder: &RunFolder) -> Result<PathBuf> {
+        let log = match &self.log {
+            Some(file) => std::path::absolute(file).map_err(Error::io("find", file))?,
+            None => folder.path.join(name::KERNEL_LOG),
+        };
+        fs::write(&log, "").map_err(Error::io("write", &log))?;
+        let launch = LaunchSpec {
+            kernel: kernel.into(),
+            memory_bytes: self.memory_bytes,
+            memory_folder: room::memory_folder(self.memory_bytes)?,
+            cpu: self.cpu,
+            cpu_locks: Cache::open().ok().map(|cache| cache.root().join("cpus")),
+            log: log.clone(),
+            extra: self.extra.clone(),
+        };
+        spec::store(&folder.path, name::LAUNCH, &launch)?;
+        spec::store(&folder.path, name::GUEST, &self.guest_spec()?)?;
+        Ok(log)
+    }
+
+    fn guest_spec(&self) -> Result<GuestSpec> {
+        let here = || std::env::current_dir().map_err(Error::io("find", "."));
+        let folder = match &self.folder {
+            Some(folder) => folder.canonicalize().map_err(Error::io("enter", folder))?,
+            None => here()?,
+        };
+        if room::is_covered(&folder) {
+            let reason = "the guest has its own file system there; run from another folder";
+            return Err(Error::Path { path: folder, reason });
+        }
+        let absolute = |path: &PathBuf| path.canonicalize().map_err(Error::io("read", path));
+        let inherits = |output: Output| output == Output::Inherit;
+        Ok(GuestSpec {
+            program: self.program.clone(),
+            folder,
+            environment: std::env::vars_os().chain(self.environment.clone()).collect(),
+            target: self.target.as_ref().map(absolute).transpose()?,
+            input: if self.interactive { Wiring::Terminal } else { self.input.wiring() },
+            output: self.output.wiring(io::stdout()),
+            error: self.error.wiring(io::stderr()),
+            error_joins_output: inherits(self.output)
+                && inherits(self.error)
+                && streams::output_is_error(),
+            interactive: self.interactive,
+            window: streams::window(),
+            umask: umask(),
+        })
+    }
+}
+
+/// The mask for new files, read without setting it: other threads may be creating some.
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+}

@@ -1,0 +1,188 @@
+//! The kernel's source: a package, or a tree or tarball that the user has.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{Error, Result, command, packages::SourcePackage, progress::Step};
+
+/// Where a kernel's source comes from.
+pub(crate) enum Source {
+    Package(SourcePackage),
+    Tarball { path: PathBuf, version: String },
+    Tree { path: PathBuf, version: String },
+}
+
+impl Source {
+    /// What the user gave: a folder is a tree, a file a tarball.
+    pub(crate) fn given(path: &Path) -> Result<Self> {
+        let path = path.canonicalize().map_err(Error::io("open", path))?;
+        if path.is_dir() {
+            let version = tree_version(&path)?;
+            return Ok(Self::Tree { path, version });
+        }
+        let version = format!("tarball-{}", fingerprint(&[path.clone()])?);
+        Ok(Self::Tarball { path, version })
+    }
+
+    /// Names the source in the cache: the same name means the same source.
+    pub(crate) fn version(&self) -> &str {
+        match self {
+            Self::Package(package) => &package.version,
+            Self::Tarball { version, .. } | Self::Tree { version, .. } => version,
+        }
+    }
+
+    /// Leaves the source in `folder/tree`, unless an earlier call already did.
+    pub(crate) fn unpack(&self, folder: &Path) -> Result<PathBuf> {
+        let tree = folder.join("tree");
+        if tree.is_dir() {
+            return Ok(tree);
+        }
+        let partial = folder.join("partial");
+        remove_folder(&partial)?;
+        fs::create_dir_all(&partial).map_err(Error::io("create", &partial))?;
+        match self {
+            Self::Package(package) => unpack_package(package, folder, &partial)?,
+            Self::Tarball { path, .. } => unpack_tarball(path, &partial)?,
+            Self::Tree { path, .. } => copy_tree(path, &partial)?,
+        }
+        fs::rename(&partial, &tree).map_err(Error::io("rename", &partial))?;
+        Ok(tree)
+    }
+}
+
+/// Removes a folder with all its contents; one that is not there is fine.
+pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unpack_package(package: &SourcePackage, folder: &Path, into: &Path) -> Result<()> {
+    let download = folder.join("download");
+    remove_folder(&download)?;
+    fs::create_dir_all(&download).map_err(Error::io("create", &download))?;
+    let file = package.download(&download)?;
+    let _step = Step::new("unpacking the kernel source".into());
+    command::check(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&download))?;
+    let tarball = download.join(format!("usr/src/{}.tar.xz", package.name));
+    unpack_into(&tarball, into)?;
+    remove_folder(&download)
+}
+
+fn unpack_tarball(tarball: &Path, into: &Path) -> Result<()> {
+    let _step = Step::new(format!("unpacking {}", tarball.display()));
+    unpack_into(tarball, into)
+}
+
+fn unpack_into(tarball: &Path, into: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    command::check(tar.arg("-xf").arg(tarball).arg("--strip-components=1").arg("-C").arg(into))
+}
+
+/// Copies, because the user's tree may hold another configuration and must stay as it is.
+fn copy_tree(from: &Path, into: &Path) -> Result<()> {
+    let _step = Step::new(format!("copying {}", from.display()));
+    let mut copy = Command::new("sh");
+    copy.args(["-c", r#"tar --exclude=./.git -C "$0" -cf - . | tar -C "$1" -xf -"#]);
+    command::check(copy.arg(from).arg(into))?;
+    command::check(Command::new("make").arg("-C").arg(into).args(["ARCH=um", "mrproper"]))
+}
+
+/// The version in the tree's top Makefile, and a fingerprint: a changed tree is another source.
+fn tree_version(tree: &Path) -> Result<String> {
+    let makefile = tree.join("Makefile");
+    let text = fs::read_to_string(&makefile).map_err(Error::io("read", &makefile))?;
+    let reason = "is not a kernel source tree";
+    let version =
+        version_in(&text).ok_or_else(|| Error::Path { path: tree.into(), reason })?;
+    let mut files = Vec::new();
+    sources_below(tree, &mut files).map_err(Error::io("read", tree))?;
+    Ok(format!("{version}-tree-{}", fingerprint(&files)?))
+}
+
+fn version_in(makefile: &str) -> Option<String> {
+    let value = |name: &str| {
+        let line = makefile.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.trim_start().strip_prefix('=')).map(str::trim)
+    };
+    let numbers = [value("VERSION")?, value("PATCHLEVEL")?, value("SUBLEVEL")?];
+    Some(numbers.join(".") + value("EXTRAVERSION").unwrap_or_default())
+}
+
+fn sources_below(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() && entry.file_name() != ".git" {
+                folders.push(entry.path());
+            } else if kind.is_file() && is_source(&entry.path()) {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    Ok(())
+}
+
+/// What a build leaves behind must not change the fingerprint.
+fn is_source(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let ends = ["c", "h", "S", "lds", "dts"];
+    name.starts_with("Makefile")
+        || name.starts_with("Kconfig")
+        || path.extension().is_some_and(|end| ends.iter().any(|known| end == *known))
+}
+
+fn fingerprint(files: &[PathBuf]) -> Result<String> {
+    let mut digest = Sha256::new();
+    for path in files {
+        let about = fs::metadata(path).map_err(Error::io("read", path))?;
+        let changed = about.modified().map_err(Error::io("read", path))?;
+        digest.update(format!("{path:?} {} {changed:?}\n", about.len()));
+    }
+    Ok(digest.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trees_version_is_in_its_makefile() {
+        let makefile = "# c\nVERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION = -rc1\n";
+        assert_eq!(version_in(makefile).as_deref(), Some("7.3.4-rc1"));
+        assert_eq!(version_in("all:\n"), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_tree_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("Makefile"), "all:\n").unwrap();
+        let error = Source::given(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("not a kernel source tree"), "{error}");
+    }
+
+    #[test]
+    fn a_changed_tree_is_another_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let makefile = "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\n";
+        fs::write(folder.path().join("Makefile"), makefile).unwrap();
+        let first = tree_version(folder.path()).unwrap();
+        fs::write(folder.path().join("built.o"), "").unwrap();
+        assert_eq!(tree_version(folder.path()).unwrap(), first);
+        fs::write(folder.path().join("new.c"), "").unwrap();
+        assert_ne!(tree_version(folder.path()).unwrap(), first);
+        assert!(first.starts_with("7.3.4-tree-"), "{first}");
+    }
+}

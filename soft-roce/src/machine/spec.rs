@@ -1,0 +1,96 @@
+//! What a guest and its guard are told, as files in the run's private folder.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Error, Result};
+
+/// The address of the bed inside every guest.
+pub const ADDRESS: &str = "10.10.10.1";
+
+/// The same place by IPv6.
+pub const ADDRESS_V6: &str = "fd10:10:10::1";
+
+/// What the guest's init is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct GuestSpec {
+    pub(crate) program: Vec<OsString>,
+    pub(crate) folder: PathBuf,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) target: Option<PathBuf>,
+    pub(crate) input: Wiring,
+    pub(crate) output: Wiring,
+    pub(crate) error: Wiring,
+    /// Standard output and error are one and the same: keep their order exact.
+    pub(crate) error_joins_output: bool,
+    /// An interactive session: one terminal for all three.
+    pub(crate) interactive: bool,
+    /// Rows and columns of the user's terminal.
+    pub(crate) window: Option<(u16, u16)>,
+    pub(crate) umask: u32,
+}
+
+/// What a standard stream of the program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wiring {
+    Null,
+    Pipe,
+    Terminal,
+}
+
+/// What the guard is to start.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LaunchSpec {
+    pub(crate) kernel: PathBuf,
+    pub(crate) memory_bytes: u64,
+    pub(crate) memory_folder: PathBuf,
+    pub(crate) cpu: Option<usize>,
+    pub(crate) cpu_locks: Option<PathBuf>,
+    pub(crate) log: PathBuf,
+    pub(crate) extra: Vec<String>,
+}
+
+/// How a guest ended, in its own words.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum GuestEnding {
+    /// The program exited.
+    Exited(i32),
+    /// The program was killed by this signal.
+    Killed(i32),
+    /// The program could not be started, with the status a shell would give.
+    NotStarted { status: i32, reason: String },
+    /// The bed could not be set up.
+    NotSetUp(String),
+}
+
+/// The names in the run's folder.
+pub(crate) mod name {
+    pub(crate) const GUEST: &str = "guest.json";
+    pub(crate) const LAUNCH: &str = "launch.json";
+    pub(crate) const INPUT: &str = "in";
+    pub(crate) const OUTPUT: &str = "out";
+    pub(crate) const INIT: &str = "init";
+    pub(crate) const KERNEL_LOG: &str = "kernel.log";
+
+    /// The file with that piece of bulky input.
+    pub(crate) fn input_file(number: u64) -> String {
+        format!("in.{number}")
+    }
+}
+
+pub(crate) fn store(folder: &Path, name: &str, value: &impl Serialize) -> Result<()> {
+    let path = folder.join(name);
+    let text = serde_json::to_vec(value).expect("these types always have a JSON form");
+    fs::write(&path, text).map_err(Error::io("write", &path))
+}
+
+pub(crate) fn load<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T> {
+    let path = folder.join(name);
+    let text = fs::read(&path).map_err(Error::io("read", &path))?;
+    serde_json::from_slice(&text).map_err(|error| Error::io("understand", path)(error.into()))
+}

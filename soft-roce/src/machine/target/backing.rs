@@ -1,0 +1,125 @@
+//! What holds a namespace's data: made, found by the target, and taken away again.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Backing, FileBacking, NullBlk, configfs::Place};
+use crate::machine::{Error, Result, command};
+
+/// A backing that exists, as much of it as is needed to remove it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Made {
+    /// A file of the user's: stays.
+    File(PathBuf),
+    /// A loop device over such a file.
+    Loop(PathBuf),
+    /// A null block device, by name.
+    NullBlk(String),
+    /// A file in memory.
+    Ram(PathBuf),
+}
+
+impl Made {
+    /// What the namespace's `device_path` says.
+    pub(super) fn device(&self) -> PathBuf {
+        match self {
+            Self::NullBlk(name) => Path::new("/dev").join(name),
+            Self::File(path) | Self::Loop(path) | Self::Ram(path) => path.clone(),
+        }
+    }
+
+    /// Removes it, but for what is the user's.
+    pub(super) fn remove(&self, place: &Place) -> Result<()> {
+        match self {
+            Self::File(_) => Ok(()),
+            Self::Loop(device) => command::check(Command::new("losetup").arg("-d").arg(device)),
+            Self::NullBlk(name) => place.null_blk(name).remove(),
+            Self::Ram(path) => fs::remove_file(path).map_err(Error::io("remove", path)),
+        }
+    }
+}
+
+impl Backing {
+    /// Makes it under that name.
+    pub(super) fn make(&self, place: &Place, name: &str) -> Result<Made> {
+        match self {
+            Self::NullBlk(null) => null.make(place, name),
+            Self::File(file) => file.make(),
+            Self::Ram(ram) => {
+                let folder = place.own.join("ram");
+                fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+                let path = folder.join(name);
+                grow(&path, ram.size)?;
+                Ok(Made::Ram(path))
+            }
+        }
+    }
+
+    /// The namespace's `buffered_io`, where that means something.
+    pub(super) fn buffered_io(&self) -> Option<bool> {
+        match self {
+            Self::NullBlk(_) => None,
+            Self::Ram(_) => Some(true),
+            Self::File(FileBacking { block_size: Some(_), .. }) => None,
+            Self::File(file) => Some(file.buffered_io.unwrap_or(true)),
+        }
+    }
+}
+
+impl NullBlk {
+    fn make(&self, place: &Place, name: &str) -> Result<Made> {
+        let node = place.null_blk(name);
+        node.create()?;
+        let made = Made::NullBlk(name.into());
+        self.set_up(&node).inspect_err(|_| drop(made.remove(place)))?;
+        Ok(made)
+    }
+
+    fn set_up(&self, node: &super::configfs::Node) -> Result<()> {
+        node.set("size", &(self.size >> 20).to_string())?;
+        node.set("blocksize", &self.block_size.to_string())?;
+        node.set("memory_backed", if self.memory_backed { "1" } else { "0" })?;
+        if let Some(nanoseconds) = self.completion_nsec {
+            // Only completions by timer take their time.
+            node.set("irqmode", "2")?;
+            node.set("completion_nsec", &nanoseconds.to_string())?;
+        }
+        for (attribute, value) in &self.extra {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            node.set(attribute, &text)?;
+        }
+        node.set("power", "1")
+    }
+}
+
+impl FileBacking {
+    fn make(&self) -> Result<Made> {
+        let path = &self.path;
+        match self.size {
+            Some(size) => grow(path, size)?,
+            None => drop(File::open(path).map_err(Error::io("open", path))?),
+        }
+        let path = path.canonicalize().map_err(Error::io("find", path))?;
+        let Some(block_size) = self.block_size else { return Ok(Made::File(path)) };
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show", "--sector-size", &block_size.to_string()]).arg(path);
+        let device = command::output(&mut losetup)?;
+        Ok(Made::Loop(device.trim().into()))
+    }
+}
+
+/// Makes a file at least that long, without giving it blocks.
+fn grow(path: &Path, size: u64) -> Result<()> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(Error::io("create", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    if length >= size {
+        return Ok(());
+    }
+    file.set_len(size).map_err(Error::io("grow", path))
+}

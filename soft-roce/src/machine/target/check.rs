@@ -1,0 +1,101 @@
+//! Whether a target file makes sense, before anything is changed.
+
+use std::{collections::HashSet, fmt::Display, hash::Hash};
+
+use super::{Backing, NullBlk, Port, Subsystem, Target};
+
+/// The longest name the specification allows.
+const NQN_LENGTH_MAX: usize = 223;
+
+type Checked = Result<(), String>;
+
+/// The first thing that is wrong.
+pub(super) fn check(target: &Target) -> Checked {
+    if target.subsystems.is_empty() {
+        return Err("no [[subsystems]]: a target needs at least one".into());
+    }
+    unique("subsystem", target.subsystems.iter().map(|subsystem| &subsystem.nqn))?;
+    unique("host", target.hosts.iter().map(|host| &host.nqn))?;
+    let numbered = (1..).zip(&target.ports).map(|(place, port)| port.id.unwrap_or(place));
+    unique("port", numbered)?;
+    target.hosts.iter().try_for_each(|host| name("host", &host.nqn))?;
+    target.subsystems.iter().try_for_each(subsystem)?;
+    (1..).zip(&target.ports).try_for_each(|(place, port)| self::port(target, place, port))
+}
+
+fn subsystem(subsystem: &Subsystem) -> Checked {
+    let nqn = &subsystem.nqn;
+    name("subsystem", nqn)?;
+    subsystem.hosts.iter().try_for_each(|host| name("host", host))?;
+    if subsystem.allow_any_host == Some(true) && !subsystem.hosts.is_empty() {
+        return Err(format!("subsystem {nqn}: allow_any_host and hosts exclude each other"));
+    }
+    unique(&format!("subsystem {nqn}: namespace"), subsystem.numbered().map(|(nsid, _)| nsid))?;
+    for (nsid, namespace) in subsystem.numbered() {
+        let told = |reason| format!("subsystem {nqn}: namespace {nsid}: {reason}");
+        if nsid == 0 {
+            return Err(told("nsid starts at 1".into()));
+        }
+        if namespace.ana_group.is_some_and(|group| !(1..=128).contains(&group)) {
+            return Err(told("ana_group is 1 to 128".into()));
+        }
+        backing(&namespace.backing).map_err(told)?;
+    }
+    Ok(())
+}
+
+fn backing(backing: &Backing) -> Checked {
+    match backing {
+        Backing::NullBlk(NullBlk { size, block_size, .. }) => {
+            if *size == 0 || size % (1 << 20) != 0 {
+                return Err("null_blk: size is in whole MiB".into());
+            }
+            block(*block_size)
+        }
+        Backing::Ram(ram) if ram.size == 0 || ram.size % 4096 != 0 => {
+            Err("ram: size is in blocks of 4096 bytes".into())
+        }
+        Backing::File(file) => file.block_size.map_or(Ok(()), block),
+        Backing::Ram(_) => Ok(()),
+    }
+}
+
+fn block(size: u32) -> Checked {
+    if [512, 1024, 2048, 4096].contains(&size) {
+        return Ok(());
+    }
+    Err(format!("block_size {size}: must be 512, 1024, 2048 or 4096"))
+}
+
+fn port(target: &Target, place: u16, port: &Port) -> Checked {
+    let id = port.id.unwrap_or(place);
+    let known = |nqn: &&String| target.subsystems.iter().any(|one| one.nqn == **nqn);
+    if let Some(nqn) = port.subsystems.iter().flatten().find(|nqn| !known(nqn)) {
+        return Err(format!("port {id}: no subsystem {nqn} in this file"));
+    }
+    unique(&format!("port {id}: ANA group"), port.ana_groups.iter().map(|group| group.id))?;
+    match port.ana_groups.iter().find(|group| !(1..=128).contains(&group.id)) {
+        Some(group) => Err(format!("port {id}: ANA group {}: must be 1 to 128", group.id)),
+        None => Ok(()),
+    }
+}
+
+fn name(what: &str, nqn: &str) -> Checked {
+    if nqn.is_empty() || nqn.len() > NQN_LENGTH_MAX {
+        return Err(format!("{what} {nqn:?}: a name has 1 to {NQN_LENGTH_MAX} bytes"));
+    }
+    if nqn.starts_with('.') || nqn.contains(['/', '\0', '\n']) {
+        return Err(format!("{what} {nqn:?}: the kernel cannot hold this name"));
+    }
+    Ok(())
+}
+
+fn unique<T: Copy + Display + Eq + Hash>(what: &str, all: impl Iterator<Item = T>) -> Checked {
+    let mut seen = HashSet::new();
+    for one in all {
+        if !seen.insert(one) {
+            return Err(format!("{what} {one}: given twice"));
+        }
+    }
+    Ok(())
+}

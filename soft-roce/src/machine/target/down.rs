@@ -1,0 +1,100 @@
+//! Taking a target down.
+
+use super::{
+    Place,
+    configfs::{Node, names},
+    up::Record,
+};
+use crate::machine::{Error, Result};
+
+impl Place {
+    /// Takes down what was brought up here; in a guest, everything. Nothing there is fine.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused; the rest has been taken down.
+    pub fn down(&self) -> Result<()> {
+        let Ok(nvmet) = self.nvmet() else { return Ok(()) };
+        let mut record = Record::load(self);
+        if self.exclusive {
+            record.subsystems = names(&nvmet.join("subsystems"));
+            record.hosts = names(&nvmet.join("hosts"));
+            let ports = names(&nvmet.join("ports"));
+            record.ports = ports.iter().filter_map(|id| id.parse().ok()).collect();
+        }
+        record.remove(self)?;
+        Record::default().store(self)
+    }
+}
+
+impl Record {
+    /// Removes all of it, in the only order that the kernel allows; goes on after a failure and
+    /// returns the first.
+    pub(super) fn remove(&self, place: &Place) -> Result<()> {
+        let mut failures = Failures::default();
+        for &id in &self.ports {
+            failures.take(place.port(id).and_then(|port| remove_port(&port)));
+        }
+        for nqn in &self.subsystems {
+            failures.take(place.subsystem(nqn).and_then(|node| remove_subsystem(&node)));
+        }
+        for nqn in &self.hosts {
+            failures.take(place.host(nqn).and_then(|host| host.remove()));
+        }
+        for backing in &self.backings {
+            failures.take(backing.remove(place));
+        }
+        failures.first.map_or(Ok(()), Err)
+    }
+}
+
+/// The first of several failures.
+#[derive(Default)]
+struct Failures {
+    first: Option<Error>,
+}
+
+impl Failures {
+    fn take(&mut self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.first.get_or_insert(error);
+        }
+    }
+}
+
+fn remove_port(port: &Node) -> Result<()> {
+    for nqn in port.list("subsystems") {
+        port.unlink("subsystems", &nqn)?;
+    }
+    for group in port.list("ana_groups") {
+        // Group 1 belongs to the port and goes with it.
+        if group != "1" {
+            port.below("ana_groups", &group).remove()?;
+        }
+    }
+    for referral in port.list("referrals") {
+        port.below("referrals", &referral).remove()?;
+    }
+    port.remove()
+}
+
+fn remove_subsystem(subsystem: &Node) -> Result<()> {
+    for nsid in subsystem.list("namespaces") {
+        let namespace = subsystem.below("namespaces", &nsid);
+        if namespace.get("enable") == "1" {
+            namespace.set("enable", "0")?;
+        }
+        namespace.remove()?;
+    }
+    for host in subsystem.list("allowed_hosts") {
+        subsystem.unlink("allowed_hosts", &host)?;
+    }
+    subsystem.remove()
+}
+
+impl Node {
+    fn below(&self, folder: &str, name: &str) -> Self {
+        let object = format!("{}: {name} of {folder}", self.object);
+        Self { path: self.path.join(folder).join(name), object }
+    }
+}

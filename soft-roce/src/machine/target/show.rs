@@ -1,0 +1,191 @@
+//! What the target is like now.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::configfs::{Node, Place, names};
+use crate::machine::Result;
+
+/// The whole target.
+#[derive(Clone, Debug, Serialize)]
+pub struct State {
+    /// The subsystems.
+    pub subsystems: Vec<SubsystemState>,
+    /// The ports.
+    pub ports: Vec<PortState>,
+}
+
+/// A subsystem.
+#[derive(Clone, Debug, Serialize)]
+pub struct SubsystemState {
+    /// Its name.
+    pub nqn: String,
+    /// Whether every host may connect.
+    pub allow_any_host: bool,
+    /// The hosts that may connect.
+    pub hosts: Vec<String>,
+    /// The highest queue id.
+    pub qid_max: String,
+    /// The namespaces.
+    pub namespaces: Vec<NamespaceState>,
+    /// Who is connected; none is known where the kernel has no debug folder.
+    pub controllers: Vec<Controller>,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Serialize)]
+pub struct NamespaceState {
+    /// Its number.
+    pub nsid: String,
+    /// Whether it can be used.
+    pub enabled: bool,
+    /// What holds its data.
+    pub device: String,
+    /// Its ANA group.
+    pub ana_group: String,
+}
+
+/// A controller, which is a host's connection to a subsystem.
+#[derive(Clone, Debug, Serialize)]
+pub struct Controller {
+    /// Its name, `ctrl` and its number.
+    pub name: String,
+    /// The host.
+    pub host: String,
+    /// The host's address.
+    pub address: String,
+    /// Its state.
+    pub state: String,
+}
+
+/// A port.
+#[derive(Clone, Debug, Serialize)]
+pub struct PortState {
+    /// Its number.
+    pub id: String,
+    /// Where it listens.
+    pub address: String,
+    /// The port number.
+    pub service: String,
+    /// How much data a command may carry with it.
+    pub inline_data_size: String,
+    /// The largest queue.
+    pub max_queue_size: String,
+    /// ANA groups with their states.
+    pub ana_groups: Vec<(String, String)>,
+    /// The subsystems it offers.
+    pub subsystems: Vec<String>,
+}
+
+impl Place {
+    /// Reads the target's state.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel has no target.
+    pub fn state(&self) -> Result<State> {
+        let nvmet = self.nvmet()?;
+        let subsystems = names(&nvmet.join("subsystems"));
+        let subsystems = subsystems.iter().map(|nqn| self.subsystem_state(nqn));
+        let ports = names(&nvmet.join("ports"));
+        let ports = ports.iter().map(|id| {
+            port_state(&Node { path: nvmet.join("ports").join(id), object: id.clone() })
+        });
+        Ok(State { subsystems: subsystems.collect::<Result<_>>()?, ports: ports.collect() })
+    }
+
+    fn subsystem_state(&self, nqn: &str) -> Result<SubsystemState> {
+        let node = self.subsystem(nqn)?;
+        let namespaces = node.list("namespaces").into_iter().map(|nsid| {
+            let path = node.path.join("namespaces").join(&nsid);
+            namespace_state(&Node { path, object: nsid })
+        });
+        let debug = self.debug.join("nvmet").join(nqn);
+        let controllers = names(&debug).into_iter().filter(|name| name.starts_with("ctrl"));
+        let controllers = controllers.map(|name| {
+            controller(&Node { path: debug.join(&name), object: name })
+        });
+        Ok(SubsystemState {
+            nqn: nqn.into(),
+            allow_any_host: node.get("attr_allow_any_host") == "1",
+            hosts: node.list("allowed_hosts"),
+            qid_max: node.get("attr_qid_max"),
+            namespaces: namespaces.collect(),
+            controllers: controllers.collect(),
+        })
+    }
+}
+
+fn namespace_state(node: &Node) -> NamespaceState {
+    NamespaceState {
+        nsid: node.object.clone(),
+        enabled: node.get("enable") == "1",
+        device: node.get("device_path"),
+        ana_group: node.get("ana_grpid"),
+    }
+}
+
+fn controller(node: &Node) -> Controller {
+    Controller {
+        name: node.object.clone(),
+        host: node.get("hostnqn"),
+        address: node.get("host_traddr"),
+        state: node.get("state"),
+    }
+}
+
+fn port_state(node: &Node) -> PortState {
+    let group = |id: String| {
+        let path = node.path.join("ana_groups").join(&id);
+        let state = Node { path, object: id.clone() }.get("ana_state");
+        (id, state)
+    };
+    PortState {
+        id: node.object.clone(),
+        address: node.get("addr_traddr"),
+        service: node.get("addr_trsvcid"),
+        inline_data_size: node.get("param_inline_data_size"),
+        max_queue_size: node.get("param_max_queue_size"),
+        ana_groups: node.list("ana_groups").into_iter().map(group).collect(),
+        subsystems: node.list("subsystems"),
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.subsystems.is_empty() && self.ports.is_empty() {
+            return writeln!(f, "no target is up");
+        }
+        self.subsystems.iter().try_for_each(|subsystem| subsystem.fmt(f))?;
+        self.ports.iter().try_for_each(|port| port.fmt(f))
+    }
+}
+
+impl fmt::Display for SubsystemState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = if self.allow_any_host { "any host".into() } else { self.hosts.join(" ") };
+        let hosts = if hosts.is_empty() { "no host" } else { &hosts };
+        writeln!(f, "subsystem {}  for {hosts}, qid_max {}", self.nqn, self.qid_max)?;
+        for NamespaceState { nsid, enabled, device, ana_group } in &self.namespaces {
+            let state = if *enabled { "enabled" } else { "disabled" };
+            writeln!(f, "  namespace {nsid}  {state}, {device}, ANA group {ana_group}")?;
+        }
+        for Controller { name, host, address, state } in &self.controllers {
+            writeln!(f, "  {name}  {state}, {host}, from {address}")?;
+        }
+        writeln!(f, "  controllers: {}", self.controllers.len())
+    }
+}
+
+impl fmt::Display for PortState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, address, service, inline_data_size, max_queue_size, .. } = self;
+        write!(f, "port {id}  {address} {service}, inline_data_size {inline_data_size}")?;
+        writeln!(f, ", max_queue_size {max_queue_size}")?;
+        for (id, state) in &self.ana_groups {
+            writeln!(f, "  ANA group {id}  {state}")?;
+        }
+        self.subsystems.iter().try_for_each(|nqn| writeln!(f, "  offers {nqn}"))
+    }
+}

@@ -1,0 +1,119 @@
+use super::*;
+
+fn wrong(text: &str) -> String {
+    let reason = Target::parse(text).unwrap_err();
+    assert!(!reason.contains('\n'), "{reason:?} is not one line");
+    reason
+}
+
+#[test]
+fn one_name_is_a_whole_file() {
+    let target = Target::parse("[[subsystems]]\nnqn = \"nqn.x\"\n").unwrap();
+    assert!(target.subsystems[0].allows_any_host());
+    assert_eq!(target.subsystems[0].namespaces, [Namespace::default()]);
+    assert_eq!(target.ports, [Port::default()]);
+    assert_eq!(target.ports[0].address().to_string(), ADDRESS);
+}
+
+#[test]
+fn every_example_is_understood() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        Target::load(&entry.unwrap().path()).unwrap();
+        count += 1;
+    }
+    assert!(count >= 4);
+}
+
+#[test]
+fn backings_have_their_own_words() {
+    let target = Target::parse(
+        r#"
+        [[subsystems]]
+        nqn = "nqn.x"
+        namespaces = [
+            { backing = { ram = { size = "8MiB" } } },
+            { nsid = 7, backing = { null_blk = { size = "1GiB", block_size = 4096 } } },
+            { backing = { file = { path = "disk", size = "1M", block_size = 512 } } },
+        ]
+        "#,
+    )
+    .unwrap();
+    let numbers: Vec<_> = target.subsystems[0].numbered().map(|(nsid, _)| nsid).collect();
+    assert_eq!(numbers, [1, 7, 3]);
+    let Backing::NullBlk(null) = &target.subsystems[0].namespaces[1].backing else { panic!() };
+    assert_eq!((null.size, null.block_size, null.memory_backed), (1 << 30, 4096, true));
+}
+
+#[test]
+fn files_are_found_from_the_target_files_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    let text = "[[subsystems]]\nnqn = \"n\"\nnamespaces = [{ backing.file.path = \"disk\" }]\n";
+    fs::write(&path, text).unwrap();
+    let target = Target::load(&path).unwrap();
+    let Backing::File(file) = &target.subsystems[0].namespaces[0].backing else { panic!() };
+    assert_eq!(file.path, folder.path().join("disk"));
+}
+
+#[test]
+fn hosts_close_a_subsystem() {
+    let text = "[[subsystems]]\nnqn = \"n\"\nhosts = [\"h\"]\n";
+    assert!(!Target::parse(text).unwrap().subsystems[0].allows_any_host());
+    let both = format!("{text}allow_any_host = true\n");
+    assert!(wrong(&both).contains("exclude each other"));
+}
+
+#[test]
+fn nonsense_is_named_with_its_line() {
+    let text = "[[subsystems]]\nnqn = \"n\"\nqid_maximum = 3\n";
+    let reason = wrong(text);
+    assert!(reason.starts_with("line 3: ") && reason.contains("qid_maximum"), "{reason}");
+    assert!(wrong("[[subsystems]]\n").contains("nqn"));
+    assert!(wrong("subsystems = []\n").contains("at least one"));
+    assert!(wrong("not toml").starts_with("line 1: "));
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let one = "[[subsystems]]\nnqn = \"n\"\n";
+    let cases = [
+        (format!("{one}{one}"), "subsystem n: given twice"),
+        (format!("{one}namespaces = [{{ nsid = 2 }}, {{}}]\n"), "namespace 2: given twice"),
+        (format!("{one}namespaces = [{{ nsid = 0 }}]\n"), "starts at 1"),
+        (format!("{one}[[ports]]\nsubsystems = [\"m\"]\n"), "no subsystem m"),
+        (format!("{one}[[ports]]\nid = 2\n[[ports]]\n"), "port 2: given twice"),
+        (format!("{one}[[ports]]\naddress = \"home\"\n"), "line 4"),
+        (
+            format!("{one}[[ports]]\nana_groups = [{{ id = 129, state = \"optimized\" }}]\n"),
+            "1 to 128",
+        ),
+        (format!("{one}[[ports]]\nana_groups = [{{ id = 1, state = \"fine\" }}]\n"), "optimized"),
+        ("[[subsystems]]\nnqn = \"a/b\"\n".into(), "cannot hold"),
+        (format!("[[subsystems]]\nnqn = \"{}\"\n", "n".repeat(224)), "223"),
+    ];
+    for (text, expected) in cases {
+        let reason = wrong(&text);
+        assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused() {
+    let with = |backing: &str| {
+        format!("[[subsystems]]\nnqn = \"n\"\nnamespaces = [{{ backing = {{ {backing} }} }}]\n")
+    };
+    let cases = [
+        ("null_blk = { size = \"1\" }", "whole MiB"),
+        ("null_blk = { size = \"lots\" }", "not a size"),
+        ("null_blk = { size = \"1M\", block_size = 520 }", "520"),
+        ("ram = { size = \"1000\" }", "4096"),
+        ("ram = {}", "size"),
+        ("tape = {}", "tape"),
+    ];
+    for (backing, expected) in cases {
+        let reason = wrong(&with(backing));
+        assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");
+    }
+}

@@ -1,0 +1,174 @@
+//! Bringing a target up, whole or not at all.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Host, Namespace, Port, SERVICE, Subsystem, Target,
+    backing::Made,
+    configfs::{Node, Place, names},
+};
+use crate::machine::{Error, Result};
+
+/// What we have made, so that it can be taken away again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) backings: Vec<Made>,
+    pub(super) hosts: Vec<String>,
+    pub(super) ports: Vec<u16>,
+    pub(super) subsystems: Vec<String>,
+}
+
+impl Record {
+    pub(super) fn load(place: &Place) -> Self {
+        let text = fs::read(place.own.join("target.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    pub(super) fn store(&self, place: &Place) -> Result<()> {
+        let text = serde_json::to_vec(self).expect("a record always has a JSON form");
+        fs::create_dir_all(&place.own).map_err(Error::io("create", &place.own))?;
+        let path = place.own.join("target.json");
+        fs::write(&path, text).map_err(Error::io("write", &path))
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.backings.extend(other.backings);
+        self.hosts.extend(other.hosts);
+        self.ports.extend(other.ports);
+        self.subsystems.extend(other.subsystems);
+    }
+}
+
+impl Target {
+    /// Makes the kernel offer this target; when a part is refused, none of it stays.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused, with its reason.
+    pub fn up(&self, place: &Place) -> Result<()> {
+        place.nvmet()?;
+        let mut maker = Maker { place, made: Record::default() };
+        let outcome = maker.target(self);
+        if let Err(error) = outcome {
+            // The first error is the one that explains the rest.
+            let _ = maker.made.remove(place);
+            return Err(error);
+        }
+        let mut record = Record::load(place);
+        record.merge(maker.made);
+        record.store(place)
+    }
+}
+
+struct Maker<'a> {
+    place: &'a Place,
+    made: Record,
+}
+
+impl Maker<'_> {
+    fn target(&mut self, target: &Target) -> Result<()> {
+        target.hosts.iter().try_for_each(|host| self.host(host))?;
+        target.subsystems.iter().try_for_each(|subsystem| self.subsystem(subsystem))?;
+        // Ports last: who can connect finds everything in place.
+        (1..).zip(&target.ports).try_for_each(|(at, port)| self.port(target, at, port))
+    }
+
+    fn host(&mut self, host: &Host) -> Result<()> {
+        let node = self.named_host(&host.nqn)?;
+        node.set_some("dhchap_hash", host.dhchap_hash.as_ref().map(|hash| full_hash(hash)))?;
+        node.set_some("dhchap_dhgroup", host.dhchap_dhgroup.as_ref())?;
+        node.set_some("dhchap_key", host.dhchap_key.as_ref())?;
+        node.set_some("dhchap_ctrl_key", host.dhchap_ctrl_key.as_ref())
+    }
+
+    fn named_host(&mut self, nqn: &str) -> Result<Node> {
+        let node = self.place.host(nqn)?;
+        if node.create()? {
+            self.made.hosts.push(nqn.into());
+        }
+        Ok(node)
+    }
+
+    fn subsystem(&mut self, subsystem: &Subsystem) -> Result<()> {
+        let node = self.place.subsystem(&subsystem.nqn)?;
+        if !node.create()? {
+            let text = format!("{}: there already; `soft-roce target down` first", node.object);
+            return Err(Error::Usage(text));
+        }
+        self.made.subsystems.push(subsystem.nqn.clone());
+        node.set("attr_allow_any_host", if subsystem.allows_any_host() { "1" } else { "0" })?;
+        node.set_some("attr_serial", subsystem.serial.as_ref())?;
+        node.set_some("attr_model", subsystem.model.as_ref())?;
+        node.set_some("attr_firmware", subsystem.firmware.as_ref())?;
+        node.set_some("attr_version", subsystem.version.as_ref())?;
+        // The lower bound may never pass the upper one, not even for a moment.
+        node.set_some("attr_cntlid_max", subsystem.cntlid_max)?;
+        node.set_some("attr_cntlid_min", subsystem.cntlid_min)?;
+        node.set_some("attr_qid_max", subsystem.qid_max)?;
+        for host in &subsystem.hosts {
+            let host = self.named_host(host)?;
+            node.link("allowed_hosts", &host)?;
+        }
+        let nqn = &subsystem.nqn;
+        subsystem.numbered().try_for_each(|(nsid, one)| self.namespace(nqn, nsid, one))
+    }
+
+    fn namespace(&mut self, nqn: &str, nsid: u32, namespace: &Namespace) -> Result<()> {
+        let name = self.free_name();
+        let made = namespace.backing.make(self.place, &name)?;
+        let device = made.device();
+        self.made.backings.push(made);
+        let node = self.place.namespace(nqn, nsid)?;
+        node.create()?;
+        node.set("device_path", &device.to_string_lossy())?;
+        node.set_some("buffered_io", namespace.backing.buffered_io().map(u8::from))?;
+        node.set_some("device_uuid", namespace.uuid.as_ref())?;
+        node.set_some("device_nguid", namespace.nguid.as_ref())?;
+        node.set_some("ana_grpid", namespace.ana_group)?;
+        if namespace.enable == Some(false) { Ok(()) } else { node.set("enable", "1") }
+    }
+
+    fn port(&mut self, target: &Target, at: u16, port: &Port) -> Result<()> {
+        let id = port.id.unwrap_or(at);
+        let node = self.place.port(id)?;
+        if !node.create()? {
+            let text = format!("{}: there already; `soft-roce target down` first", node.object);
+            return Err(Error::Usage(text));
+        }
+        self.made.ports.push(id);
+        let address = port.address();
+        node.set("addr_trtype", "rdma")?;
+        node.set("addr_adrfam", if address.is_ipv4() { "ipv4" } else { "ipv6" })?;
+        node.set("addr_traddr", &address.to_string())?;
+        node.set("addr_trsvcid", &port.service.unwrap_or(SERVICE).to_string())?;
+        node.set_some("param_inline_data_size", port.inline_data_size)?;
+        node.set_some("param_max_queue_size", port.max_queue_size)?;
+        node.set_some("param_mdts", port.mdts)?;
+        for group in &port.ana_groups {
+            let node = self.place.ana_group(id, group.id)?;
+            node.create()?;
+            node.set("ana_state", group.state.name())?;
+        }
+        let all = || target.subsystems.iter().map(|subsystem| subsystem.nqn.clone()).collect();
+        for nqn in port.subsystems.clone().unwrap_or_else(all) {
+            node.link("subsystems", &self.place.subsystem(&nqn)?)?;
+        }
+        Ok(())
+    }
+
+    /// A name that no backing has yet; block devices have short names.
+    fn free_name(&self) -> String {
+        let taken = [self.place.config.join("nullb"), self.place.own.join("ram")];
+        let taken: Vec<_> = taken.iter().flat_map(|folder| names(folder)).collect();
+        let numbers = (1..).map(|number: u32| format!("roce{number}"));
+        let mut free = numbers.filter(|name| !taken.contains(name));
+        free.next().expect("the numbers do not end")
+    }
+}
+
+/// The kernel wants the whole construction's name.
+pub(super) fn full_hash(hash: &str) -> String {
+    if hash.starts_with("hmac(") { hash.into() } else { format!("hmac({hash})") }
+}
