@@ -1,1 +1,202 @@
-//! Support.
+//! What the tests in the bed share: the programs under test, the target, the kernel's initiator.
+//!
+//! These tests run inside a guest (`./tests/run` starts it). Programs come from `NVMF` and
+//! `SOFT_ROCE_PROGRAM`; the target is the one of the file the guest was started with.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rdma_host::{ConnectOptions, HostIdentity};
+
+/// The subsystem that the target files of these tests offer.
+pub const SUBSYSTEM: &str = "nqn.2026-11.org.soft-roce:tests";
+
+/// The address the target listens on.
+///
+/// # Panics
+///
+/// Outside the bed.
+#[must_use]
+pub fn address() -> String {
+    std::env::var("SOFT_ROCE_ADDRESS").expect("run by ./tests/run, inside the test bed")
+}
+
+/// The target as a URI, for a subsystem.
+#[must_use]
+pub fn uri(subsystem: &str) -> String {
+    format!("nvmf-rdma://{}/{subsystem}", address())
+}
+
+/// Options to connect to [`SUBSYSTEM`].
+///
+/// # Panics
+///
+/// Outside the bed.
+#[must_use]
+pub fn options() -> ConnectOptions {
+    let address = format!("{}:4420", address()).parse().expect("an address and a port");
+    let host =
+        HostIdentity::from_id("6a2c1f4e-0b1d-4c8e-9f53-7d1e2a3b4c5d".parse().expect("a UUID"));
+    ConnectOptions::new(address, SUBSYSTEM.parse().expect("an NQN"), host)
+}
+
+/// Runs a program to its end, with bytes on standard input.
+///
+/// # Panics
+///
+/// When it can't be started.
+#[must_use]
+pub fn run(command: &mut Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("standard input is a pipe");
+    // A program that does not read all of it is no failure of the test.
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    child.wait_with_output().expect("the program ends")
+}
+
+/// `nvmf`, ready for arguments.
+///
+/// # Panics
+///
+/// Outside the bed.
+#[must_use]
+pub fn nvmf() -> Command {
+    Command::new(std::env::var("NVMF").expect("NVMF names the program; run by ./tests/run"))
+}
+
+/// Runs `nvmf` and insists that it succeeds; returns its standard output.
+///
+/// # Panics
+///
+/// When it does not.
+#[must_use]
+pub fn nvmf_ok(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let output = run(nvmf().args(arguments), input);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "nvmf {arguments:?}: {}: {message}", output.status);
+    output.stdout
+}
+
+/// Changes the target: `soft-roce target …`.
+///
+/// # Panics
+///
+/// When that fails.
+pub fn target(arguments: &[&str]) -> String {
+    let program = std::env::var("SOFT_ROCE_PROGRAM").expect("run by ./tests/run");
+    let output = run(Command::new(program).arg("target").args(arguments), &[]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "soft-roce target {arguments:?}: {message}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// How many controllers of a subsystem the target has.
+///
+/// # Panics
+///
+/// When the target can't be asked.
+#[must_use]
+pub fn controllers(subsystem: &str) -> usize {
+    let shown: serde_json::Value =
+        serde_json::from_str(&target(&["show", "--json"])).expect("JSON");
+    let subsystems = shown["subsystems"].as_array().expect("a list");
+    let found = subsystems.iter().find(|one| one["nqn"] == subsystem).expect("the subsystem");
+    found["controllers"].as_array().expect("a list").len()
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+///
+/// When it does not within `limit`.
+pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The kernel's own initiator, connected; disconnects on drop.
+#[derive(Debug)]
+pub struct KernelInitiator {
+    controller: PathBuf,
+}
+
+impl KernelInitiator {
+    /// Connects to [`SUBSYSTEM`].
+    ///
+    /// # Panics
+    ///
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn connect() -> Self {
+        let mut device = fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/nvme-fabrics")
+            .expect("the kernel has an initiator");
+        let options = format!("transport=rdma,traddr={},trsvcid=4420,nqn={SUBSYSTEM}", address());
+        device.write_all(options.as_bytes()).expect("the kernel connects");
+        let mut answer = String::new();
+        device.read_to_string(&mut answer).expect("the kernel says which controller");
+        let instance = answer
+            .split(',')
+            .find_map(|pair| pair.trim().strip_prefix("instance="))
+            .expect("an instance");
+        Self { controller: Path::new("/sys/class/nvme").join(format!("nvme{instance}")) }
+    }
+
+    /// The block device of a namespace.
+    ///
+    /// # Panics
+    ///
+    /// When it does not appear within five seconds.
+    #[must_use]
+    pub fn device(&self, namespace: u32) -> PathBuf {
+        let mut found = None;
+        wait_for("the kernel's block device", Duration::from_secs(5), || {
+            found = block_device(namespace);
+            found.as_ref().is_some_and(|path| path.exists())
+        });
+        found.expect("just found")
+    }
+}
+
+impl Drop for KernelInitiator {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(self.controller.join("delete_controller"), "1") {
+            eprintln!("the kernel does not disconnect: {error}");
+        }
+    }
+}
+
+/// The multipath device with this namespace id; hidden paths have a `c` in their names.
+fn block_device(namespace: u32) -> Option<PathBuf> {
+    fs::read_dir("/sys/block").ok()?.filter_map(Result::ok).find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let nsid = fs::read_to_string(entry.path().join("nsid")).ok()?;
+        let shown = name.starts_with("nvme") && !name[4..].contains('c');
+        (shown && nsid.trim() == namespace.to_string()).then(|| Path::new("/dev").join(name))
+    })
+}
+
+/// `count` bytes that differ with `seed`.
+#[must_use]
+pub fn noise(count: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(count + 8);
+    while bytes.len() < count {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(count);
+    bytes
+}

@@ -1,0 +1,133 @@
+//! A target that goes away under load: every command ends once, soon, and says why.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rdma_host::wire::NamespaceId;
+use rdma_host::{Class, Controller, Error};
+use tests::{SUBSYSTEM, controllers, nvmf, options, target, uri, wait_for};
+
+/// A bench that would run for a minute.
+fn bench() -> Child {
+    let child = nvmf()
+        .args(["bench", &uri(SUBSYSTEM), "--ns", "1", "--runtime", "60", "--queues", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("NVMF runs");
+    wait_for("the bench connects", Duration::from_secs(5), || controllers(SUBSYSTEM) == 1);
+    std::thread::sleep(Duration::from_millis(300));
+    child
+}
+
+/// The bench ends by itself within `limit`, with this exit code and these words.
+fn ends(bench: Child, limit: Duration, code: i32, words: &str) {
+    let start = Instant::now();
+    let output = bench.wait_with_output().expect("the bench ends");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert!(message.contains(words), "{message:?} lacks {words:?}");
+    let elapsed = start.elapsed();
+    assert!(elapsed < limit, "it took {elapsed:?} to notice");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_port_closes() {
+    let running = bench();
+    target(&["unlink", "port", "1", SUBSYSTEM]);
+    ends(running, Duration::from_secs(3), 4, "closed the connection");
+    target(&["link", "port", "1", SUBSYSTEM]);
+    // And the target serves the next one.
+    stop(bench());
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_controller_turns_fatal() {
+    let bench = bench();
+    target(&["fatal", SUBSYSTEM]);
+    ends(bench, Duration::from_secs(3), 4, "closed the connection");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_namespace_goes_away() {
+    let bench = bench();
+    target(&["set", "namespace", SUBSYSTEM, "1", "enable", "0"]);
+    ends(bench, Duration::from_secs(3), 1, "Read failed");
+    target(&["set", "namespace", SUBSYSTEM, "1", "enable", "1"]);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_killed_initiator_leaves_room_for_the_next() {
+    for _ in 0..5 {
+        stop(bench());
+        wait_for("the target forgets", Duration::from_secs(15), || controllers(SUBSYSTEM) == 0);
+    }
+}
+
+/// Kills without a word to the target.
+fn stop(mut bench: Child) {
+    bench.kill().expect("it still runs");
+    bench.wait().expect("it is our child");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn all_requests_end_once_with_their_buffers() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut options = options();
+        options.io_queues = 2;
+        let controller = Controller::connect(&options).await.unwrap();
+        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+        let mut tasks = Vec::new();
+        for lba in 0..300u64 {
+            let namespace = namespace.clone();
+            let mut buffer = controller.allocate(4096).unwrap();
+            tasks.push(tokio::spawn(async move {
+                let mut completed = 0u64;
+                loop {
+                    buffer = match namespace.read(lba * 8, buffer).await {
+                        Ok(buffer) => buffer,
+                        Err(failed) => return (completed, failed),
+                    };
+                    completed += 1;
+                }
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let start = Instant::now();
+        tokio::task::spawn_blocking(|| target(&["unlink", "port", "1", SUBSYSTEM])).await.unwrap();
+        let mut total = 0;
+        for task in tasks {
+            let (completed, failed) = task.await.unwrap();
+            assert_eq!(failed.error.class(), Class::Transport, "{failed}");
+            assert!(failed.buffer.is_some());
+            total += completed;
+        }
+        assert!(start.elapsed() < Duration::from_secs(3), "took {:?}", start.elapsed());
+        assert!(total > 0, "the load ran");
+        assert!(matches!(controller.failed().await, Error::Transport(_)));
+        controller.shutdown().await;
+        target(&["link", "port", "1", SUBSYSTEM]);
+    });
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn an_idle_connection_is_kept_alive() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut options = options();
+        options.keep_alive = Duration::from_secs(1);
+        let controller = Controller::connect(&options).await.unwrap();
+        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let buffer = controller.allocate(512).unwrap();
+        namespace.read(0, buffer).await.unwrap();
+        controller.shutdown().await;
+    });
+}

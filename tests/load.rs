@@ -1,0 +1,96 @@
+//! Data under load: right, and without an allocation for each command.
+
+use std::alloc::System;
+
+use rdma_host::wire::NamespaceId;
+use rdma_host::{Command, Controller};
+use serde_json::Value;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tests::{SUBSYSTEM, nvmf_ok, options, uri};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn verify_finds_no_difference() {
+    // 10 GiB by default; ./tests/run may ask for less on a second kernel.
+    let size = std::env::var("VERIFY_SIZE").unwrap_or_else(|_| "10GiB".to_owned());
+    let target = uri(SUBSYSTEM);
+    let shape = ["--iodepth", "32", "--queues", "4", "--bs", "128K", "--ns", "2"];
+    let arguments = [&["verify", &target, "--size", &size, "-o", "json"], shape.as_slice()];
+    let report: Value = serde_json::from_slice(&nvmf_ok(&arguments.concat(), &[])).unwrap();
+    println!("verified {report}");
+    assert_eq!(report["mismatches"], 0);
+    assert_eq!(report["queues"], 4);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn bench_reports_what_it_did() {
+    for access in ["randread", "randwrite", "read", "write"] {
+        for depth in ["1", "32", "128"] {
+            let target = uri(SUBSYSTEM);
+            let shape = ["--iodepth", depth, "--rw", access, "--runtime", "500ms"];
+            let rest = ["--ramp", "100ms", "--queues", "2", "--ns", "1", "-o", "json"];
+            let arguments = [&["bench", &target], shape.as_slice(), rest.as_slice()].concat();
+            let report: Value = serde_json::from_slice(&nvmf_ok(&arguments, &[])).unwrap();
+            let iops = report["iops"].as_f64().unwrap();
+            assert!(iops > 0.0 && report["errors"] == 0, "{report}");
+            let latency = &report["latency_ns"];
+            let order = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"];
+            let values: Vec<_> = order.iter().map(|name| latency[name].as_u64().unwrap()).collect();
+            assert!(values.is_sorted() && values[0] > 0, "{latency}");
+            assert_eq!(report["configuration"]["iodepth"].to_string(), depth);
+            println!("{access} depth {depth}: {iops:.0} IOPS, p50 {} ns", values[1]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_data_path_allocates_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut options = options();
+    options.io_queues = 2;
+    let (controller, mut pollers) =
+        runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
+    let poller = &mut pollers[0];
+    let mut rest = controller.allocate(64 * 4096).unwrap();
+    let mut buffers = Vec::with_capacity(64);
+    for _ in 1..64 {
+        let tail = rest.split_off(4096);
+        buffers.push(std::mem::replace(&mut rest, tail));
+    }
+    buffers.push(rest);
+    let mut turn = |count: u64| {
+        let (mut submitted, mut completed) = (0, 0);
+        while completed < count {
+            while submitted < count
+                && let Some(buffer) = buffers.pop()
+            {
+                let (id, lba) = (NamespaceId(2), submitted % 1000);
+                let command = match submitted % 2 {
+                    0 => Command::read(id, lba, 1, buffer),
+                    _ => Command::write(id, lba, 1, buffer),
+                };
+                poller.submit(command).unwrap();
+                submitted += 1;
+            }
+            poller.flush().unwrap();
+            poller.poll().unwrap();
+            while let Some(done) = poller.take() {
+                assert!(done.outcome.unwrap().status().is_success());
+                buffers.push(done.data.unwrap());
+                completed += 1;
+            }
+        }
+    };
+    turn(1000);
+    let region = Region::new(ALLOCATOR);
+    turn(10_000);
+    let change = region.change();
+    assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
+    drop(pollers);
+    runtime.block_on(controller.shutdown());
+}
