@@ -31,7 +31,7 @@ use crate::{
 ///   resolve_route   -> RouteResolved
 ///   connect         -> Established       PreparedQueuePair::ready
 ///                    | Rejected | Unreachable | ConnectError
-///   disconnect      -> Disconnected
+///   disconnect      -> Disconnected      once the peer has answered
 ///
 ///   listen          -> ConnectRequest    with an endpoint: domain, completion_queue, queue_pair
 ///   accept          -> Established       on that endpoint
@@ -188,8 +188,9 @@ impl<P: Provider> Endpoint<P> {
         self.request(CmRequest::Reject(private_data))
     }
 
-    /// Ends the connection: what is posted is flushed, and both ends get
-    /// [`ConnectionEvent::Disconnected`].
+    /// Ends the connection: what is posted is flushed, and the peer gets
+    /// [`ConnectionEvent::Disconnected`]. Called on that event it is the answer, which gives this
+    /// side its own; so is dropping the endpoint.
     ///
     /// # Errors
     ///
@@ -323,7 +324,8 @@ pub enum ConnectionEvent<P: Provider = RdmaCore> {
     ConnectResponse,
     /// The device goes away: drop everything made from it.
     DeviceRemoval,
-    /// The connection ended.
+    /// The connection ended, or the peer wants it to: [`disconnect`](Endpoint::disconnect), or
+    /// drop the endpoint, to answer.
     Disconnected,
     /// The connection is there.
     Established(Established),
