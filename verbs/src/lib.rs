@@ -71,7 +71,8 @@
 //! queue_pair.send_inline(b"hello")?;
 //! queue_pair.flush()?;
 //! let mut completions = [Completion::default(); 16];
-//! for completion in &completions[..queue.poll(&mut completions)?] {
+//! let count = queue.poll(&mut completions)?;
+//! for completion in &completions[..count] {
 //!     println!("{:?}: {:?}", completion.status(), queue_pair.retire(completion)?);
 //! }
 //! # Ok(())
