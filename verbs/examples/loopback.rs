@@ -33,20 +33,31 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let address = std::env::args().nth(1).ok_or("usage: loopback ADDRESS:PORT")?.parse()?;
     let (listening, ready) = mpsc::channel();
-    let server = thread::spawn(move || serve(address, &listening));
-    if ready.recv().is_ok() {
-        be_refused(address)?;
-        let mut client = connect(address)?;
-        client.ping_pong()?;
-        client.endpoint.disconnect()?;
-        let event = wait_for_event(&mut client.endpoint)?;
-        println!("client: {event:?}");
+    let (done, server) = mpsc::channel();
+    thread::spawn(move || done.send(serve(address, listening)));
+    let client = match ready.recv() {
+        Ok(()) => drive(address),
+        Err(_) => Err("the server does not listen".into()),
+    };
+    // Where both ends fail, the server's reason is the first.
+    match server.recv_timeout(TIMEOUT) {
+        Ok(Err(server)) => Err(server),
+        _ => client,
     }
-    server.join().map_err(|_| "the server panicked")?
+}
+
+fn drive(address: SocketAddr) -> Result<()> {
+    be_refused(address)?;
+    let mut client = connect(address)?;
+    client.ping_pong()?;
+    client.endpoint.disconnect()?;
+    let event = wait_for_event(&mut client.endpoint)?;
+    println!("client: {event:?}");
+    Ok(())
 }
 
 /// Refuses the first request, takes the second, and sends everything back that arrives.
-fn serve(address: SocketAddr, listening: &mpsc::Sender<()>) -> Result<()> {
+fn serve(address: SocketAddr, listening: mpsc::Sender<()>) -> Result<()> {
     let mut listener = Endpoint::open()?;
     listener.listen(address, 8)?;
     listening.send(())?;

@@ -326,6 +326,7 @@ fn one_queue_and_one_domain_serve_two_connections() {
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn everything_may_be_dropped_in_any_order() {
+    drop(Pair::connect(4712, CAPABILITIES)); // opens the device, which then stays open
     let (files, resources) = (open_files(), resources());
     for order in 0..24 {
         let mut pair = Pair::connect(4712, CAPABILITIES);
@@ -345,6 +346,7 @@ fn everything_may_be_dropped_in_any_order() {
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn two_hundred_connections_leave_nothing_behind() {
+    drop(Pair::connect(4713, CAPABILITIES)); // opens the device, which then stays open
     let (files, resources) = (open_files(), resources());
     for _ in 0..200 {
         let mut pair = Pair::connect(4713, CAPABILITIES);
