@@ -117,6 +117,7 @@ mod connection;
 mod domain;
 mod error;
 pub mod memory;
+mod parameters;
 pub mod provider;
 mod queue_pair;
 mod slot;
@@ -125,13 +126,14 @@ mod token;
 mod work;
 
 pub use completion::{Completion, CompletionQueue, Status};
-pub use connection::{
-    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionEvent, ConnectionParameters,
-    Endpoint, Established, Limits, PrivateData, REJECT_DATA_MAX,
-};
+pub use connection::{ConnectionEvent, Endpoint, Established};
 pub use domain::Domain;
 pub use error::Error;
 pub use memory::{Access, Buffer, RemoteKey};
+pub use parameters::{
+    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,
+    PrivateData, REJECT_DATA_MAX,
+};
 pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair};
 pub use sys::{DeviceInfo, PortInfo, PortState, RdmaCore, devices};
