@@ -3,7 +3,6 @@
 use std::{
     fmt,
     net::SocketAddr,
-    ops::Deref,
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
@@ -12,10 +11,10 @@ use std::{
     time::Duration,
 };
 
-use arrayvec::ArrayVec;
-
 use crate::{
-    Capabilities, CompletionQueue, Domain, Error, PreparedQueuePair, Provider, RdmaCore,
+    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, CompletionQueue, ConnectParameters,
+    ConnectionParameters, Domain, Error, Limits, PreparedQueuePair, PrivateData, Provider,
+    REJECT_DATA_MAX, RdmaCore,
     provider::{CmEvent, CmEventKind, CmRequest, QueuePairRequest},
     queue_pair::Parts,
 };
@@ -31,7 +30,7 @@ use crate::{
 ///   resolve_route   -> RouteResolved
 ///   connect         -> Established       PreparedQueuePair::ready
 ///                    | Rejected | Unreachable | ConnectError
-///   disconnect      -> Disconnected
+///   disconnect      -> Disconnected      once the peer has answered
 ///
 ///   listen          -> ConnectRequest    with an endpoint: domain, completion_queue, queue_pair
 ///   accept          -> Established       on that endpoint
@@ -188,8 +187,9 @@ impl<P: Provider> Endpoint<P> {
         self.request(CmRequest::Reject(private_data))
     }
 
-    /// Ends the connection: what is posted is flushed, and both ends get
-    /// [`ConnectionEvent::Disconnected`].
+    /// Ends the connection: what is posted is flushed, and the peer gets
+    /// [`ConnectionEvent::Disconnected`]. Called on that event it is the answer, which gives this
+    /// side its own; so is dropping the endpoint.
     ///
     /// # Errors
     ///
@@ -323,7 +323,8 @@ pub enum ConnectionEvent<P: Provider = RdmaCore> {
     ConnectResponse,
     /// The device goes away: drop everything made from it.
     DeviceRemoval,
-    /// The connection ended.
+    /// The connection ended, or the peer wants it to: [`disconnect`](Endpoint::disconnect), or
+    /// drop the endpoint, to answer.
     Disconnected,
     /// The connection is there.
     Established(Established),
@@ -377,111 +378,6 @@ impl Established {
         self.connection
     }
 }
-
-/// What to connect, or to accept a connection, with.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectParameters<'a> {
-    /// Bytes for the peer; at most [`CONNECT_DATA_MAX`] or [`ACCEPT_DATA_MAX`].
-    pub private_data: &'a [u8],
-    /// How many RDMA reads of the peer may be outstanding here; see [`Limits::read_atomic`].
-    pub responder_resources: u8,
-    /// How many RDMA reads of ours may be outstanding there.
-    pub initiator_depth: u8,
-    /// How often to send again without an answer, up to 7. With 7 rxe never gives up.
-    pub retry_count: u8,
-    /// How often to send again when the peer has no receive posted; 7 is without end.
-    pub rnr_retry_count: u8,
-}
-
-impl Default for ConnectParameters<'_> {
-    /// No private data, one read each way, a moderate number of retries (so that a dead peer is
-    /// noticed on any device), and endless patience with a peer that is slow to post receives.
-    fn default() -> Self {
-        Self {
-            private_data: &[],
-            responder_resources: 1,
-            initiator_depth: 1,
-            retry_count: 4,
-            rnr_retry_count: 7,
-        }
-    }
-}
-
-/// What the peer proposed or accepted.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ConnectionParameters {
-    /// How many RDMA reads of ours the peer allows to be outstanding.
-    pub responder_resources: u8,
-    /// How many RDMA reads of its own the peer wants to have outstanding.
-    pub initiator_depth: u8,
-    /// How often the peer sends again without an answer.
-    pub retry_count: u8,
-    /// How often the peer sends again when we have no receive posted.
-    pub rnr_retry_count: u8,
-}
-
-/// Bytes that travelled with a connection request or its answer.
-#[derive(Clone, Default, Eq, PartialEq)]
-pub struct PrivateData(ArrayVec<u8, ACCEPT_DATA_MAX>);
-
-impl PrivateData {
-    /// Copies up to [`ACCEPT_DATA_MAX`] bytes, the most that any of the messages carries.
-    pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.iter().copied().take(ACCEPT_DATA_MAX).collect())
-    }
-}
-
-impl Deref for PrivateData {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl AsRef<[u8]> for PrivateData {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for PrivateData {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PrivateData({:02x?})", &self.0[..])
-    }
-}
-
-/// What a device can do at most.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Limits {
-    /// Name of the device, such as `mlx5_0`.
-    pub device: String,
-    /// Version of its firmware; empty for software.
-    pub firmware: String,
-    /// Entries of a completion queue.
-    pub completion_queue_entries: u32,
-    /// RDMA reads and atomics that one queue pair can have outstanding itself.
-    pub initiator_read_atomic: u32,
-    /// Bytes of one registration.
-    pub memory_region_bytes: u64,
-    /// Registrations.
-    pub memory_regions: u32,
-    /// Outstanding work requests of one queue, send or receive, of a queue pair.
-    pub queue_pair_work_requests: u32,
-    /// Queue pairs.
-    pub queue_pairs: u32,
-    /// RDMA reads and atomics of the peer that one queue pair can have outstanding.
-    pub read_atomic: u32,
-    /// Buffers that one send can gather.
-    pub segments: u32,
-}
-
-/// Private data of a connection request, in bytes, with TCP-like ports.
-pub const CONNECT_DATA_MAX: usize = 56;
-/// Private data of an acceptance, in bytes.
-pub const ACCEPT_DATA_MAX: usize = 196;
-/// Private data of a rejection, in bytes.
-pub const REJECT_DATA_MAX: usize = 148;
 
 fn fits(private_data: &[u8], limit: usize) -> Result<(), Error> {
     if private_data.len() > limit {

@@ -158,7 +158,9 @@ pub enum Error {
     ResolveAddress(#[source] io::Error),
 
     /// Resolving a route could not be started.
-    #[error("cannot resolve the route; resolve the address first")]
+    #[error(
+        "cannot resolve the route; resolve the address first, and to an RDMA device (not loopback)"
+    )]
     ResolveRoute(#[source] io::Error),
 
     /// Setting the local acknowledge timeout failed.

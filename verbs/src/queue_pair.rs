@@ -409,3 +409,6 @@ const SEGMENT_LENGTH_MAX: u32 = i32::MAX.cast_unsigned();
 const GENERATION_STEP: u32 = 0x9E37_79B1;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+#[cfg(test)]
+mod tests;

@@ -22,10 +22,10 @@ fn one_inline_send_in_a_period_is_signaled() {
 
 #[test]
 fn a_full_ring_always_has_a_completion_to_come() {
-    for length in 1..=200 {
+    for length in (1..=40).chain([63, 64, 127, 128, 200]) {
         let mut ring = SendRing::<()>::new(length, 0);
         let mut outstanding = std::collections::VecDeque::new();
-        for _ in 0..1000 {
+        for _ in 0..500 {
             let slot = ring.take_inline().unwrap_or_else(|| {
                 let oldest = outstanding.pop_front().expect("a full ring without completion");
                 assert_eq!(retire(&mut ring, oldest), Some(None));

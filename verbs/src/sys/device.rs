@@ -299,6 +299,8 @@ fn bytes(mtu: c::ibv_mtu) -> u32 {
     }
 }
 
-const UNBOUND: Error = Error::Misuse("the endpoint has no device before AddressResolved");
+pub(super) const UNBOUND: Error = Error::Misuse(
+    "the endpoint has no device: its address is not resolved yet, or is of none, as 127.0.0.1",
+);
 
 static HOLDS: Mutex<Vec<Weak<Hold>>> = Mutex::new(Vec::new());

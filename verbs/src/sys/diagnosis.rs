@@ -12,6 +12,9 @@ use crate::Error;
 /// The connection manager's file.
 pub(super) const RDMA_CM: &str = "/dev/infiniband/rdma_cm";
 
+/// The file of a machine's first device; librdmacm answers ENODEV when there is none.
+const FIRST_DEVICE: &str = "/dev/infiniband/uverbs0";
+
 /// Tells "not there" and "not for you" apart by looking at the file itself, since the libraries
 /// hide the difference. Otherwise hands the error back.
 pub(super) fn explain(path: &Path, source: io::Error) -> Result<Error, io::Error> {
@@ -19,6 +22,9 @@ pub(super) fn explain(path: &Path, source: io::Error) -> Result<Error, io::Error
     match access(&path, Access::READ_OK | Access::WRITE_OK) {
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(Error::NoDevice { path }),
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => Ok(Error::Permission { path }),
+        _ if source.raw_os_error() == Some(libc::ENODEV) => {
+            Ok(Error::NoDevice { path: FIRST_DEVICE.into() })
+        }
         _ => Err(source),
     }
 }
@@ -28,7 +34,7 @@ mod tests {
     use super::*;
 
     fn refused() -> io::Error {
-        io::Error::from_raw_os_error(libc::ENODEV)
+        io::Error::from_raw_os_error(libc::EMFILE)
     }
 
     #[test]
@@ -40,6 +46,12 @@ mod tests {
     #[test]
     fn a_file_that_can_be_opened_is_not_the_reason() {
         let error = explain(Path::new("/dev/null"), refused()).expect_err("it can be opened");
-        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+    }
+
+    #[test]
+    fn a_machine_without_devices_has_no_device() {
+        let error = explain(Path::new("/dev/null"), io::Error::from_raw_os_error(libc::ENODEV));
+        assert!(matches!(error, Ok(Error::NoDevice { .. })));
     }
 }

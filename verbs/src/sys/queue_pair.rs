@@ -19,6 +19,7 @@ use rdma_core_sys as c;
 
 use super::{
     completion_queue::QueueInner,
+    device::UNBOUND,
     domain::DomainInner,
     id::{Id, check},
 };
@@ -49,9 +50,7 @@ impl RawQueuePair {
         request: QueuePairRequest<'_, RdmaCore>,
     ) -> Result<(Self, u32), Error> {
         let QueuePairRequest { domain, queue, capabilities } = request;
-        let context = id
-            .context()
-            .ok_or(Error::Misuse("the endpoint has no device before AddressResolved"))?;
+        let context = id.context().ok_or(UNBOUND)?;
         let (domain, queue) = (domain.inner(), queue.inner());
         if !domain.hold().is_of(context) {
             return Err(Error::Misuse("the domain is of another device than the endpoint"));

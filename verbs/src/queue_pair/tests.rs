@@ -1,0 +1,357 @@
+//! The queue pair over a provider that only writes down what it is asked.
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard},
+};
+
+use super::*;
+use crate::{
+    CompletionQueue, ConnectionEvent, Domain, Endpoint, Limits, RemoteKey, Status,
+    memory::{Agent, Mapping},
+    provider::{CmEvent, CmEventKind, CmRequest, Keys, Notify, QueuePairRequest},
+};
+
+#[test]
+fn a_flush_is_one_batch_each_way() {
+    let (device, domain, mut pair) = connected();
+    pair.post_receive(buffer(&domain, 10), 1).expect("there is room");
+    pair.post_receive(buffer(&domain, 11), 2).expect("there is room");
+    pair.send_inline(b"one").expect("there is room");
+    pair.send(buffer(&domain, 12), 3).expect("there is room");
+    pair.send_inline(b"two").expect("there is room");
+    assert_eq!(device.calls(), ["queue pair made"], "nothing is handed over before the flush");
+    pair.flush().expect("the device takes all");
+    assert_eq!(device.calls(), ["receive 10 11", "send 'one'? 12! 'two'?"]);
+    pair.flush().expect("there is nothing to do");
+    assert!(device.calls().is_empty());
+}
+
+#[test]
+fn what_is_not_taken_stays_queued_in_order() {
+    let (device, _, mut pair) = connected();
+    device.log().take_at_most = Some(2);
+    for message in [b"a", b"b", b"c"] {
+        pair.send_inline(message).expect("there is room");
+    }
+    assert!(matches!(pair.flush(), Err(Error::PostSend(_))));
+    assert_eq!(device.calls(), ["queue pair made", "send 'a'? 'b'!"]);
+    pair.send_inline(b"d").expect("there is room");
+    pair.flush().expect("the device takes two");
+    assert_eq!(device.calls(), ["send 'c'? 'd'!"]);
+}
+
+#[test]
+fn an_inline_message_may_be_reused_at_once() {
+    let (device, _, mut pair) = connected();
+    let mut message = *b"first";
+    pair.send_inline(&message).expect("there is room");
+    message = *b"again";
+    pair.send_inline(&message).expect("there is room");
+    pair.flush().expect("the device takes all");
+    assert_eq!(device.calls().last().expect("a call"), "send 'first'? 'again'!");
+}
+
+#[test]
+fn closing_destroys_the_queue_pair_before_it_returns_buffers() {
+    let (device, domain, mut pair) = connected();
+    pair.post_receive(buffer(&domain, 10), 1).expect("there is room");
+    pair.send((buffer(&domain, 11), buffer(&domain, 12)), 2).expect("there is room");
+    device.log().lines.clear();
+    let returned = pair.close();
+    assert_eq!(device.calls(), ["queue pair destroyed"]);
+    let found: Vec<_> = returned
+        .iter()
+        .map(|returned| (returned.tag, returned.kind, returned.buffers.len()))
+        .collect();
+    assert_eq!(found, [(2, WorkKind::Send, 2), (1, WorkKind::Receive, 1)]);
+}
+
+#[test]
+fn dropping_destroys_the_queue_pair_before_the_memory() {
+    let (device, domain, mut pair) = connected();
+    pair.post_receive(buffer(&domain, 10), 1).expect("there is room");
+    device.log().lines.clear();
+    drop(pair);
+    assert_eq!(device.calls(), ["queue pair destroyed", "10 bytes deregistered"]);
+}
+
+#[test]
+fn retiring_hands_back_what_was_posted() {
+    let (device, domain, mut pair) = connected();
+    pair.post_receive(buffer(&domain, 10), 1).expect("there is room");
+    pair.send(buffer(&domain, 11), 2).expect("there is room");
+    pair.flush().expect("the device takes all");
+    let [receive, send] = device.tokens()[..] else { panic!("two were posted") };
+
+    let completion = Completion::new(receive, Status::SUCCESS, NUMBER, 7);
+    let retired = pair.retire(&completion).expect("it is ours");
+    assert!(matches!(retired, Retired::Receive { tag: 1, length: 7, .. }), "{retired:?}");
+    assert_eq!(pair.retire(&completion).expect_err("only once"), StaleCompletion);
+
+    let elsewhere = Completion::new(send, Status::SUCCESS, NUMBER + 1, 0);
+    assert_eq!(pair.retire(&elsewhere).expect_err("of another"), StaleCompletion);
+    let failed = Completion::new(send, Status::FLUSHED, NUMBER, 0);
+    let retired = pair.retire(&failed).expect("a failure frees the slot as well");
+    assert!(matches!(retired, Retired::Send { tag: 2, .. }), "{retired:?}");
+    assert_eq!(pair.retire(&Completion::default()).expect_err("no token"), StaleCompletion);
+}
+
+#[test]
+fn a_later_queue_pair_does_not_know_an_earlier_ones_completions() {
+    let (device, domain, mut first) = connected();
+    first.post_receive(buffer(&domain, 10), 1).expect("there is room");
+    first.flush().expect("the device takes it");
+    let token = device.tokens()[0];
+    drop(first);
+    let (_, domain, mut second) = connected();
+    second.post_receive(buffer(&domain, 10), 1).expect("there is room");
+    let late = Completion::new(token, Status::FLUSHED, NUMBER, 0);
+    assert_eq!(second.retire(&late).expect_err("the number is the same"), StaleCompletion);
+}
+
+#[test]
+fn a_completion_queue_is_not_overbooked() {
+    let device = Device::new();
+    let mut endpoint = Endpoint::open_with(Arc::new(device.clone())).expect("an endpoint");
+    let domain = endpoint.domain().expect("a domain");
+    let queue = endpoint.completion_queue(20).expect("a queue");
+    let first = endpoint.queue_pair(&domain, &queue, CAPABILITIES).expect("it has room");
+    let refused = endpoint.queue_pair(&domain, &queue, CAPABILITIES);
+    assert!(matches!(refused, Err(Error::Misuse(_))));
+    drop(first);
+    endpoint.queue_pair(&domain, &queue, CAPABILITIES).expect("the room came back");
+}
+
+#[test]
+fn impossible_sizes_are_refused() {
+    let mut endpoint = Endpoint::open_with(Arc::new(Device::new())).expect("an endpoint");
+    let domain = endpoint.domain().expect("a domain");
+    let queue = endpoint.completion_queue(u32::MAX).expect("a queue");
+    let mut make = |size| endpoint.queue_pair(&domain, &queue, size).map(drop);
+    for size in [
+        Capabilities { send: 0, ..CAPABILITIES },
+        Capabilities { receive: 0, ..CAPABILITIES },
+        Capabilities { send: SLOTS_MAX + 1, ..CAPABILITIES },
+        Capabilities { receive: u32::MAX, ..CAPABILITIES },
+        Capabilities { segments: 0, ..CAPABILITIES },
+        Capabilities { segments: 5, ..CAPABILITIES },
+    ] {
+        assert!(matches!(make(size), Err(Error::Misuse(_))), "{size:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "another queue pair's")]
+fn another_connections_proof_is_not_taken() {
+    let device = Device::new();
+    let (mut one, mut other) = (open(&device), open(&device));
+    let proof = established(&mut other);
+    prepared(&mut one).1.ready(&proof);
+}
+
+#[test]
+fn types_can_change_threads() {
+    fn assert_send<T: Send>() {}
+    fn assert_sync<T: Sync>() {}
+    assert_send::<Endpoint>();
+    assert_send::<ConnectionEvent>();
+    assert_send::<CompletionQueue>();
+    assert_send::<PreparedQueuePair>();
+    assert_send::<QueuePair>();
+    assert_send::<Buffer>();
+    assert_send::<Domain>();
+    assert_sync::<Domain>();
+    assert_send::<Error>();
+}
+
+fn connected() -> (Device, Domain<Device>, QueuePair<Device>) {
+    let device = Device::new();
+    let mut endpoint = open(&device);
+    let (domain, pair) = prepared(&mut endpoint);
+    let pair = pair.ready(&established(&mut endpoint));
+    (device, domain, pair)
+}
+
+fn open(device: &Device) -> Endpoint<Device> {
+    Endpoint::open_with(Arc::new(device.clone())).expect("an endpoint")
+}
+
+fn prepared(endpoint: &mut Endpoint<Device>) -> (Domain<Device>, PreparedQueuePair<Device>) {
+    let domain = endpoint.domain().expect("a domain");
+    let queue = endpoint.completion_queue(16).expect("a queue");
+    let pair = endpoint.queue_pair(&domain, &queue, CAPABILITIES).expect("a queue pair");
+    (domain, pair)
+}
+
+fn established(endpoint: &mut Endpoint<Device>) -> Established {
+    match endpoint.next_event() {
+        Ok(Some(ConnectionEvent::Established(established))) => established,
+        other => panic!("the device below has no other event: {other:?}"),
+    }
+}
+
+fn buffer(domain: &Domain<Device>, length: usize) -> Buffer {
+    domain.allocate(length, Access::LOCAL_WRITE).expect("memory")
+}
+
+const CAPABILITIES: Capabilities = Capabilities { send: 8, receive: 8, segments: 2, inline: 8 };
+const NUMBER: u32 = 17;
+
+/// What was asked of the device, in words.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Vec<String>,
+    tokens: Vec<u64>,
+    take_at_most: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Device(Arc<Mutex<Log>>);
+
+/// Says that it is gone.
+struct Noted {
+    device: Device,
+    line: String,
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.device.log().lines.push(std::mem::take(&mut self.line));
+    }
+}
+
+impl Device {
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.0.lock().expect("no panic while logging")
+    }
+
+    fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.log().lines)
+    }
+
+    fn tokens(&self) -> Vec<u64> {
+        self.log().tokens.clone()
+    }
+
+    fn take(&self, what: &str, requests: Vec<(u64, String)>) -> Result<(), PostError> {
+        let mut log = self.log();
+        let accepted = log.take_at_most.unwrap_or(usize::MAX).min(requests.len());
+        let words: Vec<_> = requests[..accepted].iter().map(|(_, word)| word.as_str()).collect();
+        log.lines.push(format!("{what} {}", words.join(" ")));
+        log.tokens.extend(requests[..accepted].iter().map(|(token, _)| token));
+        if accepted < requests.len() {
+            return Err(PostError { accepted, source: io::ErrorKind::OutOfMemory.into() });
+        }
+        Ok(())
+    }
+}
+
+impl Provider for Device {
+    type Endpoint = io::Stdin; // has a file descriptor
+    type Domain = ();
+    type Registration = Noted;
+    type CompletionQueue = io::Stdin;
+    type QueuePair = Noted;
+
+    const AGENT: Agent = Agent::Thread;
+
+    fn endpoint(&self) -> Result<Self::Endpoint, Error> {
+        Ok(io::stdin())
+    }
+
+    fn request(&self, _: &mut Self::Endpoint, _: CmRequest<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn cm_event(&self, _: &mut Self::Endpoint) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
+        Ok(Some(CmEvent {
+            kind: CmEventKind::ESTABLISHED,
+            status: 0,
+            private_data: Default::default(),
+            parameters: Default::default(),
+            incoming: None,
+        }))
+    }
+
+    fn limits(&self, _: &Self::Endpoint) -> Result<Limits, Error> {
+        Ok(Limits::default())
+    }
+
+    fn domain(&self, _: &Self::Endpoint) -> Result<Self::Domain, Error> {
+        Ok(())
+    }
+
+    fn register(
+        &self,
+        (): &Self::Domain,
+        memory: Arc<Mapping>,
+        _: Access,
+    ) -> Result<(Self::Registration, Keys), Error> {
+        let line = format!("{} bytes deregistered", memory.len());
+        let keys = Keys { local: 1, remote: RemoteKey(2) };
+        Ok((Noted { device: self.clone(), line }, keys))
+    }
+
+    fn completion_queue(
+        &self,
+        _: &Self::Endpoint,
+        capacity: u32,
+    ) -> Result<(Self::CompletionQueue, u32), Error> {
+        Ok((io::stdin(), capacity))
+    }
+
+    fn queue_pair(
+        &self,
+        _: &mut Self::Endpoint,
+        _: QueuePairRequest<'_, Self>,
+    ) -> Result<(Self::QueuePair, u32), Error> {
+        self.log().lines.push("queue pair made".to_owned());
+        let line = "queue pair destroyed".to_owned();
+        Ok((Noted { device: self.clone(), line }, NUMBER))
+    }
+
+    /// Inline messages in quotes, otherwise lengths; with `!` when signaled.
+    fn post_send(
+        &self,
+        _: &mut Self::QueuePair,
+        requests: &[SendRequest],
+        inline: &[u8],
+    ) -> Result<(), PostError> {
+        let word = |request: &SendRequest| {
+            let mark = if request.signaled { '!' } else { '?' };
+            let what = match &request.payload {
+                Payload::Inline { offset, length } => {
+                    let message = &inline[*offset..][..*length as usize];
+                    format!("'{}'", String::from_utf8_lossy(message))
+                }
+                Payload::Segments(segments) => {
+                    segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
+                }
+            };
+            (request.token, format!("{what}{mark}"))
+        };
+        self.take("send", requests.iter().map(word).collect())
+    }
+
+    fn post_receive(
+        &self,
+        _: &mut Self::QueuePair,
+        requests: &[ReceiveRequest],
+    ) -> Result<(), PostError> {
+        let word = |request: &ReceiveRequest| (request.token, request.segment.length.to_string());
+        self.take("receive", requests.iter().map(word).collect())
+    }
+
+    fn poll(&self, _: &mut Self::CompletionQueue, _: &mut [Completion]) -> Result<usize, Error> {
+        Ok(0)
+    }
+
+    fn notify(&self, _: &mut Self::CompletionQueue, _: Notify) -> Result<u32, Error> {
+        Ok(0)
+    }
+}
