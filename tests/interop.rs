@@ -67,7 +67,7 @@ fn we_read_what_the_kernel_writes() {
     let path = folder.path().join("data");
     for (namespace, block_size) in FORMATS {
         for (index, count) in COUNTS.into_iter().enumerate() {
-            let lba = start(index) + 30_000;
+            let lba = start(index) + 15_000;
             let data = noise(usize::try_from(count * block_size).unwrap(), lba + 7);
             std::fs::write(&path, &data).unwrap();
             let kernel = KernelInitiator::connect();

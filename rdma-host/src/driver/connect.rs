@@ -45,7 +45,7 @@ impl<P: Provider> Resolved<P> {
         let step = "address resolution";
         endpoint
             .resolve_address(source, options.address, RESOLVE_TIMEOUT)
-            .map_err(|error| unresolved(options, step, &error))?;
+            .map_err(|error| unresolved(options, step, error))?;
         let mut resolved = Self { endpoint, events };
         match resolved.event(step, RESOLVE_TIMEOUT).await? {
             ConnectionEvent::AddressResolved => Ok(resolved),
@@ -115,7 +115,7 @@ impl<P: Provider> Resolved<P> {
         let step = "route resolution";
         self.endpoint
             .resolve_route(RESOLVE_TIMEOUT)
-            .map_err(|error| unresolved(options, step, &error))?;
+            .map_err(|error| unresolved(options, step, error))?;
         match self.event(step, RESOLVE_TIMEOUT).await? {
             ConnectionEvent::RouteResolved => Ok(()),
             other => Err(failed(options, queue, step, &other)),
@@ -196,11 +196,12 @@ fn in_flight_max(open: &OpenQueue, accept: Accept) -> u16 {
     }
 }
 
-fn unresolved(options: &ConnectOptions, step: &'static str, error: &verbs::Error) -> Error {
-    use std::error::Error as _;
-    match error.source() {
-        Some(source) => address_error(options, step, source.to_string()),
-        None => address_error(options, step, error.to_string()),
+fn unresolved(options: &ConnectOptions, step: &'static str, error: verbs::Error) -> Error {
+    match error {
+        verbs::Error::ResolveAddress(source) | verbs::Error::ResolveRoute(source) => {
+            address_error(options, step, source.to_string())
+        }
+        other => verbs_error(other),
     }
 }
 

@@ -29,6 +29,21 @@ pub(super) fn explain(path: &Path, source: io::Error) -> Result<Error, io::Error
     }
 }
 
+/// The device that this user may not open, if that is what `source` says: librdmacm opens the
+/// device only when an address leads to it.
+pub(super) fn closed_device(source: &io::Error) -> Option<Error> {
+    if source.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
+    let folder = std::fs::read_dir("/dev/infiniband").ok()?;
+    folder
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"uverbs"))
+        .map(|entry| entry.path())
+        .find(|path| access(path, Access::READ_OK | Access::WRITE_OK).is_err())
+        .map(|path| Error::Permission { path })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

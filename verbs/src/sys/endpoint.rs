@@ -54,7 +54,9 @@ impl RawEndpoint {
             CmRequest::Reject(data) => self.reject(data).map_err(Error::Reject),
             CmRequest::ResolveAddress { source, destination, timeout } => self
                 .resolve_address(source.map(Into::into), destination.into(), milliseconds(timeout))
-                .map_err(Error::ResolveAddress),
+                .map_err(|source| {
+                    diagnosis::closed_device(&source).unwrap_or(Error::ResolveAddress(source))
+                }),
             CmRequest::ResolveRoute { timeout } => {
                 self.resolve_route(milliseconds(timeout)).map_err(Error::ResolveRoute)
             }
