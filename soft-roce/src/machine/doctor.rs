@@ -5,12 +5,8 @@ use std::{env, fs, path::Path};
 use rustix::process::{Resource, getrlimit};
 
 use super::{
-    Series,
-    build::Build,
-    cache::Cache,
-    command, cpu, native, packages, program, room,
-    run::MEMORY_BYTES,
-    source::Source,
+    Series, build::Build, cache::Cache, command, cpu, native, packages, program, room,
+    run::MEMORY_BYTES, source::Source,
 };
 
 /// How good a finding is.
@@ -40,7 +36,14 @@ pub struct Finding {
 pub fn examine() -> Vec<Finding> {
     let mut findings = vec![build_packages(), run_packages(), program(), place()];
     findings.extend([Series::SixTwelve, Series::Seven].map(kernel));
-    findings.extend([memory(), tracing(), processors(), own_devices(), locked_memory(), natively()]);
+    findings.extend([
+        memory(),
+        tracing(),
+        processors(),
+        own_devices(),
+        locked_memory(),
+        natively(),
+    ]);
     findings
 }
 
@@ -132,7 +135,9 @@ fn tracing() -> Finding {
     let subject = "ptrace";
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     match scope.trim() {
-        "3" => Finding::bad(subject, "forbidden by kernel.yama.ptrace_scope=3; kernel 6.12 needs it"),
+        "3" => {
+            Finding::bad(subject, "forbidden by kernel.yama.ptrace_scope=3; kernel 6.12 needs it")
+        }
         "2" if !rustix::process::geteuid().is_root() => {
             Finding::bad(subject, "only root may, by kernel.yama.ptrace_scope=2")
         }
@@ -148,7 +153,8 @@ fn processors() -> Finding {
 
 fn own_devices() -> Finding {
     let names = fs::read_dir("/sys/class/infiniband").into_iter().flatten().flatten();
-    let names: Vec<_> = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<_> =
+        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     if names.is_empty() {
         return Finding::note("RDMA devices of this machine", "none; guests have their own");
     }

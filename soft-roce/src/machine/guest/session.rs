@@ -29,7 +29,8 @@ pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
         return interactive(spec);
     }
     let mut pumps = Pumps::default();
-    let mut command = Command::new(spec.program.first().map_or(OsStr::new(""), OsString::as_os_str));
+    let mut command =
+        Command::new(spec.program.first().map_or(OsStr::new(""), OsString::as_os_str));
     command.args(spec.program.iter().skip(1));
     match spec.input {
         Wiring::Null => drop(command.stdin(Stdio::null())),
