@@ -29,6 +29,7 @@ use super::{
     run::Guest,
     spec::{GuestEnding, name},
     streams::{self, Event, Line},
+    terminal,
 };
 
 /// A guest that has not said a word by then never will.
@@ -65,6 +66,10 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunFolder, log: &Path) -
         scope.spawn(|| line.pump_output(&pipes.output, output, error));
         let mut input = Some(input);
         let feed = || {
+            if guest.interactive {
+                // The guard knows by now what it was like before.
+                let _ = terminal::make_raw(io::stdin());
+            }
             let input = input.take().unwrap_or_default();
             scope.spawn(|| line.pump_input(&pipes.input, input));
         };

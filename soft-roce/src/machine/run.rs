@@ -18,6 +18,7 @@ use super::{
     spec::{self, GuestSpec, LaunchSpec, Wiring, name},
     streams::{self, Input, Output},
     target::Target,
+    terminal,
 };
 
 /// The memory of a guest, unless told otherwise: enough for a target of a few hundred MiB.
@@ -34,7 +35,7 @@ pub struct Guest {
     cpu: Option<usize>,
     pub(crate) deny: Vec<Regex>,
     log: Option<PathBuf>,
-    interactive: bool,
+    pub(crate) interactive: bool,
     folder: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     pub(crate) input: Input,
@@ -205,6 +206,7 @@ impl Guest {
             cpu: self.cpu,
             cpu_locks: Cache::open().ok().map(|cache| cache.root().join("cpus")),
             log: log.clone(),
+            terminal: terminal::of_input().filter(|_| self.interactive),
             extra: self.extra.clone(),
         };
         spec::store(&folder.path, name::LAUNCH, &launch)?;

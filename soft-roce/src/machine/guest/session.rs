@@ -19,8 +19,11 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-use super::pumps::{Pumps, Stream, make_raw};
-use crate::machine::spec::{ADDRESS, GuestSpec, Wiring};
+use super::pumps::{Pumps, Stream};
+use crate::machine::{
+    spec::{ADDRESS, GuestSpec, Wiring},
+    terminal::make_raw,
+};
 
 /// The program as a command that is ready to start, and the pumps for its streams.
 pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
