@@ -1,13 +1,20 @@
 //! What this machine can do, and why not more.
 
-use std::{env, fs, path::Path};
+use std::{
+    env, fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Resource, getrlimit};
 
 use super::{
-    Series, build::Build, cache::Cache, command, cpu, native, packages, program, room,
-    run::MEMORY_BYTES, source::Source,
+    Guest, Input, Kernel, Output, Series, build::Build, cache::Cache, command, cpu, native,
+    packages, program, room, run::MEMORY_BYTES, source::Source,
 };
+
+/// A machine that is not under heavy load needs a hundredth of it.
+const PROBE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +43,7 @@ pub struct Finding {
 pub fn examine() -> Vec<Finding> {
     let mut findings = vec![build_packages(), run_packages(), program(), place()];
     findings.extend([Series::SixTwelve, Series::Seven].map(kernel));
+    findings.extend(probe());
     findings.extend([
         memory(),
         tracing(),
@@ -116,6 +124,29 @@ fn kernel(series: Series) -> Finding {
     let name = series.name();
     let text = format!("not built; `soft-roce build --kernel {name}` or the first run does it");
     Finding::note(subject, text)
+}
+
+/// Only a guest that boots proves that guests boot.
+fn probe() -> Option<Finding> {
+    let cache = Cache::open().ok()?;
+    let built = |series: &Series| Build::new(*series).cached(&cache).is_some();
+    let series = [Series::SixTwelve, Series::Seven].into_iter().find(built)?;
+    let guest = Guest::new("true")
+        .kernel(Kernel::Series(series))
+        .current_dir("/")
+        .stdin(Input::Null)
+        .stdout(Output::Null)
+        .stderr(Output::Null)
+        .timeout(PROBE_DEADLINE);
+    let started = Instant::now();
+    Some(match guest.run() {
+        Ok(outcome) if outcome.success() => {
+            let text = format!("a guest ran a program in {} ms", started.elapsed().as_millis());
+            Finding::good("booting", text)
+        }
+        Ok(outcome) => Finding::bad("booting", format!("a guest failed: {:?}", outcome.ending)),
+        Err(error) => Finding::bad("booting", error.to_string()),
+    })
 }
 
 fn memory() -> Finding {

@@ -181,6 +181,10 @@ impl Guest {
     /// When the program could not be run at all: no kernel, a bad target file, no memory, a guest
     /// that does not boot. What happened to a program that ran is in the [`Outcome`].
     pub fn run(self) -> Result<Outcome> {
+        if std::env::var_os("SOFT_ROCE").is_some() {
+            let text = "this is a guest already (SOFT_ROCE is set); run the program as it is";
+            return Err(Error::Usage(text.into()));
+        }
         if let Some(file) = &self.target {
             Target::load(file)?;
         }
