@@ -47,12 +47,12 @@ fn the_kernels_initiator_reads_what_it_wrote() {
          {connect}
          head -c 3000000 /dev/urandom > /run/data; truncate -s %4096 /run/data
          for n in 1 2; do
-             until test -b /dev/nvme0n$n; do sleep 0.05; done
-             dd if=/run/data of=/dev/nvme0n$n bs=64k oflag=direct conv=notrunc status=none
-             dd if=/dev/nvme0n$n of=/run/back bs=64k iflag=direct count=46 status=none
+             disk=$(disk $n)
+             dd if=/run/data of=$disk bs=64k oflag=direct conv=notrunc status=none
+             dd if=$disk of=/run/back bs=64k iflag=direct count=46 status=none
              cmp -n $(stat -c %s /run/data) /run/data /run/back
          done
-         test $(blockdev --getss /dev/nvme0n1) = 512 -a $(blockdev --getss /dev/nvme0n2) = 4096
+         test $(blockdev --getss $(disk 1)) = 512 -a $(blockdev --getss $(disk 2)) = 4096
          soft-roce target show",
         connect = connect(BASIC, "")
     );
@@ -80,7 +80,7 @@ fn an_authenticated_target_wants_the_key() {
         "if ({}) 2>/dev/null; then exit 9; fi
          set -e
          {}
-         until test -b /dev/nvme0n1; do sleep 0.05; done
+         disk 1
          soft-roce target show",
         connect(nqn, ""),
         connect(nqn, &keys)
@@ -208,10 +208,10 @@ fn every_backing_holds_data() {
         "set -e
          {}
          head -c 1048576 /dev/urandom > /run/data
-         for n in 1 2 3; do
-             until test -b /dev/nvme0n$n; do sleep 0.05; done
-             dd if=/run/data of=/dev/nvme0n$n bs=64k oflag=direct status=none
-             dd if=/dev/nvme0n$n of=/run/back bs=64k count=16 iflag=direct status=none
+         for n in 1 2 3 4; do
+             disk=$(disk $n)
+             dd if=/run/data of=$disk bs=64k oflag=direct status=none
+             dd if=$disk of=/run/back bs=64k count=16 iflag=direct status=none
              cmp /run/data /run/back
          done
          sync; cmp -n 1048576 /run/data {}/disk && echo on the host",
@@ -239,7 +239,7 @@ fn native_sets_up_the_same_and_takes_it_down() {
          soft-roce native up {TARGETS}/basic.toml
          soft-roce native status
          {}
-         until test -b /dev/nvme0n1; do sleep 0.05; done
+         disk 1
          echo 1 > /sys/class/nvme/nvme0/delete_controller
          soft-roce native down
          soft-roce native status
@@ -253,10 +253,15 @@ fn native_sets_up_the_same_and_takes_it_down() {
     assert!(seen.contains("rxe_softroce0 is there") && seen.contains("is not there"), "{seen}");
 }
 
-/// Connects the kernel's initiator, as `nvme connect` does.
+/// Connects the kernel's initiator, as `nvme connect` does, and defines `disk NSID`: the number in
+/// a disk's name is the order in which the kernel found the namespaces, not their own number.
 fn connect(nqn: &str, more: &str) -> String {
     format!(
-        "echo transport=rdma,traddr=10.10.10.1,trsvcid=4420,nqn={nqn},\
+        "disk() {{ while :; do for disk in /sys/block/nvme0n*; do
+             if test \"$(cat $disk/nsid 2>/dev/null)\" = $1 -a -b /dev/${{disk##*/}}
+             then echo /dev/${{disk##*/}}; return; fi
+         done; sleep 0.05; done; }}
+         echo transport=rdma,traddr=10.10.10.1,trsvcid=4420,nqn={nqn},\
          hostnqn=nqn.2026-11.org.soft-roce:host,\
          hostid=6a1d8e0c-5d6b-4c0f-8a33-2b1f0f6f4c01{more} > /dev/nvme-fabrics"
     )
