@@ -1,4 +1,86 @@
 //! RDMA without hardware: a kernel with rxe and nvmet as an ordinary process.
+//!
+//! [`machine`] runs a program inside a User-Mode Linux kernel that has soft-RoCE (rxe), the NVMe
+//! target (nvmet) and the kernel's own NVMe initiator. It needs no root, no KVM, no module and no
+//! device, and a run takes a fraction of a second more than the program itself.
+//!
+//! ```text
+//!  the caller                      guard                      kernel (User-Mode Linux)
+//!  soft-roce run ── life line ──▶ soft-roce guard ── starts ─▶ init: soft-roce guest
+//!     │  ▲                         kills and removes all        │ mounts, rxe0, target
+//!     │  └──── frames: output, error, ending ──────────────────┤
+//!     └─────── frames: input ──────────────────────────────────▶ program
+//! ```
+//!
+//! The guest's root is the host's file system, with the rights of the user who runs it, so a
+//! program built outside runs inside as it is, in the same folder and on the same files.
+//!
+//! # Quick start
+//!
+//! ```sh
+//! soft-roce build                                       # once; a first run does it too
+//! soft-roce run -- rdma link                            # rxe alone
+//! soft-roce run --target soft-roce/targets/basic.toml -- nvme discover -t rdma \
+//!     -a 10.10.10.1 -s 4420
+//! soft-roce run --shell                                 # look around
+//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="soft-roce run --" cargo test
+//! ```
+//!
+//! The same from a program; it finds the `soft-roce` program beside itself, on the search path, or
+//! in `SOFT_ROCE_PROGRAM`:
+//!
+//! ```no_run
+//! use soft_roce::machine::{Ending, Guest, Output};
+//!
+//! # fn main() -> soft_roce::machine::Result<()> {
+//! let guest = Guest::new("cat").args(["/sys/class/infiniband/rxe0/node_guid"]);
+//! let outcome = guest.stdout(Output::Capture).run()?;
+//! assert_eq!(outcome.ending, Ending::Exited(0));
+//! assert!(outcome.complaints.is_empty(), "the kernel broke: {:?}", outcome.excerpt());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Inside
+//!
+//! The program finds itself as root, on one processor, with `/proc`, `/sys`, `/dev` and `/run` of
+//! its own, locked memory without limit, the network device `dum0` at 10.10.10.1 and
+//! fd10:10:10::1, the RDMA device `rxe0`, and in its environment:
+//!
+//! | name | value |
+//! | --- | --- |
+//! | `SOFT_ROCE` | `1` |
+//! | `SOFT_ROCE_ADDRESS`, `RDMA_TEST_ADDRESS` | `10.10.10.1` |
+//! | `SOFT_ROCE_TARGET` | the target file, when there is one |
+//!
+//! `soft-roce target` changes the target while the program runs; `target set --help` lists what
+//! can be set. The target file is described at [`machine::target::Target`]; examples are in the
+//! folder `targets`.
+//!
+//! # Ends
+//!
+//! The guest ends with the program. What that left running is killed, the kernel's initiators are
+//! stopped, the target is taken down, and the status is the program's: 128 + N for signal N, 127
+//! or 126 when it could not be started. It is 124 when the time was up; 101 when the kernel
+//! panicked, oopsed, hit a BUG or a WARN, wrote a line that `--deny` forbids, or gave no result;
+//! and 2 when nothing was run at all.
+//!
+//! However the caller ends, by Ctrl-C or SIGKILL, the guard sees the life line end, kills every
+//! process of the guest and removes its files. There is no signal handler and no global state:
+//! guests may be run from any number of threads at once, each on a processor of its own while
+//! there are enough.
+//!
+//! # What it does not do
+//!
+//! * Kernel 6.12 has one processor; nothing here gives 7.x more.
+//! * Standard streams are pipes, or terminals where ours are. Input is read ahead of the program,
+//!   and a program that was given a file as standard input cannot seek in it.
+//! * The guest sees neither the host's network nor its `/dev`, `/run`, `/proc` and `/sys`; a
+//!   program or working folder there cannot be used.
+//! * Absolute speeds say nothing: a system call costs some ten microseconds. Ratios within one
+//!   run are sound.
+//! * Where a kernel's own `rdma_rxe` and `nvmet` can be loaded, [`machine::native`] sets up the
+//!   same bed without a guest.
 
 #![forbid(unsafe_code)]
 

@@ -112,4 +112,3 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
     let duration = Duration::try_from_secs_f64(number);
     duration.ok().filter(|limit| !limit.is_zero()).ok_or_else(|| "give more than 0".into())
 }
-

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     os::fd::OwnedFd,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -29,6 +29,7 @@ use super::{
     run::Guest,
     spec::{GuestEnding, name},
     streams::{self, Event, Line},
+    terminal,
 };
 
 /// A guest that has not said a word by then never will.
@@ -47,7 +48,6 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunFolder, log: &Path) -
     let mut guard = Guard::start(program, &folder)?;
     let shared = Shared::default();
     let (sender, events) = mpsc::channel();
-    let words = guard.words.take().expect("the guard was started with a pipe");
     let line = Line {
         ended: &shared.ended,
         abandoned: &shared.abandoned,
@@ -56,26 +56,33 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunFolder, log: &Path) -
         folder: &folder.path,
     };
     let (input, output, error) = (guest.input, guest.output, guest.error);
-    let mut watch = Watch::new(guest.timeout);
-    let log = thread::scope(|scope| {
+    let words = guard.words.take().expect("the guard was started with a pipe");
+    let mut watch = Watch::new(guard, &shared, guest.timeout);
+    // Opened now: the folder goes with the guard, and that may be sooner than we think.
+    let cannot_read = |error| Error::io("read", log)(error);
+    let mut kernel_log = fs::File::open(log).map_err(cannot_read)?;
+    thread::scope(|scope| {
         scope.spawn(|| relay(BufReader::new(words), &sender));
         scope.spawn(|| line.pump_output(&pipes.output, output, error));
         let mut input = Some(input);
         let feed = || {
+            if guest.interactive {
+                // The guard knows by now what it was like before.
+                let _ = terminal::make_raw(io::stdin());
+            }
             let input = input.take().unwrap_or_default();
             scope.spawn(|| line.pump_input(&pipes.input, input));
         };
-        watch.attend(&events, &mut guard, &shared, feed);
-        // The folder goes with the guard, whose words end with it, and the thread that hears them.
-        let log = fs::read(log).map_err(Error::io("read", log));
-        guard.cut();
-        log
+        watch.attend(&events, feed);
+        // The guard's words end with it, and the thread that hears them.
+        watch.guard.cut();
     });
-    guard.end();
-    let kernel_log = String::from_utf8_lossy(&log?).replace('\r', "");
+    let ending = watch.end();
+    let mut bytes = Vec::new();
+    kernel_log.read_to_end(&mut bytes).map_err(cannot_read)?;
+    let kernel_log = String::from_utf8_lossy(&bytes).replace('\r', "");
     let complaints = Judge::new(guest.deny).complaints(&kernel_log);
     let [stdout, stderr] = shared.captured.into_inner().expect("the threads have ended");
-    let ending = watch.into_ending();
     Ok(Outcome { ending, complaints, kernel_log, stdout, stderr })
 }
 
@@ -95,7 +102,10 @@ impl Pipes {
             open(&path, flags, Mode::empty()).map_err(Error::errno("open", &path))
         };
         // To open it for writing alone would be refused until the kernel reads.
-        Ok(Self { input: pipe(name::INPUT, OFlags::RDWR)?, output: pipe(name::OUTPUT, OFlags::RDONLY)? })
+        Ok(Self {
+            input: pipe(name::INPUT, OFlags::RDWR)?,
+            output: pipe(name::OUTPUT, OFlags::RDONLY)?,
+        })
     }
 }
 
@@ -133,11 +143,6 @@ impl Guard {
             let _ = kill_process_group(kernel, Signal::KILL);
         }
     }
-
-    fn end(mut self) {
-        self.cut();
-        let _ = self.process.wait();
-    }
 }
 
 /// What the threads of a run share.
@@ -149,7 +154,9 @@ struct Shared {
 }
 
 /// What is known of the run, and until when the next thing has to happen.
-struct Watch {
+struct Watch<'a> {
+    guard: Guard,
+    shared: &'a Shared,
     deadline: Option<Instant>,
     /// The caller's time limit and when it is up.
     timeout: Option<(Duration, Instant)>,
@@ -158,11 +165,13 @@ struct Watch {
     cut: bool,
 }
 
-impl Watch {
-    fn new(timeout: Option<Duration>) -> Self {
+impl<'a> Watch<'a> {
+    fn new(guard: Guard, shared: &'a Shared, timeout: Option<Duration>) -> Self {
         let now = Instant::now();
         let timeout = timeout.map(|limit| (limit, now + limit));
         Self {
+            guard,
+            shared,
             deadline: Some(now + BOOT_DEADLINE),
             timeout,
             ending: None,
@@ -172,13 +181,7 @@ impl Watch {
     }
 
     /// Follows the events until the line has ended.
-    fn attend(
-        &mut self,
-        events: &Receiver<Event>,
-        guard: &mut Guard,
-        shared: &Shared,
-        mut feed: impl FnMut(),
-    ) {
+    fn attend(&mut self, events: &Receiver<Event>, mut feed: impl FnMut()) {
         loop {
             match self.next(events) {
                 Ok(Event::LineEnded) | Err(RecvTimeoutError::Disconnected) => return,
@@ -187,23 +190,23 @@ impl Watch {
                     self.deadline = None;
                     feed();
                 }
-                Ok(Event::Guard(Some(words))) => self.hear(&words, guard, shared),
+                Ok(Event::Guard(Some(words))) => self.hear(&words),
                 Ok(Event::Guard(None)) => {
-                    guard.replace();
+                    self.guard.replace();
                     self.settle(|| Ending::NoResult("the guest's guard was killed".into()));
-                    shared.ended.store(true, Ordering::Relaxed);
+                    self.shared.ended.store(true, Ordering::Relaxed);
                 }
                 Ok(Event::Note(text)) => streams::warn(&text),
                 Ok(Event::Ending(ending)) => {
                     self.settle(|| ending.into());
                     self.deadline = Some(Instant::now() + SHUTDOWN_DEADLINE);
                 }
-                Ok(Event::BrokenPipe) => self.cut(guard, Ending::BrokenPipe),
+                Ok(Event::BrokenPipe) => self.cut(Ending::BrokenPipe),
                 Ok(Event::Garbled) => {
-                    self.cut(guard, Ending::NoResult("what it said was garbled".into()));
-                    shared.ended.store(true, Ordering::Relaxed);
+                    self.cut(Ending::NoResult("what it said was garbled".into()));
+                    self.shared.ended.store(true, Ordering::Relaxed);
                 }
-                Err(RecvTimeoutError::Timeout) => self.expire(guard, shared),
+                Err(RecvTimeoutError::Timeout) => self.expire(),
             }
         }
     }
@@ -211,7 +214,9 @@ impl Watch {
     fn next(&self, events: &Receiver<Event>) -> std::result::Result<Event, RecvTimeoutError> {
         match self.next_deadline() {
             None => Ok(events.recv()?),
-            Some(deadline) => events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            Some(deadline) => {
+                events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            }
         }
     }
 
@@ -220,46 +225,46 @@ impl Watch {
         self.deadline.into_iter().chain(limit.filter(|_| !self.cut)).min()
     }
 
-    fn hear(&mut self, words: &str, guard: &mut Guard, shared: &Shared) {
+    fn hear(&mut self, words: &str) {
         if let Some(pid) = words.strip_prefix(report::STARTED) {
-            guard.kernel = pid.parse().ok().and_then(Pid::from_raw);
+            self.guard.kernel = pid.parse().ok().and_then(Pid::from_raw);
         } else if let Some(reason) = words.strip_prefix(report::FAILED) {
             self.settle(|| Ending::NoResult(reason.into()));
-            shared.ended.store(true, Ordering::Relaxed);
+            self.shared.ended.store(true, Ordering::Relaxed);
         } else if let Some(how) = words.strip_prefix(report::ENDED) {
             let place = if self.booted { "before the program did" } else { "while booting" };
             self.settle(|| Ending::NoResult(format!("its kernel ended ({how}) {place}")));
-            shared.ended.store(true, Ordering::Relaxed);
+            self.shared.ended.store(true, Ordering::Relaxed);
             // What is left to do is to print what has arrived, at the reader's pace.
             self.deadline = None;
         }
     }
 
-    fn expire(&mut self, guard: &mut Guard, shared: &Shared) {
+    fn expire(&mut self) {
         let now = Instant::now();
         if self.cut {
             // The guard did not manage, or nobody takes what is left of the output.
-            guard.replace();
-            shared.ended.store(true, Ordering::Relaxed);
-            shared.abandoned.store(true, Ordering::Relaxed);
+            self.guard.replace();
+            self.shared.ended.store(true, Ordering::Relaxed);
+            self.shared.abandoned.store(true, Ordering::Relaxed);
             self.deadline = None;
         } else if let Some((limit, _)) = self.timeout.filter(|(_, at)| *at <= now) {
             self.ending = None;
-            self.cut(guard, Ending::TimedOut(limit));
+            self.cut(Ending::TimedOut(limit));
         } else if self.ending.is_some() {
             streams::warn("the guest did not power off in time; it was killed");
-            self.cut(guard, Ending::BrokenPipe);
+            self.cut(Ending::BrokenPipe);
         } else {
             let seconds = BOOT_DEADLINE.as_secs();
             let reason = format!("it did not reach its first program in {seconds} s");
-            self.cut(guard, Ending::NoResult(reason));
+            self.cut(Ending::NoResult(reason));
         }
     }
 
     /// Ends the run now, for this reason unless there is an earlier one.
-    fn cut(&mut self, guard: &mut Guard, ending: Ending) {
+    fn cut(&mut self, ending: Ending) {
         self.settle(|| ending);
-        guard.cut();
+        self.guard.cut();
         self.cut = true;
         self.deadline = Some(Instant::now() + KILL_DEADLINE);
     }
@@ -269,7 +274,10 @@ impl Watch {
         self.ending.get_or_insert_with(ending);
     }
 
-    fn into_ending(self) -> Ending {
+    /// Waits for the guard, which now has nothing more to do.
+    fn end(mut self) -> Ending {
+        self.guard.cut();
+        let _ = self.guard.process.wait();
         self.ending.unwrap_or_else(|| Ending::NoResult("nothing is known of it".into()))
     }
 }

@@ -79,6 +79,9 @@ impl Build {
         if let Some(linux) = self.cached(cache).filter(|_| !self.refresh) {
             return Ok(linux);
         }
+        if let Some(path) = &self.source {
+            path.canonicalize().map_err(Error::io("open", path))?;
+        }
         let lock = cache.lock(&format!("build-{}", self.name()), || {
             say("another build of this kernel is under way; waiting for it");
         })?;

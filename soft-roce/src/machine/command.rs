@@ -1,6 +1,9 @@
 //! Helper programs: run one, and say in one line why it failed.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
 
 use super::{Error, Result};
 
@@ -22,11 +25,21 @@ pub(crate) fn words(command: &Command) -> String {
     words.join(" ")
 }
 
+/// A system program, found even where the search path is a user's, or empty as in a young guest.
+pub(crate) fn system(program: &str) -> Command {
+    find(program).map_or_else(|| Command::new(program), Command::new)
+}
+
 /// Whether a program of this name is on the search path or in the usual system folders.
 pub(crate) fn exists(program: &str) -> bool {
+    find(program).is_some()
+}
+
+fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into);
-    std::env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
+    let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+    let folders = std::env::split_paths(&path).chain(system);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 fn finish(command: &mut Command) -> Result<Output> {

@@ -60,8 +60,7 @@ mod tests {
     fn guests_spread_over_the_processors() {
         let folder = tempfile::tempdir().unwrap();
         let count = allowed().len();
-        let places: Vec<_> =
-            (0..2 * count).map(|_| pick(Some(folder.path())).unwrap()).collect();
+        let places: Vec<_> = (0..2 * count).map(|_| pick(Some(folder.path())).unwrap()).collect();
         for cpu in allowed() {
             assert_eq!(places.iter().filter(|place| place.cpu == cpu).count(), 2);
         }

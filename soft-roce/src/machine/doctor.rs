@@ -1,17 +1,20 @@
 //! What this machine can do, and why not more.
 
-use std::{env, fs, path::Path};
+use std::{
+    env, fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Resource, getrlimit};
 
 use super::{
-    Series,
-    build::Build,
-    cache::Cache,
-    command, cpu, native, packages, program, room,
-    run::MEMORY_BYTES,
-    source::Source,
+    Guest, Input, Kernel, Output, Series, build::Build, cache::Cache, command, cpu, native,
+    packages, program, room, run::MEMORY_BYTES, source::Source,
 };
+
+/// A machine that is not under heavy load needs a hundredth of it.
+const PROBE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,15 @@ pub struct Finding {
 pub fn examine() -> Vec<Finding> {
     let mut findings = vec![build_packages(), run_packages(), program(), place()];
     findings.extend([Series::SixTwelve, Series::Seven].map(kernel));
-    findings.extend([memory(), tracing(), processors(), own_devices(), locked_memory(), natively()]);
+    findings.extend(probe());
+    findings.extend([
+        memory(),
+        tracing(),
+        processors(),
+        own_devices(),
+        locked_memory(),
+        natively(),
+    ]);
     findings
 }
 
@@ -115,6 +126,29 @@ fn kernel(series: Series) -> Finding {
     Finding::note(subject, text)
 }
 
+/// Only a guest that boots proves that guests boot.
+fn probe() -> Option<Finding> {
+    let cache = Cache::open().ok()?;
+    let built = |series: &Series| Build::new(*series).cached(&cache).is_some();
+    let series = [Series::SixTwelve, Series::Seven].into_iter().find(built)?;
+    let guest = Guest::new("true")
+        .kernel(Kernel::Series(series))
+        .current_dir("/")
+        .stdin(Input::Null)
+        .stdout(Output::Null)
+        .stderr(Output::Null)
+        .timeout(PROBE_DEADLINE);
+    let started = Instant::now();
+    Some(match guest.run() {
+        Ok(outcome) if outcome.success() => {
+            let text = format!("a guest ran a program in {} ms", started.elapsed().as_millis());
+            Finding::good("booting", text)
+        }
+        Ok(outcome) => Finding::bad("booting", format!("a guest failed: {:?}", outcome.ending)),
+        Err(error) => Finding::bad("booting", error.to_string()),
+    })
+}
+
 fn memory() -> Finding {
     match room::memory_folder(MEMORY_BYTES) {
         Ok(folder) if folder == Path::new("/dev/shm") => {
@@ -132,7 +166,9 @@ fn tracing() -> Finding {
     let subject = "ptrace";
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     match scope.trim() {
-        "3" => Finding::bad(subject, "forbidden by kernel.yama.ptrace_scope=3; kernel 6.12 needs it"),
+        "3" => {
+            Finding::bad(subject, "forbidden by kernel.yama.ptrace_scope=3; kernel 6.12 needs it")
+        }
         "2" if !rustix::process::geteuid().is_root() => {
             Finding::bad(subject, "only root may, by kernel.yama.ptrace_scope=2")
         }
@@ -148,7 +184,8 @@ fn processors() -> Finding {
 
 fn own_devices() -> Finding {
     let names = fs::read_dir("/sys/class/infiniband").into_iter().flatten().flatten();
-    let names: Vec<_> = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<_> =
+        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     if names.is_empty() {
         return Finding::note("RDMA devices of this machine", "none; guests have their own");
     }

@@ -25,6 +25,7 @@ use super::{
     cpu::{self, Place},
     source::remove_folder,
     spec::{self, LaunchSpec, name},
+    terminal::Saved,
 };
 
 /// Killing takes microseconds; a process stuck in the host's kernel may never go.
@@ -55,6 +56,7 @@ pub(crate) fn stand(folder: &Path) -> Result<()> {
         Some(_) => None,
         None => cpu::pick(launch.cpu_locks.as_deref()),
     };
+    let saved = launch.terminal.as_deref().and_then(Saved::of);
     let (sender, events) = mpsc::channel();
     let kernel = match start(folder, &launch, place.as_ref()) {
         Ok(kernel) => kernel,
@@ -66,6 +68,7 @@ pub(crate) fn stand(folder: &Path) -> Result<()> {
     say(report::STARTED, &kernel.as_raw_nonzero().to_string());
     watch(kernel, sender);
     conclude(kernel, &events);
+    drop(saved);
     remove_folder(folder)
 }
 

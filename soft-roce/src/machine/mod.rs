@@ -28,6 +28,7 @@ mod source;
 mod spec;
 mod streams;
 pub mod target;
+mod terminal;
 
 pub use error::{Error, Result};
 pub use outcome::{Ending, Outcome};

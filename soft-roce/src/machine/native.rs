@@ -1,6 +1,6 @@
 //! The same bed on this machine's own kernel, where that has rxe and nvmet.
 
-use std::{fmt, fs, path::Path, process::Command};
+use std::{fmt, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,9 @@ pub fn up(file: Option<&Path>) -> Result<()> {
     if !missing.is_empty() {
         return Err(Error::NotNative(missing));
     }
-    MODULES.iter().try_for_each(|module| command::check(Command::new("modprobe").arg(module)))?;
+    MODULES
+        .iter()
+        .try_for_each(|module| command::check(command::system("modprobe").arg(module)))?;
     if !Path::new("/sys/kernel/config/nvmet").is_dir() {
         run("mount", &["-t", "configfs", "configfs", "/sys/kernel/config"])?;
     }
@@ -106,7 +108,7 @@ impl fmt::Display for Status {
 
 fn has_module(module: &str) -> bool {
     let loaded = Path::new("/sys/module").join(module).is_dir();
-    loaded || command::check(Command::new("modprobe").args(["-n", "-q", module])).is_ok()
+    loaded || command::check(command::system("modprobe").args(["-n", "-q", module])).is_ok()
 }
 
 fn has_device() -> bool {
@@ -127,5 +129,5 @@ fn remove_device() {
 }
 
 fn run(program: &str, args: &[&str]) -> Result<()> {
-    command::check(Command::new(program).args(args))
+    command::check(command::system(program).args(args))
 }

@@ -31,8 +31,7 @@ pub(crate) const TO_BUILD: [Need; 9] = [
 ];
 
 /// What running a guest needs: `ip` and `rdma`.
-pub(crate) const TO_RUN: [Need; 1] =
-    [Need { package: "iproute2", probe: Probe::Program("rdma") }];
+pub(crate) const TO_RUN: [Need; 1] = [Need { package: "iproute2", probe: Probe::Program("rdma") }];
 
 /// The packages of `needs` that are not installed.
 pub(crate) fn missing(needs: &[Need]) -> Vec<String> {

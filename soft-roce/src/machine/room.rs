@@ -19,7 +19,9 @@ const COVERED: [&str; 6] = ["/dev", "/proc", "/run", "/sys", "/var/run", "/var/l
 pub(crate) fn private_base() -> PathBuf {
     let named = env::var_os("TMPDIR").map(PathBuf::from);
     let usual = ["/tmp", "/var/tmp"].map(PathBuf::from);
-    let fits = |path: &PathBuf| path.is_absolute() && writable(path) && !is_covered(path);
+    let fits = |path: &PathBuf| {
+        path.is_absolute() && is_plain(path) && writable(path) && !is_covered(path)
+    };
     named.into_iter().chain(usual).find(fits).unwrap_or_else(|| "/tmp".into())
 }
 
@@ -27,6 +29,12 @@ pub(crate) fn private_base() -> PathBuf {
 pub(crate) fn is_covered(path: &Path) -> bool {
     let path = path.canonicalize().unwrap_or_else(|_| path.into());
     COVERED.iter().any(|covered| path.starts_with(covered))
+}
+
+/// Whether the kernel's command line can carry this path.
+fn is_plain(path: &Path) -> bool {
+    let special = |letter: char| letter.is_whitespace() || "\"',".contains(letter);
+    path.to_str().is_some_and(|path| !path.contains(special))
 }
 
 /// A folder with room for the guest's memory, a tmpfs if there is one.
@@ -73,6 +81,13 @@ mod tests {
         assert!(is_covered(Path::new("/proc/self")));
         assert!(is_covered(Path::new("/dev")));
         assert!(!is_covered(Path::new("/usr/bin")));
+    }
+
+    #[test]
+    fn paths_with_spaces_stay_off_the_command_line() {
+        assert!(is_plain(Path::new("/tmp/größe")));
+        assert!(!is_plain(Path::new("/tmp/my files")));
+        assert!(!is_plain(Path::new("/tmp/a\"b")));
     }
 
     #[test]

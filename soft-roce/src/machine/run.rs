@@ -18,6 +18,7 @@ use super::{
     spec::{self, GuestSpec, LaunchSpec, Wiring, name},
     streams::{self, Input, Output},
     target::Target,
+    terminal,
 };
 
 /// The memory of a guest, unless told otherwise: enough for a target of a few hundred MiB.
@@ -34,7 +35,7 @@ pub struct Guest {
     cpu: Option<usize>,
     pub(crate) deny: Vec<Regex>,
     log: Option<PathBuf>,
-    interactive: bool,
+    pub(crate) interactive: bool,
     folder: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     pub(crate) input: Input,
@@ -180,6 +181,10 @@ impl Guest {
     /// When the program could not be run at all: no kernel, a bad target file, no memory, a guest
     /// that does not boot. What happened to a program that ran is in the [`Outcome`].
     pub fn run(self) -> Result<Outcome> {
+        if std::env::var_os("SOFT_ROCE").is_some() {
+            let text = "this is a guest already (SOFT_ROCE is set); run the program as it is";
+            return Err(Error::Usage(text.into()));
+        }
         if let Some(file) = &self.target {
             Target::load(file)?;
         }
@@ -205,6 +210,7 @@ impl Guest {
             cpu: self.cpu,
             cpu_locks: Cache::open().ok().map(|cache| cache.root().join("cpus")),
             log: log.clone(),
+            terminal: terminal::of_input().filter(|_| self.interactive),
             extra: self.extra.clone(),
         };
         spec::store(&folder.path, name::LAUNCH, &launch)?;

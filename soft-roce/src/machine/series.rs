@@ -66,7 +66,8 @@ impl FromStr for Kernel {
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
-            "6.12" => Ok(Self::Series(Series::SixTwelve)),
+            // Empty is what an environment variable is when it was meant to be unset.
+            "" | "6.12" => Ok(Self::Series(Series::SixTwelve)),
             "7" => Ok(Self::Series(Series::Seven)),
             path if path.contains('/') => Ok(Self::Program(path.into())),
             other => Err(Error::UnknownKernel(other.into())),

@@ -25,7 +25,7 @@ impl Source {
             let version = tree_version(&path)?;
             return Ok(Self::Tree { path, version });
         }
-        let version = format!("tarball-{}", fingerprint(&[path.clone()])?);
+        let version = format!("tarball-{}", fingerprint(std::slice::from_ref(&path))?);
         Ok(Self::Tarball { path, version })
     }
 
@@ -102,8 +102,7 @@ fn tree_version(tree: &Path) -> Result<String> {
     let makefile = tree.join("Makefile");
     let text = fs::read_to_string(&makefile).map_err(Error::io("read", &makefile))?;
     let reason = "is not a kernel source tree";
-    let version =
-        version_in(&text).ok_or_else(|| Error::Path { path: tree.into(), reason })?;
+    let version = version_in(&text).ok_or_else(|| Error::Path { path: tree.into(), reason })?;
     let mut files = Vec::new();
     sources_below(tree, &mut files).map_err(Error::io("read", tree))?;
     Ok(format!("{version}-tree-{}", fingerprint(&files)?))

@@ -52,6 +52,8 @@ pub(crate) struct LaunchSpec {
     pub(crate) cpu: Option<usize>,
     pub(crate) cpu_locks: Option<PathBuf>,
     pub(crate) log: PathBuf,
+    /// The user's terminal, when it is about to be made raw.
+    pub(crate) terminal: Option<PathBuf>,
     pub(crate) extra: Vec<String>,
 }
 

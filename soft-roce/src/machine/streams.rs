@@ -229,7 +229,9 @@ impl Line<'_> {
                 Ok(ending) => self.tell(Event::Ending(ending)),
                 Err(_) => self.tell(Event::Garbled),
             },
-            Kind::Input | Kind::InputFile | Kind::InputEnd | Kind::Resize => self.tell(Event::Garbled),
+            Kind::Input | Kind::InputFile | Kind::InputEnd | Kind::Resize => {
+                self.tell(Event::Garbled)
+            }
         }
     }
 

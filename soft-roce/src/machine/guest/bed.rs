@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Write,
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -101,7 +101,7 @@ fn network() -> Result<()> {
          addr add {ADDRESS}/24 dev dum0\n\
          addr add {ADDRESS_V6}/64 dev dum0 nodad\n"
     );
-    let mut ip = Command::new("ip");
+    let mut ip = command::system("ip");
     ip.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let failed = |reason: String| Error::Helper { command: "ip -batch -".into(), reason };
     let mut child = ip.spawn().map_err(|error| failed(error.to_string()))?;
@@ -114,7 +114,7 @@ fn network() -> Result<()> {
 }
 
 fn rxe() -> Result<()> {
-    let mut rdma = Command::new("rdma");
+    let mut rdma = command::system("rdma");
     command::check(rdma.args(["link", "add", "rxe0", "type", "rxe", "netdev", "dum0"]))
 }
 

@@ -27,6 +27,7 @@ pub(crate) use session::enter as enter_session;
 use super::{
     frame::{self, Kind},
     spec::{self, GuestEnding, GuestSpec, name},
+    terminal,
 };
 use pumps::SharedLine;
 
@@ -54,7 +55,7 @@ pub(crate) fn live(folder: &Path) -> io::Result<Infallible> {
 
 fn open_line() -> io::Result<SharedLine> {
     let line = File::options().read(true).write(true).open("/dev/tty1")?;
-    pumps::make_raw(&line)?;
+    terminal::make_raw(&line)?;
     Ok(SharedLine::new(line))
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, PipeReader, PipeWriter, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
     thread::{self, JoinHandle},
@@ -11,7 +11,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
+    termios::{Winsize, tcsetwinsize},
 };
 
 use crate::machine::{
@@ -79,13 +79,6 @@ impl Running {
         // A panic there is in the kernel's log; what it had to say is lost.
         let _ = self.thread.join();
     }
-}
-
-/// Takes every cleverness from a terminal: bytes pass as they are.
-pub(super) fn make_raw(terminal: impl AsFd) -> io::Result<()> {
-    let mut settings = tcgetattr(&terminal)?;
-    settings.make_raw();
-    Ok(tcsetattr(&terminal, OptionalActions::Now, &settings)?)
 }
 
 /// Host to program.

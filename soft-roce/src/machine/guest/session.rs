@@ -19,8 +19,11 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-use super::pumps::{Pumps, Stream, make_raw};
-use crate::machine::spec::{ADDRESS, GuestSpec, Wiring};
+use super::pumps::{Pumps, Stream};
+use crate::machine::{
+    spec::{ADDRESS, GuestSpec, Wiring},
+    terminal::make_raw,
+};
 
 /// The program as a command that is ready to start, and the pumps for its streams.
 pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
@@ -29,7 +32,8 @@ pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
         return interactive(spec);
     }
     let mut pumps = Pumps::default();
-    let mut command = Command::new(spec.program.first().map_or(OsStr::new(""), OsString::as_os_str));
+    let mut command =
+        Command::new(spec.program.first().map_or(OsStr::new(""), OsString::as_os_str));
     command.args(spec.program.iter().skip(1));
     match spec.input {
         Wiring::Null => drop(command.stdin(Stdio::null())),

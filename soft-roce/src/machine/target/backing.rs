@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +36,7 @@ impl Made {
     pub(super) fn remove(&self, place: &Place) -> Result<()> {
         match self {
             Self::File(_) => Ok(()),
-            Self::Loop(device) => command::check(Command::new("losetup").arg("-d").arg(device)),
+            Self::Loop(device) => command::check(command::system("losetup").arg("-d").arg(device)),
             Self::NullBlk(name) => place.null_blk(name).remove(),
             Self::Ram(path) => fs::remove_file(path).map_err(Error::io("remove", path)),
         }
@@ -106,7 +105,7 @@ impl FileBacking {
         }
         let path = path.canonicalize().map_err(Error::io("find", path))?;
         let Some(block_size) = self.block_size else { return Ok(Made::File(path)) };
-        let mut losetup = Command::new("losetup");
+        let mut losetup = command::system("losetup");
         losetup.args(["--find", "--show", "--sector-size", &block_size.to_string()]).arg(path);
         let device = command::output(&mut losetup)?;
         Ok(Made::Loop(device.trim().into()))

@@ -37,9 +37,7 @@ impl Place {
                 node.create()?;
                 node.set("ana_state", state)
             }
-            ["subsystem", nqn, attribute, value] => {
-                assign(&self.subsystem(nqn)?, attribute, value)
-            }
+            ["subsystem", nqn, attribute, value] => assign(&self.subsystem(nqn)?, attribute, value),
             ["host", nqn, attribute, value] => assign(&self.host(nqn)?, attribute, value),
             ["port", id, attribute, value] => {
                 assign(&self.port(number("ID", id)?)?, attribute, value)

@@ -215,8 +215,8 @@ impl Target {
     /// When it cannot be read, or says something that makes no sense; the error says where.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let mut target = Self::parse(&text)
-            .map_err(|reason| Error::TargetFile { path: path.into(), reason })?;
+        let mut target =
+            Self::parse(&text).map_err(|reason| Error::TargetFile { path: path.into(), reason })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         target.resolve_files(folder);
         Ok(target)
@@ -308,9 +308,7 @@ fn size_text<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u64, D::
     size::parse(&text).map_err(D::Error::custom)
 }
 
-fn optional_size<'de, D: Deserializer<'de>>(
-    from: D,
-) -> std::result::Result<Option<u64>, D::Error> {
+fn optional_size<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u64>, D::Error> {
     size_text(from).map(Some)
 }
 

@@ -89,9 +89,9 @@ impl Place {
         let subsystems = names(&nvmet.join("subsystems"));
         let subsystems = subsystems.iter().map(|nqn| self.subsystem_state(nqn));
         let ports = names(&nvmet.join("ports"));
-        let ports = ports.iter().map(|id| {
-            port_state(&Node { path: nvmet.join("ports").join(id), object: id.clone() })
-        });
+        let ports = ports
+            .iter()
+            .map(|id| port_state(&Node { path: nvmet.join("ports").join(id), object: id.clone() }));
         Ok(State { subsystems: subsystems.collect::<Result<_>>()?, ports: ports.collect() })
     }
 
@@ -103,9 +103,8 @@ impl Place {
         });
         let debug = self.debug.join("nvmet").join(nqn);
         let controllers = names(&debug).into_iter().filter(|name| name.starts_with("ctrl"));
-        let controllers = controllers.map(|name| {
-            controller(&Node { path: debug.join(&name), object: name })
-        });
+        let controllers =
+            controllers.map(|name| controller(&Node { path: debug.join(&name), object: name }));
         Ok(SubsystemState {
             nqn: nqn.into(),
             allow_any_host: node.get("attr_allow_any_host") == "1",

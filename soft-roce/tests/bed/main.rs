@@ -1,0 +1,11 @@
+//! The built program, run as a user would: what goes in comes out, and nothing stays behind.
+//!
+//! The kernel is the one that `SOFT_ROCE_KERNEL` names.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+mod ends;
+mod program;
+mod streams;
+mod support;
+mod target;

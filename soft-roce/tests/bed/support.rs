@@ -1,0 +1,148 @@
+//! A bed for one test, and the processes of its guests.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Pid;
+use tempfile::TempDir;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_soft-roce");
+pub(crate) const TARGETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/targets");
+
+/// A scratch folder that takes the run's files; the test fails when one stays there.
+pub(crate) struct Bed {
+    pub(crate) folder: TempDir,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// `soft-roce run`, with these options and whatever follows.
+    pub(crate) fn run(&self, options: &[&str]) -> Command {
+        let mut command = self.program();
+        command.arg("run").args(options).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn program(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        let path = std::env::var("PATH").unwrap();
+        let own = Path::new(PROGRAM).parent().unwrap().display();
+        command.env("TMPDIR", self.folder.path()).env("PATH", format!("{own}:{path}"));
+        command.env_remove("SOFT_ROCE_TARGET");
+        command
+    }
+
+    pub(crate) fn shell(&self, options: &[&str], script: &str) -> Output {
+        let output = self.run(options).args(["--", "sh", "-c", script]).output().unwrap();
+        self.expect_nothing_left();
+        output
+    }
+
+    pub(crate) fn with_target(&self, name: &str, script: &str) -> Output {
+        self.shell(&["--timeout", "60", "--target", &format!("{TARGETS}/{name}.toml")], script)
+    }
+
+    /// Starts a program that says when it runs, and waits for that.
+    pub(crate) fn start(&self, options: &[&str], script: &str) -> (Child, Watched) {
+        let marker = TempDir::new().unwrap();
+        let running = marker.path().join("running");
+        let script = format!("touch {}; {script}", running.display());
+        let mut command = self.run(options);
+        command.args(["--", "sh", "-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        wait_until("the program runs", || running.exists());
+        (child, Watched::find(self.folder.path()))
+    }
+
+    pub(crate) fn expect_nothing_left(&self) {
+        wait_until("no process is left", || processes_with(self.folder.path()).is_empty());
+        wait_until("no file is left", || {
+            fs::read_dir(self.folder.path()).unwrap().next().is_none()
+        });
+    }
+}
+
+/// The processes of a guest that runs.
+pub(crate) struct Watched {
+    pub(crate) guard: Pid,
+    pub(crate) kernel: Pid,
+}
+
+impl Watched {
+    fn find(folder: &Path) -> Self {
+        let all = processes_with(folder);
+        let find = |word: &str| {
+            let found = all.iter().find(|(_, words)| words.iter().any(|one| one.starts_with(word)));
+            Pid::from_raw(found.unwrap().0).unwrap()
+        };
+        // The kernel's helpers share its command line; it came first.
+        Self { guard: find("guard"), kernel: find("mem=") }
+    }
+
+    pub(crate) fn expect_gone(&self) {
+        let session = self.kernel.as_raw_nonzero().get();
+        wait_until("the guest's session is empty", || {
+            processes().iter().all(|pid| session_of(*pid) != Some(session))
+        });
+        wait_until("the guard is gone", || rustix::process::test_kill_process(self.guard).is_err());
+    }
+}
+
+/// The kernel under test, as a path.
+pub(crate) fn kernel_program() -> PathBuf {
+    let named = std::env::var("SOFT_ROCE_KERNEL").unwrap_or_default();
+    if named.contains('/') {
+        return named.into();
+    }
+    let output = Command::new(PROGRAM).arg("build").output().unwrap();
+    expect_success(&output);
+    text(&output.stdout).trim().into()
+}
+
+pub(crate) fn expect_success(output: &Output) {
+    let (seen, error) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{}\n{seen}\n{error}", output.status);
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.into()).unwrap()
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn processes() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Processes that name this folder on their command line, by age, but for the tests' own.
+fn processes_with(folder: &Path) -> Vec<(i32, Vec<String>)> {
+    let folder = folder.to_str().unwrap();
+    let words = |pid: i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains(folder).then(|| (pid, line.split('\0').map(str::to_owned).collect()))
+    };
+    let mut all: Vec<_> = processes().into_iter().filter_map(words).collect();
+    all.sort_by_key(|(pid, _)| *pid);
+    all
+}
+
+fn session_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
+}
