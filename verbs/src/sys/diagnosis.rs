@@ -29,10 +29,10 @@ pub(super) fn explain(path: &Path, source: io::Error) -> Result<Error, io::Error
     }
 }
 
-/// The device that this user may not open, if that is what `source` says: librdmacm opens the
-/// device only when an address leads to it.
-pub(super) fn closed_device(source: &io::Error) -> Option<Error> {
-    if source.kind() != io::ErrorKind::PermissionDenied {
+/// The device that this user may not open, if `status` of an event (a negative errno; -1 also
+/// stands for any failure inside of librdmacm) may mean that.
+pub(super) fn closed_device(status: i32) -> Option<Error> {
+    if ![-libc::EPERM, -libc::EACCES].contains(&status) {
         return None;
     }
     let folder = std::fs::read_dir("/dev/infiniband").ok()?;

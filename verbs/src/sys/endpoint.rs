@@ -54,9 +54,7 @@ impl RawEndpoint {
             CmRequest::Reject(data) => self.reject(data).map_err(Error::Reject),
             CmRequest::ResolveAddress { source, destination, timeout } => self
                 .resolve_address(source.map(Into::into), destination.into(), milliseconds(timeout))
-                .map_err(|source| {
-                    diagnosis::closed_device(&source).unwrap_or(Error::ResolveAddress(source))
-                }),
+                .map_err(Error::ResolveAddress),
             CmRequest::ResolveRoute { timeout } => {
                 self.resolve_route(milliseconds(timeout)).map_err(Error::ResolveRoute)
             }
@@ -75,10 +73,20 @@ impl RawEndpoint {
     }
 
     pub(super) fn event(&mut self) -> Result<Option<CmEvent<Self>>, Error> {
-        self.id
+        let event = self
+            .id
             .with(|_| self.read_event())
             .and_then(|event| event.map(Event::adopt).transpose())
-            .map_err(Error::ReadEvent)
+            .map_err(Error::ReadEvent)?;
+        // Only when an address leads to a device does librdmacm open it; a failure to do so
+        // arrives as this event.
+        if let Some(event) = &event
+            && event.kind == CmEventKind::ADDRESS_ERROR
+            && let Some(error) = diagnosis::closed_device(event.status)
+        {
+            return Err(error);
+        }
+        Ok(event)
     }
 
     pub(super) fn id(&self) -> &Arc<Id> {
