@@ -1,4 +1,81 @@
-//! NVMe over Fabrics host over RDMA, in user space.
+//! An NVMe over Fabrics host over RDMA, in user space: queue pairs carry NVMe commands past the
+//! kernel.
+//!
+//! It connects to one controller of a subsystem, with as many I/O queues as asked for and granted,
+//! and reads, writes and flushes namespaces. It does not yet authenticate, reconnect, discover,
+//! or use several paths; a connection that fails stays failed, and says why.
+//!
+//! ```text
+//!   Namespace: async, from any task          Poller: polled, from one thread
+//!              \                                /
+//!    driver     the only part that touches time, threads and verbs
+//!    proto      sans-IO: bring-up, command slots, keep-alive, shutdown
+//!    wire       bytes: commands, responses, Connect, Identify, private data
+//!               |
+//!             verbs
+//! ```
+//!
+//! # Quick start
+//!
+//! ```no_run
+//! use rdma_host::wire::NamespaceId;
+//! use rdma_host::{ConnectOptions, Controller, HostIdentity};
+//!
+//! # async fn quick_start() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = HostIdentity::from_id(uuid::Uuid::new_v4());
+//! let nqn = "nqn.2014-08.org.example:disk".parse()?;
+//! let options = ConnectOptions::new("192.0.2.7:4420".parse()?, nqn, host);
+//!
+//! let controller = Controller::connect(&options).await?;
+//! let namespace = controller.namespace(NamespaceId(1)).await?;
+//!
+//! let mut buffer = controller.allocate(64 << 10)?;
+//! buffer.copy_in(0, b"hello");
+//! let buffer = namespace.write(0, buffer).await?;
+//! let buffer = namespace.read(0, buffer).await?;
+//!
+//! let mut word = [0; 5];
+//! buffer.copy_out(0, &mut word);
+//! controller.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Buffers
+//!
+//! A [`Buffer`] is memory the device may reach, so it is never a Rust reference: bytes are copied
+//! in and out. It is moved into an operation and comes back with the result, failed or not, once
+//! the device can no longer touch it. Dropping a future stops nothing; the buffer stays with the
+//! queue until the controller has answered.
+//!
+//! Memory mode `pool`: a registration keeps its key for life, and one controller's registrations
+//! are out of every other controller's reach, by a protection domain of its own. While a buffer
+//! lives, its controller can read and write it, also between operations.
+//!
+//! # Threads
+//!
+//! A [`Controller`] runs an admin task, and with [`Controller::connect`] one task for each poller,
+//! on the current tokio runtime. [`Namespace`] is `Clone + Send + Sync`. A [`Poller`] has one
+//! owner; what it does for one command allocates nothing, takes no lock and makes no system call
+//! of its own.
+//!
+//! # Clean-up
+//!
+//! [`Controller::shutdown`] fails what is in flight, announces the shutdown, waits for it a second
+//! at most and disconnects. Dropping a controller does the same in the background. A queue that
+//! ends destroys its queue pair first and returns its buffers then.
+//!
+//! # Errors
+//!
+//! [`Error`] is sorted by who is to blame, and [`Error::class`] says what that means for a retry.
+//! Every wait has a deadline; [`config`] names them all, with units and reasons.
+//!
+//! # Limits
+//!
+//! * One command moves what the controller allows (MDTS), 1 MiB if it sets no limit, below 16 MiB
+//!   in any case; [`Namespace`] splits what is larger.
+//! * Blocks of 512 bytes to 1 MiB, without metadata.
+//! * I/O queues of 2 to 1,024 entries; the admin queue has 32.
 #![forbid(unsafe_code)]
 
 pub mod config;

@@ -208,12 +208,12 @@ fn print(load: &Load, arguments: &Arguments, statistics: &Statistics, elapsed: D
     let operation = operation(arguments, statistics);
     let seconds = elapsed.as_secs_f64();
     println!(
-        "{} {}, depth {} on {} queues, {} threads, {} waiting, {:.1} s, device {}",
+        "{} {}, depth {} on {}, {}, {} waiting, {:.1} s, device {}",
         arguments.rw.name(),
         size::in_words(arguments.bs),
         arguments.iodepth,
-        load.queues(),
-        load.threads(),
+        size::count(load.queues(), "queue"),
+        size::count(load.threads(), "thread"),
         wait_name(load.options.wait),
         seconds,
         load.controller.device(),

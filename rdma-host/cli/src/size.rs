@@ -49,6 +49,12 @@ pub(crate) fn in_words(bytes: u64) -> String {
     }
 }
 
+/// A number of things, as in "1 queue" and "2 queues".
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 /// Bytes in a time as bytes a second, in words.
 pub(crate) fn rate_in_words(bytes: u64, time: Duration) -> String {
     let per_second = u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1);

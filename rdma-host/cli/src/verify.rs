@@ -108,11 +108,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "seed": arguments.seed,
         }))?,
         Format::Normal => println!(
-            "{} written and read back without a difference, depth {} on {} queues, {:.1} s \
+            "{} written and read back without a difference, depth {} on {}, {:.1} s \
              ({} moved)",
             size::in_words(bytes),
             arguments.iodepth,
-            load.queues(),
+            size::count(load.queues(), "queue"),
             elapsed.as_secs_f64(),
             size::rate_in_words(bytes * 2, elapsed),
         ),
