@@ -134,6 +134,9 @@ pub const READ_DEPTH_MAX: u32 = 128;
 /// Bytes one command may move if the target sets no limit: Linux's own bound on a transfer.
 pub const TRANSFER_BYTES_DEFAULT: u64 = 1 << 20;
 
+/// Active namespaces we list; a target with more, or with a list that does not end, is refused.
+pub const NAMESPACES_MAX: usize = 1 << 16;
+
 /// Completions taken from a completion queue at once.
 pub const POLL_BATCH: usize = 32;
 

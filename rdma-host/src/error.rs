@@ -100,7 +100,7 @@ pub enum Misuse {
         block_size: u32,
     },
     /// More than one command can carry.
-    #[error("{bytes} bytes in one command; this controller takes at most {max}")]
+    #[error("{bytes} bytes in one command; at most {max} are possible")]
     CommandBytes {
         /// What was asked.
         bytes: u64,
@@ -209,6 +209,9 @@ pub enum TargetMisbehaved {
     /// A connection event that can't come in this state.
     #[error("connection event {0} came out of order")]
     EventOrder(&'static str),
+    /// A list that goes in circles, or on for ever.
+    #[error("its list of namespaces does not end")]
+    NamespaceList,
     /// A response to no command in flight: unknown, finished, or answered twice.
     #[error("a response to command {command} on queue {queue}, which is not in flight")]
     UnknownCommand {

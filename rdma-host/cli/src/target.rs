@@ -16,7 +16,7 @@ use crate::{host, size};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Target")]
 pub(crate) struct TargetArguments {
-    /// nvmf-rdma://ADDRESS[:PORT]/NQN, or "trtype:RDMA traddr:… trsvcid:… subnqn:…".
+    #[arg(help = "nvmf-rdma://ADDRESS[:PORT]/NQN, or \"trtype:RDMA traddr:… trsvcid:… subnqn:…\"")]
     target: Option<String>,
 
     /// Address of the target.

@@ -80,6 +80,13 @@ impl Command {
 }
 
 impl Data {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::FromController(buffer) | Self::ToController(buffer) => buffer.len(),
+            Self::None => 0,
+        }
+    }
+
     pub(super) fn into_buffer(self) -> Option<Buffer> {
         match self {
             Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),

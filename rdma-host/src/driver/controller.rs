@@ -16,9 +16,9 @@ use super::poller::Poller;
 use super::verbs_error;
 use crate::config::{
     ADMIN_BACKLOG, ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BACKLOG_PER_ENTRY, BRING_UP_TIMEOUT,
-    ConnectOptions, QUEUE_ENTRIES,
+    ConnectOptions, NAMESPACES_MAX, QUEUE_ENTRIES,
 };
-use crate::error::{Error, Misuse, Rejected};
+use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
 use crate::proto::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
 use crate::wire::{
     Accept, Cqe, Identify, NamespaceId, NamespaceInfo, NamespaceList, QueueId, Sqe, Status,
@@ -138,8 +138,12 @@ impl<P: Provider> Controller<P> {
             let command = Identify::active_namespaces(after);
             let data = self.identify("Identify (active namespaces)", command).await?;
             let list = NamespaceList::parse(&data)?.0;
+            let known = all.len();
             let complete = list.len() < NamespaceList::ENTRIES;
             all.extend(list.into_iter().skip_while(|&id| id <= after));
+            if all.len() > NAMESPACES_MAX || (all.len() == known && !complete) {
+                return Err(TargetMisbehaved::NamespaceList.into());
+            }
             if complete {
                 return Ok(all);
             }

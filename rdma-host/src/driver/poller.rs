@@ -15,7 +15,7 @@ use super::statistics::{Outcome, Statistics};
 use super::verbs_error;
 use crate::config::{POLL_BATCH, TICK};
 use crate::error::{Error, Misuse, Rejected};
-use crate::wire::QueueId;
+use crate::wire::{QueueId, Sgl};
 
 /// Owns queues, submits to them and completes them. Not shared: whoever holds it drives it.
 ///
@@ -106,7 +106,12 @@ impl<P: Provider> Poller<P> {
         if let Some(error) = &self.failure {
             return Err(Rejection::new(error.clone(), command));
         }
+        let bytes = command.data.len() as u64;
+        let max = u64::from(Sgl::KEYED_LENGTH_MAX);
         match index {
+            _ if bytes > max => {
+                Err(Rejection::new(Misuse::CommandBytes { bytes, max }.into(), command))
+            }
             Some(index) => self.queues[index].submit(command, self.clock.raw()),
             None => Err(Rejection::new(Misuse::Full.into(), command)),
         }
