@@ -42,8 +42,8 @@ pub(crate) enum Target {
     /// Set one thing of the target
     ///
     /// Attributes have the kernel's names, with or without their attr_, param_, addr_, device_ or
-    /// dhchap_. An empty VALUE clears a key, on kernels that can. PATH is below the kernel's nvmet folder, or an absolute
-    /// one below its config or debug folder.
+    /// dhchap_. An empty VALUE clears a key, on kernels that can. PATH is below the kernel's nvmet
+    /// folder, or an absolute one below its config or debug folder.
     #[command(override_usage = "soft-roce target set namespace NQN NSID ATTRIBUTE VALUE
        soft-roce target set ana PORT GROUP STATE
        soft-roce target set subsystem NQN ATTRIBUTE VALUE

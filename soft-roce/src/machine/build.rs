@@ -22,6 +22,9 @@ pub const SOURCE_VARIABLE: &str = "SOFT_ROCE_KERNEL_SOURCE";
 /// How many lines of the log a failed build shows.
 const TAIL_LINES: usize = 20;
 
+/// How many errors from further up it shows as well.
+const ERROR_LINES: usize = 5;
+
 /// A kernel to be built.
 #[derive(Clone, Debug)]
 pub struct Build {
@@ -245,11 +248,16 @@ fn compiled_lines(log: &Path) -> u64 {
     text.lines().filter(|line| line.starts_with("  CC ")).fold(0, |count, _| count + 1)
 }
 
+/// The last lines, and before them the errors that other compilers' lines have pushed away.
 fn tail(log: &Path) -> Vec<String> {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|&line| line.into()).collect()
+    let (before, last) = lines.split_at(lines.len().saturating_sub(TAIL_LINES));
+    let errors = before.iter().rev().filter(|line| line.contains("error:")).take(ERROR_LINES);
+    let mut shown: Vec<_> = errors.collect();
+    shown.reverse();
+    shown.into_iter().chain(last).map(|&line| line.into()).collect()
 }
 
 #[cfg(test)]
@@ -261,9 +269,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let text: String = (0..50).map(|number| format!("line {number}\n")).collect();
-        fs::write(&log, text).unwrap();
+        fs::write(&log, format!("x.c:1: error: no\n{text}")).unwrap();
         let tail = tail(&log);
-        assert_eq!(tail.len(), TAIL_LINES);
+        assert_eq!(tail.len(), 1 + TAIL_LINES);
+        assert_eq!(tail[0], "x.c:1: error: no");
         assert_eq!(tail.last().unwrap(), "line 49");
     }
 

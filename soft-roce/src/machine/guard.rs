@@ -17,7 +17,7 @@ use std::{
 
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper,
-    setsid, wait, waitpid,
+    setsid, wait,
 };
 
 use super::{
@@ -30,6 +30,9 @@ use super::{
 
 /// Killing takes microseconds; a process stuck in the host's kernel may never go.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// `__WALL`: also children that are silent about their end, as the kernel's helpers are.
+const WAIT_ALL: u32 = 0x4000_0000;
 
 /// What the guard tells its caller, one line each.
 pub(crate) mod report {
@@ -140,7 +143,8 @@ fn kill_all(kernel: Pid) {
         for &child in &children {
             let _ = kill_process(child, Signal::KILL);
         }
-        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        let all = WaitOptions::from_bits_retain(WAIT_ALL) | WaitOptions::NOHANG;
+        while let Ok(Some(_)) = wait(all) {}
         if children.is_empty() || Instant::now() >= deadline {
             return;
         }
