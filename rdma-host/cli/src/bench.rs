@@ -32,7 +32,8 @@ pub(crate) struct Arguments {
     bs: u64,
 
     /// Commands in flight on each queue.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..1024))]
+    #[arg(long, value_name = "N", default_value_t = 32,
+          value_parser = clap::value_parser!(u16).range(1..1024))]
     iodepth: u16,
 
     /// Threads [default: one a processor].

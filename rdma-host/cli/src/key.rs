@@ -23,7 +23,8 @@ pub(crate) enum Command {
         #[arg(short = 'l', long, default_value = "32", value_parser = ["32", "48", "64"])]
         key_length: String,
         /// The hash that makes a key of the secret: 0 none, 1 SHA-256, 2 SHA-384, 3 SHA-512.
-        #[arg(short = 'm', long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3))]
+        #[arg(short = 'm', long, default_value_t = 0,
+              value_parser = clap::value_parser!(u8).range(0..=3))]
         hmac: u8,
     },
 }

@@ -16,7 +16,7 @@ use crate::{host, size};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Target")]
 pub(crate) struct TargetArguments {
-    #[arg(help = "nvmf-rdma://ADDRESS[:PORT]/NQN, or \"trtype:RDMA traddr:… trsvcid:… subnqn:…\"")]
+    #[arg(help = "nvmf-rdma://ADDRESS[:PORT]/NQN, or \"trtype:RDMA traddr:… subnqn:…\"")]
     target: Option<String>,
 
     /// Address of the target.
@@ -50,11 +50,12 @@ pub(crate) struct TargetArguments {
 
     /// Entries of an I/O queue; one less can be in flight.
     #[arg(short = 'Q', long, value_name = "N", default_value_t = 128,
-          value_parser = clap::value_parser!(u16).range(i64::from(*QUEUE_ENTRIES.start())..=i64::from(*QUEUE_ENTRIES.end())))]
+          value_parser = clap::value_parser!(u16).range(queue_entries()))]
     queue_size: u16,
 
     /// Keep-alive time in seconds; 0 turns it off.
-    #[arg(short = 'k', long, value_name = "SECONDS", default_value = "5", value_parser = size::seconds)]
+    #[arg(short = 'k', long, value_name = "SECONDS", default_value = "5",
+          value_parser = size::seconds)]
     keep_alive_tmo: Duration,
 
     /// Type of service of the connections.
@@ -68,6 +69,11 @@ pub(crate) struct TargetArguments {
     /// How to wait for completions: poll, event, or adaptive (spin for 50 µs, then as event).
     #[arg(long, value_name = "MODE", default_value = "adaptive", value_parser = wait_mode)]
     wait: WaitMode,
+}
+
+/// What the library accepts, in the type that clap takes.
+fn queue_entries() -> std::ops::RangeInclusive<i64> {
+    i64::from(*QUEUE_ENTRIES.start())..=i64::from(*QUEUE_ENTRIES.end())
 }
 
 /// Where a subsystem is.

@@ -80,7 +80,7 @@ impl<P: Provider> Admin<P> {
             let live = self.liveness.cause().is_none();
             tokio::select! {
                 cause = self.liveness.ended(), if live => match cause {
-                    // Closed by its owner: the requests end next, and with them the queue, in order.
+                    // By its owner: the requests end next, and with them the queue, in order.
                     Error::Closed => {}
                     cause => return Err(cause),
                 },
