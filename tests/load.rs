@@ -56,13 +56,7 @@ fn the_data_path_allocates_nothing() {
     let (controller, mut pollers) =
         runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
     let poller = &mut pollers[0];
-    let mut rest = controller.allocate(64 * 4096).unwrap();
-    let mut buffers = Vec::with_capacity(64);
-    for _ in 1..64 {
-        let tail = rest.split_off(4096);
-        buffers.push(std::mem::replace(&mut rest, tail));
-    }
-    buffers.push(rest);
+    let mut buffers = controller.allocate_many(64, 4096).unwrap();
     let mut turn = |count: u64| {
         let (mut submitted, mut completed) = (0, 0);
         while completed < count {

@@ -8,20 +8,16 @@ use rdma_host::wire::NamespaceInfo;
 use rdma_host::{Buffer, Command, Done, Operation, Statistics};
 use serde_json::{Value, json};
 
-use crate::drive::{Load, Shape, Workload};
+use crate::drive::{Load, LoadArguments, Workload};
 use crate::failure::Failure;
 use crate::pattern::{Pattern, mix};
-use crate::target::{TargetArguments, wait_name};
+use crate::target::wait_name;
 use crate::{Format, print_json, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    target: TargetArguments,
-
-    /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
-    ns: Option<u32>,
+    load: LoadArguments,
 
     /// The pattern of access.
     #[arg(long, value_name = "PATTERN", default_value = "randread")]
@@ -30,15 +26,6 @@ pub(crate) struct Arguments {
     /// Bytes of one command.
     #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = size::bytes)]
     bs: u64,
-
-    /// Commands in flight on each queue.
-    #[arg(long, value_name = "N", default_value_t = 32,
-          value_parser = clap::value_parser!(u16).range(1..1024))]
-    iodepth: u16,
-
-    /// Threads [default: one a processor].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
 
     /// How long to measure.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = size::seconds)]
@@ -51,14 +38,6 @@ pub(crate) struct Arguments {
     /// Bytes from the start of the namespace to use [default: all].
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     size: Option<u64>,
-
-    /// Where random access starts; two runs with one seed go to the same places.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-
-    /// How to print.
-    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
-    output_format: Format,
 }
 
 /// Which blocks, in which direction; names as in fio.
@@ -102,19 +81,12 @@ impl Access {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let options = arguments.target.options()?;
-    let shape = Shape {
-        namespace: arguments.ns,
-        block_bytes: arguments.bs,
-        depth: arguments.iodepth,
-        threads: arguments.threads,
-    };
-    let mut load = Load::connect(options, &shape)?;
+    let mut load = Load::connect(&arguments.load, arguments.bs)?;
     if !arguments.ramp.is_zero() {
         measure(&mut load, arguments, arguments.ramp)?;
     }
     let (statistics, elapsed) = measure(&mut load, arguments, arguments.runtime)?;
-    match arguments.output_format {
+    match arguments.load.output_format {
         Format::Json => print_json(&to_json(&load, arguments, &statistics, elapsed))?,
         Format::Normal => print(&load, arguments, &statistics, elapsed),
     }
@@ -147,7 +119,9 @@ fn measure(
         // Sequential workers start spread over the namespace.
         state: match arguments.rw {
             Access::Read | Access::Write => places / threads * index as u64,
-            Access::Randread | Access::Randwrite => mix(arguments.seed ^ mix(index as u64 + 1)),
+            Access::Randread | Access::Randwrite => {
+                mix(arguments.load.seed ^ mix(index as u64 + 1))
+            }
         },
         end: start + time,
         over: false,
@@ -212,7 +186,7 @@ fn print(load: &Load, arguments: &Arguments, statistics: &Statistics, elapsed: D
         "{} {}, depth {} on {}, {}, {} waiting, {:.1} s, device {}",
         arguments.rw.name(),
         size::in_words(arguments.bs),
-        arguments.iodepth,
+        arguments.load.iodepth,
         size::count(load.queues(), "queue"),
         size::count(load.threads(), "thread"),
         wait_name(load.options.wait),
@@ -265,7 +239,7 @@ fn to_json(
             "nsid": load.namespace.id.0,
             "rw": arguments.rw.name(),
             "bs": arguments.bs,
-            "iodepth": arguments.iodepth,
+            "iodepth": arguments.load.iodepth,
             "queues": load.queues(),
             "threads": load.threads(),
             "ramp_s": arguments.ramp.as_secs_f64(),
@@ -273,7 +247,7 @@ fn to_json(
             "memory_mode": "pool",
             "device": load.controller.device(),
             "authentication": "none",
-            "seed": arguments.seed,
+            "seed": arguments.load.seed,
         },
     })
 }

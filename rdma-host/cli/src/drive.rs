@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use rdma_host::wire::NamespaceInfo;
 use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Namespace, Poller, Waiter};
 
 use crate::failure::Failure;
-use crate::session;
+use crate::target::TargetArguments;
+use crate::{Format, session};
 
 /// What to do next, and what to make of it.
 pub(crate) trait Workload: Send {
@@ -31,45 +33,65 @@ pub(crate) struct Load {
     pollers: Vec<Poller>,
 }
 
-/// A command line's part of a load.
-pub(crate) struct Shape {
-    pub(crate) namespace: Option<u32>,
-    pub(crate) block_bytes: u64,
-    pub(crate) depth: u16,
-    pub(crate) threads: Option<usize>,
+/// What the command lines of all loads have in common.
+#[derive(Args)]
+pub(crate) struct LoadArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+
+    /// Namespace id [default: the only one].
+    #[arg(long, value_name = "N")]
+    ns: Option<u32>,
+
+    /// Commands in flight on each queue.
+    #[arg(long, value_name = "N", default_value_t = 32,
+          value_parser = clap::value_parser!(u16).range(1..1024))]
+    pub(crate) iodepth: u16,
+
+    /// Threads [default: one a processor].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Where random numbers start; two runs with one seed do the same.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
+    pub(crate) output_format: Format,
 }
 
 impl Load {
-    /// Connects and checks that the shape fits the namespace and the controller.
-    pub(crate) fn connect(mut options: ConnectOptions, shape: &Shape) -> Result<Self, Failure> {
+    /// Connects, and checks that commands of `block_bytes` fit the namespace and the controller.
+    pub(crate) fn connect(arguments: &LoadArguments, block_bytes: u64) -> Result<Self, Failure> {
+        let mut options = arguments.target.options()?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = shape.threads.unwrap_or(processors);
+        let threads = arguments.threads.unwrap_or(processors);
         // One entry of a queue stays empty.
-        options.queue_entries = options.queue_entries.max(shape.depth.saturating_add(1));
+        options.queue_entries = options.queue_entries.max(arguments.iodepth.saturating_add(1));
         let runtime = session::runtime()?;
         let connected = Controller::connect_polled(&options, threads);
         let (controller, pollers) = runtime.block_on(connected)?;
         let identify = async {
-            let id = session::choose(&controller, shape.namespace).await?;
+            let id = session::choose(&controller, arguments.ns).await?;
             Ok::<_, Failure>(controller.identify_namespace(id).await?)
         };
         let namespace = runtime.block_on(identify)?;
         let load = Self {
             namespace,
-            block_bytes: usize::try_from(shape.block_bytes).map_err(Failure::usage)?,
-            depth: usize::from(shape.depth),
+            block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
+            depth: usize::from(arguments.iodepth),
             controller,
             options,
             runtime,
             pollers,
         };
-        load.check(shape)?;
+        load.check(block_bytes)?;
         Ok(load)
     }
 
-    fn check(&self, shape: &Shape) -> Result<(), Failure> {
+    fn check(&self, bytes: u64) -> Result<(), Failure> {
         let block_size = self.namespace.block_size;
-        let bytes = shape.block_bytes;
         if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
             return Err(Failure::usage(format!(
                 "--bs {bytes} is not a multiple of the namespace's block size, {block_size} bytes"
@@ -110,7 +132,8 @@ impl Load {
         let mut workers = Vec::new();
         for (index, poller) in self.pollers.iter().enumerate() {
             let count = poller.queue_count() * self.depth;
-            workers.push((workload(index), self.buffers(count)?));
+            let buffers = self.controller.allocate_many(count, self.block_bytes)?;
+            workers.push((workload(index), buffers));
         }
         let wait = self.options.wait;
         std::thread::scope(|scope| {
@@ -139,17 +162,6 @@ impl Load {
     pub(crate) fn close(self) {
         drop(self.pollers);
         self.runtime.block_on(self.controller.shutdown());
-    }
-
-    fn buffers(&self, count: usize) -> Result<Vec<Buffer>, Failure> {
-        let mut rest = self.controller.allocate(count * self.block_bytes)?;
-        let mut buffers = Vec::with_capacity(count);
-        for _ in 1..count {
-            let tail = rest.split_off(self.block_bytes);
-            buffers.push(std::mem::replace(&mut rest, tail));
-        }
-        buffers.push(rest);
-        Ok(buffers)
     }
 }
 

@@ -48,11 +48,11 @@ enum Command {
     #[command(subcommand)]
     Key(key::Command),
     /// Read blocks to a file or standard output.
-    Read(transfer::ReadArguments),
+    Read(transfer::Arguments),
     /// Write a seeded pattern and read it back. Overwrites the namespace.
     Verify(verify::Arguments),
     /// Write blocks from a file or standard input.
-    Write(transfer::WriteArguments),
+    Write(transfer::Arguments),
 }
 
 /// How results are printed.

@@ -23,7 +23,7 @@ const DEPTH: usize = 8;
 const PIECE_BYTES: u64 = 256 << 10;
 
 #[derive(Args)]
-struct RangeArguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     target: TargetArguments,
 
@@ -34,32 +34,12 @@ struct RangeArguments {
     /// First block.
     #[arg(long, value_name = "LBA", default_value_t = 0)]
     lba: u64,
-}
 
-#[derive(Args)]
-pub(crate) struct ReadArguments {
-    #[command(flatten)]
-    range: RangeArguments,
-
-    /// How many blocks [default: to the end of the namespace].
+    /// How many blocks [default: read to the end of the namespace; write all of the file].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     blocks: Option<u64>,
 
-    /// Where to; - for standard output.
-    #[arg(short, long, default_value = "-")]
-    file: PathBuf,
-}
-
-#[derive(Args)]
-pub(crate) struct WriteArguments {
-    #[command(flatten)]
-    range: RangeArguments,
-
-    /// How many blocks [default: as many as there are in the file].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    blocks: Option<u64>,
-
-    /// Where from; - for standard input.
+    /// The file to write to the namespace, or to read it into; - for standard input or output.
     #[arg(short, long, default_value = "-")]
     file: PathBuf,
 }
@@ -77,10 +57,10 @@ struct Mover {
     progress: ProgressBar,
 }
 
-pub(crate) fn read(arguments: &ReadArguments) -> Result<(), Failure> {
-    let session = Session::connect(&arguments.range.target)?;
-    let namespace = session.namespace(arguments.range.ns)?;
-    let lba = arguments.range.lba;
+pub(crate) fn read(arguments: &Arguments) -> Result<(), Failure> {
+    let session = Session::connect(&arguments.target)?;
+    let namespace = session.namespace(arguments.ns)?;
+    let lba = arguments.lba;
     let blocks = arguments.blocks.unwrap_or(namespace.info().blocks.saturating_sub(lba));
     let bytes = check_range(&namespace, lba, blocks)?;
     let mut sink = Sink::open(&arguments.file)?;
@@ -91,11 +71,11 @@ pub(crate) fn read(arguments: &ReadArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) fn write(arguments: &WriteArguments) -> Result<(), Failure> {
+pub(crate) fn write(arguments: &Arguments) -> Result<(), Failure> {
     let mut source = Source::open(&arguments.file)?;
-    let session = Session::connect(&arguments.range.target)?;
-    let namespace = session.namespace(arguments.range.ns)?;
-    let lba = arguments.range.lba;
+    let session = Session::connect(&arguments.target)?;
+    let namespace = session.namespace(arguments.ns)?;
+    let lba = arguments.lba;
     let bytes = source.bytes_to_write(&namespace, lba, arguments.blocks)?;
     let mut mover = Mover::new(session, namespace, bytes)?;
     let written = mover.write(lba, bytes, &mut source)?;
@@ -117,13 +97,7 @@ impl Mover {
         let piece = PIECE_BYTES.min(namespace.transfer_bytes_max());
         let piece = piece.max(u64::from(namespace.info().block_size));
         let size = usize::try_from(piece).map_err(Failure::failed)?;
-        let mut rest = session.controller.allocate(size * DEPTH)?;
-        let mut buffers = Vec::with_capacity(DEPTH);
-        for _ in 1..DEPTH {
-            let tail = rest.split_off(size);
-            buffers.push(std::mem::replace(&mut rest, tail));
-        }
-        buffers.push(rest);
+        let buffers = session.controller.allocate_many(DEPTH, size)?;
         let progress = progress(bytes);
         Ok(Self { session, namespace, buffers, pending: VecDeque::new(), piece, progress })
     }

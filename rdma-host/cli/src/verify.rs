@@ -9,20 +9,15 @@ use rdma_host::wire::NamespaceInfo;
 use rdma_host::{Buffer, Command, Done};
 use serde_json::json;
 
-use crate::drive::{Load, Shape, Workload};
+use crate::drive::{Load, LoadArguments, Workload};
 use crate::failure::Failure;
 use crate::pattern::{Difference, Pattern};
-use crate::target::TargetArguments;
 use crate::{Format, print_json, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    target: TargetArguments,
-
-    /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
-    ns: Option<u32>,
+    load: LoadArguments,
 
     /// Bytes to write and read back; more than the namespace has takes several passes
     /// [default: the whole namespace].
@@ -32,23 +27,6 @@ pub(crate) struct Arguments {
     /// Bytes of one command.
     #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = size::bytes)]
     bs: u64,
-
-    /// Commands in flight on each queue.
-    #[arg(long, value_name = "N", default_value_t = 32,
-          value_parser = clap::value_parser!(u16).range(1..1024))]
-    iodepth: u16,
-
-    /// Threads [default: one a processor].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-
-    /// Makes the pattern; two runs with one seed write the same.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-
-    /// How to print.
-    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
-    output_format: Format,
 }
 
 /// What one phase does to every piece of the namespace.
@@ -71,14 +49,7 @@ struct Share {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let options = arguments.target.options()?;
-    let shape = Shape {
-        namespace: arguments.ns,
-        block_bytes: arguments.bs,
-        depth: arguments.iodepth,
-        threads: arguments.threads,
-    };
-    let mut load = Load::connect(options, &shape)?;
+    let mut load = Load::connect(&arguments.load, arguments.bs)?;
     let there = load.namespace.bytes() / arguments.bs;
     let wanted = arguments.size.unwrap_or(there * arguments.bs).div_ceil(arguments.bs);
     if there == 0 || wanted == 0 {
@@ -91,28 +62,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut verified = 0;
     while verified < wanted {
         let pieces = there.min(wanted - verified);
-        let pattern = Pattern::new(arguments.seed, verified);
+        let pattern = Pattern::new(arguments.load.seed, verified);
         phase(&mut load, Phase::Write, pattern, pieces)?;
         phase(&mut load, Phase::Read, pattern, pieces)?;
         verified += pieces;
     }
     let elapsed = start.elapsed();
     let bytes = verified * arguments.bs;
-    match arguments.output_format {
+    match arguments.load.output_format {
         Format::Json => print_json(&json!({
             "verified_bytes": bytes,
             "mismatches": 0,
             "seconds": elapsed.as_secs_f64(),
             "queues": load.queues(),
-            "iodepth": arguments.iodepth,
+            "iodepth": arguments.load.iodepth,
             "bs": arguments.bs,
-            "seed": arguments.seed,
+            "seed": arguments.load.seed,
         }))?,
         Format::Normal => println!(
             "{} written and read back without a difference, depth {} on {}, {:.1} s \
              ({} moved)",
             size::in_words(bytes),
-            arguments.iodepth,
+            arguments.load.iodepth,
             size::count(load.queues(), "queue"),
             elapsed.as_secs_f64(),
             size::rate_in_words(bytes * 2, elapsed),

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use verbs::{Access, Buffer, Domain, Provider};
+use verbs::{Buffer, Domain, Provider};
 
 use super::command::{Command, Data, Done};
 use super::controller::IDLE;
 use super::liveness::Liveness;
 use super::poller::Poller;
-use super::verbs_error;
+use super::{data_access, verbs_error};
 use crate::config::{ADMIN_TIMEOUT, SHUTDOWN_TIMEOUT};
 use crate::error::Error;
 use crate::proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer};
@@ -41,8 +41,7 @@ impl<P: Provider> Admin<P> {
         keep_alive: Duration,
         liveness: Liveness,
     ) -> Result<Self, Error> {
-        let access = Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE;
-        let scratch = domain.allocate(Identify::SIZE, access).map_err(verbs_error)?;
+        let scratch = domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)?;
         Ok(Self {
             poller,
             keep_alive: KeepAlive::new(keep_alive, Instant::now()),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use verbs::{
-    Access, Buffer, Capabilities, CompletionQueue, ConnectParameters, ConnectionEvent, Domain,
-    Endpoint, Established, Provider,
+    Access, Capabilities, CompletionQueue, ConnectParameters, ConnectionEvent, Domain, Endpoint,
+    Established, Provider,
 };
 
 use super::queue::{Parts, Queue};
 use super::readable::Readable;
-use super::verbs_error;
+use super::{buffers, verbs_error};
 use crate::config::{
     CONNECT_TIMEOUT, ConnectOptions, READ_DEPTH_MAX, RESOLVE_TIMEOUT, RETRY_COUNT, RNR_RETRY_COUNT,
 };
@@ -168,23 +168,6 @@ impl<P: Provider> Resolved<P> {
         let timeout = Error::Timeout { step, after: limit };
         tokio::time::timeout(limit, next).await.unwrap_or(Err(timeout))
     }
-}
-
-/// One registration cut into `count` buffers of `size` bytes.
-fn buffers<P: Provider>(
-    domain: &Domain<P>,
-    count: usize,
-    size: usize,
-    access: Access,
-) -> Result<Vec<Buffer>, Error> {
-    let mut rest = domain.allocate(count * size, access).map_err(verbs_error)?;
-    let mut cut = Vec::with_capacity(count);
-    while rest.len() > size {
-        let tail = rest.split_off(size);
-        cut.push(std::mem::replace(&mut rest, tail));
-    }
-    cut.push(rest);
-    Ok(cut)
 }
 
 /// One less than the entries (Base 3.3.1.5), and never more than the target has receives for.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use verbs::{Access, Buffer, Domain, Provider, RdmaCore};
+use verbs::{Buffer, Domain, Provider, RdmaCore};
 
 use super::admin::{Admin, Request};
 use super::connect::{Plan, Resolved};
@@ -13,7 +13,7 @@ use super::io_task::{self, IoRequest};
 use super::liveness::Liveness;
 use super::namespace::Namespace;
 use super::poller::Poller;
-use super::verbs_error;
+use super::{data_access, verbs_error};
 use crate::config::{
     ADMIN_BACKLOG, ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BACKLOG_PER_ENTRY, BRING_UP_TIMEOUT,
     ConnectOptions, NAMESPACES_MAX, QUEUE_ENTRIES,
@@ -122,8 +122,16 @@ impl<P: Provider> Controller<P> {
     ///
     /// When the memory can't be had or registered; a limit is named with its remedy.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer, Error> {
-        let access = Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE;
-        self.domain.allocate(bytes, access).map_err(verbs_error)
+        self.domain.allocate(bytes, data_access()).map_err(verbs_error)
+    }
+
+    /// As [`allocate`](Self::allocate), `count` buffers of `bytes` bytes each, in one registration.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate).
+    pub fn allocate_many(&self, count: usize, bytes: usize) -> Result<Vec<Buffer>, Error> {
+        super::buffers(&self.domain, count, bytes, data_access())
     }
 
     /// The active namespaces.
@@ -254,12 +262,12 @@ impl<'a, P: Provider> Bringing<'a, P> {
         let domain = endpoint.domain().map_err(verbs_error)?;
         let entries = completion_entries(1, ADMIN_QUEUE_ENTRIES);
         let completion_queue = endpoint.completion_queue(entries).map_err(verbs_error)?;
-        let access = Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE;
+        let scratch = domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)?;
         let mut this = Self {
             provider,
             options,
             device: endpoint.limits().map_err(verbs_error)?.device,
-            scratch: Some(domain.allocate(Identify::SIZE, access).map_err(verbs_error)?),
+            scratch: Some(scratch),
             domain,
             admin: Poller::new(completion_queue, ADMIN_TIMEOUT),
             io: Vec::new(),

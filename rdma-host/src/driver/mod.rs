@@ -27,6 +27,8 @@ mod wait;
 
 use std::sync::Arc;
 
+use verbs::{Access, Buffer, Domain, Provider};
+
 pub use command::{Command, Data, Done, Rejection};
 pub use controller::Controller;
 pub use namespace::{Failed, Namespace};
@@ -35,6 +37,28 @@ pub use statistics::{Operation, Statistics};
 pub use wait::Waiter;
 
 use crate::error::{Error, Transport};
+
+/// One registration cut into `count` buffers of `size` bytes.
+fn buffers<P: Provider>(
+    domain: &Domain<P>,
+    count: usize,
+    size: usize,
+    access: Access,
+) -> Result<Vec<Buffer>, Error> {
+    let mut rest = domain.allocate(count * size, access).map_err(verbs_error)?;
+    let mut cut = Vec::with_capacity(count);
+    while rest.len() > size {
+        let tail = rest.split_off(size);
+        cut.push(std::mem::replace(&mut rest, tail));
+    }
+    cut.push(rest);
+    Ok(cut)
+}
+
+/// What a controller must be allowed to do with the data of commands.
+fn data_access() -> Access {
+    Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE
+}
 
 fn verbs_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Transport::Verbs(Arc::new(error)).into()
