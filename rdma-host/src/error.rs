@@ -107,6 +107,9 @@ pub enum Misuse {
         /// The limit.
         max: u64,
     },
+    /// The discovery subsystem has no namespaces.
+    #[error("this is the discovery subsystem, which has no namespaces; name the one to use")]
+    Discovery,
     /// Every slot is taken: complete commands first.
     #[error("all queues are full")]
     Full,

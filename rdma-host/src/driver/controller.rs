@@ -21,7 +21,7 @@ use crate::config::{
 use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
 use crate::proto::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
 use crate::wire::{
-    Accept, Cqe, Identify, NamespaceId, NamespaceInfo, NamespaceList, QueueId, Sqe, Status,
+    Accept, Cqe, Identify, NamespaceId, NamespaceInfo, NamespaceList, Nqn, QueueId, Sqe, Status,
 };
 
 /// A connection to one controller of a subsystem: the admin queue and the I/O queues.
@@ -231,6 +231,9 @@ fn check(options: &ConnectOptions) -> Result<(), Misuse> {
     }
     if options.io_queues == 0 {
         return Err(Misuse::Option { option: "I/O queues", value: 0, range: "1 to 65535" });
+    }
+    if options.subsystem.as_str() == Nqn::DISCOVERY {
+        return Err(Misuse::Discovery);
     }
     Ok(())
 }
