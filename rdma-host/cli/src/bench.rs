@@ -16,9 +16,6 @@ use crate::{Format, print_json, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    load: LoadArguments,
-
     /// The pattern of access.
     #[arg(long, value_name = "PATTERN", default_value = "randread")]
     rw: Access,
@@ -38,6 +35,9 @@ pub(crate) struct Arguments {
     /// Bytes from the start of the namespace to use [default: all].
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     size: Option<u64>,
+
+    #[command(flatten)]
+    load: LoadArguments,
 }
 
 /// Which blocks, in which direction; names as in fio.

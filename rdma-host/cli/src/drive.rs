@@ -36,9 +36,6 @@ pub(crate) struct Load {
 /// What the command lines of all loads have in common.
 #[derive(Args)]
 pub(crate) struct LoadArguments {
-    #[command(flatten)]
-    pub(crate) target: TargetArguments,
-
     /// Namespace id [default: the only one].
     #[arg(long, value_name = "N")]
     ns: Option<u32>,
@@ -59,6 +56,9 @@ pub(crate) struct LoadArguments {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     pub(crate) output_format: Format,
+
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
 }
 
 impl Load {

@@ -11,12 +11,12 @@ use crate::{Format, print_json, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    target: TargetArguments,
-
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
+
+    #[command(flatten)]
+    target: TargetArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {

@@ -24,9 +24,6 @@ const PIECE_BYTES: u64 = 256 << 10;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    target: TargetArguments,
-
     /// Namespace id [default: the only one].
     #[arg(long, value_name = "N")]
     ns: Option<u32>,
@@ -42,6 +39,9 @@ pub(crate) struct Arguments {
     /// The file to write to the namespace, or to read it into; - for standard input or output.
     #[arg(short, long, default_value = "-")]
     file: PathBuf,
+
+    #[command(flatten)]
+    target: TargetArguments,
 }
 
 /// A command in flight.
@@ -58,6 +58,9 @@ struct Mover {
 }
 
 pub(crate) fn read(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.file.as_os_str() == "-" && std::io::stdout().is_terminal() {
+        return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
+    }
     let session = Session::connect(&arguments.target)?;
     let namespace = session.namespace(arguments.ns)?;
     let lba = arguments.lba;

@@ -16,9 +16,6 @@ use crate::{Format, print_json, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    load: LoadArguments,
-
     /// Bytes to write and read back; more than the namespace has takes several passes
     /// [default: the whole namespace].
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
@@ -27,6 +24,9 @@ pub(crate) struct Arguments {
     /// Bytes of one command.
     #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = size::bytes)]
     bs: u64,
+
+    #[command(flatten)]
+    load: LoadArguments,
 }
 
 /// What one phase does to every piece of the namespace.
