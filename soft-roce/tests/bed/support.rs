@@ -32,7 +32,9 @@ impl Bed {
     }
 
     pub(crate) fn program(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
+        // Under nohup, or behind a shell's `&`, signals are ignored that these tests send.
+        let mut command = Command::new("env");
+        command.args(["--default-signal", PROGRAM]);
         let path = std::env::var("PATH").unwrap();
         let own = Path::new(PROGRAM).parent().unwrap().display();
         command.env("TMPDIR", self.folder.path()).env("PATH", format!("{own}:{path}"));
