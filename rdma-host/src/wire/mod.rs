@@ -11,6 +11,8 @@ mod command;
 mod completion;
 mod fabrics;
 mod feature;
+#[cfg(test)]
+mod fuzz;
 mod id;
 mod identify;
 mod nqn;
