@@ -157,3 +157,20 @@ fn dropped_futures_and_outliving_namespaces_do_no_harm() {
         assert!(failed.buffer.is_some(), "the buffer comes back");
     });
 }
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_examples_run() {
+    let program = std::env::current_exe().unwrap();
+    let examples = program.ancestors().nth(2).unwrap().join("examples");
+    let place = format!("{}:4420", tests::address());
+    for (name, more, expected) in [
+        ("identify", None, "1: 524288 blocks of 512 bytes"),
+        ("read_write", Some("2"), "16 blocks written and read back"),
+    ] {
+        let mut command = Command::new(examples.join(name));
+        let output = run(command.arg(&place).arg(SUBSYSTEM).args(more), &[]);
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed.contains(expected), "{name}: {output:?}");
+    }
+}
