@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     Error, Provider, RdmaCore, RemoteKey,
-    provider::Notify,
+    provider::QueueRequest,
     token::{Kind, Token},
 };
 
@@ -43,7 +43,7 @@ impl<P: Provider> CompletionQueue<P> {
     ///
     /// [`Error::Poll`]: the device is gone, or the queue overran.
     pub fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
-        self.provider.poll(&mut self.raw, out)
+        self.provider.completions(&mut self.raw, QueueRequest::Poll(out))
     }
 
     /// Asks for one event on the file descriptor at the next completion.
@@ -52,7 +52,7 @@ impl<P: Provider> CompletionQueue<P> {
     ///
     /// [`Error::Arm`]: the device is gone.
     pub fn arm(&mut self) -> Result<(), Error> {
-        self.provider.notify(&mut self.raw, Notify::Arm).map(drop)
+        self.provider.completions(&mut self.raw, QueueRequest::Arm).map(drop)
     }
 
     /// Takes the events that have arrived off the file descriptor, without blocking, and
@@ -62,7 +62,8 @@ impl<P: Provider> CompletionQueue<P> {
     ///
     /// [`Error::AcknowledgeCompletions`]: the channel cannot be read.
     pub fn acknowledge(&mut self) -> Result<u32, Error> {
-        self.provider.notify(&mut self.raw, Notify::Acknowledge)
+        let count = self.provider.completions(&mut self.raw, QueueRequest::Acknowledge)?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// How many completions it holds: at least what was asked for.

@@ -131,7 +131,12 @@ impl<P: Provider> Endpoint<P> {
     ) -> Result<PreparedQueuePair<P>, Error> {
         capabilities.check()?;
         let reservation = queue.reserve(capabilities.send + capabilities.receive)?;
-        let request = QueuePairRequest { domain: domain.raw(), queue: queue.raw(), capabilities };
+        let request = QueuePairRequest {
+            domain: domain.raw(),
+            queue: queue.raw(),
+            shared: None,
+            capabilities,
+        };
         let (raw, number) = self.provider.queue_pair(&mut self.raw, request)?;
         let parts = Parts {
             raw,

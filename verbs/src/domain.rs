@@ -11,6 +11,7 @@ use std::{
 use crate::{
     Access, Buffer, Error, Provider, RdmaCore,
     memory::{Mapping, Region},
+    provider::RegisterRequest,
 };
 
 /// A protection domain: queue pairs and memory of one domain can be used together, and a peer's
@@ -46,8 +47,8 @@ impl<P: Provider> Domain<P> {
         }
         let memory = Mapping::allocate(length, P::AGENT).ok_or(Error::Allocate { length })?;
         let memory = Arc::new(memory);
-        let (registration, keys) =
-            self.inner.provider.register(&self.inner.raw, memory.clone(), access)?;
+        let request = RegisterRequest::Memory { memory: memory.clone(), access };
+        let (registration, keys) = self.inner.provider.register(&self.inner.raw, request)?;
         let _registration = Box::new(registration);
         let domain = self.inner.identity;
         Ok(Buffer::whole(Region { _registration, memory, keys, access, domain }))

@@ -114,6 +114,7 @@
 
 mod completion;
 mod connection;
+mod device_event;
 mod domain;
 mod error;
 pub mod memory;
@@ -127,9 +128,10 @@ mod work;
 
 pub use completion::{Completion, CompletionQueue, Status};
 pub use connection::{ConnectionEvent, Endpoint, Established};
+pub use device_event::{DeviceEvent, DeviceEventKind, Subject};
 pub use domain::Domain;
 pub use error::Error;
-pub use memory::{Access, Buffer, RemoteKey};
+pub use memory::{Access, Buffer, RemoteAddress, RemoteKey};
 pub use parameters::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,
     PrivateData, REJECT_DATA_MAX,

@@ -360,6 +360,8 @@ impl Access {
     pub const REMOTE_READ: Self = Self(2);
     /// A peer may write it.
     pub const REMOTE_WRITE: Self = Self(4 | Self::LOCAL_WRITE.0);
+    /// Memory windows may be bound to it.
+    pub const BIND: Self = Self(8);
 
     /// Whether all of `other` is allowed.
     pub fn contains(self, other: Self) -> bool {
@@ -378,6 +380,15 @@ impl BitOr for Access {
 /// The key by which a peer names registered memory.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RemoteKey(pub u32);
+
+/// Where in a peer's memory to read or write: what the peer said of its buffer or window.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct RemoteAddress {
+    /// Its [address](Buffer::address).
+    pub address: u64,
+    /// A key that reaches it.
+    pub key: RemoteKey,
+}
 
 fn page_size() -> usize {
     if cfg!(miri) { 4096 } else { rustix::param::page_size() }

@@ -14,7 +14,7 @@ use crate::{
     Access, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused, RefusedReceive,
     Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,
     completion::Reservation,
-    provider::{Payload, PostError, ReceiveRequest, Segment, SendRequest},
+    provider::{Batch, Operation, Payload, PostError, ReceiveRequest, Segment, SendRequest},
     slot::{ReceiveTable, SendRing},
     token::{Kind, SLOTS_MAX, Token},
 };
@@ -273,6 +273,7 @@ impl<P: Provider> Engine<P> {
         self.send_batch.push(SendRequest {
             token: slot.token,
             signaled: slot.signaled,
+            operation: Operation::Send,
             payload: Payload::Inline { offset, length },
         });
         Ok(())
@@ -286,7 +287,12 @@ impl<P: Provider> Engine<P> {
         };
         match self.sends.take_holding((segments, tag)) {
             Ok(token) => {
-                self.send_batch.push(SendRequest { token, signaled: true, payload });
+                self.send_batch.push(SendRequest {
+                    token,
+                    signaled: true,
+                    operation: Operation::Send,
+                    payload,
+                });
                 Ok(())
             }
             Err((segments, _)) => Err(Refused { error: Error::QueueFull, segments }),
@@ -310,11 +316,14 @@ impl<P: Provider> Engine<P> {
     fn flush(&mut self) -> Result<(), Error> {
         // Receives first: an answer to one of the sends may need them.
         if !self.receive_batch.is_empty() {
-            let result = self.provider.post_receive(&mut self.raw, &self.receive_batch);
+            let (queue_pair, requests) = (&mut self.raw, &self.receive_batch[..]);
+            let result = self.provider.post(Batch::Receives { queue_pair, requests });
             settle(&mut self.receive_batch, result).map_err(Error::PostReceive)?;
         }
         if !self.send_batch.is_empty() {
-            let result = self.provider.post_send(&mut self.raw, &self.send_batch, &self.inline);
+            let (queue_pair, requests) = (&mut self.raw, &self.send_batch[..]);
+            let inline = &self.inline;
+            let result = self.provider.post(Batch::Sends { queue_pair, requests, inline });
             settle(&mut self.send_batch, result).map_err(Error::PostSend)?;
         }
         Ok(())

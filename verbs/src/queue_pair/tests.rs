@@ -7,9 +7,11 @@ use std::{
 
 use super::*;
 use crate::{
-    CompletionQueue, ConnectionEvent, Domain, Endpoint, Limits, RemoteKey, Status,
-    memory::{Agent, Mapping},
-    provider::{CmEvent, CmEventKind, CmRequest, Keys, Notify, QueuePairRequest},
+    CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
+    memory::Agent,
+    provider::{
+        CmEvent, CmEventKind, CmRequest, Keys, QueuePairRequest, QueueRequest, RegisterRequest,
+    },
 };
 
 #[test]
@@ -238,7 +240,12 @@ impl Device {
         self.log().tokens.clone()
     }
 
-    fn take(&self, what: &str, requests: Vec<(u64, String)>) -> Result<(), PostError> {
+    fn take(
+        &self,
+        what: &str,
+        requests: impl Iterator<Item = (u64, String)>,
+    ) -> Result<(), PostError> {
+        let requests = requests.collect::<Vec<_>>();
         let mut log = self.log();
         let accepted = log.take_at_most.unwrap_or(usize::MAX).min(requests.len());
         let words: Vec<_> = requests[..accepted].iter().map(|(_, word)| word.as_str()).collect();
@@ -253,9 +260,10 @@ impl Device {
 
 impl Provider for Device {
     type Endpoint = io::Stdin; // has a file descriptor
-    type Domain = ();
+    type Domain = io::Stdin;
     type Registration = Noted;
     type CompletionQueue = io::Stdin;
+    type SharedReceiveQueue = Noted;
     type QueuePair = Noted;
 
     const AGENT: Agent = Agent::Thread;
@@ -283,16 +291,24 @@ impl Provider for Device {
     }
 
     fn domain(&self, _: &Self::Endpoint) -> Result<Self::Domain, Error> {
-        Ok(())
+        Ok(io::stdin())
+    }
+
+    fn device_event(&self, _: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+        Ok(None)
     }
 
     fn register(
         &self,
-        (): &Self::Domain,
-        memory: Arc<Mapping>,
-        _: Access,
+        _: &Self::Domain,
+        request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
-        let line = format!("{} bytes deregistered", memory.len());
+        let line = match request {
+            RegisterRequest::Memory { memory, .. } => {
+                format!("{} bytes deregistered", memory.len())
+            }
+            RegisterRequest::Window => "window freed".to_owned(),
+        };
         let keys = Keys { local: 1, remote: RemoteKey(2) };
         Ok((Noted { device: self.clone(), line }, keys))
     }
@@ -305,6 +321,15 @@ impl Provider for Device {
         Ok((io::stdin(), capacity))
     }
 
+    fn shared_receive_queue(
+        &self,
+        _: &Self::Domain,
+        _: u32,
+    ) -> Result<Self::SharedReceiveQueue, Error> {
+        let line = "shared receive queue destroyed".to_owned();
+        Ok(Noted { device: self.clone(), line })
+    }
+
     fn queue_pair(
         &self,
         _: &mut Self::Endpoint,
@@ -315,43 +340,43 @@ impl Provider for Device {
         Ok((Noted { device: self.clone(), line }, NUMBER))
     }
 
-    /// Inline messages in quotes, otherwise lengths; with `!` when signaled.
-    fn post_send(
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
+        match batch {
+            Batch::Receives { requests, .. } => self.take("receive", requests.iter().map(received)),
+            Batch::Sends { requests, inline, .. } => {
+                self.take("send", requests.iter().map(|request| sent(request, inline)))
+            }
+            Batch::SharedReceives { requests, .. } => {
+                self.take("shared receive", requests.iter().map(received))
+            }
+        }
+    }
+
+    fn completions(
         &self,
-        _: &mut Self::QueuePair,
-        requests: &[SendRequest],
-        inline: &[u8],
-    ) -> Result<(), PostError> {
-        let word = |request: &SendRequest| {
-            let mark = if request.signaled { '!' } else { '?' };
-            let what = match &request.payload {
-                Payload::Inline { offset, length } => {
-                    let message = &inline[*offset..][..*length as usize];
-                    format!("'{}'", String::from_utf8_lossy(message))
-                }
-                Payload::Segments(segments) => {
-                    segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
-                }
-            };
-            (request.token, format!("{what}{mark}"))
-        };
-        self.take("send", requests.iter().map(word).collect())
+        _: &mut Self::CompletionQueue,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        Ok(if let QueueRequest::Resize(capacity) = request { capacity as usize } else { 0 })
     }
+}
 
-    fn post_receive(
-        &self,
-        _: &mut Self::QueuePair,
-        requests: &[ReceiveRequest],
-    ) -> Result<(), PostError> {
-        let word = |request: &ReceiveRequest| (request.token, request.segment.length.to_string());
-        self.take("receive", requests.iter().map(word).collect())
-    }
+fn received(request: &ReceiveRequest) -> (u64, String) {
+    (request.token, request.segment.length.to_string())
+}
 
-    fn poll(&self, _: &mut Self::CompletionQueue, _: &mut [Completion]) -> Result<usize, Error> {
-        Ok(0)
-    }
-
-    fn notify(&self, _: &mut Self::CompletionQueue, _: Notify) -> Result<u32, Error> {
-        Ok(0)
-    }
+/// Inline messages in quotes, otherwise lengths; with `!` when signaled.
+fn sent(request: &SendRequest, inline: &[u8]) -> (u64, String) {
+    let mark = if request.signaled { '!' } else { '?' };
+    let what = match &request.payload {
+        Payload::Inline { offset, length } => {
+            let message = &inline[*offset..][..*length as usize];
+            format!("'{}'", String::from_utf8_lossy(message))
+        }
+        Payload::Nothing => String::new(),
+        Payload::Segments(segments) => {
+            segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
+        }
+    };
+    (request.token, format!("{what}{mark}"))
 }

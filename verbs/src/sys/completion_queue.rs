@@ -69,7 +69,7 @@ impl RawCompletionQueue {
         Ok(taken)
     }
 
-    pub(super) fn arm(&mut self) -> Result<u32, Error> {
+    pub(super) fn arm(&mut self) -> Result<usize, Error> {
         // SAFETY: the queue is live as long as `self`.
         match unsafe { c::ibv_req_notify_cq(self.inner.raw.as_ptr(), 0) } {
             0 => {
@@ -82,7 +82,7 @@ impl RawCompletionQueue {
 
     /// Each arming makes one event at most, so reading stops there, which saves the call that
     /// would find nothing.
-    pub(super) fn acknowledge(&mut self) -> Result<u32, Error> {
+    pub(super) fn acknowledge(&mut self) -> Result<usize, Error> {
         let mut events = 0;
         while events < self.armed && self.read_event().map_err(Error::AcknowledgeCompletions)? {
             events += 1;
@@ -93,7 +93,11 @@ impl RawCompletionQueue {
         }
         // Arming twice without an event between is one arming, so at most one can be left.
         self.armed = (self.armed - events).min(1);
-        Ok(events)
+        Ok(events as usize)
+    }
+
+    pub(super) fn resize(&mut self, _: u32) -> Result<usize, Error> {
+        Err(Error::Unsupported("changing a completion queue's size"))
     }
 
     pub(super) fn inner(&self) -> &Arc<QueueInner> {

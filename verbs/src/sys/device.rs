@@ -12,6 +12,7 @@ use std::{
     ffi::CStr,
     io,
     mem::MaybeUninit,
+    os::fd::BorrowedFd,
     path::Path,
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -112,6 +113,9 @@ pub(super) fn limits(id: &Id) -> Result<Limits, Error> {
         queue_pairs: attributes.max_qp.max(0).cast_unsigned(),
         read_atomic: attributes.max_qp_rd_atom.max(0).cast_unsigned(),
         segments: attributes.max_sge.max(0).cast_unsigned(),
+        shared_receive_work_requests: attributes.max_srq_wr.max(0).cast_unsigned(),
+        shared_receive_queues: attributes.max_srq.max(0).cast_unsigned(),
+        windows: 0,
     })
 }
 
@@ -131,6 +135,14 @@ impl Hold {
     /// Open as long as `self`.
     pub(super) fn context(&self) -> *mut c::ibv_context {
         self.context.as_ptr()
+    }
+
+    /// The descriptor on which the device's events arrive.
+    pub(super) fn events(&self) -> BorrowedFd<'_> {
+        // SAFETY: the context is open as long as `self`.
+        let descriptor = unsafe { self.context.as_ref() }.async_fd;
+        // SAFETY: the context owns the descriptor, and is open as long as the result.
+        unsafe { BorrowedFd::borrow_raw(descriptor) }
     }
 
     pub(super) fn is_of(&self, context: NonNull<c::ibv_context>) -> bool {

@@ -8,13 +8,18 @@
 
 #![allow(unsafe_code)]
 
-use std::{io, ptr::NonNull, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    ptr::NonNull,
+    sync::Arc,
+};
 
 use rdma_core_sys as c;
 use rustix::process::{Resource, getrlimit};
 
 use super::device::Hold;
-use crate::{Access, Error, RemoteKey, memory::Mapping, provider::Keys};
+use crate::{Access, DeviceEvent, Error, RemoteKey, memory::Mapping, provider::Keys};
 
 /// A protection domain, shared by what is made in it.
 pub struct RawDomain(Arc<DomainInner>);
@@ -55,8 +60,22 @@ impl RawDomain {
         Ok((RawRegistration { raw, memory: Some(memory), _domain: self.0.clone() }, keys))
     }
 
+    pub(super) fn window(&self) -> Result<(RawRegistration, Keys), Error> {
+        Err(Error::Unsupported("memory windows"))
+    }
+
+    pub(super) fn event(&self) -> Result<Option<DeviceEvent>, Error> {
+        Ok(None)
+    }
+
     pub(super) fn inner(&self) -> &Arc<DomainInner> {
         &self.0
+    }
+}
+
+impl AsFd for RawDomain {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.hold.events()
     }
 }
 

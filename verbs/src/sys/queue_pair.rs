@@ -25,7 +25,9 @@ use super::{
 };
 use crate::{
     Capabilities, Error, RdmaCore, SEGMENTS_MAX,
-    provider::{Payload, PostError, QueuePairRequest, ReceiveRequest, Segment, SendRequest},
+    provider::{
+        Operation, Payload, PostError, QueuePairRequest, ReceiveRequest, Segment, SendRequest,
+    },
 };
 
 /// A queue pair bound to an id.
@@ -49,7 +51,7 @@ impl RawQueuePair {
         id: &Arc<Id>,
         request: QueuePairRequest<'_, RdmaCore>,
     ) -> Result<(Self, u32), Error> {
-        let QueuePairRequest { domain, queue, capabilities } = request;
+        let QueuePairRequest { domain, queue, shared: _, capabilities } = request;
         let context = id.context().ok_or(UNBOUND)?;
         let (domain, queue) = (domain.inner(), queue.inner());
         if !domain.hold().is_of(context) {
@@ -115,6 +117,9 @@ impl RawQueuePair {
     fn fill_sends(&mut self, requests: &[SendRequest], inline: &[u8]) -> io::Result<()> {
         let rows = self.sends.iter_mut().zip(&mut self.gathered);
         for (request, (raw, segments)) in requests.iter().zip(rows) {
+            if request.operation != Operation::Send {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
             let (count, flags) = gather(&request.payload, inline, segments)?;
             let signaled = if request.signaled { c::IBV_SEND_SIGNALED } else { 0 };
             raw.wr_id = request.token;
@@ -195,6 +200,7 @@ fn gather(
             // No segment at all for an empty message, see `SEGMENT_LENGTH_MAX`.
             Ok((libc::c_int::from(*length > 0), c::IBV_SEND_INLINE))
         }
+        Payload::Nothing => Ok((0, 0)),
         Payload::Segments(list) => {
             for (raw, segment) in segments.iter_mut().zip(list) {
                 *raw = translate(*segment);
