@@ -30,6 +30,7 @@ mod device;
 mod diagnosis;
 mod domain;
 mod endpoint;
+mod events;
 mod id;
 mod queue_pair;
 mod shared_receive_queue;
