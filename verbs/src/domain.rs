@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, DeviceEvent, Error, Provider, RdmaCore, Window,
+    Access, Buffer, DeviceEvent, Error, Provider, RdmaCore, SharedReceiveQueue, Window,
     memory::{Mapping, Region},
     provider::RegisterRequest,
 };
@@ -66,6 +66,17 @@ impl<P: Provider> Domain<P> {
         let (registration, keys) =
             self.inner.provider.register(&self.inner.raw, RegisterRequest::Window)?;
         Ok(Window::new(Box::new(registration), keys, self.inner.identity))
+    }
+
+    /// Makes a shared receive queue for `capacity` receives.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::CreateSharedReceiveQueue`]: EINVAL or ENOMEM beyond the device's limits.
+    /// * [`Error::Unsupported`]: the device has none.
+    /// * [`Error::Misuse`]: a capacity of 0.
+    pub fn shared_receive_queue(&self, capacity: u32) -> Result<SharedReceiveQueue<P>, Error> {
+        SharedReceiveQueue::new(self.clone(), self.inner.provider.clone(), capacity)
     }
 
     /// The next event of the domain's device, if there is one. Never blocks; the domain's file

@@ -6,6 +6,8 @@ mod events;
 #[path = "device/one_sided.rs"]
 mod one_sided;
 mod pair;
+#[path = "device/queues.rs"]
+mod queues;
 #[path = "device/windows.rs"]
 mod windows;
 

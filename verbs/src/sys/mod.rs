@@ -33,6 +33,7 @@ mod endpoint;
 mod events;
 mod id;
 mod queue_pair;
+mod receives;
 mod shared_receive_queue;
 
 use std::time::Duration;
