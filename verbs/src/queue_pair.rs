@@ -77,6 +77,16 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore> {
 /// Requests on the send queue are carried out in the order in which they were queued.
 ///
 /// Dropping a queue pair destroys it first, and then frees what was posted.
+///
+/// What was read into a buffer is there when the read is retired, not before:
+///
+/// ```compile_fail,E0382
+/// # fn early(queue_pair: &mut verbs::QueuePair, buffer: verbs::Buffer,
+/// #          from: verbs::RemoteAddress, out: &mut [u8]) {
+/// queue_pair.rdma_read(buffer, from, 1);
+/// buffer.copy_out(0, out); // it comes back in `Retired::Send`
+/// # }
+/// ```
 pub struct QueuePair<P: Provider = RdmaCore> {
     engine: Engine<P>,
 }
