@@ -168,6 +168,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// * [`Error::QueueFull`]: retire completions first.
     /// * [`Error::Misuse`]: the message is longer than [`Capabilities::inline`].
+    #[inline]
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
         self.engine.post_inline(Operation::Send, message)
     }
@@ -257,6 +258,7 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// As [`send_inline`](Self::send_inline).
+    #[inline]
     pub fn rdma_write_inline(&mut self, bytes: &[u8], to: RemoteAddress) -> Result<(), Error> {
         self.engine.post_inline(Operation::RdmaWrite(to), bytes)
     }
@@ -422,7 +424,7 @@ enum Held {
 }
 
 impl<P: Provider> Engine<P> {
-    #[inline]
+    #[inline(always)] // most of what it decides is known to its callers
     fn post_inline(&mut self, operation: Operation, message: &[u8]) -> Result<(), Error> {
         // No `ok_or`, which would make and drop an error for each message.
         let Some(length) = self.inline_length(message) else {
