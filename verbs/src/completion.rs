@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     Error, Provider, RdmaCore, RemoteKey,
-    provider::Notify,
+    provider::QueueRequest,
     token::{Kind, Token},
 };
 
@@ -22,6 +22,13 @@ use crate::{
 /// nothing, then sleep until the file descriptor is readable, [`acknowledge`](Self::acknowledge),
 /// and around again. Polling *after* arming matters: a completion that came before has made no
 /// event.
+///
+/// ```text
+///   poll: nothing      a completion here makes no event ...
+///   arm
+///   poll               ... and is found here; a completion here, or later, makes an event
+///   sleep              so whoever sleeps is woken
+/// ```
 ///
 /// Queue pairs reserve room for each of their slots, so a queue cannot overrun. After a queue
 /// pair is closed its last completions may still come out; no queue pair will know them.
@@ -43,7 +50,7 @@ impl<P: Provider> CompletionQueue<P> {
     ///
     /// [`Error::Poll`]: the device is gone, or the queue overran.
     pub fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
-        self.provider.poll(&mut self.raw, out)
+        self.provider.completions(&mut self.raw, QueueRequest::Poll(out))
     }
 
     /// Asks for one event on the file descriptor at the next completion.
@@ -52,7 +59,7 @@ impl<P: Provider> CompletionQueue<P> {
     ///
     /// [`Error::Arm`]: the device is gone.
     pub fn arm(&mut self) -> Result<(), Error> {
-        self.provider.notify(&mut self.raw, Notify::Arm).map(drop)
+        self.provider.completions(&mut self.raw, QueueRequest::Arm).map(drop)
     }
 
     /// Takes the events that have arrived off the file descriptor, without blocking, and
@@ -62,7 +69,25 @@ impl<P: Provider> CompletionQueue<P> {
     ///
     /// [`Error::AcknowledgeCompletions`]: the channel cannot be read.
     pub fn acknowledge(&mut self) -> Result<u32, Error> {
-        self.provider.notify(&mut self.raw, Notify::Acknowledge)
+        let count = self.provider.completions(&mut self.raw, QueueRequest::Acknowledge)?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// Changes how many completions it can hold, to at least `capacity`. What is in it stays.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Misuse`]: queue pairs have reserved more.
+    /// * [`Error::ResizeCompletionQueue`]: EINVAL beyond the device's limit, or below what is in
+    ///   it; it is as it was.
+    /// * [`Error::Unsupported`]: the device cannot.
+    pub fn resize(&mut self, capacity: u32) -> Result<(), Error> {
+        if capacity < self.reserved.load(Ordering::Relaxed) {
+            return Err(Error::Misuse("queue pairs have reserved more of the completion queue"));
+        }
+        let made = self.provider.completions(&mut self.raw, QueueRequest::Resize(capacity))?;
+        self.capacity = u32::try_from(made).unwrap_or(u32::MAX);
+        Ok(())
     }
 
     /// How many completions it holds: at least what was asked for.
@@ -72,6 +97,11 @@ impl<P: Provider> CompletionQueue<P> {
 
     pub(crate) fn raw(&self) -> &P::CompletionQueue {
         &self.raw
+    }
+
+    /// What queue pairs have reserved, which also tells one queue from another.
+    pub(crate) fn reserved(&self) -> &Arc<AtomicU32> {
+        &self.reserved
     }
 
     pub(crate) fn reserve(&self, entries: u32) -> Result<Reservation, Error> {
@@ -122,7 +152,7 @@ pub struct Completion {
     pub(crate) status: Status,
     pub(crate) queue_pair: u32,
     pub(crate) length: u32,
-    pub(crate) invalidated: Option<RemoteKey>,
+    pub(crate) invalidated: Invalidated,
     pub(crate) vendor_error: u32,
 }
 
@@ -135,7 +165,7 @@ impl Completion {
     /// The same, of a message that took a remote key out of use.
     #[must_use]
     pub fn with_invalidated(self, key: RemoteKey) -> Self {
-        Self { invalidated: Some(key), ..self }
+        Self { invalidated: Invalidated::Certainly(key), ..self }
     }
 
     /// The same, with the device's own error number.
@@ -155,9 +185,13 @@ impl Completion {
         self.length
     }
 
-    /// The remote key that the received message took out of use, if it did.
+    /// The remote key that the received message took out of use, if the device says so plainly.
+    /// rxe does not; there [`QueuePair::reclaim`](crate::QueuePair::reclaim) tells.
     pub fn invalidated(&self) -> Option<RemoteKey> {
-        self.invalidated
+        match self.invalidated {
+            Invalidated::Certainly(key) => Some(key),
+            Invalidated::No | Invalidated::Perhaps(_) => None,
+        }
     }
 
     /// [Number](crate::QueuePair::number) of the queue pair.
@@ -174,6 +208,16 @@ impl Completion {
     pub fn vendor_error(&self) -> u32 {
         self.vendor_error
     }
+}
+
+/// Whether a received message took a key out of use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Invalidated {
+    Certainly(RemoteKey),
+    #[default]
+    No,
+    /// The device says something that may mean so; it does if the queue pair has bound that key.
+    Perhaps(RemoteKey),
 }
 
 /// How a work request ended, by the numbers of `enum ibv_wc_status`. A number that this version

@@ -25,6 +25,10 @@ pub enum Error {
         length: usize,
     },
 
+    /// Allocating a memory window failed.
+    #[error("cannot allocate a memory window; the device may be out of them")]
+    AllocateWindow(#[source] io::Error),
+
     /// Asking for a completion event failed.
     #[error("cannot ask the completion queue for an event")]
     Arm(#[source] io::Error),
@@ -53,6 +57,15 @@ pub enum Error {
     /// Making a queue pair failed.
     #[error("cannot make a queue pair; compare depths, segments and inline bytes with the limits")]
     CreateQueuePair(#[source] io::Error),
+
+    /// Making a shared receive queue failed.
+    #[error("cannot make a shared receive queue of {capacity} receives; compare with the limits")]
+    CreateSharedReceiveQueue {
+        /// How many receives were asked for.
+        capacity: u32,
+        /// The system's answer.
+        source: io::Error,
+    },
 
     /// Disconnecting failed.
     #[error("cannot disconnect; was the connection established?")]
@@ -133,6 +146,10 @@ pub enum Error {
     #[error("the queue is full; retire completions first")]
     QueueFull,
 
+    /// Reading the next event of a device failed.
+    #[error("cannot read the next event of the RDMA device")]
+    ReadDeviceEvent(#[source] io::Error),
+
     /// Reading the next connection event failed.
     #[error("cannot read the next connection event")]
     ReadEvent(#[source] io::Error),
@@ -149,6 +166,15 @@ pub enum Error {
     /// Rejecting a connection request failed.
     #[error("cannot reject the connection request; the peer may have given up meanwhile")]
     Reject(#[source] io::Error),
+
+    /// Changing a completion queue's size failed; it is as it was.
+    #[error("cannot resize the completion queue to {capacity} entries; compare with the limits")]
+    ResizeCompletionQueue {
+        /// How many entries were asked for.
+        capacity: u32,
+        /// The system's answer.
+        source: io::Error,
+    },
 
     /// Resolving an address could not be started.
     #[error(

@@ -150,6 +150,11 @@ impl Buffer {
         self.region.access
     }
 
+    /// Keeps the registration alive, and nothing else.
+    pub(crate) fn region(&self) -> Arc<Region> {
+        self.region.clone()
+    }
+
     /// Which protection domain it belongs to.
     pub(crate) fn domain(&self) -> u64 {
         self.region.domain
@@ -360,10 +365,18 @@ impl Access {
     pub const REMOTE_READ: Self = Self(2);
     /// A peer may write it.
     pub const REMOTE_WRITE: Self = Self(4 | Self::LOCAL_WRITE.0);
+    /// A [`Window`](crate::Window) may be bound to it.
+    pub const BIND: Self = Self(8);
 
     /// Whether all of `other` is allowed.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether it is what a window can allow, and not nothing.
+    pub(crate) fn is_remote(self) -> bool {
+        let all = Self::REMOTE_READ | Self::REMOTE_WRITE;
+        all.contains(self) && ![Self::NONE, Self::LOCAL_WRITE].contains(&self)
     }
 }
 
@@ -379,8 +392,20 @@ impl BitOr for Access {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RemoteKey(pub u32);
 
+/// Where in a peer's memory to read or write: what the peer said of its buffer or window.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct RemoteAddress {
+    /// Its [address](Buffer::address).
+    pub address: u64,
+    /// A key that reaches it.
+    pub key: RemoteKey,
+}
+
 fn page_size() -> usize {
-    if cfg!(miri) { 4096 } else { rustix::param::page_size() }
+    // Not by rustix, which looks into the vDSO and crashes under valgrind.
+    // SAFETY: the call takes a number and touches no memory of ours.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(4096)
 }
 
 #[cfg(test)]

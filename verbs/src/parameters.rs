@@ -100,6 +100,12 @@ pub struct Limits {
     pub read_atomic: u32,
     /// Buffers that one send can gather.
     pub segments: u32,
+    /// Receives of one shared receive queue.
+    pub shared_receive_work_requests: u32,
+    /// Shared receive queues; 0 where the device has none.
+    pub shared_receive_queues: u32,
+    /// Memory windows of type 2; 0 where the device has none.
+    pub windows: u32,
 }
 
 /// Private data of a connection request, in bytes, with TCP-like ports.

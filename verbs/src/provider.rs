@@ -8,30 +8,37 @@ use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 use arrayvec::ArrayVec;
 
 use crate::{
-    Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, Error, Limits,
-    PrivateData, RemoteKey, SEGMENTS_MAX,
+    Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent, Error,
+    Limits, PrivateData, RemoteAddress, RemoteKey, SEGMENTS_MAX,
     memory::{Agent, Mapping},
 };
 
 /// What any RDMA device must offer: twelve calls, batched where data flows.
 ///
-/// What is made here keeps alive whatever it was made from: a queue pair its endpoint, domain
-/// and completion queue; a registration its domain and memory. Dropping a queue pair destroys
-/// it: no completion of it changes a buffer afterwards.
+/// What is made here keeps alive whatever it was made from: a queue pair its endpoint, domain,
+/// completion queue and shared receive queue; a registration its domain and memory. Dropping a
+/// queue pair destroys it: no completion of it changes a buffer afterwards.
 ///
-/// Nothing here is `unsafe` to call. Inline messages are slices; other memory is named by a
-/// [`Segment`], which a device checks against what is registered, and registered memory stays
-/// allocated as long as the registration.
+/// Nothing here is `unsafe` to call. Inline messages are slices; memory and windows are named by
+/// number, which a device checks against what is registered, and registered memory stays
+/// allocated as long as the registration. A number that names nothing fails the work request,
+/// by a [`PostError`] or by its completion, and does no other harm.
+///
+/// Calls whose argument is an enumeration are always made with a variant that is known when
+/// this is compiled; implementations marked `#[inline]` cost no choice at run time.
 pub trait Provider: Sized + Send + Sync + 'static {
     /// An id of the connection manager with an event channel of its own; the file descriptor is
     /// readable when there is an event, and does not block.
     type Endpoint: Send + AsFd;
-    /// A protection domain.
-    type Domain: Send + Sync;
-    /// Registered memory; deregistered when dropped, before the memory is freed.
+    /// A protection domain; the file descriptor is readable when there is a device event.
+    type Domain: Send + Sync + AsFd;
+    /// Registered memory, deregistered when dropped, before the memory is freed; or a memory
+    /// window, freed when dropped, bound or not: nobody reaches memory through it afterwards.
     type Registration: Send + Sync;
     /// A completion queue with its channel, whose file descriptor this is.
     type CompletionQueue: Send + AsFd;
+    /// A shared receive queue.
+    type SharedReceiveQueue: Send;
     /// A queue pair bound to an endpoint.
     type QueuePair: Send;
 
@@ -76,16 +83,25 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// [`Error::CreateDomain`]; [`Error::Misuse`] before an address is resolved.
     fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error>;
 
-    /// Registers memory.
+    /// The next event of the domain's device, if there is one. Never blocks. Every domain gets
+    /// every event of its device from when it was made, in order; one that is not read for long
+    /// may lose old ones.
     ///
     /// # Errors
     ///
-    /// [`Error::Register`], [`Error::LockedMemoryLimit`].
+    /// [`Error::ReadDeviceEvent`].
+    fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error>;
+
+    /// Registers memory, or allocates a memory window, which is not bound to any memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Register`], [`Error::LockedMemoryLimit`]; for a window
+    /// [`Error::AllocateWindow`], or [`Error::Unsupported`] where [`Limits::windows`] is 0.
     fn register(
         &self,
         domain: &Self::Domain,
-        memory: Arc<Mapping>,
-        access: Access,
+        request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error>;
 
     /// Makes a completion queue; says how many entries it really has.
@@ -99,6 +115,17 @@ pub trait Provider: Sized + Send + Sync + 'static {
         capacity: u32,
     ) -> Result<(Self::CompletionQueue, u32), Error>;
 
+    /// Makes a shared receive queue for `capacity` receives of one segment each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreateSharedReceiveQueue`].
+    fn shared_receive_queue(
+        &self,
+        domain: &Self::Domain,
+        capacity: u32,
+    ) -> Result<Self::SharedReceiveQueue, Error>;
+
     /// Makes a reliable connected queue pair; says which number it has.
     ///
     /// # Errors
@@ -111,47 +138,29 @@ pub trait Provider: Sized + Send + Sync + 'static {
         request: QueuePairRequest<'_, Self>,
     ) -> Result<(Self::QueuePair, u32), Error>;
 
-    /// Hands sends to the device, in order, as one batch. `inline` is what the requests' inline
-    /// ranges refer to; it is copied before this returns.
+    /// Hands work requests to the device, in order, with one doorbell.
+    ///
+    /// A send queue starts its requests in order, and completes them in order. What a request
+    /// finds depends on those before it: a window that one request binds can be used by whoever
+    /// the next tells its key; a key that one takes out of use is gone for the next.
     ///
     /// # Errors
     ///
     /// How many were taken, and why not the rest.
-    fn post_send(
-        &self,
-        queue_pair: &mut Self::QueuePair,
-        requests: &[SendRequest],
-        inline: &[u8],
-    ) -> Result<(), PostError>;
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError>;
 
-    /// Hands receives to the device, in order, as one batch.
+    /// Serves a completion queue; what the number says depends on the [`QueueRequest`]. Never
+    /// blocks.
     ///
     /// # Errors
     ///
-    /// How many were taken, and why not the rest.
-    fn post_receive(
-        &self,
-        queue_pair: &mut Self::QueuePair,
-        requests: &[ReceiveRequest],
-    ) -> Result<(), PostError>;
-
-    /// Takes completions, oldest first; says how many.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Poll`].
-    fn poll(
+    /// [`Error::AcknowledgeCompletions`], [`Error::Arm`], [`Error::Poll`],
+    /// [`Error::ResizeCompletionQueue`], each for the request of that name.
+    fn completions(
         &self,
         queue: &mut Self::CompletionQueue,
-        out: &mut [Completion],
+        request: QueueRequest<'_>,
     ) -> Result<usize, Error>;
-
-    /// Asks for an event, or takes the events that came off the channel; says how many.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Arm`], [`Error::AcknowledgeCompletions`].
-    fn notify(&self, queue: &mut Self::CompletionQueue, request: Notify) -> Result<u32, Error>;
 }
 
 /// What an endpoint can ask of the connection manager.
@@ -242,23 +251,67 @@ impl CmEventKind {
     pub const TIMEWAIT_EXIT: Self = Self(15);
 }
 
+/// What to register in a domain.
+#[derive(Clone, Debug)]
+pub enum RegisterRequest {
+    /// Memory, which the registration keeps allocated.
+    Memory {
+        /// What to register.
+        memory: Arc<Mapping>,
+        /// What may be done to it.
+        access: Access,
+    },
+    /// A window of type 2: bound by a queue pair's work request, to that queue pair alone.
+    Window,
+}
+
+/// The two keys of registered memory, or of a memory window.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    /// Names the memory in our own work requests; the window, when it is to be bound.
+    pub local: u32,
+    /// Names the memory for the peer. A window has its first key here, which reaches nothing;
+    /// each bind gives it another, which differs in its low 8 bits only.
+    pub remote: RemoteKey,
+}
+
 /// What a queue pair is made of.
 pub struct QueuePairRequest<'a, P: Provider> {
     /// The domain whose memory it can use.
     pub domain: &'a P::Domain,
     /// Where its sends and its receives complete.
     pub queue: &'a P::CompletionQueue,
-    /// How large it is.
+    /// Where its receives come from, if not from a queue of its own.
+    pub shared: Option<&'a P::SharedReceiveQueue>,
+    /// How large it is; with a shared receive queue it has no receives of its own.
     pub capabilities: Capabilities,
 }
 
-/// The two keys of registered memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Keys {
-    /// Names the memory in our own work requests.
-    pub local: u32,
-    /// Names the memory for the peer.
-    pub remote: RemoteKey,
+/// Work requests for one queue, in order.
+pub enum Batch<'a, P: Provider> {
+    /// Receives of a queue pair.
+    Receives {
+        /// Whose.
+        queue_pair: &'a mut P::QueuePair,
+        /// The receives.
+        requests: &'a [ReceiveRequest],
+    },
+    /// Sends of a queue pair.
+    Sends {
+        /// Whose.
+        queue_pair: &'a mut P::QueuePair,
+        /// The sends.
+        requests: &'a [SendRequest],
+        /// What inline payloads refer to; it is copied before the call returns.
+        inline: &'a [u8],
+    },
+    /// Receives for whichever queue pair of a shared receive queue needs them first.
+    SharedReceives {
+        /// Whose.
+        queue: &'a mut P::SharedReceiveQueue,
+        /// The receives.
+        requests: &'a [ReceiveRequest],
+    },
 }
 
 /// A range of registered memory.
@@ -272,7 +325,7 @@ pub struct Segment {
     pub local_key: u32,
 }
 
-/// What a send is made of.
+/// Our side of a request on a send queue.
 #[derive(Clone, Debug)]
 pub enum Payload {
     /// A range of the batch's inline bytes.
@@ -282,18 +335,65 @@ pub enum Payload {
         /// How long it is.
         length: u32,
     },
-    /// Registered memory, gathered in order.
+    /// No bytes, as of a request that moves none.
+    Nothing,
+    /// Registered memory, gathered (or, for a read, scattered) in order.
     Segments(ArrayVec<Segment, SEGMENTS_MAX>),
 }
 
-/// A send, ready to be handed over.
+/// What a request on a send queue does.
+///
+/// Whatever of it fails, the request completes with a status that says so, whether
+/// [signaled](SendRequest::signaled) or not, and the queue pair fails with it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Operation {
+    /// Binds a window. There is no payload.
+    ///
+    /// The window must be free: newly allocated, or invalidated since it was bound. From then on
+    /// the key reaches the range, by requests that arrive on this queue pair only, until the peer
+    /// sends with it, this side invalidates it, or the window is freed.
+    BindWindow(BindWindow),
+    /// Takes a bound window's key out of use. There is no payload.
+    LocalInvalidate(RemoteKey),
+    /// Reads the peer's memory into the payload's segments, of which there is at least one.
+    RdmaRead(RemoteAddress),
+    /// Writes the payload to the peer's memory.
+    RdmaWrite(RemoteAddress),
+    /// Sends the payload, which takes a receive of the peer.
+    Send,
+    /// The same, and takes a key of the peer out of use; the peer's completion
+    /// [names it](Completion::with_invalidated). Naming anything but a window that the peer has
+    /// bound to this connection fails the connection.
+    SendWithInvalidate(RemoteKey),
+}
+
+/// Which window to bind, and to what.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BindWindow {
+    /// The window's [local number](Keys::local).
+    pub window: u32,
+    /// The key it gets: that of before, with other low 8 bits.
+    pub key: RemoteKey,
+    /// The registration's local key; its access has [`Access::BIND`].
+    pub memory: u32,
+    /// Where the range starts; it is also by this address that the peer names it.
+    pub address: u64,
+    /// How long the range is; never 0.
+    pub length: u64,
+    /// What the peer may do there: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
+    pub access: Access,
+}
+
+/// A request for a send queue, ready to be handed over.
 #[derive(Clone, Debug)]
 pub struct SendRequest {
     /// Comes back in the completion.
     pub token: u64,
     /// Whether success makes a completion; failure always does.
     pub signaled: bool,
-    /// What to send.
+    /// What to do.
+    pub operation: Operation,
+    /// With which bytes of ours.
     pub payload: Payload,
 }
 
@@ -315,11 +415,16 @@ pub struct PostError {
     pub source: io::Error,
 }
 
-/// What to do with a completion queue's channel.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Notify {
-    /// Take the events that came.
+/// What to do with a completion queue.
+#[derive(Debug)]
+pub enum QueueRequest<'a> {
+    /// Take the events that came off the channel; says how many.
     Acknowledge,
-    /// Ask for an event at the next completion.
+    /// Ask for one event at the next completion that comes after this call; says nothing. Whoever
+    /// polls between this call and sleeping misses none.
     Arm,
+    /// Take completions, oldest first; says how many.
+    Poll(&'a mut [Completion]),
+    /// Change how many entries it has, never below what is in it; says how many it has now.
+    Resize(u32),
 }

@@ -11,12 +11,15 @@ use std::{
 use arrayvec::ArrayVec;
 
 use crate::{
-    Access, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused, RefusedReceive,
-    Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,
-    completion::Reservation,
-    provider::{Payload, PostError, ReceiveRequest, Segment, SendRequest},
+    Access, Binding, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused,
+    RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
+    Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
+    completion::{Invalidated, Reservation},
+    provider::{Batch, Operation, Payload, PostError, ReceiveRequest, Segment, SendRequest},
+    shared_receive_queue::Share,
     slot::{ReceiveTable, SendRing},
     token::{Kind, SLOTS_MAX, Token},
+    window::BoundWindows,
 };
 
 /// How large a queue pair is made. Everything is allocated then; posting allocates nothing.
@@ -34,9 +37,12 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Refuses what no device could do.
-    pub(crate) fn check(self) -> Result<(), Error> {
+    pub(crate) fn check(self, shared: bool) -> Result<(), Error> {
         let Self { send, receive, segments, .. } = self;
-        if send == 0 || receive == 0 {
+        if shared && receive != 0 {
+            return Err(Error::Misuse("with a shared receive queue there are no others"));
+        }
+        if send == 0 || receive == 0 && !shared {
             return Err(Error::Misuse("a queue pair needs at least one send and one receive"));
         }
         if send > SLOTS_MAX || receive > SLOTS_MAX {
@@ -62,25 +68,38 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore> {
 
 /// A connected queue pair.
 ///
-/// Sends and receives are queued by [`send_inline`](Self::send_inline), [`send`](Self::send) and
-/// [`post_receive`](Self::post_receive), and handed to the device as one batch by
-/// [`flush`](Self::flush). Their buffers stay in the queue pair until their completion is
-/// [retired](Self::retire), or the queue pair is [closed](Self::close).
+/// Work is queued, for example by [`send`](Self::send), [`rdma_read`](Self::rdma_read),
+/// [`bind`](Self::bind) and [`post_receive`](Self::post_receive), and handed to the device by
+/// [`flush`](Self::flush): everything of one kind in one chain, with one doorbell. Its buffers
+/// stay in the queue pair until its completion is [retired](Self::retire), or the queue pair is
+/// [closed](Self::close).
+///
+/// Requests on the send queue are carried out in the order in which they were queued.
 ///
 /// Dropping a queue pair destroys it first, and then frees what was posted.
+///
+/// What was read into a buffer is there when the read is retired, not before:
+///
+/// ```compile_fail,E0382
+/// # fn early(queue_pair: &mut verbs::QueuePair, buffer: verbs::Buffer,
+/// #          from: verbs::RemoteAddress, out: &mut [u8]) {
+/// queue_pair.rdma_read(buffer, from, 1);
+/// buffer.copy_out(0, out); // it comes back in `Retired::Send`
+/// # }
+/// ```
 pub struct QueuePair<P: Provider = RdmaCore> {
     engine: Engine<P>,
 }
 
 impl<P: Provider> PreparedQueuePair<P> {
     pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
-        let Parts { raw, number, provider, domain, connection, reservation } = parts;
-        // Far apart, so that a completion of an earlier queue pair of the same number is stale.
-        let generation = GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed);
+        let Parts { raw, number, provider, domain, connection, reservation, share } = parts;
+        let generation = next_generation();
         let inline = capabilities.send as usize * capabilities.inline as usize;
         let engine = Engine {
             raw,
             provider,
+            windows: BoundWindows::default(),
             sends: SendRing::new(capabilities.send, generation),
             receives: ReceiveTable::new(capabilities.receive, generation),
             inline: vec![0; inline].into_boxed_slice(),
@@ -91,6 +110,7 @@ impl<P: Provider> PreparedQueuePair<P> {
             domain,
             connection,
             _reservation: reservation,
+            share,
         };
         Self { engine }
     }
@@ -148,8 +168,9 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// * [`Error::QueueFull`]: retire completions first.
     /// * [`Error::Misuse`]: the message is longer than [`Capabilities::inline`].
+    #[inline]
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
-        self.engine.send_inline(message)
+        self.engine.post_inline(Operation::Send, message)
     }
 
     /// Queues a send of one to four buffers; its completion gives them back with the `tag`.
@@ -160,7 +181,125 @@ impl<P: Provider> QueuePair<P> {
     /// than [`Capabilities::segments`], an empty one, or one of another domain.
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn send(&mut self, segments: impl Into<Segments>, tag: u64) -> Result<(), Refused> {
-        self.engine.send(segments.into(), tag)
+        self.engine.post_buffers(Operation::Send, segments.into(), tag)
+    }
+
+    /// Queues a send, as [`send_inline`](Self::send_inline), that also takes a key of the peer
+    /// out of use.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_inline`](Self::send_inline).
+    pub fn send_inline_with_invalidate(
+        &mut self,
+        message: &[u8],
+        key: RemoteKey,
+    ) -> Result<(), Error> {
+        self.engine.post_inline(Operation::SendWithInvalidate(key), message)
+    }
+
+    /// Queues a send, as [`send`](Self::send), that also takes a key of the peer out of use. The
+    /// key must be of a window that the peer has bound to this connection: anything else fails
+    /// the connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    pub fn send_with_invalidate(
+        &mut self,
+        segments: impl Into<Segments>,
+        key: RemoteKey,
+        tag: u64,
+    ) -> Result<(), Refused> {
+        self.engine.post_buffers(Operation::SendWithInvalidate(key), segments.into(), tag)
+    }
+
+    /// Queues a read of the peer's memory into one to four buffers, in order; its completion gives
+    /// them back, filled, with the `tag`.
+    ///
+    /// A send queued after a read may arrive before the read is done. So tell the peer that its
+    /// memory is no longer needed only after the read's completion.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); also [`Error::Misuse`] when a buffer is registered without
+    /// [`Access::LOCAL_WRITE`].
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    pub fn rdma_read(
+        &mut self,
+        segments: impl Into<Segments>,
+        from: RemoteAddress,
+        tag: u64,
+    ) -> Result<(), Refused> {
+        self.engine.post_buffers(Operation::RdmaRead(from), segments.into(), tag)
+    }
+
+    /// Queues a write of one to four buffers, in order, to the peer's memory; its completion gives
+    /// them back with the `tag`. The peer is not told: send it a message afterwards, which
+    /// arrives when the write is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    pub fn rdma_write(
+        &mut self,
+        segments: impl Into<Segments>,
+        to: RemoteAddress,
+        tag: u64,
+    ) -> Result<(), Refused> {
+        self.engine.post_buffers(Operation::RdmaWrite(to), segments.into(), tag)
+    }
+
+    /// Queues a write of bytes that are copied at once; otherwise as
+    /// [`send_inline`](Self::send_inline).
+    ///
+    /// # Errors
+    ///
+    /// As [`send_inline`](Self::send_inline).
+    #[inline]
+    pub fn rdma_write_inline(&mut self, bytes: &[u8], to: RemoteAddress) -> Result<(), Error> {
+        self.engine.post_inline(Operation::RdmaWrite(to), bytes)
+    }
+
+    /// Queues the binding of a window to a range of a buffer, and returns the key by which the
+    /// peer reaches that range, at the buffer's [address](Buffer::address) and behind, over this
+    /// connection alone. The key may be told to the peer by a send that is queued after this.
+    ///
+    /// The queue pair keeps the window; [`reclaim`](Self::reclaim) gives it back. The buffer stays
+    /// yours: meanwhile its bytes change whenever the peer writes them. Success makes a
+    /// completion only now and then, as of [`send_inline`](Self::send_inline).
+    ///
+    /// # Errors
+    ///
+    /// Hands the window back with [`Error::QueueFull`], or [`Error::Misuse`]: window or buffer is
+    /// of another domain, the range is empty or not within the buffer, the access is nothing that a
+    /// window can allow, or the buffer is registered without [`Access::BIND`], or without
+    /// [`Access::LOCAL_WRITE`] for a window that may be written.
+    pub fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+        self.engine.bind(window, to)
+    }
+
+    /// Queues taking a window's key out of use. Once the completion is retired, as
+    /// [`Retired::Credit`], [`reclaim`](Self::reclaim) gives the window back.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::QueueFull`]: retire completions first.
+    /// * [`Error::Misuse`]: no window is bound to this queue pair with that key, or it is being
+    ///   taken out of use already.
+    pub fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
+        self.engine.local_invalidate(key)
+    }
+
+    /// Gives a window back whose key is out of use: because the peer sent with invalidate, and
+    /// that receive is retired, or because this side [did](Self::local_invalidate). Nothing while
+    /// the peer may still use the key.
+    ///
+    /// A peer that was to invalidate a key, and answered without, has left it in use.
+    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
+        self.engine.windows.reclaim(key)
     }
 
     /// Queues a receive; its completion gives the buffer back with the `tag`.
@@ -191,6 +330,20 @@ impl<P: Provider> QueuePair<P> {
     /// [`StaleCompletion`]: it is of no outstanding work request of this queue pair.
     pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
         self.engine.retire(completion)
+    }
+
+    /// The same, for the completion of a receive that this queue pair took from a shared queue.
+    ///
+    /// # Errors
+    ///
+    /// [`StaleCompletion`]: it is of no outstanding receive of that queue, or of another queue
+    /// pair.
+    pub fn retire_shared(
+        &mut self,
+        completion: &Completion,
+        shared: &mut SharedReceiveQueue<P>,
+    ) -> Result<Retired, StaleCompletion> {
+        self.engine.retire_shared(completion, shared)
     }
 
     /// Destroys the queue pair, and then returns everything that was still in a slot.
@@ -241,14 +394,16 @@ pub(crate) struct Parts<P: Provider> {
     pub(crate) connection: u64,
     /// Room in the completion queue.
     pub(crate) reservation: Reservation,
+    pub(crate) share: Option<Share>,
 }
 
-/// What both states share. Fields drop in order: the device's queue pair before the buffers it
-/// may still use.
+/// What both states share. Fields drop in order: bound windows before the device's queue pair,
+/// which rxe would wait for in vain; that before the buffers it may still use.
 struct Engine<P: Provider> {
+    windows: BoundWindows,
     raw: P::QueuePair,
     provider: Arc<P>,
-    sends: SendRing<(Segments, u64)>,
+    sends: SendRing<Held>,
     receives: ReceiveTable<(Buffer, u64)>,
     /// One inline message for each slot of `sends`.
     inline: Box<[u8]>,
@@ -259,42 +414,96 @@ struct Engine<P: Provider> {
     domain: u64,
     connection: u64,
     _reservation: Reservation,
+    share: Option<Share>,
+}
+
+/// What a slot of the send queue holds.
+enum Held {
+    Buffers(Segments, u64),
+    Invalidation(RemoteKey),
 }
 
 impl<P: Provider> Engine<P> {
-    fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
-        let length = u32::try_from(message.len())
-            .ok()
-            .filter(|&length| length <= self.capabilities.inline)
-            .ok_or(Error::Misuse("the message is longer than the queue pair's inline size"))?;
-        let slot = self.sends.take_inline().ok_or(Error::QueueFull)?;
+    #[inline(always)] // most of what it decides is known to its callers
+    fn post_inline(&mut self, operation: Operation, message: &[u8]) -> Result<(), Error> {
+        // No `ok_or`, which would make and drop an error for each message.
+        let Some(length) = self.inline_length(message) else {
+            return Err(Error::Misuse("the message is longer than the queue pair's inline size"));
+        };
+        let Some(slot) = self.sends.take_inline() else { return Err(Error::QueueFull) };
         let offset = slot.index as usize * self.capabilities.inline as usize;
         self.inline[offset..offset + message.len()].copy_from_slice(message);
         self.send_batch.push(SendRequest {
             token: slot.token,
             signaled: slot.signaled,
+            operation,
             payload: Payload::Inline { offset, length },
         });
         Ok(())
     }
 
+    fn inline_length(&self, message: &[u8]) -> Option<u32> {
+        let length = u32::try_from(message.len()).ok()?;
+        (length <= self.capabilities.inline).then_some(length)
+    }
+
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
-    fn send(&mut self, segments: Segments, tag: u64) -> Result<(), Refused> {
-        let payload = match self.gather(&segments) {
+    fn post_buffers(
+        &mut self,
+        operation: Operation,
+        segments: Segments,
+        tag: u64,
+    ) -> Result<(), Refused> {
+        let payload = match self.gather(&operation, &segments) {
             Ok(payload) => payload,
             Err(error) => return Err(Refused { error, segments }),
         };
-        match self.sends.take_holding((segments, tag)) {
+        match self.sends.take_holding(Held::Buffers(segments, tag)) {
             Ok(token) => {
-                self.send_batch.push(SendRequest { token, signaled: true, payload });
+                self.send_batch.push(SendRequest { token, signaled: true, operation, payload });
                 Ok(())
             }
-            Err((segments, _)) => Err(Refused { error: Error::QueueFull, segments }),
+            Err(Held::Buffers(segments, _)) => Err(Refused { error: Error::QueueFull, segments }),
+            Err(Held::Invalidation(_)) => unreachable!("what is refused is what was offered"),
         }
     }
 
+    fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+        let buffer = to.buffer;
+        let bind = match window.request(self.domain, to) {
+            Ok(bind) => bind,
+            Err(error) => return Err(RefusedBind { error, window }),
+        };
+        let Some(slot) = self.sends.take_inline() else {
+            return Err(RefusedBind { error: Error::QueueFull, window });
+        };
+        self.windows.insert(window, &bind, buffer);
+        self.send_batch.push(SendRequest {
+            token: slot.token,
+            signaled: slot.signaled,
+            operation: Operation::BindWindow(bind),
+            payload: Payload::Nothing,
+        });
+        Ok(bind.key)
+    }
+
+    fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
+        self.windows.begin_invalidation(key)?;
+        let Ok(token) = self.sends.take_holding(Held::Invalidation(key)) else {
+            self.windows.cancel_invalidation(key);
+            return Err(Error::QueueFull);
+        };
+        self.send_batch.push(SendRequest {
+            token,
+            signaled: true,
+            operation: Operation::LocalInvalidate(key),
+            payload: Payload::Nothing,
+        });
+        Ok(())
+    }
+
     fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
-        let segment = match self.receivable(&buffer) {
+        let segment = match receivable(self.domain, &buffer) {
             Ok(segment) => segment,
             Err(error) => return Err(RefusedReceive { error, buffer }),
         };
@@ -307,14 +516,18 @@ impl<P: Provider> Engine<P> {
         }
     }
 
+    #[inline]
     fn flush(&mut self) -> Result<(), Error> {
         // Receives first: an answer to one of the sends may need them.
         if !self.receive_batch.is_empty() {
-            let result = self.provider.post_receive(&mut self.raw, &self.receive_batch);
+            let (queue_pair, requests) = (&mut self.raw, &self.receive_batch[..]);
+            let result = self.provider.post(Batch::Receives { queue_pair, requests });
             settle(&mut self.receive_batch, result).map_err(Error::PostReceive)?;
         }
         if !self.send_batch.is_empty() {
-            let result = self.provider.post_send(&mut self.raw, &self.send_batch, &self.inline);
+            let (queue_pair, requests) = (&mut self.raw, &self.send_batch[..]);
+            let inline = &self.inline;
+            let result = self.provider.post(Batch::Sends { queue_pair, requests, inline });
             settle(&mut self.send_batch, result).map_err(Error::PostSend)?;
         }
         Ok(())
@@ -330,24 +543,56 @@ impl<P: Provider> Engine<P> {
                 let held =
                     self.sends.retire(token.slot, token.generation).ok_or(StaleCompletion)?;
                 Ok(match held {
-                    Some((segments, tag)) => Retired::Send { tag, segments },
+                    Some(Held::Buffers(segments, tag)) => Retired::Send { tag, segments },
+                    Some(Held::Invalidation(key)) => {
+                        if completion.status.is_success() {
+                            self.windows.invalidated(key);
+                        }
+                        Retired::Credit
+                    }
                     None => Retired::Credit,
                 })
             }
             Kind::Receive => {
                 let held = self.receives.retire(token.slot, token.generation);
                 let (buffer, tag) = held.ok_or(StaleCompletion)?;
+                self.note_invalidated(completion);
                 let length = if completion.status.is_success() { completion.length } else { 0 };
                 Ok(Retired::Receive { tag, buffer, length })
             }
         }
     }
 
+    fn retire_shared(
+        &mut self,
+        completion: &Completion,
+        shared: &mut SharedReceiveQueue<P>,
+    ) -> Result<Retired, StaleCompletion> {
+        if completion.queue_pair != self.number || self.share.is_none() {
+            return Err(StaleCompletion);
+        }
+        let retired = shared.retire(completion)?;
+        self.note_invalidated(completion);
+        Ok(retired)
+    }
+
+    fn note_invalidated(&mut self, completion: &Completion) {
+        match completion.invalidated {
+            Invalidated::Certainly(key) | Invalidated::Perhaps(key) => {
+                self.windows.invalidated(key);
+            }
+            Invalidated::No => {}
+        }
+    }
+
     fn close(self) -> Vec<Returned> {
-        let Self { raw, mut sends, mut receives, .. } = self;
+        let Self { windows, raw, mut sends, mut receives, .. } = self;
+        drop(windows);
         drop(raw); // the device lets go of the buffers before anybody else gets them
-        let sends =
-            sends.drain().map(|(buffers, tag)| Returned { tag, kind: WorkKind::Send, buffers });
+        let sends = sends.drain().filter_map(|held| match held {
+            Held::Buffers(buffers, tag) => Some(Returned { tag, kind: WorkKind::Send, buffers }),
+            Held::Invalidation(_) => None,
+        });
         let receives = receives.drain().map(|(buffer, tag)| Returned {
             tag,
             kind: WorkKind::Receive,
@@ -356,40 +601,54 @@ impl<P: Provider> Engine<P> {
         sends.chain(receives).collect()
     }
 
-    fn gather(&self, segments: &Segments) -> Result<Payload, Error> {
+    fn gather(&self, operation: &Operation, segments: &Segments) -> Result<Payload, Error> {
         if segments.is_empty() {
             return Err(Error::Misuse("a send needs a buffer; an empty message goes inline"));
         }
         if segments.len() > self.capabilities.segments as usize {
             return Err(Error::Misuse("more buffers than the queue pair's segments"));
         }
-        let gathered: Result<ArrayVec<_, _>, _> =
-            segments.iter().map(|buffer| self.segment(buffer)).collect();
+        let reads = matches!(operation, Operation::RdmaRead(_));
+        let domain = self.domain;
+        let segment =
+            |buffer| if reads { receivable(domain, buffer) } else { segment(domain, buffer) };
+        let gathered: Result<ArrayVec<_, _>, _> = segments.iter().map(segment).collect();
         gathered.map(Payload::Segments)
-    }
-
-    fn receivable(&self, buffer: &Buffer) -> Result<Segment, Error> {
-        if !buffer.access().contains(Access::LOCAL_WRITE) {
-            return Err(Error::Misuse("a receive buffer must be registered with LOCAL_WRITE"));
-        }
-        self.segment(buffer)
-    }
-
-    fn segment(&self, buffer: &Buffer) -> Result<Segment, Error> {
-        if buffer.domain() != self.domain {
-            return Err(Error::Misuse("the buffer is of another protection domain"));
-        }
-        // Some devices take a length of 0 for two gigabytes.
-        let length = u32::try_from(buffer.len())
-            .ok()
-            .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
-            .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))?;
-        Ok(Segment { address: buffer.address(), length, local_key: buffer.local_key() })
     }
 }
 
+/// Far apart, so that a completion of an earlier queue pair of the same number is stale.
+pub(crate) fn next_generation() -> u32 {
+    GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed)
+}
+
+/// Where a device may put a message, or what it reads.
+pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
+    if !buffer.access().contains(Access::LOCAL_WRITE) {
+        return Err(Error::Misuse(
+            "a buffer to receive or read into must be registered with LOCAL_WRITE",
+        ));
+    }
+    segment(domain, buffer)
+}
+
+fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
+    if buffer.domain() != domain {
+        return Err(Error::Misuse("the buffer is of another protection domain"));
+    }
+    // Some devices take a length of 0 for two gigabytes.
+    let length = u32::try_from(buffer.len())
+        .ok()
+        .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
+        .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))?;
+    Ok(Segment { address: buffer.address(), length, local_key: buffer.local_key() })
+}
+
 /// Forgets the requests that were taken, all of them on success.
-fn settle<R>(batch: &mut Vec<R>, result: Result<(), PostError>) -> Result<(), std::io::Error> {
+pub(crate) fn settle<R>(
+    batch: &mut Vec<R>,
+    result: Result<(), PostError>,
+) -> Result<(), std::io::Error> {
     match result {
         Ok(()) => {
             batch.clear();

@@ -5,11 +5,16 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+mod shared;
+mod work;
+
 use super::*;
 use crate::{
-    CompletionQueue, ConnectionEvent, Domain, Endpoint, Limits, RemoteKey, Status,
-    memory::{Agent, Mapping},
-    provider::{CmEvent, CmEventKind, CmRequest, Keys, Notify, QueuePairRequest},
+    CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
+    memory::Agent,
+    provider::{
+        CmEvent, CmEventKind, CmRequest, Keys, QueuePairRequest, QueueRequest, RegisterRequest,
+    },
 };
 
 #[test]
@@ -160,6 +165,7 @@ fn types_can_change_threads() {
     assert_send::<PreparedQueuePair>();
     assert_send::<QueuePair>();
     assert_send::<Buffer>();
+    assert_send::<crate::Window>();
     assert_send::<Domain>();
     assert_sync::<Domain>();
     assert_send::<Error>();
@@ -238,7 +244,12 @@ impl Device {
         self.log().tokens.clone()
     }
 
-    fn take(&self, what: &str, requests: Vec<(u64, String)>) -> Result<(), PostError> {
+    fn take(
+        &self,
+        what: &str,
+        requests: impl Iterator<Item = (u64, String)>,
+    ) -> Result<(), PostError> {
+        let requests = requests.collect::<Vec<_>>();
         let mut log = self.log();
         let accepted = log.take_at_most.unwrap_or(usize::MAX).min(requests.len());
         let words: Vec<_> = requests[..accepted].iter().map(|(_, word)| word.as_str()).collect();
@@ -253,9 +264,10 @@ impl Device {
 
 impl Provider for Device {
     type Endpoint = io::Stdin; // has a file descriptor
-    type Domain = ();
+    type Domain = io::Stdin;
     type Registration = Noted;
     type CompletionQueue = io::Stdin;
+    type SharedReceiveQueue = Noted;
     type QueuePair = Noted;
 
     const AGENT: Agent = Agent::Thread;
@@ -283,17 +295,27 @@ impl Provider for Device {
     }
 
     fn domain(&self, _: &Self::Endpoint) -> Result<Self::Domain, Error> {
-        Ok(())
+        Ok(io::stdin())
+    }
+
+    fn device_event(&self, _: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+        Ok(None)
     }
 
     fn register(
         &self,
-        (): &Self::Domain,
-        memory: Arc<Mapping>,
-        _: Access,
+        _: &Self::Domain,
+        request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
-        let line = format!("{} bytes deregistered", memory.len());
-        let keys = Keys { local: 1, remote: RemoteKey(2) };
+        let (line, keys) = match request {
+            RegisterRequest::Memory { memory, .. } => (
+                format!("{} bytes deregistered", memory.len()),
+                Keys { local: 1, remote: RemoteKey(2) },
+            ),
+            RegisterRequest::Window => {
+                ("window freed".to_owned(), Keys { local: 3, remote: RemoteKey(0x300) })
+            }
+        };
         Ok((Noted { device: self.clone(), line }, keys))
     }
 
@@ -303,6 +325,15 @@ impl Provider for Device {
         capacity: u32,
     ) -> Result<(Self::CompletionQueue, u32), Error> {
         Ok((io::stdin(), capacity))
+    }
+
+    fn shared_receive_queue(
+        &self,
+        _: &Self::Domain,
+        _: u32,
+    ) -> Result<Self::SharedReceiveQueue, Error> {
+        let line = "shared receive queue destroyed".to_owned();
+        Ok(Noted { device: self.clone(), line })
     }
 
     fn queue_pair(
@@ -315,43 +346,52 @@ impl Provider for Device {
         Ok((Noted { device: self.clone(), line }, NUMBER))
     }
 
-    /// Inline messages in quotes, otherwise lengths; with `!` when signaled.
-    fn post_send(
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
+        match batch {
+            Batch::Receives { requests, .. } => self.take("receive", requests.iter().map(received)),
+            Batch::Sends { requests, inline, .. } => {
+                self.take("send", requests.iter().map(|request| sent(request, inline)))
+            }
+            Batch::SharedReceives { requests, .. } => {
+                self.take("shared receive", requests.iter().map(received))
+            }
+        }
+    }
+
+    fn completions(
         &self,
-        _: &mut Self::QueuePair,
-        requests: &[SendRequest],
-        inline: &[u8],
-    ) -> Result<(), PostError> {
-        let word = |request: &SendRequest| {
-            let mark = if request.signaled { '!' } else { '?' };
-            let what = match &request.payload {
-                Payload::Inline { offset, length } => {
-                    let message = &inline[*offset..][..*length as usize];
-                    format!("'{}'", String::from_utf8_lossy(message))
-                }
-                Payload::Segments(segments) => {
-                    segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
-                }
-            };
-            (request.token, format!("{what}{mark}"))
-        };
-        self.take("send", requests.iter().map(word).collect())
+        _: &mut Self::CompletionQueue,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        Ok(if let QueueRequest::Resize(capacity) = request { capacity as usize } else { 0 })
     }
+}
 
-    fn post_receive(
-        &self,
-        _: &mut Self::QueuePair,
-        requests: &[ReceiveRequest],
-    ) -> Result<(), PostError> {
-        let word = |request: &ReceiveRequest| (request.token, request.segment.length.to_string());
-        self.take("receive", requests.iter().map(word).collect())
-    }
+fn received(request: &ReceiveRequest) -> (u64, String) {
+    (request.token, request.segment.length.to_string())
+}
 
-    fn poll(&self, _: &mut Self::CompletionQueue, _: &mut [Completion]) -> Result<usize, Error> {
-        Ok(0)
-    }
-
-    fn notify(&self, _: &mut Self::CompletionQueue, _: Notify) -> Result<u32, Error> {
-        Ok(0)
-    }
+/// Inline messages in quotes, otherwise lengths; with `!` when signaled, `<` for a read, `>` for
+/// a write, `-` for the key to take out of use.
+fn sent(request: &SendRequest, inline: &[u8]) -> (u64, String) {
+    let mark = if request.signaled { '!' } else { '?' };
+    let what = match &request.payload {
+        Payload::Inline { offset, length } => {
+            let message = &inline[*offset..][..*length as usize];
+            format!("'{}'", String::from_utf8_lossy(message))
+        }
+        Payload::Nothing => String::new(),
+        Payload::Segments(segments) => {
+            segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
+        }
+    };
+    let words = match &request.operation {
+        Operation::BindWindow(bind) => format!("bind {}{mark}", bind.window),
+        Operation::LocalInvalidate(key) => format!("invalidate {}{mark}", key.0 >> 8),
+        Operation::RdmaRead(at) => format!("{what}{mark}<{}@{}", at.key.0, at.address),
+        Operation::RdmaWrite(at) => format!("{what}{mark}>{}@{}", at.key.0, at.address),
+        Operation::Send => format!("{what}{mark}"),
+        Operation::SendWithInvalidate(key) => format!("{what}{mark}-{}", key.0),
+    };
+    (request.token, words)
 }

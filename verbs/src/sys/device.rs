@@ -12,6 +12,7 @@ use std::{
     ffi::CStr,
     io,
     mem::MaybeUninit,
+    os::fd::BorrowedFd,
     path::Path,
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -22,9 +23,10 @@ use rdma_core_sys as c;
 use super::{
     address::SocketAddress,
     diagnosis,
-    id::{Channel, Id, check},
+    events::{Stream, Subscription},
+    id::{Channel, Id, check, set_nonblocking},
 };
-use crate::{Error, Limits};
+use crate::{DeviceEvent, Error, Limits};
 
 /// One RDMA device of this machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -92,6 +94,14 @@ pub fn devices() -> Result<Vec<DeviceInfo>, Error> {
 pub(super) fn limits(id: &Id) -> Result<Limits, Error> {
     let context = id.context().ok_or(UNBOUND)?;
     // SAFETY: the id is bound and borrowed, so its device's context is open.
+    unsafe { limits_of(context) }
+}
+
+/// # Safety
+///
+/// The context is open.
+unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
+    // SAFETY: the caller's context is open during the call.
     let attributes = unsafe { query(context) }?;
     // SAFETY: as above; an open context points to its device.
     let device = unsafe { (*context.as_ptr()).device };
@@ -112,12 +122,23 @@ pub(super) fn limits(id: &Id) -> Result<Limits, Error> {
         queue_pairs: attributes.max_qp.max(0).cast_unsigned(),
         read_atomic: attributes.max_qp_rd_atom.max(0).cast_unsigned(),
         segments: attributes.max_sge.max(0).cast_unsigned(),
+        shared_receive_work_requests: attributes.max_srq_wr.max(0).cast_unsigned(),
+        shared_receive_queues: attributes.max_srq.max(0).cast_unsigned(),
+        windows: windows(&attributes),
     })
+}
+
+/// How many windows of type 2 there are.
+fn windows(attributes: &c::ibv_device_attr) -> u32 {
+    let kinds = c::IBV_DEVICE_MEM_WINDOW_TYPE_2A | c::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+    let some = attributes.device_cap_flags & kinds != 0;
+    if some { attributes.max_mw.max(0).cast_unsigned() } else { 0 }
 }
 
 /// Keeps a device's context open without any connection, for what is made from it.
 pub(super) struct Hold {
     context: NonNull<c::ibv_context>,
+    events: Stream,
     /// Bound to the device.
     _id: Arc<Id>,
 }
@@ -131,6 +152,31 @@ impl Hold {
     /// Open as long as `self`.
     pub(super) fn context(&self) -> *mut c::ibv_context {
         self.context.as_ptr()
+    }
+
+    /// A share of the device's events.
+    pub(super) fn subscribe(&self) -> io::Result<Arc<Subscription>> {
+        set_nonblocking(self.event_file())?;
+        self.events.subscribe(self.event_file())
+    }
+
+    /// The next event of a share, if there is one.
+    pub(super) fn event(&self, share: &Subscription) -> io::Result<Option<DeviceEvent>> {
+        // SAFETY: the context is open as long as `self`; `subscribe` made its events not block.
+        unsafe { self.events.distribute(self.context, self.event_file()) }?;
+        share.pop()
+    }
+
+    fn event_file(&self) -> BorrowedFd<'_> {
+        // SAFETY: the context is open as long as `self`.
+        let descriptor = unsafe { self.context.as_ref() }.async_fd;
+        // SAFETY: the context owns the descriptor, and is open as long as the result.
+        unsafe { BorrowedFd::borrow_raw(descriptor) }
+    }
+
+    pub(super) fn limits(&self) -> Result<Limits, Error> {
+        // SAFETY: the context is open as long as `self`.
+        unsafe { limits_of(self.context) }
     }
 
     pub(super) fn is_of(&self, context: NonNull<c::ibv_context>) -> bool {
@@ -151,7 +197,11 @@ pub(super) fn hold(id: &Arc<Id>) -> Result<Arc<Hold>, Error> {
     }
     let bound = bind_another(id).ok().filter(|another| another.context() == Some(context));
     // Where binding another goes elsewhere, the caller's own id must do.
-    let hold = Arc::new(Hold { context, _id: bound.map_or_else(|| id.clone(), Arc::new) });
+    let hold = Arc::new(Hold {
+        context,
+        events: Stream::default(),
+        _id: bound.map_or_else(|| id.clone(), Arc::new),
+    });
     holds.push(Arc::downgrade(&hold));
     Ok(hold)
 }

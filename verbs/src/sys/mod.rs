@@ -30,16 +30,18 @@ mod device;
 mod diagnosis;
 mod domain;
 mod endpoint;
+mod events;
 mod id;
 mod queue_pair;
+mod receives;
+mod shared_receive_queue;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use crate::{
-    Access, Completion, Error, Limits, Provider,
-    memory::Mapping,
+    DeviceEvent, Error, Limits, Provider,
     provider::{
-        CmEvent, CmRequest, Keys, Notify, PostError, QueuePairRequest, ReceiveRequest, SendRequest,
+        Batch, CmEvent, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest, RegisterRequest,
     },
 };
 
@@ -54,6 +56,7 @@ impl Provider for RdmaCore {
     type Domain = domain::RawDomain;
     type Registration = domain::RawRegistration;
     type CompletionQueue = completion_queue::RawCompletionQueue;
+    type SharedReceiveQueue = shared_receive_queue::RawSharedReceiveQueue;
     type QueuePair = queue_pair::RawQueuePair;
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
@@ -79,13 +82,19 @@ impl Provider for RdmaCore {
         domain::RawDomain::new(device::hold(endpoint.id())?)
     }
 
+    fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+        domain.event()
+    }
+
     fn register(
         &self,
         domain: &Self::Domain,
-        memory: Arc<Mapping>,
-        access: Access,
+        request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
-        domain.register(memory, access)
+        match request {
+            RegisterRequest::Memory { memory, access } => domain.register(memory, access),
+            RegisterRequest::Window => domain.window(),
+        }
     }
 
     fn completion_queue(
@@ -94,6 +103,14 @@ impl Provider for RdmaCore {
         capacity: u32,
     ) -> Result<(Self::CompletionQueue, u32), Error> {
         completion_queue::RawCompletionQueue::new(device::hold(endpoint.id())?, capacity)
+    }
+
+    fn shared_receive_queue(
+        &self,
+        domain: &Self::Domain,
+        capacity: u32,
+    ) -> Result<Self::SharedReceiveQueue, Error> {
+        shared_receive_queue::RawSharedReceiveQueue::new(domain.inner(), capacity)
     }
 
     fn queue_pair(
@@ -105,37 +122,25 @@ impl Provider for RdmaCore {
     }
 
     #[inline]
-    fn post_send(
-        &self,
-        queue_pair: &mut Self::QueuePair,
-        requests: &[SendRequest],
-        inline: &[u8],
-    ) -> Result<(), PostError> {
-        queue_pair.post_send(requests, inline)
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
+        match batch {
+            Batch::Receives { queue_pair, requests } => queue_pair.post_receive(requests),
+            Batch::Sends { queue_pair, requests, inline } => queue_pair.post_send(requests, inline),
+            Batch::SharedReceives { queue, requests } => queue.post(requests),
+        }
     }
 
     #[inline]
-    fn post_receive(
-        &self,
-        queue_pair: &mut Self::QueuePair,
-        requests: &[ReceiveRequest],
-    ) -> Result<(), PostError> {
-        queue_pair.post_receive(requests)
-    }
-
-    #[inline]
-    fn poll(
+    fn completions(
         &self,
         queue: &mut Self::CompletionQueue,
-        out: &mut [Completion],
+        request: QueueRequest<'_>,
     ) -> Result<usize, Error> {
-        queue.poll(out)
-    }
-
-    fn notify(&self, queue: &mut Self::CompletionQueue, request: Notify) -> Result<u32, Error> {
         match request {
-            Notify::Acknowledge => queue.acknowledge(),
-            Notify::Arm => queue.arm(),
+            QueueRequest::Acknowledge => queue.acknowledge(),
+            QueueRequest::Arm => queue.arm(),
+            QueueRequest::Poll(out) => queue.poll(out),
+            QueueRequest::Resize(capacity) => queue.resize(capacity),
         }
     }
 }
