@@ -84,4 +84,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod fabric;
 pub mod machine;
