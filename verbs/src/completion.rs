@@ -123,7 +123,7 @@ pub struct Completion {
     pub(crate) status: Status,
     pub(crate) queue_pair: u32,
     pub(crate) length: u32,
-    pub(crate) invalidated: Option<RemoteKey>,
+    pub(crate) invalidated: Invalidated,
     pub(crate) vendor_error: u32,
 }
 
@@ -136,7 +136,7 @@ impl Completion {
     /// The same, of a message that took a remote key out of use.
     #[must_use]
     pub fn with_invalidated(self, key: RemoteKey) -> Self {
-        Self { invalidated: Some(key), ..self }
+        Self { invalidated: Invalidated::Certainly(key), ..self }
     }
 
     /// The same, with the device's own error number.
@@ -156,9 +156,13 @@ impl Completion {
         self.length
     }
 
-    /// The remote key that the received message took out of use, if it did.
+    /// The remote key that the received message took out of use, if the device says so plainly.
+    /// rxe does not; there [`QueuePair::reclaim`](crate::QueuePair::reclaim) tells.
     pub fn invalidated(&self) -> Option<RemoteKey> {
-        self.invalidated
+        match self.invalidated {
+            Invalidated::Certainly(key) => Some(key),
+            Invalidated::No | Invalidated::Perhaps(_) => None,
+        }
     }
 
     /// [Number](crate::QueuePair::number) of the queue pair.
@@ -175,6 +179,16 @@ impl Completion {
     pub fn vendor_error(&self) -> u32 {
         self.vendor_error
     }
+}
+
+/// Whether a received message took a key out of use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Invalidated {
+    Certainly(RemoteKey),
+    #[default]
+    No,
+    /// The device says something that may mean so; it does if the queue pair has bound that key.
+    Perhaps(RemoteKey),
 }
 
 /// How a work request ended, by the numbers of `enum ibv_wc_status`. A number that this version

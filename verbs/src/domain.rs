@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, Error, Provider, RdmaCore,
+    Access, Buffer, Error, Provider, RdmaCore, Window,
     memory::{Mapping, Region},
     provider::RegisterRequest,
 };
@@ -52,6 +52,19 @@ impl<P: Provider> Domain<P> {
         let _registration = Box::new(registration);
         let domain = self.inner.identity;
         Ok(Buffer::whole(Region { _registration, memory, keys, access, domain }))
+    }
+
+    /// Allocates a memory window; it serves one bind after another.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Unsupported`]: the device has none of type 2; see
+    ///   [`Limits::windows`](crate::Limits::windows).
+    /// * [`Error::AllocateWindow`]: ENOMEM when it is out of them.
+    pub fn window(&self) -> Result<Window, Error> {
+        let (registration, keys) =
+            self.inner.provider.register(&self.inner.raw, RegisterRequest::Window)?;
+        Ok(Window::new(Box::new(registration), keys, self.inner.identity))
     }
 
     pub(crate) fn identity(&self) -> u64 {

@@ -124,6 +124,7 @@ mod queue_pair;
 mod slot;
 mod sys;
 mod token;
+mod window;
 mod work;
 
 pub use completion::{Completion, CompletionQueue, Status};
@@ -139,6 +140,7 @@ pub use parameters::{
 pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair};
 pub use sys::{DeviceInfo, PortInfo, PortState, RdmaCore, devices};
+pub use window::{Binding, RefusedBind, Window};
 pub use work::{
     Refused, RefusedReceive, Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,
 };

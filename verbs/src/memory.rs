@@ -150,6 +150,11 @@ impl Buffer {
         self.region.access
     }
 
+    /// Keeps the registration alive, and nothing else.
+    pub(crate) fn region(&self) -> Arc<Region> {
+        self.region.clone()
+    }
+
     /// Which protection domain it belongs to.
     pub(crate) fn domain(&self) -> u64 {
         self.region.domain
@@ -360,12 +365,18 @@ impl Access {
     pub const REMOTE_READ: Self = Self(2);
     /// A peer may write it.
     pub const REMOTE_WRITE: Self = Self(4 | Self::LOCAL_WRITE.0);
-    /// Memory windows may be bound to it.
+    /// A [`Window`](crate::Window) may be bound to it.
     pub const BIND: Self = Self(8);
 
     /// Whether all of `other` is allowed.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether it is what a window can allow, and not nothing.
+    pub(crate) fn is_remote(self) -> bool {
+        let all = Self::REMOTE_READ | Self::REMOTE_WRITE;
+        all.contains(self) && ![Self::NONE, Self::LOCAL_WRITE].contains(&self)
     }
 }
 

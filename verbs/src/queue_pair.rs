@@ -11,12 +11,14 @@ use std::{
 use arrayvec::ArrayVec;
 
 use crate::{
-    Access, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused, RefusedReceive,
-    Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,
-    completion::Reservation,
+    Access, Binding, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused,
+    RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
+    Segments, StaleCompletion, Window, WorkKind,
+    completion::{Invalidated, Reservation},
     provider::{Batch, Operation, Payload, PostError, ReceiveRequest, Segment, SendRequest},
     slot::{ReceiveTable, SendRing},
     token::{Kind, SLOTS_MAX, Token},
+    window::BoundWindows,
 };
 
 /// How large a queue pair is made. Everything is allocated then; posting allocates nothing.
@@ -62,10 +64,13 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore> {
 
 /// A connected queue pair.
 ///
-/// Sends and receives are queued by [`send_inline`](Self::send_inline), [`send`](Self::send) and
-/// [`post_receive`](Self::post_receive), and handed to the device as one batch by
-/// [`flush`](Self::flush). Their buffers stay in the queue pair until their completion is
-/// [retired](Self::retire), or the queue pair is [closed](Self::close).
+/// Work is queued, for example by [`send`](Self::send), [`rdma_read`](Self::rdma_read),
+/// [`bind`](Self::bind) and [`post_receive`](Self::post_receive), and handed to the device by
+/// [`flush`](Self::flush): everything of one kind in one chain, with one doorbell. Its buffers
+/// stay in the queue pair until its completion is [retired](Self::retire), or the queue pair is
+/// [closed](Self::close).
+///
+/// Requests on the send queue are carried out in the order in which they were queued.
 ///
 /// Dropping a queue pair destroys it first, and then frees what was posted.
 pub struct QueuePair<P: Provider = RdmaCore> {
@@ -81,6 +86,7 @@ impl<P: Provider> PreparedQueuePair<P> {
         let engine = Engine {
             raw,
             provider,
+            windows: BoundWindows::default(),
             sends: SendRing::new(capabilities.send, generation),
             receives: ReceiveTable::new(capabilities.receive, generation),
             inline: vec![0; inline].into_boxed_slice(),
@@ -149,7 +155,7 @@ impl<P: Provider> QueuePair<P> {
     /// * [`Error::QueueFull`]: retire completions first.
     /// * [`Error::Misuse`]: the message is longer than [`Capabilities::inline`].
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
-        self.engine.send_inline(message)
+        self.engine.post_inline(Operation::Send, message)
     }
 
     /// Queues a send of one to four buffers; its completion gives them back with the `tag`.
@@ -160,7 +166,124 @@ impl<P: Provider> QueuePair<P> {
     /// than [`Capabilities::segments`], an empty one, or one of another domain.
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn send(&mut self, segments: impl Into<Segments>, tag: u64) -> Result<(), Refused> {
-        self.engine.send(segments.into(), tag)
+        self.engine.post_buffers(Operation::Send, segments.into(), tag)
+    }
+
+    /// Queues a send, as [`send_inline`](Self::send_inline), that also takes a key of the peer
+    /// out of use.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_inline`](Self::send_inline).
+    pub fn send_inline_with_invalidate(
+        &mut self,
+        message: &[u8],
+        key: RemoteKey,
+    ) -> Result<(), Error> {
+        self.engine.post_inline(Operation::SendWithInvalidate(key), message)
+    }
+
+    /// Queues a send, as [`send`](Self::send), that also takes a key of the peer out of use. The
+    /// key must be of a window that the peer has bound to this connection: anything else fails
+    /// the connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    pub fn send_with_invalidate(
+        &mut self,
+        segments: impl Into<Segments>,
+        key: RemoteKey,
+        tag: u64,
+    ) -> Result<(), Refused> {
+        self.engine.post_buffers(Operation::SendWithInvalidate(key), segments.into(), tag)
+    }
+
+    /// Queues a read of the peer's memory into one to four buffers, in order; its completion gives
+    /// them back, filled, with the `tag`.
+    ///
+    /// A send queued after a read may arrive before the read is done. So tell the peer that its
+    /// memory is no longer needed only after the read's completion.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); also [`Error::Misuse`] when a buffer is registered without
+    /// [`Access::LOCAL_WRITE`].
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    pub fn rdma_read(
+        &mut self,
+        segments: impl Into<Segments>,
+        from: RemoteAddress,
+        tag: u64,
+    ) -> Result<(), Refused> {
+        self.engine.post_buffers(Operation::RdmaRead(from), segments.into(), tag)
+    }
+
+    /// Queues a write of one to four buffers, in order, to the peer's memory; its completion gives
+    /// them back with the `tag`. The peer is not told: send it a message afterwards, which
+    /// arrives when the write is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    pub fn rdma_write(
+        &mut self,
+        segments: impl Into<Segments>,
+        to: RemoteAddress,
+        tag: u64,
+    ) -> Result<(), Refused> {
+        self.engine.post_buffers(Operation::RdmaWrite(to), segments.into(), tag)
+    }
+
+    /// Queues a write of bytes that are copied at once; otherwise as
+    /// [`send_inline`](Self::send_inline).
+    ///
+    /// # Errors
+    ///
+    /// As [`send_inline`](Self::send_inline).
+    pub fn rdma_write_inline(&mut self, bytes: &[u8], to: RemoteAddress) -> Result<(), Error> {
+        self.engine.post_inline(Operation::RdmaWrite(to), bytes)
+    }
+
+    /// Queues the binding of a window to a range of a buffer, and returns the key by which the
+    /// peer reaches that range, at the buffer's [address](Buffer::address) and behind, over this
+    /// connection alone. The key may be told to the peer by a send that is queued after this.
+    ///
+    /// The queue pair keeps the window; [`reclaim`](Self::reclaim) gives it back. The buffer stays
+    /// yours: meanwhile its bytes change whenever the peer writes them. Success makes a
+    /// completion only now and then, as of [`send_inline`](Self::send_inline).
+    ///
+    /// # Errors
+    ///
+    /// Hands the window back with [`Error::QueueFull`], or [`Error::Misuse`]: window or buffer is
+    /// of another domain, the range is empty or not within the buffer, the access is nothing that a
+    /// window can allow, or the buffer is registered without [`Access::BIND`], or without
+    /// [`Access::LOCAL_WRITE`] for a window that may be written.
+    pub fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+        self.engine.bind(window, to)
+    }
+
+    /// Queues taking a window's key out of use. Once the completion is retired, as
+    /// [`Retired::Credit`], [`reclaim`](Self::reclaim) gives the window back.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::QueueFull`]: retire completions first.
+    /// * [`Error::Misuse`]: no window is bound to this queue pair with that key, or it is being
+    ///   taken out of use already.
+    pub fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
+        self.engine.local_invalidate(key)
+    }
+
+    /// Gives a window back whose key is out of use: because the peer sent with invalidate, and
+    /// that receive is retired, or because this side [did](Self::local_invalidate). Nothing while
+    /// the peer may still use the key.
+    ///
+    /// A peer that was to invalidate a key, and answered without, has left it in use.
+    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
+        self.engine.windows.reclaim(key)
     }
 
     /// Queues a receive; its completion gives the buffer back with the `tag`.
@@ -243,12 +366,13 @@ pub(crate) struct Parts<P: Provider> {
     pub(crate) reservation: Reservation,
 }
 
-/// What both states share. Fields drop in order: the device's queue pair before the buffers it
-/// may still use.
+/// What both states share. Fields drop in order: bound windows before the device's queue pair,
+/// which rxe would wait for in vain; that before the buffers it may still use.
 struct Engine<P: Provider> {
+    windows: BoundWindows,
     raw: P::QueuePair,
     provider: Arc<P>,
-    sends: SendRing<(Segments, u64)>,
+    sends: SendRing<Held>,
     receives: ReceiveTable<(Buffer, u64)>,
     /// One inline message for each slot of `sends`.
     inline: Box<[u8]>,
@@ -261,8 +385,14 @@ struct Engine<P: Provider> {
     _reservation: Reservation,
 }
 
+/// What a slot of the send queue holds.
+enum Held {
+    Buffers(Segments, u64),
+    Invalidation(RemoteKey),
+}
+
 impl<P: Provider> Engine<P> {
-    fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
+    fn post_inline(&mut self, operation: Operation, message: &[u8]) -> Result<(), Error> {
         let length = u32::try_from(message.len())
             .ok()
             .filter(|&length| length <= self.capabilities.inline)
@@ -273,34 +403,69 @@ impl<P: Provider> Engine<P> {
         self.send_batch.push(SendRequest {
             token: slot.token,
             signaled: slot.signaled,
-            operation: Operation::Send,
+            operation,
             payload: Payload::Inline { offset, length },
         });
         Ok(())
     }
 
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
-    fn send(&mut self, segments: Segments, tag: u64) -> Result<(), Refused> {
-        let payload = match self.gather(&segments) {
+    fn post_buffers(
+        &mut self,
+        operation: Operation,
+        segments: Segments,
+        tag: u64,
+    ) -> Result<(), Refused> {
+        let payload = match self.gather(&operation, &segments) {
             Ok(payload) => payload,
             Err(error) => return Err(Refused { error, segments }),
         };
-        match self.sends.take_holding((segments, tag)) {
+        match self.sends.take_holding(Held::Buffers(segments, tag)) {
             Ok(token) => {
-                self.send_batch.push(SendRequest {
-                    token,
-                    signaled: true,
-                    operation: Operation::Send,
-                    payload,
-                });
+                self.send_batch.push(SendRequest { token, signaled: true, operation, payload });
                 Ok(())
             }
-            Err((segments, _)) => Err(Refused { error: Error::QueueFull, segments }),
+            Err(Held::Buffers(segments, _)) => Err(Refused { error: Error::QueueFull, segments }),
+            Err(Held::Invalidation(_)) => unreachable!("what is refused is what was offered"),
         }
     }
 
+    fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+        let buffer = to.buffer;
+        let bind = match window.request(self.domain, to) {
+            Ok(bind) => bind,
+            Err(error) => return Err(RefusedBind { error, window }),
+        };
+        let Some(slot) = self.sends.take_inline() else {
+            return Err(RefusedBind { error: Error::QueueFull, window });
+        };
+        self.windows.insert(window, &bind, buffer);
+        self.send_batch.push(SendRequest {
+            token: slot.token,
+            signaled: slot.signaled,
+            operation: Operation::BindWindow(bind),
+            payload: Payload::Nothing,
+        });
+        Ok(bind.key)
+    }
+
+    fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
+        self.windows.begin_invalidation(key)?;
+        let Ok(token) = self.sends.take_holding(Held::Invalidation(key)) else {
+            self.windows.cancel_invalidation(key);
+            return Err(Error::QueueFull);
+        };
+        self.send_batch.push(SendRequest {
+            token,
+            signaled: true,
+            operation: Operation::LocalInvalidate(key),
+            payload: Payload::Nothing,
+        });
+        Ok(())
+    }
+
     fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
-        let segment = match self.receivable(&buffer) {
+        let segment = match self.writable(&buffer) {
             Ok(segment) => segment,
             Err(error) => return Err(RefusedReceive { error, buffer }),
         };
@@ -339,13 +504,25 @@ impl<P: Provider> Engine<P> {
                 let held =
                     self.sends.retire(token.slot, token.generation).ok_or(StaleCompletion)?;
                 Ok(match held {
-                    Some((segments, tag)) => Retired::Send { tag, segments },
+                    Some(Held::Buffers(segments, tag)) => Retired::Send { tag, segments },
+                    Some(Held::Invalidation(key)) => {
+                        if completion.status.is_success() {
+                            self.windows.invalidated(key);
+                        }
+                        Retired::Credit
+                    }
                     None => Retired::Credit,
                 })
             }
             Kind::Receive => {
                 let held = self.receives.retire(token.slot, token.generation);
                 let (buffer, tag) = held.ok_or(StaleCompletion)?;
+                match completion.invalidated {
+                    Invalidated::Certainly(key) | Invalidated::Perhaps(key) => {
+                        self.windows.invalidated(key);
+                    }
+                    Invalidated::No => {}
+                }
                 let length = if completion.status.is_success() { completion.length } else { 0 };
                 Ok(Retired::Receive { tag, buffer, length })
             }
@@ -353,10 +530,13 @@ impl<P: Provider> Engine<P> {
     }
 
     fn close(self) -> Vec<Returned> {
-        let Self { raw, mut sends, mut receives, .. } = self;
+        let Self { windows, raw, mut sends, mut receives, .. } = self;
+        drop(windows);
         drop(raw); // the device lets go of the buffers before anybody else gets them
-        let sends =
-            sends.drain().map(|(buffers, tag)| Returned { tag, kind: WorkKind::Send, buffers });
+        let sends = sends.drain().filter_map(|held| match held {
+            Held::Buffers(buffers, tag) => Some(Returned { tag, kind: WorkKind::Send, buffers }),
+            Held::Invalidation(_) => None,
+        });
         let receives = receives.drain().map(|(buffer, tag)| Returned {
             tag,
             kind: WorkKind::Receive,
@@ -365,21 +545,24 @@ impl<P: Provider> Engine<P> {
         sends.chain(receives).collect()
     }
 
-    fn gather(&self, segments: &Segments) -> Result<Payload, Error> {
+    fn gather(&self, operation: &Operation, segments: &Segments) -> Result<Payload, Error> {
         if segments.is_empty() {
             return Err(Error::Misuse("a send needs a buffer; an empty message goes inline"));
         }
         if segments.len() > self.capabilities.segments as usize {
             return Err(Error::Misuse("more buffers than the queue pair's segments"));
         }
-        let gathered: Result<ArrayVec<_, _>, _> =
-            segments.iter().map(|buffer| self.segment(buffer)).collect();
+        let reads = matches!(operation, Operation::RdmaRead(_));
+        let segment = |buffer| if reads { self.writable(buffer) } else { self.segment(buffer) };
+        let gathered: Result<ArrayVec<_, _>, _> = segments.iter().map(segment).collect();
         gathered.map(Payload::Segments)
     }
 
-    fn receivable(&self, buffer: &Buffer) -> Result<Segment, Error> {
+    fn writable(&self, buffer: &Buffer) -> Result<Segment, Error> {
         if !buffer.access().contains(Access::LOCAL_WRITE) {
-            return Err(Error::Misuse("a receive buffer must be registered with LOCAL_WRITE"));
+            return Err(Error::Misuse(
+                "a buffer to receive or read into must be registered with LOCAL_WRITE",
+            ));
         }
         self.segment(buffer)
     }

@@ -68,7 +68,8 @@ impl IntoIterator for Segments {
 /// What a work request held, given back by its completion.
 #[derive(Debug)]
 pub enum Retired {
-    /// An inline send, and with it those before it: only credits come back.
+    /// An inline send or write, a bind or an invalidation, and with it those before it: only
+    /// credits come back.
     Credit,
     /// A receive.
     Receive {
@@ -79,11 +80,11 @@ pub enum Retired {
         /// How long the message is; 0 if the completion is of a failure.
         length: u32,
     },
-    /// A send of buffers.
+    /// A send or write of buffers, or a read into them.
     Send {
         /// What was given when it was queued.
         tag: u64,
-        /// The buffers, in the same order.
+        /// The buffers, in the same order; after a read that succeeded with what was read.
         segments: Segments,
     },
 }
@@ -99,18 +100,18 @@ pub struct StaleCompletion;
 pub struct Returned {
     /// What was given when it was posted.
     pub tag: u64,
-    /// Whether it was to be sent or to be received into.
+    /// Which queue it was on.
     pub kind: WorkKind,
     /// The buffers; one, for a receive.
     pub buffers: Segments,
 }
 
-/// Which way a work request goes.
+/// Which queue a work request is on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WorkKind {
-    /// Into the buffer.
+    /// That of receives.
     Receive,
-    /// Out of the buffers.
+    /// That of sends, which also has writes and reads.
     Send,
 }
 

@@ -1,7 +1,11 @@
 //! The whole crate on a real device. Run serially, with `RDMA_TEST_ADDRESS` set to the address
 //! of an RDMA device of this machine.
 
+#[path = "device/one_sided.rs"]
+mod one_sided;
 mod pair;
+#[path = "device/windows.rs"]
+mod windows;
 
 use std::{collections::BTreeSet, process::Command};
 

@@ -47,6 +47,10 @@ enumeration! {
     /// What a successful completion is of.
     ibv_wc_opcode(c_uint) {
         IBV_WC_SEND = 0,
+        IBV_WC_RDMA_WRITE = 1,
+        IBV_WC_RDMA_READ = 2,
+        IBV_WC_BIND_MW = 5,
+        IBV_WC_LOCAL_INV = 6,
         IBV_WC_RECV = 128,
     }
 }
@@ -54,7 +58,46 @@ enumeration! {
 enumeration! {
     /// What a send work request asks for.
     ibv_wr_opcode(c_uint) {
+        IBV_WR_RDMA_WRITE = 0,
         IBV_WR_SEND = 2,
+        IBV_WR_RDMA_READ = 4,
+        IBV_WR_LOCAL_INV = 7,
+        IBV_WR_BIND_MW = 8,
+        IBV_WR_SEND_WITH_INV = 9,
+    }
+}
+
+enumeration! {
+    /// Kind of memory window.
+    ibv_mw_type(c_uint) {
+        IBV_MW_TYPE_1 = 1,
+        IBV_MW_TYPE_2 = 2,
+    }
+}
+
+enumeration! {
+    /// What an asynchronous event reports.
+    ibv_event_type(c_uint) {
+        IBV_EVENT_CQ_ERR = 0,
+        IBV_EVENT_QP_FATAL = 1,
+        IBV_EVENT_QP_REQ_ERR = 2,
+        IBV_EVENT_QP_ACCESS_ERR = 3,
+        IBV_EVENT_COMM_EST = 4,
+        IBV_EVENT_SQ_DRAINED = 5,
+        IBV_EVENT_PATH_MIG = 6,
+        IBV_EVENT_PATH_MIG_ERR = 7,
+        IBV_EVENT_DEVICE_FATAL = 8,
+        IBV_EVENT_PORT_ACTIVE = 9,
+        IBV_EVENT_PORT_ERR = 10,
+        IBV_EVENT_LID_CHANGE = 11,
+        IBV_EVENT_PKEY_CHANGE = 12,
+        IBV_EVENT_SM_CHANGE = 13,
+        IBV_EVENT_SRQ_ERR = 14,
+        IBV_EVENT_SRQ_LIMIT_REACHED = 15,
+        IBV_EVENT_QP_LAST_WQE_REACHED = 16,
+        IBV_EVENT_CLIENT_REREGISTER = 17,
+        IBV_EVENT_GID_CHANGE = 18,
+        IBV_EVENT_WQ_FATAL = 19,
     }
 }
 
@@ -128,22 +171,63 @@ pub const IBV_WC_WITH_INV: c_uint = 1 << 3;
 pub const IBV_ACCESS_LOCAL_WRITE: c_uint = 1;
 pub const IBV_ACCESS_REMOTE_WRITE: c_uint = 1 << 1;
 pub const IBV_ACCESS_REMOTE_READ: c_uint = 1 << 2;
+pub const IBV_ACCESS_MW_BIND: c_uint = 1 << 4;
 /// The flags that only `ibv_reg_mr_iova2` understands.
 pub const IBV_ACCESS_OPTIONAL_RANGE: c_uint = 0x3ff0_0000;
+
+pub const IBV_DEVICE_MEM_WINDOW_TYPE_2A: c_uint = 1 << 23;
+pub const IBV_DEVICE_MEM_WINDOW_TYPE_2B: c_uint = 1 << 24;
 
 pub const IBV_SYSFS_NAME_MAX: usize = 64;
 pub const IBV_SYSFS_PATH_MAX: usize = 256;
 
-/// A shared receive queue, never looked into.
 #[repr(C)]
 pub struct ibv_srq {
-    _opaque: [u8; 0],
+    pub context: *mut ibv_context,
+    pub srq_context: *mut c_void,
+    pub pd: *mut ibv_pd,
+    pub handle: u32,
+    pub mutex: pthread_mutex_t,
+    pub cond: pthread_cond_t,
+    pub events_completed: u32,
 }
 
-/// A memory window, never looked into.
+#[repr(C)]
+pub struct ibv_srq_attr {
+    pub max_wr: u32,
+    pub max_sge: u32,
+    pub srq_limit: u32,
+}
+
+#[repr(C)]
+pub struct ibv_srq_init_attr {
+    pub srq_context: *mut c_void,
+    pub attr: ibv_srq_attr,
+}
+
 #[repr(C)]
 pub struct ibv_mw {
-    _opaque: [u8; 0],
+    pub context: *mut ibv_context,
+    pub pd: *mut ibv_pd,
+    pub rkey: u32,
+    pub handle: u32,
+    pub r#type: ibv_mw_type,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub union ibv_async_event_element {
+    pub cq: *mut ibv_cq,
+    pub qp: *mut ibv_qp,
+    pub srq: *mut ibv_srq,
+    pub port_num: c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ibv_async_event {
+    pub element: ibv_async_event_element,
+    pub event_type: ibv_event_type,
 }
 
 #[repr(C)]
@@ -453,11 +537,17 @@ pub struct ibv_device {
 #[repr(C)]
 pub struct ibv_context_ops {
     pub _compat_query_device: [unused_op; 7],
-    pub alloc_mw: [unused_op; 4],
+    pub alloc_mw: Option<unsafe extern "C" fn(*mut ibv_pd, ibv_mw_type) -> *mut ibv_mw>,
+    pub _bind_mw: unused_op,
+    pub dealloc_mw: Option<unsafe extern "C" fn(*mut ibv_mw) -> c_int>,
+    pub _compat_create_cq: unused_op,
     pub poll_cq: Option<unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int>,
     pub req_notify_cq: Option<unsafe extern "C" fn(*mut ibv_cq, c_int) -> c_int>,
     pub _compat_cq_event: [unused_op; 7],
-    pub post_srq_recv: [unused_op; 5],
+    pub post_srq_recv: Option<
+        unsafe extern "C" fn(*mut ibv_srq, *mut ibv_recv_wr, *mut *mut ibv_recv_wr) -> c_int,
+    >,
+    pub _compat_create_qp: [unused_op; 4],
     pub post_send:
         Option<unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int>,
     pub post_recv:
@@ -511,5 +601,10 @@ unsafe extern "C" {
         cq: *mut *mut ibv_cq,
         cq_context: *mut *mut c_void,
     ) -> c_int;
+    pub fn ibv_resize_cq(cq: *mut ibv_cq, cqe: c_int) -> c_int;
+    pub fn ibv_create_srq(pd: *mut ibv_pd, srq_init_attr: *mut ibv_srq_init_attr) -> *mut ibv_srq;
+    pub fn ibv_destroy_srq(srq: *mut ibv_srq) -> c_int;
+    pub fn ibv_get_async_event(context: *mut ibv_context, event: *mut ibv_async_event) -> c_int;
+    pub fn ibv_ack_async_event(event: *mut ibv_async_event);
     pub fn ibv_ack_cq_events(cq: *mut ibv_cq, nevents: c_uint);
 }

@@ -61,7 +61,9 @@ macro_rules! values {
 }
 values!(
     ibv_atomic_cap,
+    ibv_event_type,
     ibv_mtu,
+    ibv_mw_type,
     ibv_node_type,
     ibv_port_state,
     ibv_qp_state,
@@ -93,7 +95,7 @@ fn structures_of_ibverbs_agree_with_the_header() {
         ibv_ah_attr { grh, dlid, sl, src_path_bits, static_rate, is_global, port_num }
         ibv_comp_channel { context, fd, refcnt }
         ibv_context { device, ops, cmd_fd, async_fd, num_comp_vectors, mutex, abi_compat }
-        ibv_context_ops { _compat_query_device, alloc_mw, poll_cq, req_notify_cq,
+        ibv_context_ops { _compat_query_device, alloc_mw, dealloc_mw, poll_cq, req_notify_cq,
             _compat_cq_event, post_srq_recv, post_send, post_recv, _compat_create_ah }
         ibv_cq { context, channel, cq_context, handle, cqe, mutex, cond,
             comp_events_completed, async_events_completed }
@@ -104,6 +106,11 @@ fn structures_of_ibverbs_agree_with_the_header() {
             max_mw, max_srq_sge, max_pkeys, local_ca_ack_delay, phys_port_cnt }
         ibv_global_route { dgid, flow_label, sgid_index, hop_limit, traffic_class }
         ibv_mr { context, pd, addr, length, handle, lkey, rkey }
+        ibv_async_event { element, event_type }
+        ibv_mw { context, pd, rkey, handle, r#type as "type" }
+        ibv_srq { context, srq_context, pd, handle, mutex, cond, events_completed }
+        ibv_srq_attr { max_wr, max_sge, srq_limit }
+        ibv_srq_init_attr { srq_context, attr }
         ibv_mw_bind_info { mr, addr, length, mw_access_flags }
         ibv_pd { context, handle }
         ibv_port_attr { state, max_mtu, active_mtu, gid_tbl_len, port_cap_flags, max_msg_sz,
@@ -153,14 +160,24 @@ fn constants_agree_with_the_headers() {
         IBV_WC_REM_INV_RD_REQ_ERR, IBV_WC_REM_ABORT_ERR, IBV_WC_INV_EECN_ERR,
         IBV_WC_INV_EEC_STATE_ERR, IBV_WC_FATAL_ERR, IBV_WC_RESP_TIMEOUT_ERR, IBV_WC_GENERAL_ERR,
         IBV_WC_TM_ERR, IBV_WC_TM_RNDV_INCOMPLETE,
-        IBV_WC_SEND, IBV_WC_RECV, IBV_WR_SEND, IBV_QPT_RC, IBV_QPS_RESET, IBV_QPS_ERR,
+        IBV_WC_SEND, IBV_WC_RDMA_WRITE, IBV_WC_RDMA_READ, IBV_WC_BIND_MW, IBV_WC_LOCAL_INV,
+        IBV_WC_RECV, IBV_WR_RDMA_WRITE, IBV_WR_SEND, IBV_WR_RDMA_READ, IBV_WR_LOCAL_INV,
+        IBV_WR_BIND_MW, IBV_WR_SEND_WITH_INV, IBV_MW_TYPE_1, IBV_MW_TYPE_2,
+        IBV_EVENT_CQ_ERR, IBV_EVENT_QP_FATAL, IBV_EVENT_QP_REQ_ERR, IBV_EVENT_QP_ACCESS_ERR,
+        IBV_EVENT_COMM_EST, IBV_EVENT_SQ_DRAINED, IBV_EVENT_PATH_MIG, IBV_EVENT_PATH_MIG_ERR,
+        IBV_EVENT_DEVICE_FATAL, IBV_EVENT_PORT_ACTIVE, IBV_EVENT_PORT_ERR, IBV_EVENT_LID_CHANGE,
+        IBV_EVENT_PKEY_CHANGE, IBV_EVENT_SM_CHANGE, IBV_EVENT_SRQ_ERR,
+        IBV_EVENT_SRQ_LIMIT_REACHED, IBV_EVENT_QP_LAST_WQE_REACHED,
+        IBV_EVENT_CLIENT_REREGISTER, IBV_EVENT_GID_CHANGE, IBV_EVENT_WQ_FATAL,
+        IBV_QPT_RC, IBV_QPS_RESET, IBV_QPS_ERR,
         IBV_MTU_256, IBV_MTU_512, IBV_MTU_1024, IBV_MTU_2048, IBV_MTU_4096,
         IBV_PORT_NOP, IBV_PORT_DOWN, IBV_PORT_INIT, IBV_PORT_ARMED, IBV_PORT_ACTIVE,
         IBV_PORT_ACTIVE_DEFER, IBV_NODE_UNKNOWN, IBV_NODE_CA, IBV_TRANSPORT_UNKNOWN,
         IBV_TRANSPORT_IB, IBV_ATOMIC_NONE,
         IBV_SEND_SIGNALED, IBV_SEND_INLINE, IBV_WC_IP_CSUM_OK, IBV_WC_WITH_INV,
         IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ,
-        IBV_ACCESS_OPTIONAL_RANGE,
+        IBV_ACCESS_MW_BIND, IBV_ACCESS_OPTIONAL_RANGE,
+        IBV_DEVICE_MEM_WINDOW_TYPE_2A, IBV_DEVICE_MEM_WINDOW_TYPE_2B,
         RDMA_CM_EVENT_ADDR_RESOLVED, RDMA_CM_EVENT_ADDR_ERROR, RDMA_CM_EVENT_ROUTE_RESOLVED,
         RDMA_CM_EVENT_ROUTE_ERROR, RDMA_CM_EVENT_CONNECT_REQUEST, RDMA_CM_EVENT_CONNECT_RESPONSE,
         RDMA_CM_EVENT_CONNECT_ERROR, RDMA_CM_EVENT_UNREACHABLE, RDMA_CM_EVENT_REJECTED,

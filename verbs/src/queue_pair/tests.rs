@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+mod work;
+
 use super::*;
 use crate::{
     CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
@@ -162,6 +164,7 @@ fn types_can_change_threads() {
     assert_send::<PreparedQueuePair>();
     assert_send::<QueuePair>();
     assert_send::<Buffer>();
+    assert_send::<crate::Window>();
     assert_send::<Domain>();
     assert_sync::<Domain>();
     assert_send::<Error>();
@@ -303,13 +306,15 @@ impl Provider for Device {
         _: &Self::Domain,
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
-        let line = match request {
-            RegisterRequest::Memory { memory, .. } => {
-                format!("{} bytes deregistered", memory.len())
+        let (line, keys) = match request {
+            RegisterRequest::Memory { memory, .. } => (
+                format!("{} bytes deregistered", memory.len()),
+                Keys { local: 1, remote: RemoteKey(2) },
+            ),
+            RegisterRequest::Window => {
+                ("window freed".to_owned(), Keys { local: 3, remote: RemoteKey(0x300) })
             }
-            RegisterRequest::Window => "window freed".to_owned(),
         };
-        let keys = Keys { local: 1, remote: RemoteKey(2) };
         Ok((Noted { device: self.clone(), line }, keys))
     }
 
@@ -365,7 +370,8 @@ fn received(request: &ReceiveRequest) -> (u64, String) {
     (request.token, request.segment.length.to_string())
 }
 
-/// Inline messages in quotes, otherwise lengths; with `!` when signaled.
+/// Inline messages in quotes, otherwise lengths; with `!` when signaled, `<` for a read, `>` for
+/// a write, `-` for the key to take out of use.
 fn sent(request: &SendRequest, inline: &[u8]) -> (u64, String) {
     let mark = if request.signaled { '!' } else { '?' };
     let what = match &request.payload {
@@ -378,5 +384,13 @@ fn sent(request: &SendRequest, inline: &[u8]) -> (u64, String) {
             segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
         }
     };
-    (request.token, format!("{what}{mark}"))
+    let words = match &request.operation {
+        Operation::BindWindow(bind) => format!("bind {}{mark}", bind.window),
+        Operation::LocalInvalidate(key) => format!("invalidate {}{mark}", key.0 >> 8),
+        Operation::RdmaRead(at) => format!("{what}{mark}<{}@{}", at.key.0, at.address),
+        Operation::RdmaWrite(at) => format!("{what}{mark}>{}@{}", at.key.0, at.address),
+        Operation::Send => format!("{what}{mark}"),
+        Operation::SendWithInvalidate(key) => format!("{what}{mark}-{}", key.0),
+    };
+    (request.token, words)
 }

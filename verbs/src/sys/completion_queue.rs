@@ -17,7 +17,7 @@ use std::{
 use rdma_core_sys as c;
 
 use super::{device::Hold, id::set_nonblocking};
-use crate::{Completion, Error, RemoteKey, Status};
+use crate::{Completion, Error, RemoteKey, Status, completion::Invalidated};
 
 /// A completion queue, shared with the queue pairs that complete on it.
 pub struct RawCompletionQueue {
@@ -201,14 +201,18 @@ fn translate(raw: &c::ibv_wc) -> Completion {
     }
 }
 
-/// Devices set bit 3. rxe sets bit 2, which elsewhere speaks of checksums that reliable
-/// connections do not have; so there the key itself must be there, too.
-fn invalidated(raw: &c::ibv_wc) -> Option<RemoteKey> {
+/// Devices set bit 3. rxe sets bit 2, which elsewhere says that a checksum was right; so there
+/// the key must be one that the queue pair has bound, which the queue pair finds out.
+fn invalidated(raw: &c::ibv_wc) -> Invalidated {
     let succeeded = raw.status == c::IBV_WC_SUCCESS && raw.opcode == c::IBV_WC_RECV;
-    let key = raw.imm_data_or_invalidated_rkey;
-    let regular = raw.wc_flags & c::IBV_WC_WITH_INV != 0;
-    let by_rxe = raw.wc_flags & c::IBV_WC_IP_CSUM_OK != 0 && key != 0;
-    (succeeded && (regular || by_rxe)).then_some(RemoteKey(key))
+    let key = RemoteKey(raw.imm_data_or_invalidated_rkey);
+    if succeeded && raw.wc_flags & c::IBV_WC_WITH_INV != 0 {
+        Invalidated::Certainly(key)
+    } else if succeeded && raw.wc_flags & c::IBV_WC_IP_CSUM_OK != 0 {
+        Invalidated::Perhaps(key)
+    } else {
+        Invalidated::No
+    }
 }
 
 /// Completions taken by one call of the device's plug-in.
@@ -238,12 +242,13 @@ mod tests {
 
     #[test]
     fn an_invalidated_key_is_reported_in_both_dialects() {
-        assert_eq!(translate(&received(8, 0x2e3)).invalidated(), Some(RemoteKey(0x2e3)));
-        assert_eq!(translate(&received(4, 0x2e3)).invalidated(), Some(RemoteKey(0x2e3)));
-        assert_eq!(translate(&received(4, 0)).invalidated(), None);
-        assert_eq!(translate(&received(0, 0x2e3)).invalidated(), None);
+        let key = RemoteKey(0x2e3);
+        assert_eq!(translate(&received(8, 0x2e3)).invalidated(), Some(key));
+        assert_eq!(translate(&received(4, 0x2e3)).invalidated, Invalidated::Perhaps(key));
+        assert_eq!(translate(&received(4, 0x2e3)).invalidated(), None);
+        assert_eq!(translate(&received(0, 0x2e3)).invalidated, Invalidated::No);
         let failed = c::ibv_wc { status: c::IBV_WC_WR_FLUSH_ERR, ..received(8, 0x2e3) };
-        assert_eq!(translate(&failed).invalidated(), None);
+        assert_eq!(translate(&failed).invalidated, Invalidated::No);
     }
 
     #[test]

@@ -93,6 +93,14 @@ pub fn devices() -> Result<Vec<DeviceInfo>, Error> {
 pub(super) fn limits(id: &Id) -> Result<Limits, Error> {
     let context = id.context().ok_or(UNBOUND)?;
     // SAFETY: the id is bound and borrowed, so its device's context is open.
+    unsafe { limits_of(context) }
+}
+
+/// # Safety
+///
+/// The context is open.
+unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
+    // SAFETY: the caller's context is open.
     let attributes = unsafe { query(context) }?;
     // SAFETY: as above; an open context points to its device.
     let device = unsafe { (*context.as_ptr()).device };
@@ -115,8 +123,15 @@ pub(super) fn limits(id: &Id) -> Result<Limits, Error> {
         segments: attributes.max_sge.max(0).cast_unsigned(),
         shared_receive_work_requests: attributes.max_srq_wr.max(0).cast_unsigned(),
         shared_receive_queues: attributes.max_srq.max(0).cast_unsigned(),
-        windows: 0,
+        windows: windows(&attributes),
     })
+}
+
+/// How many windows of type 2 there are.
+fn windows(attributes: &c::ibv_device_attr) -> u32 {
+    let kinds = c::IBV_DEVICE_MEM_WINDOW_TYPE_2A | c::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+    let some = attributes.device_cap_flags & kinds != 0;
+    if some { attributes.max_mw.max(0).cast_unsigned() } else { 0 }
 }
 
 /// Keeps a device's context open without any connection, for what is made from it.
@@ -143,6 +158,11 @@ impl Hold {
         let descriptor = unsafe { self.context.as_ref() }.async_fd;
         // SAFETY: the context owns the descriptor, and is open as long as the result.
         unsafe { BorrowedFd::borrow_raw(descriptor) }
+    }
+
+    pub(super) fn limits(&self) -> Result<Limits, Error> {
+        // SAFETY: the context is open as long as `self`.
+        unsafe { limits_of(self.context) }
     }
 
     pub(super) fn is_of(&self, context: NonNull<c::ibv_context>) -> bool {

@@ -4,22 +4,28 @@
 //!
 //! This file exists to register memory. It promises that memory stays allocated as long as the
 //! device may use it: a registration holds its mapping, is deregistered before it lets go of
-//! it, and never lets go when deregistering failed.
+//! it, and never lets go when deregistering failed. Posts name memory and windows by number;
+//! the pointers that a bind needs are looked up, and used, under the lock that destruction takes.
 
 #![allow(unsafe_code)]
 
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsFd, BorrowedFd},
     ptr::NonNull,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rdma_core_sys as c;
 use rustix::process::{Resource, getrlimit};
 
 use super::device::Hold;
-use crate::{Access, DeviceEvent, Error, RemoteKey, memory::Mapping, provider::Keys};
+use crate::{
+    Access, DeviceEvent, Error, RemoteKey,
+    memory::Mapping,
+    provider::{BindWindow, Keys},
+};
 
 /// A protection domain, shared by what is made in it.
 pub struct RawDomain(Arc<DomainInner>);
@@ -27,6 +33,15 @@ pub struct RawDomain(Arc<DomainInner>);
 pub(super) struct DomainInner {
     raw: NonNull<c::ibv_pd>,
     hold: Arc<Hold>,
+    named: Mutex<Named>,
+}
+
+/// What binds name by number. What is found here is live while the lock is held: it is taken out
+/// before it is destroyed.
+#[derive(Default)]
+pub(super) struct Named {
+    memory: HashMap<u32, NonNull<c::ibv_mr>>,
+    windows: HashMap<u32, NonNull<c::ibv_mw>>,
 }
 
 // SAFETY: a domain is tied to no thread, and verbs calls on it may run at once.
@@ -40,7 +55,7 @@ impl RawDomain {
         let raw = unsafe { c::ibv_alloc_pd(hold.context()) };
         let raw =
             NonNull::new(raw).ok_or_else(|| Error::CreateDomain(io::Error::last_os_error()))?;
-        Ok(Self(Arc::new(DomainInner { raw, hold })))
+        Ok(Self(Arc::new(DomainInner { raw, hold, named: Mutex::default() })))
     }
 
     pub(super) fn register(
@@ -57,11 +72,26 @@ impl RawDomain {
         // SAFETY: the call succeeded, so this is a live memory region.
         let region = unsafe { raw.as_ref() };
         let keys = Keys { local: region.lkey, remote: RemoteKey(region.rkey) };
-        Ok((RawRegistration { raw, memory: Some(memory), _domain: self.0.clone() }, keys))
+        self.0.named().memory.insert(keys.local, raw);
+        let object = Object::Memory { raw, memory: Some(memory) };
+        Ok((RawRegistration { object, number: keys.local, domain: self.0.clone() }, keys))
     }
 
     pub(super) fn window(&self) -> Result<(RawRegistration, Keys), Error> {
-        Err(Error::Unsupported("memory windows"))
+        if self.0.hold.limits()?.windows == 0 {
+            return Err(Error::Unsupported("this device has no memory windows of type 2"));
+        }
+        // SAFETY: the domain is live.
+        let raw = unsafe { c::ibv_alloc_mw(self.0.raw.as_ptr(), c::IBV_MW_TYPE_2) };
+        let raw =
+            NonNull::new(raw).ok_or_else(|| Error::AllocateWindow(io::Error::last_os_error()))?;
+        // SAFETY: the call succeeded, so this is a live window.
+        let key = unsafe { raw.as_ref() }.rkey;
+        // What remains of the key without the bits that change is unique on the device.
+        let keys = Keys { local: key >> 8, remote: RemoteKey(key) };
+        self.0.named().windows.insert(keys.local, raw);
+        let object = Object::Window(raw);
+        Ok((RawRegistration { object, number: keys.local, domain: self.0.clone() }, keys))
     }
 
     pub(super) fn event(&self) -> Result<Option<DeviceEvent>, Error> {
@@ -88,6 +118,36 @@ impl DomainInner {
     pub(super) fn hold(&self) -> &Hold {
         &self.hold
     }
+
+    pub(super) fn named(&self) -> MutexGuard<'_, Named> {
+        // Both maps are whole between any two calls, so poison means nothing.
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Named {
+    /// What the device's plug-in must be told to bind a window; nothing when a number names
+    /// nothing. Its pointers are live while the lock on `self` is held.
+    pub(super) fn bind(&self, bind: &BindWindow) -> Option<c::ibv_send_wr_bind_mw> {
+        Some(c::ibv_send_wr_bind_mw {
+            mw: self.windows.get(&bind.window)?.as_ptr(),
+            rkey: bind.key.0,
+            bind_info: c::ibv_mw_bind_info {
+                mr: self.memory.get(&bind.memory)?.as_ptr(),
+                addr: bind.address,
+                length: bind.length,
+                mw_access_flags: flags(bind.access) & !c::IBV_ACCESS_LOCAL_WRITE,
+            },
+        })
+    }
+
+    /// Notes a window's new key where plug-ins look for the one that the next bind replaces.
+    pub(super) fn note_bound(&mut self, bind: &BindWindow) {
+        if let Some(window) = self.windows.get_mut(&bind.window) {
+            // SAFETY: the window is live, see `Named`, and only read and written under its lock.
+            unsafe { window.as_mut() }.rkey = bind.key.0;
+        }
+    }
 }
 
 impl Drop for DomainInner {
@@ -97,25 +157,42 @@ impl Drop for DomainInner {
     }
 }
 
-/// Registered memory.
+/// Registered memory, or a memory window.
 pub struct RawRegistration {
-    raw: NonNull<c::ibv_mr>,
-    memory: Option<Arc<Mapping>>,
-    _domain: Arc<DomainInner>,
+    object: Object,
+    /// By which it is found in the domain's `named`.
+    number: u32,
+    domain: Arc<DomainInner>,
 }
 
-// SAFETY: a memory region is tied to no thread.
+enum Object {
+    Memory { raw: NonNull<c::ibv_mr>, memory: Option<Arc<Mapping>> },
+    Window(NonNull<c::ibv_mw>),
+}
+
+// SAFETY: memory regions and windows are tied to no thread.
 unsafe impl Send for RawRegistration {}
 // SAFETY: through a shared registration nothing can be reached at all.
 unsafe impl Sync for RawRegistration {}
 
 impl Drop for RawRegistration {
     fn drop(&mut self) {
-        // SAFETY: the sole owner; the domain, a field, goes after this.
-        let result = unsafe { c::ibv_dereg_mr(self.raw.as_ptr()) };
-        if result != 0 {
-            // The device may still write there, so the memory must never be used otherwise.
-            std::mem::forget(self.memory.take());
+        match &mut self.object {
+            Object::Memory { raw, memory } => {
+                self.domain.named().memory.remove(&self.number);
+                // SAFETY: the sole owner, no longer named; the domain, a field, goes after this.
+                let result = unsafe { c::ibv_dereg_mr(raw.as_ptr()) };
+                if result != 0 {
+                    // The device may still write there, so it must never be used otherwise.
+                    std::mem::forget(memory.take());
+                }
+            }
+            Object::Window(raw) => {
+                self.domain.named().windows.remove(&self.number);
+                // SAFETY: the sole owner, no longer named. Where it fails the window's memory
+                // cannot be deregistered either, and is leaked there.
+                unsafe { c::ibv_dealloc_mw(raw.as_ptr()) };
+            }
         }
     }
 }
@@ -125,6 +202,7 @@ fn flags(access: Access) -> libc::c_uint {
         (Access::LOCAL_WRITE, c::IBV_ACCESS_LOCAL_WRITE),
         (Access::REMOTE_READ, c::IBV_ACCESS_REMOTE_READ),
         (Access::REMOTE_WRITE, c::IBV_ACCESS_REMOTE_WRITE),
+        (Access::BIND, c::IBV_ACCESS_MW_BIND),
     ]
     .into_iter()
     .filter(|&(right, _)| access.contains(right))
@@ -151,5 +229,6 @@ mod tests {
         assert_eq!(flags(Access::LOCAL_WRITE), 1);
         assert_eq!(flags(Access::REMOTE_WRITE), 3);
         assert_eq!(flags(Access::REMOTE_READ | Access::LOCAL_WRITE), 5);
+        assert_eq!(flags(Access::BIND), 16);
     }
 }

@@ -3,9 +3,10 @@
 //! # Safety
 //!
 //! This file exists to post. It promises that every pointer in a chain is to this queue pair's
-//! own arrays, or to the caller's inline bytes, all of which live during the call: plug-ins copy
-//! work requests, and inline bytes, before they return. Registered memory is named by number,
-//! and the device checks it against the key.
+//! own arrays, to the caller's inline bytes, or to windows and memory regions that the domain's
+//! lock keeps, all of which live during the call: plug-ins copy work requests, and inline bytes,
+//! before they return. Registered memory is named by number, and the device checks it against
+//! the key.
 
 #![allow(unsafe_code)]
 
@@ -20,11 +21,11 @@ use rdma_core_sys as c;
 use super::{
     completion_queue::QueueInner,
     device::UNBOUND,
-    domain::DomainInner,
+    domain::{DomainInner, Named},
     id::{Id, check},
 };
 use crate::{
-    Capabilities, Error, RdmaCore, SEGMENTS_MAX,
+    Capabilities, Error, RdmaCore, RemoteAddress, SEGMENTS_MAX,
     provider::{
         Operation, Payload, PostError, QueuePairRequest, ReceiveRequest, Segment, SendRequest,
     },
@@ -38,7 +39,7 @@ pub struct RawQueuePair {
     gathered: Box<[[c::ibv_sge; SEGMENTS_MAX]]>,
     receives: Box<[c::ibv_recv_wr]>,
     scattered: Box<[c::ibv_sge]>,
-    _domain: Arc<DomainInner>,
+    domain: Arc<DomainInner>,
     _queue: Arc<QueueInner>,
 }
 
@@ -70,7 +71,7 @@ impl RawQueuePair {
             gathered: filled(capabilities.send, [c::ibv_sge::default(); SEGMENTS_MAX]),
             receives: filled(capabilities.receive, EMPTY_RECEIVE),
             scattered: filled(capabilities.receive, c::ibv_sge::default()),
-            _domain: domain.clone(),
+            domain: domain.clone(),
             _queue: queue.clone(),
         };
         Ok((pair, number))
@@ -84,15 +85,11 @@ impl RawQueuePair {
     ) -> Result<(), PostError> {
         let mut accepted = 0;
         for batch in requests.chunks(self.sends.len()) {
-            self.fill_sends(batch, inline).map_err(|source| PostError { accepted, source })?;
-            let first = link(&mut self.sends[..batch.len()], |request, next| request.next = next);
-            let mut refused = ptr::null_mut();
-            // SAFETY: the queue pair is live; the chain and what it points to is of `self` and of
-            // `inline`, see the file's top.
-            match unsafe { c::ibv_post_send(self.raw.as_ptr(), first, &raw mut refused) } {
-                0 => accepted += batch.len(),
-                errno => return Err(stopped(accepted, errno, index(first, refused, batch.len()))),
-            }
+            self.post_sends(batch, inline).map_err(|error| PostError {
+                accepted: accepted + error.accepted,
+                source: error.source,
+            })?;
+            accepted += batch.len();
         }
         Ok(())
     }
@@ -114,20 +111,27 @@ impl RawQueuePair {
         Ok(())
     }
 
-    fn fill_sends(&mut self, requests: &[SendRequest], inline: &[u8]) -> io::Result<()> {
+    /// Posts at most as many sends as there are rows.
+    fn post_sends(&mut self, batch: &[SendRequest], inline: &[u8]) -> Result<(), PostError> {
+        // Held during the post, which follows the pointers that a bind is made of.
+        let mut named = batch.iter().any(is_bind).then(|| self.domain.named());
         let rows = self.sends.iter_mut().zip(&mut self.gathered);
-        for (request, (raw, segments)) in requests.iter().zip(rows) {
-            if request.operation != Operation::Send {
-                return Err(io::ErrorKind::Unsupported.into());
+        fill_sends(rows, batch, inline, named.as_deref())
+            .map_err(|source| PostError { accepted: 0, source })?;
+        let first = link(&mut self.sends[..batch.len()], |request, next| request.next = next);
+        let mut refused = ptr::null_mut();
+        // SAFETY: the queue pair is live; the chain and what it points to is of `self`, of
+        // `inline` and of `named`, see the file's top.
+        let errno = unsafe { c::ibv_post_send(self.raw.as_ptr(), first, &raw mut refused) };
+        let accepted = if errno == 0 { batch.len() } else { index(first, refused, batch.len()) };
+        if let Some(named) = &mut named {
+            for request in &batch[..accepted] {
+                if let Operation::BindWindow(bind) = &request.operation {
+                    named.note_bound(bind);
+                }
             }
-            let (count, flags) = gather(&request.payload, inline, segments)?;
-            let signaled = if request.signaled { c::IBV_SEND_SIGNALED } else { 0 };
-            raw.wr_id = request.token;
-            raw.sg_list = segments.as_mut_ptr();
-            raw.num_sge = count;
-            raw.send_flags = flags | signaled;
         }
-        Ok(())
+        if errno == 0 { Ok(()) } else { Err(stopped(0, errno, accepted)) }
     }
 
     fn fill_receives(&mut self, requests: &[ReceiveRequest]) {
@@ -181,6 +185,67 @@ fn create(
     // SAFETY: the caller's id is live, and locked.
     NonNull::new(unsafe { (*id).qp })
         .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
+}
+
+fn fill_sends<'a>(
+    rows: impl Iterator<Item = (&'a mut c::ibv_send_wr, &'a mut [c::ibv_sge; SEGMENTS_MAX])>,
+    requests: &[SendRequest],
+    inline: &[u8],
+    named: Option<&Named>,
+) -> io::Result<()> {
+    for (request, (raw, segments)) in requests.iter().zip(rows) {
+        set_operation(raw, &request.operation, named)?;
+        let (count, flags) = gather(&request.payload, inline, segments)?;
+        let signaled = if request.signaled { c::IBV_SEND_SIGNALED } else { 0 };
+        raw.wr_id = request.token;
+        raw.sg_list = segments.as_mut_ptr();
+        raw.num_sge = count;
+        raw.send_flags = flags | signaled;
+    }
+    Ok(())
+}
+
+fn is_bind(request: &SendRequest) -> bool {
+    matches!(request.operation, Operation::BindWindow(_))
+}
+
+/// Fills in what a request does.
+fn set_operation(
+    raw: &mut c::ibv_send_wr,
+    operation: &Operation,
+    named: Option<&Named>,
+) -> io::Result<()> {
+    match operation {
+        Operation::BindWindow(bind) => {
+            raw.opcode = c::IBV_WR_BIND_MW;
+            raw.imm_data_or_invalidate_rkey = 0; // or rxe's plug-in refuses it
+            raw.bind_mw =
+                named.and_then(|named| named.bind(bind)).ok_or(io::ErrorKind::InvalidInput)?;
+        }
+        Operation::LocalInvalidate(key) => {
+            raw.opcode = c::IBV_WR_LOCAL_INV;
+            raw.imm_data_or_invalidate_rkey = key.0;
+        }
+        Operation::RdmaRead(remote) => {
+            raw.opcode = c::IBV_WR_RDMA_READ;
+            raw.wr = at(*remote);
+        }
+        Operation::RdmaWrite(remote) => {
+            raw.opcode = c::IBV_WR_RDMA_WRITE;
+            raw.wr = at(*remote);
+        }
+        Operation::Send => raw.opcode = c::IBV_WR_SEND,
+        Operation::SendWithInvalidate(key) => {
+            raw.opcode = c::IBV_WR_SEND_WITH_INV;
+            raw.imm_data_or_invalidate_rkey = key.0;
+        }
+    }
+    Ok(())
+}
+
+fn at(remote: RemoteAddress) -> c::ibv_send_wr_wr {
+    let rdma = c::ibv_send_wr_rdma { remote_addr: remote.address, rkey: remote.key.0 };
+    c::ibv_send_wr_wr { rdma }
 }
 
 /// Fills one request's segments; says how many, and with which flags.

@@ -80,8 +80,22 @@ impl Prepared {
 
 impl Pair {
     pub(crate) fn connect(port: u16, capabilities: Capabilities) -> Self {
+        let endpoint = resolved(port);
+        let domain = endpoint.domain().expect("a domain");
+        Self::with(endpoint, port, capabilities, &domain)
+    }
+
+    /// The same, with the client in a domain that is there already.
+    pub(crate) fn connect_in(port: u16, capabilities: Capabilities, domain: &Domain) -> Self {
+        Self::with(resolved(port), port, capabilities, domain)
+    }
+
+    fn with(endpoint: Endpoint, port: u16, capabilities: Capabilities, domain: &Domain) -> Self {
         let mut listener = listen(port);
-        let mut client = Prepared::new(resolved(port), capabilities);
+        let queue = endpoint
+            .completion_queue(capabilities.send + capabilities.receive)
+            .expect("a completion queue");
+        let mut client = Prepared::with(endpoint, domain.clone(), queue, capabilities);
         client.endpoint.connect(&ConnectParameters::default()).expect("a request is sent");
         let (endpoint, _) = request(&mut listener);
         let mut server = Prepared::new(endpoint, capabilities);

@@ -1,0 +1,231 @@
+//! Memory windows: a peer's access to part of a buffer, for one connection and a limited time.
+
+use std::{any::Any, collections::HashMap, fmt, ops::Range, sync::Arc};
+
+use crate::{
+    Access, Buffer, Error, RemoteKey,
+    memory::Region,
+    provider::{BindWindow, Keys},
+};
+
+/// A memory window of type 2, which is not bound to anything.
+///
+/// A registration's own [key](Buffer::remote_key) reaches all of the registration, over every
+/// connection of the domain, as long as the registration lives. A window lets a peer reach part
+/// of a buffer, over one connection, until the key is taken out of use, by the peer's
+/// [send](crate::QueuePair::send_with_invalidate) or by
+/// [this side](crate::QueuePair::local_invalidate):
+///
+/// ```text
+///   Domain::window --> Window -- bind --> bound, in the queue pair; its key is told to the peer
+///                        ^                  |           |
+///                        |   the peer sends |           | local_invalidate
+///                        |  with invalidate v           v
+///                        '--- reclaim ---- out of use, and a completion of it retired
+/// ```
+///
+/// A window cannot be bound while it is bound: the queue pair has it.
+///
+/// ```compile_fail,E0382
+/// # fn twice(queue_pair: &mut verbs::QueuePair, window: verbs::Window, to: verbs::Binding<'_>) {
+/// queue_pair.bind(window, to.clone());
+/// queue_pair.bind(window, to); // moved into the first
+/// # }
+/// ```
+pub struct Window {
+    // Fields drop in order: the device's window before the memory it is bound to.
+    _registration: Box<dyn Any + Send + Sync>,
+    number: u32,
+    key: RemoteKey,
+    domain: u64,
+    memory: Option<Arc<Region>>,
+}
+
+impl Window {
+    pub(crate) fn new(_registration: Box<dyn Any + Send + Sync>, keys: Keys, domain: u64) -> Self {
+        Self { _registration, number: keys.local, key: keys.remote, domain, memory: None }
+    }
+
+    /// What to ask of the device to bind it; nothing changes yet.
+    pub(crate) fn request(&self, domain: u64, to: Binding<'_>) -> Result<BindWindow, Error> {
+        let Binding { buffer, range, access } = to;
+        if self.domain != domain {
+            return Err(Error::Misuse("the window is of another protection domain"));
+        }
+        if buffer.domain() != domain {
+            return Err(Error::Misuse("the buffer is of another protection domain"));
+        }
+        if range.is_empty() || range.end > buffer.len() {
+            return Err(Error::Misuse("a window covers at least one byte, and all of the buffer"));
+        }
+        if !access.is_remote() {
+            return Err(Error::Misuse("a window allows REMOTE_READ, REMOTE_WRITE or both"));
+        }
+        if !buffer.access().contains(Access::BIND) {
+            return Err(Error::Misuse("a buffer for windows must be registered with BIND"));
+        }
+        if access.contains(Access::LOCAL_WRITE) && !buffer.access().contains(Access::LOCAL_WRITE) {
+            return Err(Error::Misuse(
+                "a window that may be written needs a buffer registered with LOCAL_WRITE",
+            ));
+        }
+        Ok(BindWindow {
+            window: self.number,
+            key: self.next_key(),
+            memory: buffer.local_key(),
+            address: buffer.address() + range.start as u64,
+            length: range.len() as u64,
+            access,
+        })
+    }
+
+    /// The low 8 bits are ours to choose, so that an old key is not the new one.
+    fn next_key(&self) -> RemoteKey {
+        let RemoteKey(key) = self.key;
+        RemoteKey(key & !KEY_MASK | key.wrapping_add(1) & KEY_MASK)
+    }
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Window").field(&self.number).finish()
+    }
+}
+
+/// What to bind a window to.
+#[derive(Clone, Debug)]
+pub struct Binding<'a> {
+    /// Registered with [`Access::BIND`].
+    pub buffer: &'a Buffer,
+    /// Which bytes of it.
+    pub range: Range<usize>,
+    /// What the peer may do: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
+    pub access: Access,
+}
+
+/// The windows that a queue pair has bound.
+#[derive(Debug, Default)]
+pub(crate) struct BoundWindows(HashMap<RemoteKey, Bound>);
+
+#[derive(Debug)]
+struct Bound {
+    window: Window,
+    state: State,
+}
+
+#[derive(Debug, Eq, PartialEq)]
+enum State {
+    /// The peer may use the key.
+    InUse,
+    /// This side has asked for it to be taken out of use.
+    Invalidating,
+    /// Nobody can use the key.
+    OutOfUse,
+}
+
+impl BoundWindows {
+    /// Takes in a window that was just bound as `request` says.
+    pub(crate) fn insert(&mut self, mut window: Window, request: &BindWindow, buffer: &Buffer) {
+        window.key = request.key;
+        window.memory = Some(buffer.region());
+        self.0.insert(window.key, Bound { window, state: State::InUse });
+    }
+
+    /// Notes that this side asks for a key to be taken out of use.
+    pub(crate) fn begin_invalidation(&mut self, key: RemoteKey) -> Result<(), Error> {
+        match self.0.get_mut(&key) {
+            Some(bound) if bound.state == State::InUse => {
+                bound.state = State::Invalidating;
+                Ok(())
+            }
+            _ => Err(Error::Misuse("the key is of no window that is bound to this queue pair")),
+        }
+    }
+
+    /// Takes back what `begin_invalidation` noted, since nothing was asked for after all.
+    pub(crate) fn cancel_invalidation(&mut self, key: RemoteKey) {
+        if let Some(bound) = self.0.get_mut(&key) {
+            bound.state = State::InUse;
+        }
+    }
+
+    /// Notes that a key is out of use, if it is of a window here.
+    pub(crate) fn invalidated(&mut self, key: RemoteKey) {
+        if let Some(bound) = self.0.get_mut(&key) {
+            bound.state = State::OutOfUse;
+        }
+    }
+
+    /// Gives the window back whose key is out of use.
+    pub(crate) fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
+        if self.0.get(&key)?.state != State::OutOfUse {
+            return None;
+        }
+        let mut window = self.0.remove(&key)?.window;
+        window.memory = None;
+        Some(window)
+    }
+}
+
+/// A window that was not bound.
+#[derive(Debug)]
+pub struct RefusedBind {
+    /// Why.
+    pub error: Error,
+    /// The window, as it was given.
+    pub window: Window,
+}
+
+impl fmt::Display for RefusedBind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bind refused: {}", self.error)
+    }
+}
+
+impl std::error::Error for RefusedBind {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<RefusedBind> for Error {
+    fn from(refused: RefusedBind) -> Self {
+        refused.error
+    }
+}
+
+/// The bits of a window's key that change with each bind.
+const KEY_MASK: u32 = 0xff;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(key: u32) -> Window {
+        Window::new(Box::new(()), Keys { local: 3, remote: RemoteKey(key) }, 1)
+    }
+
+    #[test]
+    fn only_the_low_bits_of_a_key_change() {
+        assert_eq!(window(0x2e3).next_key(), RemoteKey(0x2e4));
+        assert_eq!(window(0x2ff).next_key(), RemoteKey(0x200));
+        assert_eq!(window(0xffff_ffff).next_key(), RemoteKey(0xffff_ff00));
+    }
+
+    #[test]
+    fn a_window_comes_back_when_its_key_is_out_of_use() {
+        let mut windows = BoundWindows::default();
+        let key = RemoteKey(0x201);
+        windows.0.insert(key, Bound { window: window(0x201), state: State::InUse });
+        assert!(windows.reclaim(key).is_none(), "it is in use");
+        windows.invalidated(RemoteKey(0x202));
+        assert!(windows.reclaim(key).is_none(), "another key was taken out of use");
+        assert!(windows.begin_invalidation(RemoteKey(0x200)).is_err(), "a stale key");
+        windows.begin_invalidation(key).expect("it is in use");
+        assert!(windows.begin_invalidation(key).is_err(), "it was asked for already");
+        assert!(windows.reclaim(key).is_none(), "that is not done yet");
+        windows.invalidated(key);
+        assert!(windows.reclaim(key).is_some());
+        assert!(windows.reclaim(key).is_none(), "only once");
+    }
+}
