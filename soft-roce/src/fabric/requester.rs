@@ -164,12 +164,12 @@ impl World {
         self.clock.deliver(at, Event::Answer { pair: id, sequence });
     }
 
-    /// Answers up to a sequence number have come back.
+    /// Answers up to a sequence number have come back. They count even if later requests have
+    /// met silence meanwhile: a peer that refuses one request answers no other.
     pub(super) fn take_answer(&mut self, id: PairId, sequence: u64) {
-        let Some(pair) = self.pairs.get(&id) else { return };
-        if pair.state != State::Ready || matches!(pair.flow.halt, Halt::Silent(_)) {
+        let Some(pair) = self.pairs.get(&id).filter(|pair| pair.state == State::Ready) else {
             return;
-        }
+        };
         if pair.far.is_none_or(|far| !self.reaches(pair.device.host, far)) {
             return self.fall_silent(id);
         }
