@@ -66,6 +66,23 @@ impl<P: Provider> CompletionQueue<P> {
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
+    /// Changes how many completions it can hold, to at least `capacity`. What is in it stays.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Misuse`]: queue pairs have reserved more.
+    /// * [`Error::ResizeCompletionQueue`]: EINVAL beyond the device's limit, or below what is in
+    ///   it; it is as it was.
+    /// * [`Error::Unsupported`]: the device cannot.
+    pub fn resize(&mut self, capacity: u32) -> Result<(), Error> {
+        if capacity < self.reserved.load(Ordering::Relaxed) {
+            return Err(Error::Misuse("queue pairs have reserved more of the completion queue"));
+        }
+        let made = self.provider.completions(&mut self.raw, QueueRequest::Resize(capacity))?;
+        self.capacity = u32::try_from(made).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
     /// How many completions it holds: at least what was asked for.
     pub fn capacity(&self) -> u32 {
         self.capacity
@@ -73,6 +90,11 @@ impl<P: Provider> CompletionQueue<P> {
 
     pub(crate) fn raw(&self) -> &P::CompletionQueue {
         &self.raw
+    }
+
+    /// What queue pairs have reserved, which also tells one queue from another.
+    pub(crate) fn reserved(&self) -> &Arc<AtomicU32> {
+        &self.reserved
     }
 
     pub(crate) fn reserve(&self, entries: u32) -> Result<Reservation, Error> {

@@ -14,9 +14,11 @@ use std::{
 use crate::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, CompletionQueue, ConnectParameters,
     ConnectionParameters, Domain, Error, Limits, PreparedQueuePair, PrivateData, Provider,
-    REJECT_DATA_MAX, RdmaCore,
+    REJECT_DATA_MAX, RdmaCore, SharedReceiveQueue,
+    completion::Reservation,
     provider::{CmEvent, CmEventKind, CmRequest, QueuePairRequest},
     queue_pair::Parts,
+    shared_receive_queue::Share,
 };
 
 /// One end of a connection: an id of the RDMA connection manager with an event channel of its
@@ -129,24 +131,27 @@ impl<P: Provider> Endpoint<P> {
         queue: &CompletionQueue<P>,
         capabilities: Capabilities,
     ) -> Result<PreparedQueuePair<P>, Error> {
-        capabilities.check()?;
-        let reservation = queue.reserve(capabilities.send + capabilities.receive)?;
-        let request = QueuePairRequest {
-            domain: domain.raw(),
-            queue: queue.raw(),
-            shared: None,
-            capabilities,
-        };
-        let (raw, number) = self.provider.queue_pair(&mut self.raw, request)?;
-        let parts = Parts {
-            raw,
-            number,
-            provider: self.provider.clone(),
-            domain: domain.identity(),
-            connection: self.identity,
-            reservation,
-        };
-        Ok(PreparedQueuePair::new(parts, capabilities))
+        let reservation = queue.reserve(capabilities.send.saturating_add(capabilities.receive))?;
+        self.make(domain, queue, Size { capabilities, reservation, shared: None })
+    }
+
+    /// The same, in the domain of a shared receive queue, and with receives from there;
+    /// [`Capabilities::receive`] is then 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`queue_pair`](Self::queue_pair); also [`Error::Misuse`] when `queue` has no room for all of its receives, which all queue pairs that
+    /// complete there reserve once.
+    pub fn queue_pair_sharing(
+        &mut self,
+        queue: &CompletionQueue<P>,
+        shared: &SharedReceiveQueue<P>,
+        capabilities: Capabilities,
+    ) -> Result<PreparedQueuePair<P>, Error> {
+        let share = shared.share(queue)?;
+        let reservation = queue.reserve(capabilities.send)?;
+        let size = Size { capabilities, reservation, shared: Some((shared, share)) };
+        self.make(shared.domain(), queue, size)
     }
 
     /// Sends a connection request.
@@ -244,6 +249,33 @@ impl<P: Provider> Endpoint<P> {
         Ok(CompletionQueue::new(self.provider.clone(), raw, capacity))
     }
 
+    fn make(
+        &mut self,
+        domain: &Domain<P>,
+        queue: &CompletionQueue<P>,
+        size: Size<'_, P>,
+    ) -> Result<PreparedQueuePair<P>, Error> {
+        let Size { capabilities, reservation, shared } = size;
+        capabilities.check(shared.is_some())?;
+        let request = QueuePairRequest {
+            domain: domain.raw(),
+            queue: queue.raw(),
+            shared: shared.as_ref().map(|(shared, _)| shared.raw()),
+            capabilities,
+        };
+        let (raw, number) = self.provider.queue_pair(&mut self.raw, request)?;
+        let parts = Parts {
+            raw,
+            number,
+            provider: self.provider.clone(),
+            domain: domain.identity(),
+            connection: self.identity,
+            reservation,
+            share: shared.map(|(_, share)| share),
+        };
+        Ok(PreparedQueuePair::new(parts, capabilities))
+    }
+
     fn request(&mut self, request: CmRequest<'_>) -> Result<(), Error> {
         self.provider.request(&mut self.raw, request)
     }
@@ -279,6 +311,13 @@ impl<P: Provider> Endpoint<P> {
             CmEventKind(other) => ConnectionEvent::Other(other),
         }
     }
+}
+
+/// How large a queue pair is to be, and what was set aside for it.
+struct Size<'a, P: Provider> {
+    capabilities: Capabilities,
+    reservation: Reservation,
+    shared: Option<(&'a SharedReceiveQueue<P>, Share)>,
 }
 
 impl<P: Provider> AsFd for Endpoint<P> {

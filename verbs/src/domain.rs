@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, Error, Provider, RdmaCore, Window,
+    Access, Buffer, DeviceEvent, Error, Provider, RdmaCore, SharedReceiveQueue, Window,
     memory::{Mapping, Region},
     provider::RegisterRequest,
 };
@@ -67,12 +68,42 @@ impl<P: Provider> Domain<P> {
         Ok(Window::new(Box::new(registration), keys, self.inner.identity))
     }
 
+    /// Makes a shared receive queue for `capacity` receives.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::CreateSharedReceiveQueue`]: EINVAL or ENOMEM beyond the device's limits.
+    /// * [`Error::Unsupported`]: the device has none.
+    /// * [`Error::Misuse`]: a capacity of 0.
+    pub fn shared_receive_queue(&self, capacity: u32) -> Result<SharedReceiveQueue<P>, Error> {
+        SharedReceiveQueue::new(self.clone(), self.inner.provider.clone(), capacity)
+    }
+
+    /// The next event of the domain's device, if there is one. Never blocks; the domain's file
+    /// descriptor is readable when there is one.
+    ///
+    /// Every domain gets every event of its device, from when the domain was made; clones of one
+    /// domain share them. A domain keeps at least the last 64 that nobody has read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadDeviceEvent`]. That the device is gone is no error but an event.
+    pub fn next_event(&self) -> Result<Option<DeviceEvent>, Error> {
+        self.inner.provider.device_event(&self.inner.raw)
+    }
+
     pub(crate) fn identity(&self) -> u64 {
         self.inner.identity
     }
 
     pub(crate) fn raw(&self) -> &P::Domain {
         &self.inner.raw
+    }
+}
+
+impl<P: Provider> AsFd for Domain<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.raw.as_fd()
     }
 }
 

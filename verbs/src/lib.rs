@@ -121,6 +121,7 @@ pub mod memory;
 mod parameters;
 pub mod provider;
 mod queue_pair;
+mod shared_receive_queue;
 mod slot;
 mod sys;
 mod token;
@@ -139,6 +140,7 @@ pub use parameters::{
 };
 pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair};
+pub use shared_receive_queue::SharedReceiveQueue;
 pub use sys::{DeviceInfo, PortInfo, PortState, RdmaCore, devices};
 pub use window::{Binding, RefusedBind, Window};
 pub use work::{

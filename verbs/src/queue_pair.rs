@@ -13,9 +13,10 @@ use arrayvec::ArrayVec;
 use crate::{
     Access, Binding, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused,
     RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
-    Segments, StaleCompletion, Window, WorkKind,
+    Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
     completion::{Invalidated, Reservation},
     provider::{Batch, Operation, Payload, PostError, ReceiveRequest, Segment, SendRequest},
+    shared_receive_queue::Share,
     slot::{ReceiveTable, SendRing},
     token::{Kind, SLOTS_MAX, Token},
     window::BoundWindows,
@@ -36,9 +37,12 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Refuses what no device could do.
-    pub(crate) fn check(self) -> Result<(), Error> {
+    pub(crate) fn check(self, shared: bool) -> Result<(), Error> {
         let Self { send, receive, segments, .. } = self;
-        if send == 0 || receive == 0 {
+        if shared && receive != 0 {
+            return Err(Error::Misuse("with a shared receive queue there are no others"));
+        }
+        if send == 0 || receive == 0 && !shared {
             return Err(Error::Misuse("a queue pair needs at least one send and one receive"));
         }
         if send > SLOTS_MAX || receive > SLOTS_MAX {
@@ -79,9 +83,8 @@ pub struct QueuePair<P: Provider = RdmaCore> {
 
 impl<P: Provider> PreparedQueuePair<P> {
     pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
-        let Parts { raw, number, provider, domain, connection, reservation } = parts;
-        // Far apart, so that a completion of an earlier queue pair of the same number is stale.
-        let generation = GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed);
+        let Parts { raw, number, provider, domain, connection, reservation, share } = parts;
+        let generation = next_generation();
         let inline = capabilities.send as usize * capabilities.inline as usize;
         let engine = Engine {
             raw,
@@ -97,6 +100,7 @@ impl<P: Provider> PreparedQueuePair<P> {
             domain,
             connection,
             _reservation: reservation,
+            share,
         };
         Self { engine }
     }
@@ -316,6 +320,20 @@ impl<P: Provider> QueuePair<P> {
         self.engine.retire(completion)
     }
 
+    /// The same, for the completion of a receive that this queue pair took from a shared queue.
+    ///
+    /// # Errors
+    ///
+    /// [`StaleCompletion`]: it is of no outstanding receive of that queue, or of another queue
+    /// pair.
+    pub fn retire_shared(
+        &mut self,
+        completion: &Completion,
+        shared: &mut SharedReceiveQueue<P>,
+    ) -> Result<Retired, StaleCompletion> {
+        self.engine.retire_shared(completion, shared)
+    }
+
     /// Destroys the queue pair, and then returns everything that was still in a slot.
     pub fn close(self) -> Vec<Returned> {
         self.engine.close()
@@ -364,6 +382,7 @@ pub(crate) struct Parts<P: Provider> {
     pub(crate) connection: u64,
     /// Room in the completion queue.
     pub(crate) reservation: Reservation,
+    pub(crate) share: Option<Share>,
 }
 
 /// What both states share. Fields drop in order: bound windows before the device's queue pair,
@@ -383,6 +402,7 @@ struct Engine<P: Provider> {
     domain: u64,
     connection: u64,
     _reservation: Reservation,
+    share: Option<Share>,
 }
 
 /// What a slot of the send queue holds.
@@ -465,7 +485,7 @@ impl<P: Provider> Engine<P> {
     }
 
     fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
-        let segment = match self.writable(&buffer) {
+        let segment = match receivable(self.domain, &buffer) {
             Ok(segment) => segment,
             Err(error) => return Err(RefusedReceive { error, buffer }),
         };
@@ -517,15 +537,32 @@ impl<P: Provider> Engine<P> {
             Kind::Receive => {
                 let held = self.receives.retire(token.slot, token.generation);
                 let (buffer, tag) = held.ok_or(StaleCompletion)?;
-                match completion.invalidated {
-                    Invalidated::Certainly(key) | Invalidated::Perhaps(key) => {
-                        self.windows.invalidated(key);
-                    }
-                    Invalidated::No => {}
-                }
+                self.note_invalidated(completion);
                 let length = if completion.status.is_success() { completion.length } else { 0 };
                 Ok(Retired::Receive { tag, buffer, length })
             }
+        }
+    }
+
+    fn retire_shared(
+        &mut self,
+        completion: &Completion,
+        shared: &mut SharedReceiveQueue<P>,
+    ) -> Result<Retired, StaleCompletion> {
+        if completion.queue_pair != self.number || self.share.is_none() {
+            return Err(StaleCompletion);
+        }
+        let retired = shared.retire(completion)?;
+        self.note_invalidated(completion);
+        Ok(retired)
+    }
+
+    fn note_invalidated(&mut self, completion: &Completion) {
+        match completion.invalidated {
+            Invalidated::Certainly(key) | Invalidated::Perhaps(key) => {
+                self.windows.invalidated(key);
+            }
+            Invalidated::No => {}
         }
     }
 
@@ -553,35 +590,46 @@ impl<P: Provider> Engine<P> {
             return Err(Error::Misuse("more buffers than the queue pair's segments"));
         }
         let reads = matches!(operation, Operation::RdmaRead(_));
-        let segment = |buffer| if reads { self.writable(buffer) } else { self.segment(buffer) };
+        let domain = self.domain;
+        let segment =
+            |buffer| if reads { receivable(domain, buffer) } else { segment(domain, buffer) };
         let gathered: Result<ArrayVec<_, _>, _> = segments.iter().map(segment).collect();
         gathered.map(Payload::Segments)
     }
+}
 
-    fn writable(&self, buffer: &Buffer) -> Result<Segment, Error> {
-        if !buffer.access().contains(Access::LOCAL_WRITE) {
-            return Err(Error::Misuse(
-                "a buffer to receive or read into must be registered with LOCAL_WRITE",
-            ));
-        }
-        self.segment(buffer)
-    }
+/// Far apart, so that a completion of an earlier queue pair of the same number is stale.
+pub(crate) fn next_generation() -> u32 {
+    GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed)
+}
 
-    fn segment(&self, buffer: &Buffer) -> Result<Segment, Error> {
-        if buffer.domain() != self.domain {
-            return Err(Error::Misuse("the buffer is of another protection domain"));
-        }
-        // Some devices take a length of 0 for two gigabytes.
-        let length = u32::try_from(buffer.len())
-            .ok()
-            .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
-            .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))?;
-        Ok(Segment { address: buffer.address(), length, local_key: buffer.local_key() })
+/// Where a device may put a message, or what it reads.
+pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
+    if !buffer.access().contains(Access::LOCAL_WRITE) {
+        return Err(Error::Misuse(
+            "a buffer to receive or read into must be registered with LOCAL_WRITE",
+        ));
     }
+    segment(domain, buffer)
+}
+
+fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
+    if buffer.domain() != domain {
+        return Err(Error::Misuse("the buffer is of another protection domain"));
+    }
+    // Some devices take a length of 0 for two gigabytes.
+    let length = u32::try_from(buffer.len())
+        .ok()
+        .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
+        .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))?;
+    Ok(Segment { address: buffer.address(), length, local_key: buffer.local_key() })
 }
 
 /// Forgets the requests that were taken, all of them on success.
-fn settle<R>(batch: &mut Vec<R>, result: Result<(), PostError>) -> Result<(), std::io::Error> {
+pub(crate) fn settle<R>(
+    batch: &mut Vec<R>,
+    result: Result<(), PostError>,
+) -> Result<(), std::io::Error> {
     match result {
         Ok(()) => {
             batch.clear();

@@ -1,9 +1,13 @@
 //! The whole crate on a real device. Run serially, with `RDMA_TEST_ADDRESS` set to the address
 //! of an RDMA device of this machine.
 
+#[path = "device/events.rs"]
+mod events;
 #[path = "device/one_sided.rs"]
 mod one_sided;
 mod pair;
+#[path = "device/queues.rs"]
+mod queues;
 #[path = "device/windows.rs"]
 mod windows;
 

@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+mod shared;
 mod work;
 
 use super::*;

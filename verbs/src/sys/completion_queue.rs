@@ -96,8 +96,23 @@ impl RawCompletionQueue {
         Ok(events as usize)
     }
 
-    pub(super) fn resize(&mut self, _: u32) -> Result<usize, Error> {
-        Err(Error::Unsupported("changing a completion queue's size"))
+    pub(super) fn resize(&mut self, capacity: u32) -> Result<usize, Error> {
+        let entries = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the queue is live, and borrowed exclusively, so nobody polls it meanwhile.
+        match unsafe { c::ibv_resize_cq(self.inner.raw.as_ptr(), entries) } {
+            0 => {
+                // SAFETY: the queue is live, and only this call changes its size.
+                let made = unsafe { self.inner.raw.as_ref() }.cqe;
+                Ok(usize::try_from(made).unwrap_or_default())
+            }
+            libc::ENOSYS | libc::EOPNOTSUPP => {
+                Err(Error::Unsupported("this device cannot change a completion queue's size"))
+            }
+            errno => {
+                let source = io::Error::from_raw_os_error(errno.abs());
+                Err(Error::ResizeCompletionQueue { capacity, source })
+            }
+        }
     }
 
     pub(super) fn inner(&self) -> &Arc<QueueInner> {

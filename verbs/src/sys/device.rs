@@ -23,9 +23,10 @@ use rdma_core_sys as c;
 use super::{
     address::SocketAddress,
     diagnosis,
-    id::{Channel, Id, check},
+    events::{Stream, Subscription},
+    id::{Channel, Id, check, set_nonblocking},
 };
-use crate::{Error, Limits};
+use crate::{DeviceEvent, Error, Limits};
 
 /// One RDMA device of this machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -137,6 +138,7 @@ fn windows(attributes: &c::ibv_device_attr) -> u32 {
 /// Keeps a device's context open without any connection, for what is made from it.
 pub(super) struct Hold {
     context: NonNull<c::ibv_context>,
+    events: Stream,
     /// Bound to the device.
     _id: Arc<Id>,
 }
@@ -152,8 +154,20 @@ impl Hold {
         self.context.as_ptr()
     }
 
-    /// The descriptor on which the device's events arrive.
-    pub(super) fn events(&self) -> BorrowedFd<'_> {
+    /// A share of the device's events.
+    pub(super) fn subscribe(&self) -> io::Result<Arc<Subscription>> {
+        set_nonblocking(self.event_file())?;
+        self.events.subscribe(self.event_file())
+    }
+
+    /// The next event of a share, if there is one.
+    pub(super) fn event(&self, share: &Subscription) -> io::Result<Option<DeviceEvent>> {
+        // SAFETY: the context is open as long as `self`; `subscribe` made its events not block.
+        unsafe { self.events.distribute(self.context, self.event_file()) }?;
+        share.pop()
+    }
+
+    fn event_file(&self) -> BorrowedFd<'_> {
         // SAFETY: the context is open as long as `self`.
         let descriptor = unsafe { self.context.as_ref() }.async_fd;
         // SAFETY: the context owns the descriptor, and is open as long as the result.
@@ -183,7 +197,11 @@ pub(super) fn hold(id: &Arc<Id>) -> Result<Arc<Hold>, Error> {
     }
     let bound = bind_another(id).ok().filter(|another| another.context() == Some(context));
     // Where binding another goes elsewhere, the caller's own id must do.
-    let hold = Arc::new(Hold { context, _id: bound.map_or_else(|| id.clone(), Arc::new) });
+    let hold = Arc::new(Hold {
+        context,
+        events: Stream::default(),
+        _id: bound.map_or_else(|| id.clone(), Arc::new),
+    });
     holds.push(Arc::downgrade(&hold));
     Ok(hold)
 }

@@ -20,7 +20,7 @@ use std::{
 use rdma_core_sys as c;
 use rustix::process::{Resource, getrlimit};
 
-use super::device::Hold;
+use super::{device::Hold, events::Subscription};
 use crate::{
     Access, DeviceEvent, Error, RemoteKey,
     memory::Mapping,
@@ -33,6 +33,7 @@ pub struct RawDomain(Arc<DomainInner>);
 pub(super) struct DomainInner {
     raw: NonNull<c::ibv_pd>,
     hold: Arc<Hold>,
+    events: Arc<Subscription>,
     named: Mutex<Named>,
 }
 
@@ -51,11 +52,12 @@ unsafe impl Sync for DomainInner {}
 
 impl RawDomain {
     pub(super) fn new(hold: Arc<Hold>) -> Result<Self, Error> {
+        let events = hold.subscribe().map_err(Error::CreateDomain)?;
         // SAFETY: the hold keeps the context open.
         let raw = unsafe { c::ibv_alloc_pd(hold.context()) };
         let raw =
             NonNull::new(raw).ok_or_else(|| Error::CreateDomain(io::Error::last_os_error()))?;
-        Ok(Self(Arc::new(DomainInner { raw, hold, named: Mutex::default() })))
+        Ok(Self(Arc::new(DomainInner { raw, hold, events, named: Mutex::default() })))
     }
 
     pub(super) fn register(
@@ -95,7 +97,7 @@ impl RawDomain {
     }
 
     pub(super) fn event(&self) -> Result<Option<DeviceEvent>, Error> {
-        Ok(None)
+        self.0.hold.event(&self.0.events).map_err(Error::ReadDeviceEvent)
     }
 
     pub(super) fn inner(&self) -> &Arc<DomainInner> {
@@ -105,7 +107,7 @@ impl RawDomain {
 
 impl AsFd for RawDomain {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.hold.events()
+        self.0.events.as_fd()
     }
 }
 

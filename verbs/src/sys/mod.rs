@@ -30,8 +30,10 @@ mod device;
 mod diagnosis;
 mod domain;
 mod endpoint;
+mod events;
 mod id;
 mod queue_pair;
+mod receives;
 mod shared_receive_queue;
 
 use std::time::Duration;

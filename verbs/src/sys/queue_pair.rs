@@ -23,6 +23,8 @@ use super::{
     device::UNBOUND,
     domain::{DomainInner, Named},
     id::{Id, check},
+    receives::ReceiveChain,
+    shared_receive_queue::{RawSharedReceiveQueue, SharedInner},
 };
 use crate::{
     Capabilities, Error, RdmaCore, RemoteAddress, SEGMENTS_MAX,
@@ -37,9 +39,9 @@ pub struct RawQueuePair {
     id: Arc<Id>,
     sends: Box<[c::ibv_send_wr]>,
     gathered: Box<[[c::ibv_sge; SEGMENTS_MAX]]>,
-    receives: Box<[c::ibv_recv_wr]>,
-    scattered: Box<[c::ibv_sge]>,
+    receives: ReceiveChain,
     domain: Arc<DomainInner>,
+    _shared: Option<Arc<SharedInner>>,
     _queue: Arc<QueueInner>,
 }
 
@@ -52,16 +54,21 @@ impl RawQueuePair {
         id: &Arc<Id>,
         request: QueuePairRequest<'_, RdmaCore>,
     ) -> Result<(Self, u32), Error> {
-        let QueuePairRequest { domain, queue, shared: _, capabilities } = request;
+        let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let context = id.context().ok_or(UNBOUND)?;
         let (domain, queue) = (domain.inner(), queue.inner());
+        let shared = shared.map(RawSharedReceiveQueue::inner);
         if !domain.hold().is_of(context) {
             return Err(Error::Misuse("the domain is of another device than the endpoint"));
         }
         if !queue.hold().is_of(context) {
             return Err(Error::Misuse("the completion queue is of another device"));
         }
-        let raw = id.with(|id| create(id, domain, queue, capabilities))?;
+        if shared.is_some_and(|shared| !shared.domain().hold().is_of(context)) {
+            return Err(Error::Misuse("the shared receive queue is of another device"));
+        }
+        let mut attributes = attributes(queue, shared, capabilities);
+        let raw = id.with(|id| create(id, domain, &mut attributes))?;
         // SAFETY: `create` returns a live queue pair.
         let number = unsafe { raw.as_ref() }.qp_num;
         let pair = Self {
@@ -69,9 +76,9 @@ impl RawQueuePair {
             id: id.clone(),
             sends: filled(capabilities.send, EMPTY_SEND),
             gathered: filled(capabilities.send, [c::ibv_sge::default(); SEGMENTS_MAX]),
-            receives: filled(capabilities.receive, EMPTY_RECEIVE),
-            scattered: filled(capabilities.receive, c::ibv_sge::default()),
+            receives: ReceiveChain::new(capabilities.receive),
             domain: domain.clone(),
+            _shared: shared.cloned(),
             _queue: queue.clone(),
         };
         Ok((pair, number))
@@ -96,19 +103,9 @@ impl RawQueuePair {
 
     #[inline]
     pub(super) fn post_receive(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {
-        let mut accepted = 0;
-        for batch in requests.chunks(self.receives.len()) {
-            self.fill_receives(batch);
-            let first =
-                link(&mut self.receives[..batch.len()], |request, next| request.next = next);
-            let mut refused = ptr::null_mut();
-            // SAFETY: the queue pair is live; the chain and its segments are of `self`.
-            match unsafe { c::ibv_post_recv(self.raw.as_ptr(), first, &raw mut refused) } {
-                0 => accepted += batch.len(),
-                errno => return Err(stopped(accepted, errno, index(first, refused, batch.len()))),
-            }
-        }
-        Ok(())
+        let pair = self.raw.as_ptr();
+        // SAFETY: the queue pair is live; the chain and its segments are, during the call.
+        self.receives.post(requests, |first, bad| unsafe { c::ibv_post_recv(pair, first, bad) })
     }
 
     /// Posts at most as many sends as there are rows.
@@ -133,16 +130,6 @@ impl RawQueuePair {
         }
         if errno == 0 { Ok(()) } else { Err(stopped(0, errno, accepted)) }
     }
-
-    fn fill_receives(&mut self, requests: &[ReceiveRequest]) {
-        let rows = self.receives.iter_mut().zip(&mut self.scattered);
-        for (request, (raw, segment)) in requests.iter().zip(rows) {
-            *segment = translate(request.segment);
-            raw.wr_id = request.token;
-            raw.sg_list = segment;
-            raw.num_sge = 1;
-        }
-    }
 }
 
 impl Drop for RawQueuePair {
@@ -153,22 +140,17 @@ impl Drop for RawQueuePair {
     }
 }
 
-/// Makes the id's queue pair. Under the id's lock.
-fn create(
-    id: *mut c::rdma_cm_id,
-    domain: &DomainInner,
+/// What to ask of the device.
+fn attributes(
     queue: &QueueInner,
+    shared: Option<&Arc<SharedInner>>,
     capabilities: Capabilities,
-) -> Result<NonNull<c::ibv_qp>, Error> {
-    // SAFETY: the caller's id is live, and locked.
-    if !unsafe { (*id).qp }.is_null() {
-        return Err(Error::Misuse("the endpoint has a queue pair already"));
-    }
-    let mut attributes = c::ibv_qp_init_attr {
+) -> c::ibv_qp_init_attr {
+    c::ibv_qp_init_attr {
         qp_context: ptr::null_mut(),
         send_cq: queue.pointer(),
         recv_cq: queue.pointer(),
-        srq: ptr::null_mut(),
+        srq: shared.map_or(ptr::null_mut(), |shared| shared.pointer()),
         cap: c::ibv_qp_cap {
             max_send_wr: capabilities.send,
             max_recv_wr: capabilities.receive,
@@ -178,9 +160,21 @@ fn create(
         },
         qp_type: c::IBV_QPT_RC,
         sq_sig_all: 0,
-    };
-    // SAFETY: id, domain and queue are live and of one device; the attributes are writable.
-    check(unsafe { c::rdma_create_qp(id, domain.pointer(), &raw mut attributes) })
+    }
+}
+
+/// Makes the id's queue pair. Under the id's lock.
+fn create(
+    id: *mut c::rdma_cm_id,
+    domain: &DomainInner,
+    attributes: &mut c::ibv_qp_init_attr,
+) -> Result<NonNull<c::ibv_qp>, Error> {
+    // SAFETY: the caller's id is live, and locked.
+    if !unsafe { (*id).qp }.is_null() {
+        return Err(Error::Misuse("the endpoint has a queue pair already"));
+    }
+    // SAFETY: the id and all that the attributes name are live and of one device.
+    check(unsafe { c::rdma_create_qp(id, domain.pointer(), &raw mut *attributes) })
         .map_err(Error::CreateQueuePair)?;
     // SAFETY: the caller's id is live, and locked.
     NonNull::new(unsafe { (*id).qp })
@@ -276,12 +270,12 @@ fn gather(
     }
 }
 
-fn translate(segment: Segment) -> c::ibv_sge {
+pub(super) fn translate(segment: Segment) -> c::ibv_sge {
     c::ibv_sge { addr: segment.address, length: segment.length, lkey: segment.local_key }
 }
 
 /// Chains the requests and returns the first.
-fn link<R>(requests: &mut [R], mut set_next: impl FnMut(&mut R, *mut R)) -> *mut R {
+pub(super) fn link<R>(requests: &mut [R], mut set_next: impl FnMut(&mut R, *mut R)) -> *mut R {
     let first = requests.as_mut_ptr();
     for index in 0..requests.len() {
         let next = if index + 1 < requests.len() {
@@ -297,17 +291,17 @@ fn link<R>(requests: &mut [R], mut set_next: impl FnMut(&mut R, *mut R)) -> *mut
 }
 
 /// Which request of a chain a plug-in refused.
-fn index<R>(first: *mut R, refused: *mut R, length: usize) -> usize {
+pub(super) fn index<R>(first: *mut R, refused: *mut R, length: usize) -> usize {
     let bytes = refused.addr().wrapping_sub(first.addr());
     // A plug-in that fails without saying where is taken to have accepted nothing.
     Some(bytes / size_of::<R>()).filter(|&index| index < length).unwrap_or_default()
 }
 
-fn stopped(accepted: usize, errno: libc::c_int, index: usize) -> PostError {
+pub(super) fn stopped(accepted: usize, errno: libc::c_int, index: usize) -> PostError {
     PostError { accepted: accepted + index, source: io::Error::from_raw_os_error(errno.abs()) }
 }
 
-fn filled<T: Clone>(length: u32, value: T) -> Box<[T]> {
+pub(super) fn filled<T: Clone>(length: u32, value: T) -> Box<[T]> {
     vec![value; length as usize].into_boxed_slice()
 }
 
@@ -335,12 +329,9 @@ const EMPTY_SEND: c::ibv_send_wr = c::ibv_send_wr {
     },
 };
 
-const EMPTY_RECEIVE: c::ibv_recv_wr =
-    c::ibv_recv_wr { wr_id: 0, next: ptr::null_mut(), sg_list: ptr::null_mut(), num_sge: 0 };
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::receives::EMPTY_RECEIVE, *};
 
     #[test]
     fn requests_are_chained_in_order() {

@@ -1,0 +1,180 @@
+//! Receives for whichever of several queue pairs needs them first.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU32},
+};
+
+use crate::{
+    Buffer, Completion, CompletionQueue, Domain, Error, Provider, RdmaCore, RefusedReceive,
+    Retired, Returned, StaleCompletion, WorkKind,
+    completion::Reservation,
+    provider::{Batch, ReceiveRequest},
+    queue_pair::{next_generation, receivable, settle},
+    slot::ReceiveTable,
+    token::{Kind, SLOTS_MAX, Token},
+};
+
+/// A queue of receives that several queue pairs of one domain share, so that memory for messages
+/// is needed for those that come, instead of for those that may come to each.
+///
+/// Queue pairs [made with it](crate::Endpoint::queue_pair_sharing) have no receives of their own.
+/// Completions arrive where the queue pair's do;
+/// [`QueuePair::retire_shared`](crate::QueuePair::retire_shared) gives the buffer back. A queue
+/// pair that fails leaves the receives to the others: they are not flushed.
+pub struct SharedReceiveQueue<P: Provider = RdmaCore> {
+    // Fields drop in order: the device's queue before the buffers in it.
+    raw: P::SharedReceiveQueue,
+    provider: Arc<P>,
+    receives: ReceiveTable<(Buffer, u64)>,
+    batch: Vec<ReceiveRequest>,
+    capacity: u32,
+    domain: Domain<P>,
+    /// Room in the completion queues of the queue pairs that share.
+    reservations: Mutex<Vec<Weak<SharedReservation>>>,
+    users: Arc<()>,
+}
+
+/// A queue pair's part in a shared receive queue.
+#[derive(Debug)]
+pub(crate) struct Share {
+    _reservation: Arc<SharedReservation>,
+    _user: Arc<()>,
+}
+
+#[derive(Debug)]
+struct SharedReservation {
+    queue: Arc<AtomicU32>,
+    _reservation: Reservation,
+}
+
+impl<P: Provider> SharedReceiveQueue<P> {
+    pub(crate) fn new(domain: Domain<P>, provider: Arc<P>, capacity: u32) -> Result<Self, Error> {
+        if capacity == 0 || capacity > SLOTS_MAX {
+            return Err(Error::Misuse("a shared receive queue has 1 to 2^24 receives"));
+        }
+        Ok(Self {
+            raw: provider.shared_receive_queue(domain.raw(), capacity)?,
+            provider,
+            receives: ReceiveTable::new(capacity, next_generation()),
+            batch: Vec::with_capacity(capacity as usize),
+            capacity,
+            domain,
+            reservations: Mutex::default(),
+            users: Arc::default(),
+        })
+    }
+
+    /// Queues a receive; its completion gives the buffer back with the `tag`.
+    ///
+    /// # Errors
+    ///
+    /// As [`QueuePair::post_receive`](crate::QueuePair::post_receive).
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+        let segment = match receivable(self.domain.identity(), &buffer) {
+            Ok(segment) => segment,
+            Err(error) => return Err(RefusedReceive { error, buffer }),
+        };
+        match self.receives.take((buffer, tag)) {
+            Ok(token) => {
+                self.batch.push(ReceiveRequest { token, segment });
+                Ok(())
+            }
+            Err((buffer, _)) => Err(RefusedReceive { error: Error::QueueFull, buffer }),
+        }
+    }
+
+    /// Hands the queued receives to the device as one batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PostReceive`]; the receives not taken stay queued.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let (queue, requests) = (&mut self.raw, &self.batch[..]);
+        let result = self.provider.post(Batch::SharedReceives { queue, requests });
+        settle(&mut self.batch, result).map_err(Error::PostReceive)
+    }
+
+    /// As [`QueuePair::retire_shared`](crate::QueuePair::retire_shared), for a queue pair that is
+    /// closed already.
+    ///
+    /// # Errors
+    ///
+    /// [`StaleCompletion`]: it is of no outstanding receive of this queue.
+    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+        let token = Token::unpack(completion.token)
+            .filter(|token| token.kind == Kind::Receive)
+            .ok_or(StaleCompletion)?;
+        let held = self.receives.retire(token.slot, token.generation);
+        let (buffer, tag) = held.ok_or(StaleCompletion)?;
+        let length = if completion.status.is_success() { completion.length } else { 0 };
+        Ok(Retired::Receive { tag, buffer, length })
+    }
+
+    /// Destroys the queue, and then returns everything that was still in it.
+    ///
+    /// # Errors
+    ///
+    /// Hands the queue back while a queue pair takes receives from it, into whose buffers the
+    /// device may still write.
+    pub fn close(self) -> Result<Vec<Returned>, Self> {
+        if Arc::strong_count(&self.users) > 1 {
+            return Err(self);
+        }
+        let Self { raw, mut receives, .. } = self;
+        drop(raw); // the device lets go of the buffers before anybody else gets them
+        let returned = receives.drain().map(|(buffer, tag)| Returned {
+            tag,
+            kind: WorkKind::Receive,
+            buffers: buffer.into(),
+        });
+        Ok(returned.collect())
+    }
+
+    /// How many receives can be queued now.
+    pub fn receive_credits(&self) -> u32 {
+        self.receives.credits()
+    }
+
+    pub(crate) fn raw(&self) -> &P::SharedReceiveQueue {
+        &self.raw
+    }
+
+    pub(crate) fn domain(&self) -> &Domain<P> {
+        &self.domain
+    }
+
+    /// Makes a share; all that complete on one queue reserve room for the receives there once.
+    pub(crate) fn share(&self, queue: &CompletionQueue<P>) -> Result<Share, Error> {
+        let mut known = self.reservations.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|reservation| reservation.strong_count() > 0);
+        let there = known
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|reservation| Arc::ptr_eq(&reservation.queue, queue.reserved()));
+        let _reservation = match there {
+            Some(reservation) => reservation,
+            None => {
+                let reservation = Arc::new(SharedReservation {
+                    queue: queue.reserved().clone(),
+                    _reservation: queue.reserve(self.capacity)?,
+                });
+                known.push(Arc::downgrade(&reservation));
+                reservation
+            }
+        };
+        Ok(Share { _reservation, _user: self.users.clone() })
+    }
+}
+
+impl<P: Provider> fmt::Debug for SharedReceiveQueue<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedReceiveQueue")
+            .field("capacity", &self.capacity)
+            .field("receive_credits", &self.receives.credits())
+            .finish_non_exhaustive()
+    }
+}

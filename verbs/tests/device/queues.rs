@@ -1,0 +1,130 @@
+//! Completion queues that change their size, waiting for them, and receives that are shared.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use verbs::{Access, Capabilities, Completion, ConnectParameters, Error, Retired, Status};
+
+use crate::{
+    memory,
+    pair::{
+        CAPABILITIES, Pair, Prepared, TIMEOUT, completions, established, listen, readable, request,
+        resolved,
+    },
+};
+
+#[test]
+#[ignore = "needs an RDMA device: run in the test bed"]
+fn a_queue_grows_with_completions_in_it() {
+    let mut pair = Pair::connect(4771, CAPABILITIES);
+    let before = pair.client.queue.capacity();
+    for _ in 0..CAPABILITIES.send / 2 {
+        let buffer = memory(&pair.server, 64);
+        pair.server.queue_pair.post_receive(buffer, 0).expect("there is room");
+        let buffer = memory(&pair.client, 64);
+        pair.client.queue_pair.send(buffer, 0).expect("there is room");
+    }
+    pair.server.queue_pair.flush().expect("the device takes them");
+    pair.client.queue_pair.flush().expect("the device takes them");
+    pair.server.completions(CAPABILITIES.send as usize / 2);
+    assert!(matches!(pair.client.queue.resize(1), Err(Error::Misuse(_))), "more is reserved");
+    pair.client.queue.resize(4 * before).expect("rxe can");
+    assert!(pair.client.queue.capacity() >= 4 * before);
+    for completion in pair.client.completions(CAPABILITIES.send as usize / 2) {
+        assert_eq!(completion.status(), Status::SUCCESS);
+        pair.client.queue_pair.retire(&completion).expect("it is ours");
+    }
+    let most = pair.client.endpoint.limits().expect("limits").completion_queue_entries;
+    let refused = pair.client.queue.resize(most + 1).expect_err("beyond the device's limit");
+    assert!(matches!(refused, Error::ResizeCompletionQueue { .. }), "{refused}");
+    assert!(pair.client.queue.capacity() >= 4 * before, "it is as it was");
+}
+
+/// What makes sleeping safe: a completion that arrives between a poll and the arming makes no
+/// event, and is found by the poll after the arming; one that arrives later makes an event.
+#[test]
+#[ignore = "needs an RDMA device: run in the test bed"]
+fn a_completion_between_poll_and_arm_is_never_lost() {
+    let mut pair = Pair::connect(4772, CAPABILITIES);
+    let mut out = [Completion::default(); 4];
+    for delay in [0, 50, 200, 1000, 5000].into_iter().cycle().take(200) {
+        let buffer = memory(&pair.server, 64);
+        pair.server.queue_pair.post_receive(buffer, 0).expect("there is room");
+        pair.server.queue_pair.flush().expect("the device takes it");
+        assert_eq!(pair.server.queue.poll(&mut out).expect("it works"), 0);
+        pair.client.queue_pair.send_inline(b"now").expect("there is room");
+        pair.client.queue_pair.flush().expect("the device takes it");
+        std::thread::sleep(Duration::from_micros(delay));
+        // Whether the message is here by now or not, one of these two finds it.
+        pair.server.queue.arm().expect("the device is there");
+        let mut count = pair.server.queue.poll(&mut out).expect("it works");
+        if count == 0 {
+            assert!(readable(&pair.server.queue, Instant::now() + TIMEOUT), "the wake was lost");
+            pair.server.queue.acknowledge().expect("the channel can be read");
+            count = pair.server.queue.poll(&mut out).expect("it works");
+        }
+        assert_eq!(count, 1, "after {delay} µs");
+        pair.server.queue_pair.retire(&out[0]).expect("it is ours");
+        let count = pair.client.queue.poll(&mut out).expect("it works");
+        for completion in &out[..count] {
+            pair.client.queue_pair.retire(completion).expect("it is ours");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device: run in the test bed"]
+fn two_connections_share_their_receives() {
+    let mut listener = listen(4773);
+    let first = resolved(4773);
+    let domain = first.domain().expect("a domain");
+    let mut queue = first.completion_queue(128).expect("a completion queue");
+    let mut shared = domain.shared_receive_queue(8).expect("rxe has them");
+    for tag in 0..8 {
+        let buffer = domain.allocate(64, Access::LOCAL_WRITE).expect("memory");
+        shared.post_receive(buffer, tag).expect("there is room");
+    }
+    shared.flush().expect("the device takes them");
+    let size = Capabilities { receive: 0, ..CAPABILITIES };
+    let mut ends = Vec::new();
+    for mut endpoint in [first, resolved(4773)] {
+        let pair = endpoint.queue_pair_sharing(&queue, &shared, size).expect("it has room");
+        endpoint.connect(&ConnectParameters::default()).expect("a request is sent");
+        let mut server = Prepared::new(request(&mut listener).0, CAPABILITIES);
+        server.endpoint.accept(&ConnectParameters::default()).expect("an answer is sent");
+        let pair = pair.ready(&established(&mut endpoint));
+        ends.push((endpoint, pair, server.ready()));
+    }
+    for (number, (_, _, server)) in (0_u8..).zip(&mut ends) {
+        for _ in 0..3 {
+            server.queue_pair.send_inline(&[number]).expect("there is room");
+        }
+        server.queue_pair.flush().expect("the device takes them");
+    }
+    let mut came = BTreeMap::new();
+    for completion in completions(&mut queue, 6) {
+        assert_eq!(completion.status(), Status::SUCCESS);
+        let (number, pair) = (0_u8..)
+            .zip(ends.iter_mut().map(|(_, pair, _)| pair))
+            .find(|(_, pair)| pair.number() == completion.queue_pair())
+            .expect("it is of one of the two");
+        let retired = pair.retire_shared(&completion, &mut shared).expect("it is of the queue");
+        let Retired::Receive { tag, buffer, length: 1 } = retired else { panic!("{retired:?}") };
+        let mut byte = [0xff];
+        buffer.copy_out(0, &mut byte);
+        assert_eq!(byte, [number]);
+        came.insert(tag, buffer);
+    }
+    assert_eq!(came.len(), 6);
+    assert_eq!(shared.receive_credits(), 6);
+    let mut shared = shared.close().expect_err("two queue pairs share it");
+    for (_, pair, _) in ends {
+        assert!(pair.close().is_empty());
+    }
+    for (tag, buffer) in came {
+        shared.post_receive(buffer, tag).expect("there is room");
+    }
+    assert_eq!(shared.close().expect("nobody shares it").len(), 8);
+}
