@@ -9,13 +9,14 @@ mod conformance {
     pub(crate) mod connecting;
     pub(crate) mod one_sided;
     pub(crate) mod sending;
+    pub(crate) mod sharing;
 }
 
 use std::{collections::BTreeMap, fs, panic, time::Duration};
 
 use conformance::{
     bench::{Bench, Case, OnFabric, OnRxe},
-    connecting, one_sided, sending,
+    connecting, one_sided, sending, sharing,
 };
 
 #[test]
@@ -39,7 +40,7 @@ fn rxe_differs_only_where_it_is_known_to() {
 
 /// Runs all cases; returns the answers that are not as they must be.
 fn ask<B: Bench>(bench: &B) -> BTreeMap<&'static str, String> {
-    let cases = [connecting::cases(), sending::cases(), one_sided::cases()];
+    let cases = [connecting::cases(), sending::cases(), one_sided::cases(), sharing::cases()];
     let mut differing = BTreeMap::new();
     for Case { name, must, ask } in cases.into_iter().flatten() {
         let answer = panic::catch_unwind(panic::AssertUnwindSafe(|| ask(bench)));

@@ -13,11 +13,7 @@ pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
         Case { name: "connect: data", must: "15 of 56 bytes", ask: connect_data },
         Case { name: "connect: longest data", must: "56 of 56 bytes", ask: connect_longest },
         Case { name: "connect: nobody listens", must: "rejected 8", ask: nobody_listens },
-        Case {
-            name: "connect: parameters seen",
-            must: "server: bears 2, has 3, retries 4 and 5; client: bears 1, has 1, retries 0 and 7",
-            ask: parameters,
-        },
+        Case { name: "connect: parameters seen", must: PARAMETERS, ask: parameters },
         Case { name: "disconnect: both ends are flushed", must: FLUSHED, ask: disconnect_flushes },
         Case { name: "disconnect: events", must: EVENTS, ask: events },
         Case { name: "dropped end", must: "disconnected", ask: dropped_end },
@@ -31,6 +27,8 @@ pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
     ]
 }
 
+const PARAMETERS: &str = "server: bears 2, has 3, retries 4 and 5; \
+                          client: bears 1, has 1, retries 0 and 7";
 const FLUSHED: &str = "server [FLUSHED, FLUSHED]; client [FLUSHED, FLUSHED]";
 const EVENTS: &str = "server: Disconnected; client: Disconnected, TimewaitExit";
 const EARLY: &str = "limits misuse, domain misuse, reject 22, ack timeout 22, route 22, \

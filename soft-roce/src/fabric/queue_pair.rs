@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use rustix::io::Errno;
 use verbs::{
-    Capabilities, Error, SEGMENTS_MAX, Status,
+    Capabilities, DeviceEventKind, Error, SEGMENTS_MAX, Status, Subject,
     provider::{Operation, Payload, ReceiveRequest, SendRequest},
 };
 
@@ -184,12 +184,17 @@ impl World {
             return;
         }
         pair.state = State::Failed;
+        let sharing = pair.shared.map(|_| pair.device);
         let sends = std::mem::take(&mut pair.flow.sends);
         let receives = std::mem::take(&mut pair.receives);
         let sends = sends.iter().map(|outgoing| outgoing.request.token);
         let receives = receives.iter().map(|receive| receive.token);
         for token in sends.chain(receives) {
             self.complete(id, Done::new(token, Status::FLUSHED));
+        }
+        if let Some(device) = sharing {
+            let subject = Subject::QueuePair(id.0);
+            self.report(device, DeviceEventKind::LAST_RECEIVE_REACHED, subject);
         }
     }
 
