@@ -23,6 +23,13 @@ use crate::{
 /// and around again. Polling *after* arming matters: a completion that came before has made no
 /// event.
 ///
+/// ```text
+///   poll: nothing      a completion here makes no event ...
+///   arm
+///   poll               ... and is found here; a completion here, or later, makes an event
+///   sleep              so whoever sleeps is woken
+/// ```
+///
 /// Queue pairs reserve room for each of their slots, so a queue cannot overrun. After a queue
 /// pair is closed its last completions may still come out; no queue pair will know them.
 pub struct CompletionQueue<P: Provider = RdmaCore> {

@@ -140,8 +140,8 @@ impl<P: Provider> Endpoint<P> {
     ///
     /// # Errors
     ///
-    /// As [`queue_pair`](Self::queue_pair); also [`Error::Misuse`] when `queue` has no room for all of its receives, which all queue pairs that
-    /// complete there reserve once.
+    /// As [`queue_pair`](Self::queue_pair); also [`Error::Misuse`] when `queue` has no
+    /// room for all of its receives, which all queue pairs that complete there reserve once.
     pub fn queue_pair_sharing(
         &mut self,
         queue: &CompletionQueue<P>,

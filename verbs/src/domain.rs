@@ -19,6 +19,21 @@ use crate::{
 /// keys reach no other.
 ///
 /// Cloning makes another handle of the same domain.
+///
+/// What is made in a domain keeps it. What is borrowed from it cannot be kept:
+///
+/// ```compile_fail,E0597
+/// use std::os::fd::AsFd;
+/// # fn wait(endpoint: &verbs::Endpoint) -> Result<(), verbs::Error> {
+/// let events;
+/// {
+///     let domain = endpoint.domain()?;
+///     events = domain.as_fd();
+/// } // the domain ends here
+/// drop(events);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Domain<P: Provider = RdmaCore> {
     inner: Arc<Inner<P>>,
 }

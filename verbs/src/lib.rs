@@ -2,10 +2,10 @@
 //!
 //! # What it does not do
 //!
-//! It knows reliable connected queue pairs made through the RDMA connection manager, and of
-//! those what a storage initiator needs: sends, inline sends, receives, and memory that a peer
-//! may read and write. It has no RDMA read, write or atomic operation of its own, no memory
-//! windows, shared receive queues, datagrams, multicast or immediate data, and no extended
+//! It knows reliable connected queue pairs made through the RDMA connection manager: sends,
+//! receives of their own or shared, RDMA reads and writes, and memory that a peer may reach, by
+//! registration or by a memory window of type 2. It has no atomic operations, datagrams,
+//! multicast, immediate data, fences, windows of type 1 or on-demand paging, and no extended
 //! (`ibv_wr_*`) posting. It never waits, spawns, logs or reads a clock: whoever calls it owns the
 //! loop. It knows nothing of NVMe.
 //!
@@ -28,6 +28,38 @@
 //! the queue pair's. So posting is a safe call: what the device may touch cannot be touched,
 //! freed or posted again. Completions carry a slot's number and generation, never a pointer; one
 //! that is stale is an error, [`StaleCompletion`].
+//!
+//! What the compiler refuses: to touch a posted buffer or post it twice ([`Buffer`]), to send
+//! before there is a connection ([`PreparedQueuePair`]), to bind a bound window ([`Window`]).
+//! What is refused when it is tried, as [`Error::Misuse`], because domains are made at run time:
+//! a buffer or a window of another domain. Nothing has to be kept alive for anything else, so
+//! nothing can be outlived: what is made from a domain keeps it.
+//!
+//! Reads and writes move their buffers, too. A window is bound to part of a buffer for one
+//! connection, by a request on the send queue, and comes back once its key is out of use:
+//!
+//! ```no_run
+//! # fn expose(queue_pair: &mut verbs::QueuePair, domain: &verbs::Domain)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! use verbs::{Access, Binding};
+//!
+//! let buffer = domain.allocate(4096, Access::LOCAL_WRITE | Access::BIND)?;
+//! let window = domain.window()?;
+//! let to = Binding { buffer: &buffer, range: 0..512, access: Access::REMOTE_WRITE };
+//! let key = queue_pair.bind(window, to)?;
+//! queue_pair.send_inline(&key.0.to_le_bytes())?; // the peer is told by the same chain
+//! queue_pair.flush()?;
+//! // ... poll and retire; the peer answers by a send that takes the key out of use ...
+//! match queue_pair.reclaim(key) {
+//!     Some(window) => drop(window), // or bind it again
+//!     None => queue_pair.local_invalidate(key)?, // the peer did not
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A device's own events, such as a port that goes down or the device's removal, reach each
+//! [`Domain`] of it: [`Domain::next_event`].
 //!
 //! # Quick start
 //!
@@ -82,8 +114,9 @@
 //! # Threads
 //!
 //! Every type is [`Send`]; [`Domain`] is also [`Sync`] and [`Clone`]. Endpoints, completion
-//! queues and queue pairs are used through `&mut`, so one thread has each at a time; different
-//! ones can be used by different threads at once, also when one was made from the other.
+//! queues, shared receive queues and queue pairs are used through `&mut`, so one thread has each
+//! at a time; different ones can be used by different threads at once, also when one was made
+//! from the other.
 //!
 //! # Clean-up
 //!
@@ -110,6 +143,10 @@
 //!   still come out; [`Completion::queue_pair`] tells whose they are.
 //! * Messages that arrive without a receive being posted wait for the sender's retries; on rxe
 //!   each takes 0.65 s. Post receives before the peer sends, and give it no more credit.
+//! * rxe compares what comes by a window's key with the whole registration, not with the window's
+//!   range (measured on 6.12 and 7.3); other devices with the range.
+//! * Events of a device are read from the context that librdmacm shares within the process; its
+//!   descriptor is made not to block, and another library that reads it would take events away.
 //! * Registered memory is locked: see [`Error::LockedMemoryLimit`] for what to raise.
 
 mod completion;

@@ -77,6 +77,16 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore> {
 /// Requests on the send queue are carried out in the order in which they were queued.
 ///
 /// Dropping a queue pair destroys it first, and then frees what was posted.
+///
+/// What was read into a buffer is there when the read is retired, not before:
+///
+/// ```compile_fail,E0382
+/// # fn early(queue_pair: &mut verbs::QueuePair, buffer: verbs::Buffer,
+/// #          from: verbs::RemoteAddress, out: &mut [u8]) {
+/// queue_pair.rdma_read(buffer, from, 1);
+/// buffer.copy_out(0, out); // it comes back in `Retired::Send`
+/// # }
+/// ```
 pub struct QueuePair<P: Provider = RdmaCore> {
     engine: Engine<P>,
 }
@@ -412,12 +422,13 @@ enum Held {
 }
 
 impl<P: Provider> Engine<P> {
+    #[inline]
     fn post_inline(&mut self, operation: Operation, message: &[u8]) -> Result<(), Error> {
-        let length = u32::try_from(message.len())
-            .ok()
-            .filter(|&length| length <= self.capabilities.inline)
-            .ok_or(Error::Misuse("the message is longer than the queue pair's inline size"))?;
-        let slot = self.sends.take_inline().ok_or(Error::QueueFull)?;
+        // No `ok_or`, which would make and drop an error for each message.
+        let Some(length) = self.inline_length(message) else {
+            return Err(Error::Misuse("the message is longer than the queue pair's inline size"));
+        };
+        let Some(slot) = self.sends.take_inline() else { return Err(Error::QueueFull) };
         let offset = slot.index as usize * self.capabilities.inline as usize;
         self.inline[offset..offset + message.len()].copy_from_slice(message);
         self.send_batch.push(SendRequest {
@@ -427,6 +438,11 @@ impl<P: Provider> Engine<P> {
             payload: Payload::Inline { offset, length },
         });
         Ok(())
+    }
+
+    fn inline_length(&self, message: &[u8]) -> Option<u32> {
+        let length = u32::try_from(message.len()).ok()?;
+        (length <= self.capabilities.inline).then_some(length)
     }
 
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
@@ -498,6 +514,7 @@ impl<P: Provider> Engine<P> {
         }
     }
 
+    #[inline]
     fn flush(&mut self) -> Result<(), Error> {
         // Receives first: an answer to one of the sends may need them.
         if !self.receive_batch.is_empty() {

@@ -21,6 +21,7 @@ use crate::token::{Kind, Token};
 #[derive(Debug)]
 pub(crate) struct SendRing<T> {
     slots: Box<[SendSlot<T>]>,
+    length: u32,
     tail: u32,
     used: u32,
     unsignaled: u32,
@@ -58,6 +59,7 @@ impl<T> SendRing<T> {
         let slot = |_| SendSlot { generation, state: SendState::Done };
         Self {
             slots: (0..length).map(slot).collect(),
+            length,
             tail: 0,
             used: 0,
             unsignaled: 0,
@@ -66,24 +68,22 @@ impl<T> SendRing<T> {
     }
 
     /// Takes a slot for an inline send; nothing when the ring is full.
+    #[inline]
     pub(crate) fn take_inline(&mut self) -> Option<InlineSlot> {
         let signaled = self.unsignaled + 1 >= self.period;
+        let (index, token) = self.take()?;
         let state = if signaled { SendState::Signaled } else { SendState::Unsignaled };
-        let (index, token) = self.take(state).ok()?;
+        self.slots[index as usize].state = state;
         self.unsignaled = if signaled { 0 } else { self.unsignaled + 1 };
         Some(InlineSlot { index, signaled, token })
     }
 
     /// Takes a slot that holds something; hands it back when the ring is full.
     pub(crate) fn take_holding(&mut self, held: T) -> Result<u64, T> {
-        match self.take(SendState::Holding(held)) {
-            Ok((_, token)) => {
-                self.unsignaled = 0;
-                Ok(token)
-            }
-            Err(SendState::Holding(held)) => Err(held),
-            Err(_) => unreachable!("a refused state is the one that was offered"),
-        }
+        let Some((index, token)) = self.take() else { return Err(held) };
+        self.slots[index as usize].state = SendState::Holding(held);
+        self.unsignaled = 0;
+        Ok(token)
     }
 
     /// Frees a slot and those that are done with it. The outer nothing means a stale token, the
@@ -95,12 +95,14 @@ impl<T> SendRing<T> {
             return None;
         }
         let state = std::mem::replace(&mut entry.state, SendState::Done);
-        for earlier in 0..position {
-            let index = self.index(earlier);
+        // Those before it that wait for a later completion are done; most often nothing else is.
+        let mut index = self.tail;
+        for _ in 0..position {
             let state = &mut self.slots[index as usize].state;
             if matches!(state, SendState::Unsignaled) {
                 *state = SendState::Done;
             }
+            index = self.after(index);
         }
         self.advance();
         Some(if let SendState::Holding(held) = state { Some(held) } else { None })
@@ -120,45 +122,47 @@ impl<T> SendRing<T> {
 
     /// How many sends can be queued now.
     pub(crate) fn credits(&self) -> u32 {
-        self.length() - self.used
+        self.length - self.used
     }
 
-    fn take(&mut self, state: SendState<T>) -> Result<(u32, u64), SendState<T>> {
-        if self.used == self.length() {
-            return Err(state);
+    /// Takes the next slot, whose state is still to be set.
+    #[inline]
+    fn take(&mut self) -> Option<(u32, u64)> {
+        if self.used == self.length {
+            return None;
         }
         let index = self.index(self.used);
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
-        slot.state = state;
         self.used += 1;
         let token = Token { kind: Kind::Send, slot: index, generation: slot.generation };
-        Ok((index, token.pack()))
+        Some((index, token.pack()))
     }
 
     fn advance(&mut self) {
         while self.used > 0 && matches!(self.slots[self.tail as usize].state, SendState::Done) {
-            self.tail = self.index(1);
+            self.tail = self.after(self.tail);
             self.used -= 1;
         }
     }
 
     /// Slot at a distance from the tail; the distance is at most the ring's length.
+    #[inline]
     fn index(&self, position: u32) -> u32 {
         let index = self.tail + position;
-        if index < self.length() { index } else { index - self.length() }
+        if index < self.length { index } else { index - self.length }
+    }
+
+    fn after(&self, index: u32) -> u32 {
+        if index + 1 < self.length { index + 1 } else { 0 }
     }
 
     /// Distance of a slot from the tail.
     fn position(&self, slot: u32) -> Option<u32> {
-        if slot >= self.length() {
+        if slot >= self.length {
             return None;
         }
-        Some(if slot >= self.tail { slot - self.tail } else { slot + self.length() - self.tail })
-    }
-
-    fn length(&self) -> u32 {
-        u32::try_from(self.slots.len()).expect("the ring was made with a 32-bit length")
+        Some(if slot >= self.tail { slot - self.tail } else { slot + self.length - self.tail })
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct Token {
 
 impl Token {
     /// Panics on a slot that the layout cannot hold; tables are made smaller than that.
+    #[inline]
     pub(crate) fn pack(self) -> u64 {
         assert!(self.slot < SLOTS_MAX, "a table has fewer slots than a token can name");
         let kind = match self.kind {
@@ -32,6 +33,7 @@ impl Token {
     }
 
     /// Nothing when the number was not packed here: 0, for one, never is.
+    #[inline]
     pub(crate) fn unpack(number: u64) -> Option<Self> {
         let [kind, slot @ .., g0, g1, g2, g3] = number.to_be_bytes();
         let kind = match u64::from(kind) {

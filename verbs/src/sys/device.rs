@@ -101,7 +101,7 @@ pub(super) fn limits(id: &Id) -> Result<Limits, Error> {
 ///
 /// The context is open.
 unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
-    // SAFETY: the caller's context is open.
+    // SAFETY: the caller's context is open during the call.
     let attributes = unsafe { query(context) }?;
     // SAFETY: as above; an open context points to its device.
     let device = unsafe { (*context.as_ptr()).device };

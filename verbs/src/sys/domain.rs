@@ -83,7 +83,7 @@ impl RawDomain {
         if self.0.hold.limits()?.windows == 0 {
             return Err(Error::Unsupported("this device has no memory windows of type 2"));
         }
-        // SAFETY: the domain is live.
+        // SAFETY: the domain is live as long as `self`.
         let raw = unsafe { c::ibv_alloc_mw(self.0.raw.as_ptr(), c::IBV_MW_TYPE_2) };
         let raw =
             NonNull::new(raw).ok_or_else(|| Error::AllocateWindow(io::Error::last_os_error()))?;

@@ -1,0 +1,246 @@
+//! What the engine itself costs, over a device that does next to nothing. `examples/cost.sh` has
+//! callgrind count the instructions of each function named `cost_*`; this program says how often
+//! each ran.
+
+use std::{
+    hint::black_box,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use verbs::{
+    Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectionEvent, DeviceEvent,
+    Endpoint, Error, Limits, Provider, QueuePair, RemoteKey, Retired, Status,
+    memory::Agent,
+    provider::{
+        Batch, CmEvent, CmEventKind, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest,
+        RegisterRequest,
+    },
+};
+
+const ROUNDS: u32 = 1000;
+const DEPTH: u32 = 16;
+const NUMBER: u32 = 17;
+
+/// One inline send, handed over by itself.
+#[inline(never)]
+fn cost_post_one(pair: &mut QueuePair<Nothing>, message: &[u8; 64]) {
+    pair.send_inline(message).expect("there is room");
+    pair.flush().expect("it takes everything");
+}
+
+/// Sixteen inline sends, handed over together.
+#[inline(never)]
+fn cost_post_chain(pair: &mut QueuePair<Nothing>, message: &[u8; 64]) {
+    for _ in 0..DEPTH {
+        pair.send_inline(message).expect("there is room");
+    }
+    pair.flush().expect("it takes everything");
+}
+
+/// One receive, handed over by itself.
+#[inline(never)]
+fn cost_post_receive(pair: &mut QueuePair<Nothing>, buffer: Buffer) {
+    pair.post_receive(buffer, 0).expect("there is room");
+    pair.flush().expect("it takes everything");
+}
+
+/// One completion, taken by itself.
+#[inline(never)]
+fn cost_poll_one(queue: &mut CompletionQueue<Nothing>, out: &mut [Completion; 1]) -> usize {
+    queue.poll(out).expect("it works")
+}
+
+/// A queue that is empty.
+#[inline(never)]
+fn cost_poll_empty(queue: &mut CompletionQueue<Nothing>, out: &mut [Completion; 1]) -> usize {
+    let count = queue.poll(out).expect("it works");
+    black_box(count)
+}
+
+/// The slots of a completed inline send and of those before it, freed.
+#[inline(never)]
+fn cost_retire_send(pair: &mut QueuePair<Nothing>, completion: &Completion) {
+    pair.retire(completion).expect("it is ours");
+}
+
+/// The slot of a completed receive, freed.
+#[inline(never)]
+fn cost_retire_receive(pair: &mut QueuePair<Nothing>, completion: &Completion) -> Buffer {
+    match pair.retire(completion) {
+        Ok(Retired::Receive { buffer, .. }) => buffer,
+        other => panic!("a receive was posted: {other:?}"),
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let mut endpoint = Endpoint::open_with(Arc::new(Nothing))?;
+    let domain = endpoint.domain()?;
+    let mut queue = endpoint.completion_queue(2 * DEPTH)?;
+    let size = Capabilities { send: DEPTH, receive: DEPTH, segments: 1, inline: 64 };
+    let pair = endpoint.queue_pair(&domain, &queue, size)?;
+    let Some(ConnectionEvent::Established(established)) = endpoint.next_event()? else {
+        return Err(Error::Misuse("the device below knows no other event"));
+    };
+    let mut pair = pair.ready(&established);
+    let mut buffer = domain.allocate(64, Access::LOCAL_WRITE)?;
+    let message = black_box([7; 64]);
+    let mut out = [Completion::default()];
+    let mut polls = 0;
+    for _ in 0..ROUNDS {
+        for _ in 0..DEPTH {
+            cost_post_one(&mut pair, &message);
+        }
+        polls += settle(&mut pair, &mut queue);
+        cost_post_chain(&mut pair, &message);
+        polls += settle(&mut pair, &mut queue);
+        cost_post_receive(&mut pair, buffer);
+        polls += 1;
+        assert_eq!(cost_poll_one(&mut queue, &mut out), 1);
+        buffer = cost_retire_receive(&mut pair, &out[0]);
+        assert_eq!(cost_poll_empty(&mut queue, &mut out), 0);
+    }
+    println!("cost_post_one {}", ROUNDS * DEPTH);
+    println!("cost_post_chain {}", ROUNDS * DEPTH);
+    println!("cost_post_receive {ROUNDS}");
+    println!("cost_poll_one {polls}");
+    println!("cost_poll_empty {ROUNDS}");
+    println!("cost_retire_receive {ROUNDS}");
+    println!("cost_retire_send {}", polls - ROUNDS);
+    Ok(())
+}
+
+/// Retires what was sent; says how many completions that took.
+fn settle(pair: &mut QueuePair<Nothing>, queue: &mut CompletionQueue<Nothing>) -> u32 {
+    let mut out = [Completion::default()];
+    let mut polls = 0;
+    while pair.send_credits() < DEPTH {
+        polls += 1;
+        assert_eq!(cost_poll_one(queue, &mut out), 1);
+        cost_retire_send(pair, &out[0]);
+    }
+    polls
+}
+
+/// Completes at once what asks for a completion.
+struct Nothing;
+
+static TOKENS: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+static POSTED: AtomicUsize = AtomicUsize::new(0);
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+fn complete(token: u64) {
+    let posted = POSTED.load(Relaxed);
+    TOKENS[posted % TOKENS.len()].store(token, Relaxed);
+    POSTED.store(posted + 1, Relaxed);
+}
+
+fn take(out: &mut [Completion]) -> usize {
+    let mut count = 0;
+    for completion in out {
+        let taken = TAKEN.load(Relaxed);
+        if taken == POSTED.load(Relaxed) {
+            break;
+        }
+        let token = TOKENS[taken % TOKENS.len()].load(Relaxed);
+        *completion = Completion::new(token, Status::SUCCESS, NUMBER, 64);
+        TAKEN.store(taken + 1, Relaxed);
+        count += 1;
+    }
+    count
+}
+
+impl Provider for Nothing {
+    type Endpoint = io::Stdin; // has a file descriptor
+    type Domain = io::Stdin;
+    type Registration = ();
+    type CompletionQueue = io::Stdin;
+    type SharedReceiveQueue = ();
+    type QueuePair = ();
+
+    const AGENT: Agent = Agent::Thread;
+
+    fn endpoint(&self) -> Result<Self::Endpoint, Error> {
+        Ok(io::stdin())
+    }
+
+    fn request(&self, _: &mut Self::Endpoint, _: CmRequest<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn cm_event(&self, _: &mut Self::Endpoint) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
+        Ok(Some(CmEvent {
+            kind: CmEventKind::ESTABLISHED,
+            status: 0,
+            private_data: Default::default(),
+            parameters: Default::default(),
+            incoming: None,
+        }))
+    }
+
+    fn limits(&self, _: &Self::Endpoint) -> Result<Limits, Error> {
+        Ok(Limits::default())
+    }
+
+    fn domain(&self, _: &Self::Endpoint) -> Result<Self::Domain, Error> {
+        Ok(io::stdin())
+    }
+
+    fn device_event(&self, _: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+        Ok(None)
+    }
+
+    fn register(
+        &self,
+        _: &Self::Domain,
+        _: RegisterRequest,
+    ) -> Result<(Self::Registration, Keys), Error> {
+        Ok(((), Keys { local: 1, remote: RemoteKey(2) }))
+    }
+
+    fn completion_queue(
+        &self,
+        _: &Self::Endpoint,
+        capacity: u32,
+    ) -> Result<(Self::CompletionQueue, u32), Error> {
+        Ok((io::stdin(), capacity))
+    }
+
+    fn shared_receive_queue(&self, _: &Self::Domain, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn queue_pair(
+        &self,
+        _: &mut Self::Endpoint,
+        _: QueuePairRequest<'_, Self>,
+    ) -> Result<(Self::QueuePair, u32), Error> {
+        Ok(((), NUMBER))
+    }
+
+    #[inline]
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
+        match batch {
+            Batch::Receives { requests, .. } | Batch::SharedReceives { requests, .. } => {
+                black_box(requests).iter().for_each(|request| complete(request.token));
+            }
+            Batch::Sends { requests, .. } => {
+                let signaled = black_box(requests).iter().filter(|request| request.signaled);
+                signaled.for_each(|request| complete(request.token));
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn completions(
+        &self,
+        _: &mut Self::CompletionQueue,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        Ok(if let QueueRequest::Poll(out) = request { take(out) } else { 0 })
+    }
+}
