@@ -3,7 +3,10 @@
 use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use verbs::provider::Keys;
@@ -17,23 +20,30 @@ use super::{
 /// The world under its lock, and whether it runs by itself.
 pub(super) struct Shared {
     world: Mutex<World>,
-    auto: bool,
+    auto: AtomicBool,
 }
 
 impl Shared {
     pub(super) fn new(seed: u64, auto: bool) -> Arc<Self> {
-        Arc::new(Self { world: Mutex::new(World::new(seed)), auto })
+        Arc::new(Self { world: Mutex::new(World::new(seed)), auto: auto.into() })
+    }
+
+    /// From now on, nothing moves by itself.
+    #[cfg(test)]
+    pub(super) fn stop(&self) {
+        self.auto.store(false, Ordering::Relaxed);
     }
 
     /// Does something to the world. One that runs by itself is settled before and after.
     pub(super) fn with<T>(&self, action: impl FnOnce(&mut World) -> T) -> T {
         // A test that failed while it held the lock has said so; drops go on.
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.auto {
+        let auto = self.auto.load(Ordering::Relaxed);
+        if auto {
             world.settle();
         }
         let result = action(&mut world);
-        if self.auto {
+        if auto {
             world.settle();
         }
         result

@@ -1,5 +1,6 @@
 //! What only a fabric can show: faults, silence, and that nothing is left to chance.
 
+mod chaos;
 mod pair;
 
 use std::time::Duration;
