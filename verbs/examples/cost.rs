@@ -228,8 +228,11 @@ impl Provider for Nothing {
                 black_box(requests).iter().for_each(|request| complete(request.token));
             }
             Batch::Sends { requests, .. } => {
-                let signaled = black_box(requests).iter().filter(|request| request.signaled);
-                signaled.for_each(|request| complete(request.token));
+                for request in black_box(requests) {
+                    if request.signaled {
+                        complete(request.token);
+                    }
+                }
             }
         }
         Ok(())

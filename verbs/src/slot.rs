@@ -20,7 +20,9 @@ use crate::token::{Kind, Token};
 /// ```
 #[derive(Debug)]
 pub(crate) struct SendRing<T> {
-    slots: Box<[SendSlot<T>]>,
+    slots: Box<[SendSlot]>,
+    /// What the slots hold, apart from them, so that inline sends touch none of it.
+    held: Box<[Option<T>]>,
     length: u32,
     tail: u32,
     used: u32,
@@ -28,18 +30,18 @@ pub(crate) struct SendRing<T> {
     period: u32,
 }
 
-#[derive(Debug)]
-struct SendSlot<T> {
+#[derive(Clone, Copy, Debug)]
+struct SendSlot {
     generation: u32,
-    state: SendState<T>,
+    state: SendState,
 }
 
-#[derive(Debug)]
-enum SendState<T> {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SendState {
     /// Not outstanding: free, or freed ahead of an older one.
     Done,
     /// Holds something, always signaled.
-    Holding(T),
+    Holding,
     /// An inline send with a completion to come.
     Signaled,
     /// An inline send that only a later completion frees.
@@ -56,9 +58,10 @@ pub(crate) struct InlineSlot {
 
 impl<T> SendRing<T> {
     pub(crate) fn new(length: u32, generation: u32) -> Self {
-        let slot = |_| SendSlot { generation, state: SendState::Done };
+        let slot = SendSlot { generation, state: SendState::Done };
         Self {
-            slots: (0..length).map(slot).collect(),
+            slots: vec![slot; length as usize].into_boxed_slice(),
+            held: (0..length).map(|_| None).collect(),
             length,
             tail: 0,
             used: 0,
@@ -71,17 +74,16 @@ impl<T> SendRing<T> {
     #[inline]
     pub(crate) fn take_inline(&mut self) -> Option<InlineSlot> {
         let signaled = self.unsignaled + 1 >= self.period;
-        let (index, token) = self.take()?;
         let state = if signaled { SendState::Signaled } else { SendState::Unsignaled };
-        self.slots[index as usize].state = state;
+        let (index, token) = self.take(state)?;
         self.unsignaled = if signaled { 0 } else { self.unsignaled + 1 };
         Some(InlineSlot { index, signaled, token })
     }
 
     /// Takes a slot that holds something; hands it back when the ring is full.
     pub(crate) fn take_holding(&mut self, held: T) -> Result<u64, T> {
-        let Some((index, token)) = self.take() else { return Err(held) };
-        self.slots[index as usize].state = SendState::Holding(held);
+        let Some((index, token)) = self.take(SendState::Holding) else { return Err(held) };
+        self.held[index as usize] = Some(held);
         self.unsignaled = 0;
         Ok(token)
     }
@@ -91,21 +93,21 @@ impl<T> SendRing<T> {
     pub(crate) fn retire(&mut self, slot: u32, generation: u32) -> Option<Option<T>> {
         let position = self.position(slot).filter(|&position| position < self.used)?;
         let entry = &mut self.slots[slot as usize];
-        if entry.generation != generation || matches!(entry.state, SendState::Done) {
+        if entry.generation != generation || entry.state == SendState::Done {
             return None;
         }
-        let state = std::mem::replace(&mut entry.state, SendState::Done);
+        entry.state = SendState::Done;
         // Those before it that wait for a later completion are done; most often nothing else is.
         let mut index = self.tail;
         for _ in 0..position {
             let state = &mut self.slots[index as usize].state;
-            if matches!(state, SendState::Unsignaled) {
+            if *state == SendState::Unsignaled {
                 *state = SendState::Done;
             }
             index = self.after(index);
         }
         self.advance();
-        Some(if let SendState::Holding(held) = state { Some(held) } else { None })
+        Some(self.held[slot as usize].take())
     }
 
     /// Takes out all that is held, oldest first.
@@ -113,10 +115,8 @@ impl<T> SendRing<T> {
         let order = (0..self.used).map(|position| self.index(position)).collect::<Vec<_>>();
         self.used = 0;
         order.into_iter().filter_map(|index| {
-            match std::mem::replace(&mut self.slots[index as usize].state, SendState::Done) {
-                SendState::Holding(held) => Some(held),
-                _ => None,
-            }
+            self.slots[index as usize].state = SendState::Done;
+            self.held[index as usize].take()
         })
     }
 
@@ -125,22 +125,22 @@ impl<T> SendRing<T> {
         self.length - self.used
     }
 
-    /// Takes the next slot, whose state is still to be set.
     #[inline]
-    fn take(&mut self) -> Option<(u32, u64)> {
+    fn take(&mut self, state: SendState) -> Option<(u32, u64)> {
         if self.used == self.length {
             return None;
         }
         let index = self.index(self.used);
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
+        slot.state = state;
         self.used += 1;
         let token = Token { kind: Kind::Send, slot: index, generation: slot.generation };
         Some((index, token.pack()))
     }
 
     fn advance(&mut self) {
-        while self.used > 0 && matches!(self.slots[self.tail as usize].state, SendState::Done) {
+        while self.used > 0 && self.slots[self.tail as usize].state == SendState::Done {
             self.tail = self.after(self.tail);
             self.used -= 1;
         }
