@@ -47,7 +47,7 @@ impl<E> Clock<E> {
         self.now = self.now.max(now);
     }
 
-    /// When the last delivery that is on its way now arrives... at least the next one.
+    /// When the next delivery arrives, if one is on its way.
     pub(super) fn next_delivery(&self) -> Option<Duration> {
         self.deliveries.first_key_value().map(|(&(at, _), _)| at)
     }

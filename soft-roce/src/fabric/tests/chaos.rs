@@ -13,10 +13,14 @@ use crate::fabric::link::Random;
 #[test]
 fn every_work_request_ends_once_whatever_happens() {
     let mut endings = BTreeSet::new();
-    for seed in 0..300 {
+    let lives = if cfg!(miri) { 3 } else { 300 };
+    for seed in 0..lives {
         let (first, again) = (life(seed), life(seed));
         assert_eq!(first, again, "seed {seed} is not the same twice");
         endings.extend(first.into_iter().map(|(_, ending)| ending));
+    }
+    if cfg!(miri) {
+        return; // too few to have seen everything
     }
     // The lives are varied: successes and failures of all kinds, and what never completed.
     for status in [
