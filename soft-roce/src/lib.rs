@@ -1,4 +1,13 @@
-//! RDMA without hardware: a kernel with rxe and nvmet as an ordinary process.
+//! RDMA without hardware, in two ways.
+//!
+//! * [`machine`] is a kernel with rxe and nvmet as an ordinary process. Use it to meet the real
+//!   stack: libibverbs, rxe, the kernel's target. It takes half a second to start.
+//! * [`fabric`] is a provider for `verbs` within this process. Use it to stage what no device can
+//!   be made to do, the same way every time. It takes microseconds, and time is a number.
+//!
+//! [`fabric`] has its own page; the rest of this one is about [`machine`].
+//!
+//! # The machine
 //!
 //! [`machine`] runs a program inside a User-Mode Linux kernel that has soft-RoCE (rxe), the NVMe
 //! target (nvmet) and the kernel's own NVMe initiator. It needs no root, no KVM, no module and no
@@ -84,4 +93,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod fabric;
 pub mod machine;

@@ -95,19 +95,21 @@ impl RawEndpoint {
 
     fn accept(&self, parameters: &ConnectParameters<'_>) -> io::Result<()> {
         let mut parameters = connection_parameters(parameters)?;
-        // SAFETY: the id is live; the parameters and their data live during the call.
-        check(self.id.with(|id| unsafe { c::rdma_accept(id, &raw mut parameters) }))
+        // SAFETY: the id is live and has a device; the parameters and their data live during the
+        // call.
+        self.id.with_device(|id| unsafe { c::rdma_accept(id, &raw mut parameters) })
     }
 
     fn connect(&self, parameters: &ConnectParameters<'_>) -> io::Result<()> {
         let mut parameters = connection_parameters(parameters)?;
-        // SAFETY: the id is live; the parameters and their data live during the call.
-        check(self.id.with(|id| unsafe { c::rdma_connect(id, &raw mut parameters) }))
+        // SAFETY: the id is live and has a device; the parameters and their data live during the
+        // call.
+        self.id.with_device(|id| unsafe { c::rdma_connect(id, &raw mut parameters) })
     }
 
     fn disconnect(&self) -> io::Result<()> {
-        // SAFETY: the id is live during the call.
-        check(self.id.with(|id| unsafe { c::rdma_disconnect(id) }))
+        // SAFETY: the id is live during the call, and has a device.
+        self.id.with_device(|id| unsafe { c::rdma_disconnect(id) })
     }
 
     fn listen(&self, mut address: SocketAddress, backlog: u32) -> io::Result<()> {
@@ -141,8 +143,8 @@ impl RawEndpoint {
     }
 
     fn resolve_route(&self, timeout_ms: libc::c_int) -> io::Result<()> {
-        // SAFETY: the id is live during the call.
-        check(self.id.with(|id| unsafe { c::rdma_resolve_route(id, timeout_ms) }))
+        // SAFETY: the id is live during the call, and has a device.
+        self.id.with_device(|id| unsafe { c::rdma_resolve_route(id, timeout_ms) })
     }
 
     fn set_option(&self, option: libc::c_int, mut value: u8) -> io::Result<()> {

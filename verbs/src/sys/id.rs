@@ -109,6 +109,18 @@ impl Id {
         call(self.raw.as_ptr())
     }
 
+    /// As [`with`](Self::with), for the calls of librdmacm that follow the id's device without
+    /// asking whether there is one.
+    pub(super) fn with_device(
+        &self,
+        call: impl FnOnce(*mut c::rdma_cm_id) -> libc::c_int,
+    ) -> io::Result<()> {
+        if self.context().is_none() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        check(self.with(call))
+    }
+
     /// The device's context, once the id is bound to a device.
     pub(super) fn context(&self) -> Option<NonNull<c::ibv_context>> {
         // SAFETY: `with` gives a live pointer, and nobody changes the id meanwhile.

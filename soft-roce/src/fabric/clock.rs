@@ -1,0 +1,90 @@
+//! Virtual time: what is to happen, in the order in which it does.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// A clock that moves only from one planned happening to the next.
+///
+/// There are two kinds of happening. A *delivery* is something on its way: a message, its
+/// answer, an event. A *timer* is somebody's patience: it runs out only if time passes.
+pub(super) struct Clock<E> {
+    now: Duration,
+    planned: u64,
+    deliveries: BTreeMap<(Duration, u64), E>,
+    timers: BTreeMap<(Duration, u64), E>,
+}
+
+impl<E> Clock<E> {
+    pub(super) fn new() -> Self {
+        Self {
+            now: Duration::ZERO,
+            planned: 0,
+            deliveries: BTreeMap::new(),
+            timers: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn deliver(&mut self, at: Duration, event: E) {
+        let key = self.key(at);
+        self.deliveries.insert(key, event);
+    }
+
+    pub(super) fn set_timer(&mut self, after: Duration, event: E) {
+        let key = self.key(self.now.saturating_add(after));
+        self.timers.insert(key, event);
+    }
+
+    /// The next happening of either kind, if it comes before `limit`; time is then that.
+    pub(super) fn next(&mut self, limit: Duration) -> Option<E> {
+        let delivery = self.deliveries.first_key_value().map(|(&key, _)| key);
+        let timer = self.timers.first_key_value().map(|(&key, _)| key);
+        let first = delivery.into_iter().chain(timer).min().filter(|&(at, _)| at <= limit)?;
+        self.now = self.now.max(first.0);
+        self.deliveries.remove(&first).or_else(|| self.timers.remove(&first))
+    }
+
+    /// Lets time pass without anything happening.
+    pub(super) fn set(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+    }
+
+    /// When the next delivery arrives, if one is on its way.
+    pub(super) fn next_delivery(&self) -> Option<Duration> {
+        self.deliveries.first_key_value().map(|(&(at, _), _)| at)
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
+    fn key(&mut self, at: Duration) -> (Duration, u64) {
+        self.planned += 1;
+        (at.max(self.now), self.planned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_at_the_same_time_happens_in_the_order_of_planning() {
+        let mut clock = Clock::new();
+        let at = Duration::from_micros(5);
+        clock.deliver(at, "first");
+        clock.set_timer(at, "second");
+        clock.deliver(Duration::ZERO, "zeroth");
+        clock.deliver(at, "third");
+        let order: Vec<_> = std::iter::from_fn(|| clock.next(Duration::MAX)).collect();
+        assert_eq!(order, ["zeroth", "first", "second", "third"]);
+        assert_eq!(clock.now(), at);
+    }
+
+    #[test]
+    fn nothing_happens_beyond_the_limit() {
+        let mut clock = Clock::new();
+        clock.set_timer(Duration::from_secs(1), ());
+        assert_eq!(clock.next(Duration::from_millis(999)), None);
+        assert_eq!(clock.now(), Duration::ZERO);
+        assert_eq!(clock.next(Duration::from_secs(1)), Some(()));
+    }
+}

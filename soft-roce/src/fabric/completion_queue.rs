@@ -1,0 +1,194 @@
+//! Completion queues: what is done, and who wants to be woken.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use rustix::io::Errno;
+use verbs::{
+    Completion, DeviceEventKind, Error, RemoteKey, Status, Subject, provider::QueueRequest,
+};
+
+use super::{
+    fault::{Fault, Kind},
+    signal::Signal,
+    world::{DeviceId, Event, PairId, QueueId, World},
+};
+
+pub(super) struct CompletionQueue {
+    pub(super) device: DeviceId,
+    capacity: usize,
+    entries: VecDeque<Completion>,
+    channel: Channel,
+    /// Whether a completion was lost because there was no room.
+    overrun: bool,
+    signal: Arc<Signal>,
+}
+
+/// The completion channel.
+#[derive(Default)]
+struct Channel {
+    /// Whether the next completion makes an event.
+    armed: bool,
+    /// How many events wait to be taken.
+    events: usize,
+}
+
+impl World {
+    pub(super) fn make_queue(
+        &mut self,
+        device: DeviceId,
+        capacity: u32,
+    ) -> Result<(QueueId, u32, Arc<Signal>), Error> {
+        let refuse = |source| Error::CreateCompletionQueue { capacity, source };
+        if !self.is_alive(device) {
+            return Err(refuse(Errno::NODEV.into()));
+        }
+        if capacity == 0 || capacity > ENTRIES_MAX {
+            return Err(refuse(Errno::INVAL.into()));
+        }
+        let signal = Arc::new(Signal::new().map_err(refuse)?);
+        let id = QueueId(self.number());
+        let queue = CompletionQueue {
+            device,
+            capacity: capacity as usize,
+            entries: VecDeque::new(),
+            channel: Channel::default(),
+            overrun: false,
+            signal: signal.clone(),
+        };
+        self.queues.insert(id, queue);
+        Ok((id, capacity, signal))
+    }
+
+    pub(super) fn serve_queue(
+        &mut self,
+        id: QueueId,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        let alive = self.is_alive(self.queues[&id].device);
+        let queue = self.queue(id);
+        match request {
+            QueueRequest::Acknowledge => Ok(queue.acknowledge()),
+            QueueRequest::Arm if !alive => Err(Error::Arm(Errno::IO.into())),
+            QueueRequest::Arm => {
+                queue.channel.arm();
+                Ok(0)
+            }
+            QueueRequest::Poll(out) => queue.poll(out),
+            QueueRequest::Resize(capacity) => queue.resize(capacity),
+        }
+    }
+
+    /// Completes a work request of a queue pair, subject to planned faults.
+    pub(super) fn complete(&mut self, id: PairId, done: Done) {
+        let Some(pair) = self.pairs.get(&id) else { return };
+        let (queue, host) = (pair.queue, pair.device.host);
+        let (mut status, mut copies, mut delay) = (done.status, 1, None);
+        for fault in self.faults.strike(Kind::Completion, host.0) {
+            match fault {
+                Fault::Delay(by) => delay = Some(by),
+                Fault::Duplicate => copies = 2,
+                Fault::Fail(with) => status = with,
+                Fault::Suppress => copies = 0,
+                other => self.strike(&other),
+            }
+        }
+        let completion = done.completion(id, status);
+        for _ in 0..copies {
+            match delay {
+                None => self.push_completion(queue, completion),
+                Some(by) => {
+                    let at = self.clock.now() + by;
+                    self.clock.deliver(at, Event::Complete { queue, completion });
+                }
+            }
+        }
+        if status != done.status {
+            self.fail_pair(id);
+        }
+    }
+
+    pub(super) fn push_completion(&mut self, id: QueueId, completion: Completion) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let device = queue.device;
+        if queue.entries.len() == queue.capacity {
+            queue.overrun = true;
+            self.report(device, DeviceEventKind::COMPLETION_QUEUE_ERROR, Subject::CompletionQueue);
+            return;
+        }
+        queue.entries.push_back(completion);
+        if queue.channel.fire() {
+            queue.signal.raise();
+        }
+    }
+
+    fn queue(&mut self, id: QueueId) -> &mut CompletionQueue {
+        self.queues.get_mut(&id).expect("a handle keeps its completion queue")
+    }
+}
+
+impl CompletionQueue {
+    fn acknowledge(&mut self) -> usize {
+        self.signal.clear();
+        std::mem::take(&mut self.channel.events)
+    }
+
+    fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+        if self.overrun {
+            return Err(Error::Poll(Errno::OVERFLOW.into()));
+        }
+        let count = out.len().min(self.entries.len());
+        for (slot, completion) in out.iter_mut().zip(self.entries.drain(..count)) {
+            *slot = completion;
+        }
+        Ok(count)
+    }
+
+    fn resize(&mut self, capacity: u32) -> Result<usize, Error> {
+        let wanted = capacity as usize;
+        if capacity == 0 || capacity > ENTRIES_MAX || wanted < self.entries.len() {
+            let source = Errno::INVAL.into();
+            return Err(Error::ResizeCompletionQueue { capacity, source });
+        }
+        self.capacity = wanted;
+        Ok(wanted)
+    }
+}
+
+impl Channel {
+    fn arm(&mut self) {
+        self.armed = true;
+    }
+
+    /// A completion came; says whether it makes an event.
+    fn fire(&mut self) -> bool {
+        let fires = std::mem::take(&mut self.armed);
+        self.events += usize::from(fires);
+        fires
+    }
+}
+
+/// How a work request ended.
+pub(super) struct Done {
+    pub(super) token: u64,
+    pub(super) status: Status,
+    pub(super) length: usize,
+    pub(super) invalidated: Option<RemoteKey>,
+}
+
+impl Done {
+    pub(super) fn new(token: u64, status: Status) -> Self {
+        Self { token, status, length: 0, invalidated: None }
+    }
+
+    fn completion(&self, pair: PairId, status: Status) -> Completion {
+        let length = u32::try_from(self.length).unwrap_or(u32::MAX);
+        let completion = Completion::new(self.token, status, pair.0, length);
+        match self.invalidated {
+            Some(key) => completion.with_invalidated(key),
+            None => completion,
+        }
+    }
+}
+
+/// Entries that one queue has at most.
+pub(super) const ENTRIES_MAX: u32 = 1 << 22;

@@ -1,0 +1,56 @@
+//! Protection domains, and what their devices report.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use rustix::io::Errno;
+use verbs::{DeviceEvent, DeviceEventKind, Error, Subject};
+
+use super::{
+    signal::Signal,
+    world::{DeviceId, DomainId, World},
+};
+
+pub(super) struct Domain {
+    pub(super) device: DeviceId,
+    events: VecDeque<DeviceEvent>,
+    signal: Arc<Signal>,
+}
+
+impl World {
+    pub(super) fn make_domain(
+        &mut self,
+        device: DeviceId,
+    ) -> Result<(DomainId, Arc<Signal>), Error> {
+        if !self.is_alive(device) {
+            return Err(Error::CreateDomain(Errno::IO.into()));
+        }
+        let signal = Arc::new(Signal::new().map_err(Error::CreateDomain)?);
+        let id = DomainId(self.number());
+        let domain = Domain { device, events: VecDeque::new(), signal: signal.clone() };
+        self.domains.insert(id, domain);
+        Ok((id, signal))
+    }
+
+    /// Tells all domains of a device what happened to it.
+    pub(super) fn report(&mut self, device: DeviceId, kind: DeviceEventKind, subject: Subject) {
+        for domain in self.domains.values_mut().filter(|domain| domain.device == device) {
+            if domain.events.len() == EVENTS_MAX {
+                domain.events.pop_front();
+            }
+            domain.events.push_back(DeviceEvent { kind, subject });
+            domain.signal.raise();
+        }
+    }
+
+    pub(super) fn device_event(&mut self, id: DomainId) -> Option<DeviceEvent> {
+        let domain = self.domains.get_mut(&id)?;
+        let event = domain.events.pop_front();
+        if domain.events.is_empty() {
+            domain.signal.clear();
+        }
+        event
+    }
+}
+
+/// Events that are kept for a domain that does not read them.
+const EVENTS_MAX: usize = 64;

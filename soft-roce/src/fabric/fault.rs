@@ -1,0 +1,139 @@
+//! Faults at named points: what goes wrong, and where.
+
+use std::time::Duration;
+
+use verbs::Status;
+
+/// Where a fault strikes. Each is counted from the moment the fault is planned, from 1.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Point {
+    /// The nth completion on a host, of any of its queues.
+    Completion {
+        /// Name of the host.
+        host: String,
+        /// Which one.
+        nth: u32,
+    },
+    /// The nth connection request that a host sends.
+    Connect {
+        /// Name of the host.
+        host: String,
+        /// Which one.
+        nth: u32,
+    },
+    /// The nth message that a host sends over any of its queue pairs: send, write or read.
+    Message {
+        /// Name of the host.
+        host: String,
+        /// Which one.
+        nth: u32,
+    },
+    /// A while from now.
+    Time(Duration),
+}
+
+impl Point {
+    /// The nth completion on a host.
+    pub fn completion(host: impl Into<String>, nth: u32) -> Self {
+        Self::Completion { host: host.into(), nth }
+    }
+
+    /// The nth connection request from a host.
+    pub fn connect(host: impl Into<String>, nth: u32) -> Self {
+        Self::Connect { host: host.into(), nth }
+    }
+
+    /// The nth message from a host.
+    pub fn message(host: impl Into<String>, nth: u32) -> Self {
+        Self::Message { host: host.into(), nth }
+    }
+}
+
+/// What goes wrong. One that makes no sense where it strikes does nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// A message's bytes change on the way: one is xored at an offset.
+    Corrupt {
+        /// Which byte; nothing happens beyond the message's end.
+        offset: usize,
+        /// The bits that flip.
+        bits: u8,
+    },
+    /// A message or completion takes longer.
+    Delay(Duration),
+    /// A message, with all its retries, or a connection request is lost: the sender's retries
+    /// are used up.
+    Drop,
+    /// A completion comes twice, as rxe is known to do; a message comes twice, which nobody sees.
+    Duplicate,
+    /// A completion reports a failure, and its queue pair fails.
+    Fail(Status),
+    /// The network between two hosts is cut, both ways.
+    Partition(String, String),
+    /// A connection request is rejected with a reason, such as 10, by the peer's system.
+    Reject(i32),
+    /// A host's device goes away.
+    RemoveDevice(String),
+    /// A completion never comes, though the work was done.
+    Suppress,
+}
+
+/// Which counter a happening belongs to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Completion,
+    Connect,
+    Message,
+}
+
+/// Faults that have yet to strike.
+#[derive(Default)]
+pub(super) struct Faults {
+    plans: Vec<Plan>,
+}
+
+struct Plan {
+    kind: Kind,
+    host: usize,
+    left: u32,
+    fault: Fault,
+}
+
+impl Faults {
+    pub(super) fn plan(&mut self, kind: Kind, (host, nth): (usize, u32), fault: Fault) {
+        self.plans.push(Plan { kind, host, left: nth, fault });
+    }
+
+    /// Counts a happening, and returns what strikes it.
+    pub(super) fn strike(&mut self, kind: Kind, host: usize) -> Vec<Fault> {
+        let mut struck = Vec::new();
+        self.plans.retain_mut(|plan| {
+            if plan.kind != kind || plan.host != host {
+                return true;
+            }
+            plan.left = plan.left.saturating_sub(1);
+            if plan.left == 0 {
+                struck.push(plan.fault.clone());
+            }
+            plan.left > 0
+        });
+        struck
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_strikes_once_where_it_was_planned() {
+        let mut faults = Faults::default();
+        faults.plan(Kind::Message, (0, 2), Fault::Drop);
+        faults.plan(Kind::Message, (0, 2), Fault::Duplicate);
+        assert!(faults.strike(Kind::Message, 0).is_empty());
+        assert!(faults.strike(Kind::Message, 1).is_empty(), "another host");
+        assert!(faults.strike(Kind::Connect, 0).is_empty(), "another counter");
+        assert_eq!(faults.strike(Kind::Message, 0), [Fault::Drop, Fault::Duplicate]);
+        assert!(faults.strike(Kind::Message, 0).is_empty());
+    }
+}

@@ -1,0 +1,210 @@
+//! Registered memory, memory windows and their keys, with the checks that a device makes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use verbs::{
+    Access, RemoteKey,
+    memory::Mapping,
+    provider::{BindWindow, Keys, Segment},
+};
+
+use super::world::{DomainId, PairId};
+
+/// All that is registered, by index; a key is an index and eight bits that say which use of it.
+#[derive(Default)]
+pub(super) struct Memory {
+    regions: BTreeMap<u32, Region>,
+    windows: BTreeMap<u32, Window>,
+    indices: u32,
+}
+
+/// One registration.
+struct Region {
+    domain: DomainId,
+    mapping: Arc<Mapping>,
+    access: Access,
+    keys: Keys,
+}
+
+/// A memory window of type 2.
+struct Window {
+    domain: DomainId,
+    keys: Keys,
+    binding: Option<Binding>,
+}
+
+/// What a window gives access to.
+struct Binding {
+    pair: PairId,
+    region: u32,
+    address: u64,
+    length: u64,
+    access: Access,
+}
+
+/// A range of memory that was checked.
+pub(super) struct Checked {
+    mapping: Arc<Mapping>,
+    offset: usize,
+    length: usize,
+}
+
+/// What a peer asks for, and of whom.
+pub(super) struct Asked {
+    pub(super) domain: DomainId,
+    pub(super) pair: PairId,
+    pub(super) key: RemoteKey,
+    pub(super) address: u64,
+    pub(super) length: usize,
+    pub(super) access: Access,
+}
+
+impl Memory {
+    /// Registers memory; `salt` makes its keys hard to guess.
+    pub(super) fn register(
+        &mut self,
+        domain: DomainId,
+        (mapping, access): (Arc<Mapping>, Access),
+        salt: u64,
+    ) -> Keys {
+        let (index, keys) = self.keys(salt);
+        self.regions.insert(index, Region { domain, mapping, access, keys });
+        keys
+    }
+
+    pub(super) fn make_window(&mut self, domain: DomainId, salt: u64) -> Keys {
+        let (index, keys) = self.keys(salt);
+        self.windows.insert(index, Window { domain, keys, binding: None });
+        keys
+    }
+
+    /// Forgets a registration or a window.
+    pub(super) fn forget(&mut self, keys: Keys) {
+        self.regions.remove(&index(keys.local));
+        self.windows.remove(&index(keys.local));
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.regions.is_empty() && self.windows.is_empty()
+    }
+
+    /// Binds a window for a queue pair; says whether that is allowed.
+    pub(super) fn bind(&mut self, domain: DomainId, pair: PairId, bind: &BindWindow) -> bool {
+        let region = index(bind.memory);
+        let allowed = self.regions.get(&region).is_some_and(|region| {
+            region.keys.local == bind.memory
+                && region.domain == domain
+                && region.access.contains(Access::BIND | lent(bind.access))
+                && region.holds(bind.address, bind.length)
+        });
+        let Some(window) = self.windows.get_mut(&index(bind.window)) else { return false };
+        let named = window.keys.local == bind.window && window.domain == domain;
+        let renewed = index(bind.key.0) == index(bind.window) && bind.key != window.keys.remote;
+        if !allowed || !named || !renewed || window.binding.is_some() || bind.length == 0 {
+            return false;
+        }
+        let BindWindow { key, address, length, access, .. } = *bind;
+        window.keys.remote = key;
+        window.binding = Some(Binding { pair, region, address, length, access });
+        true
+    }
+
+    /// Takes a window's key out of use; says whether it was bound to this queue pair.
+    pub(super) fn invalidate(&mut self, pair: PairId, key: RemoteKey) -> bool {
+        let Some(window) = self.windows.get_mut(&index(key.0)) else { return false };
+        let bound = window.binding.as_ref().is_some_and(|binding| binding.pair == pair);
+        if !bound || window.keys.remote != key {
+            return false;
+        }
+        window.binding = None;
+        true
+    }
+
+    /// A segment of our own work request, if its key covers it.
+    pub(super) fn local(
+        &self,
+        domain: DomainId,
+        segment: &Segment,
+        access: Access,
+    ) -> Option<Checked> {
+        let region = self.regions.get(&index(segment.local_key))?;
+        let named = region.keys.local == segment.local_key && region.domain == domain;
+        let allowed = named && region.access.contains(access);
+        allowed.then(|| region.range(segment.address, segment.length as usize)).flatten()
+    }
+
+    /// What a peer asks for, if its key allows that.
+    pub(super) fn remote(&self, asked: &Asked) -> Option<Checked> {
+        match self.regions.get(&index(asked.key.0)) {
+            Some(region) => {
+                let named = region.keys.remote == asked.key && region.domain == asked.domain;
+                let allowed = named && region.access.contains(asked.access);
+                allowed.then(|| region.range(asked.address, asked.length)).flatten()
+            }
+            None => self.through_window(asked),
+        }
+    }
+
+    fn through_window(&self, asked: &Asked) -> Option<Checked> {
+        let window = self.windows.get(&index(asked.key.0))?;
+        let binding = window.binding.as_ref()?;
+        let start = asked.address.checked_sub(binding.address)?;
+        let within = start.checked_add(asked.length as u64)? <= binding.length;
+        let named = window.keys.remote == asked.key && binding.pair == asked.pair;
+        let allowed = named && within && binding.access.contains(asked.access);
+        let region = self.regions.get(&binding.region)?;
+        allowed.then(|| region.range(asked.address, asked.length)).flatten()
+    }
+
+    fn keys(&mut self, salt: u64) -> (u32, Keys) {
+        self.indices = (self.indices + 1) & 0x00FF_FFFF;
+        let [local, remote, ..] = salt.to_le_bytes();
+        // Never the same, so that one taken for the other is noticed.
+        let remote = if local == remote { !remote } else { remote };
+        let key = |salt: u8| self.indices << 8 | u32::from(salt);
+        (self.indices, Keys { local: key(local), remote: RemoteKey(key(remote)) })
+    }
+}
+
+impl Region {
+    fn holds(&self, address: u64, length: u64) -> bool {
+        usize::try_from(length).is_ok_and(|length| self.range(address, length).is_some())
+    }
+
+    fn range(&self, address: u64, length: usize) -> Option<Checked> {
+        let offset = usize::try_from(address.checked_sub(self.mapping.address())?).ok()?;
+        let end = offset.checked_add(length)?;
+        let mapping = self.mapping.clone();
+        (end <= mapping.len()).then_some(Checked { mapping, offset, length })
+    }
+}
+
+impl Checked {
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Adds the bytes to `out`.
+    pub(super) fn read(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + self.length, 0);
+        self.mapping.device_read(self.offset, &mut out[start..]);
+    }
+
+    /// Writes as many bytes as fit; returns the rest.
+    pub(super) fn write<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let (fitting, rest) = bytes.split_at(bytes.len().min(self.length));
+        self.mapping.device_write(self.offset, fitting);
+        rest
+    }
+}
+
+/// What memory must itself allow, so that a window may lend it: to be written, if the window may.
+fn lent(access: Access) -> Access {
+    if access.contains(Access::REMOTE_WRITE) { Access::LOCAL_WRITE } else { Access::NONE }
+}
+
+fn index(key: u32) -> u32 {
+    key >> 8
+}

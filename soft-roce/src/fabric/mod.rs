@@ -1,0 +1,240 @@
+//! RDMA within this process, for tests that no real device can be made to play.
+//!
+//! A [`Fabric`] is a network of hosts; each [`Host`] is a [`verbs::Provider`], so everything that
+//! is written against `verbs` runs over it unchanged. There is no thread, no clock and no
+//! randomness in it: the seed decides everything that chance would, and time is a number that
+//! moves when somebody moves it. The same calls with the same seed do the same, always.
+//!
+//! # Picture
+//!
+//! ```text
+//!      program                                              program
+//!         | verbs                                              | verbs
+//!   Host "client"                                         Host "server"
+//!     endpoints ---- letters of the connection manager ---- endpoints
+//!     queue pairs -- requests --> [ Link: latency, loss ] --> queue pairs
+//!        ^    '----- <-- answers, or silence, or "no receive" --'    |
+//!        |                        [ Fault at a Point ]               v
+//!     completion queues, memory, windows            completion queues, memory, windows
+//!   ------------------------------------------------------------------------------------
+//!                          one world: one lock, one virtual clock
+//! ```
+//!
+//! # Quick start
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use soft_roce::fabric::Fabric;
+//! use verbs::{Capabilities, ConnectParameters, ConnectionEvent, Endpoint, Status};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let fabric = Fabric::auto(1);
+//! let (client, server) =
+//!     (fabric.host("client", "10.0.0.1".parse()?), fabric.host("server", "10.0.0.2".parse()?));
+//! let address = "10.0.0.2:4420".parse()?;
+//! let size = Capabilities { send: 4, receive: 4, segments: 1, inline: 64 };
+//!
+//! let mut listener = Endpoint::open_with(server)?;
+//! listener.listen(address, 1)?;
+//! let mut near = Endpoint::open_with(client)?;
+//! near.resolve_address(None, address, Duration::from_secs(1))?;
+//! assert!(matches!(near.next_event()?, Some(ConnectionEvent::AddressResolved)));
+//! near.resolve_route(Duration::from_secs(1))?;
+//! assert!(matches!(near.next_event()?, Some(ConnectionEvent::RouteResolved)));
+//! let (domain, mut queue) = (near.domain()?, near.completion_queue(8)?);
+//! let prepared = near.queue_pair(&domain, &queue, size)?;
+//! near.connect(&ConnectParameters { rnr_retry_count: 1, ..ConnectParameters::default() })?;
+//!
+//! let Some(ConnectionEvent::ConnectRequest { endpoint: mut far, .. }) = listener.next_event()?
+//! else { panic!("a request has arrived") };
+//! let (far_domain, far_queue) = (far.domain()?, far.completion_queue(8)?);
+//! let _far_queue_pair = far.queue_pair(&far_domain, &far_queue, size)?;
+//! far.accept(&ConnectParameters { rnr_retry_count: 1, ..ConnectParameters::default() })?;
+//! let Some(ConnectionEvent::Established(established)) = near.next_event()?
+//! else { panic!("it was accepted") };
+//!
+//! // Nobody posts a receive there, and one retry is soon over, once time passes.
+//! let mut queue_pair = prepared.ready(&established);
+//! queue_pair.send_inline(b"hello?")?;
+//! queue_pair.flush()?;
+//! let mut completions = [verbs::Completion::default(); 4];
+//! assert_eq!(queue.poll(&mut completions)?, 0);
+//! fabric.advance(Duration::from_secs(1));
+//! assert_eq!(queue.poll(&mut completions)?, 1);
+//! assert_eq!(completions[0].status(), Status::RECEIVER_NOT_READY);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Time
+//!
+//! With [`Fabric::new`] nothing moves by itself: [`step`](Fabric::step) lets the next thing
+//! happen, [`run_until_idle`](Fabric::run_until_idle) all of them, and
+//! [`advance`](Fabric::advance) what falls into a span of time. With [`Fabric::auto`] whatever is
+//! on its way arrives with every call, so that code for a real device just works, and sleeps on
+//! the same file descriptors; but nobody's patience runs out unless time is moved.
+//!
+//! # What it does
+//!
+//! Reliable connections only, as InfiniBand has them: in order, with retries when a peer has no
+//! receive or does not answer, keys and windows that are checked on each access, and flushing on
+//! failure. [`Link`] makes the wire slow, lossy and disorderly; [`Fabric::at`] plans a [`Fault`]
+//! at a [`Point`]. [`Recorder`] wraps this provider, or any other, and writes down each call.
+//!
+//! # What it does not do
+//!
+//! * No datagrams, atomics or immediate data; no limit on reads in flight.
+//! * Requests that need no peer (binding, invalidating) take effect when they are posted.
+//! * Numbers of queue pairs are unique in a whole fabric, keys too; on a device they are not.
+//! * A host has one address, one device, and one port.
+
+mod clock;
+mod completion_queue;
+mod connection;
+mod domain;
+mod fault;
+mod handle;
+mod host;
+mod letter;
+mod link;
+mod memory;
+mod queue_pair;
+mod recorder;
+mod requester;
+mod responder;
+mod shared_receive_queue;
+mod signal;
+mod world;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+pub use fault::{Fault, Point};
+pub use handle::{
+    HostDomain, HostEndpoint, HostQueue, HostQueuePair, HostRegistration, HostSharedReceiveQueue,
+};
+pub use host::Host;
+pub use link::Link;
+pub use recorder::{
+    Recorder, RecorderDomain, RecorderEndpoint, RecorderQueue, RecorderQueuePair,
+    RecorderRegistration, RecorderSharedReceiveQueue, Trace,
+};
+
+use handle::Shared;
+use world::HostId;
+
+/// A network within this process. Clones are the same network.
+#[derive(Clone, Debug)]
+pub struct Fabric {
+    world: Arc<Shared>,
+}
+
+impl Fabric {
+    /// A network where nothing moves by itself.
+    pub fn new(seed: u64) -> Self {
+        Self { world: Shared::new(seed, false) }
+    }
+
+    /// A network where each call lets arrive what is on its way.
+    pub fn auto(seed: u64) -> Self {
+        Self { world: Shared::new(seed, true) }
+    }
+
+    /// The host of a name, which is made on first use.
+    pub fn host(&self, name: &str, address: IpAddr) -> Arc<Host> {
+        let id = self.world.with(|world| world.add_host(name, address));
+        Arc::new(Host { id, world: self.world.clone() })
+    }
+
+    /// Lets the next thing happen; says whether there was one.
+    pub fn step(&self) -> bool {
+        self.world.with(|world| world.step(Duration::MAX))
+    }
+
+    /// Lets everything happen, until nothing is planned any more.
+    pub fn run_until_idle(&self) {
+        while self.step() {}
+    }
+
+    /// Lets what is on its way arrive, but nobody's patience run out.
+    pub fn settle(&self) {
+        self.world.with(world::World::settle);
+    }
+
+    /// Lets time pass, and what falls into it happen.
+    pub fn advance(&self, by: Duration) {
+        self.world.with(|world| {
+            let until = world.clock.now().saturating_add(by);
+            while world.step(until) {}
+            world.clock.set(until);
+        });
+    }
+
+    /// How much time has passed.
+    pub fn now(&self) -> Duration {
+        self.world.with(|world| world.clock.now())
+    }
+
+    /// What the wire does from now on.
+    pub fn set_link(&self, link: Link) {
+        self.world.with(|world| world.link = link);
+    }
+
+    /// Plans a fault.
+    ///
+    /// # Panics
+    ///
+    /// When the point names a host that there is not.
+    pub fn at(&self, point: Point, fault: Fault) {
+        let planned = self.world.with(|world| world.plan(point.clone(), fault));
+        assert!(planned, "no host of that name: {point:?}");
+    }
+
+    /// Cuts the network between two hosts.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of a name.
+    pub fn partition(&self, one: &str, other: &str) {
+        let (one, other) = (self.find(one), self.find(other));
+        self.world.with(|world| world.cut(one, other));
+    }
+
+    /// Makes the network between two hosts whole again.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of a name.
+    pub fn heal(&self, one: &str, other: &str) {
+        let (one, other) = (self.find(one), self.find(other));
+        self.world.with(|world| world.heal(one, other));
+    }
+
+    /// Takes a host's device away, as pulling it out would.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name.
+    pub fn remove_device(&self, host: &str) {
+        let host = self.find(host);
+        self.world.with(|world| world.remove_device(host));
+    }
+
+    /// Gives a host a device again. What was made from the old one stays dead.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name.
+    pub fn restore_device(&self, host: &str) {
+        let host = self.find(host);
+        self.world.with(|world| world.restore_device(host));
+    }
+
+    fn find(&self, host: &str) -> HostId {
+        let found = self.world.with(|world| world.find_host(host));
+        found.unwrap_or_else(|| panic!("no host is named {host}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! Queue pairs: what is posted to them, and how they fail.
+
+use std::{collections::VecDeque, time::Duration};
+
+use rustix::io::Errno;
+use verbs::{
+    Capabilities, DeviceEventKind, Error, SEGMENTS_MAX, Status, Subject,
+    provider::{Operation, Payload, ReceiveRequest, SendRequest},
+};
+
+use super::{
+    completion_queue::Done,
+    shared_receive_queue::SharedId,
+    world::{DeviceId, DomainId, EndpointId, HostId, PairId, QueueId, World},
+};
+
+/// Where a queue pair is in its life.
+///
+/// ```text
+///   Prepared -- connected --> Ready -- a failure, or disconnected --> Failed
+///      '--------------------------- disconnected -------------------------^
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    /// Everything outstanding was flushed; so is what is posted from now on.
+    Failed,
+    /// Receives can be posted.
+    Prepared,
+    /// Connected.
+    Ready,
+}
+
+pub(super) struct QueuePair {
+    pub(super) device: DeviceId,
+    pub(super) endpoint: EndpointId,
+    pub(super) domain: DomainId,
+    pub(super) queue: QueueId,
+    pub(super) shared: Option<SharedId>,
+    pub(super) capabilities: Capabilities,
+    pub(super) state: State,
+    pub(super) peer: Option<PairId>,
+    /// Where the peer is.
+    pub(super) far: Option<HostId>,
+    pub(super) patience: Patience,
+    pub(super) flow: Flow,
+    receives: VecDeque<ReceiveRequest>,
+}
+
+/// How often, and how long, a queue pair tries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// How long it waits for an answer before it sends again.
+    pub(super) timeout: Duration,
+    /// How often it does, without any answer.
+    pub(super) retries: u32,
+    /// How often it does, when the peer has no receive; nothing for ever so often.
+    pub(super) receiver_retries: Option<u32>,
+}
+
+/// What goes from one queue pair to its peer. Sequence numbers count requests.
+///
+/// ```text
+///      first        acknowledged    executed     arrived       first + sends
+///        |  answered     |  answer      |  waiting  |   on the     |
+///        |  here         |  on its way  |  there    |   way there  |
+/// ```
+pub(super) struct Flow {
+    /// What was posted and has not completed.
+    pub(super) sends: VecDeque<Outgoing>,
+    pub(super) first: u64,
+    pub(super) acknowledged: u64,
+    pub(super) executed: u64,
+    pub(super) arrived: u64,
+    /// When the latest request arrives, and the latest answer: none overtakes another.
+    pub(super) last_arrival: Duration,
+    pub(super) last_answer: Duration,
+    pub(super) halt: Halt,
+    /// Counts the halts, so that the timers of earlier ones are told apart.
+    pub(super) halts: u64,
+}
+
+/// Why nothing moves, if so.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Halt {
+    /// A request cannot even start: it completes, with a failure, once those before it have.
+    Broken,
+    /// It moves.
+    No,
+    /// The peer has no receive, since then.
+    NotReady(Duration),
+    /// There is no answer, since then.
+    Silent(Duration),
+}
+
+/// A request that has not completed.
+pub(super) struct Outgoing {
+    pub(super) request: SendRequest,
+    /// Inline bytes, or those gathered.
+    pub(super) bytes: Vec<u8>,
+    /// How it ended, once that is known, here or at the peer.
+    pub(super) verdict: Option<Status>,
+    /// Whether it ended before it was sent.
+    pub(super) decided_here: bool,
+}
+
+/// What a queue pair is made of.
+pub(super) struct Plan {
+    pub(super) device: DeviceId,
+    pub(super) endpoint: EndpointId,
+    pub(super) domain: DomainId,
+    pub(super) queue: QueueId,
+    pub(super) shared: Option<SharedId>,
+    pub(super) capabilities: Capabilities,
+}
+
+impl World {
+    pub(super) fn make_pair(&mut self, plan: Plan) -> Result<PairId, Error> {
+        let Plan { device, endpoint, domain, queue, shared, capabilities } = plan;
+        if self.domains[&domain].device != device {
+            return Err(Error::Misuse("the domain is of another device than the endpoint"));
+        }
+        if self.queues[&queue].device != device {
+            return Err(Error::Misuse("the completion queue is of another device"));
+        }
+        if shared.is_some_and(|shared| self.shared[&shared].device != device) {
+            return Err(Error::Misuse("the shared receive queue is of another device"));
+        }
+        if self.endpoints[&endpoint].pair.is_some() {
+            return Err(Error::Misuse("the endpoint has a queue pair already"));
+        }
+        if !self.is_alive(device) {
+            return Err(Error::CreateQueuePair(Errno::IO.into()));
+        }
+        if !fits(&capabilities) {
+            return Err(Error::CreateQueuePair(Errno::INVAL.into()));
+        }
+        let offset = u32::try_from(self.number()).expect("fewer than 2^32 objects are ever made");
+        let id = PairId(FIRST_NUMBER + offset);
+        let pair = QueuePair {
+            device,
+            endpoint,
+            domain,
+            queue,
+            shared,
+            capabilities,
+            state: State::Prepared,
+            peer: None,
+            far: None,
+            patience: Patience { timeout: Duration::ZERO, retries: 0, receiver_retries: None },
+            flow: Flow::new(),
+            receives: VecDeque::new(),
+        };
+        self.pairs.insert(id, pair);
+        if let Some(endpoint) = self.endpoints.get_mut(&endpoint) {
+            endpoint.pair = Some(id);
+        }
+        Ok(id)
+    }
+
+    /// Destroys a queue pair: nothing it held is touched any more.
+    pub(super) fn destroy_pair(&mut self, id: PairId) {
+        let Some(pair) = self.pairs.remove(&id) else { return };
+        if let Some(endpoint) = self.endpoints.get_mut(&pair.endpoint) {
+            endpoint.pair = None;
+        }
+        self.forget_endpoint_if_unused(pair.endpoint);
+    }
+
+    /// Moves a queue pair to the state in which it can send.
+    pub(super) fn connect_pair(&mut self, id: PairId, peer: Option<PairId>, patience: Patience) {
+        let far = peer.and_then(|peer| Some(self.pairs.get(&peer)?.device.host));
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        pair.patience = patience;
+        (pair.peer, pair.far) = (peer, far);
+        if pair.state == State::Prepared {
+            pair.state = State::Ready;
+        }
+    }
+
+    /// Fails a queue pair: everything outstanding is flushed.
+    pub(super) fn fail_pair(&mut self, id: PairId) {
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        if pair.state == State::Failed {
+            return;
+        }
+        pair.state = State::Failed;
+        let sharing = pair.shared.map(|_| pair.device);
+        let sends = std::mem::take(&mut pair.flow.sends);
+        let receives = std::mem::take(&mut pair.receives);
+        let sends = sends.iter().map(|outgoing| outgoing.request.token);
+        let receives = receives.iter().map(|receive| receive.token);
+        for token in sends.chain(receives) {
+            self.complete(id, Done::new(token, Status::FLUSHED));
+        }
+        if let Some(device) = sharing {
+            let subject = Subject::QueuePair(id.0);
+            self.report(device, DeviceEventKind::LAST_RECEIVE_REACHED, subject);
+        }
+    }
+
+    /// Takes one send; says why not.
+    pub(super) fn post_send(
+        &mut self,
+        id: PairId,
+        request: &SendRequest,
+        inline: &[u8],
+    ) -> Result<(), Errno> {
+        let pair = self.pairs.get(&id).ok_or(Errno::INVAL)?;
+        if !self.is_alive(pair.device) {
+            return Err(Errno::IO);
+        }
+        if pair.state == State::Prepared || !is_sane(&pair.capabilities, request) {
+            return Err(Errno::INVAL);
+        }
+        if pair.flow.sends.len() == pair.capabilities.send as usize {
+            return Err(Errno::NOMEM);
+        }
+        let bytes = match request.payload {
+            Payload::Inline { offset, length } => inline
+                .get(offset..)
+                .and_then(|rest| rest.get(..length as usize))
+                .ok_or(Errno::INVAL)?
+                .to_vec(),
+            _ => Vec::new(),
+        };
+        if pair.state == State::Failed {
+            self.complete(id, Done::new(request.token, Status::FLUSHED));
+        } else {
+            self.start(id, Outgoing::new(request.clone(), bytes));
+        }
+        Ok(())
+    }
+
+    /// Takes one receive; says why not.
+    pub(super) fn post_receive(
+        &mut self,
+        id: PairId,
+        request: ReceiveRequest,
+    ) -> Result<(), Errno> {
+        let pair = self.pairs.get(&id).ok_or(Errno::INVAL)?;
+        if !self.is_alive(pair.device) {
+            return Err(Errno::IO);
+        }
+        if pair.shared.is_some() {
+            return Err(Errno::INVAL);
+        }
+        if pair.receives.len() == pair.capabilities.receive as usize {
+            return Err(Errno::NOMEM);
+        }
+        if pair.state == State::Failed {
+            self.complete(id, Done::new(request.token, Status::FLUSHED));
+        } else {
+            self.pair(id).receives.push_back(request);
+            self.wake_sender_to(id);
+        }
+        Ok(())
+    }
+
+    /// The receive that the next message takes, and the domain its memory must be of.
+    pub(super) fn take_receive(&mut self, id: PairId) -> Option<(ReceiveRequest, DomainId)> {
+        let pair = self.pairs.get_mut(&id)?;
+        match pair.shared {
+            None => pair.receives.pop_front().map(|receive| (receive, pair.domain)),
+            Some(shared) => {
+                let queue = self.shared.get_mut(&shared)?;
+                queue.receives.pop_front().map(|receive| (receive, queue.domain))
+            }
+        }
+    }
+
+    pub(super) fn pair(&mut self, id: PairId) -> &mut QueuePair {
+        self.pairs.get_mut(&id).expect("the caller has found this queue pair")
+    }
+}
+
+impl Outgoing {
+    fn new(request: SendRequest, bytes: Vec<u8>) -> Self {
+        Self { request, bytes, verdict: None, decided_here: false }
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        self.verdict.is_some_and(|verdict| !verdict.is_success())
+    }
+}
+
+impl Flow {
+    fn new() -> Self {
+        Self {
+            sends: VecDeque::new(),
+            first: 0,
+            acknowledged: 0,
+            executed: 0,
+            arrived: 0,
+            last_arrival: Duration::ZERO,
+            last_answer: Duration::ZERO,
+            halt: Halt::No,
+            halts: 0,
+        }
+    }
+
+    /// The request of a sequence number, if it has not completed.
+    pub(super) fn outgoing(&mut self, sequence: u64) -> Option<&mut Outgoing> {
+        let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        self.sends.get_mut(index)
+    }
+}
+
+/// Whether a queue pair of this size can be made.
+fn fits(capabilities: &Capabilities) -> bool {
+    let Capabilities { send, receive, segments, inline } = *capabilities;
+    send <= WORK_REQUESTS_MAX
+        && receive <= WORK_REQUESTS_MAX
+        && segments as usize <= SEGMENTS_MAX
+        && inline <= INLINE_MAX
+}
+
+/// Whether a request is one that a device takes.
+fn is_sane(capabilities: &Capabilities, request: &SendRequest) -> bool {
+    match (&request.operation, &request.payload) {
+        (Operation::BindWindow(_) | Operation::LocalInvalidate(_), payload) => {
+            matches!(payload, Payload::Nothing)
+        }
+        (Operation::RdmaRead(_), Payload::Inline { .. } | Payload::Nothing) => false,
+        (_, Payload::Inline { length, .. }) => *length <= capabilities.inline,
+        (_, Payload::Nothing) => true,
+        (_, Payload::Segments(segments)) => segments.len() <= capabilities.segments as usize,
+    }
+}
+
+/// As on rxe, the first number a queue pair can have.
+const FIRST_NUMBER: u32 = 0x11;
+/// Outstanding work requests of one queue.
+pub(super) const WORK_REQUESTS_MAX: u32 = 1 << 16;
+/// Bytes of an inline send, as on rxe.
+const INLINE_MAX: u32 = 512;

@@ -1,0 +1,374 @@
+//! A provider that writes down what another is asked, and what it answers.
+
+use std::{
+    fmt,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use verbs::{
+    Completion, DeviceEvent, Error, Limits, Provider,
+    memory::Agent,
+    provider::{
+        Batch, CmEvent, CmRequest, Keys, Operation, Payload, PostError, QueuePairRequest,
+        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
+    },
+};
+
+/// Wraps a provider and writes one line for each call and event into a [`Trace`].
+///
+/// Lines name things by the order in which they were made, and never by an address or a token,
+/// which differ from run to run. So two runs over a [`Fabric`](super::Fabric) with the same seed
+/// and the same calls have the same trace, and a run can be compared with one that was kept.
+pub struct Recorder<P> {
+    inner: Arc<P>,
+    trace: Trace,
+}
+
+impl<P: Provider> Recorder<P> {
+    /// Wraps a provider.
+    pub fn new(inner: Arc<P>, trace: &Trace) -> Arc<Self> {
+        Arc::new(Self { inner, trace: trace.clone() })
+    }
+
+    fn endpoint_of(&self, inner: P::Endpoint) -> RecorderEndpoint<P> {
+        RecorderEndpoint { inner, number: self.trace.number() }
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for Recorder<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Recorder").field(&self.inner).finish()
+    }
+}
+
+/// What was written down. Clones are the same trace.
+#[derive(Clone, Default)]
+pub struct Trace {
+    written: Arc<Written>,
+}
+
+#[derive(Default)]
+struct Written {
+    lines: Mutex<Vec<String>>,
+    made: AtomicU64,
+    clock: Option<Box<dyn Fn() -> Duration + Send + Sync>>,
+}
+
+impl Trace {
+    /// A trace whose lines begin with a time, such as [`Fabric::now`](super::Fabric::now).
+    pub fn timed(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        let written = Written { clock: Some(Box::new(clock)), ..Written::default() };
+        Self { written: Arc::new(written) }
+    }
+
+    /// Everything so far.
+    pub fn text(&self) -> String {
+        let lines = self.written.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn write(&self, line: impl fmt::Display) {
+        let line = match &self.written.clock {
+            Some(clock) => format!("{:>12} {line}", clock().as_nanos()),
+            None => line.to_string(),
+        };
+        self.written.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn number(&self) -> u64 {
+        self.written.made.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+macro_rules! recorded {
+    ($($(#[$doc:meta])* $name:ident of $inner:ident;)*) => {$(
+        $(#[$doc])*
+        pub struct $name<P: Provider> {
+            inner: P::$inner,
+            number: u64,
+        }
+    )*};
+}
+
+recorded! {
+    /// A recorded endpoint.
+    RecorderEndpoint of Endpoint;
+    /// A recorded protection domain.
+    RecorderDomain of Domain;
+    /// A recorded completion queue.
+    RecorderQueue of CompletionQueue;
+    /// A recorded shared receive queue.
+    RecorderSharedReceiveQueue of SharedReceiveQueue;
+    /// A recorded queue pair.
+    RecorderQueuePair of QueuePair;
+}
+
+/// Recorded memory, or a recorded window.
+pub struct RecorderRegistration<P: Provider> {
+    _inner: P::Registration,
+}
+
+impl<P: Provider> AsFd for RecorderEndpoint<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl<P: Provider> AsFd for RecorderDomain<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl<P: Provider> AsFd for RecorderQueue<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl<P: Provider> Provider for Recorder<P> {
+    type Endpoint = RecorderEndpoint<P>;
+    type Domain = RecorderDomain<P>;
+    type Registration = RecorderRegistration<P>;
+    type CompletionQueue = RecorderQueue<P>;
+    type SharedReceiveQueue = RecorderSharedReceiveQueue<P>;
+    type QueuePair = RecorderQueuePair<P>;
+
+    const AGENT: Agent = P::AGENT;
+
+    fn endpoint(&self) -> Result<Self::Endpoint, Error> {
+        let made = self.inner.endpoint().map(|inner| self.endpoint_of(inner));
+        let outcome = Outcome(made.as_ref().map(|endpoint| endpoint.number));
+        self.trace.write(format_args!("endpoint: {outcome}"));
+        made
+    }
+
+    fn request(&self, endpoint: &mut Self::Endpoint, request: CmRequest<'_>) -> Result<(), Error> {
+        let done = self.inner.request(&mut endpoint.inner, request);
+        let outcome = Outcome(done.as_ref().map(|()| "ok"));
+        self.trace.write(format_args!("endpoint {}: {request:?}: {outcome}", endpoint.number));
+        done
+    }
+
+    fn cm_event(
+        &self,
+        endpoint: &mut Self::Endpoint,
+    ) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
+        let Some(event) = self.inner.cm_event(&mut endpoint.inner)? else { return Ok(None) };
+        let CmEvent { kind, status, private_data, parameters, incoming } = event;
+        let incoming = incoming.map(|inner| self.endpoint_of(inner));
+        let made = incoming.as_ref().map(|endpoint| endpoint.number);
+        self.trace.write(format_args!(
+            "endpoint {}: event {}, status {status}, {private_data:?}, {parameters:?}, {made:?}",
+            endpoint.number, kind.0,
+        ));
+        Ok(Some(CmEvent { kind, status, private_data, parameters, incoming }))
+    }
+
+    fn limits(&self, endpoint: &Self::Endpoint) -> Result<Limits, Error> {
+        self.inner.limits(&endpoint.inner)
+    }
+
+    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error> {
+        let number = self.trace.number();
+        let made = self.inner.domain(&endpoint.inner);
+        let outcome = Outcome(made.as_ref().map(|_| number));
+        self.trace.write(format_args!("domain of endpoint {}: {outcome}", endpoint.number));
+        made.map(|inner| RecorderDomain { inner, number })
+    }
+
+    fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+        let event = self.inner.device_event(&domain.inner)?;
+        if let Some(event) = &event {
+            self.trace.write(format_args!("domain {}: {event:?}", domain.number));
+        }
+        Ok(event)
+    }
+
+    fn register(
+        &self,
+        domain: &Self::Domain,
+        request: RegisterRequest,
+    ) -> Result<(Self::Registration, Keys), Error> {
+        let what = match &request {
+            RegisterRequest::Memory { memory, access } => {
+                format!("{} bytes, {access:?}", memory.len())
+            }
+            RegisterRequest::Window => "window".to_owned(),
+        };
+        let made = self.inner.register(&domain.inner, request);
+        let outcome = Outcome(made.as_ref().map(|(_, keys)| format!("{keys:x?}")));
+        self.trace.write(format_args!("domain {}: {what}: {outcome}", domain.number));
+        made.map(|(inner, keys)| (RecorderRegistration { _inner: inner }, keys))
+    }
+
+    fn completion_queue(
+        &self,
+        endpoint: &Self::Endpoint,
+        capacity: u32,
+    ) -> Result<(Self::CompletionQueue, u32), Error> {
+        let number = self.trace.number();
+        let made = self.inner.completion_queue(&endpoint.inner, capacity);
+        let outcome = Outcome(made.as_ref().map(|(_, real)| format!("{number} of {real}")));
+        self.trace.write(format_args!("completion queue of {capacity}: {outcome}"));
+        made.map(|(inner, capacity)| (RecorderQueue { inner, number }, capacity))
+    }
+
+    fn shared_receive_queue(
+        &self,
+        domain: &Self::Domain,
+        capacity: u32,
+    ) -> Result<Self::SharedReceiveQueue, Error> {
+        let number = self.trace.number();
+        let made = self.inner.shared_receive_queue(&domain.inner, capacity);
+        let outcome = Outcome(made.as_ref().map(|_| number));
+        self.trace.write(format_args!("shared receive queue of {capacity}: {outcome}"));
+        made.map(|inner| RecorderSharedReceiveQueue { inner, number })
+    }
+
+    fn queue_pair(
+        &self,
+        endpoint: &mut Self::Endpoint,
+        request: QueuePairRequest<'_, Self>,
+    ) -> Result<(Self::QueuePair, u32), Error> {
+        let QueuePairRequest { domain, queue, shared, capabilities } = request;
+        let number = self.trace.number();
+        let request = QueuePairRequest {
+            domain: &domain.inner,
+            queue: &queue.inner,
+            shared: shared.map(|shared| &shared.inner),
+            capabilities,
+        };
+        let made = self.inner.queue_pair(&mut endpoint.inner, request);
+        let outcome = Outcome(made.as_ref().map(|(_, name)| format!("{number}, number {name}")));
+        self.trace.write(format_args!(
+            "queue pair of endpoint {}, domain {}, queue {}, {capabilities:?}: {outcome}",
+            endpoint.number, domain.number, queue.number,
+        ));
+        made.map(|(inner, name)| (RecorderQueuePair { inner, number }, name))
+    }
+
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
+        let what = describe(&batch);
+        let done = self.inner.post(match batch {
+            Batch::Receives { queue_pair, requests } => {
+                Batch::Receives { queue_pair: &mut queue_pair.inner, requests }
+            }
+            Batch::Sends { queue_pair, requests, inline } => {
+                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, inline }
+            }
+            Batch::SharedReceives { queue, requests } => {
+                Batch::SharedReceives { queue: &mut queue.inner, requests }
+            }
+        });
+        match &done {
+            Ok(()) => self.trace.write(what),
+            Err(error) => self
+                .trace
+                .write(format_args!("{what}: {} taken, then {}", error.accepted, error.source)),
+        }
+        done
+    }
+
+    fn completions(
+        &self,
+        queue: &mut Self::CompletionQueue,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        let number = queue.number;
+        let (what, done) = match request {
+            QueueRequest::Poll(out) => {
+                let done = self.inner.completions(&mut queue.inner, QueueRequest::Poll(&mut *out));
+                let count = *done.as_ref().unwrap_or(&0);
+                out[..count].iter().for_each(|one| self.trace.write(Came(number, one)));
+                if matches!(done, Ok(0)) {
+                    return done; // how often there was nothing says nothing
+                }
+                ("poll".to_owned(), done)
+            }
+            other => (format!("{other:?}"), self.inner.completions(&mut queue.inner, other)),
+        };
+        let outcome = Outcome(done.as_ref());
+        self.trace.write(format_args!("queue {number}: {what}: {outcome}"));
+        done
+    }
+}
+
+fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
+    match batch {
+        Batch::Receives { queue_pair, requests } => {
+            format!("queue pair {}: {}", queue_pair.number, receives(requests))
+        }
+        Batch::Sends { queue_pair, requests, inline } => {
+            let sends: Vec<_> = requests.iter().map(|request| send(request, inline)).collect();
+            format!("queue pair {}: {}", queue_pair.number, sends.join("; "))
+        }
+        Batch::SharedReceives { queue, requests } => {
+            format!("shared receive queue {}: {}", queue.number, receives(requests))
+        }
+    }
+}
+
+fn receives(requests: &[ReceiveRequest]) -> String {
+    let lengths: Vec<_> = requests.iter().map(|request| request.segment.length).collect();
+    format!("receive {lengths:?}")
+}
+
+fn send(request: &SendRequest, inline: &[u8]) -> String {
+    let operation = match request.operation {
+        Operation::BindWindow(bind) => format!("bind {:x?}, {} bytes", bind.key, bind.length),
+        Operation::LocalInvalidate(key) => format!("invalidate {key:x?}"),
+        Operation::RdmaRead(remote) => format!("read {:x?}", remote.key),
+        Operation::RdmaWrite(remote) => format!("write {:x?}", remote.key),
+        Operation::Send => "send".to_owned(),
+        Operation::SendWithInvalidate(key) => format!("send and invalidate {key:x?}"),
+    };
+    let payload = match &request.payload {
+        Payload::Inline { offset, length } => {
+            let bytes = inline.get(*offset..).and_then(|rest| rest.get(..*length as usize));
+            format!("{:02x?}", bytes.unwrap_or_default())
+        }
+        Payload::Nothing => "nothing".to_owned(),
+        Payload::Segments(segments) => {
+            let lengths: Vec<_> = segments.iter().map(|segment| segment.length).collect();
+            format!("segments {lengths:?}")
+        }
+    };
+    let signaled = if request.signaled { "!" } else { "" };
+    format!("{operation} {payload}{signaled}")
+}
+
+/// An outcome in a line.
+struct Outcome<T, E>(Result<T, E>);
+
+impl<T: fmt::Display, E: fmt::Display> fmt::Display for Outcome<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Ok(value) => write!(f, "{value}"),
+            Err(error) => write!(f, "refused: {error}"),
+        }
+    }
+}
+
+/// A completion that was polled off a queue.
+struct Came<'a>(u64, &'a Completion);
+
+impl fmt::Display for Came<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number, completion) = self;
+        let kind = if completion.is_receive() { "receive" } else { "send" };
+        write!(
+            f,
+            "queue {number}: {kind} of number {}: {:?}, {} bytes, {:x?}",
+            completion.queue_pair(),
+            completion.status(),
+            completion.length(),
+            completion.invalidated(),
+        )
+    }
+}

@@ -1,0 +1,114 @@
+//! The receiving side of a queue pair: what a peer's request does here.
+
+use verbs::{
+    Access, DeviceEventKind, RemoteAddress, RemoteKey, Status, Subject, provider::Operation,
+};
+
+use super::{
+    completion_queue::Done,
+    memory::Asked,
+    world::{PairId, World},
+};
+
+impl World {
+    /// Executes a peer's request. Returns what it is answered, and the bytes it read; nothing
+    /// when there is no receive for it.
+    pub(super) fn execute(
+        &mut self,
+        id: PairId,
+        operation: &Operation,
+        (bytes, wanted): (&[u8], usize),
+    ) -> Option<(Status, Vec<u8>)> {
+        match *operation {
+            Operation::RdmaRead(remote) => Some(self.serve_read(id, remote, wanted)),
+            Operation::RdmaWrite(remote) => Some((self.serve_write(id, remote, bytes), Vec::new())),
+            Operation::Send => Some((self.serve_send(id, bytes, None)?, Vec::new())),
+            Operation::SendWithInvalidate(key) => {
+                Some((self.serve_send(id, bytes, Some(key))?, Vec::new()))
+            }
+            Operation::BindWindow(_) | Operation::LocalInvalidate(_) => {
+                unreachable!("these do not travel")
+            }
+        }
+    }
+
+    fn serve_read(
+        &mut self,
+        id: PairId,
+        remote: RemoteAddress,
+        wanted: usize,
+    ) -> (Status, Vec<u8>) {
+        match self.memory.remote(&self.asked(id, remote, (wanted, Access::REMOTE_READ))) {
+            Some(checked) => {
+                let mut bytes = Vec::new();
+                checked.read(&mut bytes);
+                (Status::SUCCESS, bytes)
+            }
+            None => (self.refuse(id), Vec::new()),
+        }
+    }
+
+    fn serve_write(&mut self, id: PairId, remote: RemoteAddress, bytes: &[u8]) -> Status {
+        if bytes.is_empty() {
+            return Status::SUCCESS; // a key is not looked at when nothing is written
+        }
+        let asked = self.asked(id, remote, (bytes.len(), Access::REMOTE_WRITE));
+        match self.memory.remote(&asked) {
+            Some(checked) => {
+                checked.write(bytes);
+                Status::SUCCESS
+            }
+            None => self.refuse(id),
+        }
+    }
+
+    fn asked(&self, id: PairId, remote: RemoteAddress, (length, access): (usize, Access)) -> Asked {
+        let RemoteAddress { address, key } = remote;
+        Asked { domain: self.pairs[&id].domain, pair: id, key, address, length, access }
+    }
+
+    /// Refuses an access: the queue pair fails, and its owner is told.
+    fn refuse(&mut self, id: PairId) -> Status {
+        let device = self.pairs[&id].device;
+        self.fail_pair(id);
+        let subject = Subject::QueuePair(id.0);
+        self.report(device, DeviceEventKind::QUEUE_PAIR_ACCESS_ERROR, subject);
+        Status::REMOTE_ACCESS
+    }
+
+    fn serve_send(
+        &mut self,
+        id: PairId,
+        bytes: &[u8],
+        invalidate: Option<RemoteKey>,
+    ) -> Option<Status> {
+        let (receive, domain) = self.take_receive(id)?;
+        let place = self.memory.local(domain, &receive.segment, Access::LOCAL_WRITE);
+        let (here, there) = match place {
+            None => (Status::LOCAL_PROTECTION, Status::REMOTE_OPERATION),
+            Some(place) if bytes.len() > place.length() => {
+                (Status::LOCAL_LENGTH, Status::REMOTE_INVALID_REQUEST)
+            }
+            Some(place) => {
+                place.write(bytes);
+                match invalidate {
+                    // The message is here and answered; what it asks for cannot be done.
+                    Some(key) if !self.memory.invalidate(id, key) => {
+                        (Status::REMOTE_INVALID_REQUEST, Status::SUCCESS)
+                    }
+                    _ => (Status::SUCCESS, Status::SUCCESS),
+                }
+            }
+        };
+        let mut done = Done::new(receive.token, here);
+        if here.is_success() {
+            done.length = bytes.len();
+            done.invalidated = invalidate;
+        }
+        self.complete(id, done);
+        if !here.is_success() {
+            self.fail_pair(id);
+        }
+        Some(there)
+    }
+}

@@ -1,0 +1,73 @@
+//! Shared receive queues: receives for whichever queue pair needs them first.
+
+use std::collections::VecDeque;
+
+use rustix::io::Errno;
+use verbs::{Error, provider::ReceiveRequest};
+
+use super::world::{DeviceId, DomainId, World};
+
+/// A shared receive queue.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct SharedId(pub(super) u64);
+
+pub(super) struct SharedReceiveQueue {
+    pub(super) device: DeviceId,
+    /// Whose memory its receives are of.
+    pub(super) domain: DomainId,
+    pub(super) receives: VecDeque<ReceiveRequest>,
+    pub(super) capacity: usize,
+}
+
+impl World {
+    pub(super) fn make_shared(
+        &mut self,
+        domain: DomainId,
+        capacity: u32,
+    ) -> Result<SharedId, Error> {
+        let device = self.domains[&domain].device;
+        let refuse =
+            |errno: Errno| Error::CreateSharedReceiveQueue { capacity, source: errno.into() };
+        if !self.is_alive(device) {
+            return Err(refuse(Errno::IO));
+        }
+        if capacity == 0 || capacity > RECEIVES_MAX {
+            return Err(refuse(Errno::INVAL));
+        }
+        let id = SharedId(self.number());
+        let receives = VecDeque::new();
+        let queue = SharedReceiveQueue { device, domain, receives, capacity: capacity as usize };
+        self.shared.insert(id, queue);
+        Ok(id)
+    }
+
+    /// Takes one receive; says why not.
+    pub(super) fn post_shared(
+        &mut self,
+        id: SharedId,
+        request: ReceiveRequest,
+    ) -> Result<(), Errno> {
+        let alive = self.is_alive(self.shared[&id].device);
+        let queue = self.shared.get_mut(&id).expect("a handle keeps its shared receive queue");
+        if !alive {
+            return Err(Errno::IO);
+        }
+        if queue.receives.len() == queue.capacity {
+            return Err(Errno::NOMEM);
+        }
+        queue.receives.push_back(request);
+        self.wake_shared(id);
+        Ok(())
+    }
+
+    /// Has those that wait for receives of a shared queue try again.
+    fn wake_shared(&mut self, id: SharedId) {
+        let served = self.pairs.iter().filter(|(_, pair)| pair.shared == Some(id));
+        for pair in served.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.wake_sender_to(pair);
+        }
+    }
+}
+
+/// Receives that one shared queue has at most.
+pub(super) const RECEIVES_MAX: u32 = 1 << 15;

@@ -1,0 +1,240 @@
+//! Everything there is, under one lock: hosts, objects, and what is on its way between them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use verbs::{DeviceEventKind, Subject, provider::CmEventKind};
+
+use super::{
+    clock::Clock,
+    completion_queue::CompletionQueue,
+    connection::Endpoint,
+    domain::Domain,
+    fault::{Fault, Faults, Kind, Point},
+    letter::Letter,
+    link::{Crossing, Link, Random},
+    memory::Memory,
+    queue_pair::QueuePair,
+    shared_receive_queue::{SharedId, SharedReceiveQueue},
+};
+
+/// A host, by its place in [`World::hosts`].
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct HostId(pub(super) usize);
+
+/// A device. A host that loses its device and gets one again has another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct DeviceId {
+    pub(super) host: HostId,
+    generation: u32,
+}
+
+/// An endpoint.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct EndpointId(pub(super) u64);
+
+/// A protection domain.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct DomainId(pub(super) u64);
+
+/// A completion queue.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct QueueId(pub(super) u64);
+
+/// A queue pair's number. It is unique in the whole fabric.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct PairId(pub(super) u32);
+
+/// Something that is planned to happen.
+pub(super) enum Event {
+    /// Requests of a queue pair reach its peer, up to a sequence number.
+    Arrive { pair: PairId, sequence: u64 },
+    /// Answers reach a queue pair, up to a sequence number.
+    Answer { pair: PairId, sequence: u64 },
+    /// A queue pair sends again what its peer was not ready for.
+    TryAgain { pair: PairId, patience: u64 },
+    /// A queue pair gives up.
+    GiveUp { pair: PairId, patience: u64 },
+    /// The network is whole again: a queue pair sends again what was not answered.
+    Resume { pair: PairId, patience: u64 },
+    /// A completion that was delayed.
+    Complete { queue: QueueId, completion: verbs::Completion },
+    /// A message between connection managers.
+    Letter(Box<Letter>),
+    /// An event that an endpoint's own system makes.
+    Local { endpoint: EndpointId, kind: CmEventKind, status: i32 },
+    /// Nobody answered a connection request.
+    Unanswered { endpoint: EndpointId },
+    /// A fault planned for a time.
+    Fault(Fault),
+}
+
+/// A host: its name, its addresses' one, and its device while there is one.
+pub(super) struct HostState {
+    pub(super) name: String,
+    pub(super) address: IpAddr,
+    pub(super) device: Option<DeviceId>,
+}
+
+pub(super) struct World {
+    pub(super) clock: Clock<Event>,
+    pub(super) link: Link,
+    pub(super) faults: Faults,
+    pub(super) hosts: Vec<HostState>,
+    pub(super) endpoints: BTreeMap<EndpointId, Endpoint>,
+    pub(super) domains: BTreeMap<DomainId, Domain>,
+    pub(super) memory: Memory,
+    pub(super) queues: BTreeMap<QueueId, CompletionQueue>,
+    pub(super) pairs: BTreeMap<PairId, QueuePair>,
+    pub(super) shared: BTreeMap<SharedId, SharedReceiveQueue>,
+    pub(super) random: Random,
+    /// When the last letter from one host to another arrives: none overtakes another.
+    pub(super) last_letters: BTreeMap<(HostId, HostId), Duration>,
+    cuts: BTreeSet<(HostId, HostId)>,
+    made: u64,
+    generation: u32,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            clock: Clock::new(),
+            link: Link::default(),
+            faults: Faults::default(),
+            hosts: Vec::new(),
+            endpoints: BTreeMap::new(),
+            domains: BTreeMap::new(),
+            memory: Memory::default(),
+            queues: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            random: Random::new(seed),
+            last_letters: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            made: 0,
+            generation: 0,
+        }
+    }
+
+    /// The host of a name; made on first use.
+    pub(super) fn add_host(&mut self, name: &str, address: IpAddr) -> HostId {
+        if let Some(host) = self.find_host(name) {
+            return host;
+        }
+        let host = HostId(self.hosts.len());
+        self.hosts.push(HostState { name: name.to_owned(), address, device: None });
+        self.restore_device(host);
+        host
+    }
+
+    pub(super) fn find_host(&self, name: &str) -> Option<HostId> {
+        self.hosts.iter().position(|host| host.name == name).map(HostId)
+    }
+
+    pub(super) fn restore_device(&mut self, host: HostId) {
+        self.generation += 1;
+        let device = DeviceId { host, generation: self.generation };
+        self.hosts[host.0].device.get_or_insert(device);
+    }
+
+    /// Takes a device away: its endpoints are told, its queue pairs fail.
+    pub(super) fn remove_device(&mut self, host: HostId) {
+        let Some(device) = self.hosts[host.0].device.take() else { return };
+        let pairs = self.pairs.iter().filter(|(_, pair)| pair.device == device);
+        for pair in pairs.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.fail_pair(pair);
+        }
+        self.report(device, DeviceEventKind::DEVICE_FATAL, Subject::Device);
+        self.tell_removal(device);
+    }
+
+    pub(super) fn is_alive(&self, device: DeviceId) -> bool {
+        self.hosts[device.host.0].device == Some(device)
+    }
+
+    pub(super) fn cut(&mut self, one: HostId, other: HostId) {
+        self.cuts.insert((one.min(other), one.max(other)));
+    }
+
+    pub(super) fn heal(&mut self, one: HostId, other: HostId) {
+        self.cuts.remove(&(one.min(other), one.max(other)));
+        self.resume_pairs();
+    }
+
+    /// Whether messages get from one host to another and back.
+    pub(super) fn reaches(&self, one: HostId, other: HostId) -> bool {
+        !self.cuts.contains(&(one.min(other), one.max(other)))
+    }
+
+    /// Sends one message over the wire.
+    pub(super) fn cross(&mut self) -> Crossing {
+        self.link.cross(&mut self.random)
+    }
+
+    /// A number that was not given out before.
+    pub(super) fn number(&mut self) -> u64 {
+        self.made += 1;
+        self.made
+    }
+
+    /// Lets the next thing happen, if there is one up to `limit`.
+    pub(super) fn step(&mut self, limit: Duration) -> bool {
+        let Some(event) = self.clock.next(limit) else { return false };
+        match event {
+            Event::Arrive { pair, sequence } => self.arrive(pair, sequence),
+            Event::Answer { pair, sequence } => self.take_answer(pair, sequence),
+            Event::TryAgain { pair, patience } => self.try_again(pair, patience),
+            Event::GiveUp { pair, patience } => self.give_up(pair, patience),
+            Event::Resume { pair, patience } => self.resume(pair, patience),
+            Event::Complete { queue, completion } => self.push_completion(queue, completion),
+            Event::Letter(letter) => self.deliver_letter(*letter),
+            Event::Local { endpoint, kind, status } => self.happen(endpoint, kind, status),
+            Event::Unanswered { endpoint } => self.unanswered(endpoint),
+            Event::Fault(fault) => self.strike(&fault),
+        }
+        true
+    }
+
+    /// Lets everything that is on its way arrive, and what follows from it.
+    pub(super) fn settle(&mut self) {
+        while let Some(at) = self.clock.next_delivery() {
+            self.step(at);
+        }
+    }
+
+    /// Plans a fault. Says whether the host it names is known.
+    pub(super) fn plan(&mut self, point: Point, fault: Fault) -> bool {
+        let (kind, name, nth) = match point {
+            Point::Completion { host, nth } => (Kind::Completion, host, nth),
+            Point::Connect { host, nth } => (Kind::Connect, host, nth),
+            Point::Message { host, nth } => (Kind::Message, host, nth),
+            Point::Time(after) => {
+                self.clock.set_timer(after, Event::Fault(fault));
+                return true;
+            }
+        };
+        let Some(host) = self.find_host(&name) else { return false };
+        self.faults.plan(kind, (host.0, nth), fault);
+        true
+    }
+
+    /// What a fault does that needs no message or completion to do it to.
+    pub(super) fn strike(&mut self, fault: &Fault) {
+        match fault {
+            Fault::Partition(one, other) => {
+                if let (Some(one), Some(other)) = (self.find_host(one), self.find_host(other)) {
+                    self.cut(one, other);
+                }
+            }
+            Fault::RemoveDevice(host) => {
+                if let Some(host) = self.find_host(host) {
+                    self.remove_device(host);
+                }
+            }
+            _ => {}
+        }
+    }
+}

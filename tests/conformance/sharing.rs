@@ -1,0 +1,140 @@
+//! Shared receive queues, queues that grow, and what a device reports by itself.
+
+use std::time::Duration;
+
+use verbs::{
+    Access, Capabilities, ConnectParameters, Domain, RemoteAddress, Retired, SharedReceiveQueue,
+    Status,
+};
+
+use super::bench::{Bench, Case, Pair, Prepared, SIZE, listen, requested, resolved};
+
+pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
+    vec![
+        Case {
+            name: "event: access refused",
+            must: "[QUEUE_PAIR_ACCESS_ERROR of the pair]",
+            ask: access_refused,
+        },
+        Case {
+            name: "event: no more of a shared queue",
+            must: "[LAST_RECEIVE_REACHED of the pair]",
+            ask: last_receive,
+        },
+        Case { name: "queue: grown with entries", must: "256, [SUCCESS, SUCCESS]", ask: grown },
+        Case { name: "shared: in order", must: "[(0, 1), (1, 2), (2, 1)]", ask: in_order },
+        Case {
+            name: "shared: left to the others",
+            must: "[] flushed, then [(0, 1)]",
+            ask: left_to_others,
+        },
+    ]
+}
+
+/// A connection whose server takes its receives from a shared queue.
+fn sharing<'a, B: Bench>(
+    bench: &'a B,
+    shared: &mut Option<SharedReceiveQueue<B::Provider>>,
+) -> Pair<'a, B> {
+    let (mut listener, address) = listen(bench);
+    let mut client = Prepared::new(resolved(bench, address));
+    client.endpoint.connect(&ConnectParameters::default()).expect("it is sent");
+    let mut endpoint = requested(bench, &mut listener);
+    let make = || {
+        let domain = endpoint.domain().expect("a domain");
+        let mut queue = domain.shared_receive_queue(8).expect("a shared receive queue");
+        for tag in 0..4 {
+            let buffer = domain.allocate(64, Access::LOCAL_WRITE).expect("memory");
+            queue.post_receive(buffer, tag).expect("there is room");
+        }
+        queue.flush().expect("the device takes them");
+        queue
+    };
+    let shared = &*shared.get_or_insert_with(make);
+    let domain = endpoint.domain().expect("a domain");
+    let queue = endpoint.completion_queue(SIZE.send + SIZE.receive).expect("a queue");
+    let size = Capabilities { receive: 0, ..SIZE };
+    let queue_pair = endpoint.queue_pair_sharing(&queue, shared, size).expect("a queue pair");
+    let mut server = Prepared { endpoint, domain, queue, queue_pair };
+    server.endpoint.accept(&ConnectParameters::default()).expect("it is sent");
+    let (client, _) = client.ready(bench);
+    Pair { bench, client, server: server.ready(bench).0 }
+}
+
+/// Sends one message; returns the tag of the receive that took it, and the message's length.
+fn take<B: Bench>(
+    pair: &mut Pair<'_, B>,
+    shared: &mut Option<SharedReceiveQueue<B::Provider>>,
+    message: &[u8],
+) -> (u64, u32) {
+    pair.client.send(message);
+    let completions = pair.server.completions(pair.bench, 1);
+    let shared = shared.as_mut().expect("it was made");
+    match pair.server.queue_pair.retire_shared(&completions[0], shared) {
+        Ok(Retired::Receive { tag, length, .. }) => (tag, length),
+        other => panic!("expected a message: {other:?}"),
+    }
+}
+
+fn in_order<B: Bench>(bench: &B) -> String {
+    let mut shared = None;
+    let (mut first, mut second) = (sharing(bench, &mut shared), sharing(bench, &mut shared));
+    let taken = [
+        take(&mut first, &mut shared, b"a"),
+        take(&mut second, &mut shared, b"bb"),
+        take(&mut first, &mut shared, b"c"),
+    ];
+    format!("{taken:?}")
+}
+
+fn left_to_others<B: Bench>(bench: &B) -> String {
+    let mut shared = None;
+    let (mut first, mut second) = (sharing(bench, &mut shared), sharing(bench, &mut shared));
+    first.server.endpoint.disconnect().expect("there is a connection");
+    bench.quiet(Duration::from_millis(50));
+    let mut flushed = [verbs::Completion::default(); 4];
+    let count = first.server.queue.poll(&mut flushed).expect("it has not overrun");
+    let taken = take(&mut second, &mut shared, b"a");
+    format!("{:?} flushed, then [{taken:?}]", &flushed[..count])
+}
+
+fn grown<B: Bench>(bench: &B) -> String {
+    let mut pair = Pair::connect(bench);
+    pair.server.post_receives(2, 64);
+    pair.client.send(b"one");
+    pair.client.send(b"two");
+    bench.quiet(Duration::from_millis(50));
+    pair.client.queue.resize(256).expect("the device can");
+    let capacity = if pair.client.queue.capacity() >= 256 { "256" } else { "less" };
+    format!("{capacity}, {:?}", pair.client_says(2))
+}
+
+/// What the device of a domain reported, of a queue pair or otherwise.
+fn reported<B: Bench>(bench: &B, domain: &Domain<B::Provider>, number: u32) -> String {
+    bench.quiet(Duration::from_millis(50));
+    let mut said = Vec::new();
+    while let Some(event) = domain.next_event().expect("events can be read") {
+        let pair = verbs::Subject::QueuePair(number) == event.subject;
+        let of = if pair { "the pair".to_owned() } else { format!("{:?}", event.subject) };
+        said.push(format!("{:?} of {of}", event.kind));
+    }
+    format!("[{}]", said.join(", "))
+}
+
+fn access_refused<B: Bench>(bench: &B) -> String {
+    let mut pair = Pair::connect(bench);
+    let memory = pair.server.buffer(&[1; 32], Access::REMOTE_READ);
+    let at = RemoteAddress { address: memory.address(), key: memory.remote_key() };
+    let bytes = pair.client.buffer(&[2; 32], Access::NONE);
+    pair.client.queue_pair.rdma_write(bytes, at, 0).expect("there is room");
+    pair.client.queue_pair.flush().expect("the device takes it");
+    assert_eq!(pair.client_says(1), [Status::REMOTE_ACCESS]);
+    reported(bench, &pair.server.domain, pair.server.queue_pair.number())
+}
+
+fn last_receive<B: Bench>(bench: &B) -> String {
+    let mut shared = None;
+    let mut pair = sharing(bench, &mut shared);
+    pair.server.endpoint.disconnect().expect("there is a connection");
+    reported(bench, &pair.server.domain, pair.server.queue_pair.number())
+}
