@@ -46,13 +46,7 @@ impl Controller {
     ///
     /// Whatever keeps the controller from being live; nothing of it is left then.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let provider = Arc::new(RdmaCore);
-        let (mut controller, pollers) = Self::connect_with(&provider, options, processors).await?;
-        for poller in pollers {
-            controller.serve(poller, options);
-        }
-        Ok(controller)
+        Self::connect_over(&Arc::new(RdmaCore), options).await
     }
 
     /// Connects as [`connect`](Self::connect), but leaves the I/O queues to the caller: they are
@@ -71,6 +65,20 @@ impl Controller {
 }
 
 impl<P: Provider> Controller<P> {
+    /// Connects as [`connect`](Controller::connect), over any provider of RDMA.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Controller::connect).
+    pub async fn connect_over(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let (mut controller, pollers) = Self::connect_with(provider, options, processors).await?;
+        for poller in pollers {
+            controller.serve(poller, options);
+        }
+        Ok(controller)
+    }
+
     async fn connect_with(
         provider: &Arc<P>,
         options: &ConnectOptions,

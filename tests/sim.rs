@@ -1,0 +1,279 @@
+//! A target that lies, stumbles or falls silent: every request ends once, with its buffer, and the
+//! error says whose fault it was. Over the fabric, so it needs no device and runs anywhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdma_host::error::{Malformed, TargetMisbehaved};
+use rdma_host::wire::NamespaceId;
+use rdma_host::{Class, ConnectOptions, Controller, Error, HostIdentity};
+use soft_roce::fabric::{Fabric, Host};
+use tests::target::{Answer, BLOCKS, Hook, Seen, TARGET_ADDRESS, Target};
+
+/// A fabric with a target on it, and the host to connect from.
+fn bed(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> (Fabric, Arc<Host>, Target) {
+    let fabric = Fabric::auto(1);
+    let host = fabric.host("host", "10.0.0.1".parse().unwrap());
+    let hook: Hook = Box::new(hook);
+    let target = Target::new(&fabric, hook);
+    (fabric, host, target)
+}
+
+fn options() -> ConnectOptions {
+    let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().unwrap();
+    let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
+    let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().unwrap(), nqn, host);
+    options.io_queues = 2;
+    options.io_timeout = Duration::from_millis(500);
+    options
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+/// Connects to a target with this hook; the connect must fail.
+fn refused(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Error {
+    let (_fabric, host, target) = bed(hook);
+    run(async {
+        tokio::spawn(target.run());
+        Controller::connect_over(&host, &options()).await.err().expect("the connect fails")
+    })
+}
+
+/// Reads while the target answers I/O with this hook; returns the error, once all have ended.
+fn failed(mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Error {
+    let (_fabric, host, target) = bed(move |seen, answer| {
+        if seen.is_io() {
+            hook(seen, answer);
+        }
+    });
+    run(async {
+        tokio::spawn(target.run());
+        let controller = Controller::connect_over(&host, &options()).await.unwrap();
+        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+        let mut readers = tokio::task::JoinSet::new();
+        for lba in 0..20 {
+            let (namespace, mut buffer) = (namespace.clone(), controller.allocate(512).unwrap());
+            readers.spawn(async move {
+                for _ in 0..50 {
+                    buffer = match namespace.read(lba, buffer).await {
+                        Ok(buffer) => buffer,
+                        Err(failed) => return Err(failed),
+                    };
+                }
+                Ok(())
+            });
+        }
+        let mut ended = 0;
+        while let Some(outcome) = readers.join_next().await {
+            let failed = outcome.unwrap().expect_err("the controller is lost");
+            assert!(failed.buffer.is_some(), "the buffer comes back");
+            ended += 1;
+        }
+        assert_eq!(ended, 20);
+        let cause = controller.failed().await;
+        controller.shutdown().await;
+        cause
+    })
+}
+
+#[test]
+fn an_honest_target_keeps_what_it_is_given() {
+    let (_fabric, host, target) = bed(|_, _| {});
+    run(async {
+        tokio::spawn(target.run());
+        let controller = Controller::connect_over(&host, &options()).await.unwrap();
+        assert_eq!(controller.negotiated().queue_entries, 32);
+        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+        assert_eq!(namespace.info().blocks, BLOCKS as u64);
+        // In-capsule, keyed, and split: 4 KiB go with the command, 128 KiB are the most of one.
+        for (lba, blocks) in [(3, 1), (11, 8), (100, 9), (200, 300)] {
+            let data = tests::noise(blocks * 512, lba);
+            let mut buffer = controller.allocate(data.len()).unwrap();
+            buffer.copy_in(0, &data);
+            let mut buffer = namespace.write(lba, buffer).await.unwrap();
+            buffer.fill(0);
+            let buffer = namespace.read(lba, buffer).await.unwrap();
+            let mut read = vec![0; data.len()];
+            buffer.copy_out(0, &mut read);
+            assert!(read == data, "{blocks} blocks from {lba} on differ");
+        }
+        controller.shutdown().await;
+    });
+}
+
+#[test]
+fn responses_to_nothing_end_the_controller() {
+    let mut count = 0;
+    let error = failed(move |_, answer| {
+        count += 1;
+        if count == 7 {
+            answer.messages[0][12..14].copy_from_slice(&[0xff, 0x7f]);
+        }
+    });
+    assert!(matches!(&error, Error::TargetMisbehaved(TargetMisbehaved::UnknownCommand { .. })));
+}
+
+#[test]
+fn a_response_sent_twice_completes_nothing_twice() {
+    let mut count = 0;
+    let error = failed(move |_, answer| {
+        count += 1;
+        if count == 30 {
+            let again = answer.messages[0].clone();
+            answer.messages.push(again);
+        }
+    });
+    assert!(matches!(error, Error::TargetMisbehaved(TargetMisbehaved::UnknownCommand { .. })));
+}
+
+#[test]
+fn responses_of_another_length_are_refused() {
+    for length in [0, 8, 15, 17, 64] {
+        let mut count = 0;
+        let error = failed(move |_, answer| {
+            count += 1;
+            if count == 5 {
+                answer.messages[0].resize(length, 0);
+            }
+        });
+        match error {
+            Error::Malformed(Malformed::ResponseLength(seen, _)) => assert_eq!(seen, length as u32),
+            // Some transports do not carry empty messages.
+            other => assert!(length == 0, "{length} bytes: {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_response_longer_than_its_buffer_breaks_the_queue() {
+    let mut count = 0;
+    let error = failed(move |_, answer| {
+        count += 1;
+        if count == 5 {
+            answer.messages[0].resize(200, 0);
+        }
+    });
+    assert_eq!(error.class(), Class::Transport, "{error}");
+}
+
+#[test]
+fn silence_ends_by_the_timeout() {
+    let mut count = 0;
+    let error = failed(move |_, answer| {
+        count += 1;
+        if count > 10 {
+            answer.messages.clear();
+            answer.data.clear();
+        }
+    });
+    assert!(matches!(error, Error::Timeout { step: "a command", .. }), "{error}");
+}
+
+#[test]
+fn data_written_past_the_buffer_is_stopped() {
+    let mut count = 0;
+    let error = failed(move |_, answer| {
+        count += 1;
+        if count == 5 {
+            // 20 buffers of one registration each: a page is not enough for this.
+            answer.data = vec![0; 1 << 20];
+        }
+    });
+    assert_eq!(error.class(), Class::Transport, "{error}");
+}
+
+#[test]
+fn every_status_of_a_read_reaches_the_caller() {
+    let (_fabric, host, target) = bed(|seen, answer| {
+        if seen.is_io() && seen.sqe[0] == 0x02 {
+            let status = u16::from_le_bytes([seen.sqe[40], seen.sqe[41]]);
+            answer.messages = vec![seen.response(status, 0)];
+            answer.data.clear();
+        }
+    });
+    run(async {
+        tokio::spawn(target.run());
+        let controller = Controller::connect_over(&host, &options()).await.unwrap();
+        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+        let mut buffer = controller.allocate(512).unwrap();
+        for lba in 1..BLOCKS as u64 {
+            let failed = namespace.read(lba, buffer).await.expect_err("the status is an error");
+            assert!(failed.error.to_string().contains(&format!("{lba:#05x}")), "{failed}");
+            buffer = failed.buffer.expect("the buffer comes back");
+        }
+        controller.shutdown().await;
+    });
+}
+
+#[test]
+fn a_demand_for_authentication_is_understood() {
+    let error = refused(|seen, answer| {
+        if seen.is_fabrics(0x01) {
+            answer.messages = vec![seen.response(0, 0x0002_0007)];
+        }
+    });
+    assert!(matches!(error, Error::AuthenticationRequired(_)), "{error}");
+    assert_eq!(error.class(), Class::Access);
+}
+
+#[test]
+fn private_data_that_is_none_of_nvme_is_refused() {
+    for (private_data, expected) in
+        [(vec![9; 32], "record format 0x0909"), (vec![0xff; 4], "record format 0xffff")]
+    {
+        let (_fabric, host, target) = bed(|_, _| {});
+        let target = target.accepting_with(&private_data);
+        let error = run(async {
+            tokio::spawn(target.run());
+            Controller::connect_over(&host, &options()).await.err().expect("the connect fails")
+        });
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn nonsense_in_identify_is_refused() {
+    for seed in 0..20 {
+        let error = refused(move |seen, answer| {
+            if seen.queue == 0 && seen.sqe[0] == 0x06 {
+                answer.data = tests::noise(4096, seed);
+            }
+        });
+        let class = error.class();
+        assert!(class == Class::Failed, "seed {seed}: {error}");
+    }
+}
+
+#[test]
+fn a_list_of_namespaces_that_goes_in_circles_ends() {
+    let (_fabric, host, target) = bed(|seen, answer| {
+        if seen.queue == 0 && seen.sqe[0] == 0x06 && seen.sqe[40] == 0x02 {
+            answer.data = (1..=1024u32).flat_map(u32::to_le_bytes).collect();
+        }
+    });
+    run(async {
+        tokio::spawn(target.run());
+        let controller = Controller::connect_over(&host, &options()).await.unwrap();
+        let error = controller.namespaces().await.unwrap_err();
+        assert!(matches!(error, Error::TargetMisbehaved(TargetMisbehaved::NamespaceList)));
+        controller.shutdown().await;
+    });
+}
+
+#[test]
+fn a_partition_is_noticed() {
+    let (fabric, host, target) = bed(|_, _| {});
+    run(async {
+        tokio::spawn(target.run());
+        let controller = Controller::connect_over(&host, &options()).await.unwrap();
+        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+        fabric.partition("host", "target");
+        let buffer = controller.allocate(512).unwrap();
+        let failed = namespace.read(0, buffer).await.expect_err("nobody answers");
+        assert_eq!(failed.error.class(), Class::Transport, "{failed}");
+        assert!(failed.buffer.is_some());
+        controller.shutdown().await;
+    });
+}

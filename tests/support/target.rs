@@ -1,0 +1,331 @@
+//! An NVMe target in this process, over the fabric, that answers as a test wants.
+//!
+//! It reads commands by the specification's offsets, not with our own wire layer, so that the two
+//! can't be wrong together. Left alone it is honest: Connect, properties, Identify, Number of
+//! Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks. The hook
+//! sees every command with the honest answer, and may change what goes out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use soft_roce::fabric::{Fabric, Host};
+use verbs::{
+    Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
+    Domain, Endpoint, PreparedQueuePair, QueuePair, RemoteAddress, RemoteKey, Retired,
+};
+
+/// Where the target listens.
+pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
+/// Blocks of its one namespace, of 512 bytes each.
+pub const BLOCKS: usize = 1024;
+
+const BLOCK: usize = 512;
+const RECEIVES: u32 = 64;
+/// A command and the most in-capsule data we announce.
+const CAPSULE: usize = 64 + IN_CAPSULE;
+const IN_CAPSULE: usize = 4096;
+
+/// A command as it came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// On which queue; 0 is the admin queue.
+    pub queue: u16,
+    /// The 64 bytes.
+    pub sqe: [u8; 64],
+}
+
+/// What goes out for a command.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// Written to the host's memory first, if the command reads.
+    pub data: Vec<u8>,
+    /// The messages sent then: honestly one response of 16 bytes.
+    pub messages: Vec<Vec<u8>>,
+}
+
+/// Changes answers. Called for every command, in order.
+pub type Hook = Box<dyn FnMut(Seen, &mut Answer) + Send>;
+
+/// The target; [`run`](Self::run) it as a task.
+pub struct Target {
+    listener: Endpoint<Host>,
+    queues: Vec<Queue>,
+    disk: Vec<u8>,
+    hook: Hook,
+    accept: Vec<u8>,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("queues", &self.queues.len()).finish_non_exhaustive()
+    }
+}
+
+/// One connection.
+struct Queue {
+    id: u16,
+    endpoint: Endpoint<Host>,
+    domain: Domain<Host>,
+    completions: CompletionQueue<Host>,
+    state: State,
+    /// Writes whose data is on its way here: by tag.
+    reading: Vec<Option<Seen>>,
+}
+
+enum State {
+    Accepted(PreparedQueuePair<Host>),
+    Live(QueuePair<Host>),
+    Gone,
+}
+
+impl Seen {
+    /// Whether the command is a Fabrics command of this type.
+    #[must_use]
+    pub fn is_fabrics(&self, fabrics_type: u8) -> bool {
+        self.sqe[0] == 0x7f && self.sqe[4] == fabrics_type
+    }
+
+    /// Whether this is an NVM command, on an I/O queue.
+    #[must_use]
+    pub fn is_io(&self) -> bool {
+        self.queue != 0 && self.sqe[0] != 0x7f
+    }
+
+    /// The honest response with this status and result.
+    #[must_use]
+    pub fn response(&self, status: u16, result: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 16];
+        bytes[..8].copy_from_slice(&result.to_le_bytes());
+        bytes[12..14].copy_from_slice(&self.sqe[2..4]);
+        bytes[14..].copy_from_slice(&(status << 1).to_le_bytes());
+        bytes
+    }
+
+    fn u64_at(&self, offset: usize) -> u64 {
+        u64::from_le_bytes(self.sqe[offset..offset + 8].try_into().expect("8 bytes"))
+    }
+
+    fn u32_at(&self, offset: usize) -> u32 {
+        u32::from_le_bytes(self.sqe[offset..offset + 4].try_into().expect("4 bytes"))
+    }
+
+    /// The keyed descriptor: length and place.
+    fn keyed(&self) -> (usize, RemoteAddress) {
+        let length = self.u32_at(32) & 0x00ff_ffff;
+        let key = RemoteKey(self.u32_at(35));
+        (length as usize, RemoteAddress { address: self.u64_at(24), key })
+    }
+
+    fn range(&self) -> std::ops::Range<usize> {
+        let start = usize::try_from(self.u64_at(40)).unwrap_or(usize::MAX).min(BLOCKS) * BLOCK;
+        let blocks = (self.u32_at(48) & 0xffff) as usize + 1;
+        start..(start + blocks * BLOCK).min(BLOCKS * BLOCK)
+    }
+}
+
+impl Target {
+    /// A target on the host "target" of this fabric.
+    ///
+    /// # Panics
+    ///
+    /// When the address is taken.
+    #[must_use]
+    pub fn new(fabric: &Fabric, hook: Hook) -> Self {
+        let address: std::net::SocketAddr = TARGET_ADDRESS.parse().expect("an address");
+        let host: Arc<Host> = fabric.host("target", address.ip());
+        let mut listener = Endpoint::open_with(host).expect("an endpoint");
+        listener.listen(address, 16).expect("the address is free");
+        let mut accept = vec![0; 32];
+        accept[2] = 32;
+        Self { listener, queues: Vec::new(), disk: vec![0; BLOCKS * BLOCK], hook, accept }
+    }
+
+    /// The same with other private data in its reply to connection requests.
+    #[must_use]
+    pub fn accepting_with(mut self, private_data: &[u8]) -> Self {
+        self.accept = private_data.to_vec();
+        self
+    }
+
+    /// Serves for ever.
+    pub async fn run(mut self) {
+        loop {
+            self.step();
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+    }
+
+    fn step(&mut self) {
+        while let Some(event) = self.listener.next_event().expect("the listener lives") {
+            if let ConnectionEvent::ConnectRequest { endpoint, private_data, .. } = event {
+                self.queues.push(Queue::accept(endpoint, &private_data, &self.accept));
+            }
+        }
+        for queue in &mut self.queues {
+            queue.step(&mut self.disk, &mut self.hook);
+        }
+        self.queues.retain(|queue| !matches!(queue.state, State::Gone));
+    }
+}
+
+impl Queue {
+    fn accept(mut endpoint: Endpoint<Host>, request: &[u8], accept: &[u8]) -> Self {
+        let domain = endpoint.domain().expect("a domain");
+        let completions = endpoint.completion_queue(4 * RECEIVES).expect("a completion queue");
+        let capabilities =
+            Capabilities { send: 2 * RECEIVES, receive: RECEIVES, segments: 1, inline: 64 };
+        let mut prepared =
+            endpoint.queue_pair(&domain, &completions, capabilities).expect("a queue pair");
+        for _ in 0..RECEIVES {
+            let buffer = domain.allocate(CAPSULE, Access::LOCAL_WRITE).expect("memory");
+            prepared.post_receive(buffer, 0).map_err(|refused| refused.error).expect("room");
+        }
+        prepared.flush().expect("receives are taken");
+        let parameters = ConnectParameters { private_data: accept, ..ConnectParameters::default() };
+        endpoint.accept(&parameters).expect("the host waits");
+        let id = u16::from_le_bytes([request[2], request[3]]);
+        let state = State::Accepted(prepared);
+        Self { id, endpoint, domain, completions, state, reading: Vec::new() }
+    }
+
+    fn step(&mut self, disk: &mut [u8], hook: &mut Hook) {
+        while let Ok(Some(event)) = self.endpoint.next_event() {
+            self.state = match (event, std::mem::replace(&mut self.state, State::Gone)) {
+                (ConnectionEvent::Established(established), State::Accepted(prepared)) => {
+                    State::Live(prepared.ready(&established))
+                }
+                (ConnectionEvent::Disconnected, _) => State::Gone,
+                (_, state) => state,
+            };
+        }
+        let mut batch = [Completion::default(); 16];
+        let State::Live(_) = self.state else { return };
+        let count = self.completions.poll(&mut batch).unwrap_or(0);
+        for completion in &batch[..count] {
+            self.complete(completion, disk, hook);
+        }
+        if let State::Live(queue_pair) = &mut self.state {
+            // A host that is gone takes nothing any more.
+            let _ = queue_pair.flush();
+        }
+    }
+
+    fn complete(&mut self, completion: &Completion, disk: &mut [u8], hook: &mut Hook) {
+        let State::Live(queue_pair) = &mut self.state else { return };
+        let Ok(retired) = queue_pair.retire(completion) else { return };
+        if !completion.status().is_success() {
+            self.state = State::Gone;
+            return;
+        }
+        match retired {
+            Retired::Receive { buffer, length, .. } => {
+                let mut capsule = vec![0; length as usize];
+                buffer.copy_out(0, &mut capsule);
+                let _ = queue_pair.post_receive(buffer, 0);
+                let seen = Seen { queue: self.id, sqe: capsule[..64].try_into().expect("64") };
+                self.begin(seen, &capsule[64..], disk, hook);
+            }
+            Retired::Send { tag, segments } => {
+                let index = usize::try_from(tag).unwrap_or(usize::MAX);
+                let Some(seen) = self.reading.get_mut(index).and_then(Option::take) else { return };
+                let buffer = segments.into_iter().next().expect("one buffer was read");
+                let mut data = vec![0; buffer.len()];
+                buffer.copy_out(0, &mut data);
+                self.finish(seen, &data, disk, hook);
+            }
+            Retired::Credit => {}
+        }
+    }
+
+    /// A command came in; data that is still at the host is fetched first.
+    fn begin(&mut self, seen: Seen, in_capsule: &[u8], disk: &mut [u8], hook: &mut Hook) {
+        let takes_data = seen.is_fabrics(0x01) || (seen.is_io() && seen.sqe[0] == 0x01);
+        let (length, place) = seen.keyed();
+        if !takes_data || seen.sqe[39] == 0x01 {
+            self.finish(seen, in_capsule, disk, hook);
+            return;
+        }
+        let State::Live(queue_pair) = &mut self.state else { return };
+        let buffer = self.domain.allocate(length, Access::LOCAL_WRITE).expect("memory");
+        let tag = self.reading.len() as u64;
+        self.reading.push(Some(seen));
+        let _ = queue_pair.rdma_read(buffer, place, tag);
+    }
+
+    fn finish(&mut self, seen: Seen, data: &[u8], disk: &mut [u8], hook: &mut Hook) {
+        let mut answer = honest(seen, data, disk);
+        hook(seen, &mut answer);
+        let State::Live(queue_pair) = &mut self.state else { return };
+        if !answer.data.is_empty() {
+            let (_, place) = seen.keyed();
+            let buffer = filled(&self.domain, &answer.data);
+            // No tag of a read: what comes back is dropped.
+            let _ = queue_pair.rdma_write(buffer, place, u64::MAX);
+        }
+        for message in &answer.messages {
+            if message.len() <= 64 {
+                let _ = queue_pair.send_inline(message);
+            } else {
+                let _ = queue_pair.send(filled(&self.domain, message), u64::MAX);
+            }
+        }
+    }
+}
+
+fn filled(domain: &Domain<Host>, bytes: &[u8]) -> Buffer {
+    let mut buffer = domain.allocate(bytes.len(), Access::LOCAL_WRITE).expect("memory");
+    buffer.copy_in(0, bytes);
+    buffer
+}
+
+/// What a target that follows the specification answers.
+fn honest(seen: Seen, data: &[u8], disk: &mut [u8]) -> Answer {
+    let mut answer = Answer::default();
+    let result = match (seen.sqe[0], seen.sqe[4], seen.sqe[44]) {
+        (0x7f, 0x01, _) => 7,
+        // MQES 31, ready within 0.5 s, NVM command set; version 1.4; enabled; shut down.
+        (0x7f, 0x04, 0x00) => 0x0000_0020_0101_001f,
+        (0x7f, 0x04, 0x08) => 0x0001_0400,
+        (0x7f, 0x04, 0x1c) => 0b1001,
+        (0x09, ..) if seen.queue == 0 => 0x0003_0003,
+        (0x06, ..) if seen.queue == 0 => {
+            answer.data = identify(seen.sqe[40]);
+            0
+        }
+        (0x02, ..) if seen.is_io() => {
+            answer.data = disk[seen.range()].to_vec();
+            0
+        }
+        (0x01, ..) if seen.is_io() => {
+            let range = seen.range();
+            let length = range.len().min(data.len());
+            disk[range][..length].copy_from_slice(&data[..length]);
+            0
+        }
+        _ => 0,
+    };
+    answer.messages = vec![seen.response(0, result)];
+    answer
+}
+
+fn identify(structure: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    match structure {
+        0x00 => {
+            bytes[..8].copy_from_slice(&(BLOCKS as u64).to_le_bytes());
+            bytes[130] = 9;
+        }
+        0x01 => {
+            bytes[4..10].copy_from_slice(b"SCRIPT");
+            bytes[77] = 5;
+            bytes[78] = 7;
+            bytes[514] = 32;
+            bytes[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
+            let units = u32::try_from(CAPSULE / 16).expect("small");
+            bytes[1792..1796].copy_from_slice(&units.to_le_bytes());
+            bytes[1796] = 1;
+        }
+        _ => bytes[0] = 1,
+    }
+    bytes
+}
