@@ -58,7 +58,6 @@ impl OnFabric {
 impl Bench for OnFabric {
     type Provider = Host;
 
-
     fn client(&self) -> Arc<Host> {
         self.client.clone()
     }
