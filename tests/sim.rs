@@ -13,23 +13,27 @@ use tests::target::{Answer, BLOCKS, Hook, Seen, TARGET_ADDRESS, Target};
 /// A fabric with a target on it, and the host to connect from.
 fn bed(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> (Fabric, Arc<Host>, Target) {
     let fabric = Fabric::auto(1);
-    let host = fabric.host("host", "10.0.0.1".parse().unwrap());
+    let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     let hook: Hook = Box::new(hook);
     let target = Target::new(&fabric, hook);
     (fabric, host, target)
 }
 
 fn options() -> ConnectOptions {
-    let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().unwrap();
+    let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().expect("an NQN");
     let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
-    let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().unwrap(), nqn, host);
+    let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
     options.io_queues = 2;
     options.io_timeout = Duration::from_millis(500);
     options
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(test)
 }
 
 /// Connects to a target with this hook; the connect must fail.
@@ -50,11 +54,13 @@ fn failed(mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Error {
     });
     run(async {
         tokio::spawn(target.run());
-        let controller = Controller::connect_over(&host, &options()).await.unwrap();
-        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+        let controller =
+            Controller::connect_over(&host, &options()).await.expect("an honest connect");
+        let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
         let mut readers = tokio::task::JoinSet::new();
         for lba in 0..20 {
-            let (namespace, mut buffer) = (namespace.clone(), controller.allocate(512).unwrap());
+            let (namespace, mut buffer) =
+                (namespace.clone(), controller.allocate(512).expect("memory"));
             readers.spawn(async move {
                 for _ in 0..50 {
                     buffer = match namespace.read(lba, buffer).await {
@@ -67,7 +73,7 @@ fn failed(mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Error {
         }
         let mut ended = 0;
         while let Some(outcome) = readers.join_next().await {
-            let failed = outcome.unwrap().expect_err("the controller is lost");
+            let failed = outcome.expect("no task panics").expect_err("the controller is lost");
             assert!(failed.buffer.is_some(), "the buffer comes back");
             ended += 1;
         }
@@ -130,16 +136,16 @@ fn a_response_sent_twice_completes_nothing_twice() {
 
 #[test]
 fn responses_of_another_length_are_refused() {
-    for length in [0, 8, 15, 17, 64] {
+    for length in [0u32, 8, 15, 17, 64] {
         let mut count = 0;
         let error = failed(move |_, answer| {
             count += 1;
             if count == 5 {
-                answer.messages[0].resize(length, 0);
+                answer.messages[0].resize(usize::try_from(length).expect("small"), 0);
             }
         });
         match error {
-            Error::Malformed(Malformed::ResponseLength(seen, _)) => assert_eq!(seen, length as u32),
+            Error::Malformed(Malformed::ResponseLength(seen, _)) => assert_eq!(seen, length),
             // Some transports do not carry empty messages.
             other => assert!(length == 0, "{length} bytes: {other}"),
         }

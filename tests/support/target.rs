@@ -50,9 +50,14 @@ pub type Hook = Box<dyn FnMut(Seen, &mut Answer) + Send>;
 pub struct Target {
     listener: Endpoint<Host>,
     queues: Vec<Queue>,
+    script: Script,
+    accept: Vec<u8>,
+}
+
+/// What the answers are made of.
+struct Script {
     disk: Vec<u8>,
     hook: Hook,
-    accept: Vec<u8>,
 }
 
 impl std::fmt::Debug for Target {
@@ -137,7 +142,8 @@ impl Target {
         listener.listen(address, 16).expect("the address is free");
         let mut accept = vec![0; 32];
         accept[2] = 32;
-        Self { listener, queues: Vec::new(), disk: vec![0; BLOCKS * BLOCK], hook, accept }
+        let script = Script { disk: vec![0; BLOCKS * BLOCK], hook };
+        Self { listener, queues: Vec::new(), script, accept }
     }
 
     /// The same with other private data in its reply to connection requests.
@@ -162,7 +168,7 @@ impl Target {
             }
         }
         for queue in &mut self.queues {
-            queue.step(&mut self.disk, &mut self.hook);
+            queue.step(&mut self.script);
         }
         self.queues.retain(|queue| !matches!(queue.state, State::Gone));
     }
@@ -188,7 +194,7 @@ impl Queue {
         Self { id, endpoint, domain, completions, state, reading: Vec::new() }
     }
 
-    fn step(&mut self, disk: &mut [u8], hook: &mut Hook) {
+    fn step(&mut self, script: &mut Script) {
         while let Ok(Some(event)) = self.endpoint.next_event() {
             self.state = match (event, std::mem::replace(&mut self.state, State::Gone)) {
                 (ConnectionEvent::Established(established), State::Accepted(prepared)) => {
@@ -202,7 +208,7 @@ impl Queue {
         let State::Live(_) = self.state else { return };
         let count = self.completions.poll(&mut batch).unwrap_or(0);
         for completion in &batch[..count] {
-            self.complete(completion, disk, hook);
+            self.complete(completion, script);
         }
         if let State::Live(queue_pair) = &mut self.state {
             // A host that is gone takes nothing any more.
@@ -210,7 +216,7 @@ impl Queue {
         }
     }
 
-    fn complete(&mut self, completion: &Completion, disk: &mut [u8], hook: &mut Hook) {
+    fn complete(&mut self, completion: &Completion, script: &mut Script) {
         let State::Live(queue_pair) = &mut self.state else { return };
         let Ok(retired) = queue_pair.retire(completion) else { return };
         if !completion.status().is_success() {
@@ -223,7 +229,7 @@ impl Queue {
                 buffer.copy_out(0, &mut capsule);
                 let _ = queue_pair.post_receive(buffer, 0);
                 let seen = Seen { queue: self.id, sqe: capsule[..64].try_into().expect("64") };
-                self.begin(seen, &capsule[64..], disk, hook);
+                self.begin(seen, &capsule[64..], script);
             }
             Retired::Send { tag, segments } => {
                 let index = usize::try_from(tag).unwrap_or(usize::MAX);
@@ -231,18 +237,18 @@ impl Queue {
                 let buffer = segments.into_iter().next().expect("one buffer was read");
                 let mut data = vec![0; buffer.len()];
                 buffer.copy_out(0, &mut data);
-                self.finish(seen, &data, disk, hook);
+                self.finish(seen, &data, script);
             }
             Retired::Credit => {}
         }
     }
 
     /// A command came in; data that is still at the host is fetched first.
-    fn begin(&mut self, seen: Seen, in_capsule: &[u8], disk: &mut [u8], hook: &mut Hook) {
+    fn begin(&mut self, seen: Seen, in_capsule: &[u8], script: &mut Script) {
         let takes_data = seen.is_fabrics(0x01) || (seen.is_io() && seen.sqe[0] == 0x01);
         let (length, place) = seen.keyed();
         if !takes_data || seen.sqe[39] == 0x01 {
-            self.finish(seen, in_capsule, disk, hook);
+            self.finish(seen, in_capsule, script);
             return;
         }
         let State::Live(queue_pair) = &mut self.state else { return };
@@ -252,9 +258,9 @@ impl Queue {
         let _ = queue_pair.rdma_read(buffer, place, tag);
     }
 
-    fn finish(&mut self, seen: Seen, data: &[u8], disk: &mut [u8], hook: &mut Hook) {
-        let mut answer = honest(seen, data, disk);
-        hook(seen, &mut answer);
+    fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
+        let mut answer = honest(seen, data, &mut script.disk);
+        (script.hook)(seen, &mut answer);
         let State::Live(queue_pair) = &mut self.state else { return };
         if !answer.data.is_empty() {
             let (_, place) = seen.keyed();
