@@ -36,9 +36,11 @@ impl Default for ConnectParameters<'_> {
 /// What the peer proposed or accepted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ConnectionParameters {
-    /// How many RDMA reads of ours the peer allows to be outstanding.
+    /// How many RDMA reads of its own the peer wants to have outstanding here: its
+    /// `initiator_depth`, seen from this side.
     pub responder_resources: u8,
-    /// How many RDMA reads of its own the peer wants to have outstanding.
+    /// How many RDMA reads of ours the peer allows to be outstanding there: its
+    /// `responder_resources`.
     pub initiator_depth: u8,
     /// How often the peer sends again without an answer.
     pub retry_count: u8,

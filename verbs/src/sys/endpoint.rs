@@ -58,6 +58,10 @@ impl RawEndpoint {
             CmRequest::ResolveRoute { timeout } => {
                 self.resolve_route(milliseconds(timeout)).map_err(Error::ResolveRoute)
             }
+            // The kernel takes any byte; five bits of it travel.
+            CmRequest::SetAckTimeout(32..) => {
+                Err(Error::SetAckTimeout(io::Error::from_raw_os_error(libc::EINVAL)))
+            }
             CmRequest::SetAckTimeout(exponent) => self
                 .set_option(c::RDMA_OPTION_ID_ACK_TIMEOUT, exponent)
                 .map_err(|source| match source.raw_os_error() {
