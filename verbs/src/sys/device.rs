@@ -15,9 +15,10 @@ use std::{
     os::fd::BorrowedFd,
     path::Path,
     ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use rdma_core_sys as c;
 
 use super::{
@@ -190,7 +191,7 @@ impl Hold {
 /// keep a connection up that the caller has dropped.
 pub(super) fn hold(id: &Arc<Id>) -> Result<Arc<Hold>, Error> {
     let context = id.context().ok_or(UNBOUND)?;
-    let mut holds = HOLDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut holds = HOLDS.lock();
     holds.retain(|hold| hold.strong_count() > 0);
     if let Some(hold) = holds.iter().filter_map(Weak::upgrade).find(|hold| hold.is_of(context)) {
         return Ok(hold);

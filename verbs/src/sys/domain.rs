@@ -14,9 +14,10 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     ptr::NonNull,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use rdma_core_sys as c;
 use rustix::process::{Resource, getrlimit};
 
@@ -122,8 +123,7 @@ impl DomainInner {
     }
 
     pub(super) fn named(&self) -> MutexGuard<'_, Named> {
-        // Both maps are whole between any two calls, so poison means nothing.
-        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+        self.named.lock()
     }
 }
 

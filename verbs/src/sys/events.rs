@@ -17,9 +17,10 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use rdma_core_sys as c;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
@@ -38,7 +39,7 @@ struct Listeners {
 
 impl Stream {
     pub(super) fn subscribe(&self, device: BorrowedFd<'_>) -> io::Result<Arc<Subscription>> {
-        let mut listeners = locked(&self.0);
+        let mut listeners = self.0.lock();
         let subscription = Arc::new(Subscription::new((!listeners.ended).then_some(device))?);
         listeners.domains.retain(|domain| domain.strong_count() > 0);
         listeners.domains.push(Arc::downgrade(&subscription));
@@ -55,7 +56,7 @@ impl Stream {
         context: NonNull<c::ibv_context>,
         device: BorrowedFd<'_>,
     ) -> io::Result<()> {
-        let mut listeners = locked(&self.0);
+        let mut listeners = self.0.lock();
         while !listeners.ended {
             // SAFETY: the caller's context is open and its events do not block.
             match unsafe { read(context) } {
@@ -106,7 +107,7 @@ impl Subscription {
     }
 
     pub(super) fn pop(&self) -> io::Result<Option<DeviceEvent>> {
-        let mut pending = locked(&self.pending);
+        let mut pending = self.pending.lock();
         let event = pending.pop_front();
         if event.is_some() && pending.is_empty() {
             rustix::io::read(&self.left, &mut [0; 8])?;
@@ -115,7 +116,7 @@ impl Subscription {
     }
 
     fn push(&self, event: DeviceEvent) -> io::Result<()> {
-        let mut pending = locked(&self.pending);
+        let mut pending = self.pending.lock();
         if pending.is_empty() {
             rustix::io::write(&self.left, &1_u64.to_ne_bytes())?;
         }
@@ -187,11 +188,6 @@ unsafe fn subject(event: &c::ibv_async_event) -> Subject {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is locked here is whole between any two calls, so poison means nothing.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 const GONE: DeviceEvent =
     DeviceEvent { kind: DeviceEventKind::DEVICE_FATAL, subject: Subject::Device };
 
@@ -213,7 +209,7 @@ mod tests {
         let [one, other] =
             [0; 2].map(|_| stream.subscribe(device.as_fd()).expect("descriptors are there"));
         assert!(!is_ready(&one) && !is_ready(&other));
-        let listeners = locked(&stream.0);
+        let listeners = stream.0.lock();
         listeners.tell(GONE).expect("it can be woken");
         listeners.tell(GONE).expect("it can be woken");
         for listener in [one, other] {

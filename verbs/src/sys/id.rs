@@ -12,9 +12,9 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     ptr::{self, NonNull},
-    sync::{Mutex, PoisonError},
 };
 
+use parking_lot::Mutex;
 use rdma_core_sys as c;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
@@ -104,8 +104,7 @@ impl Id {
 
     /// Runs a call on the id while nobody else does. The pointer is live during the call.
     pub(super) fn with<R>(&self, call: impl FnOnce(*mut c::rdma_cm_id) -> R) -> R {
-        // A panic in `call` leaves nothing half done on our side, so poison means nothing.
-        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.lock.lock();
         call(self.raw.as_ptr())
     }
 
