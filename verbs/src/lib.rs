@@ -112,6 +112,7 @@
 //!   each takes 0.65 s. Post receives before the peer sends, and give it no more credit.
 //! * Registered memory is locked: see [`Error::LockedMemoryLimit`] for what to raise.
 
+pub mod active_side;
 mod completion;
 mod connection;
 mod domain;
