@@ -1,5 +1,6 @@
 //! Makes the RDMA connection of one queue (RDMA 3.3): it does what `ActiveSide` says.
 
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -185,9 +186,8 @@ impl<P: Provider> Resolved<P> {
         let Target { options, .. } = target;
         match action {
             Action::ResolveAddress(Fresh::Endpoint) => {
-                let source = options.source.map(|address| (address, 0).into());
                 self.endpoint
-                    .resolve_address(source, options.address, RESOLVE_TIMEOUT)
+                    .resolve_address(source(options), options.address, RESOLVE_TIMEOUT)
                     .map_err(|error| target.unresolved(State::ResolvingAddress, error))?;
             }
             // All that the caller has is made from the old device, and goes with this error.
@@ -242,6 +242,18 @@ impl<P: Provider> Resolved<P> {
     fn handle(&mut self, event: Event) -> Action {
         self.side.handle(event, Instant::now())
     }
+}
+
+/// Our address to use. A link-local one is on the interface that the target's is on.
+fn source(options: &ConnectOptions) -> Option<SocketAddr> {
+    let zone = match options.address {
+        SocketAddr::V6(target) => target.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
+    options.source.map(|address| match address {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, 0, 0, zone).into(),
+        other => (other, 0).into(),
+    })
 }
 
 const TIMEOUTS: Timeouts = Timeouts {
@@ -343,11 +355,28 @@ mod tests {
     use super::*;
     use crate::config::HostIdentity;
 
+    fn options(address: &str) -> ConnectOptions {
+        let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
+        ConnectOptions::new(address.parse().unwrap(), "nqn.test:s".parse().unwrap(), host)
+    }
+
+    #[test]
+    fn a_link_local_source_is_on_the_interface_of_the_target() {
+        for (target, ours, expected) in [
+            ("[fe80::1%3]:4420", "fe80::2", "[fe80::2%3]:0"),
+            ("[fd10::1]:4420", "fd10::2", "[fd10::2]:0"),
+            ("10.0.0.1:4420", "10.0.0.2", "10.0.0.2:0"),
+        ] {
+            let mut options = options(target);
+            assert_eq!(source(&options), None);
+            options.source = Some(ours.parse().unwrap());
+            assert_eq!(source(&options), Some(expected.parse().unwrap()));
+        }
+    }
+
     /// The words for what ends an attempt, with the private data of a refusal by the target.
     fn words(state: State, event: Event) -> String {
-        let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
-        let subsystem = "nqn.test:s".parse().unwrap();
-        let options = ConnectOptions::new(([10, 0, 0, 1], 4420).into(), subsystem, host);
+        let options = options("10.0.0.1:4420");
         let target = Target { options: &options, queue: QueueId(3) };
         target.failed(Cause { state, event }, &[0, 0, 6, 0]).to_string()
     }
