@@ -1,11 +1,11 @@
 //! A target that goes away under load: every command ends once, soon, and says why.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Class, Controller, Error};
-use tests::{SUBSYSTEM, controllers, nvmf, options, target, uri, wait_for};
+use tests::{SUBSYSTEM, controllers, nvmf, options, run, target, uri, wait_for};
 
 /// A bench that would run for a minute.
 fn bench() -> Child {
@@ -69,6 +69,31 @@ fn a_killed_initiator_leaves_room_for_the_next() {
 fn stop(mut bench: Child) {
     bench.kill().expect("it still runs");
     bench.wait().expect("it is our child");
+}
+
+/// A request sent while the port is down is the last that the CM of rxe sends (6.12 and 7.3), so
+/// none may be: not by the connect that gives up, nor by the one that waits.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn connects_wait_for_the_port() {
+    let link = |state| {
+        let output = run(Command::new("ip").args(["link", "set", "dum0", state]), &[]);
+        assert!(output.status.success(), "dum0 {state}");
+    };
+    let mut read = nvmf();
+    read.args(["read", &uri(SUBSYSTEM), "--ns", "1", "--blocks", "1"]);
+    link("down");
+    let refused = run(&mut read, &[]);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{message}");
+    assert!(message.contains("the port of our RDMA device is down"), "{message}");
+
+    let waiting = read.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("NVMF runs");
+    std::thread::sleep(Duration::from_secs(1));
+    link("up");
+    let output = waiting.wait_with_output().expect("the read ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout.len(), 512);
 }
 
 #[test]

@@ -193,7 +193,9 @@ impl<P: Provider> Resolved<P> {
             // All that the caller has is made from the old device, and goes with this error.
             Action::ResolveAddress(Fresh::Device) => {
                 return Err(target.unreachable(
-                    "our RDMA device has sent nothing since its port was down".to_owned(),
+                    "our RDMA device sends nothing since its port was down; on soft-RoCE, delete \
+                     its link and add it again"
+                        .to_owned(),
                 ));
             }
             Action::ResolveRoute => self
