@@ -1,11 +1,12 @@
 //! A target that goes away under load: every command ends once, soon, and says why.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Class, Controller, Error};
-use tests::{SUBSYSTEM, controllers, nvmf, options, target, uri, wait_for};
+use tests::{SUBSYSTEM, controllers, nvmf, options, run, target, uri, wait_for};
+use verbs::{Capabilities, ConnectParameters, Endpoint};
 
 /// A bench that would run for a minute.
 fn bench() -> Child {
@@ -71,6 +72,33 @@ fn stop(mut bench: Child) {
     bench.wait().expect("it is our child");
 }
 
+/// Runs a program that must succeed.
+fn command(program: &str, arguments: &str) {
+    let output = run(Command::new(program).args(arguments.split(' ')), &[]);
+    assert!(output.status.success(), "{program} {arguments}");
+}
+
+/// A request sent while the port is down is the last that the CM of rxe sends (6.12 and 7.3), so
+/// none may be: not by the connect that gives up, nor by the one that waits.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn connects_wait_for_the_port() {
+    let mut read = nvmf();
+    read.args(["read", &uri(SUBSYSTEM), "--ns", "1", "--blocks", "1"]);
+    command("ip", "link set dum0 down");
+    let refused = run(&mut read, &[]);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{message}");
+    assert!(message.contains("the port of our RDMA device is down"), "{message}");
+
+    let waiting = read.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("NVMF runs");
+    std::thread::sleep(Duration::from_secs(1));
+    command("ip", "link set dum0 up");
+    let output = waiting.wait_with_output().expect("the read ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout.len(), 512);
+}
+
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn all_requests_end_once_with_their_buffers() {
@@ -123,6 +151,54 @@ fn an_idle_connection_is_kept_alive() {
         tokio::time::sleep(Duration::from_secs(4)).await;
         let buffer = controller.allocate(512).unwrap();
         namespace.read(0, buffer).await.unwrap();
+        controller.shutdown().await;
+    });
+}
+
+/// Sends a connection request, whether the port is up or not, and drops it.
+fn request_regardless() -> Result<(), verbs::Error> {
+    let second = Duration::from_secs(1);
+    let await_event = |endpoint: &mut Endpoint| {
+        wait_for("an event", second, || endpoint.next_event().is_ok_and(|event| event.is_some()));
+    };
+    let mut endpoint = Endpoint::open()?;
+    endpoint.resolve_address(None, options().address, second)?;
+    await_event(&mut endpoint);
+    let (domain, queue) = (endpoint.domain()?, endpoint.completion_queue(8)?);
+    let size = Capabilities { send: 1, receive: 1, segments: 1, inline: 0 };
+    let _queue_pair = endpoint.queue_pair(&domain, &queue, size)?;
+    endpoint.resolve_route(second)?;
+    await_event(&mut endpoint);
+    endpoint.connect(&ConnectParameters::default())?;
+    std::thread::sleep(Duration::from_millis(300));
+    Ok(())
+}
+
+/// Somebody else has killed the CM of rxe. We say so, and need no new process once there is a new
+/// device. Runs last of its file, by its name: it takes the device away.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn z_a_dead_cm_is_noticed_and_survived() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    command("ip", "link set dum0 down");
+    let connect = runtime.spawn(async { Controller::connect(&options()).await });
+    std::thread::sleep(Duration::from_millis(500));
+    request_regardless().unwrap();
+    command("ip", "link set dum0 up");
+    let error = runtime.block_on(connect).unwrap().err().expect("the CM is dead");
+    assert!(error.to_string().contains("sends nothing since its port was down"), "{error}");
+
+    // Before 7 the kernel deletes no device that a process has open, and librdmacm closes none.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    if release.starts_with("6.") {
+        return;
+    }
+    command("rdma", "link delete rxe0");
+    command("rdma", "link add rxe0 type rxe netdev dum0");
+    target(&["unlink", "port", "1", SUBSYSTEM]);
+    target(&["link", "port", "1", SUBSYSTEM]);
+    runtime.block_on(async {
+        let controller = Controller::connect(&options()).await.unwrap();
         controller.shutdown().await;
     });
 }

@@ -107,6 +107,20 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// is there answers in milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often connecting one queue may begin, where an old connection or a port is in the way. With
+/// the pause below that spans the 5 s for which targets on rxe are known to hold an old connection.
+pub const CONNECT_ATTEMPTS: u8 = 8;
+
+/// Before the next attempt when the target still holds an old connection of ours.
+pub const STALE_PAUSE: Duration = Duration::from_secs(1);
+
+/// For a port of our device that is down: longer than a switch takes to bring a link up again.
+pub const PORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a connect that waits looks at the port: seldom enough to cost nothing, and much less
+/// than the 4 s after which Linux's CM sends a request again.
+pub const PORT_INTERVAL: Duration = Duration::from_millis(100);
+
 /// One admin command. Linux waits 60 s; a target silent for ten is not going to answer.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 

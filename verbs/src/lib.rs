@@ -149,6 +149,7 @@
 //!   descriptor is made not to block, and another library that reads it would take events away.
 //! * Registered memory is locked: see [`Error::LockedMemoryLimit`] for what to raise.
 
+pub mod active_side;
 mod completion;
 mod connection;
 mod device_event;

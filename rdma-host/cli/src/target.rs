@@ -1,6 +1,7 @@
 //! Which target, in the three ways people write it.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::time::Duration;
 
 use clap::Args;
@@ -19,7 +20,7 @@ pub(crate) struct TargetArguments {
     #[arg(help = "nvmf-rdma://ADDRESS[:PORT]/NQN, or \"trtype:RDMA traddr:… subnqn:…\"")]
     target: Option<String>,
 
-    /// Address of the target.
+    /// Address of the target; a link-local one with its interface: fe80::1%eth0.
     #[arg(short = 'a', long, value_name = "ADDRESS", conflicts_with = "target")]
     traddr: Option<String>,
 
@@ -144,7 +145,18 @@ fn parse_uri(rest: &str) -> Result<Place, String> {
         },
     };
     let service = service.map_or(Ok(ConnectOptions::SERVICE), parse_service)?;
-    Ok(Place { address: address.to_owned(), service, nqn: nqn.to_owned() })
+    Ok(Place { address: unescape_zone(address), service, nqn: nqn.to_owned() })
+}
+
+/// A zone in a URI should begin with `%25` (RFC 6874), and mostly begins with `%`. No name of an
+/// interface is taken for the first: what follows must not be a digit.
+fn unescape_zone(address: &str) -> String {
+    match address.split_once("%25") {
+        Some((ip, zone)) if zone.starts_with(|first: char| !first.is_ascii_digit()) => {
+            format!("{ip}%{zone}")
+        }
+        _ => address.to_owned(),
+    }
 }
 
 /// SPDK's form: `key:value` pairs between spaces; keys in any case.
@@ -171,6 +183,10 @@ fn parse_service(text: &str) -> Result<u16, String> {
 }
 
 fn resolve(place: &Place) -> Result<SocketAddr, Failure> {
+    if let Some(address) = ipv6(&place.address, interface_index).map_err(Failure::Usage)? {
+        let (ip, zone) = address;
+        return Ok(SocketAddrV6::new(ip, place.service, 0, zone).into());
+    }
     let unknown = |reason: String| {
         Failure::usage(format!("{} is no address, and no known name: {reason}", place.address))
     };
@@ -178,6 +194,42 @@ fn resolve(place: &Place) -> Result<SocketAddr, Failure> {
         .to_socket_addrs()
         .map_err(|error| unknown(error.to_string()))?;
     found.next().ok_or_else(|| unknown("nothing found".to_owned()))
+}
+
+/// An IPv6 address and its zone (RFC 4007): a link-local one needs it, others have none. Anything
+/// else than an IPv6 address is nothing. `index` says the index of an interface by its name.
+fn ipv6(
+    text: &str,
+    index: impl Fn(&str) -> Option<u32>,
+) -> Result<Option<(Ipv6Addr, u32)>, String> {
+    let (ip, zone) = match text.split_once('%') {
+        Some((ip, zone)) => (ip, Some(zone)),
+        None => (text, None),
+    };
+    let Ok(ip) = ip.parse::<Ipv6Addr>() else { return Ok(None) };
+    match (ip.is_unicast_link_local(), zone) {
+        (true, Some(zone)) => {
+            let number = zone.parse().ok().filter(|&number| number != 0);
+            let found = number.or_else(|| index(zone));
+            let zone = found.ok_or_else(|| format!("{text}: there is no interface {zone:?}"))?;
+            Ok(Some((ip, zone)))
+        }
+        (true, None) => {
+            Err(format!("{text} is link-local; say on which interface, as in {text}%eth0"))
+        }
+        (false, Some(_)) => {
+            Err(format!("{text}: only a link-local address (fe80::/10) has an interface"))
+        }
+        (false, None) => Ok(Some((ip, 0))),
+    }
+}
+
+/// The index of a network interface.
+fn interface_index(name: &str) -> Option<u32> {
+    if name.is_empty() || name.starts_with('.') || name.contains('/') {
+        return None;
+    }
+    fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok()
 }
 
 fn wait_mode(text: &str) -> Result<WaitMode, String> {
@@ -223,6 +275,59 @@ mod tests {
             Ok(place("fe80::1", 4420, "nqn.x"))
         );
         assert_eq!(parse_target("nvmf-rdma://[::1]:1/nqn.x"), Ok(place("::1", 1, "nqn.x")));
+    }
+
+    /// Two interfaces.
+    fn index(name: &str) -> Option<u32> {
+        [("lo", 1), ("dum0", 3)].into_iter().find(|known| known.0 == name).map(|known| known.1)
+    }
+
+    #[test]
+    fn a_link_local_address_has_a_zone() {
+        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        for (text, expected) in [
+            ("fe80::1%dum0", Some((address("fe80::1"), 3))),
+            ("fe80::1%7", Some((address("fe80::1"), 7))),
+            ("fd10:10:10::1", Some((address("fd10:10:10::1"), 0))),
+            ("::1", Some((address("::1"), 0))),
+            ("10.0.0.1", None),
+            ("host.example", None),
+            ("host%dum0", None),
+        ] {
+            assert_eq!(ipv6(text, index), Ok(expected), "{text}");
+        }
+        for (text, expected) in [
+            ("fe80::1", "fe80::1%eth0"),
+            ("fe80::1%", "no interface \"\""),
+            ("fe80::1%0", "no interface \"0\""),
+            ("fe80::1%eth9", "no interface \"eth9\""),
+            ("fd10:10:10::1%dum0", "only a link-local"),
+        ] {
+            let error = ipv6(text, index).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_zone_of_a_uri_may_be_escaped() {
+        for (uri, expected) in [
+            ("nvmf-rdma://[fe80::1%dum0]/nqn.x", "fe80::1%dum0"),
+            ("nvmf-rdma://[fe80::1%25dum0]/nqn.x", "fe80::1%dum0"),
+            ("nvmf-rdma://[fe80::1%25]/nqn.x", "fe80::1%25"),
+            ("nvmf-rdma://[fe80::1%251]/nqn.x", "fe80::1%251"),
+        ] {
+            assert_eq!(parse_target(uri), Ok(place(expected, 4420, "nqn.x")), "{uri}");
+        }
+        let transport_id = "trtype:RDMA adrfam:IPv6 traddr:fe80::1%dum0 subnqn:nqn.x";
+        assert_eq!(parse_target(transport_id), Ok(place("fe80::1%dum0", 4420, "nqn.x")));
+    }
+
+    #[test]
+    fn interfaces_are_known_by_name() {
+        assert_eq!(interface_index("lo"), Some(1));
+        for wrong in ["", ".", "..", "../net/lo", "no such interface"] {
+            assert_eq!(interface_index(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

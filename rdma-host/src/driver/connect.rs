@@ -1,19 +1,24 @@
-//! Makes the RDMA connection of one queue (RDMA 3.3), each step with a deadline.
+//! Makes the RDMA connection of one queue (RDMA 3.3): it does what `ActiveSide` says.
 
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
+use verbs::active_side::{Action, ActiveSide, Cause, Event, Fresh, State, Timeouts};
+use verbs::provider::CmEventKind;
 use verbs::{
     Access, Capabilities, CompletionQueue, ConnectParameters, ConnectionEvent, Domain, Endpoint,
-    Established, Provider,
+    Established, PreparedQueuePair, Provider,
 };
 
+use super::port::PortWatch;
 use super::queue::{Parts, Queue};
 use super::readable::Readable;
 use super::{buffers, verbs_error};
 use crate::config::{
-    CONNECT_TIMEOUT, ConnectOptions, READ_DEPTH_MAX, RESOLVE_TIMEOUT, RETRY_COUNT, RNR_RETRY_COUNT,
+    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_TIMEOUT, READ_DEPTH_MAX,
+    RESOLVE_TIMEOUT, RETRY_COUNT, RNR_RETRY_COUNT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -22,10 +27,13 @@ use crate::wire::{Accept, IntoBytes, QueueId, Reject, Sqe};
 /// A response has 16 bytes; its buffer a cache line, so that one too long is seen as such.
 const RESPONSE_BYTES: usize = 64;
 
-/// An endpoint whose address is resolved: its device is known, nothing is connected.
+/// A way to the target whose device is known; nothing is connected.
 pub(super) struct Resolved<P: Provider> {
+    provider: Arc<P>,
+    side: ActiveSide,
     endpoint: Endpoint<P>,
     events: Readable,
+    port: PortWatch,
 }
 
 /// What a connection is made with.
@@ -39,18 +47,21 @@ pub(super) struct Plan<'a, P: Provider> {
 impl<P: Provider> Resolved<P> {
     /// Finds the device that leads to the target.
     pub(super) async fn new(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
-        let mut endpoint = Endpoint::open_with(Arc::clone(provider)).map_err(verbs_error)?;
-        let events = Readable::new(endpoint.as_fd())?;
-        let source = options.source.map(|address| (address, 0).into());
-        let step = "address resolution";
-        endpoint
-            .resolve_address(source, options.address, RESOLVE_TIMEOUT)
-            .map_err(|error| unresolved(options, step, error))?;
-        let mut resolved = Self { endpoint, events };
-        match resolved.event(step, RESOLVE_TIMEOUT).await? {
-            ConnectionEvent::AddressResolved => Ok(resolved),
-            other => Err(failed(options, QueueId::ADMIN, step, &other)),
+        let endpoint = Endpoint::open_with(Arc::clone(provider)).map_err(verbs_error)?;
+        let mut this = Self {
+            provider: Arc::clone(provider),
+            side: ActiveSide::new(TIMEOUTS, CONNECT_ATTEMPTS),
+            events: Readable::new(endpoint.as_fd())?,
+            endpoint,
+            port: PortWatch::default(),
+        };
+        let target = Target { options, queue: QueueId::ADMIN };
+        let mut action = this.handle(Event::Start);
+        while action != Action::MakeQueuePair {
+            action = this.advance(target, action).await?.0;
         }
+        this.port = PortWatch::new(&this.endpoint.limits().map_err(verbs_error)?.device);
+        Ok(this)
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint<P> {
@@ -59,7 +70,61 @@ impl<P: Provider> Resolved<P> {
 
     /// Connects a queue pair for the planned queue, with all its receives posted.
     pub(super) async fn connect(mut self, plan: Plan<'_, P>) -> Result<(Queue<P>, Accept), Error> {
-        let Plan { options, domain, completion_queue, open } = plan;
+        let (prepared, inline, established) = self.establish(&plan).await?;
+        let Plan { domain, open, .. } = plan;
+        let accept = Accept::parse(established.private_data())?;
+        let queue = Queue::new(Parts {
+            id: open.queue,
+            queue_pair: prepared.ready(&established),
+            endpoint: self.endpoint,
+            depth: in_flight_max(open, accept),
+            capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
+            in_capsule_bytes: open.in_capsule_bytes as usize,
+            inline,
+        });
+        Ok((queue, accept))
+    }
+
+    /// Goes on from the device, in as many attempts as it takes and is allowed.
+    async fn establish(
+        &mut self,
+        plan: &Plan<'_, P>,
+    ) -> Result<(PreparedQueuePair<P>, bool, Established), Error> {
+        let target = Target { options: plan.options, queue: plan.open.queue };
+        let mut action = Action::MakeQueuePair;
+        let mut prepared = None;
+        let established = loop {
+            action = match action {
+                Action::MakeQueuePair => {
+                    prepared = Some(self.prepare(plan)?);
+                    let _ = self.look_at_port(); // heeded before the request is sent
+                    self.handle(Event::QueuePairMade)
+                }
+                Action::AwaitPort | Action::Pause => {
+                    tracing::debug!(queue = %target.queue, state = ?self.side.state(), "waiting");
+                    prepared = None;
+                    self.endpoint =
+                        Endpoint::open_with(Arc::clone(&self.provider)).map_err(verbs_error)?;
+                    self.events = Readable::new(self.endpoint.as_fd())?;
+                    Action::None
+                }
+                Action::Connect => {
+                    self.request(plan.open)?;
+                    Action::None
+                }
+                other => match self.advance(target, other).await? {
+                    (_, Some(established)) => break established,
+                    (next, None) => next,
+                },
+            };
+        };
+        let (queue_pair, inline) = prepared.expect("a request is sent with a queue pair only");
+        Ok((queue_pair, inline, established))
+    }
+
+    /// The queue pair, its receives posted.
+    fn prepare(&mut self, plan: &Plan<'_, P>) -> Result<(PreparedQueuePair<P>, bool), Error> {
+        let Plan { options, domain, completion_queue, open } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
         }
@@ -69,20 +134,7 @@ impl<P: Provider> Resolved<P> {
             prepared.post_receive(response, 0).map_err(|refused| verbs_error(refused.error))?;
         }
         prepared.flush().map_err(verbs_error)?;
-
-        self.route(options, open.queue).await?;
-        let established = self.establish(options, open).await?;
-        let accept = Accept::parse(established.private_data())?;
-        let queue = Queue::new(Parts {
-            id: open.queue,
-            queue_pair: prepared.ready(&established),
-            endpoint: self.endpoint,
-            depth: in_flight_max(open, accept),
-            capsules: buffers(domain, entries - 1, Sqe::SIZE, Access::NONE)?,
-            in_capsule_bytes: open.in_capsule_bytes as usize,
-            inline,
-        });
-        Ok((queue, accept))
+        Ok((prepared, inline))
     }
 
     /// A queue pair that takes commands inside its work requests, if the device can do that.
@@ -111,23 +163,7 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    async fn route(&mut self, options: &ConnectOptions, queue: QueueId) -> Result<(), Error> {
-        let step = "route resolution";
-        self.endpoint
-            .resolve_route(RESOLVE_TIMEOUT)
-            .map_err(|error| unresolved(options, step, error))?;
-        match self.event(step, RESOLVE_TIMEOUT).await? {
-            ConnectionEvent::RouteResolved => Ok(()),
-            other => Err(failed(options, queue, step, &other)),
-        }
-    }
-
-    async fn establish(
-        &mut self,
-        options: &ConnectOptions,
-        open: &OpenQueue,
-    ) -> Result<Established, Error> {
-        let step = "the connection request";
+    fn request(&mut self, open: &OpenQueue) -> Result<(), Error> {
         let depth = self.endpoint.limits().map_err(verbs_error)?.read_atomic.min(READ_DEPTH_MAX);
         let parameters = ConnectParameters {
             private_data: open.request.as_bytes(),
@@ -137,36 +173,168 @@ impl<P: Provider> Resolved<P> {
             retry_count: RETRY_COUNT,
             rnr_retry_count: RNR_RETRY_COUNT,
         };
-        self.endpoint.connect(&parameters).map_err(verbs_error)?;
-        match self.event(step, CONNECT_TIMEOUT).await {
-            Ok(ConnectionEvent::Established(established)) => Ok(established),
-            Ok(other) => Err(failed(options, open.queue, step, &other)),
-            Err(Error::Timeout { after, .. }) => Err(Error::from(Transport::Unreachable {
-                address: options.address,
-                reason: format!("nothing came back within {after:?}"),
-            })),
-            Err(error) => Err(error),
+        self.endpoint.connect(&parameters).map_err(verbs_error)
+    }
+
+    /// Asks for what is to be resolved, then waits for the next thing to do; nothing is one too.
+    /// With [`Action::Established`] comes the proof, and only then.
+    async fn advance(
+        &mut self,
+        target: Target<'_>,
+        action: Action,
+    ) -> Result<(Action, Option<Established>), Error> {
+        let Target { options, .. } = target;
+        match action {
+            Action::ResolveAddress(Fresh::Endpoint) => {
+                self.endpoint
+                    .resolve_address(source(options), options.address, RESOLVE_TIMEOUT)
+                    .map_err(|error| target.unresolved(State::ResolvingAddress, error))?;
+            }
+            // All that the caller has is made from the old device, and goes with this error.
+            Action::ResolveAddress(Fresh::Device) => {
+                return Err(target.unreachable(
+                    "our RDMA device sends nothing since its port was down; on soft-RoCE, delete \
+                     its link and add it again"
+                        .to_owned(),
+                ));
+            }
+            Action::ResolveRoute => self
+                .endpoint
+                .resolve_route(RESOLVE_TIMEOUT)
+                .map_err(|error| target.unresolved(State::ResolvingRoute, error))?,
+            _ => {}
+        }
+        let (action, event) = self.next().await?;
+        match (action, event) {
+            (Action::Failed(cause), Some(ConnectionEvent::Rejected { private_data, .. })) => {
+                Err(target.failed(cause, &private_data))
+            }
+            (Action::Failed(cause), _) => Err(target.failed(cause, &[])),
+            (Action::Established, Some(ConnectionEvent::Established(proof))) => {
+                Ok((Action::Established, Some(proof)))
+            }
+            (action, _) => Ok((action, None)),
         }
     }
 
-    /// The next connection event, within a deadline.
-    async fn event(
-        &mut self,
-        step: &'static str,
-        limit: Duration,
-    ) -> Result<ConnectionEvent<P>, Error> {
-        let endpoint = &mut self.endpoint;
-        let events = &self.events;
-        let next = async {
-            loop {
-                if let Some(event) = endpoint.next_event().map_err(verbs_error)? {
-                    return Ok(event);
-                }
-                events.wait().await?;
+    /// Waits for an event, the deadline or a look at the port, whichever is first, and says what
+    /// follows from it.
+    async fn next(&mut self) -> Result<(Action, Option<ConnectionEvent<P>>), Error> {
+        if let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
+            return Ok((self.handle(Event::from(&event)), Some(event)));
+        }
+        let look = Instant::now() + PORT_INTERVAL;
+        let wake = self.side.poll_timeout().map_or(look, |deadline| deadline.min(look));
+        match tokio::time::timeout_at(wake.into(), self.events.wait()).await {
+            Ok(readable) => readable.map(|()| (Action::None, None)),
+            Err(_) => match self.look_at_port() {
+                Action::None => Ok((self.handle(Event::Deadline), None)),
+                action => Ok((action, None)),
+            },
+        }
+    }
+
+    fn look_at_port(&mut self) -> Action {
+        match self.port.news() {
+            Some(event) => self.handle(event),
+            None => Action::None,
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Action {
+        self.side.handle(event, Instant::now())
+    }
+}
+
+/// Our address to use. A link-local one is on the interface that the target's is on.
+fn source(options: &ConnectOptions) -> Option<SocketAddr> {
+    let zone = match options.address {
+        SocketAddr::V6(target) => target.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
+    options.source.map(|address| match address {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, 0, 0, zone).into(),
+        other => (other, 0).into(),
+    })
+}
+
+const TIMEOUTS: Timeouts = Timeouts {
+    resolve_address: RESOLVE_TIMEOUT,
+    resolve_route: RESOLVE_TIMEOUT,
+    connect: CONNECT_TIMEOUT,
+    pause: STALE_PAUSE,
+    port: PORT_TIMEOUT,
+    // A queue that is connected sees to its own end.
+    disconnect: SHUTDOWN_TIMEOUT,
+    drain: SHUTDOWN_TIMEOUT,
+};
+
+/// What the errors of one connection speak of.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    options: &'a ConnectOptions,
+    queue: QueueId,
+}
+
+impl Target<'_> {
+    /// Why there is no connection.
+    fn failed(self, cause: Cause, private_data: &[u8]) -> Error {
+        let step = step(cause.state);
+        let (kind, status) = match (cause.event, cause.state) {
+            (Event::Cm { kind, status }, _) => (kind, status),
+            (Event::PortDown, _) | (Event::Deadline, State::AwaitingPort) => {
+                return self.unreachable("the port of our RDMA device is down".to_owned());
             }
+            (Event::Deadline, State::Connecting) => {
+                return self.unreachable(format!("nothing came back within {CONNECT_TIMEOUT:?}"));
+            }
+            (Event::Deadline, _) => return Error::Timeout { step, after: RESOLVE_TIMEOUT },
+            _ => return TargetMisbehaved::EventOrder(step).into(),
         };
-        let timeout = Error::Timeout { step, after: limit };
-        tokio::time::timeout(limit, next).await.unwrap_or(Err(timeout))
+        match kind {
+            CmEventKind::ADDRESS_ERROR | CmEventKind::ROUTE_ERROR => {
+                self.no_path(step, errno(status))
+            }
+            CmEventKind::UNREACHABLE | CmEventKind::CONNECT_ERROR => {
+                self.unreachable(errno(status))
+            }
+            CmEventKind::REJECTED => {
+                let reject = Reject::parse(status, private_data);
+                Rejected::Connection { queue: self.queue, reject }.into()
+            }
+            CmEventKind::DISCONNECTED
+            | CmEventKind::DEVICE_REMOVAL
+            | CmEventKind::ADDRESS_CHANGE
+            | CmEventKind::TIMEWAIT_EXIT => Transport::Disconnected(self.queue).into(),
+            _ => TargetMisbehaved::EventOrder(step).into(),
+        }
+    }
+
+    /// Why the CM did not even begin to resolve.
+    fn unresolved(self, state: State, error: verbs::Error) -> Error {
+        match error {
+            verbs::Error::ResolveAddress(source) | verbs::Error::ResolveRoute(source) => {
+                self.no_path(step(state), source.to_string())
+            }
+            other => verbs_error(other),
+        }
+    }
+
+    fn no_path(self, step: &'static str, reason: String) -> Error {
+        Transport::Address { address: self.options.address, step, reason }.into()
+    }
+
+    fn unreachable(self, reason: String) -> Error {
+        Transport::Unreachable { address: self.options.address, reason }.into()
+    }
+}
+
+/// A waiting state, in the words of errors.
+fn step(state: State) -> &'static str {
+    match state {
+        State::Idle | State::ResolvingAddress => "address resolution",
+        State::Preparing | State::ResolvingRoute => "route resolution",
+        _ => "the connection request",
     }
 }
 
@@ -179,47 +347,67 @@ fn in_flight_max(open: &OpenQueue, accept: Accept) -> u16 {
     }
 }
 
-fn unresolved(options: &ConnectOptions, step: &'static str, error: verbs::Error) -> Error {
-    match error {
-        verbs::Error::ResolveAddress(source) | verbs::Error::ResolveRoute(source) => {
-            address_error(options, step, source.to_string())
-        }
-        other => verbs_error(other),
-    }
-}
-
-fn address_error(options: &ConnectOptions, step: &'static str, reason: String) -> Error {
-    Transport::Address { address: options.address, step, reason }.into()
-}
-
-/// What an event that ends the connecting means.
-fn failed<P: Provider>(
-    options: &ConnectOptions,
-    queue: QueueId,
-    step: &'static str,
-    event: &ConnectionEvent<P>,
-) -> Error {
-    let address = options.address;
-    match event {
-        ConnectionEvent::AddressError { status } | ConnectionEvent::RouteError { status } => {
-            address_error(options, step, errno(*status))
-        }
-        ConnectionEvent::Unreachable { status } | ConnectionEvent::ConnectError { status } => {
-            Transport::Unreachable { address, reason: errno(*status) }.into()
-        }
-        ConnectionEvent::Rejected { status, private_data } => {
-            let reject = Reject::parse(*status, private_data);
-            Rejected::Connection { queue, reject }.into()
-        }
-        ConnectionEvent::Disconnected
-        | ConnectionEvent::DeviceRemoval
-        | ConnectionEvent::AddressChange
-        | ConnectionEvent::TimewaitExit => Transport::Disconnected(queue).into(),
-        _ => TargetMisbehaved::EventOrder(step).into(),
-    }
-}
-
 /// The operating system's words for a CM status, which is a negative errno.
 fn errno(status: i32) -> String {
     std::io::Error::from_raw_os_error(status.saturating_abs()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::HostIdentity;
+
+    fn options(address: &str) -> ConnectOptions {
+        let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
+        ConnectOptions::new(address.parse().unwrap(), "nqn.test:s".parse().unwrap(), host)
+    }
+
+    #[test]
+    fn a_link_local_source_is_on_the_interface_of_the_target() {
+        for (target, ours, expected) in [
+            ("[fe80::1%3]:4420", "fe80::2", "[fe80::2%3]:0"),
+            ("[fd10::1]:4420", "fd10::2", "[fd10::2]:0"),
+            ("10.0.0.1:4420", "10.0.0.2", "10.0.0.2:0"),
+        ] {
+            let mut options = options(target);
+            assert_eq!(source(&options), None);
+            options.source = Some(ours.parse().unwrap());
+            assert_eq!(source(&options), Some(expected.parse().unwrap()));
+        }
+    }
+
+    /// The words for what ends an attempt, with the private data of a refusal by the target.
+    fn words(state: State, event: Event) -> String {
+        let options = options("10.0.0.1:4420");
+        let target = Target { options: &options, queue: QueueId(3) };
+        target.failed(Cause { state, event }, &[0, 0, 6, 0]).to_string()
+    }
+
+    #[test]
+    fn every_cause_has_words_of_its_own() {
+        let cm = |kind, status| Event::Cm { kind, status };
+        let timed_out = -110; // ETIMEDOUT
+        for (state, event, expected) in [
+            (State::ResolvingAddress, Event::Deadline, "no answer to address resolution within 3s"),
+            (State::ResolvingRoute, Event::Deadline, "no answer to route resolution within 3s"),
+            (State::Connecting, Event::Deadline, "nothing came back within 5s"),
+            (State::AwaitingPort, Event::Deadline, "the port of our RDMA device is down"),
+            (State::Connecting, Event::PortDown, "the port of our RDMA device is down"),
+        ] {
+            let words = words(state, event);
+            assert!(words.contains(expected), "{words}");
+        }
+        for (kind, status, expected) in [
+            (CmEventKind::ADDRESS_ERROR, timed_out, "no RDMA path to 10.0.0.1:4420"),
+            (CmEventKind::UNREACHABLE, timed_out, "10.0.0.1:4420 does not answer (Connection"),
+            (CmEventKind::REJECTED, 8, "nothing listens"),
+            (CmEventKind::REJECTED, 10, "an older connection"),
+            (CmEventKind::REJECTED, 28, "no resources left"),
+            (CmEventKind::DEVICE_REMOVAL, 0, "closed the connection of queue 3"),
+            (CmEventKind::ROUTE_RESOLVED, 0, "the connection request came out of order"),
+        ] {
+            let words = words(State::Connecting, cm(kind, status));
+            assert!(words.contains(expected), "{words}");
+        }
+    }
 }

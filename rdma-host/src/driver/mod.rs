@@ -20,6 +20,7 @@ mod io_task;
 mod liveness;
 mod namespace;
 mod poller;
+mod port;
 mod queue;
 mod readable;
 mod statistics;
