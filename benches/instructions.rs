@@ -1,7 +1,7 @@
 //! What one read costs before and after the device, for the script `instructions` to count: its
 //! command is built, a slot is taken, the response decoded, the slot given back. No I/O.
 //!
-//! Takes how many times; without, as when tests run it, just often enough to see that it works.
+//! Takes how many times; without, just often enough to see that it works.
 
 use std::hint::black_box;
 
