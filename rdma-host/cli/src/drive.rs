@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Namespace, Poller, Waiter};
+use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Poller, Waiter};
 
 use crate::failure::Failure;
 use crate::target::TargetArguments;
@@ -212,9 +212,4 @@ async fn drive_async<W: Workload>(
             poller.ready(LIMIT).await?;
         }
     }
-}
-
-/// The blocks of a namespace as an async reader or writer moves them.
-pub(crate) fn blocks_of(namespace: &Namespace, bytes: u64) -> u64 {
-    bytes / u64::from(namespace.info().block_size)
 }

@@ -10,7 +10,6 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use rdma_host::{Buffer, Failed, Namespace};
 use tokio::task::JoinHandle;
 
-use crate::drive::blocks_of;
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::size;
@@ -93,6 +92,11 @@ fn check_range(namespace: &Namespace, lba: u64, blocks: u64) -> Result<u64, Fail
     let least = u64::from(namespace.info().block_size);
     namespace.check_range(lba, bytes.max(least)).map_err(rdma_host::Error::from)?;
     Ok(bytes)
+}
+
+/// Whole blocks in a number of bytes.
+fn blocks_of(namespace: &Namespace, bytes: u64) -> u64 {
+    bytes / u64::from(namespace.info().block_size)
 }
 
 impl Mover {
