@@ -84,10 +84,10 @@ pub mod error;
 pub mod proto;
 pub mod wire;
 
-pub use config::{ConnectOptions, HostIdentity, WaitMode};
+pub use config::{ConnectOptions, HostIdentity, ReconnectOptions, WaitMode};
 pub use driver::{
-    Command, Controller, Data, Done, Failed, Namespace, Operation, Poller, Rejection, Statistics,
-    Waiter,
+    Change, Changes, Command, Connecting, Controller, Data, Done, Execution, Failed, Namespace,
+    Operation, Poller, Rejection, Statistics, Waiter,
 };
 pub use error::{Class, Error};
 pub use verbs::Buffer;

@@ -81,7 +81,9 @@ impl Access {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut load = Load::connect(&arguments.load, arguments.bs)?;
+    // A measurement across a loss of the connection measures the loss.
+    let options = arguments.load.target.options_without_reconnect()?;
+    let mut load = Load::connect(&arguments.load, options, arguments.bs)?;
     if !arguments.ramp.is_zero() {
         measure(&mut load, arguments, arguments.ramp)?;
     }

@@ -63,8 +63,11 @@ pub(crate) struct LoadArguments {
 
 impl Load {
     /// Connects, and checks that commands of `block_bytes` fit the namespace and the controller.
-    pub(crate) fn connect(arguments: &LoadArguments, block_bytes: u64) -> Result<Self, Failure> {
-        let mut options = arguments.target.options()?;
+    pub(crate) fn connect(
+        arguments: &LoadArguments,
+        mut options: ConnectOptions,
+        block_bytes: u64,
+    ) -> Result<Self, Failure> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = arguments.threads.unwrap_or(processors);
         // One entry of a queue stays empty.
@@ -188,7 +191,9 @@ async fn drive_async<W: Workload>(
     /// A worker looks around at least this often.
     const LIMIT: Duration = Duration::from_millis(100);
     loop {
-        while let Some(buffer) = buffers.pop() {
+        while poller.room() > 0
+            && let Some(buffer) = buffers.pop()
+        {
             match workload.next(buffer) {
                 Ok(command) => poller.submit(command)?,
                 Err(buffer) => {

@@ -49,7 +49,7 @@ struct Share {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut load = Load::connect(&arguments.load, arguments.bs)?;
+    let mut load = Load::connect(&arguments.load, arguments.load.target.options()?, arguments.bs)?;
     let there = load.namespace.bytes() / arguments.bs;
     let wanted = arguments.size.unwrap_or(there * arguments.bs).div_ceil(arguments.bs);
     if there == 0 || wanted == 0 {
