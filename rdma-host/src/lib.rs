@@ -90,4 +90,4 @@ pub use driver::{
     Operation, Poller, Rejection, Statistics, Waiter,
 };
 pub use error::{Class, Error};
-pub use verbs::Buffer;
+pub use verbs::{Buffer, RdmaCore};

@@ -7,6 +7,7 @@ mod failure;
 mod host;
 mod identify;
 mod key;
+mod monitor;
 mod pattern;
 mod session;
 mod size;
@@ -47,6 +48,8 @@ enum Command {
     /// Make and check DH-HMAC-CHAP secrets.
     #[command(subcommand)]
     Key(key::Command),
+    /// Stay connected, and say what happens: one line a change.
+    Monitor(monitor::Arguments),
     /// Read blocks to a file or standard output.
     Read(transfer::Arguments),
     /// Write a seeded pattern and read it back. Overwrites the namespace.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),
         Command::Key(command) => key::run(&command),
+        Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Read(arguments) => transfer::read(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Write(arguments) => transfer::write(&arguments),
