@@ -1,10 +1,13 @@
 //! Keeps pollers busy: the loop under `bench` and `verify`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use rdma_host::proto::State;
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Poller, Waiter};
+use rdma_host::{Buffer, Changes, Command, ConnectOptions, Controller, Done, Poller, Waiter};
 
 use crate::failure::Failure;
 use crate::target::TargetArguments;
@@ -31,6 +34,7 @@ pub(crate) struct Load {
     pub(crate) depth: usize,
     runtime: tokio::runtime::Runtime,
     pollers: Vec<Poller>,
+    reconnects: Arc<AtomicU64>,
 }
 
 /// What the command lines of all loads have in common.
@@ -80,6 +84,8 @@ impl Load {
             Ok::<_, Failure>(controller.identify_namespace(id).await?)
         };
         let namespace = runtime.block_on(identify)?;
+        let reconnects = Arc::new(AtomicU64::new(0));
+        runtime.spawn(count_reconnects(controller.changes(), Arc::clone(&reconnects)));
         let load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
@@ -88,6 +94,7 @@ impl Load {
             options,
             runtime,
             pollers,
+            reconnects,
         };
         load.check(block_bytes)?;
         Ok(load)
@@ -120,6 +127,11 @@ impl Load {
     /// How many queues there are on all pollers.
     pub(crate) fn queues(&self) -> usize {
         self.pollers.iter().map(Poller::queue_count).sum()
+    }
+
+    /// How often the connection was lost and made again.
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
     }
 
     /// How many threads will run.
@@ -165,6 +177,14 @@ impl Load {
     pub(crate) fn close(self) {
         drop(self.pollers);
         self.runtime.block_on(self.controller.shutdown());
+    }
+}
+
+async fn count_reconnects(mut changes: Changes, count: Arc<AtomicU64>) {
+    while let Some(change) = changes.next().await {
+        if change.state == State::Live {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
