@@ -27,7 +27,9 @@ fn verify_through(rounds: usize, mut strike: impl FnMut()) -> u64 {
             while !over.load(Ordering::Relaxed) {
                 let mut verify = nvmf();
                 verify.args(["verify", &uri(SUBSYSTEM), "--ns", "1", "--iodepth", "32"]);
-                verify.args(["--queues", "4", "--bs", "16K", "-c", "200ms", "-l", "-1"]);
+                verify.args([
+                    "--queues", "4", "--bs", "16K", "--size", "512M", "-c", "200ms", "-l", "-1",
+                ]);
                 verify.args(["--retry-first-connect", "-o", "json"]);
                 let output = run(&mut verify, &[]);
                 let message = String::from_utf8_lossy(&output.stderr);
@@ -156,8 +158,8 @@ fn queues_come_and_go_with_the_target() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_host_that_is_no_longer_allowed_gives_up_at_once() {
     let host = options().host.nqn.to_string();
-    target(&["allow", SUBSYSTEM, &host]);
     target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "0"]);
+    target(&["allow", SUBSYSTEM, &host]);
     in_runtime(async {
         let controller = Controller::connect(&quick()).await.unwrap();
         let host = host.clone();
@@ -234,8 +236,8 @@ fn the_monitor_tells_what_happened() {
     assert!(states.iter().filter(|state| state.starts_with("live")).count() == 2, "{text}");
 
     let host = options().host.nqn.to_string();
-    target(&["allow", SUBSYSTEM, &host]);
     target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "0"]);
+    target(&["allow", SUBSYSTEM, &host]);
     let refused = monitor(&["-q", &host, "-o", "json"]);
     target(&["disallow", SUBSYSTEM, &host]);
     target(&["fatal", SUBSYSTEM]);
