@@ -86,12 +86,14 @@
 
 #![forbid(unsafe_code)]
 
+mod dh;
 mod error;
 mod group;
 mod hash;
 mod response;
 mod secret;
 
+pub use dh::{EXPONENT_LENGTH_MAX, PrivateKey, PublicValueError, SharedSecret};
 pub use error::{CalculationError, SecretError};
 pub use group::GroupId;
 pub use hash::HashId;
