@@ -86,19 +86,28 @@
 
 #![forbid(unsafe_code)]
 
+mod credentials;
 mod dh;
 mod error;
+mod exchange;
+mod failure;
 mod group;
 mod hash;
+pub mod message;
+mod policy;
 mod response;
 mod secret;
 
+pub use credentials::{Credentials, SameSecret};
 pub use dh::{EXPONENT_LENGTH_MAX, PrivateKey, PublicValueError, SharedSecret};
 pub use error::{CalculationError, SecretError};
+pub use exchange::{Authenticated, AwaitChallenge, AwaitSuccess1, NqnError, Offer, Randomness};
+pub use failure::{ExchangeError, Failure, FailureClass};
 pub use group::GroupId;
 pub use hash::HashId;
+pub use policy::{Demand, Policy, PolicyError, Start, StartError, Warning};
 pub use response::{
-    AugmentedChallenge, ChallengeInput, ResponseInput, SecureChannel, Tag, TransactionId, WireTag,
-    augmented_challenge, controller_response, host_response,
+    AugmentedChallenge, ChallengeInput, ResponseInput, SecureChannel, SequenceNumber, Tag,
+    TransactionId, WireTag, augmented_challenge, controller_response, host_response,
 };
 pub use secret::{Key, Secret};
