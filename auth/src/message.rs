@@ -127,7 +127,7 @@ pub enum MessageError {
     },
 
     /// Something other than zero follows the message.
-    #[error("byte {offset} lies behind the end of the message and is not zero")]
+    #[error("byte {offset}, behind the end of the message, is not zero")]
     Trailing {
         /// The place of the first such byte in the payload.
         offset: usize,

@@ -1,6 +1,8 @@
 //! Every exchange of `vectors/transcripts.json`, byte for byte: another implementation has played
 //! both sides, and the host's side must be the same here.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::num::NonZeroU32;
 
 use auth::message::{Explanation, FailureMessage, MessageId};

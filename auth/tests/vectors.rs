@@ -1,5 +1,7 @@
 //! Every value of `vectors/vectors.json`, which another implementation has computed.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use auth::{
     ChallengeInput, EXPONENT_LENGTH_MAX, GroupId, HashId, PrivateKey, ResponseInput, Secret,
     SecureChannel, TransactionId, augmented_challenge, controller_response, host_response,

@@ -38,11 +38,11 @@ fn moduli_follow_their_formula() {
         let bits = bits(group.value_length().unwrap());
         let wide = bits + 2 * GUARD;
         let one = BoxedUint::one_with_precision(wide);
-        let middle = e_shifted(bits - 130, wide).wrapping_add(&BoxedUint::from(x).resize(wide));
+        let middle = e_shifted(bits - 130, wide).wrapping_add(BoxedUint::from(x).resize(wide));
         let formula = one
             .shl(bits)
-            .wrapping_sub(&one.shl(bits - 64))
-            .wrapping_add(&middle.shl(64))
+            .wrapping_sub(one.shl(bits - 64))
+            .wrapping_add(middle.shl(64))
             .wrapping_sub(&one);
         let modulus = BoxedUint::from_be_hex(hexadecimal, bits).into_option().unwrap();
         assert_eq!(modulus.resize(wide), formula, "{group}");
@@ -123,10 +123,10 @@ fn values_outside_two_to_p_minus_two_are_refused() {
         assert_eq!(error(&number(0)), range);
         assert_eq!(error(&number(1)), range);
         assert_eq!(error(&number(2)), None);
-        assert_eq!(error(&modulus.wrapping_sub(&number(2))), None);
-        assert_eq!(error(&modulus.wrapping_sub(&number(1))), range);
+        assert_eq!(error(&modulus.wrapping_sub(number(2))), None);
+        assert_eq!(error(&modulus.wrapping_sub(number(1))), range);
         assert_eq!(error(&modulus), range);
-        assert_eq!(error(&modulus.wrapping_add(&number(1))), range);
+        assert_eq!(error(&modulus.wrapping_add(number(1))), range);
         assert_eq!(error(&BoxedUint::max(bits)), range);
     }
 }
