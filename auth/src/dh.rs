@@ -4,7 +4,7 @@
 
 use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
 use crypto_bigint::{BoxedUint, Odd, Resize};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::GroupId;
 
@@ -49,7 +49,7 @@ pub enum PublicValueError {
 /// ```
 pub struct PrivateKey {
     params: BoxedMontyParams,
-    exponent: BoxedUint,
+    exponent: Zeroizing<BoxedUint>,
 }
 
 impl PrivateKey {
@@ -64,7 +64,7 @@ impl PrivateKey {
         let bytes = &mut bytes[..exponent_length];
         bytes.copy_from_slice(&random[..exponent_length]);
         bytes[0] |= 0x80;
-        let exponent = BoxedUint::from_be_slice_truncated(bytes, bits);
+        let exponent = Zeroizing::new(BoxedUint::from_be_slice_truncated(bytes, bits));
         Some(Self { params: montgomery(modulus), exponent })
     }
 
@@ -98,12 +98,6 @@ impl PrivateKey {
 
     fn power(&self, base: BoxedUint) -> Zeroizing<BoxedMontyForm> {
         Zeroizing::new(BoxedMontyForm::new(base, &self.params).pow(&self.exponent))
-    }
-}
-
-impl Drop for PrivateKey {
-    fn drop(&mut self) {
-        self.exponent.zeroize();
     }
 }
 

@@ -106,6 +106,14 @@ impl Randomness {
 impl ZeroizeOnDrop for Randomness {}
 
 /// The Negotiate is sent; a Challenge is due.
+///
+/// Holds keys: it cannot be printed, and a message that failed cannot be followed by another.
+///
+/// ```compile_fail,E0277
+/// fn print(state: &auth::AwaitChallenge) {
+///     println!("{state:?}");
+/// }
+/// ```
 pub struct AwaitChallenge {
     policy: Policy,
     transaction_id: TransactionId,

@@ -1,5 +1,7 @@
 //! Why an exchange failed, what is to be sent then, and what that means for another attempt.
 
+use std::fmt;
+
 use crate::message::{Explanation, FailureMessage, MessageError, MessageId};
 use crate::{GroupId, HashId, PublicValueError, TransactionId};
 
@@ -53,6 +55,18 @@ pub enum FailureClass {
     KeyRejected,
     /// The controller broke the protocol, or answers with what we sent.
     TargetMisbehaved,
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Downgraded => "downgraded",
+            Self::Incompatible => "incompatible",
+            Self::KeyMissing => "key missing",
+            Self::KeyRejected => "key rejected",
+            Self::TargetMisbehaved => "target misbehaved",
+        })
+    }
 }
 
 /// What went wrong in an exchange. Every variant is the controller's doing or its verdict.

@@ -9,9 +9,9 @@ use auth::message::{
     Reply, Success1, Success2,
 };
 use auth::{
-    Authenticated, AwaitChallenge, Credentials, ExchangeError, Failure, FailureClass, GroupId,
-    HashId, NqnError, Offer, Policy, Randomness, Secret, SecureChannel, SequenceNumber,
-    TransactionId, Warning,
+    Authenticated, AwaitChallenge, AwaitSuccess1, Credentials, ExchangeError, Failure,
+    FailureClass, GroupId, HashId, NqnError, Offer, Policy, Randomness, Secret, SecureChannel,
+    SequenceNumber, TransactionId, Warning,
 };
 use authenticator::{Authenticator, Settings, Tamper};
 use proptest::prelude::*;
@@ -359,6 +359,16 @@ fn what_was_weak_is_said() {
     assert_eq!(warnings(GroupId::FFDHE_2048, true), [small]);
     assert_eq!(warnings(GroupId::FFDHE_3072, true), []);
     assert_eq!(warnings(GroupId::FFDHE_8192, false), [Warning::OneWay]);
+}
+
+#[test]
+fn states_go_to_other_threads() {
+    fn movable<T: Send + Sync + 'static>() {}
+    movable::<AwaitChallenge>();
+    movable::<AwaitSuccess1>();
+    movable::<Credentials>();
+    movable::<Randomness>();
+    movable::<Failure>();
 }
 
 #[test]

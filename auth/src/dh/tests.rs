@@ -145,6 +145,7 @@ fn exponents_and_shared_secrets_are_wiped_on_drop() {
     fn wiped<T: ZeroizeOnDrop>(_: &T) {}
     let key = key(GroupId::FFDHE_2048, 5);
     wiped(&key);
+    wiped(&key.exponent);
     let shared = key.shared_secret(&key.public_value()).ok().unwrap();
     wiped(&shared);
     wiped(&shared.bytes);

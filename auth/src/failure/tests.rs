@@ -77,6 +77,22 @@ fn a_refusal_says_in_words_what_to_do() {
     let mut remedies: Vec<_> = (1..=7)
         .map(|explanation| text(explanation).split("; ").last().unwrap().to_owned())
         .collect();
+    remedies.sort();
     remedies.dedup();
     assert_eq!(remedies.len(), 6, "incorrect payload and message have one: {remedies:?}");
+}
+
+#[test]
+fn classes_have_names() {
+    use FailureClass as Class;
+    let classes = [
+        Class::Downgraded,
+        Class::Incompatible,
+        Class::KeyMissing,
+        Class::KeyRejected,
+        Class::TargetMisbehaved,
+    ];
+    let names = classes.map(|class| class.to_string()).join(", ");
+    let expected = "downgraded, incompatible, key missing, key rejected, target misbehaved";
+    assert_eq!(names, expected);
 }
