@@ -1,9 +1,9 @@
 //! Looks for secrets in timings, by the method of dudect (Reparaz, Balasch, Verbauwhede, 2017).
 //!
 //! Each calculation runs many times on inputs of two classes in random order; Welch's t says how
-//! surely the classes' times differ. Values of |t| above 4.5 are called a leak, and above 10 are one
-//! beyond doubt. Times above a percentile are cut off, as interrupts would drown the rest; of all
-//! percentiles the worst |t| counts. A comparison that does leak is measured too, to show that this
+//! surely the classes' times differ: above 4.5 it is suspect, above 10 a leak beyond doubt. Times
+//! above a percentile are cut off, as interrupts would drown the rest; of all percentiles the worst
+//! |t| counts. A comparison that does leak is measured too, to show that this
 //! would find one.
 //!
 //! ```text

@@ -147,7 +147,8 @@ def key_exchanges():
         low_shared = random_for(group, "low shared", low)
         yield key_exchange("ordinary", group, any_host, any_controller)
         yield key_exchange("host's public value begins with 00", group, low_host, any_controller)
-        yield key_exchange("controller's public value begins with 00", group, any_host, low_controller)
+        name = "controller's public value begins with 00"
+        yield key_exchange(name, group, any_host, low_controller)
         yield key_exchange("shared secret begins with 00", group, any_host, low_shared)
 
 
@@ -160,7 +161,7 @@ def secret_pair(label, hash_id, length):
 
 
 def case(number, note, host, controller, hash_id, group, **options):
-    """One calculation. `host` and `controller` are a hash id and a secret; the latter may be None."""
+    """One calculation. Each side is a hash id and a secret; the controller may be None."""
     exchange = EXCHANGES.get((group, options.get("exchange", "ordinary")))
     shared = exchange["shared_secret"] if exchange else b""
     host_nqn = options.get("host_nqn", HOST_NQN)
@@ -280,8 +281,8 @@ class Host:
         hashes = [one for one in (3, 2, 1) if one >= self.hash_min]
         groups = [one for one in (5, 4, 3, 2, 1, 0) if one >= self.group_min]
         head = struct.pack("<BBHHBB", 0, 0, 0, self.transaction_id, 0, 1)
-        descriptor = struct.pack("<BBBB30s30s", 1, 0, len(hashes), len(groups), bytes(hashes), bytes(groups))
-        return head + descriptor
+        lengths = struct.pack("<BBBB", 1, 0, len(hashes), len(groups))
+        return head + lengths + struct.pack("30s30s", bytes(hashes), bytes(groups))
 
     def reply(self, challenge):
         hl, _, hash_id, group, dhvlen, s1 = struct.unpack_from("<BBBBHI", challenge, 6)
@@ -289,11 +290,12 @@ class Host:
         shared = shared_secret(group, self.exponent_random, value) if group else b""
         public = public_value(group, self.exponent_random) if group else b""
         names = (self.host_nqn, self.subsystem_nqn)
-        key = transform(*self.host, self.host_nqn)
-        r1 = response(hash_id, key, augment(hash_id, c1, shared), s1, self.transaction_id, b"HostHost", *names)
+        key, ca1 = transform(*self.host, self.host_nqn), augment(hash_id, c1, shared)
+        r1 = response(hash_id, key, ca1, s1, self.transaction_id, b"HostHost", *names)
         c2 = self.challenge_random[:hl] if self.controller else bytes(hl)
         head = struct.pack(
-            "<BBHHBBBBHI", 1, 2, 0, self.transaction_id, hl, 0, bool(self.controller), 0, len(public), self.s2
+            "<BBHHBBBBHI", 1, 2, 0, self.transaction_id,
+            hl, 0, bool(self.controller), 0, len(public), self.s2,
         )
         return head + r1 + c2 + public
 
@@ -319,8 +321,8 @@ class Controller:
                   "group": self.group, "s1": self.s1, "c1": self.c1, "public": public}
         fields.update(changes)
         head = struct.pack(
-            "<BBHHBBBBHI", 1, 1, 0, fields["t_id"], fields["hl"], 0, fields["hash"], fields["group"],
-            len(fields["public"]), fields["s1"],
+            "<BBHHBBBBHI", 1, 1, 0, fields["t_id"],
+            fields["hl"], 0, fields["hash"], fields["group"], len(fields["public"]), fields["s1"],
         )
         return head + fields["c1"] + fields["public"]
 
@@ -394,12 +396,14 @@ def exchange_messages(host, controller, options):
             messages.append(host.failure2(explanation))
         return messages, error
 
-    messages.append(options["challenge"](controller) if "challenge" in options else controller.challenge())
     if "challenge" in options:
+        messages.append(options["challenge"](controller))
         return failed()
+    messages.append(controller.challenge())
     messages.append(host.reply(messages[-1]))
     honest = controller.success1(messages[-1])
-    messages.append(options["success1"](controller, messages[-1], honest) if "success1" in options else honest)
+    change = options.get("success1", lambda controller, reply, honest: honest)
+    messages.append(change(controller, messages[-1], honest))
     if error:
         return failed()
     if host.controller:
@@ -428,7 +432,6 @@ def successes():
 
 def failures():
     """Exchanges that must fail, with the name of the error and the explanation of Failure2."""
-    misled = lambda change: (lambda controller: change(controller))
     low, high = b"\0" * 255 + b"\1", value_bytes(1, PRIMES[1] - 1)
     challenges = [
         ("S1 is zero", 0, {}, {"s1": 0}, "SequenceNumberZero", 6),
@@ -450,12 +453,11 @@ def failures():
         yield note, group, True, {**options, "challenge": make, "error": (error, explanation)}
     for explanation in (1, 2, 3, 4, 5, 6, 7, 0x99):
         make = lambda controller, explanation=explanation: controller.failure1(explanation)
-        yield "refused with %d" % explanation, 0, True, {"challenge": make, "error": ("Refused", None)}
-    ends = lambda change: {"challenge": misled(change)}
-    yield "Success1 where Challenge is due", 0, False, {
-        **ends(lambda controller: struct.pack("<BBHHBBB7x", 1, 3, 0, controller.transaction_id, 32, 0, 0)),
-        "error": ("OutOfOrder", 7),
-    }
+        options = {"challenge": make, "error": ("Refused", None)}
+        yield "refused with %d" % explanation, 0, True, options
+    ends = lambda change: {"challenge": change}
+    early = lambda one: struct.pack("<BBHHBBB7x", 1, 3, 0, one.transaction_id, 32, 0, 0)
+    yield "Success1 where Challenge is due", 0, False, {**ends(early), "error": ("OutOfOrder", 7)}
     yield "Challenge cut short", 1, False, {
         **ends(lambda controller: controller.challenge()[:-1]), "error": ("Malformed", 6)
     }
@@ -467,24 +469,35 @@ def failures():
         "error": ("ChallengeReflected", 1),
     }
     yield "our own public value", 1, True, {
-        **ends(lambda controller: controller.challenge(public=public_value(1, controller.exponent_random))),
+        **ends(lambda one: one.challenge(public=public_value(1, one.exponent_random))),
         "error": ("PublicValueReflected", 1),
     }
     wrong = secret_pair("wrong", 1, 32)
     yield "wrong host secret", 1, True, {"their_host": wrong, "error": ("Refused", None)}
-    yield "no controller secret there", 1, True, {"their_controller": None, "error": ("Refused", None)}
-    yield "wrong controller secret", 1, True, {"their_controller": wrong, "error": ("ResponseWrong", 1)}
+    nothing = {"their_controller": None, "error": ("Refused", None)}
+    yield "no controller secret there", 1, True, nothing
+    other = {"their_controller": wrong, "error": ("ResponseWrong", 1)}
+    yield "wrong controller secret", 1, True, other
     head = lambda honest, rvalid: honest[:8] + bytes([rvalid]) + honest[9:16]
+    no_response = lambda reply, honest: head(honest, 0)
+    odd_flag = lambda reply, honest: head(honest, 2) + honest[16:]
+    unasked = lambda reply, honest: head(honest, 1) + bytes(32)
+    own_response = lambda reply, honest: honest[:16] + reply[16:48]
+    own_challenge = lambda reply, honest: honest[:16] + reply[48:80]
+    other_length = lambda reply, honest: honest[:6] + b"\x30" + honest[7:]
+    behind = lambda reply, honest: honest + bytes(9) + b"\1"
+    cut_short = lambda reply, honest: honest[:-1]
+    other_t_id = lambda reply, honest: honest[:4] + b"\0\0" + honest[6:]
     answers = [
-        ("RVALID is 0 though asked", True, lambda reply, honest: head(honest, 0), "ResponseMissing", 1),
-        ("RVALID is 2", True, lambda reply, honest: head(honest, 2) + honest[16:], "Malformed", 6),
-        ("response unasked", False, lambda reply, honest: head(honest, 1) + bytes(32), "ResponseUnasked", 6),
-        ("our own response", True, lambda reply, honest: honest[:16] + reply[16:48], "ResponseReflected", 1),
-        ("our own challenge", True, lambda reply, honest: honest[:16] + reply[48:80], "ChallengeReflected", 1),
-        ("HL of another hash", False, lambda reply, honest: honest[:6] + b"\x30" + honest[7:], "HashLength", 6),
-        ("byte behind Success1", True, lambda reply, honest: honest + bytes(9) + b"\1", "Malformed", 6),
-        ("Success1 cut short", True, lambda reply, honest: honest[:-1], "Malformed", 6),
-        ("T_ID of another exchange", True, lambda reply, honest: honest[:4] + b"\0\0" + honest[6:], "TransactionId", 6),
+        ("RVALID is 0 though asked", True, no_response, "ResponseMissing", 1),
+        ("RVALID is 2", True, odd_flag, "Malformed", 6),
+        ("response unasked", False, unasked, "ResponseUnasked", 6),
+        ("our own response", True, own_response, "ResponseReflected", 1),
+        ("our own challenge", True, own_challenge, "ChallengeReflected", 1),
+        ("HL of another hash", False, other_length, "HashLength", 6),
+        ("byte behind Success1", True, behind, "Malformed", 6),
+        ("Success1 cut short", True, cut_short, "Malformed", 6),
+        ("T_ID of another exchange", True, other_t_id, "TransactionId", 6),
         ("Reply returned", True, lambda reply, honest: reply, "OutOfOrder", 7),
     ]
     for note, two_way, change, error, explanation in answers:
