@@ -9,6 +9,7 @@ mod identify;
 mod key;
 mod monitor;
 mod pattern;
+mod secrets;
 mod session;
 mod size;
 mod target;
