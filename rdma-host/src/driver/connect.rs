@@ -12,6 +12,7 @@ use verbs::{
     Established, PreparedQueuePair, Provider,
 };
 
+use super::limbo::{self, Parting};
 use super::port::PortWatch;
 use super::queue::{Parts, Queue};
 use super::readable::Readable;
@@ -31,7 +32,7 @@ const RESPONSE_BYTES: usize = 64;
 pub(super) struct Resolved<P: Provider> {
     provider: Arc<P>,
     side: ActiveSide,
-    endpoint: Endpoint<P>,
+    endpoint: Parting<Endpoint<P>>,
     events: Readable,
     port: PortWatch,
 }
@@ -47,12 +48,13 @@ pub(super) struct Plan<'a, P: Provider> {
 impl<P: Provider> Resolved<P> {
     /// Finds the device that leads to the target.
     pub(super) async fn new(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
+        limbo::release();
         let endpoint = Endpoint::open_with(Arc::clone(provider)).map_err(verbs_error)?;
         let mut this = Self {
             provider: Arc::clone(provider),
             side: ActiveSide::new(TIMEOUTS, CONNECT_ATTEMPTS),
             events: Readable::new(endpoint.as_fd())?,
-            endpoint,
+            endpoint: Parting::new(endpoint),
             port: PortWatch::default(),
         };
         let target = Target { options, queue: QueueId::ADMIN };
@@ -61,6 +63,7 @@ impl<P: Provider> Resolved<P> {
             action = this.advance(target, action).await?.0;
         }
         this.port = PortWatch::new(&this.endpoint.limits().map_err(verbs_error)?.device);
+        this.endpoint.talks_through(this.port.clone());
         Ok(this)
     }
 
@@ -103,9 +106,11 @@ impl<P: Provider> Resolved<P> {
                 Action::AwaitPort | Action::Pause => {
                     tracing::debug!(queue = %target.queue, state = ?self.side.state(), "waiting");
                     prepared = None;
-                    self.endpoint =
+                    let fresh =
                         Endpoint::open_with(Arc::clone(&self.provider)).map_err(verbs_error)?;
-                    self.events = Readable::new(self.endpoint.as_fd())?;
+                    self.events = Readable::new(fresh.as_fd())?;
+                    self.endpoint = Parting::new(fresh);
+                    self.endpoint.talks_through(self.port.clone());
                     Action::None
                 }
                 Action::Connect => {

@@ -17,6 +17,7 @@ mod command;
 mod connect;
 mod controller;
 mod io_task;
+mod limbo;
 mod liveness;
 mod namespace;
 mod poller;

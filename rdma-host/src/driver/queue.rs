@@ -5,6 +5,7 @@ use verbs::{
 };
 
 use super::command::{Command, Data, Rejection};
+use super::limbo::Parting;
 use super::verbs_error;
 use crate::error::{Error, Malformed, Misuse, Transport};
 use crate::proto::{Finished, Slots, Waits};
@@ -15,7 +16,7 @@ use crate::wire::{Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, Sgl, Sqe};
 pub(super) struct Queue<P: Provider = RdmaCore> {
     id: QueueId,
     queue_pair: QueuePair<P>,
-    endpoint: Endpoint<P>,
+    endpoint: Parting<Endpoint<P>>,
     slots: Slots,
     commands: Vec<InFlight>,
     in_capsule_bytes: usize,
@@ -47,7 +48,7 @@ pub(super) struct Ended {
 pub(super) struct Parts<P: Provider> {
     pub(super) id: QueueId,
     pub(super) queue_pair: QueuePair<P>,
-    pub(super) endpoint: Endpoint<P>,
+    pub(super) endpoint: Parting<Endpoint<P>>,
     /// Commands that may be in flight.
     pub(super) depth: u16,
     /// One 64-byte buffer for each command in flight.
@@ -180,7 +181,9 @@ impl<P: Provider> Queue<P> {
     /// Ends the queue: destroys the queue pair, after which the device touches nothing any more,
     /// and returns the commands that were in flight with their buffers.
     pub(super) fn close(mut self) -> Vec<Ended> {
-        if let Err(error) = self.endpoint.disconnect() {
+        if !self.endpoint.must_be_silent()
+            && let Err(error) = self.endpoint.disconnect()
+        {
             tracing::debug!(queue = %self.id, %error, "disconnect");
         }
         for returned in self.queue_pair.close() {
