@@ -11,8 +11,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use rdma_host::{ConnectOptions, Controller, Error};
-use tests::load::{Load, soon};
-use tests::{SUBSYSTEM, command, run, target};
+use tests::load::{HANGS, Load, soon};
+use tests::{SUBSYSTEM, command, run, target, wait_for};
 use tokio::runtime::Runtime;
 
 /// The bed's end of the wire, where the target listens too.
@@ -73,12 +73,20 @@ fn over_the_wire() -> ConnectOptions {
     ConnectOptions { address, ..soon() }
 }
 
-fn connects(runtime: &Runtime, options: &ConnectOptions) {
-    runtime.block_on(async {
-        let load = Load::start(options).await.expect("it connects again");
-        assert!(load.goes_on());
-        load.stop().await;
+/// A load, once the link has found the other end; with a dead CM, never.
+fn load(runtime: &Runtime, options: &ConnectOptions) -> Load {
+    let mut load = None;
+    wait_for("it connects", HANGS, || {
+        load = runtime.block_on(Load::start(options)).ok();
+        load.is_some()
     });
+    load.expect("just made")
+}
+
+fn connects(runtime: &Runtime, options: &ConnectOptions) {
+    let load = load(runtime, options);
+    assert!(load.goes_on());
+    runtime.block_on(load.stop());
 }
 
 #[test]
@@ -89,7 +97,7 @@ fn what_was_under_load_ends_and_connects_again() {
     }
     let runtime = Runtime::new().expect("a runtime");
     for _ in 0..2 {
-        let load = runtime.block_on(Load::start(&over_the_wire())).expect("it connects");
+        let load = load(&runtime, &over_the_wire());
         command("ip", "link set veth1 down");
         let cause = runtime.block_on(load.ends());
         println!("while the link was down: {cause}");
@@ -106,7 +114,7 @@ fn a_connect_waits_for_the_link() {
         return on_another_machine("a_connect_waits_for_the_link");
     }
     let runtime = Runtime::new().expect("a runtime");
-    let load = runtime.block_on(Load::start(&over_the_wire())).expect("it connects");
+    let load = load(&runtime, &over_the_wire());
     command("ip", "link set veth1 down");
     let connecting = runtime.spawn(async { Controller::connect(&over_the_wire()).await });
     runtime.block_on(load.ends());
