@@ -19,7 +19,7 @@ use super::readable::Readable;
 use super::{buffers, verbs_error};
 use crate::config::{
     CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_TIMEOUT, READ_DEPTH_MAX,
-    RESOLVE_TIMEOUT, RETRY_COUNT, RNR_RETRY_COUNT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
+    RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -80,6 +80,8 @@ impl<P: Provider> Resolved<P> {
             id: open.queue,
             queue_pair: prepared.ready(&established),
             endpoint: self.endpoint,
+            side: self.side,
+            receives: open.entries.into(),
             depth: in_flight_max(open, accept),
             capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
             in_capsule_bytes: open.in_capsule_bytes as usize,
@@ -114,7 +116,7 @@ impl<P: Provider> Resolved<P> {
                     Action::None
                 }
                 Action::Connect => {
-                    self.request(plan.open)?;
+                    self.request(plan.options, plan.open)?;
                     Action::None
                 }
                 other => match self.advance(target, other).await? {
@@ -132,6 +134,9 @@ impl<P: Provider> Resolved<P> {
         let Plan { options, domain, completion_queue, open } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
+        }
+        if let Some(exponent) = options.ack_timeout {
+            self.endpoint.set_ack_timeout(exponent).map_err(verbs_error)?;
         }
         let (mut prepared, inline) = self.queue_pair(domain, completion_queue, open)?;
         let entries = usize::from(open.entries);
@@ -168,15 +173,15 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    fn request(&mut self, open: &OpenQueue) -> Result<(), Error> {
+    fn request(&mut self, options: &ConnectOptions, open: &OpenQueue) -> Result<(), Error> {
         let depth = self.endpoint.limits().map_err(verbs_error)?.read_atomic.min(READ_DEPTH_MAX);
         let parameters = ConnectParameters {
             private_data: open.request.as_bytes(),
             // The target reads our memory with RDMA READ; we never read its.
             responder_resources: u8::try_from(depth).expect("READ_DEPTH_MAX fits a byte"),
             initiator_depth: 0,
-            retry_count: RETRY_COUNT,
-            rnr_retry_count: RNR_RETRY_COUNT,
+            retry_count: options.retry_count,
+            rnr_retry_count: options.rnr_retry_count,
         };
         self.endpoint.connect(&parameters).map_err(verbs_error)
     }

@@ -15,8 +15,8 @@ use super::namespace::Namespace;
 use super::poller::Poller;
 use super::{data_access, verbs_error};
 use crate::config::{
-    ADMIN_BACKLOG, ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BACKLOG_PER_ENTRY, BRING_UP_TIMEOUT,
-    ConnectOptions, NAMESPACES_MAX, QUEUE_ENTRIES,
+    ACK_TIMEOUT_MAX, ADMIN_BACKLOG, ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BACKLOG_PER_ENTRY,
+    BRING_UP_TIMEOUT, ConnectOptions, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX,
 };
 use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
 use crate::proto::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
@@ -239,6 +239,15 @@ fn check(options: &ConnectOptions) -> Result<(), Misuse> {
     }
     if options.io_queues == 0 {
         return Err(Misuse::Option { option: "I/O queues", value: 0, range: "1 to 65535" });
+    }
+    for (option, value, max, range) in [
+        ("acknowledge timeout", options.ack_timeout.unwrap_or(0), ACK_TIMEOUT_MAX, "0 to 31"),
+        ("retry count", options.retry_count, RETRY_COUNT_MAX, "0 to 7"),
+        ("receiver-not-ready retry count", options.rnr_retry_count, RETRY_COUNT_MAX, "0 to 7"),
+    ] {
+        if value > max {
+            return Err(Misuse::Option { option, value: value.into(), range });
+        }
     }
     if options.subsystem.as_str() == Nqn::DISCOVERY {
         return Err(Misuse::Discovery);

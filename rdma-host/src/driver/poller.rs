@@ -13,7 +13,7 @@ use super::queue::{Ended, Queue};
 use super::readable::Readable;
 use super::statistics::{Outcome, Statistics};
 use super::verbs_error;
-use crate::config::{POLL_BATCH, TICK};
+use crate::config::{DRAIN_TIMEOUT, POLL_BATCH, TICK};
 use crate::error::{Error, Misuse, Rejected};
 use crate::wire::{QueueId, Sgl};
 
@@ -181,6 +181,7 @@ impl<P: Provider> Poller<P> {
             None => error,
         };
         tracing::debug!(%error, "the poller's queues are closed");
+        self.drain(&error);
         for queue in std::mem::take(&mut self.queues) {
             for ended in queue.close() {
                 self.finish(ended, Some(&error));
@@ -189,6 +190,36 @@ impl<P: Provider> Poller<P> {
         self.events = None;
         self.failure = Some(error.clone());
         error
+    }
+
+    /// Disconnects all queues and takes what comes back: commands that were done in time are done,
+    /// unless the target misbehaved, and buffers come home by completions. What is missing then,
+    /// closing the queues gives back.
+    fn drain(&mut self, error: &Error) {
+        let trusted = !matches!(error, Error::TargetMisbehaved(_) | Error::Malformed(_));
+        self.queues.iter_mut().for_each(Queue::disconnect);
+        let began = self.clock.raw();
+        while let Ok(count) = self.completion_queue.poll(self.batch.as_mut_slice()) {
+            for index in 0..count {
+                let completion = self.batch[index];
+                // Most are flushed, which is no news.
+                if let Some(queue) = self.queue_of(&completion)
+                    && let Ok(Some(ended)) = queue.handle(&completion)
+                {
+                    let response = ended.response.filter(|_| trusted);
+                    self.finish(Ended { response, ..ended }, Some(error));
+                }
+            }
+            let waited = self.clock.delta(began, self.clock.raw());
+            let drained = self.queues.iter().all(Queue::is_drained);
+            if count == 0 && (drained || waited >= DRAIN_TIMEOUT) {
+                return;
+            }
+        }
+    }
+
+    fn queue_of(&mut self, completion: &Completion) -> Option<&mut Queue<P>> {
+        self.queues.iter_mut().find(|queue| queue.number() == completion.queue_pair())
     }
 
     /// How many more commands fit.
@@ -238,11 +269,7 @@ impl<P: Provider> Poller<P> {
             for index in 0..count {
                 let completion = self.batch[index];
                 // A queue that is gone leaves completions behind.
-                let Some(queue) =
-                    self.queues.iter_mut().find(|queue| queue.number() == completion.queue_pair())
-                else {
-                    continue;
-                };
+                let Some(queue) = self.queue_of(&completion) else { continue };
                 if let Some(ended) = queue.handle(&completion)? {
                     self.finish(ended, None);
                 }
