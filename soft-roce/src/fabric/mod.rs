@@ -80,7 +80,8 @@
 //! Reliable connections only, as InfiniBand has them: in order, with retries when a peer has no
 //! receive or does not answer, keys and windows that are checked on each access, and flushing on
 //! failure. [`Link`] makes the wire slow, lossy and disorderly; [`Fabric::at`] plans a [`Fault`]
-//! at a [`Point`]. [`Recorder`] wraps this provider, or any other, and writes down each call.
+//! at a [`Point`]. [`Recorder`] wraps this provider, or any other, and writes down each call; [`Replay`]
+//! is a provider that answers as a recorded one did.
 //!
 //! A port that is [down](Fabric::set_port) lets nothing through and is reported as a device event.
 //! The connection manager is that of rxe, the worst known: who sends a connection request meanwhile
@@ -107,10 +108,12 @@ mod link;
 mod memory;
 mod queue_pair;
 mod recorder;
+mod replay;
 mod requester;
 mod responder;
 mod shared_receive_queue;
 mod signal;
+mod tape;
 mod world;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -124,6 +127,10 @@ pub use link::Link;
 pub use recorder::{
     Recorder, RecorderDomain, RecorderEndpoint, RecorderQueue, RecorderQueuePair,
     RecorderRegistration, RecorderSharedReceiveQueue, Trace,
+};
+
+pub use replay::{
+    Replay, ReplayDomain, ReplayEndpoint, ReplayQueue, ReplayQueuePair, ReplayRegistration,
 };
 
 use handle::Shared;
