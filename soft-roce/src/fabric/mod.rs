@@ -80,8 +80,8 @@
 //! Reliable connections only, as InfiniBand has them: in order, with retries when a peer has no
 //! receive or does not answer, keys and windows that are checked on each access, and flushing on
 //! failure. [`Link`] makes the wire slow, lossy and disorderly; [`Fabric::at`] plans a [`Fault`]
-//! at a [`Point`]. [`Recorder`] wraps this provider, or any other, and writes down each call; [`Replay`]
-//! is a provider that answers as a recorded one did.
+//! at a [`Point`]. [`Recorder`] wraps this provider, or any other, and writes down each call;
+//! [`Replay`] is a provider that answers as a recorded one did.
 //!
 //! A port that is [down](Fabric::set_port) lets nothing through and is reported as a device event.
 //! The connection manager is that of rxe, the worst known: who sends a connection request meanwhile
