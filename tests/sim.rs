@@ -291,9 +291,11 @@ fn trace(options: &ConnectOptions) -> String {
     let recorder = Recorder::new(host, &trace);
     run(async {
         tokio::spawn(target.run());
-        let controller = Controller::connect_over(&recorder, options).await.unwrap();
-        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
-        namespace.read(0, controller.allocate(512).unwrap()).await.unwrap();
+        let controller = Controller::connect_over(&recorder, options).await;
+        let controller = controller.expect("an honest connect");
+        let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
+        let buffer = controller.allocate(512).expect("memory");
+        namespace.read(0, buffer).await.expect("it reads");
         controller.shutdown().await;
     });
     trace.text()

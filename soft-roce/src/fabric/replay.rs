@@ -25,8 +25,8 @@ use super::{
 /// Answers from the [tape](super::Trace::tape) of a recorded run, so that what was seen on a device
 /// can be looked into without one.
 ///
-/// It gives each endpoint, queue pair and domain what the one of the same number had in the recorded
-/// run: the same events, the same completions, and what peers had written into memory. Each comes
+/// It gives each endpoint, queue pair and domain what the one of the same number had in the
+/// recorded run: the same events, the same completions, and what peers had written into memory. Each comes
 /// as soon as whatever was asked before it then has been asked now. Nothing depends on time.
 ///
 /// So the program must do what it did then, in the same order for each object; when it asks for
