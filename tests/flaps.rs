@@ -2,8 +2,8 @@
 //! same process connects again, where the CM of rxe survives.
 //!
 //! It survives as long as nobody sends a message of the CM over a device whose port is down. Where
-//! one device is both ends, the kernel's target sends one. So the tests that ask what *we* do have a
-//! machine of their own: a network namespace, with a device of its own, which rxe knows from 7 on.
+//! one device is both ends, the kernel's target sends one. So the tests that ask what *we* do have
+//! a machine of their own: a network namespace, with a device of its own, which rxe knows from 7.
 
 use std::fs;
 use std::process::Command;

@@ -9,7 +9,7 @@ use tests::{
 };
 
 /// What these seeds must reach between them, or the operations are not as varied as they should be.
-const REACHED: [&str; 29] = [
+const REACHED: [&str; 30] = [
     "AddressChange",
     "DeviceRemoval",
     "Disconnected",
@@ -24,6 +24,7 @@ const REACHED: [&str; 29] = [
     "SUCCESS",
     "TimewaitExit",
     "Unreachable",
+    "awaited",
     "bound",
     "closed",
     "disconnected",

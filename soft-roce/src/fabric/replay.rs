@@ -26,8 +26,9 @@ use super::{
 /// can be looked into without one.
 ///
 /// It gives each endpoint, queue pair and domain what the one of the same number had in the
-/// recorded run: the same events, the same completions, and what peers had written into memory. Each comes
-/// as soon as whatever was asked before it then has been asked now. Nothing depends on time.
+/// recorded run: the same events, the same completions, and what peers had written into memory.
+/// Each comes as soon as whatever was asked before it then has been asked now. Nothing depends on
+/// time.
 ///
 /// So the program must do what it did then, in the same order for each object; when it asks for
 /// something else, [`divergence`](Self::divergence) says what. What it does beyond the end of the

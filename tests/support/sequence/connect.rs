@@ -147,7 +147,7 @@ impl Play<'_> {
         let domain = side.domain(&endpoint);
         if side.queues[queue].is_none() {
             let raw = endpoint.completion_queue(COMPLETIONS).ok();
-            side.queues[queue] = raw.map(|raw| Queue { raw, number, awaited: false });
+            side.queues[queue] = raw.map(|raw| Queue { raw, number, armed: false, awaited: false });
         }
         if let (true, None, Some(domain)) = (sharing, &side.shared, &domain) {
             let raw = domain.shared_receive_queue(RECEIVES).ok();

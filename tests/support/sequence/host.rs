@@ -45,7 +45,8 @@ pub(super) struct Piece {
 pub(super) struct Queue {
     pub(super) raw: CompletionQueue<Host>,
     pub(super) number: u32,
-    /// Whether the next completion must wake us: it is armed, and was found empty then.
+    pub(super) armed: bool,
+    /// Whether the next completion must wake us: it was found empty after it was armed.
     pub(super) awaited: bool,
 }
 
@@ -122,7 +123,7 @@ impl Side {
     pub(super) fn acknowledge(&mut self, queue: usize) {
         if let Some(queue) = &mut self.queues[queue] {
             queue.raw.acknowledge().expect("the channel can be read");
-            queue.awaited = false;
+            (queue.armed, queue.awaited) = (false, false);
         }
     }
 

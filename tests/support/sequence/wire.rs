@@ -268,7 +268,7 @@ impl Play<'_> {
         let Some(queue) = &mut side.queues[queue] else { return };
         let armed = queue.raw.arm();
         assert!(armed.is_ok() || removed, "the device is there: {armed:?}");
-        queue.awaited = false;
+        (queue.armed, queue.awaited) = (armed.is_ok(), false);
     }
 
     /// Takes completions, and retires them.
@@ -288,7 +288,11 @@ impl Play<'_> {
             }
         };
         assert!(count == 0 || !queue.awaited || woken, "nobody was woken");
-        queue.awaited = false;
+        queue.awaited = count == 0 && queue.armed;
+        queue.armed &= count == 0;
+        if queue.awaited {
+            self.count("awaited");
+        }
         for completion in &batch[..count] {
             self.take(side, completion);
         }
