@@ -43,8 +43,8 @@ pub struct ConnectOptions {
     pub keep_alive: Duration,
     /// The type of service of the connections (`tos`).
     pub type_of_service: Option<u8>,
-    /// How long the device waits for an acknowledgement before it sends again: 4.096 µs times two to
-    /// this power, at most 31; by default the device decides.
+    /// How long the device waits for an acknowledgement before it sends again: 4.096 µs times two
+    /// to this power, at most 31; by default the device decides.
     pub ack_timeout: Option<u8>,
     /// How often the device sends again without an acknowledgement, 0 to 7.
     pub retry_count: u8,
