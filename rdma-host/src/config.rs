@@ -45,6 +45,13 @@ pub struct ConnectOptions {
     pub keep_alive: Duration,
     /// The type of service of the connections (`tos`).
     pub type_of_service: Option<u8>,
+    /// How long the device waits for an acknowledgement before it sends again: 4.096 µs times two
+    /// to this power, at most 31; by default the device decides.
+    pub ack_timeout: Option<u8>,
+    /// How often the device sends again without an acknowledgement, 0 to 7.
+    pub retry_count: u8,
+    /// How often it sends again when the target has no receive posted, 0 to 7; 7 is without end.
+    pub rnr_retry_count: u8,
     /// Ask for no submission queue flow control (`disable_sqflow`).
     pub disable_flow_control: bool,
     /// How long one I/O command may take before its queue is given up.
@@ -184,6 +191,9 @@ impl ConnectOptions {
             queue_entries: 128,
             keep_alive: Duration::from_secs(5),
             type_of_service: None,
+            ack_timeout: None,
+            retry_count: RETRY_COUNT,
+            rnr_retry_count: RNR_RETRY_COUNT,
             disable_flow_control: false,
             io_timeout: Duration::from_secs(30),
             wait: WaitMode::default(),
@@ -234,11 +244,21 @@ pub const BRING_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// less than a second.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(700);
 
+/// For posted work to come back once a queue is disconnected, which a device does in microseconds.
+/// One that does not is not waited for: destroying the queue pair gives all of it back, too.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(20);
+
 /// Between two looks at the controller's status while it gets ready or shuts down.
 pub const STATUS_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The longest readiness wait we believe, whatever CAP.TO says (its own maximum is 127.5 s).
 pub const READY_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// The largest acknowledge timeout, as an exponent: about 2.4 hours (InfiniBand 9.9.2.1.1).
+pub const ACK_TIMEOUT_MAX: u8 = 31;
+
+/// The largest of both retry counts (InfiniBand 9.7.5.2.8).
+pub const RETRY_COUNT_MAX: u8 = 7;
 
 /// Resends of an unacknowledged packet. Not 7: on rxe that means for ever.
 pub const RETRY_COUNT: u8 = 6;

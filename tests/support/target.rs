@@ -5,13 +5,14 @@
 //! Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks. The hook
 //! sees every command with the honest answer, and may change what goes out.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use soft_roce::fabric::{Fabric, Host};
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
-    Domain, Endpoint, PreparedQueuePair, QueuePair, RemoteAddress, RemoteKey, Retired,
+    Domain, Endpoint, PreparedQueuePair, Provider, QueuePair, RemoteAddress, RemoteKey, Retired,
 };
 
 /// Where the target listens.
@@ -47,9 +48,9 @@ pub struct Answer {
 pub type Hook = Box<dyn FnMut(Seen, &mut Answer) + Send>;
 
 /// The target; [`run`](Self::run) it as a task.
-pub struct Target {
-    listener: Endpoint<Host>,
-    queues: Vec<Queue>,
+pub struct Target<P: Provider = Host> {
+    listener: Endpoint<P>,
+    queues: Vec<Queue<P>>,
     script: Script,
     accept: Vec<u8>,
 }
@@ -60,26 +61,26 @@ struct Script {
     hook: Hook,
 }
 
-impl std::fmt::Debug for Target {
+impl<P: Provider> std::fmt::Debug for Target<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Target").field("queues", &self.queues.len()).finish_non_exhaustive()
     }
 }
 
 /// One connection.
-struct Queue {
+struct Queue<P: Provider> {
     id: u16,
-    endpoint: Endpoint<Host>,
-    domain: Domain<Host>,
-    completions: CompletionQueue<Host>,
-    state: State,
+    endpoint: Endpoint<P>,
+    domain: Domain<P>,
+    completions: CompletionQueue<P>,
+    state: State<P>,
     /// Writes whose data is on its way here: by tag.
     reading: Vec<Option<Seen>>,
 }
 
-enum State {
-    Accepted(PreparedQueuePair<Host>),
-    Live(QueuePair<Host>),
+enum State<P: Provider> {
+    Accepted(PreparedQueuePair<P>),
+    Live(QueuePair<P>),
     Gone,
 }
 
@@ -128,7 +129,7 @@ impl Seen {
     }
 }
 
-impl Target {
+impl Target<Host> {
     /// A target on the host "target" of this fabric.
     ///
     /// # Panics
@@ -136,9 +137,20 @@ impl Target {
     /// When the address is taken.
     #[must_use]
     pub fn new(fabric: &Fabric, hook: Hook) -> Self {
-        let address: std::net::SocketAddr = TARGET_ADDRESS.parse().expect("an address");
-        let host: Arc<Host> = fabric.host("target", address.ip());
-        let mut listener = Endpoint::open_with(host).expect("an endpoint");
+        let address: SocketAddr = TARGET_ADDRESS.parse().expect("an address");
+        Self::over(fabric.host("target", address.ip()), address, hook)
+    }
+}
+
+impl<P: Provider> Target<P> {
+    /// A target at an address of any provider of RDMA.
+    ///
+    /// # Panics
+    ///
+    /// When the address is taken, or none of ours.
+    #[must_use]
+    pub fn over(provider: Arc<P>, address: SocketAddr, hook: Hook) -> Self {
+        let mut listener = Endpoint::open_with(provider).expect("an endpoint");
         listener.listen(address, 16).expect("the address is free");
         let mut accept = vec![0; 32];
         accept[2] = 32;
@@ -174,8 +186,8 @@ impl Target {
     }
 }
 
-impl Queue {
-    fn accept(mut endpoint: Endpoint<Host>, request: &[u8], accept: &[u8]) -> Self {
+impl<P: Provider> Queue<P> {
+    fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8]) -> Self {
         let domain = endpoint.domain().expect("a domain");
         let completions = endpoint.completion_queue(4 * RECEIVES).expect("a completion queue");
         let capabilities =
@@ -278,7 +290,7 @@ impl Queue {
     }
 }
 
-fn filled(domain: &Domain<Host>, bytes: &[u8]) -> Buffer {
+fn filled<P: Provider>(domain: &Domain<P>, bytes: &[u8]) -> Buffer {
     let mut buffer = domain.allocate(bytes.len(), Access::LOCAL_WRITE).expect("memory");
     buffer.copy_in(0, bytes);
     buffer

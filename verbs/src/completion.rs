@@ -204,6 +204,11 @@ impl Completion {
         self.status
     }
 
+    /// The token of the work request, as the provider was given it.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
     /// The device's own error number, for its vendor.
     pub fn vendor_error(&self) -> u32 {
         self.vendor_error

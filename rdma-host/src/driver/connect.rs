@@ -12,13 +12,14 @@ use verbs::{
     Established, PreparedQueuePair, Provider,
 };
 
+use super::limbo::{self, Parting};
 use super::port::PortWatch;
 use super::queue::{Parts, Queue};
 use super::readable::Readable;
 use super::{buffers, verbs_error};
 use crate::config::{
     CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_TIMEOUT, READ_DEPTH_MAX,
-    RESOLVE_TIMEOUT, RETRY_COUNT, RNR_RETRY_COUNT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
+    RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -31,7 +32,7 @@ const RESPONSE_BYTES: usize = 64;
 pub(super) struct Resolved<P: Provider> {
     provider: Arc<P>,
     side: ActiveSide,
-    endpoint: Endpoint<P>,
+    endpoint: Parting<Endpoint<P>>,
     events: Readable,
     port: PortWatch,
 }
@@ -48,12 +49,13 @@ pub(super) struct Plan<'a, P: Provider> {
 impl<P: Provider> Resolved<P> {
     /// Finds the device that leads to the target.
     pub(super) async fn new(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
+        limbo::release();
         let endpoint = Endpoint::open_with(Arc::clone(provider)).map_err(verbs_error)?;
         let mut this = Self {
             provider: Arc::clone(provider),
             side: ActiveSide::new(TIMEOUTS, CONNECT_ATTEMPTS),
             events: Readable::new(endpoint.as_fd())?,
-            endpoint,
+            endpoint: Parting::new(endpoint),
             port: PortWatch::default(),
         };
         let target = Target { options, queue: QueueId::ADMIN };
@@ -62,6 +64,7 @@ impl<P: Provider> Resolved<P> {
             action = this.advance(target, action).await?.0;
         }
         this.port = PortWatch::new(&this.endpoint.limits().map_err(verbs_error)?.device);
+        this.endpoint.talks_through(this.port.clone());
         Ok(this)
     }
 
@@ -81,6 +84,8 @@ impl<P: Provider> Resolved<P> {
             id: open.queue,
             queue_pair: prepared.ready(&established),
             endpoint: self.endpoint,
+            side: self.side,
+            receives: open.entries.into(),
             depth: in_flight_max(open, accept),
             capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
             in_capsule_bytes: open.in_capsule_bytes as usize,
@@ -107,13 +112,15 @@ impl<P: Provider> Resolved<P> {
                 Action::AwaitPort | Action::Pause => {
                     tracing::debug!(queue = %target.queue, state = ?self.side.state(), "waiting");
                     prepared = None;
-                    self.endpoint =
+                    let fresh =
                         Endpoint::open_with(Arc::clone(&self.provider)).map_err(verbs_error)?;
-                    self.events = Readable::new(self.endpoint.as_fd())?;
+                    self.events = Readable::new(fresh.as_fd())?;
+                    self.endpoint = Parting::new(fresh);
+                    self.endpoint.talks_through(self.port.clone());
                     Action::None
                 }
                 Action::Connect => {
-                    self.request(plan.open)?;
+                    self.request(plan.options, plan.open)?;
                     Action::None
                 }
                 other => match self.advance(target, other).await? {
@@ -131,6 +138,9 @@ impl<P: Provider> Resolved<P> {
         let Plan { options, domain, ref completion_queue, open } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
+        }
+        if let Some(exponent) = options.ack_timeout {
+            self.endpoint.set_ack_timeout(exponent).map_err(verbs_error)?;
         }
         let (mut prepared, inline) = self.queue_pair(domain, completion_queue, open)?;
         let entries = usize::from(open.entries);
@@ -168,15 +178,15 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    fn request(&mut self, open: &OpenQueue) -> Result<(), Error> {
+    fn request(&mut self, options: &ConnectOptions, open: &OpenQueue) -> Result<(), Error> {
         let depth = self.endpoint.limits().map_err(verbs_error)?.read_atomic.min(READ_DEPTH_MAX);
         let parameters = ConnectParameters {
             private_data: open.request.as_bytes(),
             // The target reads our memory with RDMA READ; we never read its.
             responder_resources: u8::try_from(depth).expect("READ_DEPTH_MAX fits a byte"),
             initiator_depth: 0,
-            retry_count: RETRY_COUNT,
-            rnr_retry_count: RNR_RETRY_COUNT,
+            retry_count: options.retry_count,
+            rnr_retry_count: options.rnr_retry_count,
         };
         self.endpoint.connect(&parameters).map_err(verbs_error)
     }

@@ -15,8 +15,8 @@ use super::registry::Registry;
 use super::supervisor::{Control, Inbox, Shared, Supervisor, Wiring};
 use super::{data_access, verbs_error};
 use crate::config::{
-    ABORT_BACKLOG, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, CHANGE_BACKLOG, ConnectOptions,
-    NAMESPACES_MAX, QUEUE_ENTRIES,
+    ABORT_BACKLOG, ACK_TIMEOUT_MAX, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, CHANGE_BACKLOG,
+    ConnectOptions, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX,
 };
 use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
 use crate::proto::{Negotiated, Transfer};
@@ -305,6 +305,15 @@ fn check(options: &ConnectOptions) -> Result<(), Misuse> {
     }
     if options.io_queues == 0 {
         return Err(Misuse::Option { option: "I/O queues", value: 0, range: "1 to 65535" });
+    }
+    for (option, value, max, range) in [
+        ("acknowledge timeout", options.ack_timeout.unwrap_or(0), ACK_TIMEOUT_MAX, "0 to 31"),
+        ("retry count", options.retry_count, RETRY_COUNT_MAX, "0 to 7"),
+        ("receiver-not-ready retry count", options.rnr_retry_count, RETRY_COUNT_MAX, "0 to 7"),
+    ] {
+        if value > max {
+            return Err(Misuse::Option { option, value: value.into(), range });
+        }
     }
     if options.subsystem.as_str() == Nqn::DISCOVERY {
         return Err(Misuse::Discovery);

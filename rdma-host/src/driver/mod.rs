@@ -22,6 +22,7 @@ mod connect;
 mod controller;
 mod held;
 mod io_task;
+mod limbo;
 mod namespace;
 mod phase;
 mod poller;

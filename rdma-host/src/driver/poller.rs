@@ -310,21 +310,19 @@ impl<P: Provider> Poller<P> {
     }
 
     fn completions(&mut self) -> Result<usize, Error> {
-        let Some(completion_queue) = &mut self.completion_queue else { return Ok(0) };
         let before = self.done.len();
-        loop {
+        while let Some(completion_queue) = &mut self.completion_queue {
             let count = completion_queue.poll(self.batch.as_mut_slice()).map_err(verbs_error)?;
-            for completion in &self.batch[..count] {
+            for index in 0..count {
+                let completion = self.batch[index];
                 // A queue that is gone leaves completions behind.
                 let Some(queue) =
                     self.queues.iter_mut().find(|queue| queue.number() == completion.queue_pair())
                 else {
                     continue;
                 };
-                if let Some(ended) = queue.handle(completion)? {
-                    self.traffic = ended.started;
-                    let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
-                    self.done.push_back(ended.into_done(latency_ns, &mut self.statistics));
+                if let Some(ended) = queue.handle(&completion)? {
+                    self.finish(ended);
                 }
             }
             if count < POLL_BATCH {
@@ -334,6 +332,12 @@ impl<P: Provider> Poller<P> {
         // Receives go back before anything new is sent.
         self.queues.iter_mut().try_for_each(Queue::flush)?;
         Ok(self.done.len() - before)
+    }
+
+    fn finish(&mut self, ended: Ended) {
+        self.traffic = ended.started;
+        let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
+        self.done.push_back(ended.into_done(latency_ns, &mut self.statistics));
     }
 
     fn check(&mut self, now: u64) -> Result<(), Error> {

@@ -1,10 +1,14 @@
 //! One NVMe queue: capsules on an RDMA queue pair.
 
+use std::time::Instant;
+
+use verbs::active_side::{Action, ActiveSide, Event, State};
 use verbs::{
     Buffer, Completion, Endpoint, Provider, QueuePair, RdmaCore, Refused, Retired, Segments,
 };
 
 use super::command::{Command, Data, Rejection};
+use super::limbo::Parting;
 use super::verbs_error;
 use crate::error::{Error, Malformed, Misuse, Transport};
 use crate::proto::{Finished, Slots, Waits};
@@ -15,7 +19,10 @@ use crate::wire::{CommandId, Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteK
 pub(super) struct Queue<P: Provider = RdmaCore> {
     id: QueueId,
     queue_pair: QueuePair<P>,
-    endpoint: Endpoint<P>,
+    endpoint: Parting<Endpoint<P>>,
+    side: ActiveSide,
+    /// Receives it was made with.
+    receives: u32,
     slots: Slots,
     commands: Vec<InFlight>,
     in_capsule_bytes: usize,
@@ -47,7 +54,11 @@ pub(super) struct Ended {
 pub(super) struct Parts<P: Provider> {
     pub(super) id: QueueId,
     pub(super) queue_pair: QueuePair<P>,
-    pub(super) endpoint: Endpoint<P>,
+    pub(super) endpoint: Parting<Endpoint<P>>,
+    /// Where the connection stands: established.
+    pub(super) side: ActiveSide,
+    /// Receives that are posted.
+    pub(super) receives: u32,
     /// Commands that may be in flight.
     pub(super) depth: u16,
     /// One 64-byte buffer for each command in flight.
@@ -66,8 +77,10 @@ impl<P: Provider> Queue<P> {
             .collect();
         Self {
             id: parts.id,
+            receives: parts.receives,
             queue_pair: parts.queue_pair,
             endpoint: parts.endpoint,
+            side: parts.side,
             slots: Slots::new(parts.id, parts.depth),
             commands,
             in_capsule_bytes: parts.in_capsule_bytes,
@@ -150,7 +163,10 @@ impl<P: Provider> Queue<P> {
     fn receive(&mut self, buffer: Buffer, length: u32) -> Result<Option<Finished>, Error> {
         let mut bytes = [0; Cqe::SIZE];
         buffer.copy_out(0, &mut bytes);
-        self.queue_pair.post_receive(buffer, 0).map_err(|refused| verbs_error(refused.error))?;
+        if self.side.state() == State::Established {
+            let posted = self.queue_pair.post_receive(buffer, 0);
+            posted.map_err(|refused| verbs_error(refused.error))?;
+        }
         if length as usize != Cqe::SIZE {
             return Err(Malformed::ResponseLength(length, self.id).into());
         }
@@ -160,16 +176,44 @@ impl<P: Provider> Queue<P> {
 
     /// Looks for connection events without blocking.
     pub(super) fn check_connection(&mut self) -> Result<(), Error> {
-        use verbs::ConnectionEvent::{AddressChange, DeviceRemoval, Disconnected, TimewaitExit};
         while let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
-            match event {
-                Disconnected | DeviceRemoval | TimewaitExit | AddressChange => {
-                    return Err(Transport::Disconnected(self.id).into());
-                }
-                _ => tracing::debug!(queue = %self.id, "a connection event was ignored"),
+            self.step(Event::from(&event));
+            if self.side.state() != State::Established {
+                return Err(Transport::Disconnected(self.id).into());
             }
+            tracing::debug!(queue = %self.id, "a connection event was ignored");
         }
         Ok(())
+    }
+
+    /// Begins the end: the queue pair turns to its error state, and all that is posted comes back
+    /// as completions, for as long as [`is_drained`](Self::is_drained) says that some is missing.
+    pub(super) fn disconnect(&mut self) {
+        self.step(Event::Disconnect);
+    }
+
+    /// Whether all that was posted is back, or can't be expected to come.
+    pub(super) fn is_drained(&self) -> bool {
+        let capsules = self.commands.iter().all(|entry| entry.capsule.is_some());
+        let receives = self.queue_pair.receive_credits() == self.receives;
+        // Draining without a disconnect: nothing has told the queue pair.
+        self.side.state() != State::Disconnecting || (capsules && receives)
+    }
+
+    /// Does what the table says of an event.
+    fn step(&mut self, event: Event) {
+        let mut action = self.side.handle(event, Instant::now());
+        while action == Action::Disconnect {
+            // With the port down there is nobody to say it to, and destroying the queue pair does.
+            let said = match self.endpoint.must_be_silent() {
+                true => false,
+                false => self.endpoint.disconnect().is_ok(),
+            };
+            if said {
+                return;
+            }
+            action = self.side.handle(Event::RequestFailed, Instant::now());
+        }
     }
 
     /// When the oldest command in flight was submitted, and its id. An Asynchronous Event Request
@@ -183,11 +227,13 @@ impl<P: Provider> Queue<P> {
         oldest.map(|(started, sqe)| (started, sqe.command_id()))
     }
 
-    /// Ends the queue: destroys the queue pair, after which the device touches nothing any more,
-    /// and returns the commands that were in flight with their buffers.
+    /// Ends the queue, which was [disconnected](Self::disconnect): destroys the queue pair, after
+    /// which the device touches nothing any more, and returns the commands that were in flight with
+    /// their buffers.
     pub(super) fn close(mut self) -> Vec<Ended> {
-        if let Err(error) = self.endpoint.disconnect() {
-            tracing::debug!(queue = %self.id, %error, "disconnect");
+        self.disconnect();
+        if let Some(cause) = self.side.cause() {
+            tracing::debug!(queue = %self.id, %cause, drained = self.is_drained(), "closed");
         }
         for returned in self.queue_pair.close() {
             if returned.kind == verbs::WorkKind::Send

@@ -52,6 +52,9 @@ impl Point {
 /// What goes wrong. One that makes no sense where it strikes does nothing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fault {
+    /// A host's address moves to another device, as when a bond fails over: its endpoints are
+    /// told that they are stranded.
+    ChangeAddress(String),
     /// A message's bytes change on the way: one is xored at an offset.
     Corrupt {
         /// Which byte; nothing happens beyond the message's end.
@@ -70,6 +73,10 @@ pub enum Fault {
     Fail(Status),
     /// The network between two hosts is cut, both ways.
     Partition(String, String),
+    /// A host's port gets its link back.
+    PortActive(String),
+    /// A host's port loses its link.
+    PortDown(String),
     /// A connection request is rejected with a reason, such as 10, by the peer's system.
     Reject(i32),
     /// A host's device goes away.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use verbs::{
-    Completion, DeviceEvent, Error, Limits, Provider,
+    Completion, DeviceEvent, Error, Limits, Provider, Subject,
     memory::Agent,
     provider::{
         Batch, CmEvent, CmRequest, Keys, Operation, Payload, PostError, QueuePairRequest,
@@ -19,7 +19,13 @@ use verbs::{
     },
 };
 
+use super::tape::{self, CmEntry, Entry, Post, Tape};
+
 /// Wraps a provider and writes one line for each call and event into a [`Trace`].
+///
+/// The trace also has a [tape](Trace::tape), from which [`Replay`](super::Replay) answers as the
+/// recorded provider did. For that it looks at registered memory whenever there is a completion; so
+/// all access to memory is atomic, byte by byte, and slow.
 ///
 /// Lines name things by the order in which they were made, and never by an address or a token,
 /// which differ from run to run. So two runs over a [`Fabric`](super::Fabric) with the same seed
@@ -36,7 +42,8 @@ impl<P: Provider> Recorder<P> {
     }
 
     fn endpoint_of(&self, inner: P::Endpoint) -> RecorderEndpoint<P> {
-        RecorderEndpoint { inner, number: self.trace.number() }
+        let place = self.trace.tape_mut(Tape::endpoint);
+        RecorderEndpoint { inner, number: self.trace.number(), place }
     }
 }
 
@@ -55,6 +62,7 @@ pub struct Trace {
 #[derive(Default)]
 struct Written {
     lines: Mutex<Vec<String>>,
+    tape: Mutex<Tape>,
     made: AtomicU64,
     clock: Option<Box<dyn Fn() -> Duration + Send + Sync>>,
 }
@@ -72,6 +80,15 @@ impl Trace {
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
+    /// Everything so far, for a [`Replay`](super::Replay): a JSON value a line.
+    pub fn tape(&self) -> String {
+        self.tape_mut(|tape| tape.text())
+    }
+
+    fn tape_mut<T>(&self, change: impl FnOnce(&mut Tape) -> T) -> T {
+        change(&mut self.written.tape.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn write(&self, line: impl fmt::Display) {
         let line = match &self.written.clock {
             Some(clock) => format!("{:>12} {line}", clock().as_nanos()),
@@ -86,26 +103,28 @@ impl Trace {
 }
 
 macro_rules! recorded {
-    ($($(#[$doc:meta])* $name:ident of $inner:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident of $inner:ident $(with $place:ident)?;)*) => {$(
         $(#[$doc])*
         pub struct $name<P: Provider> {
             inner: P::$inner,
             number: u64,
+            $(/// Number on the tape.
+            $place: usize,)?
         }
     )*};
 }
 
 recorded! {
     /// A recorded endpoint.
-    RecorderEndpoint of Endpoint;
+    RecorderEndpoint of Endpoint with place;
     /// A recorded protection domain.
-    RecorderDomain of Domain;
+    RecorderDomain of Domain with place;
     /// A recorded completion queue.
     RecorderQueue of CompletionQueue;
     /// A recorded shared receive queue.
     RecorderSharedReceiveQueue of SharedReceiveQueue;
     /// A recorded queue pair.
-    RecorderQueuePair of QueuePair;
+    RecorderQueuePair of QueuePair with place;
 }
 
 /// Recorded memory, or a recorded window.
@@ -139,7 +158,8 @@ impl<P: Provider> Provider for Recorder<P> {
     type SharedReceiveQueue = RecorderSharedReceiveQueue<P>;
     type QueuePair = RecorderQueuePair<P>;
 
-    const AGENT: Agent = P::AGENT;
+    // The recorder itself looks at memory.
+    const AGENT: Agent = Agent::Thread;
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
         let made = self.inner.endpoint().map(|inner| self.endpoint_of(inner));
@@ -150,6 +170,9 @@ impl<P: Provider> Provider for Recorder<P> {
 
     fn request(&self, endpoint: &mut Self::Endpoint, request: CmRequest<'_>) -> Result<(), Error> {
         let done = self.inner.request(&mut endpoint.inner, request);
+        let errno = done.as_ref().err().map(errno);
+        let (place, what) = (endpoint.place, tape::request(&request));
+        self.trace.tape_mut(|tape| tape.write(Entry::Request { endpoint: place, what, errno }));
         let outcome = Outcome(done.as_ref().map(|()| "ok"));
         self.trace.write(format_args!("endpoint {}: {request:?}: {outcome}", endpoint.number));
         done
@@ -161,6 +184,21 @@ impl<P: Provider> Provider for Recorder<P> {
     ) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
         let Some(event) = self.inner.cm_event(&mut endpoint.inner)? else { return Ok(None) };
         let CmEvent { kind, status, private_data, parameters, incoming } = event;
+        self.trace.tape_mut(|tape| {
+            tape.write(Entry::Event(CmEntry {
+                endpoint: endpoint.place,
+                kind: kind.0,
+                status,
+                data: private_data.to_vec(),
+                parameters: [
+                    parameters.responder_resources,
+                    parameters.initiator_depth,
+                    parameters.retry_count,
+                    parameters.rnr_retry_count,
+                ],
+                incoming: incoming.is_some(),
+            }));
+        });
         let incoming = incoming.map(|inner| self.endpoint_of(inner));
         let made = incoming.as_ref().map(|endpoint| endpoint.number);
         self.trace.write(format_args!(
@@ -171,7 +209,10 @@ impl<P: Provider> Provider for Recorder<P> {
     }
 
     fn limits(&self, endpoint: &Self::Endpoint) -> Result<Limits, Error> {
-        self.inner.limits(&endpoint.inner)
+        let limits = self.inner.limits(&endpoint.inner)?;
+        let (endpoint, (names, numbers)) = (endpoint.place, tape::limits_out(&limits));
+        self.trace.tape_mut(|tape| tape.write(Entry::Limits { endpoint, names, numbers }));
+        Ok(limits)
     }
 
     fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error> {
@@ -179,13 +220,23 @@ impl<P: Provider> Provider for Recorder<P> {
         let made = self.inner.domain(&endpoint.inner);
         let outcome = Outcome(made.as_ref().map(|_| number));
         self.trace.write(format_args!("domain of endpoint {}: {outcome}", endpoint.number));
-        made.map(|inner| RecorderDomain { inner, number })
+        made.map(|inner| {
+            let place = self.trace.tape_mut(Tape::domain);
+            RecorderDomain { inner, number, place }
+        })
     }
 
     fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
         let event = self.inner.device_event(&domain.inner)?;
         if let Some(event) = &event {
             self.trace.write(format_args!("domain {}: {event:?}", domain.number));
+            let subject = match event.subject {
+                Subject::Port(number) => (1, number),
+                Subject::QueuePair(number) => (2, number),
+                _ => (0, 0),
+            };
+            let (domain, kind) = (domain.place, event.kind.0);
+            self.trace.tape_mut(|tape| tape.write(Entry::DeviceEvent { domain, kind, subject }));
         }
         Ok(event)
     }
@@ -201,7 +252,18 @@ impl<P: Provider> Provider for Recorder<P> {
             }
             RegisterRequest::Window => "window".to_owned(),
         };
+        let memory = match &request {
+            RegisterRequest::Memory { memory, .. } => Some(memory.clone()),
+            RegisterRequest::Window => None,
+        };
         let made = self.inner.register(&domain.inner, request);
+        if let Ok((_, keys)) = &made {
+            let (local, remote) = (keys.local, keys.remote.0);
+            self.trace.tape_mut(|tape| {
+                tape.region(memory.as_ref());
+                tape.write(Entry::Registered { local, remote });
+            });
+        }
         let outcome = Outcome(made.as_ref().map(|(_, keys)| format!("{keys:x?}")));
         self.trace.write(format_args!("domain {}: {what}: {outcome}", domain.number));
         made.map(|(inner, keys)| (RecorderRegistration { _inner: inner }, keys))
@@ -216,7 +278,9 @@ impl<P: Provider> Provider for Recorder<P> {
         let made = self.inner.completion_queue(&endpoint.inner, capacity);
         let outcome = Outcome(made.as_ref().map(|(_, real)| format!("{number} of {real}")));
         self.trace.write(format_args!("completion queue of {capacity}: {outcome}"));
-        made.map(|(inner, capacity)| (RecorderQueue { inner, number }, capacity))
+        let (inner, capacity) = made?;
+        self.trace.tape_mut(|tape| tape.write(Entry::CompletionQueue { capacity }));
+        Ok((RecorderQueue { inner, number }, capacity))
     }
 
     fn shared_receive_queue(
@@ -250,11 +314,18 @@ impl<P: Provider> Provider for Recorder<P> {
             "queue pair of endpoint {}, domain {}, queue {}, {capabilities:?}: {outcome}",
             endpoint.number, domain.number, queue.number,
         ));
-        made.map(|(inner, name)| (RecorderQueuePair { inner, number }, name))
+        let (inner, name) = made?;
+        let place = self.trace.tape_mut(|tape| tape.pair(name));
+        Ok((RecorderQueuePair { inner, number, place }, name))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         let what = describe(&batch);
+        let (pair, posts) = posts(&batch);
+        // Before the device can complete any of it.
+        self.trace.tape_mut(|tape| {
+            posts.iter().for_each(|post| tape.post(pair, post));
+        });
         let done = self.inner.post(match batch {
             Batch::Receives { queue_pair, requests } => {
                 Batch::Receives { queue_pair: &mut queue_pair.inner, requests }
@@ -272,6 +343,11 @@ impl<P: Provider> Provider for Recorder<P> {
                 .trace
                 .write(format_args!("{what}: {} taken, then {}", error.accepted, error.source)),
         }
+        if let Err(error) = &done {
+            let errno = error.source.raw_os_error().unwrap_or_default();
+            let untaken = posts.get(error.accepted..).unwrap_or_default();
+            self.trace.tape_mut(|tape| tape.refuse(pair, untaken, errno));
+        }
         done
     }
 
@@ -286,6 +362,7 @@ impl<P: Provider> Provider for Recorder<P> {
                 let done = self.inner.completions(&mut queue.inner, QueueRequest::Poll(&mut *out));
                 let count = *done.as_ref().unwrap_or(&0);
                 out[..count].iter().for_each(|one| self.trace.write(Came(number, one)));
+                self.trace.tape_mut(|tape| out[..count].iter().for_each(|one| tape.complete(one)));
                 if matches!(done, Ok(0)) {
                     return done; // how often there was nothing says nothing
                 }
@@ -312,6 +389,36 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
             format!("shared receive queue {}: {}", queue.number, receives(requests))
         }
     }
+}
+
+/// What of a batch goes on the tape, and whose it is.
+fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<Post>) {
+    match batch {
+        Batch::Receives { queue_pair, requests } => {
+            let post = |one: &ReceiveRequest| Post {
+                receive: true,
+                token: one.token,
+                what: tape::receive(one),
+            };
+            (queue_pair.place, requests.iter().map(post).collect())
+        }
+        Batch::Sends { queue_pair, requests, .. } => {
+            let post = |one: &SendRequest| Post {
+                receive: false,
+                token: one.token,
+                what: tape::send(one),
+            };
+            (queue_pair.place, requests.iter().map(post).collect())
+        }
+        Batch::SharedReceives { .. } => (0, Vec::new()), // not replayed
+    }
+}
+
+/// The system's number for an error of a request.
+fn errno(error: &Error) -> i32 {
+    let source = std::error::Error::source(error);
+    let number = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    number.and_then(std::io::Error::raw_os_error).unwrap_or_default()
 }
 
 fn receives(requests: &[ReceiveRequest]) -> String {
