@@ -157,6 +157,7 @@ mod domain;
 mod error;
 pub mod memory;
 mod parameters;
+mod pending;
 pub mod provider;
 mod queue_pair;
 mod shared_receive_queue;

@@ -9,8 +9,9 @@ use crate::{
     Buffer, Completion, CompletionQueue, Domain, Error, Provider, RdmaCore, RefusedReceive,
     Retired, Returned, StaleCompletion, WorkKind,
     completion::Reservation,
+    pending::Pending,
     provider::{Batch, ReceiveRequest},
-    queue_pair::{next_generation, receivable, settle},
+    queue_pair::{next_generation, receivable},
     slot::ReceiveTable,
     token::{Kind, SLOTS_MAX, Token},
 };
@@ -27,7 +28,7 @@ pub struct SharedReceiveQueue<P: Provider = RdmaCore> {
     raw: P::SharedReceiveQueue,
     provider: Arc<P>,
     receives: ReceiveTable<(Buffer, u64)>,
-    batch: Vec<ReceiveRequest>,
+    pending: Pending<ReceiveRequest>,
     capacity: u32,
     domain: Domain<P>,
     /// Room in the completion queues of the queue pairs that share.
@@ -57,7 +58,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
             raw: provider.shared_receive_queue(domain.raw(), capacity)?,
             provider,
             receives: ReceiveTable::new(capacity, next_generation()),
-            batch: Vec::with_capacity(capacity as usize),
+            pending: Pending::new(capacity, ReceiveRequest::default()),
             capacity,
             domain,
             reservations: Mutex::default(),
@@ -77,7 +78,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
         };
         match self.receives.take((buffer, tag)) {
             Ok(token) => {
-                self.batch.push(ReceiveRequest { token, segment });
+                self.pending.push(ReceiveRequest { token, segment });
                 Ok(())
             }
             Err((buffer, _)) => Err(RefusedReceive { error: Error::QueueFull, buffer }),
@@ -90,12 +91,12 @@ impl<P: Provider> SharedReceiveQueue<P> {
     ///
     /// [`Error::PostReceive`]; the receives not taken stay queued.
     pub fn flush(&mut self) -> Result<(), Error> {
-        if self.batch.is_empty() {
+        if self.pending.is_empty() {
             return Ok(());
         }
-        let (queue, requests) = (&mut self.raw, &self.batch[..]);
+        let (queue, requests) = (&mut self.raw, self.pending.as_slice());
         let result = self.provider.post(Batch::SharedReceives { queue, requests });
-        settle(&mut self.batch, result).map_err(Error::PostReceive)
+        self.pending.settle(result).map_err(Error::PostReceive)
     }
 
     /// As [`QueuePair::retire_shared`](crate::QueuePair::retire_shared), for a queue pair that is

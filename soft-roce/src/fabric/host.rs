@@ -167,8 +167,8 @@ impl Provider for Host {
             Batch::Receives { queue_pair, requests } => {
                 take_each(requests, |request| world.post_receive(queue_pair.id, *request))
             }
-            Batch::Sends { queue_pair, requests, inline } => {
-                take_each(requests, |request| world.post_send(queue_pair.id, request, inline))
+            Batch::Sends { queue_pair, requests, payloads } => {
+                take_each(requests, |request| world.post_send(queue_pair.id, request, payloads))
             }
             Batch::SharedReceives { queue, requests } => {
                 take_each(requests, |request| world.post_shared(queue.0.id, *request))

@@ -14,7 +14,7 @@ use verbs::{
     Completion, DeviceEvent, Error, Limits, Provider,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, Operation, Payload, PostError, QueuePairRequest,
+        Batch, CmEvent, CmRequest, Keys, Operation, Payload, Payloads, PostError, QueuePairRequest,
         QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
     },
 };
@@ -259,8 +259,8 @@ impl<P: Provider> Provider for Recorder<P> {
             Batch::Receives { queue_pair, requests } => {
                 Batch::Receives { queue_pair: &mut queue_pair.inner, requests }
             }
-            Batch::Sends { queue_pair, requests, inline } => {
-                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, inline }
+            Batch::Sends { queue_pair, requests, payloads } => {
+                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, payloads }
             }
             Batch::SharedReceives { queue, requests } => {
                 Batch::SharedReceives { queue: &mut queue.inner, requests }
@@ -304,8 +304,8 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
         Batch::Receives { queue_pair, requests } => {
             format!("queue pair {}: {}", queue_pair.number, receives(requests))
         }
-        Batch::Sends { queue_pair, requests, inline } => {
-            let sends: Vec<_> = requests.iter().map(|request| send(request, inline)).collect();
+        Batch::Sends { queue_pair, requests, payloads } => {
+            let sends: Vec<_> = requests.iter().map(|request| send(request, payloads)).collect();
             format!("queue pair {}: {}", queue_pair.number, sends.join("; "))
         }
         Batch::SharedReceives { queue, requests } => {
@@ -319,7 +319,7 @@ fn receives(requests: &[ReceiveRequest]) -> String {
     format!("receive {lengths:?}")
 }
 
-fn send(request: &SendRequest, inline: &[u8]) -> String {
+fn send(request: &SendRequest, payloads: &Payloads) -> String {
     let operation = match request.operation {
         Operation::BindWindow(bind) => format!("bind {:x?}, {} bytes", bind.key, bind.length),
         Operation::LocalInvalidate(key) => format!("invalidate {key:x?}"),
@@ -330,11 +330,11 @@ fn send(request: &SendRequest, inline: &[u8]) -> String {
     };
     let payload = match &request.payload {
         Payload::Inline { offset, length } => {
-            let bytes = inline.get(*offset..).and_then(|rest| rest.get(..*length as usize));
-            format!("{:02x?}", bytes.unwrap_or_default())
+            format!("{:02x?}", payloads.bytes(*offset, *length).unwrap_or_default())
         }
         Payload::Nothing => "nothing".to_owned(),
-        Payload::Segments(segments) => {
+        payload @ Payload::Segments { .. } => {
+            let segments = payloads.segments(payload);
             let lengths: Vec<_> = segments.iter().map(|segment| segment.length).collect();
             format!("segments {lengths:?}")
         }

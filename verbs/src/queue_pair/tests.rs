@@ -13,7 +13,8 @@ use crate::{
     CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
     memory::Agent,
     provider::{
-        CmEvent, CmEventKind, CmRequest, Keys, QueuePairRequest, QueueRequest, RegisterRequest,
+        CmEvent, CmEventKind, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest,
+        RegisterRequest,
     },
 };
 
@@ -349,8 +350,8 @@ impl Provider for Device {
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         match batch {
             Batch::Receives { requests, .. } => self.take("receive", requests.iter().map(received)),
-            Batch::Sends { requests, inline, .. } => {
-                self.take("send", requests.iter().map(|request| sent(request, inline)))
+            Batch::Sends { requests, payloads, .. } => {
+                self.take("send", requests.iter().map(|request| sent(request, payloads)))
             }
             Batch::SharedReceives { requests, .. } => {
                 self.take("shared receive", requests.iter().map(received))
@@ -373,15 +374,17 @@ fn received(request: &ReceiveRequest) -> (u64, String) {
 
 /// Inline messages in quotes, otherwise lengths; with `!` when signaled, `<` for a read, `>` for
 /// a write, `-` for the key to take out of use.
-fn sent(request: &SendRequest, inline: &[u8]) -> (u64, String) {
+fn sent(request: &SendRequest, payloads: &Payloads) -> (u64, String) {
     let mark = if request.signaled { '!' } else { '?' };
     let what = match &request.payload {
         Payload::Inline { offset, length } => {
-            let message = &inline[*offset..][..*length as usize];
+            let message = payloads.bytes(*offset, *length).expect("it is within the batch");
             format!("'{}'", String::from_utf8_lossy(message))
         }
         Payload::Nothing => String::new(),
-        Payload::Segments(segments) => {
+        payload @ Payload::Segments { count, .. } => {
+            let segments = payloads.segments(payload);
+            assert_eq!(segments.len(), *count as usize);
             segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
         }
     };

@@ -12,6 +12,7 @@
 
 use std::{
     io,
+    ops::Deref,
     ptr::{self, NonNull},
     sync::Arc,
 };
@@ -29,7 +30,8 @@ use super::{
 use crate::{
     Capabilities, Error, RdmaCore, RemoteAddress, SEGMENTS_MAX,
     provider::{
-        Operation, Payload, PostError, QueuePairRequest, ReceiveRequest, Segment, SendRequest,
+        Operation, Payload, Payloads, PostError, QueuePairRequest, ReceiveRequest, Segment,
+        SendRequest,
     },
 };
 
@@ -88,11 +90,11 @@ impl RawQueuePair {
     pub(super) fn post_send(
         &mut self,
         requests: &[SendRequest],
-        inline: &[u8],
+        payloads: &Payloads,
     ) -> Result<(), PostError> {
         let mut accepted = 0;
         for batch in requests.chunks(self.sends.len()) {
-            self.post_sends(batch, inline).map_err(|error| PostError {
+            self.post_sends(batch, payloads).map_err(|error| PostError {
                 accepted: accepted + error.accepted,
                 source: error.source,
             })?;
@@ -109,19 +111,21 @@ impl RawQueuePair {
     }
 
     /// Posts at most as many sends as there are rows.
-    fn post_sends(&mut self, batch: &[SendRequest], inline: &[u8]) -> Result<(), PostError> {
+    fn post_sends(&mut self, batch: &[SendRequest], payloads: &Payloads) -> Result<(), PostError> {
         // Held during the post, which follows the pointers that a bind is made of.
-        let mut named = batch.iter().any(is_bind).then(|| self.domain.named());
+        let mut named = None;
         let rows = self.sends.iter_mut().zip(&mut self.gathered);
-        fill_sends(rows, batch, inline, named.as_deref())
-            .map_err(|source| PostError { accepted: 0, source })?;
+        for (request, row) in batch.iter().zip(rows) {
+            fill_send(row, request, payloads, || named.get_or_insert_with(|| self.domain.named()))
+                .map_err(|source| PostError { accepted: 0, source })?;
+        }
         let first = link(&mut self.sends[..batch.len()], |request, next| request.next = next);
         let mut refused = ptr::null_mut();
         // SAFETY: the queue pair is live; the chain and what it points to is of `self`, of
-        // `inline` and of `named`, see the file's top.
+        // `payloads` and of `named`, see the file's top.
         let errno = unsafe { c::ibv_post_send(self.raw.as_ptr(), first, &raw mut refused) };
         let accepted = if errno == 0 { batch.len() } else { index(first, refused, batch.len()) };
-        if let Some(named) = &mut named {
+        if let Some(mut named) = named {
             for request in &batch[..accepted] {
                 if let Operation::BindWindow(bind) = &request.operation {
                     named.note_bound(bind);
@@ -181,40 +185,20 @@ fn create(
         .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
 }
 
-fn fill_sends<'a>(
-    rows: impl Iterator<Item = (&'a mut c::ibv_send_wr, &'a mut [c::ibv_sge; SEGMENTS_MAX])>,
-    requests: &[SendRequest],
-    inline: &[u8],
-    named: Option<&Named>,
+/// Fills in one request, all but its place in the chain.
+#[inline]
+fn fill_send<'a, N: Deref<Target = Named> + 'a>(
+    (raw, row): (&mut c::ibv_send_wr, &mut [c::ibv_sge; SEGMENTS_MAX]),
+    request: &SendRequest,
+    payloads: &Payloads,
+    named: impl FnOnce() -> &'a mut N,
 ) -> io::Result<()> {
-    for (request, (raw, segments)) in requests.iter().zip(rows) {
-        set_operation(raw, &request.operation, named)?;
-        let (count, flags) = gather(&request.payload, inline, segments)?;
-        let signaled = if request.signaled { c::IBV_SEND_SIGNALED } else { 0 };
-        raw.wr_id = request.token;
-        raw.sg_list = segments.as_mut_ptr();
-        raw.num_sge = count;
-        raw.send_flags = flags | signaled;
-    }
-    Ok(())
-}
-
-fn is_bind(request: &SendRequest) -> bool {
-    matches!(request.operation, Operation::BindWindow(_))
-}
-
-/// Fills in what a request does.
-fn set_operation(
-    raw: &mut c::ibv_send_wr,
-    operation: &Operation,
-    named: Option<&Named>,
-) -> io::Result<()> {
-    match operation {
+    raw.wr_id = request.token;
+    match request.operation {
         Operation::BindWindow(bind) => {
             raw.opcode = c::IBV_WR_BIND_MW;
             raw.imm_data_or_invalidate_rkey = 0; // or rxe's plug-in refuses it
-            raw.bind_mw =
-                named.and_then(|named| named.bind(bind)).ok_or(io::ErrorKind::InvalidInput)?;
+            raw.bind_mw = named().bind(&bind).ok_or(io::ErrorKind::InvalidInput)?;
         }
         Operation::LocalInvalidate(key) => {
             raw.opcode = c::IBV_WR_LOCAL_INV;
@@ -222,11 +206,11 @@ fn set_operation(
         }
         Operation::RdmaRead(remote) => {
             raw.opcode = c::IBV_WR_RDMA_READ;
-            raw.wr = at(*remote);
+            raw.wr = at(remote);
         }
         Operation::RdmaWrite(remote) => {
             raw.opcode = c::IBV_WR_RDMA_WRITE;
-            raw.wr = at(*remote);
+            raw.wr = at(remote);
         }
         Operation::Send => raw.opcode = c::IBV_WR_SEND,
         Operation::SendWithInvalidate(key) => {
@@ -234,6 +218,10 @@ fn set_operation(
             raw.imm_data_or_invalidate_rkey = key.0;
         }
     }
+    let (count, flags) = gather(&request.payload, payloads, row)?;
+    raw.sg_list = row.as_mut_ptr();
+    raw.num_sge = count;
+    raw.send_flags = flags | if request.signaled { c::IBV_SEND_SIGNALED } else { 0 };
     Ok(())
 }
 
@@ -243,38 +231,39 @@ fn at(remote: RemoteAddress) -> c::ibv_send_wr_wr {
 }
 
 /// Fills one request's segments; says how many, and with which flags.
+#[inline]
 fn gather(
     payload: &Payload,
-    inline: &[u8],
-    segments: &mut [c::ibv_sge; SEGMENTS_MAX],
+    payloads: &Payloads,
+    row: &mut [c::ibv_sge; SEGMENTS_MAX],
 ) -> io::Result<(libc::c_int, libc::c_uint)> {
-    match payload {
+    match *payload {
         Payload::Inline { offset, length } => {
-            let message = inline
-                .get(*offset..)
-                .and_then(|rest| rest.get(..*length as usize))
-                .ok_or(io::ErrorKind::InvalidInput)?;
+            let message = payloads.bytes(offset, length).ok_or(io::ErrorKind::InvalidInput)?;
             let address = message.as_ptr().addr() as u64;
-            segments[0] = c::ibv_sge { addr: address, length: *length, lkey: 0 };
+            row[0] = c::ibv_sge { addr: address, length, lkey: 0 };
             // No segment at all for an empty message, see `SEGMENT_LENGTH_MAX`.
-            Ok((libc::c_int::from(*length > 0), c::IBV_SEND_INLINE))
+            Ok((libc::c_int::from(length > 0), c::IBV_SEND_INLINE))
         }
         Payload::Nothing => Ok((0, 0)),
-        Payload::Segments(list) => {
-            for (raw, segment) in segments.iter_mut().zip(list) {
+        Payload::Segments { .. } => {
+            let mut count = 0;
+            for (raw, segment) in row.iter_mut().zip(payloads.segments(payload)) {
                 *raw = translate(*segment);
+                count += 1;
             }
-            let count = libc::c_int::try_from(list.len()).expect("a send has a few segments");
             Ok((count, 0))
         }
     }
 }
 
+#[inline]
 pub(super) fn translate(segment: Segment) -> c::ibv_sge {
     c::ibv_sge { addr: segment.address, length: segment.length, lkey: segment.local_key }
 }
 
 /// Chains the requests and returns the first.
+#[inline]
 pub(super) fn link<R>(requests: &mut [R], mut set_next: impl FnMut(&mut R, *mut R)) -> *mut R {
     let first = requests.as_mut_ptr();
     for index in 0..requests.len() {
@@ -353,13 +342,16 @@ mod tests {
 
     #[test]
     fn an_inline_message_is_found_in_the_batch() {
-        let inline = [0_u8; 64];
+        let payloads = &Payloads::new(64, 0);
         let mut segments = [c::ibv_sge::default(); SEGMENTS_MAX];
         let message = Payload::Inline { offset: 16, length: 8 };
-        let made = gather(&message, &inline, &mut segments).expect("it is within the batch");
+        let made = gather(&message, payloads, &mut segments).expect("it is within the batch");
         assert_eq!(made, (1, c::IBV_SEND_INLINE));
-        assert_eq!(segments[0].addr, inline[16..].as_ptr().addr() as u64);
+        assert_eq!(
+            segments[0].addr,
+            payloads.bytes(16, 8).expect("it is within").as_ptr().addr() as u64
+        );
         let beyond = Payload::Inline { offset: 60, length: 8 };
-        assert!(gather(&beyond, &inline, &mut segments).is_err());
+        assert!(gather(&beyond, payloads, &mut segments).is_err());
     }
 }
