@@ -87,11 +87,11 @@ impl Bench for OnRxe {
     type Provider = RdmaCore;
 
     fn client(&self) -> Arc<RdmaCore> {
-        Arc::new(RdmaCore)
+        Arc::new(RdmaCore::new())
     }
 
     fn server(&self) -> Arc<RdmaCore> {
-        Arc::new(RdmaCore)
+        Arc::new(RdmaCore::new())
     }
 
     fn address(&self) -> IpAddr {

@@ -16,11 +16,13 @@ use std::{
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectionEvent, DeviceEvent,
-    Endpoint, Error, Limits, PreparedQueuePair, Provider, QueuePair, RemoteKey, Retired, Status,
+    Endpoint, Error, Interface, Limits, PreparedQueuePair, Provider, QueuePair, RemoteKey, Retired,
+    Status,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmEventKind, CmRequest, Keys, Payloads, PostError, QueuePairRequest,
-        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
+        Batch, CmEvent, CmEventKind, CmRequest, Keys, Payloads, PostError, QueueFacts,
+        QueuePairFacts, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        SendRequest,
     },
 };
 
@@ -250,8 +252,8 @@ impl Provider for Nothing {
         &self,
         _: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error> {
-        Ok((io::stdin(), capacity))
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
+        Ok((io::stdin(), QueueFacts { capacity, interface: Interface::Classic }))
     }
 
     fn shared_receive_queue(&self, _: &Self::Domain, _: u32) -> Result<(), Error> {
@@ -262,8 +264,8 @@ impl Provider for Nothing {
         &self,
         _: &mut Self::Endpoint,
         _: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error> {
-        Ok(((), NUMBER))
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
+        Ok(((), QueuePairFacts { number: NUMBER, interface: Interface::Classic }))
     }
 
     #[inline]

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    Error, Provider, RdmaCore, RemoteKey,
-    provider::QueueRequest,
+    Error, Interface, Provider, RdmaCore, RemoteKey,
+    provider::{QueueFacts, QueueRequest},
     token::{Kind, Token},
 };
 
@@ -36,12 +36,14 @@ pub struct CompletionQueue<P: Provider = RdmaCore> {
     raw: P::CompletionQueue,
     provider: Arc<P>,
     capacity: u32,
+    interface: Interface,
     reserved: Arc<AtomicU32>,
 }
 
 impl<P: Provider> CompletionQueue<P> {
-    pub(crate) fn new(provider: Arc<P>, raw: P::CompletionQueue, capacity: u32) -> Self {
-        Self { raw, provider, capacity, reserved: Arc::default() }
+    pub(crate) fn new(provider: Arc<P>, raw: P::CompletionQueue, facts: QueueFacts) -> Self {
+        let QueueFacts { capacity, interface } = facts;
+        Self { raw, provider, capacity, interface, reserved: Arc::default() }
     }
 
     /// Moves completions into `out`, oldest first, and returns how many.
@@ -93,6 +95,11 @@ impl<P: Provider> CompletionQueue<P> {
     /// How many completions it holds: at least what was asked for.
     pub fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    /// By which calls it is polled.
+    pub fn interface(&self) -> Interface {
+        self.interface
     }
 
     pub(crate) fn raw(&self) -> &P::CompletionQueue {

@@ -155,6 +155,7 @@ mod connection;
 mod device_event;
 mod domain;
 mod error;
+mod interface;
 pub mod memory;
 mod parameters;
 mod pending;
@@ -172,6 +173,7 @@ pub use connection::{ConnectionEvent, Endpoint, Established};
 pub use device_event::{DeviceEvent, DeviceEventKind, Subject};
 pub use domain::Domain;
 pub use error::Error;
+pub use interface::Interface;
 pub use memory::{Access, Buffer, RemoteAddress, RemoteKey};
 pub use parameters::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,

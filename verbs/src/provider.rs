@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use crate::{
     Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent, Error,
-    Limits, PrivateData, RemoteAddress, RemoteKey,
+    Interface, Limits, PrivateData, RemoteAddress, RemoteKey,
     memory::{Agent, Mapping},
 };
 
@@ -102,7 +102,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error>;
 
-    /// Makes a completion queue; says how many entries it really has.
+    /// Makes a completion queue.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error>;
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error>;
 
     /// Makes a shared receive queue for `capacity` receives of one segment each.
     ///
@@ -124,7 +124,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         capacity: u32,
     ) -> Result<Self::SharedReceiveQueue, Error>;
 
-    /// Makes a reliable connected queue pair; says which number it has.
+    /// Makes a reliable connected queue pair.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error>;
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error>;
 
     /// Hands work requests to the device, in order, with one doorbell.
     ///
@@ -271,6 +271,24 @@ pub struct Keys {
     /// Names the memory for the peer. A window has its first key here, which reaches nothing;
     /// each bind gives it another, which differs in its low 8 bits only.
     pub remote: RemoteKey,
+}
+
+/// What is known of a completion queue that was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueueFacts {
+    /// How many entries it really has.
+    pub capacity: u32,
+    /// By which calls it is polled.
+    pub interface: Interface,
+}
+
+/// What is known of a queue pair that was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueuePairFacts {
+    /// Its number.
+    pub number: u32,
+    /// By which calls its sends are posted.
+    pub interface: Interface,
 }
 
 /// What a queue pair is made of.

@@ -9,12 +9,14 @@ use std::{
 };
 
 use crate::{
-    Access, Binding, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused,
-    RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
-    Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
+    Access, Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore,
+    Refused, RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned,
+    SEGMENTS_MAX, Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
     completion::{Invalidated, Reservation},
     pending::Pending,
-    provider::{Batch, Operation, Payload, Payloads, ReceiveRequest, Segment, SendRequest},
+    provider::{
+        Batch, Operation, Payload, Payloads, QueuePairFacts, ReceiveRequest, Segment, SendRequest,
+    },
     shared_receive_queue::Share,
     slot::{ReceiveTable, SendRing, SendSlot},
     token::{Kind, SLOTS_MAX, Token},
@@ -92,7 +94,7 @@ pub struct QueuePair<P: Provider = RdmaCore> {
 
 impl<P: Provider> PreparedQueuePair<P> {
     pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
-        let Parts { raw, number, provider, domain, connection, reservation, share } = parts;
+        let Parts { raw, facts, provider, domain, connection, reservation, share } = parts;
         let generation = next_generation();
         let sends = SendRing::new(capabilities.send, generation);
         let (inline, segments) = (capabilities.inline as usize, capabilities.segments as usize);
@@ -106,7 +108,8 @@ impl<P: Provider> PreparedQueuePair<P> {
             pending_sends: Pending::new(capabilities.send, SendRequest::EMPTY),
             pending_receives: Pending::new(capabilities.receive, ReceiveRequest::default()),
             capabilities,
-            number,
+            number: facts.number,
+            interface: facts.interface,
             domain,
             connection,
             _reservation: reservation,
@@ -362,6 +365,11 @@ impl<P: Provider> QueuePair<P> {
         self.engine.sends.credits()
     }
 
+    /// By which calls its sends are posted.
+    pub fn interface(&self) -> Interface {
+        self.engine.interface
+    }
+
     /// The queue pair's number, by which completions of a shared queue are told apart.
     pub fn number(&self) -> u32 {
         self.engine.number
@@ -387,7 +395,7 @@ impl<P: Provider> fmt::Debug for QueuePair<P> {
 /// What a queue pair is put together from.
 pub(crate) struct Parts<P: Provider> {
     pub(crate) raw: P::QueuePair,
-    pub(crate) number: u32,
+    pub(crate) facts: QueuePairFacts,
     pub(crate) provider: Arc<P>,
     /// Identity of the domain.
     pub(crate) domain: u64,
@@ -412,6 +420,7 @@ struct Engine<P: Provider> {
     pending_receives: Pending<ReceiveRequest>,
     capabilities: Capabilities,
     number: u32,
+    interface: Interface,
     domain: u64,
     connection: u64,
     _reservation: Reservation,

@@ -46,7 +46,7 @@ impl Controller {
     ///
     /// Whatever keeps the controller from being live; nothing of it is left then.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
-        Self::connect_over(&Arc::new(RdmaCore), options).await
+        Self::connect_over(&Arc::new(RdmaCore::new()), options).await
     }
 
     /// Connects as [`connect`](Self::connect), but leaves the I/O queues to the caller: they are
@@ -60,7 +60,7 @@ impl Controller {
         options: &ConnectOptions,
         pollers: usize,
     ) -> Result<(Self, Vec<Poller>), Error> {
-        Self::connect_with(&Arc::new(RdmaCore), options, pollers).await
+        Self::connect_with(&Arc::new(RdmaCore::new()), options, pollers).await
     }
 }
 

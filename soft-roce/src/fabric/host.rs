@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use verbs::{
-    DeviceEvent, Error, Limits, Provider, SEGMENTS_MAX,
+    DeviceEvent, Error, Interface, Limits, Provider, SEGMENTS_MAX,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest, RegisterRequest,
+        Batch, CmEvent, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts, QueuePairRequest,
+        QueueRequest, RegisterRequest,
     },
 };
 
@@ -116,13 +117,14 @@ impl Provider for Host {
         &self,
         endpoint: &HostEndpoint,
         capacity: u32,
-    ) -> Result<(HostQueue, u32), Error> {
+    ) -> Result<(HostQueue, QueueFacts), Error> {
         let (id, capacity, signal) = self.world.with(|world| {
             let device = world.device_of(endpoint.id)?;
             world.make_queue(device, capacity)
         })?;
         let hold = QueueHold { id, world: self.world.clone(), signal };
-        Ok((HostQueue(Arc::new(hold)), capacity))
+        let facts = QueueFacts { capacity, interface: Interface::Classic };
+        Ok((HostQueue(Arc::new(hold)), facts))
     }
 
     fn shared_receive_queue(
@@ -139,7 +141,7 @@ impl Provider for Host {
         &self,
         endpoint: &mut HostEndpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(HostQueuePair, u32), Error> {
+    ) -> Result<(HostQueuePair, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let id = self.world.with(|world| {
             let device = world.device_of(endpoint.id)?;
@@ -159,7 +161,8 @@ impl Provider for Host {
             _queue: queue.0.clone(),
             _shared: shared.map(|shared| shared.0.clone()),
         };
-        Ok((pair, id.0))
+        let facts = QueuePairFacts { number: id.0, interface: Interface::Classic };
+        Ok((pair, facts))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {

@@ -14,8 +14,9 @@ use verbs::{
     Completion, DeviceEvent, Error, Limits, Provider,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, Operation, Payload, Payloads, PostError, QueuePairRequest,
-        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
+        Batch, CmEvent, CmRequest, Keys, Operation, Payload, Payloads, PostError, QueueFacts,
+        QueuePairFacts, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        SendRequest,
     },
 };
 
@@ -211,12 +212,13 @@ impl<P: Provider> Provider for Recorder<P> {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error> {
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
         let number = self.trace.number();
         let made = self.inner.completion_queue(&endpoint.inner, capacity);
-        let outcome = Outcome(made.as_ref().map(|(_, real)| format!("{number} of {real}")));
+        let outcome =
+            Outcome(made.as_ref().map(|(_, facts)| format!("{number} of {}", facts.capacity)));
         self.trace.write(format_args!("completion queue of {capacity}: {outcome}"));
-        made.map(|(inner, capacity)| (RecorderQueue { inner, number }, capacity))
+        made.map(|(inner, facts)| (RecorderQueue { inner, number }, facts))
     }
 
     fn shared_receive_queue(
@@ -235,7 +237,7 @@ impl<P: Provider> Provider for Recorder<P> {
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error> {
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let number = self.trace.number();
         let request = QueuePairRequest {
@@ -245,12 +247,13 @@ impl<P: Provider> Provider for Recorder<P> {
             capabilities,
         };
         let made = self.inner.queue_pair(&mut endpoint.inner, request);
-        let outcome = Outcome(made.as_ref().map(|(_, name)| format!("{number}, number {name}")));
+        let outcome =
+            Outcome(made.as_ref().map(|(_, facts)| format!("{number}, number {}", facts.number)));
         self.trace.write(format_args!(
             "queue pair of endpoint {}, domain {}, queue {}, {capabilities:?}: {outcome}",
             endpoint.number, domain.number, queue.number,
         ));
-        made.map(|(inner, name)| (RecorderQueuePair { inner, number }, name))
+        made.map(|(inner, facts)| (RecorderQueuePair { inner, number }, facts))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {

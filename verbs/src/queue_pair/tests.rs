@@ -13,8 +13,8 @@ use crate::{
     CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
     memory::Agent,
     provider::{
-        CmEvent, CmEventKind, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest,
-        RegisterRequest,
+        CmEvent, CmEventKind, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts,
+        QueuePairRequest, QueueRequest, RegisterRequest,
     },
 };
 
@@ -204,6 +204,7 @@ fn buffer(domain: &Domain<Device>, length: usize) -> Buffer {
 
 const CAPABILITIES: Capabilities = Capabilities { send: 8, receive: 8, segments: 2, inline: 8 };
 const NUMBER: u32 = 17;
+const FACTS: QueuePairFacts = QueuePairFacts { number: NUMBER, interface: Interface::Classic };
 
 /// What was asked of the device, in words.
 #[derive(Debug, Default)]
@@ -324,8 +325,8 @@ impl Provider for Device {
         &self,
         _: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error> {
-        Ok((io::stdin(), capacity))
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
+        Ok((io::stdin(), QueueFacts { capacity, interface: Interface::Classic }))
     }
 
     fn shared_receive_queue(
@@ -341,10 +342,10 @@ impl Provider for Device {
         &self,
         _: &mut Self::Endpoint,
         _: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error> {
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
         self.log().lines.push("queue pair made".to_owned());
         let line = "queue pair destroyed".to_owned();
-        Ok((Noted { device: self.clone(), line }, NUMBER))
+        Ok((Noted { device: self.clone(), line }, FACTS))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {

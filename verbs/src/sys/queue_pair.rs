@@ -23,21 +23,24 @@ use super::{
     completion_queue::QueueInner,
     device::UNBOUND,
     domain::{DomainInner, Named},
+    extended_sends::{ExtendedSends, OPERATIONS},
     id::{Id, check},
     receives::ReceiveChain,
     shared_receive_queue::{RawSharedReceiveQueue, SharedInner},
 };
 use crate::{
-    Capabilities, Error, RdmaCore, RemoteAddress, SEGMENTS_MAX,
+    Capabilities, Error, Interface, RdmaCore, RemoteAddress, SEGMENTS_MAX,
     provider::{
-        Operation, Payload, Payloads, PostError, QueuePairRequest, ReceiveRequest, Segment,
-        SendRequest,
+        Operation, Payload, Payloads, PostError, QueuePairFacts, QueuePairRequest, ReceiveRequest,
+        Segment, SendRequest,
     },
 };
 
 /// A queue pair bound to an id.
 pub struct RawQueuePair {
     raw: NonNull<c::ibv_qp>,
+    /// How to post sends, if not by `ibv_post_send`.
+    extended: Option<ExtendedSends>,
     id: Arc<Id>,
     sends: Box<[c::ibv_send_wr]>,
     gathered: Box<[[c::ibv_sge; SEGMENTS_MAX]]>,
@@ -55,7 +58,8 @@ impl RawQueuePair {
     pub(super) fn new(
         id: &Arc<Id>,
         request: QueuePairRequest<'_, RdmaCore>,
-    ) -> Result<(Self, u32), Error> {
+        interface: Interface,
+    ) -> Result<(Self, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let context = id.context().ok_or(UNBOUND)?;
         let (domain, queue) = (domain.inner(), queue.inner());
@@ -70,11 +74,18 @@ impl RawQueuePair {
             return Err(Error::Misuse("the shared receive queue is of another device"));
         }
         let mut attributes = attributes(queue, shared, capabilities);
-        let raw = id.with(|id| create(id, domain, &mut attributes))?;
+        let (raw, extended) = match interface {
+            // Lists of segments are added up wrongly by rxe before rdma-core 64.
+            Interface::Extended if capabilities.segments == 1 => {
+                id.with(|id| create_extended(id, domain, &mut attributes))?
+            }
+            _ => (id.with(|id| create(id, domain, &mut attributes))?, None),
+        };
         // SAFETY: `create` returns a live queue pair.
         let number = unsafe { raw.as_ref() }.qp_num;
         let pair = Self {
             raw,
+            extended,
             id: id.clone(),
             sends: filled(capabilities.send, EMPTY_SEND),
             gathered: filled(capabilities.send, [c::ibv_sge::default(); SEGMENTS_MAX]),
@@ -83,7 +94,9 @@ impl RawQueuePair {
             _shared: shared.cloned(),
             _queue: queue.clone(),
         };
-        Ok((pair, number))
+        let interface =
+            if pair.extended.is_some() { Interface::Extended } else { Interface::Classic };
+        Ok((pair, QueuePairFacts { number, interface }))
     }
 
     #[inline]
@@ -92,6 +105,9 @@ impl RawQueuePair {
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
+        if let Some(extended) = &mut self.extended {
+            return extended.post(requests, payloads, &self.domain);
+        }
         let mut accepted = 0;
         for batch in requests.chunks(self.sends.len()) {
             self.post_sends(batch, payloads).map_err(|error| PostError {
@@ -180,6 +196,51 @@ fn create(
     // SAFETY: the id and all that the attributes name are live and of one device.
     check(unsafe { c::rdma_create_qp(id, domain.pointer(), &raw mut *attributes) })
         .map_err(Error::CreateQueuePair)?;
+    made(id)
+}
+
+/// The same as an extended queue pair, or not if the device cannot. Under the id's lock.
+fn create_extended(
+    id: *mut c::rdma_cm_id,
+    domain: &DomainInner,
+    attributes: &mut c::ibv_qp_init_attr,
+) -> Result<(NonNull<c::ibv_qp>, Option<ExtendedSends>), Error> {
+    let mut extended = c::ibv_qp_init_attr_ex {
+        qp_context: attributes.qp_context,
+        send_cq: attributes.send_cq,
+        recv_cq: attributes.recv_cq,
+        srq: attributes.srq,
+        cap: attributes.cap,
+        qp_type: attributes.qp_type,
+        sq_sig_all: attributes.sq_sig_all,
+        comp_mask: c::IBV_QP_INIT_ATTR_PD | c::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+        pd: domain.pointer(),
+        xrcd: ptr::null_mut(),
+        create_flags: 0,
+        max_tso_header: 0,
+        rwq_ind_tbl: ptr::null_mut(),
+        rx_hash_conf: c::ibv_rx_hash_conf {
+            rx_hash_function: 0,
+            rx_hash_key_len: 0,
+            rx_hash_key: ptr::null_mut(),
+            rx_hash_fields_mask: 0,
+        },
+        source_qpn: 0,
+        send_ops_flags: OPERATIONS.into(),
+    };
+    // SAFETY: the caller's id is live, and locked.
+    let vacant = unsafe { (*id).qp }.is_null();
+    // SAFETY: the id and all that the attributes name are live and of one device.
+    if !vacant || unsafe { c::rdma_create_qp_ex(id, &raw mut extended) } != 0 {
+        return Ok((create(id, domain, attributes)?, None));
+    }
+    let raw = made(id)?;
+    // SAFETY: the queue pair was just made with those operations; both become parts of one value.
+    Ok((raw, unsafe { ExtendedSends::of(raw) }))
+}
+
+/// The queue pair that an id has. Under the id's lock.
+fn made(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
     // SAFETY: the caller's id is live, and locked.
     NonNull::new(unsafe { (*id).qp })
         .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
