@@ -253,11 +253,11 @@ impl Provider for Nothing {
         _: &Self::Endpoint,
         capacity: u32,
     ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
-        Ok((io::stdin(), QueueFacts { capacity, interface: Interface::Classic }))
+        Ok((io::stdin(), QueueFacts { capacity, number: 1, interface: Interface::Classic }))
     }
 
-    fn shared_receive_queue(&self, _: &Self::Domain, _: u32) -> Result<(), Error> {
-        Ok(())
+    fn shared_receive_queue(&self, _: &Self::Domain, _: u32) -> Result<((), u32), Error> {
+        Ok(((), 1))
     }
 
     fn queue_pair(

@@ -30,20 +30,23 @@ use crate::{
 ///   sleep              so whoever sleeps is woken
 /// ```
 ///
-/// Queue pairs reserve room for each of their slots, so a queue cannot overrun. After a queue
-/// pair is closed its last completions may still come out; no queue pair will know them.
+/// Queue pairs reserve room for each of their slots, so a queue that is polled cannot overrun.
+/// After a queue pair is closed its last completions may still come out; no queue pair will know
+/// them. A device on which they pile up, unpolled, while queue pairs come and go, reports
+/// [`COMPLETION_QUEUE_ERROR`](crate::DeviceEventKind::COMPLETION_QUEUE_ERROR).
 pub struct CompletionQueue<P: Provider = RdmaCore> {
     raw: P::CompletionQueue,
     provider: Arc<P>,
     capacity: u32,
+    number: u32,
     interface: Interface,
     reserved: Arc<AtomicU32>,
 }
 
 impl<P: Provider> CompletionQueue<P> {
     pub(crate) fn new(provider: Arc<P>, raw: P::CompletionQueue, facts: QueueFacts) -> Self {
-        let QueueFacts { capacity, interface } = facts;
-        Self { raw, provider, capacity, interface, reserved: Arc::default() }
+        let QueueFacts { capacity, number, interface } = facts;
+        Self { raw, provider, capacity, number, interface, reserved: Arc::default() }
     }
 
     /// Moves completions into `out`, oldest first, and returns how many.
@@ -95,6 +98,12 @@ impl<P: Provider> CompletionQueue<P> {
     /// How many completions it holds: at least what was asked for.
     pub fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    /// The queue's number, by which [`DeviceEvent`](crate::DeviceEvent)s name it: see
+    /// [`Subject::CompletionQueue`](crate::Subject::CompletionQueue).
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// By which calls it is polled.

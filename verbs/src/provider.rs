@@ -113,7 +113,8 @@ pub trait Provider: Sized + Send + Sync + 'static {
         capacity: u32,
     ) -> Result<(Self::CompletionQueue, QueueFacts), Error>;
 
-    /// Makes a shared receive queue for `capacity` receives of one segment each.
+    /// Makes a shared receive queue for `capacity` receives of one segment each; says by what
+    /// number [`DeviceEvent`]s name it, which no other of its device has now.
     ///
     /// # Errors
     ///
@@ -122,7 +123,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         &self,
         domain: &Self::Domain,
         capacity: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error>;
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error>;
 
     /// Makes a reliable connected queue pair.
     ///
@@ -278,6 +279,8 @@ pub struct Keys {
 pub struct QueueFacts {
     /// How many entries it really has.
     pub capacity: u32,
+    /// By what [`DeviceEvent`]s name it; no other queue of its device has it now.
+    pub number: u32,
     /// By which calls it is polled.
     pub interface: Interface,
 }
@@ -385,6 +388,13 @@ impl Payloads {
         self.inline.get(offset..)?.get(..length as usize)
     }
 
+    /// The inline bytes of a payload, if it has some that are within.
+    #[inline]
+    pub fn of_inline(&self, payload: &Payload) -> Option<&[u8]> {
+        let Payload::Inline { offset, length } = *payload else { return None };
+        self.bytes(offset, length)
+    }
+
     /// The segments of a payload; none of one that has none, or when they are not within.
     #[inline]
     pub fn segments(&self, payload: &Payload) -> &[Segment] {
@@ -465,6 +475,11 @@ pub struct SendRequest {
 impl SendRequest {
     pub(crate) const EMPTY: Self =
         Self { token: 0, signaled: false, operation: Operation::Send, payload: Payload::Nothing };
+
+    #[inline]
+    pub(crate) fn is_bind(&self) -> bool {
+        matches!(self.operation, Operation::BindWindow(_))
+    }
 }
 
 /// A receive, ready to be handed over.

@@ -30,6 +30,7 @@ pub struct SharedReceiveQueue<P: Provider = RdmaCore> {
     receives: ReceiveTable<(Buffer, u64)>,
     pending: Pending<ReceiveRequest>,
     capacity: u32,
+    number: u32,
     domain: Domain<P>,
     /// Room in the completion queues of the queue pairs that share.
     reservations: Mutex<Vec<Weak<SharedReservation>>>,
@@ -54,8 +55,10 @@ impl<P: Provider> SharedReceiveQueue<P> {
         if capacity == 0 || capacity > SLOTS_MAX {
             return Err(Error::Misuse("a shared receive queue has 1 to 2^24 receives"));
         }
+        let (raw, number) = provider.shared_receive_queue(domain.raw(), capacity)?;
         Ok(Self {
-            raw: provider.shared_receive_queue(domain.raw(), capacity)?,
+            raw,
+            number,
             provider,
             receives: ReceiveTable::new(capacity, next_generation()),
             pending: Pending::new(capacity, ReceiveRequest::default()),
@@ -133,6 +136,12 @@ impl<P: Provider> SharedReceiveQueue<P> {
             buffers: buffer.into(),
         });
         Ok(returned.collect())
+    }
+
+    /// The queue's number, by which [`DeviceEvent`](crate::DeviceEvent)s name it: see
+    /// [`Subject::SharedReceiveQueue`](crate::Subject::SharedReceiveQueue).
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// How many receives can be queued now.

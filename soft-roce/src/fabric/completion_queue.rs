@@ -112,7 +112,8 @@ impl World {
         let device = queue.device;
         if queue.entries.len() == queue.capacity {
             queue.overrun = true;
-            self.report(device, DeviceEventKind::COMPLETION_QUEUE_ERROR, Subject::CompletionQueue);
+            let subject = Subject::CompletionQueue(id.number());
+            self.report(device, DeviceEventKind::COMPLETION_QUEUE_ERROR, subject);
             return;
         }
         queue.entries.push_back(completion);

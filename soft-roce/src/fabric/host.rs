@@ -123,7 +123,7 @@ impl Provider for Host {
             world.make_queue(device, capacity)
         })?;
         let hold = QueueHold { id, world: self.world.clone(), signal };
-        let facts = QueueFacts { capacity, interface: Interface::Classic };
+        let facts = QueueFacts { capacity, number: id.number(), interface: Interface::Classic };
         Ok((HostQueue(Arc::new(hold)), facts))
     }
 
@@ -131,10 +131,10 @@ impl Provider for Host {
         &self,
         domain: &HostDomain,
         capacity: u32,
-    ) -> Result<HostSharedReceiveQueue, Error> {
+    ) -> Result<(HostSharedReceiveQueue, u32), Error> {
         let id = self.world.with(|world| world.make_shared(domain.0.id, capacity))?;
         let hold = SharedHold { id, domain: domain.0.clone() };
-        Ok(HostSharedReceiveQueue(Arc::new(hold)))
+        Ok((HostSharedReceiveQueue(Arc::new(hold)), id.number()))
     }
 
     fn queue_pair(

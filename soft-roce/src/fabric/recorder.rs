@@ -225,12 +225,12 @@ impl<P: Provider> Provider for Recorder<P> {
         &self,
         domain: &Self::Domain,
         capacity: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error> {
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         let number = self.trace.number();
         let made = self.inner.shared_receive_queue(&domain.inner, capacity);
         let outcome = Outcome(made.as_ref().map(|_| number));
         self.trace.write(format_args!("shared receive queue of {capacity}: {outcome}"));
-        made.map(|inner| RecorderSharedReceiveQueue { inner, number })
+        made.map(|(inner, name)| (RecorderSharedReceiveQueue { inner, number }, name))
     }
 
     fn queue_pair(

@@ -44,6 +44,13 @@ pub(super) struct DomainId(pub(super) u64);
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct QueueId(pub(super) u64);
 
+impl QueueId {
+    /// By what device events name it.
+    pub(super) fn number(self) -> u32 {
+        u32::try_from(self.0).expect("fewer than 2^32 objects are ever made")
+    }
+}
+
 /// A queue pair's number. It is unique in the whole fabric.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct PairId(pub(super) u32);

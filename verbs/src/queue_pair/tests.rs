@@ -326,16 +326,16 @@ impl Provider for Device {
         _: &Self::Endpoint,
         capacity: u32,
     ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
-        Ok((io::stdin(), QueueFacts { capacity, interface: Interface::Classic }))
+        Ok((io::stdin(), QueueFacts { capacity, number: 1, interface: Interface::Classic }))
     }
 
     fn shared_receive_queue(
         &self,
         _: &Self::Domain,
         _: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error> {
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         let line = "shared receive queue destroyed".to_owned();
-        Ok(Noted { device: self.clone(), line })
+        Ok((Noted { device: self.clone(), line }, 1))
     }
 
     fn queue_pair(

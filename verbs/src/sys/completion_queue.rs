@@ -68,26 +68,38 @@ impl RawCompletionQueue {
         let raw = raw.or_else(|| NonNull::new(classic()));
         let raw = raw.ok_or_else(|| failed(io::Error::last_os_error()))?;
         // SAFETY: the call succeeded, so this is a live queue.
-        let made = unsafe { raw.as_ref() }.cqe.max(0).cast_unsigned();
+        let made = unsafe { raw.as_ref() };
+        let (capacity, number) = (made.cqe.max(0).cast_unsigned(), made.handle);
         let inner = Arc::new(QueueInner { raw, channel });
         // SAFETY: the structure is integers, for which zeroes are valid.
         let empty: c::ibv_wc = unsafe { std::mem::zeroed() };
         let interface = if extended.is_some() { Interface::Extended } else { Interface::Classic };
         let scratch = Box::new([empty; POLL_BATCH]);
-        let facts = QueueFacts { capacity: made, interface };
+        let facts = QueueFacts { capacity, number, interface };
         Ok((Self { inner, extended, scratch, armed: 0 }, facts))
     }
 
-    #[inline]
+    #[inline(never)]
     pub(super) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
         if let Some(extended) = &mut self.extended {
             return extended.poll(out);
         }
         let mut taken = 0;
-        for batch in out.chunks_mut(POLL_BATCH) {
-            let count = self.poll_batch(batch)?;
+        while taken < out.len() {
+            let room = (out.len() - taken).min(POLL_BATCH);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+            let entries = room as libc::c_int; // a batch is of a few entries
+            // SAFETY: the queue is live as long as `self`, and `scratch` has that many entries.
+            let count = unsafe {
+                c::ibv_poll_cq(self.inner.raw.as_ptr(), entries, self.scratch.as_mut_ptr())
+            };
+            let Ok(count) = usize::try_from(count) else { return Err(broken()) };
+            for (completion, raw) in out[taken..].iter_mut().zip(&mut self.scratch[..count]) {
+                *completion = translate(raw);
+                raw.imm_data_or_invalidated_rkey = 0; // so that no later completion shows it
+            }
             taken += count;
-            if count < batch.len() {
+            if count < room {
                 break;
             }
         }
@@ -142,21 +154,6 @@ impl RawCompletionQueue {
 
     pub(super) fn inner(&self) -> &Arc<QueueInner> {
         &self.inner
-    }
-
-    fn poll_batch(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
-        let entries = libc::c_int::try_from(out.len().min(self.scratch.len()))
-            .expect("a batch is of a few entries");
-        // SAFETY: the queue is live as long as `self`, and `scratch` has that many entries.
-        let count =
-            unsafe { c::ibv_poll_cq(self.inner.raw.as_ptr(), entries, self.scratch.as_mut_ptr()) };
-        let count = usize::try_from(count)
-            .map_err(|_| Error::Poll(io::Error::from_raw_os_error(libc::EIO)))?;
-        for (completion, raw) in out.iter_mut().zip(&mut self.scratch[..count]) {
-            *completion = translate(raw);
-            raw.imm_data_or_invalidated_rkey = 0; // so that no later completion shows it
-        }
-        Ok(count)
     }
 
     fn read_event(&self) -> io::Result<bool> {
@@ -238,6 +235,11 @@ impl Drop for CompletionChannel {
         // SAFETY: the sole owner; its queue is destroyed before, see `QueueInner`'s `Drop`.
         unsafe { c::ibv_destroy_comp_channel(self.raw.as_ptr()) };
     }
+}
+
+#[cold]
+fn broken() -> Error {
+    Error::Poll(io::Error::from_raw_os_error(libc::EIO))
 }
 
 #[inline]

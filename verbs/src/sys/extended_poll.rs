@@ -35,6 +35,8 @@ pub(super) struct ExtendedPoll {
 
 // SAFETY: a queue is tied to no thread.
 unsafe impl Send for ExtendedPoll {}
+// SAFETY: through a shared value nothing outside of this file can be called.
+unsafe impl Sync for ExtendedPoll {}
 
 /// Makes an extended completion queue, if the device can.
 pub(super) fn create(channel: &CompletionChannel, capacity: u32) -> Option<NonNull<c::ibv_cq>> {
@@ -80,7 +82,7 @@ impl ExtendedPoll {
 
     /// One completion a start: before rdma-core 61, rxe ends a poll by itself once there is no
     /// next completion, and takes the end that must follow for another completion's.
-    #[inline]
+    #[inline(never)]
     pub(super) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
         let queue = self.queue.as_ptr();
         let mut attributes = c::ibv_poll_cq_attr { comp_mask: 0 };
@@ -100,7 +102,7 @@ impl ExtendedPoll {
 
     /// The completion that the poll is at.
     #[inline]
-    fn read(&self) -> Completion {
+    fn read(&mut self) -> Completion {
         let queue = self.queue.as_ptr();
         // SAFETY: the queue is live, and borrowed.
         let fields = unsafe { self.queue.as_ref() };

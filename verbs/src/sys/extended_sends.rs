@@ -60,7 +60,7 @@ impl ExtendedSends {
     }
 
     /// Posts all of a batch, or nothing.
-    #[inline]
+    #[inline(never)]
     pub(super) fn post(
         &mut self,
         batch: &[SendRequest],

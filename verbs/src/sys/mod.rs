@@ -127,7 +127,7 @@ impl Provider for RdmaCore {
         &self,
         domain: &Self::Domain,
         capacity: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error> {
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         shared_receive_queue::RawSharedReceiveQueue::new(domain.inner(), capacity)
     }
 
@@ -139,7 +139,7 @@ impl Provider for RdmaCore {
         queue_pair::RawQueuePair::new(endpoint.id(), request, self.interface)
     }
 
-    #[inline]
+    #[inline(always)] // the caller knows which it is
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         match batch {
             Batch::Receives { queue_pair, requests } => queue_pair.post_receive(requests),
@@ -150,7 +150,7 @@ impl Provider for RdmaCore {
         }
     }
 
-    #[inline]
+    #[inline(always)] // the caller knows which it is
     fn completions(
         &self,
         queue: &mut Self::CompletionQueue,

@@ -12,7 +12,6 @@
 
 use std::{
     io,
-    ops::Deref,
     ptr::{self, NonNull},
     sync::Arc,
 };
@@ -22,7 +21,7 @@ use rdma_core_sys as c;
 use super::{
     completion_queue::QueueInner,
     device::UNBOUND,
-    domain::{DomainInner, Named},
+    domain::DomainInner,
     extended_sends::{ExtendedSends, OPERATIONS},
     id::{Id, check},
     receives::ReceiveChain,
@@ -99,56 +98,98 @@ impl RawQueuePair {
         Ok((pair, QueuePairFacts { number, interface }))
     }
 
-    #[inline]
+    #[inline(never)]
     pub(super) fn post_send(
         &mut self,
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
-        if let Some(extended) = &mut self.extended {
-            return extended.post(requests, payloads, &self.domain);
+        match &mut self.extended {
+            Some(extended) => extended.post(requests, payloads, &self.domain),
+            None => self.post_chain(requests, payloads),
         }
-        let mut accepted = 0;
-        for batch in requests.chunks(self.sends.len()) {
-            self.post_sends(batch, payloads).map_err(|error| PostError {
-                accepted: accepted + error.accepted,
-                source: error.source,
-            })?;
-            accepted += batch.len();
-        }
-        Ok(())
     }
 
-    #[inline]
+    /// Posts a chain, of at most as many sends as there are rows.
+    #[inline(always)]
+    fn post_chain(
+        &mut self,
+        requests: &[SendRequest],
+        payloads: &Payloads,
+    ) -> Result<(), PostError> {
+        if requests.is_empty() || requests.len() > self.sends.len() {
+            return Err(not_taken(io::ErrorKind::InvalidInput.into()));
+        }
+        let first = self.sends.as_mut_ptr();
+        let mut place = first;
+        for (request, row) in requests.iter().zip(&mut self.gathered) {
+            // SAFETY: there are as many rows as requests at least, borrowed exclusively; no other
+            // reference to this one is alive.
+            let raw = unsafe { &mut *place };
+            place = place.wrapping_add(1);
+            raw.next = place;
+            if request.operation == Operation::Send
+                && let Some(message) = payloads.of_inline(&request.payload)
+            {
+                raw.opcode = c::IBV_WR_SEND;
+                put(raw, row, request, message);
+            } else if request.is_bind() {
+                return self.post_with_binds(requests, payloads);
+            } else {
+                fill_send(raw, row, request, payloads).map_err(not_taken)?;
+            }
+        }
+        self.sends[requests.len() - 1].next = ptr::null_mut();
+        self.hand_over(requests.len())
+    }
+
+    /// Hands a chain of so many, which is filled in, to the plug-in.
+    #[inline(always)]
+    fn hand_over(&mut self, count: usize) -> Result<(), PostError> {
+        let first = self.sends.as_mut_ptr();
+        let mut refused = ptr::null_mut();
+        // SAFETY: the queue pair is live; the chain and what it points to is of `self`, of the
+        // caller's payloads and of what the caller's lock keeps, see the file's top.
+        match unsafe { c::ibv_post_send(self.raw.as_ptr(), first, &raw mut refused) } {
+            0 => Ok(()),
+            errno => Err(stopped(0, errno, index(first, refused, count))),
+        }
+    }
+
+    /// The same with requests that bind: it holds the domain's lock during the post, which follows
+    /// the pointers that a bind is made of.
+    #[inline(never)]
+    fn post_with_binds(
+        &mut self,
+        requests: &[SendRequest],
+        payloads: &Payloads,
+    ) -> Result<(), PostError> {
+        let domain = self.domain.clone();
+        let mut named = domain.named();
+        let rows = self.sends.iter_mut().zip(&mut self.gathered);
+        for (request, (raw, row)) in requests.iter().zip(rows) {
+            match &request.operation {
+                Operation::BindWindow(bind) => fill_bind(raw, request, named.bind(bind)),
+                _ => fill_send(raw, row, request, payloads),
+            }
+            .map_err(not_taken)?;
+        }
+        link(&mut self.sends[..requests.len()], |request, next| request.next = next);
+        let result = self.hand_over(requests.len());
+        let accepted = result.as_ref().map_or_else(|error| error.accepted, |()| requests.len());
+        for request in &requests[..accepted] {
+            if let Operation::BindWindow(bind) = &request.operation {
+                named.note_bound(bind);
+            }
+        }
+        result
+    }
+
+    #[inline(never)]
     pub(super) fn post_receive(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {
         let pair = self.raw.as_ptr();
         // SAFETY: the queue pair is live; the chain and its segments are, during the call.
         self.receives.post(requests, |first, bad| unsafe { c::ibv_post_recv(pair, first, bad) })
-    }
-
-    /// Posts at most as many sends as there are rows.
-    fn post_sends(&mut self, batch: &[SendRequest], payloads: &Payloads) -> Result<(), PostError> {
-        // Held during the post, which follows the pointers that a bind is made of.
-        let mut named = None;
-        let rows = self.sends.iter_mut().zip(&mut self.gathered);
-        for (request, row) in batch.iter().zip(rows) {
-            fill_send(row, request, payloads, || named.get_or_insert_with(|| self.domain.named()))
-                .map_err(|source| PostError { accepted: 0, source })?;
-        }
-        let first = link(&mut self.sends[..batch.len()], |request, next| request.next = next);
-        let mut refused = ptr::null_mut();
-        // SAFETY: the queue pair is live; the chain and what it points to is of `self`, of
-        // `payloads` and of `named`, see the file's top.
-        let errno = unsafe { c::ibv_post_send(self.raw.as_ptr(), first, &raw mut refused) };
-        let accepted = if errno == 0 { batch.len() } else { index(first, refused, batch.len()) };
-        if let Some(mut named) = named {
-            for request in &batch[..accepted] {
-                if let Operation::BindWindow(bind) = &request.operation {
-                    named.note_bound(bind);
-                }
-            }
-        }
-        if errno == 0 { Ok(()) } else { Err(stopped(0, errno, accepted)) }
     }
 }
 
@@ -246,21 +287,37 @@ fn made(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
         .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
 }
 
-/// Fills in one request, all but its place in the chain.
-#[inline]
-fn fill_send<'a, N: Deref<Target = Named> + 'a>(
-    (raw, row): (&mut c::ibv_send_wr, &mut [c::ibv_sge; SEGMENTS_MAX]),
+/// Nothing of a batch was taken.
+#[cold]
+fn not_taken(source: io::Error) -> PostError {
+    PostError { accepted: 0, source }
+}
+
+/// Fills in one request that binds, all but its place in the chain.
+fn fill_bind(
+    raw: &mut c::ibv_send_wr,
     request: &SendRequest,
-    payloads: &Payloads,
-    named: impl FnOnce() -> &'a mut N,
+    bind: Option<c::ibv_send_wr_bind_mw>,
 ) -> io::Result<()> {
     raw.wr_id = request.token;
+    raw.opcode = c::IBV_WR_BIND_MW;
+    raw.imm_data_or_invalidate_rkey = 0; // or rxe's plug-in refuses it
+    raw.bind_mw = bind.ok_or(io::ErrorKind::InvalidInput)?;
+    raw.num_sge = 0;
+    raw.send_flags = flags(request);
+    Ok(())
+}
+
+/// Fills in one request that does not bind, all but its place in the chain.
+#[inline(never)]
+fn fill_send(
+    raw: &mut c::ibv_send_wr,
+    row: &mut [c::ibv_sge; SEGMENTS_MAX],
+    request: &SendRequest,
+    payloads: &Payloads,
+) -> io::Result<()> {
     match request.operation {
-        Operation::BindWindow(bind) => {
-            raw.opcode = c::IBV_WR_BIND_MW;
-            raw.imm_data_or_invalidate_rkey = 0; // or rxe's plug-in refuses it
-            raw.bind_mw = named().bind(&bind).ok_or(io::ErrorKind::InvalidInput)?;
-        }
+        Operation::BindWindow(_) => return Err(io::ErrorKind::InvalidInput.into()),
         Operation::LocalInvalidate(key) => {
             raw.opcode = c::IBV_WR_LOCAL_INV;
             raw.imm_data_or_invalidate_rkey = key.0;
@@ -279,43 +336,49 @@ fn fill_send<'a, N: Deref<Target = Named> + 'a>(
             raw.imm_data_or_invalidate_rkey = key.0;
         }
     }
-    let (count, flags) = gather(&request.payload, payloads, row)?;
+    if let Payload::Inline { .. } = request.payload {
+        let message = payloads.of_inline(&request.payload).ok_or(io::ErrorKind::InvalidInput)?;
+        put(raw, row, request, message);
+        return Ok(());
+    }
+    let mut count = 0;
+    for (raw, segment) in row.iter_mut().zip(payloads.segments(&request.payload)) {
+        *raw = translate(*segment);
+        count += 1;
+    }
+    raw.wr_id = request.token;
     raw.sg_list = row.as_mut_ptr();
     raw.num_sge = count;
-    raw.send_flags = flags | if request.signaled { c::IBV_SEND_SIGNALED } else { 0 };
+    raw.send_flags = flags(request);
     Ok(())
+}
+
+/// Fills in what an inline request sends.
+#[inline(always)]
+fn put(
+    raw: &mut c::ibv_send_wr,
+    row: &mut [c::ibv_sge; SEGMENTS_MAX],
+    request: &SendRequest,
+    message: &[u8],
+) {
+    #[expect(clippy::cast_possible_truncation, reason = "a payload's length has 32 bits")]
+    let length = message.len() as u32;
+    row[0] = c::ibv_sge { addr: message.as_ptr().addr() as u64, length, lkey: 0 };
+    raw.wr_id = request.token;
+    raw.sg_list = row.as_mut_ptr();
+    // No segment at all for an empty message, see `SEGMENT_LENGTH_MAX`.
+    raw.num_sge = libc::c_int::from(length > 0);
+    raw.send_flags = flags(request) | c::IBV_SEND_INLINE;
+}
+
+#[inline(always)]
+fn flags(request: &SendRequest) -> libc::c_uint {
+    if request.signaled { c::IBV_SEND_SIGNALED } else { 0 }
 }
 
 fn at(remote: RemoteAddress) -> c::ibv_send_wr_wr {
     let rdma = c::ibv_send_wr_rdma { remote_addr: remote.address, rkey: remote.key.0 };
     c::ibv_send_wr_wr { rdma }
-}
-
-/// Fills one request's segments; says how many, and with which flags.
-#[inline]
-fn gather(
-    payload: &Payload,
-    payloads: &Payloads,
-    row: &mut [c::ibv_sge; SEGMENTS_MAX],
-) -> io::Result<(libc::c_int, libc::c_uint)> {
-    match *payload {
-        Payload::Inline { offset, length } => {
-            let message = payloads.bytes(offset, length).ok_or(io::ErrorKind::InvalidInput)?;
-            let address = message.as_ptr().addr() as u64;
-            row[0] = c::ibv_sge { addr: address, length, lkey: 0 };
-            // No segment at all for an empty message, see `SEGMENT_LENGTH_MAX`.
-            Ok((libc::c_int::from(length > 0), c::IBV_SEND_INLINE))
-        }
-        Payload::Nothing => Ok((0, 0)),
-        Payload::Segments { .. } => {
-            let mut count = 0;
-            for (raw, segment) in row.iter_mut().zip(payloads.segments(payload)) {
-                *raw = translate(*segment);
-                count += 1;
-            }
-            Ok((count, 0))
-        }
-    }
 }
 
 #[inline]
@@ -327,15 +390,13 @@ pub(super) fn translate(segment: Segment) -> c::ibv_sge {
 #[inline]
 pub(super) fn link<R>(requests: &mut [R], mut set_next: impl FnMut(&mut R, *mut R)) -> *mut R {
     let first = requests.as_mut_ptr();
+    let last = requests.len().saturating_sub(1);
     for index in 0..requests.len() {
-        let next = if index + 1 < requests.len() {
-            first.wrapping_add(index + 1)
-        } else {
-            ptr::null_mut()
-        };
+        let request = first.wrapping_add(index);
+        let next = if index < last { request.wrapping_add(1) } else { ptr::null_mut() };
         // SAFETY: the index is within the slice, which is borrowed exclusively; no other
         // reference to an element is alive.
-        set_next(unsafe { &mut *first.wrapping_add(index) }, next);
+        set_next(unsafe { &mut *request }, next);
     }
     first
 }
@@ -404,15 +465,18 @@ mod tests {
     #[test]
     fn an_inline_message_is_found_in_the_batch() {
         let payloads = &Payloads::new(64, 0);
-        let mut segments = [c::ibv_sge::default(); SEGMENTS_MAX];
-        let message = Payload::Inline { offset: 16, length: 8 };
-        let made = gather(&message, payloads, &mut segments).expect("it is within the batch");
-        assert_eq!(made, (1, c::IBV_SEND_INLINE));
-        assert_eq!(
-            segments[0].addr,
-            payloads.bytes(16, 8).expect("it is within").as_ptr().addr() as u64
-        );
-        let beyond = Payload::Inline { offset: 60, length: 8 };
-        assert!(gather(&beyond, payloads, &mut segments).is_err());
+        let mut row = [c::ibv_sge::default(); SEGMENTS_MAX];
+        let mut raw = EMPTY_SEND;
+        let message = |offset, length| SendRequest {
+            payload: Payload::Inline { offset, length },
+            ..SendRequest::EMPTY
+        };
+        let mut fill = |request| fill_send(&mut raw, &mut row, &request, payloads);
+        assert!(fill(message(60, 8)).is_err(), "it ends beyond");
+        fill(message(0, 0)).expect("an empty message is one");
+        fill(message(16, 8)).expect("it is within the batch");
+        assert_eq!((raw.num_sge, raw.send_flags), (1, c::IBV_SEND_INLINE));
+        let there = payloads.bytes(16, 8).expect("it is within").as_ptr().addr() as u64;
+        assert_eq!((row[0].addr, row[0].length), (there, 8));
     }
 }
