@@ -18,8 +18,9 @@ use crate::{
 /// A completion queue with a completion channel, shared by any number of queue pairs of one
 /// device.
 ///
-/// To wait without spinning: [`arm`](Self::arm), then [`poll`](Self::poll) until it gives
-/// nothing, then sleep until the file descriptor is readable, [`acknowledge`](Self::acknowledge),
+/// To wait: a [`Waiter`](crate::Waiter), or [`poll_or_arm`](Self::poll_or_arm), and sleep until
+/// the file descriptor is readable when that gives nothing. By hand it is [`arm`](Self::arm), then
+/// [`poll`](Self::poll) until it gives nothing, then sleep, [`acknowledge`](Self::acknowledge),
 /// and around again. Polling *after* arming matters: a completion that came before has made no
 /// event.
 ///
@@ -56,6 +57,23 @@ impl<P: Provider> CompletionQueue<P> {
     /// [`Error::Poll`]: the device is gone, or the queue overran.
     pub fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
         self.provider.completions(&mut self.raw, QueueRequest::Poll(out))
+    }
+
+    /// Moves completions into `out`, as [`poll`](Self::poll). If there are none, takes old events
+    /// off the file descriptor, arms, and polls again; so after a 0 it is safe to sleep until the
+    /// descriptor is readable, and to call this again.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll), [`arm`](Self::arm) and [`acknowledge`](Self::acknowledge).
+    pub fn poll_or_arm(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+        let count = self.poll(out)?;
+        if count > 0 {
+            return Ok(count);
+        }
+        self.acknowledge()?;
+        self.arm()?;
+        self.poll(out)
     }
 
     /// Asks for one event on the file descriptor at the next completion.

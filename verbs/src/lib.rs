@@ -165,6 +165,7 @@ mod shared_receive_queue;
 mod slot;
 mod sys;
 mod token;
+mod wait;
 mod window;
 mod work;
 
@@ -183,6 +184,7 @@ pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair};
 pub use shared_receive_queue::SharedReceiveQueue;
 pub use sys::{DeviceInfo, PortInfo, PortState, RdmaCore, devices};
+pub use wait::{Found, Wait, Waiter};
 pub use window::{Binding, RefusedBind, Window};
 pub use work::{
     Refused, RefusedReceive, Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,

@@ -124,6 +124,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
     ///
     /// Hands the queue back while a queue pair takes receives from it, into whose buffers the
     /// device may still write.
+    #[expect(clippy::result_large_err, reason = "the queue is handed back as it was")]
     pub fn close(self) -> Result<Vec<Returned>, Self> {
         if Arc::strong_count(&self.users) > 1 {
             return Err(self);

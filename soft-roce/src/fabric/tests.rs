@@ -2,6 +2,7 @@
 
 mod chaos;
 mod pair;
+mod waiting;
 
 use std::time::Duration;
 

@@ -215,6 +215,7 @@ impl World {
     /// Plans a fault. Says whether the host it names is known.
     pub(super) fn plan(&mut self, point: Point, fault: Fault) -> bool {
         let (kind, name, nth) = match point {
+            Point::Arm { host, nth } => (Kind::Arm, host, nth),
             Point::Completion { host, nth } => (Kind::Completion, host, nth),
             Point::Connect { host, nth } => (Kind::Connect, host, nth),
             Point::Message { host, nth } => (Kind::Message, host, nth),
@@ -231,6 +232,7 @@ impl World {
     /// What a fault does that needs no message or completion to do it to.
     pub(super) fn strike(&mut self, fault: &Fault) {
         match fault {
+            Fault::Arrive => self.settle(),
             Fault::Partition(one, other) => {
                 if let (Some(one), Some(other)) = (self.find_host(one), self.find_host(other)) {
                     self.cut(one, other);

@@ -125,16 +125,16 @@ impl ExtendedSends {
                 // SAFETY: the chain is begun; the caller keeps what the bind points to.
                 unsafe { (self.bind)(pair, bind.mw, bind.rkey, &raw const bind.bind_info) };
             }
-            // SAFETY: the chain is begun.
+            // SAFETY: the queue pair is live, and its chain is begun.
             Operation::LocalInvalidate(key) => unsafe { (self.invalidate)(pair, key.0) },
-            // SAFETY: the chain is begun.
+            // SAFETY: the queue pair is live, and its chain is begun.
             Operation::RdmaRead(at) => unsafe { (self.read)(pair, at.key.0, at.address) },
-            // SAFETY: the chain is begun.
+            // SAFETY: the queue pair is live, and its chain is begun.
             Operation::RdmaWrite(at) => unsafe { (self.write)(pair, at.key.0, at.address) },
-            // SAFETY: the chain is begun.
+            // SAFETY: the queue pair is live, and its chain is begun.
             Operation::Send => unsafe { (self.send)(pair) },
             Operation::SendWithInvalidate(key) => {
-                // SAFETY: the chain is begun.
+                // SAFETY: the queue pair is live, and its chain is begun.
                 unsafe { (self.send_with_invalidate)(pair, key.0) };
             }
         }
