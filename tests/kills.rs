@@ -85,7 +85,7 @@ fn elsewhere() -> SocketAddr {
 
 /// In the process that is to be killed: serves until then.
 fn serve() {
-    let target = Target::over(Arc::new(RdmaCore), elsewhere(), Box::new(|_, _| {}));
+    let target = Target::over(Arc::new(RdmaCore::new()), elsewhere(), Box::new(|_, _| {}));
     Runtime::new().expect("a runtime").block_on(target.run());
 }
 

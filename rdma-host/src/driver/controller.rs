@@ -49,7 +49,7 @@ impl Controller {
     /// Whatever keeps the controller from being live; nothing of it is left then. The first
     /// connect is not retried unless the options ask for it.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
-        Self::connect_over(&Arc::new(RdmaCore), options).await
+        Self::connect_over(&Arc::new(RdmaCore::new()), options).await
     }
 
     /// Connects as [`connect`](Self::connect), but leaves the I/O queues to the caller: they are
@@ -63,7 +63,7 @@ impl Controller {
         options: &ConnectOptions,
         pollers: usize,
     ) -> Result<(Self, Vec<Poller>), Error> {
-        Self::begin(&Arc::new(RdmaCore), options, pollers)?.polled().await
+        Self::begin(&Arc::new(RdmaCore::new()), options, pollers)?.polled().await
     }
 }
 

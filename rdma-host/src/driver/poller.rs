@@ -82,6 +82,14 @@ struct Events {
     connections: Vec<Readable>,
 }
 
+/// What to do once there are no completions.
+#[derive(Clone, Copy)]
+enum Idle {
+    /// Have the next one make an event, so that it is safe to sleep if no command is done.
+    Arm,
+    Return,
+}
+
 impl<P: Provider> Poller<P> {
     pub(super) fn new(completion_queue: CompletionQueue<P>, timeout: Duration) -> Self {
         let mut this = Self::empty(timeout);
@@ -203,7 +211,7 @@ impl<P: Provider> Poller<P> {
         if self.completion_queue.is_none() {
             self.reconnect()?;
         } else {
-            let polled = self.completions().and_then(|_| {
+            let polled = self.completions(Idle::Return).and_then(|_| {
                 let now = self.clock.raw();
                 if self.clock.delta(self.checked, now) >= TICK {
                     self.checked = now;
@@ -309,10 +317,16 @@ impl<P: Provider> Poller<P> {
         Some(index)
     }
 
-    fn completions(&mut self) -> Result<usize, Error> {
+    /// Takes all completions; says how many commands are done.
+    fn completions(&mut self, idle: Idle) -> Result<usize, Error> {
         let before = self.done.len();
         while let Some(completion_queue) = &mut self.completion_queue {
-            let count = completion_queue.poll(self.batch.as_mut_slice()).map_err(verbs_error)?;
+            let batch = self.batch.as_mut_slice();
+            let polled = match idle {
+                Idle::Arm => completion_queue.poll_or_arm(batch),
+                Idle::Return => completion_queue.poll(batch),
+            };
+            let count = polled.map_err(verbs_error)?;
             for index in 0..count {
                 let completion = self.batch[index];
                 // A queue that is gone leaves completions behind.
@@ -325,7 +339,12 @@ impl<P: Provider> Poller<P> {
                     self.finish(ended);
                 }
             }
-            if count < POLL_BATCH {
+            let enough = match idle {
+                // Credits alone are no reason to stay awake, nor to sleep unarmed.
+                Idle::Arm => count == 0 || self.done.len() > before,
+                Idle::Return => count < POLL_BATCH,
+            };
+            if enough {
                 break;
             }
         }
@@ -390,11 +409,7 @@ impl<P: Provider> Poller<P> {
         if self.events.as_ref().is_none_or(|events| events.runtime != runtime) {
             self.events = self.register(runtime)?;
         }
-        if let Some(completion_queue) = &mut self.completion_queue {
-            completion_queue.arm().map_err(verbs_error)?;
-        }
-        // What completed before the arming raises no event.
-        if self.completions()? > 0 || !self.done.is_empty() {
+        if self.completions(Idle::Arm)? > 0 || !self.done.is_empty() {
             return Ok(());
         }
         let Some(events) = &self.events else { return Ok(()) };
@@ -407,7 +422,7 @@ impl<P: Provider> Poller<P> {
         if let Some(completion_queue) = &mut self.completion_queue {
             completion_queue.acknowledge().map_err(verbs_error)?;
         }
-        self.completions()?;
+        self.completions(Idle::Return)?;
         match connection_changed {
             true => self.check(self.clock.raw()),
             false => Ok(()),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use verbs::{
-    DeviceEvent, Error, Limits, Provider, SEGMENTS_MAX,
+    DeviceEvent, Error, Interface, Limits, Provider, SEGMENTS_MAX,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest, RegisterRequest,
+        Batch, CmEvent, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts, QueuePairRequest,
+        QueueRequest, RegisterRequest,
     },
 };
 
@@ -116,30 +117,31 @@ impl Provider for Host {
         &self,
         endpoint: &HostEndpoint,
         capacity: u32,
-    ) -> Result<(HostQueue, u32), Error> {
+    ) -> Result<(HostQueue, QueueFacts), Error> {
         let (id, capacity, signal) = self.world.with(|world| {
             let device = world.device_of(endpoint.id)?;
             world.make_queue(device, capacity)
         })?;
         let hold = QueueHold { id, world: self.world.clone(), signal };
-        Ok((HostQueue(Arc::new(hold)), capacity))
+        let facts = QueueFacts { capacity, number: id.number(), interface: Interface::Classic };
+        Ok((HostQueue(Arc::new(hold)), facts))
     }
 
     fn shared_receive_queue(
         &self,
         domain: &HostDomain,
         capacity: u32,
-    ) -> Result<HostSharedReceiveQueue, Error> {
+    ) -> Result<(HostSharedReceiveQueue, u32), Error> {
         let id = self.world.with(|world| world.make_shared(domain.0.id, capacity))?;
         let hold = SharedHold { id, domain: domain.0.clone() };
-        Ok(HostSharedReceiveQueue(Arc::new(hold)))
+        Ok((HostSharedReceiveQueue(Arc::new(hold)), id.number()))
     }
 
     fn queue_pair(
         &self,
         endpoint: &mut HostEndpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(HostQueuePair, u32), Error> {
+    ) -> Result<(HostQueuePair, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let id = self.world.with(|world| {
             let device = world.device_of(endpoint.id)?;
@@ -159,7 +161,8 @@ impl Provider for Host {
             _queue: queue.0.clone(),
             _shared: shared.map(|shared| shared.0.clone()),
         };
-        Ok((pair, id.0))
+        let facts = QueuePairFacts { number: id.0, interface: Interface::Classic };
+        Ok((pair, facts))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
@@ -167,8 +170,8 @@ impl Provider for Host {
             Batch::Receives { queue_pair, requests } => {
                 take_each(requests, |request| world.post_receive(queue_pair.id, *request))
             }
-            Batch::Sends { queue_pair, requests, inline } => {
-                take_each(requests, |request| world.post_send(queue_pair.id, request, inline))
+            Batch::Sends { queue_pair, requests, payloads } => {
+                take_each(requests, |request| world.post_send(queue_pair.id, request, payloads))
             }
             Batch::SharedReceives { queue, requests } => {
                 take_each(requests, |request| world.post_shared(queue.0.id, *request))

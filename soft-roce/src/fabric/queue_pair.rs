@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use rustix::io::Errno;
 use verbs::{
     Capabilities, DeviceEventKind, Error, SEGMENTS_MAX, Status, Subject,
-    provider::{Operation, Payload, ReceiveRequest, SendRequest},
+    provider::{Operation, Payload, Payloads, ReceiveRequest, Segment, SendRequest},
 };
 
 use super::{
@@ -99,6 +99,8 @@ pub(super) enum Halt {
 /// A request that has not completed.
 pub(super) struct Outgoing {
     pub(super) request: SendRequest,
+    /// What its payload names.
+    pub(super) segments: Vec<Segment>,
     /// Inline bytes, or those gathered.
     pub(super) bytes: Vec<u8>,
     /// How it ended, once that is known, here or at the peer.
@@ -207,7 +209,7 @@ impl World {
         &mut self,
         id: PairId,
         request: &SendRequest,
-        inline: &[u8],
+        payloads: &Payloads,
     ) -> Result<(), Errno> {
         let pair = self.pairs.get(&id).ok_or(Errno::INVAL)?;
         if !self.is_alive(pair.device) {
@@ -220,17 +222,16 @@ impl World {
             return Err(Errno::NOMEM);
         }
         let bytes = match request.payload {
-            Payload::Inline { offset, length } => inline
-                .get(offset..)
-                .and_then(|rest| rest.get(..length as usize))
-                .ok_or(Errno::INVAL)?
-                .to_vec(),
+            Payload::Inline { offset, length } => {
+                payloads.bytes(offset, length).ok_or(Errno::INVAL)?.to_vec()
+            }
             _ => Vec::new(),
         };
+        let segments = payloads.segments(&request.payload).to_vec();
         if pair.state == State::Failed {
             self.complete(id, Done::new(request.token, Status::FLUSHED));
         } else {
-            self.enqueue(id, Outgoing::new(request.clone(), bytes));
+            self.enqueue(id, Outgoing::new(*request, segments, bytes));
         }
         Ok(())
     }
@@ -278,8 +279,8 @@ impl World {
 }
 
 impl Outgoing {
-    fn new(request: SendRequest, bytes: Vec<u8>) -> Self {
-        Self { request, bytes, verdict: None, decided_here: false }
+    fn new(request: SendRequest, segments: Vec<Segment>, bytes: Vec<u8>) -> Self {
+        Self { request, segments, bytes, verdict: None, decided_here: false }
     }
 
     pub(super) fn reads(&self) -> bool {
@@ -344,7 +345,7 @@ fn is_sane(capabilities: &Capabilities, request: &SendRequest) -> bool {
         (Operation::RdmaRead(_), Payload::Inline { .. } | Payload::Nothing) => false,
         (_, Payload::Inline { length, .. }) => *length <= capabilities.inline,
         (_, Payload::Nothing) => true,
-        (_, Payload::Segments(segments)) => segments.len() <= capabilities.segments as usize,
+        (_, Payload::Segments { count, .. }) => *count <= capabilities.segments,
     }
 }
 

@@ -14,8 +14,9 @@ use verbs::{
     Completion, DeviceEvent, Error, Limits, Provider, Subject,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, Operation, Payload, PostError, QueuePairRequest,
-        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
+        Batch, CmEvent, CmRequest, Keys, Operation, Payload, Payloads, PostError, QueueFacts,
+        QueuePairFacts, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        SendRequest,
     },
 };
 
@@ -273,33 +274,36 @@ impl<P: Provider> Provider for Recorder<P> {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error> {
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
         let number = self.trace.number();
         let made = self.inner.completion_queue(&endpoint.inner, capacity);
-        let outcome = Outcome(made.as_ref().map(|(_, real)| format!("{number} of {real}")));
+        let outcome =
+            Outcome(made.as_ref().map(|(_, facts)| format!("{number} of {}", facts.capacity)));
         self.trace.write(format_args!("completion queue of {capacity}: {outcome}"));
-        let (inner, capacity) = made?;
-        self.trace.tape_mut(|tape| tape.write(Entry::CompletionQueue { capacity }));
-        Ok((RecorderQueue { inner, number }, capacity))
+        let (inner, facts) = made?;
+        self.trace.tape_mut(|tape| {
+            tape.write(Entry::CompletionQueue { capacity: facts.capacity, number: facts.number })
+        });
+        Ok((RecorderQueue { inner, number }, facts))
     }
 
     fn shared_receive_queue(
         &self,
         domain: &Self::Domain,
         capacity: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error> {
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         let number = self.trace.number();
         let made = self.inner.shared_receive_queue(&domain.inner, capacity);
         let outcome = Outcome(made.as_ref().map(|_| number));
         self.trace.write(format_args!("shared receive queue of {capacity}: {outcome}"));
-        made.map(|inner| RecorderSharedReceiveQueue { inner, number })
+        made.map(|(inner, name)| (RecorderSharedReceiveQueue { inner, number }, name))
     }
 
     fn queue_pair(
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error> {
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let number = self.trace.number();
         let request = QueuePairRequest {
@@ -309,14 +313,15 @@ impl<P: Provider> Provider for Recorder<P> {
             capabilities,
         };
         let made = self.inner.queue_pair(&mut endpoint.inner, request);
-        let outcome = Outcome(made.as_ref().map(|(_, name)| format!("{number}, number {name}")));
+        let outcome =
+            Outcome(made.as_ref().map(|(_, facts)| format!("{number}, number {}", facts.number)));
         self.trace.write(format_args!(
             "queue pair of endpoint {}, domain {}, queue {}, {capabilities:?}: {outcome}",
             endpoint.number, domain.number, queue.number,
         ));
-        let (inner, name) = made?;
-        let place = self.trace.tape_mut(|tape| tape.pair(name));
-        Ok((RecorderQueuePair { inner, number, place }, name))
+        let (inner, facts) = made?;
+        let place = self.trace.tape_mut(|tape| tape.pair(facts.number));
+        Ok((RecorderQueuePair { inner, number, place }, facts))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
@@ -330,8 +335,8 @@ impl<P: Provider> Provider for Recorder<P> {
             Batch::Receives { queue_pair, requests } => {
                 Batch::Receives { queue_pair: &mut queue_pair.inner, requests }
             }
-            Batch::Sends { queue_pair, requests, inline } => {
-                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, inline }
+            Batch::Sends { queue_pair, requests, payloads } => {
+                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, payloads }
             }
             Batch::SharedReceives { queue, requests } => {
                 Batch::SharedReceives { queue: &mut queue.inner, requests }
@@ -381,8 +386,8 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
         Batch::Receives { queue_pair, requests } => {
             format!("queue pair {}: {}", queue_pair.number, receives(requests))
         }
-        Batch::Sends { queue_pair, requests, inline } => {
-            let sends: Vec<_> = requests.iter().map(|request| send(request, inline)).collect();
+        Batch::Sends { queue_pair, requests, payloads } => {
+            let sends: Vec<_> = requests.iter().map(|request| send(request, payloads)).collect();
             format!("queue pair {}: {}", queue_pair.number, sends.join("; "))
         }
         Batch::SharedReceives { queue, requests } => {
@@ -402,11 +407,11 @@ fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<Post>) {
             };
             (queue_pair.place, requests.iter().map(post).collect())
         }
-        Batch::Sends { queue_pair, requests, .. } => {
+        Batch::Sends { queue_pair, requests, payloads } => {
             let post = |one: &SendRequest| Post {
                 receive: false,
                 token: one.token,
-                what: tape::send(one),
+                what: tape::send(one, payloads),
             };
             (queue_pair.place, requests.iter().map(post).collect())
         }
@@ -426,7 +431,7 @@ fn receives(requests: &[ReceiveRequest]) -> String {
     format!("receive {lengths:?}")
 }
 
-fn send(request: &SendRequest, inline: &[u8]) -> String {
+fn send(request: &SendRequest, payloads: &Payloads) -> String {
     let operation = match request.operation {
         Operation::BindWindow(bind) => format!("bind {:x?}, {} bytes", bind.key, bind.length),
         Operation::LocalInvalidate(key) => format!("invalidate {key:x?}"),
@@ -437,11 +442,11 @@ fn send(request: &SendRequest, inline: &[u8]) -> String {
     };
     let payload = match &request.payload {
         Payload::Inline { offset, length } => {
-            let bytes = inline.get(*offset..).and_then(|rest| rest.get(..*length as usize));
-            format!("{:02x?}", bytes.unwrap_or_default())
+            format!("{:02x?}", payloads.bytes(*offset, *length).unwrap_or_default())
         }
         Payload::Nothing => "nothing".to_owned(),
-        Payload::Segments(segments) => {
+        payload @ Payload::Segments { .. } => {
+            let segments = payloads.segments(payload);
             let lengths: Vec<_> = segments.iter().map(|segment| segment.length).collect();
             format!("segments {lengths:?}")
         }

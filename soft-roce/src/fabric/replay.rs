@@ -8,12 +8,12 @@ use std::{
 };
 
 use verbs::{
-    Completion, ConnectionParameters, DeviceEvent, DeviceEventKind, Error, Limits, PrivateData,
-    Provider, RemoteKey, Status, Subject,
+    Completion, ConnectionParameters, DeviceEvent, DeviceEventKind, Error, Interface, Limits,
+    PrivateData, Provider, RemoteKey, Status, Subject,
     memory::{Agent, Mapping},
     provider::{
-        Batch, CmEvent, CmEventKind, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest,
-        ReceiveRequest, RegisterRequest, SendRequest,
+        Batch, CmEvent, CmEventKind, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts,
+        QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
     },
 };
 
@@ -45,7 +45,7 @@ struct State {
     limits: Option<Limits>,
     registrations: VecDeque<(u32, u32)>,
     regions: Vec<Option<Arc<Mapping>>>,
-    queues: VecDeque<u32>,
+    queues: VecDeque<(u32, u32)>,
     numbers: VecDeque<u32>,
     /// What was made so far, of each kind.
     made: Made,
@@ -147,7 +147,9 @@ impl State {
                 self.limits.get_or_insert_with(|| tape::limits_in(&names, &numbers));
             }
             Entry::Registered { local, remote } => self.registrations.push_back((local, remote)),
-            Entry::CompletionQueue { capacity } => self.queues.push_back(capacity),
+            Entry::CompletionQueue { capacity, number } => {
+                self.queues.push_back((capacity, number))
+            }
             Entry::QueuePair { number } => self.numbers.push_back(number),
             Entry::Post { pair, what } => {
                 *asked += 1;
@@ -396,18 +398,19 @@ impl Provider for Replay {
         &self,
         _: &ReplayEndpoint,
         capacity: u32,
-    ) -> Result<(ReplayQueue, u32), Error> {
+    ) -> Result<(ReplayQueue, QueueFacts), Error> {
         self.with(|state| {
-            let real = state.queues.pop_front().unwrap_or(capacity);
-            let number = state.made.queues;
+            let index = state.made.queues;
             state.made.queues += 1;
+            let (capacity, number) = state.queues.pop_front().unwrap_or((capacity, 0));
             let refuse = |source| Error::CreateCompletionQueue { capacity, source };
-            let signal = state.signal(Whose::Queue(number)).map_err(refuse)?;
-            Ok((ReplayQueue(number, signal), real))
+            let signal = state.signal(Whose::Queue(index)).map_err(refuse)?;
+            let facts = QueueFacts { capacity, number, interface: Interface::Classic };
+            Ok((ReplayQueue(index, signal), facts))
         })
     }
 
-    fn shared_receive_queue(&self, _: &ReplayDomain, _: u32) -> Result<(), Error> {
+    fn shared_receive_queue(&self, _: &ReplayDomain, _: u32) -> Result<((), u32), Error> {
         Err(Error::Unsupported("shared receive queues are not replayed"))
     }
 
@@ -415,14 +418,15 @@ impl Provider for Replay {
         &self,
         _: &mut ReplayEndpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(ReplayQueuePair, u32), Error> {
+    ) -> Result<(ReplayQueuePair, QueuePairFacts), Error> {
         self.with(|state| {
             let number = state.numbers.pop_front().unwrap_or_default();
             let index = state.made.pairs;
             state.made.pairs += 1;
             let pair = at(&mut state.pairs, index);
             (pair.number, pair.queue) = (number, Some(request.queue.0));
-            Ok((ReplayQueuePair(index), number))
+            let facts = QueuePairFacts { number, interface: Interface::Classic };
+            Ok((ReplayQueuePair(index), facts))
         })
     }
 
@@ -436,11 +440,11 @@ impl Provider for Replay {
                 };
                 (queue_pair.0, requests.iter().map(post).collect())
             }
-            Batch::Sends { queue_pair, requests, .. } => {
+            Batch::Sends { queue_pair, requests, payloads } => {
                 let post = |one: &SendRequest| Post {
                     receive: false,
                     token: one.token,
-                    what: tape::send(one),
+                    what: tape::send(one, payloads),
                 };
                 (queue_pair.0, requests.iter().map(post).collect())
             }

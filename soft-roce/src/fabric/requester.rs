@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use verbs::{
-    Access, Status,
-    provider::{Operation, Payload},
-};
+use verbs::{Access, Status, provider::Operation};
 
 use super::{
     completion_queue::Done,
@@ -87,10 +84,8 @@ impl World {
     /// The memory of a request's segments, if all of it may be used.
     fn segments(&self, id: PairId, outgoing: &Outgoing, access: Access) -> Option<Vec<Checked>> {
         let domain = self.pairs.get(&id)?.domain;
-        let Payload::Segments(segments) = &outgoing.request.payload else {
-            return Some(Vec::new());
-        };
-        segments.iter().map(|segment| self.memory.local(domain, segment, access)).collect()
+        let segments = outgoing.segments.iter();
+        segments.map(|segment| self.memory.local(domain, segment, access)).collect()
     }
 
     fn send_request(&mut self, id: PairId, sequence: u64) {
@@ -152,7 +147,7 @@ impl World {
             }
             let (operation, bytes) =
                 (outgoing.request.operation, std::mem::take(&mut outgoing.bytes));
-            let wanted = wanted(&outgoing.request.payload);
+            let wanted = outgoing.segments.iter().map(|one| one.length as usize).sum();
             let answer = self.execute(peer, &operation, (&bytes, wanted));
             let Some(pair) = self.pairs.get_mut(&id) else { return };
             let Some(outgoing) = pair.flow.outgoing(sequence) else { return };
@@ -334,14 +329,6 @@ impl World {
         let takes = peer.state == State::Ready && peer.peer == Some(id);
         let reached = self.reaches(pair.device.host, peer.device.host);
         (takes && reached && self.is_alive(peer.device)).then_some(peer_id)
-    }
-}
-
-/// How many bytes a read asks for.
-fn wanted(payload: &Payload) -> usize {
-    match payload {
-        Payload::Segments(segments) => segments.iter().map(|one| one.length as usize).sum(),
-        Payload::Inline { .. } | Payload::Nothing => 0,
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use verbs::{
     Limits,
     memory::Mapping,
-    provider::{CmRequest, Operation, Payload, ReceiveRequest, SendRequest},
+    provider::{CmRequest, Operation, Payload, Payloads, ReceiveRequest, SendRequest},
 };
 
 /// A line of a tape. Objects go by number, each kind from 0, in the order in which they were made;
@@ -30,6 +30,7 @@ pub(super) enum Entry {
     },
     CompletionQueue {
         capacity: u32,
+        number: u32,
     },
     QueuePair {
         number: u32,
@@ -242,7 +243,7 @@ pub(super) fn receive(request: &ReceiveRequest) -> String {
 }
 
 /// A send's name on a tape: what it does, with how many bytes. Where they are differs between runs.
-pub(super) fn send(request: &SendRequest) -> String {
+pub(super) fn send(request: &SendRequest, payloads: &Payloads) -> String {
     let what = match request.operation {
         Operation::BindWindow(_) => "bind",
         Operation::LocalInvalidate(_) => "invalidate",
@@ -254,7 +255,9 @@ pub(super) fn send(request: &SendRequest) -> String {
     let length = match &request.payload {
         Payload::Inline { length, .. } => *length,
         Payload::Nothing => 0,
-        Payload::Segments(segments) => segments.iter().map(|segment| segment.length).sum(),
+        payload @ Payload::Segments { .. } => {
+            payloads.segments(payload).iter().map(|segment| segment.length).sum()
+        }
     };
     format!("{what} {length}")
 }

@@ -4,6 +4,7 @@ mod chaos;
 mod pair;
 mod port;
 mod reads;
+mod waiting;
 
 use std::time::Duration;
 

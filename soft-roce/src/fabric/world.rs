@@ -44,6 +44,13 @@ pub(super) struct DomainId(pub(super) u64);
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct QueueId(pub(super) u64);
 
+impl QueueId {
+    /// By what device events name it.
+    pub(super) fn number(self) -> u32 {
+        u32::try_from(self.0).expect("fewer than 2^32 objects are ever made")
+    }
+}
+
 /// A queue pair's number. It is unique in the whole fabric.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct PairId(pub(super) u32);
@@ -254,6 +261,7 @@ impl World {
     /// Plans a fault. Says whether the host it names is known.
     pub(super) fn plan(&mut self, point: Point, fault: Fault) -> bool {
         let (kind, name, nth) = match point {
+            Point::Arm { host, nth } => (Kind::Arm, host, nth),
             Point::Completion { host, nth } => (Kind::Completion, host, nth),
             Point::Connect { host, nth } => (Kind::Connect, host, nth),
             Point::Message { host, nth } => (Kind::Message, host, nth),
@@ -270,6 +278,7 @@ impl World {
     /// What a fault does that needs no message or completion to do it to.
     pub(super) fn strike(&mut self, fault: &Fault) {
         match fault {
+            Fault::Arrive => self.settle(),
             Fault::Partition(one, other) => {
                 if let (Some(one), Some(other)) = (self.find_host(one), self.find_host(other)) {
                     self.cut(one, other);

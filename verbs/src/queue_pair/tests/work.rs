@@ -18,7 +18,7 @@ fn a_chain_of_all_kinds_is_one_batch() {
     pair.local_invalidate(key).expect("it is bound");
     device.log().lines.clear();
     pair.flush().expect("the device takes all");
-    let chain = "send 10!>5@4096 'w'?>5@4096 23!<5@4096 bind 3? 's'!-6 13!-7 invalidate 3!";
+    let chain = "send 10!>5@4096 'w'!>5@4096 23!<5@4096 bind 3! 's'?-6 13!-7 invalidate 3!";
     assert_eq!(device.calls(), [chain]);
     assert_eq!(pair.send_credits(), CAPABILITIES.send - 7);
     let tags: Vec<_> = pair.close().iter().map(|returned| returned.tag).collect();
