@@ -106,6 +106,7 @@ impl Provider for Host {
                 RegisterRequest::Memory { memory, access } => {
                     Ok(world.memory.register(id, (memory, access), salt))
                 }
+                RegisterRequest::DmaBuf(_) => Err(Error::Unsupported("the fabric has no dma-bufs")),
                 RegisterRequest::Window => Ok(world.memory.make_window(id, salt)),
             }
         })?;

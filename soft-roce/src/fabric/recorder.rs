@@ -199,6 +199,9 @@ impl<P: Provider> Provider for Recorder<P> {
             RegisterRequest::Memory { memory, access } => {
                 format!("{} bytes, {access:?}", memory.len())
             }
+            RegisterRequest::DmaBuf(dma_buf) => {
+                format!("dma-buf of {} bytes, {:?}", dma_buf.length, dma_buf.access)
+            }
             RegisterRequest::Window => "window".to_owned(),
         };
         let made = self.inner.register(&domain.inner, request);

@@ -11,7 +11,7 @@
 //!   QueuePair ----> Id ------------------> Channel
 //!       |---------> DomainInner ---------> Hold ----> Id (bound, never connected) -> Channel
 //!       '---------> QueueInner ----------> Hold
-//!   Registration -> DomainInner, Mapping
+//!   Registration -> DomainInner, Mapping -> Pages
 //!   ```
 //!
 //!   Structs destroy their own object in `Drop`, before their fields, so teardown follows the
@@ -32,6 +32,7 @@ mod domain;
 mod endpoint;
 mod events;
 mod id;
+mod pages;
 mod queue_pair;
 mod receives;
 mod shared_receive_queue;
@@ -46,6 +47,8 @@ use crate::{
 };
 
 pub use device::{DeviceInfo, PortInfo, PortState, devices};
+pub use pages::PageSize;
+pub(crate) use pages::Pages;
 
 /// The system's own RDMA: whatever devices libibverbs and librdmacm find.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +96,7 @@ impl Provider for RdmaCore {
     ) -> Result<(Self::Registration, Keys), Error> {
         match request {
             RegisterRequest::Memory { memory, access } => domain.register(memory, access),
+            RegisterRequest::DmaBuf(dma_buf) => domain.register_dma_buf(&dma_buf),
             RegisterRequest::Window => domain.window(),
         }
     }
