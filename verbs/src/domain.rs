@@ -12,8 +12,9 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, DeviceEvent, Error, Provider, RdmaCore, SharedReceiveQueue, Window,
-    memory::{CallerMemory, Mapping, RefusedMemory, Region, page_size},
+    Access, Buffer, CallerMemory, DeviceEvent, Error, Provider, RdmaCore, RefusedMemory,
+    SharedReceiveQueue, Window,
+    memory::{Mapping, Region, page_size},
     provider::{DmaBuf, RegisterRequest},
 };
 
@@ -102,8 +103,9 @@ impl<P: Provider> Domain<P> {
         })
     }
 
-    /// Registers a range of a dma-buf, memory that another device exports. It can be sent, received into, read and written by RDMA, but not copied by the
-    /// processor: [`Buffer::is_local`].
+    /// Registers a range of a dma-buf, memory that another device exports. It can be sent,
+    /// received into, read and written by RDMA, but not copied by the processor:
+    /// [`Buffer::is_local`].
     ///
     /// # Errors
     ///

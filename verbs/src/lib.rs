@@ -152,6 +152,7 @@
 //!   [moved in](Domain::register). There is no registering of bare addresses, safe or unsafe.
 
 pub mod active_side;
+mod caller_memory;
 mod completion;
 mod connection;
 mod device_event;
@@ -170,14 +171,13 @@ mod token;
 mod window;
 mod work;
 
+pub use caller_memory::{CallerMemory, NotDeregistered, RefusedMemory};
 pub use completion::{Completion, CompletionQueue, Status};
 pub use connection::{ConnectionEvent, Endpoint, Established};
 pub use device_event::{DeviceEvent, DeviceEventKind, Subject};
 pub use domain::Domain;
 pub use error::Error;
-pub use memory::{
-    Access, Buffer, CallerMemory, NotDeregistered, RefusedMemory, RemoteAddress, RemoteKey,
-};
+pub use memory::{Access, Buffer, RemoteAddress, RemoteKey};
 pub use parameters::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,
     PrivateData, REJECT_DATA_MAX,

@@ -3,17 +3,16 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use verbs::{Buffer, Domain, Provider};
+use verbs::{Buffer, Provider};
 
 use super::command::{Command, Data, Done};
 use super::controller::IDLE;
 use super::liveness::Liveness;
 use super::poller::Poller;
-use super::{data_access, verbs_error};
 use crate::config::{ADMIN_TIMEOUT, SHUTDOWN_TIMEOUT};
 use crate::error::Error;
 use crate::proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer};
-use crate::wire::{Cqe, Identify, QueueId, Sqe};
+use crate::wire::{Cqe, QueueId, Sqe};
 
 /// An admin command from outside, and where its answer goes.
 pub(super) struct Request {
@@ -37,18 +36,17 @@ const REQUEST: u64 = 2;
 impl<P: Provider> Admin<P> {
     pub(super) fn new(
         poller: Poller<P>,
-        domain: &Domain<P>,
+        scratch: Option<Buffer>,
         keep_alive: Duration,
         liveness: Liveness,
-    ) -> Result<Self, Error> {
-        let scratch = domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             poller,
             keep_alive: KeepAlive::new(keep_alive, Instant::now()),
-            scratch: Some(scratch),
+            scratch,
             current: None,
             liveness,
-        })
+        }
     }
 
     /// Serves until the last sender of requests is gone, then shuts the controller down; or until

@@ -17,8 +17,8 @@ use super::queue::{Parts, Queue};
 use super::readable::Readable;
 use super::{buffers, verbs_error};
 use crate::config::{
-    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_TIMEOUT, READ_DEPTH_MAX,
-    RESOLVE_TIMEOUT, RETRY_COUNT, RNR_RETRY_COUNT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
+    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_INTERVAL, PORT_TIMEOUT,
+    READ_DEPTH_MAX, RESOLVE_TIMEOUT, RETRY_COUNT, RNR_RETRY_COUNT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -42,6 +42,7 @@ pub(super) struct Plan<'a, P: Provider> {
     pub(super) domain: &'a Domain<P>,
     pub(super) completion_queue: &'a CompletionQueue<P>,
     pub(super) open: &'a OpenQueue,
+    pub(super) memory: MemoryMode,
 }
 
 impl<P: Provider> Resolved<P> {
@@ -71,13 +72,15 @@ impl<P: Provider> Resolved<P> {
     /// Connects a queue pair for the planned queue, with all its receives posted.
     pub(super) async fn connect(mut self, plan: Plan<'_, P>) -> Result<(Queue<P>, Accept), Error> {
         let (prepared, inline, established) = self.establish(&plan).await?;
-        let Plan { domain, open, .. } = plan;
+        let Plan { domain, open, memory, .. } = plan;
         let accept = Accept::parse(established.private_data())?;
+        let depth = in_flight_max(open, accept);
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair: prepared.ready(&established),
             endpoint: self.endpoint,
-            depth: in_flight_max(open, accept),
+            depth,
+            windows: memory.windows(domain, depth)?,
             capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
             in_capsule_bytes: open.in_capsule_bytes as usize,
             inline,
@@ -124,11 +127,12 @@ impl<P: Provider> Resolved<P> {
 
     /// The queue pair, its receives posted.
     fn prepare(&mut self, plan: &Plan<'_, P>) -> Result<(PreparedQueuePair<P>, bool), Error> {
-        let Plan { options, domain, completion_queue, open } = *plan;
+        let Plan { options, domain, completion_queue, open, memory } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
         }
-        let (mut prepared, inline) = self.queue_pair(domain, completion_queue, open)?;
+        let size = (u32::from(open.entries), memory.sends_per_entry());
+        let (mut prepared, inline) = self.queue_pair(domain, completion_queue, size)?;
         let entries = usize::from(open.entries);
         for response in buffers(domain, entries, RESPONSE_BYTES, Access::LOCAL_WRITE)? {
             prepared.post_receive(response, 0).map_err(|refused| verbs_error(refused.error))?;
@@ -142,13 +146,11 @@ impl<P: Provider> Resolved<P> {
         &mut self,
         domain: &Domain<P>,
         completion_queue: &CompletionQueue<P>,
-        open: &OpenQueue,
+        (entries, sends_per_entry): (u32, u32),
     ) -> Result<(verbs::PreparedQueuePair<P>, bool), Error> {
-        let entries = u32::from(open.entries);
         let inline = u32::try_from(Sqe::SIZE).expect("a command is 64 bytes");
-        // Twice the entries: unsignaled sends hold their place until a signaled one completes.
-        let capabilities =
-            Capabilities { send: 2 * entries, receive: entries, segments: 2, inline };
+        let send = sends_per_entry * entries;
+        let capabilities = Capabilities { send, receive: entries, segments: 2, inline };
         match self.endpoint.queue_pair(domain, completion_queue, capabilities) {
             Ok(prepared) => Ok((prepared, true)),
             Err(error) => {

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use verbs::{Buffer, Domain, Provider, RdmaCore};
+use verbs::{Buffer, CallerMemory, Domain, Pool, PoolOptions, Provider, RdmaCore, RefusedMemory};
 
 use super::admin::{Admin, Request};
 use super::connect::{Plan, Resolved};
 use super::io_task::{self, IoRequest};
 use super::liveness::Liveness;
+use super::memory::MemoryReport;
 use super::namespace::Namespace;
 use super::poller::Poller;
-use super::{data_access, verbs_error};
+use super::verbs_error;
 use crate::config::{
     ADMIN_BACKLOG, ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BACKLOG_PER_ENTRY, BRING_UP_TIMEOUT,
-    ConnectOptions, NAMESPACES_MAX, QUEUE_ENTRIES,
+    ConnectOptions, MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES,
 };
 use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
 use crate::proto::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
@@ -31,6 +32,7 @@ pub struct Controller<P: Provider = RdmaCore> {
     negotiated: Negotiated,
     domain: Domain<P>,
     device: String,
+    memory: MemoryReport,
     admin: mpsc::Sender<Request>,
     admin_task: JoinHandle<()>,
     io: Vec<mpsc::Sender<IoRequest>>,
@@ -90,12 +92,13 @@ impl<P: Provider> Controller<P> {
         let (parts, negotiated) =
             tokio::time::timeout(BRING_UP_TIMEOUT, bring_up).await.unwrap_or(Err(timeout))?;
         let (admin, requests) = mpsc::channel(ADMIN_BACKLOG);
-        let Bringing { admin: poller, domain, device, io, liveness, .. } = parts;
-        let task = Admin::new(poller, &domain, options.keep_alive, liveness.clone())?;
+        let Bringing { admin: poller, domain, device, memory, io, liveness, scratch, .. } = parts;
+        let task = Admin::new(poller, scratch, options.keep_alive, liveness.clone());
         let controller = Self {
             negotiated,
             domain,
             device,
+            memory,
             admin,
             admin_task: tokio::spawn(task.run(requests)),
             io: Vec::new(),
@@ -124,13 +127,19 @@ impl<P: Provider> Controller<P> {
         &self.device
     }
 
+    /// How it reaches our memory; not as was asked for where the device cannot.
+    #[must_use]
+    pub fn memory(&self) -> &MemoryReport {
+        &self.memory
+    }
+
     /// Memory that this controller may read and write: one registration of its own.
     ///
     /// # Errors
     ///
     /// When the memory can't be had or registered; a limit is named with its remedy.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer, Error> {
-        self.domain.allocate(bytes, data_access()).map_err(verbs_error)
+        self.domain.allocate(bytes, self.memory.mode.access()).map_err(verbs_error)
     }
 
     /// As [`allocate`](Self::allocate), `count` buffers of `bytes` bytes each, in one registration.
@@ -139,7 +148,28 @@ impl<P: Provider> Controller<P> {
     ///
     /// As [`allocate`](Self::allocate).
     pub fn allocate_many(&self, count: usize, bytes: usize) -> Result<Vec<Buffer>, Error> {
-        super::buffers(&self.domain, count, bytes, data_access())
+        super::buffers(&self.domain, count, bytes, self.memory.mode.access())
+    }
+
+    /// Memory of the caller, a `Vec<u8>` or a `Box<[u8]>`, for this controller to read and write,
+    /// without copying it; [`Buffer::deregister`] gives it back.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate), with the memory handed back.
+    pub fn register<M: CallerMemory>(&self, memory: M) -> Result<Buffer, RefusedMemory<M>> {
+        self.domain.register(memory, self.memory.mode.access())
+    }
+
+    /// A pool of buffers, on pages as they are wanted: huge ones, or of a NUMA node. What may be
+    /// done to them is for the memory mode to say, and not for the options.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate); also when pages are demanded that cannot be had.
+    pub fn pool(&self, options: PoolOptions) -> Result<Pool, Error> {
+        let access = self.memory.mode.access();
+        self.domain.pool(PoolOptions { access, ..options }).map_err(verbs_error)
     }
 
     /// The active namespaces.
@@ -252,6 +282,7 @@ struct Bringing<'a, P: Provider> {
     options: &'a ConnectOptions,
     domain: Domain<P>,
     device: String,
+    memory: MemoryReport,
     /// Data of admin commands.
     scratch: Option<Buffer>,
     admin: Poller<P>,
@@ -271,13 +302,15 @@ impl<'a, P: Provider> Bringing<'a, P> {
         let resolved = Resolved::new(provider, options).await?;
         let endpoint = resolved.endpoint();
         let domain = endpoint.domain().map_err(verbs_error)?;
-        let entries = completion_entries(1, ADMIN_QUEUE_ENTRIES);
+        let memory = MemoryReport::choose(options.memory, &domain);
+        let entries = completion_entries(memory.mode, 1, ADMIN_QUEUE_ENTRIES);
         let completion_queue = endpoint.completion_queue(entries).map_err(verbs_error)?;
-        let scratch = domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)?;
+        let scratch = domain.allocate(Identify::SIZE, memory.mode.access()).map_err(verbs_error)?;
         let mut this = Self {
             provider,
             options,
             device: endpoint.limits().map_err(verbs_error)?.device,
+            memory,
             scratch: Some(scratch),
             domain,
             admin: Poller::new(completion_queue, ADMIN_TIMEOUT),
@@ -322,7 +355,7 @@ impl<'a, P: Provider> Bringing<'a, P> {
                 let index = usize::from((id - 1) % pollers);
                 if index == self.io.len() {
                     let queues = u32::from(io_queues.div_ceil(pollers));
-                    let entries = completion_entries(queues, open.entries);
+                    let entries = completion_entries(self.memory.mode, queues, open.entries);
                     let queue = resolved.endpoint().completion_queue(entries);
                     let queue = queue.map_err(verbs_error)?;
                     let poller = Poller::new(queue, self.options.io_timeout);
@@ -336,6 +369,7 @@ impl<'a, P: Provider> Bringing<'a, P> {
             domain: &self.domain,
             completion_queue: poller.completion_queue(),
             open,
+            memory: self.memory.mode,
         };
         let (queue, accept) = resolved.connect(plan).await?;
         poller.add(queue);
@@ -356,8 +390,8 @@ impl<'a, P: Provider> Bringing<'a, P> {
 }
 
 /// Completions that may be outstanding: every send and receive of every queue.
-fn completion_entries(queues: u32, entries: u16) -> u32 {
-    queues * 3 * u32::from(entries)
+fn completion_entries(memory: MemoryMode, queues: u32, entries: u16) -> u32 {
+    queues * (memory.sends_per_entry() + 1) * u32::from(entries)
 }
 
 /// How long an idle task sleeps before it looks around.

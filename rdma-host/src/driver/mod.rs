@@ -9,6 +9,8 @@
 //!  response      16            1 RECV     1 (repost)  1
 //! ```
 //!
+//! That is with memory mode `pool`; `memory` says what a window for each command adds.
+//!
 //! At depth, a burst of completions shares one receive doorbell, and a burst of submissions one
 //! send doorbell for each queue.
 
@@ -18,6 +20,7 @@ mod connect;
 mod controller;
 mod io_task;
 mod liveness;
+mod memory;
 mod namespace;
 mod poller;
 mod port;
@@ -32,9 +35,10 @@ use verbs::{Access, Buffer, Domain, Provider};
 
 pub use command::{Command, Data, Done, Rejection};
 pub use controller::Controller;
+pub use memory::MemoryReport;
 pub use namespace::{Failed, Namespace};
 pub use poller::Poller;
-pub use statistics::{Operation, Statistics};
+pub use statistics::{Operation, Statistics, Windows};
 pub use wait::Waiter;
 
 use crate::error::{Error, Transport};
@@ -54,11 +58,6 @@ fn buffers<P: Provider>(
     }
     cut.push(rest);
     Ok(cut)
-}
-
-/// What a controller must be allowed to do with the data of commands.
-fn data_access() -> Access {
-    Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE
 }
 
 fn verbs_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {

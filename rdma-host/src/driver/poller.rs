@@ -269,6 +269,7 @@ impl<P: Provider> Poller<P> {
                 success: outcome.as_ref().is_ok_and(|response| response.status().is_success()),
                 bytes: ended.data.as_ref().map_or(0, |buffer| buffer.len() as u64),
                 latency_ns,
+                revoked: ended.revoked,
             },
         );
         self.done.push_back(Done { user: ended.user, outcome, data: ended.data });

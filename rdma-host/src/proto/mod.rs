@@ -12,4 +12,4 @@ mod slots;
 pub use bring_up::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
 pub use shutdown::{Shutdown, ShutdownAction};
-pub use slots::{Finished, Slots, Waits};
+pub use slots::{Answered, Finished, Slots, Waits};

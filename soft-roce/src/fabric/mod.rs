@@ -230,6 +230,16 @@ impl Fabric {
         self.world.with(|world| world.restore_device(host));
     }
 
+    /// Has a host's devices be of a kind without memory windows.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name.
+    pub fn without_windows(&self, host: &str) {
+        let HostId(host) = self.find(host);
+        self.world.with(|world| world.hosts[host].windows = false);
+    }
+
     fn find(&self, host: &str) -> HostId {
         let found = self.world.with(|world| world.find_host(host));
         found.unwrap_or_else(|| panic!("no host is named {host}"))

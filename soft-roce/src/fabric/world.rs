@@ -77,6 +77,8 @@ pub(super) struct HostState {
     pub(super) name: String,
     pub(super) address: IpAddr,
     pub(super) device: Option<DeviceId>,
+    /// Whether its devices have memory windows.
+    pub(super) windows: bool,
 }
 
 pub(super) struct World {
@@ -125,7 +127,7 @@ impl World {
             return host;
         }
         let host = HostId(self.hosts.len());
-        self.hosts.push(HostState { name: name.to_owned(), address, device: None });
+        self.hosts.push(HostState { name: name.to_owned(), address, device: None, windows: true });
         self.restore_device(host);
         host
     }
