@@ -360,3 +360,38 @@ fn a_key_that_the_kernel_leaves_in_use_is_taken_out_of_use_here() {
     drop(pollers);
     runtime.block_on(controller.shutdown());
 }
+
+/// With windows bound, and reads on their way into them.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn all_buffers_come_back_when_the_port_closes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut options = tests::options();
+    options.memory = MemoryMode::Window;
+    for _ in 0..3 {
+        let (controller, mut pollers) =
+            runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
+        let poller = &mut pollers[0];
+        let mut buffers = controller.allocate_many(32, 65_536).unwrap();
+        let mut rounds = 0;
+        let cause = loop {
+            while let Some(buffer) = buffers.pop() {
+                poller.submit(Command::read(NamespaceId(2), 0, 16, buffer)).unwrap();
+            }
+            let polled = poller.flush().and_then(|()| poller.poll());
+            buffers.extend(std::iter::from_fn(|| poller.take()).map(|done| done.data.unwrap()));
+            rounds += 1;
+            if rounds == 100 {
+                tests::target(&["unlink", "port", "1", SUBSYSTEM]);
+            }
+            if let Err(error) = polled {
+                break error;
+            }
+        };
+        assert_eq!(cause.class(), Class::Transport, "{cause}");
+        assert_eq!(buffers.len(), 32, "every buffer comes back");
+        tests::target(&["link", "port", "1", SUBSYSTEM]);
+        drop(pollers);
+        runtime.block_on(controller.shutdown());
+    }
+}
