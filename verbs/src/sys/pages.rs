@@ -93,10 +93,10 @@ impl Pages {
                 libc::SYS_mbind,
                 self.start.as_ptr(),
                 self.length,
-                libc::MPOL_PREFERRED,
+                libc::c_long::from(libc::MPOL_PREFERRED),
                 nodes.as_ptr(),
                 NODES_MAX + 1,
-                0,
+                0 as libc::c_long,
             )
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -111,7 +111,7 @@ impl Pages {
                 libc::SYS_get_mempolicy,
                 &raw mut node,
                 std::ptr::null_mut::<u64>(),
-                0,
+                0 as libc::c_long,
                 self.start.as_ptr(),
                 MPOL_F_NODE | MPOL_F_ADDR,
             )
@@ -136,9 +136,9 @@ impl Drop for Pages {
 }
 
 /// Of `<linux/mempolicy.h>`: ask for the node ...
-const MPOL_F_NODE: libc::c_int = 1;
+const MPOL_F_NODE: libc::c_long = 1;
 /// ... that the page of an address is on.
-const MPOL_F_ADDR: libc::c_int = 2;
+const MPOL_F_ADDR: libc::c_long = 2;
 
 /// Nodes that a mask can name; the most that Linux can be built for.
 const NODES_MAX: usize = 1024;
