@@ -138,7 +138,7 @@ fn a_run_on_rxe_is_replayed_without_it() {
 fn what_rxe_does_is_recorded() {
     let options = options(&format!("{}:4420", tests::address()));
     let trace = Trace::default();
-    let recorder = Recorder::new(Arc::new(RdmaCore), &trace);
+    let recorder = Recorder::new(Arc::new(RdmaCore::new()), &trace);
     let outcome = words(run(job(&recorder, &options)));
     assert!(outcome.contains("3 blocks from 100 on are as written"), "{outcome}");
     assert_eq!(replayed(&trace.tape(), &options), outcome);

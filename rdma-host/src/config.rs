@@ -62,6 +62,34 @@ pub struct ConnectOptions {
     pub reconnect: ReconnectOptions,
     /// How queues are authenticated.
     pub authentication: Authentication,
+    /// How the controller reaches the data of commands.
+    pub memory: MemoryMode,
+}
+
+/// How a controller may reach our memory. What is in force, and why if it is not what was asked
+/// for, says [`Controller::memory`](crate::Controller::memory).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryMode {
+    /// By a key for each registration, which is good as long as that lives: between commands,
+    /// too, and on all queues of the controller. No other controller can use it. Costs nothing.
+    #[default]
+    Pool,
+    /// By a key for each command, which reaches its data and nothing else, on its queue alone,
+    /// and is dead before the buffer comes back: a memory window of type 2. Costs a work request
+    /// and a completion more for each command that moves data outside of its capsule. Where the
+    /// device has no such windows, as [`Pool`](Self::Pool).
+    Window,
+}
+
+impl MemoryMode {
+    /// As on the command line, and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Window => "window",
+        }
+    }
 }
 
 /// The secrets that queues are authenticated with, and what to insist on. Cheap to clone; a clone
@@ -199,6 +227,7 @@ impl ConnectOptions {
             wait: WaitMode::default(),
             reconnect: ReconnectOptions::default(),
             authentication: Authentication::default(),
+            memory: MemoryMode::default(),
         }
     }
 }

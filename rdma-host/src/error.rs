@@ -6,7 +6,8 @@ use std::time::Duration;
 use auth::FailureClass;
 
 use crate::wire::{
-    CommandId, ControllerId, IdentifyError, NamespaceId, PrivateDataError, QueueId, Reject, Status,
+    CommandId, ControllerId, IdentifyError, NamespaceId, PrivateDataError, QueueId, Reject,
+    RemoteKey, Status,
 };
 
 /// A failure, by blame. Cheap to clone: one cause may end many requests.
@@ -321,6 +322,19 @@ pub enum TargetMisbehaved {
     /// A connection event that can't come in this state.
     #[error("connection event {0} came out of order")]
     EventOrder(&'static str),
+    /// A response took a key out of use that is not its command's.
+    #[error(
+        "the response to command {command} on queue {queue} took key {:#010x} out of use, which \
+         is not that command's", key.0
+    )]
+    Invalidated {
+        /// The key that went.
+        key: RemoteKey,
+        /// The response's command id.
+        command: CommandId,
+        /// On which queue.
+        queue: QueueId,
+    },
     /// A list that goes in circles, or on for ever.
     #[error("its list of namespaces does not end")]
     NamespaceList,

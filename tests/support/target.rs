@@ -40,8 +40,12 @@ pub struct Seen {
 pub struct Answer {
     /// Written to the host's memory first, if the command reads.
     pub data: Vec<u8>,
+    /// Where, if not where the command says: an address and a key.
+    pub place: Option<(u64, u32)>,
     /// The messages sent then: honestly one response of 16 bytes.
     pub messages: Vec<Vec<u8>>,
+    /// The key of the host that each of them takes out of use.
+    pub invalidate: Option<u32>,
 }
 
 /// Changes answers. Called for every command, in order.
@@ -105,6 +109,19 @@ impl Seen {
         bytes[12..14].copy_from_slice(&self.sqe[2..4]);
         bytes[14..].copy_from_slice(&(status << 1).to_le_bytes());
         bytes
+    }
+
+    /// By which address and key the host lets its data be reached, if it does.
+    #[must_use]
+    pub fn place(&self) -> Option<(u64, u32)> {
+        let (length, RemoteAddress { address, key }) = self.keyed();
+        (self.sqe[39] & 0xf0 == 0x40 && length > 0).then_some((address, key.0))
+    }
+
+    /// The key that the host wants to be taken out of use.
+    #[must_use]
+    pub fn to_invalidate(&self) -> Option<u32> {
+        self.place().filter(|_| self.sqe[39] == 0x4f).map(|(_, key)| key)
     }
 
     fn u64_at(&self, offset: usize) -> u64 {
@@ -272,17 +289,24 @@ impl<P: Provider> Queue<P> {
 
     fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
         let mut answer = honest(seen, data, &mut script.disk);
+        answer.invalidate = seen.to_invalidate();
         (script.hook)(seen, &mut answer);
         let State::Live(queue_pair) = &mut self.state else { return };
         if !answer.data.is_empty() {
-            let (_, place) = seen.keyed();
+            let (_, mut place) = seen.keyed();
+            if let Some((address, key)) = answer.place {
+                place = RemoteAddress { address, key: RemoteKey(key) };
+            }
             let buffer = filled(&self.domain, &answer.data);
             // No tag of a read: what comes back is dropped.
             let _ = queue_pair.rdma_write(buffer, place, u64::MAX);
         }
         for message in &answer.messages {
             if message.len() <= 64 {
-                let _ = queue_pair.send_inline(message);
+                let _ = match answer.invalidate {
+                    Some(key) => queue_pair.send_inline_with_invalidate(message, RemoteKey(key)),
+                    None => queue_pair.send_inline(message),
+                };
             } else {
                 let _ = queue_pair.send(filled(&self.domain, message), u64::MAX);
             }

@@ -175,8 +175,11 @@
 //! * Events of a device are read from the context that librdmacm shares within the process; its
 //!   descriptor is made not to block, and another library that reads it would take events away.
 //! * Registered memory is locked: see [`Error::LockedMemoryLimit`] for what to raise.
+//! * Memory to register is owned: allocated [here](Domain::allocate), in [pools](Pool), or
+//!   [moved in](Domain::register). There is no registering of bare addresses, safe or unsafe.
 
 pub mod active_side;
+mod caller_memory;
 mod completion;
 mod connection;
 mod device_event;
@@ -186,8 +189,10 @@ mod interface;
 pub mod memory;
 mod parameters;
 mod pending;
+mod pool;
 pub mod provider;
 mod queue_pair;
+mod registration_cache;
 mod shared_receive_queue;
 mod slot;
 mod sys;
@@ -196,6 +201,7 @@ mod wait;
 mod window;
 mod work;
 
+pub use caller_memory::{CallerMemory, NotDeregistered, RefusedMemory};
 pub use completion::{Completion, CompletionQueue, Status};
 pub use connection::{ConnectionEvent, Endpoint, Established};
 pub use device_event::{DeviceEvent, DeviceEventKind, Subject};
@@ -207,10 +213,12 @@ pub use parameters::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,
     PrivateData, REJECT_DATA_MAX,
 };
+pub use pool::{Placement, Pool, PoolOptions, PoolReport};
 pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair};
+pub use registration_cache::{Allocation, CacheCounters, CacheLimits, RegistrationCache};
 pub use shared_receive_queue::SharedReceiveQueue;
-pub use sys::{DeviceInfo, PortInfo, PortState, RdmaCore, devices};
+pub use sys::{DeviceInfo, PageSize, PortInfo, PortState, RdmaCore, devices};
 pub use wait::{Found, Wait, Waiter};
 pub use window::{Binding, RefusedBind, Window};
 pub use work::{

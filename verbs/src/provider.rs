@@ -3,7 +3,14 @@
 //! [`RdmaCore`](crate::RdmaCore) is the system's libraries. A fabric inside the process can
 //! stand in their place, so that everything above runs without a device.
 
-use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZero,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent, Error,
@@ -95,7 +102,9 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::Register`], [`Error::LockedMemoryLimit`]; for a window
-    /// [`Error::AllocateWindow`], or [`Error::Unsupported`] where [`Limits::windows`] is 0.
+    /// [`Error::AllocateWindow`], or [`Error::Unsupported`] where [`Limits::windows`] is 0; for a
+    /// dma-buf [`Error::Unsupported`] where the device knows none, whatever the file is. Nothing
+    /// of the request is kept then.
     fn register(
         &self,
         domain: &Self::Domain,
@@ -253,6 +262,8 @@ impl CmEventKind {
 /// What to register in a domain.
 #[derive(Clone, Debug)]
 pub enum RegisterRequest {
+    /// Memory of another device.
+    DmaBuf(DmaBuf),
     /// Memory, which the registration keeps allocated.
     Memory {
         /// What to register.
@@ -262,6 +273,21 @@ pub enum RegisterRequest {
     },
     /// A window of type 2: bound by a queue pair's work request, to that queue pair alone.
     Window,
+}
+
+/// Memory that another device exports (`ibv_reg_dmabuf_mr`).
+#[derive(Clone, Debug)]
+pub struct DmaBuf {
+    /// The dma-buf.
+    pub file: Arc<OwnedFd>,
+    /// Where in it the range starts.
+    pub offset: u64,
+    /// How long the range is.
+    pub length: usize,
+    /// By which address work requests, and peers, name its start.
+    pub address: NonZero<usize>,
+    /// What may be done to it.
+    pub access: Access,
 }
 
 /// The two keys of registered memory, or of a memory window.

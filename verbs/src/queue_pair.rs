@@ -305,6 +305,22 @@ impl<P: Provider> QueuePair<P> {
         self.engine.windows.reclaim(key)
     }
 
+    /// Makes room for windows: up to `count` can be bound at a time without allocating.
+    pub fn reserve_windows(&mut self, count: usize) {
+        self.engine.windows.reserve(count);
+    }
+
+    /// The key that a received message took out of use. Unlike [`Completion::invalidated`] it
+    /// also knows on devices that do not say plainly (rxe): there it is one of this queue pair's
+    /// windows that are bound, or not reclaimed yet.
+    pub fn invalidated(&self, completion: &Completion) -> Option<RemoteKey> {
+        match completion.invalidated {
+            Invalidated::Certainly(key) => Some(key),
+            Invalidated::Perhaps(key) => self.engine.windows.contains(key).then_some(key),
+            Invalidated::No => None,
+        }
+    }
+
     /// Queues a receive; its completion gives the buffer back with the `tag`.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ fn print(session: &Session, namespaces: &[NamespaceInfo]) {
         ("I/O queues", format!("{} of {} entries", agreed.io_queues, agreed.queue_entries)),
         ("largest transfer", size::in_words(agreed.transfer_bytes_max)),
         ("in-capsule data", in_capsule),
-        ("memory mode", "pool".to_owned()),
+        ("memory mode", session.controller.memory().to_string()),
         ("authentication", session::authentication(&agreed)),
     ];
     for (name, value) in rows {
@@ -104,7 +104,8 @@ fn to_json(session: &Session, namespaces: &[NamespaceInfo]) -> Value {
         "queue_entries": agreed.queue_entries,
         "transfer_bytes_max": agreed.transfer_bytes_max,
         "in_capsule_bytes": agreed.in_capsule_bytes,
-        "memory_mode": "pool",
+        "memory_mode": session.controller.memory().mode.name(),
+        "memory_fallback": session.controller.memory().fallback,
         "authentication": session::authentication_json(&agreed),
         "namespaces": namespaces,
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use rdma_host::config::QUEUE_ENTRIES;
 use rdma_host::wire::Nqn;
-use rdma_host::{ConnectOptions, ReconnectOptions, WaitMode};
+use rdma_host::{ConnectOptions, MemoryMode, ReconnectOptions, WaitMode};
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -77,6 +77,11 @@ pub(crate) struct TargetArguments {
     /// How to wait for completions: poll, event, or adaptive (spin for 50 µs, then as event).
     #[arg(long, value_name = "MODE", default_value = "adaptive", value_parser = wait_mode)]
     wait: WaitMode,
+
+    /// How the target reaches our memory: pool (by one key for all of it, as long as we run), or
+    /// window (by a key for each command, dead when that is done; where the device can).
+    #[arg(long, value_name = "MODE", default_value = "pool", value_parser = memory_mode)]
+    memory: MemoryMode,
 }
 
 /// What happens when the connection is lost.
@@ -163,6 +168,7 @@ impl TargetArguments {
         options.type_of_service = self.tos;
         options.disable_flow_control = self.disable_sqflow;
         options.wait = self.wait;
+        options.memory = self.memory;
         options.reconnect = self.reconnect.options();
         options.authentication = self.secrets.options()?;
         Ok(options)
@@ -315,6 +321,13 @@ fn wait_mode(text: &str) -> Result<WaitMode, String> {
     }
 }
 
+fn memory_mode(text: &str) -> Result<MemoryMode, String> {
+    [MemoryMode::Pool, MemoryMode::Window]
+        .into_iter()
+        .find(|mode| mode.name() == text)
+        .ok_or("use pool or window".to_owned())
+}
+
 /// A wait mode's name, as on the command line.
 pub(crate) fn wait_name(mode: WaitMode) -> &'static str {
     match mode {
@@ -330,6 +343,13 @@ mod tests {
 
     fn place(address: &str, service: u16, nqn: &str) -> Place {
         Place { address: address.to_owned(), service, nqn: nqn.to_owned() }
+    }
+
+    #[test]
+    fn memory_modes_are_called_as_in_reports() {
+        assert_eq!(memory_mode("window"), Ok(MemoryMode::Window));
+        assert_eq!(memory_mode("pool"), Ok(MemoryMode::default()));
+        assert!(memory_mode("windows").is_err());
     }
 
     #[test]

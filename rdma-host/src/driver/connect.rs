@@ -18,8 +18,8 @@ use super::queue::{Parts, Queue};
 use super::readable::Readable;
 use super::{buffers, verbs_error};
 use crate::config::{
-    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_TIMEOUT, READ_DEPTH_MAX,
-    RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
+    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_INTERVAL, PORT_TIMEOUT,
+    READ_DEPTH_MAX, RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -44,6 +44,7 @@ pub(super) struct Plan<'a, P: Provider> {
     /// Exclusive, since a completion queue is not to be shared between threads.
     pub(super) completion_queue: &'a mut CompletionQueue<P>,
     pub(super) open: &'a OpenQueue,
+    pub(super) memory: MemoryMode,
 }
 
 impl<P: Provider> Resolved<P> {
@@ -78,15 +79,17 @@ impl<P: Provider> Resolved<P> {
         mut plan: Plan<'_, P>,
     ) -> Result<(Queue<P>, Accept), Error> {
         let (prepared, inline, established) = self.establish(&mut plan).await?;
-        let Plan { domain, open, .. } = plan;
+        let Plan { domain, open, memory, .. } = plan;
         let accept = Accept::parse(established.private_data())?;
+        let depth = in_flight_max(open, accept);
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair: prepared.ready(&established),
             endpoint: self.endpoint,
             side: self.side,
             receives: open.entries.into(),
-            depth: in_flight_max(open, accept),
+            depth,
+            windows: memory.windows(domain, depth)?,
             capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
             in_capsule_bytes: open.in_capsule_bytes as usize,
             inline,
@@ -135,14 +138,15 @@ impl<P: Provider> Resolved<P> {
 
     /// The queue pair, its receives posted.
     fn prepare(&mut self, plan: &mut Plan<'_, P>) -> Result<(PreparedQueuePair<P>, bool), Error> {
-        let Plan { options, domain, ref completion_queue, open } = *plan;
+        let Plan { options, domain, ref completion_queue, open, memory } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
         }
         if let Some(exponent) = options.ack_timeout {
             self.endpoint.set_ack_timeout(exponent).map_err(verbs_error)?;
         }
-        let (mut prepared, inline) = self.queue_pair(domain, completion_queue, open)?;
+        let size = (u32::from(open.entries), memory.sends_per_entry());
+        let (mut prepared, inline) = self.queue_pair(domain, completion_queue, size)?;
         let entries = usize::from(open.entries);
         for response in buffers(domain, entries, RESPONSE_BYTES, Access::LOCAL_WRITE)? {
             prepared.post_receive(response, 0).map_err(|refused| verbs_error(refused.error))?;
@@ -156,13 +160,11 @@ impl<P: Provider> Resolved<P> {
         &mut self,
         domain: &Domain<P>,
         completion_queue: &CompletionQueue<P>,
-        open: &OpenQueue,
+        (entries, sends_per_entry): (u32, u32),
     ) -> Result<(verbs::PreparedQueuePair<P>, bool), Error> {
-        let entries = u32::from(open.entries);
         let inline = u32::try_from(Sqe::SIZE).expect("a command is 64 bytes");
-        // Twice the entries: unsignaled sends hold their place until a signaled one completes.
-        let capabilities =
-            Capabilities { send: 2 * entries, receive: entries, segments: 2, inline };
+        let send = sends_per_entry * entries;
+        let capabilities = Capabilities { send, receive: entries, segments: 2, inline };
         match self.endpoint.queue_pair(domain, completion_queue, capabilities) {
             Ok(prepared) => Ok((prepared, true)),
             Err(verbs::Error::AnotherDevice(_)) => Err(Transport::DeviceChanged.into()),

@@ -460,6 +460,7 @@ impl Ended {
                 success: outcome.as_ref().is_ok_and(|response| response.status().is_success()),
                 bytes: self.data.as_ref().map_or(0, |buffer| buffer.len() as u64),
                 latency_ns,
+                revoked: self.revoked,
             },
         );
         Done { user: self.user, outcome, data: self.data, execution }

@@ -13,6 +13,7 @@ use super::attempt::{self, Connected, Means};
 use super::authenticate::Parties;
 use super::berth::{Berth, Late};
 use super::change::Change;
+use super::memory::MemoryReport;
 use super::phase::{Liveness, Outage, Phase, Terms};
 use super::poller::Poller;
 use super::port::PortWatch;
@@ -43,6 +44,7 @@ pub(super) struct Present<P: Provider> {
     pub(super) negotiated: Arc<Negotiated>,
     pub(super) domain: Domain<P>,
     pub(super) device: String,
+    pub(super) memory: MemoryReport,
 }
 
 /// The ends of the channels that lead to the task.
@@ -169,7 +171,7 @@ impl<P: Provider> Supervisor<P> {
 
     /// Hands the queues to the pollers.
     fn establish(&mut self, connected: Connected<P>) {
-        let Connected { negotiated, domain, device, admin, io } = connected;
+        let Connected { negotiated, domain, device, memory, admin, io } = connected;
         self.generation += 1;
         let is_first = self.berths.is_empty();
         if is_first {
@@ -193,7 +195,7 @@ impl<P: Provider> Supervisor<P> {
         self.admin.insert(admin).watch(self.berths.clone());
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
-        *self.shared.present.lock() = Some(Present { negotiated, domain, device });
+        *self.shared.present.lock() = Some(Present { negotiated, domain, device, memory });
         self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
         self.handle(Event::Established);
         if let Some(first) = self.first.take() {

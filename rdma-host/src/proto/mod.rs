@@ -18,4 +18,4 @@ pub use keep_alive::{KeepAlive, KeepAliveAction};
 pub use lifecycle::{Event, Lifecycle, State, Task};
 pub use reconnect::{Failure, Verdict};
 pub use shutdown::{Shutdown, ShutdownAction};
-pub use slots::{Finished, Slots, Waits};
+pub use slots::{Answered, Finished, Slots, Waits};

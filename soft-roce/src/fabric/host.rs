@@ -21,7 +21,7 @@ use super::{
     },
     queue_pair::{Plan, WORK_REQUESTS_MAX},
     shared_receive_queue::RECEIVES_MAX,
-    world::HostId,
+    world::{HostId, HostState},
 };
 
 /// One host of a [`Fabric`](super::Fabric): what a program there opens its endpoints with.
@@ -74,7 +74,7 @@ impl Provider for Host {
             if !world.is_alive(device) {
                 return Err(Error::QueryDevice(Errno::IO.into()));
             }
-            Ok(limits(&world.hosts[device.host.0].name))
+            Ok(limits(&world.hosts[device.host.0]))
         })
     }
 
@@ -97,7 +97,8 @@ impl Provider for Host {
     ) -> Result<(HostRegistration, Keys), Error> {
         let id = domain.0.id;
         let keys = self.world.with(|world| {
-            let alive = world.is_alive(world.domains[&id].device);
+            let device = world.domains[&id].device;
+            let alive = world.is_alive(device);
             let salt = world.random.next();
             match request {
                 RegisterRequest::Memory { memory, .. } if !alive => {
@@ -106,6 +107,10 @@ impl Provider for Host {
                 RegisterRequest::Window if !alive => Err(Error::AllocateWindow(Errno::IO.into())),
                 RegisterRequest::Memory { memory, access } => {
                     Ok(world.memory.register(id, (memory, access), salt))
+                }
+                RegisterRequest::DmaBuf(_) => Err(Error::Unsupported("the fabric has no dma-bufs")),
+                RegisterRequest::Window if !world.hosts[device.host.0].windows => {
+                    Err(Error::Unsupported("this host has no memory windows"))
                 }
                 RegisterRequest::Window => Ok(world.memory.make_window(id, salt)),
             }
@@ -199,9 +204,9 @@ fn take_each<R>(
     Ok(())
 }
 
-fn limits(host: &str) -> Limits {
+fn limits(host: &HostState) -> Limits {
     Limits {
-        device: format!("fabric-{host}"),
+        device: format!("fabric-{}", host.name),
         completion_queue_entries: ENTRIES_MAX,
         initiator_read_atomic: READS_MAX,
         memory_region_bytes: u64::MAX,
@@ -212,7 +217,7 @@ fn limits(host: &str) -> Limits {
         segments: u32::try_from(SEGMENTS_MAX).unwrap_or(u32::MAX),
         shared_receive_work_requests: RECEIVES_MAX,
         shared_receive_queues: 1 << 16,
-        windows: 1 << 24,
+        windows: if host.windows { 1 << 24 } else { 0 },
         ..Limits::default()
     }
 }

@@ -264,6 +264,16 @@ impl Fabric {
         self.world.with(|world| world.set_port(host, active));
     }
 
+    /// Has a host's devices be of a kind without memory windows.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name.
+    pub fn without_windows(&self, host: &str) {
+        let HostId(host) = self.find(host);
+        self.world.with(|world| world.hosts[host].windows = false);
+    }
+
     /// Moves a host's address to another device, as a bond that fails over: each endpoint that had
     /// found its device hears [`AddressChange`](verbs::ConnectionEvent::AddressChange).
     ///

@@ -251,11 +251,14 @@ impl<P: Provider> Provider for Recorder<P> {
             RegisterRequest::Memory { memory, access } => {
                 format!("{} bytes, {access:?}", memory.len())
             }
+            RegisterRequest::DmaBuf(dma_buf) => {
+                format!("dma-buf of {} bytes, {:?}", dma_buf.length, dma_buf.access)
+            }
             RegisterRequest::Window => "window".to_owned(),
         };
         let memory = match &request {
             RegisterRequest::Memory { memory, .. } => Some(memory.clone()),
-            RegisterRequest::Window => None,
+            RegisterRequest::DmaBuf(_) | RegisterRequest::Window => None,
         };
         let made = self.inner.register(&domain.inner, request);
         if let Ok((_, keys)) = &made {

@@ -386,7 +386,7 @@ impl Provider for Replay {
         self.with(|state| {
             let memory = match request {
                 RegisterRequest::Memory { memory, .. } => Some(memory),
-                RegisterRequest::Window => None,
+                RegisterRequest::DmaBuf(_) | RegisterRequest::Window => None,
             };
             state.regions.push(memory);
             let (local, remote) = state.registrations.pop_front().unwrap_or_default();

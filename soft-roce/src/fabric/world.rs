@@ -88,6 +88,8 @@ pub(super) struct HostState {
     pub(super) port_active: bool,
     /// Whether the device's connection manager still sends and hears.
     pub(super) manager_alive: bool,
+    /// Whether its devices have memory windows.
+    pub(super) windows: bool,
 }
 
 pub(super) struct World {
@@ -142,6 +144,7 @@ impl World {
             device: None,
             port_active: true,
             manager_alive: true,
+            windows: true,
         });
         self.restore_device(host);
         host

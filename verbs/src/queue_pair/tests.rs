@@ -310,6 +310,7 @@ impl Provider for Device {
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         let (line, keys) = match request {
+            RegisterRequest::DmaBuf(_) => return Err(Error::Unsupported("a device of paper")),
             RegisterRequest::Memory { memory, .. } => (
                 format!("{} bytes deregistered", memory.len()),
                 Keys { local: 1, remote: RemoteKey(2) },

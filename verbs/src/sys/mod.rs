@@ -11,7 +11,7 @@
 //!   QueuePair ----> Id ------------------> Channel
 //!       |---------> DomainInner ---------> Hold ----> Id (bound, never connected) -> Channel
 //!       '---------> QueueInner ----------> Hold
-//!   Registration -> DomainInner, Mapping
+//!   Registration -> DomainInner, Mapping -> Pages
 //!   ```
 //!
 //!   Structs destroy their own object in `Drop`, before their fields, so teardown follows the
@@ -34,6 +34,7 @@ mod events;
 mod extended_poll;
 mod extended_sends;
 mod id;
+mod pages;
 mod queue_pair;
 mod receives;
 mod shared_receive_queue;
@@ -49,6 +50,8 @@ use crate::{
 };
 
 pub use device::{DeviceInfo, PortInfo, PortState, devices};
+pub use pages::PageSize;
+pub(crate) use pages::Pages;
 
 /// The system's own RDMA: whatever devices libibverbs and librdmacm find.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,6 +113,7 @@ impl Provider for RdmaCore {
     ) -> Result<(Self::Registration, Keys), Error> {
         match request {
             RegisterRequest::Memory { memory, access } => domain.register(memory, access),
+            RegisterRequest::DmaBuf(dma_buf) => domain.register_dma_buf(&dma_buf),
             RegisterRequest::Window => domain.window(),
         }
     }
