@@ -107,6 +107,7 @@ fn malformed_texts_are_refused() {
         (format!("DHHC-1:04:{base64}:"), SecretError::HashUnsupported(HashId(4))),
         (format!("DHHC-1:09:{base64}:"), SecretError::HashUnsupported(HashId(9))),
         (format!("DHHC-1:fF:{base64}:"), SecretError::HashUnsupported(HashId(0xff))),
+        ("DHHC-1:04:".into(), SecretError::HashUnsupported(HashId(4))),
         ("DHHC-1:00:".into(), SecretError::FinalColon),
         (format!("DHHC-1:00:{base64}"), SecretError::FinalColon),
         (format!("DHHC-1:00:{base64}\n"), SecretError::FinalColon),
