@@ -166,6 +166,7 @@ fn every_hash_id_goes_with_every_length() {
         let text = Secret::from_bytes(id, &bytes).ok().unwrap().encode();
         assert_eq!(text.len(), [59, 83, 103][length / 16 - 2]);
         assert_eq!(text[7..9], format!("{:02x}", id.0));
+        assert_eq!(text.capacity(), 103, "it has grown and left a copy behind");
 
         let secret = Secret::parse(&text).ok().unwrap();
         assert_eq!(secret.hash(), id);
