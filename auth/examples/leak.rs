@@ -28,7 +28,7 @@ fn main() {
     let count: usize = thousands * 1000;
     println!(
         "{:<46} {:>12} {:>10} {:>8}  verdict",
-        "calculation", "measurements", "median", "max |t|"
+        "calculation", "measurements", "fastest", "max |t|"
     );
 
     let tag = tag();
@@ -87,12 +87,15 @@ fn tag_bytes() -> Vec<u8> {
     tag().into_wire().as_bytes().to_vec()
 }
 
-/// Wrong responses: class 0 differs in the first byte, class 1 in the last.
+/// Wrong responses: class 0 differs in the first byte, class 1 in the last. Both are written to in
+/// both places, so that what the processor remembers of that is the same.
 fn candidates(right: &[u8], class: usize, random: &mut Random) -> [Vec<u8>; COMPARISONS] {
     std::array::from_fn(|_| {
         let mut candidate = right.to_vec();
-        let place = if class == 0 { 0 } else { right.len() - 1 };
-        candidate[place] ^= random.byte() | 1;
+        let changes = if class == 0 { [random.byte() | 1, 0] } else { [0, random.byte() | 1] };
+        for (place, change) in [0, right.len() - 1].into_iter().zip(changes) {
+            candidate[place] ^= black_box(change);
+        }
         candidate
     })
 }
@@ -128,13 +131,13 @@ fn report(what: &str, count: usize, mut measure: impl FnMut(usize, &mut Random) 
     }
     let mut all = times.concat();
     all.sort_by(f64::total_cmp);
-    let (worst, median) = (worst_t(&times, &all), all[all.len() / 2] / 1000.0);
+    let (worst, fastest) = (worst_t(&times, &all), all[0] / 1000.0);
     let verdict = match worst {
         t if t > 10.0 => "leaks",
         t if t > 4.5 => "suspect",
         _ => "no leak found",
     };
-    println!("{what:<46} {count:>12} {median:>7.2} us {worst:>8.2}  {verdict}");
+    println!("{what:<46} {count:>12} {fastest:>7.2} us {worst:>8.2}  {verdict}");
 }
 
 /// The largest |t| over all percentiles to cut at; `all` is both classes in order.

@@ -127,8 +127,8 @@ impl AwaitChallenge {
     /// Takes what an Authentication Receive brought and gives the Reply to send, at most
     /// [`SEND_LENGTH_MAX`](crate::message::SEND_LENGTH_MAX) bytes.
     ///
-    /// Blocks for two exponentiations if the controller chose a group, see [`PrivateKey`]: call it
-    /// where that does not hold up I/O. `sequence_number` is S2.
+    /// Blocks for two exponentiations if the controller chose a group, some 1 ms for ffdhe2048 and
+    /// 21 ms for ffdhe8192: call it where that does not hold up I/O. `sequence_number` is S2.
     ///
     /// # Errors
     ///

@@ -165,8 +165,8 @@ impl Header {
         Cursor::new(payload).header()
     }
 
-    fn encode(self, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length);
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         bytes.extend_from_slice(&self.id.0.to_be_bytes());
         bytes.extend_from_slice(&[0; 2]);
         bytes.extend_from_slice(&self.transaction_id.0.to_le_bytes());
@@ -191,7 +191,7 @@ impl Negotiate {
     /// Writes the message: 72 bytes. Of longer lists, the first 30 ids are sent.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::NEGOTIATE;
-        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode(NEGOTIATE_LENGTH);
+        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
         let (hashes, halen) = id_list(self.hashes.iter().map(|hash| hash.0));
         let (groups, dhlen) = id_list(self.groups.iter().map(|group| group.0));
         bytes.extend_from_slice(&[self.secure_channel.0, ONE_DESCRIPTOR]);
@@ -249,8 +249,7 @@ impl<'a> Challenge<'a> {
     /// Writes the message. Its challenge must have at most 255 bytes, its value at most 65,535.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::CHALLENGE;
-        let length = 16 + self.challenge.len() + self.public_value.len();
-        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode(length);
+        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
         bytes.extend_from_slice(&[length8(self.challenge), 0, self.hash.0, self.group.0]);
         bytes.extend_from_slice(&length16(self.public_value).to_le_bytes());
         bytes.extend_from_slice(&self.sequence_number.to_le_bytes());
@@ -297,8 +296,7 @@ impl<'a> Reply<'a> {
     /// Writes the message. Its response must have at most 255 bytes, its value at most 65,535.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::REPLY;
-        let length = 16 + 2 * self.response.len() + self.public_value.len();
-        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode(length);
+        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
         let cvalid = u8::from(self.challenge.is_some());
         bytes.extend_from_slice(&[length8(self.response), 0, cvalid, 0]);
         bytes.extend_from_slice(&length16(self.public_value).to_le_bytes());
@@ -344,8 +342,7 @@ impl<'a> Success1<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::SUCCESS1;
         let response = self.response.unwrap_or_default();
-        let length = 16 + response.len();
-        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode(length);
+        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
         let rvalid = u8::from(self.response.is_some());
         bytes.extend_from_slice(&[self.hash_length, 0, rvalid, 0, 0, 0, 0, 0, 0, 0]);
         bytes.extend_from_slice(response);
@@ -380,7 +377,7 @@ impl Success2 {
     /// Writes the message: 16 bytes.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::SUCCESS2;
-        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode(16);
+        let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
         bytes.extend_from_slice(&[0; 10]);
         bytes
     }
@@ -413,7 +410,7 @@ impl FailureMessage {
     /// Writes the message: 8 bytes, with the only reason there is, "authentication failure".
     pub fn encode(&self) -> Vec<u8> {
         let Self { id, transaction_id, explanation } = *self;
-        let mut bytes = Header { id, transaction_id }.encode(FAILURE_LENGTH);
+        let mut bytes = Header { id, transaction_id }.encode();
         bytes.extend_from_slice(&[AUTHENTICATION_FAILURE, explanation.0]);
         bytes
     }
