@@ -151,6 +151,35 @@ pub const TRANSFER_BYTES_DEFAULT: u64 = 1 << 20;
 /// Active namespaces we list; a target with more, or with a list that does not end, is refused.
 pub const NAMESPACES_MAX: usize = 1 << 16;
 
+/// Entries of a discovery log we read. A target with more is refused: 64 Ki entries are 64 MiB.
+pub const DISCOVERY_RECORDS_MAX: u64 = 1 << 16;
+
+/// Bytes of a discovery log that one command reads: 64 entries; many targets have fewer.
+pub const DISCOVERY_CHUNK_BYTES: u32 = 64 << 10;
+
+/// How often a discovery log that changes while it is read is begun; as nvme-cli.
+pub const DISCOVERY_ATTEMPTS: u8 = 10;
+
+/// Reading one discovery log, whatever its commands are allowed: a target that drips can't hold us
+/// longer.
+pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Discovery subsystems that one walk over referrals asks at most.
+pub const DISCOVERY_VISITS_MAX: usize = 256;
+
+/// The keep-alive time of a discovery connection that stays; as nvme-cli.
+pub const DISCOVERY_KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// From a lost discovery connection to the next attempt, and between attempts; as Linux.
+pub const DISCOVERY_RETRY_DELAY: Duration = Duration::from_secs(10);
+
+/// Attempts after a loss: Linux's 600 s in steps of the delay.
+pub const DISCOVERY_RETRIES: u32 = 60;
+
+/// The shortest time between two events we let a controller tell us, so that a storm of them costs
+/// no more than ten commands a second.
+pub const EVENT_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Completions taken from a completion queue at once.
 pub const POLL_BATCH: usize = 32;
 

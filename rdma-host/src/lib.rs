@@ -2,15 +2,15 @@
 //! kernel.
 //!
 //! It connects to one controller of a subsystem, with as many I/O queues as asked for and granted,
-//! and reads, writes and flushes namespaces. It does not yet authenticate, reconnect, discover,
-//! or use several paths; a connection that fails stays failed, and says why.
+//! and reads, writes and flushes namespaces; it asks discovery controllers where subsystems are. It
+//! does not yet authenticate, reconnect, or use several paths; a connection that fails stays failed, and says why.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread
 //!              \                                /
 //!    driver     the only part that touches time, threads and verbs
-//!    proto      sans-IO: bring-up, command slots, keep-alive, shutdown
-//!    wire       bytes: commands, responses, Connect, Identify, private data
+//!    proto      sans-IO: bring-up, command slots, keep-alive, discovery, shutdown
+//!    wire       bytes: commands, responses, Connect, Identify, log pages, private data
 //!               |
 //!             verbs
 //! ```
@@ -86,8 +86,8 @@ pub mod wire;
 
 pub use config::{ConnectOptions, HostIdentity, WaitMode};
 pub use driver::{
-    Command, Controller, Data, Done, Failed, Namespace, Operation, Poller, Rejection, Statistics,
-    Waiter,
+    Command, Controller, Data, DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Failed,
+    Namespace, Operation, Poller, Rejection, Statistics, Waiter,
 };
 pub use error::{Class, Error};
 pub use verbs::Buffer;

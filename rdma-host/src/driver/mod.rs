@@ -16,6 +16,7 @@ mod admin;
 mod command;
 mod connect;
 mod controller;
+mod discovery;
 mod io_task;
 mod liveness;
 mod namespace;
@@ -32,6 +33,7 @@ use verbs::{Access, Buffer, Domain, Provider};
 
 pub use command::{Command, Data, Done, Rejection};
 pub use controller::Controller;
+pub use discovery::{DiscoveryController, DiscoveryNews, DiscoveryWatch};
 pub use namespace::{Failed, Namespace};
 pub use poller::Poller;
 pub use statistics::{Operation, Statistics};

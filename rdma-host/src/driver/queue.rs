@@ -8,7 +8,7 @@ use super::command::{Command, Data, Rejection};
 use super::verbs_error;
 use crate::error::{Error, Malformed, Misuse, Transport};
 use crate::proto::{Finished, Slots, Waits};
-use crate::wire::{Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, Sgl, Sqe};
+use crate::wire::{Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, Sgl, Sqe};
 
 /// An NVMe queue on its connection. All it needs was made at connect: submitting and completing
 /// allocate nothing.
@@ -172,9 +172,12 @@ impl<P: Provider> Queue<P> {
         Ok(())
     }
 
-    /// When the oldest command in flight was submitted.
+    /// When the oldest command in flight was submitted, of those that have a time limit: a request
+    /// for an event is answered when there is one.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.commands.iter().filter(|entry| entry.sqe.is_some()).map(|entry| entry.started).min()
+        let request = |sqe: &Sqe| self.id.is_admin() && sqe.opcode() == Opcode::ASYNC_EVENT_REQUEST;
+        let busy = self.commands.iter().filter(|entry| entry.sqe.is_some_and(|sqe| !request(&sqe)));
+        busy.map(|entry| entry.started).min()
     }
 
     /// Ends the queue: destroys the queue pair, after which the device touches nothing any more,

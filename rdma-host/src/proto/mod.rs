@@ -5,11 +5,15 @@
 //! the next action and do it.
 
 mod bring_up;
+mod discovery;
 mod keep_alive;
+mod referrals;
 mod shutdown;
 mod slots;
 
 pub use bring_up::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
+pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
+pub use referrals::{ReferralWalk, SkipReason, Skipped, Visit};
 pub use shutdown::{Shutdown, ShutdownAction};
 pub use slots::{Finished, Slots, Waits};

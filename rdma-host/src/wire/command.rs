@@ -120,6 +120,14 @@ impl Sqe {
         self
     }
 
+    /// The low and high half of a log page offset.
+    pub(super) fn with_log_offset(mut self, offset: u64) -> Self {
+        let [low, high] = split(offset);
+        self.cdw12 = U32::new(low);
+        self.cdw13 = U32::new(high);
+        self
+    }
+
     /// Sets the command id.
     pub fn set_command_id(&mut self, id: CommandId) {
         self.command_id = U16::new(id.0);
@@ -144,10 +152,14 @@ impl Opcode {
     pub const WRITE: Self = Self(0x01);
     /// Read (NVM).
     pub const READ: Self = Self(0x02);
+    /// Get Log Page (admin).
+    pub const GET_LOG_PAGE: Self = Self(0x02);
     /// Identify (admin).
     pub const IDENTIFY: Self = Self(0x06);
     /// Set Features (admin).
     pub const SET_FEATURES: Self = Self(0x09);
+    /// Asynchronous Event Request (admin).
+    pub const ASYNC_EVENT_REQUEST: Self = Self(0x0c);
     /// Keep Alive (admin).
     pub const KEEP_ALIVE: Self = Self(0x18);
     /// Every Fabrics command; the type is in byte 4.
