@@ -165,7 +165,10 @@ pub const DISCOVERY_ATTEMPTS: u8 = 10;
 pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Discovery subsystems that one walk over referrals asks at most.
-pub const DISCOVERY_VISITS_MAX: usize = 256;
+pub const DISCOVERY_VISITS_MAX: usize = 64;
+
+/// Referrals in a row that are followed by default: real networks have one or two.
+pub const REFERRAL_DEPTH: u8 = 8;
 
 /// The keep-alive time of a discovery connection that stays; as nvme-cli.
 pub const DISCOVERY_KEEP_ALIVE: Duration = Duration::from_secs(30);

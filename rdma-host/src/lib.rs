@@ -86,8 +86,8 @@ pub mod wire;
 
 pub use config::{ConnectOptions, HostIdentity, WaitMode};
 pub use driver::{
-    Command, Controller, Data, DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Failed,
-    Namespace, Operation, Poller, Rejection, Statistics, Waiter,
+    Command, Controller, Data, Discovered, Discovery, DiscoveryController, DiscoveryNews,
+    DiscoveryWatch, Done, Failed, Namespace, Operation, Poller, Rejection, Statistics, Waiter,
 };
 pub use error::{Class, Error};
 pub use verbs::Buffer;

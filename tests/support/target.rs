@@ -106,11 +106,15 @@ impl Seen {
         bytes
     }
 
-    fn u64_at(&self, offset: usize) -> u64 {
+    /// The 64-bit number at this byte of the command.
+    #[must_use]
+    pub fn u64_at(&self, offset: usize) -> u64 {
         u64::from_le_bytes(self.sqe[offset..offset + 8].try_into().expect("8 bytes"))
     }
 
-    fn u32_at(&self, offset: usize) -> u32 {
+    /// The 32-bit number at this byte of the command.
+    #[must_use]
+    pub fn u32_at(&self, offset: usize) -> u32 {
         u32::from_le_bytes(self.sqe[offset..offset + 4].try_into().expect("4 bytes"))
     }
 
@@ -136,8 +140,18 @@ impl Target {
     /// When the address is taken.
     #[must_use]
     pub fn new(fabric: &Fabric, hook: Hook) -> Self {
-        let address: std::net::SocketAddr = TARGET_ADDRESS.parse().expect("an address");
-        let host: Arc<Host> = fabric.host("target", address.ip());
+        Self::at(fabric, "target", TARGET_ADDRESS, hook)
+    }
+
+    /// A target on a host of this name and address.
+    ///
+    /// # Panics
+    ///
+    /// When the address is none, or taken.
+    #[must_use]
+    pub fn at(fabric: &Fabric, name: &str, address: &str, hook: Hook) -> Self {
+        let address: std::net::SocketAddr = address.parse().expect("an address");
+        let host: Arc<Host> = fabric.host(name, address.ip());
         let mut listener = Endpoint::open_with(host).expect("an endpoint");
         listener.listen(address, 16).expect("the address is free");
         let mut accept = vec![0; 32];

@@ -33,7 +33,7 @@ use verbs::{Access, Buffer, Domain, Provider};
 
 pub use command::{Command, Data, Done, Rejection};
 pub use controller::Controller;
-pub use discovery::{DiscoveryController, DiscoveryNews, DiscoveryWatch};
+pub use discovery::{Discovered, Discovery, DiscoveryController, DiscoveryNews, DiscoveryWatch};
 pub use namespace::{Failed, Namespace};
 pub use poller::Poller;
 pub use statistics::{Operation, Statistics};

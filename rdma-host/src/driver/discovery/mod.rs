@@ -1,12 +1,14 @@
 //! Discovery: asks where subsystems are, once or for as long as somebody wants to know.
 
 mod session;
+mod walk;
 mod watch;
 
 use std::sync::Arc;
 
 use verbs::{Provider, RdmaCore};
 
+pub use walk::{Discovered, Discovery};
 pub use watch::{DiscoveryNews, DiscoveryWatch};
 
 use self::session::Session;
