@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod config;
+mod configuration;
+mod discover;
 mod drive;
 mod failure;
 mod host;
@@ -42,6 +45,10 @@ struct Arguments {
 enum Command {
     /// Measure IOPS and latency under load.
     Bench(bench::Arguments),
+    /// Read, show and write the configuration in /etc/nvme.
+    #[command(subcommand)]
+    Config(config::Command),
+    Discover(discover::Arguments),
     /// Show the controller, its namespaces and what was agreed on.
     Identify(identify::Arguments),
     /// Make and check DH-HMAC-CHAP secrets.
@@ -70,6 +77,8 @@ fn main() -> ExitCode {
     log(arguments.verbose);
     let outcome = match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Config(command) => config::run(&command),
+        Command::Discover(arguments) => discover::run(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),
         Command::Key(command) => key::run(&command),
         Command::Read(arguments) => transfer::read(&arguments),

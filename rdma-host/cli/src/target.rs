@@ -118,6 +118,13 @@ impl TargetArguments {
     }
 }
 
+/// A socket address from an address or name and a port, as options give them.
+pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
+    let service = trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service);
+    let service = service.map_err(Failure::Usage)?;
+    resolve(&Place { address: traddr.to_owned(), service, nqn: String::new() })
+}
+
 fn parse_target(text: &str) -> Result<Place, String> {
     match text.strip_prefix("nvmf-rdma://") {
         Some(rest) => parse_uri(rest),
