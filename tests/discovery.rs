@@ -26,13 +26,13 @@ const OTHER_HOST: &str = "nqn.2026-11.org.soft-roce:other";
 fn discovery(port: u16) -> ConnectOptions {
     let mut options = options();
     options.address.set_port(port);
-    options.subsystem = Nqn::DISCOVERY.parse().unwrap();
+    options.subsystem = Nqn::DISCOVERY.parse().expect("an NQN");
     options.keep_alive = Duration::ZERO;
     options
 }
 
 fn block_on<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Runtime::new().unwrap().block_on(test)
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(test)
 }
 
 /// The log of the port, as JSON, with these options in addition.
@@ -214,10 +214,10 @@ fn many(port: u16, prefix: &str, count: usize) {
         let _ = writeln!(text, "[[subsystems]]\nnqn = \"{prefix}{index}\"\nnamespaces = []");
     }
     let _ = writeln!(text, "[[ports]]\nid = {port}\nservice = {}", 4420 + port);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("many.toml");
-    std::fs::write(&file, text).unwrap();
-    target(&["up", file.to_str().unwrap()]);
+    std::fs::write(&file, text).expect("a file");
+    target(&["up", file.to_str().expect("a path in UTF-8")]);
 }
 
 #[test]

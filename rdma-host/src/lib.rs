@@ -3,7 +3,8 @@
 //!
 //! It connects to one controller of a subsystem, with as many I/O queues as asked for and granted,
 //! and reads, writes and flushes namespaces; it asks discovery controllers where subsystems are. It
-//! does not yet authenticate, reconnect, or use several paths; a connection that fails stays failed, and says why.
+//! does not yet authenticate, reconnect, or use several paths; a connection that fails stays
+//! failed, and says why.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread

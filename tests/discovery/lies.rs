@@ -37,7 +37,7 @@ impl Log {
     /// What stands at the place that a command asks for, with zeros behind the end.
     fn read(&self, seen: Seen) -> Vec<u8> {
         let dwords = (seen.u32_at(40) >> 16) + 1 + ((seen.u32_at(44) & 0xffff) << 16);
-        let offset = usize::try_from(seen.u64_at(48)).unwrap();
+        let offset = usize::try_from(seen.u64_at(48)).expect("an offset");
         let mut bytes = self.bytes().split_off(offset.min(1024 * (1 + self.entries.len())));
         bytes.resize(dwords as usize * 4, 0);
         bytes

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::configuration::{Configuration, Connection, EndpointKind, INI, install};
 use crate::failure::Failure;
-use crate::{Format, print_json};
+use crate::{Format, host, print_json};
 
 /// What to do with the configuration in /etc/nvme.
 #[derive(Subcommand)]
@@ -18,7 +18,7 @@ pub(crate) enum Command {
     /// each other host to a file in the folder of that name with .d at its end. Files with secrets
     /// can be read by their owner alone.
     Convert(Convert),
-    /// Show what a configuration means: each controller, with all that applies to it.
+    /// Show what a configuration means: this host, and each controller with all that applies to it.
     ///
     /// Without a file: /etc/nvme/nvme-fabrics.conf and its drop-ins, or if there are none,
     /// /etc/nvme/config.json and /etc/nvme/discovery.conf. Secrets are not shown.
@@ -92,14 +92,24 @@ fn convert(arguments: &Convert) -> Result<(), Failure> {
 }
 
 fn show(arguments: &Show) -> Result<(), Failure> {
+    let (host, doubts) = host::of_system()?;
+    for doubt in doubts {
+        eprintln!("nvmf: warning: {doubt}");
+    }
     let connections = load(arguments.input.as_ref())?.connections()?;
     match arguments.output_format {
-        Format::Json => {
-            let all: Vec<_> = connections.iter().map(to_json).collect();
-            print_json(&all)?;
+        Format::Json => print_json(&json!({
+            "hostnqn": host.nqn.as_str(),
+            "hostid": host.id,
+            "controllers": connections.iter().map(to_json).collect::<Vec<_>>(),
+        }))?,
+        Format::Normal => {
+            println!("host {}, identifier {}", host.nqn, host.id);
+            if connections.is_empty() {
+                println!("no controllers are configured");
+            }
+            connections.iter().for_each(print);
         }
-        Format::Normal if connections.is_empty() => println!("no controllers are configured"),
-        Format::Normal => connections.iter().for_each(print),
     }
     Ok(())
 }

@@ -23,8 +23,15 @@ use crate::{Format, config, host, print_json, session, size, target};
 /// where several controllers may be asked.
 #[derive(Args)]
 pub(crate) struct Arguments {
+    #[arg(help = "nvmf-rdma://ADDRESS[:PORT][/NQN], or \"trtype:RDMA traddr:…\"")]
+    target: Option<String>,
+
+    /// Transport, for the habit's sake: RDMA is what there is.
+    #[arg(short, long, default_value = "rdma", value_parser = ["rdma"], hide = true)]
+    transport: String,
+
     /// Address of the discovery controller; a link-local one with its interface: fe80::1%eth0.
-    #[arg(short = 'a', long, value_name = "ADDRESS")]
+    #[arg(short = 'a', long, value_name = "ADDRESS", conflicts_with = "target")]
     traddr: Option<String>,
 
     /// Port of the discovery controller [default: 4420].
@@ -32,7 +39,7 @@ pub(crate) struct Arguments {
     trsvcid: Option<String>,
 
     /// NQN of the discovery subsystem, if it has a name of its own.
-    #[arg(short = 'n', long, default_value = Nqn::DISCOVERY)]
+    #[arg(short = 'n', long, default_value = Nqn::DISCOVERY, conflicts_with = "target")]
     nqn: String,
 
     /// Our address to use.
@@ -56,7 +63,7 @@ pub(crate) struct Arguments {
     tos: Option<u8>,
 
     /// Configuration to take the controllers from, instead of /etc/nvme.
-    #[arg(short = 'J', long, value_name = "FILE", conflicts_with = "traddr")]
+    #[arg(short = 'J', long, value_name = "FILE", conflicts_with_all = ["target", "traddr"])]
     config: Option<PathBuf>,
 
     /// Follow referrals, so many in a row.
@@ -64,11 +71,11 @@ pub(crate) struct Arguments {
     referrals: u8,
 
     /// Follow referrals, at most 8 in a row.
-    #[arg(short, long, conflicts_with = "referrals")]
+    #[arg(long, conflicts_with = "referrals")]
     recursive: bool,
 
     /// Stay connected and print the log again whenever it changes; as JSON, on one line each time.
-    #[arg(short, long, requires = "traddr", conflicts_with_all = ["referrals", "recursive"])]
+    #[arg(short, long, conflicts_with_all = ["referrals", "recursive", "config"])]
     persistent: bool,
 
     /// How to print.
@@ -83,7 +90,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = session::runtime()?;
     if arguments.persistent {
-        let options = arguments.named()?.ok_or_else(|| Failure::usage("no address"))?;
+        let missing = || Failure::usage("--persistent needs an address: give -a ADDRESS");
+        let options = arguments.named()?.ok_or_else(missing)?;
         return runtime.block_on(arguments.watch(&options));
     }
     match arguments.named()? {
@@ -103,10 +111,15 @@ impl Arguments {
 
     /// The controller that the options name.
     fn named(&self) -> Result<Option<ConnectOptions>, Failure> {
-        let Some(traddr) = &self.traddr else { return Ok(None) };
+        let (address, nqn) = match (&self.target, &self.traddr) {
+            (Some(target), _) => target::located(target, Nqn::DISCOVERY)?,
+            (None, Some(traddr)) => {
+                let nqn = self.nqn.parse().map_err(Failure::usage)?;
+                (target::address(traddr, self.trsvcid.as_deref())?, nqn)
+            }
+            (None, None) => return Ok(None),
+        };
         let host = host::identity(self.hostnqn.as_deref(), self.hostid)?;
-        let nqn = self.nqn.parse().map_err(Failure::usage)?;
-        let address = target::address(traddr, self.trsvcid.as_deref())?;
         let mut options = ConnectOptions::new(address, nqn, host);
         options.source = self.host_traddr;
         options.keep_alive = self.keep_alive_tmo.unwrap_or_default();
@@ -144,7 +157,9 @@ impl Arguments {
         let nqn = self.hostnqn.as_deref().or(connection.hostnqn.as_deref());
         // Read as a UUID when the file was read.
         let id = connection.hostid.as_deref().and_then(|id| id.parse().ok());
-        let host = host::identity(nqn, self.hostid.or(id))?;
+        // The system's own identifier would make one host of the two.
+        let id = self.hostid.or(id).or_else(|| nqn.map(host::id_of));
+        let host = host::identity(nqn, id)?;
         let subsystem = connection.subsystem.parse().map_err(Failure::usage)?;
         let place = target::address(&address.traddr, address.trsvcid.as_deref())?;
         let mut options = ConnectOptions::new(place, subsystem, host);
@@ -164,7 +179,7 @@ impl Arguments {
     /// Asks all of them, and whom they refer to. One that fails does not keep the others from
     /// being asked; the first failure is returned in the end.
     async fn ask(&self, all: &[ConnectOptions]) -> Result<(), Failure> {
-        let several = self.depth() > 0 || self.traddr.is_none();
+        let several = self.depth() > 0 || (self.target.is_none() && self.traddr.is_none());
         let mut values = Vec::new();
         let mut failure = None;
         for options in all {

@@ -1,6 +1,6 @@
 //! Who this host is: /etc/nvme as nvme-cli keeps it, or a name that stays the same.
 
-use std::fs;
+use std::{fmt, fs};
 
 use rdma_host::HostIdentity;
 use rdma_host::wire::Nqn;
@@ -23,13 +23,57 @@ const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The host's identity: what the options say, else /etc/nvme/hostnqn and hostid, else one made of
 /// the machine id, which survives reboots, or where there is none of the boot id. Never one that
-/// differs from run to run: targets know hosts by it. What is doubtful is told on standard error.
+/// differs from run to run: targets know hosts by it.
+///
+/// An identity that will not last is told on standard error. A name and an identifier that do not
+/// belong together are told with `--verbose` and by `nvmf config show`: some distributions install
+/// nvme-cli that way.
 pub(crate) fn identity(nqn: Option<&str>, id: Option<Uuid>) -> Result<HostIdentity, Failure> {
     let (identity, doubts) = identity_from(nqn, id, first_line)?;
     for doubt in doubts {
-        eprintln!("nvmf: warning: {doubt}");
+        match doubt {
+            Doubt::Mismatch { .. } => tracing::warn!("{doubt}"),
+            Doubt::Boot => eprintln!("nvmf: warning: {doubt}"),
+        }
     }
     Ok(identity)
+}
+
+/// An identifier that belongs to a host of this name and no other.
+pub(crate) fn id_of(nqn: &str) -> Uuid {
+    let inside = nqn.parse().ok().as_ref().and_then(uuid_inside);
+    inside.unwrap_or_else(|| Uuid::new_v5(&MACHINE_NAMESPACE, nqn.as_bytes()))
+}
+
+/// The identity where no option says another, and all that is doubtful about it.
+pub(crate) fn of_system() -> Result<(HostIdentity, Vec<Doubt>), Failure> {
+    identity_from(None, None, first_line)
+}
+
+/// What is wrong with an identity that can be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// It lasts until the next boot.
+    Boot,
+    /// The name holds another identifier.
+    Mismatch { nqn: Nqn, id: Uuid },
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boot => write!(
+                f,
+                "this host has no machine id; its identity lasts until the next boot. Write a UUID \
+                 into {ID_FILE} to keep it"
+            ),
+            Self::Mismatch { nqn, id } => write!(
+                f,
+                "host identifier {id} is not the UUID inside host NQN {nqn}; targets may take us \
+                 for two hosts. Write one of them into both {NQN_FILE} and {ID_FILE}"
+            ),
+        }
+    }
 }
 
 /// The same, with the first line of a file given by `file`; also returns what is doubtful.
@@ -40,7 +84,7 @@ fn identity_from(
     nqn: Option<&str>,
     id: Option<Uuid>,
     file: impl Fn(&str) -> Option<String>,
-) -> Result<(HostIdentity, Vec<String>), Failure> {
+) -> Result<(HostIdentity, Vec<Doubt>), Failure> {
     let mut doubts = Vec::new();
     let named_here = nqn.is_some();
     let nqn = match nqn {
@@ -62,10 +106,7 @@ fn identity_from(
     if let (Some(nqn), Some(inside)) = (&nqn, inside)
         && inside != id
     {
-        doubts.push(format!(
-            "host identifier {id} is not the UUID inside host NQN {nqn}; targets may take us for \
-             two hosts. Write one of them into both {NQN_FILE} and {ID_FILE}"
-        ));
+        doubts.push(Doubt::Mismatch { nqn: nqn.clone(), id });
     }
     let nqn = nqn.unwrap_or_else(|| Nqn::from_host_id(id));
     Ok((HostIdentity { nqn, id }, doubts))
@@ -74,7 +115,7 @@ fn identity_from(
 /// An identifier made of what tells this machine from others.
 fn machine_id(
     file: &impl Fn(&str) -> Option<String>,
-    doubts: &mut Vec<String>,
+    doubts: &mut Vec<Doubt>,
 ) -> Result<Uuid, Failure> {
     let made_of = |text: String| Uuid::new_v5(&MACHINE_NAMESPACE, text.as_bytes());
     if let Some(machine) = MACHINE_FILES.iter().find_map(|path| file(path)) {
@@ -87,10 +128,7 @@ fn machine_id(
         );
         return Err(Failure::usage(text));
     };
-    doubts.push(format!(
-        "this host has no machine id; its identity lasts until the next boot. Write a UUID into \
-         {ID_FILE} to keep it"
-    ));
+    doubts.push(Doubt::Boot);
     Ok(made_of(boot))
 }
 
@@ -135,7 +173,7 @@ mod tests {
         file: impl Fn(&str) -> Option<String>,
     ) -> HostIdentity {
         let (identity, doubts) = identity_from(nqn, id, file).unwrap();
-        assert_eq!(doubts, [String::new(); 0]);
+        assert!(doubts.is_empty(), "{doubts:?}");
         identity
     }
 
@@ -168,7 +206,7 @@ mod tests {
         };
         let (identity, doubts) = identity_from(None, None, files).unwrap();
         assert_eq!((identity.nqn.as_str(), identity.id), (NAMED, Uuid::from_u128(2)));
-        assert!(doubts[0].contains("two hosts"), "{doubts:?}");
+        assert!(doubts[0].to_string().contains("two hosts"), "{doubts:?}");
         let (_, doubts) = identity_from(Some(NAMED), Some(Uuid::from_u128(3)), nothing).unwrap();
         assert_eq!(doubts.len(), 1);
     }
@@ -198,7 +236,7 @@ mod tests {
         let booted = |id: &'static str| {
             let files = move |path: &str| (path == BOOT_FILE).then(|| id.to_owned());
             let (identity, doubts) = identity_from(None, None, files).unwrap();
-            assert!(doubts[0].contains("next boot"), "{doubts:?}");
+            assert_eq!(doubts, [Doubt::Boot]);
             identity
         };
         assert_eq!(booted("one"), booted("one"));
@@ -206,6 +244,13 @@ mod tests {
         assert_eq!(identity_from(None, None, nothing).unwrap_err().exit_code(), 2);
         let id = Uuid::from_u128(7);
         assert_eq!(sure(None, Some(id), nothing), HostIdentity::from_id(id));
+    }
+
+    #[test]
+    fn every_name_has_an_id_of_its_own() {
+        assert_eq!(id_of(NAMED), Uuid::from_u128(1));
+        assert_eq!(id_of("nqn.x"), id_of("nqn.x"));
+        assert_ne!(id_of("nqn.x"), id_of("nqn.y"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) enum Class {
     Controller,
     /// Everywhere that a discovery controller is described.
     Discovery,
-    /// In [Host].
+    /// In the section Host.
     Identity,
     /// In a section of an endpoint: its name.
     Nqn,

@@ -1,7 +1,7 @@
 //! From files to connections: each path with all that applies to it.
 //!
-//! What is said on a controller line counts most; then its section, then [Host], then the defaults
-//! for its kind: of its own file, then of the main file (libnvme 3, config-resolve.c).
+//! What is said on a controller line counts most; then its section, then that of the host, then the
+//! defaults for its kind: of its own file, then of the main file (libnvme 3, config-resolve.c).
 
 use std::path::PathBuf;
 

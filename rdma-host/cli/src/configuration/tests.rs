@@ -1,5 +1,9 @@
 //! The three formats: what libnvme's own descriptions say of each, and that all mean the same.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use super::*;
 
 /// A folder of its own, gone at the end.
@@ -271,7 +275,7 @@ fn option_lists_are_read_in_every_spelling() {
         -trdma -a=10.0.0.1 -s4420 -k9\n\
         --keep-alive-tmo=9\n";
     let configuration = options(text).unwrap();
-    assert_eq!(configuration.warnings, [String::new(); 0]);
+    assert!(configuration.warnings.is_empty(), "{:?}", configuration.warnings);
     let all = configuration.connections().unwrap();
     assert_eq!(all.len(), 4, "a line without a controller is none");
     for one in &all {
@@ -326,7 +330,7 @@ fn older_formats_become_ini_and_mean_the_same() {
     install(&outputs, &main, true).unwrap();
 
     let after = Configuration::load_from(&main, &old, &list).unwrap();
-    assert_eq!(after.warnings, [String::new(); 0]);
+    assert!(after.warnings.is_empty(), "{:?}", after.warnings);
     let key = |one: Connection| Connection { path: PathBuf::new(), line: 0, ..one };
     let sorted = |configuration: &Configuration| {
         let mut all: Vec<_> = configuration.connections().unwrap().into_iter().map(key).collect();
@@ -376,4 +380,46 @@ fn files_that_are_none_are_refused() {
     let empty =
         Configuration::load_from(&folder.0.join("a"), &folder.0.join("b"), &folder.0.join("c"));
     assert!(empty.unwrap().files.is_empty(), "nothing there is nothing configured");
+}
+
+proptest! {
+    /// Lines of every kind, most of them wrong: no text makes a reader panic, and what is read can
+    /// be written and read again.
+    #[test]
+    fn any_text_is_survived(lines in vec(line(), 0..30)) {
+        let text = lines.join("\n");
+        let _ = json(&text);
+        let _ = options(&text);
+        let (Ok(file), _) = ini(&text) else { return Ok(()) };
+        let configuration = Configuration { files: vec![file], warnings: Vec::new() };
+        let wanted = configuration.connections().expect("one file has one host");
+        let outputs = configuration.outputs(Path::new("b.conf")).expect("it was INI before");
+        let again: usize = outputs.iter().map(|output| connections(&output.text).len()).sum();
+        prop_assert_eq!(again, wanted.len());
+    }
+}
+
+fn line() -> impl Strategy<Value = String> {
+    let sections = select(vec![
+        "[Host]",
+        "[Subsystem]\nnqn = nqn.x:y",
+        "[Discovery Controller]",
+        "[I/O Controller Defaults]",
+        "[Other]",
+    ]);
+    let keys =
+        select(vec!["tos", "tls", "persistent", "hostnqn", "hostid", "kxchap-secret", "nqn"]);
+    let values = select(vec!["1", "-1", "true", "force", "nqn.a:b", "", "a b #c", "0x7f", "\"q\""]);
+    let routes = select(vec![
+        "transport=rdma;traddr=10.0.0.1",
+        "transport=rdma;traddr=::1;tos=3;;",
+        " transport = tcp ; traddr = h ; queue-size = ",
+        "traddr=1",
+    ]);
+    prop_oneof![
+        2 => sections.prop_map(str::to_owned),
+        4 => (keys, values).prop_map(|(key, value)| format!("{key} = {value}")),
+        4 => routes.prop_map(|route| format!("controller = {route}")),
+        1 => "[-a-z={}\\[\\]\": #;]{0,40}",
+    ]
 }

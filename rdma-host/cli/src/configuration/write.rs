@@ -54,7 +54,7 @@ fn verify(outputs: &[Output], wanted: &[Connection]) -> Result<(), String> {
     let mut again = Configuration::default();
     for output in outputs {
         let mut file = super::ini::parse(&output.path, &output.text, &mut again.warnings)?;
-        file.drop_in = again.files.first().is_some();
+        file.drop_in = !again.files.is_empty();
         again.files.push(file);
     }
     let again = again.connections().map_err(|failure| failure.to_string())?;

@@ -115,8 +115,8 @@ impl<P: Provider> Session<P> {
         Ok(accept)
     }
 
-    /// Sends a command and waits for its answer. What it moves must fit a chunk of the log. When the
-    /// future is dropped, the next command waits until this one is answered.
+    /// Sends a command and waits for its answer. What it moves must fit a chunk of the log. When
+    /// the future is dropped, the next command waits until this one is answered.
     pub(super) async fn execute(&mut self, command: &Execute) -> Result<(Cqe, Vec<u8>), Error> {
         let answered = async {
             while self.busy {

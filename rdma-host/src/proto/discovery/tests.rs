@@ -171,7 +171,10 @@ proptest! {
     /// Whatever comes back, of whatever length: the reading ends, and does not panic.
     #[test]
     fn any_answers_are_survived(
-        answers in proptest::collection::vec((any::<u16>(), 0usize..4200, any::<[u8; 20]>()), 1..60),
+        answers in proptest::collection::vec(
+            (any::<u16>(), 0usize..4200, any::<[u8; 20]>()),
+            1..60,
+        ),
         few: bool,
     ) {
         let mut read = DiscoveryRead::new(4096);
