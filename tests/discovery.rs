@@ -89,6 +89,9 @@ fn nvme_cli_prints_the_same() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn each_host_sees_what_it_may_use() {
+    let by_uri = nvmf_ok(&["discover", "--json", &format!("nvmf-rdma://{}", address())], &[]);
+    let by_uri: Value = serde_json::from_slice(&by_uri).expect("one JSON value");
+    assert_eq!(by_uri, json(&["-t", "rdma"]));
     let log = json(&[]);
     assert_eq!(names(&log), [Nqn::DISCOVERY, SUBSYSTEM, SECOND, Nqn::DISCOVERY]);
     let log = json(&["-q", OTHER_HOST]);
@@ -305,8 +308,7 @@ fn controllers_come_from_every_kind_of_configuration() {
                 {{"transport": "rdma", "traddr": "{address}", "discovery": true}}]}}]}}]"#,
         Nqn::DISCOVERY
     );
-    let list =
-        format!("-t rdma -a {address} -q {OTHER_HOST} -I 6a2c1f4e-0b1d-4c8e-9f53-7d1e2a3b4c5e\n");
+    let list = format!("-t rdma -a {address} -q {OTHER_HOST}\n");
     for (name, text) in [("a.conf", ini), ("config.json", json), ("discovery.conf", list)] {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();

@@ -1,5 +1,6 @@
 //! `nvmf config`.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::configuration::{Configuration, Connection, EndpointKind, INI, install};
 use crate::failure::Failure;
-use crate::{Format, host, print_json};
+use crate::{Format, host, print_json, print_text};
 
 /// What to do with the configuration in /etc/nvme.
 #[derive(Subcommand)]
@@ -73,14 +74,15 @@ pub(crate) fn load(input: Option<&PathBuf>) -> Result<Configuration, Failure> {
 fn convert(arguments: &Convert) -> Result<(), Failure> {
     let configuration = load(arguments.input.as_ref())?;
     if configuration.files.is_empty() {
-        return Err(Failure::usage("there is nothing in /etc/nvme to convert; name a file"));
+        let text = "there is nothing to convert: no host and no controller is named";
+        return Err(Failure::usage(text));
     }
     let shown = arguments.output.as_os_str() == "-";
     let main = if shown { INI.into() } else { arguments.output.clone() };
     let outputs = configuration.outputs(&main)?;
     if shown {
         for output in &outputs {
-            println!("# {}\n{}", output.path.display(), output.text);
+            print_text(&format!("# {}\n{}\n", output.path.display(), output.text))?;
         }
         return Ok(());
     }
@@ -104,20 +106,22 @@ fn show(arguments: &Show) -> Result<(), Failure> {
             "controllers": connections.iter().map(to_json).collect::<Vec<_>>(),
         }))?,
         Format::Normal => {
-            println!("host {}, identifier {}", host.nqn, host.id);
+            let mut text = format!("host {}, identifier {}\n", host.nqn, host.id);
             if connections.is_empty() {
-                println!("no controllers are configured");
+                text.push_str("no controllers are configured\n");
             }
-            connections.iter().for_each(print);
+            connections.iter().for_each(|connection| describe(&mut text, connection));
+            print_text(&text)?;
         }
     }
     Ok(())
 }
 
-fn print(connection: &Connection) {
+/// Appends a controller, in words.
+fn describe(text: &mut String, connection: &Connection) {
     let Connection { kind, subsystem, address, path, line, .. } = connection;
-    println!("{} {subsystem}", kind_name(*kind));
-    println!("    at {address}  ({}:{line})", path.display());
+    let _ = writeln!(text, "{} {subsystem}", kind_name(*kind));
+    let _ = writeln!(text, "    at {address}  ({}:{line})", path.display());
     let rows = [
         ("hostnqn", connection.hostnqn.as_deref()),
         ("hostid", connection.hostid.as_deref()),
@@ -126,7 +130,8 @@ fn print(connection: &Connection) {
     ];
     let rows = rows.into_iter().filter_map(|(name, value)| Some((name, value?)));
     for (name, value) in rows.chain(connection.parameters.shown()) {
-        println!("    {name} = {}", if value.is_empty() { "(default)" } else { value });
+        let value = if value.is_empty() { "(default)" } else { value };
+        let _ = writeln!(text, "    {name} = {value}");
     }
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::configuration::{Connection, EndpointKind, boolean, integer};
 use crate::failure::Failure;
-use crate::{Format, config, host, print_json, session, size, target};
+use crate::{Format, config, host, print_json, print_text, session, size, target};
 
 /// Ask discovery controllers where subsystems are; text and JSON are those of nvme-cli.
 ///
@@ -189,7 +189,7 @@ impl Arguments {
                     eprintln!("nvmf: {skipped}");
                 }
                 match &discovered.outcome {
-                    Ok(log) if !self.is_json() => print(log),
+                    Ok(log) if !self.is_json() => print_text(&in_words(log))?,
                     Ok(_) => {}
                     Err(error) => {
                         let error = Failure::from(error.clone());
@@ -234,8 +234,10 @@ impl Arguments {
                 }
             };
             match news {
-                DiscoveryNews::Log(log) if self.is_json() => println!("{}", to_json(&log)),
-                DiscoveryNews::Log(log) => print(&log),
+                DiscoveryNews::Log(log) if self.is_json() => {
+                    print_text(&format!("{}\n", to_json(&log)))?;
+                }
+                DiscoveryNews::Log(log) => print_text(&in_words(&log))?,
                 DiscoveryNews::Lost { cause, attempt, max } => {
                     eprintln!("nvmf: {cause}; attempt {attempt} of {max} in 10 s");
                 }
@@ -252,10 +254,6 @@ fn is_news(skipped: &Skipped) -> bool {
 }
 
 /// The layout of nvme-cli.
-fn print(log: &DiscoveryLog) {
-    print!("{}", in_words(log));
-}
-
 fn in_words(log: &DiscoveryLog) -> String {
     use std::fmt::Write as _;
     let DiscoveryLog { generation, entries } = log;

@@ -17,6 +17,7 @@ mod target;
 mod transfer;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -106,6 +107,12 @@ fn log(verbose: u8) {
 /// Prints a JSON value on standard output.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
-    println!("{text}");
-    Ok(())
+    print_text(&format!("{text}\n"))
+}
+
+/// Prints on standard output.
+fn print_text(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    let printed = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    printed.map_err(|error| Failure::failed(format!("standard output: {error}")))
 }
