@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Class, Controller, Error};
+use rdma_host::{Class, Controller, Error, ReconnectOptions};
 use tests::{SUBSYSTEM, controllers, nvmf, options, run, target, uri, wait_for};
 use verbs::{Capabilities, ConnectParameters, Endpoint};
 
@@ -106,6 +106,7 @@ fn all_requests_end_once_with_their_buffers() {
     runtime.block_on(async {
         let mut options = options();
         options.io_queues = 2;
+        options.reconnect = ReconnectOptions::never();
         let controller = Controller::connect(&options).await.unwrap();
         let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
         let mut tasks = Vec::new();

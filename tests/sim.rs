@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdma_host::error::{Malformed, TargetMisbehaved};
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Class, ConnectOptions, Controller, Error, HostIdentity};
+use rdma_host::{Class, ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
 use soft_roce::fabric::{Fabric, Host};
 use tests::target::{Answer, BLOCKS, Hook, Seen, TARGET_ADDRESS, Target};
 
@@ -25,6 +25,7 @@ fn options() -> ConnectOptions {
     let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
     options.io_queues = 2;
     options.io_timeout = Duration::from_millis(500);
+    options.reconnect = ReconnectOptions::never();
     options
 }
 
@@ -174,7 +175,7 @@ fn silence_ends_by_the_timeout() {
             answer.data.clear();
         }
     });
-    assert!(matches!(error, Error::Timeout { step: "a command", .. }), "{error}");
+    assert!(matches!(error, Error::CommandTimeout { .. }), "{error}");
 }
 
 #[test]

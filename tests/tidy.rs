@@ -134,7 +134,8 @@ fn safety_comments_say_why() {
 fn the_protocol_touches_nothing() {
     let pure = ["rdma-host/src/proto/", "rdma-host/src/wire/", "auth/src/"];
     for (path, text) in sources() {
-        if !pure.iter().any(|place| path.starts_with(place)) {
+        // Tests of it may read and write what they compare with.
+        if path.ends_with("/tests.rs") || !pure.iter().any(|place| path.starts_with(place)) {
             continue;
         }
         for (number, line) in code(&text) {

@@ -49,6 +49,68 @@ pub struct ConnectOptions {
     pub io_timeout: Duration,
     /// How the pollers wait for completions.
     pub wait: WaitMode,
+    /// What happens when the connection is lost.
+    pub reconnect: ReconnectOptions,
+}
+
+/// When, how often and how long to connect again. Names and defaults are those of Linux, whose
+/// names stand in brackets; what Linux does not have is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReconnectOptions {
+    /// From a loss to the first attempt, and from one to the next (`reconnect_delay`).
+    pub delay: Duration,
+    /// How long attempts go on (`ctrl_loss_tmo`): as many as the delay fits in it, rounded up.
+    /// Zero for none, nothing for ever.
+    pub loss_timeout: Option<Duration>,
+    /// How long commands are held while there is no connection (`fast_io_fail_tmo`). Nothing: as
+    /// long as attempts go on. Zero: they fail at once.
+    pub fast_io_fail: Option<Duration>,
+    /// Lets the delay double with every attempt, up to this.
+    pub delay_max: Option<Duration>,
+    /// The part of each delay in percent that is left to chance, so that the hosts of one target
+    /// do not all come back at the same moment. 0 to 100.
+    pub jitter_percent: u8,
+    /// The longest time by the clock from a loss to the last attempt.
+    pub time_limit: Option<Duration>,
+    /// Gives up also for causes that somebody must mend on the target, though it does not say so.
+    pub strict: bool,
+    /// Retries the first connect too.
+    pub first_connect: bool,
+    /// Sends commands again that were in flight when the connection was lost, as Linux does. They
+    /// may have been executed already; without this they fail, and say so.
+    pub resend: bool,
+}
+
+impl Default for ReconnectOptions {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(10),
+            loss_timeout: Some(Duration::from_secs(600)),
+            fast_io_fail: None,
+            delay_max: None,
+            jitter_percent: 0,
+            time_limit: None,
+            strict: false,
+            first_connect: false,
+            resend: true,
+        }
+    }
+}
+
+impl ReconnectOptions {
+    /// Never again: the first loss is the end.
+    #[must_use]
+    pub fn never() -> Self {
+        Self { loss_timeout: Some(Duration::ZERO), ..Self::default() }
+    }
+
+    /// How many attempts there are after a loss; nothing for no end of them.
+    #[must_use]
+    pub fn attempts_max(&self) -> Option<u32> {
+        let timeout = self.loss_timeout?.as_millis();
+        let delay = self.delay.as_millis().max(1);
+        Some(u32::try_from(timeout.div_ceil(delay)).unwrap_or(u32::MAX))
+    }
 }
 
 /// How a poller waits when nothing has completed.
@@ -90,6 +152,7 @@ impl ConnectOptions {
             disable_flow_control: false,
             io_timeout: Duration::from_secs(30),
             wait: WaitMode::default(),
+            reconnect: ReconnectOptions::default(),
         }
     }
 }
@@ -127,8 +190,9 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The whole bring-up, whatever its steps allow: a target that drips replies can't hold us longer.
 pub const BRING_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An orderly shutdown; past it the connections are dropped as they are.
-pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// An orderly shutdown; past it the connections are dropped as they are. With that, the end takes
+/// less than a second.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// Between two looks at the controller's status while it gets ready or shuts down.
 pub const STATUS_INTERVAL: Duration = Duration::from_millis(10);
@@ -183,6 +247,13 @@ pub const DISCOVERY_RETRIES: u32 = 60;
 /// no more than ten commands a second.
 pub const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long an idle task sleeps before it looks around.
+pub const IDLE: Duration = Duration::from_millis(100);
+
+/// For pollers to give up their queues before a controller is told of the end: tasks of ours do so
+/// within microseconds, and one that a caller neglects is not waited for.
+pub const QUIESCE_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// Completions taken from a completion queue at once.
 pub const POLL_BATCH: usize = 32;
 
@@ -191,6 +262,16 @@ pub const BACKLOG_PER_ENTRY: usize = 2;
 
 /// How often a busy poller looks at timeouts and connection events.
 pub const TICK: Duration = Duration::from_millis(10);
+
+/// After an Abort, for the command to come back. Linux on RDMA sends none and resets at once; a
+/// target that can abort does so within milliseconds.
+pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Aborts that may wait for the admin queue; past them a late command is recovered without.
+pub const ABORT_BACKLOG: usize = 16;
+
+/// Changes of state that a slow watcher may fall behind.
+pub const CHANGE_BACKLOG: usize = 256;
 
 /// Admin requests that may wait for their turn.
 pub const ADMIN_BACKLOG: usize = 16;

@@ -18,15 +18,32 @@ pub enum Error {
          not speak; allow this host without a key on the target"
     )]
     AuthenticationRequired(QueueId),
+    /// There is no connection now; one is being sought.
+    #[error("{0}")]
+    Away(Arc<Away>),
     /// The controller was closed by its owner.
     #[error("the controller was closed")]
     Closed,
+    /// A command did not come back in time, nor after an Abort.
+    #[error("no answer to a command on queue {queue} within {after:?}, nor to its Abort")]
+    CommandTimeout {
+        /// On which queue.
+        queue: QueueId,
+        /// How long.
+        after: Duration,
+    },
     /// The controller reported a fatal error (CSTS.CFS).
     #[error("the controller reports a fatal error (CSTS.CFS); see the target's log")]
     ControllerFatal,
+    /// The connection was lost, and there will be no more attempts to get it back.
+    #[error("{0}")]
+    GaveUp(Arc<GaveUp>),
     /// Nothing in common with this target.
     #[error("incompatible target: {0}")]
     Incompatible(#[from] Incompatible),
+    /// The controller gave no sign of life for the keep-alive time.
+    #[error("no sign of life for {0:?} (keep-alive); the target or the network is gone")]
+    KeepAlive(Duration),
     /// Bytes that can't be read.
     #[error("malformed answer from the target: {0}")]
     Malformed(#[from] Malformed),
@@ -47,9 +64,64 @@ pub enum Error {
         /// How long.
         after: Duration,
     },
+    /// The controller was reset by its owner.
+    #[error("the controller was reset")]
+    Reset,
     /// The RDMA connection or device failed.
     #[error("{0}")]
     Transport(#[from] Transport),
+}
+
+/// Commands are not held any longer while there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("not connected, attempt {attempt}{} to reconnect: {cause}", of_max(*.max))]
+pub struct Away {
+    /// Why the connection was lost, or the latest attempt failed.
+    pub cause: Box<Error>,
+    /// Attempts begun since the loss.
+    pub attempt: u32,
+    /// How many there will be; nothing for no end of them.
+    pub max: Option<u32>,
+}
+
+/// The end of all attempts.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("gave up after {} ({reason}): {cause}", count_of(*.attempts))]
+pub struct GaveUp {
+    /// The last thing that went wrong.
+    pub cause: Box<Error>,
+    /// Attempts made since the loss.
+    pub attempts: u32,
+    /// Why there are no more.
+    pub reason: Reason,
+}
+
+/// Why there are no more attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// All attempts that `loss_timeout` allows were made.
+    #[error("no attempts left (ctrl_loss_tmo)")]
+    Exhausted,
+    /// The cause can't be cured by trying again.
+    #[error("trying again can't help")]
+    Final,
+    /// The target must be mended, and strict mode does not wait for that.
+    #[error("somebody must mend the target (strict)")]
+    Repair,
+    /// The time limit has passed.
+    #[error("out of time")]
+    TimeLimit,
+}
+
+fn of_max(max: Option<u32>) -> String {
+    max.map_or_else(String::new, |max| format!(" of {max}"))
+}
+
+fn count_of(count: u32) -> String {
+    match count {
+        1 => "1 attempt to reconnect".to_owned(),
+        count => format!("{count} attempts to reconnect"),
+    }
 }
 
 /// No common ground with the target.
@@ -132,6 +204,10 @@ pub enum Misuse {
     /// Every slot is taken: complete commands first.
     #[error("all queues are full")]
     Full,
+    /// After a reconnect the namespace was another one: what is read and written now must not mix
+    /// with what was.
+    #[error("namespace {0} is not the one it was before the reconnect; identify it anew to use it")]
+    NamespaceReplaced(NamespaceId),
     /// There is no such namespace, or not for this host.
     #[error("namespace {0} is not there; `nvmf identify` lists those that are")]
     NoNamespace(NamespaceId),
@@ -275,9 +351,18 @@ pub enum Transport {
         /// The operating system's words.
         reason: String,
     },
+    /// The route now leads through another RDMA device, or ours was removed and is back.
+    #[error("the RDMA device is not the one of before; memory registered with that is of no use")]
+    DeviceChanged,
     /// The connection ended.
     #[error("the target or the network closed the connection of queue {0}")]
     Disconnected(QueueId),
+    /// The target grants fewer queues than there were: none is left for this poller.
+    #[error("the target grants fewer queues than before, and none for this poller")]
+    NoQueue,
+    /// The port of our device is down.
+    #[error("the port of our RDMA device is down")]
+    PortDown,
     /// A work request failed on the wire or in memory.
     #[error("queue {queue}: a work request failed: {status}")]
     QueuePair {
@@ -318,6 +403,8 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::AuthenticationRequired(_) => Class::Access,
+            Self::Away(away) => away.cause.class(),
+            Self::GaveUp(end) => end.cause.class(),
             Self::Rejected(Rejected::Connect { status, .. }) if status.do_not_retry() => {
                 Class::Access
             }
@@ -328,6 +415,8 @@ impl Error {
             }
             Self::Misuse(_) => Class::Caller,
             Self::Rejected(Rejected::Connection { .. })
+            | Self::CommandTimeout { .. }
+            | Self::KeepAlive(_)
             | Self::Timeout { .. }
             | Self::Transport(_) => Class::Transport,
             _ => Class::Failed,

@@ -3,8 +3,7 @@
 //!
 //! It connects to one controller of a subsystem, with as many I/O queues as asked for and granted,
 //! and reads, writes and flushes namespaces; it asks discovery controllers where subsystems are. It
-//! does not yet authenticate, reconnect, or use several paths; a connection that fails stays
-//! failed, and says why.
+//! does not yet authenticate, or use several paths.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread
@@ -85,10 +84,11 @@ pub mod error;
 pub mod proto;
 pub mod wire;
 
-pub use config::{ConnectOptions, HostIdentity, WaitMode};
+pub use config::{ConnectOptions, HostIdentity, ReconnectOptions, WaitMode};
 pub use driver::{
-    Command, Controller, Data, Discovered, Discovery, DiscoveryController, DiscoveryNews,
-    DiscoveryWatch, Done, Failed, Namespace, Operation, Poller, Rejection, Statistics, Waiter,
+    Change, Changes, Command, Connecting, Controller, Data, Discovered, Discovery,
+    DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, Namespace,
+    Operation, Poller, Rejection, Statistics, Waiter,
 };
 pub use error::{Class, Error};
-pub use verbs::Buffer;
+pub use verbs::{Buffer, RdmaCore};

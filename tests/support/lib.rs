@@ -3,6 +3,7 @@
 //! These tests run inside a guest (`./tests/run` starts it). Programs come from `NVMF` and
 //! `SOFT_ROCE_PROGRAM`; the target is the one of the file the guest was started with.
 
+pub mod authenticator;
 pub mod target;
 
 use std::fs;

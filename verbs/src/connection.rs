@@ -122,8 +122,9 @@ impl<P: Provider> Endpoint<P> {
     ///
     /// # Errors
     ///
-    /// * [`Error::Misuse`]: no address is resolved, there is a queue pair already, `domain` or
-    ///   `queue` is of another device, or `queue` has no room for the depths.
+    /// * [`Error::AnotherDevice`]: `domain` or `queue` is.
+    /// * [`Error::Misuse`]: no address is resolved, there is a queue pair already, or `queue` has
+    ///   no room for the depths.
     /// * [`Error::CreateQueuePair`]: EINVAL or ENOMEM beyond the device's limits.
     pub fn queue_pair(
         &mut self,

@@ -29,6 +29,11 @@ pub enum Error {
     #[error("cannot allocate a memory window; the device may be out of them")]
     AllocateWindow(#[source] io::Error),
 
+    /// Two things were to be used together that belong to different devices: the device was
+    /// removed and is back, or the route has changed.
+    #[error("the {0} is of another device than the endpoint; make it anew on this one")]
+    AnotherDevice(&'static str),
+
     /// Asking for a completion event failed.
     #[error("cannot ask the completion queue for an event")]
     Arm(#[source] io::Error),

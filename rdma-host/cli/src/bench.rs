@@ -81,7 +81,9 @@ impl Access {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut load = Load::connect(&arguments.load, arguments.bs)?;
+    // A measurement across a loss of the connection measures the loss.
+    let options = arguments.load.target.options_without_reconnect()?;
+    let mut load = Load::connect(&arguments.load, options, arguments.bs)?;
     if !arguments.ramp.is_zero() {
         measure(&mut load, arguments, arguments.ramp)?;
     }
@@ -187,8 +189,8 @@ fn print(load: &Load, arguments: &Arguments, statistics: &Statistics, elapsed: D
         arguments.rw.name(),
         size::in_words(arguments.bs),
         arguments.load.iodepth,
-        size::count(load.queues(), "queue"),
-        size::count(load.threads(), "thread"),
+        size::count(load.queues() as u64, "queue"),
+        size::count(load.threads() as u64, "thread"),
         wait_name(load.options.wait),
         seconds,
         load.controller.device(),

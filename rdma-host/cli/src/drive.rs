@@ -1,10 +1,13 @@
 //! Keeps pollers busy: the loop under `bench` and `verify`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use rdma_host::proto::State;
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Poller, Waiter};
+use rdma_host::{Buffer, Changes, Command, ConnectOptions, Controller, Done, Poller, Waiter};
 
 use crate::failure::Failure;
 use crate::target::TargetArguments;
@@ -31,6 +34,7 @@ pub(crate) struct Load {
     pub(crate) depth: usize,
     runtime: tokio::runtime::Runtime,
     pollers: Vec<Poller>,
+    reconnects: Arc<AtomicU64>,
 }
 
 /// What the command lines of all loads have in common.
@@ -63,8 +67,11 @@ pub(crate) struct LoadArguments {
 
 impl Load {
     /// Connects, and checks that commands of `block_bytes` fit the namespace and the controller.
-    pub(crate) fn connect(arguments: &LoadArguments, block_bytes: u64) -> Result<Self, Failure> {
-        let mut options = arguments.target.options()?;
+    pub(crate) fn connect(
+        arguments: &LoadArguments,
+        mut options: ConnectOptions,
+        block_bytes: u64,
+    ) -> Result<Self, Failure> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = arguments.threads.unwrap_or(processors);
         // One entry of a queue stays empty.
@@ -77,6 +84,8 @@ impl Load {
             Ok::<_, Failure>(controller.identify_namespace(id).await?)
         };
         let namespace = runtime.block_on(identify)?;
+        let reconnects = Arc::new(AtomicU64::new(0));
+        runtime.spawn(count_reconnects(controller.changes(), Arc::clone(&reconnects)));
         let load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
@@ -85,6 +94,7 @@ impl Load {
             options,
             runtime,
             pollers,
+            reconnects,
         };
         load.check(block_bytes)?;
         Ok(load)
@@ -117,6 +127,11 @@ impl Load {
     /// How many queues there are on all pollers.
     pub(crate) fn queues(&self) -> usize {
         self.pollers.iter().map(Poller::queue_count).sum()
+    }
+
+    /// How often the connection was lost and made again.
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
     }
 
     /// How many threads will run.
@@ -165,6 +180,14 @@ impl Load {
     }
 }
 
+async fn count_reconnects(mut changes: Changes, count: Arc<AtomicU64>) {
+    while let Some(change) = changes.next().await {
+        if change.state == State::Live {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Keeps one poller busy with one workload.
 fn drive<W: Workload>(
     poller: &mut Poller,
@@ -188,7 +211,9 @@ async fn drive_async<W: Workload>(
     /// A worker looks around at least this often.
     const LIMIT: Duration = Duration::from_millis(100);
     loop {
-        while let Some(buffer) = buffers.pop() {
+        while poller.room() > 0
+            && let Some(buffer) = buffers.pop()
+        {
             match workload.next(buffer) {
                 Ok(command) => poller.submit(command)?,
                 Err(buffer) => {

@@ -10,6 +10,7 @@ mod failure;
 mod host;
 mod identify;
 mod key;
+mod monitor;
 mod pattern;
 mod session;
 mod size;
@@ -55,6 +56,8 @@ enum Command {
     /// Make and check DH-HMAC-CHAP secrets.
     #[command(subcommand)]
     Key(key::Command),
+    /// Stay connected, and say what happens: one line a change.
+    Monitor(monitor::Arguments),
     /// Read blocks to a file or standard output.
     Read(transfer::Arguments),
     /// Write a seeded pattern and read it back. Overwrites the namespace.
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Discover(arguments) => discover::run(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),
         Command::Key(command) => key::run(&command),
+        Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Read(arguments) => transfer::read(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Write(arguments) => transfer::write(&arguments),

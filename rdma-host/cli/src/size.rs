@@ -50,7 +50,7 @@ pub(crate) fn in_words(bytes: u64) -> String {
 }
 
 /// A number of things, as in "1 queue" and "2 queues".
-pub(crate) fn count(number: usize, thing: &str) -> String {
+pub(crate) fn count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }

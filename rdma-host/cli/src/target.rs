@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use rdma_host::config::QUEUE_ENTRIES;
 use rdma_host::wire::Nqn;
-use rdma_host::{ConnectOptions, WaitMode};
+use rdma_host::{ConnectOptions, ReconnectOptions, WaitMode};
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -59,6 +59,9 @@ pub(crate) struct TargetArguments {
           value_parser = size::seconds)]
     keep_alive_tmo: Duration,
 
+    #[command(flatten)]
+    reconnect: ReconnectArguments,
+
     /// Type of service of the connections.
     #[arg(long, value_name = "TOS")]
     tos: Option<u8>,
@@ -70,6 +73,62 @@ pub(crate) struct TargetArguments {
     /// How to wait for completions: poll, event, or adaptive (spin for 50 µs, then as event).
     #[arg(long, value_name = "MODE", default_value = "adaptive", value_parser = wait_mode)]
     wait: WaitMode,
+}
+
+/// What happens when the connection is lost.
+#[derive(Args, Clone, Debug)]
+struct ReconnectArguments {
+    /// Seconds from a loss to the first attempt to reconnect, and between attempts.
+    #[arg(short = 'c', long, value_name = "SECONDS", default_value = "10",
+          value_parser = size::seconds)]
+    reconnect_delay: Duration,
+
+    /// Seconds for which attempts go on; -1 for ever, 0 for none [default: 600; bench: 0].
+    #[arg(short = 'l', long, value_name = "SECONDS", allow_negative_numbers = true)]
+    ctrl_loss_tmo: Option<i64>,
+
+    /// Seconds for which commands wait for a connection; -1 as long as attempts go on.
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    fast_io_fail_tmo: i64,
+
+    /// Let the delay double with every attempt, up to this many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = size::seconds)]
+    reconnect_delay_max: Option<Duration>,
+
+    /// The part of each delay that is left to chance, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    reconnect_jitter: u8,
+
+    /// The longest time by the clock, in seconds, from a loss to the last attempt.
+    #[arg(long, value_name = "SECONDS", value_parser = size::seconds)]
+    reconnect_time_limit: Option<Duration>,
+
+    /// Give up also for causes that somebody must mend on the target.
+    #[arg(long)]
+    reconnect_strict: bool,
+
+    /// Retry the first connect too.
+    #[arg(long)]
+    retry_first_connect: bool,
+}
+
+impl ReconnectArguments {
+    fn options(&self) -> ReconnectOptions {
+        let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
+        let default = ReconnectOptions::default();
+        ReconnectOptions {
+            delay: self.reconnect_delay,
+            loss_timeout: self.ctrl_loss_tmo.map_or(default.loss_timeout, seconds),
+            fast_io_fail: seconds(self.fast_io_fail_tmo),
+            delay_max: self.reconnect_delay_max,
+            jitter_percent: self.reconnect_jitter,
+            time_limit: self.reconnect_time_limit,
+            strict: self.reconnect_strict,
+            first_connect: self.retry_first_connect,
+            ..default
+        }
+    }
 }
 
 /// What the library accepts, in the type that clap takes.
@@ -100,6 +159,16 @@ impl TargetArguments {
         options.type_of_service = self.tos;
         options.disable_flow_control = self.disable_sqflow;
         options.wait = self.wait;
+        options.reconnect = self.reconnect.options();
+        Ok(options)
+    }
+
+    /// As [`options`](Self::options), for what makes no sense across a loss, unless asked for.
+    pub(crate) fn options_without_reconnect(&self) -> Result<ConnectOptions, Failure> {
+        let mut options = self.options()?;
+        if self.reconnect.ctrl_loss_tmo.is_none() {
+            options.reconnect.loss_timeout = Some(Duration::ZERO);
+        }
         Ok(options)
     }
 

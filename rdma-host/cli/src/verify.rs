@@ -49,7 +49,7 @@ struct Share {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut load = Load::connect(&arguments.load, arguments.bs)?;
+    let mut load = Load::connect(&arguments.load, arguments.load.target.options()?, arguments.bs)?;
     let there = load.namespace.bytes() / arguments.bs;
     let wanted = arguments.size.unwrap_or(there * arguments.bs).div_ceil(arguments.bs);
     if there == 0 || wanted == 0 {
@@ -73,6 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Format::Json => print_json(&json!({
             "verified_bytes": bytes,
             "mismatches": 0,
+            "reconnects": load.reconnects(),
             "seconds": elapsed.as_secs_f64(),
             "queues": load.queues(),
             "iodepth": arguments.load.iodepth,
@@ -81,12 +82,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }))?,
         Format::Normal => println!(
             "{} written and read back without a difference, depth {} on {}, {:.1} s \
-             ({} moved)",
+             ({} moved){}",
             size::in_words(bytes),
             arguments.load.iodepth,
-            size::count(load.queues(), "queue"),
+            size::count(load.queues() as u64, "queue"),
             elapsed.as_secs_f64(),
             size::rate_in_words(bytes * 2, elapsed),
+            match load.reconnects() {
+                0 => String::new(),
+                count => format!(", through {}", size::count(count, "reconnect")),
+            },
         ),
     }
     load.close();

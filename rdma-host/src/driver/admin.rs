@@ -1,74 +1,125 @@
-//! The admin queue of a live controller: commands one at a time, and the keep-alive beside them.
+//! The admin queue of a connected controller: commands one at a time, and beside them the
+//! keep-alive and Aborts.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use verbs::{Buffer, Domain, Provider};
+use verbs::{Buffer, Provider};
 
+use super::berth::{Berth, Late};
 use super::command::{Command, Data, Done};
-use super::controller::IDLE;
-use super::liveness::Liveness;
+use super::phase::{Liveness, Phase};
 use super::poller::Poller;
-use super::{data_access, verbs_error};
-use crate::config::{ADMIN_TIMEOUT, SHUTDOWN_TIMEOUT};
-use crate::error::Error;
+use crate::config::{ADMIN_TIMEOUT, IDLE};
+use crate::error::{Error, Rejected};
 use crate::proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer};
-use crate::wire::{Cqe, Identify, QueueId, Sqe};
+use crate::wire::{Cqe, QueueId, Sqe};
 
 /// An admin command from outside, and where its answer goes.
 pub(super) struct Request {
-    pub(super) execute: Execute,
-    pub(super) reply: oneshot::Sender<Result<(Cqe, Vec<u8>), Error>>,
+    execute: Execute,
+    reply: oneshot::Sender<Result<(Cqe, Vec<u8>), Error>>,
 }
 
-/// The task that owns the admin queue.
-pub(super) struct Admin<P: Provider> {
-    poller: Poller<P>,
-    keep_alive: KeepAlive,
-    scratch: Option<Buffer>,
-    current: Option<Request>,
+/// A way to send admin commands, whichever connection there is.
+#[derive(Clone)]
+pub(super) struct AdminClient {
+    requests: mpsc::Sender<Request>,
     liveness: Liveness,
 }
 
-/// Which command a completion ends.
+impl AdminClient {
+    pub(super) fn new(requests: mpsc::Sender<Request>, liveness: Liveness) -> Self {
+        Self { requests, liveness }
+    }
+
+    /// Sends a command and waits for a successful answer and its data. Waits for a connection
+    /// first, as long as for an answer.
+    pub(super) async fn execute(
+        &self,
+        name: &'static str,
+        sqe: Sqe,
+        transfer: Transfer,
+    ) -> Result<(Cqe, Vec<u8>), Error> {
+        let settled = tokio::time::timeout(ADMIN_TIMEOUT, self.liveness.settled()).await;
+        if !matches!(settled, Ok(Phase::Live(_))) {
+            return Err(self.why_not());
+        }
+        let (reply, answer) = oneshot::channel();
+        let execute = Execute { queue: QueueId::ADMIN, sqe, transfer, name };
+        if self.requests.send(Request { execute, reply }).await.is_err() {
+            return Err(self.liveness.ended().await);
+        }
+        // The queue has its own deadline; past this one, it has been lost meanwhile.
+        let answered = tokio::time::timeout(2 * ADMIN_TIMEOUT, answer).await;
+        let Ok(Ok(outcome)) = answered else { return Err(self.why_not()) };
+        let (response, data) = outcome?;
+        match response.status() {
+            status if status.is_success() => Ok((response, data)),
+            status => Err(Rejected::Command { command: name, status }.into()),
+        }
+    }
+
+    fn why_not(&self) -> Error {
+        match self.liveness.phase() {
+            Phase::Away(outage) => Error::Away(outage.away),
+            Phase::Ended(error) => error,
+            Phase::Live(_) => Error::Timeout { step: "an admin command", after: ADMIN_TIMEOUT },
+        }
+    }
+}
+
+/// The admin queue of one connection.
+pub(super) struct Admin<P: Provider> {
+    poller: Poller<P>,
+    keep_alive: KeepAlive,
+    /// Whose traffic counts as keep-alive.
+    berths: Vec<Arc<Berth<P>>>,
+    scratch: Option<Buffer>,
+    current: Option<Request>,
+    /// How long I/O commands may take.
+    io_timeout: Duration,
+}
+
+/// Which command a completion ends: its low byte; above it stands the queue of an aborted one.
 const KEEP_ALIVE: u64 = 1;
 const REQUEST: u64 = 2;
+const ABORT: u64 = 3;
 
 impl<P: Provider> Admin<P> {
     pub(super) fn new(
         poller: Poller<P>,
-        domain: &Domain<P>,
-        keep_alive: Duration,
-        liveness: Liveness,
-    ) -> Result<Self, Error> {
-        let scratch = domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)?;
-        Ok(Self {
-            poller,
-            keep_alive: KeepAlive::new(keep_alive, Instant::now()),
-            scratch: Some(scratch),
-            current: None,
-            liveness,
-        })
+        scratch: Option<Buffer>,
+        keep_alive: KeepAlive,
+        io_timeout: Duration,
+    ) -> Self {
+        Self { poller, keep_alive, berths: Vec::new(), scratch, current: None, io_timeout }
     }
 
-    /// Serves until the last sender of requests is gone, then shuts the controller down; or until
-    /// the controller fails. Whoever still waits then learns why when the request is dropped.
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        match self.serve(&mut requests).await {
-            Ok(()) => {
-                self.liveness.end(Error::Closed);
-                // Past the time limit the connection is dropped as it is.
-                let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.shut_down()).await;
-                self.poller.fail(Error::Closed);
-            }
-            Err(error) => {
-                self.liveness.end(error.clone());
-                self.poller.fail(error);
-            }
+    /// Counts the traffic of these pollers as keep-alive.
+    pub(super) fn watch(&mut self, berths: Vec<Arc<Berth<P>>>) {
+        self.berths = berths;
+    }
+
+    /// Serves until the connection fails; never returns otherwise. Whoever still waits then learns
+    /// why when the request is dropped.
+    pub(super) async fn serve(
+        &mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        late: &mut mpsc::Receiver<Late>,
+    ) -> Error {
+        match self.serve_until_failure(requests, late).await {
+            Ok(never) => match never {},
+            Err(error) => error,
         }
     }
 
-    async fn serve(&mut self, requests: &mut mpsc::Receiver<Request>) -> Result<(), Error> {
+    async fn serve_until_failure(
+        &mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        late: &mut mpsc::Receiver<Late>,
+    ) -> Result<std::convert::Infallible, Error> {
         loop {
             self.poller.poll()?;
             while let Some(done) = self.poller.take() {
@@ -76,34 +127,32 @@ impl<P: Provider> Admin<P> {
             }
             let limit = self.keep_alive()?;
             let idle = self.current.is_none();
-            let live = self.liveness.cause().is_none();
             tokio::select! {
-                cause = self.liveness.ended(), if live => match cause {
-                    // By its owner: the requests end next, and with them the queue, in order.
-                    Error::Closed => {}
-                    cause => return Err(cause),
-                },
-                request = requests.recv(), if idle => match request {
-                    Some(request) => self.begin(request)?,
-                    None => return Ok(()),
-                },
+                Some(request) = requests.recv(), if idle => self.begin(request)?,
+                Some(late) = late.recv() => self.abort(late)?,
                 ready = self.poller.ready(limit) => ready?,
             }
         }
     }
 
+    /// Sends one command and waits for its answer, when nobody else is served.
+    pub(super) async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        self::execute(&mut self.poller, &mut self.scratch, execute, ADMIN_TIMEOUT).await
+    }
+
     /// Sends a keep-alive when it is due; returns how long the task may sleep.
     fn keep_alive(&mut self) -> Result<Duration, Error> {
         let now = Instant::now();
-        match self.keep_alive.poll_action(now) {
-            KeepAliveAction::Expired(after) => Err(Error::Timeout { step: "Keep Alive", after }),
+        let traffic = self.berths.iter().filter_map(|berth| berth.traffic()).max();
+        match self.keep_alive.poll_action(traffic, now) {
+            KeepAliveAction::Expired(after) => Err(Error::KeepAlive(after)),
             KeepAliveAction::Send => {
                 let command =
                     Command { sqe: Sqe::keep_alive(), data: Data::None, user: KEEP_ALIVE };
                 self.submit(command)?;
                 Ok(IDLE)
             }
-            KeepAliveAction::Wait(Some(due)) => Ok(IDLE.min(due - now)),
+            KeepAliveAction::Wait(Some(due)) => Ok(IDLE.min(due.saturating_duration_since(now))),
             KeepAliveAction::Wait(None) => Ok(IDLE),
         }
     }
@@ -115,6 +164,13 @@ impl<P: Provider> Admin<P> {
         self.submit(command)
     }
 
+    fn abort(&mut self, late: Late) -> Result<(), Error> {
+        let Late { queue, command } = late;
+        tracing::info!(%queue, %command, "no answer in time: aborting the command");
+        let user = u64::from(queue.0) << 8 | ABORT;
+        self.submit(Command { sqe: Sqe::abort(queue, command), data: Data::None, user })
+    }
+
     fn submit(&mut self, command: Command) -> Result<(), Error> {
         let submitted = self.poller.submit_to(QueueId::ADMIN, command);
         submitted.map_err(|rejection| rejection.error)?;
@@ -122,33 +178,47 @@ impl<P: Provider> Admin<P> {
     }
 
     fn handle_done(&mut self, done: Done) -> Result<(), Error> {
-        if done.user == KEEP_ALIVE {
-            let (outcome, _) = done.into_result("Keep Alive");
-            outcome?;
-            self.keep_alive.handle_response();
-        } else if let Some(request) = self.current.take() {
-            let answer = read_answer(done, &request.execute, &mut self.scratch);
-            // Nobody waits any more: then nobody wants to know.
-            let _ = request.reply.send(answer);
+        match done.user & 0xff {
+            KEEP_ALIVE => {
+                let (outcome, _) = done.into_result("Keep Alive");
+                outcome?;
+                self.keep_alive.handle_response();
+            }
+            ABORT => {
+                let queue = QueueId(u16::try_from(done.user >> 8).unwrap_or(u16::MAX));
+                // A command that was not aborted is given up with its queue.
+                let aborted = done.outcome.is_ok_and(|response| {
+                    response.status().is_success() && response.result_dword() & 1 == 0
+                });
+                if !aborted {
+                    return Err(Error::CommandTimeout { queue, after: self.io_timeout });
+                }
+            }
+            _ => {
+                if let Some(request) = self.current.take() {
+                    let answer = read_answer(done, &request.execute, &mut self.scratch);
+                    // Nobody waits any more: then nobody wants to know.
+                    let _ = request.reply.send(answer);
+                }
+            }
         }
         Ok(())
     }
 
-    async fn shut_down(&mut self) {
+    /// Tells the controller that it is over, and waits until it is done.
+    pub(super) async fn shut_down(&mut self) {
         let mut shutdown = Shutdown::Announce;
         loop {
             match shutdown.action() {
                 ShutdownAction::Disconnect => return,
-                ShutdownAction::Wait(time) => {
-                    tokio::time::sleep(time).await;
-                    shutdown.handle_waited();
-                }
+                ShutdownAction::Wait(time) => tokio::time::sleep(time).await,
                 ShutdownAction::Execute(command) => {
-                    let outcome =
-                        execute(&mut self.poller, &mut self.scratch, command, ADMIN_TIMEOUT).await;
+                    let outcome = self.execute(command).await;
                     shutdown.handle_response(outcome.ok().map(|(response, _)| response));
+                    continue;
                 }
             }
+            shutdown.handle_waited();
         }
     }
 }

@@ -33,10 +33,23 @@ pub enum Data {
 pub struct Done {
     /// From the command.
     pub user: u64,
-    /// The response, or why there is none. A command without a response may have been executed.
+    /// The response, or why there is none.
     pub outcome: Result<Cqe, Error>,
     /// The buffer, if it had one.
     pub data: Option<Buffer>,
+    /// What is known of its execution.
+    pub execution: Execution,
+}
+
+/// Whether the controller has executed a command that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// The controller said what became of it.
+    Answered,
+    /// It was never sent.
+    NotSent,
+    /// It was sent and not answered: it may have been executed, or still be.
+    Unknown,
 }
 
 /// A command that was not taken, with its buffer.
@@ -87,10 +100,31 @@ impl Data {
         }
     }
 
+    /// A buffer in the direction that the command moves it.
+    pub(super) fn of(sqe: &Sqe, buffer: Option<Buffer>) -> Self {
+        match buffer {
+            Some(buffer) if sqe.opcode().sends_data() => Self::ToController(buffer),
+            Some(buffer) => Self::FromController(buffer),
+            None => Self::None,
+        }
+    }
+
     pub(super) fn into_buffer(self) -> Option<Buffer> {
         match self {
             Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),
             Self::None => None,
+        }
+    }
+}
+
+impl Done {
+    /// A command that was never sent.
+    pub(super) fn unsent(error: Error, command: Command) -> Self {
+        Self {
+            user: command.user,
+            outcome: Err(error),
+            data: command.data.into_buffer(),
+            execution: Execution::NotSent,
         }
     }
 }

@@ -40,7 +40,8 @@ pub(super) struct Resolved<P: Provider> {
 pub(super) struct Plan<'a, P: Provider> {
     pub(super) options: &'a ConnectOptions,
     pub(super) domain: &'a Domain<P>,
-    pub(super) completion_queue: &'a CompletionQueue<P>,
+    /// Exclusive, since a completion queue is not to be shared between threads.
+    pub(super) completion_queue: &'a mut CompletionQueue<P>,
     pub(super) open: &'a OpenQueue,
 }
 
@@ -69,8 +70,11 @@ impl<P: Provider> Resolved<P> {
     }
 
     /// Connects a queue pair for the planned queue, with all its receives posted.
-    pub(super) async fn connect(mut self, plan: Plan<'_, P>) -> Result<(Queue<P>, Accept), Error> {
-        let (prepared, inline, established) = self.establish(&plan).await?;
+    pub(super) async fn connect(
+        mut self,
+        mut plan: Plan<'_, P>,
+    ) -> Result<(Queue<P>, Accept), Error> {
+        let (prepared, inline, established) = self.establish(&mut plan).await?;
         let Plan { domain, open, .. } = plan;
         let accept = Accept::parse(established.private_data())?;
         let queue = Queue::new(Parts {
@@ -88,7 +92,7 @@ impl<P: Provider> Resolved<P> {
     /// Goes on from the device, in as many attempts as it takes and is allowed.
     async fn establish(
         &mut self,
-        plan: &Plan<'_, P>,
+        plan: &mut Plan<'_, P>,
     ) -> Result<(PreparedQueuePair<P>, bool, Established), Error> {
         let target = Target { options: plan.options, queue: plan.open.queue };
         let mut action = Action::MakeQueuePair;
@@ -123,8 +127,8 @@ impl<P: Provider> Resolved<P> {
     }
 
     /// The queue pair, its receives posted.
-    fn prepare(&mut self, plan: &Plan<'_, P>) -> Result<(PreparedQueuePair<P>, bool), Error> {
-        let Plan { options, domain, completion_queue, open } = *plan;
+    fn prepare(&mut self, plan: &mut Plan<'_, P>) -> Result<(PreparedQueuePair<P>, bool), Error> {
+        let Plan { options, domain, ref completion_queue, open } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
         }
@@ -151,6 +155,7 @@ impl<P: Provider> Resolved<P> {
             Capabilities { send: 2 * entries, receive: entries, segments: 2, inline };
         match self.endpoint.queue_pair(domain, completion_queue, capabilities) {
             Ok(prepared) => Ok((prepared, true)),
+            Err(verbs::Error::AnotherDevice(_)) => Err(Transport::DeviceChanged.into()),
             Err(error) => {
                 tracing::debug!(%error, "no inline sends");
                 let capabilities = Capabilities { inline: 0, ..capabilities };
@@ -283,7 +288,7 @@ impl Target<'_> {
         let (kind, status) = match (cause.event, cause.state) {
             (Event::Cm { kind, status }, _) => (kind, status),
             (Event::PortDown, _) | (Event::Deadline, State::AwaitingPort) => {
-                return self.unreachable("the port of our RDMA device is down".to_owned());
+                return Transport::PortDown.into();
             }
             (Event::Deadline, State::Connecting) => {
                 return self.unreachable(format!("nothing came back within {CONNECT_TIMEOUT:?}"));

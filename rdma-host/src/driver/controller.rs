@@ -1,41 +1,43 @@
-//! A live controller: brought up, kept alive, shut down.
+//! A controller, from its first connection to its end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use verbs::{Buffer, Domain, Provider, RdmaCore};
 
-use super::admin::{Admin, Request};
-use super::connect::{Plan, Resolved};
+use super::admin::AdminClient;
+use super::change::Changes;
 use super::io_task::{self, IoRequest};
-use super::liveness::Liveness;
 use super::namespace::Namespace;
+use super::phase::Liveness;
 use super::poller::Poller;
+use super::registry::Registry;
+use super::supervisor::{Control, Inbox, Shared, Supervisor, Wiring};
 use super::{data_access, verbs_error};
 use crate::config::{
-    ADMIN_BACKLOG, ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BACKLOG_PER_ENTRY, BRING_UP_TIMEOUT,
-    ConnectOptions, NAMESPACES_MAX, QUEUE_ENTRIES,
+    ABORT_BACKLOG, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, CHANGE_BACKLOG, ConnectOptions,
+    NAMESPACES_MAX, QUEUE_ENTRIES,
 };
 use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
-use crate::proto::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
-use crate::wire::{
-    Accept, Cqe, Identify, NamespaceId, NamespaceInfo, NamespaceList, Nqn, QueueId, Sqe, Status,
-};
+use crate::proto::{Negotiated, Transfer};
+use crate::wire::{Identify, NamespaceId, NamespaceInfo, NamespaceList, Nqn, Status};
 
-/// A connection to one controller of a subsystem: the admin queue and the I/O queues.
+/// A controller of a subsystem: the admin queue and the I/O queues, connected again whenever they
+/// are lost, as long as [`ReconnectOptions`](crate::config::ReconnectOptions) allow.
 ///
 /// Dropping it disconnects; [`shutdown`](Self::shutdown) does so in order and waits.
 pub struct Controller<P: Provider = RdmaCore> {
-    negotiated: Negotiated,
-    domain: Domain<P>,
-    device: String,
-    admin: mpsc::Sender<Request>,
-    admin_task: JoinHandle<()>,
+    shared: Arc<Shared<P>>,
+    admin: AdminClient,
+    control: mpsc::Sender<Control>,
     io: Vec<mpsc::Sender<IoRequest>>,
-    io_tasks: Vec<JoinHandle<()>>,
-    liveness: Liveness,
+}
+
+/// A controller that is not there yet. Dropping it ends the attempt.
+pub struct Connecting<P: Provider = RdmaCore> {
+    controller: Controller<P>,
+    options: ConnectOptions,
+    pollers: oneshot::Receiver<Result<Vec<Poller<P>>, Error>>,
 }
 
 impl Controller {
@@ -44,7 +46,8 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the controller from being live; nothing of it is left then.
+    /// Whatever keeps the controller from being live; nothing of it is left then. The first
+    /// connect is not retried unless the options ask for it.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
         Self::connect_over(&Arc::new(RdmaCore), options).await
     }
@@ -60,7 +63,7 @@ impl Controller {
         options: &ConnectOptions,
         pollers: usize,
     ) -> Result<(Self, Vec<Poller>), Error> {
-        Self::connect_with(&Arc::new(RdmaCore), options, pollers).await
+        Self::begin(&Arc::new(RdmaCore), options, pollers)?.polled().await
     }
 }
 
@@ -72,56 +75,87 @@ impl<P: Provider> Controller<P> {
     /// As [`connect`](Controller::connect).
     pub async fn connect_over(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let (mut controller, pollers) = Self::connect_with(provider, options, processors).await?;
-        for poller in pollers {
-            controller.serve(poller, options);
-        }
-        Ok(controller)
+        Self::begin(provider, options, processors)?.live().await
     }
 
-    async fn connect_with(
+    /// Begins to connect, for who wants to watch it. The I/O queues will be shared out over
+    /// `pollers` pollers at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`] for options out of range.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn begin(
         provider: &Arc<P>,
         options: &ConnectOptions,
         pollers: usize,
-    ) -> Result<(Self, Vec<Poller<P>>), Error> {
+    ) -> Result<Connecting<P>, Error> {
         check(options)?;
-        let bring_up = Bringing::up(provider, options, pollers.max(1));
-        let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
-        let (parts, negotiated) =
-            tokio::time::timeout(BRING_UP_TIMEOUT, bring_up).await.unwrap_or(Err(timeout))?;
+        let shared = Arc::new(Shared {
+            liveness: Liveness::new(),
+            registry: Arc::new(Registry::default()),
+            changes: broadcast::Sender::new(CHANGE_BACKLOG),
+            present: parking_lot::Mutex::new(None),
+        });
+        let (control, controls) = mpsc::channel(1);
         let (admin, requests) = mpsc::channel(ADMIN_BACKLOG);
-        let Bringing { admin: poller, domain, device, io, liveness, .. } = parts;
-        let task = Admin::new(poller, &domain, options.keep_alive, liveness.clone())?;
-        let controller = Self {
-            negotiated,
-            domain,
-            device,
-            admin,
-            admin_task: tokio::spawn(task.run(requests)),
-            io: Vec::new(),
-            io_tasks: Vec::new(),
-            liveness,
+        let (late_sender, late) = mpsc::channel(ABORT_BACKLOG);
+        let (first, pollers_made) = oneshot::channel();
+        let wiring = Wiring {
+            shared: Arc::clone(&shared),
+            inbox: Inbox { control: controls, requests, late },
+            late: late_sender,
+            first,
         };
-        Ok((controller, io))
+        let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
+        tokio::spawn(supervisor.run());
+        let admin = AdminClient::new(admin, shared.liveness.clone());
+        let controller = Self { shared, admin, control, io: Vec::new() };
+        Ok(Connecting { controller, options: options.clone(), pollers: pollers_made })
     }
 
-    fn serve(&mut self, poller: Poller<P>, options: &ConnectOptions) {
-        let (sender, requests) = mpsc::channel(poller.depth() * BACKLOG_PER_ENTRY);
-        let task = io_task::run(poller, requests, options.wait);
-        self.io.push(sender);
-        self.io_tasks.push(tokio::spawn(task));
+    fn serve(&mut self, pollers: Vec<Poller<P>>, options: &ConnectOptions) {
+        let backlog = |poller: &Poller<P>| poller.depth().max(1) * BACKLOG_PER_ENTRY;
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            pollers.iter().map(|poller| mpsc::channel(backlog(poller))).unzip();
+        for (poller, requests) in pollers.into_iter().zip(receivers) {
+            // The others' senders, without the own: a task ends when nobody can send to it.
+            let siblings = io_task::Siblings::of(&senders, self.io.len());
+            self.io.push(senders[self.io.len()].clone());
+            tokio::spawn(io_task::run(poller, requests, siblings, options.wait));
+        }
     }
 
-    /// What was agreed with the controller.
+    /// What was agreed with the controller when it was connected last.
+    ///
+    /// # Panics
+    ///
+    /// Never: there is a controller only once it has been connected.
     #[must_use]
-    pub fn negotiated(&self) -> &Negotiated {
-        &self.negotiated
+    pub fn negotiated(&self) -> Arc<Negotiated> {
+        self.present(|present| Arc::clone(&present.negotiated))
     }
 
     /// The name of the RDMA device in use.
     #[must_use]
-    pub fn device(&self) -> &str {
-        &self.device
+    pub fn device(&self) -> String {
+        self.present(|present| present.device.clone())
+    }
+
+    /// The changes of the controller's state from now on.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes::of(&self.shared.changes)
+    }
+
+    /// Drops the connection in order and makes a new one at once. Commands in flight are treated
+    /// as when the connection is lost.
+    pub async fn reset(&self) {
+        // A controller that has ended is not reset.
+        let _ = self.control.send(Control::Reset).await;
     }
 
     /// Memory that this controller may read and write: one registration of its own.
@@ -130,7 +164,7 @@ impl<P: Provider> Controller<P> {
     ///
     /// When the memory can't be had or registered; a limit is named with its remedy.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer, Error> {
-        self.domain.allocate(bytes, data_access()).map_err(verbs_error)
+        self.domain().allocate(bytes, data_access()).map_err(verbs_error)
     }
 
     /// As [`allocate`](Self::allocate), `count` buffers of `bytes` bytes each, in one registration.
@@ -139,7 +173,7 @@ impl<P: Provider> Controller<P> {
     ///
     /// As [`allocate`](Self::allocate).
     pub fn allocate_many(&self, count: usize, bytes: usize) -> Result<Vec<Buffer>, Error> {
-        super::buffers(&self.domain, count, bytes, data_access())
+        super::buffers(&self.domain(), count, bytes, data_access())
     }
 
     /// The active namespaces.
@@ -173,7 +207,11 @@ impl<P: Provider> Controller<P> {
     /// When it is not there, has a format we can't use, or the controller is gone.
     pub async fn identify_namespace(&self, id: NamespaceId) -> Result<NamespaceInfo, Error> {
         match self.identify("Identify Namespace", Identify::namespace(id)).await {
-            Ok(data) => Ok(NamespaceInfo::parse(id, &data)?),
+            Ok(data) => {
+                let info = NamespaceInfo::parse(id, &data)?;
+                self.shared.registry.insert(info);
+                Ok(info)
+            }
             // Some targets refuse where others describe a namespace of no blocks.
             Err(Error::Rejected(Rejected::Command { status, .. }))
                 if status.code() == Status::INVALID_NAMESPACE =>
@@ -191,43 +229,67 @@ impl<P: Provider> Controller<P> {
     /// As [`identify_namespace`](Self::identify_namespace).
     pub async fn namespace(&self, id: NamespaceId) -> Result<Namespace, Error> {
         let info = self.identify_namespace(id).await?;
-        let liveness = self.liveness.clone();
-        Ok(Namespace::new(info, self.negotiated.transfer_bytes_max, self.io.clone(), liveness))
+        let Shared { liveness, registry, .. } = &*self.shared;
+        Ok(Namespace::new(info, self.io.clone(), liveness.clone(), Arc::clone(registry)))
     }
 
-    /// Waits until the controller has failed, and says why.
+    /// Waits until the controller has ended, and says why.
     pub async fn failed(&self) -> Error {
-        self.liveness.ended().await
+        self.shared.liveness.ended().await
     }
 
-    /// Ends the I/O queues, tells the controller, and disconnects. Takes a second at most, with
-    /// the target dead too. Requests in flight are failed. Pollers that the caller drives are to be
-    /// dropped before.
+    /// Ends the I/O queues, tells the controller if there is a connection, and disconnects. Takes
+    /// less than a second, with the target dead too. Commands in flight and held ones are failed.
+    /// Pollers that the caller drives are to be dropped before.
     pub async fn shutdown(self) {
-        let Self { admin, admin_task, io_tasks, liveness, .. } = self;
-        liveness.end(Error::Closed);
-        for task in io_tasks {
-            // A task that panicked has dropped its queues, which is all that matters here.
-            let _ = task.await;
+        let (done, deleted) = oneshot::channel();
+        if self.control.send(Control::Delete(done)).await.is_ok() {
+            let _ = deleted.await;
         }
-        drop(admin);
-        let _ = admin_task.await;
     }
 
-    async fn identify(&self, name: &'static str, sqe: Sqe) -> Result<Vec<u8>, Error> {
-        let (reply, answer) = oneshot::channel();
+    async fn identify(&self, name: &'static str, sqe: crate::wire::Sqe) -> Result<Vec<u8>, Error> {
         let transfer = Transfer::FromController(Identify::SIZE);
-        let execute = Execute { queue: QueueId::ADMIN, sqe, transfer, name };
-        let request = Request { execute, reply };
-        if self.admin.send(request).await.is_err() {
-            return Err(self.failed().await);
-        }
-        let Ok(outcome) = answer.await else { return Err(self.failed().await) };
-        let (response, data) = outcome?;
-        match response.status() {
-            status if status.is_success() => Ok(data),
-            status => Err(Rejected::Command { command: name, status }.into()),
-        }
+        self.admin.execute(name, sqe, transfer).await.map(|(_, data)| data)
+    }
+
+    fn domain(&self) -> Domain<P> {
+        self.present(|present| present.domain.clone())
+    }
+
+    fn present<T>(&self, read: impl FnOnce(&super::supervisor::Present<P>) -> T) -> T {
+        let present = self.shared.present.lock();
+        read(present.as_ref().expect("a controller is handed out once it is connected"))
+    }
+}
+
+impl<P: Provider> Connecting<P> {
+    /// The changes of the controller's state from now on.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes::of(&self.controller.shared.changes)
+    }
+
+    /// Waits for the connection; tasks of the current runtime serve the I/O queues then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Controller::connect`].
+    pub async fn live(self) -> Result<Controller<P>, Error> {
+        let options = self.options.clone();
+        let (mut controller, pollers) = self.polled().await?;
+        controller.serve(pollers, &options);
+        Ok(controller)
+    }
+
+    /// Waits for the connection; the caller drives the I/O queues.
+    ///
+    /// # Errors
+    ///
+    /// As [`Controller::connect`].
+    pub async fn polled(self) -> Result<(Controller<P>, Vec<Poller<P>>), Error> {
+        let pollers = self.pollers.await.unwrap_or(Err(Error::Closed))?;
+        Ok((self.controller, pollers))
     }
 }
 
@@ -237,6 +299,10 @@ fn check(options: &ConnectOptions) -> Result<(), Misuse> {
         let value = u64::from(options.queue_entries);
         return Err(Misuse::Option { option: "queue size", value, range: "2 to 1024" });
     }
+    if options.reconnect.delay.is_zero() {
+        let range = "more than 0 seconds";
+        return Err(Misuse::Option { option: "reconnect delay", value: 0, range });
+    }
     if options.io_queues == 0 {
         return Err(Misuse::Option { option: "I/O queues", value: 0, range: "1 to 65535" });
     }
@@ -245,120 +311,3 @@ fn check(options: &ConnectOptions) -> Result<(), Misuse> {
     }
     Ok(())
 }
-
-/// A controller on its way up.
-struct Bringing<'a, P: Provider> {
-    provider: &'a Arc<P>,
-    options: &'a ConnectOptions,
-    domain: Domain<P>,
-    device: String,
-    /// Data of admin commands.
-    scratch: Option<Buffer>,
-    admin: Poller<P>,
-    io: Vec<Poller<P>>,
-    pollers: usize,
-    liveness: Liveness,
-}
-
-impl<'a, P: Provider> Bringing<'a, P> {
-    /// Climbs the ladder; on an error everything made so far is dropped.
-    async fn up(
-        provider: &'a Arc<P>,
-        options: &'a ConnectOptions,
-        pollers: usize,
-    ) -> Result<(Self, Negotiated), Error> {
-        let mut ladder = BringUp::new(options.clone());
-        let resolved = Resolved::new(provider, options).await?;
-        let endpoint = resolved.endpoint();
-        let domain = endpoint.domain().map_err(verbs_error)?;
-        let entries = completion_entries(1, ADMIN_QUEUE_ENTRIES);
-        let completion_queue = endpoint.completion_queue(entries).map_err(verbs_error)?;
-        let scratch = domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)?;
-        let mut this = Self {
-            provider,
-            options,
-            device: endpoint.limits().map_err(verbs_error)?.device,
-            scratch: Some(scratch),
-            domain,
-            admin: Poller::new(completion_queue, ADMIN_TIMEOUT),
-            io: Vec::new(),
-            pollers,
-            liveness: Liveness::new(),
-        };
-        let mut resolved = Some(resolved);
-        loop {
-            match ladder.action()? {
-                Action::Live(negotiated) => return Ok((this, *negotiated)),
-                Action::Wait(time) => {
-                    tokio::time::sleep(time).await;
-                    ladder.handle(&Input::Waited)?;
-                }
-                Action::Open(open) => {
-                    let accept = this.open(resolved.take(), &open, ladder.io_queues()).await?;
-                    ladder.handle(&Input::Opened(accept))?;
-                }
-                Action::Execute(execute) => {
-                    let (response, data) = this.execute(execute).await?;
-                    ladder.handle(&Input::Completed(response, &data))?;
-                }
-            }
-        }
-    }
-
-    async fn open(
-        &mut self,
-        resolved: Option<Resolved<P>>,
-        open: &OpenQueue,
-        io_queues: u16,
-    ) -> Result<Accept, Error> {
-        let resolved = match resolved {
-            Some(resolved) => resolved,
-            None => Resolved::new(self.provider, self.options).await?,
-        };
-        let poller = match open.queue {
-            QueueId::ADMIN => &mut self.admin,
-            QueueId(id) => {
-                let pollers = u16::try_from(self.pollers).unwrap_or(u16::MAX).min(io_queues);
-                let index = usize::from((id - 1) % pollers);
-                if index == self.io.len() {
-                    let queues = u32::from(io_queues.div_ceil(pollers));
-                    let entries = completion_entries(queues, open.entries);
-                    let queue = resolved.endpoint().completion_queue(entries);
-                    let queue = queue.map_err(verbs_error)?;
-                    let poller = Poller::new(queue, self.options.io_timeout);
-                    self.io.push(poller.with_liveness(self.liveness.clone()));
-                }
-                &mut self.io[index]
-            }
-        };
-        let plan = Plan {
-            options: self.options,
-            domain: &self.domain,
-            completion_queue: poller.completion_queue(),
-            open,
-        };
-        let (queue, accept) = resolved.connect(plan).await?;
-        poller.add(queue);
-        Ok(accept)
-    }
-
-    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        let index = match execute.queue {
-            QueueId::ADMIN => None,
-            QueueId(id) => Some(usize::from(id - 1) % self.io.len()),
-        };
-        let poller = match index {
-            None => &mut self.admin,
-            Some(index) => &mut self.io[index],
-        };
-        super::admin::execute(poller, &mut self.scratch, execute, ADMIN_TIMEOUT).await
-    }
-}
-
-/// Completions that may be outstanding: every send and receive of every queue.
-fn completion_entries(queues: u32, entries: u16) -> u32 {
-    queues * 3 * u32::from(entries)
-}
-
-/// How long an idle task sleeps before it looks around.
-pub(super) const IDLE: Duration = Duration::from_millis(100);

@@ -13,26 +13,33 @@
 //! send doorbell for each queue.
 
 mod admin;
+mod attempt;
+mod berth;
+mod change;
 mod command;
 mod connect;
 mod controller;
 mod discovery;
+mod held;
 mod io_task;
-mod liveness;
 mod namespace;
+mod phase;
 mod poller;
 mod port;
 mod queue;
 mod readable;
+mod registry;
 mod statistics;
+mod supervisor;
 mod wait;
 
 use std::sync::Arc;
 
 use verbs::{Access, Buffer, Domain, Provider};
 
-pub use command::{Command, Data, Done, Rejection};
-pub use controller::Controller;
+pub use change::{Change, Changes};
+pub use command::{Command, Data, Done, Execution, Rejection};
+pub use controller::{Connecting, Controller};
 pub use discovery::{Discovered, Discovery, DiscoveryController, DiscoveryNews, DiscoveryWatch};
 pub use namespace::{Failed, Namespace};
 pub use poller::Poller;

@@ -6,23 +6,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 use verbs::Buffer;
 
-use super::command::{Command, Done};
+use super::command::{Command, Done, Execution};
 use super::io_task::IoRequest;
-use super::liveness::Liveness;
+use super::phase::Liveness;
+use super::registry::{Registry, Seen};
 use crate::error::{Error, Misuse};
 use crate::wire::NamespaceInfo;
 
-/// A namespace of a live controller. Cheap to clone; clones share the queues.
+/// A namespace of a controller. Cheap to clone; clones share the queues.
+///
+/// While the controller reconnects, reads and writes wait, for as long as its options say. If
+/// another namespace is in this one's place afterwards, they are refused.
 ///
 /// Buffers are moved in and come back with the result. Dropping a future does not stop the
 /// command: its buffer stays with the queue until the controller is done with it.
 #[derive(Clone)]
 pub struct Namespace {
     info: NamespaceInfo,
-    transfer_bytes_max: u64,
+    seen: Arc<Seen>,
     pollers: Vec<mpsc::Sender<IoRequest>>,
     next: Arc<AtomicUsize>,
     liveness: Liveness,
+    registry: Arc<Registry>,
 }
 
 /// An operation that failed, with its buffer where that still exists.
@@ -33,6 +38,8 @@ pub struct Failed {
     pub error: Error,
     /// What was moved in; its content is undefined after a read.
     pub buffer: Option<Buffer>,
+    /// Whether the controller may have executed it, or parts of it.
+    pub execution: Execution,
 }
 
 #[derive(Clone, Copy)]
@@ -44,28 +51,28 @@ enum Direction {
 impl Namespace {
     pub(super) fn new(
         info: NamespaceInfo,
-        transfer_bytes_max: u64,
         pollers: Vec<mpsc::Sender<IoRequest>>,
         liveness: Liveness,
+        registry: Arc<Registry>,
     ) -> Self {
-        // Whole blocks, and at least one: a controller can't have blocks it can't transfer.
-        let block_size = u64::from(info.block_size);
-        let whole = (transfer_bytes_max - transfer_bytes_max % block_size).max(block_size);
-        let blocks = whole.min(block_size << 16);
-        let next = Arc::new(AtomicUsize::new(0));
-        Self { info, transfer_bytes_max: blocks, pollers, next, liveness }
+        let seen = registry.insert(info);
+        Self { info, seen, pollers, next: Arc::new(AtomicUsize::new(0)), liveness, registry }
     }
 
-    /// What the namespace is.
+    /// What the namespace is, as it was seen last: it may have grown.
     #[must_use]
-    pub fn info(&self) -> &NamespaceInfo {
-        &self.info
+    pub fn info(&self) -> NamespaceInfo {
+        NamespaceInfo { blocks: self.seen.blocks(), ..self.info }
     }
 
-    /// The largest transfer of one command in bytes; larger ones are split.
+    /// The largest transfer of one command in bytes; larger ones are split. It may change with a
+    /// reconnect.
     #[must_use]
     pub fn transfer_bytes_max(&self) -> u64 {
-        self.transfer_bytes_max
+        // Whole blocks, and at least one: a controller can't have blocks it can't transfer.
+        let block_size = u64::from(self.info.block_size);
+        let bytes = self.registry.transfer_bytes_max();
+        (bytes - bytes % block_size).max(block_size).min(block_size << 16)
     }
 
     /// Reads as many blocks as `buffer` holds, from `lba` on.
@@ -109,7 +116,7 @@ impl Namespace {
         if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
             return Err(Misuse::BlockMultiple { bytes, block_size });
         }
-        let size = self.info.blocks;
+        let size = self.seen.blocks();
         match lba.checked_add(blocks) {
             Some(end) if end <= size => Ok(blocks),
             _ => Err(Misuse::PastEnd { namespace: self.info.id, lba, blocks, size }),
@@ -122,10 +129,11 @@ impl Namespace {
         lba: u64,
         buffer: Buffer,
     ) -> Result<Buffer, Failed> {
-        if let Err(error) = self.check_range(lba, buffer.len() as u64) {
-            return Err(Failed { error: error.into(), buffer: Some(buffer) });
+        if let Err(error) = self.check(lba, buffer.len() as u64) {
+            let execution = Execution::NotSent;
+            return Err(Failed { error: error.into(), buffer: Some(buffer), execution });
         }
-        let step = usize::try_from(self.transfer_bytes_max).unwrap_or(usize::MAX);
+        let step = usize::try_from(self.transfer_bytes_max()).unwrap_or(usize::MAX);
         let mut rest = Some(buffer);
         let mut pending = Vec::new();
         let mut at = lba;
@@ -133,33 +141,46 @@ impl Namespace {
             if part.len() > step {
                 rest = Some(part.split_off(step));
             }
-            let blocks = part.len() as u64 / u64::from(self.info.block_size);
-            let count = u32::try_from(blocks).expect("a part has at most 65,536 blocks");
+            let blocks = self.info.blocks_in(part.len());
             let command = match direction {
-                Direction::Read => Command::read(self.info.id, at, count, part),
-                Direction::Write => Command::write(self.info.id, at, count, part),
+                Direction::Read => Command::read(self.info.id, at, blocks, part),
+                Direction::Write => Command::write(self.info.id, at, blocks, part),
             };
-            at += blocks;
-            pending.push(self.begin(command).await);
+            pending.push((at, self.begin(command).await));
+            at += u64::from(blocks);
         }
         self.gather(direction, pending).await
+    }
+
+    fn check(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
+        match self.seen.is_replaced() {
+            true => Err(Misuse::NamespaceReplaced(self.info.id)),
+            false => self.check_range(lba, bytes).map(drop),
+        }
     }
 
     /// Waits for all parts and puts their buffers together again; the first error counts.
     async fn gather(
         &self,
         direction: Direction,
-        pending: Vec<oneshot::Receiver<Done>>,
+        pending: Vec<(u64, oneshot::Receiver<Done>)>,
     ) -> Result<Buffer, Failed> {
-        let name = match direction {
-            Direction::Read => "Read",
-            Direction::Write => "Write",
-        };
         let mut whole: Option<Buffer> = None;
         let mut failure = None;
-        for part in pending {
-            let (outcome, buffer) = self.finish(part).await.into_result(name);
-            failure = failure.or(outcome.err());
+        for (lba, part) in pending {
+            let ended = self.finish_part(direction, lba, part).await;
+            let (error, execution, buffer) = match ended {
+                Ok(buffer) => (None, Execution::Answered, Some(buffer)),
+                Err(Failed { error, buffer, execution }) => (Some(error), execution, buffer),
+            };
+            // Of several parts, some of which failed, some may have been executed.
+            failure = match (failure, error) {
+                (None, Some(error)) if whole.is_none() => Some((error, execution)),
+                (None, Some(error)) => Some((error, Execution::Unknown)),
+                (Some((first, before)), _) if before == execution => Some((first, before)),
+                (Some((first, _)), _) => Some((first, Execution::Unknown)),
+                (None, None) => None,
+            };
             whole = match (whole.take(), buffer) {
                 (Some(mut front), Some(back)) => {
                     // Neighbours were cut from one buffer; they rejoin.
@@ -170,7 +191,37 @@ impl Namespace {
         }
         match (failure, whole) {
             (None, Some(buffer)) => Ok(buffer),
-            (error, buffer) => Err(Failed { error: error.unwrap_or(Error::Closed), buffer }),
+            (failure, buffer) => {
+                let (error, execution) = failure.unwrap_or((Error::Closed, Execution::Unknown));
+                Err(Failed { error, buffer, execution })
+            }
+        }
+    }
+
+    /// Waits for one part. One that a new connection can't carry in one command is split anew.
+    async fn finish_part(
+        &self,
+        direction: Direction,
+        lba: u64,
+        part: oneshot::Receiver<Done>,
+    ) -> Result<Buffer, Failed> {
+        let name = match direction {
+            Direction::Read => "Read",
+            Direction::Write => "Write",
+        };
+        let done = self.finish(part).await;
+        let execution = done.execution;
+        match done.into_result(name) {
+            (Ok(_), Some(buffer)) => Ok(buffer),
+            (Err(Error::Misuse(Misuse::CommandBytes { .. })), Some(buffer))
+                if buffer.len() as u64 > self.transfer_bytes_max() =>
+            {
+                Box::pin(self.transfer(direction, lba, buffer)).await
+            }
+            (outcome, buffer) => {
+                let error = outcome.err().unwrap_or(Error::Closed);
+                Err(Failed { error, buffer, execution })
+            }
         }
     }
 
@@ -178,20 +229,24 @@ impl Namespace {
     async fn begin(&self, command: Command) -> oneshot::Receiver<Done> {
         let (reply, done) = oneshot::channel();
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len().max(1);
-        let request = IoRequest { command, reply };
+        let request = IoRequest { command, reply, execution: Execution::NotSent };
         let refused = match self.pollers.get(index) {
             Some(poller) => poller.send(request).await.err().map(|refused| refused.0),
             None => Some(request),
         };
-        if let Some(IoRequest { command, reply }) = refused {
-            let outcome = Err(self.cause());
-            let _ = reply.send(Done { user: 0, outcome, data: command.data.into_buffer() });
+        if let Some(request) = refused {
+            request.refuse(self.cause());
         }
         done
     }
 
     async fn finish(&self, done: oneshot::Receiver<Done>) -> Done {
-        let lost = |_| Done { user: 0, outcome: Err(self.cause()), data: None };
+        let lost = |_| Done {
+            user: 0,
+            outcome: Err(self.cause()),
+            data: None,
+            execution: Execution::Unknown,
+        };
         done.await.unwrap_or_else(lost)
     }
 

@@ -1,21 +1,25 @@
 //! A poller: the one owner of some queues and of the completion queue they share.
 
+mod away;
+
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quanta::Clock;
 use verbs::{Buffer, Completion, CompletionQueue, Provider, RdmaCore};
 
-use super::command::{Command, Done, Rejection};
-use super::liveness::Liveness;
+use super::berth::{Assembly, Berth, Late};
+use super::command::{Command, Done, Execution, Rejection};
+use super::held::Held;
 use super::queue::{Ended, Queue};
 use super::readable::Readable;
 use super::statistics::{Outcome, Statistics};
 use super::verbs_error;
-use crate::config::{POLL_BATCH, TICK};
+use crate::config::{ABORT_TIMEOUT, ConnectOptions, POLL_BATCH, TICK};
 use crate::error::{Error, Misuse, Rejected};
-use crate::wire::{QueueId, Sgl};
+use crate::wire::{NamespaceId, QueueId, Sgl};
 
 /// Owns queues, submits to them and completes them. Not shared: whoever holds it drives it.
 ///
@@ -23,23 +27,51 @@ use crate::wire::{QueueId, Sgl};
 ///  submit… → flush → poll → take…     and when nothing came: ready().await, then poll again
 /// ```
 ///
-/// An error on one queue ends them all: a controller is live with all its queues or not at all.
-/// Every command in flight then comes back with that error, and nothing more is taken.
+/// An error on one queue takes them all: a controller is live with all its queues or not at all.
+/// The poller then waits for new ones, and so do its commands: those in flight, which are sent
+/// again, and those submitted meanwhile, as far as there was room for them before. They fail
+/// where [`ReconnectOptions`](crate::config::ReconnectOptions) say so, and when the controller
+/// ends; the poller has failed then, and takes nothing any more.
 pub struct Poller<P: Provider = RdmaCore> {
     /// Before the completion queue, so that queue pairs go first.
     queues: Vec<Queue<P>>,
-    completion_queue: CompletionQueue<P>,
+    /// Nothing while there is no connection.
+    completion_queue: Option<CompletionQueue<P>>,
     events: Option<Events>,
     done: VecDeque<Done>,
+    held: Held,
     batch: Box<[Completion; POLL_BATCH]>,
     statistics: Statistics,
     clock: Clock,
     timeout: Duration,
     checked: u64,
+    /// Since when the queues are ours.
+    since: u64,
+    /// When the command was submitted that completed last, or 0.
+    traffic: u64,
     next: usize,
-    /// The controller this poller lives and dies with.
-    liveness: Option<Liveness>,
+    aborting: Option<Aborting>,
+    link: Option<Link<P>>,
     failure: Option<Error>,
+}
+
+/// The tie to a controller that may come with other queues when these are lost.
+struct Link<P: Provider> {
+    berth: Arc<Berth<P>>,
+    /// Which connection the queues are of, or were.
+    generation: u64,
+    /// Namespaces that commands must not reach, for now.
+    replaced: Vec<NamespaceId>,
+    /// Whether commands that were in flight are sent again.
+    resend: bool,
+    /// Whether the commands of a poller that gets no queues wait for somebody to take them.
+    keeps_stranded: bool,
+}
+
+/// A late command whose Abort was asked for.
+struct Aborting {
+    late: Late,
+    since: u64,
 }
 
 /// The file descriptors to sleep on, registered with the runtime that sleeps: a poller may be
@@ -52,38 +84,66 @@ struct Events {
 
 impl<P: Provider> Poller<P> {
     pub(super) fn new(completion_queue: CompletionQueue<P>, timeout: Duration) -> Self {
+        let mut this = Self::empty(timeout);
+        this.completion_queue = Some(completion_queue);
+        this
+    }
+
+    /// A poller without queues, which gets them through its berth.
+    pub(super) fn at(berth: Arc<Berth<P>>, options: &ConnectOptions) -> Self {
+        let mut this = Self::empty(options.io_timeout);
+        let resend = options.reconnect.resend;
+        let replaced = Vec::new();
+        this.link = Some(Link { berth, generation: 0, replaced, resend, keeps_stranded: false });
+        this.reconnect().unwrap_or_default();
+        this
+    }
+
+    fn empty(timeout: Duration) -> Self {
         let clock = Clock::new();
         Self {
             queues: Vec::new(),
-            completion_queue,
+            completion_queue: None,
             events: None,
             done: VecDeque::new(),
+            held: Held::default(),
             batch: Box::new([Completion::default(); POLL_BATCH]),
             statistics: Statistics::default(),
             checked: clock.raw(),
+            since: clock.raw(),
+            traffic: 0,
             clock,
             timeout,
             next: 0,
-            liveness: None,
+            aborting: None,
+            link: None,
             failure: None,
         }
     }
 
-    /// Ties the poller to its controller: the end of either ends both.
-    pub(super) fn with_liveness(mut self, liveness: Liveness) -> Self {
-        self.liveness = Some(liveness);
-        self
+    /// Lets commands wait, if there are no queues for this poller, until they are
+    /// [taken](Self::surrender).
+    pub(super) fn keep_stranded(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.keeps_stranded = true;
+        }
     }
 
     pub(super) fn add(&mut self, queue: Queue<P>) {
-        // Room for every command of every queue, so that completing never allocates.
-        self.done.reserve(queue.depth() + self.depth());
         self.events = None;
         self.queues.push(queue);
+        // Room for every command of every queue, so that completing never allocates.
+        self.done.reserve(2 * self.depth());
     }
 
-    pub(super) fn completion_queue(&self) -> &CompletionQueue<P> {
-        &self.completion_queue
+    pub(super) fn completion_queue(&mut self) -> Option<&mut CompletionQueue<P>> {
+        self.completion_queue.as_mut()
+    }
+
+    /// The queues, for another poller.
+    pub(super) fn into_assembly(self) -> Option<Assembly<P>> {
+        let Self { queues, completion_queue, .. } = self;
+        Some(Assembly { queues, completion_queue: completion_queue? })
     }
 
     /// Queues a command on the queue with the most room. Nothing is sent before
@@ -93,38 +153,43 @@ impl<P: Provider> Poller<P> {
     ///
     /// When all queues are full, or the poller has failed; the buffer comes back in the error.
     pub fn submit(&mut self, command: Command) -> Result<(), Rejection> {
+        let now = self.clock.raw();
         let index = self.pick();
-        self.submit_at(index, command)
+        self.submit_at(index, command, now)
     }
 
     pub(super) fn submit_to(&mut self, queue: QueueId, command: Command) -> Result<(), Rejection> {
         let index = self.queues.iter().position(|candidate| candidate.id() == queue);
-        self.submit_at(index, command)
+        let now = self.clock.raw();
+        self.submit_at(index, command, now)
     }
 
-    fn submit_at(&mut self, index: Option<usize>, command: Command) -> Result<(), Rejection> {
-        if let Some(error) = &self.failure {
-            return Err(Rejection::new(error.clone(), command));
-        }
+    fn submit_at(
+        &mut self,
+        index: Option<usize>,
+        command: Command,
+        started: u64,
+    ) -> Result<(), Rejection> {
         let bytes = command.data.len() as u64;
         let max = u64::from(Sgl::KEYED_LENGTH_MAX);
-        match index {
-            _ if bytes > max => {
-                Err(Rejection::new(Misuse::CommandBytes { bytes, max }.into(), command))
-            }
-            Some(index) => self.queues[index].submit(command, self.clock.raw()),
-            None => Err(Rejection::new(Misuse::Full.into(), command)),
+        if bytes > max {
+            return Err(Rejection::new(Misuse::CommandBytes { bytes, max }.into(), command));
         }
+        let Some(index) = index else { return self.hold(command, started) };
+        if let Some(error) = self.barred(&command) {
+            return Err(Rejection::new(error, command));
+        }
+        self.queues[index].submit(command, started)
     }
 
     /// Hands all queued commands to the device, with one doorbell a queue.
     ///
     /// # Errors
     ///
-    /// When the device refuses; the poller has then failed.
+    /// When the device refuses and there will be no other queues; the poller has then failed.
     pub fn flush(&mut self) -> Result<(), Error> {
         let flushed = self.queues.iter_mut().try_for_each(Queue::flush);
-        flushed.map_err(|error| self.fail(error))
+        flushed.or_else(|error| self.lose(error))
     }
 
     /// Takes what has completed, without blocking; [`take`](Self::take) returns it. Now and then
@@ -132,20 +197,26 @@ impl<P: Provider> Poller<P> {
     ///
     /// # Errors
     ///
-    /// When a queue fails. Everything in flight is then done, with that error.
+    /// When the controller has ended. Everything in flight is then done, with that error.
     pub fn poll(&mut self) -> Result<usize, Error> {
-        if let Some(error) = &self.failure {
-            return Err(error.clone());
+        let before = self.done.len();
+        if self.completion_queue.is_none() {
+            self.reconnect()?;
+        } else {
+            let polled = self.completions().and_then(|_| {
+                let now = self.clock.raw();
+                if self.clock.delta(self.checked, now) >= TICK {
+                    self.checked = now;
+                    self.check(now)?;
+                }
+                Ok(())
+            });
+            polled.or_else(|error| self.lose(error))?;
         }
-        let polled = self.completions().and_then(|count| {
-            let now = self.clock.raw();
-            if self.clock.delta(self.checked, now) >= TICK {
-                self.checked = now;
-                self.check(now)?;
-            }
-            Ok(count)
-        });
-        polled.map_err(|error| self.fail(error))
+        if !self.held.is_empty() {
+            self.resubmit()?;
+        }
+        Ok(self.done.len() - before)
     }
 
     /// The next command that is done.
@@ -166,27 +237,25 @@ impl<P: Provider> Poller<P> {
         if let Some(error) = &self.failure {
             return Err(error.clone());
         }
+        if self.completion_queue.is_none() {
+            return self.sleep_away(limit).await;
+        }
         let slept = self.arm_and_sleep(limit).await;
-        slept.map_err(|error| self.fail(error))
+        slept.or_else(|error| self.lose(error))
     }
 
-    /// Ends all queues: every command in flight comes back with `error`, through
+    /// Ends all queues for good: every command comes back with `error`, through
     /// [`take`](Self::take).
     pub fn fail(&mut self, error: Error) -> Error {
         if let Some(first) = &self.failure {
             return first.clone();
         }
-        let error = match &self.liveness {
-            Some(liveness) => liveness.end(error),
+        let error = match &self.link {
+            Some(link) => link.berth.liveness.lost(link.generation, error),
             None => error,
         };
-        tracing::debug!(%error, "the poller's queues are closed");
-        for queue in std::mem::take(&mut self.queues) {
-            for ended in queue.close() {
-                self.finish(ended, Some(&error));
-            }
-        }
-        self.events = None;
+        self.close(&error);
+        self.fail_held(&error);
         self.failure = Some(error.clone());
         error
     }
@@ -194,19 +263,29 @@ impl<P: Provider> Poller<P> {
     /// How many more commands fit.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.queues.iter().map(Queue::room).sum()
+        if self.queues.is_empty() {
+            return if self.failure.is_some() { 0 } else { self.held.room() };
+        }
+        let room: usize = self.queues.iter().map(Queue::room).sum();
+        room.saturating_sub(self.held.len())
     }
 
-    /// How many commands are in flight.
+    /// How many commands are in flight, or wait for a connection.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.queues.iter().map(Queue::in_flight).sum()
+        self.queues.iter().map(Queue::in_flight).sum::<usize>() + self.held.len()
     }
 
     /// How many commands may be in flight on all its queues.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.queues.iter().map(Queue::depth).sum()
+    }
+
+    /// Whether it has queues now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        !self.queues.is_empty()
     }
 
     /// How many queues it owns.
@@ -231,20 +310,21 @@ impl<P: Provider> Poller<P> {
     }
 
     fn completions(&mut self) -> Result<usize, Error> {
+        let Some(completion_queue) = &mut self.completion_queue else { return Ok(0) };
         let before = self.done.len();
         loop {
-            let count =
-                self.completion_queue.poll(self.batch.as_mut_slice()).map_err(verbs_error)?;
-            for index in 0..count {
-                let completion = self.batch[index];
+            let count = completion_queue.poll(self.batch.as_mut_slice()).map_err(verbs_error)?;
+            for completion in &self.batch[..count] {
                 // A queue that is gone leaves completions behind.
                 let Some(queue) =
                     self.queues.iter_mut().find(|queue| queue.number() == completion.queue_pair())
                 else {
                     continue;
                 };
-                if let Some(ended) = queue.handle(&completion)? {
-                    self.finish(ended, None);
+                if let Some(ended) = queue.handle(completion)? {
+                    self.traffic = ended.started;
+                    let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
+                    self.done.push_back(ended.into_done(latency_ns, &mut self.statistics));
                 }
             }
             if count < POLL_BATCH {
@@ -256,44 +336,59 @@ impl<P: Provider> Poller<P> {
         Ok(self.done.len() - before)
     }
 
-    fn finish(&mut self, ended: Ended, error: Option<&Error>) {
-        let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
-        let outcome = match (ended.response, error) {
-            (Some(response), _) => Ok(response),
-            (None, Some(error)) => Err(error.clone()),
-            (None, None) => Err(Error::Closed),
-        };
-        self.statistics.record(
-            ended.sqe.opcode(),
-            Outcome {
-                success: outcome.as_ref().is_ok_and(|response| response.status().is_success()),
-                bytes: ended.data.as_ref().map_or(0, |buffer| buffer.len() as u64),
-                latency_ns,
-            },
-        );
-        self.done.push_back(Done { user: ended.user, outcome, data: ended.data });
-    }
-
     fn check(&mut self, now: u64) -> Result<(), Error> {
-        if let Some(cause) = self.liveness.as_ref().and_then(Liveness::cause) {
-            return Err(cause);
+        if let Some(link) = &self.link {
+            if !link.berth.liveness.is_live(link.generation) {
+                return Err(Error::Closed); // what it was is known to the others
+            }
+            if self.traffic != 0 {
+                link.berth.note_traffic(self.clock.delta(self.traffic, now));
+                self.traffic = 0;
+            }
         }
         for queue in &mut self.queues {
             queue.check_connection()?;
-            let age = queue.oldest().map(|started| self.clock.delta(started, now));
-            if age.is_some_and(|age| age > self.timeout) {
-                return Err(Error::Timeout { step: "a command", after: self.timeout });
-            }
         }
-        Ok(())
+        self.check_time(now)
+    }
+
+    /// Has a command aborted that is out of time, and gives up on it if that does not help.
+    fn check_time(&mut self, now: u64) -> Result<(), Error> {
+        let ages = self.queues.iter().filter_map(|queue| {
+            let (started, command) = queue.oldest()?;
+            // The time without a connection is not the target's.
+            let age = self.clock.delta(started.max(self.since), now);
+            Some((age, Late { queue: queue.id(), command }))
+        });
+        let Some((age, late)) = ages.max_by_key(|&(age, _)| age) else { return Ok(()) };
+        if age <= self.timeout {
+            self.aborting = None;
+            return Ok(());
+        }
+        let timeout = Error::CommandTimeout { queue: late.queue, after: self.timeout };
+        match &self.aborting {
+            Some(aborting) if aborting.late == late => {
+                match self.clock.delta(aborting.since, now) > ABORT_TIMEOUT {
+                    true => Err(timeout),
+                    false => Ok(()),
+                }
+            }
+            _ if self.link.as_ref().is_some_and(|link| link.berth.abort(late)) => {
+                self.aborting = Some(Aborting { late, since: now });
+                Ok(())
+            }
+            _ => Err(timeout),
+        }
     }
 
     async fn arm_and_sleep(&mut self, limit: Duration) -> Result<(), Error> {
         let runtime = tokio::runtime::Handle::current().id();
         if self.events.as_ref().is_none_or(|events| events.runtime != runtime) {
-            self.events = Some(self.register(runtime)?);
+            self.events = self.register(runtime)?;
         }
-        self.completion_queue.arm().map_err(verbs_error)?;
+        if let Some(completion_queue) = &mut self.completion_queue {
+            completion_queue.arm().map_err(verbs_error)?;
+        }
         // What completed before the arming raises no event.
         if self.completions()? > 0 || !self.done.is_empty() {
             return Ok(());
@@ -302,10 +397,12 @@ impl<P: Provider> Poller<P> {
         let connection_changed = tokio::select! {
             ready = events.completions.wait() => { ready?; false }
             changed = Readable::any(&events.connections) => { changed?; true }
-            cause = ended(self.liveness.as_ref()) => return Err(cause),
+            () = left(self.link.as_ref()) => true,
             () = tokio::time::sleep(limit) => true,
         };
-        self.completion_queue.acknowledge().map_err(verbs_error)?;
+        if let Some(completion_queue) = &mut self.completion_queue {
+            completion_queue.acknowledge().map_err(verbs_error)?;
+        }
         self.completions()?;
         match connection_changed {
             true => self.check(self.clock.raw()),
@@ -313,20 +410,40 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    fn register(&self, runtime: tokio::runtime::Id) -> Result<Events, Error> {
+    fn register(&self, runtime: tokio::runtime::Id) -> Result<Option<Events>, Error> {
+        let Some(completion_queue) = &self.completion_queue else { return Ok(None) };
         let connections = self.queues.iter().map(|queue| Readable::new(queue.endpoint().as_fd()));
-        Ok(Events {
+        Ok(Some(Events {
             runtime,
-            completions: Readable::new(self.completion_queue.as_fd())?,
+            completions: Readable::new(completion_queue.as_fd())?,
             connections: connections.collect::<Result<_, _>>()?,
-        })
+        }))
     }
 }
 
-async fn ended(liveness: Option<&Liveness>) -> Error {
-    match liveness {
-        Some(liveness) => liveness.ended().await,
+/// Waits until the poller's connection is not the live one.
+async fn left<P: Provider>(link: Option<&Link<P>>) {
+    match link {
+        Some(link) => link.berth.liveness.left(link.generation).await,
         None => std::future::pending().await,
+    }
+}
+
+impl Ended {
+    fn into_done(self, latency_ns: u64, statistics: &mut Statistics) -> Done {
+        let (outcome, execution) = match self.response {
+            Some(response) => (Ok(response), Execution::Answered),
+            None => (Err(Error::Closed), Execution::Unknown),
+        };
+        statistics.record(
+            self.sqe.opcode(),
+            Outcome {
+                success: outcome.as_ref().is_ok_and(|response| response.status().is_success()),
+                bytes: self.data.as_ref().map_or(0, |buffer| buffer.len() as u64),
+                latency_ns,
+            },
+        );
+        Done { user: self.user, outcome, data: self.data, execution }
     }
 }
 

@@ -8,7 +8,7 @@ use super::command::{Command, Data, Rejection};
 use super::verbs_error;
 use crate::error::{Error, Malformed, Misuse, Transport};
 use crate::proto::{Finished, Slots, Waits};
-use crate::wire::{Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, Sgl, Sqe};
+use crate::wire::{CommandId, Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, Sgl, Sqe};
 
 /// An NVMe queue on its connection. All it needs was made at connect: submitting and completing
 /// allocate nothing.
@@ -172,12 +172,15 @@ impl<P: Provider> Queue<P> {
         Ok(())
     }
 
-    /// When the oldest command in flight was submitted, of those that have a time limit: a request
-    /// for an event is answered when there is one.
-    pub(super) fn oldest(&self) -> Option<u64> {
-        let request = |sqe: &Sqe| self.id.is_admin() && sqe.opcode() == Opcode::ASYNC_EVENT_REQUEST;
-        let busy = self.commands.iter().filter(|entry| entry.sqe.is_some_and(|sqe| !request(&sqe)));
-        busy.map(|entry| entry.started).min()
+    /// When the oldest command in flight was submitted, and its id. An Asynchronous Event Request
+    /// may take for ever.
+    pub(super) fn oldest(&self) -> Option<(u64, CommandId)> {
+        let busy =
+            self.commands.iter().filter_map(|entry| Some((entry.started, entry.sqe.as_ref()?)));
+        let oldest = busy
+            .filter(|(_, sqe)| sqe.opcode() != Opcode::ASYNCHRONOUS_EVENT_REQUEST)
+            .min_by_key(|&(started, _)| started);
+        oldest.map(|(started, sqe)| (started, sqe.command_id()))
     }
 
     /// Ends the queue: destroys the queue pair, after which the device touches nothing any more,

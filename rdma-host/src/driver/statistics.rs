@@ -50,18 +50,27 @@ impl Statistics {
         self.other.add(&other.other);
     }
 
+    /// Counts a command that got no answer.
+    pub(super) fn record_failure(&mut self, opcode: Opcode) {
+        self.operation(opcode).failed += 1;
+    }
+
     pub(super) fn record(&mut self, opcode: Opcode, outcome: Outcome) {
-        let operation = match opcode {
-            Opcode::READ => &mut self.read,
-            Opcode::WRITE => &mut self.write,
-            _ => &mut self.other,
-        };
+        let operation = self.operation(opcode);
         if outcome.success {
             operation.completed += 1;
             operation.bytes += outcome.bytes;
             operation.latency_ns.saturating_record(outcome.latency_ns);
         } else {
             operation.failed += 1;
+        }
+    }
+
+    fn operation(&mut self, opcode: Opcode) -> &mut Operation {
+        match opcode {
+            Opcode::READ => &mut self.read,
+            Opcode::WRITE => &mut self.write,
+            _ => &mut self.other,
         }
     }
 }

@@ -204,6 +204,19 @@ impl BringUp {
         }
     }
 
+    /// Whether the controller counts every command as a sign of life (TBKAS); known with the number
+    /// of I/O queues.
+    #[must_use]
+    pub fn traffic_keeps_alive(&self) -> bool {
+        match &self.step {
+            Step::OpenIo(negotiated, _) | Step::ConnectIo(negotiated, _) => {
+                negotiated.info.traffic_keeps_alive
+            }
+            Step::Live(negotiated) => negotiated.info.traffic_keeps_alive,
+            _ => false,
+        }
+    }
+
     fn advance(&self, step: Step, input: &Input<'_>) -> Result<Step, Error> {
         match (step, input) {
             (Step::Failed(error), _) => Err(error),

@@ -4,11 +4,18 @@ use std::time::{Duration, Instant};
 
 /// Says when a Keep Alive command is due, and when the controller has been silent too long.
 ///
-/// A command goes out every half keep-alive time (the controller forgets us after a whole one);
-/// the answer must come within the keep-alive time, or the controller has forgotten us.
+/// A command goes out every half keep-alive time; the controller forgets us after a whole one, and
+/// so do we: a controller that has given no sign of life for that long is gone. With traffic based
+/// keep-alive (TBKAS) the controller counts every command; then the look is every quarter, and a
+/// quarter in which a command was submitted and completed needs none of its own.
 #[derive(Debug)]
 pub struct KeepAlive {
     timeout: Duration,
+    traffic_based: bool,
+    /// When the newest thing was sent that the controller has answered.
+    alive: Instant,
+    /// The last look at the traffic.
+    looked: Instant,
     state: State,
 }
 
@@ -22,7 +29,7 @@ enum State {
 /// What the timer wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepAliveAction {
-    /// The controller has not answered for this long.
+    /// The controller has been silent for this long.
     Expired(Duration),
     /// Send a Keep Alive now.
     Send,
@@ -33,26 +40,42 @@ pub enum KeepAliveAction {
 impl KeepAlive {
     /// A timer for a keep-alive time of `timeout`, which runs from `now`; zero turns it off.
     #[must_use]
-    pub fn new(timeout: Duration, now: Instant) -> Self {
-        let state =
-            if timeout.is_zero() { State::Off } else { State::Idle { due: now + timeout / 2 } };
-        Self { timeout, state }
+    pub fn new(timeout: Duration, traffic_based: bool, now: Instant) -> Self {
+        let mut this = Self { timeout, traffic_based, alive: now, looked: now, state: State::Off };
+        if !timeout.is_zero() {
+            this.state = State::Idle { due: now + this.period() };
+        }
+        this
     }
 
-    /// What is to be done at `now`. After [`Send`](KeepAliveAction::Send) the command counts as
-    /// sent.
-    pub fn poll_action(&mut self, now: Instant) -> KeepAliveAction {
+    /// What is to be done at `now`, when the newest completed I/O command was submitted at
+    /// `traffic`. After [`Send`](KeepAliveAction::Send) the command counts as sent.
+    pub fn poll_action(&mut self, traffic: Option<Instant>, now: Instant) -> KeepAliveAction {
+        self.alive = traffic.map_or(self.alive, |traffic| self.alive.max(traffic));
         match self.state {
             State::Off => KeepAliveAction::Wait(None),
             State::Idle { due } if now < due => KeepAliveAction::Wait(Some(due)),
+            State::Idle { .. } if self.traffic_based && self.alive > self.looked => {
+                self.looked = now;
+                let due = now + self.period();
+                self.state = State::Idle { due };
+                KeepAliveAction::Wait(Some(due))
+            }
             State::Idle { .. } => {
+                self.looked = now;
                 self.state = State::Awaiting { sent: now };
                 KeepAliveAction::Send
             }
-            State::Awaiting { sent } if now < sent + self.timeout => {
-                KeepAliveAction::Wait(Some(sent + self.timeout))
+            // Reads and writes that are answered don't help where the admin queue is stuck: the
+            // controller forgets us all the same, unless it counts them.
+            State::Awaiting { sent } => {
+                let alive = if self.traffic_based { self.alive } else { self.alive.min(sent) };
+                let expiry = alive + self.timeout;
+                match now < expiry {
+                    true => KeepAliveAction::Wait(Some(expiry)),
+                    false => KeepAliveAction::Expired(self.timeout),
+                }
             }
-            State::Awaiting { .. } => KeepAliveAction::Expired(self.timeout),
         }
     }
 
@@ -60,8 +83,13 @@ impl KeepAlive {
     /// round trip is the controller's too.
     pub fn handle_response(&mut self) {
         if let State::Awaiting { sent } = self.state {
-            self.state = State::Idle { due: sent + self.timeout / 2 };
+            self.alive = self.alive.max(sent);
+            self.state = State::Idle { due: sent + self.period() };
         }
+    }
+
+    fn period(&self) -> Duration {
+        if self.traffic_based { self.timeout / 4 } else { self.timeout / 2 }
     }
 }
 
@@ -72,24 +100,52 @@ mod tests {
     const KATO: Duration = Duration::from_secs(4);
 
     #[test]
-    fn sends_every_half_time_and_expires_after_a_whole_one() {
+    fn sends_every_half_time_and_expires_after_a_whole_one_of_silence() {
         let start = Instant::now();
-        let mut timer = KeepAlive::new(KATO, start);
+        let mut timer = KeepAlive::new(KATO, false, start);
         let half = start + KATO / 2;
-        assert_eq!(timer.poll_action(start), KeepAliveAction::Wait(Some(half)));
-        assert_eq!(timer.poll_action(half), KeepAliveAction::Send);
-        assert_eq!(timer.poll_action(half), KeepAliveAction::Wait(Some(half + KATO)));
+        assert_eq!(timer.poll_action(None, start), KeepAliveAction::Wait(Some(half)));
+        assert_eq!(timer.poll_action(None, half), KeepAliveAction::Send);
+        let end = start + KATO;
+        assert_eq!(timer.poll_action(None, half), KeepAliveAction::Wait(Some(end)));
         timer.handle_response();
-        assert_eq!(timer.poll_action(half), KeepAliveAction::Wait(Some(start + KATO)));
-        assert_eq!(timer.poll_action(start + KATO), KeepAliveAction::Send);
-        assert_eq!(timer.poll_action(start + 2 * KATO), KeepAliveAction::Expired(KATO));
+        assert_eq!(timer.poll_action(None, half), KeepAliveAction::Wait(Some(end)));
+        assert_eq!(timer.poll_action(None, end), KeepAliveAction::Send);
+        let end = half + KATO;
+        assert_eq!(timer.poll_action(None, start + KATO), KeepAliveAction::Wait(Some(end)));
+        assert_eq!(timer.poll_action(None, end), KeepAliveAction::Expired(KATO));
+    }
+
+    #[test]
+    fn traffic_takes_the_place_of_commands_where_the_controller_counts_it() {
+        let start = Instant::now();
+        let quarter = |n| start + KATO / 4 * n;
+        let mut timer = KeepAlive::new(KATO, true, start);
+        let busy = Some(start + KATO / 8);
+        assert_eq!(timer.poll_action(busy, quarter(1)), KeepAliveAction::Wait(Some(quarter(2))));
+        // The same command again is no news.
+        assert_eq!(timer.poll_action(busy, quarter(2)), KeepAliveAction::Send);
+        let end = start + KATO / 8 + KATO;
+        assert_eq!(timer.poll_action(busy, quarter(2)), KeepAliveAction::Wait(Some(end)));
+        assert_eq!(timer.poll_action(busy, end), KeepAliveAction::Expired(KATO));
+    }
+
+    #[test]
+    fn traffic_is_no_excuse_where_the_controller_does_not_count_it() {
+        let start = Instant::now();
+        let half = start + KATO / 2;
+        let mut timer = KeepAlive::new(KATO, false, start);
+        let busy = |at| Some(at);
+        assert_eq!(timer.poll_action(busy(half), half), KeepAliveAction::Send);
+        let end = half + KATO;
+        assert_eq!(timer.poll_action(busy(end), end), KeepAliveAction::Expired(KATO));
     }
 
     #[test]
     fn zero_is_off() {
         let now = Instant::now();
-        let mut timer = KeepAlive::new(Duration::ZERO, now);
+        let mut timer = KeepAlive::new(Duration::ZERO, false, now);
         timer.handle_response();
-        assert_eq!(timer.poll_action(now + KATO * 1000), KeepAliveAction::Wait(None));
+        assert_eq!(timer.poll_action(None, now + KATO * 1000), KeepAliveAction::Wait(None));
     }
 }

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{CommandId, NamespaceId, Sgl};
+use super::{CommandId, NamespaceId, QueueId, Sgl};
 
 /// One command: 64 bytes, the same frame for every command set.
 #[derive(
@@ -128,9 +128,28 @@ impl Sqe {
         self
     }
 
+    /// Asks for a command to be aborted (Base 5.1.1): result bit 0 says that it was not.
+    #[must_use]
+    pub fn abort(queue: QueueId, command: CommandId) -> Self {
+        let which = u32::from(command.0) << 16 | u32::from(queue.0);
+        Self::new(Opcode::ABORT, NamespaceId(0)).with_parameters(which, 0)
+    }
+
     /// Sets the command id.
     pub fn set_command_id(&mut self, id: CommandId) {
         self.command_id = U16::new(id.0);
+    }
+
+    /// The id that names the command while it is in flight.
+    #[must_use]
+    pub fn command_id(&self) -> CommandId {
+        CommandId(self.command_id.get())
+    }
+
+    /// The namespace it is for, or a wildcard.
+    #[must_use]
+    pub fn namespace(&self) -> NamespaceId {
+        NamespaceId(self.namespace.get())
     }
 
     /// Sets where the data is.
@@ -156,14 +175,22 @@ impl Opcode {
     pub const GET_LOG_PAGE: Self = Self(0x02);
     /// Identify (admin).
     pub const IDENTIFY: Self = Self(0x06);
+    /// Abort (admin).
+    pub const ABORT: Self = Self(0x08);
+    /// Asynchronous Event Request (admin).
+    pub const ASYNCHRONOUS_EVENT_REQUEST: Self = Self(0x0c);
     /// Set Features (admin).
     pub const SET_FEATURES: Self = Self(0x09);
-    /// Asynchronous Event Request (admin).
-    pub const ASYNC_EVENT_REQUEST: Self = Self(0x0c);
     /// Keep Alive (admin).
     pub const KEEP_ALIVE: Self = Self(0x18);
     /// Every Fabrics command; the type is in byte 4.
     pub const FABRICS: Self = Self(0x7f);
+
+    /// Whether the command's data goes to the controller, if it has any (Base 3.1.2.1).
+    #[must_use]
+    pub fn sends_data(self) -> bool {
+        self.0 & 0b11 == 0b01
+    }
 }
 
 impl std::fmt::Debug for Opcode {

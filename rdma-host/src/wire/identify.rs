@@ -301,6 +301,13 @@ impl NamespaceInfo {
         Ok(Self { id, blocks, block_size, nguid })
     }
 
+    /// Whether this can be the namespace that `other` describes: NGUID and block size agree. The
+    /// size may differ.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.nguid == other.nguid && self.block_size == other.block_size
+    }
+
     /// How many whole blocks `bytes` hold; a buffer has far fewer than 2^32.
     #[must_use]
     pub fn blocks_in(&self, bytes: usize) -> u32 {

@@ -176,6 +176,15 @@ impl Reject {
         };
         Self { reason, code }
     }
+
+    /// Whether the target dislikes what we ask for, so that it will dislike it again. A controller
+    /// that is full or unknown is not that: the next connect asks for another one.
+    #[must_use]
+    pub fn is_refusal_of_parameters(&self) -> bool {
+        self.code.is_some_and(|code| {
+            code != RejectCode::NO_RESOURCES && code != RejectCode::INVALID_CONTROLLER_ID
+        })
+    }
 }
 
 impl fmt::Display for Reject {

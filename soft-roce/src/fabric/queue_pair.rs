@@ -117,13 +117,13 @@ impl World {
     pub(super) fn make_pair(&mut self, plan: Plan) -> Result<PairId, Error> {
         let Plan { device, endpoint, domain, queue, shared, capabilities } = plan;
         if self.domains[&domain].device != device {
-            return Err(Error::Misuse("the domain is of another device than the endpoint"));
+            return Err(Error::AnotherDevice("domain"));
         }
         if self.queues[&queue].device != device {
-            return Err(Error::Misuse("the completion queue is of another device"));
+            return Err(Error::AnotherDevice("completion queue"));
         }
         if shared.is_some_and(|shared| self.shared[&shared].device != device) {
-            return Err(Error::Misuse("the shared receive queue is of another device"));
+            return Err(Error::AnotherDevice("shared receive queue"));
         }
         if self.endpoints[&endpoint].pair.is_some() {
             return Err(Error::Misuse("the endpoint has a queue pair already"));

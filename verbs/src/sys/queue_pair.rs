@@ -59,13 +59,13 @@ impl RawQueuePair {
         let (domain, queue) = (domain.inner(), queue.inner());
         let shared = shared.map(RawSharedReceiveQueue::inner);
         if !domain.hold().is_of(context) {
-            return Err(Error::Misuse("the domain is of another device than the endpoint"));
+            return Err(Error::AnotherDevice("domain"));
         }
         if !queue.hold().is_of(context) {
-            return Err(Error::Misuse("the completion queue is of another device"));
+            return Err(Error::AnotherDevice("completion queue"));
         }
         if shared.is_some_and(|shared| !shared.domain().hold().is_of(context)) {
-            return Err(Error::Misuse("the shared receive queue is of another device"));
+            return Err(Error::AnotherDevice("shared receive queue"));
         }
         let mut attributes = attributes(queue, shared, capabilities);
         let raw = id.with(|id| create(id, domain, &mut attributes))?;

@@ -9,12 +9,11 @@ use verbs::{Buffer, Domain, Provider};
 use super::super::admin::{data_for, read_answer};
 use super::super::command::{Command, Data, Done};
 use super::super::connect::{Plan, Resolved};
-use super::super::controller::IDLE;
 use super::super::poller::Poller;
 use super::super::{data_access, verbs_error};
 use crate::config::{
     ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BRING_UP_TIMEOUT, ConnectOptions, DISCOVERY_CHUNK_BYTES,
-    SHUTDOWN_TIMEOUT,
+    IDLE, SHUTDOWN_TIMEOUT,
 };
 use crate::error::{Error, TargetMisbehaved};
 use crate::proto::{
@@ -50,7 +49,7 @@ impl<P: Provider> Session<P> {
             let resolved = Resolved::new(provider, options).await?;
             let mut session = Self::new(&resolved)?;
             let negotiated = session.bring_up(resolved, options).await?;
-            session.keep_alive = KeepAlive::new(options.keep_alive, Instant::now());
+            session.keep_alive = KeepAlive::new(options.keep_alive, false, Instant::now());
             Ok((session, negotiated))
         };
         let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
@@ -66,7 +65,7 @@ impl<P: Provider> Session<P> {
             poller: Poller::new(queue, ADMIN_TIMEOUT),
             scratch: Some(scratch.map_err(verbs_error)?),
             domain,
-            keep_alive: KeepAlive::new(Duration::ZERO, Instant::now()),
+            keep_alive: KeepAlive::new(Duration::ZERO, false, Instant::now()),
             busy: false,
             armed: false,
             event: None,
@@ -108,7 +107,7 @@ impl<P: Provider> Session<P> {
         options: &ConnectOptions,
         open: &OpenQueue,
     ) -> Result<Accept, Error> {
-        let completion_queue = self.poller.completion_queue();
+        let completion_queue = self.poller.completion_queue().ok_or(Error::Closed)?;
         let plan = Plan { options, domain: &self.domain, completion_queue, open };
         let (queue, accept) = resolved.connect(plan).await?;
         self.poller.add(queue);
@@ -247,8 +246,8 @@ impl<P: Provider> Session<P> {
     /// Sends a keep-alive when it is due; returns how long there is nothing to do.
     fn keep_alive(&mut self) -> Result<Duration, Error> {
         let now = Instant::now();
-        match self.keep_alive.poll_action(now) {
-            KeepAliveAction::Expired(after) => Err(Error::Timeout { step: "Keep Alive", after }),
+        match self.keep_alive.poll_action(None, now) {
+            KeepAliveAction::Expired(after) => Err(Error::KeepAlive(after)),
             KeepAliveAction::Send => {
                 let sqe = Sqe::keep_alive();
                 self.submit(Command { sqe, data: Data::None, user: KEEP_ALIVE })?;

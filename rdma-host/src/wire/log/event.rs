@@ -82,7 +82,7 @@ impl AsyncEvent {
     /// The command that waits for an event. It has no time limit: the answer is the event.
     #[must_use]
     pub fn request() -> Sqe {
-        Sqe::new(Opcode::ASYNC_EVENT_REQUEST, NamespaceId(0))
+        Sqe::new(Opcode::ASYNCHRONOUS_EVENT_REQUEST, NamespaceId(0))
     }
 
     fn byte(self, index: usize) -> u8 {

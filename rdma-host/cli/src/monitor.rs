@@ -1,0 +1,128 @@
+//! `nvmf monitor`: what happens to a controller, one line a change.
+
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use rdma_host::proto::State;
+use rdma_host::{Change, Controller, RdmaCore};
+use serde_json::{Value, json};
+
+use crate::Format;
+use crate::failure::Failure;
+use crate::session;
+use crate::target::TargetArguments;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// How to print; json: one value a line.
+    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
+    output_format: Format,
+
+    /// Seconds after which to disconnect [default: never].
+    #[arg(long, value_name = "SECONDS", value_parser = crate::size::seconds)]
+    runtime: Option<Duration>,
+
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let options = arguments.target.options()?;
+    session::runtime()?.block_on(async {
+        let connecting = Controller::begin(&RdmaCore.into(), &options, 1)?;
+        let mut changes = connecting.changes();
+        let format = arguments.output_format;
+        let printer = tokio::spawn(async move {
+            while let Some(change) = changes.next().await {
+                print(&change, format);
+            }
+        });
+        let outcome = watch(connecting.live(), arguments.runtime).await;
+        // All is said once the controller is gone.
+        let _ = printer.await;
+        outcome
+    })
+}
+
+/// Holds the connection until the end: of the controller, of the time, or by a signal.
+async fn watch(
+    connect: impl Future<Output = Result<Controller, rdma_host::Error>>,
+    runtime: Option<Duration>,
+) -> Result<(), Failure> {
+    let over = async {
+        match runtime {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    let stopped = async {
+        tokio::select! {
+            () = over => {}
+            () = interrupted() => {}
+        }
+    };
+    tokio::pin!(stopped);
+    let controller = tokio::select! {
+        connected = connect => connected?,
+        () = &mut stopped => return Ok(()),
+    };
+    tokio::select! {
+        error = controller.failed() => Err(error.into()),
+        () = stopped => {
+            controller.shutdown().await;
+            Ok(())
+        }
+    }
+}
+
+/// Waits for Ctrl-C or TERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn print(change: &Change, format: Format) {
+    let since_epoch = change.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    match format {
+        Format::Normal => println!("{} {change}", clock(since_epoch)),
+        Format::Json => println!("{}", to_json(change, since_epoch)),
+    }
+}
+
+/// The time of day in UTC, to the millisecond.
+fn clock(since_epoch: Duration) -> String {
+    let seconds = since_epoch.as_secs() % (24 * 60 * 60);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, since_epoch.subsec_millis())
+}
+
+fn to_json(change: &Change, since_epoch: Duration) -> Value {
+    json!({
+        "time": since_epoch.as_secs_f64(),
+        "state": change.state.to_string(),
+        "cause": change.cause.as_ref().map(ToString::to_string),
+        "attempt": change.attempt,
+        "attempts_max": change.attempts_max,
+        "next_s": change.next.map(|next| next.as_secs_f64()),
+        "final": change.state == State::Dead,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_day_has_milliseconds() {
+        assert_eq!(
+            clock(Duration::from_millis(1_000 * 86_400 * 20_000 + 3_723_045)),
+            "01:02:03.045"
+        );
+    }
+}

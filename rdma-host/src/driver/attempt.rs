@@ -1,0 +1,188 @@
+//! One attempt to connect: from nothing to a connected controller.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use verbs::{Buffer, Domain, Provider};
+
+use super::admin::Admin;
+use super::berth::Assembly;
+use super::connect::{Plan, Resolved};
+use super::poller::Poller;
+use super::{data_access, verbs_error};
+use crate::config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BRING_UP_TIMEOUT, ConnectOptions};
+use crate::error::{Error, Transport};
+use crate::proto::{Action, BringUp, Execute, Input, KeepAlive, Negotiated, OpenQueue};
+use crate::wire::{Identify, QueueId};
+
+/// What an attempt leaves when it succeeds.
+pub(super) struct Connected<P: Provider> {
+    pub(super) negotiated: Negotiated,
+    pub(super) domain: Domain<P>,
+    pub(super) device: String,
+    pub(super) admin: Admin<P>,
+    pub(super) io: Vec<Assembly<P>>,
+}
+
+/// What an attempt is made with.
+pub(super) struct Means<'a, P: Provider> {
+    pub(super) provider: &'a Arc<P>,
+    pub(super) options: &'a ConnectOptions,
+    /// How many pollers may share the I/O queues.
+    pub(super) pollers: usize,
+    /// The domain to use again, with all the memory that is registered in it.
+    pub(super) domain: Option<Domain<P>>,
+}
+
+/// Makes an attempt; on an error, and when it is dropped, nothing of it is left. A domain of a
+/// device that is gone is replaced.
+pub(super) async fn connect<P: Provider>(mut means: Means<'_, P>) -> Result<Connected<P>, Error> {
+    let whole = async {
+        match Climb::run(&means).await {
+            Err(Error::Transport(Transport::DeviceChanged)) => {
+                tracing::info!("the RDMA device is another one: memory is to be registered anew");
+                means.domain = None;
+                Climb::run(&means).await
+            }
+            outcome => outcome,
+        }
+    };
+    let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
+    tokio::time::timeout(BRING_UP_TIMEOUT, whole).await.unwrap_or(Err(timeout))
+}
+
+/// A controller on its way up: what both halves of the way need.
+struct Climb<'a, P: Provider> {
+    means: &'a Means<'a, P>,
+    ladder: BringUp,
+    domain: Domain<P>,
+}
+
+impl<'a, P: Provider> Climb<'a, P> {
+    async fn run(means: &'a Means<'a, P>) -> Result<Connected<P>, Error> {
+        let resolved = Resolved::new(means.provider, means.options).await?;
+        let endpoint = resolved.endpoint();
+        let device = endpoint.limits().map_err(verbs_error)?.device;
+        let domain = match &means.domain {
+            Some(domain) => domain.clone(),
+            None => endpoint.domain().map_err(verbs_error)?,
+        };
+        let ladder = BringUp::new(means.options.clone());
+        let mut this = Self { means, ladder, domain };
+        let mut admin = this.admin_queue(resolved).await?;
+        let io = this.io_queues();
+        // The keep-alive runs beside it, and whatever happens to the admin queue ends it at once.
+        let (_, mut requests) = mpsc::channel(1);
+        let (_, mut late) = mpsc::channel(1);
+        let io = tokio::select! {
+            io = io => io?,
+            error = admin.serve(&mut requests, &mut late) => return Err(error),
+        };
+        match this.ladder.action()? {
+            Action::Live(negotiated) => {
+                Ok(Connected { negotiated: *negotiated, domain: this.domain, device, admin, io })
+            }
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// As far as the admin queue leads.
+    async fn admin_queue(&mut self, resolved: Resolved<P>) -> Result<Admin<P>, Error> {
+        let entries = completion_entries(1, ADMIN_QUEUE_ENTRIES);
+        let completion_queue =
+            resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
+        let mut poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
+        let mut scratch = Some(self.scratch()?);
+        let mut resolved = Some(resolved);
+        loop {
+            match self.ladder.action()? {
+                Action::Open(open) if open.queue != QueueId::ADMIN => break,
+                Action::Open(open) => {
+                    let Some(resolved) = resolved.take() else { return Err(Error::Closed) };
+                    self.open(resolved, &open, &mut poller).await?;
+                }
+                Action::Execute(execute) => {
+                    self.execute(&mut poller, &mut scratch, execute).await?;
+                }
+                Action::Live(_) => break,
+                Action::Wait(time) => {
+                    tokio::time::sleep(time).await;
+                    self.ladder.handle(&Input::Waited)?;
+                }
+            }
+        }
+        let options = self.means.options;
+        let traffic_based = self.ladder.traffic_keeps_alive();
+        let keep_alive = KeepAlive::new(options.keep_alive, traffic_based, Instant::now());
+        Ok(Admin::new(poller, scratch, keep_alive, options.io_timeout))
+    }
+
+    /// The rest: the I/O queues, shared out over the pollers.
+    async fn io_queues(&mut self) -> Result<Vec<Assembly<P>>, Error> {
+        let mut pollers: Vec<Poller<P>> = Vec::new();
+        let mut scratch = Some(self.scratch()?);
+        let total = self.ladder.io_queues();
+        let count = u16::try_from(self.means.pollers).unwrap_or(u16::MAX).min(total).max(1);
+        let index = |queue: QueueId| usize::from((queue.0 - 1) % count);
+        loop {
+            match self.ladder.action()? {
+                Action::Open(open) => {
+                    let resolved = Resolved::new(self.means.provider, self.means.options).await?;
+                    if index(open.queue) == pollers.len() {
+                        let entries = completion_entries(total.div_ceil(count), open.entries);
+                        let queue = resolved.endpoint().completion_queue(entries);
+                        pollers.push(Poller::new(queue.map_err(verbs_error)?, ADMIN_TIMEOUT));
+                    }
+                    self.open(resolved, &open, &mut pollers[index(open.queue)]).await?;
+                }
+                Action::Execute(execute) => {
+                    let poller = &mut pollers[index(execute.queue)];
+                    self.execute(poller, &mut scratch, execute).await?;
+                }
+                Action::Live(_) => break,
+                Action::Wait(time) => {
+                    tokio::time::sleep(time).await;
+                    self.ladder.handle(&Input::Waited)?;
+                }
+            }
+        }
+        Ok(pollers.into_iter().filter_map(Poller::into_assembly).collect())
+    }
+
+    async fn open(
+        &mut self,
+        resolved: Resolved<P>,
+        open: &OpenQueue,
+        poller: &mut Poller<P>,
+    ) -> Result<(), Error> {
+        let Some(completion_queue) = poller.completion_queue() else {
+            return Err(Error::Closed);
+        };
+        let options = self.means.options;
+        let plan = Plan { options, domain: &self.domain, completion_queue, open };
+        let (queue, accept) = resolved.connect(plan).await?;
+        poller.add(queue);
+        self.ladder.handle(&Input::Opened(accept))
+    }
+
+    async fn execute(
+        &mut self,
+        poller: &mut Poller<P>,
+        scratch: &mut Option<Buffer>,
+        execute: Execute,
+    ) -> Result<(), Error> {
+        let (response, data) =
+            super::admin::execute(poller, scratch, execute, ADMIN_TIMEOUT).await?;
+        self.ladder.handle(&Input::Completed(response, &data))
+    }
+
+    fn scratch(&self) -> Result<Buffer, Error> {
+        self.domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)
+    }
+}
+
+/// Completions that may be outstanding: every send and receive of every queue.
+fn completion_entries(queues: u16, entries: u16) -> u32 {
+    u32::from(queues) * 3 * u32::from(entries)
+}

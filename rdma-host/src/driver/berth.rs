@@ -1,0 +1,103 @@
+//! Where a poller that lost its queues gets new ones.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use verbs::{CompletionQueue, Provider};
+
+use super::phase::Liveness;
+use super::queue::Queue;
+use super::registry::Registry;
+use crate::wire::{CommandId, QueueId};
+
+/// Connected queues and the completion queue they share.
+pub(super) struct Assembly<P: Provider> {
+    /// Before the completion queue, so that queue pairs go first.
+    pub(super) queues: Vec<Queue<P>>,
+    pub(super) completion_queue: CompletionQueue<P>,
+}
+
+/// A command that is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Late {
+    pub(super) queue: QueueId,
+    pub(super) command: CommandId,
+}
+
+/// The tie between one poller and the controller that serves it with queues.
+pub(super) struct Berth<P: Provider> {
+    pub(super) liveness: Liveness,
+    pub(super) registry: Arc<Registry>,
+    assembly: Mutex<Option<Assembly<P>>>,
+    /// Commands to abort.
+    late: mpsc::Sender<Late>,
+    /// Whether the poller has queues.
+    in_use: AtomicBool,
+    /// When the command was submitted that completed last: nanoseconds after `epoch`.
+    traffic: AtomicU64,
+    epoch: Instant,
+}
+
+impl<P: Provider> Berth<P> {
+    pub(super) fn new(
+        liveness: Liveness,
+        registry: Arc<Registry>,
+        late: mpsc::Sender<Late>,
+    ) -> Self {
+        Self {
+            liveness,
+            registry,
+            assembly: Mutex::new(None),
+            late,
+            in_use: AtomicBool::new(false),
+            traffic: AtomicU64::new(0),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Lays queues ready for the poller, in the place of any that it has not taken.
+    pub(super) fn put(&self, assembly: Option<Assembly<P>>) {
+        let old = std::mem::replace(&mut *self.assembly.lock(), assembly);
+        drop(old);
+    }
+
+    /// The queues that lie ready.
+    pub(super) fn take(&self) -> Option<Assembly<P>> {
+        let assembly = self.assembly.lock().take();
+        self.in_use.store(assembly.is_some(), Ordering::Release);
+        assembly
+    }
+
+    /// The poller has given its queues up.
+    pub(super) fn leave(&self) {
+        self.in_use.store(false, Ordering::Release);
+    }
+
+    /// Whether the poller holds queues.
+    pub(super) fn in_use(&self) -> bool {
+        self.in_use.load(Ordering::Acquire)
+    }
+
+    /// Asks for a command to be aborted; false when too many are waiting for that.
+    pub(super) fn abort(&self, late: Late) -> bool {
+        self.late.try_send(late).is_ok()
+    }
+
+    /// A command submitted so long ago has completed.
+    pub(super) fn note_traffic(&self, age: Duration) {
+        let submitted = self.epoch.elapsed().saturating_sub(age);
+        let nanoseconds = u64::try_from(submitted.as_nanos()).unwrap_or(u64::MAX);
+        self.traffic.fetch_max(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// When the newest completed command was submitted.
+    pub(super) fn traffic(&self) -> Option<Instant> {
+        match self.traffic.load(Ordering::Relaxed) {
+            0 => None,
+            nanoseconds => Some(self.epoch + Duration::from_nanos(nanoseconds)),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Whether there is a connection: shared by all that serve a controller.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::error::{Away, Error};
+use crate::wire::NamespaceId;
+
+/// What a controller is to those who serve it.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// No connection; commands are held, or fail, until there is one.
+    Away(Outage),
+    /// The end, and why.
+    Ended(Error),
+    /// Commands flow.
+    Live(Arc<Terms>),
+}
+
+/// A time without a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Outage {
+    pub(super) away: Arc<Away>,
+    /// Whether commands fail rather than wait.
+    pub(super) commands_fail: bool,
+}
+
+/// What holds for one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    /// Counts connections, from 1.
+    pub(super) generation: u64,
+    /// How many pollers have queues: the first ones.
+    pub(super) pollers: usize,
+    /// Bytes one command may move.
+    pub(super) transfer_bytes_max: u64,
+    /// Namespaces that are not what they were.
+    pub(super) replaced: Vec<NamespaceId>,
+}
+
+/// The phase, for everyone to see.
+#[derive(Clone)]
+pub(super) struct Liveness(Arc<watch::Sender<Phase>>);
+
+impl Liveness {
+    /// For a controller that is not connected.
+    pub(super) fn new() -> Self {
+        let away = Away { cause: Box::new(Error::Closed), attempt: 0, max: None };
+        let outage = Outage { away: Arc::new(away), commands_fail: false };
+        Self(Arc::new(watch::Sender::new(Phase::Away(outage))))
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.0.borrow().clone()
+    }
+
+    /// Whether the connection with this number is the one that is live.
+    pub(super) fn is_live(&self, generation: u64) -> bool {
+        matches!(&*self.0.borrow(), Phase::Live(terms) if terms.generation == generation)
+    }
+
+    /// Enters another phase, unless it is the end already.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.0.send_if_modified(|current| {
+            let going_on = !matches!(current, Phase::Ended(_));
+            if going_on {
+                *current = phase;
+            }
+            going_on
+        });
+    }
+
+    /// The connection with this number failed. Returns why it really did: the first report counts.
+    pub(super) fn lost(&self, generation: u64, error: Error) -> Error {
+        if self.is_live(generation) {
+            let away = Away { cause: Box::new(error), attempt: 0, max: None };
+            let outage = Outage { away: Arc::new(away), commands_fail: false };
+            self.0.send_if_modified(|current| {
+                let first = matches!(current, Phase::Live(terms) if terms.generation == generation);
+                if first {
+                    *current = Phase::Away(outage);
+                }
+                first
+            });
+        }
+        self.cause().unwrap_or(Error::Closed)
+    }
+
+    /// Commands are not held any longer until there is a connection.
+    pub(super) fn fail_commands(&self) {
+        self.0.send_if_modified(|current| match current {
+            Phase::Away(outage) => !std::mem::replace(&mut outage.commands_fail, true),
+            Phase::Ended(_) | Phase::Live(_) => false,
+        });
+    }
+
+    /// Why there is no connection; nothing if there is one.
+    pub(super) fn cause(&self) -> Option<Error> {
+        match &*self.0.borrow() {
+            Phase::Away(outage) => Some((*outage.away.cause).clone()),
+            Phase::Ended(error) => Some(error.clone()),
+            Phase::Live(_) => None,
+        }
+    }
+
+    /// Waits until the connection with this number is no longer live.
+    pub(super) async fn left(&self, generation: u64) {
+        self.until(|phase| !matches!(phase, Phase::Live(now) if now.generation == generation))
+            .await;
+    }
+
+    /// Waits until there is a connection, or no more hope of one.
+    pub(super) async fn settled(&self) -> Phase {
+        self.until(|phase| !matches!(phase, Phase::Away(_))).await
+    }
+
+    /// Waits for the end.
+    pub(super) async fn ended(&self) -> Error {
+        match self.until(|phase| matches!(phase, Phase::Ended(_))).await {
+            Phase::Ended(error) => error,
+            Phase::Away(_) | Phase::Live(_) => Error::Closed,
+        }
+    }
+
+    /// To be told of what changes from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
+        self.0.subscribe()
+    }
+
+    async fn until(&self, condition: impl FnMut(&Phase) -> bool) -> Phase {
+        let mut watcher = self.0.subscribe();
+        let found = watcher.wait_for(condition).await.map(|phase| phase.clone());
+        found.unwrap_or(Phase::Ended(Error::Closed))
+    }
+}

@@ -1,0 +1,219 @@
+//! What a poller does without a connection: it holds commands, and takes up new queues.
+
+use std::time::Duration;
+
+use verbs::Provider;
+
+use super::super::command::{Command, Data, Done, Execution, Rejection};
+use super::super::held::HeldCommand;
+use super::super::phase::{Outage, Phase, Terms};
+use super::{Assembly, Ended, Poller};
+use crate::error::{Error, Misuse, Transport};
+
+impl<P: Provider> Poller<P> {
+    /// A queue has failed: gives all of them up and holds their commands, if others may come.
+    pub(super) fn lose(&mut self, error: Error) -> Result<(), Error> {
+        let Some(link) = &self.link else { return Err(self.fail(error)) };
+        let cause = link.berth.liveness.lost(link.generation, error);
+        self.close(&cause);
+        self.reconnect()
+    }
+
+    /// Ends the queues, and holds the commands that were in flight or hands them back.
+    pub(super) fn close(&mut self, cause: &Error) {
+        let resend = self.link.as_ref().is_some_and(|link| link.resend);
+        tracing::debug!(%cause, "the poller's queues are closed");
+        for queue in std::mem::take(&mut self.queues) {
+            for ended in queue.close() {
+                match resend {
+                    true => self.held.push(ended.into_held()),
+                    false => self.hand_back(ended.into_held(), cause.clone()),
+                }
+            }
+        }
+        self.events = None;
+        self.completion_queue = None;
+        self.aborting = None;
+        if let Some(link) = &self.link {
+            link.berth.leave();
+        }
+    }
+
+    /// Takes up new queues if there are any; fails what may not wait for them.
+    pub(super) fn reconnect(&mut self) -> Result<(), Error> {
+        if let Some(error) = &self.failure {
+            return Err(error.clone());
+        }
+        let Some(link) = &self.link else { return Err(Error::Closed) };
+        match link.berth.liveness.phase() {
+            Phase::Live(terms) if terms.generation != link.generation => {
+                let assembly = link.berth.take();
+                self.adopt(terms.generation, assembly);
+                self.drop_unfit(&terms);
+                Ok(())
+            }
+            Phase::Live(_) => Ok(()),
+            Phase::Away(Outage { commands_fail: false, .. }) => Ok(()),
+            Phase::Away(Outage { away, commands_fail: true }) => {
+                self.fail_held(&Error::Away(away));
+                Ok(())
+            }
+            Phase::Ended(error) => {
+                self.fail_held(&error);
+                self.failure = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn adopt(&mut self, generation: u64, assembly: Option<Assembly<P>>) {
+        let Some(link) = &mut self.link else { return };
+        link.generation = generation;
+        self.since = self.clock.raw();
+        self.checked = self.since;
+        let Some(assembly) = assembly else {
+            if !link.keeps_stranded {
+                self.fail_held(&Transport::NoQueue.into());
+            }
+            return;
+        };
+        self.completion_queue = Some(assembly.completion_queue);
+        for queue in assembly.queues {
+            self.add(queue);
+        }
+        self.held.resize(self.depth());
+    }
+
+    /// Hands back the commands that the new connection can't carry.
+    fn drop_unfit(&mut self, terms: &Terms) {
+        if let Some(link) = &mut self.link {
+            link.replaced.clone_from(&terms.replaced);
+        }
+        for _ in 0..self.held.len() {
+            let Some(held) = self.held.pop() else { break };
+            let bytes = held.command.data.len() as u64;
+            let max = terms.transfer_bytes_max;
+            match self.barred(&held.command) {
+                Some(error) => self.hand_back(held, error),
+                None if bytes > max => {
+                    self.hand_back(held, Misuse::CommandBytes { bytes, max }.into());
+                }
+                None => self.held.push(held),
+            }
+        }
+    }
+
+    /// Why a command may not be sent, if it may not.
+    pub(super) fn barred(&mut self, command: &Command) -> Option<Error> {
+        let link = self.link.as_mut()?;
+        if link.replaced.is_empty() {
+            return None;
+        }
+        let namespace = command.sqe.namespace();
+        let index = link.replaced.iter().position(|&replaced| replaced == namespace)?;
+        if link.berth.registry.is_replaced(namespace) {
+            return Some(Misuse::NamespaceReplaced(namespace).into());
+        }
+        link.replaced.swap_remove(index); // its user has looked at it since
+        None
+    }
+
+    /// Sends held commands as far as there is room.
+    pub(super) fn resubmit(&mut self) -> Result<(), Error> {
+        while let Some(index) = self.pick() {
+            let Some(held) = self.held.pop() else { break };
+            if let Err(rejection) = self.queues[index].submit(held.command, held.started) {
+                let Rejection { error, user, data } = rejection;
+                let outcome = Err(error);
+                self.done.push_back(Done { user, outcome, data, execution: held.execution });
+            }
+        }
+        self.flush()
+    }
+
+    /// Keeps a command that no queue can take now: for a connection, if there is none.
+    pub(super) fn hold(&mut self, command: Command, started: u64) -> Result<(), Rejection> {
+        if let Some(error) = &self.failure {
+            return Err(Rejection::new(error.clone(), command));
+        }
+        if self.is_connected() || self.held.room() == 0 {
+            return Err(Rejection::new(Misuse::Full.into(), command));
+        }
+        let Some(link) = &self.link else {
+            return Err(Rejection::new(Misuse::Full.into(), command));
+        };
+        let error = match link.berth.liveness.phase() {
+            Phase::Away(Outage { away, commands_fail: true }) => Error::Away(away),
+            Phase::Ended(error) => error,
+            Phase::Live(terms) if terms.generation == link.generation && !link.keeps_stranded => {
+                Transport::NoQueue.into()
+            }
+            Phase::Away(_) | Phase::Live(_) => {
+                self.held.push(HeldCommand { command, started, execution: Execution::NotSent });
+                return Ok(());
+            }
+        };
+        Err(Rejection::new(error, command))
+    }
+
+    /// Hands all held commands back.
+    pub(super) fn fail_held(&mut self, error: &Error) {
+        while let Some(held) = self.held.pop() {
+            self.hand_back(held, error.clone());
+        }
+    }
+
+    fn hand_back(&mut self, held: HeldCommand, error: Error) {
+        let HeldCommand { command, execution, .. } = held;
+        self.statistics.record_failure(command.sqe.opcode());
+        self.done.push_back(Done { execution, ..Done::unsent(error, command) });
+    }
+
+    /// Whether there is a connection, but no queue of it for this poller.
+    pub(in super::super) fn is_stranded(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| {
+            !self.is_connected() && link.berth.liveness.is_live(link.generation)
+        })
+    }
+
+    /// Gives the held commands away.
+    pub(in super::super) fn surrender(&mut self) -> Option<HeldCommand> {
+        self.held.pop()
+    }
+
+    /// Takes a command back that nobody else took.
+    pub(in super::super) fn inherit(&mut self, command: Command, execution: Execution) {
+        let started = self.clock.raw();
+        self.held.push(HeldCommand { command, started, execution });
+    }
+
+    /// How many pollers of the controller have queues now.
+    pub(in super::super) fn connected_pollers(&self) -> usize {
+        match self.link.as_ref().map(|link| link.berth.liveness.phase()) {
+            Some(Phase::Live(terms)) => terms.pollers,
+            _ => 0,
+        }
+    }
+
+    /// Sleeps until the phase changes, or `limit` has passed.
+    pub(super) async fn sleep_away(&mut self, limit: Duration) -> Result<(), Error> {
+        let Some(link) = &self.link else { return Err(Error::Closed) };
+        // Subscribed before the look: what changes after it is not missed.
+        let mut changes = link.berth.liveness.subscribe();
+        self.reconnect()?;
+        if self.is_connected() || !self.done.is_empty() {
+            return Ok(());
+        }
+        let _ = tokio::time::timeout(limit, changes.changed()).await;
+        self.reconnect()
+    }
+}
+
+impl Ended {
+    /// The command, to be sent again.
+    fn into_held(self) -> HeldCommand {
+        let Self { user, started, sqe, data, .. } = self;
+        let command = Command { data: Data::of(&sqe, data), sqe, user };
+        HeldCommand { command, started, execution: Execution::Unknown }
+    }
+}

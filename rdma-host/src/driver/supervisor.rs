@@ -1,0 +1,393 @@
+//! The task that keeps a controller alive: it does what [`Lifecycle`] says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use verbs::active_side::Event as PortEvent;
+use verbs::{Domain, Provider};
+
+use super::admin::{Admin, Request};
+use super::attempt::{self, Connected, Means};
+use super::berth::{Berth, Late};
+use super::change::Change;
+use super::phase::{Liveness, Outage, Phase, Terms};
+use super::poller::Poller;
+use super::port::PortWatch;
+use super::registry::Registry;
+use crate::config::{ConnectOptions, PORT_INTERVAL, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT};
+use crate::error::{Away, Error, GaveUp, Rejected};
+use crate::proto::{Cause, Event, Execute, Lifecycle, Negotiated, State, Task, Transfer};
+use crate::wire::{Identify, NamespaceInfo, QueueId, Status};
+
+/// What the owner of a controller may ask for.
+pub(super) enum Control {
+    /// The end; the answer comes when nothing is left.
+    Delete(oneshot::Sender<()>),
+    /// A new connection.
+    Reset,
+}
+
+/// What the owner and the task see of the present connection.
+pub(super) struct Shared<P: Provider> {
+    pub(super) liveness: Liveness,
+    pub(super) registry: Arc<Registry>,
+    pub(super) changes: broadcast::Sender<Change>,
+    pub(super) present: Mutex<Option<Present<P>>>,
+}
+
+/// The latest connection.
+pub(super) struct Present<P: Provider> {
+    pub(super) negotiated: Arc<Negotiated>,
+    pub(super) domain: Domain<P>,
+    pub(super) device: String,
+}
+
+/// The ends of the channels that lead to the task.
+pub(super) struct Inbox {
+    pub(super) control: mpsc::Receiver<Control>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) late: mpsc::Receiver<Late>,
+}
+
+/// How the task is tied to the rest.
+pub(super) struct Wiring<P: Provider> {
+    pub(super) shared: Arc<Shared<P>>,
+    pub(super) inbox: Inbox,
+    /// To make berths with.
+    pub(super) late: mpsc::Sender<Late>,
+    /// Who waits for the first connection.
+    pub(super) first: oneshot::Sender<Result<Vec<Poller<P>>, Error>>,
+}
+
+pub(super) struct Supervisor<P: Provider> {
+    provider: Arc<P>,
+    options: ConnectOptions,
+    life: Lifecycle,
+    shared: Arc<Shared<P>>,
+    inbox: Inbox,
+    late: mpsc::Sender<Late>,
+    /// How many pollers are wanted.
+    pollers: usize,
+    /// Empty until the first connection; from then on of one length.
+    berths: Vec<Arc<Berth<P>>>,
+    admin: Option<Admin<P>>,
+    generation: u64,
+    /// What went wrong last.
+    cause: Error,
+    port: PortWatch,
+    first: Option<oneshot::Sender<Result<Vec<Poller<P>>, Error>>>,
+    /// Who waits for the end.
+    deleted: Option<oneshot::Sender<()>>,
+}
+
+impl<P: Provider> Supervisor<P> {
+    pub(super) fn new(
+        provider: Arc<P>,
+        options: ConnectOptions,
+        pollers: usize,
+        wiring: Wiring<P>,
+    ) -> Self {
+        let Wiring { shared, inbox, late, first } = wiring;
+        Self {
+            provider,
+            life: Lifecycle::new(options.reconnect.clone()),
+            options,
+            shared,
+            inbox,
+            late,
+            pollers: pollers.max(1),
+            berths: Vec::new(),
+            admin: None,
+            generation: 0,
+            cause: Error::Closed,
+            port: PortWatch::default(),
+            first: Some(first),
+            deleted: None,
+        }
+    }
+
+    /// Lives the controller's life to its end.
+    pub(super) async fn run(mut self) {
+        self.handle(Event::Start);
+        loop {
+            match self.life.task(Instant::now()) {
+                Task::End => break,
+                Task::Connect => self.connect().await,
+                Task::Serve => self.serve().await,
+                Task::TearDown { announce } => self.tear_down(announce).await,
+                Task::Wait(due) => self.wait(due).await,
+            }
+        }
+        let error = self.last_words();
+        self.shared.liveness.enter(Phase::Ended(error.clone()));
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Err(error));
+        }
+        if let Some(deleted) = self.deleted.take() {
+            let _ = deleted.send(());
+        }
+    }
+
+    async fn connect(&mut self) {
+        let means = Means {
+            provider: &self.provider,
+            options: &self.options,
+            pollers: if self.berths.is_empty() { self.pollers } else { self.berths.len() },
+            domain: self.shared.present.lock().as_ref().map(|present| present.domain.clone()),
+        };
+        let registry = &self.shared.registry;
+        let attempt = async {
+            let mut connected = attempt::connect(means).await?;
+            recognise(registry, &mut connected.admin).await?;
+            Ok(connected)
+        };
+        let fails_at = self.life.commands_fail_at();
+        let holding = hold_until(fails_at, &self.shared.liveness);
+        let outcome = tokio::select! {
+            outcome = attempt => outcome,
+            control = next(&mut self.inbox.control) => return self.obey(control),
+            never = holding => match never {},
+        };
+        match outcome {
+            Ok(connected) => self.establish(connected),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Hands the queues to the pollers.
+    fn establish(&mut self, connected: Connected<P>) {
+        let Connected { negotiated, domain, device, admin, io } = connected;
+        self.generation += 1;
+        let is_first = self.berths.is_empty();
+        if is_first {
+            let liveness = &self.shared.liveness;
+            let registry = &self.shared.registry;
+            let berth =
+                || Arc::new(Berth::new(liveness.clone(), Arc::clone(registry), self.late.clone()));
+            self.berths = io.iter().map(|_| berth()).collect();
+        }
+        self.shared.registry.set_transfer_bytes_max(negotiated.transfer_bytes_max);
+        let terms = Terms {
+            generation: self.generation,
+            pollers: io.len(),
+            transfer_bytes_max: negotiated.transfer_bytes_max,
+            replaced: self.shared.registry.replaced(),
+        };
+        let mut assemblies = io.into_iter();
+        for berth in &self.berths {
+            berth.put(assemblies.next());
+        }
+        self.admin.insert(admin).watch(self.berths.clone());
+        self.port = PortWatch::new(&device);
+        let negotiated = Arc::new(negotiated);
+        *self.shared.present.lock() = Some(Present { negotiated, domain, device });
+        self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
+        self.handle(Event::Established);
+        if let Some(first) = self.first.take() {
+            let pollers = self.berths.iter();
+            let pollers = pollers.map(|berth| Poller::at(Arc::clone(berth), &self.options));
+            // Who does not wait any more has dropped the controller too, which ends it.
+            let _ = first.send(Ok(pollers.collect()));
+        }
+    }
+
+    async fn serve(&mut self) {
+        let Some(admin) = &mut self.admin else { return self.fail(Error::Closed) };
+        let liveness = self.shared.liveness.clone();
+        tokio::select! {
+            error = admin.serve(&mut self.inbox.requests, &mut self.inbox.late) => {
+                let cause = liveness.lost(self.generation, error);
+                self.fail(cause);
+            }
+            () = liveness.left(self.generation) => {
+                self.fail(liveness.cause().unwrap_or(Error::Closed));
+            }
+            control = next(&mut self.inbox.control) => self.obey(control),
+        }
+    }
+
+    /// Lets the pollers give up their queues, tells the controller, and drops the connection.
+    async fn tear_down(&mut self, announce: bool) {
+        if self.life.state() == State::Deleting {
+            self.shared.liveness.enter(Phase::Ended(self.last_words()));
+        }
+        if announce && let Some(mut admin) = self.admin.take() {
+            let orderly = async {
+                while self.berths.iter().any(|berth| berth.in_use()) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            // A poller that its owner does not drive is not waited for.
+            let _ = tokio::time::timeout(QUIESCE_TIMEOUT, orderly).await;
+            // Past the time limit the connection is dropped as it is.
+            let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, admin.shut_down()).await;
+        }
+        self.admin = None;
+        for berth in &self.berths {
+            berth.put(None);
+        }
+        // What came too late for this connection must not reach the next.
+        while self.inbox.late.try_recv().is_ok() {}
+        self.handle(Event::TornDown);
+    }
+
+    /// Waits for the time of the next attempt, or the port that was down.
+    async fn wait(&mut self, due: Instant) {
+        let until_due = tokio::time::sleep_until(due.into());
+        let fails_at = self.life.commands_fail_at();
+        let holding = hold_until(fails_at, &self.shared.liveness);
+        tokio::select! {
+            () = until_due => self.handle(Event::Due),
+            () = port_is_back(&mut self.port) => self.handle(Event::PortActive),
+            control = next(&mut self.inbox.control) => self.obey(control),
+            never = holding => match never {},
+        }
+    }
+
+    fn obey(&mut self, control: Control) {
+        match control {
+            Control::Reset => {
+                let away = Away { cause: Box::new(Error::Reset), attempt: 0, max: None };
+                let outage = Outage { away: Arc::new(away), commands_fail: false };
+                self.cause = Error::Reset;
+                if self.life.state() == State::Live {
+                    self.shared.liveness.enter(Phase::Away(outage));
+                }
+                self.handle(Event::Reset);
+            }
+            Control::Delete(done) => {
+                self.cause = Error::Closed;
+                self.deleted = Some(done);
+                self.handle(Event::Delete);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        let before = self.life.state();
+        self.cause = error;
+        self.life.fail(Cause::from(&self.cause), Instant::now(), chance());
+        self.enter_outage();
+        self.announce(before);
+    }
+
+    fn handle(&mut self, event: Event) {
+        let before = self.life.state();
+        self.life.handle(event, Instant::now());
+        if self.life.state() == State::Connecting {
+            self.enter_outage();
+        }
+        self.announce(before);
+    }
+
+    /// Tells the pollers how things stand while there is no connection.
+    fn enter_outage(&self) {
+        let away = Away {
+            cause: Box::new(self.cause.clone()),
+            attempt: self.life.attempts(),
+            max: self.life.attempts_max(),
+        };
+        let commands_fail = self.life.commands_fail_at().is_some_and(|at| Instant::now() >= at);
+        self.shared.liveness.enter(Phase::Away(Outage { away: Arc::new(away), commands_fail }));
+    }
+
+    /// Tells the watchers, and the log.
+    fn announce(&self, before: State) {
+        let state = self.life.state();
+        if state == before {
+            return;
+        }
+        let failed = matches!(state, State::Resetting | State::Waiting | State::Dead);
+        let cause = match (state, &self.cause) {
+            (State::Dead, _) => Some(self.last_words()),
+            (_, Error::Closed) => None,
+            (_, cause) if failed => Some(cause.clone()),
+            _ => None,
+        };
+        let now = Instant::now();
+        let change = Change {
+            at: SystemTime::now(),
+            state,
+            cause: cause.filter(|cause| !matches!(cause, Error::Closed)),
+            attempt: self.life.attempts(),
+            attempts_max: self.life.attempts_max(),
+            next: match self.life.task(now) {
+                Task::Wait(due) => Some(due.saturating_duration_since(now)),
+                _ => None,
+            },
+        };
+        tracing::info!(subsystem = %self.options.subsystem, "{change}");
+        // Nobody need be watching.
+        let _ = self.shared.changes.send(change);
+    }
+
+    /// Why it is over.
+    fn last_words(&self) -> Error {
+        match self.life.reason() {
+            Some(reason) if self.life.attempts() > 0 => {
+                let (cause, attempts) = (Box::new(self.cause.clone()), self.life.attempts());
+                Error::GaveUp(Arc::new(GaveUp { cause, attempts, reason }))
+            }
+            _ => self.cause.clone(),
+        }
+    }
+}
+
+/// What the owner asks for next; an owner that is gone wants the end.
+async fn next(control: &mut mpsc::Receiver<Control>) -> Control {
+    match control.recv().await {
+        Some(control) => control,
+        None => Control::Delete(oneshot::channel().0),
+    }
+}
+
+/// Lets commands fail from this time on.
+async fn hold_until(at: Option<Instant>, liveness: &Liveness) -> std::convert::Infallible {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
+        liveness.fail_commands();
+    }
+    std::future::pending().await
+}
+
+async fn port_is_back(port: &mut PortWatch) {
+    while port.news() != Some(PortEvent::PortActive) {
+        tokio::time::sleep(PORT_INTERVAL).await;
+    }
+}
+
+/// Looks at all namespaces in use, before commands can reach them.
+async fn recognise<P: Provider>(registry: &Registry, admin: &mut Admin<P>) -> Result<(), Error> {
+    for id in registry.ids() {
+        let execute = Execute {
+            queue: QueueId::ADMIN,
+            sqe: Identify::namespace(id),
+            transfer: Transfer::FromController(Identify::SIZE),
+            name: "Identify Namespace",
+        };
+        let (response, data) = admin.execute(execute).await?;
+        match response.status() {
+            status if status.is_success() => match NamespaceInfo::parse(id, &data) {
+                Ok(info) => registry.compare(info),
+                // One that is not there now may be again later.
+                Err(error) => tracing::info!(%id, %error, "a namespace in use is gone"),
+            },
+            status if status.code() == Status::INVALID_NAMESPACE => {
+                tracing::info!(%id, "a namespace in use is gone");
+            }
+            status => {
+                let command = "Identify Namespace";
+                return Err(Rejected::Command { command, status }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A random number, to spread attempts by.
+fn chance() -> u16 {
+    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+    u16::try_from(high >> 48).unwrap_or(0)
+}

@@ -1,0 +1,138 @@
+//! Why a connection failed or was lost, as far as it matters for trying again.
+
+use std::fmt;
+
+use crate::error::{Error, Rejected, Transport};
+use crate::wire::{Reject, Status};
+
+/// An [`Error`] with everything left out that makes no difference to a retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The address did not resolve to an RDMA path.
+    Address,
+    /// A command did not come back in time.
+    CommandTimeout,
+    /// CSTS.CFS.
+    ControllerFatal,
+    /// Our caller ended it.
+    Deleted,
+    /// The local device or its library failed.
+    Device,
+    /// The connection was closed.
+    Disconnected,
+    /// Nothing in common with the target.
+    Incompatible,
+    /// The controller was silent for the keep-alive time.
+    KeepAlive,
+    /// Somebody wants authentication, and there is no key for it.
+    KeyMissing,
+    /// Authentication failed.
+    KeyRejected,
+    /// Our caller asked for what can't be.
+    Misuse,
+    /// The port of our device is down.
+    PortDown,
+    /// A work request failed.
+    QueuePair,
+    /// The connection manager or the target's CM code refused.
+    Rejected(Reject),
+    /// The controller refused, with this status.
+    Status(Status),
+    /// The target broke the protocol.
+    TargetMisbehaved,
+    /// A step of the connect took too long.
+    Timeout,
+    /// Nobody answers.
+    Unreachable,
+}
+
+/// What it takes for a cause to pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cure {
+    /// Nothing: Linux and we give up at once.
+    None,
+    /// Somebody must change the target; it does not say so, and Linux retries.
+    Repair,
+    /// Time.
+    Time,
+}
+
+impl Cause {
+    /// What it takes for this to pass (Linux 6.19's `nvmf_should_reconnect`, and what we know
+    /// beyond it).
+    #[must_use]
+    pub fn cure(self) -> Cure {
+        match self {
+            Self::Status(status) if status.do_not_retry() => Cure::None,
+            Self::Deleted | Self::KeyMissing | Self::KeyRejected | Self::Misuse => Cure::None,
+            Self::Incompatible | Self::TargetMisbehaved => Cure::Repair,
+            Self::Rejected(reject) if reject.is_refusal_of_parameters() => Cure::Repair,
+            _ => Cure::Time,
+        }
+    }
+}
+
+impl From<&Error> for Cause {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::AuthenticationRequired(_) => Self::KeyMissing,
+            Error::Away(lost) => Self::from(&*lost.cause),
+            Error::Closed => Self::Deleted,
+            Error::CommandTimeout { .. } => Self::CommandTimeout,
+            Error::ControllerFatal => Self::ControllerFatal,
+            Error::GaveUp(end) => Self::from(&*end.cause),
+            Error::Incompatible(_) => Self::Incompatible,
+            Error::KeepAlive(_) => Self::KeepAlive,
+            Error::Malformed(_) | Error::TargetMisbehaved(_) => Self::TargetMisbehaved,
+            Error::Misuse(_) => Self::Misuse,
+            Error::Rejected(
+                Rejected::Command { status, .. } | Rejected::Connect { status, .. },
+            ) => Self::Status(*status),
+            Error::Rejected(Rejected::Connection { reject, .. }) => Self::Rejected(*reject),
+            Error::Reset => Self::Disconnected,
+            Error::Timeout { .. } => Self::Timeout,
+            Error::Transport(transport) => Self::from(transport),
+        }
+    }
+}
+
+impl From<&Transport> for Cause {
+    fn from(transport: &Transport) -> Self {
+        match transport {
+            Transport::Address { .. } => Self::Address,
+            Transport::DeviceChanged | Transport::Verbs(_) => Self::Device,
+            Transport::Disconnected(_) | Transport::NoQueue => Self::Disconnected,
+            Transport::PortDown => Self::PortDown,
+            Transport::QueuePair { .. } => Self::QueuePair,
+            Transport::Unreachable { .. } => Self::Unreachable,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    /// In a few words, without the particulars.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address => "address error",
+            Self::CommandTimeout => "command timeout",
+            Self::ControllerFatal => "controller fatal",
+            Self::Deleted => "deleted",
+            Self::Device => "device error",
+            Self::Disconnected => "disconnected",
+            Self::Incompatible => "incompatible",
+            Self::KeepAlive => "keep-alive expired",
+            Self::KeyMissing => "key missing",
+            Self::KeyRejected => "key rejected",
+            Self::Misuse => "misuse",
+            Self::PortDown => "port down",
+            Self::QueuePair => "queue pair error",
+            Self::Rejected(_) => "connection rejected",
+            Self::Status(status) if status.do_not_retry() => "refused for good",
+            Self::Status(_) => "refused",
+            Self::TargetMisbehaved => "target misbehaved",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! The verdicts of Linux, row by row, and what the options change.
+
+use super::*;
+use crate::wire::{Reject, RejectCode, Status};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn failure(cause: Cause) -> Failure {
+    Failure { cause, attempts: 1, elapsed: SECOND, chance: 0 }
+}
+
+/// Whether Linux 6.19 and later try again (`nvmf_should_reconnect` and the errors that reach it).
+#[test]
+fn the_default_is_the_verdict_of_linux() {
+    let rejected =
+        |reason, code: Option<u16>| Cause::Rejected(Reject { reason, code: code.map(RejectCode) });
+    let refused = |code: u16| Cause::Status(Status(code));
+    let refused_for_good = |code: u16| Cause::Status(Status(code).with_do_not_retry());
+    let mut rows = vec![
+        ("authentication wanted, no key: ENOKEY", Cause::KeyMissing, false),
+        ("a key rejected, by either side: EKEYREJECTED", Cause::KeyRejected, false),
+        ("a challenge we can't answer: EPROTO", Cause::Incompatible, true),
+        ("a secure channel (ASCR): EOPNOTSUPP", Cause::Incompatible, true),
+        ("ICDOFF, no keyed SGLs: EOPNOTSUPP", Cause::Incompatible, true),
+        ("Connect, another queue has the id, DNR", refused_for_good(0x00c), false),
+        ("Connect, incompatible format, DNR", refused_for_good(0x180), false),
+        ("Connect, controller busy, DNR", refused_for_good(0x181), false),
+        ("Connect, invalid parameter, DNR", refused_for_good(0x182), false),
+        ("Connect, invalid host, DNR", refused_for_good(0x184), false),
+        ("Connect, controller busy", refused(0x181), true),
+        ("Connect, invalid parameter", refused(0x182), true),
+        ("Connect, invalid host", refused(0x184), true),
+        ("internal error", refused(0x006), true),
+        ("Auth Send or Receive, DNR", refused_for_good(0x002), false),
+        ("Auth Send or Receive", refused(0x191), true),
+        ("nobody listens: ECONNRESET", rejected(Reject::INVALID_SERVICE, None), true),
+        ("a stale connection: ECONNRESET", rejected(Reject::STALE_CONNECTION, None), true),
+        ("the target refuses, without a code", rejected(Reject::CONSUMER, None), true),
+        ("unreachable: ECONNRESET", Cause::Unreachable, true),
+        ("address or route error: ECONNRESET", Cause::Address, true),
+        ("disconnected", Cause::Disconnected, true),
+        ("a work request failed", Cause::QueuePair, true),
+        ("the device failed", Cause::Device, true),
+        ("the port is down", Cause::PortDown, true),
+        ("keep-alive expired", Cause::KeepAlive, true),
+        ("a command timed out: host aborted", Cause::CommandTimeout, true),
+        ("a step timed out", Cause::Timeout, true),
+        ("controller fatal", Cause::ControllerFatal, true),
+        ("the target misbehaved: error recovery", Cause::TargetMisbehaved, true),
+        ("deleted by its owner", Cause::Deleted, false),
+        ("our caller's mistake", Cause::Misuse, false),
+    ];
+    rows.extend((1..=9).map(|code| ("every code of the target", rejected(28, Some(code)), true)));
+    for (row, cause, retried) in rows {
+        let verdict = ReconnectOptions::default().verdict(&failure(cause));
+        let expected = match retried {
+            true => Verdict::Retry(10 * SECOND),
+            false => Verdict::GiveUp(Reason::Final),
+        };
+        assert_eq!(verdict, expected, "{row}");
+    }
+}
+
+#[test]
+fn strict_waits_for_nobody() {
+    let strict = ReconnectOptions { strict: true, ..ReconnectOptions::default() };
+    let rejected = |code| Cause::Rejected(Reject { reason: 28, code: Some(RejectCode(code)) });
+    for cause in [Cause::Incompatible, Cause::TargetMisbehaved, rejected(4), rejected(3)] {
+        assert_eq!(strict.verdict(&failure(cause)), Verdict::GiveUp(Reason::Repair), "{cause:?}");
+    }
+    // Full, or not known any more: the next attempt may find it otherwise.
+    for cause in [Cause::Unreachable, rejected(6), rejected(9)] {
+        assert_eq!(strict.verdict(&failure(cause)), Verdict::Retry(10 * SECOND), "{cause:?}");
+    }
+}
+
+#[test]
+fn attempts_are_rounded_up() {
+    for (loss, delay, max) in [(600, 10, 60), (601, 10, 61), (1, 10, 1), (0, 10, 0), (5, 0, 5000)] {
+        let options = ReconnectOptions {
+            delay: delay * SECOND,
+            loss_timeout: Some(loss * SECOND),
+            ..ReconnectOptions::default()
+        };
+        assert_eq!(options.attempts_max(), Some(max), "{loss} s, every {delay} s");
+    }
+    let for_ever = ReconnectOptions { loss_timeout: None, ..ReconnectOptions::default() };
+    let late = Failure { attempts: u32::MAX, ..failure(Cause::Unreachable) };
+    assert_eq!(for_ever.attempts_max(), None);
+    assert_eq!(for_ever.verdict(&late), Verdict::Retry(10 * SECOND));
+}
+
+#[test]
+fn attempts_and_time_run_out() {
+    let options = ReconnectOptions {
+        loss_timeout: Some(30 * SECOND),
+        time_limit: Some(25 * SECOND),
+        ..ReconnectOptions::default()
+    };
+    let after = |attempts, elapsed| {
+        let elapsed = elapsed * SECOND;
+        options.verdict(&Failure { attempts, elapsed, ..failure(Cause::Unreachable) })
+    };
+    assert_eq!(after(2, 15), Verdict::Retry(10 * SECOND));
+    assert_eq!(after(2, 16), Verdict::GiveUp(Reason::TimeLimit));
+    assert_eq!(after(3, 1), Verdict::GiveUp(Reason::Exhausted));
+    assert_eq!(
+        ReconnectOptions::never().verdict(&Failure { attempts: 0, ..failure(Cause::QueuePair) }),
+        Verdict::GiveUp(Reason::Exhausted)
+    );
+}
+
+#[test]
+fn the_delay_grows_to_its_limit() {
+    let options = ReconnectOptions {
+        delay: SECOND,
+        delay_max: Some(5 * SECOND),
+        loss_timeout: None,
+        ..ReconnectOptions::default()
+    };
+    for (attempts, delay) in [(0, 1), (1, 2), (2, 4), (3, 5), (40, 5), (u32::MAX - 1, 5)] {
+        let failed = Failure { attempts, ..failure(Cause::Unreachable) };
+        assert_eq!(options.verdict(&failed), Verdict::Retry(delay * SECOND), "{attempts}");
+    }
+}
+
+#[test]
+fn chance_shortens_the_delay_by_its_part_at_most() {
+    let options = ReconnectOptions { jitter_percent: 25, ..ReconnectOptions::default() };
+    for (chance, ms) in [(0, 10_000), (u16::MAX, 7500)] {
+        let failed = Failure { chance, ..failure(Cause::Unreachable) };
+        assert_eq!(options.verdict(&failed), Verdict::Retry(Duration::from_millis(ms)));
+    }
+}
