@@ -237,12 +237,6 @@ pub const REFERRAL_DEPTH: u8 = 8;
 /// The keep-alive time of a discovery connection that stays; as nvme-cli.
 pub const DISCOVERY_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// From a lost discovery connection to the next attempt, and between attempts; as Linux.
-pub const DISCOVERY_RETRY_DELAY: Duration = Duration::from_secs(10);
-
-/// Attempts after a loss: Linux's 600 s in steps of the delay.
-pub const DISCOVERY_RETRIES: u32 = 60;
-
 /// The shortest time between two events we let a controller tell us, so that a storm of them costs
 /// no more than ten commands a second.
 pub const EVENT_INTERVAL: Duration = Duration::from_millis(100);

@@ -345,7 +345,7 @@ fn a_watch_hears_of_its_own_loss() {
         assert!(matches!(watch.next().await, DiscoveryNews::Log(_)));
         target.abort();
         match watch.next().await {
-            DiscoveryNews::Lost { attempt: 1, max: 60, cause } => {
+            DiscoveryNews::Lost { attempt: 1, max: Some(60), cause, .. } => {
                 assert_eq!(cause.class(), rdma_host::Class::Transport, "{cause}");
             }
             other => panic!("{other:?}"),

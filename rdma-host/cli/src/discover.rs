@@ -238,8 +238,9 @@ impl Arguments {
                     print_text(&format!("{}\n", to_json(&log)))?;
                 }
                 DiscoveryNews::Log(log) => print_text(&in_words(&log))?,
-                DiscoveryNews::Lost { cause, attempt, max } => {
-                    eprintln!("nvmf: {cause}; attempt {attempt} of {max} in 10 s");
+                DiscoveryNews::Lost { cause, attempt, max, delay } => {
+                    let of_max = max.map_or_else(String::new, |max| format!(" of {max}"));
+                    eprintln!("nvmf: {cause}; attempt {attempt}{of_max} in {delay:.0?}");
                 }
                 DiscoveryNews::Ended(error) => return Err(error.into()),
             }

@@ -2,30 +2,33 @@
 //! when it is lost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use verbs::{Provider, RdmaCore};
 
+use super::super::supervisor::chance;
 use super::DiscoveryController;
-use crate::config::{
-    ConnectOptions, DISCOVERY_KEEP_ALIVE, DISCOVERY_RETRIES, DISCOVERY_RETRY_DELAY, EVENT_INTERVAL,
-};
-use crate::error::{Class, Error};
-use crate::proto::DiscoveryLog;
+use crate::config::{ConnectOptions, DISCOVERY_KEEP_ALIVE, EVENT_INTERVAL};
+use crate::error::Error;
+use crate::proto::{Cause, DiscoveryLog, Failure, Verdict};
 use crate::wire::Event;
 
 /// Watches a discovery controller.
 ///
 /// A task of the current runtime keeps the connection alive and hears of changes; a connection that
-/// is lost is sought again by [`next`](Self::next). Only the latest log is kept: slow readers miss
-/// those that were already replaced, and nothing else. Dropping it disconnects in the background.
+/// is lost is sought again by [`next`](Self::next), as the options' `reconnect` has it. Only the
+/// latest log is kept: slow readers miss those that were already replaced, and nothing else.
+/// Dropping it disconnects in the background.
 pub struct DiscoveryWatch<P: Provider = RdmaCore> {
     provider: Arc<P>,
     options: ConnectOptions,
     /// Attempts since the last log.
     attempts: u32,
+    /// When the connection was lost that they are for.
+    lost: Option<Instant>,
     state: State,
 }
 
@@ -42,8 +45,10 @@ pub enum DiscoveryNews {
         cause: Error,
         /// Which attempt comes next, from 1.
         attempt: u32,
-        /// How many there will be at most.
-        max: u32,
+        /// How many there will be; nothing for no end of them.
+        max: Option<u32>,
+        /// When, from now.
+        delay: Duration,
     },
 }
 
@@ -93,7 +98,7 @@ impl<P: Provider> DiscoveryWatch<P> {
             options.keep_alive = DISCOVERY_KEEP_ALIVE;
         }
         let state = State::Live(Serving::start(open(provider, &options).await?));
-        Ok(Self { provider: Arc::clone(provider), options, attempts: 0, state })
+        Ok(Self { provider: Arc::clone(provider), options, attempts: 0, lost: None, state })
     }
 
     /// Waits for news: the log right after the connect, then every change, and what becomes of the
@@ -105,7 +110,7 @@ impl<P: Provider> DiscoveryWatch<P> {
                 State::Ended(error) => return DiscoveryNews::Ended(error.clone()),
                 State::Live(serving) => match serving.next().await {
                     Ok(log) => {
-                        self.attempts = 0;
+                        (self.attempts, self.lost) = (0, None);
                         return DiscoveryNews::Log(log);
                     }
                     Err(cause) => return self.lost(cause),
@@ -131,14 +136,21 @@ impl<P: Provider> DiscoveryWatch<P> {
     }
 
     fn lost(&mut self, cause: Error) -> DiscoveryNews {
-        let max = DISCOVERY_RETRIES;
-        if self.attempts == max || !may_pass(&cause) {
-            self.state = State::Ended(cause.clone());
-            return DiscoveryNews::Ended(cause);
+        let elapsed = self.lost.get_or_insert_with(Instant::now).elapsed();
+        let attempts = self.attempts;
+        let failure = Failure { cause: Cause::from(&cause), attempts, elapsed, chance: chance() };
+        match self.options.reconnect.verdict(&failure) {
+            Verdict::GiveUp(_) => {
+                self.state = State::Ended(cause.clone());
+                DiscoveryNews::Ended(cause)
+            }
+            Verdict::Retry(delay) => {
+                self.attempts += 1;
+                self.state = State::Lost { due: Instant::now() + delay };
+                let max = self.options.reconnect.attempts_max();
+                DiscoveryNews::Lost { cause, attempt: self.attempts, max, delay }
+            }
         }
-        self.attempts += 1;
-        self.state = State::Lost { due: Instant::now() + DISCOVERY_RETRY_DELAY };
-        DiscoveryNews::Lost { cause, attempt: self.attempts, max }
     }
 }
 
@@ -156,11 +168,6 @@ impl Serving {
         }
         self.news.borrow_and_update().clone().unwrap_or(Err(Error::Closed))
     }
-}
-
-/// Whether trying again may help.
-fn may_pass(cause: &Error) -> bool {
-    cause.class() == Class::Transport || matches!(cause, Error::ControllerFatal)
 }
 
 /// A connection that tells of changes.
