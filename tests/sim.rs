@@ -221,7 +221,7 @@ fn a_demand_for_authentication_is_understood() {
             answer.messages = vec![seen.response(0, 0x0002_0007)];
         }
     });
-    assert!(matches!(error, Error::AuthenticationRequired(_)), "{error}");
+    assert!(matches!(error, Error::Authentication { .. }), "{error}");
     assert_eq!(error.class(), Class::Access);
 }
 

@@ -1,6 +1,8 @@
 //! Every option, limit and timeout, with its unit and the reason for its default.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -51,7 +53,40 @@ pub struct ConnectOptions {
     pub wait: WaitMode,
     /// What happens when the connection is lost.
     pub reconnect: ReconnectOptions,
+    /// How queues are authenticated.
+    pub authentication: Authentication,
 }
+
+/// The secrets that queues are authenticated with, and what to insist on. Cheap to clone; a clone
+/// shares the secrets, which are wiped with the last.
+#[derive(Clone, Default)]
+pub struct Authentication {
+    /// Our secret, and the controller's if it is to prove itself. Without them a target that asks
+    /// for authentication is refused; with them, one that does not.
+    pub credentials: Option<Arc<auth::Credentials>>,
+    /// The least that is accepted.
+    pub policy: auth::Policy,
+}
+
+impl fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = self.credentials.as_ref().map(|credentials| match credentials.is_two_way() {
+            true => "two-way",
+            false => "one-way",
+        });
+        f.debug_struct("Authentication").field("way", &way).field("policy", &self.policy).finish()
+    }
+}
+
+impl PartialEq for Authentication {
+    /// Whether the secrets are the same ones, not whether they have the same bytes.
+    fn eq(&self, other: &Self) -> bool {
+        let pointer = |this: &Self| this.credentials.as_ref().map(Arc::as_ptr);
+        self.policy == other.policy && pointer(self) == pointer(other)
+    }
+}
+
+impl Eq for Authentication {}
 
 /// When, how often and how long to connect again. Names and defaults are those of Linux, whose
 /// names stand in brackets; what Linux does not have is off.
@@ -153,6 +188,7 @@ impl ConnectOptions {
             io_timeout: Duration::from_secs(30),
             wait: WaitMode::default(),
             reconnect: ReconnectOptions::default(),
+            authentication: Authentication::default(),
         }
     }
 }
@@ -186,6 +222,10 @@ pub const PORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One admin command. Linux waits 60 s; a target silent for ten is not going to answer.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One whole authentication: nvmet computes for seconds with the largest group on a slow machine,
+/// and the first time longer.
+pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The whole bring-up, whatever its steps allow: a target that drips replies can't hold us longer.
 pub const BRING_UP_TIMEOUT: Duration = Duration::from_secs(60);

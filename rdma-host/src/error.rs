@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use auth::FailureClass;
+
 use crate::wire::{
     CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
     PrivateDataError, QueueId, Reject, Status,
@@ -12,12 +14,14 @@ use crate::wire::{
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The target asks for authentication, and we have no secret to offer.
-    #[error(
-        "the target demands authentication (DH-HMAC-CHAP) on queue {0}, which this version does \
-         not speak; allow this host without a key on the target"
-    )]
-    AuthenticationRequired(QueueId),
+    /// A queue could not be authenticated, or was not to be used without.
+    #[error("queue {queue}: {failure}")]
+    Authentication {
+        /// Which queue.
+        queue: QueueId,
+        /// Why.
+        failure: AuthenticationFailure,
+    },
     /// There is no connection now; one is being sought.
     #[error("{0}")]
     Away(Arc<Away>),
@@ -70,6 +74,35 @@ pub enum Error {
     /// The RDMA connection or device failed.
     #[error("{0}")]
     Transport(#[from] Transport),
+}
+
+/// Why a queue is not authenticated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthenticationFailure {
+    /// The exchange failed.
+    #[error("{0}")]
+    Exchange(#[from] auth::Failure),
+    /// One of the names can't be used.
+    #[error("{0}")]
+    Name(#[from] auth::NqnError),
+    /// The system gave no random bytes.
+    #[error("the system has no random bytes for a challenge: {0}")]
+    Randomness(#[from] getrandom::Error),
+    /// What the target asks and what we have do not fit.
+    #[error("{0}")]
+    Start(#[from] auth::StartError),
+}
+
+impl AuthenticationFailure {
+    /// What it means for another attempt; nothing for a failure of our own system.
+    #[must_use]
+    pub fn class(&self) -> Option<auth::FailureClass> {
+        match self {
+            Self::Exchange(failure) => Some(failure.class()),
+            Self::Start(error) => Some(error.class()),
+            Self::Name(_) | Self::Randomness(_) => None,
+        }
+    }
 }
 
 /// Commands are not held any longer while there is no connection.
@@ -402,7 +435,11 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::AuthenticationRequired(_) => Class::Access,
+            Self::Authentication { failure, .. } => match failure.class() {
+                Some(FailureClass::Downgraded | FailureClass::KeyMissing) => Class::Access,
+                Some(FailureClass::KeyRejected) => Class::Access,
+                _ => Class::Failed,
+            },
             Self::Away(away) => away.cause.class(),
             Self::GaveUp(end) => end.cause.class(),
             Self::Rejected(Rejected::Connect { status, .. }) if status.do_not_retry() => {

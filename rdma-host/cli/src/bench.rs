@@ -12,7 +12,7 @@ use crate::drive::{Load, LoadArguments, Workload};
 use crate::failure::Failure;
 use crate::pattern::{Pattern, mix};
 use crate::target::wait_name;
-use crate::{Format, print_json, size};
+use crate::{Format, print_json, session, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -248,7 +248,7 @@ fn to_json(
             "wait": wait_name(load.options.wait),
             "memory_mode": "pool",
             "device": load.controller.device(),
-            "authentication": "none",
+            "authentication": session::authentication_json(&load.controller.negotiated()),
             "seed": arguments.load.seed,
         },
     })

@@ -5,7 +5,7 @@ use rdma_host::wire::NamespaceInfo;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::target::TargetArguments;
 use crate::{Format, print_json, size};
 
@@ -60,7 +60,7 @@ fn print(session: &Session, namespaces: &[NamespaceInfo]) {
         ("largest transfer", size::in_words(agreed.transfer_bytes_max)),
         ("in-capsule data", in_capsule),
         ("memory mode", "pool".to_owned()),
-        ("authentication", "none".to_owned()),
+        ("authentication", session::authentication(&agreed)),
     ];
     for (name, value) in rows {
         println!("{name:<17} {value}");
@@ -105,7 +105,7 @@ fn to_json(session: &Session, namespaces: &[NamespaceInfo]) -> Value {
         "transfer_bytes_max": agreed.transfer_bytes_max,
         "in_capsule_bytes": agreed.in_capsule_bytes,
         "memory_mode": "pool",
-        "authentication": "none",
+        "authentication": session::authentication_json(&agreed),
         "namespaces": namespaces,
     })
 }

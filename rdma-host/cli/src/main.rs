@@ -12,6 +12,7 @@ mod identify;
 mod key;
 mod monitor;
 mod pattern;
+mod secrets;
 mod session;
 mod size;
 mod target;

@@ -11,6 +11,7 @@ use rdma_host::{ConnectOptions, ReconnectOptions, WaitMode};
 use uuid::Uuid;
 
 use crate::failure::Failure;
+use crate::secrets::SecretArguments;
 use crate::{host, size};
 
 /// The target, and how to connect to it; names and defaults as in nvme-cli.
@@ -61,6 +62,9 @@ pub(crate) struct TargetArguments {
 
     #[command(flatten)]
     reconnect: ReconnectArguments,
+
+    #[command(flatten)]
+    secrets: SecretArguments,
 
     /// Type of service of the connections.
     #[arg(long, value_name = "TOS")]
@@ -160,6 +164,7 @@ impl TargetArguments {
         options.disable_flow_control = self.disable_sqflow;
         options.wait = self.wait;
         options.reconnect = self.reconnect.options();
+        options.authentication = self.secrets.options()?;
         Ok(options)
     }
 

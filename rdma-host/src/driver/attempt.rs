@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use verbs::{Buffer, Domain, Provider};
 
 use super::admin::Admin;
+use super::authenticate::{Carrier, Parties, authenticate};
 use super::berth::Assembly;
 use super::connect::{Plan, Resolved};
 use super::poller::Poller;
@@ -14,7 +15,7 @@ use super::{data_access, verbs_error};
 use crate::config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BRING_UP_TIMEOUT, ConnectOptions};
 use crate::error::{Error, Transport};
 use crate::proto::{Action, BringUp, Execute, Input, KeepAlive, Negotiated, OpenQueue};
-use crate::wire::{Identify, QueueId};
+use crate::wire::{Cqe, Identify, QueueId};
 
 /// What an attempt leaves when it succeeds.
 pub(super) struct Connected<P: Provider> {
@@ -33,6 +34,7 @@ pub(super) struct Means<'a, P: Provider> {
     pub(super) pollers: usize,
     /// The domain to use again, with all the memory that is registered in it.
     pub(super) domain: Option<Domain<P>>,
+    pub(super) parties: &'a Parties,
 }
 
 /// Makes an attempt; on an error, and when it is dropped, nothing of it is left. A domain of a
@@ -102,6 +104,9 @@ impl<'a, P: Provider> Climb<'a, P> {
                     let Some(resolved) = resolved.take() else { return Err(Error::Closed) };
                     self.open(resolved, &open, &mut poller).await?;
                 }
+                Action::Authenticate(queue) => {
+                    self.authenticate(&mut poller, &mut scratch, queue).await?;
+                }
                 Action::Execute(execute) => {
                     self.execute(&mut poller, &mut scratch, execute).await?;
                 }
@@ -135,6 +140,10 @@ impl<'a, P: Provider> Climb<'a, P> {
                         pollers.push(Poller::new(queue.map_err(verbs_error)?, ADMIN_TIMEOUT));
                     }
                     self.open(resolved, &open, &mut pollers[index(open.queue)]).await?;
+                }
+                Action::Authenticate(queue) => {
+                    let poller = &mut pollers[index(queue)];
+                    self.authenticate(poller, &mut scratch, queue).await?;
                 }
                 Action::Execute(execute) => {
                     let poller = &mut pollers[index(execute.queue)];
@@ -177,8 +186,31 @@ impl<'a, P: Provider> Climb<'a, P> {
         self.ladder.handle(&Input::Completed(response, &data))
     }
 
+    async fn authenticate(
+        &mut self,
+        poller: &mut Poller<P>,
+        scratch: &mut Option<Buffer>,
+        queue: QueueId,
+    ) -> Result<(), Error> {
+        let mut carrier = QuietQueue { poller, scratch };
+        let how = authenticate(&mut carrier, queue, self.means.parties).await?;
+        self.ladder.handle(&Input::Authenticated(how))
+    }
+
     fn scratch(&self) -> Result<Buffer, Error> {
         self.domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)
+    }
+}
+
+/// A queue on which nothing else is going on.
+struct QuietQueue<'a, P: Provider> {
+    poller: &'a mut Poller<P>,
+    scratch: &'a mut Option<Buffer>,
+}
+
+impl<P: Provider> Carrier for QuietQueue<'_, P> {
+    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        super::admin::execute(self.poller, self.scratch, execute, ADMIN_TIMEOUT).await
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod admin;
 mod attempt;
+mod authenticate;
 mod berth;
 mod change;
 mod command;

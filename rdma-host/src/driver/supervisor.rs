@@ -10,6 +10,7 @@ use verbs::{Domain, Provider};
 
 use super::admin::{Admin, Request};
 use super::attempt::{self, Connected, Means};
+use super::authenticate::Parties;
 use super::berth::{Berth, Late};
 use super::change::Change;
 use super::phase::{Liveness, Outage, Phase, Terms};
@@ -131,7 +132,9 @@ impl<P: Provider> Supervisor<P> {
     }
 
     async fn connect(&mut self) {
+        let parties = self.parties();
         let means = Means {
+            parties: &parties,
             provider: &self.provider,
             options: &self.options,
             pollers: if self.berths.is_empty() { self.pollers } else { self.berths.len() },
@@ -153,6 +156,14 @@ impl<P: Provider> Supervisor<P> {
         match outcome {
             Ok(connected) => self.establish(connected),
             Err(error) => self.fail(error),
+        }
+    }
+
+    fn parties(&self) -> Parties {
+        Parties {
+            authentication: self.options.authentication.clone(),
+            host: self.options.host.clone(),
+            subsystem: self.options.subsystem.clone(),
         }
     }
 

@@ -25,7 +25,8 @@ mod status;
 pub use command::{Opcode, Sqe};
 pub use completion::Cqe;
 pub use fabrics::{
-    AuthenticationRequest, ConnectCommand, ConnectData, PropertyGet, PropertySet, connect_fault,
+    AuthenticationCommand, AuthenticationRequest, ConnectCommand, ConnectData, PropertyGet,
+    PropertySet, connect_fault,
 };
 pub use feature::{QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};

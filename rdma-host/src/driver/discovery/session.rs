@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use verbs::{Buffer, Domain, Provider};
 
 use super::super::admin::{data_for, read_answer};
+use super::super::authenticate::{Carrier, Parties, authenticate};
 use super::super::command::{Command, Data, Done};
 use super::super::connect::{Plan, Resolved};
 use super::super::poller::Poller;
@@ -32,6 +33,12 @@ pub(super) struct Session<P: Provider> {
     busy: bool,
     armed: bool,
     event: Option<AsyncEvent>,
+}
+
+impl<P: Provider> Carrier for Session<P> {
+    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        self.execute(&execute).await
+    }
 }
 
 /// Which command a completion ends.
@@ -83,6 +90,15 @@ impl<P: Provider> Session<P> {
         loop {
             match ladder.action()? {
                 Action::Live(negotiated) => return Ok(*negotiated),
+                Action::Authenticate(queue) => {
+                    let parties = Parties {
+                        authentication: options.authentication.clone(),
+                        host: options.host.clone(),
+                        subsystem: options.subsystem.clone(),
+                    };
+                    let how = authenticate(self, queue, &parties).await?;
+                    ladder.handle(&Input::Authenticated(how))?;
+                }
                 Action::Wait(time) => {
                     tokio::time::sleep(time).await;
                     ladder.handle(&Input::Waited)?;

@@ -43,6 +43,12 @@ fn success(result: u64) -> Cqe {
     Cqe::new(CommandId(0), Status::SUCCESS, result)
 }
 
+const AUTHENTICATED: Authenticated = Authenticated {
+    hash: auth::HashId::SHA_256,
+    group: auth::GroupId::NULL,
+    controller_proved: false,
+};
+
 fn options() -> ConnectOptions {
     let address = "10.0.0.1:4420".parse().unwrap();
     let host = HostIdentity::from_id(Uuid::from_u128(1));
@@ -65,6 +71,10 @@ impl Controller {
                     self.log.push(format!("open {} with {} entries", open.queue, open.entries));
                     let accept = Accept { receive_size: self.receive_size };
                     bring_up.handle(&Input::Opened(accept))?;
+                }
+                Action::Authenticate(queue) => {
+                    self.log.push(format!("authenticate {queue}"));
+                    bring_up.handle(&Input::Authenticated(AUTHENTICATED))?;
                 }
                 Action::Execute(execute) => {
                     self.log.push(execute.name.to_owned());
@@ -175,11 +185,44 @@ fn no_transfer_exceeds_a_descriptor() {
 fn authentication_and_secure_channels_are_told_apart() {
     let asks = |connect| Controller { connect, ..Default::default() }.run(options()).unwrap_err();
     let admin = asks(|_| success(0x0002_0007));
-    assert!(matches!(admin, Error::AuthenticationRequired(QueueId(0))));
+    assert!(matches!(admin, Error::Authentication { queue: QueueId(0), .. }));
     let io = asks(|queue| success(if queue.is_admin() { 7 } else { 0x0002_0007 }));
-    assert!(matches!(io, Error::AuthenticationRequired(QueueId(1))));
+    assert!(matches!(io, Error::Authentication { queue: QueueId(1), .. }));
     let channel = asks(|_| success(0x0004_0007));
     assert!(matches!(channel, Error::Incompatible(Incompatible::SecureChannel(_))));
+}
+
+fn with_secret(mut options: ConnectOptions) -> ConnectOptions {
+    let secret = auth::Secret::from_bytes(auth::HashId::NONE, &[7; 32]).ok().unwrap();
+    options.authentication.credentials = Some(auth::Credentials::one_way(secret).into());
+    options
+}
+
+#[test]
+fn every_queue_that_asks_is_authenticated_before_anything_else() {
+    let mut controller = Controller { connect: |_| success(0x0002_0007), ..Controller::default() };
+    let negotiated = controller.run(with_secret(options())).unwrap();
+    assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED); 3]);
+    for (index, line) in controller.log.iter().enumerate() {
+        if line.starts_with("Connect") {
+            assert!(controller.log[index + 1].starts_with("authenticate"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_target_that_stops_asking_is_refused_unless_allowed() {
+    let mut partly = Controller {
+        connect: |queue| success(if queue.0 == 2 { 7 } else { 0x0002_0007 }),
+        ..Controller::default()
+    };
+    let error = partly.run(with_secret(options())).unwrap_err();
+    assert!(matches!(error, Error::Authentication { queue: QueueId(2), .. }), "{error}");
+    assert_eq!(error.class(), crate::error::Class::Access);
+    let mut allowed = with_secret(options());
+    allowed.authentication.policy = allowed.authentication.policy.danger_allow_unasked();
+    let negotiated = partly.run(allowed).unwrap();
+    assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED), Some(AUTHENTICATED), None]);
 }
 
 #[test]
