@@ -304,6 +304,32 @@ pub const TRANSFER_BYTES_DEFAULT: u64 = 1 << 20;
 /// Active namespaces we list; a target with more, or with a list that does not end, is refused.
 pub const NAMESPACES_MAX: usize = 1 << 16;
 
+/// Entries of a discovery log we read. A target with more is refused: 64 Ki entries are 64 MiB.
+pub const DISCOVERY_RECORDS_MAX: u64 = 1 << 16;
+
+/// Bytes of a discovery log that one command reads: 64 entries; many targets have fewer.
+pub const DISCOVERY_CHUNK_BYTES: u32 = 64 << 10;
+
+/// How often a discovery log that changes while it is read is begun; as nvme-cli.
+pub const DISCOVERY_ATTEMPTS: u8 = 10;
+
+/// Reading one discovery log, whatever its commands are allowed: a target that drips can't hold us
+/// longer.
+pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Discovery subsystems that one walk over referrals asks at most.
+pub const DISCOVERY_VISITS_MAX: usize = 64;
+
+/// Referrals in a row that are followed by default: real networks have one or two.
+pub const REFERRAL_DEPTH: u8 = 8;
+
+/// The keep-alive time of a discovery connection that stays; as nvme-cli.
+pub const DISCOVERY_KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// The shortest time between two events we let a controller tell us, so that a storm of them costs
+/// no more than ten commands a second.
+pub const EVENT_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long an idle task sleeps before it looks around.
 pub const IDLE: Duration = Duration::from_millis(100);
 

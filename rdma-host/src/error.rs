@@ -6,8 +6,8 @@ use std::time::Duration;
 use auth::FailureClass;
 
 use crate::wire::{
-    CommandId, ControllerId, IdentifyError, NamespaceId, PrivateDataError, QueueId, Reject,
-    RemoteKey, Status,
+    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
+    PrivateDataError, QueueId, Reject, RemoteKey, Status,
 };
 
 /// A failure, by blame. Cheap to clone: one cause may end many requests.
@@ -164,6 +164,12 @@ pub enum Incompatible {
     /// In-capsule data would not follow the command.
     #[error("it wants in-capsule data {0} bytes behind the command (ICDOFF); only 0 is supported")]
     InCapsuleOffset(u32),
+    /// No change of the discovery log is told (OAES bit 31).
+    #[error(
+        "it does not tell when its discovery log changes (OAES); read the log again now and then \
+         instead"
+    )]
+    NoDiscoveryEvents,
     /// SGLS bit 2 is missing.
     #[error("it takes no keyed SGLs, which RDMA needs (SGLS)")]
     NoKeyedSgl,
@@ -185,6 +191,9 @@ pub enum Malformed {
     /// Identify data.
     #[error("{0}")]
     Identify(#[from] IdentifyError),
+    /// A log page.
+    #[error("{0}")]
+    Log(#[from] LogError),
     /// Private data of a connection.
     #[error("{0}")]
     PrivateData(#[from] PrivateDataError),
@@ -214,8 +223,17 @@ pub enum Misuse {
         max: u64,
     },
     /// The discovery subsystem has no namespaces.
-    #[error("this is the discovery subsystem, which has no namespaces; name the one to use")]
+    #[error(
+        "this is the discovery subsystem, which has no namespaces; `nvmf discover` lists \
+            those that do"
+    )]
     Discovery,
+    /// Discovery was asked of a subsystem that has namespaces.
+    #[error(
+        "this subsystem is no discovery subsystem (its controller is of type {}); use \
+         nqn.2014-08.org.nvmexpress.discovery, or `nvmf identify` for this one", .0.0
+    )]
+    NoDiscovery(ControllerType),
     /// Every slot is taken: complete commands first.
     #[error("all queues are full")]
     Full,
@@ -318,6 +336,20 @@ pub enum TargetMisbehaved {
         granted: ControllerId,
         /// By Identify.
         identified: ControllerId,
+    },
+    /// Its discovery log is never the same twice.
+    #[error("its discovery log keeps changing while it is read, {0} times now; try again later")]
+    DiscoveryLogChanges(u8),
+    /// RECFMT is none we know.
+    #[error("its discovery log has format {0}; only format 0 is known")]
+    DiscoveryLogFormat(u16),
+    /// More entries than make sense.
+    #[error("its discovery log claims {records} entries; more than {max} are not read")]
+    DiscoveryLogSize {
+        /// NUMREC as sent.
+        records: u64,
+        /// The limit.
+        max: u64,
     },
     /// A connection event that can't come in this state.
     #[error("connection event {0} came out of order")]
@@ -460,6 +492,12 @@ impl From<IdentifyError> for Error {
             IdentifyError::NoNamespace(id) => Self::Misuse(Misuse::NoNamespace(id)),
             error => Self::Malformed(error.into()),
         }
+    }
+}
+
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Self {
+        Self::Malformed(error.into())
     }
 }
 

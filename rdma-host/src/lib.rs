@@ -2,15 +2,15 @@
 //! kernel.
 //!
 //! It connects to one controller of a subsystem, with as many I/O queues as asked for and granted,
-//! and reads, writes and flushes namespaces. It does not yet authenticate, reconnect, discover,
-//! or use several paths; a connection that fails stays failed, and says why.
+//! and reads, writes and flushes namespaces; it asks discovery controllers where subsystems are. It
+//! does not yet authenticate, or use several paths.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread
 //!              \                                /
 //!    driver     the only part that touches time, threads and verbs
-//!    proto      sans-IO: bring-up, command slots, keep-alive, shutdown
-//!    wire       bytes: commands, responses, Connect, Identify, private data
+//!    proto      sans-IO: bring-up, command slots, keep-alive, discovery, shutdown
+//!    wire       bytes: commands, responses, Connect, Identify, log pages, private data
 //!               |
 //!             verbs
 //! ```
@@ -90,7 +90,8 @@ pub mod wire;
 
 pub use config::{ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode};
 pub use driver::{
-    Change, Changes, Command, Connecting, Controller, Data, Done, Execution, Failed, MemoryReport,
+    Change, Changes, Command, Connecting, Controller, Data, Discovered, Discovery,
+    DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, MemoryReport,
     Namespace, Operation, Poller, Rejection, Statistics, Waiter, Windows,
 };
 pub use error::{Class, Error};

@@ -124,11 +124,15 @@ impl Seen {
         self.place().filter(|_| self.sqe[39] == 0x4f).map(|(_, key)| key)
     }
 
-    fn u64_at(&self, offset: usize) -> u64 {
+    /// The 64-bit number at this byte of the command.
+    #[must_use]
+    pub fn u64_at(&self, offset: usize) -> u64 {
         u64::from_le_bytes(self.sqe[offset..offset + 8].try_into().expect("8 bytes"))
     }
 
-    fn u32_at(&self, offset: usize) -> u32 {
+    /// The 32-bit number at this byte of the command.
+    #[must_use]
+    pub fn u32_at(&self, offset: usize) -> u32 {
         u32::from_le_bytes(self.sqe[offset..offset + 4].try_into().expect("4 bytes"))
     }
 
@@ -154,8 +158,18 @@ impl Target<Host> {
     /// When the address is taken.
     #[must_use]
     pub fn new(fabric: &Fabric, hook: Hook) -> Self {
-        let address: SocketAddr = TARGET_ADDRESS.parse().expect("an address");
-        Self::over(fabric.host("target", address.ip()), address, hook)
+        Self::at(fabric, "target", TARGET_ADDRESS, hook)
+    }
+
+    /// A target on a host of this name and address.
+    ///
+    /// # Panics
+    ///
+    /// When the address is none, or taken.
+    #[must_use]
+    pub fn at(fabric: &Fabric, name: &str, address: &str, hook: Hook) -> Self {
+        let address: SocketAddr = address.parse().expect("an address");
+        Self::over(fabric.host(name, address.ip()), address, hook)
     }
 }
 

@@ -198,6 +198,28 @@ impl TargetArguments {
     }
 }
 
+/// A socket address from an address or name and a port, as options give them.
+pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
+    let service = trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service);
+    let service = service.map_err(Failure::Usage)?;
+    resolve(&Place { address: traddr.to_owned(), service, nqn: String::new() })
+}
+
+/// Where a target is and what it is called, by a URI or transport ID, which may leave out a name
+/// that is well known.
+pub(crate) fn located(text: &str, well_known: &str) -> Result<(SocketAddr, Nqn), Failure> {
+    let whole = match text.strip_prefix("nvmf-rdma://") {
+        Some(rest) if !rest.contains('/') => format!("{text}/{well_known}"),
+        None if text.contains("traddr:") && !text.contains("subnqn:") => {
+            format!("{text} subnqn:{well_known}")
+        }
+        _ => text.to_owned(),
+    };
+    let place = parse_target(&whole).map_err(Failure::Usage)?;
+    let nqn = place.nqn.parse().map_err(Failure::usage)?;
+    Ok((resolve(&place)?, nqn))
+}
+
 fn parse_target(text: &str) -> Result<Place, String> {
     match text.strip_prefix("nvmf-rdma://") {
         Some(rest) => parse_uri(rest),
@@ -369,6 +391,23 @@ mod tests {
             Ok(place("fe80::1", 4420, "nqn.x"))
         );
         assert_eq!(parse_target("nvmf-rdma://[::1]:1/nqn.x"), Ok(place("::1", 1, "nqn.x")));
+    }
+
+    #[test]
+    fn a_name_that_is_known_may_be_left_out() {
+        let places = [
+            "nvmf-rdma://10.0.0.1:4421",
+            "nvmf-rdma://10.0.0.1:4421/nqn.known",
+            "trtype:RDMA traddr:10.0.0.1 trsvcid:4421",
+        ];
+        for place in places {
+            let (address, nqn) = located(place, "nqn.known").unwrap();
+            assert_eq!(
+                (address.to_string().as_str(), nqn.as_str()),
+                ("10.0.0.1:4421", "nqn.known")
+            );
+        }
+        assert!(located("10.0.0.1", "nqn.known").is_err());
     }
 
     /// Two interfaces.

@@ -400,7 +400,7 @@ async fn recognise<P: Provider>(registry: &Registry, admin: &mut Admin<P>) -> Re
 }
 
 /// A random number, to spread attempts by.
-fn chance() -> u16 {
+pub(super) fn chance() -> u16 {
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     u16::try_from(high >> 48).unwrap_or(0)
 }

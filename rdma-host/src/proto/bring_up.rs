@@ -8,11 +8,12 @@ use crate::config::{
     ADMIN_QUEUE_ENTRIES, Authentication, ConnectOptions, READY_TIMEOUT_MAX, STATUS_INTERVAL,
     TRANSFER_BYTES_DEFAULT,
 };
-use crate::error::{Error, Incompatible, Rejected, TargetMisbehaved};
+use crate::error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved};
 use crate::wire::{
     Accept, AuthenticationRequest, Capabilities, Configuration, ConnectCommand, ConnectData,
-    ControllerId, ControllerInfo, ControllerStatus, Cqe, Identify, IntoBytes, Property,
-    PropertyGet, PropertySet, QueueCount, QueueId, Request, SetFeatures, Sgl, Sqe, Version,
+    ControllerId, ControllerInfo, ControllerStatus, ControllerType, Cqe, Identify, IntoBytes,
+    Property, PropertyGet, PropertySet, QueueCount, QueueId, Request, SetFeatures, Sgl, Sqe,
+    Version,
 };
 
 /// Brings one controller up. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
@@ -30,8 +31,18 @@ use crate::wire::{
 #[derive(Debug)]
 pub struct BringUp {
     options: ConnectOptions,
+    purpose: Purpose,
     step: Step,
     admin_authenticated: Option<Authenticated>,
+}
+
+/// What the controller is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Its discovery log: it has an admin queue only, and says little of itself.
+    Discovery,
+    /// Its namespaces.
+    Io,
 }
 
 /// What the driver must do next.
@@ -154,7 +165,14 @@ impl BringUp {
     /// The ladder for one controller.
     #[must_use]
     pub fn new(options: ConnectOptions) -> Self {
-        Self { options, step: Step::OpenAdmin, admin_authenticated: None }
+        Self { options, purpose: Purpose::Io, step: Step::OpenAdmin, admin_authenticated: None }
+    }
+
+    /// The ladder for a discovery controller (Base 3.1.3.3): live without I/O queues, right after
+    /// Identify Controller.
+    #[must_use]
+    pub fn discovery(options: ConnectOptions) -> Self {
+        Self { purpose: Purpose::Discovery, ..Self::new(options) }
     }
 
     /// What the driver must do next.
@@ -260,7 +278,7 @@ impl BringUp {
             }
             Step::ReadCapabilities(controller) => {
                 let capabilities = Capabilities(response.result());
-                check_capabilities(capabilities)?;
+                check_capabilities(capabilities, self.purpose)?;
                 Step::ReadVersion(controller, capabilities)
             }
             Step::ReadVersion(controller, capabilities) => Step::Enable(Enabling {
@@ -273,7 +291,11 @@ impl BringUp {
             Step::CheckReady(enabling) => enabling.ready(ControllerStatus(result))?,
             Step::IdentifyController(enabling) => {
                 let info = ControllerInfo::parse(data)?;
-                Step::CountQueues(Box::new(self.negotiate(enabling, info)?))
+                let negotiated = Box::new(self.negotiate(enabling, info)?);
+                match self.purpose {
+                    Purpose::Discovery => Step::Live(negotiated),
+                    Purpose::Io => Step::CountQueues(negotiated),
+                }
             }
             Step::CountQueues(mut negotiated) => {
                 let granted = u16::try_from(QueueCount::parse(result).0).unwrap_or(u16::MAX);
@@ -313,16 +335,21 @@ impl BringUp {
         if info.in_capsule_offset_bytes != 0 {
             return Err(Incompatible::InCapsuleOffset(info.in_capsule_offset_bytes).into());
         }
+        match (self.purpose, info.controller_type) {
+            (Purpose::Io, _) | (_, ControllerType::NOT_REPORTED | ControllerType::DISCOVERY) => {}
+            (Purpose::Discovery, other) => return Err(Misuse::NoDiscovery(other).into()),
+        }
         let capsules = [
             ("command capsules (IOCCSZ)", info.command_capsule_bytes, Sqe::SIZE),
             ("response capsules (IORCSZ)", info.response_capsule_bytes, Cqe::SIZE),
         ];
         for (what, bytes, least) in capsules {
-            if bytes < least as u64 {
+            if self.purpose == Purpose::Io && bytes < least as u64 {
                 return Err(TargetMisbehaved::CapsuleSize { what, bytes }.into());
             }
         }
-        if info.controller_id != enabling.controller {
+        // As Linux: not every discovery controller knows its own number.
+        if self.purpose == Purpose::Io && info.controller_id != enabling.controller {
             return Err(Error::from(TargetMisbehaved::ControllerId {
                 granted: enabling.controller,
                 identified: info.controller_id,
@@ -466,9 +493,9 @@ impl Enabling {
     }
 }
 
-fn check_capabilities(capabilities: Capabilities) -> Result<(), Error> {
+fn check_capabilities(capabilities: Capabilities, purpose: Purpose) -> Result<(), Error> {
     let page_size = capabilities.page_size_min();
-    if !capabilities.has_nvm_command_set() {
+    if purpose == Purpose::Io && !capabilities.has_nvm_command_set() {
         Err(Incompatible::NoNvmCommandSet.into())
     } else if page_size > 4096 {
         Err(Incompatible::PageSize(page_size).into())

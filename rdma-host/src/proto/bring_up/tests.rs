@@ -59,7 +59,10 @@ fn options() -> ConnectOptions {
 
 impl Controller {
     fn run(&mut self, options: ConnectOptions) -> Result<Negotiated, Error> {
-        let mut bring_up = BringUp::new(options);
+        self.climb(BringUp::new(options))
+    }
+
+    fn climb(&mut self, mut bring_up: BringUp) -> Result<Negotiated, Error> {
         for _ in 0..10_000 {
             match bring_up.action()? {
                 Action::Live(negotiated) => return Ok(*negotiated),
@@ -132,6 +135,25 @@ fn climbs_in_the_order_of_the_specification() {
     assert_eq!((negotiated.io_queues, negotiated.queue_entries), (2, 128));
     assert_eq!(negotiated.transfer_bytes_max, 128 << 10);
     assert_eq!(negotiated.in_capsule_bytes, 4096);
+}
+
+#[test]
+fn a_discovery_controller_is_live_after_identify() {
+    // As old nvmet says of it: no capsules, and here neither its number nor a command set.
+    let mut controller =
+        Controller { capabilities: 0x0000_0020_0f01_007f & !(1 << 37), ..Controller::default() };
+    controller.identify[1792..1800].fill(0);
+    controller.identify[78..80].fill(0);
+    for kind in [0, 2] {
+        controller.identify[111] = kind;
+        let negotiated = controller.climb(BringUp::discovery(options())).unwrap();
+        assert_eq!((negotiated.controller, negotiated.io_queues), (ControllerId(7), 0));
+        assert_eq!(controller.log.last().unwrap(), "Identify Controller");
+    }
+    controller.identify[111] = 1;
+    let error = controller.climb(BringUp::discovery(options())).unwrap_err();
+    assert!(error.to_string().contains("type 1"), "{error}");
+    assert_eq!(error.class(), crate::error::Class::Caller);
 }
 
 #[test]
