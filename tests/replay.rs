@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error, HostIdentity};
+use rdma_host::{ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
 use soft_roce::fabric::{Fabric, Recorder, Replay, Trace};
 use tests::noise;
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
@@ -14,6 +14,7 @@ fn options(address: &str) -> ConnectOptions {
     let nqn = tests::SUBSYSTEM.parse().expect("an NQN");
     let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
     let mut options = ConnectOptions::new(address.parse().expect("an address"), nqn, host);
+    options.reconnect = ReconnectOptions::never();
     options.io_queues = 1;
     options.queue_entries = 4;
     options.keep_alive = Duration::ZERO; // when it comes is up to the clock

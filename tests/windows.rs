@@ -9,7 +9,7 @@ use rdma_host::error::TargetMisbehaved;
 use rdma_host::wire::{NamespaceId, Status};
 use rdma_host::{
     Class, Command, ConnectOptions, Controller, Error, HostIdentity, MemoryMode, PoolOptions,
-    Windows,
+    ReconnectOptions, Windows,
 };
 use serde_json::Value;
 use soft_roce::fabric::{Fabric, Host};
@@ -20,6 +20,7 @@ fn options() -> ConnectOptions {
     let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().expect("an NQN");
     let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
     let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
+    options.reconnect = ReconnectOptions::never();
     options.io_queues = 2;
     options.io_timeout = Duration::from_secs(20);
     options.memory = MemoryMode::Window;

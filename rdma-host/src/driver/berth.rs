@@ -61,7 +61,9 @@ impl<P: Provider> Berth<P> {
     /// Lays queues ready for the poller, in the place of any that it has not taken.
     pub(super) fn put(&self, assembly: Option<Assembly<P>>) {
         let old = std::mem::replace(&mut *self.assembly.lock(), assembly);
-        drop(old);
+        for queue in old.into_iter().flat_map(|old| old.queues) {
+            queue.close();
+        }
     }
 
     /// The queues that lie ready.

@@ -149,9 +149,9 @@ impl<P: Provider> Poller<P> {
     }
 
     /// The queues, for another poller.
-    pub(super) fn into_assembly(self) -> Option<Assembly<P>> {
-        let Self { queues, completion_queue, .. } = self;
-        Some(Assembly { queues, completion_queue: completion_queue? })
+    pub(super) fn into_assembly(mut self) -> Option<Assembly<P>> {
+        let queues = std::mem::take(&mut self.queues);
+        Some(Assembly { queues, completion_queue: self.completion_queue.take()? })
     }
 
     /// Queues a command on the queue with the most room. Nothing is sent before
@@ -437,6 +437,15 @@ impl<P: Provider> Poller<P> {
             completions: Readable::new(completion_queue.as_fd())?,
             connections: connections.collect::<Result<_, _>>()?,
         }))
+    }
+}
+
+impl<P: Provider> Drop for Poller<P> {
+    /// Disconnects in order; the commands in flight and their buffers are gone.
+    fn drop(&mut self) {
+        if self.is_connected() {
+            self.close(&Error::Closed);
+        }
     }
 }
 
