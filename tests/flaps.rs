@@ -8,9 +8,10 @@
 use std::fs;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdma_host::{ConnectOptions, Controller, Error};
+use rdma_host::wire::NamespaceId;
+use rdma_host::{ConnectOptions, Controller, Error, ReconnectOptions};
 use tests::load::{HANGS, Load, soon};
 use tests::{SUBSYSTEM, command, run, target, wait_for};
 use tokio::runtime::Runtime;
@@ -126,6 +127,61 @@ fn a_connect_waits_for_the_link() {
         Err(error) => println!("while the link was down: {error}"),
     }
     connects(&runtime, &over_the_wire());
+}
+
+/// The delay is that of Linux, ten seconds: it is the port that brings the connection back.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn commands_go_on_as_soon_as_the_link_is_back() {
+    if !is_far() {
+        return on_another_machine("commands_go_on_as_soon_as_the_link_is_back");
+    }
+    let runtime = Runtime::new().expect("a runtime");
+    // The target's end of the wire has just come up in this test's place in the file.
+    runtime.block_on(load(&runtime, &over_the_wire()).stop());
+    let options = ConnectOptions { reconnect: ReconnectOptions::default(), ..over_the_wire() };
+    runtime.block_on(async {
+        let controller = Controller::connect(&options).await.expect("it connects");
+        let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
+        let buffer = controller.allocate(4096).expect("memory");
+        let link = |state| {
+            tokio::task::spawn_blocking(move || {
+                command("ip", &format!("link set veth1 {state}"));
+            })
+        };
+        link("down").await.expect("the link goes down");
+        let read = tokio::spawn(async move { namespace.read(0, buffer).await });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!read.is_finished(), "the read is held");
+        link("up").await.expect("the link comes up");
+        let back = Instant::now();
+        let read = tokio::time::timeout(HANGS, read).await.expect("it does not hang");
+        read.expect("no panic").expect("the read was held");
+        println!("the read was done {:?} after the link was back", back.elapsed());
+        controller.shutdown().await;
+    });
+}
+
+/// The wire swallows everything, and both ports stay up: only a clock can tell.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_silent_peer_is_noticed_by_the_clock() {
+    if !is_far() {
+        return on_another_machine("a_silent_peer_is_noticed_by_the_clock");
+    }
+    let runtime = Runtime::new().expect("a runtime");
+    // As the kernel's initiator, whose retries never end on rxe; and with a clock for each packet.
+    let patient = ConnectOptions { retry_count: 7, ..over_the_wire() };
+    let quick = ConnectOptions { retry_count: 1, ack_timeout: Some(14), ..over_the_wire() };
+    for (name, options) in [("keep-alive of 2 s", patient), ("acknowledge timeout", quick)] {
+        let load = load(&runtime, &options);
+        command("tc", "qdisc add dev veth1 root netem loss 100%");
+        let silent = Instant::now();
+        let cause = runtime.block_on(load.ends());
+        println!("{name}: noticed after {:?}: {cause}", silent.elapsed());
+        assert!(matches!(cause, Error::KeepAlive(_)) == (options.retry_count == 7), "{cause}");
+        command("tc", "qdisc del dev veth1 root");
+    }
 }
 
 /// Both ends are one device: the target's goodbye, while the port is down, is the last message of

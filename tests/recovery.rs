@@ -3,11 +3,11 @@
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdma_host::proto::State;
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Change, Changes, Class, Controller, ReconnectOptions};
+use rdma_host::{Change, Changes, Class, Controller};
 use tests::{SUBSYSTEM, controllers, nvmf, options, run, target, uri, wait_for};
 
 const TARGET_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/targets/lasting.toml");
@@ -174,32 +174,6 @@ fn a_host_that_is_no_longer_allowed_gives_up_at_once() {
         assert!(error.to_string().contains("1 attempt to reconnect"), "{error}");
     });
     target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "1"]);
-}
-
-#[test]
-#[ignore = "needs the test bed: run by ./tests/run"]
-fn a_link_that_flaps_is_used_as_soon_as_it_is_back() {
-    in_runtime(async {
-        let mut options = quick();
-        // As Linux: the delay is not what brings it back.
-        options.reconnect = ReconnectOptions::default();
-        let controller = Controller::connect(&options).await.unwrap();
-        let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
-        let buffer = controller.allocate(4096).unwrap();
-        let link = |state: &'static str| {
-            let words = ["link", "set", "dum0", state];
-            assert!(run(Command::new("ip").args(words), &[]).status.success());
-        };
-        link("down");
-        let read = tokio::spawn(async move { namespace.read(0, buffer).await });
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert!(!read.is_finished(), "the read is held");
-        link("up");
-        let back = Instant::now();
-        read.await.unwrap().expect("the read was held");
-        println!("read done {:?} after the port's return", back.elapsed());
-        controller.shutdown().await;
-    });
 }
 
 /// Runs `nvmf monitor` with these options.

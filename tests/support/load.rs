@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Class, ConnectOptions, Controller, Error, Failed};
+use rdma_host::{Class, ConnectOptions, Controller, Error, Failed, ReconnectOptions};
 use tokio::task::JoinHandle;
 use verbs::Buffer;
 
@@ -16,7 +16,7 @@ pub struct Load {
     readers: Vec<JoinHandle<Failed>>,
 }
 
-/// Options of the bed's target, with two queues and little patience.
+/// Options of the bed's target, with two queues, little patience, and no second connection.
 ///
 /// # Panics
 ///
@@ -27,6 +27,7 @@ pub fn soon() -> ConnectOptions {
     options.io_queues = 2;
     options.keep_alive = Duration::from_secs(2);
     options.io_timeout = Duration::from_secs(3);
+    options.reconnect = ReconnectOptions::never();
     options
 }
 
