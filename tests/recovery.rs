@@ -105,14 +105,14 @@ async fn reach(changes: &mut Changes, state: State) -> Change {
 }
 
 fn in_runtime(test: impl Future<Output = ()>) {
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
         tokio::time::timeout(Duration::from_secs(90), test).await.expect("the test ends");
     });
 }
 
 /// What `soft-roce target` does, off the runtime's threads.
 async fn lever(arguments: &'static [&'static str]) {
-    tokio::task::spawn_blocking(|| target(arguments)).await.unwrap();
+    tokio::task::spawn_blocking(|| target(arguments)).await.expect("the lever moves");
 }
 
 fn quick() -> rdma_host::ConnectOptions {

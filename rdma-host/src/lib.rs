@@ -1,18 +1,19 @@
 //! An NVMe over Fabrics host over RDMA, in user space: queue pairs carry NVMe commands past the
 //! kernel.
 //!
-//! It connects to one controller of a subsystem, with as many I/O queues as asked for and granted,
-//! and reads, writes and flushes namespaces; it asks discovery controllers where subsystems are. It
-//! does not yet authenticate, or use several paths.
+//! It asks discovery controllers where subsystems are; connects to one controller of a subsystem,
+//! with as many I/O queues as asked for and granted; authenticates them (DH-HMAC-CHAP); reads,
+//! writes and flushes namespaces; and connects again when the connection is lost, by the rules of
+//! Linux. It does not use several paths.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread
 //!              \                                /
 //!    driver     the only part that touches time, threads and verbs
-//!    proto      sans-IO: bring-up, command slots, keep-alive, discovery, shutdown
+//!    proto      sans-IO: lifecycle, reconnect policy, bring-up, slots, keep-alive, discovery
 //!    wire       bytes: commands, responses, Connect, Identify, log pages, private data
 //!               |
-//!             verbs
+//!             verbs                      auth
 //! ```
 //!
 //! # Quick start
@@ -63,11 +64,22 @@
 //! owner; what it does for one command allocates nothing, takes no lock and makes no system call
 //! of its own.
 //!
+//! # When the connection is lost
+//!
+//! Commands wait while the controller connects again: those in flight are sent once more, new ones
+//! are held, as many as there was room for. [`ReconnectOptions`] say how long and how often, with
+//! the names and defaults of Linux; a status with DNR, a rejected key and a missing key end it at
+//! once, and every command then fails with [`Error::GaveUp`]. [`Execution`] says of a failed command
+//! whether it may have been executed. [`Controller::changes`] tells of every change of state.
+//!
+//! Between the loss and the next connection the target may still be executing a write, which is
+//! then sent again: as with Linux, and as there, `resend` set to false leaves that to the caller.
+//!
 //! # Clean-up
 //!
-//! [`Controller::shutdown`] fails what is in flight, announces the shutdown, waits for it a second
-//! at most and disconnects. Dropping a controller does the same in the background. A queue that
-//! ends destroys its queue pair first and returns its buffers then.
+//! [`Controller::shutdown`] fails what is in flight, announces the shutdown, waits less than a
+//! second for it and disconnects. Dropping a controller does the same in the background. A queue
+//! that ends destroys its queue pair first and returns its buffers then.
 //!
 //! # Errors
 //!

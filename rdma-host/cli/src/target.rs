@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::time::Duration;
 
 use clap::Args;
-use rdma_host::config::QUEUE_ENTRIES;
+use rdma_host::config::{QUEUE_ENTRIES, RETRY_COUNT};
 use rdma_host::wire::Nqn;
 use rdma_host::{ConnectOptions, MemoryMode, ReconnectOptions, WaitMode};
 use uuid::Uuid;
@@ -69,6 +69,16 @@ pub(crate) struct TargetArguments {
     /// Type of service of the connections.
     #[arg(long, value_name = "TOS")]
     tos: Option<u8>,
+
+    /// How long the device waits for an acknowledgement before it sends again: 4.096 µs times two
+    /// to this power; 14 is 67 ms [default: the device's].
+    #[arg(long, value_name = "EXPONENT", value_parser = clap::value_parser!(u8).range(0..=31))]
+    ack_timeout: Option<u8>,
+
+    /// How often the device sends again without an acknowledgement.
+    #[arg(long, value_name = "N", default_value_t = RETRY_COUNT,
+          value_parser = clap::value_parser!(u8).range(0..=7))]
+    retry_count: u8,
 
     /// Ask for no submission queue flow control.
     #[arg(long)]
@@ -166,6 +176,8 @@ impl TargetArguments {
         options.queue_entries = self.queue_size;
         options.keep_alive = self.keep_alive_tmo;
         options.type_of_service = self.tos;
+        options.ack_timeout = self.ack_timeout;
+        options.retry_count = self.retry_count;
         options.disable_flow_control = self.disable_sqflow;
         options.wait = self.wait;
         options.memory = self.memory;
