@@ -69,8 +69,8 @@
 //! Commands wait while the controller connects again: those in flight are sent once more, new ones
 //! are held, as many as there was room for. [`ReconnectOptions`] say how long and how often, with
 //! the names and defaults of Linux; a status with DNR, a rejected key and a missing key end it at
-//! once, and every command then fails with [`Error::GaveUp`]. [`Execution`] says of a failed command
-//! whether it may have been executed. [`Controller::changes`] tells of every change of state.
+//! once, and every command then fails with [`Error::GaveUp`]. [`Execution`] says of a failed
+//! command whether it may have been executed. [`Controller::changes`] tells of every change.
 //!
 //! Between the loss and the next connection the target may still be executing a write, which is
 //! then sent again: as with Linux, and as there, `resend` set to false leaves that to the caller.
