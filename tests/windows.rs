@@ -369,6 +369,7 @@ fn all_buffers_come_back_when_the_port_closes() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut options = tests::options();
     options.memory = MemoryMode::Window;
+    options.reconnect = ReconnectOptions::never();
     for _ in 0..3 {
         let (controller, mut pollers) =
             runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
