@@ -31,7 +31,8 @@ use crate::wire::{NamespaceId, QueueId, Sgl};
 /// The poller then waits for new ones, and so do its commands: those in flight, which are sent
 /// again, and those submitted meanwhile, as far as there was room for them before. They fail
 /// where [`ReconnectOptions`](crate::config::ReconnectOptions) say so, and when the controller
-/// ends; the poller has failed then, and takes nothing any more.
+/// ends; the poller has failed then, and takes nothing any more. New queues are made by a task of
+/// the runtime that the controller was connected on, which must get to run meanwhile.
 pub struct Poller<P: Provider = RdmaCore> {
     /// Before the completion queue, so that queue pairs go first.
     queues: Vec<Queue<P>>,
@@ -62,6 +63,8 @@ struct Link<P: Provider> {
     generation: u64,
     /// Namespaces that commands must not reach, for now.
     replaced: Vec<NamespaceId>,
+    /// Whether there may be other queues once these are lost.
+    reconnects: bool,
     /// Whether commands that were in flight are sent again.
     resend: bool,
     /// Whether the commands of a poller that gets no queues wait for somebody to take them.
@@ -100,9 +103,14 @@ impl<P: Provider> Poller<P> {
     /// A poller without queues, which gets them through its berth.
     pub(super) fn at(berth: Arc<Berth<P>>, options: &ConnectOptions) -> Self {
         let mut this = Self::empty(options.io_timeout);
-        let resend = options.reconnect.resend;
-        let replaced = Vec::new();
-        this.link = Some(Link { berth, generation: 0, replaced, resend, keeps_stranded: false });
+        this.link = Some(Link {
+            berth,
+            generation: 0,
+            replaced: Vec::new(),
+            reconnects: options.reconnect.attempts_max() != Some(0),
+            resend: options.reconnect.resend,
+            keeps_stranded: false,
+        });
         this.reconnect().unwrap_or_default();
         this
     }

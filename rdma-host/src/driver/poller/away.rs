@@ -15,7 +15,9 @@ use crate::error::{Error, Misuse, Transport};
 impl<P: Provider> Poller<P> {
     /// A queue has failed: gives all of them up and holds their commands, if others may come.
     pub(super) fn lose(&mut self, error: Error) -> Result<(), Error> {
-        let Some(link) = &self.link else { return Err(self.fail(error)) };
+        let Some(link) = self.link.as_ref().filter(|link| link.reconnects) else {
+            return Err(self.fail(error));
+        };
         let cause = link.berth.liveness.lost(link.generation, error);
         self.close(&cause);
         self.reconnect()
