@@ -124,9 +124,9 @@ impl Load {
         Ok(())
     }
 
-    /// How many queues there are on all pollers.
+    /// How many queues there are on all pollers, or were when there was a connection.
     pub(crate) fn queues(&self) -> usize {
-        self.pollers.iter().map(Poller::queue_count).sum()
+        usize::from(self.controller.negotiated().io_queues)
     }
 
     /// How often the connection was lost and made again.
@@ -145,8 +145,10 @@ impl Load {
         workload: impl Fn(usize) -> W,
     ) -> Result<Vec<W>, Failure> {
         let mut workers = Vec::new();
-        for (index, poller) in self.pollers.iter().enumerate() {
-            let count = poller.queue_count() * self.depth;
+        let (queues, threads) = (self.queues(), self.threads());
+        for index in 0..threads {
+            // Queues are dealt out in turn. A poller may have none now, the connection being lost.
+            let count = (queues + threads - 1 - index) / threads * self.depth;
             let buffers = self.controller.allocate_many(count, self.block_bytes)?;
             workers.push((workload(index), buffers));
         }
