@@ -1,0 +1,230 @@
+//! Targets that demand DH-HMAC-CHAP.
+//!
+//! Cases with secrets of the host are played with the kernel's initiator alone, because
+//! `ConnectOptions` has no secrets: [`SECRETS`] is what the table says of them.
+
+use super::case::Life::{CameBack, Connected, GaveUp, Refused, Undisturbed};
+use super::case::{Case, Life, Made, Need, Options};
+use super::stage::Stage;
+
+/// Of the cases that wait for secrets in the options of our initiator.
+const SECRETS: &str = "ours has no secrets yet: to be asked once `ConnectOptions` takes them";
+
+/// Samples: everybody can read them here.
+const KEY: &str = "DHHC-1:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6mvAWr:";
+const OTHER: &str = "DHHC-1:01:wCwLll4COr7oCPK1SNjVGTqLUim+bzEhpvFuLUGkSbMz46ns:";
+const KEY_48: &str =
+    "DHHC-1:02:EixZcIO9Q4t/bXKvddAllIiZZHcRuAa90s2C+mlxPbPQ9jHKHduo2zvPy54FfNyYeyaVjg==:";
+const KEY_64: &str = "DHHC-1:03:CtUuM4ZiySOxX9Rac8bpczbvzPKKeu+USUQ8xt10FfuLU2OfFSyPxu8wgC/eRiugv\
+                      pzwhfdYDcae/XLgAqu7NRXoy3s=:";
+/// [`KEY`] with another checksum.
+const WRONG_SUM: &str = "DHHC-1:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6nvAWr:";
+const NO_SECRET: &str = "DHHC-2:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6mvAWr:";
+
+/// A target that demands [`KEY`].
+const DEMANDING: Made = Made {
+    closed: true,
+    namespace: false,
+    subsystem: &[],
+    port: &[],
+    hosts: &[("key", KEY)],
+    companion: false,
+    prepare: None,
+};
+
+/// One that also proves to know [`OTHER`].
+const MUTUAL: Made = Made { hosts: &[("key", KEY), ("ctrl_key", OTHER)], ..DEMANDING };
+
+/// One that demands nothing of the same hosts.
+const CLOSED: Made = Made { hosts: &[], ..DEMANDING };
+
+pub(crate) fn cases() -> Vec<Case> {
+    [without_secrets(), keys(), algorithms(), changes(), renewals()].concat()
+}
+
+fn knows(options: &mut Options) {
+    options.secrets = [Some(KEY), None];
+}
+
+fn knows_both(options: &mut Options) {
+    options.secrets = [Some(KEY), Some(OTHER)];
+}
+
+fn first(name: &'static str, made: Made, options: fn(&mut Options), life: Life) -> Case {
+    Case::first(name).made(made).with(options).kernel_alone(life, SECRETS)
+}
+
+/// What can be asked of hosts that have no secrets.
+fn without_secrets() -> Vec<Case> {
+    vec![
+        Case::first("no secret where one is demanded").made(DEMANDING).both(Refused),
+        Case::first("no secret where any host may connect")
+            .made(Made {
+                prepare: Some(|stage| {
+                    stage.disallow();
+                    stage.subsystem("allow_any_host", "1");
+                }),
+                ..DEMANDING
+            })
+            .both(Connected),
+        Case::live("a key is set for the host, connection left alone", |stage| {
+            stage.host("key", KEY);
+        })
+        .made(CLOSED)
+        .watched(std::time::Duration::from_secs(4))
+        .both(Undisturbed),
+        Case::live("a key is set for the host, controller fatal", |stage| {
+            stage.host("key", KEY);
+            stage.fatal();
+        })
+        .made(CLOSED)
+        .both(GaveUp),
+        Case::live("a key is set for the host, reset", |stage| stage.host("key", KEY))
+            .made(CLOSED)
+            .wish(super::case::Wish::Reset)
+            .both(GaveUp),
+        Case::live("a key is set for the host, port closed for a while", |stage| {
+            stage.host("key", KEY);
+            stage.unlink();
+        })
+        .made(CLOSED)
+        .heal(Stage::link)
+        .both(GaveUp),
+    ]
+}
+
+fn keys() -> Vec<Case> {
+    vec![
+        first("the right secret", DEMANDING, knows, Connected),
+        first("a wrong secret", DEMANDING, |o| o.secrets = [Some(OTHER), None], Refused),
+        first("a secret with a wrong checksum", DEMANDING, wrong_sum, Refused),
+        first("what is no secret", DEMANDING, |o| o.secrets = [Some(NO_SECRET), None], Refused),
+        first("right secrets both ways", MUTUAL, knows_both, Connected),
+        first("a wrong controller secret", MUTUAL, wrong_controller, Refused),
+        first("a controller secret where the target has none", DEMANDING, knows_both, Refused),
+        first("no controller secret where the target has one", MUTUAL, knows, Connected),
+        first("a secret that nobody asks for", CLOSED, knows, Connected),
+        first("secrets both ways that nobody asks for", CLOSED, knows_both, Connected),
+    ]
+}
+
+fn wrong_sum(options: &mut Options) {
+    options.secrets = [Some(WRONG_SUM), None];
+}
+
+fn wrong_controller(options: &mut Options) {
+    options.secrets = [Some(KEY), Some(KEY)];
+}
+
+fn algorithms() -> Vec<Case> {
+    const SHA384: Made = Made { hosts: &[("key", KEY_48), ("hash", "sha384")], ..DEMANDING };
+    const SHA512: Made = Made { hosts: &[("key", KEY_64), ("hash", "sha512")], ..DEMANDING };
+    const GROUP: Made = Made { hosts: &[("key", KEY), ("dhgroup", "ffdhe2048")], ..DEMANDING };
+    vec![
+        first("SHA-384, 48 bytes", SHA384, |o| o.secrets = [Some(KEY_48), None], Connected),
+        first("SHA-512, 64 bytes", SHA512, |o| o.secrets = [Some(KEY_64), None], Connected),
+        first("ffdhe2048", GROUP, knows, Connected),
+    ]
+}
+
+/// Changes of the target between an authenticated connection and the next.
+fn changes() -> Vec<Case> {
+    let live = |name, made, options: fn(&mut Options), fault: fn(&Stage), life: Life| {
+        Case::live(name, fault).made(made).with(options).kernel_alone(life, SECRETS)
+    };
+    vec![
+        live(
+            "key changed, controller fatal",
+            DEMANDING,
+            knows,
+            |stage| {
+                stage.host("key", OTHER);
+                stage.fatal();
+            },
+            GaveUp,
+        ),
+        live(
+            "controller key changed, controller fatal",
+            MUTUAL,
+            knows_both,
+            |stage| {
+                stage.host("ctrl_key", KEY);
+                stage.fatal();
+            },
+            GaveUp,
+        ),
+        live(
+            "key cleared, controller fatal",
+            DEMANDING,
+            knows,
+            |stage| {
+                stage.host("key", "");
+                stage.fatal();
+            },
+            CameBack,
+        )
+        .needs(Need::KeyClearing),
+        live(
+            "authentication no longer demanded, controller fatal",
+            DEMANDING,
+            knows,
+            |stage| {
+                stage.disallow();
+                stage.subsystem("allow_any_host", "1");
+                stage.fatal();
+            },
+            CameBack,
+        ),
+        live(
+            "hash changed, controller fatal",
+            DEMANDING,
+            knows,
+            |stage| {
+                stage.host("hash", "sha512");
+                stage.fatal();
+            },
+            CameBack,
+        ),
+        live(
+            "group changed, controller fatal",
+            DEMANDING,
+            knows,
+            |stage| {
+                stage.host("dhgroup", "ffdhe2048");
+                stage.fatal();
+            },
+            CameBack,
+        ),
+    ]
+}
+
+/// The same key again.
+fn renewals() -> Vec<Case> {
+    vec![
+        Case::live("authenticated, controller fatal", Stage::fatal)
+            .made(MUTUAL)
+            .with(knows_both)
+            .kernel_alone(CameBack, SECRETS),
+        Case::live("authenticated, target down and up", Stage::down)
+            .made(DEMANDING)
+            .with(knows)
+            .heal(Stage::make)
+            .kernel_alone(CameBack, SECRETS),
+        Case::live("authenticated, reset", |_| ())
+            .made(DEMANDING)
+            .with(knows)
+            .wish(super::case::Wish::Reset)
+            .kernel_alone(CameBack, SECRETS),
+        Case::live("key changed and changed back, port closed for a while", |stage| {
+            stage.host("key", OTHER);
+            stage.unlink();
+        })
+        .made(DEMANDING)
+        .with(knows)
+        .heal(|stage| {
+            stage.host("key", KEY);
+            stage.link();
+        })
+        .kernel_alone(CameBack, SECRETS),
+    ]
+}
