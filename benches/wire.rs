@@ -20,7 +20,7 @@ fn decode(criterion: &mut Criterion) {
             let command = slots.begin(Waits::Response);
             let bytes = response(command.unwrap_or_default());
             let cqe = Cqe::read_from_bytes(black_box(bytes.as_bytes()));
-            slots.handle_response(cqe.unwrap_or_default())
+            slots.handle_response(cqe.unwrap_or_default(), None)
         });
     });
 }

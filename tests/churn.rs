@@ -1,30 +1,12 @@
 //! Connecting and disconnecting for a long time leaves nothing behind.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use rdma_host::Controller;
 use rdma_host::wire::NamespaceId;
-use tests::{SUBSYSTEM, controllers, options, run, wait_for};
-
-/// What a process may leak.
-#[derive(Debug, PartialEq, Eq)]
-struct Holdings {
-    files: usize,
-    resources: String,
-}
-
-impl Holdings {
-    /// Counts our open files and what the RDMA device has given out.
-    fn now() -> Self {
-        let output = run(Command::new("rdma").args(["resource", "show", "rxe0"]), &[]);
-        Self {
-            files: fs::read_dir("/proc/self/fd").expect("/proc is mounted").count(),
-            resources: String::from_utf8_lossy(&output.stdout).into_owned(),
-        }
-    }
-}
+use tests::holdings::Holdings;
+use tests::{SUBSYSTEM, controllers, options, wait_for};
 
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");

@@ -50,7 +50,7 @@ fn both_initiators_through_the_same_faults() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // It has the one controller id of its subsystem, for cases that need one to be taken.
     let holder = runtime.block_on(Controller::connect(&options())).expect("the target is well");
-    let played = play_all(&cases, old, runtime.handle());
+    let played = play_all(&cases, runtime.handle());
 
     runtime.block_on(holder.shutdown());
 
@@ -58,16 +58,14 @@ fn both_initiators_through_the_same_faults() {
     let mut wrong = String::new();
     for (case, played) in cases.iter().zip(&played) {
         let expected = expected(case, old);
-        let ours =
-            played.ours.as_ref().map_or("not asked".to_owned(), |told| told.seen.to_string());
-        let kernel = played.kernel.as_ref().map_or("none".to_owned(), |told| told.seen.to_string());
+        let seen = [&played.kernel, &played.ours];
+        let seen = seen.map(|told| told.as_ref().map(|told| told.seen));
+        let [kernel, ours] =
+            seen.map(|seen| seen.map_or("stopped short".into(), |s| s.to_string()));
         writeln!(table, "| {} | {kernel} | {ours} | {} |", case.name, expected.reason).unwrap();
-        let as_expected = played.kernel.as_ref().is_some_and(|told| told.seen == expected.kernel)
-            && played.ours.as_ref().map(|told| told.seen) == expected.ours;
-        if !as_expected {
-            let ours = expected.ours.map_or("nothing".to_owned(), |seen| seen.to_string());
+        if seen != [Some(expected.kernel), Some(expected.ours)] {
             wrong += &account(case, played);
-            writeln!(wrong, "  expected: {}; {ours}", expected.kernel).unwrap();
+            writeln!(wrong, "  expected: {}; {}", expected.kernel, expected.ours).unwrap();
         }
         if kernel != ours && expected.reason.is_empty() {
             writeln!(wrong, "{}: they differ, and nothing says why", case.name).unwrap();
@@ -99,14 +97,13 @@ fn expected(case: &Case, old: bool) -> Expected {
 }
 
 /// Plays all cases: first those that can run side by side.
-fn play_all(cases: &[Case], old: bool, runtime: &Handle) -> Vec<Played> {
+fn play_all(cases: &[Case], runtime: &Handle) -> Vec<Played> {
     let played: Vec<_> = cases.iter().map(|_| Mutex::new(Played::default())).collect();
     let one = |index: usize| {
         let case = &cases[index];
         let number = u16::try_from(index).expect("few cases");
-        let ours = expected(case, old).ours.is_some();
         // A case that stops short has no verdicts, which is none of those expected.
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| play(number, case, ours, runtime)));
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| play(number, case, runtime)));
         if let Ok(outcome) = outcome {
             eprint!("{:.1} s: {}", outcome.took.as_secs_f64(), account(case, &outcome));
             *played[index].lock().expect("set once") = outcome;
@@ -124,7 +121,8 @@ fn play_all(cases: &[Case], old: bool, runtime: &Handle) -> Vec<Played> {
             });
         }
     });
-    of(Turn::Alone).chain(of(Turn::InTurn)).for_each(one);
+    let last = [Turn::Alone, Turn::InTurn, Turn::Last].into_iter().flat_map(of);
+    last.for_each(one);
     played.into_iter().map(|played| played.into_inner().expect("set once")).collect()
 }
 

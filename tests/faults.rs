@@ -1,11 +1,11 @@
 //! A target that goes away under load: every command ends once, soon, and says why.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Class, Controller, Error, ReconnectOptions};
-use tests::{SUBSYSTEM, controllers, nvmf, options, run, target, uri, wait_for};
+use tests::{SUBSYSTEM, command, controllers, nvmf, options, run, target, uri, wait_for};
 use verbs::{Capabilities, ConnectParameters, Endpoint};
 
 /// A bench that would run for a minute.
@@ -70,12 +70,6 @@ fn a_killed_initiator_leaves_room_for_the_next() {
 fn stop(mut bench: Child) {
     bench.kill().expect("it still runs");
     bench.wait().expect("it is our child");
-}
-
-/// Runs a program that must succeed.
-fn command(program: &str, arguments: &str) {
-    let output = run(Command::new(program).args(arguments.split(' ')), &[]);
-    assert!(output.status.success(), "{program} {arguments}");
 }
 
 /// A request sent while the port is down is the last that the CM of rxe sends (6.12 and 7.3), so

@@ -3,7 +3,7 @@
 use std::alloc::System;
 
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Command, Controller};
+use rdma_host::{Command, Controller, MemoryMode};
 use serde_json::Value;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tests::{SUBSYSTEM, nvmf_ok, options, uri};
@@ -55,41 +55,45 @@ fn bench_reports_what_it_did() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn the_data_path_allocates_nothing() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut options = options();
-    options.io_queues = 2;
-    let (controller, mut pollers) =
-        runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
-    let poller = &mut pollers[0];
-    let mut buffers = controller.allocate_many(64, 4096).unwrap();
-    let mut turn = |count: u64| {
-        let (mut submitted, mut completed) = (0, 0);
-        while completed < count {
-            while submitted < count
-                && let Some(buffer) = buffers.pop()
-            {
-                let (id, lba) = (NamespaceId(2), submitted % 1000);
-                let command = match submitted % 2 {
-                    0 => Command::read(id, lba, 1, buffer),
-                    _ => Command::write(id, lba, 1, buffer),
-                };
-                poller.submit(command).unwrap();
-                submitted += 1;
+    for memory in [MemoryMode::Pool, MemoryMode::Window] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut options = options();
+        options.io_queues = 2;
+        options.memory = memory;
+        let (controller, mut pollers) =
+            runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
+        assert_eq!(controller.memory().mode, memory, "rxe has windows");
+        let poller = &mut pollers[0];
+        let mut buffers = controller.allocate_many(64, 4096).unwrap();
+        let mut turn = |count: u64| {
+            let (mut submitted, mut completed) = (0, 0);
+            while completed < count {
+                while submitted < count
+                    && let Some(buffer) = buffers.pop()
+                {
+                    let (id, lba) = (NamespaceId(2), submitted % 1000);
+                    let command = match submitted % 2 {
+                        0 => Command::read(id, lba, 1, buffer),
+                        _ => Command::write(id, lba, 1, buffer),
+                    };
+                    poller.submit(command).unwrap();
+                    submitted += 1;
+                }
+                poller.flush().unwrap();
+                poller.poll().unwrap();
+                while let Some(done) = poller.take() {
+                    assert!(done.outcome.unwrap().status().is_success());
+                    buffers.push(done.data.unwrap());
+                    completed += 1;
+                }
             }
-            poller.flush().unwrap();
-            poller.poll().unwrap();
-            while let Some(done) = poller.take() {
-                assert!(done.outcome.unwrap().status().is_success());
-                buffers.push(done.data.unwrap());
-                completed += 1;
-            }
-        }
-    };
-    turn(1000);
-    let region = Region::new(ALLOCATOR);
-    turn(10_000);
-    let change = region.change();
-    assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
-    drop(pollers);
-    runtime.block_on(controller.shutdown());
+        };
+        turn(1000);
+        let region = Region::new(ALLOCATOR);
+        turn(10_000);
+        let change = region.change();
+        assert_eq!(change.allocations + change.reallocations, 0, "{memory:?}: {change:?}");
+        drop(pollers);
+        runtime.block_on(controller.shutdown());
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdma_host::error::{Malformed, TargetMisbehaved};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Class, ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
-use soft_roce::fabric::{Fabric, Host};
+use soft_roce::fabric::{Fabric, Host, Recorder, Trace};
 use tests::target::{Answer, BLOCKS, Hook, Seen, TARGET_ADDRESS, Target};
 
 /// A fabric with a target on it, and the host to connect from.
@@ -221,7 +221,7 @@ fn a_demand_for_authentication_is_understood() {
             answer.messages = vec![seen.response(0, 0x0002_0007)];
         }
     });
-    assert!(matches!(error, Error::AuthenticationRequired(_)), "{error}");
+    assert!(matches!(error, Error::Authentication { .. }), "{error}");
     assert_eq!(error.class(), Class::Access);
 }
 
@@ -283,4 +283,65 @@ fn a_partition_is_noticed() {
         assert!(failed.buffer.is_some());
         controller.shutdown().await;
     });
+}
+
+/// Connects to an honest target, reads once, and shuts down: every call, in order.
+fn trace(options: &ConnectOptions) -> String {
+    let (_fabric, host, target) = bed(|_, _| {});
+    let trace = Trace::default();
+    let recorder = Recorder::new(host, &trace);
+    run(async {
+        tokio::spawn(target.run());
+        let controller = Controller::connect_over(&recorder, options).await;
+        let controller = controller.expect("an honest connect");
+        let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
+        let buffer = controller.allocate(512).expect("memory");
+        namespace.read(0, buffer).await.expect("it reads");
+        controller.shutdown().await;
+    });
+    trace.text()
+}
+
+#[test]
+fn a_queue_is_disconnected_and_drained_before_it_is_gone() {
+    let trace = trace(&options());
+    let lines: Vec<_> = trace.lines().collect();
+    let count =
+        |from: usize, what: &str| lines[from..].iter().filter(|line| line.contains(what)).count();
+    let first = lines.iter().position(|line| line.contains(": Disconnect: ok"));
+    let first = first.expect("it disconnects");
+    assert_eq!(count(first, ": Disconnect: ok"), 3, "the admin queue and two more:\n{trace}");
+    assert_eq!(count(0, "FLUSHED"), count(first, "FLUSHED"), "no failure comes before\n{trace}");
+    // Each queue had a receive for each of its 32 entries, and all of them come back.
+    assert_eq!(count(first, "FLUSHED"), 3 * 32, "{trace}");
+}
+
+#[test]
+fn the_options_of_the_connection_reach_the_device() {
+    let mut options = options();
+    options.source = Some("10.0.0.1".parse().unwrap());
+    options.type_of_service = Some(0x68);
+    options.ack_timeout = Some(14);
+    (options.retry_count, options.rnr_retry_count) = (3, 2);
+    let trace = trace(&options);
+    for words in [
+        "source: Some(10.0.0.1:0)",
+        "SetTypeOfService(104)",
+        "SetAckTimeout(14)",
+        "retry_count: 3, rnr_retry_count: 2",
+    ] {
+        let found = trace.lines().filter(|line| line.contains(words)).count();
+        assert_eq!(found, 3, "{words}, for each of three queues:\n{trace}");
+    }
+    let (_fabric, host, _target) = bed(|_, _| {});
+    for change in [
+        |options: &mut ConnectOptions| options.ack_timeout = Some(32),
+        |options: &mut ConnectOptions| options.retry_count = 8,
+        |options: &mut ConnectOptions| options.rnr_retry_count = 8,
+    ] {
+        let mut options = options.clone();
+        change(&mut options);
+        let refused = run(Controller::connect_over(&host, &options)).err().expect("out of range");
+        assert!(matches!(refused, Error::Misuse(_)), "{refused}");
+    }
 }

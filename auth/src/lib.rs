@@ -1,102 +1,155 @@
-//! DH-HMAC-CHAP, the in-band authentication of NVMe over Fabrics: secrets and calculations.
+//! DH-HMAC-CHAP, the in-band authentication of NVMe over Fabrics, as a host does it.
 //!
 //! Host and controller each hold a secret. A challenge and a keyed hash over it show that the
 //! other side holds the same one, without sending it. The protocol is that of the NVMe Base
 //! Specification 2.2, section 8.3.4.
 //!
 //! ```text
-//!   DHHC-1:01:<base64>:          challenge C     shared secret of the DH group
-//!          |                          |               |
-//!    Secret::parse                    +-------+-------+
-//!          |                                  |
-//!        Secret                      augmented_challenge
-//!          |                                  |
-//!    Secret::transform(nqn)                   |
-//!          |                                  |
-//!         Key --------------+--- AugmentedChallenge
-//!                           |
-//!              host_response, controller_response
-//!                           |
-//!                          Tag --- matches(received)
-//!                           |
-//!                       into_wire
-//!                           |
-//!                        WireTag
+//!   DHHC-1:01:<base64>:            what Connect demands
+//!          |                               |
+//!    Secret::parse                   Policy::start
+//!          |                               |
+//!     Credentials ------------------->  Offer::begin ---------> Negotiate
+//!                                          |
+//!      Randomness, S2 ----------->  AwaitChallenge::handle <--- Challenge
+//!                                          |       `----------> Reply
+//!                                   AwaitSuccess1::handle <---- Success1
+//!                                          |       `----------> Success2, if two-way
+//!                                     Authenticated
 //! ```
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `secret.rs` | the DHHC-1 text form; the key a secret gives for a name |
+//! | `hash.rs`, `group.rs` | the registries of ids |
+//! | `dh.rs` | Diffie-Hellman in the groups of RFC 7919 |
+//! | `response.rs` | challenges and responses: pure functions of bytes |
+//! | `message.rs` | the messages' bytes, both ways |
+//! | `policy.rs` | what to insist on: floors, and that authentication takes place |
+//! | `exchange.rs` | the exchange, a struct for each state |
+//! | `failure.rs` | what went wrong, what to send then, what it means for another attempt |
 //!
 //! # Quick start
 //!
+//! A controller that asks for authentication on a queue is answered so. Each `send` is an
+//! Authentication Send, each `receive` an Authentication Receive of
+//! [`RECEIVE_LENGTH`](message::RECEIVE_LENGTH) bytes into a zeroed buffer.
+//!
 //! ```
 //! use auth::{
-//!     ChallengeInput, GroupId, HashId, ResponseInput, Secret, SecureChannel, TransactionId,
-//!     augmented_challenge, host_response,
+//!     Authenticated, Credentials, Demand, Failure, Offer, Policy, Randomness, Secret,
+//!     SequenceNumber, Start, TransactionId,
 //! };
+//!
+//! fn authenticate(
+//!     offer: &Offer<'_>,
+//!     send: &mut dyn FnMut(&[u8]),
+//!     receive: &mut dyn FnMut() -> Vec<u8>,
+//!     randomness: Randomness,
+//!     sequence_number: SequenceNumber,
+//! ) -> Result<Authenticated, Failure> {
+//!     let (negotiate, state) = offer.begin().expect("the names Connect was sent with");
+//!     send(&negotiate);
+//!     // This takes milliseconds if the controller chooses a group: keep it off I/O threads.
+//!     let (reply, state) = state.handle(&receive(), randomness, sequence_number)?;
+//!     send(&reply);
+//!     let (success2, authenticated) = state.handle(&receive())?;
+//!     if let Some(success2) = success2 {
+//!         send(&success2);
+//!     }
+//!     Ok(authenticated)
+//! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let host_nqn = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-0000-0000-000000000001";
 //! let secret = Secret::parse("DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:")?;
-//! let key = secret.transform(host_nqn);
+//! let credentials = Credentials::one_way(secret);
+//! let policy = Policy::default();
+//! let demand = Demand { authentication: true, secure_channel: false };
+//! assert_eq!(policy.start(demand, Some(&credentials))?, Start::Authenticate);
 //!
-//! let challenge = augmented_challenge(&ChallengeInput {
-//!     hash: HashId::SHA_256,
-//!     group: GroupId::NULL,
-//!     challenge: &[0x5a; 32],
-//!     shared_secret: &[],
-//! })?;
-//! let input = ResponseInput {
-//!     key: &key,
-//!     challenge: &challenge,
-//!     sequence_number: 1,
-//!     transaction_id: TransactionId(0),
-//!     host_nqn,
+//! let offer = Offer {
+//!     credentials: &credentials,
+//!     policy,
+//!     host_nqn: "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-0000-0000-000000000001",
 //!     subsystem_nqn: "nqn.test:s1",
+//!     transaction_id: TransactionId(0),
 //! };
-//! let response = host_response(&input, SecureChannel::NONE).into_wire();
-//! assert_eq!(response.as_bytes().len(), 32);
+//! // A controller that breaks off at once; and the bytes must be random, these are not.
+//! let mut receive = || vec![0x00, 0xf1, 0, 0, 0, 0, 0x01, 0x01];
+//! let randomness = Randomness::draw(|bytes| Ok::<_, std::io::Error>(bytes.fill(7)))?;
+//! let sequence_number = SequenceNumber(1.try_into()?);
+//! let failure = authenticate(&offer, &mut |_| (), &mut receive, randomness, sequence_number);
+//! let failure = failure.unwrap_err();
+//! assert_eq!(failure.class(), auth::FailureClass::KeyRejected);
+//! assert_eq!(failure.message(), None, "nothing is sent after a Failure1");
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! # What it insists on
+//!
+//! Each of these ends the exchange with an [`ExchangeError`] of its own and, but for a Failure1,
+//! with a Failure2: a choice that was not offered or is below the floors of [`Policy`]; lengths
+//! other than the hash's and the group's; bytes behind a message; another T_ID; a message out of
+//! order; S1 = 0; public values outside 2..=p−2; our own challenge, response or public value
+//! returned; no response though one was asked for, or one that nobody asked for; a wrong one.
+//! Before it begins: secrets that would go unused because the controller does not ask, and one
+//! secret for both sides.
+//!
 //! # What it does not do
 //!
-//! * It exchanges no messages, and keeps no state between calls.
-//! * It computes no Diffie-Hellman value: the shared secret of an FFDHE group is an argument.
-//! * It draws no randomness, reads no clock or file, logs nothing, starts no thread. Random bytes
-//!   for a new secret, challenges and sequence numbers are the caller's.
+//! * It sends and receives nothing: the commands around the messages are the caller's.
+//! * It draws no randomness, reads no clock or file, logs nothing, starts no thread. Random bytes,
+//!   transaction and sequence numbers, and one deadline for a whole exchange are the caller's.
 //! * It derives no TLS key; secure channel concatenation belongs to TCP.
 //! * It protects no data. Authentication proves who is at the other end when a queue connects;
 //!   commands and data on RDMA travel as before, unsealed.
 //!
 //! # Secrets
 //!
-//! [`Secret`], [`Key`], [`AugmentedChallenge`] and [`Tag`] keep their bytes on the heap, wipe them
-//! when dropped, and implement neither `Debug` nor `Display` nor `Clone`. Two named crossings lead
-//! from secret to readable: [`Secret::encode`] and [`Tag::into_wire`]. Received responses are
-//! compared in constant time. No error carries bytes of a secret.
+//! [`Secret`], [`Credentials`], [`Key`], [`PrivateKey`], [`SharedSecret`], [`AugmentedChallenge`],
+//! [`Tag`], [`Randomness`] and the states of the exchange keep their bytes on the heap, wipe them
+//! when dropped, also when a step fails, and implement neither `Debug` nor `Display` nor `Clone`.
+//! Three named crossings lead from secret to readable: [`Secret::encode`], [`Tag::into_wire`] and
+//! [`SharedSecret::as_bytes`]. Received responses are compared, and powers computed, in constant
+//! time; `examples/leak.rs` measures both. No error carries bytes of a secret.
 //!
-//! All values are `Send` and `Sync`; no call blocks.
+//! All values are `Send` and `Sync`. Only [`AwaitChallenge::handle`] and the methods of
+//! [`PrivateKey`] take longer than microseconds.
 //!
 //! # Limits
 //!
 //! * Secrets have 32, 48 or 64 bytes. Their length is checked, their randomness cannot be.
 //! * Hashes are SHA-256, SHA-384 and SHA-512; groups are null and ffdhe2048 to ffdhe8192. The key
-//!   exchanges added by TP4201 are known by name only.
-//! * Memory is neither locked nor kept out of core dumps. The hash functions wipe their own
-//!   state; copies which the compiler leaves on the stack or in registers are not wiped.
+//!   exchanges added by TP4201 are known by name only, and refused.
+//! * Memory is neither locked nor kept out of core dumps. Hash functions and exponentiation wipe
+//!   their own state, but for four bits of an exponent; copies which the compiler leaves on the
+//!   stack or in registers are not wiped.
 
 #![forbid(unsafe_code)]
 
+mod credentials;
+mod dh;
 mod error;
+mod exchange;
+mod failure;
 mod group;
 mod hash;
+pub mod message;
+mod policy;
 mod response;
 mod secret;
 
+pub use credentials::{Credentials, SameSecret};
+pub use dh::{EXPONENT_LENGTH_MAX, PrivateKey, PublicValueError, SharedSecret};
 pub use error::{CalculationError, SecretError};
+pub use exchange::{Authenticated, AwaitChallenge, AwaitSuccess1, NqnError, Offer, Randomness};
+pub use failure::{ExchangeError, Failure, FailureClass};
 pub use group::GroupId;
 pub use hash::HashId;
+pub use policy::{Demand, Policy, PolicyError, Start, StartError, Warning};
 pub use response::{
-    AugmentedChallenge, ChallengeInput, ResponseInput, SecureChannel, Tag, TransactionId, WireTag,
-    augmented_challenge, controller_response, host_response,
+    AugmentedChallenge, ChallengeInput, ResponseInput, SecureChannel, SequenceNumber, Tag,
+    TransactionId, WireTag, augmented_challenge, controller_response, host_response,
 };
 pub use secret::{Key, Secret};

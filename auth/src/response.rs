@@ -2,6 +2,8 @@
 //!
 //! NVMe Base Specification 2.2, section 8.3.4, and 8.3.4.5.4 for the host's response.
 
+use std::num::NonZeroU32;
+
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -11,6 +13,28 @@ use crate::{CalculationError, GroupId, HashId, Key};
 /// The number that ties the messages of one authentication together: T_ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(pub u16);
+
+impl TransactionId {
+    /// The number for the next exchange of this controller, on whichever queue.
+    #[must_use]
+    pub fn following(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// The number that comes with a challenge, never zero: S1 or S2.
+///
+/// A host has one counter for all its exchanges, which begins with a random number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceNumber(pub NonZeroU32);
+
+impl SequenceNumber {
+    /// The number for the next challenge; after the last comes 1.
+    #[must_use]
+    pub fn following(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(NonZeroU32::MIN))
+    }
+}
 
 /// Whether a secure channel is to be set up after the authentication: SC_C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -56,7 +56,7 @@ impl Secret {
             return Err(SecretError::TextLength { characters: base64.len() });
         }
 
-        let mut buffer = Zeroizing::new([0; BASE64_LENGTH_MAX / 4 * 3]);
+        let mut buffer = Zeroizing::new([0; DECODED_LENGTH_MAX]);
         let decoded =
             Base64::decode(base64, buffer.as_mut_slice()).map_err(|_| SecretError::Encoding)?;
         let (bytes, checksum) =
@@ -170,6 +170,8 @@ const TRANSFORM_LABEL: &[u8] = b"NVMe-over-Fabrics";
 const CHECKSUM_LENGTH: usize = 4;
 /// Base64 characters of a 64-byte secret and its checksum.
 const BASE64_LENGTH_MAX: usize = (64 + CHECKSUM_LENGTH).div_ceil(3) * 4;
+/// Bytes that so many characters can stand for.
+const DECODED_LENGTH_MAX: usize = 69;
 /// Characters of a whole 64-byte secret: the prefix, two digits, two colons.
 const TEXT_LENGTH_MAX: usize = PREFIX.len() + 2 + 1 + BASE64_LENGTH_MAX + 1;
 

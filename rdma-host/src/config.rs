@@ -1,6 +1,8 @@
 //! Every option, limit and timeout, with its unit and the reason for its default.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -43,6 +45,13 @@ pub struct ConnectOptions {
     pub keep_alive: Duration,
     /// The type of service of the connections (`tos`).
     pub type_of_service: Option<u8>,
+    /// How long the device waits for an acknowledgement before it sends again: 4.096 µs times two
+    /// to this power, at most 31; by default the device decides.
+    pub ack_timeout: Option<u8>,
+    /// How often the device sends again without an acknowledgement, 0 to 7.
+    pub retry_count: u8,
+    /// How often it sends again when the target has no receive posted, 0 to 7; 7 is without end.
+    pub rnr_retry_count: u8,
     /// Ask for no submission queue flow control (`disable_sqflow`).
     pub disable_flow_control: bool,
     /// How long one I/O command may take before its queue is given up.
@@ -51,7 +60,68 @@ pub struct ConnectOptions {
     pub wait: WaitMode,
     /// What happens when the connection is lost.
     pub reconnect: ReconnectOptions,
+    /// How queues are authenticated.
+    pub authentication: Authentication,
+    /// How the controller reaches the data of commands.
+    pub memory: MemoryMode,
 }
+
+/// How a controller may reach our memory. What is in force, and why if it is not what was asked
+/// for, says [`Controller::memory`](crate::Controller::memory).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryMode {
+    /// By a key for each registration, which is good as long as that lives: between commands,
+    /// too, and on all queues of the controller. No other controller can use it. Costs nothing.
+    #[default]
+    Pool,
+    /// By a key for each command, which reaches its data and nothing else, on its queue alone,
+    /// and is dead before the buffer comes back: a memory window of type 2. Costs a work request
+    /// and a completion more for each command that moves data outside of its capsule. Where the
+    /// device has no such windows, as [`Pool`](Self::Pool).
+    Window,
+}
+
+impl MemoryMode {
+    /// As on the command line, and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Window => "window",
+        }
+    }
+}
+
+/// The secrets that queues are authenticated with, and what to insist on. Cheap to clone; a clone
+/// shares the secrets, which are wiped with the last.
+#[derive(Clone, Default)]
+pub struct Authentication {
+    /// Our secret, and the controller's if it is to prove itself. Without them a target that asks
+    /// for authentication is refused; with them, one that does not.
+    pub credentials: Option<Arc<auth::Credentials>>,
+    /// The least that is accepted.
+    pub policy: auth::Policy,
+}
+
+impl fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = self.credentials.as_ref().map(|credentials| match credentials.is_two_way() {
+            true => "two-way",
+            false => "one-way",
+        });
+        f.debug_struct("Authentication").field("way", &way).field("policy", &self.policy).finish()
+    }
+}
+
+impl PartialEq for Authentication {
+    /// Whether the secrets are the same ones, not whether they have the same bytes.
+    fn eq(&self, other: &Self) -> bool {
+        let pointer = |this: &Self| this.credentials.as_ref().map(Arc::as_ptr);
+        self.policy == other.policy && pointer(self) == pointer(other)
+    }
+}
+
+impl Eq for Authentication {}
 
 /// When, how often and how long to connect again. Names and defaults are those of Linux, whose
 /// names stand in brackets; what Linux does not have is off.
@@ -149,10 +219,15 @@ impl ConnectOptions {
             queue_entries: 128,
             keep_alive: Duration::from_secs(5),
             type_of_service: None,
+            ack_timeout: None,
+            retry_count: RETRY_COUNT,
+            rnr_retry_count: RNR_RETRY_COUNT,
             disable_flow_control: false,
             io_timeout: Duration::from_secs(30),
             wait: WaitMode::default(),
             reconnect: ReconnectOptions::default(),
+            authentication: Authentication::default(),
+            memory: MemoryMode::default(),
         }
     }
 }
@@ -187,6 +262,10 @@ pub const PORT_INTERVAL: Duration = Duration::from_millis(100);
 /// One admin command. Linux waits 60 s; a target silent for ten is not going to answer.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// One whole authentication: nvmet computes for seconds with the largest group on a slow machine,
+/// and the first time longer.
+pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The whole bring-up, whatever its steps allow: a target that drips replies can't hold us longer.
 pub const BRING_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -194,11 +273,21 @@ pub const BRING_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// less than a second.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(700);
 
+/// For posted work to come back once a queue is disconnected, which a device does in microseconds.
+/// One that does not is not waited for: destroying the queue pair gives all of it back, too.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(20);
+
 /// Between two looks at the controller's status while it gets ready or shuts down.
 pub const STATUS_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The longest readiness wait we believe, whatever CAP.TO says (its own maximum is 127.5 s).
 pub const READY_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// The largest acknowledge timeout, as an exponent: about 2.4 hours (InfiniBand 9.9.2.1.1).
+pub const ACK_TIMEOUT_MAX: u8 = 31;
+
+/// The largest of both retry counts (InfiniBand 9.7.5.2.8).
+pub const RETRY_COUNT_MAX: u8 = 7;
 
 /// Resends of an unacknowledged packet. Not 7: on rxe that means for ever.
 pub const RETRY_COUNT: u8 = 6;
@@ -214,6 +303,32 @@ pub const TRANSFER_BYTES_DEFAULT: u64 = 1 << 20;
 
 /// Active namespaces we list; a target with more, or with a list that does not end, is refused.
 pub const NAMESPACES_MAX: usize = 1 << 16;
+
+/// Entries of a discovery log we read. A target with more is refused: 64 Ki entries are 64 MiB.
+pub const DISCOVERY_RECORDS_MAX: u64 = 1 << 16;
+
+/// Bytes of a discovery log that one command reads: 64 entries; many targets have fewer.
+pub const DISCOVERY_CHUNK_BYTES: u32 = 64 << 10;
+
+/// How often a discovery log that changes while it is read is begun; as nvme-cli.
+pub const DISCOVERY_ATTEMPTS: u8 = 10;
+
+/// Reading one discovery log, whatever its commands are allowed: a target that drips can't hold us
+/// longer.
+pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Discovery subsystems that one walk over referrals asks at most.
+pub const DISCOVERY_VISITS_MAX: usize = 64;
+
+/// Referrals in a row that are followed by default: real networks have one or two.
+pub const REFERRAL_DEPTH: u8 = 8;
+
+/// The keep-alive time of a discovery connection that stays; as nvme-cli.
+pub const DISCOVERY_KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// The shortest time between two events we let a controller tell us, so that a storm of them costs
+/// no more than ten commands a second.
+pub const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long an idle task sleeps before it looks around.
 pub const IDLE: Duration = Duration::from_millis(100);

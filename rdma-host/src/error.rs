@@ -3,20 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use auth::FailureClass;
+
 use crate::wire::{
-    CommandId, ControllerId, IdentifyError, NamespaceId, PrivateDataError, QueueId, Reject, Status,
+    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
+    PrivateDataError, QueueId, Reject, RemoteKey, Status,
 };
 
 /// A failure, by blame. Cheap to clone: one cause may end many requests.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The target asks for authentication, and we have no secret to offer.
-    #[error(
-        "the target demands authentication (DH-HMAC-CHAP) on queue {0}, which this version does \
-         not speak; allow this host without a key on the target"
-    )]
-    AuthenticationRequired(QueueId),
+    /// A queue could not be authenticated, or was not to be used without.
+    #[error("queue {queue}: {failure}")]
+    Authentication {
+        /// Which queue.
+        queue: QueueId,
+        /// Why.
+        failure: AuthenticationFailure,
+    },
     /// There is no connection now; one is being sought.
     #[error("{0}")]
     Away(Arc<Away>),
@@ -69,6 +74,35 @@ pub enum Error {
     /// The RDMA connection or device failed.
     #[error("{0}")]
     Transport(#[from] Transport),
+}
+
+/// Why a queue is not authenticated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthenticationFailure {
+    /// The exchange failed.
+    #[error("{0}")]
+    Exchange(#[from] auth::Failure),
+    /// One of the names can't be used.
+    #[error("{0}")]
+    Name(#[from] auth::NqnError),
+    /// The system gave no random bytes.
+    #[error("the system has no random bytes for a challenge: {0}")]
+    Randomness(#[from] getrandom::Error),
+    /// What the target asks and what we have do not fit.
+    #[error("{0}")]
+    Start(#[from] auth::StartError),
+}
+
+impl AuthenticationFailure {
+    /// What it means for another attempt; nothing for a failure of our own system.
+    #[must_use]
+    pub fn class(&self) -> Option<auth::FailureClass> {
+        match self {
+            Self::Exchange(failure) => Some(failure.class()),
+            Self::Start(error) => Some(error.class()),
+            Self::Name(_) | Self::Randomness(_) => None,
+        }
+    }
 }
 
 /// Commands are not held any longer while there is no connection.
@@ -130,6 +164,12 @@ pub enum Incompatible {
     /// In-capsule data would not follow the command.
     #[error("it wants in-capsule data {0} bytes behind the command (ICDOFF); only 0 is supported")]
     InCapsuleOffset(u32),
+    /// No change of the discovery log is told (OAES bit 31).
+    #[error(
+        "it does not tell when its discovery log changes (OAES); read the log again now and then \
+         instead"
+    )]
+    NoDiscoveryEvents,
     /// SGLS bit 2 is missing.
     #[error("it takes no keyed SGLs, which RDMA needs (SGLS)")]
     NoKeyedSgl,
@@ -151,6 +191,9 @@ pub enum Malformed {
     /// Identify data.
     #[error("{0}")]
     Identify(#[from] IdentifyError),
+    /// A log page.
+    #[error("{0}")]
+    Log(#[from] LogError),
     /// Private data of a connection.
     #[error("{0}")]
     PrivateData(#[from] PrivateDataError),
@@ -180,8 +223,17 @@ pub enum Misuse {
         max: u64,
     },
     /// The discovery subsystem has no namespaces.
-    #[error("this is the discovery subsystem, which has no namespaces; name the one to use")]
+    #[error(
+        "this is the discovery subsystem, which has no namespaces; `nvmf discover` lists \
+            those that do"
+    )]
     Discovery,
+    /// Discovery was asked of a subsystem that has namespaces.
+    #[error(
+        "this subsystem is no discovery subsystem (its controller is of type {}); use \
+         nqn.2014-08.org.nvmexpress.discovery, or `nvmf identify` for this one", .0.0
+    )]
+    NoDiscovery(ControllerType),
     /// Every slot is taken: complete commands first.
     #[error("all queues are full")]
     Full,
@@ -285,9 +337,36 @@ pub enum TargetMisbehaved {
         /// By Identify.
         identified: ControllerId,
     },
+    /// Its discovery log is never the same twice.
+    #[error("its discovery log keeps changing while it is read, {0} times now; try again later")]
+    DiscoveryLogChanges(u8),
+    /// RECFMT is none we know.
+    #[error("its discovery log has format {0}; only format 0 is known")]
+    DiscoveryLogFormat(u16),
+    /// More entries than make sense.
+    #[error("its discovery log claims {records} entries; more than {max} are not read")]
+    DiscoveryLogSize {
+        /// NUMREC as sent.
+        records: u64,
+        /// The limit.
+        max: u64,
+    },
     /// A connection event that can't come in this state.
     #[error("connection event {0} came out of order")]
     EventOrder(&'static str),
+    /// A response took a key out of use that is not its command's.
+    #[error(
+        "the response to command {command} on queue {queue} took key {:#010x} out of use, which \
+         is not that command's", key.0
+    )]
+    Invalidated {
+        /// The key that went.
+        key: RemoteKey,
+        /// The response's command id.
+        command: CommandId,
+        /// On which queue.
+        queue: QueueId,
+    },
     /// A list that goes in circles, or on for ever.
     #[error("its list of namespaces does not end")]
     NamespaceList,
@@ -369,7 +448,11 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::AuthenticationRequired(_) => Class::Access,
+            Self::Authentication { failure, .. } => match failure.class() {
+                Some(FailureClass::Downgraded | FailureClass::KeyMissing) => Class::Access,
+                Some(FailureClass::KeyRejected) => Class::Access,
+                _ => Class::Failed,
+            },
             Self::Away(away) => away.cause.class(),
             Self::GaveUp(end) => end.cause.class(),
             Self::Rejected(Rejected::Connect { status, .. }) if status.do_not_retry() => {
@@ -409,6 +492,12 @@ impl From<IdentifyError> for Error {
             IdentifyError::NoNamespace(id) => Self::Misuse(Misuse::NoNamespace(id)),
             error => Self::Malformed(error.into()),
         }
+    }
+}
+
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Self {
+        Self::Malformed(error.into())
     }
 }
 

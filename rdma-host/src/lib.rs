@@ -2,15 +2,15 @@
 //! kernel.
 //!
 //! It connects to one controller of a subsystem, with as many I/O queues as asked for and granted,
-//! and reads, writes and flushes namespaces. It does not yet authenticate, reconnect, discover,
-//! or use several paths; a connection that fails stays failed, and says why.
+//! and reads, writes and flushes namespaces; it asks discovery controllers where subsystems are. It
+//! does not yet authenticate, or use several paths.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread
 //!              \                                /
 //!    driver     the only part that touches time, threads and verbs
-//!    proto      sans-IO: bring-up, command slots, keep-alive, shutdown
-//!    wire       bytes: commands, responses, Connect, Identify, private data
+//!    proto      sans-IO: bring-up, command slots, keep-alive, discovery, shutdown
+//!    wire       bytes: commands, responses, Connect, Identify, log pages, private data
 //!               |
 //!             verbs
 //! ```
@@ -52,6 +52,10 @@
 //! are out of every other controller's reach, by a protection domain of its own. While a buffer
 //! lives, its controller can read and write it, also between operations.
 //!
+//! Memory mode `window`: what a controller can reach are the bytes of the commands in flight, each
+//! by a key of its own, over its own queue, for the one direction of the command; the key is dead
+//! before the buffer comes back. [`MemoryMode`] chooses, [`Controller::memory`] says what it is.
+//!
 //! # Threads
 //!
 //! A [`Controller`] runs an admin task, and with [`Controller::connect`] one task for each poller,
@@ -84,10 +88,11 @@ pub mod error;
 pub mod proto;
 pub mod wire;
 
-pub use config::{ConnectOptions, HostIdentity, ReconnectOptions, WaitMode};
+pub use config::{ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode};
 pub use driver::{
-    Change, Changes, Command, Connecting, Controller, Data, Done, Execution, Failed, Namespace,
-    Operation, Poller, Rejection, Statistics, Waiter,
+    Change, Changes, Command, Connecting, Controller, Data, Discovered, Discovery,
+    DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, MemoryReport,
+    Namespace, Operation, Poller, Rejection, Statistics, Waiter, Windows,
 };
 pub use error::{Class, Error};
-pub use verbs::{Buffer, RdmaCore};
+pub use verbs::{Buffer, NotDeregistered, PageSize, Pool, PoolOptions, RdmaCore, RefusedMemory};

@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use soft_roce::fabric::{Fabric, Host};
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
-    Domain, Endpoint, Established, PreparedQueuePair, Provider, QueuePair, RdmaCore, Retired,
-    Status,
+    Domain, Endpoint, Established, Interface, PreparedQueuePair, Provider, QueuePair, RdmaCore,
+    Retired, Status,
 };
 
 /// One question: what must come of it, and how to ask.
@@ -87,11 +87,11 @@ impl Bench for OnRxe {
     type Provider = RdmaCore;
 
     fn client(&self) -> Arc<RdmaCore> {
-        Arc::new(RdmaCore)
+        Arc::new(RdmaCore::with(interface()))
     }
 
     fn server(&self) -> Arc<RdmaCore> {
-        Arc::new(RdmaCore)
+        Arc::new(RdmaCore::with(interface()))
     }
 
     fn address(&self) -> IpAddr {
@@ -105,6 +105,15 @@ impl Bench for OnRxe {
 
     fn quiet(&self, at_least: Duration) {
         std::thread::sleep(at_least.max(Duration::from_millis(30)));
+    }
+}
+
+/// By which calls rxe is asked: `RDMA_TEST_INTERFACE=extended` is for the extended ones.
+fn interface() -> Interface {
+    match std::env::var("RDMA_TEST_INTERFACE").as_deref() {
+        Ok("extended") => Interface::Extended,
+        Ok(other) if other != "classic" => panic!("no interface is named {other}"),
+        _ => Interface::Classic,
     }
 }
 

@@ -13,6 +13,11 @@ pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
         Case { name: "key: no right to write", must: REFUSED, ask: write_to_read_only },
         Case { name: "key: unknown", must: REFUSED, ask: unknown_key },
         Case { name: "read", must: "what the server has", ask: read },
+        Case {
+            name: "read: more than may be open",
+            must: "[SUCCESS, SUCCESS, SUCCESS, SUCCESS]",
+            ask: many_reads,
+        },
         Case { name: "write: before the send", must: "written", ask: write },
         Case { name: "write: inline", must: "written", ask: write_inline },
         Case { name: "window: another connection's", must: REFUSED, ask: other_connection },
@@ -85,6 +90,13 @@ fn write_to_read_only<B: Bench>(bench: &B) -> String {
 
 fn read_only_write<B: Bench>(bench: &B) -> String {
     with_access(bench, Access::REMOTE_WRITE, false)
+}
+
+fn many_reads<B: Bench>(bench: &B) -> String {
+    let mut pair = Pair::connect(bench); // which allows one
+    let memory = pair.server.buffer(&[1; 32], Access::REMOTE_READ);
+    (0..4).for_each(|_| access(&mut pair, false, own(&memory)));
+    format!("{:?}", pair.client_says(4))
 }
 
 fn unknown_key<B: Bench>(bench: &B) -> String {

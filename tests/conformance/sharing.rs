@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use verbs::{
     Access, Capabilities, ConnectParameters, Domain, RemoteAddress, Retired, SharedReceiveQueue,
-    Status,
+    Status, Subject,
 };
 
-use super::bench::{Bench, Case, Pair, Prepared, SIZE, listen, requested, resolved};
+use super::bench::{Bench, Case, End, Pair, Prepared, SIZE, listen, requested, resolved};
 
 pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
     vec![
@@ -21,12 +21,17 @@ pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
             must: "[LAST_RECEIVE_REACHED of the pair]",
             ask: last_receive,
         },
+        Case {
+            name: "event: queue overrun",
+            must: "[COMPLETION_QUEUE_ERROR of the queue]",
+            ask: overrun,
+        },
         Case { name: "queue: grown with entries", must: "256, [SUCCESS, SUCCESS]", ask: grown },
         Case { name: "shared: in order", must: "[(0, 1), (1, 2), (2, 1)]", ask: in_order },
         Case {
             name: "shared: left to the others",
             must: "[] flushed, then [(0, 1)]",
-            ask: left_to_others,
+            ask: left_toothers,
         },
     ]
 }
@@ -87,7 +92,7 @@ fn in_order<B: Bench>(bench: &B) -> String {
     format!("{taken:?}")
 }
 
-fn left_to_others<B: Bench>(bench: &B) -> String {
+fn left_toothers<B: Bench>(bench: &B) -> String {
     let mut shared = None;
     let (mut first, mut second) = (sharing(bench, &mut shared), sharing(bench, &mut shared));
     first.server.endpoint.disconnect().expect("there is a connection");
@@ -109,15 +114,20 @@ fn grown<B: Bench>(bench: &B) -> String {
     format!("{capacity}, {:?}", pair.client_says(2))
 }
 
-/// What the device of a domain reported, of a queue pair or otherwise.
-fn reported<B: Bench>(bench: &B, domain: &Domain<B::Provider>, number: u32) -> String {
+/// What the device of a domain reported, of a certain object or otherwise; once, however often.
+fn reported<B: Bench>(
+    bench: &B,
+    domain: &Domain<B::Provider>,
+    (subject, name): (Subject, &str),
+) -> String {
     bench.quiet(Duration::from_millis(50));
     let mut said = Vec::new();
     while let Some(event) = domain.next_event().expect("events can be read") {
-        let pair = verbs::Subject::QueuePair(number) == event.subject;
-        let of = if pair { "the pair".to_owned() } else { format!("{:?}", event.subject) };
+        let certain = event.subject == subject;
+        let of = if certain { name.to_owned() } else { format!("{:?}", event.subject) };
         said.push(format!("{:?} of {of}", event.kind));
     }
+    said.dedup();
     format!("[{}]", said.join(", "))
 }
 
@@ -129,12 +139,57 @@ fn access_refused<B: Bench>(bench: &B) -> String {
     pair.client.queue_pair.rdma_write(bytes, at, 0).expect("there is room");
     pair.client.queue_pair.flush().expect("the device takes it");
     assert_eq!(pair.client_says(1), [Status::REMOTE_ACCESS]);
-    reported(bench, &pair.server.domain, pair.server.queue_pair.number())
+    let number = pair.server.queue_pair.number();
+    reported(bench, &pair.server.domain, (Subject::QueuePair(number), "the pair"))
+}
+
+/// A queue pair reserves room for all its completions, but gives it back when it is closed, while
+/// its completions stay: so queue pairs that are closed one after the other, unpolled, overrun
+/// the queue. The device says which of two queues it was.
+fn overrun<B: Bench>(bench: &B) -> String {
+    let (mut listener, address) = listen(bench);
+    let mut kept = None;
+    let mut sent = 0;
+    loop {
+        let mut client = Prepared::new(resolved(bench, address));
+        client.endpoint.connect(&ConnectParameters::default()).expect("it is sent");
+        let mut endpoint = requested(bench, &mut listener);
+        let (domain, other, queue) = kept.take().unwrap_or_else(|| {
+            let domain = endpoint.domain().expect("a domain");
+            let make = || endpoint.completion_queue(SIZE.send + SIZE.receive).expect("a queue");
+            (domain, make(), make())
+        });
+        let queue_pair = endpoint.queue_pair(&domain, &queue, SIZE).expect("room is back");
+        let mut server = Prepared { endpoint, domain, queue, queue_pair };
+        for tag in 0..SIZE.receive {
+            let buffer = server.domain.allocate(64, Access::LOCAL_WRITE).expect("memory");
+            server.queue_pair.post_receive(buffer, tag.into()).expect("there is room");
+        }
+        server.queue_pair.flush().expect("the device takes them");
+        server.endpoint.accept(&ConnectParameters::default()).expect("it is sent");
+        let (client, _) = client.ready(bench);
+        let mut pair = Pair { bench, client, server: server.ready(bench).0 };
+        for _ in 0..SIZE.receive {
+            pair.client.send(b"one more");
+        }
+        // The one without room for its completion may or may not be acknowledged.
+        pair.client_says(SIZE.receive as usize);
+        sent += SIZE.receive;
+        let End { domain, queue, queue_pair, .. } = pair.server;
+        queue_pair.close();
+        if sent > queue.capacity() {
+            assert_ne!(queue.number(), other.number());
+            let subject = Subject::CompletionQueue(queue.number());
+            return reported(bench, &domain, (subject, "the queue"));
+        }
+        kept = Some((domain, other, queue));
+    }
 }
 
 fn last_receive<B: Bench>(bench: &B) -> String {
     let mut shared = None;
     let mut pair = sharing(bench, &mut shared);
     pair.server.endpoint.disconnect().expect("there is a connection");
-    reported(bench, &pair.server.domain, pair.server.queue_pair.number())
+    let number = pair.server.queue_pair.number();
+    reported(bench, &pair.server.domain, (Subject::QueuePair(number), "the pair"))
 }

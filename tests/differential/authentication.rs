@@ -1,14 +1,8 @@
 //! Targets that demand DH-HMAC-CHAP.
-//!
-//! Cases with secrets of the host are played with the kernel's initiator alone, because
-//! `ConnectOptions` has no secrets: [`SECRETS`] is what the table says of them.
 
 use super::case::Life::{CameBack, Connected, GaveUp, Refused, Undisturbed};
 use super::case::{Case, Life, Made, Need, Options};
 use super::stage::Stage;
-
-/// Of the cases that wait for secrets in the options of our initiator.
-const SECRETS: &str = "ours has no secrets yet: to be asked once `ConnectOptions` takes them";
 
 /// Samples: everybody can read them here.
 const KEY: &str = "DHHC-1:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6mvAWr:";
@@ -51,7 +45,7 @@ fn knows_both(options: &mut Options) {
 }
 
 fn first(name: &'static str, made: Made, options: fn(&mut Options), life: Life) -> Case {
-    Case::first(name).made(made).with(options).kernel_alone(life, SECRETS)
+    Case::first(name).made(made).with(options).both(life)
 }
 
 /// What can be asked of hosts that have no secrets.
@@ -113,7 +107,7 @@ fn wrong_sum(options: &mut Options) {
 }
 
 fn wrong_controller(options: &mut Options) {
-    options.secrets = [Some(KEY), Some(KEY)];
+    options.secrets = [Some(KEY), Some(KEY_48)];
 }
 
 fn algorithms() -> Vec<Case> {
@@ -130,7 +124,7 @@ fn algorithms() -> Vec<Case> {
 /// Changes of the target between an authenticated connection and the next.
 fn changes() -> Vec<Case> {
     let live = |name, made, options: fn(&mut Options), fault: fn(&Stage), life: Life| {
-        Case::live(name, fault).made(made).with(options).kernel_alone(life, SECRETS)
+        Case::live(name, fault).made(made).with(options).both(life)
     };
     vec![
         live(
@@ -204,17 +198,17 @@ fn renewals() -> Vec<Case> {
         Case::live("authenticated, controller fatal", Stage::fatal)
             .made(MUTUAL)
             .with(knows_both)
-            .kernel_alone(CameBack, SECRETS),
+            .both(CameBack),
         Case::live("authenticated, target down and up", Stage::down)
             .made(DEMANDING)
             .with(knows)
             .heal(Stage::make)
-            .kernel_alone(CameBack, SECRETS),
+            .both(CameBack),
         Case::live("authenticated, reset", |_| ())
             .made(DEMANDING)
             .with(knows)
             .wish(super::case::Wish::Reset)
-            .kernel_alone(CameBack, SECRETS),
+            .both(CameBack),
         Case::live("key changed and changed back, port closed for a while", |stage| {
             stage.host("key", OTHER);
             stage.unlink();
@@ -225,6 +219,6 @@ fn renewals() -> Vec<Case> {
             stage.host("key", KEY);
             stage.link();
         })
-        .kernel_alone(CameBack, SECRETS),
+        .both(CameBack),
     ]
 }

@@ -52,8 +52,7 @@ pub(crate) struct Seen {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
     pub(crate) kernel: Seen,
-    /// Nothing where our initiator can't be asked: the reason says why.
-    pub(crate) ours: Option<Seen>,
+    pub(crate) ours: Seen,
     /// Why ours is better where they differ.
     pub(crate) reason: &'static str,
 }
@@ -66,8 +65,10 @@ pub(crate) enum Turn {
     /// Alone, both initiators at once: what it does is felt by every other connection, or makes
     /// every other connect wait.
     Alone,
-    /// Alone, ours first, the kernel's afterwards: what the kernel's does breaks ours.
+    /// Alone, ours first, the kernel's afterwards.
     InTurn,
+    /// As in turn, and after all others: the kernel's initiator breaks the device for everybody.
+    Last,
 }
 
 /// How both connect.
@@ -127,7 +128,7 @@ pub(crate) struct Case {
     /// For how long both are watched after all was done.
     pub(crate) watch: Duration,
     pub(crate) turn: Turn,
-    /// Only on kernels with this attribute of a port, for example.
+    /// What it needs of the kernel.
     pub(crate) needs: Option<Need>,
     pub(crate) expected: Expected,
     /// What is seen on 7.x where that differs.
@@ -141,15 +142,14 @@ pub(crate) enum Wish {
     Reset,
 }
 
-/// What not every kernel has.
+/// What 6.12 does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// `param_mdts`.
     TransferLimit,
-    /// Traffic between two addresses of one machine passes its network stack, and a device can be
-    /// deleted in use: 7.x.
-    Wire,
-    /// Keys can be cleared: 7.x.
+    /// A device that is in use can be removed.
+    DeviceRemoval,
+    /// Keys can be cleared.
     KeyClearing,
 }
 
@@ -180,11 +180,8 @@ impl Case {
             service: None,
             subsystem: None,
         };
-        let expected = Expected {
-            kernel: Life::Connected.into(),
-            ours: Some(Life::Connected.into()),
-            reason: "",
-        };
+        let expected =
+            Expected { kernel: Life::Connected.into(), ours: Life::Connected.into(), reason: "" };
         Self {
             name,
             made: Made::default(),
@@ -242,7 +239,7 @@ impl Case {
     /// Both initiators do the same.
     pub(crate) fn both(self, seen: impl Into<Seen>) -> Self {
         let seen = seen.into();
-        let expected = Expected { kernel: seen, ours: Some(seen), reason: "" };
+        let expected = Expected { kernel: seen, ours: seen, reason: "" };
         Self { expected, ..self }
     }
 
@@ -253,13 +250,8 @@ impl Case {
         ours: impl Into<Seen>,
         reason: &'static str,
     ) -> Self {
-        let expected = Expected { kernel: kernel.into(), ours: Some(ours.into()), reason };
+        let expected = Expected { kernel: kernel.into(), ours: ours.into(), reason };
         Self { expected, ..self }
-    }
-
-    /// Only the kernel's initiator can be asked.
-    pub(crate) fn kernel_alone(self, kernel: impl Into<Seen>, reason: &'static str) -> Self {
-        Self { expected: Expected { kernel: kernel.into(), ours: None, reason }, ..self }
     }
 
     /// On 7.x they differ in another way, or where they do not before.
@@ -269,7 +261,7 @@ impl Case {
         ours: impl Into<Seen>,
         reason: &'static str,
     ) -> Self {
-        let expected = Expected { kernel: kernel.into(), ours: Some(ours.into()), reason };
+        let expected = Expected { kernel: kernel.into(), ours: ours.into(), reason };
         Self { expected_on_7: Some(expected), ..self }
     }
 }

@@ -94,6 +94,11 @@ impl Initiator for Kernel {
     }
 
     fn attempts(&self) -> u32 {
+        // Its end is seen before the log is.
+        wait_for("the kernel's last word", Duration::from_secs(5), || {
+            let ended = self.log().iter().any(|line| line.starts_with("Removing ctrl"));
+            ended || self.now() != Now::Gone
+        });
         let log = self.log();
         let counts = log.iter().filter_map(|line| {
             let rest = line.split_once("Failed reconnect attempt ")?.1;

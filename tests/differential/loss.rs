@@ -174,11 +174,19 @@ fn wishes() -> Vec<Case> {
             .made(Made { closed: true, ..Made::default() })
             .wish(Wish::Reset)
             .both(GaveUp),
-        Case::live("reset at the moment the port closes", Stage::unlink)
-            .wish(Wish::Reset)
-            .heal(Stage::link)
-            .both(CameBack),
-        Case::live("reset of a fatal controller", Stage::fatal).wish(Wish::Reset).both(CameBack),
+        Case::live("reset while the port is closed", |stage| {
+            stage.unlink();
+            std::thread::sleep(Duration::from_millis(500));
+        })
+        .wish(Wish::Reset)
+        .heal(Stage::link)
+        .both(CameBack),
+        Case::live("reset of a controller that is lost", |stage| {
+            stage.fatal();
+            std::thread::sleep(Duration::from_millis(500));
+        })
+        .wish(Wish::Reset)
+        .both(CameBack),
         Case::live("deleted by its owner", |_| ()).wish(Wish::Delete).both(Deleted),
         Case::live("deleted while it waits for the next attempt", |stage| {
             stage.unlink();
@@ -226,6 +234,6 @@ fn reads() -> Vec<Case> {
         })
         .made(read)
         .heal(Stage::make)
-        .both(CameBack.and(super::case::Read::LateFailed)),
+        .both(CameBack.and(Late)),
     ]
 }

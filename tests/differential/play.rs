@@ -35,13 +35,11 @@ enum Side {
 const SPREAD: Duration = Duration::from_millis(500);
 
 /// Plays a case; `number` is nobody else's.
-pub(crate) fn play(number: u16, case: &Case, ours: bool, runtime: &Handle) -> Played {
+pub(crate) fn play(number: u16, case: &Case, runtime: &Handle) -> Played {
     let start = Instant::now();
-    let ours = ours.then_some(Side::Ours);
-    let rounds: Vec<Vec<Side>> = if case.turn == Turn::InTurn {
-        ours.into_iter().chain([Side::Kernel]).map(|side| vec![side]).collect()
-    } else {
-        vec![[Side::Kernel].into_iter().chain(ours).collect()]
+    let rounds = match case.turn {
+        Turn::Together | Turn::Alone => vec![vec![Side::Kernel, Side::Ours]],
+        Turn::InTurn | Turn::Last => vec![vec![Side::Ours], vec![Side::Kernel]],
     };
     let mut played = Played::default();
     for sides in rounds {
@@ -147,5 +145,5 @@ fn through_the_fault(stage: &Stage, case: &Case, sides: &[Side], runtime: &Handl
 /// Whether what the case made is left to the end of the guest: the kernel's initiator takes minutes
 /// to be deleted once it has broken its connection manager.
 fn leaves_all(case: &Case, sides: &[Side]) -> bool {
-    case.turn == Turn::InTurn && sides.contains(&Side::Kernel)
+    case.turn == Turn::Last && sides.contains(&Side::Kernel)
 }

@@ -3,6 +3,10 @@
 //! These tests run inside a guest (`./tests/run` starts it). Programs come from `NVMF` and
 //! `SOFT_ROCE_PROGRAM`; the target is the one of the file the guest was started with.
 
+pub mod authenticator;
+pub mod holdings;
+pub mod load;
+pub mod sequence;
 pub mod target;
 
 use std::fs;
@@ -59,6 +63,17 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
     let _ = stdin.write_all(input);
     drop(stdin);
     child.wait_with_output().expect("the program ends")
+}
+
+/// Runs a program that must succeed, with arguments between spaces.
+///
+/// # Panics
+///
+/// When it does not.
+pub fn command(program: &str, arguments: &str) {
+    let output = run(Command::new(program).args(arguments.split(' ')), &[]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {message}");
 }
 
 /// `nvmf`, ready for arguments.

@@ -5,13 +5,14 @@
 //! Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks. The hook
 //! sees every command with the honest answer, and may change what goes out.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use soft_roce::fabric::{Fabric, Host};
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
-    Domain, Endpoint, PreparedQueuePair, QueuePair, RemoteAddress, RemoteKey, Retired,
+    Domain, Endpoint, PreparedQueuePair, Provider, QueuePair, RemoteAddress, RemoteKey, Retired,
 };
 
 /// Where the target listens.
@@ -39,17 +40,21 @@ pub struct Seen {
 pub struct Answer {
     /// Written to the host's memory first, if the command reads.
     pub data: Vec<u8>,
+    /// Where, if not where the command says: an address and a key.
+    pub place: Option<(u64, u32)>,
     /// The messages sent then: honestly one response of 16 bytes.
     pub messages: Vec<Vec<u8>>,
+    /// The key of the host that each of them takes out of use.
+    pub invalidate: Option<u32>,
 }
 
 /// Changes answers. Called for every command, in order.
 pub type Hook = Box<dyn FnMut(Seen, &mut Answer) + Send>;
 
 /// The target; [`run`](Self::run) it as a task.
-pub struct Target {
-    listener: Endpoint<Host>,
-    queues: Vec<Queue>,
+pub struct Target<P: Provider = Host> {
+    listener: Endpoint<P>,
+    queues: Vec<Queue<P>>,
     script: Script,
     accept: Vec<u8>,
 }
@@ -60,26 +65,26 @@ struct Script {
     hook: Hook,
 }
 
-impl std::fmt::Debug for Target {
+impl<P: Provider> std::fmt::Debug for Target<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Target").field("queues", &self.queues.len()).finish_non_exhaustive()
     }
 }
 
 /// One connection.
-struct Queue {
+struct Queue<P: Provider> {
     id: u16,
-    endpoint: Endpoint<Host>,
-    domain: Domain<Host>,
-    completions: CompletionQueue<Host>,
-    state: State,
+    endpoint: Endpoint<P>,
+    domain: Domain<P>,
+    completions: CompletionQueue<P>,
+    state: State<P>,
     /// Writes whose data is on its way here: by tag.
     reading: Vec<Option<Seen>>,
 }
 
-enum State {
-    Accepted(PreparedQueuePair<Host>),
-    Live(QueuePair<Host>),
+enum State<P: Provider> {
+    Accepted(PreparedQueuePair<P>),
+    Live(QueuePair<P>),
     Gone,
 }
 
@@ -106,11 +111,28 @@ impl Seen {
         bytes
     }
 
-    fn u64_at(&self, offset: usize) -> u64 {
+    /// By which address and key the host lets its data be reached, if it does.
+    #[must_use]
+    pub fn place(&self) -> Option<(u64, u32)> {
+        let (length, RemoteAddress { address, key }) = self.keyed();
+        (self.sqe[39] & 0xf0 == 0x40 && length > 0).then_some((address, key.0))
+    }
+
+    /// The key that the host wants to be taken out of use.
+    #[must_use]
+    pub fn to_invalidate(&self) -> Option<u32> {
+        self.place().filter(|_| self.sqe[39] == 0x4f).map(|(_, key)| key)
+    }
+
+    /// The 64-bit number at this byte of the command.
+    #[must_use]
+    pub fn u64_at(&self, offset: usize) -> u64 {
         u64::from_le_bytes(self.sqe[offset..offset + 8].try_into().expect("8 bytes"))
     }
 
-    fn u32_at(&self, offset: usize) -> u32 {
+    /// The 32-bit number at this byte of the command.
+    #[must_use]
+    pub fn u32_at(&self, offset: usize) -> u32 {
         u32::from_le_bytes(self.sqe[offset..offset + 4].try_into().expect("4 bytes"))
     }
 
@@ -128,7 +150,7 @@ impl Seen {
     }
 }
 
-impl Target {
+impl Target<Host> {
     /// A target on the host "target" of this fabric.
     ///
     /// # Panics
@@ -136,9 +158,30 @@ impl Target {
     /// When the address is taken.
     #[must_use]
     pub fn new(fabric: &Fabric, hook: Hook) -> Self {
-        let address: std::net::SocketAddr = TARGET_ADDRESS.parse().expect("an address");
-        let host: Arc<Host> = fabric.host("target", address.ip());
-        let mut listener = Endpoint::open_with(host).expect("an endpoint");
+        Self::at(fabric, "target", TARGET_ADDRESS, hook)
+    }
+
+    /// A target on a host of this name and address.
+    ///
+    /// # Panics
+    ///
+    /// When the address is none, or taken.
+    #[must_use]
+    pub fn at(fabric: &Fabric, name: &str, address: &str, hook: Hook) -> Self {
+        let address: SocketAddr = address.parse().expect("an address");
+        Self::over(fabric.host(name, address.ip()), address, hook)
+    }
+}
+
+impl<P: Provider> Target<P> {
+    /// A target at an address of any provider of RDMA.
+    ///
+    /// # Panics
+    ///
+    /// When the address is taken, or none of ours.
+    #[must_use]
+    pub fn over(provider: Arc<P>, address: SocketAddr, hook: Hook) -> Self {
+        let mut listener = Endpoint::open_with(provider).expect("an endpoint");
         listener.listen(address, 16).expect("the address is free");
         let mut accept = vec![0; 32];
         accept[2] = 32;
@@ -174,8 +217,8 @@ impl Target {
     }
 }
 
-impl Queue {
-    fn accept(mut endpoint: Endpoint<Host>, request: &[u8], accept: &[u8]) -> Self {
+impl<P: Provider> Queue<P> {
+    fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8]) -> Self {
         let domain = endpoint.domain().expect("a domain");
         let completions = endpoint.completion_queue(4 * RECEIVES).expect("a completion queue");
         let capabilities =
@@ -260,17 +303,24 @@ impl Queue {
 
     fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
         let mut answer = honest(seen, data, &mut script.disk);
+        answer.invalidate = seen.to_invalidate();
         (script.hook)(seen, &mut answer);
         let State::Live(queue_pair) = &mut self.state else { return };
         if !answer.data.is_empty() {
-            let (_, place) = seen.keyed();
+            let (_, mut place) = seen.keyed();
+            if let Some((address, key)) = answer.place {
+                place = RemoteAddress { address, key: RemoteKey(key) };
+            }
             let buffer = filled(&self.domain, &answer.data);
             // No tag of a read: what comes back is dropped.
             let _ = queue_pair.rdma_write(buffer, place, u64::MAX);
         }
         for message in &answer.messages {
             if message.len() <= 64 {
-                let _ = queue_pair.send_inline(message);
+                let _ = match answer.invalidate {
+                    Some(key) => queue_pair.send_inline_with_invalidate(message, RemoteKey(key)),
+                    None => queue_pair.send_inline(message),
+                };
             } else {
                 let _ = queue_pair.send(filled(&self.domain, message), u64::MAX);
             }
@@ -278,7 +328,7 @@ impl Queue {
     }
 }
 
-fn filled(domain: &Domain<Host>, bytes: &[u8]) -> Buffer {
+fn filled<P: Provider>(domain: &Domain<P>, bytes: &[u8]) -> Buffer {
     let mut buffer = domain.allocate(bytes.len(), Access::LOCAL_WRITE).expect("memory");
     buffer.copy_in(0, bytes);
     buffer

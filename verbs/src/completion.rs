@@ -10,16 +10,17 @@ use std::{
 };
 
 use crate::{
-    Error, Provider, RdmaCore, RemoteKey,
-    provider::QueueRequest,
+    Error, Interface, Provider, RdmaCore, RemoteKey,
+    provider::{QueueFacts, QueueRequest},
     token::{Kind, Token},
 };
 
 /// A completion queue with a completion channel, shared by any number of queue pairs of one
 /// device.
 ///
-/// To wait without spinning: [`arm`](Self::arm), then [`poll`](Self::poll) until it gives
-/// nothing, then sleep until the file descriptor is readable, [`acknowledge`](Self::acknowledge),
+/// To wait: a [`Waiter`](crate::Waiter), or [`poll_or_arm`](Self::poll_or_arm), and sleep until
+/// the file descriptor is readable when that gives nothing. By hand it is [`arm`](Self::arm), then
+/// [`poll`](Self::poll) until it gives nothing, then sleep, [`acknowledge`](Self::acknowledge),
 /// and around again. Polling *after* arming matters: a completion that came before has made no
 /// event.
 ///
@@ -30,18 +31,23 @@ use crate::{
 ///   sleep              so whoever sleeps is woken
 /// ```
 ///
-/// Queue pairs reserve room for each of their slots, so a queue cannot overrun. After a queue
-/// pair is closed its last completions may still come out; no queue pair will know them.
+/// Queue pairs reserve room for each of their slots, so a queue that is polled cannot overrun.
+/// After a queue pair is closed its last completions may still come out; no queue pair will know
+/// them. A device on which they pile up, unpolled, while queue pairs come and go, reports
+/// [`COMPLETION_QUEUE_ERROR`](crate::DeviceEventKind::COMPLETION_QUEUE_ERROR).
 pub struct CompletionQueue<P: Provider = RdmaCore> {
     raw: P::CompletionQueue,
     provider: Arc<P>,
     capacity: u32,
+    number: u32,
+    interface: Interface,
     reserved: Arc<AtomicU32>,
 }
 
 impl<P: Provider> CompletionQueue<P> {
-    pub(crate) fn new(provider: Arc<P>, raw: P::CompletionQueue, capacity: u32) -> Self {
-        Self { raw, provider, capacity, reserved: Arc::default() }
+    pub(crate) fn new(provider: Arc<P>, raw: P::CompletionQueue, facts: QueueFacts) -> Self {
+        let QueueFacts { capacity, number, interface } = facts;
+        Self { raw, provider, capacity, number, interface, reserved: Arc::default() }
     }
 
     /// Moves completions into `out`, oldest first, and returns how many.
@@ -51,6 +57,23 @@ impl<P: Provider> CompletionQueue<P> {
     /// [`Error::Poll`]: the device is gone, or the queue overran.
     pub fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
         self.provider.completions(&mut self.raw, QueueRequest::Poll(out))
+    }
+
+    /// Moves completions into `out`, as [`poll`](Self::poll). If there are none, takes old events
+    /// off the file descriptor, arms, and polls again; so after a 0 it is safe to sleep until the
+    /// descriptor is readable, and to call this again.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll), [`arm`](Self::arm) and [`acknowledge`](Self::acknowledge).
+    pub fn poll_or_arm(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+        let count = self.poll(out)?;
+        if count > 0 {
+            return Ok(count);
+        }
+        self.acknowledge()?;
+        self.arm()?;
+        self.poll(out)
     }
 
     /// Asks for one event on the file descriptor at the next completion.
@@ -93,6 +116,17 @@ impl<P: Provider> CompletionQueue<P> {
     /// How many completions it holds: at least what was asked for.
     pub fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    /// The queue's number, by which [`DeviceEvent`](crate::DeviceEvent)s name it: see
+    /// [`Subject::CompletionQueue`](crate::Subject::CompletionQueue).
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// By which calls it is polled.
+    pub fn interface(&self) -> Interface {
+        self.interface
     }
 
     pub(crate) fn raw(&self) -> &P::CompletionQueue {
@@ -202,6 +236,11 @@ impl Completion {
     /// Whether the work request succeeded, or why not.
     pub fn status(&self) -> Status {
         self.status
+    }
+
+    /// The token of the work request, as the provider was given it.
+    pub fn token(&self) -> u64 {
+        self.token
     }
 
     /// The device's own error number, for its vendor.

@@ -54,7 +54,7 @@ impl Endpoint<RdmaCore> {
     /// * [`Error::Permission`]: it is there, but not for this user.
     /// * [`Error::CreateEndpoint`]: anything else, such as too many open files.
     pub fn open() -> Result<Self, Error> {
-        Self::open_with(Arc::new(RdmaCore))
+        Self::open_with(Arc::default())
     }
 }
 
@@ -246,8 +246,8 @@ impl<P: Provider> Endpoint<P> {
     ///
     /// [`Error::CreateCompletionQueue`]; [`Error::Misuse`] before an address is resolved.
     pub fn completion_queue(&self, capacity: u32) -> Result<CompletionQueue<P>, Error> {
-        let (raw, capacity) = self.provider.completion_queue(&self.raw, capacity)?;
-        Ok(CompletionQueue::new(self.provider.clone(), raw, capacity))
+        let (raw, facts) = self.provider.completion_queue(&self.raw, capacity)?;
+        Ok(CompletionQueue::new(self.provider.clone(), raw, facts))
     }
 
     fn make(
@@ -264,10 +264,10 @@ impl<P: Provider> Endpoint<P> {
             shared: shared.as_ref().map(|(shared, _)| shared.raw()),
             capabilities,
         };
-        let (raw, number) = self.provider.queue_pair(&mut self.raw, request)?;
+        let (raw, facts) = self.provider.queue_pair(&mut self.raw, request)?;
         let parts = Parts {
             raw,
-            number,
+            facts,
             provider: self.provider.clone(),
             domain: domain.identity(),
             connection: self.identity,

@@ -14,16 +14,16 @@ pub struct DeviceEvent {
 /// What a device event is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Subject {
-    /// A completion queue.
-    CompletionQueue,
+    /// A completion queue, by its [number](crate::CompletionQueue::number).
+    CompletionQueue(u32),
     /// The device as a whole.
     Device,
     /// A port, by its number from 1.
     Port(u32),
     /// A queue pair, by its [number](crate::QueuePair::number).
     QueuePair(u32),
-    /// A shared receive queue.
-    SharedReceiveQueue,
+    /// A shared receive queue, by its [number](crate::SharedReceiveQueue::number).
+    SharedReceiveQueue(u32),
 }
 
 /// What happened, by the numbers of `enum ibv_event_type`. A number that this version does not

@@ -1,8 +1,10 @@
 //! Protection domains.
 
 use std::{
-    fmt,
-    os::fd::{AsFd, BorrowedFd},
+    fmt, fs,
+    num::NonZero,
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,9 +12,10 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, DeviceEvent, Error, Provider, RdmaCore, SharedReceiveQueue, Window,
-    memory::{Mapping, Region},
-    provider::RegisterRequest,
+    Access, Buffer, CallerMemory, DeviceEvent, Error, Provider, RdmaCore, RefusedMemory,
+    SharedReceiveQueue, Window,
+    memory::{Mapping, Region, page_size},
+    provider::{DmaBuf, RegisterRequest},
 };
 
 /// A protection domain: queue pairs and memory of one domain can be used together, and a peer's
@@ -62,12 +65,99 @@ impl<P: Provider> Domain<P> {
             return Err(Error::Misuse("memory of no length cannot be registered"));
         }
         let memory = Mapping::allocate(length, P::AGENT).ok_or(Error::Allocate { length })?;
-        let memory = Arc::new(memory);
-        let request = RegisterRequest::Memory { memory: memory.clone(), access };
+        Ok(Buffer::whole(self.region(&Arc::new(memory), access)?))
+    }
+
+    /// Registers memory that the caller has, a `Vec<u8>` or a `Box<[u8]>`, without copying it.
+    /// [`Buffer::deregister`] gives it back.
+    ///
+    /// ```no_run
+    /// # fn round_trip(domain: &verbs::Domain) -> Result<(), Box<dyn std::error::Error>> {
+    /// let buffer = domain.register(vec![0; 1 << 20], verbs::Access::LOCAL_WRITE)?;
+    /// // ... post it, retire it ...
+    /// let memory: Vec<u8> = buffer.deregister()?;
+    /// # drop(memory);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Its pages are locked as a whole, also where other allocations share them; a peer's key
+    /// reaches its bytes alone. Only the bytes that there are count, not the capacity.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate), with the memory handed back.
+    pub fn register<M: CallerMemory>(
+        &self,
+        memory: M,
+        access: Access,
+    ) -> Result<Buffer, RefusedMemory<M>> {
+        let mapping = Mapping::of_vector(memory.into_vector(), P::AGENT).map_err(|empty| {
+            let error = Error::Misuse("memory of no length cannot be registered");
+            RefusedMemory { error, memory: M::from_vector(empty) }
+        })?;
+        let mapping = Arc::new(mapping);
+        self.region(&mapping, access).map(Buffer::whole).map_err(|error| {
+            let mapping = Arc::into_inner(mapping).expect("what was refused is not kept");
+            RefusedMemory { error, memory: M::from_vector(mapping.into_vector()) }
+        })
+    }
+
+    /// Registers a range of a dma-buf, memory that another device exports. It can be sent,
+    /// received into, read and written by RDMA, but not copied by the processor:
+    /// [`Buffer::is_local`].
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Unsupported`]: the device, or its plug-in, cannot; see
+    ///   [`takes_dma_buf`](Self::takes_dma_buf).
+    /// * [`Error::Register`]: EINVAL: the file is no dma-buf, or the range is not within it.
+    /// * [`Error::LockedMemoryLimit`], [`Error::Misuse`]: as [`allocate`](Self::allocate).
+    pub fn register_dma_buf(
+        &self,
+        file: OwnedFd,
+        range: Range<u64>,
+        access: Access,
+    ) -> Result<Buffer, Error> {
+        let offset = range.start;
+        let length = range.end.checked_sub(offset).and_then(|bytes| usize::try_from(bytes).ok());
+        let Some(length) = length.filter(|&length| length > 0) else {
+            return Err(Error::Misuse("memory of no length cannot be registered"));
+        };
+        // Devices want an address that is as far into a page as the offset; 0 would be "nowhere".
+        let page = page_size();
+        let into = usize::try_from(offset % page as u64).expect("less than a page");
+        let address = NonZero::new(page + into).expect("at least a page");
+        let dma_buf = DmaBuf { file: Arc::new(file), offset, length, address, access };
+        let request = RegisterRequest::DmaBuf(dma_buf);
         let (registration, keys) = self.inner.provider.register(&self.inner.raw, request)?;
+        let memory = Arc::new(Mapping::foreign(address, length, P::AGENT));
         let _registration = Box::new(registration);
         let domain = self.inner.identity;
         Ok(Buffer::whole(Region { _registration, memory, keys, access, domain }))
+    }
+
+    /// Whether the device registers dma-bufs. It is asked with a file that is none: a device that
+    /// can finds that out, one that cannot never looks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Register`]: there is no such file to ask with.
+    pub fn takes_dma_buf(&self) -> Result<bool, Error> {
+        let length = page_size();
+        let file =
+            fs::File::open("/dev/null").map_err(|source| Error::Register { length, source })?;
+        let asked = self.register_dma_buf(file.into(), 0..length as u64, Access::LOCAL_WRITE);
+        Ok(!matches!(asked, Err(Error::Unsupported(_))))
+    }
+
+    /// Registers memory, which may be registered in other domains, too.
+    pub(crate) fn region(&self, memory: &Arc<Mapping>, access: Access) -> Result<Region, Error> {
+        let request = RegisterRequest::Memory { memory: memory.clone(), access };
+        let (registration, keys) = self.inner.provider.register(&self.inner.raw, request)?;
+        let (_registration, memory) = (Box::new(registration), memory.clone());
+        let domain = self.inner.identity;
+        Ok(Region { _registration, memory, keys, access, domain })
     }
 
     /// Allocates a memory window; it serves one bind after another.

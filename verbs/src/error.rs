@@ -38,6 +38,20 @@ pub enum Error {
     #[error("cannot ask the completion queue for an event")]
     Arm(#[source] io::Error),
 
+    /// What is in use fills a [cache](crate::RegistrationCache) of registrations.
+    #[error(
+        "cannot register {length} bytes: the cache is full of memory in use, with at most \
+         {entries} registrations of {bytes} bytes together; release some, or raise its limits"
+    )]
+    CacheFull {
+        /// How many bytes were to be registered.
+        length: usize,
+        /// How many registrations it may have.
+        entries: usize,
+        /// Of how many bytes together.
+        bytes: usize,
+    },
+
     /// Sending a connection request failed.
     #[error("cannot send the connection request; resolve the route and make a queue pair first")]
     Connect(#[source] io::Error),
@@ -85,13 +99,17 @@ pub enum Error {
 
     /// Memory could not be registered because of the limit on locked memory.
     #[error(
-        "cannot register {length} bytes: registered memory is locked, and RLIMIT_MEMLOCK is \
-         {limit} bytes; raise it with `ulimit -l unlimited`, or for good with a line \
-         `USER - memlock unlimited` in /etc/security/limits.d (a service: LimitMEMLOCK=infinity)"
+        "cannot register {length} bytes beside {pinned} that are registered: all of it is locked, \
+         and RLIMIT_MEMLOCK is {limit} bytes; raise it with `ulimit -l {0}` or more, or for good \
+         with a line `USER - memlock {0}` in /etc/security/limits.d and a new login (a service: \
+         LimitMEMLOCK={0}K)",
+        kibibytes(*length, *pinned)
     )]
     LockedMemoryLimit {
         /// How many bytes were to be registered.
         length: usize,
+        /// How many bytes the process has registered already; 0 if the kernel does not say.
+        pinned: u64,
         /// The limit in force, in bytes.
         limit: u64,
         /// The system's answer.
@@ -101,6 +119,22 @@ pub enum Error {
     /// The call cannot be right, whatever the device says.
     #[error("misuse: {0}")]
     Misuse(&'static str),
+
+    /// Huge pages that were demanded cannot be had.
+    #[error(
+        "cannot have {length} bytes in pages of {page_bytes}; reserve them: `sysctl \
+         vm.nr_hugepages={0}` for pages of 2 MiB, or write {0} to \
+         /sys/kernel/mm/hugepages/hugepages-{1}kB/nr_hugepages",
+        length.div_ceil(*page_bytes), page_bytes / 1024
+    )]
+    HugePages {
+        /// How many bytes were asked for.
+        length: usize,
+        /// In pages of how many bytes.
+        page_bytes: usize,
+        /// The system's answer.
+        source: io::Error,
+    },
 
     /// This machine, or this container, offers no RDMA device.
     #[error(
@@ -205,4 +239,39 @@ pub enum Error {
     /// The kernel, the library or the device does not offer this.
     #[error("not supported here: {0}")]
     Unsupported(&'static str),
+}
+
+/// A limit on locked memory, in the unit of `ulimit -l`, that is enough for both.
+fn kibibytes(length: usize, pinned: u64) -> u64 {
+    (length as u64).saturating_add(pinned).div_ceil(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_on_locked_memory_comes_with_what_to_type() {
+        let source = io::Error::from_raw_os_error(12);
+        let error = Error::LockedMemoryLimit { length: 65 << 20, pinned: 1, limit: 64, source };
+        let text = error.to_string();
+        for part in [
+            "cannot register 68157440 bytes beside 1 ",
+            "RLIMIT_MEMLOCK is 64 bytes",
+            "`ulimit -l 66561`",
+            "`USER - memlock 66561` in /etc/security/limits.d",
+            "LimitMEMLOCK=66561K",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_come_with_how_many_to_reserve() {
+        let source = io::Error::from_raw_os_error(12);
+        let error = Error::HugePages { length: (4 << 20) + 1, page_bytes: 2 << 20, source };
+        let text = error.to_string();
+        assert!(text.contains("vm.nr_hugepages=3"), "{text}");
+        assert!(text.contains("hugepages-2048kB/nr_hugepages"), "{text}");
+    }
 }

@@ -11,6 +11,10 @@
 //! * **Alive.** A [`Buffer`] holds its [`Region`]; a region holds the registration and the
 //!   [`Mapping`]. The registration is dropped first, so the device has lost its access before
 //!   the memory is freed. Leaking a buffer leaks memory and nothing worse.
+//! * **Owned.** Memory that the caller had before is moved in, taken apart into the numbers it
+//!   consists of, and put together again when it is moved out; in between nobody else has it.
+//!   There is no way to register a bare pointer, because nobody could promise for it that it is
+//!   not freed, mapped anew or borrowed meanwhile.
 //! * **Unique.** Two buffers of one region never overlap: [`Buffer::split_off`] moves the range's
 //!   end, [`Buffer::unsplit`] moves it back, and there is no other way to make a second one.
 //! * **Threads.** A device is outside of the program. Where the "device" is a thread of this
@@ -23,6 +27,8 @@ use std::{
     alloc::{self, Layout},
     any::Any,
     fmt,
+    mem::ManuallyDrop,
+    num::NonZero,
     ops::BitOr,
     ptr::{self, NonNull},
     sync::{
@@ -31,7 +37,7 @@ use std::{
     },
 };
 
-use crate::provider::Keys;
+use crate::{CallerMemory, NotDeregistered, provider::Keys, sys::Pages};
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///
@@ -65,15 +71,41 @@ pub struct Buffer {
 
 impl Buffer {
     pub(crate) fn whole(region: Region) -> Self {
+        Self::of(Arc::new(region))
+    }
+
+    /// All of a region that no other buffer is of.
+    pub(crate) fn of(region: Arc<Region>) -> Self {
         let length = region.memory.length;
-        Self { region: Arc::new(region), offset: 0, length }
+        Self { region, offset: 0, length }
+    }
+
+    /// Takes the registration back and returns the memory that was
+    /// [registered](crate::Domain::register), with whatever the device has written there.
+    ///
+    /// # Errors
+    ///
+    /// [`NotDeregistered`], which hands the buffer back if there still is one.
+    pub fn deregister<M: CallerMemory>(self) -> Result<M, NotDeregistered> {
+        let Self { region, offset, length } = self;
+        let all = offset == 0 && length == region.memory.length;
+        if !all || !region.memory.is_callers() {
+            return Err(NotDeregistered::InUse(Self { region, offset, length }));
+        }
+        let Region { _registration, memory, .. } = Arc::try_unwrap(region)
+            .map_err(|region| NotDeregistered::InUse(Self { region, offset, length }))?;
+        drop(_registration);
+        // A registration that the device did not give up still holds the memory.
+        let memory = Arc::try_unwrap(memory).map_err(|_| NotDeregistered::Kept)?;
+        Ok(M::from_vector(memory.into_vector()))
     }
 
     /// Copies bytes into the buffer.
     ///
     /// # Panics
     ///
-    /// When `bytes` does not fit behind `offset`.
+    /// When `bytes` does not fit behind `offset`, or the memory is a device's
+    /// ([`is_local`](Self::is_local)); so do all that copy.
     pub fn copy_in(&mut self, offset: usize, bytes: &[u8]) {
         let start = self.start(offset, bytes.len());
         self.region.memory.write(start, bytes);
@@ -135,6 +167,12 @@ impl Buffer {
         self.length == 0
     }
 
+    /// Whether its bytes can be copied in and out; those of a
+    /// [dma-buf](crate::Domain::register_dma_buf) cannot.
+    pub fn is_local(&self) -> bool {
+        !matches!(self.region.memory.backing, Backing::Foreign)
+    }
+
     /// How many bytes it has.
     pub fn len(&self) -> usize {
         self.length
@@ -158,6 +196,11 @@ impl Buffer {
     /// Which protection domain it belongs to.
     pub(crate) fn domain(&self) -> u64 {
         self.region.domain
+    }
+
+    /// How far into its registration it starts.
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
     }
 
     pub(crate) fn local_key(&self) -> u32 {
@@ -192,14 +235,26 @@ pub(crate) struct Region {
     pub(crate) domain: u64,
 }
 
-/// Page-aligned memory that begins as zeroes, before and while it is registered.
+/// Memory, before and while it is registered: of the heap, mapped by itself, or the caller's.
 ///
-/// No other allocation shares its pages.
+/// Memory that is made here begins as zeroes, on a page that no other allocation shares.
 pub struct Mapping {
     start: NonNull<u8>,
     length: usize,
-    layout: Layout,
+    backing: Backing,
     agent: Agent,
+}
+
+/// Where memory came from, and so how it goes.
+enum Backing {
+    /// Whole pages of the heap.
+    Heap(Layout),
+    /// Mapped by itself.
+    Pages(Pages),
+    /// The caller's, of so many bytes with the unused ones at the end.
+    Vector { capacity: usize },
+    /// A device's: the address means nothing to the processor.
+    Foreign,
 }
 
 // SAFETY: the pointer is the sole handle of its allocation; access through a shared `Mapping` is
@@ -216,7 +271,57 @@ impl Mapping {
         let layout = Layout::from_size_align(size, page).ok()?;
         // SAFETY: the layout's size is not zero, which was checked on the way to it.
         let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-        Some(Self { start, length, layout, agent })
+        Some(Self { start, length, backing: Backing::Heap(layout), agent })
+    }
+
+    /// The first `length` bytes of pages.
+    pub(crate) fn of_pages(pages: Pages, length: usize, agent: Agent) -> Self {
+        assert!(length <= pages.len(), "the pages were mapped for {length} bytes");
+        Self { start: pages.start(), length, backing: Backing::Pages(pages), agent }
+    }
+
+    /// The caller's memory; nothing when it has no bytes.
+    pub(crate) fn of_vector(vector: Vec<u8>, agent: Agent) -> Result<Self, Vec<u8>> {
+        if vector.is_empty() {
+            return Err(vector);
+        }
+        let mut vector = ManuallyDrop::new(vector);
+        let (length, capacity) = (vector.len(), vector.capacity());
+        let start = NonNull::from(vector.as_mut_slice()).cast();
+        Ok(Self { start, length, backing: Backing::Vector { capacity }, agent })
+    }
+
+    /// Memory of a device, by the address that work requests use; not 0.
+    pub(crate) fn foreign(address: NonZero<usize>, length: usize, agent: Agent) -> Self {
+        let start = NonNull::without_provenance(address);
+        Self { start, length, backing: Backing::Foreign, agent }
+    }
+
+    /// The NUMA node that it begins on, if it was mapped by itself and the kernel tells.
+    pub(crate) fn node(&self) -> Option<u32> {
+        match &self.backing {
+            Backing::Pages(pages) => pages.node(),
+            _ => None,
+        }
+    }
+
+    fn is_callers(&self) -> bool {
+        matches!(self.backing, Backing::Vector { .. })
+    }
+
+    /// The caller's memory again.
+    ///
+    /// # Panics
+    ///
+    /// When it is [not the caller's](Self::is_callers).
+    pub(crate) fn into_vector(self) -> Vec<u8> {
+        let this = ManuallyDrop::new(self);
+        let Backing::Vector { capacity } = this.backing else {
+            panic!("only the caller's memory goes back to the caller");
+        };
+        // SAFETY: `of_vector` took a vector apart into these numbers; `this` is never dropped, and
+        // was the sole owner.
+        unsafe { Vec::from_raw_parts(this.start.as_ptr(), this.length, capacity) }
     }
 
     /// Where the memory starts, as a number.
@@ -316,6 +421,10 @@ impl Mapping {
 
     fn at(&self, offset: usize, length: usize) -> NonNull<u8> {
         assert!(
+            !matches!(self.backing, Backing::Foreign),
+            "the memory of a device cannot be copied by the processor",
+        );
+        assert!(
             offset <= self.length && length <= self.length - offset,
             "{length} bytes at {offset} are not within {} bytes of memory",
             self.length,
@@ -333,9 +442,17 @@ impl fmt::Debug for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `allocate` made it with this layout; buffers and registrations hold the mapping
-        // in an `Arc`, so nothing uses the memory any more.
-        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) };
+        match self.backing {
+            // SAFETY: `allocate` made it with this layout; buffers and registrations hold the
+            // mapping in an `Arc`, so nothing uses the memory any more.
+            Backing::Heap(layout) => unsafe { alloc::dealloc(self.start.as_ptr(), layout) },
+            Backing::Vector { capacity } => {
+                // SAFETY: `of_vector` took a vector apart into these numbers; nothing uses the
+                // memory any more, as above. Bytes need no care of their own.
+                drop(unsafe { Vec::from_raw_parts(self.start.as_ptr(), 0, capacity) });
+            }
+            Backing::Pages(_) | Backing::Foreign => {}
+        }
     }
 }
 
@@ -353,7 +470,7 @@ pub enum Agent {
 ///
 /// [`REMOTE_WRITE`](Self::REMOTE_WRITE) implies [`LOCAL_WRITE`](Self::LOCAL_WRITE), as InfiniBand
 /// demands.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Access(u8);
 
 impl Access {
@@ -401,11 +518,23 @@ pub struct RemoteAddress {
     pub key: RemoteKey,
 }
 
-fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     // Not by rustix, which looks into the vDSO and crashes under valgrind.
     // SAFETY: the call takes a number and touches no memory of ours.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(4096)
+}
+
+impl Region {
+    pub(crate) fn length(&self) -> usize {
+        self.memory.length
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region").field("length", &self.memory.length).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -96,6 +96,8 @@ pub struct Limits {
     pub memory_regions: u32,
     /// Outstanding work requests of one queue, send or receive, of a queue pair.
     pub queue_pair_work_requests: u32,
+    /// The NUMA node that the device is on; nothing where there is but one, or for software.
+    pub numa_node: Option<u32>,
     /// Queue pairs.
     pub queue_pairs: u32,
     /// RDMA reads and atomics of the peer that one queue pair can have outstanding.

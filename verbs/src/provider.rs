@@ -3,13 +3,18 @@
 //! [`RdmaCore`](crate::RdmaCore) is the system's libraries. A fabric inside the process can
 //! stand in their place, so that everything above runs without a device.
 
-use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
-
-use arrayvec::ArrayVec;
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZero,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent, Error,
-    Limits, PrivateData, RemoteAddress, RemoteKey, SEGMENTS_MAX,
+    Interface, Limits, PrivateData, RemoteAddress, RemoteKey,
     memory::{Agent, Mapping},
 };
 
@@ -97,14 +102,16 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::Register`], [`Error::LockedMemoryLimit`]; for a window
-    /// [`Error::AllocateWindow`], or [`Error::Unsupported`] where [`Limits::windows`] is 0.
+    /// [`Error::AllocateWindow`], or [`Error::Unsupported`] where [`Limits::windows`] is 0; for a
+    /// dma-buf [`Error::Unsupported`] where the device knows none, whatever the file is. Nothing
+    /// of the request is kept then.
     fn register(
         &self,
         domain: &Self::Domain,
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error>;
 
-    /// Makes a completion queue; says how many entries it really has.
+    /// Makes a completion queue.
     ///
     /// # Errors
     ///
@@ -113,9 +120,10 @@ pub trait Provider: Sized + Send + Sync + 'static {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error>;
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error>;
 
-    /// Makes a shared receive queue for `capacity` receives of one segment each.
+    /// Makes a shared receive queue for `capacity` receives of one segment each; says by what
+    /// number [`DeviceEvent`]s name it, which no other of its device has now.
     ///
     /// # Errors
     ///
@@ -124,9 +132,9 @@ pub trait Provider: Sized + Send + Sync + 'static {
         &self,
         domain: &Self::Domain,
         capacity: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error>;
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error>;
 
-    /// Makes a reliable connected queue pair; says which number it has.
+    /// Makes a reliable connected queue pair.
     ///
     /// # Errors
     ///
@@ -136,7 +144,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error>;
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error>;
 
     /// Hands work requests to the device, in order, with one doorbell.
     ///
@@ -254,6 +262,8 @@ impl CmEventKind {
 /// What to register in a domain.
 #[derive(Clone, Debug)]
 pub enum RegisterRequest {
+    /// Memory of another device.
+    DmaBuf(DmaBuf),
     /// Memory, which the registration keeps allocated.
     Memory {
         /// What to register.
@@ -265,6 +275,21 @@ pub enum RegisterRequest {
     Window,
 }
 
+/// Memory that another device exports (`ibv_reg_dmabuf_mr`).
+#[derive(Clone, Debug)]
+pub struct DmaBuf {
+    /// The dma-buf.
+    pub file: Arc<OwnedFd>,
+    /// Where in it the range starts.
+    pub offset: u64,
+    /// How long the range is.
+    pub length: usize,
+    /// By which address work requests, and peers, name its start.
+    pub address: NonZero<usize>,
+    /// What may be done to it.
+    pub access: Access,
+}
+
 /// The two keys of registered memory, or of a memory window.
 #[derive(Clone, Copy, Debug)]
 pub struct Keys {
@@ -273,6 +298,26 @@ pub struct Keys {
     /// Names the memory for the peer. A window has its first key here, which reaches nothing;
     /// each bind gives it another, which differs in its low 8 bits only.
     pub remote: RemoteKey,
+}
+
+/// What is known of a completion queue that was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueueFacts {
+    /// How many entries it really has.
+    pub capacity: u32,
+    /// By what [`DeviceEvent`]s name it; no other queue of its device has it now.
+    pub number: u32,
+    /// By which calls it is polled.
+    pub interface: Interface,
+}
+
+/// What is known of a queue pair that was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueuePairFacts {
+    /// Its number.
+    pub number: u32,
+    /// By which calls its sends are posted.
+    pub interface: Interface,
 }
 
 /// What a queue pair is made of.
@@ -302,8 +347,8 @@ pub enum Batch<'a, P: Provider> {
         queue_pair: &'a mut P::QueuePair,
         /// The sends.
         requests: &'a [SendRequest],
-        /// What inline payloads refer to; it is copied before the call returns.
-        inline: &'a [u8],
+        /// What their payloads refer to.
+        payloads: &'a Payloads,
     },
     /// Receives for whichever queue pair of a shared receive queue needs them first.
     SharedReceives {
@@ -315,7 +360,7 @@ pub enum Batch<'a, P: Provider> {
 }
 
 /// A range of registered memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Segment {
     /// Where it starts.
     pub address: u64,
@@ -325,20 +370,76 @@ pub struct Segment {
     pub local_key: u32,
 }
 
-/// Our side of a request on a send queue.
-#[derive(Clone, Debug)]
+/// Our side of a request on a send queue: ranges of the batch's [`Payloads`], so that a request is
+/// small and nothing of it need be freed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Payload {
-    /// A range of the batch's inline bytes.
+    /// Some of the inline bytes.
     Inline {
-        /// Where it starts.
+        /// Where they start.
         offset: usize,
-        /// How long it is.
+        /// How many there are.
         length: u32,
     },
     /// No bytes, as of a request that moves none.
     Nothing,
-    /// Registered memory, gathered (or, for a read, scattered) in order.
-    Segments(ArrayVec<Segment, SEGMENTS_MAX>),
+    /// Some of the segments, gathered (or, for a read, scattered) in order.
+    Segments {
+        /// The first of them.
+        first: usize,
+        /// How many there are, at most [`SEGMENTS_MAX`](crate::SEGMENTS_MAX).
+        count: u32,
+    },
+}
+
+/// What the payloads of a queue pair's sends are ranges of.
+#[derive(Debug)]
+pub struct Payloads {
+    inline: Box<[u8]>,
+    segments: Box<[Segment]>,
+}
+
+impl Payloads {
+    /// Room for so many bytes, and so many segments.
+    pub(crate) fn new(inline: usize, segments: usize) -> Self {
+        Self {
+            inline: vec![0; inline].into_boxed_slice(),
+            segments: vec![Segment::default(); segments].into_boxed_slice(),
+        }
+    }
+
+    /// Inline bytes, if they are within. They must be copied before [`Provider::post`] returns.
+    #[inline]
+    pub fn bytes(&self, offset: usize, length: u32) -> Option<&[u8]> {
+        self.inline.get(offset..)?.get(..length as usize)
+    }
+
+    /// The inline bytes of a payload, if it has some that are within.
+    #[inline]
+    pub fn of_inline(&self, payload: &Payload) -> Option<&[u8]> {
+        let Payload::Inline { offset, length } = *payload else { return None };
+        self.bytes(offset, length)
+    }
+
+    /// The segments of a payload; none of one that has none, or when they are not within.
+    #[inline]
+    pub fn segments(&self, payload: &Payload) -> &[Segment] {
+        let Payload::Segments { first, count } = *payload else { return &[] };
+        let rest = self.segments.get(first..).unwrap_or_default();
+        rest.get(..count as usize).unwrap_or_default()
+    }
+
+    /// Copies a message in.
+    #[inline(always)] // the length is often known to the caller
+    pub(crate) fn put_bytes(&mut self, offset: usize, message: &[u8]) {
+        self.inline[offset..][..message.len()].copy_from_slice(message);
+    }
+
+    /// Notes where a request's memory is.
+    #[inline]
+    pub(crate) fn segments_mut(&mut self, first: usize, count: usize) -> &mut [Segment] {
+        &mut self.segments[first..][..count]
+    }
 }
 
 /// What a request on a send queue does.
@@ -385,7 +486,7 @@ pub struct BindWindow {
 }
 
 /// A request for a send queue, ready to be handed over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SendRequest {
     /// Comes back in the completion.
     pub token: u64,
@@ -397,8 +498,18 @@ pub struct SendRequest {
     pub payload: Payload,
 }
 
+impl SendRequest {
+    pub(crate) const EMPTY: Self =
+        Self { token: 0, signaled: false, operation: Operation::Send, payload: Payload::Nothing };
+
+    #[inline]
+    pub(crate) fn is_bind(&self) -> bool {
+        matches!(self.operation, Operation::BindWindow(_))
+    }
+}
+
 /// A receive, ready to be handed over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ReceiveRequest {
     /// Comes back in the completion.
     pub token: u64,

@@ -1,23 +1,24 @@
 //! Queue pairs: bring-up as types, posting in batches, buffers in slots.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
 };
 
-use arrayvec::ArrayVec;
-
 use crate::{
-    Access, Binding, Buffer, Completion, Error, Established, Provider, RdmaCore, Refused,
-    RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
-    Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
+    Access, Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore,
+    Refused, RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned,
+    SEGMENTS_MAX, Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
     completion::{Invalidated, Reservation},
-    provider::{Batch, Operation, Payload, PostError, ReceiveRequest, Segment, SendRequest},
+    pending::Pending,
+    provider::{
+        Batch, Operation, Payload, Payloads, QueuePairFacts, ReceiveRequest, Segment, SendRequest,
+    },
     shared_receive_queue::Share,
-    slot::{ReceiveTable, SendRing},
+    slot::{ReceiveTable, SendRing, SendSlot},
     token::{Kind, SLOTS_MAX, Token},
     window::BoundWindows,
 };
@@ -93,20 +94,22 @@ pub struct QueuePair<P: Provider = RdmaCore> {
 
 impl<P: Provider> PreparedQueuePair<P> {
     pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
-        let Parts { raw, number, provider, domain, connection, reservation, share } = parts;
+        let Parts { raw, facts, provider, domain, connection, reservation, share } = parts;
         let generation = next_generation();
-        let inline = capabilities.send as usize * capabilities.inline as usize;
+        let sends = SendRing::new(capabilities.send, generation);
+        let (inline, segments) = (capabilities.inline as usize, capabilities.segments as usize);
         let engine = Engine {
             raw,
             provider,
             windows: BoundWindows::default(),
-            sends: SendRing::new(capabilities.send, generation),
             receives: ReceiveTable::new(capabilities.receive, generation),
-            inline: vec![0; inline].into_boxed_slice(),
-            send_batch: Vec::with_capacity(capabilities.send as usize),
-            receive_batch: Vec::with_capacity(capabilities.receive as usize),
+            payloads: Payloads::new(sends.rows() * inline, sends.rows() * segments),
+            sends,
+            pending_sends: Pending::new(capabilities.send, SendRequest::EMPTY),
+            pending_receives: Pending::new(capabilities.receive, ReceiveRequest::default()),
             capabilities,
-            number,
+            number: facts.number,
+            interface: facts.interface,
             domain,
             connection,
             _reservation: reservation,
@@ -168,7 +171,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// * [`Error::QueueFull`]: retire completions first.
     /// * [`Error::Misuse`]: the message is longer than [`Capabilities::inline`].
-    #[inline]
+    #[inline(always)] // the length is often known to the caller
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
         self.engine.post_inline(Operation::Send, message)
     }
@@ -302,6 +305,22 @@ impl<P: Provider> QueuePair<P> {
         self.engine.windows.reclaim(key)
     }
 
+    /// Makes room for windows: up to `count` can be bound at a time without allocating.
+    pub fn reserve_windows(&mut self, count: usize) {
+        self.engine.windows.reserve(count);
+    }
+
+    /// The key that a received message took out of use. Unlike [`Completion::invalidated`] it
+    /// also knows on devices that do not say plainly (rxe): there it is one of this queue pair's
+    /// windows that are bound, or not reclaimed yet.
+    pub fn invalidated(&self, completion: &Completion) -> Option<RemoteKey> {
+        match completion.invalidated {
+            Invalidated::Certainly(key) => Some(key),
+            Invalidated::Perhaps(key) => self.engine.windows.contains(key).then_some(key),
+            Invalidated::No => None,
+        }
+    }
+
     /// Queues a receive; its completion gives the buffer back with the `tag`.
     ///
     /// # Errors
@@ -318,6 +337,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// [`Error::PostReceive`] or [`Error::PostSend`]: ENOMEM when the device's own queue is
     /// full, EINVAL when it cannot take the request. Those not taken stay queued.
+    #[inline(always)]
     pub fn flush(&mut self) -> Result<(), Error> {
         self.engine.flush()
     }
@@ -361,6 +381,11 @@ impl<P: Provider> QueuePair<P> {
         self.engine.sends.credits()
     }
 
+    /// By which calls its sends are posted.
+    pub fn interface(&self) -> Interface {
+        self.engine.interface
+    }
+
     /// The queue pair's number, by which completions of a shared queue are told apart.
     pub fn number(&self) -> u32 {
         self.engine.number
@@ -386,7 +411,7 @@ impl<P: Provider> fmt::Debug for QueuePair<P> {
 /// What a queue pair is put together from.
 pub(crate) struct Parts<P: Provider> {
     pub(crate) raw: P::QueuePair,
-    pub(crate) number: u32,
+    pub(crate) facts: QueuePairFacts,
     pub(crate) provider: Arc<P>,
     /// Identity of the domain.
     pub(crate) domain: u64,
@@ -405,12 +430,13 @@ struct Engine<P: Provider> {
     provider: Arc<P>,
     sends: SendRing<Held>,
     receives: ReceiveTable<(Buffer, u64)>,
-    /// One inline message for each slot of `sends`.
-    inline: Box<[u8]>,
-    send_batch: Vec<SendRequest>,
-    receive_batch: Vec<ReceiveRequest>,
+    /// For each slot of `sends` the longest inline message, and the most segments.
+    payloads: Payloads,
+    pending_sends: Pending<SendRequest>,
+    pending_receives: Pending<ReceiveRequest>,
     capabilities: Capabilities,
     number: u32,
+    interface: Interface,
     domain: u64,
     connection: u64,
     _reservation: Reservation,
@@ -423,17 +449,21 @@ enum Held {
     Invalidation(RemoteKey),
 }
 
+/// Which of the two batches was not taken as a whole, and why; small enough for registers.
+struct Unposted {
+    kind: WorkKind,
+    source: io::Error,
+}
+
 impl<P: Provider> Engine<P> {
     #[inline(always)] // most of what it decides is known to its callers
     fn post_inline(&mut self, operation: Operation, message: &[u8]) -> Result<(), Error> {
         // No `ok_or`, which would make and drop an error for each message.
-        let Some(length) = self.inline_length(message) else {
-            return Err(Error::Misuse("the message is longer than the queue pair's inline size"));
-        };
-        let Some(slot) = self.sends.take_inline() else { return Err(Error::QueueFull) };
-        let offset = slot.index as usize * self.capabilities.inline as usize;
-        self.inline[offset..offset + message.len()].copy_from_slice(message);
-        self.send_batch.push(SendRequest {
+        let Some(length) = self.inline_length(message) else { return Err(too_long()) };
+        let Some(slot) = self.sends.take_inline() else { return Err(full()) };
+        let offset = slot.index * self.capabilities.inline as usize;
+        self.payloads.put_bytes(offset, message);
+        self.pending_sends.push(SendRequest {
             token: slot.token,
             signaled: slot.signaled,
             operation,
@@ -459,8 +489,8 @@ impl<P: Provider> Engine<P> {
             Err(error) => return Err(Refused { error, segments }),
         };
         match self.sends.take_holding(Held::Buffers(segments, tag)) {
-            Ok(token) => {
-                self.send_batch.push(SendRequest { token, signaled: true, operation, payload });
+            Ok(SendSlot { token, signaled, .. }) => {
+                self.pending_sends.push(SendRequest { token, signaled, operation, payload });
                 Ok(())
             }
             Err(Held::Buffers(segments, _)) => Err(Refused { error: Error::QueueFull, segments }),
@@ -478,7 +508,7 @@ impl<P: Provider> Engine<P> {
             return Err(RefusedBind { error: Error::QueueFull, window });
         };
         self.windows.insert(window, &bind, buffer);
-        self.send_batch.push(SendRequest {
+        self.pending_sends.push(SendRequest {
             token: slot.token,
             signaled: slot.signaled,
             operation: Operation::BindWindow(bind),
@@ -489,13 +519,13 @@ impl<P: Provider> Engine<P> {
 
     fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
         self.windows.begin_invalidation(key)?;
-        let Ok(token) = self.sends.take_holding(Held::Invalidation(key)) else {
+        let Ok(slot) = self.sends.take_holding(Held::Invalidation(key)) else {
             self.windows.cancel_invalidation(key);
             return Err(Error::QueueFull);
         };
-        self.send_batch.push(SendRequest {
-            token,
-            signaled: true,
+        self.pending_sends.push(SendRequest {
+            token: slot.token,
+            signaled: slot.signaled,
             operation: Operation::LocalInvalidate(key),
             payload: Payload::Nothing,
         });
@@ -509,28 +539,44 @@ impl<P: Provider> Engine<P> {
         };
         match self.receives.take((buffer, tag)) {
             Ok(token) => {
-                self.receive_batch.push(ReceiveRequest { token, segment });
+                self.pending_receives.push(ReceiveRequest { token, segment });
                 Ok(())
             }
             Err((buffer, _)) => Err(RefusedReceive { error: Error::QueueFull, buffer }),
         }
     }
 
-    #[inline]
+    #[inline(always)] // small, as what is not is apart
     fn flush(&mut self) -> Result<(), Error> {
         // Receives first: an answer to one of the sends may need them.
-        if !self.receive_batch.is_empty() {
-            let (queue_pair, requests) = (&mut self.raw, &self.receive_batch[..]);
-            let result = self.provider.post(Batch::Receives { queue_pair, requests });
-            settle(&mut self.receive_batch, result).map_err(Error::PostReceive)?;
+        let flushed =
+            if self.pending_receives.is_empty() { self.flush_sends() } else { self.flush_both() };
+        flushed.map_err(|Unposted { kind, source }| match kind {
+            WorkKind::Receive => Error::PostReceive(source),
+            WorkKind::Send => Error::PostSend(source),
+        })
+    }
+
+    /// Apart, so that the calls that have only sends save no registers for it.
+    #[inline(never)]
+    fn flush_both(&mut self) -> Result<(), Unposted> {
+        let (queue_pair, requests) = (&mut self.raw, self.pending_receives.as_slice());
+        let result = self.provider.post(Batch::Receives { queue_pair, requests });
+        let settled = self.pending_receives.settle(result);
+        settled.map_err(|source| Unposted { kind: WorkKind::Receive, source })?;
+        self.flush_sends()
+    }
+
+    #[inline(always)]
+    fn flush_sends(&mut self) -> Result<(), Unposted> {
+        if self.pending_sends.is_empty() {
+            return Ok(());
         }
-        if !self.send_batch.is_empty() {
-            let (queue_pair, requests) = (&mut self.raw, &self.send_batch[..]);
-            let inline = &self.inline;
-            let result = self.provider.post(Batch::Sends { queue_pair, requests, inline });
-            settle(&mut self.send_batch, result).map_err(Error::PostSend)?;
-        }
-        Ok(())
+        let (queue_pair, requests) = (&mut self.raw, self.pending_sends.as_slice());
+        let payloads = &self.payloads;
+        let result = self.provider.post(Batch::Sends { queue_pair, requests, payloads });
+        let settled = self.pending_sends.settle(result);
+        settled.map_err(|source| Unposted { kind: WorkKind::Send, source })
     }
 
     fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
@@ -540,8 +586,7 @@ impl<P: Provider> Engine<P> {
         }
         match token.kind {
             Kind::Send => {
-                let held =
-                    self.sends.retire(token.slot, token.generation).ok_or(StaleCompletion)?;
+                let held = self.sends.retire(completion.token).ok_or(StaleCompletion)?;
                 Ok(match held {
                     Some(Held::Buffers(segments, tag)) => Retired::Send { tag, segments },
                     Some(Held::Invalidation(key)) => {
@@ -601,7 +646,8 @@ impl<P: Provider> Engine<P> {
         sends.chain(receives).collect()
     }
 
-    fn gather(&self, operation: &Operation, segments: &Segments) -> Result<Payload, Error> {
+    /// Checks the buffers, and notes where they are beside the slot that is taken next.
+    fn gather(&mut self, operation: &Operation, segments: &Segments) -> Result<Payload, Error> {
         if segments.is_empty() {
             return Err(Error::Misuse("a send needs a buffer; an empty message goes inline"));
         }
@@ -612,9 +658,25 @@ impl<P: Provider> Engine<P> {
         let domain = self.domain;
         let segment =
             |buffer| if reads { receivable(domain, buffer) } else { segment(domain, buffer) };
-        let gathered: Result<ArrayVec<_, _>, _> = segments.iter().map(segment).collect();
-        gathered.map(Payload::Segments)
+        let slot = self.sends.next().ok_or(Error::QueueFull)?;
+        let first = slot * self.capabilities.segments as usize;
+        let row = self.payloads.segments_mut(first, segments.len());
+        for (place, buffer) in row.iter_mut().zip(segments.iter()) {
+            *place = segment(buffer)?;
+        }
+        let count = u32::try_from(segments.len()).expect("a send has a few segments");
+        Ok(Payload::Segments { first, count })
     }
+}
+
+#[cold]
+fn full() -> Error {
+    Error::QueueFull
+}
+
+#[cold]
+fn too_long() -> Error {
+    Error::Misuse("the message is longer than the queue pair's inline size")
 }
 
 /// Far apart, so that a completion of an earlier queue pair of the same number is stale.
@@ -642,23 +704,6 @@ fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
         .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
         .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))?;
     Ok(Segment { address: buffer.address(), length, local_key: buffer.local_key() })
-}
-
-/// Forgets the requests that were taken, all of them on success.
-pub(crate) fn settle<R>(
-    batch: &mut Vec<R>,
-    result: Result<(), PostError>,
-) -> Result<(), std::io::Error> {
-    match result {
-        Ok(()) => {
-            batch.clear();
-            Ok(())
-        }
-        Err(PostError { accepted, source }) => {
-            batch.drain(..accepted.min(batch.len()));
-            Err(source)
-        }
-    }
 }
 
 /// 2^31 - 1: the longest message of InfiniBand is 2^31, which some devices encode as 0.

@@ -9,8 +9,9 @@ use crate::{
     Buffer, Completion, CompletionQueue, Domain, Error, Provider, RdmaCore, RefusedReceive,
     Retired, Returned, StaleCompletion, WorkKind,
     completion::Reservation,
+    pending::Pending,
     provider::{Batch, ReceiveRequest},
-    queue_pair::{next_generation, receivable, settle},
+    queue_pair::{next_generation, receivable},
     slot::ReceiveTable,
     token::{Kind, SLOTS_MAX, Token},
 };
@@ -27,8 +28,9 @@ pub struct SharedReceiveQueue<P: Provider = RdmaCore> {
     raw: P::SharedReceiveQueue,
     provider: Arc<P>,
     receives: ReceiveTable<(Buffer, u64)>,
-    batch: Vec<ReceiveRequest>,
+    pending: Pending<ReceiveRequest>,
     capacity: u32,
+    number: u32,
     domain: Domain<P>,
     /// Room in the completion queues of the queue pairs that share.
     reservations: Mutex<Vec<Weak<SharedReservation>>>,
@@ -53,11 +55,13 @@ impl<P: Provider> SharedReceiveQueue<P> {
         if capacity == 0 || capacity > SLOTS_MAX {
             return Err(Error::Misuse("a shared receive queue has 1 to 2^24 receives"));
         }
+        let (raw, number) = provider.shared_receive_queue(domain.raw(), capacity)?;
         Ok(Self {
-            raw: provider.shared_receive_queue(domain.raw(), capacity)?,
+            raw,
+            number,
             provider,
             receives: ReceiveTable::new(capacity, next_generation()),
-            batch: Vec::with_capacity(capacity as usize),
+            pending: Pending::new(capacity, ReceiveRequest::default()),
             capacity,
             domain,
             reservations: Mutex::default(),
@@ -77,7 +81,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
         };
         match self.receives.take((buffer, tag)) {
             Ok(token) => {
-                self.batch.push(ReceiveRequest { token, segment });
+                self.pending.push(ReceiveRequest { token, segment });
                 Ok(())
             }
             Err((buffer, _)) => Err(RefusedReceive { error: Error::QueueFull, buffer }),
@@ -90,12 +94,12 @@ impl<P: Provider> SharedReceiveQueue<P> {
     ///
     /// [`Error::PostReceive`]; the receives not taken stay queued.
     pub fn flush(&mut self) -> Result<(), Error> {
-        if self.batch.is_empty() {
+        if self.pending.is_empty() {
             return Ok(());
         }
-        let (queue, requests) = (&mut self.raw, &self.batch[..]);
+        let (queue, requests) = (&mut self.raw, self.pending.as_slice());
         let result = self.provider.post(Batch::SharedReceives { queue, requests });
-        settle(&mut self.batch, result).map_err(Error::PostReceive)
+        self.pending.settle(result).map_err(Error::PostReceive)
     }
 
     /// As [`QueuePair::retire_shared`](crate::QueuePair::retire_shared), for a queue pair that is
@@ -120,6 +124,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
     ///
     /// Hands the queue back while a queue pair takes receives from it, into whose buffers the
     /// device may still write.
+    #[expect(clippy::result_large_err, reason = "the queue is handed back as it was")]
     pub fn close(self) -> Result<Vec<Returned>, Self> {
         if Arc::strong_count(&self.users) > 1 {
             return Err(self);
@@ -132,6 +137,12 @@ impl<P: Provider> SharedReceiveQueue<P> {
             buffers: buffer.into(),
         });
         Ok(returned.collect())
+    }
+
+    /// The queue's number, by which [`DeviceEvent`](crate::DeviceEvent)s name it: see
+    /// [`Subject::SharedReceiveQueue`](crate::Subject::SharedReceiveQueue).
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// How many receives can be queued now.

@@ -8,161 +8,159 @@ use crate::token::{Kind, Token};
 /// The slots of a send queue: a ring in the order of posting.
 ///
 /// A send queue executes in order, so a completion of one send says that all before it are done
-/// too. Only one inline send in `period` asks for a completion, which is enough: a full ring
-/// without outstanding completion cannot be, since `period` is never more than its length.
+/// too. Of `period` sends, only the last asks for a completion if it is inline, which is enough:
+/// a full ring without outstanding completion cannot be, since `period` is never more than its
+/// length.
 ///
 /// ```text
-///        tail                                head = tail + used
-///          v                                   v
-///   | free | inline | inline | inline,signaled | free |
+///        tail                                  head
+///          v                                    v
+///   | free | inline | inline | inline, signaled | free |
 ///                                 |
 ///            one completion here frees all three
 /// ```
+///
+/// Sends are numbered, and a send's number is its token; so an unsignaled send writes to no slot.
 #[derive(Debug)]
 pub(crate) struct SendRing<T> {
-    slots: Box<[SendSlot]>,
+    /// A power of two, at least `length`.
+    states: Box<[SendState]>,
     /// What the slots hold, apart from them, so that inline sends touch none of it.
     held: Box<[Option<T>]>,
-    length: u32,
-    tail: u32,
-    used: u32,
-    unsignaled: u32,
-    period: u32,
+    length: u64,
+    /// The low bits of a token that are its slot.
+    mask: u64,
+    /// The next send.
+    head: u64,
+    /// What the next send cannot be, before another is retired: as far from `tail` as the ring is
+    /// long.
+    limit: u64,
+    /// The oldest send whose slot is not free.
+    tail: u64,
+    /// All before this have been carried out, but those that have a completion to come.
+    done: u64,
+    /// The low bits of a token that are its place in a period, which is a power of two. The last
+    /// inline send in each asks for a completion.
+    quiet: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct SendSlot {
-    generation: u32,
-    state: SendState,
-}
-
+/// Whether a slot's send has a completion to come by itself. A free slot has not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SendState {
-    /// Not outstanding: free, or freed ahead of an older one.
-    Done,
-    /// Holds something, always signaled.
+    /// Yes, and it holds something.
     Holding,
-    /// An inline send with a completion to come.
+    /// Yes, and it is inline.
     Signaled,
-    /// An inline send that only a later completion frees.
-    Unsignaled,
+    /// Only if it fails; a later completion frees it.
+    Silent,
 }
 
-/// A slot taken for an inline send.
+/// A slot taken for a send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct InlineSlot {
-    pub(crate) index: u32,
+pub(crate) struct SendSlot {
+    /// Below [`SendRing::rows`].
+    pub(crate) index: usize,
     pub(crate) signaled: bool,
     pub(crate) token: u64,
 }
 
 impl<T> SendRing<T> {
     pub(crate) fn new(length: u32, generation: u32) -> Self {
-        let slot = SendSlot { generation, state: SendState::Done };
+        // It would take 2^55 sends to count on into the kind.
+        let first = Kind::Send.mark() | u64::from(generation) << 23;
+        let rows = (length as usize).next_power_of_two();
+        let period = (length / 4).clamp(1, SIGNAL_PERIOD_MAX);
         Self {
-            slots: vec![slot; length as usize].into_boxed_slice(),
-            held: (0..length).map(|_| None).collect(),
-            length,
-            tail: 0,
-            used: 0,
-            unsignaled: 0,
-            period: (length / 4).clamp(1, SIGNAL_PERIOD_MAX),
+            states: vec![SendState::Silent; rows].into_boxed_slice(),
+            held: (0..rows).map(|_| None).collect(),
+            length: length.into(),
+            mask: rows as u64 - 1,
+            head: first,
+            limit: first + u64::from(length),
+            tail: first,
+            done: first,
+            quiet: (1 << period.ilog2()) - 1,
         }
     }
 
     /// Takes a slot for an inline send; nothing when the ring is full.
     #[inline]
-    pub(crate) fn take_inline(&mut self) -> Option<InlineSlot> {
-        let signaled = self.unsignaled + 1 >= self.period;
-        let state = if signaled { SendState::Signaled } else { SendState::Unsignaled };
-        let (index, token) = self.take(state)?;
-        self.unsignaled = if signaled { 0 } else { self.unsignaled + 1 };
-        Some(InlineSlot { index, signaled, token })
+    pub(crate) fn take_inline(&mut self) -> Option<SendSlot> {
+        let index = self.next()?;
+        let token = self.head;
+        self.head += 1;
+        let signaled = self.head & self.quiet == 0;
+        if signaled {
+            self.states[index] = SendState::Signaled;
+        }
+        Some(SendSlot { index, signaled, token })
     }
 
     /// Takes a slot that holds something; hands it back when the ring is full.
-    pub(crate) fn take_holding(&mut self, held: T) -> Result<u64, T> {
-        let Some((index, token)) = self.take(SendState::Holding) else { return Err(held) };
-        self.held[index as usize] = Some(held);
-        self.unsignaled = 0;
-        Ok(token)
+    #[inline]
+    pub(crate) fn take_holding(&mut self, held: T) -> Result<SendSlot, T> {
+        let Some(index) = self.next() else { return Err(held) };
+        let token = self.head;
+        self.head += 1;
+        self.states[index] = SendState::Holding;
+        self.held[index] = Some(held);
+        Ok(SendSlot { index, signaled: true, token })
+    }
+
+    /// The slot that is taken next, if one is free.
+    #[inline]
+    pub(crate) fn next(&self) -> Option<usize> {
+        (self.head != self.limit).then(|| self.index(self.head))
     }
 
     /// Frees a slot and those that are done with it. The outer nothing means a stale token, the
     /// inner nothing that the slot held nothing.
-    pub(crate) fn retire(&mut self, slot: u32, generation: u32) -> Option<Option<T>> {
-        let position = self.position(slot).filter(|&position| position < self.used)?;
-        let entry = &mut self.slots[slot as usize];
-        if entry.generation != generation || entry.state == SendState::Done {
+    #[inline]
+    pub(crate) fn retire(&mut self, token: u64) -> Option<Option<T>> {
+        if token.wrapping_sub(self.tail) >= self.head - self.tail {
             return None;
         }
-        entry.state = SendState::Done;
-        // Those before it that wait for a later completion are done; most often nothing else is.
-        let mut index = self.tail;
-        for _ in 0..position {
-            let state = &mut self.slots[index as usize].state;
-            if *state == SendState::Unsignaled {
-                *state = SendState::Done;
-            }
-            index = self.after(index);
+        let index = self.index(token);
+        let state = self.states[index];
+        if state == SendState::Silent && token < self.done {
+            return None;
         }
-        self.advance();
-        Some(self.held[slot as usize].take())
+        self.states[index] = SendState::Silent;
+        self.done = self.done.max(token + 1);
+        while self.tail < self.done && self.states[self.index(self.tail)] == SendState::Silent {
+            self.tail += 1;
+        }
+        self.limit = self.tail + self.length;
+        Some(if state == SendState::Holding { self.held[index].take() } else { None })
     }
 
     /// Takes out all that is held, oldest first.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-        let order = (0..self.used).map(|position| self.index(position)).collect::<Vec<_>>();
-        self.used = 0;
-        order.into_iter().filter_map(|index| {
-            self.slots[index as usize].state = SendState::Done;
-            self.held[index as usize].take()
+        let outstanding = self.tail..self.head;
+        self.tail = self.head;
+        self.limit = self.head + self.length;
+        self.done = self.head;
+        outstanding.filter_map(|token| {
+            let index = self.index(token);
+            self.states[index] = SendState::Silent;
+            self.held[index].take()
         })
     }
 
     /// How many sends can be queued now.
     pub(crate) fn credits(&self) -> u32 {
-        self.length - self.used
+        u32::try_from(self.limit - self.head).unwrap_or_default()
+    }
+
+    /// How many slots there are, for what is kept beside them.
+    pub(crate) fn rows(&self) -> usize {
+        self.states.len()
     }
 
     #[inline]
-    fn take(&mut self, state: SendState) -> Option<(u32, u64)> {
-        if self.used == self.length {
-            return None;
-        }
-        let index = self.index(self.used);
-        let slot = &mut self.slots[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.state = state;
-        self.used += 1;
-        let token = Token { kind: Kind::Send, slot: index, generation: slot.generation };
-        Some((index, token.pack()))
-    }
-
-    fn advance(&mut self) {
-        while self.used > 0 && self.slots[self.tail as usize].state == SendState::Done {
-            self.tail = self.after(self.tail);
-            self.used -= 1;
-        }
-    }
-
-    /// Slot at a distance from the tail; the distance is at most the ring's length.
-    #[inline]
-    fn index(&self, position: u32) -> u32 {
-        let index = self.tail + position;
-        if index < self.length { index } else { index - self.length }
-    }
-
-    fn after(&self, index: u32) -> u32 {
-        if index + 1 < self.length { index + 1 } else { 0 }
-    }
-
-    /// Distance of a slot from the tail.
-    fn position(&self, slot: u32) -> Option<u32> {
-        if slot >= self.length {
-            return None;
-        }
-        Some(if slot >= self.tail { slot - self.tail } else { slot + self.length - self.tail })
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits are what counts")]
+    fn index(&self, token: u64) -> usize {
+        (token & self.mask) as usize
     }
 }
 
@@ -170,7 +168,9 @@ impl<T> SendRing<T> {
 #[derive(Debug)]
 pub(crate) struct ReceiveTable<T> {
     slots: Box<[ReceiveSlot<T>]>,
-    free: Vec<u32>,
+    /// The first `credits` are free.
+    free: Box<[u32]>,
+    credits: u32,
 }
 
 #[derive(Debug)]
@@ -182,12 +182,16 @@ struct ReceiveSlot<T> {
 impl<T> ReceiveTable<T> {
     pub(crate) fn new(length: u32, generation: u32) -> Self {
         let slot = |_| ReceiveSlot { generation, held: None };
-        Self { slots: (0..length).map(slot).collect(), free: (0..length).rev().collect() }
+        let free = (0..length).rev().collect();
+        Self { slots: (0..length).map(slot).collect(), free, credits: length }
     }
 
     /// Takes a slot; hands what it should hold back when there is none.
+    #[inline]
     pub(crate) fn take(&mut self, held: T) -> Result<u64, T> {
-        let Some(index) = self.free.pop() else { return Err(held) };
+        let Some(credits) = self.credits.checked_sub(1) else { return Err(held) };
+        self.credits = credits;
+        let index = self.free[credits as usize];
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         slot.held = Some(held);
@@ -196,13 +200,15 @@ impl<T> ReceiveTable<T> {
     }
 
     /// Frees a slot; nothing for a stale token.
+    #[inline]
     pub(crate) fn retire(&mut self, slot: u32, generation: u32) -> Option<T> {
         let entry = self.slots.get_mut(slot as usize)?;
         if entry.generation != generation {
             return None;
         }
         let held = entry.held.take()?;
-        self.free.push(slot);
+        self.free[self.credits as usize] = slot;
+        self.credits += 1;
         Some(held)
     }
 
@@ -213,7 +219,7 @@ impl<T> ReceiveTable<T> {
 
     /// How many receives can be queued now.
     pub(crate) fn credits(&self) -> u32 {
-        u32::try_from(self.free.len()).expect("the table was made with a 32-bit length")
+        self.credits
     }
 }
 

@@ -1,13 +1,24 @@
 //! What a work request carries to recognise its completion: a packed number, never a pointer.
 
-/// Which of a queue pair's two tables a slot belongs to.
+/// Which of a queue pair's two queues a work request is on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     Receive,
     Send,
 }
 
-/// A slot, and which of its successive uses.
+impl Kind {
+    /// The top byte of a token of this kind. The rest of a send's is its number.
+    #[inline]
+    pub(crate) const fn mark(self) -> u64 {
+        match self {
+            Self::Receive => RECEIVE << 56,
+            Self::Send => SEND << 56,
+        }
+    }
+}
+
+/// A slot of receives, and which of its successive uses.
 ///
 /// ```text
 ///   63      56 55            32 31                     0
@@ -25,11 +36,7 @@ impl Token {
     #[inline]
     pub(crate) fn pack(self) -> u64 {
         assert!(self.slot < SLOTS_MAX, "a table has fewer slots than a token can name");
-        let kind = match self.kind {
-            Kind::Receive => RECEIVE,
-            Kind::Send => SEND,
-        };
-        kind << 56 | u64::from(self.slot) << 32 | u64::from(self.generation)
+        self.kind.mark() | u64::from(self.slot) << 32 | u64::from(self.generation)
     }
 
     /// Nothing when the number was not packed here: 0, for one, never is.

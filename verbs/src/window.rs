@@ -1,6 +1,13 @@
 //! Memory windows: a peer's access to part of a buffer, for one connection and a limited time.
 
-use std::{any::Any, collections::HashMap, fmt, ops::Range, sync::Arc};
+use std::{
+    any::Any,
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    ops::Range,
+    sync::Arc,
+};
 
 use crate::{
     Access, Buffer, Error, RemoteKey,
@@ -105,7 +112,7 @@ pub struct Binding<'a> {
 
 /// The windows that a queue pair has bound.
 #[derive(Debug, Default)]
-pub(crate) struct BoundWindows(HashMap<RemoteKey, Bound>);
+pub(crate) struct BoundWindows(HashMap<RemoteKey, Bound, BuildHasherDefault<KeyHasher>>);
 
 #[derive(Debug)]
 struct Bound {
@@ -124,6 +131,17 @@ enum State {
 }
 
 impl BoundWindows {
+    /// Makes room for so many windows at once. Twice as much is asked for, because a table that
+    /// is more than half full may grow to get rid of what was removed.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.0.reserve((2 * count).saturating_sub(self.0.len()));
+    }
+
+    /// Whether the key is of a window here, in use or not.
+    pub(crate) fn contains(&self, key: RemoteKey) -> bool {
+        self.0.contains_key(&key)
+    }
+
     /// Takes in a window that was just bound as `request` says.
     pub(crate) fn insert(&mut self, mut window: Window, request: &BindWindow, buffer: &Buffer) {
         window.key = request.key;
@@ -164,6 +182,28 @@ impl BoundWindows {
         let mut window = self.0.remove(&key)?.window;
         window.memory = None;
         Some(window)
+    }
+}
+
+/// Spreads keys over a table. A peer cannot make it slow: what is in the table are our device's
+/// keys, and what the peer sends is only looked up.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(byte.into());
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The upper bits of the product depend on all bits of both.
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -210,6 +250,23 @@ mod tests {
         assert_eq!(window(0x2e3).next_key(), RemoteKey(0x2e4));
         assert_eq!(window(0x2ff).next_key(), RemoteKey(0x200));
         assert_eq!(window(0xffff_ffff).next_key(), RemoteKey(0xffff_ff00));
+    }
+
+    #[test]
+    fn a_table_with_room_does_not_grow() {
+        let mut windows = BoundWindows::default();
+        windows.reserve(100);
+        let room = windows.0.capacity();
+        for turn in 0..100_000_u32 {
+            let key = |turn: u32| RemoteKey(((turn % 100) << 8) | ((turn / 100) & KEY_MASK));
+            let bound = Bound { window: window(key(turn).0), state: State::OutOfUse };
+            windows.0.insert(key(turn), bound);
+            if turn >= 99 {
+                assert!(windows.contains(key(turn - 99)));
+                assert!(windows.reclaim(key(turn - 99)).is_some());
+            }
+        }
+        assert_eq!(windows.0.capacity(), room);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 #[path = "device/events.rs"]
 mod events;
+#[path = "device/interfaces.rs"]
+mod interfaces;
 #[path = "device/one_sided.rs"]
 mod one_sided;
 mod pair;
@@ -32,7 +34,7 @@ fn devices_are_found() {
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn limits_are_known_once_the_address_is_resolved() {
-    let endpoint = verbs::Endpoint::open().expect("an endpoint");
+    let endpoint = pair::open();
     assert!(matches!(endpoint.limits(), Err(Error::Misuse(_))));
     assert!(matches!(endpoint.domain(), Err(Error::Misuse(_))));
     let limits = resolved(4701).limits().expect("the device answers");
@@ -97,7 +99,7 @@ fn nobody_listens() {
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn an_address_without_device_is_told_at_once_or_by_event() {
-    let mut endpoint = verbs::Endpoint::open().expect("an endpoint");
+    let mut endpoint = pair::open();
     let nowhere = "192.0.2.1:4420".parse().expect("it is an address");
     match endpoint.resolve_address(None, nowhere, std::time::Duration::from_millis(300)) {
         Err(Error::ResolveAddress(_)) => {}

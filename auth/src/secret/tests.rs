@@ -107,6 +107,7 @@ fn malformed_texts_are_refused() {
         (format!("DHHC-1:04:{base64}:"), SecretError::HashUnsupported(HashId(4))),
         (format!("DHHC-1:09:{base64}:"), SecretError::HashUnsupported(HashId(9))),
         (format!("DHHC-1:fF:{base64}:"), SecretError::HashUnsupported(HashId(0xff))),
+        ("DHHC-1:04:".into(), SecretError::HashUnsupported(HashId(4))),
         ("DHHC-1:00:".into(), SecretError::FinalColon),
         (format!("DHHC-1:00:{base64}"), SecretError::FinalColon),
         (format!("DHHC-1:00:{base64}\n"), SecretError::FinalColon),
@@ -165,6 +166,7 @@ fn every_hash_id_goes_with_every_length() {
         let text = Secret::from_bytes(id, &bytes).ok().unwrap().encode();
         assert_eq!(text.len(), [59, 83, 103][length / 16 - 2]);
         assert_eq!(text[7..9], format!("{:02x}", id.0));
+        assert_eq!(text.capacity(), 103, "it has grown and left a copy behind");
 
         let secret = Secret::parse(&text).ok().unwrap();
         assert_eq!(secret.hash(), id);

@@ -5,14 +5,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use quanta::Instant;
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, Done, Operation, Statistics};
+use rdma_host::{Buffer, Command, Done, MemoryMode, Operation, Statistics, Windows};
 use serde_json::{Value, json};
 
 use crate::drive::{Load, LoadArguments, Workload};
 use crate::failure::Failure;
 use crate::pattern::{Pattern, mix};
 use crate::target::wait_name;
-use crate::{Format, print_json, size};
+use crate::{Format, print_json, session, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -185,7 +185,7 @@ fn print(load: &Load, arguments: &Arguments, statistics: &Statistics, elapsed: D
     let operation = operation(arguments, statistics);
     let seconds = elapsed.as_secs_f64();
     println!(
-        "{} {}, depth {} on {}, {}, {} waiting, {:.1} s, device {}",
+        "{} {}, depth {} on {}, {}, {} waiting, {:.1} s, device {}, memory mode {}",
         arguments.rw.name(),
         size::in_words(arguments.bs),
         arguments.load.iodepth,
@@ -194,6 +194,7 @@ fn print(load: &Load, arguments: &Arguments, statistics: &Statistics, elapsed: D
         wait_name(load.options.wait),
         seconds,
         load.controller.device(),
+        load.controller.memory(),
     );
     println!(
         "  {:.0} IOPS, {}, {} errors",
@@ -209,6 +210,10 @@ fn print(load: &Load, arguments: &Arguments, statistics: &Statistics, elapsed: D
         print!(", {} {value:.1}", name.replace('_', "."));
     }
     println!(", max {:.1}", micros(latency.max()));
+    let Windows { by_target, here } = statistics.windows;
+    if load.controller.memory().mode == MemoryMode::Window {
+        println!("  windows: {by_target} closed by the target, {here} by us");
+    }
 }
 
 fn to_json(
@@ -234,6 +239,10 @@ fn to_json(
         "completed": operation.completed,
         "errors": operation.failed,
         "latency_ns": latency_ns,
+        "windows": {
+            "by_target": statistics.windows.by_target,
+            "here": statistics.windows.here,
+        },
         "seconds": seconds,
         "configuration": {
             "target": load.options.address.to_string(),
@@ -246,9 +255,10 @@ fn to_json(
             "threads": load.threads(),
             "ramp_s": arguments.ramp.as_secs_f64(),
             "wait": wait_name(load.options.wait),
-            "memory_mode": "pool",
+            "memory_mode": load.controller.memory().mode.name(),
+            "memory_fallback": load.controller.memory().fallback,
             "device": load.controller.device(),
-            "authentication": "none",
+            "authentication": session::authentication_json(&load.controller.negotiated()),
             "seed": arguments.load.seed,
         },
     })

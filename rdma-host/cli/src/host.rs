@@ -1,6 +1,6 @@
 //! Who this host is: /etc/nvme as nvme-cli keeps it, or a name that stays the same.
 
-use std::fs;
+use std::{fmt, fs};
 
 use rdma_host::HostIdentity;
 use rdma_host::wire::Nqn;
@@ -11,39 +11,138 @@ use crate::failure::Failure;
 /// Names host identifiers made of a machine id, so that they tell nothing about it.
 const MACHINE_NAMESPACE: Uuid = Uuid::from_u128(0x7f0c_66a2_42d5_4be4_9d0c_2a54_9f3e_1c70);
 
+const NQN_FILE: &str = "/etc/nvme/hostnqn";
+const ID_FILE: &str = "/etc/nvme/hostid";
+
+/// What tells this machine from others and survives a restart, best first.
+const MACHINE_FILES: [&str; 3] =
+    ["/etc/machine-id", "/var/lib/dbus/machine-id", "/sys/class/dmi/id/product_uuid"];
+
+/// What stays the same until the next boot.
+const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
+
 /// The host's identity: what the options say, else /etc/nvme/hostnqn and hostid, else one made of
-/// the machine id (which survives reboots), else a random one.
+/// the machine id, which survives reboots, or where there is none of the boot id. Never one that
+/// differs from run to run: targets know hosts by it.
+///
+/// An identity that will not last is told on standard error. A name and an identifier that do not
+/// belong together are told with `--verbose` and by `nvmf config show`: some distributions install
+/// nvme-cli that way.
 pub(crate) fn identity(nqn: Option<&str>, id: Option<Uuid>) -> Result<HostIdentity, Failure> {
-    identity_from(nqn, id, first_line)
+    let (identity, doubts) = identity_from(nqn, id, first_line)?;
+    for doubt in doubts {
+        match doubt {
+            Doubt::Mismatch { .. } => tracing::warn!("{doubt}"),
+            Doubt::Boot => eprintln!("nvmf: warning: {doubt}"),
+        }
+    }
+    Ok(identity)
 }
 
-/// The same, with the first line of a file given by `file`.
+/// An identifier that belongs to a host of this name and no other.
+pub(crate) fn id_of(nqn: &str) -> Uuid {
+    let inside = nqn.parse().ok().as_ref().and_then(uuid_inside);
+    inside.unwrap_or_else(|| Uuid::new_v5(&MACHINE_NAMESPACE, nqn.as_bytes()))
+}
+
+/// The identity where no option says another, and all that is doubtful about it.
+pub(crate) fn of_system() -> Result<(HostIdentity, Vec<Doubt>), Failure> {
+    identity_from(None, None, first_line)
+}
+
+/// What is wrong with an identity that can be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// It lasts until the next boot.
+    Boot,
+    /// The name holds another identifier.
+    Mismatch { nqn: Nqn, id: Uuid },
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boot => write!(
+                f,
+                "this host has no machine id; its identity lasts until the next boot. Write a UUID \
+                 into {ID_FILE} to keep it"
+            ),
+            Self::Mismatch { nqn, id } => write!(
+                f,
+                "host identifier {id} is not the UUID inside host NQN {nqn}; targets may take us \
+                 for two hosts. Write one of them into both {NQN_FILE} and {ID_FILE}"
+            ),
+        }
+    }
+}
+
+/// The same, with the first line of a file given by `file`; also returns what is doubtful.
+///
+/// A host identifier that is given counts more than the UUID inside the name, as with nvme-cli:
+/// the kernel's initiator on this host has the same identity then.
 fn identity_from(
     nqn: Option<&str>,
     id: Option<Uuid>,
     file: impl Fn(&str) -> Option<String>,
-) -> Result<HostIdentity, Failure> {
-    let id_file = || file("/etc/nvme/hostid").and_then(|id| id.parse().ok());
-    let machine_id = || match file("/etc/machine-id") {
-        Some(machine) => Uuid::new_v5(&MACHINE_NAMESPACE, machine.as_bytes()),
-        None => Uuid::new_v4(),
-    };
+) -> Result<(HostIdentity, Vec<Doubt>), Failure> {
+    let mut doubts = Vec::new();
+    let named_here = nqn.is_some();
     let nqn = match nqn {
         Some(nqn) => Some(parse(nqn, "--hostnqn")?),
-        None => {
-            file("/etc/nvme/hostnqn").map(|nqn| parse(&nqn, "/etc/nvme/hostnqn")).transpose()?
-        }
+        None => file(NQN_FILE).map(|nqn| parse(&nqn, NQN_FILE)).transpose()?,
     };
-    let id = match (id, &nqn) {
-        (Some(id), _) => id,
-        (None, Some(nqn)) => uuid_inside(nqn).or_else(id_file).unwrap_or_else(machine_id),
-        (None, None) => id_file().unwrap_or_else(machine_id),
+    let inside = nqn.as_ref().and_then(uuid_inside);
+    let id_file = || file(ID_FILE).map(|id| parse_id(&id)).transpose();
+    let id = match (id, inside) {
+        (Some(id), _) => Some(id),
+        // The identifier on file is that of the name on file.
+        (None, Some(inside)) if named_here => Some(inside),
+        (None, inside) => id_file()?.or(inside),
     };
-    Ok(HostIdentity { nqn: nqn.unwrap_or_else(|| Nqn::from_host_id(id)), id })
+    let id = match id {
+        Some(id) => id,
+        None => machine_id(&file, &mut doubts)?,
+    };
+    if let (Some(nqn), Some(inside)) = (&nqn, inside)
+        && inside != id
+    {
+        doubts.push(Doubt::Mismatch { nqn: nqn.clone(), id });
+    }
+    let nqn = nqn.unwrap_or_else(|| Nqn::from_host_id(id));
+    Ok((HostIdentity { nqn, id }, doubts))
+}
+
+/// An identifier made of what tells this machine from others.
+fn machine_id(
+    file: &impl Fn(&str) -> Option<String>,
+    doubts: &mut Vec<Doubt>,
+) -> Result<Uuid, Failure> {
+    let made_of = |text: String| Uuid::new_v5(&MACHINE_NAMESPACE, text.as_bytes());
+    if let Some(machine) = MACHINE_FILES.iter().find_map(|path| file(path)) {
+        return Ok(made_of(machine));
+    }
+    let Some(boot) = file(BOOT_FILE) else {
+        let text = format!(
+            "nothing says who this host is; write a UUID into {ID_FILE}, or give \
+                            --hostid"
+        );
+        return Err(Failure::usage(text));
+    };
+    doubts.push(Doubt::Boot);
+    Ok(made_of(boot))
 }
 
 fn parse(nqn: &str, origin: &str) -> Result<Nqn, Failure> {
     nqn.parse().map_err(|error| Failure::usage(format!("{origin}: {error}")))
+}
+
+fn parse_id(text: &str) -> Result<Uuid, Failure> {
+    let id = text.parse().ok().filter(|id: &Uuid| !id.is_nil());
+    let wrong = || {
+        let reason = "a host identifier is a UUID that is not zero; `uuidgen` makes one";
+        Failure::usage(format!("{ID_FILE}:1: {text:?}: {reason}"))
+    };
+    id.ok_or_else(wrong)
 }
 
 /// By convention the host identifier is the UUID inside the NQN.
@@ -67,39 +166,91 @@ mod tests {
         None
     }
 
+    /// An identity without doubts.
+    fn sure(
+        nqn: Option<&str>,
+        id: Option<Uuid>,
+        file: impl Fn(&str) -> Option<String>,
+    ) -> HostIdentity {
+        let (identity, doubts) = identity_from(nqn, id, file).unwrap();
+        assert!(doubts.is_empty(), "{doubts:?}");
+        identity
+    }
+
     #[test]
     fn the_id_is_the_one_in_the_name() {
-        let identity = identity_from(Some(NAMED), None, nothing).unwrap();
+        let identity = sure(Some(NAMED), None, nothing);
         assert_eq!(identity.id, Uuid::from_u128(1));
         assert_eq!(identity.nqn.as_str(), NAMED);
+        // That on file belongs to another name.
+        let files = |path: &str| (path == ID_FILE).then(|| Uuid::from_u128(2).to_string());
+        assert_eq!(sure(Some(NAMED), None, files).id, Uuid::from_u128(1));
     }
 
     #[test]
     fn the_files_of_nvme_cli_come_before_the_machine_id() {
         let files = |path: &str| match path {
-            "/etc/nvme/hostnqn" => Some("nqn.x".to_owned()),
-            "/etc/nvme/hostid" => Some(Uuid::from_u128(2).to_string()),
+            NQN_FILE => Some("nqn.x".to_owned()),
+            ID_FILE => Some(Uuid::from_u128(2).to_string()),
             _ => Some("machine".to_owned()),
         };
-        let identity = identity_from(None, None, files).unwrap();
+        let identity = sure(None, None, files);
         assert_eq!((identity.nqn.as_str(), identity.id), ("nqn.x", Uuid::from_u128(2)));
     }
 
     #[test]
-    fn without_files_it_is_made_of_the_machine_id() {
-        let files = |path: &str| (path == "/etc/machine-id").then(|| "machine".to_owned());
-        let identity = identity_from(None, None, files).unwrap();
-        assert_eq!(identity, identity_from(None, None, files).unwrap());
-        assert_eq!(identity, HostIdentity::from_id(identity.id));
-        assert!(!identity.nqn.as_str().contains("machine"));
+    fn files_that_disagree_are_told_and_the_id_on_file_counts() {
+        let files = |path: &str| match path {
+            NQN_FILE => Some(NAMED.to_owned()),
+            _ => Some(Uuid::from_u128(2).to_string()),
+        };
+        let (identity, doubts) = identity_from(None, None, files).unwrap();
+        assert_eq!((identity.nqn.as_str(), identity.id), (NAMED, Uuid::from_u128(2)));
+        assert!(doubts[0].to_string().contains("two hosts"), "{doubts:?}");
+        let (_, doubts) = identity_from(Some(NAMED), Some(Uuid::from_u128(3)), nothing).unwrap();
+        assert_eq!(doubts.len(), 1);
     }
 
     #[test]
-    fn without_a_machine_id_it_is_random() {
-        let identity = || identity_from(None, None, nothing).unwrap();
-        assert_ne!(identity(), identity());
+    fn an_id_on_file_that_is_none_is_an_error() {
+        for wrong in ["", "x", "00000000-0000-0000-0000-000000000000"] {
+            let files = |path: &str| (path == ID_FILE).then(|| wrong.to_owned());
+            let error = identity_from(None, None, files).unwrap_err();
+            assert!(error.to_string().contains("/etc/nvme/hostid:1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_files_it_is_made_of_the_machine_id() {
+        for machine_file in MACHINE_FILES {
+            let files = |path: &str| (path == machine_file).then(|| "machine".to_owned());
+            let identity = sure(None, None, files);
+            assert_eq!(identity, sure(None, None, files));
+            assert_eq!(identity, HostIdentity::from_id(identity.id));
+            assert!(!identity.nqn.as_str().contains("machine"));
+        }
+    }
+
+    #[test]
+    fn without_a_machine_id_it_lasts_until_the_next_boot() {
+        let booted = |id: &'static str| {
+            let files = move |path: &str| (path == BOOT_FILE).then(|| id.to_owned());
+            let (identity, doubts) = identity_from(None, None, files).unwrap();
+            assert_eq!(doubts, [Doubt::Boot]);
+            identity
+        };
+        assert_eq!(booted("one"), booted("one"));
+        assert_ne!(booted("one"), booted("two"));
+        assert_eq!(identity_from(None, None, nothing).unwrap_err().exit_code(), 2);
         let id = Uuid::from_u128(7);
-        assert_eq!(identity_from(None, Some(id), nothing).unwrap(), HostIdentity::from_id(id));
+        assert_eq!(sure(None, Some(id), nothing), HostIdentity::from_id(id));
+    }
+
+    #[test]
+    fn every_name_has_an_id_of_its_own() {
+        assert_eq!(id_of(NAMED), Uuid::from_u128(1));
+        assert_eq!(id_of("nqn.x"), id_of("nqn.x"));
+        assert_ne!(id_of("nqn.x"), id_of("nqn.y"));
     }
 
     #[test]

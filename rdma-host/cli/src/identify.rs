@@ -5,7 +5,7 @@ use rdma_host::wire::NamespaceInfo;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::target::TargetArguments;
 use crate::{Format, print_json, size};
 
@@ -59,8 +59,8 @@ fn print(session: &Session, namespaces: &[NamespaceInfo]) {
         ("I/O queues", format!("{} of {} entries", agreed.io_queues, agreed.queue_entries)),
         ("largest transfer", size::in_words(agreed.transfer_bytes_max)),
         ("in-capsule data", in_capsule),
-        ("memory mode", "pool".to_owned()),
-        ("authentication", "none".to_owned()),
+        ("memory mode", session.controller.memory().to_string()),
+        ("authentication", session::authentication(&agreed)),
     ];
     for (name, value) in rows {
         println!("{name:<17} {value}");
@@ -104,8 +104,9 @@ fn to_json(session: &Session, namespaces: &[NamespaceInfo]) -> Value {
         "queue_entries": agreed.queue_entries,
         "transfer_bytes_max": agreed.transfer_bytes_max,
         "in_capsule_bytes": agreed.in_capsule_bytes,
-        "memory_mode": "pool",
-        "authentication": "none",
+        "memory_mode": session.controller.memory().mode.name(),
+        "memory_fallback": session.controller.memory().fallback,
+        "authentication": session::authentication_json(&agreed),
         "namespaces": namespaces,
     })
 }

@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod config;
+mod configuration;
+mod discover;
 mod drive;
 mod failure;
 mod host;
@@ -9,12 +12,14 @@ mod identify;
 mod key;
 mod monitor;
 mod pattern;
+mod secrets;
 mod session;
 mod size;
 mod target;
 mod transfer;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -43,6 +48,10 @@ struct Arguments {
 enum Command {
     /// Measure IOPS and latency under load.
     Bench(bench::Arguments),
+    /// Read, show and write the configuration in /etc/nvme.
+    #[command(subcommand)]
+    Config(config::Command),
+    Discover(discover::Arguments),
     /// Show the controller, its namespaces and what was agreed on.
     Identify(identify::Arguments),
     /// Make and check DH-HMAC-CHAP secrets.
@@ -73,6 +82,8 @@ fn main() -> ExitCode {
     log(arguments.verbose);
     let outcome = match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Config(command) => config::run(&command),
+        Command::Discover(arguments) => discover::run(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),
         Command::Key(command) => key::run(&command),
         Command::Monitor(arguments) => monitor::run(&arguments),
@@ -101,6 +112,12 @@ fn log(verbose: u8) {
 /// Prints a JSON value on standard output.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
-    println!("{text}");
-    Ok(())
+    print_text(&format!("{text}\n"))
+}
+
+/// Prints on standard output.
+fn print_text(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    let printed = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    printed.map_err(|error| Failure::failed(format!("standard output: {error}")))
 }

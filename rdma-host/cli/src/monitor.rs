@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = arguments.target.options()?;
     session::runtime()?.block_on(async {
-        let connecting = Controller::begin(&RdmaCore.into(), &options, 1)?;
+        let connecting = Controller::begin(&RdmaCore::new().into(), &options, 1)?;
         let mut changes = connecting.changes();
         let format = arguments.output_format;
         let printer = tokio::spawn(async move {

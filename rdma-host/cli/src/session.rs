@@ -1,7 +1,10 @@
 //! What every command that connects has in common.
 
+use auth::Authenticated;
+use rdma_host::proto::Negotiated;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Controller, Namespace};
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::target::TargetArguments;
@@ -58,4 +61,42 @@ pub(crate) async fn choose(
             Err(Failure::usage(format!("there are namespaces {ids}; choose one with --ns")))
         }
     }
+}
+
+/// How the queues were authenticated, in words: alike ones together.
+pub(crate) fn authentication(agreed: &Negotiated) -> String {
+    let mut words: Vec<(String, Vec<usize>)> = Vec::new();
+    for (queue, how) in agreed.authenticated.iter().enumerate() {
+        let how = how.map_or_else(|| "none".to_owned(), describe);
+        match words.iter_mut().find(|(known, _)| *known == how) {
+            Some((_, queues)) => queues.push(queue),
+            None => words.push((how, vec![queue])),
+        }
+    }
+    match words.as_slice() {
+        [(how, _)] => how.clone(),
+        several => {
+            let parts: Vec<_> =
+                several.iter().map(|(how, queues)| format!("{how} on queues {queues:?}")).collect();
+            parts.join("; ")
+        }
+    }
+}
+
+fn describe(how: Authenticated) -> String {
+    let way = if how.controller_proved { "two-way" } else { "one-way" };
+    format!("DH-HMAC-CHAP, {way}, {}, {}", how.hash, how.group)
+}
+
+/// The same for programs: a value for each queue, the admin queue first.
+pub(crate) fn authentication_json(agreed: &Negotiated) -> Value {
+    let queues = agreed.authenticated.iter().map(|how| match how {
+        None => Value::Null,
+        Some(how) => json!({
+            "hash": how.hash.to_string(),
+            "dhgroup": how.group.to_string(),
+            "bidirectional": how.controller_proved,
+        }),
+    });
+    queues.collect()
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use rdma_host::config::QUEUE_ENTRIES;
 use rdma_host::wire::Nqn;
-use rdma_host::{ConnectOptions, ReconnectOptions, WaitMode};
+use rdma_host::{ConnectOptions, MemoryMode, ReconnectOptions, WaitMode};
 use uuid::Uuid;
 
 use crate::failure::Failure;
+use crate::secrets::SecretArguments;
 use crate::{host, size};
 
 /// The target, and how to connect to it; names and defaults as in nvme-cli.
@@ -62,6 +63,9 @@ pub(crate) struct TargetArguments {
     #[command(flatten)]
     reconnect: ReconnectArguments,
 
+    #[command(flatten)]
+    secrets: SecretArguments,
+
     /// Type of service of the connections.
     #[arg(long, value_name = "TOS")]
     tos: Option<u8>,
@@ -73,6 +77,11 @@ pub(crate) struct TargetArguments {
     /// How to wait for completions: poll, event, or adaptive (spin for 50 µs, then as event).
     #[arg(long, value_name = "MODE", default_value = "adaptive", value_parser = wait_mode)]
     wait: WaitMode,
+
+    /// How the target reaches our memory: pool (by one key for all of it, as long as we run), or
+    /// window (by a key for each command, dead when that is done; where the device can).
+    #[arg(long, value_name = "MODE", default_value = "pool", value_parser = memory_mode)]
+    memory: MemoryMode,
 }
 
 /// What happens when the connection is lost.
@@ -159,7 +168,9 @@ impl TargetArguments {
         options.type_of_service = self.tos;
         options.disable_flow_control = self.disable_sqflow;
         options.wait = self.wait;
+        options.memory = self.memory;
         options.reconnect = self.reconnect.options();
+        options.authentication = self.secrets.options()?;
         Ok(options)
     }
 
@@ -185,6 +196,28 @@ impl TargetArguments {
             nqn: self.nqn.clone().ok_or_else(|| missing("subsystem NQN"))?,
         })
     }
+}
+
+/// A socket address from an address or name and a port, as options give them.
+pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
+    let service = trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service);
+    let service = service.map_err(Failure::Usage)?;
+    resolve(&Place { address: traddr.to_owned(), service, nqn: String::new() })
+}
+
+/// Where a target is and what it is called, by a URI or transport ID, which may leave out a name
+/// that is well known.
+pub(crate) fn located(text: &str, well_known: &str) -> Result<(SocketAddr, Nqn), Failure> {
+    let whole = match text.strip_prefix("nvmf-rdma://") {
+        Some(rest) if !rest.contains('/') => format!("{text}/{well_known}"),
+        None if text.contains("traddr:") && !text.contains("subnqn:") => {
+            format!("{text} subnqn:{well_known}")
+        }
+        _ => text.to_owned(),
+    };
+    let place = parse_target(&whole).map_err(Failure::Usage)?;
+    let nqn = place.nqn.parse().map_err(Failure::usage)?;
+    Ok((resolve(&place)?, nqn))
 }
 
 fn parse_target(text: &str) -> Result<Place, String> {
@@ -310,6 +343,13 @@ fn wait_mode(text: &str) -> Result<WaitMode, String> {
     }
 }
 
+fn memory_mode(text: &str) -> Result<MemoryMode, String> {
+    [MemoryMode::Pool, MemoryMode::Window]
+        .into_iter()
+        .find(|mode| mode.name() == text)
+        .ok_or("use pool or window".to_owned())
+}
+
 /// A wait mode's name, as on the command line.
 pub(crate) fn wait_name(mode: WaitMode) -> &'static str {
     match mode {
@@ -325,6 +365,13 @@ mod tests {
 
     fn place(address: &str, service: u16, nqn: &str) -> Place {
         Place { address: address.to_owned(), service, nqn: nqn.to_owned() }
+    }
+
+    #[test]
+    fn memory_modes_are_called_as_in_reports() {
+        assert_eq!(memory_mode("window"), Ok(MemoryMode::Window));
+        assert_eq!(memory_mode("pool"), Ok(MemoryMode::default()));
+        assert!(memory_mode("windows").is_err());
     }
 
     #[test]
@@ -344,6 +391,23 @@ mod tests {
             Ok(place("fe80::1", 4420, "nqn.x"))
         );
         assert_eq!(parse_target("nvmf-rdma://[::1]:1/nqn.x"), Ok(place("::1", 1, "nqn.x")));
+    }
+
+    #[test]
+    fn a_name_that_is_known_may_be_left_out() {
+        let places = [
+            "nvmf-rdma://10.0.0.1:4421",
+            "nvmf-rdma://10.0.0.1:4421/nqn.known",
+            "trtype:RDMA traddr:10.0.0.1 trsvcid:4421",
+        ];
+        for place in places {
+            let (address, nqn) = located(place, "nqn.known").unwrap();
+            assert_eq!(
+                (address.to_string().as_str(), nqn.as_str()),
+                ("10.0.0.1:4421", "nqn.known")
+            );
+        }
+        assert!(located("10.0.0.1", "nqn.known").is_err());
     }
 
     /// Two interfaces.

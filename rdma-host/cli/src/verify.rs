@@ -76,16 +76,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "reconnects": load.reconnects(),
             "seconds": elapsed.as_secs_f64(),
             "queues": load.queues(),
+            "memory_mode": load.controller.memory().mode.name(),
+            "memory_fallback": load.controller.memory().fallback,
             "iodepth": arguments.load.iodepth,
             "bs": arguments.bs,
             "seed": arguments.load.seed,
         }))?,
         Format::Normal => println!(
-            "{} written and read back without a difference, depth {} on {}, {:.1} s \
-             ({} moved){}",
+            "{} written and read back without a difference, depth {} on {}, memory mode {}, \
+             {:.1} s ({} moved){}",
             size::in_words(bytes),
             arguments.load.iodepth,
             size::count(load.queues() as u64, "queue"),
+            load.controller.memory(),
             elapsed.as_secs_f64(),
             size::rate_in_words(bytes * 2, elapsed),
             match load.reconnects() {

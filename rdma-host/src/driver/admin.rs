@@ -252,7 +252,7 @@ pub(super) async fn execute<P: Provider>(
 }
 
 /// The buffer of a command, filled with what it sends.
-fn data_for(transfer: &Transfer, scratch: &mut Option<Buffer>) -> Data {
+pub(super) fn data_for(transfer: &Transfer, scratch: &mut Option<Buffer>) -> Data {
     let Some(mut buffer) = scratch.take() else { return Data::None };
     match transfer {
         Transfer::None => {
@@ -280,7 +280,7 @@ fn shorten(buffer: &mut Buffer, length: usize, scratch: &mut Option<Buffer>) {
 }
 
 /// The response and its data; the buffer is whole again afterwards.
-fn read_answer(
+pub(super) fn read_answer(
     done: Done,
     execute: &Execute,
     scratch: &mut Option<Buffer>,

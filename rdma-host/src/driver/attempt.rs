@@ -7,20 +7,23 @@ use tokio::sync::mpsc;
 use verbs::{Buffer, Domain, Provider};
 
 use super::admin::Admin;
+use super::authenticate::{Carrier, Parties, authenticate};
 use super::berth::Assembly;
 use super::connect::{Plan, Resolved};
+use super::memory::MemoryReport;
 use super::poller::Poller;
-use super::{data_access, verbs_error};
+use super::verbs_error;
 use crate::config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BRING_UP_TIMEOUT, ConnectOptions};
 use crate::error::{Error, Transport};
 use crate::proto::{Action, BringUp, Execute, Input, KeepAlive, Negotiated, OpenQueue};
-use crate::wire::{Identify, QueueId};
+use crate::wire::{Cqe, Identify, QueueId};
 
 /// What an attempt leaves when it succeeds.
 pub(super) struct Connected<P: Provider> {
     pub(super) negotiated: Negotiated,
     pub(super) domain: Domain<P>,
     pub(super) device: String,
+    pub(super) memory: MemoryReport,
     pub(super) admin: Admin<P>,
     pub(super) io: Vec<Assembly<P>>,
 }
@@ -33,6 +36,7 @@ pub(super) struct Means<'a, P: Provider> {
     pub(super) pollers: usize,
     /// The domain to use again, with all the memory that is registered in it.
     pub(super) domain: Option<Domain<P>>,
+    pub(super) parties: &'a Parties,
 }
 
 /// Makes an attempt; on an error, and when it is dropped, nothing of it is left. A domain of a
@@ -57,6 +61,7 @@ struct Climb<'a, P: Provider> {
     means: &'a Means<'a, P>,
     ladder: BringUp,
     domain: Domain<P>,
+    memory: MemoryReport,
 }
 
 impl<'a, P: Provider> Climb<'a, P> {
@@ -69,7 +74,8 @@ impl<'a, P: Provider> Climb<'a, P> {
             None => endpoint.domain().map_err(verbs_error)?,
         };
         let ladder = BringUp::new(means.options.clone());
-        let mut this = Self { means, ladder, domain };
+        let memory = MemoryReport::choose(means.options.memory, &domain);
+        let mut this = Self { means, ladder, domain, memory };
         let mut admin = this.admin_queue(resolved).await?;
         let io = this.io_queues();
         // The keep-alive runs beside it, and whatever happens to the admin queue ends it at once.
@@ -81,7 +87,8 @@ impl<'a, P: Provider> Climb<'a, P> {
         };
         match this.ladder.action()? {
             Action::Live(negotiated) => {
-                Ok(Connected { negotiated: *negotiated, domain: this.domain, device, admin, io })
+                let Self { domain, memory, .. } = this;
+                Ok(Connected { negotiated: *negotiated, domain, device, memory, admin, io })
             }
             _ => Err(Error::Closed),
         }
@@ -89,7 +96,7 @@ impl<'a, P: Provider> Climb<'a, P> {
 
     /// As far as the admin queue leads.
     async fn admin_queue(&mut self, resolved: Resolved<P>) -> Result<Admin<P>, Error> {
-        let entries = completion_entries(1, ADMIN_QUEUE_ENTRIES);
+        let entries = self.completion_entries(1, ADMIN_QUEUE_ENTRIES);
         let completion_queue =
             resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
         let mut poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
@@ -101,6 +108,9 @@ impl<'a, P: Provider> Climb<'a, P> {
                 Action::Open(open) => {
                     let Some(resolved) = resolved.take() else { return Err(Error::Closed) };
                     self.open(resolved, &open, &mut poller).await?;
+                }
+                Action::Authenticate(queue) => {
+                    self.authenticate(&mut poller, &mut scratch, queue).await?;
                 }
                 Action::Execute(execute) => {
                     self.execute(&mut poller, &mut scratch, execute).await?;
@@ -130,11 +140,15 @@ impl<'a, P: Provider> Climb<'a, P> {
                 Action::Open(open) => {
                     let resolved = Resolved::new(self.means.provider, self.means.options).await?;
                     if index(open.queue) == pollers.len() {
-                        let entries = completion_entries(total.div_ceil(count), open.entries);
+                        let entries = self.completion_entries(total.div_ceil(count), open.entries);
                         let queue = resolved.endpoint().completion_queue(entries);
                         pollers.push(Poller::new(queue.map_err(verbs_error)?, ADMIN_TIMEOUT));
                     }
                     self.open(resolved, &open, &mut pollers[index(open.queue)]).await?;
+                }
+                Action::Authenticate(queue) => {
+                    let poller = &mut pollers[index(queue)];
+                    self.authenticate(poller, &mut scratch, queue).await?;
                 }
                 Action::Execute(execute) => {
                     let poller = &mut pollers[index(execute.queue)];
@@ -160,7 +174,8 @@ impl<'a, P: Provider> Climb<'a, P> {
             return Err(Error::Closed);
         };
         let options = self.means.options;
-        let plan = Plan { options, domain: &self.domain, completion_queue, open };
+        let memory = self.memory.mode;
+        let plan = Plan { options, domain: &self.domain, completion_queue, open, memory };
         let (queue, accept) = resolved.connect(plan).await?;
         poller.add(queue);
         self.ladder.handle(&Input::Opened(accept))
@@ -177,12 +192,36 @@ impl<'a, P: Provider> Climb<'a, P> {
         self.ladder.handle(&Input::Completed(response, &data))
     }
 
+    async fn authenticate(
+        &mut self,
+        poller: &mut Poller<P>,
+        scratch: &mut Option<Buffer>,
+        queue: QueueId,
+    ) -> Result<(), Error> {
+        let mut carrier = QuietQueue { poller, scratch };
+        let how = authenticate(&mut carrier, queue, self.means.parties).await?;
+        self.ladder.handle(&Input::Authenticated(how))
+    }
+
+    /// Completions that may be outstanding: every send and receive of every queue.
+    fn completion_entries(&self, queues: u16, entries: u16) -> u32 {
+        let each = self.memory.mode.sends_per_entry() + 1;
+        u32::from(queues) * each * u32::from(entries)
+    }
+
     fn scratch(&self) -> Result<Buffer, Error> {
-        self.domain.allocate(Identify::SIZE, data_access()).map_err(verbs_error)
+        self.domain.allocate(Identify::SIZE, self.memory.mode.access()).map_err(verbs_error)
     }
 }
 
-/// Completions that may be outstanding: every send and receive of every queue.
-fn completion_entries(queues: u16, entries: u16) -> u32 {
-    u32::from(queues) * 3 * u32::from(entries)
+/// A queue on which nothing else is going on.
+struct QuietQueue<'a, P: Provider> {
+    poller: &'a mut Poller<P>,
+    scratch: &'a mut Option<Buffer>,
+}
+
+impl<P: Provider> Carrier for QuietQueue<'_, P> {
+    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        super::admin::execute(self.poller, self.scratch, execute, ADMIN_TIMEOUT).await
+    }
 }

@@ -12,13 +12,14 @@ use verbs::{
     Established, PreparedQueuePair, Provider,
 };
 
+use super::limbo::{self, Parting};
 use super::port::PortWatch;
 use super::queue::{Parts, Queue};
 use super::readable::Readable;
 use super::{buffers, verbs_error};
 use crate::config::{
-    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_TIMEOUT, READ_DEPTH_MAX,
-    RESOLVE_TIMEOUT, RETRY_COUNT, RNR_RETRY_COUNT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
+    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_INTERVAL, PORT_TIMEOUT,
+    READ_DEPTH_MAX, RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -31,7 +32,7 @@ const RESPONSE_BYTES: usize = 64;
 pub(super) struct Resolved<P: Provider> {
     provider: Arc<P>,
     side: ActiveSide,
-    endpoint: Endpoint<P>,
+    endpoint: Parting<Endpoint<P>>,
     events: Readable,
     port: PortWatch,
 }
@@ -43,17 +44,19 @@ pub(super) struct Plan<'a, P: Provider> {
     /// Exclusive, since a completion queue is not to be shared between threads.
     pub(super) completion_queue: &'a mut CompletionQueue<P>,
     pub(super) open: &'a OpenQueue,
+    pub(super) memory: MemoryMode,
 }
 
 impl<P: Provider> Resolved<P> {
     /// Finds the device that leads to the target.
     pub(super) async fn new(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
+        limbo::release();
         let endpoint = Endpoint::open_with(Arc::clone(provider)).map_err(verbs_error)?;
         let mut this = Self {
             provider: Arc::clone(provider),
             side: ActiveSide::new(TIMEOUTS, CONNECT_ATTEMPTS),
             events: Readable::new(endpoint.as_fd())?,
-            endpoint,
+            endpoint: Parting::new(endpoint),
             port: PortWatch::default(),
         };
         let target = Target { options, queue: QueueId::ADMIN };
@@ -62,6 +65,7 @@ impl<P: Provider> Resolved<P> {
             action = this.advance(target, action).await?.0;
         }
         this.port = PortWatch::new(&this.endpoint.limits().map_err(verbs_error)?.device);
+        this.endpoint.talks_through(this.port.clone());
         Ok(this)
     }
 
@@ -75,13 +79,17 @@ impl<P: Provider> Resolved<P> {
         mut plan: Plan<'_, P>,
     ) -> Result<(Queue<P>, Accept), Error> {
         let (prepared, inline, established) = self.establish(&mut plan).await?;
-        let Plan { domain, open, .. } = plan;
+        let Plan { domain, open, memory, .. } = plan;
         let accept = Accept::parse(established.private_data())?;
+        let depth = in_flight_max(open, accept);
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair: prepared.ready(&established),
             endpoint: self.endpoint,
-            depth: in_flight_max(open, accept),
+            side: self.side,
+            receives: open.entries.into(),
+            depth,
+            windows: memory.windows(domain, depth)?,
             capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
             in_capsule_bytes: open.in_capsule_bytes as usize,
             inline,
@@ -107,13 +115,15 @@ impl<P: Provider> Resolved<P> {
                 Action::AwaitPort | Action::Pause => {
                     tracing::debug!(queue = %target.queue, state = ?self.side.state(), "waiting");
                     prepared = None;
-                    self.endpoint =
+                    let fresh =
                         Endpoint::open_with(Arc::clone(&self.provider)).map_err(verbs_error)?;
-                    self.events = Readable::new(self.endpoint.as_fd())?;
+                    self.events = Readable::new(fresh.as_fd())?;
+                    self.endpoint = Parting::new(fresh);
+                    self.endpoint.talks_through(self.port.clone());
                     Action::None
                 }
                 Action::Connect => {
-                    self.request(plan.open)?;
+                    self.request(plan.options, plan.open)?;
                     Action::None
                 }
                 other => match self.advance(target, other).await? {
@@ -128,11 +138,15 @@ impl<P: Provider> Resolved<P> {
 
     /// The queue pair, its receives posted.
     fn prepare(&mut self, plan: &mut Plan<'_, P>) -> Result<(PreparedQueuePair<P>, bool), Error> {
-        let Plan { options, domain, ref completion_queue, open } = *plan;
+        let Plan { options, domain, ref completion_queue, open, memory } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
         }
-        let (mut prepared, inline) = self.queue_pair(domain, completion_queue, open)?;
+        if let Some(exponent) = options.ack_timeout {
+            self.endpoint.set_ack_timeout(exponent).map_err(verbs_error)?;
+        }
+        let size = (u32::from(open.entries), memory.sends_per_entry());
+        let (mut prepared, inline) = self.queue_pair(domain, completion_queue, size)?;
         let entries = usize::from(open.entries);
         for response in buffers(domain, entries, RESPONSE_BYTES, Access::LOCAL_WRITE)? {
             prepared.post_receive(response, 0).map_err(|refused| verbs_error(refused.error))?;
@@ -146,13 +160,11 @@ impl<P: Provider> Resolved<P> {
         &mut self,
         domain: &Domain<P>,
         completion_queue: &CompletionQueue<P>,
-        open: &OpenQueue,
+        (entries, sends_per_entry): (u32, u32),
     ) -> Result<(verbs::PreparedQueuePair<P>, bool), Error> {
-        let entries = u32::from(open.entries);
         let inline = u32::try_from(Sqe::SIZE).expect("a command is 64 bytes");
-        // Twice the entries: unsignaled sends hold their place until a signaled one completes.
-        let capabilities =
-            Capabilities { send: 2 * entries, receive: entries, segments: 2, inline };
+        let send = sends_per_entry * entries;
+        let capabilities = Capabilities { send, receive: entries, segments: 2, inline };
         match self.endpoint.queue_pair(domain, completion_queue, capabilities) {
             Ok(prepared) => Ok((prepared, true)),
             Err(verbs::Error::AnotherDevice(_)) => Err(Transport::DeviceChanged.into()),
@@ -168,15 +180,15 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    fn request(&mut self, open: &OpenQueue) -> Result<(), Error> {
+    fn request(&mut self, options: &ConnectOptions, open: &OpenQueue) -> Result<(), Error> {
         let depth = self.endpoint.limits().map_err(verbs_error)?.read_atomic.min(READ_DEPTH_MAX);
         let parameters = ConnectParameters {
             private_data: open.request.as_bytes(),
             // The target reads our memory with RDMA READ; we never read its.
             responder_resources: u8::try_from(depth).expect("READ_DEPTH_MAX fits a byte"),
             initiator_depth: 0,
-            retry_count: RETRY_COUNT,
-            rnr_retry_count: RNR_RETRY_COUNT,
+            retry_count: options.retry_count,
+            rnr_retry_count: options.rnr_retry_count,
         };
         self.endpoint.connect(&parameters).map_err(verbs_error)
     }

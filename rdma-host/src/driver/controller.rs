@@ -3,20 +3,21 @@
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
-use verbs::{Buffer, Domain, Provider, RdmaCore};
+use verbs::{Buffer, CallerMemory, Domain, Pool, PoolOptions, Provider, RdmaCore, RefusedMemory};
 
 use super::admin::AdminClient;
 use super::change::Changes;
 use super::io_task::{self, IoRequest};
+use super::memory::MemoryReport;
 use super::namespace::Namespace;
 use super::phase::Liveness;
 use super::poller::Poller;
 use super::registry::Registry;
 use super::supervisor::{Control, Inbox, Shared, Supervisor, Wiring};
-use super::{data_access, verbs_error};
+use super::verbs_error;
 use crate::config::{
-    ABORT_BACKLOG, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, CHANGE_BACKLOG, ConnectOptions,
-    NAMESPACES_MAX, QUEUE_ENTRIES,
+    ABORT_BACKLOG, ACK_TIMEOUT_MAX, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, CHANGE_BACKLOG,
+    ConnectOptions, MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX,
 };
 use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
 use crate::proto::{Negotiated, Transfer};
@@ -49,7 +50,7 @@ impl Controller {
     /// Whatever keeps the controller from being live; nothing of it is left then. The first
     /// connect is not retried unless the options ask for it.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
-        Self::connect_over(&Arc::new(RdmaCore), options).await
+        Self::connect_over(&Arc::new(RdmaCore::new()), options).await
     }
 
     /// Connects as [`connect`](Self::connect), but leaves the I/O queues to the caller: they are
@@ -63,7 +64,7 @@ impl Controller {
         options: &ConnectOptions,
         pollers: usize,
     ) -> Result<(Self, Vec<Poller>), Error> {
-        Self::begin(&Arc::new(RdmaCore), options, pollers)?.polled().await
+        Self::begin(&Arc::new(RdmaCore::new()), options, pollers)?.polled().await
     }
 }
 
@@ -145,6 +146,12 @@ impl<P: Provider> Controller<P> {
         self.present(|present| present.device.clone())
     }
 
+    /// How it reaches our memory; not as was asked for where the device cannot.
+    #[must_use]
+    pub fn memory(&self) -> MemoryReport {
+        self.present(|present| present.memory.clone())
+    }
+
     /// The changes of the controller's state from now on.
     #[must_use]
     pub fn changes(&self) -> Changes {
@@ -164,7 +171,8 @@ impl<P: Provider> Controller<P> {
     ///
     /// When the memory can't be had or registered; a limit is named with its remedy.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer, Error> {
-        self.domain().allocate(bytes, data_access()).map_err(verbs_error)
+        let (domain, mode) = self.domain();
+        domain.allocate(bytes, mode.access()).map_err(verbs_error)
     }
 
     /// As [`allocate`](Self::allocate), `count` buffers of `bytes` bytes each, in one registration.
@@ -173,7 +181,30 @@ impl<P: Provider> Controller<P> {
     ///
     /// As [`allocate`](Self::allocate).
     pub fn allocate_many(&self, count: usize, bytes: usize) -> Result<Vec<Buffer>, Error> {
-        super::buffers(&self.domain(), count, bytes, data_access())
+        let (domain, mode) = self.domain();
+        super::buffers(&domain, count, bytes, mode.access())
+    }
+
+    /// Memory of the caller, a `Vec<u8>` or a `Box<[u8]>`, for this controller to read and write,
+    /// without copying it; [`Buffer::deregister`] gives it back.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate), with the memory handed back.
+    pub fn register<M: CallerMemory>(&self, memory: M) -> Result<Buffer, RefusedMemory<M>> {
+        let (domain, mode) = self.domain();
+        domain.register(memory, mode.access())
+    }
+
+    /// A pool of buffers, on pages as they are wanted: huge ones, or of a NUMA node. What may be
+    /// done to them is for the memory mode to say, and not for the options.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate); also when pages are demanded that cannot be had.
+    pub fn pool(&self, options: PoolOptions) -> Result<Pool, Error> {
+        let (domain, mode) = self.domain();
+        domain.pool(PoolOptions { access: mode.access(), ..options }).map_err(verbs_error)
     }
 
     /// The active namespaces.
@@ -253,8 +284,8 @@ impl<P: Provider> Controller<P> {
         self.admin.execute(name, sqe, transfer).await.map(|(_, data)| data)
     }
 
-    fn domain(&self) -> Domain<P> {
-        self.present(|present| present.domain.clone())
+    fn domain(&self) -> (Domain<P>, MemoryMode) {
+        self.present(|present| (present.domain.clone(), present.memory.mode))
     }
 
     fn present<T>(&self, read: impl FnOnce(&super::supervisor::Present<P>) -> T) -> T {
@@ -305,6 +336,15 @@ fn check(options: &ConnectOptions) -> Result<(), Misuse> {
     }
     if options.io_queues == 0 {
         return Err(Misuse::Option { option: "I/O queues", value: 0, range: "1 to 65535" });
+    }
+    for (option, value, max, range) in [
+        ("acknowledge timeout", options.ack_timeout.unwrap_or(0), ACK_TIMEOUT_MAX, "0 to 31"),
+        ("retry count", options.retry_count, RETRY_COUNT_MAX, "0 to 7"),
+        ("receiver-not-ready retry count", options.rnr_retry_count, RETRY_COUNT_MAX, "0 to 7"),
+    ] {
+        if value > max {
+            return Err(Misuse::Option { option, value: value.into(), range });
+        }
     }
     if options.subsystem.as_str() == Nqn::DISCOVERY {
         return Err(Misuse::Discovery);

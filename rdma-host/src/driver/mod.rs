@@ -9,18 +9,24 @@
 //!  response      16            1 RECV     1 (repost)  1
 //! ```
 //!
+//! That is with memory mode `pool`; `memory` says what a window for each command adds.
+//!
 //! At depth, a burst of completions shares one receive doorbell, and a burst of submissions one
 //! send doorbell for each queue.
 
 mod admin;
 mod attempt;
+mod authenticate;
 mod berth;
 mod change;
 mod command;
 mod connect;
 mod controller;
+mod discovery;
 mod held;
 mod io_task;
+mod limbo;
+mod memory;
 mod namespace;
 mod phase;
 mod poller;
@@ -39,9 +45,11 @@ use verbs::{Access, Buffer, Domain, Provider};
 pub use change::{Change, Changes};
 pub use command::{Command, Data, Done, Execution, Rejection};
 pub use controller::{Connecting, Controller};
+pub use discovery::{Discovered, Discovery, DiscoveryController, DiscoveryNews, DiscoveryWatch};
+pub use memory::MemoryReport;
 pub use namespace::{Failed, Namespace};
 pub use poller::Poller;
-pub use statistics::{Operation, Statistics};
+pub use statistics::{Operation, Statistics, Windows};
 pub use wait::Waiter;
 
 use crate::error::{Error, Transport};
@@ -61,11 +69,6 @@ fn buffers<P: Provider>(
     }
     cut.push(rest);
     Ok(cut)
-}
-
-/// What a controller must be allowed to do with the data of commands.
-fn data_access() -> Access {
-    Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE
 }
 
 fn verbs_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {

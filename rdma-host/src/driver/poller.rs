@@ -82,6 +82,14 @@ struct Events {
     connections: Vec<Readable>,
 }
 
+/// What to do once there are no completions.
+#[derive(Clone, Copy)]
+enum Idle {
+    /// Have the next one make an event, so that it is safe to sleep if no command is done.
+    Arm,
+    Return,
+}
+
 impl<P: Provider> Poller<P> {
     pub(super) fn new(completion_queue: CompletionQueue<P>, timeout: Duration) -> Self {
         let mut this = Self::empty(timeout);
@@ -203,7 +211,7 @@ impl<P: Provider> Poller<P> {
         if self.completion_queue.is_none() {
             self.reconnect()?;
         } else {
-            let polled = self.completions().and_then(|_| {
+            let polled = self.completions(Idle::Return).and_then(|_| {
                 let now = self.clock.raw();
                 if self.clock.delta(self.checked, now) >= TICK {
                     self.checked = now;
@@ -309,31 +317,46 @@ impl<P: Provider> Poller<P> {
         Some(index)
     }
 
-    fn completions(&mut self) -> Result<usize, Error> {
-        let Some(completion_queue) = &mut self.completion_queue else { return Ok(0) };
+    /// Takes all completions; says how many commands are done.
+    fn completions(&mut self, idle: Idle) -> Result<usize, Error> {
         let before = self.done.len();
-        loop {
-            let count = completion_queue.poll(self.batch.as_mut_slice()).map_err(verbs_error)?;
-            for completion in &self.batch[..count] {
+        while let Some(completion_queue) = &mut self.completion_queue {
+            let batch = self.batch.as_mut_slice();
+            let polled = match idle {
+                Idle::Arm => completion_queue.poll_or_arm(batch),
+                Idle::Return => completion_queue.poll(batch),
+            };
+            let count = polled.map_err(verbs_error)?;
+            for index in 0..count {
+                let completion = self.batch[index];
                 // A queue that is gone leaves completions behind.
                 let Some(queue) =
                     self.queues.iter_mut().find(|queue| queue.number() == completion.queue_pair())
                 else {
                     continue;
                 };
-                if let Some(ended) = queue.handle(completion)? {
-                    self.traffic = ended.started;
-                    let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
-                    self.done.push_back(ended.into_done(latency_ns, &mut self.statistics));
+                if let Some(ended) = queue.handle(&completion)? {
+                    self.finish(ended);
                 }
             }
-            if count < POLL_BATCH {
+            let enough = match idle {
+                // Credits alone are no reason to stay awake, nor to sleep unarmed.
+                Idle::Arm => count == 0 || self.done.len() > before,
+                Idle::Return => count < POLL_BATCH,
+            };
+            if enough {
                 break;
             }
         }
         // Receives go back before anything new is sent.
         self.queues.iter_mut().try_for_each(Queue::flush)?;
         Ok(self.done.len() - before)
+    }
+
+    fn finish(&mut self, ended: Ended) {
+        self.traffic = ended.started;
+        let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
+        self.done.push_back(ended.into_done(latency_ns, &mut self.statistics));
     }
 
     fn check(&mut self, now: u64) -> Result<(), Error> {
@@ -386,11 +409,7 @@ impl<P: Provider> Poller<P> {
         if self.events.as_ref().is_none_or(|events| events.runtime != runtime) {
             self.events = self.register(runtime)?;
         }
-        if let Some(completion_queue) = &mut self.completion_queue {
-            completion_queue.arm().map_err(verbs_error)?;
-        }
-        // What completed before the arming raises no event.
-        if self.completions()? > 0 || !self.done.is_empty() {
+        if self.completions(Idle::Arm)? > 0 || !self.done.is_empty() {
             return Ok(());
         }
         let Some(events) = &self.events else { return Ok(()) };
@@ -403,7 +422,7 @@ impl<P: Provider> Poller<P> {
         if let Some(completion_queue) = &mut self.completion_queue {
             completion_queue.acknowledge().map_err(verbs_error)?;
         }
-        self.completions()?;
+        self.completions(Idle::Return)?;
         match connection_changed {
             true => self.check(self.clock.raw()),
             false => Ok(()),
@@ -441,6 +460,7 @@ impl Ended {
                 success: outcome.as_ref().is_ok_and(|response| response.status().is_success()),
                 bytes: self.data.as_ref().map_or(0, |buffer| buffer.len() as u64),
                 latency_ns,
+                revoked: self.revoked,
             },
         );
         Done { user: self.user, outcome, data: self.data, execution }

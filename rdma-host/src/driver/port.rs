@@ -9,7 +9,7 @@ use verbs::active_side::Event;
 ///
 /// A device has news only when all of its ports are down or one of them is active again: the CM
 /// does not say which of several a connection uses.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PortWatch {
     ports: Vec<PathBuf>,
     seen: Seen,
@@ -29,7 +29,7 @@ impl PortWatch {
         Self::of_folder(&PathBuf::from("/sys/class/infiniband").join(device))
     }
 
-    fn of_folder(device: &std::path::Path) -> Self {
+    pub(super) fn of_folder(device: &std::path::Path) -> Self {
         let ports = fs::read_dir(device.join("ports")).into_iter().flatten().flatten();
         Self { ports: ports.map(|port| port.path().join("state")).collect(), seen: Seen::Active }
     }
@@ -44,6 +44,11 @@ impl PortWatch {
             Seen::Active => Event::PortActive,
             Seen::Down => Event::PortDown,
         })
+    }
+
+    /// Whether all of its ports are down now; not where that can't be seen.
+    pub(super) fn is_down(&self) -> bool {
+        self.look() == Some(Seen::Down)
     }
 
     /// The state of the best port, as in `4: ACTIVE`; nothing when none can be read.

@@ -16,6 +16,24 @@ pub struct Statistics {
     pub write: Operation,
     /// Flushes and everything else.
     pub other: Operation,
+    /// How keys of single commands went out of use; none do in memory mode `pool`.
+    pub windows: Windows,
+}
+
+/// Commands that lent their data by a window, by who took the key out of use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    /// The target, with its response.
+    pub by_target: u64,
+    /// This side, since the target did not: one more work request and completion each.
+    pub here: u64,
+}
+
+/// Who took a command's key out of use.
+#[derive(Clone, Copy)]
+pub(super) enum Revoked {
+    ByTarget,
+    Here,
 }
 
 /// Counters of one kind of command.
@@ -33,7 +51,12 @@ pub struct Operation {
 
 impl Default for Statistics {
     fn default() -> Self {
-        Self { read: Operation::new(), write: Operation::new(), other: Operation::new() }
+        Self {
+            read: Operation::new(),
+            write: Operation::new(),
+            other: Operation::new(),
+            windows: Windows::default(),
+        }
     }
 }
 
@@ -48,6 +71,8 @@ impl Statistics {
         self.read.add(&other.read);
         self.write.add(&other.write);
         self.other.add(&other.other);
+        self.windows.by_target += other.windows.by_target;
+        self.windows.here += other.windows.here;
     }
 
     /// Counts a command that got no answer.
@@ -63,6 +88,11 @@ impl Statistics {
             operation.latency_ns.saturating_record(outcome.latency_ns);
         } else {
             operation.failed += 1;
+        }
+        match outcome.revoked {
+            Some(Revoked::ByTarget) => self.windows.by_target += 1,
+            Some(Revoked::Here) => self.windows.here += 1,
+            None => {}
         }
     }
 
@@ -80,6 +110,7 @@ pub(super) struct Outcome {
     pub(super) success: bool,
     pub(super) bytes: u64,
     pub(super) latency_ns: u64,
+    pub(super) revoked: Option<Revoked>,
 }
 
 impl Operation {

@@ -10,8 +10,10 @@ use verbs::{Domain, Provider};
 
 use super::admin::{Admin, Request};
 use super::attempt::{self, Connected, Means};
+use super::authenticate::Parties;
 use super::berth::{Berth, Late};
 use super::change::Change;
+use super::memory::MemoryReport;
 use super::phase::{Liveness, Outage, Phase, Terms};
 use super::poller::Poller;
 use super::port::PortWatch;
@@ -42,6 +44,7 @@ pub(super) struct Present<P: Provider> {
     pub(super) negotiated: Arc<Negotiated>,
     pub(super) domain: Domain<P>,
     pub(super) device: String,
+    pub(super) memory: MemoryReport,
 }
 
 /// The ends of the channels that lead to the task.
@@ -131,7 +134,9 @@ impl<P: Provider> Supervisor<P> {
     }
 
     async fn connect(&mut self) {
+        let parties = self.parties();
         let means = Means {
+            parties: &parties,
             provider: &self.provider,
             options: &self.options,
             pollers: if self.berths.is_empty() { self.pollers } else { self.berths.len() },
@@ -156,9 +161,17 @@ impl<P: Provider> Supervisor<P> {
         }
     }
 
+    fn parties(&self) -> Parties {
+        Parties {
+            authentication: self.options.authentication.clone(),
+            host: self.options.host.clone(),
+            subsystem: self.options.subsystem.clone(),
+        }
+    }
+
     /// Hands the queues to the pollers.
     fn establish(&mut self, connected: Connected<P>) {
-        let Connected { negotiated, domain, device, admin, io } = connected;
+        let Connected { negotiated, domain, device, memory, admin, io } = connected;
         self.generation += 1;
         let is_first = self.berths.is_empty();
         if is_first {
@@ -182,7 +195,7 @@ impl<P: Provider> Supervisor<P> {
         self.admin.insert(admin).watch(self.berths.clone());
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
-        *self.shared.present.lock() = Some(Present { negotiated, domain, device });
+        *self.shared.present.lock() = Some(Present { negotiated, domain, device, memory });
         self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
         self.handle(Event::Established);
         if let Some(first) = self.first.take() {
@@ -387,7 +400,7 @@ async fn recognise<P: Provider>(registry: &Registry, admin: &mut Admin<P>) -> Re
 }
 
 /// A random number, to spread attempts by.
-fn chance() -> u16 {
+pub(super) fn chance() -> u16 {
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     u16::try_from(high >> 48).unwrap_or(0)
 }

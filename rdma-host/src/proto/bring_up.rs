@@ -2,33 +2,54 @@
 
 use std::time::Duration;
 
+use auth::{Authenticated, Demand, Start, StartError};
+
 use crate::config::{
-    ADMIN_QUEUE_ENTRIES, ConnectOptions, READY_TIMEOUT_MAX, STATUS_INTERVAL, TRANSFER_BYTES_DEFAULT,
+    ADMIN_QUEUE_ENTRIES, Authentication, ConnectOptions, READY_TIMEOUT_MAX, STATUS_INTERVAL,
+    TRANSFER_BYTES_DEFAULT,
 };
-use crate::error::{Error, Incompatible, Rejected, TargetMisbehaved};
+use crate::error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved};
 use crate::wire::{
     Accept, AuthenticationRequest, Capabilities, Configuration, ConnectCommand, ConnectData,
-    ControllerId, ControllerInfo, ControllerStatus, Cqe, Identify, IntoBytes, Property,
-    PropertyGet, PropertySet, QueueCount, QueueId, Request, SetFeatures, Sgl, Sqe, Version,
+    ControllerId, ControllerInfo, ControllerStatus, ControllerType, Cqe, Identify, IntoBytes,
+    Property, PropertyGet, PropertySet, QueueCount, QueueId, Request, SetFeatures, Sgl, Sqe,
+    Version,
 };
 
 /// Brings one controller up. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
 ///
 /// ```text
-///  Open(admin) → Connect(admin) → ReadCapabilities → ReadVersion → Enable ⇄ CheckReady
-///     → IdentifyController → CountQueues → [ Open(n) → Connect(n) ]… → Live
+///  Open(admin) → Connect(admin) → Authenticate(admin) → ReadCapabilities → ReadVersion
+///     → Enable ⇄ CheckReady → IdentifyController → CountQueues
+///     → [ Open(n) → Connect(n) → Authenticate(n) ]… → Live
 /// ```
+///
+/// A queue is authenticated where its Connect response asks for it; whether that must be so is the
+/// policy's.
 ///
 /// Any error ends it; the error is kept and repeated.
 #[derive(Debug)]
 pub struct BringUp {
     options: ConnectOptions,
+    purpose: Purpose,
     step: Step,
+    admin_authenticated: Option<Authenticated>,
+}
+
+/// What the controller is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Its discovery log: it has an admin queue only, and says little of itself.
+    Discovery,
+    /// Its namespaces.
+    Io,
 }
 
 /// What the driver must do next.
 #[derive(Debug)]
 pub enum Action {
+    /// Authenticate this queue, and report how.
+    Authenticate(QueueId),
     /// Send this command and report its response and data.
     Execute(Execute),
     /// All queues are connected.
@@ -79,6 +100,8 @@ pub enum Transfer {
 /// What the driver did.
 #[derive(Debug)]
 pub enum Input<'a> {
+    /// The queue is authenticated.
+    Authenticated(Authenticated),
     /// The command was answered, with this data.
     Completed(Cqe, &'a [u8]),
     /// The queue is connected.
@@ -106,12 +129,15 @@ pub struct Negotiated {
     pub transfer_bytes_max: u64,
     /// Write data a command capsule may carry in bytes; 0 for none.
     pub in_capsule_bytes: u32,
+    /// How each queue was authenticated, the admin queue first; nothing where it was not.
+    pub authenticated: Vec<Option<Authenticated>>,
 }
 
 #[derive(Debug)]
 enum Step {
     OpenAdmin,
     ConnectAdmin,
+    AuthenticateAdmin(ControllerId),
     ReadCapabilities(ControllerId),
     ReadVersion(ControllerId, Capabilities),
     Enable(Enabling),
@@ -121,6 +147,7 @@ enum Step {
     CountQueues(Box<Negotiated>),
     OpenIo(Box<Negotiated>, QueueId),
     ConnectIo(Box<Negotiated>, QueueId),
+    AuthenticateIo(Box<Negotiated>, QueueId),
     Live(Box<Negotiated>),
     Failed(Error),
 }
@@ -138,7 +165,14 @@ impl BringUp {
     /// The ladder for one controller.
     #[must_use]
     pub fn new(options: ConnectOptions) -> Self {
-        Self { options, step: Step::OpenAdmin }
+        Self { options, purpose: Purpose::Io, step: Step::OpenAdmin, admin_authenticated: None }
+    }
+
+    /// The ladder for a discovery controller (Base 3.1.3.3): live without I/O queues, right after
+    /// Identify Controller.
+    #[must_use]
+    pub fn discovery(options: ConnectOptions) -> Self {
+        Self { purpose: Purpose::Discovery, ..Self::new(options) }
     }
 
     /// What the driver must do next.
@@ -150,6 +184,8 @@ impl BringUp {
         Ok(match &self.step {
             Step::OpenAdmin => Action::Open(self.open_admin()),
             Step::OpenIo(negotiated, queue) => Action::Open(Self::open_io(negotiated, *queue)),
+            Step::AuthenticateAdmin(_) => Action::Authenticate(QueueId::ADMIN),
+            Step::AuthenticateIo(_, queue) => Action::Authenticate(*queue),
             Step::AwaitReady(_) => Action::Wait(STATUS_INTERVAL),
             Step::Live(negotiated) => Action::Live(negotiated.clone()),
             Step::Failed(error) => return Err(error.clone()),
@@ -180,7 +216,9 @@ impl BringUp {
     #[must_use]
     pub fn io_queues(&self) -> u16 {
         match &self.step {
-            Step::OpenIo(negotiated, _) | Step::ConnectIo(negotiated, _) => negotiated.io_queues,
+            Step::OpenIo(negotiated, _)
+            | Step::ConnectIo(negotiated, _)
+            | Step::AuthenticateIo(negotiated, _) => negotiated.io_queues,
             Step::Live(negotiated) => negotiated.io_queues,
             _ => 0,
         }
@@ -191,18 +229,26 @@ impl BringUp {
     #[must_use]
     pub fn traffic_keeps_alive(&self) -> bool {
         match &self.step {
-            Step::OpenIo(negotiated, _) | Step::ConnectIo(negotiated, _) => {
-                negotiated.info.traffic_keeps_alive
-            }
+            Step::OpenIo(negotiated, _)
+            | Step::ConnectIo(negotiated, _)
+            | Step::AuthenticateIo(negotiated, _) => negotiated.info.traffic_keeps_alive,
             Step::Live(negotiated) => negotiated.info.traffic_keeps_alive,
             _ => false,
         }
     }
 
-    fn advance(&self, step: Step, input: &Input<'_>) -> Result<Step, Error> {
+    fn advance(&mut self, step: Step, input: &Input<'_>) -> Result<Step, Error> {
         match (step, input) {
             (Step::Failed(error), _) => Err(error),
             (Step::OpenAdmin, Input::Opened(_)) => Ok(Step::ConnectAdmin),
+            (Step::AuthenticateAdmin(controller), Input::Authenticated(how)) => {
+                self.admin_authenticated = Some(*how);
+                Ok(Step::ReadCapabilities(controller))
+            }
+            (Step::AuthenticateIo(mut negotiated, queue), Input::Authenticated(how)) => {
+                negotiated.authenticated.push(Some(*how));
+                Ok(Step::after_queue(negotiated, queue))
+            }
             (Step::AwaitReady(mut enabling), Input::Waited) => {
                 enabling.waited += STATUS_INTERVAL;
                 Ok(Step::CheckReady(enabling))
@@ -224,12 +270,15 @@ impl BringUp {
         let result = response.result_dword();
         Ok(match step {
             Step::ConnectAdmin => {
-                refuse_authentication(QueueId::ADMIN, result)?;
-                Step::ReadCapabilities(ControllerId(low_half(result)))
+                let controller = ControllerId(low_half(result));
+                match self.start_authentication(QueueId::ADMIN, result)? {
+                    true => Step::AuthenticateAdmin(controller),
+                    false => Step::ReadCapabilities(controller),
+                }
             }
             Step::ReadCapabilities(controller) => {
                 let capabilities = Capabilities(response.result());
-                check_capabilities(capabilities)?;
+                check_capabilities(capabilities, self.purpose)?;
                 Step::ReadVersion(controller, capabilities)
             }
             Step::ReadVersion(controller, capabilities) => Step::Enable(Enabling {
@@ -242,23 +291,40 @@ impl BringUp {
             Step::CheckReady(enabling) => enabling.ready(ControllerStatus(result))?,
             Step::IdentifyController(enabling) => {
                 let info = ControllerInfo::parse(data)?;
-                Step::CountQueues(Box::new(self.negotiate(enabling, info)?))
+                let negotiated = Box::new(self.negotiate(enabling, info)?);
+                match self.purpose {
+                    Purpose::Discovery => Step::Live(negotiated),
+                    Purpose::Io => Step::CountQueues(negotiated),
+                }
             }
             Step::CountQueues(mut negotiated) => {
                 let granted = u16::try_from(QueueCount::parse(result).0).unwrap_or(u16::MAX);
                 negotiated.io_queues = self.options.io_queues.min(granted);
                 Step::OpenIo(negotiated, QueueId(1))
             }
-            Step::ConnectIo(negotiated, queue) => {
-                refuse_authentication(queue, result)?;
-                if queue.0 < negotiated.io_queues {
-                    Step::OpenIo(negotiated, QueueId(queue.0 + 1))
+            Step::ConnectIo(mut negotiated, queue) => {
+                if self.start_authentication(queue, result)? {
+                    Step::AuthenticateIo(negotiated, queue)
                 } else {
-                    Step::Live(negotiated)
+                    negotiated.authenticated.push(None);
+                    Step::after_queue(negotiated, queue)
                 }
             }
             step => return Err(Error::from(TargetMisbehaved::EventOrder(step.name()))),
         })
+    }
+
+    /// Whether a queue is to be authenticated now, from the result of its Connect.
+    fn start_authentication(&self, queue: QueueId, result: u32) -> Result<bool, Error> {
+        let asked = AuthenticationRequest::parse(result);
+        let demand =
+            Demand { authentication: asked.authenticate, secure_channel: asked.secure_channel };
+        let Authentication { credentials, policy } = &self.options.authentication;
+        match policy.start(demand, credentials.as_deref()) {
+            Ok(start) => Ok(start == Start::Authenticate),
+            Err(StartError::SecureChannel) => Err(Incompatible::SecureChannel(queue).into()),
+            Err(error) => Err(Error::Authentication { queue, failure: error.into() }),
+        }
     }
 
     /// Believes the controller's description only where it makes sense (Base 5.1.13.2.1).
@@ -269,16 +335,21 @@ impl BringUp {
         if info.in_capsule_offset_bytes != 0 {
             return Err(Incompatible::InCapsuleOffset(info.in_capsule_offset_bytes).into());
         }
+        match (self.purpose, info.controller_type) {
+            (Purpose::Io, _) | (_, ControllerType::NOT_REPORTED | ControllerType::DISCOVERY) => {}
+            (Purpose::Discovery, other) => return Err(Misuse::NoDiscovery(other).into()),
+        }
         let capsules = [
             ("command capsules (IOCCSZ)", info.command_capsule_bytes, Sqe::SIZE),
             ("response capsules (IORCSZ)", info.response_capsule_bytes, Cqe::SIZE),
         ];
         for (what, bytes, least) in capsules {
-            if bytes < least as u64 {
+            if self.purpose == Purpose::Io && bytes < least as u64 {
                 return Err(TargetMisbehaved::CapsuleSize { what, bytes }.into());
             }
         }
-        if info.controller_id != enabling.controller {
+        // As Linux: not every discovery controller knows its own number.
+        if self.purpose == Purpose::Io && info.controller_id != enabling.controller {
             return Err(Error::from(TargetMisbehaved::ControllerId {
                 granted: enabling.controller,
                 identified: info.controller_id,
@@ -292,6 +363,7 @@ impl BringUp {
             queue_entries: self.queue_entries(enabling.capabilities, &info),
             transfer_bytes_max: transfer_bytes_max(enabling.capabilities, &info),
             in_capsule_bytes: in_capsule_bytes(&info),
+            authenticated: vec![self.admin_authenticated],
             info,
         })
     }
@@ -368,10 +440,18 @@ impl BringUp {
 }
 
 impl Step {
+    fn after_queue(negotiated: Box<Negotiated>, queue: QueueId) -> Self {
+        match queue.0 < negotiated.io_queues {
+            true => Self::OpenIo(negotiated, QueueId(queue.0 + 1)),
+            false => Self::Live(negotiated),
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::OpenAdmin => "opening the admin queue",
             Self::ConnectAdmin => "Connect on the admin queue",
+            Self::AuthenticateAdmin(_) | Self::AuthenticateIo(..) => "authentication",
             Self::ReadCapabilities(_) => "reading CAP",
             Self::ReadVersion(..) => "reading VS",
             Self::Enable(_) => "enabling the controller",
@@ -413,21 +493,9 @@ impl Enabling {
     }
 }
 
-/// Fails where the target asks for an authentication that nobody can give.
-fn refuse_authentication(queue: QueueId, result: u32) -> Result<(), Error> {
-    let asked = AuthenticationRequest::parse(result);
-    if asked.secure_channel {
-        Err(Incompatible::SecureChannel(queue).into())
-    } else if asked.authenticate {
-        Err(Error::AuthenticationRequired(queue))
-    } else {
-        Ok(())
-    }
-}
-
-fn check_capabilities(capabilities: Capabilities) -> Result<(), Error> {
+fn check_capabilities(capabilities: Capabilities, purpose: Purpose) -> Result<(), Error> {
     let page_size = capabilities.page_size_min();
-    if !capabilities.has_nvm_command_set() {
+    if purpose == Purpose::Io && !capabilities.has_nvm_command_set() {
         Err(Incompatible::NoNvmCommandSet.into())
     } else if page_size > 4096 {
         Err(Incompatible::PageSize(page_size).into())

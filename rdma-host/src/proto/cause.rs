@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::error::{Error, Rejected, Transport};
+use auth::{ExchangeError, FailureClass};
+
+use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
 use crate::wire::{Reject, Status};
 
 /// An [`Error`] with everything left out that makes no difference to a retry.
@@ -17,6 +19,8 @@ pub enum Cause {
     ControllerFatal,
     /// Our caller ended it.
     Deleted,
+    /// The target offers less security than is configured.
+    Downgraded,
     /// The local device or its library failed.
     Device,
     /// The connection was closed.
@@ -65,7 +69,11 @@ impl Cause {
     pub fn cure(self) -> Cure {
         match self {
             Self::Status(status) if status.do_not_retry() => Cure::None,
-            Self::Deleted | Self::KeyMissing | Self::KeyRejected | Self::Misuse => Cure::None,
+            Self::Deleted
+            | Self::Downgraded
+            | Self::KeyMissing
+            | Self::KeyRejected
+            | Self::Misuse => Cure::None,
             Self::Incompatible | Self::TargetMisbehaved => Cure::Repair,
             Self::Rejected(reject) if reject.is_refusal_of_parameters() => Cure::Repair,
             _ => Cure::Time,
@@ -76,7 +84,7 @@ impl Cause {
 impl From<&Error> for Cause {
     fn from(error: &Error) -> Self {
         match error {
-            Error::AuthenticationRequired(_) => Self::KeyMissing,
+            Error::Authentication { failure, .. } => Self::from(failure),
             Error::Away(lost) => Self::from(&*lost.cause),
             Error::Closed => Self::Deleted,
             Error::CommandTimeout { .. } => Self::CommandTimeout,
@@ -93,6 +101,27 @@ impl From<&Error> for Cause {
             Error::Reset => Self::Disconnected,
             Error::Timeout { .. } => Self::Timeout,
             Error::Transport(transport) => Self::from(transport),
+        }
+    }
+}
+
+impl From<&AuthenticationFailure> for Cause {
+    fn from(failure: &AuthenticationFailure) -> Self {
+        match failure {
+            // Whatever the target explains, for Linux it has rejected the key.
+            AuthenticationFailure::Exchange(failure)
+                if matches!(failure.error(), ExchangeError::Refused(_)) =>
+            {
+                Self::KeyRejected
+            }
+            failure => match failure.class() {
+                Some(FailureClass::Downgraded) => Self::Downgraded,
+                Some(FailureClass::Incompatible) => Self::Incompatible,
+                Some(FailureClass::KeyMissing) => Self::KeyMissing,
+                Some(FailureClass::KeyRejected) => Self::KeyRejected,
+                Some(_) => Self::TargetMisbehaved,
+                None => Self::Device,
+            },
         }
     }
 }
@@ -119,6 +148,7 @@ impl fmt::Display for Cause {
             Self::ControllerFatal => "controller fatal",
             Self::Deleted => "deleted",
             Self::Device => "device error",
+            Self::Downgraded => "downgraded",
             Self::Disconnected => "disconnected",
             Self::Incompatible => "incompatible",
             Self::KeepAlive => "keep-alive expired",

@@ -6,16 +6,20 @@
 
 mod bring_up;
 mod cause;
+mod discovery;
 mod keep_alive;
 mod lifecycle;
 mod reconnect;
+mod referrals;
 mod shutdown;
 mod slots;
 
 pub use bring_up::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
 pub use cause::{Cause, Cure};
+pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
 pub use lifecycle::{Event, Lifecycle, State, Task};
 pub use reconnect::{Failure, Verdict};
+pub use referrals::{ReferralWalk, SkipReason, Skipped, Visit};
 pub use shutdown::{Shutdown, ShutdownAction};
-pub use slots::{Finished, Slots, Waits};
+pub use slots::{Answered, Finished, Slots, Waits};

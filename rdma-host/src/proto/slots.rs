@@ -1,13 +1,18 @@
 //! The commands in flight on one queue, and the ids that name them on the wire.
 
 use crate::error::TargetMisbehaved;
-use crate::wire::{CommandId, Cqe, QueueId};
+use crate::wire::{CommandId, Cqe, QueueId, RemoteKey};
 
 /// One slot for each command that may be in flight.
 ///
 /// A command id is a slot in the low bits and the slot's generation above it. A response to an id
 /// that is not in flight right now (never issued, finished, or answered twice) completes nothing
 /// and condemns the queue.
+///
+/// A command may [lend](Self::lend) memory by a key of its own, which the controller is asked to
+/// take out of use with its response. One that takes another key out of use condemns the queue,
+/// too: some other command's data may be on its way through that. One that takes none is legal,
+/// but the command is not done before [this side has](Self::handle_invalidated).
 #[derive(Debug)]
 pub struct Slots {
     queue: QueueId,
@@ -24,6 +29,23 @@ pub enum Waits {
     /// The response and the send's own completion, in either order: until both, the device may
     /// still read the capsule or its data for a retransmission.
     ResponseAndSend,
+}
+
+/// What follows from a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// The command is done.
+    Finished(Finished),
+    /// Its send has not completed yet.
+    Pending,
+    /// The key that it lent is still in use: take that out of use, then say
+    /// [so](Slots::handle_invalidated).
+    Reachable {
+        /// The command's slot.
+        slot: u16,
+        /// The key.
+        key: RemoteKey,
+    },
 }
 
 /// A command that is done.
@@ -48,12 +70,24 @@ struct Slot {
 ///     └────────► AwaitBoth ────┤
 ///                              └ response ► AwaitSend ── sent ──► Free
 /// ```
+///
+/// Where a key was lent, the response takes that out of use, too, or leaves it:
+///
+/// ```text
+///   LentAwaitResponse ── response ► AwaitInvalidation ── invalidated ► Free
+///          ▲ sent                          ▲ sent
+///   LentAwaitBoth ── response ► AwaitSendAndInvalidation ── invalidated ► AwaitSend
+/// ```
 #[derive(Clone, Copy, Debug)]
 enum Progress {
     Free,
     AwaitBoth,
+    AwaitInvalidation(Cqe),
     AwaitResponse,
     AwaitSend(Cqe),
+    AwaitSendAndInvalidation(Cqe),
+    LentAwaitBoth(RemoteKey),
+    LentAwaitResponse(RemoteKey),
 }
 
 impl Slots {
@@ -92,31 +126,109 @@ impl Slots {
         self.release(slot);
     }
 
-    /// A response came in.
+    /// Notes by which key the controller may reach the data of a command that was just begun.
+    pub fn lend(&mut self, command: CommandId, key: RemoteKey) {
+        let slot = self.slot(command);
+        let entry = &mut self.slots[usize::from(slot)];
+        entry.progress = match entry.progress {
+            Progress::AwaitBoth => Progress::LentAwaitBoth(key),
+            Progress::AwaitResponse => Progress::LentAwaitResponse(key),
+            other => other,
+        };
+    }
+
+    /// A response came in, and took a key out of use, or none.
     ///
     /// # Errors
     ///
-    /// When no such command waits for one.
-    pub fn handle_response(&mut self, response: Cqe) -> Result<Option<Finished>, TargetMisbehaved> {
+    /// When no such command waits for one, or the key is not the one it lent.
+    pub fn handle_response(
+        &mut self,
+        response: Cqe,
+        invalidated: Option<RemoteKey>,
+    ) -> Result<Answered, TargetMisbehaved> {
         let command = response.command_id();
-        let unknown = TargetMisbehaved::UnknownCommand { command, queue: self.queue };
         let slot = self.slot(command);
-        let Some(entry) = self.slots.get_mut(usize::from(slot)) else { return Err(unknown) };
+        let Some(entry) = self.slots.get_mut(usize::from(slot)) else {
+            return Err(self.unknown(command));
+        };
         let generation = command.0.checked_shr(self.slot_bits).unwrap_or(0);
         let mask = u16::MAX.checked_shr(self.slot_bits).unwrap_or(0);
         if generation != entry.generation & mask {
-            return Err(unknown);
+            return Err(self.unknown(command));
         }
-        match entry.progress {
-            Progress::AwaitBoth => {
+        match (entry.progress, invalidated) {
+            (Progress::AwaitResponse, None) => self.finish(slot, response),
+            (Progress::AwaitBoth, None) => {
                 entry.progress = Progress::AwaitSend(response);
-                Ok(None)
+                Ok(Answered::Pending)
             }
-            Progress::AwaitResponse => {
+            (Progress::LentAwaitBoth(lent), Some(key)) if lent == key => {
+                entry.progress = Progress::AwaitSend(response);
+                Ok(Answered::Pending)
+            }
+            (Progress::LentAwaitResponse(lent), Some(key)) if lent == key => {
+                self.finish(slot, response)
+            }
+            _ => self.handle_other_key(response, invalidated),
+        }
+    }
+
+    fn finish(&mut self, slot: u16, response: Cqe) -> Result<Answered, TargetMisbehaved> {
+        self.release(slot);
+        Ok(Answered::Finished(Finished { slot, response }))
+    }
+
+    /// A response to a slot's command did not take the key out of use that it lent, or is not due.
+    #[cold]
+    fn handle_other_key(
+        &mut self,
+        response: Cqe,
+        invalidated: Option<RemoteKey>,
+    ) -> Result<Answered, TargetMisbehaved> {
+        let (command, queue) = (response.command_id(), self.queue);
+        let slot = self.slot(command);
+        let entry = &mut self.slots[usize::from(slot)];
+        let (key, left) = match entry.progress {
+            Progress::AwaitBoth | Progress::AwaitResponse => (None, entry.progress),
+            Progress::LentAwaitBoth(key) => {
+                (Some(key), Progress::AwaitSendAndInvalidation(response))
+            }
+            Progress::LentAwaitResponse(key) => (Some(key), Progress::AwaitInvalidation(response)),
+            _ => return Err(self.unknown(command)),
+        };
+        match (invalidated, key) {
+            (Some(key), _) => Err(TargetMisbehaved::Invalidated { key, command, queue }),
+            (None, Some(key)) => {
+                entry.progress = left;
+                Ok(Answered::Reachable { slot, key })
+            }
+            (None, None) => Err(self.unknown(command)),
+        }
+    }
+
+    #[cold]
+    fn unknown(&self, command: CommandId) -> TargetMisbehaved {
+        TargetMisbehaved::UnknownCommand { command, queue: self.queue }
+    }
+
+    /// The key of a command that was [still reachable](Answered::Reachable) is out of use.
+    ///
+    /// # Panics
+    ///
+    /// If `slot` is not one of ours.
+    pub fn handle_invalidated(&mut self, slot: u16) -> Option<Finished> {
+        let entry = &mut self.slots[usize::from(slot)];
+        match entry.progress {
+            Progress::AwaitInvalidation(response) => {
                 self.release(slot);
-                Ok(Some(Finished { slot, response }))
+                Some(Finished { slot, response })
             }
-            Progress::AwaitSend(_) | Progress::Free => Err(unknown),
+            Progress::AwaitSendAndInvalidation(response) => {
+                entry.progress = Progress::AwaitSend(response);
+                None
+            }
+            _ => None,
         }
     }
 
@@ -136,7 +248,18 @@ impl Slots {
                 self.release(slot);
                 Some(Finished { slot, response })
             }
-            Progress::AwaitResponse | Progress::Free => None,
+            Progress::AwaitSendAndInvalidation(response) => {
+                entry.progress = Progress::AwaitInvalidation(response);
+                None
+            }
+            Progress::LentAwaitBoth(key) => {
+                entry.progress = Progress::LentAwaitResponse(key);
+                None
+            }
+            Progress::AwaitInvalidation(_)
+            | Progress::AwaitResponse
+            | Progress::Free
+            | Progress::LentAwaitResponse(_) => None,
         }
     }
 

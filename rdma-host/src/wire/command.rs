@@ -120,6 +120,14 @@ impl Sqe {
         self
     }
 
+    /// The low and high half of a log page offset.
+    pub(super) fn with_log_offset(mut self, offset: u64) -> Self {
+        let [low, high] = split(offset);
+        self.cdw12 = U32::new(low);
+        self.cdw13 = U32::new(high);
+        self
+    }
+
     /// Asks for a command to be aborted (Base 5.1.1): result bit 0 says that it was not.
     #[must_use]
     pub fn abort(queue: QueueId, command: CommandId) -> Self {
@@ -163,6 +171,8 @@ impl Opcode {
     pub const WRITE: Self = Self(0x01);
     /// Read (NVM).
     pub const READ: Self = Self(0x02);
+    /// Get Log Page (admin).
+    pub const GET_LOG_PAGE: Self = Self(0x02);
     /// Identify (admin).
     pub const IDENTIFY: Self = Self(0x06);
     /// Abort (admin).

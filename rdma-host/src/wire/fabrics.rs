@@ -39,6 +39,8 @@ impl Header {
 const PROPERTY_SET: u8 = 0x00;
 const CONNECT: u8 = 0x01;
 const PROPERTY_GET: u8 = 0x04;
+const AUTHENTICATION_SEND: u8 = 0x05;
+const AUTHENTICATION_RECEIVE: u8 = 0x06;
 
 /// Connect: makes an RDMA connection a queue of a controller (Base 6.3).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -144,6 +146,57 @@ impl AuthenticationRequest {
     #[must_use]
     pub fn is_asked(self) -> bool {
         self.authenticate || self.secure_channel
+    }
+}
+
+/// Authentication Send and Receive (Base 6.1 and 6.2): the commands around the messages of
+/// DH-HMAC-CHAP.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AuthenticationCommand {
+    header: Header,
+    reserved: u8,
+    protocol_specific: [u8; 2],
+    protocol: u8,
+    length: U32,
+    reserved_end: [u8; 16],
+}
+
+const _: () = assert!(size_of::<AuthenticationCommand>() == 64);
+const _: () = assert!(offset_of!(AuthenticationCommand, protocol) == 43);
+const _: () = assert!(offset_of!(AuthenticationCommand, length) == 44);
+
+impl AuthenticationCommand {
+    /// SECP: NVMe's own messages (Base figure 522).
+    const NVME: u8 = 0xe9;
+
+    /// Sends a message of `length` bytes.
+    #[must_use]
+    pub fn send(length: u32) -> Self {
+        Self::new(AUTHENTICATION_SEND, length)
+    }
+
+    /// Asks for a message of at most `length` bytes.
+    #[must_use]
+    pub fn receive(length: u32) -> Self {
+        Self::new(AUTHENTICATION_RECEIVE, length)
+    }
+
+    fn new(fabrics_type: u8, length: u32) -> Self {
+        Self {
+            header: Header::new(fabrics_type),
+            reserved: 0,
+            protocol_specific: [1, 1],
+            protocol: Self::NVME,
+            length: U32::new(length),
+            reserved_end: [0; 16],
+        }
+    }
+
+    /// The command in its frame.
+    #[must_use]
+    pub fn to_sqe(self) -> Sqe {
+        zerocopy::transmute!(self)
     }
 }
 
@@ -279,6 +332,16 @@ mod tests {
         assert!(asked.authenticate && !asked.secure_channel && asked.is_asked());
         assert!(AuthenticationRequest::parse(0x0004_0001).secure_channel);
         assert!(!AuthenticationRequest::parse(0x0001_ffff).is_asked());
+    }
+
+    #[test]
+    fn authentication_in_literal_bytes() {
+        let send = AuthenticationCommand::send(72).to_sqe();
+        assert_eq!(send.as_bytes()[..5], [0x7f, 0x40, 0, 0, 0x05]);
+        assert_eq!(send.as_bytes()[40..49], [0, 1, 1, 0xe9, 72, 0, 0, 0, 0]);
+        let receive = AuthenticationCommand::receive(4096).to_sqe();
+        assert_eq!(receive.as_bytes()[4], 0x06);
+        assert_eq!(receive.as_bytes()[43..48], [0xe9, 0, 0x10, 0, 0]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Set Features (Base 5.1.25), as far as bring-up needs it.
 
-use super::{NamespaceId, Opcode, Sqe};
+use super::{EventMask, NamespaceId, Opcode, Sqe};
 
 /// Set Features commands.
 #[derive(Clone, Copy, Debug)]
@@ -9,6 +9,8 @@ pub struct SetFeatures;
 impl SetFeatures {
     /// Number of Queues (Base 5.1.25.2.1).
     const NUMBER_OF_QUEUES: u32 = 0x07;
+    /// Asynchronous Event Configuration (Base 5.1.25.1.5).
+    const ASYNC_EVENTS: u32 = 0x0b;
 
     /// Asks for `count` I/O queues of each direction.
     ///
@@ -21,6 +23,14 @@ impl SetFeatures {
         let zero_based = u32::from(count - 1);
         Sqe::new(Opcode::SET_FEATURES, NamespaceId(0))
             .with_parameters(Self::NUMBER_OF_QUEUES, (zero_based << 16) | zero_based)
+    }
+}
+
+impl SetFeatures {
+    /// Asks for these events and no others.
+    #[must_use]
+    pub fn async_events(events: EventMask) -> Sqe {
+        Sqe::new(Opcode::SET_FEATURES, NamespaceId(0)).with_parameters(Self::ASYNC_EVENTS, events.0)
     }
 }
 
@@ -46,6 +56,12 @@ mod tests {
         let sqe = SetFeatures::queue_count(4);
         assert_eq!(sqe.as_bytes()[0], 0x09);
         assert_eq!(sqe.as_bytes()[40..48], [0x07, 0, 0, 0, 3, 0, 3, 0]);
+    }
+
+    #[test]
+    fn event_configuration_in_literal_bytes() {
+        let sqe = SetFeatures::async_events(EventMask::DISCOVERY_LOG_CHANGE);
+        assert_eq!(sqe.as_bytes()[40..48], [0x0b, 0, 0, 0, 0, 0, 0, 0x80]);
     }
 
     #[test]

@@ -13,6 +13,55 @@ proptest! {
         let _ = ControllerInfo::parse(&bytes);
         let _ = NamespaceList::parse(&bytes);
         let _ = NamespaceInfo::parse(NamespaceId(1), &bytes);
+        let _ = ChangedNamespaces::parse(&bytes);
+        let _ = DiscoveryHeader::parse(&bytes);
+        let _ = ErrorEntry::parse_all(&bytes);
+        let _ = FirmwareSlots::parse(&bytes);
+        let _ = Health::parse(&bytes);
+    }
+
+    #[test]
+    fn any_ana_page_is_survived(mut bytes in vec(any::<u8>(), 0..2000), few: bool) {
+        // Large counts end it at once; small ones lead further in.
+        if few {
+            for byte in bytes.iter_mut().skip(8) {
+                *byte &= 0x03;
+            }
+        }
+        if let Ok(log) = AnaLog::parse(&bytes) {
+            let namespaces: usize = log.groups.iter().map(|group| group.namespaces.len()).sum();
+            prop_assert!(16 + log.groups.len() * 32 + namespaces * 4 <= bytes.len());
+            prop_assert!(log.groups.iter().all(|group| group.id != 0));
+        }
+    }
+
+    #[test]
+    fn any_discovery_entry_is_survived(bytes in vec(any::<u8>(), 2 * DiscoveryEntry::SIZE)) {
+        let entries = DiscoveryEntry::parse_all(&bytes).expect("two whole entries");
+        prop_assert_eq!(entries.len(), 2);
+        for entry in entries {
+            for text in [&entry.service, &entry.subsystem, &entry.address] {
+                prop_assert!(!text.chars().any(char::is_control), "{:?}", text);
+            }
+            if let Ok(place) = entry.place() {
+                prop_assert!(place.port() != 0);
+            }
+            let words = [
+                entry.transport.to_string(),
+                entry.family.to_string(),
+                entry.kind.to_string(),
+                entry.requirements.to_string(),
+                entry.flags.to_string(),
+            ];
+            prop_assert!(words.iter().all(|word| !word.is_empty()));
+        }
+    }
+
+    #[test]
+    fn any_event_has_words(result: u64) {
+        let event = AsyncEvent(result);
+        prop_assert!(!event.event().to_string().is_empty());
+        prop_assert!(!event.log_page().to_string().is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{ControllerId, NamespaceId, Opcode, Sqe, Version};
+use super::{ControllerId, EventMask, NamespaceId, Opcode, Sqe, Version};
 
 /// Identify commands; each returns 4,096 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -93,9 +93,12 @@ pub struct ControllerData {
     transfer_size_max: u8,
     controller_id: U16,
     version: U32,
-    gap_84: [u8; 12],
+    gap_84: [u8; 8],
+    events: U32,
     attributes: U32,
-    gap_100: [u8; 220],
+    gap_100: [u8; 11],
+    controller_type: u8,
+    gap_112: [u8; 208],
     keep_alive_granularity: U16,
     gap_322: [u8; 192],
     commands_max: U16,
@@ -119,6 +122,7 @@ const _: () = assert!(size_of::<ControllerData>() == Identify::SIZE);
 const _: () = assert!(offset_of!(ControllerData, transfer_size_max) == 77);
 const _: () = assert!(offset_of!(ControllerData, controller_id) == 78);
 const _: () = assert!(offset_of!(ControllerData, attributes) == 96);
+const _: () = assert!(offset_of!(ControllerData, controller_type) == 111);
 const _: () = assert!(offset_of!(ControllerData, keep_alive_granularity) == 320);
 const _: () = assert!(offset_of!(ControllerData, commands_max) == 514);
 const _: () = assert!(offset_of!(ControllerData, namespace_count) == 516);
@@ -144,6 +148,10 @@ pub struct ControllerInfo {
     pub version: Version,
     /// CNTLID.
     pub controller_id: ControllerId,
+    /// CNTRLTYPE: what it is for.
+    pub controller_type: ControllerType,
+    /// OAES: which optional events it can tell.
+    pub events: EventMask,
     /// MDTS as a power of two of the smallest page; none when it sets no limit.
     pub transfer_pages_log2: Option<u8>,
     /// KAS: granularity of the keep-alive timer in 100 ms; 0 when it has none.
@@ -170,6 +178,21 @@ pub struct ControllerInfo {
     pub descriptors_max: u8,
 }
 
+/// What a controller is for (Base figure 312, CNTRLTYPE).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ControllerType(pub u8);
+
+impl ControllerType {
+    /// It does not say; before version 1.4 none did.
+    pub const NOT_REPORTED: Self = Self(0);
+    /// It reads and writes namespaces.
+    pub const IO: Self = Self(1);
+    /// It says where subsystems are.
+    pub const DISCOVERY: Self = Self(2);
+    /// It only manages.
+    pub const ADMINISTRATIVE: Self = Self(3);
+}
+
 impl ControllerInfo {
     /// Reads the controller data structure.
     ///
@@ -186,6 +209,8 @@ impl ControllerInfo {
             subsystem_nqn: printable(&data.subsystem_nqn),
             version: Version(data.version.get()),
             controller_id: ControllerId(data.controller_id.get()),
+            controller_type: ControllerType(data.controller_type),
+            events: EventMask(data.events.get()),
             transfer_pages_log2: Some(data.transfer_size_max).filter(|&pages| pages != 0),
             keep_alive_granularity: data.keep_alive_granularity.get(),
             traffic_keeps_alive: data.attributes.get() & (1 << 6) != 0,

@@ -15,6 +15,7 @@ mod feature;
 mod fuzz;
 mod id;
 mod identify;
+mod log;
 mod nqn;
 mod private_data;
 mod property;
@@ -24,13 +25,20 @@ mod status;
 pub use command::{Opcode, Sqe};
 pub use completion::Cqe;
 pub use fabrics::{
-    AuthenticationRequest, ConnectCommand, ConnectData, PropertyGet, PropertySet, connect_fault,
+    AuthenticationCommand, AuthenticationRequest, ConnectCommand, ConnectData, PropertyGet,
+    PropertySet, connect_fault,
 };
 pub use feature::{QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
 pub use identify::{
-    ControllerData, ControllerInfo, Identify, IdentifyError, NamespaceData, NamespaceInfo,
-    NamespaceList,
+    ControllerData, ControllerInfo, ControllerType, Identify, IdentifyError, NamespaceData,
+    NamespaceInfo, NamespaceList,
+};
+pub use log::{
+    AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, ChangedNamespaces, DiscoveryEntry,
+    DiscoveryHeader, EntryFlags, ErrorEntry, Event, EventMask, EventType, FirmwareSlots,
+    GetLogPage, Health, LogError, LogPage, PlaceError, RdmaProvider, RdmaService, SecurityType,
+    SubsystemType, TransportRequirements, TransportSpecific, TransportType,
 };
 pub use nqn::{Nqn, NqnError};
 pub use private_data::{Accept, PrivateDataError, Reject, RejectCode, Request};

@@ -23,6 +23,8 @@ const _: () = assert!(size_of::<Sgl>() == 16);
 
 /// Keyed data block, subtype address (Base figures 115 and 117).
 const KEYED_ADDRESS: u8 = 0x40;
+/// Keyed data block, subtype invalidate key: the response takes the key out of use (RDMA 3.2).
+const KEYED_INVALIDATE: u8 = 0x4f;
 /// Data block, subtype offset.
 const BLOCK_OFFSET: u8 = 0x01;
 
@@ -51,6 +53,16 @@ impl Sgl {
         Self { address: U64::new(address), body, identifier: KEYED_ADDRESS }
     }
 
+    /// The same, with a key that the controller is to take out of use with its response.
+    ///
+    /// # Panics
+    ///
+    /// As [`keyed`](Self::keyed).
+    #[must_use]
+    pub fn keyed_once(address: u64, length: u32, key: RemoteKey) -> Self {
+        Self { identifier: KEYED_INVALIDATE, ..Self::keyed(address, length, key) }
+    }
+
     /// Data that follows the command in its capsule, `offset` bytes after the 64th.
     #[must_use]
     pub fn in_capsule(offset: u64, length: u32) -> Self {
@@ -72,6 +84,13 @@ mod tests {
             [
                 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x0c, 0x0b, 0x0a, 0xef, 0xbe, 0xad,
                 0xde, 0x40
+            ]
+        );
+        assert_eq!(
+            Sgl::keyed_once(0x1122_3344_5566_7788, 0x0a_0b0c, RemoteKey(0xdead_beef)).as_bytes(),
+            [
+                0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x0c, 0x0b, 0x0a, 0xef, 0xbe, 0xad,
+                0xde, 0x4f
             ]
         );
         assert_eq!(

@@ -23,6 +23,8 @@ impl Status {
     pub const CONNECT_INVALID_PARAMETERS: Self = Self(0x182);
     /// Fabrics: this host may not use the subsystem.
     pub const CONNECT_INVALID_HOST: Self = Self(0x184);
+    /// Fabrics: the discovery log changed while it was read.
+    pub const DISCOVER_RESTART: Self = Self(0x190);
     /// Fabrics: the queue needs authentication before anything else.
     pub const AUTHENTICATION_REQUIRED: Self = Self(0x191);
 

@@ -64,7 +64,12 @@ impl World {
         id: QueueId,
         request: QueueRequest<'_>,
     ) -> Result<usize, Error> {
-        let alive = self.is_alive(self.queues[&id].device);
+        let device = self.queues[&id].device;
+        if let QueueRequest::Arm = request {
+            let faults = self.faults.strike(Kind::Arm, device.host.0);
+            faults.iter().for_each(|fault| self.strike(fault));
+        }
+        let alive = self.is_alive(device);
         let queue = self.queue(id);
         match request {
             QueueRequest::Acknowledge => Ok(queue.acknowledge()),
@@ -112,7 +117,8 @@ impl World {
         let device = queue.device;
         if queue.entries.len() == queue.capacity {
             queue.overrun = true;
-            self.report(device, DeviceEventKind::COMPLETION_QUEUE_ERROR, Subject::CompletionQueue);
+            let subject = Subject::CompletionQueue(id.number());
+            self.report(device, DeviceEventKind::COMPLETION_QUEUE_ERROR, subject);
             return;
         }
         queue.entries.push_back(completion);

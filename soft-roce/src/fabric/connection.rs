@@ -203,6 +203,15 @@ impl World {
         }
     }
 
+    /// Tells the endpoints of a host that their address has moved.
+    pub(super) fn change_address(&mut self, host: HostId) {
+        let bound = |one: &&Endpoint| one.host == host && one.device.is_some();
+        let bound = self.endpoints.iter().filter(|(_, one)| bound(one));
+        for id in bound.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.tell(id, Happening::new(CmEventKind::ADDRESS_CHANGE, 0));
+        }
+    }
+
     pub(super) fn tell(&mut self, id: EndpointId, event: Happening) {
         let endpoint = self.endpoint(id);
         endpoint.events.push_back(event);
@@ -232,15 +241,21 @@ impl World {
         self.tell(id, Happening::new(kind, status));
     }
 
-    /// Patience of an endpoint, with what the peer asks of it.
-    pub(super) fn patience(&self, id: EndpointId, retries: u8, receiver: u8) -> Patience {
+    /// Patience of an endpoint, with what the peer asks of it, and the reads it may have open.
+    pub(super) fn patience(
+        &self,
+        id: EndpointId,
+        (retries, receiver): (u8, u8),
+        reads: u8,
+    ) -> Patience {
         let timeout = match self.endpoints[&id].ack_timeout {
             0 => FOR_EVER,
             exponent => Duration::from_nanos(4096 << exponent),
         };
         let receiver = u32::from(receiver & 7);
         let receiver_retries = (receiver < 7).then_some(receiver);
-        Patience { timeout, retries: u32::from(retries & 7), receiver_retries }
+        let (retries, reads) = (u32::from(retries & 7), usize::from(reads));
+        Patience { timeout, retries, receiver_retries, reads }
     }
 
     pub(super) fn endpoint(&mut self, id: EndpointId) -> &mut Endpoint {
@@ -253,7 +268,7 @@ impl World {
         if endpoint.state != Stage::Idle {
             return Err(Errno::INVAL);
         }
-        if !address.ip().is_unspecified() && address.ip() != host.address {
+        if !address.ip().is_unspecified() && !host.addresses.contains(&address.ip()) {
             return Err(Errno::ADDRNOTAVAIL);
         }
         let device = host.device.ok_or(Errno::NODEV)?;
@@ -282,23 +297,23 @@ impl World {
         if endpoint.state != Stage::Idle {
             return Err(Errno::INVAL);
         }
-        let is_ours =
-            |source: SocketAddr| source.ip().is_unspecified() || source.ip() == host.address;
+        let is_ours = |source: SocketAddr| {
+            source.ip().is_unspecified() || host.addresses.contains(&source.ip())
+        };
         if !source.is_none_or(is_ours) {
             return Err(Errno::ADDRNOTAVAIL);
         }
         if host.device.is_none() {
             return Err(Errno::NODEV);
         }
-        let known = self.hosts.iter().any(|host| host.address == destination.ip());
+        let far = self.host_at(destination.ip());
         self.endpoint(id).state = Stage::Resolving(destination);
-        let (kind, status) = if known {
+        let (kind, status) = if far.is_some() {
             (CmEventKind::ADDRESS_RESOLVED, 0)
         } else {
             (CmEventKind::ADDRESS_ERROR, -Errno::HOSTUNREACH.raw_os_error())
         };
-        let far = self.hosts.iter().position(|host| host.address == destination.ip());
-        self.endpoint(id).far = far.map(HostId);
+        self.endpoint(id).far = far;
         self.endpoint(id).proposed = Some(Offer::to(destination));
         self.later(Event::Local { endpoint: id, kind, status });
         Ok(())
@@ -326,6 +341,9 @@ impl World {
         let offer = Offer::new(parameters, pair, destination);
         endpoint.proposed = Some(offer.clone());
         self.clock.set_timer(ANSWER_WITHIN, Event::Unanswered { endpoint: id });
+        if !self.hosts[host.0].port_active {
+            self.hosts[host.0].manager_alive = false;
+        }
         let mut delay = Duration::ZERO;
         for fault in self.faults.strike(Kind::Connect, host.0) {
             match fault {
@@ -352,7 +370,8 @@ impl World {
             return Err(Errno::INVAL);
         };
         let peer = offer.parameters;
-        let patience = self.patience(id, peer.retry_count, peer.rnr_retry_count);
+        let reads = parameters.initiator_depth.min(peer.responder_resources);
+        let patience = self.patience(id, (peer.retry_count, peer.rnr_retry_count), reads);
         self.connect_pair(pair, offer.pair, patience);
         self.endpoint(id).state = Stage::Accepting;
         self.write_late(id, Message::Accept(Offer::new(parameters, Some(pair), None)), NOW);

@@ -7,6 +7,13 @@ use verbs::Status;
 /// Where a fault strikes. Each is counted from the moment the fault is planned, from 1.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Point {
+    /// The nth arming of a completion queue on a host; just before it.
+    Arm {
+        /// Name of the host.
+        host: String,
+        /// Which one.
+        nth: u32,
+    },
     /// The nth completion on a host, of any of its queues.
     Completion {
         /// Name of the host.
@@ -33,6 +40,11 @@ pub enum Point {
 }
 
 impl Point {
+    /// The nth arming of a completion queue on a host.
+    pub fn arm(host: impl Into<String>, nth: u32) -> Self {
+        Self::Arm { host: host.into(), nth }
+    }
+
     /// The nth completion on a host.
     pub fn completion(host: impl Into<String>, nth: u32) -> Self {
         Self::Completion { host: host.into(), nth }
@@ -52,6 +64,11 @@ impl Point {
 /// What goes wrong. One that makes no sense where it strikes does nothing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fault {
+    /// What is on its way arrives, as by [`Fabric::settle`](super::Fabric::settle).
+    Arrive,
+    /// A host's address moves to another device, as when a bond fails over: its endpoints are
+    /// told that they are stranded.
+    ChangeAddress(String),
     /// A message's bytes change on the way: one is xored at an offset.
     Corrupt {
         /// Which byte; nothing happens beyond the message's end.
@@ -70,6 +87,10 @@ pub enum Fault {
     Fail(Status),
     /// The network between two hosts is cut, both ways.
     Partition(String, String),
+    /// A host's port gets its link back.
+    PortActive(String),
+    /// A host's port loses its link.
+    PortDown(String),
     /// A connection request is rejected with a reason, such as 10, by the peer's system.
     Reject(i32),
     /// A host's device goes away.
@@ -81,6 +102,7 @@ pub enum Fault {
 /// Which counter a happening belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
+    Arm,
     Completion,
     Connect,
     Message,

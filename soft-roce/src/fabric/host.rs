@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use verbs::{
-    DeviceEvent, Error, Limits, Provider, SEGMENTS_MAX,
+    DeviceEvent, Error, Interface, Limits, Provider, SEGMENTS_MAX,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest, RegisterRequest,
+        Batch, CmEvent, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts, QueuePairRequest,
+        QueueRequest, RegisterRequest,
     },
 };
 
@@ -20,7 +21,7 @@ use super::{
     },
     queue_pair::{Plan, WORK_REQUESTS_MAX},
     shared_receive_queue::RECEIVES_MAX,
-    world::HostId,
+    world::{HostId, HostState},
 };
 
 /// One host of a [`Fabric`](super::Fabric): what a program there opens its endpoints with.
@@ -73,7 +74,7 @@ impl Provider for Host {
             if !world.is_alive(device) {
                 return Err(Error::QueryDevice(Errno::IO.into()));
             }
-            Ok(limits(&world.hosts[device.host.0].name))
+            Ok(limits(&world.hosts[device.host.0]))
         })
     }
 
@@ -96,7 +97,8 @@ impl Provider for Host {
     ) -> Result<(HostRegistration, Keys), Error> {
         let id = domain.0.id;
         let keys = self.world.with(|world| {
-            let alive = world.is_alive(world.domains[&id].device);
+            let device = world.domains[&id].device;
+            let alive = world.is_alive(device);
             let salt = world.random.next();
             match request {
                 RegisterRequest::Memory { memory, .. } if !alive => {
@@ -105,6 +107,10 @@ impl Provider for Host {
                 RegisterRequest::Window if !alive => Err(Error::AllocateWindow(Errno::IO.into())),
                 RegisterRequest::Memory { memory, access } => {
                     Ok(world.memory.register(id, (memory, access), salt))
+                }
+                RegisterRequest::DmaBuf(_) => Err(Error::Unsupported("the fabric has no dma-bufs")),
+                RegisterRequest::Window if !world.hosts[device.host.0].windows => {
+                    Err(Error::Unsupported("this host has no memory windows"))
                 }
                 RegisterRequest::Window => Ok(world.memory.make_window(id, salt)),
             }
@@ -116,30 +122,31 @@ impl Provider for Host {
         &self,
         endpoint: &HostEndpoint,
         capacity: u32,
-    ) -> Result<(HostQueue, u32), Error> {
+    ) -> Result<(HostQueue, QueueFacts), Error> {
         let (id, capacity, signal) = self.world.with(|world| {
             let device = world.device_of(endpoint.id)?;
             world.make_queue(device, capacity)
         })?;
         let hold = QueueHold { id, world: self.world.clone(), signal };
-        Ok((HostQueue(Arc::new(hold)), capacity))
+        let facts = QueueFacts { capacity, number: id.number(), interface: Interface::Classic };
+        Ok((HostQueue(Arc::new(hold)), facts))
     }
 
     fn shared_receive_queue(
         &self,
         domain: &HostDomain,
         capacity: u32,
-    ) -> Result<HostSharedReceiveQueue, Error> {
+    ) -> Result<(HostSharedReceiveQueue, u32), Error> {
         let id = self.world.with(|world| world.make_shared(domain.0.id, capacity))?;
         let hold = SharedHold { id, domain: domain.0.clone() };
-        Ok(HostSharedReceiveQueue(Arc::new(hold)))
+        Ok((HostSharedReceiveQueue(Arc::new(hold)), id.number()))
     }
 
     fn queue_pair(
         &self,
         endpoint: &mut HostEndpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(HostQueuePair, u32), Error> {
+    ) -> Result<(HostQueuePair, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let id = self.world.with(|world| {
             let device = world.device_of(endpoint.id)?;
@@ -159,7 +166,8 @@ impl Provider for Host {
             _queue: queue.0.clone(),
             _shared: shared.map(|shared| shared.0.clone()),
         };
-        Ok((pair, id.0))
+        let facts = QueuePairFacts { number: id.0, interface: Interface::Classic };
+        Ok((pair, facts))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
@@ -167,8 +175,8 @@ impl Provider for Host {
             Batch::Receives { queue_pair, requests } => {
                 take_each(requests, |request| world.post_receive(queue_pair.id, *request))
             }
-            Batch::Sends { queue_pair, requests, inline } => {
-                take_each(requests, |request| world.post_send(queue_pair.id, request, inline))
+            Batch::Sends { queue_pair, requests, payloads } => {
+                take_each(requests, |request| world.post_send(queue_pair.id, request, payloads))
             }
             Batch::SharedReceives { queue, requests } => {
                 take_each(requests, |request| world.post_shared(queue.0.id, *request))
@@ -196,9 +204,9 @@ fn take_each<R>(
     Ok(())
 }
 
-fn limits(host: &str) -> Limits {
+fn limits(host: &HostState) -> Limits {
     Limits {
-        device: format!("fabric-{host}"),
+        device: format!("fabric-{}", host.name),
         completion_queue_entries: ENTRIES_MAX,
         initiator_read_atomic: READS_MAX,
         memory_region_bytes: u64::MAX,
@@ -209,7 +217,7 @@ fn limits(host: &str) -> Limits {
         segments: u32::try_from(SEGMENTS_MAX).unwrap_or(u32::MAX),
         shared_receive_work_requests: RECEIVES_MAX,
         shared_receive_queues: 1 << 16,
-        windows: 1 << 24,
+        windows: if host.windows { 1 << 24 } else { 0 },
         ..Limits::default()
     }
 }

@@ -100,8 +100,11 @@ impl World {
 
     pub(super) fn deliver_letter(&mut self, letter: Letter) {
         let Letter { from, to, .. } = letter;
-        let there = self.hosts[to.1.0].device.is_some();
-        let here = self.hosts[from.1.0].device.is_some();
+        let talks = |host: HostId| {
+            let host = &self.hosts[host.0];
+            host.device.is_some() && host.manager_alive
+        };
+        let (here, there) = (talks(from.1), talks(to.1));
         if !here {
             return;
         }
@@ -173,6 +176,9 @@ impl World {
         };
         self.endpoint(id).state = Stage::Ended;
         self.tell(id, Happening::new(kind, TIMED_OUT));
+        if kind == CmEventKind::DISCONNECTED {
+            self.wait_time(id);
+        }
     }
 
     fn take_request(&mut self, letter: Letter, offer: Offer) {
@@ -244,8 +250,9 @@ impl World {
             self.tell(id, Happening::new(CmEventKind::CONNECT_RESPONSE, 0));
             return;
         };
-        let retries = proposed.parameters.retry_count;
-        let patience = self.patience(id, retries, offer.parameters.rnr_retry_count);
+        let retries = (proposed.parameters.retry_count, offer.parameters.rnr_retry_count);
+        let reads = proposed.parameters.initiator_depth.min(offer.parameters.responder_resources);
+        let patience = self.patience(id, retries, reads);
         self.connect_pair(pair, offer.pair, patience);
         self.endpoint(id).state = Stage::Connected;
         let mut event = Happening::new(CmEventKind::ESTABLISHED, 0);

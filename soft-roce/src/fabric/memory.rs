@@ -84,9 +84,9 @@ impl Memory {
         self.windows.remove(&index(keys.local));
     }
 
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.regions.is_empty() && self.windows.is_empty()
+    /// How many registrations and windows there are.
+    pub(super) fn len(&self) -> usize {
+        self.regions.len() + self.windows.len()
     }
 
     /// Binds a window for a queue pair; says whether that is allowed.

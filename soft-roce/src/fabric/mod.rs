@@ -80,14 +80,21 @@
 //! Reliable connections only, as InfiniBand has them: in order, with retries when a peer has no
 //! receive or does not answer, keys and windows that are checked on each access, and flushing on
 //! failure. [`Link`] makes the wire slow, lossy and disorderly; [`Fabric::at`] plans a [`Fault`]
-//! at a [`Point`]. [`Recorder`] wraps this provider, or any other, and writes down each call.
+//! at a [`Point`]. [`Recorder`] wraps this provider, or any other, and writes down each call;
+//! [`Replay`] is a provider that answers as a recorded one did.
+//!
+//! A port that is [down](Fabric::set_port) lets nothing through and is reported as a device event.
+//! The connection manager is that of rxe, the worst known: who sends a connection request meanwhile
+//! has sent the last one, until the device is [removed](Fabric::remove_device) and
+//! [restored](Fabric::restore_device).
 //!
 //! # What it does not do
 //!
-//! * No datagrams, atomics or immediate data; no limit on reads in flight.
-//! * Requests that need no peer (binding, invalidating) take effect when they are posted.
+//! * No datagrams, atomics or immediate data.
+//! * Requests that need no peer (binding, invalidating) take effect when they start, which is when
+//!   they are posted, unless a read before them waits for its turn.
 //! * Numbers of queue pairs are unique in a whole fabric, keys too; on a device they are not.
-//! * A host has one address, one device, and one port.
+//! * A host has one device, and that one port.
 
 mod clock;
 mod completion_queue;
@@ -101,10 +108,12 @@ mod link;
 mod memory;
 mod queue_pair;
 mod recorder;
+mod replay;
 mod requester;
 mod responder;
 mod shared_receive_queue;
 mod signal;
+mod tape;
 mod world;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -118,6 +127,10 @@ pub use link::Link;
 pub use recorder::{
     Recorder, RecorderDomain, RecorderEndpoint, RecorderQueue, RecorderQueuePair,
     RecorderRegistration, RecorderSharedReceiveQueue, Trace,
+};
+
+pub use replay::{
+    Replay, ReplayDomain, ReplayEndpoint, ReplayQueue, ReplayQueuePair, ReplayRegistration,
 };
 
 use handle::Shared;
@@ -230,10 +243,82 @@ impl Fabric {
         self.world.with(|world| world.restore_device(host));
     }
 
+    /// Gives a host one more address.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name, or another has the address.
+    pub fn add_address(&self, host: &str, address: IpAddr) {
+        let id = self.find(host);
+        let added = self.world.with(|world| world.add_address(id, address));
+        assert!(added, "{address} is the address of another host");
+    }
+
+    /// Takes the link of a host's port away, or gives it back.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name.
+    pub fn set_port(&self, host: &str, active: bool) {
+        let host = self.find(host);
+        self.world.with(|world| world.set_port(host, active));
+    }
+
+    /// Has a host's devices be of a kind without memory windows.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name.
+    pub fn without_windows(&self, host: &str) {
+        let HostId(host) = self.find(host);
+        self.world.with(|world| world.hosts[host].windows = false);
+    }
+
+    /// Moves a host's address to another device, as a bond that fails over: each endpoint that had
+    /// found its device hears [`AddressChange`](verbs::ConnectionEvent::AddressChange).
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name.
+    pub fn change_address(&self, host: &str) {
+        let host = self.find(host);
+        self.world.with(|world| world.change_address(host));
+    }
+
+    /// How much there is, of each kind, on all hosts together.
+    pub fn objects(&self) -> Objects {
+        self.world.with(|world| Objects {
+            endpoints: world.endpoints.len(),
+            domains: world.domains.len(),
+            registrations: world.memory.len(),
+            completion_queues: world.queues.len(),
+            queue_pairs: world.pairs.len(),
+            shared_receive_queues: world.shared.len(),
+        })
+    }
+
     fn find(&self, host: &str) -> HostId {
         let found = self.world.with(|world| world.find_host(host));
         found.unwrap_or_else(|| panic!("no host is named {host}"))
     }
+}
+
+/// How many objects a fabric has. Once all that was made is dropped, and what was on its way has
+/// arrived, there is none.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Objects {
+    /// Endpoints, also those that only their queue pair or an unread event keeps.
+    pub endpoints: usize,
+    /// Protection domains.
+    pub domains: usize,
+    /// Registrations of memory, and memory windows.
+    pub registrations: usize,
+    /// Completion queues.
+    pub completion_queues: usize,
+    /// Queue pairs.
+    pub queue_pairs: usize,
+    /// Shared receive queues.
+    pub shared_receive_queues: usize,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use rustix::io::Errno;
 use verbs::{
     Capabilities, DeviceEventKind, Error, SEGMENTS_MAX, Status, Subject,
-    provider::{Operation, Payload, ReceiveRequest, SendRequest},
+    provider::{Operation, Payload, Payloads, ReceiveRequest, Segment, SendRequest},
 };
 
 use super::{
@@ -46,8 +46,8 @@ pub(super) struct QueuePair {
     receives: VecDeque<ReceiveRequest>,
 }
 
-/// How often, and how long, a queue pair tries.
-#[derive(Clone, Copy, Debug)]
+/// How often, and how long, a queue pair tries, and how much at a time.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Patience {
     /// How long it waits for an answer before it sends again.
     pub(super) timeout: Duration,
@@ -55,14 +55,16 @@ pub(super) struct Patience {
     pub(super) retries: u32,
     /// How often it does, when the peer has no receive; nothing for ever so often.
     pub(super) receiver_retries: Option<u32>,
+    /// How many reads it may have without an answer.
+    pub(super) reads: usize,
 }
 
 /// What goes from one queue pair to its peer. Sequence numbers count requests.
 ///
 /// ```text
-///      first        acknowledged    executed     arrived       first + sends
-///        |  answered     |  answer      |  waiting  |   on the     |
-///        |  here         |  on its way  |  there    |   way there  |
+///      first        acknowledged    executed     arrived        started    first + sends
+///        |  answered     |  answer      |  waiting  |   on the     |   waiting   |
+///        |  here         |  on its way  |  there    |   way there  |   here      |
 /// ```
 pub(super) struct Flow {
     /// What was posted and has not completed.
@@ -71,10 +73,14 @@ pub(super) struct Flow {
     pub(super) acknowledged: u64,
     pub(super) executed: u64,
     pub(super) arrived: u64,
+    pub(super) started: u64,
     /// When the latest request arrives, and the latest answer: none overtakes another.
     pub(super) last_arrival: Duration,
     pub(super) last_answer: Duration,
     pub(super) halt: Halt,
+    /// A request could not even start: it completes, with a failure, once those before it have,
+    /// and none behind it starts.
+    pub(super) broken: bool,
     /// Counts the halts, so that the timers of earlier ones are told apart.
     pub(super) halts: u64,
 }
@@ -82,8 +88,6 @@ pub(super) struct Flow {
 /// Why nothing moves, if so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Halt {
-    /// A request cannot even start: it completes, with a failure, once those before it have.
-    Broken,
     /// It moves.
     No,
     /// The peer has no receive, since then.
@@ -95,6 +99,8 @@ pub(super) enum Halt {
 /// A request that has not completed.
 pub(super) struct Outgoing {
     pub(super) request: SendRequest,
+    /// What its payload names.
+    pub(super) segments: Vec<Segment>,
     /// Inline bytes, or those gathered.
     pub(super) bytes: Vec<u8>,
     /// How it ended, once that is known, here or at the peer.
@@ -146,7 +152,7 @@ impl World {
             state: State::Prepared,
             peer: None,
             far: None,
-            patience: Patience { timeout: Duration::ZERO, retries: 0, receiver_retries: None },
+            patience: Patience::default(),
             flow: Flow::new(),
             receives: VecDeque::new(),
         };
@@ -203,7 +209,7 @@ impl World {
         &mut self,
         id: PairId,
         request: &SendRequest,
-        inline: &[u8],
+        payloads: &Payloads,
     ) -> Result<(), Errno> {
         let pair = self.pairs.get(&id).ok_or(Errno::INVAL)?;
         if !self.is_alive(pair.device) {
@@ -216,17 +222,16 @@ impl World {
             return Err(Errno::NOMEM);
         }
         let bytes = match request.payload {
-            Payload::Inline { offset, length } => inline
-                .get(offset..)
-                .and_then(|rest| rest.get(..length as usize))
-                .ok_or(Errno::INVAL)?
-                .to_vec(),
+            Payload::Inline { offset, length } => {
+                payloads.bytes(offset, length).ok_or(Errno::INVAL)?.to_vec()
+            }
             _ => Vec::new(),
         };
+        let segments = payloads.segments(&request.payload).to_vec();
         if pair.state == State::Failed {
             self.complete(id, Done::new(request.token, Status::FLUSHED));
         } else {
-            self.start(id, Outgoing::new(request.clone(), bytes));
+            self.enqueue(id, Outgoing::new(*request, segments, bytes));
         }
         Ok(())
     }
@@ -274,8 +279,12 @@ impl World {
 }
 
 impl Outgoing {
-    fn new(request: SendRequest, bytes: Vec<u8>) -> Self {
-        Self { request, bytes, verdict: None, decided_here: false }
+    fn new(request: SendRequest, segments: Vec<Segment>, bytes: Vec<u8>) -> Self {
+        Self { request, segments, bytes, verdict: None, decided_here: false }
+    }
+
+    pub(super) fn reads(&self) -> bool {
+        matches!(self.request.operation, Operation::RdmaRead(_))
     }
 
     pub(super) fn failed(&self) -> bool {
@@ -291,17 +300,30 @@ impl Flow {
             acknowledged: 0,
             executed: 0,
             arrived: 0,
+            started: 0,
             last_arrival: Duration::ZERO,
             last_answer: Duration::ZERO,
             halt: Halt::No,
+            broken: false,
             halts: 0,
         }
     }
 
     /// The request of a sequence number, if it has not completed.
     pub(super) fn outgoing(&mut self, sequence: u64) -> Option<&mut Outgoing> {
-        let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        let index = self.index(sequence)?;
         self.sends.get_mut(index)
+    }
+
+    /// Where in the queue a sequence number is.
+    pub(super) fn index(&self, sequence: u64) -> Option<usize> {
+        usize::try_from(sequence.checked_sub(self.first)?).ok()
+    }
+
+    /// How many reads are started and not answered.
+    pub(super) fn open_reads(&self) -> usize {
+        let open = self.sends.iter().zip(self.first..self.started);
+        open.filter(|(one, sequence)| one.reads() && *sequence >= self.acknowledged).count()
     }
 }
 
@@ -323,7 +345,7 @@ fn is_sane(capabilities: &Capabilities, request: &SendRequest) -> bool {
         (Operation::RdmaRead(_), Payload::Inline { .. } | Payload::Nothing) => false,
         (_, Payload::Inline { length, .. }) => *length <= capabilities.inline,
         (_, Payload::Nothing) => true,
-        (_, Payload::Segments(segments)) => segments.len() <= capabilities.segments as usize,
+        (_, Payload::Segments { count, .. }) => *count <= capabilities.segments,
     }
 }
 

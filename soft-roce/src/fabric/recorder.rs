@@ -11,15 +11,22 @@ use std::{
 };
 
 use verbs::{
-    Completion, DeviceEvent, Error, Limits, Provider,
+    Completion, DeviceEvent, Error, Limits, Provider, Subject,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, Operation, Payload, PostError, QueuePairRequest,
-        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
+        Batch, CmEvent, CmRequest, Keys, Operation, Payload, Payloads, PostError, QueueFacts,
+        QueuePairFacts, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        SendRequest,
     },
 };
 
+use super::tape::{self, CmEntry, Entry, Post, Tape};
+
 /// Wraps a provider and writes one line for each call and event into a [`Trace`].
+///
+/// The trace also has a [tape](Trace::tape), from which [`Replay`](super::Replay) answers as the
+/// recorded provider did. For that it looks at registered memory whenever there is a completion; so
+/// all access to memory is atomic, byte by byte, and slow.
 ///
 /// Lines name things by the order in which they were made, and never by an address or a token,
 /// which differ from run to run. So two runs over a [`Fabric`](super::Fabric) with the same seed
@@ -36,7 +43,8 @@ impl<P: Provider> Recorder<P> {
     }
 
     fn endpoint_of(&self, inner: P::Endpoint) -> RecorderEndpoint<P> {
-        RecorderEndpoint { inner, number: self.trace.number() }
+        let place = self.trace.tape_mut(Tape::endpoint);
+        RecorderEndpoint { inner, number: self.trace.number(), place }
     }
 }
 
@@ -55,6 +63,7 @@ pub struct Trace {
 #[derive(Default)]
 struct Written {
     lines: Mutex<Vec<String>>,
+    tape: Mutex<Tape>,
     made: AtomicU64,
     clock: Option<Box<dyn Fn() -> Duration + Send + Sync>>,
 }
@@ -72,6 +81,15 @@ impl Trace {
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
+    /// Everything so far, for a [`Replay`](super::Replay): a JSON value a line.
+    pub fn tape(&self) -> String {
+        self.tape_mut(|tape| tape.text())
+    }
+
+    fn tape_mut<T>(&self, change: impl FnOnce(&mut Tape) -> T) -> T {
+        change(&mut self.written.tape.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn write(&self, line: impl fmt::Display) {
         let line = match &self.written.clock {
             Some(clock) => format!("{:>12} {line}", clock().as_nanos()),
@@ -86,26 +104,28 @@ impl Trace {
 }
 
 macro_rules! recorded {
-    ($($(#[$doc:meta])* $name:ident of $inner:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident of $inner:ident $(with $place:ident)?;)*) => {$(
         $(#[$doc])*
         pub struct $name<P: Provider> {
             inner: P::$inner,
             number: u64,
+            $(/// Number on the tape.
+            $place: usize,)?
         }
     )*};
 }
 
 recorded! {
     /// A recorded endpoint.
-    RecorderEndpoint of Endpoint;
+    RecorderEndpoint of Endpoint with place;
     /// A recorded protection domain.
-    RecorderDomain of Domain;
+    RecorderDomain of Domain with place;
     /// A recorded completion queue.
     RecorderQueue of CompletionQueue;
     /// A recorded shared receive queue.
     RecorderSharedReceiveQueue of SharedReceiveQueue;
     /// A recorded queue pair.
-    RecorderQueuePair of QueuePair;
+    RecorderQueuePair of QueuePair with place;
 }
 
 /// Recorded memory, or a recorded window.
@@ -139,7 +159,8 @@ impl<P: Provider> Provider for Recorder<P> {
     type SharedReceiveQueue = RecorderSharedReceiveQueue<P>;
     type QueuePair = RecorderQueuePair<P>;
 
-    const AGENT: Agent = P::AGENT;
+    // The recorder itself looks at memory.
+    const AGENT: Agent = Agent::Thread;
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
         let made = self.inner.endpoint().map(|inner| self.endpoint_of(inner));
@@ -150,6 +171,9 @@ impl<P: Provider> Provider for Recorder<P> {
 
     fn request(&self, endpoint: &mut Self::Endpoint, request: CmRequest<'_>) -> Result<(), Error> {
         let done = self.inner.request(&mut endpoint.inner, request);
+        let errno = done.as_ref().err().map(errno);
+        let (place, what) = (endpoint.place, tape::request(&request));
+        self.trace.tape_mut(|tape| tape.write(Entry::Request { endpoint: place, what, errno }));
         let outcome = Outcome(done.as_ref().map(|()| "ok"));
         self.trace.write(format_args!("endpoint {}: {request:?}: {outcome}", endpoint.number));
         done
@@ -161,6 +185,21 @@ impl<P: Provider> Provider for Recorder<P> {
     ) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
         let Some(event) = self.inner.cm_event(&mut endpoint.inner)? else { return Ok(None) };
         let CmEvent { kind, status, private_data, parameters, incoming } = event;
+        self.trace.tape_mut(|tape| {
+            tape.write(Entry::Event(CmEntry {
+                endpoint: endpoint.place,
+                kind: kind.0,
+                status,
+                data: private_data.to_vec(),
+                parameters: [
+                    parameters.responder_resources,
+                    parameters.initiator_depth,
+                    parameters.retry_count,
+                    parameters.rnr_retry_count,
+                ],
+                incoming: incoming.is_some(),
+            }));
+        });
         let incoming = incoming.map(|inner| self.endpoint_of(inner));
         let made = incoming.as_ref().map(|endpoint| endpoint.number);
         self.trace.write(format_args!(
@@ -171,7 +210,10 @@ impl<P: Provider> Provider for Recorder<P> {
     }
 
     fn limits(&self, endpoint: &Self::Endpoint) -> Result<Limits, Error> {
-        self.inner.limits(&endpoint.inner)
+        let limits = self.inner.limits(&endpoint.inner)?;
+        let (endpoint, (names, numbers)) = (endpoint.place, tape::limits_out(&limits));
+        self.trace.tape_mut(|tape| tape.write(Entry::Limits { endpoint, names, numbers }));
+        Ok(limits)
     }
 
     fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error> {
@@ -179,13 +221,23 @@ impl<P: Provider> Provider for Recorder<P> {
         let made = self.inner.domain(&endpoint.inner);
         let outcome = Outcome(made.as_ref().map(|_| number));
         self.trace.write(format_args!("domain of endpoint {}: {outcome}", endpoint.number));
-        made.map(|inner| RecorderDomain { inner, number })
+        made.map(|inner| {
+            let place = self.trace.tape_mut(Tape::domain);
+            RecorderDomain { inner, number, place }
+        })
     }
 
     fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
         let event = self.inner.device_event(&domain.inner)?;
         if let Some(event) = &event {
             self.trace.write(format_args!("domain {}: {event:?}", domain.number));
+            let subject = match event.subject {
+                Subject::Port(number) => (1, number),
+                Subject::QueuePair(number) => (2, number),
+                _ => (0, 0),
+            };
+            let (domain, kind) = (domain.place, event.kind.0);
+            self.trace.tape_mut(|tape| tape.write(Entry::DeviceEvent { domain, kind, subject }));
         }
         Ok(event)
     }
@@ -199,9 +251,23 @@ impl<P: Provider> Provider for Recorder<P> {
             RegisterRequest::Memory { memory, access } => {
                 format!("{} bytes, {access:?}", memory.len())
             }
+            RegisterRequest::DmaBuf(dma_buf) => {
+                format!("dma-buf of {} bytes, {:?}", dma_buf.length, dma_buf.access)
+            }
             RegisterRequest::Window => "window".to_owned(),
         };
+        let memory = match &request {
+            RegisterRequest::Memory { memory, .. } => Some(memory.clone()),
+            RegisterRequest::DmaBuf(_) | RegisterRequest::Window => None,
+        };
         let made = self.inner.register(&domain.inner, request);
+        if let Ok((_, keys)) = &made {
+            let (local, remote) = (keys.local, keys.remote.0);
+            self.trace.tape_mut(|tape| {
+                tape.region(memory.as_ref());
+                tape.write(Entry::Registered { local, remote });
+            });
+        }
         let outcome = Outcome(made.as_ref().map(|(_, keys)| format!("{keys:x?}")));
         self.trace.write(format_args!("domain {}: {what}: {outcome}", domain.number));
         made.map(|(inner, keys)| (RecorderRegistration { _inner: inner }, keys))
@@ -211,31 +277,36 @@ impl<P: Provider> Provider for Recorder<P> {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error> {
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
         let number = self.trace.number();
         let made = self.inner.completion_queue(&endpoint.inner, capacity);
-        let outcome = Outcome(made.as_ref().map(|(_, real)| format!("{number} of {real}")));
+        let outcome =
+            Outcome(made.as_ref().map(|(_, facts)| format!("{number} of {}", facts.capacity)));
         self.trace.write(format_args!("completion queue of {capacity}: {outcome}"));
-        made.map(|(inner, capacity)| (RecorderQueue { inner, number }, capacity))
+        let (inner, facts) = made?;
+        self.trace.tape_mut(|tape| {
+            tape.write(Entry::CompletionQueue { capacity: facts.capacity, number: facts.number })
+        });
+        Ok((RecorderQueue { inner, number }, facts))
     }
 
     fn shared_receive_queue(
         &self,
         domain: &Self::Domain,
         capacity: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error> {
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         let number = self.trace.number();
         let made = self.inner.shared_receive_queue(&domain.inner, capacity);
         let outcome = Outcome(made.as_ref().map(|_| number));
         self.trace.write(format_args!("shared receive queue of {capacity}: {outcome}"));
-        made.map(|inner| RecorderSharedReceiveQueue { inner, number })
+        made.map(|(inner, name)| (RecorderSharedReceiveQueue { inner, number }, name))
     }
 
     fn queue_pair(
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error> {
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let number = self.trace.number();
         let request = QueuePairRequest {
@@ -245,22 +316,30 @@ impl<P: Provider> Provider for Recorder<P> {
             capabilities,
         };
         let made = self.inner.queue_pair(&mut endpoint.inner, request);
-        let outcome = Outcome(made.as_ref().map(|(_, name)| format!("{number}, number {name}")));
+        let outcome =
+            Outcome(made.as_ref().map(|(_, facts)| format!("{number}, number {}", facts.number)));
         self.trace.write(format_args!(
             "queue pair of endpoint {}, domain {}, queue {}, {capabilities:?}: {outcome}",
             endpoint.number, domain.number, queue.number,
         ));
-        made.map(|(inner, name)| (RecorderQueuePair { inner, number }, name))
+        let (inner, facts) = made?;
+        let place = self.trace.tape_mut(|tape| tape.pair(facts.number));
+        Ok((RecorderQueuePair { inner, number, place }, facts))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         let what = describe(&batch);
+        let (pair, posts) = posts(&batch);
+        // Before the device can complete any of it.
+        self.trace.tape_mut(|tape| {
+            posts.iter().for_each(|post| tape.post(pair, post));
+        });
         let done = self.inner.post(match batch {
             Batch::Receives { queue_pair, requests } => {
                 Batch::Receives { queue_pair: &mut queue_pair.inner, requests }
             }
-            Batch::Sends { queue_pair, requests, inline } => {
-                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, inline }
+            Batch::Sends { queue_pair, requests, payloads } => {
+                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, payloads }
             }
             Batch::SharedReceives { queue, requests } => {
                 Batch::SharedReceives { queue: &mut queue.inner, requests }
@@ -271,6 +350,11 @@ impl<P: Provider> Provider for Recorder<P> {
             Err(error) => self
                 .trace
                 .write(format_args!("{what}: {} taken, then {}", error.accepted, error.source)),
+        }
+        if let Err(error) = &done {
+            let errno = error.source.raw_os_error().unwrap_or_default();
+            let untaken = posts.get(error.accepted..).unwrap_or_default();
+            self.trace.tape_mut(|tape| tape.refuse(pair, untaken, errno));
         }
         done
     }
@@ -286,6 +370,7 @@ impl<P: Provider> Provider for Recorder<P> {
                 let done = self.inner.completions(&mut queue.inner, QueueRequest::Poll(&mut *out));
                 let count = *done.as_ref().unwrap_or(&0);
                 out[..count].iter().for_each(|one| self.trace.write(Came(number, one)));
+                self.trace.tape_mut(|tape| out[..count].iter().for_each(|one| tape.complete(one)));
                 if matches!(done, Ok(0)) {
                     return done; // how often there was nothing says nothing
                 }
@@ -304,8 +389,8 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
         Batch::Receives { queue_pair, requests } => {
             format!("queue pair {}: {}", queue_pair.number, receives(requests))
         }
-        Batch::Sends { queue_pair, requests, inline } => {
-            let sends: Vec<_> = requests.iter().map(|request| send(request, inline)).collect();
+        Batch::Sends { queue_pair, requests, payloads } => {
+            let sends: Vec<_> = requests.iter().map(|request| send(request, payloads)).collect();
             format!("queue pair {}: {}", queue_pair.number, sends.join("; "))
         }
         Batch::SharedReceives { queue, requests } => {
@@ -314,12 +399,42 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
     }
 }
 
+/// What of a batch goes on the tape, and whose it is.
+fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<Post>) {
+    match batch {
+        Batch::Receives { queue_pair, requests } => {
+            let post = |one: &ReceiveRequest| Post {
+                receive: true,
+                token: one.token,
+                what: tape::receive(one),
+            };
+            (queue_pair.place, requests.iter().map(post).collect())
+        }
+        Batch::Sends { queue_pair, requests, payloads } => {
+            let post = |one: &SendRequest| Post {
+                receive: false,
+                token: one.token,
+                what: tape::send(one, payloads),
+            };
+            (queue_pair.place, requests.iter().map(post).collect())
+        }
+        Batch::SharedReceives { .. } => (0, Vec::new()), // not replayed
+    }
+}
+
+/// The system's number for an error of a request.
+fn errno(error: &Error) -> i32 {
+    let source = std::error::Error::source(error);
+    let number = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    number.and_then(std::io::Error::raw_os_error).unwrap_or_default()
+}
+
 fn receives(requests: &[ReceiveRequest]) -> String {
     let lengths: Vec<_> = requests.iter().map(|request| request.segment.length).collect();
     format!("receive {lengths:?}")
 }
 
-fn send(request: &SendRequest, inline: &[u8]) -> String {
+fn send(request: &SendRequest, payloads: &Payloads) -> String {
     let operation = match request.operation {
         Operation::BindWindow(bind) => format!("bind {:x?}, {} bytes", bind.key, bind.length),
         Operation::LocalInvalidate(key) => format!("invalidate {key:x?}"),
@@ -330,11 +445,11 @@ fn send(request: &SendRequest, inline: &[u8]) -> String {
     };
     let payload = match &request.payload {
         Payload::Inline { offset, length } => {
-            let bytes = inline.get(*offset..).and_then(|rest| rest.get(..*length as usize));
-            format!("{:02x?}", bytes.unwrap_or_default())
+            format!("{:02x?}", payloads.bytes(*offset, *length).unwrap_or_default())
         }
         Payload::Nothing => "nothing".to_owned(),
-        Payload::Segments(segments) => {
+        payload @ Payload::Segments { .. } => {
+            let segments = payloads.segments(payload);
             let lengths: Vec<_> = segments.iter().map(|segment| segment.length).collect();
             format!("segments {lengths:?}")
         }

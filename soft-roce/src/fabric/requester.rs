@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use verbs::{
-    Access, Status,
-    provider::{Operation, Payload},
-};
+use verbs::{Access, Status, provider::Operation};
 
 use super::{
     completion_queue::Done,
@@ -16,23 +13,42 @@ use super::{
 };
 
 impl World {
-    /// Starts a request: it is done here, or sent to the peer.
-    pub(super) fn start(&mut self, id: PairId, mut outgoing: Outgoing) {
-        let broken = self.pair(id).flow.halt == Halt::Broken;
-        if !broken {
-            self.prepare(id, &mut outgoing);
+    /// Queues a request, behind those that wait for their turn.
+    pub(super) fn enqueue(&mut self, id: PairId, outgoing: Outgoing) {
+        self.pair(id).flow.sends.push_back(outgoing);
+        self.start_waiting(id);
+    }
+
+    /// Starts what waits, up to a read beyond the reads that may be open.
+    fn start_waiting(&mut self, id: PairId) {
+        while let Some(sequence) = self.next_to_start(id) {
+            self.start(id, sequence);
         }
+    }
+
+    fn next_to_start(&self, id: PairId) -> Option<u64> {
+        let pair = self.pairs.get(&id).filter(|pair| pair.state == State::Ready)?;
+        let flow = &pair.flow;
+        let next = flow.index(flow.started).and_then(|index| flow.sends.get(index))?;
+        let waits = next.reads() && flow.open_reads() >= pair.patience.reads;
+        (!flow.broken && !waits).then_some(flow.started)
+    }
+
+    /// Starts a request: it is done here, or sent to the peer.
+    fn start(&mut self, id: PairId, sequence: u64) {
+        let flow = &mut self.pair(id).flow;
+        flow.started += 1;
+        let Some(index) = flow.index(sequence) else { return };
+        let Some(mut outgoing) = flow.sends.remove(index) else { return };
+        self.prepare(id, &mut outgoing);
         outgoing.decided_here = outgoing.verdict.is_some();
         let (here, failed) = (outgoing.decided_here, outgoing.failed());
         let flow = &mut self.pair(id).flow;
-        let sequence = flow.first + flow.sends.len() as u64;
-        flow.sends.push_back(outgoing);
-        if failed {
-            flow.halt = Halt::Broken;
-        }
+        flow.sends.insert(index, outgoing);
+        flow.broken |= failed;
         if here {
             self.complete_front(id);
-        } else if !broken {
+        } else {
             self.send_request(id, sequence);
         }
     }
@@ -68,10 +84,8 @@ impl World {
     /// The memory of a request's segments, if all of it may be used.
     fn segments(&self, id: PairId, outgoing: &Outgoing, access: Access) -> Option<Vec<Checked>> {
         let domain = self.pairs.get(&id)?.domain;
-        let Payload::Segments(segments) = &outgoing.request.payload else {
-            return Some(Vec::new());
-        };
-        segments.iter().map(|segment| self.memory.local(domain, segment, access)).collect()
+        let segments = outgoing.segments.iter();
+        segments.map(|segment| self.memory.local(domain, segment, access)).collect()
     }
 
     fn send_request(&mut self, id: PairId, sequence: u64) {
@@ -133,7 +147,7 @@ impl World {
             }
             let (operation, bytes) =
                 (outgoing.request.operation, std::mem::take(&mut outgoing.bytes));
-            let wanted = wanted(&outgoing.request.payload);
+            let wanted = outgoing.segments.iter().map(|one| one.length as usize).sum();
             let answer = self.execute(peer, &operation, (&bytes, wanted));
             let Some(pair) = self.pairs.get_mut(&id) else { return };
             let Some(outgoing) = pair.flow.outgoing(sequence) else { return };
@@ -176,6 +190,7 @@ impl World {
         let flow = &mut self.pair(id).flow;
         flow.acknowledged = flow.acknowledged.max(sequence + 1);
         self.complete_front(id);
+        self.start_waiting(id);
     }
 
     /// Completes what is done, in order, up to the first that isn't.
@@ -279,7 +294,7 @@ impl World {
         }
         let Some(flow) = self.halted(id, halts) else { return };
         flow.halt = Halt::No;
-        flow.arrived = flow.first + flow.sends.len() as u64;
+        flow.arrived = flow.started;
         if flow.executed > flow.acknowledged {
             let sequence = flow.executed - 1;
             self.send_answer(id, sequence);
@@ -314,14 +329,6 @@ impl World {
         let takes = peer.state == State::Ready && peer.peer == Some(id);
         let reached = self.reaches(pair.device.host, peer.device.host);
         (takes && reached && self.is_alive(peer.device)).then_some(peer_id)
-    }
-}
-
-/// How many bytes a read asks for.
-fn wanted(payload: &Payload) -> usize {
-    match payload {
-        Payload::Segments(segments) => segments.iter().map(|one| one.length as usize).sum(),
-        Payload::Inline { .. } | Payload::Nothing => 0,
     }
 }
 

@@ -11,6 +11,13 @@ use super::world::{DeviceId, DomainId, World};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct SharedId(pub(super) u64);
 
+impl SharedId {
+    /// By what device events name it.
+    pub(super) fn number(self) -> u32 {
+        u32::try_from(self.0).expect("fewer than 2^32 objects are ever made")
+    }
+}
+
 pub(super) struct SharedReceiveQueue {
     pub(super) device: DeviceId,
     /// Whose memory its receives are of.

@@ -2,6 +2,9 @@
 
 mod chaos;
 mod pair;
+mod port;
+mod reads;
+mod waiting;
 
 use std::time::Duration;
 
@@ -275,10 +278,7 @@ fn nothing_is_left_when_everything_is_dropped() {
         drop(pair);
     }
     fabric.run_until_idle();
-    fabric.world.with(|world| {
-        assert!(world.endpoints.is_empty() && world.pairs.is_empty());
-        assert!(world.domains.is_empty() && world.queues.is_empty() && world.memory.is_empty());
-    });
+    assert_eq!(fabric.objects(), Objects::default());
 }
 
 #[test]

@@ -44,6 +44,13 @@ pub(super) struct DomainId(pub(super) u64);
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct QueueId(pub(super) u64);
 
+impl QueueId {
+    /// By what device events name it.
+    pub(super) fn number(self) -> u32 {
+        u32::try_from(self.0).expect("fewer than 2^32 objects are ever made")
+    }
+}
+
 /// A queue pair's number. It is unique in the whole fabric.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct PairId(pub(super) u32);
@@ -72,11 +79,17 @@ pub(super) enum Event {
     Fault(Fault),
 }
 
-/// A host: its name, its addresses' one, and its device while there is one.
+/// A host: its name, its addresses, and its device while there is one.
 pub(super) struct HostState {
     pub(super) name: String,
-    pub(super) address: IpAddr,
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) device: Option<DeviceId>,
+    /// Whether the device's port has a link.
+    pub(super) port_active: bool,
+    /// Whether the device's connection manager still sends and hears.
+    pub(super) manager_alive: bool,
+    /// Whether its devices have memory windows.
+    pub(super) windows: bool,
 }
 
 pub(super) struct World {
@@ -125,7 +138,14 @@ impl World {
             return host;
         }
         let host = HostId(self.hosts.len());
-        self.hosts.push(HostState { name: name.to_owned(), address, device: None });
+        self.hosts.push(HostState {
+            name: name.to_owned(),
+            addresses: vec![address],
+            device: None,
+            port_active: true,
+            manager_alive: true,
+            windows: true,
+        });
         self.restore_device(host);
         host
     }
@@ -137,7 +157,10 @@ impl World {
     pub(super) fn restore_device(&mut self, host: HostId) {
         self.generation += 1;
         let device = DeviceId { host, generation: self.generation };
-        self.hosts[host.0].device.get_or_insert(device);
+        let host = &mut self.hosts[host.0];
+        if host.device.is_none() {
+            (host.device, host.manager_alive) = (Some(device), true);
+        }
     }
 
     /// Takes a device away: its endpoints are told, its queue pairs fail.
@@ -149,6 +172,36 @@ impl World {
         }
         self.report(device, DeviceEventKind::DEVICE_FATAL, Subject::Device);
         self.tell_removal(device);
+    }
+
+    /// The host that has an address.
+    pub(super) fn host_at(&self, address: IpAddr) -> Option<HostId> {
+        self.hosts.iter().position(|host| host.addresses.contains(&address)).map(HostId)
+    }
+
+    /// Gives a host one more address; says whether it was free.
+    pub(super) fn add_address(&mut self, host: HostId, address: IpAddr) -> bool {
+        match self.host_at(address) {
+            Some(owner) => owner == host,
+            None => {
+                self.hosts[host.0].addresses.push(address);
+                true
+            }
+        }
+    }
+
+    /// A port loses its link, or gets it back; its device reports that.
+    pub(super) fn set_port(&mut self, host: HostId, active: bool) {
+        if std::mem::replace(&mut self.hosts[host.0].port_active, active) == active {
+            return;
+        }
+        let kind = if active { DeviceEventKind::PORT_ACTIVE } else { DeviceEventKind::PORT_ERROR };
+        if let Some(device) = self.hosts[host.0].device {
+            self.report(device, kind, Subject::Port(1));
+        }
+        if active {
+            self.resume_pairs();
+        }
     }
 
     pub(super) fn is_alive(&self, device: DeviceId) -> bool {
@@ -166,7 +219,10 @@ impl World {
 
     /// Whether messages get from one host to another and back.
     pub(super) fn reaches(&self, one: HostId, other: HostId) -> bool {
-        !self.cuts.contains(&(one.min(other), one.max(other)))
+        let linked = |host: HostId| self.hosts[host.0].port_active;
+        // Within one host a message takes no port.
+        let linked = one == other || linked(one) && linked(other);
+        linked && !self.cuts.contains(&(one.min(other), one.max(other)))
     }
 
     /// Sends one message over the wire.
@@ -208,6 +264,7 @@ impl World {
     /// Plans a fault. Says whether the host it names is known.
     pub(super) fn plan(&mut self, point: Point, fault: Fault) -> bool {
         let (kind, name, nth) = match point {
+            Point::Arm { host, nth } => (Kind::Arm, host, nth),
             Point::Completion { host, nth } => (Kind::Completion, host, nth),
             Point::Connect { host, nth } => (Kind::Connect, host, nth),
             Point::Message { host, nth } => (Kind::Message, host, nth),
@@ -224,17 +281,24 @@ impl World {
     /// What a fault does that needs no message or completion to do it to.
     pub(super) fn strike(&mut self, fault: &Fault) {
         match fault {
+            Fault::Arrive => self.settle(),
             Fault::Partition(one, other) => {
                 if let (Some(one), Some(other)) = (self.find_host(one), self.find_host(other)) {
                     self.cut(one, other);
                 }
             }
-            Fault::RemoveDevice(host) => {
-                if let Some(host) = self.find_host(host) {
-                    self.remove_device(host);
-                }
-            }
+            Fault::ChangeAddress(host) => self.on_host(host, Self::change_address),
+            Fault::PortActive(host) => self.on_host(host, |world, id| world.set_port(id, true)),
+            Fault::PortDown(host) => self.on_host(host, |world, id| world.set_port(id, false)),
+            Fault::RemoveDevice(host) => self.on_host(host, Self::remove_device),
             _ => {}
+        }
+    }
+
+    /// Does something to the host of a name, if there is one.
+    fn on_host(&mut self, name: &str, action: impl FnOnce(&mut Self, HostId)) {
+        if let Some(host) = self.find_host(name) {
+            action(self, host);
         }
     }
 }

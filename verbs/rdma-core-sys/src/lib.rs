@@ -19,6 +19,7 @@
 //! ```text
 //!   ibverbs.rs    what <infiniband/verbs.h> declares: types, constants, functions
 //!   dispatch.rs   what that header defines in line: calls through a context's function table
+//!   extended.rs   the extended queue pairs and completion queues of that header
 //!   rdmacm.rs     what <rdma/rdma_cma.h> declares
 //!   layout.rs     sizes, checked when this package is compiled
 //!   tests/        sizes, offsets and constants against the installed headers; every symbol
@@ -36,6 +37,7 @@
 #![allow(non_camel_case_types)] // the names are C's
 
 mod dispatch;
+mod extended;
 mod ibverbs;
 mod layout;
 mod rdmacm;
@@ -43,5 +45,6 @@ mod rdmacm;
 pub use dispatch::ibv_req_notify_cq;
 pub use dispatch::{ibv_alloc_mw, ibv_dealloc_mw, ibv_post_srq_recv};
 pub use dispatch::{ibv_poll_cq, ibv_post_recv, ibv_post_send, ibv_query_port, ibv_reg_mr};
+pub use extended::*;
 pub use ibverbs::*;
 pub use rdmacm::*;

@@ -2,6 +2,7 @@
 
 use libc::{c_int, c_void, size_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage};
 
+use crate::extended::ibv_qp_init_attr_ex;
 use crate::ibverbs::{
     enumeration, ibv_ah_attr, ibv_comp_channel, ibv_context, ibv_cq, ibv_gid, ibv_pd, ibv_qp,
     ibv_qp_init_attr, ibv_qp_type, ibv_srq,
@@ -171,6 +172,7 @@ unsafe extern "C" {
         pd: *mut ibv_pd,
         qp_init_attr: *mut ibv_qp_init_attr,
     ) -> c_int;
+    pub fn rdma_create_qp_ex(id: *mut rdma_cm_id, qp_init_attr: *mut ibv_qp_init_attr_ex) -> c_int;
     pub fn rdma_destroy_qp(id: *mut rdma_cm_id);
     pub fn rdma_connect(id: *mut rdma_cm_id, conn_param: *mut rdma_conn_param) -> c_int;
     pub fn rdma_accept(id: *mut rdma_cm_id, conn_param: *mut rdma_conn_param) -> c_int;

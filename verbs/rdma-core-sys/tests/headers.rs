@@ -33,6 +33,22 @@ macro_rules! layouts {
     (@name $field:ident) => { stringify!($field) };
 }
 
+/// As `layouts`, of structures that newer headers append to.
+macro_rules! offsets {
+    ($source:ident: $($name:ident { $($field:ident),* })*) => {
+        $($(
+            writeln!(
+                $source,
+                "_Static_assert(offsetof(struct {0}, {1}) == {2}, \"{0}.{1}\");",
+                stringify!($name),
+                stringify!($field),
+                offset_of!($name, $field),
+            )
+            .expect("writing to a string cannot fail");
+        )*)*
+    };
+}
+
 macro_rules! constants {
     ($source:ident: $($name:ident),* $(,)?) => {
         $(
@@ -99,6 +115,13 @@ fn structures_of_ibverbs_agree_with_the_header() {
             _compat_cq_event, post_srq_recv, post_send, post_recv, _compat_create_ah }
         ibv_cq { context, channel, cq_context, handle, cqe, mutex, cond,
             comp_events_completed, async_events_completed }
+        ibv_cq_init_attr_ex { cqe, cq_context, channel, comp_vector, wc_flags, comp_mask, flags,
+            parent_domain }
+        ibv_poll_cq_attr { comp_mask }
+        ibv_qp_init_attr_ex { qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all,
+            comp_mask, pd, xrcd, create_flags, max_tso_header, rwq_ind_tbl, rx_hash_conf,
+            source_qpn, send_ops_flags }
+        ibv_rx_hash_conf { rx_hash_function, rx_hash_key_len, rx_hash_key, rx_hash_fields_mask }
         ibv_device { _ops, node_type, transport_type, name, dev_name, dev_path, ibdev_path }
         ibv_device_attr { fw_ver, node_guid, sys_image_guid, max_mr_size, page_size_cap,
             vendor_id, vendor_part_id, hw_ver, max_qp, max_qp_wr, device_cap_flags, max_sge,
@@ -128,6 +151,34 @@ fn structures_of_ibverbs_agree_with_the_header() {
             pkey_index, slid, sl, dlid_path_bits }
     }
     compile("ibverbs", &source);
+}
+
+#[test]
+fn extended_objects_begin_as_in_the_header() {
+    let mut source = prelude();
+    offsets! { source:
+        ibv_cq_ex { context, channel, cq_context, handle, cqe, mutex, cond,
+            comp_events_completed, async_events_completed, comp_mask, status, wr_id, start_poll,
+            next_poll, end_poll, read_opcode, read_vendor_err, read_byte_len, read_imm_data,
+            read_qp_num, read_src_qp, read_wc_flags }
+        ibv_qp_ex { qp_base, comp_mask, wr_id, wr_flags, wr_atomic_cmp_swp, wr_atomic_fetch_add,
+            wr_bind_mw, wr_local_inv, wr_rdma_read, wr_rdma_write, wr_rdma_write_imm, wr_send,
+            wr_send_imm, wr_send_inv, wr_send_tso, wr_set_ud_addr, wr_set_xrc_srqn,
+            wr_set_inline_data, wr_set_inline_data_list, wr_set_sge, wr_set_sge_list, wr_start,
+            wr_complete, wr_abort }
+    }
+    writeln!(
+        source,
+        "_Static_assert(offsetof(struct verbs_context, context) \
+         - offsetof(struct verbs_context, create_cq_ex) == {CREATE_CQ_EX_BEFORE_CONTEXT}, \
+         \"create_cq_ex\");\n\
+         _Static_assert(offsetof(struct verbs_context, context) \
+         - offsetof(struct verbs_context, sz) == sizeof(size_t), \"sz\");\n\
+         _Static_assert(offsetof(struct verbs_context, context) + sizeof(struct ibv_context) \
+         == sizeof(struct verbs_context), \"context\");",
+    )
+    .expect("writing to a string cannot fail");
+    compile("extended", &source);
 }
 
 #[test]
@@ -178,6 +229,10 @@ fn constants_agree_with_the_headers() {
         IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ,
         IBV_ACCESS_MW_BIND, IBV_ACCESS_OPTIONAL_RANGE,
         IBV_DEVICE_MEM_WINDOW_TYPE_2A, IBV_DEVICE_MEM_WINDOW_TYPE_2B,
+        IBV_QP_INIT_ATTR_PD, IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+        IBV_QP_EX_WITH_RDMA_WRITE, IBV_QP_EX_WITH_SEND, IBV_QP_EX_WITH_RDMA_READ,
+        IBV_QP_EX_WITH_LOCAL_INV, IBV_QP_EX_WITH_BIND_MW, IBV_QP_EX_WITH_SEND_WITH_INV,
+        IBV_WC_EX_WITH_BYTE_LEN, IBV_WC_EX_WITH_IMM, IBV_WC_EX_WITH_QP_NUM,
         RDMA_CM_EVENT_ADDR_RESOLVED, RDMA_CM_EVENT_ADDR_ERROR, RDMA_CM_EVENT_ROUTE_RESOLVED,
         RDMA_CM_EVENT_ROUTE_ERROR, RDMA_CM_EVENT_CONNECT_REQUEST, RDMA_CM_EVENT_CONNECT_RESPONSE,
         RDMA_CM_EVENT_CONNECT_ERROR, RDMA_CM_EVENT_UNREACHABLE, RDMA_CM_EVENT_REJECTED,

@@ -7,6 +7,7 @@ use std::ffi::CString;
 fn every_function_of_ibverbs_is_exported() {
     let mut names = declared(include_str!("../src/ibverbs.rs"));
     names.extend(declared(include_str!("../src/dispatch.rs")));
+    names.extend(declared(include_str!("../src/extended.rs")));
     assert!(names.iter().any(|name| name == "ibv_reg_mr"), "renamed symbols are found: {names:?}");
     assert_exported("libibverbs.so.1", &names);
 }

@@ -13,7 +13,8 @@ use crate::{
     CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
     memory::Agent,
     provider::{
-        CmEvent, CmEventKind, CmRequest, Keys, QueuePairRequest, QueueRequest, RegisterRequest,
+        CmEvent, CmEventKind, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts,
+        QueuePairRequest, QueueRequest, RegisterRequest,
     },
 };
 
@@ -203,6 +204,7 @@ fn buffer(domain: &Domain<Device>, length: usize) -> Buffer {
 
 const CAPABILITIES: Capabilities = Capabilities { send: 8, receive: 8, segments: 2, inline: 8 };
 const NUMBER: u32 = 17;
+const FACTS: QueuePairFacts = QueuePairFacts { number: NUMBER, interface: Interface::Classic };
 
 /// What was asked of the device, in words.
 #[derive(Debug, Default)]
@@ -308,6 +310,7 @@ impl Provider for Device {
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         let (line, keys) = match request {
+            RegisterRequest::DmaBuf(_) => return Err(Error::Unsupported("a device of paper")),
             RegisterRequest::Memory { memory, .. } => (
                 format!("{} bytes deregistered", memory.len()),
                 Keys { local: 1, remote: RemoteKey(2) },
@@ -323,34 +326,34 @@ impl Provider for Device {
         &self,
         _: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error> {
-        Ok((io::stdin(), capacity))
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
+        Ok((io::stdin(), QueueFacts { capacity, number: 1, interface: Interface::Classic }))
     }
 
     fn shared_receive_queue(
         &self,
         _: &Self::Domain,
         _: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error> {
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         let line = "shared receive queue destroyed".to_owned();
-        Ok(Noted { device: self.clone(), line })
+        Ok((Noted { device: self.clone(), line }, 1))
     }
 
     fn queue_pair(
         &self,
         _: &mut Self::Endpoint,
         _: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error> {
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
         self.log().lines.push("queue pair made".to_owned());
         let line = "queue pair destroyed".to_owned();
-        Ok((Noted { device: self.clone(), line }, NUMBER))
+        Ok((Noted { device: self.clone(), line }, FACTS))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         match batch {
             Batch::Receives { requests, .. } => self.take("receive", requests.iter().map(received)),
-            Batch::Sends { requests, inline, .. } => {
-                self.take("send", requests.iter().map(|request| sent(request, inline)))
+            Batch::Sends { requests, payloads, .. } => {
+                self.take("send", requests.iter().map(|request| sent(request, payloads)))
             }
             Batch::SharedReceives { requests, .. } => {
                 self.take("shared receive", requests.iter().map(received))
@@ -373,15 +376,17 @@ fn received(request: &ReceiveRequest) -> (u64, String) {
 
 /// Inline messages in quotes, otherwise lengths; with `!` when signaled, `<` for a read, `>` for
 /// a write, `-` for the key to take out of use.
-fn sent(request: &SendRequest, inline: &[u8]) -> (u64, String) {
+fn sent(request: &SendRequest, payloads: &Payloads) -> (u64, String) {
     let mark = if request.signaled { '!' } else { '?' };
     let what = match &request.payload {
         Payload::Inline { offset, length } => {
-            let message = &inline[*offset..][..*length as usize];
+            let message = payloads.bytes(*offset, *length).expect("it is within the batch");
             format!("'{}'", String::from_utf8_lossy(message))
         }
         Payload::Nothing => String::new(),
-        Payload::Segments(segments) => {
+        payload @ Payload::Segments { count, .. } => {
+            let segments = payloads.segments(payload);
+            assert_eq!(segments.len(), *count as usize);
             segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
         }
     };

@@ -5,11 +5,6 @@ fn parts(token: u64) -> (u32, u32) {
     (token.slot, token.generation)
 }
 
-fn retire<T>(ring: &mut SendRing<T>, token: u64) -> Option<Option<T>> {
-    let (slot, generation) = parts(token);
-    ring.retire(slot, generation)
-}
-
 #[test]
 fn one_inline_send_in_a_period_is_signaled() {
     let mut ring = SendRing::<()>::new(16, 0);
@@ -28,7 +23,7 @@ fn a_full_ring_always_has_a_completion_to_come() {
         for _ in 0..500 {
             let slot = ring.take_inline().unwrap_or_else(|| {
                 let oldest = outstanding.pop_front().expect("a full ring without completion");
-                assert_eq!(retire(&mut ring, oldest), Some(None));
+                assert_eq!(ring.retire(oldest), Some(None));
                 ring.take_inline().expect("the completion freed a slot")
             });
             if slot.signaled {
@@ -43,21 +38,21 @@ fn a_completion_frees_exactly_those_before_it() {
     let mut ring = SendRing::<()>::new(16, 0);
     let slots: Vec<_> = (0..10).map(|_| ring.take_inline().expect("there is room")).collect();
     assert_eq!(ring.credits(), 6);
-    assert_eq!(retire(&mut ring, slots[3].token), Some(None));
+    assert_eq!(ring.retire(slots[3].token), Some(None));
     assert_eq!(ring.credits(), 10);
-    assert_eq!(retire(&mut ring, slots[7].token), Some(None));
+    assert_eq!(ring.retire(slots[7].token), Some(None));
     assert_eq!(ring.credits(), 14, "two unsignaled ones are still out");
 }
 
 #[test]
 fn what_is_held_comes_back_once() {
     let mut ring = SendRing::new(4, 9);
-    let token = ring.take_holding("buffers").expect("there is room");
-    assert_eq!(retire(&mut ring, token), Some(Some("buffers")));
-    assert_eq!(retire(&mut ring, token), None, "the slot is free");
-    let next = ring.take_holding("more").expect("there is room");
-    assert_eq!(retire(&mut ring, token), None, "an older generation");
-    assert_eq!(retire(&mut ring, next), Some(Some("more")));
+    let token = ring.take_holding("buffers").expect("there is room").token;
+    assert_eq!(ring.retire(token), Some(Some("buffers")));
+    assert_eq!(ring.retire(token), None, "the slot is free");
+    let next = ring.take_holding("more").expect("there is room").token;
+    assert_eq!(ring.retire(token), None, "an older generation");
+    assert_eq!(ring.retire(next), Some(Some("more")));
 }
 
 #[test]
@@ -66,26 +61,26 @@ fn holding_sends_count_as_signaled() {
     for _ in 0..3 {
         assert!(!ring.take_inline().expect("there is room").signaled);
     }
-    let token = ring.take_holding(5).expect("there is room");
+    let token = ring.take_holding(5).expect("there is room").token;
     for _ in 0..3 {
         assert!(!ring.take_inline().expect("there is room").signaled);
     }
     assert!(ring.take_inline().expect("there is room").signaled);
-    assert_eq!(retire(&mut ring, token), Some(Some(5)));
+    assert_eq!(ring.retire(token), Some(Some(5)));
     assert_eq!(ring.credits(), 12);
 }
 
 #[test]
 fn completions_may_be_retired_out_of_order() {
-    let mut ring = SendRing::new(8, 0);
-    let first = ring.take_holding(1).expect("there is room");
+    let mut ring = SendRing::new(16, 0);
+    let first = ring.take_holding(1).expect("there is room").token;
     let inline = ring.take_inline().expect("there is room");
-    let last = ring.take_holding(2).expect("there is room");
-    assert_eq!(retire(&mut ring, last), Some(Some(2)));
-    assert_eq!(ring.credits(), 5, "the oldest is still out, so the ring cannot advance");
-    assert_eq!(retire(&mut ring, first), Some(Some(1)));
-    assert_eq!(ring.credits(), 8);
-    assert_eq!(retire(&mut ring, inline.token), None, "the later completion freed it");
+    let last = ring.take_holding(2).expect("there is room").token;
+    assert_eq!(ring.retire(last), Some(Some(2)));
+    assert_eq!(ring.credits(), 13, "the oldest is still out, so the ring cannot advance");
+    assert_eq!(ring.retire(first), Some(Some(1)));
+    assert_eq!(ring.credits(), 16);
+    assert_eq!(ring.retire(inline.token), None, "the later completion freed it");
 }
 
 #[test]
@@ -93,7 +88,7 @@ fn each_flushed_send_may_complete_by_itself() {
     let mut ring = SendRing::<()>::new(8, 0);
     let slots: Vec<_> = (0..8).map(|_| ring.take_inline().expect("there is room")).collect();
     for (count, slot) in (1..).zip(&slots) {
-        assert_eq!(retire(&mut ring, slot.token), Some(None));
+        assert_eq!(ring.retire(slot.token), Some(None));
         assert_eq!(ring.credits(), count);
     }
 }
@@ -109,8 +104,8 @@ fn a_full_ring_hands_back_what_it_cannot_hold() {
 fn a_ring_can_be_drained_in_order_across_its_end() {
     let mut ring = SendRing::new(4, 0);
     for number in 0..3 {
-        let token = ring.take_holding(number).expect("there is room");
-        retire(&mut ring, token);
+        let token = ring.take_holding(number).expect("there is room").token;
+        ring.retire(token);
     }
     for number in 10..14 {
         ring.take_holding(number).expect("there is room");
@@ -122,8 +117,11 @@ fn a_ring_can_be_drained_in_order_across_its_end() {
 #[test]
 fn tokens_out_of_range_are_stale() {
     let mut ring = SendRing::<()>::new(4, 0);
-    assert_eq!(ring.retire(4, 0), None);
-    assert_eq!(ring.retire(0, 0), None, "free slots have no completion");
+    let first = ring.take_inline().expect("there is room").token;
+    assert_eq!(ring.retire(first - 1), None, "before the first");
+    assert_eq!(ring.retire(first + 1), None, "free slots have no completion");
+    assert_eq!(ring.retire(0), None);
+    assert_eq!(ring.retire(u64::MAX), None);
     let mut table = ReceiveTable::<()>::new(4, 0);
     assert_eq!(table.retire(4, 0), None);
     assert_eq!(table.retire(0, 0), None);

@@ -16,12 +16,20 @@ use std::{
 
 use rdma_core_sys as c;
 
-use super::{device::Hold, id::set_nonblocking};
-use crate::{Completion, Error, RemoteKey, Status, completion::Invalidated};
+use super::{
+    device::Hold,
+    extended_poll::{self, ExtendedPoll},
+    id::set_nonblocking,
+};
+use crate::{
+    Completion, Error, Interface, RemoteKey, Status, completion::Invalidated, provider::QueueFacts,
+};
 
 /// A completion queue, shared with the queue pairs that complete on it.
 pub struct RawCompletionQueue {
     inner: Arc<QueueInner>,
+    /// How to poll, if not by `ibv_poll_cq`.
+    extended: Option<ExtendedPoll>,
     /// Where the device's plug-in writes, before it is translated.
     scratch: Box<[c::ibv_wc]>,
     /// The most events that can still come off the channel.
@@ -39,30 +47,59 @@ unsafe impl Send for QueueInner {}
 unsafe impl Sync for QueueInner {}
 
 impl RawCompletionQueue {
-    pub(super) fn new(hold: Arc<Hold>, capacity: u32) -> Result<(Self, u32), Error> {
+    pub(super) fn new(
+        hold: Arc<Hold>,
+        capacity: u32,
+        interface: Interface,
+    ) -> Result<(Self, QueueFacts), Error> {
         let failed = |source| Error::CreateCompletionQueue { capacity, source };
         let channel = CompletionChannel::new(hold).map_err(failed)?;
         let entries = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
         let context = channel.hold.context();
+        let raw = match interface {
+            Interface::Classic => None,
+            Interface::Extended => extended_poll::create(&channel, capacity),
+        };
+        // SAFETY: a queue from there is an extended one; both become parts of `Self`.
+        let extended = raw.and_then(|raw| unsafe { ExtendedPoll::of(raw) });
         // SAFETY: the channel holds the context open, and becomes part of the queue's owner.
-        let raw =
-            unsafe { c::ibv_create_cq(context, entries, ptr::null_mut(), channel.raw.as_ptr(), 0) };
-        let raw = NonNull::new(raw).ok_or_else(|| failed(io::Error::last_os_error()))?;
+        let classic =
+            || unsafe { c::ibv_create_cq(context, entries, ptr::null_mut(), channel.pointer(), 0) };
+        let raw = raw.or_else(|| NonNull::new(classic()));
+        let raw = raw.ok_or_else(|| failed(io::Error::last_os_error()))?;
         // SAFETY: the call succeeded, so this is a live queue.
-        let made = unsafe { raw.as_ref() }.cqe.max(0).cast_unsigned();
+        let made = unsafe { raw.as_ref() };
+        let (capacity, number) = (made.cqe.max(0).cast_unsigned(), made.handle);
         let inner = Arc::new(QueueInner { raw, channel });
         // SAFETY: the structure is integers, for which zeroes are valid.
         let empty: c::ibv_wc = unsafe { std::mem::zeroed() };
-        Ok((Self { inner, scratch: Box::new([empty; POLL_BATCH]), armed: 0 }, made))
+        let interface = if extended.is_some() { Interface::Extended } else { Interface::Classic };
+        let scratch = Box::new([empty; POLL_BATCH]);
+        let facts = QueueFacts { capacity, number, interface };
+        Ok((Self { inner, extended, scratch, armed: 0 }, facts))
     }
 
-    #[inline]
+    #[inline(never)]
     pub(super) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+        if let Some(extended) = &mut self.extended {
+            return extended.poll(out);
+        }
         let mut taken = 0;
-        for batch in out.chunks_mut(POLL_BATCH) {
-            let count = self.poll_batch(batch)?;
+        while taken < out.len() {
+            let room = (out.len() - taken).min(POLL_BATCH);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+            let entries = room as libc::c_int; // a batch is of a few entries
+            // SAFETY: the queue is live as long as `self`, and `scratch` has that many entries.
+            let count = unsafe {
+                c::ibv_poll_cq(self.inner.raw.as_ptr(), entries, self.scratch.as_mut_ptr())
+            };
+            let Ok(count) = usize::try_from(count) else { return Err(broken()) };
+            for (completion, raw) in out[taken..].iter_mut().zip(&mut self.scratch[..count]) {
+                *completion = translate(raw);
+                raw.imm_data_or_invalidated_rkey = 0; // so that no later completion shows it
+            }
             taken += count;
-            if count < batch.len() {
+            if count < room {
                 break;
             }
         }
@@ -119,21 +156,6 @@ impl RawCompletionQueue {
         &self.inner
     }
 
-    fn poll_batch(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
-        let entries = libc::c_int::try_from(out.len().min(self.scratch.len()))
-            .expect("a batch is of a few entries");
-        // SAFETY: the queue is live as long as `self`, and `scratch` has that many entries.
-        let count =
-            unsafe { c::ibv_poll_cq(self.inner.raw.as_ptr(), entries, self.scratch.as_mut_ptr()) };
-        let count = usize::try_from(count)
-            .map_err(|_| Error::Poll(io::Error::from_raw_os_error(libc::EIO)))?;
-        for (completion, raw) in out.iter_mut().zip(&mut self.scratch[..count]) {
-            *completion = translate(raw);
-            raw.imm_data_or_invalidated_rkey = 0; // so that no later completion shows it
-        }
-        Ok(count)
-    }
-
     fn read_event(&self) -> io::Result<bool> {
         let (mut queue, mut context) = (ptr::null_mut(), ptr::null_mut());
         let channel = self.inner.channel.raw.as_ptr();
@@ -173,7 +195,7 @@ impl Drop for QueueInner {
     }
 }
 
-struct CompletionChannel {
+pub(super) struct CompletionChannel {
     raw: NonNull<c::ibv_comp_channel>,
     hold: Arc<Hold>,
 }
@@ -186,6 +208,16 @@ impl CompletionChannel {
         let channel = Self { raw, hold };
         set_nonblocking(channel.as_fd())?;
         Ok(channel)
+    }
+
+    /// Live as long as `self`.
+    pub(super) fn pointer(&self) -> *mut c::ibv_comp_channel {
+        self.raw.as_ptr()
+    }
+
+    /// Open as long as `self`.
+    pub(super) fn context(&self) -> *mut c::ibv_context {
+        self.hold.context()
     }
 }
 
@@ -205,25 +237,33 @@ impl Drop for CompletionChannel {
     }
 }
 
+#[cold]
+fn broken() -> Error {
+    Error::Poll(io::Error::from_raw_os_error(libc::EIO))
+}
+
+#[inline]
 fn translate(raw: &c::ibv_wc) -> Completion {
+    let succeeded = raw.status == c::IBV_WC_SUCCESS && raw.opcode == c::IBV_WC_RECV;
+    let key = raw.imm_data_or_invalidated_rkey;
     Completion {
         token: raw.wr_id,
         status: Status(raw.status.0),
         queue_pair: raw.qp_num,
         length: raw.byte_len,
-        invalidated: invalidated(raw),
+        invalidated: if succeeded { invalidated(raw.wc_flags, key) } else { Invalidated::No },
         vendor_error: raw.vendor_err,
     }
 }
 
 /// Devices set bit 3. rxe sets bit 2, which elsewhere says that a checksum was right; so there
 /// the key must be one that the queue pair has bound, which the queue pair finds out.
-fn invalidated(raw: &c::ibv_wc) -> Invalidated {
-    let succeeded = raw.status == c::IBV_WC_SUCCESS && raw.opcode == c::IBV_WC_RECV;
-    let key = RemoteKey(raw.imm_data_or_invalidated_rkey);
-    if succeeded && raw.wc_flags & c::IBV_WC_WITH_INV != 0 {
+#[inline]
+pub(super) fn invalidated(flags: u32, key: u32) -> Invalidated {
+    let key = RemoteKey(key);
+    if flags & c::IBV_WC_WITH_INV != 0 {
         Invalidated::Certainly(key)
-    } else if succeeded && raw.wc_flags & c::IBV_WC_IP_CSUM_OK != 0 {
+    } else if flags & c::IBV_WC_IP_CSUM_OK != 0 {
         Invalidated::Perhaps(key)
     } else {
         Invalidated::No

@@ -113,6 +113,7 @@ unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
     // SAFETY: the device's plug-in ends the version with a NUL, or left the zeroes of `query`.
     let firmware = unsafe { text(attributes.fw_ver.as_ptr()) };
     Ok(Limits {
+        numa_node: numa_node(&device),
         device,
         firmware,
         completion_queue_entries: attributes.max_cqe.max(0).cast_unsigned(),
@@ -127,6 +128,13 @@ unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
         shared_receive_queues: attributes.max_srq.max(0).cast_unsigned(),
         windows: windows(&attributes),
     })
+}
+
+/// The NUMA node of a device, as sysfs says; a virtual one has none.
+fn numa_node(device: &str) -> Option<u32> {
+    let path = Path::new("/sys/class/infiniband").join(device).join("device/numa_node");
+    // -1 where the system does not know, or has only one.
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// How many windows of type 2 there are.

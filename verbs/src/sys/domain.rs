@@ -12,7 +12,7 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::NonNull,
     sync::Arc,
 };
@@ -25,7 +25,7 @@ use super::{device::Hold, events::Subscription};
 use crate::{
     Access, DeviceEvent, Error, RemoteKey,
     memory::Mapping,
-    provider::{BindWindow, Keys},
+    provider::{BindWindow, DmaBuf, Keys},
 };
 
 /// A protection domain, shared by what is made in it.
@@ -72,12 +72,49 @@ impl RawDomain {
             c::ibv_reg_mr(self.0.raw.as_ptr(), memory.pointer().cast(), length, flags(access))
         };
         let raw = NonNull::new(raw).ok_or_else(|| refused(length, io::Error::last_os_error()))?;
-        // SAFETY: the call succeeded, so this is a live memory region.
+        Ok(self.registered(raw, Some(memory)))
+    }
+
+    /// The kernel keeps the dma-buf as long as it is registered, with or without our descriptor.
+    pub(super) fn register_dma_buf(
+        &self,
+        dma_buf: &DmaBuf,
+    ) -> Result<(RawRegistration, Keys), Error> {
+        let DmaBuf { file, offset, length, address, access } = dma_buf;
+        let flags = flags(*access).cast_signed();
+        // SAFETY: the domain is live and the descriptor open; the device reaches nothing but the
+        // range of the dma-buf, which is no memory of this process that Rust knows of.
+        let raw = unsafe {
+            c::ibv_reg_dmabuf_mr(
+                self.0.raw.as_ptr(),
+                *offset,
+                *length,
+                address.get() as u64,
+                file.as_raw_fd(),
+                flags,
+            )
+        };
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error().is_some_and(|errno| UNKNOWN_HERE.contains(&errno)) {
+                return Error::Unsupported("this device, or its plug-in, registers no dma-buf");
+            }
+            refused(*length, error)
+        })?;
+        Ok(self.registered(raw, None))
+    }
+
+    fn registered(
+        &self,
+        raw: NonNull<c::ibv_mr>,
+        memory: Option<Arc<Mapping>>,
+    ) -> (RawRegistration, Keys) {
+        // SAFETY: the caller has just registered it, so this is a live memory region.
         let region = unsafe { raw.as_ref() };
         let keys = Keys { local: region.lkey, remote: RemoteKey(region.rkey) };
         self.0.named().memory.insert(keys.local, raw);
-        let object = Object::Memory { raw, memory: Some(memory) };
-        Ok((RawRegistration { object, number: keys.local, domain: self.0.clone() }, keys))
+        let object = Object::Memory { raw, memory };
+        (RawRegistration { object, number: keys.local, domain: self.0.clone() }, keys)
     }
 
     pub(super) fn window(&self) -> Result<(RawRegistration, Keys), Error> {
@@ -216,10 +253,23 @@ fn flags(access: Access) -> libc::c_uint {
 fn refused(length: usize, source: io::Error) -> Error {
     let out_of_memory = source.raw_os_error() == Some(libc::ENOMEM);
     match getrlimit(Resource::Memlock).current {
-        Some(limit) if out_of_memory => Error::LockedMemoryLimit { length, limit, source },
+        Some(limit) if out_of_memory => {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+            Error::LockedMemoryLimit { length, pinned: pinned(&status), limit, source }
+        }
         _ => Error::Register { length, source },
     }
 }
+
+/// Bytes that the process has registered already, as its status file says.
+fn pinned(status: &str) -> u64 {
+    let value = status.lines().find_map(|line| line.strip_prefix("VmPin:"));
+    let kibibytes = value.and_then(|value| value.trim().trim_end_matches("kB").trim().parse().ok());
+    kibibytes.map_or(0, |kibibytes: u64| kibibytes.saturating_mul(1024))
+}
+
+/// What the plug-in, or an older kernel, says to a call that it does not know.
+const UNKNOWN_HERE: [libc::c_int; 3] = [libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::ENOSYS];
 
 #[cfg(test)]
 mod tests {
@@ -232,5 +282,12 @@ mod tests {
         assert_eq!(flags(Access::REMOTE_WRITE), 3);
         assert_eq!(flags(Access::REMOTE_READ | Access::LOCAL_WRITE), 5);
         assert_eq!(flags(Access::BIND), 16);
+    }
+
+    #[test]
+    fn what_is_pinned_is_read_from_the_status() {
+        assert_eq!(pinned("VmLck:\t      64 kB\nVmPin:\t    4096 kB\nVmHWM:\t1 kB\n"), 4 << 20);
+        assert_eq!(pinned(""), 0);
+        assert_eq!(pinned("VmPin:\t  many kB\n"), 0);
     }
 }

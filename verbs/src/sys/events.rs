@@ -171,8 +171,18 @@ unsafe fn subject(event: &c::ibv_async_event) -> Subject {
             // SAFETY: its destruction waits for the acknowledgement, so it is still there.
             Subject::QueuePair(unsafe { (*queue_pair).qp_num })
         }
-        c::IBV_EVENT_CQ_ERR => Subject::CompletionQueue,
-        c::IBV_EVENT_SRQ_ERR | c::IBV_EVENT_SRQ_LIMIT_REACHED => Subject::SharedReceiveQueue,
+        c::IBV_EVENT_CQ_ERR => {
+            // SAFETY: for this kind libibverbs fills this member in.
+            let queue = unsafe { event.element.cq };
+            // SAFETY: its destruction waits for the acknowledgement, so it is still there.
+            Subject::CompletionQueue(unsafe { (*queue).handle })
+        }
+        c::IBV_EVENT_SRQ_ERR | c::IBV_EVENT_SRQ_LIMIT_REACHED => {
+            // SAFETY: for these kinds libibverbs fills this member in.
+            let queue = unsafe { event.element.srq };
+            // SAFETY: its destruction waits for the acknowledgement, so it is still there.
+            Subject::SharedReceiveQueue(unsafe { (*queue).handle })
+        }
         c::IBV_EVENT_PORT_ACTIVE
         | c::IBV_EVENT_PORT_ERR
         | c::IBV_EVENT_LID_CHANGE

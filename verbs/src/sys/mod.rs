@@ -11,7 +11,7 @@
 //!   QueuePair ----> Id ------------------> Channel
 //!       |---------> DomainInner ---------> Hold ----> Id (bound, never connected) -> Channel
 //!       '---------> QueueInner ----------> Hold
-//!   Registration -> DomainInner, Mapping
+//!   Registration -> DomainInner, Mapping -> Pages
 //!   ```
 //!
 //!   Structs destroy their own object in `Drop`, before their fields, so teardown follows the
@@ -31,7 +31,10 @@ mod diagnosis;
 mod domain;
 mod endpoint;
 mod events;
+mod extended_poll;
+mod extended_sends;
 mod id;
+mod pages;
 mod queue_pair;
 mod receives;
 mod shared_receive_queue;
@@ -39,17 +42,34 @@ mod shared_receive_queue;
 use std::time::Duration;
 
 use crate::{
-    DeviceEvent, Error, Limits, Provider,
+    DeviceEvent, Error, Interface, Limits, Provider,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, PostError, QueuePairRequest, QueueRequest, RegisterRequest,
+        Batch, CmEvent, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts, QueuePairRequest,
+        QueueRequest, RegisterRequest,
     },
 };
 
 pub use device::{DeviceInfo, PortInfo, PortState, devices};
+pub use pages::PageSize;
+pub(crate) use pages::Pages;
 
 /// The system's own RDMA: whatever devices libibverbs and librdmacm find.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RdmaCore;
+pub struct RdmaCore {
+    interface: Interface,
+}
+
+impl RdmaCore {
+    /// By the calls that are best known; see [`Interface`].
+    pub const fn new() -> Self {
+        Self::with(Interface::Classic)
+    }
+
+    /// By these calls, where the device has them.
+    pub const fn with(interface: Interface) -> Self {
+        Self { interface }
+    }
+}
 
 impl Provider for RdmaCore {
     type Endpoint = endpoint::RawEndpoint;
@@ -93,6 +113,7 @@ impl Provider for RdmaCore {
     ) -> Result<(Self::Registration, Keys), Error> {
         match request {
             RegisterRequest::Memory { memory, access } => domain.register(memory, access),
+            RegisterRequest::DmaBuf(dma_buf) => domain.register_dma_buf(&dma_buf),
             RegisterRequest::Window => domain.window(),
         }
     }
@@ -101,15 +122,16 @@ impl Provider for RdmaCore {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, u32), Error> {
-        completion_queue::RawCompletionQueue::new(device::hold(endpoint.id())?, capacity)
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
+        let hold = device::hold(endpoint.id())?;
+        completion_queue::RawCompletionQueue::new(hold, capacity, self.interface)
     }
 
     fn shared_receive_queue(
         &self,
         domain: &Self::Domain,
         capacity: u32,
-    ) -> Result<Self::SharedReceiveQueue, Error> {
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         shared_receive_queue::RawSharedReceiveQueue::new(domain.inner(), capacity)
     }
 
@@ -117,20 +139,22 @@ impl Provider for RdmaCore {
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, u32), Error> {
-        queue_pair::RawQueuePair::new(endpoint.id(), request)
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
+        queue_pair::RawQueuePair::new(endpoint.id(), request, self.interface)
     }
 
-    #[inline]
+    #[inline(always)] // the caller knows which it is
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         match batch {
             Batch::Receives { queue_pair, requests } => queue_pair.post_receive(requests),
-            Batch::Sends { queue_pair, requests, inline } => queue_pair.post_send(requests, inline),
+            Batch::Sends { queue_pair, requests, payloads } => {
+                queue_pair.post_send(requests, payloads)
+            }
             Batch::SharedReceives { queue, requests } => queue.post(requests),
         }
     }
 
-    #[inline]
+    #[inline(always)] // the caller knows which it is
     fn completions(
         &self,
         queue: &mut Self::CompletionQueue,

@@ -21,21 +21,25 @@ use rdma_core_sys as c;
 use super::{
     completion_queue::QueueInner,
     device::UNBOUND,
-    domain::{DomainInner, Named},
+    domain::DomainInner,
+    extended_sends::{ExtendedSends, OPERATIONS},
     id::{Id, check},
     receives::ReceiveChain,
     shared_receive_queue::{RawSharedReceiveQueue, SharedInner},
 };
 use crate::{
-    Capabilities, Error, RdmaCore, RemoteAddress, SEGMENTS_MAX,
+    Capabilities, Error, Interface, RdmaCore, RemoteAddress, SEGMENTS_MAX,
     provider::{
-        Operation, Payload, PostError, QueuePairRequest, ReceiveRequest, Segment, SendRequest,
+        Operation, Payload, Payloads, PostError, QueuePairFacts, QueuePairRequest, ReceiveRequest,
+        Segment, SendRequest,
     },
 };
 
 /// A queue pair bound to an id.
 pub struct RawQueuePair {
     raw: NonNull<c::ibv_qp>,
+    /// How to post sends, if not by `ibv_post_send`.
+    extended: Option<ExtendedSends>,
     id: Arc<Id>,
     sends: Box<[c::ibv_send_wr]>,
     gathered: Box<[[c::ibv_sge; SEGMENTS_MAX]]>,
@@ -53,7 +57,8 @@ impl RawQueuePair {
     pub(super) fn new(
         id: &Arc<Id>,
         request: QueuePairRequest<'_, RdmaCore>,
-    ) -> Result<(Self, u32), Error> {
+        interface: Interface,
+    ) -> Result<(Self, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let context = id.context().ok_or(UNBOUND)?;
         let (domain, queue) = (domain.inner(), queue.inner());
@@ -68,11 +73,18 @@ impl RawQueuePair {
             return Err(Error::AnotherDevice("shared receive queue"));
         }
         let mut attributes = attributes(queue, shared, capabilities);
-        let raw = id.with(|id| create(id, domain, &mut attributes))?;
+        let (raw, extended) = match interface {
+            // Lists of segments are added up wrongly by rxe before rdma-core 64.
+            Interface::Extended if capabilities.segments == 1 => {
+                id.with(|id| create_extended(id, domain, &mut attributes))?
+            }
+            _ => (id.with(|id| create(id, domain, &mut attributes))?, None),
+        };
         // SAFETY: `create` returns a live queue pair.
         let number = unsafe { raw.as_ref() }.qp_num;
         let pair = Self {
             raw,
+            extended,
             id: id.clone(),
             sends: filled(capabilities.send, EMPTY_SEND),
             gathered: filled(capabilities.send, [c::ibv_sge::default(); SEGMENTS_MAX]),
@@ -81,54 +93,103 @@ impl RawQueuePair {
             _shared: shared.cloned(),
             _queue: queue.clone(),
         };
-        Ok((pair, number))
+        let interface =
+            if pair.extended.is_some() { Interface::Extended } else { Interface::Classic };
+        Ok((pair, QueuePairFacts { number, interface }))
     }
 
-    #[inline]
+    #[inline(never)]
     pub(super) fn post_send(
         &mut self,
         requests: &[SendRequest],
-        inline: &[u8],
+        payloads: &Payloads,
     ) -> Result<(), PostError> {
-        let mut accepted = 0;
-        for batch in requests.chunks(self.sends.len()) {
-            self.post_sends(batch, inline).map_err(|error| PostError {
-                accepted: accepted + error.accepted,
-                source: error.source,
-            })?;
-            accepted += batch.len();
+        match &mut self.extended {
+            Some(extended) => extended.post(requests, payloads, &self.domain),
+            None => self.post_chain(requests, payloads),
         }
-        Ok(())
     }
 
-    #[inline]
+    /// Posts a chain, of at most as many sends as there are rows.
+    #[inline(always)]
+    fn post_chain(
+        &mut self,
+        requests: &[SendRequest],
+        payloads: &Payloads,
+    ) -> Result<(), PostError> {
+        if requests.is_empty() || requests.len() > self.sends.len() {
+            return Err(not_taken(io::ErrorKind::InvalidInput.into()));
+        }
+        let first = self.sends.as_mut_ptr();
+        let mut place = first;
+        for (request, row) in requests.iter().zip(&mut self.gathered) {
+            // SAFETY: there are as many rows as requests at least, borrowed exclusively; no other
+            // reference to this one is alive.
+            let raw = unsafe { &mut *place };
+            place = place.wrapping_add(1);
+            raw.next = place;
+            if request.operation == Operation::Send
+                && let Some(message) = payloads.of_inline(&request.payload)
+            {
+                raw.opcode = c::IBV_WR_SEND;
+                put(raw, row, request, message);
+            } else if request.is_bind() {
+                return self.post_with_binds(requests, payloads);
+            } else {
+                fill_send(raw, row, request, payloads).map_err(not_taken)?;
+            }
+        }
+        self.sends[requests.len() - 1].next = ptr::null_mut();
+        self.hand_over(requests.len())
+    }
+
+    /// Hands a chain of so many, which is filled in, to the plug-in.
+    #[inline(always)]
+    fn hand_over(&mut self, count: usize) -> Result<(), PostError> {
+        let first = self.sends.as_mut_ptr();
+        let mut refused = ptr::null_mut();
+        // SAFETY: the queue pair is live; the chain and what it points to is of `self`, of the
+        // caller's payloads and of what the caller's lock keeps, see the file's top.
+        match unsafe { c::ibv_post_send(self.raw.as_ptr(), first, &raw mut refused) } {
+            0 => Ok(()),
+            errno => Err(stopped(0, errno, index(first, refused, count))),
+        }
+    }
+
+    /// The same with requests that bind: it holds the domain's lock during the post, which follows
+    /// the pointers that a bind is made of.
+    #[inline(never)]
+    fn post_with_binds(
+        &mut self,
+        requests: &[SendRequest],
+        payloads: &Payloads,
+    ) -> Result<(), PostError> {
+        let domain = self.domain.clone();
+        let mut named = domain.named();
+        let rows = self.sends.iter_mut().zip(&mut self.gathered);
+        for (request, (raw, row)) in requests.iter().zip(rows) {
+            match &request.operation {
+                Operation::BindWindow(bind) => fill_bind(raw, request, named.bind(bind)),
+                _ => fill_send(raw, row, request, payloads),
+            }
+            .map_err(not_taken)?;
+        }
+        link(&mut self.sends[..requests.len()], |request, next| request.next = next);
+        let result = self.hand_over(requests.len());
+        let accepted = result.as_ref().map_or_else(|error| error.accepted, |()| requests.len());
+        for request in &requests[..accepted] {
+            if let Operation::BindWindow(bind) = &request.operation {
+                named.note_bound(bind);
+            }
+        }
+        result
+    }
+
+    #[inline(never)]
     pub(super) fn post_receive(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {
         let pair = self.raw.as_ptr();
         // SAFETY: the queue pair is live; the chain and its segments are, during the call.
         self.receives.post(requests, |first, bad| unsafe { c::ibv_post_recv(pair, first, bad) })
-    }
-
-    /// Posts at most as many sends as there are rows.
-    fn post_sends(&mut self, batch: &[SendRequest], inline: &[u8]) -> Result<(), PostError> {
-        // Held during the post, which follows the pointers that a bind is made of.
-        let mut named = batch.iter().any(is_bind).then(|| self.domain.named());
-        let rows = self.sends.iter_mut().zip(&mut self.gathered);
-        fill_sends(rows, batch, inline, named.as_deref())
-            .map_err(|source| PostError { accepted: 0, source })?;
-        let first = link(&mut self.sends[..batch.len()], |request, next| request.next = next);
-        let mut refused = ptr::null_mut();
-        // SAFETY: the queue pair is live; the chain and what it points to is of `self`, of
-        // `inline` and of `named`, see the file's top.
-        let errno = unsafe { c::ibv_post_send(self.raw.as_ptr(), first, &raw mut refused) };
-        let accepted = if errno == 0 { batch.len() } else { index(first, refused, batch.len()) };
-        if let Some(named) = &mut named {
-            for request in &batch[..accepted] {
-                if let Operation::BindWindow(bind) = &request.operation {
-                    named.note_bound(bind);
-                }
-            }
-        }
-        if errno == 0 { Ok(()) } else { Err(stopped(0, errno, accepted)) }
     }
 }
 
@@ -176,57 +237,98 @@ fn create(
     // SAFETY: the id and all that the attributes name are live and of one device.
     check(unsafe { c::rdma_create_qp(id, domain.pointer(), &raw mut *attributes) })
         .map_err(Error::CreateQueuePair)?;
+    made(id)
+}
+
+/// The same as an extended queue pair, or not if the device cannot. Under the id's lock.
+fn create_extended(
+    id: *mut c::rdma_cm_id,
+    domain: &DomainInner,
+    attributes: &mut c::ibv_qp_init_attr,
+) -> Result<(NonNull<c::ibv_qp>, Option<ExtendedSends>), Error> {
+    let mut extended = c::ibv_qp_init_attr_ex {
+        qp_context: attributes.qp_context,
+        send_cq: attributes.send_cq,
+        recv_cq: attributes.recv_cq,
+        srq: attributes.srq,
+        cap: attributes.cap,
+        qp_type: attributes.qp_type,
+        sq_sig_all: attributes.sq_sig_all,
+        comp_mask: c::IBV_QP_INIT_ATTR_PD | c::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+        pd: domain.pointer(),
+        xrcd: ptr::null_mut(),
+        create_flags: 0,
+        max_tso_header: 0,
+        rwq_ind_tbl: ptr::null_mut(),
+        rx_hash_conf: c::ibv_rx_hash_conf {
+            rx_hash_function: 0,
+            rx_hash_key_len: 0,
+            rx_hash_key: ptr::null_mut(),
+            rx_hash_fields_mask: 0,
+        },
+        source_qpn: 0,
+        send_ops_flags: OPERATIONS.into(),
+    };
+    // SAFETY: the caller's id is live, and locked.
+    let vacant = unsafe { (*id).qp }.is_null();
+    // SAFETY: the id and all that the attributes name are live and of one device.
+    if !vacant || unsafe { c::rdma_create_qp_ex(id, &raw mut extended) } != 0 {
+        return Ok((create(id, domain, attributes)?, None));
+    }
+    let raw = made(id)?;
+    // SAFETY: the queue pair was just made with those operations; both become parts of one value.
+    Ok((raw, unsafe { ExtendedSends::of(raw) }))
+}
+
+/// The queue pair that an id has. Under the id's lock.
+fn made(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
     // SAFETY: the caller's id is live, and locked.
     NonNull::new(unsafe { (*id).qp })
         .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
 }
 
-fn fill_sends<'a>(
-    rows: impl Iterator<Item = (&'a mut c::ibv_send_wr, &'a mut [c::ibv_sge; SEGMENTS_MAX])>,
-    requests: &[SendRequest],
-    inline: &[u8],
-    named: Option<&Named>,
+/// Nothing of a batch was taken.
+#[cold]
+fn not_taken(source: io::Error) -> PostError {
+    PostError { accepted: 0, source }
+}
+
+/// Fills in one request that binds, all but its place in the chain.
+fn fill_bind(
+    raw: &mut c::ibv_send_wr,
+    request: &SendRequest,
+    bind: Option<c::ibv_send_wr_bind_mw>,
 ) -> io::Result<()> {
-    for (request, (raw, segments)) in requests.iter().zip(rows) {
-        set_operation(raw, &request.operation, named)?;
-        let (count, flags) = gather(&request.payload, inline, segments)?;
-        let signaled = if request.signaled { c::IBV_SEND_SIGNALED } else { 0 };
-        raw.wr_id = request.token;
-        raw.sg_list = segments.as_mut_ptr();
-        raw.num_sge = count;
-        raw.send_flags = flags | signaled;
-    }
+    raw.wr_id = request.token;
+    raw.opcode = c::IBV_WR_BIND_MW;
+    raw.imm_data_or_invalidate_rkey = 0; // or rxe's plug-in refuses it
+    raw.bind_mw = bind.ok_or(io::ErrorKind::InvalidInput)?;
+    raw.num_sge = 0;
+    raw.send_flags = flags(request);
     Ok(())
 }
 
-fn is_bind(request: &SendRequest) -> bool {
-    matches!(request.operation, Operation::BindWindow(_))
-}
-
-/// Fills in what a request does.
-fn set_operation(
+/// Fills in one request that does not bind, all but its place in the chain.
+#[inline(never)]
+fn fill_send(
     raw: &mut c::ibv_send_wr,
-    operation: &Operation,
-    named: Option<&Named>,
+    row: &mut [c::ibv_sge; SEGMENTS_MAX],
+    request: &SendRequest,
+    payloads: &Payloads,
 ) -> io::Result<()> {
-    match operation {
-        Operation::BindWindow(bind) => {
-            raw.opcode = c::IBV_WR_BIND_MW;
-            raw.imm_data_or_invalidate_rkey = 0; // or rxe's plug-in refuses it
-            raw.bind_mw =
-                named.and_then(|named| named.bind(bind)).ok_or(io::ErrorKind::InvalidInput)?;
-        }
+    match request.operation {
+        Operation::BindWindow(_) => return Err(io::ErrorKind::InvalidInput.into()),
         Operation::LocalInvalidate(key) => {
             raw.opcode = c::IBV_WR_LOCAL_INV;
             raw.imm_data_or_invalidate_rkey = key.0;
         }
         Operation::RdmaRead(remote) => {
             raw.opcode = c::IBV_WR_RDMA_READ;
-            raw.wr = at(*remote);
+            raw.wr = at(remote);
         }
         Operation::RdmaWrite(remote) => {
             raw.opcode = c::IBV_WR_RDMA_WRITE;
-            raw.wr = at(*remote);
+            raw.wr = at(remote);
         }
         Operation::Send => raw.opcode = c::IBV_WR_SEND,
         Operation::SendWithInvalidate(key) => {
@@ -234,7 +336,44 @@ fn set_operation(
             raw.imm_data_or_invalidate_rkey = key.0;
         }
     }
+    if let Payload::Inline { .. } = request.payload {
+        let message = payloads.of_inline(&request.payload).ok_or(io::ErrorKind::InvalidInput)?;
+        put(raw, row, request, message);
+        return Ok(());
+    }
+    let mut count = 0;
+    for (raw, segment) in row.iter_mut().zip(payloads.segments(&request.payload)) {
+        *raw = translate(*segment);
+        count += 1;
+    }
+    raw.wr_id = request.token;
+    raw.sg_list = row.as_mut_ptr();
+    raw.num_sge = count;
+    raw.send_flags = flags(request);
     Ok(())
+}
+
+/// Fills in what an inline request sends.
+#[inline(always)]
+fn put(
+    raw: &mut c::ibv_send_wr,
+    row: &mut [c::ibv_sge; SEGMENTS_MAX],
+    request: &SendRequest,
+    message: &[u8],
+) {
+    #[expect(clippy::cast_possible_truncation, reason = "a payload's length has 32 bits")]
+    let length = message.len() as u32;
+    row[0] = c::ibv_sge { addr: message.as_ptr().addr() as u64, length, lkey: 0 };
+    raw.wr_id = request.token;
+    raw.sg_list = row.as_mut_ptr();
+    // No segment at all for an empty message, see `SEGMENT_LENGTH_MAX`.
+    raw.num_sge = libc::c_int::from(length > 0);
+    raw.send_flags = flags(request) | c::IBV_SEND_INLINE;
+}
+
+#[inline(always)]
+fn flags(request: &SendRequest) -> libc::c_uint {
+    if request.signaled { c::IBV_SEND_SIGNALED } else { 0 }
 }
 
 fn at(remote: RemoteAddress) -> c::ibv_send_wr_wr {
@@ -242,50 +381,22 @@ fn at(remote: RemoteAddress) -> c::ibv_send_wr_wr {
     c::ibv_send_wr_wr { rdma }
 }
 
-/// Fills one request's segments; says how many, and with which flags.
-fn gather(
-    payload: &Payload,
-    inline: &[u8],
-    segments: &mut [c::ibv_sge; SEGMENTS_MAX],
-) -> io::Result<(libc::c_int, libc::c_uint)> {
-    match payload {
-        Payload::Inline { offset, length } => {
-            let message = inline
-                .get(*offset..)
-                .and_then(|rest| rest.get(..*length as usize))
-                .ok_or(io::ErrorKind::InvalidInput)?;
-            let address = message.as_ptr().addr() as u64;
-            segments[0] = c::ibv_sge { addr: address, length: *length, lkey: 0 };
-            // No segment at all for an empty message, see `SEGMENT_LENGTH_MAX`.
-            Ok((libc::c_int::from(*length > 0), c::IBV_SEND_INLINE))
-        }
-        Payload::Nothing => Ok((0, 0)),
-        Payload::Segments(list) => {
-            for (raw, segment) in segments.iter_mut().zip(list) {
-                *raw = translate(*segment);
-            }
-            let count = libc::c_int::try_from(list.len()).expect("a send has a few segments");
-            Ok((count, 0))
-        }
-    }
-}
-
+#[inline]
 pub(super) fn translate(segment: Segment) -> c::ibv_sge {
     c::ibv_sge { addr: segment.address, length: segment.length, lkey: segment.local_key }
 }
 
 /// Chains the requests and returns the first.
+#[inline]
 pub(super) fn link<R>(requests: &mut [R], mut set_next: impl FnMut(&mut R, *mut R)) -> *mut R {
     let first = requests.as_mut_ptr();
+    let last = requests.len().saturating_sub(1);
     for index in 0..requests.len() {
-        let next = if index + 1 < requests.len() {
-            first.wrapping_add(index + 1)
-        } else {
-            ptr::null_mut()
-        };
+        let request = first.wrapping_add(index);
+        let next = if index < last { request.wrapping_add(1) } else { ptr::null_mut() };
         // SAFETY: the index is within the slice, which is borrowed exclusively; no other
         // reference to an element is alive.
-        set_next(unsafe { &mut *first.wrapping_add(index) }, next);
+        set_next(unsafe { &mut *request }, next);
     }
     first
 }
@@ -353,13 +464,19 @@ mod tests {
 
     #[test]
     fn an_inline_message_is_found_in_the_batch() {
-        let inline = [0_u8; 64];
-        let mut segments = [c::ibv_sge::default(); SEGMENTS_MAX];
-        let message = Payload::Inline { offset: 16, length: 8 };
-        let made = gather(&message, &inline, &mut segments).expect("it is within the batch");
-        assert_eq!(made, (1, c::IBV_SEND_INLINE));
-        assert_eq!(segments[0].addr, inline[16..].as_ptr().addr() as u64);
-        let beyond = Payload::Inline { offset: 60, length: 8 };
-        assert!(gather(&beyond, &inline, &mut segments).is_err());
+        let payloads = &Payloads::new(64, 0);
+        let mut row = [c::ibv_sge::default(); SEGMENTS_MAX];
+        let mut raw = EMPTY_SEND;
+        let message = |offset, length| SendRequest {
+            payload: Payload::Inline { offset, length },
+            ..SendRequest::EMPTY
+        };
+        let mut fill = |request| fill_send(&mut raw, &mut row, &request, payloads);
+        assert!(fill(message(60, 8)).is_err(), "it ends beyond");
+        fill(message(0, 0)).expect("an empty message is one");
+        fill(message(16, 8)).expect("it is within the batch");
+        assert_eq!((raw.num_sge, raw.send_flags), (1, c::IBV_SEND_INLINE));
+        let there = payloads.bytes(16, 8).expect("it is within").as_ptr().addr() as u64;
+        assert_eq!((row[0].addr, row[0].length), (there, 8));
     }
 }

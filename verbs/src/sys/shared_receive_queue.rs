@@ -42,7 +42,7 @@ unsafe impl Sync for SharedInner {}
 unsafe impl Send for RawSharedReceiveQueue {}
 
 impl RawSharedReceiveQueue {
-    pub(super) fn new(domain: &Arc<DomainInner>, capacity: u32) -> Result<Self, Error> {
+    pub(super) fn new(domain: &Arc<DomainInner>, capacity: u32) -> Result<(Self, u32), Error> {
         let attr = c::ibv_srq_attr { max_wr: capacity, max_sge: 1, srq_limit: 0 };
         let mut attributes = c::ibv_srq_init_attr { srq_context: ptr::null_mut(), attr };
         // SAFETY: the domain is live, and the attributes are writable.
@@ -54,7 +54,9 @@ impl RawSharedReceiveQueue {
             source => Error::CreateSharedReceiveQueue { capacity, source },
         })?;
         let inner = Arc::new(SharedInner { raw, domain: domain.clone() });
-        Ok(Self { inner, chain: ReceiveChain::new(capacity) })
+        // SAFETY: the call succeeded, so this is a live queue.
+        let number = unsafe { inner.raw.as_ref() }.handle;
+        Ok((Self { inner, chain: ReceiveChain::new(capacity) }, number))
     }
 
     #[inline]

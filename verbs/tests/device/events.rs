@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::Command, time::Instant};
 
-use verbs::{Access, DeviceEventKind, Domain, Endpoint, Subject};
+use verbs::{Access, DeviceEventKind, Domain, Subject};
 
 use crate::pair::{CAPABILITIES, Pair, TIMEOUT, readable, resolved};
 
@@ -91,7 +91,7 @@ fn ip(arguments: &[&str]) {
 fn wait_for_address() {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        let mut endpoint = Endpoint::open().expect("an endpoint");
+        let mut endpoint = crate::pair::open();
         let there = endpoint.resolve_address(None, crate::pair::address(4763), TIMEOUT).is_ok()
             && matches!(crate::pair::event(&mut endpoint), verbs::ConnectionEvent::AddressResolved);
         if there {

@@ -2,15 +2,17 @@
 //! play both.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     os::fd::AsFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
     Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent, Domain,
-    Endpoint, Established, PreparedQueuePair, PrivateData, QueuePair,
+    Endpoint, Established, Interface, PreparedQueuePair, PrivateData, QueuePair, RdmaCore,
 };
 
 pub(crate) const CAPABILITIES: Capabilities =
@@ -22,6 +24,32 @@ pub(crate) fn address(port: u16) -> SocketAddr {
         .expect("set RDMA_TEST_ADDRESS to the IP address of an RDMA device of this machine");
     let address = address.parse().expect("RDMA_TEST_ADDRESS is an IP address without a port");
     SocketAddr::new(address, port)
+}
+
+/// An endpoint by the calls that the tests are run for.
+pub(crate) fn open() -> Endpoint {
+    Endpoint::open_with(Arc::new(RdmaCore::with(interface()))).expect("an endpoint")
+}
+
+/// By which calls the tests are run: `RDMA_TEST_INTERFACE=extended` is for the extended ones.
+fn interface() -> Interface {
+    if let Some(chosen) = CHOSEN.get() {
+        return chosen;
+    }
+    match std::env::var("RDMA_TEST_INTERFACE").as_deref() {
+        Ok("extended") => Interface::Extended,
+        Ok(other) if other != "classic" => panic!("no interface is named {other}"),
+        _ => Interface::Classic,
+    }
+}
+
+/// By which calls the rest of this test runs.
+pub(crate) fn choose(interface: Interface) {
+    CHOSEN.set(Some(interface));
+}
+
+thread_local! {
+    static CHOSEN: Cell<Option<Interface>> = const { Cell::new(None) };
 }
 
 /// One end before its connection is established.
@@ -112,14 +140,14 @@ impl End {
 }
 
 pub(crate) fn listen(port: u16) -> Endpoint {
-    let mut listener = Endpoint::open().expect("an endpoint");
+    let mut listener = open();
     listener.listen(address(port), 16).expect("the port is free");
     listener
 }
 
 /// An endpoint that has found its device and its route.
 pub(crate) fn resolved(port: u16) -> Endpoint {
-    let mut endpoint = Endpoint::open().expect("an endpoint");
+    let mut endpoint = open();
     endpoint.resolve_address(None, address(port), TIMEOUT).expect("a device leads there");
     let event = event(&mut endpoint);
     assert!(matches!(event, ConnectionEvent::AddressResolved), "{event:?}");

@@ -7,7 +7,9 @@ use verbs::Provider;
 use super::super::command::{Command, Data, Done, Execution, Rejection};
 use super::super::held::HeldCommand;
 use super::super::phase::{Outage, Phase, Terms};
+use super::super::queue::Queue;
 use super::{Assembly, Ended, Poller};
+use crate::config::DRAIN_TIMEOUT;
 use crate::error::{Error, Misuse, Transport};
 
 impl<P: Provider> Poller<P> {
@@ -21,14 +23,11 @@ impl<P: Provider> Poller<P> {
 
     /// Ends the queues, and holds the commands that were in flight or hands them back.
     pub(super) fn close(&mut self, cause: &Error) {
-        let resend = self.link.as_ref().is_some_and(|link| link.resend);
         tracing::debug!(%cause, "the poller's queues are closed");
+        self.drain(cause);
         for queue in std::mem::take(&mut self.queues) {
             for ended in queue.close() {
-                match resend {
-                    true => self.held.push(ended.into_held()),
-                    false => self.hand_back(ended.into_held(), cause.clone()),
-                }
+                self.keep(ended, cause);
             }
         }
         self.events = None;
@@ -36,6 +35,45 @@ impl<P: Provider> Poller<P> {
         self.aborting = None;
         if let Some(link) = &self.link {
             link.berth.leave();
+        }
+    }
+
+    /// Disconnects all queues and takes what comes back: commands that were done in time are done,
+    /// unless the target misbehaved, and buffers come home by completions. What is missing then,
+    /// closing the queues gives back.
+    fn drain(&mut self, cause: &Error) {
+        let trusted = !matches!(cause, Error::TargetMisbehaved(_) | Error::Malformed(_));
+        self.queues.iter_mut().for_each(Queue::disconnect);
+        let began = self.clock.raw();
+        while let Some(completion_queue) = &mut self.completion_queue
+            && let Ok(count) = completion_queue.poll(self.batch.as_mut_slice())
+        {
+            for index in 0..count {
+                let completion = self.batch[index];
+                // Most are flushed, which is no news.
+                let queue =
+                    self.queues.iter_mut().find(|queue| queue.number() == completion.queue_pair());
+                let Some(Ok(Some(ended))) = queue.map(|queue| queue.handle(&completion)) else {
+                    continue;
+                };
+                match trusted && ended.response.is_some() {
+                    true => self.finish(ended),
+                    false => self.keep(ended, cause),
+                }
+            }
+            let waited = self.clock.delta(began, self.clock.raw());
+            let drained = self.queues.iter().all(Queue::is_drained);
+            if count == 0 && (drained || waited >= DRAIN_TIMEOUT) {
+                return;
+            }
+        }
+    }
+
+    /// Holds a command that got no answer, or hands it back if it is not to be sent again.
+    fn keep(&mut self, ended: Ended, cause: &Error) {
+        match self.link.as_ref().is_some_and(|link| link.resend) {
+            true => self.held.push(ended.into_held()),
+            false => self.hand_back(ended.into_held(), cause.clone()),
         }
     }
 

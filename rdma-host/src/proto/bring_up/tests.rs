@@ -43,6 +43,12 @@ fn success(result: u64) -> Cqe {
     Cqe::new(CommandId(0), Status::SUCCESS, result)
 }
 
+const AUTHENTICATED: Authenticated = Authenticated {
+    hash: auth::HashId::SHA_256,
+    group: auth::GroupId::NULL,
+    controller_proved: false,
+};
+
 fn options() -> ConnectOptions {
     let address = "10.0.0.1:4420".parse().unwrap();
     let host = HostIdentity::from_id(Uuid::from_u128(1));
@@ -53,7 +59,10 @@ fn options() -> ConnectOptions {
 
 impl Controller {
     fn run(&mut self, options: ConnectOptions) -> Result<Negotiated, Error> {
-        let mut bring_up = BringUp::new(options);
+        self.climb(BringUp::new(options))
+    }
+
+    fn climb(&mut self, mut bring_up: BringUp) -> Result<Negotiated, Error> {
         for _ in 0..10_000 {
             match bring_up.action()? {
                 Action::Live(negotiated) => return Ok(*negotiated),
@@ -62,6 +71,10 @@ impl Controller {
                     self.log.push(format!("open {} with {} entries", open.queue, open.entries));
                     let accept = Accept { receive_size: self.receive_size };
                     bring_up.handle(&Input::Opened(accept))?;
+                }
+                Action::Authenticate(queue) => {
+                    self.log.push(format!("authenticate {queue}"));
+                    bring_up.handle(&Input::Authenticated(AUTHENTICATED))?;
                 }
                 Action::Execute(execute) => {
                     self.log.push(execute.name.to_owned());
@@ -125,6 +138,25 @@ fn climbs_in_the_order_of_the_specification() {
 }
 
 #[test]
+fn a_discovery_controller_is_live_after_identify() {
+    // As old nvmet says of it: no capsules, and here neither its number nor a command set.
+    let mut controller =
+        Controller { capabilities: 0x0000_0020_0f01_007f & !(1 << 37), ..Controller::default() };
+    controller.identify[1792..1800].fill(0);
+    controller.identify[78..80].fill(0);
+    for kind in [0, 2] {
+        controller.identify[111] = kind;
+        let negotiated = controller.climb(BringUp::discovery(options())).unwrap();
+        assert_eq!((negotiated.controller, negotiated.io_queues), (ControllerId(7), 0));
+        assert_eq!(controller.log.last().unwrap(), "Identify Controller");
+    }
+    controller.identify[111] = 1;
+    let error = controller.climb(BringUp::discovery(options())).unwrap_err();
+    assert!(error.to_string().contains("type 1"), "{error}");
+    assert_eq!(error.class(), crate::error::Class::Caller);
+}
+
+#[test]
 fn takes_what_the_target_grants() {
     let mut controller = Controller { queues: 0x0000_0004, receive_size: 17, ..Default::default() };
     controller.capabilities = 0x0000_0020_0f01_003f;
@@ -153,11 +185,44 @@ fn no_transfer_exceeds_a_descriptor() {
 fn authentication_and_secure_channels_are_told_apart() {
     let asks = |connect| Controller { connect, ..Default::default() }.run(options()).unwrap_err();
     let admin = asks(|_| success(0x0002_0007));
-    assert!(matches!(admin, Error::AuthenticationRequired(QueueId(0))));
+    assert!(matches!(admin, Error::Authentication { queue: QueueId(0), .. }));
     let io = asks(|queue| success(if queue.is_admin() { 7 } else { 0x0002_0007 }));
-    assert!(matches!(io, Error::AuthenticationRequired(QueueId(1))));
+    assert!(matches!(io, Error::Authentication { queue: QueueId(1), .. }));
     let channel = asks(|_| success(0x0004_0007));
     assert!(matches!(channel, Error::Incompatible(Incompatible::SecureChannel(_))));
+}
+
+fn with_secret(mut options: ConnectOptions) -> ConnectOptions {
+    let secret = auth::Secret::from_bytes(auth::HashId::NONE, &[7; 32]).ok().unwrap();
+    options.authentication.credentials = Some(auth::Credentials::one_way(secret).into());
+    options
+}
+
+#[test]
+fn every_queue_that_asks_is_authenticated_before_anything_else() {
+    let mut controller = Controller { connect: |_| success(0x0002_0007), ..Controller::default() };
+    let negotiated = controller.run(with_secret(options())).unwrap();
+    assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED); 3]);
+    for (index, line) in controller.log.iter().enumerate() {
+        if line.starts_with("Connect") {
+            assert!(controller.log[index + 1].starts_with("authenticate"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_target_that_stops_asking_is_refused_unless_allowed() {
+    let mut partly = Controller {
+        connect: |queue| success(if queue.0 == 2 { 7 } else { 0x0002_0007 }),
+        ..Controller::default()
+    };
+    let error = partly.run(with_secret(options())).unwrap_err();
+    assert!(matches!(error, Error::Authentication { queue: QueueId(2), .. }), "{error}");
+    assert_eq!(error.class(), crate::error::Class::Access);
+    let mut allowed = with_secret(options());
+    allowed.authentication.policy = allowed.authentication.policy.danger_allow_unasked();
+    let negotiated = partly.run(allowed).unwrap();
+    assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED), Some(AUTHENTICATED), None]);
 }
 
 #[test]

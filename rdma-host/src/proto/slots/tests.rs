@@ -10,23 +10,87 @@ fn response(command: CommandId) -> Cqe {
     Cqe::new(command, Status::SUCCESS, 0)
 }
 
+fn finished(answered: Result<Answered, TargetMisbehaved>) -> bool {
+    matches!(answered.expect("it waits"), Answered::Finished(_))
+}
+
+#[test]
+fn a_lent_key_goes_with_the_response_or_before_the_end() {
+    let key = RemoteKey(0x501);
+    for waits in [Waits::Response, Waits::ResponseAndSend] {
+        let mut slots = Slots::new(QueueId(1), 2);
+        let begin = |slots: &mut Slots| {
+            let command = slots.begin(waits).unwrap();
+            slots.lend(command, key);
+            (command, slots.slot(command))
+        };
+        let (command, slot) = begin(&mut slots);
+        let taken = slots.handle_response(response(command), Some(key)).unwrap();
+        match waits {
+            Waits::Response => assert!(matches!(taken, Answered::Finished(_))),
+            Waits::ResponseAndSend => {
+                assert_eq!(taken, Answered::Pending);
+                assert!(slots.handle_sent(slot).is_some());
+            }
+        }
+
+        // Left in use, and then taken out of use before and after the send's completion.
+        for sent_first in [true, false] {
+            let (command, slot) = begin(&mut slots);
+            let left = slots.handle_response(response(command), None);
+            assert_eq!(left, Ok(Answered::Reachable { slot, key }));
+            assert!(slots.handle_response(response(command), Some(key)).is_err(), "answered twice");
+            let both = waits == Waits::ResponseAndSend;
+            if sent_first || !both {
+                assert_eq!(slots.handle_sent(slot), None);
+                assert!(slots.handle_invalidated(slot).is_some());
+            } else {
+                assert_eq!(slots.handle_invalidated(slot), None);
+                assert!(slots.handle_sent(slot).is_some());
+            }
+            assert_eq!(slots.handle_invalidated(slot), None, "it is done");
+        }
+        assert_eq!(slots.in_flight(), 0);
+    }
+}
+
+#[test]
+fn a_response_may_take_no_other_key_out_of_use() {
+    let (mine, yours) = (RemoteKey(0x501), RemoteKey(0x602));
+    let mut slots = Slots::new(QueueId(1), 3);
+    let lending = slots.begin(Waits::Response).unwrap();
+    slots.lend(lending, mine);
+    let plain = slots.begin(Waits::Response).unwrap();
+    for (command, key) in [(lending, yours), (plain, mine)] {
+        let error = slots.handle_response(response(command), Some(key)).unwrap_err();
+        assert_eq!(error, TargetMisbehaved::Invalidated { key, command, queue: QueueId(1) });
+    }
+    assert_eq!(slots.in_flight(), 2, "neither is completed by it");
+    // A slot's next command has nothing of the last one's key.
+    assert!(finished(slots.handle_response(response(lending), Some(mine))));
+    let next = slots.begin(Waits::Response).unwrap();
+    assert_eq!(slots.slot(next), slots.slot(lending));
+    assert!(slots.handle_response(response(next), Some(mine)).is_err());
+    assert!(finished(slots.handle_response(response(next), None)));
+}
+
 #[test]
 fn a_response_completes_once() {
     let mut slots = Slots::new(QueueId(1), 4);
     let command = slots.begin(Waits::Response).unwrap();
-    assert!(slots.handle_response(response(command)).unwrap().is_some());
-    assert!(slots.handle_response(response(command)).is_err());
+    assert!(finished(slots.handle_response(response(command), None)));
+    assert!(slots.handle_response(response(command), None).is_err());
 }
 
 #[test]
 fn a_stale_generation_completes_nothing() {
     let mut slots = Slots::new(QueueId(1), 1);
     let first = slots.begin(Waits::Response).unwrap();
-    slots.handle_response(response(first)).unwrap();
+    slots.handle_response(response(first), None).unwrap();
     let second = slots.begin(Waits::Response).unwrap();
     assert_ne!(first, second);
-    assert!(slots.handle_response(response(first)).is_err());
-    assert!(slots.handle_response(response(second)).unwrap().is_some());
+    assert!(slots.handle_response(response(first), None).is_err());
+    assert!(finished(slots.handle_response(response(second), None)));
 }
 
 #[test]
@@ -34,11 +98,11 @@ fn both_events_are_awaited_in_either_order() {
     let mut slots = Slots::new(QueueId(1), 2);
     let first = slots.begin(Waits::ResponseAndSend).unwrap();
     let second = slots.begin(Waits::ResponseAndSend).unwrap();
-    assert_eq!(slots.handle_response(response(first)).unwrap(), None);
-    assert!(slots.handle_response(response(first)).is_err(), "answered twice");
+    assert_eq!(slots.handle_response(response(first), None), Ok(Answered::Pending));
+    assert!(slots.handle_response(response(first), None).is_err(), "answered twice");
     assert_eq!(slots.handle_sent(slots.slot(first)).unwrap().slot, slots.slot(first));
     assert_eq!(slots.handle_sent(slots.slot(second)), None);
-    assert!(slots.handle_response(response(second)).unwrap().is_some());
+    assert!(finished(slots.handle_response(response(second), None)));
     assert_eq!(slots.in_flight(), 0);
 }
 
@@ -64,10 +128,10 @@ fn every_command_id_is_survived() {
     let known = slots.begin(Waits::Response).unwrap();
     for id in 0..=u16::MAX {
         if CommandId(id) != known {
-            assert!(slots.handle_response(response(CommandId(id))).is_err(), "{id}");
+            assert!(slots.handle_response(response(CommandId(id)), None).is_err(), "{id}");
         }
     }
-    assert!(slots.handle_response(response(known)).unwrap().is_some());
+    assert!(finished(slots.handle_response(response(known), None)));
 }
 
 #[test]
@@ -75,34 +139,43 @@ fn generations_wrap() {
     let mut slots = Slots::new(QueueId(1), 3);
     for _ in 0..200_000 {
         let command = slots.begin(Waits::Response).unwrap();
-        assert!(slots.handle_response(response(command)).unwrap().is_some());
+        assert!(finished(slots.handle_response(response(command), None)));
     }
 }
 
 /// What may happen on a queue, with numbers to pick from what is there.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Begin(bool),
-    Respond(usize),
+    Begin(bool, bool),
+    Respond(usize, bool),
     Send(usize),
+    Invalidate(usize),
     Bogus(u16),
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        any::<bool>().prop_map(Event::Begin),
-        any::<usize>().prop_map(Event::Respond),
+        any::<(bool, bool)>().prop_map(|(both, lends)| Event::Begin(both, lends)),
+        any::<(usize, bool)>().prop_map(|(index, takes)| Event::Respond(index, takes)),
         any::<usize>().prop_map(Event::Send),
+        any::<usize>().prop_map(Event::Invalidate),
         any::<u16>().prop_map(Event::Bogus),
     ]
 }
 
 /// The simplest queue there is: which commands are in flight, and what each still waits for.
 #[derive(Default)]
-struct Model(HashMap<CommandId, (bool, bool)>);
+struct Model(HashMap<CommandId, Waiting>);
+
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Waiting {
+    response: bool,
+    sent: bool,
+    lent: Option<RemoteKey>,
+}
 
 impl Model {
-    fn pick(&self, index: usize, waits: impl Fn(&(bool, bool)) -> bool) -> Option<CommandId> {
+    fn pick(&self, index: usize, waits: impl Fn(&Waiting) -> bool) -> Option<CommandId> {
         let mut ids: Vec<_> =
             self.0.iter().filter(|(_, state)| waits(state)).map(|(id, _)| *id).collect();
         ids.sort_unstable();
@@ -110,10 +183,10 @@ impl Model {
     }
 
     /// Notes an event; returns whether the command is done.
-    fn note(&mut self, id: CommandId, change: impl Fn(&mut (bool, bool))) -> bool {
+    fn note(&mut self, id: CommandId, change: impl Fn(&mut Waiting)) -> bool {
         let state = self.0.get_mut(&id).expect("it was picked");
         change(state);
-        let done = *state == (false, false);
+        let done = *state == Waiting::default();
         if done {
             self.0.remove(&id);
         }
@@ -126,30 +199,52 @@ proptest! {
     fn every_command_ends_exactly_once(capacity in 1u16..40, events in vec(event(), 0..400)) {
         let mut slots = Slots::new(QueueId(1), capacity);
         let mut model = Model::default();
+        let mut keys = 0;
         for event in events {
             match event {
-                Event::Begin(both) => {
-                    let waits = if both { Waits::ResponseAndSend } else { Waits::Response };
+                Event::Begin(sent, lends) => {
+                    let waits = if sent { Waits::ResponseAndSend } else { Waits::Response };
                     let begun = slots.begin(waits);
                     prop_assert_eq!(begun.is_some(), model.0.len() < usize::from(capacity));
                     if let Some(id) = begun {
-                        prop_assert!(model.0.insert(id, (true, both)).is_none(), "an id twice");
+                        keys += 1;
+                        let lent = lends.then_some(RemoteKey(keys));
+                        if let Some(key) = lent {
+                            slots.lend(id, key);
+                        }
+                        let state = Waiting { response: true, sent, lent };
+                        prop_assert!(model.0.insert(id, state).is_none(), "an id twice");
                     }
                 }
-                Event::Respond(index) => {
-                    let Some(id) = model.pick(index, |state| state.0) else { continue };
-                    let finished = slots.handle_response(response(id)).expect("it waits");
-                    prop_assert_eq!(finished.is_some(), model.note(id, |state| state.0 = false));
+                Event::Respond(index, takes) => {
+                    let Some(id) = model.pick(index, |state| state.response) else { continue };
+                    let invalidated = model.0[&id].lent.filter(|_| takes);
+                    let answered = slots.handle_response(response(id), invalidated);
+                    let done = model.note(id, |state| {
+                        state.response = false;
+                        state.lent = if takes { None } else { state.lent };
+                    });
+                    let reachable = model.0.get(&id).is_some_and(|state| state.lent.is_some());
+                    let answered = answered.expect("it waits");
+                    prop_assert_eq!(matches!(answered, Answered::Finished(_)), done);
+                    prop_assert_eq!(matches!(answered, Answered::Reachable { .. }), reachable);
                 }
                 Event::Send(index) => {
-                    let Some(id) = model.pick(index, |state| state.1) else { continue };
+                    let Some(id) = model.pick(index, |state| state.sent) else { continue };
                     let finished = slots.handle_sent(slots.slot(id));
-                    prop_assert_eq!(finished.is_some(), model.note(id, |state| state.1 = false));
+                    prop_assert_eq!(finished.is_some(), model.note(id, |state| state.sent = false));
+                }
+                Event::Invalidate(index) => {
+                    let left = |state: &Waiting| !state.response && state.lent.is_some();
+                    let Some(id) = model.pick(index, left) else { continue };
+                    let finished = slots.handle_invalidated(slots.slot(id));
+                    prop_assert_eq!(finished.is_some(), model.note(id, |state| state.lent = None));
                 }
                 Event::Bogus(id) => {
-                    let waits = model.0.get(&CommandId(id)).is_some_and(|state| state.0);
+                    let waits = model.0.get(&CommandId(id)).is_some_and(|state| state.response);
                     if !waits {
-                        prop_assert!(slots.handle_response(response(CommandId(id))).is_err());
+                        let answered = slots.handle_response(response(CommandId(id)), None);
+                        prop_assert!(answered.is_err());
                     }
                 }
             }

@@ -9,7 +9,9 @@ fn controller() -> Vec<u8> {
     bytes[77] = 8;
     bytes[78..80].copy_from_slice(&[0x01, 0x02]);
     bytes[80..84].copy_from_slice(&[0, 3, 1, 0]);
+    bytes[92..96].copy_from_slice(&[0x00, 0x09, 0x00, 0x80]);
     bytes[96] = 0x41;
+    bytes[111] = 2;
     bytes[320] = 10;
     bytes[514] = 128;
     bytes[516..520].copy_from_slice(&[0, 4, 0, 0]);
@@ -31,6 +33,8 @@ fn controller_by_offset() {
     assert_eq!(info.subsystem_nqn, "nqn.s?");
     assert_eq!(info.version, Version(0x0001_0300));
     assert_eq!(info.controller_id, ControllerId(0x0201));
+    assert_eq!(info.controller_type, ControllerType::DISCOVERY);
+    assert_eq!(info.events, EventMask(0x8000_0900));
     assert_eq!(info.transfer_pages_log2, Some(8));
     assert_eq!(info.keep_alive_granularity, 10);
     assert!(info.traffic_keeps_alive);

@@ -84,6 +84,11 @@ impl Place {
         Ok(Node { path, object: format!("port {port}: ANA group {id}") })
     }
 
+    pub(super) fn referral(&self, port: u16, name: &str) -> Result<Node> {
+        let path = self.port(port)?.path.join("referrals").join(name);
+        Ok(Node { path, object: format!("port {port}: referral {name}") })
+    }
+
     pub(super) fn null_blk(&self, name: &str) -> Node {
         let path = self.config.join("nullb").join(name);
         Node { path, object: format!("null_blk {name}") }

@@ -179,6 +179,19 @@ pub struct Port {
     pub ana_groups: Vec<AnaGroup>,
     /// The subsystems at this port; all by default.
     pub subsystems: Option<Vec<String>>,
+    /// Where its discovery log sends hosts for more.
+    #[serde(default)]
+    pub referrals: Vec<Referral>,
+}
+
+/// Another discovery subsystem that a port's discovery log names.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Referral {
+    /// The address; the bed's own by default.
+    pub address: Option<IpAddr>,
+    /// The port number; 4420 by default.
+    pub service: Option<u16>,
 }
 
 /// An ANA group at a port.
@@ -259,7 +272,15 @@ impl Port {
     /// Where it listens; in the bed unless the file says otherwise.
     #[must_use]
     pub fn address(&self) -> IpAddr {
-        self.address.unwrap_or_else(|| ADDRESS.parse().expect("the bed's address is one"))
+        self.address.unwrap_or_else(bed_address)
+    }
+}
+
+impl Referral {
+    /// Where it leads; to the bed unless the file says otherwise.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address.unwrap_or_else(bed_address)
     }
 }
 
@@ -293,6 +314,10 @@ impl AnaState {
             Self::PersistentLoss => "persistent-loss",
         }
     }
+}
+
+fn bed_address() -> IpAddr {
+    ADDRESS.parse().expect("the bed's address is one")
 }
 
 fn default_ports() -> Vec<Port> {

@@ -58,6 +58,17 @@ fn files_are_found_from_the_target_files_folder() {
 }
 
 #[test]
+fn referrals_lead_to_the_bed_by_default() {
+    let text = "[[subsystems]]\nnqn = \"n\"\n[[ports]]\n\
+                referrals = [{ service = 4421 }, { address = \"fd00::1\" }]\n";
+    let target = Target::parse(text).unwrap();
+    let [one, two] = target.ports[0].referrals.as_slice() else { panic!("two referrals") };
+    assert_eq!((one.address().to_string().as_str(), one.service), (ADDRESS, Some(4421)));
+    assert_eq!((two.address().to_string().as_str(), two.service), ("fd00::1", None));
+    assert!(wrong(&format!("{text}[[ports.referrals]]\nport = 1\n")).starts_with("line "));
+}
+
+#[test]
 fn hosts_close_a_subsystem() {
     let text = "[[subsystems]]\nnqn = \"n\"\nhosts = [\"h\"]\n";
     assert!(!Target::parse(text).unwrap().subsystems[0].allows_any_host());

@@ -1,11 +1,11 @@
 //! Bringing a target up, whole or not at all.
 
-use std::fs;
+use std::{fs, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Host, Namespace, Port, SERVICE, Subsystem, Target,
+    Host, Namespace, Port, Referral, SERVICE, Subsystem, Target,
     backing::Made,
     configfs::{Node, Place, names},
 };
@@ -138,11 +138,7 @@ impl Maker<'_> {
             return Err(Error::Usage(text));
         }
         self.made.ports.push(id);
-        let address = port.address();
-        node.set("addr_trtype", "rdma")?;
-        node.set("addr_adrfam", if address.is_ipv4() { "ipv4" } else { "ipv6" })?;
-        node.set("addr_traddr", &address.to_string())?;
-        node.set("addr_trsvcid", &port.service.unwrap_or(SERVICE).to_string())?;
+        set_place(&node, port.address(), port.service)?;
         node.set_some("param_inline_data_size", port.inline_data_size)?;
         node.set_some("param_max_queue_size", port.max_queue_size)?;
         node.set_some("param_mdts", port.mdts)?;
@@ -155,7 +151,15 @@ impl Maker<'_> {
         for nqn in port.subsystems.clone().unwrap_or_else(all) {
             node.link("subsystems", &self.place.subsystem(&nqn)?)?;
         }
-        Ok(())
+        (1..).zip(&port.referrals).try_for_each(|(number, one)| self.referral(id, number, one))
+    }
+
+    fn referral(&self, port: u16, number: u16, referral: &Referral) -> Result<()> {
+        let node = self.place.referral(port, &number.to_string())?;
+        node.create()?;
+        set_place(&node, referral.address(), referral.service)?;
+        node.set("addr_portid", &number.to_string())?;
+        node.set("enable", "1")
     }
 
     /// A name that no backing has yet; block devices have short names.
@@ -166,6 +170,14 @@ impl Maker<'_> {
         let mut free = numbers.filter(|name| !taken.contains(name));
         free.next().expect("the numbers do not end")
     }
+}
+
+/// The address that a port listens at, or a referral leads to.
+fn set_place(node: &Node, address: IpAddr, service: Option<u16>) -> Result<()> {
+    node.set("addr_trtype", "rdma")?;
+    node.set("addr_adrfam", if address.is_ipv4() { "ipv4" } else { "ipv6" })?;
+    node.set("addr_traddr", &address.to_string())?;
+    node.set("addr_trsvcid", &service.unwrap_or(SERVICE).to_string())
 }
 
 /// The kernel wants the whole construction's name.

@@ -18,7 +18,7 @@ fn a_chain_of_all_kinds_is_one_batch() {
     pair.local_invalidate(key).expect("it is bound");
     device.log().lines.clear();
     pair.flush().expect("the device takes all");
-    let chain = "send 10!>5@4096 'w'?>5@4096 23!<5@4096 bind 3? 's'!-6 13!-7 invalidate 3!";
+    let chain = "send 10!>5@4096 'w'!>5@4096 23!<5@4096 bind 3! 's'?-6 13!-7 invalidate 3!";
     assert_eq!(device.calls(), [chain]);
     assert_eq!(pair.send_credits(), CAPABILITIES.send - 7);
     let tags: Vec<_> = pair.close().iter().map(|returned| returned.tag).collect();
@@ -33,7 +33,8 @@ fn either_dialect_gives_a_bound_window_back() {
         let key = pair.bind(domain.window().expect("a window"), whole(&bytes)).expect("room");
         receive(&device, &domain, &mut pair, make(RemoteKey(key.0 + 1)));
         assert!(pair.reclaim(key).is_none(), "another key was named");
-        receive(&device, &domain, &mut pair, make(key));
+        let completion = receive(&device, &domain, &mut pair, make(key));
+        assert_eq!(pair.invalidated(&completion), Some(key));
         let window = pair.reclaim(key).expect("its key was named");
         let next = pair.bind(window, whole(&bytes)).expect("it can be bound again");
         assert_eq!(next, RemoteKey(key.0 + 1));
@@ -44,10 +45,13 @@ fn either_dialect_gives_a_bound_window_back() {
 fn a_key_that_was_never_bound_means_nothing() {
     let (device, domain, mut pair) = connected();
     for invalidated in [Invalidated::Perhaps(RemoteKey(0)), Invalidated::Perhaps(RemoteKey(9))] {
-        assert_eq!(receive(&device, &domain, &mut pair, invalidated), None);
+        let completion = receive(&device, &domain, &mut pair, invalidated);
+        assert_eq!((completion.invalidated(), pair.invalidated(&completion)), (None, None));
     }
     let certain = Invalidated::Certainly(RemoteKey(9));
-    assert_eq!(receive(&device, &domain, &mut pair, certain), Some(RemoteKey(9)));
+    let completion = receive(&device, &domain, &mut pair, certain);
+    let named = Some(RemoteKey(9));
+    assert_eq!((completion.invalidated(), pair.invalidated(&completion)), (named, named));
     assert!(pair.reclaim(RemoteKey(9)).is_none());
     assert!(matches!(pair.local_invalidate(RemoteKey(9)), Err(Error::Misuse(_))));
 }
@@ -109,14 +113,14 @@ fn receive(
     domain: &Domain<Device>,
     pair: &mut QueuePair<Device>,
     invalidated: Invalidated,
-) -> Option<RemoteKey> {
+) -> Completion {
     pair.post_receive(buffer(domain, 10), 1).expect("there is room");
     pair.flush().expect("the device takes it");
     let token = *device.tokens().last().expect("one was posted");
     let completion =
         Completion { invalidated, ..Completion::new(token, Status::SUCCESS, NUMBER, 4) };
     pair.retire(&completion).expect("it is ours");
-    completion.invalidated()
+    completion
 }
 
 fn bindable(domain: &Domain<Device>) -> Buffer {

@@ -1,0 +1,69 @@
+//! What a host brings to an exchange: its secret, and the controller's if that is to be checked.
+
+use crate::Secret;
+
+/// The secrets of one host for one subsystem.
+///
+/// With the host's secret alone, the host proves itself and takes the controller's word. With
+/// both, each proves itself to the other. Shared by all exchanges of a controller; wiped on drop.
+pub struct Credentials {
+    host: Secret,
+    controller: Option<Secret>,
+}
+
+impl Credentials {
+    /// The host proves itself; the controller does not.
+    pub fn one_way(host: Secret) -> Self {
+        Self { host, controller: None }
+    }
+
+    /// Host and controller both prove themselves, each with its own secret.
+    ///
+    /// # Errors
+    ///
+    /// [`SameSecret`] if both are one: whoever can check the host's response could then respond
+    /// for the controller.
+    pub fn two_way(host: Secret, controller: Secret) -> Result<Self, SameSecret> {
+        if host.has_same_bytes(&controller) {
+            return Err(SameSecret);
+        }
+        Ok(Self { host, controller: Some(controller) })
+    }
+
+    /// Whether the controller must prove itself too.
+    pub fn is_two_way(&self) -> bool {
+        self.controller.is_some()
+    }
+
+    pub(crate) fn host(&self) -> &Secret {
+        &self.host
+    }
+
+    pub(crate) fn controller(&self) -> Option<&Secret> {
+        self.controller.as_ref()
+    }
+}
+
+/// Host and controller were given the same secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("host and controller have the same secret; give the controller a secret of its own")]
+pub struct SameSecret;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HashId;
+
+    fn secret(hash: HashId, byte: u8) -> Secret {
+        Secret::from_bytes(hash, &[byte; 32]).ok().unwrap()
+    }
+
+    #[test]
+    fn one_secret_cannot_serve_both_ways() {
+        let same = Credentials::two_way(secret(HashId::NONE, 1), secret(HashId::SHA_512, 1)).err();
+        assert_eq!(same, Some(SameSecret));
+        let other = Credentials::two_way(secret(HashId::NONE, 1), secret(HashId::NONE, 2));
+        assert!(other.is_ok_and(|credentials| credentials.is_two_way()));
+        assert!(!Credentials::one_way(secret(HashId::NONE, 1)).is_two_way());
+    }
+}

@@ -1,0 +1,422 @@
+//! The exchange, a struct for each state: what a host sends, what it waits for, what it accepts.
+//!
+//! ```text
+//!   host                                                        controller
+//!   Offer::begin
+//!      | ---- Negotiate: hashes, groups -------------------------> |
+//!   AwaitChallenge
+//!      | <--- Challenge: choice, S1, C1, public value ------------ |
+//!      |      or Failure1                                          |
+//!      | ---- Reply: R1, S2, C2, public value -------------------> |
+//!   AwaitSuccess1                                         R1 is checked
+//!      | <--- Success1: R2 --------------------------------------- |
+//!      |      or Failure1                                          |
+//!   R2 is checked                                                  |
+//!      | ---- Success2, if C2 was sent --------------------------> |
+//!   Authenticated
+//! ```
+//!
+//! Every step takes the state and gives the next, so that no message is accepted twice or out of
+//! order. A step that fails gives a [`Failure`] instead, with the Failure2 to send.
+//! NVMe Base Specification 2.2, section 8.3.4.5.
+
+use subtle::ConstantTimeEq;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use crate::message::{
+    Challenge, FailureMessage, Header, MessageError, MessageId, Negotiate, Reply, Success1,
+    Success2,
+};
+use crate::{
+    ChallengeInput, Credentials, EXPONENT_LENGTH_MAX, ExchangeError, Failure, GroupId, HashId, Key,
+    Policy, PrivateKey, PublicValueError, ResponseInput, SecureChannel, SequenceNumber,
+    SharedSecret, Tag, TransactionId, Warning, WireTag, augmented_challenge, controller_response,
+    host_response,
+};
+
+/// What an exchange begins with: who we are, whom we call, what we would use.
+#[derive(Clone, Copy)]
+pub struct Offer<'a> {
+    /// The secrets; with a controller's secret, the controller must prove itself.
+    pub credentials: &'a Credentials,
+    /// What is offered and accepted.
+    pub policy: Policy,
+    /// The host's NQN, as in Connect.
+    pub host_nqn: &'a str,
+    /// The subsystem's NQN, as in Connect.
+    pub subsystem_nqn: &'a str,
+    /// A number no exchange of this controller has had lately.
+    pub transaction_id: TransactionId,
+}
+
+impl Offer<'_> {
+    /// Gives the Negotiate to send, 72 bytes, and the state that waits for the Challenge.
+    ///
+    /// # Errors
+    ///
+    /// [`NqnError`] if one of the names could not have been in a Connect.
+    pub fn begin(&self) -> Result<(Vec<u8>, AwaitChallenge), NqnError> {
+        check_nqn(self.host_nqn)?;
+        check_nqn(self.subsystem_nqn)?;
+        let negotiate = Negotiate {
+            transaction_id: self.transaction_id,
+            secure_channel: SecureChannel::NONE,
+            hashes: self.policy.hashes().collect(),
+            groups: self.policy.groups().collect(),
+        };
+        let controller = self.credentials.controller();
+        let next = AwaitChallenge {
+            policy: self.policy,
+            transaction_id: self.transaction_id,
+            host_nqn: self.host_nqn.into(),
+            subsystem_nqn: self.subsystem_nqn.into(),
+            host_key: self.credentials.host().transform(self.host_nqn),
+            controller_key: controller.map(|secret| secret.transform(self.subsystem_nqn)),
+        };
+        Ok((negotiate.encode(), next))
+    }
+}
+
+/// The random bytes of one exchange, drawn by the caller, wiped on drop and never printed.
+pub struct Randomness {
+    challenge: Box<Zeroizing<[u8; CHALLENGE_LENGTH_MAX]>>,
+    exponent: Box<Zeroizing<[u8; EXPONENT_LENGTH_MAX]>>,
+}
+
+impl Randomness {
+    /// Has `fill` fill 64 bytes for a challenge and 52 for an exponent, in this order.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fill`.
+    ///
+    /// ```
+    /// // The bytes must be random: these are not.
+    /// let randomness = auth::Randomness::draw(|bytes| Ok::<_, ()>(bytes.fill(7))).ok().unwrap();
+    /// ```
+    pub fn draw<E>(mut fill: impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let mut challenge = Box::new(Zeroizing::new([0; CHALLENGE_LENGTH_MAX]));
+        let mut exponent = Box::new(Zeroizing::new([0; EXPONENT_LENGTH_MAX]));
+        fill(challenge.as_mut_slice())?;
+        fill(exponent.as_mut_slice())?;
+        Ok(Self { challenge, exponent })
+    }
+}
+
+impl ZeroizeOnDrop for Randomness {}
+
+/// The Negotiate is sent; a Challenge is due.
+///
+/// Holds keys: it cannot be printed, and a message that failed cannot be followed by another.
+///
+/// ```compile_fail,E0277
+/// fn print(state: &auth::AwaitChallenge) {
+///     println!("{state:?}");
+/// }
+/// ```
+pub struct AwaitChallenge {
+    policy: Policy,
+    transaction_id: TransactionId,
+    host_nqn: Box<str>,
+    subsystem_nqn: Box<str>,
+    host_key: Key,
+    controller_key: Option<Key>,
+}
+
+impl AwaitChallenge {
+    /// Takes what an Authentication Receive brought and gives the Reply to send, at most
+    /// [`SEND_LENGTH_MAX`](crate::message::SEND_LENGTH_MAX) bytes.
+    ///
+    /// Blocks for two exponentiations if the controller chose a group, some 1 ms for ffdhe2048 and
+    /// 21 ms for ffdhe8192: call it where that does not hold up I/O. `sequence_number` is S2.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the controller refused, or if its message is not to be accepted.
+    pub fn handle(
+        self,
+        payload: &[u8],
+        randomness: Randomness,
+        sequence_number: SequenceNumber,
+    ) -> Result<(Vec<u8>, AwaitSuccess1), Failure> {
+        let transaction_id = self.transaction_id;
+        self.reply(payload, randomness, sequence_number)
+            .map_err(|error| Failure::new(error, transaction_id))
+    }
+
+    // Randomness and keys are taken, so that every way out wipes them.
+    fn reply(
+        self,
+        payload: &[u8],
+        randomness: Randomness,
+        sequence_number: SequenceNumber,
+    ) -> Result<(Vec<u8>, AwaitSuccess1), ExchangeError> {
+        let challenge = self.accept(payload)?;
+        let own_challenge = &randomness.challenge[..challenge.challenge.len()];
+        if equal(own_challenge, challenge.challenge) {
+            return Err(ExchangeError::ChallengeReflected);
+        }
+        let (public_value, shared_secret) = exchange_values(&challenge, &randomness)?;
+
+        let keys = Keys { challenge: &challenge, shared_secret: shared_secret.as_ref() };
+        let response = host_response(
+            &ResponseInput {
+                key: &self.host_key,
+                challenge: &keys.augment(challenge.challenge),
+                sequence_number: challenge.sequence_number,
+                transaction_id: self.transaction_id,
+                host_nqn: &self.host_nqn,
+                subsystem_nqn: &self.subsystem_nqn,
+            },
+            SecureChannel::NONE,
+        )
+        .into_wire();
+        let proof = self.controller_key.as_ref().map(|key| Proof {
+            challenge: own_challenge.into(),
+            expected: controller_response(&ResponseInput {
+                key,
+                challenge: &keys.augment(own_challenge),
+                sequence_number: sequence_number.0.get(),
+                transaction_id: self.transaction_id,
+                host_nqn: &self.host_nqn,
+                subsystem_nqn: &self.subsystem_nqn,
+            }),
+        });
+
+        let reply = Reply {
+            transaction_id: self.transaction_id,
+            sequence_number: sequence_number.0.get(),
+            response: response.as_bytes(),
+            challenge: proof.as_ref().map(|proof| &*proof.challenge),
+            public_value: &public_value,
+        }
+        .encode();
+        let (hash, group) = (challenge.hash, challenge.group);
+        let transaction_id = self.transaction_id;
+        Ok((reply, AwaitSuccess1 { transaction_id, hash, group, response, proof }))
+    }
+
+    /// Reads the Challenge and checks all of it that needs no calculation.
+    fn accept<'a>(&self, payload: &'a [u8]) -> Result<Challenge<'a>, ExchangeError> {
+        expect(payload, MessageId::CHALLENGE, self.transaction_id)?;
+        let challenge =
+            Challenge::decode(payload).map_err(|error| malformed(MessageId::CHALLENGE, error))?;
+        if challenge.sequence_number == 0 {
+            return Err(ExchangeError::SequenceNumberZero);
+        }
+        check_hash(self.policy, challenge.hash, challenge.challenge.len())?;
+        check_group(self.policy, challenge.group)?;
+        Ok(challenge)
+    }
+}
+
+impl ZeroizeOnDrop for AwaitChallenge {}
+
+/// The Reply is sent; a Success1 is due.
+pub struct AwaitSuccess1 {
+    transaction_id: TransactionId,
+    hash: HashId,
+    group: GroupId,
+    response: WireTag,
+    proof: Option<Proof>,
+}
+
+/// What the controller was asked, and what it must answer.
+struct Proof {
+    challenge: Box<[u8]>,
+    expected: Tag,
+}
+
+impl AwaitSuccess1 {
+    /// Takes what an Authentication Receive brought and gives the outcome, with the Success2 to
+    /// send, 16 bytes, if the controller had to prove itself.
+    ///
+    /// The queue may be used once the Success2 has been accepted, or at once if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the controller refused, or if its message is not to be accepted.
+    pub fn handle(self, payload: &[u8]) -> Result<(Option<Vec<u8>>, Authenticated), Failure> {
+        self.check(payload).map_err(|error| Failure::new(error, self.transaction_id))?;
+        let Self { transaction_id, hash, group, proof, .. } = self;
+        let success2 = proof.as_ref().map(|_| Success2 { transaction_id }.encode());
+        Ok((success2, Authenticated { hash, group, controller_proved: proof.is_some() }))
+    }
+
+    fn check(&self, payload: &[u8]) -> Result<(), ExchangeError> {
+        expect(payload, MessageId::SUCCESS1, self.transaction_id)?;
+        let success =
+            Success1::decode(payload).map_err(|error| malformed(MessageId::SUCCESS1, error))?;
+        let (hash, actual) = (self.hash, usize::from(success.hash_length));
+        if hash.digest_length() != Some(actual) {
+            return Err(ExchangeError::HashLength { hash, actual });
+        }
+        match (&self.proof, success.response) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(ExchangeError::ResponseUnasked),
+            (Some(_), None) => Err(ExchangeError::ResponseMissing),
+            (Some(proof), Some(response)) => self.check_response(proof, response),
+        }
+    }
+
+    fn check_response(&self, proof: &Proof, response: &[u8]) -> Result<(), ExchangeError> {
+        if proof.expected.matches(response) {
+            return Ok(());
+        }
+        Err(if equal(response, self.response.as_bytes()) {
+            ExchangeError::ResponseReflected
+        } else if equal(response, &proof.challenge) {
+            ExchangeError::ChallengeReflected
+        } else {
+            ExchangeError::ResponseWrong
+        })
+    }
+}
+
+impl ZeroizeOnDrop for AwaitSuccess1 {}
+
+/// The exchange has succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authenticated {
+    /// The hash of the responses.
+    pub hash: HashId,
+    /// The group, null if there was no key exchange.
+    pub group: GroupId,
+    /// Whether the controller has proved itself too.
+    pub controller_proved: bool,
+}
+
+impl Authenticated {
+    /// What was weaker than it should be.
+    pub fn warnings(&self) -> impl Iterator<Item = Warning> {
+        let group = match self.group {
+            GroupId::NULL => Some(Warning::NullGroup),
+            group if group < GroupId::FFDHE_3072 => Some(Warning::SmallGroup(group)),
+            _ => None,
+        };
+        let one_way = (!self.controller_proved).then_some(Warning::OneWay);
+        group.into_iter().chain(one_way)
+    }
+}
+
+/// A name that is empty, longer than 223 bytes or contains a NUL byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name of {length} bytes is no NQN; use 1 to 223 bytes without NUL")]
+pub struct NqnError {
+    /// The length of the name in bytes.
+    pub length: usize,
+}
+
+/// A Challenge that was accepted, and the shared secret if it chose a group.
+struct Keys<'a> {
+    challenge: &'a Challenge<'a>,
+    shared_secret: Option<&'a SharedSecret>,
+}
+
+impl Keys<'_> {
+    fn augment(&self, challenge: &[u8]) -> crate::AugmentedChallenge {
+        augmented_challenge(&ChallengeInput {
+            hash: self.challenge.hash,
+            group: self.challenge.group,
+            challenge,
+            shared_secret: self.shared_secret.map(SharedSecret::as_bytes).unwrap_or_default(),
+        })
+        .expect("hash, group and their lengths were checked when the challenge was accepted")
+    }
+}
+
+/// Makes our public value and the shared secret; for the null group, nothing and none.
+fn exchange_values(
+    challenge: &Challenge<'_>,
+    randomness: &Randomness,
+) -> Result<(Box<[u8]>, Option<SharedSecret>), ExchangeError> {
+    let (group, received) = (challenge.group, challenge.public_value);
+    let Some(private) = PrivateKey::from_random(group, &randomness.exponent) else {
+        let (expected, actual) = (0, received.len());
+        let error = PublicValueError::Length { expected, actual };
+        return match actual {
+            0 => Ok((Box::default(), None)),
+            _ => Err(ExchangeError::PublicValue { group, error }),
+        };
+    };
+    let shared_secret = private
+        .shared_secret(received)
+        .map_err(|error| ExchangeError::PublicValue { group, error })?;
+    let public_value = private.public_value();
+    if equal(&public_value, received) {
+        return Err(ExchangeError::PublicValueReflected);
+    }
+    Ok((public_value, Some(shared_secret)))
+}
+
+/// Checks that the payload begins with the message that is due in this exchange.
+///
+/// A Failure1 counts whatever exchange it names: a target that has lost track of ours, such as
+/// Linux after its timer has run out, still says why.
+fn expect(
+    payload: &[u8],
+    expected: MessageId,
+    transaction_id: TransactionId,
+) -> Result<(), ExchangeError> {
+    let header = Header::decode(payload).map_err(|error| malformed(expected, error))?;
+    if header.id == MessageId::FAILURE1 {
+        let failure =
+            FailureMessage::decode(payload).map_err(|error| malformed(expected, error))?;
+        return Err(ExchangeError::Refused(failure.explanation));
+    }
+    if header.id != expected {
+        return Err(ExchangeError::OutOfOrder { expected, actual: header.id });
+    }
+    if header.transaction_id != transaction_id {
+        let (expected, actual) = (transaction_id.0, header.transaction_id.0);
+        return Err(ExchangeError::TransactionId { expected, actual });
+    }
+    Ok(())
+}
+
+fn check_hash(policy: Policy, chosen: HashId, actual: usize) -> Result<(), ExchangeError> {
+    let Some(length) = chosen.digest_length() else {
+        return Err(ExchangeError::HashNotOffered(chosen));
+    };
+    if !policy.allows_hash(chosen) {
+        let minimum = policy.hash_min();
+        return Err(ExchangeError::HashBelowMinimum { chosen, minimum });
+    }
+    if length != actual {
+        return Err(ExchangeError::HashLength { hash: chosen, actual });
+    }
+    Ok(())
+}
+
+fn check_group(policy: Policy, chosen: GroupId) -> Result<(), ExchangeError> {
+    if policy.allows_group(chosen) {
+        return Ok(());
+    }
+    Err(match (chosen.value_length(), chosen.name()) {
+        (Some(_), _) => ExchangeError::GroupBelowMinimum { chosen, minimum: policy.group_min() },
+        (None, Some(_)) => ExchangeError::GroupUnsupported(chosen),
+        (None, None) => ExchangeError::GroupNotOffered(chosen),
+    })
+}
+
+fn malformed(expected: MessageId, error: MessageError) -> ExchangeError {
+    ExchangeError::Malformed { expected, error }
+}
+
+fn check_nqn(nqn: &str) -> Result<(), NqnError> {
+    let length = nqn.len();
+    if (1..=NQN_LENGTH_MAX).contains(&length) && !nqn.contains('\0') {
+        return Ok(());
+    }
+    Err(NqnError { length })
+}
+
+/// Whether two values are the same, in time that depends on their lengths only.
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    one.ct_eq(other).into()
+}
+
+/// As many bytes as the longest digest has.
+const CHALLENGE_LENGTH_MAX: usize = 64;
+/// NVMe Base Specification 2.2, section 4.7.
+const NQN_LENGTH_MAX: usize = 223;

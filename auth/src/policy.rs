@@ -1,0 +1,287 @@
+//! What a host insists on: floors for hash and group, and that authentication takes place.
+
+use crate::{Credentials, FailureClass, GroupId, HashId};
+
+/// What a host offers and accepts.
+///
+/// Messages do not authenticate the offer, so a controller, or whoever sits between, can choose
+/// the weakest thing offered. The floors are what keeps that from mattering. By default the policy
+/// accepts what Linux accepts, null group included; [`Warning`] then says what was weak.
+///
+/// ```
+/// use auth::{GroupId, HashId, Policy};
+///
+/// let strict = Policy::new(HashId::SHA_384, GroupId::FFDHE_3072)?;
+/// assert!(!strict.allows_group(GroupId::NULL));
+/// assert!(Policy::default().allows_group(GroupId::NULL));
+/// # Ok::<(), auth::PolicyError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    hash_min: HashId,
+    group_min: GroupId,
+    unasked_allowed: bool,
+}
+
+impl Policy {
+    /// Accepts hashes and groups from these up; a group above null demands a key exchange.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`] if one of them is not implemented.
+    pub fn new(hash_min: HashId, group_min: GroupId) -> Result<Self, PolicyError> {
+        if !HASHES.contains(&hash_min) {
+            return Err(PolicyError::Hash(hash_min));
+        }
+        if !GROUPS.contains(&group_min) {
+            return Err(PolicyError::Group(group_min));
+        }
+        Ok(Self { hash_min, group_min, unasked_allowed: false })
+    }
+
+    /// Goes on without authentication if secrets are given and the controller asks for none.
+    ///
+    /// Dangerous, because anyone can then pose as the controller by not asking.
+    #[must_use]
+    pub fn danger_allow_unasked(self) -> Self {
+        Self { unasked_allowed: true, ..self }
+    }
+
+    /// Whether an exchange is to begin on a queue, from what its Connect response demands.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if the queue must not be used.
+    pub fn start(
+        &self,
+        demand: Demand,
+        credentials: Option<&Credentials>,
+    ) -> Result<Start, StartError> {
+        if demand.secure_channel {
+            return Err(StartError::SecureChannel);
+        }
+        match (demand.authentication, credentials) {
+            (true, Some(_)) => Ok(Start::Authenticate),
+            (true, None) => Err(StartError::SecretMissing),
+            (false, None) => Ok(Start::Skip(None)),
+            (false, Some(_)) if self.unasked_allowed => Ok(Start::Skip(Some(Warning::NotAsked))),
+            (false, Some(_)) => Err(StartError::NotAsked),
+        }
+    }
+
+    /// The hashes to offer, strongest first.
+    pub fn hashes(&self) -> impl Iterator<Item = HashId> {
+        HASHES.into_iter().rev().filter(|&hash| self.allows_hash(hash))
+    }
+
+    /// The groups to offer, strongest first.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> {
+        GROUPS.into_iter().rev().filter(|&group| self.allows_group(group))
+    }
+
+    /// Whether this hash is implemented and not below the floor.
+    pub fn allows_hash(&self, hash: HashId) -> bool {
+        HASHES.contains(&hash) && hash >= self.hash_min
+    }
+
+    /// Whether this group is implemented and not below the floor.
+    pub fn allows_group(&self, group: GroupId) -> bool {
+        GROUPS.contains(&group) && group >= self.group_min
+    }
+
+    /// The weakest hash accepted.
+    pub fn hash_min(&self) -> HashId {
+        self.hash_min
+    }
+
+    /// The weakest group accepted.
+    pub fn group_min(&self) -> GroupId {
+        self.group_min
+    }
+}
+
+impl Default for Policy {
+    /// What Linux accepts, except that secrets which go unused are an error.
+    fn default() -> Self {
+        let (hash_min, group_min) = (HashId::SHA_256, GroupId::NULL);
+        Self { hash_min, group_min, unasked_allowed: false }
+    }
+}
+
+/// What a Connect response demands before its queue may be used: AUTHREQ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// ATR: authentication.
+    pub authentication: bool,
+    /// ASCR: authentication, and then a secure channel, which only TCP has.
+    pub secure_channel: bool,
+}
+
+/// How to go on after Connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Authenticate before anything else is sent on the queue.
+    Authenticate,
+    /// Use the queue as it is, and show the warning if there is one.
+    Skip(Option<Warning>),
+}
+
+/// Why a queue must not be used after Connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Secrets are given, and the controller does not ask for authentication.
+    #[error("secrets are set, the target asks for none; set its secret, or allow it expressly")]
+    NotAsked,
+
+    /// The controller asks for authentication, and there is no secret.
+    #[error("the target demands authentication; give this host's secret for the subsystem")]
+    SecretMissing,
+
+    /// The controller asks for a secure channel.
+    #[error("the target demands a secure channel, which RDMA has not; turn that off at the target")]
+    SecureChannel,
+}
+
+impl StartError {
+    /// What kind of failure this is.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::NotAsked => FailureClass::Downgraded,
+            Self::SecretMissing => FailureClass::KeyMissing,
+            Self::SecureChannel => FailureClass::Incompatible,
+        }
+    }
+}
+
+/// What an administrator should know of a queue that may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// Secrets are given, and the controller did not ask for authentication.
+    #[error("the target asked for no authentication though secrets are set; set its secret too")]
+    NotAsked,
+
+    /// No key exchange: whoever listens can try out weak secrets.
+    #[error("authenticated without a DH group; set one at the target, ffdhe3072 or more")]
+    NullGroup,
+
+    /// The controller did not prove itself.
+    #[error("the target has not proved itself; give its controller secret to check it")]
+    OneWay,
+
+    /// The group is smaller than what is recommended today.
+    #[error("authenticated with {0}; set a larger group at the target, ffdhe3072 or more")]
+    SmallGroup(GroupId),
+}
+
+/// Why there is no such policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The hash is none, or not implemented.
+    #[error("{0} is no minimum; use hmac(sha256), hmac(sha384) or hmac(sha512)")]
+    Hash(HashId),
+
+    /// The group is not implemented.
+    #[error("{0} is no minimum; use null or ffdhe2048 to ffdhe8192")]
+    Group(GroupId),
+}
+
+/// All hashes implemented, weakest first.
+const HASHES: [HashId; 3] = [HashId::SHA_256, HashId::SHA_384, HashId::SHA_512];
+
+/// All groups implemented, weakest first.
+const GROUPS: [GroupId; 6] = [
+    GroupId::NULL,
+    GroupId::FFDHE_2048,
+    GroupId::FFDHE_3072,
+    GroupId::FFDHE_4096,
+    GroupId::FFDHE_6144,
+    GroupId::FFDHE_8192,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Secret;
+
+    #[test]
+    fn default_offers_what_linux_offers() {
+        let policy = Policy::default();
+        assert!(policy.hashes().eq([3, 2, 1].map(HashId)));
+        assert!(policy.groups().eq([5, 4, 3, 2, 1, 0].map(GroupId)));
+        assert_eq!(Policy::new(HashId::SHA_256, GroupId::NULL), Ok(policy));
+        assert_eq!((policy.hash_min(), policy.group_min()), (HashId::SHA_256, GroupId::NULL));
+    }
+
+    #[test]
+    fn floors_shorten_the_offer() {
+        let policy = Policy::new(HashId::SHA_384, GroupId::FFDHE_3072).unwrap();
+        assert!(policy.hashes().eq([3, 2].map(HashId)));
+        assert!(policy.groups().eq([5, 4, 3, 2].map(GroupId)));
+        assert!(policy.allows_hash(HashId::SHA_384) && !policy.allows_hash(HashId::SHA_256));
+        assert!(policy.allows_group(GroupId::FFDHE_3072));
+        assert!(!policy.allows_group(GroupId::FFDHE_2048));
+    }
+
+    #[test]
+    fn unknown_ids_are_neither_floors_nor_allowed() {
+        for hash in [HashId::NONE, HashId(4)] {
+            assert_eq!(Policy::new(hash, GroupId::NULL), Err(PolicyError::Hash(hash)));
+            assert!(!Policy::default().allows_hash(hash));
+        }
+        for group in [GroupId(6), GroupId::SECP256R1, GroupId::ML_KEM_1024] {
+            assert_eq!(Policy::new(HashId::SHA_256, group), Err(PolicyError::Group(group)));
+            assert!(!Policy::default().allows_group(group));
+        }
+    }
+
+    #[test]
+    fn queues_start_only_as_the_policy_says() {
+        let secret = Secret::from_bytes(HashId::NONE, &[7; 32]).ok().unwrap();
+        let credentials = &Credentials::one_way(secret);
+        let credentials = Some(credentials);
+        let (strict, loose) = (Policy::default(), Policy::default().danger_allow_unasked());
+        let demand = |authentication, secure_channel| Demand { authentication, secure_channel };
+        let cases = [
+            (demand(true, false), credentials, Ok(Start::Authenticate), Ok(Start::Authenticate)),
+            (
+                demand(false, false),
+                credentials,
+                Err(StartError::NotAsked),
+                Ok(Start::Skip(Some(Warning::NotAsked))),
+            ),
+            (demand(false, false), None, Ok(Start::Skip(None)), Ok(Start::Skip(None))),
+            (
+                demand(true, false),
+                None,
+                Err(StartError::SecretMissing),
+                Err(StartError::SecretMissing),
+            ),
+            (
+                demand(true, true),
+                credentials,
+                Err(StartError::SecureChannel),
+                Err(StartError::SecureChannel),
+            ),
+            (
+                demand(false, true),
+                None,
+                Err(StartError::SecureChannel),
+                Err(StartError::SecureChannel),
+            ),
+        ];
+        for (demand, credentials, strictly, loosely) in cases {
+            assert_eq!(strict.start(demand, credentials), strictly);
+            assert_eq!(loose.start(demand, credentials), loosely);
+        }
+    }
+
+    #[test]
+    fn refusals_to_start_have_their_class() {
+        assert_eq!(StartError::NotAsked.class(), FailureClass::Downgraded);
+        assert_eq!(StartError::SecretMissing.class(), FailureClass::KeyMissing);
+        assert_eq!(StartError::SecureChannel.class(), FailureClass::Incompatible);
+    }
+}

@@ -1,0 +1,165 @@
+//! `nvmf config`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::configuration::{Configuration, Connection, EndpointKind, INI, install};
+use crate::failure::Failure;
+use crate::{Format, host, print_json, print_text};
+
+/// What to do with the configuration in /etc/nvme.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Write a configuration in the INI format of nvme-cli 3.
+    ///
+    /// Reads what `show` reads. What stands for the system's own identity goes to the main file,
+    /// each other host to a file in the folder of that name with .d at its end. Files with secrets
+    /// can be read by their owner alone.
+    Convert(Convert),
+    /// Show what a configuration means: this host, and each controller with all that applies to it.
+    ///
+    /// Without a file: /etc/nvme/nvme-fabrics.conf and its drop-ins, or if there are none,
+    /// /etc/nvme/config.json and /etc/nvme/discovery.conf. Secrets are not shown.
+    Show(Show),
+}
+
+#[derive(Args)]
+pub(crate) struct Convert {
+    /// The file to read: NAME.json, discovery.conf, or in the INI format.
+    #[arg(value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// Where to write it; - shows it instead.
+    #[arg(short, long, value_name = "FILE", default_value = INI)]
+    output: PathBuf,
+
+    /// Overwrite what is there.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Show {
+    /// The file to read: NAME.json, discovery.conf, or in the INI format.
+    #[arg(value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
+    output_format: Format,
+}
+
+pub(crate) fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Convert(arguments) => convert(arguments),
+        Command::Show(arguments) => show(arguments),
+    }
+}
+
+/// Reads a configuration and reports what is not understood.
+pub(crate) fn load(input: Option<&PathBuf>) -> Result<Configuration, Failure> {
+    let configuration = match input {
+        Some(path) => Configuration::load(path)?,
+        None => Configuration::load_default()?,
+    };
+    for warning in &configuration.warnings {
+        eprintln!("nvmf: warning: {warning}");
+    }
+    Ok(configuration)
+}
+
+fn convert(arguments: &Convert) -> Result<(), Failure> {
+    let configuration = load(arguments.input.as_ref())?;
+    if configuration.files.is_empty() {
+        let text = "there is nothing to convert: no host and no controller is named";
+        return Err(Failure::usage(text));
+    }
+    let shown = arguments.output.as_os_str() == "-";
+    let main = if shown { INI.into() } else { arguments.output.clone() };
+    let outputs = configuration.outputs(&main)?;
+    if shown {
+        for output in &outputs {
+            print_text(&format!("# {}\n{}\n", output.path.display(), output.text))?;
+        }
+        return Ok(());
+    }
+    install(&outputs, &main, arguments.force)?;
+    for output in &outputs {
+        eprintln!("nvmf: {} is written", output.path.display());
+    }
+    Ok(())
+}
+
+fn show(arguments: &Show) -> Result<(), Failure> {
+    let (host, doubts) = host::of_system()?;
+    for doubt in doubts {
+        eprintln!("nvmf: warning: {doubt}");
+    }
+    let connections = load(arguments.input.as_ref())?.connections()?;
+    match arguments.output_format {
+        Format::Json => print_json(&json!({
+            "hostnqn": host.nqn.as_str(),
+            "hostid": host.id,
+            "controllers": connections.iter().map(to_json).collect::<Vec<_>>(),
+        }))?,
+        Format::Normal => {
+            let mut text = format!("host {}, identifier {}\n", host.nqn, host.id);
+            if connections.is_empty() {
+                text.push_str("no controllers are configured\n");
+            }
+            connections.iter().for_each(|connection| describe(&mut text, connection));
+            print_text(&text)?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends a controller, in words.
+fn describe(text: &mut String, connection: &Connection) {
+    let Connection { kind, subsystem, address, path, line, .. } = connection;
+    let _ = writeln!(text, "{} {subsystem}", kind_name(*kind));
+    let _ = writeln!(text, "    at {address}  ({}:{line})", path.display());
+    let rows = [
+        ("hostnqn", connection.hostnqn.as_deref()),
+        ("hostid", connection.hostid.as_deref()),
+        ("host-traddr", address.host_traddr.as_deref()),
+        ("host-iface", address.host_iface.as_deref()),
+    ];
+    let rows = rows.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    for (name, value) in rows.chain(connection.parameters.shown()) {
+        let value = if value.is_empty() { "(default)" } else { value };
+        let _ = writeln!(text, "    {name} = {value}");
+    }
+}
+
+fn to_json(connection: &Connection) -> Value {
+    let Connection { kind, subsystem, address, path, line, .. } = connection;
+    let parameters: serde_json::Map<_, _> = connection
+        .parameters
+        .shown()
+        .map(|(name, value)| (name.to_owned(), Value::from(value)))
+        .collect();
+    json!({
+        "type": kind_name(*kind),
+        "subnqn": subsystem,
+        "transport": address.transport,
+        "traddr": address.traddr,
+        "trsvcid": address.trsvcid,
+        "host_traddr": address.host_traddr,
+        "host_iface": address.host_iface,
+        "hostnqn": connection.hostnqn,
+        "hostid": connection.hostid,
+        "parameters": parameters,
+        "source": format!("{}:{line}", path.display()),
+    })
+}
+
+fn kind_name(kind: EndpointKind) -> &'static str {
+    match kind {
+        EndpointKind::Discovery => "discovery",
+        EndpointKind::Subsystem => "subsystem",
+    }
+}

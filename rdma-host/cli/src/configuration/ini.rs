@@ -1,0 +1,297 @@
+//! The INI format of nvme-cli 3 (nvme-fabrics.conf), as libnvme 3 reads it.
+//!
+//! Sections in brackets, `key = value`, comments after `#`. A key without value goes
+//! back to the default. Sections and keys we do not know are ignored, and reported; what stands in
+//! the wrong place is an error, as is everything on a `controller` line that is not understood,
+//! lest it lead elsewhere.
+
+use std::path::Path;
+
+use rdma_host::wire::Nqn;
+use uuid::Uuid;
+
+use super::key::{Class, Key};
+use super::{Address, Document, Endpoint, EndpointKind, Host, Parameters, Place, Route};
+
+/// Where we are in a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    DiscoveryDefaults,
+    Endpoint,
+    Host,
+    /// One we do not know.
+    Ignored,
+    IoDefaults,
+    /// Before the first.
+    None,
+}
+
+/// Reads a file's text.
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Document, String> {
+    let file = Document { path: path.to_owned(), ..Document::default() };
+    let mut reader = Reader { file, section: Section::None, warnings };
+    for (number, line) in (1..).zip(text.lines()) {
+        let place = Place { path, line: number };
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        reader.line(line, number).map_err(|reason| place.says(reason))?;
+    }
+    for endpoint in &reader.file.endpoints {
+        let place = Place { path, line: endpoint.line };
+        if endpoint.kind == EndpointKind::Subsystem && endpoint.nqn.is_none() {
+            return Err(place.says("[Subsystem] lacks nqn; add a line nqn = NAME"));
+        }
+        if endpoint.paths.is_empty() {
+            let text = "this section lacks a controller line and connects to nothing";
+            reader.warnings.push(place.says(text));
+        }
+    }
+    Ok(reader.file)
+}
+
+struct Reader<'a> {
+    file: Document,
+    section: Section,
+    warnings: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    fn line(&mut self, line: &str, number: usize) -> Result<(), String> {
+        if let Some(rest) = line.strip_prefix('[') {
+            let name = rest.strip_suffix(']').map(str::trim).filter(|name| !name.is_empty());
+            let name = name.ok_or_else(|| format!("{line:?} is no section; write [NAME]"))?;
+            return self.enter(name, number);
+        }
+        let (key, value) = line
+            .split_once('=')
+            .filter(|(key, _)| !key.trim().is_empty())
+            .ok_or_else(|| format!("{line:?} is neither [SECTION] nor key = value"))?;
+        let key = key.trim();
+        // Only a name for people may hold a number sign: nvme-cli's own sample has comments there.
+        let value = if key == "hostsymname" { value } else { without_comment(value) };
+        self.assign(key, value.trim(), number)
+    }
+
+    fn enter(&mut self, name: &str, line: usize) -> Result<(), String> {
+        let file = &mut self.file;
+        let mut repeated = false;
+        self.section = match name {
+            "Discovery Controller Defaults" => {
+                repeated = file.discovery_defaults.is_some();
+                file.discovery_defaults.get_or_insert_default();
+                Section::DiscoveryDefaults
+            }
+            "I/O Controller Defaults" => {
+                repeated = file.io_defaults.is_some();
+                file.io_defaults.get_or_insert_default();
+                Section::IoDefaults
+            }
+            "Host" if file.host.is_some() => {
+                let text = "a second [Host]; put each host into a file of its own below the .d \
+                            folder";
+                return Err(text.to_owned());
+            }
+            "Host" => {
+                file.host = Some(Host::default());
+                Section::Host
+            }
+            "Discovery Controller" => {
+                file.endpoints.push(Endpoint::new(EndpointKind::Discovery, line));
+                Section::Endpoint
+            }
+            "Subsystem" => {
+                file.endpoints.push(Endpoint::new(EndpointKind::Subsystem, line));
+                Section::Endpoint
+            }
+            _ => {
+                self.warn(line, format!("unknown section [{name}] is ignored"));
+                Section::Ignored
+            }
+        };
+        if repeated {
+            self.warn(line, format!("[{name}] is here twice; what comes later counts"));
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, name: &str, value: &str, line: usize) -> Result<(), String> {
+        match self.section {
+            Section::Ignored => return Ok(()),
+            Section::None => {
+                return Err(format!("{name} stands before any section; put it below [Host]"));
+            }
+            _ => {}
+        }
+        let Some(key) = Key::find(name) else {
+            self.warn(line, format!("unknown key {name:?} is ignored"));
+            return Ok(());
+        };
+        if value.starts_with('"') || value.ends_with('"') {
+            self.warn(line, format!("the quotation marks are taken for a part of {name}"));
+        }
+        match (key.class, self.section) {
+            (Class::Controller, Section::Endpoint) => self.route(value, line),
+            (Class::Nqn, Section::Endpoint) => {
+                let nqn: Nqn = value.parse().map_err(|error| format!("nqn: {error}"))?;
+                self.endpoint().nqn = Some(nqn.as_str().to_owned());
+                Ok(())
+            }
+            (Class::Identity, Section::Host) => {
+                self.file.host.get_or_insert_default().identify(name, value)
+            }
+            (Class::Tunable | Class::Security | Class::Discovery, _) => {
+                key.check(value)?;
+                match self.parameters(key.class) {
+                    Some(parameters) => parameters.set(key, value),
+                    None => return Err(misplaced(name)),
+                }
+                Ok(())
+            }
+            _ => Err(misplaced(name)),
+        }
+    }
+
+    /// The parameters of the section we are in, if the key may stand there.
+    fn parameters(&mut self, class: Class) -> Option<&mut Parameters> {
+        let discovery_only = class == Class::Discovery;
+        match self.section {
+            Section::DiscoveryDefaults => self.file.discovery_defaults.as_mut(),
+            Section::Endpoint => {
+                let endpoint = self.endpoint();
+                let discovery = endpoint.kind == EndpointKind::Discovery;
+                Some(&mut endpoint.parameters).filter(|_| discovery || !discovery_only)
+            }
+            Section::Host if !discovery_only => {
+                Some(&mut self.file.host.get_or_insert_default().parameters)
+            }
+            Section::IoDefaults if !discovery_only => self.file.io_defaults.as_mut(),
+            _ => None,
+        }
+    }
+
+    fn route(&mut self, text: &str, line: usize) -> Result<(), String> {
+        let kind = self.endpoint().kind;
+        let route = route(text, kind, line)?;
+        self.endpoint().paths.push(route);
+        Ok(())
+    }
+
+    fn endpoint(&mut self) -> &mut Endpoint {
+        self.file.endpoints.last_mut().expect("the section of an endpoint has one")
+    }
+
+    fn warn(&mut self, line: usize, text: String) {
+        let warning = self.file.place(line).says(text);
+        self.warnings.push(warning);
+    }
+}
+
+/// A value without the comment behind it.
+fn without_comment(value: &str) -> &str {
+    let starts = value.match_indices('#').map(|(at, _)| at);
+    let mut comments = starts.filter(|&at| value[..at].ends_with([' ', '\t']));
+    comments.next().map_or(value, |at| &value[..at])
+}
+
+/// What stands on a controller line.
+fn route(text: &str, kind: EndpointKind, line: usize) -> Result<Route, String> {
+    let mut route = Route { line, ..Route::default() };
+    let mut seen = Vec::new();
+    for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, value) = part
+            .split_once('=')
+            .map(|(name, value)| (name.trim(), value.trim()))
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| format!("controller: {part:?} is not key=value"))?;
+        if ADDRESS_KEYS.contains(&name) {
+            if seen.contains(&name) {
+                return Err(format!("controller: {name} is given twice"));
+            }
+            if value.is_empty() || value.contains(char::is_control) {
+                return Err(format!("controller: {name} has no value that makes sense"));
+            }
+            route.address.set(name, value);
+            seen.push(name);
+            continue;
+        }
+        let key = Key::find(name).ok_or_else(|| {
+            format!(
+                "controller: unknown key {name:?}; known are transport, traddr, trsvcid, \
+                     host-traddr, host-iface and the options of nvme connect"
+            )
+        })?;
+        match key.class {
+            Class::Tunable => {}
+            Class::Discovery if kind == EndpointKind::Discovery => {}
+            Class::Security => {
+                return Err(format!(
+                    "controller: {name} belongs to host and subsystem; put it on \
+                                    a line of its own"
+                ));
+            }
+            _ => return Err(format!("controller: {}", misplaced(name))),
+        }
+        key.check(value).map_err(|reason| format!("controller: {reason}"))?;
+        route.parameters.set(key, value);
+    }
+    match route.address.lacks() {
+        Some(what) => Err(format!("controller lacks {what}; write transport=rdma;traddr=ADDRESS")),
+        None => Ok(route),
+    }
+}
+
+/// The keys that say where a controller is.
+pub(super) const ADDRESS_KEYS: [&str; 5] =
+    ["transport", "traddr", "trsvcid", "host-traddr", "host-iface"];
+
+fn misplaced(name: &str) -> String {
+    format!("{name} does not belong here")
+}
+
+impl Endpoint {
+    pub(super) fn new(kind: EndpointKind, line: usize) -> Self {
+        Self { kind, nqn: None, parameters: Parameters::default(), paths: Vec::new(), line }
+    }
+}
+
+impl Host {
+    /// Sets one part of the identity; an empty value leaves it to the system.
+    pub(super) fn identify(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let value = Some(value).filter(|value| !value.is_empty());
+        match name {
+            "hostnqn" => {
+                let nqn = value.map(str::parse::<Nqn>).transpose();
+                let nqn = nqn.map_err(|error| format!("hostnqn: {error}"))?;
+                self.nqn = nqn.map(|nqn| nqn.as_str().to_owned());
+            }
+            "hostid" => {
+                let id = value.map(str::parse::<Uuid>).transpose().ok();
+                let id = id.filter(|id| !id.is_some_and(|id| id.is_nil()));
+                let id = id.ok_or("hostid is a UUID that is not zero; `uuidgen` makes one")?;
+                self.id = id.map(|id| id.to_string());
+            }
+            _ => self.symbolic_name = value.map(str::to_owned),
+        }
+        Ok(())
+    }
+}
+
+impl Address {
+    /// The same as a controller line says it.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let values = [
+            Some(&self.transport),
+            Some(&self.traddr),
+            self.trsvcid.as_ref(),
+            self.host_traddr.as_ref(),
+            self.host_iface.as_ref(),
+        ];
+        ADDRESS_KEYS.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?.as_str())))
+    }
+}

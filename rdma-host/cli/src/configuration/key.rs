@@ -1,0 +1,243 @@
+//! The keys that a configuration may have, by their names in nvme-cli's INI format.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A parameter of connections, or what else may stand in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// As in the INI format, and as the option of `nvme connect`.
+    pub(crate) name: &'static str,
+    kind: Kind,
+    pub(crate) class: Class,
+}
+
+/// What its value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Bool,
+    Integer,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    Text,
+}
+
+/// Where it may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// In a section of an endpoint: one path to it.
+    Controller,
+    /// Everywhere that a discovery controller is described.
+    Discovery,
+    /// In the section Host.
+    Identity,
+    /// In a section of an endpoint: its name.
+    Nqn,
+    /// Everywhere but on a path: it belongs to host and subsystem.
+    Security,
+    /// Everywhere.
+    Tunable,
+}
+
+macro_rules! keys {
+    ($($name:literal $kind:expr, $class:ident;)*) => {
+        /// All of them (libnvme 3, config-ini.c).
+        static KEYS: &[Key] = &[$(Key { name: $name, kind: $kind, class: Class::$class }),*];
+    };
+}
+
+keys! {
+    "nr-io-queues" Kind::Integer, Tunable;
+    "nr-write-queues" Kind::Integer, Tunable;
+    "nr-poll-queues" Kind::Integer, Tunable;
+    "queue-size" Kind::Integer, Tunable;
+    "keep-alive-tmo" Kind::Integer, Tunable;
+    "reconnect-delay" Kind::Integer, Tunable;
+    "ctrl-loss-tmo" Kind::Integer, Tunable;
+    "fast-io-fail-tmo" Kind::Integer, Tunable;
+    "tos" Kind::Integer, Tunable;
+    "duplicate-connect" Kind::Bool, Tunable;
+    "disable-sqflow" Kind::Bool, Tunable;
+    "hdr-digest" Kind::Bool, Tunable;
+    "data-digest" Kind::Bool, Tunable;
+    "persistent" Kind::Word(&["no", "auto", "force"]), Discovery;
+    "tls" Kind::Bool, Security;
+    "concat" Kind::Bool, Security;
+    "tls-key" Kind::Text, Security;
+    "tls-key-identity" Kind::Text, Security;
+    "keyring" Kind::Text, Security;
+    "kxchap-secret" Kind::Text, Security;
+    "kxchap-ctrl-secret" Kind::Text, Security;
+    "hostnqn" Kind::Text, Identity;
+    "hostid" Kind::Text, Identity;
+    "hostsymname" Kind::Text, Identity;
+    "nqn" Kind::Text, Nqn;
+    "controller" Kind::Text, Controller;
+}
+
+impl Key {
+    /// The key of this name.
+    pub(crate) fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The key of this name in nvme-cli's JSON format, or of an older option.
+    pub(crate) fn find_old(name: &str) -> Option<&'static Self> {
+        match name {
+            "dhchap_key" | "dhchap-secret" => Self::find("kxchap-secret"),
+            "dhchap_ctrl_key" | "dhchap-ctrl-secret" => Self::find("kxchap-ctrl-secret"),
+            name => Self::find(&name.replace('_', "-")),
+        }
+    }
+
+    /// Whether it has no value on a command line.
+    pub(crate) fn is_flag(&self) -> bool {
+        self.kind == Kind::Bool
+    }
+
+    /// Whether its value is not to be shown.
+    pub(crate) fn is_secret(&self) -> bool {
+        matches!(self.name, "tls-key" | "kxchap-secret" | "kxchap-ctrl-secret")
+    }
+
+    /// Refuses a value that it can't have; the empty one, which stands for the default, is fine.
+    pub(crate) fn check(&self, value: &str) -> Result<(), String> {
+        let wrong = |what: &str| match self.is_secret() {
+            true => Err(format!("{} is {what}", self.name)),
+            false => Err(format!("{} is {what}, not {value:?}", self.name)),
+        };
+        match self.kind {
+            _ if value.is_empty() => Ok(()),
+            _ if value.contains(char::is_control) => wrong("a text without control characters"),
+            Kind::Text => Ok(()),
+            Kind::Integer if integer(value).is_some() => Ok(()),
+            Kind::Integer => wrong("a number"),
+            Kind::Bool if boolean(value).is_some() => Ok(()),
+            Kind::Bool => wrong("true or false"),
+            Kind::Word(words) if words.iter().any(|word| word.eq_ignore_ascii_case(value)) => {
+                Ok(())
+            }
+            Kind::Word(words) => wrong(&format!("one of {}", words.join(", "))),
+        }
+    }
+}
+
+/// A number, in decimal or after 0x in hexadecimal.
+pub(crate) fn integer(text: &str) -> Option<i32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => i32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A truth value in one of the ways that systemd knows.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// Parameters with their values, each at most once, in the order in which they were first set. An
+/// empty value stands for the default, whatever an outer level says.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Parameters(Vec<(&'static Key, Zeroizing<String>)>);
+
+impl Parameters {
+    /// Sets one; its value is to be checked before.
+    pub(crate) fn set(&mut self, key: &'static Key, value: &str) {
+        let value = Zeroizing::new(value.to_owned());
+        match self.0.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((key, value)),
+        }
+    }
+
+    /// Sets all that `other` has.
+    pub(crate) fn overlay(&mut self, other: &Self) {
+        for (key, value) in &other.0 {
+            self.set(key, value);
+        }
+    }
+
+    /// The value of one that is set to more than its default.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(key, _)| key.name == name)?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Key, &str)> {
+        self.0.iter().map(|(key, value)| (*key, value.as_str()))
+    }
+
+    /// All of them, for eyes: secrets are not told.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.iter().map(|(key, value)| {
+            let hidden = key.is_secret() && !value.is_empty();
+            (key.name, if hidden { "(a secret)" } else { value })
+        })
+    }
+
+    /// Whether any is a secret.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.iter().any(|(key, value)| key.is_secret() && !value.is_empty())
+    }
+}
+
+impl fmt::Debug for Parameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.shown()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_names_mean_the_same() {
+        for (old, new) in [
+            ("keep_alive_tmo", "keep-alive-tmo"),
+            ("fast_io_fail_tmo", "fast-io-fail-tmo"),
+            ("dhchap_key", "kxchap-secret"),
+            ("dhchap-ctrl-secret", "kxchap-ctrl-secret"),
+        ] {
+            assert_eq!(Key::find_old(old).unwrap().name, new);
+        }
+        assert!(Key::find("keep_alive_tmo").is_none() && Key::find_old("nqns").is_none());
+    }
+
+    #[test]
+    fn values_are_checked_by_kind() {
+        let check = |name: &str, value: &str| Key::find(name).unwrap().check(value);
+        for (name, value) in [
+            ("tos", "0x1f"),
+            ("ctrl-loss-tmo", "-1"),
+            ("tls", "Yes"),
+            ("persistent", "force"),
+            ("queue-size", ""),
+        ] {
+            assert_eq!(check(name, value), Ok(()), "{name} = {value}");
+        }
+        assert_eq!(check("tos", "1s"), Err("tos is a number, not \"1s\"".to_owned()));
+        assert!(check("queue-size", "99999999999").is_err());
+        assert!(check("tls", "maybe").unwrap_err().contains("true or false"));
+        assert!(check("persistent", "yes").unwrap_err().contains("no, auto, force"));
+        let secret = check("kxchap-secret", "DHHC-1:\u{7}").unwrap_err();
+        assert!(!secret.contains("DHHC"), "{secret}");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let mut parameters = Parameters::default();
+        parameters.set(Key::find("kxchap-secret").unwrap(), "DHHC-1:00:x:");
+        parameters.set(Key::find("tos").unwrap(), "1");
+        parameters.set(Key::find("tos").unwrap(), "2");
+        let shown = format!("{parameters:?}");
+        assert_eq!(shown, r#"{"kxchap-secret": "(a secret)", "tos": "2"}"#);
+        assert!(parameters.has_secret());
+    }
+}

@@ -1,0 +1,255 @@
+//! What /etc/nvme says: which controllers to connect to, and how. nvme-cli's three formats are
+//! read into one model: the INI of nvme-cli 3, and before it a JSON file and a list of options.
+
+mod ini;
+mod json;
+mod key;
+mod options;
+mod resolve;
+mod write;
+
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+pub(crate) use key::{Parameters, boolean, integer};
+pub(crate) use resolve::Connection;
+pub(crate) use write::install;
+
+use crate::failure::Failure;
+
+/// The main file of the INI format; its drop-ins are in the folder of that name with `.d`.
+pub(crate) const INI: &str = "/etc/nvme/nvme-fabrics.conf";
+const JSON: &str = "/etc/nvme/config.json";
+const OPTIONS: &str = "/etc/nvme/discovery.conf";
+
+/// The most bytes of a file; as libnvme.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// All files of a configuration, the main file first if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Configuration {
+    pub(crate) files: Vec<Document>,
+    /// What was not understood, and is ignored; each names its place.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One file of the INI format, or what in another format would be one: a host and its connections.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Document {
+    pub(crate) path: PathBuf,
+    /// Whether it stands beside the main file and so needs a host with a name of its own.
+    drop_in: bool,
+    host: Option<Host>,
+    discovery_defaults: Option<Parameters>,
+    io_defaults: Option<Parameters>,
+    endpoints: Vec<Endpoint>,
+}
+
+/// Who we are to the endpoints of one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Host {
+    nqn: Option<String>,
+    id: Option<String>,
+    symbolic_name: Option<String>,
+    parameters: Parameters,
+}
+
+/// A subsystem and the ways to it.
+#[derive(Clone, Debug)]
+struct Endpoint {
+    kind: EndpointKind,
+    /// None for the well-known name of discovery subsystems.
+    nqn: Option<String>,
+    parameters: Parameters,
+    paths: Vec<Route>,
+    line: usize,
+}
+
+/// What is wanted of a subsystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndpointKind {
+    /// Its discovery log.
+    Discovery,
+    /// Its namespaces.
+    Subsystem,
+}
+
+/// One way to an endpoint.
+#[derive(Clone, Debug, Default)]
+struct Route {
+    address: Address,
+    parameters: Parameters,
+    line: usize,
+}
+
+/// Where a controller is, in nvme-cli's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) transport: String,
+    pub(crate) traddr: String,
+    pub(crate) trsvcid: Option<String>,
+    pub(crate) host_traddr: Option<String>,
+    pub(crate) host_iface: Option<String>,
+}
+
+/// A place in a file, for messages.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    path: &'a Path,
+    line: usize,
+}
+
+impl Place<'_> {
+    /// A message about this place.
+    fn says(self, text: impl fmt::Display) -> String {
+        format!("{}:{}: {text}", self.path.display(), self.line)
+    }
+}
+
+impl Configuration {
+    /// Reads what is in /etc/nvme: the INI format if it is there, else the older two. Nothing
+    /// there is an empty configuration.
+    pub(crate) fn load_default() -> Result<Self, Failure> {
+        Self::load_from(Path::new(INI), Path::new(JSON), Path::new(OPTIONS))
+    }
+
+    fn load_from(ini: &Path, json: &Path, options: &Path) -> Result<Self, Failure> {
+        let configuration = Self::load_ini(ini)?;
+        if !configuration.files.is_empty() {
+            return Ok(configuration);
+        }
+        let mut configuration = Self::default();
+        if let Some(text) = read(json)? {
+            json::parse(json, &text, &mut configuration).map_err(Failure::Usage)?;
+        }
+        if let Some(text) = read(options)? {
+            options::parse(options, &text, &mut configuration).map_err(Failure::Usage)?;
+        }
+        Ok(configuration)
+    }
+
+    /// Reads one file; its name tells the format. A file of the INI format comes with its drop-ins.
+    pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
+        let mut configuration = Self::default();
+        let missing = || Failure::usage(format!("{}: there is no such file", path.display()));
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let text = read(path)?.ok_or_else(missing)?;
+            json::parse(path, &text, &mut configuration).map_err(Failure::Usage)?;
+        } else if path.file_name().is_some_and(|name| name == "discovery.conf") {
+            let text = read(path)?.ok_or_else(missing)?;
+            options::parse(path, &text, &mut configuration).map_err(Failure::Usage)?;
+        } else {
+            configuration = Self::load_ini(path)?;
+            if configuration.files.is_empty() {
+                return Err(missing());
+            }
+        }
+        Ok(configuration)
+    }
+
+    fn load_ini(main: &Path) -> Result<Self, Failure> {
+        let mut configuration = Self::default();
+        let drop_ins = drop_ins(main)?;
+        let all = std::iter::once((main.to_owned(), false))
+            .chain(drop_ins.into_iter().map(|path| (path, true)));
+        for (path, drop_in) in all {
+            let Some(text) = read(&path)? else { continue };
+            let mut file =
+                ini::parse(&path, &text, &mut configuration.warnings).map_err(Failure::Usage)?;
+            file.drop_in = drop_in;
+            configuration.files.push(file);
+        }
+        Ok(configuration)
+    }
+}
+
+impl Document {
+    fn place(&self, line: usize) -> Place<'_> {
+        Place { path: &self.path, line }
+    }
+
+    /// Whether secrets stand in it.
+    fn has_secret(&self) -> bool {
+        let sections = [&self.discovery_defaults, &self.io_defaults];
+        sections.into_iter().flatten().any(Parameters::has_secret)
+            || self.host.iter().any(|host| host.parameters.has_secret())
+            || self.endpoints.iter().any(|endpoint| endpoint.parameters.has_secret())
+    }
+}
+
+impl Address {
+    /// The field of this name, as an option of nvme-cli.
+    fn set(&mut self, name: &str, value: &str) -> bool {
+        let value = value.to_owned();
+        match name {
+            "transport" => self.transport = value,
+            "traddr" => self.traddr = value,
+            "trsvcid" => self.trsvcid = Some(value),
+            "host-traddr" => self.host_traddr = Some(value),
+            "host-iface" => self.host_iface = Some(value),
+            _ => return false,
+        }
+        true
+    }
+
+    /// What lacks, if anything does.
+    fn lacks(&self) -> Option<&'static str> {
+        match (self.transport.is_empty(), self.traddr.is_empty()) {
+            (true, _) => Some("transport"),
+            (_, true) => Some("traddr"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.transport, self.traddr)?;
+        match &self.trsvcid {
+            Some(service) => write!(f, " {service}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The folder of a file's drop-ins.
+fn drop_in_folder(main: &Path) -> PathBuf {
+    let mut name = main.as_os_str().to_owned();
+    name.push(".d");
+    name.into()
+}
+
+/// The drop-ins of a file in the order of their names.
+fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let folder = drop_in_folder(main);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Failure::failed(format!("{}: {error}", folder.display()))),
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|name| name == "conf")).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// The text of a file; nothing when it is not there.
+fn read(path: &Path) -> Result<Option<String>, Failure> {
+    let wrong = |what: &dyn fmt::Display| Failure::usage(format!("{}: {what}", path.display()));
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(&error)),
+        Ok(about) if !about.is_file() => return Err(wrong(&"this is no file")),
+        Ok(about) if about.len() > BYTES_MAX => {
+            return Err(wrong(&"this has more than 1 MiB, and so is no configuration"));
+        }
+        Ok(_) => {}
+    }
+    fs::read_to_string(path).map(Some).map_err(|error| wrong(&error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! From files to connections: each path with all that applies to it.
+//!
+//! What is said on a controller line counts most; then its section, then that of the host, then the
+//! defaults for its kind: of its own file, then of the main file (libnvme 3, config-resolve.c).
+
+use std::path::PathBuf;
+
+use rdma_host::wire::Nqn;
+
+use super::{Address, Configuration, Document, EndpointKind, Parameters};
+use crate::failure::Failure;
+
+/// One controller to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Connection {
+    pub(crate) kind: EndpointKind,
+    pub(crate) subsystem: String,
+    pub(crate) address: Address,
+    /// Who we are; the system's identity where there is none.
+    pub(crate) hostnqn: Option<String>,
+    pub(crate) hostid: Option<String>,
+    pub(crate) parameters: Parameters,
+    /// Where it is written.
+    pub(crate) path: PathBuf,
+    pub(crate) line: usize,
+}
+
+impl Configuration {
+    /// All controllers, in the order in which they are written.
+    pub(crate) fn connections(&self) -> Result<Vec<Connection>, Failure> {
+        self.check_hosts().map_err(Failure::Usage)?;
+        let main = self.files.iter().find(|file| !file.drop_in);
+        Ok(self.files.iter().flat_map(|file| file.connections(main)).collect())
+    }
+
+    /// A host has one name and one identifier, and neither belongs to another host: targets know
+    /// hosts by both.
+    fn check_hosts(&self) -> Result<(), String> {
+        let hosts = self.files.iter().filter_map(|file| Some((file, file.host.as_ref()?)));
+        let hosts: Vec<_> = hosts.collect();
+        for (index, (file, host)) in hosts.iter().enumerate() {
+            let says = |text: String| Err(format!("{}: {text}", file.path.display()));
+            if file.drop_in && host.nqn.is_none() {
+                return says("[Host] of a drop-in lacks hostnqn; name the host it is for".into());
+            }
+            for (other_file, other) in &hosts[..index] {
+                if host == other {
+                    continue;
+                }
+                let other_path = other_file.path.display();
+                let same = |one: &Option<String>, two: &Option<String>| one.is_some() && one == two;
+                if same(&host.nqn, &other.nqn) {
+                    let nqn = host.nqn.as_deref().unwrap_or_default();
+                    return says(format!(
+                        "hostnqn {nqn} is used in {other_path} too; put all of a host's \
+                         connections into one file, with one hostid"
+                    ));
+                }
+                if same(&host.id, &other.id) && host.nqn.is_some() && other.nqn.is_some() {
+                    let id = host.id.as_deref().unwrap_or_default();
+                    return says(format!(
+                        "hostid {id} is that of another host in {other_path}; `uuidgen` makes \
+                         another"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Document {
+    fn connections(&self, main: Option<&Self>) -> Vec<Connection> {
+        let base = |kind| {
+            let mut base = Parameters::default();
+            let main = main.filter(|main| main.path != self.path);
+            for file in main.into_iter().chain([self]) {
+                let defaults = match kind {
+                    EndpointKind::Discovery => &file.discovery_defaults,
+                    EndpointKind::Subsystem => &file.io_defaults,
+                };
+                defaults.iter().for_each(|defaults| base.overlay(defaults));
+            }
+            self.host.iter().for_each(|host| base.overlay(&host.parameters));
+            base
+        };
+        let mut connections = Vec::new();
+        for endpoint in &self.endpoints {
+            for route in &endpoint.paths {
+                let mut parameters = base(endpoint.kind);
+                parameters.overlay(&endpoint.parameters);
+                parameters.overlay(&route.parameters);
+                let nqn = endpoint.nqn.as_deref().unwrap_or(Nqn::DISCOVERY);
+                connections.push(Connection {
+                    kind: endpoint.kind,
+                    subsystem: nqn.to_owned(),
+                    address: route.address.clone(),
+                    hostnqn: self.host.as_ref().and_then(|host| host.nqn.clone()),
+                    hostid: self.host.as_ref().and_then(|host| host.id.clone()),
+                    parameters,
+                    path: self.path.clone(),
+                    line: route.line,
+                });
+            }
+        }
+        connections
+    }
+}

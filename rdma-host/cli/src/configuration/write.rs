@@ -1,0 +1,194 @@
+//! Writing the INI format: a main file for the system's own identity, and a drop-in for each
+//! other host.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{
+    Configuration, Connection, Document, Endpoint, EndpointKind, Parameters, drop_in_folder,
+    drop_ins,
+};
+use crate::failure::Failure;
+
+/// A file to write.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
+    secret: bool,
+}
+
+impl Configuration {
+    /// What the files would be with this main file. Those of the INI format keep their names.
+    pub(crate) fn outputs(&self, main: &Path) -> Result<Vec<Output>, Failure> {
+        let wanted = self.connections()?;
+        let mut merged: Vec<Document> = Vec::new();
+        for file in &self.files {
+            match merged.iter_mut().find(|known| known.can_take(file)) {
+                Some(known) => known.endpoints.extend_from_slice(&file.endpoints),
+                None => merged.push(file.clone()),
+            }
+        }
+        let (named, system): (Vec<_>, Vec<_>) = merged
+            .into_iter()
+            .partition(|file| file.host.as_ref().is_some_and(|host| host.nqn.is_some()));
+        let text: Vec<_> = system.iter().map(Document::to_ini).collect();
+        let secret = system.iter().any(Document::has_secret);
+        let mut outputs = vec![Output { path: main.to_owned(), text: text.join("\n"), secret }];
+        for (number, file) in (100..).zip(&named) {
+            let path = drop_in_folder(main).join(format!("{number}-host.conf"));
+            outputs.push(Output { path, text: file.to_ini(), secret: file.has_secret() });
+        }
+        verify(&outputs, &wanted).map_err(|reason| {
+            Failure::failed(format!("this can't be written in the INI format: {reason}"))
+        })?;
+        Ok(outputs)
+    }
+}
+
+/// Whether what is written would be read as what is wanted.
+fn verify(outputs: &[Output], wanted: &[Connection]) -> Result<(), String> {
+    let mut again = Configuration::default();
+    for output in outputs {
+        let mut file = super::ini::parse(&output.path, &output.text, &mut again.warnings)?;
+        file.drop_in = !again.files.is_empty();
+        again.files.push(file);
+    }
+    let again = again.connections().map_err(|failure| failure.to_string())?;
+    let same = |wanted: &Connection, found: &Connection| {
+        let there = Connection { path: found.path.clone(), line: found.line, ..wanted.clone() };
+        there == *found
+    };
+    let lost = wanted.iter().find(|wanted| !again.iter().any(|found| same(wanted, found)));
+    match lost {
+        Some(lost) => {
+            Err(format!("{}:{} has a value it can't hold", lost.path.display(), lost.line))
+        }
+        None if again.len() == wanted.len() => Ok(()),
+        None => Err("a value would be taken for another connection".to_owned()),
+    }
+}
+
+/// Writes the files, all or none of them, those with secrets for their owner alone. Files that are
+/// there stay, unless `force` is set.
+pub(crate) fn install(outputs: &[Output], main: &Path, force: bool) -> Result<(), Failure> {
+    let old: Vec<_> = drop_ins(main)?.into_iter().chain([main.to_owned()]).collect();
+    if let Some(old) = old.iter().find(|path| path.exists()).filter(|_| !force) {
+        let text = format!("{} is there already; --force overwrites it", old.display());
+        return Err(Failure::usage(text));
+    }
+    let failed =
+        |path: &Path, error: &io::Error| Failure::failed(format!("{}: {error}", path.display()));
+    let mut written = Vec::new();
+    let outcome = outputs.iter().try_for_each(|output| {
+        let temporary = output.path.with_extension("conf.new");
+        let result = write(&temporary, output);
+        written.push(temporary);
+        result.map_err(|error| failed(&output.path, &error))
+    });
+    let outcome = outcome.and_then(|()| {
+        outputs.iter().zip(&written).try_for_each(|(output, temporary)| {
+            fs::rename(temporary, &output.path).map_err(|error| failed(&output.path, &error))
+        })
+    });
+    if outcome.is_err() {
+        // What is not there any more was renamed, or never made.
+        written.iter().for_each(|path| drop(fs::remove_file(path)));
+    }
+    outcome
+}
+
+fn write(path: &Path, output: &Output) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let _ = fs::remove_file(path);
+    let mode = if output.secret { 0o600 } else { 0o644 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(output.text.as_bytes())?;
+    file.sync_all()
+}
+
+impl Document {
+    /// Whether another file's connections can stand in this one.
+    fn can_take(&self, other: &Self) -> bool {
+        let plain = |file: &Self| file.discovery_defaults.is_none() && file.io_defaults.is_none();
+        self.host == other.host && plain(other) && (plain(self) || !other.drop_in)
+    }
+
+    /// The file in the INI format.
+    fn to_ini(&self) -> String {
+        let mut text = String::new();
+        let defaults = [
+            ("Discovery Controller Defaults", &self.discovery_defaults),
+            ("I/O Controller Defaults", &self.io_defaults),
+        ];
+        for (name, defaults) in defaults {
+            if let Some(defaults) = defaults {
+                section(&mut text, name);
+                assign_all(&mut text, defaults);
+            }
+        }
+        if let Some(host) = &self.host {
+            section(&mut text, "Host");
+            let identity = [
+                ("hostnqn", &host.nqn),
+                ("hostid", &host.id),
+                ("hostsymname", &host.symbolic_name),
+            ];
+            for (key, value) in identity {
+                if let Some(value) = value {
+                    assign(&mut text, key, value);
+                }
+            }
+            assign_all(&mut text, &host.parameters);
+        }
+        self.endpoints.iter().for_each(|endpoint| endpoint.write(&mut text));
+        text
+    }
+}
+
+impl Endpoint {
+    fn write(&self, text: &mut String) {
+        let name = match self.kind {
+            EndpointKind::Discovery => "Discovery Controller",
+            EndpointKind::Subsystem => "Subsystem",
+        };
+        section(text, name);
+        if let Some(nqn) = &self.nqn {
+            assign(text, "nqn", nqn);
+        }
+        assign_all(text, &self.parameters);
+        for path in &self.paths {
+            let pairs = path.address.pairs();
+            let more = path.parameters.iter().map(|(key, value)| (key.name, value));
+            let pairs: Vec<_> =
+                pairs.chain(more).map(|(key, value)| format!("{key}={value}")).collect();
+            assign(text, "controller", &pairs.join(";"));
+        }
+    }
+}
+
+fn section(text: &mut String, name: &str) {
+    separate(text);
+    let _ = writeln!(text, "[{name}]");
+}
+
+fn separate(text: &mut String) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+}
+
+fn assign_all(text: &mut String, parameters: &Parameters) {
+    for (key, value) in parameters.iter() {
+        assign(text, key.name, value);
+    }
+}
+
+fn assign(text: &mut String, key: &str, value: &str) {
+    let _ = writeln!(text, "{}", format!("{key} = {value}").trim_end());
+}

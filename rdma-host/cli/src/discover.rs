@@ -1,0 +1,431 @@
+//! `nvmf discover`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use rdma_host::config::REFERRAL_DEPTH;
+use rdma_host::proto::{DiscoveryLog, SkipReason, Skipped};
+use rdma_host::wire::{DiscoveryEntry, Nqn, TransportSpecific};
+use rdma_host::{ConnectOptions, Discovered, Discovery, DiscoveryNews, DiscoveryWatch};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::configuration::{Connection, EndpointKind, boolean, integer};
+use crate::failure::Failure;
+use crate::{Format, config, host, print_json, print_text, session, size, target};
+
+/// Ask discovery controllers where subsystems are; text and JSON are those of nvme-cli.
+///
+/// Without an address, the discovery controllers of the configuration are asked (see `nvmf config
+/// show`). JSON is one object as of nvme-cli, or a list of such objects with the place of each
+/// where several controllers may be asked.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[arg(help = "nvmf-rdma://ADDRESS[:PORT][/NQN], or \"trtype:RDMA traddr:…\"")]
+    target: Option<String>,
+
+    /// Transport, for the habit's sake: RDMA is what there is.
+    #[arg(short, long, default_value = "rdma", value_parser = ["rdma"], hide = true)]
+    transport: String,
+
+    /// Address of the discovery controller; a link-local one with its interface: fe80::1%eth0.
+    #[arg(short = 'a', long, value_name = "ADDRESS", conflicts_with = "target")]
+    traddr: Option<String>,
+
+    /// Port of the discovery controller [default: 4420].
+    #[arg(short = 's', long, value_name = "PORT", requires = "traddr")]
+    trsvcid: Option<String>,
+
+    /// NQN of the discovery subsystem, if it has a name of its own.
+    #[arg(short = 'n', long, default_value = Nqn::DISCOVERY, conflicts_with = "target")]
+    nqn: String,
+
+    /// Our address to use.
+    #[arg(short = 'w', long, value_name = "ADDRESS")]
+    host_traddr: Option<IpAddr>,
+
+    /// Our NQN [default: /etc/nvme/hostnqn, or made of the machine id].
+    #[arg(short = 'q', long, value_name = "NQN")]
+    hostnqn: Option<String>,
+
+    /// Our host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
+    #[arg(short = 'I', long, value_name = "UUID")]
+    hostid: Option<Uuid>,
+
+    /// Keep-alive time in seconds [default: 30 with --persistent, else off].
+    #[arg(short = 'k', long, value_name = "SECONDS", value_parser = size::seconds)]
+    keep_alive_tmo: Option<Duration>,
+
+    /// Type of service of the connection.
+    #[arg(short = 'T', long, value_name = "TOS")]
+    tos: Option<u8>,
+
+    /// Configuration to take the controllers from, instead of /etc/nvme.
+    #[arg(short = 'J', long, value_name = "FILE", conflicts_with_all = ["target", "traddr"])]
+    config: Option<PathBuf>,
+
+    /// Follow referrals, so many in a row.
+    #[arg(long, value_name = "DEPTH", default_value_t = 0)]
+    referrals: u8,
+
+    /// Follow referrals, at most 8 in a row.
+    #[arg(long, conflicts_with = "referrals")]
+    recursive: bool,
+
+    /// Stay connected and print the log again whenever it changes; as JSON, on one line each time.
+    #[arg(short, long, conflicts_with_all = ["referrals", "recursive", "config"])]
+    persistent: bool,
+
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
+    output_format: Format,
+
+    /// The same as --output-format json.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let runtime = session::runtime()?;
+    if arguments.persistent {
+        let missing = || Failure::usage("--persistent needs an address: give -a ADDRESS");
+        let options = arguments.named()?.ok_or_else(missing)?;
+        return runtime.block_on(arguments.watch(&options));
+    }
+    match arguments.named()? {
+        Some(options) => runtime.block_on(arguments.ask(&[options])),
+        None => runtime.block_on(arguments.ask(&arguments.configured()?)),
+    }
+}
+
+impl Arguments {
+    fn is_json(&self) -> bool {
+        self.json || self.output_format == Format::Json
+    }
+
+    fn depth(&self) -> u8 {
+        if self.recursive { REFERRAL_DEPTH } else { self.referrals }
+    }
+
+    /// The controller that the options name.
+    fn named(&self) -> Result<Option<ConnectOptions>, Failure> {
+        let (address, nqn) = match (&self.target, &self.traddr) {
+            (Some(target), _) => target::located(target, Nqn::DISCOVERY)?,
+            (None, Some(traddr)) => {
+                let nqn = self.nqn.parse().map_err(Failure::usage)?;
+                (target::address(traddr, self.trsvcid.as_deref())?, nqn)
+            }
+            (None, None) => return Ok(None),
+        };
+        let host = host::identity(self.hostnqn.as_deref(), self.hostid)?;
+        let mut options = ConnectOptions::new(address, nqn, host);
+        options.source = self.host_traddr;
+        options.keep_alive = self.keep_alive_tmo.unwrap_or_default();
+        options.type_of_service = self.tos;
+        Ok(Some(options))
+    }
+
+    /// The controllers of the configuration.
+    fn configured(&self) -> Result<Vec<ConnectOptions>, Failure> {
+        let connections = config::load(self.config.as_ref())?.connections()?;
+        let mut all = Vec::new();
+        for connection in &connections {
+            if connection.kind != EndpointKind::Discovery {
+                continue;
+            }
+            let place = format!("{}:{}", connection.path.display(), connection.line);
+            if !connection.address.transport.eq_ignore_ascii_case("rdma") {
+                let transport = &connection.address.transport;
+                eprintln!("nvmf: {place}: transport {transport} is not asked; rdma is");
+                continue;
+            }
+            all.push(self.options_of(connection).map_err(|failure| failure.context(place))?);
+        }
+        if all.is_empty() {
+            return Err(Failure::usage(
+                "no discovery controller to ask: give -a ADDRESS, or name one in \
+                 /etc/nvme/nvme-fabrics.conf ([Discovery Controller])",
+            ));
+        }
+        Ok(all)
+    }
+
+    fn options_of(&self, connection: &Connection) -> Result<ConnectOptions, Failure> {
+        let address = &connection.address;
+        let nqn = self.hostnqn.as_deref().or(connection.hostnqn.as_deref());
+        // Read as a UUID when the file was read.
+        let id = connection.hostid.as_deref().and_then(|id| id.parse().ok());
+        // The system's own identifier would make one host of the two.
+        let id = self.hostid.or(id).or_else(|| nqn.map(host::id_of));
+        let host = host::identity(nqn, id)?;
+        let subsystem = connection.subsystem.parse().map_err(Failure::usage)?;
+        let place = target::address(&address.traddr, address.trsvcid.as_deref())?;
+        let mut options = ConnectOptions::new(place, subsystem, host);
+        let number = |name| connection.parameters.get(name).and_then(integer);
+        let truth = |name| connection.parameters.get(name).and_then(boolean);
+        let source = address.host_traddr.as_deref().map(str::parse).transpose();
+        let source = source.map_err(|_| Failure::usage("host-traddr is no IP address"))?;
+        options.source = self.host_traddr.or(source);
+        let seconds = number("keep-alive-tmo").and_then(|seconds| u64::try_from(seconds).ok());
+        options.keep_alive =
+            self.keep_alive_tmo.unwrap_or(Duration::from_secs(seconds.unwrap_or(0)));
+        options.type_of_service = self.tos.or(number("tos").and_then(|tos| u8::try_from(tos).ok()));
+        options.disable_flow_control = truth("disable-sqflow").unwrap_or(false);
+        Ok(options)
+    }
+
+    /// Asks all of them, and whom they refer to. One that fails does not keep the others from
+    /// being asked; the first failure is returned in the end.
+    async fn ask(&self, all: &[ConnectOptions]) -> Result<(), Failure> {
+        let several = self.depth() > 0 || (self.target.is_none() && self.traddr.is_none());
+        let mut values = Vec::new();
+        let mut failure = None;
+        for options in all {
+            let mut walk = Discovery::new(options, self.depth());
+            while let Some(discovered) = walk.next().await {
+                for skipped in discovered.skipped.iter().filter(|skipped| is_news(skipped)) {
+                    eprintln!("nvmf: {skipped}");
+                }
+                match &discovered.outcome {
+                    Ok(log) if !self.is_json() => print_text(&in_words(log))?,
+                    Ok(_) => {}
+                    Err(error) => {
+                        let error = Failure::from(error.clone());
+                        let error = match several {
+                            true => error.context(&discovered.visit),
+                            false => error,
+                        };
+                        if several {
+                            eprintln!("nvmf: {error}");
+                        }
+                        failure.get_or_insert(error);
+                    }
+                }
+                values.push(discovered);
+            }
+        }
+        if self.is_json() {
+            match (several, values.as_slice()) {
+                (false, [Discovered { outcome: Ok(log), .. }]) => print_json(&to_json(log))?,
+                (false, _) => {}
+                (true, _) => print_json(&values.iter().map(with_place).collect::<Vec<_>>())?,
+            }
+        }
+        match failure {
+            Some(_) if several && values.iter().any(|one| one.outcome.is_ok()) => {
+                Err(Failure::failed("not all discovery controllers answered"))
+            }
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Stays connected until interrupted.
+    async fn watch(&self, options: &ConnectOptions) -> Result<(), Failure> {
+        let mut watch = DiscoveryWatch::connect(options).await?;
+        loop {
+            let news = tokio::select! {
+                news = watch.next() => news,
+                _ = tokio::signal::ctrl_c() => {
+                    watch.shutdown().await;
+                    return Ok(());
+                }
+            };
+            match news {
+                DiscoveryNews::Log(log) if self.is_json() => {
+                    print_text(&format!("{}\n", to_json(&log)))?;
+                }
+                DiscoveryNews::Log(log) => print_text(&in_words(&log))?,
+                DiscoveryNews::Lost { cause, attempt, max, delay } => {
+                    let of_max = max.map_or_else(String::new, |max| format!(" of {max}"));
+                    eprintln!("nvmf: {cause}; attempt {attempt}{of_max} in {delay:.0?}");
+                }
+                DiscoveryNews::Ended(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Whether a referral that is not followed is worth a word: nobody asked to follow any, or it leads
+/// back, as it does between the two halves of every redundant target.
+fn is_news(skipped: &Skipped) -> bool {
+    !matches!(skipped.reason, SkipReason::Asked | SkipReason::Depth(0))
+}
+
+/// The layout of nvme-cli.
+fn in_words(log: &DiscoveryLog) -> String {
+    use std::fmt::Write as _;
+    let DiscoveryLog { generation, entries } = log;
+    let count = entries.len();
+    let mut text =
+        format!("\nDiscovery Log Number of Records {count}, Generation counter {generation}\n");
+    for (index, entry) in entries.iter().enumerate() {
+        let _ = writeln!(text, "=====Discovery Log Entry {index}======");
+        let family =
+            if entry.address.is_empty() { String::new() } else { entry.family.to_string() };
+        let rows = [
+            ("trtype:  ", entry.transport.to_string()),
+            ("adrfam:  ", family),
+            ("subtype: ", entry.kind.to_string()),
+            ("treq:    ", entry.requirements.to_string()),
+            ("portid:  ", entry.port.to_string()),
+            ("trsvcid: ", entry.service.clone()),
+            ("subnqn:  ", entry.subsystem.clone()),
+            ("traddr:  ", entry.address.clone()),
+            ("eflags:  ", entry.flags.to_string()),
+        ];
+        for (name, value) in rows {
+            let _ = writeln!(text, "{name}{value}");
+        }
+        match entry.specific {
+            TransportSpecific::Rdma { service, provider, connection_management, partition_key } => {
+                let management = management_name(connection_management);
+                let _ = writeln!(text, "rdma_prtype: {provider}");
+                let _ = writeln!(text, "rdma_qptype: {service}");
+                let _ = writeln!(text, "rdma_cms:    {management}");
+                let _ = writeln!(text, "rdma_pkey: {partition_key:#06x}");
+            }
+            TransportSpecific::Tcp(security) => {
+                let _ = writeln!(text, "sectype: {security}");
+            }
+            TransportSpecific::None => {}
+        }
+    }
+    text
+}
+
+/// The keys of nvme-cli.
+fn to_json(log: &DiscoveryLog) -> Value {
+    let records: Vec<_> = log.entries.iter().map(entry_to_json).collect();
+    json!({ "genctr": log.generation, "records": records })
+}
+
+fn entry_to_json(entry: &DiscoveryEntry) -> Value {
+    let mut value = json!({
+        "trtype": entry.transport.to_string(),
+        "adrfam": entry.family.to_string(),
+        "subtype": entry.kind.to_string(),
+        "treq": entry.requirements.to_string(),
+        "portid": entry.port,
+        "trsvcid": entry.service,
+        "subnqn": entry.subsystem,
+        "traddr": entry.address,
+        "eflags": entry.flags.to_string(),
+    });
+    match entry.specific {
+        TransportSpecific::Rdma { service, provider, connection_management, partition_key } => {
+            value["rdma_prtype"] = provider.to_string().into();
+            value["rdma_qptype"] = service.to_string().into();
+            value["rdma_cms"] = management_name(connection_management).into();
+            value["rdma_pkey"] = partition_key.into();
+        }
+        TransportSpecific::Tcp(security) => value["sectype"] = security.to_string().into(),
+        TransportSpecific::None => {}
+    }
+    value
+}
+
+/// One of several logs, or why there is none.
+fn with_place(discovered: &Discovered) -> Value {
+    let Discovered { visit, outcome, .. } = discovered;
+    let mut value = match outcome {
+        Ok(log) => to_json(log),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    value["traddr"] = visit.address.ip().to_string().into();
+    value["trsvcid"] = visit.address.port().to_string().into();
+    value["subnqn"] = visit.subsystem.as_str().into();
+    value["depth"] = visit.depth.into();
+    value
+}
+
+fn management_name(number: u8) -> String {
+    match number {
+        1 => "rdma-cm".to_owned(),
+        number => format!("unrecognized ({number:#04x})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries of a log: an honest one, and one of another transport with unknown numbers.
+    fn log() -> DiscoveryLog {
+        let mut honest = vec![0; DiscoveryEntry::SIZE];
+        honest[..5].copy_from_slice(&[1, 1, 2, 4, 1]);
+        honest[32..36].copy_from_slice(b"4420");
+        honest[256..261].copy_from_slice(b"nqn.x");
+        honest[512..522].copy_from_slice(b"10.10.10.1");
+        honest[768..771].copy_from_slice(&[1, 1, 1]);
+        let mut strange = vec![0; DiscoveryEntry::SIZE];
+        strange[..4].copy_from_slice(&[3, 9, 1, 0]);
+        strange[256..262].copy_from_slice(b"\x1b[31mn");
+        let bytes = [honest, strange].concat();
+        DiscoveryLog { generation: 5, entries: DiscoveryEntry::parse_all(&bytes).unwrap() }
+    }
+
+    #[test]
+    fn the_layout_is_that_of_nvme_cli() {
+        let expected = "
+Discovery Log Number of Records 2, Generation counter 5
+=====Discovery Log Entry 0======
+trtype:  rdma
+adrfam:  ipv4
+subtype: nvme subsystem
+treq:    not specified, sq flow control disable supported
+portid:  1
+trsvcid: 4420
+subnqn:  nqn.x
+traddr:  10.10.10.1
+eflags:  none
+rdma_prtype: not specified
+rdma_qptype: connected
+rdma_cms:    rdma-cm
+rdma_pkey: 0x0000
+=====Discovery Log Entry 1======
+trtype:  tcp
+adrfam:  
+subtype: discovery subsystem referral
+treq:    not specified
+portid:  0
+trsvcid: 
+subnqn:  ?[31mn
+traddr:  
+eflags:  none
+sectype: none
+";
+        assert_eq!(in_words(&log()), expected);
+    }
+
+    #[test]
+    fn the_keys_are_those_of_nvme_cli() {
+        let value = to_json(&log());
+        assert_eq!(value["genctr"], 5);
+        let first = value["records"][0].as_object().unwrap();
+        let mut keys: Vec<_> = first.keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let mut expected = [
+            "trtype",
+            "adrfam",
+            "subtype",
+            "treq",
+            "portid",
+            "trsvcid",
+            "subnqn",
+            "traddr",
+            "eflags",
+            "rdma_prtype",
+            "rdma_qptype",
+            "rdma_cms",
+            "rdma_pkey",
+        ];
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+        assert_eq!((first["rdma_pkey"].as_u64(), first["portid"].as_u64()), (Some(0), Some(1)));
+        assert_eq!(value["records"][1]["sectype"], "none");
+        assert_eq!(value["records"][1]["adrfam"], "unrecognized (0x09)");
+    }
+}

@@ -1,0 +1,199 @@
+//! Where secrets come from: a file, a file descriptor, or, with a warning, the command line.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use auth::{Credentials, GroupId, HashId, Policy, Secret};
+use clap::Args;
+use rdma_host::config::Authentication;
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+
+/// More than any secret, less than a mistaken disk image.
+const TEXT_MAX: u64 = 4096;
+
+/// How to authenticate; names as in nvme-cli, which takes secrets on the command line only.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Authentication")]
+pub(crate) struct SecretArguments {
+    /// Our secret (DHHC-1:…); everybody on this machine can see it: prefer a file.
+    #[arg(short = 'S', long, value_name = "SECRET")]
+    dhchap_secret: Option<Text>,
+
+    /// The file with our secret; nobody but its owner may read it.
+    #[arg(long, value_name = "FILE", conflicts_with = "dhchap_secret")]
+    dhchap_secret_file: Option<PathBuf>,
+
+    /// The file descriptor to read our secret from.
+    #[arg(long, value_name = "FD", conflicts_with_all = ["dhchap_secret", "dhchap_secret_file"])]
+    dhchap_secret_fd: Option<u32>,
+
+    /// The secret with which the controller must prove itself; prefer a file.
+    #[arg(short = 'C', long, value_name = "SECRET")]
+    dhchap_ctrl_secret: Option<Text>,
+
+    /// The file with the controller's secret.
+    #[arg(long, value_name = "FILE", conflicts_with = "dhchap_ctrl_secret")]
+    dhchap_ctrl_secret_file: Option<PathBuf>,
+
+    /// The file descriptor to read the controller's secret from.
+    #[arg(long, value_name = "FD",
+          conflicts_with_all = ["dhchap_ctrl_secret", "dhchap_ctrl_secret_file"])]
+    dhchap_ctrl_secret_fd: Option<u32>,
+
+    /// The weakest hash to accept.
+    #[arg(long, value_name = "HASH", default_value = "sha256", value_parser = hash)]
+    dhchap_min_hash: HashId,
+
+    /// The weakest DH group to accept.
+    #[arg(long, value_name = "GROUP", default_value = "null", value_parser = group)]
+    dhchap_min_group: GroupId,
+
+    /// Go on without authentication if secrets are given and the target asks for none. Anybody can
+    /// pose as the target then.
+    #[arg(long)]
+    dhchap_allow_unasked: bool,
+}
+
+/// A secret from the command line, wiped when it is no longer needed; it never prints itself.
+#[derive(Clone)]
+struct Text(Zeroizing<String>);
+
+impl std::str::FromStr for Text {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl SecretArguments {
+    /// The options for the library.
+    pub(crate) fn options(&self) -> Result<Authentication, Failure> {
+        let host = Source {
+            whose: "our secret",
+            option: "--dhchap-secret-file",
+            text: self.dhchap_secret.as_ref(),
+            file: self.dhchap_secret_file.as_deref(),
+            descriptor: self.dhchap_secret_fd,
+        };
+        let controller = Source {
+            whose: "the controller's secret",
+            option: "--dhchap-ctrl-secret-file",
+            text: self.dhchap_ctrl_secret.as_ref(),
+            file: self.dhchap_ctrl_secret_file.as_deref(),
+            descriptor: self.dhchap_ctrl_secret_fd,
+        };
+        let credentials = match (host.secret()?, controller.secret()?) {
+            (None, None) => None,
+            (Some(host), None) => Some(Credentials::one_way(host)),
+            (Some(host), Some(controller)) => {
+                Some(Credentials::two_way(host, controller).map_err(Failure::usage)?)
+            }
+            (None, Some(_)) => {
+                return Err(Failure::usage(
+                    "the controller's secret is given, but not ours: only a host that proves \
+                     itself can ask the controller to; add --dhchap-secret-file",
+                ));
+            }
+        };
+        let policy = Policy::new(self.dhchap_min_hash, self.dhchap_min_group);
+        let mut policy = policy.map_err(Failure::usage)?;
+        if self.dhchap_allow_unasked {
+            policy = policy.danger_allow_unasked();
+        }
+        Ok(Authentication { credentials: credentials.map(Arc::new), policy })
+    }
+}
+
+/// The ways to give one secret.
+struct Source<'a> {
+    whose: &'static str,
+    option: &'static str,
+    text: Option<&'a Text>,
+    file: Option<&'a Path>,
+    descriptor: Option<u32>,
+}
+
+impl Source<'_> {
+    fn secret(&self) -> Result<Option<Secret>, Failure> {
+        let Self { whose, option, .. } = *self;
+        let text = if let Some(Text(text)) = self.text {
+            eprintln!(
+                "nvmf: warning: {whose} is on the command line, where every user of this machine \
+                 can see it; use {option}"
+            );
+            text.clone()
+        } else if let Some(path) = self.file {
+            self.check_mode(path)?;
+            self.read(path)?
+        } else if let Some(descriptor) = self.descriptor {
+            self.read(Path::new(&format!("/dev/fd/{descriptor}")))?
+        } else {
+            return Ok(None);
+        };
+        let secret = Secret::parse(text.trim_end_matches('\n'));
+        secret.map(Some).map_err(|error| Failure::usage(format!("{whose}: {error}")))
+    }
+
+    /// A secret that others can read is none.
+    fn check_mode(&self, path: &Path) -> Result<(), Failure> {
+        let metadata = path.metadata().map_err(|error| self.unreadable(path, error))?;
+        let mode = metadata.permissions().mode();
+        if metadata.is_file() && mode & 0o077 != 0 {
+            return Err(Failure::usage(format!(
+                "{}: {} may be read by others (mode {:03o}); chmod 600 {}",
+                self.whose,
+                path.display(),
+                mode & 0o777,
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    fn read(&self, path: &Path) -> Result<Zeroizing<String>, Failure> {
+        // Of one size from the start: growing would leave copies behind.
+        let size = usize::try_from(TEXT_MAX).expect("4 KiB");
+        let mut text = Zeroizing::new(String::with_capacity(size));
+        let file = File::open(path).map_err(|error| self.unreadable(path, error))?;
+        let read = file.take(TEXT_MAX).read_to_string(&mut text);
+        read.map_err(|error| self.unreadable(path, error))?;
+        Ok(text)
+    }
+
+    fn unreadable(&self, path: &Path, error: impl std::fmt::Display) -> Failure {
+        Failure::usage(format!("{}: cannot read {}: {error}", self.whose, path.display()))
+    }
+}
+
+fn hash(text: &str) -> Result<HashId, String> {
+    match text {
+        "sha256" => Ok(HashId::SHA_256),
+        "sha384" => Ok(HashId::SHA_384),
+        "sha512" => Ok(HashId::SHA_512),
+        _ => Err("one of sha256, sha384, sha512".to_owned()),
+    }
+}
+
+fn group(text: &str) -> Result<GroupId, String> {
+    match text {
+        "null" => Ok(GroupId::NULL),
+        "ffdhe2048" => Ok(GroupId::FFDHE_2048),
+        "ffdhe3072" => Ok(GroupId::FFDHE_3072),
+        "ffdhe4096" => Ok(GroupId::FFDHE_4096),
+        "ffdhe6144" => Ok(GroupId::FFDHE_6144),
+        "ffdhe8192" => Ok(GroupId::FFDHE_8192),
+        _ => Err("one of null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144, ffdhe8192".to_owned()),
+    }
+}

@@ -1,0 +1,216 @@
+//! Reading a discovery log of any size (Base 5.1.12.3.1), although it may change meanwhile.
+
+use super::{Execute, Transfer};
+use crate::config::{DISCOVERY_ATTEMPTS, DISCOVERY_CHUNK_BYTES, DISCOVERY_RECORDS_MAX};
+use crate::error::{Error, Rejected, TargetMisbehaved};
+use crate::wire::{Cqe, DiscoveryEntry, DiscoveryHeader, GetLogPage, LogPage, QueueId, Status};
+
+/// A discovery log that was the same from its first byte to its last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveryLog {
+    /// GENCTR: changes with every change of the log.
+    pub generation: u64,
+    /// The entries in the controller's order.
+    pub entries: Vec<DiscoveryEntry>,
+}
+
+/// Reads the log. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
+///
+/// ```text
+///      ┌──────────── another generation ───────────┐
+///      ▼                                           │
+///   Header ──► [ Page ]… ──► Check (header again) ─┴─► Done
+/// ```
+///
+/// The event of a change is kept until the last header is read, so that none is lost: a change
+/// before that makes another generation, one after it another event.
+#[derive(Debug)]
+pub struct DiscoveryRead {
+    chunk_bytes: u32,
+    specific_field: u8,
+    attempt: u8,
+    entries: Vec<DiscoveryEntry>,
+    step: Step,
+}
+
+/// What the driver must do next.
+#[derive(Debug)]
+pub enum DiscoveryAction {
+    /// The log is read.
+    Done(DiscoveryLog),
+    /// Send this command and report its response and data.
+    Execute(Execute),
+}
+
+#[derive(Debug)]
+enum Step {
+    Header,
+    Page(DiscoveryHeader),
+    /// With the refusal of a page, which may be due to a log that has shrunk.
+    Check(DiscoveryHeader, Option<Status>),
+    Done(u64),
+    Failed(Error),
+}
+
+impl DiscoveryRead {
+    /// A reading with commands of at most `transfer_bytes_max` bytes.
+    ///
+    /// # Panics
+    ///
+    /// If that is less than one entry, 1,024 bytes; no controller has such a limit.
+    #[must_use]
+    pub fn new(transfer_bytes_max: u64) -> Self {
+        let entry = DiscoveryEntry::SIZE as u64;
+        assert!(transfer_bytes_max >= entry, "a command moves an entry at least");
+        let whole = transfer_bytes_max.min(u64::from(DISCOVERY_CHUNK_BYTES)) / entry * entry;
+        Self {
+            chunk_bytes: u32::try_from(whole).unwrap_or(DISCOVERY_CHUNK_BYTES),
+            specific_field: 0,
+            attempt: 1,
+            entries: Vec::new(),
+            step: Step::Header,
+        }
+    }
+
+    /// The same for a part of the log (LSP, Base figure 293): bit 1 for entries of this port only,
+    /// bit 2 for those that are hidden otherwise.
+    #[must_use]
+    pub fn with_specific_field(mut self, specific_field: u8) -> Self {
+        self.specific_field = specific_field;
+        self
+    }
+
+    /// The most bytes that one command moves.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> u32 {
+        self.chunk_bytes
+    }
+
+    /// What the driver must do next. A log that is done is handed out once.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the reading, again and again; closed once the log is handed out.
+    pub fn action(&mut self) -> Result<DiscoveryAction, Error> {
+        let command = match &self.step {
+            Step::Header => self.header(true),
+            Step::Check(..) => self.header(false),
+            Step::Page(header) => self.page(header),
+            Step::Done(generation) => {
+                let entries = std::mem::take(&mut self.entries);
+                let generation = *generation;
+                self.step = Step::Failed(Error::Closed);
+                return Ok(DiscoveryAction::Done(DiscoveryLog { generation, entries }));
+            }
+            Step::Failed(error) => return Err(error.clone()),
+        };
+        Ok(DiscoveryAction::Execute(Execute {
+            queue: QueueId::ADMIN,
+            sqe: command.to_sqe(),
+            transfer: Transfer::FromController(command.bytes as usize),
+            name: NAME,
+        }))
+    }
+
+    /// The command was answered, with this data.
+    ///
+    /// # Errors
+    ///
+    /// When it ends the reading.
+    pub fn handle(&mut self, response: Cqe, data: &[u8]) -> Result<(), Error> {
+        let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
+        match self.advance(step, response.status(), data) {
+            Ok(next) => {
+                self.step = next;
+                Ok(())
+            }
+            Err(error) => {
+                self.step = Step::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn advance(&mut self, step: Step, status: Status, data: &[u8]) -> Result<Step, Error> {
+        if status.code() == Status::DISCOVER_RESTART {
+            return self.restart();
+        }
+        match step {
+            Step::Page(header) if !status.is_success() => Ok(Step::Check(header, Some(status))),
+            Step::Failed(error) => Err(error),
+            _ if !status.is_success() => Err(refused(status)),
+            Step::Header => {
+                let header = DiscoveryHeader::parse(data)?;
+                check(header)?;
+                Ok(self.next(header))
+            }
+            Step::Page(header) => {
+                self.entries.extend(DiscoveryEntry::parse_all(data)?);
+                Ok(self.next(header))
+            }
+            Step::Check(before, refusal) => {
+                let unchanged = DiscoveryHeader::parse(data)? == before;
+                match refusal {
+                    _ if !unchanged => self.restart(),
+                    Some(status) => Err(refused(status)),
+                    None => Ok(Step::Done(before.generation)),
+                }
+            }
+            Step::Done(_) => Err(TargetMisbehaved::EventOrder(NAME).into()),
+        }
+    }
+
+    fn restart(&mut self) -> Result<Step, Error> {
+        if self.attempt == DISCOVERY_ATTEMPTS {
+            return Err(TargetMisbehaved::DiscoveryLogChanges(DISCOVERY_ATTEMPTS).into());
+        }
+        self.attempt += 1;
+        self.entries.clear();
+        Ok(Step::Header)
+    }
+
+    /// What follows when so many entries are there.
+    fn next(&self, header: DiscoveryHeader) -> Step {
+        match (self.entries.len() as u64) < header.records {
+            true => Step::Page(header),
+            false => Step::Check(header, None),
+        }
+    }
+
+    fn header(&self, retain_event: bool) -> GetLogPage {
+        let bytes = DiscoveryHeader::READ;
+        let specific_field = self.specific_field;
+        GetLogPage { specific_field, retain_event, ..GetLogPage::new(LogPage::DISCOVERY, bytes) }
+    }
+
+    fn page(&self, header: &DiscoveryHeader) -> GetLogPage {
+        let entry = DiscoveryEntry::SIZE as u64;
+        let known = self.entries.len() as u64;
+        let left = (header.records - known) * entry;
+        let bytes = u32::try_from(left).unwrap_or(u32::MAX).min(self.chunk_bytes);
+        let offset = u64::from(DiscoveryHeader::SIZE) + known * entry;
+        GetLogPage { offset, bytes, ..self.header(true) }
+    }
+}
+
+const NAME: &str = "reading the discovery log";
+
+fn refused(status: Status) -> Error {
+    Rejected::Command { command: NAME, status }.into()
+}
+
+/// Believes only what can be read to its end.
+fn check(header: DiscoveryHeader) -> Result<(), TargetMisbehaved> {
+    let DiscoveryHeader { records, format, .. } = header;
+    if format != 0 {
+        return Err(TargetMisbehaved::DiscoveryLogFormat(format));
+    }
+    if records > DISCOVERY_RECORDS_MAX {
+        let max = DISCOVERY_RECORDS_MAX;
+        return Err(TargetMisbehaved::DiscoveryLogSize { records, max });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

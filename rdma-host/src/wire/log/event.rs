@@ -1,0 +1,228 @@
+//! Asynchronous events (Base 5.1.2): what a controller tells without being asked.
+
+use std::fmt;
+
+use super::super::{NamespaceId, Opcode, Sqe};
+use super::LogPage;
+
+/// The result of an Asynchronous Event Request (Base 5.1.2.1): what happened, and which log page
+/// says more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AsyncEvent(pub u64);
+
+/// What kind of event (Base figure 151).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventType(pub u8);
+
+/// What an event means; those we do not know keep their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Event {
+    /// The access states of namespaces changed; the ANA log page has them.
+    AnaChange,
+    /// The discovery log page changed.
+    DiscoveryLogChange,
+    /// An error that no command reports; by its number (Base figure 152).
+    Error(u8),
+    /// New firmware is about to be activated: the controller may pause (CSTS.PP).
+    FirmwareActivationStarting,
+    /// Health passed a threshold; by its number (Base figure 153).
+    Health(u8),
+    /// Namespaces were attached, detached or changed; a log page lists them.
+    NamespaceAttributeChanged,
+    /// None of those.
+    Other {
+        /// Its type.
+        kind: EventType,
+        /// What it says.
+        information: u8,
+    },
+}
+
+/// Which events a controller can tell (OAES) or shall tell (Asynchronous Event Configuration),
+/// one bit each (Base 5.1.25.1.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventMask(pub u32);
+
+impl AsyncEvent {
+    /// What kind: bits 0-2.
+    #[must_use]
+    pub fn kind(self) -> EventType {
+        EventType(self.byte(0) & 0b111)
+    }
+
+    /// What it says, in the numbers of its kind: bits 8-15.
+    #[must_use]
+    pub fn information(self) -> u8 {
+        self.byte(1)
+    }
+
+    /// The page that says more, and whose reading lets the next event of this kind come: bits
+    /// 16-23.
+    #[must_use]
+    pub fn log_page(self) -> LogPage {
+        LogPage(self.byte(2))
+    }
+
+    /// What it means.
+    #[must_use]
+    pub fn event(self) -> Event {
+        let (kind, information) = (self.kind(), self.information());
+        match (kind, information) {
+            (EventType::ERROR, number) => Event::Error(number),
+            (EventType::HEALTH, number) => Event::Health(number),
+            (EventType::NOTICE, 0x00) => Event::NamespaceAttributeChanged,
+            (EventType::NOTICE, 0x01) => Event::FirmwareActivationStarting,
+            (EventType::NOTICE, 0x03) => Event::AnaChange,
+            (EventType::NOTICE, 0xf0) => Event::DiscoveryLogChange,
+            _ => Event::Other { kind, information },
+        }
+    }
+
+    /// The command that waits for an event. It has no time limit: the answer is the event.
+    #[must_use]
+    pub fn request() -> Sqe {
+        Sqe::new(Opcode::ASYNCHRONOUS_EVENT_REQUEST, NamespaceId(0))
+    }
+
+    fn byte(self, index: usize) -> u8 {
+        self.0.to_le_bytes()[index]
+    }
+}
+
+impl EventType {
+    /// Error status.
+    pub const ERROR: Self = Self(0);
+    /// SMART and health status.
+    pub const HEALTH: Self = Self(1);
+    /// A notice: something changed.
+    pub const NOTICE: Self = Self(2);
+    /// An event of the I/O command set.
+    pub const IO_COMMAND_SET: Self = Self(6);
+    /// An event of the vendor.
+    pub const VENDOR: Self = Self(7);
+}
+
+impl EventMask {
+    /// Namespace attribute notices.
+    pub const NAMESPACE_ATTRIBUTE: Self = Self(1 << 8);
+    /// Firmware activation notices.
+    pub const FIRMWARE_ACTIVATION: Self = Self(1 << 9);
+    /// Asymmetric namespace access change notices.
+    pub const ANA_CHANGE: Self = Self(1 << 11);
+    /// Discovery log page change notices.
+    pub const DISCOVERY_LOG_CHANGE: Self = Self(1 << 31);
+
+    /// Whether all of these events are in it.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl std::ops::BitOr for EventMask {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitAnd for EventMask {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match *self {
+            Self::ERROR => "error",
+            Self::HEALTH => "health",
+            Self::NOTICE => "notice",
+            Self::IO_COMMAND_SET => "I/O command set event",
+            Self::VENDOR => "vendor specific event",
+            Self(number) => return write!(f, "event of type {number}"),
+        };
+        f.write_str(name)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::AnaChange => "asymmetric namespace access changed",
+            Self::DiscoveryLogChange => "discovery log changed",
+            Self::Error(0x00) => "error: write to an invalid doorbell register",
+            Self::Error(0x01) => "error: invalid doorbell write value",
+            Self::Error(0x02) => "error: diagnostic failure",
+            Self::Error(0x03) => "error: persistent internal error",
+            Self::Error(0x04) => "error: transient internal error",
+            Self::Error(0x05) => "error: firmware image load error",
+            Self::Error(number) => return write!(f, "error {number:#04x}"),
+            Self::FirmwareActivationStarting => "firmware activation starting",
+            Self::Health(0x00) => "health: subsystem reliability",
+            Self::Health(0x01) => "health: temperature threshold",
+            Self::Health(0x02) => "health: spare below threshold",
+            Self::Health(number) => return write!(f, "health {number:#04x}"),
+            Self::NamespaceAttributeChanged => "namespace attribute changed",
+            Self::Other { kind, information } => return write!(f, "{kind} {information:#04x}"),
+        };
+        f.write_str(name)
+    }
+}
+
+impl fmt::Debug for AsyncEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AsyncEvent({}, {}, {:#x})", self.event(), self.log_page(), self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn results_by_their_numbers() {
+        let cases = [
+            (0x0004_0002, Event::NamespaceAttributeChanged, LogPage::CHANGED_NAMESPACES),
+            (0x0003_0102, Event::FirmwareActivationStarting, LogPage::FIRMWARE_SLOTS),
+            (0x000c_0302, Event::AnaChange, LogPage::ANA),
+            (0x0070_f002, Event::DiscoveryLogChange, LogPage::DISCOVERY),
+            (0x0001_0300, Event::Error(3), LogPage::ERROR),
+            (0x0002_0101, Event::Health(1), LogPage::HEALTH),
+        ];
+        for (result, event, page) in cases {
+            let seen = AsyncEvent(result);
+            assert_eq!((seen.event(), seen.log_page()), (event, page), "{result:#x}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_keeps_its_numbers() {
+        let seen = AsyncEvent(0xffff_ffff_00c7_2a07);
+        let kind = EventType::VENDOR;
+        assert_eq!(seen.event(), Event::Other { kind, information: 0x2a });
+        assert_eq!(seen.log_page(), LogPage(0xc7));
+        assert_eq!(seen.event().to_string(), "vendor specific event 0x2a");
+        assert_eq!(AsyncEvent(0x0000_1103).event().to_string(), "event of type 3 0x11");
+        assert_eq!(AsyncEvent(0x0000_7700).event().to_string(), "error 0x77");
+    }
+
+    #[test]
+    fn the_request_in_literal_bytes() {
+        assert_eq!(AsyncEvent::request().as_bytes()[..4], [0x0c, 0x40, 0, 0]);
+    }
+
+    #[test]
+    fn masks_hold_one_bit_an_event() {
+        let both = EventMask::ANA_CHANGE | EventMask::DISCOVERY_LOG_CHANGE;
+        assert_eq!(both.0, 0x8000_0800);
+        assert!(both.contains(EventMask::ANA_CHANGE));
+        assert!(!both.contains(EventMask::ANA_CHANGE | EventMask::FIRMWARE_ACTIVATION));
+        assert_eq!(both & EventMask(0x800), EventMask::ANA_CHANGE);
+    }
+}

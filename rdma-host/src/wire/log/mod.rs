@@ -1,0 +1,205 @@
+//! Log pages (Base 5.1.12): the command that reads one, and what stands in those we read.
+
+mod ana;
+mod changed;
+mod discovery;
+mod error_log;
+mod event;
+mod firmware;
+mod health;
+
+pub use ana::{AnaGroup, AnaLog, AnaState};
+pub use changed::ChangedNamespaces;
+pub use discovery::{
+    AddressFamily, DiscoveryEntry, DiscoveryHeader, EntryFlags, PlaceError, RdmaProvider,
+    RdmaService, SecurityType, SubsystemType, TransportRequirements, TransportSpecific,
+    TransportType,
+};
+pub use error_log::ErrorEntry;
+pub use event::{AsyncEvent, Event, EventMask, EventType};
+pub use firmware::FirmwareSlots;
+pub use health::Health;
+
+use std::fmt;
+
+use super::{NamespaceId, Opcode, Sqe};
+
+/// Which log page (Base figure 202).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LogPage(pub u8);
+
+impl LogPage {
+    /// Error information: 64 bytes an error.
+    pub const ERROR: Self = Self(0x01);
+    /// SMART and health information: 512 bytes.
+    pub const HEALTH: Self = Self(0x02);
+    /// Firmware slots: 512 bytes.
+    pub const FIRMWARE_SLOTS: Self = Self(0x03);
+    /// Namespaces that changed since it was last read: 4,096 bytes.
+    pub const CHANGED_NAMESPACES: Self = Self(0x04);
+    /// Asymmetric namespace access: of any size.
+    pub const ANA: Self = Self(0x0c);
+    /// Discovery: of any size.
+    pub const DISCOVERY: Self = Self(0x70);
+}
+
+impl fmt::Display for LogPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match *self {
+            Self::ERROR => "error information",
+            Self::HEALTH => "health information",
+            Self::FIRMWARE_SLOTS => "firmware slots",
+            Self::CHANGED_NAMESPACES => "changed namespaces",
+            Self::ANA => "asymmetric namespace access",
+            Self::DISCOVERY => "discovery",
+            Self(number) => return write!(f, "log page {number:#04x}"),
+        };
+        f.write_str(name)
+    }
+}
+
+impl fmt::Debug for LogPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogPage({self})")
+    }
+}
+
+/// Get Log Page (Base 5.1.12): some bytes of a log page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GetLogPage {
+    /// Which one.
+    pub page: LogPage,
+    /// From which byte on; a multiple of 4.
+    pub offset: u64,
+    /// How many bytes; a multiple of 4, at least 4.
+    pub bytes: u32,
+    /// LSP, 7 bits whose meaning depends on the page.
+    pub specific_field: u8,
+    /// LSI, an identifier whose meaning depends on the page.
+    pub specific_identifier: u16,
+    /// RAE: does not clear the event that the page explains, so that none comes while the page is
+    /// only half read.
+    pub retain_event: bool,
+}
+
+impl GetLogPage {
+    /// The first `bytes` bytes of a page, clearing its event.
+    #[must_use]
+    pub fn new(page: LogPage, bytes: u32) -> Self {
+        Self {
+            page,
+            offset: 0,
+            bytes,
+            specific_field: 0,
+            specific_identifier: 0,
+            retain_event: false,
+        }
+    }
+
+    /// The command, for all namespaces.
+    ///
+    /// # Panics
+    ///
+    /// If the offset or the number of bytes is not a multiple of 4, or no byte is asked for: the
+    /// zero-based count of dwords can't say it.
+    #[must_use]
+    pub fn to_sqe(self) -> Sqe {
+        assert!(self.bytes >= 4 && self.bytes.is_multiple_of(4), "whole dwords are read");
+        assert!(self.offset.is_multiple_of(4), "pages are read from a dword on");
+        let dwords = self.bytes / 4 - 1;
+        let (low, high) = (dwords & 0xffff, dwords >> 16);
+        let cdw10 = u32::from(self.page.0)
+            | u32::from(self.specific_field & 0x7f) << 8
+            | u32::from(self.retain_event) << 15
+            | low << 16;
+        let cdw11 = high | u32::from(self.specific_identifier) << 16;
+        Sqe::new(Opcode::GET_LOG_PAGE, NamespaceId(0xffff_ffff))
+            .with_parameters(cdw10, cdw11)
+            .with_log_offset(self.offset)
+    }
+}
+
+/// A log page that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// An ANA group that can't be: its number is 0 or was given before.
+    #[error("its ANA log page has a group {group} that is {what}")]
+    AnaGroup {
+        /// The group.
+        group: u32,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The page ends before what it announces.
+    #[error("its {page} log page has {bytes} bytes where at least {least} are due")]
+    Length {
+        /// Which page.
+        page: LogPage,
+        /// Bytes there are.
+        bytes: usize,
+        /// Bytes it takes.
+        least: usize,
+    },
+}
+
+/// A text field: up to the first NUL or its end, without trailing spaces; what is no text or would
+/// control a terminal is replaced.
+fn text(field: &[u8]) -> String {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let text = String::from_utf8_lossy(&field[..end]);
+    let shown: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    shown.trim_end_matches(' ').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn a_command_in_literal_bytes() {
+        let command = GetLogPage {
+            page: LogPage::DISCOVERY,
+            offset: 0x0000_0001_0000_0400,
+            bytes: 0x0005_0000,
+            specific_field: 0x02,
+            specific_identifier: 0x1234,
+            retain_event: true,
+        };
+        let sqe = command.to_sqe();
+        assert_eq!(sqe.as_bytes()[..8], [0x02, 0x40, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        #[rustfmt::skip]
+        let expected = [
+            0x70, 0x82, 0xff, 0x3f, // page, LSP and RAE, low half of the dwords
+            0x01, 0x00, 0x34, 0x12, // high half, LSI
+            0x00, 0x04, 0, 0, 0x01, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        assert_eq!(sqe.as_bytes()[40..], expected);
+        let least = GetLogPage::new(LogPage::ERROR, 4).to_sqe();
+        assert_eq!(least.as_bytes()[40..48], [1, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "whole dwords")]
+    fn odd_lengths_are_a_caller_error() {
+        let _ = GetLogPage::new(LogPage::DISCOVERY, 18).to_sqe();
+    }
+
+    #[test]
+    fn pages_have_names_or_numbers() {
+        assert_eq!(LogPage::DISCOVERY.to_string(), "discovery");
+        assert_eq!(LogPage(0xc7).to_string(), "log page 0xc7");
+    }
+
+    #[test]
+    fn text_ends_where_it_ends() {
+        assert_eq!(text(b"4420   \0\0junk"), "4420");
+        assert_eq!(text(b"no NUL at all"), "no NUL at all");
+        assert_eq!(text(b"\x1b[2Jnqn\r\n"), "?[2Jnqn??");
+        assert_eq!(text("nqn.ü".as_bytes()), "nqn.ü");
+        assert_eq!(text(&[0xff, 0xfe]), "\u{fffd}\u{fffd}");
+        assert_eq!(text(&[0; 8]), "");
+    }
+}

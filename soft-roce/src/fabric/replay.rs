@@ -1,0 +1,510 @@
+//! A provider that answers as a recorded one did.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use verbs::{
+    Completion, ConnectionParameters, DeviceEvent, DeviceEventKind, Error, Interface, Limits,
+    PrivateData, Provider, RemoteKey, Status, Subject,
+    memory::{Agent, Mapping},
+    provider::{
+        Batch, CmEvent, CmEventKind, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts,
+        QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
+    },
+};
+
+use super::{
+    signal::Signal,
+    tape::{self, CmEntry, CompletionEntry, Entry, Patch, Post},
+};
+
+/// Answers from the [tape](super::Trace::tape) of a recorded run, so that what was seen on a device
+/// can be looked into without one.
+///
+/// It gives each endpoint, queue pair and domain what the one of the same number had in the
+/// recorded run: the same events, the same completions, and what peers had written into memory.
+/// Each comes as soon as whatever was asked before it then has been asked now. Nothing depends on
+/// time.
+///
+/// So the program must do what it did then, in the same order for each object; when it asks for
+/// something else, [`divergence`](Self::divergence) says what. What it does beyond the end of the
+/// tape is never answered. There are no shared receive queues.
+pub struct Replay {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    endpoints: Vec<Script<CmEntry>>,
+    pairs: Vec<Pair>,
+    domains: Vec<VecDeque<(usize, DeviceEvent)>>,
+    limits: Option<Limits>,
+    registrations: VecDeque<(u32, u32)>,
+    regions: Vec<Option<Arc<Mapping>>>,
+    queues: VecDeque<(u32, u32)>,
+    numbers: VecDeque<u32>,
+    /// What was made so far, of each kind.
+    made: Made,
+    /// How much was asked so far, and each time somebody may be waiting.
+    asked: usize,
+    signals: Vec<(Whose, Arc<Signal>)>,
+    divergence: Option<String>,
+}
+
+#[derive(Default)]
+struct Made {
+    endpoints: usize,
+    domains: usize,
+    pairs: usize,
+    queues: usize,
+}
+
+/// What an object was asked, and what it then reported, with how much had been asked by then.
+struct Script<T> {
+    calls: VecDeque<(String, Option<i32>)>,
+    reports: VecDeque<(usize, T)>,
+}
+
+impl<T> Default for Script<T> {
+    fn default() -> Self {
+        Self { calls: VecDeque::new(), reports: VecDeque::new() }
+    }
+}
+
+#[derive(Default)]
+struct Pair {
+    number: u32,
+    /// Which completion queue it was made with now.
+    queue: Option<usize>,
+    script: Script<CompletionEntry>,
+    /// How much must have been posted before each completion.
+    needs: VecDeque<usize>,
+    posted: usize,
+    sends: Vec<u64>,
+    receives: Vec<u64>,
+}
+
+/// Who waits for a signal.
+#[derive(Clone, Copy)]
+enum Whose {
+    Domain(usize),
+    Endpoint(usize),
+    Queue(usize),
+}
+
+impl Replay {
+    /// Reads a tape.
+    ///
+    /// # Errors
+    ///
+    /// InvalidData, with the number of the line that is none of a tape.
+    pub fn new(tape: &str) -> io::Result<Arc<Self>> {
+        let mut state = State::default();
+        let mut asked = 0;
+        for (index, line) in tape.lines().enumerate() {
+            let entry = serde_json::from_str(line).map_err(|error| {
+                let text = format!("line {} is none of a tape: {error}", index + 1);
+                io::Error::new(io::ErrorKind::InvalidData, text)
+            })?;
+            state.load(entry, &mut asked);
+        }
+        Ok(Arc::new(Self { state: Mutex::new(state) }))
+    }
+
+    /// The first thing that was asked otherwise than in the recorded run, if any was.
+    pub fn divergence(&self) -> Option<String> {
+        self.state().divergence.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and wakes whoever has something to fetch after that.
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let result = change(&mut state);
+        state.wake();
+        result
+    }
+}
+
+impl State {
+    fn load(&mut self, entry: Entry, asked: &mut usize) {
+        match entry {
+            Entry::Request { endpoint, what, errno } => {
+                *asked += 1;
+                at(&mut self.endpoints, endpoint).calls.push_back((what, errno));
+            }
+            Entry::Event(event) => {
+                at(&mut self.endpoints, event.endpoint).reports.push_back((*asked, event));
+            }
+            Entry::Limits { names, numbers, .. } => {
+                self.limits.get_or_insert_with(|| tape::limits_in(&names, &numbers));
+            }
+            Entry::Registered { local, remote } => self.registrations.push_back((local, remote)),
+            Entry::CompletionQueue { capacity, number } => {
+                self.queues.push_back((capacity, number))
+            }
+            Entry::QueuePair { number } => self.numbers.push_back(number),
+            Entry::Post { pair, what } => {
+                *asked += 1;
+                at(&mut self.pairs, pair).script.calls.push_back((what, None));
+            }
+            Entry::Refused { pair, untaken, errno } => {
+                let calls = &mut at(&mut self.pairs, pair).script.calls;
+                let first = calls.len().saturating_sub(untaken);
+                calls.truncate(first + 1); // those behind it were not even tried
+                if let Some(first) = calls.get_mut(first) {
+                    first.1 = Some(errno);
+                }
+            }
+            Entry::Completion(completion) => {
+                let pair = at(&mut self.pairs, completion.pair);
+                // Success needs what was posted before it there, and nothing elsewhere; failure may
+                // come of anything.
+                let failed = completion.status != Status::SUCCESS.0;
+                let after = if failed { *asked } else { 0 };
+                pair.needs.push_back(pair.script.calls.len());
+                pair.script.reports.push_back((after, completion));
+            }
+            Entry::DeviceEvent { domain, kind, subject } => {
+                let subject = match subject {
+                    (1, number) => Subject::Port(number),
+                    (2, number) => Subject::QueuePair(number),
+                    _ => Subject::Device,
+                };
+                let event = DeviceEvent { kind: DeviceEventKind(kind), subject };
+                at(&mut self.domains, domain).push_back((*asked, event));
+            }
+        }
+    }
+
+    /// The next call of a script; it should be this one.
+    fn call(&mut self, next: Option<(String, Option<i32>)>, what: &str) -> Option<i32> {
+        self.asked += 1;
+        let (recorded, errno) = next?;
+        if recorded != what {
+            let text = format!("call {}: {what}, and not {recorded}", self.asked);
+            self.divergence.get_or_insert(text);
+        }
+        errno
+    }
+
+    fn post(&mut self, pair: usize, post: &Post) -> Option<i32> {
+        let next = self.pairs[pair].script.calls.pop_front();
+        let errno = self.call(next, &post.what);
+        let known = &mut self.pairs[pair];
+        known.posted += 1;
+        if errno.is_none() {
+            let tokens = if post.receive { &mut known.receives } else { &mut known.sends };
+            tokens.push(post.token);
+        }
+        errno
+    }
+
+    /// The next completion of a queue, if its time has come.
+    fn completion(&mut self, queue: usize) -> Option<Completion> {
+        let asked = self.asked;
+        let pair = self.pairs.iter_mut().find(|pair| pair.ready(queue, asked))?;
+        pair.needs.pop_front();
+        let (_, entry) = pair.script.reports.pop_front()?;
+        let tokens = if entry.receive { &pair.receives } else { &pair.sends };
+        let token = tokens[entry.nth];
+        let completion = Completion::new(token, Status(entry.status), pair.number, entry.length);
+        entry.written.iter().for_each(|patch| self.apply(patch));
+        Some(match entry.invalidated {
+            Some(key) => completion.with_invalidated(RemoteKey(key)),
+            None => completion,
+        })
+    }
+
+    fn apply(&self, patch: &Patch) {
+        let region = self.regions.get(patch.registration).and_then(Option::as_ref);
+        let bytes = patch.decode();
+        let end = patch.offset.saturating_add(bytes.len());
+        if let Some(region) = region.filter(|region| end <= region.len()) {
+            region.device_write(patch.offset, &bytes);
+        }
+    }
+
+    fn signal(&mut self, whose: Whose) -> io::Result<Arc<Signal>> {
+        let signal = Arc::new(Signal::new()?);
+        self.signals.push((whose, signal.clone()));
+        Ok(signal)
+    }
+
+    fn wake(&self) {
+        for (whose, signal) in &self.signals {
+            let ready = match *whose {
+                Whose::Domain(index) => due(self.domains.get(index), self.asked),
+                Whose::Endpoint(index) => {
+                    due(self.endpoints.get(index).map(|one| &one.reports), self.asked)
+                }
+                Whose::Queue(index) => self.pairs.iter().any(|pair| pair.ready(index, self.asked)),
+            };
+            if ready {
+                signal.raise();
+            } else {
+                signal.clear();
+            }
+        }
+    }
+}
+
+impl Pair {
+    /// Whether its next completion is for this queue, and its time has come.
+    fn ready(&self, queue: usize, asked: usize) -> bool {
+        let reports = &self.script.reports;
+        let (Some((_, entry)), Some(posted)) = (reports.front(), self.needs.front()) else {
+            return false;
+        };
+        let tokens = if entry.receive { &self.receives } else { &self.sends };
+        let there = self.posted >= *posted && tokens.len() > entry.nth;
+        self.queue == Some(queue) && there && due(Some(reports), asked)
+    }
+}
+
+/// Whether the first report's time has come.
+fn due<T>(reports: Option<&VecDeque<(usize, T)>>, asked: usize) -> bool {
+    reports.and_then(VecDeque::front).is_some_and(|(after, _)| *after <= asked)
+}
+
+/// The object of a number, made with those before it.
+fn at<T: Default>(all: &mut Vec<T>, index: usize) -> &mut T {
+    while all.len() <= index {
+        all.push(T::default());
+    }
+    &mut all[index]
+}
+
+/// An endpoint of a replayed run.
+pub struct ReplayEndpoint(usize, Arc<Signal>);
+/// A protection domain of a replayed run.
+pub struct ReplayDomain(usize, Arc<Signal>);
+/// A completion queue of a replayed run.
+pub struct ReplayQueue(usize, Arc<Signal>);
+/// A queue pair of a replayed run.
+pub struct ReplayQueuePair(usize);
+/// Registered memory, or a window, of a replayed run.
+pub struct ReplayRegistration(());
+
+macro_rules! readable {
+    ($($name:ident)*) => {$(
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.1.as_fd()
+            }
+        }
+    )*};
+}
+
+readable!(ReplayEndpoint ReplayDomain ReplayQueue);
+
+impl Provider for Replay {
+    type Endpoint = ReplayEndpoint;
+    type Domain = ReplayDomain;
+    type Registration = ReplayRegistration;
+    type CompletionQueue = ReplayQueue;
+    type SharedReceiveQueue = ();
+    type QueuePair = ReplayQueuePair;
+
+    const AGENT: Agent = Agent::Thread;
+
+    fn endpoint(&self) -> Result<ReplayEndpoint, Error> {
+        self.with(State::endpoint)
+    }
+
+    fn request(&self, endpoint: &mut ReplayEndpoint, request: CmRequest<'_>) -> Result<(), Error> {
+        let errno = self.with(|state| {
+            let next = at(&mut state.endpoints, endpoint.0).calls.pop_front();
+            state.call(next, &tape::request(&request))
+        });
+        errno.map_or(Ok(()), |errno| Err(refusal(&request)(io::Error::from_raw_os_error(errno))))
+    }
+
+    fn cm_event(
+        &self,
+        endpoint: &mut ReplayEndpoint,
+    ) -> Result<Option<CmEvent<ReplayEndpoint>>, Error> {
+        self.with(|state| {
+            let asked = state.asked;
+            let reports = &mut at(&mut state.endpoints, endpoint.0).reports;
+            if !due(Some(reports), asked) {
+                return Ok(None);
+            }
+            let Some((_, event)) = reports.pop_front() else { return Ok(None) };
+            let incoming = event.incoming.then(|| state.endpoint()).transpose()?;
+            let [responder_resources, initiator_depth, retry_count, rnr_retry_count] =
+                event.parameters;
+            Ok(Some(CmEvent {
+                kind: CmEventKind(event.kind),
+                status: event.status,
+                private_data: PrivateData::new(&event.data),
+                parameters: ConnectionParameters {
+                    responder_resources,
+                    initiator_depth,
+                    retry_count,
+                    rnr_retry_count,
+                },
+                incoming,
+            }))
+        })
+    }
+
+    fn limits(&self, _: &ReplayEndpoint) -> Result<Limits, Error> {
+        self.state().limits.clone().ok_or(Error::Misuse("the recorded run asked for no limits"))
+    }
+
+    fn domain(&self, _: &ReplayEndpoint) -> Result<ReplayDomain, Error> {
+        self.with(|state| {
+            let number = state.made.domains;
+            state.made.domains += 1;
+            let signal = state.signal(Whose::Domain(number)).map_err(Error::CreateDomain)?;
+            Ok(ReplayDomain(number, signal))
+        })
+    }
+
+    fn device_event(&self, domain: &ReplayDomain) -> Result<Option<DeviceEvent>, Error> {
+        self.with(|state| {
+            let asked = state.asked;
+            let reports = at(&mut state.domains, domain.0);
+            let due = due(Some(reports), asked);
+            Ok(if due { reports.pop_front().map(|(_, event)| event) } else { None })
+        })
+    }
+
+    fn register(
+        &self,
+        _: &ReplayDomain,
+        request: RegisterRequest,
+    ) -> Result<(ReplayRegistration, Keys), Error> {
+        self.with(|state| {
+            let memory = match request {
+                RegisterRequest::Memory { memory, .. } => Some(memory),
+                RegisterRequest::DmaBuf(_) | RegisterRequest::Window => None,
+            };
+            state.regions.push(memory);
+            let (local, remote) = state.registrations.pop_front().unwrap_or_default();
+            Ok((ReplayRegistration(()), Keys { local, remote: RemoteKey(remote) }))
+        })
+    }
+
+    fn completion_queue(
+        &self,
+        _: &ReplayEndpoint,
+        capacity: u32,
+    ) -> Result<(ReplayQueue, QueueFacts), Error> {
+        self.with(|state| {
+            let index = state.made.queues;
+            state.made.queues += 1;
+            let (capacity, number) = state.queues.pop_front().unwrap_or((capacity, 0));
+            let refuse = |source| Error::CreateCompletionQueue { capacity, source };
+            let signal = state.signal(Whose::Queue(index)).map_err(refuse)?;
+            let facts = QueueFacts { capacity, number, interface: Interface::Classic };
+            Ok((ReplayQueue(index, signal), facts))
+        })
+    }
+
+    fn shared_receive_queue(&self, _: &ReplayDomain, _: u32) -> Result<((), u32), Error> {
+        Err(Error::Unsupported("shared receive queues are not replayed"))
+    }
+
+    fn queue_pair(
+        &self,
+        _: &mut ReplayEndpoint,
+        request: QueuePairRequest<'_, Self>,
+    ) -> Result<(ReplayQueuePair, QueuePairFacts), Error> {
+        self.with(|state| {
+            let number = state.numbers.pop_front().unwrap_or_default();
+            let index = state.made.pairs;
+            state.made.pairs += 1;
+            let pair = at(&mut state.pairs, index);
+            (pair.number, pair.queue) = (number, Some(request.queue.0));
+            let facts = QueuePairFacts { number, interface: Interface::Classic };
+            Ok((ReplayQueuePair(index), facts))
+        })
+    }
+
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
+        let (pair, posts): (_, Vec<_>) = match batch {
+            Batch::Receives { queue_pair, requests } => {
+                let post = |one: &ReceiveRequest| Post {
+                    receive: true,
+                    token: one.token,
+                    what: tape::receive(one),
+                };
+                (queue_pair.0, requests.iter().map(post).collect())
+            }
+            Batch::Sends { queue_pair, requests, payloads } => {
+                let post = |one: &SendRequest| Post {
+                    receive: false,
+                    token: one.token,
+                    what: tape::send(one, payloads),
+                };
+                (queue_pair.0, requests.iter().map(post).collect())
+            }
+            Batch::SharedReceives { .. } => return Ok(()),
+        };
+        self.with(|state| {
+            for (accepted, post) in posts.iter().enumerate() {
+                if let Some(errno) = state.post(pair, post) {
+                    return Err(PostError {
+                        accepted,
+                        source: io::Error::from_raw_os_error(errno),
+                    });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn completions(
+        &self,
+        queue: &mut ReplayQueue,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        self.with(|state| match request {
+            QueueRequest::Acknowledge | QueueRequest::Arm => Ok(0),
+            QueueRequest::Poll(out) => {
+                let mut count = 0;
+                while count < out.len()
+                    && let Some(completion) = state.completion(queue.0)
+                {
+                    out[count] = completion;
+                    count += 1;
+                }
+                Ok(count)
+            }
+            QueueRequest::Resize(capacity) => Ok(capacity as usize),
+        })
+    }
+}
+
+impl State {
+    fn endpoint(&mut self) -> Result<ReplayEndpoint, Error> {
+        let number = self.made.endpoints;
+        self.made.endpoints += 1;
+        let signal = self.signal(Whose::Endpoint(number)).map_err(Error::CreateEndpoint)?;
+        Ok(ReplayEndpoint(number, signal))
+    }
+}
+
+/// The error of a request that was refused.
+fn refusal(request: &CmRequest<'_>) -> fn(io::Error) -> Error {
+    match request {
+        CmRequest::Accept(_) => Error::Accept,
+        CmRequest::BindListen { .. } => Error::Listen,
+        CmRequest::Connect(_) => Error::Connect,
+        CmRequest::Disconnect => Error::Disconnect,
+        CmRequest::Reject(_) => Error::Reject,
+        CmRequest::ResolveAddress { .. } => Error::ResolveAddress,
+        CmRequest::ResolveRoute { .. } => Error::ResolveRoute,
+        CmRequest::SetAckTimeout(_) => Error::SetAckTimeout,
+        CmRequest::SetTypeOfService(_) => Error::SetTypeOfService,
+    }
+}

@@ -1,0 +1,300 @@
+//! What a recorded run was asked and what it answered, so that it can be replayed.
+
+use std::sync::{Arc, Weak};
+
+use serde::{Deserialize, Serialize};
+use verbs::{
+    Limits,
+    memory::Mapping,
+    provider::{CmRequest, Operation, Payload, Payloads, ReceiveRequest, SendRequest},
+};
+
+/// A line of a tape. Objects go by number, each kind from 0, in the order in which they were made;
+/// an `errno` is that of a call that was refused.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) enum Entry {
+    Request {
+        endpoint: usize,
+        what: String,
+        errno: Option<i32>,
+    },
+    Event(CmEntry),
+    Limits {
+        endpoint: usize,
+        names: [String; 2],
+        numbers: [u64; 11],
+    },
+    Registered {
+        local: u32,
+        remote: u32,
+    },
+    CompletionQueue {
+        capacity: u32,
+        number: u32,
+    },
+    QueuePair {
+        number: u32,
+    },
+    Post {
+        pair: usize,
+        what: String,
+    },
+    /// So many of the last posts were not taken.
+    Refused {
+        pair: usize,
+        untaken: usize,
+        errno: i32,
+    },
+    Completion(CompletionEntry),
+    DeviceEvent {
+        domain: usize,
+        kind: u32,
+        subject: (u8, u32),
+    },
+}
+
+/// An event of the connection manager.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct CmEntry {
+    pub(super) endpoint: usize,
+    pub(super) kind: u32,
+    pub(super) status: i32,
+    pub(super) data: Vec<u8>,
+    pub(super) parameters: [u8; 4],
+    pub(super) incoming: bool,
+}
+
+/// A completion, with what had changed in registered memory by then.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct CompletionEntry {
+    pub(super) pair: usize,
+    pub(super) receive: bool,
+    /// Which of the queue pair's sends, or receives, counted from 0.
+    pub(super) nth: usize,
+    pub(super) status: u32,
+    pub(super) length: u32,
+    pub(super) invalidated: Option<u32>,
+    pub(super) written: Vec<Patch>,
+}
+
+/// Bytes that changed in one registration.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Patch {
+    pub(super) registration: usize,
+    pub(super) offset: usize,
+    /// In hexadecimal.
+    pub(super) bytes: String,
+}
+
+impl Patch {
+    /// The bytes, up to the first that is none.
+    pub(super) fn decode(&self) -> Vec<u8> {
+        let pairs = (0..self.bytes.len() / 2).map(|at| self.bytes.get(2 * at..2 * at + 2));
+        pairs.map_while(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
+    }
+}
+
+/// A work request.
+pub(super) struct Post {
+    pub(super) receive: bool,
+    pub(super) token: u64,
+    pub(super) what: String,
+}
+
+/// A tape while it is recorded.
+#[derive(Default)]
+pub(super) struct Tape {
+    entries: Vec<Entry>,
+    regions: Vec<Option<Region>>,
+    /// What had changed before the last posts, which the next completion takes along.
+    changed: Vec<Patch>,
+    endpoints: usize,
+    domains: usize,
+    pairs: Vec<Tokens>,
+}
+
+/// Tokens of a queue pair's requests, in order.
+#[derive(Default)]
+struct Tokens {
+    number: u32,
+    sends: Vec<u64>,
+    receives: Vec<u64>,
+}
+
+/// Registered memory, and what was in it when we last looked.
+struct Region {
+    memory: Weak<Mapping>,
+    seen: Vec<u8>,
+}
+
+impl Tape {
+    pub(super) fn text(&self) -> String {
+        let line = |entry| serde_json::to_string(entry).expect("numbers and strings are JSON");
+        self.entries.iter().map(|entry| line(entry) + "\n").collect()
+    }
+
+    pub(super) fn write(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    pub(super) fn endpoint(&mut self) -> usize {
+        self.endpoints += 1;
+        self.endpoints - 1
+    }
+
+    pub(super) fn domain(&mut self) -> usize {
+        self.domains += 1;
+        self.domains - 1
+    }
+
+    pub(super) fn region(&mut self, memory: Option<&Arc<Mapping>>) {
+        self.regions.push(
+            memory.map(|memory| Region {
+                memory: Arc::downgrade(memory),
+                seen: vec![0; memory.len()],
+            }),
+        );
+    }
+
+    pub(super) fn pair(&mut self, number: u32) -> usize {
+        self.pairs.push(Tokens { number, ..Tokens::default() });
+        self.write(Entry::QueuePair { number });
+        self.pairs.len() - 1
+    }
+
+    pub(super) fn post(&mut self, pair: usize, post: &Post) {
+        self.tokens(pair, post.receive).push(post.token);
+        if !post.receive {
+            // Our side may have written, too; what the peer writes from now on is told apart.
+            let changes = self.changes();
+            self.changed.extend(changes);
+        }
+        self.write(Entry::Post { pair, what: post.what.clone() });
+    }
+
+    /// The last posts were not taken.
+    pub(super) fn refuse(&mut self, pair: usize, posts: &[Post], errno: i32) {
+        for post in posts {
+            self.tokens(pair, post.receive).pop();
+        }
+        self.write(Entry::Refused { pair, untaken: posts.len(), errno });
+    }
+
+    fn tokens(&mut self, pair: usize, receive: bool) -> &mut Vec<u64> {
+        let tokens = &mut self.pairs[pair];
+        if receive { &mut tokens.receives } else { &mut tokens.sends }
+    }
+
+    /// Writes a completion, if it is of a queue pair that there still is.
+    pub(super) fn complete(&mut self, completion: &verbs::Completion) {
+        let of = |tokens: &Tokens| tokens.number == completion.queue_pair();
+        let Some(pair) = self.pairs.iter().rposition(of) else { return };
+        let receive = completion.is_receive();
+        let tokens = &self.pairs[pair];
+        let tokens = if receive { &tokens.receives } else { &tokens.sends };
+        let Some(nth) = tokens.iter().rposition(|&token| token == completion.token()) else {
+            return;
+        };
+        let mut written = std::mem::take(&mut self.changed);
+        written.extend(self.changes());
+        let entry = CompletionEntry {
+            pair,
+            receive,
+            nth,
+            status: completion.status().0,
+            length: completion.length(),
+            invalidated: completion.invalidated().map(|key| key.0),
+            written,
+        };
+        self.write(Entry::Completion(entry));
+    }
+
+    /// What has changed since the last look, one range for each registration.
+    fn changes(&mut self) -> Vec<Patch> {
+        let mut patches = Vec::new();
+        for (registration, region) in self.regions.iter_mut().enumerate() {
+            let Some(Region { memory, seen }) = region else { continue };
+            let Some(memory) = memory.upgrade() else { continue };
+            let mut now = vec![0; memory.len()];
+            memory.device_read(0, &mut now);
+            let differs = |index: &usize| now[*index] != seen[*index];
+            let first = (0..now.len()).find(differs);
+            let last = (0..now.len()).rev().find(differs);
+            if let (Some(first), Some(last)) = (first, last) {
+                let bytes = now[first..=last].iter().map(|byte| format!("{byte:02x}")).collect();
+                patches.push(Patch { registration, offset: first, bytes });
+                *seen = now;
+            }
+        }
+        patches
+    }
+}
+
+/// A request's name on a tape.
+pub(super) fn request(request: &CmRequest<'_>) -> String {
+    let text = format!("{request:?}");
+    let end = text.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
+/// A receive's name on a tape.
+pub(super) fn receive(request: &ReceiveRequest) -> String {
+    format!("receive {}", request.segment.length)
+}
+
+/// A send's name on a tape: what it does, with how many bytes. Where they are differs between runs.
+pub(super) fn send(request: &SendRequest, payloads: &Payloads) -> String {
+    let what = match request.operation {
+        Operation::BindWindow(_) => "bind",
+        Operation::LocalInvalidate(_) => "invalidate",
+        Operation::RdmaRead(_) => "read",
+        Operation::RdmaWrite(_) => "write",
+        Operation::Send => "send",
+        Operation::SendWithInvalidate(_) => "send with invalidate",
+    };
+    let length = match &request.payload {
+        Payload::Inline { length, .. } => *length,
+        Payload::Nothing => 0,
+        payload @ Payload::Segments { .. } => {
+            payloads.segments(payload).iter().map(|segment| segment.length).sum()
+        }
+    };
+    format!("{what} {length}")
+}
+
+pub(super) fn limits_out(limits: &Limits) -> ([String; 2], [u64; 11]) {
+    let numbers = [
+        limits.completion_queue_entries.into(),
+        limits.initiator_read_atomic.into(),
+        limits.memory_region_bytes,
+        limits.memory_regions.into(),
+        limits.queue_pair_work_requests.into(),
+        limits.queue_pairs.into(),
+        limits.read_atomic.into(),
+        limits.segments.into(),
+        limits.shared_receive_work_requests.into(),
+        limits.shared_receive_queues.into(),
+        limits.windows.into(),
+    ];
+    ([limits.device.clone(), limits.firmware.clone()], numbers)
+}
+
+pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 11]) -> Limits {
+    let at = |index: usize| u32::try_from(numbers[index]).unwrap_or(u32::MAX);
+    Limits {
+        device: names[0].clone(),
+        firmware: names[1].clone(),
+        completion_queue_entries: at(0),
+        initiator_read_atomic: at(1),
+        memory_region_bytes: numbers[2],
+        memory_regions: at(3),
+        queue_pair_work_requests: at(4),
+        queue_pairs: at(5),
+        read_atomic: at(6),
+        segments: at(7),
+        shared_receive_work_requests: at(8),
+        shared_receive_queues: at(9),
+        windows: at(10),
+        numa_node: None, // of another machine
+    }
+}

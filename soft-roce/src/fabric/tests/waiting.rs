@@ -1,0 +1,105 @@
+//! Sleeping until something completes: what wakes, what does not, and the moment between.
+
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use verbs::{Completion, Found, Wait, Waiter};
+
+use super::*;
+
+/// A pair whose server has a receive, in a fabric where nothing moves by itself any more.
+fn held(seed: u64) -> (Fabric, Pair<Host>) {
+    let fabric = Fabric::auto(seed);
+    let mut pair = Pair::connect(&fabric);
+    pair.server.post_receives(2);
+    fabric.world.stop();
+    (fabric, pair)
+}
+
+fn wakes(file: impl AsFd) -> bool {
+    let mut files = [PollFd::new(&file, PollFlags::IN)];
+    poll(&mut files, Some(&Timespec::default())).expect("polling is possible") > 0
+}
+
+/// Why a poll must follow the arming: what completed just before it wakes nobody.
+#[test]
+fn a_completion_just_before_the_arming_makes_no_event() {
+    let (fabric, mut pair) = held(31);
+    assert_eq!(pair.server.poll().len(), 0);
+    pair.client.send(b"too early");
+    fabric.at(Point::arm("server", 1), Fault::Arrive);
+    pair.server.queue.arm().expect("the device is there");
+    assert!(!wakes(&pair.server.queue), "whoever slept now would sleep for ever");
+    assert_eq!(pair.server.messages(), [b"too early".to_vec()]);
+}
+
+#[test]
+fn a_completion_between_poll_and_arming_is_found_in_every_mode_that_sleeps() {
+    for mode in [Wait::Event, Wait::Adaptive(3)] {
+        let (fabric, mut pair) = held(32);
+        let mut waiter = Waiter::new(mode);
+        let mut out = [Completion::default(); 4];
+        pair.client.send(b"in between");
+        fabric.at(Point::arm("server", 1), Fault::Arrive);
+        let mut found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
+        while found == Found::Nothing {
+            found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
+        }
+        assert_eq!(found, Found::Completions(1), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_completion_after_the_arming_wakes() {
+    let (fabric, mut pair) = held(33);
+    let mut waiter = Waiter::new(Wait::Event);
+    let mut out = [Completion::default(); 4];
+    for _ in 0..2 {
+        let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
+        assert_eq!(found, Found::Asleep);
+        assert!(!wakes(&pair.server.queue));
+        pair.client.send(b"wake up");
+        fabric.settle();
+        assert!(wakes(&pair.server.queue));
+        let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
+        assert_eq!(found, Found::Completions(1));
+    }
+    let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
+    assert_eq!(found, Found::Asleep);
+    assert!(!wakes(&pair.server.queue), "events of what was found are taken off before sleeping");
+}
+
+#[test]
+fn an_adaptive_wait_looks_as_often_as_it_is_told_and_then_sleeps() {
+    let (fabric, mut pair) = held(34);
+    let mut waiter = Waiter::new(Wait::Adaptive(3));
+    let mut out = [Completion::default(); 4];
+    let mut next =
+        |pair: &mut Pair<Host>| waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
+    for _ in 0..2 {
+        for _ in 0..3 {
+            assert_eq!(next(&mut pair), Found::Nothing);
+        }
+        assert_eq!(next(&mut pair), Found::Asleep);
+        assert_eq!(next(&mut pair), Found::Asleep, "a wake-up for nothing is no reason to spin");
+        pair.client.send(b"at last");
+        fabric.settle();
+        assert_eq!(next(&mut pair), Found::Completions(1));
+    }
+}
+
+#[test]
+fn a_polling_wait_never_arms() {
+    let (fabric, mut pair) = held(35);
+    let mut waiter = Waiter::new(Wait::Poll);
+    let mut out = [Completion::default(); 4];
+    for _ in 0..100 {
+        let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
+        assert_eq!(found, Found::Nothing);
+    }
+    pair.client.send(b"now");
+    fabric.settle();
+    assert!(!wakes(&pair.server.queue));
+    let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
+    assert_eq!(found, Found::Completions(1));
+}

@@ -1,0 +1,158 @@
+//! A link that goes down under load, for five seconds: every request ends, with its buffer, and the
+//! same process connects again, where the CM of rxe survives.
+//!
+//! It survives as long as nobody sends a message of the CM over a device whose port is down. Where
+//! one device is both ends, the kernel's target sends one. So the tests that ask what *we* do have
+//! a machine of their own: a network namespace, with a device of its own, which rxe knows from 7.
+
+use std::fs;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rdma_host::{ConnectOptions, Controller, Error};
+use tests::load::{HANGS, Load, soon};
+use tests::{SUBSYSTEM, command, run, target, wait_for};
+use tokio::runtime::Runtime;
+
+/// The bed's end of the wire, where the target listens too.
+const HERE: &str = "10.20.0.1";
+
+fn before_7() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
+    release.starts_with("6.")
+}
+
+/// Runs a test of this file on a machine of its own.
+fn on_another_machine(test: &str) {
+    if before_7() {
+        println!("SKIPPED: {test}: before 7, rxe hears nothing in other network namespaces");
+        return;
+    }
+    if !fs::exists("/sys/class/net/veth0").expect("sys is mounted") {
+        machine();
+    }
+    let exe = std::env::current_exe().expect("our own path");
+    let mut far = Command::new("ip");
+    far.args(["netns", "exec", "far"]).arg(exe).env("FAR", "1");
+    far.args(["--ignored", "--exact", test, "--nocapture"]);
+    let output = run(&mut far, &[]);
+    let (text, message) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{text}{message}");
+    assert!(output.status.success(), "{test}, on another machine");
+}
+
+/// Makes the other machine, and has the target listen at the wire that leads there.
+fn machine() {
+    command("ip", "netns add far");
+    command("ip", "link add veth0 type veth peer name veth1 netns far");
+    command("ip", &format!("addr add {HERE}/24 dev veth0"));
+    command("ip", "link set veth0 up");
+    command("ip", "-n far addr add 10.20.0.2/24 dev veth1");
+    command("ip", "-n far link set veth1 up");
+    command("rdma", "link add near type rxe netdev veth0");
+    command("ip", "netns exec far rdma link add far type rxe netdev veth1");
+    let port = "/sys/kernel/config/nvmet/ports/2";
+    fs::create_dir(port).expect("there is one port");
+    let attributes =
+        [("trtype", "rdma"), ("adrfam", "ipv4"), ("traddr", HERE), ("trsvcid", "4420")];
+    for (name, value) in attributes {
+        fs::write(format!("{port}/addr_{name}"), value).expect("the port takes it");
+    }
+    target(&["link", "port", "2", SUBSYSTEM]);
+}
+
+/// Whether this is the other machine.
+fn is_far() -> bool {
+    std::env::var_os("FAR").is_some()
+}
+
+fn over_the_wire() -> ConnectOptions {
+    let address = format!("{HERE}:4420").parse().expect("an address");
+    ConnectOptions { address, ..soon() }
+}
+
+/// A load, once the link has found the other end; with a dead CM, never.
+fn load(runtime: &Runtime, options: &ConnectOptions) -> Load {
+    let mut load = None;
+    wait_for("it connects", HANGS, || {
+        load = runtime.block_on(Load::start(options)).ok();
+        load.is_some()
+    });
+    load.expect("just made")
+}
+
+fn connects(runtime: &Runtime, options: &ConnectOptions) {
+    let load = load(runtime, options);
+    assert!(load.goes_on());
+    runtime.block_on(load.stop());
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn what_was_under_load_ends_and_connects_again() {
+    if !is_far() {
+        return on_another_machine("what_was_under_load_ends_and_connects_again");
+    }
+    let runtime = Runtime::new().expect("a runtime");
+    for _ in 0..2 {
+        let load = load(&runtime, &over_the_wire());
+        command("ip", "link set veth1 down");
+        let cause = runtime.block_on(load.ends());
+        println!("while the link was down: {cause}");
+        sleep(Duration::from_secs(5));
+        command("ip", "link set veth1 up");
+        connects(&runtime, &over_the_wire());
+    }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_connect_waits_for_the_link() {
+    if !is_far() {
+        return on_another_machine("a_connect_waits_for_the_link");
+    }
+    let runtime = Runtime::new().expect("a runtime");
+    let load = load(&runtime, &over_the_wire());
+    command("ip", "link set veth1 down");
+    let connecting = runtime.spawn(async { Controller::connect(&over_the_wire()).await });
+    runtime.block_on(load.ends());
+    sleep(Duration::from_secs(2));
+    command("ip", "link set veth1 up");
+    match runtime.block_on(connecting).expect("it does not panic") {
+        Ok(controller) => runtime.block_on(controller.shutdown()),
+        // Without a link there is no way to resolve: that is an answer too, and at once.
+        Err(error) => println!("while the link was down: {error}"),
+    }
+    connects(&runtime, &over_the_wire());
+}
+
+/// Both ends are one device: the target's goodbye, while the port is down, is the last message of
+/// its CM. We say so, and need no new process once there is a new device. Runs last of its file, by
+/// its name: it takes the device away.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn z_a_cm_that_the_target_has_killed_is_noticed_and_survived() {
+    let runtime = Runtime::new().expect("a runtime");
+    let load = runtime.block_on(Load::start(&soon())).expect("it connects");
+    command("ip", "link set dum0 down");
+    let cause = runtime.block_on(load.ends());
+    println!("while the link was down: {cause}");
+    sleep(Duration::from_secs(5));
+    command("ip", "link set dum0 up");
+    let error = runtime.block_on(Controller::connect(&soon())).err().expect("the CM is dead");
+    assert!(matches!(error, Error::Transport(_)), "{error}");
+    println!("after it: {error}");
+    if before_7() {
+        println!(
+            "SKIPPED: the rest: before 7 the kernel deletes no device that a process has open"
+        );
+        return;
+    }
+    command("rdma", "link delete rxe0");
+    command("rdma", "link add rxe0 type rxe netdev dum0");
+    target(&["unlink", "port", "1", SUBSYSTEM]);
+    target(&["link", "port", "1", SUBSYSTEM]);
+    connects(&runtime, &soon());
+}

@@ -1,0 +1,189 @@
+//! Making connections, event by event.
+
+use std::time::Duration;
+
+use soft_roce::fabric::Host;
+use verbs::{ConnectParameters, ConnectionEvent, Endpoint, PreparedQueuePair};
+
+use super::{
+    At, ENDS, Play, QUEUES,
+    end::{End, Pair, SIZE},
+    host::{Queue, RECEIVES, Shared, address},
+};
+
+impl Play<'_> {
+    /// Does all that a connection takes, unless something is in the way.
+    pub(super) fn establish(&mut self, at: At, value: u8) {
+        if self.end(at).is_none() {
+            self.open(at, value);
+        }
+        for _ in 0..8 {
+            self.fabric.settle();
+            self.connection_event(at, value);
+            self.listener_event(1 - at.0, value);
+            self.fabric.settle();
+            for end in 0..ENDS {
+                self.connection_event((1 - at.0, end), value);
+            }
+        }
+    }
+
+    /// Starts on a connection to the other side, or, now and then, to our own.
+    pub(super) fn open(&mut self, at: At, value: u8) {
+        if self.end(at).is_some() {
+            return;
+        }
+        self.listen(1 - at.0);
+        let destination = address(if value == 255 { at.0 } else { 1 - at.0 });
+        let provider = self.sides[at.0].provider.clone();
+        let mut endpoint = Endpoint::open_with(provider).expect("an endpoint");
+        if endpoint.resolve_address(None, destination, PATIENT).is_err() {
+            return; // there is no device
+        }
+        let name = self.number();
+        self.sides[at.0].ends[at.1] = Some(End::new(name, endpoint));
+        self.count("opened");
+    }
+
+    fn listen(&mut self, side: usize) {
+        let side_of = &mut self.sides[side];
+        if side_of.listener.is_none() {
+            let mut listener = Endpoint::open_with(side_of.provider.clone()).expect("an endpoint");
+            if listener.listen(address(side), 2).is_ok() {
+                side_of.listener = Some(listener);
+            }
+        }
+    }
+
+    /// Takes in what the listener has: accepts, rejects, or drops it.
+    pub(super) fn listener_event(&mut self, side: usize, value: u8) {
+        let Some(listener) = &mut self.sides[side].listener else { return };
+        let event = listener.next_event().expect("it can be read");
+        let Some(ConnectionEvent::ConnectRequest { mut endpoint, private_data, .. }) = event else {
+            return;
+        };
+        let peer = u32::from_le_bytes([0, 1, 2, 3].map(|index| private_data[index]));
+        let place = self.sides[side].ends.iter().position(Option::is_none);
+        let (Some(place), true) = (place, value % 16 != 15) else {
+            let _ = endpoint.reject(b"no room");
+            self.count("rejected");
+            return;
+        };
+        let name = self.number();
+        let mut end = End::new(name, endpoint);
+        end.peer = peer;
+        self.sides[side].ends[place] = Some(end);
+        self.prepare((side, place), value);
+        let Some(end) = self.end((side, place)) else { return };
+        let (name, endpoint) = (name.to_le_bytes(), end.endpoint.as_mut());
+        if let Some(Err(error)) = endpoint.map(|one| one.accept(&parameters(&name, value))) {
+            self.count("not accepted");
+            assert!(matches!(error, verbs::Error::Accept(_)), "{error}");
+        }
+    }
+
+    /// Takes the next event of an end, and does what follows from it.
+    pub(super) fn connection_event(&mut self, at: At, value: u8) {
+        let removed = self.sides[at.0].removals > 0;
+        let Some(end) = self.end(at) else { return };
+        let Some(endpoint) = &mut end.endpoint else { return };
+        let name = end.name.to_le_bytes();
+        let Some(event) = endpoint.next_event().expect("it can be read") else { return };
+        match event {
+            ConnectionEvent::AddressResolved => {
+                self.prepare(at, value);
+                let endpoint = self.end(at).and_then(|end| end.endpoint.as_mut());
+                endpoint.map(|one| one.resolve_route(PATIENT));
+            }
+            ConnectionEvent::RouteResolved => {
+                let sent = endpoint.connect(&parameters(&name, value));
+                assert!(sent.is_ok() || removed, "the route is resolved: {sent:?}");
+            }
+            ConnectionEvent::Established(established) => {
+                if let &[a, b, c, d, ..] = established.private_data() {
+                    end.peer = u32::from_le_bytes([a, b, c, d]);
+                }
+                end.pair = match std::mem::replace(&mut end.pair, Pair::None) {
+                    Pair::Prepared(prepared) => Pair::Live(prepared.ready(&established)),
+                    other => other,
+                };
+                let early = std::mem::take(&mut end.early);
+                early.iter().for_each(|completion| self.retire(at, completion));
+                self.count("established");
+            }
+            other => {
+                let text = format!("{other:?}");
+                let kind = text.split([' ', '(']).next().unwrap_or_default();
+                self.count(kind);
+            }
+        }
+    }
+
+    /// Makes the queue pair, and posts a receive.
+    fn prepare(&mut self, at: At, value: u8) {
+        let queue = usize::from(value) % QUEUES;
+        let sharing = value & 4 != 0;
+        let made = self.pair(at, queue, sharing);
+        let side = &mut self.sides[at.0];
+        let (number, domain, removals) = (
+            side.queues[queue].as_ref().map_or(0, |queue| queue.number),
+            side.domains_made,
+            side.removals,
+        );
+        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let Some(prepared) = made else { return };
+        end.pair = Pair::Prepared(prepared);
+        (end.queue, end.domain, end.sharing, end.removals) = (number, domain, sharing, removals);
+        self.post_receive(at, value);
+        self.flush(at);
+        self.count("prepared");
+    }
+
+    /// The queue pair, and what it needs; nothing where the device, or room, is not there.
+    fn pair(&mut self, at: At, queue: usize, sharing: bool) -> Option<PreparedQueuePair<Host>> {
+        let number = self.number();
+        let side = &mut self.sides[at.0];
+        let mut endpoint = side.ends[at.1].as_mut()?.endpoint.take()?;
+        let domain = side.domain(&endpoint);
+        if side.queues[queue].is_none() {
+            let raw = endpoint.completion_queue(COMPLETIONS).ok();
+            side.queues[queue] = raw.map(|raw| Queue { raw, number, armed: false, awaited: false });
+        }
+        if let (true, None, Some(domain)) = (sharing, &side.shared, &domain) {
+            let raw = domain.shared_receive_queue(RECEIVES).ok();
+            side.shared = raw.map(|raw| Shared {
+                raw,
+                receives: std::collections::BTreeMap::new(),
+                domain: side.domains_made,
+            });
+        }
+        let made = match (&domain, &side.queues[queue], &side.shared) {
+            (_, Some(queue), Some(shared)) if sharing && shared.domain == side.domains_made => {
+                let size = verbs::Capabilities { receive: 0, ..SIZE };
+                endpoint.queue_pair_sharing(&queue.raw, &shared.raw, size).ok()
+            }
+            (Some(domain), Some(queue), _) if !sharing => {
+                endpoint.queue_pair(domain, &queue.raw, SIZE).ok()
+            }
+            _ => None,
+        };
+        if let Some(end) = side.ends[at.1].as_mut() {
+            end.endpoint = Some(endpoint);
+        }
+        made
+    }
+}
+
+fn parameters(name: &[u8; 4], value: u8) -> ConnectParameters<'_> {
+    ConnectParameters {
+        private_data: name,
+        responder_resources: value >> 6,
+        initiator_depth: value >> 4 & 3,
+        retry_count: value >> 3 & 7,
+        rnr_retry_count: value & 7,
+    }
+}
+
+const PATIENT: Duration = Duration::from_secs(1);
+/// Room for five queue pairs, so that sometimes there is none.
+const COMPLETIONS: u32 = 5 * 14 - 4;

@@ -1,0 +1,221 @@
+//! One end of a connection, and a model of what is posted there.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use soft_roce::fabric::Host;
+use verbs::{
+    Buffer, Capabilities, Completion, Endpoint, PreparedQueuePair, QueuePair, RemoteKey, Returned,
+    WorkKind,
+};
+
+use super::{
+    At, Play,
+    host::{Piece, RECEIVES, take_back},
+};
+
+pub(super) struct End {
+    /// What the ends tell each other about who they are.
+    pub(super) name: u32,
+    pub(super) peer: u32,
+    pub(super) endpoint: Option<Endpoint<Host>>,
+    pub(super) pair: Pair,
+    /// Number of its completion queue.
+    pub(super) queue: u32,
+    pub(super) domain: u32,
+    pub(super) sharing: bool,
+    /// How often its device had been removed when it was made.
+    pub(super) removals: u32,
+    pub(super) receives: BTreeMap<u64, Held>,
+    pub(super) sends: BTreeMap<u64, Held>,
+    /// How many requests held nothing: inline sends, binds and invalidations.
+    pub(super) inline: u32,
+    /// How many completions came of these, which is not of each.
+    pub(super) credited: u32,
+    pub(super) windows: BTreeMap<RemoteKey, Key>,
+    pub(super) unflushed: bool,
+    /// Completions that came before the connection was known here.
+    pub(super) early: Vec<Completion>,
+    /// Completions that were retired.
+    pub(super) spent: VecDeque<Completion>,
+    /// The last message that came.
+    pub(super) heard: Option<u32>,
+}
+
+/// A queue pair, as far as it is.
+pub(super) enum Pair {
+    None,
+    Prepared(PreparedQueuePair<Host>),
+    Live(QueuePair<Host>),
+}
+
+/// What a work request holds: where its buffers are.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) ranges: Vec<(u64, usize)>,
+    /// Whether it reads from what the peer keeps for that.
+    pub(super) reads: bool,
+}
+
+/// What may have become of a window's key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Key {
+    InUse,
+    /// This side or the peer has asked for, or done, what ends it.
+    Ending,
+}
+
+impl End {
+    pub(super) fn new(name: u32, endpoint: Endpoint<Host>) -> Self {
+        Self {
+            name,
+            peer: 0,
+            endpoint: Some(endpoint),
+            pair: Pair::None,
+            queue: 0,
+            domain: 0,
+            sharing: false,
+            removals: 0,
+            receives: BTreeMap::new(),
+            sends: BTreeMap::new(),
+            inline: 0,
+            credited: 0,
+            windows: BTreeMap::new(),
+            unflushed: false,
+            early: Vec::new(),
+            spent: VecDeque::new(),
+            heard: None,
+        }
+    }
+
+    pub(super) fn number(&self) -> Option<u32> {
+        match &self.pair {
+            Pair::None => None,
+            Pair::Prepared(pair) => Some(pair.number()),
+            Pair::Live(pair) => Some(pair.number()),
+        }
+    }
+
+    pub(super) fn live(&mut self) -> Option<&mut QueuePair<Host>> {
+        match &mut self.pair {
+            Pair::Live(pair) => Some(pair),
+            Pair::None | Pair::Prepared(_) => None,
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.pair, Pair::Live(_))
+    }
+
+    pub(super) fn is_sharing(&self) -> bool {
+        self.sharing && !matches!(self.pair, Pair::None)
+    }
+
+    pub(super) fn check_credits(&self) {
+        let Pair::Live(pair) = &self.pair else { return };
+        let receives = u32::try_from(self.receives.len()).expect("a small number");
+        let capacity = if self.sharing { 0 } else { SIZE.receive };
+        assert_eq!(pair.receive_credits() + receives, capacity, "receives");
+        let sends = u32::try_from(self.sends.len()).expect("a small number");
+        assert!(pair.send_credits() + sends <= SIZE.send, "more credits than slots");
+        assert!(self.credited <= self.inline, "completions of nothing");
+        let all_back = self.inline == 0 && sends == 0;
+        assert!(!all_back || pair.send_credits() == SIZE.send, "credits of nothing are missing");
+    }
+
+    /// Whether all that was posted has come back.
+    pub(super) fn assert_idle(&self) {
+        let Pair::Live(pair) = &self.pair else { return };
+        let what = format!("{:?} {:?}", self.sends, self.receives);
+        // What is in a shared queue stays there.
+        assert!(self.sends.is_empty() && self.receives.is_empty(), "never came back: {what}");
+        // An inline send that succeeded without a completion keeps its slot until the next one.
+        let unsignaled = if self.inline > 0 { SIGNAL_PERIOD - 1 } else { 0 };
+        let missing = SIZE.send - pair.send_credits();
+        assert!(missing <= unsignaled, "{missing} credits never came back");
+    }
+
+    /// Closes the queue pair; all that is outstanding comes back.
+    fn close(&mut self) -> Vec<Piece> {
+        let returned: Vec<Returned> = match std::mem::replace(&mut self.pair, Pair::None) {
+            Pair::None => return Vec::new(),
+            Pair::Prepared(pair) => pair.close(),
+            Pair::Live(pair) => pair.close(),
+        };
+        let mut pieces = Vec::new();
+        for one in returned {
+            let posted = match one.kind {
+                WorkKind::Send => &mut self.sends,
+                WorkKind::Receive => &mut self.receives,
+            };
+            pieces.extend(take_back(posted, one, self.domain));
+        }
+        assert!(self.sends.is_empty(), "sends did not come back: {:?}", self.sends);
+        assert!(self.receives.is_empty(), "receives did not come back: {:?}", self.receives);
+        self.forget();
+        pieces
+    }
+
+    /// The queue pair is gone, and with it all that it held.
+    pub(super) fn forget(&mut self) {
+        self.pair = Pair::None;
+        self.sends.clear();
+        self.receives.clear();
+        self.windows.clear();
+        self.early.clear();
+        (self.inline, self.credited) = (0, 0);
+        self.unflushed = false;
+    }
+}
+
+impl Play<'_> {
+    pub(super) fn close(&mut self, at: At) {
+        let side = &mut self.sides[at.0];
+        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let pieces = end.close();
+        side.free.extend(pieces);
+        self.count("closed");
+    }
+
+    /// Lets go of a part of an end, or of all of it.
+    pub(super) fn drop_part(&mut self, at: At, value: u8) {
+        let Some(end) = self.end(at) else { return };
+        match value % 3 {
+            0 => end.endpoint = None,
+            1 => end.forget(),
+            _ => self.sides[at.0].ends[at.1] = None,
+        }
+        self.count("dropped");
+    }
+
+    pub(super) fn disconnect(&mut self, at: At) {
+        let Some(endpoint) = self.end(at).and_then(|end| end.endpoint.as_mut()) else { return };
+        match endpoint.disconnect() {
+            Ok(()) => self.count("disconnected"),
+            Err(verbs::Error::Disconnect(_)) => self.count("nothing to disconnect"),
+            Err(other) => panic!("a disconnect: {other}"),
+        }
+    }
+
+    /// A completion that was retired is stale, whoever is asked.
+    pub(super) fn retire_again(&mut self, at: At) {
+        let Some(end) = self.end(at) else { return };
+        let Some(completion) = end.spent.pop_front() else { return };
+        let Some(pair) = end.live() else { return };
+        let again = pair.retire(&completion);
+        assert!(again.is_err(), "{completion:?} was retired twice: {again:?}");
+        self.count("stale");
+    }
+}
+
+/// Where a buffer is.
+pub(super) fn range(buffer: &Buffer) -> (u64, usize) {
+    (buffer.address(), buffer.len())
+}
+
+/// Size of each queue pair.
+pub(super) const SIZE: Capabilities =
+    Capabilities { send: 8, receive: RECEIVES, segments: 2, inline: 32 };
+/// One inline send in so many makes a completion.
+const SIGNAL_PERIOD: u32 = SIZE.send / 4;
+/// Completions that are kept to be retired again.
+pub(super) const SPENT: usize = 8;

@@ -1,0 +1,97 @@
+//! What goes wrong, and what that excuses.
+
+use std::time::Duration;
+
+use soft_roce::fabric::{Fault, Link, Point};
+use verbs::Status;
+
+use super::{Play, host::NAMES};
+
+/// Faults after which less can be promised.
+pub(super) struct Harm {
+    /// Whether completions may be meddled with; that excuses much.
+    completions: bool,
+    /// Whether devices may go away.
+    devices: bool,
+    /// Whether the network may fail.
+    network: bool,
+    /// A completion may come twice.
+    pub(super) duplicates: bool,
+    /// A completion may be overtaken.
+    pub(super) reorders: bool,
+    /// A completion may never come.
+    pub(super) suppresses: bool,
+}
+
+impl Harm {
+    /// What these bits allow, and nothing has happened yet.
+    pub(super) fn allowed(bits: u8) -> Self {
+        Self {
+            completions: bits & 3 == 3,
+            devices: bits & 12 == 12,
+            network: bits & 48 != 48,
+            duplicates: false,
+            reorders: false,
+            suppresses: false,
+        }
+    }
+
+    fn allows(&self, value: u8) -> bool {
+        match value & 31 {
+            6..10 => self.completions,
+            13 | 23 => self.devices,
+            0 | 3..6 | 10..13 | 17 | 18 | 24 => self.network,
+            _ => true,
+        }
+    }
+}
+
+impl Play<'_> {
+    pub(super) fn do_harm(&mut self, value: u8) {
+        if !self.harm.allows(value) {
+            return;
+        }
+        let (name, other) = (NAMES[usize::from(value >> 7)], NAMES[usize::from(1 - (value >> 7))]);
+        let nth = u32::from(value >> 5 & 3) + 1;
+        let fabric = &self.fabric;
+        let completion = || Point::completion(name, nth);
+        match value & 31 {
+            0 => fabric.partition(name, other),
+            1 | 2 => fabric.heal(name, other),
+            3 => fabric.at(Point::message(name, nth), Fault::Drop),
+            4 => fabric.at(Point::message(name, nth), Fault::Delay(Duration::from_secs(1))),
+            5 => fabric.at(Point::message(name, nth), Fault::Duplicate),
+            6 => {
+                fabric.at(completion(), Fault::Duplicate);
+                self.harm.duplicates = true;
+            }
+            7 => {
+                fabric.at(completion(), Fault::Suppress);
+                self.harm.suppresses = true;
+            }
+            8 => fabric.at(completion(), Fault::Fail(Status::GENERAL)),
+            9 => {
+                fabric.at(completion(), Fault::Delay(Duration::from_millis(10)));
+                self.harm.reorders = true;
+            }
+            10 => fabric.at(Point::connect(name, nth), Fault::Drop),
+            11 => fabric.at(Point::connect(name, nth), Fault::Reject(10)),
+            12 => fabric.at(Point::connect(name, nth), Fault::Delay(Duration::from_secs(5))),
+            13 if nth == 1 => self.remove_device(name),
+            14..17 => fabric.restore_device(name),
+            17 | 18 => fabric.set_port(name, false),
+            19..23 => fabric.set_port(name, true),
+            23 => fabric.change_address(name),
+            24 => fabric.set_link(Link { lost_per_mille: 100, ..Link::default() }),
+            _ => fabric.set_link(Link::default()),
+        }
+        self.count(format!("harm {}", value & 31));
+    }
+
+    fn remove_device(&mut self, name: &str) {
+        self.fabric.remove_device(name);
+        for side in self.sides.iter_mut().filter(|side| side.name == name) {
+            side.removals += 1;
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What a host has besides its connections: a domain, queues, buffers, windows, a listener.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use soft_roce::fabric::{Fabric, Host};
+use verbs::{
+    Access, Buffer, CompletionQueue, Domain, Endpoint, Returned, SharedReceiveQueue, Window,
+};
+
+use super::{
+    ENDS, QUEUES,
+    end::{End, Held, range},
+};
+
+pub(super) const NAMES: [&str; 2] = ["one", "other"];
+
+pub(super) struct Side {
+    pub(super) name: &'static str,
+    pub(super) provider: Arc<Host>,
+    pub(super) listener: Option<Endpoint<Host>>,
+    pub(super) domain: Option<Domain<Host>>,
+    /// Which domain this is: each is another.
+    pub(super) domains_made: u32,
+    pub(super) queues: [Option<Queue>; QUEUES],
+    pub(super) shared: Option<Shared>,
+    /// Buffers that are ours to post.
+    pub(super) free: Vec<Piece>,
+    /// What the peer reads, and what it writes.
+    pub(super) exposed: Option<(Piece, Piece)>,
+    pub(super) windows: Vec<Window>,
+    pub(super) ends: [Option<End>; ENDS],
+    /// How often its device was removed.
+    pub(super) removals: u32,
+    /// Whether a completion queue has lost something.
+    pub(super) overrun: bool,
+}
+
+/// A buffer, and the domain it is of.
+pub(super) struct Piece {
+    pub(super) buffer: Buffer,
+    pub(super) domain: u32,
+}
+
+/// A completion queue, by its number, and what it owes us.
+pub(super) struct Queue {
+    pub(super) raw: CompletionQueue<Host>,
+    pub(super) number: u32,
+    pub(super) armed: bool,
+    /// Whether the next completion must wake us: it was found empty after it was armed.
+    pub(super) awaited: bool,
+}
+
+/// A shared receive queue, and what is posted there.
+pub(super) struct Shared {
+    pub(super) raw: SharedReceiveQueue<Host>,
+    pub(super) receives: BTreeMap<u64, Held>,
+    pub(super) domain: u32,
+}
+
+impl Side {
+    pub(super) fn new(fabric: &Fabric, index: usize) -> Self {
+        let name = NAMES[index];
+        Self {
+            name,
+            provider: fabric.host(name, address(index).ip()),
+            listener: None,
+            domain: None,
+            domains_made: 0,
+            queues: [const { None }; QUEUES],
+            shared: None,
+            free: Vec::new(),
+            exposed: None,
+            windows: Vec::new(),
+            ends: [const { None }; ENDS],
+            removals: 0,
+            overrun: false,
+        }
+    }
+
+    /// The domain, made from an endpoint if there is none; nothing when the device is gone.
+    pub(super) fn domain(&mut self, endpoint: &Endpoint<Host>) -> Option<Domain<Host>> {
+        if self.domain.is_none() {
+            self.domain = endpoint.domain().ok();
+            self.domains_made += 1;
+        }
+        self.domain.clone()
+    }
+
+    /// A buffer of [`PIECE`] bytes, which belongs to the present domain or an earlier one.
+    pub(super) fn piece(&mut self) -> Option<Piece> {
+        if self.free.is_empty() {
+            let access = Access::LOCAL_WRITE | Access::BIND;
+            let mut whole = self.domain.as_ref()?.allocate(4 * PIECE, access).ok()?;
+            let domain = self.domains_made;
+            while whole.len() > PIECE {
+                let buffer = whole.split_off(whole.len() - PIECE);
+                self.free.push(Piece { buffer, domain });
+            }
+            self.free.push(Piece { buffer: whole, domain });
+        }
+        self.free.pop()
+    }
+
+    /// What the peer may read and write; made on first use.
+    pub(super) fn exposed(&mut self) -> Option<&(Piece, Piece)> {
+        if self.exposed.is_none() {
+            let (domain, number) = (self.domain.as_ref()?, self.domains_made);
+            let piece = |access| {
+                let buffer = domain.allocate(PIECE, access).ok()?;
+                Some(Piece { buffer, domain: number })
+            };
+            let mut source = piece(Access::REMOTE_READ)?;
+            source.buffer.fill(SOURCE);
+            self.exposed = Some((source, piece(Access::REMOTE_WRITE)?));
+        }
+        self.exposed.as_ref()
+    }
+
+    pub(super) fn has_queue(&self, number: u32) -> bool {
+        self.queues.iter().flatten().any(|queue| queue.number == number)
+    }
+
+    pub(super) fn acknowledge(&mut self, queue: usize) {
+        if let Some(queue) = &mut self.queues[queue] {
+            queue.raw.acknowledge().expect("the channel can be read");
+            (queue.armed, queue.awaited) = (false, false);
+        }
+    }
+
+    /// Another size of a completion queue, which may be refused.
+    pub(super) fn resize(&mut self, queue: usize, value: u8) {
+        let Some(queue) = &mut self.queues[queue] else { return };
+        let wanted = u32::from(value) * 2;
+        match queue.raw.resize(wanted) {
+            Ok(()) => assert!(queue.raw.capacity() >= wanted, "it is as large as was asked for"),
+            Err(verbs::Error::Misuse(_) | verbs::Error::ResizeCompletionQueue { .. }) => {}
+            Err(other) => panic!("a queue of {wanted}: {other}"),
+        }
+    }
+
+    pub(super) fn device_events(&self) {
+        if let Some(domain) = &self.domain {
+            while domain.next_event().expect("it can be read").is_some() {}
+        }
+    }
+
+    /// Lets go of one thing, whoever still uses it.
+    pub(super) fn drop_something(&mut self, value: u8) {
+        match value % 8 {
+            0 => self.listener = None,
+            1 => self.domain = None,
+            2 | 3 => self.queues[usize::from(value % 2)] = None,
+            4 => self.free.clear(),
+            5 => self.exposed = None,
+            6 => self.windows.clear(),
+            _ => self.close_shared(),
+        }
+    }
+
+    /// What is in a shared receive queue comes back once nobody takes from it any more.
+    fn close_shared(&mut self) {
+        let Some(shared) = self.shared.take() else { return };
+        let Shared { raw, mut receives, domain } = shared;
+        let used = self.ends.iter().flatten().any(End::is_sharing);
+        match raw.close() {
+            Ok(returned) => {
+                assert!(!used, "a queue pair still takes from it");
+                for one in returned {
+                    let pieces = take_back(&mut receives, one, domain);
+                    self.free.extend(pieces);
+                }
+                assert!(receives.is_empty(), "not all came back: {receives:?}");
+            }
+            Err(raw) => {
+                assert!(used, "nobody takes from it any more");
+                self.shared = Some(Shared { raw, receives, domain });
+            }
+        }
+    }
+
+    pub(super) fn check_credits(&self) {
+        if let Some(shared) = &self.shared {
+            let outstanding = u32::try_from(shared.receives.len()).expect("a small number");
+            assert_eq!(shared.raw.receive_credits(), RECEIVES - outstanding, "shared receives");
+        }
+    }
+}
+
+/// Compares what came back with what was posted under its tag.
+pub(super) fn take_back(
+    posted: &mut BTreeMap<u64, Held>,
+    returned: Returned,
+    domain: u32,
+) -> Vec<Piece> {
+    let held = posted.remove(&returned.tag);
+    let held = held.unwrap_or_else(|| panic!("{returned:?} was not outstanding"));
+    let buffers: Vec<Buffer> = returned.buffers.into_iter().collect();
+    let ranges: Vec<_> = buffers.iter().map(range).collect();
+    assert_eq!(held.ranges, ranges, "other buffers than were posted");
+    buffers.into_iter().map(|buffer| Piece { buffer, domain }).collect()
+}
+
+/// Where a side listens.
+pub(super) fn address(index: usize) -> SocketAddr {
+    let last = if index == 0 { 1 } else { 2 };
+    SocketAddr::from(([10, 0, 0, last], 4420))
+}
+
+/// Bytes of a buffer.
+pub(super) const PIECE: usize = 64;
+/// What the memory that peers read is full of.
+pub(super) const SOURCE: u8 = 0xA5;
+/// Receives of a queue pair, or of a shared receive queue.
+pub(super) const RECEIVES: u32 = 6;

@@ -1,0 +1,415 @@
+//! Work requests, and what comes of them.
+
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use verbs::{
+    Access, Binding, Buffer, Completion, Error, RefusedReceive, RemoteAddress, Retired, Segments,
+};
+
+use super::{
+    At, Play,
+    end::{Held, Key, Pair, SIZE, SPENT, range},
+    host::{PIECE, Piece, SOURCE},
+};
+
+/// A message that was sent.
+pub(super) struct Message {
+    /// Name of the end it is for.
+    to: u32,
+    length: usize,
+    came: bool,
+}
+
+/// What a request with buffers does.
+enum What {
+    Send,
+    Invalidate(verbs::RemoteKey),
+    Read(RemoteAddress),
+    Write(RemoteAddress),
+}
+
+impl Play<'_> {
+    pub(super) fn post_send(&mut self, at: At, value: u8) {
+        let what = match (value % 8, self.peer_key(at)) {
+            (7, Some(key)) => {
+                self.note_invalidated(at, key);
+                What::Invalidate(key)
+            }
+            _ => What::Send,
+        };
+        self.post(at, what, if value % 32 == 31 { 2 } else { 1 });
+    }
+
+    pub(super) fn post_read(&mut self, at: At, value: u8) {
+        let side = &mut self.sides[if value == 255 { at.0 } else { 1 - at.0 }];
+        let Some(from) = side.exposed().map(|(source, _)| place(&source.buffer)) else { return };
+        self.post(at, What::Read(from), 1);
+    }
+
+    pub(super) fn post_write(&mut self, at: At, value: u8) {
+        let key = self.peer_key(at).filter(|_| value.is_multiple_of(2));
+        let sink = self.sides[1 - at.0].exposed();
+        let Some(to) = sink.map(|(_, sink)| place(&sink.buffer)) else { return };
+        let to = RemoteAddress { key: key.unwrap_or(to.key), ..to };
+        self.post(at, What::Write(to), 1);
+    }
+
+    /// Posts with buffers: it is taken exactly if there is a credit, and they are of the domain.
+    fn post(&mut self, at: At, what: What, count: usize) {
+        let tag = self.number();
+        let side = &mut self.sides[at.0];
+        let Some(end) = side.ends[at.1].as_ref().filter(|end| end.is_live()) else { return };
+        let (domain, to) = (end.domain, end.peer);
+        let pieces: Vec<Piece> = (0..count).filter_map(|_| side.piece()).collect();
+        let fits = !pieces.is_empty() && pieces.iter().all(|piece| piece.domain == domain);
+        let domains: Vec<_> = pieces.iter().map(|piece| piece.domain).collect();
+        let mut segments = Segments::new();
+        for mut piece in pieces {
+            piece.buffer.fill(tag.to_le_bytes()[0]);
+            piece.buffer.copy_in(0, &tag.to_le_bytes());
+            segments.push(piece.buffer).expect("four fit");
+        }
+        let ranges: Vec<_> = segments.iter().map(range).collect();
+        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let Some(pair) = end.live() else { return };
+        let room = pair.send_credits() > 0;
+        let posted = match what {
+            What::Send => pair.send(segments, tag.into()),
+            What::Invalidate(key) => pair.send_with_invalidate(segments, key, tag.into()),
+            What::Read(from) => pair.rdma_read(segments, from, tag.into()),
+            What::Write(to) => pair.rdma_write(segments, to, tag.into()),
+        };
+        assert_eq!(posted.is_ok(), fits && room, "{posted:?}, room {room}, fits {fits}");
+        let reads = matches!(what, What::Read(_));
+        match posted {
+            Ok(()) => {
+                let length = ranges.len() * PIECE;
+                end.sends.insert(tag.into(), Held { ranges, reads });
+                end.unflushed = true;
+                if matches!(what, What::Send | What::Invalidate(_)) {
+                    self.sent.insert(tag, Message { to, length, came: false });
+                }
+                self.count("posted");
+            }
+            Err(refused) => {
+                let back: Vec<_> = refused.segments.iter().map(range).collect();
+                assert_eq!(back, ranges, "all are handed back");
+                let pieces = refused.segments.into_iter().zip(domains);
+                side.free.extend(pieces.map(|(buffer, domain)| Piece { buffer, domain }));
+                self.count("refused");
+            }
+        }
+    }
+
+    pub(super) fn post_inline(&mut self, at: At, value: u8) {
+        let tag = self.number();
+        let length = usize::from(value % 40);
+        let mut message = [tag.to_le_bytes()[0]; 40];
+        message[..4].copy_from_slice(&tag.to_le_bytes());
+        let Some(end) = self.end(at) else { return };
+        let to = end.peer;
+        let Some(pair) = end.live() else { return };
+        let room = pair.send_credits() > 0;
+        let length = length.max(4);
+        let posted = pair.send_inline(&message[..length]);
+        let fits = length <= SIZE.inline as usize;
+        assert_eq!(posted.is_ok(), fits && room, "{posted:?}, room {room}, {length} bytes");
+        if posted.is_ok() {
+            end.inline += 1;
+            end.unflushed = true;
+            self.sent.insert(tag, Message { to, length, came: false });
+            self.count("posted inline");
+        }
+    }
+
+    /// Posts a receive, to the shared queue where the end has that.
+    pub(super) fn post_receive(&mut self, at: At, value: u8) {
+        let tag = u64::from(self.number());
+        let side = &mut self.sides[at.0];
+        let Some(piece) = side.piece() else { return };
+        let (place, domain) = (range(&piece.buffer), piece.domain);
+        let held = Held { ranges: vec![place], reads: false };
+        let end = side.ends[at.1].as_mut();
+        let posted = match (end, &mut side.shared) {
+            (Some(end), Some(shared)) if end.sharing && value.is_multiple_of(2) => {
+                let room = shared.raw.receive_credits() > 0;
+                let posted = shared.raw.post_receive(piece.buffer, tag);
+                assert_eq!(posted.is_ok(), room && domain == shared.domain, "{posted:?}");
+                posted.map(|()| drop(shared.receives.insert(tag, held)))
+            }
+            (Some(end), _) => {
+                let fits = domain == end.domain;
+                let (posted, room) = match &mut end.pair {
+                    Pair::None => {
+                        side.free.push(piece);
+                        return;
+                    }
+                    Pair::Prepared(pair) => (pair.post_receive(piece.buffer, tag), None),
+                    Pair::Live(pair) => {
+                        let room = pair.receive_credits() > 0;
+                        (pair.post_receive(piece.buffer, tag), Some(room))
+                    }
+                };
+                let right = room.is_none_or(|room| posted.is_ok() == (room && fits));
+                assert!(right, "{posted:?}, room {room:?}, fits {fits}");
+                end.unflushed |= posted.is_ok();
+                posted.map(|()| drop(end.receives.insert(tag, held)))
+            }
+            (None, _) => {
+                side.free.push(piece);
+                return;
+            }
+        };
+        match posted {
+            Ok(()) => self.count("receive posted"),
+            Err(RefusedReceive { buffer, error }) => {
+                assert_eq!(range(&buffer), place, "it is handed back");
+                assert!(matches!(error, Error::Misuse(_) | Error::QueueFull), "{error}");
+                side.free.push(Piece { buffer, domain });
+            }
+        }
+    }
+
+    /// Hands over what is queued, which a device that is there takes.
+    pub(super) fn flush(&mut self, at: At) {
+        let side = &mut self.sides[at.0];
+        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let flushed = match &mut end.pair {
+            Pair::None => return,
+            Pair::Prepared(pair) => pair.flush(),
+            Pair::Live(pair) => pair.flush(),
+        };
+        let gone = side.removals > end.removals;
+        assert!(flushed.is_ok() || gone, "the device is there: {flushed:?}");
+        end.unflushed = flushed.is_err();
+        if let Some(shared) = &mut side.shared {
+            let flushed = shared.raw.flush();
+            assert!(flushed.is_ok() || side.removals > 0, "the device is there: {flushed:?}");
+        }
+    }
+
+    /// A key by which this end reaches its peer's memory through a window.
+    fn peer_key(&mut self, (side, end): At) -> Option<verbs::RemoteKey> {
+        let name = self.sides[side].ends[end].as_ref()?.peer;
+        let peer = self.sides[1 - side].ends.iter().flatten().find(|one| one.name == name)?;
+        peer.windows.keys().next().copied()
+    }
+
+    fn note_invalidated(&mut self, (side, end): At, key: verbs::RemoteKey) {
+        let Some(name) = self.sides[side].ends[end].as_ref().map(|end| end.peer) else { return };
+        let ends = self.sides[1 - side].ends.iter_mut().flatten();
+        if let Some(state) =
+            ends.filter(|one| one.name == name).find_map(|one| one.windows.get_mut(&key))
+        {
+            *state = Key::Ending;
+        }
+    }
+
+    /// Binds a window to what the peer may write.
+    pub(super) fn bind(&mut self, at: At, value: u8) {
+        let side = &mut self.sides[at.0];
+        let fresh = || side.domain.as_ref()?.window().ok();
+        let Some(window) = side.windows.pop().or_else(fresh) else { return };
+        let Some(piece) = side.piece() else { return };
+        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let Some(pair) = end.live() else { return };
+        let access = if value & 1 == 0 { Access::REMOTE_WRITE } else { Access::REMOTE_READ };
+        let length = usize::from(value) % (PIECE + 2);
+        match pair.bind(window, Binding { buffer: &piece.buffer, range: 0..length, access }) {
+            Ok(key) => {
+                assert!((1..=PIECE).contains(&length), "{length} bytes are not in the buffer");
+                end.windows.insert(key, Key::InUse);
+                end.inline += 1;
+                end.unflushed = true;
+                self.count("bound");
+            }
+            Err(refused) => {
+                let error = &refused.error;
+                assert!(matches!(error, Error::Misuse(_) | Error::QueueFull), "{error}");
+                side.windows.push(refused.window);
+            }
+        }
+        self.sides[at.0].free.push(piece);
+    }
+
+    pub(super) fn invalidate(&mut self, at: At) {
+        let Some(end) = self.end(at) else { return };
+        let Some((&key, &state)) = end.windows.iter().next() else { return };
+        let Some(pair) = end.live() else { return };
+        match pair.local_invalidate(key) {
+            Ok(()) => {
+                end.windows.insert(key, Key::Ending);
+                end.inline += 1;
+                end.unflushed = true;
+                self.count("invalidated");
+            }
+            Err(Error::QueueFull) => {}
+            Err(error) => assert_eq!(state, Key::Ending, "the key is in use: {error}"),
+        }
+    }
+
+    pub(super) fn reclaim(&mut self, at: At) {
+        let side = &mut self.sides[at.0];
+        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let Some((&key, &state)) = end.windows.iter().next() else { return };
+        let Some(pair) = end.live() else { return };
+        let Some(window) = pair.reclaim(key) else { return };
+        assert_eq!(state, Key::Ending, "nobody has taken the key out of use");
+        assert!(pair.reclaim(key).is_none(), "it is back already");
+        end.windows.remove(&key);
+        side.windows.push(window);
+        self.count("reclaimed");
+    }
+
+    pub(super) fn arm(&mut self, (side, queue): At) {
+        let side = &mut self.sides[side];
+        let removed = side.removals > 0;
+        let Some(queue) = &mut side.queues[queue] else { return };
+        let armed = queue.raw.arm();
+        assert!(armed.is_ok() || removed, "the device is there: {armed:?}");
+        (queue.armed, queue.awaited) = (armed.is_ok(), false);
+    }
+
+    /// Takes completions, and retires them.
+    pub(super) fn poll(&mut self, (side, queue): At, value: u8) -> usize {
+        let mut batch = [Completion::default(); 8];
+        let most = usize::from(value % 8) + 1;
+        let duplicates = self.harm.duplicates;
+        let side_of = &mut self.sides[side];
+        let Some(queue) = &mut side_of.queues[queue] else { return 0 };
+        let woken = is_readable(queue.raw.as_fd());
+        let count = match queue.raw.poll(&mut batch[..most]) {
+            Ok(count) => count,
+            Err(error) => {
+                assert!(duplicates, "no more came than there is room for: {error}");
+                side_of.overrun = true;
+                return 0;
+            }
+        };
+        assert!(count == 0 || !queue.awaited || woken, "nobody was woken");
+        queue.awaited = count == 0 && queue.armed;
+        queue.armed &= count == 0;
+        if queue.awaited {
+            self.count("awaited");
+        }
+        for completion in &batch[..count] {
+            self.take(side, completion);
+        }
+        count
+    }
+
+    /// Gives a completion to the end it is of.
+    fn take(&mut self, side: usize, completion: &Completion) {
+        let of = |end: &Option<super::end::End>| {
+            end.as_ref().and_then(super::end::End::number) == Some(completion.queue_pair())
+        };
+        match self.sides[side].ends.iter().position(of) {
+            Some(end) => self.retire((side, end), completion),
+            None => self.retire_orphan(side, completion),
+        }
+    }
+
+    /// A completion of a queue pair that is closed: only a shared receive still holds something.
+    fn retire_orphan(&mut self, side: usize, completion: &Completion) {
+        let side = &mut self.sides[side];
+        if let Some(shared) = &mut side.shared
+            && let Ok(Retired::Receive { tag, buffer, .. }) = shared.raw.retire(completion)
+        {
+            let held = shared.receives.remove(&tag).expect("it was outstanding");
+            assert_eq!(held.ranges, [range(&buffer)]);
+            side.free.push(Piece { buffer, domain: shared.domain });
+        }
+        self.count("of a closed queue pair");
+    }
+
+    pub(super) fn retire(&mut self, at: At, completion: &Completion) {
+        // A send that is overtaken is taken for done with the one behind it.
+        let overtaken = self.harm.reorders && !completion.is_receive();
+        let excused = self.harm.duplicates || overtaken;
+        let side = &mut self.sides[at.0];
+        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let shares = end.sharing && completion.is_receive();
+        let pair = match &mut end.pair {
+            Pair::Live(pair) => pair,
+            Pair::Prepared(_) => return end.early.push(*completion),
+            Pair::None => return,
+        };
+        let retired = match (&mut side.shared, shares) {
+            (Some(shared), true) => pair.retire_shared(completion, &mut shared.raw),
+            (None, true) => return, // the queue was dropped, with what was in it
+            (_, false) => pair.retire(completion),
+        };
+        let Ok(retired) = retired else {
+            assert!(excused, "{completion:?} is of nothing that is outstanding");
+            return;
+        };
+        if end.spent.len() == SPENT {
+            end.spent.pop_front();
+        }
+        end.spent.push_back(*completion);
+        let domain = end.domain;
+        let (posted, tag, buffers) = match retired {
+            Retired::Credit => {
+                end.credited += 1;
+                return self.count(format!("{:?}", completion.status()));
+            }
+            Retired::Send { tag, segments } => (&mut end.sends, tag, segments),
+            Retired::Receive { tag, buffer, .. } if shares => {
+                let shared = side.shared.as_mut().expect("it was just used");
+                (&mut shared.receives, tag, buffer.into())
+            }
+            Retired::Receive { tag, buffer, .. } => (&mut end.receives, tag, buffer.into()),
+        };
+        let held = posted.remove(&tag).unwrap_or_else(|| panic!("{tag} was not outstanding"));
+        let buffers: Vec<Buffer> = buffers.into_iter().collect();
+        let ranges: Vec<_> = buffers.iter().map(range).collect();
+        assert_eq!(held.ranges, ranges, "other buffers than were posted");
+        if completion.status().is_success() {
+            if completion.is_receive() {
+                self.check_message(at, completion, &buffers[0]);
+            } else if held.reads {
+                assert_eq!(contents(&buffers[0], PIECE), [SOURCE; PIECE], "it read another's");
+            }
+        }
+        let pieces = buffers.into_iter().map(|buffer| Piece { buffer, domain });
+        self.sides[at.0].free.extend(pieces);
+        self.count(format!("{:?}", completion.status()));
+    }
+
+    /// A message is one that was sent to this end, whole, once, and in its turn.
+    fn check_message(&mut self, at: At, completion: &Completion, buffer: &Buffer) {
+        let length = usize::try_from(completion.length()).expect("a small number");
+        let bytes = contents(buffer, length);
+        let name = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
+        let message = self.sent.get_mut(&name).expect("it was sent");
+        assert_eq!(message.length, length, "a message was cut");
+        assert!(bytes[4..].iter().all(|byte| *byte == name.to_le_bytes()[0]), "{bytes:?}");
+        assert!(!std::mem::replace(&mut message.came, true), "message {name} came twice");
+        let to = message.to;
+        let in_order = !self.harm.reorders;
+        let Some(end) = self.end(at) else { return };
+        assert!(to == end.name || to == 0, "it is for {to}, and came to {}", end.name);
+        let before = end.heard.replace(name);
+        assert!(!in_order || before < Some(name), "{name} came after {before:?}");
+        self.count("message");
+    }
+}
+
+fn place(buffer: &Buffer) -> RemoteAddress {
+    RemoteAddress { address: buffer.address(), key: buffer.remote_key() }
+}
+
+fn contents(buffer: &Buffer, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    buffer.copy_out(0, &mut bytes);
+    bytes
+}
+
+fn is_readable(file: std::os::fd::BorrowedFd<'_>) -> bool {
+    if cfg!(miri) {
+        return true; // which knows no poll(2)
+    }
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&now)).expect("it can be polled") > 0
+}

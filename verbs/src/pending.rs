@@ -1,0 +1,74 @@
+//! Requests that are queued, and not handed to the device yet.
+
+use crate::provider::PostError;
+
+/// Requests in order, in room that is allocated once.
+#[derive(Debug)]
+pub(crate) struct Pending<R> {
+    /// All but the first `count` are left over.
+    rows: Box<[R]>,
+    count: usize,
+}
+
+impl<R: Copy> Pending<R> {
+    /// Room for as many as there are slots.
+    pub(crate) fn new(slots: u32, empty: R) -> Self {
+        Self { rows: vec![empty; slots as usize].into_boxed_slice(), count: 0 }
+    }
+
+    /// Adds a request, for which the caller has taken a slot; so there is room.
+    #[inline]
+    pub(crate) fn push(&mut self, request: R) {
+        self.rows[self.count] = request;
+        self.count += 1;
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[R] {
+        &self.rows[..self.count]
+    }
+
+    /// Forgets the requests that were taken, all of them on success.
+    #[inline]
+    pub(crate) fn settle(&mut self, result: Result<(), PostError>) -> Result<(), std::io::Error> {
+        match result {
+            Ok(()) => {
+                self.count = 0;
+                Ok(())
+            }
+            Err(PostError { accepted, source }) => {
+                let accepted = accepted.min(self.count);
+                self.rows.copy_within(accepted..self.count, 0);
+                self.count -= accepted;
+                Err(source)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind::OutOfMemory;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_taken_moves_to_the_front() {
+        let mut pending = Pending::new(4, 0);
+        (1..=4).for_each(|request| pending.push(request));
+        let refused = |accepted| Err(PostError { accepted, source: OutOfMemory.into() });
+        pending.settle(refused(1)).expect_err("three are left");
+        assert_eq!(pending.as_slice(), [2, 3, 4]);
+        pending.push(5);
+        pending.settle(refused(9)).expect_err("it says so, though nothing is left");
+        assert!(pending.is_empty());
+        pending.push(6);
+        pending.settle(Ok(())).expect("it was taken");
+        assert_eq!(pending.as_slice(), [0; 0]);
+    }
+}

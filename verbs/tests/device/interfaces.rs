@@ -1,0 +1,106 @@
+//! The same work by both sets of calls of a device's plug-in.
+
+use verbs::{Access, Binding, Capabilities, Interface, RemoteAddress, Retired, Status};
+
+use crate::{
+    memory,
+    pair::{self, CAPABILITIES, Pair},
+};
+
+#[test]
+#[ignore = "needs an RDMA device: run in the test bed"]
+fn all_work_is_done_by_the_classic_calls() {
+    do_all_work(4781, Interface::Classic);
+}
+
+#[test]
+#[ignore = "needs an RDMA device: run in the test bed"]
+fn all_work_is_done_by_the_extended_calls() {
+    do_all_work(4782, Interface::Extended);
+}
+
+/// rdma-core before 64 adds lists of segments up wrongly for rxe.
+#[test]
+#[ignore = "needs an RDMA device: run in the test bed"]
+fn sends_of_several_buffers_are_posted_by_the_classic_calls() {
+    pair::choose(Interface::Extended);
+    let pair = Pair::connect(4783, CAPABILITIES);
+    assert_eq!(pair.client.queue.interface(), Interface::Extended);
+    assert_eq!(pair.client.queue_pair.interface(), Interface::Classic);
+}
+
+/// One chain with a request of each kind, and what comes of it.
+fn do_all_work(port: u16, interface: Interface) {
+    pair::choose(interface);
+    let Pair { mut client, mut server } =
+        Pair::connect(port, Capabilities { segments: 1, ..CAPABILITIES });
+    assert_eq!(client.queue_pair.interface(), interface);
+    assert_eq!(client.queue.interface(), interface);
+
+    let access = Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ;
+    let exposed = server.domain.allocate(4096, access).expect("memory");
+    let at = RemoteAddress { address: exposed.address(), key: exposed.remote_key() };
+    // The peer's window, whose key the last message of the chain takes out of use.
+    let bindable = server.domain.allocate(512, Access::LOCAL_WRITE | Access::BIND).expect("memory");
+    let window = server.domain.window().expect("a window");
+    let to = Binding { buffer: &bindable, range: 0..512, access: Access::REMOTE_WRITE };
+    let key = server.queue_pair.bind(window, to).expect("there is room");
+    for tag in 0..4 {
+        let buffer = memory(&server, 64);
+        server.queue_pair.post_receive(buffer, tag).expect("there is room");
+    }
+    server.queue_pair.flush().expect("the device takes them");
+
+    // Our own window, which nobody uses.
+    let own = client.domain.allocate(512, Access::LOCAL_WRITE | Access::BIND).expect("memory");
+    let window = client.domain.window().expect("a window");
+    let to = Binding { buffer: &own, range: 0..512, access: Access::REMOTE_READ };
+    let own_key = client.queue_pair.bind(window, to).expect("there is room");
+
+    let mut written = memory(&client, 64);
+    written.fill(7);
+    let (message, read) = (memory(&client, 32), memory(&client, 96));
+    let pair = &mut client.queue_pair;
+    pair.rdma_write(written, at, 10).expect("there is room");
+    let behind = RemoteAddress { address: at.address + 64, ..at };
+    pair.rdma_write_inline(b"in line", behind).expect("there is room");
+    let window = RemoteAddress { address: bindable.address(), key };
+    pair.rdma_write_inline(b"window", window).expect("there is room");
+    pair.rdma_read(read, at, 11).expect("there is room");
+    pair.send_inline(b"message").expect("there is room");
+    pair.send_inline(b"").expect("there is room");
+    pair.send(message, 12).expect("there is room");
+    pair.local_invalidate(own_key).expect("it is bound");
+    pair.send_inline_with_invalidate(b"bye", key).expect("there is room");
+    pair.flush().expect("the device takes the chain");
+
+    for expected in [7, 0, 32, 3] {
+        loop {
+            let [completion] = server.completions(1)[..] else { panic!("one was asked for") };
+            assert_eq!(completion.status(), Status::SUCCESS);
+            let retired = server.queue_pair.retire(&completion).expect("it is ours");
+            if let Retired::Receive { length, .. } = retired {
+                assert_eq!(length, expected);
+                break;
+            }
+        }
+    }
+    let mut tags = Vec::new();
+    while tags != [10, 11, 12] || client.queue_pair.reclaim(own_key).is_none() {
+        let [completion] = client.completions(1)[..] else { panic!("one was asked for") };
+        assert_eq!(completion.status(), Status::SUCCESS);
+        let retired = client.queue_pair.retire(&completion).expect("it is ours");
+        if let Retired::Send { tag, segments } = retired {
+            tags.push(tag);
+            if tag == 11 {
+                let mut bytes = [0; 96];
+                segments.iter().next().expect("it was of one").copy_out(0, &mut bytes);
+                assert_eq!((&bytes[..64], &bytes[64..71]), (&[7; 64][..], &b"in line"[..]));
+            }
+        }
+    }
+    assert!(server.queue_pair.reclaim(key).is_some(), "the last message invalidated it");
+    let mut bytes = [0; 6];
+    bindable.copy_out(0, &mut bytes);
+    assert_eq!(&bytes, b"window");
+}
