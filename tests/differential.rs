@@ -45,8 +45,12 @@ const TABLE_7: &str = include_str!("differential-7.md");
 fn both_initiators_through_the_same_faults() {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
     let old = release.starts_with("6.12");
-    let cases: Vec<_> =
+    let mut cases: Vec<_> =
         chosen().into_iter().filter(|case| case.needs.is_none_or(|_| !old)).collect();
+    for case in cases.iter_mut().filter(|case| case.fault.is_some()) {
+        // 7.x asks on the admin queue alone, and what comes after the connect is to be seen there.
+        case.options.unasked |= !old && case.options.secrets[0].is_some();
+    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // It has the one controller id of its subsystem, for cases that need one to be taken.
     let holder = runtime.block_on(Controller::connect(&options())).expect("the target is well");
@@ -121,7 +125,7 @@ fn play_all(cases: &[Case], runtime: &Handle) -> Vec<Played> {
             });
         }
     });
-    let last = [Turn::Alone, Turn::InTurn, Turn::Last].into_iter().flat_map(of);
+    let last = [Turn::Alone, Turn::InTurn].into_iter().flat_map(of);
     last.for_each(one);
     played.into_iter().map(|played| played.into_inner().expect("set once")).collect()
 }

@@ -67,8 +67,6 @@ pub(crate) enum Turn {
     Alone,
     /// Alone, ours first, the kernel's afterwards.
     InTurn,
-    /// As in turn, and after all others: the kernel's initiator breaks the device for everybody.
-    Last,
 }
 
 /// How both connect.
@@ -82,6 +80,8 @@ pub(crate) struct Options {
     pub(crate) fast_io_fail: Option<u32>,
     /// `dhchap_secret` and `dhchap_ctrl_secret`.
     pub(crate) secrets: [Option<&'static str>; 2],
+    /// Ours goes on where it is not asked to authenticate, as Linux does.
+    pub(crate) unasked: bool,
     /// Another place than where the target listens.
     pub(crate) address: Option<&'static str>,
     pub(crate) service: Option<u16>,
@@ -128,6 +128,8 @@ pub(crate) struct Case {
     /// For how long both are watched after all was done.
     pub(crate) watch: Duration,
     pub(crate) turn: Turn,
+    /// Nothing is cleaned up: the kernel's initiator would take minutes to be deleted.
+    pub(crate) abandoned: bool,
     /// What it needs of the kernel.
     pub(crate) needs: Option<Need>,
     pub(crate) expected: Expected,
@@ -176,6 +178,7 @@ impl Case {
             queue_entries: 32,
             fast_io_fail: None,
             secrets: [None, None],
+            unasked: false,
             address: None,
             service: None,
             subsystem: None,
@@ -192,6 +195,7 @@ impl Case {
             lasts: Duration::from_millis(2500),
             watch: Duration::from_secs(8),
             turn: Turn::Together,
+            abandoned: false,
             needs: None,
             expected,
             expected_on_7: None,
@@ -232,6 +236,10 @@ impl Case {
         Self { turn, ..self }
     }
 
+    pub(crate) fn abandoned(self) -> Self {
+        Self { abandoned: true, ..self }
+    }
+
     pub(crate) fn needs(self, need: Need) -> Self {
         Self { needs: Some(need), ..self }
     }
@@ -254,7 +262,7 @@ impl Case {
         Self { expected, ..self }
     }
 
-    /// On 7.x they differ in another way, or where they do not before.
+    /// On 7.x they differ, or in another way.
     pub(crate) fn on_7(
         self,
         kernel: impl Into<Seen>,

@@ -27,7 +27,8 @@ pub(crate) fn cases() -> Vec<Case> {
             .lasting(Duration::from_secs(5))
             .heal(|_| command("ip link set dum0 up"))
             .watched(Duration::from_secs(12))
-            .turn(Turn::Last)
+            .turn(Turn::InTurn)
+            .abandoned()
             .differs(
                 StillTrying,
                 CameBack,

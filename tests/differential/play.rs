@@ -39,7 +39,7 @@ pub(crate) fn play(number: u16, case: &Case, runtime: &Handle) -> Played {
     let start = Instant::now();
     let rounds = match case.turn {
         Turn::Together | Turn::Alone => vec![vec![Side::Kernel, Side::Ours]],
-        Turn::InTurn | Turn::Last => vec![vec![Side::Ours], vec![Side::Kernel]],
+        Turn::InTurn => vec![vec![Side::Ours], vec![Side::Kernel]],
     };
     let mut played = Played::default();
     for sides in rounds {
@@ -142,8 +142,7 @@ fn through_the_fault(stage: &Stage, case: &Case, sides: &[Side], runtime: &Handl
     told
 }
 
-/// Whether what the case made is left to the end of the guest: the kernel's initiator takes minutes
-/// to be deleted once it has broken its connection manager.
+/// Whether what the case made stays to the end of the guest.
 fn leaves_all(case: &Case, sides: &[Side]) -> bool {
-    case.turn == Turn::Last && sides.contains(&Side::Kernel)
+    case.abandoned && sides.contains(&Side::Kernel)
 }
