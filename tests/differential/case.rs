@@ -149,10 +149,6 @@ pub(crate) enum Wish {
 pub(crate) enum Need {
     /// `param_mdts`.
     TransferLimit,
-    /// A device that is in use can be removed.
-    DeviceRemoval,
-    /// Keys can be cleared.
-    KeyClearing,
 }
 
 impl Life {

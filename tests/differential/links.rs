@@ -2,27 +2,12 @@
 
 use std::time::Duration;
 
-use super::case::Life::{CameBack, GaveUp, StillTrying};
-use super::case::{Case, Need, Turn};
+use super::case::Life::{CameBack, StillTrying};
+use super::case::{Case, Turn};
 use super::stage::command;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::live("RDMA device removed, back later", |_| command("rdma link del rxe0"))
-            .heal(|stage| {
-                command("rdma link add rxe0 type rxe netdev dum0");
-                stage.unlink();
-                stage.link();
-            })
-            .watched(Duration::from_secs(15))
-            .turn(Turn::InTurn)
-            .needs(Need::DeviceRemoval)
-            .differs(
-                GaveUp,
-                CameBack,
-                "Linux deletes the controllers of a device that is removed; ours looks for another \
-                 way to the target as long as its options say",
-            ),
         Case::live("port of the device down for 5 s", |_| command("ip link set dum0 down"))
             .lasting(Duration::from_secs(5))
             .heal(|_| command("ip link set dum0 up"))

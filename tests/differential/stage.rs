@@ -141,6 +141,8 @@ impl Stage {
     /// Removes the subsystem, wherever it is offered.
     pub(crate) fn remove_subsystem(&self) {
         let _ = fs::remove_file(self.port_path().join("subsystems").join(&self.nqn));
+        // To remove it while controllers are ending is a thing that 6.12 warns of.
+        self.deserted();
         let path = self.subsystem_path();
         for host in names(&path.join("allowed_hosts")) {
             fs::remove_file(path.join("allowed_hosts").join(host)).expect("the host is let go");
