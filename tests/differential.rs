@@ -125,7 +125,7 @@ fn play_all(cases: &[Case], runtime: &Handle) -> Vec<Played> {
             });
         }
     });
-    let last = [Turn::Alone, Turn::InTurn].into_iter().flat_map(of);
+    let last = [Turn::Alone, Turn::OneByOne].into_iter().flat_map(of);
     last.for_each(one);
     played.into_iter().map(|played| played.into_inner().expect("set once")).collect()
 }
@@ -135,8 +135,9 @@ fn account(case: &Case, played: &Played) -> String {
     let mut text = format!("{}\n", case.name);
     for (who, told) in [("Linux", &played.kernel), ("ours", &played.ours)] {
         match told {
-            Some(told) => writeln!(text, "  {who}: {}: {}", told.seen, told.story).unwrap(),
-            None => writeln!(text, "  {who}: nothing").unwrap(),
+            Some(told) => writeln!(text, "  {who}: {}: {}", told.seen, told.story)
+                .expect("a string takes all"),
+            None => writeln!(text, "  {who}: nothing").expect("a string takes all"),
         }
     }
     text

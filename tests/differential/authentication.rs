@@ -145,7 +145,7 @@ fn changes() -> Vec<Case> {
             },
             GaveUp,
         )
-        .turn(Turn::InTurn)
+        .turn(Turn::OneByOne)
         .abandoned()
         // nvmet closes the connection before its refusal is out: neither side learns of it.
         .both(StillTrying),
@@ -159,7 +159,7 @@ fn changes() -> Vec<Case> {
             },
             GaveUp,
         )
-        .turn(Turn::InTurn)
+        .turn(Turn::OneByOne)
         .abandoned()
         .differs(StillTrying, GaveUp, REFUSED),
         live(
@@ -174,7 +174,11 @@ fn changes() -> Vec<Case> {
             CameBack,
         )
         .differs(CameBack, GaveUp, UNASKED)
-        .on_7(CameBack, CameBack, ""),
+        .on_7(
+            CameBack,
+            CameBack,
+            "ours is told to go on unasked here, or it would not connect to 7.x",
+        ),
         live(
             "hash changed, controller fatal",
             DEMANDING,

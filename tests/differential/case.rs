@@ -66,7 +66,7 @@ pub(crate) enum Turn {
     /// every other connect wait.
     Alone,
     /// Alone, ours first, the kernel's afterwards.
-    InTurn,
+    OneByOne,
 }
 
 /// How both connect.

@@ -12,7 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .lasting(Duration::from_secs(5))
             .heal(|_| command("ip link set dum0 up"))
             .watched(Duration::from_secs(12))
-            .turn(Turn::InTurn)
+            .turn(Turn::OneByOne)
             .abandoned()
             .differs(
                 StillTrying,

@@ -39,7 +39,7 @@ pub(crate) fn play(number: u16, case: &Case, runtime: &Handle) -> Played {
     let start = Instant::now();
     let rounds = match case.turn {
         Turn::Together | Turn::Alone => vec![vec![Side::Kernel, Side::Ours]],
-        Turn::InTurn => vec![vec![Side::Ours], vec![Side::Kernel]],
+        Turn::OneByOne => vec![vec![Side::Ours], vec![Side::Kernel]],
     };
     let mut played = Played::default();
     for sides in rounds {

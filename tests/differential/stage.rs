@@ -261,6 +261,8 @@ impl Stage {
     /// Waits until nobody is connected.
     pub(crate) fn deserted(&self) {
         wait_for("the target forgets", Duration::from_secs(10), || self.controllers() == 0);
+        // The kernel's list of controllers is a little behind what it shows.
+        std::thread::sleep(Duration::from_millis(100));
     }
 
     fn lever(&self, what: &str, outcome: soft_roce::machine::Result<()>) {

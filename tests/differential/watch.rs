@@ -117,7 +117,11 @@ impl<'a> Watched<'a> {
 pub(crate) fn watch(all: &mut [Watched<'_>], limit: Duration, until_settled: bool) {
     let start = Instant::now();
     while start.elapsed() < limit {
-        let settled = all.iter_mut().map(Watched::settled).fold(true, |all, one| all && one);
+        // Each is looked at, or its absence might go unseen.
+        let mut settled = true;
+        for one in all.iter_mut() {
+            settled &= one.settled();
+        }
         if settled && until_settled {
             return;
         }
