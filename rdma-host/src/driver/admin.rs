@@ -237,13 +237,17 @@ pub(super) async fn execute<P: Provider>(
     poller.flush()?;
     let answered = async {
         loop {
-            poller.poll()?;
+            // What was answered before the end counts: a target that refuses an authentication
+            // says so, and closes the connection in the same breath.
+            let polled = poller.poll();
             while let Some(done) = poller.take() {
-                if done.user == REQUEST {
+                if done.user == REQUEST && (polled.is_ok() || done.outcome.is_ok()) {
                     return Ok(done);
                 }
             }
-            poller.ready(IDLE).await?;
+            polled?;
+            // An end that this notices is said again by the next poll.
+            let _ = poller.ready(IDLE).await;
         }
     };
     let timeout = Error::Timeout { step: execute.name, after: limit };

@@ -5,7 +5,7 @@ use std::fmt;
 use auth::{ExchangeError, FailureClass};
 
 use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
-use crate::wire::{Reject, Status};
+use crate::wire::{QueueId, Reject, Status, is_fault_of_controller_id};
 
 /// An [`Error`] with everything left out that makes no difference to a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,14 @@ impl From<&Error> for Cause {
             Error::KeepAlive(_) => Self::KeepAlive,
             Error::Malformed(_) | Error::TargetMisbehaved(_) => Self::TargetMisbehaved,
             Error::Misuse(_) => Self::Misuse,
+            // The target granted the id a moment ago: it has dropped the controller since.
+            Error::Rejected(Rejected::Connect { queue, status, result })
+                if *queue != QueueId::ADMIN
+                    && status.code() == Status::CONNECT_INVALID_PARAMETERS
+                    && is_fault_of_controller_id(*result) =>
+            {
+                Self::Disconnected
+            }
             Error::Rejected(
                 Rejected::Command { status, .. } | Rejected::Connect { status, .. },
             ) => Self::Status(*status),

@@ -204,9 +204,7 @@ impl AuthenticationCommand {
 /// "invalid parameters" holds an offset into the data (bit 16 set) or the command.
 #[must_use]
 pub fn connect_fault(result: u32) -> &'static str {
-    let [low, high, area, _] = result.to_le_bytes();
-    let offset = u16::from_le_bytes([low, high]);
-    match (area & 1 != 0, offset) {
+    match fault_place(result) {
         (true, 0..16) => "the host identifier",
         (true, 16..18) => "the controller id",
         (true, 256..512) => "the subsystem NQN: no such subsystem is offered at this address",
@@ -218,6 +216,18 @@ pub fn connect_fault(result: u32) -> &'static str {
         (false, 48..52) => "the keep-alive time",
         _ => "a field it does not name",
     }
+}
+
+/// Whether a failed Connect complains about the controller id.
+#[must_use]
+pub fn is_fault_of_controller_id(result: u32) -> bool {
+    matches!(fault_place(result), (true, 16..18))
+}
+
+/// Whether the wrong field is in the data, and its offset there or in the command.
+fn fault_place(result: u32) -> (bool, u16) {
+    let [low, high, area, _] = result.to_le_bytes();
+    (area & 1 != 0, u16::from_le_bytes([low, high]))
 }
 
 /// Property Get (Base 6.5).

@@ -26,7 +26,7 @@ pub use command::{Opcode, Sqe};
 pub use completion::Cqe;
 pub use fabrics::{
     AuthenticationCommand, AuthenticationRequest, ConnectCommand, ConnectData, PropertyGet,
-    PropertySet, connect_fault,
+    PropertySet, connect_fault, is_fault_of_controller_id,
 };
 pub use feature::{QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};

@@ -33,6 +33,10 @@ pub(crate) struct Run {
     /// Make kernel messages that match fatal; may be given again
     #[arg(long, value_name = "REGEX", value_parser = Regex::new)]
     deny: Vec<Regex>,
+    /// Let the kernel warn in lines that match: of a fault of its own that is known; may be given
+    /// again
+    #[arg(long, value_name = "REGEX", value_parser = Regex::new)]
+    allow: Vec<Regex>,
     /// Keep the kernel's messages in this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -69,6 +73,7 @@ impl Run {
             .memory_bytes(self.mem)
             .kernel_args(self.kernel_arg);
         guest = self.deny.into_iter().fold(guest, Guest::deny);
+        guest = self.allow.into_iter().fold(guest, Guest::allow);
         if let Some(file) = self.target {
             guest = guest.target(file);
         }

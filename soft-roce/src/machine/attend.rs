@@ -81,7 +81,7 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunFolder, log: &Path) -
     let mut bytes = Vec::new();
     kernel_log.read_to_end(&mut bytes).map_err(cannot_read)?;
     let kernel_log = String::from_utf8_lossy(&bytes).replace('\r', "");
-    let complaints = Judge::new(guest.deny).complaints(&kernel_log);
+    let complaints = Judge::new(guest.deny).allowing(guest.allow).complaints(&kernel_log);
     let [stdout, stderr] = shared.captured.into_inner().expect("the threads have ended");
     Ok(Outcome { ending, complaints, kernel_log, stdout, stderr })
 }

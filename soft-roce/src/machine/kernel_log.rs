@@ -10,6 +10,7 @@ const CONTEXT_LINES: usize = 40;
 pub struct Judge {
     broken: Regex,
     denied: Vec<Regex>,
+    allowed: Vec<Regex>,
 }
 
 /// A line that makes a run fail.
@@ -37,7 +38,17 @@ impl Judge {
             r"(?P<warn>WARNING: |UBSAN: |refcount_t: |DEBUG_LOCKS_WARN_ON)|",
             r"(?P<hung>INFO: task .* blocked for more than|.*self-detected stall))",
         );
-        Self { broken: Regex::new(broken).expect("the pattern is a constant"), denied }
+        Self {
+            broken: Regex::new(broken).expect("the pattern is a constant"),
+            denied,
+            allowed: Vec::new(),
+        }
+    }
+
+    /// WARNs in lines that match one of `allowed` are not fatal.
+    #[must_use]
+    pub fn allowing(self, allowed: Vec<Regex>) -> Self {
+        Self { allowed, ..self }
     }
 
     /// The lines of `log` that make the run fail, in order.
@@ -55,7 +66,9 @@ impl Judge {
         let denied = || self.denied.iter().any(|regex| regex.is_match(line)).then_some("denied");
         let Some(found) = self.broken.captures(line) else { return denied() };
         let names = ["panic", "oops", "bug", "warn", "hung"];
-        names.into_iter().find(|name| found.name(name).is_some())
+        let kind = names.into_iter().find(|name| found.name(name).is_some())?;
+        let allowed = kind == "warn" && self.allowed.iter().any(|regex| regex.is_match(line));
+        if allowed { denied() } else { Some(kind) }
     }
 }
 
@@ -113,6 +126,14 @@ Kernel mode fault at addr 0x0, ip 0x60000000
         let complaints = judge.complaints("[ 1.0] ok\n[ 1.1] rxe0: non-flush error\n");
         assert_eq!(complaints.len(), 1);
         assert_eq!((complaints[0].kind, complaints[0].index), ("denied", 1));
+    }
+
+    #[test]
+    fn allowed_warnings_are_no_complaints() {
+        let judge = Judge::new(vec![]).allowing(vec![Regex::new("known").unwrap()]);
+        let log = "WARNING: at known+0x1\nWARNING: at other+0x1\nkernel BUG at known:1\n";
+        let kinds: Vec<_> = judge.complaints(log).into_iter().map(|one| one.kind).collect();
+        assert_eq!(kinds, ["warn", "bug"]);
     }
 
     #[test]

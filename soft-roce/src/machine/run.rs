@@ -34,6 +34,7 @@ pub struct Guest {
     memory_bytes: u64,
     cpu: Option<usize>,
     pub(crate) deny: Vec<Regex>,
+    pub(crate) allow: Vec<Regex>,
     log: Option<PathBuf>,
     pub(crate) interactive: bool,
     folder: Option<PathBuf>,
@@ -55,6 +56,7 @@ impl Guest {
             memory_bytes: MEMORY_BYTES,
             cpu: None,
             deny: Vec::new(),
+            allow: Vec::new(),
             log: None,
             interactive: false,
             folder: None,
@@ -112,6 +114,13 @@ impl Guest {
     #[must_use]
     pub fn deny(mut self, regex: Regex) -> Self {
         self.deny.push(regex);
+        self
+    }
+
+    /// Lets the kernel warn in lines that match: of a fault of its own that is known.
+    #[must_use]
+    pub fn allow(mut self, regex: Regex) -> Self {
+        self.allow.push(regex);
         self
     }
 

@@ -1,12 +1,28 @@
 //! The verdicts of Linux, row by row, and what the options change.
 
 use super::*;
-use crate::wire::{Reject, RejectCode, Status};
+use crate::error::{Error, Rejected};
+use crate::wire::{QueueId, Reject, RejectCode, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn failure(cause: Cause) -> Failure {
     Failure { cause, attempts: 1, elapsed: SECOND, chance: 0 }
+}
+
+/// A controller that ends while its I/O queues are being connected is unknown to the target by
+/// the next Connect, which says so with DNR. Linux gives up then.
+#[test]
+fn a_controller_that_ends_during_the_connect_is_a_loss() {
+    let refused = |queue, result| {
+        let status = Status(0x182).with_do_not_retry();
+        Cause::from(&Error::Rejected(Rejected::Connect { queue, status, result }))
+    };
+    let for_good = Cause::Status(Status(0x182).with_do_not_retry());
+    assert_eq!(refused(QueueId(1), 0x0001_0010), Cause::Disconnected);
+    assert_eq!(refused(QueueId::ADMIN, 0x0001_0010), for_good);
+    assert_eq!(refused(QueueId(1), 0x0000_002a), for_good, "the queue id");
+    assert_eq!(refused(QueueId(1), 0x0001_0100), for_good, "the subsystem");
 }
 
 /// Whether Linux 6.19 and later try again (`nvmf_should_reconnect` and the errors that reach it).

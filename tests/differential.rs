@@ -1,0 +1,144 @@
+//! The kernel's own initiator and ours, against the same target, through the same faults: the same
+//! verdict, or a reason why ours is better.
+//!
+//! A case makes a target of its own, connects both initiators to it, breaks something, perhaps
+//! heals it, and looks at what has become of either. What is seen must be what the case says, and
+//! the table of all is `differential-6.12.md` and `differential-7.md`.
+
+mod differential {
+    pub(crate) mod authentication;
+    pub(crate) mod case;
+    pub(crate) mod first;
+    pub(crate) mod kernel;
+    pub(crate) mod links;
+    pub(crate) mod loss;
+    pub(crate) mod namespaces;
+    pub(crate) mod ours;
+    pub(crate) mod play;
+    pub(crate) mod refusal;
+    pub(crate) mod stage;
+    pub(crate) mod watch;
+}
+
+use std::fmt::Write as _;
+use std::fs;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use differential::case::{Case, Expected, Turn};
+use differential::play::{Played, play};
+use differential::{authentication, first, links, loss, namespaces, refusal};
+use rdma_host::Controller;
+use tests::options;
+use tokio::runtime::Handle;
+
+/// Cases that run at once: they mostly wait.
+const ABREAST: usize = 12;
+
+/// Both columns, on either kernel.
+const TABLE_6_12: &str = include_str!("differential-6.12.md");
+const TABLE_7: &str = include_str!("differential-7.md");
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn both_initiators_through_the_same_faults() {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
+    let old = release.starts_with("6.12");
+    let mut cases: Vec<_> =
+        chosen().into_iter().filter(|case| case.needs.is_none_or(|_| !old)).collect();
+    for case in cases.iter_mut().filter(|case| case.fault.is_some()) {
+        // 7.x asks on the admin queue alone, and what comes after the connect is to be seen there.
+        case.options.unasked |= !old && case.options.secrets[0].is_some();
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // It has the one controller id of its subsystem, for cases that need one to be taken.
+    let holder = runtime.block_on(Controller::connect(&options())).expect("the target is well");
+    let played = play_all(&cases, runtime.handle());
+
+    runtime.block_on(holder.shutdown());
+
+    let mut table = String::from("| case | Linux | ours | why ours differs |\n|---|---|---|---|\n");
+    let mut wrong = String::new();
+    for (case, played) in cases.iter().zip(&played) {
+        let expected = expected(case, old);
+        let seen = [&played.kernel, &played.ours];
+        let seen = seen.map(|told| told.as_ref().map(|told| told.seen));
+        let [kernel, ours] =
+            seen.map(|seen| seen.map_or("stopped short".into(), |s| s.to_string()));
+        writeln!(table, "| {} | {kernel} | {ours} | {} |", case.name, expected.reason).unwrap();
+        if seen != [Some(expected.kernel), Some(expected.ours)] {
+            wrong += &account(case, played);
+            writeln!(wrong, "  expected: {}; {}", expected.kernel, expected.ours).unwrap();
+        }
+        if kernel != ours && expected.reason.is_empty() {
+            writeln!(wrong, "{}: they differ, and nothing says why", case.name).unwrap();
+        }
+    }
+    println!("{table}");
+    assert!(wrong.is_empty(), "not as expected on {}:\n{wrong}", release.trim());
+    if std::env::var_os("DIFFERENTIAL").is_none() {
+        assert!(table == if old { TABLE_6_12 } else { TABLE_7 }, "the table is another one");
+    }
+}
+
+/// All cases, or those whose names contain what `DIFFERENTIAL` says.
+fn chosen() -> Vec<Case> {
+    let all = [
+        first::cases(),
+        refusal::cases(),
+        loss::cases(),
+        namespaces::cases(),
+        authentication::cases(),
+        links::cases(),
+    ];
+    let wanted = std::env::var("DIFFERENTIAL").unwrap_or_default();
+    all.into_iter().flatten().filter(|case| case.name.contains(&wanted)).collect()
+}
+
+fn expected(case: &Case, old: bool) -> Expected {
+    case.expected_on_7.filter(|_| !old).unwrap_or(case.expected)
+}
+
+/// Plays all cases: first those that can run side by side.
+fn play_all(cases: &[Case], runtime: &Handle) -> Vec<Played> {
+    let played: Vec<_> = cases.iter().map(|_| Mutex::new(Played::default())).collect();
+    let one = |index: usize| {
+        let case = &cases[index];
+        let number = u16::try_from(index).expect("few cases");
+        // A case that stops short has no verdicts, which is none of those expected.
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| play(number, case, runtime)));
+        if let Ok(outcome) = outcome {
+            eprint!("{:.1} s: {}", outcome.took.as_secs_f64(), account(case, &outcome));
+            *played[index].lock().expect("set once") = outcome;
+        }
+    };
+    let of = |turn: Turn| (0..cases.len()).filter(move |&index| cases[index].turn == turn);
+    let together: Vec<_> = of(Turn::Together).collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..ABREAST {
+            scope.spawn(|| {
+                while let Some(&index) = together.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    one(index);
+                }
+            });
+        }
+    });
+    let last = [Turn::Alone, Turn::OneByOne].into_iter().flat_map(of);
+    last.for_each(one);
+    played.into_iter().map(|played| played.into_inner().expect("set once")).collect()
+}
+
+/// What was seen in a case, with both stories.
+fn account(case: &Case, played: &Played) -> String {
+    let mut text = format!("{}\n", case.name);
+    for (who, told) in [("Linux", &played.kernel), ("ours", &played.ours)] {
+        match told {
+            Some(told) => writeln!(text, "  {who}: {}: {}", told.seen, told.story)
+                .expect("a string takes all"),
+            None => writeln!(text, "  {who}: nothing").expect("a string takes all"),
+        }
+    }
+    text
+}

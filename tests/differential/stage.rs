@@ -1,0 +1,321 @@
+//! The target of one case: a subsystem, a port and two hosts of its own, so that cases can run
+//! side by side.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rdma_host::HostIdentity;
+use soft_roce::machine::target::Place;
+use tests::{SUBSYSTEM, address, run, wait_for};
+use uuid::Uuid;
+
+use super::case::Made;
+
+/// The controller id that the subsystem of the target file gives out, as text.
+const HELD_ID: &str = "60000";
+
+const NVMET: &str = "/sys/kernel/config/nvmet";
+
+/// The target of one case, and the levers to change it.
+pub(crate) struct Stage {
+    made: Made,
+    place: Place,
+    /// Of the port.
+    id: u16,
+    service: u16,
+    nqn: String,
+    /// The kernel's and ours.
+    hosts: [HostIdentity; 2],
+}
+
+impl Stage {
+    /// The target of the case with this number.
+    pub(crate) fn up(number: u16, made: Made) -> Self {
+        let host = |side: u16| {
+            let id = 0x6a2c_1f4e_0b1d_4c8e_9f53_0000_0000_0000 + u128::from(number * 2 + side);
+            HostIdentity::from_id(Uuid::from_u128(id))
+        };
+        let stage = Self {
+            made,
+            place: Place::here(),
+            id: 100 + number,
+            service: 5000 + number,
+            nqn: format!("{SUBSYSTEM}-{number}"),
+            hosts: [host(0), host(1)],
+        };
+        stage.make();
+        if let Some(prepare) = made.prepare {
+            prepare(&stage);
+        }
+        stage
+    }
+
+    pub(crate) fn nqn(&self) -> &str {
+        &self.nqn
+    }
+
+    pub(crate) fn service(&self) -> u16 {
+        self.service
+    }
+
+    pub(crate) fn kernel_host(&self) -> &HostIdentity {
+        &self.hosts[0]
+    }
+
+    pub(crate) fn our_host(&self) -> &HostIdentity {
+        &self.hosts[1]
+    }
+
+    /// Makes all that is to be made; also after [`down`](Self::down).
+    pub(crate) fn make(&self) {
+        self.hosts.iter().for_each(|host| make_folder(&host_path(host)));
+        for (attribute, value) in self.made.hosts {
+            self.host(attribute, value);
+        }
+        self.make_subsystem();
+        let port = self.port_path();
+        make_folder(&port);
+        write(&port.join("addr_trtype"), "rdma");
+        write(&port.join("addr_adrfam"), "ipv4");
+        write(&port.join("addr_traddr"), &address());
+        write(&port.join("addr_trsvcid"), &self.service.to_string());
+        for (attribute, value) in self.made.port {
+            self.port(attribute, value);
+        }
+        if self.made.companion {
+            self.lever("link", self.place.link(self.id, SUBSYSTEM));
+        }
+        self.link();
+    }
+
+    /// The subsystem alone, at no port.
+    fn make_subsystem(&self) {
+        // One that was removed is not gone before its last controller is.
+        wait_for("room for the subsystem", Duration::from_secs(10), || {
+            make_folder(&self.subsystem_path());
+            self.subsystem_path().is_dir()
+        });
+        self.subsystem("allow_any_host", if self.made.closed { "0" } else { "1" });
+        for (attribute, value) in self.made.subsystem {
+            self.subsystem(attribute, value);
+        }
+        if self.made.closed {
+            self.allow();
+        }
+        if self.made.namespace {
+            self.add_namespace(1);
+        }
+    }
+
+    /// Adds a namespace: a file in memory, that is new each time.
+    pub(crate) fn add_namespace(&self, nsid: u32) {
+        let file = PathBuf::from(format!("/run/differential-{}-{nsid}", self.id));
+        fs::write(&file, vec![0; 1 << 20]).expect("/run is in memory");
+        let path = self.namespace_path(nsid);
+        make_folder(&path);
+        write(&path.join("device_path"), file.to_str().expect("the path is ASCII"));
+        write(&path.join("buffered_io"), "1");
+        write(&path.join("enable"), "1");
+    }
+
+    pub(crate) fn remove_namespace(&self, nsid: u32) {
+        remove_folder(&self.namespace_path(nsid));
+    }
+
+    /// Takes the whole target of this case down: port, subsystem and namespaces.
+    pub(crate) fn down(&self) {
+        let port = self.port_path();
+        for name in names(&port.join("subsystems")) {
+            fs::remove_file(port.join("subsystems").join(name)).expect("the port lets go");
+        }
+        for group in names(&port.join("ana_groups")).iter().filter(|name| *name != "1") {
+            remove_folder(&port.join("ana_groups").join(group));
+        }
+        remove_folder(&port);
+        self.remove_subsystem();
+    }
+
+    /// Removes the subsystem, wherever it is offered.
+    pub(crate) fn remove_subsystem(&self) {
+        let _ = fs::remove_file(self.port_path().join("subsystems").join(&self.nqn));
+        // To remove it while controllers are ending is a thing that 6.12 warns of.
+        self.deserted();
+        let path = self.subsystem_path();
+        for host in names(&path.join("allowed_hosts")) {
+            fs::remove_file(path.join("allowed_hosts").join(host)).expect("the host is let go");
+        }
+        for nsid in names(&path.join("namespaces")) {
+            remove_folder(&path.join("namespaces").join(nsid));
+        }
+        remove_folder(&path);
+    }
+
+    /// Makes the subsystem again, and offers it.
+    pub(crate) fn remake_subsystem(&self) {
+        self.make_subsystem();
+        self.link();
+    }
+
+    /// The end of the case: nothing of it stays.
+    pub(crate) fn clear(&self) {
+        self.down();
+        for host in &self.hosts {
+            remove_folder(&host_path(host));
+        }
+    }
+
+    pub(crate) fn link(&self) {
+        self.lever("link", self.place.link(self.id, &self.nqn));
+    }
+
+    pub(crate) fn unlink(&self) {
+        self.lever("unlink", self.place.unlink(self.id, &self.nqn));
+    }
+
+    /// Closes the port, changes something about it, and opens it again.
+    pub(crate) fn reopen(&self, attribute: &str, value: &str) {
+        self.unlink();
+        self.port(attribute, value);
+        self.link();
+    }
+
+    pub(crate) fn allow(&self) {
+        for host in &self.hosts {
+            self.lever("allow", self.place.allow(&self.nqn, host.nqn.as_str()));
+        }
+    }
+
+    pub(crate) fn disallow(&self) {
+        for host in &self.hosts {
+            self.lever("disallow", self.place.disallow(&self.nqn, host.nqn.as_str()));
+        }
+    }
+
+    /// Sets an attribute of the subsystem.
+    pub(crate) fn subsystem(&self, attribute: &str, value: &str) {
+        let words = ["subsystem", &self.nqn, attribute, value];
+        self.lever(attribute, self.place.set(&words));
+    }
+
+    /// Sets an attribute of the port.
+    pub(crate) fn port(&self, attribute: &str, value: &str) {
+        let words = ["port", &self.id.to_string(), attribute, value];
+        self.lever(attribute, self.place.set(&words));
+    }
+
+    /// Sets an attribute of both hosts.
+    pub(crate) fn host(&self, attribute: &str, value: &str) {
+        for host in &self.hosts {
+            let words = ["host", host.nqn.as_str(), attribute, value];
+            self.lever(attribute, self.place.set(&words));
+        }
+    }
+
+    pub(crate) fn namespace(&self, attribute: &str, value: &str) {
+        let words = ["namespace", &self.nqn, "1", attribute, value];
+        self.lever(attribute, self.place.set(&words));
+    }
+
+    /// Sets the state of the first ANA group.
+    pub(crate) fn ana(&self, state: &str) {
+        self.lever(state, self.place.set(&["ana", &self.id.to_string(), "1", state]));
+    }
+
+    /// Makes all controllers of the subsystem fatal, which ends their connections.
+    pub(crate) fn fatal(&self) {
+        self.lever("fatal", self.place.fatal(&self.nqn, None));
+    }
+
+    /// Leaves the subsystem one controller id, which is in use: ids are the whole target's.
+    pub(crate) fn use_up_ids(&self) {
+        self.subsystem("cntlid_min", HELD_ID);
+        self.subsystem("cntlid_max", HELD_ID);
+    }
+
+    /// As [`make`](Self::make), but neither host is allowed.
+    pub(crate) fn make_for_nobody(&self) {
+        self.make();
+        self.disallow();
+    }
+
+    /// Waits until so many are connected, or that is not to be expected any more.
+    pub(crate) fn awaited(&self, controllers: usize) {
+        let start = std::time::Instant::now();
+        while self.controllers() != controllers && start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // A controller is there before its I/O queues are.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
+    /// How many controllers the subsystem has. They are only counted: to read about one that ends
+    /// is more than the kernel can bear (its address is that of a queue which may be gone).
+    pub(crate) fn controllers(&self) -> usize {
+        let folder = Path::new("/sys/kernel/debug/nvmet").join(&self.nqn);
+        names(&folder).iter().filter(|name| name.starts_with("ctrl")).count()
+    }
+
+    /// Waits until nobody is connected.
+    pub(crate) fn deserted(&self) {
+        wait_for("the target forgets", Duration::from_secs(10), || self.controllers() == 0);
+        // The kernel's list of controllers is a little behind what it shows.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    fn lever(&self, what: &str, outcome: soft_roce::machine::Result<()>) {
+        outcome.unwrap_or_else(|error| panic!("{}: {what}: {error}", self.nqn));
+    }
+
+    fn subsystem_path(&self) -> PathBuf {
+        Path::new(NVMET).join("subsystems").join(&self.nqn)
+    }
+
+    fn namespace_path(&self, nsid: u32) -> PathBuf {
+        self.subsystem_path().join("namespaces").join(nsid.to_string())
+    }
+
+    fn port_path(&self) -> PathBuf {
+        Path::new(NVMET).join("ports").join(self.id.to_string())
+    }
+}
+
+/// Runs `ip`, `rdma` or `tc`, which must succeed.
+pub(crate) fn command(line: &str) {
+    let mut words = line.split(' ');
+    let program = words.next().expect("a line has words");
+    let output = run(Command::new(program).args(words), &[]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {message}");
+}
+
+fn host_path(host: &HostIdentity) -> PathBuf {
+    Path::new(NVMET).join("hosts").join(host.nqn.as_str())
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn make_folder(path: &Path) {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            panic!("{}: {error}", path.display())
+        }
+        _ => {}
+    }
+}
+
+fn remove_folder(path: &Path) {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => panic!("{}: {error}", path.display()),
+        _ => {}
+    }
+}
+
+fn write(path: &Path, value: &str) {
+    fs::write(path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
