@@ -34,31 +34,43 @@ impl AdminClient {
         Self { requests, liveness }
     }
 
-    /// Sends a command and waits for a successful answer and its data. Waits for a connection
-    /// first, as long as for an answer.
+    /// Sends a command and waits for a successful answer and its data. Without a connection it
+    /// waits for one, as I/O commands do; a command that only asks is sent again if its connection
+    /// is lost.
     pub(super) async fn execute(
         &self,
         name: &'static str,
         sqe: Sqe,
         transfer: Transfer,
     ) -> Result<(Cqe, Vec<u8>), Error> {
-        let settled = tokio::time::timeout(ADMIN_TIMEOUT, self.liveness.settled()).await;
-        if !matches!(settled, Ok(Phase::Live(_))) {
-            return Err(self.why_not());
+        loop {
+            if !matches!(self.liveness.decided().await, Phase::Live(_)) {
+                return Err(self.why_not());
+            }
+            let execute = Execute { queue: QueueId::ADMIN, sqe, transfer: transfer.clone(), name };
+            let Some(outcome) = self.ask(execute).await else {
+                match sqe.opcode().only_asks() {
+                    true => continue,
+                    false => return Err(self.why_not()),
+                }
+            };
+            let (response, data) = outcome?;
+            return match response.status() {
+                status if status.is_success() => Ok((response, data)),
+                status => Err(Rejected::Command { command: name, status }.into()),
+            };
         }
+    }
+
+    /// The outcome of one command; nothing when its connection was lost.
+    async fn ask(&self, execute: Execute) -> Option<Result<(Cqe, Vec<u8>), Error>> {
         let (reply, answer) = oneshot::channel();
-        let execute = Execute { queue: QueueId::ADMIN, sqe, transfer, name };
         if self.requests.send(Request { execute, reply }).await.is_err() {
-            return Err(self.liveness.ended().await);
+            return Some(Err(self.liveness.ended().await));
         }
-        // The queue has its own deadline; past this one, it has been lost meanwhile.
+        // The queue has its own deadline; past this one, it waits for another connection.
         let answered = tokio::time::timeout(2 * ADMIN_TIMEOUT, answer).await;
-        let Ok(Ok(outcome)) = answered else { return Err(self.why_not()) };
-        let (response, data) = outcome?;
-        match response.status() {
-            status if status.is_success() => Ok((response, data)),
-            status => Err(Rejected::Command { command: name, status }.into()),
-        }
+        answered.unwrap_or_else(|_| Ok(Err(self.why_not()))).ok()
     }
 
     fn why_not(&self) -> Error {

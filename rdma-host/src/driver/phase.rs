@@ -110,9 +110,10 @@ impl Liveness {
             .await;
     }
 
-    /// Waits until there is a connection, or no more hope of one.
-    pub(super) async fn settled(&self) -> Phase {
-        self.until(|phase| !matches!(phase, Phase::Away(_))).await
+    /// Waits until there is a connection, or commands are not to wait for one.
+    pub(super) async fn decided(&self) -> Phase {
+        let waits = |phase: &Phase| matches!(phase, Phase::Away(outage) if !outage.commands_fail);
+        self.until(|phase| !waits(phase)).await
     }
 
     /// Waits for the end.

@@ -186,6 +186,12 @@ impl Opcode {
     /// Every Fabrics command; the type is in byte 4.
     pub const FABRICS: Self = Self(0x7f);
 
+    /// Whether an admin command of this kind changes nothing, so that it may be sent again.
+    #[must_use]
+    pub fn only_asks(self) -> bool {
+        matches!(self, Self::GET_LOG_PAGE | Self::IDENTIFY)
+    }
+
     /// Whether the command's data goes to the controller, if it has any (Base 3.1.2.1).
     #[must_use]
     pub fn sends_data(self) -> bool {
