@@ -542,3 +542,46 @@ fn a_poller_takes_up_its_new_queues() {
         controller.shutdown().await;
     });
 }
+
+/// A command with which the connection is lost each time is not sent for ever.
+#[test]
+fn a_command_that_breaks_every_connection_is_given_back() {
+    run(async {
+        let bed = Bed::new();
+        let (controller, namespace) = bed.connect(&options()).await;
+        let mut seen_poison = 0;
+        let count = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&count);
+        bed.answer(move |seen, answer| {
+            if seen.is_io() && seen.sqe[0] == 0x02 && seen.sqe[40] == 7 {
+                seen_poison += 1;
+                *counted.lock().unwrap() = seen_poison;
+                bogus(answer);
+            }
+        });
+        let buffer = controller.allocate(512).unwrap();
+        let failed = namespace.read(7, buffer).await.expect_err("it breaks them all");
+        assert_eq!(failed.execution, Execution::Unknown, "{failed}");
+        assert_eq!(*count.lock().unwrap(), 6, "once, and five times again");
+        namespace.read(8, failed.buffer.unwrap()).await.expect("the controller goes on");
+        controller.shutdown().await;
+    });
+}
+
+/// The target could not reach it by its key, and would end the connection.
+#[test]
+fn memory_of_another_controller_is_refused_before_anything_is_sent() {
+    run(async {
+        let bed = Bed::new();
+        let (controller, namespace) = bed.connect(&options()).await;
+        let (other, _namespace) = bed.connect(&options()).await;
+        let foreign = other.allocate(512).unwrap();
+        let failed = namespace.read(0, foreign).await.expect_err("it is not ours");
+        assert_eq!(failed.execution, Execution::NotSent, "{failed}");
+        assert!(failed.buffer.is_some());
+        let buffer = controller.allocate(512).unwrap();
+        namespace.read(0, buffer).await.expect("the connection lives");
+        controller.shutdown().await;
+        other.shutdown().await;
+    });
+}

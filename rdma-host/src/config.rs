@@ -353,6 +353,9 @@ pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Aborts that may wait for the admin queue; past them a late command is recovered without.
 pub const ABORT_BACKLOG: usize = 16;
 
+/// How often a command is sent again because its connection was lost; as Linux (`max_retries`).
+pub const RESENDS_MAX: u8 = 5;
+
 /// Changes of state that a slow watcher may fall behind.
 pub const CHANGE_BACKLOG: usize = 256;
 

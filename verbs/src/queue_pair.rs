@@ -162,6 +162,13 @@ impl<P: Provider> PreparedQueuePair<P> {
 }
 
 impl<P: Provider> QueuePair<P> {
+    /// Whether a buffer is of this queue pair's domain, so that it can be used here, also by the
+    /// peer. Where it is not, a peer that is told its key fails the connection.
+    #[inline]
+    pub fn accepts(&self, buffer: &Buffer) -> bool {
+        buffer.domain() == self.engine.domain
+    }
+
     /// Queues a send of a message that is copied at once; it needs no registered memory.
     ///
     /// Success of such a send makes a completion only now and then, often enough that credits

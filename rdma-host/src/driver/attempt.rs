@@ -100,7 +100,11 @@ impl<'a, P: Provider> Climb<'a, P> {
         let completion_queue =
             resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
         let mut poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
-        let mut scratch = Some(self.scratch()?);
+        let mut scratch = Some(self.scratch().map_err(|error| match &self.means.domain {
+            // The first use of a domain of before: where its device is gone, so is the domain.
+            Some(_) => Transport::DeviceChanged.into(),
+            None => error,
+        })?);
         let mut resolved = Some(resolved);
         loop {
             match self.ladder.action()? {

@@ -100,6 +100,13 @@ impl Data {
         }
     }
 
+    pub(super) fn buffer(&self) -> Option<&Buffer> {
+        match self {
+            Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),
+            Self::None => None,
+        }
+    }
+
     /// A buffer in the direction that the command moves it.
     pub(super) fn of(sqe: &Sqe, buffer: Option<Buffer>) -> Self {
         match buffer {

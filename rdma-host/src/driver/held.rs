@@ -11,6 +11,8 @@ pub(super) struct HeldCommand {
     pub(super) started: u64,
     /// Whether it was sent on a connection that is lost since.
     pub(super) execution: Execution,
+    /// How often it was sent.
+    pub(super) sends: u8,
 }
 
 /// The commands of one poller that wait, as many as it had room for when it was last connected.

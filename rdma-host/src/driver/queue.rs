@@ -46,6 +46,8 @@ struct InFlight {
     data: Option<Buffer>,
     user: u64,
     started: u64,
+    /// How often it was sent before, on connections that are lost.
+    resends: u8,
     sqe: Option<Sqe>,
     /// Ready to be bound.
     window: Option<Window>,
@@ -58,6 +60,7 @@ struct InFlight {
 pub(super) struct Ended {
     pub(super) user: u64,
     pub(super) started: u64,
+    pub(super) resends: u8,
     pub(super) sqe: Sqe,
     pub(super) response: Option<Cqe>,
     pub(super) data: Option<Buffer>,
@@ -117,6 +120,9 @@ impl<P: Provider> Queue<P> {
 
     /// Queues a command; [`flush`](Self::flush) rings the doorbell. `now` is kept with it.
     pub(super) fn submit(&mut self, command: Command, now: u64) -> Result<(), Rejection> {
+        if command.data.buffer().is_some_and(|buffer| !self.queue_pair.accepts(buffer)) {
+            return Err(Rejection::new(Transport::DeviceChanged.into(), command));
+        }
         let in_capsule = self.fits_in_capsule(&command.data);
         let lends = self.windows && !in_capsule && command.data.len() > 0;
         let sends_memory = in_capsule || lends || !self.inline;
@@ -174,6 +180,21 @@ impl<P: Provider> Queue<P> {
                 Err(Rejection { error: verbs_error(refused.error), user, data })
             }
         }
+    }
+
+    /// As [`submit`](Self::submit), for a command that was sent so often before.
+    pub(super) fn submit_again(
+        &mut self,
+        command: Command,
+        now: u64,
+        resends: u8,
+    ) -> Result<(), Rejection> {
+        let next = self.slots.next();
+        self.submit(command, now)?;
+        if let Some(slot) = next {
+            self.commands[usize::from(slot)].resends = resends;
+        }
+        Ok(())
     }
 
     /// Lends a command's data by the slot's window.
@@ -409,6 +430,7 @@ impl InFlight {
         Ended {
             user: self.user,
             started: self.started,
+            resends: std::mem::take(&mut self.resends),
             sqe,
             response,
             data: self.data.take(),

@@ -120,6 +120,12 @@ impl Slots {
         Some(CommandId(generation | slot))
     }
 
+    /// The slot that the next command takes.
+    #[must_use]
+    pub fn next(&self) -> Option<u16> {
+        self.free.last().copied()
+    }
+
     /// Takes back a slot whose command never left.
     pub fn cancel(&mut self, command: CommandId) {
         let slot = self.slot(command);

@@ -9,7 +9,7 @@ use super::super::held::HeldCommand;
 use super::super::phase::{Outage, Phase, Terms};
 use super::super::queue::Queue;
 use super::{Assembly, Ended, Poller};
-use crate::config::DRAIN_TIMEOUT;
+use crate::config::{DRAIN_TIMEOUT, RESENDS_MAX};
 use crate::error::{Error, Misuse, Transport};
 
 impl<P: Provider> Poller<P> {
@@ -73,9 +73,12 @@ impl<P: Provider> Poller<P> {
 
     /// Holds a command that got no answer, or hands it back if it is not to be sent again.
     fn keep(&mut self, ended: Ended, cause: &Error) {
-        match self.link.as_ref().is_some_and(|link| link.resend) {
-            true => self.held.push(ended.into_held()),
-            false => self.hand_back(ended.into_held(), cause.clone()),
+        let held = ended.into_held();
+        // One that the connection is lost with each time may be the reason for that.
+        let again = held.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|link| link.resend);
+        match again {
+            true => self.held.push(held),
+            false => self.hand_back(held, cause.clone()),
         }
     }
 
@@ -162,10 +165,11 @@ impl<P: Provider> Poller<P> {
     pub(super) fn resubmit(&mut self) -> Result<(), Error> {
         while let Some(index) = self.pick() {
             let Some(held) = self.held.pop() else { break };
-            if let Err(rejection) = self.queues[index].submit(held.command, held.started) {
+            let HeldCommand { command, started, execution, sends } = held;
+            if let Err(rejection) = self.queues[index].submit_again(command, started, sends) {
                 let Rejection { error, user, data } = rejection;
                 let outcome = Err(error);
-                self.done.push_back(Done { user, outcome, data, execution: held.execution });
+                self.done.push_back(Done { user, outcome, data, execution });
             }
         }
         self.flush()
@@ -189,7 +193,12 @@ impl<P: Provider> Poller<P> {
                 Transport::NoQueue.into()
             }
             Phase::Away(_) | Phase::Live(_) => {
-                self.held.push(HeldCommand { command, started, execution: Execution::NotSent });
+                self.held.push(HeldCommand {
+                    command,
+                    started,
+                    execution: Execution::NotSent,
+                    sends: 0,
+                });
                 return Ok(());
             }
         };
@@ -224,7 +233,8 @@ impl<P: Provider> Poller<P> {
     /// Takes a command back that nobody else took.
     pub(in super::super) fn inherit(&mut self, command: Command, execution: Execution) {
         let started = self.clock.raw();
-        self.held.push(HeldCommand { command, started, execution });
+        // Whoever passes it on forgets how often it was sent: few go this way.
+        self.held.push(HeldCommand { command, started, execution, sends: 0 });
     }
 
     /// How many pollers of the controller have queues now.
@@ -252,8 +262,9 @@ impl<P: Provider> Poller<P> {
 impl Ended {
     /// The command, to be sent again.
     fn into_held(self) -> HeldCommand {
-        let Self { user, started, sqe, data, .. } = self;
+        let Self { user, started, resends, sqe, data, .. } = self;
         let command = Command { data: Data::of(&sqe, data), sqe, user };
-        HeldCommand { command, started, execution: Execution::Unknown }
+        let sends = resends.saturating_add(1);
+        HeldCommand { command, started, execution: Execution::Unknown, sends }
     }
 }
