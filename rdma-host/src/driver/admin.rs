@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use verbs::{Buffer, Provider};
 
 use super::berth::{Berth, Late};
-use super::command::{Command, Data, Done};
+use super::command::{Command, Data, Done, Execution};
 use super::phase::{Liveness, Phase};
 use super::poller::Poller;
 use crate::config::{ADMIN_TIMEOUT, IDLE};
@@ -237,18 +237,27 @@ pub(super) async fn execute<P: Provider>(
     poller.flush()?;
     let answered = async {
         loop {
-            poller.poll()?;
-            while let Some(done) = poller.take() {
-                if done.user == REQUEST {
-                    return Ok(done);
-                }
+            let polled = poller.poll();
+            // An answer counts, whatever happened to the connection right after it: a target that
+            // refuses a key says so and hangs up.
+            if let Some(done) = take_answer(poller) {
+                return Ok(done);
             }
-            poller.ready(IDLE).await?;
+            polled?;
+            if let Err(error) = poller.ready(IDLE).await {
+                return take_answer(poller).ok_or(error);
+            }
         }
     };
     let timeout = Error::Timeout { step: execute.name, after: limit };
     let done = tokio::time::timeout(limit, answered).await.unwrap_or(Err(timeout))?;
     read_answer(done, &execute, scratch)
+}
+
+/// The answer to the one command, if it has come.
+fn take_answer<P: Provider>(poller: &mut Poller<P>) -> Option<Done> {
+    let done = std::iter::from_fn(|| poller.take());
+    done.filter(|done| done.user == REQUEST && done.execution == Execution::Answered).last()
 }
 
 /// The buffer of a command, filled with what it sends.

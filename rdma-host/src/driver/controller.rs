@@ -95,10 +95,11 @@ impl<P: Provider> Controller<P> {
         pollers: usize,
     ) -> Result<Connecting<P>, Error> {
         check(options)?;
+        let changes = broadcast::Sender::new(CHANGE_BACKLOG);
         let shared = Arc::new(Shared {
             liveness: Liveness::new(),
             registry: Arc::new(Registry::default()),
-            changes: broadcast::Sender::new(CHANGE_BACKLOG),
+            changes: changes.downgrade(),
             present: parking_lot::Mutex::new(None),
         });
         let (control, controls) = mpsc::channel(1);
@@ -108,6 +109,7 @@ impl<P: Provider> Controller<P> {
         let wiring = Wiring {
             shared: Arc::clone(&shared),
             inbox: Inbox { control: controls, requests, late },
+            changes,
             late: late_sender,
             first,
         };

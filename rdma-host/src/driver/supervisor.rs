@@ -35,7 +35,7 @@ pub(super) enum Control {
 pub(super) struct Shared<P: Provider> {
     pub(super) liveness: Liveness,
     pub(super) registry: Arc<Registry>,
-    pub(super) changes: broadcast::Sender<Change>,
+    pub(super) changes: broadcast::WeakSender<Change>,
     pub(super) present: Mutex<Option<Present<P>>>,
 }
 
@@ -58,6 +58,8 @@ pub(super) struct Inbox {
 pub(super) struct Wiring<P: Provider> {
     pub(super) shared: Arc<Shared<P>>,
     pub(super) inbox: Inbox,
+    /// The only one, so that the changes end with the task.
+    pub(super) changes: broadcast::Sender<Change>,
     /// To make berths with.
     pub(super) late: mpsc::Sender<Late>,
     /// Who waits for the first connection.
@@ -70,6 +72,7 @@ pub(super) struct Supervisor<P: Provider> {
     life: Lifecycle,
     shared: Arc<Shared<P>>,
     inbox: Inbox,
+    changes: broadcast::Sender<Change>,
     late: mpsc::Sender<Late>,
     /// How many pollers are wanted.
     pollers: usize,
@@ -92,13 +95,14 @@ impl<P: Provider> Supervisor<P> {
         pollers: usize,
         wiring: Wiring<P>,
     ) -> Self {
-        let Wiring { shared, inbox, late, first } = wiring;
+        let Wiring { shared, inbox, changes, late, first } = wiring;
         Self {
             provider,
             life: Lifecycle::new(options.reconnect.clone()),
             options,
             shared,
             inbox,
+            changes,
             late,
             pollers: pollers.max(1),
             berths: Vec::new(),
@@ -333,7 +337,7 @@ impl<P: Provider> Supervisor<P> {
         };
         tracing::info!(subsystem = %self.options.subsystem, "{change}");
         // Nobody need be watching.
-        let _ = self.shared.changes.send(change);
+        let _ = self.changes.send(change);
     }
 
     /// Why it is over.
