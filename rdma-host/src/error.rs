@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::FailureClass;
+use auth::message::MessageId;
 
 use crate::wire::{
     CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
@@ -82,6 +83,10 @@ pub enum AuthenticationFailure {
     /// The exchange failed.
     #[error("{0}")]
     Exchange(#[from] auth::Failure),
+    /// The target ended the connection where this message was due: on RDMA, Linux's target refuses
+    /// so, since what it has to say is overtaken by its hanging up.
+    #[error("{}", hang_up(*.0))]
+    HungUp(MessageId),
     /// One of the names can't be used.
     #[error("{0}")]
     Name(#[from] auth::NqnError),
@@ -99,8 +104,23 @@ impl AuthenticationFailure {
     pub fn class(&self) -> Option<auth::FailureClass> {
         match self {
             Self::Exchange(failure) => Some(failure.class()),
+            Self::HungUp(MessageId::SUCCESS1) => Some(FailureClass::KeyRejected),
+            Self::HungUp(_) => Some(FailureClass::Incompatible),
             Self::Start(error) => Some(error.class()),
             Self::Name(_) | Self::Randomness(_) => None,
+        }
+    }
+}
+
+fn hang_up(due: MessageId) -> &'static str {
+    match due {
+        MessageId::SUCCESS1 => {
+            "the target hung up on our response to its challenge, as targets do that refuse a \
+             secret; compare the host secret at both ends, and see the target's log"
+        }
+        _ => {
+            "the target hung up on our offer of hashes and groups; it may allow none of them: see \
+             its log"
         }
     }
 }
