@@ -4,5 +4,6 @@
 mod authentication {
     pub(crate) mod bed;
     mod matrix;
+    mod reauthentication;
     mod refusals;
 }

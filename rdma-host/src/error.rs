@@ -72,6 +72,9 @@ pub enum Error {
     /// The controller was reset by its owner.
     #[error("the controller was reset")]
     Reset,
+    /// New secrets were not taken: the ones before stay in use.
+    #[error("{0}; the secrets in use stay as they were")]
+    SecretsKept(Box<Error>),
     /// The RDMA connection or device failed.
     #[error("{0}")]
     Transport(#[from] Transport),
@@ -475,6 +478,7 @@ impl Error {
             },
             Self::Away(away) => away.cause.class(),
             Self::GaveUp(end) => end.cause.class(),
+            Self::SecretsKept(cause) => cause.class(),
             Self::Rejected(Rejected::Connect { status, .. }) if status.do_not_retry() => {
                 Class::Access
             }

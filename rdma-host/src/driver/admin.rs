@@ -19,6 +19,8 @@ use crate::wire::{Cqe, QueueId, Sqe};
 /// An admin command from outside, and where its answer goes.
 pub(super) struct Request {
     execute: Execute,
+    /// The only connection that may carry it; nothing for any.
+    generation: Option<u64>,
     reply: oneshot::Sender<Result<(Cqe, Vec<u8>), Error>>,
 }
 
@@ -46,22 +48,32 @@ impl AdminClient {
         if !matches!(settled, Ok(Phase::Live(_))) {
             return Err(self.why_not());
         }
-        let (reply, answer) = oneshot::channel();
         let execute = Execute { queue: QueueId::ADMIN, sqe, transfer, name };
-        if self.requests.send(Request { execute, reply }).await.is_err() {
-            return Err(self.liveness.ended().await);
-        }
-        // The queue has its own deadline; past this one, it has been lost meanwhile.
-        let answered = tokio::time::timeout(2 * ADMIN_TIMEOUT, answer).await;
-        let Ok(Ok(outcome)) = answered else { return Err(self.why_not()) };
-        let (response, data) = outcome?;
+        let (response, data) = self.request(execute, None).await?;
         match response.status() {
             status if status.is_success() => Ok((response, data)),
             status => Err(Rejected::Command { command: name, status }.into()),
         }
     }
 
-    fn why_not(&self) -> Error {
+    /// Sends a command and waits for its answer, whatever it is; with a number, on the connection of
+    /// that number or not at all.
+    pub(super) async fn request(
+        &self,
+        execute: Execute,
+        generation: Option<u64>,
+    ) -> Result<(Cqe, Vec<u8>), Error> {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request { execute, generation, reply }).await.is_err() {
+            return Err(self.liveness.ended().await);
+        }
+        // The queue has its own deadline; past this one, it has been lost meanwhile.
+        let answered = tokio::time::timeout(2 * ADMIN_TIMEOUT, answer).await;
+        let Ok(Ok(outcome)) = answered else { return Err(self.why_not()) };
+        outcome
+    }
+
+    pub(super) fn why_not(&self) -> Error {
         match self.liveness.phase() {
             Phase::Away(outage) => Error::Away(outage.away),
             Phase::Ended(error) => error,
@@ -80,6 +92,8 @@ pub(super) struct Admin<P: Provider> {
     current: Option<Request>,
     /// How long I/O commands may take.
     io_timeout: Duration,
+    /// Which connection this is, once it is live.
+    generation: u64,
 }
 
 /// Which command a completion ends: its low byte; above it stands the queue of an aborted one.
@@ -94,11 +108,13 @@ impl<P: Provider> Admin<P> {
         keep_alive: KeepAlive,
         io_timeout: Duration,
     ) -> Self {
-        Self { poller, keep_alive, berths: Vec::new(), scratch, current: None, io_timeout }
+        let (berths, current, generation) = (Vec::new(), None, 0);
+        Self { poller, keep_alive, berths, scratch, current, io_timeout, generation }
     }
 
-    /// Counts the traffic of these pollers as keep-alive.
-    pub(super) fn watch(&mut self, berths: Vec<Arc<Berth<P>>>) {
+    /// The connection is live, with this number; the traffic of these pollers counts as keep-alive.
+    pub(super) fn go_live(&mut self, generation: u64, berths: Vec<Arc<Berth<P>>>) {
+        self.generation = generation;
         self.berths = berths;
     }
 
@@ -158,6 +174,10 @@ impl<P: Provider> Admin<P> {
     }
 
     fn begin(&mut self, request: Request) -> Result<(), Error> {
+        if request.generation.is_some_and(|generation| generation != self.generation) {
+            let _ = request.reply.send(Err(Error::Reset));
+            return Ok(());
+        }
         let data = data_for(&request.execute.transfer, &mut self.scratch);
         let command = Command { sqe: request.execute.sqe, data, user: REQUEST };
         self.current = Some(request);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use auth::message::{MessageId, RECEIVE_LENGTH};
 use auth::{Authenticated, Failure, Offer, Randomness, SequenceNumber, TransactionId};
 
-use crate::config::{AUTHENTICATION_TIMEOUT, Authentication, HostIdentity};
+use crate::config::{AUTHENTICATION_TIMEOUT, Authentication, ConnectOptions, HostIdentity};
 use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
 use crate::proto::{Execute, Transfer};
 use crate::wire::{AuthenticationCommand, Cqe, Nqn, QueueId};
@@ -16,6 +16,16 @@ pub(super) struct Parties {
     pub(super) authentication: Authentication,
     pub(super) host: HostIdentity,
     pub(super) subsystem: Nqn,
+}
+
+impl Parties {
+    pub(super) fn of(options: &ConnectOptions) -> Self {
+        Self {
+            authentication: options.authentication.clone(),
+            host: options.host.clone(),
+            subsystem: options.subsystem.clone(),
+        }
+    }
 }
 
 /// Sends one command on the queue that is authenticated, and brings its answer.

@@ -18,7 +18,9 @@ use super::phase::{Liveness, Outage, Phase, Terms};
 use super::poller::Poller;
 use super::port::PortWatch;
 use super::registry::Registry;
-use crate::config::{ConnectOptions, PORT_INTERVAL, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT};
+use crate::config::{
+    Authentication, ConnectOptions, PORT_INTERVAL, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
+};
 use crate::error::{Away, Error, GaveUp, Rejected};
 use crate::proto::{Cause, Event, Execute, Lifecycle, Negotiated, State, Task, Transfer};
 use crate::wire::{Identify, NamespaceInfo, QueueId, Status};
@@ -37,6 +39,8 @@ pub(super) struct Shared<P: Provider> {
     pub(super) registry: Arc<Registry>,
     pub(super) changes: broadcast::WeakSender<Change>,
     pub(super) present: Mutex<Option<Present<P>>>,
+    /// How the next connection is authenticated.
+    pub(super) authentication: Mutex<Authentication>,
 }
 
 /// The latest connection.
@@ -45,6 +49,8 @@ pub(super) struct Present<P: Provider> {
     pub(super) domain: Domain<P>,
     pub(super) device: String,
     pub(super) memory: MemoryReport,
+    pub(super) generation: u64,
+    pub(super) berths: Vec<Arc<Berth<P>>>,
 }
 
 /// The ends of the channels that lead to the task.
@@ -138,6 +144,7 @@ impl<P: Provider> Supervisor<P> {
     }
 
     async fn connect(&mut self) {
+        self.options.authentication = self.shared.authentication.lock().clone();
         let parties = self.parties();
         let means = Means {
             parties: &parties,
@@ -166,11 +173,7 @@ impl<P: Provider> Supervisor<P> {
     }
 
     fn parties(&self) -> Parties {
-        Parties {
-            authentication: self.options.authentication.clone(),
-            host: self.options.host.clone(),
-            subsystem: self.options.subsystem.clone(),
-        }
+        Parties::of(&self.options)
     }
 
     /// Hands the queues to the pollers.
@@ -196,10 +199,12 @@ impl<P: Provider> Supervisor<P> {
         for berth in &self.berths {
             berth.put(assemblies.next());
         }
-        self.admin.insert(admin).watch(self.berths.clone());
+        self.admin.insert(admin).go_live(self.generation, self.berths.clone());
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
-        *self.shared.present.lock() = Some(Present { negotiated, domain, device, memory });
+        let (generation, berths) = (self.generation, self.berths.clone());
+        let present = Present { negotiated, domain, device, memory, generation, berths };
+        *self.shared.present.lock() = Some(present);
         self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
         self.handle(Event::Established);
         if let Some(first) = self.first.take() {

@@ -32,6 +32,8 @@ impl<P: Provider> Poller<P> {
         }
         self.events = None;
         self.completion_queue = None;
+        // Whoever waits for it learns of the end by that.
+        self.errand = None;
         self.aborting = None;
         if let Some(link) = &self.link {
             link.berth.leave();
@@ -71,6 +73,7 @@ impl<P: Provider> Poller<P> {
 
     /// Holds a command that got no answer, or hands it back if it is not to be sent again.
     fn keep(&mut self, ended: Ended, cause: &Error) {
+        let Some(ended) = self.unless_errand(ended) else { return };
         match self.link.as_ref().is_some_and(|link| link.resend) {
             true => self.held.push(ended.into_held()),
             false => self.hand_back(ended.into_held(), cause.clone()),
@@ -174,8 +177,19 @@ impl<P: Provider> Poller<P> {
         if let Some(error) = &self.failure {
             return Err(Rejection::new(error.clone(), command));
         }
-        if self.is_connected() || self.held.room() == 0 {
+        if self.held.room() == 0 {
             return Err(Rejection::new(Misuse::Full.into(), command));
+        }
+        if self.is_connected() {
+            if self.errand.is_none() {
+                return Err(Rejection::new(Misuse::Full.into(), command));
+            }
+            if let Some(error) = self.barred(&command) {
+                return Err(Rejection::new(error, command));
+            }
+            // The owner has room for it, but for a command that is not the owner's.
+            self.held.push(HeldCommand { command, started, execution: Execution::NotSent });
+            return Ok(());
         }
         let Some(link) = &self.link else {
             return Err(Rejection::new(Misuse::Full.into(), command));
