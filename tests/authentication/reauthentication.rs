@@ -28,8 +28,18 @@ impl Load {
         let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
         let tasks = (0..tasks).map(|task| {
             let buffer = controller.allocate(4096).expect("memory");
-            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
-            tokio::spawn(load(namespace.clone(), task, buffer, stop, count))
+            let (namespace, count) = (namespace.clone(), Arc::clone(&count));
+            let stop = Arc::clone(&stop);
+            tokio::spawn(async move {
+                let mut carried = Some(buffer);
+                for turn in 0.. {
+                    let Some(buffer) = carried.take_if(|_| !stop.load(Ordering::Relaxed)) else {
+                        return;
+                    };
+                    carried = Some(write_and_compare(&namespace, task, turn, buffer).await);
+                    count.fetch_add(2, Ordering::Relaxed);
+                }
+            })
         });
         let tasks = tasks.collect();
         Self { stop, count, tasks }
@@ -49,26 +59,21 @@ impl Load {
     }
 }
 
-async fn load(
-    namespace: Namespace,
+async fn write_and_compare(
+    namespace: &Namespace,
     task: u64,
+    turn: u64,
     mut buffer: Buffer,
-    stop: Arc<AtomicBool>,
-    count: Arc<AtomicU64>,
-) {
-    let mut turn = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let pattern = tests::noise(4096, 1 + task + (turn << 8));
-        buffer.copy_in(0, &pattern);
-        buffer = namespace.write(SHARE * task, buffer).await.expect("a write");
-        buffer.fill(0);
-        buffer = namespace.read(SHARE * task, buffer).await.expect("a read");
-        let mut bytes = vec![0; 4096];
-        buffer.copy_out(0, &mut bytes);
-        assert_eq!(bytes, pattern, "task {task}, turn {turn}");
-        count.fetch_add(2, Ordering::Relaxed);
-        turn += 1;
-    }
+) -> Buffer {
+    let pattern = tests::noise(4096, 1 + task + (turn << 8));
+    buffer.copy_in(0, &pattern);
+    buffer = namespace.write(SHARE * task, buffer).await.expect("a write");
+    buffer.fill(0);
+    buffer = namespace.read(SHARE * task, buffer).await.expect("a read");
+    let mut bytes = vec![0; 4096];
+    buffer.copy_out(0, &mut bytes);
+    assert_eq!(bytes, pattern, "task {task}, turn {turn}");
+    buffer
 }
 
 /// The keys and the choice of the target in one turn, given to it; each of them is another one now

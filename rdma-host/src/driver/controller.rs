@@ -176,8 +176,8 @@ impl<P: Provider> Controller<P> {
     }
 
     /// Authenticates the queues again while commands flow: the admin queue, and then each I/O queue
-    /// that was authenticated before. With `credentials`, these are used, now and for connections to
-    /// come; without, the present ones. Returns how each queue is authenticated then, the admin
+    /// that was authenticated before. With `credentials`, these are used, now and for connections
+    /// to come; without, the present ones. Returns how each queue is authenticated then, the admin
     /// queue first. Takes [`AUTHENTICATION_TIMEOUT`](crate::config::AUTHENTICATION_TIMEOUT) a queue
     /// at most, and goes on when the future is dropped.
     ///
