@@ -6,4 +6,5 @@ mod authentication {
     mod matrix;
     mod reauthentication;
     mod refusals;
+    mod scripted;
 }

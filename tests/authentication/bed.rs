@@ -105,7 +105,7 @@ impl Keys {
 }
 
 /// Writes and reads blocks; with as many at once as there are queues, each queue has its share.
-pub(crate) async fn write_and_read(controller: &Controller) {
+pub(crate) async fn write_and_read<P: verbs::Provider>(controller: &Controller<P>) {
     let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
     let queues = u64::from(controller.negotiated().io_queues);
     let tasks = (0..queues).map(|queue| {

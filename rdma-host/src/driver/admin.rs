@@ -56,8 +56,8 @@ impl AdminClient {
         }
     }
 
-    /// Sends a command and waits for its answer, whatever it is; with a number, on the connection of
-    /// that number or not at all.
+    /// Sends a command and waits for its answer, whatever it is; with a number, on the connection
+    /// of that number or not at all.
     pub(super) async fn request(
         &self,
         execute: Execute,
