@@ -3,7 +3,8 @@
 //!
 //! It connects to one controller of a subsystem, with as many I/O queues as asked for and granted,
 //! and reads, writes and flushes namespaces; it asks discovery controllers where subsystems are. It
-//! does not yet authenticate, or use several paths.
+//! authenticates each queue where secrets are given, and again whenever it is asked to
+//! ([`Controller::reauthenticate`]). It does not yet use several paths.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread

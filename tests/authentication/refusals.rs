@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use auth::{GroupId, HashId, Policy};
 use rdma_host::error::AuthenticationFailure;
 use rdma_host::proto::State;
-use rdma_host::{Class, ConnectOptions, Controller, Error};
+use rdma_host::wire::Nqn;
+use rdma_host::{Class, ConnectOptions, Controller, DiscoveryController, Error};
 use serde_json::Value;
 use tests::{SUBSYSTEM, nvmf, run, target, uri};
 
@@ -128,6 +129,23 @@ fn a_target_that_stops_asking_is_refused_unless_allowed() {
     assert_eq!(error.class(), Class::Access, "{error}");
     assert_eq!((code, allowed), (Ok(()), Ok(())));
     assert_eq!(how, [None; 3]);
+}
+
+/// nvmet never asks on a discovery controller, whose log anybody may forge: secrets that are given
+/// for it are not ignored.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_discovery_controller_that_does_not_ask_is_refused_unless_allowed() {
+    let mut options = keys().options();
+    options.subsystem = Nqn::DISCOVERY.parse().expect("an NQN");
+    let connect = |options: &ConnectOptions| in_runtime(DiscoveryController::connect(options));
+    let error = connect(&options).err().expect("it does not ask");
+    assert_eq!(error.class(), Class::Access, "{error}");
+    assert!(error.to_string().contains("the target asks for none"), "{error}");
+    options.authentication.policy = options.authentication.policy.danger_allow_unasked();
+    connect(&options).expect("it is allowed");
+    options.authentication = rdma_host::config::Authentication::default();
+    connect(&options).expect("there is nothing to ask for");
 }
 
 /// The target chooses the group that is set for the host, offered or not; of hashes, one that is
