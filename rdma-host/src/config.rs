@@ -97,7 +97,8 @@ impl MemoryMode {
 #[derive(Clone, Default)]
 pub struct Authentication {
     /// Our secret, and the controller's if it is to prove itself. Without them a target that asks
-    /// for authentication is refused; with them, one that does not.
+    /// for authentication is refused; with them, one that does not on the admin queue. The I/O
+    /// queues are authenticated then as well, even if the target asks on the admin queue alone.
     pub credentials: Option<Arc<auth::Credentials>>,
     /// The least that is accepted.
     pub policy: auth::Policy,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::FailureClass;
+use auth::message::MessageId;
 
 use crate::wire::{
     CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
@@ -71,6 +72,9 @@ pub enum Error {
     /// The controller was reset by its owner.
     #[error("the controller was reset")]
     Reset,
+    /// New secrets were not taken: the ones before stay in use.
+    #[error("{0}; the secrets in use stay as they were")]
+    SecretsKept(Box<Error>),
     /// The RDMA connection or device failed.
     #[error("{0}")]
     Transport(#[from] Transport),
@@ -82,6 +86,10 @@ pub enum AuthenticationFailure {
     /// The exchange failed.
     #[error("{0}")]
     Exchange(#[from] auth::Failure),
+    /// The target ended the connection where this message was due: on RDMA, Linux's target refuses
+    /// so, since what it has to say is overtaken by its hanging up.
+    #[error("{}", hang_up(*.0))]
+    HungUp(MessageId),
     /// One of the names can't be used.
     #[error("{0}")]
     Name(#[from] auth::NqnError),
@@ -99,8 +107,23 @@ impl AuthenticationFailure {
     pub fn class(&self) -> Option<auth::FailureClass> {
         match self {
             Self::Exchange(failure) => Some(failure.class()),
+            Self::HungUp(MessageId::SUCCESS1) => Some(FailureClass::KeyRejected),
+            Self::HungUp(_) => Some(FailureClass::Incompatible),
             Self::Start(error) => Some(error.class()),
             Self::Name(_) | Self::Randomness(_) => None,
+        }
+    }
+}
+
+fn hang_up(due: MessageId) -> &'static str {
+    match due {
+        MessageId::SUCCESS1 => {
+            "the target hung up on our response to its challenge, as targets do that refuse a \
+             secret; compare the host secret at both ends, and see the target's log"
+        }
+        _ => {
+            "the target hung up on our offer of hashes and groups; it may allow none of them: see \
+             its log"
         }
     }
 }
@@ -455,6 +478,7 @@ impl Error {
             },
             Self::Away(away) => away.cause.class(),
             Self::GaveUp(end) => end.cause.class(),
+            Self::SecretsKept(cause) => cause.class(),
             Self::Rejected(Rejected::Connect { status, .. }) if status.do_not_retry() => {
                 Class::Access
             }

@@ -2,9 +2,10 @@
 //! kernel.
 //!
 //! It asks discovery controllers where subsystems are; connects to one controller of a subsystem,
-//! with as many I/O queues as asked for and granted; authenticates them (DH-HMAC-CHAP); reads,
-//! writes and flushes namespaces; and connects again when the connection is lost, by the rules of
-//! Linux. It does not use several paths.
+//! with as many I/O queues as asked for and granted; authenticates each queue where secrets are
+//! given, and again whenever it is asked to ([`Controller::reauthenticate`]); reads, writes and
+//! flushes namespaces; and connects again when the connection is lost, by the rules of Linux. It
+//! does not use several paths.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread

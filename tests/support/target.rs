@@ -5,6 +5,7 @@
 //! Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks. The hook
 //! sees every command with the honest answer, and may change what goes out.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
     Domain, Endpoint, PreparedQueuePair, Provider, QueuePair, RemoteAddress, RemoteKey, Retired,
 };
+
+use crate::authenticator::Authenticator;
 
 /// Where the target listens.
 pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
@@ -63,6 +66,13 @@ pub struct Target<P: Provider = Host> {
 struct Script {
     disk: Vec<u8>,
     hook: Hook,
+    authentication: Option<Authentication>,
+}
+
+/// The controller's side of each queue, made anew for each exchange.
+struct Authentication {
+    make: Box<dyn FnMut(u16) -> Authenticator + Send>,
+    queues: BTreeMap<u16, Authenticator>,
 }
 
 impl<P: Provider> std::fmt::Debug for Target<P> {
@@ -185,7 +195,7 @@ impl<P: Provider> Target<P> {
         listener.listen(address, 16).expect("the address is free");
         let mut accept = vec![0; 32];
         accept[2] = 32;
-        let script = Script { disk: vec![0; BLOCKS * BLOCK], hook };
+        let script = Script { disk: vec![0; BLOCKS * BLOCK], hook, authentication: None };
         Self { listener, queues: Vec::new(), script, accept }
     }
 
@@ -193,6 +203,18 @@ impl<P: Provider> Target<P> {
     #[must_use]
     pub fn accepting_with(mut self, private_data: &[u8]) -> Self {
         self.accept = private_data.to_vec();
+        self
+    }
+
+    /// The same, asking for authentication on every queue; one that `make` returns takes part in
+    /// one exchange, of the queue of this id. Failed ones end nothing.
+    #[must_use]
+    pub fn authenticating(
+        mut self,
+        make: impl FnMut(u16) -> Authenticator + Send + 'static,
+    ) -> Self {
+        let make = Box::new(make);
+        self.script.authentication = Some(Authentication { make, queues: BTreeMap::new() });
         self
     }
 
@@ -288,7 +310,8 @@ impl<P: Provider> Queue<P> {
 
     /// A command came in; data that is still at the host is fetched first.
     fn begin(&mut self, seen: Seen, in_capsule: &[u8], script: &mut Script) {
-        let takes_data = seen.is_fabrics(0x01) || (seen.is_io() && seen.sqe[0] == 0x01);
+        let takes_data =
+            seen.is_fabrics(0x01) || seen.is_fabrics(0x05) || (seen.is_io() && seen.sqe[0] == 0x01);
         let (length, place) = seen.keyed();
         if !takes_data || seen.sqe[39] == 0x01 {
             self.finish(seen, in_capsule, script);
@@ -304,6 +327,9 @@ impl<P: Provider> Queue<P> {
     fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
         let mut answer = honest(seen, data, &mut script.disk);
         answer.invalidate = seen.to_invalidate();
+        if let Some(authentication) = &mut script.authentication {
+            authentication.take_part(seen, data, &mut answer);
+        }
         (script.hook)(seen, &mut answer);
         let State::Live(queue_pair) = &mut self.state else { return };
         if !answer.data.is_empty() {
@@ -324,6 +350,26 @@ impl<P: Provider> Queue<P> {
             } else {
                 let _ = queue_pair.send(filled(&self.domain, message), u64::MAX);
             }
+        }
+    }
+}
+
+impl Authentication {
+    fn take_part(&mut self, seen: Seen, data: &[u8], answer: &mut Answer) {
+        if seen.is_fabrics(0x01) {
+            answer.messages = vec![seen.response(0, 0x0002_0007)];
+        } else if seen.is_fabrics(0x05) {
+            // A Negotiate begins anew.
+            if data.starts_with(&[0, 0]) {
+                self.queues.insert(seen.queue, (self.make)(seen.queue));
+            }
+            if let Some(authenticator) = self.queues.get_mut(&seen.queue) {
+                authenticator.send(data);
+            }
+        } else if seen.is_fabrics(0x06)
+            && let Some(authenticator) = self.queues.get_mut(&seen.queue)
+        {
+            answer.data = authenticator.receive(seen.u32_at(44) as usize);
         }
     }
 }

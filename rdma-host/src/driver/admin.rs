@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use verbs::{Buffer, Provider};
 
 use super::berth::{Berth, Late};
-use super::command::{Command, Data, Done};
+use super::command::{Command, Data, Done, Execution};
 use super::phase::{Liveness, Phase};
 use super::poller::Poller;
 use crate::config::{ADMIN_TIMEOUT, IDLE};
@@ -19,6 +19,8 @@ use crate::wire::{Cqe, QueueId, Sqe};
 /// An admin command from outside, and where its answer goes.
 pub(super) struct Request {
     execute: Execute,
+    /// The only connection that may carry it; nothing for any.
+    generation: Option<u64>,
     reply: oneshot::Sender<Result<(Cqe, Vec<u8>), Error>>,
 }
 
@@ -48,7 +50,7 @@ impl AdminClient {
                 return Err(self.why_not());
             }
             let execute = Execute { queue: QueueId::ADMIN, sqe, transfer: transfer.clone(), name };
-            let Some(outcome) = self.ask(execute).await else {
+            let Some(outcome) = self.ask(execute, None).await else {
                 match sqe.opcode().only_asks() {
                     true => continue,
                     false => return Err(self.why_not()),
@@ -63,9 +65,13 @@ impl AdminClient {
     }
 
     /// The outcome of one command; nothing when its connection was lost.
-    async fn ask(&self, execute: Execute) -> Option<Result<(Cqe, Vec<u8>), Error>> {
+    async fn ask(
+        &self,
+        execute: Execute,
+        generation: Option<u64>,
+    ) -> Option<Result<(Cqe, Vec<u8>), Error>> {
         let (reply, answer) = oneshot::channel();
-        if self.requests.send(Request { execute, reply }).await.is_err() {
+        if self.requests.send(Request { execute, generation, reply }).await.is_err() {
             return Some(Err(self.liveness.ended().await));
         }
         // The queue has its own deadline; past this one, it waits for another connection.
@@ -73,7 +79,17 @@ impl AdminClient {
         answered.unwrap_or_else(|_| Ok(Err(self.why_not()))).ok()
     }
 
-    fn why_not(&self) -> Error {
+    /// Sends a command and waits for its answer, whatever it is; with a number, on the connection
+    /// of that number or not at all.
+    pub(super) async fn request(
+        &self,
+        execute: Execute,
+        generation: Option<u64>,
+    ) -> Result<(Cqe, Vec<u8>), Error> {
+        self.ask(execute, generation).await.unwrap_or_else(|| Err(self.why_not()))
+    }
+
+    pub(super) fn why_not(&self) -> Error {
         match self.liveness.phase() {
             Phase::Away(outage) => Error::Away(outage.away),
             Phase::Ended(error) => error,
@@ -92,6 +108,8 @@ pub(super) struct Admin<P: Provider> {
     current: Option<Request>,
     /// How long I/O commands may take.
     io_timeout: Duration,
+    /// Which connection this is, once it is live.
+    generation: u64,
 }
 
 /// Which command a completion ends: its low byte; above it stands the queue of an aborted one.
@@ -106,11 +124,13 @@ impl<P: Provider> Admin<P> {
         keep_alive: KeepAlive,
         io_timeout: Duration,
     ) -> Self {
-        Self { poller, keep_alive, berths: Vec::new(), scratch, current: None, io_timeout }
+        let (berths, current, generation) = (Vec::new(), None, 0);
+        Self { poller, keep_alive, berths, scratch, current, io_timeout, generation }
     }
 
-    /// Counts the traffic of these pollers as keep-alive.
-    pub(super) fn watch(&mut self, berths: Vec<Arc<Berth<P>>>) {
+    /// The connection is live, with this number; the traffic of these pollers counts as keep-alive.
+    pub(super) fn go_live(&mut self, generation: u64, berths: Vec<Arc<Berth<P>>>) {
+        self.generation = generation;
         self.berths = berths;
     }
 
@@ -170,6 +190,10 @@ impl<P: Provider> Admin<P> {
     }
 
     fn begin(&mut self, request: Request) -> Result<(), Error> {
+        if request.generation.is_some_and(|generation| generation != self.generation) {
+            let _ = request.reply.send(Err(Error::Reset));
+            return Ok(());
+        }
         let data = data_for(&request.execute.transfer, &mut self.scratch);
         let command = Command { sqe: request.execute.sqe, data, user: REQUEST };
         self.current = Some(request);
@@ -249,22 +273,27 @@ pub(super) async fn execute<P: Provider>(
     poller.flush()?;
     let answered = async {
         loop {
-            // What was answered before the end counts: a target that refuses an authentication
-            // says so, and closes the connection in the same breath.
             let polled = poller.poll();
-            while let Some(done) = poller.take() {
-                if done.user == REQUEST && (polled.is_ok() || done.outcome.is_ok()) {
-                    return Ok(done);
-                }
+            // An answer counts, whatever happened to the connection right after it: a target that
+            // refuses a key says so and hangs up.
+            if let Some(done) = take_answer(poller) {
+                return Ok(done);
             }
             polled?;
-            // An end that this notices is said again by the next poll.
-            let _ = poller.ready(IDLE).await;
+            if let Err(error) = poller.ready(IDLE).await {
+                return take_answer(poller).ok_or(error);
+            }
         }
     };
     let timeout = Error::Timeout { step: execute.name, after: limit };
     let done = tokio::time::timeout(limit, answered).await.unwrap_or(Err(timeout))?;
     read_answer(done, &execute, scratch)
+}
+
+/// The answer to the one command, if it has come.
+fn take_answer<P: Provider>(poller: &mut Poller<P>) -> Option<Done> {
+    let done = std::iter::from_fn(|| poller.take());
+    done.filter(|done| done.user == REQUEST && done.execution == Execution::Answered).last()
 }
 
 /// The buffer of a command, filled with what it sends.

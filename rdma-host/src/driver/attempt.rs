@@ -14,7 +14,7 @@ use super::memory::MemoryReport;
 use super::poller::Poller;
 use super::verbs_error;
 use crate::config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BRING_UP_TIMEOUT, ConnectOptions};
-use crate::error::{Error, Transport};
+use crate::error::{AuthenticationFailure, Error, Transport};
 use crate::proto::{Action, BringUp, Execute, Input, KeepAlive, Negotiated, OpenQueue};
 use crate::wire::{Cqe, Identify, QueueId};
 
@@ -47,6 +47,11 @@ pub(super) async fn connect<P: Provider>(mut means: Means<'_, P>) -> Result<Conn
             Err(Error::Transport(Transport::DeviceChanged)) => {
                 tracing::info!("the RDMA device is another one: memory is to be registered anew");
                 means.domain = None;
+                Climb::run(&means).await
+            }
+            // A target that goes down at that moment hangs up too; one that refuses does so again.
+            Err(Error::Authentication { failure: AuthenticationFailure::HungUp(_), .. }) => {
+                tracing::info!("the target hung up while a queue was authenticated: once more");
                 Climb::run(&means).await
             }
             outcome => outcome,

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use auth::message::RECEIVE_LENGTH;
+use auth::message::{MessageId, RECEIVE_LENGTH};
 use auth::{Authenticated, Failure, Offer, Randomness, SequenceNumber, TransactionId};
 
-use crate::config::{AUTHENTICATION_TIMEOUT, Authentication, HostIdentity};
-use crate::error::{AuthenticationFailure, Error, Rejected};
+use crate::config::{AUTHENTICATION_TIMEOUT, Authentication, ConnectOptions, HostIdentity};
+use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
 use crate::proto::{Execute, Transfer};
 use crate::wire::{AuthenticationCommand, Cqe, Nqn, QueueId};
 
@@ -16,6 +16,16 @@ pub(super) struct Parties {
     pub(super) authentication: Authentication,
     pub(super) host: HostIdentity,
     pub(super) subsystem: Nqn,
+}
+
+impl Parties {
+    pub(super) fn of(options: &ConnectOptions) -> Self {
+        Self {
+            authentication: options.authentication.clone(),
+            host: options.host.clone(),
+            subsystem: options.subsystem.clone(),
+        }
+    }
 }
 
 /// Sends one command on the queue that is authenticated, and brings its answer.
@@ -62,7 +72,7 @@ impl<C: Carrier> Exchange<'_, C> {
         let sequence_number = sequence_number().map_err(|error| self.failed(error))?;
         let (negotiate, state) = offer.begin().map_err(|error| self.failed(error))?;
         self.send(negotiate).await?;
-        let challenge = self.receive().await?;
+        let challenge = self.receive(MessageId::CHALLENGE).await?;
         // Exponentiation takes milliseconds to a second: not here, where I/O may be waiting.
         let replied = tokio::task::spawn_blocking(move || {
             state.handle(&challenge, randomness, sequence_number)
@@ -70,7 +80,7 @@ impl<C: Carrier> Exchange<'_, C> {
         let replied = replied.await.map_err(|_| Error::Closed)?;
         let (reply, state) = self.or_tell(replied).await?;
         self.send(reply).await?;
-        let success = self.receive().await?;
+        let success = self.receive(MessageId::SUCCESS1).await?;
         let (success, authenticated) = self.or_tell(state.handle(&success)).await?;
         if let Some(success) = success {
             self.send(success).await?;
@@ -101,12 +111,17 @@ impl<C: Carrier> Exchange<'_, C> {
             .map(drop)
     }
 
-    async fn receive(&mut self) -> Result<Vec<u8>, Error> {
+    /// Brings the message that is due.
+    async fn receive(&mut self, due: MessageId) -> Result<Vec<u8>, Error> {
         let length = u32::try_from(RECEIVE_LENGTH).expect("a page");
         let sqe = AuthenticationCommand::receive(length).to_sqe();
         let transfer = Transfer::FromController(RECEIVE_LENGTH);
         let name = "Authentication Receive";
-        self.execute(Execute { queue: self.queue, sqe, transfer, name }).await
+        let received = self.execute(Execute { queue: self.queue, sqe, transfer, name }).await;
+        received.map_err(|error| match is_hang_up(&error) {
+            true => self.failed(AuthenticationFailure::HungUp(due)),
+            false => error,
+        })
     }
 
     async fn execute(&mut self, execute: Execute) -> Result<Vec<u8>, Error> {
@@ -120,6 +135,16 @@ impl<C: Carrier> Exchange<'_, C> {
 
     fn failed(&self, failure: impl Into<AuthenticationFailure>) -> Error {
         Error::Authentication { queue: self.queue, failure: failure.into() }
+    }
+}
+
+/// Whether the target has ended the connection: it did so on purpose, since a network that fails
+/// says nothing.
+fn is_hang_up(error: &Error) -> bool {
+    match error {
+        Error::Away(away) => is_hang_up(&away.cause),
+        Error::Transport(Transport::Disconnected(_)) => true,
+        _ => false,
     }
 }
 

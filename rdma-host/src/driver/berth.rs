@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, futures::Notified, mpsc, oneshot};
 use verbs::{CompletionQueue, Provider};
 
+use super::command::{Command, Done};
 use super::phase::Liveness;
 use super::queue::Queue;
 use super::registry::Registry;
@@ -27,13 +28,27 @@ pub(super) struct Late {
     pub(super) command: CommandId,
 }
 
+/// A command of the controller's own, for a poller to send on one of its queues among the commands
+/// of its owner, who does not see it.
+pub(super) struct Errand {
+    /// Which connection it is for; another one does not send it.
+    pub(super) generation: u64,
+    pub(super) queue: QueueId,
+    pub(super) command: Command,
+    pub(super) reply: oneshot::Sender<Done>,
+}
+
 /// The tie between one poller and the controller that serves it with queues.
 pub(super) struct Berth<P: Provider> {
     pub(super) liveness: Liveness,
     pub(super) registry: Arc<Registry>,
     assembly: Mutex<Option<Assembly<P>>>,
+    /// The queues that were laid ready last.
+    queues: Mutex<Vec<QueueId>>,
     /// Commands to abort.
     late: mpsc::Sender<Late>,
+    errand: Mutex<Option<Errand>>,
+    errand_posted: Notify,
     /// Whether the poller has queues.
     in_use: AtomicBool,
     /// When the command was submitted that completed last: nanoseconds after `epoch`.
@@ -51,7 +66,10 @@ impl<P: Provider> Berth<P> {
             liveness,
             registry,
             assembly: Mutex::new(None),
+            queues: Mutex::new(Vec::new()),
             late,
+            errand: Mutex::new(None),
+            errand_posted: Notify::new(),
             in_use: AtomicBool::new(false),
             traffic: AtomicU64::new(0),
             epoch: Instant::now(),
@@ -60,10 +78,17 @@ impl<P: Provider> Berth<P> {
 
     /// Lays queues ready for the poller, in the place of any that it has not taken.
     pub(super) fn put(&self, assembly: Option<Assembly<P>>) {
+        let queues = assembly.iter().flat_map(|assembly| &assembly.queues);
+        *self.queues.lock() = queues.map(Queue::id).collect();
         let old = std::mem::replace(&mut *self.assembly.lock(), assembly);
         for queue in old.into_iter().flat_map(|old| old.queues) {
             queue.close();
         }
+    }
+
+    /// Whether this queue is, or will be, the poller's.
+    pub(super) fn serves(&self, queue: QueueId) -> bool {
+        self.queues.lock().contains(&queue)
     }
 
     /// The queues that lie ready.
@@ -81,6 +106,23 @@ impl<P: Provider> Berth<P> {
     /// Whether the poller holds queues.
     pub(super) fn in_use(&self) -> bool {
         self.in_use.load(Ordering::Acquire)
+    }
+
+    /// Has the poller send a command. There is one at a time: an older one that it has not taken is
+    /// forgotten.
+    pub(super) fn post(&self, errand: Errand) {
+        *self.errand.lock() = Some(errand);
+        self.errand_posted.notify_one();
+    }
+
+    /// What the poller is to send.
+    pub(super) fn take_errand(&self) -> Option<Errand> {
+        self.errand.lock().take()
+    }
+
+    /// Waits until there is something to send.
+    pub(super) fn errand_posted(&self) -> Notified<'_> {
+        self.errand_posted.notified()
     }
 
     /// Asks for a command to be aborted; false when too many are waiting for that.

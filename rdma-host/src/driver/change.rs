@@ -31,8 +31,10 @@ pub struct Change {
 pub struct Changes(broadcast::Receiver<Change>);
 
 impl Changes {
-    pub(super) fn of(sender: &broadcast::Sender<Change>) -> Self {
-        Self(sender.subscribe())
+    /// Those that whoever lives the controller's life tells; none if that is over.
+    pub(super) fn of(sender: &broadcast::WeakSender<Change>) -> Self {
+        let receiver = sender.upgrade().map(|sender| sender.subscribe());
+        Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
     }
 
     /// The next change; none after the last, which is to [`State::Dead`].

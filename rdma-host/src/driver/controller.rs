@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use auth::{Authenticated, Credentials};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use verbs::{Buffer, CallerMemory, Domain, Pool, PoolOptions, Provider, RdmaCore, RefusedMemory};
 
 use super::admin::AdminClient;
+use super::authenticate::Parties;
 use super::change::Changes;
 use super::io_task::{self, IoRequest};
 use super::memory::MemoryReport;
 use super::namespace::Namespace;
 use super::phase::Liveness;
 use super::poller::Poller;
+use super::reauthenticate::Again;
 use super::registry::Registry;
 use super::supervisor::{Control, Inbox, Shared, Supervisor, Wiring};
 use super::verbs_error;
@@ -32,6 +35,9 @@ pub struct Controller<P: Provider = RdmaCore> {
     admin: AdminClient,
     control: mpsc::Sender<Control>,
     io: Vec<mpsc::Sender<IoRequest>>,
+    parties: Parties,
+    /// Held while the queues are authenticated again.
+    again: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A controller that is not there yet. Dropping it ends the attempt.
@@ -95,11 +101,13 @@ impl<P: Provider> Controller<P> {
         pollers: usize,
     ) -> Result<Connecting<P>, Error> {
         check(options)?;
+        let changes = broadcast::Sender::new(CHANGE_BACKLOG);
         let shared = Arc::new(Shared {
             liveness: Liveness::new(),
             registry: Arc::new(Registry::default()),
-            changes: broadcast::Sender::new(CHANGE_BACKLOG),
+            changes: changes.downgrade(),
             present: parking_lot::Mutex::new(None),
+            authentication: parking_lot::Mutex::new(options.authentication.clone()),
         });
         let (control, controls) = mpsc::channel(1);
         let (admin, requests) = mpsc::channel(ADMIN_BACKLOG);
@@ -108,13 +116,15 @@ impl<P: Provider> Controller<P> {
         let wiring = Wiring {
             shared: Arc::clone(&shared),
             inbox: Inbox { control: controls, requests, late },
+            changes,
             late: late_sender,
             first,
         };
         let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
         tokio::spawn(supervisor.run());
         let admin = AdminClient::new(admin, shared.liveness.clone());
-        let controller = Self { shared, admin, control, io: Vec::new() };
+        let (parties, again) = (Parties::of(options), Arc::default());
+        let controller = Self { shared, admin, control, io: Vec::new(), parties, again };
         Ok(Connecting { controller, options: options.clone(), pollers: pollers_made })
     }
 
@@ -163,6 +173,41 @@ impl<P: Provider> Controller<P> {
     pub async fn reset(&self) {
         // A controller that has ended is not reset.
         let _ = self.control.send(Control::Reset).await;
+    }
+
+    /// Authenticates the queues again while commands flow: the admin queue, and then each I/O queue
+    /// that was authenticated before. With `credentials`, these are used, now and for connections
+    /// to come; without, the present ones. Returns how each queue is authenticated then, the admin
+    /// queue first. Takes [`AUTHENTICATION_TIMEOUT`](crate::config::AUTHENTICATION_TIMEOUT) a queue
+    /// at most, and goes on when the future is dropped.
+    ///
+    /// Give a new secret to the target first. Pollers that the caller drives must be driven
+    /// meanwhile: the exchange runs among their commands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SecretsKept`] when the admin queue does not take new secrets: the old ones stay. A
+    /// target may end the connection over that, as Linux's does, and the controller connects again
+    /// with the old ones. Any other error once the admin queue has taken them: they stay, though an
+    /// I/O queue may not be authenticated with them. [`Error::Away`] while there is no connection.
+    pub async fn reauthenticate(
+        &self,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Result<Vec<Option<Authenticated>>, Error> {
+        let again = Again {
+            shared: Arc::clone(&self.shared),
+            admin: self.admin.clone(),
+            parties: self.parties.clone(),
+            credentials,
+        };
+        let turn = Arc::clone(&self.again).lock_owned().await;
+        // In a task of its own: a queue must not be left in the middle of an exchange.
+        let task = tokio::spawn(async move {
+            let outcome = again.run().await;
+            drop(turn);
+            outcome
+        });
+        task.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Memory that this controller may read and write: one registration of its own.

@@ -33,6 +33,7 @@ mod poller;
 mod port;
 mod queue;
 mod readable;
+mod reauthenticate;
 mod registry;
 mod statistics;
 mod supervisor;

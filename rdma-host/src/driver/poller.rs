@@ -1,6 +1,7 @@
 //! A poller: the one owner of some queues and of the completion queue they share.
 
 mod away;
+mod errand;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -53,6 +54,8 @@ pub struct Poller<P: Provider = RdmaCore> {
     next: usize,
     aborting: Option<Aborting>,
     link: Option<Link<P>>,
+    /// A command of the controller's, on its way.
+    errand: Option<errand::State>,
     failure: Option<Error>,
 }
 
@@ -133,6 +136,7 @@ impl<P: Provider> Poller<P> {
             next: 0,
             aborting: None,
             link: None,
+            errand: None,
             failure: None,
         }
     }
@@ -227,7 +231,7 @@ impl<P: Provider> Poller<P> {
                 }
                 Ok(())
             });
-            polled.or_else(|error| self.lose(error))?;
+            polled.and_then(|()| self.send_errand()).or_else(|error| self.lose(error))?;
         }
         if !self.held.is_empty() {
             self.resubmit()?;
@@ -362,6 +366,7 @@ impl<P: Provider> Poller<P> {
     }
 
     fn finish(&mut self, ended: Ended) {
+        let Some(ended) = self.unless_errand(ended) else { return };
         self.traffic = ended.started;
         let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
         self.done.push_back(ended.into_done(latency_ns, &mut self.statistics));
@@ -375,6 +380,11 @@ impl<P: Provider> Poller<P> {
             if self.traffic != 0 {
                 link.berth.note_traffic(self.clock.delta(self.traffic, now));
                 self.traffic = 0;
+            }
+            if self.errand.is_none()
+                && let Some(errand) = link.berth.take_errand()
+            {
+                self.errand = errand::State::new(errand, link.generation);
             }
         }
         for queue in &mut self.queues {
@@ -425,6 +435,7 @@ impl<P: Provider> Poller<P> {
             ready = events.completions.wait() => { ready?; false }
             changed = Readable::any(&events.connections) => { changed?; true }
             () = left(self.link.as_ref()) => true,
+            () = errand::posted(self.link.as_ref()) => true,
             () = tokio::time::sleep(limit) => true,
         };
         if let Some(completion_queue) = &mut self.completion_queue {

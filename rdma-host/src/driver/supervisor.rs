@@ -18,7 +18,9 @@ use super::phase::{Liveness, Outage, Phase, Terms};
 use super::poller::Poller;
 use super::port::PortWatch;
 use super::registry::Registry;
-use crate::config::{ConnectOptions, PORT_INTERVAL, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT};
+use crate::config::{
+    Authentication, ConnectOptions, PORT_INTERVAL, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
+};
 use crate::error::{Away, Error, GaveUp, Rejected};
 use crate::proto::{Cause, Event, Execute, Lifecycle, Negotiated, State, Task, Transfer};
 use crate::wire::{Identify, NamespaceInfo, QueueId, Status};
@@ -35,8 +37,10 @@ pub(super) enum Control {
 pub(super) struct Shared<P: Provider> {
     pub(super) liveness: Liveness,
     pub(super) registry: Arc<Registry>,
-    pub(super) changes: broadcast::Sender<Change>,
+    pub(super) changes: broadcast::WeakSender<Change>,
     pub(super) present: Mutex<Option<Present<P>>>,
+    /// How the next connection is authenticated.
+    pub(super) authentication: Mutex<Authentication>,
 }
 
 /// The latest connection.
@@ -45,6 +49,8 @@ pub(super) struct Present<P: Provider> {
     pub(super) domain: Domain<P>,
     pub(super) device: String,
     pub(super) memory: MemoryReport,
+    pub(super) generation: u64,
+    pub(super) berths: Vec<Arc<Berth<P>>>,
 }
 
 /// The ends of the channels that lead to the task.
@@ -58,6 +64,8 @@ pub(super) struct Inbox {
 pub(super) struct Wiring<P: Provider> {
     pub(super) shared: Arc<Shared<P>>,
     pub(super) inbox: Inbox,
+    /// The only one, so that the changes end with the task.
+    pub(super) changes: broadcast::Sender<Change>,
     /// To make berths with.
     pub(super) late: mpsc::Sender<Late>,
     /// Who waits for the first connection.
@@ -70,6 +78,7 @@ pub(super) struct Supervisor<P: Provider> {
     life: Lifecycle,
     shared: Arc<Shared<P>>,
     inbox: Inbox,
+    changes: broadcast::Sender<Change>,
     late: mpsc::Sender<Late>,
     /// How many pollers are wanted.
     pollers: usize,
@@ -92,13 +101,14 @@ impl<P: Provider> Supervisor<P> {
         pollers: usize,
         wiring: Wiring<P>,
     ) -> Self {
-        let Wiring { shared, inbox, late, first } = wiring;
+        let Wiring { shared, inbox, changes, late, first } = wiring;
         Self {
             provider,
             life: Lifecycle::new(options.reconnect.clone()),
             options,
             shared,
             inbox,
+            changes,
             late,
             pollers: pollers.max(1),
             berths: Vec::new(),
@@ -134,6 +144,7 @@ impl<P: Provider> Supervisor<P> {
     }
 
     async fn connect(&mut self) {
+        self.options.authentication = self.shared.authentication.lock().clone();
         let parties = self.parties();
         let means = Means {
             parties: &parties,
@@ -162,11 +173,7 @@ impl<P: Provider> Supervisor<P> {
     }
 
     fn parties(&self) -> Parties {
-        Parties {
-            authentication: self.options.authentication.clone(),
-            host: self.options.host.clone(),
-            subsystem: self.options.subsystem.clone(),
-        }
+        Parties::of(&self.options)
     }
 
     /// Hands the queues to the pollers.
@@ -192,10 +199,12 @@ impl<P: Provider> Supervisor<P> {
         for berth in &self.berths {
             berth.put(assemblies.next());
         }
-        self.admin.insert(admin).watch(self.berths.clone());
+        self.admin.insert(admin).go_live(self.generation, self.berths.clone());
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
-        *self.shared.present.lock() = Some(Present { negotiated, domain, device, memory });
+        let (generation, berths) = (self.generation, self.berths.clone());
+        let present = Present { negotiated, domain, device, memory, generation, berths };
+        *self.shared.present.lock() = Some(present);
         self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
         self.handle(Event::Established);
         if let Some(first) = self.first.take() {
@@ -333,7 +342,7 @@ impl<P: Provider> Supervisor<P> {
         };
         tracing::info!(subsystem = %self.options.subsystem, "{change}");
         // Nobody need be watching.
-        let _ = self.shared.changes.send(change);
+        let _ = self.changes.send(change);
     }
 
     /// Why it is over.

@@ -25,7 +25,7 @@ use crate::wire::{
 /// ```
 ///
 /// A queue is authenticated where its Connect response asks for it; whether that must be so is the
-/// policy's.
+/// policy's. Where it must, the I/O queues are authenticated as the admin queue is, asked or not.
 ///
 /// Any error ends it; the error is kept and repeated.
 #[derive(Debug)]
@@ -322,6 +322,9 @@ impl BringUp {
         let Authentication { credentials, policy } = &self.options.authentication;
         match policy.start(demand, credentials.as_deref()) {
             Ok(start) => Ok(start == Start::Authenticate),
+            // Linux 7's target asks on the admin queue only, but answers on the others: whoever
+            // takes a connection of ours must know the secrets, too.
+            Err(StartError::NotAsked) if self.admin_authenticated.is_some() => Ok(true),
             Err(StartError::SecureChannel) => Err(Incompatible::SecureChannel(queue).into()),
             Err(error) => Err(Error::Authentication { queue, failure: error.into() }),
         }

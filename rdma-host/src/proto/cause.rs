@@ -107,6 +107,7 @@ impl From<&Error> for Cause {
             ) => Self::Status(*status),
             Error::Rejected(Rejected::Connection { reject, .. }) => Self::Rejected(*reject),
             Error::Reset => Self::Disconnected,
+            Error::SecretsKept(cause) => Self::from(&**cause),
             Error::Timeout { .. } => Self::Timeout,
             Error::Transport(transport) => Self::from(transport),
         }

@@ -34,6 +34,8 @@ impl<P: Provider> Poller<P> {
         }
         self.events = None;
         self.completion_queue = None;
+        // Whoever waits for it learns of the end by that.
+        self.errand = None;
         self.aborting = None;
         if let Some(link) = &self.link {
             link.berth.leave();
@@ -73,6 +75,7 @@ impl<P: Provider> Poller<P> {
 
     /// Holds a command that got no answer, or hands it back if it is not to be sent again.
     fn keep(&mut self, ended: Ended, cause: &Error) {
+        let Some(ended) = self.unless_errand(ended) else { return };
         let held = ended.into_held();
         // One that the connection is lost with each time may be the reason for that.
         let again = held.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|link| link.resend);
@@ -180,8 +183,24 @@ impl<P: Provider> Poller<P> {
         if let Some(error) = &self.failure {
             return Err(Rejection::new(error.clone(), command));
         }
-        if self.is_connected() || self.held.room() == 0 {
+        if self.held.room() == 0 {
             return Err(Rejection::new(Misuse::Full.into(), command));
+        }
+        if self.is_connected() {
+            if self.errand.is_none() {
+                return Err(Rejection::new(Misuse::Full.into(), command));
+            }
+            if let Some(error) = self.barred(&command) {
+                return Err(Rejection::new(error, command));
+            }
+            // The owner has room for it, but for a command that is not the owner's.
+            self.held.push(HeldCommand {
+                command,
+                started,
+                execution: Execution::NotSent,
+                sends: 0,
+            });
+            return Ok(());
         }
         let Some(link) = &self.link else {
             return Err(Rejection::new(Misuse::Full.into(), command));

@@ -211,14 +211,24 @@ fn every_queue_that_asks_is_authenticated_before_anything_else() {
 }
 
 #[test]
-fn a_target_that_stops_asking_is_refused_unless_allowed() {
+fn a_target_that_does_not_ask_is_refused_unless_allowed() {
+    let error = Controller::default().run(with_secret(options())).unwrap_err();
+    assert!(matches!(error, Error::Authentication { queue: QueueId(0), .. }), "{error}");
+    assert_eq!(error.class(), crate::error::Class::Access);
+    let mut allowed = with_secret(options());
+    allowed.authentication.policy = allowed.authentication.policy.danger_allow_unasked();
+    let negotiated = Controller::default().run(allowed).unwrap();
+    assert_eq!(negotiated.authenticated, [None; 3]);
+}
+
+#[test]
+fn queues_that_do_not_ask_are_authenticated_as_the_admin_queue_was_unless_allowed() {
     let mut partly = Controller {
         connect: |queue| success(if queue.0 == 2 { 7 } else { 0x0002_0007 }),
         ..Controller::default()
     };
-    let error = partly.run(with_secret(options())).unwrap_err();
-    assert!(matches!(error, Error::Authentication { queue: QueueId(2), .. }), "{error}");
-    assert_eq!(error.class(), crate::error::Class::Access);
+    let negotiated = partly.run(with_secret(options())).unwrap();
+    assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED); 3]);
     let mut allowed = with_secret(options());
     allowed.authentication.policy = allowed.authentication.policy.danger_allow_unasked();
     let negotiated = partly.run(allowed).unwrap();

@@ -1,0 +1,94 @@
+//! Commands of the controller's own on the queues of a poller.
+
+use tokio::sync::oneshot;
+use verbs::Provider;
+
+use super::super::berth::Errand;
+use super::super::command::{Command, Done, Execution};
+use super::super::queue::Ended;
+use super::{Link, Poller};
+use crate::error::Error;
+use crate::wire::{Opcode, QueueId};
+
+/// The `user` of such a command; its opcode tells it from an owner's with the same.
+const ERRAND: u64 = u64::MAX;
+
+/// How far a command has come.
+pub(super) enum State {
+    /// Its queue has had no room for it yet.
+    Waits { queue: QueueId, command: Command, reply: oneshot::Sender<Done> },
+    /// It is in flight.
+    Sent(oneshot::Sender<Done>),
+}
+
+impl State {
+    /// A command to send, if it is for this connection. One that is not is dropped, which tells
+    /// whoever waits.
+    pub(super) fn new(errand: Errand, generation: u64) -> Option<Self> {
+        let Errand { queue, mut command, reply, .. } = errand;
+        command.user = ERRAND;
+        (errand.generation == generation).then_some(Self::Waits { queue, command, reply })
+    }
+}
+
+/// Waits until there is a command to send.
+pub(super) async fn posted<P: Provider>(link: Option<&Link<P>>) {
+    match link {
+        Some(link) => link.berth.errand_posted().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<P: Provider> Poller<P> {
+    /// Sends the command that waits, once its queue has room: right after completions, before the
+    /// owner's commands.
+    pub(super) fn send_errand(&mut self) -> Result<(), Error> {
+        let Some(State::Waits { queue, .. }) = self.errand else { return Ok(()) };
+        let index = self.queues.iter().position(|candidate| candidate.id() == queue);
+        if index.is_some_and(|index| self.queues[index].room() == 0) {
+            return Ok(());
+        }
+        let (Some(index), Some(State::Waits { command, reply, .. })) = (index, self.errand.take())
+        else {
+            return Ok(());
+        };
+        let now = self.clock.raw();
+        let queue = &mut self.queues[index];
+        match queue.submit(command, now) {
+            Ok(()) => {
+                self.errand = Some(State::Sent(reply));
+                queue.flush()
+            }
+            Err(rejection) => {
+                let outcome = Err(rejection.error);
+                let execution = Execution::NotSent;
+                let _ = reply.send(Done { user: ERRAND, outcome, data: rejection.data, execution });
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives a command of the controller's back to it; one of the owner's is returned.
+    #[inline]
+    pub(super) fn unless_errand(&mut self, ended: Ended) -> Option<Ended> {
+        match self.errand {
+            None => Some(ended),
+            Some(_) => self.end_errand(ended),
+        }
+    }
+
+    #[cold]
+    fn end_errand(&mut self, ended: Ended) -> Option<Ended> {
+        if ended.user != ERRAND || ended.sqe.opcode() != Opcode::FABRICS {
+            return Some(ended);
+        }
+        let Some(State::Sent(reply)) = self.errand.take() else { return None };
+        // Without a response there is nothing to say but that it is over.
+        if let Some(response) = ended.response {
+            let (outcome, execution) = (Ok(response), Execution::Answered);
+            // Who no longer waits has given the buffer up.
+            let _ = reply.send(Done { user: ERRAND, outcome, data: ended.data, execution });
+        }
+        None
+    }
+}
