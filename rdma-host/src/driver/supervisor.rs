@@ -13,15 +13,18 @@ use super::attempt::{self, Connected, Means};
 use super::authenticate::Parties;
 use super::berth::{Berth, Late};
 use super::change::Change;
+use super::herald::enable_events;
+use super::inspect::inspect_alone;
 use super::memory::MemoryReport;
+use super::notice::Notice;
 use super::phase::{Liveness, Outage, Phase, Terms};
 use super::poller::Poller;
 use super::port::PortWatch;
 use super::registry::Registry;
 use crate::config::{ConnectOptions, PORT_INTERVAL, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT};
-use crate::error::{Away, Error, GaveUp, Rejected};
-use crate::proto::{Cause, Event, Execute, Lifecycle, Negotiated, State, Task, Transfer};
-use crate::wire::{Identify, NamespaceInfo, QueueId, Status};
+use crate::error::{Away, Error, GaveUp, Misuse};
+use crate::proto::{Cause, Event, Lifecycle, Negotiated, State, Task};
+use crate::wire::{AsyncEvent, Version};
 
 /// What the owner of a controller may ask for.
 pub(super) enum Control {
@@ -36,6 +39,7 @@ pub(super) struct Shared<P: Provider> {
     pub(super) liveness: Liveness,
     pub(super) registry: Arc<Registry>,
     pub(super) changes: broadcast::Sender<Change>,
+    pub(super) notices: broadcast::Sender<Notice>,
     pub(super) present: Mutex<Option<Present<P>>>,
 }
 
@@ -60,6 +64,8 @@ pub(super) struct Wiring<P: Provider> {
     pub(super) inbox: Inbox,
     /// To make berths with.
     pub(super) late: mpsc::Sender<Late>,
+    /// Where what the controller tells goes.
+    pub(super) events: mpsc::Sender<AsyncEvent>,
     /// Who waits for the first connection.
     pub(super) first: oneshot::Sender<Result<Vec<Poller<P>>, Error>>,
 }
@@ -71,6 +77,7 @@ pub(super) struct Supervisor<P: Provider> {
     shared: Arc<Shared<P>>,
     inbox: Inbox,
     late: mpsc::Sender<Late>,
+    events: mpsc::Sender<AsyncEvent>,
     /// How many pollers are wanted.
     pollers: usize,
     /// Empty until the first connection; from then on of one length.
@@ -92,7 +99,7 @@ impl<P: Provider> Supervisor<P> {
         pollers: usize,
         wiring: Wiring<P>,
     ) -> Self {
-        let Wiring { shared, inbox, late, first } = wiring;
+        let Wiring { shared, inbox, late, events, first } = wiring;
         Self {
             provider,
             life: Lifecycle::new(options.reconnect.clone()),
@@ -100,6 +107,7 @@ impl<P: Provider> Supervisor<P> {
             shared,
             inbox,
             late,
+            events,
             pollers: pollers.max(1),
             berths: Vec::new(),
             admin: None,
@@ -145,7 +153,9 @@ impl<P: Provider> Supervisor<P> {
         let registry = &self.shared.registry;
         let attempt = async {
             let mut connected = attempt::connect(means).await?;
-            recognise(registry, &mut connected.admin).await?;
+            let Connected { admin, negotiated, .. } = &mut connected;
+            recognise(registry, admin, negotiated.version).await?;
+            enable_events(admin, negotiated.info.events).await?;
             Ok(connected)
         };
         let fails_at = self.life.commands_fail_at();
@@ -192,7 +202,9 @@ impl<P: Provider> Supervisor<P> {
         for berth in &self.berths {
             berth.put(assemblies.next());
         }
-        self.admin.insert(admin).watch(self.berths.clone());
+        let admin = self.admin.insert(admin);
+        admin.watch(self.berths.clone());
+        admin.tell(self.events.clone());
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
         *self.shared.present.lock() = Some(Present { negotiated, domain, device, memory });
@@ -372,28 +384,20 @@ async fn port_is_back(port: &mut PortWatch) {
 }
 
 /// Looks at all namespaces in use, before commands can reach them.
-async fn recognise<P: Provider>(registry: &Registry, admin: &mut Admin<P>) -> Result<(), Error> {
+async fn recognise<P: Provider>(
+    registry: &Registry,
+    admin: &mut Admin<P>,
+    version: Version,
+) -> Result<(), Error> {
     for id in registry.ids() {
-        let execute = Execute {
-            queue: QueueId::ADMIN,
-            sqe: Identify::namespace(id),
-            transfer: Transfer::FromController(Identify::SIZE),
-            name: "Identify Namespace",
-        };
-        let (response, data) = admin.execute(execute).await?;
-        match response.status() {
-            status if status.is_success() => match NamespaceInfo::parse(id, &data) {
-                Ok(info) => registry.compare(info),
-                // One that is not there now may be again later.
-                Err(error) => tracing::info!(%id, %error, "a namespace in use is gone"),
-            },
-            status if status.code() == Status::INVALID_NAMESPACE => {
-                tracing::info!(%id, "a namespace in use is gone");
+        match inspect_alone(admin, version, id).await {
+            Ok(info) if registry.compare(info) => {}
+            Ok(_) => tracing::warn!(%id, "a namespace in use was replaced by another one"),
+            // One that is not there now may be again later.
+            Err(error @ (Error::Malformed(_) | Error::Misuse(Misuse::NoNamespace(_)))) => {
+                tracing::info!(%id, %error, "a namespace in use is gone");
             }
-            status => {
-                let command = "Identify Namespace";
-                return Err(Rejected::Command { command, status }.into());
-            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())
