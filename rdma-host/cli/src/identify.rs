@@ -65,10 +65,7 @@ fn print(session: &Session, namespaces: &[NamespaceInfo]) {
     for (name, value) in rows {
         println!("{name:<17} {value}");
     }
-    println!(
-        "\n{:>9} {:>12} {:>14} {:>10}  {}",
-        "namespace", "size", "blocks", "block size", "names"
-    );
+    println!("\n{:>9} {:>12} {:>14} {:>10}  names", "namespace", "size", "blocks", "block size");
     for namespace in namespaces {
         println!(
             "{:>9} {:>12} {:>14} {:>10}  {}",

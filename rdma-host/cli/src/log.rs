@@ -105,7 +105,7 @@ fn effects(effects: &Effects) -> Shown {
     for (set, commands) in [("admin", &effects.admin), ("I/O", &effects.io)] {
         for (opcode, effect) in commands {
             let words = changes(*effect).join(", ");
-            text += &format!("{set:<5} {:#04x}  {words}", opcode.0).trim_end().to_owned();
+            text += format!("{set:<5} {:#04x}  {words}", opcode.0).trim_end();
             text.push('\n');
         }
     }

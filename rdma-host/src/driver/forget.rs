@@ -5,7 +5,7 @@ use verbs::Buffer;
 use super::command::{Command, Execution};
 use super::namespace::{Failed, Namespace};
 use crate::error::{Error, Misuse};
-use crate::wire::{BlockRange, NvmLimits};
+use crate::wire::BlockRange;
 
 /// What the count of a command can say.
 const BLOCKS_MAX: u64 = 1 << 16;
@@ -49,9 +49,10 @@ impl Namespace {
         }
     }
 
-    /// Makes `blocks` blocks from `lba` on read as zeros, without sending them. In as many commands
-    /// as the controller's `limits` ask for, one after another; `page_size_min` is that of its
-    /// capabilities. With `deallocate` it may give their space back.
+    /// Makes the blocks of `range` read as zeros, without sending them: in commands about
+    /// `bytes_max` bytes at most, one after another. The limit is the controller's:
+    /// [`NvmLimits::write_zeroes_bytes_max`](crate::wire::NvmLimits::write_zeroes_bytes_max). With
+    /// `deallocate` it may give their space back.
     ///
     /// # Errors
     ///
@@ -61,13 +62,12 @@ impl Namespace {
         &self,
         range: std::ops::Range<u64>,
         deallocate: bool,
-        limits: &NvmLimits,
-        page_size_min: u64,
+        bytes_max: Option<u64>,
     ) -> Result<(), Error> {
         let block_size = u64::from(self.info().block_size);
         let bytes = range.end.saturating_sub(range.start).saturating_mul(block_size);
         self.check(range.start, bytes)?;
-        let limit = limits.write_zeroes_bytes_max(page_size_min).unwrap_or(u64::MAX) / block_size;
+        let limit = bytes_max.unwrap_or(u64::MAX) / block_size;
         let step = limit.clamp(1, BLOCKS_MAX);
         let mut lba = range.start;
         while lba < range.end {
