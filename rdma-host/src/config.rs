@@ -327,6 +327,12 @@ pub const REFERRAL_DEPTH: u8 = 8;
 /// The keep-alive time of a discovery connection that stays; as nvme-cli.
 pub const DISCOVERY_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+/// What one admin command may move of ours: all log pages of the kernel's target fit.
+pub const ADMIN_TRANSFER_MAX: usize = 16 << 10;
+
+/// Events that may wait until their log pages are read; meanwhile no more are asked for.
+pub const EVENT_BACKLOG: usize = 4;
+
 /// The shortest time between two events we let a controller tell us, so that a storm of them costs
 /// no more than ten commands a second.
 pub const EVENT_INTERVAL: Duration = Duration::from_millis(100);

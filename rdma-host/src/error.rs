@@ -260,9 +260,11 @@ pub enum Misuse {
     /// Every slot is taken: complete commands first.
     #[error("all queues are full")]
     Full,
-    /// After a reconnect the namespace was another one: what is read and written now must not mix
-    /// with what was.
-    #[error("namespace {0} is not the one it was before the reconnect; identify it anew to use it")]
+    /// After a reconnect or a change the namespace was another one: what is read and written now
+    /// must not mix with what was.
+    #[error(
+        "namespace {0} is not the one it was when it was identified; identify it anew to use it"
+    )]
     NamespaceReplaced(NamespaceId),
     /// There is no such namespace, or not for this host.
     #[error("namespace {0} is not there; `nvmf identify` lists those that are")]

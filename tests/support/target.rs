@@ -404,6 +404,8 @@ fn honest(seen: Seen, data: &[u8], disk: &mut [u8]) -> Answer {
             disk[range][..length].copy_from_slice(&data[..length]);
             0
         }
+        // The answer to a request for an event is the event.
+        (0x0c, ..) if seen.queue == 0 => return answer,
         _ => 0,
     };
     answer.messages = vec![seen.response(0, result)];
@@ -427,7 +429,8 @@ fn identify(structure: u8) -> Vec<u8> {
             bytes[1792..1796].copy_from_slice(&units.to_le_bytes());
             bytes[1796] = 1;
         }
-        _ => bytes[0] = 1,
+        0x02 => bytes[0] = 1,
+        _ => {}
     }
     bytes
 }

@@ -65,16 +65,28 @@ fn print(session: &Session, namespaces: &[NamespaceInfo]) {
     for (name, value) in rows {
         println!("{name:<17} {value}");
     }
-    println!("\n{:>9} {:>12} {:>14} {:>10}", "namespace", "size", "blocks", "block size");
+    println!("\n{:>9} {:>12} {:>14} {:>10}  names", "namespace", "size", "blocks", "block size");
     for namespace in namespaces {
         println!(
-            "{:>9} {:>12} {:>14} {:>10}",
+            "{:>9} {:>12} {:>14} {:>10}  {}",
             namespace.id.to_string(),
             size::in_words(namespace.bytes()),
             namespace.blocks,
             size::in_words(u64::from(namespace.block_size)),
+            names(namespace),
         );
     }
+}
+
+/// By which names the namespace is known everywhere.
+fn names(namespace: &NamespaceInfo) -> String {
+    let all = [
+        namespace.uuid.map(|uuid| format!("uuid {uuid}")),
+        namespace.nguid.map(|nguid| format!("nguid {}", nguid.simple())),
+        namespace.eui64.map(|eui64| format!("eui64 {eui64}")),
+    ];
+    let known: Vec<_> = all.into_iter().flatten().collect();
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
 fn to_json(session: &Session, namespaces: &[NamespaceInfo]) -> Value {
@@ -88,7 +100,10 @@ fn to_json(session: &Session, namespaces: &[NamespaceInfo]) -> Value {
                 "blocks": namespace.blocks,
                 "block_size": namespace.block_size,
                 "bytes": namespace.bytes(),
-                "nguid": namespace.nguid,
+                "nguid": namespace.nguid.map(|nguid| nguid.simple().to_string()),
+                "eui64": namespace.eui64.map(|eui64| eui64.to_string()),
+                "uuid": namespace.uuid,
+                "command_set": namespace.command_set,
             })
         })
         .collect();

@@ -10,6 +10,7 @@ mod failure;
 mod host;
 mod identify;
 mod key;
+mod log;
 mod monitor;
 mod pattern;
 mod secrets;
@@ -57,7 +58,9 @@ enum Command {
     /// Make and check DH-HMAC-CHAP secrets.
     #[command(subcommand)]
     Key(key::Command),
-    /// Stay connected, and say what happens: one line a change.
+    /// Show a log page: health, errors, firmware, effects, changed namespaces, access states.
+    Log(log::Arguments),
+    /// Stay connected, and say what happens: one line a change or notice.
     Monitor(monitor::Arguments),
     /// Read blocks to a file or standard output.
     Read(transfer::Arguments),
@@ -79,13 +82,14 @@ enum Format {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log(arguments.verbose);
+    log_to_stderr(arguments.verbose);
     let outcome = match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Discover(arguments) => discover::run(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),
         Command::Key(command) => key::run(&command),
+        Command::Log(arguments) => log::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Read(arguments) => transfer::read(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
@@ -100,7 +104,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn log(verbose: u8) {
+fn log_to_stderr(verbose: u8) {
     let level = match verbose {
         0 => return,
         1 => tracing_subscriber::filter::LevelFilter::DEBUG,

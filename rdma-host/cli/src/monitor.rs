@@ -1,10 +1,11 @@
-//! `nvmf monitor`: what happens to a controller, one line a change.
+//! `nvmf monitor`: what happens to a controller, one line a change or notice.
 
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rdma_host::proto::State;
-use rdma_host::{Change, Controller, RdmaCore};
+use rdma_host::wire::NamespaceId;
+use rdma_host::{Change, Controller, Detail, Fate, Notice, RdmaCore};
 use serde_json::{Value, json};
 
 use crate::Format;
@@ -30,11 +31,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = arguments.target.options()?;
     session::runtime()?.block_on(async {
         let connecting = Controller::begin(&RdmaCore::new().into(), &options, 1)?;
-        let mut changes = connecting.changes();
+        let (mut changes, mut notices) = (connecting.changes(), connecting.notices());
         let format = arguments.output_format;
         let printer = tokio::spawn(async move {
-            while let Some(change) = changes.next().await {
-                print(&change, format);
+            // Both end with the controller.
+            loop {
+                tokio::select! {
+                    Some(change) = changes.next() => print(&change, format),
+                    Some(notice) = notices.next() => print_notice(&notice, format),
+                    else => break,
+                }
             }
         });
         let outcome = watch(connecting.live(), arguments.runtime).await;
@@ -88,11 +94,23 @@ async fn interrupted() {
 }
 
 fn print(change: &Change, format: Format) {
-    let since_epoch = change.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = since_epoch(change.at);
     match format {
         Format::Normal => println!("{} {change}", clock(since_epoch)),
         Format::Json => println!("{}", to_json(change, since_epoch)),
     }
+}
+
+fn print_notice(notice: &Notice, format: Format) {
+    let since_epoch = since_epoch(notice.at);
+    match format {
+        Format::Normal => println!("{} notice: {notice}", clock(since_epoch)),
+        Format::Json => println!("{}", notice_to_json(notice, since_epoch)),
+    }
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The time of day in UTC, to the millisecond.
@@ -111,6 +129,38 @@ fn to_json(change: &Change, since_epoch: Duration) -> Value {
         "attempts_max": change.attempts_max,
         "next_s": change.next.map(|next| next.as_secs_f64()),
         "final": change.state == State::Dead,
+    })
+}
+
+fn notice_to_json(notice: &Notice, since_epoch: Duration) -> Value {
+    let namespaces = match &notice.detail {
+        Detail::Namespaces(all) => {
+            let one = |(id, fate): &(NamespaceId, Fate)| {
+                let blocks = match fate {
+                    Fate::Same(info) | Fate::Replaced(info) => Some(info.blocks),
+                    _ => None,
+                };
+                json!({ "nsid": id.0, "fate": fate.to_string(), "blocks": blocks })
+            };
+            Some(all.iter().map(one).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    let groups = match &notice.detail {
+        Detail::Ana(log) => {
+            let groups = log.groups.iter();
+            let one =
+                groups.map(|group| json!({ "group": group.id, "state": group.state.to_string() }));
+            Some(one.collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    json!({
+        "time": since_epoch.as_secs_f64(),
+        "notice": notice.to_string(),
+        "event": notice.event.0,
+        "namespaces": namespaces,
+        "ana_groups": groups,
     })
 }
 

@@ -1,5 +1,5 @@
 //! The admin queue of a connected controller: commands one at a time, and beside them the
-//! keep-alive and Aborts.
+//! keep-alive, Aborts and the request for an event.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use super::berth::{Berth, Late};
 use super::command::{Command, Data, Done, Execution};
 use super::phase::{Liveness, Phase};
 use super::poller::Poller;
-use crate::config::{ADMIN_TIMEOUT, IDLE};
+use crate::config::{ADMIN_TIMEOUT, EVENT_INTERVAL, IDLE};
 use crate::error::{Error, Rejected};
 use crate::proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer};
-use crate::wire::{Cqe, QueueId, Sqe};
+use crate::wire::{AsyncEvent, Cqe, QueueId, Sqe};
 
 /// An admin command from outside, and where its answer goes.
 pub(super) struct Request {
@@ -45,22 +45,25 @@ impl AdminClient {
         sqe: Sqe,
         transfer: Transfer,
     ) -> Result<(Cqe, Vec<u8>), Error> {
+        let execute = Execute { queue: QueueId::ADMIN, sqe, transfer, name };
+        let (response, data) = self.answer(execute).await?;
+        match response.status() {
+            status if status.is_success() => Ok((response, data)),
+            status => Err(Rejected::Command { command: name, status }.into()),
+        }
+    }
+
+    /// The same, for an answer of any status.
+    pub(super) async fn answer(&self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         loop {
             if !matches!(self.liveness.decided().await, Phase::Live(_)) {
                 return Err(self.why_not());
             }
-            let execute = Execute { queue: QueueId::ADMIN, sqe, transfer: transfer.clone(), name };
-            let Some(outcome) = self.ask(execute, None).await else {
-                match sqe.opcode().only_asks() {
-                    true => continue,
-                    false => return Err(self.why_not()),
-                }
-            };
-            let (response, data) = outcome?;
-            return match response.status() {
-                status if status.is_success() => Ok((response, data)),
-                status => Err(Rejected::Command { command: name, status }.into()),
-            };
+            match self.ask(execute.clone(), None).await {
+                Some(outcome) => return outcome,
+                None if execute.sqe.opcode().only_asks() => {}
+                None => return Err(self.why_not()),
+            }
         }
     }
 
@@ -106,6 +109,10 @@ pub(super) struct Admin<P: Provider> {
     berths: Vec<Arc<Berth<P>>>,
     scratch: Option<Buffer>,
     current: Option<Request>,
+    /// Where events go; nothing before the controller is live, and when it takes no request.
+    events: Option<mpsc::Sender<AsyncEvent>>,
+    /// When to ask for the next event; nothing while that is under way.
+    ask_at: Option<Instant>,
     /// How long I/O commands may take.
     io_timeout: Duration,
     /// Which connection this is, once it is live.
@@ -116,6 +123,7 @@ pub(super) struct Admin<P: Provider> {
 const KEEP_ALIVE: u64 = 1;
 const REQUEST: u64 = 2;
 const ABORT: u64 = 3;
+const EVENT: u64 = 4;
 
 impl<P: Provider> Admin<P> {
     pub(super) fn new(
@@ -124,8 +132,23 @@ impl<P: Provider> Admin<P> {
         keep_alive: KeepAlive,
         io_timeout: Duration,
     ) -> Self {
-        let (berths, current, generation) = (Vec::new(), None, 0);
-        Self { poller, keep_alive, berths, scratch, current, io_timeout, generation }
+        Self {
+            poller,
+            keep_alive,
+            berths: Vec::new(),
+            scratch,
+            current: None,
+            events: None,
+            ask_at: None,
+            io_timeout,
+            generation: 0,
+        }
+    }
+
+    /// From now on asks for events, and hands them on.
+    pub(super) fn tell(&mut self, events: mpsc::Sender<AsyncEvent>) {
+        self.events = Some(events);
+        self.ask_at = Some(Instant::now());
     }
 
     /// The connection is live, with this number; the traffic of these pollers counts as keep-alive.
@@ -157,7 +180,7 @@ impl<P: Provider> Admin<P> {
             while let Some(done) = self.poller.take() {
                 self.handle_done(done)?;
             }
-            let limit = self.keep_alive()?;
+            let limit = self.keep_alive()?.min(self.ask()?);
             let idle = self.current.is_none();
             tokio::select! {
                 Some(request) = requests.recv(), if idle => self.begin(request)?,
@@ -187,6 +210,33 @@ impl<P: Provider> Admin<P> {
             KeepAliveAction::Wait(Some(due)) => Ok(IDLE.min(due.saturating_duration_since(now))),
             KeepAliveAction::Wait(None) => Ok(IDLE),
         }
+    }
+
+    /// Asks for an event when it is time and there is room for one; returns how long the task may
+    /// sleep.
+    fn ask(&mut self) -> Result<Duration, Error> {
+        let Some(at) = self.ask_at else { return Ok(IDLE) };
+        let early = at.saturating_duration_since(Instant::now());
+        let room = self.events.as_ref().is_some_and(|events| events.capacity() > 0);
+        if !early.is_zero() || !room {
+            return Ok(if early.is_zero() { IDLE } else { early });
+        }
+        self.ask_at = None;
+        self.submit(Command { sqe: AsyncEvent::request(), data: Data::None, user: EVENT })?;
+        Ok(IDLE)
+    }
+
+    /// An event, or the refusal to tell any.
+    fn hear(&mut self, response: Cqe) {
+        let status = response.status();
+        let Some(events) = self.events.as_ref().filter(|_| status.is_success()) else {
+            tracing::info!(%status, "the controller tells of no events");
+            self.events = None;
+            return;
+        };
+        // There was room for it when it was asked for.
+        let _ = events.try_send(AsyncEvent(response.result()));
+        self.ask_at = Some(Instant::now() + EVENT_INTERVAL);
     }
 
     fn begin(&mut self, request: Request) -> Result<(), Error> {
@@ -220,6 +270,7 @@ impl<P: Provider> Admin<P> {
                 outcome?;
                 self.keep_alive.handle_response();
             }
+            EVENT => self.hear(done.outcome?),
             ABORT => {
                 let queue = QueueId(u16::try_from(done.user >> 8).unwrap_or(u16::MAX));
                 // A command that was not aborted is given up with its queue.

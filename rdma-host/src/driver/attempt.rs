@@ -13,10 +13,12 @@ use super::connect::{Plan, Resolved};
 use super::memory::MemoryReport;
 use super::poller::Poller;
 use super::verbs_error;
-use crate::config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BRING_UP_TIMEOUT, ConnectOptions};
+use crate::config::{
+    ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, BRING_UP_TIMEOUT, ConnectOptions,
+};
 use crate::error::{AuthenticationFailure, Error, Transport};
 use crate::proto::{Action, BringUp, Execute, Input, KeepAlive, Negotiated, OpenQueue};
-use crate::wire::{Cqe, Identify, QueueId};
+use crate::wire::{Cqe, QueueId};
 
 /// What an attempt leaves when it succeeds.
 pub(super) struct Connected<P: Provider> {
@@ -219,7 +221,7 @@ impl<'a, P: Provider> Climb<'a, P> {
     }
 
     fn scratch(&self) -> Result<Buffer, Error> {
-        self.domain.allocate(Identify::SIZE, self.memory.mode.access()).map_err(verbs_error)
+        self.domain.allocate(ADMIN_TRANSFER_MAX, self.memory.mode.access()).map_err(verbs_error)
     }
 }
 

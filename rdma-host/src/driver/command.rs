@@ -3,7 +3,7 @@
 use verbs::Buffer;
 
 use crate::error::Error;
-use crate::wire::{Cqe, NamespaceId, Sqe};
+use crate::wire::{BlockRange, Cqe, NamespaceId, Sqe};
 
 /// A command to submit.
 #[derive(Debug)]
@@ -82,6 +82,28 @@ impl Command {
     #[must_use]
     pub fn flush(namespace: NamespaceId) -> Self {
         Self { sqe: Sqe::flush(namespace), data: Data::None, user: 0 }
+    }
+
+    /// Makes `blocks` blocks from `lba` on read as zeros; with `deallocate` the controller may give
+    /// their space back.
+    #[must_use]
+    pub fn write_zeroes(namespace: NamespaceId, lba: u64, blocks: u32, deallocate: bool) -> Self {
+        let sqe = Sqe::write_zeroes(namespace, lba, blocks, deallocate);
+        Self { sqe, data: Data::None, user: 0 }
+    }
+
+    /// Lets the controller forget these blocks. `buffer` holds 16 bytes for each range, and is
+    /// filled here.
+    ///
+    /// # Panics
+    ///
+    /// If there are no ranges or more than 256, or the buffer has another size.
+    #[must_use]
+    pub fn deallocate(namespace: NamespaceId, ranges: &[BlockRange], mut buffer: Buffer) -> Self {
+        assert_eq!(buffer.len(), ranges.len() * BlockRange::SIZE, "16 bytes a range");
+        buffer.copy_in(0, &BlockRange::to_bytes(ranges));
+        let sqe = Sqe::deallocate(namespace, ranges.len());
+        Self { sqe, data: Data::ToController(buffer), user: 0 }
     }
 
     /// The same command, to be known by `user` when it is done.

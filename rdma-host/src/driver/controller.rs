@@ -9,9 +9,12 @@ use verbs::{Buffer, CallerMemory, Domain, Pool, PoolOptions, Provider, RdmaCore,
 use super::admin::AdminClient;
 use super::authenticate::Parties;
 use super::change::Changes;
+use super::herald::Herald;
+use super::inspect::inspect;
 use super::io_task::{self, IoRequest};
 use super::memory::MemoryReport;
 use super::namespace::Namespace;
+use super::notice::Notices;
 use super::phase::Liveness;
 use super::poller::Poller;
 use super::reauthenticate::Again;
@@ -20,11 +23,11 @@ use super::supervisor::{Control, Inbox, Shared, Supervisor, Wiring};
 use super::verbs_error;
 use crate::config::{
     ABORT_BACKLOG, ACK_TIMEOUT_MAX, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, CHANGE_BACKLOG,
-    ConnectOptions, MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX,
+    ConnectOptions, EVENT_BACKLOG, MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX,
 };
 use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
 use crate::proto::{Negotiated, Transfer};
-use crate::wire::{Identify, NamespaceId, NamespaceInfo, NamespaceList, Nqn, Status};
+use crate::wire::{Identify, NamespaceId, NamespaceInfo, NamespaceList, Nqn, NvmLimits, Status};
 
 /// A controller of a subsystem: the admin queue and the I/O queues, connected again whenever they
 /// are lost, as long as [`ReconnectOptions`](crate::config::ReconnectOptions) allow.
@@ -106,23 +109,29 @@ impl<P: Provider> Controller<P> {
             liveness: Liveness::new(),
             registry: Arc::new(Registry::default()),
             changes: changes.downgrade(),
+            notices: broadcast::Sender::new(CHANGE_BACKLOG),
             present: parking_lot::Mutex::new(None),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),
         });
         let (control, controls) = mpsc::channel(1);
         let (admin, requests) = mpsc::channel(ADMIN_BACKLOG);
         let (late_sender, late) = mpsc::channel(ABORT_BACKLOG);
+        let (events, heard) = mpsc::channel(EVENT_BACKLOG);
         let (first, pollers_made) = oneshot::channel();
         let wiring = Wiring {
             shared: Arc::clone(&shared),
             inbox: Inbox { control: controls, requests, late },
             changes,
             late: late_sender,
+            events,
             first,
         };
         let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
         tokio::spawn(supervisor.run());
         let admin = AdminClient::new(admin, shared.liveness.clone());
+        let (admin_of_herald, shared_of_herald) = (admin.clone(), Arc::clone(&shared));
+        let herald = Herald { admin: admin_of_herald, shared: shared_of_herald, events: heard };
+        tokio::spawn(herald.run());
         let (parties, again) = (Parties::of(options), Arc::default());
         let controller = Self { shared, admin, control, io: Vec::new(), parties, again };
         Ok(Connecting { controller, options: options.clone(), pollers: pollers_made })
@@ -166,6 +175,13 @@ impl<P: Provider> Controller<P> {
     #[must_use]
     pub fn changes(&self) -> Changes {
         Changes::of(&self.shared.changes)
+    }
+
+    /// What the controller tells from now on: changes of namespaces and of how well it reaches
+    /// them, firmware, errors, health. Namespaces in use are looked at before they are told of.
+    #[must_use]
+    pub fn notices(&self) -> Notices {
+        Notices::of(&self.shared.notices)
     }
 
     /// Drops the connection in order and makes a new one at once. Commands in flight are treated
@@ -282,17 +298,47 @@ impl<P: Provider> Controller<P> {
     ///
     /// When it is not there, has a format we can't use, or the controller is gone.
     pub async fn identify_namespace(&self, id: NamespaceId) -> Result<NamespaceInfo, Error> {
-        match self.identify("Identify Namespace", Identify::namespace(id)).await {
-            Ok(data) => {
-                let info = NamespaceInfo::parse(id, &data)?;
-                self.shared.registry.insert(info);
-                Ok(info)
+        let info = inspect(&self.admin, self.negotiated().version, id).await?;
+        self.shared.registry.insert(info);
+        Ok(info)
+    }
+
+    /// Looks for namespaces anew: returns all that are active and of a format we can use. Those in
+    /// use that are not what they were are refused from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the controller refuses or is gone.
+    pub async fn rescan(&self) -> Result<Vec<NamespaceInfo>, Error> {
+        let mut found = Vec::new();
+        for id in self.namespaces().await? {
+            match inspect(&self.admin, self.negotiated().version, id).await {
+                Ok(info) => {
+                    self.shared.registry.compare(info);
+                    found.push(info);
+                }
+                // It went between the two questions, or is not for us.
+                Err(error @ (Error::Malformed(_) | Error::Misuse(_))) => {
+                    tracing::info!(%id, %error, "a namespace is passed over");
+                }
+                Err(error) => return Err(error),
             }
-            // Some targets refuse where others describe a namespace of no blocks.
+        }
+        Ok(found)
+    }
+
+    /// What commands without data may be about; no limits where the controller tells none.
+    ///
+    /// # Errors
+    ///
+    /// When the controller is gone, or refuses for another reason than not knowing the question.
+    pub async fn nvm_limits(&self) -> Result<NvmLimits, Error> {
+        match self.identify("Identify (NVM command set)", Identify::nvm_limits()).await {
+            Ok(data) => Ok(NvmLimits::parse(&data)?),
             Err(Error::Rejected(Rejected::Command { status, .. }))
-                if status.code() == Status::INVALID_NAMESPACE =>
+                if status.code() == Status::INVALID_FIELD =>
             {
-                Err(Misuse::NoNamespace(id).into())
+                Ok(NvmLimits::default())
             }
             Err(error) => Err(error),
         }
@@ -329,6 +375,10 @@ impl<P: Provider> Controller<P> {
         self.admin.execute(name, sqe, transfer).await.map(|(_, data)| data)
     }
 
+    pub(super) fn admin(&self) -> &AdminClient {
+        &self.admin
+    }
+
     fn domain(&self) -> (Domain<P>, MemoryMode) {
         self.present(|present| (present.domain.clone(), present.memory.mode))
     }
@@ -344,6 +394,12 @@ impl<P: Provider> Connecting<P> {
     #[must_use]
     pub fn changes(&self) -> Changes {
         Changes::of(&self.controller.shared.changes)
+    }
+
+    /// What the controller tells from now on.
+    #[must_use]
+    pub fn notices(&self) -> Notices {
+        Notices::of(&self.controller.shared.notices)
     }
 
     /// Waits for the connection; tasks of the current runtime serve the I/O queues then.

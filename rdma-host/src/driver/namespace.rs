@@ -11,7 +11,7 @@ use super::io_task::IoRequest;
 use super::phase::Liveness;
 use super::registry::{Registry, Seen};
 use crate::error::{Error, Misuse};
-use crate::wire::NamespaceInfo;
+use crate::wire::{NamespaceId, NamespaceInfo};
 
 /// A namespace of a controller. Cheap to clone; clones share the queues.
 ///
@@ -100,8 +100,7 @@ impl Namespace {
     ///
     /// When the controller refuses, or the connection is lost.
     pub async fn flush(&self) -> Result<(), Error> {
-        let done = self.begin(Command::flush(self.info.id)).await;
-        let (outcome, _) = self.finish(done).await.into_result("Flush");
+        let (outcome, _) = self.run(Command::flush(self.info.id)).await.into_result("Flush");
         outcome.map(drop)
     }
 
@@ -152,7 +151,18 @@ impl Namespace {
         self.gather(direction, pending).await
     }
 
-    fn check(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
+    /// Its id.
+    pub(super) fn id(&self) -> NamespaceId {
+        self.info.id
+    }
+
+    /// Executes a command as it is.
+    pub(super) async fn run(&self, command: Command) -> Done {
+        let done = self.begin(command).await;
+        self.finish(done).await
+    }
+
+    pub(super) fn check(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
         match self.seen.is_replaced() {
             true => Err(Misuse::NamespaceReplaced(self.info.id)),
             false => self.check_range(lba, bytes).map(drop),

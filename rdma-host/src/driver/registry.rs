@@ -61,14 +61,16 @@ impl Registry {
     }
 
     /// After a reconnect or a change the namespace looks like this; it may have grown, but must
-    /// be the same one.
-    pub(super) fn compare(&self, now: NamespaceInfo) {
-        if let Some(known) = self.known.lock().get_mut(&now.id) {
-            match known.is(&now) {
-                true => known.update(now),
-                false => known.seen.replaced.store(true, Ordering::Relaxed),
-            }
+    /// be the same one. Says whether it is.
+    pub(super) fn compare(&self, now: NamespaceInfo) -> bool {
+        let mut all = self.known.lock();
+        let Some(known) = all.get_mut(&now.id) else { return true };
+        let same = known.is(&now);
+        match same {
+            true => known.update(now),
+            false => known.seen.replaced.store(true, Ordering::Relaxed),
         }
+        same
     }
 
     /// Whether commands for the namespace would reach another one than was identified.

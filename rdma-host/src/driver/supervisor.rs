@@ -13,7 +13,10 @@ use super::attempt::{self, Connected, Means};
 use super::authenticate::Parties;
 use super::berth::{Berth, Late};
 use super::change::Change;
+use super::herald::enable_events;
+use super::inspect::inspect_alone;
 use super::memory::MemoryReport;
+use super::notice::Notice;
 use super::phase::{Liveness, Outage, Phase, Terms};
 use super::poller::Poller;
 use super::port::PortWatch;
@@ -21,9 +24,9 @@ use super::registry::Registry;
 use crate::config::{
     Authentication, ConnectOptions, PORT_INTERVAL, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
 };
-use crate::error::{Away, Error, GaveUp, Rejected};
-use crate::proto::{Cause, Event, Execute, Lifecycle, Negotiated, State, Task, Transfer};
-use crate::wire::{Identify, NamespaceInfo, QueueId, Status};
+use crate::error::{Away, Error, GaveUp, Misuse};
+use crate::proto::{Cause, Event, Lifecycle, Negotiated, State, Task};
+use crate::wire::{AsyncEvent, Version};
 
 /// What the owner of a controller may ask for.
 pub(super) enum Control {
@@ -38,6 +41,7 @@ pub(super) struct Shared<P: Provider> {
     pub(super) liveness: Liveness,
     pub(super) registry: Arc<Registry>,
     pub(super) changes: broadcast::WeakSender<Change>,
+    pub(super) notices: broadcast::Sender<Notice>,
     pub(super) present: Mutex<Option<Present<P>>>,
     /// How the next connection is authenticated.
     pub(super) authentication: Mutex<Authentication>,
@@ -68,6 +72,8 @@ pub(super) struct Wiring<P: Provider> {
     pub(super) changes: broadcast::Sender<Change>,
     /// To make berths with.
     pub(super) late: mpsc::Sender<Late>,
+    /// Where what the controller tells goes.
+    pub(super) events: mpsc::Sender<AsyncEvent>,
     /// Who waits for the first connection.
     pub(super) first: oneshot::Sender<Result<Vec<Poller<P>>, Error>>,
 }
@@ -80,6 +86,7 @@ pub(super) struct Supervisor<P: Provider> {
     inbox: Inbox,
     changes: broadcast::Sender<Change>,
     late: mpsc::Sender<Late>,
+    events: mpsc::Sender<AsyncEvent>,
     /// How many pollers are wanted.
     pollers: usize,
     /// Empty until the first connection; from then on of one length.
@@ -101,7 +108,7 @@ impl<P: Provider> Supervisor<P> {
         pollers: usize,
         wiring: Wiring<P>,
     ) -> Self {
-        let Wiring { shared, inbox, changes, late, first } = wiring;
+        let Wiring { shared, inbox, changes, late, events, first } = wiring;
         Self {
             provider,
             life: Lifecycle::new(options.reconnect.clone()),
@@ -110,6 +117,7 @@ impl<P: Provider> Supervisor<P> {
             inbox,
             changes,
             late,
+            events,
             pollers: pollers.max(1),
             berths: Vec::new(),
             admin: None,
@@ -156,7 +164,9 @@ impl<P: Provider> Supervisor<P> {
         let registry = &self.shared.registry;
         let attempt = async {
             let mut connected = attempt::connect(means).await?;
-            recognise(registry, &mut connected.admin).await?;
+            let Connected { admin, negotiated, .. } = &mut connected;
+            recognise(registry, admin, negotiated.version).await?;
+            enable_events(admin, negotiated.info.events).await?;
             Ok(connected)
         };
         let fails_at = self.life.commands_fail_at();
@@ -199,7 +209,9 @@ impl<P: Provider> Supervisor<P> {
         for berth in &self.berths {
             berth.put(assemblies.next());
         }
-        self.admin.insert(admin).go_live(self.generation, self.berths.clone());
+        let admin = self.admin.insert(admin);
+        admin.go_live(self.generation, self.berths.clone());
+        admin.tell(self.events.clone());
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
         let (generation, berths) = (self.generation, self.berths.clone());
@@ -381,28 +393,20 @@ async fn port_is_back(port: &mut PortWatch) {
 }
 
 /// Looks at all namespaces in use, before commands can reach them.
-async fn recognise<P: Provider>(registry: &Registry, admin: &mut Admin<P>) -> Result<(), Error> {
+async fn recognise<P: Provider>(
+    registry: &Registry,
+    admin: &mut Admin<P>,
+    version: Version,
+) -> Result<(), Error> {
     for id in registry.ids() {
-        let execute = Execute {
-            queue: QueueId::ADMIN,
-            sqe: Identify::namespace(id),
-            transfer: Transfer::FromController(Identify::SIZE),
-            name: "Identify Namespace",
-        };
-        let (response, data) = admin.execute(execute).await?;
-        match response.status() {
-            status if status.is_success() => match NamespaceInfo::parse(id, &data) {
-                Ok(info) => registry.compare(info),
-                // One that is not there now may be again later.
-                Err(error) => tracing::info!(%id, %error, "a namespace in use is gone"),
-            },
-            status if status.code() == Status::INVALID_NAMESPACE => {
-                tracing::info!(%id, "a namespace in use is gone");
+        match inspect_alone(admin, version, id).await {
+            Ok(info) if registry.compare(info) => {}
+            Ok(_) => tracing::warn!(%id, "a namespace in use was replaced by another one"),
+            // One that is not there now may be again later.
+            Err(error @ (Error::Malformed(_) | Error::Misuse(Misuse::NoNamespace(_)))) => {
+                tracing::info!(%id, %error, "a namespace in use is gone");
             }
-            status => {
-                let command = "Identify Namespace";
-                return Err(Rejected::Command { command, status }.into());
-            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -74,7 +74,7 @@ pub struct OpenQueue {
 }
 
 /// A command to send.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Execute {
     /// On which queue.
     pub queue: QueueId,

@@ -7,6 +7,7 @@
 mod bring_up;
 mod cause;
 mod discovery;
+mod inspection;
 mod keep_alive;
 mod lifecycle;
 mod reconnect;
@@ -17,6 +18,7 @@ mod slots;
 pub use bring_up::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
 pub use cause::{Cause, Cure};
 pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
+pub use inspection::{Inspect, Inspection};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
 pub use lifecycle::{Event, Lifecycle, State, Task};
 pub use reconnect::{Failure, Verdict};

@@ -99,6 +99,33 @@ impl Sqe {
         Self::new(Opcode::FLUSH, namespace)
     }
 
+    /// Makes `blocks` logical blocks from `lba` on read as zeros (NVM 3.2.8); with `deallocate` the
+    /// controller may give their space back (DEAC).
+    ///
+    /// # Panics
+    ///
+    /// As [`read`](Self::read).
+    #[must_use]
+    pub fn write_zeroes(namespace: NamespaceId, lba: u64, blocks: u32, deallocate: bool) -> Self {
+        let mut sqe = Self::new(Opcode::WRITE_ZEROES, namespace).with_blocks(lba, blocks);
+        sqe.cdw12 |= U32::new(u32::from(deallocate) << 25);
+        sqe
+    }
+
+    /// Lets the controller forget what stands in so many ranges (Dataset Management, NVM 3.2.3);
+    /// the data names them, as [`BlockRange::to_bytes`](super::BlockRange::to_bytes) has it.
+    ///
+    /// # Panics
+    ///
+    /// If `ranges` is 0 or above 256: the zero-based field can't say it.
+    #[must_use]
+    pub fn deallocate(namespace: NamespaceId, ranges: usize) -> Self {
+        const DEALLOCATE: u32 = 1 << 2;
+        let count = ranges.checked_sub(1).and_then(|count| u8::try_from(count).ok());
+        let count = count.expect("a command takes 1 to 256 ranges");
+        Self::new(Opcode::DATASET_MANAGEMENT, namespace).with_parameters(count.into(), DEALLOCATE)
+    }
+
     /// Tells the controller that we live (Base 5.1.14).
     #[must_use]
     pub fn keep_alive() -> Self {
@@ -171,6 +198,10 @@ impl Opcode {
     pub const WRITE: Self = Self(0x01);
     /// Read (NVM).
     pub const READ: Self = Self(0x02);
+    /// Write Zeroes (NVM).
+    pub const WRITE_ZEROES: Self = Self(0x08);
+    /// Dataset Management (NVM).
+    pub const DATASET_MANAGEMENT: Self = Self(0x09);
     /// Get Log Page (admin).
     pub const GET_LOG_PAGE: Self = Self(0x02);
     /// Identify (admin).
@@ -181,6 +212,8 @@ impl Opcode {
     pub const ASYNCHRONOUS_EVENT_REQUEST: Self = Self(0x0c);
     /// Set Features (admin).
     pub const SET_FEATURES: Self = Self(0x09);
+    /// Get Features (admin).
+    pub const GET_FEATURES: Self = Self(0x0a);
     /// Keep Alive (admin).
     pub const KEEP_ALIVE: Self = Self(0x18);
     /// Every Fabrics command; the type is in byte 4.
@@ -244,6 +277,24 @@ mod tests {
         assert_eq!(sqe.as_bytes()[..8], [0x00, 0x40, 0, 0, 3, 0, 0, 0]);
         assert_eq!(sqe.as_bytes()[39], 0x40);
         assert_eq!(Sqe::keep_alive().as_bytes()[0], 0x18);
+    }
+
+    #[test]
+    fn commands_without_blocks_in_literal_bytes() {
+        let sqe = Sqe::write_zeroes(NamespaceId(1), 9, 0x1_0000, true);
+        assert_eq!((sqe.as_bytes()[0], sqe.as_bytes()[40]), (0x08, 9));
+        assert_eq!(sqe.as_bytes()[48..52], [0xff, 0xff, 0, 0x02]);
+        assert!(!sqe.opcode().sends_data());
+        let sqe = Sqe::deallocate(NamespaceId(1), 256);
+        assert_eq!(sqe.as_bytes()[0], 0x09);
+        assert_eq!(sqe.as_bytes()[40..48], [255, 0, 0, 0, 4, 0, 0, 0]);
+        assert!(sqe.opcode().sends_data());
+    }
+
+    #[test]
+    #[should_panic(expected = "1 to 256 ranges")]
+    fn too_many_ranges_are_a_caller_error() {
+        let _ = Sqe::deallocate(NamespaceId(1), 257);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Set Features (Base 5.1.25), as far as bring-up needs it.
+//! Set and Get Features (Base 5.1.25, 5.1.11), as far as a connection needs them.
 
 use super::{EventMask, NamespaceId, Opcode, Sqe};
 
@@ -34,6 +34,18 @@ impl SetFeatures {
     }
 }
 
+/// Get Features commands.
+#[derive(Clone, Copy, Debug)]
+pub struct GetFeatures;
+
+impl GetFeatures {
+    /// Asks which events are on; the result is an [`EventMask`].
+    #[must_use]
+    pub fn async_events() -> Sqe {
+        Sqe::new(Opcode::GET_FEATURES, NamespaceId(0)).with_parameters(SetFeatures::ASYNC_EVENTS, 0)
+    }
+}
+
 /// How many I/O queues the controller grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueCount(pub u32);
@@ -62,6 +74,8 @@ mod tests {
     fn event_configuration_in_literal_bytes() {
         let sqe = SetFeatures::async_events(EventMask::DISCOVERY_LOG_CHANGE);
         assert_eq!(sqe.as_bytes()[40..48], [0x0b, 0, 0, 0, 0, 0, 0, 0x80]);
+        let sqe = GetFeatures::async_events();
+        assert_eq!((sqe.as_bytes()[0], sqe.as_bytes()[40]), (0x0a, 0x0b));
     }
 
     #[test]

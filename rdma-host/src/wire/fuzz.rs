@@ -18,6 +18,9 @@ proptest! {
         let _ = ErrorEntry::parse_all(&bytes);
         let _ = FirmwareSlots::parse(&bytes);
         let _ = Health::parse(&bytes);
+        let _ = Effects::parse(&bytes);
+        let _ = NvmLimits::parse(&bytes);
+        let _ = NamespaceNames::parse(&bytes);
     }
 
     #[test]
@@ -70,6 +73,7 @@ proptest! {
             prop_assert!(info.block_size.is_power_of_two() && info.block_size >= 512);
             prop_assert!(info.bytes() >= u64::from(info.block_size));
         }
+        let _ = NamespaceNames::parse(&bytes);
         let info = ControllerInfo::parse(&bytes).expect("4,096 bytes are a controller");
         for text in [info.serial, info.model, info.firmware, info.subsystem_nqn] {
             prop_assert!(text.chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{text:?}");

@@ -1,12 +1,13 @@
 //! Identify (Base 5.1.13, NVM 4.1.5): what a controller and a namespace say of themselves.
 
+use std::fmt;
 use std::mem::offset_of;
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{ControllerId, EventMask, NamespaceId, Opcode, Sqe, Version};
+use super::{ControllerId, EventMask, NamespaceId, NamespaceNames, Opcode, Sqe, Version};
 
 /// Identify commands; each returns 4,096 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,8 @@ impl Identify {
     const NAMESPACE: u32 = 0x00;
     const CONTROLLER: u32 = 0x01;
     const ACTIVE_NAMESPACES: u32 = 0x02;
+    const DESCRIPTORS: u32 = 0x03;
+    const COMMAND_SET_CONTROLLER: u32 = 0x06;
 
     /// The controller itself (CNS 01h).
     #[must_use]
@@ -37,6 +40,21 @@ impl Identify {
     pub fn active_namespaces(after: NamespaceId) -> Sqe {
         Sqe::new(Opcode::IDENTIFY, after).with_parameters(Self::ACTIVE_NAMESPACES, 0)
     }
+
+    /// The names of one namespace that are unique everywhere (CNS 03h): [`NamespaceNames`].
+    ///
+    /// [`NamespaceNames`]: super::NamespaceNames
+    #[must_use]
+    pub fn names(namespace: NamespaceId) -> Sqe {
+        Sqe::new(Opcode::IDENTIFY, namespace).with_parameters(Self::DESCRIPTORS, 0)
+    }
+
+    /// The controller's limits for commands without data, of the NVM command set (CNS 06h, CSI
+    /// 00h): [`NvmLimits`](super::NvmLimits).
+    #[must_use]
+    pub fn nvm_limits() -> Sqe {
+        Sqe::new(Opcode::IDENTIFY, NamespaceId(0)).with_parameters(Self::COMMAND_SET_CONTROLLER, 0)
+    }
 }
 
 /// Identify data we can't work with.
@@ -49,6 +67,14 @@ pub enum IdentifyError {
     /// The namespace is not active: all fields are zero.
     #[error("namespace {0} is not active")]
     NoNamespace(NamespaceId),
+    /// An entry of the list of names makes no sense.
+    #[error("its list of a namespace's names has {bytes} bytes for {name}")]
+    Name {
+        /// Which name.
+        name: &'static str,
+        /// NIDL as sent.
+        bytes: u8,
+    },
     /// LBADS makes no sense.
     #[error("namespace {namespace} reports blocks of 2^{exponent} bytes; 2^9 to 2^20 make sense")]
     BlockSize {
@@ -89,7 +115,8 @@ pub struct ControllerData {
     serial: [u8; 20],
     model: [u8; 40],
     firmware: [u8; 8],
-    gap_72: [u8; 5],
+    gap_72: [u8; 4],
+    sharing: u8,
     transfer_size_max: u8,
     controller_id: U16,
     version: U32,
@@ -98,16 +125,22 @@ pub struct ControllerData {
     attributes: U32,
     gap_100: [u8; 11],
     controller_type: u8,
-    gap_112: [u8; 208],
+    gap_112: [u8; 150],
+    error_log_entries: u8,
+    gap_263: [u8; 57],
     keep_alive_granularity: U16,
-    gap_322: [u8; 192],
+    gap_322: [u8; 26],
+    ana_groups: U32,
+    gap_352: [u8; 162],
     commands_max: U16,
     namespace_count: U32,
-    gap_520: [u8; 5],
+    optional_commands: U16,
+    gap_522: [u8; 3],
     volatile_write_cache: u8,
     gap_526: [u8; 10],
     sgl_support: U32,
-    gap_540: [u8; 228],
+    active_namespaces_max: U32,
+    gap_544: [u8; 224],
     subsystem_nqn: [u8; 256],
     gap_1024: [u8; 768],
     command_capsule: U32,
@@ -119,15 +152,20 @@ pub struct ControllerData {
 }
 
 const _: () = assert!(size_of::<ControllerData>() == Identify::SIZE);
+const _: () = assert!(offset_of!(ControllerData, sharing) == 76);
 const _: () = assert!(offset_of!(ControllerData, transfer_size_max) == 77);
 const _: () = assert!(offset_of!(ControllerData, controller_id) == 78);
 const _: () = assert!(offset_of!(ControllerData, attributes) == 96);
 const _: () = assert!(offset_of!(ControllerData, controller_type) == 111);
+const _: () = assert!(offset_of!(ControllerData, error_log_entries) == 262);
 const _: () = assert!(offset_of!(ControllerData, keep_alive_granularity) == 320);
+const _: () = assert!(offset_of!(ControllerData, ana_groups) == 348);
 const _: () = assert!(offset_of!(ControllerData, commands_max) == 514);
 const _: () = assert!(offset_of!(ControllerData, namespace_count) == 516);
+const _: () = assert!(offset_of!(ControllerData, optional_commands) == 520);
 const _: () = assert!(offset_of!(ControllerData, volatile_write_cache) == 525);
 const _: () = assert!(offset_of!(ControllerData, sgl_support) == 536);
+const _: () = assert!(offset_of!(ControllerData, active_namespaces_max) == 540);
 const _: () = assert!(offset_of!(ControllerData, subsystem_nqn) == 768);
 const _: () = assert!(offset_of!(ControllerData, command_capsule) == 1792);
 const _: () = assert!(offset_of!(ControllerData, in_capsule_offset) == 1800);
@@ -152,6 +190,19 @@ pub struct ControllerInfo {
     pub controller_type: ControllerType,
     /// OAES: which optional events it can tell.
     pub events: EventMask,
+    /// CMIC bit 3: some of its namespaces may be reached better elsewhere (ANA).
+    pub reports_ana: bool,
+    /// NANAGRPID: how many ANA groups there are at most.
+    pub ana_groups: u32,
+    /// ELPE: errors it remembers at most, 1 to 256.
+    pub error_entries_max: u16,
+    /// MNAN: namespaces that may be active at once; [`namespace_id_max`](Self::namespace_id_max)
+    /// when it does not say.
+    pub active_namespaces_max: u32,
+    /// ONCS bit 2: blocks can be deallocated (Dataset Management).
+    pub dataset_management: bool,
+    /// ONCS bit 3: Write Zeroes.
+    pub write_zeroes: bool,
     /// MDTS as a power of two of the smallest page; none when it sets no limit.
     pub transfer_pages_log2: Option<u8>,
     /// KAS: granularity of the keep-alive timer in 100 ms; 0 when it has none.
@@ -211,6 +262,15 @@ impl ControllerInfo {
             controller_id: ControllerId(data.controller_id.get()),
             controller_type: ControllerType(data.controller_type),
             events: EventMask(data.events.get()),
+            reports_ana: data.sharing & (1 << 3) != 0,
+            ana_groups: data.ana_groups.get(),
+            error_entries_max: u16::from(data.error_log_entries) + 1,
+            active_namespaces_max: match data.active_namespaces_max.get() {
+                0 => data.namespace_count.get(),
+                count => count,
+            },
+            dataset_management: data.optional_commands.get() & (1 << 2) != 0,
+            write_zeroes: data.optional_commands.get() & (1 << 3) != 0,
             transfer_pages_log2: Some(data.transfer_size_max).filter(|&pages| pages != 0),
             keep_alive_granularity: data.keep_alive_granularity.get(),
             traffic_keeps_alive: data.attributes.get() & (1 << 6) != 0,
@@ -269,6 +329,22 @@ pub struct NamespaceInfo {
     pub block_size: u32,
     /// NGUID, if it has one.
     pub nguid: Option<Uuid>,
+    /// EUI64, if it has one.
+    pub eui64: Option<Eui64>,
+    /// UUID, if it has one and the controller tells; only the list of names has it.
+    pub uuid: Option<Uuid>,
+    /// CSI: the command set it takes; 0, NVM, unless the list of names says another.
+    pub command_set: u8,
+}
+
+/// An EUI-64 (Base 4.7.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Eui64(pub [u8; 8]);
+
+impl fmt::Display for Eui64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
 }
 
 impl NamespaceInfo {
@@ -298,14 +374,27 @@ impl NamespaceInfo {
             return Err(IdentifyError::Size { namespace: id, blocks, block_size });
         }
         let nguid = Some(Uuid::from_bytes(data.nguid)).filter(|nguid| !nguid.is_nil());
-        Ok(Self { id, blocks, block_size, nguid })
+        let eui64 = Some(Eui64(data.eui64)).filter(|eui64| eui64.0 != [0; 8]);
+        Ok(Self { id, blocks, block_size, nguid, eui64, uuid: None, command_set: 0 })
     }
 
-    /// Whether this can be the namespace that `other` describes: NGUID and block size agree. The
-    /// size may differ.
+    /// The same with what the list of names adds; what both say, the list says better.
+    #[must_use]
+    pub fn with_names(self, names: NamespaceNames) -> Self {
+        Self {
+            nguid: names.nguid.or(self.nguid),
+            eui64: names.eui64.or(self.eui64),
+            uuid: names.uuid,
+            command_set: names.command_set.unwrap_or(0),
+            ..self
+        }
+    }
+
+    /// Whether this can be the namespace that `other` describes: all names, the block size and the
+    /// command set agree. The size may differ.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.nguid == other.nguid && self.block_size == other.block_size
+        Self { blocks: other.blocks, ..*self } == *other
     }
 
     /// How many whole blocks `bytes` hold; a buffer has far fewer than 2^32.

@@ -16,7 +16,9 @@ mod fuzz;
 mod id;
 mod identify;
 mod log;
+mod names;
 mod nqn;
+mod nvm;
 mod private_data;
 mod property;
 mod sgl;
@@ -28,19 +30,21 @@ pub use fabrics::{
     AuthenticationCommand, AuthenticationRequest, ConnectCommand, ConnectData, PropertyGet,
     PropertySet, connect_fault, is_fault_of_controller_id,
 };
-pub use feature::{QueueCount, SetFeatures};
+pub use feature::{GetFeatures, QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
 pub use identify::{
-    ControllerData, ControllerInfo, ControllerType, Identify, IdentifyError, NamespaceData,
+    ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, NamespaceData,
     NamespaceInfo, NamespaceList,
 };
 pub use log::{
     AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, ChangedNamespaces, DiscoveryEntry,
-    DiscoveryHeader, EntryFlags, ErrorEntry, Event, EventMask, EventType, FirmwareSlots,
-    GetLogPage, Health, LogError, LogPage, PlaceError, RdmaProvider, RdmaService, SecurityType,
-    SubsystemType, TransportRequirements, TransportSpecific, TransportType,
+    DiscoveryHeader, Effect, Effects, EntryFlags, ErrorEntry, Event, EventMask, EventType,
+    FirmwareSlots, GetLogPage, Health, LogError, LogPage, PlaceError, RdmaProvider, RdmaService,
+    SecurityType, SubsystemType, TransportRequirements, TransportSpecific, TransportType,
 };
+pub use names::NamespaceNames;
 pub use nqn::{Nqn, NqnError};
+pub use nvm::{BlockRange, NvmLimits};
 pub use private_data::{Accept, PrivateDataError, Reject, RejectCode, Request};
 pub use property::{Capabilities, Configuration, ControllerStatus, Property, Version};
 pub use sgl::Sgl;

@@ -9,6 +9,10 @@ pub struct Status(pub u16);
 impl Status {
     /// The command did what was asked.
     pub const SUCCESS: Self = Self(0x000);
+    /// Generic: no such command.
+    pub const INVALID_OPCODE: Self = Self(0x001);
+    /// Generic: a field of the command has a value that is not supported.
+    pub const INVALID_FIELD: Self = Self(0x002);
     /// Generic: an I/O Connect on a queue identifier already in use, or commands out of order.
     pub const COMMAND_SEQUENCE_ERROR: Self = Self(0x00c);
     /// Generic: no such namespace, or it is not attached (Base figure 101).

@@ -6,17 +6,22 @@ fn controller() -> Vec<u8> {
     bytes[4..24].copy_from_slice(b"fad656a175bdab25d99e");
     bytes[24..64].copy_from_slice(format!("{:40}", "Linux").as_bytes());
     bytes[64..72].copy_from_slice(b"6.12.117");
+    bytes[76] = 0x0a;
     bytes[77] = 8;
     bytes[78..80].copy_from_slice(&[0x01, 0x02]);
     bytes[80..84].copy_from_slice(&[0, 3, 1, 0]);
     bytes[92..96].copy_from_slice(&[0x00, 0x09, 0x00, 0x80]);
     bytes[96] = 0x41;
     bytes[111] = 2;
+    bytes[262] = 127;
     bytes[320] = 10;
+    bytes[348] = 128;
     bytes[514] = 128;
     bytes[516..520].copy_from_slice(&[0, 4, 0, 0]);
+    bytes[520] = 0x0c;
     bytes[525] = 1;
     bytes[536..540].copy_from_slice(&[0x05, 0x00, 0x10, 0x00]);
+    bytes[541] = 2;
     bytes[768..774].copy_from_slice(b"nqn.s\x1b");
     bytes[1792..1796].copy_from_slice(&[4, 1, 0, 0]);
     bytes[1796] = 1;
@@ -35,6 +40,9 @@ fn controller_by_offset() {
     assert_eq!(info.controller_id, ControllerId(0x0201));
     assert_eq!(info.controller_type, ControllerType::DISCOVERY);
     assert_eq!(info.events, EventMask(0x8000_0900));
+    assert!(info.reports_ana && info.dataset_management && info.write_zeroes);
+    assert_eq!((info.ana_groups, info.error_entries_max), (128, 128));
+    assert_eq!(info.active_namespaces_max, 512);
     assert_eq!(info.transfer_pages_log2, Some(8));
     assert_eq!(info.keep_alive_granularity, 10);
     assert!(info.traffic_keeps_alive);
@@ -70,6 +78,30 @@ fn namespace_by_offset() {
         let info = NamespaceInfo::parse(NamespaceId(7), &namespace(2048, 12, 0, flbas)).unwrap();
         assert_eq!((info.blocks, info.block_size, info.bytes()), (2048, 4096, 8 << 20));
         assert_eq!(info.nguid, None);
+    }
+}
+
+#[test]
+fn what_names_a_namespace_must_agree() {
+    let mut bytes = namespace(2048, 12, 0, 0);
+    bytes[104..120].copy_from_slice(&[7; 16]);
+    bytes[120..128].copy_from_slice(&[0, 0x1b, 0x44, 0x11, 0x3a, 0xb7, 0, 1]);
+    let info = NamespaceInfo::parse(NamespaceId(7), &bytes).unwrap();
+    assert_eq!(info.eui64.unwrap().to_string(), "001b44113ab70001");
+    let names = NamespaceNames { uuid: Some(Uuid::from_u128(1)), ..NamespaceNames::default() };
+    let named = info.with_names(names);
+    assert_eq!((named.nguid, named.eui64), (info.nguid, info.eui64));
+    let grown = NamespaceInfo { blocks: 4096, ..named };
+    assert!(named.is_same_as(&grown) && grown.is_same_as(&named));
+    for other in [
+        info,
+        NamespaceInfo { uuid: Some(Uuid::from_u128(2)), ..named },
+        NamespaceInfo { nguid: None, ..named },
+        NamespaceInfo { eui64: Some(Eui64([9; 8])), ..named },
+        NamespaceInfo { block_size: 512, ..named },
+        NamespaceInfo { command_set: 2, ..named },
+    ] {
+        assert!(!named.is_same_as(&other) && !other.is_same_as(&named), "{other:?}");
     }
 }
 

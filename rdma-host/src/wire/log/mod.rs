@@ -3,6 +3,7 @@
 mod ana;
 mod changed;
 mod discovery;
+mod effects;
 mod error_log;
 mod event;
 mod firmware;
@@ -15,6 +16,7 @@ pub use discovery::{
     RdmaService, SecurityType, SubsystemType, TransportRequirements, TransportSpecific,
     TransportType,
 };
+pub use effects::{Effect, Effects};
 pub use error_log::ErrorEntry;
 pub use event::{AsyncEvent, Event, EventMask, EventType};
 pub use firmware::FirmwareSlots;
@@ -37,6 +39,8 @@ impl LogPage {
     pub const FIRMWARE_SLOTS: Self = Self(0x03);
     /// Namespaces that changed since it was last read: 4,096 bytes.
     pub const CHANGED_NAMESPACES: Self = Self(0x04);
+    /// Commands supported and effects: 4,096 bytes.
+    pub const EFFECTS: Self = Self(0x05);
     /// Asymmetric namespace access: of any size.
     pub const ANA: Self = Self(0x0c);
     /// Discovery: of any size.
@@ -50,6 +54,7 @@ impl fmt::Display for LogPage {
             Self::HEALTH => "health information",
             Self::FIRMWARE_SLOTS => "firmware slots",
             Self::CHANGED_NAMESPACES => "changed namespaces",
+            Self::EFFECTS => "commands supported and effects",
             Self::ANA => "asymmetric namespace access",
             Self::DISCOVERY => "discovery",
             Self(number) => return write!(f, "log page {number:#04x}"),

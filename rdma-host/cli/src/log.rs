@@ -1,0 +1,262 @@
+//! `nvmf log`: what a controller's log pages say.
+
+use clap::{Args, ValueEnum};
+use rdma_host::wire::{
+    AnaLog, ChangedNamespaces, Effect, Effects, ErrorEntry, FirmwareSlots, Health, NamespaceId,
+    Opcode,
+};
+use rdma_host::{Controller, Error};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::session::Session;
+use crate::target::TargetArguments;
+use crate::{Format, print_json, print_text};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Which page.
+    page: Page,
+
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
+    output_format: Format,
+
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Page {
+    /// Asymmetric namespace access: how well this controller reaches which namespaces.
+    Ana,
+    /// Namespaces that changed since the page was last read.
+    Changed,
+    /// Commands supported, and what they may change.
+    Effects,
+    /// Errors that the controller remembers.
+    Error,
+    /// Which firmware it has.
+    Firmware,
+    /// How well it is (SMART).
+    Health,
+}
+
+/// A page in both forms.
+struct Shown {
+    text: String,
+    json: Value,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let session = Session::connect(&arguments.target)?;
+    let shown = session.runtime.block_on(read(&session.controller, arguments.page))?;
+    match arguments.output_format {
+        Format::Json => print_json(&shown.json)?,
+        Format::Normal => print_text(&shown.text)?,
+    }
+    session.close();
+    Ok(())
+}
+
+async fn read(controller: &Controller, page: Page) -> Result<Shown, Error> {
+    Ok(match page {
+        Page::Ana => ana(&controller.ana_log().await?),
+        Page::Changed => changed(&controller.changed_namespaces().await?),
+        Page::Effects => effects(&controller.effects().await?),
+        Page::Error => errors(&controller.error_log().await?),
+        Page::Firmware => firmware(&controller.firmware_slots().await?),
+        Page::Health => health(&controller.health().await?),
+    })
+}
+
+fn ana(log: &AnaLog) -> Shown {
+    let mut text = format!("change count {}\n", log.change_count);
+    for group in &log.groups {
+        let ids = joined(&group.namespaces);
+        text += &format!("group {}: {}; namespaces: {ids}\n", group.id, group.state);
+    }
+    let groups = log.groups.iter().map(|group| {
+        json!({
+            "group": group.id,
+            "state": group.state.to_string(),
+            "change_count": group.change_count,
+            "namespaces": numbers(&group.namespaces),
+        })
+    });
+    let json = json!({ "change_count": log.change_count, "groups": groups.collect::<Vec<_>>() });
+    Shown { text, json }
+}
+
+fn changed(changed: &ChangedNamespaces) -> Shown {
+    match changed {
+        ChangedNamespaces::These(ids) => {
+            Shown { text: format!("{}\n", joined(ids)), json: json!({ "changed": numbers(ids) }) }
+        }
+        ChangedNamespaces::TooMany => {
+            let text = "more than the page can list: any may have changed\n".to_owned();
+            Shown { text, json: json!({ "changed": Value::Null }) }
+        }
+    }
+}
+
+fn effects(effects: &Effects) -> Shown {
+    let mut text = String::new();
+    for (set, commands) in [("admin", &effects.admin), ("I/O", &effects.io)] {
+        for (opcode, effect) in commands {
+            let words = changes(*effect).join(", ");
+            text += format!("{set:<5} {:#04x}  {words}", opcode.0).trim_end();
+            text.push('\n');
+        }
+    }
+    let list = |commands: &[(Opcode, Effect)]| -> Vec<Value> {
+        let one = |(opcode, effect): &(Opcode, Effect)| json!({ "opcode": opcode.0, "changes": changes(*effect), "bits": effect.0 });
+        commands.iter().map(one).collect()
+    };
+    Shown { text, json: json!({ "admin": list(&effects.admin), "io": list(&effects.io) }) }
+}
+
+/// What a command may change, in words.
+fn changes(effect: Effect) -> Vec<&'static str> {
+    let all = [
+        (effect.changes_content(), "content"),
+        (effect.changes_namespace(), "namespace"),
+        (effect.changes_inventory(), "inventory"),
+        (effect.changes_controller(), "controller"),
+    ];
+    all.into_iter().filter(|(changes, _)| *changes).map(|(_, word)| word).collect()
+}
+
+fn errors(entries: &[ErrorEntry]) -> Shown {
+    let mut text = String::new();
+    for entry in entries {
+        text += &format!("{}: {}", entry.count, entry.status);
+        if let Some(queue) = entry.queue {
+            text += &format!(", queue {queue}");
+        }
+        if let Some(command) = entry.command {
+            text += &format!(", command {command}");
+        }
+        if let Some(namespace) = entry.namespace {
+            text += &format!(", namespace {namespace}, block {}", entry.lba);
+        }
+        if let Some(byte) = entry.parameter_byte {
+            text += &format!(", byte {byte} of the command");
+        }
+        text.push('\n');
+    }
+    if text.is_empty() {
+        text = "no errors\n".to_owned();
+    }
+    let one = |entry: &ErrorEntry| {
+        json!({
+            "count": entry.count,
+            "status": entry.status.0,
+            "status_text": entry.status.to_string(),
+            "queue": entry.queue.map(|queue| queue.0),
+            "command": entry.command.map(|command| command.0),
+            "namespace": entry.namespace.map(|namespace| namespace.0),
+            "lba": entry.lba,
+            "parameter_byte": entry.parameter_byte,
+        })
+    };
+    Shown { text, json: json!({ "errors": entries.iter().map(one).collect::<Vec<_>>() }) }
+}
+
+fn firmware(slots: &FirmwareSlots) -> Shown {
+    let mut text = format!("slot {} runs", slots.active);
+    if let Some(next) = slots.next {
+        text += &format!("; slot {next} is next");
+    }
+    text.push('\n');
+    for (slot, revision) in (1..).zip(&slots.revisions) {
+        if let Some(revision) = revision {
+            text += &format!("slot {slot}: {revision}\n");
+        }
+    }
+    let json = json!({ "active": slots.active, "next": slots.next, "revisions": slots.revisions });
+    Shown { text, json }
+}
+
+fn health(health: &Health) -> Shown {
+    let rows = [
+        ("critical warnings", format!("{:#04x}", health.critical_warning)),
+        ("temperature", temperature(health.temperature_kelvin)),
+        ("spare left", format!("{} %", health.available_spare_percent)),
+        ("spare threshold", format!("{} %", health.spare_threshold_percent)),
+        ("life used", format!("{} %", health.percentage_used)),
+        ("unsafe shutdowns", health.unsafe_shutdowns.to_string()),
+        ("media errors", health.media_errors.to_string()),
+        ("errors logged", health.error_entries.to_string()),
+    ];
+    let text = rows.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect();
+    let json = json!({
+        "critical_warning": health.critical_warning,
+        "temperature_kelvin": health.temperature_kelvin,
+        "available_spare_percent": health.available_spare_percent,
+        "spare_threshold_percent": health.spare_threshold_percent,
+        "percentage_used": health.percentage_used,
+        // Beyond the numbers that every reader of JSON can keep.
+        "unsafe_shutdowns": health.unsafe_shutdowns.to_string(),
+        "media_errors": health.media_errors.to_string(),
+        "error_entries": health.error_entries.to_string(),
+    });
+    Shown { text, json }
+}
+
+fn temperature(kelvin: u16) -> String {
+    match kelvin {
+        0 => "not told".to_owned(),
+        kelvin => format!("{} °C", i32::from(kelvin) - 273),
+    }
+}
+
+fn numbers(ids: &[NamespaceId]) -> Vec<u32> {
+    ids.iter().map(|id| id.0).collect()
+}
+
+fn joined(ids: &[NamespaceId]) -> String {
+    let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdma_host::wire::{QueueId, Status};
+
+    #[test]
+    fn an_error_is_one_line() {
+        let entry = ErrorEntry {
+            count: 4,
+            queue: Some(QueueId(1)),
+            command: None,
+            status: Status::LBA_OUT_OF_RANGE,
+            parameter_byte: Some(40),
+            lba: 99,
+            namespace: Some(NamespaceId(2)),
+        };
+        let shown = errors(&[entry]);
+        assert!(shown.text.starts_with("4: "), "{}", shown.text);
+        let rest = ", queue 1, namespace 2, block 99, byte 40 of the command\n";
+        assert!(shown.text.ends_with(rest) && shown.text.lines().count() == 1, "{}", shown.text);
+        assert_eq!(shown.json["errors"][0]["command"], Value::Null);
+        assert_eq!(errors(&[]).text, "no errors\n");
+    }
+
+    #[test]
+    fn effects_are_named() {
+        let table = Effects {
+            admin: vec![(Opcode::GET_LOG_PAGE, Effect(1))],
+            io: vec![(Opcode::WRITE, Effect(0b11))],
+        };
+        let shown = effects(&table);
+        assert_eq!(shown.text, "admin 0x02\nI/O   0x01  content\n");
+        assert_eq!(shown.json["io"][0]["changes"], json!(["content"]));
+    }
+
+    #[test]
+    fn temperatures_are_in_degrees() {
+        assert_eq!((temperature(0), temperature(263)), ("not told".into(), "-10 °C".into()));
+    }
+}

@@ -1,0 +1,44 @@
+//! Looking at namespaces, over the admin queue.
+
+use verbs::Provider;
+
+use super::admin::{Admin, AdminClient};
+use crate::error::Error;
+use crate::proto::{Inspect, Inspection};
+use crate::wire::{NamespaceId, NamespaceInfo, Version};
+
+/// Asks through whichever connection there is.
+pub(super) async fn inspect(
+    admin: &AdminClient,
+    version: Version,
+    id: NamespaceId,
+) -> Result<NamespaceInfo, Error> {
+    let mut inspection = Inspection::new(id, version);
+    loop {
+        match inspection.action() {
+            Inspect::Done(info) => return Ok(info),
+            Inspect::Execute(command) => {
+                let (response, data) = admin.answer(command).await?;
+                inspection.handle(response, &data)?;
+            }
+        }
+    }
+}
+
+/// Asks on a queue where nobody else is served.
+pub(super) async fn inspect_alone<P: Provider>(
+    admin: &mut Admin<P>,
+    version: Version,
+    id: NamespaceId,
+) -> Result<NamespaceInfo, Error> {
+    let mut inspection = Inspection::new(id, version);
+    loop {
+        match inspection.action() {
+            Inspect::Done(info) => return Ok(info),
+            Inspect::Execute(command) => {
+                let (response, data) = admin.execute(command).await?;
+                inspection.handle(response, &data)?;
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Commands supported and effects (Base 5.1.12.1.6): what a controller can do.
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
+
+use super::{LogError, LogPage};
+use crate::wire::Opcode;
+
+/// Which commands a controller takes, and what each may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effects {
+    /// Admin commands, by opcode.
+    pub admin: Vec<(Opcode, Effect)>,
+    /// I/O commands, by opcode.
+    pub io: Vec<(Opcode, Effect)>,
+}
+
+/// What a command may change (Base figure 213): one bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect(pub u32);
+
+impl Effects {
+    /// The size of the page in bytes.
+    pub const SIZE: usize = 4096;
+
+    /// Reads the page; commands that are not supported are left out.
+    ///
+    /// # Errors
+    ///
+    /// When it is shorter than 4,096 bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, LogError> {
+        let short =
+            || LogError::Length { page: LogPage::EFFECTS, bytes: bytes.len(), least: Self::SIZE };
+        let page = bytes.get(..Self::SIZE).ok_or_else(short)?;
+        let (admin, rest) = <[U32; 256]>::ref_from_prefix(page).map_err(|_| short())?;
+        let (io, _) = <[U32; 256]>::ref_from_prefix(rest).map_err(|_| short())?;
+        Ok(Self { admin: supported(admin), io: supported(io) })
+    }
+}
+
+fn supported(entries: &[U32; 256]) -> Vec<(Opcode, Effect)> {
+    let all = (0..=u8::MAX).zip(entries).map(|(opcode, entry)| (Opcode(opcode), entry.get()));
+    all.filter(|(_, bits)| bits & 1 != 0).map(|(opcode, bits)| (opcode, Effect(bits))).collect()
+}
+
+impl Effect {
+    /// Whether it may change the content of namespaces (LBCC).
+    #[must_use]
+    pub fn changes_content(self) -> bool {
+        self.0 & (1 << 1) != 0
+    }
+
+    /// Whether it may change what namespaces can do (NCC).
+    #[must_use]
+    pub fn changes_namespace(self) -> bool {
+        self.0 & (1 << 2) != 0
+    }
+
+    /// Whether it may change which namespaces there are (NIC).
+    #[must_use]
+    pub fn changes_inventory(self) -> bool {
+        self.0 & (1 << 3) != 0
+    }
+
+    /// Whether it may change what the controller can do (CCC).
+    #[must_use]
+    pub fn changes_controller(self) -> bool {
+        self.0 & (1 << 4) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_by_offset() {
+        let mut bytes = [0; 4096];
+        bytes[4 * 2] = 0x01;
+        bytes[4 * 9] = 0x10; // not supported
+        bytes[1024 + 4] = 0x03;
+        bytes[2047] = 0x80; // not supported
+        bytes[2048] = 0x01; // reserved
+        let effects = Effects::parse(&bytes).unwrap();
+        assert_eq!(effects.admin, [(Opcode(2), Effect(1))]);
+        assert_eq!(effects.io, [(Opcode::WRITE, Effect(3))]);
+        assert!(effects.io[0].1.changes_content() && !effects.io[0].1.changes_namespace());
+        let all = Effect(0x1f);
+        assert!(all.changes_inventory() && all.changes_controller() && all.changes_namespace());
+        assert!(Effects::parse(&bytes[1..]).is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! What blktests proves of the kernel's initiator over RDMA, proved of ours: each test names the
+//! case of blktests that it does the work of.
+//!
+//! Some are elsewhere: 010 is `load`, 041 to 044 `authentication`, and in `recovery` are 048
+//! (`queues_come_and_go_with_the_target`) and 061 (`data_survives_a_restart_of_the_target`). What
+//! is told while connected, which has no case of its own there, is in `blktests/events.rs`.
+
+#[path = "blktests/commands.rs"]
+mod commands;
+#[path = "blktests/control.rs"]
+mod control;
+#[path = "blktests/events.rs"]
+mod events;
+
+use std::time::Duration;
+
+use rdma_host::wire::NamespaceId;
+use rdma_host::{Controller, Namespace};
+use tests::{SUBSYSTEM, controllers, noise, nvmf_ok, options, target, uri, wait_for};
+
+/// The names that the target file gives to namespace 1.
+const UUID: &str = "f2a1c5de-7a2b-4a9c-9d6e-1f3b5c7d9e01";
+const NGUID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+
+fn in_runtime<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        // Against hanging for ever; nothing here takes a fraction of it.
+        tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test ends")
+    })
+}
+
+/// What `soft-roce target` does, off the runtime's threads.
+async fn lever(arguments: &[&str]) {
+    let arguments: Vec<_> = arguments.iter().map(|&one| one.to_owned()).collect();
+    let pull = move || {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        target(&arguments)
+    };
+    tokio::task::spawn_blocking(pull).await.unwrap();
+}
+
+/// Sets an attribute of a namespace of the target.
+async fn set(namespace: u32, attribute: &str, value: &str) {
+    lever(&["set", "namespace", SUBSYSTEM, &namespace.to_string(), attribute, value]).await;
+}
+
+async fn connected() -> Controller {
+    Controller::connect(&options()).await.expect("the target is there")
+}
+
+async fn write(controller: &Controller, namespace: &Namespace, lba: u64, data: &[u8]) {
+    let mut buffer = controller.allocate(data.len()).unwrap();
+    buffer.copy_in(0, data);
+    namespace.write(lba, buffer).await.unwrap();
+}
+
+async fn read(controller: &Controller, namespace: &Namespace, lba: u64, bytes: usize) -> Vec<u8> {
+    let buffer = namespace.read(lba, controller.allocate(bytes).unwrap()).await.unwrap();
+    let mut data = vec![0; bytes];
+    buffer.copy_out(0, &mut data);
+    data
+}
+
+fn json(arguments: &[&str]) -> serde_json::Value {
+    let target = uri(SUBSYSTEM);
+    let all = [arguments, &[&target, "-o", "json"]].concat();
+    serde_json::from_slice(&nvmf_ok(&all, &[])).expect("JSON")
+}
+
+fn text(arguments: &[&str]) -> String {
+    let target = uri(SUBSYSTEM);
+    String::from_utf8(nvmf_ok(&[arguments, &[&target]].concat(), &[])).expect("UTF-8")
+}
+
+/// The first namespace of the target file, and the second.
+const FIRST: NamespaceId = NamespaceId(1);
+const SECOND: NamespaceId = NamespaceId(2);
+/// The one that comes and goes.
+const THIRD: NamespaceId = NamespaceId(3);
+
+/// The target has no controller any more.
+fn wait_for_none() {
+    wait_for("all controllers are gone", Duration::from_secs(10), || controllers(SUBSYSTEM) == 0);
+}
+
+/// Data of so many blocks.
+fn blocks_of_noise(namespace: &Namespace, blocks: u64) -> Vec<u8> {
+    let bytes = blocks * u64::from(namespace.info().block_size);
+    noise(usize::try_from(bytes).expect("memory has room"), blocks)
+}

@@ -1,0 +1,191 @@
+//! What the target tells while a host is connected.
+
+use rdma_host::config::EVENT_INTERVAL;
+use rdma_host::error::Misuse;
+use rdma_host::proto::State;
+use rdma_host::wire::{AnaState, Event};
+use rdma_host::{Detail, Error, Fate, Notice, Notices};
+use tests::nvmf;
+
+use super::*;
+
+/// Another UUID for namespace 3, and the one it has.
+const OTHER: &str = "f2a1c5de-7a2b-4a9c-9d6e-1f3b5c7d9e99";
+const SAME: &str = "f2a1c5de-7a2b-4a9c-9d6e-1f3b5c7d9e03";
+
+/// Takes notices until one says this of namespace 3.
+async fn until_third(notices: &mut Notices, mut wanted: impl FnMut(&Fate) -> bool) -> Fate {
+    loop {
+        let notice = notices.next().await.expect("the controller goes on");
+        println!("{notice}");
+        let Detail::Namespaces(fates) = notice.detail else { panic!("{notice}") };
+        let mut third = fates.into_iter().filter(|(id, _)| *id == THIRD);
+        if let Some((_, fate)) = third.next().filter(|(_, fate)| wanted(fate)) {
+            return fate;
+        }
+    }
+}
+
+/// blktests nvme/027: a rescan finds what has come and gone.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_rescan_finds_what_there_is() {
+    in_runtime(async {
+        let controller = connected().await;
+        let ids = async || -> Vec<u32> {
+            controller.rescan().await.unwrap().iter().map(|info| info.id.0).collect()
+        };
+        assert_eq!(ids().await, [1, 2, 3]);
+        set(3, "enable", "0").await;
+        assert_eq!(ids().await, [1, 2]);
+        set(3, "enable", "1").await;
+        assert_eq!(ids().await, [1, 2, 3]);
+        controller.shutdown().await;
+    });
+}
+
+/// blktests nvme/058, for one path: another namespace under the same number is told, and what was
+/// made for the old one does not reach it.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_replaced_namespace_is_told_and_refused() {
+    in_runtime(async {
+        let controller = connected().await;
+        let namespace = controller.namespace(THIRD).await.unwrap();
+        let neighbour = controller.namespace(FIRST).await.unwrap();
+        let mut notices = controller.notices();
+        set(3, "enable", "0").await;
+        until_third(&mut notices, |fate| matches!(fate, Fate::Gone)).await;
+        set(3, "enable", "1").await;
+        until_third(&mut notices, |fate| matches!(fate, Fate::Same(_))).await;
+        let _ = read(&controller, &namespace, 0, 4096).await;
+
+        replace_third(OTHER).await;
+        let fate = until_third(&mut notices, |fate| matches!(fate, Fate::Replaced(_))).await;
+        let Fate::Replaced(info) = fate else { unreachable!("just matched") };
+        assert_eq!(info.uuid.unwrap().to_string(), OTHER);
+        let failed = namespace.read(0, controller.allocate(4096).unwrap()).await.unwrap_err();
+        let refused = matches!(failed.error, Error::Misuse(Misuse::NamespaceReplaced(THIRD)));
+        assert!(refused, "{failed}");
+        let _ = read(&controller, &neighbour, 0, 4096).await;
+        let anew = controller.namespace(THIRD).await.unwrap();
+        let _ = read(&controller, &anew, 0, 4096).await;
+        controller.shutdown().await;
+        replace_third(SAME).await;
+    });
+}
+
+/// Makes namespace 3 another one, by its UUID.
+async fn replace_third(uuid: &str) {
+    set(3, "enable", "0").await;
+    set(3, "uuid", uuid).await;
+    set(3, "enable", "1").await;
+}
+
+/// blktests nvme/051: two loops that enable and disable a namespace at once; the host is told as
+/// often as it can take, and knows how it ended.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_storm_of_events_is_survived() {
+    in_runtime(async {
+        let controller = connected().await;
+        let _third = controller.namespace(THIRD).await.unwrap();
+        let first = controller.namespace(FIRST).await.unwrap();
+        let (mut notices, mut changes) = (controller.notices(), controller.changes());
+        let began = std::time::Instant::now();
+        let storm = |first: &'static str, second: &'static str| async move {
+            for _ in 0..20 {
+                set(3, "enable", first).await;
+                set(3, "enable", second).await;
+            }
+        };
+        tokio::join!(storm("0", "1"), storm("1", "0"));
+        // How the loops end is up to chance; this is not, and nothing in them looks like it.
+        replace_third(OTHER).await;
+        let mut count = 0;
+        until_third(&mut notices, |fate| {
+            count += 1;
+            matches!(fate, Fate::Replaced(_))
+        })
+        .await;
+        let elapsed = began.elapsed();
+        println!("{count} events in {elapsed:?}");
+        assert!((2..=elapsed.div_duration_f64(EVENT_INTERVAL) as u32 + 1).contains(&count));
+        replace_third(SAME).await;
+        let _ = read(&controller, &first, 0, 4096).await;
+        controller.shutdown().await;
+        let left = changes.next().await.expect("it ends");
+        assert_eq!(left.state, State::Deleting, "the connection was never lost: {left}");
+    });
+}
+
+/// Takes the next notice of access states: the state of group 2.
+async fn state_of_second_group(notices: &mut Notices) -> AnaState {
+    let notice: Notice = notices.next().await.expect("the controller goes on");
+    println!("{notice}");
+    assert_eq!(notice.event.event(), Event::AnaChange);
+    let Detail::Ana(log) = notice.detail else { panic!("{notice}") };
+    log.groups.iter().find(|group| group.id == 2).expect("the group is there").state
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn access_states_are_told() {
+    in_runtime(async {
+        let controller = connected().await;
+        let mut notices = controller.notices();
+        for (name, state) in [
+            ("non-optimized", AnaState::NON_OPTIMIZED),
+            ("inaccessible", AnaState::INACCESSIBLE),
+            ("optimized", AnaState::OPTIMIZED),
+        ] {
+            lever(&["set", "ana", "1", "2", name]).await;
+            while state_of_second_group(&mut notices).await != state {}
+        }
+        controller.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn events_are_told_after_a_reconnect_too() {
+    in_runtime(async {
+        let controller = connected().await;
+        let _third = controller.namespace(THIRD).await.unwrap();
+        let (mut notices, mut changes) = (controller.notices(), controller.changes());
+        controller.reset().await;
+        while changes.next().await.expect("it comes back").state != State::Live {}
+        set(3, "enable", "0").await;
+        until_third(&mut notices, |fate| matches!(fate, Fate::Gone)).await;
+        set(3, "enable", "1").await;
+        until_third(&mut notices, |fate| matches!(fate, Fate::Same(_))).await;
+        controller.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_monitor_prints_notices() {
+    for (format, expected) in
+        [("normal", "notice: namespace attribute changed"), ("json", "\"notice\":")]
+    {
+        let mut monitor = nvmf();
+        monitor.args(["monitor", &uri(SUBSYSTEM), "--runtime", "3", "-o", format]);
+        monitor.stdout(std::process::Stdio::piped());
+        let monitor = monitor.spawn().expect("NVMF runs");
+        wait_for("the monitor connects", Duration::from_secs(5), || controllers(SUBSYSTEM) == 1);
+        std::thread::sleep(Duration::from_millis(300)); // until it asks for events
+        for value in ["0", "1"] {
+            target(&["set", "namespace", SUBSYSTEM, "3", "enable", value]);
+        }
+        let output = monitor.wait_with_output().expect("the monitor ends");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains(expected), "{text}");
+        if format == "json" {
+            for line in text.lines() {
+                let value: serde_json::Value = serde_json::from_str(line).expect("JSON lines");
+                assert!(value["time"].is_number(), "{line}");
+            }
+        }
+    }
+}
