@@ -90,7 +90,7 @@ pub mod wire;
 
 pub use config::{ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode};
 pub use driver::{
-    Change, Changes, Command, Connecting, Controller, Data, Discovered, Discovery,
+    Change, Changes, Command, Connecting, Controller, Data, Device, Discovered, Discovery,
     DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, MemoryReport,
     Namespace, Operation, Poller, Rejection, Statistics, Waiter, Windows,
 };

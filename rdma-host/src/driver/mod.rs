@@ -49,7 +49,7 @@ pub use discovery::{Discovered, Discovery, DiscoveryController, DiscoveryNews, D
 pub use memory::MemoryReport;
 pub use namespace::{Failed, Namespace};
 pub use poller::Poller;
-pub use statistics::{Operation, Statistics, Windows};
+pub use statistics::{Device, Operation, Statistics, Windows};
 pub use wait::Waiter;
 
 use crate::error::{Error, Transport};
