@@ -103,7 +103,7 @@ pub mod wire;
 
 pub use config::{ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode};
 pub use driver::{
-    Change, Changes, Command, Connecting, Controller, Data, Detail, Discovered, Discovery,
+    Change, Changes, Command, Connecting, Controller, Data, Detail, Device, Discovered, Discovery,
     DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, Fate,
     MemoryReport, Namespace, Notice, Notices, Operation, Poller, Rejection, Statistics, Waiter,
     Windows,

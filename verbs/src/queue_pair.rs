@@ -114,6 +114,7 @@ impl<P: Provider> PreparedQueuePair<P> {
             connection,
             _reservation: reservation,
             share,
+            doorbells: 0,
         };
         Self { engine }
     }
@@ -388,6 +389,12 @@ impl<P: Provider> QueuePair<P> {
         self.engine.sends.credits()
     }
 
+    /// How often it has handed work to the device, each time with one doorbell; a batch that the
+    /// device refused counts too.
+    pub fn doorbells(&self) -> u64 {
+        self.engine.doorbells
+    }
+
     /// By which calls its sends are posted.
     pub fn interface(&self) -> Interface {
         self.engine.interface
@@ -448,6 +455,7 @@ struct Engine<P: Provider> {
     connection: u64,
     _reservation: Reservation,
     share: Option<Share>,
+    doorbells: u64,
 }
 
 /// What a slot of the send queue holds.
@@ -567,6 +575,7 @@ impl<P: Provider> Engine<P> {
     /// Apart, so that the calls that have only sends save no registers for it.
     #[inline(never)]
     fn flush_both(&mut self) -> Result<(), Unposted> {
+        self.doorbells += 1;
         let (queue_pair, requests) = (&mut self.raw, self.pending_receives.as_slice());
         let result = self.provider.post(Batch::Receives { queue_pair, requests });
         let settled = self.pending_receives.settle(result);
@@ -579,6 +588,7 @@ impl<P: Provider> Engine<P> {
         if self.pending_sends.is_empty() {
             return Ok(());
         }
+        self.doorbells += 1;
         let (queue_pair, requests) = (&mut self.raw, self.pending_sends.as_slice());
         let payloads = &self.payloads;
         let result = self.provider.post(Batch::Sends { queue_pair, requests, payloads });

@@ -38,7 +38,7 @@ pub(crate) struct Load {
 }
 
 /// What the command lines of all loads have in common.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct LoadArguments {
     /// Namespace id [default: the only one].
     #[arg(long, value_name = "N")]
@@ -100,7 +100,8 @@ impl Load {
         Ok(load)
     }
 
-    fn check(&self, bytes: u64) -> Result<(), Failure> {
+    /// Checks that commands of so many bytes fit the namespace and the controller.
+    pub(crate) fn check(&self, bytes: u64) -> Result<(), Failure> {
         let block_size = self.namespace.block_size;
         if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
             return Err(Failure::usage(format!(
@@ -127,6 +128,11 @@ impl Load {
     /// How many queues there are on all pollers, or were when there was a connection.
     pub(crate) fn queues(&self) -> usize {
         usize::from(self.controller.negotiated().io_queues)
+    }
+
+    /// How many queues each poller has.
+    pub(crate) fn queues_of_pollers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.pollers.iter().map(Poller::queue_count)
     }
 
     /// How often the connection was lost and made again.

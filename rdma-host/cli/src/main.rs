@@ -48,7 +48,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Measure IOPS and latency under load.
-    Bench(bench::Arguments),
+    Bench(Box<bench::Arguments>),
     /// Read, show and write the configuration in /etc/nvme.
     #[command(subcommand)]
     Config(config::Command),

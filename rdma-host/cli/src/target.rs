@@ -186,6 +186,12 @@ impl TargetArguments {
         Ok(options)
     }
 
+    /// The same way to connect, to another target.
+    pub(crate) fn at(&self, target: &str) -> Self {
+        let target = Some(target.to_owned());
+        Self { target, traddr: None, trsvcid: None, nqn: None, ..self.clone() }
+    }
+
     /// As [`options`](Self::options), for what makes no sense across a loss, unless asked for.
     pub(crate) fn options_without_reconnect(&self) -> Result<ConnectOptions, Failure> {
         let mut options = self.options()?;

@@ -56,7 +56,7 @@ pub use memory::MemoryReport;
 pub use namespace::{Failed, Namespace};
 pub use notice::{Detail, Fate, Notice, Notices};
 pub use poller::Poller;
-pub use statistics::{Operation, Statistics, Windows};
+pub use statistics::{Device, Operation, Statistics, Windows};
 pub use wait::Waiter;
 
 use crate::error::{Error, Transport};

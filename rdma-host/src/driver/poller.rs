@@ -316,7 +316,14 @@ impl<P: Provider> Poller<P> {
 
     /// What it has counted.
     pub fn statistics(&mut self) -> &mut Statistics {
+        self.count_doorbells();
         &mut self.statistics
+    }
+
+    /// The queues count them; what they counted since the last time is added.
+    fn count_doorbells(&mut self) {
+        let rung: u64 = self.queues.iter_mut().map(Queue::new_doorbells).sum();
+        self.statistics.device.doorbells += rung;
     }
 
     /// The next queue in turn that has room.
@@ -339,6 +346,7 @@ impl<P: Provider> Poller<P> {
                 Idle::Return => completion_queue.poll(batch),
             };
             let count = polled.map_err(verbs_error)?;
+            self.statistics.device.count_poll(count);
             for index in 0..count {
                 let completion = self.batch[index];
                 // A queue that is gone leaves completions behind.

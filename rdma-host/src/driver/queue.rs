@@ -35,6 +35,8 @@ pub(super) struct Queue<P: Provider = RdmaCore> {
     lent: u32,
     /// The slots whose keys this side takes out of use, in the order in which that completes.
     invalidating: VecDeque<u16>,
+    /// Of the queue pair's doorbells, those that are counted.
+    doorbells: u64,
 }
 
 /// What the queue keeps of the command in a slot.
@@ -115,7 +117,14 @@ impl<P: Provider> Queue<P> {
             windows,
             lent: 0,
             invalidating: VecDeque::with_capacity(if windows { parts.depth.into() } else { 0 }),
+            doorbells: 0,
         }
+    }
+
+    /// Doorbells since this was last asked.
+    pub(super) fn new_doorbells(&mut self) -> u64 {
+        let before = std::mem::replace(&mut self.doorbells, self.queue_pair.doorbells());
+        self.doorbells - before
     }
 
     /// Queues a command; [`flush`](Self::flush) rings the doorbell. `now` is kept with it.

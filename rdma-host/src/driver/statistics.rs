@@ -18,6 +18,20 @@ pub struct Statistics {
     pub other: Operation,
     /// How keys of single commands went out of use; none do in memory mode `pool`.
     pub windows: Windows,
+    /// What the device was asked, and what it had to say.
+    pub device: Device,
+}
+
+/// Dealings with the device, whatever commands they served. What is left over when a connection
+/// has failed is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Batches of work handed to the device, each with one doorbell.
+    pub doorbells: u64,
+    /// Completions taken, of receives and of sends.
+    pub completions: u64,
+    /// Looks into the completion queue that found nothing.
+    pub empty_polls: u64,
 }
 
 /// Commands that lent their data by a window, by who took the key out of use.
@@ -56,6 +70,7 @@ impl Default for Statistics {
             write: Operation::new(),
             other: Operation::new(),
             windows: Windows::default(),
+            device: Device::default(),
         }
     }
 }
@@ -73,6 +88,9 @@ impl Statistics {
         self.other.add(&other.other);
         self.windows.by_target += other.windows.by_target;
         self.windows.here += other.windows.here;
+        self.device.doorbells += other.device.doorbells;
+        self.device.completions += other.device.completions;
+        self.device.empty_polls += other.device.empty_polls;
     }
 
     /// Counts a command that got no answer.
@@ -102,6 +120,14 @@ impl Statistics {
             Opcode::WRITE => &mut self.write,
             _ => &mut self.other,
         }
+    }
+}
+
+impl Device {
+    /// Counts a look into the completion queue that found so many.
+    pub(super) fn count_poll(&mut self, found: usize) {
+        self.completions += found as u64;
+        self.empty_polls += u64::from(found == 0);
     }
 }
 

@@ -27,6 +27,7 @@ impl<P: Provider> Poller<P> {
     pub(super) fn close(&mut self, cause: &Error) {
         tracing::debug!(%cause, "the poller's queues are closed");
         self.drain(cause);
+        self.count_doorbells();
         for queue in std::mem::take(&mut self.queues) {
             for ended in queue.close() {
                 self.keep(ended, cause);

@@ -1,0 +1,47 @@
+//! How it goes, on a terminal.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::arguments::Arguments;
+use super::measure::Interval;
+
+/// A line that changes; nothing where standard error is no terminal.
+pub(super) struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    pub(super) fn new(arguments: &Arguments) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let length = (arguments.ramp + arguments.runtime).as_millis();
+        let bar = ProgressBar::new(u64::try_from(length).unwrap_or(u64::MAX));
+        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message("warming up");
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Self(Some(bar))
+    }
+
+    pub(super) fn show(&self, interval: Option<&Interval>) {
+        let (Some(bar), Some(interval)) = (&self.0, interval) else { return };
+        let elapsed = u64::try_from(bar.elapsed().as_millis()).unwrap_or(u64::MAX);
+        bar.set_position(elapsed);
+        bar.set_message(format!(
+            "{:.0} IOPS, p50 {:.1} µs, p99 {:.1} µs",
+            interval.iops(),
+            interval.p50_ns as f64 / 1000.0,
+            interval.p99_ns as f64 / 1000.0
+        ));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What was counted and timed in a stretch of time.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use rdma_host::{Operation, Statistics};
+
+/// Latencies above this count as this: one hour, as a backlog may grow long.
+const DUE_NS_MAX: u64 = 3_600_000_000_000;
+
+/// Counters of one worker, or of several together.
+#[derive(Clone)]
+pub(super) struct Tally {
+    /// What the pollers counted.
+    pub(super) statistics: Statistics,
+    /// Latencies of reads and of writes from when they were due; of an open loop only.
+    pub(super) from_due: Option<[Histogram<u64>; 2]>,
+    pub(super) stages: Stages,
+    /// Processor time of the workers.
+    pub(super) cpu: Duration,
+    /// Commands that were due and never sent, as time was over first.
+    pub(super) missed: u64,
+}
+
+/// Where the time of commands went, in nanoseconds of all of them together. The parts of one add
+/// up to the time from when it was due, or submitted, until its data was there to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stages {
+    /// Commands there were.
+    pub(super) count: u64,
+    /// Waiting to be submitted, in an open loop.
+    pub(super) queue: u64,
+    /// From submission until the doorbell has rung.
+    pub(super) submit: u64,
+    /// Until the poll that found the completion: the network and the target; and the wake-up,
+    /// where this side sleeps.
+    pub(super) wire_and_target: u64,
+    /// Until the result was handed over.
+    pub(super) completion: u64,
+}
+
+impl Tally {
+    pub(super) fn new(open: bool) -> Self {
+        Self {
+            statistics: Statistics::default(),
+            from_due: open.then(|| [histogram(), histogram()]),
+            stages: Stages::default(),
+            cpu: Duration::ZERO,
+            missed: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.statistics.add(&other.statistics);
+        if let (Some(ours), Some(theirs)) = (&mut self.from_due, &other.from_due) {
+            for (ours, theirs) in ours.iter_mut().zip(theirs) {
+                ours.add(theirs).expect("all have the same bounds");
+            }
+        }
+        self.stages.add(other.stages);
+        self.cpu += other.cpu;
+        self.missed += other.missed;
+    }
+
+    /// Counts a command of an open loop, by its latency from when it was due.
+    pub(super) fn record_due(&mut self, write: bool, latency: Duration) {
+        if let Some(histograms) = &mut self.from_due {
+            let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+            histograms[usize::from(write)].saturating_record(nanoseconds);
+        }
+    }
+
+    /// The latencies to report of reads (0) or writes (1): from when they were due, if they were.
+    pub(super) fn latency(&self, write: bool) -> &Histogram<u64> {
+        match &self.from_due {
+            Some(histograms) => &histograms[usize::from(write)],
+            None => &self.operation(write).latency_ns,
+        }
+    }
+
+    /// Those of both together.
+    pub(super) fn latency_of_all(&self) -> Histogram<u64> {
+        let mut all = self.latency(false).clone();
+        all.add(self.latency(true)).expect("both have the same bounds");
+        all
+    }
+
+    pub(super) fn operation(&self, write: bool) -> &Operation {
+        if write { &self.statistics.write } else { &self.statistics.read }
+    }
+
+    pub(super) fn completed(&self) -> u64 {
+        self.statistics.read.completed + self.statistics.write.completed
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.statistics.read.failed + self.statistics.write.failed
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.statistics.read.bytes + self.statistics.write.bytes
+    }
+}
+
+impl Stages {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.queue += other.queue;
+        self.submit += other.submit;
+        self.wire_and_target += other.wire_and_target;
+        self.completion += other.completion;
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, DUE_NS_MAX, 3).expect("an hour at three digits is valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tallies_add_up() {
+        let mut one = Tally::new(true);
+        one.record_due(false, Duration::from_micros(10));
+        one.record_due(true, Duration::from_micros(20));
+        one.stages = Stages { count: 1, queue: 2, submit: 3, wire_and_target: 4, completion: 5 };
+        one.missed = 7;
+        let mut two = Tally::new(true);
+        two.add(&one);
+        two.add(&one);
+        assert_eq!(two.latency(false).len(), 2);
+        assert_eq!(two.latency_of_all().len(), 4);
+        assert_eq!(two.missed, 14);
+        assert_eq!(
+            two.stages,
+            Stages { count: 2, queue: 4, submit: 6, wire_and_target: 8, completion: 10 }
+        );
+    }
+}
