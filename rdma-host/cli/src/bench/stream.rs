@@ -138,8 +138,15 @@ mod tests {
     use super::*;
 
     fn stream(access: Access, blocks: &str, worker: (usize, usize)) -> Stream {
-        let namespace =
-            NamespaceInfo { id: NamespaceId(1), blocks: 256, block_size: 4096, nguid: None };
+        let namespace = NamespaceInfo {
+            id: NamespaceId(1),
+            blocks: 256,
+            block_size: 4096,
+            nguid: None,
+            eui64: None,
+            uuid: None,
+            command_set: 0,
+        };
         let blocks: Blocks = blocks.parse().unwrap();
         let shape = Shape {
             access,
