@@ -12,7 +12,7 @@ use super::inspect::inspect;
 use super::io_task::{self, IoRequest};
 use super::memory::MemoryReport;
 use super::namespace::Namespace;
-use super::notice::Notices;
+use super::notice::{Notice, Notices};
 use super::phase::Liveness;
 use super::poller::Poller;
 use super::registry::Registry;
@@ -35,6 +35,7 @@ pub struct Controller<P: Provider = RdmaCore> {
     admin: AdminClient,
     control: mpsc::Sender<Control>,
     io: Vec<mpsc::Sender<IoRequest>>,
+    notices: broadcast::WeakSender<Notice>,
 }
 
 /// A controller that is not there yet. Dropping it ends the attempt.
@@ -102,7 +103,6 @@ impl<P: Provider> Controller<P> {
             liveness: Liveness::new(),
             registry: Arc::new(Registry::default()),
             changes: broadcast::Sender::new(CHANGE_BACKLOG),
-            notices: broadcast::Sender::new(CHANGE_BACKLOG),
             present: parking_lot::Mutex::new(None),
         });
         let (control, controls) = mpsc::channel(1);
@@ -120,10 +120,11 @@ impl<P: Provider> Controller<P> {
         let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
         tokio::spawn(supervisor.run());
         let admin = AdminClient::new(admin, shared.liveness.clone());
-        let (admin_of_herald, shared_of_herald) = (admin.clone(), Arc::clone(&shared));
-        let herald = Herald { admin: admin_of_herald, shared: shared_of_herald, events: heard };
+        let notices = broadcast::Sender::new(CHANGE_BACKLOG);
+        let (told, shared_too) = (notices.downgrade(), Arc::clone(&shared));
+        let herald = Herald { admin: admin.clone(), shared: shared_too, events: heard, notices };
         tokio::spawn(herald.run());
-        let controller = Self { shared, admin, control, io: Vec::new() };
+        let controller = Self { shared, admin, control, io: Vec::new(), notices: told };
         Ok(Connecting { controller, options: options.clone(), pollers: pollers_made })
     }
 
@@ -171,7 +172,7 @@ impl<P: Provider> Controller<P> {
     /// them, firmware, errors, health. Namespaces in use are looked at before they are told of.
     #[must_use]
     pub fn notices(&self) -> Notices {
-        Notices::of(&self.shared.notices)
+        Notices::of(&self.notices)
     }
 
     /// Drops the connection in order and makes a new one at once. Commands in flight are treated
@@ -354,7 +355,7 @@ impl<P: Provider> Connecting<P> {
     /// What the controller tells from now on.
     #[must_use]
     pub fn notices(&self) -> Notices {
-        Notices::of(&self.controller.shared.notices)
+        Notices::of(&self.controller.notices)
     }
 
     /// Waits for the connection; tasks of the current runtime serve the I/O queues then.
