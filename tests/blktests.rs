@@ -23,7 +23,7 @@ const UUID: &str = "f2a1c5de-7a2b-4a9c-9d6e-1f3b5c7d9e01";
 const NGUID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 fn in_runtime<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
         // Against hanging for ever; nothing here takes a fraction of it.
         tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test ends")
     })
@@ -36,7 +36,7 @@ async fn lever(arguments: &[&str]) {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         target(&arguments)
     };
-    tokio::task::spawn_blocking(pull).await.unwrap();
+    tokio::task::spawn_blocking(pull).await.expect("it ends");
 }
 
 /// Sets an attribute of a namespace of the target.
@@ -49,13 +49,14 @@ async fn connected() -> Controller {
 }
 
 async fn write(controller: &Controller, namespace: &Namespace, lba: u64, data: &[u8]) {
-    let mut buffer = controller.allocate(data.len()).unwrap();
+    let mut buffer = controller.allocate(data.len()).expect("memory");
     buffer.copy_in(0, data);
-    namespace.write(lba, buffer).await.unwrap();
+    namespace.write(lba, buffer).await.expect("the target writes");
 }
 
 async fn read(controller: &Controller, namespace: &Namespace, lba: u64, bytes: usize) -> Vec<u8> {
-    let buffer = namespace.read(lba, controller.allocate(bytes).unwrap()).await.unwrap();
+    let buffer = controller.allocate(bytes).expect("memory");
+    let buffer = namespace.read(lba, buffer).await.expect("the target reads");
     let mut data = vec![0; bytes];
     buffer.copy_out(0, &mut data);
     data

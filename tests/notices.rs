@@ -37,7 +37,7 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 async fn works(controller: &Controller<Host>, namespace: &Namespace) {
-    let buffer = controller.allocate(4096).unwrap();
+    let buffer = controller.allocate(4096).expect("memory");
     namespace.read(0, buffer).await.expect("the connection lives");
 }
 
@@ -108,6 +108,7 @@ fn events_of_every_kind_are_told_in_order() {
         }
         works(&controller, &namespace).await;
         controller.shutdown().await;
+        assert!(notices.next().await.is_none(), "they end with the controller");
     });
 }
 

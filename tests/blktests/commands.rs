@@ -45,13 +45,13 @@ fn a_namespace_is_filled_and_flushed() {
 /// Submits a command and waits for it.
 async fn run(poller: &mut Poller, command: Command) -> Done {
     poller.submit(command).expect("there is room");
-    poller.flush().unwrap();
+    poller.flush().expect("it is connected");
     loop {
-        poller.poll().unwrap();
+        poller.poll().expect("it is connected");
         if let Some(done) = poller.take() {
             return done;
         }
-        poller.ready(Duration::from_millis(100)).await.unwrap();
+        poller.ready(Duration::from_millis(100)).await.expect("it is connected");
     }
 }
 
@@ -257,9 +257,9 @@ fn queues_are_polled_and_waited_for_side_by_side() {
 fn spin(poller: &mut Poller, command: Command) -> Done {
     assert!(matches!(command.data, Data::FromController(_)));
     poller.submit(command).expect("there is room");
-    poller.flush().unwrap();
+    poller.flush().expect("it is connected");
     loop {
-        poller.poll().unwrap();
+        poller.poll().expect("it is connected");
         if let Some(done) = poller.take() {
             return done;
         }

@@ -74,7 +74,7 @@ fn a_reset_brings_the_same_namespaces_back() {
 }
 
 async fn controllers_of_target() -> usize {
-    tokio::task::spawn_blocking(|| controllers(SUBSYSTEM)).await.unwrap()
+    tokio::task::spawn_blocking(|| controllers(SUBSYSTEM)).await.expect("it ends")
 }
 
 /// blktests nvme/030: the generation of the discovery log rises with each change.

@@ -110,7 +110,8 @@ fn a_storm_of_events_is_survived() {
         .await;
         let elapsed = began.elapsed();
         println!("{count} events in {elapsed:?}");
-        assert!((2..=elapsed.div_duration_f64(EVENT_INTERVAL) as u32 + 1).contains(&count));
+        let most = elapsed.as_millis() / EVENT_INTERVAL.as_millis() + 1;
+        assert!(count >= 2 && count <= most, "{count} events in {elapsed:?}");
         replace_third(SAME).await;
         let _ = read(&controller, &first, 0, 4096).await;
         controller.shutdown().await;

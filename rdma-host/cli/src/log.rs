@@ -109,11 +109,16 @@ fn effects(effects: &Effects) -> Shown {
             text.push('\n');
         }
     }
-    let list = |commands: &[(Opcode, Effect)]| -> Vec<Value> {
-        let one = |(opcode, effect): &(Opcode, Effect)| json!({ "opcode": opcode.0, "changes": changes(*effect), "bits": effect.0 });
-        commands.iter().map(one).collect()
-    };
+    let list = |commands: &[_]| commands.iter().map(command).collect::<Vec<_>>();
     Shown { text, json: json!({ "admin": list(&effects.admin), "io": list(&effects.io) }) }
+}
+
+fn command((opcode, effect): &(Opcode, Effect)) -> Value {
+    json!({
+        "opcode": opcode.0,
+        "changes": changes(*effect),
+        "bits": effect.0,
+    })
 }
 
 /// What a command may change, in words.

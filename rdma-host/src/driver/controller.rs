@@ -14,7 +14,7 @@ use super::inspect::inspect;
 use super::io_task::{self, IoRequest};
 use super::memory::MemoryReport;
 use super::namespace::Namespace;
-use super::notice::Notices;
+use super::notice::{Notice, Notices};
 use super::phase::Liveness;
 use super::poller::Poller;
 use super::reauthenticate::Again;
@@ -41,6 +41,7 @@ pub struct Controller<P: Provider = RdmaCore> {
     parties: Parties,
     /// Held while the queues are authenticated again.
     again: Arc<tokio::sync::Mutex<()>>,
+    notices: broadcast::WeakSender<Notice>,
 }
 
 /// A controller that is not there yet. Dropping it ends the attempt.
@@ -109,7 +110,6 @@ impl<P: Provider> Controller<P> {
             liveness: Liveness::new(),
             registry: Arc::new(Registry::default()),
             changes: changes.downgrade(),
-            notices: broadcast::Sender::new(CHANGE_BACKLOG),
             present: parking_lot::Mutex::new(None),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),
         });
@@ -129,11 +129,19 @@ impl<P: Provider> Controller<P> {
         let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
         tokio::spawn(supervisor.run());
         let admin = AdminClient::new(admin, shared.liveness.clone());
-        let (admin_of_herald, shared_of_herald) = (admin.clone(), Arc::clone(&shared));
-        let herald = Herald { admin: admin_of_herald, shared: shared_of_herald, events: heard };
+        let notices = broadcast::Sender::new(CHANGE_BACKLOG);
+        let (told, shared_too) = (notices.downgrade(), Arc::clone(&shared));
+        let herald = Herald { admin: admin.clone(), shared: shared_too, events: heard, notices };
         tokio::spawn(herald.run());
-        let (parties, again) = (Parties::of(options), Arc::default());
-        let controller = Self { shared, admin, control, io: Vec::new(), parties, again };
+        let controller = Self {
+            shared,
+            admin,
+            control,
+            io: Vec::new(),
+            parties: Parties::of(options),
+            again: Arc::default(),
+            notices: told,
+        };
         Ok(Connecting { controller, options: options.clone(), pollers: pollers_made })
     }
 
@@ -181,7 +189,7 @@ impl<P: Provider> Controller<P> {
     /// them, firmware, errors, health. Namespaces in use are looked at before they are told of.
     #[must_use]
     pub fn notices(&self) -> Notices {
-        Notices::of(&self.shared.notices)
+        Notices::of(&self.notices)
     }
 
     /// Drops the connection in order and makes a new one at once. Commands in flight are treated
@@ -399,7 +407,7 @@ impl<P: Provider> Connecting<P> {
     /// What the controller tells from now on.
     #[must_use]
     pub fn notices(&self) -> Notices {
-        Notices::of(&self.controller.shared.notices)
+        Notices::of(&self.controller.notices)
     }
 
     /// Waits for the connection; tasks of the current runtime serve the I/O queues then.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use verbs::Provider;
 
 use super::admin::{Admin, AdminClient};
@@ -57,6 +57,8 @@ pub(super) struct Herald<P: Provider> {
     pub(super) admin: AdminClient,
     pub(super) shared: Arc<Shared<P>>,
     pub(super) events: mpsc::Receiver<AsyncEvent>,
+    /// The only one, so that the notices end with the task.
+    pub(super) notices: broadcast::Sender<Notice>,
 }
 
 impl<P: Provider> Herald<P> {
@@ -68,7 +70,7 @@ impl<P: Provider> Herald<P> {
             let notice = Notice { at, event, detail };
             tracing::info!("{notice}");
             // Nobody need be watching.
-            let _ = self.shared.notices.send(notice);
+            let _ = self.notices.send(notice);
         }
     }
 

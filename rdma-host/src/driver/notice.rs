@@ -63,8 +63,10 @@ pub enum Fate {
 pub struct Notices(broadcast::Receiver<Notice>);
 
 impl Notices {
-    pub(super) fn of(sender: &broadcast::Sender<Notice>) -> Self {
-        Self(sender.subscribe())
+    /// Those that the controller's task will tell; none if that is over.
+    pub(super) fn of(sender: &broadcast::WeakSender<Notice>) -> Self {
+        let receiver = sender.upgrade().map(|sender| sender.subscribe());
+        Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
     }
 
     /// The next notice; none once the controller has ended.

@@ -16,7 +16,6 @@ use super::change::Change;
 use super::herald::enable_events;
 use super::inspect::inspect_alone;
 use super::memory::MemoryReport;
-use super::notice::Notice;
 use super::phase::{Liveness, Outage, Phase, Terms};
 use super::poller::Poller;
 use super::port::PortWatch;
@@ -41,7 +40,6 @@ pub(super) struct Shared<P: Provider> {
     pub(super) liveness: Liveness,
     pub(super) registry: Arc<Registry>,
     pub(super) changes: broadcast::WeakSender<Change>,
-    pub(super) notices: broadcast::Sender<Notice>,
     pub(super) present: Mutex<Option<Present<P>>>,
     /// How the next connection is authenticated.
     pub(super) authentication: Mutex<Authentication>,
