@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use soft_roce::fabric::{Fabric, Host};
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
@@ -46,6 +48,12 @@ pub struct Answer {
     pub messages: Vec<Vec<u8>>,
     /// The key of the host that each of them takes out of use.
     pub invalidate: Option<u32>,
+    /// What a Fabrics command carried, for the hook to read.
+    pub carried: Vec<u8>,
+    /// Goes out this much later.
+    pub delay: Duration,
+    /// The connection is closed behind the messages.
+    pub disconnect: bool,
 }
 
 /// Changes answers. Called for every command, in order.
@@ -80,6 +88,8 @@ struct Queue<P: Provider> {
     state: State<P>,
     /// Writes whose data is on its way here: by tag.
     reading: Vec<Option<Seen>>,
+    /// Answers to go out later.
+    late: Vec<(Instant, Seen, Answer)>,
 }
 
 enum State<P: Provider> {
@@ -234,7 +244,7 @@ impl<P: Provider> Queue<P> {
         endpoint.accept(&parameters).expect("the host waits");
         let id = u16::from_le_bytes([request[2], request[3]]);
         let state = State::Accepted(prepared);
-        Self { id, endpoint, domain, completions, state, reading: Vec::new() }
+        Self { id, endpoint, domain, completions, state, reading: Vec::new(), late: Vec::new() }
     }
 
     fn step(&mut self, script: &mut Script) {
@@ -252,6 +262,12 @@ impl<P: Provider> Queue<P> {
         let count = self.completions.poll(&mut batch).unwrap_or(0);
         for completion in &batch[..count] {
             self.complete(completion, script);
+        }
+        let now = Instant::now();
+        for (_, seen, answer) in
+            self.late.extract_if(.., |(due, ..)| *due <= now).collect::<Vec<_>>()
+        {
+            self.send(seen, &answer);
         }
         if let State::Live(queue_pair) = &mut self.state {
             // A host that is gone takes nothing any more.
@@ -288,7 +304,8 @@ impl<P: Provider> Queue<P> {
 
     /// A command came in; data that is still at the host is fetched first.
     fn begin(&mut self, seen: Seen, in_capsule: &[u8], script: &mut Script) {
-        let takes_data = seen.is_fabrics(0x01) || (seen.is_io() && seen.sqe[0] == 0x01);
+        let takes_data =
+            seen.is_fabrics(0x01) || seen.is_fabrics(0x05) || (seen.is_io() && seen.sqe[0] == 0x01);
         let (length, place) = seen.keyed();
         if !takes_data || seen.sqe[39] == 0x01 {
             self.finish(seen, in_capsule, script);
@@ -304,7 +321,17 @@ impl<P: Provider> Queue<P> {
     fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
         let mut answer = honest(seen, data, &mut script.disk);
         answer.invalidate = seen.to_invalidate();
+        if seen.sqe[0] == 0x7f {
+            answer.carried = data.to_vec();
+        }
         (script.hook)(seen, &mut answer);
+        match answer.delay {
+            Duration::ZERO => self.send(seen, &answer),
+            delay => self.late.push((Instant::now() + delay, seen, answer)),
+        }
+    }
+
+    fn send(&mut self, seen: Seen, answer: &Answer) {
         let State::Live(queue_pair) = &mut self.state else { return };
         if !answer.data.is_empty() {
             let (_, mut place) = seen.keyed();
@@ -324,6 +351,10 @@ impl<P: Provider> Queue<P> {
             } else {
                 let _ = queue_pair.send(filled(&self.domain, message), u64::MAX);
             }
+        }
+        if answer.disconnect {
+            let _ = queue_pair.flush();
+            let _ = self.endpoint.disconnect();
         }
     }
 }

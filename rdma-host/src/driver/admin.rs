@@ -236,14 +236,17 @@ pub(super) async fn execute<P: Provider>(
     poller.submit_to(execute.queue, command).map_err(|rejection| rejection.error)?;
     poller.flush()?;
     let answered = async {
+        let mut slept = Ok(());
         loop {
-            poller.poll()?;
+            let polled = slept.and_then(|()| poller.poll());
+            // An answer counts even if the connection was closed behind it: it may say why.
             while let Some(done) = poller.take() {
                 if done.user == REQUEST {
                     return Ok(done);
                 }
             }
-            poller.ready(IDLE).await?;
+            polled?;
+            slept = poller.ready(IDLE).await;
         }
     };
     let timeout = Error::Timeout { step: execute.name, after: limit };
