@@ -85,7 +85,7 @@ macro_rules! success {
 /// A Failure1 in place of the Challenge.
 macro_rules! failure {
     ($explanation:expr) => {
-        challenge!(message => *message = vec![0, 0xf1, 0, 0, message[4], message[5], 1, $explanation])
+        challenge!(m => *m = vec![0, 0xf1, 0, 0, m[4], m[5], 1, $explanation])
     };
 }
 
