@@ -1,5 +1,6 @@
-//! Every exchange of `vectors/transcripts.json`, byte for byte: another implementation has played
-//! both sides, and the host's side must be the same here.
+//! Every exchange of `vectors/transcripts.json` and `vectors/live.json`, byte for byte: another
+//! implementation has played both sides, or Linux the controller's, and the host's side must be
+//! the same here.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
@@ -95,10 +96,19 @@ fn play(
 
 #[test]
 fn exchanges_are_the_same_byte_for_byte() {
-    let all: Transcripts =
-        serde_json::from_str(include_str!("../vectors/transcripts.json")).expect("as documented");
+    replay(include_str!("../vectors/transcripts.json"), 90);
+}
+
+/// Exchanges with nvmet of two kernels: three hashes, six groups, one-way and two-way on each.
+#[test]
+fn exchanges_with_linux_are_the_same_byte_for_byte() {
+    replay(include_str!("../vectors/live.json"), 72);
+}
+
+fn replay(json: &str, at_least: usize) {
+    let all: Transcripts = serde_json::from_str(json).expect("as documented");
     assert_eq!(all.version, 1);
-    assert!(all.transcripts.len() >= 90);
+    assert!(all.transcripts.len() >= at_least);
     for transcript in &all.transcripts {
         let note = &transcript.note;
         let mut messages = transcript.messages.iter().map(|message| bytes(message));

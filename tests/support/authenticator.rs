@@ -171,7 +171,8 @@ impl Authenticator {
         Ok(State::SendSuccess1 { challenge, sequence_number: reply.sequence_number })
     }
 
-    fn next_message(&mut self) -> (MessageId, Vec<u8>) {
+    /// The next message, without zeros behind it.
+    pub fn next_message(&mut self) -> (MessageId, Vec<u8>) {
         let (transaction_id, id) = (self.transaction_id, MessageId::FAILURE1);
         let explanation = match self.state.clone() {
             State::SendChallenge => {

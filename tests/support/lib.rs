@@ -4,6 +4,7 @@
 //! `SOFT_ROCE_PROGRAM`; the target is the one of the file the guest was started with.
 
 pub mod authenticator;
+pub mod door;
 pub mod holdings;
 pub mod load;
 pub mod sequence;

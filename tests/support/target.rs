@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use soft_roce::fabric::{Fabric, Host};
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
@@ -49,6 +51,12 @@ pub struct Answer {
     pub messages: Vec<Vec<u8>>,
     /// The key of the host that each of them takes out of use.
     pub invalidate: Option<u32>,
+    /// What a Fabrics command carried, for the hook to read.
+    pub carried: Vec<u8>,
+    /// Goes out this much later.
+    pub delay: Duration,
+    /// The connection is closed behind the messages.
+    pub disconnect: bool,
 }
 
 /// Changes answers. Called for every command, in order.
@@ -90,6 +98,8 @@ struct Queue<P: Provider> {
     state: State<P>,
     /// Writes whose data is on its way here: by tag.
     reading: Vec<Option<Seen>>,
+    /// Answers to go out later.
+    late: Vec<(Instant, Seen, Answer)>,
 }
 
 enum State<P: Provider> {
@@ -256,7 +266,7 @@ impl<P: Provider> Queue<P> {
         endpoint.accept(&parameters).expect("the host waits");
         let id = u16::from_le_bytes([request[2], request[3]]);
         let state = State::Accepted(prepared);
-        Self { id, endpoint, domain, completions, state, reading: Vec::new() }
+        Self { id, endpoint, domain, completions, state, reading: Vec::new(), late: Vec::new() }
     }
 
     fn step(&mut self, script: &mut Script) {
@@ -274,6 +284,12 @@ impl<P: Provider> Queue<P> {
         let count = self.completions.poll(&mut batch).unwrap_or(0);
         for completion in &batch[..count] {
             self.complete(completion, script);
+        }
+        let now = Instant::now();
+        for (_, seen, answer) in
+            self.late.extract_if(.., |(due, ..)| *due <= now).collect::<Vec<_>>()
+        {
+            self.send(seen, &answer);
         }
         if let State::Live(queue_pair) = &mut self.state {
             // A host that is gone takes nothing any more.
@@ -327,10 +343,20 @@ impl<P: Provider> Queue<P> {
     fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
         let mut answer = honest(seen, data, &mut script.disk);
         answer.invalidate = seen.to_invalidate();
+        if seen.sqe[0] == 0x7f {
+            answer.carried = data.to_vec();
+        }
         if let Some(authentication) = &mut script.authentication {
             authentication.take_part(seen, data, &mut answer);
         }
         (script.hook)(seen, &mut answer);
+        match answer.delay {
+            Duration::ZERO => self.send(seen, &answer),
+            delay => self.late.push((Instant::now() + delay, seen, answer)),
+        }
+    }
+
+    fn send(&mut self, seen: Seen, answer: &Answer) {
         let State::Live(queue_pair) = &mut self.state else { return };
         if !answer.data.is_empty() {
             let (_, mut place) = seen.keyed();
@@ -350,6 +376,10 @@ impl<P: Provider> Queue<P> {
             } else {
                 let _ = queue_pair.send(filled(&self.domain, message), u64::MAX);
             }
+        }
+        if answer.disconnect {
+            let _ = queue_pair.flush();
+            let _ = self.endpoint.disconnect();
         }
     }
 }

@@ -1,13 +1,17 @@
 //! `nvmf key`: DH-HMAC-CHAP secrets, interchangeable with nvme-cli's.
 
-use std::io::Read;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use auth::{HashId, Secret};
 use clap::Subcommand;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::{privacy, secrets};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -17,7 +21,7 @@ pub(crate) enum Command {
         #[arg(default_value = "-")]
         file: PathBuf,
     },
-    /// Make a random secret and print it.
+    /// Make a random secret, and print it or write it to a file.
     Gen {
         /// Bytes of the secret.
         #[arg(short = 'l', long, default_value = "32", value_parser = ["32", "48", "64"])]
@@ -26,38 +30,62 @@ pub(crate) enum Command {
         #[arg(short = 'm', long, default_value_t = 0,
               value_parser = clap::value_parser!(u8).range(0..=3))]
         hmac: u8,
+        /// A new file for the secret, readable by its owner only; an old one is not overwritten.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
 }
 
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Check { file } => check(file),
-        Command::Gen { key_length, hmac } => generate(key_length, HashId(*hmac)),
+        Command::Gen { key_length, hmac, output } => {
+            generate(key_length, HashId(*hmac), output.as_deref())
+        }
     }
 }
 
-fn generate(key_length: &str, hash: HashId) -> Result<(), Failure> {
+fn generate(key_length: &str, hash: HashId, output: Option<&Path>) -> Result<(), Failure> {
     let length: usize = key_length.parse().map_err(Failure::usage)?;
+    let (file, name) = match output {
+        Some(path) => (create(path), path.display().to_string()),
+        // Not through the library's buffer, which is not wiped.
+        None => (unbuffered(std::io::stdout()), "standard output".to_owned()),
+    };
+    privacy::protect();
     let mut bytes = Zeroizing::new(vec![0; length]);
     getrandom::fill(&mut bytes).map_err(Failure::failed)?;
     let secret = Secret::from_bytes(hash, &bytes).map_err(Failure::failed)?;
-    println!("{}", secret.encode().as_str());
-    Ok(())
+    let text = secret.encode();
+    let written = file.and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")
+    });
+    written.map_err(|error: std::io::Error| {
+        let exists = error.kind() == std::io::ErrorKind::AlreadyExists;
+        let remedy = if exists { "; remove it first, or choose another name" } else { "" };
+        Failure::failed(format!("cannot write {name}: {error}{remedy}"))
+    })
 }
 
-fn check(file: &PathBuf) -> Result<(), Failure> {
-    /// More than any secret, less than a mistaken disk image.
-    const TEXT_MAX: u64 = 4096;
-    let mut text = Zeroizing::new(String::new());
-    let read = if file.as_os_str() == "-" {
-        std::io::stdin().lock().take(TEXT_MAX).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file).and_then(|open| open.take(TEXT_MAX).read_to_string(&mut text))
+fn create(path: &Path) -> std::io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn check(file: &Path) -> Result<(), Failure> {
+    let (opened, name) = match file.as_os_str() == "-" {
+        true => (unbuffered(std::io::stdin()), "standard input".to_owned()),
+        false => (File::open(file), file.display().to_string()),
     };
-    read.map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
-    let outcome = Secret::parse(text.trim_end_matches('\n'));
-    text.zeroize();
-    let secret = outcome.map_err(Failure::failed)?;
-    println!("the secret is valid; transformation: {}", secret.hash());
-    Ok(())
+    let text = opened.and_then(secrets::read_text);
+    let text = text.map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
+    let secret = Secret::parse(text.trim_end_matches('\n')).map_err(Failure::failed)?;
+    let hash = secret.hash();
+    drop((secret, text));
+    crate::print_text(&format!("the secret is valid; transformation: {hash}\n"))
+}
+
+/// The file of a standard stream.
+fn unbuffered(stream: impl AsFd) -> std::io::Result<File> {
+    stream.as_fd().try_clone_to_owned().map(File::from)
 }

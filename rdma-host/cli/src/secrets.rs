@@ -1,4 +1,5 @@
-//! Where secrets come from: a file, a file descriptor, or, with a warning, the command line.
+//! Where secrets come from: a file, a file descriptor, the kernel's keyring, or, with a warning,
+//! the command line.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,9 +13,11 @@ use rdma_host::config::Authentication;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::keyring::Name;
+use crate::privacy;
 
 /// More than any secret, less than a mistaken disk image.
-const TEXT_MAX: u64 = 4096;
+const TEXT_MAX: usize = 4096;
 
 /// How to authenticate; names as in nvme-cli, which takes secrets on the command line only.
 #[derive(Args, Clone, Debug)]
@@ -32,6 +35,12 @@ pub(crate) struct SecretArguments {
     #[arg(long, value_name = "FD", conflicts_with_all = ["dhchap_secret", "dhchap_secret_file"])]
     dhchap_secret_fd: Option<u32>,
 
+    /// The key with our secret in the kernel's keyring: the description of a "user" key, or a
+    /// serial number.
+    #[arg(long, value_name = "KEY",
+          conflicts_with_all = ["dhchap_secret", "dhchap_secret_file", "dhchap_secret_fd"])]
+    dhchap_secret_key: Option<Name>,
+
     /// The secret with which the controller must prove itself; prefer a file.
     #[arg(short = 'C', long, value_name = "SECRET")]
     dhchap_ctrl_secret: Option<Text>,
@@ -44,6 +53,12 @@ pub(crate) struct SecretArguments {
     #[arg(long, value_name = "FD",
           conflicts_with_all = ["dhchap_ctrl_secret", "dhchap_ctrl_secret_file"])]
     dhchap_ctrl_secret_fd: Option<u32>,
+
+    /// The key with the controller's secret in the kernel's keyring.
+    #[arg(long, value_name = "KEY",
+          conflicts_with_all = ["dhchap_ctrl_secret", "dhchap_ctrl_secret_file",
+                                "dhchap_ctrl_secret_fd"])]
+    dhchap_ctrl_secret_key: Option<Name>,
 
     /// The weakest hash to accept.
     #[arg(long, value_name = "HASH", default_value = "sha256", value_parser = hash)]
@@ -86,6 +101,7 @@ impl SecretArguments {
             text: self.dhchap_secret.as_ref(),
             file: self.dhchap_secret_file.as_deref(),
             descriptor: self.dhchap_secret_fd,
+            key: self.dhchap_secret_key.as_ref(),
         };
         let controller = Source {
             whose: "the controller's secret",
@@ -93,8 +109,10 @@ impl SecretArguments {
             text: self.dhchap_ctrl_secret.as_ref(),
             file: self.dhchap_ctrl_secret_file.as_deref(),
             descriptor: self.dhchap_ctrl_secret_fd,
+            key: self.dhchap_ctrl_secret_key.as_ref(),
         };
-        let credentials = match (host.secret()?, controller.secret()?) {
+        let opened = (host.open()?, controller.open()?);
+        let credentials = match (host.secret(opened.0)?, controller.secret(opened.1)?) {
             (None, None) => None,
             (Some(host), None) => Some(Credentials::one_way(host)),
             (Some(host), Some(controller)) => {
@@ -123,24 +141,54 @@ struct Source<'a> {
     text: Option<&'a Text>,
     file: Option<&'a Path>,
     descriptor: Option<u32>,
+    key: Option<&'a Name>,
 }
 
-impl Source<'_> {
-    fn secret(&self) -> Result<Option<Secret>, Failure> {
+/// A source that is at hand.
+enum Opened<'a> {
+    None,
+    Text(&'a Text),
+    File(File, PathBuf),
+    Key(&'a Name),
+}
+
+impl<'a> Source<'a> {
+    /// Opens it without reading: after the first secret this process may be shut to itself, too.
+    fn open(&self) -> Result<Opened<'a>, Failure> {
+        let path = match (self.text, self.file, self.descriptor, self.key) {
+            (Some(text), ..) => return Ok(Opened::Text(text)),
+            (_, Some(path), ..) => {
+                self.check_mode(path)?;
+                path.to_owned()
+            }
+            (.., Some(descriptor), _) => PathBuf::from(format!("/dev/fd/{descriptor}")),
+            (.., Some(key)) => return Ok(Opened::Key(key)),
+            _ => return Ok(Opened::None),
+        };
+        let file = File::open(&path).map_err(|error| self.unreadable(&path, error))?;
+        Ok(Opened::File(file, path))
+    }
+
+    fn secret(&self, opened: Opened<'_>) -> Result<Option<Secret>, Failure> {
         let Self { whose, option, .. } = *self;
-        let text = if let Some(Text(text)) = self.text {
-            eprintln!(
-                "nvmf: warning: {whose} is on the command line, where every user of this machine \
-                 can see it; use {option}"
-            );
-            text.clone()
-        } else if let Some(path) = self.file {
-            self.check_mode(path)?;
-            self.read(path)?
-        } else if let Some(descriptor) = self.descriptor {
-            self.read(Path::new(&format!("/dev/fd/{descriptor}")))?
-        } else {
-            return Ok(None);
+        let text = match opened {
+            Opened::None => return Ok(None),
+            Opened::Text(Text(text)) => {
+                privacy::protect();
+                eprintln!(
+                    "nvmf: warning: {whose} is on the command line, where every user of this \
+                     machine can see it; use {option}"
+                );
+                text.clone()
+            }
+            Opened::File(file, path) => {
+                read_text(file).map_err(|error| self.unreadable(&path, error))?
+            }
+            Opened::Key(key) => {
+                privacy::protect();
+                let read = key.read(TEXT_MAX);
+                read.map_err(|error| Failure::usage(format!("{whose}: {error}")))?
+            }
         };
         let secret = Secret::parse(text.trim_end_matches('\n'));
         secret.map(Some).map_err(|error| Failure::usage(format!("{whose}: {error}")))
@@ -162,19 +210,19 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn read(&self, path: &Path) -> Result<Zeroizing<String>, Failure> {
-        // Of one size from the start: growing would leave copies behind.
-        let size = usize::try_from(TEXT_MAX).expect("4 KiB");
-        let mut text = Zeroizing::new(String::with_capacity(size));
-        let file = File::open(path).map_err(|error| self.unreadable(path, error))?;
-        let read = file.take(TEXT_MAX).read_to_string(&mut text);
-        read.map_err(|error| self.unreadable(path, error))?;
-        Ok(text)
-    }
-
     fn unreadable(&self, path: &Path, error: impl std::fmt::Display) -> Failure {
         Failure::usage(format!("{}: cannot read {}: {error}", self.whose, path.display()))
     }
+}
+
+/// Reads a secret's text, leaving no copy of it behind.
+pub(crate) fn read_text(file: File) -> std::io::Result<Zeroizing<String>> {
+    // What is open stays readable; /dev/fd would not open any more, but for root.
+    privacy::protect();
+    // Of one size from the start: growing would leave copies.
+    let mut text = Zeroizing::new(String::with_capacity(TEXT_MAX));
+    file.take(TEXT_MAX as u64).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn hash(text: &str) -> Result<HashId, String> {

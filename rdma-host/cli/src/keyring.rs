@@ -1,0 +1,125 @@
+//! The kernel's keyrings as a place for secrets.
+
+use std::fmt;
+
+use linux_keyutils::{Key, KeyError, KeyRing, KeyRingIdentifier, KeySerialId};
+use zeroize::Zeroizing;
+
+/// Which key: its serial number, or the description of a key of the type "user".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Description(String),
+    Serial(i32),
+}
+
+/// Where a description is looked for, in this order.
+const KEYRINGS: [KeyRingIdentifier; 3] =
+    [KeyRingIdentifier::Session, KeyRingIdentifier::UserSession, KeyRingIdentifier::User];
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    /// A positive number is a serial number.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<i32>() {
+            Ok(serial) if serial > 0 => Ok(Self::Serial(serial)),
+            _ if text.is_empty() || text.contains('\0') => {
+                Err("a key has a serial number or a description".to_owned())
+            }
+            _ => Ok(Self::Description(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Description(text) => write!(f, "the key \"{}\"", text.escape_debug()),
+            Self::Serial(serial) => write!(f, "the key {serial}"),
+        }
+    }
+}
+
+impl Name {
+    /// Reads the key's contents, of `max` bytes at most.
+    pub(crate) fn read(&self, max: usize) -> Result<Zeroizing<String>, String> {
+        let key = self.find().map_err(|error| format!("{self}: {}", describe(&error)))?;
+        let mut bytes = Zeroizing::new(vec![0; max]);
+        let length = key
+            .read(&mut *bytes)
+            .map_err(|error| format!("cannot read {self}: {}", describe(&error)))?;
+        if length > max {
+            return Err(format!("{self} has {length} bytes; no secret has so many"));
+        }
+        match std::str::from_utf8(&bytes[..length]) {
+            Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+            Err(_) => Err(format!("{self} is no text; add the secret in its DHHC-1 form")),
+        }
+    }
+
+    fn find(&self) -> Result<Key, KeyError> {
+        let description = match self {
+            Self::Description(description) => description,
+            Self::Serial(serial) => return Ok(Key::from_id(KeySerialId::new(*serial))),
+        };
+        let mut found = Err(KeyError::KeyDoesNotExist);
+        for keyring in KEYRINGS {
+            let searched =
+                KeyRing::from_special_id(keyring, false).and_then(|ring| ring.search(description));
+            match searched {
+                Ok(key) => return Ok(key),
+                Err(KeyError::KeyDoesNotExist | KeyError::MissingFileOrDirectory) => {}
+                Err(error) => found = Err(error),
+            }
+        }
+        found
+    }
+}
+
+/// In words, with what to do next.
+fn describe(error: &KeyError) -> String {
+    match error {
+        KeyError::AccessDenied | KeyError::PermissionDenied => {
+            "this user may not read it; see keyctl describe and keyctl setperm".to_owned()
+        }
+        KeyError::KeyDoesNotExist | KeyError::MissingFileOrDirectory => {
+            "there is none of the type \"user\"; add one with keyctl padd user NAME @u".to_owned()
+        }
+        KeyError::KeyExpired => "it has expired; add it again".to_owned(),
+        KeyError::KeyRevoked => "it was revoked; add it again".to_owned(),
+        KeyError::OperationNotSupported => {
+            "its type cannot be read (as \"logon\"); add it as the type \"user\"".to_owned()
+        }
+        other => format!("{other:?}; see keyctl show"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_serials_or_descriptions() {
+        assert_eq!("12".parse(), Ok(Name::Serial(12)));
+        for text in ["-4", "0", "nvme:host", "12a", "99999999999"] {
+            assert_eq!(text.parse(), Ok(Name::Description(text.to_owned())));
+        }
+        assert!("".parse::<Name>().is_err() && "a\0b".parse::<Name>().is_err());
+    }
+
+    #[test]
+    fn errors_name_the_key_and_the_remedy() {
+        for error in [
+            KeyError::AccessDenied,
+            KeyError::KeyDoesNotExist,
+            KeyError::KeyExpired,
+            KeyError::KeyRevoked,
+            KeyError::OperationNotSupported,
+            KeyError::Unknown(38),
+        ] {
+            let words = describe(&error);
+            assert!(!words.contains('\n') && words.contains("; ") && words.len() < 90, "{words}");
+        }
+        assert_eq!(Name::Serial(7).to_string(), "the key 7");
+    }
+}
