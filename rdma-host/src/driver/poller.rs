@@ -11,6 +11,7 @@ use std::time::Duration;
 use quanta::Clock;
 use verbs::{Buffer, Completion, CompletionQueue, Provider, RdmaCore};
 
+use self::errand::is_errand;
 use super::berth::{Assembly, Berth, Late};
 use super::command::{Command, Done, Execution, Rejection};
 use super::held::Held;
@@ -231,7 +232,10 @@ impl<P: Provider> Poller<P> {
                 }
                 Ok(())
             });
-            polled.and_then(|()| self.send_errand()).or_else(|error| self.lose(error))?;
+            polled.or_else(|error| self.lose(error))?;
+            if self.errand.is_some() {
+                self.send_errand().or_else(|error| self.lose(error))?;
+            }
         }
         if !self.held.is_empty() {
             self.resubmit()?;
@@ -374,7 +378,9 @@ impl<P: Provider> Poller<P> {
     }
 
     fn finish(&mut self, ended: Ended) {
-        let Some(ended) = self.unless_errand(ended) else { return };
+        if self.errand.is_some() && is_errand(&ended) {
+            return self.end_errand(ended);
+        }
         self.traffic = ended.started;
         let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
         self.done.push_back(ended.into_done(latency_ns, &mut self.statistics));

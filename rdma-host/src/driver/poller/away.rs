@@ -8,6 +8,7 @@ use super::super::command::{Command, Data, Done, Execution, Rejection};
 use super::super::held::HeldCommand;
 use super::super::phase::{Outage, Phase, Terms};
 use super::super::queue::Queue;
+use super::errand::is_errand;
 use super::{Assembly, Ended, Poller};
 use crate::config::{DRAIN_TIMEOUT, RESENDS_MAX};
 use crate::error::{Error, Misuse, Transport};
@@ -76,7 +77,9 @@ impl<P: Provider> Poller<P> {
 
     /// Holds a command that got no answer, or hands it back if it is not to be sent again.
     fn keep(&mut self, ended: Ended, cause: &Error) {
-        let Some(ended) = self.unless_errand(ended) else { return };
+        if self.errand.is_some() && is_errand(&ended) {
+            return self.end_errand(ended);
+        }
         let held = ended.into_held();
         // One that the connection is lost with each time may be the reason for that.
         let again = held.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|link| link.resend);

@@ -42,6 +42,7 @@ pub(super) async fn posted<P: Provider>(link: Option<&Link<P>>) {
 impl<P: Provider> Poller<P> {
     /// Sends the command that waits, once its queue has room: right after completions, before the
     /// owner's commands.
+    #[cold]
     pub(super) fn send_errand(&mut self) -> Result<(), Error> {
         let Some(State::Waits { queue, .. }) = self.errand else { return Ok(()) };
         let index = self.queues.iter().position(|candidate| candidate.id() == queue);
@@ -68,27 +69,20 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    /// Gives a command of the controller's back to it; one of the owner's is returned.
-    #[inline]
-    pub(super) fn unless_errand(&mut self, ended: Ended) -> Option<Ended> {
-        match self.errand {
-            None => Some(ended),
-            Some(_) => self.end_errand(ended),
-        }
-    }
-
+    /// Gives a command of the controller's back to it.
     #[cold]
-    fn end_errand(&mut self, ended: Ended) -> Option<Ended> {
-        if ended.user != ERRAND || ended.sqe.opcode() != Opcode::FABRICS {
-            return Some(ended);
-        }
-        let Some(State::Sent(reply)) = self.errand.take() else { return None };
+    pub(super) fn end_errand(&mut self, ended: Ended) {
+        let Some(State::Sent(reply)) = self.errand.take() else { return };
         // Without a response there is nothing to say but that it is over.
         if let Some(response) = ended.response {
             let (outcome, execution) = (Ok(response), Execution::Answered);
             // Who no longer waits has given the buffer up.
             let _ = reply.send(Done { user: ERRAND, outcome, data: ended.data, execution });
         }
-        None
     }
+}
+
+/// Whether a command is the controller's, while there is one.
+pub(super) fn is_errand(ended: &Ended) -> bool {
+    ended.user == ERRAND && ended.sqe.opcode() == Opcode::FABRICS
 }
