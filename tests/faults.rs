@@ -17,7 +17,8 @@ fn bench() -> Child {
         .spawn()
         .expect("NVMF runs");
     wait_for("the bench connects", Duration::from_secs(5), || controllers(SUBSYSTEM) == 1);
-    std::thread::sleep(Duration::from_millis(300));
+    // And is past all it asks for before the load.
+    std::thread::sleep(Duration::from_secs(1));
     child
 }
 

@@ -104,13 +104,38 @@ fn effects(effects: &Effects) -> Shown {
     let mut text = String::new();
     for (set, commands) in [("admin", &effects.admin), ("I/O", &effects.io)] {
         for (opcode, effect) in commands {
-            let words = changes(*effect).join(", ");
-            text += format!("{set:<5} {:#04x}  {words}", opcode.0).trim_end();
+            let (name, words) = (name(set, *opcode), changes(*effect).join(", "));
+            text += format!("{set:<5} {:#04x}  {name:<26}  {words}", opcode.0).trim_end();
             text.push('\n');
         }
     }
     let list = |commands: &[_]| commands.iter().map(command).collect::<Vec<_>>();
     Shown { text, json: json!({ "admin": list(&effects.admin), "io": list(&effects.io) }) }
+}
+
+/// What the specification calls a command, if it is one that is known here.
+fn name(set: &str, opcode: Opcode) -> &'static str {
+    match (set, opcode.0) {
+        ("admin", 0x02) => "Get Log Page",
+        ("admin", 0x06) => "Identify",
+        ("admin", 0x08) => "Abort",
+        ("admin", 0x09) => "Set Features",
+        ("admin", 0x0a) => "Get Features",
+        ("admin", 0x0c) => "Asynchronous Event Request",
+        ("admin", 0x18) => "Keep Alive",
+        ("I/O", 0x00) => "Flush",
+        ("I/O", 0x01) => "Write",
+        ("I/O", 0x02) => "Read",
+        ("I/O", 0x05) => "Compare",
+        ("I/O", 0x08) => "Write Zeroes",
+        ("I/O", 0x09) => "Dataset Management",
+        ("I/O", 0x0c) => "Verify",
+        ("I/O", 0x0d) => "Reservation Register",
+        ("I/O", 0x0e) => "Reservation Report",
+        ("I/O", 0x11) => "Reservation Acquire",
+        ("I/O", 0x15) => "Reservation Release",
+        _ => "",
+    }
 }
 
 fn command((opcode, effect): &(Opcode, Effect)) -> Value {
@@ -169,7 +194,10 @@ fn errors(entries: &[ErrorEntry]) -> Shown {
 }
 
 fn firmware(slots: &FirmwareSlots) -> Shown {
-    let mut text = format!("slot {} runs", slots.active);
+    let mut text = match slots.active {
+        0 => "no slot is told to run".to_owned(),
+        slot => format!("slot {slot} runs"),
+    };
     if let Some(next) = slots.next {
         text += &format!("; slot {next} is next");
     }
@@ -256,7 +284,11 @@ mod tests {
             io: vec![(Opcode::WRITE, Effect(0b11))],
         };
         let shown = effects(&table);
-        assert_eq!(shown.text, "admin 0x02\nI/O   0x01  content\n");
+        let lines: Vec<Vec<_>> =
+            shown.text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let expected: [&[&str]; 2] =
+            [&["admin", "0x02", "Get", "Log", "Page"], &["I/O", "0x01", "Write", "content"]];
+        assert_eq!(lines, expected);
         assert_eq!(shown.json["io"][0]["changes"], json!(["content"]));
     }
 

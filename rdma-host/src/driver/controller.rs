@@ -47,6 +47,8 @@ pub struct Controller<P: Provider = RdmaCore> {
 /// A controller that is not there yet. Dropping it ends the attempt.
 pub struct Connecting<P: Provider = RdmaCore> {
     controller: Controller<P>,
+    /// From the beginning, until somebody wants them.
+    changes: parking_lot::Mutex<Option<Changes>>,
     options: ConnectOptions,
     pollers: oneshot::Receiver<Result<Vec<Poller<P>>, Error>>,
 }
@@ -126,6 +128,7 @@ impl<P: Provider> Controller<P> {
             events,
             first,
         };
+        let watched = parking_lot::Mutex::new(Some(Changes::of(&shared.changes)));
         let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
         tokio::spawn(supervisor.run());
         let admin = AdminClient::new(admin, shared.liveness.clone());
@@ -142,7 +145,7 @@ impl<P: Provider> Controller<P> {
             again: Arc::default(),
             notices: told,
         };
-        Ok(Connecting { controller, options: options.clone(), pollers: pollers_made })
+        Ok(Connecting { controller, changes: watched, options: options.clone(), pollers: pollers_made })
     }
 
     fn serve(&mut self, pollers: Vec<Poller<P>>, options: &ConnectOptions) {
@@ -398,10 +401,12 @@ impl<P: Provider> Controller<P> {
 }
 
 impl<P: Provider> Connecting<P> {
-    /// The changes of the controller's state from now on.
+    /// The changes of the controller's state: from the beginning for who asks first, from now on
+    /// for others.
     #[must_use]
     pub fn changes(&self) -> Changes {
-        Changes::of(&self.controller.shared.changes)
+        let first = self.changes.lock().take();
+        first.unwrap_or_else(|| Changes::of(&self.controller.shared.changes))
     }
 
     /// What the controller tells from now on.

@@ -105,7 +105,10 @@ impl fmt::Display for Detail {
             Self::Errors(entries) => {
                 list(f, entries.iter().take(1).map(|entry| entry.status.to_string()))
             }
-            Self::Firmware(slots) => list(f, [format!("slot {} runs", slots.active)].into_iter()),
+            Self::Firmware(slots) => {
+                let active = Some(slots.active).filter(|&slot| slot != 0);
+                list(f, active.map(|slot| format!("slot {slot} runs")).into_iter())
+            }
             Self::Health(health) => {
                 let warning = health.critical_warning;
                 list(f, [format!("critical warnings {warning:#04x}")].into_iter())
