@@ -145,7 +145,12 @@ impl<P: Provider> Controller<P> {
             again: Arc::default(),
             notices: told,
         };
-        Ok(Connecting { controller, changes: watched, options: options.clone(), pollers: pollers_made })
+        Ok(Connecting {
+            controller,
+            changes: watched,
+            options: options.clone(),
+            pollers: pollers_made,
+        })
     }
 
     fn serve(&mut self, pollers: Vec<Poller<P>>, options: &ConnectOptions) {

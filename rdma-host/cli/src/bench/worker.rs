@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use cpu_time::ThreadTime;
 use quanta::Instant;
 use rdma_host::{Buffer, Poller, Waiter};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::arrivals::Arrivals;
 use super::stream::{Stream, Wanted};
@@ -83,7 +83,7 @@ struct Running<'a> {
     measuring: bool,
     interval: u64,
     over: bool,
-    cpu: Duration,
+    cpu: ThreadTime,
 }
 
 impl Worker<'_> {
@@ -102,7 +102,7 @@ impl Worker<'_> {
             measuring: false,
             interval: 0,
             over: false,
-            cpu: cpu_time(),
+            cpu: ThreadTime::now(),
         };
         let outcome = runtime.map_err(Failure::failed)?.block_on(running.run());
         if outcome.is_err() {
@@ -156,11 +156,11 @@ impl Running<'_> {
     }
 
     fn take_tally(&mut self) -> Tally {
-        let cpu = cpu_time();
+        let cpu = ThreadTime::now();
         let fresh = Tally::new(self.worker.arrivals.is_some());
         let mut tally = std::mem::replace(&mut self.tally, fresh);
         tally.statistics = self.worker.poller.statistics().take();
-        tally.cpu = cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu));
+        tally.cpu = cpu.duration_since(std::mem::replace(&mut self.cpu, cpu));
         tally
     }
 
@@ -271,12 +271,4 @@ impl Running<'_> {
         }
         Ok(())
     }
-}
-
-/// Processor time of this thread.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-    Duration::new(seconds, nanoseconds)
 }
