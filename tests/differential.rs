@@ -26,7 +26,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use differential::case::{Case, Expected, Turn};
+use differential::case::{Case, Turn};
 use differential::play::{Played, play};
 use differential::{authentication, first, links, loss, namespaces, refusal};
 use rdma_host::Controller;
@@ -45,12 +45,8 @@ const TABLE_7: &str = include_str!("differential-7.md");
 fn both_initiators_through_the_same_faults() {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
     let old = release.starts_with("6.12");
-    let mut cases: Vec<_> =
+    let cases: Vec<_> =
         chosen().into_iter().filter(|case| case.needs.is_none_or(|_| !old)).collect();
-    for case in cases.iter_mut().filter(|case| case.fault.is_some()) {
-        // 7.x asks on the admin queue alone, and what comes after the connect is to be seen there.
-        case.options.unasked |= !old && case.options.secrets[0].is_some();
-    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // It has the one controller id of its subsystem, for cases that need one to be taken.
     let holder = runtime.block_on(Controller::connect(&options())).expect("the target is well");
@@ -61,7 +57,7 @@ fn both_initiators_through_the_same_faults() {
     let mut table = String::from("| case | Linux | ours | why ours differs |\n|---|---|---|---|\n");
     let mut wrong = String::new();
     for (case, played) in cases.iter().zip(&played) {
-        let expected = expected(case, old);
+        let expected = case.expected;
         let seen = [&played.kernel, &played.ours];
         let seen = seen.map(|told| told.as_ref().map(|told| told.seen));
         let [kernel, ours] =
@@ -94,10 +90,6 @@ fn chosen() -> Vec<Case> {
     ];
     let wanted = std::env::var("DIFFERENTIAL").unwrap_or_default();
     all.into_iter().flatten().filter(|case| case.name.contains(&wanted)).collect()
-}
-
-fn expected(case: &Case, old: bool) -> Expected {
-    case.expected_on_7.filter(|_| !old).unwrap_or(case.expected)
 }
 
 /// Plays all cases: first those that can run side by side.

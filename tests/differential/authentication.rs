@@ -54,13 +54,6 @@ fn first(name: &'static str, made: Made, options: fn(&mut Options), life: Life) 
     Case::first(name).made(made).with(options).both(life)
 }
 
-/// One that the host must succeed at; 7.x does not ask for authentication on I/O queues.
-fn granted(name: &'static str, made: Made, options: fn(&mut Options)) -> Case {
-    let reason = "ours uses no queue that is not authenticated where secrets are set, unless told \
-                  to; 7.x asks on the admin queue only";
-    first(name, made, options, Connected).on_7(Connected, Refused, reason)
-}
-
 /// What can be asked of hosts that have no secrets.
 fn without_secrets() -> Vec<Case> {
     vec![
@@ -102,11 +95,11 @@ fn without_secrets() -> Vec<Case> {
 
 fn keys() -> Vec<Case> {
     vec![
-        granted("the right secret", DEMANDING, knows),
+        first("the right secret", DEMANDING, knows, Connected),
         first("a secret with a wrong checksum", DEMANDING, wrong_sum, Refused),
         first("what is no secret", DEMANDING, |o| o.secrets = [Some(NO_SECRET), None], Refused),
-        granted("right secrets both ways", MUTUAL, knows_both),
-        granted("no controller secret where the target has one", MUTUAL, knows),
+        first("right secrets both ways", MUTUAL, knows_both, Connected),
+        first("no controller secret where the target has one", MUTUAL, knows, Connected),
         first("a secret that nobody asks for", CLOSED, knows, Refused)
             .differs(Connected, Refused, UNASKED),
         first("secrets both ways that nobody asks for", CLOSED, knows_both, Refused)
@@ -123,9 +116,9 @@ fn algorithms() -> Vec<Case> {
     const SHA512: Made = Made { hosts: &[("key", KEY_64), ("hash", "sha512")], ..DEMANDING };
     const GROUP: Made = Made { hosts: &[("key", KEY), ("dhgroup", "ffdhe2048")], ..DEMANDING };
     vec![
-        granted("SHA-384, 48 bytes", SHA384, |o| o.secrets = [Some(KEY_48), None]),
-        granted("SHA-512, 64 bytes", SHA512, |o| o.secrets = [Some(KEY_64), None]),
-        granted("ffdhe2048", GROUP, knows),
+        first("SHA-384, 48 bytes", SHA384, |o| o.secrets = [Some(KEY_48), None], Connected),
+        first("SHA-512, 64 bytes", SHA512, |o| o.secrets = [Some(KEY_64), None], Connected),
+        first("ffdhe2048", GROUP, knows, Connected),
     ]
 }
 
@@ -147,8 +140,8 @@ fn changes() -> Vec<Case> {
         )
         .turn(Turn::OneByOne)
         .abandoned()
-        // nvmet closes the connection before its refusal is out: neither side learns of it.
-        .both(StillTrying),
+        // nvmet closes the connection before its refusal is out.
+        .differs(StillTrying, GaveUp, REFUSED),
         live(
             "controller key changed, controller fatal",
             MUTUAL,
@@ -173,12 +166,7 @@ fn changes() -> Vec<Case> {
             },
             CameBack,
         )
-        .differs(CameBack, GaveUp, UNASKED)
-        .on_7(
-            CameBack,
-            CameBack,
-            "ours is told to go on unasked here, or it would not connect to 7.x",
-        ),
+        .differs(CameBack, GaveUp, UNASKED),
         live(
             "hash changed, controller fatal",
             DEMANDING,

@@ -80,8 +80,6 @@ pub(crate) struct Options {
     pub(crate) fast_io_fail: Option<u32>,
     /// `dhchap_secret` and `dhchap_ctrl_secret`.
     pub(crate) secrets: [Option<&'static str>; 2],
-    /// Ours goes on where it is not asked to authenticate, as Linux does.
-    pub(crate) unasked: bool,
     /// Another place than where the target listens.
     pub(crate) address: Option<&'static str>,
     pub(crate) service: Option<u16>,
@@ -133,8 +131,6 @@ pub(crate) struct Case {
     /// What it needs of the kernel.
     pub(crate) needs: Option<Need>,
     pub(crate) expected: Expected,
-    /// What is seen on 7.x where that differs.
-    pub(crate) expected_on_7: Option<Expected>,
 }
 
 /// What an owner may want of a controller.
@@ -174,7 +170,6 @@ impl Case {
             queue_entries: 32,
             fast_io_fail: None,
             secrets: [None, None],
-            unasked: false,
             address: None,
             service: None,
             subsystem: None,
@@ -194,7 +189,6 @@ impl Case {
             abandoned: false,
             needs: None,
             expected,
-            expected_on_7: None,
         }
     }
 
@@ -256,17 +250,6 @@ impl Case {
     ) -> Self {
         let expected = Expected { kernel: kernel.into(), ours: ours.into(), reason };
         Self { expected, ..self }
-    }
-
-    /// On 7.x they differ, or in another way.
-    pub(crate) fn on_7(
-        self,
-        kernel: impl Into<Seen>,
-        ours: impl Into<Seen>,
-        reason: &'static str,
-    ) -> Self {
-        let expected = Expected { kernel: kernel.into(), ours: ours.into(), reason };
-        Self { expected_on_7: Some(expected), ..self }
     }
 }
 

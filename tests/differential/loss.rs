@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::case::Life::{CameBack, Deleted, Exhausted, GaveUp, StillTrying};
-use super::case::Read::{Failed, Held, Late};
+use super::case::Read::{Failed, Held, Late, LateFailed};
 use super::case::{Case, Made, Need, Wish};
 use super::stage::Stage;
 
@@ -234,6 +234,11 @@ fn reads() -> Vec<Case> {
         })
         .made(read)
         .heal(Stage::make)
-        .both(CameBack.and(Late)),
+        .differs(
+            CameBack.and(Late),
+            CameBack.and(LateFailed),
+            "ours knows the namespaces it uses by their UUIDs: what is read now is not to be taken \
+             for the data of before",
+        ),
     ]
 }

@@ -132,9 +132,6 @@ fn ours(stage: &Stage, options: &Options) -> ConnectOptions {
     let address = format!("{host}:{service}").parse().expect("an address and a port");
     let subsystem = options.subsystem.unwrap_or_else(|| stage.nqn()).parse().expect("an NQN");
     let mut ours = ConnectOptions::new(address, subsystem, stage.our_host().clone());
-    if options.unasked {
-        ours.authentication.policy = ours.authentication.policy.danger_allow_unasked();
-    }
     ours.io_queues = options.io_queues;
     ours.queue_entries = options.queue_entries;
     ours.keep_alive = Duration::from_secs(options.keep_alive.into());
