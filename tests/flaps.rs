@@ -143,6 +143,13 @@ fn commands_go_on_as_soon_as_the_link_is_back() {
     runtime.block_on(async {
         let controller = Controller::connect(&options).await.expect("it connects");
         let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
+        let mut changes = controller.changes();
+        let begun = Instant::now();
+        tokio::spawn(async move {
+            while let Some(change) = changes.next().await {
+                println!("{:.1} s: {change}", begun.elapsed().as_secs_f64());
+            }
+        });
         let buffer = controller.allocate(4096).expect("memory");
         let link = |state| {
             tokio::task::spawn_blocking(move || {

@@ -260,6 +260,12 @@ pub const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// than the 4 s after which Linux's CM sends a request again.
 pub const PORT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a port that is back may need until packets pass: neighbours are to be found again.
+pub const PORT_SETTLE_TIME: Duration = Duration::from_secs(10);
+
+/// The delay before another attempt within that time, if the usual one is longer.
+pub const PORT_RETRY_DELAY: Duration = Duration::from_millis(200);
+
 /// One admin command. Linux waits 60 s; a target silent for ten is not going to answer.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 

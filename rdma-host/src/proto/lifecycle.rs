@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{Cause, Failure, Verdict};
-use crate::config::ReconnectOptions;
+use crate::config::{PORT_RETRY_DELAY, PORT_SETTLE_TIME, ReconnectOptions};
 use crate::error::Reason;
 
 /// Where a controller is in its life. Linux's names, but for two: its CONNECTING is
@@ -135,6 +135,8 @@ pub struct Lifecycle {
     away_since: Option<Instant>,
     /// When the next attempt is due.
     due: Option<Instant>,
+    /// When the port of our device came back, and with it the hope of a connection.
+    port_back: Option<Instant>,
     /// Whether the other side is to be told of the end.
     announce: bool,
     reason: Option<Reason>,
@@ -151,6 +153,7 @@ impl Lifecycle {
             was_live: false,
             away_since: None,
             due: None,
+            port_back: None,
             announce: false,
             reason: None,
         }
@@ -161,15 +164,28 @@ impl Lifecycle {
         let verdict = if self.was_live || self.options.first_connect {
             let elapsed = self.away_since.map_or(Duration::ZERO, |since| now - since);
             let attempts = self.attempts;
-            self.options.verdict(&Failure { cause, attempts, elapsed, chance })
+            self.sooner(self.options.verdict(&Failure { cause, attempts, elapsed, chance }), now)
         } else {
             Verdict::GiveUp(Reason::Final)
         };
         self.handle(Event::Failed(verdict), now);
     }
 
+    /// A link that has just come back may not carry the first packets: what fails then is tried
+    /// again soon.
+    fn sooner(&self, verdict: Verdict, now: Instant) -> Verdict {
+        let just_back = self.port_back.is_some_and(|back| now < back + PORT_SETTLE_TIME);
+        match verdict {
+            Verdict::Retry(after) if just_back => Verdict::Retry(after.min(PORT_RETRY_DELAY)),
+            verdict => verdict,
+        }
+    }
+
     /// Something else happened.
     pub fn handle(&mut self, event: Event, now: Instant) {
+        if event == Event::PortActive {
+            self.port_back = Some(now);
+        }
         let announce = self.state == State::Live && !matches!(event, Event::Failed(_));
         match decide(self.state, event) {
             Decision::Ignore => return,

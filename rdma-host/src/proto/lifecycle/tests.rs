@@ -186,6 +186,24 @@ fn only_a_living_controller_is_told_of_the_end() {
 }
 
 #[test]
+fn a_port_that_is_back_is_tried_again_soon_for_a_while() {
+    let mut now = Instant::now();
+    let mut life = live(ReconnectOptions::default(), now);
+    life.fail(Cause::QueuePair, now, 0);
+    life.handle(Event::TornDown, now);
+    assert_eq!(life.task(now), Task::Wait(now + DELAY));
+    life.handle(Event::PortActive, now);
+    assert_eq!(life.task(now), Task::Connect);
+    now += Duration::from_secs(3);
+    life.fail(Cause::Address, now, 0);
+    assert_eq!(life.task(now), Task::Wait(now + PORT_RETRY_DELAY));
+    life.handle(Event::Due, now);
+    now += PORT_SETTLE_TIME;
+    life.fail(Cause::Address, now, 0);
+    assert_eq!(life.task(now), Task::Wait(now + DELAY));
+}
+
+#[test]
 fn a_reset_connects_without_delay() {
     let now = Instant::now();
     let mut life = live(options(), now);
