@@ -263,6 +263,9 @@ pub const PORT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a port that is back may need until packets pass: neighbours are to be found again.
 pub const PORT_SETTLE_TIME: Duration = Duration::from_secs(10);
 
+/// From the return of a port to the first attempt: the other end of the link comes up meanwhile.
+pub const PORT_PAUSE: Duration = Duration::from_millis(300);
+
 /// The delay before another attempt within that time, if the usual one is longer.
 pub const PORT_RETRY_DELAY: Duration = Duration::from_millis(200);
 

@@ -21,7 +21,7 @@ use super::poller::Poller;
 use super::port::PortWatch;
 use super::registry::Registry;
 use crate::config::{
-    Authentication, ConnectOptions, PORT_INTERVAL, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
+    Authentication, ConnectOptions, PORT_INTERVAL, PORT_PAUSE, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
 };
 use crate::error::{Away, Error, GaveUp, Misuse};
 use crate::proto::{Cause, Event, Lifecycle, Negotiated, State, Task};
@@ -388,6 +388,8 @@ async fn port_is_back(port: &mut PortWatch) {
     while port.news() != Some(PortEvent::PortActive) {
         tokio::time::sleep(PORT_INTERVAL).await;
     }
+    // A question about the way that is lost now is not asked again for a second.
+    tokio::time::sleep(PORT_PAUSE).await;
 }
 
 /// Looks at all namespaces in use, before commands can reach them.
