@@ -362,6 +362,14 @@ pub const BACKLOG_PER_ENTRY: usize = 2;
 /// How often a busy poller looks at timeouts and connection events.
 pub const TICK: Duration = Duration::from_millis(10);
 
+/// Looks of a poller that find nothing between two readings of the clock, which may cost as much as
+/// a look. So many take some microseconds.
+pub const LOOKS_PER_CLOCK: u32 = 64;
+
+/// Connections of a poller that are looked at for events each [`TICK`]. A look is a system call,
+/// of which a poller with 1,000 queues is not to make 100,000 a second.
+pub const CONNECTIONS_PER_TICK: usize = 16;
+
 /// After an Abort, for the command to come back. Linux on RDMA sends none and resets at once; a
 /// target that can abort does so within milliseconds.
 pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);

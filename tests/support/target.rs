@@ -26,7 +26,6 @@ pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
 pub const BLOCKS: usize = 1024;
 
 const BLOCK: usize = 512;
-const RECEIVES: u32 = 64;
 /// A command and the most in-capsule data we announce.
 const CAPSULE: usize = 64 + IN_CAPSULE;
 const IN_CAPSULE: usize = 4096;
@@ -70,9 +69,25 @@ pub struct Target<P: Provider = Host> {
     accept: Vec<u8>,
 }
 
+/// How much the target grants.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Entries of each I/O queue.
+    pub entries: u16,
+    /// I/O queues.
+    pub queues: u16,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { entries: 32, queues: 4 }
+    }
+}
+
 /// What the answers are made of.
 struct Script {
     disk: Vec<u8>,
+    size: Size,
     hook: Hook,
     authentication: Option<Authentication>,
 }
@@ -205,8 +220,17 @@ impl<P: Provider> Target<P> {
         listener.listen(address, 16).expect("the address is free");
         let mut accept = vec![0; 32];
         accept[2] = 32;
-        let script = Script { disk: vec![0; BLOCKS * BLOCK], hook, authentication: None };
+        let (disk, size) = (vec![0; BLOCKS * BLOCK], Size::default());
+        let script = Script { disk, size, hook, authentication: None };
         Self { listener, queues: Vec::new(), script, accept }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn granting(mut self, size: Size) -> Self {
+        self.script.size = size;
+        self.accept[2..4].copy_from_slice(&size.entries.to_le_bytes());
+        self
     }
 
     /// The same with other private data in its reply to connection requests.
@@ -236,10 +260,12 @@ impl<P: Provider> Target<P> {
         }
     }
 
-    fn step(&mut self) {
+    /// Serves what has come.
+    pub fn step(&mut self) {
         while let Some(event) = self.listener.next_event().expect("the listener lives") {
             if let ConnectionEvent::ConnectRequest { endpoint, private_data, .. } = event {
-                self.queues.push(Queue::accept(endpoint, &private_data, &self.accept));
+                let queue = Queue::accept(endpoint, &private_data, &self.accept, self.script.size);
+                self.queues.push(queue);
             }
         }
         for queue in &mut self.queues {
@@ -250,14 +276,16 @@ impl<P: Provider> Target<P> {
 }
 
 impl<P: Provider> Queue<P> {
-    fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8]) -> Self {
+    fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8], size: Size) -> Self {
+        // Twice what may be in flight: a host that keeps to less never finds no receive.
+        let receives = 2 * u32::from(size.entries);
         let domain = endpoint.domain().expect("a domain");
-        let completions = endpoint.completion_queue(4 * RECEIVES).expect("a completion queue");
+        let completions = endpoint.completion_queue(4 * receives).expect("a completion queue");
         let capabilities =
-            Capabilities { send: 2 * RECEIVES, receive: RECEIVES, segments: 1, inline: 64 };
+            Capabilities { send: 2 * receives, receive: receives, segments: 1, inline: 64 };
         let mut prepared =
             endpoint.queue_pair(&domain, &completions, capabilities).expect("a queue pair");
-        for _ in 0..RECEIVES {
+        for _ in 0..receives {
             let buffer = domain.allocate(CAPSULE, Access::LOCAL_WRITE).expect("memory");
             prepared.post_receive(buffer, 0).map_err(|refused| refused.error).expect("room");
         }
@@ -341,7 +369,7 @@ impl<P: Provider> Queue<P> {
     }
 
     fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
-        let mut answer = honest(seen, data, &mut script.disk);
+        let mut answer = honest(seen, data, script);
         answer.invalidate = seen.to_invalidate();
         if seen.sqe[0] == 0x7f {
             answer.carried = data.to_vec();
@@ -411,17 +439,18 @@ fn filled<P: Provider>(domain: &Domain<P>, bytes: &[u8]) -> Buffer {
 }
 
 /// What a target that follows the specification answers.
-fn honest(seen: Seen, data: &[u8], disk: &mut [u8]) -> Answer {
+fn honest(seen: Seen, data: &[u8], script: &mut Script) -> Answer {
+    let Script { disk, size, .. } = script;
     let mut answer = Answer::default();
     let result = match (seen.sqe[0], seen.sqe[4], seen.sqe[44]) {
         (0x7f, 0x01, _) => 7,
-        // MQES 31, ready within 0.5 s, NVM command set; version 1.4; enabled; shut down.
-        (0x7f, 0x04, 0x00) => 0x0000_0020_0101_001f,
+        // MQES, ready within 0.5 s, NVM command set; version 1.4; enabled; shut down.
+        (0x7f, 0x04, 0x00) => 0x0000_0020_0101_0000 | u64::from(size.entries - 1),
         (0x7f, 0x04, 0x08) => 0x0001_0400,
         (0x7f, 0x04, 0x1c) => 0b1001,
-        (0x09, ..) if seen.queue == 0 => 0x0003_0003,
+        (0x09, ..) if seen.queue == 0 => u64::from(size.queues - 1) * 0x0001_0001,
         (0x06, ..) if seen.queue == 0 => {
-            answer.data = identify(seen.sqe[40]);
+            answer.data = identify(seen.sqe[40], size.entries);
             0
         }
         (0x02, ..) if seen.is_io() => {
@@ -442,7 +471,7 @@ fn honest(seen: Seen, data: &[u8], disk: &mut [u8]) -> Answer {
     answer
 }
 
-fn identify(structure: u8) -> Vec<u8> {
+fn identify(structure: u8, entries: u16) -> Vec<u8> {
     let mut bytes = vec![0; 4096];
     match structure {
         0x00 => {
@@ -453,7 +482,7 @@ fn identify(structure: u8) -> Vec<u8> {
             bytes[4..10].copy_from_slice(b"SCRIPT");
             bytes[77] = 5;
             bytes[78] = 7;
-            bytes[514] = 32;
+            bytes[514..516].copy_from_slice(&entries.to_le_bytes());
             bytes[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
             let units = u32::try_from(CAPSULE / 16).expect("small");
             bytes[1792..1796].copy_from_slice(&units.to_le_bytes());

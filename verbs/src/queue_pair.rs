@@ -339,6 +339,28 @@ impl<P: Provider> QueuePair<P> {
         self.engine.post_receive(buffer, tag)
     }
 
+    /// Copies the beginning of a received message out, and queues its receive again, with the same
+    /// buffer and tag: what [`retire`](Self::retire) and
+    /// [`post_receive`](Self::post_receive) do together, for less. Returns the message's length;
+    /// what `out` has beyond that is left over from other messages.
+    ///
+    /// # Errors
+    ///
+    /// [`StaleCompletion`]: it is of no outstanding receive of this queue pair, or of one that
+    /// failed.
+    ///
+    /// # Panics
+    ///
+    /// When the buffer is shorter than `out`.
+    #[inline]
+    pub fn receive_again(
+        &mut self,
+        completion: &Completion,
+        out: &mut [u8],
+    ) -> Result<u32, StaleCompletion> {
+        self.engine.receive_again(completion, out)
+    }
+
     /// Hands what is queued to the device: the receives as one batch, then the sends as one.
     ///
     /// # Errors
@@ -348,6 +370,17 @@ impl<P: Provider> QueuePair<P> {
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), Error> {
         self.engine.flush()
+    }
+
+    /// Hands what is queued for sending to the device; queued receives stay queued. Whoever holds
+    /// them back rings fewer doorbells, and sees to it that there is a receive for each answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PostSend`], as [`flush`](Self::flush).
+    #[inline(always)]
+    pub fn flush_sends(&mut self) -> Result<(), Error> {
+        self.engine.flush_sends().map_err(|Unposted { source, .. }| Error::PostSend(source))
     }
 
     /// Frees the slot of a completed work request and returns what it held, whether it succeeded
@@ -382,6 +415,12 @@ impl<P: Provider> QueuePair<P> {
     /// How many receives can be queued now.
     pub fn receive_credits(&self) -> u32 {
         self.engine.receives.credits()
+    }
+
+    /// How many receives are queued and not handed to the device yet.
+    #[inline]
+    pub fn queued_receives(&self) -> u32 {
+        self.engine.pending_receives.len()
     }
 
     /// How many sends can be queued now.
@@ -625,6 +664,27 @@ impl<P: Provider> Engine<P> {
         }
     }
 
+    #[inline]
+    fn receive_again(
+        &mut self,
+        completion: &Completion,
+        out: &mut [u8],
+    ) -> Result<u32, StaleCompletion> {
+        let Some(Token { kind: Kind::Receive, slot, generation }) = Token::unpack(completion.token)
+        else {
+            return Err(StaleCompletion);
+        };
+        if completion.queue_pair != self.number || !completion.status.is_success() {
+            return Err(StaleCompletion);
+        }
+        let (token, (buffer, _)) = self.receives.renew(slot, generation).ok_or(StaleCompletion)?;
+        buffer.copy_out(0, out);
+        // It was checked when it was posted first.
+        self.pending_receives.push(ReceiveRequest { token, segment: Segment::of(buffer) });
+        self.note_invalidated(completion);
+        Ok(completion.length)
+    }
+
     fn retire_shared(
         &mut self,
         completion: &Completion,
@@ -638,6 +698,7 @@ impl<P: Provider> Engine<P> {
         Ok(retired)
     }
 
+    #[inline]
     fn note_invalidated(&mut self, completion: &Completion) {
         match completion.invalidated {
             Invalidated::Certainly(key) | Invalidated::Perhaps(key) => {
@@ -716,11 +777,21 @@ fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
         return Err(Error::Misuse("the buffer is of another protection domain"));
     }
     // Some devices take a length of 0 for two gigabytes.
-    let length = u32::try_from(buffer.len())
+    u32::try_from(buffer.len())
         .ok()
         .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
-        .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))?;
-    Ok(Segment { address: buffer.address(), length, local_key: buffer.local_key() })
+        .map(|_| Segment::of(buffer))
+        .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))
+}
+
+impl Segment {
+    /// All of a buffer that is no longer than a message may be.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "what is posted is below 2^31 bytes")]
+    fn of(buffer: &Buffer) -> Self {
+        let length = buffer.len() as u32;
+        Self { address: buffer.address(), length, local_key: buffer.local_key() }
+    }
 }
 
 /// 2^31 - 1: the longest message of InfiniBand is 2^31, which some devices encode as 0.

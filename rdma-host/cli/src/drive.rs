@@ -165,7 +165,10 @@ impl Load {
                 .iter_mut()
                 .zip(workers)
                 .map(|(poller, (workload, buffers))| {
-                    scope.spawn(move || drive(poller, Waiter::new(wait), workload, buffers))
+                    scope.spawn(move || {
+                        let waiter = Waiter::on_own_thread(wait, threads);
+                        drive(poller, waiter, workload, buffers)
+                    })
                 })
                 .collect();
             let joined = threads.into_iter().map(|thread| {

@@ -39,6 +39,7 @@ mod port;
 mod queue;
 mod readable;
 mod reauthenticate;
+mod recent;
 mod registry;
 mod statistics;
 mod supervisor;

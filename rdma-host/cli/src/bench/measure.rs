@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, SystemTime};
 
 use quanta::Instant;
-use rdma_host::{Buffer, Waiter};
+use rdma_host::Buffer;
 
 use super::arguments::Arguments;
 use super::arrivals::Arrivals;
@@ -83,7 +83,8 @@ pub(super) fn measure(
                 let worker = Worker {
                     target,
                     poller,
-                    waiter: Waiter::new(wait),
+                    wait,
+                    pollers: workers,
                     stream: Stream::new(shape, place),
                     arrivals: point.rate.map(|rate| Arrivals::new(rate, arguments.arrival, place)),
                     buffers,

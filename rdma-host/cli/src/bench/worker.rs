@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cpu_time::ThreadTime;
 use quanta::Instant;
-use rdma_host::{Buffer, Poller, Waiter};
+use rdma_host::{Buffer, Poller, WaitMode, Waiter};
 
 use super::arrivals::Arrivals;
 use super::stream::{Stream, Wanted};
@@ -53,7 +53,9 @@ pub(super) struct Chapter {
 pub(super) struct Worker<'a> {
     pub(super) target: usize,
     pub(super) poller: &'a mut Poller,
-    pub(super) waiter: Waiter,
+    pub(super) wait: WaitMode,
+    /// How many workers there are.
+    pub(super) pollers: usize,
     pub(super) stream: Stream,
     /// Of an open loop.
     pub(super) arrivals: Option<Arrivals>,
@@ -75,6 +77,7 @@ struct Flight {
 
 struct Running<'a> {
     worker: Worker<'a>,
+    waiter: Waiter,
     flights: Vec<Option<Flight>>,
     free: Vec<usize>,
     /// Submitted since the doorbell last rang.
@@ -94,6 +97,7 @@ impl Worker<'_> {
         let depth = self.poller.depth().min(self.buffers[0].len());
         let open = self.arrivals.is_some();
         let running = Running {
+            waiter: Waiter::on_own_thread(self.wait, self.pollers),
             worker: self,
             flights: vec![None; depth],
             free: (0..depth).rev().collect(),
@@ -124,7 +128,7 @@ impl Running<'_> {
             }
             self.worker.poller.poll()?;
             if self.complete(rung)? {
-                self.worker.waiter.busy();
+                self.waiter.busy();
             } else if self.over && self.worker.poller.in_flight() == 0 {
                 self.end();
                 return Ok(());
@@ -258,7 +262,7 @@ impl Running<'_> {
         let until_due = self.due().map(|due| due.saturating_duration_since(now));
         if until_due.is_some_and(|left| left <= TIMER_SLACK) {
             std::thread::yield_now();
-        } else if !self.worker.waiter.spins() {
+        } else if !self.waiter.spins() {
             let schedule = self.worker.schedule;
             let turn = match (self.measuring, self.over) {
                 (_, true) => now + LIMIT,
