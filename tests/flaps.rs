@@ -108,7 +108,7 @@ fn what_was_under_load_ends_and_connects_again() {
         sleep(Duration::from_secs(5));
         command("ip", "link set veth1 up");
         connects(&runtime, &over_the_wire());
-        wait_for(&format!("nothing but {before:?}"), HANGS, || Holdings::of("far") == before);
+        before.come_back("far");
     }
 }
 
