@@ -60,7 +60,8 @@ impl<P: Provider> Domain<P> {
     }
 
     /// The same domain by a name that the compiler knows, as have queue pairs and memory that are
-    /// made in it from now on: what has different names cannot be used together. Any type will do.
+    /// made in it from now on: what has different names cannot be used together. Any type that is
+    /// [`Debug`](fmt::Debug) will do.
     ///
     /// Most programs make domains while they run, as many as they need, and name none; then memory
     /// of the wrong domain is refused when it is tried, as [`Error::Misuse`], which named domains
@@ -70,7 +71,9 @@ impl<P: Provider> Domain<P> {
     /// ```compile_fail,E0277
     /// use verbs::{Access, Domain, QueuePair, RdmaCore};
     ///
+    /// #[derive(Debug)]
     /// enum Storage {}
+    /// #[derive(Debug)]
     /// enum Messages {}
     ///
     /// # fn mix(queue_pair: &mut QueuePair<RdmaCore, Storage>, domain: Domain)
