@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rdma_host::wire::NamespaceId;
 use rdma_host::{ConnectOptions, Controller, Error, ReconnectOptions};
+use tests::holdings::Holdings;
 use tests::load::{HANGS, Load, soon};
 use tests::{SUBSYSTEM, command, run, target, wait_for};
 use tokio::runtime::Runtime;
@@ -97,6 +98,8 @@ fn what_was_under_load_ends_and_connects_again() {
         return on_another_machine("what_was_under_load_ends_and_connects_again");
     }
     let runtime = Runtime::new().expect("a runtime");
+    connects(&runtime, &over_the_wire()); // what is made once, and stays, is made now
+    let before = Holdings::of("far");
     for _ in 0..2 {
         let load = load(&runtime, &over_the_wire());
         command("ip", "link set veth1 down");
@@ -105,6 +108,7 @@ fn what_was_under_load_ends_and_connects_again() {
         sleep(Duration::from_secs(5));
         command("ip", "link set veth1 up");
         connects(&runtime, &over_the_wire());
+        before.come_back("far");
     }
 }
 

@@ -11,7 +11,7 @@ use rdma_host::{
     Changes, Class, Command, ConnectOptions, Controller, Error, Execution, HostIdentity, Namespace,
     ReconnectOptions,
 };
-use soft_roce::fabric::{Fabric, Host};
+use soft_roce::fabric::{Fabric, Fault, Host, Point};
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
 
 /// A fabric, a target whose manners change while it runs, and a host.
@@ -566,6 +566,52 @@ fn a_command_that_breaks_every_connection_is_given_back() {
         namespace.read(8, failed.buffer.unwrap()).await.expect("the controller goes on");
         controller.shutdown().await;
     });
+}
+
+/// What a device reports by itself is all that tells of these: no work fails, and nothing is to
+/// time out here.
+#[test]
+fn what_the_device_reports_ends_the_connection() {
+    let host = || "host".to_owned();
+    for (fault, words) in [
+        (Fault::QueuePairsDie(host()), "the device reports that its queue pair failed"),
+        (Fault::CompletionQueuesFail(host()), "our RDMA device reports that a completion queue"),
+        (Fault::RemoveDevice(host()), "our RDMA device reports that it failed, or was removed"),
+    ] {
+        run(async {
+            let bed = Bed::new();
+            let options = ConnectOptions {
+                keep_alive: Duration::ZERO,
+                io_timeout: Duration::from_secs(600),
+                ..options()
+            };
+            let (controller, namespace) = bed.connect(&options).await;
+            let mut changes = controller.changes();
+            bed.answer(|seen, answer| {
+                if seen.is_io() {
+                    answer.messages.clear(); // so that a command is under way
+                }
+            });
+            let buffer = controller.allocate(512).unwrap();
+            let read = tokio::spawn(async move { namespace.read(7, buffer).await });
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            bed.fabric.at(Point::Time(Duration::ZERO), fault.clone());
+            bed.fabric.advance(Duration::from_millis(1));
+            let lost = reach(&mut changes, State::Resetting).await;
+            let cause = lost.cause.expect("a cause");
+            assert_eq!(cause.class(), Class::Transport);
+            let removed = matches!(fault, Fault::RemoveDevice(_));
+            // That shows elsewhere too, in other words.
+            assert!(removed || cause.to_string().contains(words), "{cause}");
+            bed.answer(|_, _| {});
+            bed.fabric.restore_device("host");
+            match read.await.unwrap() {
+                Ok(_) => assert!(!removed, "its memory is of no use any more"),
+                Err(failed) => assert!(removed && failed.buffer.is_some(), "{failed}"),
+            }
+            controller.shutdown().await;
+        });
+    }
 }
 
 /// The target could not reach it by its key, and would end the connection.

@@ -422,6 +422,9 @@ pub enum Transport {
         /// The operating system's words.
         reason: String,
     },
+    /// Our device reports by itself what ends the connection.
+    #[error("our RDMA device reports that {0}; a new connection is possible once it works")]
+    Device(&'static str),
     /// The route now leads through another RDMA device, or ours was removed and is back.
     #[error("the RDMA device is not the one of before; memory registered with that is of no use")]
     DeviceChanged,

@@ -27,6 +27,7 @@ use std::{
     alloc::{self, Layout},
     any::Any,
     fmt,
+    marker::PhantomData,
     mem::ManuallyDrop,
     num::NonZero,
     ops::BitOr,
@@ -37,7 +38,7 @@ use std::{
     },
 };
 
-use crate::{CallerMemory, NotDeregistered, provider::Keys, sys::Pages};
+use crate::{CallerMemory, NotDeregistered, Unnamed, provider::Keys, sys::Pages};
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///
@@ -63,13 +64,14 @@ use crate::{CallerMemory, NotDeregistered, provider::Keys, sys::Pages};
 /// A peer that was told the [remote key](Self::remote_key) may write at any time, as far as the
 /// registration's [`Access`] allows. That is never undefined behaviour, but what is copied out
 /// is then whatever is there.
-pub struct Buffer {
+pub struct Buffer<N = Unnamed> {
     region: Arc<Region>,
     offset: usize,
     length: usize,
+    name: PhantomData<fn() -> N>,
 }
 
-impl Buffer {
+impl<N> Buffer<N> {
     pub(crate) fn whole(region: Region) -> Self {
         Self::of(Arc::new(region))
     }
@@ -77,7 +79,7 @@ impl Buffer {
     /// All of a region that no other buffer is of.
     pub(crate) fn of(region: Arc<Region>) -> Self {
         let length = region.memory.length;
-        Self { region, offset: 0, length }
+        Self { region, offset: 0, length, name: PhantomData }
     }
 
     /// Takes the registration back and returns the memory that was
@@ -86,14 +88,14 @@ impl Buffer {
     /// # Errors
     ///
     /// [`NotDeregistered`], which hands the buffer back if there still is one.
-    pub fn deregister<M: CallerMemory>(self) -> Result<M, NotDeregistered> {
-        let Self { region, offset, length } = self;
+    pub fn deregister<M: CallerMemory>(self) -> Result<M, NotDeregistered<N>> {
+        let Self { region, offset, length, name } = self;
+        let in_use = |region| NotDeregistered::InUse(Self { region, offset, length, name });
         let all = offset == 0 && length == region.memory.length;
         if !all || !region.memory.is_callers() {
-            return Err(NotDeregistered::InUse(Self { region, offset, length }));
+            return Err(in_use(region));
         }
-        let Region { _registration, memory, .. } = Arc::try_unwrap(region)
-            .map_err(|region| NotDeregistered::InUse(Self { region, offset, length }))?;
+        let Region { _registration, memory, .. } = Arc::try_unwrap(region).map_err(in_use)?;
         drop(_registration);
         // A registration that the device did not give up still holds the memory.
         let memory = Arc::try_unwrap(memory).map_err(|_| NotDeregistered::Kept)?;
@@ -129,6 +131,7 @@ impl Buffer {
             region: self.region.clone(),
             offset: self.offset + at,
             length: self.length - at,
+            name: PhantomData,
         };
         self.length = at;
         tail
@@ -234,7 +237,7 @@ fn out_of_bounds(offset: usize, length: usize, all: usize) -> ! {
     panic!("{length} bytes at {offset} are not within a buffer of {all} bytes")
 }
 
-impl fmt::Debug for Buffer {
+impl<N> fmt::Debug for Buffer<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer")
             .field("address", &format_args!("{:#x}", self.address()))

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     Access, Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore,
     Refused, RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned,
-    SEGMENTS_MAX, Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
+    SEGMENTS_MAX, Segments, SharedReceiveQueue, StaleCompletion, Unnamed, Window, WorkKind,
     completion::{Invalidated, Reservation},
     pending::Pending,
     provider::{
@@ -63,8 +63,8 @@ impl Capabilities {
 /// queue_pair.send_inline(b"too early"); // no such method before `ready`
 /// # }
 /// ```
-pub struct PreparedQueuePair<P: Provider = RdmaCore> {
-    engine: Engine<P>,
+pub struct PreparedQueuePair<P: Provider = RdmaCore, N = Unnamed> {
+    engine: Engine<P, N>,
 }
 
 /// A connected queue pair.
@@ -88,11 +88,11 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore> {
 /// buffer.copy_out(0, out); // it comes back in `Retired::Send`
 /// # }
 /// ```
-pub struct QueuePair<P: Provider = RdmaCore> {
-    engine: Engine<P>,
+pub struct QueuePair<P: Provider = RdmaCore, N = Unnamed> {
+    engine: Engine<P, N>,
 }
 
-impl<P: Provider> PreparedQueuePair<P> {
+impl<P: Provider, N> PreparedQueuePair<P, N> {
     pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
         let Parts { raw, facts, provider, domain, connection, reservation, share } = parts;
         let generation = next_generation();
@@ -101,7 +101,7 @@ impl<P: Provider> PreparedQueuePair<P> {
         let engine = Engine {
             raw,
             provider,
-            windows: BoundWindows::default(),
+            windows: BoundWindows::new(),
             receives: ReceiveTable::new(capabilities.receive, generation),
             payloads: Payloads::new(sends.rows() * inline, sends.rows() * segments),
             sends,
@@ -124,7 +124,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     /// # Panics
     ///
     /// When `established` is of another endpoint than this queue pair.
-    pub fn ready(self, established: &Established) -> QueuePair<P> {
+    pub fn ready(self, established: &Established) -> QueuePair<P, N> {
         assert_eq!(
             established.connection(),
             self.engine.connection,
@@ -138,7 +138,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     /// # Errors
     ///
     /// As [`QueuePair::post_receive`].
-    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
         self.engine.post_receive(buffer, tag)
     }
 
@@ -152,7 +152,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     }
 
     /// Destroys the queue pair and returns what was posted.
-    pub fn close(self) -> Vec<Returned> {
+    pub fn close(self) -> Vec<Returned<N>> {
         self.engine.close()
     }
 
@@ -162,11 +162,11 @@ impl<P: Provider> PreparedQueuePair<P> {
     }
 }
 
-impl<P: Provider> QueuePair<P> {
+impl<P: Provider, N> QueuePair<P, N> {
     /// Whether a buffer is of this queue pair's domain, so that it can be used here, also by the
     /// peer. Where it is not, a peer that is told its key fails the connection.
     #[inline]
-    pub fn accepts(&self, buffer: &Buffer) -> bool {
+    pub fn accepts(&self, buffer: &Buffer<N>) -> bool {
         buffer.domain() == self.engine.domain
     }
 
@@ -191,7 +191,7 @@ impl<P: Provider> QueuePair<P> {
     /// Hands the buffers back with [`Error::QueueFull`], or [`Error::Misuse`]: no buffer, more
     /// than [`Capabilities::segments`], an empty one, or one of another domain.
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
-    pub fn send(&mut self, segments: impl Into<Segments>, tag: u64) -> Result<(), Refused> {
+    pub fn send(&mut self, segments: impl Into<Segments<N>>, tag: u64) -> Result<(), Refused<N>> {
         self.engine.post_buffers(Operation::Send, segments.into(), tag)
     }
 
@@ -219,10 +219,10 @@ impl<P: Provider> QueuePair<P> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn send_with_invalidate(
         &mut self,
-        segments: impl Into<Segments>,
+        segments: impl Into<Segments<N>>,
         key: RemoteKey,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refused<N>> {
         self.engine.post_buffers(Operation::SendWithInvalidate(key), segments.into(), tag)
     }
 
@@ -239,10 +239,10 @@ impl<P: Provider> QueuePair<P> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_read(
         &mut self,
-        segments: impl Into<Segments>,
+        segments: impl Into<Segments<N>>,
         from: RemoteAddress,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refused<N>> {
         self.engine.post_buffers(Operation::RdmaRead(from), segments.into(), tag)
     }
 
@@ -256,10 +256,10 @@ impl<P: Provider> QueuePair<P> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_write(
         &mut self,
-        segments: impl Into<Segments>,
+        segments: impl Into<Segments<N>>,
         to: RemoteAddress,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refused<N>> {
         self.engine.post_buffers(Operation::RdmaWrite(to), segments.into(), tag)
     }
 
@@ -288,7 +288,11 @@ impl<P: Provider> QueuePair<P> {
     /// of another domain, the range is empty or not within the buffer, the access is nothing that a
     /// window can allow, or the buffer is registered without [`Access::BIND`], or without
     /// [`Access::LOCAL_WRITE`] for a window that may be written.
-    pub fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+    pub fn bind(
+        &mut self,
+        window: Window<N>,
+        to: Binding<'_, N>,
+    ) -> Result<RemoteKey, RefusedBind<N>> {
         self.engine.bind(window, to)
     }
 
@@ -309,7 +313,7 @@ impl<P: Provider> QueuePair<P> {
     /// the peer may still use the key.
     ///
     /// A peer that was to invalidate a key, and answered without, has left it in use.
-    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
+    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window<N>> {
         self.engine.windows.reclaim(key)
     }
 
@@ -335,7 +339,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// Hands the buffer back with [`Error::QueueFull`], or [`Error::Misuse`]: it is empty, of
     /// another domain, or registered without [`Access::LOCAL_WRITE`].
-    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
         self.engine.post_receive(buffer, tag)
     }
 
@@ -389,7 +393,7 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// [`StaleCompletion`]: it is of no outstanding work request of this queue pair.
-    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+    pub fn retire(&mut self, completion: &Completion) -> Result<Retired<N>, StaleCompletion> {
         self.engine.retire(completion)
     }
 
@@ -402,13 +406,13 @@ impl<P: Provider> QueuePair<P> {
     pub fn retire_shared(
         &mut self,
         completion: &Completion,
-        shared: &mut SharedReceiveQueue<P>,
-    ) -> Result<Retired, StaleCompletion> {
+        shared: &mut SharedReceiveQueue<P, N>,
+    ) -> Result<Retired<N>, StaleCompletion> {
         self.engine.retire_shared(completion, shared)
     }
 
     /// Destroys the queue pair, and then returns everything that was still in a slot.
-    pub fn close(self) -> Vec<Returned> {
+    pub fn close(self) -> Vec<Returned<N>> {
         self.engine.close()
     }
 
@@ -445,13 +449,13 @@ impl<P: Provider> QueuePair<P> {
     }
 }
 
-impl<P: Provider> fmt::Debug for PreparedQueuePair<P> {
+impl<P: Provider, N> fmt::Debug for PreparedQueuePair<P, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PreparedQueuePair").field(&self.engine.number).finish()
     }
 }
 
-impl<P: Provider> fmt::Debug for QueuePair<P> {
+impl<P: Provider, N> fmt::Debug for QueuePair<P, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuePair")
             .field("number", &self.engine.number)
@@ -477,12 +481,12 @@ pub(crate) struct Parts<P: Provider> {
 
 /// What both states share. Fields drop in order: bound windows before the device's queue pair,
 /// which rxe would wait for in vain; that before the buffers it may still use.
-struct Engine<P: Provider> {
-    windows: BoundWindows,
+struct Engine<P: Provider, N> {
+    windows: BoundWindows<N>,
     raw: P::QueuePair,
     provider: Arc<P>,
-    sends: SendRing<Held>,
-    receives: ReceiveTable<(Buffer, u64)>,
+    sends: SendRing<Held<N>>,
+    receives: ReceiveTable<(Buffer<N>, u64)>,
     /// For each slot of `sends` the longest inline message, and the most segments.
     payloads: Payloads,
     pending_sends: Pending<SendRequest>,
@@ -498,8 +502,8 @@ struct Engine<P: Provider> {
 }
 
 /// What a slot of the send queue holds.
-enum Held {
-    Buffers(Segments, u64),
+enum Held<N> {
+    Buffers(Segments<N>, u64),
     Invalidation(RemoteKey),
 }
 
@@ -509,7 +513,7 @@ struct Unposted {
     source: io::Error,
 }
 
-impl<P: Provider> Engine<P> {
+impl<P: Provider, N> Engine<P, N> {
     #[inline(always)] // most of what it decides is known to its callers
     fn post_inline(&mut self, operation: Operation, message: &[u8]) -> Result<(), Error> {
         // No `ok_or`, which would make and drop an error for each message.
@@ -535,9 +539,9 @@ impl<P: Provider> Engine<P> {
     fn post_buffers(
         &mut self,
         operation: Operation,
-        segments: Segments,
+        segments: Segments<N>,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refused<N>> {
         let payload = match self.gather(&operation, &segments) {
             Ok(payload) => payload,
             Err(error) => return Err(Refused { error, segments }),
@@ -552,7 +556,7 @@ impl<P: Provider> Engine<P> {
         }
     }
 
-    fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+    fn bind(&mut self, window: Window<N>, to: Binding<'_, N>) -> Result<RemoteKey, RefusedBind<N>> {
         let buffer = to.buffer;
         let bind = match window.request(self.domain, to) {
             Ok(bind) => bind,
@@ -586,7 +590,7 @@ impl<P: Provider> Engine<P> {
         Ok(())
     }
 
-    fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+    fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
         let segment = match receivable(self.domain, &buffer) {
             Ok(segment) => segment,
             Err(error) => return Err(RefusedReceive { error, buffer }),
@@ -635,7 +639,7 @@ impl<P: Provider> Engine<P> {
         settled.map_err(|source| Unposted { kind: WorkKind::Send, source })
     }
 
-    fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+    fn retire(&mut self, completion: &Completion) -> Result<Retired<N>, StaleCompletion> {
         let token = Token::unpack(completion.token).ok_or(StaleCompletion)?;
         if completion.queue_pair != self.number {
             return Err(StaleCompletion);
@@ -688,8 +692,8 @@ impl<P: Provider> Engine<P> {
     fn retire_shared(
         &mut self,
         completion: &Completion,
-        shared: &mut SharedReceiveQueue<P>,
-    ) -> Result<Retired, StaleCompletion> {
+        shared: &mut SharedReceiveQueue<P, N>,
+    ) -> Result<Retired<N>, StaleCompletion> {
         if completion.queue_pair != self.number || self.share.is_none() {
             return Err(StaleCompletion);
         }
@@ -708,7 +712,7 @@ impl<P: Provider> Engine<P> {
         }
     }
 
-    fn close(self) -> Vec<Returned> {
+    fn close(self) -> Vec<Returned<N>> {
         let Self { windows, raw, mut sends, mut receives, .. } = self;
         drop(windows);
         drop(raw); // the device lets go of the buffers before anybody else gets them
@@ -725,7 +729,7 @@ impl<P: Provider> Engine<P> {
     }
 
     /// Checks the buffers, and notes where they are beside the slot that is taken next.
-    fn gather(&mut self, operation: &Operation, segments: &Segments) -> Result<Payload, Error> {
+    fn gather(&mut self, operation: &Operation, segments: &Segments<N>) -> Result<Payload, Error> {
         if segments.is_empty() {
             return Err(Error::Misuse("a send needs a buffer; an empty message goes inline"));
         }
@@ -763,7 +767,7 @@ pub(crate) fn next_generation() -> u32 {
 }
 
 /// Where a device may put a message, or what it reads.
-pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
+pub(crate) fn receivable<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Error> {
     if !buffer.access().contains(Access::LOCAL_WRITE) {
         return Err(Error::Misuse(
             "a buffer to receive or read into must be registered with LOCAL_WRITE",
@@ -772,7 +776,7 @@ pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error>
     segment(domain, buffer)
 }
 
-fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
+fn segment<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Error> {
     if buffer.domain() != domain {
         return Err(Error::Misuse("the buffer is of another protection domain"));
     }

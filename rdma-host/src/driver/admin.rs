@@ -9,6 +9,7 @@ use verbs::{Buffer, Provider};
 
 use super::berth::{Berth, Late};
 use super::command::{Command, Data, Done, Execution};
+use super::device::DeviceWatch;
 use super::phase::{Liveness, Phase};
 use super::poller::Poller;
 use crate::config::{ADMIN_TIMEOUT, EVENT_INTERVAL, IDLE};
@@ -149,6 +150,11 @@ impl<P: Provider> Admin<P> {
     pub(super) fn tell(&mut self, events: mpsc::Sender<AsyncEvent>) {
         self.events = Some(events);
         self.ask_at = Some(Instant::now());
+    }
+
+    /// Has a watch listen for what the device reports of the admin queue.
+    pub(super) fn report_to(&self, watch: &mut DeviceWatch<P>) {
+        self.poller.report_to(watch);
     }
 
     /// The connection is live, with this number; the traffic of these pollers counts as keep-alive.

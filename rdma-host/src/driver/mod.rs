@@ -22,6 +22,7 @@ mod change;
 mod command;
 mod connect;
 mod controller;
+mod device;
 mod discovery;
 mod forget;
 mod held;

@@ -18,6 +18,7 @@ use self::errand::is_errand;
 use self::tick::Tick;
 use super::berth::{Assembly, Berth, Late};
 use super::command::{Command, Done, Rejection};
+use super::device::DeviceWatch;
 use super::held::Held;
 use super::queue::{Answer, Queue};
 use super::readable::Readable;
@@ -179,6 +180,13 @@ impl<P: Provider> Poller<P> {
 
     pub(super) fn completion_queue(&mut self) -> Option<&mut CompletionQueue<P>> {
         self.completion_queue.as_mut()
+    }
+
+    /// Has a watch listen for what the device reports of the queues.
+    pub(super) fn report_to(&self, watch: &mut DeviceWatch<P>) {
+        if let Some(completion_queue) = &self.completion_queue {
+            watch.add(&self.queues, completion_queue);
+        }
     }
 
     /// The queues, for another poller.

@@ -13,6 +13,7 @@ use super::attempt::{self, Connected, Means};
 use super::authenticate::Parties;
 use super::berth::{Berth, Late};
 use super::change::Change;
+use super::device::DeviceWatch;
 use super::herald::enable_events;
 use super::inspect::inspect_alone;
 use super::memory::MemoryReport;
@@ -90,6 +91,7 @@ pub(super) struct Supervisor<P: Provider> {
     /// Empty until the first connection; from then on of one length.
     berths: Vec<Arc<Berth<P>>>,
     admin: Option<Admin<P>>,
+    device: Option<DeviceWatch<P>>,
     generation: u64,
     /// What went wrong last.
     cause: Error,
@@ -119,6 +121,7 @@ impl<P: Provider> Supervisor<P> {
             pollers: pollers.max(1),
             berths: Vec::new(),
             admin: None,
+            device: None,
             generation: 0,
             cause: Error::Closed,
             port: PortWatch::default(),
@@ -203,6 +206,10 @@ impl<P: Provider> Supervisor<P> {
             transfer_bytes_max: negotiated.transfer_bytes_max,
             replaced: self.shared.registry.replaced(),
         };
+        let mut watch = DeviceWatch::new(domain.clone());
+        admin.report_to(&mut watch);
+        io.iter().for_each(|one| watch.add(&one.queues, &one.completion_queue));
+        self.device = Some(watch);
         let mut assemblies = io.into_iter();
         for berth in &self.berths {
             berth.put(assemblies.next());
@@ -226,10 +233,18 @@ impl<P: Provider> Supervisor<P> {
     }
 
     async fn serve(&mut self) {
-        let Some(admin) = &mut self.admin else { return self.fail(Error::Closed) };
+        let (Some(admin), Some(device)) = (&mut self.admin, &self.device) else {
+            return self.fail(Error::Closed);
+        };
         let liveness = self.shared.liveness.clone();
+        let failed = async {
+            tokio::select! {
+                error = admin.serve(&mut self.inbox.requests, &mut self.inbox.late) => error,
+                error = device.ends() => error,
+            }
+        };
         tokio::select! {
-            error = admin.serve(&mut self.inbox.requests, &mut self.inbox.late) => {
+            error = failed => {
                 let cause = liveness.lost(self.generation, error);
                 self.fail(cause);
             }
@@ -257,6 +272,7 @@ impl<P: Provider> Supervisor<P> {
             let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, admin.shut_down()).await;
         }
         self.admin = None;
+        self.device = None;
         for berth in &self.berths {
             berth.put(None);
         }

@@ -139,7 +139,7 @@ impl From<&Transport> for Cause {
     fn from(transport: &Transport) -> Self {
         match transport {
             Transport::Address { .. } => Self::Address,
-            Transport::DeviceChanged | Transport::Verbs(_) => Self::Device,
+            Transport::Device(_) | Transport::DeviceChanged | Transport::Verbs(_) => Self::Device,
             Transport::Disconnected(_) | Transport::NoQueue => Self::Disconnected,
             Transport::PortDown => Self::PortDown,
             Transport::QueuePair { .. } => Self::QueuePair,

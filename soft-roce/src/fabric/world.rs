@@ -287,6 +287,8 @@ impl World {
                     self.cut(one, other);
                 }
             }
+            Fault::CompletionQueuesFail(host) => self.on_host(host, Self::fail_queues),
+            Fault::QueuePairsDie(host) => self.on_host(host, Self::kill_pairs),
             Fault::ChangeAddress(host) => self.on_host(host, Self::change_address),
             Fault::PortActive(host) => self.on_host(host, |world, id| world.set_port(id, true)),
             Fault::PortDown(host) => self.on_host(host, |world, id| world.set_port(id, false)),
