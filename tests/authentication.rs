@@ -3,8 +3,10 @@
 
 mod authentication {
     pub(crate) mod bed;
+    mod changes;
     mod matrix;
     mod reauthentication;
     mod refusals;
     mod scripted;
+    mod wrong_keys;
 }

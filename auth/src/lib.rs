@@ -122,9 +122,10 @@
 //! * Secrets have 32, 48 or 64 bytes. Their length is checked, their randomness cannot be.
 //! * Hashes are SHA-256, SHA-384 and SHA-512; groups are null and ffdhe2048 to ffdhe8192. The key
 //!   exchanges added by TP4201 are known by name only, and refused.
-//! * Memory is neither locked nor kept out of core dumps. Hash functions and exponentiation wipe
-//!   their own state, but for four bits of an exponent; copies which the compiler leaves on the
-//!   stack or in registers are not wiped.
+//! * Memory is neither locked nor kept out of core dumps: that is for the process as a whole, and
+//!   `nvmf` does it, see `privacy.rs` there. Hash functions and exponentiation wipe their own
+//!   state, but for four bits of an exponent; copies which the compiler leaves on the stack or in
+//!   registers are not wiped.
 
 #![forbid(unsafe_code)]
 

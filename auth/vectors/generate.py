@@ -6,6 +6,7 @@ other implementation that the Rust one is compared with. It is not for use with 
 """
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
@@ -152,8 +153,14 @@ def key_exchanges():
         yield key_exchange("shared secret begins with 00", group, any_host, low_shared)
 
 
-EXCHANGES = {(one["group"], one["name"]): one for one in key_exchanges()}
-ODD_EXCHANGES = sorted({name for _, name in EXCHANGES} - {"ordinary"})
+@functools.cache
+def exchanges():
+    """By group and name. Looking for the odd ones takes a minute."""
+    return {(one["group"], one["name"]): one for one in key_exchanges()}
+
+
+def odd_exchanges():
+    return sorted({name for _, name in exchanges()} - {"ordinary"})
 
 
 def secret_pair(label, hash_id, length):
@@ -162,7 +169,7 @@ def secret_pair(label, hash_id, length):
 
 def case(number, note, host, controller, hash_id, group, **options):
     """One calculation. Each side is a hash id and a secret; the controller may be None."""
-    exchange = EXCHANGES.get((group, options.get("exchange", "ordinary")))
+    exchange = exchanges().get((group, options.get("exchange", "ordinary")))
     shared = exchange["shared_secret"] if exchange else b""
     host_nqn = options.get("host_nqn", HOST_NQN)
     subsystem_nqn = options.get("subsystem_nqn", SUBSYSTEM_NQN)
@@ -236,7 +243,7 @@ def oddities():
         for response_hash in HASHES:
             for group in (0, 2):
                 yield note, host, controller, response_hash, group, options
-    for name in ODD_EXCHANGES:
+    for name in odd_exchanges():
         for response_hash in HASHES:
             for group in GROUPS:
                 yield name, host, controller, response_hash, group, {"exchange": name}
@@ -352,7 +359,7 @@ class Controller:
 def transcript(number, note, hash_id, group, two_way, **options):
     host = secret_pair("transcript host", number % 4, LENGTHS[number % 3])
     controller = secret_pair("transcript controller", (number + 1) % 4, LENGTHS[(number + 1) % 3])
-    exchange = EXCHANGES.get((group, options.get("exchange", "ordinary")))
+    exchange = exchanges().get((group, options.get("exchange", "ordinary")))
     inputs = {
         "number": number,
         "note": note,
@@ -416,7 +423,7 @@ def successes():
         for group in (0, 1, 2, 3, 4, 5):
             for two_way in (False, True):
                 yield "success", hash_id, group, two_way, {}
-    for name in ODD_EXCHANGES:
+    for name in odd_exchanges():
         for group in GROUPS:
             yield name, 1, group, True, {"exchange": name}
     names = {"host_nqn": LONG_HOST_NQN, "subsystem_nqn": LONG_SUBSYSTEM_NQN}
@@ -534,19 +541,19 @@ def main():
     combinations = list(every_combination()) + list(oddities())
     write("vectors.json", {
         "refused_secrets": [{"note": note, "text": text} for note, text in refused_secrets()],
-        "key_exchanges": EXCHANGES.values(),
+        "key_exchanges": exchanges().values(),
         "cases": [
             case(number, *arguments[:-1], **arguments[-1])
             for number, arguments in enumerate(combinations)
         ],
     })
-    exchanges = list(successes()) + [
+    played = list(successes()) + [
         (note, 1, group, two_way, options) for note, group, two_way, options in failures()
     ]
     write("transcripts.json", {
         "transcripts": [
             transcript(number, *arguments[:-1], **arguments[-1])
-            for number, arguments in enumerate(exchanges)
+            for number, arguments in enumerate(played)
         ],
     })
 

@@ -1,5 +1,8 @@
 //! The target's keys and the host that must know them.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +51,14 @@ pub(crate) fn secret_text(transformation: HashId, length: usize, seed: u64) -> S
 /// The shortest of secrets, of no transformation.
 pub(crate) fn plain(seed: u64) -> String {
     secret_text(HashId(0), 32, seed)
+}
+
+/// A file that only its owner may read; returns its path.
+pub(crate) fn secret_file(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("the folder is ours");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("the file is ours");
+    path.into_os_string().into_string().expect("ASCII")
 }
 
 pub(crate) fn credentials(host: &str, controller: Option<&str>) -> Arc<Credentials> {

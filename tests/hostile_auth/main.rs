@@ -447,6 +447,33 @@ fn messages_longer_than_the_buffer_reach_no_other_memory() {
     }
 }
 
+/// Success without the message, or with only the beginning of it: what was in the memory before,
+/// such as what we sent, is not taken for it.
+#[test]
+fn messages_that_were_not_sent_are_not_there() {
+    for queue in [0, 2] {
+        for step in [1, 3] {
+            for length in [0, 1, 6] {
+                let cut = move |_: Seen, answer: &mut Answer| answer.data.truncate(length);
+                let (error, report) = meddled(&options(true), at_step(queue, step, cut));
+                let Error::Authentication {
+                    queue: at,
+                    failure: AuthenticationFailure::Exchange(failure),
+                } = &error
+                else {
+                    panic!("{length} at {step}: {error:?}");
+                };
+                assert_eq!((at.0, error.class()), (queue, Class::Failed), "{error}");
+                let told = failure.error().explanation().expect("it is told").0;
+                assert_eq!(report.failures, [(queue, told)], "{length} at {step}: {error}");
+                assert_patient("cut", &report);
+                let cut = move |_: Seen, answer: &mut Answer| answer.data.truncate(length);
+                assert_eq!(attempts(&options(true), at_step(queue, step, cut)), 3, "{error}");
+            }
+        }
+    }
+}
+
 /// Time does not pass by itself here: it jumps to whatever is waited for.
 #[test]
 fn silence_has_a_deadline_at_every_step() {

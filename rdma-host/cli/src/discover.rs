@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::configuration::{Connection, EndpointKind, boolean, integer};
 use crate::failure::Failure;
+use crate::secrets::SecretArguments;
 use crate::{Format, config, host, print_json, print_text, session, size, target};
 
 /// Ask discovery controllers where subsystems are; text and JSON are those of nvme-cli.
@@ -62,6 +63,9 @@ pub(crate) struct Arguments {
     #[arg(short = 'T', long, value_name = "TOS")]
     tos: Option<u8>,
 
+    #[command(flatten)]
+    secrets: SecretArguments,
+
     /// Configuration to take the controllers from, instead of /etc/nvme.
     #[arg(short = 'J', long, value_name = "FILE", conflicts_with_all = ["target", "traddr"])]
     config: Option<PathBuf>,
@@ -89,15 +93,21 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = session::runtime()?;
+    // Once for all: a descriptor can be read only once.
+    let authentication = arguments.secrets.options()?;
+    let with_secrets =
+        |options| ConnectOptions { authentication: authentication.clone(), ..options };
     if arguments.persistent {
         let missing = || Failure::usage("--persistent needs an address: give -a ADDRESS");
-        let options = arguments.named()?.ok_or_else(missing)?;
+        let options = with_secrets(arguments.named()?.ok_or_else(missing)?);
         return runtime.block_on(arguments.watch(&options));
     }
-    match arguments.named()? {
-        Some(options) => runtime.block_on(arguments.ask(&[options])),
-        None => runtime.block_on(arguments.ask(&arguments.configured()?)),
-    }
+    let all = match arguments.named()? {
+        Some(options) => vec![options],
+        None => arguments.configured()?,
+    };
+    let all: Vec<_> = all.into_iter().map(with_secrets).collect();
+    runtime.block_on(arguments.ask(&all))
 }
 
 impl Arguments {

@@ -79,6 +79,7 @@ impl Load {
         let runtime = session::runtime()?;
         let connected = Controller::connect_polled(&options, threads);
         let (controller, pollers) = runtime.block_on(connected)?;
+        session::warn(&controller.negotiated());
         let identify = async {
             let id = session::choose(&controller, arguments.ns).await?;
             Ok::<_, Failure>(controller.identify_namespace(id).await?)

@@ -72,6 +72,7 @@ async fn watch(
         connected = connect => connected?,
         () = &mut stopped => return Ok(()),
     };
+    session::warn(&controller.negotiated());
     tokio::select! {
         error = controller.failed() => Err(error.into()),
         () = stopped => {

@@ -155,18 +155,24 @@ enum Opened<'a> {
 impl<'a> Source<'a> {
     /// Opens it without reading: after the first secret this process may be shut to itself, too.
     fn open(&self) -> Result<Opened<'a>, Failure> {
-        let path = match (self.text, self.file, self.descriptor, self.key) {
-            (Some(text), ..) => return Ok(Opened::Text(text)),
-            (_, Some(path), ..) => {
-                self.check_mode(path)?;
-                path.to_owned()
-            }
-            (.., Some(descriptor), _) => PathBuf::from(format!("/dev/fd/{descriptor}")),
-            (.., Some(key)) => return Ok(Opened::Key(key)),
-            _ => return Ok(Opened::None),
+        let open = |path: PathBuf| match File::open(&path) {
+            Ok(file) => Ok((file, path)),
+            Err(error) => Err(self.unreadable(&path, error)),
         };
-        let file = File::open(&path).map_err(|error| self.unreadable(&path, error))?;
-        Ok(Opened::File(file, path))
+        match (self.text, self.file, self.descriptor, self.key) {
+            (Some(text), ..) => Ok(Opened::Text(text)),
+            (_, Some(path), ..) => {
+                let (file, path) = open(path.to_owned())?;
+                self.check_mode(&file, &path)?;
+                Ok(Opened::File(file, path))
+            }
+            (.., Some(descriptor), _) => {
+                let (file, path) = open(PathBuf::from(format!("/dev/fd/{descriptor}")))?;
+                Ok(Opened::File(file, path))
+            }
+            (.., Some(key)) => Ok(Opened::Key(key)),
+            _ => Ok(Opened::None),
+        }
     }
 
     fn secret(&self, opened: Opened<'_>) -> Result<Option<Secret>, Failure> {
@@ -194,9 +200,10 @@ impl<'a> Source<'a> {
         secret.map(Some).map_err(|error| Failure::usage(format!("{whose}: {error}")))
     }
 
-    /// A secret that others can read is none.
-    fn check_mode(&self, path: &Path) -> Result<(), Failure> {
-        let metadata = path.metadata().map_err(|error| self.unreadable(path, error))?;
+    /// A secret that others can read is none. What is looked at is the file that will be read,
+    /// whatever has its name by then.
+    fn check_mode(&self, file: &File, path: &Path) -> Result<(), Failure> {
+        let metadata = file.metadata().map_err(|error| self.unreadable(path, error))?;
         let mode = metadata.permissions().mode();
         if metadata.is_file() && mode & 0o077 != 0 {
             return Err(Failure::usage(format!(

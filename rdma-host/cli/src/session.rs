@@ -21,6 +21,7 @@ impl Session {
         let options = target.options()?;
         let runtime = runtime()?;
         let controller = runtime.block_on(Controller::connect(&options))?;
+        warn(&controller.negotiated());
         Ok(Self { runtime, controller })
     }
 
@@ -60,6 +61,13 @@ pub(crate) async fn choose(
             let ids = ids.join(", ");
             Err(Failure::usage(format!("there are namespaces {ids}; choose one with --ns")))
         }
+    }
+}
+
+/// Says what is weaker than it should be in how the queues were authenticated.
+pub(crate) fn warn(agreed: &Negotiated) {
+    for warning in agreed.warnings() {
+        eprintln!("nvmf: warning: {warning}");
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use auth::{HashId, Secret};
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
 use rustix::process::{Resource, Rlimit, Signal};
+use rustix::thread::CapabilitySet;
 
 /// What a pipe takes before writers wait, in bytes.
 const PIPE: usize = 64 << 10;
@@ -225,6 +226,29 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     false
 }
 
+fn allow_core_dumps() {
+    let most = rustix::process::getrlimit(Resource::Core).maximum;
+    let limit = Rlimit { current: most, maximum: most };
+    rustix::process::setrlimit(Resource::Core, limit).expect("up to the maximum");
+}
+
+/// Aborts a process; returns its core dump, if the system makes one of it. The dump is empty where
+/// the system does not leave it in the working directory.
+fn abort(child: &mut Child, folder: &Path) -> Option<Vec<u8>> {
+    let process = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(process, Signal::ABORT).expect("it is ours");
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
+    let names = ["core".to_owned(), format!("core.{}", child.id())];
+    status.core_dumped().then(|| {
+        let found = names.iter().map(|name| folder.join(name)).find(|path| path.exists());
+        let Some(path) = found else { return Vec::new() };
+        let bytes = fs::read(&path).expect("it is ours");
+        fs::remove_file(path).expect("it is ours");
+        bytes
+    })
+}
+
 fn can_look_into_processes(folder: &Path) -> bool {
     let shown = Sample::new(99);
     let arguments = ["identify", NOBODY, "--dhchap-secret", &shown.text];
@@ -245,6 +269,8 @@ fn no_failure_leaves_a_secret_anywhere() {
         println!("SKIPPED: this user may not look into other processes");
         return;
     }
+    allow_core_dumps();
+    let mut dumps = 0;
     let (host, controller) = (Sample::new(1), Sample::new(2));
     let needles = [&host.needles[..], &controller.needles].concat();
     let mut keys = Vec::new();
@@ -257,8 +283,11 @@ fn no_failure_leaves_a_secret_anywhere() {
         let (mut child, reader) = caught(case, folder);
         let leaks = found(child.id(), &needles);
         let arguments = fs::read(format!("/proc/{}/cmdline", child.id())).expect("arguments");
-        child.kill().and_then(|()| child.wait()).expect("it ends");
+        let core = abort(&mut child, folder);
         drop(reader);
+        let dumped = core.as_deref().unwrap_or_default();
+        assert!(!needles.iter().any(|needle| contains(dumped, needle)), "{}: core", case.name);
+        dumps += usize::from(core.is_some());
         assert!(leaks.is_empty(), "{}: {leaks:#?}", case.name);
         assert!(!needles.iter().any(|needle| contains(&arguments, needle)), "{}", case.name);
 
@@ -272,7 +301,12 @@ fn no_failure_leaves_a_secret_anywhere() {
         assert!(!needles.iter().any(|needle| contains(&said, needle)), "{}", case.name);
         assert!(!said.is_empty(), "{}: it says why", case.name);
     }
-    println!("{} ways to fail, {} secrets in keyrings", cases.len(), keys.len());
+    println!(
+        "{} ways to fail, {} secrets in keyrings; {dumps} left a core dump, before they had read a \
+         secret",
+        cases.len(),
+        keys.len()
+    );
 }
 
 /// Without secrets a process that is aborted leaves a core dump where the system makes them;
@@ -281,27 +315,52 @@ fn no_failure_leaves_a_secret_anywhere() {
 fn a_process_with_secrets_leaves_no_core_dump() {
     let temporary = tempfile::tempdir().expect("a folder");
     let folder = temporary.path();
-    let most = rustix::process::getrlimit(Resource::Core).maximum;
-    let limit = Rlimit { current: most, maximum: most };
-    rustix::process::setrlimit(Resource::Core, limit).expect("up to the maximum");
+    allow_core_dumps();
     let sample = Sample::new(3);
     let path = folder.join("secret");
     fs::write(&path, &sample.text).expect("the file is written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
-    let dumps = |arguments: &[&str]| {
+    let dump = |arguments: &[&str]| {
         let (mut child, _reader) = caught(&case("abort".to_owned(), arguments, b""), folder);
-        let process = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(process, Signal::ABORT).expect("it is ours");
-        let status = child.wait().expect("it ends");
-        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
-        status.core_dumped()
+        abort(&mut child, folder)
     };
-    if fs::read_to_string("/proc/self/syscall").is_err() || !dumps(&["identify", NOBODY]) {
+    // What a dump has is found there, if it can be read: this name is no secret.
+    let name = format!("nqn.{}", sample.text.replace('/', "-"));
+    let shown = fs::read_to_string("/proc/self/syscall").ok();
+    let Some(core) = shown.and_then(|_| dump(&["identify", NOBODY, "-q", &name])) else {
         println!("SKIPPED: this system makes no core dumps");
         return;
-    }
+    };
+    assert!(core.is_empty() || contains(&core, name.as_bytes()));
     let file = path.to_str().expect("UTF-8");
-    assert!(!dumps(&["identify", NOBODY, "--dhchap-secret-file", file]));
-    assert!(!dumps(&["key", "check", file]));
-    assert!(!dumps(&["identify", NOBODY, "--dhchap-secret", &sample.text]));
+    assert_eq!(dump(&["identify", NOBODY, "--dhchap-secret-file", file]), None);
+    assert_eq!(dump(&["key", "check", file]), None);
+    assert_eq!(dump(&["identify", NOBODY, "--dhchap-secret", &sample.text]), None);
+}
+
+/// Where this process may keep all of its memory out of the swap space, one with secrets does.
+#[test]
+fn a_process_with_secrets_is_not_swapped_out() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    let folder = temporary.path();
+    let path = folder.join("secret");
+    fs::write(&path, Sample::new(4).text).expect("the file is written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let locked = |arguments: &[&str]| {
+        let (mut child, _reader) = caught(&case("locked".to_owned(), arguments, b""), folder);
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    };
+    let may = rustix::process::getrlimit(Resource::Memlock).current.is_none()
+        || rustix::thread::capabilities(None)
+            .is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    if fs::read_to_string("/proc/self/syscall").is_err() || !may {
+        println!("SKIPPED: this process may not lock all of its memory");
+        return;
+    }
+    assert_eq!(locked(&["identify", NOBODY]), 0);
+    let file = path.to_str().expect("UTF-8");
+    assert!(locked(&["identify", NOBODY, "--dhchap-secret-file", file]) > 1024);
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use verbs::{Buffer, Domain, Provider};
 
 use super::admin::Admin;
-use super::authenticate::{Carrier, Parties, authenticate};
+use super::authenticate::{Carrier, Parties, authenticate, warn_if_unasked};
 use super::berth::Assembly;
 use super::connect::{Plan, Resolved};
 use super::memory::MemoryReport;
@@ -94,6 +94,7 @@ impl<'a, P: Provider> Climb<'a, P> {
         };
         match this.ladder.action()? {
             Action::Live(negotiated) => {
+                warn_if_unasked(&negotiated);
                 let Self { domain, memory, .. } = this;
                 Ok(Connected { negotiated: *negotiated, domain, device, memory, admin, io })
             }

@@ -7,7 +7,7 @@ use auth::{Authenticated, Failure, Offer, Randomness, SequenceNumber, Transactio
 
 use crate::config::{AUTHENTICATION_TIMEOUT, Authentication, ConnectOptions, HostIdentity};
 use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
-use crate::proto::{Execute, Transfer};
+use crate::proto::{Execute, Negotiated, Transfer};
 use crate::wire::{AuthenticationCommand, Cqe, Nqn, QueueId};
 
 /// Who authenticates, to whom, with what.
@@ -48,6 +48,13 @@ pub(super) async fn authenticate(
         tracing::warn!(%queue, "{warning}");
     }
     Ok(authenticated)
+}
+
+/// Says so where the policy lets secrets go unused; what else is weak, [`authenticate`] has said.
+pub(super) fn warn_if_unasked(negotiated: &Negotiated) {
+    if negotiated.unasked {
+        tracing::warn!("{}", auth::Warning::NotAsked);
+    }
 }
 
 struct Exchange<'a, C> {

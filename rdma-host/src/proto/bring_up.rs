@@ -131,6 +131,23 @@ pub struct Negotiated {
     pub in_capsule_bytes: u32,
     /// How each queue was authenticated, the admin queue first; nothing where it was not.
     pub authenticated: Vec<Option<Authenticated>>,
+    /// Whether a queue was left without, though there are secrets: the policy allows it.
+    pub unasked: bool,
+}
+
+impl Negotiated {
+    /// What is weaker than it should be in how the queues were authenticated, each thing once.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<auth::Warning> {
+        let queues = self.authenticated.iter().flatten().flat_map(Authenticated::warnings);
+        let mut all = Vec::new();
+        for warning in self.unasked.then_some(auth::Warning::NotAsked).into_iter().chain(queues) {
+            if !all.contains(&warning) {
+                all.push(warning);
+            }
+        }
+        all
+    }
 }
 
 #[derive(Debug)]
@@ -306,6 +323,7 @@ impl BringUp {
                 if self.start_authentication(queue, result)? {
                     Step::AuthenticateIo(negotiated, queue)
                 } else {
+                    negotiated.unasked |= self.has_secrets();
                     negotiated.authenticated.push(None);
                     Step::after_queue(negotiated, queue)
                 }
@@ -328,6 +346,10 @@ impl BringUp {
             Err(StartError::SecureChannel) => Err(Incompatible::SecureChannel(queue).into()),
             Err(error) => Err(Error::Authentication { queue, failure: error.into() }),
         }
+    }
+
+    fn has_secrets(&self) -> bool {
+        self.options.authentication.credentials.is_some()
     }
 
     /// Believes the controller's description only where it makes sense (Base 5.1.13.2.1).
@@ -367,6 +389,7 @@ impl BringUp {
             transfer_bytes_max: transfer_bytes_max(enabling.capabilities, &info),
             in_capsule_bytes: in_capsule_bytes(&info),
             authenticated: vec![self.admin_authenticated],
+            unasked: self.has_secrets() && self.admin_authenticated.is_none(),
             info,
         })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use verbs::{Buffer, Domain, Provider};
 
 use super::super::admin::{data_for, read_answer};
-use super::super::authenticate::{Carrier, Parties, authenticate};
+use super::super::authenticate::{Carrier, Parties, authenticate, warn_if_unasked};
 use super::super::command::{Command, Data, Done};
 use super::super::connect::{Plan, Resolved};
 use super::super::poller::Poller;
@@ -89,7 +89,10 @@ impl<P: Provider> Session<P> {
         let mut resolved = Some(resolved);
         loop {
             match ladder.action()? {
-                Action::Live(negotiated) => return Ok(*negotiated),
+                Action::Live(negotiated) => {
+                    warn_if_unasked(&negotiated);
+                    return Ok(*negotiated);
+                }
                 Action::Authenticate(queue) => {
                     let parties = Parties {
                         authentication: options.authentication.clone(),

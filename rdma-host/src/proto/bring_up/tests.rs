@@ -1,5 +1,7 @@
 //! The ladder against a scripted controller: each test changes one answer.
 
+use auth::Warning;
+
 use super::*;
 use crate::config::HostIdentity;
 use crate::wire::{CommandId, Status};
@@ -203,6 +205,8 @@ fn every_queue_that_asks_is_authenticated_before_anything_else() {
     let mut controller = Controller { connect: |_| success(0x0002_0007), ..Controller::default() };
     let negotiated = controller.run(with_secret(options())).unwrap();
     assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED); 3]);
+    // As AUTHENTICATED is: once, not for each queue.
+    assert_eq!(negotiated.warnings(), [Warning::NullGroup, Warning::OneWay]);
     for (index, line) in controller.log.iter().enumerate() {
         if line.starts_with("Connect") {
             assert!(controller.log[index + 1].starts_with("authenticate"), "{line}");
@@ -219,6 +223,8 @@ fn a_target_that_does_not_ask_is_refused_unless_allowed() {
     allowed.authentication.policy = allowed.authentication.policy.danger_allow_unasked();
     let negotiated = Controller::default().run(allowed).unwrap();
     assert_eq!(negotiated.authenticated, [None; 3]);
+    assert_eq!(negotiated.warnings(), [Warning::NotAsked]);
+    assert_eq!(Controller::default().run(options()).unwrap().warnings(), []);
 }
 
 #[test]
@@ -233,6 +239,8 @@ fn queues_that_do_not_ask_are_authenticated_as_the_admin_queue_was_unless_allowe
     allowed.authentication.policy = allowed.authentication.policy.danger_allow_unasked();
     let negotiated = partly.run(allowed).unwrap();
     assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED), Some(AUTHENTICATED), None]);
+    let warnings = [Warning::NotAsked, Warning::NullGroup, Warning::OneWay];
+    assert_eq!(negotiated.warnings(), warnings);
 }
 
 #[test]
