@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::script::Script;
 use super::stage::Stage;
 
 /// What became of a controller.
@@ -78,6 +79,8 @@ pub(crate) struct Options {
     pub(crate) io_queues: u16,
     pub(crate) queue_entries: u16,
     pub(crate) fast_io_fail: Option<u32>,
+    /// How long a command may take, in seconds; else as is usual.
+    pub(crate) io_timeout: Option<u32>,
     /// `dhchap_secret` and `dhchap_ctrl_secret`.
     pub(crate) secrets: [Option<&'static str>; 2],
     /// Another place than where the target listens.
@@ -104,6 +107,10 @@ pub(crate) struct Made {
     pub(crate) companion: bool,
     /// What else is done before anybody connects.
     pub(crate) prepare: Option<Lever>,
+    /// A target of our own in place of the kernel's; of the rest, nothing counts then.
+    pub(crate) script: Option<Script>,
+    /// The namespace is a mapped device, whose medium can be changed.
+    pub(crate) mapped: bool,
 }
 
 /// Something done to the target, or asked of the initiators.
@@ -143,6 +150,8 @@ pub(crate) enum Wish {
 /// What 6.12 does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
+    /// What a machine sends to itself goes through its IP stack, where it can be lost.
+    LossyLoopback,
     /// `param_mdts`.
     TransferLimit,
 }
@@ -169,6 +178,7 @@ impl Case {
             io_queues: 1,
             queue_entries: 32,
             fast_io_fail: None,
+            io_timeout: None,
             secrets: [None, None],
             address: None,
             service: None,

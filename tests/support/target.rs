@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -68,7 +69,13 @@ pub struct Target<P: Provider = Host> {
     queues: Vec<Queue<P>>,
     script: Script,
     accept: Vec<u8>,
+    refuse: Refuse,
+    hang_up: Arc<AtomicBool>,
 }
+
+/// What a connection request is refused with, if it is: from its private data to that of the
+/// refusal.
+pub type Refuse = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
 /// What the answers are made of.
 struct Script {
@@ -206,7 +213,22 @@ impl<P: Provider> Target<P> {
         let mut accept = vec![0; 32];
         accept[2] = 32;
         let script = Script { disk: vec![0; BLOCKS * BLOCK], hook, authentication: None };
-        Self { listener, queues: Vec::new(), script, accept }
+        let (refuse, hang_up): (Refuse, _) = (Box::new(|_| None), Arc::default());
+        Self { listener, queues: Vec::new(), script, accept, refuse, hang_up }
+    }
+
+    /// The same, refusing connection requests.
+    #[must_use]
+    pub fn refusing(mut self, refuse: Refuse) -> Self {
+        self.refuse = refuse;
+        self
+    }
+
+    /// The same, closing all connections whenever this is set.
+    #[must_use]
+    pub fn hanging_up(mut self, when: Arc<AtomicBool>) -> Self {
+        self.hang_up = when;
+        self
     }
 
     /// The same with other private data in its reply to connection requests.
@@ -230,24 +252,42 @@ impl<P: Provider> Target<P> {
 
     /// Serves for ever.
     pub async fn run(mut self) {
+        let mut idle = Duration::ZERO;
         loop {
-            self.step();
-            tokio::time::sleep(Duration::from_micros(100)).await;
+            idle = if self.step() { Duration::ZERO } else { idle + BUSY_PAUSE };
+            // Many targets may idle on one processor.
+            let pause = if idle < AWAKE { BUSY_PAUSE } else { IDLE_PAUSE };
+            tokio::time::sleep(pause).await;
         }
     }
 
-    fn step(&mut self) {
+    /// Does what there is to do; says whether there was anything.
+    fn step(&mut self) -> bool {
+        let mut busy = self.hang_up.swap(false, Ordering::Relaxed);
+        if busy {
+            self.queues.iter_mut().for_each(Queue::hang_up);
+        }
         while let Some(event) = self.listener.next_event().expect("the listener lives") {
-            if let ConnectionEvent::ConnectRequest { endpoint, private_data, .. } = event {
-                self.queues.push(Queue::accept(endpoint, &private_data, &self.accept));
+            busy = true;
+            if let ConnectionEvent::ConnectRequest { mut endpoint, private_data, .. } = event {
+                match (self.refuse)(&private_data) {
+                    Some(refusal) => drop(endpoint.reject(&refusal)),
+                    None => self.queues.push(Queue::accept(endpoint, &private_data, &self.accept)),
+                }
             }
         }
         for queue in &mut self.queues {
-            queue.step(&mut self.script);
+            busy |= queue.step(&mut self.script);
         }
         self.queues.retain(|queue| !matches!(queue.state, State::Gone));
+        busy
     }
 }
+
+/// Between two looks at what there is to do: while there is something, and after a while without.
+const BUSY_PAUSE: Duration = Duration::from_micros(100);
+const IDLE_PAUSE: Duration = Duration::from_millis(5);
+const AWAKE: Duration = Duration::from_millis(5);
 
 impl<P: Provider> Queue<P> {
     fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8]) -> Self {
@@ -263,13 +303,23 @@ impl<P: Provider> Queue<P> {
         }
         prepared.flush().expect("receives are taken");
         let parameters = ConnectParameters { private_data: accept, ..ConnectParameters::default() };
-        endpoint.accept(&parameters).expect("the host waits");
         let id = u16::from_le_bytes([request[2], request[3]]);
-        let state = State::Accepted(prepared);
+        let state = match endpoint.accept(&parameters) {
+            Ok(()) => State::Accepted(prepared),
+            // The host did not wait.
+            Err(_) => State::Gone,
+        };
         Self { id, endpoint, domain, completions, state, reading: Vec::new(), late: Vec::new() }
     }
 
-    fn step(&mut self, script: &mut Script) {
+    fn hang_up(&mut self) {
+        // It may have done so already.
+        let _ = self.endpoint.disconnect();
+        self.state = State::Gone;
+    }
+
+    /// Says whether there was anything to do.
+    fn step(&mut self, script: &mut Script) -> bool {
         while let Ok(Some(event)) = self.endpoint.next_event() {
             self.state = match (event, std::mem::replace(&mut self.state, State::Gone)) {
                 (ConnectionEvent::Established(established), State::Accepted(prepared)) => {
@@ -280,7 +330,7 @@ impl<P: Provider> Queue<P> {
             };
         }
         let mut batch = [Completion::default(); 16];
-        let State::Live(_) = self.state else { return };
+        let State::Live(_) = self.state else { return false };
         let count = self.completions.poll(&mut batch).unwrap_or(0);
         for completion in &batch[..count] {
             self.complete(completion, script);
@@ -295,6 +345,7 @@ impl<P: Provider> Queue<P> {
             // A host that is gone takes nothing any more.
             let _ = queue_pair.flush();
         }
+        count > 0 || !self.late.is_empty()
     }
 
     fn complete(&mut self, completion: &Completion, script: &mut Script) {
@@ -453,6 +504,7 @@ fn identify(structure: u8) -> Vec<u8> {
             bytes[4..10].copy_from_slice(b"SCRIPT");
             bytes[77] = 5;
             bytes[78] = 7;
+            bytes[320] = 10;
             bytes[514] = 32;
             bytes[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
             let units = u32::try_from(CAPSULE / 16).expect("small");
