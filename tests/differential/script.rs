@@ -10,7 +10,6 @@ use rdma_host::HostIdentity;
 use tests::authenticator::Settings;
 use tests::door::{Door, Outgoing};
 use tests::target::{Answer, Seen, Target};
-use tokio::sync::oneshot;
 use verbs::RdmaCore;
 
 /// What a target does from the fault on, and whether it asks for authentication from the start.
@@ -51,33 +50,28 @@ impl Script {
 pub(crate) struct Scripted {
     lying: Arc<AtomicBool>,
     hang_up: [Arc<AtomicBool>; 2],
+    stop: Arc<AtomicBool>,
     stays: bool,
-    _stop: oneshot::Sender<()>,
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Scripted {
     /// Both, at these places, each for the host beside it.
     pub(crate) fn up(script: Script, nqn: &str, places: [(SocketAddr, &HostIdentity); 2]) -> Self {
-        let lying = Arc::new(AtomicBool::new(false));
-        let hang_up = [Arc::default(), Arc::default()];
-        let targets = [0, 1].map(|side: usize| {
-            let (address, host) = places[side];
-            one(script, nqn, address, host.nqn.as_str(), &lying)
-                .hanging_up(Arc::clone(&hang_up[side]))
+        let [lying, stop] = [Arc::new(AtomicBool::new(false)), Arc::default()];
+        let hang_up = places.map(|(address, host)| {
+            let (hang_up, stop) = (Arc::default(), Arc::clone(&stop));
+            let target = one(script, nqn, address, host.nqn.as_str(), &lying);
+            let target = target.hanging_up(Arc::clone(&hang_up));
+            std::thread::spawn(move || target.serve(&stop));
+            hang_up
         });
-        let (stop, stopped) = oneshot::channel::<()>();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let [kernels, ours] = targets;
-            runtime.expect("a runtime").block_on(async {
-                tokio::select! {
-                    () = kernels.run() => {}
-                    () = ours.run() => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { lying, hang_up, stays: script.stays, _stop: stop }
+        Self { lying, hang_up, stop, stays: script.stays }
     }
 
     /// The fault.

@@ -138,7 +138,8 @@ impl Stage {
         if self.made.mapped {
             let name = self.mapped();
             dmsetup(&["create", &name, "--table", &format!("0 {SECTORS} linear /dev/ram0 0")]);
-            write(&path.join("device_path"), &format!("/dev/mapper/{name}"));
+            let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", &name]);
+            write(&path.join("device_path"), &format!("/dev/dm-{}", minor.trim()));
         } else {
             let file = PathBuf::from(format!("/run/differential-{}-{nsid}", self.id));
             fs::write(&file, vec![0; 1 << 20]).expect("/run is in memory");
@@ -310,7 +311,7 @@ impl Stage {
             std::thread::sleep(Duration::from_millis(20));
         }
         // A controller is there before its I/O queues are.
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_secs(1));
     }
 
     /// How many controllers the subsystem has. They are only counted: to read about one that ends
@@ -347,12 +348,13 @@ impl Stage {
 /// Sectors of a mapped device.
 const SECTORS: u32 = 2048;
 
-/// Runs `dmsetup`, where no udev is.
-fn dmsetup(arguments: &[&str]) {
+/// Runs `dmsetup`, where no udev is; returns what it prints.
+fn dmsetup(arguments: &[&str]) -> String {
     let mut dmsetup = Command::new("dmsetup");
     let output = run(dmsetup.args(["--noudevrules", "--noudevsync"]).args(arguments), &[]);
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "dmsetup {arguments:?}: {message}");
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 /// Runs `ip`, `rdma` or `tc`, which must succeed.

@@ -10,8 +10,8 @@ use super::*;
 
 /// Writers at once, each with blocks of its own.
 const WRITERS: u64 = 48;
-/// Blocks of each: 128 KiB.
-const BLOCKS: u64 = 256;
+/// Bytes of each.
+const SHARE: u64 = 128 << 10;
 
 /// Writes and reads back until it is told to stop; returns how often.
 async fn write_and_read(
@@ -23,11 +23,11 @@ async fn write_and_read(
     let mut rounds = 0;
     while !over.load(Ordering::Relaxed) {
         // In a capsule, in one command, and in several where the limit is low.
-        let bytes = [512, 4096, 16 << 10, 128 << 10][(rounds % 4) as usize];
+        let bytes = [4096, 16 << 10, 128 << 10][(rounds % 3) as usize];
         let data = noise(bytes, writer << 32 | rounds);
         let mut buffer = controller.allocate(bytes).expect("memory");
         buffer.copy_in(0, &data);
-        let lba = writer * BLOCKS;
+        let lba = writer * SHARE / u64::from(namespace.info().block_size);
         let mut buffer = namespace.write(lba, buffer).await.expect("it is held");
         buffer.fill(0);
         let buffer = namespace.read(lba, buffer).await.expect("it is held");

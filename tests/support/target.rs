@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::time::Instant;
 
 use soft_roce::fabric::{Fabric, Host};
@@ -252,17 +254,36 @@ impl<P: Provider> Target<P> {
 
     /// Serves for ever.
     pub async fn run(mut self) {
-        let mut idle = Duration::ZERO;
         loop {
-            idle = if self.step() { Duration::ZERO } else { idle + BUSY_PAUSE };
-            // Many targets may idle on one processor.
-            let pause = if idle < AWAKE { BUSY_PAUSE } else { IDLE_PAUSE };
-            tokio::time::sleep(pause).await;
+            self.step(Idle::Return);
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+    }
+
+    /// Serves until told to stop; asleep while there is nothing to do, so that many share a
+    /// processor.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not let it sleep.
+    pub fn serve(mut self, stop: &AtomicBool) {
+        /// For what comes without a sign: a wish of the test's, and late answers.
+        const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        while !stop.load(Ordering::Relaxed) {
+            if self.step(Idle::Arm) {
+                continue;
+            }
+            let queues = self.queues.iter();
+            let own = queues.flat_map(|queue| [queue.endpoint.as_fd(), queue.completions.as_fd()]);
+            let all = own.chain([self.listener.as_fd()]);
+            let mut all: Vec<_> =
+                all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            rustix::event::poll(&mut all, Some(&LOOK)).expect("it sleeps");
         }
     }
 
     /// Does what there is to do; says whether there was anything.
-    fn step(&mut self) -> bool {
+    fn step(&mut self, idle: Idle) -> bool {
         let mut busy = self.hang_up.swap(false, Ordering::Relaxed);
         if busy {
             self.queues.iter_mut().for_each(Queue::hang_up);
@@ -272,44 +293,48 @@ impl<P: Provider> Target<P> {
             if let ConnectionEvent::ConnectRequest { mut endpoint, private_data, .. } = event {
                 match (self.refuse)(&private_data) {
                     Some(refusal) => drop(endpoint.reject(&refusal)),
-                    None => self.queues.push(Queue::accept(endpoint, &private_data, &self.accept)),
+                    None => {
+                        self.queues.extend(Queue::accept(endpoint, &private_data, &self.accept));
+                    }
                 }
             }
         }
         for queue in &mut self.queues {
-            busy |= queue.step(&mut self.script);
+            busy |= queue.step(&mut self.script, idle);
         }
         self.queues.retain(|queue| !matches!(queue.state, State::Gone));
         busy
     }
 }
 
-/// Between two looks at what there is to do: while there is something, and after a while without.
-const BUSY_PAUSE: Duration = Duration::from_micros(100);
-const IDLE_PAUSE: Duration = Duration::from_millis(5);
-const AWAKE: Duration = Duration::from_millis(5);
+/// What is done about completions when there are none.
+#[derive(Clone, Copy)]
+enum Idle {
+    /// The next one makes an event.
+    Arm,
+    Return,
+}
 
 impl<P: Provider> Queue<P> {
-    fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8]) -> Self {
+    /// Takes a connection; none if the host did not wait for it.
+    fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8]) -> Option<Self> {
         let domain = endpoint.domain().expect("a domain");
         let completions = endpoint.completion_queue(4 * RECEIVES).expect("a completion queue");
         let capabilities =
             Capabilities { send: 2 * RECEIVES, receive: RECEIVES, segments: 1, inline: 64 };
-        let mut prepared =
-            endpoint.queue_pair(&domain, &completions, capabilities).expect("a queue pair");
-        for _ in 0..RECEIVES {
-            let buffer = domain.allocate(CAPSULE, Access::LOCAL_WRITE).expect("memory");
-            prepared.post_receive(buffer, 0).map_err(|refused| refused.error).expect("room");
+        let mut prepared = endpoint.queue_pair(&domain, &completions, capabilities).ok()?;
+        let all = RECEIVES as usize * CAPSULE;
+        let mut rest = domain.allocate(all, Access::LOCAL_WRITE).expect("memory");
+        for left in (0..RECEIVES as usize).rev() {
+            let next = rest.split_off(left * CAPSULE);
+            prepared.post_receive(next, 0).map_err(|refused| refused.error).expect("room");
         }
         prepared.flush().expect("receives are taken");
         let parameters = ConnectParameters { private_data: accept, ..ConnectParameters::default() };
+        endpoint.accept(&parameters).ok()?;
         let id = u16::from_le_bytes([request[2], request[3]]);
-        let state = match endpoint.accept(&parameters) {
-            Ok(()) => State::Accepted(prepared),
-            // The host did not wait.
-            Err(_) => State::Gone,
-        };
-        Self { id, endpoint, domain, completions, state, reading: Vec::new(), late: Vec::new() }
+        let (state, reading, late) = (State::Accepted(prepared), Vec::new(), Vec::new());
+        Some(Self { id, endpoint, domain, completions, state, reading, late })
     }
 
     fn hang_up(&mut self) {
@@ -319,7 +344,7 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Says whether there was anything to do.
-    fn step(&mut self, script: &mut Script) -> bool {
+    fn step(&mut self, script: &mut Script, idle: Idle) -> bool {
         while let Ok(Some(event)) = self.endpoint.next_event() {
             self.state = match (event, std::mem::replace(&mut self.state, State::Gone)) {
                 (ConnectionEvent::Established(established), State::Accepted(prepared)) => {
@@ -331,7 +356,11 @@ impl<P: Provider> Queue<P> {
         }
         let mut batch = [Completion::default(); 16];
         let State::Live(_) = self.state else { return false };
-        let count = self.completions.poll(&mut batch).unwrap_or(0);
+        let polled = match idle {
+            Idle::Arm => self.completions.poll_or_arm(&mut batch),
+            Idle::Return => self.completions.poll(&mut batch),
+        };
+        let count = polled.unwrap_or(0);
         for completion in &batch[..count] {
             self.complete(completion, script);
         }
@@ -345,7 +374,7 @@ impl<P: Provider> Queue<P> {
             // A host that is gone takes nothing any more.
             let _ = queue_pair.flush();
         }
-        count > 0 || !self.late.is_empty()
+        count > 0
     }
 
     fn complete(&mut self, completion: &Completion, script: &mut Script) {
