@@ -52,8 +52,8 @@ impl Struck {
         let median = waits.get(met / 2).copied().unwrap_or(f64::NAN);
         let last = waits.last().copied().unwrap_or(f64::NAN);
         println!(
-            "{strikes} {what}, {reconnects} reconnects; with a delay of {DELAY}, {met} of them were \
-             live {median:.3} s after the return of the target, {last:.3} s at most"
+            "{strikes} {what}, {reconnects} reconnects; with a delay of {DELAY}, {met} of them \
+             were live {median:.3} s after the return of the target, {last:.3} s at most"
         );
         assert!(reconnects >= u64::try_from(rounds()).expect("few"));
     }

@@ -124,6 +124,8 @@ pub(crate) struct Case {
     pub(crate) options: Options,
     /// Without one the case is about the first connect.
     pub(crate) fault: Option<Lever>,
+    /// How often it strikes: again whenever both are live again.
+    pub(crate) times: u32,
     /// After a while of the fault.
     pub(crate) heal: Option<Lever>,
     /// What the initiators' owner asks for, after the fault.
@@ -191,6 +193,7 @@ impl Case {
             made: Made::default(),
             options,
             fault: None,
+            times: 1,
             heal: None,
             wish: None,
             lasts: Duration::from_millis(2500),
@@ -214,6 +217,10 @@ impl Case {
     pub(crate) fn with(mut self, change: fn(&mut Options)) -> Self {
         change(&mut self.options);
         self
+    }
+
+    pub(crate) fn times(self, times: u32) -> Self {
+        Self { times, ..self }
     }
 
     pub(crate) fn heal(self, heal: Lever) -> Self {

@@ -304,16 +304,6 @@ impl Stage {
         self.disallow();
     }
 
-    /// Waits until so many are connected, or that is not to be expected any more.
-    pub(crate) fn awaited(&self, controllers: usize) {
-        let start = std::time::Instant::now();
-        while self.controllers() != controllers && start.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // A controller is there before its I/O queues are.
-        std::thread::sleep(Duration::from_secs(1));
-    }
-
     /// How many controllers the subsystem has. They are only counted: to read about one that ends
     /// is more than the kernel can bear (its address is that of a queue which may be gone).
     pub(crate) fn controllers(&self) -> usize {
