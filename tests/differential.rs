@@ -31,7 +31,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use differential::case::{Case, Turn};
 use differential::play::{Played, play};
-use differential::{authentication, coverage, first, links, loss, namespaces, refusal, scripted};
+use differential::{
+    authentication, coverage, first, links, loss, namespaces, refusal, script, scripted,
+};
 use rdma_host::Controller;
 use tests::options;
 use tokio::runtime::Handle;
@@ -53,6 +55,7 @@ fn every_rule_and_every_lever_has_a_case() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn both_initiators_through_the_same_faults() {
+    script::serve_if_far();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
     let old = release.starts_with("6.12");
     let cases: Vec<_> =

@@ -152,8 +152,8 @@ pub(crate) enum Wish {
 /// What 6.12 does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// What a machine sends to itself goes through its IP stack, where it can be lost.
-    LossyLoopback,
+    /// A network namespace in which rxe hears something.
+    OtherMachine,
     /// `param_mdts`.
     TransferLimit,
 }

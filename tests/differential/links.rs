@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::case::Life::{CameBack, Exhausted, StillTrying};
-use super::case::{Case, Need, Turn};
+use super::case::{Case, Made, Need, Turn};
+use super::script::{FAR, Script};
 use super::stage::command;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -13,10 +14,15 @@ pub(crate) fn cases() -> Vec<Case> {
 /// The wire swallows everything, and says nothing about it.
 fn silence() -> Vec<Case> {
     let silent = |name| {
-        Case::live(name, |_| command("tc qdisc add dev lo root netem loss 100%"))
-            .with(|options| options.keep_alive = 2)
-            .heal(|_| command("tc qdisc del dev lo root"))
-            .needs(Need::LossyLoopback)
+        let script = Script { far: true, ..Script::lying(|_, _| ()) };
+        Case::live(name, |_| command("tc qdisc add dev wire0 root netem loss 100%"))
+            .made(Made { script: Some(script), ..Made::default() })
+            .with(|options| {
+                options.address = Some(FAR);
+                options.keep_alive = 2;
+            })
+            .heal(|_| command("tc qdisc del dev wire0 root"))
+            .needs(Need::OtherMachine)
             .turn(Turn::Alone)
     };
     vec![
@@ -25,10 +31,7 @@ fn silence() -> Vec<Case> {
             .watched(Duration::from_secs(12))
             .both(CameBack),
         silent("silent link for 12 s, keep_alive_tmo=2, one attempt")
-            .with(|options| {
-                options.keep_alive = 2;
-                options.loss_timeout = 1;
-            })
+            .with(|options| options.loss_timeout = 1)
             .lasting(Duration::from_secs(12))
             .watched(Duration::from_secs(12))
             .differs(
