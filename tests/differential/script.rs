@@ -83,7 +83,7 @@ impl Scripted {
         }
         let hang_up = places.map(|(address, host)| {
             let (hang_up, stop) = (Arc::default(), Arc::clone(&stop));
-            let target = one(script, nqn, address, host.nqn.as_str(), &lying);
+            let target = one(script, nqn, (address, host.nqn.as_str()), &lying);
             let target = target.hanging_up(Arc::clone(&hang_up));
             std::thread::spawn(move || target.serve(&stop));
             hang_up
@@ -147,18 +147,17 @@ pub(crate) fn serve_if_far() {
         let address = format!("{FAR}:{service}").parse().expect("an address");
         let (nqn, lying) = (nqn.to_string(), Arc::default());
         std::thread::spawn(move || {
-            one(honest, &nqn, address, "", &lying).serve(&AtomicBool::new(false));
+            one(honest, &nqn, (address, ""), &lying).serve(&AtomicBool::new(false));
         })
     });
     targets.collect::<Vec<_>>().into_iter().for_each(|one| one.join().expect("it serves"));
 }
 
-/// One target, for one host.
+/// One target, at a place, for one host.
 fn one(
     script: Script,
     nqn: &str,
-    address: SocketAddr,
-    host: &str,
+    (address, host): (SocketAddr, &str),
     lying: &Arc<AtomicBool>,
 ) -> Target<RdmaCore> {
     let now = |flag: &Arc<AtomicBool>| {
