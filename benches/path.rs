@@ -107,7 +107,7 @@ where
         let connecting = Controller::begin(&device, &options, 1).expect("options in range");
         let connected = tokio::spawn(finish(connecting));
         while !connected.is_finished() {
-            device.device_does(|| target.step());
+            device.device_does(|| target.serve_once());
             tokio::task::yield_now().await;
         }
         connected.await.expect("it ends").expect("it connects")
@@ -142,7 +142,7 @@ fn polled(work: Work, times: usize) {
     for _ in 0..turns {
         counted_submit(work, &mut poller, &mut buffers);
         while buffers.len() < work.depth {
-            bed.device.device_does(|| bed.target.step());
+            bed.device.device_does(|| bed.target.serve_once());
             counted_complete(&mut poller, &mut buffers);
         }
     }
@@ -199,7 +199,7 @@ fn counted_readers(
             });
         }
         while !readers.is_empty() {
-            device.device_does(|| target.step());
+            device.device_does(|| target.serve_once());
             tokio::task::yield_now().await;
             while readers.try_join_next().is_some() {}
         }
@@ -228,7 +228,7 @@ fn one_of(queues: u16, times: usize) {
     for _ in 0..times {
         counted_submit(work, &mut poller, &mut buffers);
         while buffers.is_empty() {
-            bed.device.device_does(|| bed.target.step());
+            bed.device.device_does(|| bed.target.serve_once());
             counted_complete(&mut poller, &mut buffers);
         }
     }

@@ -242,6 +242,11 @@ pub const ADMIN_QUEUE_ENTRIES: u16 = 32;
 /// Address and route resolution each: as Linux. An absent host is noticed by ARP within it.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How often an address is asked for within that. Linux's CM does not notice an answer that comes
+/// while it still asks, as over a link that has just come up, before the time of the question is
+/// over: it is to be over soon.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_millis(250);
+
 /// From the connect request to the reply. Linux leaves it to the CM, about a minute; a target that
 /// is there answers in milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -559,7 +559,8 @@ fn out_of_time(
 fn a_controller_that_reconnects_is_as_strict() {
     for (turn, reason, tries) in [
         ((|out| out.message[16..].fill(9)) as fn(Outgoing<'_>), Reason::Final, 1),
-        (|out| out.message[4] ^= 1, Reason::Exhausted, 3),
+        (|out| out.message[4] ^= 1, Reason::Final, 1),
+        (|out| out.message.push(1), Reason::Exhausted, 3),
     ] {
         let mut connects = 0;
         let door = Door::hostile(

@@ -7,9 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::time::Instant;
 
 use soft_roce::fabric::{Fabric, Host};
@@ -67,6 +70,8 @@ pub struct Target<P: Provider = Host> {
     queues: Vec<Queue<P>>,
     script: Script,
     accept: Vec<u8>,
+    refuse: Refuse,
+    hang_up: Arc<AtomicBool>,
 }
 
 /// How much the target grants.
@@ -83,6 +88,10 @@ impl Default for Size {
         Self { entries: 32, queues: 4 }
     }
 }
+
+/// What a connection request is refused with, if it is: from its private data to that of the
+/// refusal.
+pub type Refuse = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
 /// What the answers are made of.
 struct Script {
@@ -222,7 +231,22 @@ impl<P: Provider> Target<P> {
         accept[2] = 32;
         let (disk, size) = (vec![0; BLOCKS * BLOCK], Size::default());
         let script = Script { disk, size, hook, authentication: None };
-        Self { listener, queues: Vec::new(), script, accept }
+        let (refuse, hang_up): (Refuse, _) = (Box::new(|_| None), Arc::default());
+        Self { listener, queues: Vec::new(), script, accept, refuse, hang_up }
+    }
+
+    /// The same, refusing connection requests.
+    #[must_use]
+    pub fn refusing(mut self, refuse: Refuse) -> Self {
+        self.refuse = refuse;
+        self
+    }
+
+    /// The same, closing all connections whenever this is set.
+    #[must_use]
+    pub fn hanging_up(mut self, when: Arc<AtomicBool>) -> Self {
+        self.hang_up = when;
+        self
     }
 
     /// The same with other limits.
@@ -255,49 +279,110 @@ impl<P: Provider> Target<P> {
     /// Serves for ever.
     pub async fn run(mut self) {
         loop {
-            self.step();
+            self.step(Idle::Return);
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
     }
 
-    /// Serves what has come.
-    pub fn step(&mut self) {
+    /// Serves until told to stop; asleep while there is nothing to do, so that many share a
+    /// processor.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not let it sleep.
+    pub fn serve(mut self, stop: &AtomicBool) {
+        /// For what comes without a sign: a wish of the test's, and late answers.
+        const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        while !stop.load(Ordering::Relaxed) {
+            if self.step(Idle::Arm) {
+                continue;
+            }
+            let queues = self.queues.iter();
+            let own = queues.flat_map(|queue| [queue.endpoint.as_fd(), queue.completions.as_fd()]);
+            let all = own.chain([self.listener.as_fd()]);
+            let mut all: Vec<_> =
+                all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            rustix::event::poll(&mut all, Some(&LOOK)).expect("it sleeps");
+        }
+    }
+
+    /// Does what there is to do now.
+    pub fn serve_once(&mut self) {
+        self.step(Idle::Return);
+    }
+
+    /// Does what there is to do; says whether there was anything.
+    fn step(&mut self, idle: Idle) -> bool {
+        let mut busy = self.hang_up.swap(false, Ordering::Relaxed);
+        if busy {
+            self.queues.iter_mut().for_each(Queue::hang_up);
+        }
         while let Some(event) = self.listener.next_event().expect("the listener lives") {
-            if let ConnectionEvent::ConnectRequest { endpoint, private_data, .. } = event {
-                let queue = Queue::accept(endpoint, &private_data, &self.accept, self.script.size);
-                self.queues.push(queue);
+            busy = true;
+            if let ConnectionEvent::ConnectRequest { mut endpoint, private_data, .. } = event {
+                match (self.refuse)(&private_data) {
+                    Some(refusal) => drop(endpoint.reject(&refusal)),
+                    None => {
+                        let size = self.script.size;
+                        let queue = Queue::accept(endpoint, &private_data, &self.accept, size);
+                        self.queues.extend(queue);
+                    }
+                }
             }
         }
         for queue in &mut self.queues {
-            queue.step(&mut self.script);
+            busy |= queue.step(&mut self.script, idle);
         }
         self.queues.retain(|queue| !matches!(queue.state, State::Gone));
+        busy
     }
 }
 
+/// What is done about completions when there are none.
+#[derive(Clone, Copy)]
+enum Idle {
+    /// The next one makes an event.
+    Arm,
+    Return,
+}
+
 impl<P: Provider> Queue<P> {
-    fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8], size: Size) -> Self {
+    /// Takes a connection; none if the host did not wait for it.
+    fn accept(
+        mut endpoint: Endpoint<P>,
+        request: &[u8],
+        accept: &[u8],
+        size: Size,
+    ) -> Option<Self> {
         // Twice what may be in flight: a host that keeps to less never finds no receive.
         let receives = 2 * u32::from(size.entries);
         let domain = endpoint.domain().expect("a domain");
         let completions = endpoint.completion_queue(4 * receives).expect("a completion queue");
         let capabilities =
             Capabilities { send: 2 * receives, receive: receives, segments: 1, inline: 64 };
-        let mut prepared =
-            endpoint.queue_pair(&domain, &completions, capabilities).expect("a queue pair");
-        for _ in 0..receives {
-            let buffer = domain.allocate(CAPSULE, Access::LOCAL_WRITE).expect("memory");
-            prepared.post_receive(buffer, 0).map_err(|refused| refused.error).expect("room");
+        let mut prepared = endpoint.queue_pair(&domain, &completions, capabilities).ok()?;
+        let all = receives as usize * CAPSULE;
+        let mut rest = domain.allocate(all, Access::LOCAL_WRITE).expect("memory");
+        for left in (0..receives as usize).rev() {
+            let next = rest.split_off(left * CAPSULE);
+            prepared.post_receive(next, 0).map_err(|refused| refused.error).expect("room");
         }
         prepared.flush().expect("receives are taken");
         let parameters = ConnectParameters { private_data: accept, ..ConnectParameters::default() };
-        endpoint.accept(&parameters).expect("the host waits");
+        endpoint.accept(&parameters).ok()?;
         let id = u16::from_le_bytes([request[2], request[3]]);
-        let state = State::Accepted(prepared);
-        Self { id, endpoint, domain, completions, state, reading: Vec::new(), late: Vec::new() }
+        let (state, reading, late) = (State::Accepted(prepared), Vec::new(), Vec::new());
+        Some(Self { id, endpoint, domain, completions, state, reading, late })
     }
 
-    fn step(&mut self, script: &mut Script) {
+    fn hang_up(&mut self) {
+        // It may have done so already.
+        let _ = self.endpoint.disconnect();
+        self.state = State::Gone;
+    }
+
+    /// Says whether there was anything to do.
+    fn step(&mut self, script: &mut Script, idle: Idle) -> bool {
         while let Ok(Some(event)) = self.endpoint.next_event() {
             self.state = match (event, std::mem::replace(&mut self.state, State::Gone)) {
                 (ConnectionEvent::Established(established), State::Accepted(prepared)) => {
@@ -308,8 +393,12 @@ impl<P: Provider> Queue<P> {
             };
         }
         let mut batch = [Completion::default(); 16];
-        let State::Live(_) = self.state else { return };
-        let count = self.completions.poll(&mut batch).unwrap_or(0);
+        let State::Live(_) = self.state else { return false };
+        let polled = match idle {
+            Idle::Arm => self.completions.poll_or_arm(&mut batch),
+            Idle::Return => self.completions.poll(&mut batch),
+        };
+        let count = polled.unwrap_or(0);
         for completion in &batch[..count] {
             self.complete(completion, script);
         }
@@ -323,6 +412,7 @@ impl<P: Provider> Queue<P> {
             // A host that is gone takes nothing any more.
             let _ = queue_pair.flush();
         }
+        count > 0
     }
 
     fn complete(&mut self, completion: &Completion, script: &mut Script) {
@@ -482,6 +572,7 @@ fn identify(structure: u8, entries: u16) -> Vec<u8> {
             bytes[4..10].copy_from_slice(b"SCRIPT");
             bytes[77] = 5;
             bytes[78] = 7;
+            bytes[320] = 10;
             bytes[514..516].copy_from_slice(&entries.to_le_bytes());
             bytes[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
             let units = u32::try_from(CAPSULE / 16).expect("small");

@@ -1,15 +1,14 @@
 //! Keeps pollers busy: the loop under `bench` and `verify`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
-use rdma_host::proto::State;
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Changes, Command, ConnectOptions, Controller, Done, Poller, Waiter};
+use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Poller, Waiter};
 
 use crate::failure::Failure;
+use crate::outages::Outages;
 use crate::target::TargetArguments;
 use crate::{Format, session};
 
@@ -34,7 +33,7 @@ pub(crate) struct Load {
     pub(crate) depth: usize,
     runtime: tokio::runtime::Runtime,
     pollers: Vec<Poller>,
-    reconnects: Arc<AtomicU64>,
+    outages: Arc<Mutex<Outages>>,
 }
 
 /// What the command lines of all loads have in common.
@@ -85,8 +84,7 @@ impl Load {
             Ok::<_, Failure>(controller.identify_namespace(id).await?)
         };
         let namespace = runtime.block_on(identify)?;
-        let reconnects = Arc::new(AtomicU64::new(0));
-        runtime.spawn(count_reconnects(controller.changes(), Arc::clone(&reconnects)));
+        let outages = Outages::watch(&runtime, controller.changes());
         let load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
@@ -95,7 +93,7 @@ impl Load {
             options,
             runtime,
             pollers,
-            reconnects,
+            outages,
         };
         load.check(block_bytes)?;
         Ok(load)
@@ -136,9 +134,9 @@ impl Load {
         self.pollers.iter().map(Poller::queue_count)
     }
 
-    /// How often the connection was lost and made again.
-    pub(crate) fn reconnects(&self) -> u64 {
-        self.reconnects.load(Ordering::Relaxed)
+    /// When there was no connection.
+    pub(crate) fn outages(&self) -> MutexGuard<'_, Outages> {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many threads will run.
@@ -189,14 +187,6 @@ impl Load {
     pub(crate) fn close(self) {
         drop(self.pollers);
         self.runtime.block_on(self.controller.shutdown());
-    }
-}
-
-async fn count_reconnects(mut changes: Changes, count: Arc<AtomicU64>) {
-    while let Some(change) = changes.next().await {
-        if change.state == State::Live {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 

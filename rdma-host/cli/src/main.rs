@@ -13,6 +13,7 @@ mod key;
 mod keyring;
 mod log;
 mod monitor;
+mod outages;
 mod pattern;
 mod privacy;
 mod secrets;

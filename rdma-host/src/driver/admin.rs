@@ -13,7 +13,7 @@ use super::device::DeviceWatch;
 use super::phase::{Liveness, Phase};
 use super::poller::Poller;
 use crate::config::{ADMIN_TIMEOUT, EVENT_INTERVAL, IDLE};
-use crate::error::{Error, Rejected};
+use crate::error::{Error, Rejected, TargetMisbehaved};
 use crate::proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer};
 use crate::wire::{AsyncEvent, Cqe, QueueId, Sqe};
 
@@ -272,8 +272,11 @@ impl<P: Provider> Admin<P> {
     fn handle_done(&mut self, done: Done) -> Result<(), Error> {
         match done.user & 0xff {
             KEEP_ALIVE => {
-                let (outcome, _) = done.into_result("Keep Alive");
-                outcome?;
+                let status = done.outcome?.status();
+                if !status.is_success() {
+                    // Its DNR is about this command: it says nothing of another connection.
+                    return Err(TargetMisbehaved::KeepAliveRefused(status).into());
+                }
                 self.keep_alive.handle_response();
             }
             EVENT => self.hear(done.outcome?),

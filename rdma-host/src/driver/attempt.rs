@@ -13,9 +13,7 @@ use super::connect::{Plan, Resolved};
 use super::memory::MemoryReport;
 use super::poller::Poller;
 use super::verbs_error;
-use crate::config::{
-    ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, BRING_UP_TIMEOUT, ConnectOptions,
-};
+use crate::config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, ConnectOptions};
 use crate::error::{AuthenticationFailure, Error, Transport};
 use crate::proto::{Action, BringUp, Execute, Input, KeepAlive, Negotiated, OpenQueue};
 use crate::wire::{Cqe, QueueId};
@@ -42,25 +40,21 @@ pub(super) struct Means<'a, P: Provider> {
 }
 
 /// Makes an attempt; on an error, and when it is dropped, nothing of it is left. A domain of a
-/// device that is gone is replaced.
+/// device that is gone is replaced. How long it may take as a whole is the caller's to say.
 pub(super) async fn connect<P: Provider>(mut means: Means<'_, P>) -> Result<Connected<P>, Error> {
-    let whole = async {
-        match Climb::run(&means).await {
-            Err(Error::Transport(Transport::DeviceChanged)) => {
-                tracing::info!("the RDMA device is another one: memory is to be registered anew");
-                means.domain = None;
-                Climb::run(&means).await
-            }
-            // A target that goes down at that moment hangs up too; one that refuses does so again.
-            Err(Error::Authentication { failure: AuthenticationFailure::HungUp(_), .. }) => {
-                tracing::info!("the target hung up while a queue was authenticated: once more");
-                Climb::run(&means).await
-            }
-            outcome => outcome,
+    match Climb::run(&means).await {
+        Err(Error::Transport(Transport::DeviceChanged)) => {
+            tracing::info!("the RDMA device is another one: memory is to be registered anew");
+            means.domain = None;
+            Climb::run(&means).await
         }
-    };
-    let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
-    tokio::time::timeout(BRING_UP_TIMEOUT, whole).await.unwrap_or(Err(timeout))
+        // A target that goes down at that moment hangs up too; one that refuses does so again.
+        Err(Error::Authentication { failure: AuthenticationFailure::HungUp(_), .. }) => {
+            tracing::info!("the target hung up while a queue was authenticated: once more");
+            Climb::run(&means).await
+        }
+        outcome => outcome,
+    }
 }
 
 /// A controller on its way up: what both halves of the way need.

@@ -19,7 +19,7 @@ use super::readable::Readable;
 use super::{buffers, verbs_error};
 use crate::config::{
     CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_INTERVAL, PORT_TIMEOUT,
-    READ_DEPTH_MAX, RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
+    READ_DEPTH_MAX, RESOLVE_INTERVAL, RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -200,13 +200,8 @@ impl<P: Provider> Resolved<P> {
         target: Target<'_>,
         action: Action,
     ) -> Result<(Action, Option<Established>), Error> {
-        let Target { options, .. } = target;
         match action {
-            Action::ResolveAddress(Fresh::Endpoint) => {
-                self.endpoint
-                    .resolve_address(source(options), options.address, RESOLVE_TIMEOUT)
-                    .map_err(|error| target.unresolved(State::ResolvingAddress, error))?;
-            }
+            Action::ResolveAddress(Fresh::Endpoint) => self.ask(target)?,
             // All that the caller has is made from the old device, and goes with this error.
             Action::ResolveAddress(Fresh::Device) => {
                 return Err(target.unreachable(
@@ -221,7 +216,7 @@ impl<P: Provider> Resolved<P> {
                 .map_err(|error| target.unresolved(State::ResolvingRoute, error))?,
             _ => {}
         }
-        let (action, event) = self.next().await?;
+        let (action, event) = self.next(target).await?;
         match (action, event) {
             (Action::Failed(cause), Some(ConnectionEvent::Rejected { private_data, .. })) => {
                 Err(target.failed(cause, &private_data))
@@ -236,8 +231,15 @@ impl<P: Provider> Resolved<P> {
 
     /// Waits for an event, the deadline or a look at the port, whichever is first, and says what
     /// follows from it.
-    async fn next(&mut self) -> Result<(Action, Option<ConnectionEvent<P>>), Error> {
+    async fn next(
+        &mut self,
+        target: Target<'_>,
+    ) -> Result<(Action, Option<ConnectionEvent<P>>), Error> {
         if let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
+            if self.is_unanswered(&event) {
+                self.ask(target)?;
+                return Ok((Action::None, None));
+            }
             return Ok((self.handle(Event::from(&event)), Some(event)));
         }
         let look = Instant::now() + PORT_INTERVAL;
@@ -249,6 +251,24 @@ impl<P: Provider> Resolved<P> {
                 action => Ok((action, None)),
             },
         }
+    }
+
+    /// Asks for the target's address, for a while.
+    fn ask(&mut self, target: Target<'_>) -> Result<(), Error> {
+        let (from, to) = (source(target.options), target.options.address);
+        self.endpoint
+            .resolve_address(from, to, RESOLVE_INTERVAL)
+            .map_err(|error| target.unresolved(State::ResolvingAddress, error))
+    }
+
+    /// Whether nobody has answered the question for an address yet, and there is time left.
+    fn is_unanswered(&self, event: &ConnectionEvent<P>) -> bool {
+        let ConnectionEvent::AddressError { status } = event else { return false };
+        let timed_out = os_error(*status).kind() == std::io::ErrorKind::TimedOut;
+        let deadline = self.side.poll_timeout();
+        timed_out
+            && self.side.state() == State::ResolvingAddress
+            && deadline.is_some_and(|deadline| Instant::now() < deadline)
     }
 
     fn look_at_port(&mut self) -> Action {
@@ -364,9 +384,14 @@ fn in_flight_max(open: &OpenQueue, accept: Accept) -> u16 {
     }
 }
 
-/// The operating system's words for a CM status, which is a negative errno.
+/// The operating system's words for a CM status.
 fn errno(status: i32) -> String {
-    std::io::Error::from_raw_os_error(status.saturating_abs()).to_string()
+    os_error(status).to_string()
+}
+
+/// A CM status, which is a negative errno.
+fn os_error(status: i32) -> std::io::Error {
+    std::io::Error::from_raw_os_error(status.saturating_abs())
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ use super::poller::Poller;
 use super::port::PortWatch;
 use super::registry::Registry;
 use crate::config::{
-    Authentication, ConnectOptions, PORT_INTERVAL, PORT_PAUSE, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
+    Authentication, BRING_UP_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_PAUSE, QUIESCE_TIMEOUT,
+    SHUTDOWN_TIMEOUT,
 };
 use crate::error::{Away, Error, GaveUp, Misuse};
 use crate::proto::{Cause, Event, Lifecycle, Negotiated, State, Task};
@@ -170,10 +171,12 @@ impl<P: Provider> Supervisor<P> {
             enable_events(admin, negotiated.info.events).await?;
             Ok(connected)
         };
+        let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
+        let attempt = tokio::time::timeout(BRING_UP_TIMEOUT, attempt);
         let fails_at = self.life.commands_fail_at();
         let holding = hold_until(fails_at, &self.shared.liveness);
         let outcome = tokio::select! {
-            outcome = attempt => outcome,
+            outcome = attempt => outcome.unwrap_or(Err(timeout)),
             control = next(&mut self.inbox.control) => return self.obey(control),
             never = holding => match never {},
         };
@@ -366,7 +369,8 @@ impl<P: Provider> Supervisor<P> {
                 _ => None,
             },
         };
-        tracing::info!(subsystem = %self.options.subsystem, "{change}");
+        let (subsystem, attempt) = (&self.options.subsystem, change.attempt);
+        tracing::info!(%subsystem, %state, attempt, "{change}");
         // Nobody need be watching.
         let _ = self.changes.send(change);
     }

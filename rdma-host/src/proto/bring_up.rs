@@ -288,6 +288,9 @@ impl BringUp {
         Ok(match step {
             Step::ConnectAdmin => {
                 let controller = ControllerId(low_half(result));
+                if controller == ControllerId::DYNAMIC {
+                    return Err(TargetMisbehaved::NoControllerId.into());
+                }
                 match self.start_authentication(QueueId::ADMIN, result)? {
                     true => Step::AuthenticateAdmin(controller),
                     false => Step::ReadCapabilities(controller),
@@ -359,6 +362,10 @@ impl BringUp {
         }
         if info.in_capsule_offset_bytes != 0 {
             return Err(Incompatible::InCapsuleOffset(info.in_capsule_offset_bytes).into());
+        }
+        let keeps_alive = !self.options.keep_alive.is_zero() && self.purpose == Purpose::Io;
+        if keeps_alive && info.keep_alive_granularity == 0 {
+            return Err(Incompatible::NoKeepAlive.into());
         }
         match (self.purpose, info.controller_type) {
             (Purpose::Io, _) | (_, ControllerType::NOT_REPORTED | ControllerType::DISCOVERY) => {}

@@ -24,6 +24,7 @@ impl Default for Controller {
         let mut identify = vec![0; 4096];
         identify[77] = 5;
         identify[78..80].copy_from_slice(&[7, 0]);
+        identify[320] = 10;
         identify[514] = 128;
         identify[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
         identify[1792..1796].copy_from_slice(&[4, 1, 0, 0]);
@@ -257,7 +258,7 @@ fn refusals_keep_their_status() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     type Change = fn(&mut Controller);
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, &str); 11] = [
         (|c| c.capabilities = 0x0f01_007f, "NVM command set"),
         (|c| c.capabilities |= 1 << 48, "CAP.MPSMIN"),
         (|c| c.fatal = true, "CSTS.CFS"),
@@ -265,7 +266,10 @@ fn what_makes_no_sense_is_refused() {
         (|c| c.identify[536] = 0, "keyed SGL"),
         (|c| c.identify[1800] = 1, "ICDOFF"),
         (|c| c.identify[1792..1796].fill(0), "IOCCSZ"),
+        (|c| c.identify[1796] = 0, "IORCSZ"),
         (|c| c.identify[78] = 8, "Connect granted"),
+        (|c| c.identify[320] = 0, "KAS"),
+        (|c| c.connect = |_| success(0xffff), "which is none"),
     ];
     for (change, expected) in cases {
         let mut controller = Controller::default();
@@ -273,6 +277,13 @@ fn what_makes_no_sense_is_refused() {
         let error = controller.run(options()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error:?} lacks {expected:?}");
     }
+}
+
+#[test]
+fn who_wants_no_keep_alive_needs_no_timer() {
+    let mut controller = Controller::default();
+    controller.identify[320] = 0;
+    controller.run(ConnectOptions { keep_alive: Duration::ZERO, ..options() }).unwrap();
 }
 
 #[test]
