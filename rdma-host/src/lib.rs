@@ -104,9 +104,9 @@ pub mod wire;
 pub use config::{ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode};
 pub use driver::{
     Change, Changes, Command, Connecting, Controller, Data, Detail, Device, Discovered, Discovery,
-    DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, Fate,
-    MemoryReport, Namespace, Notice, Notices, Operation, Poller, Rejection, Statistics, Waiter,
-    Windows,
+    DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, FailedVectored,
+    Fate, MemoryReport, Namespace, Notice, Notices, Operation, Poller, Rejection, Statistics,
+    Waiter, Windows,
 };
 pub use error::{Class, Error};
 pub use verbs::{Buffer, NotDeregistered, PageSize, Pool, PoolOptions, RdmaCore, RefusedMemory};

@@ -18,6 +18,7 @@ mod admin;
 mod attempt;
 mod authenticate;
 mod berth;
+mod blocking;
 mod change;
 mod command;
 mod connect;
@@ -44,6 +45,7 @@ mod registry;
 mod shared_poller;
 mod statistics;
 mod supervisor;
+mod vectored;
 mod wait;
 
 use std::sync::Arc;
@@ -59,6 +61,7 @@ pub use namespace::{Failed, Namespace};
 pub use notice::{Detail, Fate, Notice, Notices};
 pub use poller::Poller;
 pub use statistics::{Device, Operation, Statistics, Windows};
+pub use vectored::FailedVectored;
 pub use wait::Waiter;
 
 use crate::error::{Error, Transport};
