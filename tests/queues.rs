@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdma_host::config::CONNECTS_AT_ONCE;
 use rdma_host::proto::State;
@@ -160,5 +160,56 @@ fn one_queue_that_is_refused_leaves_nothing_of_the_others() {
         while fabric.objects() != before {
             tokio::time::sleep(Duration::from_millis(1)).await; // the target's half goes later
         }
+    });
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn all_that_nvmet_grants_come_up_beside_a_verified_load() {
+    const GRANTED: u16 = 128; // NVMET_NR_QUEUES
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut options = tests::options();
+        options.io_queues = 1;
+        options.queue_entries = 32;
+        let busy = Controller::connect(&options).await.expect("the target is up");
+        let namespace = busy.namespace(NamespaceId(2)).await.expect("it is there");
+        let completed: Arc<AtomicU64> = Arc::default();
+        let buffer = busy.allocate(64 << 10).expect("memory");
+        let load = tokio::spawn(keep_busy(namespace, buffer, Arc::clone(&completed)));
+        while completed.load(Ordering::Acquire) < 100 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        options.io_queues = 200;
+        for turn in 1..=2 {
+            let (before, began) = (completed.load(Ordering::Acquire), Instant::now());
+            let many = Controller::connect(&options).await.expect("all come up");
+            let (meanwhile, took) = (completed.load(Ordering::Acquire) - before, began.elapsed());
+            assert_eq!(many.negotiated().io_queues, GRANTED);
+            println!(
+                "turn {turn}: {GRANTED} queues up in {:.2} s, {meanwhile} commands of the other \
+                 controller meanwhile",
+                took.as_secs_f64()
+            );
+            // All of it shares one processor. Where connecting holds the load up, it gets one
+            // command through for each batch of queues: eight.
+            assert!(meanwhile >= u64::from(GRANTED) / 2, "{meanwhile} commands meanwhile");
+            assert!(!load.is_finished(), "the load goes on");
+            // Each of the queues works.
+            let namespace = many.namespace(NamespaceId(1)).await.expect("it is there");
+            let reads: Vec<_> = (0..4 * u64::from(GRANTED))
+                .map(|lba| {
+                    let namespace = namespace.clone();
+                    let buffer = many.allocate(512).expect("memory");
+                    tokio::spawn(async move { namespace.read(lba, buffer).await.map(drop) })
+                })
+                .collect();
+            for read in reads {
+                read.await.expect("it ends").expect("the queue works");
+            }
+            many.shutdown().await;
+        }
+        load.abort();
+        busy.shutdown().await;
     });
 }

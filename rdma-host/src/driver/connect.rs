@@ -12,6 +12,7 @@ use verbs::{
     Established, PreparedQueuePair, Provider,
 };
 
+use super::blocking::blocking;
 use super::limbo::{self, Parting};
 use super::port::PortWatch;
 use super::queue::{Parts, Queue};
@@ -91,6 +92,11 @@ impl<P: Provider> Resolved<P> {
         let Plan { domain, open, memory, .. } = plan;
         let accept = Accept::parse(established.private_data())?;
         let depth = in_flight_max(open, accept);
+        let (windows, capsules) = blocking(|| {
+            let count = usize::from(open.entries) - 1;
+            let capsules = buffers(domain, count, Sqe::SIZE, Access::NONE)?;
+            Ok::<_, Error>((memory.windows(domain, depth)?, capsules))
+        })?;
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair: prepared.ready(&established),
@@ -98,8 +104,8 @@ impl<P: Provider> Resolved<P> {
             side: self.side,
             receives: open.entries.into(),
             depth,
-            windows: memory.windows(domain, depth)?,
-            capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
+            windows,
+            capsules,
             in_capsule_bytes: open.in_capsule_bytes as usize,
             inline,
         });
@@ -119,10 +125,14 @@ impl<P: Provider> Resolved<P> {
             action = match action {
                 Action::MakeQueuePair => {
                     prepared = Some(match completions {
-                        Completions::Own(queue) => self.prepare(plan, queue)?,
+                        Completions::Own(queue) => blocking(|| self.prepare(plan, queue))?,
                         Completions::Shared(poller) => {
-                            let mut poller = poller.desk().await;
-                            self.prepare(plan, poller.completion_queue().ok_or(Error::Closed)?)?
+                            let mut desk = poller.desk().await;
+                            let queue = desk.completion_queue().ok_or(Error::Closed)?;
+                            let prepared = blocking(|| self.prepare(plan, queue))?;
+                            // Not one such call after the other: I/O may share this thread.
+                            tokio::task::yield_now().await;
+                            prepared
                         }
                     });
                     let _ = self.look_at_port(); // heeded before the request is sent
