@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use verbs::{Buffer, Domain, Provider};
+use verbs::{Buffer, Domain, Limits, Provider};
 
 use super::admin::Admin;
 use super::authenticate::{Carrier, Parties, authenticate};
@@ -26,6 +26,7 @@ pub(super) struct Connected<P: Provider> {
     pub(super) negotiated: Negotiated,
     pub(super) domain: Domain<P>,
     pub(super) device: String,
+    pub(super) numa_node: Option<u32>,
     pub(super) memory: MemoryReport,
     pub(super) admin: Admin<P>,
     pub(super) io: Vec<Assembly<P>>,
@@ -76,7 +77,7 @@ impl<'a, P: Provider> Climb<'a, P> {
     async fn run(means: &'a Means<'a, P>) -> Result<Connected<P>, Error> {
         let resolved = Resolved::new(means.provider, means.options).await?;
         let endpoint = resolved.endpoint();
-        let device = endpoint.limits().map_err(verbs_error)?.device;
+        let Limits { device, numa_node, .. } = endpoint.limits().map_err(verbs_error)?;
         let domain = match &means.domain {
             Some(domain) => domain.clone(),
             None => endpoint.domain().map_err(verbs_error)?,
@@ -107,7 +108,8 @@ impl<'a, P: Provider> Climb<'a, P> {
         match this.ladder.action()? {
             Action::Live(negotiated) => {
                 let Self { domain, memory, .. } = this;
-                Ok(Connected { negotiated: *negotiated, domain, device, memory, admin, io })
+                let negotiated = *negotiated;
+                Ok(Connected { negotiated, domain, device, numa_node, memory, admin, io })
             }
             _ => Err(Error::Closed),
         }

@@ -79,7 +79,10 @@ pub(super) fn point(report: &Value) -> String {
     }
     if whole(&report["missed"]) > 0 {
         let missed = whole(&report["missed"]);
-        let _ = writeln!(text, "  NOT KEPT UP: {missed} commands were due and never sent");
+        let _ = writeln!(
+            text,
+            "  NOT KEPT UP: {missed} commands were due and never sent; latencies are lower bounds"
+        );
     }
     text
 }
