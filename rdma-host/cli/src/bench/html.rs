@@ -9,7 +9,7 @@ use super::chart::{Axis, Chart, Line, Scale, Unit, escape};
 use super::points;
 use super::report::PERCENTILES;
 use super::sweep;
-use super::text::{number, title};
+use super::text::{kept_up, number, title};
 use crate::size;
 
 const STYLE: &str = include_str!("page.css");
@@ -56,7 +56,7 @@ pub(super) fn page(report: &Value) -> String {
 fn one(body: &mut String, point: &Value) {
     body.push_str(&where_and_when(point));
     tiles(body, point);
-    if number(&point["missed"]) > 0.0 {
+    if !kept_up(point) {
         let missed = grouped(number(&point["missed"]));
         let _ = writeln!(
             body,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::chart::{Axis, Chart, Line, Scale, Unit, escape};
 use super::html::{STAGES, bar, grouped, micros, section, time_axis};
-use super::text::number;
+use super::text::{kept_up, number};
 use crate::size;
 
 /// All points together.
@@ -67,7 +67,7 @@ fn table(points: &[Value]) -> String {
     for point in points {
         let (configuration, latency) = (&point["configuration"], &point["latency_ns"]);
         let rate = configuration["rate"].as_f64().map_or_else(|| "–".to_owned(), grouped);
-        let warning = if number(&point["missed"]) > 0.0 { " class=\"warning\"" } else { "" };
+        let warning = if kept_up(point) { "" } else { " class=\"warning\"" };
         let _ = writeln!(
             table,
             "<tr{warning}><td>{}</td><td>{}</td><td>{}</td><td>{rate}</td><td>{}</td><td>{:.1}</td>\
@@ -90,6 +90,9 @@ fn table(points: &[Value]) -> String {
             table,
             "<span title=\"{words}\"><span class=\"swatch s{index}\"></span>{short}</span>"
         );
+    }
+    if !points.iter().all(kept_up) {
+        table.push_str("<span><span class=\"swatch warning\"></span>not kept up</span>");
     }
     table.push_str("</p>\n");
     table
