@@ -52,7 +52,7 @@ fn bench_reports_what_it_did() {
     }
 }
 
-/// For as long as `SOAK` says; 30 minutes is the full size: see `tests/longer`.
+/// For as long as `SOAK` says; the full size is 30 minutes: `tests/longer load`.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_long_run_has_no_errors_and_keeps_its_memory() {
