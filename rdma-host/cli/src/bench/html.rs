@@ -86,18 +86,18 @@ pub(super) fn section(body: &mut String, content: &str) {
     let _ = writeln!(body, "<section>\n{content}</section>");
 }
 
-/// What was measured on what, in two lines.
+/// What was measured on what, in three lines.
 fn where_and_when(point: &Value) -> String {
     let configuration = &point["configuration"];
     let text = |name: &str| escape(configuration[name].as_str().unwrap_or_default());
     format!(
-        "<p class=\"what\">{} loop, latency from {}; {:.1} s after {:.1} s of warm-up, {}<br/>\
-         {} at {}, over {}; {} waiting, memory mode {}; {}, {}</p>\n",
+        "<p class=\"what\">{} loop, latency from {}; {:.1} s after {:.1} s of warm-up<br/>\
+         {} at {}, over {}; {} waiting, memory mode {}<br/>\
+         {}, {}; {}</p>\n",
         text("loop"),
         text("latency_from"),
         number(&point["seconds"]),
         number(&configuration["ramp_s"]),
-        text("began"),
         text("nqn"),
         text("target"),
         text("device"),
@@ -105,6 +105,7 @@ fn where_and_when(point: &Value) -> String {
         text("memory_mode"),
         text("kernel"),
         size::count(configuration["processors"].as_u64().unwrap_or_default(), "processor"),
+        text("began").replace('T', " ").replace('Z', " UTC"),
     )
 }
 
