@@ -274,6 +274,35 @@ fn memory_of_the_caller_is_used_again_and_again_without_copies() {
     });
 }
 
+/// Many buffers come from the node of the device, in one registration; or from anywhere.
+#[test]
+fn buffers_come_from_the_numa_node_of_the_device() {
+    run(async {
+        // No machine has the last: its memory is had all the same.
+        for node in [None, Some(0), Some(1000)] {
+            let bed = Bed::new();
+            if let Some(node) = node {
+                bed.fabric.set_numa_node("host", node);
+            }
+            let (controller, namespace) = bed.connect(&options()).await;
+            assert_eq!(controller.numa_node(), node);
+            let before = bed.fabric.objects().registrations;
+            let mut buffers = controller.allocate_many(5, 1024).expect("memory");
+            assert_eq!(bed.fabric.objects().registrations, before + 1);
+            for (seed, buffer) in (0..).zip(&mut buffers) {
+                buffer.copy_in(0, &noise(1024, seed));
+            }
+            let mut buffers = namespace.write_vectored(0, buffers).await.expect("written");
+            buffers.iter_mut().for_each(|buffer| buffer.fill(0));
+            let buffers = namespace.read_vectored(0, buffers).await.expect("read");
+            for (seed, buffer) in (0..).zip(&buffers) {
+                assert!(bytes(buffer) == noise(1024, seed), "node {node:?}, buffer {seed}");
+            }
+            controller.shutdown().await;
+        }
+    });
+}
+
 /// Futures of a namespace need nothing of tokio where they are awaited.
 #[test]
 fn any_executor_of_any_thread_will_do() {
