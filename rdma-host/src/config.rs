@@ -247,6 +247,14 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// over: it is to be over soon.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// I/O queues of one controller that are connected at the same time: what a target has to do for
+/// one is mostly waiting, and its connection manager queues no more than a few dozen requests.
+pub const CONNECTS_AT_ONCE: u16 = 16;
+
+/// Of these, how many are authenticated at the same time. A target with one processor computes one
+/// after the other, and all of them have [`AUTHENTICATION_TIMEOUT`].
+pub const AUTHENTICATIONS_AT_ONCE: usize = 4;
+
 /// From the connect request to the reply. Linux leaves it to the CM, about a minute; a target that
 /// is there answers in milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

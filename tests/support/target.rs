@@ -57,6 +57,8 @@ pub struct Answer {
     pub carried: Vec<u8>,
     /// Goes out this much later.
     pub delay: Duration,
+    /// Goes out once this is set.
+    pub gate: Option<Arc<AtomicBool>>,
     /// The connection is closed behind the messages.
     pub disconnect: bool,
 }
@@ -191,6 +193,12 @@ impl Seen {
         let start = usize::try_from(self.u64_at(40)).unwrap_or(usize::MAX).min(BLOCKS) * BLOCK;
         let blocks = (self.u32_at(48) & 0xffff) as usize + 1;
         start..(start + blocks * BLOCK).min(BLOCKS * BLOCK)
+    }
+}
+
+impl Answer {
+    fn may_go(&self) -> bool {
+        self.gate.as_ref().is_none_or(|gate| gate.load(Ordering::Acquire))
     }
 }
 
@@ -404,7 +412,7 @@ impl<P: Provider> Queue<P> {
         }
         let now = Instant::now();
         for (_, seen, answer) in
-            self.late.extract_if(.., |(due, ..)| *due <= now).collect::<Vec<_>>()
+            self.late.extract_if(.., |late| late.0 <= now && late.2.may_go()).collect::<Vec<_>>()
         {
             self.send(seen, &answer);
         }
@@ -469,7 +477,7 @@ impl<P: Provider> Queue<P> {
         }
         (script.hook)(seen, &mut answer);
         match answer.delay {
-            Duration::ZERO => self.send(seen, &answer),
+            Duration::ZERO if answer.may_go() => self.send(seen, &answer),
             delay => self.late.push((Instant::now() + delay, seen, answer)),
         }
     }

@@ -7,6 +7,7 @@ use clap::Args;
 use rdma_host::wire::NamespaceInfo;
 use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Poller, Waiter};
 
+use crate::cpus::{self, Cpus};
 use crate::failure::Failure;
 use crate::outages::Outages;
 use crate::target::TargetArguments;
@@ -31,6 +32,7 @@ pub(crate) struct Load {
     pub(crate) options: ConnectOptions,
     pub(crate) block_bytes: usize,
     pub(crate) depth: usize,
+    cpus: Option<Cpus>,
     runtime: tokio::runtime::Runtime,
     pollers: Vec<Poller>,
     outages: Arc<Mutex<Outages>>,
@@ -52,6 +54,10 @@ pub(crate) struct LoadArguments {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
+    /// Keep each thread on a processor of these, in turn, as in 0-3,8: those near the device.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpus: Option<Cpus>,
+
     /// Where random numbers start; two runs with one seed do the same.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -71,7 +77,10 @@ impl Load {
         mut options: ConnectOptions,
         block_bytes: u64,
     ) -> Result<Self, Failure> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = match &arguments.cpus {
+            Some(cpus) => cpus.count(),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
         let threads = arguments.threads.unwrap_or(processors);
         // One entry of a queue stays empty.
         options.queue_entries = options.queue_entries.max(arguments.iodepth.saturating_add(1));
@@ -89,6 +98,7 @@ impl Load {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
             depth: usize::from(arguments.iodepth),
+            cpus: arguments.cpus.clone(),
             controller,
             options,
             runtime,
@@ -157,14 +167,17 @@ impl Load {
             let buffers = self.controller.allocate_many(count, self.block_bytes)?;
             workers.push((workload(index), buffers));
         }
-        let wait = self.options.wait;
+        let (wait, cpus) = (self.options.wait, self.cpus.as_ref());
         std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .pollers
                 .iter_mut()
                 .zip(workers)
-                .map(|(poller, (workload, buffers))| {
+                .enumerate()
+                .map(|(index, (poller, (workload, buffers)))| {
+                    let cpu = cpus.map(|cpus| cpus.of(index));
                     scope.spawn(move || {
+                        cpus::pin(cpu)?;
                         let waiter = Waiter::on_own_thread(wait, threads);
                         drive(poller, waiter, workload, buffers)
                     })

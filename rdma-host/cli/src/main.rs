@@ -4,6 +4,7 @@
 mod bench;
 mod config;
 mod configuration;
+mod cpus;
 mod discover;
 mod drive;
 mod failure;

@@ -12,10 +12,12 @@ use verbs::{
     Established, PreparedQueuePair, Provider,
 };
 
+use super::blocking::blocking;
 use super::limbo::{self, Parting};
 use super::port::PortWatch;
 use super::queue::{Parts, Queue};
 use super::readable::Readable;
+use super::shared_poller::SharedPoller;
 use super::{buffers, verbs_error};
 use crate::config::{
     CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_INTERVAL, PORT_TIMEOUT,
@@ -41,10 +43,17 @@ pub(super) struct Resolved<P: Provider> {
 pub(super) struct Plan<'a, P: Provider> {
     pub(super) options: &'a ConnectOptions,
     pub(super) domain: &'a Domain<P>,
-    /// Exclusive, since a completion queue is not to be shared between threads.
-    pub(super) completion_queue: &'a mut CompletionQueue<P>,
     pub(super) open: &'a OpenQueue,
     pub(super) memory: MemoryMode,
+}
+
+/// Where a queue's completions go. Exclusive, since a completion queue is not to be shared between
+/// threads.
+pub(super) enum Completions<'a, P: Provider> {
+    /// To a completion queue that is ours for now.
+    Own(&'a mut CompletionQueue<P>),
+    /// To that of a poller whose other queues are at work.
+    Shared(&'a SharedPoller<P>),
 }
 
 impl<P: Provider> Resolved<P> {
@@ -76,12 +85,18 @@ impl<P: Provider> Resolved<P> {
     /// Connects a queue pair for the planned queue, with all its receives posted.
     pub(super) async fn connect(
         mut self,
-        mut plan: Plan<'_, P>,
+        plan: Plan<'_, P>,
+        mut completions: Completions<'_, P>,
     ) -> Result<(Queue<P>, Accept), Error> {
-        let (prepared, inline, established) = self.establish(&mut plan).await?;
+        let (prepared, inline, established) = self.establish(&plan, &mut completions).await?;
         let Plan { domain, open, memory, .. } = plan;
         let accept = Accept::parse(established.private_data())?;
         let depth = in_flight_max(open, accept);
+        let (windows, capsules) = blocking(|| {
+            let count = usize::from(open.entries) - 1;
+            let capsules = buffers(domain, count, Sqe::SIZE, Access::NONE)?;
+            Ok::<_, Error>((memory.windows(domain, depth)?, capsules))
+        })?;
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair: prepared.ready(&established),
@@ -89,8 +104,8 @@ impl<P: Provider> Resolved<P> {
             side: self.side,
             receives: open.entries.into(),
             depth,
-            windows: memory.windows(domain, depth)?,
-            capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
+            windows,
+            capsules,
             in_capsule_bytes: open.in_capsule_bytes as usize,
             inline,
         });
@@ -100,7 +115,8 @@ impl<P: Provider> Resolved<P> {
     /// Goes on from the device, in as many attempts as it takes and is allowed.
     async fn establish(
         &mut self,
-        plan: &mut Plan<'_, P>,
+        plan: &Plan<'_, P>,
+        completions: &mut Completions<'_, P>,
     ) -> Result<(PreparedQueuePair<P>, bool, Established), Error> {
         let target = Target { options: plan.options, queue: plan.open.queue };
         let mut action = Action::MakeQueuePair;
@@ -108,7 +124,17 @@ impl<P: Provider> Resolved<P> {
         let established = loop {
             action = match action {
                 Action::MakeQueuePair => {
-                    prepared = Some(self.prepare(plan)?);
+                    prepared = Some(match completions {
+                        Completions::Own(queue) => blocking(|| self.prepare(plan, queue))?,
+                        Completions::Shared(poller) => {
+                            let mut desk = poller.desk().await;
+                            let queue = desk.completion_queue().ok_or(Error::Closed)?;
+                            let prepared = blocking(|| self.prepare(plan, queue))?;
+                            // Not one such call after the other: I/O may share this thread.
+                            tokio::task::yield_now().await;
+                            prepared
+                        }
+                    });
                     let _ = self.look_at_port(); // heeded before the request is sent
                     self.handle(Event::QueuePairMade)
                 }
@@ -137,8 +163,12 @@ impl<P: Provider> Resolved<P> {
     }
 
     /// The queue pair, its receives posted.
-    fn prepare(&mut self, plan: &mut Plan<'_, P>) -> Result<(PreparedQueuePair<P>, bool), Error> {
-        let Plan { options, domain, ref completion_queue, open, memory } = *plan;
+    fn prepare(
+        &mut self,
+        plan: &Plan<'_, P>,
+        completion_queue: &CompletionQueue<P>,
+    ) -> Result<(PreparedQueuePair<P>, bool), Error> {
+        let Plan { options, domain, open, memory } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
         }

@@ -52,6 +52,7 @@ pub(super) struct Present<P: Provider> {
     pub(super) negotiated: Arc<Negotiated>,
     pub(super) domain: Domain<P>,
     pub(super) device: String,
+    pub(super) numa_node: Option<u32>,
     pub(super) memory: MemoryReport,
     pub(super) generation: u64,
     pub(super) berths: Vec<Arc<Berth<P>>>,
@@ -192,7 +193,7 @@ impl<P: Provider> Supervisor<P> {
 
     /// Hands the queues to the pollers.
     fn establish(&mut self, connected: Connected<P>) {
-        let Connected { negotiated, domain, device, memory, admin, io } = connected;
+        let Connected { negotiated, domain, device, numa_node, memory, admin, io } = connected;
         self.generation += 1;
         let is_first = self.berths.is_empty();
         if is_first {
@@ -223,7 +224,7 @@ impl<P: Provider> Supervisor<P> {
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
         let (generation, berths) = (self.generation, self.berths.clone());
-        let present = Present { negotiated, domain, device, memory, generation, berths };
+        let present = Present { negotiated, domain, device, numa_node, memory, generation, berths };
         *self.shared.present.lock() = Some(present);
         self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
         self.handle(Event::Established);

@@ -90,6 +90,8 @@ pub(super) struct HostState {
     pub(super) manager_alive: bool,
     /// Whether its devices have memory windows.
     pub(super) windows: bool,
+    /// Which NUMA node they say they are on.
+    pub(super) numa_node: Option<u32>,
 }
 
 pub(super) struct World {
@@ -145,6 +147,7 @@ impl World {
             port_active: true,
             manager_alive: true,
             windows: true,
+            numa_node: None,
         });
         self.restore_device(host);
         host

@@ -12,6 +12,7 @@ use rdma_host::{Buffer, Poller, WaitMode, Waiter};
 use super::arrivals::Arrivals;
 use super::stream::{Stream, Wanted};
 use super::tally::Tally;
+use crate::cpus;
 use crate::failure::Failure;
 
 /// A worker looks around at least this often.
@@ -52,6 +53,8 @@ pub(super) struct Chapter {
 
 pub(super) struct Worker<'a> {
     pub(super) target: usize,
+    /// Where to run.
+    pub(super) cpu: Option<usize>,
     pub(super) poller: &'a mut Poller,
     pub(super) wait: WaitMode,
     /// How many workers there are.
@@ -92,6 +95,7 @@ struct Running<'a> {
 impl Worker<'_> {
     /// Runs until time is over, or the bytes are asked for, and nothing is in flight.
     pub(super) fn run(self) -> Result<(), Failure> {
+        cpus::pin(self.cpu)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let shared = self.shared;
         let depth = self.poller.depth().min(self.buffers[0].len());
