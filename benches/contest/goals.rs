@@ -1,0 +1,194 @@
+//! What was promised, and how far it is kept.
+
+use super::contestant::{Contestant, Scenario};
+use super::ledger::{Ledger, Spread};
+use super::sample::Sample;
+
+/// One promise.
+pub(crate) struct Goal {
+    pub(crate) what: String,
+    pub(crate) bound: Bound,
+    pub(crate) value: Option<Spread>,
+}
+
+/// On which side of a number the promise is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bound {
+    Least(f64),
+    Most(f64),
+}
+
+impl Bound {
+    pub(crate) fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::Least(bound) => value >= bound,
+            Self::Most(bound) => value <= bound,
+        }
+    }
+}
+
+/// All that a contest can answer.
+pub(crate) fn all(ledger: &Ledger) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    against_the_kernel(ledger, &mut goals);
+    against_the_floor(ledger, &mut goals);
+    of_waiting(ledger, &mut goals);
+    goals.push(Goal {
+        what: "processor time of a 4 KiB read, depth 32, adaptive: ours of fio's and the kernel's"
+            .into(),
+        bound: Bound::Most(0.3),
+        value: processor_share(ledger),
+    });
+    let polled = polled(ledger, &DEEP);
+    let per_read = |number: fn(&Sample) -> Option<f64>| ledger.spread(&DEEP, polled?, number);
+    goals.push(Goal {
+        what: "completions of a read, depth 32".into(),
+        bound: Bound::Most(1.1),
+        value: per_read(|sample| sample.completions),
+    });
+    goals.push(Goal {
+        what: "doorbells of a read, depth 32".into(),
+        bound: Bound::Most(0.05),
+        value: per_read(|sample| sample.doorbells),
+    });
+    goals
+}
+
+fn against_the_kernel(ledger: &Ledger, goals: &mut Vec<Goal>) {
+    let pair = |scenario: &Scenario, batched_only: bool| {
+        let fio = ledger.best(scenario, |who| match who {
+            Contestant::Fio { batched, .. } => *batched || !batched_only,
+            _ => false,
+        });
+        Some([polled(ledger, scenario)?, fio?])
+    };
+    for (what, number) in [("mean", mean as fn(&Sample) -> Option<f64>), ("p99", p99)] {
+        goals.push(Goal {
+            what: format!("{}: {what} of the kernel's with fio", SHALLOW.name()),
+            bound: Bound::Most(0.48),
+            value: pair(&SHALLOW, false).and_then(|pair| ledger.ratio(&SHALLOW, pair, number)),
+        });
+    }
+    for write in [false, true] {
+        for (depth, bound) in [(32, 1.6), (128, 1.5)] {
+            let scenario = Scenario { write, depth, ..DEEP };
+            goals.push(Goal {
+                what: format!("{}: IOPS of the kernel's with fio batched", scenario.name()),
+                bound: Bound::Least(bound),
+                value: pair(&scenario, true).and_then(|pair| ledger.ratio(&scenario, pair, iops)),
+            });
+        }
+    }
+    for bytes in [128 << 10, 1 << 20] {
+        for write in [false, true] {
+            let scenario = Scenario { write, random: false, bytes, depth: 8 };
+            goals.push(Goal {
+                what: format!("{}: bandwidth of the kernel's with fio", scenario.name()),
+                bound: Bound::Least(1.3),
+                value: pair(&scenario, false).and_then(|pair| ledger.ratio(&scenario, pair, iops)),
+            });
+        }
+    }
+}
+
+fn against_the_floor(ledger: &Ledger, goals: &mut Vec<Goal>) {
+    for write in [false, true] {
+        let [shallow, deep] = [SHALLOW, DEEP].map(|scenario| Scenario { write, ..scenario });
+        let pair = |scenario| Some([polled(ledger, scenario)?, floor(ledger, scenario)?]);
+        goals.push(Goal {
+            what: format!("{}: mean of bare verbs'", shallow.name()),
+            bound: Bound::Most(1.05),
+            value: pair(&shallow).and_then(|pair| ledger.ratio(&shallow, pair, mean)),
+        });
+        goals.push(Goal {
+            what: format!("{}: IOPS of bare verbs'", deep.name()),
+            bound: Bound::Least(0.95),
+            value: pair(&deep).and_then(|pair| ledger.ratio(&deep, pair, iops)),
+        });
+    }
+}
+
+fn of_waiting(ledger: &Ledger, goals: &mut Vec<Goal>) {
+    for wait in ["adaptive", "event"] {
+        let pair = polled(ledger, &DEEP);
+        let value =
+            pair.and_then(|polled| ledger.ratio(&DEEP, [&Contestant::Nvmf(wait), polled], iops));
+        goals.push(Goal {
+            what: format!("{}, waiting {wait}: IOPS of ours polled", DEEP.name()),
+            bound: Bound::Least(0.9),
+            value,
+        });
+    }
+}
+
+/// Our process's time, of that of fio and the kernel's initiator, for one read each.
+///
+/// Nothing tells the kernel's initiator from rxe and the target: all run in the same work queues
+/// and interrupts. But the processor is one, so what a read takes of it is known, and what the
+/// target and rxe take of that is what is left beside our process when ours drives the same
+/// target. The rest is fio's and the kernel's initiator's.
+fn processor_share(ledger: &Ledger) -> Option<Spread> {
+    let (ours, fio) = (Contestant::Nvmf("adaptive"), batched(ledger, &DEEP)?);
+    let pairs = ledger.samples(&DEEP, &ours).iter().zip(ledger.samples(&DEEP, fio));
+    Spread::of(pairs.filter_map(|(ours, fio)| {
+        let others = ours.guest_us() - ours.cpu_us?;
+        Some(ours.cpu_us? / (fio.guest_us() - others))
+    }))
+}
+
+/// Ours when it spins, with the better of the scheduling classes that were tried.
+fn polled<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
+    ledger.best(scenario, |who| matches!(who, Contestant::IdleNvmf | Contestant::Nvmf("poll")))
+}
+
+fn floor<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
+    ledger.best(scenario, |who| matches!(who, Contestant::IdleFloor | Contestant::Floor(_)))
+}
+
+fn batched<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
+    ledger.best(scenario, |who| matches!(who, Contestant::Fio { batched: true, .. }))
+}
+
+fn iops(sample: &Sample) -> Option<f64> {
+    Some(sample.iops)
+}
+
+fn mean(sample: &Sample) -> Option<f64> {
+    sample.mean_us
+}
+
+fn p99(sample: &Sample) -> Option<f64> {
+    sample.p99_us
+}
+
+const SHALLOW: Scenario = Scenario { write: false, random: true, bytes: 4096, depth: 1 };
+const DEEP: Scenario = Scenario { depth: 32, ..SHALLOW };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_of_the_processor_leaves_out_the_target() {
+        let mut ledger = Ledger::default();
+        let fio = Contestant::Fio { engine: "libaio", batched: true };
+        // 10 µs for a read, of which we take 3; with fio 20 µs, so 13 are fio's and the kernel's.
+        let ours = Sample { iops: 50_000.0, idle: 0.5, cpu_us: Some(3.0), ..Sample::default() };
+        let theirs = Sample { iops: 50_000.0, cpu_us: Some(6.0), ..Sample::default() };
+        ledger.note(&DEEP, &Contestant::Nvmf("adaptive"), ours);
+        ledger.note(&DEEP, &fio, theirs);
+        let share = processor_share(&ledger).unwrap();
+        assert!((share.median - 3.0 / 13.0).abs() < 1e-9, "{share:?}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_claimed() {
+        assert!(all(&Ledger::default()).iter().all(|goal| goal.value.is_none()));
+    }
+
+    #[test]
+    fn bounds_have_two_sides() {
+        assert!(Bound::Least(1.5).is_met(1.5) && !Bound::Least(1.5).is_met(1.4));
+        assert!(Bound::Most(0.3).is_met(0.3) && !Bound::Most(0.3).is_met(0.31));
+    }
+}
