@@ -21,10 +21,10 @@ impl KernelInitiator {
     /// Connects it, with one I/O queue that takes 128 commands at a time.
     pub(crate) fn connect(address: &str, nqn: &str) -> Result<Self, Box<dyn Error>> {
         let mut control = File::options().read(true).write(true).open("/dev/nvme-fabrics")?;
-        write!(
-            control,
+        let options = format!(
             "transport=rdma,traddr={address},trsvcid=4420,nqn={nqn},nr_io_queues=1,queue_size=256"
-        )?;
+        );
+        control.write_all(options.as_bytes())?; // in one piece, as each write is a connect
         let patience = Instant::now() + Duration::from_secs(5);
         loop {
             if let Some(device) = block_device()? {
