@@ -19,6 +19,8 @@ pub struct Meter {
     cpu: ProcessTime,
     elapsed: Duration,
     cpu_used: Duration,
+    user: f64,
+    user_used: f64,
     latency: Histogram<u64>,
     /// How often work was handed to the device; of whoever counts that.
     pub doorbells: u64,
@@ -46,6 +48,8 @@ pub struct Report {
     pub p99_us: f64,
     /// Processor time of this process for a command, in microseconds.
     pub cpu_us: f64,
+    /// Of that, outside of the kernel.
+    pub user_us: f64,
     /// For a command.
     pub doorbells: f64,
     /// For a command.
@@ -68,6 +72,8 @@ impl Meter {
             cpu: ProcessTime::now(),
             elapsed: Duration::ZERO,
             cpu_used: Duration::ZERO,
+            user: user_seconds(),
+            user_used: 0.0,
             latency: Histogram::new_with_max(MAX_NS, 3).expect("these bounds are valid"),
             doorbells: 0,
             completions: 0,
@@ -120,6 +126,7 @@ impl Meter {
             p50_us: micro(self.latency.value_at_quantile(0.5)),
             p99_us: micro(self.latency.value_at_quantile(0.99)),
             cpu_us: self.cpu_used.as_secs_f64() * 1e6 / done,
+            user_us: self.user_used * 1e6 / done,
             doorbells: self.doorbells as f64 / done,
             completions: self.completions as f64 / done,
             empty_polls: self.empty_polls as f64 / done,
@@ -138,10 +145,12 @@ impl Meter {
             (self.doorbells, self.completions, self.empty_polls) = (0, 0, 0);
             self.since = now;
             self.cpu = ProcessTime::now();
+            self.user = user_seconds();
         } else if self.phase == Phase::Measuring {
             self.phase = Phase::Over;
             self.elapsed = self.clock.delta(self.since, now);
             self.cpu_used = self.cpu.elapsed();
+            self.user_used = user_seconds() - self.user;
         }
     }
 }
@@ -150,11 +159,22 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { iops, mean_us, p50_us, p99_us, .. } = self;
         write!(f, "iops={iops:.0} mean_us={mean_us:.2} p50_us={p50_us:.2} p99_us={p99_us:.2}")?;
-        let Self { cpu_us, doorbells, completions, empty_polls, .. } = self;
-        write!(f, " cpu_us={cpu_us:.2} doorbells={doorbells:.3}")?;
+        let Self { cpu_us, user_us, doorbells, completions, empty_polls, .. } = self;
+        write!(f, " cpu_us={cpu_us:.2} user_us={user_us:.2} doorbells={doorbells:.3}")?;
         write!(f, " completions={completions:.3} empty_polls={empty_polls:.3}")
     }
 }
+
+/// What this process has run outside of the kernel, in seconds; nothing where `/proc` is not there.
+fn user_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let behind_name = text.rsplit(')').next().unwrap_or_default();
+    let ticks = behind_name.split_whitespace().nth(11).and_then(|ticks| ticks.parse::<f64>().ok());
+    ticks.unwrap_or_default() / TICKS_PER_SECOND
+}
+
+/// USER_HZ, which is this for all programs.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 const WARM_UP_NS: u64 = 500_000_000;
 

@@ -11,6 +11,8 @@ pub(crate) struct Sample {
     pub(crate) p99_us: Option<f64>,
     /// Processor time of the process for a command, in microseconds.
     pub(crate) cpu_us: Option<f64>,
+    /// Of that, outside of the kernel.
+    pub(crate) user_us: Option<f64>,
     pub(crate) doorbells: Option<f64>,
     pub(crate) completions: Option<f64>,
     /// The part of the time in which the guest's processor had nothing to do.
@@ -38,6 +40,7 @@ pub(crate) fn of_nvmf(text: &str) -> Option<Sample> {
         p50_us: micro(&latency["p50"]),
         p99_us: micro(&latency["p99"]),
         cpu_us: micro(&cost["cpu_ns"]),
+        user_us: None,
         doorbells: cost["doorbells"].as_f64(),
         completions: cost["completions"].as_f64(),
         idle: 0.0,
@@ -51,14 +54,16 @@ pub(crate) fn of_fio(text: &str) -> Option<Sample> {
     let which = if job["read"]["total_ios"].as_u64()? > 0 { "read" } else { "write" };
     let (side, micro) = (&job[which], |value: &Value| Some(value.as_f64()? / 1e3));
     let iops = side["iops"].as_f64()?;
-    let percent = job["usr_cpu"].as_f64()? + job["sys_cpu"].as_f64()?;
+    let [user, system] = [job["usr_cpu"].as_f64()?, job["sys_cpu"].as_f64()?];
+    let time = |percent: f64| Some(percent / 100.0 * 1e6 / iops);
     let percentiles = &side["lat_ns"]["percentile"];
     Some(Sample {
         iops,
         mean_us: micro(&side["lat_ns"]["mean"]),
         p50_us: micro(&percentiles["50.000000"]),
         p99_us: micro(&percentiles["99.000000"]),
-        cpu_us: Some(percent / 100.0 * 1e6 / iops),
+        cpu_us: time(user + system),
+        user_us: time(user),
         ..Sample::default()
     })
 }
@@ -76,6 +81,7 @@ pub(crate) fn of_words(text: &str) -> Option<Sample> {
             p50_us: number(line, "p50_us="),
             p99_us: number(line, "p99_us="),
             cpu_us: number(line, "cpu_us="),
+            user_us: number(line, "user_us="),
             doorbells: number(line, "doorbells="),
             completions: number(line, "completions="),
             idle: 0.0,
@@ -143,7 +149,7 @@ mod tests {
                        "lat_ns": {"mean": 3000.0, "percentile": {"99.000000": 9000}}}}]}"#;
         let sample = of_fio(text).unwrap();
         assert_eq!((sample.mean_us, sample.p99_us), (Some(3.0), Some(9.0)));
-        assert_eq!(sample.cpu_us, Some(500.0));
+        assert_eq!((sample.cpu_us, sample.user_us), (Some(500.0), Some(100.0)));
     }
 
     #[test]
