@@ -12,15 +12,22 @@ pub(crate) enum Contestant {
     /// The kernel's initiator under fio, with this engine; in batches of the depth or not.
     Fio { engine: &'static str, batched: bool },
     /// Bare verbs, waiting in this way.
-    Floor(&'static str),
-    /// The same at the scheduling class of idle work, as whoever spins there must be.
-    IdleFloor,
+    Floor(&'static str, Class),
     /// `nvmf bench`, waiting in this way.
-    Nvmf(&'static str),
-    /// The same at the scheduling class of idle work.
-    IdleNvmf,
+    Nvmf(&'static str, Class),
     /// Any program of the user's.
     Program { name: String, command: String },
+}
+
+/// How a program that waits gives way to others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Class {
+    /// Whatever else there is to do goes first (`SCHED_IDLE`).
+    Idle,
+    /// Others get far more (nice 19).
+    Nice,
+    /// As everybody; or as the program itself chooses.
+    Normal,
 }
 
 /// What is to be done.
@@ -51,10 +58,8 @@ impl Contestant {
             Self::Async(wait) => format!("ours, async, {wait}"),
             Self::Fio { engine, batched: false } => format!("kernel, fio {engine}"),
             Self::Fio { engine, batched: true } => format!("kernel, fio {engine}, batched"),
-            Self::Floor(wait) => format!("bare verbs, {wait}"),
-            Self::IdleFloor => "bare verbs, spin, idle class".into(),
-            Self::Nvmf(wait) => format!("ours, {wait}"),
-            Self::IdleNvmf => "ours, poll, idle class".into(),
+            Self::Floor(wait, class) => format!("bare verbs, {wait}{}", class.name()),
+            Self::Nvmf(wait, class) => format!("ours, {wait}{}", class.name()),
             Self::Program { name, .. } => name.clone(),
         }
     }
@@ -64,10 +69,8 @@ impl Contestant {
         match self {
             Self::Async(wait) => asynchronous(wait, scenario, place),
             Self::Fio { engine, batched } => fio(engine, *batched, scenario, place),
-            Self::Floor(wait) => floor(wait, scenario, place),
-            Self::IdleFloor => idle(floor("spin", scenario, place)),
-            Self::Nvmf(wait) => nvmf(wait, scenario, place),
-            Self::IdleNvmf => idle(nvmf("poll", scenario, place)),
+            Self::Floor(wait, class) => class.apply(floor(wait, scenario, place)),
+            Self::Nvmf(wait, class) => class.apply(nvmf(wait, scenario, place)),
             Self::Program { command, .. } => {
                 let filled = fill(command, scenario, place);
                 ["sh", "-c", &filled].map(str::to_owned).to_vec()
@@ -79,11 +82,28 @@ impl Contestant {
     pub(crate) fn read(&self, text: &str) -> Option<Sample> {
         match self {
             Self::Fio { .. } => sample::of_fio(text),
-            Self::IdleNvmf | Self::Nvmf(_) => sample::of_nvmf(text),
-            Self::Async(_) | Self::Floor(_) | Self::IdleFloor | Self::Program { .. } => {
-                sample::of_words(text)
-            }
+            Self::Nvmf(..) => sample::of_nvmf(text),
+            Self::Async(_) | Self::Floor(..) | Self::Program { .. } => sample::of_words(text),
         }
+    }
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => ", idle class",
+            Self::Nice => ", nice 19",
+            Self::Normal => "",
+        }
+    }
+
+    fn apply(self, command: Vec<String>) -> Vec<String> {
+        let before: &[&str] = match self {
+            Self::Idle => &["chrt", "-i", "0"],
+            Self::Nice => &["nice", "-n", "19"],
+            Self::Normal => &[],
+        };
+        before.iter().map(|&word| word.to_owned()).chain(command).collect()
     }
 }
 
@@ -103,11 +123,6 @@ impl Scenario {
         let order = if self.random { "rand" } else { "" };
         format!("{order}{}", if self.write { "write" } else { "read" })
     }
-}
-
-/// A program that spins, where whatever else there is to do goes first.
-fn idle(command: Vec<String>) -> Vec<String> {
-    ["chrt", "-i", "0"].map(str::to_owned).into_iter().chain(command).collect()
 }
 
 fn nvmf(wait: &str, scenario: &Scenario, place: &Place) -> Vec<String> {

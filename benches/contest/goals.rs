@@ -1,6 +1,6 @@
 //! What was promised, and how far it is kept.
 
-use super::contestant::{Contestant, Scenario};
+use super::contestant::{Class, Contestant, Scenario};
 use super::ledger::{Ledger, Spread};
 use super::sample::Sample;
 
@@ -106,8 +106,8 @@ fn against_the_floor(ledger: &Ledger, goals: &mut Vec<Goal>) {
 fn of_waiting(ledger: &Ledger, goals: &mut Vec<Goal>) {
     for wait in ["adaptive", "event"] {
         let pair = polled(ledger, &DEEP);
-        let value =
-            pair.and_then(|polled| ledger.ratio(&DEEP, [&Contestant::Nvmf(wait), polled], iops));
+        let ours = Contestant::Nvmf(wait, Class::Normal);
+        let value = pair.and_then(|polled| ledger.ratio(&DEEP, [&ours, polled], iops));
         goals.push(Goal {
             what: format!("{}, waiting {wait}: IOPS of ours polled", DEEP.name()),
             bound: Bound::Least(0.9),
@@ -121,7 +121,7 @@ fn of_waiting(ledger: &Ledger, goals: &mut Vec<Goal>) {
 /// is known, whoever drives it; and what rxe and the target take of that is what is left of bare
 /// verbs when their time outside of the kernel is taken away. The rest is the initiator's.
 fn of_processor_time(ledger: &Ledger, goals: &mut Vec<Goal>) {
-    let ours = Contestant::Nvmf("adaptive");
+    let ours = ADAPTIVE;
     let fio = batched(ledger, &DEEP);
     let own = fio.and_then(|fio| ledger.ratio(&DEEP, [&ours, fio], |sample| sample.cpu_us));
     let of = "of fio's";
@@ -139,8 +139,7 @@ fn of_processor_time(ledger: &Ledger, goals: &mut Vec<Goal>) {
 
 fn initiators_share(ledger: &Ledger) -> Option<Spread> {
     let fio = batched(ledger, &DEEP)?;
-    let [ours, floor, fio] = [&Contestant::Nvmf("adaptive"), &Contestant::IdleFloor, fio]
-        .map(|who| ledger.samples(&DEEP, who));
+    let [ours, floor, fio] = [&ADAPTIVE, &FLOOR, fio].map(|who| ledger.samples(&DEEP, who));
     let rounds = ours.iter().zip(floor).zip(fio);
     Spread::of(rounds.filter_map(|((ours, floor), fio)| {
         let others = floor.guest_us() - floor.user_us?;
@@ -150,11 +149,11 @@ fn initiators_share(ledger: &Ledger) -> Option<Spread> {
 
 /// Ours when it spins, with the better of the scheduling classes that were tried.
 fn polled<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
-    ledger.best(scenario, |who| matches!(who, Contestant::IdleNvmf | Contestant::Nvmf("poll")))
+    ledger.best(scenario, |who| matches!(who, Contestant::Nvmf("poll", _)))
 }
 
 fn floor<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
-    ledger.best(scenario, |who| matches!(who, Contestant::IdleFloor | Contestant::Floor(_)))
+    ledger.best(scenario, |who| matches!(who, Contestant::Floor(..)))
 }
 
 fn batched<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
@@ -176,6 +175,9 @@ fn p99(sample: &Sample) -> Option<f64> {
 const SHALLOW: Scenario = Scenario { write: false, random: true, bytes: 4096, depth: 1 };
 const DEEP: Scenario = Scenario { depth: 32, ..SHALLOW };
 
+const ADAPTIVE: Contestant = Contestant::Nvmf("adaptive", Class::Normal);
+const FLOOR: Contestant = Contestant::Floor("spin", Class::Idle);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,8 +191,8 @@ mod tests {
         let floor = Sample { iops: 100_000.0, user_us: Some(0.5), ..Sample::default() };
         let ours = Sample { iops: 1e6 / 26.0, idle: 0.5, ..Sample::default() };
         let theirs = Sample { iops: 50_000.0, ..Sample::default() };
-        ledger.note(&DEEP, &Contestant::IdleFloor, floor);
-        ledger.note(&DEEP, &Contestant::Nvmf("adaptive"), ours);
+        ledger.note(&DEEP, &FLOOR, floor);
+        ledger.note(&DEEP, &ADAPTIVE, ours);
         ledger.note(&DEEP, &fio, theirs);
         let share = initiators_share(&ledger).unwrap();
         assert!((share.median - 3.5 / 10.5).abs() < 1e-9, "{share:?}");

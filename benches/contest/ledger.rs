@@ -113,6 +113,7 @@ impl Spread {
 
 #[cfg(test)]
 mod tests {
+    use super::super::contestant::Class;
     use super::*;
 
     #[test]
@@ -125,7 +126,8 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_round() {
         let scenario = Scenario { write: false, random: true, bytes: 4096, depth: 1 };
-        let (ours, base) = (Contestant::Nvmf("poll"), Contestant::Floor("spin"));
+        let ours = Contestant::Nvmf("poll", Class::Normal);
+        let base = Contestant::Floor("spin", Class::Idle);
         let mut ledger = Ledger::default();
         for (fast, slow) in [(20.0, 10.0), (300.0, 100.0), (8.0, 8.0)] {
             ledger.note(&scenario, &ours, Sample { iops: fast, ..Sample::default() });

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Parser;
-use contestant::{Contestant, Place, Scenario};
+use contestant::{Class, Contestant, Place, Scenario};
 use guest::KernelInitiator;
 use ledger::Ledger;
 
@@ -31,6 +31,9 @@ struct Arguments {
     /// Only scenarios whose name contains this: "depth 32", "read".
     #[arg(long)]
     only: Option<String>,
+    /// Bare verbs alone, waiting in every way there is.
+    #[arg(long)]
+    waiting: bool,
     /// Another contestant, as in name='program --at {address} --queue-depth {depth}'; see
     /// benches/RESULTS.md for what is filled in, and how its output is read.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = program)]
@@ -62,7 +65,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(file) = &arguments.results {
         let before = fs::read_to_string(file).unwrap_or_default();
         let series: Vec<_> = release.split('.').take(2).collect();
-        let mark = format!("versus, Linux {}", series.join("."));
+        let what = if arguments.waiting { "waiting" } else { "versus" };
+        let mark = format!("{what}, Linux {}", series.join("."));
         fs::write(file, table::place(&before, &mark, &text))?;
     }
     Ok(())
@@ -70,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn compete(arguments: &Arguments, place: &Place) -> Result<Ledger, Box<dyn Error>> {
     let mut ledger = Ledger::default();
-    let scenarios: Vec<_> = scenarios()
+    let scenarios: Vec<_> = scenarios(arguments.waiting)
         .into_iter()
         .filter(|(scenario, _)| {
             let name = scenario.name();
@@ -96,38 +100,39 @@ fn compete(arguments: &Arguments, place: &Place) -> Result<Ledger, Box<dyn Error
 
 /// What is done, and by whom. Everything is tried where little costs much; elsewhere only what
 /// is asked about.
-fn scenarios() -> Vec<(Scenario, Vec<Contestant>)> {
+fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Contestant>)> {
+    let small = |write, depth| Scenario { write, random: true, bytes: 4096, depth };
+    if waiting {
+        return [1, 32, 128].map(|depth| (small(false, depth), ways_to_wait())).into();
+    }
     let fio = |engine, batched| Contestant::Fio { engine, batched };
-    let [aio, ring] = ["libaio", "io_uring"].map(|engine| fio(engine, false));
+    let alone = ["libaio", "io_uring"].map(|engine| fio(engine, false));
     let batched = ["libaio", "io_uring"].map(|engine| fio(engine, true));
-    let [poll, event, adaptive] = ["poll", "event", "adaptive"].map(Contestant::Nvmf);
-    let futures = ["adaptive", "poll"].map(Contestant::Async);
-    let floors = [Contestant::IdleFloor, Contestant::Floor("spin")];
-    let polled = [Contestant::IdleNvmf, poll];
+    let [poll, event, adaptive] =
+        ["poll", "event", "adaptive"].map(|wait| Contestant::Nvmf(wait, Class::Normal));
+    let [idle, floor] = [Contestant::Nvmf, Contestant::Floor];
+    let (idle, floor) = (idle("poll", Class::Idle), floor("spin", Class::Idle));
     let mut all = Vec::new();
-    for write in [false, true] {
-        for depth in [1, 32, 128] {
-            let mut who = polled.to_vec();
-            who.push(adaptive.clone());
-            who.push(floors[0].clone());
-            if !write {
-                who.push(event.clone());
-                who.extend(futures.clone());
-                who.push(floors[1].clone());
-            }
-            if !write || depth == 1 {
-                who.extend([aio.clone(), ring.clone()]);
-            }
-            if depth > 1 {
-                who.extend(batched.clone());
-            }
-            all.push((Scenario { write, random: true, bytes: 4096, depth }, who));
+    for (write, depth) in
+        [false, true].into_iter().flat_map(|write| [1, 32, 128].map(|d| (write, d)))
+    {
+        let mut who = vec![idle.clone(), poll.clone(), adaptive.clone(), floor.clone()];
+        if !write {
+            who.push(event.clone());
+            who.extend(["adaptive", "poll"].map(Contestant::Async));
         }
+        if !write || depth == 1 {
+            who.extend(alone.clone());
+        }
+        if depth > 1 {
+            who.extend(batched.clone());
+        }
+        all.push((small(write, depth), who));
     }
     for bytes in [128 << 10, 1 << 20] {
         for write in [false, true] {
-            let mut who = vec![polled[0].clone(), adaptive.clone(), floors[0].clone()];
-            who.extend([aio.clone(), ring.clone()]);
+            let mut who = vec![idle.clone(), poll.clone(), adaptive.clone(), floor.clone()];
+            who.extend(alone.clone());
             who.extend(batched.clone());
             all.push((Scenario { write, random: false, bytes, depth: 8 }, who));
         }
@@ -135,15 +140,27 @@ fn scenarios() -> Vec<(Scenario, Vec<Contestant>)> {
     all
 }
 
+/// Bare verbs, waiting in every way there is.
+fn ways_to_wait() -> Vec<Contestant> {
+    let classes = [Class::Normal, Class::Nice, Class::Idle];
+    let waits = ["spin", "yield", "event"];
+    waits.iter().flat_map(|&wait| classes.map(|class| Contestant::Floor(wait, class))).collect()
+}
+
 fn report(arguments: &Arguments, ledger: &Ledger, release: &str) -> String {
     let Arguments { rounds, seconds, command, .. } = arguments;
     let rounds = if *rounds == 1 { "1 round".into() } else { format!("{rounds} rounds") };
-    format!(
+    let head = format!(
         "### Linux {release}\n\n`{command}`: medians of {rounds} in turns, {seconds} s each; in \
-         brackets the least and the most.\n\n{}\n{}",
-        table::of_goals(&goals::all(ledger), command),
-        table::of_runs(ledger),
-    )
+         brackets the least and the most.\n"
+    );
+    match arguments.waiting {
+        true => format!("{head}\n{}", table::of_runs(ledger)),
+        false => {
+            let goals = table::of_goals(&goals::all(ledger), command);
+            format!("{head}\n{goals}\n{}", table::of_runs(ledger))
+        }
+    }
 }
 
 fn program(text: &str) -> Result<Contestant, String> {

@@ -15,6 +15,7 @@ pub(crate) struct Sample {
     pub(crate) user_us: Option<f64>,
     pub(crate) doorbells: Option<f64>,
     pub(crate) completions: Option<f64>,
+    pub(crate) empty_polls: Option<f64>,
     /// The part of the time in which the guest's processor had nothing to do.
     pub(crate) idle: f64,
 }
@@ -43,6 +44,7 @@ pub(crate) fn of_nvmf(text: &str) -> Option<Sample> {
         user_us: None,
         doorbells: cost["doorbells"].as_f64(),
         completions: cost["completions"].as_f64(),
+        empty_polls: cost["empty_polls"].as_f64(),
         idle: 0.0,
     })
 }
@@ -84,6 +86,7 @@ pub(crate) fn of_words(text: &str) -> Option<Sample> {
             user_us: number(line, "user_us="),
             doorbells: number(line, "doorbells="),
             completions: number(line, "completions="),
+            empty_polls: number(line, "empty_polls="),
             idle: 0.0,
         });
     }

@@ -99,7 +99,7 @@ impl Link {
             send: SENDS_PER_ENTRY * entries,
             receive: entries,
             segments: 1,
-            inline: u32::try_from(Sqe::SIZE)?,
+            inline: SQE_BYTES,
         };
         let request =
             QueuePairRequest { domain: &domain, queue: &queue, shared: None, capabilities };
@@ -114,7 +114,7 @@ impl Link {
             token,
             segment: Segment {
                 address: memory.address() + token * RESPONSE as u64,
-                length: Cqe::SIZE as u32,
+                length: CQE_BYTES,
                 local_key: keys.local,
             },
         });
@@ -243,8 +243,7 @@ impl Link {
 
 /// A send of the capsule in a row of the payloads.
 pub(crate) fn inline_send(token: u64, row: usize) -> SendRequest {
-    let length = u32::try_from(Sqe::SIZE).expect("a command is 64 bytes");
-    let payload = Payload::Inline { offset: row * Sqe::SIZE, length };
+    let payload = Payload::Inline { offset: row * Sqe::SIZE, length: SQE_BYTES };
     SendRequest { token: token | SEND, signaled: false, operation: Operation::Send, payload }
 }
 
@@ -274,6 +273,11 @@ fn await_readable(file: &impl AsFd, limit: Duration) -> Result<bool, Box<dyn Err
 
 /// Told from the tokens of receives, which are indices.
 pub(crate) const SEND: u64 = 1 << 63;
+
+/// As long as the structures are.
+pub(crate) const SQE_BYTES: u32 = 64;
+const CQE_BYTES: u32 = 16;
+const _: () = assert!(Sqe::SIZE == 64 && Cqe::SIZE == 16);
 
 const PROVIDER: RdmaCore = RdmaCore::new();
 

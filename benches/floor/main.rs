@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use benches::load::{Meter, Report};
 use clap::{Parser, ValueEnum};
-use link::{Controller, Link, SEND, inline_send};
+use link::{Controller, Link, SEND, SQE_BYTES, inline_send};
 use rdma_host::wire::{CommandId, IntoBytes, NamespaceId, Nqn, RemoteKey, Sgl, Sqe};
 use rdma_host::{ConnectOptions, HostIdentity};
 use uuid::Uuid;
 use verbs::Completion;
-use verbs::provider::{Operation, Payload, Payloads, SendRequest};
+use verbs::provider::{Payload, Payloads, SendRequest};
 
 /// Reads or writes by bare verbs, as fast as the device and the target go.
 #[derive(Parser)]
@@ -112,14 +112,13 @@ fn encode(arguments: &Arguments, link: &Link, in_capsule: bool) -> (Vec<SendRequ
                 unreachable!("one was asked for")
             };
             segment.address = link.data + place as u64;
-            segment.length = arguments.bs + Sqe::SIZE as u32;
+            segment.length = arguments.bs + SQE_BYTES;
             segment.local_key = link.keys.local;
             request.payload = Payload::Segments { first: slot, count: 1 };
         } else {
             sqe.set_sgl(Sgl::keyed(data, arguments.bs, key));
             payloads.put_bytes(slot * Sqe::SIZE, sqe.as_bytes());
         }
-        debug_assert_eq!(request.operation, Operation::Send);
         request
     });
     (requests.collect(), payloads)
