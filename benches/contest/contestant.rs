@@ -64,6 +64,12 @@ impl Contestant {
         }
     }
 
+    /// Whether others are compared with it: the kernel's initiator, with an engine that could have
+    /// more than one command in flight.
+    pub(crate) fn is_base(&self) -> bool {
+        matches!(self, Self::Fio { engine, .. } if *engine != "psync")
+    }
+
     /// The command line, the program first.
     pub(crate) fn command(&self, scenario: &Scenario, place: &Place) -> Vec<String> {
         match self {

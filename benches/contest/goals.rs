@@ -51,9 +51,9 @@ pub(crate) fn all(ledger: &Ledger) -> Vec<Goal> {
 
 fn against_the_kernel(ledger: &Ledger, goals: &mut Vec<Goal>) {
     let pair = |scenario: &Scenario, batched_only: bool| {
-        let fio = ledger.best(scenario, |who| match who {
-            Contestant::Fio { batched, .. } => *batched || !batched_only,
-            _ => false,
+        let fio = ledger.best(scenario, |who| {
+            let batched = matches!(who, Contestant::Fio { batched: true, .. });
+            who.is_base() && (batched || !batched_only)
         });
         Some([polled(ledger, scenario)?, fio?])
     };

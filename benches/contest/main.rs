@@ -124,6 +124,9 @@ fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Contestant>)> {
         if !write || depth == 1 {
             who.extend(alone.clone());
         }
+        if depth == 1 {
+            who.push(fio("psync", false));
+        }
         if depth > 1 {
             who.extend(batched.clone());
         }

@@ -12,7 +12,7 @@ pub(crate) fn of_runs(ledger: &Ledger) -> String {
     let mut text = String::from(HEAD);
     for scenario in ledger.scenarios() {
         let base = ledger
-            .best(&scenario, |who| matches!(who, Contestant::Fio { .. }))
+            .best(&scenario, Contestant::is_base)
             .or_else(|| ledger.best(&scenario, |_| true));
         let mut name = format!("**{}**", scenario.name());
         for contestant in ledger.contestants(&scenario) {
@@ -37,6 +37,7 @@ fn row(
         spread(iops).map_or_else(nothing, |spread| with_spread(spread, 0)),
         ratio.map_or_else(nothing, |ratio| with_spread(ratio, 2)),
         median(spread(|sample| sample.mean_us), 1),
+        median(spread(|sample| sample.p50_us), 1),
         median(spread(|sample| sample.p99_us), 1),
         median(spread(|sample| sample.cpu_us), 1),
         median(spread(|sample| Some(sample.guest_us())), 1),
@@ -111,9 +112,9 @@ fn number(value: f64, digits: usize) -> String {
 }
 
 const HEAD: &str = "\
-| | | IOPS | of the base | mean µs | p99 µs | own CPU µs | guest's CPU µs | doorbells \
+| | | IOPS | of the base | mean µs | p50 µs | p99 µs | own CPU µs | guest's CPU µs | doorbells \
 | completions | empty polls |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
 #[cfg(test)]
