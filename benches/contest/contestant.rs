@@ -124,6 +124,15 @@ impl Scenario {
         format!("{size} {order} {what}, depth {}", self.depth)
     }
 
+    /// Whether these words are in its name; a number at their end is all of that number.
+    pub(crate) fn is_called(&self, words: &str) -> bool {
+        let name = self.name();
+        name.match_indices(words).any(|(at, _)| {
+            let next = name[at + words.len()..].chars().next();
+            !next.is_some_and(|next| next.is_ascii_digit())
+        })
+    }
+
     /// The pattern, by fio's name, which is also ours.
     fn pattern(&self) -> String {
         let order = if self.random { "rand" } else { "" };
@@ -253,6 +262,8 @@ mod tests {
         assert_eq!(SCENARIO.name(), "4 KiB random read, depth 32");
         let large = Scenario { write: true, random: false, bytes: 1 << 20, depth: 8 };
         assert_eq!(large.name(), "1 MiB sequential write, depth 8");
+        assert!(SCENARIO.is_called("depth 32") && SCENARIO.is_called("read"));
+        assert!(!SCENARIO.is_called("depth 3") && !SCENARIO.is_called("write"));
     }
 
     #[test]

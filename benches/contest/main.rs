@@ -76,10 +76,7 @@ fn compete(arguments: &Arguments, place: &Place) -> Result<Ledger, Box<dyn Error
     let mut ledger = Ledger::default();
     let scenarios: Vec<_> = scenarios(arguments.waiting)
         .into_iter()
-        .filter(|(scenario, _)| {
-            let name = scenario.name();
-            arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
-        })
+        .filter(|(scenario, _)| arguments.only.as_ref().is_none_or(|only| scenario.is_called(only)))
         .collect();
     for round in 1..=arguments.rounds {
         for (scenario, contestants) in &scenarios {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdma_host::proto::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
 use rdma_host::wire::{Accept, CommandId, Cqe, FromBytes, IntoBytes, RemoteKey, Sgl, Sqe};
@@ -165,8 +165,12 @@ impl Link {
         payloads.put_bytes(0, sqe.as_bytes());
         self.send(&[inline_send(0, 0)], &payloads)?;
         let mut found = [Completion::default()];
+        let until = Instant::now() + PATIENCE;
         loop {
             if self.poll(&mut found)? == 0 {
+                if Instant::now() > until {
+                    return Err(format!("{}: no answer within {PATIENCE:?}", execute.name).into());
+                }
                 std::thread::yield_now();
                 continue;
             }
