@@ -140,11 +140,17 @@ fn of_processor_time(ledger: &Ledger, goals: &mut Vec<Goal>) {
 fn initiators_share(ledger: &Ledger) -> Option<Spread> {
     let fio = batched(ledger, &DEEP)?;
     let [ours, floor, fio] = [&ADAPTIVE, &FLOOR, fio].map(|who| ledger.samples(&DEEP, who));
-    let rounds = ours.iter().zip(floor).zip(fio);
-    Spread::of(rounds.filter_map(|((ours, floor), fio)| {
+    let mut shares = Vec::new();
+    for ((ours, floor), fio) in ours.iter().zip(floor).zip(fio) {
         let others = floor.guest_us() - floor.user_us?;
-        Some((ours.guest_us() - others) / (fio.guest_us() - others))
-    }))
+        let theirs = fio.guest_us() - others;
+        // Where fio costs less than bare verbs, the machine was too busy to tell anything.
+        if theirs <= 0.0 {
+            return None;
+        }
+        shares.push((ours.guest_us() - others) / theirs);
+    }
+    Spread::of(shares.into_iter())
 }
 
 /// Ours when it spins, with the better of the scheduling classes that were tried.
@@ -196,6 +202,11 @@ mod tests {
         ledger.note(&DEEP, &fio, theirs);
         let share = initiators_share(&ledger).unwrap();
         assert!((share.median - 3.5 / 10.5).abs() < 1e-9, "{share:?}");
+        for who in [&FLOOR, &ADAPTIVE] {
+            ledger.note(&DEEP, who, floor);
+        }
+        ledger.note(&DEEP, &fio, Sample { iops: 200_000.0, ..theirs });
+        assert_eq!(initiators_share(&ledger), None);
     }
 
     #[test]
