@@ -1,6 +1,7 @@
 //! Fixtures for the benches.
 
 pub mod device;
+pub mod load;
 
 use rdma_host::wire::{CommandId, Cqe, NamespaceId, RemoteKey, Sgl, Sqe, Status};
 

@@ -284,8 +284,11 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// Memory of the heap, for whoever talks to a provider directly; everybody else has
+    /// [`Domain::allocate`](crate::Domain::allocate).
+    ///
     /// Nothing when there is no memory, or `length` is 0 or beyond any address space.
-    pub(crate) fn allocate(length: usize, agent: Agent) -> Option<Self> {
+    pub fn allocate(length: usize, agent: Agent) -> Option<Self> {
         let page = page_size();
         let size = length.checked_next_multiple_of(page).filter(|&size| size > 0)?;
         let layout = Layout::from_size_align(size, page).ok()?;
@@ -360,25 +363,27 @@ impl Mapping {
         self.length == 0
     }
 
-    /// For a provider within this process: what its "device" reads.
+    /// For a provider within this process, what its "device" reads; or for whoever talks to a
+    /// provider directly.
     ///
     /// # Panics
     ///
-    /// When the range is not within the memory, or [`Provider::AGENT`](crate::Provider::AGENT)
-    /// is not [`Agent::Thread`].
+    /// When the range is not within the memory, or it was not made for [`Agent::Thread`], which
+    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT).
     pub fn device_read(&self, offset: usize, out: &mut [u8]) {
-        assert_eq!(self.agent, Agent::Thread, "only a provider within the process may do this");
+        assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
         self.read(offset, out);
     }
 
-    /// For a provider within this process: what its "device" writes.
+    /// For a provider within this process, what its "device" writes; or for whoever talks to a
+    /// provider directly.
     ///
     /// # Panics
     ///
-    /// When the range is not within the memory, or [`Provider::AGENT`](crate::Provider::AGENT)
-    /// is not [`Agent::Thread`].
+    /// When the range is not within the memory, or it was not made for [`Agent::Thread`], which
+    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT).
     pub fn device_write(&self, offset: usize, bytes: &[u8]) {
-        assert_eq!(self.agent, Agent::Thread, "only a provider within the process may do this");
+        assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
         self.write(offset, bytes);
     }
 

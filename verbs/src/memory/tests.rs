@@ -107,7 +107,7 @@ fn splitting_beyond_the_end_panics() {
 }
 
 #[test]
-#[should_panic(expected = "only a provider within the process")]
+#[should_panic(expected = "only memory shared between threads")]
 fn device_access_is_refused_for_real_devices() {
     region(10, Agent::Device).memory.device_write(0, b"x");
 }
