@@ -9,6 +9,8 @@ pub(crate) struct Goal {
     pub(crate) what: String,
     pub(crate) bound: Bound,
     pub(crate) value: Option<Spread>,
+    /// What bare verbs reach: nobody can be expected to do better.
+    pub(crate) limit: Option<Spread>,
 }
 
 /// On which side of a number the promise is kept.
@@ -40,48 +42,40 @@ pub(crate) fn all(ledger: &Ledger) -> Vec<Goal> {
         what: "completions of a read, depth 32".into(),
         bound: Bound::Most(1.1),
         value: per_read(|sample| sample.completions),
+        limit: None,
     });
     goals.push(Goal {
         what: "doorbells of a read, depth 32".into(),
         bound: Bound::Most(0.05),
         value: per_read(|sample| sample.doorbells),
+        limit: None,
     });
     goals
 }
 
 fn against_the_kernel(ledger: &Ledger, goals: &mut Vec<Goal>) {
-    let pair = |scenario: &Scenario, batched_only: bool| {
+    let mut add = |(what, bound), scenario: &Scenario, number: fn(&Sample) -> Option<f64>| {
+        let batched_only = scenario.random && scenario.depth > 1;
         let fio = ledger.best(scenario, |who| {
             let batched = matches!(who, Contestant::Fio { batched: true, .. });
             who.is_base() && (batched || !batched_only)
         });
-        Some([polled(ledger, scenario)?, fio?])
+        let [value, limit] = [polled(ledger, scenario), floor(ledger, scenario)]
+            .map(|who| ledger.ratio(scenario, [who?, fio?], number));
+        goals.push(Goal { what: format!("{}: {what}", scenario.name()), bound, value, limit });
     };
-    for (what, number) in [("mean", mean as fn(&Sample) -> Option<f64>), ("p99", p99)] {
-        goals.push(Goal {
-            what: format!("{}: {what} of the kernel's with fio", SHALLOW.name()),
-            bound: Bound::Most(0.48),
-            value: pair(&SHALLOW, false).and_then(|pair| ledger.ratio(&SHALLOW, pair, number)),
-        });
-    }
+    add(("mean of the kernel's with fio", Bound::Most(0.48)), &SHALLOW, mean);
+    add(("p99 of the kernel's with fio", Bound::Most(0.48)), &SHALLOW, p99);
     for write in [false, true] {
         for (depth, bound) in [(32, 1.6), (128, 1.5)] {
             let scenario = Scenario { write, depth, ..DEEP };
-            goals.push(Goal {
-                what: format!("{}: IOPS of the kernel's with fio batched", scenario.name()),
-                bound: Bound::Least(bound),
-                value: pair(&scenario, true).and_then(|pair| ledger.ratio(&scenario, pair, iops)),
-            });
+            add(("IOPS of the kernel's with fio batched", Bound::Least(bound)), &scenario, iops);
         }
     }
     for bytes in [128 << 10, 1 << 20] {
         for write in [false, true] {
             let scenario = Scenario { write, random: false, bytes, depth: 8 };
-            goals.push(Goal {
-                what: format!("{}: bandwidth of the kernel's with fio", scenario.name()),
-                bound: Bound::Least(1.3),
-                value: pair(&scenario, false).and_then(|pair| ledger.ratio(&scenario, pair, iops)),
-            });
+            add(("bandwidth of the kernel's with fio", Bound::Least(1.3)), &scenario, iops);
         }
     }
 }
@@ -94,11 +88,13 @@ fn against_the_floor(ledger: &Ledger, goals: &mut Vec<Goal>) {
             what: format!("{}: mean of bare verbs'", shallow.name()),
             bound: Bound::Most(1.05),
             value: pair(&shallow).and_then(|pair| ledger.ratio(&shallow, pair, mean)),
+            limit: None,
         });
         goals.push(Goal {
             what: format!("{}: IOPS of bare verbs'", deep.name()),
             bound: Bound::Least(0.95),
             value: pair(&deep).and_then(|pair| ledger.ratio(&deep, pair, iops)),
+            limit: None,
         });
     }
 }
@@ -112,6 +108,7 @@ fn of_waiting(ledger: &Ledger, goals: &mut Vec<Goal>) {
             what: format!("{}, waiting {wait}: IOPS of ours polled", DEEP.name()),
             bound: Bound::Least(0.9),
             value,
+            limit: None,
         });
     }
 }
@@ -129,11 +126,13 @@ fn of_processor_time(ledger: &Ledger, goals: &mut Vec<Goal>) {
         what: format!("{}, waiting adaptive: our process's time {of}", DEEP.name()),
         bound: Bound::Most(0.3),
         value: own,
+        limit: None,
     });
     goals.push(Goal {
         what: format!("the same, less rxe and the target: {of} and the kernel's initiator's"),
         bound: Bound::Most(0.3),
         value: initiators_share(ledger),
+        limit: None,
     });
 }
 

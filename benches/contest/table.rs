@@ -50,9 +50,11 @@ fn row(
 
 /// The promises.
 pub(crate) fn of_goals(goals: &[Goal], command: &str) -> String {
-    let mut text =
-        String::from("| | goal | measured | | command |\n| --- | --- | --- | --- | --- |\n");
-    for Goal { what, bound, value } in goals {
+    let mut text = String::from(
+        "\
+        | | goal | measured | | bare verbs | command |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for Goal { what, bound, value, limit } in goals {
         let bounds = match bound {
             Bound::Least(number) => format!("≥ {number}"),
             Bound::Most(number) => format!("≤ {number}"),
@@ -62,7 +64,11 @@ pub(crate) fn of_goals(goals: &[Goal], command: &str) -> String {
             Some(spread) if bound.is_met(spread.median) => (with_spread(*spread, 3), "kept"),
             Some(spread) => (with_spread(*spread, 3), "**missed**"),
         };
-        let _ = writeln!(text, "| {what} | {bounds} | {measured} | {verdict} | `{command}` |");
+        let limit = limit.map_or_else(nothing, |spread| with_spread(spread, 3));
+        let _ = writeln!(
+            text,
+            "| {what} | {bounds} | {measured} | {verdict} | {limit} | `{command}` |"
+        );
     }
     text
 }
@@ -142,6 +148,7 @@ mod tests {
             what: "it".into(),
             bound: Bound::Least(1.5),
             value: Some(Spread { median, least: 1.0, most: 2.0 }),
+            limit: None,
         };
         assert!(of_goals(&[goal(1.4)], "x").contains("**missed**"));
         assert!(of_goals(&[goal(1.6)], "x").contains("1.600 (1.000 … 2.000) | kept"));
