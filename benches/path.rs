@@ -176,7 +176,7 @@ fn asynchronous(work: Work, times: usize) {
     let buffers = bed.controller.allocate_many(work.depth, work.bytes).expect("memory");
     let turns = times.div_ceil(work.depth);
     let Bed { runtime, target, device, .. } = &mut bed;
-    counted_readers(runtime, (device, target), &namespace, buffers, turns);
+    counted_readers(runtime, (device, target), &namespace, (buffers, turns));
     println!("{} commands", turns * work.depth);
 }
 
@@ -185,8 +185,7 @@ fn counted_readers(
     runtime: &Runtime,
     (device, target): (&Device, &mut Target),
     namespace: &Namespace,
-    buffers: Vec<Buffer>,
-    turns: usize,
+    (buffers, turns): (Vec<Buffer>, usize),
 ) {
     runtime.block_on(async {
         let mut readers = tokio::task::JoinSet::new();

@@ -792,7 +792,7 @@ impl Segment {
     /// All of a buffer that is no longer than a message may be.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "what is posted is below 2^31 bytes")]
-    fn of(buffer: &Buffer) -> Self {
+    fn of<N>(buffer: &Buffer<N>) -> Self {
         let length = buffer.len() as u32;
         Self { address: buffer.address(), length, local_key: buffer.local_key() }
     }
