@@ -6,8 +6,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdma_host::proto::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
-use rdma_host::wire::{Accept, CommandId, Cqe, FromBytes, IntoBytes, RemoteKey, Sgl, Sqe};
+use rdma_host::proto::{
+    Action, BringUp, Execute, Input, Negotiated, OpenQueue, QueueAction, QueueBringUp, QueueUp,
+    Transfer,
+};
+use rdma_host::wire::{
+    Accept, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, Sgl, Sqe,
+};
 use rdma_host::{ConnectOptions, RdmaCore};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::memory::{Agent, Mapping};
@@ -50,14 +55,12 @@ impl Controller {
         loop {
             match ladder.action()? {
                 Action::Open(open) => {
-                    let room = if open.queue.is_admin() { SCRATCH } else { data.max(SCRATCH) };
-                    let (link, accept) = Link::connect(options.address, &open, room)?;
-                    *(if open.queue.is_admin() { &mut admin } else { &mut io }) = Some(link);
+                    let (link, accept) = Link::connect(options.address, &open, SCRATCH)?;
+                    admin = Some(link);
                     ladder.handle(&Input::Opened(accept))?;
                 }
                 Action::Execute(execute) => {
-                    let link = if execute.queue.is_admin() { &mut admin } else { &mut io };
-                    let link = link.as_mut().ok_or("a command for a queue that is not open")?;
+                    let link = admin.as_mut().ok_or("a command for a queue that is not open")?;
                     let (response, data) = link.execute(&execute)?;
                     ladder.handle(&Input::Completed(response, &data))?;
                 }
@@ -65,7 +68,13 @@ impl Controller {
                     std::thread::sleep(time);
                     ladder.handle(&Input::Waited)?;
                 }
-                Action::Authenticate(_) => return Err("the target demands authentication".into()),
+                Action::Authenticate(_) => return Err(DEMANDS.into()),
+                Action::ConnectQueues { .. } => {
+                    let queue = ladder.queue(QueueId(1))?;
+                    let (link, up) = Link::climb(options.address, queue, data.max(SCRATCH))?;
+                    io = Some(link);
+                    ladder.handle(&Input::QueuesUp(&[up]))?;
+                }
                 Action::Live(negotiated) => {
                     let negotiated = *negotiated;
                     return match (admin, io) {
@@ -78,7 +87,36 @@ impl Controller {
     }
 }
 
+const DEMANDS: &str = "the target demands authentication";
+
 impl Link {
+    /// Brings an I/O queue up.
+    fn climb(
+        address: SocketAddr,
+        mut ladder: QueueBringUp,
+        data: usize,
+    ) -> Result<(Self, QueueUp), Box<dyn Error>> {
+        let mut link = None;
+        loop {
+            match (ladder.action()?, &mut link) {
+                (QueueAction::Open(open), link) => {
+                    let (made, accept) = Self::connect(address, &open, data)?;
+                    *link = Some(made);
+                    ladder.handle(&Input::Opened(accept))?;
+                }
+                (QueueAction::Execute(execute), Some(link)) => {
+                    let (response, data) = link.execute(&execute)?;
+                    ladder.handle(&Input::Completed(response, &data))?;
+                }
+                (QueueAction::Up(up), Some(_)) => {
+                    return Ok((link.take().ok_or("it is open")?, up));
+                }
+                (QueueAction::Authenticate, _) => return Err(DEMANDS.into()),
+                (_, None) => return Err("a command for a queue that is not open".into()),
+            }
+        }
+    }
+
     fn connect(
         address: SocketAddr,
         open: &OpenQueue,

@@ -250,6 +250,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri maps plain pages only")]
     fn pages_of_a_node_are_not_of_the_heap() {
         let options = PoolOptions { node: Some(0), ..PoolOptions::default() };
         let made = Made::new(5000, options).expect("there is memory");
@@ -259,6 +260,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri maps plain pages only")]
     fn huge_pages_are_had_refused_in_the_report_or_an_error() {
         let wish = PoolOptions { pages: PageSize::OneGibibyte, ..PoolOptions::default() };
         let demand = PoolOptions { demand_pages: true, ..wish };
