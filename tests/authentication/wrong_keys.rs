@@ -1,11 +1,13 @@
-//! Wrong keys under every hash and group, as SPDK's host/auth.sh has them.
+//! Wrong keys under every hash and group, as SPDK's host/auth.sh has them; and what the log says
+//! of right ones and wrong ones.
 
 use auth::HashId;
 use rdma_host::{Class, Controller, Error};
+use tests::{SUBSYSTEM, noise, nvmf, run, uri};
 
 use super::bed::{
-    GROUPS, HASHES, Keys, choose, connect_and_read, credentials, in_runtime, secret_options,
-    secret_text,
+    GROUPS, HASHES, HOST, Keys, choose, connect_and_read, credentials, in_runtime, plain,
+    secret_file, secret_options, secret_text,
 };
 
 /// What is wrong with the keys of one attempt.
@@ -74,4 +76,43 @@ fn wrong_keys_are_refused_under_every_hash_and_group() {
     }
     println!("{count} refusals; {said} in the target's own words, the rest by hanging up or by us");
     assert_eq!(count, if all { 54 } else { 6 });
+}
+
+/// The forms in which the secret that [`plain`] makes of this seed might be written.
+fn forms(seed: u64) -> Vec<Vec<u8>> {
+    let bytes = noise(32, seed);
+    let hexadecimal: String = bytes[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let numbers = format!("{:?}", &bytes[..6]);
+    let base64 = plain(seed)["DHHC-1:00:".len()..][..16].to_owned();
+    let texts = [hexadecimal.to_uppercase(), hexadecimal, numbers[1..].to_owned(), base64];
+    let mut forms: Vec<_> = texts.into_iter().map(String::into_bytes).collect();
+    // The list of numbers without its end, which others may follow.
+    forms[2].pop();
+    forms.push(bytes[..16].to_vec());
+    forms
+}
+
+/// Everything is logged, and of a secret nothing, whether the keys are right or wrong.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_log_says_nothing_of_secrets() {
+    choose("sha256", "ffdhe2048");
+    Keys::new(plain(1), Some(plain(2))).set();
+    let folder = tempfile::tempdir().expect("a folder");
+    for (seeds, code) in [([1, 2], 0), ([3, 2], 3), ([1, 3], 3)] {
+        let [ours, theirs] =
+            seeds.map(|seed| secret_file(folder.path(), &seed.to_string(), &plain(seed)));
+        let mut command = nvmf();
+        command.args(["identify", &uri(SUBSYSTEM), "-q", HOST, "-vv"]).env("RUST_LOG", "trace");
+        command.args(["--dhchap-secret-file", &ours, "--dhchap-ctrl-secret-file", &theirs]);
+        let output = run(&mut command, &[]);
+        let said = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&said);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains("DEBUG") || text.contains("TRACE"), "there is a log: {text}");
+        for form in seeds.into_iter().flat_map(forms) {
+            let found = said.windows(form.len()).any(|window| window == form);
+            assert!(!found, "{}: {text}", String::from_utf8_lossy(&form));
+        }
+    }
 }
