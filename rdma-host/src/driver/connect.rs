@@ -81,12 +81,11 @@ impl<P: Provider> Turn<'_, P> {
         }
     }
 
-    /// Ends it, but not before the runtime's other tasks had theirs: they may have I/O to complete.
-    /// A command takes some: to be completed, for its caller to go on, and for the next to be sent.
+    /// Ends it, but not before the runtime's other tasks had theirs, where there are many such
+    /// calls to make: they may have I/O to complete.
     async fn pass(self) {
-        const OTHERS: u8 = 4;
         if let Self::Shared(desk) = self {
-            for _ in 0..OTHERS {
+            for _ in 0..desk.turns_for_others() {
                 tokio::task::yield_now().await;
             }
             drop(desk);
