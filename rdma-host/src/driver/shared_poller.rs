@@ -116,8 +116,8 @@ impl<P: Provider> Desk<P> {
         self.poller.completion_queue()
     }
 
-    /// How often the runtime's other tasks come first after a call that takes its thread for long. A
-    /// command takes some turns: to be completed, for its caller to go on, for the next to be sent.
+    /// How often the runtime's other tasks come first after a call that takes its thread for long.
+    /// A command takes some turns: to be completed, for its caller to go on, to send the next.
     /// A few queues are up before anybody has waited, and are not to wait for a busy runtime.
     pub(super) fn turns_for_others(&self) -> u8 {
         const FEW: u16 = 4;
