@@ -175,7 +175,7 @@ fn all_that_nvmet_grants_come_up_beside_a_verified_load() {
         let busy = Controller::connect(&options).await.expect("the target is up");
         let namespace = busy.namespace(NamespaceId(2)).await.expect("it is there");
         let completed: Arc<AtomicU64> = Arc::default();
-        let buffer = busy.allocate(64 << 10).expect("memory");
+        let buffer = busy.allocate(4096).expect("memory");
         let load = tokio::spawn(keep_busy(namespace, buffer, Arc::clone(&completed)));
         while completed.load(Ordering::Acquire) < 100 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -191,9 +191,9 @@ fn all_that_nvmet_grants_come_up_beside_a_verified_load() {
                  controller meanwhile",
                 took.as_secs_f64()
             );
-            // All of it shares one processor. Where connecting holds the load up, it gets one
-            // command through for each batch of queues: eight.
-            assert!(meanwhile >= u64::from(GRANTED) / 2, "{meanwhile} commands meanwhile");
+            // All of it shares one processor and one thread. Where connecting holds the load up, it
+            // gets one command through for each batch of queues: eight.
+            assert!(meanwhile >= u64::from(GRANTED), "{meanwhile} commands meanwhile");
             assert!(!load.is_finished(), "the load goes on");
             // Each of the queues works.
             let namespace = many.namespace(NamespaceId(1)).await.expect("it is there");

@@ -76,8 +76,8 @@
 //! chooses and pins; what it does for one command allocates nothing, takes no lock and makes no
 //! system call of its own.
 //!
-//! Queues are connected several at a time ([`config::CONNECTS_AT_ONCE`]). The calls that this takes
-//! leave their thread to the runtime's other tasks, where it has several; pollers on threads of
+//! Queues are connected several at a time ([`config::CONNECTS_AT_ONCE`]), with turns for the
+//! runtime's other tasks after each call that takes its thread for long; pollers on threads of
 //! their own notice nothing of it.
 //!
 //! # When the connection is lost

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::MutexGuard;
 use verbs::active_side::{Action, ActiveSide, Cause, Event, Fresh, State, Timeouts};
 use verbs::provider::CmEventKind;
 use verbs::{
@@ -12,12 +13,11 @@ use verbs::{
     Established, PreparedQueuePair, Provider,
 };
 
-use super::blocking::blocking;
 use super::limbo::{self, Parting};
 use super::port::PortWatch;
 use super::queue::{Parts, Queue};
 use super::readable::Readable;
-use super::shared_poller::SharedPoller;
+use super::shared_poller::{Desk, SharedPoller};
 use super::{buffers, verbs_error};
 use crate::config::{
     CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_INTERVAL, PORT_TIMEOUT,
@@ -56,6 +56,43 @@ pub(super) enum Completions<'a, P: Provider> {
     Shared(&'a SharedPoller<P>),
 }
 
+/// The right to make a call that takes its thread for a while, as making a queue pair, registering
+/// memory and asking for a connection do: up to milliseconds.
+enum Turn<'a, P: Provider> {
+    Own(&'a mut CompletionQueue<P>),
+    Shared(MutexGuard<'a, Desk<P>>),
+}
+
+impl<P: Provider> Completions<'_, P> {
+    /// Waits until no other queue of the poller makes such a call.
+    async fn turn(&mut self) -> Turn<'_, P> {
+        match self {
+            Self::Own(queue) => Turn::Own(queue),
+            Self::Shared(poller) => Turn::Shared(poller.desk().await),
+        }
+    }
+}
+
+impl<P: Provider> Turn<'_, P> {
+    fn completion_queue(&mut self) -> Result<&CompletionQueue<P>, Error> {
+        match self {
+            Self::Own(queue) => Ok(queue),
+            Self::Shared(desk) => Ok(desk.completion_queue().ok_or(Error::Closed)?),
+        }
+    }
+
+    /// Ends it, but not before the runtime's other tasks had theirs, where there are many such
+    /// calls to make: they may have I/O to complete.
+    async fn pass(self) {
+        if let Self::Shared(desk) = self {
+            for _ in 0..desk.turns_for_others() {
+                tokio::task::yield_now().await;
+            }
+            drop(desk);
+        }
+    }
+}
+
 impl<P: Provider> Resolved<P> {
     /// Finds the device that leads to the target.
     pub(super) async fn new(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
@@ -92,11 +129,10 @@ impl<P: Provider> Resolved<P> {
         let Plan { domain, open, memory, .. } = plan;
         let accept = Accept::parse(established.private_data())?;
         let depth = in_flight_max(open, accept);
-        let (windows, capsules) = blocking(|| {
-            let count = usize::from(open.entries) - 1;
-            let capsules = buffers(domain, count, Sqe::SIZE, Access::NONE)?;
-            Ok::<_, Error>((memory.windows(domain, depth)?, capsules))
-        })?;
+        let turn = completions.turn().await;
+        let windows = memory.windows(domain, depth)?;
+        let capsules = buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?;
+        turn.pass().await;
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair: prepared.ready(&established),
@@ -124,17 +160,9 @@ impl<P: Provider> Resolved<P> {
         let established = loop {
             action = match action {
                 Action::MakeQueuePair => {
-                    prepared = Some(match completions {
-                        Completions::Own(queue) => blocking(|| self.prepare(plan, queue))?,
-                        Completions::Shared(poller) => {
-                            let mut desk = poller.desk().await;
-                            let queue = desk.completion_queue().ok_or(Error::Closed)?;
-                            let prepared = blocking(|| self.prepare(plan, queue))?;
-                            // Not one such call after the other: I/O may share this thread.
-                            tokio::task::yield_now().await;
-                            prepared
-                        }
-                    });
+                    let mut turn = completions.turn().await;
+                    prepared = Some(self.prepare(plan, turn.completion_queue()?)?);
+                    turn.pass().await;
                     let _ = self.look_at_port(); // heeded before the request is sent
                     self.handle(Event::QueuePairMade)
                 }
@@ -149,7 +177,9 @@ impl<P: Provider> Resolved<P> {
                     Action::None
                 }
                 Action::Connect => {
+                    let turn = completions.turn().await;
                     self.request(plan.options, plan.open)?;
+                    turn.pass().await;
                     Action::None
                 }
                 other => match self.advance(target, other).await? {

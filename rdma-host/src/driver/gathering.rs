@@ -68,7 +68,7 @@ impl<P: Provider> Gathering<'_, P> {
         let entries = completion_entries(self.memory, self.total.div_ceil(count), self.entries);
         let poller = |_| {
             let queue = resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
-            Ok(SharedPoller::new(Poller::new(queue, ADMIN_TIMEOUT)))
+            Ok(SharedPoller::new(Poller::new(queue, ADMIN_TIMEOUT), self.total))
         };
         Ok(Progress {
             pollers: (0..count).map(poller).collect::<Result<_, Error>>()?,

@@ -18,7 +18,6 @@ mod admin;
 mod attempt;
 mod authenticate;
 mod berth;
-mod blocking;
 mod change;
 mod command;
 mod connect;

@@ -28,12 +28,14 @@ pub(super) struct SharedPoller<P: Provider> {
 /// The poller, and who waits for the answer to the command of each number.
 pub(super) struct Desk<P: Provider> {
     poller: Poller<P>,
+    /// How many queues come up in all.
+    queues: u16,
     replies: Vec<Option<oneshot::Sender<Done>>>,
 }
 
 impl<P: Provider> SharedPoller<P> {
-    pub(super) fn new(poller: Poller<P>) -> Self {
-        let desk = Mutex::new(Desk { poller, replies: Vec::new() });
+    pub(super) fn new(poller: Poller<P>, queues: u16) -> Self {
+        let desk = Mutex::new(Desk { poller, queues, replies: Vec::new() });
         Self { desk, wanted: Notify::new(), failure: SetOnce::new() }
     }
 
@@ -112,6 +114,14 @@ impl<P: Provider> SharedPoller<P> {
 impl<P: Provider> Desk<P> {
     pub(super) fn completion_queue(&mut self) -> Option<&mut CompletionQueue<P>> {
         self.poller.completion_queue()
+    }
+
+    /// How often the runtime's other tasks come first after a call that takes its thread for long.
+    /// A command takes some turns: to be completed, for its caller to go on, to send the next.
+    /// A few queues are up before anybody has waited, and are not to wait for a busy runtime.
+    pub(super) fn turns_for_others(&self) -> u8 {
+        const FEW: u16 = 4;
+        if self.queues > FEW { 4 } else { 0 }
     }
 
     fn submit(

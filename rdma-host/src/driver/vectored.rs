@@ -36,7 +36,7 @@ struct Flying {
 impl Namespace {
     /// Reads into several buffers, one after the other, from `lba` on. Each holds whole blocks. All
     /// of it is in flight together: one command for each buffer, more for one that is larger than
-    /// [a transfer](Self::transfer_bytes_max), and one for several that follow each other in memory.
+    /// [a transfer](Self::transfer_bytes_max), and one for several that are neighbours in memory.
     ///
     /// # Errors
     ///
