@@ -170,7 +170,7 @@ impl Initiator for Kernel {
 fn words(stage: &Stage, options: &Options) -> String {
     let host = stage.kernel_host();
     let address = options.address.map_or_else(address, str::to_owned);
-    let service = options.service.unwrap_or_else(|| stage.kernel_service());
+    let service = options.service.unwrap_or_else(|| stage.service());
     let subsystem = options.subsystem.unwrap_or_else(|| stage.nqn());
     let Options { loss_timeout, keep_alive, io_queues, queue_entries, .. } = options;
     let mut words = format!(

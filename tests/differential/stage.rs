@@ -69,15 +69,12 @@ impl Stage {
         &self.nqn
     }
 
-    /// Where the kernel's target listens.
+    /// Where the target listens; a scripted one for the kernel's initiator.
     pub(crate) fn service(&self) -> u16 {
         self.services[0]
     }
 
-    pub(crate) fn kernel_service(&self) -> u16 {
-        self.services[0]
-    }
-
+    /// Where the target for our initiator listens.
     pub(crate) fn our_service(&self) -> u16 {
         self.services[1]
     }
