@@ -10,9 +10,7 @@ use rdma_host::proto::{
     Action, BringUp, Execute, Input, Negotiated, OpenQueue, QueueAction, QueueBringUp, QueueUp,
     Transfer,
 };
-use rdma_host::wire::{
-    Accept, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, Sgl, Sqe,
-};
+use rdma_host::wire::{Accept, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, Sgl, Sqe};
 use rdma_host::{ConnectOptions, RdmaCore};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::memory::{Agent, Mapping};

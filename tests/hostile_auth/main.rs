@@ -469,7 +469,10 @@ fn messages_that_were_not_sent_are_not_there() {
                 assert_eq!(report.failures, [(queue, told)], "{length} at {step}: {error}");
                 assert_patient("cut", &report);
                 let cut = move |_: Seen, answer: &mut Answer| answer.data.truncate(length);
-                assert_eq!(attempts(&options(true), at_step(queue, step, cut)), 3, "{error}");
+                // Another message than due ends it for good, as with Linux; an unreadable one not.
+                let expected = if failure.is_final() { 1 } else { 3 };
+                let tried = attempts(&options(true), at_step(queue, step, cut));
+                assert_eq!(tried, expected, "{length} at {step}: {error}");
             }
         }
     }

@@ -202,6 +202,7 @@ mod pool;
 pub mod provider;
 mod queue_pair;
 mod registration_cache;
+mod segment;
 mod shared_receive_queue;
 mod slot;
 mod sys;

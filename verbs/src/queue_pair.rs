@@ -9,14 +9,15 @@ use std::{
 };
 
 use crate::{
-    Access, Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore,
-    Refused, RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned,
-    SEGMENTS_MAX, Segments, SharedReceiveQueue, StaleCompletion, Unnamed, Window, WorkKind,
+    Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore, Refused,
+    RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
+    Segments, SharedReceiveQueue, StaleCompletion, Unnamed, Window, WorkKind,
     completion::{Invalidated, Reservation},
     pending::Pending,
     provider::{
         Batch, Operation, Payload, Payloads, QueuePairFacts, ReceiveRequest, Segment, SendRequest,
     },
+    segment::{receivable, segment},
     shared_receive_queue::Share,
     slot::{ReceiveTable, SendRing, SendSlot},
     token::{Kind, SLOTS_MAX, Token},
@@ -235,7 +236,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// # Errors
     ///
     /// As [`send`](Self::send); also [`Error::Misuse`] when a buffer is registered without
-    /// [`Access::LOCAL_WRITE`].
+    /// [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE).
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_read(
         &mut self,
@@ -286,8 +287,8 @@ impl<P: Provider, N> QueuePair<P, N> {
     ///
     /// Hands the window back with [`Error::QueueFull`], or [`Error::Misuse`]: window or buffer is
     /// of another domain, the range is empty or not within the buffer, the access is nothing that a
-    /// window can allow, or the buffer is registered without [`Access::BIND`], or without
-    /// [`Access::LOCAL_WRITE`] for a window that may be written.
+    /// window can allow, or the buffer is registered without [`BIND`](crate::Access::BIND), or without
+    /// [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE) for a window that may be written.
     pub fn bind(
         &mut self,
         window: Window<N>,
@@ -338,7 +339,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// # Errors
     ///
     /// Hands the buffer back with [`Error::QueueFull`], or [`Error::Misuse`]: it is empty, of
-    /// another domain, or registered without [`Access::LOCAL_WRITE`].
+    /// another domain, or registered without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE).
     pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
         self.engine.post_receive(buffer, tag)
     }
@@ -765,41 +766,6 @@ fn too_long() -> Error {
 pub(crate) fn next_generation() -> u32 {
     GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed)
 }
-
-/// Where a device may put a message, or what it reads.
-pub(crate) fn receivable<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Error> {
-    if !buffer.access().contains(Access::LOCAL_WRITE) {
-        return Err(Error::Misuse(
-            "a buffer to receive or read into must be registered with LOCAL_WRITE",
-        ));
-    }
-    segment(domain, buffer)
-}
-
-fn segment<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Error> {
-    if buffer.domain() != domain {
-        return Err(Error::Misuse("the buffer is of another protection domain"));
-    }
-    // Some devices take a length of 0 for two gigabytes.
-    u32::try_from(buffer.len())
-        .ok()
-        .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
-        .map(|_| Segment::of(buffer))
-        .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))
-}
-
-impl Segment {
-    /// All of a buffer that is no longer than a message may be.
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "what is posted is below 2^31 bytes")]
-    fn of<N>(buffer: &Buffer<N>) -> Self {
-        let length = buffer.len() as u32;
-        Self { address: buffer.address(), length, local_key: buffer.local_key() }
-    }
-}
-
-/// 2^31 - 1: the longest message of InfiniBand is 2^31, which some devices encode as 0.
-const SEGMENT_LENGTH_MAX: u32 = i32::MAX.cast_unsigned();
 
 /// Odd, so that all numbers are visited; large, so that neighbours are far apart.
 const GENERATION_STEP: u32 = 0x9E37_79B1;

@@ -11,7 +11,8 @@ use crate::{
     completion::Reservation,
     pending::Pending,
     provider::{Batch, ReceiveRequest},
-    queue_pair::{next_generation, receivable},
+    queue_pair::next_generation,
+    segment::receivable,
     slot::ReceiveTable,
     token::{Kind, SLOTS_MAX, Token},
 };

@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn a_histogram_that_was_recorded_directly_says_the_same() {
-        let (mut recent, mut directly) = (Recent::new(), Histogram::new(3).unwrap());
+        let (mut recent, mut directly) = (Recent::new(), Histogram::<u64>::new(3).unwrap());
         let values = (0..10_000).map(|index: u64| index.pow(2) * 7 + index % 13);
         for value in values.chain([0, 1, 2047, 2048, 2049, VALUE_MAX]) {
             recent.record(value);
             directly.record(value).unwrap();
         }
-        let mut settled = Histogram::new(3).unwrap();
+        let mut settled = Histogram::<u64>::new(3).unwrap();
         recent.settle(&mut settled);
         assert_eq!(settled.len(), directly.len());
         for quantile in [0.0, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0] {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_takes_longer_counts_as_the_longest() {
-        let (mut recent, mut settled) = (Recent::new(), Histogram::new(3).unwrap());
+        let (mut recent, mut settled) = (Recent::new(), Histogram::<u64>::new(3).unwrap());
         recent.record(u64::MAX);
         recent.settle(&mut settled);
         assert_eq!(settled.max(), settled.highest_equivalent(VALUE_MAX));
