@@ -1,5 +1,8 @@
 //! Fixtures for the benches.
 
+pub mod device;
+pub mod load;
+
 use rdma_host::wire::{CommandId, Cqe, NamespaceId, RemoteKey, Sgl, Sqe, Status};
 
 /// A read as the driver builds it, for the slot and address given.

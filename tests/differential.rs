@@ -8,6 +8,7 @@
 mod differential {
     pub(crate) mod authentication;
     pub(crate) mod case;
+    pub(crate) mod coverage;
     pub(crate) mod first;
     pub(crate) mod kernel;
     pub(crate) mod links;
@@ -16,6 +17,8 @@ mod differential {
     pub(crate) mod ours;
     pub(crate) mod play;
     pub(crate) mod refusal;
+    pub(crate) mod script;
+    pub(crate) mod scripted;
     pub(crate) mod stage;
     pub(crate) mod watch;
 }
@@ -28,7 +31,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use differential::case::{Case, Turn};
 use differential::play::{Played, play};
-use differential::{authentication, first, links, loss, namespaces, refusal};
+use differential::{
+    authentication, coverage, first, links, loss, namespaces, refusal, script, scripted,
+};
 use rdma_host::Controller;
 use tests::options;
 use tokio::runtime::Handle;
@@ -40,9 +45,17 @@ const ABREAST: usize = 12;
 const TABLE_6_12: &str = include_str!("differential-6.12.md");
 const TABLE_7: &str = include_str!("differential-7.md");
 
+/// Of the causes that Linux decides on and the levers of nvmet, none is without a test.
+#[test]
+fn every_rule_and_every_lever_has_a_case() {
+    let missing = coverage::missing(&all());
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn both_initiators_through_the_same_faults() {
+    script::serve_if_far();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
     let old = release.starts_with("6.12");
     let cases: Vec<_> =
@@ -78,18 +91,23 @@ fn both_initiators_through_the_same_faults() {
     }
 }
 
-/// All cases, or those whose names contain what `DIFFERENTIAL` says.
-fn chosen() -> Vec<Case> {
+fn all() -> Vec<Case> {
     let all = [
         first::cases(),
         refusal::cases(),
         loss::cases(),
         namespaces::cases(),
         authentication::cases(),
+        scripted::cases(),
         links::cases(),
     ];
+    all.concat()
+}
+
+/// All cases, or those whose names contain what `DIFFERENTIAL` says.
+fn chosen() -> Vec<Case> {
     let wanted = std::env::var("DIFFERENTIAL").unwrap_or_default();
-    all.into_iter().flatten().filter(|case| case.name.contains(&wanted)).collect()
+    all().into_iter().filter(|case| case.name.contains(&wanted)).collect()
 }
 
 /// Plays all cases: first those that can run side by side.

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use rdma_host::wire::NamespaceId;
 use rdma_host::{ConnectOptions, Controller, Error, ReconnectOptions};
+use tests::ending::{STATES, cancel_after, end_in};
+use tests::holdings::Holdings;
 use tests::load::{HANGS, Load, soon};
 use tests::{SUBSYSTEM, command, run, target, wait_for};
 use tokio::runtime::Runtime;
@@ -97,6 +99,8 @@ fn what_was_under_load_ends_and_connects_again() {
         return on_another_machine("what_was_under_load_ends_and_connects_again");
     }
     let runtime = Runtime::new().expect("a runtime");
+    connects(&runtime, &over_the_wire()); // what is made once, and stays, is made now
+    let before = Holdings::of("far");
     for _ in 0..2 {
         let load = load(&runtime, &over_the_wire());
         command("ip", "link set veth1 down");
@@ -105,6 +109,7 @@ fn what_was_under_load_ends_and_connects_again() {
         sleep(Duration::from_secs(5));
         command("ip", "link set veth1 up");
         connects(&runtime, &over_the_wire());
+        before.come_back("far");
     }
 }
 
@@ -189,6 +194,35 @@ fn a_silent_peer_is_noticed_by_the_clock() {
         assert!(matches!(cause, Error::KeepAlive(_)) == (options.retry_count == 7), "{cause}");
         command("tc", "qdisc del dev veth1 root");
     }
+}
+
+/// What is asked of a controller while the wire swallows everything: its end, in every state.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_end_comes_soon_while_nothing_is_heard() {
+    if !is_far() {
+        return on_another_machine("the_end_comes_soon_while_nothing_is_heard");
+    }
+    let runtime = Runtime::new().expect("a runtime");
+    let delay = Duration::from_millis(500);
+    let reconnect = ReconnectOptions { delay, ..ReconnectOptions::default() };
+    let options = ConnectOptions { reconnect, ..over_the_wire() };
+    for state in STATES {
+        runtime.block_on(load(&runtime, &over_the_wire()).stop());
+        let took = runtime.block_on(end_in(state, &options, async || {
+            command("tc", "qdisc add dev veth1 root netem loss 100%");
+        }));
+        println!("{state}, a silent wire: ended {took:?} after the wish");
+        command("tc", "qdisc del dev veth1 root");
+    }
+    command("tc", "qdisc add dev veth1 root netem loss 100%");
+    for milliseconds in [0, 300, 1500, 4000] {
+        let time = Duration::from_millis(milliseconds);
+        let took = runtime.block_on(cancel_after(time, &options));
+        println!("a first connect over it for {time:?}: ended {took:?} after the wish");
+    }
+    command("tc", "qdisc del dev veth1 root");
+    connects(&runtime, &over_the_wire());
 }
 
 /// Both ends are one device: the target's goodbye, while the port is down, is the last message of

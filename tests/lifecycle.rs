@@ -11,7 +11,7 @@ use rdma_host::{
     Changes, Class, Command, ConnectOptions, Controller, Error, Execution, HostIdentity, Namespace,
     ReconnectOptions,
 };
-use soft_roce::fabric::{Fabric, Host};
+use soft_roce::fabric::{Fabric, Fault, Host, Point};
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
 
 /// A fabric, a target whose manners change while it runs, and a host.
@@ -403,6 +403,29 @@ fn a_silent_target_is_noticed_by_the_keep_alive() {
     });
 }
 
+/// A status with DNR, but not of a Connect: what it refuses is Keep Alive, not us.
+#[test]
+fn a_refused_keep_alive_is_a_loss_and_no_end() {
+    run(async {
+        let bed = Bed::new();
+        let mut options = options();
+        options.keep_alive = Duration::from_millis(400);
+        let (controller, namespace) = bed.connect(&options).await;
+        let mut changes = controller.changes();
+        bed.answer(|seen, answer| {
+            if seen.queue == 0 && seen.sqe[0] == 0x18 {
+                answer.messages = vec![seen.response(0x4001, 0)];
+            }
+        });
+        let lost = reach(&mut changes, State::Resetting).await;
+        assert!(lost.cause.expect("a cause").to_string().contains("refuses Keep Alive"));
+        bed.answer(|_, _| {});
+        reach(&mut changes, State::Live).await;
+        namespace.read(0, controller.allocate(512).unwrap()).await.expect("it is back");
+        controller.shutdown().await;
+    });
+}
+
 #[test]
 fn a_late_command_is_aborted_and_the_connection_lives() {
     run(async {
@@ -543,6 +566,61 @@ fn a_poller_takes_up_its_new_queues() {
     });
 }
 
+/// What is logged, for a test to read.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whoever collects events of `tracing` is told the same as who takes changes.
+#[test]
+fn every_change_is_an_event_too() {
+    let log = Log::default();
+    let writer = log.clone();
+    let collector = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let mut told = Vec::new();
+    let guard = tracing_subscriber::util::SubscriberInitExt::set_default(collector);
+    run(async {
+        let bed = Bed::new();
+        let connecting = Controller::begin(&bed.host, &options(), 1).unwrap();
+        let mut changes = connecting.changes();
+        let controller = connecting.live().await.expect("an honest target");
+        controller.reset().await;
+        for state in [State::Live, State::Live] {
+            loop {
+                let change = changes.next().await.expect("it goes on");
+                told.push(change.clone());
+                if change.state == state {
+                    break;
+                }
+            }
+        }
+        controller.shutdown().await;
+        while let Some(change) = changes.next().await {
+            told.push(change);
+        }
+    });
+    drop(guard);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).expect("UTF-8");
+    let mut lines = text.lines();
+    for change in &told {
+        let (state, attempt) = (change.state, change.attempt);
+        let fields = format!("state={state} attempt={attempt}");
+        let found = lines.any(|line| line.contains(&change.to_string()) && line.contains(&fields));
+        assert!(found, "{change}, with {fields}, is not told in its turn:\n{text}");
+    }
+    assert_eq!(told.last().map(|change| change.state), Some(State::Dead));
+}
+
 /// A command with which the connection is lost each time is not sent for ever.
 #[test]
 fn a_command_that_breaks_every_connection_is_given_back() {
@@ -566,6 +644,52 @@ fn a_command_that_breaks_every_connection_is_given_back() {
         namespace.read(8, failed.buffer.unwrap()).await.expect("the controller goes on");
         controller.shutdown().await;
     });
+}
+
+/// What a device reports by itself is all that tells of these: no work fails, and nothing is to
+/// time out here.
+#[test]
+fn what_the_device_reports_ends_the_connection() {
+    let host = || "host".to_owned();
+    for (fault, words) in [
+        (Fault::QueuePairsDie(host()), "the device reports that its queue pair failed"),
+        (Fault::CompletionQueuesFail(host()), "our RDMA device reports that a completion queue"),
+        (Fault::RemoveDevice(host()), "our RDMA device reports that it failed, or was removed"),
+    ] {
+        run(async {
+            let bed = Bed::new();
+            let options = ConnectOptions {
+                keep_alive: Duration::ZERO,
+                io_timeout: Duration::from_secs(600),
+                ..options()
+            };
+            let (controller, namespace) = bed.connect(&options).await;
+            let mut changes = controller.changes();
+            bed.answer(|seen, answer| {
+                if seen.is_io() {
+                    answer.messages.clear(); // so that a command is under way
+                }
+            });
+            let buffer = controller.allocate(512).unwrap();
+            let read = tokio::spawn(async move { namespace.read(7, buffer).await });
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            bed.fabric.at(Point::Time(Duration::ZERO), fault.clone());
+            bed.fabric.advance(Duration::from_millis(1));
+            let lost = reach(&mut changes, State::Resetting).await;
+            let cause = lost.cause.expect("a cause");
+            assert_eq!(cause.class(), Class::Transport);
+            let removed = matches!(fault, Fault::RemoveDevice(_));
+            // That shows elsewhere too, in other words.
+            assert!(removed || cause.to_string().contains(words), "{cause}");
+            bed.answer(|_, _| {});
+            bed.fabric.restore_device("host");
+            match read.await.unwrap() {
+                Ok(_) => assert!(!removed, "its memory is of no use any more"),
+                Err(failed) => assert!(removed && failed.buffer.is_some(), "{failed}"),
+            }
+            controller.shutdown().await;
+        });
+    }
 }
 
 /// The target could not reach it by its key, and would end the connection.

@@ -52,6 +52,32 @@ fn bench_reports_what_it_did() {
     }
 }
 
+/// For as long as `SOAK` says; the full size is 30 minutes: `tests/longer load`.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_long_run_has_no_errors_and_keeps_its_memory() {
+    let runtime = std::env::var("SOAK").unwrap_or_else(|_| "5s".to_owned());
+    let target = uri(SUBSYSTEM);
+    let shape = ["--iodepth", "128", "--queues", "8", "--ns", "2", "--rw", "randrw"];
+    let rest = ["--runtime", &runtime, "--ramp", "2s", "-o", "json"];
+    let arguments = [&["bench", &target], shape.as_slice(), rest.as_slice()].concat();
+    let report: Value = serde_json::from_slice(&nvmf_ok(&arguments, &[])).unwrap();
+    assert_eq!(report["errors"], 0, "{report}");
+    let series = report["series"].as_array().unwrap();
+    let resident: Vec<_> = series.iter().map(|at| at["resident_bytes"].as_u64().unwrap()).collect();
+    let (first, most) = (resident[0], *resident.iter().max().unwrap());
+    println!(
+        "{:.0} s, {} commands, {} errors; resident memory KiB: first {}, most {}, last {}",
+        report["seconds"].as_f64().unwrap(),
+        report["completed"],
+        report["errors"],
+        first >> 10,
+        most >> 10,
+        resident[resident.len() - 1] >> 10
+    );
+    assert!(most - first < 1 << 20, "resident memory grew: {resident:?}");
+}
+
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn the_data_path_allocates_nothing() {

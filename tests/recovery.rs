@@ -1,14 +1,21 @@
 //! Losses under load, again and again: every command is executed in the end, nothing is mixed up,
 //! and the connection is back soon after the target is.
 
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+#[path = "recovery/ends.rs"]
+mod ends;
+#[path = "recovery/limits.rs"]
+mod limits;
+#[path = "recovery/monitor.rs"]
+mod monitor;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rdma_host::proto::State;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Change, Changes, Class, Controller};
-use tests::{SUBSYSTEM, controllers, nvmf, options, run, target, uri, wait_for};
+use tests::{SUBSYSTEM, address, controllers, nvmf, options, run, target, uri, wait_for};
 
 const TARGET_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/targets/lasting.toml");
 
@@ -17,18 +24,58 @@ fn rounds() -> usize {
     std::env::var("RECOVERY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
 }
 
-/// Verifies a namespace over and over while `strike` takes the connection away, `rounds` times;
-/// returns how often it was made again.
-fn verify_through(rounds: usize, mut strike: impl FnMut()) -> u64 {
-    let over = AtomicBool::new(false);
+/// The delay of these tests, as an option.
+const DELAY: &str = "200ms";
+
+/// What became of a load that was struck again and again.
+#[derive(Default)]
+struct Struck {
+    reconnects: u64,
+    /// When the target was back, once for each strike; seconds since 1970.
+    returns: Vec<f64>,
+    /// When the load was connected again.
+    backs: Vec<f64>,
+}
+
+impl Struck {
+    /// Says how long after the target the connection was back.
+    fn tell(&self, what: &str) {
+        // A strike between two passes hits nobody; the next connect is a first one then.
+        let waits = self.returns.iter().enumerate().filter_map(|(index, returned)| {
+            let next = self.returns.get(index + 1).copied().unwrap_or(f64::INFINITY);
+            let back = self.backs.iter().find(|&back| back >= returned)?;
+            (*back < next).then_some(back - returned)
+        });
+        let mut waits: Vec<_> = waits.collect();
+        waits.sort_unstable_by(f64::total_cmp);
+        let (strikes, reconnects, met) = (self.returns.len(), self.reconnects, waits.len());
+        let median = waits.get(met / 2).copied().unwrap_or(f64::NAN);
+        let last = waits.last().copied().unwrap_or(f64::NAN);
+        println!(
+            "{strikes} {what}, {reconnects} reconnects; with a delay of {DELAY}, {met} of them \
+             were live {median:.3} s after the return of the target, {last:.3} s at most"
+        );
+        assert!(reconnects >= u64::try_from(rounds()).expect("few"));
+    }
+}
+
+fn seconds_now() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.expect("the clock is right").as_secs_f64()
+}
+
+/// Verifies a namespace over and over while `strike` takes the connection away and gives it back,
+/// until it was made again `rounds` times: a strike between two passes hits nobody.
+fn verify_through(rounds: usize, mut strike: impl FnMut()) -> Struck {
+    let (over, known) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            let mut reconnects = 0;
+            let mut struck = Struck::default();
             while !over.load(Ordering::Relaxed) {
                 let mut verify = nvmf();
                 verify.args(["verify", &uri(SUBSYSTEM), "--ns", "1", "--iodepth", "32"]);
                 verify.args([
-                    "--queues", "4", "--bs", "16K", "--size", "512M", "-c", "200ms", "-l", "-1",
+                    "--queues", "4", "--bs", "16K", "--size", "512M", "-c", DELAY, "-l", "-1",
                 ]);
                 verify.args(["--retry-first-connect", "-o", "json"]);
                 let output = run(&mut verify, &[]);
@@ -37,11 +84,18 @@ fn verify_through(rounds: usize, mut strike: impl FnMut()) -> u64 {
                 let report: serde_json::Value =
                     serde_json::from_slice(&output.stdout).expect("JSON");
                 assert_eq!(report["mismatches"], 0);
-                reconnects += report["reconnects"].as_u64().expect("a number");
+                struck.reconnects += report["reconnects"].as_u64().expect("a number");
+                known.store(usize::try_from(struck.reconnects).expect("few"), Ordering::Relaxed);
+                let outages = report["outages"].as_array().expect("a list").iter();
+                struck.backs.extend(outages.map(|one| one["back"].as_f64().expect("a number")));
             }
-            reconnects
+            struck
         });
-        for _ in 0..rounds {
+        let mut returns = Vec::new();
+        for _ in 0..2 * rounds {
+            if known.load(Ordering::Relaxed) >= rounds {
+                break;
+            }
             wait_for("the load is connected", Duration::from_secs(20), || {
                 load.is_finished() || controllers(SUBSYSTEM) > 0
             });
@@ -50,9 +104,11 @@ fn verify_through(rounds: usize, mut strike: impl FnMut()) -> u64 {
                 break;
             }
             strike();
+            returns.push(seconds_now());
         }
         over.store(true, Ordering::Relaxed);
-        load.join().expect("every pass ends well")
+        let struck = load.join().expect("every pass ends well");
+        Struck { returns, ..struck }
     })
 }
 
@@ -66,32 +122,28 @@ fn lose_port() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn data_survives_the_loss_of_the_port() {
-    let reconnects = verify_through(rounds(), lose_port);
-    println!("{} losses of the port, {reconnects} reconnects", rounds());
-    assert!(reconnects > 0);
+    verify_through(rounds(), lose_port).tell("losses of the port");
 }
 
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn data_survives_a_restart_of_the_target() {
-    let reconnects = verify_through(rounds(), || {
+    let restart = || {
         target(&["down"]);
         target(&["up", TARGET_FILE]);
-    });
-    println!("{} restarts of the target, {reconnects} reconnects", rounds());
-    assert!(reconnects > 0);
+    };
+    verify_through(rounds(), restart).tell("restarts of the target");
 }
 
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn data_survives_a_fatal_controller() {
-    let reconnects = verify_through(rounds(), || {
+    let turn_fatal = || {
         let program = std::env::var("SOFT_ROCE_PROGRAM").expect("run by ./tests/run");
         // A verify that has just ended has no controller to turn fatal.
         let _ = run(Command::new(program).args(["target", "fatal", SUBSYSTEM]), &[]);
-    });
-    println!("{} fatal controllers, {reconnects} reconnects", rounds());
-    assert!(reconnects > 0);
+    };
+    verify_through(rounds(), turn_fatal).tell("fatal controllers");
 }
 
 /// Takes changes until the state is entered.
@@ -111,8 +163,10 @@ fn in_runtime(test: impl Future<Output = ()>) {
 }
 
 /// What `soft-roce target` does, off the runtime's threads.
-async fn lever(arguments: &'static [&'static str]) {
-    tokio::task::spawn_blocking(|| target(arguments)).await.expect("the lever moves");
+async fn lever(arguments: &[&str]) {
+    let owned: Vec<_> = arguments.iter().map(|&one| one.to_owned()).collect();
+    let pull = move || target(&owned.iter().map(String::as_str).collect::<Vec<_>>());
+    tokio::task::spawn_blocking(pull).await.expect("the lever moves");
 }
 
 fn quick() -> rdma_host::ConnectOptions {
@@ -173,56 +227,6 @@ fn a_host_that_is_no_longer_allowed_gives_up_at_once() {
         assert_eq!(error.class(), Class::Access, "{error}");
         assert!(error.to_string().contains("1 attempt to reconnect"), "{error}");
     });
-    target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "1"]);
-}
-
-/// Runs `nvmf monitor` with these options.
-fn monitor(arguments: &[&str]) -> Child {
-    let child = nvmf()
-        .args(["monitor", &uri(SUBSYSTEM), "-c", "500ms"])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("NVMF runs");
-    wait_for("the monitor connects", Duration::from_secs(5), || controllers(SUBSYSTEM) == 1);
-    child
-}
-
-fn story(monitor: Child, code: i32) -> String {
-    let output = monitor.wait_with_output().expect("the monitor ends");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}{message}");
-    text
-}
-
-#[test]
-#[ignore = "needs the test bed: run by ./tests/run"]
-fn the_monitor_tells_what_happened() {
-    let restarted = monitor(&["--runtime", "4"]);
-    lose_port();
-    let text = story(restarted, 0);
-    let states: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-    assert!(text.contains("closed the connection"), "{text}");
-    assert_eq!(states.first().copied(), Some("connecting"), "{text}");
-    assert_eq!(states.last().copied(), Some("dead"), "{text}");
-    assert!(states.iter().filter(|state| state.starts_with("live")).count() == 2, "{text}");
-
-    let host = options().host.nqn.to_string();
-    target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "0"]);
-    target(&["allow", SUBSYSTEM, &host]);
-    let refused = monitor(&["-q", &host, "-o", "json"]);
-    target(&["disallow", SUBSYSTEM, &host]);
-    target(&["fatal", SUBSYSTEM]);
-    let text = story(refused, 3);
-    let last = text.lines().last().expect("lines");
-    let last: serde_json::Value = serde_json::from_str(last).expect("JSON lines");
-    assert_eq!((&last["state"], &last["attempt"]), (&"dead".into(), &1.into()), "{text}");
-    assert!(
-        last["cause"].as_str().expect("a cause").contains("does not allow this host"),
-        "{text}"
-    );
     target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "1"]);
 }
 

@@ -1,6 +1,6 @@
 //! Any sequence of operations on the verbs engine: see `tests::sequence` for what must hold.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use proptest::{collection::vec, prelude::*};
 use tests::{
@@ -9,7 +9,7 @@ use tests::{
 };
 
 /// What these seeds must reach between them, or the operations are not as varied as they should be.
-const REACHED: [&str; 30] = [
+const REACHED: [&str; 32] = [
     "AddressChange",
     "DeviceRemoval",
     "Disconnected",
@@ -31,6 +31,8 @@ const REACHED: [&str; 30] = [
     "drained",
     "dropped",
     "established",
+    "harm 25",
+    "harm 26",
     "invalidated",
     "message",
     "nothing to disconnect",
@@ -65,6 +67,23 @@ fn the_same_bytes_do_the_same() {
     for seed in 0..5 {
         let bytes = noise(3 * 100, seed);
         assert_eq!(play(&bytes), play(&bytes), "seed {seed}");
+    }
+}
+
+/// The sequences that led the fuzzer to new places, each to its own: `tests/longer`.
+#[test]
+fn what_must_hold_holds_for_what_the_fuzzer_has_found() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/sequence");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .expect("the corpus is part of the sources")
+        .map(|entry| entry.expect("it can be listed").path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 50, "only {} sequences", files.len());
+    files.truncate(if cfg!(miri) { 5 } else { usize::MAX });
+    for file in files {
+        println!("{}", file.display()); // shown if it fails
+        let _ = play(&fs::read(&file).expect("it can be read"));
     }
 }
 

@@ -114,6 +114,17 @@ fn unsafe_code_stands_where_it_is_looked_for() {
     }
 }
 
+/// Posting, registering and all else is safe to call, whoever calls it.
+#[test]
+fn the_engine_offers_nothing_unsafe() {
+    for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("verbs/src/")) {
+        for (number, line) in code(text) {
+            let found = line.trim_start().starts_with("pub unsafe ");
+            assert!(!found, "{path}:{number}: agreed on by whom? {line}");
+        }
+    }
+}
+
 #[test]
 fn safety_comments_say_why() {
     for (path, text) in sources() {

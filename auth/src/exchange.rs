@@ -141,7 +141,7 @@ impl AwaitChallenge {
     ) -> Result<(Vec<u8>, AwaitSuccess1), Failure> {
         let transaction_id = self.transaction_id;
         self.reply(payload, randomness, sequence_number)
-            .map_err(|error| Failure::new(error, transaction_id))
+            .map_err(|error| Failure::new(error, transaction_id, MessageId::CHALLENGE))
     }
 
     // Randomness and keys are taken, so that every way out wipes them.
@@ -237,7 +237,8 @@ impl AwaitSuccess1 {
     ///
     /// [`Failure`] if the controller refused, or if its message is not to be accepted.
     pub fn handle(self, payload: &[u8]) -> Result<(Option<Vec<u8>>, Authenticated), Failure> {
-        self.check(payload).map_err(|error| Failure::new(error, self.transaction_id))?;
+        self.check(payload)
+            .map_err(|error| Failure::new(error, self.transaction_id, MessageId::SUCCESS1))?;
         let Self { transaction_id, hash, group, proof, .. } = self;
         let success2 = proof.as_ref().map(|_| Success2 { transaction_id }.encode());
         Ok((success2, Authenticated { hash, group, controller_proved: proof.is_some() }))

@@ -13,11 +13,13 @@ use crate::{GroupId, HashId, PublicValueError, TransactionId};
 pub struct Failure {
     error: ExchangeError,
     transaction_id: TransactionId,
+    /// The message that was due.
+    due: MessageId,
 }
 
 impl Failure {
-    pub(crate) fn new(error: ExchangeError, transaction_id: TransactionId) -> Self {
-        Self { error, transaction_id }
+    pub(crate) fn new(error: ExchangeError, transaction_id: TransactionId, due: MessageId) -> Self {
+        Self { error, transaction_id, due }
     }
 
     /// Why the exchange failed.
@@ -28,6 +30,23 @@ impl Failure {
     /// What kind of failure this is.
     pub fn class(&self) -> FailureClass {
         self.error.class()
+    }
+
+    /// Whether Linux takes it for a rejected key, after which it makes no further attempt: a
+    /// Failure1, whatever it explains; another message or exchange than was due; and a Success1
+    /// whose response is not right. (Seen of 6.12 and 7.3; their error is EKEYREJECTED.)
+    pub fn is_final(&self) -> bool {
+        match self.error {
+            ExchangeError::OutOfOrder { .. }
+            | ExchangeError::Refused(_)
+            | ExchangeError::TransactionId { .. } => true,
+            ExchangeError::ChallengeReflected
+            | ExchangeError::HashLength { .. }
+            | ExchangeError::ResponseReflected
+            | ExchangeError::ResponseUnasked
+            | ExchangeError::ResponseWrong => self.due == MessageId::SUCCESS1,
+            _ => false,
+        }
     }
 
     /// The Failure2 to send before disconnecting, 8 bytes; `None` after a Failure1.

@@ -242,6 +242,19 @@ pub const ADMIN_QUEUE_ENTRIES: u16 = 32;
 /// Address and route resolution each: as Linux. An absent host is noticed by ARP within it.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How often an address is asked for within that. Linux's CM does not notice an answer that comes
+/// while it still asks, as over a link that has just come up, before the time of the question is
+/// over: it is to be over soon.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// I/O queues of one controller that are connected at the same time: what a target has to do for
+/// one is mostly waiting, and its connection manager queues no more than a few dozen requests.
+pub const CONNECTS_AT_ONCE: u16 = 16;
+
+/// Of these, how many are authenticated at the same time. A target with one processor computes one
+/// after the other, and all of them have [`AUTHENTICATION_TIMEOUT`].
+pub const AUTHENTICATIONS_AT_ONCE: usize = 4;
+
 /// From the connect request to the reply. Linux leaves it to the CM, about a minute; a target that
 /// is there answers in milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -361,6 +374,14 @@ pub const BACKLOG_PER_ENTRY: usize = 2;
 
 /// How often a busy poller looks at timeouts and connection events.
 pub const TICK: Duration = Duration::from_millis(10);
+
+/// Looks of a poller that find nothing between two readings of the clock, which may cost as much as
+/// a look. So many take some microseconds.
+pub const LOOKS_PER_CLOCK: u32 = 64;
+
+/// Connections of a poller that are looked at for events each [`TICK`]. A look is a system call,
+/// of which a poller with 1,000 queues is not to make 100,000 a second.
+pub const CONNECTIONS_PER_TICK: usize = 16;
 
 /// After an Abort, for the command to come back. Linux on RDMA sends none and resets at once; a
 /// target that can abort does so within milliseconds.

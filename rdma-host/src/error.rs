@@ -193,6 +193,9 @@ pub enum Incompatible {
          instead"
     )]
     NoDiscoveryEvents,
+    /// KAS is 0, though Connect has turned the keep-alive on.
+    #[error("it has no keep-alive timer (KAS); do without by a keep-alive time of 0")]
+    NoKeepAlive,
     /// SGLS bit 2 is missing.
     #[error("it takes no keyed SGLs, which RDMA needs (SGLS)")]
     NoKeyedSgl,
@@ -392,9 +395,15 @@ pub enum TargetMisbehaved {
         /// On which queue.
         queue: QueueId,
     },
+    /// Without the keep-alive that Connect has turned on, it would forget us.
+    #[error("it refuses Keep Alive, which it has agreed to: {0}")]
+    KeepAliveRefused(Status),
     /// A list that goes in circles, or on for ever.
     #[error("its list of namespaces does not end")]
     NamespaceList,
+    /// Connect granted the id that stands for any (Base 3.1.1).
+    #[error("Connect granted controller id 0xffff, which is none")]
+    NoControllerId,
     /// A response to no command in flight: unknown, finished, or answered twice.
     #[error("a response to command {command} on queue {queue}, which is not in flight")]
     UnknownCommand {
@@ -422,6 +431,9 @@ pub enum Transport {
         /// The operating system's words.
         reason: String,
     },
+    /// Our device reports by itself what ends the connection.
+    #[error("our RDMA device reports that {0}; a new connection is possible once it works")]
+    Device(&'static str),
     /// The route now leads through another RDMA device, or ours was removed and is back.
     #[error("the RDMA device is not the one of before; memory registered with that is of no use")]
     DeviceChanged,

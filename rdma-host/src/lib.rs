@@ -50,6 +50,15 @@
 //! the device can no longer touch it. Dropping a future stops nothing; the buffer stays with the
 //! queue until the controller has answered.
 //!
+//! Registering memory costs a system call and more, so it is done once: a buffer that came back
+//! goes into the next operation as it is, with the key it has. [`Controller::allocate_many`] cuts
+//! many buffers from one registration, on the NUMA node of the device; [`Controller::register`]
+//! takes memory of the caller, where it lies, and [`Buffer::deregister`] gives it back.
+//!
+//! An operation larger than a command is split, with all parts in flight together. Several buffers
+//! make one operation by [`Namespace::read_vectored`] and [`Namespace::write_vectored`]; with a
+//! [`Poller`], submit a [`Command`] for each, and flush once.
+//!
 //! Memory mode `pool`: a registration keeps its key for life, and one controller's registrations
 //! are out of every other controller's reach, by a protection domain of its own. While a buffer
 //! lives, its controller can read and write it, also between operations.
@@ -61,9 +70,15 @@
 //! # Threads
 //!
 //! A [`Controller`] runs an admin task, and with [`Controller::connect`] one task for each poller,
-//! on the current tokio runtime. [`Namespace`] is `Clone + Send + Sync`. A [`Poller`] has one
-//! owner; what it does for one command allocates nothing, takes no lock and makes no system call
-//! of its own.
+//! on the current tokio runtime. [`Namespace`] is `Clone + Send + Sync`; its futures may be awaited
+//! anywhere, under any executor: they hand commands to the pollers' tasks through queues of limited
+//! length, and wait while those are full. A [`Poller`] has one owner, on a thread that the owner
+//! chooses and pins; what it does for one command allocates nothing, takes no lock and makes no
+//! system call of its own.
+//!
+//! Queues are connected several at a time ([`config::CONNECTS_AT_ONCE`]), with turns for the
+//! runtime's other tasks after each call that takes its thread for long; pollers on threads of
+//! their own notice nothing of it.
 //!
 //! # When the connection is lost
 //!
@@ -104,9 +119,9 @@ pub mod wire;
 pub use config::{ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode};
 pub use driver::{
     Change, Changes, Command, Connecting, Controller, Data, Detail, Device, Discovered, Discovery,
-    DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, Fate,
-    MemoryReport, Namespace, Notice, Notices, Operation, Poller, Rejection, Statistics, Waiter,
-    Windows,
+    DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, FailedVectored,
+    Fate, MemoryReport, Namespace, Notice, Notices, Operation, Poller, Rejection, Statistics,
+    Waiter, Windows,
 };
 pub use error::{Class, Error};
 pub use verbs::{Buffer, NotDeregistered, PageSize, Pool, PoolOptions, RdmaCore, RefusedMemory};

@@ -5,14 +5,16 @@ use super::case::{Case, Life, Made, Options, Turn};
 use super::stage::Stage;
 
 /// Samples: everybody can read them here.
-const KEY: &str = "DHHC-1:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6mvAWr:";
-const OTHER: &str = "DHHC-1:01:wCwLll4COr7oCPK1SNjVGTqLUim+bzEhpvFuLUGkSbMz46ns:";
+pub(crate) const KEY: &str = "DHHC-1:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6mvAWr:";
+pub(crate) const OTHER: &str = "DHHC-1:01:wCwLll4COr7oCPK1SNjVGTqLUim+bzEhpvFuLUGkSbMz46ns:";
 const KEY_48: &str =
     "DHHC-1:02:EixZcIO9Q4t/bXKvddAllIiZZHcRuAa90s2C+mlxPbPQ9jHKHduo2zvPy54FfNyYeyaVjg==:";
 const KEY_64: &str = "DHHC-1:03:CtUuM4ZiySOxX9Rac8bpczbvzPKKeu+USUQ8xt10FfuLU2OfFSyPxu8wgC/eRiugv\
                       pzwhfdYDcae/XLgAqu7NRXoy3s=:";
 /// [`KEY`] with another checksum.
 const WRONG_SUM: &str = "DHHC-1:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6nvAWr:";
+/// Well made, but of no length that there is.
+const ODD: &str = "DHHC-1:00:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gBYOQ5A==:";
 const NO_SECRET: &str = "DHHC-2:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6mvAWr:";
 
 const REFUSED: &str = "Linux does not act on a connection that ends while it authenticates, and \
@@ -30,6 +32,8 @@ const DEMANDING: Made = Made {
     hosts: &[("key", KEY)],
     companion: false,
     prepare: None,
+    script: None,
+    mapped: false,
 };
 
 /// One that also proves to know [`OTHER`].
@@ -98,6 +102,8 @@ fn keys() -> Vec<Case> {
         first("the right secret", DEMANDING, knows, Connected),
         first("a secret with a wrong checksum", DEMANDING, wrong_sum, Refused),
         first("what is no secret", DEMANDING, |o| o.secrets = [Some(NO_SECRET), None], Refused),
+        first("a secret of 33 bytes", DEMANDING, |o| o.secrets = [Some(ODD), None], Refused),
+        first("a controller secret alone", DEMANDING, |o| o.secrets = [None, Some(OTHER)], Refused),
         first("right secrets both ways", MUTUAL, knows_both, Connected),
         first("no controller secret where the target has one", MUTUAL, knows, Connected),
         first("a secret that nobody asks for", CLOSED, knows, Refused)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::script::Script;
 use super::stage::Stage;
 
 /// What became of a controller.
@@ -78,6 +79,8 @@ pub(crate) struct Options {
     pub(crate) io_queues: u16,
     pub(crate) queue_entries: u16,
     pub(crate) fast_io_fail: Option<u32>,
+    /// How long a command may take, in seconds; else as is usual.
+    pub(crate) io_timeout: Option<u32>,
     /// `dhchap_secret` and `dhchap_ctrl_secret`.
     pub(crate) secrets: [Option<&'static str>; 2],
     /// Another place than where the target listens.
@@ -104,6 +107,10 @@ pub(crate) struct Made {
     pub(crate) companion: bool,
     /// What else is done before anybody connects.
     pub(crate) prepare: Option<Lever>,
+    /// A target of our own in place of the kernel's; of the rest, nothing counts then.
+    pub(crate) script: Option<Script>,
+    /// The namespace is a mapped device, whose medium can be changed.
+    pub(crate) mapped: bool,
 }
 
 /// Something done to the target, or asked of the initiators.
@@ -117,6 +124,8 @@ pub(crate) struct Case {
     pub(crate) options: Options,
     /// Without one the case is about the first connect.
     pub(crate) fault: Option<Lever>,
+    /// How often it strikes: again whenever both are live again.
+    pub(crate) times: u32,
     /// After a while of the fault.
     pub(crate) heal: Option<Lever>,
     /// What the initiators' owner asks for, after the fault.
@@ -143,6 +152,8 @@ pub(crate) enum Wish {
 /// What 6.12 does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
+    /// A network namespace in which rxe hears something.
+    OtherMachine,
     /// `param_mdts`.
     TransferLimit,
 }
@@ -169,6 +180,7 @@ impl Case {
             io_queues: 1,
             queue_entries: 32,
             fast_io_fail: None,
+            io_timeout: None,
             secrets: [None, None],
             address: None,
             service: None,
@@ -181,6 +193,7 @@ impl Case {
             made: Made::default(),
             options,
             fault: None,
+            times: 1,
             heal: None,
             wish: None,
             lasts: Duration::from_millis(2500),
@@ -204,6 +217,10 @@ impl Case {
     pub(crate) fn with(mut self, change: fn(&mut Options)) -> Self {
         change(&mut self.options);
         self
+    }
+
+    pub(crate) fn times(self, times: u32) -> Self {
+        Self { times, ..self }
     }
 
     pub(crate) fn heal(self, heal: Lever) -> Self {

@@ -24,6 +24,8 @@ pub(crate) struct Kernel {
     _controller: File,
     /// Its namespace, opened while that was well.
     device: Option<File>,
+    /// How long a command may take, in seconds.
+    io_timeout: Option<u32>,
 }
 
 impl Kernel {
@@ -46,7 +48,8 @@ impl Kernel {
             place.is_some()
         });
         let controller = File::open(Path::new("/dev").join(&name))?;
-        Ok(Self { name, since, _controller: controller, device: None })
+        let io_timeout = options.io_timeout;
+        Ok(Self { name, since, _controller: controller, device: None, io_timeout })
     }
 
     fn path(&self) -> PathBuf {
@@ -66,12 +69,15 @@ impl Kernel {
 
     /// The device of its namespace: `nvme7c3n1` is the path of controller 3 to `nvme7n1`.
     fn block_device(&self) -> Option<PathBuf> {
-        let entries = fs::read_dir(self.path()).ok()?.filter_map(Result::ok);
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let path = names.filter(|name| name.starts_with("nvme") && name.ends_with("n1"));
-        let head =
-            path.filter_map(|name| Some(name.split_once('c')?.0.to_owned() + "n1")).next()?;
+        let head = self.block_path()?.split_once('c')?.0.to_owned() + "n1";
         Some(Path::new("/dev").join(head)).filter(|path| path.exists())
+    }
+
+    /// The name of the path to its namespace.
+    fn block_path(&self) -> Option<String> {
+        let entries = fs::read_dir(self.path()).ok()?.filter_map(Result::ok);
+        let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.find(|name| name.starts_with("nvme") && name.contains('c') && name.ends_with("n1"))
     }
 }
 
@@ -113,6 +119,10 @@ impl Initiator for Kernel {
             found = self.block_device();
             found.is_some()
         });
+        if let (Some(seconds), Some(path)) = (self.io_timeout, self.block_path()) {
+            let attribute = self.path().join(path).join("queue/io_timeout");
+            fs::write(attribute, (seconds * 1000).to_string()).expect("the timeout is settable");
+        }
         // What is cached would prove nothing.
         let direct = i32::try_from(OFlags::DIRECT.bits()).expect("the flag is small");
         let path = found.expect("just found");

@@ -2,11 +2,48 @@
 
 use std::time::Duration;
 
-use super::case::Life::{CameBack, StillTrying};
-use super::case::{Case, Turn};
+use super::case::Life::{CameBack, Exhausted, StillTrying};
+use super::case::{Case, Made, Need, Turn};
+use super::script::{FAR, Script};
 use super::stage::command;
 
 pub(crate) fn cases() -> Vec<Case> {
+    [silence(), ports()].concat()
+}
+
+/// The wire swallows everything, and says nothing about it.
+fn silence() -> Vec<Case> {
+    let silent = |name| {
+        let script = Script { far: true, ..Script::lying(|_, _| ()) };
+        Case::live(name, |_| command("tc qdisc add dev wire0 root netem loss 100%"))
+            .made(Made { script: Some(script), ..Made::default() })
+            .with(|options| {
+                options.address = Some(FAR);
+                options.keep_alive = 2;
+            })
+            .heal(|_| command("tc qdisc del dev wire0 root"))
+            .needs(Need::OtherMachine)
+            .turn(Turn::Alone)
+    };
+    vec![
+        silent("silent link for 6 s, keep_alive_tmo=2")
+            .lasting(Duration::from_secs(6))
+            .watched(Duration::from_secs(12))
+            .both(CameBack),
+        silent("silent link for 12 s, keep_alive_tmo=2, one attempt")
+            .with(|options| options.loss_timeout = 1)
+            .lasting(Duration::from_secs(12))
+            .watched(Duration::from_secs(12))
+            .differs(
+                CameBack,
+                Exhausted,
+                "an attempt of Linux lasts as long as its CM has patience, more than a minute, so \
+                 that ctrl_loss_tmo says little; ours has a deadline",
+            ),
+    ]
+}
+
+fn ports() -> Vec<Case> {
     vec![
         Case::live("port of the device down for 5 s", |_| command("ip link set dum0 down"))
             .lasting(Duration::from_secs(5))

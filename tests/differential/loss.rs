@@ -107,15 +107,10 @@ fn controllers() -> Vec<Case> {
         Case::live("controller fatal, one attempt", Stage::fatal)
             .with(|options| options.loss_timeout = 1)
             .both(CameBack),
-        Case::live("controller fatal three times, one attempt for each", |stage| {
-            for _ in 0..3 {
-                stage.fatal();
-                stage.deserted();
-                stage.awaited(2);
-            }
-        })
-        .with(|options| options.loss_timeout = 1)
-        .both(CameBack),
+        Case::live("controller fatal three times, one attempt for each", Stage::fatal)
+            .times(3)
+            .with(|options| options.loss_timeout = 1)
+            .both(CameBack),
         Case::live("controller fatal with eight queues", Stage::fatal)
             .with(|options| options.io_queues = 8)
             .both(CameBack),

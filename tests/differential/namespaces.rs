@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::case::Life::Undisturbed;
+use super::case::Life::{CameBack, Undisturbed};
 use super::case::Read::{Done, Failed, Held, Late};
-use super::case::{Case, Made};
+use super::case::{Case, Made, Turn};
 use super::stage::Stage;
 
 const READ: Made = Made {
@@ -15,6 +15,8 @@ const READ: Made = Made {
     hosts: &[],
     companion: false,
     prepare: None,
+    script: None,
+    mapped: false,
 };
 
 /// Why reads of a namespace that can't be reached now differ.
@@ -25,6 +27,48 @@ const ANA: &str = "ours has one path, and tells at once that the namespace is no
 const WATCH: Duration = Duration::from_secs(4);
 
 pub(crate) fn cases() -> Vec<Case> {
+    [attached(), media()].concat()
+}
+
+/// What it is stored on.
+const MAPPED: Made = Made { mapped: true, ..READ };
+
+/// Media that are slow, fail or hang.
+fn media() -> Vec<Case> {
+    let hangs = |name| {
+        let heal = |stage: &Stage| stage.mapper("resume");
+        Case::live(name, |stage| stage.mapper("suspend --noflush --nolockfs"))
+            .made(MAPPED)
+            .heal(heal)
+            .watched(WATCH)
+    };
+    vec![
+        Case::live("medium slow (dm-delay 300 ms), read", |stage| {
+            stage.map("delay /dev/ram0 0 300");
+        })
+        .made(MAPPED)
+        .watched(WATCH)
+        .both(Undisturbed.and(Done)),
+        Case::live("medium fails (dm-error), read", |stage| stage.map("error"))
+            .made(MAPPED)
+            .watched(WATCH)
+            .both(Undisturbed.and(Failed)),
+        Case::live("medium fails (dm-flakey), read", |stage| {
+            stage.map("flakey /dev/ram0 0 0 3600");
+        })
+        .made(MAPPED)
+        .watched(WATCH)
+        .both(Undisturbed.and(Failed)),
+        hangs("medium hangs, read, goes on").both(Undisturbed.and(Late)),
+        hangs("medium hangs past the command timeout of 2 s, read, goes on")
+            .with(|options| options.io_timeout = Some(2))
+            .lasting(Duration::from_secs(6))
+            .turn(Turn::Alone)
+            .both(CameBack.and(Late)),
+    ]
+}
+
+fn attached() -> Vec<Case> {
     let enable = |stage: &Stage| stage.namespace("enable", "1");
     vec![
         Case::live("namespace well, read", |_| ())

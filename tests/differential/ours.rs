@@ -128,13 +128,16 @@ fn credentials(secrets: [Option<&str>; 2]) -> Result<Option<Credentials>, Box<dy
 /// The same options in our terms.
 fn ours(stage: &Stage, options: &Options) -> ConnectOptions {
     let host = options.address.map_or_else(address, str::to_owned);
-    let service = options.service.unwrap_or_else(|| stage.service());
+    let service = options.service.unwrap_or_else(|| stage.our_service());
     let address = format!("{host}:{service}").parse().expect("an address and a port");
     let subsystem = options.subsystem.unwrap_or_else(|| stage.nqn()).parse().expect("an NQN");
     let mut ours = ConnectOptions::new(address, subsystem, stage.our_host().clone());
     ours.io_queues = options.io_queues;
     ours.queue_entries = options.queue_entries;
     ours.keep_alive = Duration::from_secs(options.keep_alive.into());
+    if let Some(seconds) = options.io_timeout {
+        ours.io_timeout = Duration::from_secs(seconds.into());
+    }
     ours.reconnect.delay = Duration::from_secs(1);
     ours.reconnect.loss_timeout = u64::try_from(options.loss_timeout).ok().map(Duration::from_secs);
     ours.reconnect.fast_io_fail =

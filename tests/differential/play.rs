@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use tests::wait_for;
 use tokio::runtime::Handle;
 
 use super::case::{Case, Life, Seen, Turn, Wish};
 use super::kernel::Kernel;
 use super::ours::Ours;
 use super::stage::Stage;
-use super::watch::{Initiator, Watched, watch};
+use super::watch::{Initiator, Now, Watched, watch};
 
 /// What was seen of one initiator, and its story.
 #[derive(Clone, Debug)]
@@ -110,7 +111,7 @@ fn through_the_fault(stage: &Stage, case: &Case, sides: &[Side], runtime: &Handl
         initiators.iter().map(|one| Watched::new(&**one, attempts_max)).collect();
 
     let mut told = Vec::new();
-    case.fault.expect("there is one")(stage);
+    strike(stage, case, &initiators);
     if case.made.namespace {
         std::thread::sleep(SPREAD);
         watched.iter_mut().for_each(Watched::read);
@@ -140,6 +141,20 @@ fn through_the_fault(stage: &Stage, case: &Case, sides: &[Side], runtime: &Handl
         initiators.iter().for_each(|one| one.wish(Wish::Delete));
     }
     told
+}
+
+/// The fault, as often as it is to strike.
+fn strike(stage: &Stage, case: &Case, initiators: &[Box<dyn Initiator>]) {
+    let fault = case.fault.expect("there is one");
+    for _ in 1..case.times {
+        let marks: Vec<_> = initiators.iter().map(|one| one.mark()).collect();
+        fault(stage);
+        wait_for("all live again", Duration::from_secs(20), || {
+            let mut all = initiators.iter().zip(&marks);
+            all.all(|(one, &mark)| one.left_since(mark) && one.now() == Now::Live)
+        });
+    }
+    fault(stage);
 }
 
 /// Whether what the case made stays to the end of the guest.

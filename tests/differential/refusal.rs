@@ -14,6 +14,8 @@ const CLOSED: Made = Made {
     hosts: &[],
     companion: false,
     prepare: None,
+    script: None,
+    mapped: false,
 };
 
 const WITH_COMPANION: Made = Made { closed: false, companion: true, ..CLOSED };

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tests::{SUBSYSTEM, address, run, wait_for};
 use uuid::Uuid;
 
 use super::case::Made;
+use super::script::Scripted;
 
 /// The controller id that the subsystem of the target file gives out, as text.
 const HELD_ID: &str = "60000";
@@ -25,10 +27,12 @@ pub(crate) struct Stage {
     place: Place,
     /// Of the port.
     id: u16,
-    service: u16,
+    /// Where the kernel's initiator finds it, and ours.
+    services: [u16; 2],
     nqn: String,
     /// The kernel's and ours.
     hosts: [HostIdentity; 2],
+    scripted: Option<Scripted>,
 }
 
 impl Stage {
@@ -38,14 +42,22 @@ impl Stage {
             let id = 0x6a2c_1f4e_0b1d_4c8e_9f53_0000_0000_0000 + u128::from(number * 2 + side);
             HostIdentity::from_id(Uuid::from_u128(id))
         };
-        let stage = Self {
-            made,
-            place: Place::here(),
-            id: 100 + number,
-            service: 5000 + number,
-            nqn: format!("{SUBSYSTEM}-{number}"),
-            hosts: [host(0), host(1)],
-        };
+        let (service, nqn, hosts) =
+            (5000 + number, format!("{SUBSYSTEM}-{number}"), [host(0), host(1)]);
+        // Each initiator has a scripted target of its own.
+        let services = [service, if made.script.is_some() { 2000 + service } else { service }];
+        let scripted = made.script.map(|script| {
+            let place = |side: usize| {
+                let ip = address().parse().expect("an address");
+                (SocketAddr::new(ip, services[side]), &hosts[side])
+            };
+            Scripted::up(script, &nqn, [place(0), place(1)])
+        });
+        let place = Place::here();
+        let stage = Self { made, place, id: 100 + number, services, nqn, hosts, scripted };
+        if stage.scripted.is_some() {
+            return stage;
+        }
         stage.make();
         if let Some(prepare) = made.prepare {
             prepare(&stage);
@@ -57,8 +69,14 @@ impl Stage {
         &self.nqn
     }
 
+    /// Where the target listens; a scripted one for the kernel's initiator.
     pub(crate) fn service(&self) -> u16 {
-        self.service
+        self.services[0]
+    }
+
+    /// Where the target for our initiator listens.
+    pub(crate) fn our_service(&self) -> u16 {
+        self.services[1]
     }
 
     pub(crate) fn kernel_host(&self) -> &HostIdentity {
@@ -81,7 +99,7 @@ impl Stage {
         write(&port.join("addr_trtype"), "rdma");
         write(&port.join("addr_adrfam"), "ipv4");
         write(&port.join("addr_traddr"), &address());
-        write(&port.join("addr_trsvcid"), &self.service.to_string());
+        write(&port.join("addr_trsvcid"), &self.service().to_string());
         for (attribute, value) in self.made.port {
             self.port(attribute, value);
         }
@@ -110,15 +128,41 @@ impl Stage {
         }
     }
 
-    /// Adds a namespace: a file in memory, that is new each time.
+    /// Adds a namespace: a file in memory, that is new each time, or a mapped device.
     pub(crate) fn add_namespace(&self, nsid: u32) {
-        let file = PathBuf::from(format!("/run/differential-{}-{nsid}", self.id));
-        fs::write(&file, vec![0; 1 << 20]).expect("/run is in memory");
         let path = self.namespace_path(nsid);
         make_folder(&path);
-        write(&path.join("device_path"), file.to_str().expect("the path is ASCII"));
-        write(&path.join("buffered_io"), "1");
+        if self.made.mapped {
+            let name = self.mapped();
+            dmsetup(&["create", &name, "--table", &format!("0 {SECTORS} linear /dev/ram0 0")]);
+            let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", &name]);
+            write(&path.join("device_path"), &format!("/dev/dm-{}", minor.trim()));
+        } else {
+            let file = PathBuf::from(format!("/run/differential-{}-{nsid}", self.id));
+            fs::write(&file, vec![0; 1 << 20]).expect("/run is in memory");
+            write(&path.join("device_path"), file.to_str().expect("the path is ASCII"));
+            write(&path.join("buffered_io"), "1");
+        }
         write(&path.join("enable"), "1");
+    }
+
+    /// The name of the mapped device.
+    fn mapped(&self) -> String {
+        format!("differential-{}", self.id)
+    }
+
+    /// Gives the mapped device another medium.
+    pub(crate) fn map(&self, medium: &str) {
+        self.mapper("suspend --noflush --nolockfs");
+        let name = self.mapped();
+        dmsetup(&["load", &name, "--table", &format!("0 {SECTORS} {medium}")]);
+        self.mapper("resume");
+    }
+
+    /// Does this with the mapped device.
+    pub(crate) fn mapper(&self, what: &str) {
+        let name = self.mapped();
+        dmsetup(&what.split(' ').chain([&*name]).collect::<Vec<_>>());
     }
 
     pub(crate) fn remove_namespace(&self, nsid: u32) {
@@ -159,11 +203,27 @@ impl Stage {
         self.link();
     }
 
+    /// The scripted target begins to lie.
+    pub(crate) fn lie(&self) {
+        self.scripted.as_ref().expect("the case has a script").lie();
+    }
+
+    /// It is honest again.
+    pub(crate) fn be_honest(&self) {
+        self.scripted.as_ref().expect("the case has a script").be_honest();
+    }
+
     /// The end of the case: nothing of it stays.
     pub(crate) fn clear(&self) {
+        if self.scripted.is_some() {
+            return;
+        }
         self.down();
         for host in &self.hosts {
             remove_folder(&host_path(host));
+        }
+        if self.made.mapped {
+            self.mapper("remove");
         }
     }
 
@@ -241,16 +301,6 @@ impl Stage {
         self.disallow();
     }
 
-    /// Waits until so many are connected, or that is not to be expected any more.
-    pub(crate) fn awaited(&self, controllers: usize) {
-        let start = std::time::Instant::now();
-        while self.controllers() != controllers && start.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // A controller is there before its I/O queues are.
-        std::thread::sleep(Duration::from_millis(300));
-    }
-
     /// How many controllers the subsystem has. They are only counted: to read about one that ends
     /// is more than the kernel can bear (its address is that of a queue which may be gone).
     pub(crate) fn controllers(&self) -> usize {
@@ -280,6 +330,18 @@ impl Stage {
     fn port_path(&self) -> PathBuf {
         Path::new(NVMET).join("ports").join(self.id.to_string())
     }
+}
+
+/// Sectors of a mapped device.
+const SECTORS: u32 = 2048;
+
+/// Runs `dmsetup`, where no udev is; returns what it prints.
+fn dmsetup(arguments: &[&str]) -> String {
+    let mut dmsetup = Command::new("dmsetup");
+    let output = run(dmsetup.args(["--noudevrules", "--noudevsync"]).args(arguments), &[]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "dmsetup {arguments:?}: {message}");
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 /// Runs `ip`, `rdma` or `tc`, which must succeed.

@@ -130,8 +130,9 @@ fn an_honest_door_lets_all_queues_in() {
             write_and_read(&controller).await;
             controller.shutdown().await;
         });
-        let report = door.report();
+        let mut report = door.report();
         assert_patient("honest", &report);
+        report.authenticated.sort_unstable(); // the I/O queues come up together
         assert_eq!(report.authenticated, [0, 1, 2], "{report:?}");
         assert!(report.failures.is_empty(), "{report:?}");
     }
@@ -468,7 +469,10 @@ fn messages_that_were_not_sent_are_not_there() {
                 assert_eq!(report.failures, [(queue, told)], "{length} at {step}: {error}");
                 assert_patient("cut", &report);
                 let cut = move |_: Seen, answer: &mut Answer| answer.data.truncate(length);
-                assert_eq!(attempts(&options(true), at_step(queue, step, cut)), 3, "{error}");
+                // Another message than due ends it for good, as with Linux; an unreadable one not.
+                let expected = if failure.is_final() { 1 } else { 3 };
+                let tried = attempts(&options(true), at_step(queue, step, cut));
+                assert_eq!(tried, expected, "{length} at {step}: {error}");
             }
         }
     }
@@ -559,7 +563,8 @@ fn out_of_time(
 fn a_controller_that_reconnects_is_as_strict() {
     for (turn, reason, tries) in [
         ((|out| out.message[16..].fill(9)) as fn(Outgoing<'_>), Reason::Final, 1),
-        (|out| out.message[4] ^= 1, Reason::Exhausted, 3),
+        (|out| out.message[4] ^= 1, Reason::Final, 1),
+        (|out| out.message.push(1), Reason::Exhausted, 3),
     ] {
         let mut connects = 0;
         let door = Door::hostile(

@@ -114,20 +114,21 @@ const UNPROVED: Option<u8> = Some(1);
 
 /// The lies.
 pub(crate) const ROWS: &[Row] = &[
-    row("challenge: nothing", challenge!(m => m.clear()), "OutOfOrder", ORDER),
-    row("challenge: noise", challenge!(m => *m = vec![0xff; 4096]), "OutOfOrder", ORDER),
-    row("challenge: Negotiate", challenge!(m => m[..2].fill(0)), "OutOfOrder", ORDER),
-    row("challenge: Reply", challenge!(m => m[1] = 2), "OutOfOrder", ORDER),
-    row("challenge: Success1 first", challenge!(m => m[1] = 3), "OutOfOrder", ORDER),
-    row("challenge: Success2", challenge!(m => m[1] = 4), "OutOfOrder", ORDER),
+    row("challenge: nothing", challenge!(m => m.clear()), "OutOfOrder", ORDER).terminal(),
+    row("challenge: noise", challenge!(m => *m = vec![0xff; 4096]), "OutOfOrder", ORDER).terminal(),
+    row("challenge: Negotiate", challenge!(m => m[..2].fill(0)), "OutOfOrder", ORDER).terminal(),
+    row("challenge: Reply", challenge!(m => m[1] = 2), "OutOfOrder", ORDER).terminal(),
+    row("challenge: Success1 first", challenge!(m => m[1] = 3), "OutOfOrder", ORDER).terminal(),
+    row("challenge: Success2", challenge!(m => m[1] = 4), "OutOfOrder", ORDER).terminal(),
     row(
         "challenge: Failure2",
         challenge!(m => m[..2].copy_from_slice(&[0, 0xf0])),
         "OutOfOrder",
         ORDER,
-    ),
-    row("challenge: message type", challenge!(m => m[0] = 0), "OutOfOrder", ORDER),
-    row("challenge: T_ID", challenge!(m => m[4] ^= 1), "TransactionId", BAD),
+    )
+    .terminal(),
+    row("challenge: message type", challenge!(m => m[0] = 0), "OutOfOrder", ORDER).terminal(),
+    row("challenge: T_ID", challenge!(m => m[4] ^= 1), "TransactionId", BAD).terminal(),
     row("challenge: S1 = 0", challenge!(m => m[12..16].fill(0)), "SequenceNumberZero", BAD),
     row("challenge: HL 0", challenge!(m => m[6] = 0), "Malformed", BAD),
     row("challenge: HL of another hash", challenge!(m => m[6] = 48), "HashLength", BAD),
@@ -236,24 +237,28 @@ pub(crate) const ROWS: &[Row] = &[
         None,
     )
     .access(),
-    row("success: nothing", success!(out => out.message.clear()), "OutOfOrder", ORDER),
-    row("success: another Challenge", success!(out => out.message[1] = 1), "OutOfOrder", ORDER),
+    row("success: nothing", success!(out => out.message.clear()), "OutOfOrder", ORDER).terminal(),
+    row("success: another Challenge", success!(out => out.message[1] = 1), "OutOfOrder", ORDER)
+        .terminal(),
     row(
         "success: our Reply",
         success!(out => *out.message = out.sent.to_vec()),
         "OutOfOrder",
         ORDER,
-    ),
-    row("success: T_ID", success!(out => out.message[5] ^= 0x80), "TransactionId", BAD),
-    row("success: HL 0", success!(out => out.message[6] = 0), "HashLength", BAD),
-    row("success: HL of another hash", success!(out => out.message[6] = 64), "HashLength", BAD),
+    )
+    .terminal(),
+    row("success: T_ID", success!(out => out.message[5] ^= 0x80), "TransactionId", BAD).terminal(),
+    row("success: HL 0", success!(out => out.message[6] = 0), "HashLength", BAD).terminal(),
+    row("success: HL of another hash", success!(out => out.message[6] = 64), "HashLength", BAD)
+        .terminal(),
     row("success: trailing bytes", success!(out => out.message.push(1)), "Malformed", BAD),
     row(
         "success: a response nobody asked for",
         success!(out => { out.message[8] = 1; out.message.extend([5; 32]) }),
         "ResponseUnasked",
         BAD,
-    ),
+    )
+    .terminal(),
     row(
         "success: RVALID 0 when asked",
         success!(out => { out.message[8] = 0; out.message.truncate(16) }),
@@ -286,7 +291,8 @@ pub(crate) const ROWS: &[Row] = &[
         "ResponseReflected",
         UNPROVED,
     )
-    .two_way(),
+    .two_way()
+    .terminal(),
     row(
         "success: our own challenge",
         success!(out => {
@@ -295,5 +301,6 @@ pub(crate) const ROWS: &[Row] = &[
         "ChallengeReflected",
         UNPROVED,
     )
-    .two_way(),
+    .two_way()
+    .terminal(),
 ];

@@ -5,6 +5,7 @@
 
 pub mod authenticator;
 pub mod door;
+pub mod ending;
 pub mod holdings;
 pub mod load;
 pub mod sequence;

@@ -7,9 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::time::Instant;
 
 use soft_roce::fabric::{Fabric, Host};
@@ -26,7 +29,6 @@ pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
 pub const BLOCKS: usize = 1024;
 
 const BLOCK: usize = 512;
-const RECEIVES: u32 = 64;
 /// A command and the most in-capsule data we announce.
 const CAPSULE: usize = 64 + IN_CAPSULE;
 const IN_CAPSULE: usize = 4096;
@@ -55,6 +57,8 @@ pub struct Answer {
     pub carried: Vec<u8>,
     /// Goes out this much later.
     pub delay: Duration,
+    /// Goes out once this is set.
+    pub gate: Option<Arc<AtomicBool>>,
     /// The connection is closed behind the messages.
     pub disconnect: bool,
 }
@@ -68,11 +72,33 @@ pub struct Target<P: Provider = Host> {
     queues: Vec<Queue<P>>,
     script: Script,
     accept: Vec<u8>,
+    refuse: Refuse,
+    hang_up: Arc<AtomicBool>,
 }
+
+/// How much the target grants.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Entries of each I/O queue.
+    pub entries: u16,
+    /// I/O queues.
+    pub queues: u16,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { entries: 32, queues: 4 }
+    }
+}
+
+/// What a connection request is refused with, if it is: from its private data to that of the
+/// refusal.
+pub type Refuse = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
 /// What the answers are made of.
 struct Script {
     disk: Vec<u8>,
+    size: Size,
     hook: Hook,
     authentication: Option<Authentication>,
 }
@@ -170,6 +196,12 @@ impl Seen {
     }
 }
 
+impl Answer {
+    fn may_go(&self) -> bool {
+        self.gate.as_ref().is_none_or(|gate| gate.load(Ordering::Acquire))
+    }
+}
+
 impl Target<Host> {
     /// A target on the host "target" of this fabric.
     ///
@@ -205,8 +237,32 @@ impl<P: Provider> Target<P> {
         listener.listen(address, 16).expect("the address is free");
         let mut accept = vec![0; 32];
         accept[2] = 32;
-        let script = Script { disk: vec![0; BLOCKS * BLOCK], hook, authentication: None };
-        Self { listener, queues: Vec::new(), script, accept }
+        let (disk, size) = (vec![0; BLOCKS * BLOCK], Size::default());
+        let script = Script { disk, size, hook, authentication: None };
+        let (refuse, hang_up): (Refuse, _) = (Box::new(|_| None), Arc::default());
+        Self { listener, queues: Vec::new(), script, accept, refuse, hang_up }
+    }
+
+    /// The same, refusing connection requests.
+    #[must_use]
+    pub fn refusing(mut self, refuse: Refuse) -> Self {
+        self.refuse = refuse;
+        self
+    }
+
+    /// The same, closing all connections whenever this is set.
+    #[must_use]
+    pub fn hanging_up(mut self, when: Arc<AtomicBool>) -> Self {
+        self.hang_up = when;
+        self
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn granting(mut self, size: Size) -> Self {
+        self.script.size = size;
+        self.accept[2..4].copy_from_slice(&size.entries.to_le_bytes());
+        self
     }
 
     /// The same with other private data in its reply to connection requests.
@@ -231,45 +287,110 @@ impl<P: Provider> Target<P> {
     /// Serves for ever.
     pub async fn run(mut self) {
         loop {
-            self.step();
+            self.step(Idle::Return);
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
     }
 
-    fn step(&mut self) {
+    /// Serves until told to stop; asleep while there is nothing to do, so that many share a
+    /// processor.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not let it sleep.
+    pub fn serve(mut self, stop: &AtomicBool) {
+        /// For what comes without a sign: a wish of the test's, and late answers.
+        const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        while !stop.load(Ordering::Relaxed) {
+            if self.step(Idle::Arm) {
+                continue;
+            }
+            let queues = self.queues.iter();
+            let own = queues.flat_map(|queue| [queue.endpoint.as_fd(), queue.completions.as_fd()]);
+            let all = own.chain([self.listener.as_fd()]);
+            let mut all: Vec<_> =
+                all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            rustix::event::poll(&mut all, Some(&LOOK)).expect("it sleeps");
+        }
+    }
+
+    /// Does what there is to do now.
+    pub fn serve_once(&mut self) {
+        self.step(Idle::Return);
+    }
+
+    /// Does what there is to do; says whether there was anything.
+    fn step(&mut self, idle: Idle) -> bool {
+        let mut busy = self.hang_up.swap(false, Ordering::Relaxed);
+        if busy {
+            self.queues.iter_mut().for_each(Queue::hang_up);
+        }
         while let Some(event) = self.listener.next_event().expect("the listener lives") {
-            if let ConnectionEvent::ConnectRequest { endpoint, private_data, .. } = event {
-                self.queues.push(Queue::accept(endpoint, &private_data, &self.accept));
+            busy = true;
+            if let ConnectionEvent::ConnectRequest { mut endpoint, private_data, .. } = event {
+                match (self.refuse)(&private_data) {
+                    Some(refusal) => drop(endpoint.reject(&refusal)),
+                    None => {
+                        let size = self.script.size;
+                        let queue = Queue::accept(endpoint, &private_data, &self.accept, size);
+                        self.queues.extend(queue);
+                    }
+                }
             }
         }
         for queue in &mut self.queues {
-            queue.step(&mut self.script);
+            busy |= queue.step(&mut self.script, idle);
         }
         self.queues.retain(|queue| !matches!(queue.state, State::Gone));
+        busy
     }
 }
 
+/// What is done about completions when there are none.
+#[derive(Clone, Copy)]
+enum Idle {
+    /// The next one makes an event.
+    Arm,
+    Return,
+}
+
 impl<P: Provider> Queue<P> {
-    fn accept(mut endpoint: Endpoint<P>, request: &[u8], accept: &[u8]) -> Self {
+    /// Takes a connection; none if the host did not wait for it.
+    fn accept(
+        mut endpoint: Endpoint<P>,
+        request: &[u8],
+        accept: &[u8],
+        size: Size,
+    ) -> Option<Self> {
+        // Twice what may be in flight: a host that keeps to less never finds no receive.
+        let receives = 2 * u32::from(size.entries);
         let domain = endpoint.domain().expect("a domain");
-        let completions = endpoint.completion_queue(4 * RECEIVES).expect("a completion queue");
+        let completions = endpoint.completion_queue(4 * receives).expect("a completion queue");
         let capabilities =
-            Capabilities { send: 2 * RECEIVES, receive: RECEIVES, segments: 1, inline: 64 };
-        let mut prepared =
-            endpoint.queue_pair(&domain, &completions, capabilities).expect("a queue pair");
-        for _ in 0..RECEIVES {
-            let buffer = domain.allocate(CAPSULE, Access::LOCAL_WRITE).expect("memory");
-            prepared.post_receive(buffer, 0).map_err(|refused| refused.error).expect("room");
+            Capabilities { send: 2 * receives, receive: receives, segments: 1, inline: 64 };
+        let mut prepared = endpoint.queue_pair(&domain, &completions, capabilities).ok()?;
+        let all = receives as usize * CAPSULE;
+        let mut rest = domain.allocate(all, Access::LOCAL_WRITE).expect("memory");
+        for left in (0..receives as usize).rev() {
+            let next = rest.split_off(left * CAPSULE);
+            prepared.post_receive(next, 0).map_err(|refused| refused.error).expect("room");
         }
         prepared.flush().expect("receives are taken");
         let parameters = ConnectParameters { private_data: accept, ..ConnectParameters::default() };
-        endpoint.accept(&parameters).expect("the host waits");
+        endpoint.accept(&parameters).ok()?;
         let id = u16::from_le_bytes([request[2], request[3]]);
-        let state = State::Accepted(prepared);
-        Self { id, endpoint, domain, completions, state, reading: Vec::new(), late: Vec::new() }
+        let (state, reading, late) = (State::Accepted(prepared), Vec::new(), Vec::new());
+        Some(Self { id, endpoint, domain, completions, state, reading, late })
     }
 
-    fn step(&mut self, script: &mut Script) {
+    fn hang_up(&mut self) {
+        // It may have done so already.
+        let _ = self.endpoint.disconnect();
+        self.state = State::Gone;
+    }
+
+    /// Says whether there was anything to do.
+    fn step(&mut self, script: &mut Script, idle: Idle) -> bool {
         while let Ok(Some(event)) = self.endpoint.next_event() {
             self.state = match (event, std::mem::replace(&mut self.state, State::Gone)) {
                 (ConnectionEvent::Established(established), State::Accepted(prepared)) => {
@@ -280,14 +401,18 @@ impl<P: Provider> Queue<P> {
             };
         }
         let mut batch = [Completion::default(); 16];
-        let State::Live(_) = self.state else { return };
-        let count = self.completions.poll(&mut batch).unwrap_or(0);
+        let State::Live(_) = self.state else { return false };
+        let polled = match idle {
+            Idle::Arm => self.completions.poll_or_arm(&mut batch),
+            Idle::Return => self.completions.poll(&mut batch),
+        };
+        let count = polled.unwrap_or(0);
         for completion in &batch[..count] {
             self.complete(completion, script);
         }
         let now = Instant::now();
         for (_, seen, answer) in
-            self.late.extract_if(.., |(due, ..)| *due <= now).collect::<Vec<_>>()
+            self.late.extract_if(.., |late| late.0 <= now && late.2.may_go()).collect::<Vec<_>>()
         {
             self.send(seen, &answer);
         }
@@ -295,6 +420,7 @@ impl<P: Provider> Queue<P> {
             // A host that is gone takes nothing any more.
             let _ = queue_pair.flush();
         }
+        count > 0
     }
 
     fn complete(&mut self, completion: &Completion, script: &mut Script) {
@@ -341,7 +467,7 @@ impl<P: Provider> Queue<P> {
     }
 
     fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
-        let mut answer = honest(seen, data, &mut script.disk);
+        let mut answer = honest(seen, data, script);
         answer.invalidate = seen.to_invalidate();
         if seen.sqe[0] == 0x7f {
             answer.carried = data.to_vec();
@@ -351,7 +477,7 @@ impl<P: Provider> Queue<P> {
         }
         (script.hook)(seen, &mut answer);
         match answer.delay {
-            Duration::ZERO => self.send(seen, &answer),
+            Duration::ZERO if answer.may_go() => self.send(seen, &answer),
             delay => self.late.push((Instant::now() + delay, seen, answer)),
         }
     }
@@ -411,17 +537,18 @@ fn filled<P: Provider>(domain: &Domain<P>, bytes: &[u8]) -> Buffer {
 }
 
 /// What a target that follows the specification answers.
-fn honest(seen: Seen, data: &[u8], disk: &mut [u8]) -> Answer {
+fn honest(seen: Seen, data: &[u8], script: &mut Script) -> Answer {
+    let Script { disk, size, .. } = script;
     let mut answer = Answer::default();
     let result = match (seen.sqe[0], seen.sqe[4], seen.sqe[44]) {
         (0x7f, 0x01, _) => 7,
-        // MQES 31, ready within 0.5 s, NVM command set; version 1.4; enabled; shut down.
-        (0x7f, 0x04, 0x00) => 0x0000_0020_0101_001f,
+        // MQES, ready within 0.5 s, NVM command set; version 1.4; enabled; shut down.
+        (0x7f, 0x04, 0x00) => 0x0000_0020_0101_0000 | u64::from(size.entries - 1),
         (0x7f, 0x04, 0x08) => 0x0001_0400,
         (0x7f, 0x04, 0x1c) => 0b1001,
-        (0x09, ..) if seen.queue == 0 => 0x0003_0003,
+        (0x09, ..) if seen.queue == 0 => u64::from(size.queues - 1) * 0x0001_0001,
         (0x06, ..) if seen.queue == 0 => {
-            answer.data = identify(seen.sqe[40]);
+            answer.data = identify(seen.sqe[40], size.entries);
             0
         }
         (0x02, ..) if seen.is_io() => {
@@ -442,7 +569,7 @@ fn honest(seen: Seen, data: &[u8], disk: &mut [u8]) -> Answer {
     answer
 }
 
-fn identify(structure: u8) -> Vec<u8> {
+fn identify(structure: u8, entries: u16) -> Vec<u8> {
     let mut bytes = vec![0; 4096];
     match structure {
         0x00 => {
@@ -453,7 +580,8 @@ fn identify(structure: u8) -> Vec<u8> {
             bytes[4..10].copy_from_slice(b"SCRIPT");
             bytes[77] = 5;
             bytes[78] = 7;
-            bytes[514] = 32;
+            bytes[320] = 10;
+            bytes[514..516].copy_from_slice(&entries.to_le_bytes());
             bytes[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
             let units = u32::try_from(CAPSULE / 16).expect("small");
             bytes[1792..1796].copy_from_slice(&units.to_le_bytes());

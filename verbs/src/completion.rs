@@ -210,11 +210,13 @@ impl Completion {
 
     /// Whether it is of a receive. Devices do not say in a failed completion; the request's
     /// token does.
+    #[inline]
     pub fn is_receive(&self) -> bool {
         Token::unpack(self.token).is_some_and(|token| token.kind == Kind::Receive)
     }
 
     /// How many bytes were received; meaningful for a receive that succeeded.
+    #[inline]
     pub fn length(&self) -> u32 {
         self.length
     }
@@ -228,12 +230,21 @@ impl Completion {
         }
     }
 
+    /// Whether the received message may have taken a remote key out of use: where this is false
+    /// it has not.
+    #[inline]
+    pub fn may_invalidate(&self) -> bool {
+        self.invalidated != Invalidated::No
+    }
+
     /// [Number](crate::QueuePair::number) of the queue pair.
+    #[inline]
     pub fn queue_pair(&self) -> u32 {
         self.queue_pair
     }
 
     /// Whether the work request succeeded, or why not.
+    #[inline]
     pub fn status(&self) -> Status {
         self.status
     }
@@ -336,6 +347,7 @@ statuses! {
 
 impl Status {
     /// Whether the work request succeeded.
+    #[inline]
     pub fn is_success(self) -> bool {
         self == Self::SUCCESS
     }

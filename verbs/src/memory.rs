@@ -27,6 +27,7 @@ use std::{
     alloc::{self, Layout},
     any::Any,
     fmt,
+    marker::PhantomData,
     mem::ManuallyDrop,
     num::NonZero,
     ops::BitOr,
@@ -37,7 +38,7 @@ use std::{
     },
 };
 
-use crate::{CallerMemory, NotDeregistered, provider::Keys, sys::Pages};
+use crate::{CallerMemory, NotDeregistered, Unnamed, provider::Keys, sys::Pages};
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///
@@ -63,13 +64,14 @@ use crate::{CallerMemory, NotDeregistered, provider::Keys, sys::Pages};
 /// A peer that was told the [remote key](Self::remote_key) may write at any time, as far as the
 /// registration's [`Access`] allows. That is never undefined behaviour, but what is copied out
 /// is then whatever is there.
-pub struct Buffer {
+pub struct Buffer<N = Unnamed> {
     region: Arc<Region>,
     offset: usize,
     length: usize,
+    name: PhantomData<fn() -> N>,
 }
 
-impl Buffer {
+impl<N> Buffer<N> {
     pub(crate) fn whole(region: Region) -> Self {
         Self::of(Arc::new(region))
     }
@@ -77,7 +79,7 @@ impl Buffer {
     /// All of a region that no other buffer is of.
     pub(crate) fn of(region: Arc<Region>) -> Self {
         let length = region.memory.length;
-        Self { region, offset: 0, length }
+        Self { region, offset: 0, length, name: PhantomData }
     }
 
     /// Takes the registration back and returns the memory that was
@@ -86,14 +88,14 @@ impl Buffer {
     /// # Errors
     ///
     /// [`NotDeregistered`], which hands the buffer back if there still is one.
-    pub fn deregister<M: CallerMemory>(self) -> Result<M, NotDeregistered> {
-        let Self { region, offset, length } = self;
+    pub fn deregister<M: CallerMemory>(self) -> Result<M, NotDeregistered<N>> {
+        let Self { region, offset, length, name } = self;
+        let in_use = |region| NotDeregistered::InUse(Self { region, offset, length, name });
         let all = offset == 0 && length == region.memory.length;
         if !all || !region.memory.is_callers() {
-            return Err(NotDeregistered::InUse(Self { region, offset, length }));
+            return Err(in_use(region));
         }
-        let Region { _registration, memory, .. } = Arc::try_unwrap(region)
-            .map_err(|region| NotDeregistered::InUse(Self { region, offset, length }))?;
+        let Region { _registration, memory, .. } = Arc::try_unwrap(region).map_err(in_use)?;
         drop(_registration);
         // A registration that the device did not give up still holds the memory.
         let memory = Arc::try_unwrap(memory).map_err(|_| NotDeregistered::Kept)?;
@@ -106,6 +108,7 @@ impl Buffer {
     ///
     /// When `bytes` does not fit behind `offset`, or the memory is a device's
     /// ([`is_local`](Self::is_local)); so do all that copy.
+    #[inline]
     pub fn copy_in(&mut self, offset: usize, bytes: &[u8]) {
         let start = self.start(offset, bytes.len());
         self.region.memory.write(start, bytes);
@@ -128,6 +131,7 @@ impl Buffer {
             region: self.region.clone(),
             offset: self.offset + at,
             length: self.length - at,
+            name: PhantomData,
         };
         self.length = at;
         tail
@@ -148,6 +152,7 @@ impl Buffer {
     }
 
     /// Where the buffer starts, as the peer must name it in a remote access.
+    #[inline]
     pub fn address(&self) -> u64 {
         self.region.memory.address() + self.offset as u64
     }
@@ -157,6 +162,7 @@ impl Buffer {
     /// # Panics
     ///
     /// When there are not as many bytes behind `offset` as `out` is long.
+    #[inline]
     pub fn copy_out(&self, offset: usize, out: &mut [u8]) {
         let start = self.start(offset, out.len());
         self.region.memory.read(start, out);
@@ -174,16 +180,19 @@ impl Buffer {
     }
 
     /// How many bytes it has.
+    #[inline]
     pub fn len(&self) -> usize {
         self.length
     }
 
     /// The key by which a peer can name this memory. It covers the whole registration, not only
     /// this part of it.
+    #[inline]
     pub fn remote_key(&self) -> RemoteKey {
         self.region.keys.remote
     }
 
+    #[inline]
     pub(crate) fn access(&self) -> Access {
         self.region.access
     }
@@ -194,6 +203,7 @@ impl Buffer {
     }
 
     /// Which protection domain it belongs to.
+    #[inline]
     pub(crate) fn domain(&self) -> u64 {
         self.region.domain
     }
@@ -203,21 +213,31 @@ impl Buffer {
         self.offset
     }
 
+    #[inline]
     pub(crate) fn local_key(&self) -> u32 {
         self.region.keys.local
     }
 
+    #[inline]
     fn start(&self, offset: usize, length: usize) -> usize {
-        assert!(
-            offset <= self.length && length <= self.length - offset,
-            "{length} bytes at {offset} are not within a buffer of {} bytes",
-            self.length,
-        );
+        if !is_within(offset, length, self.length) {
+            out_of_bounds(offset, length, self.length);
+        }
         self.offset + offset
     }
 }
 
-impl fmt::Debug for Buffer {
+#[inline]
+fn is_within(offset: usize, length: usize, all: usize) -> bool {
+    offset <= all && length <= all - offset
+}
+
+#[cold]
+fn out_of_bounds(offset: usize, length: usize, all: usize) -> ! {
+    panic!("{length} bytes at {offset} are not within a buffer of {all} bytes")
+}
+
+impl<N> fmt::Debug for Buffer<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer")
             .field("address", &format_args!("{:#x}", self.address()))
@@ -264,8 +284,11 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// Memory of the heap, for whoever talks to a provider directly; everybody else has
+    /// [`Domain::allocate`](crate::Domain::allocate).
+    ///
     /// Nothing when there is no memory, or `length` is 0 or beyond any address space.
-    pub(crate) fn allocate(length: usize, agent: Agent) -> Option<Self> {
+    pub fn allocate(length: usize, agent: Agent) -> Option<Self> {
         let page = page_size();
         let size = length.checked_next_multiple_of(page).filter(|&size| size > 0)?;
         let layout = Layout::from_size_align(size, page).ok()?;
@@ -325,6 +348,7 @@ impl Mapping {
     }
 
     /// Where the memory starts, as a number.
+    #[inline]
     pub fn address(&self) -> u64 {
         self.start.addr().get() as u64
     }
@@ -339,25 +363,27 @@ impl Mapping {
         self.length == 0
     }
 
-    /// For a provider within this process: what its "device" reads.
+    /// For a provider within this process, what its "device" reads; or for whoever talks to a
+    /// provider directly.
     ///
     /// # Panics
     ///
-    /// When the range is not within the memory, or [`Provider::AGENT`](crate::Provider::AGENT)
-    /// is not [`Agent::Thread`].
+    /// When the range is not within the memory, or it was not made for [`Agent::Thread`], which
+    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT).
     pub fn device_read(&self, offset: usize, out: &mut [u8]) {
-        assert_eq!(self.agent, Agent::Thread, "only a provider within the process may do this");
+        assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
         self.read(offset, out);
     }
 
-    /// For a provider within this process: what its "device" writes.
+    /// For a provider within this process, what its "device" writes; or for whoever talks to a
+    /// provider directly.
     ///
     /// # Panics
     ///
-    /// When the range is not within the memory, or [`Provider::AGENT`](crate::Provider::AGENT)
-    /// is not [`Agent::Thread`].
+    /// When the range is not within the memory, or it was not made for [`Agent::Thread`], which
+    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT).
     pub fn device_write(&self, offset: usize, bytes: &[u8]) {
-        assert_eq!(self.agent, Agent::Thread, "only a provider within the process may do this");
+        assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
         self.write(offset, bytes);
     }
 
@@ -366,6 +392,7 @@ impl Mapping {
         self.start.as_ptr()
     }
 
+    #[inline]
     fn read(&self, offset: usize, out: &mut [u8]) {
         let from = self.at(offset, out.len());
         match self.agent {
@@ -374,14 +401,26 @@ impl Mapping {
             Agent::Device => unsafe {
                 ptr::copy_nonoverlapping(from.as_ptr(), out.as_mut_ptr(), out.len());
             },
-            Agent::Thread => {
-                for (index, byte) in out.iter_mut().enumerate() {
-                    *byte = self.byte(offset + index).load(Ordering::Relaxed);
-                }
-            }
+            Agent::Thread => self.read_shared(offset, out),
         }
     }
 
+    // Apart, as the next, so that a profiler can tell it from what a real device needs.
+    #[inline(never)]
+    fn read_shared(&self, offset: usize, out: &mut [u8]) {
+        for (index, byte) in out.iter_mut().enumerate() {
+            *byte = self.byte(offset + index).load(Ordering::Relaxed);
+        }
+    }
+
+    #[inline(never)]
+    fn write_shared(&self, offset: usize, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate() {
+            self.byte(offset + index).store(*byte, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
     fn write(&self, offset: usize, bytes: &[u8]) {
         let to = self.at(offset, bytes.len());
         match self.agent {
@@ -390,11 +429,7 @@ impl Mapping {
             Agent::Device => unsafe {
                 ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len());
             },
-            Agent::Thread => {
-                for (index, byte) in bytes.iter().enumerate() {
-                    self.byte(offset + index).store(*byte, Ordering::Relaxed);
-                }
-            }
+            Agent::Thread => self.write_shared(offset, bytes),
         }
     }
 
@@ -419,16 +454,15 @@ impl Mapping {
         unsafe { AtomicU8::from_ptr(at.as_ptr()) }
     }
 
+    #[inline]
     fn at(&self, offset: usize, length: usize) -> NonNull<u8> {
         assert!(
             !matches!(self.backing, Backing::Foreign),
             "the memory of a device cannot be copied by the processor",
         );
-        assert!(
-            offset <= self.length && length <= self.length - offset,
-            "{length} bytes at {offset} are not within {} bytes of memory",
-            self.length,
-        );
+        if !is_within(offset, length, self.length) {
+            out_of_bounds(offset, length, self.length);
+        }
         // SAFETY: the offset was just checked to be within the allocation, or one past its end.
         unsafe { self.start.add(offset) }
     }

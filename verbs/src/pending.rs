@@ -29,6 +29,11 @@ impl<R: Copy> Pending<R> {
     }
 
     #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.count).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[R] {
         &self.rows[..self.count]
     }

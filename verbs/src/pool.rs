@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    Access, Buffer, Domain, Error, PageSize, Provider,
+    Access, Buffer, Domain, Error, PageSize, Provider, Unnamed,
     memory::{Mapping, Region, page_size},
     sys::Pages,
 };
@@ -31,8 +31,8 @@ pub struct PoolOptions {
 ///
 /// Dropping it forgets the buffers that are in it; those that were taken live on.
 #[derive(Debug)]
-pub struct Pool {
-    free: Vec<Buffer>,
+pub struct Pool<N = Unnamed> {
+    free: Vec<Buffer<N>>,
     region: Arc<Region>,
     size: usize,
     capacity: usize,
@@ -74,14 +74,14 @@ pub enum Placement {
     },
 }
 
-impl<P: Provider> Domain<P> {
+impl<P: Provider, N> Domain<P, N> {
     /// Allocates and registers a pool.
     ///
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate); [`Error::HugePages`] with the remedy, if the pages are
     /// demanded and cannot be had.
-    pub fn pool(&self, options: PoolOptions) -> Result<Pool, Error> {
+    pub fn pool(&self, options: PoolOptions) -> Result<Pool<N>, Error> {
         let PoolOptions { count, size, access, .. } = options;
         let length = count.saturating_mul(size);
         if length == 0 {
@@ -155,7 +155,7 @@ impl Made {
 }
 
 /// All buffers of a registration, so that the first is taken first.
-fn cut(mut rest: Buffer, count: usize, size: usize) -> Vec<Buffer> {
+fn cut<N>(mut rest: Buffer<N>, count: usize, size: usize) -> Vec<Buffer<N>> {
     let mut cut = Vec::with_capacity(count);
     for index in (1..count).rev() {
         cut.push(rest.split_off(index * size));
@@ -164,9 +164,9 @@ fn cut(mut rest: Buffer, count: usize, size: usize) -> Vec<Buffer> {
     cut
 }
 
-impl Pool {
+impl<N> Pool<N> {
     /// A buffer, if one is left. What its last owner put there is still in it.
-    pub fn take(&mut self) -> Option<Buffer> {
+    pub fn take(&mut self) -> Option<Buffer<N>> {
         self.free.pop()
     }
 
@@ -175,7 +175,7 @@ impl Pool {
     /// # Errors
     ///
     /// Hands it back when it is of another pool, or only part of one.
-    pub fn give(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+    pub fn give(&mut self, buffer: Buffer<N>) -> Result<(), Buffer<N>> {
         let ours = Arc::ptr_eq(&self.region, &buffer.region());
         let one = buffer.len() == self.size && buffer.offset().is_multiple_of(self.size);
         if !ours || !one {
@@ -250,6 +250,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri maps plain pages only")]
     fn pages_of_a_node_are_not_of_the_heap() {
         let options = PoolOptions { node: Some(0), ..PoolOptions::default() };
         let made = Made::new(5000, options).expect("there is memory");
@@ -259,6 +260,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri maps plain pages only")]
     fn huge_pages_are_had_refused_in_the_report_or_an_error() {
         let wish = PoolOptions { pages: PageSize::OneGibibyte, ..PoolOptions::default() };
         let demand = PoolOptions { demand_pages: true, ..wish };

@@ -401,7 +401,7 @@ pub struct Payloads {
 
 impl Payloads {
     /// Room for so many bytes, and so many segments.
-    pub(crate) fn new(inline: usize, segments: usize) -> Self {
+    pub fn new(inline: usize, segments: usize) -> Self {
         Self {
             inline: vec![0; inline].into_boxed_slice(),
             segments: vec![Segment::default(); segments].into_boxed_slice(),
@@ -430,14 +430,22 @@ impl Payloads {
     }
 
     /// Copies a message in.
+    ///
+    /// # Panics
+    ///
+    /// When it does not fit behind `offset`.
     #[inline(always)] // the length is often known to the caller
-    pub(crate) fn put_bytes(&mut self, offset: usize, message: &[u8]) {
+    pub fn put_bytes(&mut self, offset: usize, message: &[u8]) {
         self.inline[offset..][..message.len()].copy_from_slice(message);
     }
 
-    /// Notes where a request's memory is.
+    /// Where to note a request's memory.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer segments.
     #[inline]
-    pub(crate) fn segments_mut(&mut self, first: usize, count: usize) -> &mut [Segment] {
+    pub fn segments_mut(&mut self, first: usize, count: usize) -> &mut [Segment] {
         &mut self.segments[first..][..count]
     }
 }

@@ -9,14 +9,15 @@ use std::{
 };
 
 use crate::{
-    Access, Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore,
-    Refused, RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned,
-    SEGMENTS_MAX, Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
+    Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore, Refused,
+    RefusedBind, RefusedReceive, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
+    Segments, SharedReceiveQueue, StaleCompletion, Unnamed, Window, WorkKind,
     completion::{Invalidated, Reservation},
     pending::Pending,
     provider::{
         Batch, Operation, Payload, Payloads, QueuePairFacts, ReceiveRequest, Segment, SendRequest,
     },
+    segment::{receivable, segment},
     shared_receive_queue::Share,
     slot::{ReceiveTable, SendRing, SendSlot},
     token::{Kind, SLOTS_MAX, Token},
@@ -63,8 +64,8 @@ impl Capabilities {
 /// queue_pair.send_inline(b"too early"); // no such method before `ready`
 /// # }
 /// ```
-pub struct PreparedQueuePair<P: Provider = RdmaCore> {
-    engine: Engine<P>,
+pub struct PreparedQueuePair<P: Provider = RdmaCore, N = Unnamed> {
+    engine: Engine<P, N>,
 }
 
 /// A connected queue pair.
@@ -88,11 +89,11 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore> {
 /// buffer.copy_out(0, out); // it comes back in `Retired::Send`
 /// # }
 /// ```
-pub struct QueuePair<P: Provider = RdmaCore> {
-    engine: Engine<P>,
+pub struct QueuePair<P: Provider = RdmaCore, N = Unnamed> {
+    engine: Engine<P, N>,
 }
 
-impl<P: Provider> PreparedQueuePair<P> {
+impl<P: Provider, N> PreparedQueuePair<P, N> {
     pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
         let Parts { raw, facts, provider, domain, connection, reservation, share } = parts;
         let generation = next_generation();
@@ -101,7 +102,7 @@ impl<P: Provider> PreparedQueuePair<P> {
         let engine = Engine {
             raw,
             provider,
-            windows: BoundWindows::default(),
+            windows: BoundWindows::new(),
             receives: ReceiveTable::new(capabilities.receive, generation),
             payloads: Payloads::new(sends.rows() * inline, sends.rows() * segments),
             sends,
@@ -124,7 +125,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     /// # Panics
     ///
     /// When `established` is of another endpoint than this queue pair.
-    pub fn ready(self, established: &Established) -> QueuePair<P> {
+    pub fn ready(self, established: &Established) -> QueuePair<P, N> {
         assert_eq!(
             established.connection(),
             self.engine.connection,
@@ -138,7 +139,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     /// # Errors
     ///
     /// As [`QueuePair::post_receive`].
-    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
         self.engine.post_receive(buffer, tag)
     }
 
@@ -152,7 +153,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     }
 
     /// Destroys the queue pair and returns what was posted.
-    pub fn close(self) -> Vec<Returned> {
+    pub fn close(self) -> Vec<Returned<N>> {
         self.engine.close()
     }
 
@@ -162,11 +163,11 @@ impl<P: Provider> PreparedQueuePair<P> {
     }
 }
 
-impl<P: Provider> QueuePair<P> {
+impl<P: Provider, N> QueuePair<P, N> {
     /// Whether a buffer is of this queue pair's domain, so that it can be used here, also by the
     /// peer. Where it is not, a peer that is told its key fails the connection.
     #[inline]
-    pub fn accepts(&self, buffer: &Buffer) -> bool {
+    pub fn accepts(&self, buffer: &Buffer<N>) -> bool {
         buffer.domain() == self.engine.domain
     }
 
@@ -191,7 +192,7 @@ impl<P: Provider> QueuePair<P> {
     /// Hands the buffers back with [`Error::QueueFull`], or [`Error::Misuse`]: no buffer, more
     /// than [`Capabilities::segments`], an empty one, or one of another domain.
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
-    pub fn send(&mut self, segments: impl Into<Segments>, tag: u64) -> Result<(), Refused> {
+    pub fn send(&mut self, segments: impl Into<Segments<N>>, tag: u64) -> Result<(), Refused<N>> {
         self.engine.post_buffers(Operation::Send, segments.into(), tag)
     }
 
@@ -219,10 +220,10 @@ impl<P: Provider> QueuePair<P> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn send_with_invalidate(
         &mut self,
-        segments: impl Into<Segments>,
+        segments: impl Into<Segments<N>>,
         key: RemoteKey,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refused<N>> {
         self.engine.post_buffers(Operation::SendWithInvalidate(key), segments.into(), tag)
     }
 
@@ -235,14 +236,14 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// As [`send`](Self::send); also [`Error::Misuse`] when a buffer is registered without
-    /// [`Access::LOCAL_WRITE`].
+    /// [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE).
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_read(
         &mut self,
-        segments: impl Into<Segments>,
+        segments: impl Into<Segments<N>>,
         from: RemoteAddress,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refused<N>> {
         self.engine.post_buffers(Operation::RdmaRead(from), segments.into(), tag)
     }
 
@@ -256,10 +257,10 @@ impl<P: Provider> QueuePair<P> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_write(
         &mut self,
-        segments: impl Into<Segments>,
+        segments: impl Into<Segments<N>>,
         to: RemoteAddress,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refused<N>> {
         self.engine.post_buffers(Operation::RdmaWrite(to), segments.into(), tag)
     }
 
@@ -286,9 +287,13 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// Hands the window back with [`Error::QueueFull`], or [`Error::Misuse`]: window or buffer is
     /// of another domain, the range is empty or not within the buffer, the access is nothing that a
-    /// window can allow, or the buffer is registered without [`Access::BIND`], or without
-    /// [`Access::LOCAL_WRITE`] for a window that may be written.
-    pub fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+    /// window can allow, or the buffer is registered without [`BIND`](crate::Access::BIND), or without
+    /// [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE) for a window that may be written.
+    pub fn bind(
+        &mut self,
+        window: Window<N>,
+        to: Binding<'_, N>,
+    ) -> Result<RemoteKey, RefusedBind<N>> {
         self.engine.bind(window, to)
     }
 
@@ -309,7 +314,7 @@ impl<P: Provider> QueuePair<P> {
     /// the peer may still use the key.
     ///
     /// A peer that was to invalidate a key, and answered without, has left it in use.
-    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
+    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window<N>> {
         self.engine.windows.reclaim(key)
     }
 
@@ -334,9 +339,31 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// Hands the buffer back with [`Error::QueueFull`], or [`Error::Misuse`]: it is empty, of
-    /// another domain, or registered without [`Access::LOCAL_WRITE`].
-    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+    /// another domain, or registered without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE).
+    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
         self.engine.post_receive(buffer, tag)
+    }
+
+    /// Copies the beginning of a received message out, and queues its receive again, with the same
+    /// buffer and tag: what [`retire`](Self::retire) and
+    /// [`post_receive`](Self::post_receive) do together, for less. Returns the message's length;
+    /// what `out` has beyond that is left over from other messages.
+    ///
+    /// # Errors
+    ///
+    /// [`StaleCompletion`]: it is of no outstanding receive of this queue pair, or of one that
+    /// failed.
+    ///
+    /// # Panics
+    ///
+    /// When the buffer is shorter than `out`.
+    #[inline]
+    pub fn receive_again(
+        &mut self,
+        completion: &Completion,
+        out: &mut [u8],
+    ) -> Result<u32, StaleCompletion> {
+        self.engine.receive_again(completion, out)
     }
 
     /// Hands what is queued to the device: the receives as one batch, then the sends as one.
@@ -350,13 +377,24 @@ impl<P: Provider> QueuePair<P> {
         self.engine.flush()
     }
 
+    /// Hands what is queued for sending to the device; queued receives stay queued. Whoever holds
+    /// them back rings fewer doorbells, and sees to it that there is a receive for each answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PostSend`], as [`flush`](Self::flush).
+    #[inline(always)]
+    pub fn flush_sends(&mut self) -> Result<(), Error> {
+        self.engine.flush_sends().map_err(|Unposted { source, .. }| Error::PostSend(source))
+    }
+
     /// Frees the slot of a completed work request and returns what it held, whether it succeeded
     /// or not: look at [`Completion::status`].
     ///
     /// # Errors
     ///
     /// [`StaleCompletion`]: it is of no outstanding work request of this queue pair.
-    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+    pub fn retire(&mut self, completion: &Completion) -> Result<Retired<N>, StaleCompletion> {
         self.engine.retire(completion)
     }
 
@@ -369,19 +407,25 @@ impl<P: Provider> QueuePair<P> {
     pub fn retire_shared(
         &mut self,
         completion: &Completion,
-        shared: &mut SharedReceiveQueue<P>,
-    ) -> Result<Retired, StaleCompletion> {
+        shared: &mut SharedReceiveQueue<P, N>,
+    ) -> Result<Retired<N>, StaleCompletion> {
         self.engine.retire_shared(completion, shared)
     }
 
     /// Destroys the queue pair, and then returns everything that was still in a slot.
-    pub fn close(self) -> Vec<Returned> {
+    pub fn close(self) -> Vec<Returned<N>> {
         self.engine.close()
     }
 
     /// How many receives can be queued now.
     pub fn receive_credits(&self) -> u32 {
         self.engine.receives.credits()
+    }
+
+    /// How many receives are queued and not handed to the device yet.
+    #[inline]
+    pub fn queued_receives(&self) -> u32 {
+        self.engine.pending_receives.len()
     }
 
     /// How many sends can be queued now.
@@ -406,13 +450,13 @@ impl<P: Provider> QueuePair<P> {
     }
 }
 
-impl<P: Provider> fmt::Debug for PreparedQueuePair<P> {
+impl<P: Provider, N> fmt::Debug for PreparedQueuePair<P, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PreparedQueuePair").field(&self.engine.number).finish()
     }
 }
 
-impl<P: Provider> fmt::Debug for QueuePair<P> {
+impl<P: Provider, N> fmt::Debug for QueuePair<P, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuePair")
             .field("number", &self.engine.number)
@@ -438,12 +482,12 @@ pub(crate) struct Parts<P: Provider> {
 
 /// What both states share. Fields drop in order: bound windows before the device's queue pair,
 /// which rxe would wait for in vain; that before the buffers it may still use.
-struct Engine<P: Provider> {
-    windows: BoundWindows,
+struct Engine<P: Provider, N> {
+    windows: BoundWindows<N>,
     raw: P::QueuePair,
     provider: Arc<P>,
-    sends: SendRing<Held>,
-    receives: ReceiveTable<(Buffer, u64)>,
+    sends: SendRing<Held<N>>,
+    receives: ReceiveTable<(Buffer<N>, u64)>,
     /// For each slot of `sends` the longest inline message, and the most segments.
     payloads: Payloads,
     pending_sends: Pending<SendRequest>,
@@ -459,8 +503,8 @@ struct Engine<P: Provider> {
 }
 
 /// What a slot of the send queue holds.
-enum Held {
-    Buffers(Segments, u64),
+enum Held<N> {
+    Buffers(Segments<N>, u64),
     Invalidation(RemoteKey),
 }
 
@@ -470,7 +514,7 @@ struct Unposted {
     source: io::Error,
 }
 
-impl<P: Provider> Engine<P> {
+impl<P: Provider, N> Engine<P, N> {
     #[inline(always)] // most of what it decides is known to its callers
     fn post_inline(&mut self, operation: Operation, message: &[u8]) -> Result<(), Error> {
         // No `ok_or`, which would make and drop an error for each message.
@@ -496,9 +540,9 @@ impl<P: Provider> Engine<P> {
     fn post_buffers(
         &mut self,
         operation: Operation,
-        segments: Segments,
+        segments: Segments<N>,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refused<N>> {
         let payload = match self.gather(&operation, &segments) {
             Ok(payload) => payload,
             Err(error) => return Err(Refused { error, segments }),
@@ -513,7 +557,7 @@ impl<P: Provider> Engine<P> {
         }
     }
 
-    fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+    fn bind(&mut self, window: Window<N>, to: Binding<'_, N>) -> Result<RemoteKey, RefusedBind<N>> {
         let buffer = to.buffer;
         let bind = match window.request(self.domain, to) {
             Ok(bind) => bind,
@@ -547,7 +591,7 @@ impl<P: Provider> Engine<P> {
         Ok(())
     }
 
-    fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+    fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
         let segment = match receivable(self.domain, &buffer) {
             Ok(segment) => segment,
             Err(error) => return Err(RefusedReceive { error, buffer }),
@@ -596,7 +640,7 @@ impl<P: Provider> Engine<P> {
         settled.map_err(|source| Unposted { kind: WorkKind::Send, source })
     }
 
-    fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+    fn retire(&mut self, completion: &Completion) -> Result<Retired<N>, StaleCompletion> {
         let token = Token::unpack(completion.token).ok_or(StaleCompletion)?;
         if completion.queue_pair != self.number {
             return Err(StaleCompletion);
@@ -625,11 +669,32 @@ impl<P: Provider> Engine<P> {
         }
     }
 
+    #[inline]
+    fn receive_again(
+        &mut self,
+        completion: &Completion,
+        out: &mut [u8],
+    ) -> Result<u32, StaleCompletion> {
+        let Some(Token { kind: Kind::Receive, slot, generation }) = Token::unpack(completion.token)
+        else {
+            return Err(StaleCompletion);
+        };
+        if completion.queue_pair != self.number || !completion.status.is_success() {
+            return Err(StaleCompletion);
+        }
+        let (token, (buffer, _)) = self.receives.renew(slot, generation).ok_or(StaleCompletion)?;
+        buffer.copy_out(0, out);
+        // It was checked when it was posted first.
+        self.pending_receives.push(ReceiveRequest { token, segment: Segment::of(buffer) });
+        self.note_invalidated(completion);
+        Ok(completion.length)
+    }
+
     fn retire_shared(
         &mut self,
         completion: &Completion,
-        shared: &mut SharedReceiveQueue<P>,
-    ) -> Result<Retired, StaleCompletion> {
+        shared: &mut SharedReceiveQueue<P, N>,
+    ) -> Result<Retired<N>, StaleCompletion> {
         if completion.queue_pair != self.number || self.share.is_none() {
             return Err(StaleCompletion);
         }
@@ -638,6 +703,7 @@ impl<P: Provider> Engine<P> {
         Ok(retired)
     }
 
+    #[inline]
     fn note_invalidated(&mut self, completion: &Completion) {
         match completion.invalidated {
             Invalidated::Certainly(key) | Invalidated::Perhaps(key) => {
@@ -647,7 +713,7 @@ impl<P: Provider> Engine<P> {
         }
     }
 
-    fn close(self) -> Vec<Returned> {
+    fn close(self) -> Vec<Returned<N>> {
         let Self { windows, raw, mut sends, mut receives, .. } = self;
         drop(windows);
         drop(raw); // the device lets go of the buffers before anybody else gets them
@@ -664,7 +730,7 @@ impl<P: Provider> Engine<P> {
     }
 
     /// Checks the buffers, and notes where they are beside the slot that is taken next.
-    fn gather(&mut self, operation: &Operation, segments: &Segments) -> Result<Payload, Error> {
+    fn gather(&mut self, operation: &Operation, segments: &Segments<N>) -> Result<Payload, Error> {
         if segments.is_empty() {
             return Err(Error::Misuse("a send needs a buffer; an empty message goes inline"));
         }
@@ -700,31 +766,6 @@ fn too_long() -> Error {
 pub(crate) fn next_generation() -> u32 {
     GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed)
 }
-
-/// Where a device may put a message, or what it reads.
-pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
-    if !buffer.access().contains(Access::LOCAL_WRITE) {
-        return Err(Error::Misuse(
-            "a buffer to receive or read into must be registered with LOCAL_WRITE",
-        ));
-    }
-    segment(domain, buffer)
-}
-
-fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
-    if buffer.domain() != domain {
-        return Err(Error::Misuse("the buffer is of another protection domain"));
-    }
-    // Some devices take a length of 0 for two gigabytes.
-    let length = u32::try_from(buffer.len())
-        .ok()
-        .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
-        .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))?;
-    Ok(Segment { address: buffer.address(), length, local_key: buffer.local_key() })
-}
-
-/// 2^31 - 1: the longest message of InfiniBand is 2^31, which some devices encode as 0.
-const SEGMENT_LENGTH_MAX: u32 = i32::MAX.cast_unsigned();
 
 /// Odd, so that all numbers are visited; large, so that neighbours are far apart.
 const GENERATION_STEP: u32 = 0x9E37_79B1;

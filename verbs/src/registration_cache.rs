@@ -196,12 +196,12 @@ impl RegistrationCache {
     ///
     /// Hands the allocation back with what [`Domain::register`] says, or with
     /// [`Error::CacheFull`]: what is in use and this together are beyond the limits.
-    pub fn register<P: Provider>(
+    pub fn register<P: Provider, N>(
         &mut self,
-        domain: &Domain<P>,
+        domain: &Domain<P, N>,
         allocation: Allocation,
         access: Access,
-    ) -> Result<Buffer, RefusedMemory<Allocation>> {
+    ) -> Result<Buffer<N>, RefusedMemory<Allocation>> {
         let Allocation { memory, identity } = allocation;
         let key = Key { allocation: identity.0, domain: domain.identity(), access };
         self.time += 1;
@@ -225,9 +225,9 @@ impl RegistrationCache {
         }
     }
 
-    fn miss<P: Provider>(
+    fn miss<P: Provider, N>(
         &mut self,
-        domain: &Domain<P>,
+        domain: &Domain<P, N>,
         memory: &Arc<Mapping>,
         access: Access,
     ) -> Result<Region, Error> {
@@ -247,7 +247,7 @@ impl RegistrationCache {
     /// # Errors
     ///
     /// Hands the buffer back when it is of no registration of this cache, or only part of one.
-    pub fn release(&mut self, buffer: Buffer) -> Result<Allocation, Buffer> {
+    pub fn release<N>(&mut self, buffer: Buffer<N>) -> Result<Allocation, Buffer<N>> {
         let region = buffer.region();
         let all = buffer.len() == region.memory.len();
         let found = self

@@ -7,11 +7,12 @@ use std::{
 
 use crate::{
     Buffer, Completion, CompletionQueue, Domain, Error, Provider, RdmaCore, RefusedReceive,
-    Retired, Returned, StaleCompletion, WorkKind,
+    Retired, Returned, StaleCompletion, Unnamed, WorkKind,
     completion::Reservation,
     pending::Pending,
     provider::{Batch, ReceiveRequest},
-    queue_pair::{next_generation, receivable},
+    queue_pair::next_generation,
+    segment::receivable,
     slot::ReceiveTable,
     token::{Kind, SLOTS_MAX, Token},
 };
@@ -23,15 +24,15 @@ use crate::{
 /// Completions arrive where the queue pair's do;
 /// [`QueuePair::retire_shared`](crate::QueuePair::retire_shared) gives the buffer back. A queue
 /// pair that fails leaves the receives to the others: they are not flushed.
-pub struct SharedReceiveQueue<P: Provider = RdmaCore> {
+pub struct SharedReceiveQueue<P: Provider = RdmaCore, N = Unnamed> {
     // Fields drop in order: the device's queue before the buffers in it.
     raw: P::SharedReceiveQueue,
     provider: Arc<P>,
-    receives: ReceiveTable<(Buffer, u64)>,
+    receives: ReceiveTable<(Buffer<N>, u64)>,
     pending: Pending<ReceiveRequest>,
     capacity: u32,
     number: u32,
-    domain: Domain<P>,
+    domain: Domain<P, N>,
     /// Room in the completion queues of the queue pairs that share.
     reservations: Mutex<Vec<Weak<SharedReservation>>>,
     users: Arc<()>,
@@ -50,8 +51,12 @@ struct SharedReservation {
     _reservation: Reservation,
 }
 
-impl<P: Provider> SharedReceiveQueue<P> {
-    pub(crate) fn new(domain: Domain<P>, provider: Arc<P>, capacity: u32) -> Result<Self, Error> {
+impl<P: Provider, N> SharedReceiveQueue<P, N> {
+    pub(crate) fn new(
+        domain: Domain<P, N>,
+        provider: Arc<P>,
+        capacity: u32,
+    ) -> Result<Self, Error> {
         if capacity == 0 || capacity > SLOTS_MAX {
             return Err(Error::Misuse("a shared receive queue has 1 to 2^24 receives"));
         }
@@ -74,7 +79,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
     /// # Errors
     ///
     /// As [`QueuePair::post_receive`](crate::QueuePair::post_receive).
-    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedReceive> {
+    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
         let segment = match receivable(self.domain.identity(), &buffer) {
             Ok(segment) => segment,
             Err(error) => return Err(RefusedReceive { error, buffer }),
@@ -108,7 +113,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
     /// # Errors
     ///
     /// [`StaleCompletion`]: it is of no outstanding receive of this queue.
-    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+    pub fn retire(&mut self, completion: &Completion) -> Result<Retired<N>, StaleCompletion> {
         let token = Token::unpack(completion.token)
             .filter(|token| token.kind == Kind::Receive)
             .ok_or(StaleCompletion)?;
@@ -125,7 +130,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
     /// Hands the queue back while a queue pair takes receives from it, into whose buffers the
     /// device may still write.
     #[expect(clippy::result_large_err, reason = "the queue is handed back as it was")]
-    pub fn close(self) -> Result<Vec<Returned>, Self> {
+    pub fn close(self) -> Result<Vec<Returned<N>>, Self> {
         if Arc::strong_count(&self.users) > 1 {
             return Err(self);
         }
@@ -154,7 +159,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
         &self.raw
     }
 
-    pub(crate) fn domain(&self) -> &Domain<P> {
+    pub(crate) fn domain(&self) -> &Domain<P, N> {
         &self.domain
     }
 
@@ -181,7 +186,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
     }
 }
 
-impl<P: Provider> fmt::Debug for SharedReceiveQueue<P> {
+impl<P: Provider, N> fmt::Debug for SharedReceiveQueue<P, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedReceiveQueue")
             .field("capacity", &self.capacity)

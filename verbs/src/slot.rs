@@ -212,6 +212,20 @@ impl<T> ReceiveTable<T> {
         Some(held)
     }
 
+    /// Lets a slot go on holding what it holds, under another token, which it returns; nothing for
+    /// a stale one.
+    #[inline]
+    pub(crate) fn renew(&mut self, slot: u32, generation: u32) -> Option<(u64, &T)> {
+        let entry = self.slots.get_mut(slot as usize)?;
+        if entry.generation != generation {
+            return None;
+        }
+        let held = entry.held.as_ref()?;
+        entry.generation = generation.wrapping_add(1);
+        let token = Token { kind: Kind::Receive, slot, generation: entry.generation };
+        Some((token.pack(), held))
+    }
+
     /// Takes out all that is held.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
         self.slots.iter_mut().filter_map(|slot| slot.held.take())

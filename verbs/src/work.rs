@@ -4,19 +4,19 @@ use std::fmt;
 
 use arrayvec::ArrayVec;
 
-use crate::{Buffer, Error};
+use crate::{Buffer, Error, Unnamed};
 
 /// How many buffers one send can gather.
 pub const SEGMENTS_MAX: usize = 4;
 
 /// The buffers of one message, gathered in order.
-#[derive(Debug, Default)]
-pub struct Segments(ArrayVec<Buffer, SEGMENTS_MAX>);
+#[derive(Debug)]
+pub struct Segments<N = Unnamed>(ArrayVec<Buffer<N>, SEGMENTS_MAX>);
 
-impl Segments {
+impl<N> Segments<N> {
     /// Of no buffer yet.
     pub fn new() -> Self {
-        Self::default()
+        Self(ArrayVec::new())
     }
 
     /// Adds one at the end.
@@ -24,7 +24,7 @@ impl Segments {
     /// # Errors
     ///
     /// Hands the buffer back when there are [`SEGMENTS_MAX`] already.
-    pub fn push(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+    pub fn push(&mut self, buffer: Buffer<N>) -> Result<(), Buffer<N>> {
         self.0.try_push(buffer).map_err(|refused| refused.element())
     }
 
@@ -34,7 +34,7 @@ impl Segments {
     }
 
     /// The buffers in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Buffer> {
+    pub fn iter(&self) -> impl Iterator<Item = &Buffer<N>> {
         self.0.iter()
     }
 
@@ -44,21 +44,27 @@ impl Segments {
     }
 }
 
-impl From<Buffer> for Segments {
-    fn from(buffer: Buffer) -> Self {
+impl<N> Default for Segments<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<N> From<Buffer<N>> for Segments<N> {
+    fn from(buffer: Buffer<N>) -> Self {
         Self(ArrayVec::from_iter([buffer]))
     }
 }
 
-impl From<(Buffer, Buffer)> for Segments {
-    fn from((first, second): (Buffer, Buffer)) -> Self {
+impl<N> From<(Buffer<N>, Buffer<N>)> for Segments<N> {
+    fn from((first, second): (Buffer<N>, Buffer<N>)) -> Self {
         Self(ArrayVec::from_iter([first, second]))
     }
 }
 
-impl IntoIterator for Segments {
-    type Item = Buffer;
-    type IntoIter = arrayvec::IntoIter<Buffer, SEGMENTS_MAX>;
+impl<N> IntoIterator for Segments<N> {
+    type Item = Buffer<N>;
+    type IntoIter = arrayvec::IntoIter<Buffer<N>, SEGMENTS_MAX>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
@@ -67,7 +73,7 @@ impl IntoIterator for Segments {
 
 /// What a work request held, given back by its completion.
 #[derive(Debug)]
-pub enum Retired {
+pub enum Retired<N = Unnamed> {
     /// An inline send or write, a bind or an invalidation, and with it those before it: only
     /// credits come back.
     Credit,
@@ -76,7 +82,7 @@ pub enum Retired {
         /// What was given when it was posted.
         tag: u64,
         /// The message, if the completion is of success.
-        buffer: Buffer,
+        buffer: Buffer<N>,
         /// How long the message is; 0 if the completion is of a failure.
         length: u32,
     },
@@ -85,7 +91,7 @@ pub enum Retired {
         /// What was given when it was queued.
         tag: u64,
         /// The buffers, in the same order; after a read that succeeded with what was read.
-        segments: Segments,
+        segments: Segments<N>,
     },
 }
 
@@ -97,13 +103,13 @@ pub struct StaleCompletion;
 
 /// What a closed queue pair still held.
 #[derive(Debug)]
-pub struct Returned {
+pub struct Returned<N = Unnamed> {
     /// What was given when it was posted.
     pub tag: u64,
     /// Which queue it was on.
     pub kind: WorkKind,
     /// The buffers; one, for a receive.
-    pub buffers: Segments,
+    pub buffers: Segments<N>,
 }
 
 /// Which queue a work request is on.
@@ -117,54 +123,54 @@ pub enum WorkKind {
 
 /// A send that was not queued, with its buffers.
 #[derive(Debug)]
-pub struct Refused {
+pub struct Refused<N = Unnamed> {
     /// Why.
     pub error: Error,
     /// The buffers, as they were given.
-    pub segments: Segments,
+    pub segments: Segments<N>,
 }
 
 /// A receive that was not queued, with its buffer.
 #[derive(Debug)]
-pub struct RefusedReceive {
+pub struct RefusedReceive<N = Unnamed> {
     /// Why.
     pub error: Error,
     /// The buffer, as it was given.
-    pub buffer: Buffer,
+    pub buffer: Buffer<N>,
 }
 
-impl fmt::Display for Refused {
+impl<N> fmt::Display for Refused<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "send refused: {}", self.error)
     }
 }
 
-impl fmt::Display for RefusedReceive {
+impl<N> fmt::Display for RefusedReceive<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "receive refused: {}", self.error)
     }
 }
 
-impl std::error::Error for Refused {
+impl<N: fmt::Debug> std::error::Error for Refused<N> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl std::error::Error for RefusedReceive {
+impl<N: fmt::Debug> std::error::Error for RefusedReceive<N> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
+impl<N> From<Refused<N>> for Error {
+    fn from(refused: Refused<N>) -> Self {
         refused.error
     }
 }
 
-impl From<RefusedReceive> for Error {
-    fn from(refused: RefusedReceive) -> Self {
+impl<N> From<RefusedReceive<N>> for Error {
+    fn from(refused: RefusedReceive<N>) -> Self {
         refused.error
     }
 }

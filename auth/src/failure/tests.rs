@@ -49,7 +49,7 @@ fn errors() -> Vec<(ExchangeError, FailureClass, u8)> {
 #[test]
 fn every_error_has_its_class_and_failure2() {
     for (error, class, explanation) in errors() {
-        let failure = Failure::new(error, TransactionId(0x1234));
+        let failure = Failure::new(error, TransactionId(0x1234), MessageId::CHALLENGE);
         assert_eq!(failure.error(), &error);
         assert_eq!(failure.class(), class, "{error}");
         let message = [0x00, 0xf0, 0, 0, 0x34, 0x12, 1, explanation];
@@ -58,10 +58,39 @@ fn every_error_has_its_class_and_failure2() {
     }
 }
 
+/// As both initiators were seen to do in the bed, where a target can be made to show it.
+#[test]
+fn what_linux_takes_for_a_rejected_key_is_final() {
+    let names = |due| {
+        let all = errors().into_iter().map(|(error, ..)| error);
+        let all = all.filter(|error| Failure::new(*error, TransactionId(0), due).is_final());
+        let mut names: Vec<_> = all
+            .map(|error| format!("{error:?}").split([' ', '(']).next().unwrap().to_owned())
+            .collect();
+        names.dedup();
+        names
+    };
+    assert_eq!(names(MessageId::CHALLENGE), ["OutOfOrder", "TransactionId", "Refused"]);
+    assert_eq!(
+        names(MessageId::SUCCESS1),
+        [
+            "ChallengeReflected",
+            "HashLength",
+            "OutOfOrder",
+            "ResponseReflected",
+            "ResponseUnasked",
+            "ResponseWrong",
+            "TransactionId",
+            "Refused",
+        ]
+    );
+}
+
 #[test]
 fn every_error_is_one_line_with_a_remedy() {
     for (error, ..) in errors() {
-        let message = Failure::new(error, TransactionId(0)).to_string();
+        let failure = Failure::new(error, TransactionId(0), MessageId::SUCCESS1);
+        let message = failure.to_string();
         assert!(message.contains("target"), "not whose side: {message}");
         assert!(message.contains("; "), "no remedy: {message}");
         assert!(!message.contains('\n') && message.len() <= 120, "{} {message}", message.len());

@@ -1,15 +1,15 @@
 //! Keeps pollers busy: the loop under `bench` and `verify`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
-use rdma_host::proto::State;
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Changes, Command, ConnectOptions, Controller, Done, Poller, Waiter};
+use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Poller, Waiter};
 
+use crate::cpus::{self, Cpus};
 use crate::failure::Failure;
+use crate::outages::Outages;
 use crate::target::TargetArguments;
 use crate::{Format, session};
 
@@ -32,9 +32,10 @@ pub(crate) struct Load {
     pub(crate) options: ConnectOptions,
     pub(crate) block_bytes: usize,
     pub(crate) depth: usize,
+    cpus: Option<Cpus>,
     runtime: tokio::runtime::Runtime,
     pollers: Vec<Poller>,
-    reconnects: Arc<AtomicU64>,
+    outages: Arc<Mutex<Outages>>,
 }
 
 /// What the command lines of all loads have in common.
@@ -52,6 +53,10 @@ pub(crate) struct LoadArguments {
     /// Threads [default: one a processor].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+
+    /// Keep each thread on a processor of these, in turn, as in 0-3,8: those near the device.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpus: Option<Cpus>,
 
     /// Where random numbers start; two runs with one seed do the same.
     #[arg(long, default_value_t = 1)]
@@ -72,7 +77,10 @@ impl Load {
         mut options: ConnectOptions,
         block_bytes: u64,
     ) -> Result<Self, Failure> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = match &arguments.cpus {
+            Some(cpus) => cpus.count(),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
         let threads = arguments.threads.unwrap_or(processors);
         // One entry of a queue stays empty.
         options.queue_entries = options.queue_entries.max(arguments.iodepth.saturating_add(1));
@@ -85,17 +93,17 @@ impl Load {
             Ok::<_, Failure>(controller.identify_namespace(id).await?)
         };
         let namespace = runtime.block_on(identify)?;
-        let reconnects = Arc::new(AtomicU64::new(0));
-        runtime.spawn(count_reconnects(controller.changes(), Arc::clone(&reconnects)));
+        let outages = Outages::watch(&runtime, controller.changes());
         let load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
             depth: usize::from(arguments.iodepth),
+            cpus: arguments.cpus.clone(),
             controller,
             options,
             runtime,
             pollers,
-            reconnects,
+            outages,
         };
         load.check(block_bytes)?;
         Ok(load)
@@ -136,9 +144,9 @@ impl Load {
         self.pollers.iter().map(Poller::queue_count)
     }
 
-    /// How often the connection was lost and made again.
-    pub(crate) fn reconnects(&self) -> u64 {
-        self.reconnects.load(Ordering::Relaxed)
+    /// When there was no connection.
+    pub(crate) fn outages(&self) -> MutexGuard<'_, Outages> {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many threads will run.
@@ -159,14 +167,20 @@ impl Load {
             let buffers = self.controller.allocate_many(count, self.block_bytes)?;
             workers.push((workload(index), buffers));
         }
-        let wait = self.options.wait;
+        let (wait, cpus) = (self.options.wait, self.cpus.as_ref());
         std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .pollers
                 .iter_mut()
                 .zip(workers)
-                .map(|(poller, (workload, buffers))| {
-                    scope.spawn(move || drive(poller, Waiter::new(wait), workload, buffers))
+                .enumerate()
+                .map(|(index, (poller, (workload, buffers)))| {
+                    let cpu = cpus.map(|cpus| cpus.of(index));
+                    scope.spawn(move || {
+                        cpus::pin(cpu)?;
+                        let waiter = Waiter::on_own_thread(wait, threads);
+                        drive(poller, waiter, workload, buffers)
+                    })
                 })
                 .collect();
             let joined = threads.into_iter().map(|thread| {
@@ -186,14 +200,6 @@ impl Load {
     pub(crate) fn close(self) {
         drop(self.pollers);
         self.runtime.block_on(self.controller.shutdown());
-    }
-}
-
-async fn count_reconnects(mut changes: Changes, count: Arc<AtomicU64>) {
-    while let Some(change) = changes.next().await {
-        if change.state == State::Live {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 

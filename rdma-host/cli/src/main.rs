@@ -4,6 +4,7 @@
 mod bench;
 mod config;
 mod configuration;
+mod cpus;
 mod discover;
 mod drive;
 mod failure;
@@ -13,6 +14,7 @@ mod key;
 mod keyring;
 mod log;
 mod monitor;
+mod outages;
 mod pattern;
 mod privacy;
 mod secrets;

@@ -45,6 +45,8 @@ struct Share {
     pieces: u64,
     stride: u64,
     next: Arc<AtomicU64>,
+    /// Commands of this worker that came back.
+    done: u64,
     scratch: Vec<u8>,
 }
 
@@ -69,11 +71,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let elapsed = start.elapsed();
     let bytes = verified * arguments.bs;
+    let outages = std::mem::take(&mut *load.outages());
     match arguments.load.output_format {
         Format::Json => print_json(&json!({
             "verified_bytes": bytes,
             "mismatches": 0,
-            "reconnects": load.reconnects(),
+            "reconnects": outages.count(),
+            "outages": outages.to_json(),
             "seconds": elapsed.as_secs_f64(),
             "queues": load.queues(),
             "memory_mode": load.controller.memory().mode.name(),
@@ -91,10 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             load.controller.memory(),
             elapsed.as_secs_f64(),
             size::rate_in_words(bytes * 2, elapsed),
-            match load.reconnects() {
-                0 => String::new(),
-                count => format!(", through {}", size::count(count, "reconnect")),
-            },
+            outages.in_words(),
         ),
     }
     load.close();
@@ -113,10 +114,14 @@ fn phase(load: &mut Load, phase: Phase, pattern: Pattern, pieces: u64) -> Result
         pieces,
         stride,
         next: Arc::clone(&next),
+        done: 0,
         scratch: vec![0; block_bytes],
     })?;
-    drop(shares);
-    Ok(())
+    let done: u64 = shares.iter().map(|share| share.done).sum();
+    match done == pieces {
+        true => Ok(()),
+        false => Err(Failure::failed(format!("of {pieces} commands, {done} came back: a bug"))),
+    }
 }
 
 /// A step through the pieces that visits each once, out of order: about five eighths of them,
@@ -179,6 +184,7 @@ impl Workload for Share {
             Phase::Write => "Write",
         };
         let (outcome, buffer) = done.into_result(name);
+        self.done += 1;
         outcome.map_err(|error| {
             Failure::from(error).context(format!("at byte {offset} of the namespace"))
         })?;

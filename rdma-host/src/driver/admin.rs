@@ -9,10 +9,11 @@ use verbs::{Buffer, Provider};
 
 use super::berth::{Berth, Late};
 use super::command::{Command, Data, Done, Execution};
+use super::device::DeviceWatch;
 use super::phase::{Liveness, Phase};
 use super::poller::Poller;
 use crate::config::{ADMIN_TIMEOUT, EVENT_INTERVAL, IDLE};
-use crate::error::{Error, Rejected};
+use crate::error::{Error, Rejected, TargetMisbehaved};
 use crate::proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer};
 use crate::wire::{AsyncEvent, Cqe, QueueId, Sqe};
 
@@ -151,6 +152,11 @@ impl<P: Provider> Admin<P> {
         self.ask_at = Some(Instant::now());
     }
 
+    /// Has a watch listen for what the device reports of the admin queue.
+    pub(super) fn report_to(&self, watch: &mut DeviceWatch<P>) {
+        self.poller.report_to(watch);
+    }
+
     /// The connection is live, with this number; the traffic of these pollers counts as keep-alive.
     pub(super) fn go_live(&mut self, generation: u64, berths: Vec<Arc<Berth<P>>>) {
         self.generation = generation;
@@ -266,8 +272,11 @@ impl<P: Provider> Admin<P> {
     fn handle_done(&mut self, done: Done) -> Result<(), Error> {
         match done.user & 0xff {
             KEEP_ALIVE => {
-                let (outcome, _) = done.into_result("Keep Alive");
-                outcome?;
+                let status = done.outcome?.status();
+                if !status.is_success() {
+                    // Its DNR is about this command: it says nothing of another connection.
+                    return Err(TargetMisbehaved::KeepAliveRefused(status).into());
+                }
                 self.keep_alive.handle_response();
             }
             EVENT => self.hear(done.outcome?),

@@ -4,27 +4,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use verbs::{Buffer, Domain, Provider};
+use verbs::{Buffer, Domain, Limits, Provider};
 
 use super::admin::Admin;
 use super::authenticate::{Carrier, Parties, authenticate, warn_if_unasked};
 use super::berth::Assembly;
-use super::connect::{Plan, Resolved};
+use super::connect::{Completions, Plan, Resolved};
+use super::gathering::{Gathering, completion_entries};
 use super::memory::MemoryReport;
 use super::poller::Poller;
 use super::verbs_error;
-use crate::config::{
-    ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, BRING_UP_TIMEOUT, ConnectOptions,
-};
+use crate::config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, ConnectOptions};
 use crate::error::{AuthenticationFailure, Error, Transport};
 use crate::proto::{Action, BringUp, Execute, Input, KeepAlive, Negotiated, OpenQueue};
-use crate::wire::{Cqe, QueueId};
+use crate::wire::Cqe;
 
 /// What an attempt leaves when it succeeds.
 pub(super) struct Connected<P: Provider> {
     pub(super) negotiated: Negotiated,
     pub(super) domain: Domain<P>,
     pub(super) device: String,
+    pub(super) numa_node: Option<u32>,
     pub(super) memory: MemoryReport,
     pub(super) admin: Admin<P>,
     pub(super) io: Vec<Assembly<P>>,
@@ -42,25 +42,21 @@ pub(super) struct Means<'a, P: Provider> {
 }
 
 /// Makes an attempt; on an error, and when it is dropped, nothing of it is left. A domain of a
-/// device that is gone is replaced.
+/// device that is gone is replaced. How long it may take as a whole is the caller's to say.
 pub(super) async fn connect<P: Provider>(mut means: Means<'_, P>) -> Result<Connected<P>, Error> {
-    let whole = async {
-        match Climb::run(&means).await {
-            Err(Error::Transport(Transport::DeviceChanged)) => {
-                tracing::info!("the RDMA device is another one: memory is to be registered anew");
-                means.domain = None;
-                Climb::run(&means).await
-            }
-            // A target that goes down at that moment hangs up too; one that refuses does so again.
-            Err(Error::Authentication { failure: AuthenticationFailure::HungUp(_), .. }) => {
-                tracing::info!("the target hung up while a queue was authenticated: once more");
-                Climb::run(&means).await
-            }
-            outcome => outcome,
+    match Climb::run(&means).await {
+        Err(Error::Transport(Transport::DeviceChanged)) => {
+            tracing::info!("the RDMA device is another one: memory is to be registered anew");
+            means.domain = None;
+            Climb::run(&means).await
         }
-    };
-    let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
-    tokio::time::timeout(BRING_UP_TIMEOUT, whole).await.unwrap_or(Err(timeout))
+        // A target that goes down at that moment hangs up too; one that refuses does so again.
+        Err(Error::Authentication { failure: AuthenticationFailure::HungUp(_), .. }) => {
+            tracing::info!("the target hung up while a queue was authenticated: once more");
+            Climb::run(&means).await
+        }
+        outcome => outcome,
+    }
 }
 
 /// A controller on its way up: what both halves of the way need.
@@ -75,7 +71,7 @@ impl<'a, P: Provider> Climb<'a, P> {
     async fn run(means: &'a Means<'a, P>) -> Result<Connected<P>, Error> {
         let resolved = Resolved::new(means.provider, means.options).await?;
         let endpoint = resolved.endpoint();
-        let device = endpoint.limits().map_err(verbs_error)?.device;
+        let Limits { device, numa_node, .. } = endpoint.limits().map_err(verbs_error)?;
         let domain = match &means.domain {
             Some(domain) => domain.clone(),
             None => endpoint.domain().map_err(verbs_error)?,
@@ -84,19 +80,31 @@ impl<'a, P: Provider> Climb<'a, P> {
         let memory = MemoryReport::choose(means.options.memory, &domain);
         let mut this = Self { means, ladder, domain, memory };
         let mut admin = this.admin_queue(resolved).await?;
-        let io = this.io_queues();
+        let Action::ConnectQueues { count: total, entries } = this.ladder.action()? else {
+            return Err(Error::Closed);
+        };
+        let gathering = Gathering {
+            means,
+            ladder: &this.ladder,
+            domain: &this.domain,
+            memory: this.memory.mode,
+            total,
+            entries,
+        };
         // The keep-alive runs beside it, and whatever happens to the admin queue ends it at once.
         let (_, mut requests) = mpsc::channel(1);
         let (_, mut late) = mpsc::channel(1);
-        let io = tokio::select! {
-            io = io => io?,
+        let (io, up) = tokio::select! {
+            queues = gathering.run() => queues?,
             error = admin.serve(&mut requests, &mut late) => return Err(error),
         };
+        this.ladder.handle(&Input::QueuesUp(&up))?;
         match this.ladder.action()? {
             Action::Live(negotiated) => {
                 warn_if_unasked(&negotiated);
                 let Self { domain, memory, .. } = this;
-                Ok(Connected { negotiated: *negotiated, domain, device, memory, admin, io })
+                let negotiated = *negotiated;
+                Ok(Connected { negotiated, domain, device, numa_node, memory, admin, io })
             }
             _ => Err(Error::Closed),
         }
@@ -104,30 +112,35 @@ impl<'a, P: Provider> Climb<'a, P> {
 
     /// As far as the admin queue leads.
     async fn admin_queue(&mut self, resolved: Resolved<P>) -> Result<Admin<P>, Error> {
-        let entries = self.completion_entries(1, ADMIN_QUEUE_ENTRIES);
+        let entries = completion_entries(self.memory.mode, 1, ADMIN_QUEUE_ENTRIES);
         let completion_queue =
             resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
         let mut poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
-        let mut scratch = Some(self.scratch().map_err(|error| match &self.means.domain {
+        let scratch = self.domain.allocate(ADMIN_TRANSFER_MAX, self.memory.mode.access());
+        let mut scratch = Some(scratch.map_err(|error| match &self.means.domain {
             // The first use of a domain of before: where its device is gone, so is the domain.
             Some(_) => Transport::DeviceChanged.into(),
-            None => error,
+            None => verbs_error(error),
         })?);
         let mut resolved = Some(resolved);
         loop {
             match self.ladder.action()? {
-                Action::Open(open) if open.queue != QueueId::ADMIN => break,
+                Action::ConnectQueues { .. } | Action::Live(_) => break,
                 Action::Open(open) => {
                     let Some(resolved) = resolved.take() else { return Err(Error::Closed) };
                     self.open(resolved, &open, &mut poller).await?;
                 }
                 Action::Authenticate(queue) => {
-                    self.authenticate(&mut poller, &mut scratch, queue).await?;
+                    let mut carrier = QuietQueue { poller: &mut poller, scratch: &mut scratch };
+                    let how = authenticate(&mut carrier, queue, self.means.parties).await?;
+                    self.ladder.handle(&Input::Authenticated(how))?;
                 }
                 Action::Execute(execute) => {
-                    self.execute(&mut poller, &mut scratch, execute).await?;
+                    let (response, data) =
+                        super::admin::execute(&mut poller, &mut scratch, execute, ADMIN_TIMEOUT)
+                            .await?;
+                    self.ladder.handle(&Input::Completed(response, &data))?;
                 }
-                Action::Live(_) => break,
                 Action::Wait(time) => {
                     tokio::time::sleep(time).await;
                     self.ladder.handle(&Input::Waited)?;
@@ -140,89 +153,19 @@ impl<'a, P: Provider> Climb<'a, P> {
         Ok(Admin::new(poller, scratch, keep_alive, options.io_timeout))
     }
 
-    /// The rest: the I/O queues, shared out over the pollers.
-    async fn io_queues(&mut self) -> Result<Vec<Assembly<P>>, Error> {
-        let mut pollers: Vec<Poller<P>> = Vec::new();
-        let mut scratch = Some(self.scratch()?);
-        let total = self.ladder.io_queues();
-        let count = u16::try_from(self.means.pollers).unwrap_or(u16::MAX).min(total).max(1);
-        let index = |queue: QueueId| usize::from((queue.0 - 1) % count);
-        loop {
-            match self.ladder.action()? {
-                Action::Open(open) => {
-                    let resolved = Resolved::new(self.means.provider, self.means.options).await?;
-                    if index(open.queue) == pollers.len() {
-                        let entries = self.completion_entries(total.div_ceil(count), open.entries);
-                        let queue = resolved.endpoint().completion_queue(entries);
-                        pollers.push(Poller::new(queue.map_err(verbs_error)?, ADMIN_TIMEOUT));
-                    }
-                    self.open(resolved, &open, &mut pollers[index(open.queue)]).await?;
-                }
-                Action::Authenticate(queue) => {
-                    let poller = &mut pollers[index(queue)];
-                    self.authenticate(poller, &mut scratch, queue).await?;
-                }
-                Action::Execute(execute) => {
-                    let poller = &mut pollers[index(execute.queue)];
-                    self.execute(poller, &mut scratch, execute).await?;
-                }
-                Action::Live(_) => break,
-                Action::Wait(time) => {
-                    tokio::time::sleep(time).await;
-                    self.ladder.handle(&Input::Waited)?;
-                }
-            }
-        }
-        Ok(pollers.into_iter().filter_map(Poller::into_assembly).collect())
-    }
-
     async fn open(
         &mut self,
         resolved: Resolved<P>,
         open: &OpenQueue,
         poller: &mut Poller<P>,
     ) -> Result<(), Error> {
-        let Some(completion_queue) = poller.completion_queue() else {
-            return Err(Error::Closed);
-        };
-        let options = self.means.options;
-        let memory = self.memory.mode;
-        let plan = Plan { options, domain: &self.domain, completion_queue, open, memory };
-        let (queue, accept) = resolved.connect(plan).await?;
+        let completion_queue = poller.completion_queue().ok_or(Error::Closed)?;
+        let (options, memory) = (self.means.options, self.memory.mode);
+        let plan = Plan { options, domain: &self.domain, open, memory };
+        let completions = Completions::Own(completion_queue);
+        let (queue, accept) = resolved.connect(plan, completions).await?;
         poller.add(queue);
         self.ladder.handle(&Input::Opened(accept))
-    }
-
-    async fn execute(
-        &mut self,
-        poller: &mut Poller<P>,
-        scratch: &mut Option<Buffer>,
-        execute: Execute,
-    ) -> Result<(), Error> {
-        let (response, data) =
-            super::admin::execute(poller, scratch, execute, ADMIN_TIMEOUT).await?;
-        self.ladder.handle(&Input::Completed(response, &data))
-    }
-
-    async fn authenticate(
-        &mut self,
-        poller: &mut Poller<P>,
-        scratch: &mut Option<Buffer>,
-        queue: QueueId,
-    ) -> Result<(), Error> {
-        let mut carrier = QuietQueue { poller, scratch };
-        let how = authenticate(&mut carrier, queue, self.means.parties).await?;
-        self.ladder.handle(&Input::Authenticated(how))
-    }
-
-    /// Completions that may be outstanding: every send and receive of every queue.
-    fn completion_entries(&self, queues: u16, entries: u16) -> u32 {
-        let each = self.memory.mode.sends_per_entry() + 1;
-        u32::from(queues) * each * u32::from(entries)
-    }
-
-    fn scratch(&self) -> Result<Buffer, Error> {
-        self.domain.allocate(ADMIN_TRANSFER_MAX, self.memory.mode.access()).map_err(verbs_error)
     }
 }
 

@@ -65,6 +65,7 @@ pub struct Rejection {
 
 impl Command {
     /// Reads `blocks` blocks from `lba` on; `buffer` holds exactly as many.
+    #[inline]
     #[must_use]
     pub fn read(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer) -> Self {
         let sqe = Sqe::read(namespace, lba, blocks);
@@ -72,6 +73,7 @@ impl Command {
     }
 
     /// Writes `blocks` blocks from `lba` on; `buffer` holds exactly as many.
+    #[inline]
     #[must_use]
     pub fn write(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer) -> Self {
         let sqe = Sqe::write(namespace, lba, blocks);
@@ -107,6 +109,7 @@ impl Command {
     }
 
     /// The same command, to be known by `user` when it is done.
+    #[inline]
     #[must_use]
     pub fn with_user(mut self, user: u64) -> Self {
         self.user = user;
@@ -114,7 +117,16 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Takes the whole of a command out of the hands of who only borrows it.
+    pub(super) fn take(&mut self) -> Self {
+        let data = std::mem::replace(&mut self.data, Data::None);
+        Self { sqe: self.sqe, data, user: self.user }
+    }
+}
+
 impl Data {
+    #[inline]
     pub(super) fn len(&self) -> usize {
         match self {
             Self::FromController(buffer) | Self::ToController(buffer) => buffer.len(),
@@ -122,6 +134,7 @@ impl Data {
         }
     }
 
+    #[inline]
     pub(super) fn buffer(&self) -> Option<&Buffer> {
         match self {
             Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),
@@ -138,6 +151,7 @@ impl Data {
         }
     }
 
+    #[inline]
     pub(super) fn into_buffer(self) -> Option<Buffer> {
         match self {
             Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::MutexGuard;
 use verbs::active_side::{Action, ActiveSide, Cause, Event, Fresh, State, Timeouts};
 use verbs::provider::CmEventKind;
 use verbs::{
@@ -16,10 +17,11 @@ use super::limbo::{self, Parting};
 use super::port::PortWatch;
 use super::queue::{Parts, Queue};
 use super::readable::Readable;
+use super::shared_poller::{Desk, SharedPoller};
 use super::{buffers, verbs_error};
 use crate::config::{
     CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_INTERVAL, PORT_TIMEOUT,
-    READ_DEPTH_MAX, RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
+    READ_DEPTH_MAX, RESOLVE_INTERVAL, RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -41,10 +43,54 @@ pub(super) struct Resolved<P: Provider> {
 pub(super) struct Plan<'a, P: Provider> {
     pub(super) options: &'a ConnectOptions,
     pub(super) domain: &'a Domain<P>,
-    /// Exclusive, since a completion queue is not to be shared between threads.
-    pub(super) completion_queue: &'a mut CompletionQueue<P>,
     pub(super) open: &'a OpenQueue,
     pub(super) memory: MemoryMode,
+}
+
+/// Where a queue's completions go. Exclusive, since a completion queue is not to be shared between
+/// threads.
+pub(super) enum Completions<'a, P: Provider> {
+    /// To a completion queue that is ours for now.
+    Own(&'a mut CompletionQueue<P>),
+    /// To that of a poller whose other queues are at work.
+    Shared(&'a SharedPoller<P>),
+}
+
+/// The right to make a call that takes its thread for a while, as making a queue pair, registering
+/// memory and asking for a connection do: up to milliseconds.
+enum Turn<'a, P: Provider> {
+    Own(&'a mut CompletionQueue<P>),
+    Shared(MutexGuard<'a, Desk<P>>),
+}
+
+impl<P: Provider> Completions<'_, P> {
+    /// Waits until no other queue of the poller makes such a call.
+    async fn turn(&mut self) -> Turn<'_, P> {
+        match self {
+            Self::Own(queue) => Turn::Own(queue),
+            Self::Shared(poller) => Turn::Shared(poller.desk().await),
+        }
+    }
+}
+
+impl<P: Provider> Turn<'_, P> {
+    fn completion_queue(&mut self) -> Result<&CompletionQueue<P>, Error> {
+        match self {
+            Self::Own(queue) => Ok(queue),
+            Self::Shared(desk) => Ok(desk.completion_queue().ok_or(Error::Closed)?),
+        }
+    }
+
+    /// Ends it, but not before the runtime's other tasks had theirs, where there are many such
+    /// calls to make: they may have I/O to complete.
+    async fn pass(self) {
+        if let Self::Shared(desk) = self {
+            for _ in 0..desk.turns_for_others() {
+                tokio::task::yield_now().await;
+            }
+            drop(desk);
+        }
+    }
 }
 
 impl<P: Provider> Resolved<P> {
@@ -76,12 +122,17 @@ impl<P: Provider> Resolved<P> {
     /// Connects a queue pair for the planned queue, with all its receives posted.
     pub(super) async fn connect(
         mut self,
-        mut plan: Plan<'_, P>,
+        plan: Plan<'_, P>,
+        mut completions: Completions<'_, P>,
     ) -> Result<(Queue<P>, Accept), Error> {
-        let (prepared, inline, established) = self.establish(&mut plan).await?;
+        let (prepared, inline, established) = self.establish(&plan, &mut completions).await?;
         let Plan { domain, open, memory, .. } = plan;
         let accept = Accept::parse(established.private_data())?;
         let depth = in_flight_max(open, accept);
+        let turn = completions.turn().await;
+        let windows = memory.windows(domain, depth)?;
+        let capsules = buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?;
+        turn.pass().await;
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair: prepared.ready(&established),
@@ -89,8 +140,8 @@ impl<P: Provider> Resolved<P> {
             side: self.side,
             receives: open.entries.into(),
             depth,
-            windows: memory.windows(domain, depth)?,
-            capsules: buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?,
+            windows,
+            capsules,
             in_capsule_bytes: open.in_capsule_bytes as usize,
             inline,
         });
@@ -100,7 +151,8 @@ impl<P: Provider> Resolved<P> {
     /// Goes on from the device, in as many attempts as it takes and is allowed.
     async fn establish(
         &mut self,
-        plan: &mut Plan<'_, P>,
+        plan: &Plan<'_, P>,
+        completions: &mut Completions<'_, P>,
     ) -> Result<(PreparedQueuePair<P>, bool, Established), Error> {
         let target = Target { options: plan.options, queue: plan.open.queue };
         let mut action = Action::MakeQueuePair;
@@ -108,7 +160,9 @@ impl<P: Provider> Resolved<P> {
         let established = loop {
             action = match action {
                 Action::MakeQueuePair => {
-                    prepared = Some(self.prepare(plan)?);
+                    let mut turn = completions.turn().await;
+                    prepared = Some(self.prepare(plan, turn.completion_queue()?)?);
+                    turn.pass().await;
                     let _ = self.look_at_port(); // heeded before the request is sent
                     self.handle(Event::QueuePairMade)
                 }
@@ -123,7 +177,9 @@ impl<P: Provider> Resolved<P> {
                     Action::None
                 }
                 Action::Connect => {
+                    let turn = completions.turn().await;
                     self.request(plan.options, plan.open)?;
+                    turn.pass().await;
                     Action::None
                 }
                 other => match self.advance(target, other).await? {
@@ -137,8 +193,12 @@ impl<P: Provider> Resolved<P> {
     }
 
     /// The queue pair, its receives posted.
-    fn prepare(&mut self, plan: &mut Plan<'_, P>) -> Result<(PreparedQueuePair<P>, bool), Error> {
-        let Plan { options, domain, ref completion_queue, open, memory } = *plan;
+    fn prepare(
+        &mut self,
+        plan: &Plan<'_, P>,
+        completion_queue: &CompletionQueue<P>,
+    ) -> Result<(PreparedQueuePair<P>, bool), Error> {
+        let Plan { options, domain, open, memory } = *plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
         }
@@ -200,13 +260,8 @@ impl<P: Provider> Resolved<P> {
         target: Target<'_>,
         action: Action,
     ) -> Result<(Action, Option<Established>), Error> {
-        let Target { options, .. } = target;
         match action {
-            Action::ResolveAddress(Fresh::Endpoint) => {
-                self.endpoint
-                    .resolve_address(source(options), options.address, RESOLVE_TIMEOUT)
-                    .map_err(|error| target.unresolved(State::ResolvingAddress, error))?;
-            }
+            Action::ResolveAddress(Fresh::Endpoint) => self.ask(target)?,
             // All that the caller has is made from the old device, and goes with this error.
             Action::ResolveAddress(Fresh::Device) => {
                 return Err(target.unreachable(
@@ -221,7 +276,7 @@ impl<P: Provider> Resolved<P> {
                 .map_err(|error| target.unresolved(State::ResolvingRoute, error))?,
             _ => {}
         }
-        let (action, event) = self.next().await?;
+        let (action, event) = self.next(target).await?;
         match (action, event) {
             (Action::Failed(cause), Some(ConnectionEvent::Rejected { private_data, .. })) => {
                 Err(target.failed(cause, &private_data))
@@ -236,8 +291,15 @@ impl<P: Provider> Resolved<P> {
 
     /// Waits for an event, the deadline or a look at the port, whichever is first, and says what
     /// follows from it.
-    async fn next(&mut self) -> Result<(Action, Option<ConnectionEvent<P>>), Error> {
+    async fn next(
+        &mut self,
+        target: Target<'_>,
+    ) -> Result<(Action, Option<ConnectionEvent<P>>), Error> {
         if let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
+            if self.is_unanswered(&event) {
+                self.ask(target)?;
+                return Ok((Action::None, None));
+            }
             return Ok((self.handle(Event::from(&event)), Some(event)));
         }
         let look = Instant::now() + PORT_INTERVAL;
@@ -249,6 +311,24 @@ impl<P: Provider> Resolved<P> {
                 action => Ok((action, None)),
             },
         }
+    }
+
+    /// Asks for the target's address, for a while.
+    fn ask(&mut self, target: Target<'_>) -> Result<(), Error> {
+        let (from, to) = (source(target.options), target.options.address);
+        self.endpoint
+            .resolve_address(from, to, RESOLVE_INTERVAL)
+            .map_err(|error| target.unresolved(State::ResolvingAddress, error))
+    }
+
+    /// Whether nobody has answered the question for an address yet, and there is time left.
+    fn is_unanswered(&self, event: &ConnectionEvent<P>) -> bool {
+        let ConnectionEvent::AddressError { status } = event else { return false };
+        let timed_out = os_error(*status).kind() == std::io::ErrorKind::TimedOut;
+        let deadline = self.side.poll_timeout();
+        timed_out
+            && self.side.state() == State::ResolvingAddress
+            && deadline.is_some_and(|deadline| Instant::now() < deadline)
     }
 
     fn look_at_port(&mut self) -> Action {
@@ -364,9 +444,14 @@ fn in_flight_max(open: &OpenQueue, accept: Accept) -> u16 {
     }
 }
 
-/// The operating system's words for a CM status, which is a negative errno.
+/// The operating system's words for a CM status.
 fn errno(status: i32) -> String {
-    std::io::Error::from_raw_os_error(status.saturating_abs()).to_string()
+    os_error(status).to_string()
+}
+
+/// A CM status, which is a negative errno.
+fn os_error(status: i32) -> std::io::Error {
+    std::io::Error::from_raw_os_error(status.saturating_abs())
 }
 
 #[cfg(test)]

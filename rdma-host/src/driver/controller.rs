@@ -181,6 +181,13 @@ impl<P: Provider> Controller<P> {
         self.present(|present| present.device.clone())
     }
 
+    /// The NUMA node that the RDMA device is on, where the system knows: the processors and the
+    /// memory to prefer.
+    #[must_use]
+    pub fn numa_node(&self) -> Option<u32> {
+        self.present(|present| present.numa_node)
+    }
+
     /// How it reaches our memory; not as was asked for where the device cannot.
     #[must_use]
     pub fn memory(&self) -> MemoryReport {
@@ -252,14 +259,22 @@ impl<P: Provider> Controller<P> {
         domain.allocate(bytes, mode.access()).map_err(verbs_error)
     }
 
-    /// As [`allocate`](Self::allocate), `count` buffers of `bytes` bytes each, in one registration.
+    /// As [`allocate`](Self::allocate), `count` buffers of `bytes` bytes each, in one registration:
+    /// on [the NUMA node of the device](Self::numa_node), if it has one with room.
     ///
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate).
     pub fn allocate_many(&self, count: usize, bytes: usize) -> Result<Vec<Buffer>, Error> {
         let (domain, mode) = self.domain();
-        super::buffers(&domain, count, bytes, mode.access())
+        let Some(node) = self.numa_node().filter(|_| count * bytes > 0) else {
+            return super::buffers(&domain, count, bytes, mode.access());
+        };
+        let options =
+            PoolOptions { count, size: bytes, node: Some(node), ..PoolOptions::default() };
+        let mut pool = self.pool(options)?;
+        // The buffers keep the registration.
+        Ok(std::iter::from_fn(|| pool.take()).collect())
     }
 
     /// Memory of the caller, a `Vec<u8>` or a `Box<[u8]>`, for this controller to read and write,

@@ -43,7 +43,7 @@ pub struct Failed {
 }
 
 #[derive(Clone, Copy)]
-enum Direction {
+pub(super) enum Direction {
     Read,
     Write,
 }
@@ -132,6 +132,17 @@ impl Namespace {
             let execution = Execution::NotSent;
             return Err(Failed { error: error.into(), buffer: Some(buffer), execution });
         }
+        let parts = self.start(direction, lba, buffer).await;
+        self.gather(direction, parts).await
+    }
+
+    /// Sends as many commands as a range takes that has been checked; says where each starts.
+    pub(super) async fn start(
+        &self,
+        direction: Direction,
+        lba: u64,
+        buffer: Buffer,
+    ) -> Vec<(u64, oneshot::Receiver<Done>)> {
         let step = usize::try_from(self.transfer_bytes_max()).unwrap_or(usize::MAX);
         let mut rest = Some(buffer);
         let mut pending = Vec::new();
@@ -148,7 +159,7 @@ impl Namespace {
             pending.push((at, self.begin(command).await));
             at += u64::from(blocks);
         }
-        self.gather(direction, pending).await
+        pending
     }
 
     /// Its id.
@@ -170,7 +181,7 @@ impl Namespace {
     }
 
     /// Waits for all parts and puts their buffers together again; the first error counts.
-    async fn gather(
+    pub(super) async fn gather(
         &self,
         direction: Direction,
         pending: Vec<(u64, oneshot::Receiver<Done>)>,

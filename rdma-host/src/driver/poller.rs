@@ -1,7 +1,9 @@
 //! A poller: the one owner of some queues and of the completion queue they share.
 
 mod away;
+mod directory;
 mod errand;
+mod tick;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -11,16 +13,20 @@ use std::time::Duration;
 use quanta::Clock;
 use verbs::{Buffer, Completion, CompletionQueue, Provider, RdmaCore};
 
+use self::directory::Directory;
 use self::errand::is_errand;
+use self::tick::Tick;
 use super::berth::{Assembly, Berth, Late};
-use super::command::{Command, Done, Execution, Rejection};
+use super::command::{Command, Done, Rejection};
+use super::device::DeviceWatch;
 use super::held::Held;
-use super::queue::{Ended, Queue};
+use super::queue::{Answer, Queue};
 use super::readable::Readable;
-use super::statistics::{Outcome, Statistics};
+use super::statistics::{Meter, Outcome, Statistics};
 use super::verbs_error;
-use crate::config::{ABORT_TIMEOUT, ConnectOptions, POLL_BATCH, TICK};
+use crate::config::{ConnectOptions, POLL_BATCH};
 use crate::error::{Error, Misuse, Rejected};
+use crate::proto::Finished;
 use crate::wire::{NamespaceId, QueueId, Sgl};
 
 /// Owns queues, submits to them and completes them. Not shared: whoever holds it drives it.
@@ -38,21 +44,29 @@ use crate::wire::{NamespaceId, QueueId, Sgl};
 pub struct Poller<P: Provider = RdmaCore> {
     /// Before the completion queue, so that queue pairs go first.
     queues: Vec<Queue<P>>,
+    directory: Directory,
+    /// The queues that may have something to hand to the device.
+    dirty: Vec<usize>,
+    /// Of all queues together.
+    depth: usize,
+    /// On all queues together.
+    in_flight: usize,
+    /// The queue to look at first for room.
+    next: usize,
     /// Nothing while there is no connection.
     completion_queue: Option<CompletionQueue<P>>,
     events: Option<Events>,
     done: VecDeque<Done>,
     held: Held,
     batch: Box<[Completion; POLL_BATCH]>,
-    statistics: Statistics,
+    meter: Meter,
     clock: Clock,
-    timeout: Duration,
-    checked: u64,
-    /// Since when the queues are ours.
-    since: u64,
+    /// When the first command was submitted since the doorbells last rang.
+    burst: Option<u64>,
     /// When the command was submitted that completed last, or 0.
     traffic: u64,
-    next: usize,
+    tick: Tick,
+    timeout: Duration,
     aborting: Option<Aborting>,
     link: Option<Link<P>>,
     /// A command of the controller's, on its way.
@@ -123,18 +137,22 @@ impl<P: Provider> Poller<P> {
         let clock = Clock::new();
         Self {
             queues: Vec::new(),
+            directory: Directory::of(std::iter::empty()),
+            dirty: Vec::new(),
+            depth: 0,
+            in_flight: 0,
+            next: 0,
             completion_queue: None,
             events: None,
             done: VecDeque::new(),
             held: Held::default(),
             batch: Box::new([Completion::default(); POLL_BATCH]),
-            statistics: Statistics::default(),
-            checked: clock.raw(),
-            since: clock.raw(),
+            meter: Meter::new(),
+            burst: None,
             traffic: 0,
+            tick: Tick::new(clock.raw()),
             clock,
             timeout,
-            next: 0,
             aborting: None,
             link: None,
             errand: None,
@@ -152,13 +170,23 @@ impl<P: Provider> Poller<P> {
 
     pub(super) fn add(&mut self, queue: Queue<P>) {
         self.events = None;
+        self.depth += queue.depth();
         self.queues.push(queue);
+        self.directory = Directory::of(self.queues.iter().map(Queue::number));
+        self.dirty.reserve(self.queues.len());
         // Room for every command of every queue, so that completing never allocates.
-        self.done.reserve(2 * self.depth());
+        self.done.reserve(2 * self.depth);
     }
 
     pub(super) fn completion_queue(&mut self) -> Option<&mut CompletionQueue<P>> {
         self.completion_queue.as_mut()
+    }
+
+    /// Has a watch listen for what the device reports of the queues.
+    pub(super) fn report_to(&self, watch: &mut DeviceWatch<P>) {
+        if let Some(completion_queue) = &self.completion_queue {
+            watch.add(&self.queues, completion_queue);
+        }
     }
 
     /// The queues, for another poller.
@@ -167,40 +195,78 @@ impl<P: Provider> Poller<P> {
         Some(Assembly { queues, completion_queue: self.completion_queue.take()? })
     }
 
-    /// Queues a command on the queue with the most room. Nothing is sent before
+    /// Queues a command on the next queue in turn that has room. Nothing is sent before
     /// [`flush`](Self::flush).
+    ///
+    /// Latency counts from the first command of those that are flushed together: the clock is read
+    /// once for all of them.
     ///
     /// # Errors
     ///
     /// When all queues are full, or the poller has failed; the buffer comes back in the error.
-    pub fn submit(&mut self, command: Command) -> Result<(), Rejection> {
-        let now = self.clock.raw();
+    #[inline(never)] // within its caller a command would be copied from place to place
+    pub fn submit(&mut self, mut command: Command) -> Result<(), Rejection> {
         let index = self.pick();
-        self.submit_at(index, command, now)
+        self.submit_at(index, &mut command)
     }
 
-    pub(super) fn submit_to(&mut self, queue: QueueId, command: Command) -> Result<(), Rejection> {
-        let index = self.queues.iter().position(|candidate| candidate.id() == queue);
-        let now = self.clock.raw();
-        self.submit_at(index, command, now)
-    }
-
-    fn submit_at(
+    pub(super) fn submit_to(
         &mut self,
-        index: Option<usize>,
-        command: Command,
+        queue: QueueId,
+        mut command: Command,
+    ) -> Result<(), Rejection> {
+        let index = self.queues.iter().position(|candidate| candidate.id() == queue);
+        self.submit_at(index, &mut command)
+    }
+
+    /// Takes the command only where it is needed: moving one costs as much as submitting it.
+    #[inline(always)]
+    fn submit_at(&mut self, index: Option<usize>, command: &mut Command) -> Result<(), Rejection> {
+        let started = *self.burst.get_or_insert_with(|| self.clock.raw());
+        let Some(index) = index else { return self.hold(command.take(), started) };
+        if !self.queues[index].sends_inline(&command.data) || self.has_replaced() {
+            return self.submit_slowly(index, command, started);
+        }
+        if let Err(error) = self.queues[index].submit_inline(command, started) {
+            return Err(Rejection::new(error, command.take()));
+        }
+        self.note_submitted(index);
+        Ok(())
+    }
+
+    /// Whatever needs more than a copy of the command.
+    #[inline(never)]
+    fn submit_slowly(
+        &mut self,
+        index: usize,
+        command: &mut Command,
         started: u64,
     ) -> Result<(), Rejection> {
-        let bytes = command.data.len() as u64;
-        let max = u64::from(Sgl::KEYED_LENGTH_MAX);
+        let command = command.take();
+        let (bytes, max) = (command.data.len() as u64, u64::from(Sgl::KEYED_LENGTH_MAX));
         if bytes > max {
             return Err(Rejection::new(Misuse::CommandBytes { bytes, max }.into(), command));
         }
-        let Some(index) = index else { return self.hold(command, started) };
         if let Some(error) = self.barred(&command) {
             return Err(Rejection::new(error, command));
         }
-        self.queues[index].submit(command, started)
+        self.queues[index].submit(command, started)?;
+        self.note_submitted(index);
+        Ok(())
+    }
+
+    /// A queue has one more command, and something to hand to the device.
+    #[inline]
+    fn note_submitted(&mut self, index: usize) {
+        self.in_flight += 1;
+        self.note_dirty(index);
+    }
+
+    #[inline]
+    fn note_dirty(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.queues[index].is_dirty, true) {
+            self.dirty.push(index);
+        }
     }
 
     /// Hands all queued commands to the device, with one doorbell a queue.
@@ -208,9 +274,24 @@ impl<P: Provider> Poller<P> {
     /// # Errors
     ///
     /// When the device refuses and there will be no other queues; the poller has then failed.
+    #[inline]
     pub fn flush(&mut self) -> Result<(), Error> {
-        let flushed = self.queues.iter_mut().try_for_each(Queue::flush);
-        flushed.or_else(|error| self.lose(error))
+        self.burst = None;
+        match self.flush_dirty() {
+            Ok(()) => Ok(()),
+            Err(error) => self.lose(error),
+        }
+    }
+
+    /// Rings the doorbells of the queues that have something.
+    #[inline]
+    fn flush_dirty(&mut self) -> Result<(), Error> {
+        while let Some(index) = self.dirty.pop() {
+            let queue = &mut self.queues[index];
+            queue.is_dirty = false;
+            queue.flush()?;
+        }
+        Ok(())
     }
 
     /// Takes what has completed, without blocking; [`take`](Self::take) returns it. Now and then
@@ -220,22 +301,35 @@ impl<P: Provider> Poller<P> {
     ///
     /// When the controller has ended. Everything in flight is then done, with that error.
     pub fn poll(&mut self) -> Result<usize, Error> {
+        self.poll_into(VecDeque::push_back)
+    }
+
+    /// The same, but hands each command that is done to `each` instead of keeping it; returns how
+    /// many there were. It saves a command two moves.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll); what ended by that waits for [`take`](Self::take).
+    pub fn poll_with(&mut self, mut each: impl FnMut(Done)) -> Result<usize, Error> {
+        let mut count = 0;
+        while let Some(done) = self.done.pop_front() {
+            each(done);
+            count += 1;
+        }
+        self.poll_into(|_, done| {
+            each(done);
+            count += 1;
+        })?;
+        Ok(count)
+    }
+
+    #[inline]
+    fn poll_into(&mut self, each: impl FnMut(&mut VecDeque<Done>, Done)) -> Result<usize, Error> {
         let before = self.done.len();
         if self.completion_queue.is_none() {
             self.reconnect()?;
-        } else {
-            let polled = self.completions(Idle::Return).and_then(|_| {
-                let now = self.clock.raw();
-                if self.clock.delta(self.checked, now) >= TICK {
-                    self.checked = now;
-                    self.check(now)?;
-                }
-                Ok(())
-            });
-            polled.or_else(|error| self.lose(error))?;
-            if self.errand.is_some() {
-                self.send_errand().or_else(|error| self.lose(error))?;
-            }
+        } else if let Err(error) = self.look(each) {
+            self.lose(error)?;
         }
         if !self.held.is_empty() {
             self.resubmit()?;
@@ -243,7 +337,20 @@ impl<P: Provider> Poller<P> {
         Ok(self.done.len() - before)
     }
 
+    #[inline]
+    fn look(&mut self, each: impl FnMut(&mut VecDeque<Done>, Done)) -> Result<(), Error> {
+        let now = self.completions(Idle::Return, each)?;
+        if self.tick.is_due(now, &self.clock) {
+            self.tick()?;
+        }
+        match self.errand.is_some() {
+            true => self.send_errand(),
+            false => Ok(()),
+        }
+    }
+
     /// The next command that is done.
+    #[inline]
     pub fn take(&mut self) -> Option<Done> {
         self.done.pop_front()
     }
@@ -285,25 +392,26 @@ impl<P: Provider> Poller<P> {
     }
 
     /// How many more commands fit.
+    #[inline]
     #[must_use]
     pub fn room(&self) -> usize {
         if self.queues.is_empty() {
             return if self.failure.is_some() { 0 } else { self.held.room() };
         }
-        let room: usize = self.queues.iter().map(Queue::room).sum();
-        room.saturating_sub(self.held.len())
+        self.depth.saturating_sub(self.in_flight + self.held.len())
     }
 
     /// How many commands are in flight, or wait for a connection.
+    #[inline]
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.queues.iter().map(Queue::in_flight).sum::<usize>() + self.held.len()
+        self.in_flight + self.held.len()
     }
 
     /// How many commands may be in flight on all its queues.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.queues.iter().map(Queue::depth).sum()
+        self.depth
     }
 
     /// Whether it has queues now.
@@ -321,28 +429,36 @@ impl<P: Provider> Poller<P> {
     /// What it has counted.
     pub fn statistics(&mut self) -> &mut Statistics {
         self.count_doorbells();
-        &mut self.statistics
+        self.meter.statistics()
     }
 
     /// The queues count them; what they counted since the last time is added.
     fn count_doorbells(&mut self) {
         let rung: u64 = self.queues.iter_mut().map(Queue::new_doorbells).sum();
-        self.statistics.device.doorbells += rung;
+        self.meter.device().doorbells += rung;
     }
 
     /// The next queue in turn that has room.
+    #[inline]
     fn pick(&mut self) -> Option<usize> {
-        let count = self.queues.len();
-        let index = (0..count)
-            .map(|offset| (self.next + offset) % count)
-            .find(|&index| self.queues[index].room() > 0)?;
-        self.next = index + 1;
-        Some(index)
+        for _ in 0..self.queues.len() {
+            let index = if self.next < self.queues.len() { self.next } else { 0 };
+            self.next = index + 1;
+            if self.queues[index].room() > 0 {
+                return Some(index);
+            }
+        }
+        None
     }
 
-    /// Takes all completions; says how many commands are done.
-    fn completions(&mut self, idle: Idle) -> Result<usize, Error> {
-        let before = self.done.len();
+    /// Takes all completions; says when, if there were any.
+    #[inline]
+    fn completions(
+        &mut self,
+        idle: Idle,
+        mut each: impl FnMut(&mut VecDeque<Done>, Done),
+    ) -> Result<Option<u64>, Error> {
+        let (before, mut now) = (self.done.len(), None);
         while let Some(completion_queue) = &mut self.completion_queue {
             let batch = self.batch.as_mut_slice();
             let polled = match idle {
@@ -350,22 +466,14 @@ impl<P: Provider> Poller<P> {
                 Idle::Return => completion_queue.poll(batch),
             };
             let count = polled.map_err(verbs_error)?;
-            self.statistics.device.count_poll(count);
-            for index in 0..count {
-                let completion = self.batch[index];
-                // A queue that is gone leaves completions behind.
-                let Some(queue) =
-                    self.queues.iter_mut().find(|queue| queue.number() == completion.queue_pair())
-                else {
-                    continue;
-                };
-                if let Some(ended) = queue.handle(&completion)? {
-                    self.finish(ended);
-                }
+            self.meter.device().count_poll(count);
+            if count == 0 {
+                break;
             }
+            now = Some(self.handle_batch(count, &mut each)?);
             let enough = match idle {
                 // Credits alone are no reason to stay awake, nor to sleep unarmed.
-                Idle::Arm => count == 0 || self.done.len() > before,
+                Idle::Arm => self.done.len() > before,
                 Idle::Return => count < POLL_BATCH,
             };
             if enough {
@@ -373,67 +481,66 @@ impl<P: Provider> Poller<P> {
             }
         }
         // Receives go back before anything new is sent.
-        self.queues.iter_mut().try_for_each(Queue::flush)?;
-        Ok(self.done.len() - before)
+        self.flush_dirty()?;
+        Ok(now)
     }
 
-    fn finish(&mut self, ended: Ended) {
-        if self.errand.is_some() && is_errand(&ended) {
-            return self.end_errand(ended);
-        }
-        self.traffic = ended.started;
-        let latency_ns = self.clock.delta_as_nanos(ended.started, self.clock.raw());
-        self.done.push_back(ended.into_done(latency_ns, &mut self.statistics));
-    }
-
-    fn check(&mut self, now: u64) -> Result<(), Error> {
-        if let Some(link) = &self.link {
-            if !link.berth.liveness.is_live(link.generation) {
-                return Err(Error::Closed); // what it was is known to the others
-            }
-            if self.traffic != 0 {
-                link.berth.note_traffic(self.clock.delta(self.traffic, now));
-                self.traffic = 0;
-            }
-            if self.errand.is_none()
-                && let Some(errand) = link.berth.take_errand()
-            {
-                self.errand = errand::State::new(errand, link.generation);
-            }
-        }
-        for queue in &mut self.queues {
-            queue.check_connection()?;
-        }
-        self.check_time(now)
-    }
-
-    /// Has a command aborted that is out of time, and gives up on it if that does not help.
-    fn check_time(&mut self, now: u64) -> Result<(), Error> {
-        let ages = self.queues.iter().filter_map(|queue| {
-            let (started, command) = queue.oldest()?;
-            // The time without a connection is not the target's.
-            let age = self.clock.delta(started.max(self.since), now);
-            Some((age, Late { queue: queue.id(), command }))
-        });
-        let Some((age, late)) = ages.max_by_key(|&(age, _)| age) else { return Ok(()) };
-        if age <= self.timeout {
-            self.aborting = None;
-            return Ok(());
-        }
-        let timeout = Error::CommandTimeout { queue: late.queue, after: self.timeout };
-        match &self.aborting {
-            Some(aborting) if aborting.late == late => {
-                match self.clock.delta(aborting.since, now) > ABORT_TIMEOUT {
-                    true => Err(timeout),
-                    false => Ok(()),
+    /// Takes in the completions that were just polled. The clock is read once for all of them.
+    #[inline(always)]
+    fn handle_batch(
+        &mut self,
+        count: usize,
+        each: &mut impl FnMut(&mut VecDeque<Done>, Done),
+    ) -> Result<u64, Error> {
+        let now = self.clock.raw();
+        for at in 0..count {
+            let completion = self.batch[at];
+            // A queue that is gone leaves completions behind.
+            let Some(index) = self.directory.find(completion.queue_pair()) else { continue };
+            self.note_dirty(index);
+            let queue = &mut self.queues[index];
+            let finished = match queue.answer(&completion) {
+                Answer::Finished(finished) => finished,
+                Answer::Unusual => match queue.handle_other(&completion)? {
+                    Some(finished) => finished,
+                    None => continue,
+                },
+                Answer::Read(response, length) => {
+                    match queue.respond(&completion, response, length)? {
+                        Some(finished) => finished,
+                        None => continue,
+                    }
                 }
+            };
+            if let Some(done) = self.finish(index, finished, now) {
+                each(&mut self.done, done);
             }
-            _ if self.link.as_ref().is_some_and(|link| link.berth.abort(late)) => {
-                self.aborting = Some(Aborting { late, since: now });
-                Ok(())
-            }
-            _ => Err(timeout),
         }
+        Ok(now)
+    }
+
+    /// What to tell the owner of a command that is done; nothing if it is the controller's own.
+    #[inline(always)]
+    fn finish(&mut self, index: usize, finished: Finished, now: u64) -> Option<Done> {
+        self.in_flight -= 1;
+        let entry = self.queues[index].command(finished.slot);
+        let opcode = entry.opcode();
+        self.traffic = entry.started;
+        self.meter.record(
+            opcode,
+            &Outcome {
+                success: finished.response.status().is_success(),
+                bytes: entry.bytes(),
+                latency_ns: self.clock.delta_as_nanos(entry.started, now),
+                revoked: entry.revoked,
+            },
+        );
+        let done = entry.complete(finished.response);
+        if self.errand.is_some() && is_errand(done.user, opcode) {
+            self.end_errand(done);
+            return None;
+        }
+        Some(done)
     }
 
     async fn arm_and_sleep(&mut self, limit: Duration) -> Result<(), Error> {
@@ -441,7 +548,8 @@ impl<P: Provider> Poller<P> {
         if self.events.as_ref().is_none_or(|events| events.runtime != runtime) {
             self.events = self.register(runtime)?;
         }
-        if self.completions(Idle::Arm)? > 0 || !self.done.is_empty() {
+        self.completions(Idle::Arm, VecDeque::push_back)?;
+        if !self.done.is_empty() {
             return Ok(());
         }
         let Some(events) = &self.events else { return Ok(()) };
@@ -455,10 +563,13 @@ impl<P: Provider> Poller<P> {
         if let Some(completion_queue) = &mut self.completion_queue {
             completion_queue.acknowledge().map_err(verbs_error)?;
         }
-        self.completions(Idle::Return)?;
+        self.completions(Idle::Return, VecDeque::push_back)?;
         match connection_changed {
-            true => self.check(self.clock.raw()),
-            false => Ok(()),
+            true => self.tick(),
+            false => {
+                self.tick.hasten();
+                Ok(())
+            }
         }
     }
 
@@ -487,25 +598,6 @@ async fn left<P: Provider>(link: Option<&Link<P>>) {
     match link {
         Some(link) => link.berth.liveness.left(link.generation).await,
         None => std::future::pending().await,
-    }
-}
-
-impl Ended {
-    fn into_done(self, latency_ns: u64, statistics: &mut Statistics) -> Done {
-        let (outcome, execution) = match self.response {
-            Some(response) => (Ok(response), Execution::Answered),
-            None => (Err(Error::Closed), Execution::Unknown),
-        };
-        statistics.record(
-            self.sqe.opcode(),
-            Outcome {
-                success: outcome.as_ref().is_ok_and(|response| response.status().is_success()),
-                bytes: self.data.as_ref().map_or(0, |buffer| buffer.len() as u64),
-                latency_ns,
-                revoked: self.revoked,
-            },
-        );
-        Done { user: self.user, outcome, data: self.data, execution }
     }
 }
 

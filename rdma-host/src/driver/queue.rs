@@ -8,13 +8,13 @@ use verbs::{
     Buffer, Completion, Endpoint, Provider, QueuePair, RdmaCore, Refused, Retired, Segments, Window,
 };
 
-use super::command::{Command, Data, Rejection};
+use super::command::{Command, Data, Done, Execution, Rejection};
 use super::limbo::Parting;
 use super::statistics::Revoked;
 use super::{memory, verbs_error};
 use crate::error::{Error, Malformed, Misuse, Transport};
 use crate::proto::{Answered, Finished, Slots, Waits};
-use crate::wire::{CommandId, Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, Sgl, Sqe};
+use crate::wire::{CommandId, Cqe, IntoBytes, Opcode, QueueId, RemoteKey, Sgl, Sqe};
 
 /// An NVMe queue on its connection. All it needs was made at connect: submitting and completing
 /// allocate nothing.
@@ -29,6 +29,8 @@ pub(super) struct Queue<P: Provider = RdmaCore> {
     commands: Vec<InFlight>,
     in_capsule_bytes: usize,
     inline: bool,
+    /// Whether commands without data in their capsule go out inline, and lend nothing of their own.
+    plain: bool,
     /// Whether each command lends its data by a window, or all of it by its registration.
     windows: bool,
     /// Windows that are bound, each of which may yet need a work request to take it out of use.
@@ -37,17 +39,19 @@ pub(super) struct Queue<P: Provider = RdmaCore> {
     invalidating: VecDeque<u16>,
     /// Of the queue pair's doorbells, those that are counted.
     doorbells: u64,
+    /// Whether there may be something to hand to the device.
+    pub(super) is_dirty: bool,
 }
 
 /// What the queue keeps of the command in a slot.
 #[derive(Default)]
-struct InFlight {
+pub(super) struct InFlight {
     /// Where the capsule is built when it is sent from memory.
     capsule: Option<Buffer>,
     /// The data, ours again when the command is done.
     data: Option<Buffer>,
     user: u64,
-    started: u64,
+    pub(super) started: u64,
     /// How often it was sent before, on connections that are lost.
     resends: u8,
     sqe: Option<Sqe>,
@@ -55,19 +59,26 @@ struct InFlight {
     window: Option<Window>,
     /// Of the window while it is bound.
     key: Option<RemoteKey>,
-    revoked: Option<Revoked>,
+    pub(super) revoked: Option<Revoked>,
 }
 
-/// A command that is done.
+/// What a completion is.
+pub(super) enum Answer {
+    /// The response to a command, which ends it.
+    Finished(Finished),
+    /// A response of so many bytes, whatever it is to, which was taken.
+    Read(Cqe, u32),
+    /// Something else, which was not taken.
+    Unusual,
+}
+
+/// A command that got no answer before its queue ended.
 pub(super) struct Ended {
     pub(super) user: u64,
     pub(super) started: u64,
     pub(super) resends: u8,
     pub(super) sqe: Sqe,
-    pub(super) response: Option<Cqe>,
     pub(super) data: Option<Buffer>,
-    /// Who took its key out of use, if it lent one.
-    pub(super) revoked: Option<Revoked>,
 }
 
 /// What a queue is made of.
@@ -114,10 +125,12 @@ impl<P: Provider> Queue<P> {
             commands,
             in_capsule_bytes: parts.in_capsule_bytes,
             inline: parts.inline,
+            plain: parts.inline && !windows,
             windows,
             lent: 0,
             invalidating: VecDeque::with_capacity(if windows { parts.depth.into() } else { 0 }),
             doorbells: 0,
+            is_dirty: false,
         }
     }
 
@@ -127,7 +140,40 @@ impl<P: Provider> Queue<P> {
         self.doorbells - before
     }
 
-    /// Queues a command; [`flush`](Self::flush) rings the doorbell. `now` is kept with it.
+    /// Whether a command with this data goes out as a copy inside its work request, and the data
+    /// is fit to be used.
+    #[inline]
+    pub(super) fn sends_inline(&self, data: &Data) -> bool {
+        let fits = match data {
+            Data::FromController(buffer) | Data::ToController(buffer) => {
+                self.queue_pair.accepts(buffer)
+                    && buffer.len() <= Sgl::KEYED_LENGTH_MAX as usize
+                    && !self.fits_in_capsule(data)
+            }
+            Data::None => true,
+        };
+        fits && self.plain
+    }
+
+    /// Queues a command that [is sent inline](Self::sends_inline), and takes its data.
+    #[inline(always)]
+    pub(super) fn submit_inline(&mut self, command: &mut Command, now: u64) -> Result<(), Error> {
+        let Some(id) = self.slots.begin(Waits::Response) else { return Err(full()) };
+        let entry = &mut self.commands[usize::from(self.slots.slot(id))];
+        let sqe = entry.sqe.insert(command.sqe);
+        sqe.set_command_id(id);
+        sqe.set_sgl(descriptor(&command.data, false));
+        if let Err(error) = self.queue_pair.send_inline(sqe.as_bytes()) {
+            entry.sqe = None;
+            self.slots.cancel(id);
+            return Err(verbs_error(error));
+        }
+        (entry.user, entry.started) = (command.user, now);
+        entry.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
+        Ok(())
+    }
+
+    /// Queues any command; [`flush`](Self::flush) rings the doorbell. `now` is kept with it.
     pub(super) fn submit(&mut self, command: Command, now: u64) -> Result<(), Rejection> {
         if command.data.buffer().is_some_and(|buffer| !self.queue_pair.accepts(buffer)) {
             return Err(Rejection::new(Transport::DeviceChanged.into(), command));
@@ -225,53 +271,88 @@ impl<P: Provider> Queue<P> {
         }
     }
 
-    /// Hands everything queued to the device: receives first, so that none is missing when an
-    /// answer comes.
+    /// Hands what is queued to the device: the commands, and first of all receives, where there are
+    /// not enough for the answers to all of them, or where it is worth a doorbell.
+    #[inline]
     pub(super) fn flush(&mut self) -> Result<(), Error> {
-        self.queue_pair.flush().map_err(verbs_error)
+        let queued = self.queue_pair.queued_receives();
+        let flushed = match queued > self.receives / 2 || self.runs_short(queued) {
+            true => self.queue_pair.flush(),
+            false => self.queue_pair.flush_sends(),
+        };
+        flushed.map_err(verbs_error)
     }
 
-    /// Takes a completion of this queue's queue pair; returns the command it ends, if any.
-    pub(super) fn handle(&mut self, completion: &Completion) -> Result<Option<Ended>, Error> {
+    /// Whether the device has fewer receives than there will be answers.
+    #[inline]
+    fn runs_short(&self, queued: u32) -> bool {
+        ((self.receives - queued) as usize) < self.slots.in_flight()
+    }
+
+    /// Takes a completion of this queue's queue pair if it is the response to a command that waits
+    /// for nothing else.
+    #[inline(always)] // the hot loop is in here; what is not usual is apart
+    pub(super) fn answer(&mut self, completion: &Completion) -> Answer {
+        let answers = completion.is_receive() && completion.status().is_success();
+        if !answers || self.side.state() != State::Established {
+            return Answer::Unusual;
+        }
+        // The response is read, and its buffer takes another.
+        let mut response = Cqe::default();
+        let received = self.queue_pair.receive_again(completion, response.as_mut_bytes());
+        let Ok(length) = received else { return Answer::Unusual };
+        let usual = length as usize == Cqe::SIZE && !completion.may_invalidate();
+        if usual && let Some(slot) = self.slots.finish_plain(response.command_id()) {
+            return Answer::Finished(Finished { slot, response });
+        }
+        Answer::Read(response, length)
+    }
+
+    /// Takes any completion: a send is done, something failed, or the end has begun. Returns the
+    /// command it ends, if any.
+    #[inline(never)]
+    pub(super) fn handle_other(
+        &mut self,
+        completion: &Completion,
+    ) -> Result<Option<Finished>, Error> {
         let retired = self.queue_pair.retire(completion).map_err(verbs_error)?;
         if !completion.status().is_success() {
-            self.keep(retired);
+            self.keep_returned(retired);
             let status = completion.status().to_string();
             return Err(Transport::QueuePair { queue: self.id, status }.into());
         }
-        let finished = match retired {
-            Retired::Credit => self.reclaim_next(),
+        match retired {
+            Retired::Credit => Ok(self.reclaim_next()),
             Retired::Send { tag, segments } => {
                 let slot = u16::try_from(tag).expect("tags of sends are slots");
                 self.commands[usize::from(slot)].take_back(segments);
-                self.slots.handle_sent(slot)
+                Ok(self.slots.handle_sent(slot))
             }
-            Retired::Receive { buffer, length, .. } => self.receive(completion, buffer, length)?,
-        };
-        Ok(finished.map(|finished| self.end(finished.slot, Some(finished.response))))
+            Retired::Receive { buffer, length, .. } => {
+                let mut response = Cqe::default();
+                buffer.copy_out(0, response.as_mut_bytes());
+                self.respond(completion, response, length)
+            }
+        }
     }
 
-    /// Reads a response and gives its buffer to the device again.
-    fn receive(
+    /// What follows from a response; returns the command it ends, if any.
+    #[inline(never)]
+    pub(super) fn respond(
         &mut self,
         completion: &Completion,
-        buffer: Buffer,
+        response: Cqe,
         length: u32,
     ) -> Result<Option<Finished>, Error> {
-        let mut bytes = [0; Cqe::SIZE];
-        buffer.copy_out(0, &mut bytes);
-        if self.side.state() == State::Established {
-            let posted = self.queue_pair.post_receive(buffer, 0);
-            posted.map_err(|refused| verbs_error(refused.error))?;
-        }
         if length as usize != Cqe::SIZE {
             return Err(Malformed::ResponseLength(length, self.id).into());
         }
-        let response = Cqe::read_from_bytes(&bytes).expect("a response is 16 bytes of any value");
         let invalidated = self.queue_pair.invalidated(completion).map(|key| RemoteKey(key.0));
         match self.slots.handle_response(response, invalidated)? {
             Answered::Finished(finished) => {
-                self.reclaim(finished.slot, Revoked::ByTarget);
+                if self.windows {
+                    self.reclaim(finished.slot, Revoked::ByTarget);
+                }
                 Ok(Some(finished))
             }
             Answered::Pending => {
@@ -284,6 +365,17 @@ impl<P: Provider> Queue<P> {
                 Ok(None)
             }
         }
+    }
+
+    /// Hands a command out as if it had not been answered.
+    pub(super) fn disown(&mut self, slot: u16) -> Ended {
+        self.commands[usize::from(slot)].end()
+    }
+
+    /// What is known of the command in a slot.
+    #[inline]
+    pub(super) fn command(&mut self, slot: u16) -> &mut InFlight {
+        &mut self.commands[usize::from(slot)]
     }
 
     /// Takes the window of the oldest key that this side takes out of use, if that is done.
@@ -327,7 +419,8 @@ impl<P: Provider> Queue<P> {
     /// Whether all that was posted is back, or can't be expected to come.
     pub(super) fn is_drained(&self) -> bool {
         let capsules = self.commands.iter().all(|entry| entry.capsule.is_some());
-        let receives = self.queue_pair.receive_credits() == self.receives;
+        let back = self.queue_pair.receive_credits() + self.queue_pair.queued_receives();
+        let receives = back == self.receives;
         // Draining without a disconnect: nothing has told the queue pair.
         self.side.state() != State::Disconnecting || (capsules && receives)
     }
@@ -351,6 +444,9 @@ impl<P: Provider> Queue<P> {
     /// When the oldest command in flight was submitted, and its id. An Asynchronous Event Request
     /// may take for ever.
     pub(super) fn oldest(&self) -> Option<(u64, CommandId)> {
+        if self.slots.in_flight() == 0 {
+            return None;
+        }
         let busy =
             self.commands.iter().filter_map(|entry| Some((entry.started, entry.sqe.as_ref()?)));
         let oldest = busy
@@ -376,19 +472,16 @@ impl<P: Provider> Queue<P> {
             }
         }
         let busy = self.slots.abandon();
-        busy.into_iter().map(|slot| self.commands[usize::from(slot)].end(None)).collect()
+        busy.into_iter().map(|slot| self.commands[usize::from(slot)].end()).collect()
     }
 
     pub(super) fn id(&self) -> QueueId {
         self.id
     }
 
+    #[inline]
     pub(super) fn room(&self) -> usize {
         self.slots.room()
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.slots.in_flight()
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -403,16 +496,13 @@ impl<P: Provider> Queue<P> {
         &self.endpoint
     }
 
+    #[inline]
     fn fits_in_capsule(&self, data: &Data) -> bool {
         matches!(data, Data::ToController(buffer) if buffer.len() <= self.in_capsule_bytes)
     }
 
-    fn end(&mut self, slot: u16, response: Option<Cqe>) -> Ended {
-        self.commands[usize::from(slot)].end(response)
-    }
-
     /// After a failed work request: what came back stays with its command until the queue closes.
-    fn keep(&mut self, retired: Retired) {
+    fn keep_returned(&mut self, retired: Retired) {
         if let Retired::Send { tag, segments } = retired
             && let Some(entry) =
                 usize::try_from(tag).ok().and_then(|slot| self.commands.get_mut(slot))
@@ -434,21 +524,40 @@ impl InFlight {
         }
     }
 
-    fn end(&mut self, response: Option<Cqe>) -> Ended {
+    /// What it does.
+    #[inline]
+    pub(super) fn opcode(&self) -> Opcode {
+        self.sqe.as_ref().map_or(Opcode::FLUSH, Sqe::opcode)
+    }
+
+    /// How many bytes it moves.
+    #[inline]
+    pub(super) fn bytes(&self) -> u64 {
+        self.data.as_ref().map_or(0, |buffer| buffer.len() as u64)
+    }
+
+    /// Ends with this response.
+    #[inline]
+    pub(super) fn complete(&mut self, response: Cqe) -> Done {
+        (self.sqe, self.resends, self.revoked) = (None, 0, None);
+        let (outcome, execution) = (Ok(response), Execution::Answered);
+        Done { user: self.user, outcome, data: self.data.take(), execution }
+    }
+
+    fn end(&mut self) -> Ended {
         let sqe = self.sqe.take().expect("a command that ends was submitted");
-        Ended {
-            user: self.user,
-            started: self.started,
-            resends: std::mem::take(&mut self.resends),
-            sqe,
-            response,
-            data: self.data.take(),
-            revoked: self.revoked.take(),
-        }
+        let resends = std::mem::take(&mut self.resends);
+        Ended { user: self.user, started: self.started, resends, sqe, data: self.data.take() }
     }
 }
 
+#[cold]
+fn full() -> Error {
+    Misuse::Full.into()
+}
+
 /// Where a command's data is, and how many bytes.
+#[inline]
 fn range(data: &Data) -> (u64, u32) {
     let (Data::ToController(buffer) | Data::FromController(buffer)) = data else { return (0, 0) };
     (buffer.address(), u32::try_from(buffer.len()).expect("a transfer is below 16 MiB"))
@@ -457,6 +566,7 @@ fn range(data: &Data) -> (u64, u32) {
 /// Work requests of a command until its key is out of use: bind, send, invalidate.
 const SENDS_MAX: u32 = 3;
 
+#[inline]
 fn descriptor(data: &Data, in_capsule: bool) -> Sgl {
     let (Data::ToController(buffer) | Data::FromController(buffer)) = data else {
         return Sgl::none();

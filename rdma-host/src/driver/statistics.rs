@@ -2,10 +2,16 @@
 
 use hdrhistogram::Histogram;
 
+use super::recent::Recent;
 use crate::wire::Opcode;
 
-/// Latencies above this count as this: one minute in nanoseconds.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
+/// What a poller counts with: latencies reach the statistics when those are read.
+pub(super) struct Meter {
+    statistics: Statistics,
+    read: Recent,
+    write: Recent,
+    other: Recent,
+}
 
 /// Counters of one poller since it began or was last [taken](Self::take).
 #[derive(Clone, Debug)]
@@ -59,7 +65,8 @@ pub struct Operation {
     pub failed: u64,
     /// Bytes moved by those that succeeded.
     pub bytes: u64,
-    /// From submission to completion in nanoseconds, three digits exact.
+    /// From submission to completion in nanoseconds, three digits exact. Above 69 seconds they
+    /// count as that.
     pub latency_ns: Histogram<u64>,
 }
 
@@ -93,27 +100,7 @@ impl Statistics {
         self.device.empty_polls += other.device.empty_polls;
     }
 
-    /// Counts a command that got no answer.
-    pub(super) fn record_failure(&mut self, opcode: Opcode) {
-        self.operation(opcode).failed += 1;
-    }
-
-    pub(super) fn record(&mut self, opcode: Opcode, outcome: Outcome) {
-        let operation = self.operation(opcode);
-        if outcome.success {
-            operation.completed += 1;
-            operation.bytes += outcome.bytes;
-            operation.latency_ns.saturating_record(outcome.latency_ns);
-        } else {
-            operation.failed += 1;
-        }
-        match outcome.revoked {
-            Some(Revoked::ByTarget) => self.windows.by_target += 1,
-            Some(Revoked::Here) => self.windows.here += 1,
-            None => {}
-        }
-    }
-
+    #[inline]
     fn operation(&mut self, opcode: Opcode) -> &mut Operation {
         match opcode {
             Opcode::READ => &mut self.read,
@@ -123,8 +110,63 @@ impl Statistics {
     }
 }
 
+impl Meter {
+    pub(super) fn new() -> Self {
+        let statistics = Statistics::default();
+        Self { statistics, read: Recent::new(), write: Recent::new(), other: Recent::new() }
+    }
+
+    /// All that was counted.
+    pub(super) fn statistics(&mut self) -> &mut Statistics {
+        let Self { statistics, read, write, other } = self;
+        read.settle(&mut statistics.read.latency_ns);
+        write.settle(&mut statistics.write.latency_ns);
+        other.settle(&mut statistics.other.latency_ns);
+        statistics
+    }
+
+    #[inline]
+    pub(super) fn device(&mut self) -> &mut Device {
+        &mut self.statistics.device
+    }
+
+    /// Counts a command that got no answer.
+    pub(super) fn record_failure(&mut self, opcode: Opcode) {
+        self.statistics.operation(opcode).failed += 1;
+    }
+
+    #[inline]
+    pub(super) fn record(&mut self, opcode: Opcode, outcome: &Outcome) {
+        if let Some(revoked) = outcome.revoked {
+            self.statistics.windows.record(revoked);
+        }
+        if !outcome.success {
+            return self.record_failure(opcode);
+        }
+        let (operation, recent) = match opcode {
+            Opcode::READ => (&mut self.statistics.read, &mut self.read),
+            Opcode::WRITE => (&mut self.statistics.write, &mut self.write),
+            _ => (&mut self.statistics.other, &mut self.other),
+        };
+        operation.completed += 1;
+        operation.bytes += outcome.bytes;
+        recent.record(outcome.latency_ns);
+    }
+}
+
+impl Windows {
+    #[inline]
+    fn record(&mut self, revoked: Revoked) {
+        match revoked {
+            Revoked::ByTarget => self.by_target += 1,
+            Revoked::Here => self.here += 1,
+        }
+    }
+}
+
 impl Device {
     /// Counts a look into the completion queue that found so many.
+    #[inline]
     pub(super) fn count_poll(&mut self, found: usize) {
         self.completions += found as u64;
         self.empty_polls += u64::from(found == 0);
@@ -141,8 +183,7 @@ pub(super) struct Outcome {
 
 impl Operation {
     fn new() -> Self {
-        let latency_ns = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
-            .expect("one minute at three digits is a valid histogram");
+        let latency_ns = Histogram::new(3).expect("a histogram has up to five digits");
         Self { completed: 0, failed: 0, bytes: 0, latency_ns }
     }
 
@@ -150,6 +191,6 @@ impl Operation {
         self.completed += other.completed;
         self.failed += other.failed;
         self.bytes += other.bytes;
-        self.latency_ns.add(&other.latency_ns).expect("all histograms have the same bounds");
+        self.latency_ns.add(&other.latency_ns).expect("a histogram that grows takes any value");
     }
 }

@@ -13,6 +13,7 @@ use super::attempt::{self, Connected, Means};
 use super::authenticate::Parties;
 use super::berth::{Berth, Late};
 use super::change::Change;
+use super::device::DeviceWatch;
 use super::herald::enable_events;
 use super::inspect::inspect_alone;
 use super::memory::MemoryReport;
@@ -21,7 +22,8 @@ use super::poller::Poller;
 use super::port::PortWatch;
 use super::registry::Registry;
 use crate::config::{
-    Authentication, ConnectOptions, PORT_INTERVAL, PORT_PAUSE, QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
+    Authentication, BRING_UP_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_PAUSE, QUIESCE_TIMEOUT,
+    SHUTDOWN_TIMEOUT,
 };
 use crate::error::{Away, Error, GaveUp, Misuse};
 use crate::proto::{Cause, Event, Lifecycle, Negotiated, State, Task};
@@ -50,6 +52,7 @@ pub(super) struct Present<P: Provider> {
     pub(super) negotiated: Arc<Negotiated>,
     pub(super) domain: Domain<P>,
     pub(super) device: String,
+    pub(super) numa_node: Option<u32>,
     pub(super) memory: MemoryReport,
     pub(super) generation: u64,
     pub(super) berths: Vec<Arc<Berth<P>>>,
@@ -90,6 +93,7 @@ pub(super) struct Supervisor<P: Provider> {
     /// Empty until the first connection; from then on of one length.
     berths: Vec<Arc<Berth<P>>>,
     admin: Option<Admin<P>>,
+    device: Option<DeviceWatch<P>>,
     generation: u64,
     /// What went wrong last.
     cause: Error,
@@ -119,6 +123,7 @@ impl<P: Provider> Supervisor<P> {
             pollers: pollers.max(1),
             berths: Vec::new(),
             admin: None,
+            device: None,
             generation: 0,
             cause: Error::Closed,
             port: PortWatch::default(),
@@ -167,10 +172,12 @@ impl<P: Provider> Supervisor<P> {
             enable_events(admin, negotiated.info.events).await?;
             Ok(connected)
         };
+        let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
+        let attempt = tokio::time::timeout(BRING_UP_TIMEOUT, attempt);
         let fails_at = self.life.commands_fail_at();
         let holding = hold_until(fails_at, &self.shared.liveness);
         let outcome = tokio::select! {
-            outcome = attempt => outcome,
+            outcome = attempt => outcome.unwrap_or(Err(timeout)),
             control = next(&mut self.inbox.control) => return self.obey(control),
             never = holding => match never {},
         };
@@ -186,7 +193,7 @@ impl<P: Provider> Supervisor<P> {
 
     /// Hands the queues to the pollers.
     fn establish(&mut self, connected: Connected<P>) {
-        let Connected { negotiated, domain, device, memory, admin, io } = connected;
+        let Connected { negotiated, domain, device, numa_node, memory, admin, io } = connected;
         self.generation += 1;
         let is_first = self.berths.is_empty();
         if is_first {
@@ -203,6 +210,10 @@ impl<P: Provider> Supervisor<P> {
             transfer_bytes_max: negotiated.transfer_bytes_max,
             replaced: self.shared.registry.replaced(),
         };
+        let mut watch = DeviceWatch::new(domain.clone());
+        admin.report_to(&mut watch);
+        io.iter().for_each(|one| watch.add(&one.queues, &one.completion_queue));
+        self.device = Some(watch);
         let mut assemblies = io.into_iter();
         for berth in &self.berths {
             berth.put(assemblies.next());
@@ -213,7 +224,7 @@ impl<P: Provider> Supervisor<P> {
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
         let (generation, berths) = (self.generation, self.berths.clone());
-        let present = Present { negotiated, domain, device, memory, generation, berths };
+        let present = Present { negotiated, domain, device, numa_node, memory, generation, berths };
         *self.shared.present.lock() = Some(present);
         self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
         self.handle(Event::Established);
@@ -226,10 +237,18 @@ impl<P: Provider> Supervisor<P> {
     }
 
     async fn serve(&mut self) {
-        let Some(admin) = &mut self.admin else { return self.fail(Error::Closed) };
+        let (Some(admin), Some(device)) = (&mut self.admin, &self.device) else {
+            return self.fail(Error::Closed);
+        };
         let liveness = self.shared.liveness.clone();
+        let failed = async {
+            tokio::select! {
+                error = admin.serve(&mut self.inbox.requests, &mut self.inbox.late) => error,
+                error = device.ends() => error,
+            }
+        };
         tokio::select! {
-            error = admin.serve(&mut self.inbox.requests, &mut self.inbox.late) => {
+            error = failed => {
                 let cause = liveness.lost(self.generation, error);
                 self.fail(cause);
             }
@@ -257,6 +276,7 @@ impl<P: Provider> Supervisor<P> {
             let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, admin.shut_down()).await;
         }
         self.admin = None;
+        self.device = None;
         for berth in &self.berths {
             berth.put(None);
         }
@@ -350,7 +370,8 @@ impl<P: Provider> Supervisor<P> {
                 _ => None,
             },
         };
-        tracing::info!(subsystem = %self.options.subsystem, "{change}");
+        let (subsystem, attempt) = (&self.options.subsystem, change.attempt);
+        tracing::info!(%subsystem, %state, attempt, "{change}");
         // Nobody need be watching.
         let _ = self.changes.send(change);
     }

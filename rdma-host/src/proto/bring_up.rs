@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use auth::{Authenticated, Demand, Start, StartError};
 
+use super::queue_bring_up::{QueueBringUp, QueueUp};
 use crate::config::{
     ADMIN_QUEUE_ENTRIES, Authentication, ConnectOptions, READY_TIMEOUT_MAX, STATUS_INTERVAL,
     TRANSFER_BYTES_DEFAULT,
@@ -21,9 +22,10 @@ use crate::wire::{
 /// ```text
 ///  Open(admin) → Connect(admin) → Authenticate(admin) → ReadCapabilities → ReadVersion
 ///     → Enable ⇄ CheckReady → IdentifyController → CountQueues
-///     → [ Open(n) → Connect(n) → Authenticate(n) ]… → Live
+///     → ConnectQueues → Live
 /// ```
 ///
+/// The I/O queues have a ladder each, [`QueueBringUp`], and are climbed in any order, or at once.
 /// A queue is authenticated where its Connect response asks for it; whether that must be so is the
 /// policy's. Where it must, the I/O queues are authenticated as the admin queue is, asked or not.
 ///
@@ -50,6 +52,13 @@ enum Purpose {
 pub enum Action {
     /// Authenticate this queue, and report how.
     Authenticate(QueueId),
+    /// Bring the I/O queues up, from 1 on, each by [`BringUp::queue`], and report them all.
+    ConnectQueues {
+        /// How many.
+        count: u16,
+        /// Entries of each.
+        entries: u16,
+    },
     /// Send this command and report its response and data.
     Execute(Execute),
     /// All queues are connected.
@@ -106,6 +115,8 @@ pub enum Input<'a> {
     Completed(Cqe, &'a [u8]),
     /// The queue is connected.
     Opened(Accept),
+    /// All I/O queues are up, in the order of their ids.
+    QueuesUp(&'a [QueueUp]),
     /// The time has passed.
     Waited,
 }
@@ -162,9 +173,7 @@ enum Step {
     AwaitReady(Enabling),
     IdentifyController(Enabling),
     CountQueues(Box<Negotiated>),
-    OpenIo(Box<Negotiated>, QueueId),
-    ConnectIo(Box<Negotiated>, QueueId),
-    AuthenticateIo(Box<Negotiated>, QueueId),
+    ConnectQueues(Box<Negotiated>),
     Live(Box<Negotiated>),
     Failed(Error),
 }
@@ -200,9 +209,11 @@ impl BringUp {
     pub fn action(&self) -> Result<Action, Error> {
         Ok(match &self.step {
             Step::OpenAdmin => Action::Open(self.open_admin()),
-            Step::OpenIo(negotiated, queue) => Action::Open(Self::open_io(negotiated, *queue)),
+            Step::ConnectQueues(negotiated) => {
+                let Negotiated { io_queues: count, queue_entries: entries, .. } = **negotiated;
+                Action::ConnectQueues { count, entries }
+            }
             Step::AuthenticateAdmin(_) => Action::Authenticate(QueueId::ADMIN),
-            Step::AuthenticateIo(_, queue) => Action::Authenticate(*queue),
             Step::AwaitReady(_) => Action::Wait(STATUS_INTERVAL),
             Step::Live(negotiated) => Action::Live(negotiated.clone()),
             Step::Failed(error) => return Err(error.clone()),
@@ -229,15 +240,19 @@ impl BringUp {
         }
     }
 
-    /// How many I/O queues there will be; 0 while that is not settled.
-    #[must_use]
-    pub fn io_queues(&self) -> u16 {
+    /// The ladder of an I/O queue.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the time for that.
+    pub fn queue(&self, queue: QueueId) -> Result<QueueBringUp, Error> {
         match &self.step {
-            Step::OpenIo(negotiated, _)
-            | Step::ConnectIo(negotiated, _)
-            | Step::AuthenticateIo(negotiated, _) => negotiated.io_queues,
-            Step::Live(negotiated) => negotiated.io_queues,
-            _ => 0,
+            Step::ConnectQueues(negotiated) => {
+                let authenticated = self.admin_authenticated.is_some();
+                Ok(QueueBringUp::new(&self.options, negotiated, queue, authenticated))
+            }
+            Step::Failed(error) => Err(error.clone()),
+            step => Err(TargetMisbehaved::EventOrder(step.name()).into()),
         }
     }
 
@@ -246,10 +261,9 @@ impl BringUp {
     #[must_use]
     pub fn traffic_keeps_alive(&self) -> bool {
         match &self.step {
-            Step::OpenIo(negotiated, _)
-            | Step::ConnectIo(negotiated, _)
-            | Step::AuthenticateIo(negotiated, _) => negotiated.info.traffic_keeps_alive,
-            Step::Live(negotiated) => negotiated.info.traffic_keeps_alive,
+            Step::ConnectQueues(negotiated) | Step::Live(negotiated) => {
+                negotiated.info.traffic_keeps_alive
+            }
             _ => false,
         }
     }
@@ -262,20 +276,17 @@ impl BringUp {
                 self.admin_authenticated = Some(*how);
                 Ok(Step::ReadCapabilities(controller))
             }
-            (Step::AuthenticateIo(mut negotiated, queue), Input::Authenticated(how)) => {
-                negotiated.authenticated.push(Some(*how));
-                Ok(Step::after_queue(negotiated, queue))
-            }
             (Step::AwaitReady(mut enabling), Input::Waited) => {
                 enabling.waited += STATUS_INTERVAL;
                 Ok(Step::CheckReady(enabling))
             }
-            (Step::OpenIo(mut negotiated, queue), Input::Opened(accept)) => {
-                // Never more in flight than the target has receives for.
-                if accept.receive_size > 1 {
-                    negotiated.queue_entries = negotiated.queue_entries.min(accept.receive_size);
+            (Step::ConnectQueues(mut negotiated), Input::QueuesUp(queues)) => {
+                for queue in *queues {
+                    negotiated.queue_entries = negotiated.queue_entries.min(queue.entries);
+                    negotiated.unasked |= self.has_secrets() && queue.authenticated.is_none();
+                    negotiated.authenticated.push(queue.authenticated);
                 }
-                Ok(Step::ConnectIo(negotiated, queue))
+                Ok(Step::Live(negotiated))
             }
             (step, Input::Completed(response, data)) => self.completed(step, *response, data),
             (step, _) => Err(Error::from(TargetMisbehaved::EventOrder(step.name()))),
@@ -288,7 +299,10 @@ impl BringUp {
         Ok(match step {
             Step::ConnectAdmin => {
                 let controller = ControllerId(low_half(result));
-                match self.start_authentication(QueueId::ADMIN, result)? {
+                if controller == ControllerId::DYNAMIC {
+                    return Err(TargetMisbehaved::NoControllerId.into());
+                }
+                match start_authentication(&self.options, QueueId::ADMIN, result, false)? {
                     true => Step::AuthenticateAdmin(controller),
                     false => Step::ReadCapabilities(controller),
                 }
@@ -317,35 +331,10 @@ impl BringUp {
             Step::CountQueues(mut negotiated) => {
                 let granted = u16::try_from(QueueCount::parse(result).0).unwrap_or(u16::MAX);
                 negotiated.io_queues = self.options.io_queues.min(granted);
-                Step::OpenIo(negotiated, QueueId(1))
-            }
-            Step::ConnectIo(mut negotiated, queue) => {
-                if self.start_authentication(queue, result)? {
-                    Step::AuthenticateIo(negotiated, queue)
-                } else {
-                    negotiated.unasked |= self.has_secrets();
-                    negotiated.authenticated.push(None);
-                    Step::after_queue(negotiated, queue)
-                }
+                Step::ConnectQueues(negotiated)
             }
             step => return Err(Error::from(TargetMisbehaved::EventOrder(step.name()))),
         })
-    }
-
-    /// Whether a queue is to be authenticated now, from the result of its Connect.
-    fn start_authentication(&self, queue: QueueId, result: u32) -> Result<bool, Error> {
-        let asked = AuthenticationRequest::parse(result);
-        let demand =
-            Demand { authentication: asked.authenticate, secure_channel: asked.secure_channel };
-        let Authentication { credentials, policy } = &self.options.authentication;
-        match policy.start(demand, credentials.as_deref()) {
-            Ok(start) => Ok(start == Start::Authenticate),
-            // Linux 7's target asks on the admin queue only, but answers on the others: whoever
-            // takes a connection of ours must know the secrets, too.
-            Err(StartError::NotAsked) if self.admin_authenticated.is_some() => Ok(true),
-            Err(StartError::SecureChannel) => Err(Incompatible::SecureChannel(queue).into()),
-            Err(error) => Err(Error::Authentication { queue, failure: error.into() }),
-        }
     }
 
     fn has_secrets(&self) -> bool {
@@ -359,6 +348,10 @@ impl BringUp {
         }
         if info.in_capsule_offset_bytes != 0 {
             return Err(Incompatible::InCapsuleOffset(info.in_capsule_offset_bytes).into());
+        }
+        let keeps_alive = !self.options.keep_alive.is_zero() && self.purpose == Purpose::Io;
+        if keeps_alive && info.keep_alive_granularity == 0 {
+            return Err(Incompatible::NoKeepAlive.into());
         }
         match (self.purpose, info.controller_type) {
             (Purpose::Io, _) | (_, ControllerType::NOT_REPORTED | ControllerType::DISCOVERY) => {}
@@ -410,29 +403,14 @@ impl BringUp {
         }
     }
 
-    fn open_io(negotiated: &Negotiated, queue: QueueId) -> OpenQueue {
-        let entries = negotiated.queue_entries;
-        OpenQueue {
-            queue,
-            entries,
-            request: Request::new(queue, entries, negotiated.controller),
-            in_capsule_bytes: negotiated.in_capsule_bytes,
-        }
-    }
-
     fn command(&self, step: &Step) -> Execute {
-        let mut queue = QueueId::ADMIN;
+        let queue = QueueId::ADMIN;
         let mut transfer = Transfer::None;
         let sqe = match step {
             Step::ConnectAdmin => {
-                transfer = self.connect_data(ControllerId::DYNAMIC);
+                transfer = connect_data(&self.options, ControllerId::DYNAMIC);
                 let kato = u32::try_from(self.options.keep_alive.as_millis()).unwrap_or(u32::MAX);
-                self.connect_command(queue, ADMIN_QUEUE_ENTRIES, kato)
-            }
-            Step::ConnectIo(negotiated, id) => {
-                queue = *id;
-                transfer = self.connect_data(negotiated.controller);
-                self.connect_command(queue, negotiated.queue_entries, 0)
+                connect_command(&self.options, queue, ADMIN_QUEUE_ENTRIES, kato)
             }
             Step::ReadCapabilities(_) => PropertyGet::new(Property::CAPABILITIES).to_sqe(),
             Step::ReadVersion(..) => PropertyGet::new(Property::VERSION).to_sqe(),
@@ -449,43 +427,21 @@ impl BringUp {
         };
         Execute { queue, sqe, transfer, name: step.name() }
     }
-
-    fn connect_command(&self, queue: QueueId, entries: u16, keep_alive_ms: u32) -> Sqe {
-        let command = ConnectCommand::new(queue, entries, keep_alive_ms);
-        match self.options.disable_flow_control {
-            true => command.without_flow_control().to_sqe(),
-            false => command.to_sqe(),
-        }
-    }
-
-    fn connect_data(&self, controller: ControllerId) -> Transfer {
-        let host = &self.options.host;
-        let data = ConnectData::new(host.id, controller, &self.options.subsystem, &host.nqn);
-        Transfer::ToController(data.as_bytes().to_vec())
-    }
 }
 
 impl Step {
-    fn after_queue(negotiated: Box<Negotiated>, queue: QueueId) -> Self {
-        match queue.0 < negotiated.io_queues {
-            true => Self::OpenIo(negotiated, QueueId(queue.0 + 1)),
-            false => Self::Live(negotiated),
-        }
-    }
-
     fn name(&self) -> &'static str {
         match self {
             Self::OpenAdmin => "opening the admin queue",
             Self::ConnectAdmin => "Connect on the admin queue",
-            Self::AuthenticateAdmin(_) | Self::AuthenticateIo(..) => "authentication",
+            Self::AuthenticateAdmin(_) => "authentication",
             Self::ReadCapabilities(_) => "reading CAP",
             Self::ReadVersion(..) => "reading VS",
             Self::Enable(_) => "enabling the controller",
             Self::CheckReady(_) | Self::AwaitReady(_) => "reading CSTS",
             Self::IdentifyController(_) => "Identify Controller",
             Self::CountQueues(_) => "Set Features (Number of Queues)",
-            Self::OpenIo(..) => "opening an I/O queue",
-            Self::ConnectIo(..) => "Connect on an I/O queue",
+            Self::ConnectQueues(_) => "connecting the I/O queues",
             Self::Live(_) | Self::Failed(_) => "nothing",
         }
     }
@@ -495,12 +451,13 @@ impl Step {
         if status.is_success() {
             return Ok(());
         }
-        let queue = match self {
-            Self::ConnectAdmin => QueueId::ADMIN,
-            Self::ConnectIo(_, queue) => *queue,
-            other => return Err(Rejected::Command { command: other.name(), status }.into()),
-        };
-        Err(Rejected::Connect { queue, status, result: response.result_dword() }.into())
+        Err(match self {
+            Self::ConnectAdmin => {
+                let (queue, result) = (QueueId::ADMIN, response.result_dword());
+                Rejected::Connect { queue, status, result }.into()
+            }
+            other => Rejected::Command { command: other.name(), status }.into(),
+        })
     }
 }
 
@@ -517,6 +474,47 @@ impl Enabling {
             Ok(Step::AwaitReady(self))
         }
     }
+}
+
+/// Whether a queue is to be authenticated now, from the result of its Connect. An I/O queue may be
+/// `expected` to be, since the admin queue was.
+pub(super) fn start_authentication(
+    options: &ConnectOptions,
+    queue: QueueId,
+    result: u32,
+    expected: bool,
+) -> Result<bool, Error> {
+    let asked = AuthenticationRequest::parse(result);
+    let demand =
+        Demand { authentication: asked.authenticate, secure_channel: asked.secure_channel };
+    let Authentication { credentials, policy } = &options.authentication;
+    match policy.start(demand, credentials.as_deref()) {
+        Ok(start) => Ok(start == Start::Authenticate),
+        // Linux 7's target asks on the admin queue only, but answers on the others: whoever
+        // takes a connection of ours must know the secrets, too.
+        Err(StartError::NotAsked) if expected => Ok(true),
+        Err(StartError::SecureChannel) => Err(Incompatible::SecureChannel(queue).into()),
+        Err(error) => Err(Error::Authentication { queue, failure: error.into() }),
+    }
+}
+
+pub(super) fn connect_command(
+    options: &ConnectOptions,
+    queue: QueueId,
+    entries: u16,
+    keep_alive_ms: u32,
+) -> Sqe {
+    let command = ConnectCommand::new(queue, entries, keep_alive_ms);
+    match options.disable_flow_control {
+        true => command.without_flow_control().to_sqe(),
+        false => command.to_sqe(),
+    }
+}
+
+pub(super) fn connect_data(options: &ConnectOptions, controller: ControllerId) -> Transfer {
+    let host = &options.host;
+    let data = ConnectData::new(host.id, controller, &options.subsystem, &host.nqn);
+    Transfer::ToController(data.as_bytes().to_vec())
 }
 
 fn check_capabilities(capabilities: Capabilities, purpose: Purpose) -> Result<(), Error> {

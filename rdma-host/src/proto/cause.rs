@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use auth::{ExchangeError, FailureClass};
+use auth::FailureClass;
 
 use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
 use crate::wire::{QueueId, Reject, Status, is_fault_of_controller_id};
@@ -118,11 +118,7 @@ impl From<&AuthenticationFailure> for Cause {
     fn from(failure: &AuthenticationFailure) -> Self {
         match failure {
             // Whatever the target explains, for Linux it has rejected the key.
-            AuthenticationFailure::Exchange(failure)
-                if matches!(failure.error(), ExchangeError::Refused(_)) =>
-            {
-                Self::KeyRejected
-            }
+            AuthenticationFailure::Exchange(failure) if failure.is_final() => Self::KeyRejected,
             failure => match failure.class() {
                 Some(FailureClass::Downgraded) => Self::Downgraded,
                 Some(FailureClass::Incompatible) => Self::Incompatible,
@@ -139,7 +135,7 @@ impl From<&Transport> for Cause {
     fn from(transport: &Transport) -> Self {
         match transport {
             Transport::Address { .. } => Self::Address,
-            Transport::DeviceChanged | Transport::Verbs(_) => Self::Device,
+            Transport::Device(_) | Transport::DeviceChanged | Transport::Verbs(_) => Self::Device,
             Transport::Disconnected(_) | Transport::NoQueue => Self::Disconnected,
             Transport::PortDown => Self::PortDown,
             Transport::QueuePair { .. } => Self::QueuePair,

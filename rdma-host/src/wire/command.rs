@@ -53,6 +53,7 @@ impl Sqe {
     pub const SIZE: usize = size_of::<Self>();
 
     /// A command with no data and no parameters; the driver fills in the command id and data.
+    #[inline]
     #[must_use]
     pub fn new(opcode: Opcode, namespace: NamespaceId) -> Self {
         Self {
@@ -78,6 +79,7 @@ impl Sqe {
     /// # Panics
     ///
     /// If `blocks` is 0 or above 65,536, which the zero-based 16-bit field can't say.
+    #[inline]
     #[must_use]
     pub fn read(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
         Self::new(Opcode::READ, namespace).with_blocks(lba, blocks)
@@ -88,6 +90,7 @@ impl Sqe {
     /// # Panics
     ///
     /// As [`read`](Self::read).
+    #[inline]
     #[must_use]
     pub fn write(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
         Self::new(Opcode::WRITE, namespace).with_blocks(lba, blocks)
@@ -132,6 +135,7 @@ impl Sqe {
         Self::new(Opcode::KEEP_ALIVE, NamespaceId(0))
     }
 
+    #[inline]
     fn with_blocks(mut self, lba: u64, blocks: u32) -> Self {
         assert!((1..=0x1_0000).contains(&blocks), "a command moves 1 to 65,536 blocks");
         let [low, high] = split(lba);
@@ -163,28 +167,33 @@ impl Sqe {
     }
 
     /// Sets the command id.
+    #[inline]
     pub fn set_command_id(&mut self, id: CommandId) {
         self.command_id = U16::new(id.0);
     }
 
     /// The id that names the command while it is in flight.
+    #[inline]
     #[must_use]
     pub fn command_id(&self) -> CommandId {
         CommandId(self.command_id.get())
     }
 
     /// The namespace it is for, or a wildcard.
+    #[inline]
     #[must_use]
     pub fn namespace(&self) -> NamespaceId {
         NamespaceId(self.namespace.get())
     }
 
     /// Sets where the data is.
+    #[inline]
     pub fn set_sgl(&mut self, sgl: Sgl) {
         self.sgl = sgl;
     }
 
     /// What the command does.
+    #[inline]
     #[must_use]
     pub fn opcode(&self) -> Opcode {
         self.opcode
@@ -239,6 +248,7 @@ impl std::fmt::Debug for Opcode {
 }
 
 /// The low and high double word of a 64-bit value.
+#[inline]
 fn split(value: u64) -> [u32; 2] {
     let bytes = value.to_le_bytes();
     [

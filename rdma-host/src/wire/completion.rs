@@ -65,12 +65,14 @@ impl Cqe {
     }
 
     /// Which command this answers.
+    #[inline]
     #[must_use]
     pub fn command_id(&self) -> CommandId {
         CommandId(self.command_id.get())
     }
 
     /// How it went. The phase bit, meaningless over fabrics, is dropped.
+    #[inline]
     #[must_use]
     pub fn status(&self) -> Status {
         Status(self.status.get() >> 1)

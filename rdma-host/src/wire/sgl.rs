@@ -33,6 +33,7 @@ impl Sgl {
     pub const KEYED_LENGTH_MAX: u32 = (1 << 24) - 1;
 
     /// A command without data: a keyed descriptor of nothing.
+    #[inline]
     #[must_use]
     pub fn none() -> Self {
         Self { address: U64::ZERO, body: [0; 7], identifier: KEYED_ADDRESS }
@@ -44,6 +45,7 @@ impl Sgl {
     ///
     /// If `length` exceeds [`KEYED_LENGTH_MAX`](Self::KEYED_LENGTH_MAX): transfers are split
     /// long before.
+    #[inline]
     #[must_use]
     pub fn keyed(address: u64, length: u32, key: RemoteKey) -> Self {
         assert!(length <= Self::KEYED_LENGTH_MAX, "a keyed descriptor names at most 16 MiB - 1");
@@ -58,12 +60,14 @@ impl Sgl {
     /// # Panics
     ///
     /// As [`keyed`](Self::keyed).
+    #[inline]
     #[must_use]
     pub fn keyed_once(address: u64, length: u32, key: RemoteKey) -> Self {
         Self { identifier: KEYED_INVALIDATE, ..Self::keyed(address, length, key) }
     }
 
     /// Data that follows the command in its capsule, `offset` bytes after the 64th.
+    #[inline]
     #[must_use]
     pub fn in_capsule(offset: u64, length: u32) -> Self {
         let mut body = [0; 7];

@@ -37,12 +37,14 @@ impl Status {
     const DO_NOT_RETRY: u16 = 0x4000;
 
     /// Whether the command succeeded.
+    #[inline]
     #[must_use]
     pub fn is_success(self) -> bool {
         self.code() == Self::SUCCESS
     }
 
     /// Type and code alone, to compare with the constants.
+    #[inline]
     #[must_use]
     pub fn code(self) -> Self {
         Self(self.0 & Self::CODE)

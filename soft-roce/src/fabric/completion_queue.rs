@@ -10,7 +10,7 @@ use verbs::{
 use super::{
     fault::{Fault, Kind},
     signal::Signal,
-    world::{DeviceId, Event, PairId, QueueId, World},
+    world::{DeviceId, Event, HostId, PairId, QueueId, World},
 };
 
 pub(super) struct CompletionQueue {
@@ -20,6 +20,8 @@ pub(super) struct CompletionQueue {
     channel: Channel,
     /// Whether a completion was lost because there was no room.
     overrun: bool,
+    /// Whether all completions are lost.
+    failed: bool,
     signal: Arc<Signal>,
 }
 
@@ -53,6 +55,7 @@ impl World {
             entries: VecDeque::new(),
             channel: Channel::default(),
             overrun: false,
+            failed: false,
             signal: signal.clone(),
         };
         self.queues.insert(id, queue);
@@ -114,17 +117,34 @@ impl World {
 
     pub(super) fn push_completion(&mut self, id: QueueId, completion: Completion) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
-        let device = queue.device;
+        if queue.failed {
+            return;
+        }
         if queue.entries.len() == queue.capacity {
             queue.overrun = true;
-            let subject = Subject::CompletionQueue(id.number());
-            self.report(device, DeviceEventKind::COMPLETION_QUEUE_ERROR, subject);
-            return;
+            return self.report_queue(id);
         }
         queue.entries.push_back(completion);
         if queue.channel.fire() {
             queue.signal.raise();
         }
+    }
+
+    /// All completion queues of a host fail.
+    pub(super) fn fail_queues(&mut self, host: HostId) {
+        let queues = self.queues.iter().filter(|(_, queue)| queue.device.host == host);
+        for id in queues.map(|(&id, _)| id).collect::<Vec<_>>() {
+            let queue = self.queue(id);
+            queue.failed = true;
+            queue.entries.clear();
+            self.report_queue(id);
+        }
+    }
+
+    fn report_queue(&mut self, id: QueueId) {
+        let device = self.queues[&id].device;
+        let subject = Subject::CompletionQueue(id.number());
+        self.report(device, DeviceEventKind::COMPLETION_QUEUE_ERROR, subject);
     }
 
     fn queue(&mut self, id: QueueId) -> &mut CompletionQueue {

@@ -69,6 +69,8 @@ pub enum Fault {
     /// A host's address moves to another device, as when a bond fails over: its endpoints are
     /// told that they are stranded.
     ChangeAddress(String),
+    /// A host's completion queues fail: that is reported, and nothing comes out of them any more.
+    CompletionQueuesFail(String),
     /// A message's bytes change on the way: one is xored at an offset.
     Corrupt {
         /// Which byte; nothing happens beyond the message's end.
@@ -91,6 +93,8 @@ pub enum Fault {
     PortActive(String),
     /// A host's port loses its link.
     PortDown(String),
+    /// A host's queue pairs fail without a completion of what is posted: it is only reported.
+    QueuePairsDie(String),
     /// A connection request is rejected with a reason, such as 10, by the peer's system.
     Reject(i32),
     /// A host's device goes away.

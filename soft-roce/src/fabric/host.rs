@@ -211,6 +211,7 @@ fn limits(host: &HostState) -> Limits {
         initiator_read_atomic: READS_MAX,
         memory_region_bytes: u64::MAX,
         memory_regions: 1 << 24,
+        numa_node: host.numa_node,
         queue_pair_work_requests: WORK_REQUESTS_MAX,
         queue_pairs: 1 << 24,
         read_atomic: READS_MAX,

@@ -274,6 +274,16 @@ impl Fabric {
         self.world.with(|world| world.hosts[host].windows = false);
     }
 
+    /// Has a host's devices be on this NUMA node, as far as they are asked.
+    ///
+    /// # Panics
+    ///
+    /// When there is no host of the name.
+    pub fn set_numa_node(&self, host: &str, node: u32) {
+        let HostId(host) = self.find(host);
+        self.world.with(|world| world.hosts[host].numa_node = Some(node));
+    }
+
     /// Moves a host's address to another device, as a bond that fails over: each endpoint that had
     /// found its device hears [`AddressChange`](verbs::ConnectionEvent::AddressChange).
     ///

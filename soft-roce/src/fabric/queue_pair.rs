@@ -204,6 +204,22 @@ impl World {
         }
     }
 
+    /// All queue pairs of a host fail; of what is posted there is no completion.
+    pub(super) fn kill_pairs(&mut self, host: HostId) {
+        let mut dead = Vec::new();
+        for (&id, pair) in &mut self.pairs {
+            if pair.device.host == host && pair.state != State::Failed {
+                pair.state = State::Failed;
+                pair.flow.sends.clear();
+                pair.receives.clear();
+                dead.push((id, pair.device));
+            }
+        }
+        for (id, device) in dead {
+            self.report(device, DeviceEventKind::QUEUE_PAIR_FATAL, Subject::QueuePair(id.0));
+        }
+    }
+
     /// Takes one send; says why not.
     pub(super) fn post_send(
         &mut self,

@@ -234,7 +234,9 @@ impl<P: Provider> Provider for Recorder<P> {
             let subject = match event.subject {
                 Subject::Port(number) => (1, number),
                 Subject::QueuePair(number) => (2, number),
-                _ => (0, 0),
+                Subject::CompletionQueue(number) => (3, number),
+                Subject::SharedReceiveQueue(number) => (4, number),
+                Subject::Device => (0, 0),
             };
             let (domain, kind) = (domain.place, event.kind.0);
             self.trace.tape_mut(|tape| tape.write(Entry::DeviceEvent { domain, kind, subject }));

@@ -176,6 +176,8 @@ impl State {
                 let subject = match subject {
                     (1, number) => Subject::Port(number),
                     (2, number) => Subject::QueuePair(number),
+                    (3, number) => Subject::CompletionQueue(number),
+                    (4, number) => Subject::SharedReceiveQueue(number),
                     _ => Subject::Device,
                 };
                 let event = DeviceEvent { kind: DeviceEventKind(kind), subject };

@@ -90,6 +90,8 @@ pub(super) struct HostState {
     pub(super) manager_alive: bool,
     /// Whether its devices have memory windows.
     pub(super) windows: bool,
+    /// Which NUMA node they say they are on.
+    pub(super) numa_node: Option<u32>,
 }
 
 pub(super) struct World {
@@ -145,6 +147,7 @@ impl World {
             port_active: true,
             manager_alive: true,
             windows: true,
+            numa_node: None,
         });
         self.restore_device(host);
         host
@@ -287,6 +290,8 @@ impl World {
                     self.cut(one, other);
                 }
             }
+            Fault::CompletionQueuesFail(host) => self.on_host(host, Self::fail_queues),
+            Fault::QueuePairsDie(host) => self.on_host(host, Self::kill_pairs),
             Fault::ChangeAddress(host) => self.on_host(host, Self::change_address),
             Fault::PortActive(host) => self.on_host(host, |world, id| world.set_port(id, true)),
             Fault::PortDown(host) => self.on_host(host, |world, id| world.set_port(id, false)),

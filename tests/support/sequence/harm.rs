@@ -38,7 +38,7 @@ impl Harm {
 
     fn allows(&self, value: u8) -> bool {
         match value & 31 {
-            6..10 => self.completions,
+            6..10 | 25 | 26 => self.completions,
             13 | 23 => self.devices,
             0 | 3..6 | 10..13 | 17 | 18 | 24 => self.network,
             _ => true,
@@ -83,6 +83,15 @@ impl Play<'_> {
             19..23 => fabric.set_port(name, true),
             23 => fabric.change_address(name),
             24 => fabric.set_link(Link { lost_per_mille: 100, ..Link::default() }),
+            25 => {
+                fabric.at(Point::Time(Duration::ZERO), Fault::QueuePairsDie(name.to_owned()));
+                self.harm.suppresses = true;
+            }
+            26 => {
+                let fault = Fault::CompletionQueuesFail(name.to_owned());
+                fabric.at(Point::Time(Duration::ZERO), fault);
+                self.harm.suppresses = true;
+            }
             _ => fabric.set_link(Link::default()),
         }
         self.count(format!("harm {}", value & 31));

@@ -43,7 +43,7 @@ fn memory_begins_as_zeroes_on_a_page() {
 #[test]
 fn what_is_copied_in_comes_out() {
     for agent in [Agent::Device, Agent::Thread] {
-        let mut buffer = Buffer::whole(region(64, agent));
+        let mut buffer: Buffer = Buffer::whole(region(64, agent));
         buffer.fill(0xAA);
         buffer.copy_in(3, b"hello");
         let mut bytes = [0; 7];
@@ -107,7 +107,7 @@ fn splitting_beyond_the_end_panics() {
 }
 
 #[test]
-#[should_panic(expected = "only a provider within the process")]
+#[should_panic(expected = "only memory shared between threads")]
 fn device_access_is_refused_for_real_devices() {
     region(10, Agent::Device).memory.device_write(0, b"x");
 }
@@ -121,7 +121,7 @@ fn the_registration_goes_before_the_memory_and_after_the_last_part() {
         dropped_in_time: in_time.clone(),
         drops: drops.clone(),
     });
-    let mut head = Buffer::whole(region);
+    let mut head: Buffer = Buffer::whole(region);
     let tail = head.split_off(50);
     drop(head);
     assert_eq!(drops.load(Ordering::Relaxed), 0, "a part still needs it");
@@ -149,7 +149,7 @@ fn remote_write_implies_local_write() {
 fn a_thread_may_play_the_device() {
     let region = region(64, Agent::Thread);
     let memory = region.memory.clone();
-    let buffer = Buffer::whole(region);
+    let buffer: Buffer = Buffer::whole(region);
     std::thread::scope(|scope| {
         scope.spawn(|| memory.device_write(0, &[5; 64]));
         let mut bytes = [0; 64];

@@ -172,6 +172,28 @@ fn types_can_change_threads() {
     assert_send::<Error>();
 }
 
+/// Two domains of one name are two all the same, which only shows when memory is used.
+#[test]
+fn a_name_carries_through_and_does_not_replace_the_check() {
+    #[derive(Debug)]
+    enum Storage {}
+    let device = Device::new();
+    let mut endpoint = open(&device);
+    let [ours, other] = [(); 2].map(|()| endpoint.domain().expect("a domain").named::<Storage>());
+    let queue = endpoint.completion_queue(16).expect("a queue");
+    let pair = endpoint.queue_pair(&ours, &queue, CAPABILITIES).expect("a queue pair");
+    let mut pair: QueuePair<Device, Storage> = pair.ready(&established(&mut endpoint));
+    let buffer = ours.allocate(10, Access::LOCAL_WRITE).expect("memory");
+    pair.post_receive(buffer, 1).expect("it is of the domain");
+    let stranger = other.allocate(11, Access::LOCAL_WRITE).expect("memory");
+    let refused = pair.send(stranger, 2).expect_err("it is of another of the same name");
+    assert!(matches!(refused.error, Error::Misuse(_)), "{}", refused.error);
+    let returned = pair.close();
+    assert_eq!(returned.len(), 1);
+    let buffer = returned.into_iter().flat_map(|one| one.buffers).next();
+    assert_eq!(buffer.expect("the one that was posted").len(), 10);
+}
+
 fn connected() -> (Device, Domain<Device>, QueuePair<Device>) {
     let device = Device::new();
     let mut endpoint = open(&device);

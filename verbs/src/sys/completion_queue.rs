@@ -31,7 +31,7 @@ pub struct RawCompletionQueue {
     /// How to poll, if not by `ibv_poll_cq`.
     extended: Option<ExtendedPoll>,
     /// Where the device's plug-in writes, before it is translated.
-    scratch: Box<[c::ibv_wc]>,
+    scratch: Box<[c::ibv_wc; POLL_BATCH]>,
     /// The most events that can still come off the channel.
     armed: u32,
 }
@@ -84,23 +84,38 @@ impl RawCompletionQueue {
         if let Some(extended) = &mut self.extended {
             return extended.poll(out);
         }
-        let mut taken = 0;
+        match self.poll_batch(out) {
+            Some(POLL_BATCH) => self.poll_on(out),
+            Some(count) => Ok(count),
+            None => Err(broken()),
+        }
+    }
+
+    /// Takes a batch at most; nothing when the queue is broken.
+    #[inline(always)]
+    fn poll_batch(&mut self, out: &mut [Completion]) -> Option<usize> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+        let entries = out.len().min(POLL_BATCH) as libc::c_int; // a batch is of a few entries
+        // SAFETY: the queue is live as long as `self`, and `scratch` has that many entries.
+        let count =
+            unsafe { c::ibv_poll_cq(self.inner.raw.as_ptr(), entries, self.scratch.as_mut_ptr()) };
+        let count = usize::try_from(count).ok()?;
+        for (completion, raw) in out.iter_mut().zip(self.scratch.iter_mut()).take(count) {
+            *completion = translate(raw);
+            raw.imm_data_or_invalidated_rkey = 0; // so that no later completion shows it
+        }
+        Some(count)
+    }
+
+    /// Goes on after a first batch that was full. Apart, since most polls are done by then.
+    #[inline(never)]
+    fn poll_on(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+        let mut taken = POLL_BATCH;
         while taken < out.len() {
-            let room = (out.len() - taken).min(POLL_BATCH);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
-            let entries = room as libc::c_int; // a batch is of a few entries
-            // SAFETY: the queue is live as long as `self`, and `scratch` has that many entries.
-            let count = unsafe {
-                c::ibv_poll_cq(self.inner.raw.as_ptr(), entries, self.scratch.as_mut_ptr())
-            };
-            let Ok(count) = usize::try_from(count) else { return Err(broken()) };
-            for (completion, raw) in out[taken..].iter_mut().zip(&mut self.scratch[..count]) {
-                *completion = translate(raw);
-                raw.imm_data_or_invalidated_rkey = 0; // so that no later completion shows it
-            }
-            taken += count;
-            if count < room {
-                break;
+            match self.poll_batch(&mut out[taken..]) {
+                Some(0) => break,
+                Some(count) => taken += count,
+                None => return Err(broken()),
             }
         }
         Ok(taken)

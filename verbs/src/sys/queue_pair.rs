@@ -104,14 +104,33 @@ impl RawQueuePair {
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
-        match &mut self.extended {
-            Some(extended) => extended.post(requests, payloads, &self.domain),
-            None => self.post_chain(requests, payloads),
+        match (&mut self.extended, requests) {
+            (Some(extended), _) => extended.post(requests, payloads, &self.domain),
+            (None, [request]) if request.operation == Operation::Send => {
+                match payloads.of_inline(&request.payload) {
+                    Some(message) => self.post_one(request, message),
+                    None => self.post_chain(requests, payloads),
+                }
+            }
+            (None, _) => self.post_chain(requests, payloads),
         }
     }
 
-    /// Posts a chain, of at most as many sends as there are rows.
+    /// Posts one inline send, as whoever waits for the answer to each does: without a loop, and
+    /// apart from it, so that few registers need be saved.
     #[inline(always)]
+    fn post_one(&mut self, request: &SendRequest, message: &[u8]) -> Result<(), PostError> {
+        let (Some(raw), Some(row)) = (self.sends.first_mut(), self.gathered.first_mut()) else {
+            return Err(not_taken(io::ErrorKind::InvalidInput.into()));
+        };
+        raw.next = ptr::null_mut();
+        raw.opcode = c::IBV_WR_SEND;
+        put(raw, row, request, message);
+        self.hand_over(1)
+    }
+
+    /// Posts a chain, of at most as many sends as there are rows.
+    #[inline(never)]
     fn post_chain(
         &mut self,
         requests: &[SendRequest],

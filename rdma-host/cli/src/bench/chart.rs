@@ -40,6 +40,8 @@ pub(super) enum Unit {
 
 pub(super) struct Line {
     pub(super) name: String,
+    /// What is shown beside the others, to compare.
+    pub(super) dashed: bool,
     pub(super) points: Vec<(f64, f64)>,
 }
 
@@ -49,8 +51,8 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 48.0;
 const BOTTOM: f64 = 44.0;
-/// Colours that can be told apart; more lines begin again.
-const COLOURS: [&str; 6] = ["#2563c9", "#d9660c", "#14866d", "#9b3fb5", "#b3261e", "#5f6b7a"];
+/// Colours that can be told apart, by the names of the style sheet; more lines begin again.
+const COLOURS: [&str; 6] = ["c0", "c1", "c2", "c3", "c4", "c5"];
 /// Lines with more points show no marks.
 const MARKS_MAX: usize = 64;
 
@@ -126,12 +128,13 @@ impl Chart {
             at -= width;
             let _ = writeln!(
                 svg,
-                "<path stroke=\"{colour}\" stroke-width=\"3\" d=\"M{:.1} 30h12\"/>\
+                "<path class=\"key {colour}{}\" d=\"M{:.1} 30h14\"/>\
                  <text class=\"tick\" x=\"{at:.1}\" y=\"34\">{}</text>",
-                at - 17.0,
+                line.dash(),
+                at - 19.0,
                 escape(&line.name)
             );
-            at -= 32.0;
+            at -= 36.0;
         }
     }
 }
@@ -140,19 +143,26 @@ fn draw(svg: &mut String, line: &Line, colour: &str, (x, y): (&Ruler<'_>, &Ruler
     let places: Vec<_> =
         line.points.iter().map(|point| (x.across(point.0), y.down(point.1))).collect();
     let path: Vec<_> = places.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
-    let _ = writeln!(svg, "<path class=\"line\" stroke=\"{colour}\" d=\"M{}\"/>", path.join("L"));
+    let (dash, path) = (line.dash(), path.join("L"));
+    let _ = writeln!(svg, "<path class=\"line {colour}{dash}\" d=\"M{path}\"/>");
     if places.len() > MARKS_MAX {
         return;
     }
     for ((across, down), point) in places.iter().zip(&line.points) {
         let _ = writeln!(
             svg,
-            "<circle cx=\"{across:.1}\" cy=\"{down:.1}\" r=\"2.5\" fill=\"{colour}\">\
+            "<circle class=\"{colour}\" cx=\"{across:.1}\" cy=\"{down:.1}\" r=\"2.5\">\
              <title>{}: {}, {}</title></circle>",
             escape(&line.name),
             x.axis.unit.format(point.0),
             y.axis.unit.format(point.1)
         );
+    }
+}
+
+impl Line {
+    fn dash(&self) -> &'static str {
+        if self.dashed { " dashed" } else { "" }
     }
 }
 
@@ -192,7 +202,7 @@ impl<'a> Ruler<'a> {
                 }
             }
             Scale::Nines => {
-                (low, high) = (0.0, high.ceil().max(2.0));
+                (low, high) = (0.0, high.max(2.0));
                 let all = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
                 ticks.extend(all.into_iter().filter(|&tick| measure(tick) <= high + 0.01));
             }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, SystemTime};
 
 use quanta::Instant;
-use rdma_host::{Buffer, Waiter};
+use rdma_host::Buffer;
 
 use super::arguments::Arguments;
 use super::arrivals::Arrivals;
@@ -25,6 +25,8 @@ pub(super) struct Outcome {
     /// When the measurement began.
     pub(super) began: SystemTime,
     pub(super) elapsed: Duration,
+    /// Memory of this process that was resident before it began.
+    pub(super) resident_bytes: u64,
     pub(super) total: Tally,
     /// Of each target.
     pub(super) targets: Vec<Tally>,
@@ -44,6 +46,8 @@ pub(super) struct Interval {
     pub(super) p50_ns: u64,
     pub(super) p99_ns: u64,
     pub(super) max_ns: u64,
+    /// Memory of this process that was resident when it ended.
+    pub(super) resident_bytes: u64,
 }
 
 /// What is put together while the workers run.
@@ -75,6 +79,7 @@ pub(super) fn measure(
     let shared: Vec<_> = loads.iter().map(|_| shared(&stop, arguments)).collect();
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
+        let cpus = arguments.load.cpus.as_ref();
         for (target, (load, buffers)) in loads.iter_mut().zip(jobs).enumerate() {
             let (shape, wait) = (shape(load, arguments, point), load.options.wait);
             let count = load.threads();
@@ -82,8 +87,10 @@ pub(super) fn measure(
                 let place = (index, count);
                 let worker = Worker {
                     target,
+                    cpu: cpus.map(|cpus| cpus.of(threads.len())),
                     poller,
-                    waiter: Waiter::new(wait),
+                    wait,
+                    pollers: workers,
                     stream: Stream::new(shape, place),
                     arrivals: point.rate.map(|rate| Arrivals::new(rate, arguments.arrival, place)),
                     buffers,
@@ -155,6 +162,7 @@ impl Book {
         let outcome = Outcome {
             began: SystemTime::now(),
             elapsed: Duration::ZERO,
+            resident_bytes: resident_bytes(),
             total: Tally::new(open),
             targets: vec![Tally::new(open); targets],
             series: Vec::new(),
@@ -199,6 +207,7 @@ impl Book {
             p50_ns: latency.value_at_quantile(0.5),
             p99_ns: latency.value_at_quantile(0.99),
             max_ns: latency.max(),
+            resident_bytes: resident_bytes(),
         });
         for (write, tag) in [(false, "read"), (true, "write")] {
             let latency = tally.latency(write);
@@ -215,6 +224,13 @@ impl Book {
         }
         self.outcome
     }
+}
+
+/// Memory of this process that is resident; 0 where the system does not say.
+pub(super) fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
 }
 
 impl Interval {

@@ -18,6 +18,7 @@ mod plan;
 mod progress;
 mod report;
 mod stream;
+mod sweep;
 mod tally;
 mod text;
 mod worker;

@@ -38,6 +38,8 @@ pub(super) fn point(
         "write": operation(total, true, seconds),
     });
     report["missed"] = total.missed.into();
+    // One that was due in the last moment is no sign of anything; enough to move a percentile is.
+    report["kept_up"] = (total.missed * 1000 <= total.completed()).into();
     report["mean_ns"] = stages(total);
     report["per_io"] = per_io(total);
     report["device"] = json!({
@@ -48,6 +50,10 @@ pub(super) fn point(
     report["windows"] = json!({
         "by_target": total.statistics.windows.by_target,
         "here": total.statistics.windows.here,
+    });
+    report["resident_bytes"] = json!({
+        "begin": outcome.resident_bytes,
+        "end": outcome.series.last().map(|interval| interval.resident_bytes),
     });
     report["series"] = outcome.series.iter().map(interval).collect();
     report["targets"] = loads
@@ -61,7 +67,9 @@ pub(super) fn point(
             target
         })
         .collect();
+    let began = humantime::format_rfc3339_seconds(outcome.began);
     report["configuration"] = configuration(loads, arguments, point);
+    report["configuration"]["began"] = began.to_string().into();
     report
 }
 
@@ -90,6 +98,7 @@ fn operation(tally: &Tally, write: bool, seconds: f64) -> Value {
     });
     if tally.from_due.is_some() {
         report["service_latency_ns"] = latency(&operation.latency_ns);
+        report["service_distribution"] = distribution(&operation.latency_ns);
     }
     report
 }
@@ -155,7 +164,15 @@ fn interval(interval: &Interval) -> Value {
         "p50_ns": interval.p50_ns,
         "p99_ns": interval.p99_ns,
         "max_ns": interval.max_ns,
+        "resident_bytes": interval.resident_bytes,
     })
+}
+
+/// The system that this runs on.
+fn kernel() -> String {
+    let uname = rustix::system::uname();
+    let words = [uname.sysname(), uname.release(), uname.machine()];
+    words.map(|word| word.to_string_lossy().into_owned()).join(" ")
 }
 
 fn configuration(loads: &[Load], arguments: &Arguments, point: &Point) -> Value {
@@ -178,6 +195,10 @@ fn configuration(loads: &[Load], arguments: &Arguments, point: &Point) -> Value 
         "memory_mode": load.controller.memory().mode.name(),
         "memory_fallback": load.controller.memory().fallback,
         "device": load.controller.device(),
+        "numa_node": load.controller.numa_node(),
+        "cpus": arguments.load.cpus.as_ref().map(ToString::to_string),
+        "kernel": kernel(),
+        "processors": std::thread::available_parallelism().map_or(1, usize::from),
         "authentication": session::authentication_json(&load.controller.negotiated()),
         "seed": arguments.load.seed,
         "version": env!("CARGO_PKG_VERSION"),

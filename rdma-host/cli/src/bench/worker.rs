@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use cpu_time::ThreadTime;
 use quanta::Instant;
-use rdma_host::{Buffer, Poller, Waiter};
+use rdma_host::{Buffer, Poller, WaitMode, Waiter};
 
 use super::arrivals::Arrivals;
 use super::stream::{Stream, Wanted};
 use super::tally::Tally;
+use crate::cpus;
 use crate::failure::Failure;
 
 /// A worker looks around at least this often.
@@ -52,8 +53,12 @@ pub(super) struct Chapter {
 
 pub(super) struct Worker<'a> {
     pub(super) target: usize,
+    /// Where to run.
+    pub(super) cpu: Option<usize>,
     pub(super) poller: &'a mut Poller,
-    pub(super) waiter: Waiter,
+    pub(super) wait: WaitMode,
+    /// How many workers there are.
+    pub(super) pollers: usize,
     pub(super) stream: Stream,
     /// Of an open loop.
     pub(super) arrivals: Option<Arrivals>,
@@ -75,6 +80,7 @@ struct Flight {
 
 struct Running<'a> {
     worker: Worker<'a>,
+    waiter: Waiter,
     flights: Vec<Option<Flight>>,
     free: Vec<usize>,
     /// Submitted since the doorbell last rang.
@@ -89,11 +95,13 @@ struct Running<'a> {
 impl Worker<'_> {
     /// Runs until time is over, or the bytes are asked for, and nothing is in flight.
     pub(super) fn run(self) -> Result<(), Failure> {
+        cpus::pin(self.cpu)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let shared = self.shared;
         let depth = self.poller.depth().min(self.buffers[0].len());
         let open = self.arrivals.is_some();
         let running = Running {
+            waiter: Waiter::on_own_thread(self.wait, self.pollers),
             worker: self,
             flights: vec![None; depth],
             free: (0..depth).rev().collect(),
@@ -124,7 +132,7 @@ impl Running<'_> {
             }
             self.worker.poller.poll()?;
             if self.complete(rung)? {
-                self.worker.waiter.busy();
+                self.waiter.busy();
             } else if self.over && self.worker.poller.in_flight() == 0 {
                 self.end();
                 return Ok(());
@@ -258,7 +266,7 @@ impl Running<'_> {
         let until_due = self.due().map(|due| due.saturating_duration_since(now));
         if until_due.is_some_and(|left| left <= TIMER_SLACK) {
             std::thread::yield_now();
-        } else if !self.worker.waiter.spins() {
+        } else if !self.waiter.spins() {
             let schedule = self.worker.schedule;
             let turn = match (self.measuring, self.over) {
                 (_, true) => now + LIMIT,

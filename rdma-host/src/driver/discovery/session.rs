@@ -9,7 +9,7 @@ use verbs::{Buffer, Domain, Provider};
 use super::super::admin::{data_for, read_answer};
 use super::super::authenticate::{Carrier, Parties, authenticate, warn_if_unasked};
 use super::super::command::{Command, Data, Done};
-use super::super::connect::{Plan, Resolved};
+use super::super::connect::{Completions, Plan, Resolved};
 use super::super::poller::Poller;
 use super::super::verbs_error;
 use crate::config::{
@@ -106,6 +106,10 @@ impl<P: Provider> Session<P> {
                     tokio::time::sleep(time).await;
                     ladder.handle(&Input::Waited)?;
                 }
+                Action::ConnectQueues { .. } => {
+                    let none = TargetMisbehaved::EventOrder("connecting the I/O queues");
+                    return Err(none.into());
+                }
                 Action::Open(open) => {
                     let only = TargetMisbehaved::EventOrder("opening an I/O queue");
                     let resolved = resolved.take().ok_or(only)?;
@@ -128,8 +132,9 @@ impl<P: Provider> Session<P> {
     ) -> Result<Accept, Error> {
         let completion_queue = self.poller.completion_queue().ok_or(Error::Closed)?;
         let memory = MemoryMode::Pool;
-        let plan = Plan { options, domain: &self.domain, completion_queue, open, memory };
-        let (queue, accept) = resolved.connect(plan).await?;
+        let plan = Plan { options, domain: &self.domain, open, memory };
+        let completions = Completions::Own(completion_queue);
+        let (queue, accept) = resolved.connect(plan, completions).await?;
         self.poller.add(queue);
         Ok(accept)
     }

@@ -7,9 +7,10 @@ use verbs::Provider;
 use super::super::command::{Command, Data, Done, Execution, Rejection};
 use super::super::held::HeldCommand;
 use super::super::phase::{Outage, Phase, Terms};
-use super::super::queue::Queue;
+use super::super::queue::{Ended, Queue};
 use super::errand::is_errand;
-use super::{Assembly, Ended, Poller};
+use super::tick::Tick;
+use super::{Assembly, Poller};
 use crate::config::{DRAIN_TIMEOUT, RESENDS_MAX};
 use crate::error::{Error, Misuse, Transport};
 
@@ -34,6 +35,8 @@ impl<P: Provider> Poller<P> {
                 self.keep(ended, cause);
             }
         }
+        self.dirty.clear();
+        (self.depth, self.in_flight, self.burst) = (0, 0, None);
         self.events = None;
         self.completion_queue = None;
         // Whoever waits for it learns of the end by that.
@@ -56,15 +59,20 @@ impl<P: Provider> Poller<P> {
         {
             for index in 0..count {
                 let completion = self.batch[index];
+                let Some(index) = self.directory.find(completion.queue_pair()) else { continue };
                 // Most are flushed, which is no news.
-                let queue =
-                    self.queues.iter_mut().find(|queue| queue.number() == completion.queue_pair());
-                let Some(Ok(Some(ended))) = queue.map(|queue| queue.handle(&completion)) else {
+                let Ok(Some(finished)) = self.queues[index].handle_other(&completion) else {
                     continue;
                 };
-                match trusted && ended.response.is_some() {
-                    true => self.finish(ended),
-                    false => self.keep(ended, cause),
+                match trusted {
+                    true => {
+                        let done = self.finish(index, finished, self.clock.raw());
+                        self.done.extend(done);
+                    }
+                    false => {
+                        let ended = self.queues[index].disown(finished.slot);
+                        self.keep(ended, cause);
+                    }
                 }
             }
             let waited = self.clock.delta(began, self.clock.raw());
@@ -77,8 +85,9 @@ impl<P: Provider> Poller<P> {
 
     /// Holds a command that got no answer, or hands it back if it is not to be sent again.
     fn keep(&mut self, ended: Ended, cause: &Error) {
-        if self.errand.is_some() && is_errand(&ended) {
-            return self.end_errand(ended);
+        if self.errand.is_some() && is_errand(ended.user, ended.sqe.opcode()) {
+            self.errand = None; // which tells whoever waits
+            return;
         }
         let held = ended.into_held();
         // One that the connection is lost with each time may be the reason for that.
@@ -119,8 +128,7 @@ impl<P: Provider> Poller<P> {
     fn adopt(&mut self, generation: u64, assembly: Option<Assembly<P>>) {
         let Some(link) = &mut self.link else { return };
         link.generation = generation;
-        self.since = self.clock.raw();
-        self.checked = self.since;
+        self.tick = Tick::new(self.clock.raw());
         let Some(assembly) = assembly else {
             if !link.keeps_stranded {
                 self.fail_held(&Transport::NoQueue.into());
@@ -153,6 +161,12 @@ impl<P: Provider> Poller<P> {
         }
     }
 
+    /// Whether there may be commands that must not be sent.
+    #[inline]
+    pub(super) fn has_replaced(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| !link.replaced.is_empty())
+    }
+
     /// Why a command may not be sent, if it may not.
     pub(super) fn barred(&mut self, command: &Command) -> Option<Error> {
         let link = self.link.as_mut()?;
@@ -173,10 +187,12 @@ impl<P: Provider> Poller<P> {
         while let Some(index) = self.pick() {
             let Some(held) = self.held.pop() else { break };
             let HeldCommand { command, started, execution, sends } = held;
-            if let Err(rejection) = self.queues[index].submit_again(command, started, sends) {
-                let Rejection { error, user, data } = rejection;
-                let outcome = Err(error);
-                self.done.push_back(Done { user, outcome, data, execution });
+            match self.queues[index].submit_again(command, started, sends) {
+                Ok(()) => self.note_submitted(index),
+                Err(Rejection { error, user, data }) => {
+                    let outcome = Err(error);
+                    self.done.push_back(Done { user, outcome, data, execution });
+                }
             }
         }
         self.flush()
@@ -237,7 +253,7 @@ impl<P: Provider> Poller<P> {
 
     fn hand_back(&mut self, held: HeldCommand, error: Error) {
         let HeldCommand { command, execution, .. } = held;
-        self.statistics.record_failure(command.sqe.opcode());
+        self.meter.record_failure(command.sqe.opcode());
         self.done.push_back(Done { execution, ..Done::unsent(error, command) });
     }
 

@@ -5,7 +5,6 @@ use verbs::Provider;
 
 use super::super::berth::Errand;
 use super::super::command::{Command, Done, Execution};
-use super::super::queue::Ended;
 use super::{Link, Poller};
 use crate::error::Error;
 use crate::wire::{Opcode, QueueId};
@@ -54,11 +53,11 @@ impl<P: Provider> Poller<P> {
             return Ok(());
         };
         let now = self.clock.raw();
-        let queue = &mut self.queues[index];
-        match queue.submit(command, now) {
+        match self.queues[index].submit(command, now) {
             Ok(()) => {
+                self.note_submitted(index);
                 self.errand = Some(State::Sent(reply));
-                queue.flush()
+                self.flush_dirty()
             }
             Err(rejection) => {
                 let outcome = Err(rejection.error);
@@ -71,18 +70,15 @@ impl<P: Provider> Poller<P> {
 
     /// Gives a command of the controller's back to it.
     #[cold]
-    pub(super) fn end_errand(&mut self, ended: Ended) {
-        let Some(State::Sent(reply)) = self.errand.take() else { return };
-        // Without a response there is nothing to say but that it is over.
-        if let Some(response) = ended.response {
-            let (outcome, execution) = (Ok(response), Execution::Answered);
+    pub(super) fn end_errand(&mut self, done: Done) {
+        if let Some(State::Sent(reply)) = self.errand.take() {
             // Who no longer waits has given the buffer up.
-            let _ = reply.send(Done { user: ERRAND, outcome, data: ended.data, execution });
+            let _ = reply.send(done);
         }
     }
 }
 
 /// Whether a command is the controller's, while there is one.
-pub(super) fn is_errand(ended: &Ended) -> bool {
-    ended.user == ERRAND && ended.sqe.opcode() == Opcode::FABRICS
+pub(super) fn is_errand(user: u64, opcode: Opcode) -> bool {
+    user == ERRAND && opcode == Opcode::FABRICS
 }

@@ -2,6 +2,7 @@
 
 use auth::Warning;
 
+use super::super::queue_bring_up::QueueAction;
 use super::*;
 use crate::config::HostIdentity;
 use crate::wire::{CommandId, Status};
@@ -24,6 +25,7 @@ impl Default for Controller {
         let mut identify = vec![0; 4096];
         identify[77] = 5;
         identify[78..80].copy_from_slice(&[7, 0]);
+        identify[320] = 10;
         identify[514] = 128;
         identify[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
         identify[1792..1796].copy_from_slice(&[4, 1, 0, 0]);
@@ -66,30 +68,65 @@ impl Controller {
 
     fn climb(&mut self, mut bring_up: BringUp) -> Result<Negotiated, Error> {
         for _ in 0..10_000 {
-            match bring_up.action()? {
-                Action::Live(negotiated) => return Ok(*negotiated),
-                Action::Wait(_) => bring_up.handle(&Input::Waited)?,
-                Action::Open(open) => {
-                    self.log.push(format!("open {} with {} entries", open.queue, open.entries));
-                    let accept = Accept { receive_size: self.receive_size };
-                    bring_up.handle(&Input::Opened(accept))?;
-                }
-                Action::Authenticate(queue) => {
-                    self.log.push(format!("authenticate {queue}"));
-                    bring_up.handle(&Input::Authenticated(AUTHENTICATED))?;
-                }
-                Action::Execute(execute) => {
-                    self.log.push(execute.name.to_owned());
-                    let response = self.answer(&execute);
-                    let data = match execute.transfer {
-                        Transfer::FromController(_) => self.identify.as_slice(),
-                        _ => &[],
-                    };
-                    bring_up.handle(&Input::Completed(response, data))?;
-                }
+            if let Some(negotiated) = self.step(&mut bring_up)? {
+                return Ok(negotiated);
             }
         }
         panic!("the ladder does not end");
+    }
+
+    fn step(&mut self, bring_up: &mut BringUp) -> Result<Option<Negotiated>, Error> {
+        match bring_up.action()? {
+            Action::Live(negotiated) => return Ok(Some(*negotiated)),
+            Action::ConnectQueues { count, .. } => {
+                let up: Result<Vec<_>, _> = (1..=count)
+                    .map(|queue| self.climb_queue(bring_up.queue(QueueId(queue))?))
+                    .collect();
+                bring_up.handle(&Input::QueuesUp(&up?))?;
+            }
+            Action::Wait(_) => bring_up.handle(&Input::Waited)?,
+            Action::Open(open) => {
+                self.log.push(format!("open {} with {} entries", open.queue, open.entries));
+                let accept = Accept { receive_size: self.receive_size };
+                bring_up.handle(&Input::Opened(accept))?;
+            }
+            Action::Authenticate(queue) => {
+                self.log.push(format!("authenticate {queue}"));
+                bring_up.handle(&Input::Authenticated(AUTHENTICATED))?;
+            }
+            Action::Execute(execute) => {
+                self.log.push(execute.name.to_owned());
+                let response = self.answer(&execute);
+                let data = match execute.transfer {
+                    Transfer::FromController(_) => self.identify.as_slice(),
+                    _ => &[],
+                };
+                bring_up.handle(&Input::Completed(response, data))?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn climb_queue(&mut self, mut ladder: QueueBringUp) -> Result<QueueUp, Error> {
+        loop {
+            match ladder.action()? {
+                QueueAction::Up(up) => return Ok(up),
+                QueueAction::Open(open) => {
+                    self.log.push(format!("open {} with {} entries", open.queue, open.entries));
+                    let accept = Accept { receive_size: self.receive_size };
+                    ladder.handle(&Input::Opened(accept))?;
+                }
+                QueueAction::Authenticate => {
+                    self.log.push("authenticate".to_owned());
+                    ladder.handle(&Input::Authenticated(AUTHENTICATED))?;
+                }
+                QueueAction::Execute(execute) => {
+                    self.log.push(execute.name.to_owned());
+                    let response = self.answer(&execute);
+                    ladder.handle(&Input::Completed(response, &[]))?;
+                }
+            }
+        }
     }
 
     fn answer(&mut self, execute: &Execute) -> Cqe {
@@ -257,7 +294,7 @@ fn refusals_keep_their_status() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     type Change = fn(&mut Controller);
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, &str); 11] = [
         (|c| c.capabilities = 0x0f01_007f, "NVM command set"),
         (|c| c.capabilities |= 1 << 48, "CAP.MPSMIN"),
         (|c| c.fatal = true, "CSTS.CFS"),
@@ -265,7 +302,10 @@ fn what_makes_no_sense_is_refused() {
         (|c| c.identify[536] = 0, "keyed SGL"),
         (|c| c.identify[1800] = 1, "ICDOFF"),
         (|c| c.identify[1792..1796].fill(0), "IOCCSZ"),
+        (|c| c.identify[1796] = 0, "IORCSZ"),
         (|c| c.identify[78] = 8, "Connect granted"),
+        (|c| c.identify[320] = 0, "KAS"),
+        (|c| c.connect = |_| success(0xffff), "which is none"),
     ];
     for (change, expected) in cases {
         let mut controller = Controller::default();
@@ -273,6 +313,50 @@ fn what_makes_no_sense_is_refused() {
         let error = controller.run(options()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error:?} lacks {expected:?}");
     }
+}
+
+#[test]
+fn who_wants_no_keep_alive_needs_no_timer() {
+    let mut controller = Controller::default();
+    controller.identify[320] = 0;
+    controller.run(ConnectOptions { keep_alive: Duration::ZERO, ..options() }).unwrap();
+}
+
+#[test]
+fn queues_come_up_in_any_order() {
+    let mut bring_up = BringUp::new(options());
+    assert!(bring_up.queue(QueueId(1)).is_err(), "it is too early");
+    let mut controller = Controller::default();
+    while !matches!(bring_up.action().unwrap(), Action::ConnectQueues { count: 2, .. }) {
+        controller.step(&mut bring_up).unwrap();
+    }
+    let mut ladders = [2, 1].map(|queue| bring_up.queue(QueueId(queue)).unwrap());
+    for receive_size in [128, 64] {
+        // Both are opened before either goes on; the second grants less.
+        let ladder = &mut ladders[usize::from(receive_size == 64)];
+        assert!(matches!(ladder.action(), Ok(QueueAction::Open(_))));
+        ladder.handle(&Input::Opened(Accept { receive_size })).unwrap();
+    }
+    let mut up = ladders.map(|ladder| controller.climb_queue(ladder).unwrap());
+    up.reverse();
+    assert_eq!(up.map(|queue| queue.entries), [64, 128]);
+    bring_up.handle(&Input::QueuesUp(&up)).unwrap();
+    let Ok(Action::Live(negotiated)) = bring_up.action() else { panic!("it is live") };
+    assert_eq!((negotiated.queue_entries, negotiated.authenticated), (64, vec![None; 3]));
+}
+
+#[test]
+fn a_queue_keeps_its_error() {
+    let mut bring_up = BringUp::new(options());
+    let mut controller = Controller::default();
+    while !matches!(bring_up.action().unwrap(), Action::ConnectQueues { count: 2, .. }) {
+        controller.step(&mut bring_up).unwrap();
+    }
+    let mut ladder = bring_up.queue(QueueId(1)).unwrap();
+    let first = ladder.handle(&Input::Waited).unwrap_err().to_string();
+    assert!(first.contains("opening an I/O queue"), "{first}");
+    assert!(ladder.handle(&Input::Opened(Accept { receive_size: 1 })).is_err());
+    assert_eq!(ladder.action().unwrap_err().to_string(), first);
 }
 
 #[test]

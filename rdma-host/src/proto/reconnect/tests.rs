@@ -66,7 +66,9 @@ fn the_default_is_the_verdict_of_linux() {
         ("deleted by its owner", Cause::Deleted, false),
         ("our caller's mistake", Cause::Misuse, false),
     ];
-    rows.extend((1..=9).map(|code| ("every code of the target", rejected(28, Some(code)), true)));
+    // And codes that no specification has.
+    rows.extend((0..=12).map(|code| ("every code of the target", rejected(28, Some(code)), true)));
+    rows.extend((0..=40).map(|reason| ("every reason of the CM", rejected(reason, None), true)));
     for (row, cause, retried) in rows {
         let verdict = ReconnectOptions::default().verdict(&failure(cause));
         let expected = match retried {

@@ -1,0 +1,117 @@
+//! A closed loop over the async API, as a storage client would write it: so many tasks, each with
+//! one read or write of its own in flight. Prints what `benches/versus` reads.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use benches::load::Meter;
+use clap::Parser;
+use rdma_host::wire::{NamespaceId, Nqn};
+use rdma_host::{Buffer, ConnectOptions, Controller, HostIdentity, Namespace, WaitMode};
+use tokio::task::LocalSet;
+use uuid::Uuid;
+
+/// Reads or writes through futures.
+#[derive(Parser)]
+struct Arguments {
+    /// The target's address and port.
+    address: SocketAddr,
+    /// The subsystem.
+    nqn: Nqn,
+    /// The namespace.
+    #[arg(long, default_value_t = 1)]
+    ns: u32,
+    /// Commands in flight, on one queue.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=255))]
+    depth: u16,
+    /// Whether to write, and not to read.
+    #[arg(long)]
+    write: bool,
+    /// Bytes of each.
+    #[arg(long, default_value_t = 4096)]
+    bs: usize,
+    /// Seconds to measure, after half a second of warming up.
+    #[arg(long, default_value_t = 2.0)]
+    runtime: f64,
+    /// Do so many commands instead, for a counter of instructions.
+    #[arg(long)]
+    count: Option<u64>,
+    /// How to wait: poll, event, or adaptive.
+    #[arg(long, default_value = "adaptive", value_parser = wait)]
+    wait: WaitMode,
+}
+
+/// What the tasks share.
+struct Shared {
+    arguments: Arguments,
+    namespace: Namespace,
+    meter: RefCell<Meter>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, run(arguments))
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let host = HostIdentity::from_id(Uuid::from_u128(0xf2));
+    let mut options = ConnectOptions::new(arguments.address, arguments.nqn.clone(), host);
+    options.io_queues = 1;
+    options.queue_entries = options.queue_entries.max(arguments.depth + 1);
+    options.wait = arguments.wait;
+    let controller = Controller::connect(&options).await?;
+    let namespace = controller.namespace(NamespaceId(arguments.ns)).await?;
+    let buffers = controller.allocate_many(arguments.depth.into(), arguments.bs)?;
+    let meter = RefCell::new(Meter::new(arguments.runtime, arguments.count));
+    let shared = Rc::new(Shared { arguments, namespace, meter });
+    let tasks = buffers.into_iter().zip(1..);
+    let tasks: Vec<_> = tasks
+        .map(|(buffer, seed)| tokio::task::spawn_local(keep_one(Rc::clone(&shared), buffer, seed)))
+        .collect();
+    for task in tasks {
+        task.await??;
+    }
+    println!("{}", shared.meter.borrow().report());
+    controller.shutdown().await;
+    Ok(())
+}
+
+/// Keeps one command in flight.
+async fn keep_one(
+    shared: Rc<Shared>,
+    mut buffer: Buffer,
+    mut seed: u64,
+) -> Result<(), rdma_host::Error> {
+    let Shared { arguments, namespace, meter } = &*shared;
+    let info = namespace.info();
+    let blocks = u64::from(info.blocks_in(buffer.len()));
+    while !meter.borrow().is_over() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let lba = (seed >> 33) % (info.blocks / blocks) * blocks;
+        let started = meter.borrow().now();
+        let done = match arguments.write {
+            true => namespace.write(lba, buffer).await,
+            false => namespace.read(lba, buffer).await,
+        };
+        buffer = done.map_err(|failed| failed.error)?;
+        let mut meter = meter.borrow_mut();
+        let now = meter.now();
+        if !meter.is_over() {
+            meter.note_poll(1, now);
+            meter.record(started, now);
+        }
+    }
+    Ok(())
+}
+
+fn wait(name: &str) -> Result<WaitMode, String> {
+    match name {
+        "adaptive" => Ok(WaitMode::default()),
+        "event" => Ok(WaitMode::Event),
+        "poll" => Ok(WaitMode::Poll),
+        _ => Err("one of poll, event, adaptive".into()),
+    }
+}

@@ -1,0 +1,287 @@
+//! Who takes part, and how each is started.
+
+use std::path::PathBuf;
+
+use super::sample::{self, Sample};
+
+/// Something that reads and writes a namespace over fabrics.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Contestant {
+    /// A program over the async API of ours, waiting in this way.
+    Async(&'static str),
+    /// The kernel's initiator under fio, with this engine; in batches of the depth or not.
+    Fio { engine: &'static str, batched: bool },
+    /// Bare verbs, waiting in this way.
+    Floor(&'static str, Class),
+    /// `nvmf bench`, waiting in this way.
+    Nvmf(&'static str, Class),
+    /// Any program of the user's.
+    Program { name: String, command: String },
+}
+
+/// How a program that waits gives way to others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Class {
+    /// Whatever else there is to do goes first (`SCHED_IDLE`).
+    Idle,
+    /// Others get far more (nice 19).
+    Nice,
+    /// As everybody; or as the program itself chooses.
+    Normal,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Scenario {
+    pub(crate) write: bool,
+    pub(crate) random: bool,
+    pub(crate) bytes: u32,
+    pub(crate) depth: u16,
+}
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The folder of our programs.
+    pub(crate) programs: PathBuf,
+    pub(crate) address: String,
+    pub(crate) nqn: String,
+    /// The kernel's block device.
+    pub(crate) device: String,
+    /// Seconds of one measurement.
+    pub(crate) seconds: f64,
+}
+
+impl Contestant {
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Async(wait) => format!("ours, async, {wait}"),
+            Self::Fio { engine, batched: false } => format!("kernel, fio {engine}"),
+            Self::Fio { engine, batched: true } => format!("kernel, fio {engine}, batched"),
+            Self::Floor(wait, class) => format!("bare verbs, {wait}{}", class.name()),
+            Self::Nvmf(wait, class) => format!("ours, {wait}{}", class.name()),
+            Self::Program { name, .. } => name.clone(),
+        }
+    }
+
+    /// Whether others are compared with it: the kernel's initiator, with an engine that could have
+    /// more than one command in flight.
+    pub(crate) fn is_base(&self) -> bool {
+        matches!(self, Self::Fio { engine, .. } if *engine != "psync")
+    }
+
+    /// The command line, the program first.
+    pub(crate) fn command(&self, scenario: &Scenario, place: &Place) -> Vec<String> {
+        match self {
+            Self::Async(wait) => asynchronous(wait, scenario, place),
+            Self::Fio { engine, batched } => fio(engine, *batched, scenario, place),
+            Self::Floor(wait, class) => class.apply(floor(wait, scenario, place)),
+            Self::Nvmf(wait, class) => class.apply(nvmf(wait, scenario, place)),
+            Self::Program { command, .. } => {
+                let filled = fill(command, scenario, place);
+                ["sh", "-c", &filled].map(str::to_owned).to_vec()
+            }
+        }
+    }
+
+    /// What it printed, understood.
+    pub(crate) fn read(&self, text: &str) -> Option<Sample> {
+        match self {
+            Self::Fio { .. } => sample::of_fio(text),
+            Self::Nvmf(..) => sample::of_nvmf(text),
+            Self::Async(_) | Self::Floor(..) | Self::Program { .. } => sample::of_words(text),
+        }
+    }
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => ", idle class",
+            Self::Nice => ", nice 19",
+            Self::Normal => "",
+        }
+    }
+
+    fn apply(self, command: Vec<String>) -> Vec<String> {
+        let before: &[&str] = match self {
+            Self::Idle => &["chrt", "-i", "0"],
+            Self::Nice => &["nice", "-n", "19"],
+            Self::Normal => &[],
+        };
+        before.iter().map(|&word| word.to_owned()).chain(command).collect()
+    }
+}
+
+impl Scenario {
+    pub(crate) fn name(&self) -> String {
+        let order = if self.random { "random" } else { "sequential" };
+        let what = if self.write { "write" } else { "read" };
+        let size = match self.bytes >> 10 {
+            kilo if kilo >= 1024 => format!("{} MiB", kilo >> 10),
+            kilo => format!("{kilo} KiB"),
+        };
+        format!("{size} {order} {what}, depth {}", self.depth)
+    }
+
+    /// Whether these words are in its name; a number at their end is all of that number.
+    pub(crate) fn is_called(&self, words: &str) -> bool {
+        let name = self.name();
+        name.match_indices(words).any(|(at, _)| {
+            let next = name[at + words.len()..].chars().next();
+            !next.is_some_and(|next| next.is_ascii_digit())
+        })
+    }
+
+    /// The pattern, by fio's name, which is also ours.
+    fn pattern(&self) -> String {
+        let order = if self.random { "rand" } else { "" };
+        format!("{order}{}", if self.write { "write" } else { "read" })
+    }
+}
+
+fn nvmf(wait: &str, scenario: &Scenario, place: &Place) -> Vec<String> {
+    let Place { address, nqn, seconds, .. } = place;
+    let mut words = own("nvmf", place);
+    words.push("bench".into());
+    words.push(format!("nvmf-rdma://{address}/{nqn}"));
+    words.extend(options(&[
+        ("ns", "1".into()),
+        ("wait", wait.into()),
+        ("iodepth", scenario.depth.to_string()),
+        ("rw", scenario.pattern()),
+        ("bs", scenario.bytes.to_string()),
+        ("ramp", "500ms".into()),
+        ("runtime", format!("{}ms", seconds * 1e3)),
+        ("output-format", "json".into()),
+    ]));
+    words
+}
+
+fn asynchronous(wait: &str, scenario: &Scenario, place: &Place) -> Vec<String> {
+    let mut words = own("asynchronous", place);
+    words.extend([format!("{}:4420", place.address), place.nqn.clone()]);
+    words.extend(options(&[
+        ("wait", wait.into()),
+        ("depth", scenario.depth.to_string()),
+        ("bs", scenario.bytes.to_string()),
+        ("runtime", place.seconds.to_string()),
+    ]));
+    words.extend(scenario.write.then(|| "--write".to_owned()));
+    words
+}
+
+fn floor(wait: &str, scenario: &Scenario, place: &Place) -> Vec<String> {
+    let mut words = own("floor", place);
+    words.extend([format!("{}:4420", place.address), place.nqn.clone()]);
+    words.extend(options(&[
+        ("wait", wait.into()),
+        ("depth", scenario.depth.to_string()),
+        ("rw", if scenario.write { "write" } else { "read" }.into()),
+        ("bs", scenario.bytes.to_string()),
+        ("runtime", place.seconds.to_string()),
+    ]));
+    words
+}
+
+fn fio(engine: &str, batched: bool, scenario: &Scenario, place: &Place) -> Vec<String> {
+    let depth = scenario.depth.to_string();
+    let mut words = vec!["fio".to_owned()];
+    words.extend(options(&[
+        ("name", "versus".into()),
+        ("filename", place.device.clone()),
+        ("direct", "1".into()),
+        ("ioengine", engine.into()),
+        ("rw", scenario.pattern()),
+        ("bs", scenario.bytes.to_string()),
+        ("iodepth", depth.clone()),
+        ("time_based", "1".into()),
+        ("ramp_time", "500ms".into()),
+        ("runtime", format!("{}ms", place.seconds * 1e3)),
+        ("lat_percentiles", "1".into()),
+        ("clat_percentiles", "0".into()),
+        ("output-format", "json".into()),
+    ]));
+    if scenario.random {
+        words.push("--norandommap".into());
+    }
+    if engine == "io_uring" {
+        words.extend(["--fixedbufs".into(), "--registerfiles".into()]);
+    }
+    if batched {
+        words.extend(options(&[
+            ("iodepth_batch_submit", depth.clone()),
+            ("iodepth_batch_complete_min", depth.clone()),
+            ("iodepth_batch_complete_max", depth),
+        ]));
+    }
+    words
+}
+
+/// A program of ours.
+fn own(name: &str, place: &Place) -> Vec<String> {
+    vec![place.programs.join(name).to_string_lossy().into_owned()]
+}
+
+fn options(pairs: &[(&str, String)]) -> impl Iterator<Item = String> {
+    pairs.iter().map(|(name, value)| format!("--{name}={value}"))
+}
+
+/// A user's command with its places filled in.
+fn fill(command: &str, scenario: &Scenario, place: &Place) -> String {
+    let values = [
+        ("{address}", place.address.clone()),
+        ("{nqn}", place.nqn.clone()),
+        ("{device}", place.device.clone()),
+        ("{depth}", scenario.depth.to_string()),
+        ("{rw}", scenario.pattern()),
+        ("{bytes}", scenario.bytes.to_string()),
+        ("{seconds}", place.seconds.ceil().to_string()),
+    ];
+    values.iter().fold(command.to_owned(), |text, (name, value)| text.replace(name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCENARIO: Scenario = Scenario { write: false, random: true, bytes: 4096, depth: 32 };
+
+    fn place() -> Place {
+        Place {
+            programs: "/ours".into(),
+            address: "192.0.2.1".into(),
+            nqn: "nqn.2014-08.org.example:disk".into(),
+            device: "/dev/nvme0n1".into(),
+            seconds: 1.5,
+        }
+    }
+
+    #[test]
+    fn scenarios_have_names_for_people() {
+        assert_eq!(SCENARIO.name(), "4 KiB random read, depth 32");
+        let large = Scenario { write: true, random: false, bytes: 1 << 20, depth: 8 };
+        assert_eq!(large.name(), "1 MiB sequential write, depth 8");
+        assert!(SCENARIO.is_called("depth 32") && SCENARIO.is_called("read"));
+        assert!(!SCENARIO.is_called("depth 3") && !SCENARIO.is_called("write"));
+    }
+
+    #[test]
+    fn a_program_of_the_users_is_told_where_and_how_much() {
+        let program = Contestant::Program {
+            name: "peer".into(),
+            command: "peer -r {address}/{nqn} -q {depth} -o {bytes} -w {rw} -t {seconds}".into(),
+        };
+        let expected =
+            "peer -r 192.0.2.1/nqn.2014-08.org.example:disk -q 32 -o 4096 -w randread -t 2";
+        assert_eq!(program.command(&SCENARIO, &place()), ["sh", "-c", expected]);
+    }
+
+    #[test]
+    fn batches_are_as_large_as_the_depth() {
+        let fio = Contestant::Fio { engine: "libaio", batched: true };
+        let words = fio.command(&SCENARIO, &place());
+        assert!(words.contains(&"--iodepth_batch_submit=32".into()), "{words:?}");
+        assert!(words.contains(&"--runtime=1500ms".into()), "{words:?}");
+    }
+}

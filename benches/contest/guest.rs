@@ -1,0 +1,115 @@
+//! What the guest has: the kernel's initiator, and a processor to watch.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::contestant::{Contestant, Place, Scenario};
+use super::sample::Sample;
+
+/// The kernel's initiator, connected for as long as this is there.
+pub(crate) struct KernelInitiator {
+    _control: File,
+    /// Its block device.
+    pub(crate) device: String,
+}
+
+impl KernelInitiator {
+    /// Connects it, with one I/O queue that takes 128 commands at a time.
+    pub(crate) fn connect(address: &str, nqn: &str) -> Result<Self, Box<dyn Error>> {
+        let mut control = File::options().read(true).write(true).open("/dev/nvme-fabrics")?;
+        let options = format!(
+            "transport=rdma,traddr={address},trsvcid=4420,nqn={nqn},nr_io_queues=1,queue_size=256"
+        );
+        control.write_all(options.as_bytes())?; // in one piece, as each write is a connect
+        let patience = Instant::now() + Duration::from_secs(5);
+        loop {
+            if let Some(device) = block_device()? {
+                break Ok(Self { _control: control, device });
+            }
+            if Instant::now() > patience {
+                break Err("the kernel's initiator made no block device".into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The one that is not a path of another.
+fn block_device() -> Result<Option<String>, Box<dyn Error>> {
+    for entry in fs::read_dir("/sys/block")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let device = format!("/dev/{name}");
+        if name.strip_prefix("nvme").is_some_and(|rest| !rest.contains('c'))
+            && fs::metadata(&device).is_ok()
+        {
+            return Ok(Some(device));
+        }
+    }
+    Ok(None)
+}
+
+/// Runs one contestant once.
+pub(crate) fn run(
+    contestant: &Contestant,
+    scenario: &Scenario,
+    place: &Place,
+) -> Result<Sample, Box<dyn Error>> {
+    let words = contestant.command(scenario, place);
+    let mut child = Command::new(&words[0])
+        .args(&words[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{}: {error}", words[0]))?;
+    let (out, errors) = (drain(child.stdout.take()), drain(child.stderr.take()));
+    let idle = watch(place.seconds)?;
+    let status = child.wait()?;
+    let text = out.join().unwrap_or_default();
+    let failed = |what: &str| format!("{}: {what}: {}", contestant.name(), words.join(" "));
+    if !status.success() {
+        let errors = errors.join().unwrap_or_default();
+        return Err(format!("{}\n{errors}", failed(&status.to_string())).into());
+    }
+    let sample = contestant.read(&text).ok_or_else(|| failed("its output has no numbers"))?;
+    Ok(Sample { idle, ..sample })
+}
+
+/// Reads a pipe to its end, beside.
+fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        pipe.map(|mut pipe| pipe.read_to_string(&mut text));
+        text
+    })
+}
+
+/// Which part of the time the processor had nothing to do, in the midst of a measurement.
+fn watch(seconds: f64) -> Result<f64, Box<dyn Error>> {
+    thread::sleep(Duration::from_secs_f64(STARTING + seconds * 0.3));
+    let (before, began) = (idle_ticks()?, Instant::now());
+    thread::sleep(Duration::from_secs_f64(seconds * 0.4));
+    let ticks = idle_ticks()? - before;
+    Ok((ticks / TICKS_PER_SECOND / began.elapsed().as_secs_f64()).clamp(0.0, 1.0))
+}
+
+/// How long the processor has had nothing to do, also while somebody awaited I/O.
+fn idle_ticks() -> Result<f64, Box<dyn Error>> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let total = text.lines().next().ok_or("/proc/stat is empty")?;
+    let numbers: Vec<f64> = total.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [_, _, _, idle, waiting, ..] => Ok(idle + waiting),
+        _ => Err("/proc/stat has no idle time".into()),
+    }
+}
+
+/// From the start of a program to its measurement, in seconds: connecting and warming up.
+const STARTING: f64 = 0.8;
+
+/// USER_HZ, which is this for all programs.
+const TICKS_PER_SECOND: f64 = 100.0;

@@ -1,0 +1,172 @@
+//! Everybody against one target, in turns, within one guest; started there by `benches/versus`.
+
+mod contestant;
+mod goals;
+mod guest;
+mod ledger;
+mod sample;
+mod table;
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Parser;
+use contestant::{Class, Contestant, Place, Scenario};
+use guest::KernelInitiator;
+use ledger::Ledger;
+
+/// Measures everybody in turns: round by round, and in each round each once.
+#[derive(Parser)]
+struct Arguments {
+    /// How many rounds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of one run, after half a second of warming up.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// One short round of one scenario, to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios whose name contains this: "depth 32", "read".
+    #[arg(long)]
+    only: Option<String>,
+    /// Bare verbs alone, waiting in every way there is.
+    #[arg(long)]
+    waiting: bool,
+    /// Another contestant, as in name='program --at {address} --queue-depth {depth}'; see
+    /// benches/RESULTS.md for what is filled in, and how its output is read.
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = program)]
+    program: Vec<Contestant>,
+    /// Put the results into this file, in the place of those of the same kernel series.
+    #[arg(long)]
+    results: Option<PathBuf>,
+    /// The command that started this, for the results to name.
+    #[arg(long, default_value = "benches/versus")]
+    command: String,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = Arguments::parse();
+    if arguments.quick {
+        (arguments.rounds, arguments.seconds) = (1, 0.3);
+        arguments.only.get_or_insert_with(|| "random read, depth 32".into());
+    }
+    let address = std::env::var("SOFT_ROCE_ADDRESS")?;
+    let kernel = KernelInitiator::connect(&address, NQN)?;
+    let programs = std::env::current_exe()?.parent().ok_or("no folder")?.to_owned();
+    let seconds = arguments.seconds;
+    let place =
+        Place { programs, address, nqn: NQN.into(), device: kernel.device.clone(), seconds };
+    let ledger = compete(&arguments, &place)?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let text = report(&arguments, &ledger, release.trim());
+    println!("{text}");
+    if let Some(file) = &arguments.results {
+        let before = fs::read_to_string(file).unwrap_or_default();
+        let series: Vec<_> = release.split('.').take(2).collect();
+        let what = if arguments.waiting { "waiting" } else { "versus" };
+        let mark = format!("{what}, Linux {}", series.join("."));
+        fs::write(file, table::place(&before, &mark, &text))?;
+    }
+    Ok(())
+}
+
+fn compete(arguments: &Arguments, place: &Place) -> Result<Ledger, Box<dyn Error>> {
+    let mut ledger = Ledger::default();
+    let scenarios: Vec<_> = scenarios(arguments.waiting)
+        .into_iter()
+        .filter(|(scenario, _)| arguments.only.as_ref().is_none_or(|only| scenario.is_called(only)))
+        .collect();
+    for round in 1..=arguments.rounds {
+        for (scenario, contestants) in &scenarios {
+            for contestant in contestants.iter().chain(&arguments.program) {
+                let sample = guest::run(contestant, scenario, place)?;
+                eprintln!(
+                    "round {round}: {}: {}: {:.0} IOPS",
+                    scenario.name(),
+                    contestant.name(),
+                    sample.iops
+                );
+                ledger.note(scenario, contestant, sample);
+            }
+        }
+    }
+    Ok(ledger)
+}
+
+/// What is done, and by whom. Everything is tried where little costs much; elsewhere only what
+/// is asked about.
+fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Contestant>)> {
+    let small = |write, depth| Scenario { write, random: true, bytes: 4096, depth };
+    if waiting {
+        return [1, 32, 128].map(|depth| (small(false, depth), ways_to_wait())).into();
+    }
+    let fio = |engine, batched| Contestant::Fio { engine, batched };
+    let alone = ["libaio", "io_uring"].map(|engine| fio(engine, false));
+    let batched = ["libaio", "io_uring"].map(|engine| fio(engine, true));
+    let [poll, event, adaptive] =
+        ["poll", "event", "adaptive"].map(|wait| Contestant::Nvmf(wait, Class::Normal));
+    let [idle, floor] = [Contestant::Nvmf, Contestant::Floor];
+    let (idle, floor) = (idle("poll", Class::Idle), floor("spin", Class::Idle));
+    let mut all = Vec::new();
+    for (write, depth) in
+        [false, true].into_iter().flat_map(|write| [1, 32, 128].map(|d| (write, d)))
+    {
+        let mut who = vec![idle.clone(), poll.clone(), adaptive.clone(), floor.clone()];
+        if !write {
+            who.push(event.clone());
+            who.extend(["adaptive", "poll"].map(Contestant::Async));
+        }
+        if !write || depth == 1 {
+            who.extend(alone.clone());
+        }
+        if depth == 1 {
+            who.push(fio("psync", false));
+        }
+        if depth > 1 {
+            who.extend(batched.clone());
+        }
+        all.push((small(write, depth), who));
+    }
+    for bytes in [128 << 10, 1 << 20] {
+        for write in [false, true] {
+            let mut who = vec![idle.clone(), poll.clone(), adaptive.clone(), floor.clone()];
+            who.extend(alone.clone());
+            who.extend(batched.clone());
+            all.push((Scenario { write, random: false, bytes, depth: 8 }, who));
+        }
+    }
+    all
+}
+
+/// Bare verbs, waiting in every way there is.
+fn ways_to_wait() -> Vec<Contestant> {
+    let classes = [Class::Normal, Class::Nice, Class::Idle];
+    let waits = ["spin", "yield", "event"];
+    waits.iter().flat_map(|&wait| classes.map(|class| Contestant::Floor(wait, class))).collect()
+}
+
+fn report(arguments: &Arguments, ledger: &Ledger, release: &str) -> String {
+    let Arguments { rounds, seconds, command, .. } = arguments;
+    let rounds = if *rounds == 1 { "1 round".into() } else { format!("{rounds} rounds") };
+    let head = format!(
+        "### Linux {release}\n\n`{command}`: medians of {rounds} in turns, {seconds} s each; in \
+         brackets the least and the most.\n"
+    );
+    match arguments.waiting {
+        true => format!("{head}\n{}", table::of_runs(ledger)),
+        false => {
+            let goals = table::of_goals(&goals::all(ledger), command);
+            format!("{head}\n{goals}\n{}", table::of_runs(ledger))
+        }
+    }
+}
+
+fn program(text: &str) -> Result<Contestant, String> {
+    let (name, command) = text.split_once('=').ok_or("give it as NAME=COMMAND")?;
+    Ok(Contestant::Program { name: name.into(), command: command.into() })
+}
+
+/// That of `benches/target.toml`.
+const NQN: &str = "nqn.2026-11.org.soft-roce:versus";

@@ -1,0 +1,156 @@
+//! The results as Markdown, and their place in a file.
+
+use std::fmt::Write;
+
+use super::contestant::{Contestant, Scenario};
+use super::goals::{Bound, Goal};
+use super::ledger::{Ledger, Spread};
+use super::sample::Sample;
+
+/// One table of every scenario and contestant.
+pub(crate) fn of_runs(ledger: &Ledger) -> String {
+    let mut text = String::from(HEAD);
+    for scenario in ledger.scenarios() {
+        let base = ledger
+            .best(&scenario, Contestant::is_base)
+            .or_else(|| ledger.best(&scenario, |_| true));
+        let mut name = format!("**{}**", scenario.name());
+        for contestant in ledger.contestants(&scenario) {
+            let _ = writeln!(text, "{}", row(ledger, &scenario, (&name, contestant, base)));
+            name.clear();
+        }
+    }
+    text
+}
+
+fn row(
+    ledger: &Ledger,
+    scenario: &Scenario,
+    (name, contestant, base): (&str, &Contestant, Option<&Contestant>),
+) -> String {
+    let spread = |number: fn(&Sample) -> Option<f64>| ledger.spread(scenario, contestant, number);
+    let iops = |sample: &Sample| Some(sample.iops);
+    let ratio = base.and_then(|base| ledger.ratio(scenario, [contestant, base], iops));
+    let cells = [
+        name.to_owned(),
+        contestant.name(),
+        spread(iops).map_or_else(nothing, |spread| with_spread(spread, 0)),
+        ratio.map_or_else(nothing, |ratio| with_spread(ratio, 2)),
+        median(spread(|sample| sample.mean_us), 1),
+        median(spread(|sample| sample.p50_us), 1),
+        median(spread(|sample| sample.p99_us), 1),
+        median(spread(|sample| sample.cpu_us), 1),
+        median(spread(|sample| Some(sample.guest_us())), 1),
+        median(spread(|sample| sample.doorbells), 3),
+        median(spread(|sample| sample.completions), 3),
+        median(spread(|sample| sample.empty_polls), 3),
+    ];
+    format!("| {} |", cells.join(" | "))
+}
+
+/// The promises.
+pub(crate) fn of_goals(goals: &[Goal], command: &str) -> String {
+    let mut text = String::from(
+        "\
+        | | goal | measured | | bare verbs | command |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for Goal { what, bound, value, limit } in goals {
+        let bounds = match bound {
+            Bound::Least(number) => format!("≥ {number}"),
+            Bound::Most(number) => format!("≤ {number}"),
+        };
+        let (measured, verdict) = match value {
+            None => ("not measured".to_owned(), ""),
+            Some(spread) if bound.is_met(spread.median) => (with_spread(*spread, 3), "kept"),
+            Some(spread) => (with_spread(*spread, 3), "**missed**"),
+        };
+        let limit = limit.map_or_else(nothing, |spread| with_spread(spread, 3));
+        let _ = writeln!(
+            text,
+            "| {what} | {bounds} | {measured} | {verdict} | {limit} | `{command}` |"
+        );
+    }
+    text
+}
+
+/// Puts a text between two marks in a file's text, or both at its end.
+pub(crate) fn place(file: &str, mark: &str, text: &str) -> String {
+    let (begin, end) = (format!("<!-- begin {mark} -->\n"), format!("<!-- end {mark} -->\n"));
+    let block = format!("{begin}\n{}\n\n{end}", text.trim());
+    match (file.find(&begin), file.find(&end)) {
+        (Some(from), Some(to)) if from < to => {
+            format!("{}{block}{}", &file[..from], &file[to + end.len()..])
+        }
+        _ => format!("{}\n\n{block}", file.trim_end()),
+    }
+}
+
+fn median(spread: Option<Spread>, digits: usize) -> String {
+    spread.map_or_else(nothing, |spread| number(spread.median, digits))
+}
+
+fn nothing() -> String {
+    "–".into()
+}
+
+/// As in "88,100 (85,000 … 90,200)".
+fn with_spread(spread: Spread, digits: usize) -> String {
+    let Spread { median, least, most } = spread;
+    let [median, least, most] = [median, least, most].map(|value| number(value, digits));
+    format!("{median} ({least} … {most})")
+}
+
+/// With commas between thousands.
+fn number(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    let (whole, fraction) = match text.split_once('.') {
+        Some((whole, fraction)) => (whole, format!(".{fraction}")),
+        None => (text.as_str(), String::new()),
+    };
+    let mut grouped = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) && !grouped.ends_with('-') {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped + &fraction
+}
+
+const HEAD: &str = "\
+| | | IOPS | of the base | mean µs | p50 µs | p99 µs | own CPU µs | guest's CPU µs | doorbells \
+| completions | empty polls |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(number(1_234_567.0, 0), "1,234,567");
+        assert_eq!(number(123.456, 2), "123.46");
+        assert_eq!(number(-123.0, 0), "-123");
+    }
+
+    #[test]
+    fn a_block_is_replaced_and_the_rest_stays() {
+        let first = place("# Title\n", "x", "one");
+        assert_eq!(first, "# Title\n\n<!-- begin x -->\n\none\n\n<!-- end x -->\n");
+        let second = place(&format!("{first}tail\n"), "x", "two");
+        assert_eq!(second, "# Title\n\n<!-- begin x -->\n\ntwo\n\n<!-- end x -->\ntail\n");
+    }
+
+    #[test]
+    fn a_missed_promise_is_said() {
+        let goal = |median| Goal {
+            what: "it".into(),
+            bound: Bound::Least(1.5),
+            value: Some(Spread { median, least: 1.0, most: 2.0 }),
+            limit: None,
+        };
+        assert!(of_goals(&[goal(1.4)], "x").contains("**missed**"));
+        assert!(of_goals(&[goal(1.6)], "x").contains("1.600 (1.000 … 2.000) | kept"));
+    }
+}

@@ -1,0 +1,148 @@
+//! A provider that is told apart from what calls it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use verbs::memory::Agent;
+use verbs::provider::{
+    Batch, CmEvent, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts, QueuePairRequest,
+    QueueRequest, RegisterRequest,
+};
+use verbs::{DeviceEvent, Error, Limits, Provider};
+
+/// Passes every call on by a function of its own, whose name begins with `device_`, so that a
+/// profiler can leave out whatever the device does.
+#[derive(Debug)]
+pub struct Apart<P> {
+    inner: Arc<P>,
+    allocated: fn() -> usize,
+    own: AtomicUsize,
+}
+
+impl<P: Provider> Apart<P> {
+    /// Wraps a provider; `allocated` says how many bytes are allocated in the whole program.
+    pub fn new(inner: Arc<P>, allocated: fn() -> usize) -> Arc<Self> {
+        Arc::new(Self { inner, allocated, own: AtomicUsize::new(0) })
+    }
+
+    /// Does something that is the device's.
+    #[inline(never)]
+    pub fn device_does<T>(&self, what: impl FnOnce() -> T) -> T {
+        let before = (self.allocated)();
+        let outcome = what();
+        let more = (self.allocated)().wrapping_sub(before);
+        self.own.fetch_add(more, Ordering::Relaxed);
+        outcome
+    }
+
+    /// How many bytes are allocated that are not the device's.
+    pub fn allocated_by_others(&self) -> usize {
+        (self.allocated)().wrapping_sub(self.own.load(Ordering::Relaxed))
+    }
+
+    #[inline(never)]
+    fn device_posts(&self, batch: Batch<'_, P>) -> Result<(), PostError> {
+        self.inner.post(batch)
+    }
+
+    #[inline(never)]
+    fn device_completes(
+        &self,
+        queue: &mut P::CompletionQueue,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        self.inner.completions(queue, request)
+    }
+}
+
+impl<P: Provider> Provider for Apart<P> {
+    type Endpoint = P::Endpoint;
+    type Domain = P::Domain;
+    type Registration = P::Registration;
+    type CompletionQueue = P::CompletionQueue;
+    type SharedReceiveQueue = P::SharedReceiveQueue;
+    type QueuePair = P::QueuePair;
+
+    const AGENT: Agent = P::AGENT;
+
+    fn endpoint(&self) -> Result<Self::Endpoint, Error> {
+        self.device_does(|| self.inner.endpoint())
+    }
+
+    fn request(&self, endpoint: &mut Self::Endpoint, request: CmRequest<'_>) -> Result<(), Error> {
+        self.device_does(|| self.inner.request(endpoint, request))
+    }
+
+    fn cm_event(
+        &self,
+        endpoint: &mut Self::Endpoint,
+    ) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
+        self.device_does(|| self.inner.cm_event(endpoint))
+    }
+
+    fn limits(&self, endpoint: &Self::Endpoint) -> Result<Limits, Error> {
+        self.device_does(|| self.inner.limits(endpoint))
+    }
+
+    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error> {
+        self.device_does(|| self.inner.domain(endpoint))
+    }
+
+    fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+        self.device_does(|| self.inner.device_event(domain))
+    }
+
+    fn register(
+        &self,
+        domain: &Self::Domain,
+        request: RegisterRequest,
+    ) -> Result<(Self::Registration, Keys), Error> {
+        self.device_does(|| self.inner.register(domain, request))
+    }
+
+    fn completion_queue(
+        &self,
+        endpoint: &Self::Endpoint,
+        capacity: u32,
+    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
+        self.device_does(|| self.inner.completion_queue(endpoint, capacity))
+    }
+
+    fn shared_receive_queue(
+        &self,
+        domain: &Self::Domain,
+        capacity: u32,
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
+        self.device_does(|| self.inner.shared_receive_queue(domain, capacity))
+    }
+
+    fn queue_pair(
+        &self,
+        endpoint: &mut Self::Endpoint,
+        request: QueuePairRequest<'_, Self>,
+    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
+        let QueuePairRequest { domain, queue, shared, capabilities } = request;
+        let request = QueuePairRequest { domain, queue, shared, capabilities };
+        self.device_does(|| self.inner.queue_pair(endpoint, request))
+    }
+
+    #[inline]
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
+        self.device_posts(match batch {
+            Batch::Receives { queue_pair, requests } => Batch::Receives { queue_pair, requests },
+            Batch::Sends { queue_pair, requests, payloads } => {
+                Batch::Sends { queue_pair, requests, payloads }
+            }
+            Batch::SharedReceives { queue, requests } => Batch::SharedReceives { queue, requests },
+        })
+    }
+
+    #[inline]
+    fn completions(
+        &self,
+        queue: &mut Self::CompletionQueue,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        self.device_completes(queue, request)
+    }
+}

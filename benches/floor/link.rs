@@ -1,0 +1,335 @@
+//! One connected queue over the device's own calls, without any of what keeps them safe to use.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdma_host::proto::{
+    Action, BringUp, Execute, Input, Negotiated, OpenQueue, QueueAction, QueueBringUp, QueueUp,
+    Transfer,
+};
+use rdma_host::wire::{Accept, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, Sgl, Sqe};
+use rdma_host::{ConnectOptions, RdmaCore};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use verbs::memory::{Agent, Mapping};
+use verbs::provider::{
+    Batch, CmEventKind, CmRequest, Keys, Operation, Payload, Payloads, QueuePairRequest,
+    QueueRequest, ReceiveRequest, RegisterRequest, Segment, SendRequest,
+};
+use verbs::{Access, Capabilities, Completion, ConnectParameters, PrivateData, Provider};
+
+/// A queue of a controller. Its memory is that of the responses, then that of the data.
+pub(crate) struct Link {
+    // Dropped in this order: the queue pair before what it was made from.
+    pub(crate) pair: <RdmaCore as Provider>::QueuePair,
+    pub(crate) completions: <RdmaCore as Provider>::CompletionQueue,
+    /// Of every response a receive, all posted at first.
+    pub(crate) receives: Vec<ReceiveRequest>,
+    /// Where the data begins, and by which keys it is named.
+    pub(crate) data: u64,
+    pub(crate) keys: Keys,
+    memory: Arc<Mapping>,
+    data_offset: usize,
+    _registration: <RdmaCore as Provider>::Registration,
+    _domain: <RdmaCore as Provider>::Domain,
+    _endpoint: <RdmaCore as Provider>::Endpoint,
+}
+
+/// Both queues of a controller, and what was agreed with it. The admin queue is kept for as long
+/// as the other one is used.
+pub(crate) struct Controller {
+    pub(crate) io: Link,
+    pub(crate) negotiated: Negotiated,
+    _admin: Link,
+}
+
+impl Controller {
+    /// Connects to a subsystem, with one I/O queue that has so many bytes for data.
+    pub(crate) fn connect(options: &ConnectOptions, data: usize) -> Result<Self, Box<dyn Error>> {
+        let mut ladder = BringUp::new(options.clone());
+        let (mut admin, mut io) = (None, None);
+        loop {
+            match ladder.action()? {
+                Action::Open(open) => {
+                    let (link, accept) = Link::connect(options.address, &open, SCRATCH)?;
+                    admin = Some(link);
+                    ladder.handle(&Input::Opened(accept))?;
+                }
+                Action::Execute(execute) => {
+                    let link = admin.as_mut().ok_or("a command for a queue that is not open")?;
+                    let (response, data) = link.execute(&execute)?;
+                    ladder.handle(&Input::Completed(response, &data))?;
+                }
+                Action::Wait(time) => {
+                    std::thread::sleep(time);
+                    ladder.handle(&Input::Waited)?;
+                }
+                Action::Authenticate(_) => return Err(DEMANDS.into()),
+                Action::ConnectQueues { .. } => {
+                    let queue = ladder.queue(QueueId(1))?;
+                    let (link, up) = Link::climb(options.address, queue, data.max(SCRATCH))?;
+                    io = Some(link);
+                    ladder.handle(&Input::QueuesUp(&[up]))?;
+                }
+                Action::Live(negotiated) => {
+                    let negotiated = *negotiated;
+                    return match (admin, io) {
+                        (Some(_admin), Some(io)) => Ok(Self { io, negotiated, _admin }),
+                        _ => Err("the target granted no I/O queue".into()),
+                    };
+                }
+            }
+        }
+    }
+}
+
+const DEMANDS: &str = "the target demands authentication";
+
+impl Link {
+    /// Brings an I/O queue up.
+    fn climb(
+        address: SocketAddr,
+        mut ladder: QueueBringUp,
+        data: usize,
+    ) -> Result<(Self, QueueUp), Box<dyn Error>> {
+        let mut link = None;
+        loop {
+            match (ladder.action()?, &mut link) {
+                (QueueAction::Open(open), link) => {
+                    let (made, accept) = Self::connect(address, &open, data)?;
+                    *link = Some(made);
+                    ladder.handle(&Input::Opened(accept))?;
+                }
+                (QueueAction::Execute(execute), Some(link)) => {
+                    let (response, data) = link.execute(&execute)?;
+                    ladder.handle(&Input::Completed(response, &data))?;
+                }
+                (QueueAction::Up(up), Some(_)) => {
+                    return Ok((link.take().ok_or("it is open")?, up));
+                }
+                (QueueAction::Authenticate, _) => return Err(DEMANDS.into()),
+                (_, None) => return Err("a command for a queue that is not open".into()),
+            }
+        }
+    }
+
+    fn connect(
+        address: SocketAddr,
+        open: &OpenQueue,
+        data: usize,
+    ) -> Result<(Self, Accept), Box<dyn Error>> {
+        let mut endpoint = PROVIDER.endpoint()?;
+        let (source, destination, timeout) = (None, address, PATIENCE);
+        let resolve = CmRequest::ResolveAddress { source, destination, timeout };
+        PROVIDER.request(&mut endpoint, resolve)?;
+        expect(&mut endpoint, CmEventKind::ADDRESS_RESOLVED)?;
+        PROVIDER.request(&mut endpoint, CmRequest::ResolveRoute { timeout })?;
+        expect(&mut endpoint, CmEventKind::ROUTE_RESOLVED)?;
+
+        let domain = PROVIDER.domain(&endpoint)?;
+        let entries = u32::from(open.entries);
+        let (queue, _) = PROVIDER.completion_queue(&endpoint, SENDS_PER_ENTRY * entries * 2)?;
+        let capabilities = Capabilities {
+            send: SENDS_PER_ENTRY * entries,
+            receive: entries,
+            segments: 1,
+            inline: SQE_BYTES,
+        };
+        let request =
+            QueuePairRequest { domain: &domain, queue: &queue, shared: None, capabilities };
+        let (pair, _) = PROVIDER.queue_pair(&mut endpoint, request)?;
+        let data_offset = usize::from(open.entries) * RESPONSE;
+        let memory = Mapping::allocate(data_offset + data, Agent::Thread).ok_or("no memory")?;
+        let memory = Arc::new(memory);
+        let access = Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE;
+        let register = RegisterRequest::Memory { memory: Arc::clone(&memory), access };
+        let (registration, keys) = PROVIDER.register(&domain, register)?;
+        let receives = (0..u64::from(open.entries)).map(|token| ReceiveRequest {
+            token,
+            segment: Segment {
+                address: memory.address() + token * RESPONSE as u64,
+                length: CQE_BYTES,
+                local_key: keys.local,
+            },
+        });
+        let mut link = Self {
+            pair,
+            completions: queue,
+            receives: receives.collect(),
+            data: memory.address() + data_offset as u64,
+            keys,
+            memory,
+            data_offset,
+            _registration: registration,
+            _domain: domain,
+            _endpoint: endpoint,
+        };
+        let (queue_pair, requests) = (&mut link.pair, link.receives.as_slice());
+        PROVIDER.post(Batch::Receives { queue_pair, requests }).map_err(|error| error.source)?;
+        let parameters = ConnectParameters {
+            private_data: open.request.as_bytes(),
+            responder_resources: READ_DEPTH,
+            initiator_depth: 0,
+            retry_count: 6, // 7 is for ever on rxe
+            rnr_retry_count: 7,
+        };
+        PROVIDER.request(&mut link._endpoint, CmRequest::Connect(parameters))?;
+        let answer = expect(&mut link._endpoint, CmEventKind::ESTABLISHED)?;
+        Ok((link, Accept::parse(&answer)?))
+    }
+
+    /// Sends one command and waits for its response and data.
+    fn execute(&mut self, execute: &Execute) -> Result<(Cqe, Vec<u8>), Box<dyn Error>> {
+        let mut sqe = execute.sqe;
+        let key = RemoteKey(self.keys.remote.0);
+        let length = match &execute.transfer {
+            Transfer::FromController(length) => *length,
+            Transfer::None => 0,
+            Transfer::ToController(bytes) => {
+                self.memory.device_write(self.data_offset, bytes);
+                bytes.len()
+            }
+        };
+        sqe.set_command_id(CommandId(0));
+        match length {
+            0 => sqe.set_sgl(Sgl::none()),
+            _ => sqe.set_sgl(Sgl::keyed(self.data, u32::try_from(length)?, key)),
+        }
+        let mut payloads = Payloads::new(Sqe::SIZE, 0);
+        payloads.put_bytes(0, sqe.as_bytes());
+        self.send(&[inline_send(0, 0)], &payloads)?;
+        let mut found = [Completion::default()];
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if self.poll(&mut found)? == 0 {
+                if Instant::now() > until {
+                    return Err(format!("{}: no answer within {PATIENCE:?}", execute.name).into());
+                }
+                std::thread::yield_now();
+                continue;
+            }
+            let [completion] = found;
+            if !completion.status().is_success() {
+                return Err(format!("{}: {}", execute.name, completion.status()).into());
+            }
+            if completion.token() != SEND {
+                break;
+            }
+        }
+        let index = usize::try_from(found[0].token())?;
+        let mut response = [0; Cqe::SIZE];
+        self.memory.device_read(index * RESPONSE, &mut response);
+        self.repost(&[self.receives[index]])?;
+        let mut data = vec![0; length];
+        self.memory.device_read(self.data_offset, &mut data);
+        Ok((Cqe::read_from_bytes(&response).expect("16 bytes of any value"), data))
+    }
+
+    /// Takes completions; says how many.
+    #[inline]
+    pub(crate) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Box<dyn Error>> {
+        Ok(PROVIDER.completions(&mut self.completions, QueueRequest::Poll(out))?)
+    }
+
+    #[inline]
+    pub(crate) fn send(
+        &mut self,
+        requests: &[SendRequest],
+        payloads: &Payloads,
+    ) -> Result<(), Box<dyn Error>> {
+        let queue_pair = &mut self.pair;
+        let posted = PROVIDER.post(Batch::Sends { queue_pair, requests, payloads });
+        Ok(posted.map_err(|error| error.source)?)
+    }
+
+    /// Gives receives to the device again.
+    #[inline]
+    pub(crate) fn repost(&mut self, requests: &[ReceiveRequest]) -> Result<(), Box<dyn Error>> {
+        let queue_pair = &mut self.pair;
+        let posted = PROVIDER.post(Batch::Receives { queue_pair, requests });
+        Ok(posted.map_err(|error| error.source)?)
+    }
+
+    /// The command id and the status of a response: all that is looked at.
+    #[inline]
+    pub(crate) fn response(&self, index: usize) -> (u16, u16) {
+        let mut end = [0; 4];
+        self.memory.device_read(index * RESPONSE + Cqe::SIZE - 4, &mut end);
+        let [low, high, status_low, status_high] = end;
+        (u16::from_le_bytes([low, high]), u16::from_le_bytes([status_low, status_high]) >> 1)
+    }
+
+    /// Writes into the memory of the data.
+    pub(crate) fn put(&self, offset: usize, bytes: &[u8]) {
+        self.memory.device_write(self.data_offset + offset, bytes);
+    }
+
+    /// Sleeps until something completes, at most a second; what was there before is for the
+    /// caller to find.
+    pub(crate) fn sleep(&mut self) -> Result<(), Box<dyn Error>> {
+        await_readable(&self.completions, Duration::from_secs(1))?;
+        PROVIDER.completions(&mut self.completions, QueueRequest::Acknowledge)?;
+        Ok(())
+    }
+
+    /// Asks for an event at the next completion.
+    pub(crate) fn arm(&mut self) -> Result<(), Box<dyn Error>> {
+        PROVIDER.completions(&mut self.completions, QueueRequest::Arm)?;
+        Ok(())
+    }
+}
+
+/// A send of the capsule in a row of the payloads.
+pub(crate) fn inline_send(token: u64, row: usize) -> SendRequest {
+    let payload = Payload::Inline { offset: row * Sqe::SIZE, length: SQE_BYTES };
+    SendRequest { token: token | SEND, signaled: false, operation: Operation::Send, payload }
+}
+
+/// Waits for the one event that must come next; returns what the peer sent along.
+fn expect(
+    endpoint: &mut <RdmaCore as Provider>::Endpoint,
+    kind: CmEventKind,
+) -> Result<PrivateData, Box<dyn Error>> {
+    loop {
+        if let Some(event) = PROVIDER.cm_event(endpoint)? {
+            return match event.kind == kind {
+                true => Ok(event.private_data),
+                false => Err(format!("{:?}, status {}", event.kind, event.status).into()),
+            };
+        }
+        if !await_readable(endpoint, PATIENCE)? {
+            return Err(format!("{kind:?} did not come within {PATIENCE:?}").into());
+        }
+    }
+}
+
+/// Whether it became readable.
+fn await_readable(file: &impl AsFd, limit: Duration) -> Result<bool, Box<dyn Error>> {
+    let limit = Timespec::try_from(limit)?;
+    Ok(poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&limit))? > 0)
+}
+
+/// Told from the tokens of receives, which are indices.
+pub(crate) const SEND: u64 = 1 << 63;
+
+/// As long as the structures are.
+pub(crate) const SQE_BYTES: u32 = 64;
+const CQE_BYTES: u32 = 16;
+const _: () = assert!(Sqe::SIZE == 64 && Cqe::SIZE == 16);
+
+const PROVIDER: RdmaCore = RdmaCore::new();
+
+/// Sends are signaled now and then only, so that their places are free later than their commands.
+const SENDS_PER_ENTRY: u32 = 2;
+
+/// A cache line each.
+const RESPONSE: usize = 64;
+
+/// For the data of Connect and Identify.
+const SCRATCH: usize = 4096;
+
+const READ_DEPTH: u8 = 128;
+
+const PATIENCE: Duration = Duration::from_secs(5);

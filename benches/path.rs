@@ -1,0 +1,247 @@
+//! The whole way of a command through our code, over a device and a target in this process, for
+//! the script `instructions` to count under valgrind: what is the device's or the target's is left
+//! out by name (`device_…`), and so is what happens by the clock and not by the command.
+//!
+//! Takes what to do, and how many commands or looks; without, prints what memory a queue takes.
+
+use std::alloc::System;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use benches::device::Apart;
+use rdma_host::wire::NamespaceId;
+use rdma_host::{
+    Buffer, Command, ConnectOptions, Connecting, Controller, Error, HostIdentity, MemoryMode,
+    Namespace, Poller, ReconnectOptions, WaitMode,
+};
+use soft_roce::fabric::{Fabric, Host};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tests::target::{Size, TARGET_ADDRESS, Target};
+use tokio::runtime::Runtime;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+type Device = Apart<Host>;
+
+/// The namespace's blocks have 512 bytes.
+const BLOCK: usize = 512;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let what = arguments.next();
+    let times = arguments.next().and_then(|times| times.parse().ok()).unwrap_or(64);
+    let reads = |memory, depth| Work { memory, depth, bytes: 4096, writes: false };
+    let writes = |memory, bytes| Work { memory, depth: 32, bytes, writes: true };
+    let (pool, window) = (MemoryMode::Pool, MemoryMode::Window);
+    match what.as_deref() {
+        None => memory_of_a_queue(),
+        Some("read") => polled(reads(pool, 32), times),
+        Some("read-window") => polled(reads(window, 32), times),
+        Some("read-depth-1") => polled(reads(pool, 1), times),
+        Some("read-depth-1-window") => polled(reads(window, 1), times),
+        Some("write-in-capsule") => polled(writes(pool, 4096), times),
+        Some("write") => polled(writes(pool, 8192), times),
+        Some("write-window") => polled(writes(window, 8192), times),
+        Some("read-async") => asynchronous(reads(pool, 32), times),
+        Some("read-async-depth-1") => asynchronous(reads(pool, 1), times),
+        Some("empty-poll") => empty_polls(1, times),
+        Some("empty-poll-1000") => empty_polls(1000, times),
+        Some("read-one-of-1") => one_of(1, times),
+        Some("read-one-of-1000") => one_of(1000, times),
+        Some(other) => panic!("not known: {other}"),
+    }
+}
+
+/// What to do over and over.
+#[derive(Clone, Copy)]
+struct Work {
+    memory: MemoryMode,
+    depth: usize,
+    bytes: usize,
+    writes: bool,
+}
+
+impl Work {
+    fn command(self, buffer: Buffer) -> Command {
+        let blocks = u32::try_from(self.bytes / BLOCK).expect("a few");
+        match self.writes {
+            true => Command::write(NamespaceId(1), 0, blocks, buffer),
+            false => Command::read(NamespaceId(1), 0, blocks, buffer),
+        }
+    }
+}
+
+/// A controller on its target. The fabric goes last.
+struct Bed {
+    runtime: Runtime,
+    controller: Controller<Device>,
+    target: Target,
+    device: Arc<Device>,
+    _fabric: Fabric,
+}
+
+/// Connects a controller with so many queues on one poller, which is the caller's.
+fn bed(queues: u16, memory: MemoryMode) -> (Bed, Poller<Device>) {
+    let (bed, mut pollers) = connect(queues, memory, Connecting::polled);
+    (bed, pollers.pop().expect("one was asked for"))
+}
+
+/// Connects a controller in one way or the other.
+fn connect<T: Send + 'static, F>(
+    queues: u16,
+    memory: MemoryMode,
+    finish: impl FnOnce(Connecting<Device>) -> F,
+) -> (Bed, T)
+where
+    F: Future<Output = Result<(Controller<Device>, T), Error>> + Send + 'static,
+{
+    let fabric = Fabric::auto(1);
+    let device = Apart::new(fabric.host("host", [10, 0, 0, 1].into()), allocated);
+    let mut target =
+        Target::new(&fabric, Box::new(|_, _| {})).granting(Size { entries: 128, queues });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let options = options(queues, memory);
+    let (controller, more) = runtime.block_on(async {
+        let connecting = Controller::begin(&device, &options, 1).expect("options in range");
+        let connected = tokio::spawn(finish(connecting));
+        while !connected.is_finished() {
+            device.device_does(|| target.serve_once());
+            tokio::task::yield_now().await;
+        }
+        connected.await.expect("it ends").expect("it connects")
+    });
+    (Bed { runtime, controller, target, device, _fabric: fabric }, more)
+}
+
+fn options(queues: u16, memory: MemoryMode) -> ConnectOptions {
+    let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().expect("an NQN");
+    let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
+    let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
+    options.io_queues = queues;
+    options.memory = memory;
+    // Nothing may happen by the clock.
+    options.keep_alive = std::time::Duration::ZERO;
+    options.reconnect = ReconnectOptions::never();
+    options.wait = WaitMode::Poll;
+    options
+}
+
+/// Bytes that this program has allocated.
+fn allocated() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated)
+}
+
+/// Keeps a queue at its depth.
+fn polled(work: Work, times: usize) {
+    let (mut bed, mut poller) = bed(1, work.memory);
+    let mut buffers = bed.controller.allocate_many(work.depth, work.bytes).expect("memory");
+    let turns = times.div_ceil(work.depth);
+    for _ in 0..turns {
+        counted_submit(work, &mut poller, &mut buffers);
+        while buffers.len() < work.depth {
+            bed.device.device_does(|| bed.target.serve_once());
+            counted_complete(&mut poller, &mut buffers);
+        }
+    }
+    println!("{} commands", turns * work.depth);
+}
+
+#[inline(never)]
+fn counted_submit(work: Work, poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
+    while let Some(buffer) = buffers.pop() {
+        poller.submit(work.command(buffer)).expect("there is room");
+    }
+    poller.flush().expect("the device takes them");
+}
+
+#[inline(never)]
+fn counted_complete(poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
+    let polled = poller.poll_with(|done| {
+        assert!(done.outcome.is_ok_and(|response| response.status().is_success()));
+        buffers.extend(done.data);
+    });
+    polled.expect("the controller lives");
+}
+
+/// Keeps as many readers waiting, each for its own read.
+fn asynchronous(work: Work, times: usize) {
+    let (mut bed, namespace) = connect(1, work.memory, |connecting| async {
+        let controller = connecting.live().await?;
+        let namespace = controller.namespace(NamespaceId(1)).await?;
+        Ok((controller, namespace))
+    });
+    let buffers = bed.controller.allocate_many(work.depth, work.bytes).expect("memory");
+    let turns = times.div_ceil(work.depth);
+    let Bed { runtime, target, device, .. } = &mut bed;
+    counted_readers(runtime, (device, target), &namespace, (buffers, turns));
+    println!("{} commands", turns * work.depth);
+}
+
+#[inline(never)]
+fn counted_readers(
+    runtime: &Runtime,
+    (device, target): (&Device, &mut Target),
+    namespace: &Namespace,
+    (buffers, turns): (Vec<Buffer>, usize),
+) {
+    runtime.block_on(async {
+        let mut readers = tokio::task::JoinSet::new();
+        for mut buffer in buffers {
+            let namespace = namespace.clone();
+            readers.spawn(async move {
+                for _ in 0..turns {
+                    buffer = namespace.read(0, buffer).await.expect("the controller lives");
+                }
+            });
+        }
+        while !readers.is_empty() {
+            device.device_does(|| target.serve_once());
+            tokio::task::yield_now().await;
+            while readers.try_join_next().is_some() {}
+        }
+    });
+}
+
+/// Looks at queues on which nothing happens.
+fn empty_polls(queues: u16, times: usize) {
+    let (_bed, mut poller) = bed(queues, MemoryMode::Pool);
+    counted_looks(&mut poller, times);
+    println!("{times} looks at {queues} queues");
+}
+
+#[inline(never)]
+fn counted_looks(poller: &mut Poller<Device>, times: usize) {
+    for _ in 0..times {
+        assert_eq!(black_box(poller.poll().expect("the controller lives")), 0);
+    }
+}
+
+/// Reads one after another, each on the next of many queues.
+fn one_of(queues: u16, times: usize) {
+    let (mut bed, mut poller) = bed(queues, MemoryMode::Pool);
+    let work = Work { memory: MemoryMode::Pool, depth: 1, bytes: 4096, writes: false };
+    let mut buffers = bed.controller.allocate_many(1, work.bytes).expect("memory");
+    for _ in 0..times {
+        counted_submit(work, &mut poller, &mut buffers);
+        while buffers.is_empty() {
+            bed.device.device_does(|| bed.target.serve_once());
+            counted_complete(&mut poller, &mut buffers);
+        }
+    }
+    println!("{times} commands on {queues} queues");
+}
+
+/// What one more queue takes, the device's own left out.
+fn memory_of_a_queue() {
+    let memory = |queues, mode| {
+        let (bed, _poller) = bed(queues, mode);
+        bed.device.allocated_by_others()
+    };
+    for mode in [MemoryMode::Pool, MemoryMode::Window] {
+        let (few, many) = (memory(2, mode), memory(10, mode));
+        println!("{} {}", mode.name(), (many - few) / 8);
+    }
+}

@@ -1,0 +1,90 @@
+//! Which processors threads run on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::failure::Failure;
+
+/// Numbers of processors, in the order in which threads take them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cpus(Vec<usize>);
+
+impl Cpus {
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The processor of the thread of this number; with more threads, they begin again.
+    pub(crate) fn of(&self, thread: usize) -> usize {
+        self.0[thread % self.0.len()]
+    }
+}
+
+/// Keeps the calling thread on a processor, if one is given.
+pub(crate) fn pin(cpu: Option<usize>) -> Result<(), Failure> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).map_err(|error| {
+        Failure::usage(format!("processor {cpu} of --cpus can't be used here: {error}"))
+    })
+}
+
+impl FromStr for Cpus {
+    type Err = String;
+
+    /// As taskset has it: 0-3,8.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            let number = text.parse::<usize>().ok().filter(|&number| number < CpuSet::MAX_CPU);
+            number.ok_or(format!("{text:?} is no processor; write a list as in 0-3,8"))
+        };
+        let mut cpus = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let range = number(first)?..=number(last)?;
+            if range.is_empty() {
+                return Err(format!("{part:?} ends before it begins"));
+            }
+            cpus.extend(range);
+        }
+        Ok(Self(cpus))
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&numbers.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_dealt_out_in_turn() {
+        let cpus: Cpus = "2-3,0".parse().unwrap();
+        assert_eq!(cpus, Cpus(vec![2, 3, 0]));
+        assert_eq!((0..4).map(|thread| cpus.of(thread)).collect::<Vec<_>>(), [2, 3, 0, 2]);
+        assert_eq!(cpus.to_string(), "2,3,0");
+        for wrong in ["", "a", "1-", "3-1", "1,,2", "4096"] {
+            assert!(wrong.parse::<Cpus>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_thread_goes_where_it_is_told() {
+        let own = rustix::thread::sched_getaffinity(None).unwrap();
+        let allowed = (0..CpuSet::MAX_CPU).find(|&cpu| own.is_set(cpu)).unwrap();
+        let pinned = std::thread::spawn(move || {
+            assert!(pin(Some(allowed)).is_ok());
+            rustix::thread::sched_getaffinity(None).unwrap()
+        });
+        let set = pinned.join().unwrap();
+        assert!(set.is_set(allowed) && set.count() == 1);
+    }
+}

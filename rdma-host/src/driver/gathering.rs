@@ -1,0 +1,145 @@
+//! The I/O queues of a controller, connected several at a time.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::future::{join_all, try_join_all};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use verbs::{Buffer, Domain, Provider};
+
+use super::attempt::Means;
+use super::authenticate::authenticate;
+use super::berth::Assembly;
+use super::connect::{Completions, Plan, Resolved};
+use super::poller::Poller;
+use super::shared_poller::{SharedPoller, SharedQueue};
+use super::{buffers, verbs_error};
+use crate::config::{
+    ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, AUTHENTICATIONS_AT_ONCE, CONNECTS_AT_ONCE, MemoryMode,
+};
+use crate::error::Error;
+use crate::proto::{BringUp, Input, QueueAction, QueueUp};
+use crate::wire::QueueId;
+
+/// What all queues have in common while they are brought up, and are shared out over the pollers.
+pub(super) struct Gathering<'a, P: Provider> {
+    pub(super) means: &'a Means<'a, P>,
+    pub(super) ladder: &'a BringUp,
+    pub(super) domain: &'a Domain<P>,
+    pub(super) memory: MemoryMode,
+    /// How many queues there will be.
+    pub(super) total: u16,
+    /// Entries of each.
+    pub(super) entries: u16,
+}
+
+/// What is still to be done, and what is done.
+struct Progress<P: Provider> {
+    pollers: Vec<SharedPoller<P>>,
+    /// The number of the next queue.
+    next: AtomicU32,
+    /// The way on which the completion queues were made, for whoever is first.
+    resolved: Mutex<Option<Resolved<P>>>,
+    authentications: Semaphore,
+    up: Mutex<Vec<(QueueId, QueueUp)>>,
+}
+
+impl<P: Provider> Gathering<'_, P> {
+    /// Brings all queues up. The first failure ends it.
+    pub(super) async fn run(&self) -> Result<(Vec<Assembly<P>>, Vec<QueueUp>), Error> {
+        let progress = self.begin().await?;
+        let lanes = usize::from(self.total.min(CONNECTS_AT_ONCE));
+        let access = self.memory.access();
+        let scratch = buffers(self.domain, lanes, ADMIN_TRANSFER_MAX, access)?;
+        let lanes = try_join_all(scratch.into_iter().map(|buffer| self.lane(&progress, buffer)));
+        tokio::select! {
+            done = lanes => drop(done?),
+            _ = join_all(progress.pollers.iter().map(SharedPoller::serve)) => {}
+        }
+        let mut up = progress.up.into_inner();
+        up.sort_by_key(|&(queue, _)| queue);
+        let assemblies = progress.pollers.into_iter().map(SharedPoller::into_assembly);
+        Ok((assemblies.collect::<Result<_, _>>()?, up.into_iter().map(|(_, up)| up).collect()))
+    }
+
+    async fn begin(&self) -> Result<Progress<P>, Error> {
+        let resolved = Resolved::new(self.means.provider, self.means.options).await?;
+        let count = self.pollers();
+        let entries = completion_entries(self.memory, self.total.div_ceil(count), self.entries);
+        let poller = |_| {
+            let queue = resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
+            Ok(SharedPoller::new(Poller::new(queue, ADMIN_TIMEOUT), self.total))
+        };
+        Ok(Progress {
+            pollers: (0..count).map(poller).collect::<Result<_, Error>>()?,
+            next: AtomicU32::new(1),
+            resolved: Mutex::new(Some(resolved)),
+            authentications: Semaphore::new(AUTHENTICATIONS_AT_ONCE),
+            up: Mutex::new(Vec::with_capacity(self.total.into())),
+        })
+    }
+
+    fn pollers(&self) -> u16 {
+        u16::try_from(self.means.pollers).unwrap_or(u16::MAX).min(self.total).max(1)
+    }
+
+    /// Brings one queue up after the other, until there are none left.
+    async fn lane(&self, progress: &Progress<P>, scratch: Buffer) -> Result<(), Error> {
+        let mut scratch = Some(scratch);
+        loop {
+            let next = u16::try_from(progress.next.fetch_add(1, Ordering::Relaxed));
+            let Some(queue) = next.ok().filter(|&next| next <= self.total).map(QueueId) else {
+                return Ok(());
+            };
+            let up = self.bring_up(progress, queue, &mut scratch).await?;
+            progress.up.lock().push((queue, up));
+        }
+    }
+
+    async fn bring_up(
+        &self,
+        progress: &Progress<P>,
+        queue: QueueId,
+        scratch: &mut Option<Buffer>,
+    ) -> Result<QueueUp, Error> {
+        // Shared out in turn.
+        let poller = &progress.pollers[usize::from((queue.0 - 1) % self.pollers())];
+        let mut ladder = self.ladder.queue(queue)?;
+        loop {
+            match ladder.action()? {
+                QueueAction::Up(up) => return Ok(up),
+                QueueAction::Open(open) => {
+                    let (options, memory) = (self.means.options, self.memory);
+                    let plan = Plan { options, domain: self.domain, open: &open, memory };
+                    let first = progress.resolved.lock().take();
+                    let connected = poller.unless_failed(async {
+                        let resolved = match first {
+                            Some(resolved) => resolved,
+                            None => Resolved::new(self.means.provider, options).await?,
+                        };
+                        resolved.connect(plan, Completions::Shared(poller)).await
+                    });
+                    let (queue, accept) = connected.await?;
+                    poller.add(queue).await;
+                    ladder.handle(&Input::Opened(accept))?;
+                }
+                QueueAction::Authenticate => {
+                    let turn = progress.authentications.acquire().await;
+                    let mut carrier = SharedQueue { poller, scratch };
+                    let how = authenticate(&mut carrier, queue, self.means.parties).await?;
+                    drop(turn);
+                    ladder.handle(&Input::Authenticated(how))?;
+                }
+                QueueAction::Execute(execute) => {
+                    let (response, data) = poller.execute(scratch, execute).await?;
+                    ladder.handle(&Input::Completed(response, &data))?;
+                }
+            }
+        }
+    }
+}
+
+/// Completions that may be outstanding: every send and receive of every queue.
+pub(super) fn completion_entries(memory: MemoryMode, queues: u16, entries: u16) -> u32 {
+    u32::from(queues) * (memory.sends_per_entry() + 1) * u32::from(entries)
+}

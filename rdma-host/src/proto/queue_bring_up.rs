@@ -1,0 +1,175 @@
+//! From nothing to an I/O queue that takes commands (Base 3.3.2.2, RDMA 3.3).
+
+use auth::Authenticated;
+
+use super::bring_up::{
+    Execute, Input, Negotiated, OpenQueue, connect_command, connect_data, start_authentication,
+};
+use crate::config::ConnectOptions;
+use crate::error::{Error, Rejected, TargetMisbehaved};
+use crate::wire::{ControllerId, Cqe, QueueId, Request};
+
+/// Brings one I/O queue up. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
+/// The queues of a controller know nothing of each other.
+///
+/// ```text
+///  Open → Connect → Authenticate → Up
+/// ```
+///
+/// It is authenticated where its Connect response asks for it, and where the admin queue was.
+/// Any error ends it; the error is kept and repeated.
+#[derive(Debug)]
+pub struct QueueBringUp {
+    options: ConnectOptions,
+    queue: QueueId,
+    controller: ControllerId,
+    entries: u16,
+    in_capsule_bytes: u32,
+    /// The admin queue was.
+    expect_authentication: bool,
+    step: Step,
+}
+
+/// What the driver must do next for the queue.
+#[derive(Debug)]
+pub enum QueueAction {
+    /// Authenticate it, and report how.
+    Authenticate,
+    /// Send this command on it and report its response.
+    Execute(Execute),
+    /// Make an RDMA connection for it and report the target's private data.
+    Open(OpenQueue),
+    /// Nothing: it takes commands.
+    Up(QueueUp),
+}
+
+/// An I/O queue that takes commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueUp {
+    /// Its entries; one less may be in flight.
+    pub entries: u16,
+    /// How it was authenticated; nothing where it was not.
+    pub authenticated: Option<Authenticated>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Open,
+    Connect,
+    Authenticate,
+    Up(Option<Authenticated>),
+    Failed(Error),
+}
+
+impl QueueBringUp {
+    pub(super) fn new(
+        options: &ConnectOptions,
+        agreed: &Negotiated,
+        queue: QueueId,
+        expect_authentication: bool,
+    ) -> Self {
+        Self {
+            options: options.clone(),
+            queue,
+            controller: agreed.controller,
+            entries: agreed.queue_entries,
+            in_capsule_bytes: agreed.in_capsule_bytes,
+            expect_authentication,
+            step: Step::Open,
+        }
+    }
+
+    /// What the driver must do next.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended it, again and again.
+    pub fn action(&self) -> Result<QueueAction, Error> {
+        Ok(match &self.step {
+            Step::Open => QueueAction::Open(self.open()),
+            Step::Connect => QueueAction::Execute(self.connect()),
+            Step::Authenticate => QueueAction::Authenticate,
+            Step::Up(authenticated) => {
+                let (entries, authenticated) = (self.entries, *authenticated);
+                QueueAction::Up(QueueUp { entries, authenticated })
+            }
+            Step::Failed(error) => return Err(error.clone()),
+        })
+    }
+
+    /// Takes the outcome of the last action.
+    ///
+    /// # Errors
+    ///
+    /// When it ends the bring-up.
+    pub fn handle(&mut self, input: &Input<'_>) -> Result<(), Error> {
+        let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
+        match self.advance(step, input) {
+            Ok(next) => {
+                self.step = next;
+                Ok(())
+            }
+            Err(error) => {
+                self.step = Step::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn advance(&mut self, step: Step, input: &Input<'_>) -> Result<Step, Error> {
+        match (step, input) {
+            (Step::Failed(error), _) => Err(error),
+            (Step::Open, Input::Opened(accept)) => {
+                // Never more in flight than the target has receives for.
+                if accept.receive_size > 1 {
+                    self.entries = self.entries.min(accept.receive_size);
+                }
+                Ok(Step::Connect)
+            }
+            (Step::Connect, Input::Completed(response, _)) => self.connected(*response),
+            (Step::Authenticate, Input::Authenticated(how)) => Ok(Step::Up(Some(*how))),
+            (step, _) => Err(TargetMisbehaved::EventOrder(step.name()).into()),
+        }
+    }
+
+    fn connected(&self, response: Cqe) -> Result<Step, Error> {
+        let (queue, status, result) = (self.queue, response.status(), response.result_dword());
+        if !status.is_success() {
+            return Err(Rejected::Connect { queue, status, result }.into());
+        }
+        let expected = self.expect_authentication;
+        match start_authentication(&self.options, queue, result, expected)? {
+            true => Ok(Step::Authenticate),
+            false => Ok(Step::Up(None)),
+        }
+    }
+
+    fn open(&self) -> OpenQueue {
+        OpenQueue {
+            queue: self.queue,
+            entries: self.entries,
+            request: Request::new(self.queue, self.entries, self.controller),
+            in_capsule_bytes: self.in_capsule_bytes,
+        }
+    }
+
+    fn connect(&self) -> Execute {
+        Execute {
+            queue: self.queue,
+            sqe: connect_command(&self.options, self.queue, self.entries, 0),
+            transfer: connect_data(&self.options, self.controller),
+            name: self.step.name(),
+        }
+    }
+}
+
+impl Step {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "opening an I/O queue",
+            Self::Connect => "Connect on an I/O queue",
+            Self::Authenticate => "authentication",
+            Self::Up(_) | Self::Failed(_) => "nothing",
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Many queues of one controller come up together, while another controller's commands go on.
+//!
+//! Over the fabric nothing is a matter of time: the target keeps its answers to Connect back until
+//! as many wait as may, and commands of the other controller have been carried out meanwhile. Were
+//! the queues connected one after the other, or did the other controller wait, it would wait for
+//! ever.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rdma_host::config::CONNECTS_AT_ONCE;
+use rdma_host::proto::State;
+use rdma_host::wire::NamespaceId;
+use rdma_host::{Buffer, ConnectOptions, Controller, Error, HostIdentity, Namespace};
+use soft_roce::fabric::{Fabric, Host};
+use tests::noise;
+use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
+
+const QUEUES: u16 = 256;
+/// Commands that the other controller completes while a batch of queues waits.
+const MEANWHILE: u64 = 10;
+
+/// Keeps answers to Connect back.
+struct Doorkeeper {
+    /// Whether it is on duty.
+    closed: bool,
+    /// Connects that wait.
+    waiting: u16,
+    gate: Arc<AtomicBool>,
+    /// How many waited each time the gate was opened.
+    batches: Vec<u16>,
+    /// Commands that the other controller has completed, now and when the batch was full.
+    completed: Arc<AtomicU64>,
+    mark: u64,
+}
+
+impl Doorkeeper {
+    fn new(completed: &Arc<AtomicU64>) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            closed: false,
+            waiting: 0,
+            gate: Arc::default(),
+            batches: Vec::new(),
+            completed: Arc::clone(completed),
+            mark: u64::MAX,
+        }))
+    }
+
+    fn see(&mut self, seen: Seen, answer: &mut Answer) {
+        if self.closed && seen.queue != 0 && seen.is_fabrics(0x01) {
+            answer.gate = Some(Arc::clone(&self.gate));
+            self.waiting += 1;
+            if self.waiting == CONNECTS_AT_ONCE {
+                self.mark = self.completed.load(Ordering::Acquire) + MEANWHILE;
+            }
+        }
+        if self.completed.load(Ordering::Acquire) >= self.mark {
+            self.gate.store(true, Ordering::Release);
+            self.gate = Arc::default();
+            self.batches.push(std::mem::take(&mut self.waiting));
+            self.mark = u64::MAX;
+        }
+    }
+}
+
+fn options(queues: u16) -> ConnectOptions {
+    let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().expect("an NQN");
+    let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
+    let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
+    options.io_queues = queues;
+    options.queue_entries = 4;
+    options.reconnect.delay = Duration::from_millis(50);
+    options
+}
+
+/// A fabric with a target that grants many queues, and a host.
+fn bed(mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> (Fabric, Arc<Host>) {
+    let fabric = Fabric::auto(1);
+    let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
+    let hook = move |seen: Seen, answer: &mut Answer| {
+        if seen.queue == 0 && seen.sqe[0] == 0x09 && seen.sqe[40] == 0x07 {
+            answer.messages = vec![seen.response(0, seen.u32_at(44).into())];
+        }
+        hook(seen, answer);
+    };
+    tokio::spawn(Target::new(&fabric, Box::new(hook)).run());
+    (fabric, host)
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        // Against hanging for ever.
+        tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test ends");
+    });
+}
+
+/// Writes and reads back, again and again.
+async fn keep_busy(namespace: Namespace, mut buffer: Buffer, completed: Arc<AtomicU64>) {
+    for round in 0u64.. {
+        let data = noise(buffer.len(), round);
+        buffer.copy_in(0, &data);
+        let lba = round % 64;
+        buffer = namespace.write(lba, buffer).await.expect("the other controller is well");
+        buffer.fill(0);
+        buffer = namespace.read(lba, buffer).await.expect("the other controller is well");
+        let mut read = vec![0; data.len()];
+        buffer.copy_out(0, &mut read);
+        assert!(read == data, "round {round}: what was read is not what was written");
+        completed.fetch_add(2, Ordering::AcqRel);
+    }
+}
+
+#[test]
+fn queues_come_up_together_and_nobody_waits_for_them() {
+    run(async {
+        let completed = Arc::default();
+        let keeper = Doorkeeper::new(&completed);
+        let hook = Arc::clone(&keeper);
+        let (_fabric, host) = bed(move |seen, answer| hook.lock().unwrap().see(seen, answer));
+        let busy = Controller::connect_over(&host, &options(1)).await.expect("an honest target");
+        let namespace = busy.namespace(NamespaceId(1)).await.expect("it is there");
+        let buffer = busy.allocate(2048).expect("memory");
+        let load = tokio::spawn(keep_busy(namespace, buffer, completed));
+
+        keeper.lock().unwrap().closed = true;
+        let many = Controller::connect_over(&host, &options(QUEUES)).await.expect("all come up");
+        assert_eq!(many.negotiated().io_queues, QUEUES);
+        let batches = std::mem::take(&mut keeper.lock().unwrap().batches);
+        assert_eq!(batches, vec![CONNECTS_AT_ONCE; usize::from(QUEUES / CONNECTS_AT_ONCE)]);
+
+        // The same when they are lost.
+        let mut changes = many.changes();
+        many.reset().await;
+        while changes.next().await.expect("it goes on").state != State::Live {}
+        let batches = std::mem::take(&mut keeper.lock().unwrap().batches);
+        assert_eq!(batches, vec![CONNECTS_AT_ONCE; usize::from(QUEUES / CONNECTS_AT_ONCE)]);
+
+        many.shutdown().await;
+        assert!(!load.is_finished(), "the other controller's load goes on");
+        load.abort();
+        busy.shutdown().await;
+    });
+}
+
+#[test]
+fn one_queue_that_is_refused_leaves_nothing_of_the_others() {
+    run(async {
+        let (fabric, host) = bed(|seen, answer| {
+            if seen.queue == 37 && seen.is_fabrics(0x01) {
+                answer.messages = vec![seen.response(0x4182, 0)];
+            }
+        });
+        let before = fabric.objects();
+        let error = Controller::connect_over(&host, &options(64)).await.err().expect("a refusal");
+        assert!(matches!(error, Error::Rejected(_)), "{error}");
+        assert!(error.to_string().contains("queue 37"), "{error}");
+        while fabric.objects() != before {
+            tokio::time::sleep(Duration::from_millis(1)).await; // the target's half goes later
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn all_that_nvmet_grants_come_up_beside_a_verified_load() {
+    const GRANTED: u16 = 128; // NVMET_NR_QUEUES
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut options = tests::options();
+        options.io_queues = 1;
+        options.queue_entries = 32;
+        let busy = Controller::connect(&options).await.expect("the target is up");
+        let namespace = busy.namespace(NamespaceId(2)).await.expect("it is there");
+        let completed: Arc<AtomicU64> = Arc::default();
+        let buffer = busy.allocate(4096).expect("memory");
+        let load = tokio::spawn(keep_busy(namespace, buffer, Arc::clone(&completed)));
+        while completed.load(Ordering::Acquire) < 100 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        options.io_queues = 200;
+        for turn in 1..=2 {
+            let (before, began) = (completed.load(Ordering::Acquire), Instant::now());
+            let many = Controller::connect(&options).await.expect("all come up");
+            let (meanwhile, took) = (completed.load(Ordering::Acquire) - before, began.elapsed());
+            assert_eq!(many.negotiated().io_queues, GRANTED);
+            println!(
+                "turn {turn}: {GRANTED} queues up in {:.2} s, {meanwhile} commands of the other \
+                 controller meanwhile",
+                took.as_secs_f64()
+            );
+            // All of it shares one processor and one thread. Where connecting holds the load up, it
+            // gets one command through for each batch of queues: eight.
+            assert!(meanwhile >= u64::from(GRANTED), "{meanwhile} commands meanwhile");
+            assert!(!load.is_finished(), "the load goes on");
+            // Each of the queues works.
+            let namespace = many.namespace(NamespaceId(1)).await.expect("it is there");
+            let reads: Vec<_> = (0..4 * u64::from(GRANTED))
+                .map(|lba| {
+                    let namespace = namespace.clone();
+                    let buffer = many.allocate(512).expect("memory");
+                    tokio::spawn(async move { namespace.read(lba, buffer).await.map(drop) })
+                })
+                .collect();
+            for read in reads {
+                read.await.expect("it ends").expect("the queue works");
+            }
+            many.shutdown().await;
+        }
+        load.abort();
+        busy.shutdown().await;
+    });
+}

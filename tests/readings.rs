@@ -1,0 +1,151 @@
+//! `nvmf bench` reads what is there: a delay that the target was given, as another program with
+//! another initiator reads it; and in an open loop all that was due, whether it was sent or not.
+//!
+//! Where the delay is far above what either initiator needs, the two must agree.
+
+use std::process::Command;
+
+use serde_json::Value;
+use tests::{KernelInitiator, SUBSYSTEM, nvmf_ok, run, uri};
+
+/// The namespaces of the target and their delays in nanoseconds.
+const DELAYS: [(u32, f64); 2] = [(1, 2e6), (2, 10e6)];
+
+/// Latencies of reads in nanoseconds.
+#[derive(Debug)]
+struct Reading {
+    p50: f64,
+    mean: f64,
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is a number"))
+}
+
+fn bench(arguments: &[&str]) -> Value {
+    let target = uri(SUBSYSTEM);
+    let arguments = [&["bench", &target, "-o", "json"], arguments].concat();
+    serde_json::from_slice(&nvmf_ok(&arguments, &[])).expect("JSON")
+}
+
+fn of_bench(namespace: u32, depth: &str) -> (Reading, f64) {
+    let namespace = namespace.to_string();
+    let shape = ["--ns", &namespace, "--iodepth", depth, "--queues", "1"];
+    let report = bench(&[shape.as_slice(), &["--runtime", "1s", "--ramp", "200ms"]].concat());
+    let latency = &report["latency_ns"];
+    let reading = Reading { p50: number(&latency["p50"]), mean: number(&latency["mean"]) };
+    (reading, number(&report["mean_ns"]["wire_and_target"]))
+}
+
+fn of_fio(namespace: u32, depth: &str) -> Reading {
+    let kernel = KernelInitiator::connect();
+    let device = kernel.device(namespace);
+    let output = run(
+        Command::new("fio").args([
+            "--name=read",
+            &format!("--filename={}", device.display()),
+            &format!("--iodepth={depth}"),
+            "--direct=1",
+            "--rw=randread",
+            "--bs=4k",
+            "--ioengine=libaio",
+            "--norandommap",
+            "--ramp_time=200ms",
+            "--runtime=1s",
+            "--time_based",
+            "--output-format=json",
+        ]),
+        &[],
+    );
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "fio: {message}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let latency = &report["jobs"][0]["read"]["clat_ns"];
+    let p50 = number(&latency["percentile"]["50.000000"]);
+    Reading { p50, mean: number(&latency["mean"]) }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn fio_reads_the_same_delay() {
+    if Command::new("fio").arg("--version").output().is_err() {
+        println!("SKIPPED: readings: no fio to compare with; apt-get install fio");
+        return;
+    }
+    for (namespace, delay) in DELAYS {
+        for depth in ["1", "8"] {
+            let ((ours, remote), theirs) = (of_bench(namespace, depth), of_fio(namespace, depth));
+            println!(
+                "delay {:.0} ms, depth {depth}: nvmf bench p50 {:.2}, mean {:.2} (wire + target \
+                 {:.2}); fio p50 {:.2}, mean {:.2} ms",
+                delay / 1e6,
+                ours.p50 / 1e6,
+                ours.mean / 1e6,
+                remote / 1e6,
+                theirs.p50 / 1e6,
+                theirs.mean / 1e6
+            );
+            for (name, reading) in [("nvmf bench", &ours), ("fio", &theirs)] {
+                // A histogram's steps are below 2 %.
+                assert!(
+                    reading.p50 >= 0.98 * delay,
+                    "{name} reads less than there is: {reading:?}"
+                );
+            }
+            // Nothing is asked of the machine's speed, but that both programs see the same of it.
+            for (ours, theirs) in [(ours.p50, theirs.p50), (ours.mean, theirs.mean)] {
+                let ratio = ours / theirs;
+                assert!((0.67..1.5).contains(&ratio), "{ratio:.2}: {ours} and {theirs} ns");
+            }
+            assert!(
+                remote >= 0.9 * delay,
+                "the delay is the target's, and shown as such: {remote}"
+            );
+        }
+    }
+}
+
+/// A target that takes 10 ms for each command is asked for 200 a second, one at a time. Who counts
+/// from sending sees 10 ms, whoever waits sees seconds.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn an_open_loop_leaves_nothing_out() {
+    const RATE: f64 = 200.0;
+    const SECONDS: f64 = 3.0;
+    let (namespace, delay) = DELAYS[1];
+    let report = bench(&[
+        "--ns",
+        &namespace.to_string(),
+        "--iodepth",
+        "1",
+        "--queues",
+        "1",
+        "--rate",
+        "200",
+        "--runtime",
+        "3s",
+        "--ramp",
+        "0",
+    ]);
+    let operation = &report["operations"]["read"];
+    let (due, sent) = (&operation["latency_ns"], &operation["service_latency_ns"]);
+    let (completed, missed) = (number(&report["completed"]), number(&report["missed"]));
+    println!(
+        "{RATE} a second for {SECONDS} s: {completed} done, {missed} never sent; from sending p50 \
+         {:.1} ms; from the due time p50 {:.1} ms, max {:.1} ms",
+        number(&sent["p50"]) / 1e6,
+        number(&due["p50"]) / 1e6,
+        number(&due["max"]) / 1e6
+    );
+    // Everything that was due is there.
+    assert!((completed + missed - RATE * SECONDS).abs() <= 1.0, "{completed} + {missed}");
+    assert_eq!(report["kept_up"], false);
+    // It takes 10 ms at least and 5 ms are allowed: the last one sent waited half of the time.
+    let waited = SECONDS * 1e9 * (1.0 - 1e9 / delay / RATE);
+    assert!(number(&due["max"]) >= 0.95 * waited, "{due}");
+    assert!(number(&due["p50"]) >= 0.95 * waited / 2.0, "{due}");
+    assert!(number(&sent["p50"]) >= 0.98 * delay, "{sent}");
+    assert!(number(&sent["p50"]) * 4.0 < number(&due["p50"]), "{sent} {due}");
+    let queued = number(&report["mean_ns"]["queue"]);
+    assert!(queued >= 0.9 * waited / 2.0, "it waited here: {queued}");
+}

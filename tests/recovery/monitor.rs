@@ -1,0 +1,109 @@
+//! `nvmf monitor`: what happens to a connection, told so that somebody can act on it.
+
+use std::process::{Child, Stdio};
+
+use super::*;
+
+/// A host that is to have no key.
+const KEYLESS: &str = "nqn.2026-11.org.soft-roce:keyless";
+/// A sample: everybody can read it here.
+const KEY: &str = "DHHC-1:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6mvAWr:";
+
+/// Runs `nvmf monitor` with these options.
+fn monitor(arguments: &[&str]) -> Child {
+    let child = nvmf()
+        .args(["monitor", &uri(SUBSYSTEM), "-c", "500ms"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("NVMF runs");
+    wait_for("the monitor connects", Duration::from_secs(5), || controllers(SUBSYSTEM) == 1);
+    child
+}
+
+/// What it printed, once it has ended with this exit code.
+fn story(monitor: Child, code: i32) -> String {
+    let output = monitor.wait_with_output().expect("the monitor ends");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let message = String::from_utf8_lossy(&output.stderr);
+    println!("exit code {:?}:\n{text}{message}", output.status.code());
+    assert_eq!(output.status.code(), Some(code), "{text}{message}");
+    text
+}
+
+/// The states that a story tells of, in order.
+fn states(text: &str) -> Vec<&str> {
+    let words = text.lines().filter_map(|line| line.split_whitespace().nth(1));
+    words.map(|word| word.trim_end_matches([':', ';'])).collect()
+}
+
+/// Lets this host in, and nobody else.
+fn only(host: &str) {
+    target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "0"]);
+    target(&["allow", SUBSYSTEM, host]);
+}
+
+/// Lets everybody in again.
+fn anybody(host: &str) {
+    target(&["disallow", SUBSYSTEM, host]);
+    target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "1"]);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_restart_is_told_from_loss_to_return() {
+    let monitor = monitor(&["--runtime", "5"]);
+    target(&["down"]);
+    std::thread::sleep(Duration::from_millis(700)); // so that an attempt finds nobody
+    target(&["up", TARGET_FILE]);
+    let text = story(monitor, 0);
+    let states = states(&text);
+    assert_eq!(states[..5], ["connecting", "live", "resetting", "waiting", "connecting"], "{text}");
+    assert_eq!(states[states.len() - 3..], ["live", "deleting", "dead"], "{text}");
+    for words in ["closed the connection", "nothing listens", "attempt 1 of", "next in 0.5 s"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_host_that_is_removed_is_told_so_at_once() {
+    let host = options().host.nqn.to_string();
+    only(&host);
+    let monitor = monitor(&["-q", &host, "-o", "json"]);
+    target(&["disallow", SUBSYSTEM, &host]);
+    target(&["fatal", SUBSYSTEM]);
+    let text = story(monitor, 3);
+    target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "1"]);
+    let lines = text.lines().map(|line| serde_json::from_str(line).expect("a JSON value a line"));
+    let lines: Vec<serde_json::Value> = lines.collect();
+    let (last, before) = lines.split_last().expect("lines");
+    assert!(before.iter().all(|line| line["final"] == false), "{text}");
+    assert!(
+        lines.is_sorted_by(|one, next| one["time"].as_f64() <= next["time"].as_f64()),
+        "{text}"
+    );
+    let told = (&last["state"], &last["attempt"], &last["final"]);
+    assert_eq!(told, (&"dead".into(), &1.into(), &true.into()), "{text}");
+    let cause = last["cause"].as_str().expect("a cause");
+    assert!(cause.contains("does not allow this host"), "{text}");
+    let waiting = before.iter().find(|line| line["state"] == "waiting").expect("it waits");
+    assert!(waiting["next_s"].as_f64().is_some_and(|next| next <= 0.5), "{text}");
+    assert_eq!(waiting["attempts_max"], 1200, "{text}");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_key_that_is_missing_is_told_so_at_once() {
+    only(KEYLESS);
+    let monitor = monitor(&["-q", KEYLESS]);
+    target(&["set", "host", KEYLESS, "key", KEY]);
+    target(&["fatal", SUBSYSTEM]);
+    let text = story(monitor, 3);
+    anybody(KEYLESS);
+    let last = text.lines().last().expect("lines");
+    for words in ["dead", "trying again can't help", "demands authentication", "secret"] {
+        assert!(last.contains(words), "{words}: {text}");
+    }
+}

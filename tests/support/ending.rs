@@ -1,0 +1,58 @@
+//! Ends controllers in the middle of trouble.
+
+use std::time::{Duration, Instant};
+
+use rdma_host::proto::State;
+use rdma_host::wire::NamespaceId;
+use rdma_host::{ConnectOptions, Controller, Error};
+
+use crate::load::HANGS;
+
+/// Where a controller can be when its owner has had enough, once it was live.
+pub const STATES: [State; 4] = [State::Live, State::Resetting, State::Waiting, State::Connecting];
+
+/// Connects, has `kill` take the target away, and ends the controller as soon as it is in this
+/// state; a read that is under way fails, with its buffer. Returns how long the end took.
+///
+/// # Panics
+///
+/// When it never gets there, or the read does not end.
+pub async fn end_in(state: State, options: &ConnectOptions, kill: impl AsyncFnOnce()) -> Duration {
+    let controller = Controller::connect(options).await.expect("the target is well");
+    let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
+    let mut changes = controller.changes();
+    let buffer = controller.allocate(4096).expect("memory");
+    kill().await;
+    let read = tokio::spawn(async move { namespace.read(0, buffer).await });
+    if state != State::Live {
+        let reached =
+            async { while changes.next().await.is_some_and(|change| change.state != state) {} };
+        tokio::time::timeout(HANGS, reached).await.expect("it gets there");
+    }
+    let begun = Instant::now();
+    controller.shutdown().await;
+    let took = begun.elapsed();
+    let read = tokio::time::timeout(HANGS, read).await.expect("it ends").expect("no panic");
+    let failed = read.expect_err("the target is gone");
+    assert!(matches!(failed.error, Error::Closed), "{state}: {failed}");
+    assert!(failed.buffer.is_some(), "the buffer comes back");
+    took
+}
+
+/// Begins a first connect to a target that is gone, and drops it after this time. Returns how long
+/// it took until nothing of it was left.
+///
+/// # Panics
+///
+/// When the options are bad.
+pub async fn cancel_after(time: Duration, options: &ConnectOptions) -> Duration {
+    let provider = std::sync::Arc::new(verbs::RdmaCore::new());
+    let connecting = Controller::begin(&provider, options, 1).expect("good options");
+    let mut changes = connecting.changes();
+    tokio::time::sleep(time).await;
+    let begun = Instant::now();
+    drop(connecting);
+    let ended = async { while changes.next().await.is_some() {} };
+    tokio::time::timeout(HANGS, ended).await.expect("it ends");
+    begun.elapsed()
+}

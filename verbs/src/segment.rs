@@ -1,0 +1,39 @@
+//! Buffers as a device is told of them.
+
+use crate::{Access, Buffer, Error, provider::Segment};
+
+/// Where a device may put a message, or what it reads.
+pub(crate) fn receivable<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Error> {
+    if !buffer.access().contains(Access::LOCAL_WRITE) {
+        return Err(Error::Misuse(
+            "a buffer to receive or read into must be registered with LOCAL_WRITE",
+        ));
+    }
+    segment(domain, buffer)
+}
+
+/// What a device may read, or be given.
+pub(crate) fn segment<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Error> {
+    if buffer.domain() != domain {
+        return Err(Error::Misuse("the buffer is of another protection domain"));
+    }
+    // Some devices take a length of 0 for two gigabytes.
+    u32::try_from(buffer.len())
+        .ok()
+        .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
+        .map(|_| Segment::of(buffer))
+        .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))
+}
+
+impl Segment {
+    /// All of a buffer that is no longer than a message may be.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "what is posted is below 2^31 bytes")]
+    pub(crate) fn of<N>(buffer: &Buffer<N>) -> Self {
+        let length = buffer.len() as u32;
+        Self { address: buffer.address(), length, local_key: buffer.local_key() }
+    }
+}
+
+/// 2^31 - 1: the longest message of InfiniBand is 2^31, which some devices encode as 0.
+const SEGMENT_LENGTH_MAX: u32 = i32::MAX.cast_unsigned();
