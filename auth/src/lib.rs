@@ -100,7 +100,7 @@
 //!
 //! | | seen | command |
 //! | --- | --- | --- |
-//! | calculations of another implementation, all computed again in Python | 525, and 129 exchanges | `cargo test -p auth` |
+//! | another implementation's results, computed again | 525, 129 exchanges | `cargo test -p auth` |
 //! | the same played with Linux 6.12.117 and 7.3.4 | 525 on each | `VECTORS=all tests/run` |
 //! | lines that the tests reach, without those of tests | 862 of 862 | `tests/longer coverage` |
 //! | changes of the code that compile: noticed by a test | 248 of 248 | `tests/longer mutants` |
