@@ -287,8 +287,8 @@ impl<P: Provider, N> QueuePair<P, N> {
     ///
     /// Hands the window back with [`Error::QueueFull`], or [`Error::Misuse`]: window or buffer is
     /// of another domain, the range is empty or not within the buffer, the access is nothing that a
-    /// window can allow, or the buffer is registered without [`BIND`](crate::Access::BIND), or without
-    /// [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE) for a window that may be written.
+    /// window can allow, or the buffer is registered without [`BIND`](crate::Access::BIND), or
+    /// without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE) for a window that may be written.
     pub fn bind(
         &mut self,
         window: Window<N>,

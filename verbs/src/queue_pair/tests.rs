@@ -9,6 +9,7 @@ mod shared;
 mod work;
 
 use super::*;
+use crate::Access;
 use crate::{
     CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
     memory::Agent,

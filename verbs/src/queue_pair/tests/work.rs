@@ -1,6 +1,7 @@
 //! Reads, writes, binds and invalidations, as the device below is asked for them.
 
 use super::*;
+use crate::Access;
 use crate::{Binding, RemoteAddress, RemoteKey};
 
 #[test]
