@@ -283,9 +283,16 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    /// Rings the doorbells of the queues that have something.
-    #[inline]
+    /// Rings the doorbells of the queues that have something, if there are any.
+    #[inline(always)]
     fn flush_dirty(&mut self) -> Result<(), Error> {
+        match self.dirty.is_empty() {
+            true => Ok(()),
+            false => self.ring_doorbells(),
+        }
+    }
+
+    fn ring_doorbells(&mut self) -> Result<(), Error> {
         while let Some(index) = self.dirty.pop() {
             let queue = &mut self.queues[index];
             queue.is_dirty = false;
