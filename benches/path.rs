@@ -72,6 +72,15 @@ impl Work {
     }
 }
 
+/// One queue of the usual size.
+const ONE: Size = Size { entries: 128, queues: 1 };
+
+/// So many queues: a thousand large ones would take longer to connect, under valgrind, than that
+/// may take.
+fn small(queues: u16) -> Size {
+    Size { entries: 8, queues }
+}
+
 /// A controller on its target. The fabric goes last.
 struct Bed {
     runtime: Runtime,
@@ -82,14 +91,14 @@ struct Bed {
 }
 
 /// Connects a controller with so many queues on one poller, which is the caller's.
-fn bed(queues: u16, memory: MemoryMode) -> (Bed, Poller<Device>) {
-    let (bed, mut pollers) = connect(queues, memory, Connecting::polled);
+fn bed(size: Size, memory: MemoryMode) -> (Bed, Poller<Device>) {
+    let (bed, mut pollers) = connect(size, memory, Connecting::polled);
     (bed, pollers.pop().expect("one was asked for"))
 }
 
 /// Connects a controller in one way or the other.
 fn connect<T: Send + 'static, F>(
-    queues: u16,
+    size: Size,
     memory: MemoryMode,
     finish: impl FnOnce(Connecting<Device>) -> F,
 ) -> (Bed, T)
@@ -98,11 +107,10 @@ where
 {
     let fabric = Fabric::auto(1);
     let device = Apart::new(fabric.host("host", [10, 0, 0, 1].into()), allocated);
-    let mut target =
-        Target::new(&fabric, Box::new(|_, _| {})).granting(Size { entries: 128, queues });
+    let mut target = Target::new(&fabric, Box::new(|_, _| {})).granting(size);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let options = options(queues, memory);
+    let options = options(size.queues, memory);
     let (controller, more) = runtime.block_on(async {
         let connecting = Controller::begin(&device, &options, 1).expect("options in range");
         let connected = tokio::spawn(finish(connecting));
@@ -136,7 +144,7 @@ fn allocated() -> usize {
 
 /// Keeps a queue at its depth.
 fn polled(work: Work, times: usize) {
-    let (mut bed, mut poller) = bed(1, work.memory);
+    let (mut bed, mut poller) = bed(ONE, work.memory);
     let mut buffers = bed.controller.allocate_many(work.depth, work.bytes).expect("memory");
     let turns = times.div_ceil(work.depth);
     for _ in 0..turns {
@@ -173,7 +181,7 @@ fn counted_complete(poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
 
 /// Keeps as many readers waiting, each for its own read.
 fn asynchronous(work: Work, times: usize) {
-    let (mut bed, namespace) = connect(1, work.memory, |connecting| async {
+    let (mut bed, namespace) = connect(ONE, work.memory, |connecting| async {
         let controller = connecting.live().await?;
         let namespace = controller.namespace(NamespaceId(1)).await?;
         Ok((controller, namespace))
@@ -212,7 +220,7 @@ fn counted_readers(
 
 /// Looks at queues on which nothing happens.
 fn empty_polls(queues: u16, times: usize) {
-    let (_bed, mut poller) = bed(queues, MemoryMode::Pool);
+    let (_bed, mut poller) = bed(small(queues), MemoryMode::Pool);
     counted_looks(&mut poller, times);
     println!("{times} looks at {queues} queues");
 }
@@ -226,7 +234,7 @@ fn counted_looks(poller: &mut Poller<Device>, times: usize) {
 
 /// Reads one after another, each on the next of many queues.
 fn one_of(queues: u16, times: usize) {
-    let (mut bed, mut poller) = bed(queues, MemoryMode::Pool);
+    let (mut bed, mut poller) = bed(small(queues), MemoryMode::Pool);
     let work = Work { memory: MemoryMode::Pool, depth: 1, bytes: 4096, writes: false };
     let mut buffers = bed.controller.allocate_many(1, work.bytes).expect("memory");
     for _ in 0..times {
@@ -242,7 +250,7 @@ fn one_of(queues: u16, times: usize) {
 /// What one more queue takes, the device's own left out.
 fn memory_of_a_queue() {
     let memory = |queues, mode| {
-        let (bed, _poller) = bed(queues, mode);
+        let (bed, _poller) = bed(Size { queues, ..ONE }, mode);
         bed.device.allocated_by_others()
     };
     for mode in [MemoryMode::Pool, MemoryMode::Window] {
