@@ -1,18 +1,24 @@
 //! The part that touches time, threads and verbs: it does what [`proto`](crate::proto) asks.
 //!
-//! What a 4 KiB read costs on the wire and in the device, queue depth 1:
+//! What a 4 KiB read costs on the wire and in the device, in memory mode `pool`:
 //!
 //! ```text
-//!             bytes            messages   doorbells   completions
-//!  command       64 (inline)   1 SEND     1           1 in N
+//!             bytes            messages   doorbells            completions
+//!  command       64 (inline)   1 SEND     1 a burst            1 in 32
 //!  data       4,096            RDMA WRITE by the target: none here
-//!  response      16            1 RECV     1 (repost)  1
+//!  response      16            1 RECV     1 for half a queue   1
 //! ```
 //!
-//! That is with memory mode `pool`; `memory` says what a window for each command adds.
+//! `memory` says what a window for each command adds. A burst of submissions shares one doorbell
+//! for each queue; receives are queued again as responses are read, and rung for when half of a
+//! queue's are, or when the device would have fewer than there are commands in flight.
 //!
-//! At depth, a burst of completions shares one receive doorbell, and a burst of submissions one
-//! send doorbell for each queue.
+//! And in this process, about 580 instructions at depth 32 (`benches/instructions`) and, roughly,
+//! ten cache lines: three of the command in its slot, one of the slot, three of the work request
+//! with its 64 bytes, one of the response, two of the receive. The hot loop is in two files,
+//! `poller` and `queue`; the memory it touches was made when the queue was connected. The clock is
+//! read once for a burst of submissions and once for a batch of completions; timeouts and
+//! connections are looked after in `poller::tick`.
 
 mod admin;
 mod attempt;
