@@ -61,7 +61,7 @@ pub struct Poller<P: Provider = RdmaCore> {
     batch: Box<[Completion; POLL_BATCH]>,
     meter: Meter,
     clock: Clock,
-    /// When the first command was submitted since the doorbells last rang.
+    /// When the first command was submitted since the last flush or poll.
     burst: Option<u64>,
     /// When the command was submitted that completed last, or 0.
     traffic: u64,
@@ -198,8 +198,8 @@ impl<P: Provider> Poller<P> {
     /// Queues a command on the next queue in turn that has room. Nothing is sent before
     /// [`flush`](Self::flush).
     ///
-    /// Latency counts from the first command of those that are flushed together: the clock is read
-    /// once for all of them.
+    /// Latency counts from the first command since the last [`flush`](Self::flush) or
+    /// [`poll`](Self::poll): the clock is read once for all of them.
     ///
     /// # Errors
     ///
@@ -332,6 +332,7 @@ impl<P: Provider> Poller<P> {
 
     #[inline]
     fn poll_into(&mut self, each: impl FnMut(&mut VecDeque<Done>, Done)) -> Result<usize, Error> {
+        self.burst = None;
         let before = self.done.len();
         if self.completion_queue.is_none() {
             self.reconnect()?;
