@@ -16,9 +16,7 @@ pub(super) struct Recent {
     rows: Box<[u64; ROWS]>,
 }
 
-/// Above this, values count as this: about 69 s in nanoseconds.
-const VALUE_MAX: u64 = (1 << 36) - 1;
-const ROWS: usize = row(VALUE_MAX) + 1;
+const ROWS: usize = row(Recent::VALUE_MAX) + 1;
 
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the rows are few")]
@@ -28,6 +26,9 @@ const fn row(value: u64) -> usize {
 }
 
 impl Recent {
+    /// Above this, values count as this: about 69 s in nanoseconds.
+    pub(super) const VALUE_MAX: u64 = (1 << 36) - 1;
+
     pub(super) fn new() -> Self {
         let rows = vec![0; ROWS].into_boxed_slice();
         Self { rows: rows.try_into().expect("it is as long") }
@@ -35,7 +36,7 @@ impl Recent {
 
     #[inline]
     pub(super) fn record(&mut self, value: u64) {
-        self.rows[row(value.min(VALUE_MAX))] += 1;
+        self.rows[row(value.min(Self::VALUE_MAX))] += 1;
     }
 
     /// Moves all that was counted to a histogram.
@@ -43,7 +44,7 @@ impl Recent {
         for (row, count) in self.rows.iter_mut().enumerate() {
             if *count > 0 {
                 let recorded = histogram.record_n(value_of(row), std::mem::take(count));
-                recorded.expect("a histogram that grows by itself takes any value");
+                recorded.expect("the histogram takes all that is counted here");
             }
         }
     }
@@ -65,14 +66,14 @@ mod tests {
         for at in 0..ROWS {
             assert_eq!(row(value_of(at)), at);
         }
-        assert_eq!(row(VALUE_MAX), ROWS - 1);
+        assert_eq!(row(Recent::VALUE_MAX), ROWS - 1);
     }
 
     #[test]
     fn a_histogram_that_was_recorded_directly_says_the_same() {
         let (mut recent, mut directly) = (Recent::new(), Histogram::<u64>::new(3).unwrap());
         let values = (0..10_000).map(|index: u64| index.pow(2) * 7 + index % 13);
-        for value in values.chain([0, 1, 2047, 2048, 2049, VALUE_MAX]) {
+        for value in values.chain([0, 1, 2047, 2048, 2049, Recent::VALUE_MAX]) {
             recent.record(value);
             directly.record(value).unwrap();
         }
@@ -93,6 +94,6 @@ mod tests {
         let (mut recent, mut settled) = (Recent::new(), Histogram::<u64>::new(3).unwrap());
         recent.record(u64::MAX);
         recent.settle(&mut settled);
-        assert_eq!(settled.max(), settled.highest_equivalent(VALUE_MAX));
+        assert_eq!(settled.max(), settled.highest_equivalent(Recent::VALUE_MAX));
     }
 }

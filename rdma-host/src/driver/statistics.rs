@@ -183,7 +183,9 @@ pub(super) struct Outcome {
 
 impl Operation {
     fn new() -> Self {
-        let latency_ns = Histogram::new(3).expect("a histogram has up to five digits");
+        // As large as it may become: a run of days is not to take more memory than one of seconds.
+        let latency_ns = Histogram::new_with_bounds(1, Recent::VALUE_MAX, 3)
+            .expect("a minute at three digits is a valid histogram");
         Self { completed: 0, failed: 0, bytes: 0, latency_ns }
     }
 
@@ -191,6 +193,6 @@ impl Operation {
         self.completed += other.completed;
         self.failed += other.failed;
         self.bytes += other.bytes;
-        self.latency_ns.add(&other.latency_ns).expect("a histogram that grows takes any value");
+        self.latency_ns.add(&other.latency_ns).expect("all histograms have the same bounds");
     }
 }
