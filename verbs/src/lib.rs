@@ -225,7 +225,7 @@ pub use parameters::{
 };
 pub use pool::{Placement, Pool, PoolOptions, PoolReport};
 pub use provider::Provider;
-pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair};
+pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair, SENDS_QUEUED_MAX};
 pub use registration_cache::{Allocation, CacheCounters, CacheLimits, RegistrationCache};
 pub use shared_receive_queue::SharedReceiveQueue;
 pub use sys::{DeviceInfo, PageSize, PortInfo, PortState, RdmaCore, devices};

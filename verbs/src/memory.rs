@@ -8,6 +8,7 @@
 //! * **No reference.** Registered bytes are never seen through a Rust reference. They are copied
 //!   in and out through raw pointers, so a device that writes late, or at the wrong time, changes
 //!   bytes that nobody borrows: the program reads wrong data, but no rule of the language breaks.
+//!   The exception are bytes that [no device may write](Buffer::is_read_only).
 //! * **Alive.** A [`Buffer`] holds its [`Region`]; a region holds the registration and the
 //!   [`Mapping`]. The registration is dropped first, so the device has lost its access before
 //!   the memory is freed. Leaking a buffer leaks memory and nothing worse.
@@ -168,6 +169,35 @@ impl<N> Buffer<N> {
         self.region.memory.read(start, out);
     }
 
+    /// Whether nobody but its owner can write it: registered for sending only, so that neither the
+    /// device nor a peer, nor a window that a peer has, may.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_local() && !self.access().contains(Access::LOCAL_WRITE)
+    }
+
+    /// Some of its bytes, if they are within; all that it takes is that they stay as they are.
+    ///
+    /// # Panics
+    ///
+    /// When it is not [read-only](Self::is_read_only).
+    #[inline]
+    pub(crate) fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
+        assert!(self.is_read_only(), "only memory that no device writes can be borrowed");
+        if !is_within(offset, length, self.length) {
+            return None;
+        }
+        let start = self.region.memory.at(self.offset + offset, length);
+        // SAFETY: `at` checked the range, which lives as long as `self`. No device may write it,
+        // and it is only this buffer's: its owner writes by `&mut self`. All devices do is read.
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
+    }
+
+    /// The same buffer, of a domain without a name.
+    pub(crate) fn unnamed(self) -> Buffer {
+        let Self { region, offset, length, .. } = self;
+        Buffer { region, offset, length, name: PhantomData }
+    }
+
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.length == 0
@@ -175,6 +205,7 @@ impl<N> Buffer<N> {
 
     /// Whether its bytes can be copied in and out; those of a
     /// [dma-buf](crate::Domain::register_dma_buf) cannot.
+    #[inline]
     pub fn is_local(&self) -> bool {
         !matches!(self.region.memory.backing, Backing::Foreign)
     }
@@ -520,6 +551,7 @@ impl Access {
     pub const BIND: Self = Self(8);
 
     /// Whether all of `other` is allowed.
+    #[inline]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }

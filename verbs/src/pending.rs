@@ -11,12 +11,23 @@ pub(crate) struct Pending<R> {
 }
 
 impl<R: Copy> Pending<R> {
-    /// Room for as many as there are slots.
-    pub(crate) fn new(slots: u32, empty: R) -> Self {
-        Self { rows: vec![empty; slots as usize].into_boxed_slice(), count: 0 }
+    /// Room for so many.
+    pub(crate) fn new(rows: u32, empty: R) -> Self {
+        Self { rows: vec![empty; rows as usize].into_boxed_slice(), count: 0 }
     }
 
-    /// Adds a request, for which the caller has taken a slot; so there is room.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.count == self.rows.len()
+    }
+
+    /// The row of the request that is added next.
+    #[inline]
+    pub(crate) fn next(&self) -> usize {
+        self.count
+    }
+
+    /// Adds a request, for which there is room.
     #[inline]
     pub(crate) fn push(&mut self, request: R) {
         self.rows[self.count] = request;
@@ -36,6 +47,16 @@ impl<R: Copy> Pending<R> {
     #[inline]
     pub(crate) fn as_slice(&self) -> &[R] {
         &self.rows[..self.count]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [R] {
+        &mut self.rows[..self.count]
+    }
+
+    /// Forgets all.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.count = 0;
     }
 
     /// Forgets the requests that were taken, all of them on success.

@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::{
-    Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent, Error,
-    Interface, Limits, PrivateData, RemoteAddress, RemoteKey,
+    Access, Buffer, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent,
+    Error, Interface, Limits, PrivateData, RemoteAddress, RemoteKey,
     memory::{Agent, Mapping},
 };
 
@@ -395,23 +395,46 @@ pub enum Payload {
 /// What the payloads of a queue pair's sends are ranges of.
 #[derive(Debug)]
 pub struct Payloads {
-    inline: Box<[u8]>,
+    inline: Inline,
     segments: Box<[Segment]>,
+}
+
+/// Where inline bytes are.
+#[derive(Debug)]
+enum Inline {
+    /// Here, until they are handed over.
+    Copied(Box<[u8]>),
+    /// In registered memory that the device only reads, for as long as the caller likes.
+    Kept(Buffer),
 }
 
 impl Payloads {
     /// Room for so many bytes, and so many segments.
     pub fn new(inline: usize, segments: usize) -> Self {
         Self {
-            inline: vec![0; inline].into_boxed_slice(),
+            inline: Inline::Copied(vec![0; inline].into_boxed_slice()),
             segments: vec![Segment::default(); segments].into_boxed_slice(),
         }
+    }
+
+    /// Has inline bytes in this buffer from now on, which no device may write.
+    pub(crate) fn keep(&mut self, buffer: Buffer) {
+        self.inline = Inline::Kept(buffer);
+    }
+
+    /// Kept bytes, as the device is told of them.
+    pub(crate) fn kept(&self, offset: usize, length: u32) -> Option<Segment> {
+        let Inline::Kept(buffer) = &self.inline else { return None };
+        Some(Segment { address: buffer.address() + offset as u64, length, ..Segment::of(buffer) })
     }
 
     /// Inline bytes, if they are within. They must be copied before [`Provider::post`] returns.
     #[inline]
     pub fn bytes(&self, offset: usize, length: u32) -> Option<&[u8]> {
-        self.inline.get(offset..)?.get(..length as usize)
+        match &self.inline {
+            Inline::Copied(inline) => inline.get(offset..)?.get(..length as usize),
+            Inline::Kept(buffer) => buffer.bytes(offset, length as usize),
+        }
     }
 
     /// The inline bytes of a payload, if it has some that are within.
@@ -436,7 +459,12 @@ impl Payloads {
     /// When it does not fit behind `offset`.
     #[inline(always)] // the length is often known to the caller
     pub fn put_bytes(&mut self, offset: usize, message: &[u8]) {
-        self.inline[offset..][..message.len()].copy_from_slice(message);
+        match &mut self.inline {
+            Inline::Copied(inline) => {
+                inline[offset..][..message.len()].copy_from_slice(message);
+            }
+            Inline::Kept(buffer) => buffer.copy_in(offset, message),
+        }
     }
 
     /// Where to note a request's memory.
@@ -447,6 +475,19 @@ impl Payloads {
     #[inline]
     pub fn segments_mut(&mut self, first: usize, count: usize) -> &mut [Segment] {
         &mut self.segments[first..][..count]
+    }
+
+    /// Moves the copies of inline bytes, and the segments, to the front.
+    pub(crate) fn forget_front(&mut self, bytes: usize, segments: usize) {
+        if let Inline::Copied(inline) = &mut self.inline {
+            inline.copy_within(bytes.min(inline.len()).., 0);
+        }
+        self.segments.copy_within(segments.min(self.segments.len()).., 0);
+    }
+
+    /// Whether inline bytes are copies, which are gone once they are handed over.
+    pub(crate) fn is_copied(&self) -> bool {
+        matches!(self.inline, Inline::Copied(_))
     }
 }
 

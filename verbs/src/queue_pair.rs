@@ -15,7 +15,8 @@ use crate::{
     completion::{Invalidated, Reservation},
     pending::Pending,
     provider::{
-        Batch, Operation, Payload, Payloads, QueuePairFacts, ReceiveRequest, Segment, SendRequest,
+        Batch, Operation, Payload, Payloads, PostError, QueuePairFacts, ReceiveRequest, Segment,
+        SendRequest,
     },
     segment::{receivable, segment},
     shared_receive_queue::Share,
@@ -72,7 +73,8 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore, N = Unnamed> {
 ///
 /// Work is queued, for example by [`send`](Self::send), [`rdma_read`](Self::rdma_read),
 /// [`bind`](Self::bind) and [`post_receive`](Self::post_receive), and handed to the device by
-/// [`flush`](Self::flush): everything of one kind in one chain, with one doorbell. Its buffers
+/// [`flush`](Self::flush): everything of one kind in one chain, with one doorbell. At most
+/// [`SENDS_QUEUED_MAX`] sends wait for that; one more hands the others over first. Its buffers
 /// stay in the queue pair until its completion is [retired](Self::retire), or the queue pair is
 /// [closed](Self::close).
 ///
@@ -97,16 +99,20 @@ impl<P: Provider, N> PreparedQueuePair<P, N> {
     pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
         let Parts { raw, facts, provider, domain, connection, reservation, share } = parts;
         let generation = next_generation();
-        let sends = SendRing::new(capabilities.send, generation);
-        let (inline, segments) = (capabilities.inline as usize, capabilities.segments as usize);
+        let batch = capabilities.send.min(SENDS_QUEUED_MAX);
         let engine = Engine {
             raw,
             provider,
             windows: BoundWindows::new(),
             receives: ReceiveTable::new(capabilities.receive, generation),
-            payloads: Payloads::new(sends.rows() * inline, sends.rows() * segments),
-            sends,
-            pending_sends: Pending::new(capabilities.send, SendRequest::EMPTY),
+            payloads: Payloads::new(
+                (batch * capabilities.inline) as usize,
+                (batch * capabilities.segments) as usize,
+            ),
+            sends: SendRing::new(capabilities.send, generation),
+            lent: Lent::new(capabilities.send, capabilities.segments),
+            messages: None,
+            pending_sends: Pending::new(batch, SendRequest::EMPTY),
             pending_receives: Pending::new(capabilities.receive, ReceiveRequest::default()),
             capabilities,
             number: facts.number,
@@ -183,6 +189,59 @@ impl<P: Provider, N> QueuePair<P, N> {
     #[inline(always)] // the length is often known to the caller
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
         self.engine.post_inline(Operation::Send, message)
+    }
+
+    /// Has messages sent from a buffer of the caller's from now on, each from a row of so many
+    /// bytes, where they can also be [read](Self::message) again. Nothing was sent before, and
+    /// [`send_inline`](Self::send_inline) sends nothing after.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misuse`]: the buffer is of another domain, or registered for more than sending;
+    /// its length is not a multiple of `size`, which is not 0; something was sent already.
+    pub fn keep_messages(&mut self, buffer: Buffer<N>, size: usize) -> Result<(), Error> {
+        self.engine.keep_messages(buffer, size)
+    }
+
+    /// Puts a message into a row and queues sending it, inline. Until [`flush`](Self::flush) the
+    /// row is to be left alone: what is sent is what it holds then.
+    ///
+    /// It completes as [`send_inline`](Self::send_inline).
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::QueueFull`]: retire completions first.
+    /// * [`Error::Misuse`]: there is no such row, the message is longer, or rows are longer than
+    ///   [`Capabilities::inline`].
+    #[inline(always)] // the length is often known to the caller
+    pub fn send_message(&mut self, row: usize, message: &[u8]) -> Result<(), Error> {
+        self.engine.send_message(row, message)
+    }
+
+    /// Puts a message into a row and queues sending it with what `data` holds behind it; its
+    /// completion gives `data` back, with the row as the tag. The device may read the row until
+    /// then.
+    ///
+    /// # Errors
+    ///
+    /// Hands the data back with [`Error::QueueFull`], or [`Error::Misuse`]: there is no such row,
+    /// the message is longer; the data is more than [`Capabilities::segments`] allows, which are
+    /// one more than its buffers, or cannot be [sent](Self::send).
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    pub fn send_message_with(
+        &mut self,
+        row: usize,
+        message: &[u8],
+        data: impl Into<Segments<N>>,
+    ) -> Result<(), Refused<N>> {
+        self.engine.send_message_with(row, message, data.into())
+    }
+
+    /// The bytes of a row, if there is one.
+    #[inline]
+    pub fn message(&self, row: usize) -> Option<&[u8]> {
+        let Messages { size, .. } = *self.engine.messages.as_ref()?;
+        self.engine.payloads.bytes(row.checked_mul(size)?, u32::try_from(size).ok()?)
     }
 
     /// Queues a send of one to four buffers; its completion gives them back with the `tag`.
@@ -429,8 +488,14 @@ impl<P: Provider, N> QueuePair<P, N> {
     }
 
     /// How many sends can be queued now.
+    #[inline]
     pub fn send_credits(&self) -> u32 {
         self.engine.sends.credits()
+    }
+
+    /// How many sends are out that have a completion to come with what they hold.
+    pub fn held_sends(&self) -> u32 {
+        self.engine.sends.holding()
     }
 
     /// How often it has handed work to the device, each time with one doorbell; a batch that the
@@ -486,10 +551,13 @@ struct Engine<P: Provider, N> {
     windows: BoundWindows<N>,
     raw: P::QueuePair,
     provider: Arc<P>,
-    sends: SendRing<Held<N>>,
+    sends: SendRing<Held>,
+    /// The buffers of each slot of `sends`.
+    lent: Lent<N>,
     receives: ReceiveTable<(Buffer<N>, u64)>,
-    /// For each slot of `sends` the longest inline message, and the most segments.
+    /// For each pending send the longest inline message, and the most segments.
     payloads: Payloads,
+    messages: Option<Messages>,
     pending_sends: Pending<SendRequest>,
     pending_receives: Pending<ReceiveRequest>,
     capabilities: Capabilities,
@@ -503,9 +571,19 @@ struct Engine<P: Provider, N> {
 }
 
 /// What a slot of the send queue holds.
-enum Held<N> {
-    Buffers(Segments<N>, u64),
+enum Held {
+    /// Buffers, if any, that come back with this tag.
+    Buffers(u64),
     Invalidation(RemoteKey),
+}
+
+/// Messages that are kept in the payloads, not copied there.
+struct Messages {
+    /// Of each, in bytes.
+    size: usize,
+    rows: usize,
+    /// Whether the device takes that many inside a work request.
+    inline: bool,
 }
 
 /// Which of the two batches was not taken as a whole, and why; small enough for registers.
@@ -519,21 +597,84 @@ impl<P: Provider, N> Engine<P, N> {
     fn post_inline(&mut self, operation: Operation, message: &[u8]) -> Result<(), Error> {
         // No `ok_or`, which would make and drop an error for each message.
         let Some(length) = self.inline_length(message) else { return Err(too_long()) };
+        self.make_room()?;
         let Some(slot) = self.sends.take_inline() else { return Err(full()) };
-        let offset = slot.index * self.capabilities.inline as usize;
+        let offset = self.pending_sends.next() * self.capabilities.inline as usize;
         self.payloads.put_bytes(offset, message);
-        self.pending_sends.push(SendRequest {
-            token: slot.token,
-            signaled: slot.signaled,
-            operation,
-            payload: Payload::Inline { offset, length },
-        });
+        self.push(slot, operation, Payload::Inline { offset, length });
         Ok(())
     }
 
     fn inline_length(&self, message: &[u8]) -> Option<u32> {
         let length = u32::try_from(message.len()).ok()?;
-        (length <= self.capabilities.inline).then_some(length)
+        (length <= self.capabilities.inline && self.messages.is_none()).then_some(length)
+    }
+
+    fn keep_messages(&mut self, buffer: Buffer<N>, size: usize) -> Result<(), Error> {
+        segment(self.domain, &buffer)?;
+        if !buffer.is_read_only() {
+            return Err(Error::Misuse("messages are kept in a buffer registered for sending only"));
+        }
+        if size == 0 || !buffer.len().is_multiple_of(size) {
+            return Err(Error::Misuse("a buffer for messages holds some of one size"));
+        }
+        if self.sends.credits() != self.capabilities.send {
+            return Err(Error::Misuse("messages cannot be kept once something was sent"));
+        }
+        let rows = buffer.len() / size;
+        self.payloads.keep(buffer.unnamed());
+        // One segment is for the message.
+        let buffers = self.capabilities.segments - 1;
+        self.lent = Lent::new(self.capabilities.send, buffers);
+        let inline = size <= self.capabilities.inline as usize;
+        self.messages = Some(Messages { size, rows, inline });
+        Ok(())
+    }
+
+    /// Where a message goes that is no longer than its row, and how long it is.
+    #[inline(always)]
+    fn row(&self, row: usize, message: &[u8]) -> Option<(usize, u32, bool)> {
+        let Messages { size, rows, inline } = *self.messages.as_ref()?;
+        let length = u32::try_from(message.len()).ok()?;
+        (row < rows && message.len() <= size).then_some((row * size, length, inline))
+    }
+
+    #[inline(always)]
+    fn send_message(&mut self, row: usize, message: &[u8]) -> Result<(), Error> {
+        let Some((offset, length, true)) = self.row(row, message) else { return Err(no_row()) };
+        self.make_room()?;
+        let Some(slot) = self.sends.take_inline() else { return Err(full()) };
+        self.payloads.put_bytes(offset, message);
+        self.push(slot, Operation::Send, Payload::Inline { offset, length });
+        Ok(())
+    }
+
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    #[inline]
+    fn send_message_with(
+        &mut self,
+        row: usize,
+        message: &[u8],
+        data: Segments<N>,
+    ) -> Result<(), Refused<N>> {
+        let Some((offset, length, inline)) = self.row(row, message) else {
+            return Err(Refused { error: no_row(), segments: data });
+        };
+        if let Err(error) = self.make_room() {
+            return Err(Refused { error, segments: data });
+        }
+        let payload = match inline && data.is_empty() {
+            true => Ok(Payload::Inline { offset, length }),
+            false => self.gather(self.payloads.kept(offset, length), false, &data),
+        };
+        match payload {
+            Ok(payload) => {
+                self.hold((Operation::Send, payload), data, row as u64)?;
+                self.payloads.put_bytes(offset, message);
+                Ok(())
+            }
+            Err(error) => Err(Refused { error, segments: data }),
+        }
     }
 
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
@@ -543,23 +684,57 @@ impl<P: Provider, N> Engine<P, N> {
         segments: Segments<N>,
         tag: u64,
     ) -> Result<(), Refused<N>> {
-        let payload = match self.gather(&operation, &segments) {
-            Ok(payload) => payload,
-            Err(error) => return Err(Refused { error, segments }),
+        let reads = matches!(operation, Operation::RdmaRead(_));
+        let payload = match segments.is_empty() {
+            true => Err(Error::Misuse("a send needs a buffer; an empty message goes inline")),
+            false => self.make_room().and_then(|()| self.gather(None, reads, &segments)),
         };
-        match self.sends.take_holding(Held::Buffers(segments, tag)) {
-            Ok(SendSlot { token, signaled, .. }) => {
-                self.pending_sends.push(SendRequest { token, signaled, operation, payload });
-                Ok(())
-            }
-            Err(Held::Buffers(segments, _)) => Err(Refused { error: Error::QueueFull, segments }),
-            Err(Held::Invalidation(_)) => unreachable!("what is refused is what was offered"),
+        match payload {
+            Ok(payload) => self.hold((operation, payload), segments, tag),
+            Err(error) => Err(Refused { error, segments }),
         }
+    }
+
+    /// Queues a request that has a completion of its own, which gives the buffers back.
+    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
+    #[inline]
+    fn hold(
+        &mut self,
+        (operation, payload): (Operation, Payload),
+        segments: Segments<N>,
+        tag: u64,
+    ) -> Result<(), Refused<N>> {
+        let Ok(slot) = self.sends.take_holding(Held::Buffers(tag)) else {
+            return Err(Refused { error: Error::QueueFull, segments });
+        };
+        self.lent.put(slot.index, segments);
+        self.push(slot, operation, payload);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn push(&mut self, slot: SendSlot, operation: Operation, payload: Payload) {
+        let SendSlot { token, signaled, .. } = slot;
+        self.pending_sends.push(SendRequest { token, signaled, operation, payload });
+    }
+
+    /// Hands over what is queued if no more can be.
+    #[inline(always)]
+    fn make_room(&mut self) -> Result<(), Error> {
+        match self.pending_sends.is_full() {
+            true => self.hand_over(),
+            false => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn hand_over(&mut self) -> Result<(), Error> {
+        self.flush()
     }
 
     fn bind(&mut self, window: Window<N>, to: Binding<'_, N>) -> Result<RemoteKey, RefusedBind<N>> {
         let buffer = to.buffer;
-        let bind = match window.request(self.domain, to) {
+        let bind = match self.make_room().and_then(|()| window.request(self.domain, to)) {
             Ok(bind) => bind,
             Err(error) => return Err(RefusedBind { error, window }),
         };
@@ -567,27 +742,18 @@ impl<P: Provider, N> Engine<P, N> {
             return Err(RefusedBind { error: Error::QueueFull, window });
         };
         self.windows.insert(window, &bind, buffer);
-        self.pending_sends.push(SendRequest {
-            token: slot.token,
-            signaled: slot.signaled,
-            operation: Operation::BindWindow(bind),
-            payload: Payload::Nothing,
-        });
+        self.push(slot, Operation::BindWindow(bind), Payload::Nothing);
         Ok(bind.key)
     }
 
     fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
+        self.make_room()?;
         self.windows.begin_invalidation(key)?;
         let Ok(slot) = self.sends.take_holding(Held::Invalidation(key)) else {
             self.windows.cancel_invalidation(key);
             return Err(Error::QueueFull);
         };
-        self.pending_sends.push(SendRequest {
-            token: slot.token,
-            signaled: slot.signaled,
-            operation: Operation::LocalInvalidate(key),
-            payload: Payload::Nothing,
-        });
+        self.push(slot, Operation::LocalInvalidate(key), Payload::Nothing);
         Ok(())
     }
 
@@ -636,8 +802,33 @@ impl<P: Provider, N> Engine<P, N> {
         let (queue_pair, requests) = (&mut self.raw, self.pending_sends.as_slice());
         let payloads = &self.payloads;
         let result = self.provider.post(Batch::Sends { queue_pair, requests, payloads });
-        let settled = self.pending_sends.settle(result);
-        settled.map_err(|source| Unposted { kind: WorkKind::Send, source })
+        match result {
+            Ok(()) => {
+                self.pending_sends.clear();
+                Ok(())
+            }
+            Err(refused) => Err(self.keep_rest(refused)),
+        }
+    }
+
+    /// Moves the sends that were not taken to the front, with their payloads.
+    #[cold]
+    fn keep_rest(&mut self, refused: PostError) -> Unposted {
+        let before = self.pending_sends.len();
+        let source = self.pending_sends.settle(Err(refused)).expect_err("it was refused");
+        let gone = before - self.pending_sends.len();
+        let Capabilities { inline, segments, .. } = self.capabilities;
+        let (bytes, segments) = ((gone * inline) as usize, (gone * segments) as usize);
+        self.payloads.forget_front(bytes, segments);
+        let copied = self.payloads.is_copied();
+        for request in self.pending_sends.as_mut_slice() {
+            match &mut request.payload {
+                Payload::Inline { offset, .. } if copied => *offset -= bytes,
+                Payload::Segments { first, .. } => *first -= segments,
+                Payload::Inline { .. } | Payload::Nothing => {}
+            }
+        }
+        Unposted { kind: WorkKind::Send, source }
     }
 
     fn retire(&mut self, completion: &Completion) -> Result<Retired<N>, StaleCompletion> {
@@ -649,8 +840,10 @@ impl<P: Provider, N> Engine<P, N> {
             Kind::Send => {
                 let held = self.sends.retire(completion.token).ok_or(StaleCompletion)?;
                 Ok(match held {
-                    Some(Held::Buffers(segments, tag)) => Retired::Send { tag, segments },
-                    Some(Held::Invalidation(key)) => {
+                    Some((index, Held::Buffers(tag))) => {
+                        Retired::Send { tag, segments: self.lent.take(index) }
+                    }
+                    Some((_, Held::Invalidation(key))) => {
                         if completion.status.is_success() {
                             self.windows.invalidated(key);
                         }
@@ -714,11 +907,13 @@ impl<P: Provider, N> Engine<P, N> {
     }
 
     fn close(self) -> Vec<Returned<N>> {
-        let Self { windows, raw, mut sends, mut receives, .. } = self;
+        let Self { windows, raw, mut sends, mut lent, mut receives, .. } = self;
         drop(windows);
         drop(raw); // the device lets go of the buffers before anybody else gets them
-        let sends = sends.drain().filter_map(|held| match held {
-            Held::Buffers(buffers, tag) => Some(Returned { tag, kind: WorkKind::Send, buffers }),
+        let sends = sends.drain().filter_map(|(index, held)| match held {
+            Held::Buffers(tag) => {
+                Some(Returned { tag, kind: WorkKind::Send, buffers: lent.take(index) })
+            }
             Held::Invalidation(_) => None,
         });
         let receives = receives.drain().map(|(buffer, tag)| Returned {
@@ -729,26 +924,54 @@ impl<P: Provider, N> Engine<P, N> {
         sends.chain(receives).collect()
     }
 
-    /// Checks the buffers, and notes where they are beside the slot that is taken next.
-    fn gather(&mut self, operation: &Operation, segments: &Segments<N>) -> Result<Payload, Error> {
-        if segments.is_empty() {
-            return Err(Error::Misuse("a send needs a buffer; an empty message goes inline"));
-        }
-        if segments.len() > self.capabilities.segments as usize {
+    /// Checks the buffers, and notes where they and what goes first are, for the send that is queued
+    /// next.
+    fn gather(
+        &mut self,
+        first: Option<Segment>,
+        reads: bool,
+        segments: &Segments<N>,
+    ) -> Result<Payload, Error> {
+        let room = self.capabilities.segments as usize;
+        let count = usize::from(first.is_some()) + segments.len();
+        if count > room {
             return Err(Error::Misuse("more buffers than the queue pair's segments"));
         }
-        let reads = matches!(operation, Operation::RdmaRead(_));
         let domain = self.domain;
         let segment =
             |buffer| if reads { receivable(domain, buffer) } else { segment(domain, buffer) };
-        let slot = self.sends.next().ok_or(Error::QueueFull)?;
-        let first = slot * self.capabilities.segments as usize;
-        let row = self.payloads.segments_mut(first, segments.len());
-        for (place, buffer) in row.iter_mut().zip(segments.iter()) {
-            *place = segment(buffer)?;
+        let start = self.pending_sends.next() * room;
+        let row = self.payloads.segments_mut(start, count);
+        let all = first.map(Ok).into_iter().chain(segments.iter().map(segment));
+        for (place, segment) in row.iter_mut().zip(all) {
+            *place = segment?;
         }
-        let count = u32::try_from(segments.len()).expect("a send has a few segments");
-        Ok(Payload::Segments { first, count })
+        let count = u32::try_from(count).expect("a send has a few segments");
+        Ok(Payload::Segments { first: start, count })
+    }
+}
+
+/// The buffers of sends that are out, beside their slots: as many for each as it may have.
+struct Lent<N> {
+    rows: Box<[Option<Buffer<N>>]>,
+    each: usize,
+}
+
+impl<N> Lent<N> {
+    fn new(slots: u32, each: u32) -> Self {
+        Self { rows: (0..slots * each).map(|_| None).collect(), each: each as usize }
+    }
+
+    #[inline]
+    fn put(&mut self, slot: usize, segments: Segments<N>) {
+        let row = self.rows[slot * self.each..].iter_mut();
+        row.zip(segments).for_each(|(place, buffer)| *place = Some(buffer));
+    }
+
+    #[inline]
+    fn take(&mut self, slot: usize) -> Segments<N> {
+        let row = &mut self.rows[slot * self.each..][..self.each];
+        row.iter_mut().map_while(Option::take).collect()
     }
 }
 
@@ -761,6 +984,15 @@ fn full() -> Error {
 fn too_long() -> Error {
     Error::Misuse("the message is longer than the queue pair's inline size")
 }
+
+#[cold]
+fn no_row() -> Error {
+    Error::Misuse("there is no such row, or the message is longer, or cannot go inline")
+}
+
+/// How many sends wait at most to be handed to the device. A doorbell for more of them saves
+/// nothing that can be measured; what they take is kept for each queue pair.
+pub const SENDS_QUEUED_MAX: u32 = 64;
 
 /// Far apart, so that a completion of an earlier queue pair of the same number is stale.
 pub(crate) fn next_generation() -> u32 {

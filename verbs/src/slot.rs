@@ -23,20 +23,20 @@ use crate::token::{Kind, Token};
 /// Sends are numbered, and a send's number is its token; so an unsignaled send writes to no slot.
 #[derive(Debug)]
 pub(crate) struct SendRing<T> {
-    /// A power of two, at least `length`.
     states: Box<[SendState]>,
     /// What the slots hold, apart from them, so that inline sends touch none of it.
     held: Box<[Option<T>]>,
-    length: u64,
-    /// The low bits of a token that are its slot.
-    mask: u64,
-    /// The next send.
+    /// How many hold something.
+    holding: u32,
+    /// The next send, and its slot.
     head: u64,
+    head_index: usize,
     /// What the next send cannot be, before another is retired: as far from `tail` as the ring is
     /// long.
     limit: u64,
-    /// The oldest send whose slot is not free.
+    /// The oldest send whose slot is not free, and that slot.
     tail: u64,
+    tail_index: usize,
     /// All before this have been carried out, but those that have a completion to come.
     done: u64,
     /// The low bits of a token that are its place in a period, which is a power of two. The last
@@ -58,7 +58,7 @@ enum SendState {
 /// A slot taken for a send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct SendSlot {
-    /// Below [`SendRing::rows`].
+    /// Below the ring's length.
     pub(crate) index: usize,
     pub(crate) signaled: bool,
     pub(crate) token: u64,
@@ -68,16 +68,16 @@ impl<T> SendRing<T> {
     pub(crate) fn new(length: u32, generation: u32) -> Self {
         // It would take 2^55 sends to count on into the kind.
         let first = Kind::Send.mark() | u64::from(generation) << 23;
-        let rows = (length as usize).next_power_of_two();
         let period = (length / 4).clamp(1, SIGNAL_PERIOD_MAX);
         Self {
-            states: vec![SendState::Silent; rows].into_boxed_slice(),
-            held: (0..rows).map(|_| None).collect(),
-            length: length.into(),
-            mask: rows as u64 - 1,
+            states: vec![SendState::Silent; length as usize].into_boxed_slice(),
+            held: (0..length).map(|_| None).collect(),
+            holding: 0,
             head: first,
+            head_index: 0,
             limit: first + u64::from(length),
             tail: first,
+            tail_index: 0,
             done: first,
             quiet: (1 << period.ilog2()) - 1,
         }
@@ -86,9 +86,10 @@ impl<T> SendRing<T> {
     /// Takes a slot for an inline send; nothing when the ring is full.
     #[inline]
     pub(crate) fn take_inline(&mut self) -> Option<SendSlot> {
-        let index = self.next()?;
-        let token = self.head;
-        self.head += 1;
+        if self.is_full() {
+            return None;
+        }
+        let (token, index) = self.advance();
         let signaled = self.head & self.quiet == 0;
         if signaled {
             self.states[index] = SendState::Signaled;
@@ -99,68 +100,94 @@ impl<T> SendRing<T> {
     /// Takes a slot that holds something; hands it back when the ring is full.
     #[inline]
     pub(crate) fn take_holding(&mut self, held: T) -> Result<SendSlot, T> {
-        let Some(index) = self.next() else { return Err(held) };
-        let token = self.head;
-        self.head += 1;
+        if self.is_full() {
+            return Err(held);
+        }
+        let (token, index) = self.advance();
         self.states[index] = SendState::Holding;
         self.held[index] = Some(held);
+        self.holding += 1;
         Ok(SendSlot { index, signaled: true, token })
     }
 
-    /// The slot that is taken next, if one is free.
     #[inline]
-    pub(crate) fn next(&self) -> Option<usize> {
-        (self.head != self.limit).then(|| self.index(self.head))
+    pub(crate) fn is_full(&self) -> bool {
+        self.head == self.limit
+    }
+
+    #[inline]
+    fn advance(&mut self) -> (u64, usize) {
+        let taken = (self.head, self.head_index);
+        self.head += 1;
+        self.head_index = self.following(self.head_index);
+        taken
+    }
+
+    /// The slot after a slot.
+    #[inline]
+    fn following(&self, index: usize) -> usize {
+        if index + 1 == self.states.len() { 0 } else { index + 1 }
     }
 
     /// Frees a slot and those that are done with it. The outer nothing means a stale token, the
-    /// inner nothing that the slot held nothing.
+    /// inner nothing that the slot held nothing; what it held comes with the slot's index.
     #[inline]
-    pub(crate) fn retire(&mut self, token: u64) -> Option<Option<T>> {
-        if token.wrapping_sub(self.tail) >= self.head - self.tail {
+    pub(crate) fn retire(&mut self, token: u64) -> Option<Option<(usize, T)>> {
+        let distance = token.wrapping_sub(self.tail);
+        if distance >= self.head - self.tail {
             return None;
         }
-        let index = self.index(token);
+        let index = self.behind_tail(distance);
         let state = self.states[index];
         if state == SendState::Silent && token < self.done {
             return None;
         }
         self.states[index] = SendState::Silent;
         self.done = self.done.max(token + 1);
-        while self.tail < self.done && self.states[self.index(self.tail)] == SendState::Silent {
+        while self.tail < self.done && self.states[self.tail_index] == SendState::Silent {
             self.tail += 1;
+            self.limit += 1;
+            self.tail_index = self.following(self.tail_index);
         }
-        self.limit = self.tail + self.length;
-        Some(if state == SendState::Holding { self.held[index].take() } else { None })
+        if state != SendState::Holding {
+            return Some(None);
+        }
+        self.holding -= 1;
+        Some(self.held[index].take().map(|held| (index, held)))
     }
 
-    /// Takes out all that is held, oldest first.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-        let outstanding = self.tail..self.head;
-        self.tail = self.head;
-        self.limit = self.head + self.length;
+    /// The slot so far behind the oldest, within the ring.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "a ring has at most 2^24 slots")]
+    fn behind_tail(&self, distance: u64) -> usize {
+        let index = self.tail_index + distance as usize;
+        if index >= self.states.len() { index - self.states.len() } else { index }
+    }
+
+    /// Takes out all that is held, oldest first, with the indices of the slots.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (usize, T)> {
+        let outstanding = 0..self.head - self.tail;
+        let indices: Vec<_> = outstanding.map(|distance| self.behind_tail(distance)).collect();
+        (self.tail, self.tail_index) = (self.head, self.head_index);
+        self.limit = self.head + self.states.len() as u64;
         self.done = self.head;
-        outstanding.filter_map(|token| {
-            let index = self.index(token);
+        self.holding = 0;
+        indices.into_iter().filter_map(|index| {
             self.states[index] = SendState::Silent;
-            self.held[index].take()
+            self.held[index].take().map(|held| (index, held))
         })
     }
 
     /// How many sends can be queued now.
-    pub(crate) fn credits(&self) -> u32 {
-        u32::try_from(self.limit - self.head).unwrap_or_default()
-    }
-
-    /// How many slots there are, for what is kept beside them.
-    pub(crate) fn rows(&self) -> usize {
-        self.states.len()
-    }
-
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the low bits are what counts")]
-    fn index(&self, token: u64) -> usize {
-        (token & self.mask) as usize
+    #[expect(clippy::cast_possible_truncation, reason = "a ring has at most 2^24 slots")]
+    pub(crate) fn credits(&self) -> u32 {
+        (self.limit - self.head) as u32
+    }
+
+    /// How many sends hold something.
+    pub(crate) fn holding(&self) -> u32 {
+        self.holding
     }
 }
 

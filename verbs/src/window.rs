@@ -1,14 +1,6 @@
 //! Memory windows: a peer's access to part of a buffer, for one connection and a limited time.
 
-use std::{
-    any::Any,
-    collections::HashMap,
-    fmt,
-    hash::{BuildHasherDefault, Hasher},
-    marker::PhantomData,
-    ops::Range,
-    sync::Arc,
-};
+use std::{any::Any, fmt, marker::PhantomData, ops::Range, sync::Arc};
 
 use crate::{
     Access, Buffer, Error, RemoteKey, Unnamed,
@@ -119,14 +111,27 @@ impl<N> Clone for Binding<'_, N> {
     }
 }
 
-/// The windows that a queue pair has bound.
+/// The windows that a queue pair has bound, by their numbers: the upper bits of their keys, which
+/// never change.
+///
+/// A window's row is by its number, or shortly behind; it has it for good, and finds it again when
+/// it is bound again. There are always free rows. A device deals numbers out in turn, so most
+/// windows are in their own. A peer cannot make it slow: the numbers are our device's, and what the
+/// peer sends is only looked up.
 #[derive(Debug)]
-pub(crate) struct BoundWindows<N>(HashMap<RemoteKey, Bound<N>, BuildHasherDefault<KeyHasher>>);
+pub(crate) struct BoundWindows<N> {
+    /// A power of two.
+    rows: Box<[Row<N>]>,
+    /// How many rows are some window's.
+    known: usize,
+}
 
 #[derive(Debug)]
-struct Bound<N> {
-    window: Window<N>,
+struct Row<N> {
+    /// The window's key, whether it is bound or not; nothing in a row that is free.
+    key: Option<RemoteKey>,
     state: State,
+    window: Option<Window<N>>,
 }
 
 #[derive(Debug, Eq, PartialEq)]
@@ -141,18 +146,59 @@ enum State {
 
 impl<N> BoundWindows<N> {
     pub(crate) fn new() -> Self {
-        Self(HashMap::default())
+        Self { rows: Self::free(1), known: 0 }
     }
 
-    /// Makes room for so many windows at once. Twice as much is asked for, because a table that
-    /// is more than half full may grow to get rid of what was removed.
+    fn free(rows: usize) -> Box<[Row<N>]> {
+        let row = |_| Row { key: None, state: State::OutOfUse, window: None };
+        (0..rows).map(row).collect()
+    }
+
+    /// Makes room for so many windows at once: binding them allocates nothing then.
     pub(crate) fn reserve(&mut self, count: usize) {
-        self.0.reserve((2 * count).saturating_sub(self.0.len()));
+        let length = (2 * count).next_power_of_two();
+        if length > self.rows.len() {
+            self.renew(length);
+        }
+    }
+
+    /// Takes a table of so many rows, and forgets the windows that are not bound.
+    fn renew(&mut self, length: usize) {
+        let before = std::mem::replace(&mut self.rows, Self::free(length));
+        self.known = 0;
+        for row in before {
+            if let (Some(key), Some(_)) = (row.key, &row.window) {
+                let place = self.place(key);
+                self.rows[place] = row;
+                self.known += 1;
+            }
+        }
+    }
+
+    /// The row of the window that has a key, or a free one.
+    #[inline]
+    fn place(&self, RemoteKey(key): RemoteKey) -> usize {
+        let mask = self.rows.len() - 1;
+        let mut at = (key >> KEY_BITS) as usize & mask;
+        while let Some(RemoteKey(other)) = self.rows[at].key
+            && (other ^ key) >> KEY_BITS != 0
+        {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// The row of the window that is bound with just this key.
+    #[inline]
+    fn find(&mut self, key: RemoteKey) -> Option<&mut Row<N>> {
+        let place = self.place(key);
+        Some(&mut self.rows[place]).filter(|row| row.key == Some(key) && row.window.is_some())
     }
 
     /// Whether the key is of a window here, in use or not.
     pub(crate) fn contains(&self, key: RemoteKey) -> bool {
-        self.0.contains_key(&key)
+        let row = &self.rows[self.place(key)];
+        row.key == Some(key) && row.window.is_some()
     }
 
     /// Takes in a window that was just bound as `request` says.
@@ -164,14 +210,27 @@ impl<N> BoundWindows<N> {
     ) {
         window.key = request.key;
         window.memory = Some(buffer.region());
-        self.0.insert(window.key, Bound { window, state: State::InUse });
+        self.hold(window, State::InUse);
+    }
+
+    fn hold(&mut self, window: Window<N>, state: State) {
+        let mut place = self.place(window.key);
+        if self.rows[place].key.is_none() {
+            if 2 * (self.known + 1) > self.rows.len() {
+                let bound = self.rows.iter().filter(|row| row.window.is_some()).count();
+                self.renew((4 * (bound + 1)).next_power_of_two().max(self.rows.len()));
+                place = self.place(window.key);
+            }
+            self.known += 1;
+        }
+        self.rows[place] = Row { key: Some(window.key), state, window: Some(window) };
     }
 
     /// Notes that this side asks for a key to be taken out of use.
     pub(crate) fn begin_invalidation(&mut self, key: RemoteKey) -> Result<(), Error> {
-        match self.0.get_mut(&key) {
-            Some(bound) if bound.state == State::InUse => {
-                bound.state = State::Invalidating;
+        match self.find(key) {
+            Some(row) if row.state == State::InUse => {
+                row.state = State::Invalidating;
                 Ok(())
             }
             _ => Err(Error::Misuse("the key is of no window that is bound to this queue pair")),
@@ -180,48 +239,26 @@ impl<N> BoundWindows<N> {
 
     /// Takes back what `begin_invalidation` noted, since nothing was asked for after all.
     pub(crate) fn cancel_invalidation(&mut self, key: RemoteKey) {
-        if let Some(bound) = self.0.get_mut(&key) {
-            bound.state = State::InUse;
+        if let Some(row) = self.find(key) {
+            row.state = State::InUse;
         }
     }
 
     /// Notes that a key is out of use, if it is of a window here.
+    #[inline]
     pub(crate) fn invalidated(&mut self, key: RemoteKey) {
-        if let Some(bound) = self.0.get_mut(&key) {
-            bound.state = State::OutOfUse;
+        if let Some(row) = self.find(key) {
+            row.state = State::OutOfUse;
         }
     }
 
     /// Gives the window back whose key is out of use.
+    #[inline]
     pub(crate) fn reclaim(&mut self, key: RemoteKey) -> Option<Window<N>> {
-        if self.0.get(&key)?.state != State::OutOfUse {
-            return None;
-        }
-        let mut window = self.0.remove(&key)?.window;
+        let row = self.find(key).filter(|row| row.state == State::OutOfUse)?;
+        let mut window = row.window.take()?;
         window.memory = None;
         Some(window)
-    }
-}
-
-/// Spreads keys over a table. A peer cannot make it slow: what is in the table are our device's
-/// keys, and what the peer sends is only looked up.
-#[derive(Debug, Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(byte.into());
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        // The upper bits of the product depend on all bits of both.
-        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
@@ -253,7 +290,8 @@ impl<N> From<RefusedBind<N>> for Error {
 }
 
 /// The bits of a window's key that change with each bind.
-const KEY_MASK: u32 = 0xff;
+const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
+const KEY_BITS: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -274,25 +312,45 @@ mod tests {
     fn a_table_with_room_does_not_grow() {
         let mut windows = BoundWindows::new();
         windows.reserve(100);
-        let room = windows.0.capacity();
+        let room = windows.rows.len();
         let turns = if cfg!(miri) { 1000 } else { 100_000_u32 };
         for turn in 0..turns {
             let key = |turn: u32| RemoteKey(((turn % 100) << 8) | ((turn / 100) & KEY_MASK));
-            let bound = Bound { window: window(key(turn).0), state: State::OutOfUse };
-            windows.0.insert(key(turn), bound);
+            windows.hold(window(key(turn).0), State::OutOfUse);
             if turn >= 99 {
                 assert!(windows.contains(key(turn - 99)));
                 assert!(windows.reclaim(key(turn - 99)).is_some());
             }
         }
-        assert_eq!(windows.0.capacity(), room);
+        assert_eq!(windows.rows.len(), room);
+    }
+
+    #[test]
+    fn a_table_without_room_grows_and_keeps_what_is_bound() {
+        let mut windows = BoundWindows::new();
+        let keys = (1..=100).map(|number| RemoteKey((number * 7) << KEY_BITS));
+        for key in keys.clone() {
+            windows.hold(window(key.0), State::OutOfUse);
+        }
+        for key in keys {
+            assert!(!windows.contains(RemoteKey(key.0 + 1)), "another key of the same window");
+            assert!(windows.reclaim(key).is_some());
+            assert!(!windows.contains(key));
+        }
+        let room = windows.rows.len();
+        for number in 1000..100_000 {
+            let key = RemoteKey(number << KEY_BITS);
+            windows.hold(window(key.0), State::OutOfUse);
+            windows.reclaim(key).expect("it is bound");
+        }
+        assert_eq!(windows.rows.len(), room, "windows that are gone take no room");
     }
 
     #[test]
     fn a_window_comes_back_when_its_key_is_out_of_use() {
         let mut windows = BoundWindows::new();
         let key = RemoteKey(0x201);
-        windows.0.insert(key, Bound { window: window(0x201), state: State::InUse });
+        windows.hold(window(0x201), State::InUse);
         assert!(windows.reclaim(key).is_none(), "it is in use");
         windows.invalidated(RemoteKey(0x202));
         assert!(windows.reclaim(key).is_none(), "another key was taken out of use");

@@ -62,6 +62,21 @@ impl<N> From<(Buffer<N>, Buffer<N>)> for Segments<N> {
     }
 }
 
+impl<N> From<Option<Buffer<N>>> for Segments<N> {
+    fn from(buffer: Option<Buffer<N>>) -> Self {
+        Self(buffer.into_iter().collect())
+    }
+}
+
+impl<N> FromIterator<Buffer<N>> for Segments<N> {
+    /// # Panics
+    ///
+    /// When there are more than [`SEGMENTS_MAX`].
+    fn from_iter<I: IntoIterator<Item = Buffer<N>>>(buffers: I) -> Self {
+        Self(ArrayVec::from_iter(buffers))
+    }
+}
+
 impl<N> IntoIterator for Segments<N> {
     type Item = Buffer<N>;
     type IntoIter = arrayvec::IntoIter<Buffer<N>, SEGMENTS_MAX>;

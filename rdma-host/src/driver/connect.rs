@@ -27,8 +27,8 @@ use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
 use crate::wire::{Accept, IntoBytes, QueueId, Reject, Sqe};
 
-/// A response has 16 bytes; its buffer a cache line, so that one too long is seen as such.
-const RESPONSE_BYTES: usize = 64;
+/// A response has 16 bytes; its buffer twice that, so that one too long is seen as such.
+const RESPONSE_BYTES: usize = 32;
 
 /// A way to the target whose device is known; nothing is connected.
 pub(super) struct Resolved<P: Provider> {
@@ -131,17 +131,20 @@ impl<P: Provider> Resolved<P> {
         let depth = in_flight_max(open, accept);
         let turn = completions.turn().await;
         let windows = memory.windows(domain, depth)?;
-        let capsules = buffers(domain, usize::from(open.entries) - 1, Sqe::SIZE, Access::NONE)?;
+        let capsules = domain.allocate(usize::from(depth) * Sqe::SIZE, Access::NONE);
         turn.pass().await;
+        let mut queue_pair = prepared.ready(&established);
+        capsules
+            .and_then(|capsules| queue_pair.keep_messages(capsules, Sqe::SIZE))
+            .map_err(verbs_error)?;
         let queue = Queue::new(Parts {
             id: open.queue,
-            queue_pair: prepared.ready(&established),
+            queue_pair,
             endpoint: self.endpoint,
             side: self.side,
             receives: open.entries.into(),
             depth,
             windows,
-            capsules,
             in_capsule_bytes: open.in_capsule_bytes as usize,
             inline,
         });
@@ -205,7 +208,7 @@ impl<P: Provider> Resolved<P> {
         if let Some(exponent) = options.ack_timeout {
             self.endpoint.set_ack_timeout(exponent).map_err(verbs_error)?;
         }
-        let size = (u32::from(open.entries), memory.sends_per_entry());
+        let size = (memory.sends(open.entries), u32::from(open.entries));
         let (mut prepared, inline) = self.queue_pair(domain, completion_queue, size)?;
         let entries = usize::from(open.entries);
         for response in buffers(domain, entries, RESPONSE_BYTES, Access::LOCAL_WRITE)? {
@@ -220,11 +223,10 @@ impl<P: Provider> Resolved<P> {
         &mut self,
         domain: &Domain<P>,
         completion_queue: &CompletionQueue<P>,
-        (entries, sends_per_entry): (u32, u32),
+        (send, receive): (u32, u32),
     ) -> Result<(verbs::PreparedQueuePair<P>, bool), Error> {
         let inline = u32::try_from(Sqe::SIZE).expect("a command is 64 bytes");
-        let send = sends_per_entry * entries;
-        let capabilities = Capabilities { send, receive: entries, segments: 2, inline };
+        let capabilities = Capabilities { send, receive, segments: 2, inline };
         match self.endpoint.queue_pair(domain, completion_queue, capabilities) {
             Ok(prepared) => Ok((prepared, true)),
             Err(verbs::Error::AnotherDevice(_)) => Err(Transport::DeviceChanged.into()),

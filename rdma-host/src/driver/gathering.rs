@@ -141,5 +141,5 @@ impl<P: Provider> Gathering<'_, P> {
 
 /// Completions that may be outstanding: every send and receive of every queue.
 pub(super) fn completion_entries(memory: MemoryMode, queues: u16, entries: u16) -> u32 {
-    u32::from(queues) * (memory.sends_per_entry() + 1) * u32::from(entries)
+    u32::from(queues) * (memory.sends(entries) + u32::from(entries))
 }

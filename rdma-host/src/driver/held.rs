@@ -23,10 +23,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Makes room for so many: holding allocates nothing then.
+    /// Lets so many wait. They take memory once they do: that is seldom.
     pub(super) fn resize(&mut self, capacity: usize) {
         self.capacity = capacity;
-        self.commands.reserve(capacity.saturating_sub(self.commands.len()));
     }
 
     pub(super) fn push(&mut self, command: HeldCommand) {

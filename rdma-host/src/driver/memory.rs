@@ -3,7 +3,7 @@
 //! With windows, what a queue does for a read of 4 KiB:
 //!
 //! ```text
-//!   chain, one doorbell:  BIND_MW (unsignaled)  +  SEND (signaled, from registered memory)
+//!   chain, one doorbell:  BIND_MW (unsignaled)  +  SEND (signaled, inline)
 //!   data:                 RDMA WRITE by the target, through the window
 //!   response:             SEND WITH INVALIDATE by the target: the key is out of use
 //! ```
@@ -66,14 +66,15 @@ impl MemoryMode {
         }
     }
 
-    /// Work requests on the send queue that one queue entry may take.
-    pub(super) fn sends_per_entry(self) -> u32 {
-        match self {
-            // Unsignaled sends hold their place until a signaled one completes.
-            Self::Pool => 2,
-            // Bind, send, invalidate; and unsignaled ones as above.
-            Self::Window => 4,
-        }
+    /// Work requests on the send queue of a queue of so many entries.
+    pub(super) fn sends(self, entries: u16) -> u32 {
+        let each = match self {
+            Self::Pool => 1,
+            // Bind, send, invalidate.
+            Self::Window => 3,
+        };
+        // Unsignaled sends hold their place until a signaled one completes.
+        each * u32::from(entries) + SENDS_SPARE
     }
 
     /// A window for each of `count` commands in flight, where they are used.
@@ -86,6 +87,9 @@ impl MemoryMode {
         (0..count).map(|_| domain.window().map_err(verbs_error)).collect()
     }
 }
+
+/// As many as may be done, and have no completion yet that says so.
+const SENDS_SPARE: u32 = 32;
 
 /// Queues the binding of a window to all of a command's data, for what the controller is to do
 /// with it. The window comes back where that is refused.

@@ -144,7 +144,8 @@ impl<P: Provider> Poller<P> {
             next: 0,
             completion_queue: None,
             events: None,
-            done: VecDeque::new(),
+            // Who takes what is done before looking again never has it grow.
+            done: VecDeque::with_capacity(2 * POLL_BATCH),
             held: Held::default(),
             batch: Box::new([Completion::default(); POLL_BATCH]),
             meter: Meter::new(),
@@ -174,8 +175,6 @@ impl<P: Provider> Poller<P> {
         self.queues.push(queue);
         self.directory = Directory::of(self.queues.iter().map(Queue::number));
         self.dirty.reserve(self.queues.len());
-        // Room for every command of every queue, so that completing never allocates.
-        self.done.reserve(2 * self.depth);
     }
 
     pub(super) fn completion_queue(&mut self) -> Option<&mut CompletionQueue<P>> {
@@ -224,10 +223,12 @@ impl<P: Provider> Poller<P> {
     fn submit_at(&mut self, index: Option<usize>, command: &mut Command) -> Result<(), Rejection> {
         let started = *self.burst.get_or_insert_with(|| self.clock.raw());
         let Some(index) = index else { return self.hold(command.take(), started) };
-        if !self.queues[index].sends_inline(&command.data) || self.has_replaced() {
-            return self.submit_slowly(index, command, started);
-        }
-        if let Err(error) = self.queues[index].submit_inline(command, started) {
+        let submitted = match self.queues[index].sends_inline(&command.data) && !self.has_replaced()
+        {
+            true => self.queues[index].submit_inline(command, started),
+            false => self.submit_slowly(index, command, started),
+        };
+        if let Err(error) = submitted {
             return Err(Rejection::new(error, command.take()));
         }
         self.note_submitted(index);
@@ -241,18 +242,15 @@ impl<P: Provider> Poller<P> {
         index: usize,
         command: &mut Command,
         started: u64,
-    ) -> Result<(), Rejection> {
-        let command = command.take();
+    ) -> Result<(), Error> {
         let (bytes, max) = (command.data.len() as u64, u64::from(Sgl::KEYED_LENGTH_MAX));
         if bytes > max {
-            return Err(Rejection::new(Misuse::CommandBytes { bytes, max }.into(), command));
+            return Err(Misuse::CommandBytes { bytes, max }.into());
         }
-        if let Some(error) = self.barred(&command) {
-            return Err(Rejection::new(error, command));
+        if let Some(error) = self.barred(command) {
+            return Err(error);
         }
-        self.queues[index].submit(command, started)?;
-        self.note_submitted(index);
-        Ok(())
+        self.queues[index].submit(command, started)
     }
 
     /// A queue has one more command, and something to hand to the device.
@@ -452,7 +450,7 @@ impl<P: Provider> Poller<P> {
         for _ in 0..self.queues.len() {
             let index = if self.next < self.queues.len() { self.next } else { 0 };
             self.next = index + 1;
-            if self.queues[index].room() > 0 {
+            if self.queues[index].has_room() {
                 return Some(index);
             }
         }
@@ -531,7 +529,9 @@ impl<P: Provider> Poller<P> {
     #[inline(always)]
     fn finish(&mut self, index: usize, finished: Finished, now: u64) -> Option<Done> {
         self.in_flight -= 1;
-        let entry = self.queues[index].command(finished.slot);
+        let queue = &mut self.queues[index];
+        let revoked = queue.take_revoked(finished.slot);
+        let entry = queue.command(finished.slot);
         let opcode = entry.opcode();
         self.traffic = entry.started;
         self.meter.record(
@@ -540,7 +540,7 @@ impl<P: Provider> Poller<P> {
                 success: finished.response.status().is_success(),
                 bytes: entry.bytes(),
                 latency_ns: self.clock.delta_as_nanos(entry.started, now),
-                revoked: entry.revoked,
+                revoked,
             },
         );
         let done = entry.complete(finished.response);

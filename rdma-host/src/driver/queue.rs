@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use verbs::active_side::{Action, ActiveSide, Event, State};
 use verbs::{
-    Buffer, Completion, Endpoint, Provider, QueuePair, RdmaCore, Refused, Retired, Segments, Window,
+    Buffer, Completion, Endpoint, Provider, QueuePair, RdmaCore, Retired, Segments, Window,
 };
 
 use super::command::{Command, Data, Done, Execution, Rejection};
@@ -14,7 +14,7 @@ use super::statistics::Revoked;
 use super::{memory, verbs_error};
 use crate::error::{Error, Malformed, Misuse, Transport};
 use crate::proto::{Answered, Finished, Slots, Waits};
-use crate::wire::{CommandId, Cqe, IntoBytes, Opcode, QueueId, RemoteKey, Sgl, Sqe};
+use crate::wire::{CommandId, Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, Sgl, Sqe};
 
 /// An NVMe queue on its connection. All it needs was made at connect: submitting and completing
 /// allocate nothing.
@@ -31,10 +31,14 @@ pub(super) struct Queue<P: Provider = RdmaCore> {
     inline: bool,
     /// Whether commands without data in their capsule go out inline, and lend nothing of their own.
     plain: bool,
-    /// Whether each command lends its data by a window, or all of it by its registration.
-    windows: bool,
-    /// Windows that are bound, each of which may yet need a work request to take it out of use.
+    /// The window of each command, which lends its data; or none, and all memory is lent by its
+    /// registration.
+    windows: Vec<Lease>,
+    /// Windows that are bound, each of which may yet need a work request to take it out of use: so
+    /// many sends are left for that.
     lent: u32,
+    /// Work requests that a command may take until its key is out of use.
+    sends_each: u32,
     /// The slots whose keys this side takes out of use, in the order in which that completes.
     invalidating: VecDeque<u16>,
     /// Of the queue pair's doorbells, those that are counted.
@@ -43,23 +47,26 @@ pub(super) struct Queue<P: Provider = RdmaCore> {
     pub(super) is_dirty: bool,
 }
 
-/// What the queue keeps of the command in a slot.
+/// What the queue keeps of the command in a slot, besides its capsule.
 #[derive(Default)]
 pub(super) struct InFlight {
-    /// Where the capsule is built when it is sent from memory.
-    capsule: Option<Buffer>,
     /// The data, ours again when the command is done.
     data: Option<Buffer>,
     user: u64,
     pub(super) started: u64,
+    opcode: Opcode,
     /// How often it was sent before, on connections that are lost.
     resends: u8,
-    sqe: Option<Sqe>,
+}
+
+/// The window of a slot.
+struct Lease {
     /// Ready to be bound.
     window: Option<Window>,
     /// Of the window while it is bound.
     key: Option<RemoteKey>,
-    pub(super) revoked: Option<Revoked>,
+    /// How the key of the command that is done went out of use.
+    revoked: Option<Revoked>,
 }
 
 /// What a completion is.
@@ -84,6 +91,7 @@ pub(super) struct Ended {
 /// What a queue is made of.
 pub(super) struct Parts<P: Provider> {
     pub(super) id: QueueId,
+    /// It keeps a 64-byte message for each command in flight.
     pub(super) queue_pair: QueuePair<P>,
     pub(super) endpoint: Parting<Endpoint<P>>,
     /// Where the connection stands: established.
@@ -92,8 +100,6 @@ pub(super) struct Parts<P: Provider> {
     pub(super) receives: u32,
     /// Commands that may be in flight.
     pub(super) depth: u16,
-    /// One 64-byte buffer for each command in flight.
-    pub(super) capsules: Vec<Buffer>,
     /// One window for each command in flight, or none at all.
     pub(super) windows: Vec<Window>,
     pub(super) in_capsule_bytes: usize,
@@ -103,18 +109,10 @@ pub(super) struct Parts<P: Provider> {
 
 impl<P: Provider> Queue<P> {
     pub(super) fn new(mut parts: Parts<P>) -> Self {
-        let windows = !parts.windows.is_empty();
         parts.queue_pair.reserve_windows(parts.windows.len());
-        let mut free = parts.windows.into_iter();
-        let commands = parts
-            .capsules
-            .into_iter()
-            .map(|capsule| InFlight {
-                capsule: Some(capsule),
-                window: free.next(),
-                ..InFlight::default()
-            })
-            .collect();
+        let lease = |window| Lease { window: Some(window), key: None, revoked: None };
+        let windows: Vec<_> = parts.windows.into_iter().map(lease).collect();
+        let lent_max = if windows.is_empty() { 0 } else { parts.depth };
         Self {
             id: parts.id,
             receives: parts.receives,
@@ -122,13 +120,14 @@ impl<P: Provider> Queue<P> {
             endpoint: parts.endpoint,
             side: parts.side,
             slots: Slots::new(parts.id, parts.depth),
-            commands,
+            commands: (0..parts.depth).map(|_| InFlight::default()).collect(),
             in_capsule_bytes: parts.in_capsule_bytes,
             inline: parts.inline,
-            plain: parts.inline && !windows,
+            plain: parts.inline && windows.is_empty(),
             windows,
             lent: 0,
-            invalidating: VecDeque::with_capacity(if windows { parts.depth.into() } else { 0 }),
+            sends_each: if lent_max == 0 { 1 } else { SENDS_MAX },
+            invalidating: VecDeque::with_capacity(lent_max.into()),
             doorbells: 0,
             is_dirty: false,
         }
@@ -159,93 +158,77 @@ impl<P: Provider> Queue<P> {
     #[inline(always)]
     pub(super) fn submit_inline(&mut self, command: &mut Command, now: u64) -> Result<(), Error> {
         let Some(id) = self.slots.begin(Waits::Response) else { return Err(full()) };
-        let entry = &mut self.commands[usize::from(self.slots.slot(id))];
-        let sqe = entry.sqe.insert(command.sqe);
-        sqe.set_command_id(id);
-        sqe.set_sgl(descriptor(&command.data, false));
-        if let Err(error) = self.queue_pair.send_inline(sqe.as_bytes()) {
-            entry.sqe = None;
+        let slot = usize::from(self.slots.slot(id));
+        command.sqe.set_command_id(id);
+        command.sqe.set_sgl(descriptor(&command.data, false));
+        if let Err(error) = self.queue_pair.send_message(slot, command.sqe.as_bytes()) {
             self.slots.cancel(id);
             return Err(verbs_error(error));
         }
+        let entry = &mut self.commands[slot];
         (entry.user, entry.started) = (command.user, now);
+        entry.opcode = command.sqe.opcode();
         entry.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
         Ok(())
     }
 
-    /// Queues any command; [`flush`](Self::flush) rings the doorbell. `now` is kept with it.
-    pub(super) fn submit(&mut self, command: Command, now: u64) -> Result<(), Rejection> {
+    /// Queues any command, and takes its data; [`flush`](Self::flush) rings the doorbell. `now` is
+    /// kept with it.
+    pub(super) fn submit(&mut self, command: &mut Command, now: u64) -> Result<(), Error> {
         if command.data.buffer().is_some_and(|buffer| !self.queue_pair.accepts(buffer)) {
-            return Err(Rejection::new(Transport::DeviceChanged.into(), command));
+            return Err(Transport::DeviceChanged.into());
         }
         let in_capsule = self.fits_in_capsule(&command.data);
-        let lends = self.windows && !in_capsule && command.data.len() > 0;
-        let sends_memory = in_capsule || lends || !self.inline;
-        let waits = if sends_memory { Waits::ResponseAndSend } else { Waits::Response };
-        // So that there is always a place for what takes a key out of use.
-        let full = self.windows && self.queue_pair.send_credits() < self.lent + SENDS_MAX;
-        let Some(id) = (!full).then(|| self.slots.begin(waits)).flatten() else {
-            return Err(Rejection::new(Misuse::Full.into(), command));
-        };
+        let lends = !self.windows.is_empty() && !in_capsule && command.data.len() > 0;
+        if !in_capsule && !lends && self.inline {
+            return self.submit_inline(command, now);
+        }
+        if !self.has_room() {
+            return Err(full());
+        }
+        let Some(id) = self.slots.begin(Waits::ResponseAndSend) else { return Err(full()) };
         let slot = usize::from(self.slots.slot(id));
-        let Command { mut sqe, data, user } = command;
-        sqe.set_command_id(id);
-        if lends {
-            match self.lend(id, &data) {
-                Ok(sgl) => sqe.set_sgl(sgl),
-                Err(error) => {
-                    self.slots.cancel(id);
-                    return Err(Rejection { error, user, data: data.into_buffer() });
-                }
-            }
-        } else {
-            sqe.set_sgl(descriptor(&data, in_capsule));
-        }
-
-        let entry = &mut self.commands[slot];
-        let data = data.into_buffer();
-        let posted = if sends_memory {
-            let mut capsule = entry.capsule.take().expect("a free slot has its capsule");
-            capsule.copy_in(0, sqe.as_bytes());
-            match (in_capsule, data) {
-                (true, Some(data)) => self.queue_pair.send((capsule, data), slot as u64),
-                (_, data) => {
-                    entry.data = data;
-                    self.queue_pair.send(capsule, slot as u64)
-                }
-            }
-        } else {
-            entry.data = data;
-            self.queue_pair
-                .send_inline(sqe.as_bytes())
-                .map_err(|error| Refused { error, segments: Segments::default() })
+        let sgl = match lends {
+            true => self.lend(id, &command.data),
+            false => Ok(descriptor(&command.data, in_capsule)),
         };
-        match posted {
-            Ok(()) => {
-                (entry.user, entry.started, entry.sqe) = (user, now, Some(sqe));
-                Ok(())
-            }
-            Err(refused) => {
-                // A window that is bound already would stay so: the credits were counted, and
-                // a capsule of ours is never refused.
-                assert!(!lends, "a send after a bind was refused: {}", refused.error);
-                entry.take_back(refused.segments);
-                let data = entry.data.take();
+        match sgl {
+            Ok(sgl) => command.sqe.set_sgl(sgl),
+            Err(error) => {
                 self.slots.cancel(id);
-                Err(Rejection { error: verbs_error(refused.error), user, data })
+                return Err(error);
             }
         }
+        command.sqe.set_command_id(id);
+        let mut data = std::mem::replace(&mut command.data, Data::None);
+        let sent = if in_capsule { std::mem::replace(&mut data, Data::None) } else { Data::None };
+        let capsule = command.sqe.as_bytes();
+        if let Err(refused) = self.queue_pair.send_message_with(slot, capsule, sent.into_buffer()) {
+            // A window that is bound already would stay so: the credits were counted, and a capsule
+            // of ours is never refused.
+            assert!(!lends, "a send after a bind was refused: {}", refused.error);
+            let sent = refused.segments.into_iter().next();
+            command.data = Data::of(&command.sqe, sent.or(data.into_buffer()));
+            self.slots.cancel(id);
+            return Err(verbs_error(refused.error));
+        }
+        let entry = &mut self.commands[slot];
+        (entry.user, entry.started) = (command.user, now);
+        (entry.opcode, entry.data) = (command.sqe.opcode(), data.into_buffer());
+        Ok(())
     }
 
     /// As [`submit`](Self::submit), for a command that was sent so often before.
     pub(super) fn submit_again(
         &mut self,
-        command: Command,
+        mut command: Command,
         now: u64,
         resends: u8,
     ) -> Result<(), Rejection> {
         let next = self.slots.next();
-        self.submit(command, now)?;
+        if let Err(error) = self.submit(&mut command, now) {
+            return Err(Rejection::new(error, command));
+        }
         if let Some(slot) = next {
             self.commands[usize::from(slot)].resends = resends;
         }
@@ -254,18 +237,18 @@ impl<P: Provider> Queue<P> {
 
     /// Lends a command's data by the slot's window.
     fn lend(&mut self, id: CommandId, data: &Data) -> Result<Sgl, Error> {
-        let entry = &mut self.commands[usize::from(self.slots.slot(id))];
-        let window = entry.window.take().expect("a free slot has its window");
+        let lease = &mut self.windows[usize::from(self.slots.slot(id))];
+        let window = lease.window.take().expect("a free slot has its window");
         match memory::bind(&mut self.queue_pair, window, data) {
             Ok(key) => {
                 self.slots.lend(id, key);
-                entry.key = Some(key);
+                lease.key = Some(key);
                 self.lent += 1;
                 let (address, length) = range(data);
                 Ok(Sgl::keyed_once(address, length, key))
             }
             Err((error, window)) => {
-                entry.window = Some(window);
+                lease.window = Some(window);
                 Err(error)
             }
         }
@@ -350,7 +333,7 @@ impl<P: Provider> Queue<P> {
         let invalidated = self.queue_pair.invalidated(completion).map(|key| RemoteKey(key.0));
         match self.slots.handle_response(response, invalidated)? {
             Answered::Finished(finished) => {
-                if self.windows {
+                if !self.windows.is_empty() {
                     self.reclaim(finished.slot, Revoked::ByTarget);
                 }
                 Ok(Some(finished))
@@ -369,7 +352,20 @@ impl<P: Provider> Queue<P> {
 
     /// Hands a command out as if it had not been answered.
     pub(super) fn disown(&mut self, slot: u16) -> Ended {
-        self.commands[usize::from(slot)].end()
+        let sqe = self.sqe(slot);
+        self.commands[usize::from(slot)].end(sqe)
+    }
+
+    /// The command of a slot, as it was sent last.
+    fn sqe(&self, slot: u16) -> Sqe {
+        let capsule = self.queue_pair.message(slot.into()).expect("each slot has a message");
+        Sqe::read_from_bytes(capsule).expect("a message is as long as a command")
+    }
+
+    /// How the key of the slot's command went out of use, if it was one of its own.
+    #[inline]
+    pub(super) fn take_revoked(&mut self, slot: u16) -> Option<Revoked> {
+        self.windows.get_mut(usize::from(slot))?.revoked.take()
     }
 
     /// What is known of the command in a slot.
@@ -390,10 +386,10 @@ impl<P: Provider> Queue<P> {
 
     /// Takes a slot's window back if its key is out of use; says whether it is.
     fn reclaim(&mut self, slot: u16, revoked: Revoked) -> bool {
-        let entry = &mut self.commands[usize::from(slot)];
-        let Some(key) = entry.key else { return false };
+        let Some(lease) = self.windows.get_mut(usize::from(slot)) else { return false };
+        let Some(key) = lease.key else { return false };
         let Some(window) = self.queue_pair.reclaim(verbs::RemoteKey(key.0)) else { return false };
-        (entry.window, entry.key, entry.revoked) = (Some(window), None, Some(revoked));
+        *lease = Lease { window: Some(window), key: None, revoked: Some(revoked) };
         self.lent -= 1;
         true
     }
@@ -418,11 +414,11 @@ impl<P: Provider> Queue<P> {
 
     /// Whether all that was posted is back, or can't be expected to come.
     pub(super) fn is_drained(&self) -> bool {
-        let capsules = self.commands.iter().all(|entry| entry.capsule.is_some());
+        let sends = self.queue_pair.held_sends() == 0;
         let back = self.queue_pair.receive_credits() + self.queue_pair.queued_receives();
         let receives = back == self.receives;
         // Draining without a disconnect: nothing has told the queue pair.
-        self.side.state() != State::Disconnecting || (capsules && receives)
+        self.side.state() != State::Disconnecting || (sends && receives)
     }
 
     /// Does what the table says of an event.
@@ -447,12 +443,11 @@ impl<P: Provider> Queue<P> {
         if self.slots.in_flight() == 0 {
             return None;
         }
-        let busy =
-            self.commands.iter().filter_map(|entry| Some((entry.started, entry.sqe.as_ref()?)));
-        let oldest = busy
-            .filter(|(_, sqe)| sqe.opcode() != Opcode::ASYNCHRONOUS_EVENT_REQUEST)
-            .min_by_key(|&(started, _)| started);
-        oldest.map(|(started, sqe)| (started, sqe.command_id()))
+        let busy = (0..).zip(&self.commands).filter(|&(slot, entry)| {
+            self.slots.is_in_flight(slot) && entry.opcode != Opcode::ASYNCHRONOUS_EVENT_REQUEST
+        });
+        let oldest = busy.min_by_key(|&(_, entry)| entry.started);
+        oldest.map(|(slot, entry)| (entry.started, self.slots.id(slot)))
     }
 
     /// Ends the queue, which was [disconnected](Self::disconnect): destroys the queue pair, after
@@ -463,6 +458,8 @@ impl<P: Provider> Queue<P> {
         if let Some(cause) = self.side.cause() {
             tracing::debug!(queue = %self.id, %cause, drained = self.is_drained(), "closed");
         }
+        let busy = self.slots.abandon().into_iter();
+        let busy: Vec<_> = busy.map(|slot| (slot, self.sqe(slot))).collect();
         for returned in self.queue_pair.close() {
             if returned.kind == verbs::WorkKind::Send
                 && let Some(entry) =
@@ -471,17 +468,19 @@ impl<P: Provider> Queue<P> {
                 entry.take_back(returned.buffers);
             }
         }
-        let busy = self.slots.abandon();
-        busy.into_iter().map(|slot| self.commands[usize::from(slot)].end()).collect()
+        let ended = busy.into_iter();
+        ended.map(|(slot, sqe)| self.commands[usize::from(slot)].end(sqe)).collect()
     }
 
     pub(super) fn id(&self) -> QueueId {
         self.id
     }
 
+    /// Whether a command fits. Where acknowledgements lag behind responses, sends may be short
+    /// though slots are not.
     #[inline]
-    pub(super) fn room(&self) -> usize {
-        self.slots.room()
+    pub(super) fn has_room(&self) -> bool {
+        self.slots.room() > 0 && self.queue_pair.send_credits() >= self.lent + self.sends_each
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -513,13 +512,9 @@ impl<P: Provider> Queue<P> {
 }
 
 impl InFlight {
-    /// The device is done with a send: the first segment is the capsule, the second the data.
+    /// The device is done with a send, which had data or not.
     fn take_back(&mut self, segments: Segments) {
-        let mut segments = segments.into_iter();
-        if let Some(capsule) = segments.next() {
-            self.capsule = Some(capsule);
-        }
-        if let Some(data) = segments.next() {
+        if let Some(data) = segments.into_iter().next() {
             self.data = Some(data);
         }
     }
@@ -527,7 +522,7 @@ impl InFlight {
     /// What it does.
     #[inline]
     pub(super) fn opcode(&self) -> Opcode {
-        self.sqe.as_ref().map_or(Opcode::FLUSH, Sqe::opcode)
+        self.opcode
     }
 
     /// How many bytes it moves.
@@ -539,13 +534,12 @@ impl InFlight {
     /// Ends with this response.
     #[inline]
     pub(super) fn complete(&mut self, response: Cqe) -> Done {
-        (self.sqe, self.resends, self.revoked) = (None, 0, None);
+        self.resends = 0;
         let (outcome, execution) = (Ok(response), Execution::Answered);
         Done { user: self.user, outcome, data: self.data.take(), execution }
     }
 
-    fn end(&mut self) -> Ended {
-        let sqe = self.sqe.take().expect("a command that ends was submitted");
+    fn end(&mut self, sqe: Sqe) -> Ended {
         let resends = std::mem::take(&mut self.resends);
         Ended { user: self.user, started: self.started, resends, sqe, data: self.data.take() }
     }

@@ -308,6 +308,12 @@ impl Slots {
         command.0 & self.slot_mask
     }
 
+    /// The id of the command in a slot, if it holds one.
+    #[must_use]
+    pub fn id(&self, slot: u16) -> CommandId {
+        CommandId(self.slots[usize::from(slot)].generation << self.slot_bits | slot)
+    }
+
     /// Whether the slot holds a command.
     #[inline]
     #[must_use]

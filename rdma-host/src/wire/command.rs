@@ -39,7 +39,17 @@ const _: () = assert!(offset_of!(Sqe, cdw10) == 40);
 /// What a command does (Base figures 140 and 94; NVM figure 21). Admin and I/O opcodes share
 /// numbers; the queue tells which is meant.
 #[derive(
-    Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(transparent)]
 pub struct Opcode(pub u8);

@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+mod messages;
 mod shared;
 mod work;
 
@@ -196,9 +197,13 @@ fn a_name_carries_through_and_does_not_replace_the_check() {
 }
 
 fn connected() -> (Device, Domain<Device>, QueuePair<Device>) {
+    connected_with(CAPABILITIES)
+}
+
+fn connected_with(capabilities: Capabilities) -> (Device, Domain<Device>, QueuePair<Device>) {
     let device = Device::new();
     let mut endpoint = open(&device);
-    let (domain, pair) = prepared(&mut endpoint);
+    let (domain, pair) = prepared_with(&mut endpoint, capabilities);
     let pair = pair.ready(&established(&mut endpoint));
     (device, domain, pair)
 }
@@ -208,9 +213,17 @@ fn open(device: &Device) -> Endpoint<Device> {
 }
 
 fn prepared(endpoint: &mut Endpoint<Device>) -> (Domain<Device>, PreparedQueuePair<Device>) {
+    prepared_with(endpoint, CAPABILITIES)
+}
+
+fn prepared_with(
+    endpoint: &mut Endpoint<Device>,
+    capabilities: Capabilities,
+) -> (Domain<Device>, PreparedQueuePair<Device>) {
     let domain = endpoint.domain().expect("a domain");
-    let queue = endpoint.completion_queue(16).expect("a queue");
-    let pair = endpoint.queue_pair(&domain, &queue, CAPABILITIES).expect("a queue pair");
+    let entries = capabilities.send + capabilities.receive;
+    let queue = endpoint.completion_queue(entries).expect("a queue");
+    let pair = endpoint.queue_pair(&domain, &queue, capabilities).expect("a queue pair");
     (domain, pair)
 }
 

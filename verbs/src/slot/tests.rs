@@ -48,11 +48,11 @@ fn a_completion_frees_exactly_those_before_it() {
 fn what_is_held_comes_back_once() {
     let mut ring = SendRing::new(4, 9);
     let token = ring.take_holding("buffers").expect("there is room").token;
-    assert_eq!(ring.retire(token), Some(Some("buffers")));
+    assert_eq!(ring.retire(token), Some(Some((0, "buffers"))));
     assert_eq!(ring.retire(token), None, "the slot is free");
     let next = ring.take_holding("more").expect("there is room").token;
     assert_eq!(ring.retire(token), None, "an older generation");
-    assert_eq!(ring.retire(next), Some(Some("more")));
+    assert_eq!(ring.retire(next), Some(Some((1, "more"))));
 }
 
 #[test]
@@ -66,7 +66,9 @@ fn holding_sends_count_as_signaled() {
         assert!(!ring.take_inline().expect("there is room").signaled);
     }
     assert!(ring.take_inline().expect("there is room").signaled);
-    assert_eq!(ring.retire(token), Some(Some(5)));
+    assert_eq!(ring.holding(), 1);
+    assert_eq!(ring.retire(token), Some(Some((3, 5))));
+    assert_eq!(ring.holding(), 0);
     assert_eq!(ring.credits(), 12);
 }
 
@@ -76,9 +78,9 @@ fn completions_may_be_retired_out_of_order() {
     let first = ring.take_holding(1).expect("there is room").token;
     let inline = ring.take_inline().expect("there is room");
     let last = ring.take_holding(2).expect("there is room").token;
-    assert_eq!(ring.retire(last), Some(Some(2)));
+    assert_eq!(ring.retire(last), Some(Some((2, 2))));
     assert_eq!(ring.credits(), 13, "the oldest is still out, so the ring cannot advance");
-    assert_eq!(ring.retire(first), Some(Some(1)));
+    assert_eq!(ring.retire(first), Some(Some((0, 1))));
     assert_eq!(ring.credits(), 16);
     assert_eq!(ring.retire(inline.token), None, "the later completion freed it");
 }
@@ -110,7 +112,7 @@ fn a_ring_can_be_drained_in_order_across_its_end() {
     for number in 10..14 {
         ring.take_holding(number).expect("there is room");
     }
-    assert_eq!(ring.drain().collect::<Vec<_>>(), [10, 11, 12, 13]);
+    assert_eq!(ring.drain().collect::<Vec<_>>(), [(3, 10), (0, 11), (1, 12), (2, 13)]);
     assert_eq!(ring.credits(), 4);
 }
 

@@ -28,7 +28,7 @@ use super::{
     shared_receive_queue::{RawSharedReceiveQueue, SharedInner},
 };
 use crate::{
-    Capabilities, Error, Interface, RdmaCore, RemoteAddress, SEGMENTS_MAX,
+    Capabilities, Error, Interface, RdmaCore, RemoteAddress, SEGMENTS_MAX, SENDS_QUEUED_MAX,
     provider::{
         Operation, Payload, Payloads, PostError, QueuePairFacts, QueuePairRequest, ReceiveRequest,
         Segment, SendRequest,
@@ -86,8 +86,11 @@ impl RawQueuePair {
             raw,
             extended,
             id: id.clone(),
-            sends: filled(capabilities.send, EMPTY_SEND),
-            gathered: filled(capabilities.send, [c::ibv_sge::default(); SEGMENTS_MAX]),
+            sends: filled(capabilities.send.min(SENDS_QUEUED_MAX), EMPTY_SEND),
+            gathered: filled(
+                capabilities.send.min(SENDS_QUEUED_MAX),
+                [c::ibv_sge::default(); SEGMENTS_MAX],
+            ),
             receives: ReceiveChain::new(capabilities.receive),
             domain: domain.clone(),
             _shared: shared.cloned(),
@@ -112,8 +115,27 @@ impl RawQueuePair {
                     None => self.post_chain(requests, payloads),
                 }
             }
-            (None, _) => self.post_chain(requests, payloads),
+            (None, _) if requests.len() <= self.sends.len() => self.post_chain(requests, payloads),
+            (None, _) => self.post_chains(requests, payloads),
         }
+    }
+
+    /// Posts more requests than there are rows for.
+    #[cold]
+    fn post_chains(
+        &mut self,
+        requests: &[SendRequest],
+        payloads: &Payloads,
+    ) -> Result<(), PostError> {
+        let mut accepted = 0;
+        for chain in requests.chunks(self.sends.len()) {
+            self.post_chain(chain, payloads).map_err(|refused| PostError {
+                accepted: accepted + refused.accepted,
+                ..refused
+            })?;
+            accepted += chain.len();
+        }
+        Ok(())
     }
 
     /// Posts one inline send, as whoever waits for the answer to each does: without a loop, and

@@ -207,13 +207,14 @@ impl<P: Provider> Poller<P> {
             return Err(Rejection::new(Misuse::Full.into(), command));
         }
         if self.is_connected() {
-            if self.errand.is_none() {
+            if self.errand.is_none() && self.room() == 0 {
                 return Err(Rejection::new(Misuse::Full.into(), command));
             }
             if let Some(error) = self.barred(&command) {
                 return Err(Rejection::new(error, command));
             }
-            // The owner has room for it, but for a command that is not the owner's.
+            // The owner has room for it, but for a command that is not the owner's, or sends that
+            // are done and not known to be.
             self.held.push(HeldCommand {
                 command,
                 started,

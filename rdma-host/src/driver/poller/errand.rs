@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 use verbs::Provider;
 
 use super::super::berth::Errand;
-use super::super::command::{Command, Done, Execution};
+use super::super::command::{Command, Done};
 use super::{Link, Poller};
 use crate::error::Error;
 use crate::wire::{Opcode, QueueId};
@@ -45,24 +45,23 @@ impl<P: Provider> Poller<P> {
     pub(super) fn send_errand(&mut self) -> Result<(), Error> {
         let Some(State::Waits { queue, .. }) = self.errand else { return Ok(()) };
         let index = self.queues.iter().position(|candidate| candidate.id() == queue);
-        if index.is_some_and(|index| self.queues[index].room() == 0) {
+        if index.is_some_and(|index| !self.queues[index].has_room()) {
             return Ok(());
         }
-        let (Some(index), Some(State::Waits { command, reply, .. })) = (index, self.errand.take())
+        let (Some(index), Some(State::Waits { mut command, reply, .. })) =
+            (index, self.errand.take())
         else {
             return Ok(());
         };
         let now = self.clock.raw();
-        match self.queues[index].submit(command, now) {
+        match self.queues[index].submit(&mut command, now) {
             Ok(()) => {
                 self.note_submitted(index);
                 self.errand = Some(State::Sent(reply));
                 self.flush_dirty()
             }
-            Err(rejection) => {
-                let outcome = Err(rejection.error);
-                let execution = Execution::NotSent;
-                let _ = reply.send(Done { user: ERRAND, outcome, data: rejection.data, execution });
+            Err(error) => {
+                let _ = reply.send(Done { user: ERRAND, ..Done::unsent(error, command) });
                 Ok(())
             }
         }

@@ -1,0 +1,120 @@
+//! Messages that are kept in a buffer, and batches that fill up.
+
+use super::*;
+use crate::{Access, SEGMENTS_MAX};
+
+/// A queue pair that keeps four messages of eight bytes.
+fn keeping(inline: u32) -> (Device, Domain<Device>, QueuePair<Device>) {
+    let (device, domain, mut pair) = connected_with(Capabilities { inline, ..CAPABILITIES });
+    let rows = domain.allocate(32, Access::NONE).expect("memory");
+    pair.keep_messages(rows, 8).expect("nothing was sent");
+    device.log().lines.clear();
+    (device, domain, pair)
+}
+
+#[test]
+fn a_kept_message_is_sent_from_its_row_and_can_be_read_again() {
+    let (device, domain, mut pair) = keeping(8);
+    pair.send_message(2, b"inlined.").expect("there is room");
+    pair.send_message_with(0, b"tagged..", None).expect("there is room");
+    pair.send_message_with(3, b"gathered", buffer(&domain, 10)).expect("there is room");
+    assert_eq!(pair.held_sends(), 2);
+    pair.flush().expect("the device takes all");
+    assert_eq!(device.calls(), ["send 'inlined.'? 'tagged..'! 18!"]);
+    assert_eq!(pair.message(2), Some(b"inlined.".as_slice()));
+    assert_eq!(pair.message(3), Some(b"gathered".as_slice()));
+    assert_eq!((pair.message(4), pair.message(usize::MAX)), (None, None));
+    let tokens = device.tokens();
+    for (token, (row, buffers)) in tokens[1..].iter().zip([(0, 0), (3, 1)]) {
+        let completion = Completion::new(*token, Status::SUCCESS, NUMBER, 0);
+        let Ok(Retired::Send { tag, segments }) = pair.retire(&completion) else {
+            panic!("it has a completion of its own");
+        };
+        assert_eq!((tag, segments.len()), (row, buffers));
+    }
+    assert_eq!(pair.held_sends(), 0);
+}
+
+#[test]
+fn without_inline_sends_a_message_is_sent_from_memory() {
+    let (device, domain, mut pair) = keeping(0);
+    assert!(matches!(pair.send_message(0, b"quietly."), Err(Error::Misuse(_))));
+    pair.send_message_with(1, b"alone", None).expect("there is room");
+    pair.send_message_with(2, b"together", buffer(&domain, 4)).expect("there is room");
+    pair.flush().expect("the device takes all");
+    assert_eq!(device.calls(), ["send 5! 12!"]);
+    let tags: Vec<_> = pair.close().iter().map(|returned| returned.tag).collect();
+    assert_eq!(tags, [1, 2]);
+}
+
+#[test]
+fn what_does_not_fit_a_row_is_refused_and_nothing_is_lost() {
+    let (_, domain, mut pair) = keeping(8);
+    assert!(matches!(pair.send_message(4, b"no row"), Err(Error::Misuse(_))));
+    assert!(matches!(pair.send_message(0, b"too long!"), Err(Error::Misuse(_))));
+    assert!(matches!(pair.send_inline(b"copied"), Err(Error::Misuse(_))));
+    let two = (buffer(&domain, 1), buffer(&domain, 2));
+    let refused = pair.send_message_with(0, b"message.", two).expect_err("a row and two buffers");
+    assert_eq!(refused.segments.len(), 2);
+    assert_eq!(pair.send_credits(), CAPABILITIES.send);
+    for _ in 0..CAPABILITIES.send {
+        pair.send_message_with(0, b"message.", None).expect("there is room");
+    }
+    assert!(matches!(pair.send_message(0, b"message."), Err(Error::QueueFull)));
+    let refused = pair.send_message_with(0, b"message.", buffer(&domain, 3));
+    assert_eq!(refused.expect_err("the queue is full").segments.len(), 1);
+}
+
+#[test]
+fn only_memory_that_no_device_writes_keeps_messages() {
+    let (_, domain, mut pair) = connected();
+    for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::LOCAL_WRITE | Access::BIND] {
+        let writable = domain.allocate(32, access).expect("memory");
+        assert!(matches!(pair.keep_messages(writable, 8), Err(Error::Misuse(_))));
+    }
+    for size in [0, 5, 64] {
+        let rows = domain.allocate(32, Access::NONE).expect("memory");
+        assert!(matches!(pair.keep_messages(rows, size), Err(Error::Misuse(_))), "{size}");
+    }
+    pair.send_inline(b"first").expect("there is room");
+    let rows = domain.allocate(32, Access::NONE).expect("memory");
+    assert!(matches!(pair.keep_messages(rows, 8), Err(Error::Misuse(_))));
+}
+
+#[test]
+fn one_send_more_than_may_wait_hands_the_others_over() {
+    let many = SENDS_QUEUED_MAX + 1;
+    let (device, domain, mut pair) = connected_with(Capabilities {
+        send: 2 * many,
+        segments: SEGMENTS_MAX as u32,
+        ..CAPABILITIES
+    });
+    pair.post_receive(buffer(&domain, 8), 0).expect("there is room");
+    device.log().lines.clear();
+    for number in 0..many {
+        pair.send_inline(format!("{number}").as_bytes()).expect("there is room");
+    }
+    let calls = device.calls();
+    assert_eq!(calls.len(), 2, "the receive goes first, since an answer may need it");
+    assert_eq!(calls[0], "receive 8");
+    assert!(calls[1].starts_with("send '0'? '1'?"), "{}", calls[1]);
+    pair.flush().expect("the device takes all");
+    assert_eq!(device.calls(), ["send '64'?"]);
+}
+
+#[test]
+fn payloads_move_with_the_sends_that_were_not_taken() {
+    let (device, domain, mut pair) = connected();
+    pair.send_inline(b"one").expect("there is room");
+    pair.send(buffer(&domain, 20), 2).expect("there is room");
+    pair.send_inline(b"three").expect("there is room");
+    pair.send((buffer(&domain, 4), buffer(&domain, 36)), 4).expect("there is room");
+    device.log().take_at_most = Some(1);
+    pair.flush().expect_err("one of four");
+    pair.send_inline(b"five").expect("there is room");
+    pair.send(buffer(&domain, 60), 6).expect("there is room");
+    device.log().take_at_most = None;
+    device.log().lines.clear();
+    pair.flush().expect("the device takes the rest");
+    assert_eq!(device.calls(), ["send 20! 'three'? 40! 'five'? 60!"]);
+}
