@@ -232,5 +232,5 @@ pub use sys::{DeviceInfo, PageSize, PortInfo, PortState, RdmaCore, devices};
 pub use wait::{Found, Wait, Waiter};
 pub use window::{Binding, RefusedBind, Window};
 pub use work::{
-    Refused, RefusedReceive, Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,
+    Refused, RefusedBuffer, Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,
 };

@@ -16,6 +16,7 @@
 //!   consists of, and put together again when it is moved out; in between nobody else has it.
 //!   There is no way to register a bare pointer, because nobody could promise for it that it is
 //!   not freed, mapped anew or borrowed meanwhile.
+//! * **Within.** A buffer's range is within its region: it begins as all of it, and is only cut.
 //! * **Unique.** Two buffers of one region never overlap: [`Buffer::split_off`] moves the range's
 //!   end, [`Buffer::unsplit`] moves it back, and there is no other way to make a second one.
 //! * **Threads.** A device is outside of the program. Where the "device" is a thread of this
@@ -112,7 +113,9 @@ impl<N> Buffer<N> {
     #[inline]
     pub fn copy_in(&mut self, offset: usize, bytes: &[u8]) {
         let start = self.start(offset, bytes.len());
-        self.region.memory.write(start, bytes);
+        // SAFETY: a buffer's range is within its region, and `start` checked that this one is
+        // within the buffer's.
+        unsafe { self.region.memory.write_within(start, bytes) };
     }
 
     /// Sets every byte.
@@ -166,7 +169,9 @@ impl<N> Buffer<N> {
     #[inline]
     pub fn copy_out(&self, offset: usize, out: &mut [u8]) {
         let start = self.start(offset, out.len());
-        self.region.memory.read(start, out);
+        // SAFETY: a buffer's range is within its region, and `start` checked that this one is
+        // within the buffer's.
+        unsafe { self.region.memory.read_within(start, out) };
     }
 
     /// Whether nobody but its owner can write it: registered for sending only, so that neither the
@@ -186,9 +191,10 @@ impl<N> Buffer<N> {
         if !is_within(offset, length, self.length) {
             return None;
         }
-        let start = self.region.memory.at(self.offset + offset, length);
-        // SAFETY: `at` checked the range, which lives as long as `self`. No device may write it,
-        // and it is only this buffer's: its owner writes by `&mut self`. All devices do is read.
+        // SAFETY: it was just checked to be within this buffer's range, which is in its region.
+        let start = unsafe { self.region.memory.within(self.offset + offset, length) };
+        // SAFETY: the range is within the memory, which lives as long as `self`. No device may
+        // write it, and it is only this buffer's: its owner writes by `&mut self`.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
     }
 
@@ -403,7 +409,9 @@ impl Mapping {
     /// is to say by [`Provider::AGENT`](crate::Provider::AGENT).
     pub fn device_read(&self, offset: usize, out: &mut [u8]) {
         assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
-        self.read(offset, out);
+        self.at(offset, out.len());
+        // SAFETY: the line above has checked that the range is within the memory.
+        unsafe { self.read_within(offset, out) };
     }
 
     /// For a provider within this process, what its "device" writes; or for whoever talks to a
@@ -415,7 +423,9 @@ impl Mapping {
     /// is to say by [`Provider::AGENT`](crate::Provider::AGENT).
     pub fn device_write(&self, offset: usize, bytes: &[u8]) {
         assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
-        self.write(offset, bytes);
+        self.at(offset, bytes.len());
+        // SAFETY: the line above has checked that the range is within the memory.
+        unsafe { self.write_within(offset, bytes) };
     }
 
     /// The memory, for the call that registers it. Not to be read or written through.
@@ -423,11 +433,17 @@ impl Mapping {
         self.start.as_ptr()
     }
 
+    /// Copies from a range.
+    ///
+    /// # Safety
+    ///
+    /// It is within the memory.
     #[inline]
-    fn read(&self, offset: usize, out: &mut [u8]) {
-        let from = self.at(offset, out.len());
+    unsafe fn read_within(&self, offset: usize, out: &mut [u8]) {
+        // SAFETY: as the caller promises.
+        let from = unsafe { self.within(offset, out.len()) };
         match self.agent {
-            // SAFETY: `at` checked the range, which lives as long as `self`; `out` is borrowed
+            // SAFETY: the caller checked the range, which lives as long as `self`; `out` is borrowed
             // exclusively and no reference to registered memory exists, so they are disjoint.
             Agent::Device => unsafe {
                 ptr::copy_nonoverlapping(from.as_ptr(), out.as_mut_ptr(), out.len());
@@ -451,11 +467,17 @@ impl Mapping {
         }
     }
 
+    /// Copies to a range.
+    ///
+    /// # Safety
+    ///
+    /// It is within the memory.
     #[inline]
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        let to = self.at(offset, bytes.len());
+    unsafe fn write_within(&self, offset: usize, bytes: &[u8]) {
+        // SAFETY: as the caller promises.
+        let to = unsafe { self.within(offset, bytes.len()) };
         match self.agent {
-            // SAFETY: `at` checked the range, which lives as long as `self`; no reference to
+            // SAFETY: the caller checked the range, which lives as long as `self`; no reference to
             // registered memory exists, so `bytes` is elsewhere; only the buffer's owner gets here.
             Agent::Device => unsafe {
                 ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len());
@@ -487,14 +509,26 @@ impl Mapping {
 
     #[inline]
     fn at(&self, offset: usize, length: usize) -> NonNull<u8> {
+        if !is_within(offset, length, self.length) {
+            out_of_bounds(offset, length, self.length);
+        }
+        // SAFETY: the range was just checked to be within the memory.
+        unsafe { self.within(offset, length) }
+    }
+
+    /// Where a range is.
+    ///
+    /// # Safety
+    ///
+    /// It is within the memory.
+    #[inline]
+    unsafe fn within(&self, offset: usize, length: usize) -> NonNull<u8> {
         assert!(
             !matches!(self.backing, Backing::Foreign),
             "the memory of a device cannot be copied by the processor",
         );
-        if !is_within(offset, length, self.length) {
-            out_of_bounds(offset, length, self.length);
-        }
-        // SAFETY: the offset was just checked to be within the allocation, or one past its end.
+        debug_assert!(is_within(offset, length, self.length), "the caller checks");
+        // SAFETY: as the caller promises, it is within the allocation, or one past its end.
         unsafe { self.start.add(offset) }
     }
 }

@@ -423,9 +423,14 @@ impl Payloads {
     }
 
     /// Kept bytes, as the device is told of them.
-    pub(crate) fn kept(&self, offset: usize, length: u32) -> Option<Segment> {
-        let Inline::Kept(buffer) = &self.inline else { return None };
-        Some(Segment { address: buffer.address() + offset as u64, length, ..Segment::of(buffer) })
+    ///
+    /// # Panics
+    ///
+    /// When none are kept.
+    #[inline]
+    pub(crate) fn kept(&self, offset: usize, length: u32) -> Segment {
+        let Inline::Kept(buffer) = &self.inline else { panic!("the bytes are copies") };
+        Segment { address: buffer.address() + offset as u64, length, ..Segment::of(buffer) }
     }
 
     /// Inline bytes, if they are within. They must be copied before [`Provider::post`] returns.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    Buffer, Completion, CompletionQueue, Domain, Error, Provider, RdmaCore, RefusedReceive,
-    Retired, Returned, StaleCompletion, Unnamed, WorkKind,
+    Buffer, Completion, CompletionQueue, Domain, Error, Provider, RdmaCore, RefusedBuffer, Retired,
+    Returned, StaleCompletion, Unnamed, WorkKind,
     completion::Reservation,
     pending::Pending,
     provider::{Batch, ReceiveRequest},
@@ -79,17 +79,17 @@ impl<P: Provider, N> SharedReceiveQueue<P, N> {
     /// # Errors
     ///
     /// As [`QueuePair::post_receive`](crate::QueuePair::post_receive).
-    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedReceive<N>> {
+    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedBuffer<N>> {
         let segment = match receivable(self.domain.identity(), &buffer) {
             Ok(segment) => segment,
-            Err(error) => return Err(RefusedReceive { error, buffer }),
+            Err(error) => return Err(RefusedBuffer { error, buffer }),
         };
         match self.receives.take((buffer, tag)) {
             Ok(token) => {
                 self.pending.push(ReceiveRequest { token, segment });
                 Ok(())
             }
-            Err((buffer, _)) => Err(RefusedReceive { error: Error::QueueFull, buffer }),
+            Err((buffer, _)) => Err(RefusedBuffer { error: Error::QueueFull, buffer }),
         }
     }
 

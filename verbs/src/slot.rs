@@ -129,6 +129,16 @@ impl<T> SendRing<T> {
         if index + 1 == self.states.len() { 0 } else { index + 1 }
     }
 
+    /// What an outstanding send holds, if it does.
+    #[inline]
+    pub(crate) fn held(&self, token: u64) -> Option<&T> {
+        let distance = token.wrapping_sub(self.tail);
+        if distance >= self.head - self.tail {
+            return None;
+        }
+        self.held[self.behind_tail(distance)].as_ref()
+    }
+
     /// Frees a slot and those that are done with it. The outer nothing means a stale token, the
     /// inner nothing that the slot held nothing; what it held comes with the slot's index.
     #[inline]

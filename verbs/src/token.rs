@@ -41,19 +41,15 @@ impl Token {
 
     /// Nothing when the number was not packed here: 0, for one, never is.
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "each part has so many bits")]
     pub(crate) fn unpack(number: u64) -> Option<Self> {
-        let [kind, slot @ .., g0, g1, g2, g3] = number.to_be_bytes();
-        let kind = match u64::from(kind) {
+        let kind = match number >> 56 {
             RECEIVE => Kind::Receive,
             SEND => Kind::Send,
             _ => return None,
         };
-        let [s0, s1, s2] = slot;
-        Some(Self {
-            kind,
-            slot: u32::from_be_bytes([0, s0, s1, s2]),
-            generation: u32::from_be_bytes([g0, g1, g2, g3]),
-        })
+        let slot = (number >> 32) as u32 & (SLOTS_MAX - 1);
+        Some(Self { kind, slot, generation: number as u32 })
     }
 }
 

@@ -145,9 +145,9 @@ pub struct Refused<N = Unnamed> {
     pub segments: Segments<N>,
 }
 
-/// A receive that was not queued, with its buffer.
+/// A receive, or a message with data, that was not queued, with its buffer.
 #[derive(Debug)]
-pub struct RefusedReceive<N = Unnamed> {
+pub struct RefusedBuffer<N = Unnamed> {
     /// Why.
     pub error: Error,
     /// The buffer, as it was given.
@@ -160,9 +160,9 @@ impl<N> fmt::Display for Refused<N> {
     }
 }
 
-impl<N> fmt::Display for RefusedReceive<N> {
+impl<N> fmt::Display for RefusedBuffer<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "receive refused: {}", self.error)
+        write!(f, "buffer refused: {}", self.error)
     }
 }
 
@@ -172,7 +172,7 @@ impl<N: fmt::Debug> std::error::Error for Refused<N> {
     }
 }
 
-impl<N: fmt::Debug> std::error::Error for RefusedReceive<N> {
+impl<N: fmt::Debug> std::error::Error for RefusedBuffer<N> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
@@ -184,8 +184,8 @@ impl<N> From<Refused<N>> for Error {
     }
 }
 
-impl<N> From<RefusedReceive<N>> for Error {
-    fn from(refused: RefusedReceive<N>) -> Self {
+impl<N> From<RefusedBuffer<N>> for Error {
+    fn from(refused: RefusedBuffer<N>) -> Self {
         refused.error
     }
 }

@@ -132,8 +132,20 @@ impl Namespace {
             let execution = Execution::NotSent;
             return Err(Failed { error: error.into(), buffer: Some(buffer), execution });
         }
+        if buffer.len() as u64 <= self.transfer_bytes_max() {
+            let done = self.begin(self.command(direction, lba, buffer)).await;
+            return self.finish_part(direction, lba, done).await;
+        }
         let parts = self.start(direction, lba, buffer).await;
         self.gather(direction, parts).await
+    }
+
+    fn command(&self, direction: Direction, lba: u64, buffer: Buffer) -> Command {
+        let blocks = self.info.blocks_in(buffer.len());
+        match direction {
+            Direction::Read => Command::read(self.info.id, lba, blocks, buffer),
+            Direction::Write => Command::write(self.info.id, lba, blocks, buffer),
+        }
     }
 
     /// Sends as many commands as a range takes that has been checked; says where each starts.
@@ -152,11 +164,7 @@ impl Namespace {
                 rest = Some(part.split_off(step));
             }
             let blocks = self.info.blocks_in(part.len());
-            let command = match direction {
-                Direction::Read => Command::read(self.info.id, at, blocks, part),
-                Direction::Write => Command::write(self.info.id, at, blocks, part),
-            };
-            pending.push((at, self.begin(command).await));
+            pending.push((at, self.begin(self.command(direction, at, part)).await));
             at += u64::from(blocks);
         }
         pending

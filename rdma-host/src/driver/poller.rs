@@ -22,11 +22,10 @@ use super::device::DeviceWatch;
 use super::held::Held;
 use super::queue::{Answer, Queue};
 use super::readable::Readable;
-use super::statistics::{Meter, Outcome, Statistics};
+use super::statistics::{Meter, Statistics};
 use super::verbs_error;
 use crate::config::{ConnectOptions, POLL_BATCH};
 use crate::error::{Error, Misuse, Rejected};
-use crate::proto::Finished;
 use crate::wire::{NamespaceId, QueueId, Sgl};
 
 /// Owns queues, submits to them and completes them. Not shared: whoever holds it drives it.
@@ -223,12 +222,20 @@ impl<P: Provider> Poller<P> {
     fn submit_at(&mut self, index: Option<usize>, command: &mut Command) -> Result<(), Rejection> {
         let started = *self.burst.get_or_insert_with(|| self.clock.raw());
         let Some(index) = index else { return self.hold(command.take(), started) };
-        let submitted = match self.queues[index].sends_inline(&command.data) && !self.has_replaced()
-        {
-            true => self.queues[index].submit_inline(command, started),
-            false => self.submit_slowly(index, command, started),
-        };
-        if let Err(error) = submitted {
+        let guarded = self.has_replaced();
+        let queue = &mut self.queues[index];
+        if queue.sends_inline(&command.data) && !guarded {
+            if let Err(error) = queue.submit_inline(command, started) {
+                return Err(Rejection::new(error, command.take()));
+            }
+            self.in_flight += 1;
+            if !queue.is_dirty {
+                queue.is_dirty = true;
+                self.dirty.push(index);
+            }
+            return Ok(());
+        }
+        if let Err(error) = self.submit_slowly(index, command, started) {
             return Err(Rejection::new(error, command.take()));
         }
         self.note_submitted(index);
@@ -486,7 +493,6 @@ impl<P: Provider> Poller<P> {
                 break;
             }
         }
-        // Receives go back before anything new is sent.
         self.flush_dirty()?;
         Ok(now)
     }
@@ -503,10 +509,18 @@ impl<P: Provider> Poller<P> {
             let completion = self.batch[at];
             // A queue that is gone leaves completions behind.
             let Some(index) = self.directory.find(completion.queue_pair()) else { continue };
-            self.note_dirty(index);
             let queue = &mut self.queues[index];
-            let finished = match queue.answer(&completion) {
+            let answer = queue.answer(&completion);
+            // An answer leaves a receive to be posted again, and needs none itself: that can wait
+            // for the next command. Whatever is not usual may leave something to be sent.
+            let may_send = matches!(answer, Answer::Read(..) | Answer::Unusual);
+            if may_send && !queue.is_dirty {
+                queue.is_dirty = true;
+                self.dirty.push(index);
+            }
+            let finished = match answer {
                 Answer::Finished(finished) => finished,
+                Answer::Nothing => continue,
                 Answer::Unusual => match queue.handle_other(&completion)? {
                     Some(finished) => finished,
                     None => continue,
@@ -518,37 +532,20 @@ impl<P: Provider> Poller<P> {
                     }
                 }
             };
-            if let Some(done) = self.finish(index, finished, now) {
-                each(&mut self.done, done);
+            self.in_flight -= 1;
+            let revoked = queue.take_revoked(finished.slot);
+            let entry = queue.command(finished.slot);
+            self.traffic = entry.started;
+            let latency_ns = self.clock.delta_as_nanos(entry.started, now);
+            self.meter.record(entry.opcode(), &entry.outcome(&finished, latency_ns, revoked));
+            if self.errand.is_some() && is_errand(entry.user(), entry.opcode()) {
+                let done = entry.complete(finished.response);
+                self.end_errand(done);
+            } else {
+                each(&mut self.done, entry.complete(finished.response));
             }
         }
         Ok(now)
-    }
-
-    /// What to tell the owner of a command that is done; nothing if it is the controller's own.
-    #[inline(always)]
-    fn finish(&mut self, index: usize, finished: Finished, now: u64) -> Option<Done> {
-        self.in_flight -= 1;
-        let queue = &mut self.queues[index];
-        let revoked = queue.take_revoked(finished.slot);
-        let entry = queue.command(finished.slot);
-        let opcode = entry.opcode();
-        self.traffic = entry.started;
-        self.meter.record(
-            opcode,
-            &Outcome {
-                success: finished.response.status().is_success(),
-                bytes: entry.bytes(),
-                latency_ns: self.clock.delta_as_nanos(entry.started, now),
-                revoked,
-            },
-        );
-        let done = entry.complete(finished.response);
-        if self.errand.is_some() && is_errand(done.user, opcode) {
-            self.end_errand(done);
-            return None;
-        }
-        Some(done)
     }
 
     async fn arm_and_sleep(&mut self, limit: Duration) -> Result<(), Error> {

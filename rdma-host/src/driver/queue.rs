@@ -10,7 +10,7 @@ use verbs::{
 
 use super::command::{Command, Data, Done, Execution, Rejection};
 use super::limbo::Parting;
-use super::statistics::Revoked;
+use super::statistics::{Outcome, Revoked};
 use super::{memory, verbs_error};
 use crate::error::{Error, Malformed, Misuse, Transport};
 use crate::proto::{Answered, Finished, Slots, Waits};
@@ -73,6 +73,8 @@ struct Lease {
 pub(super) enum Answer {
     /// The response to a command, which ends it.
     Finished(Finished),
+    /// Something that was taken, and ends no command yet.
+    Nothing,
     /// A response of so many bytes, whatever it is to, which was taken.
     Read(Cqe, u32),
     /// Something else, which was not taken.
@@ -200,21 +202,25 @@ impl<P: Provider> Queue<P> {
             }
         }
         command.sqe.set_command_id(id);
-        let mut data = std::mem::replace(&mut command.data, Data::None);
-        let sent = if in_capsule { std::mem::replace(&mut data, Data::None) } else { Data::None };
         let capsule = command.sqe.as_bytes();
-        if let Err(refused) = self.queue_pair.send_message_with(slot, capsule, sent.into_buffer()) {
-            // A window that is bound already would stay so: the credits were counted, and a capsule
-            // of ours is never refused.
-            assert!(!lends, "a send after a bind was refused: {}", refused.error);
-            let sent = refused.segments.into_iter().next();
-            command.data = Data::of(&command.sqe, sent.or(data.into_buffer()));
+        if in_capsule
+            && let Some(data) = std::mem::replace(&mut command.data, Data::None).into_buffer()
+        {
+            if let Err(refused) = self.queue_pair.send_message_with(slot, capsule, data) {
+                command.data = Data::ToController(refused.buffer);
+                self.slots.cancel(id);
+                return Err(verbs_error(refused.error));
+            }
+        } else if let Err(error) = self.queue_pair.send_message_signaled(slot, capsule) {
+            // A window that is bound already would stay so: the credits were counted.
+            assert!(!lends, "a send after a bind was refused: {error}");
             self.slots.cancel(id);
-            return Err(verbs_error(refused.error));
+            return Err(verbs_error(error));
         }
         let entry = &mut self.commands[slot];
         (entry.user, entry.started) = (command.user, now);
-        (entry.opcode, entry.data) = (command.sqe.opcode(), data.into_buffer());
+        entry.opcode = command.sqe.opcode();
+        entry.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
         Ok(())
     }
 
@@ -272,13 +278,15 @@ impl<P: Provider> Queue<P> {
         ((self.receives - queued) as usize) < self.slots.in_flight()
     }
 
-    /// Takes a completion of this queue's queue pair if it is the response to a command that waits
-    /// for nothing else.
+    /// Takes a completion of this queue's queue pair if it is one of those that a command has: of
+    /// its response, or of its send.
     #[inline(always)] // the hot loop is in here; what is not usual is apart
     pub(super) fn answer(&mut self, completion: &Completion) -> Answer {
-        let answers = completion.is_receive() && completion.status().is_success();
-        if !answers || self.side.state() != State::Established {
+        if !completion.status().is_success() || self.side.state() != State::Established {
             return Answer::Unusual;
+        }
+        if !completion.is_receive() {
+            return self.sent(completion);
         }
         // The response is read, and its buffer takes another.
         let mut response = Cqe::default();
@@ -289,6 +297,18 @@ impl<P: Provider> Queue<P> {
             return Answer::Finished(Finished { slot, response });
         }
         Answer::Read(response, length)
+    }
+
+    /// Takes the completion of a send that a command waits for.
+    fn sent(&mut self, completion: &Completion) -> Answer {
+        let Some((row, data)) = self.queue_pair.retire_message(completion) else {
+            return Answer::Unusual;
+        };
+        let slot = u16::try_from(row).expect("there is a message for each slot");
+        if data.is_some() {
+            self.commands[usize::from(slot)].data = data;
+        }
+        self.slots.handle_sent(slot).map_or(Answer::Nothing, Answer::Finished)
     }
 
     /// Takes any completion: a send is done, something failed, or the end has begun. Returns the
@@ -525,10 +545,23 @@ impl InFlight {
         self.opcode
     }
 
-    /// How many bytes it moves.
+    /// By what its owner knows it.
     #[inline]
-    pub(super) fn bytes(&self) -> u64 {
-        self.data.as_ref().map_or(0, |buffer| buffer.len() as u64)
+    pub(super) fn user(&self) -> u64 {
+        self.user
+    }
+
+    /// What there is to count of its end.
+    #[inline]
+    pub(super) fn outcome(
+        &self,
+        finished: &Finished,
+        latency_ns: u64,
+        revoked: Option<Revoked>,
+    ) -> Outcome {
+        let bytes = self.data.as_ref().map_or(0, |buffer| buffer.len() as u64);
+        let success = finished.response.status().is_success();
+        Outcome { success, bytes, latency_ns, revoked }
     }
 
     /// Ends with this response.

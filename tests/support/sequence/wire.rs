@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
-    Access, Binding, Buffer, Completion, Error, RefusedReceive, RemoteAddress, Retired, Segments,
+    Access, Binding, Buffer, Completion, Error, RefusedBuffer, RemoteAddress, Retired, Segments,
 };
 
 use super::{
@@ -163,7 +163,7 @@ impl Play<'_> {
         };
         match posted {
             Ok(()) => self.count("receive posted"),
-            Err(RefusedReceive { buffer, error }) => {
+            Err(RefusedBuffer { buffer, error }) => {
                 assert_eq!(range(&buffer), place, "it is handed back");
                 assert!(matches!(error, Error::Misuse(_) | Error::QueueFull), "{error}");
                 side.free.push(Piece { buffer, domain });

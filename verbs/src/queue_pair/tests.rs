@@ -13,10 +13,12 @@ use super::*;
 use crate::Access;
 use crate::{
     CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
+    WorkKind,
     memory::Agent,
     provider::{
-        CmEvent, CmEventKind, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts,
-        QueuePairRequest, QueueRequest, RegisterRequest,
+        Batch, CmEvent, CmEventKind, CmRequest, Keys, Payload, Payloads, PostError, QueueFacts,
+        QueuePairFacts, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        SendRequest,
     },
 };
 

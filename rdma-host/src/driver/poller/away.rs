@@ -13,6 +13,7 @@ use super::tick::Tick;
 use super::{Assembly, Poller};
 use crate::config::{DRAIN_TIMEOUT, RESENDS_MAX};
 use crate::error::{Error, Misuse, Transport};
+use crate::proto::Finished;
 
 impl<P: Provider> Poller<P> {
     /// A queue has failed: gives all of them up and holds their commands, if others may come.
@@ -65,10 +66,7 @@ impl<P: Provider> Poller<P> {
                     continue;
                 };
                 match trusted {
-                    true => {
-                        let done = self.finish(index, finished, self.clock.raw());
-                        self.done.extend(done);
-                    }
+                    true => self.finish(index, &finished),
                     false => {
                         let ended = self.queues[index].disown(finished.slot);
                         self.keep(ended, cause);
@@ -80,6 +78,20 @@ impl<P: Provider> Poller<P> {
             if count == 0 && (drained || waited >= DRAIN_TIMEOUT) {
                 return;
             }
+        }
+    }
+
+    /// Hands out a command that is done, while its queue ends.
+    fn finish(&mut self, index: usize, finished: &Finished) {
+        let queue = &mut self.queues[index];
+        let revoked = queue.take_revoked(finished.slot);
+        let entry = queue.command(finished.slot);
+        let latency_ns = self.clock.delta_as_nanos(entry.started, self.clock.raw());
+        self.meter.record(entry.opcode(), &entry.outcome(finished, latency_ns, revoked));
+        let done = entry.complete(finished.response);
+        match self.errand.is_some() && is_errand(done.user, entry.opcode()) {
+            true => self.end_errand(done),
+            false => self.done.push_back(done),
         }
     }
 

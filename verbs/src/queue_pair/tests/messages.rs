@@ -16,22 +16,27 @@ fn keeping(inline: u32) -> (Device, Domain<Device>, QueuePair<Device>) {
 fn a_kept_message_is_sent_from_its_row_and_can_be_read_again() {
     let (device, domain, mut pair) = keeping(8);
     pair.send_message(2, b"inlined.").expect("there is room");
-    pair.send_message_with(0, b"tagged..", None).expect("there is room");
+    pair.send_message_signaled(0, b"signaled").expect("there is room");
     pair.send_message_with(3, b"gathered", buffer(&domain, 10)).expect("there is room");
     assert_eq!(pair.held_sends(), 2);
     pair.flush().expect("the device takes all");
-    assert_eq!(device.calls(), ["send 'inlined.'? 'tagged..'! 18!"]);
+    assert_eq!(device.calls(), ["send 'inlined.'? 'signaled'! 18!"]);
     assert_eq!(pair.message(2), Some(b"inlined.".as_slice()));
     assert_eq!(pair.message(3), Some(b"gathered".as_slice()));
     assert_eq!((pair.message(4), pair.message(usize::MAX)), (None, None));
-    let tokens = device.tokens();
-    for (token, (row, buffers)) in tokens[1..].iter().zip([(0, 0), (3, 1)]) {
-        let completion = Completion::new(*token, Status::SUCCESS, NUMBER, 0);
-        let Ok(Retired::Send { tag, segments }) = pair.retire(&completion) else {
-            panic!("it has a completion of its own");
-        };
-        assert_eq!((tag, segments.len()), (row, buffers));
+    let completion = |token, status| Completion::new(token, status, NUMBER, 0);
+    let [quiet, signaled, gathered] = device.tokens()[..] else { panic!("three were sent") };
+    for token in [quiet, gathered + 1] {
+        assert!(pair.retire_message(&completion(token, Status::SUCCESS)).is_none());
     }
+    assert!(pair.retire_message(&completion(signaled, Status::FLUSHED)).is_none());
+    assert_eq!(pair.held_sends(), 2);
+    assert!(
+        matches!(pair.retire_message(&completion(signaled, Status::SUCCESS)), Some((0, None)),)
+    );
+    assert!(pair.retire_message(&completion(signaled, Status::SUCCESS)).is_none(), "once");
+    let retired = pair.retire_message(&completion(gathered, Status::SUCCESS));
+    assert_eq!(retired.map(|(row, data)| (row, data.map(|data| data.len()))), Some((3, Some(10))));
     assert_eq!(pair.held_sends(), 0);
 }
 
@@ -39,12 +44,14 @@ fn a_kept_message_is_sent_from_its_row_and_can_be_read_again() {
 fn without_inline_sends_a_message_is_sent_from_memory() {
     let (device, domain, mut pair) = keeping(0);
     assert!(matches!(pair.send_message(0, b"quietly."), Err(Error::Misuse(_))));
-    pair.send_message_with(1, b"alone", None).expect("there is room");
+    pair.send_message_signaled(1, b"alone").expect("there is room");
     pair.send_message_with(2, b"together", buffer(&domain, 4)).expect("there is room");
     pair.flush().expect("the device takes all");
     assert_eq!(device.calls(), ["send 5! 12!"]);
+    let failed = Completion::new(device.tokens()[0], Status::FLUSHED, NUMBER, 0);
+    assert!(matches!(pair.retire(&failed), Ok(Retired::Send { tag: 1, .. })));
     let tags: Vec<_> = pair.close().iter().map(|returned| returned.tag).collect();
-    assert_eq!(tags, [1, 2]);
+    assert_eq!(tags, [2]);
 }
 
 #[test]
@@ -53,16 +60,19 @@ fn what_does_not_fit_a_row_is_refused_and_nothing_is_lost() {
     assert!(matches!(pair.send_message(4, b"no row"), Err(Error::Misuse(_))));
     assert!(matches!(pair.send_message(0, b"too long!"), Err(Error::Misuse(_))));
     assert!(matches!(pair.send_inline(b"copied"), Err(Error::Misuse(_))));
-    let two = (buffer(&domain, 1), buffer(&domain, 2));
-    let refused = pair.send_message_with(0, b"message.", two).expect_err("a row and two buffers");
-    assert_eq!(refused.segments.len(), 2);
+    let refused = pair.send_message_with(4, b"message.", buffer(&domain, 2));
+    assert_eq!(refused.expect_err("no row").buffer.len(), 2);
+    let stranger = open(&Device::new()).domain().expect("another").allocate(3, Access::NONE);
+    let refused = pair.send_message_with(0, b"message.", stranger.expect("memory"));
+    assert_eq!(refused.expect_err("a strange buffer").buffer.len(), 3);
     assert_eq!(pair.send_credits(), CAPABILITIES.send);
     for _ in 0..CAPABILITIES.send {
-        pair.send_message_with(0, b"message.", None).expect("there is room");
+        pair.send_message_signaled(0, b"message.").expect("there is room");
     }
+    assert!(matches!(pair.send_message_signaled(0, b"message."), Err(Error::QueueFull)));
     assert!(matches!(pair.send_message(0, b"message."), Err(Error::QueueFull)));
     let refused = pair.send_message_with(0, b"message.", buffer(&domain, 3));
-    assert_eq!(refused.expect_err("the queue is full").segments.len(), 1);
+    assert_eq!(refused.expect_err("the queue is full").buffer.len(), 3);
 }
 
 #[test]
