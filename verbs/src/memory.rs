@@ -440,11 +440,11 @@ impl Mapping {
     /// It is within the memory.
     #[inline]
     unsafe fn read_within(&self, offset: usize, out: &mut [u8]) {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller promises that the range is within the memory.
         let from = unsafe { self.within(offset, out.len()) };
         match self.agent {
-            // SAFETY: the caller checked the range, which lives as long as `self`; `out` is borrowed
-            // exclusively and no reference to registered memory exists, so they are disjoint.
+            // SAFETY: the range is within, and lives as long as `self`; `out` is borrowed
+            // exclusively, as registered memory never is, so they are disjoint.
             Agent::Device => unsafe {
                 ptr::copy_nonoverlapping(from.as_ptr(), out.as_mut_ptr(), out.len());
             },
@@ -474,11 +474,11 @@ impl Mapping {
     /// It is within the memory.
     #[inline]
     unsafe fn write_within(&self, offset: usize, bytes: &[u8]) {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller promises that the range is within the memory.
         let to = unsafe { self.within(offset, bytes.len()) };
         match self.agent {
-            // SAFETY: the caller checked the range, which lives as long as `self`; no reference to
-            // registered memory exists, so `bytes` is elsewhere; only the buffer's owner gets here.
+            // SAFETY: the range is within, and lives as long as `self`; only its buffer's owner gets
+            // here, by `&mut self`, so that `bytes` is no borrow of it, and elsewhere.
             Agent::Device => unsafe {
                 ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len());
             },
