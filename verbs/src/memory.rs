@@ -477,8 +477,8 @@ impl Mapping {
         // SAFETY: the caller promises that the range is within the memory.
         let to = unsafe { self.within(offset, bytes.len()) };
         match self.agent {
-            // SAFETY: the range is within, and lives as long as `self`; only its buffer's owner gets
-            // here, by `&mut self`, so that `bytes` is no borrow of it, and elsewhere.
+            // SAFETY: the range is within, and lives as long as `self`; only its buffer's owner
+            // gets here, by `&mut self`, so that `bytes` is no borrow of it, and elsewhere.
             Agent::Device => unsafe {
                 ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len());
             },
