@@ -26,7 +26,7 @@ use super::statistics::{Meter, Statistics};
 use super::verbs_error;
 use crate::config::{ConnectOptions, POLL_BATCH};
 use crate::error::{Error, Misuse, Rejected};
-use crate::wire::{NamespaceId, QueueId, Sgl};
+use crate::wire::{Cqe, NamespaceId, QueueId, Sgl};
 
 /// Owns queues, submits to them and completes them. Not shared: whoever holds it drives it.
 ///
@@ -224,8 +224,8 @@ impl<P: Provider> Poller<P> {
         let Some(index) = index else { return self.hold(command.take(), started) };
         let guarded = self.has_replaced();
         let queue = &mut self.queues[index];
-        if queue.sends_inline(&command.data) && !guarded {
-            if let Err(error) = queue.submit_inline(command, started) {
+        if !guarded && let Some(sgl) = queue.inline_sgl(&command.data) {
+            if let Err(error) = queue.submit_inline(command, sgl, started) {
                 return Err(Rejection::new(error, command.take()));
             }
             self.in_flight += 1;
@@ -454,6 +454,16 @@ impl<P: Provider> Poller<P> {
     /// The next queue in turn that has room.
     #[inline]
     fn pick(&mut self) -> Option<usize> {
+        let index = if self.next < self.queues.len() { self.next } else { 0 };
+        if self.queues.get(index)?.has_room() {
+            self.next = index + 1;
+            return Some(index);
+        }
+        self.pick_another()
+    }
+
+    #[inline(never)]
+    fn pick_another(&mut self) -> Option<usize> {
         for _ in 0..self.queues.len() {
             let index = if self.next < self.queues.len() { self.next } else { 0 };
             self.next = index + 1;
@@ -505,12 +515,13 @@ impl<P: Provider> Poller<P> {
         each: &mut impl FnMut(&mut VecDeque<Done>, Done),
     ) -> Result<u64, Error> {
         let now = self.clock.raw();
+        let mut response = Cqe::default();
         for at in 0..count {
             let completion = self.batch[at];
             // A queue that is gone leaves completions behind.
             let Some(index) = self.directory.find(completion.queue_pair()) else { continue };
             let queue = &mut self.queues[index];
-            let answer = queue.answer(&completion);
+            let answer = queue.answer(&completion, &mut response);
             // An answer leaves a receive to be posted again, and needs none itself: that can wait
             // for the next command. Whatever is not usual may leave something to be sent.
             let may_send = matches!(answer, Answer::Read(..) | Answer::Unusual);
@@ -518,31 +529,30 @@ impl<P: Provider> Poller<P> {
                 queue.is_dirty = true;
                 self.dirty.push(index);
             }
-            let finished = match answer {
-                Answer::Finished(finished) => finished,
+            let slot = match answer {
+                Answer::Finished(slot) => slot,
                 Answer::Nothing => continue,
-                Answer::Unusual => match queue.handle_other(&completion)? {
-                    Some(finished) => finished,
-                    None => continue,
-                },
-                Answer::Read(response, length) => {
-                    match queue.respond(&completion, response, length)? {
-                        Some(finished) => finished,
-                        None => continue,
-                    }
+                unusual => {
+                    let finished = match unusual {
+                        Answer::Read(length) => queue.respond(&completion, response, length)?,
+                        _ => queue.handle_other(&completion)?,
+                    };
+                    let Some(finished) = finished else { continue };
+                    response = finished.response;
+                    finished.slot
                 }
             };
             self.in_flight -= 1;
-            let revoked = queue.take_revoked(finished.slot);
-            let entry = queue.command(finished.slot);
+            let revoked = queue.take_revoked(slot);
+            let entry = queue.command(slot);
             self.traffic = entry.started;
             let latency_ns = self.clock.delta_as_nanos(entry.started, now);
-            self.meter.record(entry.opcode(), &entry.outcome(&finished, latency_ns, revoked));
+            self.meter.record(entry.opcode(), &entry.outcome(response, latency_ns, revoked));
             if self.errand.is_some() && is_errand(entry.user(), entry.opcode()) {
-                let done = entry.complete(finished.response);
+                let done = entry.complete(response);
                 self.end_errand(done);
             } else {
-                each(&mut self.done, entry.complete(finished.response));
+                each(&mut self.done, entry.complete(response));
             }
         }
         Ok(now)

@@ -87,7 +87,7 @@ impl<P: Provider> Poller<P> {
         let revoked = queue.take_revoked(finished.slot);
         let entry = queue.command(finished.slot);
         let latency_ns = self.clock.delta_as_nanos(entry.started, self.clock.raw());
-        self.meter.record(entry.opcode(), &entry.outcome(finished, latency_ns, revoked));
+        self.meter.record(entry.opcode(), &entry.outcome(finished.response, latency_ns, revoked));
         let done = entry.complete(finished.response);
         match self.errand.is_some() && is_errand(done.user, entry.opcode()) {
             true => self.end_errand(done),
