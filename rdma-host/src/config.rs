@@ -251,6 +251,10 @@ pub const RESOLVE_INTERVAL: Duration = Duration::from_millis(250);
 /// one is mostly waiting, and its connection manager queues no more than a few dozen requests.
 pub const CONNECTS_AT_ONCE: u16 = 16;
 
+/// When one I/O queue's connection ends while others come up, how long they wait for what that
+/// queue itself has to say of it: an answer that came before is taken in by then.
+pub const OWN_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Of these, how many are authenticated at the same time. A target with one processor computes one
 /// after the other, and all of them have [`AUTHENTICATION_TIMEOUT`].
 pub const AUTHENTICATIONS_AT_ONCE: usize = 4;

@@ -125,7 +125,7 @@ impl<C: Carrier> Exchange<'_, C> {
         let transfer = Transfer::FromController(RECEIVE_LENGTH);
         let name = "Authentication Receive";
         let received = self.execute(Execute { queue: self.queue, sqe, transfer, name }).await;
-        received.map_err(|error| match is_hang_up(&error) {
+        received.map_err(|error| match is_hang_up(&error, self.queue) {
             true => self.failed(AuthenticationFailure::HungUp(due)),
             false => error,
         })
@@ -145,12 +145,12 @@ impl<C: Carrier> Exchange<'_, C> {
     }
 }
 
-/// Whether the target has ended the connection: it did so on purpose, since a network that fails
-/// says nothing.
-fn is_hang_up(error: &Error) -> bool {
+/// Whether the target has ended this queue's connection: it did so on purpose, since a network that
+/// fails says nothing.
+fn is_hang_up(error: &Error, queue: QueueId) -> bool {
     match error {
-        Error::Away(away) => is_hang_up(&away.cause),
-        Error::Transport(Transport::Disconnected(_)) => true,
+        Error::Away(away) => is_hang_up(&away.cause, queue),
+        Error::Transport(Transport::Disconnected(ended)) => *ended == queue,
         _ => false,
     }
 }

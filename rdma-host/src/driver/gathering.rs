@@ -1,8 +1,10 @@
 //! The I/O queues of a controller, connected several at a time.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use verbs::{Buffer, Domain, Provider};
@@ -16,8 +18,9 @@ use super::shared_poller::{SharedPoller, SharedQueue};
 use super::{buffers, verbs_error};
 use crate::config::{
     ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, AUTHENTICATIONS_AT_ONCE, CONNECTS_AT_ONCE, MemoryMode,
+    OWN_WORDS_TIMEOUT,
 };
-use crate::error::Error;
+use crate::error::{Error, Transport};
 use crate::proto::{BringUp, Input, QueueAction, QueueUp};
 use crate::wire::QueueId;
 
@@ -51,15 +54,37 @@ impl<P: Provider> Gathering<'_, P> {
         let lanes = usize::from(self.total.min(CONNECTS_AT_ONCE));
         let access = self.memory.access();
         let scratch = buffers(self.domain, lanes, ADMIN_TRANSFER_MAX, access)?;
-        let lanes = try_join_all(scratch.into_iter().map(|buffer| self.lane(&progress, buffer)));
+        let lanes = scratch.into_iter().map(|buffer| self.lane(&progress, buffer));
         tokio::select! {
-            done = lanes => drop(done?),
+            done = self.all(&progress, lanes.collect()) => done?,
             _ = join_all(progress.pollers.iter().map(SharedPoller::serve)) => {}
         }
         let mut up = progress.up.into_inner();
         up.sort_by_key(|&(queue, _)| queue);
         let assemblies = progress.pollers.into_iter().map(SharedPoller::into_assembly);
         Ok((assemblies.collect::<Result<_, _>>()?, up.into_iter().map(|(_, up)| up).collect()))
+    }
+
+    /// Waits for all lanes, or the first failure. Where a lane fails by a connection that is not its
+    /// own, the lane of that knows more, such as what the target said before it hung up: it is
+    /// waited for, a moment.
+    async fn all(
+        &self,
+        progress: &Progress<P>,
+        mut lanes: FuturesUnordered<impl Future<Output = Result<(), (QueueId, Error)>>>,
+    ) -> Result<(), Error> {
+        let (mut failure, mut patience) = (Ok(()), Duration::MAX);
+        while let Ok(Some(ended)) = tokio::time::timeout(patience, lanes.next()).await {
+            let Err((queue, error)) = ended else { continue };
+            let concerned = concerned(&error).filter(|&concerned| {
+                concerned != queue && progress.up.lock().iter().all(|&(up, _)| up != concerned)
+            });
+            if concerned.is_none() {
+                return Err(error);
+            }
+            (failure, patience) = (failure.and(Err(error)), OWN_WORDS_TIMEOUT);
+        }
+        failure
     }
 
     async fn begin(&self) -> Result<Progress<P>, Error> {
@@ -84,14 +109,15 @@ impl<P: Provider> Gathering<'_, P> {
     }
 
     /// Brings one queue up after the other, until there are none left.
-    async fn lane(&self, progress: &Progress<P>, scratch: Buffer) -> Result<(), Error> {
+    async fn lane(&self, progress: &Progress<P>, scratch: Buffer) -> Result<(), (QueueId, Error)> {
         let mut scratch = Some(scratch);
         loop {
             let next = u16::try_from(progress.next.fetch_add(1, Ordering::Relaxed));
             let Some(queue) = next.ok().filter(|&next| next <= self.total).map(QueueId) else {
                 return Ok(());
             };
-            let up = self.bring_up(progress, queue, &mut scratch).await?;
+            let up = self.bring_up(progress, queue, &mut scratch).await;
+            let up = up.map_err(|error| (queue, error))?;
             progress.up.lock().push((queue, up));
         }
     }
@@ -136,6 +162,16 @@ impl<P: Provider> Gathering<'_, P> {
                 }
             }
         }
+    }
+}
+
+/// The queue whose connection has failed, if that is what has.
+fn concerned(error: &Error) -> Option<QueueId> {
+    match error {
+        Error::Transport(Transport::Disconnected(queue) | Transport::QueuePair { queue, .. }) => {
+            Some(*queue)
+        }
+        _ => None,
     }
 }
 
