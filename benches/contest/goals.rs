@@ -120,13 +120,15 @@ fn of_waiting(ledger: &Ledger, goals: &mut Vec<Goal>) {
 fn of_processor_time(ledger: &Ledger, goals: &mut Vec<Goal>) {
     let ours = ADAPTIVE;
     let fio = batched(ledger, &DEEP);
-    let own = fio.and_then(|fio| ledger.ratio(&DEEP, [&ours, fio], |sample| sample.cpu_us));
+    let [own, limit] = [&ours, &FLOOR].map(|who| {
+        fio.and_then(|fio| ledger.ratio(&DEEP, [who, fio], |sample| sample.cpu_us))
+    });
     let of = "of fio's";
     goals.push(Goal {
         what: format!("{}, waiting adaptive: our process's time {of}", DEEP.name()),
         bound: Bound::Most(0.3),
         value: own,
-        limit: None,
+        limit,
     });
     goals.push(Goal {
         what: format!("the same, less rxe and the target: {of} and the kernel's initiator's"),
@@ -152,7 +154,7 @@ fn initiators_share(ledger: &Ledger) -> Option<Spread> {
     Spread::of(shares.into_iter())
 }
 
-/// Ours when it spins, with the better of the scheduling classes that were tried.
+/// Ours when it spins.
 fn polled<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
     ledger.best(scenario, |who| matches!(who, Contestant::Nvmf("poll", _)))
 }

@@ -107,13 +107,12 @@ fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Contestant>)> {
     let batched = ["libaio", "io_uring"].map(|engine| fio(engine, true));
     let [poll, event, adaptive] =
         ["poll", "event", "adaptive"].map(|wait| Contestant::Nvmf(wait, Class::Normal));
-    let [idle, floor] = [Contestant::Nvmf, Contestant::Floor];
-    let (idle, floor) = (idle("poll", Class::Idle), floor("spin", Class::Idle));
+    let floor = Contestant::Floor("spin", Class::Idle);
     let mut all = Vec::new();
     for (write, depth) in
         [false, true].into_iter().flat_map(|write| [1, 32, 128].map(|d| (write, d)))
     {
-        let mut who = vec![idle.clone(), poll.clone(), adaptive.clone(), floor.clone()];
+        let mut who = vec![poll.clone(), adaptive.clone(), floor.clone()];
         if !write {
             who.push(event.clone());
             who.extend(["adaptive", "poll"].map(Contestant::Async));
@@ -131,7 +130,7 @@ fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Contestant>)> {
     }
     for bytes in [128 << 10, 1 << 20] {
         for write in [false, true] {
-            let mut who = vec![idle.clone(), poll.clone(), adaptive.clone(), floor.clone()];
+            let mut who = vec![poll.clone(), adaptive.clone(), floor.clone()];
             who.extend(alone.clone());
             who.extend(batched.clone());
             all.push((Scenario { write, random: false, bytes, depth: 8 }, who));
