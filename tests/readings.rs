@@ -3,10 +3,13 @@
 //!
 //! Where the delay is far above what either initiator needs, the two must agree.
 
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
+use std::{fs, thread};
 
 use serde_json::Value;
-use tests::{KernelInitiator, SUBSYSTEM, nvmf_ok, run, uri};
+use tests::{KernelInitiator, SUBSYSTEM, dmsetup, nvmf_ok, run, uri};
 
 /// The namespaces of the target and their delays in nanoseconds.
 const DELAYS: [(u32, f64); 2] = [(1, 2e6), (2, 10e6)];
@@ -148,4 +151,77 @@ fn an_open_loop_leaves_nothing_out() {
     assert!(number(&sent["p50"]) * 4.0 < number(&due["p50"]), "{sent} {due}");
     let queued = number(&report["mean_ns"]["queue"]);
     assert!(queued >= 0.9 * waited / 2.0, "it waited here: {queued}");
+}
+
+/// A target that does nothing for half a second, in the middle, is asked for 500 a second. Those few
+/// that were sent then see it, and so does every one that was due.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_stall_is_seen_by_all_that_were_due() {
+    const STALL: Duration = Duration::from_millis(500);
+    let namespace = Stallable::new(3);
+    let stall = thread::spawn(move || {
+        thread::sleep(Duration::from_secs(2));
+        namespace.stall(STALL);
+        namespace
+    });
+    let rate = ["--ns", "3", "--iodepth", "4", "--queues", "1", "--rate", "500"];
+    let report = bench(&[rate.as_slice(), &["--runtime", "4s", "--ramp", "0"]].concat());
+    drop(stall.join().expect("the device stalls and goes on"));
+    let operation = &report["operations"]["read"];
+    let (due, sent) = (&operation["latency_ns"], &operation["service_latency_ns"]);
+    let all = number(&report["completed"]);
+    let milliseconds = |latency: &Value, name: &str| number(&latency[name]) / 1e6;
+    println!(
+        "{all} reads, of which a stall of {STALL:?} holds up an eighth: from sending p95 {:.1}, \
+         p99 {:.1}, max {:.1} ms; from the due time p95 {:.1}, p99 {:.1}, max {:.1} ms",
+        milliseconds(sent, "p95"),
+        milliseconds(sent, "p99"),
+        milliseconds(sent, "max"),
+        milliseconds(due, "p95"),
+        milliseconds(due, "p99"),
+        milliseconds(due, "max"),
+    );
+    assert!((all - 2000.0).abs() <= 1.0, "everything that was due is there: {all}");
+    let stall = STALL.as_secs_f64() * 1e3;
+    for latency in [due, sent] {
+        assert!(milliseconds(latency, "max") >= 0.95 * stall, "{latency}");
+    }
+    // A twentieth of all is what was due in 200 ms: it waited for the other 300 at least. What
+    // takes long after the stall, because much has piled up, only adds to that.
+    assert!(milliseconds(due, "p95") >= 0.95 * (stall - 200.0), "{due}");
+    assert!(milliseconds(sent, "p99") * 2.0 < milliseconds(due, "p95"), "{sent} {due}");
+}
+
+/// A namespace of the target that can be made to wait.
+struct Stallable {
+    folder: PathBuf,
+}
+
+impl Stallable {
+    const DEVICE: &str = "stallable";
+
+    fn new(nsid: u32) -> Self {
+        dmsetup(&["create", Self::DEVICE, "--table", "0 2048 linear /dev/ram0 0"]);
+        let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", Self::DEVICE]);
+        let subsystem = format!("/sys/kernel/config/nvmet/subsystems/{SUBSYSTEM}");
+        let folder = PathBuf::from(format!("{subsystem}/namespaces/{nsid}"));
+        fs::create_dir(&folder).expect("the namespace is new");
+        fs::write(folder.join("device_path"), format!("/dev/dm-{}", minor.trim())).expect("a path");
+        fs::write(folder.join("enable"), "1").expect("the device is there");
+        Self { folder }
+    }
+
+    fn stall(&self, time: Duration) {
+        dmsetup(&["suspend", "--noflush", "--nolockfs", Self::DEVICE]);
+        thread::sleep(time);
+        dmsetup(&["resume", Self::DEVICE]);
+    }
+}
+
+impl Drop for Stallable {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.folder).expect("nobody uses the namespace");
+        dmsetup(&["remove", Self::DEVICE]);
+    }
 }

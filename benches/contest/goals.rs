@@ -120,9 +120,8 @@ fn of_waiting(ledger: &Ledger, goals: &mut Vec<Goal>) {
 fn of_processor_time(ledger: &Ledger, goals: &mut Vec<Goal>) {
     let ours = ADAPTIVE;
     let fio = batched(ledger, &DEEP);
-    let [own, limit] = [&ours, &FLOOR].map(|who| {
-        fio.and_then(|fio| ledger.ratio(&DEEP, [who, fio], |sample| sample.cpu_us))
-    });
+    let [own, limit] = [&ours, &FLOOR]
+        .map(|who| fio.and_then(|fio| ledger.ratio(&DEEP, [who, fio], |sample| sample.cpu_us)));
     let of = "of fio's";
     goals.push(Goal {
         what: format!("{}, waiting adaptive: our process's time {of}", DEEP.name()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rdma_host::HostIdentity;
 use soft_roce::machine::target::Place;
-use tests::{SUBSYSTEM, address, run, wait_for};
+use tests::{SUBSYSTEM, address, dmsetup, run, wait_for};
 use uuid::Uuid;
 
 use super::case::Made;
@@ -334,15 +334,6 @@ impl Stage {
 
 /// Sectors of a mapped device.
 const SECTORS: u32 = 2048;
-
-/// Runs `dmsetup`, where no udev is; returns what it prints.
-fn dmsetup(arguments: &[&str]) -> String {
-    let mut dmsetup = Command::new("dmsetup");
-    let output = run(dmsetup.args(["--noudevrules", "--noudevsync"]).args(arguments), &[]);
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "dmsetup {arguments:?}: {message}");
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
 
 /// Runs `ip`, `rdma` or `tc`, which must succeed.
 pub(crate) fn command(line: &str) {

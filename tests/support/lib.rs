@@ -67,6 +67,19 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().expect("the program ends")
 }
 
+/// Runs `dmsetup`, where no udev is; returns what it prints.
+///
+/// # Panics
+///
+/// If it fails.
+pub fn dmsetup(arguments: &[&str]) -> String {
+    let mut dmsetup = Command::new("dmsetup");
+    let output = run(dmsetup.args(["--noudevrules", "--noudevsync"]).args(arguments), &[]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "dmsetup {arguments:?}: {message}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
 /// Runs a program that must succeed, with arguments between spaces.
 ///
 /// # Panics
