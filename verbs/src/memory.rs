@@ -8,7 +8,7 @@
 //! * **No reference.** Registered bytes are never seen through a Rust reference. They are copied
 //!   in and out through raw pointers, so a device that writes late, or at the wrong time, changes
 //!   bytes that nobody borrows: the program reads wrong data, but no rule of the language breaks.
-//!   The exception are bytes that [no device may write](Buffer::is_read_only).
+//!   The exception are bytes that no device may write: [`ReadOnly`].
 //! * **Alive.** A [`Buffer`] holds its [`Region`]; a region holds the registration and the
 //!   [`Mapping`]. The registration is dropped first, so the device has lost its access before
 //!   the memory is freed. Leaking a buffer leaks memory and nothing worse.
@@ -174,34 +174,14 @@ impl<N> Buffer<N> {
         unsafe { self.region.memory.read_within(start, out) };
     }
 
-    /// Whether nobody but its owner can write it: registered for sending only, so that neither the
-    /// device nor a peer, nor a window that a peer has, may.
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.is_local() && !self.access().contains(Access::LOCAL_WRITE)
-    }
-
-    /// Some of its bytes, if they are within; all that it takes is that they stay as they are.
-    ///
-    /// # Panics
-    ///
-    /// When it is not [read-only](Self::is_read_only).
-    #[inline]
-    pub(crate) fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
-        assert!(self.is_read_only(), "only memory that no device writes can be borrowed");
-        if !is_within(offset, length, self.length) {
-            return None;
-        }
-        // SAFETY: it was just checked to be within this buffer's range, which is in its region.
-        let start = unsafe { self.region.memory.within(self.offset + offset, length) };
-        // SAFETY: the range is within the memory, which lives as long as `self`. No device may
-        // write it, and it is only this buffer's: its owner writes by `&mut self`.
-        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
-    }
-
-    /// The same buffer, of a domain without a name.
-    pub(crate) fn unnamed(self) -> Buffer {
+    /// The same bytes, if nobody but their owner can write them: registered for sending only, so
+    /// that neither the device nor a peer may, nor a window that a peer has.
+    pub(crate) fn into_read_only(self) -> Option<ReadOnly> {
         let Self { region, offset, length, .. } = self;
-        Buffer { region, offset, length, name: PhantomData }
+        let writable = region.access.contains(Access::LOCAL_WRITE);
+        let foreign = matches!(region.memory.backing, Backing::Foreign);
+        let buffer = Buffer { region, offset, length, name: PhantomData };
+        (!writable && !foreign).then_some(ReadOnly(buffer))
     }
 
     /// Whether it has no bytes.
@@ -261,6 +241,42 @@ impl<N> Buffer<N> {
             out_of_bounds(offset, length, self.length);
         }
         self.offset + offset
+    }
+}
+
+/// A buffer that no device writes, so that its bytes can be borrowed.
+#[derive(Debug)]
+pub(crate) struct ReadOnly(Buffer);
+
+impl ReadOnly {
+    /// Some of the bytes, if they are within.
+    #[inline]
+    pub(crate) fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
+        let Buffer { region, offset: first, length: all, .. } = &self.0;
+        if !is_within(offset, length, *all) {
+            return None;
+        }
+        // SAFETY: the range is within the buffer's, which is within the allocation.
+        let start = unsafe { region.memory.start.add(first + offset) };
+        // SAFETY: the bytes live as long as `self`. No device may write them, as was checked when
+        // this was made, and they are only this buffer's, whose owner writes by `&mut self`.
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
+    }
+
+    /// Changes bytes.
+    ///
+    /// # Panics
+    ///
+    /// When they are not within.
+    #[inline]
+    pub(crate) fn copy_in(&mut self, offset: usize, bytes: &[u8]) {
+        self.0.copy_in(offset, bytes);
+    }
+
+    /// The buffer, to tell a device of it.
+    #[inline]
+    pub(crate) fn buffer(&self) -> &Buffer {
+        &self.0
     }
 }
 

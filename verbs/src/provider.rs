@@ -13,9 +13,9 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent,
-    Error, Interface, Limits, PrivateData, RemoteAddress, RemoteKey,
-    memory::{Agent, Mapping},
+    Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent, Error,
+    Interface, Limits, PrivateData, RemoteAddress, RemoteKey,
+    memory::{Agent, Mapping, ReadOnly},
 };
 
 /// What any RDMA device must offer: twelve calls, batched where data flows.
@@ -405,7 +405,7 @@ enum Inline {
     /// Here, until they are handed over.
     Copied(Box<[u8]>),
     /// In registered memory that the device only reads, for as long as the caller likes.
-    Kept(Buffer),
+    Kept(ReadOnly),
 }
 
 impl Payloads {
@@ -417,8 +417,8 @@ impl Payloads {
         }
     }
 
-    /// Has inline bytes in this buffer from now on, which no device may write.
-    pub(crate) fn keep(&mut self, buffer: Buffer) {
+    /// Has inline bytes in this buffer from now on.
+    pub(crate) fn keep(&mut self, buffer: ReadOnly) {
         self.inline = Inline::Kept(buffer);
     }
 
@@ -430,7 +430,8 @@ impl Payloads {
     #[inline]
     pub(crate) fn kept(&self, offset: usize, length: u32) -> Segment {
         let Inline::Kept(buffer) = &self.inline else { panic!("the bytes are copies") };
-        Segment { address: buffer.address() + offset as u64, length, ..Segment::of(buffer) }
+        let all = Segment::of(buffer.buffer());
+        Segment { address: all.address + offset as u64, length, ..all }
     }
 
     /// Inline bytes, if they are within. They must be copied before [`Provider::post`] returns.

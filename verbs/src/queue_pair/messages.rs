@@ -97,9 +97,6 @@ impl<P: Provider, N> QueuePair<P, N> {
 impl<P: Provider, N> Engine<P, N> {
     pub(super) fn keep_messages(&mut self, buffer: Buffer<N>, size: usize) -> Result<(), Error> {
         segment(self.domain, &buffer)?;
-        if !buffer.is_read_only() {
-            return Err(Error::Misuse("messages are kept in a buffer registered for sending only"));
-        }
         if size == 0 || !buffer.len().is_multiple_of(size) {
             return Err(Error::Misuse("a buffer for messages holds some of one size"));
         }
@@ -107,7 +104,11 @@ impl<P: Provider, N> Engine<P, N> {
             return Err(Error::Misuse("messages cannot be kept once something was sent"));
         }
         let rows = buffer.len() / size;
-        self.payloads.keep(buffer.unnamed());
+        self.payloads.keep(
+            buffer.into_read_only().ok_or(Error::Misuse(
+                "messages are kept in a buffer registered for sending only",
+            ))?,
+        );
         // One segment is for the message.
         let buffers = self.capabilities.segments - 1;
         self.lent = Lent::new(self.capabilities.send, buffers);
