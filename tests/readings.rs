@@ -153,8 +153,8 @@ fn an_open_loop_leaves_nothing_out() {
     assert!(queued >= 0.9 * waited / 2.0, "it waited here: {queued}");
 }
 
-/// A target that does nothing for half a second, in the middle, is asked for 500 a second. Those few
-/// that were sent then see it, and so does every one that was due.
+/// A target that does nothing for half a second is asked for 500 a second, before and behind. Those
+/// few that were sent then see it, and so does every one that was due.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_stall_is_seen_by_all_that_were_due() {

@@ -13,9 +13,10 @@
 //! for each queue; receives are queued again as responses are read, and rung for when half of a
 //! queue's are, or when the device would have fewer than there are commands in flight.
 //!
-//! And in this process, about 580 instructions at depth 32 (`benches/instructions`) and, roughly,
-//! ten cache lines: three of the command in its slot, one of the slot, three of the work request
-//! with its 64 bytes, one of the response, two of the receive. The hot loop is in two files,
+//! And in this process, about 550 instructions at depth 32 (`benches/instructions`) and, roughly,
+//! eight cache lines: one of the capsule, which is built in place, one of the slot, one of what is
+//! kept of the command, two of the work request, one of the response, two of the receive. The hot
+//! loop is in two files,
 //! `poller` and `queue`; the memory it touches was made when the queue was connected. The clock is
 //! read once for a burst of submissions and once for a batch of completions; timeouts and
 //! connections are looked after in `poller::tick`.
