@@ -16,9 +16,10 @@ impl<R: Copy> Pending<R> {
         Self { rows: vec![empty; rows as usize].into_boxed_slice(), count: 0 }
     }
 
+    /// How many more may be added.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
-        self.count == self.rows.len()
+    pub(crate) fn room(&self) -> u32 {
+        u32::try_from(self.rows.len() - self.count).unwrap_or(u32::MAX)
     }
 
     /// The row of the request that is added next.

@@ -355,6 +355,17 @@ impl<P: Provider, N> QueuePair<P, N> {
         self.engine.flush()
     }
 
+    /// Sees to it that so many more sends can be queued before any are handed over: hands over what
+    /// is queued if they could not. What is queued one after the other then fails by itself alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush).
+    #[inline]
+    pub fn make_room(&mut self, sends: u32) -> Result<(), Error> {
+        self.engine.make_room(sends)
+    }
+
     /// Hands what is queued for sending to the device; queued receives stay queued. Whoever holds
     /// them back rings fewer doorbells, and sees to it that there is a receive for each answer.
     ///

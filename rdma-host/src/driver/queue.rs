@@ -196,6 +196,8 @@ impl<P: Provider> Queue<P> {
         if !self.has_room() {
             return Err(full());
         }
+        // A bind and its send: neither is to be queued without the other.
+        self.queue_pair.make_room(2).map_err(verbs_error)?;
         let Some(id) = self.slots.begin(Waits::ResponseAndSend) else { return Err(full()) };
         let slot = usize::from(self.slots.slot(id));
         let sgl = match lends {
@@ -220,7 +222,7 @@ impl<P: Provider> Queue<P> {
                 return Err(verbs_error(refused.error));
             }
         } else if let Err(error) = self.queue_pair.send_message_signaled(slot, capsule) {
-            // A window that is bound already would stay so: the credits were counted.
+            // A window that is bound already would stay so: credits and room were seen to.
             assert!(!lends, "a send after a bind was refused: {error}");
             self.slots.cancel(id);
             return Err(verbs_error(error));

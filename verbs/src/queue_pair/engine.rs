@@ -98,7 +98,7 @@ impl<P: Provider, N> Engine<P, N> {
     ) -> Result<(), Error> {
         // No `ok_or`, which would make and drop an error for each message.
         let Some(length) = self.inline_length(message) else { return Err(too_long()) };
-        self.make_room()?;
+        self.make_room(1)?;
         let Some(slot) = self.sends.take_inline() else { return Err(full()) };
         let offset = self.pending_sends.next() * self.capabilities.inline as usize;
         self.payloads.put_bytes(offset, message);
@@ -106,7 +106,7 @@ impl<P: Provider, N> Engine<P, N> {
         Ok(())
     }
 
-    pub(super) fn inline_length(&self, message: &[u8]) -> Option<u32> {
+    fn inline_length(&self, message: &[u8]) -> Option<u32> {
         let length = u32::try_from(message.len()).ok()?;
         (length <= self.capabilities.inline && self.messages.is_none()).then_some(length)
     }
@@ -121,7 +121,7 @@ impl<P: Provider, N> Engine<P, N> {
         let reads = matches!(operation, Operation::RdmaRead(_));
         let payload = match segments.is_empty() {
             true => Err(Error::Misuse("a send needs a buffer; an empty message goes inline")),
-            false => self.make_room().and_then(|()| self.gather(reads, &segments)),
+            false => self.make_room(1).and_then(|()| self.gather(reads, &segments)),
         };
         match payload {
             Ok(payload) => self.hold((operation, payload), segments, tag),
@@ -132,7 +132,7 @@ impl<P: Provider, N> Engine<P, N> {
     /// Queues a request that has a completion of its own, which gives the buffers back.
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     #[inline]
-    pub(super) fn hold(
+    fn hold(
         &mut self,
         (operation, payload): (Operation, Payload),
         segments: Segments<N>,
@@ -152,17 +152,17 @@ impl<P: Provider, N> Engine<P, N> {
         self.pending_sends.push(SendRequest { token, signaled, operation, payload });
     }
 
-    /// Hands over what is queued if no more can be.
+    /// Hands over what is queued if so many more cannot be.
     #[inline(always)]
-    pub(super) fn make_room(&mut self) -> Result<(), Error> {
-        match self.pending_sends.is_full() {
+    pub(super) fn make_room(&mut self, sends: u32) -> Result<(), Error> {
+        match self.pending_sends.room() < sends {
             true => self.hand_over(),
             false => Ok(()),
         }
     }
 
     #[cold]
-    pub(super) fn hand_over(&mut self) -> Result<(), Error> {
+    fn hand_over(&mut self) -> Result<(), Error> {
         self.flush()
     }
 
@@ -172,7 +172,7 @@ impl<P: Provider, N> Engine<P, N> {
         to: Binding<'_, N>,
     ) -> Result<RemoteKey, RefusedBind<N>> {
         let buffer = to.buffer;
-        let bind = match self.make_room().and_then(|()| window.request(self.domain, to)) {
+        let bind = match self.make_room(1).and_then(|()| window.request(self.domain, to)) {
             Ok(bind) => bind,
             Err(error) => return Err(RefusedBind { error, window }),
         };
@@ -185,7 +185,7 @@ impl<P: Provider, N> Engine<P, N> {
     }
 
     pub(super) fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
-        self.make_room()?;
+        self.make_room(1)?;
         self.windows.begin_invalidation(key)?;
         let Ok(slot) = self.sends.take_holding(Held::Invalidation(key)) else {
             self.windows.cancel_invalidation(key);
@@ -226,7 +226,7 @@ impl<P: Provider, N> Engine<P, N> {
 
     /// Apart, so that the calls that have only sends save no registers for it.
     #[inline(never)]
-    pub(super) fn flush_both(&mut self) -> Result<(), Unposted> {
+    fn flush_both(&mut self) -> Result<(), Unposted> {
         self.doorbells += 1;
         let (queue_pair, requests) = (&mut self.raw, self.pending_receives.as_slice());
         let result = self.provider.post(Batch::Receives { queue_pair, requests });
@@ -255,7 +255,7 @@ impl<P: Provider, N> Engine<P, N> {
 
     /// Moves the sends that were not taken to the front, with their payloads.
     #[cold]
-    pub(super) fn keep_rest(&mut self, refused: PostError) -> Unposted {
+    fn keep_rest(&mut self, refused: PostError) -> Unposted {
         let before = self.pending_sends.len();
         let source = self.pending_sends.settle(Err(refused)).expect_err("it was refused");
         let gone = before - self.pending_sends.len();
@@ -345,7 +345,7 @@ impl<P: Provider, N> Engine<P, N> {
     }
 
     #[inline]
-    pub(super) fn note_invalidated(&mut self, completion: &Completion) {
+    fn note_invalidated(&mut self, completion: &Completion) {
         match completion.invalidated {
             Invalidated::Certainly(key) | Invalidated::Perhaps(key) => {
                 self.windows.invalidated(key);
@@ -373,7 +373,7 @@ impl<P: Provider, N> Engine<P, N> {
     }
 
     /// Checks the buffers, and notes where they are, for the send that is queued next.
-    pub(super) fn gather(&mut self, reads: bool, segments: &Segments<N>) -> Result<Payload, Error> {
+    fn gather(&mut self, reads: bool, segments: &Segments<N>) -> Result<Payload, Error> {
         let (room, count) = (self.capabilities.segments as usize, segments.len());
         if count > room {
             return Err(Error::Misuse("more buffers than the queue pair's segments"));
@@ -398,5 +398,5 @@ pub(super) fn full() -> Error {
 
 #[cold]
 fn too_long() -> Error {
-    Error::Misuse("the message is longer than the queue pair's inline size")
+    Error::Misuse("the message is longer than the queue pair's inline size, or not in a row")
 }

@@ -24,7 +24,7 @@ pub(super) struct Messages {
 impl<P: Provider, N> QueuePair<P, N> {
     /// Has messages sent from a buffer of the caller's from now on, each from a row of so many
     /// bytes, where they can also be [read](Self::message) again. Nothing was sent before, and
-    /// [`send_inline`](Self::send_inline) sends nothing after.
+    /// [`send_inline`](Self::send_inline) and its like send nothing after.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl<P: Provider, N> Engine<P, N> {
 
     /// Where a message goes that is no longer than its row, and how long it is.
     #[inline(always)]
-    pub(super) fn row(&self, row: usize, message: &[u8]) -> Option<(usize, u32, bool)> {
+    fn row(&self, row: usize, message: &[u8]) -> Option<(usize, u32, bool)> {
         let Messages { size, rows, inline } = *self.messages.as_ref()?;
         let length = u32::try_from(message.len()).ok()?;
         (row < rows && message.len() <= size).then_some((row * size, length, inline))
@@ -128,7 +128,7 @@ impl<P: Provider, N> Engine<P, N> {
     #[inline(always)]
     pub(super) fn send_message(&mut self, row: usize, message: &[u8]) -> Result<(), Error> {
         let Some((offset, length, true)) = self.row(row, message) else { return Err(no_row()) };
-        self.make_room()?;
+        self.make_room(1)?;
         let Some(slot) = self.sends.take_inline() else { return Err(full()) };
         self.payloads.put_bytes(offset, message);
         self.push(slot, Operation::Send, Payload::Inline { offset, length });
@@ -142,7 +142,7 @@ impl<P: Provider, N> Engine<P, N> {
         message: &[u8],
     ) -> Result<(), Error> {
         let Some((offset, length, inline)) = self.row(row, message) else { return Err(no_row()) };
-        self.make_room()?;
+        self.make_room(1)?;
         let payload = match inline {
             true => Payload::Inline { offset, length },
             false => self.note(&[self.payloads.kept(offset, length)]),
@@ -172,7 +172,7 @@ impl<P: Provider, N> Engine<P, N> {
 
     /// Takes a slot for a message with data, and notes where both are.
     #[inline]
-    pub(super) fn gather_message(
+    fn gather_message(
         &mut self,
         row: usize,
         message: &[u8],
@@ -183,14 +183,14 @@ impl<P: Provider, N> Engine<P, N> {
             return Err(Error::Misuse("a message with data takes two segments"));
         }
         let both = [self.payloads.kept(offset, length), segment(self.domain, data)?];
-        self.make_room()?;
+        self.make_room(1)?;
         let Ok(slot) = self.sends.take_holding(Held::Row(row as u64)) else { return Err(full()) };
         Ok((slot, offset, self.note(&both)))
     }
 
     /// Notes where the memory of the send is that is queued next.
     #[inline]
-    pub(super) fn note<const COUNT: usize>(&mut self, segments: &[Segment; COUNT]) -> Payload {
+    fn note<const COUNT: usize>(&mut self, segments: &[Segment; COUNT]) -> Payload {
         let first = self.pending_sends.next() * self.capabilities.segments as usize;
         self.payloads.segments_mut(first, COUNT).copy_from_slice(segments);
         let count = u32::try_from(COUNT).expect("a send has a few segments");

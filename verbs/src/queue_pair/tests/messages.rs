@@ -110,6 +110,24 @@ fn one_send_more_than_may_wait_hands_the_others_over() {
 }
 
 #[test]
+fn room_for_several_is_made_at_once() {
+    let (device, _, mut pair) =
+        connected_with(Capabilities { send: 2 * SENDS_QUEUED_MAX, ..CAPABILITIES });
+    for _ in 0..SENDS_QUEUED_MAX - 1 {
+        pair.send_inline(b"one").expect("there is room");
+    }
+    pair.make_room(1).expect("there is room for one");
+    assert!(device.calls().iter().all(|call| !call.starts_with("send")));
+    device.log().take_at_most = Some(0);
+    assert!(matches!(pair.make_room(2), Err(Error::PostSend(_))));
+    pair.send_inline(b"two").expect("there is room for one");
+    assert!(matches!(pair.send_inline(b"three"), Err(Error::PostSend(_))), "and for no more");
+    device.log().take_at_most = None;
+    pair.make_room(2).expect("the device takes all");
+    assert_eq!(pair.send_credits(), SENDS_QUEUED_MAX, "what was refused took no slot");
+}
+
+#[test]
 fn payloads_move_with_the_sends_that_were_not_taken() {
     let (device, domain, mut pair) = connected();
     pair.send_inline(b"one").expect("there is room");
