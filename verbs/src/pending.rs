@@ -10,16 +10,41 @@ pub(crate) struct Pending<R> {
     count: usize,
 }
 
+/// Room for one request.
+pub(crate) struct Place<'a, R> {
+    row: &'a mut R,
+    count: &'a mut usize,
+}
+
+impl<R> Place<'_, R> {
+    /// How many requests are before it.
+    #[inline]
+    pub(crate) fn index(&self) -> usize {
+        *self.count
+    }
+
+    #[inline]
+    pub(crate) fn fill(self, request: R) {
+        *self.row = request;
+        *self.count += 1;
+    }
+}
+
 impl<R: Copy> Pending<R> {
     /// Room for so many.
     pub(crate) fn new(rows: u32, empty: R) -> Self {
         Self { rows: vec![empty; rows as usize].into_boxed_slice(), count: 0 }
     }
 
-    /// How many more may be added.
     #[inline]
-    pub(crate) fn room(&self) -> u32 {
-        u32::try_from(self.rows.len() - self.count).unwrap_or(u32::MAX)
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= self.rows.len()
+    }
+
+    /// Whether so many more may be added.
+    #[inline]
+    pub(crate) fn has_room(&self, more: u32) -> bool {
+        self.rows.len() - self.count >= more as usize
     }
 
     /// The row of the request that is added next.
@@ -33,6 +58,13 @@ impl<R: Copy> Pending<R> {
     pub(crate) fn push(&mut self, request: R) {
         self.rows[self.count] = request;
         self.count += 1;
+    }
+
+    /// The place of the request that is added next, if there is room.
+    #[inline]
+    pub(crate) fn place(&mut self) -> Option<Place<'_, R>> {
+        let row = self.rows.get_mut(self.count)?;
+        Some(Place { row, count: &mut self.count })
     }
 
     #[inline]

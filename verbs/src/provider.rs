@@ -395,31 +395,26 @@ pub enum Payload {
 /// What the payloads of a queue pair's sends are ranges of.
 #[derive(Debug)]
 pub struct Payloads {
-    inline: Inline,
+    /// Copies, until they are handed over.
+    inline: Box<[u8]>,
+    /// Inline bytes that are here instead, for as long as the caller likes.
+    kept: Option<ReadOnly>,
     segments: Box<[Segment]>,
-}
-
-/// Where inline bytes are.
-#[derive(Debug)]
-enum Inline {
-    /// Here, until they are handed over.
-    Copied(Box<[u8]>),
-    /// In registered memory that the device only reads, for as long as the caller likes.
-    Kept(ReadOnly),
 }
 
 impl Payloads {
     /// Room for so many bytes, and so many segments.
     pub fn new(inline: usize, segments: usize) -> Self {
         Self {
-            inline: Inline::Copied(vec![0; inline].into_boxed_slice()),
+            inline: vec![0; inline].into_boxed_slice(),
+            kept: None,
             segments: vec![Segment::default(); segments].into_boxed_slice(),
         }
     }
 
     /// Has inline bytes in this buffer from now on.
     pub(crate) fn keep(&mut self, buffer: ReadOnly) {
-        self.inline = Inline::Kept(buffer);
+        (self.inline, self.kept) = (Box::default(), Some(buffer));
     }
 
     /// Kept bytes, as the device is told of them.
@@ -429,7 +424,7 @@ impl Payloads {
     /// When none are kept.
     #[inline]
     pub(crate) fn kept(&self, offset: usize, length: u32) -> Segment {
-        let Inline::Kept(buffer) = &self.inline else { panic!("the bytes are copies") };
+        let buffer = self.kept.as_ref().expect("whoever asks has kept bytes");
         let all = Segment::of(buffer.buffer());
         Segment { address: all.address + offset as u64, length, ..all }
     }
@@ -437,9 +432,9 @@ impl Payloads {
     /// Inline bytes, if they are within. They must be copied before [`Provider::post`] returns.
     #[inline]
     pub fn bytes(&self, offset: usize, length: u32) -> Option<&[u8]> {
-        match &self.inline {
-            Inline::Copied(inline) => inline.get(offset..)?.get(..length as usize),
-            Inline::Kept(buffer) => buffer.bytes(offset, length as usize),
+        match &self.kept {
+            None => self.inline.get(offset..)?.get(..length as usize),
+            Some(buffer) => buffer.bytes(offset, length as usize),
         }
     }
 
@@ -465,12 +460,17 @@ impl Payloads {
     /// When it does not fit behind `offset`.
     #[inline(always)] // the length is often known to the caller
     pub fn put_bytes(&mut self, offset: usize, message: &[u8]) {
-        match &mut self.inline {
-            Inline::Copied(inline) => {
-                inline[offset..][..message.len()].copy_from_slice(message);
-            }
-            Inline::Kept(buffer) => buffer.copy_in(offset, message),
-        }
+        self.inline[offset..][..message.len()].copy_from_slice(message);
+    }
+
+    /// Changes kept bytes.
+    ///
+    /// # Panics
+    ///
+    /// When none are kept, or not as many behind `offset`.
+    #[inline(always)] // as above
+    pub(crate) fn keep_bytes(&mut self, offset: usize, message: &[u8]) {
+        self.kept.as_mut().expect("whoever changes them has kept bytes").copy_in(offset, message);
     }
 
     /// Where to note a request's memory.
@@ -485,15 +485,13 @@ impl Payloads {
 
     /// Moves the copies of inline bytes, and the segments, to the front.
     pub(crate) fn forget_front(&mut self, bytes: usize, segments: usize) {
-        if let Inline::Copied(inline) = &mut self.inline {
-            inline.copy_within(bytes.min(inline.len()).., 0);
-        }
+        self.inline.copy_within(bytes.min(self.inline.len()).., 0);
         self.segments.copy_within(segments.min(self.segments.len()).., 0);
     }
 
     /// Whether inline bytes are copies, which are gone once they are handed over.
     pub(crate) fn is_copied(&self) -> bool {
-        matches!(self.inline, Inline::Copied(_))
+        self.kept.is_none()
     }
 }
 

@@ -160,6 +160,16 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// * [`Error::Misuse`]: the message is longer than [`Capabilities::inline`].
     #[inline(always)] // the length is often known to the caller
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
+        match self.engine.has_room() {
+            true => self.engine.post_inline(Operation::Send, message),
+            false => self.send_inline_after_others(message),
+        }
+    }
+
+    /// Apart, so that the usual case saves no registers for it.
+    #[cold]
+    fn send_inline_after_others(&mut self, message: &[u8]) -> Result<(), Error> {
+        self.engine.make_room(1)?;
         self.engine.post_inline(Operation::Send, message)
     }
 
@@ -185,6 +195,7 @@ impl<P: Provider, N> QueuePair<P, N> {
         message: &[u8],
         key: RemoteKey,
     ) -> Result<(), Error> {
+        self.engine.make_room(1)?;
         self.engine.post_inline(Operation::SendWithInvalidate(key), message)
     }
 
@@ -250,6 +261,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// As [`send_inline`](Self::send_inline).
     #[inline]
     pub fn rdma_write_inline(&mut self, bytes: &[u8], to: RemoteAddress) -> Result<(), Error> {
+        self.engine.make_room(1)?;
         self.engine.post_inline(Operation::RdmaWrite(to), bytes)
     }
 

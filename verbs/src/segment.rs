@@ -18,11 +18,10 @@ pub(crate) fn segment<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Err
         return Err(Error::Misuse("the buffer is of another protection domain"));
     }
     // Some devices take a length of 0 for two gigabytes.
-    u32::try_from(buffer.len())
-        .ok()
-        .filter(|length| (1..=SEGMENT_LENGTH_MAX).contains(length))
-        .map(|_| Segment::of(buffer))
-        .ok_or(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes"))
+    match u32::try_from(buffer.len()) {
+        Ok(1..=SEGMENT_LENGTH_MAX) => Ok(Segment::of(buffer)),
+        _ => Err(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes")),
+    }
 }
 
 impl Segment {

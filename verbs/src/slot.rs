@@ -28,9 +28,8 @@ pub(crate) struct SendRing<T> {
     held: Box<[Option<T>]>,
     /// How many hold something.
     holding: u32,
-    /// The next send, and its slot.
+    /// The next send.
     head: u64,
-    head_index: usize,
     /// What the next send cannot be, before another is retired: as far from `tail` as the ring is
     /// long.
     limit: u64,
@@ -44,22 +43,28 @@ pub(crate) struct SendRing<T> {
     quiet: u64,
 }
 
-/// Whether a slot's send has a completion to come by itself. A free slot has not.
+/// What a slot's send is. Taking a slot for an inline send changes nothing here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SendState {
-    /// Yes, and it holds something.
+    /// It holds something, and has a completion to come.
     Holding,
-    /// Yes, and it is inline.
-    Signaled,
-    /// Only if it fails; a later completion frees it.
-    Silent,
+    /// It is inline. Its number says whether it has a completion to come, even if it succeeds.
+    Inline,
+    /// Its completion came, and those of some before it have not yet.
+    Retired,
 }
 
-/// A slot taken for a send.
+/// A slot taken for a send that holds something.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct SendSlot {
     /// Below the ring's length.
     pub(crate) index: usize,
+    pub(crate) token: u64,
+}
+
+/// A slot taken for an inline send.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct InlineSlot {
     pub(crate) signaled: bool,
     pub(crate) token: u64,
 }
@@ -70,11 +75,10 @@ impl<T> SendRing<T> {
         let first = Kind::Send.mark() | u64::from(generation) << 23;
         let period = (length / 4).clamp(1, SIGNAL_PERIOD_MAX);
         Self {
-            states: vec![SendState::Silent; length as usize].into_boxed_slice(),
+            states: vec![SendState::Inline; length as usize].into_boxed_slice(),
             held: (0..length).map(|_| None).collect(),
             holding: 0,
             head: first,
-            head_index: 0,
             limit: first + u64::from(length),
             tail: first,
             tail_index: 0,
@@ -85,16 +89,19 @@ impl<T> SendRing<T> {
 
     /// Takes a slot for an inline send; nothing when the ring is full.
     #[inline]
-    pub(crate) fn take_inline(&mut self) -> Option<SendSlot> {
+    pub(crate) fn take_inline(&mut self) -> Option<InlineSlot> {
         if self.is_full() {
             return None;
         }
-        let (token, index) = self.advance();
-        let signaled = self.head & self.quiet == 0;
-        if signaled {
-            self.states[index] = SendState::Signaled;
-        }
-        Some(SendSlot { index, signaled, token })
+        let token = self.head;
+        self.head += 1;
+        Some(InlineSlot { signaled: self.is_signaled(token), token })
+    }
+
+    /// Whether an inline send with this number asks for a completion.
+    #[inline]
+    fn is_signaled(&self, token: u64) -> bool {
+        (token + 1) & self.quiet == 0
     }
 
     /// Takes a slot that holds something; hands it back when the ring is full.
@@ -103,11 +110,13 @@ impl<T> SendRing<T> {
         if self.is_full() {
             return Err(held);
         }
-        let (token, index) = self.advance();
+        let token = self.head;
+        self.head += 1;
+        let index = self.index(token);
         self.states[index] = SendState::Holding;
         self.held[index] = Some(held);
         self.holding += 1;
-        Ok(SendSlot { index, signaled: true, token })
+        Ok(SendSlot { index, token })
     }
 
     #[inline]
@@ -115,50 +124,46 @@ impl<T> SendRing<T> {
         self.head == self.limit
     }
 
-    #[inline]
-    fn advance(&mut self) -> (u64, usize) {
-        let taken = (self.head, self.head_index);
-        self.head += 1;
-        self.head_index = self.following(self.head_index);
-        taken
-    }
-
-    /// The slot after a slot.
-    #[inline]
-    fn following(&self, index: usize) -> usize {
-        if index + 1 == self.states.len() { 0 } else { index + 1 }
-    }
-
     /// What an outstanding send holds, if it does.
     #[inline]
     pub(crate) fn held(&self, token: u64) -> Option<&T> {
-        let distance = token.wrapping_sub(self.tail);
-        if distance >= self.head - self.tail {
+        if !self.is_out(token) {
             return None;
         }
-        self.held[self.behind_tail(distance)].as_ref()
+        self.held[self.index(token)].as_ref()
     }
 
     /// Frees a slot and those that are done with it. The outer nothing means a stale token, the
     /// inner nothing that the slot held nothing; what it held comes with the slot's index.
     #[inline]
     pub(crate) fn retire(&mut self, token: u64) -> Option<Option<(usize, T)>> {
-        let distance = token.wrapping_sub(self.tail);
-        if distance >= self.head - self.tail {
+        if !self.is_out(token) {
             return None;
         }
-        let index = self.behind_tail(distance);
+        if self.holding == 0 && self.is_signaled(token) && token - self.tail <= self.quiet {
+            // All before it that are out ask for nothing.
+            self.tail_index = self.index(token + 1);
+            self.tail = token + 1;
+            self.limit = self.tail + self.states.len() as u64;
+            self.done = self.done.max(self.tail);
+            if self.done > self.tail {
+                self.free();
+            }
+            return Some(None);
+        }
+        self.retire_slowly(token)
+    }
+
+    fn retire_slowly(&mut self, token: u64) -> Option<Option<(usize, T)>> {
+        let index = self.index(token);
         let state = self.states[index];
-        if state == SendState::Silent && token < self.done {
-            return None;
+        match state {
+            SendState::Retired => return None,
+            SendState::Inline if token < self.done && !self.is_signaled(token) => return None,
+            SendState::Inline | SendState::Holding => self.states[index] = SendState::Retired,
         }
-        self.states[index] = SendState::Silent;
         self.done = self.done.max(token + 1);
-        while self.tail < self.done && self.states[self.tail_index] == SendState::Silent {
-            self.tail += 1;
-            self.limit += 1;
-            self.tail_index = self.following(self.tail_index);
-        }
+        self.free();
         if state != SendState::Holding {
             return Some(None);
         }
@@ -166,24 +171,46 @@ impl<T> SendRing<T> {
         Some(self.held[index].take().map(|held| (index, held)))
     }
 
-    /// The slot so far behind the oldest, within the ring.
+    /// Frees the oldest slots, as far as no completion of them is to come.
+    #[inline]
+    fn free(&mut self) {
+        let (mut tail, mut index) = (self.tail, self.tail_index);
+        while tail < self.done {
+            match self.states[index] {
+                SendState::Holding => break,
+                SendState::Inline if self.is_signaled(tail) => break,
+                SendState::Inline => {}
+                SendState::Retired => self.states[index] = SendState::Inline,
+            }
+            tail += 1;
+            index = if index + 1 == self.states.len() { 0 } else { index + 1 };
+        }
+        (self.tail, self.tail_index) = (tail, index);
+        self.limit = tail + self.states.len() as u64;
+    }
+
+    /// Whether a token is of an outstanding send.
+    #[inline]
+    fn is_out(&self, token: u64) -> bool {
+        token.wrapping_sub(self.tail) < self.head - self.tail
+    }
+
+    /// The slot of a send, which is no further behind the oldest than the ring is long.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "a ring has at most 2^24 slots")]
-    fn behind_tail(&self, distance: u64) -> usize {
-        let index = self.tail_index + distance as usize;
+    fn index(&self, token: u64) -> usize {
+        let index = self.tail_index + (token - self.tail) as usize;
         if index >= self.states.len() { index - self.states.len() } else { index }
     }
 
     /// Takes out all that is held, oldest first, with the indices of the slots.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (usize, T)> {
-        let outstanding = 0..self.head - self.tail;
-        let indices: Vec<_> = outstanding.map(|distance| self.behind_tail(distance)).collect();
-        (self.tail, self.tail_index) = (self.head, self.head_index);
+        let indices: Vec<_> = (self.tail..self.head).map(|token| self.index(token)).collect();
+        (self.tail, self.tail_index, self.holding) = (self.head, 0, 0);
         self.limit = self.head + self.states.len() as u64;
         self.done = self.head;
-        self.holding = 0;
         indices.into_iter().filter_map(|index| {
-            self.states[index] = SendState::Silent;
+            self.states[index] = SendState::Inline;
             self.held[index].take().map(|held| (index, held))
         })
     }

@@ -65,8 +65,8 @@ impl<P: Provider> Gathering<'_, P> {
         Ok((assemblies.collect::<Result<_, _>>()?, up.into_iter().map(|(_, up)| up).collect()))
     }
 
-    /// Waits for all lanes, or the first failure. Where a lane fails by a connection that is not its
-    /// own, the lane of that knows more, such as what the target said before it hung up: it is
+    /// Waits for all lanes, or the first failure. Where a lane fails by a connection that is not
+    /// its own, the lane of that knows more, such as what the target said before it hung up: it is
     /// waited for, a moment.
     async fn all(
         &self,

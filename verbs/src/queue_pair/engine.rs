@@ -15,7 +15,7 @@ use crate::{
     },
     segment::{receivable, segment},
     shared_receive_queue::Share,
-    slot::{ReceiveTable, SendRing, SendSlot},
+    slot::{InlineSlot, ReceiveTable, SendRing, SendSlot},
     token::{Kind, Token},
     window::BoundWindows,
 };
@@ -36,6 +36,8 @@ pub(super) struct Engine<P: Provider, N> {
     pub(super) pending_sends: Pending<SendRequest>,
     pub(super) pending_receives: Pending<ReceiveRequest>,
     pub(super) capabilities: Capabilities,
+    /// How long a copied message may be: 0 where messages are kept.
+    pub(super) inline_max: u32,
     pub(super) number: u32,
     pub(super) interface: Interface,
     pub(super) domain: u64,
@@ -80,6 +82,7 @@ impl<P: Provider, N> Engine<P, N> {
             pending_sends: Pending::new(batch, SendRequest::EMPTY),
             pending_receives: Pending::new(capabilities.receive, ReceiveRequest::default()),
             capabilities,
+            inline_max: capabilities.inline,
             number: facts.number,
             interface: facts.interface,
             domain,
@@ -90,6 +93,7 @@ impl<P: Provider, N> Engine<P, N> {
         }
     }
 
+    /// Queues an inline message, for which there is [room](Self::has_room).
     #[inline(always)] // most of what it decides is known to its callers
     pub(super) fn post_inline(
         &mut self,
@@ -98,17 +102,20 @@ impl<P: Provider, N> Engine<P, N> {
     ) -> Result<(), Error> {
         // No `ok_or`, which would make and drop an error for each message.
         let Some(length) = self.inline_length(message) else { return Err(too_long()) };
-        self.make_room(1)?;
-        let Some(slot) = self.sends.take_inline() else { return Err(full()) };
-        let offset = self.pending_sends.next() * self.capabilities.inline as usize;
+        let Some(place) = self.pending_sends.place() else { return Err(full()) };
+        let Some(InlineSlot { token, signaled }) = self.sends.take_inline() else {
+            return Err(full());
+        };
+        let offset = place.index() * self.inline_max as usize;
         self.payloads.put_bytes(offset, message);
-        self.push(slot, operation, Payload::Inline { offset, length });
+        let payload = Payload::Inline { offset, length };
+        place.fill(SendRequest { token, signaled, operation, payload });
         Ok(())
     }
 
     fn inline_length(&self, message: &[u8]) -> Option<u32> {
         let length = u32::try_from(message.len()).ok()?;
-        (length <= self.capabilities.inline && self.messages.is_none()).then_some(length)
+        (length <= self.inline_max).then_some(length)
     }
 
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
@@ -148,16 +155,28 @@ impl<P: Provider, N> Engine<P, N> {
 
     #[inline(always)]
     pub(super) fn push(&mut self, slot: SendSlot, operation: Operation, payload: Payload) {
-        let SendSlot { token, signaled, .. } = slot;
+        let SendSlot { token, .. } = slot;
+        self.pending_sends.push(SendRequest { token, signaled: true, operation, payload });
+    }
+
+    #[inline(always)]
+    pub(super) fn push_inline(&mut self, slot: InlineSlot, operation: Operation, payload: Payload) {
+        let InlineSlot { token, signaled } = slot;
         self.pending_sends.push(SendRequest { token, signaled, operation, payload });
+    }
+
+    /// Whether one more request can be queued before any are handed over.
+    #[inline(always)]
+    pub(super) fn has_room(&self) -> bool {
+        !self.pending_sends.is_full()
     }
 
     /// Hands over what is queued if so many more cannot be.
     #[inline(always)]
     pub(super) fn make_room(&mut self, sends: u32) -> Result<(), Error> {
-        match self.pending_sends.room() < sends {
-            true => self.hand_over(),
-            false => Ok(()),
+        match self.pending_sends.has_room(sends) {
+            true => Ok(()),
+            false => self.hand_over(),
         }
     }
 
@@ -180,7 +199,7 @@ impl<P: Provider, N> Engine<P, N> {
             return Err(RefusedBind { error: Error::QueueFull, window });
         };
         self.windows.insert(window, &bind, buffer);
-        self.push(slot, Operation::BindWindow(bind), Payload::Nothing);
+        self.push_inline(slot, Operation::BindWindow(bind), Payload::Nothing);
         Ok(bind.key)
     }
 
@@ -282,30 +301,31 @@ impl<P: Provider, N> Engine<P, N> {
             return Err(StaleCompletion);
         }
         match token.kind {
-            Kind::Send => {
-                let held = self.sends.retire(completion.token).ok_or(StaleCompletion)?;
-                Ok(match held {
-                    Some((index, Held::Buffers(tag))) => {
-                        Retired::Send { tag, segments: self.lent.take(index) }
-                    }
-                    Some((index, Held::Row(row))) => {
-                        Retired::Send { tag: row, segments: self.lent.take_one(index).into() }
-                    }
-                    Some((_, Held::Invalidation(key))) => {
-                        if completion.status.is_success() {
-                            self.windows.invalidated(key);
-                        }
-                        Retired::Credit
-                    }
-                    None => Retired::Credit,
-                })
-            }
+            Kind::Send => match self.sends.retire(completion.token).ok_or(StaleCompletion)? {
+                Some((slot, held)) => Ok(self.give_back(slot, &held, completion)),
+                None => Ok(Retired::Credit),
+            },
             Kind::Receive => {
                 let held = self.receives.retire(token.slot, token.generation);
                 let (buffer, tag) = held.ok_or(StaleCompletion)?;
                 self.note_invalidated(completion);
                 let length = if completion.status.is_success() { completion.length } else { 0 };
                 Ok(Retired::Receive { tag, buffer, length })
+            }
+        }
+    }
+
+    /// What a send held. Apart, since it moves more than there is in any other.
+    #[inline(never)]
+    fn give_back(&mut self, slot: usize, held: &Held, completion: &Completion) -> Retired<N> {
+        match *held {
+            Held::Buffers(tag) => Retired::Send { tag, segments: self.lent.take(slot) },
+            Held::Row(row) => Retired::Send { tag: row, segments: self.lent.take_one(slot).into() },
+            Held::Invalidation(key) => {
+                if completion.status.is_success() {
+                    self.windows.invalidated(key);
+                }
+                Retired::Credit
             }
         }
     }

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     Buffer, Completion, Error, Provider, RefusedBuffer,
-    provider::{Operation, Payload, Segment},
+    provider::{Operation, Payload, Segment, SendRequest},
     segment::segment,
-    slot::SendSlot,
+    slot::{InlineSlot, SendSlot},
 };
 
 /// Messages that are kept in the payloads, not copied there.
@@ -46,6 +46,16 @@ impl<P: Provider, N> QueuePair<P, N> {
     ///   [`inline`](crate::Capabilities::inline).
     #[inline(always)] // the length is often known to the caller
     pub fn send_message(&mut self, row: usize, message: &[u8]) -> Result<(), Error> {
+        match self.engine.has_room() {
+            true => self.engine.send_message(row, message),
+            false => self.send_message_after_others(row, message),
+        }
+    }
+
+    /// Apart, so that the usual case saves no registers for it.
+    #[cold]
+    fn send_message_after_others(&mut self, row: usize, message: &[u8]) -> Result<(), Error> {
+        self.engine.make_room(1)?;
         self.engine.send_message(row, message)
     }
 
@@ -112,8 +122,9 @@ impl<P: Provider, N> Engine<P, N> {
         // One segment is for the message.
         let buffers = self.capabilities.segments - 1;
         self.lent = Lent::new(self.capabilities.send, buffers);
-        let inline = size <= self.capabilities.inline as usize;
+        let inline = size <= self.inline_max as usize;
         self.messages = Some(Messages { size, rows, inline });
+        self.inline_max = 0;
         Ok(())
     }
 
@@ -125,13 +136,17 @@ impl<P: Provider, N> Engine<P, N> {
         (row < rows && message.len() <= size).then_some((row * size, length, inline))
     }
 
+    /// Queues a message, for which there is [room](Self::has_room).
     #[inline(always)]
     pub(super) fn send_message(&mut self, row: usize, message: &[u8]) -> Result<(), Error> {
         let Some((offset, length, true)) = self.row(row, message) else { return Err(no_row()) };
-        self.make_room(1)?;
-        let Some(slot) = self.sends.take_inline() else { return Err(full()) };
-        self.payloads.put_bytes(offset, message);
-        self.push(slot, Operation::Send, Payload::Inline { offset, length });
+        let Some(place) = self.pending_sends.place() else { return Err(full()) };
+        let Some(InlineSlot { token, signaled }) = self.sends.take_inline() else {
+            return Err(full());
+        };
+        self.payloads.keep_bytes(offset, message);
+        let payload = Payload::Inline { offset, length };
+        place.fill(SendRequest { token, signaled, operation: Operation::Send, payload });
         Ok(())
     }
 
@@ -148,7 +163,7 @@ impl<P: Provider, N> Engine<P, N> {
             false => self.note(&[self.payloads.kept(offset, length)]),
         };
         let Ok(slot) = self.sends.take_holding(Held::Row(row as u64)) else { return Err(full()) };
-        self.payloads.put_bytes(offset, message);
+        self.payloads.keep_bytes(offset, message);
         self.push(slot, Operation::Send, payload);
         Ok(())
     }
@@ -161,7 +176,7 @@ impl<P: Provider, N> Engine<P, N> {
     ) -> Result<(), RefusedBuffer<N>> {
         match self.gather_message(row, message, &data) {
             Ok((slot, offset, payload)) => {
-                self.payloads.put_bytes(offset, message);
+                self.payloads.keep_bytes(offset, message);
                 self.lent.put_one(slot.index, data);
                 self.push(slot, Operation::Send, payload);
                 Ok(())

@@ -41,6 +41,8 @@ pub struct RawQueuePair {
     /// How to post sends, if not by `ibv_post_send`.
     extended: Option<ExtendedSends>,
     id: Arc<Id>,
+    /// A send alone, and its segments: all but what it sends is filled in for good.
+    one: (c::ibv_send_wr, [c::ibv_sge; SEGMENTS_MAX]),
     sends: Box<[c::ibv_send_wr]>,
     gathered: Box<[[c::ibv_sge; SEGMENTS_MAX]]>,
     receives: ReceiveChain,
@@ -86,6 +88,7 @@ impl RawQueuePair {
             raw,
             extended,
             id: id.clone(),
+            one: (EMPTY_SEND, [c::ibv_sge::default(); SEGMENTS_MAX]),
             sends: filled(capabilities.send.min(SENDS_QUEUED_MAX), EMPTY_SEND),
             gathered: filled(
                 capabilities.send.min(SENDS_QUEUED_MAX),
@@ -109,7 +112,7 @@ impl RawQueuePair {
     ) -> Result<(), PostError> {
         match (&mut self.extended, requests) {
             (Some(extended), _) => extended.post(requests, payloads, &self.domain),
-            (None, [request]) if request.operation == Operation::Send => {
+            (None, [request]) if matches!(request.operation, Operation::Send) => {
                 match payloads.of_inline(&request.payload) {
                     Some(message) => self.post_one(request, message),
                     None => self.post_chain(requests, payloads),
@@ -142,13 +145,10 @@ impl RawQueuePair {
     /// apart from it, so that few registers need be saved.
     #[inline(always)]
     fn post_one(&mut self, request: &SendRequest, message: &[u8]) -> Result<(), PostError> {
-        let (Some(raw), Some(row)) = (self.sends.first_mut(), self.gathered.first_mut()) else {
-            return Err(not_taken(io::ErrorKind::InvalidInput.into()));
-        };
-        raw.next = ptr::null_mut();
-        raw.opcode = c::IBV_WR_SEND;
+        let (raw, row) = &mut self.one;
         put(raw, row, request, message);
-        self.hand_over(1)
+        // SAFETY: the queue pair is ours; the chain of one is filled in, with the caller's payload.
+        unsafe { hand_over(self.raw, raw, 1) }
     }
 
     /// Posts a chain, of at most as many sends as there are rows.
@@ -169,7 +169,7 @@ impl RawQueuePair {
             let raw = unsafe { &mut *place };
             place = place.wrapping_add(1);
             raw.next = place;
-            if request.operation == Operation::Send
+            if matches!(request.operation, Operation::Send)
                 && let Some(message) = payloads.of_inline(&request.payload)
             {
                 raw.opcode = c::IBV_WR_SEND;
@@ -181,20 +181,8 @@ impl RawQueuePair {
             }
         }
         self.sends[requests.len() - 1].next = ptr::null_mut();
-        self.hand_over(requests.len())
-    }
-
-    /// Hands a chain of so many, which is filled in, to the plug-in.
-    #[inline(always)]
-    fn hand_over(&mut self, count: usize) -> Result<(), PostError> {
-        let first = self.sends.as_mut_ptr();
-        let mut refused = ptr::null_mut();
-        // SAFETY: the queue pair is live; the chain and what it points to is of `self`, of the
-        // caller's payloads and of what the caller's lock keeps, see the file's top.
-        match unsafe { c::ibv_post_send(self.raw.as_ptr(), first, &raw mut refused) } {
-            0 => Ok(()),
-            errno => Err(stopped(0, errno, index(first, refused, count))),
-        }
+        // SAFETY: the queue pair is ours; so many rows are filled in, with the caller's payloads.
+        unsafe { hand_over(self.raw, self.sends.as_mut_ptr(), requests.len()) }
     }
 
     /// The same with requests that bind: it holds the domain's lock during the post, which follows
@@ -216,7 +204,9 @@ impl RawQueuePair {
             .map_err(not_taken)?;
         }
         link(&mut self.sends[..requests.len()], |request, next| request.next = next);
-        let result = self.hand_over(requests.len());
+        // SAFETY: the queue pair is ours; so many rows are filled in, with the caller's payloads,
+        // and with what the domain's lock keeps.
+        let result = unsafe { hand_over(self.raw, self.sends.as_mut_ptr(), requests.len()) };
         let accepted = result.as_ref().map_or_else(|error| error.accepted, |()| requests.len());
         for request in &requests[..accepted] {
             if let Operation::BindWindow(bind) = &request.operation {
@@ -326,6 +316,26 @@ fn made(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
     // SAFETY: the caller's id is live, and locked.
     NonNull::new(unsafe { (*id).qp })
         .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
+}
+
+/// Hands a chain of so many to the plug-in.
+///
+/// # Safety
+///
+/// The queue pair is live. The chain is filled in, and what it points to lives during the call, see
+/// the file's top.
+#[inline(always)]
+unsafe fn hand_over(
+    pair: NonNull<c::ibv_qp>,
+    first: *mut c::ibv_send_wr,
+    count: usize,
+) -> Result<(), PostError> {
+    let mut refused = ptr::null_mut();
+    // SAFETY: the caller promises that the queue pair, and all that the chain points to, is live.
+    match unsafe { c::ibv_post_send(pair.as_ptr(), first, &raw mut refused) } {
+        0 => Ok(()),
+        errno => Err(stopped(0, errno, index(first, refused, count))),
+    }
 }
 
 /// Nothing of a batch was taken.
