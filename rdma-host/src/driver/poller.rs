@@ -229,10 +229,7 @@ impl<P: Provider> Poller<P> {
                 return Err(Rejection::new(error, command.take()));
             }
             self.in_flight += 1;
-            if !queue.is_dirty {
-                queue.is_dirty = true;
-                self.dirty.push(index);
-            }
+            note_dirty(queue, index, &mut self.dirty);
             return Ok(());
         }
         if let Err(error) = self.submit_slowly(index, command, started) {
@@ -264,14 +261,7 @@ impl<P: Provider> Poller<P> {
     #[inline]
     fn note_submitted(&mut self, index: usize) {
         self.in_flight += 1;
-        self.note_dirty(index);
-    }
-
-    #[inline]
-    fn note_dirty(&mut self, index: usize) {
-        if !std::mem::replace(&mut self.queues[index].is_dirty, true) {
-            self.dirty.push(index);
-        }
+        note_dirty(&mut self.queues[index], index, &mut self.dirty);
     }
 
     /// Hands all queued commands to the device, with one doorbell a queue.
@@ -522,17 +512,13 @@ impl<P: Provider> Poller<P> {
             let Some(index) = self.directory.find(completion.queue_pair()) else { continue };
             let queue = &mut self.queues[index];
             let answer = queue.answer(&completion, &mut response);
-            // An answer leaves a receive to be posted again, and needs none itself: that can wait
-            // for the next command. Whatever is not usual may leave something to be sent.
-            let may_send = matches!(answer, Answer::Read(..) | Answer::Unusual);
-            if may_send && !queue.is_dirty {
-                queue.is_dirty = true;
-                self.dirty.push(index);
-            }
             let slot = match answer {
+                // The receive that this leaves to be posted again can wait for the next command:
+                // there are as many as before for each that is in flight.
                 Answer::Finished(slot) => slot,
                 Answer::Nothing => continue,
                 unusual => {
+                    note_dirty(queue, index, &mut self.dirty);
                     let finished = match unusual {
                         Answer::Read(length) => queue.respond(&completion, response, length)?,
                         _ => queue.handle_other(&completion)?,
@@ -605,6 +591,14 @@ impl<P: Provider> Drop for Poller<P> {
         if self.is_connected() {
             self.close(&Error::Closed);
         }
+    }
+}
+
+/// Notes that a queue may have something to hand to the device.
+#[inline]
+fn note_dirty<P: Provider>(queue: &mut Queue<P>, index: usize, dirty: &mut Vec<usize>) {
+    if !std::mem::replace(&mut queue.is_dirty, true) {
+        dirty.push(index);
     }
 }
 
