@@ -3,10 +3,11 @@
 use std::alloc::System;
 
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Command, Controller, MemoryMode};
+use rdma_host::{Command, ConnectOptions, Controller, MemoryMode};
 use serde_json::Value;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tests::{SUBSYSTEM, nvmf_ok, options, uri};
+use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -78,11 +79,15 @@ fn a_long_run_has_no_errors_and_keeps_its_memory() {
     assert!(most - first < 1 << 20, "resident memory grew: {resident:?}");
 }
 
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn the_data_path_allocates_nothing() {
     for memory in [MemoryMode::Pool, MemoryMode::Window] {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = runtime();
         let mut options = options();
         options.io_queues = 2;
         options.memory = memory;
@@ -121,5 +126,33 @@ fn the_data_path_allocates_nothing() {
         assert_eq!(change.allocations + change.reallocations, 0, "{memory:?}: {change:?}");
         drop(pollers);
         runtime.block_on(controller.shutdown());
+    }
+}
+
+/// Of ours, down to the device's plug-in: what one more queue takes of memory while it is idle.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn an_idle_queue_takes_little_memory() {
+    let runtime = runtime();
+    let taken_by = |memory, queues| {
+        let mut options = ConnectOptions { memory, ..options() };
+        (options.io_queues, options.queue_entries) = (queues, 128);
+        let before = ALLOCATOR.stats();
+        let connected = runtime.block_on(Controller::connect_polled(&options, 1));
+        let after = ALLOCATOR.stats();
+        let (controller, pollers) = connected.unwrap();
+        assert_eq!(pollers[0].queue_count(), usize::from(queues));
+        drop(pollers);
+        runtime.block_on(controller.shutdown());
+        let held = |stats: stats_alloc::Stats| stats.bytes_allocated - stats.bytes_deallocated;
+        held(after) - held(before)
+    };
+    for memory in [MemoryMode::Pool, MemoryMode::Window] {
+        taken_by(memory, 1); // what is made once
+        let each = (taken_by(memory, 18) - taken_by(memory, 2)) / 16;
+        println!("{each} bytes for an idle queue of 128 entries, memory mode {memory:?}");
+        if memory == MemoryMode::Pool {
+            assert!(each <= 48 << 10, "{each}");
+        }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! # Safety
 //!
-//! This file exists to post. It promises that every pointer in a chain is to this queue pair's
-//! own arrays, to the caller's inline bytes, or to windows and memory regions that the domain's
+//! This file exists to post. It promises that every pointer in a chain is to arrays that are
+//! borrowed meanwhile, to the caller's inline bytes, or to windows and memory regions that the domain's
 //! lock keeps, all of which live during the call: plug-ins copy work requests, and inline bytes,
 //! before they return. Registered memory is named by number, and the device checks it against
 //! the key.
@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    cell::RefCell,
     io,
     ptr::{self, NonNull},
     sync::Arc,
@@ -24,7 +25,7 @@ use super::{
     domain::DomainInner,
     extended_sends::{ExtendedSends, OPERATIONS},
     id::{Id, check},
-    receives::ReceiveChain,
+    receives,
     shared_receive_queue::{RawSharedReceiveQueue, SharedInner},
 };
 use crate::{
@@ -43,16 +44,13 @@ pub struct RawQueuePair {
     id: Arc<Id>,
     /// A send alone, and its segments: all but what it sends is filled in for good.
     one: (c::ibv_send_wr, [c::ibv_sge; SEGMENTS_MAX]),
-    sends: Box<[c::ibv_send_wr]>,
-    gathered: Box<[[c::ibv_sge; SEGMENTS_MAX]]>,
-    receives: ReceiveChain,
     domain: Arc<DomainInner>,
     _shared: Option<Arc<SharedInner>>,
     _queue: Arc<QueueInner>,
 }
 
-// SAFETY: a queue pair is tied to no thread; the pointers in the arrays are only meaningful, and
-// only followed, during a post, which writes them anew.
+// SAFETY: a queue pair is tied to no thread; the pointers in its one request are only meaningful,
+// and only followed, during a post, which writes them anew.
 unsafe impl Send for RawQueuePair {}
 
 impl RawQueuePair {
@@ -88,13 +86,7 @@ impl RawQueuePair {
             raw,
             extended,
             id: id.clone(),
-            one: (EMPTY_SEND, [c::ibv_sge::default(); SEGMENTS_MAX]),
-            sends: filled(capabilities.send.min(SENDS_QUEUED_MAX), EMPTY_SEND),
-            gathered: filled(
-                capabilities.send.min(SENDS_QUEUED_MAX),
-                [c::ibv_sge::default(); SEGMENTS_MAX],
-            ),
-            receives: ReceiveChain::new(capabilities.receive),
+            one: (EMPTY_SEND, [NO_SEGMENT; SEGMENTS_MAX]),
             domain: domain.clone(),
             _shared: shared.cloned(),
             _queue: queue.clone(),
@@ -115,28 +107,40 @@ impl RawQueuePair {
             (None, [request]) if matches!(request.operation, Operation::Send) => {
                 match payloads.of_inline(&request.payload) {
                     Some(message) => self.post_one(request, message),
-                    None => self.post_chain(requests, payloads),
+                    None => self.post_chains(requests, payloads),
                 }
             }
-            (None, _) if requests.len() <= self.sends.len() => self.post_chain(requests, payloads),
             (None, _) => self.post_chains(requests, payloads),
         }
     }
 
-    /// Posts more requests than there are rows for.
-    #[cold]
+    /// Posts any requests, in as many chains as it takes.
+    #[inline(never)]
     fn post_chains(
         &mut self,
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
+        SENDS.with_borrow_mut(|rows| match requests.len() <= rows.requests.len() {
+            true => self.post_chain(rows, requests, payloads),
+            false => self.post_several(rows, requests, payloads),
+        })
+    }
+
+    #[cold]
+    fn post_several(
+        &mut self,
+        rows: &mut SendRows,
+        requests: &[SendRequest],
+        payloads: &Payloads,
+    ) -> Result<(), PostError> {
         let mut accepted = 0;
-        for chain in requests.chunks(self.sends.len()) {
-            self.post_chain(chain, payloads).map_err(|refused| PostError {
+        for requests in requests.chunks(rows.requests.len()) {
+            self.post_chain(rows, requests, payloads).map_err(|refused| PostError {
                 accepted: accepted + refused.accepted,
                 ..refused
             })?;
-            accepted += chain.len();
+            accepted += requests.len();
         }
         Ok(())
     }
@@ -155,15 +159,15 @@ impl RawQueuePair {
     #[inline(never)]
     fn post_chain(
         &mut self,
+        rows: &mut SendRows,
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
-        if requests.is_empty() || requests.len() > self.sends.len() {
+        if requests.is_empty() || requests.len() > rows.requests.len() {
             return Err(not_taken(io::ErrorKind::InvalidInput.into()));
         }
-        let first = self.sends.as_mut_ptr();
-        let mut place = first;
-        for (request, row) in requests.iter().zip(&mut self.gathered) {
+        let mut place = rows.requests.as_mut_ptr();
+        for (request, row) in requests.iter().zip(&mut rows.segments) {
             // SAFETY: there are as many rows as requests at least, borrowed exclusively; no other
             // reference to this one is alive.
             let raw = unsafe { &mut *place };
@@ -175,14 +179,14 @@ impl RawQueuePair {
                 raw.opcode = c::IBV_WR_SEND;
                 put(raw, row, request, message);
             } else if request.is_bind() {
-                return self.post_with_binds(requests, payloads);
+                return self.post_with_binds(rows, requests, payloads);
             } else {
                 fill_send(raw, row, request, payloads).map_err(not_taken)?;
             }
         }
-        self.sends[requests.len() - 1].next = ptr::null_mut();
+        rows.requests[requests.len() - 1].next = ptr::null_mut();
         // SAFETY: the queue pair is ours; so many rows are filled in, with the caller's payloads.
-        unsafe { hand_over(self.raw, self.sends.as_mut_ptr(), requests.len()) }
+        unsafe { hand_over(self.raw, rows.requests.as_mut_ptr(), requests.len()) }
     }
 
     /// The same with requests that bind: it holds the domain's lock during the post, which follows
@@ -190,23 +194,23 @@ impl RawQueuePair {
     #[inline(never)]
     fn post_with_binds(
         &mut self,
+        rows: &mut SendRows,
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
-        let domain = self.domain.clone();
-        let mut named = domain.named();
-        let rows = self.sends.iter_mut().zip(&mut self.gathered);
-        for (request, (raw, row)) in requests.iter().zip(rows) {
+        let mut named = self.domain.named();
+        let places = rows.requests.iter_mut().zip(&mut rows.segments);
+        for (request, (raw, row)) in requests.iter().zip(places) {
             match &request.operation {
                 Operation::BindWindow(bind) => fill_bind(raw, request, named.bind(bind)),
                 _ => fill_send(raw, row, request, payloads),
             }
             .map_err(not_taken)?;
         }
-        link(&mut self.sends[..requests.len()], |request, next| request.next = next);
+        link(&mut rows.requests[..requests.len()], |request, next| request.next = next);
         // SAFETY: the queue pair is ours; so many rows are filled in, with the caller's payloads,
         // and with what the domain's lock keeps.
-        let result = unsafe { hand_over(self.raw, self.sends.as_mut_ptr(), requests.len()) };
+        let result = unsafe { hand_over(self.raw, rows.requests.as_mut_ptr(), requests.len()) };
         let accepted = result.as_ref().map_or_else(|error| error.accepted, |()| requests.len());
         for request in &requests[..accepted] {
             if let Operation::BindWindow(bind) = &request.operation {
@@ -220,7 +224,7 @@ impl RawQueuePair {
     pub(super) fn post_receive(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {
         let pair = self.raw.as_ptr();
         // SAFETY: the queue pair is live; the chain and its segments are, during the call.
-        self.receives.post(requests, |first, bad| unsafe { c::ibv_post_recv(pair, first, bad) })
+        receives::post(requests, |first, bad| unsafe { c::ibv_post_recv(pair, first, bad) })
     }
 }
 
@@ -231,6 +235,25 @@ impl Drop for RawQueuePair {
         self.id.with(|id| unsafe { c::rdma_destroy_qp(id) });
     }
 }
+
+/// Room for a chain of sends, written anew by each post.
+struct SendRows {
+    requests: [c::ibv_send_wr; SENDS_QUEUED_MAX as usize],
+    segments: [[c::ibv_sge; SEGMENTS_MAX]; SENDS_QUEUED_MAX as usize],
+}
+
+thread_local! {
+    /// Of each thread, and not of each queue pair, which needs it during a post alone. All zeroes,
+    /// so that threads which post nothing have none of it in memory.
+    static SENDS: RefCell<SendRows> = const {
+        RefCell::new(SendRows {
+            requests: [c::ibv_send_wr { opcode: c::IBV_WR_RDMA_WRITE, ..EMPTY_SEND }; SENDS_QUEUED_MAX as usize],
+            segments: [[NO_SEGMENT; SEGMENTS_MAX]; SENDS_QUEUED_MAX as usize],
+        })
+    };
+}
+
+pub(super) const NO_SEGMENT: c::ibv_sge = c::ibv_sge { addr: 0, length: 0, lkey: 0 };
 
 /// What to ask of the device.
 fn attributes(
@@ -461,10 +484,6 @@ pub(super) fn index<R>(first: *mut R, refused: *mut R, length: usize) -> usize {
 
 pub(super) fn stopped(accepted: usize, errno: libc::c_int, index: usize) -> PostError {
     PostError { accepted: accepted + index, source: io::Error::from_raw_os_error(errno.abs()) }
-}
-
-pub(super) fn filled<T: Clone>(length: u32, value: T) -> Box<[T]> {
-    vec![value; length as usize].into_boxed_slice()
 }
 
 const EMPTY_SEND: c::ibv_send_wr = c::ibv_send_wr {

@@ -1,39 +1,43 @@
 //! Chains of receives, as queue pairs and shared receive queues post them.
 
-use std::ptr;
+use std::{cell::RefCell, ptr};
 
 use rdma_core_sys as c;
 
-use super::queue_pair::{filled, index, link, stopped, translate};
+use super::queue_pair::{NO_SEGMENT, index, link, stopped, translate};
 use crate::provider::{PostError, ReceiveRequest};
 
 /// Room for a chain of receives with one segment each, written anew by each post.
-pub(super) struct ReceiveChain {
-    receives: Box<[c::ibv_recv_wr]>,
-    scattered: Box<[c::ibv_sge]>,
+struct Rows {
+    requests: [c::ibv_recv_wr; CHAIN_MAX],
+    segments: [c::ibv_sge; CHAIN_MAX],
 }
 
-impl ReceiveChain {
-    pub(super) fn new(length: u32) -> Self {
-        Self {
-            receives: filled(length, EMPTY_RECEIVE),
-            scattered: filled(length, c::ibv_sge::default()),
-        }
-    }
+/// Receives in one chain at most.
+const CHAIN_MAX: usize = 64;
 
-    /// Calls `post` with chains that live during the call. It returns an errno, and where it
-    /// stopped.
-    #[inline]
-    pub(super) fn post(
-        &mut self,
-        requests: &[ReceiveRequest],
-        mut post: impl FnMut(*mut c::ibv_recv_wr, *mut *mut c::ibv_recv_wr) -> libc::c_int,
-    ) -> Result<(), PostError> {
+thread_local! {
+    /// Of each thread, since it is needed during a post alone.
+    static ROWS: RefCell<Rows> = const {
+        RefCell::new(Rows {
+            requests: [EMPTY_RECEIVE; CHAIN_MAX],
+            segments: [NO_SEGMENT; CHAIN_MAX],
+        })
+    };
+}
+
+/// Calls `post` with chains that live during the call. It returns an errno, and where it stopped.
+#[inline]
+pub(super) fn post(
+    requests: &[ReceiveRequest],
+    mut post: impl FnMut(*mut c::ibv_recv_wr, *mut *mut c::ibv_recv_wr) -> libc::c_int,
+) -> Result<(), PostError> {
+    ROWS.with_borrow_mut(|rows| {
         let mut accepted = 0;
-        for batch in requests.chunks(self.receives.len().max(1)) {
-            self.fill(batch);
+        for batch in requests.chunks(rows.requests.len()) {
+            rows.fill(batch);
             let first =
-                link(&mut self.receives[..batch.len()], |request, next| request.next = next);
+                link(&mut rows.requests[..batch.len()], |request, next| request.next = next);
             let mut refused = ptr::null_mut();
             match post(first, &raw mut refused) {
                 0 => accepted += batch.len(),
@@ -41,10 +45,12 @@ impl ReceiveChain {
             }
         }
         Ok(())
-    }
+    })
+}
 
+impl Rows {
     fn fill(&mut self, requests: &[ReceiveRequest]) {
-        let rows = self.receives.iter_mut().zip(&mut self.scattered);
+        let rows = self.requests.iter_mut().zip(&mut self.segments);
         for (request, (raw, segment)) in requests.iter().zip(rows) {
             *segment = translate(request.segment);
             raw.wr_id = request.token;

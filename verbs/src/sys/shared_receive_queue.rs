@@ -15,7 +15,7 @@ use std::{
 
 use rdma_core_sys as c;
 
-use super::{domain::DomainInner, receives::ReceiveChain};
+use super::{domain::DomainInner, receives};
 use crate::{
     Error,
     provider::{PostError, ReceiveRequest},
@@ -24,7 +24,6 @@ use crate::{
 /// A shared receive queue, kept by the queue pairs that take receives from it.
 pub struct RawSharedReceiveQueue {
     inner: Arc<SharedInner>,
-    chain: ReceiveChain,
 }
 
 pub(super) struct SharedInner {
@@ -36,10 +35,6 @@ pub(super) struct SharedInner {
 unsafe impl Send for SharedInner {}
 // SAFETY: through a shared queue only the pointer can be read; verbs calls may run at once.
 unsafe impl Sync for SharedInner {}
-
-// SAFETY: the pointers in the chain are only meaningful, and only followed, during a post, which
-// writes them anew.
-unsafe impl Send for RawSharedReceiveQueue {}
 
 impl RawSharedReceiveQueue {
     pub(super) fn new(domain: &Arc<DomainInner>, capacity: u32) -> Result<(Self, u32), Error> {
@@ -56,14 +51,14 @@ impl RawSharedReceiveQueue {
         let inner = Arc::new(SharedInner { raw, domain: domain.clone() });
         // SAFETY: the call succeeded, so this is a live queue.
         let number = unsafe { inner.raw.as_ref() }.handle;
-        Ok((Self { inner, chain: ReceiveChain::new(capacity) }, number))
+        Ok((Self { inner }, number))
     }
 
     #[inline]
     pub(super) fn post(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {
         let queue = self.inner.raw.as_ptr();
         // SAFETY: the queue is live; the chain and its segments are, during the call.
-        self.chain.post(requests, |first, bad| unsafe { c::ibv_post_srq_recv(queue, first, bad) })
+        receives::post(requests, |first, bad| unsafe { c::ibv_post_srq_recv(queue, first, bad) })
     }
 
     pub(super) fn inner(&self) -> &Arc<SharedInner> {
