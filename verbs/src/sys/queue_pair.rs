@@ -3,10 +3,10 @@
 //! # Safety
 //!
 //! This file exists to post. It promises that every pointer in a chain is to arrays that are
-//! borrowed meanwhile, to the caller's inline bytes, or to windows and memory regions that the domain's
-//! lock keeps, all of which live during the call: plug-ins copy work requests, and inline bytes,
-//! before they return. Registered memory is named by number, and the device checks it against
-//! the key.
+//! borrowed meanwhile, to the caller's inline bytes, or to windows and memory regions that the
+//! domain's lock keeps, all of which live during the call: plug-ins copy work requests, and inline
+//! bytes, before they return. Registered memory is named by number, and the device checks it
+//! against the key.
 
 #![allow(unsafe_code)]
 
