@@ -247,11 +247,14 @@ thread_local! {
     /// so that threads which post nothing have none of it in memory.
     static SENDS: RefCell<SendRows> = const {
         RefCell::new(SendRows {
-            requests: [c::ibv_send_wr { opcode: c::IBV_WR_RDMA_WRITE, ..EMPTY_SEND }; SENDS_QUEUED_MAX as usize],
+            requests: [ALL_ZERO; SENDS_QUEUED_MAX as usize],
             segments: [[NO_SEGMENT; SEGMENTS_MAX]; SENDS_QUEUED_MAX as usize],
         })
     };
 }
+
+/// The number 0 is that of a write.
+const ALL_ZERO: c::ibv_send_wr = c::ibv_send_wr { opcode: c::IBV_WR_RDMA_WRITE, ..EMPTY_SEND };
 
 pub(super) const NO_SEGMENT: c::ibv_sge = c::ibv_sge { addr: 0, length: 0, lkey: 0 };
 
