@@ -396,7 +396,14 @@ impl<P: Provider> Queue<P> {
                 (ConnectionEvent::Established(established), State::Accepted(prepared)) => {
                     State::Live(prepared.ready(&established))
                 }
-                (ConnectionEvent::Disconnected, _) => State::Gone,
+                // Whoever asked may be gone before it has heard that it was accepted.
+                (
+                    ConnectionEvent::Disconnected
+                    | ConnectionEvent::Rejected { .. }
+                    | ConnectionEvent::ConnectError { .. }
+                    | ConnectionEvent::Unreachable { .. },
+                    _,
+                ) => State::Gone,
                 (_, state) => state,
             };
         }

@@ -72,8 +72,9 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore, N = Unnamed> {
 /// Work is queued, for example by [`send`](Self::send), [`rdma_read`](Self::rdma_read),
 /// [`bind`](Self::bind) and [`post_receive`](Self::post_receive), and handed to the device by
 /// [`flush`](Self::flush): everything of one kind in one chain, with one doorbell. At most
-/// [`SENDS_QUEUED_MAX`] sends wait for that; one more hands the others over first. Its buffers
-/// stay in the queue pair until its completion is [retired](Self::retire), or the queue pair is
+/// [`SENDS_QUEUED_MAX`] sends wait for that; one more hands the others over first, and is not
+/// queued where that fails, with the error of [`flush`](Self::flush). Its buffers stay in the queue
+/// pair until its completion is [retired](Self::retire), or the queue pair is
 /// [closed](Self::close).
 ///
 /// Requests on the send queue are carried out in the order in which they were queued.
