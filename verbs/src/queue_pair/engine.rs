@@ -171,8 +171,8 @@ impl<P: Provider, N> Engine<P, N> {
         !self.pending_sends.is_full()
     }
 
-    /// Hands over what is queued if so many more cannot be. Where the send queue itself is full that
-    /// would make no room, and is left to [`flush`](Self::flush).
+    /// Hands over what is queued if so many more cannot be. Where the send queue itself is full
+    /// that would make no room, and is left to [`flush`](Self::flush).
     #[inline(always)]
     pub(super) fn make_room(&mut self, sends: u32) -> Result<(), Error> {
         match self.pending_sends.has_room(sends) {
