@@ -125,7 +125,7 @@ impl<C: Carrier> Exchange<'_, C> {
         let transfer = Transfer::FromController(RECEIVE_LENGTH);
         let name = "Authentication Receive";
         let received = self.execute(Execute { queue: self.queue, sqe, transfer, name }).await;
-        received.map_err(|error| match is_hang_up(&error, self.queue) {
+        received.map_err(|error| match is_hang_up(&error, Some(self.queue)) {
             true => self.failed(AuthenticationFailure::HungUp(due)),
             false => error,
         })
@@ -145,12 +145,13 @@ impl<C: Carrier> Exchange<'_, C> {
     }
 }
 
-/// Whether the target has ended this queue's connection: it did so on purpose, since a network that
-/// fails says nothing.
-fn is_hang_up(error: &Error, queue: QueueId) -> bool {
+/// Whether the target has ended the queue's connection, or any: it did so on purpose, since a network that
+/// fails says nothing. Of a controller that was live it ends all of them, and any may be noticed
+/// first; of queues that come up together each is one by itself.
+fn is_hang_up(error: &Error, queue: Option<QueueId>) -> bool {
     match error {
-        Error::Away(away) => is_hang_up(&away.cause, queue),
-        Error::Transport(Transport::Disconnected(ended)) => *ended == queue,
+        Error::Away(away) => is_hang_up(&away.cause, None),
+        Error::Transport(Transport::Disconnected(ended)) => queue.is_none_or(|one| *ended == one),
         _ => false,
     }
 }
