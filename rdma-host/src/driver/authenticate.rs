@@ -145,9 +145,9 @@ impl<C: Carrier> Exchange<'_, C> {
     }
 }
 
-/// Whether the target has ended the queue's connection, or any: it did so on purpose, since a network that
-/// fails says nothing. Of a controller that was live it ends all of them, and any may be noticed
-/// first; of queues that come up together each is one by itself.
+/// Whether the target has ended the queue's connection, or any: it did so on purpose, since a
+/// network that fails says nothing. Of a controller that was live it ends all of them, and any may
+/// be noticed first; of queues that come up together each is one by itself.
 fn is_hang_up(error: &Error, queue: Option<QueueId>) -> bool {
     match error {
         Error::Away(away) => is_hang_up(&away.cause, None),
