@@ -174,10 +174,7 @@ impl<P: Provider> Queue<P> {
             self.slots.cancel(id);
             return Err(verbs_error(error));
         }
-        let entry = &mut self.commands[slot];
-        (entry.user, entry.started) = (command.user, now);
-        entry.opcode = command.sqe.opcode();
-        entry.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
+        self.commands[slot].begin(command, now);
         Ok(())
     }
 
@@ -227,10 +224,7 @@ impl<P: Provider> Queue<P> {
             self.slots.cancel(id);
             return Err(verbs_error(error));
         }
-        let entry = &mut self.commands[slot];
-        (entry.user, entry.started) = (command.user, now);
-        entry.opcode = command.sqe.opcode();
-        entry.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
+        self.commands[slot].begin(command, now);
         Ok(())
     }
 
@@ -547,6 +541,14 @@ impl<P: Provider> Queue<P> {
 }
 
 impl InFlight {
+    /// Keeps what is needed of a command that was queued, and its data.
+    #[inline(always)]
+    fn begin(&mut self, command: &mut Command, now: u64) {
+        (self.user, self.started) = (command.user, now);
+        self.opcode = command.sqe.opcode();
+        self.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
+    }
+
     /// The device is done with a send, which had data or not.
     fn take_back(&mut self, segments: Segments) {
         if let Some(data) = segments.into_iter().next() {
