@@ -9,12 +9,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use benches::device::Apart;
+use rdma_fabric::{Fabric, Host};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{
     Buffer, Command, ConnectOptions, Connecting, Controller, Error, HostIdentity, MemoryMode,
     Namespace, Poller, ReconnectOptions, WaitMode,
 };
-use soft_roce::fabric::{Fabric, Host};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::target::{Size, TARGET_ADDRESS, Target};
 use tokio::runtime::Runtime;

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rdma_fabric::{Fabric, Fault, Host, Point};
 use rdma_host::error::{Misuse, Reason};
 use rdma_host::proto::State;
 use rdma_host::wire::NamespaceId;
@@ -11,7 +12,6 @@ use rdma_host::{
     Changes, Class, Command, ConnectOptions, Controller, Error, Execution, HostIdentity, Namespace,
     ReconnectOptions,
 };
-use soft_roce::fabric::{Fabric, Fault, Host, Point};
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
 
 /// A fabric, a target whose manners change while it runs, and a host.

@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdma_fabric::{Fabric, Host};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use soft_roce::fabric::{Fabric, Host};
 use verbs::{
     Access, Allocation, Buffer, CacheLimits, ConnectionEvent, Domain, Endpoint, Error,
     NotDeregistered, PageSize, Placement, PoolOptions, Provider, RdmaCore, RegistrationCache,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rdma_fabric::{Fabric, Host};
 use rdma_host::config::EVENT_INTERVAL;
 use rdma_host::wire::{Event, NamespaceId};
 use rdma_host::{ConnectOptions, Controller, Detail, Fate, HostIdentity, Namespace};
-use soft_roce::fabric::{Fabric, Host};
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
 
 /// Connects to a target with this hook. Must be called in a runtime: the target is a task of it.

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rdma_fabric::{Fabric, Host};
 use rdma_host::config::CONNECTS_AT_ONCE;
 use rdma_host::proto::State;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Buffer, ConnectOptions, Controller, Error, HostIdentity, Namespace};
-use soft_roce::fabric::{Fabric, Host};
 use tests::noise;
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
 

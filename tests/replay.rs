@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdma_fabric::{Fabric, Recorder, Replay, Trace};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
-use soft_roce::fabric::{Fabric, Recorder, Replay, Trace};
 use tests::noise;
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
 use verbs::{Provider, RdmaCore};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::{Credentials, GroupId, HashId, Secret};
+use rdma_fabric::Fabric;
 use rdma_host::{ConnectOptions, Controller, HostIdentity, ReconnectOptions};
-use soft_roce::fabric::Fabric;
 use tests::authenticator::Settings;
 use tests::door::{Door, Outgoing};
 use tests::target::{TARGET_ADDRESS, Target};

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdma_fabric::{Fabric, Host, Recorder, Trace};
 use rdma_host::error::{Malformed, TargetMisbehaved};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Class, ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
-use soft_roce::fabric::{Fabric, Host, Recorder, Trace};
 use tests::target::{Answer, BLOCKS, Hook, Seen, TARGET_ADDRESS, Target};
 
 /// A fabric with a target on it, and the host to connect from.

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rdma_fabric::{Fabric, Host};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{
     Buffer, ConnectOptions, Controller, Error, Execution, HostIdentity, Namespace, ReconnectOptions,
 };
-use soft_roce::fabric::{Fabric, Host};
 use tests::noise;
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
 use verbs::Provider;

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rdma_fabric::{Fabric, Host};
 use rdma_host::error::TargetMisbehaved;
 use rdma_host::wire::{NamespaceId, Status};
 use rdma_host::{
@@ -12,7 +13,6 @@ use rdma_host::{
     ReconnectOptions, Windows,
 };
 use serde_json::Value;
-use soft_roce::fabric::{Fabric, Host};
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
 use tests::{SUBSYSTEM, nvmf_ok, uri};
 

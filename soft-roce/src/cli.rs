@@ -8,7 +8,7 @@ mod target;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use soft_roce::machine::{Error, roles::Role};
+use soft_roce::{Error, roles::Role};
 
 /// RDMA without hardware: runs programs in a kernel that has soft-RoCE and an NVMe target
 ///

@@ -1,15 +1,6 @@
-//! RDMA without hardware, in two ways.
+//! The test bed: a Linux kernel with soft-RoCE and an NVMe target, run as an ordinary process.
 //!
-//! * [`machine`] is a kernel with rxe and nvmet as an ordinary process. Use it to meet the real
-//!   stack: libibverbs, rxe, the kernel's target. It takes half a second to start.
-//! * [`fabric`] is a provider for `verbs` within this process. Use it to stage what no device can
-//!   be made to do, the same way every time. It takes microseconds, and time is a number.
-//!
-//! [`fabric`] has its own page; the rest of this one is about [`machine`].
-//!
-//! # The machine
-//!
-//! [`machine`] runs a program inside a User-Mode Linux kernel that has soft-RoCE (rxe), the NVMe
+//! A [`Guest`] runs a program inside a User-Mode Linux kernel that has soft-RoCE (rxe), the NVMe
 //! target (nvmet) and the kernel's own NVMe initiator. It needs no root, no KVM, no module and no
 //! device, and a run takes a fraction of a second more than the program itself.
 //!
@@ -39,9 +30,9 @@
 //! in `SOFT_ROCE_PROGRAM`:
 //!
 //! ```no_run
-//! use soft_roce::machine::{Ending, Guest, Output};
+//! use soft_roce::{Ending, Guest, Output};
 //!
-//! # fn main() -> soft_roce::machine::Result<()> {
+//! # fn main() -> soft_roce::Result<()> {
 //! let guest = Guest::new("cat").args(["/sys/class/infiniband/rxe0/node_guid"]);
 //! let outcome = guest.stdout(Output::Capture).run()?;
 //! assert_eq!(outcome.ending, Ending::Exited(0));
@@ -63,7 +54,7 @@
 //! | `SOFT_ROCE_TARGET` | the target file, when there is one |
 //!
 //! `soft-roce target` changes the target while the program runs; `target set --help` lists what
-//! can be set. The target file is described at [`machine::target::Target`]; examples are in the
+//! can be set. The target file is described at [`target::Target`]; examples are in the
 //! folder `targets`.
 //!
 //! # Ends
@@ -88,10 +79,45 @@
 //!   program or working folder there cannot be used.
 //! * Absolute speeds say nothing: a system call costs some ten microseconds. Ratios within one
 //!   run are sound.
-//! * Where a kernel's own `rdma_rxe` and `nvmet` can be loaded, [`machine::native`] sets up the
+//! * Where a kernel's own `rdma_rxe` and `nvmet` can be loaded, [`native`] sets up the
 //!   same bed without a guest.
 
 #![forbid(unsafe_code)]
 
-pub mod fabric;
-pub mod machine;
+mod attend;
+pub mod build;
+pub mod cache;
+mod command;
+mod configure;
+mod cpu;
+pub mod doctor;
+mod error;
+mod folder;
+mod frame;
+mod guard;
+mod guest;
+pub mod kernel_log;
+mod launch;
+pub mod native;
+mod outcome;
+mod packages;
+mod program;
+mod progress;
+pub mod roles;
+mod room;
+mod run;
+mod series;
+pub mod size;
+mod source;
+mod spec;
+mod streams;
+pub mod target;
+mod terminal;
+
+pub use error::{Error, Result};
+pub use outcome::{Ending, Outcome};
+pub use program::PROGRAM_VARIABLE;
+pub use run::{Guest, MEMORY_BYTES};
+pub use series::{Kernel, Series};
+pub use spec::{ADDRESS, ADDRESS_V6};
+pub use streams::{Input, Output};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use auth::{Authenticated, Credentials, GroupId, HashId, Secret};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{ConnectOptions, Controller, Namespace};
-use soft_roce::machine::target::Place;
+use soft_roce::target::Place;
 use tests::options;
 
 /// The host that the target file names.

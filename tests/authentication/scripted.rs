@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use auth::message::MessageId;
 use auth::{Authenticated, GroupId, HashId, Secret};
+use rdma_fabric::{Fabric, Host};
 use rdma_host::error::AuthenticationFailure;
 use rdma_host::{
     Changes, Class, ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions,
 };
-use soft_roce::fabric::{Fabric, Host};
 use tests::authenticator::{Authenticator, Settings, Tamper};
 use tests::target::{TARGET_ADDRESS, Target};
 

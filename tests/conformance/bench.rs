@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+use rdma_fabric::{Fabric, Host};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use soft_roce::fabric::{Fabric, Host};
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
     Domain, Endpoint, Established, Interface, PreparedQueuePair, Provider, QueuePair, RdmaCore,

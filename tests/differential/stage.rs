@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rdma_host::HostIdentity;
-use soft_roce::machine::target::Place;
+use soft_roce::target::Place;
 use tests::{SUBSYSTEM, address, dmsetup, run, wait_for};
 use uuid::Uuid;
 
@@ -315,7 +315,7 @@ impl Stage {
         std::thread::sleep(Duration::from_millis(100));
     }
 
-    fn lever(&self, what: &str, outcome: soft_roce::machine::Result<()>) {
+    fn lever(&self, what: &str, outcome: soft_roce::Result<()>) {
         outcome.unwrap_or_else(|error| panic!("{}: {what}: {error}", self.nqn));
     }
 

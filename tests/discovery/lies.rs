@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rdma_fabric::{Fabric, Host};
 use rdma_host::proto::{DiscoveryLog, SkipReason};
 use rdma_host::wire::Nqn;
 use rdma_host::{
     ConnectOptions, Discovery, DiscoveryController, DiscoveryNews, DiscoveryWatch, Error,
     HostIdentity,
 };
-use soft_roce::fabric::{Fabric, Host};
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
 
 /// A log as a target keeps it: the bytes of each entry.

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use auth::message::MessageId;
 use auth::{Credentials, GroupId, HashId, Policy, Secret};
+use rdma_fabric::{Fabric, Host};
 use rdma_host::config::AUTHENTICATION_TIMEOUT;
 use rdma_host::error::{AuthenticationFailure, Incompatible, Reason, Rejected, Transport};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Class, ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
-use soft_roce::fabric::{Fabric, Host};
 use tests::authenticator::Settings;
 use tests::door::{Door, Outgoing, Report};
 use tests::target::{Answer, BLOCKS, Seen, TARGET_ADDRESS, Target};

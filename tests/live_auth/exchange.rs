@@ -7,7 +7,7 @@ use std::process::Command;
 
 use auth::{Credentials, Offer, Policy, Randomness, Secret, SequenceNumber, TransactionId};
 use serde_json::{Value, json};
-use soft_roce::machine::target::Place;
+use soft_roce::target::Place;
 
 use super::queue::Queue;
 

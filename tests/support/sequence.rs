@@ -24,7 +24,7 @@ mod wire;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use soft_roce::fabric::{Fabric, Objects};
+use rdma_fabric::{Fabric, Objects};
 
 use bytes::Bytes;
 use end::End;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::time::Instant;
 
-use soft_roce::fabric::{Fabric, Host};
+use rdma_fabric::{Fabric, Host};
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
     Domain, Endpoint, PreparedQueuePair, Provider, QueuePair, RemoteAddress, RemoteKey, Retired,

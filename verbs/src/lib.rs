@@ -9,7 +9,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use soft_roce::fabric::Fabric;
+//! use rdma_fabric::Fabric;
 //! use verbs::{Access, Capabilities, Completion, ConnectParameters, Endpoint, Retired};
 //! use verbs::ConnectionEvent as Event;
 //!

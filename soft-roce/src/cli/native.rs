@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
-use soft_roce::machine::{
+use soft_roce::{
     Result,
     doctor::{self, Verdict},
     native,

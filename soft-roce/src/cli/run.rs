@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use regex_lite::Regex;
-use soft_roce::machine::{Ending, Guest, Kernel, Outcome, Result, kernel_log, size};
+use soft_roce::{Ending, Guest, Kernel, Outcome, Result, kernel_log, size};
 
 /// Run a program in a guest that has rxe and, with --target, an NVMe target
 ///

@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
-use soft_roce::machine::{
+use soft_roce::{
     Result,
     target::{Place, Target as TargetFile},
 };

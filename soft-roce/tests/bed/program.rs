@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use soft_roce::machine::{Ending, Guest, Input, Kernel, Output as Stream};
+use soft_roce::{Ending, Guest, Input, Kernel, Output as Stream};
 use tempfile::TempDir;
 
 use crate::support::{Bed, PROGRAM, TARGETS, expect_success, kernel_program, text};

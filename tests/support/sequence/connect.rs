@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use soft_roce::fabric::Host;
+use rdma_fabric::Host;
 use verbs::{ConnectParameters, ConnectionEvent, Endpoint, PreparedQueuePair};
 
 use super::{

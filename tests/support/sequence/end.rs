@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use soft_roce::fabric::Host;
+use rdma_fabric::Host;
 use verbs::{
     Buffer, Capabilities, Completion, Endpoint, PreparedQueuePair, QueuePair, RemoteKey, Returned,
     WorkKind,

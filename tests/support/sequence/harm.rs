@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use soft_roce::fabric::{Fault, Link, Point};
+use rdma_fabric::{Fault, Link, Point};
 use verbs::Status;
 
 use super::{Play, host::NAMES};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use soft_roce::fabric::{Fabric, Host};
+use rdma_fabric::{Fabric, Host};
 use verbs::{
     Access, Buffer, CompletionQueue, Domain, Endpoint, Returned, SharedReceiveQueue, Window,
 };

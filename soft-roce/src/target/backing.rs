@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Backing, FileBacking, NullBlk, configfs::Place};
-use crate::machine::{Error, Result, command};
+use crate::{Error, Result, command};
 
 /// A backing that exists, as much of it as is needed to remove it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

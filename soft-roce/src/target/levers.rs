@@ -8,7 +8,7 @@ use super::{
     configfs::{Node, names},
     up::{Record, full_hash},
 };
-use crate::machine::{Error, Result};
+use crate::{Error, Result};
 
 /// What `set` understands, for those who got it wrong.
 const WORDS: &str = "namespace NQN NSID ATTRIBUTE VALUE, ana PORT GROUP STATE, \

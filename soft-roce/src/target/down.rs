@@ -5,7 +5,7 @@ use super::{
     configfs::{Node, names},
     up::Record,
 };
-use crate::machine::{Error, Result};
+use crate::{Error, Result};
 
 impl Place {
     /// Takes down what was brought up here; in a guest, everything. Nothing there is fine.

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::{fs::OFlags, system::uname};
 
-use crate::machine::{Error, Result};
+use crate::{Error, Result};
 
 /// Where a kernel keeps its target, and where we keep what we know of it.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::configfs::{Node, Place, names};
-use crate::machine::Result;
+use crate::Result;
 
 /// The whole target.
 #[derive(Clone, Debug, Serialize)]

@@ -8,7 +8,7 @@ use std::{
 use verbs::{ConnectParameters, Status};
 
 use super::{Fabric, Fault, Host, Link, Pair, Point, pair::End};
-use crate::fabric::link::Random;
+use crate::link::Random;
 
 #[test]
 fn every_work_request_ends_once_whatever_happens() {

@@ -14,7 +14,7 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-use crate::machine::{
+use crate::{
     frame::{self, Kind, Reader},
     spec::name,
 };

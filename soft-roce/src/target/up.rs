@@ -9,7 +9,7 @@ use super::{
     backing::Made,
     configfs::{Node, Place, names},
 };
-use crate::machine::{Error, Result};
+use crate::{Error, Result};
 
 /// What we have made, so that it can be taken away again.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -25,7 +25,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use soft_roce::fabric::Fabric;
+//! use rdma_fabric::Fabric;
 //! use verbs::{Capabilities, ConnectParameters, ConnectionEvent, Endpoint, Status};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -16,7 +16,7 @@ use rustix::{
     system::sethostname,
 };
 
-use crate::machine::{
+use crate::{
     Error, Result, command,
     spec::{ADDRESS, ADDRESS_V6},
     target::{Place, Target},

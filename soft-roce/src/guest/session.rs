@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::pumps::{Pumps, Stream};
-use crate::machine::{
+use crate::{
     spec::{ADDRESS, GuestSpec, Wiring},
     terminal::make_raw,
 };
