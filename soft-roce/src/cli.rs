@@ -8,7 +8,7 @@ mod target;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use soft_roce::{Error, roles::Role};
+use soft_roce::{Error, internal_commands::InternalCommand};
 
 /// RDMA without hardware: runs programs in a kernel that has soft-RoCE and an NVMe target
 ///
@@ -35,7 +35,7 @@ enum Subcommands {
 
 /// Parses the command line, does it, and reports an error in one line.
 pub(crate) fn main() -> ExitCode {
-    if let Some(role) = Role::of(std::env::args_os()) {
+    if let Some(role) = InternalCommand::of(std::env::args_os()) {
         return role.play();
     }
     let arguments = Arguments::parse();

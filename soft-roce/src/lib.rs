@@ -5,11 +5,11 @@
 //! device, and a run takes a fraction of a second more than the program itself.
 //!
 //! ```text
-//!  the caller                      guard                      kernel (User-Mode Linux)
-//!  soft-roce run ── life line ──▶ soft-roce guard ── starts ─▶ init: soft-roce guest
-//!     │  ▲                         kills and removes all        │ mounts, rxe0, target
-//!     │  └──── frames: output, error, ending ──────────────────┤
-//!     └─────── frames: input ──────────────────────────────────▶ program
+//!  caller                               reaper                  kernel (User-Mode Linux)
+//!  soft-roce run ── liveness pipe ───▶ soft-roce reaper ─ exec ─▶ init: soft-roce init
+//!     │  ▲                               kills and removes all     │ mounts, rxe0, target
+//!     │  └── frames: output, error, exit status ───────────────────┤
+//!     └───── frames: input ────────────────────────────────────────▶ program
 //! ```
 //!
 //! The guest's root is the host's file system, with the rights of the user who runs it, so a
@@ -30,13 +30,13 @@
 //! in `SOFT_ROCE_PROGRAM`:
 //!
 //! ```no_run
-//! use soft_roce::{Ending, Guest, Output};
+//! use soft_roce::{RunStatus, Guest, Output};
 //!
 //! # fn main() -> soft_roce::Result<()> {
 //! let guest = Guest::new("cat").args(["/sys/class/infiniband/rxe0/node_guid"]);
 //! let outcome = guest.stdout(Output::Capture).run()?;
-//! assert_eq!(outcome.ending, Ending::Exited(0));
-//! assert!(outcome.complaints.is_empty(), "the kernel broke: {:?}", outcome.excerpt());
+//! assert_eq!(outcome.ending, RunStatus::Exited(0));
+//! assert!(outcome.kernel_warnings.is_empty(), "the kernel broke: {:?}", outcome.excerpt());
 //! # Ok(())
 //! # }
 //! ```
@@ -65,7 +65,7 @@
 //! panicked, oopsed, hit a BUG or a WARN, wrote a line that `--deny` forbids, or gave no result;
 //! and 2 when nothing was run at all.
 //!
-//! However the caller ends, by Ctrl-C or SIGKILL, the guard sees the life line end, kills every
+//! However the caller ends, by Ctrl-C or SIGKILL, the reaper sees the liveness pipe end, kills every
 //! process of the guest and removes its files. There is no signal handler and no global state:
 //! guests may be run from any number of threads at once, each on a processor of its own while
 //! there are enough.
@@ -84,40 +84,21 @@
 
 #![forbid(unsafe_code)]
 
-mod attend;
-pub mod build;
-pub mod cache;
-mod command;
-mod configure;
-mod cpu;
 pub mod doctor;
 mod error;
-mod folder;
-mod frame;
-mod guard;
-mod guest;
-pub mod kernel_log;
-mod launch;
+mod helper;
+mod init;
+pub mod internal_commands;
+pub mod kernel;
 pub mod native;
-mod outcome;
 mod packages;
 mod program;
 mod progress;
-pub mod roles;
-mod room;
-mod run;
-mod series;
+pub mod run;
 pub mod size;
-mod source;
-mod spec;
-mod streams;
 pub mod target;
-mod terminal;
 
 pub use error::{Error, Result};
-pub use outcome::{Ending, Outcome};
+pub use kernel::{Kernel, Series};
 pub use program::PROGRAM_VARIABLE;
-pub use run::{Guest, MEMORY_BYTES};
-pub use series::{Kernel, Series};
-pub use spec::{ADDRESS, ADDRESS_V6};
-pub use streams::{Input, Output};
+pub use run::{ADDRESS, ADDRESS_V6, Guest, Input, MEMORY_BYTES, Outcome, Output, RunStatus};

@@ -4,10 +4,10 @@ use std::{fmt, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Error, Result, command, packages,
-    spec::ADDRESS,
-    target::{Place, State, Target},
+use crate::{
+    Error, Result, helper, packages,
+    run::spec::ADDRESS,
+    target::{State, Target, TargetRoot},
 };
 
 /// The kernel modules of the bed.
@@ -43,9 +43,7 @@ pub fn up(file: Option<&Path>) -> Result<()> {
     if !missing.is_empty() {
         return Err(Error::NotNative(missing));
     }
-    MODULES
-        .iter()
-        .try_for_each(|module| command::check(command::system("modprobe").arg(module)))?;
+    MODULES.iter().try_for_each(|module| helper::check(helper::system("modprobe").arg(module)))?;
     if !Path::new("/sys/kernel/config/nvmet").is_dir() {
         run("mount", &["-t", "configfs", "configfs", "/sys/kernel/config"])?;
     }
@@ -56,7 +54,7 @@ pub fn up(file: Option<&Path>) -> Result<()> {
         }
         outcome?;
     }
-    target.map_or(Ok(()), |target| target.up(&Place::native()))
+    target.map_or(Ok(()), |target| target.up(&TargetRoot::native()))
 }
 
 /// Takes down what [`up`] brought up. The modules stay: others may use them.
@@ -68,7 +66,7 @@ pub fn down() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotNative(vec!["only root may do this".into()]));
     }
-    Place::native().down()?;
+    TargetRoot::native().down()?;
     remove_device();
     Ok(())
 }
@@ -76,7 +74,7 @@ pub fn down() -> Result<()> {
 /// What stands, and what is missing.
 #[must_use]
 pub fn status() -> Status {
-    let state: Option<State> = Place::native().state().ok();
+    let state: Option<State> = TargetRoot::native().state().ok();
     let target = state.map(|state| state.to_string());
     Status { device: has_device(), target, missing: missing() }
 }
@@ -108,7 +106,7 @@ impl fmt::Display for Status {
 
 fn has_module(module: &str) -> bool {
     let loaded = Path::new("/sys/module").join(module).is_dir();
-    loaded || command::check(command::system("modprobe").args(["-n", "-q", module])).is_ok()
+    loaded || helper::check(helper::system("modprobe").args(["-n", "-q", module])).is_ok()
 }
 
 fn has_device() -> bool {
@@ -129,5 +127,5 @@ fn remove_device() {
 }
 
 fn run(program: &str, args: &[&str]) -> Result<()> {
-    command::check(command::system(program).args(args))
+    helper::check(helper::system(program).args(args))
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, path::PathBuf, process::Command};
 
-use super::{Error, Result, Series, cache::Cache, command, progress::Step};
+use crate::{Error, Result, Series, helper, kernel::cache::Cache, progress::Step};
 
 /// A package, and the program or header whose presence shows that it is installed.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub(crate) const TO_RUN: [Need; 1] = [Need { package: "iproute2", probe: Probe::
 /// The packages of `needs` that are not installed.
 pub(crate) fn missing(needs: &[Need]) -> Vec<String> {
     let absent = |need: &&Need| match need.probe {
-        Probe::Program(program) => !command::exists(program),
+        Probe::Program(program) => !helper::exists(program),
         Probe::File(path) => !Path::new(path).exists(),
     };
     needs.iter().filter(absent).map(|need| need.package.to_owned()).collect()
@@ -48,13 +48,13 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    if !rustix::process::geteuid().is_root() || !command::exists("apt-get") {
+    if !rustix::process::geteuid().is_root() || !helper::exists("apt-get") {
         return Err(Error::Packages(packages));
     }
     let _step = Step::new(format!("installing {}", packages.join(" ")));
     if install(&packages).is_err() {
         // A fresh machine has no package lists yet.
-        command::check(Command::new("apt-get").args(["update", "-q"]))?;
+        helper::check(Command::new("apt-get").args(["update", "-q"]))?;
         install(&packages)?;
     }
     Ok(())
@@ -73,7 +73,7 @@ impl SourcePackage {
     /// is known to have it, read through a package state of our own.
     pub(crate) fn find(series: Series, cache: &Cache) -> Result<Self> {
         let none = |reason: &str| Error::NoSource { series: series.name(), reason: reason.into() };
-        if !command::exists("apt-get") {
+        if !helper::exists("apt-get") {
             return Err(none("this machine has no apt-get"));
         }
         if let Some(found) = Apt::host().newest(series)? {
@@ -95,12 +95,12 @@ impl SourcePackage {
         ));
         let wanted = format!("{}={}", self.name, self.version);
         let mut get = self.apt.command("apt-get");
-        command::check(get.args(["-q", "download", &wanted]).current_dir(folder))?;
+        helper::check(get.args(["-q", "download", &wanted]).current_dir(folder))?;
         let files = fs::read_dir(folder).map_err(Error::io("read", folder))?;
         let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
         let mut paths = files.flatten().map(|entry| entry.path());
         paths.find(is_package).ok_or_else(|| Error::Helper {
-            command: command::words(&get),
+            command: helper::words(&get),
             reason: "it left no package".into(),
         })
     }
@@ -128,7 +128,7 @@ impl Apt {
         let line = format!("deb {}{mirror} {suite} main\n", signed_by());
         fs::write(&list, line).map_err(Error::io("write", &list))?;
         let apt = Self { options: private_options(&root) };
-        command::check(apt.command("apt-get").args(["-q", "update"]))?;
+        helper::check(apt.command("apt-get").args(["-q", "update"]))?;
         Ok(apt)
     }
 
@@ -140,10 +140,10 @@ impl Apt {
 
     fn newest(&self, series: Series) -> Result<Option<SourcePackage>> {
         let mut ask = self.command("apt-cache");
-        let names = command::output(ask.args(["pkgnames", "linux-source-"]))?;
+        let names = helper::output(ask.args(["pkgnames", "linux-source-"]))?;
         let Some(name) = newest_name(series, &names) else { return Ok(None) };
         let mut ask = self.command("apt-cache");
-        let record = command::output(ask.args(["show", "--no-all-versions", name]))?;
+        let record = helper::output(ask.args(["show", "--no-all-versions", name]))?;
         let version = field(&record, "Version").unwrap_or_default().to_owned();
         let size = field(&record, "Size").and_then(|size| size.parse().ok()).unwrap_or(0);
         Ok(Some(SourcePackage { name: name.to_owned(), version, size, apt: self.clone() }))
@@ -167,14 +167,14 @@ fn private_options(root: &Path) -> Vec<String> {
 fn install(packages: &[String]) -> Result<()> {
     let mut install = Command::new("apt-get");
     install.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
-    command::check(install.env("DEBIAN_FRONTEND", "noninteractive"))
+    helper::check(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// The Debian mirror that this machine uses, as its own apt tells it.
 fn mirror() -> Option<String> {
     let mut ask = Command::new("apt-get");
     ask.args(["indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(SITE)"]);
-    mirror_in(&command::output(&mut ask).ok()?)
+    mirror_in(&helper::output(&mut ask).ok()?)
 }
 
 fn mirror_in(targets: &str) -> Option<String> {

@@ -1,11 +1,11 @@
-//! The `soft-roce` program itself: it is also the guard and the guest's init.
+//! The `soft-roce` program itself: it is also the reaper and the guest's init.
 
 use std::{
     env,
     path::{Path, PathBuf},
 };
 
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Names the program for callers that are not it.
 pub const PROGRAM_VARIABLE: &str = "SOFT_ROCE_PROGRAM";

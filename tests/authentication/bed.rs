@@ -9,7 +9,7 @@ use std::time::Duration;
 use auth::{Authenticated, Credentials, GroupId, HashId, Secret};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{ConnectOptions, Controller, Namespace};
-use soft_roce::target::Place;
+use soft_roce::target::TargetRoot;
 use tests::options;
 
 /// The host that the target file names.
@@ -29,7 +29,7 @@ pub(crate) const HASHES: [(&str, HashId); 3] =
 
 /// Changes the target, in this process: a matrix has no time for a program each.
 pub(crate) fn set(words: &[&str]) {
-    Place::guest().set(words).unwrap_or_else(|error| panic!("{error}"));
+    TargetRoot::guest().set(words).unwrap_or_else(|error| panic!("{error}"));
 }
 
 pub(crate) fn set_host(attribute: &str, value: &str) {

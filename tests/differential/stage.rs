@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rdma_host::HostIdentity;
-use soft_roce::target::Place;
+use soft_roce::target::TargetRoot;
 use tests::{SUBSYSTEM, address, dmsetup, run, wait_for};
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ const NVMET: &str = "/sys/kernel/config/nvmet";
 /// The target of one case, and the levers to change it.
 pub(crate) struct Stage {
     made: Made,
-    place: Place,
+    place: TargetRoot,
     /// Of the port.
     id: u16,
     /// Where the kernel's initiator finds it, and ours.
@@ -53,7 +53,7 @@ impl Stage {
             };
             Scripted::up(script, &nqn, [place(0), place(1)])
         });
-        let place = Place::here();
+        let place = TargetRoot::here();
         let stage = Self { made, place, id: 100 + number, services, nqn, hosts, scripted };
         if stage.scripted.is_some() {
             return stage;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use auth::{Credentials, Offer, Policy, Randomness, Secret, SequenceNumber, TransactionId};
 use serde_json::{Value, json};
-use soft_roce::target::Place;
+use soft_roce::target::TargetRoot;
 
 use super::queue::Queue;
 
@@ -106,7 +106,7 @@ pub(super) fn kernel() -> String {
 
 /// Sets an attribute of a host of the target.
 pub(super) fn set_host(host: &str, attribute: &str, value: &str) {
-    let set = Place::guest().set(&["host", host, attribute, value]);
+    let set = TargetRoot::guest().set(&["host", host, attribute, value]);
     set.unwrap_or_else(|error| panic!("{attribute} = {value}: {error}"));
 }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use soft_roce::{Error, Kernel, Result, cache::Cache};
+use soft_roce::{Error, Kernel, Result, kernel::cache::Cache};
 
 /// Build the kernel, once; later runs find it in the cache
 ///
@@ -15,7 +15,7 @@ pub(crate) struct Build {
     #[arg(long, env = "SOFT_ROCE_KERNEL", default_value = "6.12")]
     kernel: Kernel,
     /// Build from this kernel source tree or tarball instead of Debian's package
-    #[arg(long, value_name = "PATH", env = soft_roce::build::SOURCE_VARIABLE)]
+    #[arg(long, value_name = "PATH", env = soft_roce::kernel::build::SOURCE_VARIABLE)]
     source: Option<PathBuf>,
     /// Look for a newer source although a kernel is there
     #[arg(long)]
@@ -30,7 +30,7 @@ impl Build {
         let Kernel::Series(series) = self.kernel else {
             return Err(Error::UnknownKernel(self.kernel.to_string()));
         };
-        let mut build = soft_roce::build::Build::new(series);
+        let mut build = soft_roce::kernel::build::Build::new(series);
         if let Some(path) = self.source {
             build = build.source(path);
         }

@@ -36,15 +36,15 @@ impl Native {
 
 /// Prints what this machine can do; fails when something does not work.
 pub(crate) fn doctor() -> ExitCode {
-    let findings = doctor::examine();
-    for finding in &findings {
-        let mark = match finding.verdict {
+    let checks = doctor::examine();
+    for check in &checks {
+        let mark = match check.verdict {
             Verdict::Good => "ok  ",
             Verdict::Note => "note",
             Verdict::Bad => "BAD ",
         };
-        println!("{mark}  {}: {}", finding.subject, finding.text);
+        println!("{mark}  {}: {}", check.subject, check.text);
     }
-    let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
+    let bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
     if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

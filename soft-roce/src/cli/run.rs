@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use regex_lite::Regex;
-use soft_roce::{Ending, Guest, Kernel, Outcome, Result, kernel_log, size};
+use soft_roce::{Guest, Kernel, Outcome, Result, RunStatus, run::kernel_log, size};
 
 /// Run a program in a guest that has rxe and, with --target, an NVMe target
 ///
@@ -91,23 +91,23 @@ impl Run {
 }
 
 fn report(outcome: &Outcome) {
-    let broken = !outcome.complaints.is_empty();
-    if broken || matches!(outcome.ending, Ending::NoResult(_)) {
+    let broken = !outcome.kernel_warnings.is_empty();
+    if broken || matches!(outcome.ending, RunStatus::NoResult(_)) {
         outcome.excerpt().iter().for_each(|line| eprintln!("  {line}"));
     }
     match &outcome.ending {
-        Ending::TimedOut(limit) => {
+        RunStatus::TimedOut(limit) => {
             eprintln!("soft-roce: not done after {} s; killed (--timeout)", limit.as_secs_f64());
         }
-        Ending::NoResult(reason) => {
+        RunStatus::NoResult(reason) => {
             eprintln!("soft-roce: no result from the guest: {reason}; its kernel's log is above");
         }
-        Ending::NotSetUp(reason) => eprintln!("soft-roce: {reason}"),
-        Ending::NotStarted(_, reason) => eprintln!("soft-roce: cannot run {reason}"),
+        RunStatus::NotSetUp(reason) => eprintln!("soft-roce: {reason}"),
+        RunStatus::NotStarted(_, reason) => eprintln!("soft-roce: cannot run {reason}"),
         _ => {}
     }
-    if let Some(kernel_log::Complaint { kind, line, .. }) = outcome.complaints.first() {
-        let count = outcome.complaints.len();
+    if let Some(kernel_log::KernelWarning { kind, line, .. }) = outcome.kernel_warnings.first() {
+        let count = outcome.kernel_warnings.len();
         eprintln!("soft-roce: {count} bad kernel messages (see above), first a {kind}: {line}");
     }
 }

@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use clap::Subcommand;
 use soft_roce::{
     Result,
-    target::{Place, Target as TargetFile},
+    target::{Target as TargetFile, TargetRoot},
 };
 
 /// Change the NVMe target while a program runs; called inside the guest
@@ -88,7 +88,7 @@ pub(crate) enum Attachment {
 
 impl Target {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let place = Place::here();
+        let place = TargetRoot::here();
         match self {
             Self::Allow { nqn, host } => place.allow(&nqn, &host)?,
             Self::Disallow { nqn, host } => place.disallow(&nqn, &host)?,
@@ -107,7 +107,7 @@ impl Target {
     }
 }
 
-fn show(place: &Place, json: bool) -> Result<()> {
+fn show(place: &TargetRoot, json: bool) -> Result<()> {
     let state = place.state()?;
     let text = if json {
         serde_json::to_string_pretty(&state).expect("a state has a JSON form") + "\n"

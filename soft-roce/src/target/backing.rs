@@ -7,12 +7,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backing, FileBacking, NullBlk, configfs::Place};
-use crate::{Error, Result, command};
+use super::{Backing, FileBacking, NullBlk, configfs::TargetRoot};
+use crate::{Error, Result, helper};
 
 /// A backing that exists, as much of it as is needed to remove it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Made {
+pub(super) enum BackingDevice {
     /// A file of the user's: stays.
     File(PathBuf),
     /// A loop device over such a file.
@@ -23,7 +23,7 @@ pub(super) enum Made {
     Ram(PathBuf),
 }
 
-impl Made {
+impl BackingDevice {
     /// What the namespace's `device_path` says.
     pub(super) fn device(&self) -> PathBuf {
         match self {
@@ -33,10 +33,10 @@ impl Made {
     }
 
     /// Removes it, but for what is the user's.
-    pub(super) fn remove(&self, place: &Place) -> Result<()> {
+    pub(super) fn remove(&self, place: &TargetRoot) -> Result<()> {
         match self {
             Self::File(_) => Ok(()),
-            Self::Loop(device) => command::check(command::system("losetup").arg("-d").arg(device)),
+            Self::Loop(device) => helper::check(helper::system("losetup").arg("-d").arg(device)),
             Self::NullBlk(name) => place.null_blk(name).remove(),
             Self::Ram(path) => fs::remove_file(path).map_err(Error::io("remove", path)),
         }
@@ -45,7 +45,7 @@ impl Made {
 
 impl Backing {
     /// Makes it under that name.
-    pub(super) fn make(&self, place: &Place, name: &str) -> Result<Made> {
+    pub(super) fn make(&self, place: &TargetRoot, name: &str) -> Result<BackingDevice> {
         match self {
             Self::NullBlk(null) => null.make(place, name),
             Self::File(file) => file.make(),
@@ -54,7 +54,7 @@ impl Backing {
                 fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
                 let path = folder.join(name);
                 grow(&path, ram.size)?;
-                Ok(Made::Ram(path))
+                Ok(BackingDevice::Ram(path))
             }
         }
     }
@@ -71,10 +71,10 @@ impl Backing {
 }
 
 impl NullBlk {
-    fn make(&self, place: &Place, name: &str) -> Result<Made> {
+    fn make(&self, place: &TargetRoot, name: &str) -> Result<BackingDevice> {
         let node = place.null_blk(name);
         node.create()?;
-        let made = Made::NullBlk(name.into());
+        let made = BackingDevice::NullBlk(name.into());
         self.set_up(&node).inspect_err(|_| drop(made.remove(place)))?;
         Ok(made)
     }
@@ -97,18 +97,18 @@ impl NullBlk {
 }
 
 impl FileBacking {
-    fn make(&self) -> Result<Made> {
+    fn make(&self) -> Result<BackingDevice> {
         let path = &self.path;
         match self.size {
             Some(size) => grow(path, size)?,
             None => drop(File::open(path).map_err(Error::io("open", path))?),
         }
         let path = path.canonicalize().map_err(Error::io("find", path))?;
-        let Some(block_size) = self.block_size else { return Ok(Made::File(path)) };
-        let mut losetup = command::system("losetup");
+        let Some(block_size) = self.block_size else { return Ok(BackingDevice::File(path)) };
+        let mut losetup = helper::system("losetup");
         losetup.args(["--find", "--show", "--sector-size", &block_size.to_string()]).arg(path);
-        let device = command::output(&mut losetup)?;
-        Ok(Made::Loop(device.trim().into()))
+        let device = helper::output(&mut losetup)?;
+        Ok(BackingDevice::Loop(device.trim().into()))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Where a kernel keeps its target, and where we keep what we know of it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct TargetRoot {
     /// The `config` folder of the kernel.
     pub(crate) config: PathBuf,
     /// The `debug` folder of the kernel.
@@ -24,7 +24,7 @@ pub struct Place {
     pub(crate) exclusive: bool,
 }
 
-impl Place {
+impl TargetRoot {
     /// The guest we are in.
     #[must_use]
     pub fn guest() -> Self {

@@ -1,13 +1,13 @@
 //! Taking a target down.
 
 use super::{
-    Place,
+    TargetRoot,
     configfs::{Node, names},
     up::Record,
 };
 use crate::{Error, Result};
 
-impl Place {
+impl TargetRoot {
     /// Takes down what was brought up here; in a guest, everything. Nothing there is fine.
     ///
     /// # Errors
@@ -30,7 +30,7 @@ impl Place {
 impl Record {
     /// Removes all of it, in the only order that the kernel allows; goes on after a failure and
     /// returns the first.
-    pub(super) fn remove(&self, place: &Place) -> Result<()> {
+    pub(super) fn remove(&self, place: &TargetRoot) -> Result<()> {
         let mut failures = Failures::default();
         for &id in &self.ports {
             failures.take(place.port(id).and_then(|port| remove_port(&port)));

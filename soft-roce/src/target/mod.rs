@@ -6,7 +6,7 @@ mod backing;
 mod check;
 mod configfs;
 mod down;
-mod levers;
+mod set;
 mod show;
 mod up;
 
@@ -18,10 +18,10 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-pub use configfs::Place;
+pub use configfs::TargetRoot;
 pub use show::{Controller, NamespaceState, PortState, State, SubsystemState};
 
-use super::{Error, Result, size, spec::ADDRESS};
+use crate::{Error, Result, run::ADDRESS, size};
 
 /// The port that RDMA targets listen on.
 pub const SERVICE: u16 = 4420;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::configfs::{Node, Place, names};
+use super::configfs::{Node, TargetRoot, names};
 use crate::Result;
 
 /// The whole target.
@@ -76,7 +76,7 @@ pub struct PortState {
     pub subsystems: Vec<String>,
 }
 
-impl Place {
+impl TargetRoot {
     /// Reads the target's state.
     ///
     /// # Errors

@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Host, Namespace, Port, Referral, SERVICE, Subsystem, Target,
-    backing::Made,
-    configfs::{Node, Place, names},
+    backing::BackingDevice,
+    configfs::{Node, TargetRoot, names},
 };
 use crate::{Error, Result};
 
 /// What we have made, so that it can be taken away again.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Record {
-    pub(super) backings: Vec<Made>,
+    pub(super) backings: Vec<BackingDevice>,
     pub(super) hosts: Vec<String>,
     pub(super) ports: Vec<u16>,
     pub(super) subsystems: Vec<String>,
 }
 
 impl Record {
-    pub(super) fn load(place: &Place) -> Self {
+    pub(super) fn load(place: &TargetRoot) -> Self {
         let text = fs::read(place.own.join("target.json")).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    pub(super) fn store(&self, place: &Place) -> Result<()> {
+    pub(super) fn store(&self, place: &TargetRoot) -> Result<()> {
         let text = serde_json::to_vec(self).expect("a record always has a JSON form");
         fs::create_dir_all(&place.own).map_err(Error::io("create", &place.own))?;
         let path = place.own.join("target.json");
@@ -47,7 +47,7 @@ impl Target {
     /// # Errors
     ///
     /// What the kernel refused, with its reason.
-    pub fn up(&self, place: &Place) -> Result<()> {
+    pub fn up(&self, place: &TargetRoot) -> Result<()> {
         place.nvmet()?;
         let mut maker = Maker { place, made: Record::default() };
         let outcome = maker.target(self);
@@ -63,7 +63,7 @@ impl Target {
 }
 
 struct Maker<'a> {
-    place: &'a Place,
+    place: &'a TargetRoot,
     made: Record,
 }
 

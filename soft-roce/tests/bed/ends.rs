@@ -48,11 +48,11 @@ fn signals_leave_nothing() {
 
 #[test]
 #[ignore = "boots a kernel: run by ./tests/run"]
-fn a_killed_guard_or_kernel_leaves_nothing() {
+fn a_killed_reaper_or_kernel_leaves_nothing() {
     for kernel in [false, true] {
         let bed = Bed::new();
         let (child, watched) = bed.start(&[], "sleep 1000 & sleep 1000");
-        let victim = if kernel { watched.kernel } else { watched.guard };
+        let victim = if kernel { watched.kernel } else { watched.reaper };
         kill_process(victim, Signal::KILL).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(101), "{}", text(&output.stderr));

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use soft_roce::{Ending, Guest, Input, Kernel, Output as Stream};
+use soft_roce::{Guest, Input, Kernel, Output as Stream, RunStatus};
 use tempfile::TempDir;
 
 use crate::support::{Bed, PROGRAM, TARGETS, expect_success, kernel_program, text};
@@ -143,11 +143,11 @@ fn the_library_does_the_same() {
         .stdout(Stream::Capture)
         .stderr(Stream::Capture);
     let outcome = guest.run().unwrap();
-    assert_eq!(outcome.ending, Ending::Exited(3));
+    assert_eq!(outcome.ending, RunStatus::Exited(3));
     assert_eq!((&outcome.stdout[..], &outcome.stderr[..]), (&b"hello"[..], &b"oops\n"[..]));
     let limit = Duration::from_secs(2);
     let guest = Guest::new("sleep").args(["100"]).kernel(kernel).timeout(limit);
-    assert_eq!(guest.stdin(Input::Null).run().unwrap().ending, Ending::TimedOut(limit));
+    assert_eq!(guest.stdin(Input::Null).run().unwrap().ending, RunStatus::TimedOut(limit));
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Bed {
 
 /// The processes of a guest that runs.
 pub(crate) struct Watched {
-    pub(crate) guard: Pid,
+    pub(crate) reaper: Pid,
     pub(crate) kernel: Pid,
 }
 
@@ -86,7 +86,7 @@ impl Watched {
             Pid::from_raw(found.unwrap().0).unwrap()
         };
         // The kernel's helpers share its command line; it came first.
-        Self { guard: find("guard"), kernel: find("mem=") }
+        Self { reaper: find("reaper"), kernel: find("mem=") }
     }
 
     pub(crate) fn expect_gone(&self) {
@@ -94,7 +94,9 @@ impl Watched {
         wait_until("the guest's session is empty", || {
             processes().iter().all(|pid| session_of(*pid) != Some(session))
         });
-        wait_until("the guard is gone", || rustix::process::test_kill_process(self.guard).is_err());
+        wait_until("the reaper is gone", || {
+            rustix::process::test_kill_process(self.reaper).is_err()
+        });
     }
 }
 

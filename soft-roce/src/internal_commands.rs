@@ -1,4 +1,4 @@
-//! What the `soft-roce` program also is: guard, kernel, first process, session leader.
+//! What the `soft-roce` program also is: reaper, kernel, first process, session leader.
 //!
 //! These are called by the program itself only, so they have no place in its help.
 
@@ -10,40 +10,40 @@ use std::{
     process::{ExitCode, Termination},
 };
 
-use super::{guard, guest, launch};
+use crate::{init, run::launch, run::reaper};
 
 /// A part that the program plays behind the scenes.
 #[derive(Debug)]
-pub struct Role {
+pub struct InternalCommand {
     part: Part,
 }
 
 #[derive(Debug)]
 enum Part {
     /// Becomes the kernel.
-    Enter { folder: PathBuf, cpu: Option<usize> },
+    Launch { folder: PathBuf, cpu: Option<usize> },
     /// Watches over one.
-    Guard { folder: PathBuf },
+    Reaper { folder: PathBuf },
     /// Is the guest's first process.
-    Guest { folder: PathBuf },
+    Init { folder: PathBuf },
     /// Gives a program a terminal.
     Session { terminal: PathBuf, program: Vec<OsString> },
 }
 
-impl Role {
+impl InternalCommand {
     /// The part that this command line gives, if it gives one.
     #[must_use]
     pub fn of(mut words: impl Iterator<Item = OsString>) -> Option<Self> {
         let name = words.nth(1)?;
         let mut path = || words.next().map(PathBuf::from);
         let part = match name.to_str()? {
-            "enter" => {
+            "launch" => {
                 let folder = path()?;
                 let cpu = words.next().and_then(|cpu| cpu.to_str()?.parse().ok());
-                Part::Enter { folder, cpu }
+                Part::Launch { folder, cpu }
             }
-            "guard" => Part::Guard { folder: path()? },
-            "guest" => Part::Guest { folder: path()? },
+            "reaper" => Part::Reaper { folder: path()? },
+            "init" => Part::Init { folder: path()? },
             "session" => Part::Session { terminal: path()?, program: words.collect() },
             _ => return None,
         };
@@ -54,14 +54,14 @@ impl Role {
     #[must_use]
     pub fn play(self) -> ExitCode {
         match self.part {
-            Part::Enter { folder, cpu } => ending(launch::execute(&folder, cpu)),
-            Part::Guard { folder } => match guard::stand(&folder) {
+            Part::Launch { folder, cpu } => ending(launch::execute(&folder, cpu)),
+            Part::Reaper { folder } => match reaper::run(&folder) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error, 1),
             },
-            Part::Guest { folder } => ending(guest::live(&folder)),
+            Part::Init { folder } => ending(init::run(&folder)),
             Part::Session { terminal, program } => {
-                failure(&guest::enter_session(&terminal, &program), 127)
+                failure(&init::enter_session(&terminal, &program), 127)
             }
         }
     }

@@ -13,13 +13,13 @@ const GUESTS_PER_CPU_MAX: usize = 64;
 
 /// A processor, kept from other guests while this lives.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct CpuSlot {
     pub(crate) cpu: usize,
     _lock: Option<File>,
 }
 
 /// The processor that the fewest guests of this user run on, by lock files in `folder`.
-pub(crate) fn pick(folder: Option<&Path>) -> Option<Place> {
+pub(crate) fn pick(folder: Option<&Path>) -> Option<CpuSlot> {
     let allowed = allowed();
     if let Some(folder) = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok()) {
         for depth in 0..GUESTS_PER_CPU_MAX {
@@ -30,7 +30,7 @@ pub(crate) fn pick(folder: Option<&Path>) -> Option<Place> {
             }
         }
     }
-    allowed.last().map(|&cpu| Place { cpu, _lock: None })
+    allowed.last().map(|&cpu| CpuSlot { cpu, _lock: None })
 }
 
 /// Restricts this process, and what it executes, to one processor.
@@ -46,10 +46,10 @@ pub(crate) fn allowed() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }
 
-fn take(folder: &Path, cpu: usize, depth: usize) -> Option<Place> {
+fn take(folder: &Path, cpu: usize, depth: usize) -> Option<CpuSlot> {
     let file = File::create(folder.join(format!("{cpu}.{depth}"))).ok()?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
-    Some(Place { cpu, _lock: Some(file) })
+    Some(CpuSlot { cpu, _lock: Some(file) })
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! It sets up the bed, runs the program, brings its streams over the line to the host, says how it
 //! ended, takes everything down and powers off. Its own standard error is the kernel's log.
 
-mod bed;
-mod pumps;
+mod environment;
 mod session;
+mod stdio_relay;
 
 use std::{
     convert::Infallible,
@@ -24,29 +24,29 @@ use rustix::{
 
 pub(crate) use session::enter as enter_session;
 
-use super::{
-    frame::{self, Kind},
-    spec::{self, GuestEnding, GuestSpec, name},
-    terminal,
+use crate::{
+    run::mux::{self, Kind},
+    run::spec::{self, GuestSpec, GuestStatus, name},
+    run::terminal,
 };
-use pumps::SharedLine;
+use stdio_relay::SharedLine;
 
 /// Stopping initiators and taking the target down takes well under a second when all is well.
 const TEAR_DOWN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The guest's whole life.
-pub(crate) fn live(folder: &Path) -> io::Result<Infallible> {
+pub(crate) fn run(folder: &Path) -> io::Result<Infallible> {
     // The folder is on the host's file system; read it before ours cover any part of that.
     let spec: Result<GuestSpec, _> = spec::load(folder, name::GUEST);
-    let mounted = bed::mount();
+    let mounted = environment::mount();
     let line = open_line()?;
     let ending = match (spec, mounted) {
         (Ok(spec), Ok(())) => work(&spec, folder, &line),
-        (Err(error), _) => GuestEnding::NotSetUp(error.to_string()),
-        (_, Err(error)) => GuestEnding::NotSetUp(error.to_string()),
+        (Err(error), _) => GuestStatus::NotSetUp(error.to_string()),
+        (_, Err(error)) => GuestStatus::NotSetUp(error.to_string()),
     };
     let text = serde_json::to_vec(&ending).expect("an ending always has a JSON form");
-    line.send(Kind::Ending, &text)?;
+    line.send(Kind::Status, &text)?;
     tear_down(&line);
     line.drain();
     reboot(RebootCommand::PowerOff)?;
@@ -59,13 +59,13 @@ fn open_line() -> io::Result<SharedLine> {
     Ok(SharedLine::new(line))
 }
 
-fn work(spec: &GuestSpec, folder: &Path, line: &SharedLine) -> GuestEnding {
-    if let Err(reason) = bed::set_up(spec.target.as_deref()) {
-        return GuestEnding::NotSetUp(reason.to_string());
+fn work(spec: &GuestSpec, folder: &Path, line: &SharedLine) -> GuestStatus {
+    if let Err(reason) = environment::set_up(spec.target.as_deref()) {
+        return GuestStatus::NotSetUp(reason.to_string());
     }
-    let (mut command, pumps) = match session::prepare(spec) {
+    let (mut command, stdio_relay) = match session::prepare(spec) {
         Ok(prepared) => prepared,
-        Err(error) => return GuestEnding::NotSetUp(error.to_string()),
+        Err(error) => return GuestStatus::NotSetUp(error.to_string()),
     };
     let child = match command.spawn() {
         Ok(child) => child,
@@ -73,15 +73,15 @@ fn work(spec: &GuestSpec, folder: &Path, line: &SharedLine) -> GuestEnding {
     };
     // The command holds the program's ends of the pipes; they must close with the program.
     drop(command);
-    let Ok(running) = pumps.start(line, folder) else {
-        return GuestEnding::NotSetUp("the line to the host broke".into());
+    let Ok(running) = stdio_relay.start(line, folder) else {
+        return GuestStatus::NotSetUp("the line to the host broke".into());
     };
     let status = await_program(Pid::from_child(&child));
     running.finish();
     match (status.exit_status(), status.terminating_signal()) {
-        (Some(status), _) => GuestEnding::Exited(status),
-        (None, Some(signal)) => GuestEnding::Killed(signal),
-        (None, None) => GuestEnding::NotSetUp("the program ended without a status".into()),
+        (Some(status), _) => GuestStatus::Exited(status),
+        (None, Some(signal)) => GuestStatus::Killed(signal),
+        (None, None) => GuestStatus::NotSetUp("the program ended without a status".into()),
     }
 }
 
@@ -96,10 +96,10 @@ fn await_program(program: Pid) -> WaitStatus {
     }
 }
 
-fn not_started(spec: &GuestSpec, error: &io::Error) -> GuestEnding {
+fn not_started(spec: &GuestSpec, error: &io::Error) -> GuestStatus {
     let program = PathBuf::from(spec.program.first().cloned().unwrap_or_default());
     let status = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-    GuestEnding::NotStarted { status, reason: format!("{}: {error}", program.display()) }
+    GuestStatus::NotStarted { status, reason: format!("{}: {error}", program.display()) }
 }
 
 /// Leaves nothing running that could complain about the end of the world; bounded in time.
@@ -107,7 +107,7 @@ fn tear_down(line: &SharedLine) {
     let (sender, done) = mpsc::channel();
     thread::spawn(move || {
         kill_everyone();
-        let result = bed::tear_down();
+        let result = environment::tear_down();
         let _ = sender.send(result);
     });
     let note = match done.recv_timeout(TEAR_DOWN_DEADLINE) {
@@ -130,7 +130,7 @@ fn kill_everyone() {
 
 impl SharedLine {
     fn send(&self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
-        frame::write(&mut *self.lock(), kind, bytes)
+        mux::write(&mut *self.lock(), kind, bytes)
     }
 
     fn drain(&self) {

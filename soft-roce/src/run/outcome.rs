@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::kernel_log::{self, Complaint};
+use crate::run::kernel_log::{self, KernelWarning};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum RunStatus {
     /// Nobody reads standard output any more, so the run was ended.
     BrokenPipe,
     /// The program ended by itself with this status.
@@ -29,9 +29,9 @@ pub enum Ending {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// How it ended.
-    pub ending: Ending,
+    pub ending: RunStatus,
     /// Lines of the kernel's log that make the run a failure.
-    pub complaints: Vec<Complaint>,
+    pub kernel_warnings: Vec<KernelWarning>,
     /// The kernel's messages.
     pub kernel_log: String,
     /// What was captured of standard output.
@@ -46,12 +46,12 @@ impl Outcome {
     #[must_use]
     pub fn status(&self) -> u8 {
         let number = match &self.ending {
-            Ending::TimedOut(_) => 124,
-            _ if !self.complaints.is_empty() => 101,
-            Ending::NoResult(_) | Ending::NotSetUp(_) => 101,
-            Ending::BrokenPipe => 128 + Signal::PIPE.as_raw(),
-            Ending::Exited(status) | Ending::NotStarted(status, _) => *status,
-            Ending::Killed(signal) => 128 + signal,
+            RunStatus::TimedOut(_) => 124,
+            _ if !self.kernel_warnings.is_empty() => 101,
+            RunStatus::NoResult(_) | RunStatus::NotSetUp(_) => 101,
+            RunStatus::BrokenPipe => 128 + Signal::PIPE.as_raw(),
+            RunStatus::Exited(status) | RunStatus::NotStarted(status, _) => *status,
+            RunStatus::Killed(signal) => 128 + signal,
         };
         u8::try_from(number).unwrap_or(101)
     }
@@ -65,6 +65,6 @@ impl Outcome {
     /// The part of the kernel's log that belongs to the failure.
     #[must_use]
     pub fn excerpt(&self) -> Vec<&str> {
-        kernel_log::excerpt(&self.kernel_log, &self.complaints)
+        kernel_log::excerpt(&self.kernel_log, &self.kernel_warnings)
     }
 }

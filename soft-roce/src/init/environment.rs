@@ -17,9 +17,9 @@ use rustix::{
 };
 
 use crate::{
-    Error, Result, command,
-    spec::{ADDRESS, ADDRESS_V6},
-    target::{Place, Target},
+    Error, Result, helper,
+    run::spec::{ADDRESS, ADDRESS_V6},
+    target::{Target, TargetRoot},
 };
 
 /// The mask of file systems a program may expect: where, of which kind, with which options.
@@ -71,13 +71,13 @@ pub(super) fn set_up(file: Option<&Path>) -> Result<()> {
     network()?;
     rxe()?;
     let Some(file) = file else { return Ok(()) };
-    Target::load(file)?.up(&Place::guest())
+    Target::load(file)?.up(&TargetRoot::guest())
 }
 
 /// Ends kernel initiators first, then the target, so that neither sees the other vanish.
 pub(super) fn tear_down() -> Result<()> {
     end_initiators();
-    Place::guest().down()
+    TargetRoot::guest().down()
 }
 
 fn set_limits() -> Result<()> {
@@ -101,7 +101,7 @@ fn network() -> Result<()> {
          addr add {ADDRESS}/24 dev dum0\n\
          addr add {ADDRESS_V6}/64 dev dum0 nodad\n"
     );
-    let mut ip = command::system("ip");
+    let mut ip = helper::system("ip");
     ip.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let failed = |reason: String| Error::Helper { command: "ip -batch -".into(), reason };
     let mut child = ip.spawn().map_err(|error| failed(error.to_string()))?;
@@ -114,8 +114,8 @@ fn network() -> Result<()> {
 }
 
 fn rxe() -> Result<()> {
-    let mut rdma = command::system("rdma");
-    command::check(rdma.args(["link", "add", "rxe0", "type", "rxe", "netdev", "dum0"]))
+    let mut rdma = helper::system("rdma");
+    helper::check(rdma.args(["link", "add", "rxe0", "type", "rxe", "netdev", "dum0"]))
 }
 
 fn end_initiators() {

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Runs to the end and returns standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {

@@ -31,7 +31,7 @@ pub(crate) fn make_raw(terminal: impl AsFd) -> io::Result<()> {
 
 /// A terminal as it was; restored when dropped.
 ///
-/// The guard holds it, so that the terminal is whole again even when the caller is killed.
+/// The reaper holds it, so that the terminal is whole again even when the caller is killed.
 pub(crate) struct Saved {
     terminal: File,
     settings: Termios,

@@ -3,8 +3,8 @@
 use std::path::{Component, Path};
 
 use super::{
-    Place,
-    backing::Made,
+    TargetRoot,
+    backing::BackingDevice,
     configfs::{Node, names},
     up::{Record, full_hash},
 };
@@ -18,7 +18,7 @@ const WORDS: &str = "namespace NQN NSID ATTRIBUTE VALUE, ana PORT GROUP STATE, \
 /// How the kernel's attribute names may begin where ours don't.
 const PREFIXES: [&str; 6] = ["", "attr_", "param_", "addr_", "device_", "dhchap_"];
 
-impl Place {
+impl TargetRoot {
     /// Sets what the words name: `subsystem NQN qid_max 1`, `ana 1 2 optimized`, and so on.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Place {
         let record = Record::load(self);
         let mut made = record.backings.iter();
         match made.find(|made| made.device() == Path::new(&device)) {
-            Some(Made::NullBlk(name)) => Ok(self.null_blk(name)),
+            Some(BackingDevice::NullBlk(name)) => Ok(self.null_blk(name)),
             _ => Err(Error::Usage(format!("{}: its backing has no levers", namespace.object))),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::fs::{Access, access, statfs, statvfs};
 
-use super::{Error, Result, cache::Cache};
+use crate::{Error, Result, kernel::cache::Cache};
 
 /// What a tmpfs calls itself.
 const TMPFS_MAGIC: i64 = 0x0102_1994;

@@ -5,22 +5,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, Result, room, source::remove_folder, spec::name};
+use crate::{Error, Result, kernel::remove_folder, run::paths, run::spec::name};
 
-/// Holds everything of one run; gone when dropped, or by the guard's hand when we are killed.
+/// Holds everything of one run; gone when dropped, or by the reaper's hand when we are killed.
 #[derive(Debug)]
-pub(crate) struct RunFolder {
+pub(crate) struct RunDir {
     pub(crate) path: PathBuf,
 }
 
-impl RunFolder {
+impl RunDir {
     /// A fresh folder, with a link to the program that will be the guest's init.
     pub(crate) fn create(program: &Path) -> Result<Self> {
-        if room::is_covered(program) {
+        if paths::is_covered(program) {
             let reason = "the guest has its own file system there; install soft-roce elsewhere";
             return Err(Error::Path { path: program.into(), reason });
         }
-        let base = room::private_base();
+        let base = paths::private_base();
         let folder = tempfile::Builder::new().prefix("soft-roce-").tempdir_in(&base);
         let path = folder.map_err(Error::io("create a folder in", base))?.keep();
         let init = path.join(name::INIT);
@@ -30,9 +30,9 @@ impl RunFolder {
     }
 }
 
-impl Drop for RunFolder {
+impl Drop for RunDir {
     fn drop(&mut self) {
-        // The guard may have been faster.
+        // The reaper may have been faster.
         let _ = remove_folder(&self.path);
     }
 }

@@ -20,16 +20,16 @@ use rustix::{
     process::{Pid, Signal, kill_process_group},
 };
 
-use super::{
+use crate::{
     Error, Result,
-    folder::RunFolder,
-    guard::report,
-    kernel_log::Judge,
-    outcome::{Ending, Outcome},
     run::Guest,
-    spec::{GuestEnding, name},
-    streams::{self, Event, Line},
-    terminal,
+    run::dir::RunDir,
+    run::kernel_log::KernelLogMatcher,
+    run::outcome::{Outcome, RunStatus},
+    run::reaper::report,
+    run::spec::{GuestStatus, name},
+    run::stdio::{self, Event, Line},
+    run::terminal,
 };
 
 /// A guest that has not said a word by then never will.
@@ -39,13 +39,13 @@ const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 /// shorter.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// From the order to kill until the guard has reported that nothing is left.
+/// From the order to kill until the reaper has reported that nothing is left.
 const KILL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Starts the guest whose folder is prepared, and stays with it to the end.
-pub(crate) fn run(guest: Guest, program: &Path, folder: RunFolder, log: &Path) -> Result<Outcome> {
+pub(crate) fn run(guest: Guest, program: &Path, folder: RunDir, log: &Path) -> Result<Outcome> {
     let pipes = Pipes::create(&folder)?;
-    let mut guard = Guard::start(program, &folder)?;
+    let mut reaper = ReaperProcess::start(program, &folder)?;
     let shared = Shared::default();
     let (sender, events) = mpsc::channel();
     let line = Line {
@@ -56,9 +56,9 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunFolder, log: &Path) -
         folder: &folder.path,
     };
     let (input, output, error) = (guest.input, guest.output, guest.error);
-    let words = guard.words.take().expect("the guard was started with a pipe");
-    let mut watch = Watch::new(guard, &shared, guest.timeout);
-    // Opened now: the folder goes with the guard, and that may be sooner than we think.
+    let words = reaper.words.take().expect("the reaper was started with a pipe");
+    let mut watch = Supervisor::new(reaper, &shared, guest.timeout);
+    // Opened now: the folder goes with the reaper, and that may be sooner than we think.
     let cannot_read = |error| Error::io("read", log)(error);
     let mut kernel_log = fs::File::open(log).map_err(cannot_read)?;
     thread::scope(|scope| {
@@ -67,23 +67,24 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunFolder, log: &Path) -
         let mut input = Some(input);
         let feed = || {
             if guest.interactive {
-                // The guard knows by now what it was like before.
+                // The reaper knows by now what it was like before.
                 let _ = terminal::make_raw(io::stdin());
             }
             let input = input.take().unwrap_or_default();
             scope.spawn(|| line.pump_input(&pipes.input, input));
         };
         watch.attend(&events, feed);
-        // The guard's words end with it, and the thread that hears them.
-        watch.guard.cut();
+        // The reaper's words end with it, and the thread that hears them.
+        watch.reaper.cut();
     });
     let ending = watch.end();
     let mut bytes = Vec::new();
     kernel_log.read_to_end(&mut bytes).map_err(cannot_read)?;
     let kernel_log = String::from_utf8_lossy(&bytes).replace('\r', "");
-    let complaints = Judge::new(guest.deny).allowing(guest.allow).complaints(&kernel_log);
+    let kernel_warnings =
+        KernelLogMatcher::new(guest.deny).allowing(guest.allow).kernel_warnings(&kernel_log);
     let [stdout, stderr] = shared.captured.into_inner().expect("the threads have ended");
-    Ok(Outcome { ending, complaints, kernel_log, stdout, stderr })
+    Ok(Outcome { ending, kernel_warnings, kernel_log, stdout, stderr })
 }
 
 /// The line to the guest, our ends of it.
@@ -93,7 +94,7 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn create(folder: &RunFolder) -> Result<Self> {
+    fn create(folder: &RunDir) -> Result<Self> {
         let pipe = |name, flags| {
             let path = folder.path.join(name);
             mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
@@ -109,18 +110,18 @@ impl Pipes {
     }
 }
 
-/// The guard process, which ends the guest when its life line ends.
-struct Guard {
+/// The reaper process, which ends the guest when its liveness pipe ends.
+struct ReaperProcess {
     process: Child,
-    life_line: Option<ChildStdin>,
+    liveness: Option<ChildStdin>,
     words: Option<ChildStdout>,
     kernel: Option<Pid>,
 }
 
-impl Guard {
-    fn start(program: &Path, folder: &RunFolder) -> Result<Self> {
+impl ReaperProcess {
+    fn start(program: &Path, folder: &RunDir) -> Result<Self> {
         let mut process = Command::new(program)
-            .arg("guard")
+            .arg("reaper")
             .arg(&folder.path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -128,16 +129,16 @@ impl Guard {
             .current_dir("/")
             .spawn()
             .map_err(Error::io("start", program))?;
-        let (life_line, words) = (process.stdin.take(), process.stdout.take());
-        Ok(Self { process, life_line, words, kernel: None })
+        let (liveness, words) = (process.stdin.take(), process.stdout.take());
+        Ok(Self { process, liveness, words, kernel: None })
     }
 
     /// Has everything killed.
     fn cut(&mut self) {
-        self.life_line = None;
+        self.liveness = None;
     }
 
-    /// Somebody killed the guard: what it would have done falls to us.
+    /// Somebody killed the reaper: what it would have done falls to us.
     fn replace(&self) {
         if let Some(kernel) = self.kernel {
             let _ = kill_process_group(kernel, Signal::KILL);
@@ -154,23 +155,23 @@ struct Shared {
 }
 
 /// What is known of the run, and until when the next thing has to happen.
-struct Watch<'a> {
-    guard: Guard,
+struct Supervisor<'a> {
+    reaper: ReaperProcess,
     shared: &'a Shared,
     deadline: Option<Instant>,
     /// The caller's time limit and when it is up.
     timeout: Option<(Duration, Instant)>,
-    ending: Option<Ending>,
+    ending: Option<RunStatus>,
     booted: bool,
     cut: bool,
 }
 
-impl<'a> Watch<'a> {
-    fn new(guard: Guard, shared: &'a Shared, timeout: Option<Duration>) -> Self {
+impl<'a> Supervisor<'a> {
+    fn new(reaper: ReaperProcess, shared: &'a Shared, timeout: Option<Duration>) -> Self {
         let now = Instant::now();
         let timeout = timeout.map(|limit| (limit, now + limit));
         Self {
-            guard,
+            reaper,
             shared,
             deadline: Some(now + BOOT_DEADLINE),
             timeout,
@@ -190,20 +191,20 @@ impl<'a> Watch<'a> {
                     self.deadline = None;
                     feed();
                 }
-                Ok(Event::Guard(Some(words))) => self.hear(&words),
-                Ok(Event::Guard(None)) => {
-                    self.guard.replace();
-                    self.settle(|| Ending::NoResult("the guest's guard was killed".into()));
+                Ok(Event::Reaper(Some(words))) => self.hear(&words),
+                Ok(Event::Reaper(None)) => {
+                    self.reaper.replace();
+                    self.settle(|| RunStatus::NoResult("the guest's reaper was killed".into()));
                     self.shared.ended.store(true, Ordering::Relaxed);
                 }
-                Ok(Event::Note(text)) => streams::warn(&text),
-                Ok(Event::Ending(ending)) => {
+                Ok(Event::Note(text)) => stdio::warn(&text),
+                Ok(Event::Status(ending)) => {
                     self.settle(|| ending.into());
                     self.deadline = Some(Instant::now() + SHUTDOWN_DEADLINE);
                 }
-                Ok(Event::BrokenPipe) => self.cut(Ending::BrokenPipe),
+                Ok(Event::BrokenPipe) => self.cut(RunStatus::BrokenPipe),
                 Ok(Event::Garbled) => {
-                    self.cut(Ending::NoResult("what it said was garbled".into()));
+                    self.cut(RunStatus::NoResult("what it said was garbled".into()));
                     self.shared.ended.store(true, Ordering::Relaxed);
                 }
                 Err(RecvTimeoutError::Timeout) => self.expire(),
@@ -227,13 +228,13 @@ impl<'a> Watch<'a> {
 
     fn hear(&mut self, words: &str) {
         if let Some(pid) = words.strip_prefix(report::STARTED) {
-            self.guard.kernel = pid.parse().ok().and_then(Pid::from_raw);
+            self.reaper.kernel = pid.parse().ok().and_then(Pid::from_raw);
         } else if let Some(reason) = words.strip_prefix(report::FAILED) {
-            self.settle(|| Ending::NoResult(reason.into()));
+            self.settle(|| RunStatus::NoResult(reason.into()));
             self.shared.ended.store(true, Ordering::Relaxed);
         } else if let Some(how) = words.strip_prefix(report::ENDED) {
             let place = if self.booted { "before the program did" } else { "while booting" };
-            self.settle(|| Ending::NoResult(format!("its kernel ended ({how}) {place}")));
+            self.settle(|| RunStatus::NoResult(format!("its kernel ended ({how}) {place}")));
             self.shared.ended.store(true, Ordering::Relaxed);
             // What is left to do is to print what has arrived, at the reader's pace.
             self.deadline = None;
@@ -243,60 +244,60 @@ impl<'a> Watch<'a> {
     fn expire(&mut self) {
         let now = Instant::now();
         if self.cut {
-            // The guard did not manage, or nobody takes what is left of the output.
-            self.guard.replace();
+            // The reaper did not manage, or nobody takes what is left of the output.
+            self.reaper.replace();
             self.shared.ended.store(true, Ordering::Relaxed);
             self.shared.abandoned.store(true, Ordering::Relaxed);
             self.deadline = None;
         } else if let Some((limit, _)) = self.timeout.filter(|(_, at)| *at <= now) {
             self.ending = None;
-            self.cut(Ending::TimedOut(limit));
+            self.cut(RunStatus::TimedOut(limit));
         } else if self.ending.is_some() {
-            streams::warn("the guest did not power off in time; it was killed");
-            self.cut(Ending::BrokenPipe);
+            stdio::warn("the guest did not power off in time; it was killed");
+            self.cut(RunStatus::BrokenPipe);
         } else {
             let seconds = BOOT_DEADLINE.as_secs();
             let reason = format!("it did not reach its first program in {seconds} s");
-            self.cut(Ending::NoResult(reason));
+            self.cut(RunStatus::NoResult(reason));
         }
     }
 
     /// Ends the run now, for this reason unless there is an earlier one.
-    fn cut(&mut self, ending: Ending) {
+    fn cut(&mut self, ending: RunStatus) {
         self.settle(|| ending);
-        self.guard.cut();
+        self.reaper.cut();
         self.cut = true;
         self.deadline = Some(Instant::now() + KILL_DEADLINE);
     }
 
     /// The first ending that is known is the true one.
-    fn settle(&mut self, ending: impl FnOnce() -> Ending) {
+    fn settle(&mut self, ending: impl FnOnce() -> RunStatus) {
         self.ending.get_or_insert_with(ending);
     }
 
-    /// Waits for the guard, which now has nothing more to do.
-    fn end(mut self) -> Ending {
-        self.guard.cut();
-        let _ = self.guard.process.wait();
-        self.ending.unwrap_or_else(|| Ending::NoResult("nothing is known of it".into()))
+    /// Waits for the reaper, which now has nothing more to do.
+    fn end(mut self) -> RunStatus {
+        self.reaper.cut();
+        let _ = self.reaper.process.wait();
+        self.ending.unwrap_or_else(|| RunStatus::NoResult("nothing is known of it".into()))
     }
 }
 
-impl From<GuestEnding> for Ending {
-    fn from(ending: GuestEnding) -> Self {
+impl From<GuestStatus> for RunStatus {
+    fn from(ending: GuestStatus) -> Self {
         match ending {
-            GuestEnding::Exited(status) => Self::Exited(status),
-            GuestEnding::Killed(signal) => Self::Killed(signal),
-            GuestEnding::NotStarted { status, reason } => Self::NotStarted(status, reason),
-            GuestEnding::NotSetUp(reason) => Self::NotSetUp(reason),
+            GuestStatus::Exited(status) => Self::Exited(status),
+            GuestStatus::Killed(signal) => Self::Killed(signal),
+            GuestStatus::NotStarted { status, reason } => Self::NotStarted(status, reason),
+            GuestStatus::NotSetUp(reason) => Self::NotSetUp(reason),
         }
     }
 }
 
-/// Brings the guard's words as events.
+/// Brings the reaper's words as events.
 fn relay(words: impl BufRead, events: &Sender<Event>) {
     for line in words.lines().map_while(io::Result::ok) {
-        let _ = events.send(Event::Guard(Some(line)));
+        let _ = events.send(Event::Reaper(Some(line)));
     }
-    let _ = events.send(Event::Guard(None));
+    let _ = events.send(Event::Reaper(None));
 }

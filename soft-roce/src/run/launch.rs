@@ -15,9 +15,10 @@ use rustix::{
     process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit, setsid},
 };
 
-use super::{
-    Error, Result, cpu,
-    spec::{self, LaunchSpec, name},
+use crate::{
+    Error, Result,
+    run::cpu,
+    run::spec::{self, LaunchSpec, name},
 };
 
 /// Replaces this process by the kernel; returns only when that fails.
@@ -72,7 +73,7 @@ fn arguments(launch: &LaunchSpec, folder: &Path, line: [&OwnedFd; 2]) -> Vec<Str
         format!("init={place}/{}", name::INIT),
     ];
     arguments.extend_from_slice(&launch.extra);
-    arguments.extend(["--".into(), "guest".into(), place.to_string()]);
+    arguments.extend(["--".into(), "init".into(), place.to_string()]);
     arguments
 }
 

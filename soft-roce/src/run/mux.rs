@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     /// Guest to host: bytes of the program's standard error.
     Error,
     /// Guest to host: how it ended, as JSON.
-    Ending,
+    Status,
     /// Guest to host: something for the user's eyes that is not the program's.
     Note,
 }
@@ -43,7 +43,7 @@ const KINDS: [Kind; 9] = [
     Kind::Ready,
     Kind::Output,
     Kind::Error,
-    Kind::Ending,
+    Kind::Status,
     Kind::Note,
 ];
 

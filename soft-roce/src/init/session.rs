@@ -19,31 +19,31 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-use super::pumps::{Pumps, Stream};
+use super::stdio_relay::{StdioRelay, Stream};
 use crate::{
-    spec::{ADDRESS, GuestSpec, Wiring},
-    terminal::make_raw,
+    run::spec::{ADDRESS, GuestSpec, StdioSpec},
+    run::terminal::make_raw,
 };
 
-/// The program as a command that is ready to start, and the pumps for its streams.
-pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
+/// The program as a command that is ready to start, and the stdio_relay for its streams.
+pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, StdioRelay)> {
     umask(Mode::from_raw_mode(spec.umask));
     if spec.interactive {
         return interactive(spec);
     }
-    let mut pumps = Pumps::default();
+    let mut stdio_relay = StdioRelay::default();
     let mut command =
         Command::new(spec.program.first().map_or(OsStr::new(""), OsString::as_os_str));
     command.args(spec.program.iter().skip(1));
     match spec.input {
-        Wiring::Null => drop(command.stdin(Stdio::null())),
-        Wiring::Pipe | Wiring::Terminal => {
+        StdioSpec::Null => drop(command.stdin(Stdio::null())),
+        StdioSpec::Pipe | StdioSpec::Terminal => {
             let (reader, writer) = io::pipe()?;
             command.stdin(reader);
-            pumps.input = Some(File::from(OwnedFd::from(writer)));
+            stdio_relay.input = Some(File::from(OwnedFd::from(writer)));
         }
     }
-    let mut ends = Ends { spec, pumps: &mut pumps, terminal: None };
+    let mut ends = Ends { spec, stdio_relay: &mut stdio_relay, terminal: None };
     let output = ends.open(spec.output, Stream::Output)?;
     let joined = spec.error_joins_output || ends.is_same_terminal();
     let error = match &output {
@@ -53,7 +53,7 @@ pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
     command.stdout(output.map_or_else(Stdio::null, Stdio::from));
     command.stderr(error.map_or_else(Stdio::null, Stdio::from));
     surround(&mut command, spec);
-    Ok((command, pumps))
+    Ok((command, stdio_relay))
 }
 
 /// Becomes the leader of a session on that terminal, then the program; returns only on failure.
@@ -74,9 +74,9 @@ pub(crate) fn enter(terminal: &Path, program: &[OsString]) -> io::Error {
     }
 }
 
-fn interactive(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
+fn interactive(spec: &GuestSpec) -> io::Result<(Command, StdioRelay)> {
     let (master, name) = open_terminal(spec)?;
-    let pumps = Pumps {
+    let stdio_relay = StdioRelay {
         input: Some(File::from(master.try_clone()?)),
         terminal: Some(master.try_clone()?),
         outputs: vec![(File::from(master), Stream::Output)],
@@ -84,7 +84,7 @@ fn interactive(spec: &GuestSpec) -> io::Result<(Command, Pumps)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("session").arg(name).args(&spec.program);
     surround(&mut command, spec);
-    Ok((command, pumps))
+    Ok((command, stdio_relay))
 }
 
 fn surround(command: &mut Command, spec: &GuestSpec) {
@@ -120,32 +120,32 @@ fn resize(terminal: impl AsFd, window: Option<(u16, u16)>) -> io::Result<()> {
 /// Makes the program's ends of its output streams.
 struct Ends<'a> {
     spec: &'a GuestSpec,
-    pumps: &'a mut Pumps,
+    stdio_relay: &'a mut StdioRelay,
     terminal: Option<File>,
 }
 
 impl Ends<'_> {
-    fn open(&mut self, wiring: Wiring, stream: Stream) -> io::Result<Option<OwnedFd>> {
+    fn open(&mut self, wiring: StdioSpec, stream: Stream) -> io::Result<Option<OwnedFd>> {
         match wiring {
-            Wiring::Null => Ok(None),
-            Wiring::Pipe => {
+            StdioSpec::Null => Ok(None),
+            StdioSpec::Pipe => {
                 let (reader, writer) = io::pipe()?;
-                self.pumps.outputs.push((File::from(OwnedFd::from(reader)), stream));
+                self.stdio_relay.outputs.push((File::from(OwnedFd::from(reader)), stream));
                 Ok(Some(writer.into()))
             }
-            Wiring::Terminal => {
+            StdioSpec::Terminal => {
                 let (master, name) = open_terminal(self.spec)?;
                 let slave = File::options().read(true).write(true).open(name)?;
                 // The user's own terminal does the translating.
                 make_raw(&slave)?;
                 self.terminal = Some(slave.try_clone()?);
-                self.pumps.outputs.push((File::from(master), stream));
+                self.stdio_relay.outputs.push((File::from(master), stream));
                 Ok(Some(slave.into()))
             }
         }
     }
 
     fn is_same_terminal(&self) -> bool {
-        self.terminal.is_some() && self.spec.error == Wiring::Terminal
+        self.terminal.is_some() && self.spec.error == StdioSpec::Terminal
     }
 }

@@ -4,10 +4,10 @@ use std::{fs, path::Path};
 
 use sha2::{Digest, Sha256};
 
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// The options that make a kernel the test bed.
-pub(crate) const OPTIONS: &str = include_str!("../uml.config");
+pub(crate) const OPTIONS: &str = include_str!("../../uml.config");
 
 /// Changes when a kernel has to be built anew although its source did not change.
 const RECIPE: &str = "1";

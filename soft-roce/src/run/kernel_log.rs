@@ -2,12 +2,12 @@
 
 use regex_lite::Regex;
 
-/// How many lines after a complaint are shown with it: about one call trace.
+/// How many lines after a kernel_warning are shown with it: about one call trace.
 const CONTEXT_LINES: usize = 40;
 
 /// What makes a line of the kernel's log fatal to a run.
 #[derive(Clone, Debug)]
-pub struct Judge {
+pub struct KernelLogMatcher {
     broken: Regex,
     denied: Vec<Regex>,
     allowed: Vec<Regex>,
@@ -15,7 +15,7 @@ pub struct Judge {
 
 /// A line that makes a run fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct KernelWarning {
     /// What kind it is, in words.
     pub kind: &'static str,
     /// The line.
@@ -24,7 +24,7 @@ pub struct Complaint {
     pub index: usize,
 }
 
-impl Judge {
+impl KernelLogMatcher {
     /// Panics, oopses, BUGs, WARNs and hung tasks are fatal, and lines that match one of `denied`.
     #[must_use]
     pub fn new(denied: Vec<Regex>) -> Self {
@@ -53,13 +53,13 @@ impl Judge {
 
     /// The lines of `log` that make the run fail, in order.
     #[must_use]
-    pub fn complaints(&self, log: &str) -> Vec<Complaint> {
+    pub fn kernel_warnings(&self, log: &str) -> Vec<KernelWarning> {
         let judged = log.lines().enumerate();
-        let complaint = |(index, line): (usize, &str)| {
+        let kernel_warning = |(index, line): (usize, &str)| {
             let kind = self.kind(line)?;
-            Some(Complaint { kind, line: line.to_owned(), index })
+            Some(KernelWarning { kind, line: line.to_owned(), index })
         };
-        judged.filter_map(complaint).collect()
+        judged.filter_map(kernel_warning).collect()
     }
 
     fn kind(&self, line: &str) -> Option<&'static str> {
@@ -72,15 +72,17 @@ impl Judge {
     }
 }
 
-/// The part of the log that a person wants to see: from the first complaint on.
+/// The part of the log that a person wants to see: from the first kernel_warning on.
 #[must_use]
-pub fn excerpt<'a>(log: &'a str, complaints: &[Complaint]) -> Vec<&'a str> {
+pub fn excerpt<'a>(log: &'a str, kernel_warnings: &[KernelWarning]) -> Vec<&'a str> {
     let lines: Vec<_> = log.lines().collect();
-    let Some(first) = complaints.first() else {
+    let Some(first) = kernel_warnings.first() else {
         return lines[lines.len().saturating_sub(CONTEXT_LINES)..].to_vec();
     };
     let shown = |index: &usize| {
-        complaints.iter().any(|known| (known.index..known.index + CONTEXT_LINES).contains(index))
+        kernel_warnings
+            .iter()
+            .any(|known| (known.index..known.index + CONTEXT_LINES).contains(index))
     };
     (first.index..lines.len()).filter(shown).map(|index| lines[index]).collect()
 }
@@ -90,7 +92,11 @@ mod tests {
     use super::*;
 
     fn kinds(log: &str) -> Vec<&'static str> {
-        Judge::new(vec![]).complaints(log).into_iter().map(|complaint| complaint.kind).collect()
+        KernelLogMatcher::new(vec![])
+            .kernel_warnings(log)
+            .into_iter()
+            .map(|kernel_warning| kernel_warning.kind)
+            .collect()
     }
 
     #[test]
@@ -122,17 +128,17 @@ Kernel mode fault at addr 0x0, ip 0x60000000
 
     #[test]
     fn denied_lines_are_found() {
-        let judge = Judge::new(vec![Regex::new("non-flush error").unwrap()]);
-        let complaints = judge.complaints("[ 1.0] ok\n[ 1.1] rxe0: non-flush error\n");
-        assert_eq!(complaints.len(), 1);
-        assert_eq!((complaints[0].kind, complaints[0].index), ("denied", 1));
+        let judge = KernelLogMatcher::new(vec![Regex::new("non-flush error").unwrap()]);
+        let kernel_warnings = judge.kernel_warnings("[ 1.0] ok\n[ 1.1] rxe0: non-flush error\n");
+        assert_eq!(kernel_warnings.len(), 1);
+        assert_eq!((kernel_warnings[0].kind, kernel_warnings[0].index), ("denied", 1));
     }
 
     #[test]
     fn allowed_warnings_are_no_complaints() {
-        let judge = Judge::new(vec![]).allowing(vec![Regex::new("known").unwrap()]);
+        let judge = KernelLogMatcher::new(vec![]).allowing(vec![Regex::new("known").unwrap()]);
         let log = "WARNING: at known+0x1\nWARNING: at other+0x1\nkernel BUG at known:1\n";
-        let kinds: Vec<_> = judge.complaints(log).into_iter().map(|one| one.kind).collect();
+        let kinds: Vec<_> = judge.kernel_warnings(log).into_iter().map(|one| one.kind).collect();
         assert_eq!(kinds, ["warn", "bug"]);
     }
 
@@ -141,7 +147,7 @@ Kernel mode fault at addr 0x0, ip 0x60000000
         let mut log: String = (0..100).map(|line| format!("[ 0.1] line {line}\n")).collect();
         assert_eq!(excerpt(&log, &[]).len(), CONTEXT_LINES);
         log.push_str("[ 0.2] Kernel panic - not syncing: x\n[ 0.3] after\n");
-        let complaints = Judge::new(vec![]).complaints(&log);
-        assert_eq!(excerpt(&log, &complaints).len(), 2);
+        let kernel_warnings = KernelLogMatcher::new(vec![]).kernel_warnings(&log);
+        assert_eq!(excerpt(&log, &kernel_warnings).len(), 2);
     }
 }

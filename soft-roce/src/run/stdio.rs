@@ -21,9 +21,9 @@ use rustix::{
     termios::{tcgetpgrp, tcgetwinsize},
 };
 
-use super::{
-    frame::{self, Kind, Reader},
-    spec::{GuestEnding, Wiring, name},
+use crate::{
+    run::mux::{self, Kind, Reader},
+    run::spec::{GuestStatus, StdioSpec, name},
 };
 
 /// How often a blocked stream looks whether the run is over.
@@ -72,34 +72,34 @@ pub enum Output {
 #[derive(Debug)]
 pub(crate) enum Event {
     Ready,
-    Ending(GuestEnding),
+    Status(GuestStatus),
     Note(String),
     /// Nobody reads our output any more.
     BrokenPipe,
     Garbled,
-    /// The guard's words, or none when it is gone.
-    Guard(Option<String>),
+    /// The reaper's words, or none when it is gone.
+    Reaper(Option<String>),
     LineEnded,
 }
 
 impl Input {
-    pub(crate) fn wiring(&self) -> Wiring {
+    pub(crate) fn wiring(&self) -> StdioSpec {
         match self {
-            Self::Null => Wiring::Null,
-            Self::Inherit if is_null(io::stdin()) => Wiring::Null,
-            Self::Bytes(_) | Self::Inherit => Wiring::Pipe,
+            Self::Null => StdioSpec::Null,
+            Self::Inherit if is_null(io::stdin()) => StdioSpec::Null,
+            Self::Bytes(_) | Self::Inherit => StdioSpec::Pipe,
         }
     }
 }
 
 impl Output {
-    pub(crate) fn wiring(self, own: impl AsFd + IsTerminal) -> Wiring {
+    pub(crate) fn wiring(self, own: impl AsFd + IsTerminal) -> StdioSpec {
         match self {
-            Self::Null => Wiring::Null,
-            Self::Capture => Wiring::Pipe,
-            Self::Inherit if own.is_terminal() => Wiring::Terminal,
-            Self::Inherit if is_null(own) => Wiring::Null,
-            Self::Inherit => Wiring::Pipe,
+            Self::Null => StdioSpec::Null,
+            Self::Capture => StdioSpec::Pipe,
+            Self::Inherit if own.is_terminal() => StdioSpec::Terminal,
+            Self::Inherit if is_null(own) => StdioSpec::Null,
+            Self::Inherit => StdioSpec::Pipe,
         }
     }
 }
@@ -225,8 +225,8 @@ impl Line<'_> {
             Kind::Error => self.put(error, 1, &bytes),
             Kind::Ready => self.tell(Event::Ready),
             Kind::Note => self.tell(Event::Note(String::from_utf8_lossy(&bytes).into_owned())),
-            Kind::Ending => match serde_json::from_slice(&bytes) {
-                Ok(ending) => self.tell(Event::Ending(ending)),
+            Kind::Status => match serde_json::from_slice(&bytes) {
+                Ok(ending) => self.tell(Event::Status(ending)),
                 Err(_) => self.tell(Event::Garbled),
             },
             Kind::Input | Kind::InputFile | Kind::InputEnd | Kind::Resize => {
@@ -253,7 +253,7 @@ impl Line<'_> {
 
     fn send(&self, line: &OwnedFd, kind: Kind, bytes: &[u8]) -> io::Result<()> {
         let mut framed = Vec::with_capacity(bytes.len() + 3);
-        frame::write(&mut framed, kind, bytes)?;
+        mux::write(&mut framed, kind, bytes)?;
         write(line, &framed, self.ended)
     }
 

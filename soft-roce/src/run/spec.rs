@@ -1,4 +1,4 @@
-//! What a guest and its guard are told, as files in the run's private folder.
+//! What a guest and its reaper are told, as files in the run's private folder.
 
 use std::{
     ffi::OsString,
@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// The address of the bed inside every guest.
 pub const ADDRESS: &str = "10.10.10.1";
@@ -23,9 +23,9 @@ pub(crate) struct GuestSpec {
     pub(crate) folder: PathBuf,
     pub(crate) environment: Vec<(OsString, OsString)>,
     pub(crate) target: Option<PathBuf>,
-    pub(crate) input: Wiring,
-    pub(crate) output: Wiring,
-    pub(crate) error: Wiring,
+    pub(crate) input: StdioSpec,
+    pub(crate) output: StdioSpec,
+    pub(crate) error: StdioSpec,
     /// Standard output and error are one and the same: keep their order exact.
     pub(crate) error_joins_output: bool,
     /// An interactive session: one terminal for all three.
@@ -37,13 +37,13 @@ pub(crate) struct GuestSpec {
 
 /// What a standard stream of the program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Wiring {
+pub(crate) enum StdioSpec {
     Null,
     Pipe,
     Terminal,
 }
 
-/// What the guard is to start.
+/// What the reaper is to start.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LaunchSpec {
     pub(crate) kernel: PathBuf,
@@ -59,7 +59,7 @@ pub(crate) struct LaunchSpec {
 
 /// How a guest ended, in its own words.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum GuestEnding {
+pub(crate) enum GuestStatus {
     /// The program exited.
     Exited(i32),
     /// The program was killed by this signal.

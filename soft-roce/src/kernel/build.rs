@@ -8,12 +8,13 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    Error, Kernel, Result, Series,
-    cache::{Cache, Lock},
-    command, configure, packages,
+use crate::{
+    Error, Kernel, Result, Series, helper,
+    kernel::cache::{Cache, Lock},
+    kernel::config,
+    kernel::source::{Source, remove_folder},
+    packages,
     progress::{Objects, say},
-    source::{Source, remove_folder},
 };
 
 /// Names a source tree or tarball to build from, in place of a package.
@@ -174,15 +175,15 @@ impl Tree<'_> {
 
     fn configure(&self, tree: &Path) -> Result<()> {
         let marker = tree.join(".soft-roce-configured");
-        if fs::read_to_string(&marker).is_ok_and(|left| left == configure::hash()) {
+        if fs::read_to_string(&marker).is_ok_and(|left| left == config::hash()) {
             say("resuming an interrupted build");
             return Ok(());
         }
-        command::check(make(tree).arg("tinyconfig"))?;
-        configure::append(tree)?;
-        command::check(make(tree).arg("olddefconfig"))?;
-        configure::verify(tree)?;
-        fs::write(&marker, configure::hash()).map_err(Error::io("write", &marker))
+        helper::check(make(tree).arg("tinyconfig"))?;
+        config::append(tree)?;
+        helper::check(make(tree).arg("olddefconfig"))?;
+        config::verify(tree)?;
+        fs::write(&marker, config::hash()).map_err(Error::io("write", &marker))
     }
 
     fn compile(&self, tree: &Path, log: &Path) -> Result<()> {
@@ -190,7 +191,7 @@ impl Tree<'_> {
         let mut file = append_to(log)?;
         let mut make = make(tree);
         make.arg(format!("-j{}", self.jobs)).arg("linux");
-        let step = command::words(&make);
+        let step = helper::words(&make);
         let cannot = |action| Error::io(action, log);
         let (reader, writer) = io::pipe().map_err(cannot("open a pipe for"))?;
         let error_writer = writer.try_clone().map_err(cannot("open a pipe for"))?;

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// A kernel series that can be built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

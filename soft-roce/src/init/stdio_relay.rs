@@ -15,8 +15,8 @@ use rustix::{
 };
 
 use crate::{
-    frame::{self, Kind, Reader},
-    spec::name,
+    run::mux::{self, Kind, Reader},
+    run::spec::name,
 };
 
 /// The line to the host; whoever writes a whole piece holds it.
@@ -44,14 +44,14 @@ pub(super) enum Stream {
 
 /// Our ends of the program's streams.
 #[derive(Default)]
-pub(super) struct Pumps {
+pub(super) struct StdioRelay {
     pub(super) input: Option<File>,
     pub(super) outputs: Vec<(File, Stream)>,
     /// The terminal whose size follows the user's.
     pub(super) terminal: Option<OwnedFd>,
 }
 
-impl Pumps {
+impl StdioRelay {
     /// Starts moving bytes, and tells the host that it may send.
     pub(super) fn start(self, line: &SharedLine, folder: &Path) -> io::Result<Running> {
         let reader = line.lock().try_clone()?;
@@ -61,12 +61,12 @@ impl Pumps {
         let (stopped, stop) = io::pipe()?;
         let out = line.clone();
         let thread = thread::spawn(move || drain(outputs, &stopped, &out));
-        frame::write(&mut *line.lock(), Kind::Ready, &[])?;
+        mux::write(&mut *line.lock(), Kind::Ready, &[])?;
         Ok(Running { stop, thread })
     }
 }
 
-/// Pumps at work.
+/// StdioRelay at work.
 pub(super) struct Running {
     stop: PipeWriter,
     thread: JoinHandle<()>,
@@ -125,7 +125,7 @@ fn resize(terminal: Option<&OwnedFd>, bytes: &[u8]) {
 /// Program to host, until its streams end or, once it has ended itself, hold nothing more: what
 /// it left running must not keep the run alive.
 fn drain(mut outputs: Vec<(File, Stream)>, stopped: &PipeReader, line: &SharedLine) {
-    let mut buffer = vec![0; frame::PAYLOAD_MAX];
+    let mut buffer = vec![0; mux::PAYLOAD_MAX];
     let mut ending = false;
     while !outputs.is_empty() {
         let ready = match ready(&outputs, (!ending).then_some(stopped)) {
@@ -167,6 +167,6 @@ fn forward(file: &mut File, stream: Stream, buffer: &mut [u8], line: &SharedLine
     match file.read(buffer) {
         // A terminal whose last user is gone ends with an error.
         Ok(0) | Err(_) => false,
-        Ok(count) => frame::write(&mut *line.lock(), kind, &buffer[..count]).is_ok(),
+        Ok(count) => mux::write(&mut *line.lock(), kind, &buffer[..count]).is_ok(),
     }
 }

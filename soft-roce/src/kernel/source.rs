@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{Error, Result, command, packages::SourcePackage, progress::Step};
+use crate::{Error, Result, helper, packages::SourcePackage, progress::Step};
 
 /// Where a kernel's source comes from.
 pub(crate) enum Source {
@@ -72,7 +72,7 @@ fn unpack_package(package: &SourcePackage, folder: &Path, into: &Path) -> Result
     fs::create_dir_all(&download).map_err(Error::io("create", &download))?;
     let file = package.download(&download)?;
     let _step = Step::new("unpacking the kernel source".into());
-    command::check(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&download))?;
+    helper::check(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&download))?;
     let tarball = download.join(format!("usr/src/{}.tar.xz", package.name));
     unpack_into(&tarball, into)?;
     remove_folder(&download)
@@ -85,7 +85,7 @@ fn unpack_tarball(tarball: &Path, into: &Path) -> Result<()> {
 
 fn unpack_into(tarball: &Path, into: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
-    command::check(tar.arg("-xf").arg(tarball).arg("--strip-components=1").arg("-C").arg(into))
+    helper::check(tar.arg("-xf").arg(tarball).arg("--strip-components=1").arg("-C").arg(into))
 }
 
 /// Copies, because the user's tree may hold another configuration and must stay as it is.
@@ -93,8 +93,8 @@ fn copy_tree(from: &Path, into: &Path) -> Result<()> {
     let _step = Step::new(format!("copying {}", from.display()));
     let mut copy = Command::new("sh");
     copy.args(["-c", r#"tar --exclude=./.git -C "$0" -cf - . | tar -C "$1" -xf -"#]);
-    command::check(copy.arg(from).arg(into))?;
-    command::check(Command::new("make").arg("-C").arg(into).args(["ARCH=um", "mrproper"]))
+    helper::check(copy.arg(from).arg(into))?;
+    helper::check(Command::new("make").arg("-C").arg(into).args(["ARCH=um", "mrproper"]))
 }
 
 /// The version in the tree's top Makefile, and a fingerprint: a changed tree is another source.

@@ -1,4 +1,17 @@
-//! A program to be run in a guest: the library's front door.
+//! One run: a guest described, started, supervised, and cleaned up after.
+
+pub(crate) mod cpu;
+pub(crate) mod dir;
+pub mod kernel_log;
+pub(crate) mod launch;
+pub(crate) mod mux;
+pub(crate) mod outcome;
+pub(crate) mod paths;
+pub(crate) mod reaper;
+pub(crate) mod spec;
+pub(crate) mod stdio;
+pub(crate) mod supervise;
+pub(crate) mod terminal;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -9,17 +22,18 @@ use std::{
 
 use regex_lite::Regex;
 
-use super::{
-    Error, Kernel, Result, attend, build,
-    cache::Cache,
-    folder::RunFolder,
-    outcome::Outcome,
-    packages, program, room,
-    spec::{self, GuestSpec, LaunchSpec, Wiring, name},
-    streams::{self, Input, Output},
+use crate::{
+    Error, Kernel, Result,
+    kernel::{build, cache::Cache},
+    packages, program,
     target::Target,
-    terminal,
 };
+use dir::RunDir;
+use spec::{GuestSpec, LaunchSpec, StdioSpec, name};
+
+pub use outcome::{Outcome, RunStatus};
+pub use spec::{ADDRESS, ADDRESS_V6};
+pub use stdio::{Input, Output};
 
 /// The memory of a guest, unless told otherwise: enough for a target of a few hundred MiB.
 pub const MEMORY_BYTES: u64 = 1 << 30;
@@ -200,13 +214,13 @@ impl Guest {
         packages::ensure(&packages::TO_RUN)?;
         let kernel = build::locate(&self.kernel, Cache::open)?;
         let program = program::own()?;
-        let folder = RunFolder::create(&program)?;
+        let folder = RunDir::create(&program)?;
         let log = self.prepare(&kernel, &folder)?;
-        attend::run(self, &program, folder, &log)
+        supervise::run(self, &program, folder, &log)
     }
 
-    /// Writes what guard and guest have to know; returns the path of the kernel's log.
-    fn prepare(&self, kernel: &Path, folder: &RunFolder) -> Result<PathBuf> {
+    /// Writes what reaper and guest have to know; returns the path of the kernel's log.
+    fn prepare(&self, kernel: &Path, folder: &RunDir) -> Result<PathBuf> {
         let log = match &self.log {
             Some(file) => std::path::absolute(file).map_err(Error::io("find", file))?,
             None => folder.path.join(name::KERNEL_LOG),
@@ -215,7 +229,7 @@ impl Guest {
         let launch = LaunchSpec {
             kernel: kernel.into(),
             memory_bytes: self.memory_bytes,
-            memory_folder: room::memory_folder(self.memory_bytes)?,
+            memory_folder: paths::memory_folder(self.memory_bytes)?,
             cpu: self.cpu,
             cpu_locks: Cache::open().ok().map(|cache| cache.root().join("cpus")),
             log: log.clone(),
@@ -233,7 +247,7 @@ impl Guest {
             Some(folder) => folder.canonicalize().map_err(Error::io("enter", folder))?,
             None => here()?,
         };
-        if room::is_covered(&folder) {
+        if paths::is_covered(&folder) {
             let reason = "the guest has its own file system there; run from another folder";
             return Err(Error::Path { path: folder, reason });
         }
@@ -244,14 +258,14 @@ impl Guest {
             folder,
             environment: std::env::vars_os().chain(self.environment.clone()).collect(),
             target: self.target.as_ref().map(absolute).transpose()?,
-            input: if self.interactive { Wiring::Terminal } else { self.input.wiring() },
+            input: if self.interactive { StdioSpec::Terminal } else { self.input.wiring() },
             output: self.output.wiring(io::stdout()),
             error: self.error.wiring(io::stderr()),
             error_joins_output: inherits(self.output)
                 && inherits(self.error)
-                && streams::output_is_error(),
+                && stdio::output_is_error(),
             interactive: self.interactive,
-            window: streams::window(),
+            window: stdio::window(),
             umask: umask(),
         })
     }

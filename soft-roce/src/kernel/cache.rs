@@ -12,7 +12,7 @@ use rustix::{
     io::{FdFlags, fcntl_setfd},
 };
 
-use super::{Error, Result, configure};
+use crate::{Error, Result, kernel::config};
 
 /// The cache folder, `$XDG_CACHE_HOME/soft-roce`.
 #[derive(Clone, Debug)]
@@ -53,14 +53,14 @@ impl Cache {
     pub fn current(&self, name: &str) -> Option<PathBuf> {
         let entry = fs::read_link(self.pointer(name)).ok()?;
         let linux = self.root.join(&entry).join("linux");
-        let matches = entry.to_str()?.ends_with(&format!("-{}", configure::hash()));
+        let matches = entry.to_str()?.ends_with(&format!("-{}", config::hash()));
         (matches && linux.is_file()).then_some(linux)
     }
 
     /// The entry for a source version under today's configuration.
     #[must_use]
     pub fn entry(&self, version: &str) -> PathBuf {
-        self.root.join(format!("{version}-{}", configure::hash()))
+        self.root.join(format!("{version}-{}", config::hash()))
     }
 
     /// Makes `name` stand for `entry`, in one step.

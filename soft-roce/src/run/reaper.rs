@@ -1,7 +1,7 @@
-//! The guard: a process that outlives its caller just long enough to leave nothing behind.
+//! The reaper: a process that outlives its caller just long enough to leave nothing behind.
 //!
-//! Its standard input is a life line: when that ends, the caller is done or dead. Whatever comes
-//! first, the kernel's end or the life line's, the guard kills every process of the guest and, at
+//! Its standard input is a liveness pipe: when that ends, the caller is done or dead. Whatever comes
+//! first, the kernel's end or the liveness pipe's, the reaper kills every process of the guest and, at
 //! last, removes the run's folder. It needs no signal handler, and the caller may be killed in any
 //! way.
 
@@ -20,12 +20,12 @@ use rustix::process::{
     setsid, wait,
 };
 
-use super::{
+use crate::{
     Error, Result,
-    cpu::{self, Place},
-    source::remove_folder,
-    spec::{self, LaunchSpec, name},
-    terminal::Saved,
+    kernel::remove_folder,
+    run::cpu::{self, CpuSlot},
+    run::spec::{self, LaunchSpec, name},
+    run::terminal::Saved,
 };
 
 /// Killing takes microseconds; a process stuck in the host's kernel may never go.
@@ -34,7 +34,7 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// `__WALL`: also children that are silent about their end, as the kernel's helpers are.
 const WAIT_ALL: u32 = 0x4000_0000;
 
-/// What the guard tells its caller, one line each.
+/// What the reaper tells its caller, one line each.
 pub(crate) mod report {
     /// The kernel runs; its process id follows.
     pub(crate) const STARTED: &str = "started ";
@@ -50,9 +50,9 @@ enum Event {
 }
 
 /// Starts the kernel of the run in `folder` and stays until all of it is gone.
-pub(crate) fn stand(folder: &Path) -> Result<()> {
+pub(crate) fn run(folder: &Path) -> Result<()> {
     let launch: LaunchSpec = spec::load(folder, name::LAUNCH)?;
-    // A signal for the caller's terminal or session must not reach the guard.
+    // A signal for the caller's terminal or session must not reach the reaper.
     let _ = setsid();
     set_child_subreaper(Some(getpid())).map_err(Error::errno("watch", folder))?;
     let place = match launch.cpu {
@@ -75,10 +75,10 @@ pub(crate) fn stand(folder: &Path) -> Result<()> {
     remove_folder(folder)
 }
 
-fn start(folder: &Path, launch: &LaunchSpec, place: Option<&Place>) -> Result<Pid> {
+fn start(folder: &Path, launch: &LaunchSpec, place: Option<&CpuSlot>) -> Result<Pid> {
     let program = std::env::current_exe().map_err(Error::io("find", "soft-roce"))?;
     let mut command = Command::new(program);
-    command.arg("enter").arg(folder);
+    command.arg("launch").arg(folder);
     if let Some(cpu) = launch.cpu.or(place.map(|place| place.cpu)) {
         command.arg(cpu.to_string());
     }
