@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 
 use auth::message::{Challenge, FailureMessage, Negotiate, Reply, Success1, Success2};
 use auth::{
-    AwaitChallenge, Credentials, HashId, Offer, Policy, Randomness, Secret, SequenceNumber,
+    AwaitChallenge, Credentials, HashId, Negotiation, Policy, Randomness, Secret, SequenceNumber,
     TransactionId,
 };
 
@@ -98,14 +98,14 @@ fn begin(two_way: bool) -> AwaitChallenge {
         true => Credentials::two_way(secret(1), secret(2)).expect("they differ"),
         false => Credentials::one_way(secret(1)),
     };
-    let offer = Offer {
+    let negotiation = Negotiation {
         credentials: &credentials,
         policy: Policy::default(),
         host_nqn: "nqn.test:host",
         subsystem_nqn: "nqn.test:s1",
         transaction_id: TRANSACTION,
     };
-    offer.begin().expect("both names are NQNs").1
+    negotiation.start().expect("both names are NQNs").1
 }
 
 fn randomness() -> Randomness {

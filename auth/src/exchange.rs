@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   host                                                        controller
-//!   Offer::begin
+//!   Negotiation::start
 //!      | ---- Negotiate: hashes, groups -------------------------> |
 //!   AwaitChallenge
 //!      | <--- Challenge: choice, S1, C1, public value ------------ |
@@ -36,7 +36,7 @@ use crate::{
 
 /// What an exchange begins with: who we are, whom we call, what we would use.
 #[derive(Clone, Copy)]
-pub struct Offer<'a> {
+pub struct Negotiation<'a> {
     /// The secrets; with a controller's secret, the controller must prove itself.
     pub credentials: &'a Credentials,
     /// What is offered and accepted.
@@ -49,13 +49,13 @@ pub struct Offer<'a> {
     pub transaction_id: TransactionId,
 }
 
-impl Offer<'_> {
+impl Negotiation<'_> {
     /// Gives the Negotiate to send, 72 bytes, and the state that waits for the Challenge.
     ///
     /// # Errors
     ///
     /// [`NqnError`] if one of the names could not have been in a Connect.
-    pub fn begin(&self) -> Result<(Vec<u8>, AwaitChallenge), NqnError> {
+    pub fn start(&self) -> Result<(Vec<u8>, AwaitChallenge), NqnError> {
         check_nqn(self.host_nqn)?;
         check_nqn(self.subsystem_nqn)?;
         let negotiate = Negotiate {
@@ -153,12 +153,13 @@ impl AwaitChallenge {
     ) -> Result<(Vec<u8>, AwaitSuccess1), ExchangeError> {
         let challenge = self.accept(payload)?;
         let own_challenge = &randomness.challenge[..challenge.challenge.len()];
-        if equal(own_challenge, challenge.challenge) {
+        if constant_time_eq(own_challenge, challenge.challenge) {
             return Err(ExchangeError::ChallengeReflected);
         }
-        let (public_value, shared_secret) = exchange_values(&challenge, &randomness)?;
+        let (public_value, shared_secret) = diffie_hellman(&challenge, &randomness)?;
 
-        let keys = Keys { challenge: &challenge, shared_secret: shared_secret.as_ref() };
+        let keys =
+            AcceptedChallenge { challenge: &challenge, shared_secret: shared_secret.as_ref() };
         let response = host_response(
             &ResponseInput {
                 key: &self.host_key,
@@ -171,9 +172,9 @@ impl AwaitChallenge {
             SecureChannel::NONE,
         )
         .into_wire();
-        let proof = self.controller_key.as_ref().map(|key| Proof {
+        let expected_response = self.controller_key.as_ref().map(|key| ExpectedResponse {
             challenge: own_challenge.into(),
-            expected: controller_response(&ResponseInput {
+            tag: controller_response(&ResponseInput {
                 key,
                 challenge: &keys.augment(own_challenge),
                 sequence_number: sequence_number.0.get(),
@@ -187,13 +188,13 @@ impl AwaitChallenge {
             transaction_id: self.transaction_id,
             sequence_number: sequence_number.0.get(),
             response: response.as_bytes(),
-            challenge: proof.as_ref().map(|proof| &*proof.challenge),
+            challenge: expected_response.as_ref().map(|expected| &*expected.challenge),
             public_value: &public_value,
         }
         .encode();
         let (hash, group) = (challenge.hash, challenge.group);
         let transaction_id = self.transaction_id;
-        Ok((reply, AwaitSuccess1 { transaction_id, hash, group, response, proof }))
+        Ok((reply, AwaitSuccess1 { transaction_id, hash, group, response, expected_response }))
     }
 
     /// Reads the Challenge and checks all of it that needs no calculation.
@@ -218,13 +219,13 @@ pub struct AwaitSuccess1 {
     hash: HashId,
     group: GroupId,
     response: WireTag,
-    proof: Option<Proof>,
+    expected_response: Option<ExpectedResponse>,
 }
 
 /// What the controller was asked, and what it must answer.
-struct Proof {
+struct ExpectedResponse {
     challenge: Box<[u8]>,
-    expected: Tag,
+    tag: Tag,
 }
 
 impl AwaitSuccess1 {
@@ -239,9 +240,12 @@ impl AwaitSuccess1 {
     pub fn handle(self, payload: &[u8]) -> Result<(Option<Vec<u8>>, Authenticated), Failure> {
         self.check(payload)
             .map_err(|error| Failure::new(error, self.transaction_id, MessageId::SUCCESS1))?;
-        let Self { transaction_id, hash, group, proof, .. } = self;
-        let success2 = proof.as_ref().map(|_| Success2 { transaction_id }.encode());
-        Ok((success2, Authenticated { hash, group, controller_proved: proof.is_some() }))
+        let Self { transaction_id, hash, group, expected_response, .. } = self;
+        let success2 = expected_response.as_ref().map(|_| Success2 { transaction_id }.encode());
+        Ok((
+            success2,
+            Authenticated { hash, group, controller_proved: expected_response.is_some() },
+        ))
     }
 
     fn check(&self, payload: &[u8]) -> Result<(), ExchangeError> {
@@ -252,21 +256,25 @@ impl AwaitSuccess1 {
         if hash.digest_length() != Some(actual) {
             return Err(ExchangeError::HashLength { hash, actual });
         }
-        match (&self.proof, success.response) {
+        match (&self.expected_response, success.response) {
             (None, None) => Ok(()),
-            (None, Some(_)) => Err(ExchangeError::ResponseUnasked),
+            (None, Some(_)) => Err(ExchangeError::ResponseUnexpected),
             (Some(_), None) => Err(ExchangeError::ResponseMissing),
-            (Some(proof), Some(response)) => self.check_response(proof, response),
+            (Some(expected), Some(response)) => self.check_response(expected, response),
         }
     }
 
-    fn check_response(&self, proof: &Proof, response: &[u8]) -> Result<(), ExchangeError> {
-        if proof.expected.matches(response) {
+    fn check_response(
+        &self,
+        expected: &ExpectedResponse,
+        response: &[u8],
+    ) -> Result<(), ExchangeError> {
+        if expected.tag.matches(response) {
             return Ok(());
         }
-        Err(if equal(response, self.response.as_bytes()) {
+        Err(if constant_time_eq(response, self.response.as_bytes()) {
             ExchangeError::ResponseReflected
-        } else if equal(response, &proof.challenge) {
+        } else if constant_time_eq(response, &expected.challenge) {
             ExchangeError::ChallengeReflected
         } else {
             ExchangeError::ResponseWrong
@@ -309,12 +317,12 @@ pub struct NqnError {
 }
 
 /// A Challenge that was accepted, and the shared secret if it chose a group.
-struct Keys<'a> {
+struct AcceptedChallenge<'a> {
     challenge: &'a Challenge<'a>,
     shared_secret: Option<&'a SharedSecret>,
 }
 
-impl Keys<'_> {
+impl AcceptedChallenge<'_> {
     fn augment(&self, challenge: &[u8]) -> crate::AugmentedChallenge {
         augmented_challenge(&ChallengeInput {
             hash: self.challenge.hash,
@@ -327,7 +335,7 @@ impl Keys<'_> {
 }
 
 /// Makes our public value and the shared secret; for the null group, nothing and none.
-fn exchange_values(
+fn diffie_hellman(
     challenge: &Challenge<'_>,
     randomness: &Randomness,
 ) -> Result<(Box<[u8]>, Option<SharedSecret>), ExchangeError> {
@@ -344,7 +352,7 @@ fn exchange_values(
         .shared_secret(received)
         .map_err(|error| ExchangeError::PublicValue { group, error })?;
     let public_value = private.public_value();
-    if equal(&public_value, received) {
+    if constant_time_eq(&public_value, received) {
         return Err(ExchangeError::PublicValueReflected);
     }
     Ok((public_value, Some(shared_secret)))
@@ -413,7 +421,7 @@ fn check_nqn(nqn: &str) -> Result<(), NqnError> {
 }
 
 /// Whether two values are the same, in time that depends on their lengths only.
-fn equal(one: &[u8], other: &[u8]) -> bool {
+fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
     one.ct_eq(other).into()
 }
 

@@ -14,12 +14,16 @@ pub struct Failure {
     error: ExchangeError,
     transaction_id: TransactionId,
     /// The message that was due.
-    due: MessageId,
+    expected: MessageId,
 }
 
 impl Failure {
-    pub(crate) fn new(error: ExchangeError, transaction_id: TransactionId, due: MessageId) -> Self {
-        Self { error, transaction_id, due }
+    pub(crate) fn new(
+        error: ExchangeError,
+        transaction_id: TransactionId,
+        expected: MessageId,
+    ) -> Self {
+        Self { error, transaction_id, expected }
     }
 
     /// Why the exchange failed.
@@ -43,8 +47,8 @@ impl Failure {
             ExchangeError::ChallengeReflected
             | ExchangeError::HashLength { .. }
             | ExchangeError::ResponseReflected
-            | ExchangeError::ResponseUnasked
-            | ExchangeError::ResponseWrong => self.due == MessageId::SUCCESS1,
+            | ExchangeError::ResponseUnexpected
+            | ExchangeError::ResponseWrong => self.expected == MessageId::SUCCESS1,
             _ => false,
         }
     }
@@ -73,7 +77,7 @@ pub enum FailureClass {
     /// A secret is wrong, at this end or the other.
     KeyRejected,
     /// The controller broke the protocol, or answers with what we sent.
-    TargetMisbehaved,
+    PeerMisbehaved,
 }
 
 impl fmt::Display for FailureClass {
@@ -83,7 +87,7 @@ impl fmt::Display for FailureClass {
             Self::Incompatible => "incompatible",
             Self::KeyMissing => "key missing",
             Self::KeyRejected => "key rejected",
-            Self::TargetMisbehaved => "target misbehaved",
+            Self::PeerMisbehaved => "target misbehaved",
         })
     }
 }
@@ -180,7 +184,7 @@ pub enum ExchangeError {
 
     /// The controller responds though it was not challenged.
     #[error("the target sent a response nobody asked for; update or replace the target")]
-    ResponseUnasked,
+    ResponseUnexpected,
 
     /// The controller's response is not the one its secret gives.
     #[error("the target has another controller secret than this host; make both the same")]
@@ -219,9 +223,9 @@ impl ExchangeError {
             | Self::PublicValue { .. }
             | Self::PublicValueReflected
             | Self::ResponseReflected
-            | Self::ResponseUnasked
+            | Self::ResponseUnexpected
             | Self::SequenceNumberZero
-            | Self::TransactionId { .. } => FailureClass::TargetMisbehaved,
+            | Self::TransactionId { .. } => FailureClass::PeerMisbehaved,
         }
     }
 
@@ -237,7 +241,7 @@ impl ExchangeError {
             Self::HashLength { .. }
             | Self::Malformed { .. }
             | Self::PublicValue { .. }
-            | Self::ResponseUnasked
+            | Self::ResponseUnexpected
             | Self::SequenceNumberZero
             | Self::TransactionId { .. } => Explanation::INCORRECT_PAYLOAD,
             Self::ChallengeReflected

@@ -5,17 +5,17 @@
 //! Specification 2.2, section 8.3.4.
 //!
 //! ```text
-//!   DHHC-1:01:<base64>:            what Connect demands
+//!   DHHC-1:01:<base64>:           AUTHREQ of the Connect response
 //!          |                               |
-//!    Secret::parse                   Policy::start
+//!    Secret::parse                   Policy::decide
 //!          |                               |
-//!     Credentials ------------------->  Offer::begin ---------> Negotiate
+//!     Credentials ------------->  Negotiation::start ---------> Negotiate
 //!                                          |
-//!      Randomness, S2 ----------->  AwaitChallenge::handle <--- Challenge
-//!                                          |       `----------> Reply
-//!                                   AwaitSuccess1::handle <---- Success1
-//!                                          |       `----------> Success2, if two-way
-//!                                     Authenticated
+//!      Randomness, S2 --------->  AwaitChallenge::handle <----- Challenge
+//!                                          |      `-----------> Reply
+//!                                 AwaitSuccess1::handle <------ Success1
+//!                                          |      `-----------> Success2, if two-way
+//!                                    Authenticated
 //! ```
 //!
 //! | file | what it does |
@@ -37,18 +37,18 @@
 //!
 //! ```
 //! use auth::{
-//!     Authenticated, Credentials, Demand, Failure, Offer, Policy, Randomness, Secret,
-//!     SequenceNumber, Start, TransactionId,
+//!     AuthDecision, AuthRequirements, Authenticated, Credentials, Failure, Negotiation, Policy,
+//!     Randomness, Secret, SequenceNumber, TransactionId,
 //! };
 //!
 //! fn authenticate(
-//!     offer: &Offer<'_>,
+//!     negotiation: &Negotiation<'_>,
 //!     send: &mut dyn FnMut(&[u8]),
 //!     receive: &mut dyn FnMut() -> Vec<u8>,
 //!     randomness: Randomness,
 //!     sequence_number: SequenceNumber,
 //! ) -> Result<Authenticated, Failure> {
-//!     let (negotiate, state) = offer.begin().expect("the names Connect was sent with");
+//!     let (negotiate, state) = negotiation.start().expect("the names Connect was sent with");
 //!     send(&negotiate);
 //!     // This takes milliseconds if the controller chooses a group: keep it off I/O threads.
 //!     let (reply, state) = state.handle(&receive(), randomness, sequence_number)?;
@@ -64,10 +64,10 @@
 //! let secret = Secret::parse("DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:")?;
 //! let credentials = Credentials::one_way(secret);
 //! let policy = Policy::default();
-//! let demand = Demand { authentication: true, secure_channel: false };
-//! assert_eq!(policy.start(demand, Some(&credentials))?, Start::Authenticate);
+//! let requirements = AuthRequirements { authentication: true, secure_channel: false };
+//! assert_eq!(policy.decide(requirements, Some(&credentials))?, AuthDecision::Authenticate);
 //!
-//! let offer = Offer {
+//! let negotiation = Negotiation {
 //!     credentials: &credentials,
 //!     policy,
 //!     host_nqn: "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-0000-0000-000000000001",
@@ -78,8 +78,9 @@
 //! let mut receive = || vec![0x00, 0xf1, 0, 0, 0, 0, 0x01, 0x01];
 //! let randomness = Randomness::draw(|bytes| Ok::<_, std::io::Error>(bytes.fill(7)))?;
 //! let sequence_number = SequenceNumber(1.try_into()?);
-//! let failure = authenticate(&offer, &mut |_| (), &mut receive, randomness, sequence_number);
-//! let failure = failure.unwrap_err();
+//! let result =
+//!     authenticate(&negotiation, &mut |_| (), &mut receive, randomness, sequence_number);
+//! let failure = result.unwrap_err();
 //! assert_eq!(failure.class(), auth::FailureClass::KeyRejected);
 //! assert_eq!(failure.message(), None, "nothing is sent after a Failure1");
 //! # Ok(())
@@ -155,11 +156,13 @@ mod secret;
 pub use credentials::{Credentials, SameSecret};
 pub use dh::{EXPONENT_LENGTH_MAX, PrivateKey, PublicValueError, SharedSecret};
 pub use error::{CalculationError, SecretError};
-pub use exchange::{Authenticated, AwaitChallenge, AwaitSuccess1, NqnError, Offer, Randomness};
+pub use exchange::{
+    Authenticated, AwaitChallenge, AwaitSuccess1, Negotiation, NqnError, Randomness,
+};
 pub use failure::{ExchangeError, Failure, FailureClass};
 pub use group::GroupId;
 pub use hash::HashId;
-pub use policy::{Demand, Policy, PolicyError, Start, StartError, Warning};
+pub use policy::{AuthDecision, AuthRequirements, Policy, PolicyError, RequirementsError, Warning};
 pub use response::{
     AugmentedChallenge, ChallengeInput, ResponseInput, SecureChannel, SequenceNumber, Tag,
     TransactionId, WireTag, augmented_challenge, controller_response, host_response,

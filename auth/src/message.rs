@@ -207,7 +207,7 @@ impl Negotiate {
     ///
     /// [`MessageError`] if the bytes are not a Negotiate with one descriptor of DH-HMAC-CHAP.
     pub fn decode(payload: &[u8]) -> Result<Self, MessageError> {
-        let (transaction_id, mut cursor) = begin(payload, MessageId::NEGOTIATE)?;
+        let (transaction_id, mut cursor) = read_header(payload, MessageId::NEGOTIATE)?;
         let [secure_channel, descriptors] = cursor.array()?;
         let [protocol, _, halen, dhlen] = cursor.array()?;
         let hashes: [u8; ID_COUNT_MAX] = cursor.array()?;
@@ -264,7 +264,7 @@ impl<'a> Challenge<'a> {
     ///
     /// [`MessageError`] if the bytes are not a Challenge.
     pub fn decode(payload: &'a [u8]) -> Result<Self, MessageError> {
-        let (transaction_id, mut cursor) = begin(payload, MessageId::CHALLENGE)?;
+        let (transaction_id, mut cursor) = read_header(payload, MessageId::CHALLENGE)?;
         let [hl, _, hash, group] = cursor.array()?;
         let dhvlen = u16::from_le_bytes(cursor.array()?);
         let sequence_number = u32::from_le_bytes(cursor.array()?);
@@ -313,7 +313,7 @@ impl<'a> Reply<'a> {
     ///
     /// [`MessageError`] if the bytes are not a Reply.
     pub fn decode(payload: &'a [u8]) -> Result<Self, MessageError> {
-        let (transaction_id, mut cursor) = begin(payload, MessageId::REPLY)?;
+        let (transaction_id, mut cursor) = read_header(payload, MessageId::REPLY)?;
         let [hl, _, cvalid, _] = cursor.array()?;
         let dhvlen = u16::from_le_bytes(cursor.array()?);
         let sequence_number = u32::from_le_bytes(cursor.array()?);
@@ -355,7 +355,7 @@ impl<'a> Success1<'a> {
     ///
     /// [`MessageError`] if the bytes are not a Success1.
     pub fn decode(payload: &'a [u8]) -> Result<Self, MessageError> {
-        let (transaction_id, mut cursor) = begin(payload, MessageId::SUCCESS1)?;
+        let (transaction_id, mut cursor) = read_header(payload, MessageId::SUCCESS1)?;
         let [hash_length, _, rvalid, ..]: [u8; 10] = cursor.array()?;
         let response = match flag(rvalid)? {
             true => Some(cursor.take(usize::from(hash_length))?),
@@ -388,7 +388,7 @@ impl Success2 {
     ///
     /// [`MessageError`] if the bytes are not a Success2.
     pub fn decode(payload: &[u8]) -> Result<Self, MessageError> {
-        let (transaction_id, mut cursor) = begin(payload, MessageId::SUCCESS2)?;
+        let (transaction_id, mut cursor) = read_header(payload, MessageId::SUCCESS2)?;
         cursor.take(10)?;
         cursor.end()?;
         Ok(Self { transaction_id })
@@ -433,7 +433,7 @@ impl FailureMessage {
 }
 
 /// Reads the header of the message that must come, and goes on behind it.
-fn begin(payload: &[u8], id: MessageId) -> Result<(TransactionId, Cursor<'_>), MessageError> {
+fn read_header(payload: &[u8], id: MessageId) -> Result<(TransactionId, Cursor<'_>), MessageError> {
     let mut cursor = Cursor::new(payload);
     let header = cursor.header()?;
     if header.id != id {

@@ -20,7 +20,7 @@ use crate::{Credentials, FailureClass, GroupId, HashId};
 pub struct Policy {
     hash_min: HashId,
     group_min: GroupId,
-    unasked_allowed: bool,
+    unauthenticated_allowed: bool,
 }
 
 impl Policy {
@@ -36,36 +36,38 @@ impl Policy {
         if !GROUPS.contains(&group_min) {
             return Err(PolicyError::Group(group_min));
         }
-        Ok(Self { hash_min, group_min, unasked_allowed: false })
+        Ok(Self { hash_min, group_min, unauthenticated_allowed: false })
     }
 
     /// Goes on without authentication if secrets are given and the controller asks for none.
     ///
     /// Dangerous, because anyone can then pose as the controller by not asking.
     #[must_use]
-    pub fn danger_allow_unasked(self) -> Self {
-        Self { unasked_allowed: true, ..self }
+    pub fn danger_allow_unauthenticated(self) -> Self {
+        Self { unauthenticated_allowed: true, ..self }
     }
 
     /// Whether an exchange is to begin on a queue, from what its Connect response demands.
     ///
     /// # Errors
     ///
-    /// [`StartError`] if the queue must not be used.
-    pub fn start(
+    /// [`RequirementsError`] if the queue must not be used.
+    pub fn decide(
         &self,
-        demand: Demand,
+        requirements: AuthRequirements,
         credentials: Option<&Credentials>,
-    ) -> Result<Start, StartError> {
-        if demand.secure_channel {
-            return Err(StartError::SecureChannel);
+    ) -> Result<AuthDecision, RequirementsError> {
+        if requirements.secure_channel {
+            return Err(RequirementsError::SecureChannel);
         }
-        match (demand.authentication, credentials) {
-            (true, Some(_)) => Ok(Start::Authenticate),
-            (true, None) => Err(StartError::SecretMissing),
-            (false, None) => Ok(Start::Skip(None)),
-            (false, Some(_)) if self.unasked_allowed => Ok(Start::Skip(Some(Warning::NotAsked))),
-            (false, Some(_)) => Err(StartError::NotAsked),
+        match (requirements.authentication, credentials) {
+            (true, Some(_)) => Ok(AuthDecision::Authenticate),
+            (true, None) => Err(RequirementsError::SecretMissing),
+            (false, None) => Ok(AuthDecision::Skip(None)),
+            (false, Some(_)) if self.unauthenticated_allowed => {
+                Ok(AuthDecision::Skip(Some(Warning::NotRequired)))
+            }
+            (false, Some(_)) => Err(RequirementsError::NotRequired),
         }
     }
 
@@ -104,13 +106,13 @@ impl Default for Policy {
     /// What Linux accepts, except that secrets which go unused are an error.
     fn default() -> Self {
         let (hash_min, group_min) = (HashId::SHA_256, GroupId::NULL);
-        Self { hash_min, group_min, unasked_allowed: false }
+        Self { hash_min, group_min, unauthenticated_allowed: false }
     }
 }
 
 /// What a Connect response demands before its queue may be used: AUTHREQ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Demand {
+pub struct AuthRequirements {
     /// ATR: authentication.
     pub authentication: bool,
     /// ASCR: authentication, and then a secure channel, which only TCP has.
@@ -119,7 +121,7 @@ pub struct Demand {
 
 /// How to go on after Connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum AuthDecision {
     /// Authenticate before anything else is sent on the queue.
     Authenticate,
     /// Use the queue as it is, and show the warning if there is one.
@@ -129,10 +131,10 @@ pub enum Start {
 /// Why a queue must not be used after Connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum StartError {
+pub enum RequirementsError {
     /// Secrets are given, and the controller does not ask for authentication.
     #[error("secrets are set, the target asks for none; set its secret, or allow it expressly")]
-    NotAsked,
+    NotRequired,
 
     /// The controller asks for authentication, and there is no secret.
     #[error("the target demands authentication; give this host's secret for the subsystem")]
@@ -143,11 +145,11 @@ pub enum StartError {
     SecureChannel,
 }
 
-impl StartError {
+impl RequirementsError {
     /// What kind of failure this is.
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::NotAsked => FailureClass::Downgraded,
+            Self::NotRequired => FailureClass::Downgraded,
             Self::SecretMissing => FailureClass::KeyMissing,
             Self::SecureChannel => FailureClass::Incompatible,
         }
@@ -160,7 +162,7 @@ impl StartError {
 pub enum Warning {
     /// Secrets are given, and the controller did not ask for authentication.
     #[error("the target asked for no authentication though secrets are set; set its secret too")]
-    NotAsked,
+    NotRequired,
 
     /// No key exchange: whoever listens can try out weak secrets.
     #[error("authenticated without a DH group; set one at the target, ffdhe3072 or more")]
@@ -242,46 +244,57 @@ mod tests {
         let secret = Secret::from_bytes(HashId::NONE, &[7; 32]).ok().unwrap();
         let credentials = &Credentials::one_way(secret);
         let credentials = Some(credentials);
-        let (strict, loose) = (Policy::default(), Policy::default().danger_allow_unasked());
-        let demand = |authentication, secure_channel| Demand { authentication, secure_channel };
+        let (strict, loose) = (Policy::default(), Policy::default().danger_allow_unauthenticated());
+        let requirements =
+            |authentication, secure_channel| AuthRequirements { authentication, secure_channel };
         let cases = [
-            (demand(true, false), credentials, Ok(Start::Authenticate), Ok(Start::Authenticate)),
             (
-                demand(false, false),
+                requirements(true, false),
                 credentials,
-                Err(StartError::NotAsked),
-                Ok(Start::Skip(Some(Warning::NotAsked))),
-            ),
-            (demand(false, false), None, Ok(Start::Skip(None)), Ok(Start::Skip(None))),
-            (
-                demand(true, false),
-                None,
-                Err(StartError::SecretMissing),
-                Err(StartError::SecretMissing),
+                Ok(AuthDecision::Authenticate),
+                Ok(AuthDecision::Authenticate),
             ),
             (
-                demand(true, true),
+                requirements(false, false),
                 credentials,
-                Err(StartError::SecureChannel),
-                Err(StartError::SecureChannel),
+                Err(RequirementsError::NotRequired),
+                Ok(AuthDecision::Skip(Some(Warning::NotRequired))),
             ),
             (
-                demand(false, true),
+                requirements(false, false),
                 None,
-                Err(StartError::SecureChannel),
-                Err(StartError::SecureChannel),
+                Ok(AuthDecision::Skip(None)),
+                Ok(AuthDecision::Skip(None)),
+            ),
+            (
+                requirements(true, false),
+                None,
+                Err(RequirementsError::SecretMissing),
+                Err(RequirementsError::SecretMissing),
+            ),
+            (
+                requirements(true, true),
+                credentials,
+                Err(RequirementsError::SecureChannel),
+                Err(RequirementsError::SecureChannel),
+            ),
+            (
+                requirements(false, true),
+                None,
+                Err(RequirementsError::SecureChannel),
+                Err(RequirementsError::SecureChannel),
             ),
         ];
-        for (demand, credentials, strictly, loosely) in cases {
-            assert_eq!(strict.start(demand, credentials), strictly);
-            assert_eq!(loose.start(demand, credentials), loosely);
+        for (requirements, credentials, strictly, loosely) in cases {
+            assert_eq!(strict.decide(requirements, credentials), strictly);
+            assert_eq!(loose.decide(requirements, credentials), loosely);
         }
     }
 
     #[test]
     fn refusals_to_start_have_their_class() {
-        assert_eq!(StartError::NotAsked.class(), FailureClass::Downgraded);
-        assert_eq!(StartError::SecretMissing.class(), FailureClass::KeyMissing);
-        assert_eq!(StartError::SecureChannel.class(), FailureClass::Incompatible);
+        assert_eq!(RequirementsError::NotRequired.class(), FailureClass::Downgraded);
+        assert_eq!(RequirementsError::SecretMissing.class(), FailureClass::KeyMissing);
+        assert_eq!(RequirementsError::SecureChannel.class(), FailureClass::Incompatible);
     }
 }

@@ -10,8 +10,8 @@ use auth::message::{
 };
 use auth::{
     Authenticated, AwaitChallenge, AwaitSuccess1, Credentials, ExchangeError, Failure,
-    FailureClass, GroupId, HashId, NqnError, Offer, Policy, Randomness, Secret, SecureChannel,
-    SequenceNumber, TransactionId, Warning,
+    FailureClass, GroupId, HashId, Negotiation, NqnError, Policy, Randomness, Secret,
+    SecureChannel, SequenceNumber, TransactionId, Warning,
 };
 use authenticator::{Authenticator, Settings, Tamper};
 use proptest::prelude::*;
@@ -62,8 +62,8 @@ const S2: SequenceNumber = SequenceNumber(NonZeroU32::MAX);
 fn begun(credentials: &Credentials) -> AwaitChallenge {
     let (policy, transaction_id) = (Policy::default(), TransactionId(0x1234));
     let (host_nqn, subsystem_nqn) = (HOST_NQN, SUBSYSTEM_NQN);
-    let offer = Offer { credentials, policy, host_nqn, subsystem_nqn, transaction_id };
-    offer.begin().ok().unwrap().1
+    let negotiation = Negotiation { credentials, policy, host_nqn, subsystem_nqn, transaction_id };
+    negotiation.start().ok().unwrap().1
 }
 
 /// A whole exchange; a Failure2 is delivered as a driver would.
@@ -84,14 +84,14 @@ fn steps(
     policy: Policy,
     controller: &mut Authenticator,
 ) -> Result<Authenticated, Failure> {
-    let offer = Offer {
+    let negotiation = Negotiation {
         credentials,
         policy,
         host_nqn: HOST_NQN,
         subsystem_nqn: SUBSYSTEM_NQN,
         transaction_id: TransactionId(0x1234),
     };
-    let (negotiate, state) = offer.begin().ok().unwrap();
+    let (negotiate, state) = negotiation.start().ok().unwrap();
     controller.send(&negotiate);
     let (reply, state) = state.handle(&controller.receive(RECEIVE_LENGTH), randomness(), S2)?;
     controller.send(&reply);
@@ -231,7 +231,7 @@ fn no_flipped_bit_authenticates() {
 fn no_shortened_message_authenticates() {
     for target in [MessageId::CHALLENGE, MessageId::SUCCESS1] {
         for length in 0..48 {
-            let offer = Offer {
+            let negotiation = Negotiation {
                 credentials: &credentials(true),
                 policy: Policy::default(),
                 host_nqn: HOST_NQN,
@@ -239,7 +239,7 @@ fn no_shortened_message_authenticates() {
                 transaction_id: TransactionId(1),
             };
             let mut controller = Authenticator::new(settings(HashId::SHA_256, GroupId::NULL));
-            let (negotiate, state) = offer.begin().ok().unwrap();
+            let (negotiate, state) = negotiation.start().ok().unwrap();
             controller.send(&negotiate);
             let challenge = controller.receive(48);
             if target == MessageId::CHALLENGE {
@@ -336,8 +336,9 @@ fn names_that_no_connect_could_carry_are_refused() {
     let begin = |host_nqn: &str, subsystem_nqn: &str| {
         let (policy, transaction_id) = (Policy::default(), TransactionId(0));
         let credentials = &credentials;
-        let offer = Offer { credentials, policy, host_nqn, subsystem_nqn, transaction_id };
-        offer.begin().map(|(negotiate, _)| negotiate.len())
+        let negotiation =
+            Negotiation { credentials, policy, host_nqn, subsystem_nqn, transaction_id };
+        negotiation.start().map(|(negotiate, _)| negotiate.len())
     };
     let longest = "n".repeat(223);
     assert_eq!(begin(&longest, &longest), Ok(72));

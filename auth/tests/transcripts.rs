@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 
 use auth::message::{Explanation, FailureMessage, MessageId};
 use auth::{
-    Authenticated, Credentials, Failure, GroupId, HashId, Offer, Policy, Randomness, Secret,
+    Authenticated, Credentials, Failure, GroupId, HashId, Negotiation, Policy, Randomness, Secret,
     SequenceNumber, TransactionId,
 };
 use serde::Deserialize;
@@ -74,14 +74,14 @@ fn play(
     transcript: &Transcript,
     messages: &mut impl Iterator<Item = Vec<u8>>,
 ) -> Result<Authenticated, Failure> {
-    let offer = Offer {
+    let negotiation = Negotiation {
         credentials: &credentials(transcript),
         policy: Policy::new(HashId(transcript.hash_min), GroupId(transcript.group_min)).unwrap(),
         host_nqn: &transcript.host_nqn,
         subsystem_nqn: &transcript.subsystem_nqn,
         transaction_id: TransactionId(transcript.transaction_id),
     };
-    let (negotiate, state) = offer.begin().ok().unwrap();
+    let (negotiate, state) = negotiation.start().ok().unwrap();
     assert_eq!(Some(negotiate), messages.next());
     let challenge = messages.next().expect("a challenge");
     let s2 = SequenceNumber(transcript.s2);

@@ -488,7 +488,7 @@ def failures():
     head = lambda honest, rvalid: honest[:8] + bytes([rvalid]) + honest[9:16]
     no_response = lambda reply, honest: head(honest, 0)
     odd_flag = lambda reply, honest: head(honest, 2) + honest[16:]
-    unasked = lambda reply, honest: head(honest, 1) + bytes(32)
+    unexpected = lambda reply, honest: head(honest, 1) + bytes(32)
     own_response = lambda reply, honest: honest[:16] + reply[16:48]
     own_challenge = lambda reply, honest: honest[:16] + reply[48:80]
     other_length = lambda reply, honest: honest[:6] + b"\x30" + honest[7:]
@@ -498,7 +498,7 @@ def failures():
     answers = [
         ("RVALID is 0 though asked", True, no_response, "ResponseMissing", 1),
         ("RVALID is 2", True, odd_flag, "Malformed", 6),
-        ("response unasked", False, unasked, "ResponseUnasked", 6),
+        ("response unexpected", False, unexpected, "ResponseUnexpected", 6),
         ("our own response", True, own_response, "ResponseReflected", 1),
         ("our own challenge", True, own_challenge, "ChallengeReflected", 1),
         ("HL of another hash", False, other_length, "HashLength", 6),

@@ -98,7 +98,7 @@ pub enum AuthenticationFailure {
     Randomness(#[from] getrandom::Error),
     /// What the target asks and what we have do not fit.
     #[error("{0}")]
-    Start(#[from] auth::StartError),
+    Requirements(#[from] auth::RequirementsError),
 }
 
 impl AuthenticationFailure {
@@ -109,7 +109,7 @@ impl AuthenticationFailure {
             Self::Exchange(failure) => Some(failure.class()),
             Self::HungUp(MessageId::SUCCESS1) => Some(FailureClass::KeyRejected),
             Self::HungUp(_) => Some(FailureClass::Incompatible),
-            Self::Start(error) => Some(error.class()),
+            Self::Requirements(error) => Some(error.class()),
             Self::Name(_) | Self::Randomness(_) => None,
         }
     }

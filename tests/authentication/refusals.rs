@@ -119,12 +119,15 @@ fn a_target_that_stops_asking_is_refused_unless_allowed() {
     let code = Case::new(3, &["asks for none"]).host(&keys.host).run();
     let warned = ["nvmf: warning: the target asked for no authentication though secrets are set"];
     let allowed = Case::new(0, &warned).host(&keys.host).with(&["--dhchap-allow-unasked"]).run();
-    options.authentication.policy = options.authentication.policy.danger_allow_unasked();
+    options.authentication.policy = options.authentication.policy.danger_allow_unauthenticated();
     let how = in_runtime(connect_and_read(&options));
     set(&["subsystem", SUBSYSTEM, "allow_any_host", "0"]);
     target(&["allow", SUBSYSTEM, HOST]);
     assert!(
-        matches!(&error, Error::Authentication { failure: AuthenticationFailure::Start(_), .. }),
+        matches!(
+            &error,
+            Error::Authentication { failure: AuthenticationFailure::Requirements(_), .. }
+        ),
         "{error}"
     );
     assert_eq!(error.class(), Class::Access, "{error}");
@@ -143,7 +146,7 @@ fn a_discovery_controller_that_does_not_ask_is_refused_unless_allowed() {
     let error = connect(&options).err().expect("it does not ask");
     assert_eq!(error.class(), Class::Access, "{error}");
     assert!(error.to_string().contains("the target asks for none"), "{error}");
-    options.authentication.policy = options.authentication.policy.danger_allow_unasked();
+    options.authentication.policy = options.authentication.policy.danger_allow_unauthenticated();
     connect(&options).expect("it is allowed");
     options.authentication = rdma_host::config::Authentication::default();
     connect(&options).expect("there is nothing to ask for");

@@ -238,7 +238,7 @@ fn without_asking(queue: u16) -> impl FnMut(Seen, &mut Answer) + Send + Copy + '
 #[test]
 fn a_target_that_asks_for_nothing_is_refused() {
     let (error, report) = meddled(&options(true), without_asking(0));
-    let start = AuthenticationFailure::Start(auth::StartError::NotAsked);
+    let start = AuthenticationFailure::Requirements(auth::RequirementsError::NotRequired);
     assert!(
         matches!(&error, Error::Authentication { queue, failure }
             if queue.is_admin() && *failure == start),
@@ -297,7 +297,7 @@ fn a_host_without_secrets_is_told_to_get_some() {
     let mut options = options(false);
     options.authentication.credentials = None;
     let (error, report) = meddled(&options, |_, _| ());
-    let start = AuthenticationFailure::Start(auth::StartError::SecretMissing);
+    let start = AuthenticationFailure::Requirements(auth::RequirementsError::SecretMissing);
     assert!(
         matches!(&error, Error::Authentication { failure, .. } if *failure == start),
         "{error:?}"

@@ -255,7 +255,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(
         "success: a response nobody asked for",
         success!(out => { out.message[8] = 1; out.message.extend([5; 32]) }),
-        "ResponseUnasked",
+        "ResponseUnexpected",
         BAD,
     )
     .terminal(),

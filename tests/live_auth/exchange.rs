@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::Command;
 
-use auth::{Credentials, Offer, Policy, Randomness, Secret, SequenceNumber, TransactionId};
+use auth::{Credentials, Negotiation, Policy, Randomness, Secret, SequenceNumber, TransactionId};
 use serde_json::{Value, json};
 use soft_roce::target::TargetRoot;
 
@@ -28,7 +28,7 @@ impl Inputs<'_> {
     /// Plays it with the target, which must accept us, and prove itself if asked to.
     pub(super) fn play(&self) -> Value {
         let credentials = self.credentials();
-        let offer = Offer {
+        let negotiation = Negotiation {
             credentials: &credentials,
             policy: Policy::default(),
             host_nqn: self.host_nqn,
@@ -36,7 +36,7 @@ impl Inputs<'_> {
             transaction_id: TransactionId(self.transaction_id),
         };
         let mut queue = Queue::connect(self.host_nqn, self.subsystem_nqn);
-        let (negotiate, state) = offer.begin().expect("two names");
+        let (negotiate, state) = negotiation.start().expect("two names");
         queue.send(&negotiate);
         let challenge = queue.receive();
         let (reply, state) = state

@@ -5,29 +5,29 @@ use super::*;
 /// Every error there is with its class and explanation; zero where no Failure2 is sent.
 fn errors() -> Vec<(ExchangeError, FailureClass, u8)> {
     use ExchangeError as Error;
-    use FailureClass::{Downgraded, Incompatible, KeyRejected, TargetMisbehaved};
+    use FailureClass::{Downgraded, Incompatible, KeyRejected, PeerMisbehaved};
     let (hash, group) = (HashId::SHA_512, GroupId::FFDHE_8192);
     let expected = MessageId::CHALLENGE;
     let length = PublicValueError::Length { expected: 1024, actual: 65535 };
     let (chosen, minimum) = (GroupId::FFDHE_2048, group);
     let mut errors = vec![
-        (Error::ChallengeReflected, TargetMisbehaved, 1),
+        (Error::ChallengeReflected, PeerMisbehaved, 1),
         (Error::GroupBelowMinimum { chosen, minimum }, Downgraded, 5),
-        (Error::GroupNotOffered(GroupId(0xee)), TargetMisbehaved, 5),
+        (Error::GroupNotOffered(GroupId(0xee)), PeerMisbehaved, 5),
         (Error::GroupUnsupported(GroupId::SECP384R1_ML_KEM_1024), Incompatible, 5),
         (Error::HashBelowMinimum { chosen: HashId::SHA_256, minimum: hash }, Downgraded, 4),
-        (Error::HashLength { hash, actual: 255 }, TargetMisbehaved, 6),
-        (Error::HashNotOffered(HashId(0xee)), TargetMisbehaved, 4),
-        (Error::OutOfOrder { expected, actual: MessageId(0xeeee) }, TargetMisbehaved, 7),
-        (Error::PublicValue { group, error: length }, TargetMisbehaved, 6),
-        (Error::PublicValue { group, error: PublicValueError::Range }, TargetMisbehaved, 6),
-        (Error::PublicValueReflected, TargetMisbehaved, 1),
+        (Error::HashLength { hash, actual: 255 }, PeerMisbehaved, 6),
+        (Error::HashNotOffered(HashId(0xee)), PeerMisbehaved, 4),
+        (Error::OutOfOrder { expected, actual: MessageId(0xeeee) }, PeerMisbehaved, 7),
+        (Error::PublicValue { group, error: length }, PeerMisbehaved, 6),
+        (Error::PublicValue { group, error: PublicValueError::Range }, PeerMisbehaved, 6),
+        (Error::PublicValueReflected, PeerMisbehaved, 1),
         (Error::ResponseMissing, Downgraded, 1),
-        (Error::ResponseReflected, TargetMisbehaved, 1),
-        (Error::ResponseUnasked, TargetMisbehaved, 6),
+        (Error::ResponseReflected, PeerMisbehaved, 1),
+        (Error::ResponseUnexpected, PeerMisbehaved, 6),
         (Error::ResponseWrong, KeyRejected, 1),
-        (Error::SequenceNumberZero, TargetMisbehaved, 6),
-        (Error::TransactionId { expected: 0xffff, actual: 0xfffe }, TargetMisbehaved, 6),
+        (Error::SequenceNumberZero, PeerMisbehaved, 6),
+        (Error::TransactionId { expected: 0xffff, actual: 0xfffe }, PeerMisbehaved, 6),
     ];
     let malformed = [
         MessageError::Short { needed: 65823, actual: 4096 },
@@ -37,7 +37,7 @@ fn errors() -> Vec<(ExchangeError, FailureClass, u8)> {
         MessageError::Flag(255),
     ];
     for error in malformed {
-        errors.push((Error::Malformed { expected, error }, TargetMisbehaved, 6));
+        errors.push((Error::Malformed { expected, error }, PeerMisbehaved, 6));
     }
     for explanation in 0..=u8::MAX {
         let class = if (2..=7).contains(&explanation) { Incompatible } else { KeyRejected };
@@ -78,7 +78,7 @@ fn what_linux_takes_for_a_rejected_key_is_final() {
             "HashLength",
             "OutOfOrder",
             "ResponseReflected",
-            "ResponseUnasked",
+            "ResponseUnexpected",
             "ResponseWrong",
             "TransactionId",
             "Refused",
@@ -119,7 +119,7 @@ fn classes_have_names() {
         Class::Incompatible,
         Class::KeyMissing,
         Class::KeyRejected,
-        Class::TargetMisbehaved,
+        Class::PeerMisbehaved,
     ];
     let names = classes.map(|class| class.to_string()).join(", ");
     let expected = "downgraded, incompatible, key missing, key rejected, target misbehaved";

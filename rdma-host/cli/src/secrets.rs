@@ -128,7 +128,7 @@ impl SecretArguments {
         let policy = Policy::new(self.dhchap_min_hash, self.dhchap_min_group);
         let mut policy = policy.map_err(Failure::usage)?;
         if self.dhchap_allow_unasked {
-            policy = policy.danger_allow_unasked();
+            policy = policy.danger_allow_unauthenticated();
         }
         Ok(Authentication { credentials: credentials.map(Arc::new), policy })
     }

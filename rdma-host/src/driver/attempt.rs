@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use verbs::{Buffer, Domain, Limits, Provider};
 
 use super::admin::Admin;
-use super::authenticate::{Carrier, Parties, authenticate, warn_if_unasked};
+use super::authenticate::{Carrier, Parties, authenticate, warn_if_unauthenticated};
 use super::berth::Assembly;
 use super::connect::{Completions, Plan, Resolved};
 use super::gathering::{Gathering, completion_entries};
@@ -101,7 +101,7 @@ impl<'a, P: Provider> Climb<'a, P> {
         this.ladder.handle(&Input::QueuesUp(&up))?;
         match this.ladder.action()? {
             Action::Live(negotiated) => {
-                warn_if_unasked(&negotiated);
+                warn_if_unauthenticated(&negotiated);
                 let Self { domain, memory, .. } = this;
                 let negotiated = *negotiated;
                 Ok(Connected { negotiated, domain, device, numa_node, memory, admin, io })

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use auth::message::{MessageId, RECEIVE_LENGTH};
-use auth::{Authenticated, Failure, Offer, Randomness, SequenceNumber, TransactionId};
+use auth::{Authenticated, Failure, Negotiation, Randomness, SequenceNumber, TransactionId};
 
 use crate::config::{AUTHENTICATION_TIMEOUT, Authentication, ConnectOptions, HostIdentity};
 use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
@@ -51,9 +51,9 @@ pub(super) async fn authenticate(
 }
 
 /// Says so where the policy lets secrets go unused; what else is weak, [`authenticate`] has said.
-pub(super) fn warn_if_unasked(negotiated: &Negotiated) {
-    if negotiated.unasked {
-        tracing::warn!("{}", auth::Warning::NotAsked);
+pub(super) fn warn_if_unauthenticated(negotiated: &Negotiated) {
+    if negotiated.unauthenticated_with_secrets {
+        tracing::warn!("{}", auth::Warning::NotRequired);
     }
 }
 
@@ -66,9 +66,9 @@ impl<C: Carrier> Exchange<'_, C> {
     async fn run(&mut self, parties: &Parties) -> Result<Authenticated, Error> {
         let Authentication { credentials, policy } = &parties.authentication;
         let Some(credentials) = credentials else {
-            return Err(self.failed(auth::StartError::SecretMissing));
+            return Err(self.failed(auth::RequirementsError::SecretMissing));
         };
-        let offer = Offer {
+        let negotiation = Negotiation {
             credentials,
             policy: *policy,
             host_nqn: parties.host.nqn.as_str(),
@@ -77,7 +77,7 @@ impl<C: Carrier> Exchange<'_, C> {
         };
         let randomness = Randomness::draw(getrandom::fill).map_err(|error| self.failed(error))?;
         let sequence_number = sequence_number().map_err(|error| self.failed(error))?;
-        let (negotiate, state) = offer.begin().map_err(|error| self.failed(error))?;
+        let (negotiate, state) = negotiation.start().map_err(|error| self.failed(error))?;
         self.send(negotiate).await?;
         let challenge = self.receive(MessageId::CHALLENGE).await?;
         // Exponentiation takes milliseconds to a second: not here, where I/O may be waiting.

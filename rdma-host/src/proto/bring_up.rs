@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use auth::{Authenticated, Demand, Start, StartError};
+use auth::{AuthDecision, AuthRequirements, Authenticated, RequirementsError};
 
 use super::queue_bring_up::{QueueBringUp, QueueUp};
 use crate::config::{
@@ -143,7 +143,7 @@ pub struct Negotiated {
     /// How each queue was authenticated, the admin queue first; nothing where it was not.
     pub authenticated: Vec<Option<Authenticated>>,
     /// Whether a queue was left without, though there are secrets: the policy allows it.
-    pub unasked: bool,
+    pub unauthenticated_with_secrets: bool,
 }
 
 impl Negotiated {
@@ -152,7 +152,12 @@ impl Negotiated {
     pub fn warnings(&self) -> Vec<auth::Warning> {
         let queues = self.authenticated.iter().flatten().flat_map(Authenticated::warnings);
         let mut all = Vec::new();
-        for warning in self.unasked.then_some(auth::Warning::NotAsked).into_iter().chain(queues) {
+        for warning in self
+            .unauthenticated_with_secrets
+            .then_some(auth::Warning::NotRequired)
+            .into_iter()
+            .chain(queues)
+        {
             if !all.contains(&warning) {
                 all.push(warning);
             }
@@ -283,7 +288,8 @@ impl BringUp {
             (Step::ConnectQueues(mut negotiated), Input::QueuesUp(queues)) => {
                 for queue in *queues {
                     negotiated.queue_entries = negotiated.queue_entries.min(queue.entries);
-                    negotiated.unasked |= self.has_secrets() && queue.authenticated.is_none();
+                    negotiated.unauthenticated_with_secrets |=
+                        self.has_secrets() && queue.authenticated.is_none();
                     negotiated.authenticated.push(queue.authenticated);
                 }
                 Ok(Step::Live(negotiated))
@@ -382,7 +388,7 @@ impl BringUp {
             transfer_bytes_max: transfer_bytes_max(enabling.capabilities, &info),
             in_capsule_bytes: in_capsule_bytes(&info),
             authenticated: vec![self.admin_authenticated],
-            unasked: self.has_secrets() && self.admin_authenticated.is_none(),
+            unauthenticated_with_secrets: self.has_secrets() && self.admin_authenticated.is_none(),
             info,
         })
     }
@@ -485,15 +491,17 @@ pub(super) fn start_authentication(
     expected: bool,
 ) -> Result<bool, Error> {
     let asked = AuthenticationRequest::parse(result);
-    let demand =
-        Demand { authentication: asked.authenticate, secure_channel: asked.secure_channel };
+    let requirements = AuthRequirements {
+        authentication: asked.authenticate,
+        secure_channel: asked.secure_channel,
+    };
     let Authentication { credentials, policy } = &options.authentication;
-    match policy.start(demand, credentials.as_deref()) {
-        Ok(start) => Ok(start == Start::Authenticate),
+    match policy.decide(requirements, credentials.as_deref()) {
+        Ok(decision) => Ok(decision == AuthDecision::Authenticate),
         // Linux 7's target asks on the admin queue only, but answers on the others: whoever
         // takes a connection of ours must know the secrets, too.
-        Err(StartError::NotAsked) if expected => Ok(true),
-        Err(StartError::SecureChannel) => Err(Incompatible::SecureChannel(queue).into()),
+        Err(RequirementsError::NotRequired) if expected => Ok(true),
+        Err(RequirementsError::SecureChannel) => Err(Incompatible::SecureChannel(queue).into()),
         Err(error) => Err(Error::Authentication { queue, failure: error.into() }),
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use verbs::{Buffer, Domain, Provider};
 
 use super::super::admin::{data_for, read_answer};
-use super::super::authenticate::{Carrier, Parties, authenticate, warn_if_unasked};
+use super::super::authenticate::{Carrier, Parties, authenticate, warn_if_unauthenticated};
 use super::super::command::{Command, Data, Done};
 use super::super::connect::{Completions, Plan, Resolved};
 use super::super::poller::Poller;
@@ -90,7 +90,7 @@ impl<P: Provider> Session<P> {
         loop {
             match ladder.action()? {
                 Action::Live(negotiated) => {
-                    warn_if_unasked(&negotiated);
+                    warn_if_unauthenticated(&negotiated);
                     return Ok(*negotiated);
                 }
                 Action::Authenticate(queue) => {

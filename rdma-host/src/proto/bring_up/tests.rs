@@ -257,10 +257,10 @@ fn a_target_that_does_not_ask_is_refused_unless_allowed() {
     assert!(matches!(error, Error::Authentication { queue: QueueId(0), .. }), "{error}");
     assert_eq!(error.class(), crate::error::Class::Access);
     let mut allowed = with_secret(options());
-    allowed.authentication.policy = allowed.authentication.policy.danger_allow_unasked();
+    allowed.authentication.policy = allowed.authentication.policy.danger_allow_unauthenticated();
     let negotiated = Controller::default().run(allowed).unwrap();
     assert_eq!(negotiated.authenticated, [None; 3]);
-    assert_eq!(negotiated.warnings(), [Warning::NotAsked]);
+    assert_eq!(negotiated.warnings(), [Warning::NotRequired]);
     assert_eq!(Controller::default().run(options()).unwrap().warnings(), []);
 }
 
@@ -273,10 +273,10 @@ fn queues_that_do_not_ask_are_authenticated_as_the_admin_queue_was_unless_allowe
     let negotiated = partly.run(with_secret(options())).unwrap();
     assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED); 3]);
     let mut allowed = with_secret(options());
-    allowed.authentication.policy = allowed.authentication.policy.danger_allow_unasked();
+    allowed.authentication.policy = allowed.authentication.policy.danger_allow_unauthenticated();
     let negotiated = partly.run(allowed).unwrap();
     assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED), Some(AUTHENTICATED), None]);
-    let warnings = [Warning::NotAsked, Warning::NullGroup, Warning::OneWay];
+    let warnings = [Warning::NotRequired, Warning::NullGroup, Warning::OneWay];
     assert_eq!(negotiated.warnings(), warnings);
 }
 
