@@ -3,14 +3,14 @@
 pub mod device;
 pub mod load;
 
-use rdma_host::wire::{CommandId, Cqe, NamespaceId, RemoteKey, Sgl, Sqe, Status};
+use rdma_host::wire::{CommandId, Cqe, NamespaceId, RemoteKey, SglDescriptor, Sqe, Status};
 
 /// A read as the driver builds it, for the slot and address given.
 #[must_use]
 pub fn read(slot: u16, address: u64) -> Sqe {
     let mut sqe = Sqe::read(NamespaceId(1), u64::from(slot) * 8, 8);
     sqe.set_command_id(CommandId(slot));
-    sqe.set_sgl(Sgl::keyed(address, 4096, RemoteKey(7)));
+    sqe.set_sgl(SglDescriptor::keyed(address, 4096, RemoteKey(7)));
     sqe
 }
 

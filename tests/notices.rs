@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdma_fabric::{Fabric, Host};
 use rdma_host::config::EVENT_INTERVAL;
-use rdma_host::wire::{Event, NamespaceId};
+use rdma_host::wire::{AsyncEventKind, NamespaceId};
 use rdma_host::{ConnectOptions, Controller, Detail, Fate, HostIdentity, Namespace};
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
 
@@ -90,19 +90,19 @@ fn events_of_every_kind_are_told_in_order() {
         for expected in EVENTS {
             let notice = notices.next().await.expect("it goes on");
             assert_eq!(notice.event.0, expected, "{notice}");
-            match (notice.event.event(), &notice.detail) {
-                (Event::NamespaceAttributeChanged, Detail::Namespaces(fates)) => {
+            match (notice.event.kind(), &notice.detail) {
+                (AsyncEventKind::NamespaceAttributeChanged, Detail::Namespaces(fates)) => {
                     let [(NamespaceId(1), Fate::Same(_)), (NamespaceId(9), Fate::Unused)] =
                         fates.as_slice()
                     else {
                         panic!("{notice}");
                     };
                 }
-                (Event::FirmwareActivationStarting, Detail::Firmware(_))
-                | (Event::AnaChange, Detail::Ana(_))
-                | (Event::Error(3), Detail::Errors(_))
-                | (Event::Health(1), Detail::Health(_))
-                | (Event::Other { .. }, Detail::Nothing) => {}
+                (AsyncEventKind::FirmwareActivationStarting, Detail::Firmware(_))
+                | (AsyncEventKind::AnaChange, Detail::Ana(_))
+                | (AsyncEventKind::Error(3), Detail::Errors(_))
+                | (AsyncEventKind::Health(1), Detail::Health(_))
+                | (AsyncEventKind::Other { .. }, Detail::Nothing) => {}
                 _ => panic!("{notice:?}"),
             }
         }

@@ -10,7 +10,9 @@ use rdma_host::proto::{
     Action, BringUp, Execute, Input, Negotiated, OpenQueue, QueueAction, QueueBringUp, QueueUp,
     Transfer,
 };
-use rdma_host::wire::{Accept, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, Sgl, Sqe};
+use rdma_host::wire::{
+    CmAcceptData, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe,
+};
 use rdma_host::{ConnectOptions, RdmaCore};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::memory::{Agent, Mapping};
@@ -119,7 +121,7 @@ impl Link {
         address: SocketAddr,
         open: &OpenQueue,
         data: usize,
-    ) -> Result<(Self, Accept), Box<dyn Error>> {
+    ) -> Result<(Self, CmAcceptData), Box<dyn Error>> {
         let mut endpoint = PROVIDER.endpoint()?;
         let (source, destination, timeout) = (None, address, PATIENCE);
         let resolve = CmRequest::ResolveAddress { source, destination, timeout };
@@ -177,7 +179,7 @@ impl Link {
         };
         PROVIDER.request(&mut link._endpoint, CmRequest::Connect(parameters))?;
         let answer = expect(&mut link._endpoint, CmEventKind::ESTABLISHED)?;
-        Ok((link, Accept::parse(&answer)?))
+        Ok((link, CmAcceptData::parse(&answer)?))
     }
 
     /// Sends one command and waits for its response and data.
@@ -194,8 +196,8 @@ impl Link {
         };
         sqe.set_command_id(CommandId(0));
         match length {
-            0 => sqe.set_sgl(Sgl::none()),
-            _ => sqe.set_sgl(Sgl::keyed(self.data, u32::try_from(length)?, key)),
+            0 => sqe.set_sgl(SglDescriptor::none()),
+            _ => sqe.set_sgl(SglDescriptor::keyed(self.data, u32::try_from(length)?, key)),
         }
         let mut payloads = Payloads::new(Sqe::SIZE, 0);
         payloads.put_bytes(0, sqe.as_bytes());

@@ -14,7 +14,7 @@ use std::time::Duration;
 use benches::load::{Meter, Report};
 use clap::{Parser, ValueEnum};
 use link::{Controller, Link, SEND, SQE_BYTES, inline_send};
-use rdma_host::wire::{CommandId, IntoBytes, NamespaceId, Nqn, RemoteKey, Sgl, Sqe};
+use rdma_host::wire::{CommandId, IntoBytes, NamespaceId, Nqn, RemoteKey, SglDescriptor, Sqe};
 use rdma_host::{ConnectOptions, HostIdentity};
 use uuid::Uuid;
 use verbs::Completion;
@@ -106,7 +106,7 @@ fn encode(arguments: &Arguments, link: &Link, in_capsule: bool) -> (Vec<SendRequ
         sqe.set_command_id(id);
         let mut request = inline_send(slot as u64, slot);
         if arguments.rw == Direction::Write && in_capsule {
-            sqe.set_sgl(Sgl::in_capsule(0, arguments.bs));
+            sqe.set_sgl(SglDescriptor::in_capsule(0, arguments.bs));
             link.put(place, sqe.as_bytes());
             let [segment] = payloads.segments_mut(slot, 1) else {
                 unreachable!("one was asked for")
@@ -116,7 +116,7 @@ fn encode(arguments: &Arguments, link: &Link, in_capsule: bool) -> (Vec<SendRequ
             segment.local_key = link.keys.local;
             request.payload = Payload::Segments { first: slot, count: 1 };
         } else {
-            sqe.set_sgl(Sgl::keyed(data, arguments.bs, key));
+            sqe.set_sgl(SglDescriptor::keyed(data, arguments.bs, key));
             payloads.put_bytes(slot * Sqe::SIZE, sqe.as_bytes());
         }
         request

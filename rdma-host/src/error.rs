@@ -7,8 +7,8 @@ use auth::FailureClass;
 use auth::message::MessageId;
 
 use crate::wire::{
-    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
-    PrivateDataError, QueueId, Reject, RemoteKey, Status,
+    CmReject, CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
+    PrivateDataError, QueueId, RemoteKey, Status,
 };
 
 /// A failure, by blame. Cheap to clone: one cause may end many requests.
@@ -327,7 +327,7 @@ pub enum Rejected {
         /// Which queue.
         queue: QueueId,
         /// By whom and why.
-        reject: Reject,
+        reject: CmReject,
     },
 }
 
@@ -335,7 +335,7 @@ fn connect_refusal(queue: QueueId, status: Status, result: u32) -> String {
     match status.code() {
         Status::CONNECT_INVALID_PARAMETERS => format!(
             "the target refused Connect on queue {queue}: {status}; it dislikes {}",
-            crate::wire::connect_fault(result)
+            crate::wire::connect_invalid_parameter(result)
         ),
         Status::CONNECT_INVALID_HOST => format!(
             "the target does not allow this host: {status}; add our host NQN to the subsystem's \

@@ -3,7 +3,7 @@
 use rdma_host::config::EVENT_INTERVAL;
 use rdma_host::error::Misuse;
 use rdma_host::proto::State;
-use rdma_host::wire::{AnaState, Event};
+use rdma_host::wire::{AnaState, AsyncEventKind};
 use rdma_host::{Detail, Error, Fate, Notice, Notices};
 use tests::nvmf;
 
@@ -124,7 +124,7 @@ fn a_storm_of_events_is_survived() {
 async fn state_of_second_group(notices: &mut Notices) -> AnaState {
     let notice: Notice = notices.next().await.expect("the controller goes on");
     println!("{notice}");
-    assert_eq!(notice.event.event(), Event::AnaChange);
+    assert_eq!(notice.event.kind(), AsyncEventKind::AnaChange);
     let Detail::Ana(log) = notice.detail else { panic!("{notice}") };
     log.groups.iter().find(|group| group.id == 2).expect("the group is there").state
 }

@@ -161,8 +161,11 @@ fn entries_that_are_not_there_are_no_places() {
     let log = Log { entries: subsystems(2), records: Some(5), ..Log::default() };
     let seen = read(with_log(log)).unwrap();
     assert_eq!(seen.entries.len(), 5);
-    assert!(seen.entries[..2].iter().all(|entry| entry.place().is_ok()));
-    assert!(seen.entries[2..].iter().all(|entry| entry.place().is_err()), "zeros lead nowhere");
+    assert!(seen.entries[..2].iter().all(|entry| entry.socket_address().is_ok()));
+    assert!(
+        seen.entries[2..].iter().all(|entry| entry.socket_address().is_err()),
+        "zeros lead nowhere"
+    );
 }
 
 #[test]

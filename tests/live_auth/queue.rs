@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use auth::message::RECEIVE_LENGTH;
 use rdma_host::HostIdentity;
 use rdma_host::wire::{
-    AuthenticationCommand, ConnectCommand, ConnectData, ControllerId, IntoBytes, QueueId, Request,
-    Sqe,
+    AuthenticationCommand, CmRequestData, ConnectCommand, ConnectData, ControllerId, IntoBytes,
+    QueueId, Sqe,
 };
 use verbs::{
     Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
@@ -66,7 +66,7 @@ impl Queue {
             prepared.post_receive(buffer, 0).map_err(|refused| refused.error).expect("room");
         }
         prepared.flush().expect("receives are taken");
-        let request = Request::new(QueueId::ADMIN, ENTRIES, ControllerId(0));
+        let request = CmRequestData::new(QueueId::ADMIN, ENTRIES, ControllerId(0));
         let parameters = ConnectParameters {
             private_data: request.as_bytes(),
             responder_resources: 4,

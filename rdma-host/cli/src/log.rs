@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use rdma_host::wire::{
-    AnaLog, ChangedNamespaces, Effect, Effects, ErrorEntry, FirmwareSlots, Health, NamespaceId,
-    Opcode,
+    AnaLog, ChangedNamespaceList, CommandEffects, EffectsLog, ErrorLogEntry, FirmwareSlotLog,
+    HealthLog, NamespaceId, Opcode,
 };
 use rdma_host::{Controller, Error};
 use serde_json::{Value, json};
@@ -88,19 +88,19 @@ fn ana(log: &AnaLog) -> Shown {
     Shown { text, json }
 }
 
-fn changed(changed: &ChangedNamespaces) -> Shown {
+fn changed(changed: &ChangedNamespaceList) -> Shown {
     match changed {
-        ChangedNamespaces::These(ids) => {
+        ChangedNamespaceList::These(ids) => {
             Shown { text: format!("{}\n", joined(ids)), json: json!({ "changed": numbers(ids) }) }
         }
-        ChangedNamespaces::TooMany => {
+        ChangedNamespaceList::TooMany => {
             let text = "more than the page can list: any may have changed\n".to_owned();
             Shown { text, json: json!({ "changed": Value::Null }) }
         }
     }
 }
 
-fn effects(effects: &Effects) -> Shown {
+fn effects(effects: &EffectsLog) -> Shown {
     let mut text = String::new();
     for (set, commands) in [("admin", &effects.admin), ("I/O", &effects.io)] {
         for (opcode, effect) in commands {
@@ -138,7 +138,7 @@ fn name(set: &str, opcode: Opcode) -> &'static str {
     }
 }
 
-fn command((opcode, effect): &(Opcode, Effect)) -> Value {
+fn command((opcode, effect): &(Opcode, CommandEffects)) -> Value {
     json!({
         "opcode": opcode.0,
         "changes": changes(*effect),
@@ -147,7 +147,7 @@ fn command((opcode, effect): &(Opcode, Effect)) -> Value {
 }
 
 /// What a command may change, in words.
-fn changes(effect: Effect) -> Vec<&'static str> {
+fn changes(effect: CommandEffects) -> Vec<&'static str> {
     let all = [
         (effect.changes_content(), "content"),
         (effect.changes_namespace(), "namespace"),
@@ -157,7 +157,7 @@ fn changes(effect: Effect) -> Vec<&'static str> {
     all.into_iter().filter(|(changes, _)| *changes).map(|(_, word)| word).collect()
 }
 
-fn errors(entries: &[ErrorEntry]) -> Shown {
+fn errors(entries: &[ErrorLogEntry]) -> Shown {
     let mut text = String::new();
     for entry in entries {
         text += &format!("{}: {}", entry.count, entry.status);
@@ -178,7 +178,7 @@ fn errors(entries: &[ErrorEntry]) -> Shown {
     if text.is_empty() {
         text = "no errors\n".to_owned();
     }
-    let one = |entry: &ErrorEntry| {
+    let one = |entry: &ErrorLogEntry| {
         json!({
             "count": entry.count,
             "status": entry.status.0,
@@ -193,7 +193,7 @@ fn errors(entries: &[ErrorEntry]) -> Shown {
     Shown { text, json: json!({ "errors": entries.iter().map(one).collect::<Vec<_>>() }) }
 }
 
-fn firmware(slots: &FirmwareSlots) -> Shown {
+fn firmware(slots: &FirmwareSlotLog) -> Shown {
     let mut text = match slots.active {
         0 => "no slot is told to run".to_owned(),
         slot => format!("slot {slot} runs"),
@@ -211,7 +211,7 @@ fn firmware(slots: &FirmwareSlots) -> Shown {
     Shown { text, json }
 }
 
-fn health(health: &Health) -> Shown {
+fn health(health: &HealthLog) -> Shown {
     let rows = [
         ("critical warnings", format!("{:#04x}", health.critical_warning)),
         ("temperature", temperature(health.temperature_kelvin)),
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line() {
-        let entry = ErrorEntry {
+        let entry = ErrorLogEntry {
             count: 4,
             queue: Some(QueueId(1)),
             command: None,
@@ -279,9 +279,9 @@ mod tests {
 
     #[test]
     fn effects_are_named() {
-        let table = Effects {
-            admin: vec![(Opcode::GET_LOG_PAGE, Effect(1))],
-            io: vec![(Opcode::WRITE, Effect(0b11))],
+        let table = EffectsLog {
+            admin: vec![(Opcode::GET_LOG_PAGE, CommandEffects(1))],
+            io: vec![(Opcode::WRITE, CommandEffects(0b11))],
         };
         let shown = effects(&table);
         let lines: Vec<Vec<_>> =

@@ -62,7 +62,7 @@ impl AdminClient {
             }
             match self.ask(execute.clone(), None).await {
                 Some(outcome) => return outcome,
-                None if execute.sqe.opcode().only_asks() => {}
+                None if execute.sqe.opcode().is_idempotent() => {}
                 None => return Err(self.why_not()),
             }
         }

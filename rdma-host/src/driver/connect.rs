@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
-use crate::wire::{Accept, IntoBytes, QueueId, Reject, Sqe};
+use crate::wire::{CmAcceptData, CmReject, IntoBytes, QueueId, Sqe};
 
 /// A response has 16 bytes; its buffer twice that, so that one too long is seen as such.
 const RESPONSE_BYTES: usize = 32;
@@ -124,10 +124,10 @@ impl<P: Provider> Resolved<P> {
         mut self,
         plan: Plan<'_, P>,
         mut completions: Completions<'_, P>,
-    ) -> Result<(Queue<P>, Accept), Error> {
+    ) -> Result<(Queue<P>, CmAcceptData), Error> {
         let (prepared, inline, established) = self.establish(&plan, &mut completions).await?;
         let Plan { domain, open, memory, .. } = plan;
-        let accept = Accept::parse(established.private_data())?;
+        let accept = CmAcceptData::parse(established.private_data())?;
         let depth = in_flight_max(open, accept);
         let turn = completions.turn().await;
         let windows = memory.windows(domain, depth)?;
@@ -398,7 +398,7 @@ impl Target<'_> {
                 self.unreachable(errno(status))
             }
             CmEventKind::REJECTED => {
-                let reject = Reject::parse(status, private_data);
+                let reject = CmReject::parse(status, private_data);
                 Rejected::Connection { queue: self.queue, reject }.into()
             }
             CmEventKind::DISCONNECTED
@@ -438,7 +438,7 @@ fn step(state: State) -> &'static str {
 }
 
 /// One less than the entries (Base 3.3.1.5), and never more than the target has receives for.
-fn in_flight_max(open: &OpenQueue, accept: Accept) -> u16 {
+fn in_flight_max(open: &OpenQueue, accept: CmAcceptData) -> u16 {
     let limit = open.entries - 1;
     match accept.receive_size {
         0 => limit,

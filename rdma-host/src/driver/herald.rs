@@ -14,22 +14,26 @@ use super::supervisor::Shared;
 use crate::error::{Error, Misuse};
 use crate::proto::{Execute, Negotiated, Transfer};
 use crate::wire::{
-    AsyncEvent, ChangedNamespaces, Event, EventMask, GetFeatures, NamespaceId, QueueId, SetFeatures,
+    AsyncEvent, AsyncEventKind, AsyncEventMask, ChangedNamespaceList, GetFeatures, NamespaceId,
+    QueueId, SetFeatures,
 };
 
 /// The events that mean something to us, beside those of errors and health, which need not be
 /// asked for.
-const WANTED: [EventMask; 3] =
-    [EventMask::NAMESPACE_ATTRIBUTE, EventMask::FIRMWARE_ACTIVATION, EventMask::ANA_CHANGE];
+const WANTED: [AsyncEventMask; 3] = [
+    AsyncEventMask::NAMESPACE_ATTRIBUTE,
+    AsyncEventMask::FIRMWARE_ACTIVATION,
+    AsyncEventMask::ANA_CHANGE,
+];
 
 /// Has the controller tell the events it can tell. One that refuses tells fewer; that is no reason
 /// to do without it.
 pub(super) async fn enable_events<P: Provider>(
     admin: &mut Admin<P>,
-    offered: EventMask,
+    offered: AsyncEventMask,
 ) -> Result<(), Error> {
-    let wanted = WANTED.into_iter().fold(EventMask(0), |all, one| all | (one & offered));
-    if wanted == EventMask(0) {
+    let wanted = WANTED.into_iter().fold(AsyncEventMask(0), |all, one| all | (one & offered));
+    if wanted == AsyncEventMask(0) {
         return Ok(());
     }
     let command = |sqe, name| {
@@ -40,8 +44,8 @@ pub(super) async fn enable_events<P: Provider>(
     let get = command(GetFeatures::async_events(), "Get Features (events)");
     let (response, _) = admin.execute(get).await?;
     let before = match response.status().is_success() {
-        true => EventMask(response.result_dword()),
-        false => EventMask(0),
+        true => AsyncEventMask(response.result_dword()),
+        false => AsyncEventMask(0),
     };
     let set = command(SetFeatures::async_events(before | wanted), "Set Features (events)");
     let (response, _) = admin.execute(set).await?;
@@ -66,7 +70,7 @@ impl<P: Provider> Herald<P> {
     pub(super) async fn run(mut self) {
         while let Some(event) = self.events.recv().await {
             let at = SystemTime::now();
-            let detail = self.detail(event.event()).await.unwrap_or_else(Detail::Unknown);
+            let detail = self.detail(event.kind()).await.unwrap_or_else(Detail::Unknown);
             let notice = Notice { at, event, detail };
             tracing::info!("{notice}");
             // Nobody need be watching.
@@ -75,18 +79,18 @@ impl<P: Provider> Herald<P> {
     }
 
     /// Reads what explains the event, which also lets the next one of its kind come.
-    async fn detail(&self, event: Event) -> Result<Detail, Error> {
+    async fn detail(&self, event: AsyncEventKind) -> Result<Detail, Error> {
         let negotiated = self.negotiated().ok_or(Error::Closed)?;
         let log = LogPages { admin: &self.admin, negotiated: &negotiated };
         Ok(match event {
-            Event::NamespaceAttributeChanged => {
+            AsyncEventKind::NamespaceAttributeChanged => {
                 let changed = log.changed().await?;
                 Detail::Namespaces(self.fates(changed, &negotiated).await)
             }
-            Event::AnaChange => Detail::Ana(log.ana().await?),
-            Event::FirmwareActivationStarting => Detail::Firmware(log.firmware().await?),
-            Event::Error(_) => Detail::Errors(log.errors().await?),
-            Event::Health(_) => Detail::Health(log.health().await?),
+            AsyncEventKind::AnaChange => Detail::Ana(log.ana().await?),
+            AsyncEventKind::FirmwareActivationStarting => Detail::Firmware(log.firmware().await?),
+            AsyncEventKind::Error(_) => Detail::Errors(log.errors().await?),
+            AsyncEventKind::Health(_) => Detail::Health(log.health().await?),
             _ => Detail::Nothing,
         })
     }
@@ -94,13 +98,13 @@ impl<P: Provider> Herald<P> {
     /// Looks at those that changed and are in use.
     async fn fates(
         &self,
-        changed: ChangedNamespaces,
+        changed: ChangedNamespaceList,
         negotiated: &Negotiated,
     ) -> Vec<(NamespaceId, Fate)> {
         let used = self.shared.registry.ids();
         let ids = match changed {
-            ChangedNamespaces::These(ids) => ids,
-            ChangedNamespaces::TooMany => used.clone(),
+            ChangedNamespaceList::These(ids) => ids,
+            ChangedNamespaceList::TooMany => used.clone(),
         };
         let mut fates = Vec::with_capacity(ids.len());
         for id in ids {

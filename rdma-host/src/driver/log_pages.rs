@@ -8,7 +8,8 @@ use crate::config::ADMIN_TRANSFER_MAX;
 use crate::error::Error;
 use crate::proto::{Negotiated, Transfer};
 use crate::wire::{
-    AnaLog, ChangedNamespaces, Effects, ErrorEntry, FirmwareSlots, GetLogPage, Health, LogPage,
+    AnaLog, ChangedNamespaceList, EffectsLog, ErrorLogEntry, FirmwareSlotLog, GetLogPage,
+    HealthLog, LogPage,
 };
 
 /// Reads log pages of one controller. What was changed is told once only: reading a page clears
@@ -32,27 +33,29 @@ impl LogPages<'_> {
         Ok(AnaLog::parse(&self.read(command).await?)?)
     }
 
-    pub(super) async fn changed(&self) -> Result<ChangedNamespaces, Error> {
-        let page = self.page(LogPage::CHANGED_NAMESPACES, ChangedNamespaces::SIZE).await?;
-        Ok(ChangedNamespaces::parse(&page)?)
+    pub(super) async fn changed(&self) -> Result<ChangedNamespaceList, Error> {
+        let page = self.page(LogPage::CHANGED_NAMESPACES, ChangedNamespaceList::SIZE).await?;
+        Ok(ChangedNamespaceList::parse(&page)?)
     }
 
-    pub(super) async fn effects(&self) -> Result<Effects, Error> {
-        Ok(Effects::parse(&self.page(LogPage::EFFECTS, Effects::SIZE).await?)?)
+    pub(super) async fn effects(&self) -> Result<EffectsLog, Error> {
+        Ok(EffectsLog::parse(&self.page(LogPage::EFFECTS, EffectsLog::SIZE).await?)?)
     }
 
-    pub(super) async fn errors(&self) -> Result<Vec<ErrorEntry>, Error> {
+    pub(super) async fn errors(&self) -> Result<Vec<ErrorLogEntry>, Error> {
         let entries = usize::from(self.negotiated.info.error_entries_max);
-        Ok(ErrorEntry::parse_all(&self.page(LogPage::ERROR, entries * ErrorEntry::SIZE).await?)?)
+        Ok(ErrorLogEntry::parse_all(
+            &self.page(LogPage::ERROR, entries * ErrorLogEntry::SIZE).await?,
+        )?)
     }
 
-    pub(super) async fn firmware(&self) -> Result<FirmwareSlots, Error> {
-        let page = self.page(LogPage::FIRMWARE_SLOTS, FirmwareSlots::SIZE).await?;
-        Ok(FirmwareSlots::parse(&page)?)
+    pub(super) async fn firmware(&self) -> Result<FirmwareSlotLog, Error> {
+        let page = self.page(LogPage::FIRMWARE_SLOTS, FirmwareSlotLog::SIZE).await?;
+        Ok(FirmwareSlotLog::parse(&page)?)
     }
 
-    pub(super) async fn health(&self) -> Result<Health, Error> {
-        Ok(Health::parse(&self.page(LogPage::HEALTH, Health::SIZE).await?)?)
+    pub(super) async fn health(&self) -> Result<HealthLog, Error> {
+        Ok(HealthLog::parse(&self.page(LogPage::HEALTH, HealthLog::SIZE).await?)?)
     }
 
     /// The beginning of a page, as far as one command carries it.
@@ -98,7 +101,7 @@ impl<P: Provider> Controller<P> {
     /// # Errors
     ///
     /// As [`ana_log`](Self::ana_log).
-    pub async fn changed_namespaces(&self) -> Result<ChangedNamespaces, Error> {
+    pub async fn changed_namespaces(&self) -> Result<ChangedNamespaceList, Error> {
         self.log_pages(&self.negotiated()).changed().await
     }
 
@@ -107,7 +110,7 @@ impl<P: Provider> Controller<P> {
     /// # Errors
     ///
     /// As [`ana_log`](Self::ana_log).
-    pub async fn effects(&self) -> Result<Effects, Error> {
+    pub async fn effects(&self) -> Result<EffectsLog, Error> {
         self.log_pages(&self.negotiated()).effects().await
     }
 
@@ -116,7 +119,7 @@ impl<P: Provider> Controller<P> {
     /// # Errors
     ///
     /// As [`ana_log`](Self::ana_log).
-    pub async fn error_log(&self) -> Result<Vec<ErrorEntry>, Error> {
+    pub async fn error_log(&self) -> Result<Vec<ErrorLogEntry>, Error> {
         self.log_pages(&self.negotiated()).errors().await
     }
 
@@ -125,7 +128,7 @@ impl<P: Provider> Controller<P> {
     /// # Errors
     ///
     /// As [`ana_log`](Self::ana_log).
-    pub async fn firmware_slots(&self) -> Result<FirmwareSlots, Error> {
+    pub async fn firmware_slots(&self) -> Result<FirmwareSlotLog, Error> {
         self.log_pages(&self.negotiated()).firmware().await
     }
 
@@ -134,7 +137,7 @@ impl<P: Provider> Controller<P> {
     /// # Errors
     ///
     /// As [`ana_log`](Self::ana_log).
-    pub async fn health(&self) -> Result<Health, Error> {
+    pub async fn health(&self) -> Result<HealthLog, Error> {
         self.log_pages(&self.negotiated()).health().await
     }
 

@@ -7,7 +7,8 @@ use tokio::sync::broadcast;
 
 use crate::error::Error;
 use crate::wire::{
-    AnaLog, AsyncEvent, ErrorEntry, Event, FirmwareSlots, Health, NamespaceId, NamespaceInfo,
+    AnaLog, AsyncEvent, AsyncEventKind, ErrorLogEntry, FirmwareSlotLog, HealthLog, NamespaceId,
+    NamespaceInfo,
 };
 
 /// An asynchronous event, with what the controller says about it.
@@ -28,11 +29,11 @@ pub enum Detail {
     /// How well the controller reaches which namespaces now.
     Ana(AnaLog),
     /// The errors that it remembers, the latest first.
-    Errors(Vec<ErrorEntry>),
+    Errors(Vec<ErrorLogEntry>),
     /// Which firmware it has.
-    Firmware(FirmwareSlots),
+    Firmware(FirmwareSlotLog),
     /// How well it is.
-    Health(Health),
+    Health(HealthLog),
     /// What became of the namespaces that changed.
     Namespaces(Vec<(NamespaceId, Fate)>),
     /// Nothing is known of this kind of event.
@@ -86,9 +87,9 @@ impl Notices {
 impl fmt::Display for Notice {
     /// `namespace attribute changed: 1 has 4096 blocks, 3 is gone`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.event.event(), self.detail)?;
-        match self.event.event() {
-            Event::Other { .. } => write!(f, ", see {}", self.event.log_page()),
+        write!(f, "{}{}", self.event.kind(), self.detail)?;
+        match self.event.kind() {
+            AsyncEventKind::Other { .. } => write!(f, ", see {}", self.event.log_page()),
             _ => Ok(()),
         }
     }

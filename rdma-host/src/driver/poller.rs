@@ -26,7 +26,7 @@ use super::statistics::{Meter, Statistics};
 use super::verbs_error;
 use crate::config::{ConnectOptions, POLL_BATCH};
 use crate::error::{Error, Misuse, Rejected};
-use crate::wire::{Cqe, NamespaceId, QueueId, Sgl};
+use crate::wire::{Cqe, NamespaceId, QueueId, SglDescriptor};
 
 /// Owns queues, submits to them and completes them. Not shared: whoever holds it drives it.
 ///
@@ -247,7 +247,7 @@ impl<P: Provider> Poller<P> {
         command: &mut Command,
         started: u64,
     ) -> Result<(), Error> {
-        let (bytes, max) = (command.data.len() as u64, u64::from(Sgl::KEYED_LENGTH_MAX));
+        let (bytes, max) = (command.data.len() as u64, u64::from(SglDescriptor::KEYED_LENGTH_MAX));
         if bytes > max {
             return Err(Misuse::CommandBytes { bytes, max }.into());
         }

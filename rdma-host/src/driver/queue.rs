@@ -14,7 +14,9 @@ use super::statistics::{Outcome, Revoked};
 use super::{memory, verbs_error};
 use crate::error::{Error, Malformed, Misuse, Transport};
 use crate::proto::{Answered, Finished, Slots, Waits};
-use crate::wire::{CommandId, Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, Sgl, Sqe};
+use crate::wire::{
+    CommandId, Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, SglDescriptor, Sqe,
+};
 
 /// An NVMe queue on its connection. All it needs was made at connect: submitting and completing
 /// allocate nothing.
@@ -144,18 +146,20 @@ impl<P: Provider> Queue<P> {
     /// How a command names this data if it goes out as a copy inside its work request, and the data
     /// is fit to be used.
     #[inline]
-    pub(super) fn inline_sgl(&self, data: &Data) -> Option<Sgl> {
+    pub(super) fn inline_sgl(&self, data: &Data) -> Option<SglDescriptor> {
         if !self.plain {
             return None;
         }
         let (Data::FromController(buffer) | Data::ToController(buffer)) = data else {
-            return Some(Sgl::none());
+            return Some(SglDescriptor::none());
         };
         let length = u32::try_from(buffer.len()).ok()?;
-        let fits = length <= Sgl::KEYED_LENGTH_MAX
+        let fits = length <= SglDescriptor::KEYED_LENGTH_MAX
             && self.queue_pair.accepts(buffer)
             && !self.fits_in_capsule(data);
-        fits.then(|| Sgl::keyed(buffer.address(), length, RemoteKey(buffer.remote_key().0)))
+        fits.then(|| {
+            SglDescriptor::keyed(buffer.address(), length, RemoteKey(buffer.remote_key().0))
+        })
     }
 
     /// Queues a command that [is sent inline](Self::inline_sgl), and takes its data.
@@ -163,7 +167,7 @@ impl<P: Provider> Queue<P> {
     pub(super) fn submit_inline(
         &mut self,
         command: &mut Command,
-        sgl: Sgl,
+        sgl: SglDescriptor,
         now: u64,
     ) -> Result<(), Error> {
         let Some(id) = self.slots.begin(Waits::Response) else { return Err(full()) };
@@ -246,7 +250,7 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Lends a command's data by the slot's window.
-    fn lend(&mut self, id: CommandId, data: &Data) -> Result<Sgl, Error> {
+    fn lend(&mut self, id: CommandId, data: &Data) -> Result<SglDescriptor, Error> {
         let lease = &mut self.windows[usize::from(self.slots.slot(id))];
         let window = lease.window.take().expect("a free slot has its window");
         match memory::bind(&mut self.queue_pair, window, data) {
@@ -255,7 +259,7 @@ impl<P: Provider> Queue<P> {
                 lease.key = Some(key);
                 self.lent += 1;
                 let (address, length) = range(data);
-                Ok(Sgl::keyed_once(address, length, key))
+                Ok(SglDescriptor::keyed_with_invalidate(address, length, key))
             }
             Err((error, window)) => {
                 lease.window = Some(window);
@@ -611,13 +615,13 @@ fn range(data: &Data) -> (u64, u32) {
 const SENDS_MAX: u32 = 3;
 
 #[inline]
-fn descriptor(data: &Data, in_capsule: bool) -> Sgl {
+fn descriptor(data: &Data, in_capsule: bool) -> SglDescriptor {
     let (Data::ToController(buffer) | Data::FromController(buffer)) = data else {
-        return Sgl::none();
+        return SglDescriptor::none();
     };
     let (address, length) = range(data);
     match in_capsule {
-        true => Sgl::in_capsule(0, length),
-        false => Sgl::keyed(address, length, RemoteKey(buffer.remote_key().0)),
+        true => SglDescriptor::in_capsule(0, length),
+        false => SglDescriptor::keyed(address, length, RemoteKey(buffer.remote_key().0)),
     }
 }

@@ -11,10 +11,10 @@ use crate::config::{
 };
 use crate::error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved};
 use crate::wire::{
-    Accept, AuthenticationRequest, Capabilities, Configuration, ConnectCommand, ConnectData,
-    ControllerId, ControllerInfo, ControllerStatus, ControllerType, Cqe, Identify, IntoBytes,
-    Property, PropertyGet, PropertySet, QueueCount, QueueId, Request, SetFeatures, Sgl, Sqe,
-    Version,
+    AuthenticationRequirements, Capabilities, CmAcceptData, CmRequestData, Configuration,
+    ConnectCommand, ConnectData, ControllerId, ControllerInfo, ControllerStatus, ControllerType,
+    Cqe, Identify, IntoBytes, Property, PropertyGet, PropertySet, QueueCount, QueueId, SetFeatures,
+    SglDescriptor, Sqe, Version,
 };
 
 /// Brings one controller up. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
@@ -77,7 +77,7 @@ pub struct OpenQueue {
     /// How many entries it has; one less may be in flight.
     pub entries: u16,
     /// What to tell the target.
-    pub request: Request,
+    pub request: CmRequestData,
     /// In-capsule data the queue may carry in bytes; 0 for none.
     pub in_capsule_bytes: u32,
 }
@@ -114,7 +114,7 @@ pub enum Input<'a> {
     /// The command was answered, with this data.
     Completed(Cqe, &'a [u8]),
     /// The queue is connected.
-    Opened(Accept),
+    Opened(CmAcceptData),
     /// All I/O queues are up, in the order of their ids.
     QueuesUp(&'a [QueueUp]),
     /// The time has passed.
@@ -404,7 +404,7 @@ impl BringUp {
         OpenQueue {
             queue: QueueId::ADMIN,
             entries,
-            request: Request::new(QueueId::ADMIN, entries, ControllerId(0)),
+            request: CmRequestData::new(QueueId::ADMIN, entries, ControllerId(0)),
             in_capsule_bytes: 0,
         }
     }
@@ -490,7 +490,7 @@ pub(super) fn start_authentication(
     result: u32,
     expected: bool,
 ) -> Result<bool, Error> {
-    let asked = AuthenticationRequest::parse(result);
+    let asked = AuthenticationRequirements::parse(result);
     let requirements = AuthRequirements {
         authentication: asked.authenticate,
         secure_channel: asked.secure_channel,
@@ -543,7 +543,7 @@ fn transfer_bytes_max(capabilities: Capabilities, info: &ControllerInfo) -> u64 
         Some(log2) => pages(log2.min(20)).unwrap_or(TRANSFER_BYTES_DEFAULT),
         None => TRANSFER_BYTES_DEFAULT,
     };
-    limit.min(u64::from(Sgl::KEYED_LENGTH_MAX) + 1 - capabilities.page_size_min())
+    limit.min(u64::from(SglDescriptor::KEYED_LENGTH_MAX) + 1 - capabilities.page_size_min())
 }
 
 fn in_capsule_bytes(info: &ControllerInfo) -> u32 {

@@ -5,7 +5,7 @@ use std::fmt;
 use auth::FailureClass;
 
 use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
-use crate::wire::{QueueId, Reject, Status, is_fault_of_controller_id};
+use crate::wire::{CmReject, QueueId, Status, is_invalid_controller_id};
 
 /// An [`Error`] with everything left out that makes no difference to a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Cause {
     /// A work request failed.
     QueuePair,
     /// The connection manager or the target's CM code refused.
-    Rejected(Reject),
+    Rejected(CmReject),
     /// The controller refused, with this status.
     Status(Status),
     /// The target broke the protocol.
@@ -75,7 +75,7 @@ impl Cause {
             | Self::KeyRejected
             | Self::Misuse => Cure::None,
             Self::Incompatible | Self::TargetMisbehaved => Cure::Repair,
-            Self::Rejected(reject) if reject.is_refusal_of_parameters() => Cure::Repair,
+            Self::Rejected(reject) if reject.is_invalid_parameter() => Cure::Repair,
             _ => Cure::Time,
         }
     }
@@ -98,7 +98,7 @@ impl From<&Error> for Cause {
             Error::Rejected(Rejected::Connect { queue, status, result })
                 if *queue != QueueId::ADMIN
                     && status.code() == Status::CONNECT_INVALID_PARAMETERS
-                    && is_fault_of_controller_id(*result) =>
+                    && is_invalid_controller_id(*result) =>
             {
                 Self::Disconnected
             }

@@ -3,7 +3,7 @@
 use super::{Execute, Transfer};
 use crate::error::{Error, Misuse, Rejected};
 use crate::wire::{
-    Cqe, Identify, NamespaceId, NamespaceInfo, NamespaceNames, QueueId, Status, Version,
+    Cqe, Identify, NamespaceId, NamespaceIdDescriptors, NamespaceInfo, QueueId, Status, Version,
 };
 
 /// A look at one namespace: send what [`action`](Self::action) says, feed what comes.
@@ -50,7 +50,7 @@ impl Inspection {
         let (sqe, name) = match self.step {
             Step::Done(info) => return Inspect::Done(info),
             Step::Structure => (Identify::namespace(self.id), STRUCTURE),
-            Step::Names(_) => (Identify::names(self.id), NAMES),
+            Step::Names(_) => (Identify::namespace_id_descriptors(self.id), NAMES),
         };
         let transfer = Transfer::FromController(Identify::SIZE);
         Inspect::Execute(Execute { queue: QueueId::ADMIN, sqe, transfer, name })
@@ -74,7 +74,7 @@ impl Inspection {
             }
             Step::Structure => return Err(Rejected::Command { command: STRUCTURE, status }.into()),
             Step::Names(info) if status.is_success() => {
-                Step::Done(info.with_names(NamespaceNames::parse(data)?))
+                Step::Done(info.with_id_descriptors(NamespaceIdDescriptors::parse(data)?))
             }
             Step::Names(info) if is_final(status) => Step::Done(info),
             Step::Names(_) => return Err(Rejected::Command { command: NAMES, status }.into()),

@@ -7,7 +7,7 @@ use super::bring_up::{
 };
 use crate::config::ConnectOptions;
 use crate::error::{Error, Rejected, TargetMisbehaved};
-use crate::wire::{ControllerId, Cqe, QueueId, Request};
+use crate::wire::{CmRequestData, ControllerId, Cqe, QueueId};
 
 /// Brings one I/O queue up. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
 /// The queues of a controller know nothing of each other.
@@ -148,7 +148,7 @@ impl QueueBringUp {
         OpenQueue {
             queue: self.queue,
             entries: self.entries,
-            request: Request::new(self.queue, self.entries, self.controller),
+            request: CmRequestData::new(self.queue, self.entries, self.controller),
             in_capsule_bytes: self.in_capsule_bytes,
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::DiscoveryLog;
 use crate::config::DISCOVERY_VISITS_MAX;
-use crate::wire::{Nqn, PlaceError, SubsystemType};
+use crate::wire::{DiscoveryEntryError, Nqn, SubsystemType};
 
 /// A discovery subsystem to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum SkipReason {
     Depth(u8),
     /// It leads to no place that RDMA can reach.
     #[error("{0}")]
-    Place(#[from] PlaceError),
+    Place(#[from] DiscoveryEntryError),
     /// There are too many.
     #[error("more than {0} discovery subsystems")]
     TooMany(usize),
@@ -85,7 +85,7 @@ impl ReferralWalk {
         let referrals = log.entries.iter().filter(|entry| entry.kind == SubsystemType::REFERRAL);
         let mut skipped = Vec::new();
         for entry in referrals {
-            let outcome = entry.place().and_then(|place| Ok((place, entry.nqn()?)));
+            let outcome = entry.socket_address().and_then(|place| Ok((place, entry.nqn()?)));
             let outcome = outcome.map_err(SkipReason::from).and_then(|(address, subsystem)| {
                 let address = in_zone_of(address, visit.address);
                 self.enqueue(Visit { address, subsystem, depth: visit.depth.saturating_add(1) })

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{CommandId, NamespaceId, QueueId, Sgl};
+use super::{CommandId, NamespaceId, QueueId, SglDescriptor};
 
 /// One command: 64 bytes, the same frame for every command set.
 #[derive(
@@ -21,7 +21,7 @@ pub struct Sqe {
     cdw2: U32,
     cdw3: U32,
     metadata: [u8; 8],
-    sgl: Sgl,
+    sgl: SglDescriptor,
     cdw10: U32,
     cdw11: U32,
     cdw12: U32,
@@ -74,7 +74,7 @@ impl Sqe {
             cdw2: U32::ZERO,
             cdw3: U32::ZERO,
             metadata: [0; 8],
-            sgl: Sgl::none(),
+            sgl: SglDescriptor::none(),
             cdw10: U32::ZERO,
             cdw11: U32::ZERO,
             cdw12: U32::ZERO,
@@ -198,7 +198,7 @@ impl Sqe {
 
     /// Sets where the data is.
     #[inline]
-    pub fn set_sgl(&mut self, sgl: Sgl) {
+    pub fn set_sgl(&mut self, sgl: SglDescriptor) {
         self.sgl = sgl;
     }
 
@@ -240,7 +240,7 @@ impl Opcode {
 
     /// Whether an admin command of this kind changes nothing, so that it may be sent again.
     #[must_use]
-    pub fn only_asks(self) -> bool {
+    pub fn is_idempotent(self) -> bool {
         matches!(self, Self::GET_LOG_PAGE | Self::IDENTIFY)
     }
 
@@ -276,7 +276,7 @@ mod tests {
     fn read_in_literal_bytes() {
         let mut sqe = Sqe::read(NamespaceId(1), 0x0000_0002_0000_0001, 8);
         sqe.set_command_id(CommandId(0x1234));
-        sqe.set_sgl(Sgl::keyed(0x1000, 4096, RemoteKey(7)));
+        sqe.set_sgl(SglDescriptor::keyed(0x1000, 4096, RemoteKey(7)));
         #[rustfmt::skip]
         let expected = [
             0x02, 0x40, 0x34, 0x12, 1, 0, 0, 0,

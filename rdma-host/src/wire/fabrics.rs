@@ -7,7 +7,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::command::FLAGS_SGL;
-use super::{ControllerId, Nqn, Opcode, Property, QueueId, Sgl, Sqe};
+use super::{ControllerId, Nqn, Opcode, Property, QueueId, SglDescriptor, Sqe};
 
 /// What every Fabrics command starts with.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -18,7 +18,7 @@ struct Header {
     command_id: U16,
     fabrics_type: u8,
     reserved: [u8; 19],
-    sgl: Sgl,
+    sgl: SglDescriptor,
 }
 
 const _: () = assert!(size_of::<Header>() == 40);
@@ -31,7 +31,7 @@ impl Header {
             command_id: U16::ZERO,
             fabrics_type,
             reserved: [0; 19],
-            sgl: Sgl::none(),
+            sgl: SglDescriptor::none(),
         }
     }
 }
@@ -128,14 +128,14 @@ impl ConnectData {
 
 /// What Connect says about authentication (AUTHREQ, Base figure 533), and the controller granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AuthenticationRequest {
+pub struct AuthenticationRequirements {
     /// ATR: the queue must be authenticated before use.
     pub authenticate: bool,
     /// ASCR: a secure channel must be made of it, which RDMA has none of.
     pub secure_channel: bool,
 }
 
-impl AuthenticationRequest {
+impl AuthenticationRequirements {
     /// The request in the result of a successful Connect.
     #[must_use]
     pub fn parse(result: u32) -> Self {
@@ -144,7 +144,7 @@ impl AuthenticationRequest {
 
     /// Whether anything at all is asked.
     #[must_use]
-    pub fn is_asked(self) -> bool {
+    pub fn is_any(self) -> bool {
         self.authenticate || self.secure_channel
     }
 }
@@ -203,8 +203,8 @@ impl AuthenticationCommand {
 /// Which field a failed Connect complains about, in words (Base figure 532): the result of
 /// "invalid parameters" holds an offset into the data (bit 16 set) or the command.
 #[must_use]
-pub fn connect_fault(result: u32) -> &'static str {
-    match fault_place(result) {
+pub fn connect_invalid_parameter(result: u32) -> &'static str {
+    match invalid_parameter_offset(result) {
         (true, 0..16) => "the host identifier",
         (true, 16..18) => "the controller id",
         (true, 256..512) => "the subsystem NQN: no such subsystem is offered at this address",
@@ -220,12 +220,12 @@ pub fn connect_fault(result: u32) -> &'static str {
 
 /// Whether a failed Connect complains about the controller id.
 #[must_use]
-pub fn is_fault_of_controller_id(result: u32) -> bool {
-    matches!(fault_place(result), (true, 16..18))
+pub fn is_invalid_controller_id(result: u32) -> bool {
+    matches!(invalid_parameter_offset(result), (true, 16..18))
 }
 
 /// Whether the wrong field is in the data, and its offset there or in the command.
-fn fault_place(result: u32) -> (bool, u16) {
+fn invalid_parameter_offset(result: u32) -> (bool, u16) {
     let [low, high, area, _] = result.to_le_bytes();
     (area & 1 != 0, u16::from_le_bytes([low, high]))
 }
@@ -338,10 +338,10 @@ mod tests {
 
     #[test]
     fn authentication_bits() {
-        let asked = AuthenticationRequest::parse(0x0002_0001);
-        assert!(asked.authenticate && !asked.secure_channel && asked.is_asked());
-        assert!(AuthenticationRequest::parse(0x0004_0001).secure_channel);
-        assert!(!AuthenticationRequest::parse(0x0001_ffff).is_asked());
+        let asked = AuthenticationRequirements::parse(0x0002_0001);
+        assert!(asked.authenticate && !asked.secure_channel && asked.is_any());
+        assert!(AuthenticationRequirements::parse(0x0004_0001).secure_channel);
+        assert!(!AuthenticationRequirements::parse(0x0001_ffff).is_any());
     }
 
     #[test]
@@ -356,9 +356,9 @@ mod tests {
 
     #[test]
     fn faults_in_words() {
-        assert!(connect_fault(0x0001_0100).contains("subsystem NQN"));
-        assert_eq!(connect_fault(0x0001_0200), "the host NQN");
-        assert_eq!(connect_fault(0x0000_002c), "the queue size");
-        assert_eq!(connect_fault(0xffff_ffff), "a field it does not name");
+        assert!(connect_invalid_parameter(0x0001_0100).contains("subsystem NQN"));
+        assert_eq!(connect_invalid_parameter(0x0001_0200), "the host NQN");
+        assert_eq!(connect_invalid_parameter(0x0000_002c), "the queue size");
+        assert_eq!(connect_invalid_parameter(0xffff_ffff), "a field it does not name");
     }
 }

@@ -1,6 +1,6 @@
 //! Set and Get Features (Base 5.1.25, 5.1.11), as far as a connection needs them.
 
-use super::{EventMask, NamespaceId, Opcode, Sqe};
+use super::{AsyncEventMask, NamespaceId, Opcode, Sqe};
 
 /// Set Features commands.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ impl SetFeatures {
 impl SetFeatures {
     /// Asks for these events and no others.
     #[must_use]
-    pub fn async_events(events: EventMask) -> Sqe {
+    pub fn async_events(events: AsyncEventMask) -> Sqe {
         Sqe::new(Opcode::SET_FEATURES, NamespaceId(0)).with_parameters(Self::ASYNC_EVENTS, events.0)
     }
 }
@@ -39,7 +39,7 @@ impl SetFeatures {
 pub struct GetFeatures;
 
 impl GetFeatures {
-    /// Asks which events are on; the result is an [`EventMask`].
+    /// Asks which events are on; the result is an [`AsyncEventMask`].
     #[must_use]
     pub fn async_events() -> Sqe {
         Sqe::new(Opcode::GET_FEATURES, NamespaceId(0)).with_parameters(SetFeatures::ASYNC_EVENTS, 0)
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn event_configuration_in_literal_bytes() {
-        let sqe = SetFeatures::async_events(EventMask::DISCOVERY_LOG_CHANGE);
+        let sqe = SetFeatures::async_events(AsyncEventMask::DISCOVERY_LOG_CHANGE);
         assert_eq!(sqe.as_bytes()[40..48], [0x0b, 0, 0, 0, 0, 0, 0, 0x80]);
         let sqe = GetFeatures::async_events();
         assert_eq!((sqe.as_bytes()[0], sqe.as_bytes()[40]), (0x0a, 0x0b));

@@ -8,19 +8,19 @@ use super::*;
 proptest! {
     #[test]
     fn any_length_is_survived(bytes in vec(any::<u8>(), 0..5000)) {
-        let _ = Accept::parse(&bytes);
-        let _ = Reject::parse(28, &bytes).to_string();
+        let _ = CmAcceptData::parse(&bytes);
+        let _ = CmReject::parse(28, &bytes).to_string();
         let _ = ControllerInfo::parse(&bytes);
         let _ = NamespaceList::parse(&bytes);
         let _ = NamespaceInfo::parse(NamespaceId(1), &bytes);
-        let _ = ChangedNamespaces::parse(&bytes);
+        let _ = ChangedNamespaceList::parse(&bytes);
         let _ = DiscoveryHeader::parse(&bytes);
-        let _ = ErrorEntry::parse_all(&bytes);
-        let _ = FirmwareSlots::parse(&bytes);
-        let _ = Health::parse(&bytes);
-        let _ = Effects::parse(&bytes);
+        let _ = ErrorLogEntry::parse_all(&bytes);
+        let _ = FirmwareSlotLog::parse(&bytes);
+        let _ = HealthLog::parse(&bytes);
+        let _ = EffectsLog::parse(&bytes);
         let _ = NvmLimits::parse(&bytes);
-        let _ = NamespaceNames::parse(&bytes);
+        let _ = NamespaceIdDescriptors::parse(&bytes);
     }
 
     #[test]
@@ -46,7 +46,7 @@ proptest! {
             for text in [&entry.service, &entry.subsystem, &entry.address] {
                 prop_assert!(!text.chars().any(char::is_control), "{:?}", text);
             }
-            if let Ok(place) = entry.place() {
+            if let Ok(place) = entry.socket_address() {
                 prop_assert!(place.port() != 0);
             }
             let words = [
@@ -63,7 +63,7 @@ proptest! {
     #[test]
     fn any_event_has_words(result: u64) {
         let event = AsyncEvent(result);
-        prop_assert!(!event.event().to_string().is_empty());
+        prop_assert!(!event.kind().to_string().is_empty());
         prop_assert!(!event.log_page().to_string().is_empty());
     }
 
@@ -73,7 +73,7 @@ proptest! {
             prop_assert!(info.block_size.is_power_of_two() && info.block_size >= 512);
             prop_assert!(info.bytes() >= u64::from(info.block_size));
         }
-        let _ = NamespaceNames::parse(&bytes);
+        let _ = NamespaceIdDescriptors::parse(&bytes);
         let info = ControllerInfo::parse(&bytes).expect("4,096 bytes are a controller");
         for text in [info.serial, info.model, info.firmware, info.subsystem_nqn] {
             prop_assert!(text.chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{text:?}");
@@ -86,7 +86,7 @@ proptest! {
     fn any_response_has_words(bytes in any::<[u8; 16]>()) {
         let response = Cqe::read_from_bytes(&bytes).expect("16 bytes are a response");
         prop_assert!(!response.status().to_string().is_empty());
-        prop_assert!(!connect_fault(response.result_dword()).is_empty());
+        prop_assert!(!connect_invalid_parameter(response.result_dword()).is_empty());
         let capabilities = Capabilities(response.result());
         prop_assert!(capabilities.queue_entries_max() >= 1);
         prop_assert!(capabilities.page_size_min() >= 4096);
@@ -95,10 +95,10 @@ proptest! {
     #[test]
     fn keyed_descriptors_keep_what_they_are_given(
         address: u64,
-        length in 0..=Sgl::KEYED_LENGTH_MAX,
+        length in 0..=SglDescriptor::KEYED_LENGTH_MAX,
         key: u32,
     ) {
-        let bytes: [u8; 16] = zerocopy::transmute!(Sgl::keyed(address, length, RemoteKey(key)));
+        let bytes: [u8; 16] = zerocopy::transmute!(SglDescriptor::keyed(address, length, RemoteKey(key)));
         prop_assert_eq!(&bytes[..8], &address.to_le_bytes());
         prop_assert_eq!(&bytes[8..11], &length.to_le_bytes()[..3]);
         prop_assert_eq!(&bytes[11..15], &key.to_le_bytes());

@@ -7,7 +7,9 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{ControllerId, EventMask, NamespaceId, NamespaceNames, Opcode, Sqe, Version};
+use super::{
+    AsyncEventMask, ControllerId, NamespaceId, NamespaceIdDescriptors, Opcode, Sqe, Version,
+};
 
 /// Identify commands; each returns 4,096 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +43,11 @@ impl Identify {
         Sqe::new(Opcode::IDENTIFY, after).with_parameters(Self::ACTIVE_NAMESPACES, 0)
     }
 
-    /// The names of one namespace that are unique everywhere (CNS 03h): [`NamespaceNames`].
+    /// The names of one namespace that are unique everywhere (CNS 03h): [`NamespaceIdDescriptors`].
     ///
-    /// [`NamespaceNames`]: super::NamespaceNames
+    /// [`NamespaceIdDescriptors`]: super::NamespaceIdDescriptors
     #[must_use]
-    pub fn names(namespace: NamespaceId) -> Sqe {
+    pub fn namespace_id_descriptors(namespace: NamespaceId) -> Sqe {
         Sqe::new(Opcode::IDENTIFY, namespace).with_parameters(Self::DESCRIPTORS, 0)
     }
 
@@ -189,7 +191,7 @@ pub struct ControllerInfo {
     /// CNTRLTYPE: what it is for.
     pub controller_type: ControllerType,
     /// OAES: which optional events it can tell.
-    pub events: EventMask,
+    pub events: AsyncEventMask,
     /// CMIC bit 3: some of its namespaces may be reached better elsewhere (ANA).
     pub reports_ana: bool,
     /// NANAGRPID: how many ANA groups there are at most.
@@ -261,7 +263,7 @@ impl ControllerInfo {
             version: Version(data.version.get()),
             controller_id: ControllerId(data.controller_id.get()),
             controller_type: ControllerType(data.controller_type),
-            events: EventMask(data.events.get()),
+            events: AsyncEventMask(data.events.get()),
             reports_ana: data.sharing & (1 << 3) != 0,
             ana_groups: data.ana_groups.get(),
             error_entries_max: u16::from(data.error_log_entries) + 1,
@@ -380,7 +382,7 @@ impl NamespaceInfo {
 
     /// The same with what the list of names adds; what both say, the list says better.
     #[must_use]
-    pub fn with_names(self, names: NamespaceNames) -> Self {
+    pub fn with_id_descriptors(self, names: NamespaceIdDescriptors) -> Self {
         Self {
             nguid: names.nguid.or(self.nguid),
             eui64: names.eui64.or(self.eui64),

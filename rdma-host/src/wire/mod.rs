@@ -16,7 +16,7 @@ mod fuzz;
 mod id;
 mod identify;
 mod log;
-mod names;
+mod namespace_id_descriptors;
 mod nqn;
 mod nvm;
 mod private_data;
@@ -27,8 +27,8 @@ mod status;
 pub use command::{Opcode, Sqe};
 pub use completion::Cqe;
 pub use fabrics::{
-    AuthenticationCommand, AuthenticationRequest, ConnectCommand, ConnectData, PropertyGet,
-    PropertySet, connect_fault, is_fault_of_controller_id,
+    AuthenticationCommand, AuthenticationRequirements, ConnectCommand, ConnectData, PropertyGet,
+    PropertySet, connect_invalid_parameter, is_invalid_controller_id,
 };
 pub use feature::{GetFeatures, QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
@@ -37,17 +37,18 @@ pub use identify::{
     NamespaceInfo, NamespaceList,
 };
 pub use log::{
-    AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, ChangedNamespaces, DiscoveryEntry,
-    DiscoveryHeader, Effect, Effects, EntryFlags, ErrorEntry, Event, EventMask, EventType,
-    FirmwareSlots, GetLogPage, Health, LogError, LogPage, PlaceError, RdmaProvider, RdmaService,
-    SecurityType, SubsystemType, TransportRequirements, TransportSpecific, TransportType,
+    AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, AsyncEventKind, AsyncEventMask,
+    AsyncEventType, ChangedNamespaceList, CommandEffects, DiscoveryEntry, DiscoveryEntryError,
+    DiscoveryEntryFlags, DiscoveryHeader, EffectsLog, ErrorLogEntry, FirmwareSlotLog, GetLogPage,
+    HealthLog, LogError, LogPage, RdmaProvider, RdmaService, SecurityType, SubsystemType,
+    TransportRequirements, TransportSpecific, TransportType,
 };
-pub use names::NamespaceNames;
+pub use namespace_id_descriptors::NamespaceIdDescriptors;
 pub use nqn::{Nqn, NqnError};
 pub use nvm::{BlockRange, NvmLimits};
-pub use private_data::{Accept, PrivateDataError, Reject, RejectCode, Request};
+pub use private_data::{CmAcceptData, CmReject, CmRequestData, PrivateDataError, RejectCode};
 pub use property::{Capabilities, Configuration, ControllerStatus, Property, Version};
-pub use sgl::Sgl;
+pub use sgl::SglDescriptor;
 pub use status::Status;
 
 /// Everything the wire layer moves is read and written as plain bytes.

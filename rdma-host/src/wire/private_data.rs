@@ -10,7 +10,7 @@ use super::{ControllerId, QueueId};
 /// The host's connect request (RDMA figure 5): 32 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct Request {
+pub struct CmRequestData {
     record_format: U16,
     queue_id: U16,
     receive_size: U16,
@@ -19,28 +19,28 @@ pub struct Request {
     reserved: [u8; 22],
 }
 
-const _: () = assert!(size_of::<Request>() == 32);
+const _: () = assert!(size_of::<CmRequestData>() == 32);
 
 /// The controller's answer (RDMA figure 6): 32 bytes.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Reply {
+struct AcceptLayout {
     record_format: U16,
     receive_size: U16,
     reserved: [u8; 28],
 }
 
-const _: () = assert!(size_of::<Reply>() == 32);
+const _: () = assert!(size_of::<AcceptLayout>() == 32);
 
 /// The controller's refusal (RDMA figure 7): 4 bytes.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Refusal {
+struct RejectLayout {
     record_format: U16,
     status: U16,
 }
 
-const _: () = assert!(size_of::<Refusal>() == 4);
+const _: () = assert!(size_of::<RejectLayout>() == 4);
 
 /// Private data that does not have the one format there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum PrivateDataError {
     Format(u16),
 }
 
-impl Request {
+impl CmRequestData {
     /// A request for a queue of `entries` entries. The controller id counts on I/O queues.
     #[must_use]
     pub fn new(queue: QueueId, entries: u16, controller: ControllerId) -> Self {
@@ -76,21 +76,20 @@ impl Request {
 
 /// What an accepted queue got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accept {
+pub struct CmAcceptData {
     /// CRQSIZE: how many command capsules the controller can take at once.
     pub receive_size: u16,
 }
 
-impl Accept {
+impl CmAcceptData {
     /// Reads the reply's private data; the CM may pad it.
     ///
     /// # Errors
     ///
     /// When it is shorter than its format, or of another format.
     pub fn parse(bytes: &[u8]) -> Result<Self, PrivateDataError> {
-        let (reply, _) = Reply::read_from_prefix(bytes).map_err(|_| PrivateDataError::Short {
-            got: bytes.len(),
-            needed: size_of::<Reply>(),
+        let (reply, _) = AcceptLayout::read_from_prefix(bytes).map_err(|_| {
+            PrivateDataError::Short { got: bytes.len(), needed: size_of::<AcceptLayout>() }
         })?;
         match reply.record_format.get() {
             0 => Ok(Self { receive_size: reply.receive_size.get() }),
@@ -150,14 +149,14 @@ impl fmt::Debug for RejectCode {
 
 /// A refused connection: what the CM says, and what the NVMe controller adds if it was the one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reject {
+pub struct CmReject {
     /// The CM's reason (InfiniBand 12.6.7.2): 8 nobody listens, 10 stale, 28 the target decided.
     pub reason: i32,
     /// The target's own code, when the reason is 28 and it gave one.
     pub code: Option<RejectCode>,
 }
 
-impl Reject {
+impl CmReject {
     /// No such service: nothing listens on the port.
     pub const INVALID_SERVICE: i32 = 8;
     /// The target still holds an older connection of ours.
@@ -168,7 +167,7 @@ impl Reject {
     /// Puts the CM's reason and the private data that came with it together.
     #[must_use]
     pub fn parse(reason: i32, private_data: &[u8]) -> Self {
-        let code = match Refusal::read_from_prefix(private_data) {
+        let code = match RejectLayout::read_from_prefix(private_data) {
             Ok((refusal, _)) if reason == Self::CONSUMER && refusal.record_format.get() == 0 => {
                 Some(RejectCode(refusal.status.get()))
             }
@@ -180,14 +179,14 @@ impl Reject {
     /// Whether the target dislikes what we ask for, so that it will dislike it again. A controller
     /// that is full or unknown is not that: the next connect asks for another one.
     #[must_use]
-    pub fn is_refusal_of_parameters(&self) -> bool {
+    pub fn is_invalid_parameter(&self) -> bool {
         self.code.is_some_and(|code| {
             code != RejectCode::NO_RESOURCES && code != RejectCode::INVALID_CONTROLLER_ID
         })
     }
 }
 
-impl fmt::Display for Reject {
+impl fmt::Display for CmReject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.reason, self.code) {
             (_, Some(code)) => write!(f, "the target refused the queue: {code}"),
@@ -209,11 +208,11 @@ mod tests {
 
     #[test]
     fn request_in_literal_bytes() {
-        let request = Request::new(QueueId(2), 128, ControllerId(0x0102));
+        let request = CmRequestData::new(QueueId(2), 128, ControllerId(0x0102));
         let mut expected = [0; 32];
         expected[..10].copy_from_slice(&[0, 0, 2, 0, 128, 0, 127, 0, 2, 1]);
         assert_eq!(request.as_bytes(), expected);
-        let admin = Request::new(QueueId::ADMIN, 32, ControllerId::DYNAMIC);
+        let admin = CmRequestData::new(QueueId::ADMIN, 32, ControllerId::DYNAMIC);
         assert_eq!(admin.as_bytes()[..10], [0, 0, 0, 0, 32, 0, 31, 0, 0, 0]);
     }
 
@@ -221,30 +220,30 @@ mod tests {
     fn accept_is_parsed_or_named_wrong() {
         let mut bytes = [0; 40];
         bytes[2] = 128;
-        assert_eq!(Accept::parse(&bytes), Ok(Accept { receive_size: 128 }));
+        assert_eq!(CmAcceptData::parse(&bytes), Ok(CmAcceptData { receive_size: 128 }));
         assert_eq!(
-            Accept::parse(&bytes[..31]),
+            CmAcceptData::parse(&bytes[..31]),
             Err(PrivateDataError::Short { got: 31, needed: 32 })
         );
         bytes[0] = 7;
-        assert_eq!(Accept::parse(&bytes), Err(PrivateDataError::Format(7)));
+        assert_eq!(CmAcceptData::parse(&bytes), Err(PrivateDataError::Format(7)));
     }
 
     #[test]
     fn every_reject_code_has_words() {
         for code in 1..=9u16 {
             let bytes = [0, 0, code.to_le_bytes()[0], 0];
-            let reject = Reject::parse(28, &bytes);
+            let reject = CmReject::parse(28, &bytes);
             assert_eq!(reject.code, Some(RejectCode(code)));
             assert!(!reject.to_string().contains("unknown"), "{reject}");
         }
-        assert!(Reject::parse(28, &[0, 0, 77, 0]).to_string().contains("0x004d"));
+        assert!(CmReject::parse(28, &[0, 0, 77, 0]).to_string().contains("0x004d"));
     }
 
     #[test]
     fn private_data_counts_only_when_the_target_spoke() {
-        assert_eq!(Reject::parse(8, &[0, 0, 3, 0]).code, None);
-        assert_eq!(Reject::parse(28, &[0, 0, 3]).code, None);
-        assert_eq!(Reject::parse(28, &[1, 0, 3, 0]).code, None);
+        assert_eq!(CmReject::parse(8, &[0, 0, 3, 0]).code, None);
+        assert_eq!(CmReject::parse(28, &[0, 0, 3]).code, None);
+        assert_eq!(CmReject::parse(28, &[1, 0, 3, 0]).code, None);
     }
 }

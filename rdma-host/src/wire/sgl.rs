@@ -10,7 +10,7 @@ use super::RemoteKey;
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
 #[repr(C)]
-pub struct Sgl {
+pub struct SglDescriptor {
     /// Bytes 0-7: a virtual address of ours, or an offset into the capsule.
     address: U64,
     /// Bytes 8-14: length and key; how they divide depends on the type.
@@ -19,7 +19,7 @@ pub struct Sgl {
     identifier: u8,
 }
 
-const _: () = assert!(size_of::<Sgl>() == 16);
+const _: () = assert!(size_of::<SglDescriptor>() == 16);
 
 /// Keyed data block, subtype address (Base figures 115 and 117).
 const KEYED_ADDRESS: u8 = 0x40;
@@ -28,7 +28,7 @@ const KEYED_INVALIDATE: u8 = 0x4f;
 /// Data block, subtype offset.
 const BLOCK_OFFSET: u8 = 0x01;
 
-impl Sgl {
+impl SglDescriptor {
     /// The most bytes one keyed descriptor can name: its length field has 24 bits.
     pub const KEYED_LENGTH_MAX: u32 = (1 << 24) - 1;
 
@@ -62,7 +62,7 @@ impl Sgl {
     /// As [`keyed`](Self::keyed).
     #[inline]
     #[must_use]
-    pub fn keyed_once(address: u64, length: u32, key: RemoteKey) -> Self {
+    pub fn keyed_with_invalidate(address: u64, length: u32, key: RemoteKey) -> Self {
         Self { identifier: KEYED_INVALIDATE, ..Self::keyed(address, length, key) }
     }
 
@@ -82,23 +82,32 @@ mod tests {
 
     #[test]
     fn literal_bytes() {
-        assert_eq!(Sgl::none().as_bytes(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40]);
         assert_eq!(
-            Sgl::keyed(0x1122_3344_5566_7788, 0x0a_0b0c, RemoteKey(0xdead_beef)).as_bytes(),
+            SglDescriptor::none().as_bytes(),
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40]
+        );
+        assert_eq!(
+            SglDescriptor::keyed(0x1122_3344_5566_7788, 0x0a_0b0c, RemoteKey(0xdead_beef))
+                .as_bytes(),
             [
                 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x0c, 0x0b, 0x0a, 0xef, 0xbe, 0xad,
                 0xde, 0x40
             ]
         );
         assert_eq!(
-            Sgl::keyed_once(0x1122_3344_5566_7788, 0x0a_0b0c, RemoteKey(0xdead_beef)).as_bytes(),
+            SglDescriptor::keyed_with_invalidate(
+                0x1122_3344_5566_7788,
+                0x0a_0b0c,
+                RemoteKey(0xdead_beef)
+            )
+            .as_bytes(),
             [
                 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x0c, 0x0b, 0x0a, 0xef, 0xbe, 0xad,
                 0xde, 0x4f
             ]
         );
         assert_eq!(
-            Sgl::in_capsule(0, 4096).as_bytes(),
+            SglDescriptor::in_capsule(0, 4096).as_bytes(),
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0x01]
         );
     }
@@ -106,6 +115,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "16 MiB - 1")]
     fn refuses_more_than_24_bits() {
-        let _ = Sgl::keyed(0, 1 << 24, RemoteKey(1));
+        let _ = SglDescriptor::keyed(0, 1 << 24, RemoteKey(1));
     }
 }

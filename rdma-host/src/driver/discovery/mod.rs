@@ -15,7 +15,7 @@ use self::session::Session;
 use crate::config::{ConnectOptions, DISCOVERY_TIMEOUT};
 use crate::error::{Error, Incompatible, Rejected};
 use crate::proto::{DiscoveryAction, DiscoveryLog, DiscoveryRead, Execute, Negotiated, Transfer};
-use crate::wire::{EventMask, QueueId, SetFeatures};
+use crate::wire::{AsyncEventMask, QueueId, SetFeatures};
 
 /// A connection to a discovery controller: an admin queue and nothing else.
 ///
@@ -81,7 +81,7 @@ impl<P: Provider> DiscoveryController<P> {
 
     /// Asks to be told of changes of the log.
     async fn subscribe(&mut self) -> Result<(), Error> {
-        let events = EventMask::DISCOVERY_LOG_CHANGE;
+        let events = AsyncEventMask::DISCOVERY_LOG_CHANGE;
         if !self.negotiated.info.events.contains(events) {
             return Err(Incompatible::NoDiscoveryEvents.into());
         }

@@ -21,7 +21,7 @@ use crate::proto::{
     Action, BringUp, Execute, Input, KeepAlive, KeepAliveAction, Negotiated, OpenQueue, Shutdown,
     ShutdownAction,
 };
-use crate::wire::{Accept, AsyncEvent, Cqe, Sqe};
+use crate::wire::{AsyncEvent, CmAcceptData, Cqe, Sqe};
 
 /// A connection, live once [`connect`](Self::connect) returns it.
 pub(super) struct Session<P: Provider> {
@@ -129,7 +129,7 @@ impl<P: Provider> Session<P> {
         resolved: Resolved<P>,
         options: &ConnectOptions,
         open: &OpenQueue,
-    ) -> Result<Accept, Error> {
+    ) -> Result<CmAcceptData, Error> {
         let completion_queue = self.poller.completion_queue().ok_or(Error::Closed)?;
         let memory = MemoryMode::Pool;
         let plan = Plan { options, domain: &self.domain, open, memory };

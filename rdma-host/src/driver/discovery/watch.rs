@@ -14,7 +14,7 @@ use super::DiscoveryController;
 use crate::config::{ConnectOptions, DISCOVERY_KEEP_ALIVE, EVENT_INTERVAL};
 use crate::error::Error;
 use crate::proto::{Cause, DiscoveryLog, Failure, Verdict};
-use crate::wire::Event;
+use crate::wire::AsyncEventKind;
 
 /// Watches a discovery controller.
 ///
@@ -223,7 +223,7 @@ async fn changed<P: Provider>(controller: &mut DiscoveryController<P>) -> Result
         // The next one is asked for only after this, however many there are.
         controller.session.idle(EVENT_INTERVAL).await?;
         controller.session.arm()?;
-        if seen.event() == Event::DiscoveryLogChange {
+        if seen.kind() == AsyncEventKind::DiscoveryLogChange {
             return Ok(());
         }
     }

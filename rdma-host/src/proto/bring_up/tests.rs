@@ -87,7 +87,7 @@ impl Controller {
             Action::Wait(_) => bring_up.handle(&Input::Waited)?,
             Action::Open(open) => {
                 self.log.push(format!("open {} with {} entries", open.queue, open.entries));
-                let accept = Accept { receive_size: self.receive_size };
+                let accept = CmAcceptData { receive_size: self.receive_size };
                 bring_up.handle(&Input::Opened(accept))?;
             }
             Action::Authenticate(queue) => {
@@ -113,7 +113,7 @@ impl Controller {
                 QueueAction::Up(up) => return Ok(up),
                 QueueAction::Open(open) => {
                     self.log.push(format!("open {} with {} entries", open.queue, open.entries));
-                    let accept = Accept { receive_size: self.receive_size };
+                    let accept = CmAcceptData { receive_size: self.receive_size };
                     ladder.handle(&Input::Opened(accept))?;
                 }
                 QueueAction::Authenticate => {
@@ -215,7 +215,7 @@ fn no_transfer_exceeds_a_descriptor() {
     for log2 in [12, 20, 63, 255] {
         controller.identify[77] = log2;
         let negotiated = controller.run(options()).unwrap();
-        assert!(negotiated.transfer_bytes_max <= u64::from(Sgl::KEYED_LENGTH_MAX));
+        assert!(negotiated.transfer_bytes_max <= u64::from(SglDescriptor::KEYED_LENGTH_MAX));
         assert_eq!(negotiated.transfer_bytes_max % 4096, 0);
     }
 }
@@ -335,7 +335,7 @@ fn queues_come_up_in_any_order() {
         // Both are opened before either goes on; the second grants less.
         let ladder = &mut ladders[usize::from(receive_size == 64)];
         assert!(matches!(ladder.action(), Ok(QueueAction::Open(_))));
-        ladder.handle(&Input::Opened(Accept { receive_size })).unwrap();
+        ladder.handle(&Input::Opened(CmAcceptData { receive_size })).unwrap();
     }
     let mut up = ladders.map(|ladder| controller.climb_queue(ladder).unwrap());
     up.reverse();
@@ -355,7 +355,7 @@ fn a_queue_keeps_its_error() {
     let mut ladder = bring_up.queue(QueueId(1)).unwrap();
     let first = ladder.handle(&Input::Waited).unwrap_err().to_string();
     assert!(first.contains("opening an I/O queue"), "{first}");
-    assert!(ladder.handle(&Input::Opened(Accept { receive_size: 1 })).is_err());
+    assert!(ladder.handle(&Input::Opened(CmAcceptData { receive_size: 1 })).is_err());
     assert_eq!(ladder.action().unwrap_err().to_string(), first);
 }
 
@@ -364,6 +364,6 @@ fn an_error_is_kept_and_repeated() {
     let mut bring_up = BringUp::new(options());
     assert!(bring_up.handle(&Input::Waited).is_err());
     let first = bring_up.action().unwrap_err().to_string();
-    assert!(bring_up.handle(&Input::Opened(Accept { receive_size: 1 })).is_err());
+    assert!(bring_up.handle(&Input::Opened(CmAcceptData { receive_size: 1 })).is_err());
     assert_eq!(bring_up.action().unwrap_err().to_string(), first);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::{Error, Rejected};
-use crate::wire::{QueueId, Reject, RejectCode, Status};
+use crate::wire::{CmReject, QueueId, RejectCode, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,8 +28,9 @@ fn a_controller_that_ends_during_the_connect_is_a_loss() {
 /// Whether Linux 6.19 and later try again (`nvmf_should_reconnect` and the errors that reach it).
 #[test]
 fn the_default_is_the_verdict_of_linux() {
-    let rejected =
-        |reason, code: Option<u16>| Cause::Rejected(Reject { reason, code: code.map(RejectCode) });
+    let rejected = |reason, code: Option<u16>| {
+        Cause::Rejected(CmReject { reason, code: code.map(RejectCode) })
+    };
     let refused = |code: u16| Cause::Status(Status(code));
     let refused_for_good = |code: u16| Cause::Status(Status(code).with_do_not_retry());
     let mut rows = vec![
@@ -49,9 +50,9 @@ fn the_default_is_the_verdict_of_linux() {
         ("internal error", refused(0x006), true),
         ("Auth Send or Receive, DNR", refused_for_good(0x002), false),
         ("Auth Send or Receive", refused(0x191), true),
-        ("nobody listens: ECONNRESET", rejected(Reject::INVALID_SERVICE, None), true),
-        ("a stale connection: ECONNRESET", rejected(Reject::STALE_CONNECTION, None), true),
-        ("the target refuses, without a code", rejected(Reject::CONSUMER, None), true),
+        ("nobody listens: ECONNRESET", rejected(CmReject::INVALID_SERVICE, None), true),
+        ("a stale connection: ECONNRESET", rejected(CmReject::STALE_CONNECTION, None), true),
+        ("the target refuses, without a code", rejected(CmReject::CONSUMER, None), true),
         ("unreachable: ECONNRESET", Cause::Unreachable, true),
         ("address or route error: ECONNRESET", Cause::Address, true),
         ("disconnected", Cause::Disconnected, true),
@@ -82,7 +83,7 @@ fn the_default_is_the_verdict_of_linux() {
 #[test]
 fn strict_waits_for_nobody() {
     let strict = ReconnectOptions { strict: true, ..ReconnectOptions::default() };
-    let rejected = |code| Cause::Rejected(Reject { reason: 28, code: Some(RejectCode(code)) });
+    let rejected = |code| Cause::Rejected(CmReject { reason: 28, code: Some(RejectCode(code)) });
     for cause in [Cause::Incompatible, Cause::TargetMisbehaved, rejected(4), rejected(3)] {
         assert_eq!(strict.verdict(&failure(cause)), Verdict::GiveUp(Reason::Repair), "{cause:?}");
     }

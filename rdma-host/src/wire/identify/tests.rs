@@ -39,7 +39,7 @@ fn controller_by_offset() {
     assert_eq!(info.version, Version(0x0001_0300));
     assert_eq!(info.controller_id, ControllerId(0x0201));
     assert_eq!(info.controller_type, ControllerType::DISCOVERY);
-    assert_eq!(info.events, EventMask(0x8000_0900));
+    assert_eq!(info.events, AsyncEventMask(0x8000_0900));
     assert!(info.reports_ana && info.dataset_management && info.write_zeroes);
     assert_eq!((info.ana_groups, info.error_entries_max), (128, 128));
     assert_eq!(info.active_namespaces_max, 512);
@@ -88,8 +88,11 @@ fn what_names_a_namespace_must_agree() {
     bytes[120..128].copy_from_slice(&[0, 0x1b, 0x44, 0x11, 0x3a, 0xb7, 0, 1]);
     let info = NamespaceInfo::parse(NamespaceId(7), &bytes).unwrap();
     assert_eq!(info.eui64.unwrap().to_string(), "001b44113ab70001");
-    let names = NamespaceNames { uuid: Some(Uuid::from_u128(1)), ..NamespaceNames::default() };
-    let named = info.with_names(names);
+    let names = NamespaceIdDescriptors {
+        uuid: Some(Uuid::from_u128(1)),
+        ..NamespaceIdDescriptors::default()
+    };
+    let named = info.with_id_descriptors(names);
     assert_eq!((named.nguid, named.eui64), (info.nguid, info.eui64));
     let grown = NamespaceInfo { blocks: 4096, ..named };
     assert!(named.is_same_as(&grown) && grown.is_same_as(&named));

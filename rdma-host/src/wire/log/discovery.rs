@@ -39,7 +39,7 @@ pub struct DiscoveryEntry {
     /// ASQSZ: the largest admin queue, in entries.
     pub admin_queue_entries: u16,
     /// EFLAGS.
-    pub flags: EntryFlags,
+    pub flags: DiscoveryEntryFlags,
     /// TRSVCID: the service, for IP a port number.
     pub service: String,
     /// SUBNQN.
@@ -73,7 +73,7 @@ pub enum TransportSpecific {
 /// Why an entry names no place that RDMA can reach.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PlaceError {
+pub enum DiscoveryEntryError {
     /// The address is none, or of another family than it says.
     #[error("its address {address:?} is not of family {family}")]
     Address {
@@ -182,7 +182,7 @@ impl DiscoveryEntry {
             port: entry.port.get(),
             controller: ControllerId(entry.controller.get()),
             admin_queue_entries: entry.admin_queue_entries.get(),
-            flags: EntryFlags(entry.flags.get()),
+            flags: DiscoveryEntryFlags(entry.flags.get()),
             service: text(&entry.service),
             subsystem: text(&entry.subsystem),
             address: text(&entry.address),
@@ -195,18 +195,19 @@ impl DiscoveryEntry {
     /// # Errors
     ///
     /// When that is no RDMA address.
-    pub fn place(&self) -> Result<SocketAddr, PlaceError> {
+    pub fn socket_address(&self) -> Result<SocketAddr, DiscoveryEntryError> {
         if self.transport != TransportType::RDMA {
-            return Err(PlaceError::Transport(self.transport));
+            return Err(DiscoveryEntryError::Transport(self.transport));
         }
-        let wrong = || PlaceError::Address { address: self.address.clone(), family: self.family };
+        let wrong =
+            || DiscoveryEntryError::Address { address: self.address.clone(), family: self.family };
         let address: IpAddr = self.address.parse().map_err(|_| wrong())?;
         let family = if address.is_ipv4() { AddressFamily::IPV4 } else { AddressFamily::IPV6 };
         if family != self.family {
             return Err(wrong());
         }
         let port = self.service.parse().ok().filter(|&port: &u16| port != 0);
-        let port = port.ok_or_else(|| PlaceError::Service(self.service.clone()))?;
+        let port = port.ok_or_else(|| DiscoveryEntryError::Service(self.service.clone()))?;
         Ok(SocketAddr::new(address, port))
     }
 
@@ -215,8 +216,8 @@ impl DiscoveryEntry {
     /// # Errors
     ///
     /// When it is no NQN.
-    pub fn nqn(&self) -> Result<Nqn, PlaceError> {
-        self.subsystem.parse().map_err(|_| PlaceError::Subsystem(self.subsystem.clone()))
+    pub fn nqn(&self) -> Result<Nqn, DiscoveryEntryError> {
+        self.subsystem.parse().map_err(|_| DiscoveryEntryError::Subsystem(self.subsystem.clone()))
     }
 }
 
@@ -384,9 +385,9 @@ impl fmt::Display for TransportRequirements {
 
 /// EFLAGS (Base figure 296).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EntryFlags(pub u16);
+pub struct DiscoveryEntryFlags(pub u16);
 
-impl EntryFlags {
+impl DiscoveryEntryFlags {
     const DUPLICATE_INFORMATION: u16 = 1 << 0;
     const PERSISTENT_CONNECTIONS: u16 = 1 << 1;
     const NO_CENTRAL_CONTROLLER: u16 = 1 << 2;
@@ -404,7 +405,7 @@ impl EntryFlags {
     }
 }
 
-impl fmt::Display for EntryFlags {
+impl fmt::Display for DiscoveryEntryFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = [
             (Self::PERSISTENT_CONNECTIONS, "explicit discovery connections"),

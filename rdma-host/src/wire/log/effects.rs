@@ -8,18 +8,18 @@ use crate::wire::Opcode;
 
 /// Which commands a controller takes, and what each may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effects {
+pub struct EffectsLog {
     /// Admin commands, by opcode.
-    pub admin: Vec<(Opcode, Effect)>,
+    pub admin: Vec<(Opcode, CommandEffects)>,
     /// I/O commands, by opcode.
-    pub io: Vec<(Opcode, Effect)>,
+    pub io: Vec<(Opcode, CommandEffects)>,
 }
 
 /// What a command may change (Base figure 213): one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effect(pub u32);
+pub struct CommandEffects(pub u32);
 
-impl Effects {
+impl EffectsLog {
     /// The size of the page in bytes.
     pub const SIZE: usize = 4096;
 
@@ -38,12 +38,14 @@ impl Effects {
     }
 }
 
-fn supported(entries: &[U32; 256]) -> Vec<(Opcode, Effect)> {
+fn supported(entries: &[U32; 256]) -> Vec<(Opcode, CommandEffects)> {
     let all = (0..=u8::MAX).zip(entries).map(|(opcode, entry)| (Opcode(opcode), entry.get()));
-    all.filter(|(_, bits)| bits & 1 != 0).map(|(opcode, bits)| (opcode, Effect(bits))).collect()
+    all.filter(|(_, bits)| bits & 1 != 0)
+        .map(|(opcode, bits)| (opcode, CommandEffects(bits)))
+        .collect()
 }
 
-impl Effect {
+impl CommandEffects {
     /// Whether it may change the content of namespaces (LBCC).
     #[must_use]
     pub fn changes_content(self) -> bool {
@@ -81,12 +83,12 @@ mod tests {
         bytes[1024 + 4] = 0x03;
         bytes[2047] = 0x80; // not supported
         bytes[2048] = 0x01; // reserved
-        let effects = Effects::parse(&bytes).unwrap();
-        assert_eq!(effects.admin, [(Opcode(2), Effect(1))]);
-        assert_eq!(effects.io, [(Opcode::WRITE, Effect(3))]);
+        let effects = EffectsLog::parse(&bytes).unwrap();
+        assert_eq!(effects.admin, [(Opcode(2), CommandEffects(1))]);
+        assert_eq!(effects.io, [(Opcode::WRITE, CommandEffects(3))]);
         assert!(effects.io[0].1.changes_content() && !effects.io[0].1.changes_namespace());
-        let all = Effect(0x1f);
+        let all = CommandEffects(0x1f);
         assert!(all.changes_inventory() && all.changes_controller() && all.changes_namespace());
-        assert!(Effects::parse(&bytes[1..]).is_err());
+        assert!(EffectsLog::parse(&bytes[1..]).is_err());
     }
 }

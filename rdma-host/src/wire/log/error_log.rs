@@ -10,7 +10,7 @@ use crate::wire::{CommandId, NamespaceId, QueueId, Status};
 
 /// One error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ErrorEntry {
+pub struct ErrorLogEntry {
     /// Counts the errors of the controller's life, from 1.
     pub count: u64,
     /// The queue of the command, if it has to do with one.
@@ -41,10 +41,10 @@ struct Layout {
     gap_28: [u8; 36],
 }
 
-const _: () = assert!(size_of::<Layout>() == ErrorEntry::SIZE);
+const _: () = assert!(size_of::<Layout>() == ErrorLogEntry::SIZE);
 const _: () = assert!(offset_of!(Layout, namespace) == 24);
 
-impl ErrorEntry {
+impl ErrorLogEntry {
     /// Bytes of one entry.
     pub const SIZE: usize = 64;
 
@@ -95,8 +95,8 @@ mod tests {
         bytes[24] = 5;
         bytes[64] = 8;
         bytes[72..80].copy_from_slice(&[0xff; 8]);
-        let entries = ErrorEntry::parse_all(&bytes).unwrap();
-        let expected = ErrorEntry {
+        let entries = ErrorLogEntry::parse_all(&bytes).unwrap();
+        let expected = ErrorLogEntry {
             count: 9,
             queue: Some(QueueId(2)),
             command: Some(CommandId(0x1234)),
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_cut_entry_is_refused() {
-        let error = ErrorEntry::parse_all(&[1; 100]).unwrap_err();
+        let error = ErrorLogEntry::parse_all(&[1; 100]).unwrap_err();
         let expected = LogError::Length { page: LogPage::ERROR, bytes: 100, least: 128 };
         assert_eq!(error, expected);
     }

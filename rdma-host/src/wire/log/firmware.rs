@@ -4,7 +4,7 @@ use super::{LogError, LogPage, text};
 
 /// Which firmware the controller has and runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FirmwareSlots {
+pub struct FirmwareSlotLog {
     /// The slot of the firmware that runs, 1 to 7; other numbers as sent.
     pub active: u8,
     /// The slot that the next reset activates, if one is set.
@@ -13,7 +13,7 @@ pub struct FirmwareSlots {
     pub revisions: [Option<String>; 7],
 }
 
-impl FirmwareSlots {
+impl FirmwareSlotLog {
     /// The size of the page in bytes.
     pub const SIZE: usize = 512;
 
@@ -52,12 +52,12 @@ mod tests {
         bytes[8..16].copy_from_slice(b"6.12.117");
         bytes[16..24].copy_from_slice(b"7.0     ");
         bytes[56] = 0x1b;
-        let slots = FirmwareSlots::parse(&bytes).unwrap();
+        let slots = FirmwareSlotLog::parse(&bytes).unwrap();
         assert_eq!((slots.active, slots.next), (1, Some(2)));
         assert_eq!(slots.revisions[0].as_deref(), Some("6.12.117"));
         assert_eq!(slots.revisions[1].as_deref(), Some("7.0"));
         assert_eq!(slots.revisions[2], None);
         assert_eq!(slots.revisions[6].as_deref(), Some("?"));
-        assert!(FirmwareSlots::parse(&bytes[1..]).is_err());
+        assert!(FirmwareSlotLog::parse(&bytes[1..]).is_err());
     }
 }

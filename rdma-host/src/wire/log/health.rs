@@ -9,7 +9,7 @@ use super::{LogError, LogPage};
 
 /// How well the controller is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthLog {
     /// One bit for each warning (Base figure 207); 0 when all is well.
     pub critical_warning: u8,
     /// The temperature in kelvins; 0 when it does not say.
@@ -44,12 +44,12 @@ struct Layout {
     gap_192: [u8; 320],
 }
 
-const _: () = assert!(size_of::<Layout>() == Health::SIZE);
+const _: () = assert!(size_of::<Layout>() == HealthLog::SIZE);
 const _: () = assert!(offset_of!(Layout, temperature) == 1);
 const _: () = assert!(offset_of!(Layout, unsafe_shutdowns) == 144);
 const _: () = assert!(offset_of!(Layout, error_entries) == 176);
 
-impl Health {
+impl HealthLog {
     /// The size of the page in bytes.
     pub const SIZE: usize = 512;
 
@@ -88,12 +88,12 @@ mod tests {
         bytes[144] = 3;
         bytes[160] = 4;
         bytes[191] = 0x80;
-        let health = Health::parse(&bytes).unwrap();
+        let health = HealthLog::parse(&bytes).unwrap();
         assert_eq!((health.critical_warning, health.temperature_kelvin), (5, 312));
         assert_eq!((health.available_spare_percent, health.spare_threshold_percent), (99, 10));
         assert_eq!(health.percentage_used, 101);
         assert_eq!((health.unsafe_shutdowns, health.media_errors), (3, 4));
         assert_eq!(health.error_entries, 1 << 127);
-        assert!(Health::parse(&bytes[1..]).is_err());
+        assert!(HealthLog::parse(&bytes[1..]).is_err());
     }
 }

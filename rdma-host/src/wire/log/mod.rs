@@ -1,26 +1,26 @@
 //! Log pages (Base 5.1.12): the command that reads one, and what stands in those we read.
 
 mod ana;
-mod changed;
+mod async_event;
+mod changed_namespaces;
 mod discovery;
 mod effects;
 mod error_log;
-mod event;
 mod firmware;
 mod health;
 
 pub use ana::{AnaGroup, AnaLog, AnaState};
-pub use changed::ChangedNamespaces;
+pub use async_event::{AsyncEvent, AsyncEventKind, AsyncEventMask, AsyncEventType};
+pub use changed_namespaces::ChangedNamespaceList;
 pub use discovery::{
-    AddressFamily, DiscoveryEntry, DiscoveryHeader, EntryFlags, PlaceError, RdmaProvider,
-    RdmaService, SecurityType, SubsystemType, TransportRequirements, TransportSpecific,
-    TransportType,
+    AddressFamily, DiscoveryEntry, DiscoveryEntryError, DiscoveryEntryFlags, DiscoveryHeader,
+    RdmaProvider, RdmaService, SecurityType, SubsystemType, TransportRequirements,
+    TransportSpecific, TransportType,
 };
-pub use effects::{Effect, Effects};
-pub use error_log::ErrorEntry;
-pub use event::{AsyncEvent, Event, EventMask, EventType};
-pub use firmware::FirmwareSlots;
-pub use health::Health;
+pub use effects::{CommandEffects, EffectsLog};
+pub use error_log::ErrorLogEntry;
+pub use firmware::FirmwareSlotLog;
+pub use health::HealthLog;
 
 use std::fmt;
 

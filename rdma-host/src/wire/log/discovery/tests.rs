@@ -41,7 +41,7 @@ fn entry_by_offset() {
         port: 0x0102,
         controller: ControllerId::DYNAMIC,
         admin_queue_entries: 32,
-        flags: EntryFlags(3),
+        flags: DiscoveryEntryFlags(3),
         service: "4420".to_owned(),
         subsystem: "nqn.test:a".to_owned(),
         address: "10.10.10.1".to_owned(),
@@ -53,7 +53,7 @@ fn entry_by_offset() {
         },
     };
     assert_eq!(seen, expected);
-    assert_eq!(seen.place(), Ok("10.10.10.1:4420".parse().unwrap()));
+    assert_eq!(seen.socket_address(), Ok("10.10.10.1:4420".parse().unwrap()));
     assert_eq!(seen.nqn().unwrap().as_str(), "nqn.test:a");
 }
 
@@ -67,8 +67,8 @@ fn fields_without_nul_end_at_their_end() {
     assert_eq!(seen.service, "4".repeat(32));
     assert_eq!(seen.subsystem, "n".repeat(256));
     assert_eq!(seen.address, "9".repeat(256));
-    assert!(matches!(seen.place(), Err(PlaceError::Address { .. })));
-    assert!(matches!(seen.nqn(), Err(PlaceError::Subsystem(_))));
+    assert!(matches!(seen.socket_address(), Err(DiscoveryEntryError::Address { .. })));
+    assert!(matches!(seen.nqn(), Err(DiscoveryEntryError::Subsystem(_))));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn what_is_unknown_prints_as_its_number() {
     let numbers = ["0x09", "0x08", "0x07", "0x17", "0x40"];
     assert_eq!(words, numbers.map(|number| format!("unrecognized ({number})")));
     assert_eq!(seen.specific, TransportSpecific::None);
-    assert_eq!(seen.place(), Err(PlaceError::Transport(TransportType(9))));
+    assert_eq!(seen.socket_address(), Err(DiscoveryEntryError::Transport(TransportType(9))));
 }
 
 #[test]
@@ -114,11 +114,14 @@ fn words_are_those_of_nvme_cli() {
     assert_eq!(requirements(1), "required");
     assert_eq!(requirements(6), "not required, sq flow control disable supported");
     assert_eq!(requirements(3), "unrecognized (0x03)");
-    let flags = |bits| EntryFlags(bits).to_string();
+    let flags = |bits| DiscoveryEntryFlags(bits).to_string();
     assert_eq!(flags(0), "none");
     assert_eq!(flags(3), "explicit discovery connections, duplicate discovery information");
     assert_eq!(flags(4), "no cdc connectivity");
-    assert!(EntryFlags(2).takes_persistent_connections() && EntryFlags(1).duplicates());
+    assert!(
+        DiscoveryEntryFlags(2).takes_persistent_connections()
+            && DiscoveryEntryFlags(1).duplicates()
+    );
     assert_eq!(SubsystemType::REFERRAL.to_string(), "discovery subsystem referral");
     assert_eq!(RdmaProvider::ROCE_V2.to_string(), "roce-v2");
 }
@@ -136,7 +139,7 @@ fn places_that_are_none_say_why() {
     for (change, words) in cases {
         let mut bytes = entry();
         change(&mut bytes);
-        let error = parse(&bytes).place().unwrap_err().to_string();
+        let error = parse(&bytes).socket_address().unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
 }

@@ -12,12 +12,12 @@ pub struct AsyncEvent(pub u64);
 
 /// What kind of event (Base figure 151).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EventType(pub u8);
+pub struct AsyncEventType(pub u8);
 
 /// What an event means; those we do not know keep their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Event {
+pub enum AsyncEventKind {
     /// The access states of namespaces changed; the ANA log page has them.
     AnaChange,
     /// The discovery log page changed.
@@ -33,7 +33,7 @@ pub enum Event {
     /// None of those.
     Other {
         /// Its type.
-        kind: EventType,
+        event_type: AsyncEventType,
         /// What it says.
         information: u8,
     },
@@ -42,13 +42,13 @@ pub enum Event {
 /// Which events a controller can tell (OAES) or shall tell (Asynchronous Event Configuration),
 /// one bit each (Base 5.1.25.1.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EventMask(pub u32);
+pub struct AsyncEventMask(pub u32);
 
 impl AsyncEvent {
     /// What kind: bits 0-2.
     #[must_use]
-    pub fn kind(self) -> EventType {
-        EventType(self.byte(0) & 0b111)
+    pub fn event_type(self) -> AsyncEventType {
+        AsyncEventType(self.byte(0) & 0b111)
     }
 
     /// What it says, in the numbers of its kind: bits 8-15.
@@ -66,16 +66,16 @@ impl AsyncEvent {
 
     /// What it means.
     #[must_use]
-    pub fn event(self) -> Event {
-        let (kind, information) = (self.kind(), self.information());
-        match (kind, information) {
-            (EventType::ERROR, number) => Event::Error(number),
-            (EventType::HEALTH, number) => Event::Health(number),
-            (EventType::NOTICE, 0x00) => Event::NamespaceAttributeChanged,
-            (EventType::NOTICE, 0x01) => Event::FirmwareActivationStarting,
-            (EventType::NOTICE, 0x03) => Event::AnaChange,
-            (EventType::NOTICE, 0xf0) => Event::DiscoveryLogChange,
-            _ => Event::Other { kind, information },
+    pub fn kind(self) -> AsyncEventKind {
+        let (event_type, information) = (self.event_type(), self.information());
+        match (event_type, information) {
+            (AsyncEventType::ERROR, number) => AsyncEventKind::Error(number),
+            (AsyncEventType::HEALTH, number) => AsyncEventKind::Health(number),
+            (AsyncEventType::NOTICE, 0x00) => AsyncEventKind::NamespaceAttributeChanged,
+            (AsyncEventType::NOTICE, 0x01) => AsyncEventKind::FirmwareActivationStarting,
+            (AsyncEventType::NOTICE, 0x03) => AsyncEventKind::AnaChange,
+            (AsyncEventType::NOTICE, 0xf0) => AsyncEventKind::DiscoveryLogChange,
+            _ => AsyncEventKind::Other { event_type, information },
         }
     }
 
@@ -90,7 +90,7 @@ impl AsyncEvent {
     }
 }
 
-impl EventType {
+impl AsyncEventType {
     /// Error status.
     pub const ERROR: Self = Self(0);
     /// SMART and health status.
@@ -103,7 +103,7 @@ impl EventType {
     pub const VENDOR: Self = Self(7);
 }
 
-impl EventMask {
+impl AsyncEventMask {
     /// Namespace attribute notices.
     pub const NAMESPACE_ATTRIBUTE: Self = Self(1 << 8);
     /// Firmware activation notices.
@@ -120,7 +120,7 @@ impl EventMask {
     }
 }
 
-impl std::ops::BitOr for EventMask {
+impl std::ops::BitOr for AsyncEventMask {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -128,7 +128,7 @@ impl std::ops::BitOr for EventMask {
     }
 }
 
-impl std::ops::BitAnd for EventMask {
+impl std::ops::BitAnd for AsyncEventMask {
     type Output = Self;
 
     fn bitand(self, other: Self) -> Self {
@@ -136,7 +136,7 @@ impl std::ops::BitAnd for EventMask {
     }
 }
 
-impl fmt::Display for EventType {
+impl fmt::Display for AsyncEventType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match *self {
             Self::ERROR => "error",
@@ -150,7 +150,7 @@ impl fmt::Display for EventType {
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for AsyncEventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::AnaChange => "asymmetric namespace access changed",
@@ -168,7 +168,9 @@ impl fmt::Display for Event {
             Self::Health(0x02) => "health: spare below threshold",
             Self::Health(number) => return write!(f, "health {number:#04x}"),
             Self::NamespaceAttributeChanged => "namespace attribute changed",
-            Self::Other { kind, information } => return write!(f, "{kind} {information:#04x}"),
+            Self::Other { event_type, information } => {
+                return write!(f, "{event_type} {information:#04x}");
+            }
         };
         f.write_str(name)
     }
@@ -176,7 +178,7 @@ impl fmt::Display for Event {
 
 impl fmt::Debug for AsyncEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AsyncEvent({}, {}, {:#x})", self.event(), self.log_page(), self.0)
+        write!(f, "AsyncEvent({}, {}, {:#x})", self.kind(), self.log_page(), self.0)
     }
 }
 
@@ -188,28 +190,28 @@ mod tests {
     #[test]
     fn results_by_their_numbers() {
         let cases = [
-            (0x0004_0002, Event::NamespaceAttributeChanged, LogPage::CHANGED_NAMESPACES),
-            (0x0003_0102, Event::FirmwareActivationStarting, LogPage::FIRMWARE_SLOTS),
-            (0x000c_0302, Event::AnaChange, LogPage::ANA),
-            (0x0070_f002, Event::DiscoveryLogChange, LogPage::DISCOVERY),
-            (0x0001_0300, Event::Error(3), LogPage::ERROR),
-            (0x0002_0101, Event::Health(1), LogPage::HEALTH),
+            (0x0004_0002, AsyncEventKind::NamespaceAttributeChanged, LogPage::CHANGED_NAMESPACES),
+            (0x0003_0102, AsyncEventKind::FirmwareActivationStarting, LogPage::FIRMWARE_SLOTS),
+            (0x000c_0302, AsyncEventKind::AnaChange, LogPage::ANA),
+            (0x0070_f002, AsyncEventKind::DiscoveryLogChange, LogPage::DISCOVERY),
+            (0x0001_0300, AsyncEventKind::Error(3), LogPage::ERROR),
+            (0x0002_0101, AsyncEventKind::Health(1), LogPage::HEALTH),
         ];
         for (result, event, page) in cases {
             let seen = AsyncEvent(result);
-            assert_eq!((seen.event(), seen.log_page()), (event, page), "{result:#x}");
+            assert_eq!((seen.kind(), seen.log_page()), (event, page), "{result:#x}");
         }
     }
 
     #[test]
     fn what_is_unknown_keeps_its_numbers() {
         let seen = AsyncEvent(0xffff_ffff_00c7_2a07);
-        let kind = EventType::VENDOR;
-        assert_eq!(seen.event(), Event::Other { kind, information: 0x2a });
+        let event_type = AsyncEventType::VENDOR;
+        assert_eq!(seen.kind(), AsyncEventKind::Other { event_type, information: 0x2a });
         assert_eq!(seen.log_page(), LogPage(0xc7));
-        assert_eq!(seen.event().to_string(), "vendor specific event 0x2a");
-        assert_eq!(AsyncEvent(0x0000_1103).event().to_string(), "event of type 3 0x11");
-        assert_eq!(AsyncEvent(0x0000_7700).event().to_string(), "error 0x77");
+        assert_eq!(seen.kind().to_string(), "vendor specific event 0x2a");
+        assert_eq!(AsyncEvent(0x0000_1103).kind().to_string(), "event of type 3 0x11");
+        assert_eq!(AsyncEvent(0x0000_7700).kind().to_string(), "error 0x77");
     }
 
     #[test]
@@ -219,10 +221,10 @@ mod tests {
 
     #[test]
     fn masks_hold_one_bit_an_event() {
-        let both = EventMask::ANA_CHANGE | EventMask::DISCOVERY_LOG_CHANGE;
+        let both = AsyncEventMask::ANA_CHANGE | AsyncEventMask::DISCOVERY_LOG_CHANGE;
         assert_eq!(both.0, 0x8000_0800);
-        assert!(both.contains(EventMask::ANA_CHANGE));
-        assert!(!both.contains(EventMask::ANA_CHANGE | EventMask::FIRMWARE_ACTIVATION));
-        assert_eq!(both & EventMask(0x800), EventMask::ANA_CHANGE);
+        assert!(both.contains(AsyncEventMask::ANA_CHANGE));
+        assert!(!both.contains(AsyncEventMask::ANA_CHANGE | AsyncEventMask::FIRMWARE_ACTIVATION));
+        assert_eq!(both & AsyncEventMask(0x800), AsyncEventMask::ANA_CHANGE);
     }
 }

@@ -6,7 +6,7 @@ use super::{Eui64, Identify, IdentifyError};
 
 /// The names of a namespace; each at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NamespaceNames {
+pub struct NamespaceIdDescriptors {
     /// EUI64.
     pub eui64: Option<Eui64>,
     /// NGUID.
@@ -20,7 +20,7 @@ pub struct NamespaceNames {
 /// NIDT, NIDL and two reserved bytes stand before each name.
 const HEADER: usize = 4;
 
-impl NamespaceNames {
+impl NamespaceIdDescriptors {
     /// Reads the list; it ends at a length of 0 or with the data. Of one kind the first counts;
     /// names of other kinds, and names that are all zeros, are passed over.
     ///
@@ -95,8 +95,8 @@ mod tests {
             (3, &[4; 16]),
         ]);
         assert_eq!(bytes[..5], [3, 16, 0, 0, 3]);
-        let names = NamespaceNames::parse(&bytes).unwrap();
-        let expected = NamespaceNames {
+        let names = NamespaceIdDescriptors::parse(&bytes).unwrap();
+        let expected = NamespaceIdDescriptors {
             eui64: Some(Eui64([1; 8])),
             nguid: Some(Uuid::from_bytes([2; 16])),
             uuid: Some(Uuid::from_bytes([3; 16])),
@@ -107,18 +107,21 @@ mod tests {
 
     #[test]
     fn a_list_may_be_empty_or_hold_zeros() {
-        assert_eq!(NamespaceNames::parse(&[0; 4096]), Ok(NamespaceNames::default()));
+        assert_eq!(
+            NamespaceIdDescriptors::parse(&[0; 4096]),
+            Ok(NamespaceIdDescriptors::default())
+        );
         let zeros = list(&[(1, &[0; 8]), (2, &[0; 16]), (3, &[0; 16])]);
-        assert_eq!(NamespaceNames::parse(&zeros), Ok(NamespaceNames::default()));
+        assert_eq!(NamespaceIdDescriptors::parse(&zeros), Ok(NamespaceIdDescriptors::default()));
     }
 
     #[test]
     fn names_of_another_length_are_refused() {
         for (kind, name) in [(1, "EUI64"), (2, "NGUID"), (3, "UUID"), (4, "CSI")] {
-            let error = NamespaceNames::parse(&list(&[(kind, &[1; 7])])).unwrap_err();
+            let error = NamespaceIdDescriptors::parse(&list(&[(kind, &[1; 7])])).unwrap_err();
             assert_eq!(error, IdentifyError::Name { name, bytes: 7 });
         }
-        assert_eq!(NamespaceNames::parse(&[0; 4095]), Err(IdentifyError::Length(4095)));
+        assert_eq!(NamespaceIdDescriptors::parse(&[0; 4095]), Err(IdentifyError::Length(4095)));
     }
 
     #[test]
@@ -127,6 +130,6 @@ mod tests {
         for entry in bytes.chunks_mut(255 + HEADER) {
             (entry[0], entry[1]) = (9, 255);
         }
-        assert_eq!(NamespaceNames::parse(&bytes), Ok(NamespaceNames::default()));
+        assert_eq!(NamespaceIdDescriptors::parse(&bytes), Ok(NamespaceIdDescriptors::default()));
     }
 }

@@ -8,14 +8,14 @@ use crate::wire::NamespaceId;
 
 /// Which namespaces changed since the page was last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChangedNamespaces {
+pub enum ChangedNamespaceList {
     /// These, in the controller's order, each once.
     These(Vec<NamespaceId>),
     /// More than fit: any may have changed.
     TooMany,
 }
 
-impl ChangedNamespaces {
+impl ChangedNamespaceList {
     /// The size of the page in bytes.
     pub const SIZE: usize = 4096;
 
@@ -49,26 +49,29 @@ mod tests {
 
     fn page(ids: &[u32]) -> Vec<u8> {
         let mut bytes: Vec<_> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        bytes.resize(ChangedNamespaces::SIZE, 0);
+        bytes.resize(ChangedNamespaceList::SIZE, 0);
         bytes
     }
 
     #[test]
     fn a_list_ends_at_zero_and_names_each_once() {
-        let these = ChangedNamespaces::parse(&page(&[7, 2, 7, 9, 0, 4])).unwrap();
-        assert_eq!(these, ChangedNamespaces::These([7, 2, 9].map(NamespaceId).to_vec()));
-        assert_eq!(ChangedNamespaces::parse(&page(&[])).unwrap(), ChangedNamespaces::These(vec![]));
+        let these = ChangedNamespaceList::parse(&page(&[7, 2, 7, 9, 0, 4])).unwrap();
+        assert_eq!(these, ChangedNamespaceList::These([7, 2, 9].map(NamespaceId).to_vec()));
+        assert_eq!(
+            ChangedNamespaceList::parse(&page(&[])).unwrap(),
+            ChangedNamespaceList::These(vec![])
+        );
     }
 
     #[test]
     fn overflow_means_any() {
-        let overflow = ChangedNamespaces::parse(&page(&[0xffff_ffff])).unwrap();
-        assert_eq!(overflow, ChangedNamespaces::TooMany);
+        let overflow = ChangedNamespaceList::parse(&page(&[0xffff_ffff])).unwrap();
+        assert_eq!(overflow, ChangedNamespaceList::TooMany);
     }
 
     #[test]
     fn another_length_is_refused() {
-        let error = ChangedNamespaces::parse(&[0; 4092]).unwrap_err();
+        let error = ChangedNamespaceList::parse(&[0; 4092]).unwrap_err();
         assert!(error.to_string().contains("4092 bytes where at least 4096"), "{error}");
     }
 }
