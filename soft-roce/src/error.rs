@@ -76,6 +76,16 @@ pub enum Error {
     /// No folder to keep the kernel in.
     #[error("no folder for the kernel: set XDG_CACHE_HOME or HOME to a folder you may write")]
     NoCache,
+    /// The guest's kernel has no such RDMA device.
+    #[error(
+        "this kernel has no {kind} (CONFIG_RDMA_{}); use one that `soft-roce build` makes, or \
+         another --device",
+        .kind.to_uppercase()
+    )]
+    NoDriver {
+        /// The driver, as `rdma link add` names it.
+        kind: &'static str,
+    },
     /// The given kernel program is not there.
     #[error("{} is not a kernel program; give 6.12, 7, or a built `linux`", .0.display())]
     NoKernelProgram(

@@ -20,6 +20,7 @@
 //! ```sh
 //! soft-roce build                                       # once; a first run does it too
 //! soft-roce run -- rdma link                            # rxe alone
+//! soft-roce run --device both -- rdma link              # and soft-iWARP beside it
 //! soft-roce run --target soft-roce/targets/basic.toml -- nvme discover -t rdma \
 //!     -a 10.10.10.1 -s 4420
 //! soft-roce run --shell                                 # look around
@@ -45,13 +46,20 @@
 //!
 //! The program finds itself as root, on one processor, with `/proc`, `/sys`, `/dev` and `/run` of
 //! its own, locked memory without limit, the network device `dum0` at 10.10.10.1 and
-//! fd10:10:10::1, the RDMA device `rxe0`, and in its environment:
+//! fd10:10:10::1, the RDMA device `rxe0` on it, and in its environment:
 //!
 //! | name | value |
 //! | --- | --- |
 //! | `SOFT_ROCE` | `1` |
 //! | `SOFT_ROCE_ADDRESS`, `RDMA_TEST_ADDRESS` | `10.10.10.1` |
+//! | `SOFT_ROCE_DEVICE` | `rxe`, `siw` or `both` |
+//! | `SOFT_ROCE_SIW_ADDRESS` | `10.10.11.1`, with both devices |
 //! | `SOFT_ROCE_TARGET` | the target file, when there is one |
+//!
+//! With `--device siw` the device is `siw0`, soft-iWARP, at the same addresses: the same target
+//! file, the same tests, another transport. With `--device both` rxe0 stays there, and siw0 is on
+//! `dum1` at 10.10.11.1 and fd10:10:11::1. A target listens at 10.10.10.1 unless its file says
+//! otherwise.
 //!
 //! `soft-roce target` changes the target while the program runs; `target set --help` lists what
 //! can be set. The target file is described at [`target::Target`]; examples are in the
@@ -101,4 +109,7 @@ pub mod target;
 pub use error::{Error, Result};
 pub use kernel::{Kernel, Series};
 pub use program::PROGRAM_VARIABLE;
-pub use run::{ADDRESS, ADDRESS_V6, Guest, Input, MEMORY_BYTES, Outcome, Output, RunStatus};
+pub use run::{
+    ADDRESS, ADDRESS_V6, Device, Guest, Input, MEMORY_BYTES, Outcome, Output, RunStatus,
+    SECOND_ADDRESS, SECOND_ADDRESS_V6,
+};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result, helper, packages,
-    run::spec::ADDRESS,
+    run::ADDRESS,
     target::{State, Target, TargetRoot},
 };
 

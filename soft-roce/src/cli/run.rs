@@ -4,20 +4,24 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use regex_lite::Regex;
-use soft_roce::{Guest, Kernel, Outcome, Result, RunStatus, run::kernel_log, size};
+use soft_roce::{Device, Guest, Kernel, Outcome, Result, RunStatus, run::kernel_log, size};
 
 /// Run a program in a guest that has rxe and, with --target, an NVMe target
 ///
 /// The program runs here: in this folder, on these files, with these arguments, environment and
-/// standard streams, and its exit status becomes ours. Inside it is root, rxe0 is at 10.10.10.1
-/// (SOFT_ROCE_ADDRESS), and `soft-roce target` changes the target while it runs. The guest ends
-/// with the program. The status is 124 when the time is up, 101 when the kernel crashed, warned or
-/// gave no result, and 128 + N when signal N killed the program.
+/// standard streams, and its exit status becomes ours. Inside it is root, the RDMA device is at
+/// 10.10.10.1 (SOFT_ROCE_ADDRESS), and `soft-roce target` changes the target while it runs. The
+/// guest ends with the program. The status is 124 when the time is up, 101 when the kernel crashed,
+/// warned or gave no result, and 128 + N when signal N killed the program.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Which kernel: 6.12, 7 (the newest 7.x), or the path of a built `linux` program
     #[arg(long, env = "SOFT_ROCE_KERNEL", default_value = "6.12")]
     kernel: Kernel,
+    /// Which RDMA device: rxe (soft-RoCE, rxe0) or siw (soft-iWARP, siw0) at 10.10.10.1, or both:
+    /// rxe0 there and siw0 at 10.10.11.1 (SOFT_ROCE_SIW_ADDRESS)
+    #[arg(long, env = "SOFT_ROCE_DEVICE", default_value_t)]
+    device: Device,
     /// Set up the NVMe target of this file before the program starts
     #[arg(long, value_name = "FILE", env = "SOFT_ROCE_TARGET")]
     target: Option<PathBuf>,
@@ -70,6 +74,7 @@ impl Run {
         let mut guest = Guest::new(program)
             .args(words)
             .kernel(self.kernel)
+            .device(self.device)
             .memory_bytes(self.mem)
             .kernel_args(self.kernel_arg);
         guest = self.deny.into_iter().fold(guest, Guest::deny);

@@ -18,7 +18,7 @@ use rustix::{
 
 use crate::{
     Error, Result, helper,
-    run::spec::{ADDRESS, ADDRESS_V6},
+    run::device::{Device, Link},
     target::{Target, TargetRoot},
 };
 
@@ -65,11 +65,11 @@ pub(super) fn mount() -> Result<()> {
     Ok(())
 }
 
-/// Limits, names, network, rxe, and the target of `file`.
-pub(super) fn set_up(file: Option<&Path>) -> Result<()> {
+/// Limits, names, network, RDMA devices, and the target of `file`.
+pub(super) fn set_up(device: Device, file: Option<&Path>) -> Result<()> {
     set_limits()?;
-    network()?;
-    rxe()?;
+    network(device.links())?;
+    device.links().iter().try_for_each(rdma_link)?;
     let Some(file) = file else { return Ok(()) };
     Target::load(file)?.up(&TargetRoot::guest())
 }
@@ -93,14 +93,16 @@ fn set_limits() -> Result<()> {
     sethostname(b"soft-roce").map_err(Error::errno("set the name in", "/proc/sys/kernel"))
 }
 
-fn network() -> Result<()> {
-    let text = format!(
-        "link set lo up\n\
-         link add dum0 type dummy\n\
-         link set dum0 mtu {MTU} up\n\
-         addr add {ADDRESS}/24 dev dum0\n\
-         addr add {ADDRESS_V6}/64 dev dum0 nodad\n"
-    );
+fn network(links: &[Link]) -> Result<()> {
+    let mut text = String::from("link set lo up\n");
+    for Link { netdev, address, address_v6, .. } in links {
+        text += &format!(
+            "link add {netdev} type dummy\n\
+             link set {netdev} mtu {MTU} up\n\
+             addr add {address}/24 dev {netdev}\n\
+             addr add {address_v6}/64 dev {netdev} nodad\n"
+        );
+    }
     let mut ip = helper::system("ip");
     ip.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let failed = |reason: String| Error::Helper { command: "ip -batch -".into(), reason };
@@ -113,9 +115,18 @@ fn network() -> Result<()> {
     if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
 }
 
-fn rxe() -> Result<()> {
+fn rdma_link(link: &Link) -> Result<()> {
+    let Link { name, kind, netdev, .. } = link;
     let mut rdma = helper::system("rdma");
-    helper::check(rdma.args(["link", "add", "rxe0", "type", "rxe", "netdev", "dum0"]))
+    helper::check(rdma.args(["link", "add", name, "type", kind, "netdev", netdev])).map_err(
+        |error| match error {
+            // The kernel's answer for a driver that it does not have.
+            Error::Helper { reason, .. } if reason.contains("Invalid argument") => {
+                Error::NoDriver { kind }
+            }
+            other => other,
+        },
+    )
 }
 
 fn end_initiators() {

@@ -60,7 +60,7 @@ fn open_line() -> io::Result<SharedLine> {
 }
 
 fn work(spec: &GuestSpec, folder: &Path, line: &SharedLine) -> GuestStatus {
-    if let Err(reason) = environment::set_up(spec.target.as_deref()) {
+    if let Err(reason) = environment::set_up(spec.device, spec.target.as_deref()) {
         return GuestStatus::NotSetUp(reason.to_string());
     }
     let (mut command, stdio_relay) = match session::prepare(spec) {

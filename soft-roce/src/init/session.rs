@@ -21,7 +21,8 @@ use rustix::{
 
 use super::stdio_relay::{StdioRelay, Stream};
 use crate::{
-    run::spec::{ADDRESS, GuestSpec, StdioSpec},
+    run::device::{ADDRESS, Device, SECOND_ADDRESS},
+    run::spec::{GuestSpec, StdioSpec},
     run::terminal::make_raw,
 };
 
@@ -97,6 +98,10 @@ fn surround(command: &mut Command, spec: &GuestSpec) {
     command.env("PATH", path);
     command.env("SOFT_ROCE", "1");
     command.env("SOFT_ROCE_ADDRESS", ADDRESS).env("RDMA_TEST_ADDRESS", ADDRESS);
+    command.env("SOFT_ROCE_DEVICE", spec.device.name());
+    if spec.device == Device::Both {
+        command.env("SOFT_ROCE_SIW_ADDRESS", SECOND_ADDRESS);
+    }
     if let Some(target) = &spec.target {
         command.env("SOFT_ROCE_TARGET", target);
     }

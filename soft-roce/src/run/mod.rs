@@ -1,6 +1,7 @@
 //! One run: a guest described, started, supervised, and cleaned up after.
 
 pub(crate) mod cpu;
+pub(crate) mod device;
 pub(crate) mod dir;
 pub mod kernel_log;
 pub(crate) mod launch;
@@ -31,8 +32,8 @@ use crate::{
 use dir::RunDir;
 use spec::{GuestSpec, LaunchSpec, StdioSpec, name};
 
+pub use device::{ADDRESS, ADDRESS_V6, Device, SECOND_ADDRESS, SECOND_ADDRESS_V6};
 pub use outcome::{Outcome, RunStatus};
-pub use spec::{ADDRESS, ADDRESS_V6};
 pub use stdio::{Input, Output};
 
 /// The memory of a guest, unless told otherwise: enough for a target of a few hundred MiB.
@@ -43,6 +44,7 @@ pub const MEMORY_BYTES: u64 = 1 << 30;
 pub struct Guest {
     program: Vec<OsString>,
     kernel: Kernel,
+    device: Device,
     target: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
     memory_bytes: u64,
@@ -65,6 +67,7 @@ impl Guest {
         Self {
             program: vec![program.into()],
             kernel: Kernel::default(),
+            device: Device::default(),
             target: None,
             timeout: None,
             memory_bytes: MEMORY_BYTES,
@@ -93,6 +96,13 @@ impl Guest {
     #[must_use]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = kernel;
+        self
+    }
+
+    /// The RDMA device or devices; rxe by default.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
         self
     }
 
@@ -257,6 +267,7 @@ impl Guest {
             program: self.program.clone(),
             folder,
             environment: std::env::vars_os().chain(self.environment.clone()).collect(),
+            device: self.device,
             target: self.target.as_ref().map(absolute).transpose()?,
             input: if self.interactive { StdioSpec::Terminal } else { self.input.wiring() },
             output: self.output.wiring(io::stdout()),

@@ -8,13 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::device::Device;
 use crate::{Error, Result};
-
-/// The address of the bed inside every guest.
-pub const ADDRESS: &str = "10.10.10.1";
-
-/// The same place by IPv6.
-pub const ADDRESS_V6: &str = "fd10:10:10::1";
 
 /// What the guest's init is to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,6 +17,7 @@ pub(crate) struct GuestSpec {
     pub(crate) program: Vec<OsString>,
     pub(crate) folder: PathBuf,
     pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) device: Device,
     pub(crate) target: Option<PathBuf>,
     pub(crate) input: StdioSpec,
     pub(crate) output: StdioSpec,

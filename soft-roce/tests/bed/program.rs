@@ -73,6 +73,29 @@ fn the_bed_is_as_promised() {
 
 #[test]
 #[ignore = "boots a kernel: run by ./tests/run"]
+fn devices_are_those_asked_for() {
+    let bed = Bed::new();
+    let siw = "set -e
+         test $SOFT_ROCE_DEVICE = siw -a $SOFT_ROCE_ADDRESS = 10.10.10.1
+         test -z \"$SOFT_ROCE_SIW_ADDRESS\"
+         rdma link show | grep 'siw0/1 state ACTIVE.* netdev dum0'
+         ! rdma link show | grep rxe";
+    expect_success(&bed.shell(&["--device", "siw"], siw));
+    let both = "set -e
+         test $SOFT_ROCE_DEVICE = both -a $SOFT_ROCE_ADDRESS = 10.10.10.1
+         rdma link show | grep 'rxe0/1 state ACTIVE.* netdev dum0'
+         rdma link show | grep 'siw0/1 state ACTIVE.* netdev dum1'
+         ip addr show dum1 | grep $SOFT_ROCE_SIW_ADDRESS/24
+         ip addr show dum1 | grep fd10:10:11::1/64";
+    expect_success(&bed.shell(&["--device", "both"], both));
+    let unknown = bed.run(&["--device", "mlx5"]).args(["--", "true"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    let words = text(&unknown.stderr);
+    assert!(words.contains("no device \"mlx5\"; known are rxe, siw, both"), "{words}");
+}
+
+#[test]
+#[ignore = "boots a kernel: run by ./tests/run"]
 fn two_guests_run_at_once() {
     let bed = Bed::new();
     let folder = TempDir::new().unwrap();
