@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Class, Controller, Error, ReconnectOptions};
+use rdma_host::{Controller, Error, ErrorClass, ReconnectOptions};
 use tests::{SUBSYSTEM, command, controllers, nvmf, options, run, target, uri, wait_for};
 use verbs::{Capabilities, ConnectParameters, Endpoint};
 
@@ -124,7 +124,7 @@ fn all_requests_end_once_with_their_buffers() {
         let mut total = 0;
         for task in tasks {
             let (completed, failed) = task.await.unwrap();
-            assert_eq!(failed.error.class(), Class::Transport, "{failed}");
+            assert_eq!(failed.error.class(), ErrorClass::Transport, "{failed}");
             assert!(failed.buffer.is_some());
             total += completed;
         }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdma_fabric::{Fabric, Fault, Host, Point};
-use rdma_host::error::{Misuse, Reason};
+use rdma_host::error::{GiveUpReason, Misuse};
 use rdma_host::proto::State;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{
-    Changes, Class, Command, ConnectOptions, Controller, Error, Execution, HostIdentity, Namespace,
-    ReconnectOptions,
+    Changes, Command, ConnectOptions, Controller, Error, ErrorClass, Execution, HostIdentity,
+    Namespace, ReconnectOptions,
 };
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
 
@@ -113,7 +113,7 @@ fn commands_wait_for_a_partition_to_heal() {
             async move { namespace.read(16, buffer).await }
         });
         let lost = reach(&mut changes, State::Resetting).await;
-        assert_eq!(lost.cause.expect("a cause").class(), Class::Transport);
+        assert_eq!(lost.cause.expect("a cause").class(), ErrorClass::Transport);
         let failed = reach(&mut changes, State::Waiting).await;
         assert!(failed.next.is_some(), "{failed}");
         bed.fabric.heal("host", "target");
@@ -156,8 +156,8 @@ fn a_refused_reconnect_ends_by_dnr_alone() {
             } else {
                 let error = controller.failed().await;
                 let Error::GaveUp(end) = &error else { panic!("{status:#x}: {error}") };
-                assert_eq!((end.attempts, end.reason), (1, Reason::Final), "{error}");
-                assert_eq!(error.class(), Class::Access, "{error}");
+                assert_eq!((end.attempts, end.reason), (1, GiveUpReason::NotRetryable), "{error}");
+                assert_eq!(error.class(), ErrorClass::Access, "{error}");
                 let failed = read.await.unwrap().expect_err("there is no connection");
                 assert_eq!(failed.execution, Execution::Unknown);
                 assert!(failed.buffer.is_some());
@@ -180,7 +180,7 @@ fn a_demand_for_a_key_ends_it() {
         });
         let buffer = controller.allocate(512).unwrap();
         let failed = namespace.read(0, buffer).await.expect_err("no key, no connection");
-        assert_eq!(failed.error.class(), Class::Access, "{failed}");
+        assert_eq!(failed.error.class(), ErrorClass::Access, "{failed}");
         assert!(failed.error.to_string().contains("trying again can't help"), "{failed}");
     });
 }
@@ -196,7 +196,7 @@ fn attempts_run_out() {
         let buffer = controller.allocate(512).unwrap();
         let failed = namespace.read(0, buffer).await.expect_err("three attempts are all");
         let Error::GaveUp(end) = &failed.error else { panic!("{failed}") };
-        assert_eq!((end.attempts, end.reason), (3, Reason::Exhausted));
+        assert_eq!((end.attempts, end.reason), (3, GiveUpReason::Exhausted));
         // And whoever comes later learns the same.
         let failed = namespace.read(0, failed.buffer.unwrap()).await.expect_err("it is over");
         assert!(matches!(failed.error, Error::GaveUp(_)), "{failed}");
@@ -215,7 +215,7 @@ fn commands_fail_when_they_are_not_to_wait() {
             refuse_connect(&bed, 0x006);
             let buffer = controller.allocate(512).unwrap();
             let failed = namespace.read(0, buffer).await.expect_err("it does not wait for long");
-            assert!(matches!(failed.error, Error::Away(_)), "{failed}");
+            assert!(matches!(failed.error, Error::NotConnected(_)), "{failed}");
             assert_eq!(failed.execution, Execution::Unknown);
             let failed = namespace.read(0, failed.buffer.unwrap()).await.expect_err("nor this");
             assert_eq!(failed.execution, Execution::NotSent, "{failed}");
@@ -677,7 +677,7 @@ fn what_the_device_reports_ends_the_connection() {
             bed.fabric.advance(Duration::from_millis(1));
             let lost = reach(&mut changes, State::Resetting).await;
             let cause = lost.cause.expect("a cause");
-            assert_eq!(cause.class(), Class::Transport);
+            assert_eq!(cause.class(), ErrorClass::Transport);
             let removed = matches!(fault, Fault::RemoveDevice(_));
             // That shows elsewhere too, in other words.
             assert!(removed || cause.to_string().contains(words), "{cause}");

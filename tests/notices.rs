@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rdma_fabric::{Fabric, Host};
-use rdma_host::config::EVENT_INTERVAL;
+use rdma_host::config::EVENT_INTERVAL_MIN;
 use rdma_host::wire::{AsyncEventKind, NamespaceId};
 use rdma_host::{ConnectOptions, Controller, Detail, Fate, HostIdentity, Namespace};
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
@@ -129,7 +129,7 @@ fn a_storm_costs_ten_requests_a_second() {
         for _ in 0..5 {
             notices.next().await.expect("it goes on");
         }
-        let most = began.elapsed().as_millis() / EVENT_INTERVAL.as_millis() + 1;
+        let most = began.elapsed().as_millis() / EVENT_INTERVAL_MIN.as_millis() + 1;
         let requests = requests.load(Ordering::Relaxed);
         assert!(u128::from(requests) <= most, "{requests} requests, where {most} are due");
         works(&controller, &namespace).await;
@@ -149,7 +149,7 @@ fn who_takes_no_request_is_not_asked_again() {
             }
         })
         .await;
-        tokio::time::sleep(3 * EVENT_INTERVAL).await;
+        tokio::time::sleep(3 * EVENT_INTERVAL_MIN).await;
         works(&controller, &namespace).await;
         assert_eq!(requests.load(Ordering::Relaxed), 1);
         controller.shutdown().await;

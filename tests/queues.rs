@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdma_fabric::{Fabric, Host};
-use rdma_host::config::CONNECTS_AT_ONCE;
+use rdma_host::config::CONCURRENT_CONNECTS_MAX;
 use rdma_host::proto::State;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Buffer, ConnectOptions, Controller, Error, HostIdentity, Namespace};
@@ -51,7 +51,7 @@ impl Doorkeeper {
         if self.closed && seen.queue != 0 && seen.is_fabrics(0x01) {
             answer.gate = Some(Arc::clone(&self.gate));
             self.waiting += 1;
-            if self.waiting == CONNECTS_AT_ONCE {
+            if self.waiting == CONCURRENT_CONNECTS_MAX {
                 self.mark = self.completed.load(Ordering::Acquire) + MEANWHILE;
             }
         }
@@ -129,14 +129,20 @@ fn queues_come_up_together_and_nobody_waits_for_them() {
         let many = Controller::connect_over(&host, &options(QUEUES)).await.expect("all come up");
         assert_eq!(many.negotiated().io_queues, QUEUES);
         let batches = std::mem::take(&mut keeper.lock().unwrap().batches);
-        assert_eq!(batches, vec![CONNECTS_AT_ONCE; usize::from(QUEUES / CONNECTS_AT_ONCE)]);
+        assert_eq!(
+            batches,
+            vec![CONCURRENT_CONNECTS_MAX; usize::from(QUEUES / CONCURRENT_CONNECTS_MAX)]
+        );
 
         // The same when they are lost.
         let mut changes = many.changes();
         many.reset().await;
         while changes.next().await.expect("it goes on").state != State::Live {}
         let batches = std::mem::take(&mut keeper.lock().unwrap().batches);
-        assert_eq!(batches, vec![CONNECTS_AT_ONCE; usize::from(QUEUES / CONNECTS_AT_ONCE)]);
+        assert_eq!(
+            batches,
+            vec![CONCURRENT_CONNECTS_MAX; usize::from(QUEUES / CONCURRENT_CONNECTS_MAX)]
+        );
 
         many.shutdown().await;
         assert!(!load.is_finished(), "the other controller's load goes on");

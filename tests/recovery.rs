@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rdma_host::proto::State;
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Change, Changes, Class, Controller};
+use rdma_host::{Change, Changes, Controller, ErrorClass};
 use tests::{SUBSYSTEM, address, controllers, nvmf, options, run, target, uri, wait_for};
 
 const TARGET_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/targets/lasting.toml");
@@ -224,7 +224,7 @@ fn a_host_that_is_no_longer_allowed_gives_up_at_once() {
         .await
         .unwrap();
         let error = controller.failed().await;
-        assert_eq!(error.class(), Class::Access, "{error}");
+        assert_eq!(error.class(), ErrorClass::Access, "{error}");
         assert!(error.to_string().contains("1 attempt to reconnect"), "{error}");
     });
     target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "1"]);
@@ -251,7 +251,7 @@ fn z_a_device_that_was_removed_is_used_again() {
         };
         rdma("link delete rxe0").await.expect("it goes");
         let lost = reach(&mut changes, State::Resetting).await;
-        assert_eq!(lost.cause.expect("a cause").class(), Class::Transport);
+        assert_eq!(lost.cause.expect("a cause").class(), ErrorClass::Transport);
         tokio::time::sleep(Duration::from_secs(1)).await;
         rdma("link add rxe0 type rxe netdev dum0").await.expect("it is back");
         lever(&["unlink", "port", "1", SUBSYSTEM]).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdma_fabric::{Fabric, Host, Recorder, Trace};
 use rdma_host::error::{Malformed, TargetMisbehaved};
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Class, ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
+use rdma_host::{ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions};
 use tests::target::{Answer, BLOCKS, Hook, Seen, TARGET_ADDRESS, Target};
 
 /// A fabric with a target on it, and the host to connect from.
@@ -163,7 +163,7 @@ fn a_response_longer_than_its_buffer_breaks_the_queue() {
                 answer.messages[0].resize(length, 0);
             }
         });
-        assert_eq!(error.class(), Class::Transport, "{length} bytes: {error}");
+        assert_eq!(error.class(), ErrorClass::Transport, "{length} bytes: {error}");
     }
 }
 
@@ -190,7 +190,7 @@ fn data_written_past_the_buffer_is_stopped() {
             answer.data = vec![0; 1 << 20];
         }
     });
-    assert_eq!(error.class(), Class::Transport, "{error}");
+    assert_eq!(error.class(), ErrorClass::Transport, "{error}");
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_demand_for_authentication_is_understood() {
         }
     });
     assert!(matches!(error, Error::Authentication { .. }), "{error}");
-    assert_eq!(error.class(), Class::Access);
+    assert_eq!(error.class(), ErrorClass::Access);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn nonsense_in_identify_is_refused() {
             }
         });
         let class = error.class();
-        assert!(class == Class::Failed, "seed {seed}: {error}");
+        assert!(class == ErrorClass::Failed, "seed {seed}: {error}");
     }
 }
 
@@ -281,7 +281,7 @@ fn a_partition_is_noticed() {
         fabric.partition("host", "target");
         let buffer = controller.allocate(512).unwrap();
         let failed = namespace.read(0, buffer).await.expect_err("nobody answers");
-        assert_eq!(failed.error.class(), Class::Transport, "{failed}");
+        assert_eq!(failed.error.class(), ErrorClass::Transport, "{failed}");
         assert!(failed.buffer.is_some());
         controller.shutdown().await;
     });

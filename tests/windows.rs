@@ -9,7 +9,7 @@ use rdma_fabric::{Fabric, Host};
 use rdma_host::error::TargetMisbehaved;
 use rdma_host::wire::{NamespaceId, Status};
 use rdma_host::{
-    Class, Command, ConnectOptions, Controller, Error, HostIdentity, MemoryMode, PoolOptions,
+    Command, ConnectOptions, Controller, Error, ErrorClass, HostIdentity, MemoryMode, PoolOptions,
     ReconnectOptions, Windows,
 };
 use serde_json::Value;
@@ -198,7 +198,7 @@ fn a_response_that_takes_another_commands_key_ends_the_controller() {
 fn a_key_that_nobody_lent_fails_the_connection() {
     for wrong in [0, 0xdead_beef] {
         let error = ends(move |_, answer| answer.invalidate = Some(wrong));
-        assert_eq!(error.class(), Class::Transport, "{error}");
+        assert_eq!(error.class(), ErrorClass::Transport, "{error}");
     }
 }
 
@@ -214,7 +214,7 @@ fn a_key_taken_out_of_use_twice_fails_the_connection() {
     });
     // Whichever is noticed first: the key that is gone, or the answer that is not due.
     let unknown = matches!(error, Error::TargetMisbehaved(TargetMisbehaved::UnknownCommand { .. }));
-    assert!(unknown || error.class() == Class::Transport, "{error}");
+    assert!(unknown || error.class() == ErrorClass::Transport, "{error}");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn data_that_comes_after_the_response_is_refused() {
             Some(_) => {}
         }
     });
-    assert_eq!(error.class(), Class::Transport, "{error}");
+    assert_eq!(error.class(), ErrorClass::Transport, "{error}");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn data_that_comes_over_another_queue_is_refused() {
         }
         Some(_) => {}
     });
-    assert_eq!(error.class(), Class::Transport, "{error}");
+    assert_eq!(error.class(), ErrorClass::Transport, "{error}");
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn data_for_a_write_is_not_written() {
         let mut bytes = [0; 16 * 512];
         failed.buffer.expect("the buffer comes back").copy_out(0, &mut bytes);
         assert!(bytes == [7; 16 * 512]);
-        assert_eq!(controller.failed().await.class(), Class::Transport);
+        assert_eq!(controller.failed().await.class(), ErrorClass::Transport);
     });
 }
 
@@ -390,7 +390,7 @@ fn all_buffers_come_back_when_the_port_closes() {
                 break error;
             }
         };
-        assert_eq!(cause.class(), Class::Transport, "{cause}");
+        assert_eq!(cause.class(), ErrorClass::Transport, "{cause}");
         assert_eq!(buffers.len(), 32, "every buffer comes back");
         tests::target(&["link", "port", "1", SUBSYSTEM]);
         drop(pollers);

@@ -61,7 +61,7 @@ pub struct ConnectOptions {
     /// What happens when the connection is lost.
     pub reconnect: ReconnectOptions,
     /// How queues are authenticated.
-    pub authentication: Authentication,
+    pub authentication: AuthenticationOptions,
     /// How the controller reaches the data of commands.
     pub memory: MemoryMode,
 }
@@ -95,7 +95,7 @@ impl MemoryMode {
 /// The secrets that queues are authenticated with, and what to insist on. Cheap to clone; a clone
 /// shares the secrets, which are wiped with the last.
 #[derive(Clone, Default)]
-pub struct Authentication {
+pub struct AuthenticationOptions {
     /// Our secret, and the controller's if it is to prove itself. Without them a target that asks
     /// for authentication is refused; with them, one that does not on the admin queue. The I/O
     /// queues are authenticated then as well, even if the target asks on the admin queue alone.
@@ -104,17 +104,20 @@ pub struct Authentication {
     pub policy: auth::Policy,
 }
 
-impl fmt::Debug for Authentication {
+impl fmt::Debug for AuthenticationOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = self.credentials.as_ref().map(|credentials| match credentials.is_two_way() {
             true => "two-way",
             false => "one-way",
         });
-        f.debug_struct("Authentication").field("way", &way).field("policy", &self.policy).finish()
+        f.debug_struct("AuthenticationOptions")
+            .field("way", &way)
+            .field("policy", &self.policy)
+            .finish()
     }
 }
 
-impl PartialEq for Authentication {
+impl PartialEq for AuthenticationOptions {
     /// Whether the secrets are the same ones, not whether they have the same bytes.
     fn eq(&self, other: &Self) -> bool {
         let pointer = |this: &Self| this.credentials.as_ref().map(Arc::as_ptr);
@@ -122,7 +125,7 @@ impl PartialEq for Authentication {
     }
 }
 
-impl Eq for Authentication {}
+impl Eq for AuthenticationOptions {}
 
 /// When, how often and how long to connect again. Names and defaults are those of Linux, whose
 /// names stand in brackets; what Linux does not have is off.
@@ -227,7 +230,7 @@ impl ConnectOptions {
             io_timeout: Duration::from_secs(30),
             wait: WaitMode::default(),
             reconnect: ReconnectOptions::default(),
-            authentication: Authentication::default(),
+            authentication: AuthenticationOptions::default(),
             memory: MemoryMode::default(),
         }
     }
@@ -245,19 +248,19 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often an address is asked for within that. Linux's CM does not notice an answer that comes
 /// while it still asks, as over a link that has just come up, before the time of the question is
 /// over: it is to be over soon.
-pub const RESOLVE_INTERVAL: Duration = Duration::from_millis(250);
+pub const RESOLVE_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// I/O queues of one controller that are connected at the same time: what a target has to do for
 /// one is mostly waiting, and its connection manager queues no more than a few dozen requests.
-pub const CONNECTS_AT_ONCE: u16 = 16;
+pub const CONCURRENT_CONNECTS_MAX: u16 = 16;
 
 /// When one I/O queue's connection ends while others come up, how long they wait for what that
 /// queue itself has to say of it: an answer that came before is taken in by then.
-pub const OWN_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+pub const CLOSE_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Of these, how many are authenticated at the same time. A target with one processor computes one
 /// after the other, and all of them have [`AUTHENTICATION_TIMEOUT`].
-pub const AUTHENTICATIONS_AT_ONCE: usize = 4;
+pub const CONCURRENT_AUTHENTICATIONS_MAX: usize = 4;
 
 /// From the connect request to the reply. Linux leaves it to the CM, about a minute; a target that
 /// is there answers in milliseconds.
@@ -268,20 +271,20 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONNECT_ATTEMPTS: u8 = 8;
 
 /// Before the next attempt when the target still holds an old connection of ours.
-pub const STALE_PAUSE: Duration = Duration::from_secs(1);
+pub const STALE_CONNECTION_DELAY: Duration = Duration::from_secs(1);
 
 /// For a port of our device that is down: longer than a switch takes to bring a link up again.
 pub const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a connect that waits looks at the port: seldom enough to cost nothing, and much less
 /// than the 4 s after which Linux's CM sends a request again.
-pub const PORT_INTERVAL: Duration = Duration::from_millis(100);
+pub const PORT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a port that is back may need until packets pass: neighbours are to be found again.
 pub const PORT_SETTLE_TIME: Duration = Duration::from_secs(10);
 
 /// From the return of a port to the first attempt: the other end of the link comes up meanwhile.
-pub const PORT_PAUSE: Duration = Duration::from_millis(300);
+pub const PORT_UP_DELAY: Duration = Duration::from_millis(300);
 
 /// The delay before another attempt within that time, if the usual one is longer.
 pub const PORT_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -305,7 +308,7 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(700);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Between two looks at the controller's status while it gets ready or shuts down.
-pub const STATUS_INTERVAL: Duration = Duration::from_millis(10);
+pub const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The longest readiness wait we believe, whatever CAP.TO says (its own maximum is 127.5 s).
 pub const READY_TIMEOUT_MAX: Duration = Duration::from_secs(30);
@@ -345,7 +348,7 @@ pub const DISCOVERY_ATTEMPTS: u8 = 10;
 pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Discovery subsystems that one walk over referrals asks at most.
-pub const DISCOVERY_VISITS_MAX: usize = 64;
+pub const DISCOVERY_TARGETS_MAX: usize = 64;
 
 /// Referrals in a row that are followed by default: real networks have one or two.
 pub const REFERRAL_DEPTH: u8 = 8;
@@ -361,10 +364,10 @@ pub const EVENT_BACKLOG: usize = 4;
 
 /// The shortest time between two events we let a controller tell us, so that a storm of them costs
 /// no more than ten commands a second.
-pub const EVENT_INTERVAL: Duration = Duration::from_millis(100);
+pub const EVENT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// How long an idle task sleeps before it looks around.
-pub const IDLE: Duration = Duration::from_millis(100);
+pub const IDLE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// For pollers to give up their queues before a controller is told of the end: tasks of ours do so
 /// within microseconds, and one that a caller neglects is not waited for.
@@ -381,7 +384,7 @@ pub const TICK: Duration = Duration::from_millis(10);
 
 /// Looks of a poller that find nothing between two readings of the clock, which may cost as much as
 /// a look. So many take some microseconds.
-pub const LOOKS_PER_CLOCK: u32 = 64;
+pub const POLLS_PER_CLOCK_READ: u32 = 64;
 
 /// Connections of a poller that are looked at for events each [`TICK`]. A look is a system call,
 /// of which a poller with 1,000 queues is not to make 100,000 a second.
@@ -398,7 +401,7 @@ pub const ABORT_BACKLOG: usize = 16;
 pub const RESENDS_MAX: u8 = 5;
 
 /// Changes of state that a slow watcher may fall behind.
-pub const CHANGE_BACKLOG: usize = 256;
+pub const STATE_CHANGE_BACKLOG: usize = 256;
 
 /// Admin requests that may wait for their turn.
 pub const ADMIN_BACKLOG: usize = 16;

@@ -23,9 +23,6 @@ pub enum Error {
         /// Why.
         failure: AuthenticationFailure,
     },
-    /// There is no connection now; one is being sought.
-    #[error("{0}")]
-    Away(Arc<Away>),
     /// The controller was closed by its owner.
     #[error("the controller was closed")]
     Closed,
@@ -55,6 +52,12 @@ pub enum Error {
     /// Our caller asked for what can't be.
     #[error("{0}")]
     Misuse(#[from] Misuse),
+    /// There is no connection now; one is being sought.
+    #[error("{0}")]
+    NotConnected(Arc<NotConnected>),
+    /// New secrets were not taken: the ones before stay in use.
+    #[error("{0}; the secrets in use stay as they were")]
+    ReauthenticationFailed(Box<Error>),
     /// A well-formed refusal.
     #[error("{0}")]
     Rejected(#[from] Rejected),
@@ -72,9 +75,6 @@ pub enum Error {
     /// The controller was reset by its owner.
     #[error("the controller was reset")]
     Reset,
-    /// New secrets were not taken: the ones before stay in use.
-    #[error("{0}; the secrets in use stay as they were")]
-    SecretsKept(Box<Error>),
     /// The RDMA connection or device failed.
     #[error("{0}")]
     Transport(#[from] Transport),
@@ -88,8 +88,8 @@ pub enum AuthenticationFailure {
     Exchange(#[from] auth::Failure),
     /// The target ended the connection where this message was due: on RDMA, Linux's target refuses
     /// so, since what it has to say is overtaken by its hanging up.
-    #[error("{}", hang_up(*.0))]
-    HungUp(MessageId),
+    #[error("{}", disconnect_reason(*.0))]
+    Disconnected(MessageId),
     /// One of the names can't be used.
     #[error("{0}")]
     Name(#[from] auth::NqnError),
@@ -107,16 +107,16 @@ impl AuthenticationFailure {
     pub fn class(&self) -> Option<auth::FailureClass> {
         match self {
             Self::Exchange(failure) => Some(failure.class()),
-            Self::HungUp(MessageId::SUCCESS1) => Some(FailureClass::KeyRejected),
-            Self::HungUp(_) => Some(FailureClass::Incompatible),
+            Self::Disconnected(MessageId::SUCCESS1) => Some(FailureClass::KeyRejected),
+            Self::Disconnected(_) => Some(FailureClass::Incompatible),
             Self::Requirements(error) => Some(error.class()),
             Self::Name(_) | Self::Randomness(_) => None,
         }
     }
 }
 
-fn hang_up(due: MessageId) -> &'static str {
-    match due {
+fn disconnect_reason(expected: MessageId) -> &'static str {
+    match expected {
         MessageId::SUCCESS1 => {
             "the target hung up on our response to its challenge, as targets do that refuse a \
              secret; compare the host secret at both ends, and see the target's log"
@@ -131,7 +131,7 @@ fn hang_up(due: MessageId) -> &'static str {
 /// Commands are not held any longer while there is no connection.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("not connected, attempt {attempt}{} to reconnect: {cause}", of_max(*.max))]
-pub struct Away {
+pub struct NotConnected {
     /// Why the connection was lost, or the latest attempt failed.
     pub cause: Box<Error>,
     /// Attempts begun since the loss.
@@ -149,21 +149,21 @@ pub struct GaveUp {
     /// Attempts made since the loss.
     pub attempts: u32,
     /// Why there are no more.
-    pub reason: Reason,
+    pub reason: GiveUpReason,
 }
 
 /// Why there are no more attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
+pub enum GiveUpReason {
     /// All attempts that `loss_timeout` allows were made.
     #[error("no attempts left (ctrl_loss_tmo)")]
     Exhausted,
     /// The cause can't be cured by trying again.
     #[error("trying again can't help")]
-    Final,
+    NotRetryable,
     /// The target must be mended, and strict mode does not wait for that.
     #[error("somebody must mend the target (strict)")]
-    Repair,
+    NeedsFix,
     /// The time limit has passed.
     #[error("out of time")]
     TimeLimit,
@@ -259,10 +259,10 @@ pub enum Misuse {
         "this subsystem is no discovery subsystem (its controller is of type {}); use \
          nqn.2014-08.org.nvmexpress.discovery, or `nvmf identify` for this one", .0.0
     )]
-    NoDiscovery(ControllerType),
+    NotDiscovery(ControllerType),
     /// Every slot is taken: complete commands first.
     #[error("all queues are full")]
-    Full,
+    QueuesFull,
     /// After a reconnect or a change the namespace was another one: what is read and written now
     /// must not mix with what was.
     #[error(
@@ -381,7 +381,7 @@ pub enum TargetMisbehaved {
     },
     /// A connection event that can't come in this state.
     #[error("connection event {0} came out of order")]
-    EventOrder(&'static str),
+    UnexpectedEvent(&'static str),
     /// A response took a key out of use that is not its command's.
     #[error(
         "the response to command {command} on queue {queue} took key {:#010x} out of use, which \
@@ -403,7 +403,7 @@ pub enum TargetMisbehaved {
     NamespaceList,
     /// Connect granted the id that stands for any (Base 3.1.1).
     #[error("Connect granted controller id 0xffff, which is none")]
-    NoControllerId,
+    InvalidControllerId,
     /// A response to no command in flight: unknown, finished, or answered twice.
     #[error("a response to command {command} on queue {queue}, which is not in flight")]
     UnknownCommand {
@@ -469,7 +469,7 @@ pub enum Transport {
 
 /// What an error means for who waits: which exit code, and whether to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ErrorClass {
     /// Access is refused for good: a retry can't help.
     Access,
     /// Our caller's mistake.
@@ -483,31 +483,31 @@ pub enum Class {
 impl Error {
     /// What this means for who waits.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ErrorClass {
         match self {
             Self::Authentication { failure, .. } => match failure.class() {
-                Some(FailureClass::Downgraded | FailureClass::KeyMissing) => Class::Access,
-                Some(FailureClass::KeyRejected) => Class::Access,
-                _ => Class::Failed,
+                Some(FailureClass::Downgraded | FailureClass::KeyMissing) => ErrorClass::Access,
+                Some(FailureClass::KeyRejected) => ErrorClass::Access,
+                _ => ErrorClass::Failed,
             },
-            Self::Away(away) => away.cause.class(),
+            Self::NotConnected(state) => state.cause.class(),
             Self::GaveUp(end) => end.cause.class(),
-            Self::SecretsKept(cause) => cause.class(),
+            Self::ReauthenticationFailed(cause) => cause.class(),
             Self::Rejected(Rejected::Connect { status, .. }) if status.do_not_retry() => {
-                Class::Access
+                ErrorClass::Access
             }
             Self::Rejected(Rejected::Command { status, .. })
                 if status.code() == Status::AUTHENTICATION_REQUIRED =>
             {
-                Class::Access
+                ErrorClass::Access
             }
-            Self::Misuse(_) => Class::Caller,
+            Self::Misuse(_) => ErrorClass::Caller,
             Self::Rejected(Rejected::Connection { .. })
             | Self::CommandTimeout { .. }
             | Self::KeepAlive(_)
             | Self::Timeout { .. }
-            | Self::Transport(_) => Class::Transport,
-            _ => Class::Failed,
+            | Self::Transport(_) => ErrorClass::Transport,
+            _ => ErrorClass::Failed,
         }
     }
 }

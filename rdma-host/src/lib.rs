@@ -76,7 +76,7 @@
 //! chooses and pins; what it does for one command allocates nothing, takes no lock and makes no
 //! system call of its own.
 //!
-//! Queues are connected several at a time ([`config::CONNECTS_AT_ONCE`]), with turns for the
+//! Queues are connected several at a time ([`config::CONCURRENT_CONNECTS_MAX`]), with turns for the
 //! runtime's other tasks after each call that takes its thread for long; pollers on threads of
 //! their own notice nothing of it.
 //!
@@ -123,5 +123,5 @@ pub use driver::{
     Fate, MemoryReport, Namespace, Notice, Notices, Operation, Poller, Rejection, Statistics,
     Waiter, Windows,
 };
-pub use error::{Class, Error};
+pub use error::{Error, ErrorClass};
 pub use verbs::{Buffer, NotDeregistered, PageSize, Pool, PoolOptions, RdmaCore, RefusedMemory};

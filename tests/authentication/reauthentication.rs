@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use auth::{Authenticated, HashId};
 use rdma_host::proto::State;
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Buffer, Changes, Class, Command, Controller, Error, Namespace, Poller};
+use rdma_host::{Buffer, Changes, Command, Controller, Error, ErrorClass, Namespace, Poller};
 use tests::{SUBSYSTEM, target};
 
 use super::bed::{GROUPS, HASHES, Keys, choose, in_runtime, plain, secret_text, write_and_read};
@@ -198,8 +198,8 @@ fn secrets_that_the_target_refuses_are_not_kept() {
             let wrong = Keys::new(host, theirs);
             let error = controller.reauthenticate(Some(wrong.credentials())).await;
             let error = error.expect_err("the target does not know them");
-            assert!(matches!(error, Error::SecretsKept(_)), "{error}");
-            assert_eq!(error.class(), Class::Access, "{error}");
+            assert!(matches!(error, Error::ReauthenticationFailed(_)), "{error}");
+            assert_eq!(error.class(), ErrorClass::Access, "{error}");
             assert!(error.to_string().contains("stay as they were"), "{error}");
             loop {
                 let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await;
@@ -226,12 +226,12 @@ fn authenticating_again_with_an_outdated_key_is_the_end() {
         let controller = Controller::connect(&keys.options()).await.expect("the keys are right");
         turn(7);
         let error = controller.reauthenticate(None).await.expect_err("the key is old");
-        assert_eq!(error.class(), Class::Access, "{error}");
+        assert_eq!(error.class(), ErrorClass::Access, "{error}");
         let end = controller.failed().await;
-        assert_eq!(end.class(), Class::Access, "{end}");
+        assert_eq!(end.class(), ErrorClass::Access, "{end}");
         assert!(end.to_string().contains("1 attempt"), "{end}");
         let error = controller.reauthenticate(None).await.expect_err("it has ended");
-        assert_eq!(error.class(), Class::Access, "{error}");
+        assert_eq!(error.class(), ErrorClass::Access, "{error}");
     });
 }
 
@@ -250,7 +250,7 @@ fn there_must_be_a_connection() {
         let wrong = Keys::new(plain(77), None);
         let error = controller.reauthenticate(Some(wrong.credentials())).await;
         let error = error.expect_err("there is no connection");
-        assert_eq!(error.class(), Class::Transport, "{error}");
+        assert_eq!(error.class(), ErrorClass::Transport, "{error}");
         while changes.next().await.expect("it lives").state != State::Live {}
         write_and_read(&controller).await;
         controller.shutdown().await;

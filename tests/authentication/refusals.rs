@@ -7,7 +7,7 @@ use auth::{GroupId, HashId, Policy};
 use rdma_host::error::AuthenticationFailure;
 use rdma_host::proto::State;
 use rdma_host::wire::Nqn;
-use rdma_host::{Class, ConnectOptions, Controller, DiscoveryController, Error};
+use rdma_host::{ConnectOptions, Controller, DiscoveryController, Error, ErrorClass};
 use serde_json::Value;
 use tests::{SUBSYSTEM, nvmf, run, target, uri};
 
@@ -48,7 +48,7 @@ fn keys_that_are_wrong_or_missing_are_terminal() {
         ("another transformation", Some(&secret_text(HashId(2), 32, 1)), None, "at both ends"),
     ] {
         let error = refused(&secret_options(host.map(|host| credentials(host, controller))));
-        assert_eq!(error.class(), Class::Access, "{name}: {error}");
+        assert_eq!(error.class(), ErrorClass::Access, "{name}: {error}");
         assert!(error.to_string().contains(words), "{name}: {error}");
         assert!(matches!(error, Error::Authentication { .. }), "{name}: {error}");
     }
@@ -71,7 +71,7 @@ fn a_key_changed_at_the_target_matters_to_the_next_connection_only() {
         next.set();
         write_and_read(&controller).await;
         let old = Controller::connect(&keys.options()).await.err().expect("the key is old");
-        assert_eq!(old.class(), Class::Access, "{old}");
+        assert_eq!(old.class(), ErrorClass::Access, "{old}");
         let new = Controller::connect(&next.options()).await.expect("the key is new");
         write_and_read(&controller).await;
         new.shutdown().await;
@@ -95,7 +95,7 @@ fn a_key_changed_at_the_target_ends_the_retries() {
         .await
         .expect("the key changes");
         let error = controller.failed().await;
-        assert_eq!(error.class(), Class::Access, "{error}");
+        assert_eq!(error.class(), ErrorClass::Access, "{error}");
         assert!(error.to_string().contains("1 attempt"), "{error}");
         let mut last = None;
         while let Some(change) = changes.next().await {
@@ -130,7 +130,7 @@ fn a_target_that_stops_asking_is_refused_unless_allowed() {
         ),
         "{error}"
     );
-    assert_eq!(error.class(), Class::Access, "{error}");
+    assert_eq!(error.class(), ErrorClass::Access, "{error}");
     assert_eq!((code, allowed), (Ok(()), Ok(())));
     assert_eq!(how, [None; 3]);
 }
@@ -144,11 +144,11 @@ fn a_discovery_controller_that_does_not_ask_is_refused_unless_allowed() {
     options.subsystem = Nqn::DISCOVERY.parse().expect("an NQN");
     let connect = |options: &ConnectOptions| in_runtime(DiscoveryController::connect(options));
     let error = connect(&options).err().expect("it does not ask");
-    assert_eq!(error.class(), Class::Access, "{error}");
+    assert_eq!(error.class(), ErrorClass::Access, "{error}");
     assert!(error.to_string().contains("the target asks for none"), "{error}");
     options.authentication.policy = options.authentication.policy.danger_allow_unauthenticated();
     connect(&options).expect("it is allowed");
-    options.authentication = rdma_host::config::Authentication::default();
+    options.authentication = rdma_host::config::AuthenticationOptions::default();
     connect(&options).expect("there is nothing to ask for");
 }
 
@@ -167,7 +167,7 @@ fn a_group_below_the_floor_is_refused() {
         options.authentication.policy = Policy::new(hash, group).expect("known ids");
         let error = refused(&options);
         assert!(error.to_string().contains("below the minimum"), "{error}");
-        assert_eq!(error.class(), Class::Access, "{error}");
+        assert_eq!(error.class(), ErrorClass::Access, "{error}");
     }
     for hash in [HashId::SHA_384, HashId::SHA_512] {
         let mut options = keys.options();

@@ -10,7 +10,7 @@ use auth::{Authenticated, GroupId, HashId, Secret};
 use rdma_fabric::{Fabric, Host};
 use rdma_host::error::AuthenticationFailure;
 use rdma_host::{
-    Changes, Class, ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions,
+    Changes, ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions,
 };
 use tests::authenticator::{Authenticator, Settings, Tamper};
 use tests::target::{TARGET_ADDRESS, Target};
@@ -111,8 +111,8 @@ fn where_the_target_lets_it_live_a_refusal_changes_nothing() {
         let (_fabric, controller, mut changes) = connected(&number, honest).await;
         let error = controller.reauthenticate(Some(keys(1).credentials())).await;
         let error = error.expect_err("it does not know these");
-        assert!(matches!(error, Error::SecretsKept(_)), "{error}");
-        assert_eq!(error.class(), Class::Access, "{error}");
+        assert!(matches!(error, Error::ReauthenticationFailed(_)), "{error}");
+        assert_eq!(error.class(), ErrorClass::Access, "{error}");
         assert_untouched(&controller, &mut changes).await;
         let how = controller.reauthenticate(None).await;
         assert_eq!(how.expect("it knows us"), [Some(HOW); 3]);

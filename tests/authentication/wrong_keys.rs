@@ -2,7 +2,7 @@
 //! of right ones and wrong ones.
 
 use auth::HashId;
-use rdma_host::{Class, Controller, Error};
+use rdma_host::{Controller, Error, ErrorClass};
 use tests::{SUBSYSTEM, noise, nvmf, run, uri};
 
 use super::bed::{
@@ -32,7 +32,7 @@ fn refused(keys: &Keys, wrong: Wrong, seed: u64) -> String {
     };
     let outcome = in_runtime(Controller::connect(&secret_options(Some(credentials))));
     let error = outcome.err().unwrap_or_else(|| panic!("{wrong:?}: the target refuses"));
-    assert_eq!(error.class(), Class::Access, "{wrong:?}: {error}");
+    assert_eq!(error.class(), ErrorClass::Access, "{wrong:?}: {error}");
     assert!(
         matches!(&error, Error::Authentication { queue, .. } if queue.is_admin()),
         "{wrong:?}: {error:?}"

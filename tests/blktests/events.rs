@@ -1,6 +1,6 @@
 //! What the target tells while a host is connected.
 
-use rdma_host::config::EVENT_INTERVAL;
+use rdma_host::config::EVENT_INTERVAL_MIN;
 use rdma_host::error::Misuse;
 use rdma_host::proto::State;
 use rdma_host::wire::{AnaState, AsyncEventKind};
@@ -110,7 +110,7 @@ fn a_storm_of_events_is_survived() {
         .await;
         let elapsed = began.elapsed();
         println!("{count} events in {elapsed:?}");
-        let most = elapsed.as_millis() / EVENT_INTERVAL.as_millis() + 1;
+        let most = elapsed.as_millis() / EVENT_INTERVAL_MIN.as_millis() + 1;
         assert!(count >= 2 && count <= most, "{count} events in {elapsed:?}");
         replace_third(SAME).await;
         let _ = read(&controller, &first, 0, 4096).await;

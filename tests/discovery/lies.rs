@@ -193,7 +193,7 @@ fn pages_sent_long_end_the_connection() {
             answer.data.resize(1 << 20, 0xff);
         }
     });
-    assert_eq!(error.unwrap_err().class(), rdma_host::Class::Transport);
+    assert_eq!(error.unwrap_err().class(), rdma_host::ErrorClass::Transport);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn a_watch_hears_of_its_own_loss() {
         target.abort();
         match watch.next().await {
             DiscoveryNews::Lost { attempt: 1, max: Some(60), cause, .. } => {
-                assert_eq!(cause.class(), rdma_host::Class::Transport, "{cause}");
+                assert_eq!(cause.class(), rdma_host::ErrorClass::Transport, "{cause}");
             }
             other => panic!("{other:?}"),
         }

@@ -11,9 +11,9 @@ use auth::message::MessageId;
 use auth::{Credentials, GroupId, HashId, Policy, Secret};
 use rdma_fabric::{Fabric, Host};
 use rdma_host::config::AUTHENTICATION_TIMEOUT;
-use rdma_host::error::{AuthenticationFailure, Incompatible, Reason, Rejected, Transport};
+use rdma_host::error::{AuthenticationFailure, GiveUpReason, Incompatible, Rejected, Transport};
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Class, ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
+use rdma_host::{ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions};
 use tests::authenticator::Settings;
 use tests::door::{Door, Outgoing, Report};
 use tests::target::{Answer, BLOCKS, Seen, TARGET_ADDRESS, Target};
@@ -244,7 +244,7 @@ fn a_target_that_asks_for_nothing_is_refused() {
             if queue.is_admin() && *failure == start),
         "{error:?}"
     );
-    assert_eq!(error.class(), Class::Access);
+    assert_eq!(error.class(), ErrorClass::Access);
     assert_patient("no ATR", &report);
     assert_eq!(attempts(&options(true), without_asking(0)), 1);
 }
@@ -285,7 +285,7 @@ fn secure_channels_are_refused() {
                     if at.0 == queue),
                 "{error:?}"
             );
-            assert_eq!(error.class(), Class::Failed);
+            assert_eq!(error.class(), ErrorClass::Failed);
             assert_patient("ASCR", &report);
             assert_eq!(attempts(&options(false), asking), 3);
         }
@@ -302,7 +302,7 @@ fn a_host_without_secrets_is_told_to_get_some() {
         matches!(&error, Error::Authentication { failure, .. } if *failure == start),
         "{error:?}"
     );
-    assert_eq!((error.class(), report.commands), (Class::Access, 0));
+    assert_eq!((error.class(), report.commands), (ErrorClass::Access, 0));
     assert_eq!(attempts(&options, |_, _| ()), 1);
 }
 
@@ -327,7 +327,7 @@ fn floors_hold_against_the_target() {
         let hook = door.clone();
         let got = refused(&options, move |seen, answer| hook.answer(seen, answer));
         assert!(format!("{got:?}").contains(error), "{got:?}");
-        assert_eq!(got.class(), Class::Access, "{got}");
+        assert_eq!(got.class(), ErrorClass::Access, "{got}");
         let report = door.report();
         assert_eq!(report.failures, [(0, told)]);
         assert_patient(error, &report);
@@ -375,7 +375,7 @@ fn statuses_end_the_exchange_as_they_say() {
                     };
                     assert!(command.starts_with("Authentication"), "{error}");
                     let access = status & 0x7ff == 0x191;
-                    assert_eq!(error.class() == Class::Access, access, "{error}");
+                    assert_eq!(error.class() == ErrorClass::Access, access, "{error}");
                     assert!(report.failures.is_empty(), "the target has refused: {report:?}");
                     assert_patient("status", &report);
                     let count = attempts(&options(true), at_step(queue, step, refuse));
@@ -404,7 +404,10 @@ fn a_connection_closed_in_the_middle_is_lost_or_a_refusal() {
                 _ => (false, false),
             };
             match &error {
-                Error::Authentication { queue: at, failure: AuthenticationFailure::HungUp(_) } => {
+                Error::Authentication {
+                    queue: at,
+                    failure: AuthenticationFailure::Disconnected(_),
+                } => {
                     assert!(hung_up && at.0 == queue, "{step}: {error:?}")
                 }
                 Error::Transport(Transport::Disconnected(at)) => {
@@ -412,7 +415,7 @@ fn a_connection_closed_in_the_middle_is_lost_or_a_refusal() {
                 }
                 _ => panic!("{step}: {error:?}"),
             }
-            assert_eq!(error.class() == Class::Access, final_, "{step}: {error:?}");
+            assert_eq!(error.class() == ErrorClass::Access, final_, "{step}: {error:?}");
             assert_patient("disconnect", &report);
             // A hanging up is believed the second time.
             let connects = if final_ { 1 } else { 3 } * if hung_up { 2 } else { 1 };
@@ -432,7 +435,7 @@ fn a_failure1_is_not_lost_when_the_connection_closes_behind_it() {
             };
             let (error, _) = meddled(&options(true), at_step(queue, step, refuse));
             assert!(format!("{error:?}").contains("Refused"), "{error:?}");
-            assert_eq!(error.class(), Class::Access);
+            assert_eq!(error.class(), ErrorClass::Access);
             assert_eq!(attempts(&options(true), at_step(queue, step, refuse)), 1);
         }
     }
@@ -464,7 +467,7 @@ fn messages_that_were_not_sent_are_not_there() {
                 else {
                     panic!("{length} at {step}: {error:?}");
                 };
-                assert_eq!((at.0, error.class()), (queue, Class::Failed), "{error}");
+                assert_eq!((at.0, error.class()), (queue, ErrorClass::Failed), "{error}");
                 let told = failure.error().explanation().expect("it is told").0;
                 assert_eq!(report.failures, [(queue, told)], "{length} at {step}: {error}");
                 assert_patient("cut", &report);
@@ -501,7 +504,7 @@ fn silence_has_a_deadline_at_every_step() {
                 ),
                 "{error:?}"
             );
-            assert_eq!(error.class(), Class::Transport);
+            assert_eq!(error.class(), ErrorClass::Transport);
         }
     }
 }
@@ -526,7 +529,7 @@ fn a_target_that_drips_is_given_up() {
                 if after == AUTHENTICATION_TIMEOUT),
             "{error:?}"
         );
-        assert_eq!(error.class(), Class::Transport);
+        assert_eq!(error.class(), ErrorClass::Transport);
     }
 }
 
@@ -562,9 +565,9 @@ fn out_of_time(
 #[test]
 fn a_controller_that_reconnects_is_as_strict() {
     for (turn, reason, tries) in [
-        ((|out| out.message[16..].fill(9)) as fn(Outgoing<'_>), Reason::Final, 1),
-        (|out| out.message[4] ^= 1, Reason::Final, 1),
-        (|out| out.message.push(1), Reason::Exhausted, 3),
+        ((|out| out.message[16..].fill(9)) as fn(Outgoing<'_>), GiveUpReason::NotRetryable, 1),
+        (|out| out.message[4] ^= 1, GiveUpReason::NotRetryable, 1),
+        (|out| out.message.push(1), GiveUpReason::Exhausted, 3),
     ] {
         let mut connects = 0;
         let door = Door::hostile(

@@ -2,14 +2,14 @@
 
 use auth::GroupId;
 use auth::message::MessageId;
-use rdma_host::Class;
+use rdma_host::ErrorClass;
 use tests::door::Outgoing;
 
 /// What must come of an attack.
 pub(crate) struct Expected {
     /// The beginning of the error's name, as Rust shows it.
     pub(crate) error: &'static str,
-    pub(crate) class: Class,
+    pub(crate) class: ErrorClass,
     /// Failure2's explanation.
     pub(crate) told: Option<u8>,
     /// Whether another attempt is made.
@@ -30,7 +30,7 @@ const fn row(
     error: &'static str,
     told: Option<u8>,
 ) -> Row {
-    let expected = Expected { error, class: Class::Failed, told, retried: true };
+    let expected = Expected { error, class: ErrorClass::Failed, told, retried: true };
     Row { name, group: GroupId::NULL, two_way: false, attack, expected }
 }
 
@@ -47,7 +47,7 @@ impl Row {
 
     /// Access is refused, and no other attempt is made.
     const fn access(mut self) -> Self {
-        self.expected.class = Class::Access;
+        self.expected.class = ErrorClass::Access;
         self.expected.retried = false;
         self
     }

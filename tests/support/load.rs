@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Class, ConnectOptions, Controller, Error, Failed, ReconnectOptions};
+use rdma_host::{ConnectOptions, Controller, Error, ErrorClass, Failed, ReconnectOptions};
 use tokio::task::JoinHandle;
 use verbs::Buffer;
 
@@ -73,7 +73,7 @@ impl Load {
         let ended = async {
             for reader in readers {
                 let failed = reader.await.expect("no reader panics");
-                assert_eq!(failed.error.class(), Class::Transport, "{failed}");
+                assert_eq!(failed.error.class(), ErrorClass::Transport, "{failed}");
                 assert!(failed.buffer.is_some(), "the buffer comes back");
             }
             let cause = controller.failed().await;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rdma_host::{Class, Error};
+use rdma_host::{Error, ErrorClass};
 
 /// A message in one line, and the exit code that goes with it.
 #[derive(Debug)]
@@ -65,10 +65,10 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error.class() {
-            Class::Access => Self::Access(text),
-            Class::Caller => Self::Usage(text),
-            Class::Failed => Self::Failed(text),
-            Class::Transport => Self::Transport(text),
+            ErrorClass::Access => Self::Access(text),
+            ErrorClass::Caller => Self::Usage(text),
+            ErrorClass::Failed => Self::Failed(text),
+            ErrorClass::Transport => Self::Transport(text),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use auth::{Credentials, GroupId, HashId, Policy, Secret};
 use clap::Args;
-use rdma_host::config::Authentication;
+use rdma_host::config::AuthenticationOptions;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Text {
 
 impl SecretArguments {
     /// The options for the library.
-    pub(crate) fn options(&self) -> Result<Authentication, Failure> {
+    pub(crate) fn options(&self) -> Result<AuthenticationOptions, Failure> {
         let host = Source {
             whose: "our secret",
             option: "--dhchap-secret-file",
@@ -130,7 +130,7 @@ impl SecretArguments {
         if self.dhchap_allow_unasked {
             policy = policy.danger_allow_unauthenticated();
         }
-        Ok(Authentication { credentials: credentials.map(Arc::new), policy })
+        Ok(AuthenticationOptions { credentials: credentials.map(Arc::new), policy })
     }
 }
 

@@ -12,7 +12,7 @@ use super::command::{Command, Data, Done, Execution};
 use super::device::DeviceWatch;
 use super::phase::{Liveness, Phase};
 use super::poller::Poller;
-use crate::config::{ADMIN_TIMEOUT, EVENT_INTERVAL, IDLE};
+use crate::config::{ADMIN_TIMEOUT, EVENT_INTERVAL_MIN, IDLE_TIMEOUT};
 use crate::error::{Error, Rejected, TargetMisbehaved};
 use crate::proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer};
 use crate::wire::{AsyncEvent, Cqe, QueueId, Sqe};
@@ -95,7 +95,7 @@ impl AdminClient {
 
     pub(super) fn why_not(&self) -> Error {
         match self.liveness.phase() {
-            Phase::Away(outage) => Error::Away(outage.away),
+            Phase::Away(outage) => Error::NotConnected(outage.away),
             Phase::Ended(error) => error,
             Phase::Live(_) => Error::Timeout { step: "an admin command", after: ADMIN_TIMEOUT },
         }
@@ -211,25 +211,27 @@ impl<P: Provider> Admin<P> {
                 let command =
                     Command { sqe: Sqe::keep_alive(), data: Data::None, user: KEEP_ALIVE };
                 self.submit(command)?;
-                Ok(IDLE)
+                Ok(IDLE_TIMEOUT)
             }
-            KeepAliveAction::Wait(Some(due)) => Ok(IDLE.min(due.saturating_duration_since(now))),
-            KeepAliveAction::Wait(None) => Ok(IDLE),
+            KeepAliveAction::Wait(Some(due)) => {
+                Ok(IDLE_TIMEOUT.min(due.saturating_duration_since(now)))
+            }
+            KeepAliveAction::Wait(None) => Ok(IDLE_TIMEOUT),
         }
     }
 
     /// Asks for an event when it is time and there is room for one; returns how long the task may
     /// sleep.
     fn ask(&mut self) -> Result<Duration, Error> {
-        let Some(at) = self.ask_at else { return Ok(IDLE) };
+        let Some(at) = self.ask_at else { return Ok(IDLE_TIMEOUT) };
         let early = at.saturating_duration_since(Instant::now());
         let room = self.events.as_ref().is_some_and(|events| events.capacity() > 0);
         if !early.is_zero() || !room {
-            return Ok(if early.is_zero() { IDLE } else { early });
+            return Ok(if early.is_zero() { IDLE_TIMEOUT } else { early });
         }
         self.ask_at = None;
         self.submit(Command { sqe: AsyncEvent::request(), data: Data::None, user: EVENT })?;
-        Ok(IDLE)
+        Ok(IDLE_TIMEOUT)
     }
 
     /// An event, or the refusal to tell any.
@@ -242,7 +244,7 @@ impl<P: Provider> Admin<P> {
         };
         // There was room for it when it was asked for.
         let _ = events.try_send(AsyncEvent(response.result()));
-        self.ask_at = Some(Instant::now() + EVENT_INTERVAL);
+        self.ask_at = Some(Instant::now() + EVENT_INTERVAL_MIN);
     }
 
     fn begin(&mut self, request: Request) -> Result<(), Error> {
@@ -340,7 +342,7 @@ pub(super) async fn execute<P: Provider>(
                 return Ok(done);
             }
             polled?;
-            if let Err(error) = poller.ready(IDLE).await {
+            if let Err(error) = poller.ready(IDLE_TIMEOUT).await {
                 return take_answer(poller).ok_or(error);
             }
         }

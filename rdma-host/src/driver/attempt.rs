@@ -51,7 +51,7 @@ pub(super) async fn connect<P: Provider>(mut means: Means<'_, P>) -> Result<Conn
             Climb::run(&means).await
         }
         // A target that goes down at that moment hangs up too; one that refuses does so again.
-        Err(Error::Authentication { failure: AuthenticationFailure::HungUp(_), .. }) => {
+        Err(Error::Authentication { failure: AuthenticationFailure::Disconnected(_), .. }) => {
             tracing::info!("the target hung up while a queue was authenticated: once more");
             Climb::run(&means).await
         }

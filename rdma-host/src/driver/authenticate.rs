@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use auth::message::{MessageId, RECEIVE_LENGTH};
 use auth::{Authenticated, Failure, Negotiation, Randomness, SequenceNumber, TransactionId};
 
-use crate::config::{AUTHENTICATION_TIMEOUT, Authentication, ConnectOptions, HostIdentity};
+use crate::config::{AUTHENTICATION_TIMEOUT, AuthenticationOptions, ConnectOptions, HostIdentity};
 use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
 use crate::proto::{Execute, Negotiated, Transfer};
 use crate::wire::{AuthenticationCommand, Cqe, Nqn, QueueId};
@@ -13,7 +13,7 @@ use crate::wire::{AuthenticationCommand, Cqe, Nqn, QueueId};
 /// Who authenticates, to whom, with what.
 #[derive(Clone)]
 pub(super) struct Parties {
-    pub(super) authentication: Authentication,
+    pub(super) authentication: AuthenticationOptions,
     pub(super) host: HostIdentity,
     pub(super) subsystem: Nqn,
 }
@@ -64,7 +64,7 @@ struct Exchange<'a, C> {
 
 impl<C: Carrier> Exchange<'_, C> {
     async fn run(&mut self, parties: &Parties) -> Result<Authenticated, Error> {
-        let Authentication { credentials, policy } = &parties.authentication;
+        let AuthenticationOptions { credentials, policy } = &parties.authentication;
         let Some(credentials) = credentials else {
             return Err(self.failed(auth::RequirementsError::SecretMissing));
         };
@@ -126,7 +126,7 @@ impl<C: Carrier> Exchange<'_, C> {
         let name = "Authentication Receive";
         let received = self.execute(Execute { queue: self.queue, sqe, transfer, name }).await;
         received.map_err(|error| match is_hang_up(&error, Some(self.queue)) {
-            true => self.failed(AuthenticationFailure::HungUp(due)),
+            true => self.failed(AuthenticationFailure::Disconnected(due)),
             false => error,
         })
     }
@@ -150,7 +150,7 @@ impl<C: Carrier> Exchange<'_, C> {
 /// be noticed first; of queues that come up together each is one by itself.
 fn is_hang_up(error: &Error, queue: Option<QueueId>) -> bool {
     match error {
-        Error::Away(away) => is_hang_up(&away.cause, None),
+        Error::NotConnected(away) => is_hang_up(&away.cause, None),
         Error::Transport(Transport::Disconnected(ended)) => queue.is_none_or(|one| *ended == one),
         _ => false,
     }

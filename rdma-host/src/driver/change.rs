@@ -26,7 +26,7 @@ pub struct Change {
 }
 
 /// The changes of one controller from when this was made, in order. A watcher that falls more than
-/// [`CHANGE_BACKLOG`](crate::config::CHANGE_BACKLOG) behind misses the oldest.
+/// [`STATE_CHANGE_BACKLOG`](crate::config::STATE_CHANGE_BACKLOG) behind misses the oldest.
 #[derive(Debug)]
 pub struct Changes(broadcast::Receiver<Change>);
 

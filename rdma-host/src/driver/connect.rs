@@ -20,8 +20,9 @@ use super::readable::Readable;
 use super::shared_poller::{Desk, SharedPoller};
 use super::{buffers, verbs_error};
 use crate::config::{
-    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_INTERVAL, PORT_TIMEOUT,
-    READ_DEPTH_MAX, RESOLVE_INTERVAL, RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT, STALE_PAUSE,
+    CONNECT_ATTEMPTS, CONNECT_TIMEOUT, ConnectOptions, MemoryMode, PORT_POLL_INTERVAL,
+    PORT_TIMEOUT, READ_DEPTH_MAX, RESOLVE_RETRY_INTERVAL, RESOLVE_TIMEOUT, SHUTDOWN_TIMEOUT,
+    STALE_CONNECTION_DELAY,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::OpenQueue;
@@ -304,7 +305,7 @@ impl<P: Provider> Resolved<P> {
             }
             return Ok((self.handle(Event::from(&event)), Some(event)));
         }
-        let look = Instant::now() + PORT_INTERVAL;
+        let look = Instant::now() + PORT_POLL_INTERVAL;
         let wake = self.side.poll_timeout().map_or(look, |deadline| deadline.min(look));
         match tokio::time::timeout_at(wake.into(), self.events.wait()).await {
             Ok(readable) => readable.map(|()| (Action::None, None)),
@@ -319,7 +320,7 @@ impl<P: Provider> Resolved<P> {
     fn ask(&mut self, target: Target<'_>) -> Result<(), Error> {
         let (from, to) = (source(target.options), target.options.address);
         self.endpoint
-            .resolve_address(from, to, RESOLVE_INTERVAL)
+            .resolve_address(from, to, RESOLVE_RETRY_INTERVAL)
             .map_err(|error| target.unresolved(State::ResolvingAddress, error))
     }
 
@@ -361,7 +362,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     resolve_address: RESOLVE_TIMEOUT,
     resolve_route: RESOLVE_TIMEOUT,
     connect: CONNECT_TIMEOUT,
-    pause: STALE_PAUSE,
+    pause: STALE_CONNECTION_DELAY,
     port: PORT_TIMEOUT,
     // A queue that is connected sees to its own end.
     disconnect: SHUTDOWN_TIMEOUT,
@@ -388,7 +389,7 @@ impl Target<'_> {
                 return self.unreachable(format!("nothing came back within {CONNECT_TIMEOUT:?}"));
             }
             (Event::Deadline, _) => return Error::Timeout { step, after: RESOLVE_TIMEOUT },
-            _ => return TargetMisbehaved::EventOrder(step).into(),
+            _ => return TargetMisbehaved::UnexpectedEvent(step).into(),
         };
         match kind {
             CmEventKind::ADDRESS_ERROR | CmEventKind::ROUTE_ERROR => {
@@ -405,7 +406,7 @@ impl Target<'_> {
             | CmEventKind::DEVICE_REMOVAL
             | CmEventKind::ADDRESS_CHANGE
             | CmEventKind::TIMEWAIT_EXIT => Transport::Disconnected(self.queue).into(),
-            _ => TargetMisbehaved::EventOrder(step).into(),
+            _ => TargetMisbehaved::UnexpectedEvent(step).into(),
         }
     }
 

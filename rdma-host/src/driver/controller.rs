@@ -22,8 +22,9 @@ use super::registry::Registry;
 use super::supervisor::{Control, Inbox, Shared, Supervisor, Wiring};
 use super::verbs_error;
 use crate::config::{
-    ABORT_BACKLOG, ACK_TIMEOUT_MAX, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, CHANGE_BACKLOG,
-    ConnectOptions, EVENT_BACKLOG, MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX,
+    ABORT_BACKLOG, ACK_TIMEOUT_MAX, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, ConnectOptions,
+    EVENT_BACKLOG, MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX,
+    STATE_CHANGE_BACKLOG,
 };
 use crate::error::{Error, Misuse, Rejected, TargetMisbehaved};
 use crate::proto::{Negotiated, Transfer};
@@ -107,7 +108,7 @@ impl<P: Provider> Controller<P> {
         pollers: usize,
     ) -> Result<Connecting<P>, Error> {
         check(options)?;
-        let changes = broadcast::Sender::new(CHANGE_BACKLOG);
+        let changes = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
         let shared = Arc::new(Shared {
             liveness: Liveness::new(),
             registry: Arc::new(Registry::default()),
@@ -132,7 +133,7 @@ impl<P: Provider> Controller<P> {
         let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
         tokio::spawn(supervisor.run());
         let admin = AdminClient::new(admin, shared.liveness.clone());
-        let notices = broadcast::Sender::new(CHANGE_BACKLOG);
+        let notices = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
         let (told, shared_too) = (notices.downgrade(), Arc::clone(&shared));
         let herald = Herald { admin: admin.clone(), shared: shared_too, events: heard, notices };
         tokio::spawn(herald.run());
@@ -225,10 +226,11 @@ impl<P: Provider> Controller<P> {
     ///
     /// # Errors
     ///
-    /// [`Error::SecretsKept`] when the admin queue does not take new secrets: the old ones stay. A
-    /// target may end the connection over that, as Linux's does, and the controller connects again
-    /// with the old ones. Any other error once the admin queue has taken them: they stay, though an
-    /// I/O queue may not be authenticated with them. [`Error::Away`] while there is no connection.
+    /// [`Error::ReauthenticationFailed`] when the admin queue does not take new secrets: the old
+    /// ones stay. A target may end the connection over that, as Linux's does, and the controller
+    /// connects again with the old ones. Any other error once the admin queue has taken them: they
+    /// stay, though an I/O queue may not be authenticated with them. [`Error::NotConnected`] while
+    /// there is no connection.
     pub async fn reauthenticate(
         &self,
         credentials: Option<Arc<Credentials>>,

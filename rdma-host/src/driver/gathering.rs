@@ -17,8 +17,8 @@ use super::poller::Poller;
 use super::shared_poller::{SharedPoller, SharedQueue};
 use super::{buffers, verbs_error};
 use crate::config::{
-    ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, AUTHENTICATIONS_AT_ONCE, CONNECTS_AT_ONCE, MemoryMode,
-    OWN_WORDS_TIMEOUT,
+    ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, CLOSE_REASON_TIMEOUT, CONCURRENT_AUTHENTICATIONS_MAX,
+    CONCURRENT_CONNECTS_MAX, MemoryMode,
 };
 use crate::error::{Error, Transport};
 use crate::proto::{BringUp, Input, QueueAction, QueueUp};
@@ -51,7 +51,7 @@ impl<P: Provider> Gathering<'_, P> {
     /// Brings all queues up. The first failure ends it.
     pub(super) async fn run(&self) -> Result<(Vec<Assembly<P>>, Vec<QueueUp>), Error> {
         let progress = self.begin().await?;
-        let lanes = usize::from(self.total.min(CONNECTS_AT_ONCE));
+        let lanes = usize::from(self.total.min(CONCURRENT_CONNECTS_MAX));
         let access = self.memory.access();
         let scratch = buffers(self.domain, lanes, ADMIN_TRANSFER_MAX, access)?;
         let lanes = scratch.into_iter().map(|buffer| self.lane(&progress, buffer));
@@ -82,7 +82,7 @@ impl<P: Provider> Gathering<'_, P> {
             if concerned.is_none() {
                 return Err(error);
             }
-            (failure, patience) = (failure.and(Err(error)), OWN_WORDS_TIMEOUT);
+            (failure, patience) = (failure.and(Err(error)), CLOSE_REASON_TIMEOUT);
         }
         failure
     }
@@ -99,7 +99,7 @@ impl<P: Provider> Gathering<'_, P> {
             pollers: (0..count).map(poller).collect::<Result<_, Error>>()?,
             next: AtomicU32::new(1),
             resolved: Mutex::new(Some(resolved)),
-            authentications: Semaphore::new(AUTHENTICATIONS_AT_ONCE),
+            authentications: Semaphore::new(CONCURRENT_AUTHENTICATIONS_MAX),
             up: Mutex::new(Vec::with_capacity(self.total.into())),
         })
     }

@@ -9,7 +9,7 @@ use super::command::{Command, Done, Execution};
 use super::held::HeldCommand;
 use super::poller::Poller;
 use super::wait::Waiter;
-use crate::config::{IDLE, WaitMode};
+use crate::config::{IDLE_TIMEOUT, WaitMode};
 use crate::error::Error;
 
 /// A command from any thread, and where it goes when it is done. `command.user` is not used.
@@ -190,7 +190,7 @@ impl<P: Provider> IoTask<P> {
                             return Ok(());
                         }
                     },
-                    slept = self.poller.ready(IDLE) => {
+                    slept = self.poller.ready(IDLE_TIMEOUT) => {
                         slept?;
                         continue;
                     }
@@ -241,7 +241,7 @@ impl<P: Provider> IoTask<P> {
                     Ok(())
                 }
             },
-            ready = self.poller.ready(IDLE) => ready,
+            ready = self.poller.ready(IDLE_TIMEOUT) => ready,
         }
     }
 }

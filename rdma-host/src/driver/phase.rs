@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::error::{Away, Error};
+use crate::error::{Error, NotConnected};
 use crate::wire::NamespaceId;
 
 /// What a controller is to those who serve it.
@@ -21,7 +21,7 @@ pub(super) enum Phase {
 /// A time without a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
-    pub(super) away: Arc<Away>,
+    pub(super) away: Arc<NotConnected>,
     /// Whether commands fail rather than wait.
     pub(super) commands_fail: bool,
 }
@@ -46,7 +46,7 @@ pub(super) struct Liveness(Arc<watch::Sender<Phase>>);
 impl Liveness {
     /// For a controller that is not connected.
     pub(super) fn new() -> Self {
-        let away = Away { cause: Box::new(Error::Closed), attempt: 0, max: None };
+        let away = NotConnected { cause: Box::new(Error::Closed), attempt: 0, max: None };
         let outage = Outage { away: Arc::new(away), commands_fail: false };
         Self(Arc::new(watch::Sender::new(Phase::Away(outage))))
     }
@@ -74,7 +74,7 @@ impl Liveness {
     /// The connection with this number failed. Returns why it really did: the first report counts.
     pub(super) fn lost(&self, generation: u64, error: Error) -> Error {
         if self.is_live(generation) {
-            let away = Away { cause: Box::new(error), attempt: 0, max: None };
+            let away = NotConnected { cause: Box::new(error), attempt: 0, max: None };
             let outage = Outage { away: Arc::new(away), commands_fail: false };
             self.0.send_if_modified(|current| {
                 let first = matches!(current, Phase::Live(terms) if terms.generation == generation);

@@ -601,7 +601,7 @@ impl InFlight {
 
 #[cold]
 fn full() -> Error {
-    Misuse::Full.into()
+    Misuse::QueuesFull.into()
 }
 
 /// Where a command's data is, and how many bytes.

@@ -55,7 +55,7 @@ impl<P: Provider> Again<P> {
             Ok(connection) => connection,
             Err(error) if new => {
                 tracing::warn!(%error, "the new secrets are not in use: the old ones stay");
-                return Err(Error::SecretsKept(Box::new(error)));
+                return Err(Error::ReauthenticationFailed(Box::new(error)));
             }
             Err(error) => return Err(error),
         };

@@ -11,7 +11,7 @@ use super::berth::Assembly;
 use super::command::{Command, Done, Execution};
 use super::poller::Poller;
 use super::queue::Queue;
-use crate::config::{ADMIN_TIMEOUT, IDLE};
+use crate::config::{ADMIN_TIMEOUT, IDLE_TIMEOUT};
 use crate::error::Error;
 use crate::proto::Execute;
 use crate::wire::Cqe;
@@ -57,7 +57,7 @@ impl<P: Provider> SharedPoller<P> {
             let mut desk = self.desk.lock().await;
             let ready = tokio::select! {
                 () = self.wanted.notified() => Ok(()),
-                ready = desk.poller.ready(IDLE) => ready,
+                ready = desk.poller.ready(IDLE_TIMEOUT) => ready,
             };
             let polled = ready.and_then(|()| desk.poller.poll());
             desk.deliver();

@@ -22,10 +22,10 @@ use super::poller::Poller;
 use super::port::PortWatch;
 use super::registry::Registry;
 use crate::config::{
-    Authentication, BRING_UP_TIMEOUT, ConnectOptions, PORT_INTERVAL, PORT_PAUSE, QUIESCE_TIMEOUT,
-    SHUTDOWN_TIMEOUT,
+    AuthenticationOptions, BRING_UP_TIMEOUT, ConnectOptions, PORT_POLL_INTERVAL, PORT_UP_DELAY,
+    QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
 };
-use crate::error::{Away, Error, GaveUp, Misuse};
+use crate::error::{Error, GaveUp, Misuse, NotConnected};
 use crate::proto::{Cause, Event, Lifecycle, Negotiated, State, Task};
 use crate::wire::{AsyncEvent, Version};
 
@@ -44,7 +44,7 @@ pub(super) struct Shared<P: Provider> {
     pub(super) changes: broadcast::WeakSender<Change>,
     pub(super) present: Mutex<Option<Present<P>>>,
     /// How the next connection is authenticated.
-    pub(super) authentication: Mutex<Authentication>,
+    pub(super) authentication: Mutex<AuthenticationOptions>,
 }
 
 /// The latest connection.
@@ -301,7 +301,7 @@ impl<P: Provider> Supervisor<P> {
     fn obey(&mut self, control: Control) {
         match control {
             Control::Reset => {
-                let away = Away { cause: Box::new(Error::Reset), attempt: 0, max: None };
+                let away = NotConnected { cause: Box::new(Error::Reset), attempt: 0, max: None };
                 let outage = Outage { away: Arc::new(away), commands_fail: false };
                 self.cause = Error::Reset;
                 if self.life.state() == State::Live {
@@ -336,7 +336,7 @@ impl<P: Provider> Supervisor<P> {
 
     /// Tells the pollers how things stand while there is no connection.
     fn enter_outage(&self) {
-        let away = Away {
+        let away = NotConnected {
             cause: Box::new(self.cause.clone()),
             attempt: self.life.attempts(),
             max: self.life.attempts_max(),
@@ -407,10 +407,10 @@ async fn hold_until(at: Option<Instant>, liveness: &Liveness) -> std::convert::I
 
 async fn port_is_back(port: &mut PortWatch) {
     while port.news() != Some(PortEvent::PortActive) {
-        tokio::time::sleep(PORT_INTERVAL).await;
+        tokio::time::sleep(PORT_POLL_INTERVAL).await;
     }
     // A question about the way that is lost now is not asked again for a second.
-    tokio::time::sleep(PORT_PAUSE).await;
+    tokio::time::sleep(PORT_UP_DELAY).await;
 }
 
 /// Looks at all namespaces in use, before commands can reach them.

@@ -6,8 +6,8 @@ use auth::{AuthDecision, AuthRequirements, Authenticated, RequirementsError};
 
 use super::queue_bring_up::{QueueBringUp, QueueUp};
 use crate::config::{
-    ADMIN_QUEUE_ENTRIES, Authentication, ConnectOptions, READY_TIMEOUT_MAX, STATUS_INTERVAL,
-    TRANSFER_BYTES_DEFAULT,
+    ADMIN_QUEUE_ENTRIES, AuthenticationOptions, ConnectOptions, READY_TIMEOUT_MAX,
+    STATUS_POLL_INTERVAL, TRANSFER_BYTES_DEFAULT,
 };
 use crate::error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved};
 use crate::wire::{
@@ -219,7 +219,7 @@ impl BringUp {
                 Action::ConnectQueues { count, entries }
             }
             Step::AuthenticateAdmin(_) => Action::Authenticate(QueueId::ADMIN),
-            Step::AwaitReady(_) => Action::Wait(STATUS_INTERVAL),
+            Step::AwaitReady(_) => Action::Wait(STATUS_POLL_INTERVAL),
             Step::Live(negotiated) => Action::Live(negotiated.clone()),
             Step::Failed(error) => return Err(error.clone()),
             command => Action::Execute(self.command(command)),
@@ -257,7 +257,7 @@ impl BringUp {
                 Ok(QueueBringUp::new(&self.options, negotiated, queue, authenticated))
             }
             Step::Failed(error) => Err(error.clone()),
-            step => Err(TargetMisbehaved::EventOrder(step.name()).into()),
+            step => Err(TargetMisbehaved::UnexpectedEvent(step.name()).into()),
         }
     }
 
@@ -282,7 +282,7 @@ impl BringUp {
                 Ok(Step::ReadCapabilities(controller))
             }
             (Step::AwaitReady(mut enabling), Input::Waited) => {
-                enabling.waited += STATUS_INTERVAL;
+                enabling.waited += STATUS_POLL_INTERVAL;
                 Ok(Step::CheckReady(enabling))
             }
             (Step::ConnectQueues(mut negotiated), Input::QueuesUp(queues)) => {
@@ -295,7 +295,7 @@ impl BringUp {
                 Ok(Step::Live(negotiated))
             }
             (step, Input::Completed(response, data)) => self.completed(step, *response, data),
-            (step, _) => Err(Error::from(TargetMisbehaved::EventOrder(step.name()))),
+            (step, _) => Err(Error::from(TargetMisbehaved::UnexpectedEvent(step.name()))),
         }
     }
 
@@ -306,7 +306,7 @@ impl BringUp {
             Step::ConnectAdmin => {
                 let controller = ControllerId(low_half(result));
                 if controller == ControllerId::DYNAMIC {
-                    return Err(TargetMisbehaved::NoControllerId.into());
+                    return Err(TargetMisbehaved::InvalidControllerId.into());
                 }
                 match start_authentication(&self.options, QueueId::ADMIN, result, false)? {
                     true => Step::AuthenticateAdmin(controller),
@@ -339,7 +339,7 @@ impl BringUp {
                 negotiated.io_queues = self.options.io_queues.min(granted);
                 Step::ConnectQueues(negotiated)
             }
-            step => return Err(Error::from(TargetMisbehaved::EventOrder(step.name()))),
+            step => return Err(Error::from(TargetMisbehaved::UnexpectedEvent(step.name()))),
         })
     }
 
@@ -361,7 +361,7 @@ impl BringUp {
         }
         match (self.purpose, info.controller_type) {
             (Purpose::Io, _) | (_, ControllerType::NOT_REPORTED | ControllerType::DISCOVERY) => {}
-            (Purpose::Discovery, other) => return Err(Misuse::NoDiscovery(other).into()),
+            (Purpose::Discovery, other) => return Err(Misuse::NotDiscovery(other).into()),
         }
         let capsules = [
             ("command capsules (IOCCSZ)", info.command_capsule_bytes, Sqe::SIZE),
@@ -469,7 +469,8 @@ impl Step {
 
 impl Enabling {
     fn ready(self, status: ControllerStatus) -> Result<Step, Error> {
-        let limit = self.capabilities.ready_timeout().clamp(STATUS_INTERVAL, READY_TIMEOUT_MAX);
+        let limit =
+            self.capabilities.ready_timeout().clamp(STATUS_POLL_INTERVAL, READY_TIMEOUT_MAX);
         if status.is_fatal() {
             Err(Error::ControllerFatal)
         } else if status.is_ready() {
@@ -495,7 +496,7 @@ pub(super) fn start_authentication(
         authentication: asked.authenticate,
         secure_channel: asked.secure_channel,
     };
-    let Authentication { credentials, policy } = &options.authentication;
+    let AuthenticationOptions { credentials, policy } = &options.authentication;
     match policy.decide(requirements, credentials.as_deref()) {
         Ok(decision) => Ok(decision == AuthDecision::Authenticate),
         // Linux 7's target asks on the admin queue only, but answers on the others: whoever

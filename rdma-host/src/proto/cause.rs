@@ -85,7 +85,7 @@ impl From<&Error> for Cause {
     fn from(error: &Error) -> Self {
         match error {
             Error::Authentication { failure, .. } => Self::from(failure),
-            Error::Away(lost) => Self::from(&*lost.cause),
+            Error::NotConnected(lost) => Self::from(&*lost.cause),
             Error::Closed => Self::Deleted,
             Error::CommandTimeout { .. } => Self::CommandTimeout,
             Error::ControllerFatal => Self::ControllerFatal,
@@ -107,7 +107,7 @@ impl From<&Error> for Cause {
             ) => Self::Status(*status),
             Error::Rejected(Rejected::Connection { reject, .. }) => Self::Rejected(*reject),
             Error::Reset => Self::Disconnected,
-            Error::SecretsKept(cause) => Self::from(&**cause),
+            Error::ReauthenticationFailed(cause) => Self::from(&**cause),
             Error::Timeout { .. } => Self::Timeout,
             Error::Transport(transport) => Self::from(transport),
         }

@@ -156,7 +156,7 @@ impl DiscoveryRead {
                     None => Ok(Step::Done(before.generation)),
                 }
             }
-            Step::Done(_) => Err(TargetMisbehaved::EventOrder(NAME).into()),
+            Step::Done(_) => Err(TargetMisbehaved::UnexpectedEvent(NAME).into()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Cause, Failure, Verdict};
 use crate::config::{PORT_RETRY_DELAY, PORT_SETTLE_TIME, ReconnectOptions};
-use crate::error::Reason;
+use crate::error::GiveUpReason;
 
 /// Where a controller is in its life. Linux's names, but for two: its CONNECTING is
 /// [`Waiting`](Self::Waiting) between attempts and [`Connecting`](Self::Connecting) in one, and
@@ -77,9 +77,9 @@ enum Decision {
     /// Wait this long.
     Wait(Duration),
     /// Take it apart for good.
-    GiveUp(Reason),
+    GiveUp(GiveUpReason),
     /// There is nothing to take apart.
-    End(Reason),
+    End(GiveUpReason),
 }
 
 /// Every event in every state.
@@ -139,7 +139,7 @@ pub struct Lifecycle {
     port_back: Option<Instant>,
     /// Whether the other side is to be told of the end.
     announce: bool,
-    reason: Option<Reason>,
+    reason: Option<GiveUpReason>,
 }
 
 impl Lifecycle {
@@ -166,7 +166,7 @@ impl Lifecycle {
             let attempts = self.attempts;
             self.sooner(self.options.verdict(&Failure { cause, attempts, elapsed, chance }), now)
         } else {
-            Verdict::GiveUp(Reason::Final)
+            Verdict::GiveUp(GiveUpReason::NotRetryable)
         };
         self.handle(Event::Failed(verdict), now);
     }
@@ -220,7 +220,7 @@ impl Lifecycle {
         self.enter(state, now);
     }
 
-    fn end(&mut self, reason: Reason, state: State, now: Instant) {
+    fn end(&mut self, reason: GiveUpReason, state: State, now: Instant) {
         self.reason = Some(reason);
         self.enter(state, now);
     }
@@ -263,7 +263,7 @@ impl Lifecycle {
 
     /// Why it ended without being asked to.
     #[must_use]
-    pub fn reason(&self) -> Option<Reason> {
+    pub fn reason(&self) -> Option<GiveUpReason> {
         self.reason
     }
 

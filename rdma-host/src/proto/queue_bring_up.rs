@@ -128,7 +128,7 @@ impl QueueBringUp {
             }
             (Step::Connect, Input::Completed(response, _)) => self.connected(*response),
             (Step::Authenticate, Input::Authenticated(how)) => Ok(Step::Up(Some(*how))),
-            (step, _) => Err(TargetMisbehaved::EventOrder(step.name()).into()),
+            (step, _) => Err(TargetMisbehaved::UnexpectedEvent(step.name()).into()),
         }
     }
 

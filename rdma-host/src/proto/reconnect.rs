@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use super::{Cause, Cure};
 use crate::config::ReconnectOptions;
-use crate::error::Reason;
+use crate::error::GiveUpReason;
 
 /// What follows from a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No more attempts.
-    GiveUp(Reason),
+    GiveUp(GiveUpReason),
     /// Another attempt after this time.
     Retry(Duration),
 }
@@ -37,16 +37,16 @@ impl ReconnectOptions {
     #[must_use]
     pub fn verdict(&self, failure: &Failure) -> Verdict {
         match failure.cause.cure() {
-            Cure::None => return Verdict::GiveUp(Reason::Final),
-            Cure::Repair if self.strict => return Verdict::GiveUp(Reason::Repair),
+            Cure::None => return Verdict::GiveUp(GiveUpReason::NotRetryable),
+            Cure::Repair if self.strict => return Verdict::GiveUp(GiveUpReason::NeedsFix),
             Cure::Repair | Cure::Time => {}
         }
         if self.attempts_max().is_some_and(|max| failure.attempts >= max) {
-            return Verdict::GiveUp(Reason::Exhausted);
+            return Verdict::GiveUp(GiveUpReason::Exhausted);
         }
         let delay = self.delay_after(failure.attempts, failure.chance);
         if self.time_limit.is_some_and(|limit| failure.elapsed + delay > limit) {
-            return Verdict::GiveUp(Reason::TimeLimit);
+            return Verdict::GiveUp(GiveUpReason::TimeLimit);
         }
         Verdict::Retry(delay)
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::DiscoveryLog;
-use crate::config::DISCOVERY_VISITS_MAX;
+use crate::config::DISCOVERY_TARGETS_MAX;
 use crate::wire::{DiscoveryEntryError, Nqn, SubsystemType};
 
 /// A discovery subsystem to ask.
@@ -106,8 +106,8 @@ impl ReferralWalk {
         if visit.depth > self.depth_max {
             return Err(SkipReason::Depth(self.depth_max));
         }
-        if self.known.len() == DISCOVERY_VISITS_MAX {
-            return Err(SkipReason::TooMany(DISCOVERY_VISITS_MAX));
+        if self.known.len() == DISCOVERY_TARGETS_MAX {
+            return Err(SkipReason::TooMany(DISCOVERY_TARGETS_MAX));
         }
         self.known.insert(key);
         self.queue.push_back(visit);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Execute, Transfer};
-use crate::config::STATUS_INTERVAL;
+use crate::config::STATUS_POLL_INTERVAL;
 use crate::wire::{
     Configuration, ControllerStatus, Cqe, Property, PropertyGet, PropertySet, QueueId,
 };
@@ -43,7 +43,7 @@ impl Shutdown {
                 (PropertySet::new(Property::CONFIGURATION, value).to_sqe(), "announcing shutdown")
             }
             Self::CheckStatus => (PropertyGet::new(Property::STATUS).to_sqe(), "reading CSTS"),
-            Self::Pause => return ShutdownAction::Wait(STATUS_INTERVAL),
+            Self::Pause => return ShutdownAction::Wait(STATUS_POLL_INTERVAL),
             Self::Done => return ShutdownAction::Disconnect,
         };
         ShutdownAction::Execute(Execute {

@@ -14,7 +14,7 @@ use super::super::poller::Poller;
 use super::super::verbs_error;
 use crate::config::{
     ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, BRING_UP_TIMEOUT, ConnectOptions, DISCOVERY_CHUNK_BYTES,
-    IDLE, MemoryMode, SHUTDOWN_TIMEOUT,
+    IDLE_TIMEOUT, MemoryMode, SHUTDOWN_TIMEOUT,
 };
 use crate::error::{Error, TargetMisbehaved};
 use crate::proto::{
@@ -107,11 +107,11 @@ impl<P: Provider> Session<P> {
                     ladder.handle(&Input::Waited)?;
                 }
                 Action::ConnectQueues { .. } => {
-                    let none = TargetMisbehaved::EventOrder("connecting the I/O queues");
+                    let none = TargetMisbehaved::UnexpectedEvent("connecting the I/O queues");
                     return Err(none.into());
                 }
                 Action::Open(open) => {
-                    let only = TargetMisbehaved::EventOrder("opening an I/O queue");
+                    let only = TargetMisbehaved::UnexpectedEvent("opening an I/O queue");
                     let resolved = resolved.take().ok_or(only)?;
                     let accept = self.open(resolved, options, &open).await?;
                     ladder.handle(&Input::Opened(accept))?;
@@ -276,10 +276,10 @@ impl<P: Provider> Session<P> {
             KeepAliveAction::Send => {
                 let sqe = Sqe::keep_alive();
                 self.submit(Command { sqe, data: Data::None, user: KEEP_ALIVE })?;
-                Ok(IDLE)
+                Ok(IDLE_TIMEOUT)
             }
-            KeepAliveAction::Wait(Some(due)) => Ok(IDLE.min(due - now)),
-            KeepAliveAction::Wait(None) => Ok(IDLE),
+            KeepAliveAction::Wait(Some(due)) => Ok(IDLE_TIMEOUT.min(due - now)),
+            KeepAliveAction::Wait(None) => Ok(IDLE_TIMEOUT),
         }
     }
 

@@ -11,7 +11,7 @@ use verbs::{Provider, RdmaCore};
 
 use super::super::supervisor::chance;
 use super::DiscoveryController;
-use crate::config::{ConnectOptions, DISCOVERY_KEEP_ALIVE, EVENT_INTERVAL};
+use crate::config::{ConnectOptions, DISCOVERY_KEEP_ALIVE, EVENT_INTERVAL_MIN};
 use crate::error::Error;
 use crate::proto::{Cause, DiscoveryLog, Failure, Verdict};
 use crate::wire::AsyncEventKind;
@@ -221,7 +221,7 @@ async fn changed<P: Provider>(controller: &mut DiscoveryController<P>) -> Result
         let seen = controller.session.event().await?;
         tracing::debug!(event = ?seen, "the discovery controller tells");
         // The next one is asked for only after this, however many there are.
-        controller.session.idle(EVENT_INTERVAL).await?;
+        controller.session.idle(EVENT_INTERVAL_MIN).await?;
         controller.session.arm()?;
         if seen.kind() == AsyncEventKind::DiscoveryLogChange {
             return Ok(());

@@ -126,7 +126,7 @@ impl<P: Provider> Poller<P> {
             Phase::Live(_) => Ok(()),
             Phase::Away(Outage { commands_fail: false, .. }) => Ok(()),
             Phase::Away(Outage { away, commands_fail: true }) => {
-                self.fail_held(&Error::Away(away));
+                self.fail_held(&Error::NotConnected(away));
                 Ok(())
             }
             Phase::Ended(error) => {
@@ -216,11 +216,11 @@ impl<P: Provider> Poller<P> {
             return Err(Rejection::new(error.clone(), command));
         }
         if self.held.room() == 0 {
-            return Err(Rejection::new(Misuse::Full.into(), command));
+            return Err(Rejection::new(Misuse::QueuesFull.into(), command));
         }
         if self.is_connected() {
             if self.errand.is_none() && self.room() == 0 {
-                return Err(Rejection::new(Misuse::Full.into(), command));
+                return Err(Rejection::new(Misuse::QueuesFull.into(), command));
             }
             if let Some(error) = self.barred(&command) {
                 return Err(Rejection::new(error, command));
@@ -236,10 +236,10 @@ impl<P: Provider> Poller<P> {
             return Ok(());
         }
         let Some(link) = &self.link else {
-            return Err(Rejection::new(Misuse::Full.into(), command));
+            return Err(Rejection::new(Misuse::QueuesFull.into(), command));
         };
         let error = match link.berth.liveness.phase() {
-            Phase::Away(Outage { away, commands_fail: true }) => Error::Away(away),
+            Phase::Away(Outage { away, commands_fail: true }) => Error::NotConnected(away),
             Phase::Ended(error) => error,
             Phase::Live(terms) if terms.generation == link.generation && !link.keeps_stranded => {
                 Transport::NoQueue.into()

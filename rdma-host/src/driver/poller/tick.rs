@@ -6,7 +6,7 @@ use verbs::Provider;
 
 use super::super::berth::Late;
 use super::{Aborting, Poller, errand};
-use crate::config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, LOOKS_PER_CLOCK, TICK};
+use crate::config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK};
 use crate::error::Error;
 
 /// When a poller last looked after such things, and when it will again.
@@ -38,7 +38,7 @@ impl Tick {
             self.looks -= 1;
             return false;
         }
-        self.looks = LOOKS_PER_CLOCK;
+        self.looks = POLLS_PER_CLOCK_READ;
         let now = now.unwrap_or_else(|| clock.raw());
         clock.delta_as_nanos(self.last, now) >= TICK_NS
     }

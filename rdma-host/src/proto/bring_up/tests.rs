@@ -192,7 +192,7 @@ fn a_discovery_controller_is_live_after_identify() {
     controller.identify[111] = 1;
     let error = controller.climb(BringUp::discovery(options())).unwrap_err();
     assert!(error.to_string().contains("type 1"), "{error}");
-    assert_eq!(error.class(), crate::error::Class::Caller);
+    assert_eq!(error.class(), crate::error::ErrorClass::Caller);
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn every_queue_that_asks_is_authenticated_before_anything_else() {
 fn a_target_that_does_not_ask_is_refused_unless_allowed() {
     let error = Controller::default().run(with_secret(options())).unwrap_err();
     assert!(matches!(error, Error::Authentication { queue: QueueId(0), .. }), "{error}");
-    assert_eq!(error.class(), crate::error::Class::Access);
+    assert_eq!(error.class(), crate::error::ErrorClass::Access);
     let mut allowed = with_secret(options());
     allowed.authentication.policy = allowed.authentication.policy.danger_allow_unauthenticated();
     let negotiated = Controller::default().run(allowed).unwrap();
@@ -287,7 +287,7 @@ fn refusals_keep_their_status() {
         ..Default::default()
     };
     let error = controller.run(options()).unwrap_err();
-    assert_eq!(error.class(), crate::error::Class::Access);
+    assert_eq!(error.class(), crate::error::ErrorClass::Access);
     assert!(error.to_string().contains("subsystem NQN"), "{error}");
 }
 

@@ -24,7 +24,7 @@ const EVENTS: [(&str, Event); 9] = [
     ("Start", Event::Start),
     ("Established", Event::Established),
     ("Failed, retry", Event::Failed(Verdict::Retry(DELAY))),
-    ("Failed, give up", Event::Failed(Verdict::GiveUp(Reason::Exhausted))),
+    ("Failed, give up", Event::Failed(Verdict::GiveUp(GiveUpReason::Exhausted))),
     ("Reset", Event::Reset),
     ("TornDown", Event::TornDown),
     ("Due", Event::Due),
@@ -115,7 +115,7 @@ fn a_loss_is_followed_by_as_many_attempts_as_fit() {
         assert_eq!((life.attempts(), life.attempts_max()), (attempt, Some(3)));
         life.fail(Cause::Unreachable, now, 0);
     }
-    assert_eq!((life.state(), life.reason()), (State::Dead, Some(Reason::Exhausted)));
+    assert_eq!((life.state(), life.reason()), (State::Dead, Some(GiveUpReason::Exhausted)));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn what_cannot_be_cured_ends_it_at_once() {
     life.handle(Event::TornDown, now);
     life.handle(Event::Due, now);
     life.fail(Cause::Status(Status::CONNECT_INVALID_HOST.with_do_not_retry()), now, 0);
-    assert_eq!((life.state(), life.reason()), (State::Dead, Some(Reason::Final)));
+    assert_eq!((life.state(), life.reason()), (State::Dead, Some(GiveUpReason::NotRetryable)));
 }
 
 #[test]

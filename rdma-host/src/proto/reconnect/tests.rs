@@ -74,7 +74,7 @@ fn the_default_is_the_verdict_of_linux() {
         let verdict = ReconnectOptions::default().verdict(&failure(cause));
         let expected = match retried {
             true => Verdict::Retry(10 * SECOND),
-            false => Verdict::GiveUp(Reason::Final),
+            false => Verdict::GiveUp(GiveUpReason::NotRetryable),
         };
         assert_eq!(verdict, expected, "{row}");
     }
@@ -85,7 +85,11 @@ fn strict_waits_for_nobody() {
     let strict = ReconnectOptions { strict: true, ..ReconnectOptions::default() };
     let rejected = |code| Cause::Rejected(CmReject { reason: 28, code: Some(RejectCode(code)) });
     for cause in [Cause::Incompatible, Cause::TargetMisbehaved, rejected(4), rejected(3)] {
-        assert_eq!(strict.verdict(&failure(cause)), Verdict::GiveUp(Reason::Repair), "{cause:?}");
+        assert_eq!(
+            strict.verdict(&failure(cause)),
+            Verdict::GiveUp(GiveUpReason::NeedsFix),
+            "{cause:?}"
+        );
     }
     // Full, or not known any more: the next attempt may find it otherwise.
     for cause in [Cause::Unreachable, rejected(6), rejected(9)] {
@@ -121,11 +125,11 @@ fn attempts_and_time_run_out() {
         options.verdict(&Failure { attempts, elapsed, ..failure(Cause::Unreachable) })
     };
     assert_eq!(after(2, 15), Verdict::Retry(10 * SECOND));
-    assert_eq!(after(2, 16), Verdict::GiveUp(Reason::TimeLimit));
-    assert_eq!(after(3, 1), Verdict::GiveUp(Reason::Exhausted));
+    assert_eq!(after(2, 16), Verdict::GiveUp(GiveUpReason::TimeLimit));
+    assert_eq!(after(3, 1), Verdict::GiveUp(GiveUpReason::Exhausted));
     assert_eq!(
         ReconnectOptions::never().verdict(&Failure { attempts: 0, ..failure(Cause::QueuePair) }),
-        Verdict::GiveUp(Reason::Exhausted)
+        Verdict::GiveUp(GiveUpReason::Exhausted)
     );
 }
 

@@ -75,8 +75,8 @@ fn the_shortest_way_counts() {
 fn there_is_a_most_of_them() {
     let network = HashMap::from([(1, (2..2000).collect())]);
     let (asked, skipped) = walk(9, &network);
-    assert_eq!(asked.len(), DISCOVERY_VISITS_MAX);
-    assert!(skipped.iter().all(|reason| *reason == SkipReason::TooMany(DISCOVERY_VISITS_MAX)));
+    assert_eq!(asked.len(), DISCOVERY_TARGETS_MAX);
+    assert!(skipped.iter().all(|reason| *reason == SkipReason::TooMany(DISCOVERY_TARGETS_MAX)));
 }
 
 #[test]
