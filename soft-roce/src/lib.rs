@@ -73,10 +73,10 @@
 //! panicked, oopsed, hit a BUG or a WARN, wrote a line that `--deny` forbids, or gave no result;
 //! and 2 when nothing was run at all.
 //!
-//! However the caller ends, by Ctrl-C or SIGKILL, the reaper sees the liveness pipe end, kills every
-//! process of the guest and removes its files. There is no signal handler and no global state:
-//! guests may be run from any number of threads at once, each on a processor of its own while
-//! there are enough.
+//! However the caller ends, by Ctrl-C or SIGKILL, the reaper sees the liveness pipe end, kills
+//! every process of the guest and removes its files. There is no signal handler and no global
+//! state: guests may be run from any number of threads at once, each on a processor of its own
+//! while there are enough.
 //!
 //! # What it does not do
 //!
