@@ -1,6 +1,8 @@
 //! DH-HMAC-CHAP against the kernel's target: every secret, hash and group, one-way and two-way,
 //! what happens when a key is wrong, missing or changed, and authenticating again.
 
+// bed: first --target tests/targets/secret.toml
+
 mod authentication {
     pub(crate) mod bed;
     mod changes;

@@ -5,6 +5,8 @@
 //! (`queues_come_and_go_with_the_target`) and 061 (`data_survives_a_restart_of_the_target`). What
 //! is told while connected, which has no case of its own there, is in `blktests/events.rs`.
 
+// bed: --target tests/targets/events.toml
+
 #[path = "blktests/commands.rs"]
 mod commands;
 #[path = "blktests/control.rs"]

@@ -4,6 +4,9 @@
 //! case as it is written here. Where rxe answers otherwise, `conformance-rxe.txt` says so for the
 //! kernel, and must go on saying so.
 
+// bed:
+// bed (extended calls): RDMA_TEST_INTERFACE=extended
+
 mod conformance {
     pub(crate) mod bench;
     pub(crate) mod connecting;

@@ -5,6 +5,10 @@
 //! heals it, and looks at what has become of either. What is seen must be what the case says, and
 //! the table of all is `differential-6.12.md` and `differential-7.md`.
 
+// An allowed line is a warning that the kernel of this series gives of itself.
+// bed: waits --kernel 6.12 --target tests/targets/differential.toml --allow nvmet_subsys_free
+// bed: waits --kernel 7 --target tests/targets/differential.toml --allow check_flush_dependency
+
 mod differential {
     pub(crate) mod authentication;
     pub(crate) mod case;

@@ -1,6 +1,8 @@
 //! Discovery: against targets that lie, and, in the bed, against the kernel's, where nvme-cli and
 //! the kernel's initiator say what is right.
 
+// bed: --target tests/targets/discovery.toml --deny non-flush.error
+
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,7 @@
 //! A target that goes away under load: every command ends once, soon, and says why.
 
+// bed: waits --target tests/targets/deep.toml
+
 use std::process::{Child, Stdio};
 use std::time::Duration;
 

@@ -5,6 +5,8 @@
 //! one device is both ends, the kernel's target sends one. So the tests that ask what *we* do have
 //! a machine of their own: a network namespace, with a device of its own, which rxe knows from 7.
 
+// bed: waits --target tests/targets/deep.toml
+
 use std::fs;
 use std::process::Command;
 use std::thread::sleep;

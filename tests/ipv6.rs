@@ -1,5 +1,7 @@
 //! Targets at IPv6 addresses, link-local ones too.
 
+// bed: --target tests/targets/ipv6.toml --deny non-flush.error
+
 use std::fs;
 use std::net::Ipv6Addr;
 

@@ -1,6 +1,8 @@
 //! What is killed under load: a port, a process on either side, our device. Every request ends
 //! with an error and its buffer, nothing is left behind, and the same process connects again.
 
+// bed: waits --target tests/targets/deep.toml
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -1,5 +1,8 @@
 //! Data under load: right, and without an allocation for each command.
 
+// bed: first --kernel 6.12 --target tests/targets/deep.toml --deny non-flush.error
+// bed: first VERIFY_SIZE=512MiB --kernel 7 --target tests/targets/deep.toml --deny non-flush.error
+
 use std::alloc::System;
 
 use rdma_host::wire::NamespaceId;

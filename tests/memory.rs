@@ -1,6 +1,8 @@
 //! Registered memory: where it comes from, who has it, and when it is let go. Each question is
 //! asked of the fabric and, in the bed, of rxe.
 
+// bed:
+
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;

@@ -5,6 +5,8 @@
 //! the queues connected one after the other, or did the other controller wait, it would wait for
 //! ever.
 
+// bed: --target tests/targets/deep.toml
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

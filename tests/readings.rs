@@ -3,6 +3,8 @@
 //!
 //! Where the delay is far above what either initiator needs, the two must agree.
 
+// bed: --target tests/targets/slow.toml --deny non-flush.error
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;

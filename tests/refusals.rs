@@ -1,5 +1,7 @@
 //! What bad input gets: one line that says what and what to do, and the right exit code.
 
+// bed: waits --target tests/targets/closed.toml
+
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 

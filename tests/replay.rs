@@ -1,5 +1,8 @@
 //! A recorded run is run again without the provider that it was recorded on: with the same results.
 
+// bed (recorded): --kernel 6.12 --target tests/targets/deep.toml -- what_rxe_does_is_recorded
+// bed (replayed): host --kernel 6.12 -- a_run_on_rxe_is_replayed_without_it
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! House rules that no linter can state, checked by reading the sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -54,8 +55,9 @@ fn sources() -> Vec<(String, String)> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder").filter_map(Result::ok) {
             let path = entry.path();
-            let name = entry.file_name();
-            if path.is_dir() && name != "target" && !name.as_encoded_bytes().starts_with(b".") {
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            // By this file a folder of cargo's output is known.
+            if path.is_dir() && !hidden && !path.join("CACHEDIR.TAG").exists() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let relative = path.strip_prefix(top()).expect("below the top");
@@ -188,4 +190,87 @@ fn the_seam_stays_narrow() {
     let body = body.split("\n}").next().expect("its end");
     let methods = body.lines().filter(|line| line.trim_start().starts_with("fn ")).count();
     assert!((1..=12).contains(&methods), "Provider has {methods} methods; 12 is the limit");
+}
+
+/// Sources of each program of tests, by its name to cargo: the main one, which is `NAME.rs` or
+/// `NAME/main.rs` in a folder named `tests`, and what is in the folder `NAME`.
+fn test_programs() -> BTreeMap<String, (String, Vec<(String, String)>)> {
+    let mut files = BTreeMap::<String, Vec<_>>::new();
+    for (path, text) in sources() {
+        let slashed = format!("/{path}");
+        let Some((_, below)) = slashed.rsplit_once("/tests/") else { continue };
+        let name = below.split(['/', '.']).next().expect("a first part").to_owned();
+        files.entry(name).or_default().push((path, text));
+    }
+    let mut programs = BTreeMap::new();
+    for (name, sources) in files {
+        let ends = [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")];
+        let is_main = |path: &&String| ends.iter().any(|end| path.ends_with(end));
+        let mains: Vec<_> = sources.iter().map(|(path, _)| path).filter(is_main).collect();
+        assert!(mains.len() < 2, "one name for two programs of tests: {mains:?}");
+        if let [main] = mains[..] {
+            programs.insert(name, (main.clone(), sources));
+        }
+    }
+    programs
+}
+
+/// `tests/run` finds the bed's tests by lines that say how each is run.
+#[test]
+fn tests_that_are_ignored_say_how_the_bed_runs_them() {
+    let programs = test_programs();
+    assert!(programs.contains_key("interop"), "the programs were found");
+    let mut declared_by = BTreeSet::new();
+    for (main, files) in programs.values() {
+        let ignored = files.iter().any(|(_, text)| text.lines().any(is_ignored));
+        let text = &files.iter().find(|(path, _)| path == main).expect("it is one of them").1;
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("// bed")).collect();
+        assert_eq!(ignored, !lines.is_empty(), "{main}: ignored tests, and no line `// bed: …`?");
+        lines.iter().for_each(|line| check_declaration(main, line));
+        if ignored {
+            declared_by.extend(files.iter().map(|(path, _)| path.clone()));
+        }
+    }
+    for (path, text) in sources().iter().filter(|(path, _)| !declared_by.contains(path)) {
+        let stray = text.lines().find(|line| line.starts_with("// bed") || is_ignored(line));
+        assert_eq!(stray, None, "{path}: `tests/run` does not look for it here");
+    }
+}
+
+/// As `tests/run` says in its head.
+fn check_declaration(path: &str, line: &str) {
+    let rest = line.strip_prefix("// bed").expect("it was looked for");
+    let rest = match rest.strip_prefix(" (") {
+        Some(labelled) => labelled.split_once(')').expect("the end of a label").1,
+        None => rest,
+    };
+    let rest = rest.strip_prefix(':').unwrap_or_else(|| panic!("{path}: no colon: {line}"));
+    let options = rest.split_once(" -- ").map_or(rest, |(options, _)| options);
+    let mut words = options.split_whitespace();
+    while let Some(word) = words.next() {
+        if word.starts_with("--") {
+            let value = words.next().unwrap_or_else(|| panic!("{path}: {word} of what? {line}"));
+            let missing = word == "--target" && !top().join(value).exists();
+            assert!(!missing, "{path}: no file {value}");
+        } else {
+            let known = ["waits", "first", "host"].contains(&word) || word.contains('=');
+            assert!(known, "{path}: {word} is no word that `tests/run` knows: {line}");
+        }
+    }
+}
+
+#[test]
+fn cargo_knows_every_file_of_tests() {
+    let programs = test_programs();
+    let found: BTreeSet<_> =
+        programs.values().filter_map(|(main, _)| main.strip_prefix("tests/")).collect();
+    let manifest = fs::read_to_string(top().join("tests/Cargo.toml")).expect("the manifest");
+    let tables = manifest.split("[[test]]").skip(1);
+    let known: BTreeSet<_> =
+        tables.filter_map(|table| table.split("path = \"").nth(1)?.split('"').next()).collect();
+    assert_eq!(found, known, "files of tests, and those that tests/Cargo.toml names");
+}
+
+fn is_ignored(line: &str) -> bool {
+    line.trim_start().starts_with("#[ignore")
 }

@@ -1,6 +1,8 @@
 //! How data gets in and out through the async API: in parts that are in flight together, through
 //! one buffer or several, from and to memory of the caller, under any executor.
 
+// bed: --target tests/targets/deep.toml --deny non-flush.error
+
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

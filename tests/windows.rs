@@ -2,6 +2,8 @@
 //! its own queue, and nothing else. Over the fabric against a target that lies, and in the bed
 //! against the kernel's, which does not.
 
+// bed: VERIFY_SIZE=512MiB --target tests/targets/deep.toml --deny non-flush.error
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,6 +1,9 @@
 //! The whole crate on a real device. Run serially, with `RDMA_TEST_ADDRESS` set to the address
 //! of an RDMA device of this machine.
 
+// bed:
+// bed (extended calls): RDMA_TEST_INTERFACE=extended
+
 #[path = "device/events.rs"]
 mod events;
 #[path = "device/interfaces.rs"]

@@ -2,6 +2,8 @@
 //!
 //! The kernel is the one that `SOFT_ROCE_KERNEL` names.
 
+// bed: first host
+
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod ends;
