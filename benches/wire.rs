@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use benches::{read, response};
 use criterion::{Criterion, criterion_group, criterion_main};
-use rdma_host::proto::{Slots, Waits};
+use rdma_host::proto::{CompletesOn, Slots};
 use rdma_host::wire::{Cqe, FromBytes, IntoBytes, QueueId};
 
 fn build(criterion: &mut Criterion) {
@@ -17,7 +17,7 @@ fn decode(criterion: &mut Criterion) {
     let mut slots = Slots::new(QueueId(1), 127);
     criterion.bench_function("begin and complete a command", |bencher| {
         bencher.iter(|| {
-            let command = slots.begin(Waits::Response);
+            let command = slots.begin(CompletesOn::Response);
             let bytes = response(command.unwrap_or_default());
             let cqe = Cqe::read_from_bytes(black_box(bytes.as_bytes()));
             slots.handle_response(cqe.unwrap_or_default(), None)

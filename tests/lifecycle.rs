@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdma_fabric::{Fabric, Fault, Host, Point};
 use rdma_host::error::{GiveUpReason, Misuse};
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{
     Changes, Command, ConnectOptions, Controller, Error, ErrorClass, Execution, HostIdentity,
@@ -72,7 +72,7 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 /// Takes changes until the state is entered.
-async fn reach(changes: &mut Changes, state: State) -> rdma_host::Change {
+async fn reach(changes: &mut Changes, state: LifecycleState) -> rdma_host::Change {
     loop {
         let change = changes.next().await.expect("the controller goes on");
         if change.state == state {
@@ -112,12 +112,12 @@ fn commands_wait_for_a_partition_to_heal() {
             let namespace = namespace.clone();
             async move { namespace.read(16, buffer).await }
         });
-        let lost = reach(&mut changes, State::Resetting).await;
+        let lost = reach(&mut changes, LifecycleState::Resetting).await;
         assert_eq!(lost.cause.expect("a cause").class(), ErrorClass::Transport);
-        let failed = reach(&mut changes, State::Waiting).await;
+        let failed = reach(&mut changes, LifecycleState::Waiting).await;
         assert!(failed.next.is_some(), "{failed}");
         bed.fabric.heal("host", "target");
-        reach(&mut changes, State::Live).await;
+        reach(&mut changes, LifecycleState::Live).await;
         let mut read_back = vec![0; 8192];
         read.await.unwrap().expect("the read was held").copy_out(0, &mut read_back);
         assert!(read_back == data);
@@ -147,7 +147,7 @@ fn a_refused_reconnect_ends_by_dnr_alone() {
             let read = tokio::spawn(async move { namespace.read(0, buffer).await });
             if retried {
                 for attempt in 1..=3 {
-                    let connecting = reach(&mut changes, State::Connecting).await;
+                    let connecting = reach(&mut changes, LifecycleState::Connecting).await;
                     assert_eq!(connecting.attempt, attempt, "{status:#x}");
                 }
                 bed.answer(|_, _| {});
@@ -346,7 +346,7 @@ fn fewer_queues_serve_all_and_more_are_taken_again() {
             while let Some(outcome) = readers.join_next().await {
                 outcome.unwrap().expect("somebody serves it");
             }
-            reach(&mut changes, State::Live).await;
+            reach(&mut changes, LifecycleState::Live).await;
             assert_eq!(u64::from(controller.negotiated().io_queues), (granted + 1).min(2));
         }
         controller.shutdown().await;
@@ -395,10 +395,10 @@ fn a_silent_target_is_noticed_by_the_keep_alive() {
                 answer.messages.clear();
             }
         });
-        let lost = reach(&mut changes, State::Resetting).await;
+        let lost = reach(&mut changes, LifecycleState::Resetting).await;
         assert!(matches!(lost.cause, Some(Error::KeepAlive(_))), "{lost}");
         bed.answer(|_, _| {});
-        reach(&mut changes, State::Live).await;
+        reach(&mut changes, LifecycleState::Live).await;
         controller.shutdown().await;
     });
 }
@@ -417,10 +417,10 @@ fn a_refused_keep_alive_is_a_loss_and_no_end() {
                 answer.messages = vec![seen.response(0x4001, 0)];
             }
         });
-        let lost = reach(&mut changes, State::Resetting).await;
+        let lost = reach(&mut changes, LifecycleState::Resetting).await;
         assert!(lost.cause.expect("a cause").to_string().contains("refuses Keep Alive"));
         bed.answer(|_, _| {});
-        reach(&mut changes, State::Live).await;
+        reach(&mut changes, LifecycleState::Live).await;
         namespace.read(0, controller.allocate(512).unwrap()).await.expect("it is back");
         controller.shutdown().await;
     });
@@ -463,7 +463,7 @@ fn a_late_command_is_aborted_and_the_connection_lives() {
         while let Some(change) = changes.next().await {
             states.push(change.state);
         }
-        assert_eq!(states, [State::Deleting, State::Dead]);
+        assert_eq!(states, [LifecycleState::Deleting, LifecycleState::Dead]);
     });
 }
 
@@ -477,7 +477,7 @@ fn a_reset_is_a_new_connection_with_nothing_lost() {
         for _ in 0..5 {
             controller.reset().await;
             buffer = namespace.read(0, buffer).await.expect("it is held");
-            reach(&mut changes, State::Live).await;
+            reach(&mut changes, LifecycleState::Live).await;
         }
         controller.shutdown().await;
     });
@@ -486,12 +486,17 @@ fn a_reset_is_a_new_connection_with_nothing_lost() {
 /// Ends a controller in every state it can be in, with the target gone.
 #[test]
 fn the_end_comes_in_every_state() {
-    for state in [State::Live, State::Resetting, State::Waiting, State::Connecting] {
+    for state in [
+        LifecycleState::Live,
+        LifecycleState::Resetting,
+        LifecycleState::Waiting,
+        LifecycleState::Connecting,
+    ] {
         run(async {
             let bed = Bed::new();
             let mut options = options();
             options.reconnect.delay = Duration::from_secs(match state {
-                State::Waiting => 3600,
+                LifecycleState::Waiting => 3600,
                 _ => 1,
             });
             let (controller, namespace) = bed.connect(&options).await;
@@ -499,7 +504,7 @@ fn the_end_comes_in_every_state() {
             bed.fabric.partition("host", "target");
             let buffer = controller.allocate(512).unwrap();
             let read = tokio::spawn(async move { namespace.read(0, buffer).await });
-            if state != State::Live {
+            if state != LifecycleState::Live {
                 reach(&mut changes, state).await;
             }
             controller.shutdown().await;
@@ -520,7 +525,7 @@ fn the_first_connect_is_retried_if_asked() {
         let connecting = Controller::begin(&bed.host, &options, 1).unwrap();
         let mut changes = connecting.changes();
         let live = tokio::spawn(connecting.live());
-        let waiting = reach(&mut changes, State::Waiting).await;
+        let waiting = reach(&mut changes, LifecycleState::Waiting).await;
         assert!(waiting.cause.is_some() && waiting.next.is_some(), "{waiting}");
         bed.fabric.heal("host", "target");
         live.await.unwrap().expect("it gets there").shutdown().await;
@@ -595,7 +600,7 @@ fn every_change_is_an_event_too() {
         let mut changes = connecting.changes();
         let controller = connecting.live().await.expect("an honest target");
         controller.reset().await;
-        for state in [State::Live, State::Live] {
+        for state in [LifecycleState::Live, LifecycleState::Live] {
             loop {
                 let change = changes.next().await.expect("it goes on");
                 told.push(change.clone());
@@ -618,7 +623,7 @@ fn every_change_is_an_event_too() {
         let found = lines.any(|line| line.contains(&change.to_string()) && line.contains(&fields));
         assert!(found, "{change}, with {fields}, is not told in its turn:\n{text}");
     }
-    assert_eq!(told.last().map(|change| change.state), Some(State::Dead));
+    assert_eq!(told.last().map(|change| change.state), Some(LifecycleState::Dead));
 }
 
 /// A command with which the connection is lost each time is not sent for ever.
@@ -675,7 +680,7 @@ fn what_the_device_reports_ends_the_connection() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             bed.fabric.at(Point::Time(Duration::ZERO), fault.clone());
             bed.fabric.advance(Duration::from_millis(1));
-            let lost = reach(&mut changes, State::Resetting).await;
+            let lost = reach(&mut changes, LifecycleState::Resetting).await;
             let cause = lost.cause.expect("a cause");
             assert_eq!(cause.class(), ErrorClass::Transport);
             let removed = matches!(fault, Fault::RemoveDevice(_));

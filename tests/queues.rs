@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rdma_fabric::{Fabric, Host};
 use rdma_host::config::CONCURRENT_CONNECTS_MAX;
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Buffer, ConnectOptions, Controller, Error, HostIdentity, Namespace};
 use tests::noise;
@@ -139,7 +139,7 @@ fn queues_come_up_together_and_nobody_waits_for_them() {
         // The same when they are lost.
         let mut changes = many.changes();
         many.reset().await;
-        while changes.next().await.expect("it goes on").state != State::Live {}
+        while changes.next().await.expect("it goes on").state != LifecycleState::Live {}
         let batches = std::mem::take(&mut keeper.lock().unwrap().batches);
         assert_eq!(
             batches,

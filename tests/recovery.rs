@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Change, Changes, Controller, ErrorClass};
 use tests::{SUBSYSTEM, address, controllers, nvmf, options, run, target, uri, wait_for};
@@ -149,7 +149,7 @@ fn data_survives_a_fatal_controller() {
 }
 
 /// Takes changes until the state is entered.
-async fn reach(changes: &mut Changes, state: State) -> Change {
+async fn reach(changes: &mut Changes, state: LifecycleState) -> Change {
     loop {
         let change = changes.next().await.expect("the controller goes on");
         if change.state == state {
@@ -193,7 +193,7 @@ fn queues_come_and_go_with_the_target() {
             (&["set", "subsystem", SUBSYSTEM, "qid_max", "8"], 4),
         ] {
             lever(lever_arguments).await;
-            reach(&mut changes, State::Live).await;
+            reach(&mut changes, LifecycleState::Live).await;
             assert_eq!(controller.negotiated().io_queues, granted);
             let reads = (0..50).map(|lba| {
                 let (namespace, controller) = (namespace.clone(), &controller);
@@ -252,13 +252,13 @@ fn z_a_device_that_was_removed_is_used_again() {
             tokio::task::spawn_blocking(move || tests::command("rdma", words))
         };
         rdma("link delete rxe0").await.expect("it goes");
-        let lost = reach(&mut changes, State::Resetting).await;
+        let lost = reach(&mut changes, LifecycleState::Resetting).await;
         assert_eq!(lost.cause.expect("a cause").class(), ErrorClass::Transport);
         tokio::time::sleep(Duration::from_secs(1)).await;
         rdma("link add rxe0 type rxe netdev dum0").await.expect("it is back");
         lever(&["unlink", "port", "1", SUBSYSTEM]).await;
         lever(&["link", "port", "1", SUBSYSTEM]).await;
-        reach(&mut changes, State::Live).await;
+        reach(&mut changes, LifecycleState::Live).await;
         let failed = namespace.read(0, old).await.expect_err("memory of the old device");
         println!("{failed}");
         let new = controller.allocate(4096).expect("memory of the new device");

@@ -192,7 +192,8 @@ fn a_response_that_takes_another_commands_key_ends_the_controller() {
         Some((queue, key)) if queue == seen.queue => answer.invalidate = key,
         Some(_) => {}
     });
-    let misbehaved = matches!(error, Error::TargetMisbehaved(TargetMisbehaved::Invalidated { .. }));
+    let misbehaved =
+        matches!(error, Error::TargetMisbehaved(TargetMisbehaved::WrongKeyInvalidated { .. }));
     assert!(misbehaved, "{error}");
 }
 

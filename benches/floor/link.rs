@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdma_host::proto::{
-    Action, BringUp, Execute, Input, Negotiated, OpenQueue, QueueAction, QueueBringUp, QueueUp,
-    Transfer,
+    BringUp, BringUpAction, BringUpInput, Execute, Negotiated, QueueBringUp, QueueBringUpAction,
+    QueueReady, RdmaConnect, Transfer,
 };
 use rdma_host::wire::{
     CmAcceptData, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe,
@@ -54,28 +54,28 @@ impl Controller {
         let (mut admin, mut io) = (None, None);
         loop {
             match ladder.action()? {
-                Action::Open(open) => {
+                BringUpAction::RdmaConnect(open) => {
                     let (link, accept) = Link::connect(options.address, &open, SCRATCH)?;
                     admin = Some(link);
-                    ladder.handle(&Input::Opened(accept))?;
+                    ladder.handle(&BringUpInput::RdmaConnected(accept))?;
                 }
-                Action::Execute(execute) => {
+                BringUpAction::Execute(execute) => {
                     let link = admin.as_mut().ok_or("a command for a queue that is not open")?;
                     let (response, data) = link.execute(&execute)?;
-                    ladder.handle(&Input::Completed(response, &data))?;
+                    ladder.handle(&BringUpInput::Completed(response, &data))?;
                 }
-                Action::Wait(time) => {
+                BringUpAction::Wait(time) => {
                     std::thread::sleep(time);
-                    ladder.handle(&Input::Waited)?;
+                    ladder.handle(&BringUpInput::TimerFired)?;
                 }
-                Action::Authenticate(_) => return Err(DEMANDS.into()),
-                Action::ConnectQueues { .. } => {
+                BringUpAction::Authenticate(_) => return Err(DEMANDS.into()),
+                BringUpAction::ConnectIoQueues { .. } => {
                     let queue = ladder.queue(QueueId(1))?;
                     let (link, up) = Link::climb(options.address, queue, data.max(SCRATCH))?;
                     io = Some(link);
-                    ladder.handle(&Input::QueuesUp(&[up]))?;
+                    ladder.handle(&BringUpInput::IoQueuesReady(&[up]))?;
                 }
-                Action::Live(negotiated) => {
+                BringUpAction::Live(negotiated) => {
                     let negotiated = *negotiated;
                     return match (admin, io) {
                         (Some(_admin), Some(io)) => Ok(Self { io, negotiated, _admin }),
@@ -95,23 +95,23 @@ impl Link {
         address: SocketAddr,
         mut ladder: QueueBringUp,
         data: usize,
-    ) -> Result<(Self, QueueUp), Box<dyn Error>> {
+    ) -> Result<(Self, QueueReady), Box<dyn Error>> {
         let mut link = None;
         loop {
             match (ladder.action()?, &mut link) {
-                (QueueAction::Open(open), link) => {
+                (QueueBringUpAction::RdmaConnect(open), link) => {
                     let (made, accept) = Self::connect(address, &open, data)?;
                     *link = Some(made);
-                    ladder.handle(&Input::Opened(accept))?;
+                    ladder.handle(&BringUpInput::RdmaConnected(accept))?;
                 }
-                (QueueAction::Execute(execute), Some(link)) => {
+                (QueueBringUpAction::Execute(execute), Some(link)) => {
                     let (response, data) = link.execute(&execute)?;
-                    ladder.handle(&Input::Completed(response, &data))?;
+                    ladder.handle(&BringUpInput::Completed(response, &data))?;
                 }
-                (QueueAction::Up(up), Some(_)) => {
+                (QueueBringUpAction::Ready(up), Some(_)) => {
                     return Ok((link.take().ok_or("it is open")?, up));
                 }
-                (QueueAction::Authenticate, _) => return Err(DEMANDS.into()),
+                (QueueBringUpAction::Authenticate, _) => return Err(DEMANDS.into()),
                 (_, None) => return Err("a command for a queue that is not open".into()),
             }
         }
@@ -119,7 +119,7 @@ impl Link {
 
     fn connect(
         address: SocketAddr,
-        open: &OpenQueue,
+        open: &RdmaConnect,
         data: usize,
     ) -> Result<(Self, CmAcceptData), Box<dyn Error>> {
         let mut endpoint = PROVIDER.endpoint()?;

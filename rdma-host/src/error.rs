@@ -387,7 +387,7 @@ pub enum TargetMisbehaved {
         "the response to command {command} on queue {queue} took key {:#010x} out of use, which \
          is not that command's", key.0
     )]
-    Invalidated {
+    WrongKeyInvalidated {
         /// The key that went.
         key: RemoteKey,
         /// The response's command id.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use auth::{Authenticated, HashId};
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Buffer, Changes, Command, Controller, Error, ErrorClass, Namespace, Poller};
 use tests::{SUBSYSTEM, target};
@@ -92,7 +92,7 @@ fn turn(index: usize) -> (Keys, Authenticated) {
 }
 
 /// What a watcher has seen so far.
-async fn states(changes: &mut Changes) -> Vec<State> {
+async fn states(changes: &mut Changes) -> Vec<LifecycleState> {
     let mut seen = Vec::new();
     while let Ok(Some(change)) = tokio::time::timeout(Duration::ZERO, changes.next()).await {
         seen.push(change.state);
@@ -127,7 +127,7 @@ fn keys_change_under_load_and_the_connection_stays() {
         assert_eq!(states(&mut changes).await, []);
         // The new keys are those of connections to come.
         controller.reset().await;
-        while changes.next().await.expect("it lives").state != State::Live {}
+        while changes.next().await.expect("it lives").state != LifecycleState::Live {}
         write_and_read(&controller).await;
         controller.shutdown().await;
     });
@@ -204,8 +204,8 @@ fn secrets_that_the_target_refuses_are_not_kept() {
             loop {
                 let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await;
                 match change.expect("it comes back").expect("it lives").state {
-                    State::Live => break,
-                    State::Dead => panic!("the old secrets are still right"),
+                    LifecycleState::Live => break,
+                    LifecycleState::Dead => panic!("the old secrets are still right"),
                     _ => {}
                 }
             }
@@ -246,12 +246,12 @@ fn there_must_be_a_connection() {
         let controller = Controller::connect(&options).await.expect("the keys are right");
         let mut changes = controller.changes();
         tokio::task::spawn_blocking(|| target(&["fatal", SUBSYSTEM])).await.expect("it ends");
-        while changes.next().await.expect("it lives").state != State::Waiting {}
+        while changes.next().await.expect("it lives").state != LifecycleState::Waiting {}
         let wrong = Keys::new(plain(77), None);
         let error = controller.reauthenticate(Some(wrong.credentials())).await;
         let error = error.expect_err("there is no connection");
         assert_eq!(error.class(), ErrorClass::Transport, "{error}");
-        while changes.next().await.expect("it lives").state != State::Live {}
+        while changes.next().await.expect("it lives").state != LifecycleState::Live {}
         write_and_read(&controller).await;
         controller.shutdown().await;
     });

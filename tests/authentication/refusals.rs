@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use auth::{GroupId, HashId, Policy};
 use rdma_host::error::AuthenticationFailure;
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::Nqn;
 use rdma_host::{ConnectOptions, Controller, DiscoveryController, Error, ErrorClass};
 use serde_json::Value;
@@ -101,7 +101,7 @@ fn a_key_changed_at_the_target_ends_the_retries() {
         while let Some(change) = changes.next().await {
             last = Some(change.state);
         }
-        assert_eq!(last, Some(State::Dead));
+        assert_eq!(last, Some(LifecycleState::Dead));
         assert!(controller.changes().next().await.is_none(), "there is nothing to come");
     });
 }

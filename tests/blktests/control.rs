@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::os::unix::fs::OpenOptionsExt;
 
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::{Changes, Command, DiscoveryNews, DiscoveryWatch, RdmaCore};
 
 use super::*;
 
 /// Takes changes until the state is entered.
-async fn reach(changes: &mut Changes, state: State) {
+async fn reach(changes: &mut Changes, state: LifecycleState) {
     while changes.next().await.expect("the controller goes on").state != state {}
 }
 
@@ -63,7 +63,7 @@ fn a_reset_brings_the_same_namespaces_back() {
         let mut changes = controller.changes();
         for _ in 0..3 {
             controller.reset().await;
-            reach(&mut changes, State::Live).await;
+            reach(&mut changes, LifecycleState::Live).await;
             assert!(read(&controller, &namespace, 7, data.len()).await == data);
             assert_eq!(controller.rescan().await.unwrap(), before);
         }
@@ -196,7 +196,7 @@ fn every_command_is_done_once_whatever_ends_the_connection() {
         end.unwrap().await.unwrap();
         let mut lives = 0;
         while let Some(change) = changes.next().await {
-            lives += usize::from(change.state == State::Live);
+            lives += usize::from(change.state == LifecycleState::Live);
         }
         assert_eq!(lives, RESETS, "each reset was followed by a new connection");
     });

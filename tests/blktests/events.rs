@@ -2,7 +2,7 @@
 
 use rdma_host::config::EVENT_INTERVAL_MIN;
 use rdma_host::error::Misuse;
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::{AnaState, AsyncEventKind};
 use rdma_host::{Detail, Error, Fate, Notice, Notices};
 use tests::nvmf;
@@ -116,7 +116,7 @@ fn a_storm_of_events_is_survived() {
         let _ = read(&controller, &first, 0, 4096).await;
         controller.shutdown().await;
         let left = changes.next().await.expect("it ends");
-        assert_eq!(left.state, State::Deleting, "the connection was never lost: {left}");
+        assert_eq!(left.state, LifecycleState::Deleting, "the connection was never lost: {left}");
     });
 }
 
@@ -155,7 +155,7 @@ fn events_are_told_after_a_reconnect_too() {
         let _third = controller.namespace(THIRD).await.unwrap();
         let (mut notices, mut changes) = (controller.notices(), controller.changes());
         controller.reset().await;
-        while changes.next().await.expect("it comes back").state != State::Live {}
+        while changes.next().await.expect("it comes back").state != LifecycleState::Live {}
         set(3, "enable", "0").await;
         until_third(&mut notices, |fate| matches!(fate, Fate::Gone)).await;
         set(3, "enable", "1").await;

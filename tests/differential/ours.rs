@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use auth::{Credentials, Secret};
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Change, ConnectOptions, Controller, Namespace};
 use tests::address;
@@ -58,8 +58,8 @@ impl Ours {
 impl Initiator for Ours {
     fn now(&self) -> Now {
         match self.seen().last().map(|change| change.state) {
-            None | Some(State::Live) => Now::Live,
-            Some(State::Dead) => Now::Gone,
+            None | Some(LifecycleState::Live) => Now::Live,
+            Some(LifecycleState::Dead) => Now::Gone,
             Some(_) => Now::Away,
         }
     }

@@ -270,7 +270,7 @@ fn referrals_in_a_circle_are_walked_once() {
         };
         assert_eq!(sorted(seen), sorted(expected));
         assert_eq!(reasons.len(), 6, "{reasons:?}");
-        assert!(reasons.iter().all(|reason| *reason == SkipReason::Asked), "{reasons:?}");
+        assert!(reasons.iter().all(|reason| *reason == SkipReason::AlreadyQueried), "{reasons:?}");
     });
     assert_eq!(asked.load(Ordering::Relaxed), 3, "each was asked once");
 }

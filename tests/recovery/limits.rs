@@ -88,7 +88,7 @@ fn limits_change_and_data_does_not() {
             lever(&["unlink", "port", "1", SUBSYSTEM]).await;
             lever(&["set", "port", "1", step.attribute, step.value]).await;
             lever(&["link", "port", "1", SUBSYSTEM]).await;
-            reach(&mut changes, State::Live).await;
+            reach(&mut changes, LifecycleState::Live).await;
             let agreed = controller.negotiated();
             let seen = (agreed.queue_entries, agreed.in_capsule_bytes, agreed.transfer_bytes_max);
             let due = (step.queue_entries, step.in_capsule_bytes, step.transfer_bytes_max);

@@ -2,14 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{ConnectOptions, Controller, Error};
 
 use crate::load::HANGS;
 
 /// Where a controller can be when its owner has had enough, once it was live.
-pub const STATES: [State; 4] = [State::Live, State::Resetting, State::Waiting, State::Connecting];
+pub const STATES: [LifecycleState; 4] = [
+    LifecycleState::Live,
+    LifecycleState::Resetting,
+    LifecycleState::Waiting,
+    LifecycleState::Connecting,
+];
 
 /// Connects, has `kill` take the target away, and ends the controller as soon as it is in this
 /// state; a read that is under way fails, with its buffer. Returns how long the end took.
@@ -17,14 +22,18 @@ pub const STATES: [State; 4] = [State::Live, State::Resetting, State::Waiting, S
 /// # Panics
 ///
 /// When it never gets there, or the read does not end.
-pub async fn end_in(state: State, options: &ConnectOptions, kill: impl AsyncFnOnce()) -> Duration {
+pub async fn end_in(
+    state: LifecycleState,
+    options: &ConnectOptions,
+    kill: impl AsyncFnOnce(),
+) -> Duration {
     let controller = Controller::connect(options).await.expect("the target is well");
     let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
     let mut changes = controller.changes();
     let buffer = controller.allocate(4096).expect("memory");
     kill().await;
     let read = tokio::spawn(async move { namespace.read(0, buffer).await });
-    if state != State::Live {
+    if state != LifecycleState::Live {
         let reached =
             async { while changes.next().await.is_some_and(|change| change.state != state) {} };
         tokio::time::timeout(HANGS, reached).await.expect("it gets there");

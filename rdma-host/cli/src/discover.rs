@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rdma_host::config::REFERRAL_DEPTH;
-use rdma_host::proto::{DiscoveryLog, SkipReason, Skipped};
+use rdma_host::proto::{DiscoveryLog, SkipReason, SkippedReferral};
 use rdma_host::wire::{DiscoveryEntry, Nqn, TransportSpecific};
 use rdma_host::{ConnectOptions, Discovered, Discovery, DiscoveryNews, DiscoveryWatch};
 use serde_json::{Value, json};
@@ -260,8 +260,8 @@ impl Arguments {
 
 /// Whether a referral that is not followed is worth a word: nobody asked to follow any, or it leads
 /// back, as it does between the two halves of every redundant target.
-fn is_news(skipped: &Skipped) -> bool {
-    !matches!(skipped.reason, SkipReason::Asked | SkipReason::Depth(0))
+fn is_news(skipped: &SkippedReferral) -> bool {
+    !matches!(skipped.reason, SkipReason::AlreadyQueried | SkipReason::Depth(0))
 }
 
 /// The layout of nvme-cli.

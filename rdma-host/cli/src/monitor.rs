@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Change, Controller, Detail, Fate, Notice, RdmaCore};
 use serde_json::{Value, json};
@@ -129,7 +129,7 @@ fn to_json(change: &Change, since_epoch: Duration) -> Value {
         "attempt": change.attempt,
         "attempts_max": change.attempts_max,
         "next_s": change.next.map(|next| next.as_secs_f64()),
-        "final": change.state == State::Dead,
+        "final": change.state == LifecycleState::Dead,
     })
 }
 

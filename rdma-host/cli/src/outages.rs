@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rdma_host::proto::State;
+use rdma_host::proto::LifecycleState;
 use rdma_host::{Change, Changes};
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ impl Outages {
     }
 
     fn add(&mut self, change: &Change) {
-        if change.state != State::Live {
+        if change.state != LifecycleState::Live {
             self.lost.get_or_insert(change.at);
             return;
         }
@@ -94,7 +94,7 @@ impl Outages {
 mod tests {
     use super::*;
 
-    fn change(state: State, second: u64) -> Change {
+    fn change(state: LifecycleState, second: u64) -> Change {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         Change { at, state, cause: None, attempt: 0, attempts_max: None, next: None }
     }
@@ -103,14 +103,14 @@ mod tests {
     fn an_outage_lasts_from_the_first_change_to_the_next_live() {
         let mut outages = Outages::default();
         for (state, second) in [
-            (State::Live, 1),
-            (State::Resetting, 5),
-            (State::Waiting, 6),
-            (State::Connecting, 7),
-            (State::Live, 8),
-            (State::Resetting, 9),
-            (State::Live, 10),
-            (State::Deleting, 11),
+            (LifecycleState::Live, 1),
+            (LifecycleState::Resetting, 5),
+            (LifecycleState::Waiting, 6),
+            (LifecycleState::Connecting, 7),
+            (LifecycleState::Live, 8),
+            (LifecycleState::Resetting, 9),
+            (LifecycleState::Live, 10),
+            (LifecycleState::Deleting, 11),
         ] {
             outages.add(&change(state, second));
         }
@@ -123,8 +123,8 @@ mod tests {
     fn only_the_latest_are_kept() {
         let mut outages = Outages::default();
         for second in 0..2 * KEPT as u64 {
-            outages.add(&change(State::Resetting, 2 * second));
-            outages.add(&change(State::Live, 2 * second + 1));
+            outages.add(&change(LifecycleState::Resetting, 2 * second));
+            outages.add(&change(LifecycleState::Live, 2 * second + 1));
         }
         assert_eq!((outages.count(), outages.latest.len()), (2 * KEPT as u64, KEPT));
     }

@@ -316,7 +316,7 @@ impl<P: Provider> Admin<P> {
                     continue;
                 }
             }
-            shutdown.handle_waited();
+            shutdown.handle_timer();
         }
     }
 }

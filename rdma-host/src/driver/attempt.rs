@@ -16,7 +16,9 @@ use super::poller::Poller;
 use super::verbs_error;
 use crate::config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, ConnectOptions};
 use crate::error::{AuthenticationFailure, Error, Transport};
-use crate::proto::{Action, BringUp, Execute, Input, KeepAlive, Negotiated, OpenQueue};
+use crate::proto::{
+    BringUp, BringUpAction, BringUpInput, Execute, KeepAlive, Negotiated, RdmaConnect,
+};
 use crate::wire::Cqe;
 
 /// What an attempt leaves when it succeeds.
@@ -80,7 +82,7 @@ impl<'a, P: Provider> Climb<'a, P> {
         let memory = MemoryReport::choose(means.options.memory, &domain);
         let mut this = Self { means, ladder, domain, memory };
         let mut admin = this.admin_queue(resolved).await?;
-        let Action::ConnectQueues { count: total, entries } = this.ladder.action()? else {
+        let BringUpAction::ConnectIoQueues { count: total, entries } = this.ladder.action()? else {
             return Err(Error::Closed);
         };
         let gathering = Gathering {
@@ -98,9 +100,9 @@ impl<'a, P: Provider> Climb<'a, P> {
             queues = gathering.run() => queues?,
             error = admin.serve(&mut requests, &mut late) => return Err(error),
         };
-        this.ladder.handle(&Input::QueuesUp(&up))?;
+        this.ladder.handle(&BringUpInput::IoQueuesReady(&up))?;
         match this.ladder.action()? {
-            Action::Live(negotiated) => {
+            BringUpAction::Live(negotiated) => {
                 warn_if_unauthenticated(&negotiated);
                 let Self { domain, memory, .. } = this;
                 let negotiated = *negotiated;
@@ -125,25 +127,25 @@ impl<'a, P: Provider> Climb<'a, P> {
         let mut resolved = Some(resolved);
         loop {
             match self.ladder.action()? {
-                Action::ConnectQueues { .. } | Action::Live(_) => break,
-                Action::Open(open) => {
+                BringUpAction::ConnectIoQueues { .. } | BringUpAction::Live(_) => break,
+                BringUpAction::RdmaConnect(open) => {
                     let Some(resolved) = resolved.take() else { return Err(Error::Closed) };
                     self.open(resolved, &open, &mut poller).await?;
                 }
-                Action::Authenticate(queue) => {
+                BringUpAction::Authenticate(queue) => {
                     let mut carrier = QuietQueue { poller: &mut poller, scratch: &mut scratch };
                     let how = authenticate(&mut carrier, queue, self.means.parties).await?;
-                    self.ladder.handle(&Input::Authenticated(how))?;
+                    self.ladder.handle(&BringUpInput::Authenticated(how))?;
                 }
-                Action::Execute(execute) => {
+                BringUpAction::Execute(execute) => {
                     let (response, data) =
                         super::admin::execute(&mut poller, &mut scratch, execute, ADMIN_TIMEOUT)
                             .await?;
-                    self.ladder.handle(&Input::Completed(response, &data))?;
+                    self.ladder.handle(&BringUpInput::Completed(response, &data))?;
                 }
-                Action::Wait(time) => {
+                BringUpAction::Wait(time) => {
                     tokio::time::sleep(time).await;
-                    self.ladder.handle(&Input::Waited)?;
+                    self.ladder.handle(&BringUpInput::TimerFired)?;
                 }
             }
         }
@@ -156,7 +158,7 @@ impl<'a, P: Provider> Climb<'a, P> {
     async fn open(
         &mut self,
         resolved: Resolved<P>,
-        open: &OpenQueue,
+        open: &RdmaConnect,
         poller: &mut Poller<P>,
     ) -> Result<(), Error> {
         let completion_queue = poller.completion_queue().ok_or(Error::Closed)?;
@@ -165,7 +167,7 @@ impl<'a, P: Provider> Climb<'a, P> {
         let completions = Completions::Own(completion_queue);
         let (queue, accept) = resolved.connect(plan, completions).await?;
         poller.add(queue);
-        self.ladder.handle(&Input::Opened(accept))
+        self.ladder.handle(&BringUpInput::RdmaConnected(accept))
     }
 }
 

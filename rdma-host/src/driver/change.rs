@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 
 use crate::error::Error;
-use crate::proto::State;
+use crate::proto::LifecycleState;
 
 /// One change of state.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct Change {
     /// When.
     pub at: SystemTime,
     /// To which state.
-    pub state: State,
+    pub state: LifecycleState,
     /// Why, where something failed.
     pub cause: Option<Error>,
     /// Attempts to reconnect begun since the controller was last live.
@@ -37,7 +37,7 @@ impl Changes {
         Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
     }
 
-    /// The next change; none after the last, which is to [`State::Dead`].
+    /// The next change; none after the last, which is to [`LifecycleState::Dead`].
     pub async fn next(&mut self) -> Option<Change> {
         loop {
             match self.0.recv().await {

@@ -25,7 +25,7 @@ use crate::config::{
     STALE_CONNECTION_DELAY,
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
-use crate::proto::OpenQueue;
+use crate::proto::RdmaConnect;
 use crate::wire::{CmAcceptData, CmReject, IntoBytes, QueueId, Sqe};
 
 /// A response has 16 bytes; its buffer twice that, so that one too long is seen as such.
@@ -44,7 +44,7 @@ pub(super) struct Resolved<P: Provider> {
 pub(super) struct Plan<'a, P: Provider> {
     pub(super) options: &'a ConnectOptions,
     pub(super) domain: &'a Domain<P>,
-    pub(super) open: &'a OpenQueue,
+    pub(super) open: &'a RdmaConnect,
     pub(super) memory: MemoryMode,
 }
 
@@ -243,7 +243,7 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    fn request(&mut self, options: &ConnectOptions, open: &OpenQueue) -> Result<(), Error> {
+    fn request(&mut self, options: &ConnectOptions, open: &RdmaConnect) -> Result<(), Error> {
         let depth = self.endpoint.limits().map_err(verbs_error)?.read_atomic.min(READ_DEPTH_MAX);
         let parameters = ConnectParameters {
             private_data: open.request.as_bytes(),
@@ -439,7 +439,7 @@ fn step(state: State) -> &'static str {
 }
 
 /// One less than the entries (Base 3.3.1.5), and never more than the target has receives for.
-fn in_flight_max(open: &OpenQueue, accept: CmAcceptData) -> u16 {
+fn in_flight_max(open: &RdmaConnect, accept: CmAcceptData) -> u16 {
     let limit = open.entries - 1;
     match accept.receive_size {
         0 => limit,

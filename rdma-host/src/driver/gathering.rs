@@ -21,7 +21,7 @@ use crate::config::{
     CONCURRENT_CONNECTS_MAX, MemoryMode,
 };
 use crate::error::{Error, Transport};
-use crate::proto::{BringUp, Input, QueueAction, QueueUp};
+use crate::proto::{BringUp, BringUpInput, QueueBringUpAction, QueueReady};
 use crate::wire::QueueId;
 
 /// What all queues have in common while they are brought up, and are shared out over the pollers.
@@ -44,12 +44,12 @@ struct Progress<P: Provider> {
     /// The way on which the completion queues were made, for whoever is first.
     resolved: Mutex<Option<Resolved<P>>>,
     authentications: Semaphore,
-    up: Mutex<Vec<(QueueId, QueueUp)>>,
+    up: Mutex<Vec<(QueueId, QueueReady)>>,
 }
 
 impl<P: Provider> Gathering<'_, P> {
     /// Brings all queues up. The first failure ends it.
-    pub(super) async fn run(&self) -> Result<(Vec<Assembly<P>>, Vec<QueueUp>), Error> {
+    pub(super) async fn run(&self) -> Result<(Vec<Assembly<P>>, Vec<QueueReady>), Error> {
         let progress = self.begin().await?;
         let lanes = usize::from(self.total.min(CONCURRENT_CONNECTS_MAX));
         let access = self.memory.access();
@@ -127,14 +127,14 @@ impl<P: Provider> Gathering<'_, P> {
         progress: &Progress<P>,
         queue: QueueId,
         scratch: &mut Option<Buffer>,
-    ) -> Result<QueueUp, Error> {
+    ) -> Result<QueueReady, Error> {
         // Shared out in turn.
         let poller = &progress.pollers[usize::from((queue.0 - 1) % self.pollers())];
         let mut ladder = self.ladder.queue(queue)?;
         loop {
             match ladder.action()? {
-                QueueAction::Up(up) => return Ok(up),
-                QueueAction::Open(open) => {
+                QueueBringUpAction::Ready(up) => return Ok(up),
+                QueueBringUpAction::RdmaConnect(open) => {
                     let (options, memory) = (self.means.options, self.memory);
                     let plan = Plan { options, domain: self.domain, open: &open, memory };
                     let first = progress.resolved.lock().take();
@@ -147,18 +147,18 @@ impl<P: Provider> Gathering<'_, P> {
                     });
                     let (queue, accept) = connected.await?;
                     poller.add(queue).await;
-                    ladder.handle(&Input::Opened(accept))?;
+                    ladder.handle(&BringUpInput::RdmaConnected(accept))?;
                 }
-                QueueAction::Authenticate => {
+                QueueBringUpAction::Authenticate => {
                     let turn = progress.authentications.acquire().await;
                     let mut carrier = SharedQueue { poller, scratch };
                     let how = authenticate(&mut carrier, queue, self.means.parties).await?;
                     drop(turn);
-                    ladder.handle(&Input::Authenticated(how))?;
+                    ladder.handle(&BringUpInput::Authenticated(how))?;
                 }
-                QueueAction::Execute(execute) => {
+                QueueBringUpAction::Execute(execute) => {
                     let (response, data) = poller.execute(scratch, execute).await?;
-                    ladder.handle(&Input::Completed(response, &data))?;
+                    ladder.handle(&BringUpInput::Completed(response, &data))?;
                 }
             }
         }

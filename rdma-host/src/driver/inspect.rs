@@ -4,7 +4,7 @@ use verbs::Provider;
 
 use super::admin::{Admin, AdminClient};
 use crate::error::Error;
-use crate::proto::{Inspect, Inspection};
+use crate::proto::{IdentifyNamespace, IdentifyNamespaceAction};
 use crate::wire::{NamespaceId, NamespaceInfo, Version};
 
 /// Asks through whichever connection there is.
@@ -13,11 +13,11 @@ pub(super) async fn inspect(
     version: Version,
     id: NamespaceId,
 ) -> Result<NamespaceInfo, Error> {
-    let mut inspection = Inspection::new(id, version);
+    let mut inspection = IdentifyNamespace::new(id, version);
     loop {
         match inspection.action() {
-            Inspect::Done(info) => return Ok(info),
-            Inspect::Execute(command) => {
+            IdentifyNamespaceAction::Done(info) => return Ok(info),
+            IdentifyNamespaceAction::Execute(command) => {
                 let (response, data) = admin.answer(command).await?;
                 inspection.handle(response, &data)?;
             }
@@ -31,11 +31,11 @@ pub(super) async fn inspect_alone<P: Provider>(
     version: Version,
     id: NamespaceId,
 ) -> Result<NamespaceInfo, Error> {
-    let mut inspection = Inspection::new(id, version);
+    let mut inspection = IdentifyNamespace::new(id, version);
     loop {
         match inspection.action() {
-            Inspect::Done(info) => return Ok(info),
-            Inspect::Execute(command) => {
+            IdentifyNamespaceAction::Done(info) => return Ok(info),
+            IdentifyNamespaceAction::Execute(command) => {
                 let (response, data) = admin.execute(command).await?;
                 inspection.handle(response, &data)?;
             }

@@ -13,7 +13,7 @@ use super::limbo::Parting;
 use super::statistics::{Outcome, Revoked};
 use super::{memory, verbs_error};
 use crate::error::{Error, Malformed, Misuse, Transport};
-use crate::proto::{Answered, Finished, Slots, Waits};
+use crate::proto::{CompletedCommand, CompletesOn, ResponseOutcome, Slots};
 use crate::wire::{
     CommandId, Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, SglDescriptor, Sqe,
 };
@@ -170,7 +170,7 @@ impl<P: Provider> Queue<P> {
         sgl: SglDescriptor,
         now: u64,
     ) -> Result<(), Error> {
-        let Some(id) = self.slots.begin(Waits::Response) else { return Err(full()) };
+        let Some(id) = self.slots.begin(CompletesOn::Response) else { return Err(full()) };
         let slot = usize::from(self.slots.slot(id));
         command.sqe.set_command_id(id);
         command.sqe.set_sgl(sgl);
@@ -199,7 +199,7 @@ impl<P: Provider> Queue<P> {
         }
         // A bind and its send: neither is to be queued without the other.
         self.queue_pair.make_room(2).map_err(verbs_error)?;
-        let Some(id) = self.slots.begin(Waits::ResponseAndSend) else { return Err(full()) };
+        let Some(id) = self.slots.begin(CompletesOn::ResponseAndSend) else { return Err(full()) };
         let slot = usize::from(self.slots.slot(id));
         let sgl = match lends {
             true => self.lend(id, &command.data),
@@ -255,7 +255,7 @@ impl<P: Provider> Queue<P> {
         let window = lease.window.take().expect("a free slot has its window");
         match memory::bind(&mut self.queue_pair, window, data) {
             Ok(key) => {
-                self.slots.lend(id, key);
+                self.slots.set_remote_key(id, key);
                 lease.key = Some(key);
                 self.lent += 1;
                 let (address, length) = range(data);
@@ -300,7 +300,7 @@ impl<P: Provider> Queue<P> {
         let received = self.queue_pair.receive_again(completion, response.as_mut_bytes());
         let Ok(length) = received else { return Answer::Unusual };
         let usual = length as usize == Cqe::SIZE && !completion.may_invalidate();
-        if usual && let Some(slot) = self.slots.finish_plain(response.command_id()) {
+        if usual && let Some(slot) = self.slots.complete_fast(response.command_id()) {
             return Answer::Finished(slot);
         }
         Answer::Read(length)
@@ -330,7 +330,7 @@ impl<P: Provider> Queue<P> {
     pub(super) fn handle_other(
         &mut self,
         completion: &Completion,
-    ) -> Result<Option<Finished>, Error> {
+    ) -> Result<Option<CompletedCommand>, Error> {
         let retired = self.queue_pair.retire(completion).map_err(verbs_error)?;
         if !completion.status().is_success() {
             self.keep_returned(retired);
@@ -359,23 +359,23 @@ impl<P: Provider> Queue<P> {
         completion: &Completion,
         response: Cqe,
         length: u32,
-    ) -> Result<Option<Finished>, Error> {
+    ) -> Result<Option<CompletedCommand>, Error> {
         if length as usize != Cqe::SIZE {
             return Err(Malformed::ResponseLength(length, self.id).into());
         }
         let invalidated = self.queue_pair.invalidated(completion).map(|key| RemoteKey(key.0));
         match self.slots.handle_response(response, invalidated)? {
-            Answered::Finished(finished) => {
+            ResponseOutcome::Completed(finished) => {
                 if !self.windows.is_empty() {
                     self.reclaim(finished.slot, Revoked::ByTarget);
                 }
                 Ok(Some(finished))
             }
-            Answered::Pending => {
+            ResponseOutcome::Pending => {
                 self.reclaim(self.slots.slot(response.command_id()), Revoked::ByTarget);
                 Ok(None)
             }
-            Answered::Reachable { slot, key } => {
+            ResponseOutcome::KeyStillValid { slot, key } => {
                 self.queue_pair.local_invalidate(verbs::RemoteKey(key.0)).map_err(verbs_error)?;
                 self.invalidating.push_back(slot);
                 Ok(None)
@@ -408,7 +408,7 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Takes the window of the oldest key that this side takes out of use, if that is done.
-    fn reclaim_next(&mut self) -> Option<Finished> {
+    fn reclaim_next(&mut self) -> Option<CompletedCommand> {
         let slot = *self.invalidating.front()?;
         if !self.reclaim(slot, Revoked::Here) {
             return None;
@@ -491,7 +491,7 @@ impl<P: Provider> Queue<P> {
         if let Some(cause) = self.side.cause() {
             tracing::debug!(queue = %self.id, %cause, drained = self.is_drained(), "closed");
         }
-        let busy = self.slots.abandon().into_iter();
+        let busy = self.slots.abort_all().into_iter();
         let busy: Vec<_> = busy.map(|slot| (slot, self.sqe(slot))).collect();
         for returned in self.queue_pair.close() {
             if returned.kind == verbs::WorkKind::Send
@@ -513,7 +513,7 @@ impl<P: Provider> Queue<P> {
     /// though slots are not.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.slots.room() > 0 && self.queue_pair.send_credits() >= self.lent + self.sends_each
+        self.slots.available() > 0 && self.queue_pair.send_credits() >= self.lent + self.sends_each
     }
 
     pub(super) fn depth(&self) -> usize {

@@ -26,7 +26,9 @@ use crate::config::{
     QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
 };
 use crate::error::{Error, GaveUp, Misuse, NotConnected};
-use crate::proto::{Cause, Event, Lifecycle, Negotiated, State, Task};
+use crate::proto::{
+    FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask, Negotiated,
+};
 use crate::wire::{AsyncEvent, Version};
 
 /// What the owner of a controller may ask for.
@@ -134,14 +136,14 @@ impl<P: Provider> Supervisor<P> {
 
     /// Lives the controller's life to its end.
     pub(super) async fn run(mut self) {
-        self.handle(Event::Start);
+        self.handle(LifecycleEvent::Start);
         loop {
             match self.life.task(Instant::now()) {
-                Task::End => break,
-                Task::Connect => self.connect().await,
-                Task::Serve => self.serve().await,
-                Task::TearDown { announce } => self.tear_down(announce).await,
-                Task::Wait(due) => self.wait(due).await,
+                LifecycleTask::End => break,
+                LifecycleTask::Connect => self.connect().await,
+                LifecycleTask::Serve => self.serve().await,
+                LifecycleTask::TearDown { announce } => self.tear_down(announce).await,
+                LifecycleTask::Wait(due) => self.wait(due).await,
             }
         }
         let error = self.last_words();
@@ -227,7 +229,7 @@ impl<P: Provider> Supervisor<P> {
         let present = Present { negotiated, domain, device, numa_node, memory, generation, berths };
         *self.shared.present.lock() = Some(present);
         self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
-        self.handle(Event::Established);
+        self.handle(LifecycleEvent::Established);
         if let Some(first) = self.first.take() {
             let pollers = self.berths.iter();
             let pollers = pollers.map(|berth| Poller::at(Arc::clone(berth), &self.options));
@@ -261,7 +263,7 @@ impl<P: Provider> Supervisor<P> {
 
     /// Lets the pollers give up their queues, tells the controller, and drops the connection.
     async fn tear_down(&mut self, announce: bool) {
-        if self.life.state() == State::Deleting {
+        if self.life.state() == LifecycleState::Deleting {
             self.shared.liveness.enter(Phase::Ended(self.last_words()));
         }
         if announce && let Some(mut admin) = self.admin.take() {
@@ -282,7 +284,7 @@ impl<P: Provider> Supervisor<P> {
         }
         // What came too late for this connection must not reach the next.
         while self.inbox.late.try_recv().is_ok() {}
-        self.handle(Event::TornDown);
+        self.handle(LifecycleEvent::TornDown);
     }
 
     /// Waits for the time of the next attempt, or the port that was down.
@@ -291,8 +293,8 @@ impl<P: Provider> Supervisor<P> {
         let fails_at = self.life.commands_fail_at();
         let holding = hold_until(fails_at, &self.shared.liveness);
         tokio::select! {
-            () = until_due => self.handle(Event::Due),
-            () = port_is_back(&mut self.port) => self.handle(Event::PortActive),
+            () = until_due => self.handle(LifecycleEvent::Due),
+            () = port_is_back(&mut self.port) => self.handle(LifecycleEvent::PortActive),
             control = next(&mut self.inbox.control) => self.obey(control),
             never = holding => match never {},
         }
@@ -304,15 +306,15 @@ impl<P: Provider> Supervisor<P> {
                 let away = NotConnected { cause: Box::new(Error::Reset), attempt: 0, max: None };
                 let outage = Outage { away: Arc::new(away), commands_fail: false };
                 self.cause = Error::Reset;
-                if self.life.state() == State::Live {
+                if self.life.state() == LifecycleState::Live {
                     self.shared.liveness.enter(Phase::Away(outage));
                 }
-                self.handle(Event::Reset);
+                self.handle(LifecycleEvent::Reset);
             }
             Control::Delete(done) => {
                 self.cause = Error::Closed;
                 self.deleted = Some(done);
-                self.handle(Event::Delete);
+                self.handle(LifecycleEvent::Delete);
             }
         }
     }
@@ -320,15 +322,15 @@ impl<P: Provider> Supervisor<P> {
     fn fail(&mut self, error: Error) {
         let before = self.life.state();
         self.cause = error;
-        self.life.fail(Cause::from(&self.cause), Instant::now(), chance());
+        self.life.fail(FailureKind::from(&self.cause), Instant::now(), jitter_seed());
         self.enter_outage();
         self.announce(before);
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: LifecycleEvent) {
         let before = self.life.state();
         self.life.handle(event, Instant::now());
-        if self.life.state() == State::Connecting {
+        if self.life.state() == LifecycleState::Connecting {
             self.enter_outage();
         }
         self.announce(before);
@@ -346,14 +348,17 @@ impl<P: Provider> Supervisor<P> {
     }
 
     /// Tells the watchers, and the log.
-    fn announce(&self, before: State) {
+    fn announce(&self, before: LifecycleState) {
         let state = self.life.state();
         if state == before {
             return;
         }
-        let failed = matches!(state, State::Resetting | State::Waiting | State::Dead);
+        let failed = matches!(
+            state,
+            LifecycleState::Resetting | LifecycleState::Waiting | LifecycleState::Dead
+        );
         let cause = match (state, &self.cause) {
-            (State::Dead, _) => Some(self.last_words()),
+            (LifecycleState::Dead, _) => Some(self.last_words()),
             (_, Error::Closed) => None,
             (_, cause) if failed => Some(cause.clone()),
             _ => None,
@@ -366,7 +371,7 @@ impl<P: Provider> Supervisor<P> {
             attempt: self.life.attempts(),
             attempts_max: self.life.attempts_max(),
             next: match self.life.task(now) {
-                Task::Wait(due) => Some(due.saturating_duration_since(now)),
+                LifecycleTask::Wait(due) => Some(due.saturating_duration_since(now)),
                 _ => None,
             },
         };
@@ -434,7 +439,7 @@ async fn recognise<P: Provider>(
 }
 
 /// A random number, to spread attempts by.
-pub(super) fn chance() -> u16 {
+pub(super) fn jitter_seed() -> u16 {
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     u16::try_from(high >> 48).unwrap_or(0)
 }

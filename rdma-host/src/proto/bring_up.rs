@@ -1,10 +1,10 @@
-//! From nothing to a live controller: the ladder of Base 3.5.1 over fabrics.
+//! From nothing to a live controller: the steps of Base 3.5.1 over fabrics.
 
 use std::time::Duration;
 
 use auth::{AuthDecision, AuthRequirements, Authenticated, RequirementsError};
 
-use super::queue_bring_up::{QueueBringUp, QueueUp};
+use super::queue_bring_up::{QueueBringUp, QueueReady};
 use crate::config::{
     ADMIN_QUEUE_ENTRIES, AuthenticationOptions, ConnectOptions, READY_TIMEOUT_MAX,
     STATUS_POLL_INTERVAL, TRANSFER_BYTES_DEFAULT,
@@ -25,9 +25,10 @@ use crate::wire::{
 ///     → ConnectQueues → Live
 /// ```
 ///
-/// The I/O queues have a ladder each, [`QueueBringUp`], and are climbed in any order, or at once.
-/// A queue is authenticated where its Connect response asks for it; whether that must be so is the
-/// policy's. Where it must, the I/O queues are authenticated as the admin queue is, asked or not.
+/// Each I/O queue has a bring-up of its own, [`QueueBringUp`]; they may run in any order or at the
+/// same time. A queue is authenticated when its Connect response requires it; the policy decides
+/// whether that is mandatory. Once the admin queue has been authenticated, so are all I/O queues,
+/// required or not.
 ///
 /// Any error ends it; the error is kept and repeated.
 #[derive(Debug)]
@@ -49,11 +50,11 @@ enum Purpose {
 
 /// What the driver must do next.
 #[derive(Debug)]
-pub enum Action {
+pub enum BringUpAction {
     /// Authenticate this queue, and report how.
     Authenticate(QueueId),
     /// Bring the I/O queues up, from 1 on, each by [`BringUp::queue`], and report them all.
-    ConnectQueues {
+    ConnectIoQueues {
         /// How many.
         count: u16,
         /// Entries of each.
@@ -64,14 +65,14 @@ pub enum Action {
     /// All queues are connected.
     Live(Box<Negotiated>),
     /// Make an RDMA connection for this queue and report the target's private data.
-    Open(OpenQueue),
+    RdmaConnect(RdmaConnect),
     /// Let this time pass.
     Wait(Duration),
 }
 
 /// A connection to make.
 #[derive(Debug)]
-pub struct OpenQueue {
+pub struct RdmaConnect {
     /// For which queue.
     pub queue: QueueId,
     /// How many entries it has; one less may be in flight.
@@ -108,17 +109,17 @@ pub enum Transfer {
 
 /// What the driver did.
 #[derive(Debug)]
-pub enum Input<'a> {
+pub enum BringUpInput<'a> {
     /// The queue is authenticated.
     Authenticated(Authenticated),
     /// The command was answered, with this data.
     Completed(Cqe, &'a [u8]),
     /// The queue is connected.
-    Opened(CmAcceptData),
+    RdmaConnected(CmAcceptData),
     /// All I/O queues are up, in the order of their ids.
-    QueuesUp(&'a [QueueUp]),
+    IoQueuesReady(&'a [QueueReady]),
     /// The time has passed.
-    Waited,
+    TimerFired,
 }
 
 /// What was agreed with a controller.
@@ -168,7 +169,7 @@ impl Negotiated {
 
 #[derive(Debug)]
 enum Step {
-    OpenAdmin,
+    RdmaConnectAdmin,
     ConnectAdmin,
     AuthenticateAdmin(ControllerId),
     ReadCapabilities(ControllerId),
@@ -178,7 +179,7 @@ enum Step {
     AwaitReady(Enabling),
     IdentifyController(Enabling),
     CountQueues(Box<Negotiated>),
-    ConnectQueues(Box<Negotiated>),
+    ConnectIoQueues(Box<Negotiated>),
     Live(Box<Negotiated>),
     Failed(Error),
 }
@@ -193,13 +194,18 @@ struct Enabling {
 }
 
 impl BringUp {
-    /// The ladder for one controller.
+    /// The bring-up for one controller.
     #[must_use]
     pub fn new(options: ConnectOptions) -> Self {
-        Self { options, purpose: Purpose::Io, step: Step::OpenAdmin, admin_authenticated: None }
+        Self {
+            options,
+            purpose: Purpose::Io,
+            step: Step::RdmaConnectAdmin,
+            admin_authenticated: None,
+        }
     }
 
-    /// The ladder for a discovery controller (Base 3.1.3.3): live without I/O queues, right after
+    /// The bring-up for a discovery controller (Base 3.1.3.3): live without I/O queues, right after
     /// Identify Controller.
     #[must_use]
     pub fn discovery(options: ConnectOptions) -> Self {
@@ -211,18 +217,18 @@ impl BringUp {
     /// # Errors
     ///
     /// The error that ended the bring-up, again and again.
-    pub fn action(&self) -> Result<Action, Error> {
+    pub fn action(&self) -> Result<BringUpAction, Error> {
         Ok(match &self.step {
-            Step::OpenAdmin => Action::Open(self.open_admin()),
-            Step::ConnectQueues(negotiated) => {
+            Step::RdmaConnectAdmin => BringUpAction::RdmaConnect(self.rdma_connect_admin()),
+            Step::ConnectIoQueues(negotiated) => {
                 let Negotiated { io_queues: count, queue_entries: entries, .. } = **negotiated;
-                Action::ConnectQueues { count, entries }
+                BringUpAction::ConnectIoQueues { count, entries }
             }
-            Step::AuthenticateAdmin(_) => Action::Authenticate(QueueId::ADMIN),
-            Step::AwaitReady(_) => Action::Wait(STATUS_POLL_INTERVAL),
-            Step::Live(negotiated) => Action::Live(negotiated.clone()),
+            Step::AuthenticateAdmin(_) => BringUpAction::Authenticate(QueueId::ADMIN),
+            Step::AwaitReady(_) => BringUpAction::Wait(STATUS_POLL_INTERVAL),
+            Step::Live(negotiated) => BringUpAction::Live(negotiated.clone()),
             Step::Failed(error) => return Err(error.clone()),
-            command => Action::Execute(self.command(command)),
+            command => BringUpAction::Execute(self.command(command)),
         })
     }
 
@@ -231,7 +237,7 @@ impl BringUp {
     /// # Errors
     ///
     /// When it ends the bring-up.
-    pub fn handle(&mut self, input: &Input<'_>) -> Result<(), Error> {
+    pub fn handle(&mut self, input: &BringUpInput<'_>) -> Result<(), Error> {
         let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
         match self.advance(step, input) {
             Ok(next) => {
@@ -245,14 +251,14 @@ impl BringUp {
         }
     }
 
-    /// The ladder of an I/O queue.
+    /// The bring-up of an I/O queue.
     ///
     /// # Errors
     ///
     /// When it is not the time for that.
     pub fn queue(&self, queue: QueueId) -> Result<QueueBringUp, Error> {
         match &self.step {
-            Step::ConnectQueues(negotiated) => {
+            Step::ConnectIoQueues(negotiated) => {
                 let authenticated = self.admin_authenticated.is_some();
                 Ok(QueueBringUp::new(&self.options, negotiated, queue, authenticated))
             }
@@ -266,26 +272,26 @@ impl BringUp {
     #[must_use]
     pub fn traffic_keeps_alive(&self) -> bool {
         match &self.step {
-            Step::ConnectQueues(negotiated) | Step::Live(negotiated) => {
+            Step::ConnectIoQueues(negotiated) | Step::Live(negotiated) => {
                 negotiated.info.traffic_keeps_alive
             }
             _ => false,
         }
     }
 
-    fn advance(&mut self, step: Step, input: &Input<'_>) -> Result<Step, Error> {
+    fn advance(&mut self, step: Step, input: &BringUpInput<'_>) -> Result<Step, Error> {
         match (step, input) {
             (Step::Failed(error), _) => Err(error),
-            (Step::OpenAdmin, Input::Opened(_)) => Ok(Step::ConnectAdmin),
-            (Step::AuthenticateAdmin(controller), Input::Authenticated(how)) => {
+            (Step::RdmaConnectAdmin, BringUpInput::RdmaConnected(_)) => Ok(Step::ConnectAdmin),
+            (Step::AuthenticateAdmin(controller), BringUpInput::Authenticated(how)) => {
                 self.admin_authenticated = Some(*how);
                 Ok(Step::ReadCapabilities(controller))
             }
-            (Step::AwaitReady(mut enabling), Input::Waited) => {
+            (Step::AwaitReady(mut enabling), BringUpInput::TimerFired) => {
                 enabling.waited += STATUS_POLL_INTERVAL;
                 Ok(Step::CheckReady(enabling))
             }
-            (Step::ConnectQueues(mut negotiated), Input::QueuesUp(queues)) => {
+            (Step::ConnectIoQueues(mut negotiated), BringUpInput::IoQueuesReady(queues)) => {
                 for queue in *queues {
                     negotiated.queue_entries = negotiated.queue_entries.min(queue.entries);
                     negotiated.unauthenticated_with_secrets |=
@@ -294,7 +300,9 @@ impl BringUp {
                 }
                 Ok(Step::Live(negotiated))
             }
-            (step, Input::Completed(response, data)) => self.completed(step, *response, data),
+            (step, BringUpInput::Completed(response, data)) => {
+                self.completed(step, *response, data)
+            }
             (step, _) => Err(Error::from(TargetMisbehaved::UnexpectedEvent(step.name()))),
         }
     }
@@ -308,7 +316,7 @@ impl BringUp {
                 if controller == ControllerId::DYNAMIC {
                     return Err(TargetMisbehaved::InvalidControllerId.into());
                 }
-                match start_authentication(&self.options, QueueId::ADMIN, result, false)? {
+                match needs_authentication(&self.options, QueueId::ADMIN, result, false)? {
                     true => Step::AuthenticateAdmin(controller),
                     false => Step::ReadCapabilities(controller),
                 }
@@ -337,7 +345,7 @@ impl BringUp {
             Step::CountQueues(mut negotiated) => {
                 let granted = u16::try_from(QueueCount::parse(result).0).unwrap_or(u16::MAX);
                 negotiated.io_queues = self.options.io_queues.min(granted);
-                Step::ConnectQueues(negotiated)
+                Step::ConnectIoQueues(negotiated)
             }
             step => return Err(Error::from(TargetMisbehaved::UnexpectedEvent(step.name()))),
         })
@@ -399,9 +407,9 @@ impl BringUp {
         self.options.queue_entries.min(granted).min(commands).max(2)
     }
 
-    fn open_admin(&self) -> OpenQueue {
+    fn rdma_connect_admin(&self) -> RdmaConnect {
         let entries = ADMIN_QUEUE_ENTRIES;
-        OpenQueue {
+        RdmaConnect {
             queue: QueueId::ADMIN,
             entries,
             request: CmRequestData::new(QueueId::ADMIN, entries, ControllerId(0)),
@@ -438,7 +446,7 @@ impl BringUp {
 impl Step {
     fn name(&self) -> &'static str {
         match self {
-            Self::OpenAdmin => "opening the admin queue",
+            Self::RdmaConnectAdmin => "opening the admin queue",
             Self::ConnectAdmin => "Connect on the admin queue",
             Self::AuthenticateAdmin(_) => "authentication",
             Self::ReadCapabilities(_) => "reading CAP",
@@ -447,7 +455,7 @@ impl Step {
             Self::CheckReady(_) | Self::AwaitReady(_) => "reading CSTS",
             Self::IdentifyController(_) => "Identify Controller",
             Self::CountQueues(_) => "Set Features (Number of Queues)",
-            Self::ConnectQueues(_) => "connecting the I/O queues",
+            Self::ConnectIoQueues(_) => "connecting the I/O queues",
             Self::Live(_) | Self::Failed(_) => "nothing",
         }
     }
@@ -485,16 +493,16 @@ impl Enabling {
 
 /// Whether a queue is to be authenticated now, from the result of its Connect. An I/O queue may be
 /// `expected` to be, since the admin queue was.
-pub(super) fn start_authentication(
+pub(super) fn needs_authentication(
     options: &ConnectOptions,
     queue: QueueId,
     result: u32,
     expected: bool,
 ) -> Result<bool, Error> {
-    let asked = AuthenticationRequirements::parse(result);
+    let required = AuthenticationRequirements::parse(result);
     let requirements = AuthRequirements {
-        authentication: asked.authenticate,
-        secure_channel: asked.secure_channel,
+        authentication: required.authenticate,
+        secure_channel: required.secure_channel,
     };
     let AuthenticationOptions { credentials, policy } = &options.authentication;
     match policy.decide(requirements, credentials.as_deref()) {

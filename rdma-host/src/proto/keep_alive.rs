@@ -13,9 +13,9 @@ pub struct KeepAlive {
     timeout: Duration,
     traffic_based: bool,
     /// When the newest thing was sent that the controller has answered.
-    alive: Instant,
+    last_activity: Instant,
     /// The last look at the traffic.
-    looked: Instant,
+    last_check: Instant,
     state: State,
 }
 
@@ -41,7 +41,8 @@ impl KeepAlive {
     /// A timer for a keep-alive time of `timeout`, which runs from `now`; zero turns it off.
     #[must_use]
     pub fn new(timeout: Duration, traffic_based: bool, now: Instant) -> Self {
-        let mut this = Self { timeout, traffic_based, alive: now, looked: now, state: State::Off };
+        let mut this =
+            Self { timeout, traffic_based, last_activity: now, last_check: now, state: State::Off };
         if !timeout.is_zero() {
             this.state = State::Idle { due: now + this.period() };
         }
@@ -51,25 +52,30 @@ impl KeepAlive {
     /// What is to be done at `now`, when the newest completed I/O command was submitted at
     /// `traffic`. After [`Send`](KeepAliveAction::Send) the command counts as sent.
     pub fn poll_action(&mut self, traffic: Option<Instant>, now: Instant) -> KeepAliveAction {
-        self.alive = traffic.map_or(self.alive, |traffic| self.alive.max(traffic));
+        self.last_activity =
+            traffic.map_or(self.last_activity, |traffic| self.last_activity.max(traffic));
         match self.state {
             State::Off => KeepAliveAction::Wait(None),
             State::Idle { due } if now < due => KeepAliveAction::Wait(Some(due)),
-            State::Idle { .. } if self.traffic_based && self.alive > self.looked => {
-                self.looked = now;
+            State::Idle { .. } if self.traffic_based && self.last_activity > self.last_check => {
+                self.last_check = now;
                 let due = now + self.period();
                 self.state = State::Idle { due };
                 KeepAliveAction::Wait(Some(due))
             }
             State::Idle { .. } => {
-                self.looked = now;
+                self.last_check = now;
                 self.state = State::Awaiting { sent: now };
                 KeepAliveAction::Send
             }
             // Reads and writes that are answered don't help where the admin queue is stuck: the
             // controller forgets us all the same, unless it counts them.
             State::Awaiting { sent } => {
-                let alive = if self.traffic_based { self.alive } else { self.alive.min(sent) };
+                let alive = if self.traffic_based {
+                    self.last_activity
+                } else {
+                    self.last_activity.min(sent)
+                };
                 let expiry = alive + self.timeout;
                 match now < expiry {
                     true => KeepAliveAction::Wait(Some(expiry)),
@@ -83,7 +89,7 @@ impl KeepAlive {
     /// round trip is the controller's too.
     pub fn handle_response(&mut self) {
         if let State::Awaiting { sent } = self.state {
-            self.alive = self.alive.max(sent);
+            self.last_activity = self.last_activity.max(sent);
             self.state = State::Idle { due: sent + self.period() };
         }
     }

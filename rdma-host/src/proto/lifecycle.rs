@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Cause, Failure, Verdict};
+use super::{ConnectionFailure, FailureKind, Verdict};
 use crate::config::{PORT_RETRY_DELAY, PORT_SETTLE_TIME, ReconnectOptions};
 use crate::error::GiveUpReason;
 
@@ -11,7 +11,7 @@ use crate::error::GiveUpReason;
 /// [`Waiting`](Self::Waiting) between attempts and [`Connecting`](Self::Connecting) in one, and
 /// DELETING is one state here, since no command survives a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum LifecycleState {
     /// Nothing was done yet.
     New,
     /// An attempt to connect is under way.
@@ -28,7 +28,7 @@ pub enum State {
     Dead,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for LifecycleState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::New => "new",
@@ -44,7 +44,7 @@ impl fmt::Display for State {
 
 /// What happens to a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum LifecycleEvent {
     /// Its owner wants it to live.
     Start,
     /// The attempt succeeded.
@@ -69,7 +69,7 @@ enum Decision {
     /// Nothing.
     Ignore,
     /// Another state.
-    Enter(State),
+    Enter(LifecycleState),
     /// Take it apart, and connect at once afterwards.
     Renew,
     /// Take it apart, and wait this long afterwards.
@@ -83,20 +83,24 @@ enum Decision {
 }
 
 /// Every event in every state.
-fn decide(state: State, event: Event) -> Decision {
-    use State::{Connecting, Dead, Deleting, Live, New, Resetting, Waiting};
+fn decide(state: LifecycleState, event: LifecycleEvent) -> Decision {
+    use LifecycleState::{Connecting, Dead, Deleting, Live, New, Resetting, Waiting};
     match (state, event) {
-        (New, Event::Start) => Decision::Enter(Connecting),
-        (Connecting, Event::Established) => Decision::Enter(Live),
-        (Connecting, Event::Failed(Verdict::Retry(after))) => Decision::Wait(after),
-        (Connecting, Event::Failed(Verdict::GiveUp(reason))) => Decision::End(reason),
-        (Live, Event::Failed(Verdict::Retry(after))) => Decision::Retry(after),
-        (Live, Event::Failed(Verdict::GiveUp(reason))) => Decision::GiveUp(reason),
-        (Live, Event::Reset) => Decision::Renew,
-        (Resetting, Event::TornDown) => Decision::Enter(Waiting),
-        (Waiting, Event::Due | Event::Reset | Event::PortActive) => Decision::Enter(Connecting),
-        (Deleting, Event::TornDown) => Decision::Enter(Dead),
-        (New | Connecting | Live | Resetting | Waiting, Event::Delete) => Decision::Enter(Deleting),
+        (New, LifecycleEvent::Start) => Decision::Enter(Connecting),
+        (Connecting, LifecycleEvent::Established) => Decision::Enter(Live),
+        (Connecting, LifecycleEvent::Failed(Verdict::Retry(after))) => Decision::Wait(after),
+        (Connecting, LifecycleEvent::Failed(Verdict::GiveUp(reason))) => Decision::End(reason),
+        (Live, LifecycleEvent::Failed(Verdict::Retry(after))) => Decision::Retry(after),
+        (Live, LifecycleEvent::Failed(Verdict::GiveUp(reason))) => Decision::GiveUp(reason),
+        (Live, LifecycleEvent::Reset) => Decision::Renew,
+        (Resetting, LifecycleEvent::TornDown) => Decision::Enter(Waiting),
+        (Waiting, LifecycleEvent::Due | LifecycleEvent::Reset | LifecycleEvent::PortActive) => {
+            Decision::Enter(Connecting)
+        }
+        (Deleting, LifecycleEvent::TornDown) => Decision::Enter(Dead),
+        (New | Connecting | Live | Resetting | Waiting, LifecycleEvent::Delete) => {
+            Decision::Enter(Deleting)
+        }
         // A controller connects or comes back by itself; one that ends is not brought back; what
         // is reported of an earlier connection no longer matters.
         _ => Decision::Ignore,
@@ -105,7 +109,7 @@ fn decide(state: State, event: Event) -> Decision {
 
 /// What the driver is to do in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum LifecycleTask {
     /// Make one attempt, and report how it went.
     Connect,
     /// Nothing, for ever.
@@ -113,12 +117,12 @@ pub enum Task {
     /// Serve the connection until something happens.
     Serve,
     /// Take apart what there is, in order if the other side may still listen, and report
-    /// [`Event::TornDown`].
+    /// [`LifecycleEvent::TornDown`].
     TearDown {
         /// Whether to tell the controller first.
         announce: bool,
     },
-    /// Report [`Event::Due`] at this time.
+    /// Report [`LifecycleEvent::Due`] at this time.
     Wait(Instant),
 }
 
@@ -126,17 +130,17 @@ pub enum Task {
 #[derive(Debug)]
 pub struct Lifecycle {
     options: ReconnectOptions,
-    state: State,
+    state: LifecycleState,
     /// Attempts begun since the controller was last live.
     attempts: u32,
     /// Whether it was ever live.
     was_live: bool,
     /// Since when it has not been live.
-    away_since: Option<Instant>,
+    disconnected_since: Option<Instant>,
     /// When the next attempt is due.
     due: Option<Instant>,
     /// When the port of our device came back, and with it the hope of a connection.
-    port_back: Option<Instant>,
+    port_up_at: Option<Instant>,
     /// Whether the other side is to be told of the end.
     announce: bool,
     reason: Option<GiveUpReason>,
@@ -148,98 +152,104 @@ impl Lifecycle {
     pub fn new(options: ReconnectOptions) -> Self {
         Self {
             options,
-            state: State::New,
+            state: LifecycleState::New,
             attempts: 0,
             was_live: false,
-            away_since: None,
+            disconnected_since: None,
             due: None,
-            port_back: None,
+            port_up_at: None,
             announce: false,
             reason: None,
         }
     }
 
-    /// The attempt, or the live connection, has failed. `chance` is a random number.
-    pub fn fail(&mut self, cause: Cause, now: Instant, chance: u16) {
+    /// The attempt, or the live connection, has failed. `jitter_seed` is a random number.
+    pub fn fail(&mut self, kind: FailureKind, now: Instant, jitter_seed: u16) {
         let verdict = if self.was_live || self.options.first_connect {
-            let elapsed = self.away_since.map_or(Duration::ZERO, |since| now - since);
+            let elapsed = self.disconnected_since.map_or(Duration::ZERO, |since| now - since);
             let attempts = self.attempts;
-            self.sooner(self.options.verdict(&Failure { cause, attempts, elapsed, chance }), now)
+            self.shorten_after_port_up(
+                self.options.verdict(&ConnectionFailure { kind, attempts, elapsed, jitter_seed }),
+                now,
+            )
         } else {
             Verdict::GiveUp(GiveUpReason::NotRetryable)
         };
-        self.handle(Event::Failed(verdict), now);
+        self.handle(LifecycleEvent::Failed(verdict), now);
     }
 
     /// A link that has just come back may not carry the first packets: what fails then is tried
     /// again soon.
-    fn sooner(&self, verdict: Verdict, now: Instant) -> Verdict {
-        let just_back = self.port_back.is_some_and(|back| now < back + PORT_SETTLE_TIME);
+    fn shorten_after_port_up(&self, verdict: Verdict, now: Instant) -> Verdict {
+        let just_up = self.port_up_at.is_some_and(|up_at| now < up_at + PORT_SETTLE_TIME);
         match verdict {
-            Verdict::Retry(after) if just_back => Verdict::Retry(after.min(PORT_RETRY_DELAY)),
+            Verdict::Retry(after) if just_up => Verdict::Retry(after.min(PORT_RETRY_DELAY)),
             verdict => verdict,
         }
     }
 
     /// Something else happened.
-    pub fn handle(&mut self, event: Event, now: Instant) {
-        if event == Event::PortActive {
-            self.port_back = Some(now);
+    pub fn handle(&mut self, event: LifecycleEvent, now: Instant) {
+        if event == LifecycleEvent::PortActive {
+            self.port_up_at = Some(now);
         }
-        let announce = self.state == State::Live && !matches!(event, Event::Failed(_));
+        let announce =
+            self.state == LifecycleState::Live && !matches!(event, LifecycleEvent::Failed(_));
         match decide(self.state, event) {
             Decision::Ignore => return,
             Decision::Enter(state) => self.enter(state, now),
-            Decision::Renew => self.retry_after(Duration::ZERO, State::Resetting, now),
-            Decision::Retry(after) => self.retry_after(after, State::Resetting, now),
-            Decision::Wait(after) => self.retry_after(after, State::Waiting, now),
-            Decision::GiveUp(reason) => self.end(reason, State::Deleting, now),
-            Decision::End(reason) => self.end(reason, State::Dead, now),
+            Decision::Renew => self.retry_after(Duration::ZERO, LifecycleState::Resetting, now),
+            Decision::Retry(after) => self.retry_after(after, LifecycleState::Resetting, now),
+            Decision::Wait(after) => self.retry_after(after, LifecycleState::Waiting, now),
+            Decision::GiveUp(reason) => self.end(reason, LifecycleState::Deleting, now),
+            Decision::End(reason) => self.end(reason, LifecycleState::Dead, now),
         }
         self.announce = announce;
     }
 
-    fn enter(&mut self, state: State, now: Instant) {
+    fn enter(&mut self, state: LifecycleState, now: Instant) {
         match state {
-            State::Connecting if self.state != State::New => self.attempts += 1,
-            State::Live => {
+            LifecycleState::Connecting if self.state != LifecycleState::New => self.attempts += 1,
+            LifecycleState::Live => {
                 self.attempts = 0;
                 self.was_live = true;
-                self.away_since = None;
+                self.disconnected_since = None;
             }
             _ => {}
         }
-        if state != State::Live && self.away_since.is_none() {
-            self.away_since = Some(now);
+        if state != LifecycleState::Live && self.disconnected_since.is_none() {
+            self.disconnected_since = Some(now);
         }
         self.state = state;
     }
 
-    fn retry_after(&mut self, after: Duration, state: State, now: Instant) {
+    fn retry_after(&mut self, after: Duration, state: LifecycleState, now: Instant) {
         self.due = Some(now + after);
         self.enter(state, now);
     }
 
-    fn end(&mut self, reason: GiveUpReason, state: State, now: Instant) {
+    fn end(&mut self, reason: GiveUpReason, state: LifecycleState, now: Instant) {
         self.reason = Some(reason);
         self.enter(state, now);
     }
 
     /// What to do now.
     #[must_use]
-    pub fn task(&self, now: Instant) -> Task {
+    pub fn task(&self, now: Instant) -> LifecycleTask {
         match self.state {
-            State::New | State::Dead => Task::End,
-            State::Connecting => Task::Connect,
-            State::Live => Task::Serve,
-            State::Resetting | State::Deleting => Task::TearDown { announce: self.announce },
-            State::Waiting => Task::Wait(self.due.unwrap_or(now)),
+            LifecycleState::New | LifecycleState::Dead => LifecycleTask::End,
+            LifecycleState::Connecting => LifecycleTask::Connect,
+            LifecycleState::Live => LifecycleTask::Serve,
+            LifecycleState::Resetting | LifecycleState::Deleting => {
+                LifecycleTask::TearDown { announce: self.announce }
+            }
+            LifecycleState::Waiting => LifecycleTask::Wait(self.due.unwrap_or(now)),
         }
     }
 
     /// Where it is.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> LifecycleState {
         self.state
     }
 
@@ -270,7 +280,7 @@ impl Lifecycle {
     /// From when on commands are not held any longer, while there is no connection.
     #[must_use]
     pub fn commands_fail_at(&self) -> Option<Instant> {
-        Some(self.away_since? + self.options.fast_io_fail?)
+        Some(self.disconnected_since? + self.options.fast_io_fail?)
     }
 }
 

@@ -5,9 +5,9 @@
 //! the next action and do it.
 
 mod bring_up;
-mod cause;
 mod discovery;
-mod inspection;
+mod failure_kind;
+mod identify_namespace;
 mod keep_alive;
 mod lifecycle;
 mod queue_bring_up;
@@ -16,14 +16,16 @@ mod referrals;
 mod shutdown;
 mod slots;
 
-pub use bring_up::{Action, BringUp, Execute, Input, Negotiated, OpenQueue, Transfer};
-pub use cause::{Cause, Cure};
+pub use bring_up::{
+    BringUp, BringUpAction, BringUpInput, Execute, Negotiated, RdmaConnect, Transfer,
+};
 pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
-pub use inspection::{Inspect, Inspection};
+pub use failure_kind::{FailureKind, Retryability};
+pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
-pub use lifecycle::{Event, Lifecycle, State, Task};
-pub use queue_bring_up::{QueueAction, QueueBringUp, QueueUp};
-pub use reconnect::{Failure, Verdict};
-pub use referrals::{ReferralWalk, SkipReason, Skipped, Visit};
+pub use lifecycle::{Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask};
+pub use queue_bring_up::{QueueBringUp, QueueBringUpAction, QueueReady};
+pub use reconnect::{ConnectionFailure, Verdict};
+pub use referrals::{DiscoveryTarget, ReferralWalk, SkipReason, SkippedReferral};
 pub use shutdown::{Shutdown, ShutdownAction};
-pub use slots::{Answered, Finished, Slots, Waits};
+pub use slots::{CompletedCommand, CompletesOn, ResponseOutcome, Slots};

@@ -3,7 +3,8 @@
 use auth::Authenticated;
 
 use super::bring_up::{
-    Execute, Input, Negotiated, OpenQueue, connect_command, connect_data, start_authentication,
+    BringUpInput, Execute, Negotiated, RdmaConnect, connect_command, connect_data,
+    needs_authentication,
 };
 use crate::config::ConnectOptions;
 use crate::error::{Error, Rejected, TargetMisbehaved};
@@ -32,20 +33,20 @@ pub struct QueueBringUp {
 
 /// What the driver must do next for the queue.
 #[derive(Debug)]
-pub enum QueueAction {
+pub enum QueueBringUpAction {
     /// Authenticate it, and report how.
     Authenticate,
     /// Send this command on it and report its response.
     Execute(Execute),
     /// Make an RDMA connection for it and report the target's private data.
-    Open(OpenQueue),
+    RdmaConnect(RdmaConnect),
     /// Nothing: it takes commands.
-    Up(QueueUp),
+    Ready(QueueReady),
 }
 
 /// An I/O queue that takes commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueUp {
+pub struct QueueReady {
     /// Its entries; one less may be in flight.
     pub entries: u16,
     /// How it was authenticated; nothing where it was not.
@@ -54,10 +55,10 @@ pub struct QueueUp {
 
 #[derive(Debug)]
 enum Step {
-    Open,
+    RdmaConnect,
     Connect,
     Authenticate,
-    Up(Option<Authenticated>),
+    Ready(Option<Authenticated>),
     Failed(Error),
 }
 
@@ -75,7 +76,7 @@ impl QueueBringUp {
             entries: agreed.queue_entries,
             in_capsule_bytes: agreed.in_capsule_bytes,
             expect_authentication,
-            step: Step::Open,
+            step: Step::RdmaConnect,
         }
     }
 
@@ -84,14 +85,14 @@ impl QueueBringUp {
     /// # Errors
     ///
     /// The error that ended it, again and again.
-    pub fn action(&self) -> Result<QueueAction, Error> {
+    pub fn action(&self) -> Result<QueueBringUpAction, Error> {
         Ok(match &self.step {
-            Step::Open => QueueAction::Open(self.open()),
-            Step::Connect => QueueAction::Execute(self.connect()),
-            Step::Authenticate => QueueAction::Authenticate,
-            Step::Up(authenticated) => {
+            Step::RdmaConnect => QueueBringUpAction::RdmaConnect(self.rdma_connect()),
+            Step::Connect => QueueBringUpAction::Execute(self.connect_command()),
+            Step::Authenticate => QueueBringUpAction::Authenticate,
+            Step::Ready(authenticated) => {
                 let (entries, authenticated) = (self.entries, *authenticated);
-                QueueAction::Up(QueueUp { entries, authenticated })
+                QueueBringUpAction::Ready(QueueReady { entries, authenticated })
             }
             Step::Failed(error) => return Err(error.clone()),
         })
@@ -102,7 +103,7 @@ impl QueueBringUp {
     /// # Errors
     ///
     /// When it ends the bring-up.
-    pub fn handle(&mut self, input: &Input<'_>) -> Result<(), Error> {
+    pub fn handle(&mut self, input: &BringUpInput<'_>) -> Result<(), Error> {
         let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
         match self.advance(step, input) {
             Ok(next) => {
@@ -116,18 +117,18 @@ impl QueueBringUp {
         }
     }
 
-    fn advance(&mut self, step: Step, input: &Input<'_>) -> Result<Step, Error> {
+    fn advance(&mut self, step: Step, input: &BringUpInput<'_>) -> Result<Step, Error> {
         match (step, input) {
             (Step::Failed(error), _) => Err(error),
-            (Step::Open, Input::Opened(accept)) => {
+            (Step::RdmaConnect, BringUpInput::RdmaConnected(accept)) => {
                 // Never more in flight than the target has receives for.
                 if accept.receive_size > 1 {
                     self.entries = self.entries.min(accept.receive_size);
                 }
                 Ok(Step::Connect)
             }
-            (Step::Connect, Input::Completed(response, _)) => self.connected(*response),
-            (Step::Authenticate, Input::Authenticated(how)) => Ok(Step::Up(Some(*how))),
+            (Step::Connect, BringUpInput::Completed(response, _)) => self.connected(*response),
+            (Step::Authenticate, BringUpInput::Authenticated(how)) => Ok(Step::Ready(Some(*how))),
             (step, _) => Err(TargetMisbehaved::UnexpectedEvent(step.name()).into()),
         }
     }
@@ -138,14 +139,14 @@ impl QueueBringUp {
             return Err(Rejected::Connect { queue, status, result }.into());
         }
         let expected = self.expect_authentication;
-        match start_authentication(&self.options, queue, result, expected)? {
+        match needs_authentication(&self.options, queue, result, expected)? {
             true => Ok(Step::Authenticate),
-            false => Ok(Step::Up(None)),
+            false => Ok(Step::Ready(None)),
         }
     }
 
-    fn open(&self) -> OpenQueue {
-        OpenQueue {
+    fn rdma_connect(&self) -> RdmaConnect {
+        RdmaConnect {
             queue: self.queue,
             entries: self.entries,
             request: CmRequestData::new(self.queue, self.entries, self.controller),
@@ -153,7 +154,7 @@ impl QueueBringUp {
         }
     }
 
-    fn connect(&self) -> Execute {
+    fn connect_command(&self) -> Execute {
         Execute {
             queue: self.queue,
             sqe: connect_command(&self.options, self.queue, self.entries, 0),
@@ -166,10 +167,10 @@ impl QueueBringUp {
 impl Step {
     fn name(&self) -> &'static str {
         match self {
-            Self::Open => "opening an I/O queue",
+            Self::RdmaConnect => "opening an I/O queue",
             Self::Connect => "Connect on an I/O queue",
             Self::Authenticate => "authentication",
-            Self::Up(_) | Self::Failed(_) => "nothing",
+            Self::Ready(_) | Self::Failed(_) => "nothing",
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Cause, Cure};
+use super::{FailureKind, Retryability};
 use crate::config::ReconnectOptions;
 use crate::error::GiveUpReason;
 
@@ -21,30 +21,32 @@ pub enum Verdict {
 
 /// What there is to know when one attempt failed, or a live connection was lost.
 #[derive(Clone, Copy, Debug)]
-pub struct Failure {
+pub struct ConnectionFailure {
     /// Why.
-    pub cause: Cause,
+    pub kind: FailureKind,
     /// Attempts made since the loss; 0 for the loss itself.
     pub attempts: u32,
     /// Time since the loss.
     pub elapsed: Duration,
     /// A random number, for the jitter.
-    pub chance: u16,
+    pub jitter_seed: u16,
 }
 
 impl ReconnectOptions {
     /// Decides on one failure.
     #[must_use]
-    pub fn verdict(&self, failure: &Failure) -> Verdict {
-        match failure.cause.cure() {
-            Cure::None => return Verdict::GiveUp(GiveUpReason::NotRetryable),
-            Cure::Repair if self.strict => return Verdict::GiveUp(GiveUpReason::NeedsFix),
-            Cure::Repair | Cure::Time => {}
+    pub fn verdict(&self, failure: &ConnectionFailure) -> Verdict {
+        match failure.kind.retryability() {
+            Retryability::Never => return Verdict::GiveUp(GiveUpReason::NotRetryable),
+            Retryability::AfterFix if self.strict => {
+                return Verdict::GiveUp(GiveUpReason::NeedsFix);
+            }
+            Retryability::AfterFix | Retryability::Retry => {}
         }
         if self.attempts_max().is_some_and(|max| failure.attempts >= max) {
             return Verdict::GiveUp(GiveUpReason::Exhausted);
         }
-        let delay = self.delay_after(failure.attempts, failure.chance);
+        let delay = self.delay_after(failure.attempts, failure.jitter_seed);
         if self.time_limit.is_some_and(|limit| failure.elapsed + delay > limit) {
             return Verdict::GiveUp(GiveUpReason::TimeLimit);
         }
@@ -52,14 +54,14 @@ impl ReconnectOptions {
     }
 
     /// The time from the last of so many failed attempts to the next.
-    fn delay_after(&self, attempts: u32, chance: u16) -> Duration {
+    fn delay_after(&self, attempts: u32, jitter_seed: u16) -> Duration {
         let doublings = attempts.min(u32::BITS - 1);
         let delay = match self.delay_max {
             Some(max) => self.delay.saturating_mul(1 << doublings).min(max.max(self.delay)),
             None => self.delay,
         };
         // Some part of the delay is left out: never longer than asked, so that the budget holds.
-        let part = u32::from(self.jitter_percent.min(100)) * u32::from(chance);
+        let part = u32::from(self.jitter_percent.min(100)) * u32::from(jitter_seed);
         delay - delay.mul_f64(f64::from(part) / (100.0 * f64::from(u16::MAX)))
     }
 }

@@ -10,7 +10,7 @@ use crate::wire::{DiscoveryEntryError, Nqn, SubsystemType};
 
 /// A discovery subsystem to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Visit {
+pub struct DiscoveryTarget {
     /// Where it is.
     pub address: SocketAddr,
     /// Its name.
@@ -21,9 +21,9 @@ pub struct Visit {
 
 /// A referral that is not followed, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedReferral {
     /// Where it leads, as sent.
-    pub place: String,
+    pub destination: String,
     /// Why not.
     pub reason: SkipReason,
 }
@@ -34,13 +34,13 @@ pub struct Skipped {
 pub enum SkipReason {
     /// It was asked already, or is going to be: referrals may go in circles.
     #[error("already asked")]
-    Asked,
+    AlreadyQueried,
     /// It is more referrals away than the caller wants.
     #[error("more than {0} referrals away")]
     Depth(u8),
-    /// It leads to no place that RDMA can reach.
+    /// It leads to no destination that RDMA can reach.
     #[error("{0}")]
-    Place(#[from] DiscoveryEntryError),
+    Entry(#[from] DiscoveryEntryError),
     /// There are too many.
     #[error("more than {0} discovery subsystems")]
     TooMany(usize),
@@ -54,7 +54,7 @@ pub enum SkipReason {
 pub struct ReferralWalk {
     depth_max: u8,
     known: HashSet<(SocketAddr, String)>,
-    queue: VecDeque<Visit>,
+    queue: VecDeque<DiscoveryTarget>,
 }
 
 impl ReferralWalk {
@@ -70,47 +70,57 @@ impl ReferralWalk {
     ///
     /// When it is known, or there are too many.
     pub fn add(&mut self, address: SocketAddr, subsystem: Nqn) -> Result<(), SkipReason> {
-        self.enqueue(Visit { address, subsystem, depth: 0 })
+        self.enqueue(DiscoveryTarget { address, subsystem, depth: 0 })
     }
 
     /// Whom to ask next, until nobody is left.
     #[expect(clippy::should_implement_trait, reason = "what comes depends on the logs handed in")]
-    pub fn next(&mut self) -> Option<Visit> {
+    pub fn next(&mut self) -> Option<DiscoveryTarget> {
         self.queue.pop_front()
     }
 
     /// What it said; returns the referrals that are not followed. One to a port of the same log's
     /// own subsystem is not worth a word.
-    pub fn handle_log(&mut self, visit: &Visit, log: &DiscoveryLog) -> Vec<Skipped> {
+    pub fn handle_log(
+        &mut self,
+        target: &DiscoveryTarget,
+        log: &DiscoveryLog,
+    ) -> Vec<SkippedReferral> {
         let referrals = log.entries.iter().filter(|entry| entry.kind == SubsystemType::REFERRAL);
         let mut skipped = Vec::new();
         for entry in referrals {
-            let outcome = entry.socket_address().and_then(|place| Ok((place, entry.nqn()?)));
+            let outcome =
+                entry.socket_address().and_then(|destination| Ok((destination, entry.nqn()?)));
             let outcome = outcome.map_err(SkipReason::from).and_then(|(address, subsystem)| {
-                let address = in_zone_of(address, visit.address);
-                self.enqueue(Visit { address, subsystem, depth: visit.depth.saturating_add(1) })
+                let address = in_zone_of(address, target.address);
+                self.enqueue(DiscoveryTarget {
+                    address,
+                    subsystem,
+                    depth: target.depth.saturating_add(1),
+                })
             });
             if let Err(reason) = outcome {
-                let place = format!("{} at {}:{}", entry.subsystem, entry.address, entry.service);
-                skipped.push(Skipped { place, reason });
+                let destination =
+                    format!("{} at {}:{}", entry.subsystem, entry.address, entry.service);
+                skipped.push(SkippedReferral { destination, reason });
             }
         }
         skipped
     }
 
-    fn enqueue(&mut self, visit: Visit) -> Result<(), SkipReason> {
-        let key = (visit.address, visit.subsystem.as_str().to_owned());
+    fn enqueue(&mut self, target: DiscoveryTarget) -> Result<(), SkipReason> {
+        let key = (target.address, target.subsystem.as_str().to_owned());
         if self.known.contains(&key) {
-            return Err(SkipReason::Asked);
+            return Err(SkipReason::AlreadyQueried);
         }
-        if visit.depth > self.depth_max {
+        if target.depth > self.depth_max {
             return Err(SkipReason::Depth(self.depth_max));
         }
         if self.known.len() == DISCOVERY_TARGETS_MAX {
             return Err(SkipReason::TooMany(DISCOVERY_TARGETS_MAX));
         }
         self.known.insert(key);
-        self.queue.push_back(visit);
+        self.queue.push_back(target);
         Ok(())
     }
 }
@@ -129,15 +139,15 @@ fn in_zone_of(address: SocketAddr, parent: SocketAddr) -> SocketAddr {
     }
 }
 
-impl fmt::Display for Visit {
+impl fmt::Display for DiscoveryTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", self.subsystem, self.address)
     }
 }
 
-impl fmt::Display for Skipped {
+impl fmt::Display for SkippedReferral {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the referral to {} is not followed: {}", self.place, self.reason)
+        write!(f, "the referral to {} is not followed: {}", self.destination, self.reason)
     }
 }
 

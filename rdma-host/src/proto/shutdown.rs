@@ -70,7 +70,7 @@ impl Shutdown {
     }
 
     /// The pause is over.
-    pub fn handle_waited(&mut self) {
+    pub fn handle_timer(&mut self) {
         if matches!(self, Self::Pause) {
             *self = Self::CheckStatus;
         }
@@ -90,7 +90,7 @@ mod tests {
         shutdown.handle_response(answer(0));
         shutdown.handle_response(answer(0b0101));
         assert!(matches!(shutdown.action(), ShutdownAction::Wait(_)));
-        shutdown.handle_waited();
+        shutdown.handle_timer();
         shutdown.handle_response(answer(0b1001));
         assert!(matches!(shutdown.action(), ShutdownAction::Disconnect));
     }

@@ -9,10 +9,10 @@ use crate::wire::{CommandId, Cqe, QueueId, RemoteKey};
 /// that is not in flight right now (never issued, finished, or answered twice) completes nothing
 /// and condemns the queue.
 ///
-/// A command may [lend](Self::lend) memory by a key of its own, which the controller is asked to
-/// take out of use with its response. One that takes another key out of use condemns the queue,
-/// too: some other command's data may be on its way through that. One that takes none is legal,
-/// but the command is not done before [this side has](Self::handle_invalidated).
+/// A command may have [a remote key of its own](Self::set_remote_key), which the controller is asked
+/// to invalidate with its response. A response that invalidates another key is an error of the
+/// queue: another command's data may be in transfer through that key. A response that invalidates
+/// none is legal, but the command completes only when [the host has](Self::handle_invalidated).
 #[derive(Debug)]
 pub struct Slots {
     queue: QueueId,
@@ -26,7 +26,7 @@ pub struct Slots {
 
 /// What has to happen before a command is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waits {
+pub enum CompletesOn {
     /// The response alone: the device keeps nothing of the send.
     Response,
     /// The response and the send's own completion, in either order: until both, the device may
@@ -36,14 +36,14 @@ pub enum Waits {
 
 /// What follows from a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answered {
+pub enum ResponseOutcome {
     /// The command is done.
-    Finished(Finished),
+    Completed(CompletedCommand),
     /// Its send has not completed yet.
     Pending,
     /// The key that it lent is still in use: take that out of use, then say
     /// [so](Slots::handle_invalidated).
-    Reachable {
+    KeyStillValid {
         /// The command's slot.
         slot: u16,
         /// The key.
@@ -53,7 +53,7 @@ pub enum Answered {
 
 /// A command that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finished {
+pub struct CompletedCommand {
     /// Its slot, free again.
     pub slot: u16,
     /// The controller's response.
@@ -77,9 +77,9 @@ struct Slot {
 /// Where a key was lent, the response takes that out of use, too, or leaves it:
 ///
 /// ```text
-///   LentAwaitResponse ── response ► AwaitInvalidation ── invalidated ► Free
+///   KeyAwaitResponse ── response ► AwaitInvalidation ── invalidated ► Free
 ///          ▲ sent                          ▲ sent
-///   LentAwaitBoth ── response ► AwaitSendAndInvalidation ── invalidated ► AwaitSend
+///   KeyAwaitBoth ── response ► AwaitSendAndInvalidation ── invalidated ► AwaitSend
 /// ```
 #[derive(Clone, Copy, Debug)]
 enum Progress {
@@ -89,8 +89,8 @@ enum Progress {
     AwaitResponse,
     AwaitSend(Cqe),
     AwaitSendAndInvalidation(Cqe),
-    LentAwaitBoth(RemoteKey),
-    LentAwaitResponse(RemoteKey),
+    KeyAwaitBoth(RemoteKey),
+    KeyAwaitResponse(RemoteKey),
 }
 
 impl Slots {
@@ -116,12 +116,12 @@ impl Slots {
 
     /// Takes a slot for a new command; none when all are in flight.
     #[inline]
-    pub fn begin(&mut self, waits: Waits) -> Option<CommandId> {
+    pub fn begin(&mut self, completes_on: CompletesOn) -> Option<CommandId> {
         let slot = self.free.pop()?;
         let entry = &mut self.slots[usize::from(slot)];
-        entry.progress = match waits {
-            Waits::Response => Progress::AwaitResponse,
-            Waits::ResponseAndSend => Progress::AwaitBoth,
+        entry.progress = match completes_on {
+            CompletesOn::Response => Progress::AwaitResponse,
+            CompletesOn::ResponseAndSend => Progress::AwaitBoth,
         };
         Some(CommandId(entry.generation << self.slot_bits | slot))
     }
@@ -140,12 +140,12 @@ impl Slots {
     }
 
     /// Notes by which key the controller may reach the data of a command that was just begun.
-    pub fn lend(&mut self, command: CommandId, key: RemoteKey) {
+    pub fn set_remote_key(&mut self, command: CommandId, key: RemoteKey) {
         let slot = self.slot(command);
         let entry = &mut self.slots[usize::from(slot)];
         entry.progress = match entry.progress {
-            Progress::AwaitBoth => Progress::LentAwaitBoth(key),
-            Progress::AwaitResponse => Progress::LentAwaitResponse(key),
+            Progress::AwaitBoth => Progress::KeyAwaitBoth(key),
+            Progress::AwaitResponse => Progress::KeyAwaitResponse(key),
             other => other,
         };
     }
@@ -154,13 +154,13 @@ impl Slots {
     ///
     /// # Errors
     ///
-    /// When no such command waits for one, or the key is not the one it lent.
+    /// When no such command waits for one, or the key is not the command's.
     #[inline]
     pub fn handle_response(
         &mut self,
         response: Cqe,
         invalidated: Option<RemoteKey>,
-    ) -> Result<Answered, TargetMisbehaved> {
+    ) -> Result<ResponseOutcome, TargetMisbehaved> {
         let command = response.command_id();
         let slot = self.slot(command);
         let Some(entry) = self.slots.get_mut(usize::from(slot)) else {
@@ -170,26 +170,27 @@ impl Slots {
             return Err(self.unknown(command));
         }
         match (entry.progress, invalidated) {
-            (Progress::AwaitResponse, None) => self.finish(slot, response),
+            (Progress::AwaitResponse, None) => self.complete(slot, response),
             (Progress::AwaitBoth, None) => {
                 entry.progress = Progress::AwaitSend(response);
-                Ok(Answered::Pending)
+                Ok(ResponseOutcome::Pending)
             }
-            (Progress::LentAwaitBoth(lent), Some(key)) if lent == key => {
+            (Progress::KeyAwaitBoth(expected), Some(key)) if expected == key => {
                 entry.progress = Progress::AwaitSend(response);
-                Ok(Answered::Pending)
+                Ok(ResponseOutcome::Pending)
             }
-            (Progress::LentAwaitResponse(lent), Some(key)) if lent == key => {
-                self.finish(slot, response)
+            (Progress::KeyAwaitResponse(expected), Some(key)) if expected == key => {
+                self.complete(slot, response)
             }
-            _ => self.handle_other_key(response, invalidated),
+            _ => self.handle_key_mismatch(response, invalidated),
         }
     }
 
-    /// The same for the usual case, a response to a command that waits for nothing else and lent no
-    /// key: its slot, free again. In any other case this does nothing.
+    /// Fast path of [`handle_response`](Self::handle_response): completes a command that waits for
+    /// its response alone and has no key of its own, and returns the slot, free again. Returns
+    /// `None` and changes nothing in any other case.
     #[inline]
-    pub fn finish_plain(&mut self, command: CommandId) -> Option<u16> {
+    pub fn complete_fast(&mut self, command: CommandId) -> Option<u16> {
         let slot = self.slot(command);
         let entry = self.slots.get_mut(usize::from(slot))?;
         // Not `checked_shr`: with 32,768 slots there is still one bit.
@@ -202,34 +203,34 @@ impl Slots {
     }
 
     #[inline]
-    fn finish(&mut self, slot: u16, response: Cqe) -> Result<Answered, TargetMisbehaved> {
+    fn complete(&mut self, slot: u16, response: Cqe) -> Result<ResponseOutcome, TargetMisbehaved> {
         self.release(slot);
-        Ok(Answered::Finished(Finished { slot, response }))
+        Ok(ResponseOutcome::Completed(CompletedCommand { slot, response }))
     }
 
     /// A response to a slot's command did not take the key out of use that it lent, or is not due.
     #[cold]
-    fn handle_other_key(
+    fn handle_key_mismatch(
         &mut self,
         response: Cqe,
         invalidated: Option<RemoteKey>,
-    ) -> Result<Answered, TargetMisbehaved> {
+    ) -> Result<ResponseOutcome, TargetMisbehaved> {
         let (command, queue) = (response.command_id(), self.queue);
         let slot = self.slot(command);
         let entry = &mut self.slots[usize::from(slot)];
         let (key, left) = match entry.progress {
             Progress::AwaitBoth | Progress::AwaitResponse => (None, entry.progress),
-            Progress::LentAwaitBoth(key) => {
+            Progress::KeyAwaitBoth(key) => {
                 (Some(key), Progress::AwaitSendAndInvalidation(response))
             }
-            Progress::LentAwaitResponse(key) => (Some(key), Progress::AwaitInvalidation(response)),
+            Progress::KeyAwaitResponse(key) => (Some(key), Progress::AwaitInvalidation(response)),
             _ => return Err(self.unknown(command)),
         };
         match (invalidated, key) {
-            (Some(key), _) => Err(TargetMisbehaved::Invalidated { key, command, queue }),
+            (Some(key), _) => Err(TargetMisbehaved::WrongKeyInvalidated { key, command, queue }),
             (None, Some(key)) => {
                 entry.progress = left;
-                Ok(Answered::Reachable { slot, key })
+                Ok(ResponseOutcome::KeyStillValid { slot, key })
             }
             (None, None) => Err(self.unknown(command)),
         }
@@ -240,17 +241,17 @@ impl Slots {
         TargetMisbehaved::UnknownCommand { command, queue: self.queue }
     }
 
-    /// The key of a command that was [still reachable](Answered::Reachable) is out of use.
+    /// Notes that the key of a [`KeyStillValid`](ResponseOutcome::KeyStillValid) command is invalid.
     ///
     /// # Panics
     ///
     /// If `slot` is not one of ours.
-    pub fn handle_invalidated(&mut self, slot: u16) -> Option<Finished> {
+    pub fn handle_invalidated(&mut self, slot: u16) -> Option<CompletedCommand> {
         let entry = &mut self.slots[usize::from(slot)];
         match entry.progress {
             Progress::AwaitInvalidation(response) => {
                 self.release(slot);
-                Some(Finished { slot, response })
+                Some(CompletedCommand { slot, response })
             }
             Progress::AwaitSendAndInvalidation(response) => {
                 entry.progress = Progress::AwaitSend(response);
@@ -265,7 +266,7 @@ impl Slots {
     /// # Panics
     ///
     /// If `slot` is not one of ours: completions come from our own device, by checked tokens.
-    pub fn handle_sent(&mut self, slot: u16) -> Option<Finished> {
+    pub fn handle_sent(&mut self, slot: u16) -> Option<CompletedCommand> {
         let entry = &mut self.slots[usize::from(slot)];
         match entry.progress {
             Progress::AwaitBoth => {
@@ -274,25 +275,25 @@ impl Slots {
             }
             Progress::AwaitSend(response) => {
                 self.release(slot);
-                Some(Finished { slot, response })
+                Some(CompletedCommand { slot, response })
             }
             Progress::AwaitSendAndInvalidation(response) => {
                 entry.progress = Progress::AwaitInvalidation(response);
                 None
             }
-            Progress::LentAwaitBoth(key) => {
-                entry.progress = Progress::LentAwaitResponse(key);
+            Progress::KeyAwaitBoth(key) => {
+                entry.progress = Progress::KeyAwaitResponse(key);
                 None
             }
             Progress::AwaitInvalidation(_)
             | Progress::AwaitResponse
             | Progress::Free
-            | Progress::LentAwaitResponse(_) => None,
+            | Progress::KeyAwaitResponse(_) => None,
         }
     }
 
     /// Ends every command in flight and returns their slots: the queue is gone.
-    pub fn abandon(&mut self) -> Vec<u16> {
+    pub fn abort_all(&mut self) -> Vec<u16> {
         let last = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
         let busy: Vec<u16> = (0..last).filter(|&slot| self.is_in_flight(slot)).collect();
         for &slot in &busy {
@@ -331,7 +332,7 @@ impl Slots {
     /// How many more may be.
     #[inline]
     #[must_use]
-    pub fn room(&self) -> usize {
+    pub fn available(&self) -> usize {
         self.free.len()
     }
 

@@ -18,8 +18,8 @@ use crate::config::{
 };
 use crate::error::{Error, TargetMisbehaved};
 use crate::proto::{
-    Action, BringUp, Execute, Input, KeepAlive, KeepAliveAction, Negotiated, OpenQueue, Shutdown,
-    ShutdownAction,
+    BringUp, BringUpAction, BringUpInput, Execute, KeepAlive, KeepAliveAction, Negotiated,
+    RdmaConnect, Shutdown, ShutdownAction,
 };
 use crate::wire::{AsyncEvent, CmAcceptData, Cqe, Sqe};
 
@@ -89,36 +89,36 @@ impl<P: Provider> Session<P> {
         let mut resolved = Some(resolved);
         loop {
             match ladder.action()? {
-                Action::Live(negotiated) => {
+                BringUpAction::Live(negotiated) => {
                     warn_if_unauthenticated(&negotiated);
                     return Ok(*negotiated);
                 }
-                Action::Authenticate(queue) => {
+                BringUpAction::Authenticate(queue) => {
                     let parties = Parties {
                         authentication: options.authentication.clone(),
                         host: options.host.clone(),
                         subsystem: options.subsystem.clone(),
                     };
                     let how = authenticate(self, queue, &parties).await?;
-                    ladder.handle(&Input::Authenticated(how))?;
+                    ladder.handle(&BringUpInput::Authenticated(how))?;
                 }
-                Action::Wait(time) => {
+                BringUpAction::Wait(time) => {
                     tokio::time::sleep(time).await;
-                    ladder.handle(&Input::Waited)?;
+                    ladder.handle(&BringUpInput::TimerFired)?;
                 }
-                Action::ConnectQueues { .. } => {
+                BringUpAction::ConnectIoQueues { .. } => {
                     let none = TargetMisbehaved::UnexpectedEvent("connecting the I/O queues");
                     return Err(none.into());
                 }
-                Action::Open(open) => {
+                BringUpAction::RdmaConnect(open) => {
                     let only = TargetMisbehaved::UnexpectedEvent("opening an I/O queue");
                     let resolved = resolved.take().ok_or(only)?;
                     let accept = self.open(resolved, options, &open).await?;
-                    ladder.handle(&Input::Opened(accept))?;
+                    ladder.handle(&BringUpInput::RdmaConnected(accept))?;
                 }
-                Action::Execute(command) => {
+                BringUpAction::Execute(command) => {
                     let (response, data) = self.execute(&command).await?;
-                    ladder.handle(&Input::Completed(response, &data))?;
+                    ladder.handle(&BringUpInput::Completed(response, &data))?;
                 }
             }
         }
@@ -128,7 +128,7 @@ impl<P: Provider> Session<P> {
         &mut self,
         resolved: Resolved<P>,
         options: &ConnectOptions,
-        open: &OpenQueue,
+        open: &RdmaConnect,
     ) -> Result<CmAcceptData, Error> {
         let completion_queue = self.poller.completion_queue().ok_or(Error::Closed)?;
         let memory = MemoryMode::Pool;
@@ -210,7 +210,7 @@ impl<P: Provider> Session<P> {
                 ShutdownAction::Disconnect => return,
                 ShutdownAction::Wait(time) => {
                     tokio::time::sleep(time).await;
-                    shutdown.handle_waited();
+                    shutdown.handle_timer();
                 }
                 ShutdownAction::Execute(command) => {
                     let outcome = self.execute(&command).await;

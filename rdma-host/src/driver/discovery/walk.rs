@@ -7,7 +7,7 @@ use verbs::{Provider, RdmaCore};
 use super::DiscoveryController;
 use crate::config::ConnectOptions;
 use crate::error::Error;
-use crate::proto::{DiscoveryLog, ReferralWalk, Skipped, Visit};
+use crate::proto::{DiscoveryLog, DiscoveryTarget, ReferralWalk, SkippedReferral};
 
 /// A walk over discovery subsystems, each of which is asked once.
 pub struct Discovery<P: Provider = RdmaCore> {
@@ -20,11 +20,11 @@ pub struct Discovery<P: Provider = RdmaCore> {
 #[derive(Clone, Debug)]
 pub struct Discovered {
     /// Who was asked.
-    pub visit: Visit,
+    pub visit: DiscoveryTarget,
     /// Its log, or why there is none.
     pub outcome: Result<DiscoveryLog, Error>,
     /// Its referrals that are not followed.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<SkippedReferral>,
 }
 
 impl Discovery {

@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use verbs::{Provider, RdmaCore};
 
-use super::super::supervisor::chance;
+use super::super::supervisor::jitter_seed;
 use super::DiscoveryController;
 use crate::config::{ConnectOptions, DISCOVERY_KEEP_ALIVE, EVENT_INTERVAL_MIN};
 use crate::error::Error;
-use crate::proto::{Cause, DiscoveryLog, Failure, Verdict};
+use crate::proto::{ConnectionFailure, DiscoveryLog, FailureKind, Verdict};
 use crate::wire::AsyncEventKind;
 
 /// Watches a discovery controller.
@@ -138,7 +138,12 @@ impl<P: Provider> DiscoveryWatch<P> {
     fn lost(&mut self, cause: Error) -> DiscoveryNews {
         let elapsed = self.lost.get_or_insert_with(Instant::now).elapsed();
         let attempts = self.attempts;
-        let failure = Failure { cause: Cause::from(&cause), attempts, elapsed, chance: chance() };
+        let failure = ConnectionFailure {
+            kind: FailureKind::from(&cause),
+            attempts,
+            elapsed,
+            jitter_seed: jitter_seed(),
+        };
         match self.options.reconnect.verdict(&failure) {
             Verdict::GiveUp(_) => {
                 self.state = State::Ended(cause.clone());

@@ -13,7 +13,7 @@ use super::tick::Tick;
 use super::{Assembly, Poller};
 use crate::config::{DRAIN_TIMEOUT, RESENDS_MAX};
 use crate::error::{Error, Misuse, Transport};
-use crate::proto::Finished;
+use crate::proto::CompletedCommand;
 
 impl<P: Provider> Poller<P> {
     /// A queue has failed: gives all of them up and holds their commands, if others may come.
@@ -82,7 +82,7 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Hands out a command that is done, while its queue ends.
-    fn finish(&mut self, index: usize, finished: &Finished) {
+    fn finish(&mut self, index: usize, finished: &CompletedCommand) {
         let queue = &mut self.queues[index];
         let revoked = queue.take_revoked(finished.slot);
         let entry = queue.command(finished.slot);

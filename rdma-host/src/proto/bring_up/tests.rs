@@ -1,8 +1,8 @@
-//! The ladder against a scripted controller: each test changes one answer.
+//! The bring-up against a scripted controller: each test changes one answer.
 
 use auth::Warning;
 
-use super::super::queue_bring_up::QueueAction;
+use super::super::queue_bring_up::QueueBringUpAction;
 use super::*;
 use crate::config::HostIdentity;
 use crate::wire::{CommandId, Status};
@@ -63,67 +63,67 @@ fn options() -> ConnectOptions {
 
 impl Controller {
     fn run(&mut self, options: ConnectOptions) -> Result<Negotiated, Error> {
-        self.climb(BringUp::new(options))
+        self.drive(BringUp::new(options))
     }
 
-    fn climb(&mut self, mut bring_up: BringUp) -> Result<Negotiated, Error> {
+    fn drive(&mut self, mut bring_up: BringUp) -> Result<Negotiated, Error> {
         for _ in 0..10_000 {
             if let Some(negotiated) = self.step(&mut bring_up)? {
                 return Ok(negotiated);
             }
         }
-        panic!("the ladder does not end");
+        panic!("the bring-up does not end");
     }
 
     fn step(&mut self, bring_up: &mut BringUp) -> Result<Option<Negotiated>, Error> {
         match bring_up.action()? {
-            Action::Live(negotiated) => return Ok(Some(*negotiated)),
-            Action::ConnectQueues { count, .. } => {
+            BringUpAction::Live(negotiated) => return Ok(Some(*negotiated)),
+            BringUpAction::ConnectIoQueues { count, .. } => {
                 let up: Result<Vec<_>, _> = (1..=count)
-                    .map(|queue| self.climb_queue(bring_up.queue(QueueId(queue))?))
+                    .map(|queue| self.drive_queue(bring_up.queue(QueueId(queue))?))
                     .collect();
-                bring_up.handle(&Input::QueuesUp(&up?))?;
+                bring_up.handle(&BringUpInput::IoQueuesReady(&up?))?;
             }
-            Action::Wait(_) => bring_up.handle(&Input::Waited)?,
-            Action::Open(open) => {
+            BringUpAction::Wait(_) => bring_up.handle(&BringUpInput::TimerFired)?,
+            BringUpAction::RdmaConnect(open) => {
                 self.log.push(format!("open {} with {} entries", open.queue, open.entries));
                 let accept = CmAcceptData { receive_size: self.receive_size };
-                bring_up.handle(&Input::Opened(accept))?;
+                bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
             }
-            Action::Authenticate(queue) => {
+            BringUpAction::Authenticate(queue) => {
                 self.log.push(format!("authenticate {queue}"));
-                bring_up.handle(&Input::Authenticated(AUTHENTICATED))?;
+                bring_up.handle(&BringUpInput::Authenticated(AUTHENTICATED))?;
             }
-            Action::Execute(execute) => {
+            BringUpAction::Execute(execute) => {
                 self.log.push(execute.name.to_owned());
                 let response = self.answer(&execute);
                 let data = match execute.transfer {
                     Transfer::FromController(_) => self.identify.as_slice(),
                     _ => &[],
                 };
-                bring_up.handle(&Input::Completed(response, data))?;
+                bring_up.handle(&BringUpInput::Completed(response, data))?;
             }
         }
         Ok(None)
     }
 
-    fn climb_queue(&mut self, mut ladder: QueueBringUp) -> Result<QueueUp, Error> {
+    fn drive_queue(&mut self, mut bring_up: QueueBringUp) -> Result<QueueReady, Error> {
         loop {
-            match ladder.action()? {
-                QueueAction::Up(up) => return Ok(up),
-                QueueAction::Open(open) => {
+            match bring_up.action()? {
+                QueueBringUpAction::Ready(up) => return Ok(up),
+                QueueBringUpAction::RdmaConnect(open) => {
                     self.log.push(format!("open {} with {} entries", open.queue, open.entries));
                     let accept = CmAcceptData { receive_size: self.receive_size };
-                    ladder.handle(&Input::Opened(accept))?;
+                    bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
                 }
-                QueueAction::Authenticate => {
+                QueueBringUpAction::Authenticate => {
                     self.log.push("authenticate".to_owned());
-                    ladder.handle(&Input::Authenticated(AUTHENTICATED))?;
+                    bring_up.handle(&BringUpInput::Authenticated(AUTHENTICATED))?;
                 }
-                QueueAction::Execute(execute) => {
+                QueueBringUpAction::Execute(execute) => {
                     self.log.push(execute.name.to_owned());
                     let response = self.answer(&execute);
-                    ladder.handle(&Input::Completed(response, &[]))?;
+                    bring_up.handle(&BringUpInput::Completed(response, &[]))?;
                 }
             }
         }
@@ -149,7 +149,7 @@ impl Controller {
 }
 
 #[test]
-fn climbs_in_the_order_of_the_specification() {
+fn steps_follow_the_order_of_the_specification() {
     let mut controller = Controller::default();
     let negotiated = controller.run(options()).unwrap();
     assert_eq!(
@@ -185,12 +185,12 @@ fn a_discovery_controller_is_live_after_identify() {
     controller.identify[78..80].fill(0);
     for kind in [0, 2] {
         controller.identify[111] = kind;
-        let negotiated = controller.climb(BringUp::discovery(options())).unwrap();
+        let negotiated = controller.drive(BringUp::discovery(options())).unwrap();
         assert_eq!((negotiated.controller, negotiated.io_queues), (ControllerId(7), 0));
         assert_eq!(controller.log.last().unwrap(), "Identify Controller");
     }
     controller.identify[111] = 1;
-    let error = controller.climb(BringUp::discovery(options())).unwrap_err();
+    let error = controller.drive(BringUp::discovery(options())).unwrap_err();
     assert!(error.to_string().contains("type 1"), "{error}");
     assert_eq!(error.class(), crate::error::ErrorClass::Caller);
 }
@@ -327,21 +327,21 @@ fn queues_come_up_in_any_order() {
     let mut bring_up = BringUp::new(options());
     assert!(bring_up.queue(QueueId(1)).is_err(), "it is too early");
     let mut controller = Controller::default();
-    while !matches!(bring_up.action().unwrap(), Action::ConnectQueues { count: 2, .. }) {
+    while !matches!(bring_up.action().unwrap(), BringUpAction::ConnectIoQueues { count: 2, .. }) {
         controller.step(&mut bring_up).unwrap();
     }
-    let mut ladders = [2, 1].map(|queue| bring_up.queue(QueueId(queue)).unwrap());
+    let mut bring_ups = [2, 1].map(|queue| bring_up.queue(QueueId(queue)).unwrap());
     for receive_size in [128, 64] {
         // Both are opened before either goes on; the second grants less.
-        let ladder = &mut ladders[usize::from(receive_size == 64)];
-        assert!(matches!(ladder.action(), Ok(QueueAction::Open(_))));
-        ladder.handle(&Input::Opened(CmAcceptData { receive_size })).unwrap();
+        let bring_up = &mut bring_ups[usize::from(receive_size == 64)];
+        assert!(matches!(bring_up.action(), Ok(QueueBringUpAction::RdmaConnect(_))));
+        bring_up.handle(&BringUpInput::RdmaConnected(CmAcceptData { receive_size })).unwrap();
     }
-    let mut up = ladders.map(|ladder| controller.climb_queue(ladder).unwrap());
+    let mut up = bring_ups.map(|bring_up| controller.drive_queue(bring_up).unwrap());
     up.reverse();
     assert_eq!(up.map(|queue| queue.entries), [64, 128]);
-    bring_up.handle(&Input::QueuesUp(&up)).unwrap();
-    let Ok(Action::Live(negotiated)) = bring_up.action() else { panic!("it is live") };
+    bring_up.handle(&BringUpInput::IoQueuesReady(&up)).unwrap();
+    let Ok(BringUpAction::Live(negotiated)) = bring_up.action() else { panic!("it is live") };
     assert_eq!((negotiated.queue_entries, negotiated.authenticated), (64, vec![None; 3]));
 }
 
@@ -349,21 +349,25 @@ fn queues_come_up_in_any_order() {
 fn a_queue_keeps_its_error() {
     let mut bring_up = BringUp::new(options());
     let mut controller = Controller::default();
-    while !matches!(bring_up.action().unwrap(), Action::ConnectQueues { count: 2, .. }) {
+    while !matches!(bring_up.action().unwrap(), BringUpAction::ConnectIoQueues { count: 2, .. }) {
         controller.step(&mut bring_up).unwrap();
     }
-    let mut ladder = bring_up.queue(QueueId(1)).unwrap();
-    let first = ladder.handle(&Input::Waited).unwrap_err().to_string();
+    let mut bring_up = bring_up.queue(QueueId(1)).unwrap();
+    let first = bring_up.handle(&BringUpInput::TimerFired).unwrap_err().to_string();
     assert!(first.contains("opening an I/O queue"), "{first}");
-    assert!(ladder.handle(&Input::Opened(CmAcceptData { receive_size: 1 })).is_err());
-    assert_eq!(ladder.action().unwrap_err().to_string(), first);
+    assert!(
+        bring_up.handle(&BringUpInput::RdmaConnected(CmAcceptData { receive_size: 1 })).is_err()
+    );
+    assert_eq!(bring_up.action().unwrap_err().to_string(), first);
 }
 
 #[test]
 fn an_error_is_kept_and_repeated() {
     let mut bring_up = BringUp::new(options());
-    assert!(bring_up.handle(&Input::Waited).is_err());
+    assert!(bring_up.handle(&BringUpInput::TimerFired).is_err());
     let first = bring_up.action().unwrap_err().to_string();
-    assert!(bring_up.handle(&Input::Opened(CmAcceptData { receive_size: 1 })).is_err());
+    assert!(
+        bring_up.handle(&BringUpInput::RdmaConnected(CmAcceptData { receive_size: 1 })).is_err()
+    );
     assert_eq!(bring_up.action().unwrap_err().to_string(), first);
 }

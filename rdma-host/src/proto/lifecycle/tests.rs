@@ -8,28 +8,28 @@ use super::*;
 use crate::config::ReconnectOptions;
 use crate::wire::Status;
 
-const STATES: [State; 7] = [
-    State::New,
-    State::Connecting,
-    State::Live,
-    State::Resetting,
-    State::Waiting,
-    State::Deleting,
-    State::Dead,
+const STATES: [LifecycleState; 7] = [
+    LifecycleState::New,
+    LifecycleState::Connecting,
+    LifecycleState::Live,
+    LifecycleState::Resetting,
+    LifecycleState::Waiting,
+    LifecycleState::Deleting,
+    LifecycleState::Dead,
 ];
 
 const DELAY: Duration = Duration::from_secs(10);
 
-const EVENTS: [(&str, Event); 9] = [
-    ("Start", Event::Start),
-    ("Established", Event::Established),
-    ("Failed, retry", Event::Failed(Verdict::Retry(DELAY))),
-    ("Failed, give up", Event::Failed(Verdict::GiveUp(GiveUpReason::Exhausted))),
-    ("Reset", Event::Reset),
-    ("TornDown", Event::TornDown),
-    ("Due", Event::Due),
-    ("PortActive", Event::PortActive),
-    ("Delete", Event::Delete),
+const EVENTS: [(&str, LifecycleEvent); 9] = [
+    ("Start", LifecycleEvent::Start),
+    ("Established", LifecycleEvent::Established),
+    ("Failed, retry", LifecycleEvent::Failed(Verdict::Retry(DELAY))),
+    ("Failed, give up", LifecycleEvent::Failed(Verdict::GiveUp(GiveUpReason::Exhausted))),
+    ("Reset", LifecycleEvent::Reset),
+    ("TornDown", LifecycleEvent::TornDown),
+    ("Due", LifecycleEvent::Due),
+    ("PortActive", LifecycleEvent::PortActive),
+    ("Delete", LifecycleEvent::Delete),
 ];
 
 const LEGEND: &str = "\
@@ -94,10 +94,10 @@ fn options() -> ReconnectOptions {
 
 fn live(options: ReconnectOptions, now: Instant) -> Lifecycle {
     let mut life = Lifecycle::new(options);
-    life.handle(Event::Start, now);
-    assert_eq!(life.task(now), Task::Connect);
-    life.handle(Event::Established, now);
-    assert_eq!(life.task(now), Task::Serve);
+    life.handle(LifecycleEvent::Start, now);
+    assert_eq!(life.task(now), LifecycleTask::Connect);
+    life.handle(LifecycleEvent::Established, now);
+    assert_eq!(life.task(now), LifecycleTask::Serve);
     life
 }
 
@@ -105,17 +105,20 @@ fn live(options: ReconnectOptions, now: Instant) -> Lifecycle {
 fn a_loss_is_followed_by_as_many_attempts_as_fit() {
     let mut now = Instant::now();
     let mut life = live(options(), now);
-    life.fail(Cause::Disconnected, now, 0);
-    assert_eq!(life.task(now), Task::TearDown { announce: false });
-    life.handle(Event::TornDown, now);
+    life.fail(FailureKind::Disconnected, now, 0);
+    assert_eq!(life.task(now), LifecycleTask::TearDown { announce: false });
+    life.handle(LifecycleEvent::TornDown, now);
     for attempt in 1..=3 {
         now += DELAY;
-        assert_eq!(life.task(now), Task::Wait(now));
-        life.handle(Event::Due, now);
+        assert_eq!(life.task(now), LifecycleTask::Wait(now));
+        life.handle(LifecycleEvent::Due, now);
         assert_eq!((life.attempts(), life.attempts_max()), (attempt, Some(3)));
-        life.fail(Cause::Unreachable, now, 0);
+        life.fail(FailureKind::Unreachable, now, 0);
     }
-    assert_eq!((life.state(), life.reason()), (State::Dead, Some(GiveUpReason::Exhausted)));
+    assert_eq!(
+        (life.state(), life.reason()),
+        (LifecycleState::Dead, Some(GiveUpReason::Exhausted))
+    );
 }
 
 #[test]
@@ -123,11 +126,11 @@ fn a_success_starts_the_count_anew() {
     let now = Instant::now();
     let mut life = live(options(), now);
     for _ in 0..10 {
-        life.fail(Cause::Disconnected, now, 0);
-        life.handle(Event::TornDown, now);
-        life.handle(Event::Due, now);
+        life.fail(FailureKind::Disconnected, now, 0);
+        life.handle(LifecycleEvent::TornDown, now);
+        life.handle(LifecycleEvent::Due, now);
         assert_eq!(life.attempts(), 1);
-        life.handle(Event::Established, now);
+        life.handle(LifecycleEvent::Established, now);
         assert_eq!(life.commands_fail_at(), None);
     }
 }
@@ -136,25 +139,28 @@ fn a_success_starts_the_count_anew() {
 fn what_cannot_be_cured_ends_it_at_once() {
     let now = Instant::now();
     let mut life = live(options(), now);
-    life.fail(Cause::Disconnected, now, 0);
-    life.handle(Event::TornDown, now);
-    life.handle(Event::Due, now);
-    life.fail(Cause::Status(Status::CONNECT_INVALID_HOST.with_do_not_retry()), now, 0);
-    assert_eq!((life.state(), life.reason()), (State::Dead, Some(GiveUpReason::NotRetryable)));
+    life.fail(FailureKind::Disconnected, now, 0);
+    life.handle(LifecycleEvent::TornDown, now);
+    life.handle(LifecycleEvent::Due, now);
+    life.fail(FailureKind::Status(Status::CONNECT_INVALID_HOST.with_do_not_retry()), now, 0);
+    assert_eq!(
+        (life.state(), life.reason()),
+        (LifecycleState::Dead, Some(GiveUpReason::NotRetryable))
+    );
 }
 
 #[test]
 fn the_first_connect_is_retried_only_if_asked() {
     let now = Instant::now();
     let mut life = Lifecycle::new(options());
-    life.handle(Event::Start, now);
-    life.fail(Cause::Unreachable, now, 0);
-    assert_eq!(life.state(), State::Dead);
+    life.handle(LifecycleEvent::Start, now);
+    life.fail(FailureKind::Unreachable, now, 0);
+    assert_eq!(life.state(), LifecycleState::Dead);
 
     let mut life = Lifecycle::new(ReconnectOptions { first_connect: true, ..options() });
-    life.handle(Event::Start, now);
-    life.fail(Cause::Unreachable, now, 0);
-    assert_eq!(life.task(now), Task::Wait(now + DELAY));
+    life.handle(LifecycleEvent::Start, now);
+    life.fail(FailureKind::Unreachable, now, 0);
+    assert_eq!(life.task(now), LifecycleTask::Wait(now + DELAY));
     assert!(!life.was_live());
 }
 
@@ -164,9 +170,9 @@ fn commands_are_held_from_the_loss_on() {
     let now = Instant::now();
     let mut life = live(ReconnectOptions { fast_io_fail: Some(hold), ..options() }, now);
     assert_eq!(life.commands_fail_at(), None);
-    life.fail(Cause::KeepAlive, now, 0);
-    life.handle(Event::TornDown, now + DELAY);
-    life.handle(Event::Due, now + DELAY);
+    life.fail(FailureKind::KeepAlive, now, 0);
+    life.handle(LifecycleEvent::TornDown, now + DELAY);
+    life.handle(LifecycleEvent::Due, now + DELAY);
     assert_eq!(life.commands_fail_at(), Some(now + hold));
 }
 
@@ -174,43 +180,43 @@ fn commands_are_held_from_the_loss_on() {
 fn only_a_living_controller_is_told_of_the_end() {
     let now = Instant::now();
     let mut life = live(options(), now);
-    life.handle(Event::Delete, now);
-    assert_eq!(life.task(now), Task::TearDown { announce: true });
-    life.handle(Event::TornDown, now);
-    assert_eq!(life.task(now), Task::End);
+    life.handle(LifecycleEvent::Delete, now);
+    assert_eq!(life.task(now), LifecycleTask::TearDown { announce: true });
+    life.handle(LifecycleEvent::TornDown, now);
+    assert_eq!(life.task(now), LifecycleTask::End);
 
     let mut life = live(options(), now);
-    life.fail(Cause::QueuePair, now, 0);
-    life.handle(Event::Delete, now);
-    assert_eq!(life.task(now), Task::TearDown { announce: false });
+    life.fail(FailureKind::QueuePair, now, 0);
+    life.handle(LifecycleEvent::Delete, now);
+    assert_eq!(life.task(now), LifecycleTask::TearDown { announce: false });
 }
 
 #[test]
 fn a_port_that_is_back_is_tried_again_soon_for_a_while() {
     let mut now = Instant::now();
     let mut life = live(ReconnectOptions::default(), now);
-    life.fail(Cause::QueuePair, now, 0);
-    life.handle(Event::TornDown, now);
-    assert_eq!(life.task(now), Task::Wait(now + DELAY));
-    life.handle(Event::PortActive, now);
-    assert_eq!(life.task(now), Task::Connect);
+    life.fail(FailureKind::QueuePair, now, 0);
+    life.handle(LifecycleEvent::TornDown, now);
+    assert_eq!(life.task(now), LifecycleTask::Wait(now + DELAY));
+    life.handle(LifecycleEvent::PortActive, now);
+    assert_eq!(life.task(now), LifecycleTask::Connect);
     now += Duration::from_secs(3);
-    life.fail(Cause::Address, now, 0);
-    assert_eq!(life.task(now), Task::Wait(now + PORT_RETRY_DELAY));
-    life.handle(Event::Due, now);
+    life.fail(FailureKind::Address, now, 0);
+    assert_eq!(life.task(now), LifecycleTask::Wait(now + PORT_RETRY_DELAY));
+    life.handle(LifecycleEvent::Due, now);
     now += PORT_SETTLE_TIME;
-    life.fail(Cause::Address, now, 0);
-    assert_eq!(life.task(now), Task::Wait(now + DELAY));
+    life.fail(FailureKind::Address, now, 0);
+    assert_eq!(life.task(now), LifecycleTask::Wait(now + DELAY));
 }
 
 #[test]
 fn a_reset_connects_without_delay() {
     let now = Instant::now();
     let mut life = live(options(), now);
-    life.handle(Event::Reset, now);
-    assert_eq!(life.task(now), Task::TearDown { announce: true });
-    life.handle(Event::TornDown, now);
-    assert_eq!(life.task(now), Task::Wait(now));
+    life.handle(LifecycleEvent::Reset, now);
+    assert_eq!(life.task(now), LifecycleTask::TearDown { announce: true });
+    life.handle(LifecycleEvent::TornDown, now);
+    assert_eq!(life.task(now), LifecycleTask::Wait(now));
 }
 
 proptest! {
@@ -223,16 +229,19 @@ proptest! {
         let mut life = Lifecycle::new(options());
         for (index, seconds) in events {
             now += Duration::from_secs(seconds);
-            let dead = life.state() == State::Dead;
+            let dead = life.state() == LifecycleState::Dead;
             match EVENTS.get(index) {
                 // The verdict is the policy's, as in the driver.
-                Some((_, Event::Failed(_))) | None => life.fail(Cause::Unreachable, now, 0),
+                Some((_, LifecycleEvent::Failed(_))) | None => {
+                    life.fail(FailureKind::Unreachable, now, 0);
+                }
                 Some(&(_, event)) => life.handle(event, now),
             }
-            prop_assert!(!dead || life.state() == State::Dead);
-                        prop_assert_eq!(life.state() == State::Live, life.task(now) == Task::Serve);
-            let waits = matches!(life.task(now), Task::Wait(_));
-            prop_assert_eq!(life.state() == State::Waiting, waits);
+            prop_assert!(!dead || life.state() == LifecycleState::Dead);
+                        let serves = life.task(now) == LifecycleTask::Serve;
+            prop_assert_eq!(life.state() == LifecycleState::Live, serves);
+            let waits = matches!(life.task(now), LifecycleTask::Wait(_));
+            prop_assert_eq!(life.state() == LifecycleState::Waiting, waits);
         }
     }
 }

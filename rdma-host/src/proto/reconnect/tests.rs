@@ -6,8 +6,8 @@ use crate::wire::{CmReject, QueueId, RejectCode, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn failure(cause: Cause) -> Failure {
-    Failure { cause, attempts: 1, elapsed: SECOND, chance: 0 }
+fn failure(kind: FailureKind) -> ConnectionFailure {
+    ConnectionFailure { kind, attempts: 1, elapsed: SECOND, jitter_seed: 0 }
 }
 
 /// A controller that ends while its I/O queues are being connected is unknown to the target by
@@ -16,10 +16,10 @@ fn failure(cause: Cause) -> Failure {
 fn a_controller_that_ends_during_the_connect_is_a_loss() {
     let refused = |queue, result| {
         let status = Status(0x182).with_do_not_retry();
-        Cause::from(&Error::Rejected(Rejected::Connect { queue, status, result }))
+        FailureKind::from(&Error::Rejected(Rejected::Connect { queue, status, result }))
     };
-    let for_good = Cause::Status(Status(0x182).with_do_not_retry());
-    assert_eq!(refused(QueueId(1), 0x0001_0010), Cause::Disconnected);
+    let for_good = FailureKind::Status(Status(0x182).with_do_not_retry());
+    assert_eq!(refused(QueueId(1), 0x0001_0010), FailureKind::Disconnected);
     assert_eq!(refused(QueueId::ADMIN, 0x0001_0010), for_good);
     assert_eq!(refused(QueueId(1), 0x0000_002a), for_good, "the queue id");
     assert_eq!(refused(QueueId(1), 0x0001_0100), for_good, "the subsystem");
@@ -29,16 +29,16 @@ fn a_controller_that_ends_during_the_connect_is_a_loss() {
 #[test]
 fn the_default_is_the_verdict_of_linux() {
     let rejected = |reason, code: Option<u16>| {
-        Cause::Rejected(CmReject { reason, code: code.map(RejectCode) })
+        FailureKind::Rejected(CmReject { reason, code: code.map(RejectCode) })
     };
-    let refused = |code: u16| Cause::Status(Status(code));
-    let refused_for_good = |code: u16| Cause::Status(Status(code).with_do_not_retry());
+    let refused = |code: u16| FailureKind::Status(Status(code));
+    let refused_for_good = |code: u16| FailureKind::Status(Status(code).with_do_not_retry());
     let mut rows = vec![
-        ("authentication wanted, no key: ENOKEY", Cause::KeyMissing, false),
-        ("a key rejected, by either side: EKEYREJECTED", Cause::KeyRejected, false),
-        ("a challenge we can't answer: EPROTO", Cause::Incompatible, true),
-        ("a secure channel (ASCR): EOPNOTSUPP", Cause::Incompatible, true),
-        ("ICDOFF, no keyed SGLs: EOPNOTSUPP", Cause::Incompatible, true),
+        ("authentication wanted, no key: ENOKEY", FailureKind::KeyMissing, false),
+        ("a key rejected, by either side: EKEYREJECTED", FailureKind::KeyRejected, false),
+        ("a challenge we can't answer: EPROTO", FailureKind::Incompatible, true),
+        ("a secure channel (ASCR): EOPNOTSUPP", FailureKind::Incompatible, true),
+        ("ICDOFF, no keyed SGLs: EOPNOTSUPP", FailureKind::Incompatible, true),
         ("Connect, another queue has the id, DNR", refused_for_good(0x00c), false),
         ("Connect, incompatible format, DNR", refused_for_good(0x180), false),
         ("Connect, controller busy, DNR", refused_for_good(0x181), false),
@@ -53,19 +53,19 @@ fn the_default_is_the_verdict_of_linux() {
         ("nobody listens: ECONNRESET", rejected(CmReject::INVALID_SERVICE, None), true),
         ("a stale connection: ECONNRESET", rejected(CmReject::STALE_CONNECTION, None), true),
         ("the target refuses, without a code", rejected(CmReject::CONSUMER, None), true),
-        ("unreachable: ECONNRESET", Cause::Unreachable, true),
-        ("address or route error: ECONNRESET", Cause::Address, true),
-        ("disconnected", Cause::Disconnected, true),
-        ("a work request failed", Cause::QueuePair, true),
-        ("the device failed", Cause::Device, true),
-        ("the port is down", Cause::PortDown, true),
-        ("keep-alive expired", Cause::KeepAlive, true),
-        ("a command timed out: host aborted", Cause::CommandTimeout, true),
-        ("a step timed out", Cause::Timeout, true),
-        ("controller fatal", Cause::ControllerFatal, true),
-        ("the target misbehaved: error recovery", Cause::TargetMisbehaved, true),
-        ("deleted by its owner", Cause::Deleted, false),
-        ("our caller's mistake", Cause::Misuse, false),
+        ("unreachable: ECONNRESET", FailureKind::Unreachable, true),
+        ("address or route error: ECONNRESET", FailureKind::Address, true),
+        ("disconnected", FailureKind::Disconnected, true),
+        ("a work request failed", FailureKind::QueuePair, true),
+        ("the device failed", FailureKind::Device, true),
+        ("the port is down", FailureKind::PortDown, true),
+        ("keep-alive expired", FailureKind::KeepAlive, true),
+        ("a command timed out: host aborted", FailureKind::CommandTimeout, true),
+        ("a step timed out", FailureKind::Timeout, true),
+        ("controller fatal", FailureKind::ControllerFatal, true),
+        ("the target misbehaved: error recovery", FailureKind::TargetMisbehaved, true),
+        ("deleted by its owner", FailureKind::Deleted, false),
+        ("our caller's mistake", FailureKind::Misuse, false),
     ];
     // And codes that no specification has.
     rows.extend((0..=12).map(|code| ("every code of the target", rejected(28, Some(code)), true)));
@@ -83,8 +83,11 @@ fn the_default_is_the_verdict_of_linux() {
 #[test]
 fn strict_waits_for_nobody() {
     let strict = ReconnectOptions { strict: true, ..ReconnectOptions::default() };
-    let rejected = |code| Cause::Rejected(CmReject { reason: 28, code: Some(RejectCode(code)) });
-    for cause in [Cause::Incompatible, Cause::TargetMisbehaved, rejected(4), rejected(3)] {
+    let rejected =
+        |code| FailureKind::Rejected(CmReject { reason: 28, code: Some(RejectCode(code)) });
+    for cause in
+        [FailureKind::Incompatible, FailureKind::TargetMisbehaved, rejected(4), rejected(3)]
+    {
         assert_eq!(
             strict.verdict(&failure(cause)),
             Verdict::GiveUp(GiveUpReason::NeedsFix),
@@ -92,7 +95,7 @@ fn strict_waits_for_nobody() {
         );
     }
     // Full, or not known any more: the next attempt may find it otherwise.
-    for cause in [Cause::Unreachable, rejected(6), rejected(9)] {
+    for cause in [FailureKind::Unreachable, rejected(6), rejected(9)] {
         assert_eq!(strict.verdict(&failure(cause)), Verdict::Retry(10 * SECOND), "{cause:?}");
     }
 }
@@ -108,7 +111,7 @@ fn attempts_are_rounded_up() {
         assert_eq!(options.attempts_max(), Some(max), "{loss} s, every {delay} s");
     }
     let for_ever = ReconnectOptions { loss_timeout: None, ..ReconnectOptions::default() };
-    let late = Failure { attempts: u32::MAX, ..failure(Cause::Unreachable) };
+    let late = ConnectionFailure { attempts: u32::MAX, ..failure(FailureKind::Unreachable) };
     assert_eq!(for_ever.attempts_max(), None);
     assert_eq!(for_ever.verdict(&late), Verdict::Retry(10 * SECOND));
 }
@@ -122,13 +125,18 @@ fn attempts_and_time_run_out() {
     };
     let after = |attempts, elapsed| {
         let elapsed = elapsed * SECOND;
-        options.verdict(&Failure { attempts, elapsed, ..failure(Cause::Unreachable) })
+        options.verdict(&ConnectionFailure {
+            attempts,
+            elapsed,
+            ..failure(FailureKind::Unreachable)
+        })
     };
     assert_eq!(after(2, 15), Verdict::Retry(10 * SECOND));
     assert_eq!(after(2, 16), Verdict::GiveUp(GiveUpReason::TimeLimit));
     assert_eq!(after(3, 1), Verdict::GiveUp(GiveUpReason::Exhausted));
     assert_eq!(
-        ReconnectOptions::never().verdict(&Failure { attempts: 0, ..failure(Cause::QueuePair) }),
+        ReconnectOptions::never()
+            .verdict(&ConnectionFailure { attempts: 0, ..failure(FailureKind::QueuePair) }),
         Verdict::GiveUp(GiveUpReason::Exhausted)
     );
 }
@@ -142,7 +150,7 @@ fn the_delay_grows_to_its_limit() {
         ..ReconnectOptions::default()
     };
     for (attempts, delay) in [(0, 1), (1, 2), (2, 4), (3, 5), (40, 5), (u32::MAX - 1, 5)] {
-        let failed = Failure { attempts, ..failure(Cause::Unreachable) };
+        let failed = ConnectionFailure { attempts, ..failure(FailureKind::Unreachable) };
         assert_eq!(options.verdict(&failed), Verdict::Retry(delay * SECOND), "{attempts}");
     }
 }
@@ -150,8 +158,8 @@ fn the_delay_grows_to_its_limit() {
 #[test]
 fn chance_shortens_the_delay_by_its_part_at_most() {
     let options = ReconnectOptions { jitter_percent: 25, ..ReconnectOptions::default() };
-    for (chance, ms) in [(0, 10_000), (u16::MAX, 7500)] {
-        let failed = Failure { chance, ..failure(Cause::Unreachable) };
+    for (jitter_seed, ms) in [(0, 10_000), (u16::MAX, 7500)] {
+        let failed = ConnectionFailure { jitter_seed, ..failure(FailureKind::Unreachable) };
         assert_eq!(options.verdict(&failed), Verdict::Retry(Duration::from_millis(ms)));
     }
 }

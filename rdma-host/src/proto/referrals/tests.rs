@@ -35,12 +35,12 @@ fn walk(depth_max: u8, network: &HashMap<u32, Vec<u32>>) -> (Vec<(u32, u8)>, Vec
     let mut walk = ReferralWalk::new(depth_max);
     walk.add(host(1), discovery()).unwrap();
     let (mut asked, mut skipped) = (Vec::new(), Vec::new());
-    while let Some(visit) = walk.next() {
-        let SocketAddr::V4(address) = visit.address else { panic!("IPv4") };
+    while let Some(target) = walk.next() {
+        let SocketAddr::V4(address) = target.address else { panic!("IPv4") };
         let number = address.ip().to_bits() - 0x0a00_0000;
-        asked.push((number, visit.depth));
+        asked.push((number, target.depth));
         let log = log(network.get(&number).map_or(&[], Vec::as_slice));
-        skipped.extend(walk.handle_log(&visit, &log).into_iter().map(|skipped| skipped.reason));
+        skipped.extend(walk.handle_log(&target, &log).into_iter().map(|skipped| skipped.reason));
     }
     (asked, skipped)
 }
@@ -50,7 +50,7 @@ fn circles_are_walked_once() {
     let network = HashMap::from([(1, vec![1, 2]), (2, vec![3, 2]), (3, vec![1, 2, 3])]);
     let (asked, skipped) = walk(9, &network);
     assert_eq!(asked, [(1, 0), (2, 1), (3, 2)]);
-    assert_eq!(skipped, vec![SkipReason::Asked; 5]);
+    assert_eq!(skipped, vec![SkipReason::AlreadyQueried; 5]);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn what_leads_nowhere_is_told() {
     let mut walk = ReferralWalk::new(1);
     let from = "[fe80::1%3]:4420".parse().unwrap();
     walk.add(from, discovery()).unwrap();
-    assert_eq!(walk.add(from, discovery()), Err(SkipReason::Asked));
+    assert_eq!(walk.add(from, discovery()), Err(SkipReason::AlreadyQueried));
     let first = walk.next().unwrap();
     let skipped = walk.handle_log(&first, &log);
     assert_eq!(skipped.len(), 1);

@@ -10,26 +10,26 @@ fn response(command: CommandId) -> Cqe {
     Cqe::new(command, Status::SUCCESS, 0)
 }
 
-fn finished(answered: Result<Answered, TargetMisbehaved>) -> bool {
-    matches!(answered.expect("it waits"), Answered::Finished(_))
+fn finished(answered: Result<ResponseOutcome, TargetMisbehaved>) -> bool {
+    matches!(answered.expect("a command in flight"), ResponseOutcome::Completed(_))
 }
 
 #[test]
-fn a_lent_key_goes_with_the_response_or_before_the_end() {
+fn a_remote_key_is_invalidated_by_the_response_or_before_completion() {
     let key = RemoteKey(0x501);
-    for waits in [Waits::Response, Waits::ResponseAndSend] {
+    for completes_on in [CompletesOn::Response, CompletesOn::ResponseAndSend] {
         let mut slots = Slots::new(QueueId(1), 2);
         let begin = |slots: &mut Slots| {
-            let command = slots.begin(waits).unwrap();
-            slots.lend(command, key);
+            let command = slots.begin(completes_on).unwrap();
+            slots.set_remote_key(command, key);
             (command, slots.slot(command))
         };
         let (command, slot) = begin(&mut slots);
         let taken = slots.handle_response(response(command), Some(key)).unwrap();
-        match waits {
-            Waits::Response => assert!(matches!(taken, Answered::Finished(_))),
-            Waits::ResponseAndSend => {
-                assert_eq!(taken, Answered::Pending);
+        match completes_on {
+            CompletesOn::Response => assert!(matches!(taken, ResponseOutcome::Completed(_))),
+            CompletesOn::ResponseAndSend => {
+                assert_eq!(taken, ResponseOutcome::Pending);
                 assert!(slots.handle_sent(slot).is_some());
             }
         }
@@ -38,9 +38,9 @@ fn a_lent_key_goes_with_the_response_or_before_the_end() {
         for sent_first in [true, false] {
             let (command, slot) = begin(&mut slots);
             let left = slots.handle_response(response(command), None);
-            assert_eq!(left, Ok(Answered::Reachable { slot, key }));
+            assert_eq!(left, Ok(ResponseOutcome::KeyStillValid { slot, key }));
             assert!(slots.handle_response(response(command), Some(key)).is_err(), "answered twice");
-            let both = waits == Waits::ResponseAndSend;
+            let both = completes_on == CompletesOn::ResponseAndSend;
             if sent_first || !both {
                 assert_eq!(slots.handle_sent(slot), None);
                 assert!(slots.handle_invalidated(slot).is_some());
@@ -55,21 +55,24 @@ fn a_lent_key_goes_with_the_response_or_before_the_end() {
 }
 
 #[test]
-fn a_response_may_take_no_other_key_out_of_use() {
+fn a_response_that_invalidates_another_key_is_an_error() {
     let (mine, yours) = (RemoteKey(0x501), RemoteKey(0x602));
     let mut slots = Slots::new(QueueId(1), 3);
-    let lending = slots.begin(Waits::Response).unwrap();
-    slots.lend(lending, mine);
-    let plain = slots.begin(Waits::Response).unwrap();
-    for (command, key) in [(lending, yours), (plain, mine)] {
+    let keyed = slots.begin(CompletesOn::Response).unwrap();
+    slots.set_remote_key(keyed, mine);
+    let plain = slots.begin(CompletesOn::Response).unwrap();
+    for (command, key) in [(keyed, yours), (plain, mine)] {
         let error = slots.handle_response(response(command), Some(key)).unwrap_err();
-        assert_eq!(error, TargetMisbehaved::Invalidated { key, command, queue: QueueId(1) });
+        assert_eq!(
+            error,
+            TargetMisbehaved::WrongKeyInvalidated { key, command, queue: QueueId(1) }
+        );
     }
     assert_eq!(slots.in_flight(), 2, "neither is completed by it");
     // A slot's next command has nothing of the last one's key.
-    assert!(finished(slots.handle_response(response(lending), Some(mine))));
-    let next = slots.begin(Waits::Response).unwrap();
-    assert_eq!(slots.slot(next), slots.slot(lending));
+    assert!(finished(slots.handle_response(response(keyed), Some(mine))));
+    let next = slots.begin(CompletesOn::Response).unwrap();
+    assert_eq!(slots.slot(next), slots.slot(keyed));
     assert!(slots.handle_response(response(next), Some(mine)).is_err());
     assert!(finished(slots.handle_response(response(next), None)));
 }
@@ -77,7 +80,7 @@ fn a_response_may_take_no_other_key_out_of_use() {
 #[test]
 fn a_response_completes_once() {
     let mut slots = Slots::new(QueueId(1), 4);
-    let command = slots.begin(Waits::Response).unwrap();
+    let command = slots.begin(CompletesOn::Response).unwrap();
     assert!(finished(slots.handle_response(response(command), None)));
     assert!(slots.handle_response(response(command), None).is_err());
 }
@@ -85,9 +88,9 @@ fn a_response_completes_once() {
 #[test]
 fn a_stale_generation_completes_nothing() {
     let mut slots = Slots::new(QueueId(1), 1);
-    let first = slots.begin(Waits::Response).unwrap();
+    let first = slots.begin(CompletesOn::Response).unwrap();
     slots.handle_response(response(first), None).unwrap();
-    let second = slots.begin(Waits::Response).unwrap();
+    let second = slots.begin(CompletesOn::Response).unwrap();
     assert_ne!(first, second);
     assert!(slots.handle_response(response(first), None).is_err());
     assert!(finished(slots.handle_response(response(second), None)));
@@ -96,9 +99,9 @@ fn a_stale_generation_completes_nothing() {
 #[test]
 fn both_events_are_awaited_in_either_order() {
     let mut slots = Slots::new(QueueId(1), 2);
-    let first = slots.begin(Waits::ResponseAndSend).unwrap();
-    let second = slots.begin(Waits::ResponseAndSend).unwrap();
-    assert_eq!(slots.handle_response(response(first), None), Ok(Answered::Pending));
+    let first = slots.begin(CompletesOn::ResponseAndSend).unwrap();
+    let second = slots.begin(CompletesOn::ResponseAndSend).unwrap();
+    assert_eq!(slots.handle_response(response(first), None), Ok(ResponseOutcome::Pending));
     assert!(slots.handle_response(response(first), None).is_err(), "answered twice");
     assert_eq!(slots.handle_sent(slots.slot(first)).unwrap().slot, slots.slot(first));
     assert_eq!(slots.handle_sent(slots.slot(second)), None);
@@ -111,21 +114,21 @@ fn capacity_is_a_limit_and_ids_are_distinct() {
     for capacity in [1, 2, 3, 31, 127, 1023, 0x8000] {
         let mut slots = Slots::new(QueueId(1), capacity);
         let mut ids: Vec<_> =
-            (0..capacity).map(|_| slots.begin(Waits::Response).unwrap().0).collect();
-        assert_eq!(slots.begin(Waits::Response), None);
-        assert_eq!(slots.room(), 0);
+            (0..capacity).map(|_| slots.begin(CompletesOn::Response).unwrap().0).collect();
+        assert_eq!(slots.begin(CompletesOn::Response), None);
+        assert_eq!(slots.available(), 0);
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), usize::from(capacity));
-        assert_eq!(slots.abandon().len(), usize::from(capacity));
-        assert_eq!(slots.room(), slots.capacity());
+        assert_eq!(slots.abort_all().len(), usize::from(capacity));
+        assert_eq!(slots.available(), slots.capacity());
     }
 }
 
 #[test]
 fn every_command_id_is_survived() {
     let mut slots = Slots::new(QueueId(1), 5);
-    let known = slots.begin(Waits::Response).unwrap();
+    let known = slots.begin(CompletesOn::Response).unwrap();
     for id in 0..=u16::MAX {
         if CommandId(id) != known {
             assert!(slots.handle_response(response(CommandId(id)), None).is_err(), "{id}");
@@ -138,7 +141,7 @@ fn every_command_id_is_survived() {
 fn generations_wrap() {
     let mut slots = Slots::new(QueueId(1), 3);
     for _ in 0..200_000 {
-        let command = slots.begin(Waits::Response).unwrap();
+        let command = slots.begin(CompletesOn::Response).unwrap();
         assert!(finished(slots.handle_response(response(command), None)));
     }
 }
@@ -155,7 +158,7 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        any::<(bool, bool)>().prop_map(|(both, lends)| Event::Begin(both, lends)),
+        any::<(bool, bool)>().prop_map(|(both, keyed)| Event::Begin(both, keyed)),
         any::<(usize, bool)>().prop_map(|(index, takes)| Event::Respond(index, takes)),
         any::<usize>().prop_map(Event::Send),
         any::<usize>().prop_map(Event::Invalidate),
@@ -171,7 +174,7 @@ struct Model(HashMap<CommandId, Waiting>);
 struct Waiting {
     response: bool,
     sent: bool,
-    lent: Option<RemoteKey>,
+    key: Option<RemoteKey>,
 }
 
 impl Model {
@@ -202,32 +205,36 @@ proptest! {
         let mut keys = 0;
         for event in events {
             match event {
-                Event::Begin(sent, lends) => {
-                    let waits = if sent { Waits::ResponseAndSend } else { Waits::Response };
-                    let begun = slots.begin(waits);
+                Event::Begin(sent, keyed) => {
+                    let completes_on = match sent {
+                        true => CompletesOn::ResponseAndSend,
+                        false => CompletesOn::Response,
+                    };
+                    let begun = slots.begin(completes_on);
                     prop_assert_eq!(begun.is_some(), model.0.len() < usize::from(capacity));
                     if let Some(id) = begun {
                         keys += 1;
-                        let lent = lends.then_some(RemoteKey(keys));
-                        if let Some(key) = lent {
-                            slots.lend(id, key);
+                        let key = keyed.then_some(RemoteKey(keys));
+                        if let Some(key) = key {
+                            slots.set_remote_key(id, key);
                         }
-                        let state = Waiting { response: true, sent, lent };
+                        let state = Waiting { response: true, sent, key };
                         prop_assert!(model.0.insert(id, state).is_none(), "an id twice");
                     }
                 }
                 Event::Respond(index, takes) => {
                     let Some(id) = model.pick(index, |state| state.response) else { continue };
-                    let invalidated = model.0[&id].lent.filter(|_| takes);
+                    let invalidated = model.0[&id].key.filter(|_| takes);
                     let answered = slots.handle_response(response(id), invalidated);
                     let done = model.note(id, |state| {
                         state.response = false;
-                        state.lent = if takes { None } else { state.lent };
+                        state.key = if takes { None } else { state.key };
                     });
-                    let reachable = model.0.get(&id).is_some_and(|state| state.lent.is_some());
-                    let answered = answered.expect("it waits");
-                    prop_assert_eq!(matches!(answered, Answered::Finished(_)), done);
-                    prop_assert_eq!(matches!(answered, Answered::Reachable { .. }), reachable);
+                    let reachable = model.0.get(&id).is_some_and(|state| state.key.is_some());
+                    let answered = answered.expect("a command in flight");
+                    prop_assert_eq!(matches!(answered, ResponseOutcome::Completed(_)), done);
+                    let key_valid = matches!(answered, ResponseOutcome::KeyStillValid { .. });
+                    prop_assert_eq!(key_valid, reachable);
                 }
                 Event::Send(index) => {
                     let Some(id) = model.pick(index, |state| state.sent) else { continue };
@@ -235,10 +242,10 @@ proptest! {
                     prop_assert_eq!(finished.is_some(), model.note(id, |state| state.sent = false));
                 }
                 Event::Invalidate(index) => {
-                    let left = |state: &Waiting| !state.response && state.lent.is_some();
+                    let left = |state: &Waiting| !state.response && state.key.is_some();
                     let Some(id) = model.pick(index, left) else { continue };
                     let finished = slots.handle_invalidated(slots.slot(id));
-                    prop_assert_eq!(finished.is_some(), model.note(id, |state| state.lent = None));
+                    prop_assert_eq!(finished.is_some(), model.note(id, |state| state.key = None));
                 }
                 Event::Bogus(id) => {
                     let waits = model.0.get(&CommandId(id)).is_some_and(|state| state.response);
@@ -250,6 +257,6 @@ proptest! {
             }
             prop_assert_eq!(slots.in_flight(), model.0.len());
         }
-        prop_assert_eq!(slots.abandon().len(), model.0.len());
+        prop_assert_eq!(slots.abort_all().len(), model.0.len());
     }
 }

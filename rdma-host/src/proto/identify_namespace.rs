@@ -8,23 +8,23 @@ use crate::wire::{
 
 /// A look at one namespace: send what [`action`](Self::action) says, feed what comes.
 #[derive(Debug)]
-pub struct Inspection {
+pub struct IdentifyNamespace {
     id: NamespaceId,
     /// Whether the controller knows lists of names.
-    names: bool,
+    has_descriptors: bool,
     step: Step,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Structure,
-    Names(NamespaceInfo),
+    Namespace,
+    Descriptors(NamespaceInfo),
     Done(NamespaceInfo),
 }
 
 /// What to do next.
 #[derive(Debug)]
-pub enum Inspect {
+pub enum IdentifyNamespaceAction {
     /// Nothing: this is the namespace.
     Done(NamespaceInfo),
     /// Send this on the admin queue.
@@ -32,28 +32,30 @@ pub enum Inspect {
 }
 
 /// The first version whose controllers must list names; older ones need not answer at all.
-const LISTS_NAMES: Version = Version(0x0001_0300);
+const DESCRIPTORS_SINCE: Version = Version(0x0001_0300);
 
-const STRUCTURE: &str = "Identify Namespace";
-const NAMES: &str = "Identify (namespace names)";
+const IDENTIFY_NAMESPACE: &str = "Identify Namespace";
+const IDENTIFY_DESCRIPTORS: &str = "Identify (namespace names)";
 
-impl Inspection {
+impl IdentifyNamespace {
     /// Of a namespace, at a controller of this version.
     #[must_use]
     pub fn new(id: NamespaceId, version: Version) -> Self {
-        Self { id, names: version >= LISTS_NAMES, step: Step::Structure }
+        Self { id, has_descriptors: version >= DESCRIPTORS_SINCE, step: Step::Namespace }
     }
 
     /// What to do next.
     #[must_use]
-    pub fn action(&self) -> Inspect {
+    pub fn action(&self) -> IdentifyNamespaceAction {
         let (sqe, name) = match self.step {
-            Step::Done(info) => return Inspect::Done(info),
-            Step::Structure => (Identify::namespace(self.id), STRUCTURE),
-            Step::Names(_) => (Identify::namespace_id_descriptors(self.id), NAMES),
+            Step::Done(info) => return IdentifyNamespaceAction::Done(info),
+            Step::Namespace => (Identify::namespace(self.id), IDENTIFY_NAMESPACE),
+            Step::Descriptors(_) => {
+                (Identify::namespace_id_descriptors(self.id), IDENTIFY_DESCRIPTORS)
+            }
         };
         let transfer = Transfer::FromController(Identify::SIZE);
-        Inspect::Execute(Execute { queue: QueueId::ADMIN, sqe, transfer, name })
+        IdentifyNamespaceAction::Execute(Execute { queue: QueueId::ADMIN, sqe, transfer, name })
     }
 
     /// What the controller answered. A controller that refuses for good to list names has none.
@@ -68,16 +70,20 @@ impl Inspection {
             return Err(Misuse::NoNamespace(self.id).into());
         }
         self.step = match self.step {
-            Step::Structure if status.is_success() => {
+            Step::Namespace if status.is_success() => {
                 let info = NamespaceInfo::parse(self.id, data)?;
-                if self.names { Step::Names(info) } else { Step::Done(info) }
+                if self.has_descriptors { Step::Descriptors(info) } else { Step::Done(info) }
             }
-            Step::Structure => return Err(Rejected::Command { command: STRUCTURE, status }.into()),
-            Step::Names(info) if status.is_success() => {
+            Step::Namespace => {
+                return Err(Rejected::Command { command: IDENTIFY_NAMESPACE, status }.into());
+            }
+            Step::Descriptors(info) if status.is_success() => {
                 Step::Done(info.with_id_descriptors(NamespaceIdDescriptors::parse(data)?))
             }
-            Step::Names(info) if is_final(status) => Step::Done(info),
-            Step::Names(_) => return Err(Rejected::Command { command: NAMES, status }.into()),
+            Step::Descriptors(info) if is_final(status) => Step::Done(info),
+            Step::Descriptors(_) => {
+                return Err(Rejected::Command { command: IDENTIFY_DESCRIPTORS, status }.into());
+            }
             done @ Step::Done(_) => done,
         };
         Ok(())
@@ -109,30 +115,34 @@ mod tests {
         bytes
     }
 
-    /// An inspection that has seen the structure.
-    fn built(version: u32) -> Inspection {
-        let mut inspection = Inspection::new(ID, Version(version));
-        let Inspect::Execute(command) = inspection.action() else { panic!("it asks first") };
-        assert_eq!((command.name, command.sqe.namespace()), (STRUCTURE, ID));
-        inspection.handle(answer(Status::SUCCESS), &structure()).unwrap();
-        inspection
+    /// An identify that has seen the structure.
+    fn built(version: u32) -> IdentifyNamespace {
+        let mut identify = IdentifyNamespace::new(ID, Version(version));
+        let IdentifyNamespaceAction::Execute(command) = identify.action() else {
+            panic!("it asks first")
+        };
+        assert_eq!((command.name, command.sqe.namespace()), (IDENTIFY_NAMESPACE, ID));
+        identify.handle(answer(Status::SUCCESS), &structure()).unwrap();
+        identify
     }
 
-    fn result(inspection: &Inspection) -> NamespaceInfo {
-        let Inspect::Done(info) = inspection.action() else { panic!("it is done") };
+    fn result(identify: &IdentifyNamespace) -> NamespaceInfo {
+        let IdentifyNamespaceAction::Done(info) = identify.action() else { panic!("it is done") };
         info
     }
 
     #[test]
     fn names_are_asked_for_where_there_are_lists_of_them() {
         assert_eq!(result(&built(0x0001_0200)).uuid, None);
-        let mut inspection = built(0x0001_0300);
-        let Inspect::Execute(command) = inspection.action() else { panic!("it asks for names") };
-        assert_eq!((command.name, command.sqe.namespace()), (NAMES, ID));
+        let mut identify = built(0x0001_0300);
+        let IdentifyNamespaceAction::Execute(command) = identify.action() else {
+            panic!("it asks for names")
+        };
+        assert_eq!((command.name, command.sqe.namespace()), (IDENTIFY_DESCRIPTORS, ID));
         let mut list = vec![0; Identify::SIZE];
         (list[0], list[1], list[19]) = (3, 16, 1);
-        inspection.handle(answer(Status::SUCCESS), &list).unwrap();
-        let info = result(&inspection);
+        identify.handle(answer(Status::SUCCESS), &list).unwrap();
+        let info = result(&identify);
         assert_eq!((info.id, info.blocks, info.uuid), (ID, 8, Some(Uuid::from_u128(1))));
     }
 
@@ -141,25 +151,28 @@ mod tests {
         for status in
             [Status::INVALID_FIELD, Status::INVALID_OPCODE, Status(0x006).with_do_not_retry()]
         {
-            let mut inspection = built(0x0001_0300);
-            inspection.handle(answer(status), &[0; Identify::SIZE]).unwrap();
-            assert_eq!(result(&inspection).uuid, None);
+            let mut identify = built(0x0001_0300);
+            identify.handle(answer(status), &[0; Identify::SIZE]).unwrap();
+            assert_eq!(result(&identify).uuid, None);
         }
         let error = built(0x0001_0300).handle(answer(Status(0x006)), &[]).unwrap_err();
-        assert!(error.to_string().starts_with(NAMES), "a passing failure is no answer: {error}");
+        assert!(
+            error.to_string().starts_with(IDENTIFY_DESCRIPTORS),
+            "a passing failure is no answer: {error}"
+        );
     }
 
     #[test]
     fn a_namespace_may_be_gone_at_any_step() {
-        let gone = |mut inspection: Inspection, status, data: &[u8]| {
-            let error = inspection.handle(answer(status), data).unwrap_err();
+        let gone = |mut identify: IdentifyNamespace, status, data: &[u8]| {
+            let error = identify.handle(answer(status), data).unwrap_err();
             assert!(matches!(error, Error::Misuse(Misuse::NoNamespace(ID))), "{error}");
         };
-        let new = || Inspection::new(ID, Version(0x0001_0300));
+        let new = || IdentifyNamespace::new(ID, Version(0x0001_0300));
         gone(new(), Status::INVALID_NAMESPACE, &[]);
         gone(new(), Status::SUCCESS, &[0; Identify::SIZE]);
         gone(built(0x0001_0300), Status::INVALID_NAMESPACE.with_do_not_retry(), &[]);
         let error = new().handle(answer(Status(0x006)), &[]).unwrap_err();
-        assert!(error.to_string().starts_with(STRUCTURE), "{error}");
+        assert!(error.to_string().starts_with(IDENTIFY_NAMESPACE), "{error}");
     }
 }

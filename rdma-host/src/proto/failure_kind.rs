@@ -10,7 +10,7 @@ use crate::wire::{CmReject, QueueId, Status, is_invalid_controller_id};
 /// An [`Error`] with everything left out that makes no difference to a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum FailureKind {
     /// The address did not resolve to an RDMA path.
     Address,
     /// A command did not come back in time.
@@ -53,35 +53,35 @@ pub enum Cause {
 
 /// What it takes for a cause to pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cure {
+pub enum Retryability {
     /// Nothing: Linux and we give up at once.
-    None,
+    Never,
     /// Somebody must change the target; it does not say so, and Linux retries.
-    Repair,
+    AfterFix,
     /// Time.
-    Time,
+    Retry,
 }
 
-impl Cause {
+impl FailureKind {
     /// What it takes for this to pass (Linux 6.19's `nvmf_should_reconnect`, and what we know
     /// beyond it).
     #[must_use]
-    pub fn cure(self) -> Cure {
+    pub fn retryability(self) -> Retryability {
         match self {
-            Self::Status(status) if status.do_not_retry() => Cure::None,
+            Self::Status(status) if status.do_not_retry() => Retryability::Never,
             Self::Deleted
             | Self::Downgraded
             | Self::KeyMissing
             | Self::KeyRejected
-            | Self::Misuse => Cure::None,
-            Self::Incompatible | Self::TargetMisbehaved => Cure::Repair,
-            Self::Rejected(reject) if reject.is_invalid_parameter() => Cure::Repair,
-            _ => Cure::Time,
+            | Self::Misuse => Retryability::Never,
+            Self::Incompatible | Self::TargetMisbehaved => Retryability::AfterFix,
+            Self::Rejected(reject) if reject.is_invalid_parameter() => Retryability::AfterFix,
+            _ => Retryability::Retry,
         }
     }
 }
 
-impl From<&Error> for Cause {
+impl From<&Error> for FailureKind {
     fn from(error: &Error) -> Self {
         match error {
             Error::Authentication { failure, .. } => Self::from(failure),
@@ -114,7 +114,7 @@ impl From<&Error> for Cause {
     }
 }
 
-impl From<&AuthenticationFailure> for Cause {
+impl From<&AuthenticationFailure> for FailureKind {
     fn from(failure: &AuthenticationFailure) -> Self {
         match failure {
             // Whatever the target explains, for Linux it has rejected the key.
@@ -131,7 +131,7 @@ impl From<&AuthenticationFailure> for Cause {
     }
 }
 
-impl From<&Transport> for Cause {
+impl From<&Transport> for FailureKind {
     fn from(transport: &Transport) -> Self {
         match transport {
             Transport::Address { .. } => Self::Address,
@@ -144,7 +144,7 @@ impl From<&Transport> for Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for FailureKind {
     /// In a few words, without the particulars.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
