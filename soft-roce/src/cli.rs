@@ -1,11 +1,15 @@
 //! The command line.
 
 mod build;
+mod doctor;
 mod native;
 mod run;
 mod target;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use soft_roce::{Error, internal_commands::InternalCommand};
@@ -24,8 +28,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Subcommands {
     Build(build::Build),
-    /// Say what this machine can do, and why not more
-    Doctor,
+    Doctor(doctor::Doctor),
+    Export(build::Export),
+    Import(build::Import),
     #[command(subcommand)]
     Native(native::Native),
     Run(run::Run),
@@ -41,7 +46,9 @@ pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Subcommands::Build(build) => build.run(),
-        Subcommands::Doctor => Ok(native::doctor()),
+        Subcommands::Doctor(doctor) => doctor.run(),
+        Subcommands::Export(export) => export.run(),
+        Subcommands::Import(import) => import.run(),
         Subcommands::Native(native) => native.run(),
         Subcommands::Run(run) => run.run(),
         Subcommands::Target(target) => target.run(),
@@ -51,8 +58,20 @@ pub(crate) fn main() -> ExitCode {
 
 fn report(error: &Error) -> ExitCode {
     if let Error::Build { tail, .. } = error {
-        tail.iter().for_each(|line| eprintln!("  {line}"));
+        tail.iter().for_each(|line| drop(writeln!(io::stderr(), "  {line}")));
     }
-    eprintln!("soft-roce: {error}");
+    let _ = writeln!(io::stderr(), "soft-roce: {error}");
     ExitCode::from(2)
+}
+
+/// Prints a result; a reader who has left is no error, a full disk is told.
+fn print(text: &str) -> ExitCode {
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "soft-roce: standard output: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

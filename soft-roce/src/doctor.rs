@@ -1,77 +1,81 @@
 //! What this machine can do, and why not more.
 
-use std::{
-    env, fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{env, fs, path::Path};
 
 use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
 
 use crate::{
-    Guest, Input, Kernel, Output, Series, helper, kernel::build::Build, kernel::cache::Cache,
-    kernel::source::Source, native, packages, program, run::MEMORY_BYTES, run::cpu, run::paths,
+    Kernel, Series, helper,
+    kernel::{KernelInfo, build, cache::Cache},
+    native, packages, program,
+    run::{MEMORY_BYTES, cpu, paths, trial},
 };
 
-/// A machine that is not under heavy load needs a hundredth of it.
-const PROBE_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How good a check is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How good a check's result is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Works.
     Good,
     /// Worth knowing; nothing fails for it.
     Note,
-    /// Something does not work.
+    /// Keeps programs from being run.
     Bad,
 }
 
-/// One thing that was looked at.
-#[derive(Clone, Debug)]
+/// The result of looking at one thing.
+#[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What it is about.
-    pub subject: &'static str,
+    /// The thing.
+    pub subject: String,
     /// How good it is.
     pub verdict: Verdict,
     /// What was found, and what to do.
     pub text: String,
 }
 
-/// Looks at everything that building, running and native use depend on.
+/// Looks at everything that building, running and native use depend on, and boots each kernel in
+/// the cache; changes nothing on this machine.
 #[must_use]
 pub fn examine() -> Vec<Check> {
-    let mut checks = vec![build_packages(), run_packages(), program(), place()];
-    checks.extend([Series::SixTwelve, Series::Seven].map(kernel));
-    checks.extend(probe());
+    let kernels = kernels();
+    let boots = kernels.iter().any(|check| check.verdict == Verdict::Good);
+    let mut checks = vec![build_packages(boots), run_packages(), program(), cache()];
+    checks.extend(kernels);
     checks.extend([memory(), tracing(), processors(), own_devices(), locked_memory(), natively()]);
     checks
 }
 
 impl Check {
-    fn good(subject: &'static str, text: impl Into<String>) -> Self {
-        Self { subject, verdict: Verdict::Good, text: text.into() }
+    fn good(subject: &str, text: impl Into<String>) -> Self {
+        Self { subject: subject.into(), verdict: Verdict::Good, text: text.into() }
     }
 
-    fn note(subject: &'static str, text: impl Into<String>) -> Self {
-        Self { subject, verdict: Verdict::Note, text: text.into() }
+    fn note(subject: &str, text: impl Into<String>) -> Self {
+        Self { subject: subject.into(), verdict: Verdict::Note, text: text.into() }
     }
 
-    fn bad(subject: &'static str, text: impl Into<String>) -> Self {
-        Self { subject, verdict: Verdict::Bad, text: text.into() }
+    fn bad(subject: &str, text: impl Into<String>) -> Self {
+        Self { subject: subject.into(), verdict: Verdict::Bad, text: text.into() }
     }
 }
 
-fn build_packages() -> Check {
-    let missing = packages::missing(&packages::TO_BUILD);
-    packages_finding("packages to build the kernel", &missing)
+/// Compilers and the like are missed only where there is no kernel that boots.
+fn build_packages(boots: bool) -> Check {
+    let check =
+        packages_check("packages to build a kernel", &packages::missing(&packages::TO_BUILD));
+    if boots && check.verdict == Verdict::Bad {
+        return Check::note(&check.subject, format!("not needed now; {}", check.text));
+    }
+    check
 }
 
 fn run_packages() -> Check {
-    packages_finding("packages to run it", &packages::missing(&packages::TO_RUN))
+    packages_check("packages to run a guest", &packages::missing(&packages::TO_RUN))
 }
 
-fn packages_finding(subject: &'static str, missing: &[String]) -> Check {
+fn packages_check(subject: &str, missing: &[String]) -> Check {
     if missing.is_empty() {
         return Check::good(subject, "installed");
     }
@@ -84,62 +88,78 @@ fn packages_finding(subject: &'static str, missing: &[String]) -> Check {
 }
 
 fn program() -> Check {
+    let subject = "soft-roce itself";
     match program::own() {
         Ok(path) if paths::is_covered(&path) => {
-            let text = format!("{}: the guest cannot see that folder", path.display());
-            Check::bad("soft-roce itself", text)
+            Check::bad(subject, format!("{}: the guest cannot see that folder", path.display()))
         }
-        Ok(path) => Check::good("soft-roce itself", path.display().to_string()),
-        Err(error) => Check::bad("soft-roce itself", error.to_string()),
+        Ok(path) => Check::good(subject, path.display().to_string()),
+        Err(error) => Check::bad(subject, error.to_string()),
     }
 }
 
-fn place() -> Check {
+fn cache() -> Check {
     match Cache::open() {
         Ok(cache) => Check::good("cache", cache.root().display().to_string()),
         Err(error) => Check::bad("cache", error.to_string()),
     }
 }
 
-fn kernel(series: Series) -> Check {
-    let subject = match series {
-        Series::Seven => "kernel 7",
-        Series::SixTwelve => "kernel 6.12",
-    };
-    let built = Cache::open().ok().and_then(|cache| Build::new(series).cached(&cache));
-    if let Some(linux) = built {
-        return Check::good(subject, format!("built: {}", linux.display()));
+/// The kernels that `--kernel` finds: both series, those built from other sources, and the one
+/// that the environment names.
+fn kernels() -> Vec<Check> {
+    let mut checks = Vec::new();
+    let found = Cache::open().map(|cache| cache.kernels()).unwrap_or_default();
+    for series in Series::ALL {
+        if !found.iter().any(|(name, _)| name == series.name()) {
+            checks.push(not_built(series));
+        }
     }
-    let given = env::var_os(crate::kernel::build::SOURCE_VARIABLE).filter(|path| !path.is_empty());
-    if let Some(Err(error)) = given.map(|path| Source::given(Path::new(&path))) {
-        return Check::bad(subject, error.to_string());
+    for (name, linux) in found {
+        let subject = format!("kernel {name}");
+        checks.push(match linux {
+            Some(linux) => boot(&subject, &linux),
+            None => Check::note(
+                &subject,
+                "built by another soft-roce; the next `soft-roce build` or run builds it again",
+            ),
+        });
     }
-    let name = series.name();
-    let text = format!("not built; `soft-roce build --kernel {name}` or the first run does it");
-    Check::note(subject, text)
+    if let Some(Ok(Kernel::Program(linux))) = env::var("SOFT_ROCE_KERNEL").ok().map(|v| v.parse()) {
+        checks.push(boot("kernel of SOFT_ROCE_KERNEL", &linux));
+    }
+    checks
 }
 
 /// Only a guest that boots proves that guests boot.
-fn probe() -> Option<Check> {
-    let cache = Cache::open().ok()?;
-    let built = |series: &Series| Build::new(*series).cached(&cache).is_some();
-    let series = [Series::SixTwelve, Series::Seven].into_iter().find(built)?;
-    let guest = Guest::new("true")
-        .kernel(Kernel::Series(series))
-        .current_dir("/")
-        .stdin(Input::Null)
-        .stdout(Output::Null)
-        .stderr(Output::Null)
-        .timeout(PROBE_DEADLINE);
-    let started = Instant::now();
-    Some(match guest.run() {
-        Ok(outcome) if outcome.success() => {
-            let text = format!("a guest ran a program in {} ms", started.elapsed().as_millis());
-            Check::good("booting", text)
+fn boot(subject: &str, linux: &Path) -> Check {
+    match trial::duration(linux) {
+        Ok(duration) => {
+            let info = linux.parent().map(|entry| entry.join("kernel.json"));
+            let info = info.and_then(|path| KernelInfo::load(&path).ok());
+            let limits = info.map(|info| info.limits()).unwrap_or_default();
+            let parts = [
+                format!("boots in {:.1} s, its target answers over rxe", duration.as_secs_f64()),
+                linux.display().to_string(),
+            ];
+            let parts: Vec<_> = parts.into_iter().chain(limits).collect();
+            Check::good(subject, parts.join("; "))
         }
-        Ok(outcome) => Check::bad("booting", format!("a guest failed: {:?}", outcome.ending)),
-        Err(error) => Check::bad("booting", error.to_string()),
-    })
+        Err(error) => Check::bad(subject, error.to_string()),
+    }
+}
+
+fn not_built(series: Series) -> Check {
+    let name = series.name();
+    let subject = format!("kernel {name}");
+    if let Some(path) = env::var_os(build::SOURCE_VARIABLE).filter(|path| !path.is_empty())
+        && !Path::new(&path).exists()
+    {
+        let text = format!("{}: no such source ({})", path.display(), build::SOURCE_VARIABLE);
+        return Check::bad(&subject, text);
+    }
+    let text = format!("not built; `soft-roce build --kernel {name}` or the first run does it");
+    Check::note(&subject, text)
 }
 
 fn memory() -> Check {

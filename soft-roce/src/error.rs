@@ -103,6 +103,30 @@ pub enum Error {
         /// What was tried.
         reason: String,
     },
+    /// A file that should hold exported kernels is damaged, or is none.
+    #[error("{}: {reason}; nothing was imported", .path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A change that the kernel needs does not fit its source.
+    #[error("this kernel source cannot be given {change}: {reason}; try another source")]
+    Patch {
+        /// The change.
+        change: &'static str,
+        /// What `patch` says.
+        reason: String,
+    },
+    /// A kernel was built, or is there, and does not work on this machine.
+    #[error("the kernel {} does not work here: {reason}", .kernel.display())]
+    Trial {
+        /// The kernel program.
+        kernel: PathBuf,
+        /// The cause as far as it is known, and what to do.
+        reason: String,
+    },
     /// What `native` needs is missing.
     #[error("this kernel cannot be the test bed itself: {}; use `soft-roce run`", .0.join("; "))]
     NotNative(

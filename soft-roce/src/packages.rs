@@ -18,7 +18,7 @@ enum Probe {
 }
 
 /// What building a kernel needs.
-pub(crate) const TO_BUILD: [Need; 9] = [
+pub(crate) const TO_BUILD: [Need; 10] = [
     Need { package: "gcc", probe: Probe::Program("gcc") },
     Need { package: "libc6-dev", probe: Probe::File("/usr/include/stdio.h") },
     Need { package: "make", probe: Probe::Program("make") },
@@ -28,6 +28,7 @@ pub(crate) const TO_BUILD: [Need; 9] = [
     Need { package: "xz-utils", probe: Probe::Program("xz") },
     Need { package: "libelf-dev", probe: Probe::File("/usr/include/libelf.h") },
     Need { package: "perl", probe: Probe::Program("perl") },
+    Need { package: "patch", probe: Probe::Program("patch") },
 ];
 
 /// What running a guest needs: `ip` and `rdma`.

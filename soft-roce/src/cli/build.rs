@@ -1,21 +1,29 @@
-//! `soft-roce build`.
+//! `soft-roce build`, `export` and `import`.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use soft_roce::{Error, Kernel, Result, kernel::cache::Cache};
+use soft_roce::{
+    Error, Kernel, Result, Series,
+    kernel::{self, archive, cache::Cache},
+    run::trial,
+};
+
+use super::print;
 
 /// Build the kernel, once; later runs find it in the cache
 ///
 /// The kernel is kept in $XDG_CACHE_HOME/soft-roce (by default ~/.cache/soft-roce). Building takes
-/// about five minutes on two processors. An interrupted build is resumed by the next.
+/// about five minutes on two processors. An interrupted build is resumed by the next. A kernel
+/// that was built is tried before it is used: it must boot here, and its target must answer over
+/// rxe.
 #[derive(Args)]
 pub(crate) struct Build {
     /// Which kernel: 6.12 or 7 (the newest 7.x)
     #[arg(long, env = "SOFT_ROCE_KERNEL", default_value = "6.12")]
     kernel: Kernel,
-    /// Build from this kernel source tree or tarball instead of Debian's package
-    #[arg(long, value_name = "PATH", env = soft_roce::kernel::build::SOURCE_VARIABLE)]
+    /// Build from this kernel source tree or tarball (5.15 to 7.x) instead of Debian's package
+    #[arg(long, value_name = "PATH", env = kernel::build::SOURCE_VARIABLE)]
     source: Option<PathBuf>,
     /// Look for a newer source although a kernel is there
     #[arg(long)]
@@ -23,6 +31,9 @@ pub(crate) struct Build {
     /// How many compilers run at once [default: one per processor]
     #[arg(long, short)]
     jobs: Option<usize>,
+    /// Build nothing: print the key that the kernel would have in the cache
+    #[arg(long)]
+    print_key: bool,
 }
 
 impl Build {
@@ -30,7 +41,7 @@ impl Build {
         let Kernel::Series(series) = self.kernel else {
             return Err(Error::UnknownKernel(self.kernel.to_string()));
         };
-        let mut build = soft_roce::kernel::build::Build::new(series);
+        let mut build = kernel::build::Build::new(series);
         if let Some(path) = self.source {
             build = build.source(path);
         }
@@ -40,8 +51,49 @@ impl Build {
         if let Some(jobs) = self.jobs {
             build = build.jobs(jobs);
         }
-        let linux = build.build(&Cache::open()?)?;
-        println!("{}", linux.display());
-        Ok(ExitCode::SUCCESS)
+        let cache = Cache::open()?;
+        if self.print_key {
+            return Ok(print(&build.key(&cache)?));
+        }
+        let linux = build.build(&cache, &trial::run)?;
+        Ok(print(&linux.display().to_string()))
+    }
+}
+
+/// Write built kernels into one file, for machines that are to build nothing
+///
+/// The file holds the kernels, their checksums, and what they were made of. `soft-roce import`
+/// takes it.
+#[derive(Args)]
+pub(crate) struct Export {
+    /// The file to write
+    file: PathBuf,
+    /// Which kernel; may be given again [default: all that are built]
+    #[arg(long)]
+    kernel: Vec<Series>,
+}
+
+impl Export {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let names: Vec<_> = self.kernel.iter().map(|series| series.name().to_owned()).collect();
+        let names = archive::export(&Cache::open()?, &names, &self.file)?;
+        Ok(print(&format!("exported: {}", names.join(" "))))
+    }
+}
+
+/// Take built kernels from a file that `soft-roce export` wrote
+///
+/// All of them, or none: each file's checksum must be right, the kernels must be made by this
+/// version's recipe, and each must boot here.
+#[derive(Args)]
+pub(crate) struct Import {
+    /// The file to read
+    file: PathBuf,
+}
+
+impl Import {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let names = archive::import(&Cache::open()?, &self.file, &trial::run)?;
+        Ok(print(&format!("imported: {}", names.join(" "))))
     }
 }

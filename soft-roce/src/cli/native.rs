@@ -1,13 +1,11 @@
-//! `soft-roce native` and `soft-roce doctor`.
+//! `soft-roce native`.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
-use soft_roce::{
-    Result,
-    doctor::{self, Verdict},
-    native,
-};
+use soft_roce::{Result, native};
+
+use super::print;
 
 /// Set up rxe and the target on this machine's own kernel; needs root and the modules
 #[derive(Subcommand)]
@@ -28,23 +26,8 @@ impl Native {
         match self {
             Self::Up { file } => native::up(file.as_deref())?,
             Self::Down => native::down()?,
-            Self::Status => print!("{}", native::status()),
+            Self::Status => return Ok(print(native::status().to_string().trim_end())),
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Prints what this machine can do; fails when something does not work.
-pub(crate) fn doctor() -> ExitCode {
-    let checks = doctor::examine();
-    for check in &checks {
-        let mark = match check.verdict {
-            Verdict::Good => "ok  ",
-            Verdict::Note => "note",
-            Verdict::Bad => "BAD ",
-        };
-        println!("{mark}  {}: {}", check.subject, check.text);
-    }
-    let bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
-    if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -9,10 +9,13 @@ use std::{
 };
 
 use crate::{
-    Error, Kernel, Result, Series, helper,
-    kernel::cache::{Cache, Lock},
-    kernel::config,
-    kernel::source::{Source, remove_folder},
+    Error, Result, helper,
+    kernel::{
+        Kernel, KernelInfo, Patched, Series,
+        cache::{Cache, Lock},
+        config, info, patch,
+        source::{Source, remove_folder},
+    },
     packages,
     progress::{Objects, say},
 };
@@ -25,6 +28,10 @@ const TAIL_LINES: usize = 20;
 
 /// How many errors from further up it shows as well.
 const ERROR_LINES: usize = 5;
+
+/// A check of a kernel program that was just built; it fails with the cause when the kernel does
+/// not work on this machine.
+pub type Trial<'a> = &'a dyn Fn(&Path) -> Result<()>;
 
 /// A kernel to be built.
 #[derive(Clone, Debug)]
@@ -71,15 +78,26 @@ impl Build {
         cache.current(&self.name())
     }
 
-    /// Builds unless the cache has it, and returns the kernel program.
+    /// The cache's key of this build: the source's version and the hash of our options and patches.
+    ///
+    /// # Errors
+    ///
+    /// When there is no source.
+    pub fn key(&self, cache: &Cache) -> Result<String> {
+        let source = self.find_source(cache)?;
+        Ok(Cache::key(source.version()))
+    }
+
+    /// Builds unless the cache has it, tries what was built, and returns the kernel program.
     ///
     /// Two builds at once are fine: the second waits and uses the first one's result. A killed
     /// build is resumed by the next.
     ///
     /// # Errors
     ///
-    /// Missing packages, no source, a compiler's failure, or the cache folder not writable.
-    pub fn build(&self, cache: &Cache) -> Result<PathBuf> {
+    /// Missing packages, no source, a compiler's failure, a kernel that fails its `trial`, or the
+    /// cache folder not writable.
+    pub fn build(&self, cache: &Cache, trial: Trial<'_>) -> Result<PathBuf> {
         if let Some(linux) = self.cached(cache).filter(|_| !self.refresh) {
             return Ok(linux);
         }
@@ -97,7 +115,8 @@ impl Build {
         let entry = cache.entry(source.version());
         if !entry.join("linux").is_file() {
             let folder = cache.root().join(format!("build-{}", self.name()));
-            let tree = Tree { source: &source, entry: &entry, folder: &folder, jobs: self.jobs };
+            let jobs = self.jobs;
+            let tree = Tree { source: &source, entry: &entry, folder: &folder, jobs, trial };
             tree.build(&lock)?;
         }
         cache.point(&self.name(), &entry)?;
@@ -127,14 +146,18 @@ impl Build {
 /// # Errors
 ///
 /// A program that is not there, or a build that fails.
-pub fn locate(kernel: &Kernel, cache: impl FnOnce() -> Result<Cache>) -> Result<PathBuf> {
+pub fn locate(
+    kernel: &Kernel,
+    cache: impl FnOnce() -> Result<Cache>,
+    trial: Trial<'_>,
+) -> Result<PathBuf> {
     match kernel {
         Kernel::Program(path) => path
             .canonicalize()
             .ok()
             .filter(|path| path.is_file())
             .ok_or_else(|| Error::NoKernelProgram(path.clone())),
-        Kernel::Series(series) => Build::new(*series).build(&cache()?),
+        Kernel::Series(series) => Build::new(*series).build(&cache()?, trial),
     }
 }
 
@@ -144,6 +167,7 @@ struct Tree<'a> {
     entry: &'a Path,
     folder: &'a Path,
     jobs: usize,
+    trial: Trial<'a>,
 }
 
 impl Tree<'_> {
@@ -152,38 +176,59 @@ impl Tree<'_> {
         lock.inherit().map_err(Error::io("lock", self.folder))?;
         self.prepare_folder()?;
         let tree = self.source.unpack(self.folder)?;
-        self.configure(&tree)?;
+        let info = self.configure(&tree)?;
         self.compile(&tree, &self.folder.join("build.log"))?;
-        self.publish(&tree)?;
+        say("trying the new kernel");
+        (self.trial)(&tree.join("linux"))?;
+        self.publish(&tree, &info)?;
         remove_folder(self.folder)?;
         let seconds = started.elapsed().as_secs();
-        say(&format!("kernel {} built in {seconds} s", self.source.version()));
+        say(&format!("kernel {} built in {seconds} s; it works", self.source.version()));
+        info.limits().iter().for_each(|limit| say(limit));
         Ok(())
     }
 
-    /// Keeps what an interrupted build of the same source left, removes anything else.
+    /// Keeps what an interrupted build of the same source and recipe left, removes anything else.
     fn prepare_folder(&self) -> Result<()> {
         let marker = self.folder.join("source");
-        let version = self.source.version();
-        if fs::read_to_string(&marker).is_ok_and(|left| left == version) {
+        let key = Cache::key(self.source.version());
+        if fs::read_to_string(&marker).is_ok_and(|left| left == key) {
             return Ok(());
         }
         remove_folder(self.folder)?;
         fs::create_dir_all(self.folder).map_err(Error::io("create", self.folder))?;
-        fs::write(&marker, version).map_err(Error::io("write", &marker))
+        fs::write(&marker, key).map_err(Error::io("write", &marker))
     }
 
-    fn configure(&self, tree: &Path) -> Result<()> {
+    /// Patches and configures the tree, unless an interrupted build has done that.
+    fn configure(&self, tree: &Path) -> Result<KernelInfo> {
         let marker = tree.join(".soft-roce-configured");
-        if fs::read_to_string(&marker).is_ok_and(|left| left == config::hash()) {
+        if let Ok(info) = KernelInfo::load(&marker) {
             say("resuming an interrupted build");
-            return Ok(());
+            return Ok(info);
         }
+        let patched = self.patch(tree)?;
         helper::check(make(tree).arg("tinyconfig"))?;
         config::append(tree)?;
         helper::check(make(tree).arg("olddefconfig"))?;
-        config::verify(tree)?;
-        fs::write(&marker, config::hash()).map_err(Error::io("write", &marker))
+        let missing_options = config::verify(tree)?;
+        let version = self.source.version().to_owned();
+        let info = KernelInfo { version, recipe: config::hash(), patched, missing_options };
+        info.store(&marker)?;
+        Ok(info)
+    }
+
+    /// Applies our patches once: a tree that was patched and not configured says what it got.
+    fn patch(&self, tree: &Path) -> Result<Patched> {
+        let marker = tree.join(".soft-roce-patched");
+        if let Some(patched) = fs::read(&marker).ok().and_then(|t| serde_json::from_slice(&t).ok())
+        {
+            return Ok(patched);
+        }
+        let patched = patch::apply(tree)?;
+        let text = serde_json::to_vec(&patched).expect("strings always have a JSON form");
+        fs::write(&marker, text).map_err(Error::io("write", &marker))?;
+        Ok(patched)
     }
 
     fn compile(&self, tree: &Path, log: &Path) -> Result<()> {
@@ -215,7 +260,7 @@ impl Tree<'_> {
     }
 
     /// One rename makes the entry appear whole.
-    fn publish(&self, tree: &Path) -> Result<()> {
+    fn publish(&self, tree: &Path, info: &KernelInfo) -> Result<()> {
         let fresh = self.entry.with_added_extension("new");
         remove_folder(&fresh)?;
         fs::create_dir_all(&fresh).map_err(Error::io("create", &fresh))?;
@@ -223,6 +268,7 @@ impl Tree<'_> {
             let from = tree.join(from);
             fs::copy(&from, fresh.join(to)).map_err(Error::io("copy", &from))?;
         }
+        info.store(&fresh.join(info::FILE))?;
         remove_folder(self.entry)?;
         fs::rename(&fresh, self.entry).map_err(Error::io("rename", &fresh))
     }
@@ -289,7 +335,7 @@ mod tests {
     #[test]
     fn a_kernel_program_that_is_not_there_is_named() {
         let kernel = Kernel::Program("/nonexistent/linux".into());
-        let error = locate(&kernel, || Err(Error::NoCache)).unwrap_err().to_string();
+        let error = locate(&kernel, || Err(Error::NoCache), &|_| Ok(())).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/linux"), "{error}");
     }
 }

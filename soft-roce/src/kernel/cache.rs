@@ -14,6 +14,9 @@ use rustix::{
 
 use crate::{Error, Result, kernel::config};
 
+/// The beginning of the names of the links to current kernels.
+const POINTER: &str = "current-";
+
 /// The cache folder, `$XDG_CACHE_HOME/soft-roce`.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -57,16 +60,34 @@ impl Cache {
         (matches && linux.is_file()).then_some(linux)
     }
 
-    /// The entry for a source version under today's configuration.
+    /// The key of a source version under today's options and patches.
+    #[must_use]
+    pub fn key(version: &str) -> String {
+        format!("{version}-{}", config::hash())
+    }
+
+    /// The entry for a source version under today's options and patches.
     #[must_use]
     pub fn entry(&self, version: &str) -> PathBuf {
-        self.root.join(format!("{version}-{}", config::hash()))
+        self.root.join(Self::key(version))
+    }
+
+    /// The names under which kernels are kept, with the program of each, or none when it is of
+    /// other options or patches than today's and will be built again.
+    #[must_use]
+    pub fn kernels(&self) -> Vec<(String, Option<PathBuf>)> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter_map(|name| name.strip_prefix(POINTER).map(str::to_owned));
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names.into_iter().map(|name| (name.clone(), self.current(&name))).collect()
     }
 
     /// Makes `name` stand for `entry`, in one step.
     pub(crate) fn point(&self, name: &str, entry: &Path) -> Result<()> {
         let target = entry.file_name().expect("an entry is a folder inside the cache");
-        let fresh = self.root.join(format!("current-{name}.{}", std::process::id()));
+        let fresh = self.root.join(format!("new-{name}.{}", std::process::id()));
         let _ = fs::remove_file(&fresh);
         symlink(target, &fresh).map_err(Error::io("create", &fresh))?;
         fs::rename(&fresh, self.pointer(name)).map_err(Error::io("rename", &fresh))
@@ -85,7 +106,7 @@ impl Cache {
     }
 
     fn pointer(&self, name: &str) -> PathBuf {
-        self.root.join(format!("current-{name}"))
+        self.root.join(format!("{POINTER}{name}"))
     }
 }
 

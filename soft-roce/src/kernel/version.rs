@@ -15,6 +15,9 @@ pub enum Series {
 }
 
 impl Series {
+    /// All series.
+    pub const ALL: [Self; 2] = [Self::SixTwelve, Self::Seven];
+
     /// Its name, as `--kernel` takes it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -42,6 +45,17 @@ impl Series {
         match self {
             Self::SixTwelve => (package == "linux-source-6.12").then_some(0),
             Self::Seven => package.strip_prefix("linux-source-7.")?.parse().ok(),
+        }
+    }
+}
+
+impl FromStr for Series {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.parse()? {
+            Kernel::Series(series) => Ok(series),
+            Kernel::Program(path) => Err(Error::UnknownKernel(path.display().to_string())),
         }
     }
 }

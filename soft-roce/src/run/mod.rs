@@ -13,6 +13,7 @@ pub(crate) mod spec;
 pub(crate) mod stdio;
 pub(crate) mod supervise;
 pub(crate) mod terminal;
+pub mod trial;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -59,6 +60,7 @@ pub struct Guest {
     pub(crate) output: Output,
     pub(crate) error: Output,
     extra: Vec<String>,
+    may_install: bool,
 }
 
 impl Guest {
@@ -82,6 +84,7 @@ impl Guest {
             output: Output::default(),
             error: Output::default(),
             extra: Vec::new(),
+            may_install: true,
         }
     }
 
@@ -204,6 +207,13 @@ impl Guest {
         self
     }
 
+    /// Installs no package that is missing, so that a run changes nothing on this machine.
+    #[must_use]
+    pub(crate) fn installing_nothing(mut self) -> Self {
+        self.may_install = false;
+        self
+    }
+
     /// Boots, runs the program to its end, and powers off; builds the kernel first when it is not
     /// there.
     ///
@@ -221,8 +231,10 @@ impl Guest {
         if let Some(file) = &self.target {
             Target::load(file)?;
         }
-        packages::ensure(&packages::TO_RUN)?;
-        let kernel = build::locate(&self.kernel, Cache::open)?;
+        if self.may_install {
+            packages::ensure(&packages::TO_RUN)?;
+        }
+        let kernel = build::locate(&self.kernel, Cache::open, &trial::run)?;
         let program = program::own()?;
         let folder = RunDir::create(&program)?;
         let log = self.prepare(&kernel, &folder)?;
