@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod ends;
+mod kernel;
 mod program;
 mod streams;
 mod support;
