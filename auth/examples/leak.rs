@@ -12,8 +12,7 @@
 //!
 //! The result of one run is in `leak.txt` beside this file.
 
-use std::hint::black_box;
-use std::time::Instant;
+use std::{hint::black_box, time::Instant};
 
 use auth::{
     ChallengeInput, EXPONENT_LENGTH_MAX, GroupId, HashId, PrivateKey, ResponseInput, Secret, Tag,

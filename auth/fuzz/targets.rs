@@ -1,5 +1,5 @@
-//! What each fuzz target does with its bytes. The fuzzer calls these, and so do the ordinary tests,
-//! with the corpus.
+//! Bodies of the fuzz targets, called by the fuzzer and, with the committed corpus, by the ordinary
+//! tests.
 //!
 //! `cd auth && cargo +nightly fuzz run challenge`, and so on.
 
@@ -7,13 +7,13 @@
 
 use std::num::NonZeroU32;
 
-use auth::message::{Challenge, FailureMessage, Negotiate, Reply, Success1, Success2};
 use auth::{
     AwaitChallenge, Credentials, HashId, Negotiation, Policy, Randomness, Secret, SequenceNumber,
     TransactionId,
+    message::{Challenge, FailureMessage, Negotiate, Reply, Success1, Success2},
 };
 
-/// No secret has two texts.
+/// Checks that a secret has exactly one text form.
 pub(crate) fn secret(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(secret) = Secret::parse(text) {
@@ -21,7 +21,8 @@ pub(crate) fn secret(data: &[u8]) {
     }
 }
 
-/// What was read is what would be written, in this and the next five.
+/// Checks that a decoded message is the same after encoding and decoding again, as do the next five
+/// targets.
 pub(crate) fn negotiate(data: &[u8]) {
     if let Ok(message) = Negotiate::decode(data) {
         assert_eq!(Negotiate::decode(&message.encode()).as_ref(), Ok(&message));
@@ -61,7 +62,7 @@ pub(crate) fn failure(data: &[u8]) {
     }
 }
 
-/// Whatever comes where a Challenge is due: a Reply that suits it, or an error.
+/// Checks that any bytes in place of a Challenge give a matching Reply or an error.
 pub(crate) fn await_challenge(data: &[u8]) {
     if let Ok((sent, _)) = begin(true).handle(data, randomness(), S2) {
         let (reply, challenge) = (Reply::decode(&sent), Challenge::decode(data));
@@ -72,7 +73,7 @@ pub(crate) fn await_challenge(data: &[u8]) {
     }
 }
 
-/// Whatever comes where a Success1 is due: nobody can guess a response.
+/// Checks that no bytes in place of a Success1 pass for a response, which would need the secret.
 pub(crate) fn await_success1(data: &[u8]) {
     for two_way in [false, true] {
         let challenge = Challenge {
@@ -94,9 +95,10 @@ pub(crate) fn await_success1(data: &[u8]) {
 
 fn begin(two_way: bool) -> AwaitChallenge {
     let secret = |byte| Secret::from_bytes(HashId::NONE, &[byte; 32]).expect("32 bytes");
-    let credentials = match two_way {
-        true => Credentials::two_way(secret(1), secret(2)).expect("they differ"),
-        false => Credentials::one_way(secret(1)),
+    let credentials = if two_way {
+        Credentials::two_way(secret(1), secret(2)).expect("they differ")
+    } else {
+        Credentials::one_way(secret(1))
     };
     let negotiation = Negotiation {
         credentials: &credentials,

@@ -1,28 +1,29 @@
-//! What a host brings to an exchange: its secret, and the controller's if that is to be checked.
+//! Credentials of a host: its own secret, and the controller's if the controller is authenticated
+//! too.
 
 use crate::Secret;
 
-/// The secrets of one host for one subsystem.
+/// Secrets of one host for one subsystem.
 ///
-/// With the host's secret alone, the host proves itself and takes the controller's word. With
-/// both, each proves itself to the other. Shared by all exchanges of a controller; wiped on drop.
+/// With the host's secret alone, only the host is authenticated. With both, host and controller
+/// authenticate each other. Shared by all exchanges of a controller; wiped on drop.
 pub struct Credentials {
     host: Secret,
     controller: Option<Secret>,
 }
 
 impl Credentials {
-    /// The host proves itself; the controller does not.
+    /// Authenticates the host only.
     pub fn one_way(host: Secret) -> Self {
         Self { host, controller: None }
     }
 
-    /// Host and controller both prove themselves, each with its own secret.
+    /// Authenticates host and controller, each with its own secret.
     ///
     /// # Errors
     ///
-    /// [`SameSecret`] if both are one: whoever can check the host's response could then respond
-    /// for the controller.
+    /// [`SameSecret`] if both secrets have the same bytes: a peer that can verify the host's
+    /// response could then compute the controller's.
     pub fn two_way(host: Secret, controller: Secret) -> Result<Self, SameSecret> {
         if host.has_same_bytes(&controller) {
             return Err(SameSecret);
@@ -30,7 +31,7 @@ impl Credentials {
         Ok(Self { host, controller: Some(controller) })
     }
 
-    /// Whether the controller must prove itself too.
+    /// Returns true if the controller must authenticate itself too.
     pub fn is_two_way(&self) -> bool {
         self.controller.is_some()
     }
@@ -44,7 +45,7 @@ impl Credentials {
     }
 }
 
-/// Host and controller were given the same secret.
+/// Error: host and controller have the same secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("host and controller have the same secret; give the controller a secret of its own")]
 pub struct SameSecret;

@@ -2,18 +2,20 @@
 //!
 //! An exponentiation takes milliseconds, see [`PrivateKey`]; keep it off threads that serve I/O.
 
-use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
-use crypto_bigint::{BoxedUint, Odd, Resize};
+use crypto_bigint::{
+    BoxedUint, Odd, Resize,
+    modular::{BoxedMontyForm, BoxedMontyParams},
+};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::GroupId;
 
 mod primes;
 
-/// The random bytes a private exponent is made of; each group takes as many as it needs.
+/// Random bytes to pass for a private exponent; each group uses as many of them as it needs.
 pub const EXPONENT_LENGTH_MAX: usize = 52;
 
-/// Why a public value was refused.
+/// Reason for refusing a public value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublicValueError {
@@ -53,10 +55,10 @@ pub struct PrivateKey {
 }
 
 impl PrivateKey {
-    /// Makes a private exponent from random bytes: the first of `random`, as many as the group
-    /// takes, big-endian, with the highest bit set so that all exponents have one length.
+    /// Creates a private exponent from the first bytes of `random`, as many as the group needs,
+    /// big-endian, with the highest bit set so that all exponents have the same length.
     ///
-    /// `None` if `group` is null or not implemented.
+    /// Returns `None` if `group` is null or not implemented.
     pub fn from_random(group: GroupId, random: &[u8; EXPONENT_LENGTH_MAX]) -> Option<Self> {
         let (modulus, exponent_length) = parameters(group)?;
         let bits = bits(exponent_length);
@@ -74,7 +76,7 @@ impl PrivateKey {
         self.power(two).retrieve().to_be_bytes()
     }
 
-    /// What both sides know and nobody else: the other side's value to the power of the exponent.
+    /// Computes the shared secret: the peer's public value raised to the private exponent.
     ///
     /// # Errors
     ///
@@ -132,7 +134,8 @@ const fn parameters(group: GroupId) -> Option<(&'static str, usize)> {
     }
 }
 
-/// The modulus made ready for calculations. It is public, so the time this takes may vary.
+/// Precomputes the Montgomery parameters of a modulus. The modulus is public, so this may take
+/// variable time.
 fn montgomery(modulus: &str) -> BoxedMontyParams {
     let modulus = BoxedUint::from_be_hex(modulus, bits(modulus.len() / 2));
     let odd = modulus.into_option().and_then(|modulus| Odd::new(modulus).into_option());

@@ -1,8 +1,8 @@
-//! Why a secret or a calculation was refused. No error carries bytes of a secret.
+//! Errors of secrets and calculations. No error carries bytes of a secret.
 
 use crate::{GroupId, HashId};
 
-/// Why a text or a run of bytes is not a DH-HMAC-CHAP secret.
+/// Error of a text or byte string that is not a DH-HMAC-CHAP secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
@@ -49,7 +49,7 @@ pub enum SecretError {
     Checksum,
 }
 
-/// Why an authentication value cannot be computed.
+/// Error of an authentication value that cannot be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalculationError {

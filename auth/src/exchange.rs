@@ -1,4 +1,4 @@
-//! The exchange, a struct for each state: what a host sends, what it waits for, what it accepts.
+//! State machine of the exchange, one type per state: messages sent, awaited and accepted.
 //!
 //! ```text
 //!   host                                                        controller
@@ -16,45 +16,45 @@
 //!   Authenticated
 //! ```
 //!
-//! Every step takes the state and gives the next, so that no message is accepted twice or out of
-//! order. A step that fails gives a [`Failure`] instead, with the Failure2 to send.
-//! NVMe Base Specification 2.2, section 8.3.4.5.
+//! Each step consumes the state and returns the next one, so that no message is accepted twice or
+//! out of order. A step that fails returns a [`Failure`] instead, with the Failure2 to send. NVMe
+//! Base Specification 2.2, section 8.3.4.5.
 
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::message::{
-    Challenge, FailureMessage, Header, MessageError, MessageId, Negotiate, Reply, Success1,
-    Success2,
-};
 use crate::{
     ChallengeInput, Credentials, EXPONENT_LENGTH_MAX, ExchangeError, Failure, GroupId, HashId, Key,
     Policy, PrivateKey, PublicValueError, ResponseInput, SecureChannel, SequenceNumber,
     SharedSecret, Tag, TransactionId, Warning, WireTag, augmented_challenge, controller_response,
     host_response,
+    message::{
+        Challenge, FailureMessage, Header, MessageError, MessageId, Negotiate, Reply, Success1,
+        Success2,
+    },
 };
 
-/// What an exchange begins with: who we are, whom we call, what we would use.
+/// Parameters of one exchange: credentials, policy, names and transaction id.
 #[derive(Clone, Copy)]
 pub struct Negotiation<'a> {
-    /// The secrets; with a controller's secret, the controller must prove itself.
+    /// Secrets; with a controller's secret, the controller must authenticate itself too.
     pub credentials: &'a Credentials,
-    /// What is offered and accepted.
+    /// Hashes and groups to offer and accept.
     pub policy: Policy,
     /// The host's NQN, as in Connect.
     pub host_nqn: &'a str,
     /// The subsystem's NQN, as in Connect.
     pub subsystem_nqn: &'a str,
-    /// A number no exchange of this controller has had lately.
+    /// T_ID, different from those of the controller's recent exchanges.
     pub transaction_id: TransactionId,
 }
 
 impl Negotiation<'_> {
-    /// Gives the Negotiate to send, 72 bytes, and the state that waits for the Challenge.
+    /// Returns the Negotiate to send, 72 bytes, and the state that waits for the Challenge.
     ///
     /// # Errors
     ///
-    /// [`NqnError`] if one of the names could not have been in a Connect.
+    /// [`NqnError`] if one of the names is not valid in a Connect command.
     pub fn start(&self) -> Result<(Vec<u8>, AwaitChallenge), NqnError> {
         check_nqn(self.host_nqn)?;
         check_nqn(self.subsystem_nqn)?;
@@ -77,18 +77,18 @@ impl Negotiation<'_> {
     }
 }
 
-/// The random bytes of one exchange, drawn by the caller, wiped on drop and never printed.
+/// Random bytes of one exchange, supplied by the caller, wiped on drop and never printed.
 pub struct Randomness {
     challenge: Box<Zeroizing<[u8; CHALLENGE_LENGTH_MAX]>>,
     exponent: Box<Zeroizing<[u8; EXPONENT_LENGTH_MAX]>>,
 }
 
 impl Randomness {
-    /// Has `fill` fill 64 bytes for a challenge and 52 for an exponent, in this order.
+    /// Calls `fill` for 64 bytes of challenge and then for 52 bytes of exponent.
     ///
     /// # Errors
     ///
-    /// Those of `fill`.
+    /// The errors of `fill`.
     ///
     /// ```
     /// // The bytes must be random: these are not.
@@ -105,9 +105,10 @@ impl Randomness {
 
 impl ZeroizeOnDrop for Randomness {}
 
-/// The Negotiate is sent; a Challenge is due.
+/// State: the Negotiate has been sent, a Challenge is expected.
 ///
-/// Holds keys: it cannot be printed, and a message that failed cannot be followed by another.
+/// Holds keys, so it cannot be printed. Consumed by each step, so a failed message cannot be
+/// followed by another.
 ///
 /// ```compile_fail,E0277
 /// fn print(state: &auth::AwaitChallenge) {
@@ -124,15 +125,16 @@ pub struct AwaitChallenge {
 }
 
 impl AwaitChallenge {
-    /// Takes what an Authentication Receive brought and gives the Reply to send, at most
+    /// Takes the payload of an Authentication Receive and returns the Reply to send, at most
     /// [`SEND_LENGTH_MAX`](crate::message::SEND_LENGTH_MAX) bytes.
     ///
-    /// Blocks for two exponentiations if the controller chose a group, some 1 ms for ffdhe2048 and
-    /// 21 ms for ffdhe8192: call it where that does not hold up I/O. `sequence_number` is S2.
+    /// `sequence_number` is S2. If the controller chose a group, this blocks for two
+    /// exponentiations, about 1 ms for ffdhe2048 and 21 ms for ffdhe8192: do not call it on a
+    /// thread that serves I/O.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the controller refused, or if its message is not to be accepted.
+    /// [`Failure`] if the controller refused, or if its message is not acceptable.
     pub fn handle(
         self,
         payload: &[u8],
@@ -144,7 +146,7 @@ impl AwaitChallenge {
             .map_err(|error| Failure::new(error, transaction_id, MessageId::CHALLENGE))
     }
 
-    // Randomness and keys are taken, so that every way out wipes them.
+    // Takes randomness and keys by value, so that they are wiped on every return path.
     fn reply(
         self,
         payload: &[u8],
@@ -197,7 +199,7 @@ impl AwaitChallenge {
         Ok((reply, AwaitSuccess1 { transaction_id, hash, group, response, expected_response }))
     }
 
-    /// Reads the Challenge and checks all of it that needs no calculation.
+    /// Decodes the Challenge and makes all checks that need no calculation.
     fn accept<'a>(&self, payload: &'a [u8]) -> Result<Challenge<'a>, ExchangeError> {
         expect(payload, MessageId::CHALLENGE, self.transaction_id)?;
         let challenge =
@@ -213,7 +215,7 @@ impl AwaitChallenge {
 
 impl ZeroizeOnDrop for AwaitChallenge {}
 
-/// The Reply is sent; a Success1 is due.
+/// State: the Reply has been sent, a Success1 is expected.
 pub struct AwaitSuccess1 {
     transaction_id: TransactionId,
     hash: HashId,
@@ -222,21 +224,21 @@ pub struct AwaitSuccess1 {
     expected_response: Option<ExpectedResponse>,
 }
 
-/// What the controller was asked, and what it must answer.
+/// Challenge sent to the controller (C2), and the response that it must return (R2).
 struct ExpectedResponse {
     challenge: Box<[u8]>,
     tag: Tag,
 }
 
 impl AwaitSuccess1 {
-    /// Takes what an Authentication Receive brought and gives the outcome, with the Success2 to
-    /// send, 16 bytes, if the controller had to prove itself.
+    /// Takes the payload of an Authentication Receive and returns the outcome, with the Success2 to
+    /// send, 16 bytes, if the controller had to authenticate itself.
     ///
-    /// The queue may be used once the Success2 has been accepted, or at once if there is none.
+    /// The queue may be used once the Success2 command has completed, or at once if there is none.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the controller refused, or if its message is not to be accepted.
+    /// [`Failure`] if the controller refused, or if its message is not acceptable.
     pub fn handle(self, payload: &[u8]) -> Result<(Option<Vec<u8>>, Authenticated), Failure> {
         self.check(payload)
             .map_err(|error| Failure::new(error, self.transaction_id, MessageId::SUCCESS1))?;
@@ -284,19 +286,19 @@ impl AwaitSuccess1 {
 
 impl ZeroizeOnDrop for AwaitSuccess1 {}
 
-/// The exchange has succeeded.
+/// Outcome of a successful exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authenticated {
-    /// The hash of the responses.
+    /// Hash of the responses.
     pub hash: HashId,
-    /// The group, null if there was no key exchange.
+    /// Group; null if there was no key exchange.
     pub group: GroupId,
-    /// Whether the controller has proved itself too.
+    /// True if the controller has authenticated itself too.
     pub controller_proved: bool,
 }
 
 impl Authenticated {
-    /// What was weaker than it should be.
+    /// Returns a warning for each choice that is weaker than recommended.
     pub fn warnings(&self) -> impl Iterator<Item = Warning> {
         let group = match self.group {
             GroupId::NULL => Some(Warning::NullGroup),
@@ -308,7 +310,7 @@ impl Authenticated {
     }
 }
 
-/// A name that is empty, longer than 223 bytes or contains a NUL byte.
+/// Error: the name is empty, longer than 223 bytes or contains a NUL byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a name of {length} bytes is no NQN; use 1 to 223 bytes without NUL")]
 pub struct NqnError {
@@ -316,7 +318,7 @@ pub struct NqnError {
     pub length: usize,
 }
 
-/// A Challenge that was accepted, and the shared secret if it chose a group.
+/// Accepted Challenge, with the shared secret if it chose a group.
 struct AcceptedChallenge<'a> {
     challenge: &'a Challenge<'a>,
     shared_secret: Option<&'a SharedSecret>,
@@ -334,7 +336,8 @@ impl AcceptedChallenge<'_> {
     }
 }
 
-/// Makes our public value and the shared secret; for the null group, nothing and none.
+/// Computes the host's public value and the shared secret; for the null group, an empty value and
+/// `None`.
 fn diffie_hellman(
     challenge: &Challenge<'_>,
     randomness: &Randomness,
@@ -358,10 +361,10 @@ fn diffie_hellman(
     Ok((public_value, Some(shared_secret)))
 }
 
-/// Checks that the payload begins with the message that is due in this exchange.
+/// Checks that the payload begins with the message expected next in this exchange.
 ///
-/// A Failure1 counts whatever exchange it names: a target that has lost track of ours, such as
-/// Linux after its timer has run out, still says why.
+/// A Failure1 is accepted with any transaction id: a target that no longer knows the exchange, such
+/// as Linux after its timeout, still reports its reason.
 fn expect(
     payload: &[u8],
     expected: MessageId,
@@ -420,12 +423,12 @@ fn check_nqn(nqn: &str) -> Result<(), NqnError> {
     Err(NqnError { length })
 }
 
-/// Whether two values are the same, in time that depends on their lengths only.
+/// Compares two values in time that depends on their lengths only.
 fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
     one.ct_eq(other).into()
 }
 
-/// As many bytes as the longest digest has.
+/// Length in bytes of the longest digest.
 const CHALLENGE_LENGTH_MAX: usize = 64;
-/// NVMe Base Specification 2.2, section 4.7.
+/// Maximum length of an NQN in bytes. NVMe Base Specification 2.2, section 4.7.
 const NQN_LENGTH_MAX: usize = 223;

@@ -1,19 +1,21 @@
-//! Why an exchange failed, what is to be sent then, and what that means for another attempt.
+//! Failures of an exchange: the error, the Failure2 to send, and the class that decides on a retry.
 
 use std::fmt;
 
-use crate::message::{Explanation, FailureMessage, MessageError, MessageId};
-use crate::{GroupId, HashId, PublicValueError, TransactionId};
+use crate::{
+    GroupId, HashId, PublicValueError, TransactionId,
+    message::{Explanation, FailureMessage, MessageError, MessageId},
+};
 
-/// A failed exchange: the error, and the Failure2 that tells the controller.
+/// Failed exchange: the error, and the Failure2 to send to the controller.
 ///
-/// After a Failure1 there is nothing to send. The queue is of no use in any case.
+/// After a Failure1 nothing is sent. The queue must be disconnected in either case.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct Failure {
     error: ExchangeError,
     transaction_id: TransactionId,
-    /// The message that was due.
+    /// Message that was expected.
     expected: MessageId,
 }
 
@@ -26,19 +28,19 @@ impl Failure {
         Self { error, transaction_id, expected }
     }
 
-    /// Why the exchange failed.
+    /// Returns the error.
     pub fn error(&self) -> &ExchangeError {
         &self.error
     }
 
-    /// What kind of failure this is.
+    /// Returns the class of this failure.
     pub fn class(&self) -> FailureClass {
         self.error.class()
     }
 
-    /// Whether Linux takes it for a rejected key, after which it makes no further attempt: a
-    /// Failure1, whatever it explains; another message or exchange than was due; and a Success1
-    /// whose response is not right. (Seen of 6.12 and 7.3; their error is EKEYREJECTED.)
+    /// Returns true if Linux treats this as a rejected key and makes no further attempt: a Failure1
+    /// with any explanation; a message or transaction id other than expected; and a Success1 whose
+    /// response is wrong. (Observed with 6.12 and 7.3, whose error is EKEYREJECTED.)
     pub fn is_final(&self) -> bool {
         match self.error {
             ExchangeError::OutOfOrder { .. }
@@ -53,7 +55,7 @@ impl Failure {
         }
     }
 
-    /// The Failure2 to send before disconnecting, 8 bytes; `None` after a Failure1.
+    /// Returns the Failure2 to send before disconnecting, 8 bytes; `None` after a Failure1.
     pub fn message(&self) -> Option<Vec<u8>> {
         let explanation = self.error.explanation()?;
         let (id, transaction_id) = (MessageId::FAILURE2, self.transaction_id);
@@ -61,22 +63,22 @@ impl Failure {
     }
 }
 
-/// What a failure means for another attempt.
+/// Class of a failure, from which a caller decides whether to retry.
 ///
-/// Linux makes no further attempt after a missing or rejected key, whatever a Failure1 explained;
-/// it does try again when it finds the controller's choice or public value unusable.
+/// Linux does not retry after a missing or rejected key, whatever explanation a Failure1 carries;
+/// it retries when it finds the controller's choice or public value unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureClass {
-    /// Less security than was configured: another attempt would invite the same.
+    /// Less security than configured; a retry would give the peer the same opportunity.
     Downgraded,
-    /// No common ground. Configuration at either end must change.
+    /// Nothing in common; the configuration of one side must change.
     Incompatible,
-    /// A secret was demanded and there is none.
+    /// Authentication is required and there is no secret.
     KeyMissing,
-    /// A secret is wrong, at this end or the other.
+    /// A secret is wrong, on this side or the other.
     KeyRejected,
-    /// The controller broke the protocol, or answers with what we sent.
+    /// The peer violated the protocol, or returned values that it was sent.
     PeerMisbehaved,
 }
 
@@ -92,20 +94,20 @@ impl fmt::Display for FailureClass {
     }
 }
 
-/// What went wrong in an exchange. Every variant is the controller's doing or its verdict.
+/// Error of an exchange. Each variant is caused or reported by the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
-    /// The controller's challenge or response is the challenge we sent it, or would have.
+    /// The controller's challenge or response equals the host's challenge.
     #[error("the target returned our own challenge; it is hostile or broken, do not trust it")]
     ChallengeReflected,
 
     /// The controller chose a group below the minimum.
     #[error("the target chose {chosen}, below the minimum {minimum}; raise the target's setting")]
     GroupBelowMinimum {
-        /// What the controller chose.
+        /// Choice of the controller.
         chosen: GroupId,
-        /// The weakest group the policy allows.
+        /// Weakest group that the policy allows.
         minimum: GroupId,
     },
 
@@ -120,9 +122,9 @@ pub enum ExchangeError {
     /// The controller chose a hash below the minimum.
     #[error("the target chose {chosen}, below the minimum {minimum}; raise the target's setting")]
     HashBelowMinimum {
-        /// What the controller chose.
+        /// Choice of the controller.
         chosen: HashId,
-        /// The weakest hash the policy allows.
+        /// Weakest hash that the policy allows.
         minimum: HashId,
     },
 
@@ -131,7 +133,7 @@ pub enum ExchangeError {
     HashLength {
         /// The hash chosen.
         hash: HashId,
-        /// The length in bytes the message has for it.
+        /// Length in bytes according to the message.
         actual: usize,
     },
 
@@ -139,21 +141,21 @@ pub enum ExchangeError {
     #[error("the target chose {0}, which was not offered; update or replace the target")]
     HashNotOffered(HashId),
 
-    /// The bytes are not the message that was due.
+    /// The bytes are not the expected message.
     #[error("bad {expected} from the target: {error}; update or replace the target")]
     Malformed {
-        /// The message that was due.
+        /// Message that was expected.
         expected: MessageId,
-        /// What is wrong with the bytes.
+        /// Decoding error.
         error: MessageError,
     },
 
-    /// Another message was due.
+    /// Another message was expected.
     #[error("{actual} from the target where {expected} was due; update or replace the target")]
     OutOfOrder {
-        /// The message that was due.
+        /// Message that was expected.
         expected: MessageId,
-        /// The message that came.
+        /// Message that was received.
         actual: MessageId,
     },
 
@@ -162,11 +164,11 @@ pub enum ExchangeError {
     PublicValue {
         /// The group chosen.
         group: GroupId,
-        /// What is wrong with the value.
+        /// Error of the value.
         error: PublicValueError,
     },
 
-    /// The controller's public value is the one we made.
+    /// The controller's public value equals the host's.
     #[error("the target returned our own public value; it is hostile or broken, do not trust it")]
     PublicValueReflected,
 
@@ -174,19 +176,19 @@ pub enum ExchangeError {
     #[error("the target refused: {0}; {remedy}", remedy = remedy(*.0))]
     Refused(Explanation),
 
-    /// The controller was challenged and did not respond.
+    /// The controller was challenged and sent no response.
     #[error("the target did not prove itself though asked to; set its controller secret there")]
     ResponseMissing,
 
-    /// The controller's response is the one we sent it.
+    /// The controller's response equals the host's.
     #[error("the target returned our own response; it is hostile or broken, do not trust it")]
     ResponseReflected,
 
-    /// The controller responds though it was not challenged.
+    /// The controller sent a response without having been challenged.
     #[error("the target sent a response nobody asked for; update or replace the target")]
     ResponseUnexpected,
 
-    /// The controller's response is not the one its secret gives.
+    /// The controller's response does not match the configured controller secret.
     #[error("the target has another controller secret than this host; make both the same")]
     ResponseWrong,
 
@@ -197,15 +199,15 @@ pub enum ExchangeError {
     /// The message belongs to another exchange.
     #[error("the target answered exchange {actual:#06x}, not {expected:#06x}; connect again")]
     TransactionId {
-        /// The number of this exchange.
+        /// T_ID of this exchange.
         expected: u16,
-        /// The number in the message.
+        /// T_ID in the message.
         actual: u16,
     },
 }
 
 impl ExchangeError {
-    /// What kind of failure this is.
+    /// Returns the class of this failure.
     pub fn class(&self) -> FailureClass {
         match self {
             Self::GroupBelowMinimum { .. }
@@ -229,7 +231,7 @@ impl ExchangeError {
         }
     }
 
-    /// What a Failure2 says of this; `None` where none is sent.
+    /// Returns the explanation for the Failure2; `None` if none is sent.
     pub fn explanation(&self) -> Option<Explanation> {
         Some(match self {
             Self::Refused(_) => return None,
@@ -253,7 +255,8 @@ impl ExchangeError {
     }
 }
 
-/// An unknown explanation counts as a rejected key, as any does for Linux.
+/// Maps the explanation of a Failure1 to a class. An unknown one counts as a rejected key; Linux
+/// treats all of them so.
 fn refused_class(explanation: Explanation) -> FailureClass {
     match explanation {
         Explanation::PROTOCOL_NOT_USABLE

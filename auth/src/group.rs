@@ -4,9 +4,9 @@ use std::fmt;
 
 /// The id of a key exchange group, as DH-HMAC-CHAP messages carry it.
 ///
-/// Any value can be held, so that one received but unknown can be reported. NVMe Base
-/// Specification 2.2, section 8.3.4; the ids from 0x10 up are those of TP4201, known here by
-/// name so that a refusal can say what was asked for.
+/// Holds any value, so that an unknown one received can be reported. NVMe Base Specification 2.2,
+/// section 8.3.4; the ids from 0x10 up are those of TP4201, which have a name here so that an error
+/// can print it.
 ///
 /// ```
 /// use auth::GroupId;
@@ -19,7 +19,7 @@ use std::fmt;
 pub struct GroupId(pub u8);
 
 impl GroupId {
-    /// No key exchange: challenges are used as they are.
+    /// No key exchange: challenges are used unchanged.
     pub const NULL: Self = Self(0x00);
     /// The 2048-bit group of RFC 7919.
     pub const FFDHE_2048: Self = Self(0x01);
@@ -47,7 +47,7 @@ impl GroupId {
     /// The length in bytes of this group's public values and shared secret.
     ///
     /// Zero for [`GroupId::NULL`], the length of the modulus for the FFDHE groups, and `None` for
-    /// ids not implemented.
+    /// ids that are not implemented.
     pub const fn value_length(self) -> Option<usize> {
         match self {
             Self::NULL => Some(0),
@@ -60,7 +60,7 @@ impl GroupId {
         }
     }
 
-    /// The name of this group, as Linux writes it where Linux has it; `None` if unknown.
+    /// Name of this group, in the spelling of Linux where Linux has it; `None` if unknown.
     pub const fn name(self) -> Option<&'static str> {
         match self {
             Self::NULL => Some("null"),

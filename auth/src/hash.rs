@@ -1,16 +1,18 @@
-//! Hash functions: the registry of their ids, and the three that are implemented.
+//! Hash functions: the registry of their ids, and the three implementations.
 
 use std::fmt;
 
-use hmac::digest::{FixedOutput, Output, Update};
-use hmac::{Hmac, KeyInit};
+use hmac::{
+    Hmac, KeyInit,
+    digest::{FixedOutput, Output, Update},
+};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use zeroize::{Zeroize, Zeroizing};
 
 /// The id of a hash function, as DH-HMAC-CHAP messages and secrets carry it.
 ///
-/// Any value can be held, so that one received but unknown can be reported. NVMe Base
-/// Specification 2.2, section 8.3.4.
+/// Holds any value, so that an unknown one received can be reported. NVMe Base Specification 2.2,
+/// section 8.3.4.
 ///
 /// ```
 /// use auth::HashId;
@@ -23,7 +25,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct HashId(pub u8);
 
 impl HashId {
-    /// No hash: a secret that is its own key. Not a choice for responses.
+    /// No hash: the secret is used as the key. Not valid for responses.
     pub const NONE: Self = Self(0x00);
     /// SHA-256.
     pub const SHA_256: Self = Self(0x01);
@@ -34,7 +36,7 @@ impl HashId {
 
     /// The length in bytes of this hash's digest, of its responses and of its challenges.
     ///
-    /// `None` for [`HashId::NONE`] and for ids not implemented.
+    /// `None` for [`HashId::NONE`] and for ids that are not implemented.
     pub const fn digest_length(self) -> Option<usize> {
         match self.algorithm() {
             Some(algorithm) => Some(algorithm.digest_length()),
@@ -42,7 +44,7 @@ impl HashId {
         }
     }
 
-    /// The name Linux gives this hash, as in `hmac(sha256)`; `None` if the id is unknown.
+    /// Name of this hash in Linux, such as `hmac(sha256)`; `None` if the id is unknown.
     pub const fn name(self) -> Option<&'static str> {
         match self {
             Self::NONE => Some("none"),
@@ -81,7 +83,7 @@ impl fmt::Display for HashId {
     }
 }
 
-/// A hash function that is implemented.
+/// Implemented hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Algorithm {
     Sha256,
@@ -106,7 +108,7 @@ impl Algorithm {
         }
     }
 
-    /// The HMAC of `parts`, one after the other, under `key`.
+    /// Computes the HMAC of the concatenated `parts` with `key`.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Box<[u8]>> {
         match self {
             Self::Sha256 => hmac::<Hmac<Sha256>>(key, parts),
@@ -115,7 +117,7 @@ impl Algorithm {
         }
     }
 
-    /// The unkeyed digest of `data`.
+    /// Computes the digest of `data`, without a key.
     pub(crate) fn digest(self, data: &[u8]) -> Zeroizing<Box<[u8]>> {
         match self {
             Self::Sha256 => to_heap::<Sha256>(Sha256::new_with_prefix(data)),
@@ -133,7 +135,7 @@ fn hmac<M: KeyInit + Update + FixedOutput>(key: &[u8], parts: &[&[u8]]) -> Zeroi
     to_heap(mac)
 }
 
-/// Finishes a calculation, leaving its result only where it is wiped on drop.
+/// Finishes a calculation and moves its result to a heap buffer that is wiped on drop.
 fn to_heap<F: FixedOutput>(calculation: F) -> Zeroizing<Box<[u8]>> {
     let mut output = Output::<F>::default();
     calculation.finalize_into(&mut output);

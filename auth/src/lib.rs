@@ -1,8 +1,8 @@
-//! DH-HMAC-CHAP, the in-band authentication of NVMe over Fabrics, as a host does it.
+//! Host side of DH-HMAC-CHAP, the in-band authentication of NVMe over Fabrics.
 //!
-//! Host and controller each hold a secret. A challenge and a keyed hash over it show that the
-//! other side holds the same one, without sending it. The protocol is that of the NVMe Base
-//! Specification 2.2, section 8.3.4.
+//! Host and controller share a secret. A challenge and a keyed hash over it prove that the other
+//! side has the secret without sending it. The protocol is defined in the NVMe Base Specification
+//! 2.2, section 8.3.4.
 //!
 //! ```text
 //!   DHHC-1:01:<base64>:           AUTHREQ of the Connect response
@@ -18,22 +18,22 @@
 //!                                    Authenticated
 //! ```
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
-//! | `secret.rs` | the DHHC-1 text form; the key a secret gives for a name |
-//! | `hash.rs`, `group.rs` | the registries of ids |
+//! | `secret.rs` | DHHC-1 text form; key derived from a secret for a name |
+//! | `hash.rs`, `group.rs` | registries of ids |
 //! | `dh.rs` | Diffie-Hellman in the groups of RFC 7919 |
-//! | `response.rs` | challenges and responses: pure functions of bytes |
-//! | `message.rs` | the messages' bytes, both ways |
-//! | `policy.rs` | what to insist on: floors, and that authentication takes place |
-//! | `exchange.rs` | the exchange, a struct for each state |
-//! | `failure.rs` | what went wrong, what to send then, what it means for another attempt |
+//! | `response.rs` | challenges and responses as pure functions of bytes |
+//! | `message.rs` | encoding and decoding of the messages |
+//! | `policy.rs` | minimum hash and group, mandatory authentication |
+//! | `exchange.rs` | state machine of the exchange, one type per state |
+//! | `failure.rs` | error, Failure2 to send, class for retries |
 //!
 //! # Quick start
 //!
-//! A controller that asks for authentication on a queue is answered so. Each `send` is an
-//! Authentication Send, each `receive` an Authentication Receive of
-//! [`RECEIVE_LENGTH`](message::RECEIVE_LENGTH) bytes into a zeroed buffer.
+//! Authenticates a queue when the controller requires it. Each `send` is an Authentication Send,
+//! each `receive` an Authentication Receive of [`RECEIVE_LENGTH`](message::RECEIVE_LENGTH) bytes
+//! into a zeroed buffer.
 //!
 //! ```
 //! use auth::{
@@ -87,42 +87,42 @@
 //! # }
 //! ```
 //!
-//! # What it insists on
+//! # Checks
 //!
-//! Each of these ends the exchange with an [`ExchangeError`] of its own and, but for a Failure1,
-//! with a Failure2: a choice that was not offered or is below the floors of [`Policy`]; lengths
-//! other than the hash's and the group's; bytes behind a message; another T_ID; a message out of
-//! order; S1 = 0; public values outside 2..=p−2; our own challenge, response or public value
-//! returned; no response though one was asked for, or one that nobody asked for; a wrong one.
-//! Before it begins: secrets that would go unused because the controller does not ask, and one
+//! Each of these ends the exchange with an [`ExchangeError`] of its own and, except after a
+//! Failure1, with a Failure2: a choice that was not offered or is below the minimums of [`Policy`];
+//! lengths other than the hash's and the group's; non-zero bytes after a message; another T_ID; a
+//! message out of order; S1 = 0; public values outside 2..=p−2; the host's own challenge, response
+//! or public value returned; a missing, unexpected or wrong response. Refused before it begins:
+//! secrets that would go unused because the controller does not require authentication, and one
 //! secret for both sides.
 //!
-//! # How it is tested
+//! # Tests
 //!
-//! | | seen | command |
+//! | what is tested | result | command |
 //! | --- | --- | --- |
-//! | another implementation's results, computed again | 525, 129 exchanges | `cargo test -p auth` |
-//! | the same played with Linux 6.12.117 and 7.3.4 | 525 on each | `VECTORS=all tests/run` |
-//! | lines that the tests reach, without those of tests | 862 of 862 | `tests/longer coverage` |
-//! | changes of the code that compile: noticed by a test | 248 of 248 | `tests/longer mutants` |
-//! | inputs tried by nine fuzzers, failures | 4.9 million, 0 | `tests/longer 75 fuzz-auth` |
+//! | results of another implementation, recomputed | 525, 129 exchanges | `cargo test -p auth` |
+//! | the same against Linux 6.12.117 and 7.3.4 | 525 on each | `VECTORS=all tests/run` |
+//! | lines of product code covered by tests | 862 of 862 | `tests/longer coverage` |
+//! | mutants that compile, caught by a test | 248 of 248 | `tests/longer mutants` |
+//! | inputs of nine fuzz targets, failures | 4.9 million, 0 | `tests/longer 75 fuzz-auth` |
 //! | timing: comparison, exponentiation | t of 1.1, at most 2.1 | `tests/longer leak` |
 //!
-//! # What it does not do
+//! # Out of scope
 //!
-//! * It sends and receives nothing: the commands around the messages are the caller's.
-//! * It draws no randomness, reads no clock or file, logs nothing, starts no thread. Random bytes,
-//!   transaction and sequence numbers, and one deadline for a whole exchange are the caller's.
-//! * It derives no TLS key; secure channel concatenation belongs to TCP.
-//! * It protects no data. Authentication proves who is at the other end when a queue connects;
-//!   commands and data on RDMA travel as before, unsealed.
+//! * I/O: the caller sends and receives the commands that carry the messages.
+//! * Randomness, clocks, files, logs, threads: random bytes, transaction and sequence numbers, and
+//!   one deadline for a whole exchange are supplied by the caller.
+//! * TLS keys: secure channel concatenation belongs to TCP.
+//! * Data protection: authentication identifies the peer when a queue connects; commands and data
+//!   on RDMA are neither encrypted nor authenticated.
 //!
 //! # Secrets
 //!
 //! [`Secret`], [`Credentials`], [`Key`], [`PrivateKey`], [`SharedSecret`], [`AugmentedChallenge`],
 //! [`Tag`], [`Randomness`] and the states of the exchange keep their bytes on the heap, wipe them
 //! when dropped, also when a step fails, and implement neither `Debug` nor `Display` nor `Clone`.
-//! Three named crossings lead from secret to readable: [`Secret::encode`], [`Tag::into_wire`] and
+//! Three methods give access to secret bytes: [`Secret::encode`], [`Tag::into_wire`] and
 //! [`SharedSecret::as_bytes`]. Received responses are compared, and powers computed, in constant
 //! time; `examples/leak.rs` measures both. No error carries bytes of a secret.
 //!
@@ -133,11 +133,11 @@
 //!
 //! * Secrets have 32, 48 or 64 bytes. Their length is checked, their randomness cannot be.
 //! * Hashes are SHA-256, SHA-384 and SHA-512; groups are null and ffdhe2048 to ffdhe8192. The key
-//!   exchanges added by TP4201 are known by name only, and refused.
-//! * Memory is neither locked nor kept out of core dumps: that is for the process as a whole, and
-//!   `nvmf` does it, see `privacy.rs` there. Hash functions and exponentiation wipe their own
-//!   state, but for four bits of an exponent; copies which the compiler leaves on the stack or in
-//!   registers are not wiped.
+//!   exchanges added by TP4201 have a name for messages, and are refused.
+//! * Memory is neither locked nor excluded from core dumps: that is a matter of the process, see
+//!   `privacy.rs` of `nvmf`. Hash functions and exponentiation wipe their own state, except four
+//!   bits of an exponent; copies that the compiler leaves on the stack or in registers are not
+//!   wiped.
 
 #![forbid(unsafe_code)]
 

@@ -1,18 +1,18 @@
-//! The messages' bytes, both ways: what a host sends and what a controller sends.
+//! Encoding and decoding of the messages of host and controller.
 //!
-//! All numbers are little-endian but public values, which are big-endian. Reserved bytes are sent
-//! as zero and ignored when received. A payload may be longer than its message, because targets
-//! fill the whole buffer of an Authentication Receive; what follows the message must be zero.
+//! All numbers are little-endian, except public values, which are big-endian. Reserved bytes are
+//! sent as zero and ignored on receipt. A payload may be longer than its message, because targets
+//! fill the whole buffer of an Authentication Receive; the bytes after the message must be zero.
 //! NVMe Base Specification 2.2, section 8.3.4.5.
 
 use std::fmt;
 
 use crate::{GroupId, HashId, SecureChannel, TransactionId};
 
-/// The buffer an Authentication Receive offers, in bytes: what Linux offers. No message is longer.
+/// Buffer size of an Authentication Receive in bytes, as in Linux. No message is longer.
 pub const RECEIVE_LENGTH: usize = 4096;
 
-/// The longest message a host sends, in bytes: a Reply with SHA-512 and ffdhe8192.
+/// Length in bytes of the longest message that a host sends: a Reply with SHA-512 and ffdhe8192.
 pub const SEND_LENGTH_MAX: usize = 16 + 2 * 64 + 1024;
 
 /// The length in bytes of a Negotiate with one protocol descriptor.
@@ -21,27 +21,27 @@ pub const NEGOTIATE_LENGTH: usize = 72;
 /// The length in bytes of Failure1 and Failure2.
 pub const FAILURE_LENGTH: usize = 8;
 
-/// What a message is: its type in the high byte, its id in the low.
+/// Message identifier: AUTH_TYPE in the high byte, AUTH_ID in the low byte.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId(pub u16);
 
 impl MessageId {
-    /// What the host offers.
+    /// Negotiate: hashes and groups that the host offers.
     pub const NEGOTIATE: Self = Self(0x0000);
-    /// The controller's choice, its challenge and public value.
+    /// Challenge: the controller's choice, challenge and public value.
     pub const CHALLENGE: Self = Self(0x0101);
-    /// The host's response, and its own challenge and public value.
+    /// Reply: the host's response, challenge and public value.
     pub const REPLY: Self = Self(0x0102);
-    /// The controller has accepted the host, and responds if it was challenged.
+    /// Success1: the controller has accepted the host, and sends its response if it was challenged.
     pub const SUCCESS1: Self = Self(0x0103);
-    /// The host has accepted the controller.
+    /// Success2: the host has accepted the controller.
     pub const SUCCESS2: Self = Self(0x0104);
-    /// The host gives up.
+    /// Failure2: the host ends the exchange.
     pub const FAILURE2: Self = Self(0x00f0);
-    /// The controller gives up.
+    /// Failure1: the controller ends the exchange.
     pub const FAILURE1: Self = Self(0x00f1);
 
-    /// The name the specification gives this message, without `AUTH_` or `DH-HMAC-CHAP_`.
+    /// Name of this message in the specification, without `AUTH_` or `DH-HMAC-CHAP_`.
     pub const fn name(self) -> Option<&'static str> {
         match self {
             Self::NEGOTIATE => Some("Negotiate"),
@@ -71,7 +71,7 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// Why an exchange was given up, as Failure1 and Failure2 say it.
+/// Reason code explanation of Failure1 and Failure2.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Explanation(pub u8);
 
@@ -88,7 +88,7 @@ impl Explanation {
     pub const GROUP_NOT_USABLE: Self = Self(0x05);
     /// A message's contents were wrong.
     pub const INCORRECT_PAYLOAD: Self = Self(0x06);
-    /// A message came out of order.
+    /// A message was received out of order.
     pub const INCORRECT_MESSAGE: Self = Self(0x07);
 }
 
@@ -113,27 +113,27 @@ impl fmt::Debug for Explanation {
     }
 }
 
-/// Why bytes are not the message they should be.
+/// Error of bytes that are not the expected message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
     /// The payload ends before the message does.
     #[error("the payload has {actual} bytes where the message has {needed}")]
     Short {
-        /// The length the message has, by what of it was read.
+        /// Length of the message in bytes, according to the fields read.
         needed: usize,
         /// The length of the payload.
         actual: usize,
     },
 
-    /// Something other than zero follows the message.
+    /// A byte after the message is not zero.
     #[error("byte {offset}, behind the end of the message, is not zero")]
     Trailing {
-        /// The place of the first such byte in the payload.
+        /// Offset of the first such byte in the payload.
         offset: usize,
     },
 
-    /// The message is another one.
+    /// The message has another id.
     #[error("the message is {0}")]
     Id(MessageId),
 
@@ -146,17 +146,17 @@ pub enum MessageError {
     Flag(u8),
 }
 
-/// What every message begins with.
+/// Common header of all messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the message is.
+    /// Message identifier.
     pub id: MessageId,
-    /// The exchange it belongs to.
+    /// Exchange that the message belongs to.
     pub transaction_id: TransactionId,
 }
 
 impl Header {
-    /// Reads the header of any message; what follows it is not looked at.
+    /// Decodes the header of any message; the rest is ignored.
     ///
     /// # Errors
     ///
@@ -174,21 +174,21 @@ impl Header {
     }
 }
 
-/// Host to controller: the hashes and groups the host would use.
+/// Message of the host: hashes and groups that it offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Negotiate {
-    /// T_ID.
+    /// Transaction identifier (T_ID).
     pub transaction_id: TransactionId,
-    /// SC_C.
+    /// Secure channel concatenation (SC_C).
     pub secure_channel: SecureChannel,
-    /// At most 30 hashes.
+    /// Hashes, at most 30.
     pub hashes: Vec<HashId>,
-    /// At most 30 groups.
+    /// Groups, at most 30.
     pub groups: Vec<GroupId>,
 }
 
 impl Negotiate {
-    /// Writes the message: 72 bytes. Of longer lists, the first 30 ids are sent.
+    /// Encodes the message: 72 bytes. Only the first 30 ids of each list are sent.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::NEGOTIATE;
         let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
@@ -201,7 +201,7 @@ impl Negotiate {
         bytes
     }
 
-    /// Reads the message.
+    /// Decodes the message.
     ///
     /// # Errors
     ///
@@ -228,25 +228,26 @@ impl Negotiate {
     }
 }
 
-/// Controller to host: its choice, its challenge and its public value.
+/// Message of the controller: its choice, challenge and public value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge<'a> {
-    /// T_ID.
+    /// Transaction identifier (T_ID).
     pub transaction_id: TransactionId,
     /// The hash chosen.
     pub hash: HashId,
     /// The group chosen.
     pub group: GroupId,
-    /// S1.
+    /// Sequence number of the challenge (S1).
     pub sequence_number: u32,
-    /// C1; its length is HL.
+    /// Challenge value (C1) of HL bytes.
     pub challenge: &'a [u8],
-    /// The controller's public value, empty for the null group; its length is DHVLEN.
+    /// Public value of the controller, DHVLEN bytes; empty for the null group.
     pub public_value: &'a [u8],
 }
 
 impl<'a> Challenge<'a> {
-    /// Writes the message. Its challenge must have at most 255 bytes, its value at most 65,535.
+    /// Encodes the message. The challenge must have at most 255 bytes, the public value at most
+    /// 65,535.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::CHALLENGE;
         let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
@@ -258,7 +259,7 @@ impl<'a> Challenge<'a> {
         bytes
     }
 
-    /// Reads the message. Whether lengths suit hash and group is not looked at.
+    /// Decodes the message. Lengths are not compared with hash and group.
     ///
     /// # Errors
     ///
@@ -276,24 +277,25 @@ impl<'a> Challenge<'a> {
     }
 }
 
-/// Host to controller: its response, its own challenge and its public value.
+/// Message of the host: its response, challenge and public value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply<'a> {
-    /// T_ID.
+    /// Transaction identifier (T_ID).
     pub transaction_id: TransactionId,
-    /// S2.
+    /// Sequence number of the host's challenge (S2).
     pub sequence_number: u32,
-    /// R1; its length is HL.
+    /// Response value (R1) of HL bytes.
     pub response: &'a [u8],
-    /// C2, as long as the response, if the host wants the controller to prove itself. The bytes
-    /// are there in any case, zero if not.
+    /// Challenge value (C2), as long as the response, if the controller must authenticate itself.
+    /// The field is sent in any case, as zeros if there is no challenge.
     pub challenge: Option<&'a [u8]>,
-    /// The host's public value, empty for the null group; its length is DHVLEN.
+    /// Public value of the host, DHVLEN bytes; empty for the null group.
     pub public_value: &'a [u8],
 }
 
 impl<'a> Reply<'a> {
-    /// Writes the message. Its response must have at most 255 bytes, its value at most 65,535.
+    /// Encodes the message. The response must have at most 255 bytes, the public value at most
+    /// 65,535.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::REPLY;
         let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
@@ -307,7 +309,7 @@ impl<'a> Reply<'a> {
         bytes
     }
 
-    /// Reads the message. Whether lengths suit hash and group is not looked at.
+    /// Decodes the message. Lengths are not compared with hash and group.
     ///
     /// # Errors
     ///
@@ -326,19 +328,20 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Controller to host: the host is accepted, and the controller's response if it was challenged.
+/// Message of the controller: the host is accepted, with the controller's response if it was
+/// challenged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Success1<'a> {
-    /// T_ID.
+    /// Transaction identifier (T_ID).
     pub transaction_id: TransactionId,
-    /// HL, which is there even without a response.
+    /// Hash length (HL), present even without a response.
     pub hash_length: u8,
-    /// R2, `hash_length` bytes long; `None` if RVALID is zero.
+    /// Response value (R2) of `hash_length` bytes; `None` if RVALID is zero.
     pub response: Option<&'a [u8]>,
 }
 
 impl<'a> Success1<'a> {
-    /// Writes the message.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::SUCCESS1;
         let response = self.response.unwrap_or_default();
@@ -349,7 +352,7 @@ impl<'a> Success1<'a> {
         bytes
     }
 
-    /// Reads the message. Whether the length suits the hash is not looked at.
+    /// Decodes the message. The length is not compared with the hash.
     ///
     /// # Errors
     ///
@@ -357,24 +360,23 @@ impl<'a> Success1<'a> {
     pub fn decode(payload: &'a [u8]) -> Result<Self, MessageError> {
         let (transaction_id, mut cursor) = read_header(payload, MessageId::SUCCESS1)?;
         let [hash_length, _, rvalid, ..]: [u8; 10] = cursor.array()?;
-        let response = match flag(rvalid)? {
-            true => Some(cursor.take(usize::from(hash_length))?),
-            false => None,
-        };
+        let has_response = flag(rvalid)?;
+        let response =
+            if has_response { Some(cursor.take(usize::from(hash_length))?) } else { None };
         cursor.end()?;
         Ok(Self { transaction_id, hash_length, response })
     }
 }
 
-/// Host to controller: the controller is accepted.
+/// Message of the host: the controller is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Success2 {
-    /// T_ID.
+    /// Transaction identifier (T_ID).
     pub transaction_id: TransactionId,
 }
 
 impl Success2 {
-    /// Writes the message: 16 bytes.
+    /// Encodes the message: 16 bytes.
     pub fn encode(&self) -> Vec<u8> {
         let id = MessageId::SUCCESS2;
         let mut bytes = Header { id, transaction_id: self.transaction_id }.encode();
@@ -382,7 +384,7 @@ impl Success2 {
         bytes
     }
 
-    /// Reads the message.
+    /// Decodes the message.
     ///
     /// # Errors
     ///
@@ -395,19 +397,19 @@ impl Success2 {
     }
 }
 
-/// Either side gives up: Failure1 from the controller, Failure2 from the host.
+/// Message that ends the exchange: Failure1 of the controller, Failure2 of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureMessage {
     /// [`MessageId::FAILURE1`] or [`MessageId::FAILURE2`].
     pub id: MessageId,
-    /// T_ID.
+    /// Transaction identifier (T_ID).
     pub transaction_id: TransactionId,
-    /// Why.
+    /// Reason code explanation.
     pub explanation: Explanation,
 }
 
 impl FailureMessage {
-    /// Writes the message: 8 bytes, with the only reason there is, "authentication failure".
+    /// Encodes the message: 8 bytes, with the only reason code defined, "authentication failure".
     pub fn encode(&self) -> Vec<u8> {
         let Self { id, transaction_id, explanation } = *self;
         let mut bytes = Header { id, transaction_id }.encode();
@@ -415,8 +417,8 @@ impl FailureMessage {
         bytes
     }
 
-    /// Reads either message. The reason, and what follows the message, are not looked at: it fails
-    /// the exchange whatever they are.
+    /// Decodes either message. The reason code and the bytes after the message are ignored: the
+    /// exchange fails whatever they are.
     ///
     /// # Errors
     ///
@@ -432,7 +434,7 @@ impl FailureMessage {
     }
 }
 
-/// Reads the header of the message that must come, and goes on behind it.
+/// Decodes the header of the expected message and returns a cursor at its body.
 fn read_header(payload: &[u8], id: MessageId) -> Result<(TransactionId, Cursor<'_>), MessageError> {
     let mut cursor = Cursor::new(payload);
     let header = cursor.header()?;
@@ -442,7 +444,7 @@ fn read_header(payload: &[u8], id: MessageId) -> Result<(TransactionId, Cursor<'
     Ok((header.transaction_id, cursor))
 }
 
-/// Reads from front to back and never past the end.
+/// Sequential reader of a payload with bounds checks.
 struct Cursor<'a> {
     payload: &'a [u8],
     offset: usize,
@@ -492,7 +494,7 @@ fn flag(byte: u8) -> Result<bool, MessageError> {
     }
 }
 
-/// A list of ids as a Negotiate has it, and how many of its bytes count.
+/// Encodes a list of ids for a Negotiate: the fixed-size field and the number of ids in it.
 fn id_list(ids: impl Iterator<Item = u8>) -> ([u8; ID_COUNT_MAX], u8) {
     let mut list = [0; ID_COUNT_MAX];
     let mut count = 0;
@@ -511,13 +513,13 @@ fn length16(bytes: &[u8]) -> u16 {
     u16::try_from(bytes.len()).expect("public values have at most 1024 bytes")
 }
 
-/// Room for ids in either list of a protocol descriptor.
+/// Size in ids of each list of a protocol descriptor.
 const ID_COUNT_MAX: usize = 30;
-/// NAPD.
+/// Number of authentication protocol descriptors (NAPD).
 const ONE_DESCRIPTOR: u8 = 1;
-/// AUTHID.
+/// Authentication protocol identifier (AUTHID).
 const DH_HMAC_CHAP: u8 = 0x01;
-/// The reason code of every Failure1 and Failure2.
+/// Reason code of all Failure1 and Failure2 messages.
 const AUTHENTICATION_FAILURE: u8 = 0x01;
 
 #[cfg(test)]

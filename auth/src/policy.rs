@@ -1,12 +1,12 @@
-//! What a host insists on: floors for hash and group, and that authentication takes place.
+//! Security policy of a host: minimum hash and group, and mandatory authentication.
 
 use crate::{Credentials, FailureClass, GroupId, HashId};
 
-/// What a host offers and accepts.
+/// Policy of a host: the hashes and groups that it offers and accepts.
 ///
-/// Messages do not authenticate the offer, so a controller, or whoever sits between, can choose
-/// the weakest thing offered. The floors are what keeps that from mattering. By default the policy
-/// accepts what Linux accepts, null group included; [`Warning`] then says what was weak.
+/// The exchange does not authenticate the offer, so a controller or a man in the middle can choose
+/// the weakest hash and group offered. The minimums prevent that. The default policy accepts what
+/// Linux accepts, null group included; [`Warning`] then reports what was weak.
 ///
 /// ```
 /// use auth::{GroupId, HashId, Policy};
@@ -24,7 +24,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Accepts hashes and groups from these up; a group above null demands a key exchange.
+    /// Accepts hashes and groups from these up; a minimum group above null makes the key exchange
+    /// mandatory.
     ///
     /// # Errors
     ///
@@ -39,15 +40,16 @@ impl Policy {
         Ok(Self { hash_min, group_min, unauthenticated_allowed: false })
     }
 
-    /// Goes on without authentication if secrets are given and the controller asks for none.
+    /// Allows queues without authentication though secrets are given, if the controller does not
+    /// require it.
     ///
-    /// Dangerous, because anyone can then pose as the controller by not asking.
+    /// Dangerous: any peer can then impersonate the controller by not requiring authentication.
     #[must_use]
     pub fn danger_allow_unauthenticated(self) -> Self {
         Self { unauthenticated_allowed: true, ..self }
     }
 
-    /// Whether an exchange is to begin on a queue, from what its Connect response demands.
+    /// Decides from the requirements in a Connect response whether the queue must be authenticated.
     ///
     /// # Errors
     ///
@@ -71,82 +73,83 @@ impl Policy {
         }
     }
 
-    /// The hashes to offer, strongest first.
+    /// Hashes to offer, strongest first.
     pub fn hashes(&self) -> impl Iterator<Item = HashId> {
         HASHES.into_iter().rev().filter(|&hash| self.allows_hash(hash))
     }
 
-    /// The groups to offer, strongest first.
+    /// Groups to offer, strongest first.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> {
         GROUPS.into_iter().rev().filter(|&group| self.allows_group(group))
     }
 
-    /// Whether this hash is implemented and not below the floor.
+    /// Returns true if the hash is implemented and not below the minimum.
     pub fn allows_hash(&self, hash: HashId) -> bool {
         HASHES.contains(&hash) && hash >= self.hash_min
     }
 
-    /// Whether this group is implemented and not below the floor.
+    /// Returns true if the group is implemented and not below the minimum.
     pub fn allows_group(&self, group: GroupId) -> bool {
         GROUPS.contains(&group) && group >= self.group_min
     }
 
-    /// The weakest hash accepted.
+    /// Weakest hash accepted.
     pub fn hash_min(&self) -> HashId {
         self.hash_min
     }
 
-    /// The weakest group accepted.
+    /// Weakest group accepted.
     pub fn group_min(&self) -> GroupId {
         self.group_min
     }
 }
 
 impl Default for Policy {
-    /// What Linux accepts, except that secrets which go unused are an error.
+    /// Accepts what Linux accepts, except that a controller which does not use the secrets given is
+    /// an error.
     fn default() -> Self {
         let (hash_min, group_min) = (HashId::SHA_256, GroupId::NULL);
         Self { hash_min, group_min, unauthenticated_allowed: false }
     }
 }
 
-/// What a Connect response demands before its queue may be used: AUTHREQ.
+/// Authentication and security requirements (AUTHREQ) of a Connect response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuthRequirements {
-    /// ATR: authentication.
+    /// ATR: the queue must be authenticated before use.
     pub authentication: bool,
-    /// ASCR: authentication, and then a secure channel, which only TCP has.
+    /// ASCR: a secure channel must be established after authentication, which only TCP supports.
     pub secure_channel: bool,
 }
 
-/// How to go on after Connect.
+/// Decision about a queue after its Connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthDecision {
     /// Authenticate before anything else is sent on the queue.
     Authenticate,
-    /// Use the queue as it is, and show the warning if there is one.
+    /// Use the queue without authentication, and report the warning if there is one.
     Skip(Option<Warning>),
 }
 
-/// Why a queue must not be used after Connect.
+/// Error: the queue must not be used after its Connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequirementsError {
-    /// Secrets are given, and the controller does not ask for authentication.
+    /// Secrets are given, and the controller does not require authentication.
     #[error("secrets are set, the target asks for none; set its secret, or allow it expressly")]
     NotRequired,
 
-    /// The controller asks for authentication, and there is no secret.
+    /// The controller requires authentication, and there is no secret.
     #[error("the target demands authentication; give this host's secret for the subsystem")]
     SecretMissing,
 
-    /// The controller asks for a secure channel.
+    /// The controller requires a secure channel.
     #[error("the target demands a secure channel, which RDMA has not; turn that off at the target")]
     SecureChannel,
 }
 
 impl RequirementsError {
-    /// What kind of failure this is.
+    /// Returns the class of this failure.
     pub fn class(&self) -> FailureClass {
         match self {
             Self::NotRequired => FailureClass::Downgraded,
@@ -156,32 +159,32 @@ impl RequirementsError {
     }
 }
 
-/// What an administrator should know of a queue that may be used.
+/// Warning for the administrator about a queue that may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
-    /// Secrets are given, and the controller did not ask for authentication.
+    /// Secrets are given, and the controller did not require authentication.
     #[error("the target asked for no authentication though secrets are set; set its secret too")]
     NotRequired,
 
-    /// No key exchange: whoever listens can try out weak secrets.
+    /// There was no key exchange: an eavesdropper can try weak secrets offline.
     #[error("authenticated without a DH group; set one at the target, ffdhe3072 or more")]
     NullGroup,
 
-    /// The controller did not prove itself.
+    /// The controller did not authenticate itself.
     #[error("the target has not proved itself; give its controller secret to check it")]
     OneWay,
 
-    /// The group is smaller than what is recommended today.
+    /// The group is smaller than recommended today.
     #[error("authenticated with {0}; set a larger group at the target, ffdhe3072 or more")]
     SmallGroup(GroupId),
 }
 
-/// Why there is no such policy.
+/// Error of the parameters of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// The hash is none, or not implemented.
+    /// The hash is [`HashId::NONE`] or not implemented.
     #[error("{0} is no minimum; use hmac(sha256), hmac(sha384) or hmac(sha512)")]
     Hash(HashId),
 
@@ -190,10 +193,10 @@ pub enum PolicyError {
     Group(GroupId),
 }
 
-/// All hashes implemented, weakest first.
+/// Implemented hashes, weakest first.
 const HASHES: [HashId; 3] = [HashId::SHA_256, HashId::SHA_384, HashId::SHA_512];
 
-/// All groups implemented, weakest first.
+/// Implemented groups, weakest first.
 const GROUPS: [GroupId; 6] = [
     GroupId::NULL,
     GroupId::FFDHE_2048,

@@ -1,4 +1,4 @@
-//! Responses: what each side computes over the other's challenge.
+//! Responses: keyed hashes over the challenge of the other side.
 //!
 //! NVMe Base Specification 2.2, section 8.3.4, and 8.3.4.5.4 for the host's response.
 
@@ -7,59 +7,58 @@ use std::num::NonZeroU32;
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::hash::Algorithm;
-use crate::{CalculationError, GroupId, HashId, Key};
+use crate::{CalculationError, GroupId, HashId, Key, hash::Algorithm};
 
-/// The number that ties the messages of one authentication together: T_ID.
+/// Transaction identifier (T_ID), common to all messages of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(pub u16);
 
 impl TransactionId {
-    /// The number for the next exchange of this controller, on whichever queue.
+    /// Returns the number for the controller's next exchange, on any queue.
     #[must_use]
     pub fn following(self) -> Self {
         Self(self.0.wrapping_add(1))
     }
 }
 
-/// The number that comes with a challenge, never zero: S1 or S2.
+/// Sequence number of a challenge (S1 or S2), never zero.
 ///
-/// A host has one counter for all its exchanges, which begins with a random number.
+/// A host uses one counter for all its exchanges, which starts at a random number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceNumber(pub NonZeroU32);
 
 impl SequenceNumber {
-    /// The number for the next challenge; after the last comes 1.
+    /// Returns the number for the next challenge; wraps around to 1.
     #[must_use]
     pub fn following(self) -> Self {
         Self(self.0.checked_add(1).unwrap_or(NonZeroU32::MIN))
     }
 }
 
-/// Whether a secure channel is to be set up after the authentication: SC_C.
+/// Secure channel concatenation field (SC_C).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecureChannel(pub u8);
 
 impl SecureChannel {
-    /// No secure channel; the only value there is on RDMA.
+    /// No secure channel; the only value allowed on RDMA.
     pub const NONE: Self = Self(0x00);
 }
 
-/// What an augmented challenge is computed from.
+/// Input of [`augmented_challenge`].
 #[derive(Clone, Copy)]
 pub struct ChallengeInput<'a> {
     /// The negotiated hash.
     pub hash: HashId,
     /// The negotiated group.
     pub group: GroupId,
-    /// The challenge value as received or sent, C1 or C2, as long as the hash's digest.
+    /// Challenge value as received or sent (C1 or C2), as long as the hash's digest.
     pub challenge: &'a [u8],
-    /// The group's shared secret, big-endian, with leading zeros to the length of the modulus;
+    /// Shared secret of the group, big-endian, with leading zeros to the length of the modulus;
     /// empty for the null group.
     pub shared_secret: &'a [u8],
 }
 
-/// Computes the challenge as it enters a response, mixed with the group's shared secret.
+/// Computes the augmented challenge: the challenge mixed with the group's shared secret.
 ///
 /// # Errors
 ///
@@ -93,7 +92,7 @@ pub fn augmented_challenge(
     Ok(AugmentedChallenge { algorithm, bytes })
 }
 
-/// A challenge ready for a response, with the hash it belongs to. Secret if a group made it so.
+/// Augmented challenge, with the hash it belongs to. Secret unless the group is null.
 pub struct AugmentedChallenge {
     algorithm: Algorithm,
     bytes: Zeroizing<Box<[u8]>>,
@@ -101,19 +100,19 @@ pub struct AugmentedChallenge {
 
 impl ZeroizeOnDrop for AugmentedChallenge {}
 
-/// What a response is computed from.
+/// Input of [`host_response`] and [`controller_response`].
 ///
-/// The names are those of the Connect command, without padding. They are joined by a NUL byte, so
-/// neither may contain one.
+/// The names are those of the Connect command, without padding. They are joined by a NUL byte in
+/// the hash input, so neither may contain one.
 #[derive(Clone, Copy)]
 pub struct ResponseInput<'a> {
     /// The key of the side that responds.
     pub key: &'a Key,
-    /// The challenge that side was given.
+    /// Challenge sent to that side.
     pub challenge: &'a AugmentedChallenge,
-    /// The sequence number sent with the challenge: S1 or S2.
+    /// Sequence number sent with the challenge (S1 or S2).
     pub sequence_number: u32,
-    /// The number of this authentication.
+    /// Transaction identifier of the exchange (T_ID).
     pub transaction_id: TransactionId,
     /// The host's NQN.
     pub host_nqn: &'a str,
@@ -121,7 +120,7 @@ pub struct ResponseInput<'a> {
     pub subsystem_nqn: &'a str,
 }
 
-/// Computes the response by which a host proves that it has its secret: R1.
+/// Computes the host's response (R1).
 #[must_use]
 pub fn host_response(input: &ResponseInput<'_>, secure_channel: SecureChannel) -> Tag {
     respond(
@@ -136,9 +135,9 @@ pub fn host_response(input: &ResponseInput<'_>, secure_channel: SecureChannel) -
     )
 }
 
-/// Computes the response by which a controller proves that it has its secret: R2.
+/// Computes the controller's response (R2).
 ///
-/// A host computes it to compare, and must not send it.
+/// A host computes it for comparison only, and must not send it.
 #[must_use]
 pub fn controller_response(input: &ResponseInput<'_>) -> Tag {
     respond(
@@ -147,22 +146,23 @@ pub fn controller_response(input: &ResponseInput<'_>) -> Tag {
     )
 }
 
-/// A response that has been computed and not yet sent.
+/// Computed response that has not been sent.
 ///
-/// Secret, because whoever sees it before the other side has answered can answer in its stead.
+/// Secret, because a third party that learns it before the other side has answered can answer in
+/// its place.
 pub struct Tag {
     bytes: Zeroizing<Box<[u8]>>,
 }
 
 impl Tag {
-    /// Whether `received` is this response, in time that depends on its length only.
+    /// Compares `received` with this response, in time that depends on its length only.
     #[must_use]
     pub fn matches(&self, received: &[u8]) -> bool {
         self.bytes.ct_eq(received).into()
     }
 
-    /// Gives the response up for sending: only the side it belongs to may do so, and then anyone
-    /// on the path can read it.
+    /// Converts the response for sending. Only the side that it belongs to may do so; afterwards it
+    /// is readable by anyone on the path.
     #[must_use]
     pub fn into_wire(self) -> WireTag {
         WireTag { bytes: Box::from(&**self.bytes) }
@@ -171,20 +171,20 @@ impl Tag {
 
 impl ZeroizeOnDrop for Tag {}
 
-/// A response as it stands in a message: public.
+/// Response as sent in a message: public.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireTag {
     bytes: Box<[u8]>,
 }
 
 impl WireTag {
-    /// The bytes of the message's response field, as many as the hash's digest has.
+    /// Bytes of the message's response field, as many as the hash's digest has.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// Both responses begin alike; `role` is where they differ.
+/// Computes either response; `role` holds the parts in which they differ.
 fn respond(input: &ResponseInput<'_>, role: &[&[u8]; 5]) -> Tag {
     let sequence_number = input.sequence_number.to_le_bytes();
     let transaction_id = input.transaction_id.0.to_le_bytes();

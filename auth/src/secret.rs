@@ -1,16 +1,15 @@
-//! Secrets: the DHHC-1 text form, and the key a secret gives for one name.
+//! Secrets: the DHHC-1 text form, and the key derived from a secret for a name.
 
 use base64ct::{Base64, Encoding};
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::hash::Algorithm;
-use crate::{HashId, SecretError};
+use crate::{HashId, SecretError, hash::Algorithm};
 
-/// A secret that a host and a controller share.
+/// Secret shared by a host and a controller.
 ///
-/// The hash id that comes with it says how the secret becomes a [`Key`]; it does not bind the hash
-/// the responses are computed with, nor the secret's length. The bytes are wiped on drop and
+/// The hash id in its text form selects how the secret is transformed to a [`Key`]; it restricts
+/// neither the hash of the responses nor the secret's length. The bytes are wiped on drop and
 /// cannot be printed:
 ///
 /// ```compile_fail,E0277
@@ -24,16 +23,16 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Reads the text form `DHHC-1:hh:<base64 of secret and CRC-32>:`.
+    /// Parses the text form `DHHC-1:hh:<base64 of secret and CRC-32>:`.
     ///
-    /// Nothing is forgiven: a missing last colon, a line break or a space is an error, so that
-    /// each secret has one text. What was decoded is wiped, also if it is refused; wiping `text`
-    /// is up to the caller.
+    /// Strict: a missing last colon, a line break or a space is an error, so that each secret has
+    /// exactly one text. Decoded bytes are wiped, also on error; wiping `text` is the caller's
+    /// task.
     ///
     /// # Errors
     ///
-    /// The [`SecretError`] of the first part that is wrong, from left to right; the checksum
-    /// comes last.
+    /// [`SecretError`] of the first part that is wrong, from left to right; the checksum comes
+    /// last.
     ///
     /// ```
     /// use auth::{HashId, Secret, SecretError};
@@ -68,9 +67,9 @@ impl Secret {
         Ok(secret)
     }
 
-    /// Makes a secret of random `bytes`, which the caller has drawn and wipes.
+    /// Creates a secret from random `bytes`, which the caller supplies and wipes.
     ///
-    /// `hash` is how the secret is to become a key; [`HashId::NONE`] leaves it as it is.
+    /// `hash` selects the transformation to a key; [`HashId::NONE`] uses the secret unchanged.
     ///
     /// # Errors
     ///
@@ -87,17 +86,17 @@ impl Secret {
         }
     }
 
-    /// The hash that turns this secret into a key, [`HashId::NONE`] if it is used as it is.
+    /// Hash that transforms this secret to a key; [`HashId::NONE`] if it is used unchanged.
     pub fn hash(&self) -> HashId {
         self.transform.map_or(HashId::NONE, Algorithm::id)
     }
 
-    /// Writes the text form, to be stored where only its owner can read it.
+    /// Encodes the text form, to be stored where only its owner can read it.
     ///
-    /// This is where a secret becomes readable. The text is wiped when dropped; what is copied out
-    /// of it is not.
+    /// This makes a secret readable. The returned text is wiped when dropped; copies of it are not.
     pub fn encode(&self) -> Zeroizing<String> {
-        // Sized beforehand: a vector or string that grows leaves its old contents behind.
+        // Allocated in full size: a vector or string that grows leaves a copy of its contents in
+        // freed memory.
         let mut payload = Zeroizing::new(Vec::with_capacity(self.bytes.len() + CHECKSUM_LENGTH));
         payload.extend_from_slice(&self.bytes);
         payload.extend_from_slice(&crc32(&self.bytes).to_le_bytes());
@@ -116,8 +115,8 @@ impl Secret {
         text
     }
 
-    /// The key this secret gives for `nqn`: the host's name for the host's secret, the subsystem's
-    /// for the controller's.
+    /// Derives the key for `nqn`: the host's NQN for the host's secret, the subsystem's for the
+    /// controller's.
     pub fn transform(&self, nqn: &str) -> Key {
         let bytes = match self.transform {
             None => self.bytes.clone(),
@@ -126,10 +125,10 @@ impl Secret {
         Key { bytes }
     }
 
-    /// Whether both secrets have the same bytes, whatever their hash, in constant time.
+    /// Returns true if both secrets have the same bytes, whatever their hashes; constant time.
     ///
-    /// Host and controller must not share one secret: whoever can check one side's response could
-    /// then give the other's.
+    /// Host and controller must not have the same secret: a peer that can verify one side's
+    /// response could then compute the other's.
     #[must_use]
     pub fn has_same_bytes(&self, other: &Self) -> bool {
         self.bytes.ct_eq(&other.bytes).into()
@@ -138,7 +137,7 @@ impl Secret {
 
 impl ZeroizeOnDrop for Secret {}
 
-/// The key responses are computed with: a [`Secret`] transformed for one name.
+/// Key of the responses: a [`Secret`] transformed for one name.
 ///
 /// Wiped on drop, and never printed.
 pub struct Key {
@@ -154,7 +153,7 @@ impl Key {
 impl ZeroizeOnDrop for Key {}
 
 fn parse_hash(field: &str) -> Result<HashId, SecretError> {
-    // The digits are looked at one by one because `from_str_radix` alone accepts a sign.
+    // The digits are checked one by one because `from_str_radix` accepts a sign.
     if field.len() != 2 || !field.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(SecretError::HashField);
     }
@@ -165,8 +164,8 @@ fn parse_hash(field: &str) -> Result<HashId, SecretError> {
     }
 }
 
-/// CRC-32 as of IEEE 802.3, bit by bit: tables would tell the cache of secret bytes, and faster
-/// code leaves copies of them on the stack.
+/// CRC-32 of IEEE 802.3, computed bit by bit: a lookup table would leak secret bytes through the
+/// cache, and faster code leaves copies of them on the stack.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |checksum, &byte| {
         (0..8).fold(checksum ^ u32::from(byte), |rest, _| {
@@ -176,15 +175,15 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 const PREFIX: &str = "DHHC-1:";
-/// Of the checksum, lowest power first.
+/// CRC-32 polynomial, bit-reversed.
 const POLYNOMIAL: u32 = 0xedb8_8320;
 const TRANSFORM_LABEL: &[u8] = b"NVMe-over-Fabrics";
 const CHECKSUM_LENGTH: usize = 4;
-/// Base64 characters of a 64-byte secret and its checksum.
+/// Length in Base64 characters of a 64-byte secret and its checksum.
 const BASE64_LENGTH_MAX: usize = (64 + CHECKSUM_LENGTH).div_ceil(3) * 4;
-/// Bytes that so many characters can stand for.
+/// Length in bytes that [`BASE64_LENGTH_MAX`] characters decode to at most.
 const DECODED_LENGTH_MAX: usize = 69;
-/// Characters of a whole 64-byte secret: the prefix, two digits, two colons.
+/// Length in characters of the text form of a 64-byte secret: prefix, two digits, two colons.
 const TEXT_LENGTH_MAX: usize = PREFIX.len() + 2 + 1 + BASE64_LENGTH_MAX + 1;
 
 #[cfg(test)]

@@ -4,14 +4,14 @@
 
 use std::num::NonZeroU32;
 
-use auth::message::{
-    Challenge, Explanation, FailureMessage, MessageError, MessageId, Negotiate, RECEIVE_LENGTH,
-    Reply, Success1, Success2,
-};
 use auth::{
     Authenticated, AwaitChallenge, AwaitSuccess1, Credentials, ExchangeError, Failure,
     FailureClass, GroupId, HashId, Negotiation, NqnError, Policy, Randomness, Secret,
     SecureChannel, SequenceNumber, TransactionId, Warning,
+    message::{
+        Challenge, Explanation, FailureMessage, MessageError, MessageId, Negotiate, RECEIVE_LENGTH,
+        Reply, Success1, Success2,
+    },
 };
 use authenticator::{Authenticator, Settings, Tamper};
 use proptest::prelude::*;
@@ -42,9 +42,10 @@ fn settings(hash: HashId, group: GroupId) -> Settings {
 }
 
 fn credentials(two_way: bool) -> Credentials {
-    match two_way {
-        true => Credentials::two_way(secret(1), secret(2)).ok().unwrap(),
-        false => Credentials::one_way(secret(1)),
+    if two_way {
+        Credentials::two_way(secret(1), secret(2)).ok().unwrap()
+    } else {
+        Credentials::one_way(secret(1))
     }
 }
 
@@ -58,15 +59,15 @@ fn randomness() -> Randomness {
 
 const S2: SequenceNumber = SequenceNumber(NonZeroU32::MAX);
 
-/// A state that waits for a Challenge.
-fn begun(credentials: &Credentials) -> AwaitChallenge {
+/// State that waits for a Challenge.
+fn awaiting_challenge(credentials: &Credentials) -> AwaitChallenge {
     let (policy, transaction_id) = (Policy::default(), TransactionId(0x1234));
     let (host_nqn, subsystem_nqn) = (HOST_NQN, SUBSYSTEM_NQN);
     let negotiation = Negotiation { credentials, policy, host_nqn, subsystem_nqn, transaction_id };
     negotiation.start().ok().unwrap().1
 }
 
-/// A whole exchange; a Failure2 is delivered as a driver would.
+/// Runs a whole exchange and delivers a Failure2 as a driver would.
 fn exchange(
     credentials: &Credentials,
     policy: Policy,
@@ -102,7 +103,7 @@ fn steps(
     Ok(authenticated)
 }
 
-/// What an exchange with SHA-256 ends with if `tamper` changes what the controller sends.
+/// Runs an exchange with SHA-256 in which `tamper` changes the controller's messages.
 fn tampered(
     group: GroupId,
     two_way: bool,
@@ -162,7 +163,7 @@ fn wrong_secrets_and_names_are_told_apart() {
 }
 
 #[test]
-fn floors_are_kept_whatever_the_controller_insists_on() {
+fn choices_below_the_minimums_are_refused() {
     let policy = Policy::new(HashId::SHA_384, GroupId::FFDHE_3072).unwrap();
     let run = |hash, group| {
         let mut controller = Authenticator::new(settings(hash, group));
@@ -179,7 +180,7 @@ fn floors_are_kept_whatever_the_controller_insists_on() {
 }
 
 #[test]
-fn groups_of_tp4201_are_refused_politely() {
+fn groups_of_tp4201_are_incompatible() {
     for group in [0x10, 0x11, 0x20, 0x21, 0x30, 0x31].map(GroupId) {
         let mut controller = Authenticator::new(settings(HashId::SHA_256, group));
         let result = exchange(&credentials(true), Policy::default(), &mut controller);
@@ -190,7 +191,7 @@ fn groups_of_tp4201_are_refused_politely() {
 }
 
 #[test]
-fn randomness_that_the_controller_has_too_is_noticed() {
+fn reflected_values_are_detected() {
     // A controller with our seed sends our public value.
     let mut settings = settings(HashId::SHA_256, GroupId::FFDHE_2048);
     settings.seed = HOST_SEED;
@@ -208,7 +209,7 @@ fn randomness_that_the_controller_has_too_is_noticed() {
     assert_eq!(told, Some(Explanation::AUTHENTICATION_FAILED));
 }
 
-/// Whatever bit is flipped in what the controller sends, only reserved bytes are forgiven.
+/// Flips every bit of the controller's messages; only reserved bits are ignored.
 #[test]
 fn no_flipped_bit_authenticates() {
     let reserved = |id: MessageId, offset: usize| {
@@ -253,7 +254,7 @@ fn no_shortened_message_authenticates() {
     }
 }
 
-/// Every message there is, where Challenge and where Success1 is due.
+/// Sends every kind of message in place of Challenge and of Success1.
 #[test]
 fn messages_out_of_order_are_named() {
     let transaction_id = TransactionId(0x1234);
@@ -314,7 +315,7 @@ fn messages_out_of_order_are_named() {
 }
 
 #[test]
-fn a_failure1_counts_whatever_exchange_it_names() {
+fn a_failure1_is_accepted_with_any_transaction_id() {
     let explanation = Explanation::AUTHENTICATION_FAILED;
     let (result, told) = tampered(GroupId::NULL, false, move |_, message| {
         let (id, transaction_id) = (MessageId::FAILURE1, TransactionId(0xffff));
@@ -323,7 +324,7 @@ fn a_failure1_counts_whatever_exchange_it_names() {
     assert_eq!(error(result), Some(ExchangeError::Refused(explanation)));
     assert_eq!(told, None, "nothing is sent after a Failure1");
 
-    let state = begun(&credentials(false));
+    let state = awaiting_challenge(&credentials(false));
     let failure = state.handle(&[0, 0xf1, 0, 0, 0x34, 0x12, 1], randomness(), S2).err().unwrap();
     let error = MessageError::Short { needed: 8, actual: 7 };
     let expected = MessageId::CHALLENGE;
@@ -331,7 +332,7 @@ fn a_failure1_counts_whatever_exchange_it_names() {
 }
 
 #[test]
-fn names_that_no_connect_could_carry_are_refused() {
+fn nqns_invalid_in_connect_are_refused() {
     let credentials = credentials(false);
     let begin = |host_nqn: &str, subsystem_nqn: &str| {
         let (policy, transaction_id) = (Policy::default(), TransactionId(0));
@@ -350,7 +351,7 @@ fn names_that_no_connect_could_carry_are_refused() {
 }
 
 #[test]
-fn what_was_weak_is_said() {
+fn weak_choices_give_warnings() {
     let warnings = |group, controller_proved| {
         let authenticated = Authenticated { hash: HashId::SHA_256, group, controller_proved };
         authenticated.warnings().collect::<Vec<_>>()

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
 
 fn check(files: &[&Path]) -> Option<Output> {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/check.py");

@@ -6,10 +6,10 @@
 
 use std::num::NonZeroU32;
 
-use auth::message::{Explanation, FailureMessage, MessageId};
 use auth::{
     Authenticated, Credentials, Failure, GroupId, HashId, Negotiation, Policy, Randomness, Secret,
     SequenceNumber, TransactionId,
+    message::{Explanation, FailureMessage, MessageId},
 };
 use serde::Deserialize;
 
