@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     Kernel, Series, helper,
     kernel::{KernelInfo, build, cache::Cache},
-    native, packages, program,
+    machine, native, packages, program,
     run::{MEMORY_BYTES, cpu, paths, trial},
 };
 
@@ -43,20 +43,21 @@ pub fn examine() -> Vec<Check> {
     let boots = kernels.iter().any(|check| check.verdict == Verdict::Good);
     let mut checks = vec![build_packages(boots), run_packages(), program(), cache()];
     checks.extend(kernels);
+    checks.push(machine::qemu::check());
     checks.extend([memory(), tracing(), processors(), own_devices(), locked_memory(), natively()]);
     checks
 }
 
 impl Check {
-    fn good(subject: &str, text: impl Into<String>) -> Self {
+    pub(crate) fn good(subject: &str, text: impl Into<String>) -> Self {
         Self { subject: subject.into(), verdict: Verdict::Good, text: text.into() }
     }
 
-    fn note(subject: &str, text: impl Into<String>) -> Self {
+    pub(crate) fn note(subject: &str, text: impl Into<String>) -> Self {
         Self { subject: subject.into(), verdict: Verdict::Note, text: text.into() }
     }
 
-    fn bad(subject: &str, text: impl Into<String>) -> Self {
+    pub(crate) fn bad(subject: &str, text: impl Into<String>) -> Self {
         Self { subject: subject.into(), verdict: Verdict::Bad, text: text.into() }
     }
 }

@@ -73,6 +73,14 @@ pub enum Error {
         /// The reason.
         source: io::Error,
     },
+    /// A guest's machine cannot be had here.
+    #[error("{name} cannot be used here: {reason}")]
+    Machine {
+        /// The machine.
+        name: &'static str,
+        /// What is missing, and what to do.
+        reason: String,
+    },
     /// No folder to keep the kernel in.
     #[error("no folder for the kernel: set XDG_CACHE_HOME or HOME to a folder you may write")]
     NoCache,
@@ -125,6 +133,19 @@ pub enum Error {
         /// The kernel program.
         kernel: PathBuf,
         /// The cause as far as it is known, and what to do.
+        reason: String,
+    },
+    /// No package with a kernel of this series that is ready to boot.
+    #[error(
+        "no package with a {series} kernel for {architecture}: {reason}; \
+         give a vmlinuz with its modules by --kernel"
+    )]
+    NoStockKernel {
+        /// The series.
+        series: &'static str,
+        /// The processor architecture, in Debian's words.
+        architecture: String,
+        /// What was tried.
         reason: String,
     },
     /// What `native` needs is missing.

@@ -35,7 +35,8 @@ pub(crate) fn exists(program: &str) -> bool {
     find(program).is_some()
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// The file of a program of this name, on the search path or in the usual system folders.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
     let folders = std::env::split_paths(&path).chain(system);

@@ -6,11 +6,11 @@ use std::{
     convert::Infallible,
     ffi::OsString,
     fmt::Display,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, Termination},
 };
 
-use crate::{init, run::launch, run::reaper};
+use crate::{init, machine::boot, machine::modprobe, run::launch, run::reaper};
 
 /// A part that the program plays behind the scenes.
 #[derive(Debug)]
@@ -26,6 +26,12 @@ enum Part {
     Reaper { folder: PathBuf },
     /// Is the guest's first process.
     Init { folder: PathBuf },
+    /// Brings a QEMU guest to its root.
+    Boot { folder: PathBuf },
+    /// Says that a kernel has booted.
+    Probe,
+    /// Loads modules of a QEMU guest's kernel.
+    Modprobe { words: Vec<OsString> },
     /// Gives a program a terminal.
     Session { terminal: PathBuf, program: Vec<OsString> },
 }
@@ -34,7 +40,11 @@ impl InternalCommand {
     /// The part that this command line gives, if it gives one.
     #[must_use]
     pub fn of(mut words: impl Iterator<Item = OsString>) -> Option<Self> {
-        let name = words.nth(1)?;
+        let own = words.next()?;
+        if Path::new(&own).file_name() == Some(modprobe::NAME.as_ref()) {
+            return Some(Self { part: Part::Modprobe { words: words.collect() } });
+        }
+        let name = words.next()?;
         let mut path = || words.next().map(PathBuf::from);
         let part = match name.to_str()? {
             "launch" => {
@@ -43,6 +53,8 @@ impl InternalCommand {
                 Part::Launch { folder, cpu }
             }
             "reaper" => Part::Reaper { folder: path()? },
+            "boot" => Part::Boot { folder: path()? },
+            "probe" => Part::Probe,
             "init" => Part::Init { folder: path()? },
             "session" => Part::Session { terminal: path()?, program: words.collect() },
             _ => return None,
@@ -59,6 +71,9 @@ impl InternalCommand {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error, 1),
             },
+            Part::Boot { folder } => ending(boot::run(&folder)),
+            Part::Probe => ending(boot::answer_probe()),
+            Part::Modprobe { words } => modprobe::run(words.into_iter()),
             Part::Init { folder } => ending(init::run(&folder)),
             Part::Session { terminal, program } => {
                 failure(&init::enter_session(&terminal, &program), 127)

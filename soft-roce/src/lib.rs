@@ -98,6 +98,7 @@ mod helper;
 mod init;
 pub mod internal_commands;
 pub mod kernel;
+pub mod machine;
 pub mod native;
 mod packages;
 mod program;
@@ -108,6 +109,7 @@ pub mod target;
 
 pub use error::{Error, Result};
 pub use kernel::{Kernel, Series};
+pub use machine::{MACHINE_VARIABLE, Machine};
 pub use program::PROGRAM_VARIABLE;
 pub use run::{
     ADDRESS, ADDRESS_V6, Device, Guest, Input, MEMORY_BYTES, Outcome, Output, RunStatus,

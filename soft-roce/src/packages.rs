@@ -1,8 +1,12 @@
 //! Debian packages: what building and running need, and where the kernel's source comes from.
 
+mod kernel_image;
+
 use std::{fs, path::Path, path::PathBuf, process::Command};
 
 use crate::{Error, Result, Series, helper, kernel::cache::Cache, progress::Step};
+
+pub(crate) use kernel_image::KernelImage;
 
 /// A package, and the program or header whose presence shows that it is installed.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,9 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use regex_lite::Regex;
-use soft_roce::{Device, Guest, Kernel, Outcome, Result, RunStatus, run::kernel_log, size};
+use soft_roce::{
+    Device, Guest, Kernel, Machine, Outcome, Result, RunStatus, run::kernel_log, size,
+};
 
 /// Run a program in a guest that has rxe and, with --target, an NVMe target
 ///
@@ -22,6 +24,13 @@ pub(crate) struct Run {
     /// rxe0 there and siw0 at 10.10.11.1 (SOFT_ROCE_SIW_ADDRESS)
     #[arg(long, env = "SOFT_ROCE_DEVICE", default_value_t)]
     device: Device,
+    /// The machine: uml (User-Mode Linux), qemu (a stock kernel in QEMU), or auto: uml, and qemu
+    /// where that cannot run
+    #[arg(long, env = soft_roce::MACHINE_VARIABLE, default_value = "auto")]
+    machine: Machine,
+    /// How many processors the guest has; more than one needs --machine qemu [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<usize>,
     /// Set up the NVMe target of this file before the program starts
     #[arg(long, value_name = "FILE", env = "SOFT_ROCE_TARGET")]
     target: Option<PathBuf>,
@@ -74,6 +83,7 @@ impl Run {
         let mut guest = Guest::new(program)
             .args(words)
             .kernel(self.kernel)
+            .machine(self.machine)
             .device(self.device)
             .memory_bytes(self.mem)
             .kernel_args(self.kernel_arg);
@@ -84,6 +94,9 @@ impl Run {
         }
         if let Some(timeout) = self.timeout {
             guest = guest.timeout(timeout);
+        }
+        if let Some(cpus) = self.cpus {
+            guest = guest.cpus(cpus);
         }
         if let Some(cpu) = self.cpu {
             guest = guest.cpu(cpu);

@@ -18,6 +18,7 @@ use rustix::{
 
 use crate::{
     Error, Result, helper,
+    machine::{modprobe, scaled},
     run::device::{Device, Link},
     target::{Target, TargetRoot},
 };
@@ -62,7 +63,7 @@ pub(super) fn mount() -> Result<()> {
         let target = Path::new("/proc/self").join(target);
         std::os::unix::fs::symlink(target, &link).map_err(Error::io("create", link))?;
     }
-    Ok(())
+    modprobe::install()
 }
 
 /// Limits, names, network, RDMA devices, and the target of `file`.
@@ -75,8 +76,8 @@ pub(super) fn set_up(device: Device, file: Option<&Path>) -> Result<()> {
 }
 
 /// Ends kernel initiators first, then the target, so that neither sees the other vanish.
-pub(super) fn tear_down() -> Result<()> {
-    end_initiators();
+pub(super) fn tear_down(deadline_factor: u32) -> Result<()> {
+    end_initiators(scaled(INITIATORS_DEADLINE, deadline_factor));
     TargetRoot::guest().down()
 }
 
@@ -129,8 +130,8 @@ fn rdma_link(link: &Link) -> Result<()> {
     )
 }
 
-fn end_initiators() {
-    let deadline = Instant::now() + INITIATORS_DEADLINE;
+fn end_initiators(limit: Duration) {
+    let deadline = Instant::now() + limit;
     for entry in fs::read_dir("/sys/class/nvme").into_iter().flatten().flatten() {
         // The write returns when the controller is gone, or at once when it is going already.
         let _ = fs::write(entry.path().join("delete_controller"), "1");

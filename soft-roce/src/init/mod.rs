@@ -10,7 +10,7 @@ mod stdio_relay;
 use std::{
     convert::Infallible,
     fs::File,
-    io,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -18,6 +18,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait},
     system::{RebootCommand, reboot},
 };
@@ -25,11 +26,15 @@ use rustix::{
 pub(crate) use session::enter as enter_session;
 
 use crate::{
+    machine::{boot, scaled},
     run::mux::{self, Kind},
     run::spec::{self, GuestSpec, GuestStatus, name},
     run::terminal,
 };
 use stdio_relay::SharedLine;
+
+/// The time that a reader of our output on the host has for the last piece.
+const DRAIN_DEADLINE: Timespec = Timespec { tv_sec: 25, tv_nsec: 0 };
 
 /// Stopping initiators and taking the target down takes well under a second when all is well.
 const TEAR_DOWN_DEADLINE: Duration = Duration::from_secs(15);
@@ -40,6 +45,7 @@ pub(crate) fn run(folder: &Path) -> io::Result<Infallible> {
     let spec: Result<GuestSpec, _> = spec::load(folder, name::GUEST);
     let mounted = environment::mount();
     let line = open_line()?;
+    let factor = spec.as_ref().map_or(1, |spec| spec.deadline_factor);
     let ending = match (spec, mounted) {
         (Ok(spec), Ok(())) => work(&spec, folder, &line),
         (Err(error), _) => GuestStatus::NotSetUp(error.to_string()),
@@ -47,15 +53,19 @@ pub(crate) fn run(folder: &Path) -> io::Result<Infallible> {
     };
     let text = serde_json::to_vec(&ending).expect("an ending always has a JSON form");
     line.send(Kind::Status, &text)?;
-    tear_down(&line);
+    tear_down(&line, factor);
     line.drain();
     reboot(RebootCommand::PowerOff)?;
     Err(io::Error::other("powering off did nothing"))
 }
 
 fn open_line() -> io::Result<SharedLine> {
-    let line = File::options().read(true).write(true).open("/dev/tty1")?;
-    terminal::make_raw(&line)?;
+    let name = std::env::var_os(boot::LINE_VARIABLE).unwrap_or_else(|| "/dev/tty1".into());
+    let line = File::options().read(true).write(true).open(name)?;
+    // A virtual serial port carries bytes as they are.
+    if line.is_terminal() {
+        terminal::make_raw(&line)?;
+    }
     Ok(SharedLine::new(line))
 }
 
@@ -103,14 +113,14 @@ fn not_started(spec: &GuestSpec, error: &io::Error) -> GuestStatus {
 }
 
 /// Leaves nothing running that could complain about the end of the world; bounded in time.
-fn tear_down(line: &SharedLine) {
+fn tear_down(line: &SharedLine, deadline_factor: u32) {
     let (sender, done) = mpsc::channel();
     thread::spawn(move || {
         kill_everyone();
-        let result = environment::tear_down();
+        let result = environment::tear_down(deadline_factor);
         let _ = sender.send(result);
     });
-    let note = match done.recv_timeout(TEAR_DOWN_DEADLINE) {
+    let note = match done.recv_timeout(scaled(TEAR_DOWN_DEADLINE, deadline_factor)) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => format!("taking the bed down: {error}"),
         Err(_) => "taking the bed down did not end in time".to_owned(),
@@ -134,7 +144,14 @@ impl SharedLine {
     }
 
     fn drain(&self) {
+        let line = self.lock();
         // Without a line there is nobody to tell.
-        let _ = rustix::termios::tcdrain(&*self.lock());
+        let _ = if line.is_terminal() {
+            rustix::termios::tcdrain(&*line)
+        } else {
+            // A virtual serial port takes the next piece when the host has taken the last.
+            let mut waited = [PollFd::new(&*line, PollFlags::OUT)];
+            poll(&mut waited, Some(&DRAIN_DEADLINE)).map(drop)
+        };
     }
 }

@@ -21,6 +21,7 @@ use rustix::{
 
 use super::stdio_relay::{StdioRelay, Stream};
 use crate::{
+    machine::modprobe,
     run::device::{ADDRESS, Device, SECOND_ADDRESS},
     run::spec::{GuestSpec, StdioSpec},
     run::terminal::make_raw,
@@ -92,6 +93,12 @@ fn surround(command: &mut Command, spec: &GuestSpec) {
     command.env_clear().envs(spec.environment.iter().map(|(name, value)| (name, value)));
     let path = spec.environment.iter().rev().find(|(name, _)| name == "PATH");
     let mut path = path.map(|(_, path)| path.clone()).unwrap_or_default();
+    if Path::new(modprobe::FOLDER).is_dir() {
+        let mut first = OsString::from(modprobe::FOLDER);
+        first.push(":");
+        first.push(path);
+        path = first;
+    }
     // A user's search path lacks the folders that hold `ip` and `nvme`; inside, the user is root.
     path.push(if path.is_empty() { "" } else { ":" });
     path.push("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");

@@ -2,10 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
 };
@@ -17,6 +14,7 @@ use rustix::{
 
 use crate::{
     Error, Result,
+    machine::{MachineSpec, qemu, uml},
     run::cpu,
     run::spec::{self, LaunchSpec, name},
 };
@@ -24,7 +22,8 @@ use crate::{
 /// Replaces this process by the kernel; returns only when that fails.
 ///
 /// The kernel dies with its parent, is the leader of a session of its own so that it and all its
-/// helpers can be killed as one, leaves no core file, and stays on one processor.
+/// helpers can be killed as one, leaves no core file, and stays on one processor if it is User-Mode
+/// Linux or was given one.
 pub(crate) fn execute(folder: &Path, cpu: Option<usize>) -> Result<std::convert::Infallible> {
     let launch: LaunchSpec = spec::load(folder, name::LAUNCH)?;
     let failed = |action| Error::errno(action, &launch.kernel);
@@ -32,6 +31,8 @@ pub(crate) fn execute(folder: &Path, cpu: Option<usize>) -> Result<std::convert:
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("tie to its parent"))?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(failed("limit the core file of"))?;
+    // The threads of QEMU must not wait for each other.
+    let cpu = if let MachineSpec::Uml = launch.machine { cpu } else { launch.cpu };
     if let Some(cpu) = cpu {
         cpu::pin(cpu).map_err(Error::io("pin to a processor", &launch.kernel))?;
     }
@@ -41,40 +42,20 @@ pub(crate) fn execute(folder: &Path, cpu: Option<usize>) -> Result<std::convert:
     let log = OpenOptions::new().append(true).open(&launch.log);
     let log = log.map_err(Error::io("write", &launch.log))?;
     let early = log.try_clone().map_err(Error::io("write", &launch.log))?;
-    let mut kernel = Command::new(&launch.kernel);
-    kernel.args(arguments(&launch, folder, [&input, &output]));
+    let mut kernel = match &launch.machine {
+        MachineSpec::Uml => {
+            let mut kernel = Command::new(&launch.kernel);
+            kernel.args(uml::arguments(&launch, folder, [&input, &output]));
+            kernel
+        }
+        MachineSpec::Qemu(spec) => qemu::command(&launch, spec, folder)?,
+    };
     // The kernel's memory file goes to TMPDIR; nothing else of our environment is its business.
     kernel.env_clear().env("TMPDIR", &launch.memory_folder).env("PATH", "/usr/bin:/bin");
     kernel.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(early);
     let error = kernel.exec();
     drop((input, output));
     Err(Error::io("start", &launch.kernel)(error))
-}
-
-fn arguments(launch: &LaunchSpec, folder: &Path, line: [&OwnedFd; 2]) -> Vec<String> {
-    let [input, output] = line.map(AsRawFd::as_raw_fd);
-    let place = folder.display();
-    let mut arguments = vec![
-        format!("mem={}K", launch.memory_bytes >> 10),
-        "root=/dev/root".into(),
-        "rootfstype=hostfs".into(),
-        "rootflags=/".into(),
-        "rw".into(),
-        format!("uml_dir={place}/uml/"),
-        "umid=guest".into(),
-        "con=null".into(),
-        "con0=null,fd:1".into(),
-        format!("con1=fd:{input},fd:{output}"),
-        "loglevel=7".into(),
-        "oops=panic".into(),
-        "null_blk.nr_devices=0".into(),
-        // Half the cost of a system call, where kernel and host have it (7.x); ptrace otherwise.
-        "seccomp=auto".into(),
-        format!("init={place}/{}", name::INIT),
-    ];
-    arguments.extend_from_slice(&launch.extra);
-    arguments.extend(["--".into(), "init".into(), place.to_string()]);
-    arguments
 }
 
 /// Opens one of the run's pipes so that the kernel inherits it.

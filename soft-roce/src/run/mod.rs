@@ -26,7 +26,8 @@ use regex_lite::Regex;
 
 use crate::{
     Error, Kernel, Result,
-    kernel::{build, cache::Cache},
+    kernel::cache::Cache,
+    machine::{self, Machine, MachineSpec, Prepared, uml},
     packages, program,
     target::Target,
 };
@@ -45,6 +46,9 @@ pub const MEMORY_BYTES: u64 = 1 << 30;
 pub struct Guest {
     program: Vec<OsString>,
     kernel: Kernel,
+    machine: Machine,
+    cpus: Option<usize>,
+    pub(crate) deadline_factor: u32,
     device: Device,
     target: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
@@ -69,6 +73,9 @@ impl Guest {
         Self {
             program: vec![program.into()],
             kernel: Kernel::default(),
+            machine: Machine::default(),
+            cpus: None,
+            deadline_factor: 1,
             device: Device::default(),
             target: None,
             timeout: None,
@@ -106,6 +113,20 @@ impl Guest {
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
+        self
+    }
+
+    /// The machine; by default User-Mode Linux, and QEMU where that cannot run.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = machine;
+        self
+    }
+
+    /// How many processors the guest has; 1 by default. User-Mode Linux has no more.
+    #[must_use]
+    pub fn cpus(mut self, cpus: usize) -> Self {
+        self.cpus = Some(cpus.max(1));
         self
     }
 
@@ -234,24 +255,66 @@ impl Guest {
         if self.may_install {
             packages::ensure(&packages::TO_RUN)?;
         }
-        let kernel = build::locate(&self.kernel, Cache::open, &trial::run)?;
         let program = program::own()?;
-        let folder = RunDir::create(&program)?;
-        let log = self.prepare(&kernel, &folder)?;
-        supervise::run(self, &program, folder, &log)
+        match self.machine {
+            Machine::Uml => self.run_on_uml(&program),
+            Machine::Qemu => {
+                let prepared = machine::prepare_qemu(&self.kernel, self.cpus)?;
+                self.run_on(prepared, &program)
+            }
+            Machine::Auto => self.run_where_possible(&program),
+        }
+    }
+
+    /// Runs on User-Mode Linux, or on QEMU where the host forbids what that needs.
+    fn run_where_possible(mut self, program: &Path) -> Result<Outcome> {
+        let refusal = match self.clone().run_on_uml(program) {
+            Err(Error::Machine { name: uml::NAME, reason }) => reason,
+            done => {
+                let outcome = done?;
+                match uml::refused_by_host(&outcome) {
+                    Some(reason) => reason,
+                    None => return Ok(outcome),
+                }
+            }
+        };
+        if uml::is_program(&self.kernel) {
+            // It boots nowhere else.
+            self.kernel = Kernel::default();
+        }
+        let prepared = machine::prepare_qemu(&self.kernel, self.cpus).map_err(|error| {
+            Error::Machine { name: uml::NAME, reason: format!("{refusal}; {error}") }
+        })?;
+        stdio::warn(&format!("{} cannot be used here: {refusal}; QEMU is used", uml::NAME));
+        self.run_on(prepared, program)
+    }
+
+    fn run_on_uml(self, program: &Path) -> Result<Outcome> {
+        let prepared = machine::prepare_uml(&self.kernel, self.cpus)?;
+        self.run_on(prepared, program)
+    }
+
+    fn run_on(mut self, prepared: Prepared, program: &Path) -> Result<Outcome> {
+        let Prepared { kernel, machine, note } = prepared;
+        note.iter().for_each(|note| stdio::warn(note));
+        self.deadline_factor = machine.deadline_factor();
+        let folder = RunDir::create(program)?;
+        let log = self.prepare(kernel, machine, &folder)?;
+        supervise::run(self, program, folder, &log)
     }
 
     /// Writes what reaper and guest have to know; returns the path of the kernel's log.
-    fn prepare(&self, kernel: &Path, folder: &RunDir) -> Result<PathBuf> {
+    fn prepare(&self, kernel: PathBuf, machine: MachineSpec, folder: &RunDir) -> Result<PathBuf> {
         let log = match &self.log {
             Some(file) => std::path::absolute(file).map_err(Error::io("find", file))?,
             None => folder.path.join(name::KERNEL_LOG),
         };
         fs::write(&log, "").map_err(Error::io("write", &log))?;
         let launch = LaunchSpec {
-            kernel: kernel.into(),
+            kernel,
             memory_bytes: self.memory_bytes,
-            memory_folder: paths::memory_folder(self.memory_bytes)?,
+            memory_folder: machine.memory_folder(self.memory_bytes)?,
+            machine,
             cpu: self.cpu,
             cpu_locks: Cache::open().ok().map(|cache| cache.root().join("cpus")),
             log: log.clone(),
@@ -279,6 +342,7 @@ impl Guest {
             program: self.program.clone(),
             folder,
             environment: std::env::vars_os().chain(self.environment.clone()).collect(),
+            deadline_factor: self.deadline_factor,
             device: self.device,
             target: self.target.as_ref().map(absolute).transpose()?,
             input: if self.interactive { StdioSpec::Terminal } else { self.input.wiring() },

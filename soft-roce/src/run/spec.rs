@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::device::Device;
-use crate::{Error, Result};
+use crate::{Error, Result, machine::MachineSpec};
 
 /// What the guest's init is to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub(crate) struct GuestSpec {
     /// Rows and columns of the user's terminal.
     pub(crate) window: Option<(u16, u16)>,
     pub(crate) umask: u32,
+    /// By how much deadlines are longer than on a machine of ordinary speed.
+    pub(crate) deadline_factor: u32,
 }
 
 /// What a standard stream of the program is.
@@ -43,6 +45,7 @@ pub(crate) enum StdioSpec {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LaunchSpec {
     pub(crate) kernel: PathBuf,
+    pub(crate) machine: MachineSpec,
     pub(crate) memory_bytes: u64,
     pub(crate) memory_folder: PathBuf,
     pub(crate) cpu: Option<usize>,

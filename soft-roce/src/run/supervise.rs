@@ -22,6 +22,7 @@ use rustix::{
 
 use crate::{
     Error, Result,
+    machine::scaled,
     run::Guest,
     run::dir::RunDir,
     run::kernel_log::KernelLogMatcher,
@@ -57,7 +58,7 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunDir, log: &Path) -> R
     };
     let (input, output, error) = (guest.input, guest.output, guest.error);
     let words = reaper.words.take().expect("the reaper was started with a pipe");
-    let mut watch = Supervisor::new(reaper, &shared, guest.timeout);
+    let mut watch = Supervisor::new(reaper, &shared, guest.timeout, guest.deadline_factor);
     // Opened now: the folder goes with the reaper, and that may be sooner than we think.
     let cannot_read = |error| Error::io("read", log)(error);
     let mut kernel_log = fs::File::open(log).map_err(cannot_read)?;
@@ -159,6 +160,8 @@ struct Supervisor<'a> {
     reaper: ReaperProcess,
     shared: &'a Shared,
     deadline: Option<Instant>,
+    /// By how much deadlines are longer on this machine.
+    deadline_factor: u32,
     /// The caller's time limit and when it is up.
     timeout: Option<(Duration, Instant)>,
     ending: Option<RunStatus>,
@@ -167,13 +170,19 @@ struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    fn new(reaper: ReaperProcess, shared: &'a Shared, timeout: Option<Duration>) -> Self {
+    fn new(
+        reaper: ReaperProcess,
+        shared: &'a Shared,
+        timeout: Option<Duration>,
+        deadline_factor: u32,
+    ) -> Self {
         let now = Instant::now();
         let timeout = timeout.map(|limit| (limit, now + limit));
         Self {
             reaper,
             shared,
-            deadline: Some(now + BOOT_DEADLINE),
+            deadline: Some(now + scaled(BOOT_DEADLINE, deadline_factor)),
+            deadline_factor,
             timeout,
             ending: None,
             booted: false,
@@ -200,7 +209,8 @@ impl<'a> Supervisor<'a> {
                 Ok(Event::Note(text)) => stdio::warn(&text),
                 Ok(Event::Status(ending)) => {
                     self.settle(|| ending.into());
-                    self.deadline = Some(Instant::now() + SHUTDOWN_DEADLINE);
+                    self.deadline =
+                        Some(Instant::now() + scaled(SHUTDOWN_DEADLINE, self.deadline_factor));
                 }
                 Ok(Event::BrokenPipe) => self.cut(RunStatus::BrokenPipe),
                 Ok(Event::Garbled) => {
@@ -256,7 +266,7 @@ impl<'a> Supervisor<'a> {
             stdio::warn("the guest did not power off in time; it was killed");
             self.cut(RunStatus::BrokenPipe);
         } else {
-            let seconds = BOOT_DEADLINE.as_secs();
+            let seconds = scaled(BOOT_DEADLINE, self.deadline_factor).as_secs();
             let reason = format!("it did not reach its first program in {seconds} s");
             self.cut(RunStatus::NoResult(reason));
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Guest, Input, Kernel, Outcome, Output, RunStatus, paths};
-use crate::{Error, Result};
+use crate::{Error, Machine, Result, machine::uml};
 
 /// Deadline of a trial; it takes a second on a machine that is not loaded.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,6 +30,7 @@ nqn=nqn.2026-11.org.soft-roce:basic,hostnqn=nqn.2026-11.org.soft-roce:trial,host
 ///
 /// # Errors
 ///
+/// [`Error::Machine`] when this machine forbids what every such kernel needs, else
 /// [`Error::Trial`] with the cause in words.
 pub fn duration(linux: &Path) -> Result<Duration> {
     let started = Instant::now();
@@ -40,6 +41,7 @@ pub fn duration(linux: &Path) -> Result<Duration> {
     let guest = Guest::new("sh")
         .args(["-c", SCRIPT])
         .kernel(Kernel::Program(linux.into()))
+        .machine(Machine::Uml)
         .target(target.path())
         .current_dir("/")
         .stdin(Input::Null)
@@ -50,6 +52,9 @@ pub fn duration(linux: &Path) -> Result<Duration> {
     let outcome = guest.run()?;
     if outcome.success() {
         return Ok(started.elapsed());
+    }
+    if let Some(reason) = uml::refused_by_host(&outcome) {
+        return Err(Error::Machine { name: uml::NAME, reason });
     }
     Err(Error::Trial { kernel: linux.into(), reason: reason(&outcome) })
 }

@@ -1,0 +1,141 @@
+//! Machines that a guest runs on: a User-Mode Linux process, or QEMU with a stock kernel.
+//!
+//! Both give a guest the same: the host's files with the caller's rights, one framed line for the
+//! program's streams, and the kernel's messages in a file. They differ in where the kernel comes
+//! from (built here; a distribution's package), in speed, and in what they ask of the host.
+
+pub(crate) mod boot;
+mod cpio;
+mod elf;
+mod initramfs;
+mod kvm;
+pub(crate) mod modprobe;
+mod modules;
+pub mod qemu;
+mod stock;
+pub(crate) mod uml;
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Kernel, Result,
+    kernel::{build, cache::Cache},
+    run::{paths, trial},
+};
+
+/// Names the machine in the environment, as `--machine` does on the command line.
+pub const MACHINE_VARIABLE: &str = "SOFT_ROCE_MACHINE";
+
+/// Everything takes longer where QEMU emulates the processor; deadlines grow by this factor. Ten to
+/// twenty times is what was measured, but deadlines have some room already.
+const EMULATION_FACTOR: u32 = 5;
+
+/// The machine that a guest is to run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Machine {
+    /// User-Mode Linux; QEMU where that cannot run.
+    #[default]
+    Auto,
+    /// A QEMU virtual machine with a distribution's kernel.
+    Qemu,
+    /// A User-Mode Linux process.
+    Uml,
+}
+
+impl FromStr for Machine {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "" | "auto" => Ok(Self::Auto),
+            "qemu" => Ok(Self::Qemu),
+            "uml" => Ok(Self::Uml),
+            other => {
+                Err(Error::Usage(format!("no machine {other:?}; known are auto, uml and qemu")))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Qemu => "qemu",
+            Self::Uml => "uml",
+        })
+    }
+}
+
+/// A machine that is ready to be started, as its launcher has to know it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum MachineSpec {
+    /// The kernel is the program itself.
+    Uml,
+    /// The kernel is loaded by QEMU.
+    Qemu(qemu::QemuSpec),
+}
+
+impl MachineSpec {
+    /// A folder for the guest's memory, where that is a file.
+    pub(crate) fn memory_folder(&self, bytes: u64) -> Result<PathBuf> {
+        match self {
+            Self::Uml => paths::memory_folder(bytes),
+            Self::Qemu(_) => qemu::check_memory(bytes).map(|()| PathBuf::new()),
+        }
+    }
+
+    /// The factor by which deadlines grow on this machine.
+    pub(crate) fn deadline_factor(&self) -> u32 {
+        match self {
+            Self::Qemu(qemu) if qemu.is_emulated() => EMULATION_FACTOR,
+            Self::Uml | Self::Qemu(_) => 1,
+        }
+    }
+}
+
+/// A kernel, and the machine that boots it.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    pub(crate) kernel: PathBuf,
+    pub(crate) machine: MachineSpec,
+    /// A line for the user.
+    pub(crate) note: Option<String>,
+}
+
+/// Prepares User-Mode Linux: finds the kernel, or builds it.
+pub(crate) fn prepare_uml(kernel: &Kernel, cpus: Option<usize>) -> Result<Prepared> {
+    if let Some(reason) = uml::refusal(kernel, cpus) {
+        return Err(Error::Machine { name: uml::NAME, reason });
+    }
+    let kernel = build::locate(kernel, Cache::open, &trial::run)?;
+    Ok(Prepared { kernel, machine: MachineSpec::Uml, note: None })
+}
+
+/// Prepares QEMU: finds the kernel, or downloads it.
+pub(crate) fn prepare_qemu(kernel: &Kernel, cpus: Option<usize>) -> Result<Prepared> {
+    let (spec, kernel, note) = qemu::prepare(kernel, cpus, qemu::Architecture::host()?)?;
+    Ok(Prepared { kernel, machine: MachineSpec::Qemu(spec), note })
+}
+
+/// Multiplies a deadline by a machine's factor.
+pub(crate) fn scaled(deadline: Duration, factor: u32) -> Duration {
+    deadline.saturating_mul(factor.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_and_printed() {
+        for machine in [Machine::Auto, Machine::Qemu, Machine::Uml] {
+            assert_eq!(machine.to_string().parse::<Machine>().unwrap(), machine);
+        }
+        assert_eq!("".parse::<Machine>().unwrap(), Machine::Auto);
+        let error = "vm".parse::<Machine>().unwrap_err().to_string();
+        assert!(error.contains("\"vm\"") && error.contains("qemu"), "{error}");
+    }
+}

@@ -1,0 +1,314 @@
+//! QEMU: its command line, what it needs here, and whether it has to emulate the processor.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    boot::MODULES_VARIABLE,
+    initramfs, kvm,
+    stock::{self, StockKernel},
+};
+use crate::{
+    Error, Kernel, Result,
+    doctor::Check,
+    helper,
+    kernel::cache::Cache,
+    run::spec::{LaunchSpec, name},
+};
+
+/// Name of the port that is the line to the host.
+pub(super) const LINE: &str = "soft-roce";
+
+/// Name by which the guest mounts its root.
+pub(super) const ROOT: &str = "root";
+
+/// The most processors that are given to a guest.
+const CPUS_MAX: usize = 64;
+
+/// Processor architecture of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// 64-bit Arm.
+    Aarch64,
+    /// 64-bit x86.
+    X86_64,
+}
+
+impl Architecture {
+    /// The architecture of this machine.
+    ///
+    /// # Errors
+    ///
+    /// When guests of this architecture are not known.
+    pub fn host() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::X86_64),
+            "aarch64" => Ok(Self::Aarch64),
+            other => {
+                let reason = format!("guests for the processor {other} are not known");
+                Err(Error::Machine { name: "QEMU", reason })
+            }
+        }
+    }
+
+    /// Its name in Debian's packages.
+    pub(super) fn debian(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "arm64",
+            Self::X86_64 => "amd64",
+        }
+    }
+
+    /// QEMU's program for it.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "qemu-system-aarch64",
+            Self::X86_64 => "qemu-system-x86_64",
+        }
+    }
+
+    /// Debian's package with that program.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "qemu-system-arm",
+            Self::X86_64 => "qemu-system-x86",
+        }
+    }
+
+    /// The first serial port, as the kernel names it.
+    pub(super) fn console(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "ttyAMA0",
+            Self::X86_64 => "ttyS0",
+        }
+    }
+
+    /// Options for a machine that has nothing but what is added to it, and no network.
+    pub(super) fn machine(self) -> Vec<&'static str> {
+        let machine = match self {
+            Self::Aarch64 => "virt",
+            Self::X86_64 => "q35",
+        };
+        vec![
+            "-M",
+            machine,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-nic",
+            "none",
+            "-no-reboot",
+        ]
+    }
+}
+
+/// A QEMU machine that is ready to be started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct QemuSpec {
+    program: PathBuf,
+    architecture: Architecture,
+    /// Why the processor is emulated; none with KVM.
+    emulated: Option<String>,
+    cpus: usize,
+    /// The part of the initramfs that holds modules.
+    module_archive: PathBuf,
+    /// Folder of all modules, as the guest sees it.
+    modules: PathBuf,
+    /// Folder that becomes the guest's root.
+    root: PathBuf,
+}
+
+impl QemuSpec {
+    /// Whether the processor is emulated, which takes ten to twenty times as long.
+    pub(crate) fn is_emulated(&self) -> bool {
+        self.emulated.is_some()
+    }
+}
+
+/// Finds QEMU and the kernel, and tries KVM; returns the machine, its kernel and a line that says
+/// why it is slow, if it is.
+pub(super) fn prepare(
+    kernel: &Kernel,
+    cpus: Option<usize>,
+    architecture: Architecture,
+) -> Result<(QemuSpec, PathBuf, Option<String>)> {
+    let program = find(architecture)?;
+    let cpus = cpus.unwrap_or(1);
+    if cpus > CPUS_MAX {
+        return Err(Error::Usage(format!("--cpus {cpus}: a guest has at most {CPUS_MAX}")));
+    }
+    let cache = Cache::open()?;
+    let StockKernel { image, module_archive, modules } =
+        stock::locate(kernel, architecture, &cache)?;
+    let emulated = if Architecture::host().is_ok_and(|host| host == architecture) {
+        kvm::refusal(architecture, &image, &cache)
+    } else {
+        Some("its architecture is not this machine's".into())
+    };
+    let note = emulated
+        .as_ref()
+        .map(|reason| format!("QEMU emulates the processor, ten to twenty times slower: {reason}"));
+    let root = PathBuf::from("/");
+    let spec = QemuSpec { program, architecture, emulated, cpus, module_archive, modules, root };
+    Ok((spec, image, note))
+}
+
+/// Looks whether QEMU guests can run here; changes nothing and boots nothing.
+#[must_use]
+pub fn check() -> Check {
+    let subject = "machine qemu";
+    let found =
+        Architecture::host().and_then(|architecture| Ok((architecture, find(architecture)?)));
+    match found {
+        Err(error) => Check::note(subject, error.to_string()),
+        Ok((architecture, program)) => {
+            let kvm = match File::options().read(true).write(true).open("/dev/kvm") {
+                Ok(_) => "/dev/kvm opens; a run tries whether it works".to_owned(),
+                Err(error) => format!("emulation, for lack of KVM (/dev/kvm: {error})"),
+            };
+            let kernels = Cache::open().map(|cache| stock::cached(architecture, &cache));
+            let kernels = kernels.unwrap_or_default();
+            let kernels = match kernels.is_empty() {
+                true => "stock kernel: none yet; the first run downloads it".to_owned(),
+                false => format!("stock kernels: {}", kernels.join(" ")),
+            };
+            Check::good(subject, format!("{}; {kvm}; {kernels}", program.display()))
+        }
+    }
+}
+
+/// Refuses memory that the machine does not have now: QEMU takes it as the guest uses it, and
+/// would be killed for it later.
+pub(super) fn check_memory(bytes: u64) -> Result<()> {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = available_memory(&text).unwrap_or(u64::MAX);
+    if bytes <= available {
+        return Ok(());
+    }
+    let text = format!(
+        "no room for {} MiB of guest memory: {} MiB are available; give less with --mem",
+        bytes >> 20,
+        available >> 20
+    );
+    Err(Error::Usage(text))
+}
+
+fn available_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+/// The command that becomes the machine of the run in `folder`; writes the guest's initramfs there.
+pub(crate) fn command(launch: &LaunchSpec, spec: &QemuSpec, folder: &Path) -> Result<Command> {
+    let initramfs = write_initramfs(spec, folder)?;
+    for (end, name) in [("in", name::INPUT), ("out", name::OUTPUT)] {
+        let link = folder.join(format!("line.{end}"));
+        symlink(name, &link).map_err(Error::io("create", link))?;
+    }
+    let mut command = Command::new(&spec.program);
+    command.args(spec.architecture.machine());
+    match spec.emulated {
+        Some(_) => command.args(["-accel", "tcg,thread=multi"]),
+        None => command.args(["-accel", "kvm"]),
+    };
+    command.args(["-cpu", "max", "-smp", &spec.cpus.to_string()]);
+    command.arg("-m").arg(format!("{}k", launch.memory_bytes >> 10));
+    command.arg("-kernel").arg(&launch.kernel).arg("-initrd").arg(initramfs);
+    command.arg("-append").arg(kernel_arguments(launch, spec, folder));
+    let log = option_value(&launch.log);
+    command.arg("-chardev").arg(format!("file,id=log,append=on,path={log}"));
+    command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci"]);
+    let line = option_value(&folder.join("line"));
+    command.arg("-chardev").arg(format!("pipe,id=line,path={line}"));
+    command.arg("-device").arg(format!("virtserialport,chardev=line,name={LINE}"));
+    let root = option_value(&spec.root);
+    let share = "local,id=root,security_model=none,multidevs=remap";
+    command.arg("-fsdev").arg(format!("{share},path={root}"));
+    command.arg("-device").arg(format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT}"));
+    Ok(command)
+}
+
+fn find(architecture: Architecture) -> Result<PathBuf> {
+    helper::find(architecture.program()).ok_or_else(|| {
+        let (program, package) = (architecture.program(), architecture.package());
+        let reason = format!(
+            "{program} is not on the search path; run: apt-get install -y \
+             --no-install-recommends {package}"
+        );
+        Error::Machine { name: "QEMU", reason }
+    })
+}
+
+fn kernel_arguments(launch: &LaunchSpec, spec: &QemuSpec, folder: &Path) -> String {
+    let mut words = vec![
+        format!("console={}", spec.architecture.console()),
+        "rdinit=/init".into(),
+        "loglevel=7".into(),
+        "panic=-1".into(),
+        "oops=panic".into(),
+        "null_blk.nr_devices=0".into(),
+        // A guest runs its caller's programs: it has nothing to keep from them.
+        "mitigations=off".into(),
+        format!("{MODULES_VARIABLE}={}", spec.modules.display()),
+    ];
+    if spec.is_emulated() {
+        // Time that the emulator did not get must not be taken for a fault of the guest's.
+        words.extend(["nowatchdog".into(), "tsc=reliable".into()]);
+    }
+    words.extend_from_slice(&launch.extra);
+    words.extend(["--".into(), "boot".into(), folder.display().to_string()]);
+    words.join(" ")
+}
+
+fn write_initramfs(spec: &QemuSpec, folder: &Path) -> Result<PathBuf> {
+    let program = std::env::current_exe().map_err(Error::io("find", "soft-roce"))?;
+    let path = folder.join("initramfs");
+    let modules =
+        fs::read(&spec.module_archive).map_err(Error::io("read", &spec.module_archive))?;
+    let own = initramfs::of_program(&program, &spec.root)?;
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&modules)?;
+        file.write_all(&own)
+    });
+    written.map_err(Error::io("write", &path))?;
+    Ok(path)
+}
+
+/// A path within an option of QEMU's, where a comma ends a value unless it is doubled.
+fn option_value(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_do_not_end_a_path() {
+        assert_eq!(option_value(Path::new("/a,b/c")), "/a,,b/c");
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_refused() {
+        assert_eq!(available_memory("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
+        assert!(check_memory(1 << 20).is_ok());
+        assert!(check_memory(u64::MAX - 1).unwrap_err().to_string().contains("--mem"));
+    }
+
+    #[test]
+    fn too_many_processors_are_refused() {
+        // Without QEMU the refusal names the package.
+        let error = prepare(&Kernel::default(), Some(1000), Architecture::X86_64).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("--cpus 1000") || text.contains("apt-get install"), "{text}");
+    }
+}
