@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{ConnectionEvent, Provider, provider::CmEventKind};
+use crate::{ConnectionEvent, Error, Provider, provider::CmEventKind};
 
 /// Says what to do next to make, keep and end one connection (InfiniBand 12.9, active side).
 ///
@@ -318,6 +318,24 @@ impl ActiveSide {
         self.state = state;
         self.deadline = deadline;
         action
+    }
+}
+
+impl Event {
+    /// The event that stands for a connection request that fails within the call, as those on
+    /// iWARP do: the one that Linux's CM reports where the device connects by itself. Nothing
+    /// where it has no such event, since the request was a mistake of ours.
+    #[must_use]
+    pub fn of_connect_error(error: &Error) -> Option<Self> {
+        let Error::Connect(source) = error else { return None };
+        let errno = source.raw_os_error()?;
+        let kind = match errno {
+            libc::ECONNREFUSED | libc::ECONNRESET => CmEventKind::REJECTED,
+            libc::ETIMEDOUT => CmEventKind::UNREACHABLE,
+            libc::EHOSTUNREACH | libc::ENETUNREACH => CmEventKind::CONNECT_ERROR,
+            _ => return None,
+        };
+        Some(Self::Cm { kind, status: -errno })
     }
 }
 

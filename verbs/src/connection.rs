@@ -24,7 +24,7 @@ use crate::{
 /// One end of a connection: an id of the RDMA connection manager with an event channel of its
 /// own. It also serves to listen.
 ///
-/// Nothing here waits. A request returns at once and is answered by an event; the file
+/// Nothing here waits, but [`connect`](Self::connect) on iWARP. A request returns at once and is answered by an event; the file
 /// descriptor is readable when [`next_event`](Self::next_event) has one.
 ///
 /// ```text
@@ -155,11 +155,15 @@ impl<P: Provider> Endpoint<P> {
         self.make(shared.domain(), queue, size)
     }
 
-    /// Sends a connection request.
+    /// Sends a connection request. On iWARP Linux makes the TCP connection within this call, which
+    /// may block for minutes where the peer does not answer, and cannot be cancelled: see
+    /// [`Limits::transport`]. Another thread may make it, with the endpoint and its queue pair:
+    /// dropping the queue pair waits for the call as well.
     ///
     /// # Errors
     ///
-    /// * [`Error::Connect`]: EINVAL before the route is resolved.
+    /// * [`Error::Connect`]: EINVAL before the route is resolved; on iWARP also ECONNREFUSED,
+    ///   ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, as TCP does.
     /// * [`Error::Misuse`]: more private data than [`CONNECT_DATA_MAX`].
     pub fn connect(&mut self, parameters: &ConnectParameters<'_>) -> Result<(), Error> {
         fits(parameters.private_data, CONNECT_DATA_MAX)?;

@@ -221,7 +221,7 @@ pub use interface::Interface;
 pub use memory::{Access, Buffer, RemoteAddress, RemoteKey};
 pub use parameters::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,
-    PrivateData, REJECT_DATA_MAX,
+    PrivateData, REJECT_DATA_MAX, TransportType,
 };
 pub use pool::{Placement, Pool, PoolOptions, PoolReport};
 pub use provider::Provider;

@@ -108,8 +108,23 @@ pub struct Limits {
     pub shared_receive_work_requests: u32,
     /// Shared receive queues; 0 where the device has none.
     pub shared_receive_queues: u32,
+    /// The transport, which the connection manager uses in its own way.
+    pub transport: TransportType,
     /// Memory windows of type 2; 0 where the device has none.
     pub windows: u32,
+}
+
+/// The transport of a device, by `enum ibv_transport_type`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TransportType {
+    /// InfiniBand, and RoCE, which is InfiniBand's transport over Ethernet.
+    #[default]
+    InfiniBand,
+    /// iWARP, RDMA over TCP. [`Endpoint::connect`](crate::Endpoint::connect) may block there.
+    Iwarp,
+    /// Another one.
+    Other,
 }
 
 /// Private data of a connection request, in bytes, with TCP-like ports.

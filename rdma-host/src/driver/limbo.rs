@@ -13,7 +13,7 @@ use super::port::PortWatch;
 
 /// An endpoint, of any provider, that is let go of only when its port allows.
 pub(super) struct Parting<E: Send + 'static> {
-    /// There until it is dropped.
+    /// There until it is taken or dropped.
     endpoint: Option<E>,
     port: PortWatch,
 }
@@ -22,6 +22,11 @@ impl<E: Send + 'static> Parting<E> {
     /// An endpoint whose device is not known yet: it has nobody to talk to.
     pub(super) fn new(endpoint: E) -> Self {
         Self { endpoint: Some(endpoint), port: PortWatch::default() }
+    }
+
+    /// Takes the endpoint away, to be used and let go elsewhere under the same condition.
+    pub(super) fn take(&mut self) -> Self {
+        Self { endpoint: self.endpoint.take(), port: std::mem::take(&mut self.port) }
     }
 
     /// The device is known.
@@ -39,13 +44,13 @@ impl<E: Send + 'static> Deref for Parting<E> {
     type Target = E;
 
     fn deref(&self) -> &E {
-        self.endpoint.as_ref().expect("it is there until it is dropped")
+        self.endpoint.as_ref().expect("it is there until it is taken or dropped")
     }
 }
 
 impl<E: Send + 'static> DerefMut for Parting<E> {
     fn deref_mut(&mut self) -> &mut E {
-        self.endpoint.as_mut().expect("it is there until it is dropped")
+        self.endpoint.as_mut().expect("it is there until it is taken or dropped")
     }
 }
 

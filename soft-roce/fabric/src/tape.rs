@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 use verbs::{
-    Limits,
+    Limits, TransportType,
     memory::Mapping,
     provider::{CmRequest, Operation, Payload, Payloads, ReceiveRequest, SendRequest},
 };
@@ -296,5 +296,6 @@ pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 11]) -> Limits {
         shared_receive_queues: at(9),
         windows: at(10),
         numa_node: None, // of another machine
+        transport: TransportType::default(), // a replayed connect does not block
     }
 }

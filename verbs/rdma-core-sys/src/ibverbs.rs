@@ -152,6 +152,7 @@ enumeration! {
     ibv_transport_type(c_int) {
         IBV_TRANSPORT_UNKNOWN = -1,
         IBV_TRANSPORT_IB = 0,
+        IBV_TRANSPORT_IWARP = 1,
     }
 }
 

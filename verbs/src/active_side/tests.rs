@@ -376,6 +376,24 @@ fn silence_at_any_point_ends_the_attempt() {
 }
 
 #[test]
+fn a_request_that_fails_within_the_call_is_the_event_of_other_devices() {
+    let event = |errno| {
+        Event::of_connect_error(&Error::Connect(std::io::Error::from_raw_os_error(errno)))
+    };
+    for (errno, kind) in [
+        (libc::ECONNREFUSED, CmEventKind::REJECTED),
+        (libc::ECONNRESET, CmEventKind::REJECTED),
+        (libc::ETIMEDOUT, CmEventKind::UNREACHABLE),
+        (libc::EHOSTUNREACH, CmEventKind::CONNECT_ERROR),
+        (libc::ENETUNREACH, CmEventKind::CONNECT_ERROR),
+    ] {
+        assert_eq!(event(errno), Some(Event::Cm { kind, status: -errno }));
+    }
+    assert_eq!(event(libc::EINVAL), None, "it is not the peer's");
+    assert_eq!(Event::of_connect_error(&Error::Misuse("no")), None);
+}
+
+#[test]
 fn endless_timeouts_are_no_deadline() {
     let timeouts = Timeouts { resolve_address: Duration::MAX, ..TIMEOUTS };
     let mut side = ActiveSide::new(timeouts, 0);

@@ -27,7 +27,7 @@ use super::{
     events::{Stream, Subscription},
     id::{Channel, Id, check, set_nonblocking},
 };
-use crate::{DeviceEvent, Error, Limits};
+use crate::{DeviceEvent, Error, Limits, TransportType};
 
 /// One RDMA device of this machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,6 +107,12 @@ unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
     // SAFETY: as above; an open context points to its device.
     let device = unsafe { (*context.as_ptr()).device };
     // SAFETY: the device lives as long as its open context.
+    let transport = match unsafe { (*device).transport_type } {
+        c::IBV_TRANSPORT_IB => TransportType::InfiniBand,
+        c::IBV_TRANSPORT_IWARP => TransportType::Iwarp,
+        _ => TransportType::Other,
+    };
+    // SAFETY: the device lives as long as its open context.
     let name = unsafe { c::ibv_get_device_name(device) };
     // SAFETY: the name is a C string within the device.
     let device = unsafe { text(name) };
@@ -126,6 +132,7 @@ unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
         segments: attributes.max_sge.max(0).cast_unsigned(),
         shared_receive_work_requests: attributes.max_srq_wr.max(0).cast_unsigned(),
         shared_receive_queues: attributes.max_srq.max(0).cast_unsigned(),
+        transport,
         windows: windows(&attributes),
     })
 }
