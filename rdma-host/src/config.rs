@@ -266,6 +266,10 @@ pub const CONCURRENT_AUTHENTICATIONS_MAX: usize = 4;
 /// is there answers in milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connection requests of a process that may be within the system's call on iWARP, where each takes
+/// a thread, an endpoint and up to two minutes, also when nobody waits for it any more.
+pub const CONNECT_THREADS_MAX: usize = 256;
+
 /// How often connecting one queue may begin, where an old connection or a port is in the way. With
 /// the pause below that spans the 5 s for which targets on rxe are known to hold an old connection.
 pub const CONNECT_ATTEMPTS: u8 = 8;

@@ -1,5 +1,6 @@
 //! Makes the RDMA connection of one queue (RDMA 3.3): it does what `ActiveSide` says.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use tokio::sync::MutexGuard;
 use verbs::active_side::{Action, ActiveSide, Cause, Event, Fresh, State, Timeouts};
 use verbs::provider::CmEventKind;
 use verbs::{
-    Access, Capabilities, CompletionQueue, ConnectParameters, ConnectionEvent, Domain, Endpoint,
-    Established, PreparedQueuePair, Provider,
+    Access, Capabilities, CompletionQueue, ConnectionEvent, Domain, Endpoint, Established,
+    PreparedQueuePair, Provider, TransportType,
 };
 
+use super::connect_thread::{self, ConnectRequest};
 use super::limbo::{self, Parting};
 use super::port::PortWatch;
 use super::queue::{Parts, Queue};
@@ -26,7 +28,7 @@ use crate::config::{
 };
 use crate::error::{Error, Rejected, TargetMisbehaved, Transport};
 use crate::proto::RdmaConnect;
-use crate::wire::{CmAcceptData, CmReject, IntoBytes, QueueId, Sqe};
+use crate::wire::{CmAcceptData, CmReject, QueueId, Sqe};
 
 /// A response has 16 bytes; its buffer twice that, so that one too long is seen as such.
 const RESPONSE_BYTES: usize = 32;
@@ -38,6 +40,7 @@ pub(super) struct Resolved<P: Provider> {
     endpoint: Parting<Endpoint<P>>,
     events: Readable,
     port: PortWatch,
+    transport: TransportType,
 }
 
 /// What a connection is made with.
@@ -105,13 +108,16 @@ impl<P: Provider> Resolved<P> {
             events: Readable::new(endpoint.as_fd())?,
             endpoint: Parting::new(endpoint),
             port: PortWatch::default(),
+            transport: TransportType::default(),
         };
         let target = Target { options, queue: QueueId::ADMIN };
         let mut action = this.handle(Event::Start);
         while action != Action::MakeQueuePair {
             action = this.advance(target, action).await?.0;
         }
-        this.port = PortWatch::new(&this.endpoint.limits().map_err(verbs_error)?.device);
+        let limits = this.endpoint.limits().map_err(verbs_error)?;
+        this.port = PortWatch::new(&limits.device);
+        this.transport = limits.transport;
         this.endpoint.talks_through(this.port.clone());
         Ok(this)
     }
@@ -180,11 +186,16 @@ impl<P: Provider> Resolved<P> {
                     self.endpoint.talks_through(self.port.clone());
                     Action::None
                 }
+                Action::Connect if self.transport == TransportType::Iwarp => {
+                    let request = self.request(plan)?;
+                    self.send_on_thread(target, request, &mut prepared).await?
+                }
                 Action::Connect => {
+                    let request = self.request(plan)?;
                     let turn = completions.turn().await;
-                    self.request(plan.options, plan.open)?;
+                    let sent = request.send(&mut self.endpoint);
                     turn.pass().await;
-                    Action::None
+                    self.handle_sent(target, sent)?
                 }
                 other => match self.advance(target, other).await? {
                     (_, Some(established)) => break established,
@@ -243,17 +254,60 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    fn request(&mut self, options: &ConnectOptions, open: &RdmaConnect) -> Result<(), Error> {
+    fn request(&self, plan: &Plan<'_, P>) -> Result<ConnectRequest, Error> {
         let depth = self.endpoint.limits().map_err(verbs_error)?.read_atomic.min(READ_DEPTH_MAX);
-        let parameters = ConnectParameters {
-            private_data: open.request.as_bytes(),
-            // The target reads our memory with RDMA READ; we never read its.
+        Ok(ConnectRequest {
+            private_data: plan.open.request,
             responder_resources: u8::try_from(depth).expect("READ_DEPTH_MAX fits a byte"),
-            initiator_depth: 0,
-            retry_count: options.retry_count,
-            rnr_retry_count: options.rnr_retry_count,
+            retry_count: plan.options.retry_count,
+            rnr_retry_count: plan.options.rnr_retry_count,
+        })
+    }
+
+    /// Sends the request where that blocks. When something else comes first, the endpoint and the
+    /// queue pair stay with the thread; the actions that follow then do without them.
+    async fn send_on_thread(
+        &mut self,
+        target: Target<'_>,
+        request: ConnectRequest,
+        prepared: &mut Option<(PreparedQueuePair<P>, bool)>,
+    ) -> Result<Action, Error> {
+        let (queue_pair, inline) = prepared.take().expect("a request is sent with a queue pair");
+        let parts = connect_thread::Parts { queue_pair, endpoint: self.endpoint.take() };
+        let returned = async {
+            let permit = connect_thread::permit().await;
+            connect_thread::start(permit, request, parts)?.await.map_err(verbs_error)
         };
-        self.endpoint.connect(&parameters).map_err(verbs_error)
+        tokio::pin!(returned);
+        loop {
+            match tokio::time::timeout_at(self.wake().into(), &mut returned).await {
+                Ok(returned) => {
+                    let (parts, sent) = returned?;
+                    self.endpoint = parts.endpoint;
+                    *prepared = Some((parts.queue_pair, inline));
+                    return self.handle_sent(target, sent);
+                }
+                Err(_) => match self.handle_time() {
+                    Action::None => {}
+                    Action::Failed(cause) => return Err(target.failed(cause, &[])),
+                    action => return Ok(action),
+                },
+            }
+        }
+    }
+
+    /// What follows from the request's being sent, or refused at once.
+    fn handle_sent(
+        &mut self,
+        target: Target<'_>,
+        sent: Result<(), verbs::Error>,
+    ) -> Result<Action, Error> {
+        let Err(error) = sent else { return Ok(Action::None) };
+        let Some(event) = Event::of_connect_error(&error) else { return Err(verbs_error(error)) };
+        match self.handle(event) {
+            Action::Failed(cause) => Err(target.failed(cause, &[])),
+            action => Ok(action),
+        }
     }
 
     /// Asks for what is to be resolved, then waits for the next thing to do; nothing is one too.
@@ -305,14 +359,23 @@ impl<P: Provider> Resolved<P> {
             }
             return Ok((self.handle(Event::from(&event)), Some(event)));
         }
-        let look = Instant::now() + PORT_POLL_INTERVAL;
-        let wake = self.side.poll_timeout().map_or(look, |deadline| deadline.min(look));
-        match tokio::time::timeout_at(wake.into(), self.events.wait()).await {
+        match tokio::time::timeout_at(self.wake().into(), self.events.wait()).await {
             Ok(readable) => readable.map(|()| (Action::None, None)),
-            Err(_) => match self.look_at_port() {
-                Action::None => Ok((self.handle(Event::Deadline), None)),
-                action => Ok((action, None)),
-            },
+            Err(_) => Ok((self.handle_time(), None)),
+        }
+    }
+
+    /// When to look at the port again, or the deadline if that is earlier.
+    fn wake(&self) -> Instant {
+        let look = Instant::now() + PORT_POLL_INTERVAL;
+        self.side.poll_timeout().map_or(look, |deadline| deadline.min(look))
+    }
+
+    /// Looks at the port and the deadline.
+    fn handle_time(&mut self) -> Action {
+        match self.look_at_port() {
+            Action::None => self.handle(Event::Deadline),
+            action => action,
         }
     }
 
@@ -327,7 +390,7 @@ impl<P: Provider> Resolved<P> {
     /// Whether nobody has answered the question for an address yet, and there is time left.
     fn is_unanswered(&self, event: &ConnectionEvent<P>) -> bool {
         let ConnectionEvent::AddressError { status } = event else { return false };
-        let timed_out = os_error(*status).kind() == std::io::ErrorKind::TimedOut;
+        let timed_out = os_error(*status).kind() == ErrorKind::TimedOut;
         let deadline = self.side.poll_timeout();
         timed_out
             && self.side.state() == State::ResolvingAddress
@@ -399,7 +462,7 @@ impl Target<'_> {
                 self.unreachable(errno(status))
             }
             CmEventKind::REJECTED => {
-                let reject = CmReject::parse(status, private_data);
+                let reject = CmReject::parse(reject_reason(status), private_data);
                 Rejected::Connection { queue: self.queue, reject }.into()
             }
             CmEventKind::DISCONNECTED
@@ -444,6 +507,17 @@ fn in_flight_max(open: &RdmaConnect, accept: CmAcceptData) -> u16 {
     match accept.receive_size {
         0 => limit,
         size => limit.min(size),
+    }
+}
+
+/// The CM's reason for a rejection; iWARP has an errno for it: TCP's refusal where nothing listens,
+/// a reset where the peer's program rejected the request.
+fn reject_reason(status: i32) -> i32 {
+    match os_error(status).kind() {
+        _ if status >= 0 => status,
+        ErrorKind::ConnectionRefused => CmReject::INVALID_SERVICE,
+        ErrorKind::ConnectionReset => CmReject::CONSUMER,
+        _ => status,
     }
 }
 
@@ -508,6 +582,9 @@ mod tests {
             (CmEventKind::REJECTED, 8, "nothing listens"),
             (CmEventKind::REJECTED, 10, "an older connection"),
             (CmEventKind::REJECTED, 28, "no resources left"),
+            (CmEventKind::REJECTED, -111, "nothing listens"), // ECONNREFUSED
+            (CmEventKind::REJECTED, -104, "no resources left"), // ECONNRESET
+            (CmEventKind::CONNECT_ERROR, -113, "does not answer (No route to host"),
             (CmEventKind::DEVICE_REMOVAL, 0, "closed the connection of queue 3"),
             (CmEventKind::ROUTE_RESOLVED, 0, "the connection request came out of order"),
         ] {

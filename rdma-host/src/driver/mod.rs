@@ -28,6 +28,7 @@ mod berth;
 mod change;
 mod command;
 mod connect;
+mod connect_thread;
 mod controller;
 mod device;
 mod discovery;

@@ -295,7 +295,7 @@ pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 11]) -> Limits {
         shared_receive_work_requests: at(8),
         shared_receive_queues: at(9),
         windows: at(10),
-        numa_node: None, // of another machine
+        numa_node: None,                     // of another machine
         transport: TransportType::default(), // a replayed connect does not block
     }
 }

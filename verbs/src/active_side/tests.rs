@@ -377,9 +377,8 @@ fn silence_at_any_point_ends_the_attempt() {
 
 #[test]
 fn a_request_that_fails_within_the_call_is_the_event_of_other_devices() {
-    let event = |errno| {
-        Event::of_connect_error(&Error::Connect(std::io::Error::from_raw_os_error(errno)))
-    };
+    let event =
+        |errno| Event::of_connect_error(&Error::Connect(std::io::Error::from_raw_os_error(errno)));
     for (errno, kind) in [
         (libc::ECONNREFUSED, CmEventKind::REJECTED),
         (libc::ECONNRESET, CmEventKind::REJECTED),
