@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,8 +14,9 @@ use std::time::Duration;
 use rdma_host::proto::DiscoveryLog;
 use rdma_host::wire::{Nqn, SubsystemType};
 use rdma_host::{ConnectOptions, DiscoveryController, DiscoveryNews, DiscoveryWatch};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tests::{SUBSYSTEM, address, nvmf, nvmf_ok, options, run, target};
+use tests::{SUBSYSTEM, address, nvmf, nvmf_ok, options, run, target, wait_for};
 
 #[path = "discovery/lies.rs"]
 mod lies;
@@ -190,9 +191,55 @@ fn the_program_stays_and_prints_each_log() {
     assert_eq!(count(), 5);
     target(&["unlink", "port", "2", SUBSYSTEM]);
     assert_eq!(count(), 4);
-    let id = rustix::process::Pid::from_child(&program);
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    assert!(program.wait().unwrap().success(), "an interrupt is no failure");
+    send_signal(&program, Signal::INT);
+    assert!(wait(&mut program).success(), "an interrupt is no failure");
+}
+
+/// `nvmf discover --persistent` in the middle of printing a log that is longer than a pipe holds.
+fn printing(port: u16) -> Child {
+    let mut program = nvmf();
+    program.args(["discover", "-a", &address(), "--persistent", "--json", "-s", &port.to_string()]);
+    let program = program.stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = program.stdout.as_ref().expect("a pipe");
+    wait_for("a full pipe", Duration::from_secs(30), || {
+        rustix::io::ioctl_fionread(pipe).unwrap() >= 60 << 10
+    });
+    program
+}
+
+fn send_signal(program: &Child, signal: Signal) {
+    kill_process(Pid::from_child(program), signal).expect("it is ours");
+}
+
+fn wait(program: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_for("the end of nvmf", Duration::from_secs(30), || {
+        status = program.try_wait().unwrap();
+        status.is_some()
+    });
+    status.expect("just seen")
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_signal_that_arrives_while_a_log_is_printed_is_not_lost() {
+    many(9, "nqn.2026-11.org.soft-roce:printed-", 300);
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut program = printing(4429);
+        send_signal(&program, signal);
+        let mut printed = String::new();
+        BufReader::new(program.stdout.take().unwrap()).read_to_string(&mut printed).unwrap();
+        assert!(wait(&mut program).success(), "{signal:?} is no failure");
+        let log: Value = serde_json::from_str(&printed).expect("the log was printed to its end");
+        assert!(names(&log).len() > 300, "{} names", names(&log).len());
+    }
+    // A second one does not wait for the pipe.
+    let mut program = printing(4429);
+    send_signal(&program, Signal::TERM);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(program.try_wait().unwrap(), None, "it has a log to print");
+    send_signal(&program, Signal::INT);
+    assert_eq!(wait(&mut program).code(), Some(128 + 2));
 }
 
 #[test]

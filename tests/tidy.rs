@@ -215,6 +215,16 @@ fn test_programs() -> BTreeMap<String, (String, Vec<(String, String)>)> {
     programs
 }
 
+/// A handler that is made where a signal is awaited loses those that arrive between two waits.
+#[test]
+fn signals_are_caught_in_one_place() {
+    for (path, text) in sources().iter().filter(|(path, _)| path != "tests/tidy.rs") {
+        let found = text.contains("signal::ctrl_c") || text.contains("signal::unix");
+        let place = path == "rdma-host/cli/src/shutdown.rs";
+        assert_eq!(found, place, "{path}: only `ShutdownSignal` is to catch signals");
+    }
+}
+
 /// `tests/run` finds the bed's tests by lines that say how each is run.
 #[test]
 fn tests_that_are_ignored_say_how_the_bed_runs_them() {

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::configuration::{Connection, EndpointKind, boolean, integer};
 use crate::failure::Failure;
 use crate::secrets::SecretArguments;
+use crate::shutdown::ShutdownSignal;
 use crate::{Format, config, host, print_json, print_text, session, size, target};
 
 /// Ask discovery controllers where subsystems are; text and JSON are those of nvme-cli.
@@ -234,11 +235,15 @@ impl Arguments {
 
     /// Stays connected until interrupted.
     async fn watch(&self, options: &ConnectOptions) -> Result<(), Failure> {
-        let mut watch = DiscoveryWatch::connect(options).await?;
+        let mut shutdown = ShutdownSignal::catch()?;
+        let mut watch = tokio::select! {
+            connected = DiscoveryWatch::connect(options) => connected?,
+            () = shutdown.received() => return Ok(()),
+        };
         loop {
             let news = tokio::select! {
                 news = watch.next() => news,
-                _ = tokio::signal::ctrl_c() => {
+                () = shutdown.received() => {
                     watch.shutdown().await;
                     return Ok(());
                 }

@@ -19,6 +19,7 @@ mod pattern;
 mod privacy;
 mod secrets;
 mod session;
+mod shutdown;
 mod size;
 mod target;
 mod transfer;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::Format;
 use crate::failure::Failure;
 use crate::session;
+use crate::shutdown::ShutdownSignal;
 use crate::target::TargetArguments;
 
 #[derive(Args)]
@@ -30,6 +31,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = arguments.target.options()?;
     session::runtime()?.block_on(async {
+        let mut shutdown = ShutdownSignal::catch()?;
         let connecting = Controller::begin(&RdmaCore::new().into(), &options, 1)?;
         let (mut changes, mut notices) = (connecting.changes(), connecting.notices());
         let format = arguments.output_format;
@@ -43,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 }
             }
         });
-        let outcome = watch(connecting.live(), arguments.runtime).await;
+        let outcome = watch(connecting.live(), arguments.runtime, &mut shutdown).await;
         // All is said once the controller is gone.
         let _ = printer.await;
         outcome
@@ -54,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 async fn watch(
     connect: impl Future<Output = Result<Controller, rdma_host::Error>>,
     runtime: Option<Duration>,
+    shutdown: &mut ShutdownSignal,
 ) -> Result<(), Failure> {
     let over = async {
         match runtime {
@@ -64,7 +67,7 @@ async fn watch(
     let stopped = async {
         tokio::select! {
             () = over => {}
-            () = interrupted() => {}
+            () = shutdown.received() => {}
         }
     };
     tokio::pin!(stopped);
@@ -79,18 +82,6 @@ async fn watch(
             controller.shutdown().await;
             Ok(())
         }
-    }
-}
-
-/// Waits for Ctrl-C or TERM.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }
 
