@@ -8,10 +8,14 @@ mod target;
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use soft_roce::{Error, internal_commands::InternalCommand};
 
 /// RDMA without hardware: runs programs in a kernel that has soft-RoCE and an NVMe target
@@ -54,6 +58,16 @@ pub(crate) fn main() -> ExitCode {
         Subcommands::Target(target) => target.run(),
     };
     done.unwrap_or_else(|error| report(&error))
+}
+
+/// Parser of a path that may be empty: an environment variable that was meant to be unset is.
+pub(crate) fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// The path that [`path_or_empty`] has parsed, if there is one.
+pub(crate) fn non_empty(path: Option<PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty())
 }
 
 fn report(error: &Error) -> ExitCode {

@@ -73,6 +73,10 @@
 //! panicked, oopsed, hit a BUG or a WARN, wrote a line that `--deny` forbids, or gave no result;
 //! and 2 when nothing was run at all.
 //!
+//! With `--artifacts FOLDER` (`SOFT_ROCE_ARTIFACTS`) a run that fails leaves there, in a folder of
+//! its own, the kernel's log and the output of `rdma link`, `rdma resource` and `rdma statistic`,
+//! taken when the program had failed, or shortly before the time was up.
+//!
 //! However the caller ends, by Ctrl-C or SIGKILL, the reaper sees the liveness pipe end, kills
 //! every process of the guest and removes its files. There is no signal handler and no global
 //! state: guests may be run from any number of threads at once, each on a processor of its own
@@ -92,6 +96,7 @@
 
 #![forbid(unsafe_code)]
 
+mod artifacts;
 pub mod doctor;
 mod error;
 mod helper;

@@ -9,7 +9,7 @@ use soft_roce::{
     run::trial,
 };
 
-use super::print;
+use super::{non_empty, path_or_empty, print};
 
 /// Build the kernel, once; later runs find it in the cache
 ///
@@ -24,6 +24,7 @@ pub(crate) struct Build {
     kernel: Kernel,
     /// Build from this kernel source tree or tarball (5.15 to 7.x) instead of Debian's package
     #[arg(long, value_name = "PATH", env = kernel::build::SOURCE_VARIABLE)]
+    #[arg(value_parser = path_or_empty())]
     source: Option<PathBuf>,
     /// Look for a newer source although a kernel is there
     #[arg(long)]
@@ -42,7 +43,7 @@ impl Build {
             return Err(Error::UnknownKernel(self.kernel.to_string()));
         };
         let mut build = kernel::build::Build::new(series);
-        if let Some(path) = self.source {
+        if let Some(path) = non_empty(self.source) {
             build = build.source(path);
         }
         if self.refresh {

@@ -8,6 +8,8 @@ use soft_roce::{
     Device, Guest, Kernel, Machine, Outcome, Result, RunStatus, run::kernel_log, size,
 };
 
+use super::{non_empty, path_or_empty};
+
 /// Run a program in a guest that has rxe and, with --target, an NVMe target
 ///
 /// The program runs here: in this folder, on these files, with these arguments, environment and
@@ -32,7 +34,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N")]
     cpus: Option<usize>,
     /// Set up the NVMe target of this file before the program starts
-    #[arg(long, value_name = "FILE", env = "SOFT_ROCE_TARGET")]
+    #[arg(long, value_name = "FILE", env = "SOFT_ROCE_TARGET", value_parser = path_or_empty())]
     target: Option<PathBuf>,
     /// End the run, whatever it is doing, after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -53,6 +55,11 @@ pub(crate) struct Run {
     /// Keep the kernel's messages in this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Keep the kernel's log and the state of RDMA of a run that fails, in a folder of its own in
+    /// this one
+    #[arg(long, value_name = "FOLDER", env = "SOFT_ROCE_ARTIFACTS")]
+    #[arg(value_parser = path_or_empty())]
+    artifacts: Option<PathBuf>,
     /// Start an interactive shell, or PROGRAM, on a terminal of its own
     #[arg(long)]
     shell: bool,
@@ -89,7 +96,7 @@ impl Run {
             .kernel_args(self.kernel_arg);
         guest = self.deny.into_iter().fold(guest, Guest::deny);
         guest = self.allow.into_iter().fold(guest, Guest::allow);
-        if let Some(file) = self.target {
+        if let Some(file) = non_empty(self.target) {
             guest = guest.target(file);
         }
         if let Some(timeout) = self.timeout {
@@ -103,6 +110,9 @@ impl Run {
         }
         if let Some(file) = self.log {
             guest = guest.log(file);
+        }
+        if let Some(folder) = non_empty(self.artifacts) {
+            guest = guest.artifacts(folder);
         }
         if self.shell { guest.interactive() } else { guest }
     }

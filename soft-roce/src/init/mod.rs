@@ -26,6 +26,7 @@ use rustix::{
 pub(crate) use session::enter as enter_session;
 
 use crate::{
+    artifacts::Artifacts,
     machine::{boot, scaled},
     run::mux::{self, Kind},
     run::spec::{self, GuestSpec, GuestStatus, name},
@@ -86,8 +87,14 @@ fn work(spec: &GuestSpec, folder: &Path, line: &SharedLine) -> GuestStatus {
     let Ok(running) = stdio_relay.start(line, folder) else {
         return GuestStatus::NotSetUp("the line to the host broke".into());
     };
+    let watch = spec.artifacts.as_ref().and_then(Artifacts::watch);
     let status = await_program(Pid::from_child(&child));
+    drop(watch);
     running.finish();
+    if let Some(artifacts) = spec.artifacts.as_ref().filter(|_| status.exit_status() != Some(0)) {
+        // A folder that cannot be written is reported by the caller's side.
+        let _ = artifacts.write_state();
+    }
     match (status.exit_status(), status.terminating_signal()) {
         (Some(status), _) => GuestStatus::Exited(status),
         (None, Some(signal)) => GuestStatus::Killed(signal),

@@ -26,6 +26,7 @@ use regex_lite::Regex;
 
 use crate::{
     Error, Kernel, Result,
+    artifacts::Artifacts,
     kernel::cache::Cache,
     machine::{self, Machine, MachineSpec, Prepared, uml},
     packages, program,
@@ -57,6 +58,7 @@ pub struct Guest {
     pub(crate) deny: Vec<Regex>,
     pub(crate) allow: Vec<Regex>,
     log: Option<PathBuf>,
+    artifacts: Option<PathBuf>,
     pub(crate) interactive: bool,
     folder: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
@@ -84,6 +86,7 @@ impl Guest {
             deny: Vec::new(),
             allow: Vec::new(),
             log: None,
+            artifacts: None,
             interactive: false,
             folder: None,
             environment: Vec::new(),
@@ -176,6 +179,14 @@ impl Guest {
     #[must_use]
     pub fn log(mut self, file: impl Into<PathBuf>) -> Self {
         self.log = Some(file.into());
+        self
+    }
+
+    /// Keeps the kernel's log and the state of RDMA of a run that fails, in a folder of its own in
+    /// this one.
+    #[must_use]
+    pub fn artifacts(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.artifacts = Some(folder.into());
         self
     }
 
@@ -299,11 +310,29 @@ impl Guest {
         note.iter().for_each(|note| stdio::warn(note));
         self.deadline_factor = machine.deadline_factor();
         let folder = RunDir::create(program)?;
+        let artifacts = self.plan_artifacts(&folder)?;
         let log = self.prepare(kernel, machine, &folder)?;
-        supervise::run(self, program, folder, &log)
+        let guest = GuestSpec { artifacts: artifacts.clone(), ..self.guest_spec()? };
+        spec::store(&folder.path, name::GUEST, &guest)?;
+        let outcome = supervise::run(self, program, folder, &log)?;
+        match artifacts.as_ref().map(|artifacts| artifacts.conclude(&outcome)) {
+            Some(Ok(Some(kept))) => stdio::warn(&format!("artifacts: {}", kept.display())),
+            Some(Err(error)) => stdio::warn(&format!("artifacts: {error}")),
+            None | Some(Ok(None)) => {}
+        }
+        Ok(outcome)
     }
 
-    /// Writes what reaper and guest have to know; returns the path of the kernel's log.
+    fn plan_artifacts(&self, folder: &RunDir) -> Result<Option<Artifacts>> {
+        let program = Path::new(&self.program[0]);
+        let plan = |base: &PathBuf| {
+            let planned = Artifacts::plan(base, program, &folder.path)?;
+            Ok(planned.deadlines(self.timeout, self.deadline_factor))
+        };
+        self.artifacts.as_ref().map(plan).transpose()
+    }
+
+    /// Writes what the reaper has to know; returns the path of the kernel's log.
     fn prepare(&self, kernel: PathBuf, machine: MachineSpec, folder: &RunDir) -> Result<PathBuf> {
         let log = match &self.log {
             Some(file) => std::path::absolute(file).map_err(Error::io("find", file))?,
@@ -322,7 +351,6 @@ impl Guest {
             extra: self.extra.clone(),
         };
         spec::store(&folder.path, name::LAUNCH, &launch)?;
-        spec::store(&folder.path, name::GUEST, &self.guest_spec()?)?;
         Ok(log)
     }
 
@@ -354,6 +382,7 @@ impl Guest {
             interactive: self.interactive,
             window: stdio::window(),
             umask: umask(),
+            artifacts: None,
         })
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::device::Device;
-use crate::{Error, Result, machine::MachineSpec};
+use crate::{Error, Result, artifacts::Artifacts, machine::MachineSpec};
 
 /// What the guest's init is to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub(crate) struct GuestSpec {
     pub(crate) umask: u32,
     /// By how much deadlines are longer than on a machine of ordinary speed.
     pub(crate) deadline_factor: u32,
+    /// What to keep of a run that fails.
+    pub(crate) artifacts: Option<Artifacts>,
 }
 
 /// What a standard stream of the program is.

@@ -188,3 +188,16 @@ fn wrong_words_are_explained() {
     assert!(program(&["build", "--source", "/no/tree"]).contains("/no/tree"));
     assert!(program(&["run"]).contains("PROGRAM"));
 }
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--kernel", "/no/linux", "--", "true"]);
+    command.env("SOFT_ROCE_TARGET", "").env("SOFT_ROCE_ARTIFACTS", "");
+    let error = text(&command.output().unwrap().stderr);
+    assert!(error.contains("/no/linux"), "{error}");
+    let mut command = Command::new(PROGRAM);
+    command.args(["build", "--kernel", "/no/linux"]).env("SOFT_ROCE_KERNEL_SOURCE", "");
+    let error = text(&command.output().unwrap().stderr);
+    assert!(error.contains("/no/linux"), "{error}");
+}
