@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::{
     Kernel, Series, helper,
     kernel::{KernelInfo, build, cache::Cache},
-    machine, native, packages, program,
+    machine, native,
+    packages::{self, SourcePackage},
+    program,
     run::{MEMORY_BYTES, cpu, paths, trial},
 };
 
@@ -65,7 +67,7 @@ impl Check {
 /// Compilers and the like are missed only where there is no kernel that boots.
 fn build_packages(boots: bool) -> Check {
     let check =
-        packages_check("packages to build a kernel", &packages::missing(&packages::TO_BUILD));
+        packages_check("packages to build a kernel", &packages::missing(&packages::to_build()));
     if boots && check.verdict == Verdict::Bad {
         return Check::note(&check.subject, format!("not needed now; {}", check.text));
     }
@@ -84,8 +86,7 @@ fn packages_check(subject: &str, missing: &[String]) -> Check {
     if rustix::process::geteuid().is_root() && helper::exists("apt-get") {
         return Check::note(subject, format!("{names}: will be installed when needed"));
     }
-    let text = format!("run: apt-get install -y --no-install-recommends {names}");
-    Check::bad(subject, text)
+    Check::bad(subject, format!("missing: {names}; {}", packages::how_to_install(missing)))
 }
 
 fn program() -> Check {
@@ -159,8 +160,13 @@ fn not_built(series: Series) -> Check {
         let text = format!("{}: no such source ({})", path.display(), build::SOURCE_VARIABLE);
         return Check::bad(&subject, text);
     }
-    let text = format!("not built; `soft-roce build --kernel {name}` or the first run does it");
-    Check::note(&subject, text)
+    match SourcePackage::prospect(series) {
+        Ok(words) => {
+            let text = "not built; the first run or this does it";
+            Check::note(&subject, format!("{text}: soft-roce build --kernel {name} (from {words})"))
+        }
+        Err(error) => Check::bad(&subject, error.to_string()),
+    }
 }
 
 fn memory() -> Check {

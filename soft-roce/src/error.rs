@@ -55,6 +55,17 @@ pub enum Error {
         /// The options that would not stay on.
         Vec<String>,
     ),
+    /// A package cannot be downloaded.
+    #[error(
+        "cannot download {package}: {reason}; without a network, install that package, or give a \
+         source with --source or a kernel with --kernel"
+    )]
+    Download {
+        /// Its name and version.
+        package: String,
+        /// apt's reason.
+        reason: String,
+    },
     /// A helper program failed.
     #[error("`{command}` failed: {reason}")]
     Helper {
@@ -148,22 +159,34 @@ pub enum Error {
         /// What was tried.
         reason: String,
     },
+    /// The disk has no room for a build.
+    #[error(
+        "a kernel's build takes {needed} MB while it lasts, {} has {free} MB free; free some, or \
+         set XDG_CACHE_HOME to a folder with more",
+        .folder.display()
+    )]
+    NoSpace {
+        /// The folder of the build.
+        folder: PathBuf,
+        /// What is free there, in MB.
+        free: u64,
+        /// What a build takes, in MB.
+        needed: u64,
+    },
     /// What `native` needs is missing.
     #[error("this kernel cannot be the test bed itself: {}; use `soft-roce run`", .0.join("; "))]
     NotNative(
         /// Each missing thing.
         Vec<String>,
     ),
-    /// Packages are missing and only root may install them.
-    #[error(
-        "missing: {}; run: apt-get install -y --no-install-recommends {}",
-        .0.join(" "),
-        .0.join(" ")
-    )]
-    Packages(
-        /// The packages' names.
-        Vec<String>,
-    ),
+    /// Packages are missing that this user, or this system, cannot install.
+    #[error("missing: {}; {next}", .packages.join(" "))]
+    Packages {
+        /// The packages' names in Debian.
+        packages: Vec<String>,
+        /// What to do.
+        next: String,
+    },
     /// A path that the kernel's command line cannot carry, or that does not exist.
     #[error("{}: {reason}", .path.display())]
     Path {

@@ -7,9 +7,6 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How many source files the trimmed configuration compiles, measured on 6.12 and 7.3.
-pub(crate) const OBJECTS_EXPECTED: u64 = 1_045;
-
 /// Plain lines come at most this often: a log is read later, by somebody in a hurry.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -44,7 +41,7 @@ impl Drop for Step {
     }
 }
 
-/// Compiled files, counted against the estimate.
+/// Compiled files, counted against what `make` said it would compile.
 pub(crate) struct Objects {
     bar: Option<ProgressBar>,
     count: u64,
@@ -54,9 +51,9 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// `done` files are there from an earlier, interrupted build.
-    pub(crate) fn new(done: u64) -> Self {
-        let expected = OBJECTS_EXPECTED.saturating_sub(done).max(1);
+    /// `expected` files are to be compiled, or somewhat more: those that only a compiled one makes
+    /// known are not counted.
+    pub(crate) fn new(expected: u64) -> Self {
         let now = Instant::now();
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template(
@@ -68,25 +65,23 @@ impl Objects {
         Self { bar, count: 0, expected, started: now, said: now }
     }
 
-    /// One more line of the compiler's output.
+    /// Counts a line of the compiler's output.
     pub(crate) fn line(&mut self, line: &str) {
-        let compiles = ["  CC ", "  AS "].iter().any(|start| line.starts_with(start));
-        if !compiles {
+        if !compiles(line) {
             return;
         }
         self.count += 1;
         match &self.bar {
-            Some(bar) => bar.set_position(self.count.min(self.expected)),
-            None if self.said.elapsed() >= PLAIN_INTERVAL => self.say_plain(),
+            Some(bar) => {
+                bar.set_length(self.expected.max(self.count));
+                bar.set_position(self.count);
+            }
+            None if self.said.elapsed() >= PLAIN_INTERVAL => {
+                self.said = Instant::now();
+                say(&counted(self.count, self.expected, self.started.elapsed()));
+            }
             None => {}
         }
-    }
-
-    fn say_plain(&mut self) {
-        self.said = Instant::now();
-        let left = remaining(self.started.elapsed(), self.count, self.expected).as_secs();
-        let Self { count, expected, .. } = self;
-        say(&format!("compiled {count} of about {expected} files, about {left} s left"));
     }
 }
 
@@ -96,6 +91,25 @@ impl Drop for Objects {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Number of files that a dry run of `make` would compile.
+pub(crate) fn to_compile(dry_run: &str) -> u64 {
+    // There, a line of the compiler's output is an argument of `echo`.
+    let announced = |line: &&str| line.split('\'').any(compiles);
+    dry_run.lines().filter(announced).map(|_| 1).sum()
+}
+
+fn compiles(line: &str) -> bool {
+    ["  CC ", "  AS "].iter().any(|start| line.starts_with(start))
+}
+
+fn counted(count: u64, expected: u64, elapsed: Duration) -> String {
+    if count >= expected {
+        return format!("compiled {count} files in {} s", elapsed.as_secs());
+    }
+    let left = remaining(elapsed, count, expected).as_secs();
+    format!("compiled {count} of about {expected} files, about {left} s left")
 }
 
 fn remaining(elapsed: Duration, count: u64, expected: u64) -> Duration {
@@ -114,5 +128,23 @@ mod tests {
         assert_eq!(quarter.as_secs(), 180);
         assert_eq!(remaining(Duration::from_secs(60), 1_200, 1_000), Duration::ZERO);
         assert_eq!(remaining(Duration::ZERO, 0, 1_000), Duration::ZERO);
+    }
+
+    #[test]
+    fn no_count_exceeds_its_total() {
+        let minute = Duration::from_secs(60);
+        let before = counted(500, 1_000, minute);
+        assert_eq!(before, "compiled 500 of about 1000 files, about 60 s left");
+        assert_eq!(counted(1_076, 1_045, minute), "compiled 1076 files in 60 s");
+        assert_eq!(counted(3, 0, minute), "compiled 3 files in 60 s");
+    }
+
+    #[test]
+    fn a_dry_run_is_counted() {
+        let dry = "set -e;  echo '  CC      init/main.o';  gcc -c -o init/main.o init/main.c\n\
+                   set -e;  echo '  AS      arch/x86/um/checksum_64.o';  gcc -c x\n\
+                   set -e;  echo '  HOSTCC  scripts/kallsyms';  gcc x\n\
+                   set -e;  echo '  AR      built-in.a';  rm -f built-in.a\n: CC x\n";
+        assert_eq!(to_compile(dry), 2);
     }
 }

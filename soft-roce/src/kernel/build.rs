@@ -16,8 +16,8 @@ use crate::{
         config, info, patch,
         source::{Source, remove_folder},
     },
-    packages,
-    progress::{Objects, say},
+    packages::{self, Lists, SourcePackage},
+    progress::{Objects, say, to_compile},
 };
 
 /// Names a source tree or tarball to build from, in place of a package.
@@ -75,7 +75,7 @@ impl Build {
     /// The kernel of this build if it is in the cache; asks nobody.
     #[must_use]
     pub fn cached(&self, cache: &Cache) -> Option<PathBuf> {
-        cache.current(&self.name())
+        cache.current(&self.name()).or_else(|| cache.current(&self.replacement_name()))
     }
 
     /// The cache's key of this build: the source's version and the hash of our options and patches.
@@ -84,7 +84,7 @@ impl Build {
     ///
     /// When there is no source.
     pub fn key(&self, cache: &Cache) -> Result<String> {
-        let source = self.find_source(cache)?;
+        let source = self.find_source(cache, Lists::Machine)?;
         Ok(Cache::key(source.version()))
     }
 
@@ -110,17 +110,25 @@ impl Build {
         if let Some(linux) = self.cached(cache).filter(|_| !self.refresh) {
             return Ok(linux);
         }
-        packages::ensure(&packages::TO_BUILD)?;
-        let source = self.find_source(cache)?;
-        let entry = cache.entry(source.version());
-        if !entry.join("linux").is_file() {
-            let folder = cache.root().join(format!("build-{}", self.name()));
-            let jobs = self.jobs;
-            let tree = Tree { source: &source, entry: &entry, folder: &folder, jobs, trial };
-            tree.build(&lock)?;
+        packages::ensure(&packages::to_build())?;
+        let build = |lists| {
+            let source = self.find_source(cache, lists)?;
+            let entry = cache.entry(source.version());
+            if !entry.join("linux").is_file() {
+                let folder = cache.root().join(format!("build-{}", self.name()));
+                let (entry, jobs) = (&entry, self.jobs);
+                Tree { source: &source, entry, folder: &folder, jobs, trial }.build(&lock)?;
+            }
+            let replaces = source.replaces(self.series);
+            let name = if replaces { self.replacement_name() } else { self.name() };
+            cache.point(&name, &entry)?;
+            Ok(entry.join("linux"))
+        };
+        match build(Lists::Machine) {
+            // The mirror dropped what an old package list names.
+            Err(Error::Download { .. }) => build(Lists::Fresh),
+            done => done,
         }
-        cache.point(&self.name(), &entry)?;
-        Ok(entry.join("linux"))
     }
 
     /// The name of this build's result in the cache.
@@ -133,10 +141,15 @@ impl Build {
         format!("source-{digits}")
     }
 
-    fn find_source(&self, cache: &Cache) -> Result<Source> {
+    /// Names a kernel of the nearest release in the cache, where the series could not be had.
+    fn replacement_name(&self) -> String {
+        format!("{}-replacement", self.name())
+    }
+
+    fn find_source(&self, cache: &Cache, lists: Lists) -> Result<Source> {
         match &self.source {
             Some(path) => Source::given(path),
-            None => packages::SourcePackage::find(self.series, cache).map(Source::Package),
+            None => SourcePackage::find(self.series, cache, lists).map(Source::Package),
         }
     }
 }
@@ -232,8 +245,8 @@ impl Tree<'_> {
     }
 
     fn compile(&self, tree: &Path, log: &Path) -> Result<()> {
-        let done = if log.exists() { compiled_lines(log) } else { 0 };
         let mut file = append_to(log)?;
+        let expected = self.expected(tree);
         let mut make = make(tree);
         make.arg(format!("-j{}", self.jobs)).arg("linux");
         let step = helper::words(&make);
@@ -244,7 +257,7 @@ impl Tree<'_> {
         let mut child = make.spawn().map_err(cannot("start make for"))?;
         // The command holds the pipe's write ends: without this the reader never ends.
         drop(make);
-        let mut objects = Objects::new(done);
+        let mut objects = Objects::new(expected);
         for line in BufReader::new(reader).split(b'\n') {
             let line = line.map_err(cannot("read"))?;
             let line = String::from_utf8_lossy(&line);
@@ -257,6 +270,13 @@ impl Tree<'_> {
             return Ok(());
         }
         Err(Error::Build { step, log: log.into(), tail: tail(log) })
+    }
+
+    /// Number of files left to compile, by a dry run, which ends early: with an error where it
+    /// meets a file that is yet to be made.
+    fn expected(&self, tree: &Path) -> u64 {
+        let dry = make(tree).args(["-n", "linux"]).stderr(Stdio::null()).output();
+        dry.map_or(0, |done| to_compile(&String::from_utf8_lossy(&done.stdout)))
     }
 
     /// One rename makes the entry appear whole.
@@ -287,12 +307,6 @@ fn make(tree: &Path) -> Command {
 
 fn append_to(log: &Path) -> Result<File> {
     OpenOptions::new().create(true).append(true).open(log).map_err(Error::io("write", log))
-}
-
-fn compiled_lines(log: &Path) -> u64 {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    text.lines().filter(|line| line.starts_with("  CC ")).fold(0, |count, _| count + 1)
 }
 
 /// The last lines, and before them the errors that other compilers' lines have pushed away.
@@ -330,6 +344,22 @@ mod tests {
         assert_eq!(build.name(), "6.12");
         let given = build.clone().source("/tmp".into()).name();
         assert!(given.starts_with("source-") && given != build.source("/".into()).name());
+    }
+
+    #[test]
+    fn a_replacement_serves_until_the_series_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().into());
+        let mut build = Build::new(Series::SixTwelve);
+        build.source = None;
+        for (name, version) in [(build.replacement_name(), "6.8.0-31.31"), (build.name(), "6.12.1")]
+        {
+            let entry = cache.entry(version);
+            fs::create_dir(&entry).unwrap();
+            fs::write(entry.join("linux"), "").unwrap();
+            cache.point(&name, &entry).unwrap();
+            assert_eq!(build.cached(&cache), Some(entry.join("linux")));
+        }
     }
 
     #[test]

@@ -8,7 +8,16 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, helper, packages::SourcePackage, progress::Step};
+use rustix::fs::statvfs;
+
+use crate::{
+    Error, Result, Series, helper,
+    packages::{self, SourcePackage},
+    progress::{Step, say},
+};
+
+/// Room that the unpacked source and the compiler's output take, in MB: 1,860 for 6.12, 2,050 for 7.3.
+const BUILD_MB: u64 = 2_200;
 
 /// Where a kernel's source comes from.
 pub(crate) enum Source {
@@ -37,12 +46,18 @@ impl Source {
         }
     }
 
+    /// Whether this is another release than the series asks for.
+    pub(crate) fn replaces(&self, series: Series) -> bool {
+        matches!(self, Self::Package(package) if package.replaces(series))
+    }
+
     /// Leaves the source in `folder/tree`, unless an earlier call already did.
     pub(crate) fn unpack(&self, folder: &Path) -> Result<PathBuf> {
         let tree = folder.join("tree");
         if tree.is_dir() {
             return Ok(tree);
         }
+        self.check_room(folder)?;
         let partial = folder.join("partial");
         remove_folder(&partial)?;
         fs::create_dir_all(&partial).map_err(Error::io("create", &partial))?;
@@ -53,6 +68,20 @@ impl Source {
         }
         fs::rename(&partial, &tree).map_err(Error::io("rename", &partial))?;
         Ok(tree)
+    }
+
+    /// Says what the build takes; fails when the disk cannot hold it.
+    fn check_room(&self, folder: &Path) -> Result<()> {
+        // A package's file is gone before its tarball, of about the same size, is unpacked.
+        let package = if let Self::Package(package) = self { package.size / 1_000_000 } else { 0 };
+        let needed = BUILD_MB + package;
+        let disk = statvfs(folder).map_err(Error::errno("look at", folder))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize) / 1_000_000;
+        if free < needed {
+            return Err(Error::NoSpace { folder: folder.into(), free, needed });
+        }
+        say(&format!("building takes {needed} MB of {} while it lasts", folder.display()));
+        Ok(())
     }
 }
 
@@ -70,20 +99,14 @@ fn unpack_package(package: &SourcePackage, folder: &Path, into: &Path) -> Result
     let download = folder.join("download");
     remove_folder(&download)?;
     fs::create_dir_all(&download).map_err(Error::io("create", &download))?;
-    let file = package.download(&download)?;
-    let _step = Step::new("unpacking the kernel source".into());
-    helper::check(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&download))?;
-    let tarball = download.join(format!("usr/src/{}.tar.xz", package.name));
-    unpack_into(&tarball, into)?;
+    unpack_tarball(&package.tarball(&download)?, into)?;
     remove_folder(&download)
 }
 
 fn unpack_tarball(tarball: &Path, into: &Path) -> Result<()> {
-    let _step = Step::new(format!("unpacking {}", tarball.display()));
-    unpack_into(tarball, into)
-}
-
-fn unpack_into(tarball: &Path, into: &Path) -> Result<()> {
+    packages::ensure(packages::to_unpack(tarball).as_slice())?;
+    let name = tarball.file_name().unwrap_or_default().display();
+    let _step = Step::new(format!("unpacking {name}"));
     let mut tar = Command::new("tar");
     helper::check(tar.arg("-xf").arg(tarball).arg("--strip-components=1").arg("-C").arg(into))
 }

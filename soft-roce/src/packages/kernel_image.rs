@@ -1,13 +1,16 @@
 //! Packages with a kernel that is ready to boot, and their modules.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use super::{Apt, field, mirror, private_options, signed_by};
-use crate::{Error, Result, Series, helper, kernel::cache::Cache, progress::Step};
+use crate::{
+    Error, Result, Series, helper,
+    kernel::cache::Cache,
+    packages::apt::{self, Apt, field},
+    progress::Step,
+};
 
 /// Beginnings of the names of the packages that a kernel's package may be split into.
 const PARTS: [&str; 2] = ["linux-binary-", "linux-modules-"];
@@ -38,12 +41,13 @@ impl KernelImage {
         {
             return Ok(found);
         }
-        let mirror = mirror().ok_or_else(|| none("apt is not set up for a Debian mirror"))?;
+        let mirror = apt::mirror().ok_or_else(|| none("apt is not set up for a Debian mirror"))?;
         let suite = series.suite();
         let _step = Step::new(format!("reading the package list of {suite} for {architecture}"));
-        let apt = private(cache, &mirror, suite, architecture)?;
+        let apt = Apt::suite(cache, &mirror, suite, Some(architecture))?;
+        let updated = apt.update();
         let found = Self::newest(apt, series, architecture)?;
-        found.ok_or_else(|| none(&format!("{suite} does not have it")))
+        found.ok_or_else(|| none(&apt::lacks(suite, updated)))
     }
 
     /// Downloads into `folder` and returns the files.
@@ -51,16 +55,11 @@ impl KernelImage {
         let name = self.names.first().map_or("", String::as_str);
         let megabytes = self.size / 1_000_000;
         let _step = Step::new(format!("downloading {name} {} ({megabytes} MB)", self.version));
-        let wanted = self.names.iter().map(|name| format!("{name}={}", self.version));
-        let mut get = self.apt.command("apt-get");
-        helper::check(get.args(["-q", "download"]).args(wanted).current_dir(folder))?;
-        let files = fs::read_dir(folder).map_err(Error::io("read", folder))?;
-        let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
-        Ok(files.flatten().map(|entry| entry.path()).filter(is_package).collect())
+        self.apt.download(&self.names, &self.version, folder)
     }
 
     fn newest(apt: Apt, series: Series, architecture: &str) -> Result<Option<Self>> {
-        let names = helper::output(apt.command("apt-cache").args(["pkgnames", "linux-image-"]))?;
+        let names = apt.names("linux-image-[0-9]")?;
         let Some(name) = newest_name(series, architecture, &names) else { return Ok(None) };
         let mut image = Self { version: String::new(), names: vec![], size: 0, apt };
         let depends = image.add(name)?;
@@ -72,8 +71,7 @@ impl KernelImage {
 
     /// Adds a package; returns what it depends on.
     fn add(&mut self, name: &str) -> Result<String> {
-        let mut ask = self.apt.command("apt-cache");
-        let record = helper::output(ask.args(["show", "--no-all-versions", name]))?;
+        let record = self.apt.record(name)?;
         let text = |key| field(&record, key).unwrap_or_default().to_owned();
         if self.names.is_empty() {
             self.version = text("Version");
@@ -84,24 +82,6 @@ impl KernelImage {
     }
 }
 
-/// A state with one suite and one architecture, in the cache.
-fn private(cache: &Cache, mirror: &str, suite: &str, architecture: &str) -> Result<Apt> {
-    let root = cache.root().join("apt").join(format!("{suite}-{architecture}"));
-    for folder in ["lists/partial", "cache/archives/partial"] {
-        let path = root.join(folder);
-        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-    }
-    let list = root.join("sources.list");
-    let line = format!("deb {}{mirror} {suite} main\n", signed_by());
-    fs::write(&list, line).map_err(Error::io("write", &list))?;
-    let mut options = private_options(&root);
-    options.push(format!("-oAPT::Architecture={architecture}"));
-    options.push(format!("-oAPT::Architectures={architecture}"));
-    let apt = Apt { options };
-    helper::check(apt.command("apt-get").args(["-q", "update"]))?;
-    Ok(apt)
-}
-
 fn own_architecture() -> Option<String> {
     let printed = helper::output(Command::new("dpkg").arg("--print-architecture")).ok()?;
     Some(printed.trim().into())
@@ -109,7 +89,7 @@ fn own_architecture() -> Option<String> {
 
 /// The name with the highest version of the series: no variant for clouds or real time, none with
 /// debug information or without a signature.
-fn newest_name<'a>(series: Series, architecture: &str, names: &'a str) -> Option<&'a str> {
+fn newest_name<'a>(series: Series, architecture: &str, names: &'a [String]) -> Option<&'a str> {
     let version = |name: &str| -> Option<Vec<u32>> {
         let release = name.strip_prefix("linux-image-")?.strip_suffix(architecture)?;
         let release = release.strip_suffix('-')?;
@@ -122,7 +102,8 @@ fn newest_name<'a>(series: Series, architecture: &str, names: &'a str) -> Option
             numbers.strip_prefix(series.name()).is_some_and(|rest| rest.starts_with('.'));
         of_series.then(|| numbers.split('.').map_while(|number| number.parse().ok()).collect())
     };
-    names.lines().filter(|name| version(name).is_some()).max_by_key(|name| version(name))
+    let names = names.iter().map(String::as_str);
+    names.filter(|name| version(name).is_some()).max_by_key(|name| version(name))
 }
 
 fn parts(depends: &str) -> Vec<&str> {
@@ -141,7 +122,8 @@ mod tests {
                      linux-image-6.12.117+deb13-amd64-dbg\nlinux-image-6.1.0-56-amd64\n\
                      linux-image-7.3.4+deb13-amd64\nlinux-image-7.10.1+deb13-amd64\n\
                      linux-image-amd64\nlinux-image-6.12.117+deb13-arm64\n";
-        let newest = |series, architecture| newest_name(series, architecture, names);
+        let names: Vec<_> = names.lines().map(str::to_owned).collect();
+        let newest = |series, architecture| newest_name(series, architecture, &names);
         let expected = Some("linux-image-6.12.107+deb13-amd64");
         assert_eq!(newest(Series::SixTwelve, "amd64"), expected);
         assert_eq!(newest(Series::Seven, "amd64"), Some("linux-image-7.10.1+deb13-amd64"));

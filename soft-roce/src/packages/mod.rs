@@ -1,14 +1,19 @@
-//! Debian packages: what building and running need, and where the kernel's source comes from.
+//! Packages: what building and running need, and where the kernel's source comes from.
 
+mod apt;
 mod kernel_image;
+mod kernel_source;
 
-use std::{fs, path::Path, path::PathBuf, process::Command};
+use std::path::Path;
 
-use crate::{Error, Result, Series, helper, kernel::cache::Cache, progress::Step};
+use crate::{Error, Result, helper, progress::Step};
 
+use apt::Apt;
 pub(crate) use kernel_image::KernelImage;
+pub(crate) use kernel_source::{Lists, SourcePackage};
 
-/// A package, and the program or header whose presence shows that it is installed.
+/// A package of Debian and Ubuntu, and the program or header whose presence shows that it is
+/// installed, or that a system of another kind has the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Need {
     pub(crate) package: &'static str,
@@ -21,15 +26,14 @@ enum Probe {
     File(&'static str),
 }
 
-/// What building a kernel needs.
-pub(crate) const TO_BUILD: [Need; 10] = [
+/// What building a kernel needs, but for unpacking its source.
+const TO_COMPILE: [Need; 9] = [
     Need { package: "gcc", probe: Probe::Program("gcc") },
     Need { package: "libc6-dev", probe: Probe::File("/usr/include/stdio.h") },
     Need { package: "make", probe: Probe::Program("make") },
     Need { package: "flex", probe: Probe::Program("flex") },
     Need { package: "bison", probe: Probe::Program("bison") },
     Need { package: "bc", probe: Probe::Program("bc") },
-    Need { package: "xz-utils", probe: Probe::Program("xz") },
     Need { package: "libelf-dev", probe: Probe::File("/usr/include/libelf.h") },
     Need { package: "perl", probe: Probe::Program("perl") },
     Need { package: "patch", probe: Probe::Program("patch") },
@@ -37,6 +41,25 @@ pub(crate) const TO_BUILD: [Need; 10] = [
 
 /// What running a guest needs: `ip` and `rdma`.
 pub(crate) const TO_RUN: [Need; 1] = [Need { package: "iproute2", probe: Probe::Program("rdma") }];
+
+/// What building a kernel from this system's own source package needs.
+pub(crate) fn to_build() -> Vec<Need> {
+    let ubuntu = Path::new("/etc/dpkg/origins/ubuntu").exists();
+    let tarball = if ubuntu { "linux.tar.bz2" } else { "linux.tar.xz" };
+    TO_COMPILE.into_iter().chain(to_unpack(Path::new(tarball))).collect()
+}
+
+/// What `tar` needs for a tarball of this name.
+pub(crate) fn to_unpack(tarball: &Path) -> Option<Need> {
+    let (package, program) = match tarball.extension()?.to_str()? {
+        "xz" => ("xz-utils", "xz"),
+        "bz2" => ("bzip2", "bzip2"),
+        "zst" => ("zstd", "zstd"),
+        "gz" | "tgz" => ("gzip", "gzip"),
+        _ => return None,
+    };
+    Some(Need { package, probe: Probe::Program(program) })
+}
 
 /// The packages of `needs` that are not installed.
 pub(crate) fn missing(needs: &[Need]) -> Vec<String> {
@@ -47,6 +70,15 @@ pub(crate) fn missing(needs: &[Need]) -> Vec<String> {
     needs.iter().filter(absent).map(|need| need.package.to_owned()).collect()
 }
 
+/// The command that installs packages, or what else to do where there is no apt.
+pub(crate) fn how_to_install(packages: &[String]) -> String {
+    let names = packages.join(" ");
+    if helper::exists("apt-get") {
+        return format!("as root run: apt-get install -y --no-install-recommends {names}");
+    }
+    "install what this system has for these packages of Debian".into()
+}
+
 /// Installs what is missing when we are root, else says how.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let packages = missing(needs);
@@ -54,184 +86,64 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         return Ok(());
     }
     if !rustix::process::geteuid().is_root() || !helper::exists("apt-get") {
-        return Err(Error::Packages(packages));
+        return Err(Error::Packages { next: how_to_install(&packages), packages });
     }
     let _step = Step::new(format!("installing {}", packages.join(" ")));
-    if install(&packages).is_err() {
-        // A fresh machine has no package lists yet.
-        helper::check(Command::new("apt-get").args(["update", "-q"]))?;
-        install(&packages)?;
+    let apt = Apt::host();
+    install(|| apt.install(&packages), || apt.update())
+}
+
+/// Installs, after an update where it fails without: a fresh machine has no package lists yet, and
+/// the packages of an old list are gone. A list that cannot be read matters only if the packages
+/// then cannot be had.
+fn install(install: impl Fn() -> Result<()>, update: impl FnOnce() -> Result<()>) -> Result<()> {
+    if install().is_ok() {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// A source package that can be had, and how to ask for it.
-pub(crate) struct SourcePackage {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    size: u64,
-    apt: Apt,
-}
-
-impl SourcePackage {
-    /// Finds the newest source of a series: in the machine's own suites, else in the suite that
-    /// is known to have it, read through a package state of our own.
-    pub(crate) fn find(series: Series, cache: &Cache) -> Result<Self> {
-        let none = |reason: &str| Error::NoSource { series: series.name(), reason: reason.into() };
-        if !helper::exists("apt-get") {
-            return Err(none("this machine has no apt-get"));
+    let updated = update();
+    install().map_err(|error| match (error, updated) {
+        (Error::Helper { command, reason }, Err(update)) => {
+            Error::Helper { command, reason: format!("{reason} (before that, {update})") }
         }
-        if let Some(found) = Apt::host().newest(series)? {
-            return Ok(found);
-        }
-        let mirror = mirror().ok_or_else(|| none("apt is not set up for a Debian mirror"))?;
-        let _step = Step::new(format!("reading the package list of {}", series.suite()));
-        let apt = Apt::private(cache, &mirror, series.suite())?;
-        apt.newest(series)?.ok_or_else(|| none(&format!("{} does not have it", series.suite())))
-    }
-
-    /// Downloads into `folder` and returns the file.
-    pub(crate) fn download(&self, folder: &Path) -> Result<PathBuf> {
-        let _step = Step::new(format!(
-            "downloading {} {} ({} MB)",
-            self.name,
-            self.version,
-            self.size / 1_000_000
-        ));
-        let wanted = format!("{}={}", self.name, self.version);
-        let mut get = self.apt.command("apt-get");
-        helper::check(get.args(["-q", "download", &wanted]).current_dir(folder))?;
-        let files = fs::read_dir(folder).map_err(Error::io("read", folder))?;
-        let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
-        let mut paths = files.flatten().map(|entry| entry.path());
-        paths.find(is_package).ok_or_else(|| Error::Helper {
-            command: helper::words(&get),
-            reason: "it left no package".into(),
-        })
-    }
-}
-
-/// How apt is called: with the machine's own state, or with one of ours.
-#[derive(Clone, Default)]
-struct Apt {
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn host() -> Self {
-        Self::default()
-    }
-
-    /// A state with one suite, in the cache; the machine's configuration stays as it is.
-    fn private(cache: &Cache, mirror: &str, suite: &str) -> Result<Self> {
-        let root = cache.root().join("apt").join(suite);
-        for folder in ["lists/partial", "cache/archives/partial"] {
-            let path = root.join(folder);
-            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-        }
-        let list = root.join("sources.list");
-        let line = format!("deb {}{mirror} {suite} main\n", signed_by());
-        fs::write(&list, line).map_err(Error::io("write", &list))?;
-        let apt = Self { options: private_options(&root) };
-        helper::check(apt.command("apt-get").args(["-q", "update"]))?;
-        Ok(apt)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(&self.options).env("LC_ALL", "C");
-        command
-    }
-
-    fn newest(&self, series: Series) -> Result<Option<SourcePackage>> {
-        let mut ask = self.command("apt-cache");
-        let names = helper::output(ask.args(["pkgnames", "linux-source-"]))?;
-        let Some(name) = newest_name(series, &names) else { return Ok(None) };
-        let mut ask = self.command("apt-cache");
-        let record = helper::output(ask.args(["show", "--no-all-versions", name]))?;
-        let version = field(&record, "Version").unwrap_or_default().to_owned();
-        let size = field(&record, "Size").and_then(|size| size.parse().ok()).unwrap_or(0);
-        Ok(Some(SourcePackage { name: name.to_owned(), version, size, apt: self.clone() }))
-    }
-}
-
-fn private_options(root: &Path) -> Vec<String> {
-    let root = root.display();
-    [
-        format!("Dir::Etc::sourcelist={root}/sources.list"),
-        "Dir::Etc::sourceparts=-".into(),
-        format!("Dir::State::lists={root}/lists"),
-        format!("Dir::Cache={root}/cache"),
-        // Root's downloads otherwise run as a user who may not write to root's cache folder.
-        "APT::Sandbox::User=root".into(),
-    ]
-    .map(|option| format!("-o{option}"))
-    .into()
-}
-
-fn install(packages: &[String]) -> Result<()> {
-    let mut install = Command::new("apt-get");
-    install.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
-    helper::check(install.env("DEBIAN_FRONTEND", "noninteractive"))
-}
-
-/// The Debian mirror that this machine uses, as its own apt tells it.
-fn mirror() -> Option<String> {
-    let mut ask = Command::new("apt-get");
-    ask.args(["indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(SITE)"]);
-    mirror_in(&helper::output(&mut ask).ok()?)
-}
-
-fn mirror_in(targets: &str) -> Option<String> {
-    // Before the first `apt-get update` origin and label are not known; the path then decides.
-    let known = |line: &str| line.strip_prefix("Debian|Debian|").map(str::to_owned);
-    let guessed = |line: &str| {
-        let site = line.rsplit('|').next()?.trim_end_matches('/');
-        site.ends_with("/debian").then(|| site.to_owned())
-    };
-    targets.lines().find_map(known).or_else(|| targets.lines().find_map(guessed))
-}
-
-fn signed_by() -> String {
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    if Path::new(keyring).exists() { format!("[signed-by={keyring}] ") } else { String::new() }
-}
-
-fn newest_name(series: Series, names: &str) -> Option<&str> {
-    let ours = names.lines().filter(|name| series.is_source_package(name));
-    ours.max_by_key(|name| series.package_minor(name))
-}
-
-fn field<'a>(record: &'a str, name: &str) -> Option<&'a str> {
-    record.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        (error, _) => error,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
-    #[test]
-    fn the_newest_name_is_chosen_by_number() {
-        let names = "linux-source-7.3\nlinux-source-6.12\nlinux-source-7.10\nlinux-source-7.x\n";
-        assert_eq!(newest_name(Series::Seven, names), Some("linux-source-7.10"));
-        assert_eq!(newest_name(Series::SixTwelve, names), Some("linux-source-6.12"));
-        assert_eq!(newest_name(Series::Seven, "linux-source-6.1\n"), None);
+    fn failure(command: &str, reason: &str) -> Error {
+        Error::Helper { command: command.into(), reason: reason.into() }
     }
 
     #[test]
-    fn the_mirror_is_debians_main_archive() {
-        let known = "Other|Other|http://a.test/debian\nDebian|Debian-Security|http://m.test/sec\n\
-                     Debian|Debian|http://m.test/deb\n";
-        assert_eq!(mirror_in(known).as_deref(), Some("http://m.test/deb"));
-        let fresh = "||http://m.test/debian-security\n||http://m.test/debian/\n";
-        assert_eq!(mirror_in(fresh).as_deref(), Some("http://m.test/debian"));
-        assert_eq!(mirror_in("||http://m.test/other\n"), None);
+    fn a_broken_list_of_others_does_not_matter() {
+        let updated = Cell::new(false);
+        let second_time = || if updated.get() { Ok(()) } else { Err(failure("install", "no gcc")) };
+        let broken = || {
+            updated.set(true);
+            Err(failure("update", "list of others"))
+        };
+        install(second_time, broken).unwrap();
     }
 
     #[test]
-    fn fields_are_read() {
-        let record = "Package: x\nVersion: 6.12.1-1~deb12u1\nSize: 153476148\n";
-        assert_eq!(field(record, "Version"), Some("6.12.1-1~deb12u1"));
-        assert_eq!(field(record, "Origin"), None);
+    fn both_failures_are_told() {
+        let broken = || Err(failure("apt-get update", "no network"));
+        let error = install(|| Err(failure("apt-get install", "no gcc")), broken).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("no gcc") && text.contains("no network"), "{text}");
+    }
+
+    #[test]
+    fn a_tarballs_name_tells_what_unpacks_it() {
+        let package = |name| to_unpack(Path::new(name)).map(|need| need.package);
+        assert_eq!(package("linux-source-6.12.tar.xz"), Some("xz-utils"));
+        assert_eq!(package("linux-source-6.8.0.tar.bz2"), Some("bzip2"));
+        assert_eq!(package("linux-6.6.tar.zst"), Some("zstd"));
+        assert_eq!(package("linux.tar"), None);
     }
 }
