@@ -2,12 +2,14 @@
 
 use std::mem::offset_of;
 
-use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U16, U32},
+};
 
 use super::{CommandId, NamespaceId, QueueId, SglDescriptor};
 
-/// One command: 64 bytes, the same frame for every command set.
+/// Submission queue entry (command): 64 bytes, the same layout for all command sets.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -16,7 +18,7 @@ pub struct Sqe {
     opcode: Opcode,
     flags: u8,
     command_id: U16,
-    /// NSID; for Fabrics commands the command type and three reserved bytes.
+    /// NSID; in Fabrics commands the Fabrics command type and three reserved bytes.
     namespace: U32,
     cdw2: U32,
     cdw3: U32,
@@ -36,8 +38,8 @@ const _: () = assert!(offset_of!(Sqe, namespace) == 4);
 const _: () = assert!(offset_of!(Sqe, sgl) == 24);
 const _: () = assert!(offset_of!(Sqe, cdw10) == 40);
 
-/// What a command does (Base figures 140 and 94; NVM figure 21). Admin and I/O opcodes share
-/// numbers; the queue tells which is meant.
+/// Opcode of a command (Base figures 140 and 94; NVM figure 21). Admin and I/O opcodes overlap; the
+/// queue determines which is meant.
 #[derive(
     Clone,
     Copy,
@@ -59,10 +61,10 @@ pub struct Opcode(pub u8);
 pub(super) const FLAGS_SGL: u8 = 0x40;
 
 impl Sqe {
-    /// The size of a command in bytes.
+    /// Size of a command in bytes.
     pub const SIZE: usize = size_of::<Self>();
 
-    /// A command with no data and no parameters; the driver fills in the command id and data.
+    /// A command without data and parameters; the driver sets the command id and the data pointer.
     #[inline]
     #[must_use]
     pub fn new(opcode: Opcode, namespace: NamespaceId) -> Self {
@@ -84,40 +86,40 @@ impl Sqe {
         }
     }
 
-    /// Reads `blocks` logical blocks from `lba` on (NVM 3.2.4).
+    /// Read of `blocks` logical blocks from `lba` on (NVM 3.2.4).
     ///
     /// # Panics
     ///
-    /// If `blocks` is 0 or above 65,536, which the zero-based 16-bit field can't say.
+    /// If `blocks` is 0 or above 65,536, which the zero-based 16-bit field cannot hold.
     #[inline]
     #[must_use]
     pub fn read(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
         Self::new(Opcode::READ, namespace).with_blocks(lba, blocks)
     }
 
-    /// Writes `blocks` logical blocks from `lba` on (NVM 3.2.6).
+    /// Write of `blocks` logical blocks from `lba` on (NVM 3.2.6).
     ///
     /// # Panics
     ///
-    /// As [`read`](Self::read).
+    /// As for [`read`](Self::read).
     #[inline]
     #[must_use]
     pub fn write(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
         Self::new(Opcode::WRITE, namespace).with_blocks(lba, blocks)
     }
 
-    /// Makes what was written and completed survive a loss of power (NVM 3.2.1 by way of Base 7).
+    /// Flush: makes completed writes survive a loss of power (NVM 3.2.1 by way of Base 7).
     #[must_use]
     pub fn flush(namespace: NamespaceId) -> Self {
         Self::new(Opcode::FLUSH, namespace)
     }
 
-    /// Makes `blocks` logical blocks from `lba` on read as zeros (NVM 3.2.8); with `deallocate` the
-    /// controller may give their space back (DEAC).
+    /// Write Zeroes for `blocks` logical blocks from `lba` on (NVM 3.2.8); with `deallocate` the
+    /// controller may deallocate them (DEAC).
     ///
     /// # Panics
     ///
-    /// As [`read`](Self::read).
+    /// As for [`read`](Self::read).
     #[must_use]
     pub fn write_zeroes(namespace: NamespaceId, lba: u64, blocks: u32, deallocate: bool) -> Self {
         let mut sqe = Self::new(Opcode::WRITE_ZEROES, namespace).with_blocks(lba, blocks);
@@ -125,12 +127,12 @@ impl Sqe {
         sqe
     }
 
-    /// Lets the controller forget what stands in so many ranges (Dataset Management, NVM 3.2.3);
-    /// the data names them, as [`BlockRange::to_bytes`](super::BlockRange::to_bytes) has it.
+    /// Dataset Management with the Deallocate attribute for `ranges` ranges (NVM 3.2.3); the data
+    /// holds them in the layout of [`BlockRange::to_bytes`](super::BlockRange::to_bytes).
     ///
     /// # Panics
     ///
-    /// If `ranges` is 0 or above 256: the zero-based field can't say it.
+    /// If `ranges` is 0 or above 256, which the zero-based field cannot hold.
     #[must_use]
     pub fn deallocate(namespace: NamespaceId, ranges: usize) -> Self {
         const DEALLOCATE: u32 = 1 << 2;
@@ -139,7 +141,7 @@ impl Sqe {
         Self::new(Opcode::DATASET_MANAGEMENT, namespace).with_parameters(count.into(), DEALLOCATE)
     }
 
-    /// Tells the controller that we live (Base 5.1.14).
+    /// Keep Alive (Base 5.1.14).
     #[must_use]
     pub fn keep_alive() -> Self {
         Self::new(Opcode::KEEP_ALIVE, NamespaceId(0))
@@ -161,7 +163,7 @@ impl Sqe {
         self
     }
 
-    /// The low and high half of a log page offset.
+    /// Sets the log page offset in CDW12 and CDW13.
     pub(super) fn with_log_offset(mut self, offset: u64) -> Self {
         let [low, high] = split(offset);
         self.cdw12 = U32::new(low);
@@ -169,7 +171,8 @@ impl Sqe {
         self
     }
 
-    /// Asks for a command to be aborted (Base 5.1.1): result bit 0 says that it was not.
+    /// Abort of a command in flight (Base 5.1.1). Bit 0 of the result is set if the command was not
+    /// aborted.
     #[must_use]
     pub fn abort(queue: QueueId, command: CommandId) -> Self {
         let which = u32::from(command.0) << 16 | u32::from(queue.0);
@@ -182,27 +185,27 @@ impl Sqe {
         self.command_id = U16::new(id.0);
     }
 
-    /// The id that names the command while it is in flight.
+    /// Command id, unique on its queue while the command is in flight.
     #[inline]
     #[must_use]
     pub fn command_id(&self) -> CommandId {
         CommandId(self.command_id.get())
     }
 
-    /// The namespace it is for, or a wildcard.
+    /// Namespace of the command, or the broadcast value.
     #[inline]
     #[must_use]
     pub fn namespace(&self) -> NamespaceId {
         NamespaceId(self.namespace.get())
     }
 
-    /// Sets where the data is.
+    /// Sets the data pointer.
     #[inline]
     pub fn set_sgl(&mut self, sgl: SglDescriptor) {
         self.sgl = sgl;
     }
 
-    /// What the command does.
+    /// Opcode.
     #[inline]
     #[must_use]
     pub fn opcode(&self) -> Opcode {
@@ -235,16 +238,16 @@ impl Opcode {
     pub const GET_FEATURES: Self = Self(0x0a);
     /// Keep Alive (admin).
     pub const KEEP_ALIVE: Self = Self(0x18);
-    /// Every Fabrics command; the type is in byte 4.
+    /// Fabrics command; byte 4 holds its type.
     pub const FABRICS: Self = Self(0x7f);
 
-    /// Whether an admin command of this kind changes nothing, so that it may be sent again.
+    /// Returns true for admin commands without side effects, which may be sent again.
     #[must_use]
     pub fn is_idempotent(self) -> bool {
         matches!(self, Self::GET_LOG_PAGE | Self::IDENTIFY)
     }
 
-    /// Whether the command's data goes to the controller, if it has any (Base 3.1.2.1).
+    /// Returns true if the command transfers data from host to controller, if any (Base 3.1.2.1).
     #[must_use]
     pub fn sends_data(self) -> bool {
         self.0 & 0b11 == 0b01
@@ -257,7 +260,7 @@ impl std::fmt::Debug for Opcode {
     }
 }
 
-/// The low and high double word of a 64-bit value.
+/// Splits a 64-bit value into low and high dword.
 #[inline]
 fn split(value: u64) -> [u32; 2] {
     let bytes = value.to_le_bytes();

@@ -2,12 +2,14 @@
 
 use std::mem::offset_of;
 
-use zerocopy::little_endian::{U16, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U16, U64},
+};
 
 use super::{CommandId, Status};
 
-/// One response: 16 bytes.
+/// Completion queue entry (response): 16 bytes.
 #[derive(
     Clone,
     Copy,
@@ -36,10 +38,10 @@ const _: () = assert!(offset_of!(Cqe, command_id) == 12);
 const _: () = assert!(offset_of!(Cqe, status) == 14);
 
 impl Cqe {
-    /// The size of a response in bytes.
+    /// Size of a response in bytes.
     pub const SIZE: usize = size_of::<Self>();
 
-    /// A response, as a target makes it.
+    /// Creates a response, as a target does.
     #[must_use]
     pub fn new(command_id: CommandId, status: Status, result: u64) -> Self {
         Self {
@@ -51,34 +53,34 @@ impl Cqe {
         }
     }
 
-    /// What the command returned besides its status.
+    /// Command-specific result (DW0 and DW1).
     #[must_use]
     pub fn result(&self) -> u64 {
         self.result.get()
     }
 
-    /// The low double word of [`result`](Self::result), which most commands use.
+    /// Low dword of [`result`](Self::result), the only one that most commands use.
     #[must_use]
     pub fn result_dword(&self) -> u32 {
         let bytes = self.result.to_bytes();
         u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
     }
 
-    /// Which command this answers.
+    /// Id of the completed command (CID).
     #[inline]
     #[must_use]
     pub fn command_id(&self) -> CommandId {
         CommandId(self.command_id.get())
     }
 
-    /// How it went. The phase bit, meaningless over fabrics, is dropped.
+    /// Status field without the phase bit, which has no meaning over fabrics.
     #[inline]
     #[must_use]
     pub fn status(&self) -> Status {
         Status(self.status.get() >> 1)
     }
 
-    /// SQHD: how far the controller has consumed the submission queue.
+    /// Submission queue head pointer (SQHD): entries that the controller has consumed.
     #[must_use]
     pub fn submission_head(&self) -> u16 {
         self.submission_head.get()

@@ -3,13 +3,14 @@
 use std::mem::offset_of;
 
 use uuid::Uuid;
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U16, U32, U64},
+};
 
-use super::command::FLAGS_SGL;
-use super::{ControllerId, Nqn, Opcode, Property, QueueId, SglDescriptor, Sqe};
+use super::{ControllerId, Nqn, Opcode, Property, QueueId, SglDescriptor, Sqe, command::FLAGS_SGL};
 
-/// What every Fabrics command starts with.
+/// Common first 40 bytes of all Fabrics commands.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Header {
@@ -42,7 +43,7 @@ const PROPERTY_GET: u8 = 0x04;
 const AUTHENTICATION_SEND: u8 = 0x05;
 const AUTHENTICATION_RECEIVE: u8 = 0x06;
 
-/// Connect: makes an RDMA connection a queue of a controller (Base 6.3).
+/// Connect: binds an RDMA connection to a queue of a controller (Base 6.3).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ConnectCommand {
@@ -64,8 +65,8 @@ impl ConnectCommand {
     /// CATTR bit 2: submission queue flow control is off.
     const DISABLE_FLOW_CONTROL: u8 = 1 << 2;
 
-    /// A Connect for a queue of `entries` entries. The keep-alive time in milliseconds counts on
-    /// the admin queue only; 0 turns it off.
+    /// Connect for a queue of `entries` entries. `keep_alive_ms` is the keep-alive timeout (KATO)
+    /// in milliseconds, used on the admin queue only; 0 turns it off.
     #[must_use]
     pub fn new(queue: QueueId, entries: u16, keep_alive_ms: u32) -> Self {
         Self {
@@ -80,21 +81,21 @@ impl ConnectCommand {
         }
     }
 
-    /// Asks that the controller neither track nor report the submission queue head.
+    /// Disables submission queue flow control: the controller neither tracks nor reports SQHD.
     #[must_use]
     pub fn without_flow_control(mut self) -> Self {
         self.attributes |= Self::DISABLE_FLOW_CONTROL;
         self
     }
 
-    /// The command in its frame.
+    /// Converts the command to a submission queue entry.
     #[must_use]
     pub fn to_sqe(self) -> Sqe {
         zerocopy::transmute!(self)
     }
 }
 
-/// The data of a Connect: who connects to what (Base figure 531).
+/// Data of a Connect: host id and the NQNs of host and subsystem (Base figure 531).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ConnectData {
@@ -112,7 +113,7 @@ const _: () = assert!(offset_of!(ConnectData, subsystem_nqn) == 256);
 const _: () = assert!(offset_of!(ConnectData, host_nqn) == 512);
 
 impl ConnectData {
-    /// The data for one queue; `controller` is [`ControllerId::DYNAMIC`] on the admin queue.
+    /// Data for one queue; `controller` is [`ControllerId::DYNAMIC`] on the admin queue.
     #[must_use]
     pub fn new(host_id: Uuid, controller: ControllerId, subsystem: &Nqn, host: &Nqn) -> Self {
         Self {
@@ -126,30 +127,30 @@ impl ConnectData {
     }
 }
 
-/// What Connect says about authentication (AUTHREQ, Base figure 533), and the controller granted.
+/// Authentication requirements in the result of Connect (AUTHREQ, Base figure 533).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthenticationRequirements {
     /// ATR: the queue must be authenticated before use.
     pub authenticate: bool,
-    /// ASCR: a secure channel must be made of it, which RDMA has none of.
+    /// ASCR: a secure channel must be established, which RDMA does not support.
     pub secure_channel: bool,
 }
 
 impl AuthenticationRequirements {
-    /// The request in the result of a successful Connect.
+    /// Decodes the result of a successful Connect.
     #[must_use]
     pub fn parse(result: u32) -> Self {
         Self { authenticate: result & (1 << 17) != 0, secure_channel: result & (1 << 18) != 0 }
     }
 
-    /// Whether anything at all is asked.
+    /// Returns true if anything is required.
     #[must_use]
     pub fn is_any(self) -> bool {
         self.authenticate || self.secure_channel
     }
 }
 
-/// Authentication Send and Receive (Base 6.1 and 6.2): the commands around the messages of
+/// Authentication Send and Authentication Receive (Base 6.1 and 6.2), which carry the messages of
 /// DH-HMAC-CHAP.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -167,16 +168,16 @@ const _: () = assert!(offset_of!(AuthenticationCommand, protocol) == 43);
 const _: () = assert!(offset_of!(AuthenticationCommand, length) == 44);
 
 impl AuthenticationCommand {
-    /// SECP: NVMe's own messages (Base figure 522).
+    /// Security protocol (SECP): NVMe (Base figure 522).
     const NVME: u8 = 0xe9;
 
-    /// Sends a message of `length` bytes.
+    /// Authentication Send of a message of `length` bytes.
     #[must_use]
     pub fn send(length: u32) -> Self {
         Self::new(AUTHENTICATION_SEND, length)
     }
 
-    /// Asks for a message of at most `length` bytes.
+    /// Authentication Receive of a message of at most `length` bytes.
     #[must_use]
     pub fn receive(length: u32) -> Self {
         Self::new(AUTHENTICATION_RECEIVE, length)
@@ -193,15 +194,15 @@ impl AuthenticationCommand {
         }
     }
 
-    /// The command in its frame.
+    /// Converts the command to a submission queue entry.
     #[must_use]
     pub fn to_sqe(self) -> Sqe {
         zerocopy::transmute!(self)
     }
 }
 
-/// Which field a failed Connect complains about, in words (Base figure 532): the result of
-/// "invalid parameters" holds an offset into the data (bit 16 set) or the command.
+/// Describes the field that a failed Connect reports as invalid (Base figure 532). The result of
+/// "invalid parameters" holds an offset (IPO) into the data (IATTR bit 0 set) or into the command.
 #[must_use]
 pub fn connect_invalid_parameter(result: u32) -> &'static str {
     match invalid_parameter_offset(result) {
@@ -218,13 +219,14 @@ pub fn connect_invalid_parameter(result: u32) -> &'static str {
     }
 }
 
-/// Whether a failed Connect complains about the controller id.
+/// Returns true if a failed Connect reports the controller id as invalid.
 #[must_use]
 pub fn is_invalid_controller_id(result: u32) -> bool {
     matches!(invalid_parameter_offset(result), (true, 16..18))
 }
 
-/// Whether the wrong field is in the data, and its offset there or in the command.
+/// Decodes the result: true if the invalid field is in the data, and its offset in the data or the
+/// command.
 fn invalid_parameter_offset(result: u32) -> (bool, u16) {
     let [low, high, area, _] = result.to_le_bytes();
     (area & 1 != 0, u16::from_le_bytes([low, high]))
@@ -245,7 +247,7 @@ const _: () = assert!(size_of::<PropertyGet>() == 64);
 const _: () = assert!(offset_of!(PropertyGet, offset) == 44);
 
 impl PropertyGet {
-    /// Reads `property`.
+    /// Property Get of `property`.
     #[must_use]
     pub fn new(property: Property) -> Self {
         Self {
@@ -257,7 +259,7 @@ impl PropertyGet {
         }
     }
 
-    /// The command in its frame.
+    /// Converts the command to a submission queue entry.
     #[must_use]
     pub fn to_sqe(self) -> Sqe {
         zerocopy::transmute!(self)
@@ -280,7 +282,7 @@ const _: () = assert!(size_of::<PropertySet>() == 64);
 const _: () = assert!(offset_of!(PropertySet, value) == 48);
 
 impl PropertySet {
-    /// Writes `value` to `property`.
+    /// Property Set of `property` to `value`.
     #[must_use]
     pub fn new(property: Property, value: u64) -> Self {
         Self {
@@ -293,7 +295,7 @@ impl PropertySet {
         }
     }
 
-    /// The command in its frame.
+    /// Converts the command to a submission queue entry.
     #[must_use]
     pub fn to_sqe(self) -> Sqe {
         zerocopy::transmute!(self)

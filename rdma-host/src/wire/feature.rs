@@ -1,4 +1,4 @@
-//! Set and Get Features (Base 5.1.25, 5.1.11), as far as a connection needs them.
+//! Set Features and Get Features (Base 5.1.25, 5.1.11), for the features that a connection needs.
 
 use super::{AsyncEventMask, NamespaceId, Opcode, Sqe};
 
@@ -12,11 +12,11 @@ impl SetFeatures {
     /// Asynchronous Event Configuration (Base 5.1.25.1.5).
     const ASYNC_EVENTS: u32 = 0x0b;
 
-    /// Asks for `count` I/O queues of each direction.
+    /// Requests `count` I/O submission and completion queues.
     ///
     /// # Panics
     ///
-    /// If `count` is 0, which the zero-based field can't say.
+    /// If `count` is 0, which the zero-based field cannot hold.
     #[must_use]
     pub fn queue_count(count: u16) -> Sqe {
         assert!(count > 0, "at least one I/O queue is asked for");
@@ -27,7 +27,7 @@ impl SetFeatures {
 }
 
 impl SetFeatures {
-    /// Asks for these events and no others.
+    /// Enables these asynchronous events and disables all others.
     #[must_use]
     pub fn async_events(events: AsyncEventMask) -> Sqe {
         Sqe::new(Opcode::SET_FEATURES, NamespaceId(0)).with_parameters(Self::ASYNC_EVENTS, events.0)
@@ -39,19 +39,19 @@ impl SetFeatures {
 pub struct GetFeatures;
 
 impl GetFeatures {
-    /// Asks which events are on; the result is an [`AsyncEventMask`].
+    /// Requests the enabled asynchronous events; the result is an [`AsyncEventMask`].
     #[must_use]
     pub fn async_events() -> Sqe {
         Sqe::new(Opcode::GET_FEATURES, NamespaceId(0)).with_parameters(SetFeatures::ASYNC_EVENTS, 0)
     }
 }
 
-/// How many I/O queues the controller grants.
+/// Number of I/O queues granted by the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueCount(pub u32);
 
 impl QueueCount {
-    /// Reads the result of Number of Queues: the smaller of both directions.
+    /// Decodes the result of Number of Queues: the smaller of submission and completion queues.
     #[must_use]
     pub fn parse(result: u32) -> Self {
         Self((result & 0xffff).min(result >> 16) + 1)

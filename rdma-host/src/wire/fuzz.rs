@@ -1,7 +1,6 @@
-//! No bytes from a target make a parser panic, and what it accepts makes sense.
+//! Property tests: no bytes from a target make a parser panic, and accepted values are consistent.
 
-use proptest::collection::vec;
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
@@ -25,7 +24,7 @@ proptest! {
 
     #[test]
     fn any_ana_page_is_survived(mut bytes in vec(any::<u8>(), 0..2000), few: bool) {
-        // Large counts end it at once; small ones lead further in.
+        // Large counts fail at once; small ones reach deeper into the parser.
         if few {
             for byte in bytes.iter_mut().skip(8) {
                 *byte &= 0x03;

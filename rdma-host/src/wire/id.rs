@@ -1,4 +1,4 @@
-//! Numbers that name things, each a type of its own.
+//! Identifiers, each a type of its own.
 
 use std::fmt;
 
@@ -17,23 +17,23 @@ macro_rules! id {
 }
 
 id!(
-    /// A queue of a controller: 0 is the admin queue, I/O queues count from 1 (Base 3.3.1).
+    /// Queue identifier (QID): 0 is the admin queue, I/O queues count from 1 (Base 3.3.1).
     QueueId(u16)
 );
 id!(
-    /// A command in flight on one queue (Base 4.2.1, CID).
+    /// Command identifier (CID), unique on one queue among the commands in flight (Base 4.2.1).
     CommandId(u16)
 );
 id!(
-    /// A controller of a subsystem, granted by Connect (Base 6.3, CNTLID).
+    /// Controller identifier (CNTLID), assigned by Connect (Base 6.3).
     ControllerId(u16)
 );
 id!(
-    /// A namespace of a subsystem, from 1 (Base 2.1).
+    /// Namespace identifier (NSID), from 1 (Base 2.1).
     NamespaceId(u32)
 );
 id!(
-    /// The key by which a controller may reach a range of our memory (RDMA 3.2).
+    /// Remote key (rkey) by which a controller may access a range of host memory (RDMA 3.2).
     RemoteKey(u32)
 );
 
@@ -41,7 +41,7 @@ impl QueueId {
     /// The admin queue.
     pub const ADMIN: Self = Self(0);
 
-    /// Whether this is the admin queue.
+    /// Returns true for the admin queue.
     #[must_use]
     pub fn is_admin(self) -> bool {
         self == Self::ADMIN
@@ -49,6 +49,6 @@ impl QueueId {
 }
 
 impl ControllerId {
-    /// In an admin Connect: the target shall choose (Base 6.3).
+    /// Value in the admin queue's Connect that lets the subsystem choose the controller (Base 6.3).
     pub const DYNAMIC: Self = Self(0xffff);
 }

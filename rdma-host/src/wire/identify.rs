@@ -1,11 +1,12 @@
-//! Identify (Base 5.1.13, NVM 4.1.5): what a controller and a namespace say of themselves.
+//! Identify (Base 5.1.13, NVM 4.1.5): data structures of controllers and namespaces.
 
-use std::fmt;
-use std::mem::offset_of;
+use std::{fmt, mem::offset_of};
 
 use uuid::Uuid;
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U16, U32, U64},
+};
 
 use super::{
     AsyncEventMask, ControllerId, NamespaceId, NamespaceIdDescriptors, Opcode, Sqe, Version,
@@ -16,7 +17,7 @@ use super::{
 pub struct Identify;
 
 impl Identify {
-    /// The size of every Identify data structure in bytes.
+    /// Size of every Identify data structure in bytes.
     pub const SIZE: usize = 4096;
 
     const NAMESPACE: u32 = 0x00;
@@ -25,25 +26,25 @@ impl Identify {
     const DESCRIPTORS: u32 = 0x03;
     const COMMAND_SET_CONTROLLER: u32 = 0x06;
 
-    /// The controller itself (CNS 01h).
+    /// Identify Controller (CNS 01h).
     #[must_use]
     pub fn controller() -> Sqe {
         Sqe::new(Opcode::IDENTIFY, NamespaceId(0)).with_parameters(Self::CONTROLLER, 0)
     }
 
-    /// One namespace (CNS 00h).
+    /// Identify Namespace (CNS 00h).
     #[must_use]
     pub fn namespace(namespace: NamespaceId) -> Sqe {
         Sqe::new(Opcode::IDENTIFY, namespace).with_parameters(Self::NAMESPACE, 0)
     }
 
-    /// The active namespaces above `after`, at most 1,024 (CNS 02h).
+    /// Active Namespace ID list: ids above `after`, at most 1,024 (CNS 02h).
     #[must_use]
     pub fn active_namespaces(after: NamespaceId) -> Sqe {
         Sqe::new(Opcode::IDENTIFY, after).with_parameters(Self::ACTIVE_NAMESPACES, 0)
     }
 
-    /// The names of one namespace that are unique everywhere (CNS 03h): [`NamespaceIdDescriptors`].
+    /// Namespace Identification Descriptor list (CNS 03h): [`NamespaceIdDescriptors`].
     ///
     /// [`NamespaceIdDescriptors`]: super::NamespaceIdDescriptors
     #[must_use]
@@ -51,47 +52,47 @@ impl Identify {
         Sqe::new(Opcode::IDENTIFY, namespace).with_parameters(Self::DESCRIPTORS, 0)
     }
 
-    /// The controller's limits for commands without data, of the NVM command set (CNS 06h, CSI
-    /// 00h): [`NvmLimits`](super::NvmLimits).
+    /// Identify Controller of the NVM command set (CNS 06h, CSI 00h): limits of commands without
+    /// data, [`NvmLimits`](super::NvmLimits).
     #[must_use]
     pub fn nvm_limits() -> Sqe {
         Sqe::new(Opcode::IDENTIFY, NamespaceId(0)).with_parameters(Self::COMMAND_SET_CONTROLLER, 0)
     }
 }
 
-/// Identify data we can't work with.
+/// Error of Identify data that is malformed or not supported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentifyError {
-    /// The data structure is not 4,096 bytes.
+    /// The data structure does not have 4,096 bytes.
     #[error("its identify data has {0} bytes where 4096 are due")]
     Length(usize),
     /// The namespace is not active: all fields are zero.
     #[error("namespace {0} is not active")]
     NoNamespace(NamespaceId),
-    /// An entry of the list of names makes no sense.
+    /// A Namespace Identification Descriptor has the wrong length.
     #[error("its list of a namespace's names has {bytes} bytes for {name}")]
     Name {
-        /// Which name.
+        /// Type of the identifier.
         name: &'static str,
         /// NIDL as sent.
         bytes: u8,
     },
-    /// LBADS makes no sense.
+    /// LBADS is outside 2^9 to 2^20 bytes.
     #[error("namespace {namespace} reports blocks of 2^{exponent} bytes; 2^9 to 2^20 make sense")]
     BlockSize {
-        /// Which namespace.
+        /// Namespace.
         namespace: NamespaceId,
         /// LBADS as sent.
         exponent: u8,
     },
-    /// The format has metadata, which we do not transfer.
+    /// The LBA format has metadata, which is not supported.
     #[error(
         "namespace {namespace} has {bytes} bytes of metadata a block; only formats without are \
          supported"
     )]
     Metadata {
-        /// Which namespace.
+        /// Namespace.
         namespace: NamespaceId,
         /// Bytes of metadata for each block.
         bytes: u16,
@@ -99,7 +100,7 @@ pub enum IdentifyError {
     /// The size in bytes exceeds 64 bits.
     #[error("namespace {namespace} reports {blocks} blocks of {block_size} bytes: too large")]
     Size {
-        /// Which namespace.
+        /// Namespace.
         namespace: NamespaceId,
         /// NSZE as sent.
         blocks: u64,
@@ -108,7 +109,7 @@ pub enum IdentifyError {
     },
 }
 
-/// Identify Controller as sent (Base figure 312); what we do not read is in the gaps.
+/// Layout of Identify Controller (Base figure 312); fields that are not used are gaps.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ControllerData {
@@ -173,7 +174,7 @@ const _: () = assert!(offset_of!(ControllerData, command_capsule) == 1792);
 const _: () = assert!(offset_of!(ControllerData, in_capsule_offset) == 1800);
 const _: () = assert!(offset_of!(ControllerData, descriptors_max) == 1803);
 
-/// What a controller says of itself.
+/// Decoded Identify Controller data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerInfo {
     /// Serial number, printable.
@@ -182,42 +183,42 @@ pub struct ControllerInfo {
     pub model: String,
     /// Firmware revision, printable.
     pub firmware: String,
-    /// The subsystem's NQN as it spells it, printable.
+    /// NQN of the subsystem as sent, printable.
     pub subsystem_nqn: String,
-    /// The specification it follows.
+    /// Version of the specification it complies with.
     pub version: Version,
     /// CNTLID.
     pub controller_id: ControllerId,
-    /// CNTRLTYPE: what it is for.
+    /// CNTRLTYPE: controller type.
     pub controller_type: ControllerType,
-    /// OAES: which optional events it can tell.
+    /// OAES: optional asynchronous events supported.
     pub events: AsyncEventMask,
-    /// CMIC bit 3: some of its namespaces may be reached better elsewhere (ANA).
+    /// CMIC bit 3: reports asymmetric namespace access (ANA).
     pub reports_ana: bool,
-    /// NANAGRPID: how many ANA groups there are at most.
+    /// NANAGRPID: number of ANA groups.
     pub ana_groups: u32,
-    /// ELPE: errors it remembers at most, 1 to 256.
+    /// ELPE: error log entries kept, 1 to 256.
     pub error_entries_max: u16,
-    /// MNAN: namespaces that may be active at once; [`namespace_id_max`](Self::namespace_id_max)
-    /// when it does not say.
+    /// MNAN: maximum number of active namespaces; [`namespace_id_max`](Self::namespace_id_max) if
+    /// not reported.
     pub active_namespaces_max: u32,
-    /// ONCS bit 2: blocks can be deallocated (Dataset Management).
+    /// ONCS bit 2: Dataset Management is supported.
     pub dataset_management: bool,
-    /// ONCS bit 3: Write Zeroes.
+    /// ONCS bit 3: Write Zeroes is supported.
     pub write_zeroes: bool,
-    /// MDTS as a power of two of the smallest page; none when it sets no limit.
+    /// MDTS as a power of two of the smallest page; `None` for no limit.
     pub transfer_pages_log2: Option<u8>,
-    /// KAS: granularity of the keep-alive timer in 100 ms; 0 when it has none.
+    /// KAS: granularity of the keep-alive timer in units of 100 ms; 0 if not supported.
     pub keep_alive_granularity: u16,
-    /// CTRATT bit 6: any command counts as keep-alive (TBKAS).
+    /// CTRATT bit 6: traffic-based keep-alive (TBKAS), where any command restarts the timer.
     pub traffic_keeps_alive: bool,
-    /// MAXCMD: commands a queue may hold; 0 when it does not say.
+    /// MAXCMD: maximum number of outstanding commands of a queue; 0 if not reported.
     pub commands_max: u16,
-    /// NN: the largest namespace id.
+    /// NN: largest valid namespace id.
     pub namespace_id_max: u32,
-    /// Whether Flush does anything (VWC bit 0).
+    /// VWC bit 0: a volatile write cache is present, so that Flush has an effect.
     pub volatile_write_cache: bool,
-    /// SGLS bit 2: keyed data block descriptors.
+    /// SGLS bit 2: Keyed SGL Data Block descriptors are supported.
     pub keyed_sgl: bool,
     /// SGLS bit 20: an SGL address may be an offset into the capsule.
     pub in_capsule_sgl: bool,
@@ -225,33 +226,33 @@ pub struct ControllerInfo {
     pub command_capsule_bytes: u64,
     /// IORCSZ in bytes: response capsules on I/O queues.
     pub response_capsule_bytes: u64,
-    /// ICDOFF in bytes: where in-capsule data starts after the command.
+    /// ICDOFF in bytes: offset of in-capsule data after the command.
     pub in_capsule_offset_bytes: u32,
-    /// MSDBD: how many SGL descriptors a command may have; 0 for no limit.
+    /// MSDBD: maximum number of SGL descriptors of a command; 0 for no limit.
     pub descriptors_max: u8,
 }
 
-/// What a controller is for (Base figure 312, CNTRLTYPE).
+/// Controller type (CNTRLTYPE, Base figure 312).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ControllerType(pub u8);
 
 impl ControllerType {
-    /// It does not say; before version 1.4 none did.
+    /// Not reported, as by all controllers before version 1.4.
     pub const NOT_REPORTED: Self = Self(0);
-    /// It reads and writes namespaces.
+    /// I/O controller.
     pub const IO: Self = Self(1);
-    /// It says where subsystems are.
+    /// Discovery controller.
     pub const DISCOVERY: Self = Self(2);
-    /// It only manages.
+    /// Administrative controller.
     pub const ADMINISTRATIVE: Self = Self(3);
 }
 
 impl ControllerInfo {
-    /// Reads the controller data structure.
+    /// Decodes the Identify Controller data structure.
     ///
     /// # Errors
     ///
-    /// When it is not 4,096 bytes long. Everything else is checked by who relies on it.
+    /// When it is not 4,096 bytes long. The caller checks the values that it relies on.
     pub fn parse(bytes: &[u8]) -> Result<Self, IdentifyError> {
         let data = ControllerData::ref_from_bytes(bytes)
             .map_err(|_| IdentifyError::Length(bytes.len()))?;
@@ -289,7 +290,7 @@ impl ControllerInfo {
     }
 }
 
-/// Identify Namespace as sent (NVM figure 97).
+/// Layout of Identify Namespace (NVM figure 97).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct NamespaceData {
@@ -306,7 +307,7 @@ pub struct NamespaceData {
     gap_384: [u8; 3712],
 }
 
-/// One LBA format (NVM figure 98).
+/// Layout of an LBA format (NVM figure 98).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Format {
@@ -320,22 +321,22 @@ const _: () = assert!(offset_of!(NamespaceData, formatted) == 26);
 const _: () = assert!(offset_of!(NamespaceData, nguid) == 104);
 const _: () = assert!(offset_of!(NamespaceData, formats) == 128);
 
-/// What a namespace is.
+/// Decoded Identify Namespace data and identification descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceInfo {
-    /// Its id.
+    /// Namespace id.
     pub id: NamespaceId,
-    /// NSZE: logical blocks.
+    /// NSZE: size in logical blocks.
     pub blocks: u64,
-    /// Bytes in a logical block, a power of two from 512 on.
+    /// Logical block size in bytes, a power of two from 512 on.
     pub block_size: u32,
-    /// NGUID, if it has one.
+    /// NGUID, if set.
     pub nguid: Option<Uuid>,
-    /// EUI64, if it has one.
+    /// EUI64, if set.
     pub eui64: Option<Eui64>,
-    /// UUID, if it has one and the controller tells; only the list of names has it.
+    /// UUID, if the Namespace Identification Descriptors contain one.
     pub uuid: Option<Uuid>,
-    /// CSI: the command set it takes; 0, NVM, unless the list of names says another.
+    /// CSI: command set of the namespace; 0 (NVM) unless the descriptors contain another.
     pub command_set: u8,
 }
 
@@ -350,11 +351,11 @@ impl fmt::Display for Eui64 {
 }
 
 impl NamespaceInfo {
-    /// Reads the namespace data structure.
+    /// Decodes the Identify Namespace data structure.
     ///
     /// # Errors
     ///
-    /// When the namespace is not active, or has a format we can't use.
+    /// When the namespace is not active, or its format is not supported.
     pub fn parse(id: NamespaceId, bytes: &[u8]) -> Result<Self, IdentifyError> {
         let data =
             NamespaceData::ref_from_bytes(bytes).map_err(|_| IdentifyError::Length(bytes.len()))?;
@@ -380,7 +381,8 @@ impl NamespaceInfo {
         Ok(Self { id, blocks, block_size, nguid, eui64, uuid: None, command_set: 0 })
     }
 
-    /// The same with what the list of names adds; what both say, the list says better.
+    /// Merges the Namespace Identification Descriptors, which take precedence over Identify
+    /// Namespace.
     #[must_use]
     pub fn with_id_descriptors(self, names: NamespaceIdDescriptors) -> Self {
         Self {
@@ -392,20 +394,20 @@ impl NamespaceInfo {
         }
     }
 
-    /// Whether this can be the namespace that `other` describes: all names, the block size and the
-    /// command set agree. The size may differ.
+    /// Returns true if `other` describes the same namespace: all identifiers, the block size and
+    /// the command set are equal. The size may differ.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         Self { blocks: other.blocks, ..*self } == *other
     }
 
-    /// How many whole blocks `bytes` hold; a buffer has far fewer than 2^32.
+    /// Number of whole blocks in `bytes`; a buffer has far fewer than 2^32.
     #[must_use]
     pub fn blocks_in(&self, bytes: usize) -> u32 {
         u32::try_from(bytes as u64 / u64::from(self.block_size)).unwrap_or(u32::MAX)
     }
 
-    /// The size in bytes; `parse` has made sure that it fits.
+    /// Size in bytes; `parse` has checked that it does not overflow.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.blocks * u64::from(self.block_size)
@@ -413,21 +415,21 @@ impl NamespaceInfo {
 }
 
 impl NamespaceData {
-    /// FLBAS: bits 0-3, and bits 5-6 above them.
+    /// Index of the LBA format (FLBAS): bits 3:0 are the low bits, bits 6:5 the high bits.
     fn format_index(&self) -> usize {
         usize::from(self.formatted & 0xf) | usize::from((self.formatted >> 5) & 0b11) << 4
     }
 }
 
-/// The active namespace list (Base 5.1.13.2.2): ascending ids, ended by 0.
+/// Active Namespace ID list (Base 5.1.13.2.2): ascending ids, terminated by 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceList(pub Vec<NamespaceId>);
 
 impl NamespaceList {
-    /// How many ids one list can hold.
+    /// Number of ids that one list can hold.
     pub const ENTRIES: usize = 1024;
 
-    /// Reads the list up to the first entry that does not ascend, which also ends at 0.
+    /// Decodes the list up to the first entry that does not ascend, which includes the final 0.
     ///
     /// # Errors
     ///
@@ -445,8 +447,8 @@ impl NamespaceList {
     }
 }
 
-/// A text field: up to the first NUL, without trailing spaces, anything unprintable replaced, so
-/// that a target can't write to our terminal.
+/// Decodes an ASCII field up to the first NUL, without trailing spaces. Unprintable characters are
+/// replaced, so that a target cannot send control sequences to a terminal.
 fn printable(field: &[u8]) -> String {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let text: String = field[..end]

@@ -1,8 +1,9 @@
-//! The bytes of NVMe over Fabrics over RDMA, and nothing else.
+//! Data structures of NVMe over Fabrics over RDMA, as bytes; no I/O and no state.
 //!
-//! Each file holds one structure family: the layout (faithful to any bytes), what it means
-//! (only sensible values), and tests against literal bytes. All integers on the wire are little
-//! endian; zero-based fields of the specification exist only here.
+//! Each file holds one family of structures: the layout (any bytes can be read and written
+//! unchanged), the decoded form (valid values only), and tests against literal bytes. All integers
+//! in the layouts are little-endian; zero-based fields of the specifications occur only in this
+//! module.
 //!
 //! References are to the NVM Express Base Specification 2.1 ("Base"), the NVM Command Set
 //! Specification 1.1 ("NVM") and the NVMe over RDMA Transport Specification 1.1 ("RDMA").
@@ -51,5 +52,5 @@ pub use property::{Capabilities, Configuration, ControllerStatus, Property, Vers
 pub use sgl::SglDescriptor;
 pub use status::Status;
 
-/// Everything the wire layer moves is read and written as plain bytes.
+/// Conversions between the layouts and bytes.
 pub use zerocopy::{FromBytes, IntoBytes};

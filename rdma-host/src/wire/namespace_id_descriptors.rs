@@ -1,10 +1,10 @@
-//! The names of a namespace that are unique everywhere (Base 5.1.13.2.3, CNS 03h).
+//! Namespace Identification Descriptor list (Base 5.1.13.2.3, CNS 03h).
 
 use uuid::Uuid;
 
 use super::{Eui64, Identify, IdentifyError};
 
-/// The names of a namespace; each at most once.
+/// Identifiers of a namespace; each at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceIdDescriptors {
     /// EUI64.
@@ -13,20 +13,20 @@ pub struct NamespaceIdDescriptors {
     pub nguid: Option<Uuid>,
     /// UUID.
     pub uuid: Option<Uuid>,
-    /// CSI: which command set the namespace takes; 0 is NVM.
+    /// CSI: command set of the namespace; 0 is NVM.
     pub command_set: Option<u8>,
 }
 
-/// NIDT, NIDL and two reserved bytes stand before each name.
+/// Size in bytes of the header of a descriptor: NIDT, NIDL and two reserved bytes.
 const HEADER: usize = 4;
 
 impl NamespaceIdDescriptors {
-    /// Reads the list; it ends at a length of 0 or with the data. Of one kind the first counts;
-    /// names of other kinds, and names that are all zeros, are passed over.
+    /// Decodes the list, which ends at a length of 0 or with the data. The first descriptor of each
+    /// type counts; unknown types and identifiers of zeros are ignored.
     ///
     /// # Errors
     ///
-    /// When it is not 4,096 bytes long, or a name does not have the length of its kind.
+    /// When it is not 4,096 bytes long, or an identifier does not have the length of its type.
     pub fn parse(bytes: &[u8]) -> Result<Self, IdentifyError> {
         if bytes.len() != Identify::SIZE {
             return Err(IdentifyError::Length(bytes.len()));
@@ -58,7 +58,7 @@ impl NamespaceIdDescriptors {
     }
 }
 
-/// Keeps the first name of its kind.
+/// Stores an identifier unless it is zero or its type is already set.
 fn keep<T: Copy>(place: &mut Option<T>, name: Option<T>, value: &[u8]) {
     if value.iter().any(|&byte| byte != 0) {
         *place = place.or(name);

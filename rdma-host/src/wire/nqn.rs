@@ -1,47 +1,46 @@
 //! NVMe Qualified Names (Base 4.7).
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
-/// A name of a host or subsystem: 1 to 223 bytes, no NUL or control characters, starting `nqn.`.
+/// NQN of a host or subsystem: 1 to 223 bytes, no NUL or control characters, prefix `nqn.`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Nqn(String);
 
-/// Why a string is not an NQN.
+/// Error of a string that is not an NQN.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NqnError {
-    /// A control character or NUL stands in it.
+    /// The string contains a control character or NUL.
     #[error("the NQN {0:?} holds a control character; check how it was copied")]
     ControlCharacter(String),
-    /// It does not start with `nqn.`.
+    /// The string does not start with `nqn.`.
     #[error("{0:?} is not an NQN: it must start with \"nqn.\", as in nqn.2014-08.org.example:disk")]
     Prefix(String),
-    /// It is longer than 223 bytes.
+    /// The string is longer than 223 bytes.
     #[error("the NQN has {0} bytes; 223 is the most the specification allows")]
     TooLong(usize),
 }
 
 impl Nqn {
-    /// The longest name in bytes; the field is 256 bytes with a NUL (Base 4.7).
+    /// Maximum length in bytes; the field is 256 bytes with a NUL (Base 4.7).
     pub const LENGTH_MAX: usize = 223;
 
-    /// The well-known name of every discovery subsystem (Base 4.7).
+    /// Well-known NQN of discovery subsystems (Base 4.7).
     pub const DISCOVERY: &'static str = "nqn.2014-08.org.nvmexpress.discovery";
 
-    /// A host name made of a host identifier, in the UUID form (Base 4.7).
+    /// Host NQN in the UUID form (Base 4.7) for a host identifier.
     #[must_use]
     pub fn from_host_id(id: uuid::Uuid) -> Self {
         Self(format!("nqn.2014-08.org.nvmexpress:uuid:{id}"))
     }
 
-    /// The name as text.
+    /// NQN as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name as a 256-byte field, padded with NUL.
+    /// NQN as a 256-byte field, padded with NUL.
     #[must_use]
     pub fn to_field(&self) -> [u8; 256] {
         let mut field = [0; 256];

@@ -1,20 +1,22 @@
-//! Commands of the NVM command set that move no blocks, and the limits of them.
+//! Data of NVM commands that transfer no blocks, and the limits of these commands.
 
-use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U32, U64},
+};
 
 use super::{Identify, IdentifyError};
 
-/// Blocks that follow one another.
+/// Range of logical blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRange {
-    /// The first.
+    /// First logical block.
     pub lba: u64,
-    /// How many.
+    /// Number of logical blocks.
     pub blocks: u32,
 }
 
-/// A range as Dataset Management sends it (NVM 3.2.3).
+/// Layout of a Dataset Management range (NVM 3.2.3).
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Layout {
@@ -26,12 +28,12 @@ struct Layout {
 const _: () = assert!(size_of::<Layout>() == BlockRange::SIZE);
 
 impl BlockRange {
-    /// Bytes of one range.
+    /// Size of one range in bytes.
     pub const SIZE: usize = 16;
-    /// How many one command takes.
+    /// Maximum number of ranges of one command.
     pub const COUNT_MAX: usize = 256;
 
-    /// The data of a command about these ranges.
+    /// Encodes ranges as the data of a Dataset Management command.
     #[must_use]
     pub fn to_bytes(ranges: &[Self]) -> Vec<u8> {
         let layouts = ranges.iter().map(|range| Layout {
@@ -43,20 +45,21 @@ impl BlockRange {
     }
 }
 
-/// What one command without data may be about (NVM 4.1.5.4); nothing for no limit, or none told.
+/// Limits of commands that transfer no blocks (NVM 4.1.5.4); `None` for no limit or not reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NvmLimits {
-    /// WZSL: bytes of one Write Zeroes, as a power of two of the smallest page (CAP.MPSMIN).
+    /// WZSL: maximum bytes of one Write Zeroes, as a power of two of the smallest page
+    /// (CAP.MPSMIN).
     pub write_zeroes_pages_log2: Option<u8>,
-    /// DMRL: ranges of one Dataset Management.
+    /// DMRL: maximum number of ranges of one Dataset Management.
     pub ranges: Option<u8>,
-    /// DMRSL: blocks of one range.
+    /// DMRSL: maximum number of blocks of one range.
     pub range_blocks: Option<u32>,
-    /// DMSL: blocks of all ranges of one command.
+    /// DMSL: maximum number of blocks of all ranges of one command.
     pub blocks: Option<u64>,
 }
 
-/// The structure as sent, to the last field we read.
+/// Layout of the data structure.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Limits {
@@ -72,7 +75,7 @@ struct Limits {
 const _: () = assert!(size_of::<Limits>() == Identify::SIZE);
 
 impl NvmLimits {
-    /// Reads the structure.
+    /// Decodes the data structure.
     ///
     /// # Errors
     ///
@@ -87,7 +90,7 @@ impl NvmLimits {
         })
     }
 
-    /// Bytes of one Write Zeroes, with smallest pages of `page_size_min` bytes.
+    /// Maximum bytes of one Write Zeroes, with smallest pages of `page_size_min` bytes.
     #[must_use]
     pub fn write_zeroes_bytes_max(&self, page_size_min: u64) -> Option<u64> {
         let pages = 1u64.checked_shl(self.write_zeroes_pages_log2?.into())?;

@@ -1,13 +1,12 @@
-//! What RDMA CM carries for NVMe while a queue connects (RDMA 3.3).
+//! Private data of RDMA CM messages for NVMe queues (RDMA 3.3).
 
 use std::fmt;
 
-use zerocopy::little_endian::U16;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian::U16};
 
 use super::{ControllerId, QueueId};
 
-/// The host's connect request (RDMA figure 5): 32 bytes.
+/// Private data of the host's connection request (RDMA figure 5): 32 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct CmRequestData {
@@ -21,7 +20,7 @@ pub struct CmRequestData {
 
 const _: () = assert!(size_of::<CmRequestData>() == 32);
 
-/// The controller's answer (RDMA figure 6): 32 bytes.
+/// Layout of the controller's acceptance (RDMA figure 6): 32 bytes.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct AcceptLayout {
@@ -32,7 +31,7 @@ struct AcceptLayout {
 
 const _: () = assert!(size_of::<AcceptLayout>() == 32);
 
-/// The controller's refusal (RDMA figure 7): 4 bytes.
+/// Layout of the controller's rejection (RDMA figure 7): 4 bytes.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RejectLayout {
@@ -42,25 +41,25 @@ struct RejectLayout {
 
 const _: () = assert!(size_of::<RejectLayout>() == 4);
 
-/// Private data that does not have the one format there is.
+/// Error of private data that has an unknown format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrivateDataError {
-    /// It ends too early.
+    /// The private data is too short.
     #[error("its connection reply has {got} bytes of private data where {needed} are due")]
     Short {
-        /// Bytes there.
+        /// Length in bytes.
         got: usize,
-        /// Bytes the format has.
+        /// Length of the format in bytes.
         needed: usize,
     },
-    /// A format from the future, or no NVMe target at all.
+    /// The record format is unknown: a later version, or not an NVMe target.
     #[error("its connection reply has record format {0:#06x}; only 0 is known")]
     Format(u16),
 }
 
 impl CmRequestData {
-    /// A request for a queue of `entries` entries. The controller id counts on I/O queues.
+    /// Private data for a queue of `entries` entries. The controller id is used on I/O queues only.
     #[must_use]
     pub fn new(queue: QueueId, entries: u16, controller: ControllerId) -> Self {
         Self {
@@ -74,19 +73,19 @@ impl CmRequestData {
     }
 }
 
-/// What an accepted queue got.
+/// Decoded private data of the controller's acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CmAcceptData {
-    /// CRQSIZE: how many command capsules the controller can take at once.
+    /// CRQSIZE: number of command capsules that the controller can receive at once.
     pub receive_size: u16,
 }
 
 impl CmAcceptData {
-    /// Reads the reply's private data; the CM may pad it.
+    /// Decodes the private data; the CM may have padded it.
     ///
     /// # Errors
     ///
-    /// When it is shorter than its format, or of another format.
+    /// When it is shorter than its format, or the record format is unknown.
     pub fn parse(bytes: &[u8]) -> Result<Self, PrivateDataError> {
         let (reply, _) = AcceptLayout::read_from_prefix(bytes).map_err(|_| {
             PrivateDataError::Short { got: bytes.len(), needed: size_of::<AcceptLayout>() }
@@ -98,7 +97,7 @@ impl CmAcceptData {
     }
 }
 
-/// Why a controller refused a queue (RDMA figure 8).
+/// NVMe reject status of a queue connection (RDMA figure 8).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RejectCode(pub u16);
 
@@ -113,11 +112,11 @@ impl RejectCode {
     pub const INVALID_SEND_SIZE: Self = Self(4);
     /// HRQSIZE is not acceptable.
     pub const INVALID_RECEIVE_SIZE: Self = Self(5);
-    /// The controller has nothing left for another queue.
+    /// The controller has no resources left for a queue.
     pub const NO_RESOURCES: Self = Self(6);
-    /// The RDMA READ depth we offered is not acceptable.
+    /// The RDMA READ depth offered by the host is not acceptable.
     pub const INVALID_RESPONDER_RESOURCES: Self = Self(7);
-    /// The RDMA READ depth we asked for is not acceptable.
+    /// The RDMA READ depth requested by the host is not acceptable.
     pub const INVALID_INITIATOR_DEPTH: Self = Self(8);
     /// The controller id is unknown.
     pub const INVALID_CONTROLLER_ID: Self = Self(9);
@@ -147,24 +146,25 @@ impl fmt::Debug for RejectCode {
     }
 }
 
-/// A refused connection: what the CM says, and what the NVMe controller adds if it was the one.
+/// Rejected connection: the CM's reason, and the NVMe reject status if the controller rejected it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CmReject {
-    /// The CM's reason (InfiniBand 12.6.7.2): 8 nobody listens, 10 stale, 28 the target decided.
+    /// Reject reason of the CM (InfiniBand 12.6.7.2): 8 invalid service, 10 stale connection, 28
+    /// rejected by the consumer.
     pub reason: i32,
-    /// The target's own code, when the reason is 28 and it gave one.
+    /// NVMe reject status, if the reason is 28 and the target sent one.
     pub code: Option<RejectCode>,
 }
 
 impl CmReject {
-    /// No such service: nothing listens on the port.
+    /// Invalid service id: nothing listens on the port.
     pub const INVALID_SERVICE: i32 = 8;
-    /// The target still holds an older connection of ours.
+    /// Stale connection: the target still has an older connection of this host.
     pub const STALE_CONNECTION: i32 = 10;
-    /// The consumer, here the NVMe target, refused.
+    /// Rejected by the consumer, which is the NVMe target.
     pub const CONSUMER: i32 = 28;
 
-    /// Puts the CM's reason and the private data that came with it together.
+    /// Combines the CM's reason with the private data of the rejection.
     #[must_use]
     pub fn parse(reason: i32, private_data: &[u8]) -> Self {
         let code = match RejectLayout::read_from_prefix(private_data) {
@@ -176,8 +176,9 @@ impl CmReject {
         Self { reason, code }
     }
 
-    /// Whether the target dislikes what we ask for, so that it will dislike it again. A controller
-    /// that is full or unknown is not that: the next connect asks for another one.
+    /// Returns true if the target rejected a parameter of the request, so that the same request
+    /// would be rejected again. A controller without resources or with an unknown id is not such a
+    /// case: the next connect creates another controller.
     #[must_use]
     pub fn is_invalid_parameter(&self) -> bool {
         self.code.is_some_and(|code| {

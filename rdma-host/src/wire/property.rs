@@ -1,16 +1,15 @@
-//! Controller properties (Base 3.1.4), read and written by Property Get and Set over fabrics.
+//! Controller properties (Base 3.1.4), accessed by Property Get and Property Set over fabrics.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-/// A property: its offset, and whether it has 8 bytes.
+/// Controller property: offset, width and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Property {
-    /// Bytes from the start of the property space.
+    /// Offset in the property space in bytes.
     pub offset: u32,
-    /// Whether it is 8 bytes wide; 4 otherwise.
+    /// True for a width of 8 bytes, false for 4.
     pub wide: bool,
-    /// The specification's short name.
+    /// Symbol in the specification.
     pub name: &'static str,
 }
 
@@ -25,30 +24,30 @@ impl Property {
     pub const STATUS: Self = Self { offset: 0x1c, wide: false, name: "CSTS" };
 }
 
-/// CAP: what the controller can do (Base 3.1.4.1).
+/// Controller Capabilities (CAP, Base 3.1.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
-    /// How many entries an I/O queue may have (MQES is zero-based).
+    /// Maximum number of entries of an I/O queue (MQES, which is zero-based).
     #[must_use]
     pub fn queue_entries_max(self) -> u32 {
         u32::from(self.word(0)) + 1
     }
 
-    /// How long enabling or shutting down may take (TO, in half seconds).
+    /// Maximum time for enabling the controller (TO, in units of 500 ms).
     #[must_use]
     pub fn ready_timeout(self) -> Duration {
         Duration::from_millis(500) * u32::from(self.0.to_le_bytes()[3])
     }
 
-    /// The smallest memory page the controller accepts, in bytes (MPSMIN).
+    /// Minimum memory page size in bytes (MPSMIN).
     #[must_use]
     pub fn page_size_min(self) -> u64 {
         1 << (12 + ((self.0 >> 48) & 0xf))
     }
 
-    /// Whether the NVM command set is supported (CSS bit 0).
+    /// Returns true if the NVM command set is supported (CSS bit 0).
     #[must_use]
     pub fn has_nvm_command_set(self) -> bool {
         self.0 & (1 << 37) != 0
@@ -60,29 +59,30 @@ impl Capabilities {
     }
 }
 
-/// CC: what we ask of the controller (Base 3.1.4.5).
+/// Controller Configuration (CC, Base 3.1.4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Configuration(pub u32);
 
 impl Configuration {
-    /// Enabled, NVM command set, 4 KiB pages, round robin, 64-byte commands, 16-byte responses.
+    /// Enabled, NVM command set, 4 KiB pages, round robin arbitration, 64-byte commands, 16-byte
+    /// responses.
     pub const ENABLED: Self = Self((4 << 20) | (6 << 16) | 1);
-    /// The same with a normal shutdown announced (SHN = 01b).
+    /// [`ENABLED`](Self::ENABLED) with a normal shutdown notification (SHN = 01b).
     pub const SHUTDOWN: Self = Self(Self::ENABLED.0 | (0b01 << 14));
 }
 
-/// CSTS: how the controller is (Base 3.1.4.6).
+/// Controller Status (CSTS, Base 3.1.4.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControllerStatus(pub u32);
 
 impl ControllerStatus {
-    /// RDY: commands are accepted.
+    /// RDY: the controller accepts commands.
     #[must_use]
     pub fn is_ready(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// CFS: a fatal error; only a reset helps.
+    /// CFS: a fatal error; the controller must be reset.
     #[must_use]
     pub fn is_fatal(self) -> bool {
         self.0 & 0b10 != 0
@@ -95,7 +95,7 @@ impl ControllerStatus {
     }
 }
 
-/// VS: which specification the controller follows (Base 3.1.4.2).
+/// Version of the specification (VS, Base 3.1.4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32);
 
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn capabilities_of_the_kernel_target() {
-        // What Linux 6.12 nvmet answers: MQES 127, CQR, TO 15, CSS NVM.
+        // Value of Linux 6.12 nvmet: MQES 127, CQR, TO 15, CSS NVM.
         let capabilities = Capabilities(0x0000_0020_0f01_007f);
         assert_eq!(capabilities.queue_entries_max(), 128);
         assert_eq!(capabilities.ready_timeout(), Duration::from_millis(7500));

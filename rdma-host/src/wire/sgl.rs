@@ -1,50 +1,53 @@
-//! Scatter gather list descriptors as used over RDMA (Base 4.3.2, RDMA 3.2).
+//! Scatter Gather List descriptors used over RDMA (Base 4.3.2, RDMA 3.2).
 
-use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U32, U64},
+};
 
 use super::RemoteKey;
 
-/// One 16-byte descriptor; a command over RDMA carries exactly one.
+/// SGL descriptor of 16 bytes; a command over RDMA contains exactly one.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
 #[repr(C)]
 pub struct SglDescriptor {
-    /// Bytes 0-7: a virtual address of ours, or an offset into the capsule.
+    /// Bytes 7:0: virtual address in host memory, or offset into the capsule.
     address: U64,
-    /// Bytes 8-14: length and key; how they divide depends on the type.
+    /// Bytes 14:8: length and key, in widths that depend on the type.
     body: [u8; 7],
-    /// Byte 15: descriptor type (high four bits) and subtype.
+    /// Byte 15: descriptor type (bits 7:4) and subtype.
     identifier: u8,
 }
 
 const _: () = assert!(size_of::<SglDescriptor>() == 16);
 
-/// Keyed data block, subtype address (Base figures 115 and 117).
+/// Keyed SGL Data Block descriptor, subtype Address (Base figures 115 and 117).
 const KEYED_ADDRESS: u8 = 0x40;
-/// Keyed data block, subtype invalidate key: the response takes the key out of use (RDMA 3.2).
+/// Keyed SGL Data Block descriptor, subtype Invalidate Key: the response invalidates the key (RDMA
+/// 3.2).
 const KEYED_INVALIDATE: u8 = 0x4f;
-/// Data block, subtype offset.
+/// SGL Data Block descriptor, subtype Offset.
 const BLOCK_OFFSET: u8 = 0x01;
 
 impl SglDescriptor {
-    /// The most bytes one keyed descriptor can name: its length field has 24 bits.
+    /// Maximum length of a keyed descriptor in bytes: its length field has 24 bits.
     pub const KEYED_LENGTH_MAX: u32 = (1 << 24) - 1;
 
-    /// A command without data: a keyed descriptor of nothing.
+    /// Keyed descriptor of length 0, for a command without data.
     #[inline]
     #[must_use]
     pub fn none() -> Self {
         Self { address: U64::ZERO, body: [0; 7], identifier: KEYED_ADDRESS }
     }
 
-    /// Data in our memory, which the controller reads or writes by RDMA.
+    /// Data in host memory, which the controller accesses by RDMA.
     ///
     /// # Panics
     ///
-    /// If `length` exceeds [`KEYED_LENGTH_MAX`](Self::KEYED_LENGTH_MAX): transfers are split
-    /// long before.
+    /// If `length` exceeds [`KEYED_LENGTH_MAX`](Self::KEYED_LENGTH_MAX). Transfers are limited to
+    /// less.
     #[inline]
     #[must_use]
     pub fn keyed(address: u64, length: u32, key: RemoteKey) -> Self {
@@ -55,18 +58,19 @@ impl SglDescriptor {
         Self { address: U64::new(address), body, identifier: KEYED_ADDRESS }
     }
 
-    /// The same, with a key that the controller is to take out of use with its response.
+    /// As [`keyed`](Self::keyed), with a key that the controller is to invalidate with its response
+    /// (SEND with Invalidate).
     ///
     /// # Panics
     ///
-    /// As [`keyed`](Self::keyed).
+    /// As for [`keyed`](Self::keyed).
     #[inline]
     #[must_use]
     pub fn keyed_with_invalidate(address: u64, length: u32, key: RemoteKey) -> Self {
         Self { identifier: KEYED_INVALIDATE, ..Self::keyed(address, length, key) }
     }
 
-    /// Data that follows the command in its capsule, `offset` bytes after the 64th.
+    /// In-capsule data, `offset` bytes after the end of the command.
     #[inline]
     #[must_use]
     pub fn in_capsule(offset: u64, length: u32) -> Self {

@@ -1,21 +1,21 @@
-//! Completion status (Base 4.2.3): a code, its type, and whether to try again.
+//! Status field of a completion (Base 4.2.3): code, type and retry bits.
 
 use std::fmt;
 
-/// The 15 status bits of a completion without the phase bit.
+/// Status field of a completion: 15 bits, without the phase bit.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Status(pub u16);
 
 impl Status {
-    /// The command did what was asked.
+    /// Successful completion.
     pub const SUCCESS: Self = Self(0x000);
-    /// Generic: no such command.
+    /// Generic: invalid command opcode.
     pub const INVALID_OPCODE: Self = Self(0x001);
     /// Generic: a field of the command has a value that is not supported.
     pub const INVALID_FIELD: Self = Self(0x002);
     /// Generic: an I/O Connect on a queue identifier already in use, or commands out of order.
     pub const COMMAND_SEQUENCE_ERROR: Self = Self(0x00c);
-    /// Generic: no such namespace, or it is not attached (Base figure 101).
+    /// Generic: invalid namespace, or not attached (Base figure 101).
     pub const INVALID_NAMESPACE: Self = Self(0x00b);
     /// Generic: the range ends beyond the namespace (NVM).
     pub const LBA_OUT_OF_RANGE: Self = Self(0x080);
@@ -23,7 +23,7 @@ impl Status {
     pub const CONNECT_INCOMPATIBLE_FORMAT: Self = Self(0x180);
     /// Fabrics: the controller is in use, or none is free.
     pub const CONNECT_CONTROLLER_BUSY: Self = Self(0x181);
-    /// Fabrics: a Connect parameter is wrong; the result says which.
+    /// Fabrics: invalid Connect parameter; the result identifies it.
     pub const CONNECT_INVALID_PARAMETERS: Self = Self(0x182);
     /// Fabrics: this host may not use the subsystem.
     pub const CONNECT_INVALID_HOST: Self = Self(0x184);
@@ -36,45 +36,45 @@ impl Status {
     const MORE: u16 = 0x2000;
     const DO_NOT_RETRY: u16 = 0x4000;
 
-    /// Whether the command succeeded.
+    /// Returns true if the command succeeded.
     #[inline]
     #[must_use]
     pub fn is_success(self) -> bool {
         self.code() == Self::SUCCESS
     }
 
-    /// Type and code alone, to compare with the constants.
+    /// Status code type and status code alone, for comparison with the constants.
     #[inline]
     #[must_use]
     pub fn code(self) -> Self {
         Self(self.0 & Self::CODE)
     }
 
-    /// DNR: the same command would fail again.
+    /// Do Not Retry (DNR): the same command would fail again.
     #[must_use]
     pub fn do_not_retry(self) -> bool {
         self.0 & Self::DO_NOT_RETRY != 0
     }
 
-    /// The same status with DNR set.
+    /// Sets DNR.
     #[must_use]
     pub fn with_do_not_retry(self) -> Self {
         Self(self.0 | Self::DO_NOT_RETRY)
     }
 
-    /// More: the error log page says more.
+    /// More (M): the error information log page contains details.
     #[must_use]
     pub fn more(self) -> bool {
         self.0 & Self::MORE != 0
     }
 
-    /// CRD: which of the controller's three retry delays applies, 0 for none.
+    /// Command Retry Delay (CRD): index of the controller's three retry delays, 0 for none.
     #[must_use]
     pub fn retry_delay_index(self) -> u16 {
         (self.0 >> 11) & 0b11
     }
 
-    /// The specification's name of the status, if it has one.
+    /// Name of the status in the specification, if defined.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         let code = self.code().0;
@@ -106,7 +106,8 @@ impl fmt::Debug for Status {
     }
 }
 
-/// Status type in bits 8-10, code in bits 0-7; sorted (Base figures 101-104, NVM figure 24).
+/// Names of status codes, sorted: type in bits 10:8, code in bits 7:0 (Base figures 101-104, NVM
+/// figure 24).
 const NAMES: &[(u16, &str)] = &[
     (0x000, "success"),
     (0x001, "invalid command opcode"),

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A controller as Linux nvmet describes one, written by offset.
+/// Identify Controller data of Linux nvmet, written by offset.
 fn controller() -> Vec<u8> {
     let mut bytes = vec![0; 4096];
     bytes[4..24].copy_from_slice(b"fad656a175bdab25d99e");

@@ -1,43 +1,43 @@
-//! Asymmetric namespace access (Base 5.1.12.1.13): which namespaces a controller can reach how
-//! well.
+//! Asymmetric namespace access log page (Base 5.1.12.1.13): access state of each namespace group at
+//! a controller.
 
-use std::collections::HashSet;
-use std::fmt;
-use std::mem::offset_of;
+use std::{collections::HashSet, fmt, mem::offset_of};
 
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, KnownLayout, Unaligned,
+    little_endian::{U16, U32, U64},
+};
 
 use super::{LogError, LogPage};
 use crate::wire::NamespaceId;
 
-/// The page as a whole.
+/// Decoded ANA log page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnaLog {
-    /// Changes with every change of the page.
+    /// Change count of the page.
     pub change_count: u64,
-    /// The groups in the controller's order, each with another number.
+    /// Groups in the controller's order, with distinct ids.
     pub groups: Vec<AnaGroup>,
 }
 
-/// Namespaces that share an access state.
+/// ANA group: namespaces that share an access state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnaGroup {
     /// ANAGRPID, from 1.
     pub id: u32,
-    /// Changes with every change of the group.
+    /// Change count of the group.
     pub change_count: u64,
-    /// The state of all its namespaces at this controller.
+    /// Access state of its namespaces at this controller.
     pub state: AnaState,
-    /// Which namespaces; none if only groups were asked for.
+    /// Namespaces of the group; empty if only groups were requested.
     pub namespaces: Vec<NamespaceId>,
 }
 
-/// What a path through this controller is worth (Base 8.1.1.2).
+/// ANA state (Base 8.1.1.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AnaState(pub u8);
 
-/// The header as sent.
+/// Layout of the header.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Header {
@@ -46,7 +46,7 @@ struct Header {
     gap_10: [u8; 6],
 }
 
-/// A group as sent; its namespace ids follow.
+/// Layout of a group; its namespace ids follow.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Group {
@@ -62,20 +62,20 @@ const _: () = assert!(size_of::<Group>() == 32);
 const _: () = assert!(offset_of!(Group, state) == 16);
 
 impl AnaLog {
-    /// Bytes of the page for so many groups and namespaces; the most there can be are NANAGRPID
-    /// and MNAN of Identify Controller.
+    /// Size of the page in bytes with `groups` groups and `namespaces` namespaces. The maximums are
+    /// NANAGRPID and MNAN of Identify Controller.
     #[must_use]
     pub fn size(groups: u32, namespaces: u32) -> u64 {
         let groups = u64::from(groups) * size_of::<Group>() as u64;
         size_of::<Header>() as u64 + groups + u64::from(namespaces) * 4
     }
 
-    /// Reads the page; what stands behind the last group does not matter.
+    /// Decodes the page; bytes after the last group are ignored.
     ///
     /// # Errors
     ///
-    /// When it ends before the groups and namespaces it announces, or a group's number is 0 or
-    /// comes twice.
+    /// When the page is shorter than its groups and namespaces require, or the id of a group is 0
+    /// or a duplicate.
     pub fn parse(bytes: &[u8]) -> Result<Self, LogError> {
         let due = |least: usize| {
             let page = LogPage::ANA;
@@ -113,18 +113,18 @@ impl AnaLog {
 }
 
 impl AnaState {
-    /// Works best.
+    /// ANA Optimized.
     pub const OPTIMIZED: Self = Self(0x1);
-    /// Works, at a cost.
+    /// ANA Non-Optimized.
     pub const NON_OPTIMIZED: Self = Self(0x2);
-    /// Not now.
+    /// ANA Inaccessible.
     pub const INACCESSIBLE: Self = Self(0x3);
-    /// Never again.
+    /// ANA Persistent Loss.
     pub const PERSISTENT_LOSS: Self = Self(0x4);
-    /// On the way to another state.
+    /// ANA Change: in transition to another state.
     pub const CHANGE: Self = Self(0xf);
 
-    /// Whether commands can go this way.
+    /// Returns true if I/O commands can be processed through this controller.
     #[must_use]
     pub fn is_usable(self) -> bool {
         self == Self::OPTIMIZED || self == Self::NON_OPTIMIZED
@@ -155,7 +155,7 @@ impl fmt::Debug for AnaState {
 mod tests {
     use super::*;
 
-    /// Two groups, written by hand: 1 is optimized with namespaces 1 and 7, 2 is empty.
+    /// Page with two groups: 1 is optimized with namespaces 1 and 7, 2 is empty.
     #[rustfmt::skip]
     const PAGE: [u8; 88] = [
         5, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,

@@ -1,70 +1,71 @@
-//! Asynchronous events (Base 5.1.2): what a controller tells without being asked.
+//! Asynchronous events (Base 5.1.2): notifications of a controller.
 
 use std::fmt;
 
-use super::super::{NamespaceId, Opcode, Sqe};
-use super::LogPage;
+use super::{
+    super::{NamespaceId, Opcode, Sqe},
+    LogPage,
+};
 
-/// The result of an Asynchronous Event Request (Base 5.1.2.1): what happened, and which log page
-/// says more.
+/// Result of an Asynchronous Event Request (Base 5.1.2.1): the event, and the log page with its
+/// details.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AsyncEvent(pub u64);
 
-/// What kind of event (Base figure 151).
+/// Asynchronous event type (Base figure 151).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AsyncEventType(pub u8);
 
-/// What an event means; those we do not know keep their numbers.
+/// Decoded event; unknown ones keep their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AsyncEventKind {
-    /// The access states of namespaces changed; the ANA log page has them.
+    /// Access states of namespaces changed; the ANA log page contains them.
     AnaChange,
     /// The discovery log page changed.
     DiscoveryLogChange,
-    /// An error that no command reports; by its number (Base figure 152).
+    /// Error not associated with a command, by its event information (Base figure 152).
     Error(u8),
-    /// New firmware is about to be activated: the controller may pause (CSTS.PP).
+    /// Firmware activation is starting; the controller may pause command processing (CSTS.PP).
     FirmwareActivationStarting,
-    /// Health passed a threshold; by its number (Base figure 153).
+    /// SMART / health status, by its event information (Base figure 153).
     Health(u8),
-    /// Namespaces were attached, detached or changed; a log page lists them.
+    /// Namespaces were attached, detached or changed; the changed namespace list contains them.
     NamespaceAttributeChanged,
-    /// None of those.
+    /// Any other event.
     Other {
-        /// Its type.
+        /// Event type.
         event_type: AsyncEventType,
-        /// What it says.
+        /// Event information.
         information: u8,
     },
 }
 
-/// Which events a controller can tell (OAES) or shall tell (Asynchronous Event Configuration),
-/// one bit each (Base 5.1.25.1.5).
+/// Set of asynchronous events: supported (OAES) or enabled (Asynchronous Event Configuration), one
+/// bit each (Base 5.1.25.1.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AsyncEventMask(pub u32);
 
 impl AsyncEvent {
-    /// What kind: bits 0-2.
+    /// Event type: bits 2:0.
     #[must_use]
     pub fn event_type(self) -> AsyncEventType {
         AsyncEventType(self.byte(0) & 0b111)
     }
 
-    /// What it says, in the numbers of its kind: bits 8-15.
+    /// Event information, whose meaning depends on the type: bits 15:8.
     #[must_use]
     pub fn information(self) -> u8 {
         self.byte(1)
     }
 
-    /// The page that says more, and whose reading lets the next event of this kind come: bits
-    /// 16-23.
+    /// Log page with the details, bits 23:16. Reading it re-enables events of this type.
     #[must_use]
     pub fn log_page(self) -> LogPage {
         LogPage(self.byte(2))
     }
 
-    /// What it means.
+    /// Decodes type and information.
     #[must_use]
     pub fn kind(self) -> AsyncEventKind {
         let (event_type, information) = (self.event_type(), self.information());
@@ -79,7 +80,7 @@ impl AsyncEvent {
         }
     }
 
-    /// The command that waits for an event. It has no time limit: the answer is the event.
+    /// Asynchronous Event Request. It has no timeout: it completes when an event occurs.
     #[must_use]
     pub fn request() -> Sqe {
         Sqe::new(Opcode::ASYNCHRONOUS_EVENT_REQUEST, NamespaceId(0))
@@ -95,11 +96,11 @@ impl AsyncEventType {
     pub const ERROR: Self = Self(0);
     /// SMART and health status.
     pub const HEALTH: Self = Self(1);
-    /// A notice: something changed.
+    /// Notice.
     pub const NOTICE: Self = Self(2);
-    /// An event of the I/O command set.
+    /// I/O command set specific.
     pub const IO_COMMAND_SET: Self = Self(6);
-    /// An event of the vendor.
+    /// Vendor specific.
     pub const VENDOR: Self = Self(7);
 }
 
@@ -113,7 +114,7 @@ impl AsyncEventMask {
     /// Discovery log page change notices.
     pub const DISCOVERY_LOG_CHANGE: Self = Self(1 << 31);
 
-    /// Whether all of these events are in it.
+    /// Returns true if all events of `other` are in the set.
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

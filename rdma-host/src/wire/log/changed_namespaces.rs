@@ -1,28 +1,27 @@
-//! The changed namespace list (Base 5.1.12.1.5).
+//! Changed namespace list log page (Base 5.1.12.1.5).
 
-use zerocopy::FromBytes;
-use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, little_endian::U32};
 
 use super::{LogError, LogPage};
 use crate::wire::NamespaceId;
 
-/// Which namespaces changed since the page was last read.
+/// Namespaces changed since the page was last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangedNamespaceList {
-    /// These, in the controller's order, each once.
+    /// Changed namespaces in the controller's order, without duplicates.
     These(Vec<NamespaceId>),
-    /// More than fit: any may have changed.
+    /// More than fit into the page: any namespace may have changed.
     TooMany,
 }
 
 impl ChangedNamespaceList {
-    /// The size of the page in bytes.
+    /// Size of the page in bytes.
     pub const SIZE: usize = 4096;
 
     const ENTRIES: usize = Self::SIZE / 4;
     const OVERFLOW: u32 = 0xffff_ffff;
 
-    /// Reads the page.
+    /// Decodes the page.
     ///
     /// # Errors
     ///

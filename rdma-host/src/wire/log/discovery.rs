@@ -1,27 +1,31 @@
-//! The discovery log page (Base 5.1.12.3.1): which subsystems can be reached, and where.
+//! Discovery log page (Base 5.1.12.3.1): subsystems and the addresses of their ports.
 
-use std::fmt;
-use std::mem::offset_of;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    mem::offset_of,
+    net::{IpAddr, SocketAddr},
+};
 
-use zerocopy::little_endian::{U16, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, KnownLayout, Unaligned,
+    little_endian::{U16, U64},
+};
 
 use super::{LogError, LogPage, text};
 use crate::wire::{ControllerId, Nqn};
 
-/// The beginning of the page.
+/// Header of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiscoveryHeader {
-    /// GENCTR: changes with every change of the page.
+    /// Generation counter (GENCTR), incremented with every change of the page.
     pub generation: u64,
-    /// NUMREC: entries that follow.
+    /// Number of records (NUMREC).
     pub records: u64,
-    /// RECFMT: how they are written; 0 is the only format there is.
+    /// Record format (RECFMT); 0 is the only one defined.
     pub format: u16,
 }
 
-/// One entry: a way to a subsystem. Texts are free of control characters.
+/// Discovery log page entry: a port of a subsystem. Texts contain no control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoveryEntry {
     /// TRTYPE.
@@ -32,15 +36,15 @@ pub struct DiscoveryEntry {
     pub kind: SubsystemType,
     /// TREQ.
     pub requirements: TransportRequirements,
-    /// PORTID: two ways with the same number lead through the same port of the subsystem.
+    /// PORTID; entries with the same number describe the same port of the subsystem.
     pub port: u16,
-    /// CNTLID: which controller to ask for.
+    /// CNTLID to use in Connect.
     pub controller: ControllerId,
-    /// ASQSZ: the largest admin queue, in entries.
+    /// ASQSZ: maximum size of the admin queue in entries.
     pub admin_queue_entries: u16,
     /// EFLAGS.
     pub flags: DiscoveryEntryFlags,
-    /// TRSVCID: the service, for IP a port number.
+    /// TRSVCID: transport service; a port number for IP.
     pub service: String,
     /// SUBNQN.
     pub subsystem: String,
@@ -50,10 +54,10 @@ pub struct DiscoveryEntry {
     pub specific: TransportSpecific,
 }
 
-/// What only one transport has (TSAS; Base figure 298).
+/// Transport specific address subtype (TSAS, Base figure 298).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportSpecific {
-    /// Of a transport we know nothing of.
+    /// Transport without known subtype.
     None,
     /// RDMA.
     Rdma {
@@ -63,37 +67,37 @@ pub enum TransportSpecific {
         provider: RdmaProvider,
         /// RDMA CMS: 1 for RDMA CM.
         connection_management: u8,
-        /// The partition key, for InfiniBand.
+        /// Partition key of InfiniBand.
         partition_key: u16,
     },
     /// TCP.
     Tcp(SecurityType),
 }
 
-/// Why an entry names no place that RDMA can reach.
+/// Error of an entry that is not a valid RDMA address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiscoveryEntryError {
-    /// The address is none, or of another family than it says.
+    /// The address does not parse, or is not of the family stated.
     #[error("its address {address:?} is not of family {family}")]
     Address {
-        /// As sent.
+        /// Value as sent.
         address: String,
-        /// As sent.
+        /// Value as sent.
         family: AddressFamily,
     },
-    /// The port number is none.
+    /// The port number is invalid.
     #[error("its service {0:?} is no port, 1 to 65535")]
     Service(String),
-    /// The name of the subsystem is none.
+    /// The subsystem NQN is invalid.
     #[error("its subsystem {0:?} is no NQN")]
     Subsystem(String),
-    /// Another transport.
+    /// The transport is not RDMA.
     #[error("its transport is {0}, not rdma")]
     Transport(TransportType),
 }
 
-/// The header as sent; 1,024 bytes with what we skip.
+/// Layout of the header; 1,024 bytes with the reserved part.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Header {
@@ -102,7 +106,7 @@ struct Header {
     format: U16,
 }
 
-/// An entry as sent (Base figure 296).
+/// Layout of an entry (Base figure 296).
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Layout {
@@ -130,16 +134,16 @@ const _: () = assert!(offset_of!(Layout, address) == 512);
 const _: () = assert!(offset_of!(Layout, specific) == 768);
 
 impl DiscoveryHeader {
-    /// Bytes of the header; entries follow.
+    /// Size of the header in bytes; entries follow.
     pub const SIZE: u32 = 1024;
-    /// Bytes of it that say something, in whole dwords.
+    /// Size in bytes of the part that is used, in whole dwords.
     pub const READ: u32 = 20;
 
-    /// Reads the header, or its beginning.
+    /// Decodes the header, or its first 18 bytes.
     ///
     /// # Errors
     ///
-    /// When there are less than 18 bytes.
+    /// When there are fewer than 18 bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, LogError> {
         let (header, _) = Header::ref_from_prefix(bytes).map_err(|_| LogError::Length {
             page: LogPage::DISCOVERY,
@@ -155,14 +159,14 @@ impl DiscoveryHeader {
 }
 
 impl DiscoveryEntry {
-    /// Bytes of one entry.
+    /// Size of one entry in bytes.
     pub const SIZE: usize = 1024;
 
-    /// Reads entries that stand one behind the other.
+    /// Decodes consecutive entries.
     ///
     /// # Errors
     ///
-    /// When the last one is cut off.
+    /// When the last one is incomplete.
     pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, LogError> {
         let entries = <[Layout]>::ref_from_bytes(bytes).map_err(|_| LogError::Length {
             page: LogPage::DISCOVERY,
@@ -190,11 +194,11 @@ impl DiscoveryEntry {
         }
     }
 
-    /// Where the entry leads.
+    /// Address and port of the entry.
     ///
     /// # Errors
     ///
-    /// When that is no RDMA address.
+    /// When it is not a valid RDMA address.
     pub fn socket_address(&self) -> Result<SocketAddr, DiscoveryEntryError> {
         if self.transport != TransportType::RDMA {
             return Err(DiscoveryEntryError::Transport(self.transport));
@@ -211,11 +215,11 @@ impl DiscoveryEntry {
         Ok(SocketAddr::new(address, port))
     }
 
-    /// The name of the subsystem.
+    /// NQN of the subsystem.
     ///
     /// # Errors
     ///
-    /// When it is no NQN.
+    /// When it is not a valid NQN.
     pub fn nqn(&self) -> Result<Nqn, DiscoveryEntryError> {
         self.subsystem.parse().map_err(|_| DiscoveryEntryError::Subsystem(self.subsystem.clone()))
     }
@@ -236,8 +240,8 @@ impl TransportSpecific {
     }
 }
 
-/// A number with names for some of its values: the words of nvme-cli, so that scripts find what
-/// they look for. Other values print as their number.
+/// Defines a number type with names for some of its values, spelled as by nvme-cli so that scripts
+/// find them. Other values print as their number.
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident($inner:ty) {
         $($(#[$constant_doc:meta])* $constant:ident = $value:literal, $word:literal;)*
@@ -268,7 +272,7 @@ macro_rules! named {
 }
 
 named!(
-    /// TRTYPE: which transport.
+    /// Transport type (TRTYPE).
     TransportType(u8) {
         /// RDMA.
         RDMA = 1, "rdma";
@@ -276,13 +280,13 @@ named!(
         FIBRE_CHANNEL = 2, "fc";
         /// TCP.
         TCP = 3, "tcp";
-        /// Inside one host.
+        /// Loopback inside one host.
         LOOP = 254, "loop";
     }
 );
 
 named!(
-    /// ADRFAM: what the address is.
+    /// Address family (ADRFAM).
     AddressFamily(u8) {
         /// PCI.
         PCI = 0, "pci";
@@ -298,13 +302,13 @@ named!(
 );
 
 named!(
-    /// SUBTYPE: what the entry leads to.
+    /// Subsystem type (SUBTYPE).
     SubsystemType(u8) {
-        /// Another discovery subsystem, that knows more.
+        /// Referral to another discovery subsystem.
         REFERRAL = 1, "discovery subsystem referral";
         /// A subsystem with namespaces.
         NVM = 2, "nvme subsystem";
-        /// The discovery subsystem that was asked.
+        /// The discovery subsystem that returned the log.
         CURRENT_DISCOVERY = 3, "current discovery subsystem";
     }
 );
@@ -322,7 +326,7 @@ named!(
 );
 
 named!(
-    /// RDMA QPTYPE: the transport service.
+    /// RDMA queue pair type (QPTYPE).
     RdmaService(u8) {
         /// Reliable connection.
         CONNECTED = 1, "connected";
@@ -332,7 +336,7 @@ named!(
 );
 
 named!(
-    /// RDMA PRTYPE: the kind of network.
+    /// RDMA provider type (PRTYPE).
     RdmaProvider(u8) {
         /// Any.
         NOT_SPECIFIED = 1, "not specified";
@@ -347,12 +351,12 @@ named!(
     }
 );
 
-/// TREQ: what the transport needs (Base figure 296).
+/// Transport requirements (TREQ, Base figure 296).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TransportRequirements(pub u8);
 
 impl TransportRequirements {
-    /// Whether a secure channel is required: bits 0-1.
+    /// Secure channel requirement: bits 1:0.
     #[must_use]
     pub fn secure_channel(self) -> &'static str {
         match self.0 & 0b11 {
@@ -363,7 +367,7 @@ impl TransportRequirements {
         }
     }
 
-    /// Bit 2: submission queue flow control can be turned off.
+    /// Bit 2: disabling submission queue flow control is supported.
     #[must_use]
     pub fn flow_control_optional(self) -> bool {
         self.0 & (1 << 2) != 0
@@ -376,14 +380,14 @@ impl fmt::Display for TransportRequirements {
             return write!(f, "unrecognized ({:#04x})", self.0);
         }
         f.write_str(self.secure_channel())?;
-        match self.flow_control_optional() {
-            true => f.write_str(", sq flow control disable supported"),
-            false => Ok(()),
+        if self.flow_control_optional() {
+            f.write_str(", sq flow control disable supported")?;
         }
+        Ok(())
     }
 }
 
-/// EFLAGS (Base figure 296).
+/// Entry flags (EFLAGS, Base figure 296).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DiscoveryEntryFlags(pub u16);
 
@@ -392,13 +396,13 @@ impl DiscoveryEntryFlags {
     const PERSISTENT_CONNECTIONS: u16 = 1 << 1;
     const NO_CENTRAL_CONTROLLER: u16 = 1 << 2;
 
-    /// DUPRETINFO: other entries of the page lead to the same information.
+    /// DUPRETINFO: other entries return the same information.
     #[must_use]
     pub fn duplicates(self) -> bool {
         self.0 & Self::DUPLICATE_INFORMATION != 0
     }
 
-    /// EPCSD: the discovery subsystem takes persistent connections.
+    /// EPCSD: the discovery subsystem supports explicit persistent connections.
     #[must_use]
     pub fn takes_persistent_connections(self) -> bool {
         self.0 & Self::PERSISTENT_CONNECTIONS != 0
@@ -418,10 +422,7 @@ impl fmt::Display for DiscoveryEntryFlags {
         }
         let set: Vec<_> =
             known.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, word)| *word).collect();
-        match set.is_empty() {
-            true => f.write_str("none"),
-            false => f.write_str(&set.join(", ")),
-        }
+        if set.is_empty() { f.write_str("none") } else { f.write_str(&set.join(", ")) }
     }
 }
 

@@ -1,12 +1,11 @@
-//! Commands supported and effects (Base 5.1.12.1.6): what a controller can do.
+//! Commands supported and effects log page (Base 5.1.12.1.6).
 
-use zerocopy::FromBytes;
-use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, little_endian::U32};
 
 use super::{LogError, LogPage};
 use crate::wire::Opcode;
 
-/// Which commands a controller takes, and what each may change.
+/// Commands that a controller supports, with their effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectsLog {
     /// Admin commands, by opcode.
@@ -15,15 +14,15 @@ pub struct EffectsLog {
     pub io: Vec<(Opcode, CommandEffects)>,
 }
 
-/// What a command may change (Base figure 213): one bit each.
+/// Effects of a command, one bit each (Base figure 213).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandEffects(pub u32);
 
 impl EffectsLog {
-    /// The size of the page in bytes.
+    /// Size of the page in bytes.
     pub const SIZE: usize = 4096;
 
-    /// Reads the page; commands that are not supported are left out.
+    /// Decodes the page; unsupported commands are omitted.
     ///
     /// # Errors
     ///
@@ -46,25 +45,25 @@ fn supported(entries: &[U32; 256]) -> Vec<(Opcode, CommandEffects)> {
 }
 
 impl CommandEffects {
-    /// Whether it may change the content of namespaces (LBCC).
+    /// LBCC: may change the contents of logical blocks.
     #[must_use]
     pub fn changes_content(self) -> bool {
         self.0 & (1 << 1) != 0
     }
 
-    /// Whether it may change what namespaces can do (NCC).
+    /// NCC: may change the capabilities of a namespace.
     #[must_use]
     pub fn changes_namespace(self) -> bool {
         self.0 & (1 << 2) != 0
     }
 
-    /// Whether it may change which namespaces there are (NIC).
+    /// NIC: may change the number or attributes of namespaces.
     #[must_use]
     pub fn changes_inventory(self) -> bool {
         self.0 & (1 << 3) != 0
     }
 
-    /// Whether it may change what the controller can do (CCC).
+    /// CCC: may change the capabilities of the controller.
     #[must_use]
     pub fn changes_controller(self) -> bool {
         self.0 & (1 << 4) != 0

@@ -1,33 +1,35 @@
-//! Error information (Base 5.1.12.1.2): the errors a controller remembers.
+//! Error information log page (Base 5.1.12.1.2).
 
 use std::mem::offset_of;
 
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, KnownLayout, Unaligned,
+    little_endian::{U16, U32, U64},
+};
 
 use super::{LogError, LogPage};
 use crate::wire::{CommandId, NamespaceId, QueueId, Status};
 
-/// One error.
+/// Error log entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorLogEntry {
-    /// Counts the errors of the controller's life, from 1.
+    /// Error count, unique over the life of the controller, from 1.
     pub count: u64,
-    /// The queue of the command, if it has to do with one.
+    /// Queue of the command, if the error belongs to one.
     pub queue: Option<QueueId>,
-    /// The command, if it has to do with one.
+    /// Command id, if the error belongs to a command.
     pub command: Option<CommandId>,
-    /// How the command ended.
+    /// Status of the command.
     pub status: Status,
-    /// The byte of the command that is at fault, if one is.
+    /// Offset of the invalid byte in the command, if any.
     pub parameter_byte: Option<u8>,
-    /// The first logical block it has to do with.
+    /// First logical block with the error.
     pub lba: u64,
-    /// The namespace, if it has to do with one.
+    /// Namespace, if the error belongs to one.
     pub namespace: Option<NamespaceId>,
 }
 
-/// An entry as sent (Base figure 206).
+/// Layout of an entry (Base figure 206).
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Layout {
@@ -45,15 +47,14 @@ const _: () = assert!(size_of::<Layout>() == ErrorLogEntry::SIZE);
 const _: () = assert!(offset_of!(Layout, namespace) == 24);
 
 impl ErrorLogEntry {
-    /// Bytes of one entry.
+    /// Size of one entry in bytes.
     pub const SIZE: usize = 64;
 
-    /// Reads all entries of a page, or of its beginning; those of which nothing is known (their
-    /// count is 0) are left out.
+    /// Decodes all entries of a page or of its first part; unused entries (count 0) are omitted.
     ///
     /// # Errors
     ///
-    /// When the last entry is cut off.
+    /// When the last entry is incomplete.
     pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, LogError> {
         let entries = <[Layout]>::ref_from_bytes(bytes).map_err(|_| LogError::Length {
             page: LogPage::ERROR,

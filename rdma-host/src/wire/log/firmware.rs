@@ -1,23 +1,23 @@
-//! Firmware slots (Base 5.1.12.1.4).
+//! Firmware slot information log page (Base 5.1.12.1.4).
 
 use super::{LogError, LogPage, text};
 
-/// Which firmware the controller has and runs.
+/// Firmware revisions of a controller, and the active slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirmwareSlotLog {
-    /// The slot of the firmware that runs, 1 to 7; other numbers as sent.
+    /// Active slot, 1 to 7; other numbers as sent.
     pub active: u8,
-    /// The slot that the next reset activates, if one is set.
+    /// Slot to be activated by the next reset, if set.
     pub next: Option<u8>,
-    /// The revision in each slot, from slot 1; none where a slot is empty.
+    /// Revision in each slot, from slot 1; `None` for an empty slot.
     pub revisions: [Option<String>; 7],
 }
 
 impl FirmwareSlotLog {
-    /// The size of the page in bytes.
+    /// Size of the page in bytes.
     pub const SIZE: usize = 512;
 
-    /// Reads the page.
+    /// Decodes the page.
     ///
     /// # Errors
     ///

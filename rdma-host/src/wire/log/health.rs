@@ -1,34 +1,36 @@
-//! SMART and health information (Base 5.1.12.1.3), as far as an alarm needs it.
+//! SMART / Health Information log page (Base 5.1.12.1.3): the fields that an alarm needs.
 
 use std::mem::offset_of;
 
-use zerocopy::little_endian::{U16, U128};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, KnownLayout, Unaligned,
+    little_endian::{U16, U128},
+};
 
 use super::{LogError, LogPage};
 
-/// How well the controller is.
+/// Decoded SMART / Health Information log page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthLog {
-    /// One bit for each warning (Base figure 207); 0 when all is well.
+    /// Critical warnings, one bit each (Base figure 207); 0 for none.
     pub critical_warning: u8,
-    /// The temperature in kelvins; 0 when it does not say.
+    /// Composite temperature in kelvins; 0 if not reported.
     pub temperature_kelvin: u16,
-    /// Spare capacity left, in percent.
+    /// Available spare capacity in percent.
     pub available_spare_percent: u8,
-    /// Below which spare capacity it warns, in percent.
+    /// Available spare threshold in percent; below it a warning is reported.
     pub spare_threshold_percent: u8,
-    /// Life used up, in percent; may exceed 100.
+    /// Estimated life used in percent; may exceed 100.
     pub percentage_used: u8,
-    /// Times it lost power without being told before.
+    /// Number of unsafe shutdowns.
     pub unsafe_shutdowns: u128,
-    /// Times it could not give back what was stored.
+    /// Number of unrecovered data integrity errors.
     pub media_errors: u128,
-    /// Errors in its error log, over its life.
+    /// Number of error log entries over the life of the controller.
     pub error_entries: u128,
 }
 
-/// The page as sent, to the last field we read.
+/// Layout of the page.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Layout {
@@ -50,10 +52,10 @@ const _: () = assert!(offset_of!(Layout, unsafe_shutdowns) == 144);
 const _: () = assert!(offset_of!(Layout, error_entries) == 176);
 
 impl HealthLog {
-    /// The size of the page in bytes.
+    /// Size of the page in bytes.
     pub const SIZE: usize = 512;
 
-    /// Reads the page.
+    /// Decodes the page.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Log pages (Base 5.1.12): the command that reads one, and what stands in those we read.
+//! Log pages (Base 5.1.12): the Get Log Page command, and the pages supported here.
 
 mod ana;
 mod async_event;
@@ -26,24 +26,24 @@ use std::fmt;
 
 use super::{NamespaceId, Opcode, Sqe};
 
-/// Which log page (Base figure 202).
+/// Log page identifier (LID, Base figure 202).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogPage(pub u8);
 
 impl LogPage {
-    /// Error information: 64 bytes an error.
+    /// Error information: 64 bytes per entry.
     pub const ERROR: Self = Self(0x01);
     /// SMART and health information: 512 bytes.
     pub const HEALTH: Self = Self(0x02);
     /// Firmware slots: 512 bytes.
     pub const FIRMWARE_SLOTS: Self = Self(0x03);
-    /// Namespaces that changed since it was last read: 4,096 bytes.
+    /// Changed namespace list: namespaces changed since the page was last read, 4,096 bytes.
     pub const CHANGED_NAMESPACES: Self = Self(0x04);
     /// Commands supported and effects: 4,096 bytes.
     pub const EFFECTS: Self = Self(0x05);
-    /// Asymmetric namespace access: of any size.
+    /// Asymmetric namespace access: variable size.
     pub const ANA: Self = Self(0x0c);
-    /// Discovery: of any size.
+    /// Discovery: variable size.
     pub const DISCOVERY: Self = Self(0x70);
 }
 
@@ -69,26 +69,26 @@ impl fmt::Debug for LogPage {
     }
 }
 
-/// Get Log Page (Base 5.1.12): some bytes of a log page.
+/// Get Log Page command (Base 5.1.12) for a part of a log page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetLogPage {
-    /// Which one.
+    /// Log page.
     pub page: LogPage,
-    /// From which byte on; a multiple of 4.
+    /// Offset of the first byte; a multiple of 4.
     pub offset: u64,
-    /// How many bytes; a multiple of 4, at least 4.
+    /// Number of bytes; a multiple of 4, at least 4.
     pub bytes: u32,
-    /// LSP, 7 bits whose meaning depends on the page.
+    /// Log specific parameter (LSP), 7 bits; its meaning depends on the page.
     pub specific_field: u8,
-    /// LSI, an identifier whose meaning depends on the page.
+    /// Log specific identifier (LSI); its meaning depends on the page.
     pub specific_identifier: u16,
-    /// RAE: does not clear the event that the page explains, so that none comes while the page is
-    /// only half read.
+    /// Retain asynchronous event (RAE): reading does not clear the event of the page, so that no
+    /// event is sent while the page is only partly read.
     pub retain_event: bool,
 }
 
 impl GetLogPage {
-    /// The first `bytes` bytes of a page, clearing its event.
+    /// Reads the first `bytes` bytes of a page and clears its event.
     #[must_use]
     pub fn new(page: LogPage, bytes: u32) -> Self {
         Self {
@@ -101,12 +101,12 @@ impl GetLogPage {
         }
     }
 
-    /// The command, for all namespaces.
+    /// Encodes the command, with the broadcast namespace id.
     ///
     /// # Panics
     ///
-    /// If the offset or the number of bytes is not a multiple of 4, or no byte is asked for: the
-    /// zero-based count of dwords can't say it.
+    /// If the offset or the number of bytes is not a multiple of 4, or `bytes` is 0, which the
+    /// zero-based count of dwords cannot hold.
     #[must_use]
     pub fn to_sqe(self) -> Sqe {
         assert!(self.bytes >= 4 && self.bytes.is_multiple_of(4), "whole dwords are read");
@@ -124,32 +124,32 @@ impl GetLogPage {
     }
 }
 
-/// A log page that can't be read.
+/// Error of a malformed log page.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// An ANA group that can't be: its number is 0 or was given before.
+    /// The id of an ANA group is 0 or a duplicate.
     #[error("its ANA log page has a group {group} that is {what}")]
     AnaGroup {
-        /// The group.
+        /// ANA group id.
         group: u32,
-        /// What is wrong.
+        /// Description of the error.
         what: &'static str,
     },
-    /// The page ends before what it announces.
+    /// The page is shorter than its contents require.
     #[error("its {page} log page has {bytes} bytes where at least {least} are due")]
     Length {
-        /// Which page.
+        /// Log page.
         page: LogPage,
-        /// Bytes there are.
+        /// Actual length in bytes.
         bytes: usize,
-        /// Bytes it takes.
+        /// Required length in bytes.
         least: usize,
     },
 }
 
-/// A text field: up to the first NUL or its end, without trailing spaces; what is no text or would
-/// control a terminal is replaced.
+/// Decodes a UTF-8 field up to the first NUL, without trailing spaces. Invalid and control
+/// characters are replaced.
 fn text(field: &[u8]) -> String {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let text = String::from_utf8_lossy(&field[..end]);

@@ -1,6 +1,6 @@
 use super::*;
 
-/// An entry as Linux nvmet writes one for a RoCE port, by offset.
+/// Entry of Linux nvmet for a RoCE port, written by offset.
 fn entry() -> Vec<u8> {
     let mut bytes = vec![0; DiscoveryEntry::SIZE];
     bytes[..4].copy_from_slice(&[1, 1, 2, 4]);
