@@ -1,88 +1,91 @@
-//! Every option, limit and timeout, with its unit and the reason for its default.
+//! Options, limits and timeouts, with units and the reasons for their defaults.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use uuid::Uuid;
 
 use crate::wire::Nqn;
 
-/// Who we are to a target (Base 4.7 and 6.3).
+/// Identity of the host towards a target (Base 4.7 and 6.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostIdentity {
-    /// The host's NQN.
+    /// Host NQN.
     pub nqn: Nqn,
-    /// The host identifier; by convention the UUID inside the NQN.
+    /// Host identifier; by convention the UUID inside the NQN.
     pub id: Uuid,
 }
 
 impl HostIdentity {
-    /// The host that `id` names, with the NQN made of it.
+    /// Identity with the host identifier `id` and the NQN derived from it.
     #[must_use]
     pub fn from_id(id: Uuid) -> Self {
         Self { nqn: Nqn::from_host_id(id), id }
     }
 }
 
-/// How to connect to one subsystem. Names and defaults are those of Linux.
+/// Options of a connection to one subsystem. Names and defaults are those of Linux.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// Where the target listens (traddr, trsvcid).
+    /// Address and port of the target (`traddr`, `trsvcid`).
     pub address: SocketAddr,
-    /// Which of our addresses to use (`host_traddr`); by default the routing table decides.
+    /// Local address to use (`host_traddr`); by default the routing table decides.
     pub source: Option<IpAddr>,
-    /// The subsystem to use.
+    /// Subsystem NQN (`nqn`).
     pub subsystem: Nqn,
-    /// Who we are.
+    /// Identity of this host.
     pub host: HostIdentity,
-    /// I/O queues to ask for (`nr_io_queues`); the target may grant fewer. 1 to 65,535.
+    /// I/O queues to request (`nr_io_queues`), 1 to 65,535; the target may grant fewer.
     pub io_queues: u16,
     /// Entries of an I/O queue (`queue_size`), 2 to 1,024; one less may be in flight.
     pub queue_entries: u16,
-    /// The keep-alive time (`keep_alive_tmo`); zero turns it off.
+    /// Keep-alive timeout (`keep_alive_tmo`); zero turns it off.
     pub keep_alive: Duration,
-    /// The type of service of the connections (`tos`).
+    /// IP type of service of the connections (`tos`).
     pub type_of_service: Option<u8>,
-    /// How long the device waits for an acknowledgement before it sends again: 4.096 µs times two
-    /// to this power, at most 31; by default the device decides.
+    /// Transport ACK timeout of the device: 4.096 µs × 2^`ack_timeout`, 0 to 31; by default the
+    /// device's own.
     pub ack_timeout: Option<u8>,
-    /// How often the device sends again without an acknowledgement, 0 to 7.
+    /// Transport retries after a missing acknowledgement, 0 to 7.
     pub retry_count: u8,
-    /// How often it sends again when the target has no receive posted, 0 to 7; 7 is without end.
+    /// RNR retries, when the target has no receive posted, 0 to 7; 7 is unlimited.
     pub rnr_retry_count: u8,
-    /// Ask for no submission queue flow control (`disable_sqflow`).
+    /// Request to disable submission queue flow control (`disable_sqflow`).
     pub disable_flow_control: bool,
-    /// How long one I/O command may take before its queue is given up.
+    /// Timeout of an I/O command, after which its queue is closed.
     pub io_timeout: Duration,
-    /// How the pollers wait for completions.
+    /// Waiting strategy of the pollers.
     pub wait: WaitMode,
-    /// What happens when the connection is lost.
+    /// Reconnect policy.
     pub reconnect: ReconnectOptions,
-    /// How queues are authenticated.
+    /// Authentication of the queues.
     pub authentication: AuthenticationOptions,
-    /// How the controller reaches the data of commands.
+    /// Access of the controller to the data of commands.
     pub memory: MemoryMode,
 }
 
-/// How a controller may reach our memory. What is in force, and why if it is not what was asked
-/// for, says [`Controller::memory`](crate::Controller::memory).
+/// Access of a controller to host memory. [`Controller::memory`](crate::Controller::memory) returns
+/// the mode in force, and the reason if it is not the one requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryMode {
-    /// By a key for each registration, which is good as long as that lives: between commands,
-    /// too, and on all queues of the controller. No other controller can use it. Costs nothing.
+    /// One remote key per registration, valid for the life of the registration: also between
+    /// commands, and on all queues of the controller. No other controller can use it. No cost per
+    /// command.
     #[default]
     Pool,
-    /// By a key for each command, which reaches its data and nothing else, on its queue alone,
-    /// and is dead before the buffer comes back: a memory window of type 2. Costs a work request
-    /// and a completion more for each command that moves data outside of its capsule. Where the
-    /// device has no such windows, as [`Pool`](Self::Pool).
+    /// One remote key per command (memory window type 2), which gives access to the data of that
+    /// command only, on its queue only, and is invalid before the buffer is returned. Costs one
+    /// more work request and completion for each command whose data is not in its capsule. Falls
+    /// back to [`Pool`](Self::Pool) where the device has no such windows.
     Window,
 }
 
 impl MemoryMode {
-    /// As on the command line, and in reports.
+    /// Name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -92,24 +95,25 @@ impl MemoryMode {
     }
 }
 
-/// The secrets that queues are authenticated with, and what to insist on. Cheap to clone; a clone
-/// shares the secrets, which are wiped with the last.
+/// Credentials and policy for the authentication of queues. Cheap to clone; clones share the
+/// secrets, which are wiped when the last is dropped.
 #[derive(Clone, Default)]
 pub struct AuthenticationOptions {
-    /// Our secret, and the controller's if it is to prove itself. Without them a target that asks
-    /// for authentication is refused; with them, one that does not on the admin queue. The I/O
-    /// queues are authenticated then as well, even if the target asks on the admin queue alone.
+    /// Host secret, and controller secret for two-way authentication. Without credentials, a target
+    /// that requires authentication is refused; with them, a target that does not require it on the
+    /// admin queue is. The I/O queues are authenticated then as well, even if the target requires
+    /// it on the admin queue only.
     pub credentials: Option<Arc<auth::Credentials>>,
-    /// The least that is accepted.
+    /// Minimum hash and group, and whether unauthenticated targets are allowed.
     pub policy: auth::Policy,
 }
 
 impl fmt::Debug for AuthenticationOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = self.credentials.as_ref().map(|credentials| match credentials.is_two_way() {
-            true => "two-way",
-            false => "one-way",
-        });
+        let way = self
+            .credentials
+            .as_ref()
+            .map(|credentials| if credentials.is_two_way() { "two-way" } else { "one-way" });
         f.debug_struct("AuthenticationOptions")
             .field("way", &way)
             .field("policy", &self.policy)
@@ -118,7 +122,7 @@ impl fmt::Debug for AuthenticationOptions {
 }
 
 impl PartialEq for AuthenticationOptions {
-    /// Whether the secrets are the same ones, not whether they have the same bytes.
+    /// Compares the identity of the shared secrets, not their bytes.
     fn eq(&self, other: &Self) -> bool {
         let pointer = |this: &Self| this.credentials.as_ref().map(Arc::as_ptr);
         self.policy == other.policy && pointer(self) == pointer(other)
@@ -127,31 +131,31 @@ impl PartialEq for AuthenticationOptions {
 
 impl Eq for AuthenticationOptions {}
 
-/// When, how often and how long to connect again. Names and defaults are those of Linux, whose
-/// names stand in brackets; what Linux does not have is off.
+/// Reconnect policy. Defaults are those of Linux, whose option names are given in brackets; options
+/// that Linux does not have are off by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReconnectOptions {
-    /// From a loss to the first attempt, and from one to the next (`reconnect_delay`).
+    /// Delay before the first attempt after a loss, and between attempts (`reconnect_delay`).
     pub delay: Duration,
-    /// How long attempts go on (`ctrl_loss_tmo`): as many as the delay fits in it, rounded up.
-    /// Zero for none, nothing for ever.
+    /// Total time for attempts (`ctrl_loss_tmo`), converted to a number of attempts by dividing by
+    /// the delay, rounded up. Zero for none, `None` for unlimited.
     pub loss_timeout: Option<Duration>,
-    /// How long commands are held while there is no connection (`fast_io_fail_tmo`). Nothing: as
-    /// long as attempts go on. Zero: they fail at once.
+    /// Time for which commands wait for a connection (`fast_io_fail_tmo`). `None`: as long as
+    /// attempts are made. Zero: they fail at once.
     pub fast_io_fail: Option<Duration>,
-    /// Lets the delay double with every attempt, up to this.
+    /// Maximum delay of an exponential backoff, in which the delay doubles with every attempt.
     pub delay_max: Option<Duration>,
-    /// The part of each delay in percent that is left to chance, so that the hosts of one target
-    /// do not all come back at the same moment. 0 to 100.
+    /// Jitter: part of each delay in percent, 0 to 100, that is randomized, so that the hosts of
+    /// one target do not reconnect at the same moment.
     pub jitter_percent: u8,
-    /// The longest time by the clock from a loss to the last attempt.
+    /// Maximum time from a loss to the last attempt.
     pub time_limit: Option<Duration>,
-    /// Gives up also for causes that somebody must mend on the target, though it does not say so.
+    /// Gives up also on failures that need a fix at the target, though the target did not set DNR.
     pub strict: bool,
-    /// Retries the first connect too.
+    /// Applies the policy to the first connect too.
     pub first_connect: bool,
-    /// Sends commands again that were in flight when the connection was lost, as Linux does. They
-    /// may have been executed already; without this they fail, and say so.
+    /// Resends commands that were in flight when the connection was lost, as Linux does. They may
+    /// have been executed already; without this option they fail, and the error says so.
     pub resend: bool,
 }
 
@@ -172,13 +176,13 @@ impl Default for ReconnectOptions {
 }
 
 impl ReconnectOptions {
-    /// Never again: the first loss is the end.
+    /// Policy without any reconnect.
     #[must_use]
     pub fn never() -> Self {
         Self { loss_timeout: Some(Duration::ZERO), ..Self::default() }
     }
 
-    /// How many attempts there are after a loss; nothing for no end of them.
+    /// Maximum number of attempts after a loss; `None` for unlimited.
     #[must_use]
     pub fn attempts_max(&self) -> Option<u32> {
         let timeout = self.loss_timeout?.as_millis();
@@ -187,30 +191,30 @@ impl ReconnectOptions {
     }
 }
 
-/// How a poller waits when nothing has completed.
+/// Waiting strategy of a poller when nothing has completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitMode {
-    /// Spin for the given time, then as [`Event`](Self::Event).
+    /// Spin for the given time, then sleep as in [`Event`](Self::Event).
     Adaptive(Duration),
-    /// Arm the completion queue and sleep: no processor time, one wake-up of latency.
+    /// Arm the completion queue and sleep: no processor time, at the latency of one wake-up.
     Event,
-    /// Spin: least latency, a processor used up.
+    /// Spin: least latency, one processor fully used.
     Poll,
 }
 
 impl Default for WaitMode {
-    /// Adaptive, with a spin of about the cost of a wake-up: at most that much is lost either way.
+    /// Adaptive, with a spin of about the cost of a wake-up, which bounds the loss either way.
     fn default() -> Self {
         Self::Adaptive(Duration::from_micros(50))
     }
 }
 
 impl ConnectOptions {
-    /// The service NVMe/RDMA targets listen on (IANA).
+    /// Port of NVMe/RDMA targets (IANA).
     pub const SERVICE: u16 = 4420;
 
-    /// Linux's defaults for this subsystem: 128 entries a queue, keep-alive 5 s, commands 30 s;
-    /// one I/O queue for each processor.
+    /// Linux's defaults for this subsystem: 128 entries per queue, keep-alive timeout 5 s, I/O
+    /// timeout 30 s, one I/O queue per processor.
     #[must_use]
     pub fn new(address: SocketAddr, subsystem: Nqn, host: HostIdentity) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -236,176 +240,190 @@ impl ConnectOptions {
     }
 }
 
-/// Entries an I/O queue may be asked to have. Linux has 16 as its floor; 2 is the specification's.
+/// Valid number of entries of an I/O queue. Linux's minimum is 16; the specification's is 2.
 pub const QUEUE_ENTRIES: std::ops::RangeInclusive<u16> = 2..=1024;
 
-/// Entries of the admin queue (RDMA 3.3: 32 is the fabrics minimum, and what Linux uses).
+/// Entries of the admin queue: 32, the minimum of fabrics (RDMA 3.3) and Linux's value.
 pub const ADMIN_QUEUE_ENTRIES: u16 = 32;
 
-/// Address and route resolution each: as Linux. An absent host is noticed by ARP within it.
+/// Timeout of address resolution and of route resolution, as in Linux. ARP reports an absent host
+/// within it.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often an address is asked for within that. Linux's CM does not notice an answer that comes
-/// while it still asks, as over a link that has just come up, before the time of the question is
-/// over: it is to be over soon.
+/// Interval between address resolution requests within [`RESOLVE_TIMEOUT`]. Linux's CM does not
+/// notice an ARP reply that arrives during a request, as over a link that has just come up, until
+/// that request times out; so requests are short.
 pub const RESOLVE_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// I/O queues of one controller that are connected at the same time: what a target has to do for
-/// one is mostly waiting, and its connection manager queues no more than a few dozen requests.
+/// Maximum number of I/O queues of a controller that connect at the same time. Most of a connect is
+/// waiting for the target, and its connection manager queues a few dozen requests at most.
 pub const CONCURRENT_CONNECTS_MAX: u16 = 16;
 
-/// When one I/O queue's connection ends while others come up, how long they wait for what that
-/// queue itself has to say of it: an answer that came before is taken in by then.
+/// Time for which the other I/O queues wait, when a connection ends during bring-up, for the reason
+/// reported by that queue itself: a response received before the disconnect is processed by then.
 pub const CLOSE_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Of these, how many are authenticated at the same time. A target with one processor computes one
-/// after the other, and all of them have [`AUTHENTICATION_TIMEOUT`].
+/// Maximum number of I/O queues of a controller that authenticate at the same time. A target with
+/// one processor computes one after the other, and all of them share [`AUTHENTICATION_TIMEOUT`].
 pub const CONCURRENT_AUTHENTICATIONS_MAX: usize = 4;
 
-/// From the connect request to the reply. Linux leaves it to the CM, about a minute; a target that
-/// is there answers in milliseconds.
+/// Timeout of an RDMA connect, from request to reply. Linux uses the CM's timeout of about a
+/// minute; a reachable target answers in milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connection requests of a process that may be within the system's call on iWARP, where each takes
-/// a thread, an endpoint and up to two minutes, also when nobody waits for it any more.
+/// Maximum number of connection requests of a process in the blocking system call of iWARP, where
+/// each occupies a thread, an endpoint and up to two minutes, even after its caller has gone.
 pub const CONNECT_THREADS_MAX: usize = 256;
 
-/// How often connecting one queue may begin, where an old connection or a port is in the way. With
-/// the pause below that spans the 5 s for which targets on rxe are known to hold an old connection.
+/// Maximum number of RDMA connect attempts for one queue, if a stale connection or a port that is
+/// down prevents it. With [`STALE_CONNECTION_DELAY`] that covers the 5 s for which targets on rxe
+/// keep a stale connection.
 pub const CONNECT_ATTEMPTS: u8 = 8;
 
-/// Before the next attempt when the target still holds an old connection of ours.
+/// Delay before the next attempt if the target still has a stale connection of this host.
 pub const STALE_CONNECTION_DELAY: Duration = Duration::from_secs(1);
 
-/// For a port of our device that is down: longer than a switch takes to bring a link up again.
+/// Timeout of waiting for a port of the local device to come up: longer than a switch takes to
+/// bring a link up again.
 pub const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a connect that waits looks at the port: seldom enough to cost nothing, and much less
-/// than the 4 s after which Linux's CM sends a request again.
+/// Interval at which a waiting connect reads the port state: negligible cost, and much less than
+/// the 4 s after which Linux's CM resends a request.
 pub const PORT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a port that is back may need until packets pass: neighbours are to be found again.
+/// Time after a port comes up during which packets may still be lost, until neighbours are resolved
+/// again.
 pub const PORT_SETTLE_TIME: Duration = Duration::from_secs(10);
 
-/// From the return of a port to the first attempt: the other end of the link comes up meanwhile.
+/// Delay from a port coming up to the first attempt, in which the other end of the link comes up
+/// too.
 pub const PORT_UP_DELAY: Duration = Duration::from_millis(300);
 
-/// The delay before another attempt within that time, if the usual one is longer.
+/// Maximum delay between attempts within [`PORT_SETTLE_TIME`].
 pub const PORT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// One admin command. Linux waits 60 s; a target silent for ten is not going to answer.
+/// Timeout of an admin command. Linux waits 60 s; a target that is silent for ten is not going to
+/// answer.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One whole authentication: nvmet computes for seconds with the largest group on a slow machine,
-/// and the first time longer.
+/// Timeout of one authentication: nvmet computes for seconds with the largest group on a slow
+/// machine, and longer the first time.
 pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The whole bring-up, whatever its steps allow: a target that drips replies can't hold us longer.
+/// Timeout of a whole bring-up, whatever its steps allow, against a target that delays each
+/// response.
 pub const BRING_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An orderly shutdown; past it the connections are dropped as they are. With that, the end takes
+/// Timeout of an orderly shutdown, after which the connections are dropped. With it, closing takes
 /// less than a second.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// For posted work to come back once a queue is disconnected, which a device does in microseconds.
-/// One that does not is not waited for: destroying the queue pair gives all of it back, too.
+/// Timeout of waiting for posted work requests to be flushed after a disconnect, which a device
+/// does in microseconds. The rest is flushed when the queue pair is destroyed.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// Between two looks at the controller's status while it gets ready or shuts down.
+/// Interval between reads of CSTS while the controller becomes ready or shuts down.
 pub const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The longest readiness wait we believe, whatever CAP.TO says (its own maximum is 127.5 s).
+/// Maximum time for the controller to become ready, whatever CAP.TO says (its own maximum is 127.5
+/// s).
 pub const READY_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
-/// The largest acknowledge timeout, as an exponent: about 2.4 hours (InfiniBand 9.9.2.1.1).
+/// Maximum transport ACK timeout, as an exponent: about 2.4 hours (InfiniBand 9.9.2.1.1).
 pub const ACK_TIMEOUT_MAX: u8 = 31;
 
-/// The largest of both retry counts (InfiniBand 9.7.5.2.8).
+/// Maximum of both retry counts (InfiniBand 9.7.5.2.8).
 pub const RETRY_COUNT_MAX: u8 = 7;
 
-/// Resends of an unacknowledged packet. Not 7: on rxe that means for ever.
+/// Default of transport retries. Not 7, which means unlimited on rxe.
 pub const RETRY_COUNT: u8 = 6;
 
-/// Resends after "receiver not ready": without end, as Linux; the command timeouts bound it.
+/// Default of RNR retries: unlimited, as in Linux; the command timeouts limit them.
 pub const RNR_RETRY_COUNT: u8 = 7;
 
-/// RDMA READs a target may have open on one queue; the device's own limit may be lower.
+/// Maximum number of outstanding RDMA READs of a target on one queue; the device's limit may be
+/// lower.
 pub const READ_DEPTH_MAX: u32 = 128;
 
-/// Bytes one command may move if the target sets no limit: Linux's own bound on a transfer.
+/// Maximum data transfer of one command in bytes if the target reports no limit: Linux's own limit.
 pub const TRANSFER_BYTES_DEFAULT: u64 = 1 << 20;
 
-/// Active namespaces we list; a target with more, or with a list that does not end, is refused.
+/// Maximum number of active namespaces; a target with more, or whose list does not end, is refused.
 pub const NAMESPACES_MAX: usize = 1 << 16;
 
-/// Entries of a discovery log we read. A target with more is refused: 64 Ki entries are 64 MiB.
+/// Maximum number of entries of a discovery log. A target with more is refused: 64 Ki entries are
+/// 64 MiB.
 pub const DISCOVERY_RECORDS_MAX: u64 = 1 << 16;
 
-/// Bytes of a discovery log that one command reads: 64 entries; many targets have fewer.
+/// Maximum bytes of a discovery log read by one command: 64 entries, more than many targets have.
 pub const DISCOVERY_CHUNK_BYTES: u32 = 64 << 10;
 
-/// How often a discovery log that changes while it is read is begun; as nvme-cli.
+/// Maximum number of attempts to read a discovery log that changes meanwhile; as nvme-cli.
 pub const DISCOVERY_ATTEMPTS: u8 = 10;
 
-/// Reading one discovery log, whatever its commands are allowed: a target that drips can't hold us
-/// longer.
+/// Timeout of reading one discovery log, whatever its commands allow, against a target that delays
+/// each response.
 pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Discovery subsystems that one walk over referrals asks at most.
+/// Maximum number of discovery subsystems queried by one walk over referrals.
 pub const DISCOVERY_TARGETS_MAX: usize = 64;
 
-/// Referrals in a row that are followed by default: real networks have one or two.
+/// Default maximum of referrals followed in a row: real networks have one or two.
 pub const REFERRAL_DEPTH: u8 = 8;
 
-/// The keep-alive time of a discovery connection that stays; as nvme-cli.
+/// Keep-alive timeout of a persistent discovery connection; as nvme-cli.
 pub const DISCOVERY_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// What one admin command may move of ours: all log pages of the kernel's target fit.
+/// Maximum data transfer of one admin command in bytes: all log pages of the kernel's target fit.
 pub const ADMIN_TRANSFER_MAX: usize = 16 << 10;
 
-/// Events that may wait until their log pages are read; meanwhile no more are asked for.
+/// Maximum number of asynchronous events that wait for their log pages to be read; no more are
+/// requested meanwhile.
 pub const EVENT_BACKLOG: usize = 4;
 
-/// The shortest time between two events we let a controller tell us, so that a storm of them costs
-/// no more than ten commands a second.
+/// Minimum time between two asynchronous events of a controller, so that a storm of them costs at
+/// most ten commands a second.
 pub const EVENT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// How long an idle task sleeps before it looks around.
+/// Maximum sleep of an idle task between two checks of its timers.
 pub const IDLE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// For pollers to give up their queues before a controller is told of the end: tasks of ours do so
-/// within microseconds, and one that a caller neglects is not waited for.
+/// Timeout of waiting for pollers to release their queues before a controller is torn down: the
+/// library's tasks do so within microseconds, and a poller that its owner does not drive is not
+/// waited for.
 pub const QUIESCE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Completions taken from a completion queue at once.
+/// Maximum number of completions taken by one poll of a completion queue.
 pub const POLL_BATCH: usize = 32;
 
-/// Requests that may wait for a poller, for each queue entry it has.
+/// Maximum number of requests that wait for a poller, per queue entry.
 pub const BACKLOG_PER_ENTRY: usize = 2;
 
-/// How often a busy poller looks at timeouts and connection events.
+/// Interval at which a busy poller checks timeouts and connection events.
 pub const TICK: Duration = Duration::from_millis(10);
 
-/// Looks of a poller that find nothing between two readings of the clock, which may cost as much as
-/// a look. So many take some microseconds.
+/// Number of empty polls between two reads of the clock, which may cost as much as a poll. 64 polls
+/// take some microseconds.
 pub const POLLS_PER_CLOCK_READ: u32 = 64;
 
-/// Connections of a poller that are looked at for events each [`TICK`]. A look is a system call,
-/// of which a poller with 1,000 queues is not to make 100,000 a second.
+/// Maximum number of connections that a poller checks for events per [`TICK`]. A check is a system
+/// call, and a poller with 1,000 queues must not make 100,000 a second.
 pub const CONNECTIONS_PER_TICK: usize = 16;
 
-/// After an Abort, for the command to come back. Linux on RDMA sends none and resets at once; a
-/// target that can abort does so within milliseconds.
+/// Timeout of an aborted command, after the Abort. Linux on RDMA sends no Abort and resets at once;
+/// a target that supports Abort completes within milliseconds.
 pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Aborts that may wait for the admin queue; past them a late command is recovered without.
+/// Maximum number of Aborts that wait for the admin queue; beyond it a timed-out command is
+/// recovered without one.
 pub const ABORT_BACKLOG: usize = 16;
 
-/// How often a command is sent again because its connection was lost; as Linux (`max_retries`).
+/// Maximum number of times that a command is resent after a loss of its connection; as Linux
+/// (`max_retries`).
 pub const RESENDS_MAX: u8 = 5;
 
-/// Changes of state that a slow watcher may fall behind.
+/// Number of state changes buffered for a slow subscriber.
 pub const STATE_CHANGE_BACKLOG: usize = 256;
 
-/// Admin requests that may wait for their turn.
+/// Maximum number of admin requests that wait.
 pub const ADMIN_BACKLOG: usize = 16;

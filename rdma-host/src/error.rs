@@ -1,75 +1,74 @@
-//! What can go wrong, sorted by who is to blame.
+//! Errors, grouped by whose fault they are.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use auth::FailureClass;
-use auth::message::MessageId;
+use auth::{FailureClass, message::MessageId};
 
 use crate::wire::{
     CmReject, CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
     PrivateDataError, QueueId, RemoteKey, Status,
 };
 
-/// A failure, by blame. Cheap to clone: one cause may end many requests.
+/// Error of this library, grouped by whose fault it is. Cheap to clone: one failure may end many
+/// requests.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A queue could not be authenticated, or was not to be used without.
+    /// Authentication of a queue failed, or the policy forbids its use without.
     #[error("queue {queue}: {failure}")]
     Authentication {
-        /// Which queue.
+        /// Queue.
         queue: QueueId,
-        /// Why.
+        /// Failure of the authentication.
         failure: AuthenticationFailure,
     },
     /// The controller was closed by its owner.
     #[error("the controller was closed")]
     Closed,
-    /// A command did not come back in time, nor after an Abort.
+    /// A command timed out and did not complete after an Abort either.
     #[error("no answer to a command on queue {queue} within {after:?}, nor to its Abort")]
     CommandTimeout {
-        /// On which queue.
+        /// Queue.
         queue: QueueId,
-        /// How long.
+        /// Timeout.
         after: Duration,
     },
     /// The controller reported a fatal error (CSTS.CFS).
     #[error("the controller reports a fatal error (CSTS.CFS); see the target's log")]
     ControllerFatal,
-    /// The connection was lost, and there will be no more attempts to get it back.
+    /// The connection was lost, and no more attempts to reconnect are made.
     #[error("{0}")]
     GaveUp(Arc<GaveUp>),
-    /// Nothing in common with this target.
+    /// The target lacks something that is required.
     #[error("incompatible target: {0}")]
     Incompatible(#[from] Incompatible),
-    /// The controller gave no sign of life for the keep-alive time.
+    /// The keep-alive timeout expired.
     #[error("no sign of life for {0:?} (keep-alive); the target or the network is gone")]
     KeepAlive(Duration),
-    /// Bytes that can't be read.
+    /// Data from the target is malformed.
     #[error("malformed answer from the target: {0}")]
     Malformed(#[from] Malformed),
-    /// Our caller asked for what can't be.
+    /// The caller passed invalid arguments or called at the wrong time.
     #[error("{0}")]
     Misuse(#[from] Misuse),
-    /// There is no connection now; one is being sought.
+    /// There is no connection now; attempts to reconnect are being made.
     #[error("{0}")]
     NotConnected(Arc<NotConnected>),
-    /// New secrets were not taken: the ones before stay in use.
+    /// Authentication with new secrets failed; the previous ones stay in use.
     #[error("{0}; the secrets in use stay as they were")]
     ReauthenticationFailed(Box<Error>),
-    /// A well-formed refusal.
+    /// The target rejected a command or connection.
     #[error("{0}")]
     Rejected(#[from] Rejected),
-    /// The target broke the protocol.
+    /// The target violated the protocol.
     #[error("the target misbehaved: {0}")]
     TargetMisbehaved(#[from] TargetMisbehaved),
-    /// A deadline passed.
+    /// A step timed out.
     #[error("no answer to {step} within {after:?}; the target or the network is stuck")]
     Timeout {
-        /// What was waited for.
+        /// Step that timed out.
         step: &'static str,
-        /// How long.
+        /// Timeout.
         after: Duration,
     },
     /// The controller was reset by its owner.
@@ -80,29 +79,29 @@ pub enum Error {
     Transport(#[from] Transport),
 }
 
-/// Why a queue is not authenticated.
+/// Reason why a queue is not authenticated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticationFailure {
     /// The exchange failed.
     #[error("{0}")]
     Exchange(#[from] auth::Failure),
-    /// The target ended the connection where this message was due: on RDMA, Linux's target refuses
-    /// so, since what it has to say is overtaken by its hanging up.
+    /// The target disconnected when this message was expected. On RDMA, Linux's target refuses this
+    /// way: its disconnect overtakes the message with the reason.
     #[error("{}", disconnect_reason(*.0))]
     Disconnected(MessageId),
-    /// One of the names can't be used.
+    /// An NQN is not valid.
     #[error("{0}")]
     Name(#[from] auth::NqnError),
-    /// The system gave no random bytes.
+    /// The operating system supplied no random bytes.
     #[error("the system has no random bytes for a challenge: {0}")]
     Randomness(#[from] getrandom::Error),
-    /// What the target asks and what we have do not fit.
+    /// The requirements of the target conflict with the credentials or the policy.
     #[error("{0}")]
     Requirements(#[from] auth::RequirementsError),
 }
 
 impl AuthenticationFailure {
-    /// What it means for another attempt; nothing for a failure of our own system.
+    /// Class for the decision on a retry; `None` for a local failure.
     #[must_use]
     pub fn class(&self) -> Option<auth::FailureClass> {
         match self {
@@ -128,40 +127,40 @@ fn disconnect_reason(expected: MessageId) -> &'static str {
     }
 }
 
-/// Commands are not held any longer while there is no connection.
+/// State without a connection, in which commands no longer wait for one.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("not connected, attempt {attempt}{} to reconnect: {cause}", of_max(*.max))]
 pub struct NotConnected {
-    /// Why the connection was lost, or the latest attempt failed.
+    /// Error that ended the connection or the latest attempt.
     pub cause: Box<Error>,
-    /// Attempts begun since the loss.
+    /// Number of attempts started since the loss.
     pub attempt: u32,
-    /// How many there will be; nothing for no end of them.
+    /// Maximum number of attempts; `None` for unlimited.
     pub max: Option<u32>,
 }
 
-/// The end of all attempts.
+/// Final failure after all attempts to reconnect.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("gave up after {} ({reason}): {cause}", count_of(*.attempts))]
 pub struct GaveUp {
-    /// The last thing that went wrong.
+    /// Last error.
     pub cause: Box<Error>,
-    /// Attempts made since the loss.
+    /// Number of attempts made since the loss.
     pub attempts: u32,
-    /// Why there are no more.
+    /// Reason for giving up.
     pub reason: GiveUpReason,
 }
 
-/// Why there are no more attempts.
+/// Reason for making no more attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GiveUpReason {
-    /// All attempts that `loss_timeout` allows were made.
+    /// All attempts allowed by `loss_timeout` were made.
     #[error("no attempts left (ctrl_loss_tmo)")]
     Exhausted,
-    /// The cause can't be cured by trying again.
+    /// A retry cannot succeed.
     #[error("trying again can't help")]
     NotRetryable,
-    /// The target must be mended, and strict mode does not wait for that.
+    /// The target needs a fix, and strict mode does not retry until it is fixed.
     #[error("somebody must mend the target (strict)")]
     NeedsFix,
     /// The time limit has passed.
@@ -180,37 +179,37 @@ fn count_of(count: u32) -> String {
     }
 }
 
-/// No common ground with the target.
+/// Requirement that the target does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Incompatible {
-    /// In-capsule data would not follow the command.
+    /// In-capsule data does not directly follow the command (ICDOFF).
     #[error("it wants in-capsule data {0} bytes behind the command (ICDOFF); only 0 is supported")]
     InCapsuleOffset(u32),
-    /// No change of the discovery log is told (OAES bit 31).
+    /// Discovery log change notices are not supported (OAES bit 31).
     #[error(
         "it does not tell when its discovery log changes (OAES); read the log again now and then \
          instead"
     )]
     NoDiscoveryEvents,
-    /// KAS is 0, though Connect has turned the keep-alive on.
+    /// There is no keep-alive timer (KAS is 0), though Connect has enabled it.
     #[error("it has no keep-alive timer (KAS); do without by a keep-alive time of 0")]
     NoKeepAlive,
-    /// SGLS bit 2 is missing.
+    /// Keyed SGLs are not supported (SGLS bit 2).
     #[error("it takes no keyed SGLs, which RDMA needs (SGLS)")]
     NoKeyedSgl,
-    /// CAP.CSS without NVM.
+    /// The NVM command set is not supported (CAP.CSS).
     #[error("it has no NVM command set (CAP.CSS)")]
     NoNvmCommandSet,
-    /// CAP.MPSMIN above 4 KiB.
+    /// The minimum page size exceeds 4 KiB (CAP.MPSMIN).
     #[error("its smallest page has {0} bytes (CAP.MPSMIN); at most 4096 is supported")]
     PageSize(u64),
-    /// ASCR in a Connect response.
+    /// A secure channel is required (ASCR in a Connect response).
     #[error("it demands a secure channel on queue {0}, which RDMA does not have")]
     SecureChannel(QueueId),
 }
 
-/// Bytes that can't be read.
+/// Data from the target is malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -220,7 +219,7 @@ pub enum Malformed {
     /// A log page.
     #[error("{0}")]
     Log(#[from] LogError),
-    /// Private data of a connection.
+    /// Private data of a connection reply.
     #[error("{0}")]
     PrivateData(#[from] PrivateDataError),
     /// A response capsule that is not 16 bytes.
@@ -228,22 +227,22 @@ pub enum Malformed {
     ResponseLength(u32, QueueId),
 }
 
-/// Our caller asked for what can't be.
+/// The caller passed invalid arguments or called at the wrong time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// The buffer does not hold whole blocks.
+    /// The length is not a multiple of the block size.
     #[error("{bytes} bytes is not a multiple of the block size, {block_size} bytes")]
     BlockMultiple {
-        /// What was asked.
+        /// Value requested.
         bytes: u64,
         /// The namespace's block size.
         block_size: u32,
     },
-    /// More than one command can carry.
+    /// The transfer is larger than one command allows.
     #[error("{bytes} bytes in one command; at most {max} are possible")]
     CommandBytes {
-        /// What was asked.
+        /// Value requested.
         bytes: u64,
         /// The limit.
         max: u64,
@@ -254,79 +253,79 @@ pub enum Misuse {
             those that do"
     )]
     Discovery,
-    /// Discovery was asked of a subsystem that has namespaces.
+    /// Discovery was requested from a subsystem that is not a discovery subsystem.
     #[error(
         "this subsystem is no discovery subsystem (its controller is of type {}); use \
          nqn.2014-08.org.nvmexpress.discovery, or `nvmf identify` for this one", .0.0
     )]
     NotDiscovery(ControllerType),
-    /// Every slot is taken: complete commands first.
+    /// All queues are full: complete commands first.
     #[error("all queues are full")]
     QueuesFull,
-    /// After a reconnect or a change the namespace was another one: what is read and written now
-    /// must not mix with what was.
+    /// After a reconnect or a change, the namespace id belongs to another namespace. Further reads
+    /// and writes are refused so that the data of both is not mixed.
     #[error(
         "namespace {0} is not the one it was when it was identified; identify it anew to use it"
     )]
     NamespaceReplaced(NamespaceId),
-    /// There is no such namespace, or not for this host.
+    /// The namespace does not exist or is not attached for this host.
     #[error("namespace {0} is not there; `nvmf identify` lists those that are")]
     NoNamespace(NamespaceId),
-    /// An option out of its range.
+    /// An option is out of range.
     #[error("{option} {value} is out of range; {range} is possible")]
     Option {
-        /// Its name.
+        /// Name of the option.
         option: &'static str,
-        /// What was asked.
+        /// Value requested.
         value: u64,
-        /// What is possible.
+        /// Valid range.
         range: &'static str,
     },
-    /// The range ends beyond the namespace.
+    /// The block range ends beyond the namespace.
     #[error(
         "blocks {lba} to {} are past the end: namespace {namespace} has {size} blocks, 0 to {}",
         lba.saturating_add(*blocks).saturating_sub(1), size.saturating_sub(1)
     )]
     PastEnd {
-        /// Which namespace.
+        /// Namespace.
         namespace: NamespaceId,
-        /// First block asked for.
+        /// First block of the range.
         lba: u64,
-        /// Blocks asked for.
+        /// Number of blocks in the range.
         blocks: u64,
-        /// Blocks there are.
+        /// Size of the namespace in blocks.
         size: u64,
     },
 }
 
-/// A well-formed refusal by the target.
+/// Rejection by the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejected {
-    /// A command failed.
+    /// A command completed with an error status.
     #[error("{command} failed: {status}")]
     Command {
-        /// What was asked.
+        /// Value requested.
         command: &'static str,
-        /// What the controller said.
+        /// Status.
         status: Status,
     },
-    /// Fabrics Connect failed.
+    /// The Fabrics Connect command failed.
     #[error("{}", connect_refusal(*queue, *status, *result))]
     Connect {
-        /// Which queue.
+        /// Queue.
         queue: QueueId,
-        /// What the controller said.
+        /// Status.
         status: Status,
-        /// The result, which locates a wrong parameter.
+        /// Result, which locates an invalid parameter.
         result: u32,
     },
-    /// RDMA CM or the target's CM code refused the connection.
+    /// RDMA CM or the target rejected the connection.
     #[error("queue {queue} was rejected: {reject}")]
     Connection {
-        /// Which queue.
+        /// Queue.
         queue: QueueId,
-        /// By whom and why.
+        /// Reject reason and status.
         reject: CmReject,
     },
 }
@@ -345,33 +344,33 @@ fn connect_refusal(queue: QueueId, status: Status, result: u32) -> String {
     }
 }
 
-/// The target broke the protocol; its queue can't be trusted any more.
+/// Protocol violation of the target, after which its queue cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetMisbehaved {
-    /// Capsules too small to carry a command or response.
+    /// The capsules are too small for a command or response.
     #[error("{what} of {bytes} bytes are too small")]
     CapsuleSize {
-        /// Which capsules.
+        /// Kind of capsules.
         what: &'static str,
-        /// Their size.
+        /// Size in bytes.
         bytes: u64,
     },
-    /// Identify names another controller than Connect.
+    /// Identify Controller reports another controller id than Connect.
     #[error("Connect granted controller {granted:?}, Identify speaks of {identified:?}")]
     ControllerId {
-        /// By Connect.
+        /// Controller id in the Connect response.
         granted: ControllerId,
-        /// By Identify.
+        /// Controller id in Identify Controller.
         identified: ControllerId,
     },
-    /// Its discovery log is never the same twice.
+    /// The discovery log changed during every attempt to read it.
     #[error("its discovery log keeps changing while it is read, {0} times now; try again later")]
     DiscoveryLogChanges(u8),
-    /// RECFMT is none we know.
+    /// The record format is unknown (RECFMT).
     #[error("its discovery log has format {0}; only format 0 is known")]
     DiscoveryLogFormat(u16),
-    /// More entries than make sense.
+    /// The discovery log has too many entries.
     #[error("its discovery log claims {records} entries; more than {max} are not read")]
     DiscoveryLogSize {
         /// NUMREC as sent.
@@ -379,37 +378,38 @@ pub enum TargetMisbehaved {
         /// The limit.
         max: u64,
     },
-    /// A connection event that can't come in this state.
+    /// A connection event is not allowed in the current state.
     #[error("connection event {0} came out of order")]
     UnexpectedEvent(&'static str),
-    /// A response took a key out of use that is not its command's.
+    /// A response invalidated a remote key that is not its command's.
     #[error(
         "the response to command {command} on queue {queue} took key {:#010x} out of use, which \
          is not that command's", key.0
     )]
     WrongKeyInvalidated {
-        /// The key that went.
+        /// Invalidated key.
         key: RemoteKey,
-        /// The response's command id.
+        /// Command id of the response.
         command: CommandId,
-        /// On which queue.
+        /// Queue.
         queue: QueueId,
     },
-    /// Without the keep-alive that Connect has turned on, it would forget us.
+    /// Keep Alive is not supported though Connect has enabled it: the controller would drop the
+    /// association.
     #[error("it refuses Keep Alive, which it has agreed to: {0}")]
     KeepAliveRefused(Status),
-    /// A list that goes in circles, or on for ever.
+    /// The active namespace list does not end.
     #[error("its list of namespaces does not end")]
     NamespaceList,
-    /// Connect granted the id that stands for any (Base 3.1.1).
+    /// Connect returned the dynamic controller id, FFFFh (Base 3.1.1).
     #[error("Connect granted controller id 0xffff, which is none")]
     InvalidControllerId,
-    /// A response to no command in flight: unknown, finished, or answered twice.
+    /// A response belongs to no command in flight: unknown, completed, or answered twice.
     #[error("a response to command {command} on queue {queue}, which is not in flight")]
     UnknownCommand {
-        /// The response's command id.
+        /// Command id of the response.
         command: CommandId,
-        /// On which queue.
+        /// Queue.
         queue: QueueId,
     },
 }
@@ -418,70 +418,71 @@ pub enum TargetMisbehaved {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Transport {
-    /// The target's address did not resolve to an RDMA path.
+    /// Address or route resolution of the target failed.
     #[error(
         "no RDMA path to {address} ({step}: {reason}); check the address and that an RDMA device \
          serves the network it is on"
     )]
     Address {
-        /// The target's address.
+        /// Address of the target.
         address: std::net::SocketAddr,
-        /// Which step failed.
+        /// Failed step.
         step: &'static str,
-        /// The operating system's words.
+        /// Error text of the operating system.
         reason: String,
     },
-    /// Our device reports by itself what ends the connection.
+    /// The local device reported an event that ends the connection.
     #[error("our RDMA device reports that {0}; a new connection is possible once it works")]
     Device(&'static str),
-    /// The route now leads through another RDMA device, or ours was removed and is back.
+    /// The route leads through another RDMA device than before, or the device was removed and added
+    /// again.
     #[error("the RDMA device is not the one of before; memory registered with that is of no use")]
     DeviceChanged,
-    /// The connection ended.
+    /// The target or the network closed the connection.
     #[error("the target or the network closed the connection of queue {0}")]
     Disconnected(QueueId),
-    /// The target grants fewer queues than there were: none is left for this poller.
+    /// The target granted fewer queues than before, and none is left for this poller.
     #[error("the target grants fewer queues than before, and none for this poller")]
     NoQueue,
-    /// The port of our device is down.
+    /// The port of the local device is down.
     #[error("the port of our RDMA device is down")]
     PortDown,
-    /// A work request failed on the wire or in memory.
+    /// A work request completed with an error status.
     #[error("queue {queue}: a work request failed: {status}")]
     QueuePair {
-        /// Which queue.
+        /// Queue.
         queue: QueueId,
-        /// The completion status in words.
+        /// Text of the completion status.
         status: String,
     },
-    /// The target can't be reached, or does not answer connection requests.
+    /// The target is unreachable, or does not answer connection requests.
     #[error("{address} does not answer ({reason}); check the address and the network")]
     Unreachable {
-        /// The target's address.
+        /// Address of the target.
         address: std::net::SocketAddr,
-        /// The CM's words.
+        /// Event and status of the CM.
         reason: String,
     },
-    /// The verbs layer failed.
+    /// A verbs call failed.
     #[error("{}", chain(&**.0))]
     Verbs(Arc<dyn std::error::Error + Send + Sync>),
 }
 
-/// What an error means for who waits: which exit code, and whether to try again.
+/// Class of an error, for exit codes and the decision on a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// Access is refused for good: a retry can't help.
+    /// Access is denied permanently: a retry cannot succeed.
     Access,
-    /// Our caller's mistake.
+    /// Caller error.
     Caller,
-    /// The command or the target failed in another way.
+    /// Any other failure of a command or the target.
     Failed,
-    /// The network or the target's presence; a retry may help.
+    /// The network failed or the target is absent; a retry may succeed.
     Transport,
 }
 
 impl Error {
-    /// What this means for who waits.
+    /// Class of this error.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
@@ -512,7 +513,7 @@ impl Error {
     }
 }
 
-/// An error and its causes in one line.
+/// Formats an error and its causes on one line.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,18 +1,17 @@
-//! An NVMe over Fabrics host over RDMA, in user space: queue pairs carry NVMe commands past the
+//! NVMe over Fabrics host over RDMA in user space: commands go through RDMA queue pairs without the
 //! kernel.
 //!
-//! It asks discovery controllers where subsystems are; connects to one controller of a subsystem,
-//! with as many I/O queues as asked for and granted; authenticates each queue where secrets are
-//! given, and again whenever it is asked to ([`Controller::reauthenticate`]); reads, writes and
-//! flushes namespaces; and connects again when the connection is lost, by the rules of Linux. It
-//! does not use several paths.
+//! Features: discovery; connections to a controller of a subsystem with any number of I/O queues;
+//! authentication of each queue, and re-authentication on request ([`Controller::reauthenticate`]);
+//! reads, writes, flushes and deallocation on namespaces; reconnecting by the rules of Linux.
+//! Multipath is not supported.
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread
 //!              \                                /
-//!    driver     the only part that touches time, threads and verbs
+//!    driver     time, threads, verbs
 //!    proto      sans-IO: lifecycle, reconnect policy, bring-up, slots, keep-alive, discovery
-//!    wire       bytes: commands, responses, Connect, Identify, log pages, private data
+//!    wire       encoding: commands, responses, Connect, Identify, log pages, private data
 //!               |
 //!             verbs                      auth
 //! ```
@@ -45,67 +44,68 @@
 //!
 //! # Buffers
 //!
-//! A [`Buffer`] is memory the device may reach, so it is never a Rust reference: bytes are copied
-//! in and out. It is moved into an operation and comes back with the result, failed or not, once
-//! the device can no longer touch it. Dropping a future stops nothing; the buffer stays with the
-//! queue until the controller has answered.
+//! A [`Buffer`] is memory that the device may access, so it is never a Rust reference: bytes are
+//! copied in and out. It is moved into an operation and returned with the result, on success or
+//! error, once the device can no longer access it. Dropping a future cancels nothing; the buffer
+//! stays with the queue until the controller has responded.
 //!
-//! Registering memory costs a system call and more, so it is done once: a buffer that came back
-//! goes into the next operation as it is, with the key it has. [`Controller::allocate_many`] cuts
-//! many buffers from one registration, on the NUMA node of the device; [`Controller::register`]
-//! takes memory of the caller, where it lies, and [`Buffer::deregister`] gives it back.
+//! Registering memory costs a system call and more, so a buffer is registered once and reused with
+//! the same key. [`Controller::allocate_many`] creates many buffers in one registration, on the
+//! NUMA node of the device; [`Controller::register`] registers memory of the caller in place, and
+//! [`Buffer::deregister`] returns it.
 //!
-//! An operation larger than a command is split, with all parts in flight together. Several buffers
-//! make one operation by [`Namespace::read_vectored`] and [`Namespace::write_vectored`]; with a
-//! [`Poller`], submit a [`Command`] for each, and flush once.
+//! An operation that exceeds the maximum of one command is split, with all parts in flight
+//! together. [`Namespace::read_vectored`] and [`Namespace::write_vectored`] combine several buffers
+//! to one operation; with a [`Poller`], submit a [`Command`] for each, and flush once.
 //!
-//! Memory mode `pool`: a registration keeps its key for life, and one controller's registrations
-//! are out of every other controller's reach, by a protection domain of its own. While a buffer
-//! lives, its controller can read and write it, also between operations.
+//! Memory mode `pool`: a registration keeps its key for life. Each controller has its own
+//! protection domain, so no other controller can access its registrations. While a buffer lives,
+//! its controller can read and write it, also between operations.
 //!
-//! Memory mode `window`: what a controller can reach are the bytes of the commands in flight, each
-//! by a key of its own, over its own queue, for the one direction of the command; the key is dead
-//! before the buffer comes back. [`MemoryMode`] chooses, [`Controller::memory`] says what it is.
+//! Memory mode `window`: a controller can access only the data of commands in flight, each with a
+//! key of its own, on its own queue, in the direction of the command; the key is invalid before the
+//! buffer is returned. [`MemoryMode`] selects the mode, [`Controller::memory`] returns the one in
+//! force.
 //!
 //! # Threads
 //!
-//! A [`Controller`] runs an admin task, and with [`Controller::connect`] one task for each poller,
-//! on the current tokio runtime. [`Namespace`] is `Clone + Send + Sync`; its futures may be awaited
-//! anywhere, under any executor: they hand commands to the pollers' tasks through queues of limited
-//! length, and wait while those are full. A [`Poller`] has one owner, on a thread that the owner
-//! chooses and pins; what it does for one command allocates nothing, takes no lock and makes no
-//! system call of its own.
+//! A [`Controller`] runs an admin task, and with [`Controller::connect`] one task per poller, on
+//! the current tokio runtime. [`Namespace`] is `Clone + Send + Sync`; its futures may be awaited
+//! anywhere, under any executor: they pass commands to the pollers' tasks through bounded queues,
+//! and wait while those are full. A [`Poller`] has one owner, on a thread that the owner chooses
+//! and pins; its path of a command allocates nothing, takes no lock and makes no system call of its
+//! own.
 //!
-//! Queues are connected several at a time ([`config::CONCURRENT_CONNECTS_MAX`]), with turns for the
-//! runtime's other tasks after each call that takes its thread for long; pollers on threads of
-//! their own notice nothing of it.
+//! Queues connect concurrently ([`config::CONCURRENT_CONNECTS_MAX`]) and yield to the runtime's
+//! other tasks after each blocking call; pollers on threads of their own are not affected.
 //!
 //! # When the connection is lost
 //!
-//! Commands wait while the controller connects again: those in flight are sent once more, new ones
-//! are held, as many as there was room for. [`ReconnectOptions`] say how long and how often, with
-//! the names and defaults of Linux; a status with DNR, a rejected key and a missing key end it at
-//! once, and every command then fails with [`Error::GaveUp`]. [`Execution`] says of a failed
-//! command whether it may have been executed. [`Controller::changes`] tells of every change.
+//! Commands wait while the controller reconnects: those that were in flight are resent once it is
+//! live, new ones are queued up to a limit. [`ReconnectOptions`] set how long and how often, with
+//! the names and defaults of Linux. A status with DNR, a rejected key or a missing key ends the
+//! attempts at once, and every command then fails with [`Error::GaveUp`]. [`Execution`] tells
+//! whether a failed command may have been executed. [`Controller::changes`] reports every change of
+//! state.
 //!
-//! Between the loss and the next connection the target may still be executing a write, which is
-//! then sent again: as with Linux, and as there, `resend` set to false leaves that to the caller.
+//! Between the loss and the next connection the target may still execute a write, which is then
+//! sent again. This is also so in Linux; with `resend` set to false, the caller decides.
 //!
 //! # Clean-up
 //!
-//! [`Controller::shutdown`] fails what is in flight, announces the shutdown, waits less than a
-//! second for it and disconnects. Dropping a controller does the same in the background. A queue
-//! that ends destroys its queue pair first and returns its buffers then.
+//! [`Controller::shutdown`] fails the commands in flight, sends the shutdown notification, waits
+//! less than a second for its completion and disconnects. Dropping a controller does the same in
+//! the background. A queue destroys its queue pair before it returns its buffers.
 //!
 //! # Errors
 //!
-//! [`Error`] is sorted by who is to blame, and [`Error::class`] says what that means for a retry.
-//! Every wait has a deadline; [`config`] names them all, with units and reasons.
+//! [`Error`] is grouped by whose fault it is, and [`Error::class`] is the basis for a retry. Every
+//! wait has a deadline; [`config`] lists them all, with units and reasons.
 //!
 //! # Limits
 //!
-//! * One command moves what the controller allows (MDTS), 1 MiB if it sets no limit, below 16 MiB
-//!   in any case; [`Namespace`] splits what is larger.
+//! * One command transfers up to the controller's limit (MDTS), 1 MiB if it reports none, and less
+//!   than 16 MiB in any case; [`Namespace`] splits larger operations.
 //! * Blocks of 512 bytes to 1 MiB, without metadata.
 //! * I/O queues of 2 to 1,024 entries; the admin queue has 32.
 #![forbid(unsafe_code)]

@@ -1,23 +1,26 @@
-//! From nothing to a live controller: the steps of Base 3.5.1 over fabrics.
+//! Initialization of a controller over fabrics (Base 3.5.1), up to the live state.
 
 use std::time::Duration;
 
 use auth::{AuthDecision, AuthRequirements, Authenticated, RequirementsError};
 
 use super::queue_bring_up::{QueueBringUp, QueueReady};
-use crate::config::{
-    ADMIN_QUEUE_ENTRIES, AuthenticationOptions, ConnectOptions, READY_TIMEOUT_MAX,
-    STATUS_POLL_INTERVAL, TRANSFER_BYTES_DEFAULT,
-};
-use crate::error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved};
-use crate::wire::{
-    AuthenticationRequirements, Capabilities, CmAcceptData, CmRequestData, Configuration,
-    ConnectCommand, ConnectData, ControllerId, ControllerInfo, ControllerStatus, ControllerType,
-    Cqe, Identify, IntoBytes, Property, PropertyGet, PropertySet, QueueCount, QueueId, SetFeatures,
-    SglDescriptor, Sqe, Version,
+use crate::{
+    config::{
+        ADMIN_QUEUE_ENTRIES, AuthenticationOptions, ConnectOptions, READY_TIMEOUT_MAX,
+        STATUS_POLL_INTERVAL, TRANSFER_BYTES_DEFAULT,
+    },
+    error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved},
+    wire::{
+        AuthenticationRequirements, Capabilities, CmAcceptData, CmRequestData, Configuration,
+        ConnectCommand, ConnectData, ControllerId, ControllerInfo, ControllerStatus,
+        ControllerType, Cqe, Identify, IntoBytes, Property, PropertyGet, PropertySet, QueueCount,
+        QueueId, SetFeatures, SglDescriptor, Sqe, Version,
+    },
 };
 
-/// Brings one controller up. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
+/// Bring-up of one controller. Call [`action`](Self::action), perform the action, pass the outcome
+/// to [`handle`](Self::handle).
 ///
 /// ```text
 ///  Open(admin) → Connect(admin) → Authenticate(admin) → ReadCapabilities → ReadVersion
@@ -30,7 +33,7 @@ use crate::wire::{
 /// whether that is mandatory. Once the admin queue has been authenticated, so are all I/O queues,
 /// required or not.
 ///
-/// Any error ends it; the error is kept and repeated.
+/// Any error ends the bring-up; `action` and `handle` return the same error from then on.
 #[derive(Debug)]
 pub struct BringUp {
     options: ConnectOptions,
@@ -39,116 +42,116 @@ pub struct BringUp {
     admin_authenticated: Option<Authenticated>,
 }
 
-/// What the controller is for.
+/// Purpose of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// Its discovery log: it has an admin queue only, and says little of itself.
+    /// Discovery: admin queue only, and few fields of Identify Controller are set.
     Discovery,
-    /// Its namespaces.
+    /// I/O to namespaces.
     Io,
 }
 
-/// What the driver must do next.
+/// Next action of the driver.
 #[derive(Debug)]
 pub enum BringUpAction {
-    /// Authenticate this queue, and report how.
+    /// Authenticate this queue and report the outcome.
     Authenticate(QueueId),
-    /// Bring the I/O queues up, from 1 on, each by [`BringUp::queue`], and report them all.
+    /// Bring up the I/O queues from 1 on, each with [`BringUp::queue`], and report them all.
     ConnectIoQueues {
-        /// How many.
+        /// Number of I/O queues.
         count: u16,
-        /// Entries of each.
+        /// Entries of each queue.
         entries: u16,
     },
     /// Send this command and report its response and data.
     Execute(Execute),
     /// All queues are connected.
     Live(Box<Negotiated>),
-    /// Make an RDMA connection for this queue and report the target's private data.
+    /// Establish an RDMA connection for this queue and report the target's private data.
     RdmaConnect(RdmaConnect),
-    /// Let this time pass.
+    /// Wait for this time.
     Wait(Duration),
 }
 
-/// A connection to make.
+/// Parameters of an RDMA connection for one queue.
 #[derive(Debug)]
 pub struct RdmaConnect {
-    /// For which queue.
+    /// Queue to connect.
     pub queue: QueueId,
-    /// How many entries it has; one less may be in flight.
+    /// Entries of the queue; one less may be in flight.
     pub entries: u16,
-    /// What to tell the target.
+    /// Private data of the connection request.
     pub request: CmRequestData,
-    /// In-capsule data the queue may carry in bytes; 0 for none.
+    /// Maximum in-capsule data of a command in bytes; 0 for none.
     pub in_capsule_bytes: u32,
 }
 
-/// A command to send.
+/// Command for the driver to send.
 #[derive(Clone, Debug)]
 pub struct Execute {
-    /// On which queue.
+    /// Queue to send it on.
     pub queue: QueueId,
-    /// The command, but for its id and data pointer.
+    /// Submission queue entry; the driver sets command id and data pointer.
     pub sqe: Sqe,
-    /// Its data.
+    /// Data of the command.
     pub transfer: Transfer,
-    /// What it does, for messages: "reading CAP".
+    /// Name of the step in messages, such as "reading CAP".
     pub name: &'static str,
 }
 
-/// The data of a command.
+/// Data transfer of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transfer {
-    /// The controller gives this many bytes.
+    /// This number of bytes from the controller.
     FromController(usize),
-    /// There is none.
+    /// No data.
     None,
-    /// The controller takes these bytes.
+    /// These bytes to the controller.
     ToController(Vec<u8>),
 }
 
-/// What the driver did.
+/// Outcome of the last action.
 #[derive(Debug)]
 pub enum BringUpInput<'a> {
-    /// The queue is authenticated.
+    /// The queue has been authenticated.
     Authenticated(Authenticated),
-    /// The command was answered, with this data.
+    /// The command completed, with this response and data.
     Completed(Cqe, &'a [u8]),
-    /// The queue is connected.
+    /// The RDMA connection is established, with the target's private data.
     RdmaConnected(CmAcceptData),
-    /// All I/O queues are up, in the order of their ids.
+    /// All I/O queues are ready, in the order of their ids.
     IoQueuesReady(&'a [QueueReady]),
-    /// The time has passed.
+    /// The wait is over.
     TimerFired,
 }
 
-/// What was agreed with a controller.
+/// Parameters negotiated with a controller.
 #[derive(Clone, Debug)]
 pub struct Negotiated {
     /// CNTLID.
     pub controller: ControllerId,
-    /// What the controller says of itself.
+    /// Identify Controller data.
     pub info: ControllerInfo,
-    /// The specification it follows.
+    /// Version of the specification it complies with.
     pub version: Version,
-    /// Its capabilities.
+    /// Controller capabilities (CAP).
     pub capabilities: Capabilities,
-    /// I/O queues connected.
+    /// Number of I/O queues connected.
     pub io_queues: u16,
     /// Entries of each I/O queue; one less may be in flight.
     pub queue_entries: u16,
-    /// The largest transfer of one command in bytes.
+    /// Maximum data transfer of one command in bytes.
     pub transfer_bytes_max: u64,
-    /// Write data a command capsule may carry in bytes; 0 for none.
+    /// Maximum in-capsule write data in bytes; 0 for none.
     pub in_capsule_bytes: u32,
-    /// How each queue was authenticated, the admin queue first; nothing where it was not.
+    /// Outcome of authentication per queue, the admin queue first; `None` where there was none.
     pub authenticated: Vec<Option<Authenticated>>,
-    /// Whether a queue was left without, though there are secrets: the policy allows it.
+    /// True if a queue was not authenticated though there are secrets, which the policy must allow.
     pub unauthenticated_with_secrets: bool,
 }
 
 impl Negotiated {
-    /// What is weaker than it should be in how the queues were authenticated, each thing once.
+    /// Returns the authentication warnings of all queues, without duplicates.
     #[must_use]
     pub fn warnings(&self) -> Vec<auth::Warning> {
         let queues = self.authenticated.iter().flatten().flat_map(Authenticated::warnings);
@@ -184,7 +187,7 @@ enum Step {
     Failed(Error),
 }
 
-/// What is known of a controller while it gets ready.
+/// Values known while the controller is being enabled.
 #[derive(Clone, Copy, Debug)]
 struct Enabling {
     controller: ControllerId,
@@ -194,7 +197,7 @@ struct Enabling {
 }
 
 impl BringUp {
-    /// The bring-up for one controller.
+    /// Creates the bring-up of an I/O controller.
     #[must_use]
     pub fn new(options: ConnectOptions) -> Self {
         Self {
@@ -205,18 +208,18 @@ impl BringUp {
         }
     }
 
-    /// The bring-up for a discovery controller (Base 3.1.3.3): live without I/O queues, right after
-    /// Identify Controller.
+    /// Creates the bring-up of a discovery controller (Base 3.1.3.3), which is live right after
+    /// Identify Controller, without I/O queues.
     #[must_use]
     pub fn discovery(options: ConnectOptions) -> Self {
         Self { purpose: Purpose::Discovery, ..Self::new(options) }
     }
 
-    /// What the driver must do next.
+    /// Returns the next action of the driver.
     ///
     /// # Errors
     ///
-    /// The error that ended the bring-up, again and again.
+    /// The error that ended the bring-up, on every call.
     pub fn action(&self) -> Result<BringUpAction, Error> {
         Ok(match &self.step {
             Step::RdmaConnectAdmin => BringUpAction::RdmaConnect(self.rdma_connect_admin()),
@@ -232,11 +235,11 @@ impl BringUp {
         })
     }
 
-    /// Takes the outcome of the last action.
+    /// Passes the outcome of the last action.
     ///
     /// # Errors
     ///
-    /// When it ends the bring-up.
+    /// When the outcome ends the bring-up.
     pub fn handle(&mut self, input: &BringUpInput<'_>) -> Result<(), Error> {
         let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
         match self.advance(step, input) {
@@ -251,11 +254,11 @@ impl BringUp {
         }
     }
 
-    /// The bring-up of an I/O queue.
+    /// Creates the bring-up of an I/O queue.
     ///
     /// # Errors
     ///
-    /// When it is not the time for that.
+    /// When the step is not [`BringUpAction::ConnectIoQueues`].
     pub fn queue(&self, queue: QueueId) -> Result<QueueBringUp, Error> {
         match &self.step {
             Step::ConnectIoQueues(negotiated) => {
@@ -267,8 +270,8 @@ impl BringUp {
         }
     }
 
-    /// Whether the controller counts every command as a sign of life (TBKAS); known with the number
-    /// of I/O queues.
+    /// Returns true if the controller supports traffic-based keep-alive (TBKAS); known once the
+    /// number of I/O queues is.
     #[must_use]
     pub fn traffic_keeps_alive(&self) -> bool {
         match &self.step {
@@ -316,9 +319,10 @@ impl BringUp {
                 if controller == ControllerId::DYNAMIC {
                     return Err(TargetMisbehaved::InvalidControllerId.into());
                 }
-                match needs_authentication(&self.options, QueueId::ADMIN, result, false)? {
-                    true => Step::AuthenticateAdmin(controller),
-                    false => Step::ReadCapabilities(controller),
+                if needs_authentication(&self.options, QueueId::ADMIN, result, false)? {
+                    Step::AuthenticateAdmin(controller)
+                } else {
+                    Step::ReadCapabilities(controller)
                 }
             }
             Step::ReadCapabilities(controller) => {
@@ -355,7 +359,8 @@ impl BringUp {
         self.options.authentication.credentials.is_some()
     }
 
-    /// Believes the controller's description only where it makes sense (Base 5.1.13.2.1).
+    /// Validates the Identify Controller data (Base 5.1.13.2.1) and derives the negotiated
+    /// parameters.
     fn negotiate(&self, enabling: Enabling, info: ControllerInfo) -> Result<Negotiated, Error> {
         if !info.keyed_sgl {
             return Err(Incompatible::NoKeyedSgl.into());
@@ -380,7 +385,7 @@ impl BringUp {
                 return Err(TargetMisbehaved::CapsuleSize { what, bytes }.into());
             }
         }
-        // As Linux: not every discovery controller knows its own number.
+        // As in Linux: some discovery controllers report another id in Identify than in Connect.
         if self.purpose == Purpose::Io && info.controller_id != enabling.controller {
             return Err(Error::from(TargetMisbehaved::ControllerId {
                 granted: enabling.controller,
@@ -491,8 +496,8 @@ impl Enabling {
     }
 }
 
-/// Whether a queue is to be authenticated now, from the result of its Connect. An I/O queue may be
-/// `expected` to be, since the admin queue was.
+/// Returns true if a queue must be authenticated now, according to the result of its Connect.
+/// `expected` is set for I/O queues of a controller whose admin queue was authenticated.
 pub(super) fn needs_authentication(
     options: &ConnectOptions,
     queue: QueueId,
@@ -507,8 +512,9 @@ pub(super) fn needs_authentication(
     let AuthenticationOptions { credentials, policy } = &options.authentication;
     match policy.decide(requirements, credentials.as_deref()) {
         Ok(decision) => Ok(decision == AuthDecision::Authenticate),
-        // Linux 7's target asks on the admin queue only, but answers on the others: whoever
-        // takes a connection of ours must know the secrets, too.
+        // Linux 7's target requires authentication on the admin queue only, but accepts it on the
+        // I/O queues: authenticate these too, so that a peer without the secrets cannot take their
+        // place.
         Err(RequirementsError::NotRequired) if expected => Ok(true),
         Err(RequirementsError::SecureChannel) => Err(Incompatible::SecureChannel(queue).into()),
         Err(error) => Err(Error::Authentication { queue, failure: error.into() }),
@@ -522,9 +528,10 @@ pub(super) fn connect_command(
     keep_alive_ms: u32,
 ) -> Sqe {
     let command = ConnectCommand::new(queue, entries, keep_alive_ms);
-    match options.disable_flow_control {
-        true => command.without_flow_control().to_sqe(),
-        false => command.to_sqe(),
+    if options.disable_flow_control {
+        command.without_flow_control().to_sqe()
+    } else {
+        command.to_sqe()
     }
 }
 
@@ -548,7 +555,7 @@ fn check_capabilities(capabilities: Capabilities, purpose: Purpose) -> Result<()
 fn transfer_bytes_max(capabilities: Capabilities, info: &ControllerInfo) -> u64 {
     let pages = |log2: u8| capabilities.page_size_min().checked_shl(u32::from(log2));
     let limit = match info.transfer_pages_log2 {
-        // 2^20 pages of 4 KiB are past what a descriptor can name anyway.
+        // 2^20 pages of 4 KiB exceed the length of an SGL descriptor.
         Some(log2) => pages(log2.min(20)).unwrap_or(TRANSFER_BYTES_DEFAULT),
         None => TRANSFER_BYTES_DEFAULT,
     };
@@ -556,11 +563,11 @@ fn transfer_bytes_max(capabilities: Capabilities, info: &ControllerInfo) -> u64 
 }
 
 fn in_capsule_bytes(info: &ControllerInfo) -> u32 {
-    let room = info.command_capsule_bytes.saturating_sub(Sqe::SIZE as u64);
-    match info.in_capsule_sgl {
-        true => u32::try_from(room).unwrap_or(u32::MAX),
-        false => 0,
+    if !info.in_capsule_sgl {
+        return 0;
     }
+    let available = info.command_capsule_bytes.saturating_sub(Sqe::SIZE as u64);
+    u32::try_from(available).unwrap_or(u32::MAX)
 }
 
 fn low_half(value: u32) -> u16 {

@@ -1,20 +1,23 @@
-//! Reading a discovery log of any size (Base 5.1.12.3.1), although it may change meanwhile.
+//! Reading of a discovery log of any size that may change meanwhile (Base 5.1.12.3.1).
 
 use super::{Execute, Transfer};
-use crate::config::{DISCOVERY_ATTEMPTS, DISCOVERY_CHUNK_BYTES, DISCOVERY_RECORDS_MAX};
-use crate::error::{Error, Rejected, TargetMisbehaved};
-use crate::wire::{Cqe, DiscoveryEntry, DiscoveryHeader, GetLogPage, LogPage, QueueId, Status};
+use crate::{
+    config::{DISCOVERY_ATTEMPTS, DISCOVERY_CHUNK_BYTES, DISCOVERY_RECORDS_MAX},
+    error::{Error, Rejected, TargetMisbehaved},
+    wire::{Cqe, DiscoveryEntry, DiscoveryHeader, GetLogPage, LogPage, QueueId, Status},
+};
 
-/// A discovery log that was the same from its first byte to its last.
+/// Consistent discovery log: it did not change while it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoveryLog {
-    /// GENCTR: changes with every change of the log.
+    /// Generation counter (GENCTR), incremented with every change of the log.
     pub generation: u64,
-    /// The entries in the controller's order.
+    /// Entries in the controller's order.
     pub entries: Vec<DiscoveryEntry>,
 }
 
-/// Reads the log. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
+/// State machine that reads the log. Call [`action`](Self::action), perform the action, pass the
+/// outcome to [`handle`](Self::handle).
 ///
 /// ```text
 ///      ┌──────────── another generation ───────────┐
@@ -22,8 +25,8 @@ pub struct DiscoveryLog {
 ///   Header ──► [ Page ]… ──► Check (header again) ─┴─► Done
 /// ```
 ///
-/// The event of a change is kept until the last header is read, so that none is lost: a change
-/// before that makes another generation, one after it another event.
+/// The change event is retained (RAE) until the last header is read, so that no change is missed: a
+/// change before that shows in the generation, a later one raises another event.
 #[derive(Debug)]
 pub struct DiscoveryRead {
     chunk_bytes: u32,
@@ -33,7 +36,7 @@ pub struct DiscoveryRead {
     step: Step,
 }
 
-/// What the driver must do next.
+/// Next action of the driver.
 #[derive(Debug)]
 pub enum DiscoveryAction {
     /// The log is read.
@@ -46,18 +49,19 @@ pub enum DiscoveryAction {
 enum Step {
     Header,
     Page(DiscoveryHeader),
-    /// With the refusal of a page, which may be due to a log that has shrunk.
+    /// Header read again, with the error status of a page, which may be caused by a log that has
+    /// shrunk.
     Check(DiscoveryHeader, Option<Status>),
     Done(u64),
     Failed(Error),
 }
 
 impl DiscoveryRead {
-    /// A reading with commands of at most `transfer_bytes_max` bytes.
+    /// Creates a reader whose commands transfer at most `transfer_bytes_max` bytes.
     ///
     /// # Panics
     ///
-    /// If that is less than one entry, 1,024 bytes; no controller has such a limit.
+    /// If that is less than one entry, 1,024 bytes. No controller has such a limit.
     #[must_use]
     pub fn new(transfer_bytes_max: u64) -> Self {
         let entry = DiscoveryEntry::SIZE as u64;
@@ -72,25 +76,26 @@ impl DiscoveryRead {
         }
     }
 
-    /// The same for a part of the log (LSP, Base figure 293): bit 1 for entries of this port only,
-    /// bit 2 for those that are hidden otherwise.
+    /// Sets the Log Specific Parameter (LSP, Base figure 293): bit 1 for entries of this port only,
+    /// bit 2 to include entries that are hidden otherwise.
     #[must_use]
     pub fn with_specific_field(mut self, specific_field: u8) -> Self {
         self.specific_field = specific_field;
         self
     }
 
-    /// The most bytes that one command moves.
+    /// Maximum transfer of one command in bytes.
     #[must_use]
     pub fn chunk_bytes(&self) -> u32 {
         self.chunk_bytes
     }
 
-    /// What the driver must do next. A log that is done is handed out once.
+    /// Returns the next action of the driver. A complete log is returned once.
     ///
     /// # Errors
     ///
-    /// The error that ended the reading, again and again; closed once the log is handed out.
+    /// The error that ended the reading, on every call; [`Error::Closed`] once the log has been
+    /// returned.
     pub fn action(&mut self) -> Result<DiscoveryAction, Error> {
         let command = match &self.step {
             Step::Header => self.header(true),
@@ -112,11 +117,11 @@ impl DiscoveryRead {
         }))
     }
 
-    /// The command was answered, with this data.
+    /// Passes the response and data of the command.
     ///
     /// # Errors
     ///
-    /// When it ends the reading.
+    /// When the response ends the reading.
     pub fn handle(&mut self, response: Cqe, data: &[u8]) -> Result<(), Error> {
         let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
         match self.advance(step, response.status(), data) {
@@ -169,11 +174,12 @@ impl DiscoveryRead {
         Ok(Step::Header)
     }
 
-    /// What follows when so many entries are there.
+    /// Returns the step that follows the entries read so far.
     fn next(&self, header: DiscoveryHeader) -> Step {
-        match (self.entries.len() as u64) < header.records {
-            true => Step::Page(header),
-            false => Step::Check(header, None),
+        if (self.entries.len() as u64) < header.records {
+            Step::Page(header)
+        } else {
+            Step::Check(header, None)
         }
     }
 
@@ -199,7 +205,7 @@ fn refused(status: Status) -> Error {
     Rejected::Command { command: NAME, status }.into()
 }
 
-/// Believes only what can be read to its end.
+/// Validates format and number of records before they are used.
 fn check(header: DiscoveryHeader) -> Result<(), TargetMisbehaved> {
     let DiscoveryHeader { records, format, .. } = header;
     if format != 0 {

@@ -1,70 +1,72 @@
-//! Why a connection failed or was lost, as far as it matters for trying again.
+//! Classification of connection failures for the decision on a retry.
 
 use std::fmt;
 
 use auth::FailureClass;
 
-use crate::error::{AuthenticationFailure, Error, Rejected, Transport};
-use crate::wire::{CmReject, QueueId, Status, is_invalid_controller_id};
+use crate::{
+    error::{AuthenticationFailure, Error, Rejected, Transport},
+    wire::{CmReject, QueueId, Status, is_invalid_controller_id},
+};
 
-/// An [`Error`] with everything left out that makes no difference to a retry.
+/// Kind of a failure: an [`Error`] reduced to what matters for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The address did not resolve to an RDMA path.
+    /// Address or route resolution failed.
     Address,
-    /// A command did not come back in time.
+    /// A command timed out.
     CommandTimeout,
-    /// CSTS.CFS.
+    /// The controller reported a fatal status (CSTS.CFS).
     ControllerFatal,
-    /// Our caller ended it.
+    /// The owner closed the controller.
     Deleted,
-    /// The target offers less security than is configured.
+    /// The target offers less security than configured.
     Downgraded,
     /// The local device or its library failed.
     Device,
     /// The connection was closed.
     Disconnected,
-    /// Nothing in common with the target.
+    /// The target is incompatible.
     Incompatible,
-    /// The controller was silent for the keep-alive time.
+    /// The keep-alive timeout expired.
     KeepAlive,
-    /// Somebody wants authentication, and there is no key for it.
+    /// Authentication is required, and there is no secret.
     KeyMissing,
     /// Authentication failed.
     KeyRejected,
-    /// Our caller asked for what can't be.
+    /// The caller passed invalid arguments.
     Misuse,
-    /// The port of our device is down.
+    /// The port of the local device is down.
     PortDown,
     /// A work request failed.
     QueuePair,
-    /// The connection manager or the target's CM code refused.
+    /// The connection was rejected by the CM or the target.
     Rejected(CmReject),
-    /// The controller refused, with this status.
+    /// The controller failed a command with this status.
     Status(Status),
-    /// The target broke the protocol.
+    /// The target violated the protocol.
     TargetMisbehaved,
-    /// A step of the connect took too long.
+    /// A step of the bring-up timed out.
     Timeout,
-    /// Nobody answers.
+    /// The target does not respond.
     Unreachable,
 }
 
-/// What it takes for a cause to pass.
+/// Prospect of a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retryability {
-    /// Nothing: Linux and we give up at once.
+    /// A retry cannot succeed; Linux gives up at once too.
     Never,
-    /// Somebody must change the target; it does not say so, and Linux retries.
+    /// A retry can succeed once the target has been fixed or reconfigured. Linux retries.
     AfterFix,
-    /// Time.
+    /// A retry may succeed at any time.
     Retry,
 }
 
 impl FailureKind {
-    /// What it takes for this to pass (Linux 6.19's `nvmf_should_reconnect`, and what we know
-    /// beyond it).
+    /// Returns the retryability of this kind, by the rules of Linux 6.19's `nvmf_should_reconnect`
+    /// and of [`ReconnectOptions::strict`](crate::ReconnectOptions::strict).
     #[must_use]
     pub fn retryability(self) -> Retryability {
         match self {
@@ -94,7 +96,8 @@ impl From<&Error> for FailureKind {
             Error::KeepAlive(_) => Self::KeepAlive,
             Error::Malformed(_) | Error::TargetMisbehaved(_) => Self::TargetMisbehaved,
             Error::Misuse(_) => Self::Misuse,
-            // The target granted the id a moment ago: it has dropped the controller since.
+            // The target granted this controller id in the admin queue's Connect: it has removed
+            // the controller since.
             Error::Rejected(Rejected::Connect { queue, status, result })
                 if *queue != QueueId::ADMIN
                     && status.code() == Status::CONNECT_INVALID_PARAMETERS
@@ -117,7 +120,7 @@ impl From<&Error> for FailureKind {
 impl From<&AuthenticationFailure> for FailureKind {
     fn from(failure: &AuthenticationFailure) -> Self {
         match failure {
-            // Whatever the target explains, for Linux it has rejected the key.
+            // Linux treats these as a rejected key, whatever the target's explanation.
             AuthenticationFailure::Exchange(failure) if failure.is_final() => Self::KeyRejected,
             failure => match failure.class() {
                 Some(FailureClass::Downgraded) => Self::Downgraded,
@@ -145,7 +148,7 @@ impl From<&Transport> for FailureKind {
 }
 
 impl fmt::Display for FailureKind {
-    /// In a few words, without the particulars.
+    /// Short description without details.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Address => "address error",

@@ -1,16 +1,19 @@
-//! Finding out what a namespace is: how it is built, then by which names it is known.
+//! Identification of a namespace: Identify Namespace, then its identification descriptors.
 
 use super::{Execute, Transfer};
-use crate::error::{Error, Misuse, Rejected};
-use crate::wire::{
-    Cqe, Identify, NamespaceId, NamespaceIdDescriptors, NamespaceInfo, QueueId, Status, Version,
+use crate::{
+    error::{Error, Misuse, Rejected},
+    wire::{
+        Cqe, Identify, NamespaceId, NamespaceIdDescriptors, NamespaceInfo, QueueId, Status, Version,
+    },
 };
 
-/// A look at one namespace: send what [`action`](Self::action) says, feed what comes.
+/// State machine that identifies one namespace. Call [`action`](Self::action), perform the action,
+/// pass the outcome to [`handle`](Self::handle).
 #[derive(Debug)]
 pub struct IdentifyNamespace {
     id: NamespaceId,
-    /// Whether the controller knows lists of names.
+    /// True if the controller supports Namespace Identification Descriptors.
     has_descriptors: bool,
     step: Step,
 }
@@ -22,29 +25,29 @@ enum Step {
     Done(NamespaceInfo),
 }
 
-/// What to do next.
+/// Next action of the driver.
 #[derive(Debug)]
 pub enum IdentifyNamespaceAction {
-    /// Nothing: this is the namespace.
+    /// None: the namespace is identified.
     Done(NamespaceInfo),
-    /// Send this on the admin queue.
+    /// Send this command on the admin queue.
     Execute(Execute),
 }
 
-/// The first version whose controllers must list names; older ones need not answer at all.
+/// First version in which Namespace Identification Descriptors are mandatory.
 const DESCRIPTORS_SINCE: Version = Version(0x0001_0300);
 
 const IDENTIFY_NAMESPACE: &str = "Identify Namespace";
 const IDENTIFY_DESCRIPTORS: &str = "Identify (namespace names)";
 
 impl IdentifyNamespace {
-    /// Of a namespace, at a controller of this version.
+    /// Creates the state machine for a namespace of a controller of this version.
     #[must_use]
     pub fn new(id: NamespaceId, version: Version) -> Self {
         Self { id, has_descriptors: version >= DESCRIPTORS_SINCE, step: Step::Namespace }
     }
 
-    /// What to do next.
+    /// Next action of the driver.
     #[must_use]
     pub fn action(&self) -> IdentifyNamespaceAction {
         let (sqe, name) = match self.step {
@@ -58,15 +61,17 @@ impl IdentifyNamespace {
         IdentifyNamespaceAction::Execute(Execute { queue: QueueId::ADMIN, sqe, transfer, name })
     }
 
-    /// What the controller answered. A controller that refuses for good to list names has none.
+    /// Passes the response and data of the command. A permanent error of the descriptor list means
+    /// that the controller has none.
     ///
     /// # Errors
     ///
-    /// [`Misuse::NoNamespace`] when it is not there; otherwise what keeps us from knowing it.
+    /// [`Misuse::NoNamespace`] when the namespace does not exist or is not active; otherwise the
+    /// error that prevents its identification.
     pub fn handle(&mut self, response: Cqe, data: &[u8]) -> Result<(), Error> {
         let status = response.status();
         if status.code() == Status::INVALID_NAMESPACE {
-            // Some targets refuse where others describe a namespace of no blocks.
+            // Some targets return this status where others return a namespace of size 0.
             return Err(Misuse::NoNamespace(self.id).into());
         }
         self.step = match self.step {
@@ -90,7 +95,7 @@ impl IdentifyNamespace {
     }
 }
 
-/// Whether it would refuse again.
+/// Returns true if the same command would fail again.
 fn is_final(status: Status) -> bool {
     let unknown = [Status::INVALID_OPCODE, Status::INVALID_FIELD];
     status.do_not_retry() || unknown.contains(&status.code())
@@ -108,14 +113,14 @@ mod tests {
         Cqe::new(CommandId(0), status, 0)
     }
 
-    /// A namespace of 8 blocks.
+    /// Identify Namespace data of 8 blocks.
     fn structure() -> Vec<u8> {
         let mut bytes = vec![0; Identify::SIZE];
         (bytes[0], bytes[130]) = (8, 9);
         bytes
     }
 
-    /// An identify that has seen the structure.
+    /// State machine that has received Identify Namespace.
     fn built(version: u32) -> IdentifyNamespace {
         let mut identify = IdentifyNamespace::new(ID, Version(version));
         let IdentifyNamespaceAction::Execute(command) = identify.action() else {
@@ -132,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_asked_for_where_there_are_lists_of_them() {
+    fn descriptors_are_read_where_the_version_has_them() {
         assert_eq!(result(&built(0x0001_0200)).uuid, None);
         let mut identify = built(0x0001_0300);
         let IdentifyNamespaceAction::Execute(command) = identify.action() else {
@@ -147,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn who_lists_no_names_is_put_up_with() {
+    fn a_controller_without_descriptors_is_accepted() {
         for status in
             [Status::INVALID_FIELD, Status::INVALID_OPCODE, Status(0x006).with_do_not_retry()]
         {

@@ -1,20 +1,22 @@
-//! The keep-alive timer (Base 3.9).
+//! Keep-alive timer (Base 3.9).
 
 use std::time::{Duration, Instant};
 
-/// Says when a Keep Alive command is due, and when the controller has been silent too long.
+/// Keep-alive timer of a host: when to send a Keep Alive command, and when the controller counts as
+/// lost.
 ///
-/// A command goes out every half keep-alive time; the controller forgets us after a whole one, and
-/// so do we: a controller that has given no sign of life for that long is gone. With traffic based
-/// keep-alive (TBKAS) the controller counts every command; then the look is every quarter, and a
-/// quarter in which a command was submitted and completed needs none of its own.
+/// A Keep Alive is sent every half keep-alive time (KATO). The controller drops the association
+/// after a whole one, and the host treats a controller as lost that has answered nothing for as
+/// long. With traffic-based keep-alive (TBKAS) the controller counts every command; then the timer
+/// fires every quarter, and no Keep Alive is sent after a quarter in which a command was submitted
+/// and completed.
 #[derive(Debug)]
 pub struct KeepAlive {
     timeout: Duration,
     traffic_based: bool,
-    /// When the newest thing was sent that the controller has answered.
+    /// Submission time of the latest command that has completed.
     last_activity: Instant,
-    /// The last look at the traffic.
+    /// Time of the last check for traffic.
     last_check: Instant,
     state: State,
 }
@@ -26,19 +28,19 @@ enum State {
     Awaiting { sent: Instant },
 }
 
-/// What the timer wants.
+/// Next action of the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepAliveAction {
-    /// The controller has been silent for this long.
+    /// The controller has answered nothing for this time.
     Expired(Duration),
     /// Send a Keep Alive now.
     Send,
-    /// Ask again at this time; never when there is none.
+    /// Call again at this time; `None` if the timer is off.
     Wait(Option<Instant>),
 }
 
 impl KeepAlive {
-    /// A timer for a keep-alive time of `timeout`, which runs from `now`; zero turns it off.
+    /// Creates a timer with the keep-alive time `timeout`, started at `now`; zero turns it off.
     #[must_use]
     pub fn new(timeout: Duration, traffic_based: bool, now: Instant) -> Self {
         let mut this =
@@ -49,8 +51,8 @@ impl KeepAlive {
         this
     }
 
-    /// What is to be done at `now`, when the newest completed I/O command was submitted at
-    /// `traffic`. After [`Send`](KeepAliveAction::Send) the command counts as sent.
+    /// Returns the action at `now`. `traffic` is the submission time of the latest completed I/O
+    /// command. After [`Send`](KeepAliveAction::Send) the command counts as sent.
     pub fn poll_action(&mut self, traffic: Option<Instant>, now: Instant) -> KeepAliveAction {
         self.last_activity =
             traffic.map_or(self.last_activity, |traffic| self.last_activity.max(traffic));
@@ -68,25 +70,23 @@ impl KeepAlive {
                 self.state = State::Awaiting { sent: now };
                 KeepAliveAction::Send
             }
-            // Reads and writes that are answered don't help where the admin queue is stuck: the
-            // controller forgets us all the same, unless it counts them.
+            // Without TBKAS, completed I/O does not count while the admin queue is stuck: the
+            // controller's timer expires all the same.
             State::Awaiting { sent } => {
-                let alive = if self.traffic_based {
-                    self.last_activity
+                let last = self.last_activity;
+                let counted = if self.traffic_based { last } else { last.min(sent) };
+                let expiry = counted + self.timeout;
+                if now < expiry {
+                    KeepAliveAction::Wait(Some(expiry))
                 } else {
-                    self.last_activity.min(sent)
-                };
-                let expiry = alive + self.timeout;
-                match now < expiry {
-                    true => KeepAliveAction::Wait(Some(expiry)),
-                    false => KeepAliveAction::Expired(self.timeout),
+                    KeepAliveAction::Expired(self.timeout)
                 }
             }
         }
     }
 
-    /// The answer came. The next command counts from when this one was sent: the time of the
-    /// round trip is the controller's too.
+    /// Notes the completion of the Keep Alive. The next one is timed from when this one was sent,
+    /// because the controller's timer includes the round trip.
     pub fn handle_response(&mut self) {
         if let State::Awaiting { sent } = self.state {
             self.last_activity = self.last_activity.max(sent);
@@ -129,7 +129,7 @@ mod tests {
         let mut timer = KeepAlive::new(KATO, true, start);
         let busy = Some(start + KATO / 8);
         assert_eq!(timer.poll_action(busy, quarter(1)), KeepAliveAction::Wait(Some(quarter(2))));
-        // The same command again is no news.
+        // The same command does not count twice.
         assert_eq!(timer.poll_action(busy, quarter(2)), KeepAliveAction::Send);
         let end = start + KATO / 8 + KATO;
         assert_eq!(timer.poll_action(busy, quarter(2)), KeepAliveAction::Wait(Some(end)));

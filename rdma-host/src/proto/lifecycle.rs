@@ -1,30 +1,35 @@
-//! The life of a controller, from the first connect to the last (Linux: `nvme_change_ctrl_state`).
+//! Controller state machine, from the first connect to the end (Linux: `nvme_change_ctrl_state`).
 
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use super::{ConnectionFailure, FailureKind, Verdict};
-use crate::config::{PORT_RETRY_DELAY, PORT_SETTLE_TIME, ReconnectOptions};
-use crate::error::GiveUpReason;
+use crate::{
+    config::{PORT_RETRY_DELAY, PORT_SETTLE_TIME, ReconnectOptions},
+    error::GiveUpReason,
+};
 
-/// Where a controller is in its life. Linux's names, but for two: its CONNECTING is
-/// [`Waiting`](Self::Waiting) between attempts and [`Connecting`](Self::Connecting) in one, and
-/// DELETING is one state here, since no command survives a deletion.
+/// State of a controller. The names are Linux's, except that Linux's CONNECTING is split into
+/// [`Waiting`](Self::Waiting) between attempts and [`Connecting`](Self::Connecting) during one, and
+/// that DELETING is a single state, since no command survives a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LifecycleState {
-    /// Nothing was done yet.
+    /// Initial state.
     New,
-    /// An attempt to connect is under way.
+    /// A connect attempt is in progress.
     Connecting,
-    /// Commands flow.
+    /// The controller is connected and accepts commands.
     Live,
-    /// The connection is lost or given up, and taken apart.
+    /// The connection was lost or reset, and is being torn down.
     Resetting,
-    /// Until the next attempt.
+    /// Waiting for the next connect attempt.
     Waiting,
-    /// The end was asked for, or has come; the connection is taken apart.
+    /// The controller is being closed, on request or after giving up; the connection is being torn
+    /// down.
     Deleting,
-    /// The end.
+    /// Final state.
     Dead,
 }
 
@@ -42,47 +47,47 @@ impl fmt::Display for LifecycleState {
     }
 }
 
-/// What happens to a controller.
+/// Event of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifecycleEvent {
-    /// Its owner wants it to live.
+    /// The owner requested the first connect.
     Start,
-    /// The attempt succeeded.
+    /// The connect attempt succeeded.
     Established,
-    /// The attempt failed, or the live connection did; the verdict is that of the options.
+    /// The connect attempt or the live connection failed, with the verdict of [`ReconnectOptions`].
     Failed(Verdict),
-    /// Its owner wants it made anew, at once.
+    /// The owner requested a reset: tear down and connect at once.
     Reset,
-    /// The connection is taken apart.
+    /// The connection has been torn down.
     TornDown,
-    /// The time for the next attempt has come.
+    /// The delay before the next attempt is over.
     Due,
-    /// The port of our device is back.
+    /// The port of the local device is active again.
     PortActive,
-    /// Its owner wants it gone.
+    /// The owner closed the controller.
     Delete,
 }
 
-/// What an event means in a state.
+/// Transition for an event in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
-    /// Nothing.
+    /// No transition.
     Ignore,
-    /// Another state.
+    /// Enter another state.
     Enter(LifecycleState),
-    /// Take it apart, and connect at once afterwards.
+    /// Tear down, then connect at once.
     Renew,
-    /// Take it apart, and wait this long afterwards.
+    /// Tear down, then wait for this time.
     Retry(Duration),
-    /// Wait this long.
+    /// Wait for this time.
     Wait(Duration),
-    /// Take it apart for good.
+    /// Tear down and end.
     GiveUp(GiveUpReason),
-    /// There is nothing to take apart.
+    /// End without teardown.
     End(GiveUpReason),
 }
 
-/// Every event in every state.
+/// Transition table.
 fn decide(state: LifecycleState, event: LifecycleEvent) -> Decision {
     use LifecycleState::{Connecting, Dead, Deleting, Live, New, Resetting, Waiting};
     match (state, event) {
@@ -101,53 +106,53 @@ fn decide(state: LifecycleState, event: LifecycleEvent) -> Decision {
         (New | Connecting | Live | Resetting | Waiting, LifecycleEvent::Delete) => {
             Decision::Enter(Deleting)
         }
-        // A controller connects or comes back by itself; one that ends is not brought back; what
-        // is reported of an earlier connection no longer matters.
+        // Other events are ignored: connecting is automatic, an ended controller does not come
+        // back, and a report about an earlier connection is stale.
         _ => Decision::Ignore,
     }
 }
 
-/// What the driver is to do in a state.
+/// Task of the driver in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifecycleTask {
-    /// Make one attempt, and report how it went.
+    /// Make one connect attempt and report the outcome.
     Connect,
-    /// Nothing, for ever.
+    /// None: the controller has ended.
     End,
-    /// Serve the connection until something happens.
+    /// Serve the connection until an event occurs.
     Serve,
-    /// Take apart what there is, in order if the other side may still listen, and report
+    /// Tear the connection down, with an orderly shutdown if `announce` is set, and report
     /// [`LifecycleEvent::TornDown`].
     TearDown {
-        /// Whether to tell the controller first.
+        /// True to send the shutdown notification first.
         announce: bool,
     },
     /// Report [`LifecycleEvent::Due`] at this time.
     Wait(Instant),
 }
 
-/// The life of one controller. Feed it events, do the [`task`](Self::task).
+/// State machine of one controller. Pass events, perform the [`task`](Self::task).
 #[derive(Debug)]
 pub struct Lifecycle {
     options: ReconnectOptions,
     state: LifecycleState,
     /// Attempts begun since the controller was last live.
     attempts: u32,
-    /// Whether it was ever live.
+    /// True if the controller was ever live.
     was_live: bool,
-    /// Since when it has not been live.
+    /// Time since which the controller has not been live.
     disconnected_since: Option<Instant>,
-    /// When the next attempt is due.
+    /// Time of the next attempt.
     due: Option<Instant>,
-    /// When the port of our device came back, and with it the hope of a connection.
+    /// Time at which the port of the local device became active again.
     port_up_at: Option<Instant>,
-    /// Whether the other side is to be told of the end.
+    /// True if the teardown includes the shutdown notification.
     announce: bool,
     reason: Option<GiveUpReason>,
 }
 
 impl Lifecycle {
-    /// A controller that is not connected.
+    /// Creates the state machine of a controller that is not connected.
     #[must_use]
     pub fn new(options: ReconnectOptions) -> Self {
         Self {
@@ -163,7 +168,7 @@ impl Lifecycle {
         }
     }
 
-    /// The attempt, or the live connection, has failed. `jitter_seed` is a random number.
+    /// Reports that the attempt or the live connection failed. `jitter_seed` is a random number.
     pub fn fail(&mut self, kind: FailureKind, now: Instant, jitter_seed: u16) {
         let verdict = if self.was_live || self.options.first_connect {
             let elapsed = self.disconnected_since.map_or(Duration::ZERO, |since| now - since);
@@ -178,8 +183,8 @@ impl Lifecycle {
         self.handle(LifecycleEvent::Failed(verdict), now);
     }
 
-    /// A link that has just come back may not carry the first packets: what fails then is tried
-    /// again soon.
+    /// Shortens the retry delay for [`PORT_SETTLE_TIME`] after the port became active: the first
+    /// packets on the link may be lost.
     fn shorten_after_port_up(&self, verdict: Verdict, now: Instant) -> Verdict {
         let just_up = self.port_up_at.is_some_and(|up_at| now < up_at + PORT_SETTLE_TIME);
         match verdict {
@@ -188,7 +193,7 @@ impl Lifecycle {
         }
     }
 
-    /// Something else happened.
+    /// Reports any other event.
     pub fn handle(&mut self, event: LifecycleEvent, now: Instant) {
         if event == LifecycleEvent::PortActive {
             self.port_up_at = Some(now);
@@ -233,7 +238,7 @@ impl Lifecycle {
         self.enter(state, now);
     }
 
-    /// What to do now.
+    /// Returns the task of the driver.
     #[must_use]
     pub fn task(&self, now: Instant) -> LifecycleTask {
         match self.state {
@@ -247,37 +252,38 @@ impl Lifecycle {
         }
     }
 
-    /// Where it is.
+    /// State of the controller.
     #[must_use]
     pub fn state(&self) -> LifecycleState {
         self.state
     }
 
-    /// Attempts begun since the controller was last live; the first connect is none.
+    /// Number of attempts started since the controller was last live, the first connect not
+    /// included.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// How many attempts there may be; nothing for no end of them.
+    /// Maximum number of attempts; `None` for unlimited.
     #[must_use]
     pub fn attempts_max(&self) -> Option<u32> {
         self.options.attempts_max()
     }
 
-    /// Whether it was ever live.
+    /// True if the controller was ever live.
     #[must_use]
     pub fn was_live(&self) -> bool {
         self.was_live
     }
 
-    /// Why it ended without being asked to.
+    /// Reason for giving up; `None` if the owner closed the controller.
     #[must_use]
     pub fn reason(&self) -> Option<GiveUpReason> {
         self.reason
     }
 
-    /// From when on commands are not held any longer, while there is no connection.
+    /// Time from which on commands fail instead of waiting for a connection (`fast_io_fail`).
     #[must_use]
     pub fn commands_fail_at(&self) -> Option<Instant> {
         Some(self.disconnected_since? + self.options.fast_io_fail?)

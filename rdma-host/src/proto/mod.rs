@@ -1,8 +1,7 @@
-//! The protocol without I/O: values that are fed with what came in and asked what goes out.
+//! Protocol state machines without I/O: the caller passes inputs and asks for the next action.
 //!
-//! Nothing here reads a clock, draws randomness, logs, locks, spawns or blocks; time is an
-//! argument. The driver's contract with every machine is one sentence: after any input, ask for
-//! the next action and do it.
+//! Nothing in this module reads a clock, draws randomness, logs, locks, spawns or blocks; time is
+//! an argument. After every input the driver asks the machine for its next action and performs it.
 
 mod bring_up;
 mod discovery;

@@ -1,4 +1,4 @@
-//! From nothing to an I/O queue that takes commands (Base 3.3.2.2, RDMA 3.3).
+//! Creation of an I/O queue (Base 3.3.2.2, RDMA 3.3).
 
 use auth::Authenticated;
 
@@ -6,19 +6,21 @@ use super::bring_up::{
     BringUpInput, Execute, Negotiated, RdmaConnect, connect_command, connect_data,
     needs_authentication,
 };
-use crate::config::ConnectOptions;
-use crate::error::{Error, Rejected, TargetMisbehaved};
-use crate::wire::{CmRequestData, ControllerId, Cqe, QueueId};
+use crate::{
+    config::ConnectOptions,
+    error::{Error, Rejected, TargetMisbehaved},
+    wire::{CmRequestData, ControllerId, Cqe, QueueId},
+};
 
-/// Brings one I/O queue up. Ask [`action`](Self::action), do it, tell [`handle`](Self::handle).
-/// The queues of a controller know nothing of each other.
+/// Bring-up of one I/O queue. Call [`action`](Self::action), perform the action, pass the outcome
+/// to [`handle`](Self::handle). The bring-ups of a controller's queues are independent.
 ///
 /// ```text
 ///  Open → Connect → Authenticate → Up
 /// ```
 ///
-/// It is authenticated where its Connect response asks for it, and where the admin queue was.
-/// Any error ends it; the error is kept and repeated.
+/// The queue is authenticated if its Connect response requires it, or if the admin queue was. Any
+/// error ends the bring-up; `action` and `handle` return the same error from then on.
 #[derive(Debug)]
 pub struct QueueBringUp {
     options: ConnectOptions,
@@ -26,30 +28,30 @@ pub struct QueueBringUp {
     controller: ControllerId,
     entries: u16,
     in_capsule_bytes: u32,
-    /// The admin queue was.
+    /// True if the admin queue was authenticated.
     expect_authentication: bool,
     step: Step,
 }
 
-/// What the driver must do next for the queue.
+/// Next action of the driver for the queue.
 #[derive(Debug)]
 pub enum QueueBringUpAction {
-    /// Authenticate it, and report how.
+    /// Authenticate the queue and report the outcome.
     Authenticate,
-    /// Send this command on it and report its response.
+    /// Send this command on the queue and report its response.
     Execute(Execute),
-    /// Make an RDMA connection for it and report the target's private data.
+    /// Establish an RDMA connection for the queue and report the target's private data.
     RdmaConnect(RdmaConnect),
-    /// Nothing: it takes commands.
+    /// None: the queue accepts commands.
     Ready(QueueReady),
 }
 
-/// An I/O queue that takes commands.
+/// I/O queue that accepts commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueReady {
-    /// Its entries; one less may be in flight.
+    /// Entries of the queue; one less may be in flight.
     pub entries: u16,
-    /// How it was authenticated; nothing where it was not.
+    /// Outcome of authentication; `None` if there was none.
     pub authenticated: Option<Authenticated>,
 }
 
@@ -80,11 +82,11 @@ impl QueueBringUp {
         }
     }
 
-    /// What the driver must do next.
+    /// Returns the next action of the driver.
     ///
     /// # Errors
     ///
-    /// The error that ended it, again and again.
+    /// The error that ended the bring-up, on every call.
     pub fn action(&self) -> Result<QueueBringUpAction, Error> {
         Ok(match &self.step {
             Step::RdmaConnect => QueueBringUpAction::RdmaConnect(self.rdma_connect()),
@@ -98,11 +100,11 @@ impl QueueBringUp {
         })
     }
 
-    /// Takes the outcome of the last action.
+    /// Passes the outcome of the last action.
     ///
     /// # Errors
     ///
-    /// When it ends the bring-up.
+    /// When the outcome ends the bring-up.
     pub fn handle(&mut self, input: &BringUpInput<'_>) -> Result<(), Error> {
         let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
         match self.advance(step, input) {
@@ -121,7 +123,7 @@ impl QueueBringUp {
         match (step, input) {
             (Step::Failed(error), _) => Err(error),
             (Step::RdmaConnect, BringUpInput::RdmaConnected(accept)) => {
-                // Never more in flight than the target has receives for.
+                // Limits the commands in flight to the receives that the target has posted.
                 if accept.receive_size > 1 {
                     self.entries = self.entries.min(accept.receive_size);
                 }
@@ -139,9 +141,10 @@ impl QueueBringUp {
             return Err(Rejected::Connect { queue, status, result }.into());
         }
         let expected = self.expect_authentication;
-        match needs_authentication(&self.options, queue, result, expected)? {
-            true => Ok(Step::Authenticate),
-            false => Ok(Step::Ready(None)),
+        if needs_authentication(&self.options, queue, result, expected)? {
+            Ok(Step::Authenticate)
+        } else {
+            Ok(Step::Ready(None))
         }
     }
 

@@ -1,39 +1,38 @@
-//! Whether to connect again after a failure, and when: the rules of Linux, and what we add.
+//! Reconnect policy: the rules of Linux, and the additional options.
 //!
-//! Linux decides in `nvmf_should_reconnect`: never after a status with DNR, a rejected key (both
-//! since 6.10) or a missing key (since 6.19); else while attempts are left. The attempts are
-//! counted from the last time the controller was live.
+//! Linux decides in `nvmf_should_reconnect`: it gives up after a status with DNR, a rejected key
+//! (both since 6.10) or a missing key (since 6.19); otherwise it retries while attempts are left.
+//! Attempts are counted from the time the controller was last live.
 
 use std::time::Duration;
 
 use super::{FailureKind, Retryability};
-use crate::config::ReconnectOptions;
-use crate::error::GiveUpReason;
+use crate::{config::ReconnectOptions, error::GiveUpReason};
 
-/// What follows from a failure.
+/// Decision after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No more attempts.
     GiveUp(GiveUpReason),
-    /// Another attempt after this time.
+    /// Make another attempt after this time.
     Retry(Duration),
 }
 
-/// What there is to know when one attempt failed, or a live connection was lost.
+/// Failure of a connect attempt or of a live connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionFailure {
-    /// Why.
+    /// Kind of the failure.
     pub kind: FailureKind,
-    /// Attempts made since the loss; 0 for the loss itself.
+    /// Number of attempts made since the loss; 0 for the loss itself.
     pub attempts: u32,
     /// Time since the loss.
     pub elapsed: Duration,
-    /// A random number, for the jitter.
+    /// Random number for the jitter.
     pub jitter_seed: u16,
 }
 
 impl ReconnectOptions {
-    /// Decides on one failure.
+    /// Decides whether and when to retry after a failure.
     #[must_use]
     pub fn verdict(&self, failure: &ConnectionFailure) -> Verdict {
         match failure.kind.retryability() {
@@ -53,14 +52,14 @@ impl ReconnectOptions {
         Verdict::Retry(delay)
     }
 
-    /// The time from the last of so many failed attempts to the next.
+    /// Delay before the next attempt, after `attempts` failed ones.
     fn delay_after(&self, attempts: u32, jitter_seed: u16) -> Duration {
         let doublings = attempts.min(u32::BITS - 1);
         let delay = match self.delay_max {
             Some(max) => self.delay.saturating_mul(1 << doublings).min(max.max(self.delay)),
             None => self.delay,
         };
-        // Some part of the delay is left out: never longer than asked, so that the budget holds.
+        // The jitter only shortens the delay, so that the total stays within `loss_timeout`.
         let part = u32::from(self.jitter_percent.min(100)) * u32::from(jitter_seed);
         delay - delay.mul_f64(f64::from(part) / (100.0 * f64::from(u16::MAX)))
     }

@@ -1,55 +1,59 @@
-//! Following referrals: which discovery subsystems to ask, each once, and no further than allowed.
+//! Following of referrals: each discovery subsystem is queried once, up to a maximum depth.
 
-use std::collections::{HashSet, VecDeque};
-use std::fmt;
-use std::net::SocketAddr;
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    net::SocketAddr,
+};
 
 use super::DiscoveryLog;
-use crate::config::DISCOVERY_TARGETS_MAX;
-use crate::wire::{DiscoveryEntryError, Nqn, SubsystemType};
+use crate::{
+    config::DISCOVERY_TARGETS_MAX,
+    wire::{DiscoveryEntryError, Nqn, SubsystemType},
+};
 
-/// A discovery subsystem to ask.
+/// Discovery subsystem to query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoveryTarget {
-    /// Where it is.
+    /// Address of its port.
     pub address: SocketAddr,
-    /// Its name.
+    /// NQN of the subsystem.
     pub subsystem: Nqn,
-    /// Referrals that led there; 0 for one that the caller named.
+    /// Number of referrals followed to it; 0 for one that the caller added.
     pub depth: u8,
 }
 
-/// A referral that is not followed, and why.
+/// Referral that is not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedReferral {
-    /// Where it leads, as sent.
+    /// Destination as sent.
     pub destination: String,
-    /// Why not.
+    /// Reason for not following it.
     pub reason: SkipReason,
 }
 
-/// Why a referral is not followed.
+/// Reason for not following a referral.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// It was asked already, or is going to be: referrals may go in circles.
+    /// The subsystem has been queried or is queued: referrals may form cycles.
     #[error("already asked")]
     AlreadyQueried,
-    /// It is more referrals away than the caller wants.
+    /// The subsystem exceeds the maximum depth.
     #[error("more than {0} referrals away")]
     Depth(u8),
-    /// It leads to no destination that RDMA can reach.
+    /// The entry is not a valid RDMA address.
     #[error("{0}")]
     Entry(#[from] DiscoveryEntryError),
-    /// There are too many.
+    /// There are too many subsystems.
     #[error("more than {0} discovery subsystems")]
     TooMany(usize),
 }
 
-/// Plans whom to ask. Take [`next`](Self::next), ask it, tell [`handle_log`](Self::handle_log).
+/// Breadth-first walk over referrals. Call [`next`](Self::next), query the subsystem, pass its log
+/// to [`handle_log`](Self::handle_log).
 ///
-/// Breadth first: those closest to where the caller began come first, as does the shortest way to
-/// each.
+/// Subsystems with fewer referrals come first, so each is reached by the shortest path.
 #[derive(Debug)]
 pub struct ReferralWalk {
     depth_max: u8,
@@ -58,29 +62,29 @@ pub struct ReferralWalk {
 }
 
 impl ReferralWalk {
-    /// A walk that follows referrals of referrals, `depth_max` of them in a row; 0 follows none.
+    /// Creates a walk that follows up to `depth_max` referrals in a row; 0 follows none.
     #[must_use]
     pub fn new(depth_max: u8) -> Self {
         Self { depth_max, known: HashSet::new(), queue: VecDeque::new() }
     }
 
-    /// Adds a subsystem that the caller names.
+    /// Adds a subsystem to query.
     ///
     /// # Errors
     ///
-    /// When it is known, or there are too many.
+    /// When it was added before, or there are too many.
     pub fn add(&mut self, address: SocketAddr, subsystem: Nqn) -> Result<(), SkipReason> {
         self.enqueue(DiscoveryTarget { address, subsystem, depth: 0 })
     }
 
-    /// Whom to ask next, until nobody is left.
+    /// Returns the next subsystem to query, or `None` at the end.
     #[expect(clippy::should_implement_trait, reason = "what comes depends on the logs handed in")]
     pub fn next(&mut self) -> Option<DiscoveryTarget> {
         self.queue.pop_front()
     }
 
-    /// What it said; returns the referrals that are not followed. One to a port of the same log's
-    /// own subsystem is not worth a word.
+    /// Passes the log of a subsystem; returns the referrals that are not followed, except those to
+    /// other ports of the log's own subsystem.
     pub fn handle_log(
         &mut self,
         target: &DiscoveryTarget,
@@ -125,8 +129,8 @@ impl ReferralWalk {
     }
 }
 
-/// A link-local address means nothing without its interface, which a target can't know: that of
-/// the target which named it.
+/// Completes a link-local address, which a target sends without scope id, with the scope id of the
+/// target that sent it.
 fn in_zone_of(address: SocketAddr, parent: SocketAddr) -> SocketAddr {
     match (address, parent) {
         (SocketAddr::V6(mut address), SocketAddr::V6(parent))

@@ -1,40 +1,40 @@
-//! An orderly shutdown (Base 3.6.1): announced, awaited, then the connections go.
+//! Orderly controller shutdown (Base 3.6.1): notification, wait for completion, disconnect.
 
 use std::time::Duration;
 
 use super::{Execute, Transfer};
-use crate::config::STATUS_POLL_INTERVAL;
-use crate::wire::{
-    Configuration, ControllerStatus, Cqe, Property, PropertyGet, PropertySet, QueueId,
+use crate::{
+    config::STATUS_POLL_INTERVAL,
+    wire::{Configuration, ControllerStatus, Cqe, Property, PropertyGet, PropertySet, QueueId},
 };
 
-/// The shutdown of one controller. Whatever fails, the next step is to disconnect, so there are
-/// no errors here.
+/// Shutdown of one controller. After any error the next step is to disconnect, so no errors are
+/// returned.
 #[derive(Debug)]
 pub enum Shutdown {
-    /// Say so.
+    /// Send the shutdown notification (CC.SHN).
     Announce,
-    /// See whether the controller is done.
+    /// Read the shutdown status (CSTS.SHST).
     CheckStatus,
-    /// Leave it some time.
+    /// Wait before the next read.
     Pause,
     /// Disconnect.
     Done,
 }
 
-/// What the driver must do next.
+/// Next action of the driver.
 #[derive(Debug)]
 pub enum ShutdownAction {
-    /// Drop the connections.
+    /// Disconnect all queues.
     Disconnect,
-    /// Send this and report the response.
+    /// Send this command and report the response.
     Execute(Execute),
-    /// Let this time pass.
+    /// Wait for this time.
     Wait(Duration),
 }
 
 impl Shutdown {
-    /// What the driver must do next.
+    /// Next action of the driver.
     #[must_use]
     pub fn action(&self) -> ShutdownAction {
         let (sqe, name) = match self {
@@ -54,22 +54,20 @@ impl Shutdown {
         })
     }
 
-    /// The response to the command, or none when it failed to come.
+    /// Passes the response to the command; `None` if there was none.
     pub fn handle_response(&mut self, response: Option<Cqe>) {
         *self = match (&self, response) {
             (_, None) => Self::Done,
             (_, Some(cqe)) if !cqe.status().is_success() => Self::Done,
             (Self::CheckStatus, Some(cqe)) => {
-                match ControllerStatus(cqe.result_dword()).is_shut_down() {
-                    true => Self::Done,
-                    false => Self::Pause,
-                }
+                let is_shut_down = ControllerStatus(cqe.result_dword()).is_shut_down();
+                if is_shut_down { Self::Done } else { Self::Pause }
             }
             _ => Self::CheckStatus,
         };
     }
 
-    /// The pause is over.
+    /// Reports that the wait is over.
     pub fn handle_timer(&mut self) {
         if matches!(self, Self::Pause) {
             *self = Self::CheckStatus;

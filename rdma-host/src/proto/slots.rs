@@ -1,62 +1,65 @@
-//! The commands in flight on one queue, and the ids that name them on the wire.
+//! Commands in flight on one queue, and their command ids.
 
-use crate::error::TargetMisbehaved;
-use crate::wire::{CommandId, Cqe, QueueId, RemoteKey};
+use crate::{
+    error::TargetMisbehaved,
+    wire::{CommandId, Cqe, QueueId, RemoteKey},
+};
 
-/// One slot for each command that may be in flight.
+/// Table of commands in flight, with one slot for each that the queue allows.
 ///
-/// A command id is a slot in the low bits and the slot's generation above it. A response to an id
-/// that is not in flight right now (never issued, finished, or answered twice) completes nothing
-/// and condemns the queue.
+/// A command id holds the slot in its low bits and the slot's generation above them. A response
+/// whose id is not in flight (never issued, completed, or answered twice) completes nothing and is
+/// an error of the queue.
 ///
-/// A command may have [a remote key of its own](Self::set_remote_key), which the controller is asked
-/// to invalidate with its response. A response that invalidates another key is an error of the
-/// queue: another command's data may be in transfer through that key. A response that invalidates
-/// none is legal, but the command completes only when [the host has](Self::handle_invalidated).
+/// A command may have [a remote key of its own](Self::set_remote_key), which the controller is
+/// asked to invalidate with its response. A response that invalidates another key is an error of
+/// the queue: another command's data may be in transfer through that key. A response that
+/// invalidates none is legal, but the command completes only when [the host
+/// has](Self::handle_invalidated).
 #[derive(Debug)]
 pub struct Slots {
     queue: QueueId,
     slots: Vec<Slot>,
     free: Vec<u16>,
-    /// At most 15.
+    /// Number of slot bits in a command id, at most 15.
     slot_bits: u32,
     slot_mask: u16,
     generation_mask: u16,
 }
 
-/// What has to happen before a command is done.
+/// Completion condition of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompletesOn {
-    /// The response alone: the device keeps nothing of the send.
+    /// The response alone: the device no longer needs the send buffer (inline send).
     Response,
-    /// The response and the send's own completion, in either order: until both, the device may
-    /// still read the capsule or its data for a retransmission.
+    /// The response and the send completion, in either order: before both, the device may still
+    /// read the capsule or its data for a retransmission.
     ResponseAndSend,
 }
 
-/// What follows from a response.
+/// Outcome of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseOutcome {
-    /// The command is done.
+    /// The command has completed.
     Completed(CompletedCommand),
-    /// Its send has not completed yet.
+    /// The send has not completed yet.
     Pending,
-    /// The key that it lent is still in use: take that out of use, then say
-    /// [so](Slots::handle_invalidated).
+    /// The remote key of the command is still valid: invalidate it, then call
+    /// [`handle_invalidated`](Slots::handle_invalidated).
     KeyStillValid {
-        /// The command's slot.
+        /// Slot of the command.
         slot: u16,
-        /// The key.
+        /// Remote key.
         key: RemoteKey,
     },
 }
 
-/// A command that is done.
+/// Completed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompletedCommand {
-    /// Its slot, free again.
+    /// Slot of the command, free again.
     pub slot: u16,
-    /// The controller's response.
+    /// Response of the controller.
     pub response: Cqe,
 }
 
@@ -74,7 +77,7 @@ struct Slot {
 ///                              └ response ► AwaitSend ── sent ──► Free
 /// ```
 ///
-/// Where a key was lent, the response takes that out of use, too, or leaves it:
+/// For a command with a remote key of its own, the response may or may not invalidate the key:
 ///
 /// ```text
 ///   KeyAwaitResponse ── response ► AwaitInvalidation ── invalidated ► Free
@@ -94,11 +97,11 @@ enum Progress {
 }
 
 impl Slots {
-    /// A table for at most `capacity` commands in flight.
+    /// Creates a table for at most `capacity` commands in flight.
     ///
     /// # Panics
     ///
-    /// If `capacity` is 0 or above 32,768: a command id must have room for a generation.
+    /// If `capacity` is 0 or above 32,768, since a command id needs at least one bit of generation.
     #[must_use]
     pub fn new(queue: QueueId, capacity: u16) -> Self {
         assert!((1..=0x8000).contains(&capacity), "1 to 32,768 commands in flight");
@@ -114,7 +117,7 @@ impl Slots {
         }
     }
 
-    /// Takes a slot for a new command; none when all are in flight.
+    /// Allocates a slot for a new command; `None` if all are in use.
     #[inline]
     pub fn begin(&mut self, completes_on: CompletesOn) -> Option<CommandId> {
         let slot = self.free.pop()?;
@@ -126,20 +129,20 @@ impl Slots {
         Some(CommandId(entry.generation << self.slot_bits | slot))
     }
 
-    /// The slot that the next command takes.
+    /// Slot of the next command.
     #[inline]
     #[must_use]
     pub fn next(&self) -> Option<u16> {
         self.free.last().copied()
     }
 
-    /// Takes back a slot whose command never left.
+    /// Frees the slot of a command that was not sent.
     pub fn cancel(&mut self, command: CommandId) {
         let slot = self.slot(command);
         self.release(slot);
     }
 
-    /// Notes by which key the controller may reach the data of a command that was just begun.
+    /// Sets the remote key of a command that was just begun.
     pub fn set_remote_key(&mut self, command: CommandId, key: RemoteKey) {
         let slot = self.slot(command);
         let entry = &mut self.slots[usize::from(slot)];
@@ -150,7 +153,7 @@ impl Slots {
         };
     }
 
-    /// A response came in, and took a key out of use, or none.
+    /// Handles a response and the key that it invalidated, if any.
     ///
     /// # Errors
     ///
@@ -193,7 +196,7 @@ impl Slots {
     pub fn complete_fast(&mut self, command: CommandId) -> Option<u16> {
         let slot = self.slot(command);
         let entry = self.slots.get_mut(usize::from(slot))?;
-        // Not `checked_shr`: with 32,768 slots there is still one bit.
+        // The shift is below 16: with 32,768 slots one bit of generation is left.
         let differs = (command.0 >> self.slot_bits) ^ (entry.generation & self.generation_mask);
         if differs != 0 || !matches!(entry.progress, Progress::AwaitResponse) {
             return None;
@@ -208,7 +211,7 @@ impl Slots {
         Ok(ResponseOutcome::Completed(CompletedCommand { slot, response }))
     }
 
-    /// A response to a slot's command did not take the key out of use that it lent, or is not due.
+    /// Handles a response that did not invalidate the command's key, or was not expected.
     #[cold]
     fn handle_key_mismatch(
         &mut self,
@@ -245,7 +248,7 @@ impl Slots {
     ///
     /// # Panics
     ///
-    /// If `slot` is not one of ours.
+    /// If `slot` is out of range. Completions come from the local device, whose tokens are checked.
     pub fn handle_invalidated(&mut self, slot: u16) -> Option<CompletedCommand> {
         let entry = &mut self.slots[usize::from(slot)];
         match entry.progress {
@@ -261,11 +264,11 @@ impl Slots {
         }
     }
 
-    /// The device is done with the send of `slot`.
+    /// Handles the send completion of `slot`.
     ///
     /// # Panics
     ///
-    /// If `slot` is not one of ours: completions come from our own device, by checked tokens.
+    /// If `slot` is out of range. Completions come from the local device, whose tokens are checked.
     pub fn handle_sent(&mut self, slot: u16) -> Option<CompletedCommand> {
         let entry = &mut self.slots[usize::from(slot)];
         match entry.progress {
@@ -292,7 +295,7 @@ impl Slots {
         }
     }
 
-    /// Ends every command in flight and returns their slots: the queue is gone.
+    /// Frees the slots of all commands in flight and returns them, for a queue that is closed.
     pub fn abort_all(&mut self) -> Vec<u16> {
         let last = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
         let busy: Vec<u16> = (0..last).filter(|&slot| self.is_in_flight(slot)).collect();
@@ -302,41 +305,41 @@ impl Slots {
         busy
     }
 
-    /// The slot a command id names, whether it exists or not.
+    /// Slot field of a command id; may be out of range.
     #[inline]
     #[must_use]
     pub fn slot(&self, command: CommandId) -> u16 {
         command.0 & self.slot_mask
     }
 
-    /// The id of the command in a slot, if it holds one.
+    /// Id of the command in a slot; meaningless for a free slot.
     #[must_use]
     pub fn id(&self, slot: u16) -> CommandId {
         CommandId(self.slots[usize::from(slot)].generation << self.slot_bits | slot)
     }
 
-    /// Whether the slot holds a command.
+    /// Returns true if the slot holds a command.
     #[inline]
     #[must_use]
     pub fn is_in_flight(&self, slot: u16) -> bool {
         !matches!(self.slots[usize::from(slot)].progress, Progress::Free)
     }
 
-    /// How many commands are in flight.
+    /// Number of commands in flight.
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// How many more may be.
+    /// Number of free slots.
     #[inline]
     #[must_use]
     pub fn available(&self) -> usize {
         self.free.len()
     }
 
-    /// How many slots there are.
+    /// Number of slots.
     #[inline]
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -1,14 +1,15 @@
-//! The bring-up against a scripted controller: each test changes one answer.
+//! Bring-up of a scripted controller: each test changes one response.
 
 use auth::Warning;
 
-use super::super::queue_bring_up::QueueBringUpAction;
-use super::*;
-use crate::config::HostIdentity;
-use crate::wire::{CommandId, Status};
+use super::{super::queue_bring_up::QueueBringUpAction, *};
+use crate::{
+    config::HostIdentity,
+    wire::{CommandId, Status},
+};
 use uuid::Uuid;
 
-/// A controller that answers as Linux nvmet does, but for what a test changes.
+/// Controller that responds as Linux nvmet does, except for what a test changes.
 struct Controller {
     capabilities: u64,
     ready_after: u32,
@@ -178,7 +179,7 @@ fn steps_follow_the_order_of_the_specification() {
 
 #[test]
 fn a_discovery_controller_is_live_after_identify() {
-    // As old nvmet says of it: no capsules, and here neither its number nor a command set.
+    // As reported by old nvmet: no capsule sizes, and here neither controller id nor command set.
     let mut controller =
         Controller { capabilities: 0x0000_0020_0f01_007f & !(1 << 37), ..Controller::default() };
     controller.identify[1792..1800].fill(0);
@@ -238,11 +239,11 @@ fn with_secret(mut options: ConnectOptions) -> ConnectOptions {
 }
 
 #[test]
-fn every_queue_that_asks_is_authenticated_before_anything_else() {
+fn every_queue_that_requires_it_is_authenticated_first() {
     let mut controller = Controller { connect: |_| success(0x0002_0007), ..Controller::default() };
     let negotiated = controller.run(with_secret(options())).unwrap();
     assert_eq!(negotiated.authenticated, [Some(AUTHENTICATED); 3]);
-    // As AUTHENTICATED is: once, not for each queue.
+    // Warnings of `AUTHENTICATED`, without duplicates.
     assert_eq!(negotiated.warnings(), [Warning::NullGroup, Warning::OneWay]);
     for (index, line) in controller.log.iter().enumerate() {
         if line.starts_with("Connect") {
@@ -252,7 +253,7 @@ fn every_queue_that_asks_is_authenticated_before_anything_else() {
 }
 
 #[test]
-fn a_target_that_does_not_ask_is_refused_unless_allowed() {
+fn a_target_that_requires_no_authentication_is_refused_unless_allowed() {
     let error = Controller::default().run(with_secret(options())).unwrap_err();
     assert!(matches!(error, Error::Authentication { queue: QueueId(0), .. }), "{error}");
     assert_eq!(error.class(), crate::error::ErrorClass::Access);
@@ -265,7 +266,7 @@ fn a_target_that_does_not_ask_is_refused_unless_allowed() {
 }
 
 #[test]
-fn queues_that_do_not_ask_are_authenticated_as_the_admin_queue_was_unless_allowed() {
+fn io_queues_are_authenticated_as_the_admin_queue_was_unless_allowed() {
     let mut partly = Controller {
         connect: |queue| success(if queue.0 == 2 { 7 } else { 0x0002_0007 }),
         ..Controller::default()
@@ -292,7 +293,7 @@ fn refusals_keep_their_status() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn inconsistent_parameters_are_refused() {
     type Change = fn(&mut Controller);
     let cases: [(Change, &str); 11] = [
         (|c| c.capabilities = 0x0f01_007f, "NVM command set"),
@@ -316,7 +317,7 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn who_wants_no_keep_alive_needs_no_timer() {
+fn without_keep_alive_no_timer_is_needed() {
     let mut controller = Controller::default();
     controller.identify[320] = 0;
     controller.run(ConnectOptions { keep_alive: Duration::ZERO, ..options() }).unwrap();
@@ -332,7 +333,7 @@ fn queues_come_up_in_any_order() {
     }
     let mut bring_ups = [2, 1].map(|queue| bring_up.queue(QueueId(queue)).unwrap());
     for receive_size in [128, 64] {
-        // Both are opened before either goes on; the second grants less.
+        // Both are connected before either continues; the second is granted fewer entries.
         let bring_up = &mut bring_ups[usize::from(receive_size == 64)];
         assert!(matches!(bring_up.action(), Ok(QueueBringUpAction::RdmaConnect(_))));
         bring_up.handle(&BringUpInput::RdmaConnected(CmAcceptData { receive_size })).unwrap();

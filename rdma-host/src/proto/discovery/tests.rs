@@ -1,18 +1,18 @@
-//! The reading against a scripted controller: each test changes what it answers.
+//! Reading from a scripted controller: each test changes its responses.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::wire::{CommandId, IntoBytes, Sqe};
 
-/// A log that may change while it is read.
+/// Discovery log that may change while it is read.
 struct Log {
     generation: u64,
     records: u64,
-    /// Whether the generation moves on before the command of this number is answered.
+    /// Returns true if the generation is incremented before the command of this number completes.
     moves: fn(usize) -> bool,
     status: fn(usize) -> Status,
-    /// Offset, bytes and whether the event is retained, for each command.
+    /// Offset, length and RAE of each command.
     seen: Vec<(u64, u32, bool)>,
 }
 
@@ -97,7 +97,7 @@ fn any_number_of_entries_is_read_in_order() {
 
 #[test]
 fn a_changed_log_is_read_again() {
-    // Commands 0-2 read generation 7; 8 is there when the header is read again.
+    // Commands 0 to 2 read generation 7; the repeated header has generation 8.
     let mut controller = Log { moves: |index| index == 2, ..Log::default() };
     let log = controller.read(4096).unwrap();
     assert_eq!((log.generation, log.entries.len()), (8, 3));
@@ -168,7 +168,7 @@ fn a_part_of_the_log_is_asked_for_in_every_command() {
 }
 
 proptest! {
-    /// Whatever comes back, of whatever length: the reading ends, and does not panic.
+    /// Any responses of any length end the reading without a panic.
     #[test]
     fn any_answers_are_survived(
         answers in proptest::collection::vec(

@@ -1,12 +1,11 @@
-//! The table in words, the ways through it, and arbitrary sequences of events.
+//! Committed transition table, paths through it, and arbitrary sequences of events.
 
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::ReconnectOptions;
-use crate::wire::Status;
+use crate::{config::ReconnectOptions, wire::Status};
 
 const STATES: [LifecycleState; 7] = [
     LifecycleState::New,
@@ -102,7 +101,7 @@ fn live(options: ReconnectOptions, now: Instant) -> Lifecycle {
 }
 
 #[test]
-fn a_loss_is_followed_by_as_many_attempts_as_fit() {
+fn the_attempts_after_a_loss_fit_the_loss_timeout() {
     let mut now = Instant::now();
     let mut life = live(options(), now);
     life.fail(FailureKind::Disconnected, now, 0);
@@ -122,7 +121,7 @@ fn a_loss_is_followed_by_as_many_attempts_as_fit() {
 }
 
 #[test]
-fn a_success_starts_the_count_anew() {
+fn a_success_resets_the_attempts() {
     let now = Instant::now();
     let mut life = live(options(), now);
     for _ in 0..10 {
@@ -136,7 +135,7 @@ fn a_success_starts_the_count_anew() {
 }
 
 #[test]
-fn what_cannot_be_cured_ends_it_at_once() {
+fn a_failure_that_is_not_retryable_ends_it_at_once() {
     let now = Instant::now();
     let mut life = live(options(), now);
     life.fail(FailureKind::Disconnected, now, 0);
@@ -165,7 +164,7 @@ fn the_first_connect_is_retried_only_if_asked() {
 }
 
 #[test]
-fn commands_are_held_from_the_loss_on() {
+fn commands_wait_from_the_loss_on() {
     let hold = Duration::from_secs(5);
     let now = Instant::now();
     let mut life = live(ReconnectOptions { fast_io_fail: Some(hold), ..options() }, now);
@@ -177,7 +176,7 @@ fn commands_are_held_from_the_loss_on() {
 }
 
 #[test]
-fn only_a_living_controller_is_told_of_the_end() {
+fn only_a_live_controller_is_sent_the_shutdown() {
     let now = Instant::now();
     let mut life = live(options(), now);
     life.handle(LifecycleEvent::Delete, now);
@@ -192,7 +191,7 @@ fn only_a_living_controller_is_told_of_the_end() {
 }
 
 #[test]
-fn a_port_that_is_back_is_tried_again_soon_for_a_while() {
+fn retries_are_early_for_a_while_after_the_port_comes_up() {
     let mut now = Instant::now();
     let mut life = live(ReconnectOptions::default(), now);
     life.fail(FailureKind::QueuePair, now, 0);
@@ -220,9 +219,9 @@ fn a_reset_connects_without_delay() {
 }
 
 proptest! {
-    /// Whatever happens: the end is final, and the task fits the state.
+    /// For any sequence of events the final state is never left, and the task fits the state.
     #[test]
-    fn no_sequence_of_events_breaks_the_rules(
+    fn any_sequence_of_events_keeps_the_invariants(
         events in proptest::collection::vec((0..EVENTS.len() + 1, 0u64..20), 0..100),
     ) {
         let mut now = Instant::now();
@@ -231,7 +230,7 @@ proptest! {
             now += Duration::from_secs(seconds);
             let dead = life.state() == LifecycleState::Dead;
             match EVENTS.get(index) {
-                // The verdict is the policy's, as in the driver.
+                // The verdict comes from the options, as in the driver.
                 Some((_, LifecycleEvent::Failed(_))) | None => {
                     life.fail(FailureKind::Unreachable, now, 0);
                 }

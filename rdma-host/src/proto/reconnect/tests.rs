@@ -1,8 +1,10 @@
-//! The verdicts of Linux, row by row, and what the options change.
+//! Verdicts of Linux, row by row, and the effect of the options.
 
 use super::*;
-use crate::error::{Error, Rejected};
-use crate::wire::{CmReject, QueueId, RejectCode, Status};
+use crate::{
+    error::{Error, Rejected},
+    wire::{CmReject, QueueId, RejectCode, Status},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -10,8 +12,8 @@ fn failure(kind: FailureKind) -> ConnectionFailure {
     ConnectionFailure { kind, attempts: 1, elapsed: SECOND, jitter_seed: 0 }
 }
 
-/// A controller that ends while its I/O queues are being connected is unknown to the target by
-/// the next Connect, which says so with DNR. Linux gives up then.
+/// A controller that ends while its I/O queues are being connected is unknown to the target by the
+/// next Connect, which fails with DNR. Linux gives up then.
 #[test]
 fn a_controller_that_ends_during_the_connect_is_a_loss() {
     let refused = |queue, result| {
@@ -25,7 +27,7 @@ fn a_controller_that_ends_during_the_connect_is_a_loss() {
     assert_eq!(refused(QueueId(1), 0x0001_0100), for_good, "the subsystem");
 }
 
-/// Whether Linux 6.19 and later try again (`nvmf_should_reconnect` and the errors that reach it).
+/// Compares with Linux 6.19 and later (`nvmf_should_reconnect` and the errors that reach it).
 #[test]
 fn the_default_is_the_verdict_of_linux() {
     let rejected = |reason, code: Option<u16>| {
@@ -67,21 +69,22 @@ fn the_default_is_the_verdict_of_linux() {
         ("deleted by its owner", FailureKind::Deleted, false),
         ("our caller's mistake", FailureKind::Misuse, false),
     ];
-    // And codes that no specification has.
+    // Undefined codes too.
     rows.extend((0..=12).map(|code| ("every code of the target", rejected(28, Some(code)), true)));
     rows.extend((0..=40).map(|reason| ("every reason of the CM", rejected(reason, None), true)));
     for (row, cause, retried) in rows {
         let verdict = ReconnectOptions::default().verdict(&failure(cause));
-        let expected = match retried {
-            true => Verdict::Retry(10 * SECOND),
-            false => Verdict::GiveUp(GiveUpReason::NotRetryable),
+        let expected = if retried {
+            Verdict::Retry(10 * SECOND)
+        } else {
+            Verdict::GiveUp(GiveUpReason::NotRetryable)
         };
         assert_eq!(verdict, expected, "{row}");
     }
 }
 
 #[test]
-fn strict_waits_for_nobody() {
+fn strict_does_not_wait_for_a_fix() {
     let strict = ReconnectOptions { strict: true, ..ReconnectOptions::default() };
     let rejected =
         |code| FailureKind::Rejected(CmReject { reason: 28, code: Some(RejectCode(code)) });
@@ -94,7 +97,7 @@ fn strict_waits_for_nobody() {
             "{cause:?}"
         );
     }
-    // Full, or not known any more: the next attempt may find it otherwise.
+    // No resources, or unknown controller: the next attempt may succeed.
     for cause in [FailureKind::Unreachable, rejected(6), rejected(9)] {
         assert_eq!(strict.verdict(&failure(cause)), Verdict::Retry(10 * SECOND), "{cause:?}");
     }

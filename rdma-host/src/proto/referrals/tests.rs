@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::wire::DiscoveryEntry;
 
-/// A log with referrals to these hosts of 10.0.0.0/8.
+/// Log with referrals to these hosts of 10.0.0.0/8.
 fn log(referrals: &[u32]) -> DiscoveryLog {
     let bytes = referrals.iter().flat_map(|&host| {
         let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + host).to_string();
@@ -30,7 +30,8 @@ fn discovery() -> Nqn {
     Nqn::DISCOVERY.parse().unwrap()
 }
 
-/// Walks a network of referrals from host 1; returns who was asked, and why others were not.
+/// Walks a network of referrals from host 1; returns the hosts queried and the reasons for the
+/// others.
 fn walk(depth_max: u8, network: &HashMap<u32, Vec<u32>>) -> (Vec<(u32, u8)>, Vec<SkipReason>) {
     let mut walk = ReferralWalk::new(depth_max);
     walk.add(host(1), discovery()).unwrap();
@@ -46,7 +47,7 @@ fn walk(depth_max: u8, network: &HashMap<u32, Vec<u32>>) -> (Vec<(u32, u8)>, Vec
 }
 
 #[test]
-fn circles_are_walked_once() {
+fn cycles_are_walked_once() {
     let network = HashMap::from([(1, vec![1, 2]), (2, vec![3, 2]), (3, vec![1, 2, 3])]);
     let (asked, skipped) = walk(9, &network);
     assert_eq!(asked, [(1, 0), (2, 1), (3, 2)]);
@@ -54,7 +55,7 @@ fn circles_are_walked_once() {
 }
 
 #[test]
-fn the_depth_is_kept() {
+fn the_depth_is_limited() {
     let network: HashMap<_, _> = (1..100).map(|number| (number, vec![number + 1])).collect();
     for depth in [0, 1, 7] {
         let (asked, skipped) = walk(depth, &network);
@@ -64,15 +65,15 @@ fn the_depth_is_kept() {
 }
 
 #[test]
-fn the_shortest_way_counts() {
-    // 4 is three referrals away by 2 and 3, but also one.
+fn the_shortest_path_counts() {
+    // 4 is three referrals away through 2 and 3, but also one directly.
     let network = HashMap::from([(1, vec![2, 4]), (2, vec![3]), (3, vec![4]), (4, vec![5])]);
     let (asked, _) = walk(2, &network);
     assert_eq!(asked, [(1, 0), (2, 1), (4, 1), (3, 2), (5, 2)]);
 }
 
 #[test]
-fn there_is_a_most_of_them() {
+fn the_number_of_subsystems_is_limited() {
     let network = HashMap::from([(1, (2..2000).collect())]);
     let (asked, skipped) = walk(9, &network);
     assert_eq!(asked.len(), DISCOVERY_TARGETS_MAX);
@@ -80,7 +81,7 @@ fn there_is_a_most_of_them() {
 }
 
 #[test]
-fn what_leads_nowhere_is_told() {
+fn invalid_addresses_are_reported() {
     let bytes = [entry("$(reboot)", 1, 1), entry("fe80::2", 2, 1)].concat();
     let log = DiscoveryLog { generation: 1, entries: DiscoveryEntry::parse_all(&bytes).unwrap() };
     let mut walk = ReferralWalk::new(1);

@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::wire::Status;
@@ -34,7 +33,7 @@ fn a_remote_key_is_invalidated_by_the_response_or_before_completion() {
             }
         }
 
-        // Left in use, and then taken out of use before and after the send's completion.
+        // The key is left valid, and then invalidated before and after the send completion.
         for sent_first in [true, false] {
             let (command, slot) = begin(&mut slots);
             let left = slots.handle_response(response(command), None);
@@ -69,7 +68,7 @@ fn a_response_that_invalidates_another_key_is_an_error() {
         );
     }
     assert_eq!(slots.in_flight(), 2, "neither is completed by it");
-    // A slot's next command has nothing of the last one's key.
+    // The next command of a slot does not inherit the key.
     assert!(finished(slots.handle_response(response(keyed), Some(mine))));
     let next = slots.begin(CompletesOn::Response).unwrap();
     assert_eq!(slots.slot(next), slots.slot(keyed));
@@ -146,7 +145,7 @@ fn generations_wrap() {
     }
 }
 
-/// What may happen on a queue, with numbers to pick from what is there.
+/// Events of a queue, with indices that select a command in flight.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Begin(bool, bool),
@@ -166,7 +165,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The simplest queue there is: which commands are in flight, and what each still waits for.
+/// Reference model: commands in flight, and what each still waits for.
 #[derive(Default)]
 struct Model(HashMap<CommandId, Waiting>);
 
@@ -185,7 +184,7 @@ impl Model {
         (!ids.is_empty()).then(|| ids[index % ids.len()])
     }
 
-    /// Notes an event; returns whether the command is done.
+    /// Applies an event; returns true if the command has completed.
     fn note(&mut self, id: CommandId, change: impl Fn(&mut Waiting)) -> bool {
         let state = self.0.get_mut(&id).expect("it was picked");
         change(state);
@@ -206,10 +205,8 @@ proptest! {
         for event in events {
             match event {
                 Event::Begin(sent, keyed) => {
-                    let completes_on = match sent {
-                        true => CompletesOn::ResponseAndSend,
-                        false => CompletesOn::Response,
-                    };
+                    let completes_on =
+                        if sent { CompletesOn::ResponseAndSend } else { CompletesOn::Response };
                     let begun = slots.begin(completes_on);
                     prop_assert_eq!(begun.is_some(), model.0.len() < usize::from(capacity));
                     if let Some(id) = begun {
