@@ -13,6 +13,7 @@ use rdma_host::{
     Namespace, ReconnectOptions,
 };
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
+use verbs::Status;
 
 /// A fabric, a target whose manners change while it runs, and a host.
 struct Bed {
@@ -692,6 +693,32 @@ fn what_the_device_reports_ends_the_connection() {
                 Ok(_) => assert!(!removed, "its memory is of no use any more"),
                 Err(failed) => assert!(removed && failed.buffer.is_some(), "{failed}"),
             }
+            controller.shutdown().await;
+        });
+    }
+}
+
+/// On iWARP the work that a lost connection flushes comes back before the event that says so.
+#[test]
+fn flushed_work_waits_for_the_reason() {
+    for (disconnect, words) in [
+        (true, "the target or the network closed the connection"),
+        (false, "flushed: the queue pair was no longer working"),
+    ] {
+        run(async {
+            let bed = Bed::new();
+            let (controller, namespace) = bed.connect(&options()).await;
+            let mut changes = controller.changes();
+            bed.answer(move |seen, answer| answer.disconnect = disconnect && seen.is_io());
+            bed.fabric.at(Point::completion("host", 1), Fault::Fail(Status::FLUSHED));
+            let buffer = controller.allocate(512).unwrap();
+            let read = tokio::spawn(async move { namespace.read(7, buffer).await });
+            let lost = reach(&mut changes, LifecycleState::Resetting).await;
+            let cause = lost.cause.expect("a cause");
+            assert_eq!(cause.class(), ErrorClass::Transport);
+            assert!(cause.to_string().contains(words), "{cause}");
+            bed.answer(|_, _| {});
+            read.await.unwrap().expect("it is sent again");
             controller.shutdown().await;
         });
     }

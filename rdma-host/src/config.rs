@@ -410,6 +410,10 @@ pub const POLLS_PER_CLOCK_READ: u32 = 64;
 /// call, and a poller with 1,000 queues must not make 100,000 a second.
 pub const CONNECTIONS_PER_TICK: usize = 16;
 
+/// Timeout of waiting for the event that says why work was flushed, or refused by a queue pair in
+/// its error state. On iWARP the work fails first, and the event follows within milliseconds.
+pub const FLUSH_CAUSE_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// Timeout of an aborted command, after the Abort. Linux on RDMA sends no Abort and resets at once;
 /// a target that supports Abort completes within milliseconds.
 pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quanta::Clock;
-use verbs::{Buffer, Completion, CompletionQueue, Provider, RdmaCore};
+use verbs::{Buffer, Completion, CompletionQueue, Provider, RdmaCore, Status};
 
 use self::directory::Directory;
 use self::errand::is_errand;
@@ -24,7 +24,7 @@ use super::queue::{Answer, Queue};
 use super::readable::Readable;
 use super::statistics::{Meter, Statistics};
 use super::verbs_error;
-use crate::config::{ConnectOptions, POLL_BATCH};
+use crate::config::{ConnectOptions, POLL_BATCH, TICK};
 use crate::error::{Error, Misuse, Rejected};
 use crate::wire::{Cqe, NamespaceId, QueueId, SglDescriptor};
 
@@ -67,6 +67,8 @@ pub struct Poller<P: Provider = RdmaCore> {
     tick: Tick,
     timeout: Duration,
     aborting: Option<Aborting>,
+    /// Work that failed, while its cause is awaited.
+    failed_work: Option<FailedWork>,
     link: Option<Link<P>>,
     /// A command of the controller's, on its way.
     errand: Option<errand::State>,
@@ -91,6 +93,13 @@ struct Link<P: Provider> {
 /// A late command whose Abort was asked for.
 struct Aborting {
     late: Late,
+    since: u64,
+}
+
+/// Work that a queue pair flushed or refused because it is in its error state, which says nothing
+/// of the reason: an event of its connection or its device does.
+struct FailedWork {
+    error: Error,
     since: u64,
 }
 
@@ -154,6 +163,7 @@ impl<P: Provider> Poller<P> {
             clock,
             timeout,
             aborting: None,
+            failed_work: None,
             link: None,
             errand: None,
             failure: None,
@@ -268,7 +278,8 @@ impl<P: Provider> Poller<P> {
     ///
     /// # Errors
     ///
-    /// When the device refuses and there will be no other queues; the poller has then failed.
+    /// When the device refuses, no event says within a moment that the connection has ended, and
+    /// there will be no other queues; the poller has then failed.
     #[inline]
     pub fn flush(&mut self) -> Result<(), Error> {
         self.burst = None;
@@ -291,7 +302,9 @@ impl<P: Provider> Poller<P> {
         while let Some(index) = self.dirty.pop() {
             let queue = &mut self.queues[index];
             queue.is_dirty = false;
-            queue.flush()?;
+            if let Err(error) = queue.flush() {
+                self.await_cause(error)?;
+            }
         }
         Ok(())
     }
@@ -374,6 +387,7 @@ impl<P: Provider> Poller<P> {
         if self.completion_queue.is_none() {
             return self.sleep_away(limit).await;
         }
+        let limit = if self.failed_work.is_some() { limit.min(TICK) } else { limit };
         let slept = self.arm_and_sleep(limit).await;
         slept.or_else(|error| self.lose(error))
     }
@@ -521,7 +535,13 @@ impl<P: Provider> Poller<P> {
                     note_dirty(queue, index, &mut self.dirty);
                     let finished = match unusual {
                         Answer::Read(length) => queue.respond(&completion, response, length)?,
-                        _ => queue.handle_other(&completion)?,
+                        _ => match queue.handle_other(&completion) {
+                            Err(error) if completion.status() == Status::FLUSHED => {
+                                self.await_cause(error)?;
+                                continue;
+                            }
+                            finished => finished?,
+                        },
                     };
                     let Some(finished) = finished else { continue };
                     response = finished.response;

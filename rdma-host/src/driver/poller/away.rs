@@ -43,6 +43,7 @@ impl<P: Provider> Poller<P> {
         // Whoever waits for it learns of the end by that.
         self.errand = None;
         self.aborting = None;
+        self.failed_work = None;
         if let Some(link) = &self.link {
             link.berth.leave();
         }

@@ -5,8 +5,10 @@ use quanta::Clock;
 use verbs::Provider;
 
 use super::super::berth::Late;
-use super::{Aborting, Poller, errand};
-use crate::config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK};
+use super::{Aborting, FailedWork, Poller, errand};
+use crate::config::{
+    ABORT_TIMEOUT, CONNECTIONS_PER_TICK, FLUSH_CAUSE_TIMEOUT, POLLS_PER_CLOCK_READ, TICK,
+};
 use crate::error::Error;
 
 /// When a poller last looked after such things, and when it will again.
@@ -71,6 +73,7 @@ impl<P: Provider> Poller<P> {
             }
         }
         self.check_connections()?;
+        self.check_failed_work(now)?;
         // Looking takes long where there is much in flight, and need not be exact.
         let since = self.clock.delta(self.tick.ages, now);
         if since >= TICK.max(self.timeout / 64) || self.aborting.is_some() {
@@ -83,12 +86,31 @@ impl<P: Provider> Poller<P> {
     /// Looks for events of some connections, in turn: each look is a system call. Whatever ends one
     /// connection of a controller mostly ends all.
     fn check_connections(&mut self) -> Result<(), Error> {
-        for _ in 0..self.queues.len().min(CONNECTIONS_PER_TICK) {
+        let max = if self.failed_work.is_some() { usize::MAX } else { CONNECTIONS_PER_TICK };
+        for _ in 0..self.queues.len().min(max) {
             let index = self.tick.connection % self.queues.len();
             self.tick.connection = index + 1;
             self.queues[index].check_connection()?;
         }
         Ok(())
+    }
+
+    /// Takes note of work that was flushed or refused. Fails when the event that gives the reason has
+    /// not come in time.
+    #[cold]
+    pub(super) fn await_cause(&mut self, error: Error) -> Result<(), Error> {
+        let now = self.clock.raw();
+        self.failed_work.get_or_insert(FailedWork { error, since: now });
+        self.check_failed_work(now)
+    }
+
+    fn check_failed_work(&self, now: u64) -> Result<(), Error> {
+        match &self.failed_work {
+            Some(work) if self.clock.delta(work.since, now) >= FLUSH_CAUSE_TIMEOUT => {
+                Err(work.error.clone())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Has a command aborted that is out of time, and gives up on it if that does not help.
