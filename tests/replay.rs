@@ -63,7 +63,7 @@ fn recorded(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> (String, St
         tokio::spawn(target.run());
         job(&recorder, &options(TARGET_ADDRESS)).await
     });
-    (words(outcome), trace.tape())
+    (words(outcome), trace.recording())
 }
 
 fn words(outcome: Result<String, Error>) -> String {
@@ -143,8 +143,8 @@ fn what_rxe_does_is_recorded() {
     let recorder = Recorder::new(Arc::new(RdmaCore::new()), &trace);
     let outcome = words(run(job(&recorder, &options)));
     assert!(outcome.contains("3 blocks from 100 on are as written"), "{outcome}");
-    assert_eq!(replayed(&trace.tape(), &options), outcome);
+    assert_eq!(replayed(&trace.recording(), &options), outcome);
     if let Some(path) = std::env::var_os("TAPE") {
-        std::fs::write(path, trace.tape()).expect("it can be written");
+        std::fs::write(path, trace.recording()).expect("it can be written");
     }
 }

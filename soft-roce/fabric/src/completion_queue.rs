@@ -8,9 +8,9 @@ use verbs::{
 };
 
 use super::{
-    fault::{Fault, Kind},
+    fault::{Fault, FaultCounter},
     signal::Signal,
-    world::{DeviceId, Event, HostId, PairId, QueueId, World},
+    simulation::{DeviceId, HostId, PairId, QueueId, SimEvent, Simulation},
 };
 
 pub(super) struct CompletionQueue {
@@ -34,7 +34,7 @@ struct Channel {
     events: usize,
 }
 
-impl World {
+impl Simulation {
     pub(super) fn make_queue(
         &mut self,
         device: DeviceId,
@@ -48,7 +48,7 @@ impl World {
             return Err(refuse(Errno::INVAL.into()));
         }
         let signal = Arc::new(Signal::new().map_err(refuse)?);
-        let id = QueueId(self.number());
+        let id = QueueId(self.next_id());
         let queue = CompletionQueue {
             device,
             capacity: capacity as usize,
@@ -69,8 +69,8 @@ impl World {
     ) -> Result<usize, Error> {
         let device = self.queues[&id].device;
         if let QueueRequest::Arm = request {
-            let faults = self.faults.strike(Kind::Arm, device.host.0);
-            faults.iter().for_each(|fault| self.strike(fault));
+            let faults = self.faults.take(FaultCounter::Arm, device.host.0);
+            faults.iter().for_each(|fault| self.apply_fault(fault));
         }
         let alive = self.is_alive(device);
         let queue = self.queue(id);
@@ -87,17 +87,17 @@ impl World {
     }
 
     /// Completes a work request of a queue pair, subject to planned faults.
-    pub(super) fn complete(&mut self, id: PairId, done: Done) {
+    pub(super) fn complete(&mut self, id: PairId, done: WorkCompletion) {
         let Some(pair) = self.pairs.get(&id) else { return };
         let (queue, host) = (pair.queue, pair.device.host);
         let (mut status, mut copies, mut delay) = (done.status, 1, None);
-        for fault in self.faults.strike(Kind::Completion, host.0) {
+        for fault in self.faults.take(FaultCounter::Completion, host.0) {
             match fault {
                 Fault::Delay(by) => delay = Some(by),
                 Fault::Duplicate => copies = 2,
                 Fault::Fail(with) => status = with,
                 Fault::Suppress => copies = 0,
-                other => self.strike(&other),
+                other => self.apply_fault(&other),
             }
         }
         let completion = done.completion(id, status);
@@ -106,7 +106,7 @@ impl World {
                 None => self.push_completion(queue, completion),
                 Some(by) => {
                     let at = self.clock.now() + by;
-                    self.clock.deliver(at, Event::Complete { queue, completion });
+                    self.clock.deliver(at, SimEvent::Complete { queue, completion });
                 }
             }
         }
@@ -194,14 +194,14 @@ impl Channel {
 }
 
 /// How a work request ended.
-pub(super) struct Done {
+pub(super) struct WorkCompletion {
     pub(super) token: u64,
     pub(super) status: Status,
     pub(super) length: usize,
     pub(super) invalidated: Option<RemoteKey>,
 }
 
-impl Done {
+impl WorkCompletion {
     pub(super) fn new(token: u64, status: Status) -> Self {
         Self { token, status, length: 0, invalidated: None }
     }

@@ -10,27 +10,27 @@ use verbs::{
 };
 
 use super::{
-    fault::{Fault, Kind},
-    letter::{Message, Offer},
-    queue_pair::Patience,
+    cm_message::{CmConnectData, CmMessage},
+    fault::{Fault, FaultCounter},
+    queue_pair::RetryPolicy,
     signal::Signal,
-    world::{DeviceId, EndpointId, Event, HostId, PairId, World},
+    simulation::{DeviceId, EndpointId, HostId, PairId, SimEvent, Simulation},
 };
 
 pub(super) struct Endpoint {
     pub(super) host: HostId,
     pub(super) device: Option<DeviceId>,
-    pub(super) state: Stage,
+    pub(super) state: EndpointState,
     pub(super) pair: Option<PairId>,
     pub(super) peer: Option<EndpointId>,
-    pub(super) far: Option<HostId>,
-    /// What the peer proposed or answered.
-    pub(super) offer: Option<Offer>,
-    /// What we proposed.
-    pub(super) proposed: Option<Offer>,
-    pub(super) events: VecDeque<Happening>,
+    pub(super) remote_host: Option<HostId>,
+    /// What the peer own_data or answered.
+    pub(super) peer_data: Option<CmConnectData>,
+    /// What we own_data.
+    pub(super) own_data: Option<CmConnectData>,
+    pub(super) events: VecDeque<PendingCmEvent>,
     /// Whether somebody still has it; if not, it goes with its queue pair.
-    held: bool,
+    owned: bool,
     ack_timeout: u8,
     signal: Arc<Signal>,
 }
@@ -40,16 +40,16 @@ pub(super) struct Endpoint {
 /// ```text
 ///   Idle - Resolving - AddressKnown - Routing - RouteKnown - Connecting ------ Connected
 ///     '- Listening ··> Requested ------------------------------ Accepting ----' |    |
-///                          '-- rejected --> Ended <-- Disconnecting <-----------'  Asked
+///                          '-- rejected --> Ended <-- Disconnecting <-----------'  DisconnectReceived
 ///                                             ^--------------------------------------'
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Stage {
+pub(super) enum EndpointState {
     /// It took a request, and waits to hear that the peer knows.
     Accepting,
     AddressKnown,
     /// The peer has disconnected, and waits for our answer.
-    Asked,
+    DisconnectReceived,
     Connected,
     Connecting,
     /// We have disconnected, and wait for the peer's answer.
@@ -68,7 +68,7 @@ pub(super) enum Stage {
 }
 
 /// An event of the connection manager that was not fetched yet.
-pub(super) struct Happening {
+pub(super) struct PendingCmEvent {
     pub(super) kind: CmEventKind,
     pub(super) status: i32,
     pub(super) private_data: PrivateData,
@@ -76,7 +76,7 @@ pub(super) struct Happening {
     pub(super) incoming: Option<(EndpointId, Arc<Signal>)>,
 }
 
-impl Happening {
+impl PendingCmEvent {
     pub(super) fn new(kind: CmEventKind, status: i32) -> Self {
         Self {
             kind,
@@ -88,25 +88,25 @@ impl Happening {
     }
 }
 
-impl World {
+impl Simulation {
     pub(super) fn make_endpoint(
         &mut self,
         host: HostId,
-        state: Stage,
+        state: EndpointState,
     ) -> Result<(EndpointId, Arc<Signal>), Error> {
         let signal = Arc::new(Signal::new().map_err(Error::CreateEndpoint)?);
-        let id = EndpointId(self.number());
+        let id = EndpointId(self.next_id());
         let endpoint = Endpoint {
             host,
             device: None,
             state,
             pair: None,
             peer: None,
-            far: None,
-            offer: None,
-            proposed: None,
+            remote_host: None,
+            peer_data: None,
+            own_data: None,
             events: VecDeque::new(),
-            held: true,
+            owned: true,
             ack_timeout: ACK_TIMEOUT,
             signal: signal.clone(),
         };
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    pub(super) fn next_cm_event(&mut self, id: EndpointId) -> Option<Happening> {
+    pub(super) fn next_cm_event(&mut self, id: EndpointId) -> Option<PendingCmEvent> {
         let endpoint = self.endpoint(id);
         let event = endpoint.events.pop_front();
         if endpoint.events.is_empty() {
@@ -161,13 +161,13 @@ impl World {
 
     /// Nobody has the endpoint any more.
     pub(super) fn release_endpoint(&mut self, id: EndpointId) {
-        self.endpoint(id).held = false;
-        self.forget_endpoint_if_unused(id);
+        self.endpoint(id).owned = false;
+        self.remove_endpoint_if_unused(id);
     }
 
     /// Takes an endpoint away that neither its owner nor a queue pair needs, and tells its peer.
-    pub(super) fn forget_endpoint_if_unused(&mut self, id: EndpointId) {
-        let unused = |endpoint: &Endpoint| !endpoint.held && endpoint.pair.is_none();
+    pub(super) fn remove_endpoint_if_unused(&mut self, id: EndpointId) {
+        let unused = |endpoint: &Endpoint| !endpoint.owned && endpoint.pair.is_none();
         if !self.endpoints.get(&id).is_some_and(unused) {
             return;
         }
@@ -177,16 +177,16 @@ impl World {
                 self.release_endpoint(incoming);
             }
         }
-        let farewell = match endpoint.state {
-            Stage::Requested => {
+        let last_message = match endpoint.state {
+            EndpointState::Requested => {
                 let data = PrivateData::default();
-                Message::Reject { reason: CONSUMER_REJECTS, data }
+                CmMessage::Reject { reason: CONSUMER_REJECT, data }
             }
-            Stage::Accepting | Stage::Connected => Message::Disconnect,
-            Stage::Asked => Message::DisconnectReply,
+            EndpointState::Accepting | EndpointState::Connected => CmMessage::Disconnect,
+            EndpointState::DisconnectReceived => CmMessage::DisconnectReply,
             _ => return,
         };
-        self.write(id, &endpoint, farewell);
+        self.send_last_cm_message(id, &endpoint, last_message);
     }
 
     /// The device of an endpoint, once it is known.
@@ -195,11 +195,11 @@ impl World {
     }
 
     /// Tells the endpoints of a device that it is gone.
-    pub(super) fn tell_removal(&mut self, device: DeviceId) {
+    pub(super) fn notify_removal(&mut self, device: DeviceId) {
         let bound = self.endpoints.iter().filter(|(_, one)| one.device == Some(device));
         for id in bound.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.endpoint(id).state = Stage::Ended;
-            self.tell(id, Happening::new(CmEventKind::DEVICE_REMOVAL, 0));
+            self.endpoint(id).state = EndpointState::Ended;
+            self.push_cm_event(id, PendingCmEvent::new(CmEventKind::DEVICE_REMOVAL, 0));
         }
     }
 
@@ -208,54 +208,54 @@ impl World {
         let bound = |one: &&Endpoint| one.host == host && one.device.is_some();
         let bound = self.endpoints.iter().filter(|(_, one)| bound(one));
         for id in bound.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.tell(id, Happening::new(CmEventKind::ADDRESS_CHANGE, 0));
+            self.push_cm_event(id, PendingCmEvent::new(CmEventKind::ADDRESS_CHANGE, 0));
         }
     }
 
-    pub(super) fn tell(&mut self, id: EndpointId, event: Happening) {
+    pub(super) fn push_cm_event(&mut self, id: EndpointId, event: PendingCmEvent) {
         let endpoint = self.endpoint(id);
         endpoint.events.push_back(event);
         endpoint.signal.raise();
     }
 
     /// Something that an endpoint's own system reports.
-    pub(super) fn happen(&mut self, id: EndpointId, kind: CmEventKind, status: i32) {
+    pub(super) fn handle_local_event(&mut self, id: EndpointId, kind: CmEventKind, status: i32) {
         let Some(endpoint) = self.endpoints.get(&id) else { return };
         let (host, state) = (endpoint.host, endpoint.state);
         match (kind, state) {
-            (CmEventKind::ADDRESS_RESOLVED, Stage::Resolving(_)) => {
+            (CmEventKind::ADDRESS_RESOLVED, EndpointState::Resolving(_)) => {
                 let device = self.hosts[host.0].device;
                 let endpoint = self.endpoint(id);
                 endpoint.device = device;
-                endpoint.state = Stage::AddressKnown;
+                endpoint.state = EndpointState::AddressKnown;
             }
-            (CmEventKind::ADDRESS_ERROR, Stage::Resolving(_)) => {
-                self.endpoint(id).state = Stage::Idle;
+            (CmEventKind::ADDRESS_ERROR, EndpointState::Resolving(_)) => {
+                self.endpoint(id).state = EndpointState::Idle;
             }
-            (CmEventKind::ROUTE_RESOLVED, Stage::Routing) => {
-                self.endpoint(id).state = Stage::RouteKnown;
+            (CmEventKind::ROUTE_RESOLVED, EndpointState::Routing) => {
+                self.endpoint(id).state = EndpointState::RouteKnown;
             }
-            (CmEventKind::TIMEWAIT_EXIT, Stage::Ended) => {}
+            (CmEventKind::TIMEWAIT_EXIT, EndpointState::Ended) => {}
             _ => return, // overtaken by something else
         }
-        self.tell(id, Happening::new(kind, status));
+        self.push_cm_event(id, PendingCmEvent::new(kind, status));
     }
 
-    /// Patience of an endpoint, with what the peer asks of it, and the reads it may have open.
-    pub(super) fn patience(
+    /// RetryPolicy of an endpoint, with what the peer asks of it, and the reads it may have open.
+    pub(super) fn retry_policy(
         &self,
         id: EndpointId,
         (retries, receiver): (u8, u8),
         reads: u8,
-    ) -> Patience {
+    ) -> RetryPolicy {
         let timeout = match self.endpoints[&id].ack_timeout {
-            0 => FOR_EVER,
+            0 => NO_ACK_TIMEOUT,
             exponent => Duration::from_nanos(4096 << exponent),
         };
         let receiver = u32::from(receiver & 7);
         let receiver_retries = (receiver < 7).then_some(receiver);
         let (retries, reads) = (u32::from(retries & 7), usize::from(reads));
-        Patience { timeout, retries, receiver_retries, reads }
+        RetryPolicy { timeout, retries, receiver_retries, reads }
     }
 
     pub(super) fn endpoint(&mut self, id: EndpointId) -> &mut Endpoint {
@@ -265,7 +265,7 @@ impl World {
     fn listen(&mut self, id: EndpointId, address: SocketAddr, backlog: u32) -> Result<(), Errno> {
         let endpoint = &self.endpoints[&id];
         let host = &self.hosts[endpoint.host.0];
-        if endpoint.state != Stage::Idle {
+        if endpoint.state != EndpointState::Idle {
             return Err(Errno::INVAL);
         }
         if !address.ip().is_unspecified() && !host.addresses.contains(&address.ip()) {
@@ -273,7 +273,7 @@ impl World {
         }
         let device = host.device.ok_or(Errno::NODEV)?;
         let taken = |other: &Endpoint| match other.state {
-            Stage::Listening { address: used, .. } => used.port() == address.port(),
+            EndpointState::Listening { address: used, .. } => used.port() == address.port(),
             _ => false,
         };
         let host = endpoint.host;
@@ -281,7 +281,7 @@ impl World {
             return Err(Errno::ADDRINUSE);
         }
         let endpoint = self.endpoint(id);
-        endpoint.state = Stage::Listening { address, backlog: backlog.max(1) };
+        endpoint.state = EndpointState::Listening { address, backlog: backlog.max(1) };
         endpoint.device = (!address.ip().is_unspecified()).then_some(device);
         Ok(())
     }
@@ -294,7 +294,7 @@ impl World {
     ) -> Result<(), Errno> {
         let endpoint = &self.endpoints[&id];
         let host = &self.hosts[endpoint.host.0];
-        if endpoint.state != Stage::Idle {
+        if endpoint.state != EndpointState::Idle {
             return Err(Errno::INVAL);
         }
         let is_ours = |source: SocketAddr| {
@@ -306,106 +306,117 @@ impl World {
         if host.device.is_none() {
             return Err(Errno::NODEV);
         }
-        let far = self.host_at(destination.ip());
-        self.endpoint(id).state = Stage::Resolving(destination);
-        let (kind, status) = if far.is_some() {
+        let remote_host = self.host_at(destination.ip());
+        self.endpoint(id).state = EndpointState::Resolving(destination);
+        let (kind, status) = if remote_host.is_some() {
             (CmEventKind::ADDRESS_RESOLVED, 0)
         } else {
             (CmEventKind::ADDRESS_ERROR, -Errno::HOSTUNREACH.raw_os_error())
         };
-        self.endpoint(id).far = far;
-        self.endpoint(id).proposed = Some(Offer::to(destination));
-        self.later(Event::Local { endpoint: id, kind, status });
+        self.endpoint(id).remote_host = remote_host;
+        self.endpoint(id).own_data = Some(CmConnectData::to(destination));
+        self.deliver_soon(SimEvent::LocalCmEvent { endpoint: id, kind, status });
         Ok(())
     }
 
     fn resolve_route(&mut self, id: EndpointId) -> Result<(), Errno> {
-        if self.endpoints[&id].state != Stage::AddressKnown {
+        if self.endpoints[&id].state != EndpointState::AddressKnown {
             return Err(Errno::INVAL);
         }
-        self.endpoint(id).state = Stage::Routing;
-        self.later(Event::Local { endpoint: id, kind: CmEventKind::ROUTE_RESOLVED, status: 0 });
+        self.endpoint(id).state = EndpointState::Routing;
+        self.deliver_soon(SimEvent::LocalCmEvent {
+            endpoint: id,
+            kind: CmEventKind::ROUTE_RESOLVED,
+            status: 0,
+        });
         Ok(())
     }
 
     fn connect(&mut self, id: EndpointId, parameters: &ConnectParameters<'_>) -> Result<(), Errno> {
         let endpoint = &self.endpoints[&id];
-        let sane = parameters.private_data.len() <= CONNECT_DATA_MAX;
-        if endpoint.state != Stage::RouteKnown || !sane {
+        let valid = parameters.private_data.len() <= CONNECT_DATA_MAX;
+        if endpoint.state != EndpointState::RouteKnown || !valid {
             return Err(Errno::INVAL);
         }
         let (host, pair) = (endpoint.host, endpoint.pair);
         let endpoint = self.endpoint(id);
-        endpoint.state = Stage::Connecting;
-        let destination = endpoint.proposed.as_ref().and_then(|offer| offer.destination);
-        let offer = Offer::new(parameters, pair, destination);
-        endpoint.proposed = Some(offer.clone());
-        self.clock.set_timer(ANSWER_WITHIN, Event::Unanswered { endpoint: id });
+        endpoint.state = EndpointState::Connecting;
+        let destination = endpoint.own_data.as_ref().and_then(|data| data.destination);
+        let own_data = CmConnectData::new(parameters, pair, destination);
+        endpoint.own_data = Some(own_data.clone());
+        self.clock.set_timer(CONNECT_TIMEOUT, SimEvent::ConnectTimeout { endpoint: id });
         if !self.hosts[host.0].port_active {
-            self.hosts[host.0].manager_alive = false;
+            self.hosts[host.0].cm_alive = false;
         }
         let mut delay = Duration::ZERO;
-        for fault in self.faults.strike(Kind::Connect, host.0) {
+        for fault in self.faults.take(FaultCounter::Connect, host.0) {
             match fault {
                 Fault::Delay(by) => delay += by,
                 Fault::Drop => return Ok(()),
                 Fault::Reject(reason) => {
-                    self.reject_ourselves(id, reason);
+                    self.reject_locally(id, reason);
                     return Ok(());
                 }
-                other => self.strike(&other),
+                other => self.apply_fault(&other),
             }
         }
-        let message = Message::Request(offer);
-        self.write_late(id, message, delay);
+        let message = CmMessage::Request(own_data);
+        self.send_cm_message(id, message, delay);
         Ok(())
     }
 
     fn accept(&mut self, id: EndpointId, parameters: &ConnectParameters<'_>) -> Result<(), Errno> {
         let endpoint = &self.endpoints[&id];
-        let sane = parameters.private_data.len() <= ACCEPT_DATA_MAX;
-        let (pair, offer) = (endpoint.pair, endpoint.offer.clone());
-        let (Some(pair), Some(offer), Stage::Requested, true) = (pair, offer, endpoint.state, sane)
+        let valid = parameters.private_data.len() <= ACCEPT_DATA_MAX;
+        let (pair, peer_data) = (endpoint.pair, endpoint.peer_data.clone());
+        let (Some(pair), Some(peer_data), EndpointState::Requested, true) =
+            (pair, peer_data, endpoint.state, valid)
         else {
             return Err(Errno::INVAL);
         };
-        let peer = offer.parameters;
+        let peer = peer_data.parameters;
         let reads = parameters.initiator_depth.min(peer.responder_resources);
-        let patience = self.patience(id, (peer.retry_count, peer.rnr_retry_count), reads);
-        self.connect_pair(pair, offer.pair, patience);
-        self.endpoint(id).state = Stage::Accepting;
-        self.write_late(id, Message::Accept(Offer::new(parameters, Some(pair), None)), NOW);
+        let policy = self.retry_policy(id, (peer.retry_count, peer.rnr_retry_count), reads);
+        self.connect_pair(pair, peer_data.pair, policy);
+        self.endpoint(id).state = EndpointState::Accepting;
+        self.send_cm_message(
+            id,
+            CmMessage::Accept(CmConnectData::new(parameters, Some(pair), None)),
+            NO_DELAY,
+        );
         Ok(())
     }
 
     fn reject(&mut self, id: EndpointId, data: &[u8]) -> Result<(), Errno> {
-        if self.endpoints[&id].state != Stage::Requested || data.len() > REJECT_DATA_MAX {
+        if self.endpoints[&id].state != EndpointState::Requested || data.len() > REJECT_DATA_MAX {
             return Err(Errno::INVAL);
         }
-        self.endpoint(id).state = Stage::Ended;
+        self.endpoint(id).state = EndpointState::Ended;
         let data = PrivateData::new(data);
-        self.write_late(id, Message::Reject { reason: CONSUMER_REJECTS, data }, NOW);
+        self.send_cm_message(id, CmMessage::Reject { reason: CONSUMER_REJECT, data }, NO_DELAY);
         Ok(())
     }
 
     fn disconnect(&mut self, id: EndpointId) -> Result<(), Errno> {
         let (state, message) = match self.endpoints[&id].state {
-            Stage::Accepting | Stage::Connected => (Stage::Disconnecting, Message::Disconnect),
-            Stage::Asked => (Stage::Ended, Message::DisconnectReply),
+            EndpointState::Accepting | EndpointState::Connected => {
+                (EndpointState::Disconnecting, CmMessage::Disconnect)
+            }
+            EndpointState::DisconnectReceived => (EndpointState::Ended, CmMessage::DisconnectReply),
             _ => return Err(Errno::INVAL),
         };
         if let Some(pair) = self.endpoints[&id].pair {
             self.fail_pair(pair);
         }
         self.endpoint(id).state = state;
-        self.write_late(id, message, NOW);
-        if state == Stage::Ended {
-            self.wait_time(id);
+        self.send_cm_message(id, message, NO_DELAY);
+        if state == EndpointState::Ended {
+            self.start_timewait(id);
         }
         Ok(())
     }
 
-    fn later(&mut self, event: Event) {
+    fn deliver_soon(&mut self, event: SimEvent) {
         let at = self.clock.now() + Duration::from_micros(1);
         self.clock.deliver(at, event);
     }
@@ -416,11 +427,11 @@ fn accept_error(errno: Errno) -> Error {
 }
 
 /// What the peer's program said no with.
-pub(super) const CONSUMER_REJECTS: i32 = 28;
+pub(super) const CONSUMER_REJECT: i32 = 28;
 /// How long a connection request waits for an answer, all in all.
-const ANSWER_WITHIN: Duration = Duration::from_secs(64);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(64);
 /// The acknowledge timeout of who does not set one: about a second.
 const ACK_TIMEOUT: u8 = 18;
 /// What an acknowledge timeout of 0 stands for, near enough.
-const FOR_EVER: Duration = Duration::from_secs(1 << 20);
-pub(super) const NOW: Duration = Duration::ZERO;
+const NO_ACK_TIMEOUT: Duration = Duration::from_secs(1 << 20);
+pub(super) const NO_DELAY: Duration = Duration::ZERO;

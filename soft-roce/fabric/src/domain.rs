@@ -7,7 +7,7 @@ use verbs::{DeviceEvent, DeviceEventKind, Error, Subject};
 
 use super::{
     signal::Signal,
-    world::{DeviceId, DomainId, World},
+    simulation::{DeviceId, DomainId, Simulation},
 };
 
 pub(super) struct Domain {
@@ -16,7 +16,7 @@ pub(super) struct Domain {
     signal: Arc<Signal>,
 }
 
-impl World {
+impl Simulation {
     pub(super) fn make_domain(
         &mut self,
         device: DeviceId,
@@ -25,7 +25,7 @@ impl World {
             return Err(Error::CreateDomain(Errno::IO.into()));
         }
         let signal = Arc::new(Signal::new().map_err(Error::CreateDomain)?);
-        let id = DomainId(self.number());
+        let id = DomainId(self.next_id());
         let domain = Domain { device, events: VecDeque::new(), signal: signal.clone() };
         self.domains.insert(id, domain);
         Ok((id, signal))

@@ -105,7 +105,7 @@ pub enum Fault {
 
 /// Which counter a happening belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum FaultCounter {
     Arm,
     Completion,
     Connect,
@@ -115,35 +115,40 @@ pub(super) enum Kind {
 /// Faults that have yet to strike.
 #[derive(Default)]
 pub(super) struct Faults {
-    plans: Vec<Plan>,
+    scheduled: Vec<ScheduledFault>,
 }
 
-struct Plan {
-    kind: Kind,
+struct ScheduledFault {
+    counter: FaultCounter,
     host: usize,
     left: u32,
     fault: Fault,
 }
 
 impl Faults {
-    pub(super) fn plan(&mut self, kind: Kind, (host, nth): (usize, u32), fault: Fault) {
-        self.plans.push(Plan { kind, host, left: nth, fault });
+    pub(super) fn schedule(
+        &mut self,
+        counter: FaultCounter,
+        (host, nth): (usize, u32),
+        fault: Fault,
+    ) {
+        self.scheduled.push(ScheduledFault { counter, host, left: nth, fault });
     }
 
     /// Counts a happening, and returns what strikes it.
-    pub(super) fn strike(&mut self, kind: Kind, host: usize) -> Vec<Fault> {
-        let mut struck = Vec::new();
-        self.plans.retain_mut(|plan| {
-            if plan.kind != kind || plan.host != host {
+    pub(super) fn take(&mut self, counter: FaultCounter, host: usize) -> Vec<Fault> {
+        let mut taken = Vec::new();
+        self.scheduled.retain_mut(|scheduled| {
+            if scheduled.counter != counter || scheduled.host != host {
                 return true;
             }
-            plan.left = plan.left.saturating_sub(1);
-            if plan.left == 0 {
-                struck.push(plan.fault.clone());
+            scheduled.left = scheduled.left.saturating_sub(1);
+            if scheduled.left == 0 {
+                taken.push(scheduled.fault.clone());
             }
-            plan.left > 0
+            scheduled.left > 0
         });
-        struck
+        taken
     }
 }
 
@@ -154,12 +159,12 @@ mod tests {
     #[test]
     fn a_fault_strikes_once_where_it_was_planned() {
         let mut faults = Faults::default();
-        faults.plan(Kind::Message, (0, 2), Fault::Drop);
-        faults.plan(Kind::Message, (0, 2), Fault::Duplicate);
-        assert!(faults.strike(Kind::Message, 0).is_empty());
-        assert!(faults.strike(Kind::Message, 1).is_empty(), "another host");
-        assert!(faults.strike(Kind::Connect, 0).is_empty(), "another counter");
-        assert_eq!(faults.strike(Kind::Message, 0), [Fault::Drop, Fault::Duplicate]);
-        assert!(faults.strike(Kind::Message, 0).is_empty());
+        faults.schedule(FaultCounter::Message, (0, 2), Fault::Drop);
+        faults.schedule(FaultCounter::Message, (0, 2), Fault::Duplicate);
+        assert!(faults.take(FaultCounter::Message, 0).is_empty());
+        assert!(faults.take(FaultCounter::Message, 1).is_empty(), "another host");
+        assert!(faults.take(FaultCounter::Connect, 0).is_empty(), "another counter");
+        assert_eq!(faults.take(FaultCounter::Message, 0), [Fault::Drop, Fault::Duplicate]);
+        assert!(faults.take(FaultCounter::Message, 0).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What users hold: each keeps its object in the world, and takes it away when dropped.
+//! What users hold: each keeps its object in the simulation, and takes it away when dropped.
 
 use std::{
     fmt,
@@ -12,45 +12,45 @@ use std::{
 use verbs::provider::Keys;
 
 use super::{
-    shared_receive_queue::SharedId,
+    shared_receive_queue::SharedReceiveQueueId,
     signal::Signal,
-    world::{DomainId, EndpointId, PairId, QueueId, World},
+    simulation::{DomainId, EndpointId, PairId, QueueId, Simulation},
 };
 
-/// The world under its lock, and whether it runs by itself.
-pub(super) struct Shared {
-    world: Mutex<World>,
+/// The simulation under its lock, and whether it runs by itself.
+pub(super) struct SharedSimulation {
+    simulation: Mutex<Simulation>,
     auto: AtomicBool,
 }
 
-impl Shared {
+impl SharedSimulation {
     pub(super) fn new(seed: u64, auto: bool) -> Arc<Self> {
-        Arc::new(Self { world: Mutex::new(World::new(seed)), auto: auto.into() })
+        Arc::new(Self { simulation: Mutex::new(Simulation::new(seed)), auto: auto.into() })
     }
 
     /// From now on, nothing moves by itself.
     #[cfg(test)]
-    pub(super) fn stop(&self) {
+    pub(super) fn disable_auto(&self) {
         self.auto.store(false, Ordering::Relaxed);
     }
 
-    /// Does something to the world. One that runs by itself is settled before and after.
-    pub(super) fn with<T>(&self, action: impl FnOnce(&mut World) -> T) -> T {
+    /// Does something to the simulation. One that runs by itself is settled before and after.
+    pub(super) fn with<T>(&self, action: impl FnOnce(&mut Simulation) -> T) -> T {
         // A test that failed while it held the lock has said so; drops go on.
-        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut simulation = self.simulation.lock().unwrap_or_else(PoisonError::into_inner);
         let auto = self.auto.load(Ordering::Relaxed);
         if auto {
-            world.settle();
+            simulation.settle();
         }
-        let result = action(&mut world);
+        let result = action(&mut simulation);
         if auto {
-            world.settle();
+            simulation.settle();
         }
         result
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedSimulation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fabric").field("auto", &self.auto).finish_non_exhaustive()
     }
@@ -59,52 +59,52 @@ impl fmt::Debug for Shared {
 /// An endpoint of a fabric's host.
 pub struct HostEndpoint {
     pub(super) id: EndpointId,
-    pub(super) world: Arc<Shared>,
+    pub(super) simulation: Arc<SharedSimulation>,
     pub(super) signal: Arc<Signal>,
 }
 
 /// A protection domain of a fabric's host.
-pub struct HostDomain(pub(super) Arc<DomainHold>);
+pub struct HostDomain(pub(super) Arc<DomainHandle>);
 
 /// Keeps a domain as long as anything is of it.
-pub(super) struct DomainHold {
+pub(super) struct DomainHandle {
     pub(super) id: DomainId,
-    pub(super) world: Arc<Shared>,
+    pub(super) simulation: Arc<SharedSimulation>,
     pub(super) signal: Arc<Signal>,
 }
 
 /// Memory, or a window, registered with a fabric's host.
 pub struct HostRegistration {
     pub(super) keys: Keys,
-    pub(super) domain: Arc<DomainHold>,
+    pub(super) domain: Arc<DomainHandle>,
 }
 
 /// A completion queue of a fabric's host.
-pub struct HostQueue(pub(super) Arc<QueueHold>);
+pub struct HostQueue(pub(super) Arc<QueueHandle>);
 
 /// Keeps a completion queue as long as a queue pair completes there.
-pub(super) struct QueueHold {
+pub(super) struct QueueHandle {
     pub(super) id: QueueId,
-    pub(super) world: Arc<Shared>,
+    pub(super) simulation: Arc<SharedSimulation>,
     pub(super) signal: Arc<Signal>,
 }
 
 /// A shared receive queue of a fabric's host.
-pub struct HostSharedReceiveQueue(pub(super) Arc<SharedHold>);
+pub struct HostSharedReceiveQueue(pub(super) Arc<SharedReceiveQueueHandle>);
 
 /// Keeps a shared receive queue as long as a queue pair receives from it.
-pub(super) struct SharedHold {
-    pub(super) id: SharedId,
-    pub(super) domain: Arc<DomainHold>,
+pub(super) struct SharedReceiveQueueHandle {
+    pub(super) id: SharedReceiveQueueId,
+    pub(super) domain: Arc<DomainHandle>,
 }
 
 /// A queue pair of a fabric's host.
 pub struct HostQueuePair {
     pub(super) id: PairId,
-    pub(super) world: Arc<Shared>,
-    pub(super) _domain: Arc<DomainHold>,
-    pub(super) _queue: Arc<QueueHold>,
-    pub(super) _shared: Option<Arc<SharedHold>>,
+    pub(super) simulation: Arc<SharedSimulation>,
+    pub(super) _domain: Arc<DomainHandle>,
+    pub(super) _queue: Arc<QueueHandle>,
+    pub(super) _shared: Option<Arc<SharedReceiveQueueHandle>>,
 }
 
 impl AsFd for HostEndpoint {
@@ -127,36 +127,36 @@ impl AsFd for HostQueue {
 
 impl Drop for HostEndpoint {
     fn drop(&mut self) {
-        self.world.with(|world| world.release_endpoint(self.id));
+        self.simulation.with(|simulation| simulation.release_endpoint(self.id));
     }
 }
 
-impl Drop for DomainHold {
+impl Drop for DomainHandle {
     fn drop(&mut self) {
-        self.world.with(|world| world.domains.remove(&self.id));
+        self.simulation.with(|simulation| simulation.domains.remove(&self.id));
     }
 }
 
 impl Drop for HostRegistration {
     fn drop(&mut self) {
-        self.domain.world.with(|world| world.memory.forget(self.keys));
+        self.domain.simulation.with(|simulation| simulation.memory.deregister(self.keys));
     }
 }
 
-impl Drop for QueueHold {
+impl Drop for QueueHandle {
     fn drop(&mut self) {
-        self.world.with(|world| world.queues.remove(&self.id));
+        self.simulation.with(|simulation| simulation.queues.remove(&self.id));
     }
 }
 
-impl Drop for SharedHold {
+impl Drop for SharedReceiveQueueHandle {
     fn drop(&mut self) {
-        self.domain.world.with(|world| world.shared.remove(&self.id));
+        self.domain.simulation.with(|simulation| simulation.shared.remove(&self.id));
     }
 }
 
 impl Drop for HostQueuePair {
     fn drop(&mut self) {
-        self.world.with(|world| world.destroy_pair(self.id));
+        self.simulation.with(|simulation| simulation.destroy_pair(self.id));
     }
 }

@@ -14,21 +14,21 @@ use verbs::{
 
 use super::{
     completion_queue::ENTRIES_MAX,
-    connection::Stage,
+    connection::EndpointState,
     handle::{
-        DomainHold, HostDomain, HostEndpoint, HostQueue, HostQueuePair, HostRegistration,
-        HostSharedReceiveQueue, QueueHold, Shared, SharedHold,
+        DomainHandle, HostDomain, HostEndpoint, HostQueue, HostQueuePair, HostRegistration,
+        HostSharedReceiveQueue, QueueHandle, SharedReceiveQueueHandle, SharedSimulation,
     },
-    queue_pair::{Plan, WORK_REQUESTS_MAX},
+    queue_pair::{QueuePairParts, WORK_REQUESTS_MAX},
     shared_receive_queue::RECEIVES_MAX,
-    world::{HostId, HostState},
+    simulation::{HostId, HostState},
 };
 
 /// One host of a [`Fabric`](super::Fabric): what a program there opens its endpoints with.
 #[derive(Debug)]
 pub struct Host {
     pub(super) id: HostId,
-    pub(super) world: Arc<Shared>,
+    pub(super) simulation: Arc<SharedSimulation>,
 }
 
 impl Provider for Host {
@@ -42,19 +42,21 @@ impl Provider for Host {
     const AGENT: Agent = Agent::Thread;
 
     fn endpoint(&self) -> Result<HostEndpoint, Error> {
-        let (id, signal) = self.world.with(|world| world.make_endpoint(self.id, Stage::Idle))?;
-        Ok(HostEndpoint { id, world: self.world.clone(), signal })
+        let (id, signal) = self
+            .simulation
+            .with(|simulation| simulation.make_endpoint(self.id, EndpointState::Idle))?;
+        Ok(HostEndpoint { id, simulation: self.simulation.clone(), signal })
     }
 
     fn request(&self, endpoint: &mut HostEndpoint, request: CmRequest<'_>) -> Result<(), Error> {
-        self.world.with(|world| world.cm_request(endpoint.id, request))
+        self.simulation.with(|simulation| simulation.cm_request(endpoint.id, request))
     }
 
     fn cm_event(
         &self,
         endpoint: &mut HostEndpoint,
     ) -> Result<Option<CmEvent<HostEndpoint>>, Error> {
-        let event = self.world.with(|world| world.next_cm_event(endpoint.id));
+        let event = self.simulation.with(|simulation| simulation.next_cm_event(endpoint.id));
         Ok(event.map(|event| CmEvent {
             kind: event.kind,
             status: event.status,
@@ -62,32 +64,32 @@ impl Provider for Host {
             parameters: event.parameters,
             incoming: event.incoming.map(|(id, signal)| HostEndpoint {
                 id,
-                world: self.world.clone(),
+                simulation: self.simulation.clone(),
                 signal,
             }),
         }))
     }
 
     fn limits(&self, endpoint: &HostEndpoint) -> Result<Limits, Error> {
-        self.world.with(|world| {
-            let device = world.device_of(endpoint.id)?;
-            if !world.is_alive(device) {
+        self.simulation.with(|simulation| {
+            let device = simulation.device_of(endpoint.id)?;
+            if !simulation.is_alive(device) {
                 return Err(Error::QueryDevice(Errno::IO.into()));
             }
-            Ok(limits(&world.hosts[device.host.0]))
+            Ok(limits(&simulation.hosts[device.host.0]))
         })
     }
 
     fn domain(&self, endpoint: &HostEndpoint) -> Result<HostDomain, Error> {
-        let (id, signal) = self.world.with(|world| {
-            let device = world.device_of(endpoint.id)?;
-            world.make_domain(device)
+        let (id, signal) = self.simulation.with(|simulation| {
+            let device = simulation.device_of(endpoint.id)?;
+            simulation.make_domain(device)
         })?;
-        Ok(HostDomain(Arc::new(DomainHold { id, world: self.world.clone(), signal })))
+        Ok(HostDomain(Arc::new(DomainHandle { id, simulation: self.simulation.clone(), signal })))
     }
 
     fn device_event(&self, domain: &HostDomain) -> Result<Option<DeviceEvent>, Error> {
-        Ok(self.world.with(|world| world.device_event(domain.0.id)))
+        Ok(self.simulation.with(|simulation| simulation.device_event(domain.0.id)))
     }
 
     fn register(
@@ -96,23 +98,23 @@ impl Provider for Host {
         request: RegisterRequest,
     ) -> Result<(HostRegistration, Keys), Error> {
         let id = domain.0.id;
-        let keys = self.world.with(|world| {
-            let device = world.domains[&id].device;
-            let alive = world.is_alive(device);
-            let salt = world.random.next();
+        let keys = self.simulation.with(|simulation| {
+            let device = simulation.domains[&id].device;
+            let alive = simulation.is_alive(device);
+            let salt = simulation.random.next();
             match request {
                 RegisterRequest::Memory { memory, .. } if !alive => {
                     Err(Error::Register { length: memory.len(), source: Errno::IO.into() })
                 }
                 RegisterRequest::Window if !alive => Err(Error::AllocateWindow(Errno::IO.into())),
                 RegisterRequest::Memory { memory, access } => {
-                    Ok(world.memory.register(id, (memory, access), salt))
+                    Ok(simulation.memory.register(id, (memory, access), salt))
                 }
                 RegisterRequest::DmaBuf(_) => Err(Error::Unsupported("the fabric has no dma-bufs")),
-                RegisterRequest::Window if !world.hosts[device.host.0].windows => {
+                RegisterRequest::Window if !simulation.hosts[device.host.0].windows => {
                     Err(Error::Unsupported("this host has no memory windows"))
                 }
-                RegisterRequest::Window => Ok(world.memory.make_window(id, salt)),
+                RegisterRequest::Window => Ok(simulation.memory.make_window(id, salt)),
             }
         })?;
         Ok((HostRegistration { keys, domain: domain.0.clone() }, keys))
@@ -123,13 +125,13 @@ impl Provider for Host {
         endpoint: &HostEndpoint,
         capacity: u32,
     ) -> Result<(HostQueue, QueueFacts), Error> {
-        let (id, capacity, signal) = self.world.with(|world| {
-            let device = world.device_of(endpoint.id)?;
-            world.make_queue(device, capacity)
+        let (id, capacity, signal) = self.simulation.with(|simulation| {
+            let device = simulation.device_of(endpoint.id)?;
+            simulation.make_queue(device, capacity)
         })?;
-        let hold = QueueHold { id, world: self.world.clone(), signal };
+        let handle = QueueHandle { id, simulation: self.simulation.clone(), signal };
         let facts = QueueFacts { capacity, number: id.number(), interface: Interface::Classic };
-        Ok((HostQueue(Arc::new(hold)), facts))
+        Ok((HostQueue(Arc::new(handle)), facts))
     }
 
     fn shared_receive_queue(
@@ -137,9 +139,11 @@ impl Provider for Host {
         domain: &HostDomain,
         capacity: u32,
     ) -> Result<(HostSharedReceiveQueue, u32), Error> {
-        let id = self.world.with(|world| world.make_shared(domain.0.id, capacity))?;
-        let hold = SharedHold { id, domain: domain.0.clone() };
-        Ok((HostSharedReceiveQueue(Arc::new(hold)), id.number()))
+        let id = self
+            .simulation
+            .with(|simulation| simulation.make_shared_receive_queue(domain.0.id, capacity))?;
+        let handle = SharedReceiveQueueHandle { id, domain: domain.0.clone() };
+        Ok((HostSharedReceiveQueue(Arc::new(handle)), id.number()))
     }
 
     fn queue_pair(
@@ -148,9 +152,9 @@ impl Provider for Host {
         request: QueuePairRequest<'_, Self>,
     ) -> Result<(HostQueuePair, QueuePairFacts), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
-        let id = self.world.with(|world| {
-            let device = world.device_of(endpoint.id)?;
-            world.make_pair(Plan {
+        let id = self.simulation.with(|simulation| {
+            let device = simulation.device_of(endpoint.id)?;
+            simulation.make_pair(QueuePairParts {
                 device,
                 endpoint: endpoint.id,
                 domain: domain.0.id,
@@ -161,7 +165,7 @@ impl Provider for Host {
         })?;
         let pair = HostQueuePair {
             id,
-            world: self.world.clone(),
+            simulation: self.simulation.clone(),
             _domain: domain.0.clone(),
             _queue: queue.0.clone(),
             _shared: shared.map(|shared| shared.0.clone()),
@@ -171,15 +175,15 @@ impl Provider for Host {
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
-        self.world.with(|world| match batch {
+        self.simulation.with(|simulation| match batch {
             Batch::Receives { queue_pair, requests } => {
-                take_each(requests, |request| world.post_receive(queue_pair.id, *request))
+                take_each(requests, |request| simulation.post_receive(queue_pair.id, *request))
             }
-            Batch::Sends { queue_pair, requests, payloads } => {
-                take_each(requests, |request| world.post_send(queue_pair.id, request, payloads))
-            }
+            Batch::Sends { queue_pair, requests, payloads } => take_each(requests, |request| {
+                simulation.post_send(queue_pair.id, request, payloads)
+            }),
             Batch::SharedReceives { queue, requests } => {
-                take_each(requests, |request| world.post_shared(queue.0.id, *request))
+                take_each(requests, |request| simulation.post_shared_receive(queue.0.id, *request))
             }
         })
     }
@@ -189,7 +193,7 @@ impl Provider for Host {
         queue: &mut HostQueue,
         request: QueueRequest<'_>,
     ) -> Result<usize, Error> {
-        self.world.with(|world| world.serve_queue(queue.0.id, request))
+        self.simulation.with(|simulation| simulation.serve_queue(queue.0.id, request))
     }
 }
 

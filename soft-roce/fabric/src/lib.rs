@@ -17,7 +17,7 @@
 //!        |                        [ Fault at a Point ]               v
 //!     completion queues, memory, windows            completion queues, memory, windows
 //!   ------------------------------------------------------------------------------------
-//!                          one world: one lock, one virtual clock
+//!                          one simulation: one lock, one virtual clock
 //! ```
 //!
 //! # Quick start
@@ -97,24 +97,24 @@
 //! * A host has one device, and that one port.
 
 mod clock;
+mod cm_message;
 mod completion_queue;
 mod connection;
 mod domain;
 mod fault;
 mod handle;
 mod host;
-mod letter;
 mod link;
 mod memory;
 mod queue_pair;
 mod recorder;
+mod recording;
 mod replay;
 mod requester;
 mod responder;
 mod shared_receive_queue;
 mod signal;
-mod tape;
-mod world;
+mod simulation;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -133,35 +133,35 @@ pub use replay::{
     Replay, ReplayDomain, ReplayEndpoint, ReplayQueue, ReplayQueuePair, ReplayRegistration,
 };
 
-use handle::Shared;
-use world::HostId;
+use handle::SharedSimulation;
+use simulation::HostId;
 
 /// A network within this process. Clones are the same network.
 #[derive(Clone, Debug)]
 pub struct Fabric {
-    world: Arc<Shared>,
+    simulation: Arc<SharedSimulation>,
 }
 
 impl Fabric {
     /// A network where nothing moves by itself.
     pub fn new(seed: u64) -> Self {
-        Self { world: Shared::new(seed, false) }
+        Self { simulation: SharedSimulation::new(seed, false) }
     }
 
     /// A network where each call lets arrive what is on its way.
     pub fn auto(seed: u64) -> Self {
-        Self { world: Shared::new(seed, true) }
+        Self { simulation: SharedSimulation::new(seed, true) }
     }
 
     /// The host of a name, which is made on first use.
     pub fn host(&self, name: &str, address: IpAddr) -> Arc<Host> {
-        let id = self.world.with(|world| world.add_host(name, address));
-        Arc::new(Host { id, world: self.world.clone() })
+        let id = self.simulation.with(|simulation| simulation.add_host(name, address));
+        Arc::new(Host { id, simulation: self.simulation.clone() })
     }
 
     /// Lets the next thing happen; says whether there was one.
     pub fn step(&self) -> bool {
-        self.world.with(|world| world.step(Duration::MAX))
+        self.simulation.with(|simulation| simulation.step(Duration::MAX))
     }
 
     /// Lets everything happen, until nothing is planned any more.
@@ -171,26 +171,26 @@ impl Fabric {
 
     /// Lets what is on its way arrive, but nobody's patience run out.
     pub fn settle(&self) {
-        self.world.with(world::World::settle);
+        self.simulation.with(simulation::Simulation::settle);
     }
 
     /// Lets time pass, and what falls into it happen.
     pub fn advance(&self, by: Duration) {
-        self.world.with(|world| {
-            let until = world.clock.now().saturating_add(by);
-            while world.step(until) {}
-            world.clock.set(until);
+        self.simulation.with(|simulation| {
+            let until = simulation.clock.now().saturating_add(by);
+            while simulation.step(until) {}
+            simulation.clock.set(until);
         });
     }
 
     /// How much time has passed.
     pub fn now(&self) -> Duration {
-        self.world.with(|world| world.clock.now())
+        self.simulation.with(|simulation| simulation.clock.now())
     }
 
     /// What the wire does from now on.
     pub fn set_link(&self, link: Link) {
-        self.world.with(|world| world.link = link);
+        self.simulation.with(|simulation| simulation.link = link);
     }
 
     /// Plans a fault.
@@ -199,7 +199,8 @@ impl Fabric {
     ///
     /// When the point names a host that there is not.
     pub fn at(&self, point: Point, fault: Fault) {
-        let planned = self.world.with(|world| world.plan(point.clone(), fault));
+        let planned =
+            self.simulation.with(|simulation| simulation.schedule_fault(point.clone(), fault));
         assert!(planned, "no host of that name: {point:?}");
     }
 
@@ -210,7 +211,7 @@ impl Fabric {
     /// When there is no host of a name.
     pub fn partition(&self, one: &str, other: &str) {
         let (one, other) = (self.find(one), self.find(other));
-        self.world.with(|world| world.cut(one, other));
+        self.simulation.with(|simulation| simulation.partition(one, other));
     }
 
     /// Makes the network between two hosts whole again.
@@ -220,7 +221,7 @@ impl Fabric {
     /// When there is no host of a name.
     pub fn heal(&self, one: &str, other: &str) {
         let (one, other) = (self.find(one), self.find(other));
-        self.world.with(|world| world.heal(one, other));
+        self.simulation.with(|simulation| simulation.heal(one, other));
     }
 
     /// Takes a host's device away, as pulling it out would.
@@ -230,7 +231,7 @@ impl Fabric {
     /// When there is no host of the name.
     pub fn remove_device(&self, host: &str) {
         let host = self.find(host);
-        self.world.with(|world| world.remove_device(host));
+        self.simulation.with(|simulation| simulation.remove_device(host));
     }
 
     /// Gives a host a device again. What was made from the old one stays dead.
@@ -240,7 +241,7 @@ impl Fabric {
     /// When there is no host of the name.
     pub fn restore_device(&self, host: &str) {
         let host = self.find(host);
-        self.world.with(|world| world.restore_device(host));
+        self.simulation.with(|simulation| simulation.restore_device(host));
     }
 
     /// Gives a host one more address.
@@ -250,7 +251,7 @@ impl Fabric {
     /// When there is no host of the name, or another has the address.
     pub fn add_address(&self, host: &str, address: IpAddr) {
         let id = self.find(host);
-        let added = self.world.with(|world| world.add_address(id, address));
+        let added = self.simulation.with(|simulation| simulation.add_address(id, address));
         assert!(added, "{address} is the address of another host");
     }
 
@@ -261,7 +262,7 @@ impl Fabric {
     /// When there is no host of the name.
     pub fn set_port(&self, host: &str, active: bool) {
         let host = self.find(host);
-        self.world.with(|world| world.set_port(host, active));
+        self.simulation.with(|simulation| simulation.set_port(host, active));
     }
 
     /// Has a host's devices be of a kind without memory windows.
@@ -271,7 +272,7 @@ impl Fabric {
     /// When there is no host of the name.
     pub fn without_windows(&self, host: &str) {
         let HostId(host) = self.find(host);
-        self.world.with(|world| world.hosts[host].windows = false);
+        self.simulation.with(|simulation| simulation.hosts[host].windows = false);
     }
 
     /// Has a host's devices be on this NUMA node, as far as they are asked.
@@ -281,7 +282,7 @@ impl Fabric {
     /// When there is no host of the name.
     pub fn set_numa_node(&self, host: &str, node: u32) {
         let HostId(host) = self.find(host);
-        self.world.with(|world| world.hosts[host].numa_node = Some(node));
+        self.simulation.with(|simulation| simulation.hosts[host].numa_node = Some(node));
     }
 
     /// Moves a host's address to another device, as a bond that fails over: each endpoint that had
@@ -292,23 +293,23 @@ impl Fabric {
     /// When there is no host of the name.
     pub fn change_address(&self, host: &str) {
         let host = self.find(host);
-        self.world.with(|world| world.change_address(host));
+        self.simulation.with(|simulation| simulation.change_address(host));
     }
 
     /// How much there is, of each kind, on all hosts together.
     pub fn objects(&self) -> Objects {
-        self.world.with(|world| Objects {
-            endpoints: world.endpoints.len(),
-            domains: world.domains.len(),
-            registrations: world.memory.len(),
-            completion_queues: world.queues.len(),
-            queue_pairs: world.pairs.len(),
-            shared_receive_queues: world.shared.len(),
+        self.simulation.with(|simulation| Objects {
+            endpoints: simulation.endpoints.len(),
+            domains: simulation.domains.len(),
+            registrations: simulation.memory.len(),
+            completion_queues: simulation.queues.len(),
+            queue_pairs: simulation.pairs.len(),
+            shared_receive_queues: simulation.shared.len(),
         })
     }
 
     fn find(&self, host: &str) -> HostId {
-        let found = self.world.with(|world| world.find_host(host));
+        let found = self.simulation.with(|simulation| simulation.find_host(host));
         found.unwrap_or_else(|| panic!("no host is named {host}"))
     }
 }
@@ -327,7 +328,7 @@ pub struct Objects {
     pub completion_queues: usize,
     /// Queue pairs.
     pub queue_pairs: usize,
-    /// Shared receive queues.
+    /// SharedSimulation receive queues.
     pub shared_receive_queues: usize,
 }
 

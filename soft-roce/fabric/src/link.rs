@@ -36,25 +36,25 @@ impl Default for Link {
 
 impl Link {
     /// Sends one message over the wire.
-    pub(super) fn cross(&self, random: &mut Random) -> Crossing {
+    pub(super) fn transmit(&self, random: &mut Random) -> Transit {
         let mut delay = self.latency + random.up_to(self.jitter);
-        if random.happens(self.reordered_per_mille) {
+        if random.occurs(self.reordered_per_mille) {
             delay += self.latency;
         }
-        if random.happens(self.duplicated_per_mille) {
+        if random.occurs(self.duplicated_per_mille) {
             delay += self.latency / 2;
         }
         let mut losses = 0;
-        while losses < LOSSES_MAX && random.happens(self.lost_per_mille) {
+        while losses < LOSSES_MAX && random.occurs(self.lost_per_mille) {
             losses += 1;
         }
-        Crossing { delay, losses }
+        Transit { delay, losses }
     }
 }
 
 /// What became of one message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Crossing {
+pub(super) struct Transit {
     /// How long the copy that arrived took.
     pub(super) delay: Duration,
     /// How many copies were lost before it.
@@ -77,7 +77,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn happens(&mut self, per_mille: u16) -> bool {
+    fn occurs(&mut self, per_mille: u16) -> bool {
         per_mille > 0 && self.next() % 1000 < u64::from(per_mille)
     }
 
@@ -99,8 +99,8 @@ mod tests {
         let link = Link { lost_per_mille: 300, ..Link::default() };
         let run = |seed| {
             let mut random = Random::new(seed);
-            let crossings = (0..100).map(|_| link.cross(&mut random));
-            crossings.map(|crossing| (crossing.delay, crossing.losses)).collect::<Vec<_>>()
+            let transits = (0..100).map(|_| link.transmit(&mut random));
+            transits.map(|transit| (transit.delay, transit.losses)).collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
@@ -110,9 +110,9 @@ mod tests {
     fn about_as_many_are_lost_as_were_asked_for() {
         let link = Link { lost_per_mille: 100, ..Link::default() };
         let mut random = Random::new(7);
-        let lost: u32 = (0..10_000).map(|_| link.cross(&mut random).losses).sum();
+        let lost: u32 = (0..10_000).map(|_| link.transmit(&mut random).losses).sum();
         assert!((900..1_300).contains(&lost), "{lost}");
         let dead = Link { lost_per_mille: 1000, ..Link::default() };
-        assert_eq!(dead.cross(&mut random).losses, LOSSES_MAX);
+        assert_eq!(dead.transmit(&mut random).losses, LOSSES_MAX);
     }
 }

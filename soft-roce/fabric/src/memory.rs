@@ -8,7 +8,7 @@ use verbs::{
     provider::{BindWindow, Keys, Segment},
 };
 
-use super::world::{DomainId, PairId};
+use super::simulation::{DomainId, PairId};
 
 /// All that is registered, by index; a key is an index and eight bits that say which use of it.
 #[derive(Default)]
@@ -43,14 +43,14 @@ struct Binding {
 }
 
 /// A range of memory that was checked.
-pub(super) struct Checked {
+pub(super) struct MemoryRange {
     mapping: Arc<Mapping>,
     offset: usize,
     length: usize,
 }
 
 /// What a peer asks for, and of whom.
-pub(super) struct Asked {
+pub(super) struct AccessRequest {
     pub(super) domain: DomainId,
     pub(super) pair: PairId,
     pub(super) key: RemoteKey,
@@ -79,7 +79,7 @@ impl Memory {
     }
 
     /// Forgets a registration or a window.
-    pub(super) fn forget(&mut self, keys: Keys) {
+    pub(super) fn deregister(&mut self, keys: Keys) {
         self.regions.remove(&index(keys.local));
         self.windows.remove(&index(keys.local));
     }
@@ -95,7 +95,7 @@ impl Memory {
         let allowed = self.regions.get(&region).is_some_and(|region| {
             region.keys.local == bind.memory
                 && region.domain == domain
-                && region.access.contains(Access::BIND | lent(bind.access))
+                && region.access.contains(Access::BIND | required_access(bind.access))
                 && region.holds(bind.address, bind.length)
         });
         let Some(window) = self.windows.get_mut(&index(bind.window)) else { return false };
@@ -127,7 +127,7 @@ impl Memory {
         domain: DomainId,
         segment: &Segment,
         access: Access,
-    ) -> Option<Checked> {
+    ) -> Option<MemoryRange> {
         let region = self.regions.get(&index(segment.local_key))?;
         let named = region.keys.local == segment.local_key && region.domain == domain;
         let allowed = named && region.access.contains(access);
@@ -135,26 +135,26 @@ impl Memory {
     }
 
     /// What a peer asks for, if its key allows that.
-    pub(super) fn remote(&self, asked: &Asked) -> Option<Checked> {
-        match self.regions.get(&index(asked.key.0)) {
+    pub(super) fn remote(&self, request: &AccessRequest) -> Option<MemoryRange> {
+        match self.regions.get(&index(request.key.0)) {
             Some(region) => {
-                let named = region.keys.remote == asked.key && region.domain == asked.domain;
-                let allowed = named && region.access.contains(asked.access);
-                allowed.then(|| region.range(asked.address, asked.length)).flatten()
+                let named = region.keys.remote == request.key && region.domain == request.domain;
+                let allowed = named && region.access.contains(request.access);
+                allowed.then(|| region.range(request.address, request.length)).flatten()
             }
-            None => self.through_window(asked),
+            None => self.through_window(request),
         }
     }
 
-    fn through_window(&self, asked: &Asked) -> Option<Checked> {
-        let window = self.windows.get(&index(asked.key.0))?;
+    fn through_window(&self, request: &AccessRequest) -> Option<MemoryRange> {
+        let window = self.windows.get(&index(request.key.0))?;
         let binding = window.binding.as_ref()?;
-        let start = asked.address.checked_sub(binding.address)?;
-        let within = start.checked_add(asked.length as u64)? <= binding.length;
-        let named = window.keys.remote == asked.key && binding.pair == asked.pair;
-        let allowed = named && within && binding.access.contains(asked.access);
+        let start = request.address.checked_sub(binding.address)?;
+        let within = start.checked_add(request.length as u64)? <= binding.length;
+        let named = window.keys.remote == request.key && binding.pair == request.pair;
+        let allowed = named && within && binding.access.contains(request.access);
         let region = self.regions.get(&binding.region)?;
-        allowed.then(|| region.range(asked.address, asked.length)).flatten()
+        allowed.then(|| region.range(request.address, request.length)).flatten()
     }
 
     fn keys(&mut self, salt: u64) -> (u32, Keys) {
@@ -172,15 +172,15 @@ impl Region {
         usize::try_from(length).is_ok_and(|length| self.range(address, length).is_some())
     }
 
-    fn range(&self, address: u64, length: usize) -> Option<Checked> {
+    fn range(&self, address: u64, length: usize) -> Option<MemoryRange> {
         let offset = usize::try_from(address.checked_sub(self.mapping.address())?).ok()?;
         let end = offset.checked_add(length)?;
         let mapping = self.mapping.clone();
-        (end <= mapping.len()).then_some(Checked { mapping, offset, length })
+        (end <= mapping.len()).then_some(MemoryRange { mapping, offset, length })
     }
 }
 
-impl Checked {
+impl MemoryRange {
     pub(super) fn length(&self) -> usize {
         self.length
     }
@@ -201,7 +201,7 @@ impl Checked {
 }
 
 /// What memory must itself allow, so that a window may lend it: to be written, if the window may.
-fn lent(access: Access) -> Access {
+fn required_access(access: Access) -> Access {
     if access.contains(Access::REMOTE_WRITE) { Access::LOCAL_WRITE } else { Access::NONE }
 }
 

@@ -9,9 +9,9 @@ use verbs::{
 };
 
 use super::{
-    completion_queue::Done,
-    shared_receive_queue::SharedId,
-    world::{DeviceId, DomainId, EndpointId, HostId, PairId, QueueId, World},
+    completion_queue::WorkCompletion,
+    shared_receive_queue::SharedReceiveQueueId,
+    simulation::{DeviceId, DomainId, EndpointId, HostId, PairId, QueueId, Simulation},
 };
 
 /// Where a queue pair is in its life.
@@ -21,7 +21,7 @@ use super::{
 ///      '--------------------------- disconnected -------------------------^
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum State {
+pub(super) enum QueuePairState {
     /// Everything outstanding was flushed; so is what is posted from now on.
     Failed,
     /// Receives can be posted.
@@ -35,20 +35,20 @@ pub(super) struct QueuePair {
     pub(super) endpoint: EndpointId,
     pub(super) domain: DomainId,
     pub(super) queue: QueueId,
-    pub(super) shared: Option<SharedId>,
+    pub(super) shared: Option<SharedReceiveQueueId>,
     pub(super) capabilities: Capabilities,
-    pub(super) state: State,
+    pub(super) state: QueuePairState,
     pub(super) peer: Option<PairId>,
     /// Where the peer is.
-    pub(super) far: Option<HostId>,
-    pub(super) patience: Patience,
+    pub(super) remote_host: Option<HostId>,
+    pub(super) policy: RetryPolicy,
     pub(super) flow: Flow,
     receives: VecDeque<ReceiveRequest>,
 }
 
 /// How often, and how long, a queue pair tries, and how much at a time.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct RetryPolicy {
     /// How long it waits for an answer before it sends again.
     pub(super) timeout: Duration,
     /// How often it does, without any answer.
@@ -68,7 +68,7 @@ pub(super) struct Patience {
 /// ```
 pub(super) struct Flow {
     /// What was posted and has not completed.
-    pub(super) sends: VecDeque<Outgoing>,
+    pub(super) sends: VecDeque<PendingSend>,
     pub(super) first: u64,
     pub(super) acknowledged: u64,
     pub(super) executed: u64,
@@ -76,52 +76,52 @@ pub(super) struct Flow {
     pub(super) started: u64,
     /// When the latest request arrives, and the latest answer: none overtakes another.
     pub(super) last_arrival: Duration,
-    pub(super) last_answer: Duration,
-    pub(super) halt: Halt,
+    pub(super) last_response: Duration,
+    pub(super) stall: Stall,
     /// A request could not even start: it completes, with a failure, once those before it have,
     /// and none behind it starts.
     pub(super) broken: bool,
-    /// Counts the halts, so that the timers of earlier ones are told apart.
-    pub(super) halts: u64,
+    /// Counts the stalls, so that the timers of earlier ones are told apart.
+    pub(super) stalls: u64,
 }
 
 /// Why nothing moves, if so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Halt {
+pub(super) enum Stall {
     /// It moves.
-    No,
+    None,
     /// The peer has no receive, since then.
     NotReady(Duration),
     /// There is no answer, since then.
-    Silent(Duration),
+    NoResponse(Duration),
 }
 
 /// A request that has not completed.
-pub(super) struct Outgoing {
+pub(super) struct PendingSend {
     pub(super) request: SendRequest,
     /// What its payload names.
     pub(super) segments: Vec<Segment>,
     /// Inline bytes, or those gathered.
     pub(super) bytes: Vec<u8>,
     /// How it ended, once that is known, here or at the peer.
-    pub(super) verdict: Option<Status>,
+    pub(super) status: Option<Status>,
     /// Whether it ended before it was sent.
-    pub(super) decided_here: bool,
+    pub(super) completed_locally: bool,
 }
 
 /// What a queue pair is made of.
-pub(super) struct Plan {
+pub(super) struct QueuePairParts {
     pub(super) device: DeviceId,
     pub(super) endpoint: EndpointId,
     pub(super) domain: DomainId,
     pub(super) queue: QueueId,
-    pub(super) shared: Option<SharedId>,
+    pub(super) shared: Option<SharedReceiveQueueId>,
     pub(super) capabilities: Capabilities,
 }
 
-impl World {
-    pub(super) fn make_pair(&mut self, plan: Plan) -> Result<PairId, Error> {
-        let Plan { device, endpoint, domain, queue, shared, capabilities } = plan;
+impl Simulation {
+    pub(super) fn make_pair(&mut self, plan: QueuePairParts) -> Result<PairId, Error> {
+        let QueuePairParts { device, endpoint, domain, queue, shared, capabilities } = plan;
         if self.domains[&domain].device != device {
             return Err(Error::AnotherDevice("domain"));
         }
@@ -140,7 +140,7 @@ impl World {
         if !fits(&capabilities) {
             return Err(Error::CreateQueuePair(Errno::INVAL.into()));
         }
-        let offset = u32::try_from(self.number()).expect("fewer than 2^32 objects are ever made");
+        let offset = u32::try_from(self.next_id()).expect("fewer than 2^32 objects are ever made");
         let id = PairId(FIRST_NUMBER + offset);
         let pair = QueuePair {
             device,
@@ -149,10 +149,10 @@ impl World {
             queue,
             shared,
             capabilities,
-            state: State::Prepared,
+            state: QueuePairState::Prepared,
             peer: None,
-            far: None,
-            patience: Patience::default(),
+            remote_host: None,
+            policy: RetryPolicy::default(),
             flow: Flow::new(),
             receives: VecDeque::new(),
         };
@@ -169,34 +169,34 @@ impl World {
         if let Some(endpoint) = self.endpoints.get_mut(&pair.endpoint) {
             endpoint.pair = None;
         }
-        self.forget_endpoint_if_unused(pair.endpoint);
+        self.remove_endpoint_if_unused(pair.endpoint);
     }
 
     /// Moves a queue pair to the state in which it can send.
-    pub(super) fn connect_pair(&mut self, id: PairId, peer: Option<PairId>, patience: Patience) {
-        let far = peer.and_then(|peer| Some(self.pairs.get(&peer)?.device.host));
+    pub(super) fn connect_pair(&mut self, id: PairId, peer: Option<PairId>, policy: RetryPolicy) {
+        let remote_host = peer.and_then(|peer| Some(self.pairs.get(&peer)?.device.host));
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        pair.patience = patience;
-        (pair.peer, pair.far) = (peer, far);
-        if pair.state == State::Prepared {
-            pair.state = State::Ready;
+        pair.policy = policy;
+        (pair.peer, pair.remote_host) = (peer, remote_host);
+        if pair.state == QueuePairState::Prepared {
+            pair.state = QueuePairState::Ready;
         }
     }
 
     /// Fails a queue pair: everything outstanding is flushed.
     pub(super) fn fail_pair(&mut self, id: PairId) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        if pair.state == State::Failed {
+        if pair.state == QueuePairState::Failed {
             return;
         }
-        pair.state = State::Failed;
+        pair.state = QueuePairState::Failed;
         let sharing = pair.shared.map(|_| pair.device);
         let sends = std::mem::take(&mut pair.flow.sends);
         let receives = std::mem::take(&mut pair.receives);
-        let sends = sends.iter().map(|outgoing| outgoing.request.token);
+        let sends = sends.iter().map(|pending| pending.request.token);
         let receives = receives.iter().map(|receive| receive.token);
         for token in sends.chain(receives) {
-            self.complete(id, Done::new(token, Status::FLUSHED));
+            self.complete(id, WorkCompletion::new(token, Status::FLUSHED));
         }
         if let Some(device) = sharing {
             let subject = Subject::QueuePair(id.0);
@@ -205,17 +205,17 @@ impl World {
     }
 
     /// All queue pairs of a host fail; of what is posted there is no completion.
-    pub(super) fn kill_pairs(&mut self, host: HostId) {
-        let mut dead = Vec::new();
+    pub(super) fn fail_pairs_silently(&mut self, host: HostId) {
+        let mut failed = Vec::new();
         for (&id, pair) in &mut self.pairs {
-            if pair.device.host == host && pair.state != State::Failed {
-                pair.state = State::Failed;
+            if pair.device.host == host && pair.state != QueuePairState::Failed {
+                pair.state = QueuePairState::Failed;
                 pair.flow.sends.clear();
                 pair.receives.clear();
-                dead.push((id, pair.device));
+                failed.push((id, pair.device));
             }
         }
-        for (id, device) in dead {
+        for (id, device) in failed {
             self.report(device, DeviceEventKind::QUEUE_PAIR_FATAL, Subject::QueuePair(id.0));
         }
     }
@@ -231,7 +231,7 @@ impl World {
         if !self.is_alive(pair.device) {
             return Err(Errno::IO);
         }
-        if pair.state == State::Prepared || !is_sane(&pair.capabilities, request) {
+        if pair.state == QueuePairState::Prepared || !is_valid(&pair.capabilities, request) {
             return Err(Errno::INVAL);
         }
         if pair.flow.sends.len() == pair.capabilities.send as usize {
@@ -244,10 +244,10 @@ impl World {
             _ => Vec::new(),
         };
         let segments = payloads.segments(&request.payload).to_vec();
-        if pair.state == State::Failed {
-            self.complete(id, Done::new(request.token, Status::FLUSHED));
+        if pair.state == QueuePairState::Failed {
+            self.complete(id, WorkCompletion::new(request.token, Status::FLUSHED));
         } else {
-            self.enqueue(id, Outgoing::new(*request, segments, bytes));
+            self.enqueue(id, PendingSend::new(*request, segments, bytes));
         }
         Ok(())
     }
@@ -268,11 +268,11 @@ impl World {
         if pair.receives.len() == pair.capabilities.receive as usize {
             return Err(Errno::NOMEM);
         }
-        if pair.state == State::Failed {
-            self.complete(id, Done::new(request.token, Status::FLUSHED));
+        if pair.state == QueuePairState::Failed {
+            self.complete(id, WorkCompletion::new(request.token, Status::FLUSHED));
         } else {
             self.pair(id).receives.push_back(request);
-            self.wake_sender_to(id);
+            self.resume_sender_of(id);
         }
         Ok(())
     }
@@ -294,9 +294,9 @@ impl World {
     }
 }
 
-impl Outgoing {
+impl PendingSend {
     fn new(request: SendRequest, segments: Vec<Segment>, bytes: Vec<u8>) -> Self {
-        Self { request, segments, bytes, verdict: None, decided_here: false }
+        Self { request, segments, bytes, status: None, completed_locally: false }
     }
 
     pub(super) fn reads(&self) -> bool {
@@ -304,7 +304,7 @@ impl Outgoing {
     }
 
     pub(super) fn failed(&self) -> bool {
-        self.verdict.is_some_and(|verdict| !verdict.is_success())
+        self.status.is_some_and(|status| !status.is_success())
     }
 }
 
@@ -318,15 +318,15 @@ impl Flow {
             arrived: 0,
             started: 0,
             last_arrival: Duration::ZERO,
-            last_answer: Duration::ZERO,
-            halt: Halt::No,
+            last_response: Duration::ZERO,
+            stall: Stall::None,
             broken: false,
-            halts: 0,
+            stalls: 0,
         }
     }
 
     /// The request of a sequence number, if it has not completed.
-    pub(super) fn outgoing(&mut self, sequence: u64) -> Option<&mut Outgoing> {
+    pub(super) fn pending(&mut self, sequence: u64) -> Option<&mut PendingSend> {
         let index = self.index(sequence)?;
         self.sends.get_mut(index)
     }
@@ -353,7 +353,7 @@ fn fits(capabilities: &Capabilities) -> bool {
 }
 
 /// Whether a request is one that a device takes.
-fn is_sane(capabilities: &Capabilities, request: &SendRequest) -> bool {
+fn is_valid(capabilities: &Capabilities, request: &SendRequest) -> bool {
     match (&request.operation, &request.payload) {
         (Operation::BindWindow(_) | Operation::LocalInvalidate(_), payload) => {
             matches!(payload, Payload::Nothing)

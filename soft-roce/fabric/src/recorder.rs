@@ -20,11 +20,11 @@ use verbs::{
     },
 };
 
-use super::tape::{self, CmEntry, Entry, Post, Tape};
+use super::recording::{self, CmEventRecord, PostedRequest, Record, Recording};
 
 /// Wraps a provider and writes one line for each call and event into a [`Trace`].
 ///
-/// The trace also has a [tape](Trace::tape), from which [`Replay`](super::Replay) answers as the
+/// The trace also has a [recording](Trace::recording), from which [`Replay`](super::Replay) answers as the
 /// recorded provider did. For that it looks at registered memory whenever there is a completion; so
 /// all access to memory is atomic, byte by byte, and slow.
 ///
@@ -43,8 +43,8 @@ impl<P: Provider> Recorder<P> {
     }
 
     fn endpoint_of(&self, inner: P::Endpoint) -> RecorderEndpoint<P> {
-        let place = self.trace.tape_mut(Tape::endpoint);
-        RecorderEndpoint { inner, number: self.trace.number(), place }
+        let index = self.trace.recording_mut(Recording::endpoint);
+        RecorderEndpoint { inner, number: self.trace.number(), index }
     }
 }
 
@@ -57,75 +57,75 @@ impl<P: fmt::Debug> fmt::Debug for Recorder<P> {
 /// What was written down. Clones are the same trace.
 #[derive(Clone, Default)]
 pub struct Trace {
-    written: Arc<Written>,
+    inner: Arc<TraceInner>,
 }
 
 #[derive(Default)]
-struct Written {
+struct TraceInner {
     lines: Mutex<Vec<String>>,
-    tape: Mutex<Tape>,
-    made: AtomicU64,
+    recording: Mutex<Recording>,
+    last_number: AtomicU64,
     clock: Option<Box<dyn Fn() -> Duration + Send + Sync>>,
 }
 
 impl Trace {
     /// A trace whose lines begin with a time, such as [`Fabric::now`](super::Fabric::now).
     pub fn timed(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
-        let written = Written { clock: Some(Box::new(clock)), ..Written::default() };
-        Self { written: Arc::new(written) }
+        let inner = TraceInner { clock: Some(Box::new(clock)), ..TraceInner::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Everything so far.
     pub fn text(&self) -> String {
-        let lines = self.written.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.inner.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
     /// Everything so far, for a [`Replay`](super::Replay): a JSON value a line.
-    pub fn tape(&self) -> String {
-        self.tape_mut(|tape| tape.text())
+    pub fn recording(&self) -> String {
+        self.recording_mut(|recording| recording.text())
     }
 
-    fn tape_mut<T>(&self, change: impl FnOnce(&mut Tape) -> T) -> T {
-        change(&mut self.written.tape.lock().unwrap_or_else(PoisonError::into_inner))
+    fn recording_mut<T>(&self, change: impl FnOnce(&mut Recording) -> T) -> T {
+        change(&mut self.inner.recording.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn write(&self, line: impl fmt::Display) {
-        let line = match &self.written.clock {
+        let line = match &self.inner.clock {
             Some(clock) => format!("{:>12} {line}", clock().as_nanos()),
             None => line.to_string(),
         };
-        self.written.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        self.inner.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
     fn number(&self) -> u64 {
-        self.written.made.fetch_add(1, Ordering::Relaxed) + 1
+        self.inner.last_number.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
 macro_rules! recorded {
-    ($($(#[$doc:meta])* $name:ident of $inner:ident $(with $place:ident)?;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident of $inner:ident $(with $index:ident)?;)*) => {$(
         $(#[$doc])*
         pub struct $name<P: Provider> {
             inner: P::$inner,
             number: u64,
-            $(/// Number on the tape.
-            $place: usize,)?
+            $(/// Number on the recording.
+            $index: usize,)?
         }
     )*};
 }
 
 recorded! {
     /// A recorded endpoint.
-    RecorderEndpoint of Endpoint with place;
+    RecorderEndpoint of Endpoint with index;
     /// A recorded protection domain.
-    RecorderDomain of Domain with place;
+    RecorderDomain of Domain with index;
     /// A recorded completion queue.
     RecorderQueue of CompletionQueue;
     /// A recorded shared receive queue.
     RecorderSharedReceiveQueue of SharedReceiveQueue;
     /// A recorded queue pair.
-    RecorderQueuePair of QueuePair with place;
+    RecorderQueuePair of QueuePair with index;
 }
 
 /// Recorded memory, or a recorded window.
@@ -172,8 +172,10 @@ impl<P: Provider> Provider for Recorder<P> {
     fn request(&self, endpoint: &mut Self::Endpoint, request: CmRequest<'_>) -> Result<(), Error> {
         let done = self.inner.request(&mut endpoint.inner, request);
         let errno = done.as_ref().err().map(errno);
-        let (place, what) = (endpoint.place, tape::request(&request));
-        self.trace.tape_mut(|tape| tape.write(Entry::Request { endpoint: place, what, errno }));
+        let (index, what) = (endpoint.index, recording::request(&request));
+        self.trace.recording_mut(|recording| {
+            recording.write(Record::Request { endpoint: index, what, errno })
+        });
         let outcome = Outcome(done.as_ref().map(|()| "ok"));
         self.trace.write(format_args!("endpoint {}: {request:?}: {outcome}", endpoint.number));
         done
@@ -185,9 +187,9 @@ impl<P: Provider> Provider for Recorder<P> {
     ) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
         let Some(event) = self.inner.cm_event(&mut endpoint.inner)? else { return Ok(None) };
         let CmEvent { kind, status, private_data, parameters, incoming } = event;
-        self.trace.tape_mut(|tape| {
-            tape.write(Entry::Event(CmEntry {
-                endpoint: endpoint.place,
+        self.trace.recording_mut(|recording| {
+            recording.write(Record::Event(CmEventRecord {
+                endpoint: endpoint.index,
                 kind: kind.0,
                 status,
                 data: private_data.to_vec(),
@@ -211,8 +213,10 @@ impl<P: Provider> Provider for Recorder<P> {
 
     fn limits(&self, endpoint: &Self::Endpoint) -> Result<Limits, Error> {
         let limits = self.inner.limits(&endpoint.inner)?;
-        let (endpoint, (names, numbers)) = (endpoint.place, tape::limits_out(&limits));
-        self.trace.tape_mut(|tape| tape.write(Entry::Limits { endpoint, names, numbers }));
+        let (endpoint, (names, numbers)) = (endpoint.index, recording::limits_out(&limits));
+        self.trace.recording_mut(|recording| {
+            recording.write(Record::Limits { endpoint, names, numbers })
+        });
         Ok(limits)
     }
 
@@ -222,8 +226,8 @@ impl<P: Provider> Provider for Recorder<P> {
         let outcome = Outcome(made.as_ref().map(|_| number));
         self.trace.write(format_args!("domain of endpoint {}: {outcome}", endpoint.number));
         made.map(|inner| {
-            let place = self.trace.tape_mut(Tape::domain);
-            RecorderDomain { inner, number, place }
+            let index = self.trace.recording_mut(Recording::domain);
+            RecorderDomain { inner, number, index }
         })
     }
 
@@ -238,8 +242,10 @@ impl<P: Provider> Provider for Recorder<P> {
                 Subject::SharedReceiveQueue(number) => (4, number),
                 Subject::Device => (0, 0),
             };
-            let (domain, kind) = (domain.place, event.kind.0);
-            self.trace.tape_mut(|tape| tape.write(Entry::DeviceEvent { domain, kind, subject }));
+            let (domain, kind) = (domain.index, event.kind.0);
+            self.trace.recording_mut(|recording| {
+                recording.write(Record::DeviceEvent { domain, kind, subject })
+            });
         }
         Ok(event)
     }
@@ -265,9 +271,9 @@ impl<P: Provider> Provider for Recorder<P> {
         let made = self.inner.register(&domain.inner, request);
         if let Ok((_, keys)) = &made {
             let (local, remote) = (keys.local, keys.remote.0);
-            self.trace.tape_mut(|tape| {
-                tape.region(memory.as_ref());
-                tape.write(Entry::Registered { local, remote });
+            self.trace.recording_mut(|recording| {
+                recording.region(memory.as_ref());
+                recording.write(Record::Registered { local, remote });
             });
         }
         let outcome = Outcome(made.as_ref().map(|(_, keys)| format!("{keys:x?}")));
@@ -286,8 +292,9 @@ impl<P: Provider> Provider for Recorder<P> {
             Outcome(made.as_ref().map(|(_, facts)| format!("{number} of {}", facts.capacity)));
         self.trace.write(format_args!("completion queue of {capacity}: {outcome}"));
         let (inner, facts) = made?;
-        self.trace.tape_mut(|tape| {
-            tape.write(Entry::CompletionQueue { capacity: facts.capacity, number: facts.number })
+        self.trace.recording_mut(|recording| {
+            recording
+                .write(Record::CompletionQueue { capacity: facts.capacity, number: facts.number })
         });
         Ok((RecorderQueue { inner, number }, facts))
     }
@@ -325,16 +332,16 @@ impl<P: Provider> Provider for Recorder<P> {
             endpoint.number, domain.number, queue.number,
         ));
         let (inner, facts) = made?;
-        let place = self.trace.tape_mut(|tape| tape.pair(facts.number));
-        Ok((RecorderQueuePair { inner, number, place }, facts))
+        let index = self.trace.recording_mut(|recording| recording.pair(facts.number));
+        Ok((RecorderQueuePair { inner, number, index }, facts))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         let what = describe(&batch);
         let (pair, posts) = posts(&batch);
         // Before the device can complete any of it.
-        self.trace.tape_mut(|tape| {
-            posts.iter().for_each(|post| tape.post(pair, post));
+        self.trace.recording_mut(|recording| {
+            posts.iter().for_each(|post| recording.post(pair, post));
         });
         let done = self.inner.post(match batch {
             Batch::Receives { queue_pair, requests } => {
@@ -356,7 +363,7 @@ impl<P: Provider> Provider for Recorder<P> {
         if let Err(error) = &done {
             let errno = error.source.raw_os_error().unwrap_or_default();
             let untaken = posts.get(error.accepted..).unwrap_or_default();
-            self.trace.tape_mut(|tape| tape.refuse(pair, untaken, errno));
+            self.trace.recording_mut(|recording| recording.refuse(pair, untaken, errno));
         }
         done
     }
@@ -371,8 +378,10 @@ impl<P: Provider> Provider for Recorder<P> {
             QueueRequest::Poll(out) => {
                 let done = self.inner.completions(&mut queue.inner, QueueRequest::Poll(&mut *out));
                 let count = *done.as_ref().unwrap_or(&0);
-                out[..count].iter().for_each(|one| self.trace.write(Came(number, one)));
-                self.trace.tape_mut(|tape| out[..count].iter().for_each(|one| tape.complete(one)));
+                out[..count].iter().for_each(|one| self.trace.write(PolledCompletion(number, one)));
+                self.trace.recording_mut(|recording| {
+                    out[..count].iter().for_each(|one| recording.complete(one))
+                });
                 if matches!(done, Ok(0)) {
                     return done; // how often there was nothing says nothing
                 }
@@ -401,24 +410,24 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
     }
 }
 
-/// What of a batch goes on the tape, and whose it is.
-fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<Post>) {
+/// What of a batch goes on the recording, and whose it is.
+fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<PostedRequest>) {
     match batch {
         Batch::Receives { queue_pair, requests } => {
-            let post = |one: &ReceiveRequest| Post {
+            let post = |one: &ReceiveRequest| PostedRequest {
                 receive: true,
                 token: one.token,
-                what: tape::receive(one),
+                what: recording::receive(one),
             };
-            (queue_pair.place, requests.iter().map(post).collect())
+            (queue_pair.index, requests.iter().map(post).collect())
         }
         Batch::Sends { queue_pair, requests, payloads } => {
-            let post = |one: &SendRequest| Post {
+            let post = |one: &SendRequest| PostedRequest {
                 receive: false,
                 token: one.token,
-                what: tape::send(one, payloads),
+                what: recording::send(one, payloads),
             };
-            (queue_pair.place, requests.iter().map(post).collect())
+            (queue_pair.index, requests.iter().map(post).collect())
         }
         Batch::SharedReceives { .. } => (0, Vec::new()), // not replayed
     }
@@ -473,9 +482,9 @@ impl<T: fmt::Display, E: fmt::Display> fmt::Display for Outcome<T, E> {
 }
 
 /// A completion that was polled off a queue.
-struct Came<'a>(u64, &'a Completion);
+struct PolledCompletion<'a>(u64, &'a Completion);
 
-impl fmt::Display for Came<'_> {
+impl fmt::Display for PolledCompletion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(number, completion) = self;
         let kind = if completion.is_receive() { "receive" } else { "send" };

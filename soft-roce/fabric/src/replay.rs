@@ -18,29 +18,29 @@ use verbs::{
 };
 
 use super::{
+    recording::{self, CmEventRecord, CompletionRecord, MemoryChange, PostedRequest, Record},
     signal::Signal,
-    tape::{self, CmEntry, CompletionEntry, Entry, Patch, Post},
 };
 
-/// Answers from the [tape](super::Trace::tape) of a recorded run, so that what was seen on a device
+/// Answers from the [recording](super::Trace::recording) of a recorded run, so that what was seen on a device
 /// can be looked into without one.
 ///
 /// It gives each endpoint, queue pair and domain what the one of the same number had in the
 /// recorded run: the same events, the same completions, and what peers had written into memory.
-/// Each comes as soon as whatever was asked before it then has been asked now. Nothing depends on
+/// Each comes as soon as whatever was calls_made before it then has been calls_made now. Nothing depends on
 /// time.
 ///
 /// So the program must do what it did then, in the same order for each object; when it asks for
 /// something else, [`divergence`](Self::divergence) says what. What it does beyond the end of the
-/// tape is never answered. There are no shared receive queues.
+/// recording is never answered. There are no shared receive queues.
 pub struct Replay {
-    state: Mutex<State>,
+    state: Mutex<ReplayState>,
 }
 
 #[derive(Default)]
-struct State {
-    endpoints: Vec<Script<CmEntry>>,
-    pairs: Vec<Pair>,
+struct ReplayState {
+    endpoints: Vec<RecordedCalls<CmEventRecord>>,
+    pairs: Vec<ReplayPair>,
     domains: Vec<VecDeque<(usize, DeviceEvent)>>,
     limits: Option<Limits>,
     registrations: VecDeque<(u32, u32)>,
@@ -48,39 +48,39 @@ struct State {
     queues: VecDeque<(u32, u32)>,
     numbers: VecDeque<u32>,
     /// What was made so far, of each kind.
-    made: Made,
-    /// How much was asked so far, and each time somebody may be waiting.
-    asked: usize,
-    signals: Vec<(Whose, Arc<Signal>)>,
+    made: ObjectCounts,
+    /// How much was calls_made so far, and each time somebody may be waiting.
+    calls_made: usize,
+    signals: Vec<(SignalOwner, Arc<Signal>)>,
     divergence: Option<String>,
 }
 
 #[derive(Default)]
-struct Made {
+struct ObjectCounts {
     endpoints: usize,
     domains: usize,
     pairs: usize,
     queues: usize,
 }
 
-/// What an object was asked, and what it then reported, with how much had been asked by then.
-struct Script<T> {
+/// What an object was calls_made, and what it then reported, with how much had been calls_made by then.
+struct RecordedCalls<T> {
     calls: VecDeque<(String, Option<i32>)>,
     reports: VecDeque<(usize, T)>,
 }
 
-impl<T> Default for Script<T> {
+impl<T> Default for RecordedCalls<T> {
     fn default() -> Self {
         Self { calls: VecDeque::new(), reports: VecDeque::new() }
     }
 }
 
 #[derive(Default)]
-struct Pair {
+struct ReplayPair {
     number: u32,
     /// Which completion queue it was made with now.
     queue: Option<usize>,
-    script: Script<CompletionEntry>,
+    recorded: RecordedCalls<CompletionRecord>,
     /// How much must have been posted before each completion.
     needs: VecDeque<usize>,
     posted: usize,
@@ -90,42 +90,42 @@ struct Pair {
 
 /// Who waits for a signal.
 #[derive(Clone, Copy)]
-enum Whose {
+enum SignalOwner {
     Domain(usize),
     Endpoint(usize),
     Queue(usize),
 }
 
 impl Replay {
-    /// Reads a tape.
+    /// Reads a recording.
     ///
     /// # Errors
     ///
-    /// InvalidData, with the number of the line that is none of a tape.
-    pub fn new(tape: &str) -> io::Result<Arc<Self>> {
-        let mut state = State::default();
-        let mut asked = 0;
-        for (index, line) in tape.lines().enumerate() {
+    /// InvalidData, with the number of the line that is none of a recording.
+    pub fn new(recording: &str) -> io::Result<Arc<Self>> {
+        let mut state = ReplayState::default();
+        let mut calls_made = 0;
+        for (index, line) in recording.lines().enumerate() {
             let entry = serde_json::from_str(line).map_err(|error| {
-                let text = format!("line {} is none of a tape: {error}", index + 1);
+                let text = format!("line {} is none of a recording: {error}", index + 1);
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?;
-            state.load(entry, &mut asked);
+            state.load(entry, &mut calls_made);
         }
         Ok(Arc::new(Self { state: Mutex::new(state) }))
     }
 
-    /// The first thing that was asked otherwise than in the recorded run, if any was.
+    /// The first thing that was calls_made otherwise than in the recorded run, if any was.
     pub fn divergence(&self) -> Option<String> {
         self.state().divergence.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReplayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state, and wakes whoever has something to fetch after that.
-    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut ReplayState) -> T) -> T {
         let mut state = self.state();
         let result = change(&mut state);
         state.wake();
@@ -133,46 +133,48 @@ impl Replay {
     }
 }
 
-impl State {
-    fn load(&mut self, entry: Entry, asked: &mut usize) {
+impl ReplayState {
+    fn load(&mut self, entry: Record, calls_made: &mut usize) {
         match entry {
-            Entry::Request { endpoint, what, errno } => {
-                *asked += 1;
-                at(&mut self.endpoints, endpoint).calls.push_back((what, errno));
+            Record::Request { endpoint, what, errno } => {
+                *calls_made += 1;
+                entry_of(&mut self.endpoints, endpoint).calls.push_back((what, errno));
             }
-            Entry::Event(event) => {
-                at(&mut self.endpoints, event.endpoint).reports.push_back((*asked, event));
+            Record::Event(event) => {
+                entry_of(&mut self.endpoints, event.endpoint)
+                    .reports
+                    .push_back((*calls_made, event));
             }
-            Entry::Limits { names, numbers, .. } => {
-                self.limits.get_or_insert_with(|| tape::limits_in(&names, &numbers));
+            Record::Limits { names, numbers, .. } => {
+                self.limits.get_or_insert_with(|| recording::limits_in(&names, &numbers));
             }
-            Entry::Registered { local, remote } => self.registrations.push_back((local, remote)),
-            Entry::CompletionQueue { capacity, number } => {
+            Record::Registered { local, remote } => self.registrations.push_back((local, remote)),
+            Record::CompletionQueue { capacity, number } => {
                 self.queues.push_back((capacity, number))
             }
-            Entry::QueuePair { number } => self.numbers.push_back(number),
-            Entry::Post { pair, what } => {
-                *asked += 1;
-                at(&mut self.pairs, pair).script.calls.push_back((what, None));
+            Record::QueuePair { number } => self.numbers.push_back(number),
+            Record::Post { pair, what } => {
+                *calls_made += 1;
+                entry_of(&mut self.pairs, pair).recorded.calls.push_back((what, None));
             }
-            Entry::Refused { pair, untaken, errno } => {
-                let calls = &mut at(&mut self.pairs, pair).script.calls;
+            Record::Refused { pair, untaken, errno } => {
+                let calls = &mut entry_of(&mut self.pairs, pair).recorded.calls;
                 let first = calls.len().saturating_sub(untaken);
                 calls.truncate(first + 1); // those behind it were not even tried
                 if let Some(first) = calls.get_mut(first) {
                     first.1 = Some(errno);
                 }
             }
-            Entry::Completion(completion) => {
-                let pair = at(&mut self.pairs, completion.pair);
+            Record::Completion(completion) => {
+                let pair = entry_of(&mut self.pairs, completion.pair);
                 // Success needs what was posted before it there, and nothing elsewhere; failure may
                 // come of anything.
                 let failed = completion.status != Status::SUCCESS.0;
-                let after = if failed { *asked } else { 0 };
-                pair.needs.push_back(pair.script.calls.len());
-                pair.script.reports.push_back((after, completion));
+                let after = if failed { *calls_made } else { 0 };
+                pair.needs.push_back(pair.recorded.calls.len());
+                pair.recorded.reports.push_back((after, completion));
             }
-            Entry::DeviceEvent { domain, kind, subject } => {
+            Record::DeviceEvent { domain, kind, subject } => {
                 let subject = match subject {
                     (1, number) => Subject::Port(number),
                     (2, number) => Subject::QueuePair(number),
@@ -181,24 +183,24 @@ impl State {
                     _ => Subject::Device,
                 };
                 let event = DeviceEvent { kind: DeviceEventKind(kind), subject };
-                at(&mut self.domains, domain).push_back((*asked, event));
+                entry_of(&mut self.domains, domain).push_back((*calls_made, event));
             }
         }
     }
 
-    /// The next call of a script; it should be this one.
+    /// The next call of a recorded; it should be this one.
     fn call(&mut self, next: Option<(String, Option<i32>)>, what: &str) -> Option<i32> {
-        self.asked += 1;
+        self.calls_made += 1;
         let (recorded, errno) = next?;
         if recorded != what {
-            let text = format!("call {}: {what}, and not {recorded}", self.asked);
+            let text = format!("call {}: {what}, and not {recorded}", self.calls_made);
             self.divergence.get_or_insert(text);
         }
         errno
     }
 
-    fn post(&mut self, pair: usize, post: &Post) -> Option<i32> {
-        let next = self.pairs[pair].script.calls.pop_front();
+    fn post(&mut self, pair: usize, post: &PostedRequest) -> Option<i32> {
+        let next = self.pairs[pair].recorded.calls.pop_front();
         let errno = self.call(next, &post.what);
         let known = &mut self.pairs[pair];
         known.posted += 1;
@@ -211,10 +213,10 @@ impl State {
 
     /// The next completion of a queue, if its time has come.
     fn completion(&mut self, queue: usize) -> Option<Completion> {
-        let asked = self.asked;
-        let pair = self.pairs.iter_mut().find(|pair| pair.ready(queue, asked))?;
+        let calls_made = self.calls_made;
+        let pair = self.pairs.iter_mut().find(|pair| pair.ready(queue, calls_made))?;
         pair.needs.pop_front();
-        let (_, entry) = pair.script.reports.pop_front()?;
+        let (_, entry) = pair.recorded.reports.pop_front()?;
         let tokens = if entry.receive { &pair.receives } else { &pair.sends };
         let token = tokens[entry.nth];
         let completion = Completion::new(token, Status(entry.status), pair.number, entry.length);
@@ -225,7 +227,7 @@ impl State {
         })
     }
 
-    fn apply(&self, patch: &Patch) {
+    fn apply(&self, patch: &MemoryChange) {
         let region = self.regions.get(patch.registration).and_then(Option::as_ref);
         let bytes = patch.decode();
         let end = patch.offset.saturating_add(bytes.len());
@@ -234,20 +236,22 @@ impl State {
         }
     }
 
-    fn signal(&mut self, whose: Whose) -> io::Result<Arc<Signal>> {
+    fn signal(&mut self, owner: SignalOwner) -> io::Result<Arc<Signal>> {
         let signal = Arc::new(Signal::new()?);
-        self.signals.push((whose, signal.clone()));
+        self.signals.push((owner, signal.clone()));
         Ok(signal)
     }
 
     fn wake(&self) {
-        for (whose, signal) in &self.signals {
-            let ready = match *whose {
-                Whose::Domain(index) => due(self.domains.get(index), self.asked),
-                Whose::Endpoint(index) => {
-                    due(self.endpoints.get(index).map(|one| &one.reports), self.asked)
+        for (owner, signal) in &self.signals {
+            let ready = match *owner {
+                SignalOwner::Domain(index) => is_due(self.domains.get(index), self.calls_made),
+                SignalOwner::Endpoint(index) => {
+                    is_due(self.endpoints.get(index).map(|one| &one.reports), self.calls_made)
                 }
-                Whose::Queue(index) => self.pairs.iter().any(|pair| pair.ready(index, self.asked)),
+                SignalOwner::Queue(index) => {
+                    self.pairs.iter().any(|pair| pair.ready(index, self.calls_made))
+                }
             };
             if ready {
                 signal.raise();
@@ -258,26 +262,26 @@ impl State {
     }
 }
 
-impl Pair {
+impl ReplayPair {
     /// Whether its next completion is for this queue, and its time has come.
-    fn ready(&self, queue: usize, asked: usize) -> bool {
-        let reports = &self.script.reports;
+    fn ready(&self, queue: usize, calls_made: usize) -> bool {
+        let reports = &self.recorded.reports;
         let (Some((_, entry)), Some(posted)) = (reports.front(), self.needs.front()) else {
             return false;
         };
         let tokens = if entry.receive { &self.receives } else { &self.sends };
         let there = self.posted >= *posted && tokens.len() > entry.nth;
-        self.queue == Some(queue) && there && due(Some(reports), asked)
+        self.queue == Some(queue) && there && is_due(Some(reports), calls_made)
     }
 }
 
 /// Whether the first report's time has come.
-fn due<T>(reports: Option<&VecDeque<(usize, T)>>, asked: usize) -> bool {
-    reports.and_then(VecDeque::front).is_some_and(|(after, _)| *after <= asked)
+fn is_due<T>(reports: Option<&VecDeque<(usize, T)>>, calls_made: usize) -> bool {
+    reports.and_then(VecDeque::front).is_some_and(|(after, _)| *after <= calls_made)
 }
 
 /// The object of a number, made with those before it.
-fn at<T: Default>(all: &mut Vec<T>, index: usize) -> &mut T {
+fn entry_of<T: Default>(all: &mut Vec<T>, index: usize) -> &mut T {
     while all.len() <= index {
         all.push(T::default());
     }
@@ -318,13 +322,13 @@ impl Provider for Replay {
     const AGENT: Agent = Agent::Thread;
 
     fn endpoint(&self) -> Result<ReplayEndpoint, Error> {
-        self.with(State::endpoint)
+        self.with(ReplayState::endpoint)
     }
 
     fn request(&self, endpoint: &mut ReplayEndpoint, request: CmRequest<'_>) -> Result<(), Error> {
         let errno = self.with(|state| {
-            let next = at(&mut state.endpoints, endpoint.0).calls.pop_front();
-            state.call(next, &tape::request(&request))
+            let next = entry_of(&mut state.endpoints, endpoint.0).calls.pop_front();
+            state.call(next, &recording::request(&request))
         });
         errno.map_or(Ok(()), |errno| Err(refusal(&request)(io::Error::from_raw_os_error(errno))))
     }
@@ -334,9 +338,9 @@ impl Provider for Replay {
         endpoint: &mut ReplayEndpoint,
     ) -> Result<Option<CmEvent<ReplayEndpoint>>, Error> {
         self.with(|state| {
-            let asked = state.asked;
-            let reports = &mut at(&mut state.endpoints, endpoint.0).reports;
-            if !due(Some(reports), asked) {
+            let calls_made = state.calls_made;
+            let reports = &mut entry_of(&mut state.endpoints, endpoint.0).reports;
+            if !is_due(Some(reports), calls_made) {
                 return Ok(None);
             }
             let Some((_, event)) = reports.pop_front() else { return Ok(None) };
@@ -359,24 +363,27 @@ impl Provider for Replay {
     }
 
     fn limits(&self, _: &ReplayEndpoint) -> Result<Limits, Error> {
-        self.state().limits.clone().ok_or(Error::Misuse("the recorded run asked for no limits"))
+        self.state()
+            .limits
+            .clone()
+            .ok_or(Error::Misuse("the recorded run calls_made for no limits"))
     }
 
     fn domain(&self, _: &ReplayEndpoint) -> Result<ReplayDomain, Error> {
         self.with(|state| {
             let number = state.made.domains;
             state.made.domains += 1;
-            let signal = state.signal(Whose::Domain(number)).map_err(Error::CreateDomain)?;
+            let signal = state.signal(SignalOwner::Domain(number)).map_err(Error::CreateDomain)?;
             Ok(ReplayDomain(number, signal))
         })
     }
 
     fn device_event(&self, domain: &ReplayDomain) -> Result<Option<DeviceEvent>, Error> {
         self.with(|state| {
-            let asked = state.asked;
-            let reports = at(&mut state.domains, domain.0);
-            let due = due(Some(reports), asked);
-            Ok(if due { reports.pop_front().map(|(_, event)| event) } else { None })
+            let calls_made = state.calls_made;
+            let reports = entry_of(&mut state.domains, domain.0);
+            let ready = is_due(Some(reports), calls_made);
+            Ok(if ready { reports.pop_front().map(|(_, event)| event) } else { None })
         })
     }
 
@@ -406,7 +413,7 @@ impl Provider for Replay {
             state.made.queues += 1;
             let (capacity, number) = state.queues.pop_front().unwrap_or((capacity, 0));
             let refuse = |source| Error::CreateCompletionQueue { capacity, source };
-            let signal = state.signal(Whose::Queue(index)).map_err(refuse)?;
+            let signal = state.signal(SignalOwner::Queue(index)).map_err(refuse)?;
             let facts = QueueFacts { capacity, number, interface: Interface::Classic };
             Ok((ReplayQueue(index, signal), facts))
         })
@@ -425,7 +432,7 @@ impl Provider for Replay {
             let number = state.numbers.pop_front().unwrap_or_default();
             let index = state.made.pairs;
             state.made.pairs += 1;
-            let pair = at(&mut state.pairs, index);
+            let pair = entry_of(&mut state.pairs, index);
             (pair.number, pair.queue) = (number, Some(request.queue.0));
             let facts = QueuePairFacts { number, interface: Interface::Classic };
             Ok((ReplayQueuePair(index), facts))
@@ -435,18 +442,18 @@ impl Provider for Replay {
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         let (pair, posts): (_, Vec<_>) = match batch {
             Batch::Receives { queue_pair, requests } => {
-                let post = |one: &ReceiveRequest| Post {
+                let post = |one: &ReceiveRequest| PostedRequest {
                     receive: true,
                     token: one.token,
-                    what: tape::receive(one),
+                    what: recording::receive(one),
                 };
                 (queue_pair.0, requests.iter().map(post).collect())
             }
             Batch::Sends { queue_pair, requests, payloads } => {
-                let post = |one: &SendRequest| Post {
+                let post = |one: &SendRequest| PostedRequest {
                     receive: false,
                     token: one.token,
-                    what: tape::send(one, payloads),
+                    what: recording::send(one, payloads),
                 };
                 (queue_pair.0, requests.iter().map(post).collect())
             }
@@ -487,11 +494,11 @@ impl Provider for Replay {
     }
 }
 
-impl State {
+impl ReplayState {
     fn endpoint(&mut self) -> Result<ReplayEndpoint, Error> {
         let number = self.made.endpoints;
         self.made.endpoints += 1;
-        let signal = self.signal(Whose::Endpoint(number)).map_err(Error::CreateEndpoint)?;
+        let signal = self.signal(SignalOwner::Endpoint(number)).map_err(Error::CreateEndpoint)?;
         Ok(ReplayEndpoint(number, signal))
     }
 }

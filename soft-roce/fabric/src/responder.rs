@@ -5,12 +5,12 @@ use verbs::{
 };
 
 use super::{
-    completion_queue::Done,
-    memory::Asked,
-    world::{PairId, World},
+    completion_queue::WorkCompletion,
+    memory::AccessRequest,
+    simulation::{PairId, Simulation},
 };
 
-impl World {
+impl Simulation {
     /// Executes a peer's request. Returns what it is answered, and the bytes it read; nothing
     /// when there is no receive for it.
     pub(super) fn execute(
@@ -38,7 +38,7 @@ impl World {
         remote: RemoteAddress,
         wanted: usize,
     ) -> (Status, Vec<u8>) {
-        match self.memory.remote(&self.asked(id, remote, (wanted, Access::REMOTE_READ))) {
+        match self.memory.remote(&self.access_request(id, remote, (wanted, Access::REMOTE_READ))) {
             Some(checked) => {
                 let mut bytes = Vec::new();
                 checked.read(&mut bytes);
@@ -52,8 +52,8 @@ impl World {
         if bytes.is_empty() {
             return Status::SUCCESS; // a key is not looked at when nothing is written
         }
-        let asked = self.asked(id, remote, (bytes.len(), Access::REMOTE_WRITE));
-        match self.memory.remote(&asked) {
+        let access = self.access_request(id, remote, (bytes.len(), Access::REMOTE_WRITE));
+        match self.memory.remote(&access) {
             Some(checked) => {
                 checked.write(bytes);
                 Status::SUCCESS
@@ -62,9 +62,14 @@ impl World {
         }
     }
 
-    fn asked(&self, id: PairId, remote: RemoteAddress, (length, access): (usize, Access)) -> Asked {
+    fn access_request(
+        &self,
+        id: PairId,
+        remote: RemoteAddress,
+        (length, access): (usize, Access),
+    ) -> AccessRequest {
         let RemoteAddress { address, key } = remote;
-        Asked { domain: self.pairs[&id].domain, pair: id, key, address, length, access }
+        AccessRequest { domain: self.pairs[&id].domain, pair: id, key, address, length, access }
     }
 
     /// Refuses an access: the queue pair fails, and its owner is told.
@@ -100,7 +105,7 @@ impl World {
                 }
             }
         };
-        let mut done = Done::new(receive.token, here);
+        let mut done = WorkCompletion::new(receive.token, here);
         if here.is_success() {
             done.length = bytes.len();
             done.invalidated = invalidate;

@@ -1,17 +1,17 @@
-//! Shared receive queues: receives for whichever queue pair needs them first.
+//! SharedSimulation receive queues: receives for whichever queue pair needs them first.
 
 use std::collections::VecDeque;
 
 use rustix::io::Errno;
 use verbs::{Error, provider::ReceiveRequest};
 
-use super::world::{DeviceId, DomainId, World};
+use super::simulation::{DeviceId, DomainId, Simulation};
 
 /// A shared receive queue.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct SharedId(pub(super) u64);
+pub(super) struct SharedReceiveQueueId(pub(super) u64);
 
-impl SharedId {
+impl SharedReceiveQueueId {
     /// By what device events name it.
     pub(super) fn number(self) -> u32 {
         u32::try_from(self.0).expect("fewer than 2^32 objects are ever made")
@@ -26,12 +26,12 @@ pub(super) struct SharedReceiveQueue {
     pub(super) capacity: usize,
 }
 
-impl World {
-    pub(super) fn make_shared(
+impl Simulation {
+    pub(super) fn make_shared_receive_queue(
         &mut self,
         domain: DomainId,
         capacity: u32,
-    ) -> Result<SharedId, Error> {
+    ) -> Result<SharedReceiveQueueId, Error> {
         let device = self.domains[&domain].device;
         let refuse =
             |errno: Errno| Error::CreateSharedReceiveQueue { capacity, source: errno.into() };
@@ -41,7 +41,7 @@ impl World {
         if capacity == 0 || capacity > RECEIVES_MAX {
             return Err(refuse(Errno::INVAL));
         }
-        let id = SharedId(self.number());
+        let id = SharedReceiveQueueId(self.next_id());
         let receives = VecDeque::new();
         let queue = SharedReceiveQueue { device, domain, receives, capacity: capacity as usize };
         self.shared.insert(id, queue);
@@ -49,9 +49,9 @@ impl World {
     }
 
     /// Takes one receive; says why not.
-    pub(super) fn post_shared(
+    pub(super) fn post_shared_receive(
         &mut self,
-        id: SharedId,
+        id: SharedReceiveQueueId,
         request: ReceiveRequest,
     ) -> Result<(), Errno> {
         let alive = self.is_alive(self.shared[&id].device);
@@ -63,15 +63,15 @@ impl World {
             return Err(Errno::NOMEM);
         }
         queue.receives.push_back(request);
-        self.wake_shared(id);
+        self.resume_senders_of(id);
         Ok(())
     }
 
     /// Has those that wait for receives of a shared queue try again.
-    fn wake_shared(&mut self, id: SharedId) {
+    fn resume_senders_of(&mut self, id: SharedReceiveQueueId) {
         let served = self.pairs.iter().filter(|(_, pair)| pair.shared == Some(id));
         for pair in served.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.wake_sender_to(pair);
+            self.resume_sender_of(pair);
         }
     }
 }

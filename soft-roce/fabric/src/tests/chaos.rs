@@ -44,7 +44,7 @@ fn life(seed: u64) -> Vec<(u64, u32)> {
     let parameters = ConnectParameters { rnr_retry_count: 2, ..ConnectParameters::default() };
     let mut pair = Pair::connect_with(&fabric, &parameters);
     if seed.is_multiple_of(2) {
-        fabric.world.stop(); // from now on by steps
+        fabric.simulation.disable_auto(); // from now on by steps
     }
     fabric.set_link(Link { lost_per_mille: 50, reordered_per_mille: 50, ..Link::default() });
     let mut ended = BTreeMap::new();

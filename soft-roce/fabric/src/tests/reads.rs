@@ -14,7 +14,7 @@ fn pair(fabric: &Fabric, depths: (u8, u8)) -> Pair<Host> {
     let pair = Pair::connect_with(fabric, &parameters);
     let latency = Duration::from_millis(1);
     fabric.set_link(Link { latency, jitter: Duration::ZERO, ..Link::default() });
-    fabric.world.stop(); // from now on by steps
+    fabric.simulation.disable_auto(); // from now on by steps
     pair
 }
 

@@ -12,7 +12,7 @@ fn held(seed: u64) -> (Fabric, Pair<Host>) {
     let fabric = Fabric::auto(seed);
     let mut pair = Pair::connect(&fabric);
     pair.server.post_receives(2);
-    fabric.world.stop();
+    fabric.simulation.disable_auto();
     (fabric, pair)
 }
 

@@ -9,16 +9,16 @@ use verbs::{
     provider::{CmRequest, Operation, Payload, Payloads, ReceiveRequest, SendRequest},
 };
 
-/// A line of a tape. Objects go by number, each kind from 0, in the order in which they were made;
+/// A line of a recording. Objects go by number, each kind from 0, in the order in which they were made;
 /// an `errno` is that of a call that was refused.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) enum Entry {
+pub(super) enum Record {
     Request {
         endpoint: usize,
         what: String,
         errno: Option<i32>,
     },
-    Event(CmEntry),
+    Event(CmEventRecord),
     Limits {
         endpoint: usize,
         names: [String; 2],
@@ -45,7 +45,7 @@ pub(super) enum Entry {
         untaken: usize,
         errno: i32,
     },
-    Completion(CompletionEntry),
+    Completion(CompletionRecord),
     DeviceEvent {
         domain: usize,
         kind: u32,
@@ -55,7 +55,7 @@ pub(super) enum Entry {
 
 /// An event of the connection manager.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) struct CmEntry {
+pub(super) struct CmEventRecord {
     pub(super) endpoint: usize,
     pub(super) kind: u32,
     pub(super) status: i32,
@@ -66,7 +66,7 @@ pub(super) struct CmEntry {
 
 /// A completion, with what had changed in registered memory by then.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) struct CompletionEntry {
+pub(super) struct CompletionRecord {
     pub(super) pair: usize,
     pub(super) receive: bool,
     /// Which of the queue pair's sends, or receives, counted from 0.
@@ -74,19 +74,19 @@ pub(super) struct CompletionEntry {
     pub(super) status: u32,
     pub(super) length: u32,
     pub(super) invalidated: Option<u32>,
-    pub(super) written: Vec<Patch>,
+    pub(super) written: Vec<MemoryChange>,
 }
 
 /// Bytes that changed in one registration.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) struct Patch {
+pub(super) struct MemoryChange {
     pub(super) registration: usize,
     pub(super) offset: usize,
     /// In hexadecimal.
     pub(super) bytes: String,
 }
 
-impl Patch {
+impl MemoryChange {
     /// The bytes, up to the first that is none.
     pub(super) fn decode(&self) -> Vec<u8> {
         let pairs = (0..self.bytes.len() / 2).map(|at| self.bytes.get(2 * at..2 * at + 2));
@@ -95,19 +95,19 @@ impl Patch {
 }
 
 /// A work request.
-pub(super) struct Post {
+pub(super) struct PostedRequest {
     pub(super) receive: bool,
     pub(super) token: u64,
     pub(super) what: String,
 }
 
-/// A tape while it is recorded.
+/// A recording while it is recorded.
 #[derive(Default)]
-pub(super) struct Tape {
-    entries: Vec<Entry>,
+pub(super) struct Recording {
+    entries: Vec<Record>,
     regions: Vec<Option<Region>>,
     /// What had changed before the last posts, which the next completion takes along.
-    changed: Vec<Patch>,
+    changed: Vec<MemoryChange>,
     endpoints: usize,
     domains: usize,
     pairs: Vec<Tokens>,
@@ -127,13 +127,13 @@ struct Region {
     seen: Vec<u8>,
 }
 
-impl Tape {
+impl Recording {
     pub(super) fn text(&self) -> String {
         let line = |entry| serde_json::to_string(entry).expect("numbers and strings are JSON");
         self.entries.iter().map(|entry| line(entry) + "\n").collect()
     }
 
-    pub(super) fn write(&mut self, entry: Entry) {
+    pub(super) fn write(&mut self, entry: Record) {
         self.entries.push(entry);
     }
 
@@ -158,26 +158,26 @@ impl Tape {
 
     pub(super) fn pair(&mut self, number: u32) -> usize {
         self.pairs.push(Tokens { number, ..Tokens::default() });
-        self.write(Entry::QueuePair { number });
+        self.write(Record::QueuePair { number });
         self.pairs.len() - 1
     }
 
-    pub(super) fn post(&mut self, pair: usize, post: &Post) {
+    pub(super) fn post(&mut self, pair: usize, post: &PostedRequest) {
         self.tokens(pair, post.receive).push(post.token);
         if !post.receive {
             // Our side may have written, too; what the peer writes from now on is told apart.
             let changes = self.changes();
             self.changed.extend(changes);
         }
-        self.write(Entry::Post { pair, what: post.what.clone() });
+        self.write(Record::Post { pair, what: post.what.clone() });
     }
 
     /// The last posts were not taken.
-    pub(super) fn refuse(&mut self, pair: usize, posts: &[Post], errno: i32) {
+    pub(super) fn refuse(&mut self, pair: usize, posts: &[PostedRequest], errno: i32) {
         for post in posts {
             self.tokens(pair, post.receive).pop();
         }
-        self.write(Entry::Refused { pair, untaken: posts.len(), errno });
+        self.write(Record::Refused { pair, untaken: posts.len(), errno });
     }
 
     fn tokens(&mut self, pair: usize, receive: bool) -> &mut Vec<u64> {
@@ -197,7 +197,7 @@ impl Tape {
         };
         let mut written = std::mem::take(&mut self.changed);
         written.extend(self.changes());
-        let entry = CompletionEntry {
+        let entry = CompletionRecord {
             pair,
             receive,
             nth,
@@ -206,11 +206,11 @@ impl Tape {
             invalidated: completion.invalidated().map(|key| key.0),
             written,
         };
-        self.write(Entry::Completion(entry));
+        self.write(Record::Completion(entry));
     }
 
     /// What has changed since the last look, one range for each registration.
-    fn changes(&mut self) -> Vec<Patch> {
+    fn changes(&mut self) -> Vec<MemoryChange> {
         let mut patches = Vec::new();
         for (registration, region) in self.regions.iter_mut().enumerate() {
             let Some(Region { memory, seen }) = region else { continue };
@@ -222,7 +222,7 @@ impl Tape {
             let last = (0..now.len()).rev().find(differs);
             if let (Some(first), Some(last)) = (first, last) {
                 let bytes = now[first..=last].iter().map(|byte| format!("{byte:02x}")).collect();
-                patches.push(Patch { registration, offset: first, bytes });
+                patches.push(MemoryChange { registration, offset: first, bytes });
                 *seen = now;
             }
         }
@@ -230,19 +230,19 @@ impl Tape {
     }
 }
 
-/// A request's name on a tape.
+/// A request's name on a recording.
 pub(super) fn request(request: &CmRequest<'_>) -> String {
     let text = format!("{request:?}");
     let end = text.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(text.len());
     text[..end].to_owned()
 }
 
-/// A receive's name on a tape.
+/// A receive's name on a recording.
 pub(super) fn receive(request: &ReceiveRequest) -> String {
     format!("receive {}", request.segment.length)
 }
 
-/// A send's name on a tape: what it does, with how many bytes. Where they are differs between runs.
+/// A send's name on a recording: what it does, with how many bytes. Where they are differs between runs.
 pub(super) fn send(request: &SendRequest, payloads: &Payloads) -> String {
     let what = match request.operation {
         Operation::BindWindow(_) => "bind",

@@ -10,18 +10,18 @@ use verbs::{DeviceEventKind, Subject, provider::CmEventKind};
 
 use super::{
     clock::Clock,
+    cm_message::CmMad,
     completion_queue::CompletionQueue,
     connection::Endpoint,
     domain::Domain,
-    fault::{Fault, Faults, Kind, Point},
-    letter::Letter,
-    link::{Crossing, Link, Random},
+    fault::{Fault, FaultCounter, Faults, Point},
+    link::{Link, Random, Transit},
     memory::Memory,
     queue_pair::QueuePair,
-    shared_receive_queue::{SharedId, SharedReceiveQueue},
+    shared_receive_queue::{SharedReceiveQueue, SharedReceiveQueueId},
 };
 
-/// A host, by its place in [`World::hosts`].
+/// A host, by its place in [`Simulation::hosts`].
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct HostId(pub(super) usize);
 
@@ -56,25 +56,25 @@ impl QueueId {
 pub(super) struct PairId(pub(super) u32);
 
 /// Something that is planned to happen.
-pub(super) enum Event {
+pub(super) enum SimEvent {
     /// Requests of a queue pair reach its peer, up to a sequence number.
-    Arrive { pair: PairId, sequence: u64 },
+    RequestArrival { pair: PairId, sequence: u64 },
     /// Answers reach a queue pair, up to a sequence number.
-    Answer { pair: PairId, sequence: u64 },
+    ResponseArrival { pair: PairId, sequence: u64 },
     /// A queue pair sends again what its peer was not ready for.
-    TryAgain { pair: PairId, patience: u64 },
+    RetryNotReady { pair: PairId, stall: u64 },
     /// A queue pair gives up.
-    GiveUp { pair: PairId, patience: u64 },
+    RetriesExceeded { pair: PairId, stall: u64 },
     /// The network is whole again: a queue pair sends again what was not answered.
-    Resume { pair: PairId, patience: u64 },
+    Resume { pair: PairId, stall: u64 },
     /// A completion that was delayed.
     Complete { queue: QueueId, completion: verbs::Completion },
     /// A message between connection managers.
-    Letter(Box<Letter>),
+    CmMad(Box<CmMad>),
     /// An event that an endpoint's own system makes.
-    Local { endpoint: EndpointId, kind: CmEventKind, status: i32 },
+    LocalCmEvent { endpoint: EndpointId, kind: CmEventKind, status: i32 },
     /// Nobody answered a connection request.
-    Unanswered { endpoint: EndpointId },
+    ConnectTimeout { endpoint: EndpointId },
     /// A fault planned for a time.
     Fault(Fault),
 }
@@ -87,15 +87,15 @@ pub(super) struct HostState {
     /// Whether the device's port has a link.
     pub(super) port_active: bool,
     /// Whether the device's connection manager still sends and hears.
-    pub(super) manager_alive: bool,
+    pub(super) cm_alive: bool,
     /// Whether its devices have memory windows.
     pub(super) windows: bool,
     /// Which NUMA node they say they are on.
     pub(super) numa_node: Option<u32>,
 }
 
-pub(super) struct World {
-    pub(super) clock: Clock<Event>,
+pub(super) struct Simulation {
+    pub(super) clock: Clock<SimEvent>,
     pub(super) link: Link,
     pub(super) faults: Faults,
     pub(super) hosts: Vec<HostState>,
@@ -104,16 +104,16 @@ pub(super) struct World {
     pub(super) memory: Memory,
     pub(super) queues: BTreeMap<QueueId, CompletionQueue>,
     pub(super) pairs: BTreeMap<PairId, QueuePair>,
-    pub(super) shared: BTreeMap<SharedId, SharedReceiveQueue>,
+    pub(super) shared: BTreeMap<SharedReceiveQueueId, SharedReceiveQueue>,
     pub(super) random: Random,
     /// When the last letter from one host to another arrives: none overtakes another.
-    pub(super) last_letters: BTreeMap<(HostId, HostId), Duration>,
-    cuts: BTreeSet<(HostId, HostId)>,
-    made: u64,
+    pub(super) last_mads: BTreeMap<(HostId, HostId), Duration>,
+    partitions: BTreeSet<(HostId, HostId)>,
+    last_id: u64,
     generation: u32,
 }
 
-impl World {
+impl Simulation {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             clock: Clock::new(),
@@ -127,9 +127,9 @@ impl World {
             pairs: BTreeMap::new(),
             shared: BTreeMap::new(),
             random: Random::new(seed),
-            last_letters: BTreeMap::new(),
-            cuts: BTreeSet::new(),
-            made: 0,
+            last_mads: BTreeMap::new(),
+            partitions: BTreeSet::new(),
+            last_id: 0,
             generation: 0,
         }
     }
@@ -145,7 +145,7 @@ impl World {
             addresses: vec![address],
             device: None,
             port_active: true,
-            manager_alive: true,
+            cm_alive: true,
             windows: true,
             numa_node: None,
         });
@@ -162,7 +162,7 @@ impl World {
         let device = DeviceId { host, generation: self.generation };
         let host = &mut self.hosts[host.0];
         if host.device.is_none() {
-            (host.device, host.manager_alive) = (Some(device), true);
+            (host.device, host.cm_alive) = (Some(device), true);
         }
     }
 
@@ -174,7 +174,7 @@ impl World {
             self.fail_pair(pair);
         }
         self.report(device, DeviceEventKind::DEVICE_FATAL, Subject::Device);
-        self.tell_removal(device);
+        self.notify_removal(device);
     }
 
     /// The host that has an address.
@@ -211,12 +211,12 @@ impl World {
         self.hosts[device.host.0].device == Some(device)
     }
 
-    pub(super) fn cut(&mut self, one: HostId, other: HostId) {
-        self.cuts.insert((one.min(other), one.max(other)));
+    pub(super) fn partition(&mut self, one: HostId, other: HostId) {
+        self.partitions.insert((one.min(other), one.max(other)));
     }
 
     pub(super) fn heal(&mut self, one: HostId, other: HostId) {
-        self.cuts.remove(&(one.min(other), one.max(other)));
+        self.partitions.remove(&(one.min(other), one.max(other)));
         self.resume_pairs();
     }
 
@@ -225,34 +225,36 @@ impl World {
         let linked = |host: HostId| self.hosts[host.0].port_active;
         // Within one host a message takes no port.
         let linked = one == other || linked(one) && linked(other);
-        linked && !self.cuts.contains(&(one.min(other), one.max(other)))
+        linked && !self.partitions.contains(&(one.min(other), one.max(other)))
     }
 
     /// Sends one message over the wire.
-    pub(super) fn cross(&mut self) -> Crossing {
-        self.link.cross(&mut self.random)
+    pub(super) fn transmit(&mut self) -> Transit {
+        self.link.transmit(&mut self.random)
     }
 
     /// A number that was not given out before.
-    pub(super) fn number(&mut self) -> u64 {
-        self.made += 1;
-        self.made
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
     }
 
     /// Lets the next thing happen, if there is one up to `limit`.
     pub(super) fn step(&mut self, limit: Duration) -> bool {
         let Some(event) = self.clock.next(limit) else { return false };
         match event {
-            Event::Arrive { pair, sequence } => self.arrive(pair, sequence),
-            Event::Answer { pair, sequence } => self.take_answer(pair, sequence),
-            Event::TryAgain { pair, patience } => self.try_again(pair, patience),
-            Event::GiveUp { pair, patience } => self.give_up(pair, patience),
-            Event::Resume { pair, patience } => self.resume(pair, patience),
-            Event::Complete { queue, completion } => self.push_completion(queue, completion),
-            Event::Letter(letter) => self.deliver_letter(*letter),
-            Event::Local { endpoint, kind, status } => self.happen(endpoint, kind, status),
-            Event::Unanswered { endpoint } => self.unanswered(endpoint),
-            Event::Fault(fault) => self.strike(&fault),
+            SimEvent::RequestArrival { pair, sequence } => self.handle_arrival(pair, sequence),
+            SimEvent::ResponseArrival { pair, sequence } => self.handle_response(pair, sequence),
+            SimEvent::RetryNotReady { pair, stall } => self.retry_not_ready(pair, stall),
+            SimEvent::RetriesExceeded { pair, stall } => self.exceed_retries(pair, stall),
+            SimEvent::Resume { pair, stall } => self.resume(pair, stall),
+            SimEvent::Complete { queue, completion } => self.push_completion(queue, completion),
+            SimEvent::CmMad(mad) => self.deliver_mad(*mad),
+            SimEvent::LocalCmEvent { endpoint, kind, status } => {
+                self.handle_local_event(endpoint, kind, status)
+            }
+            SimEvent::ConnectTimeout { endpoint } => self.time_out_connect(endpoint),
+            SimEvent::Fault(fault) => self.apply_fault(&fault),
         }
         true
     }
@@ -265,36 +267,40 @@ impl World {
     }
 
     /// Plans a fault. Says whether the host it names is known.
-    pub(super) fn plan(&mut self, point: Point, fault: Fault) -> bool {
+    pub(super) fn schedule_fault(&mut self, point: Point, fault: Fault) -> bool {
         let (kind, name, nth) = match point {
-            Point::Arm { host, nth } => (Kind::Arm, host, nth),
-            Point::Completion { host, nth } => (Kind::Completion, host, nth),
-            Point::Connect { host, nth } => (Kind::Connect, host, nth),
-            Point::Message { host, nth } => (Kind::Message, host, nth),
+            Point::Arm { host, nth } => (FaultCounter::Arm, host, nth),
+            Point::Completion { host, nth } => (FaultCounter::Completion, host, nth),
+            Point::Connect { host, nth } => (FaultCounter::Connect, host, nth),
+            Point::Message { host, nth } => (FaultCounter::Message, host, nth),
             Point::Time(after) => {
-                self.clock.set_timer(after, Event::Fault(fault));
+                self.clock.set_timer(after, SimEvent::Fault(fault));
                 return true;
             }
         };
         let Some(host) = self.find_host(&name) else { return false };
-        self.faults.plan(kind, (host.0, nth), fault);
+        self.faults.schedule(kind, (host.0, nth), fault);
         true
     }
 
     /// What a fault does that needs no message or completion to do it to.
-    pub(super) fn strike(&mut self, fault: &Fault) {
+    pub(super) fn apply_fault(&mut self, fault: &Fault) {
         match fault {
             Fault::Arrive => self.settle(),
             Fault::Partition(one, other) => {
                 if let (Some(one), Some(other)) = (self.find_host(one), self.find_host(other)) {
-                    self.cut(one, other);
+                    self.partition(one, other);
                 }
             }
             Fault::CompletionQueuesFail(host) => self.on_host(host, Self::fail_queues),
-            Fault::QueuePairsDie(host) => self.on_host(host, Self::kill_pairs),
+            Fault::QueuePairsDie(host) => self.on_host(host, Self::fail_pairs_silently),
             Fault::ChangeAddress(host) => self.on_host(host, Self::change_address),
-            Fault::PortActive(host) => self.on_host(host, |world, id| world.set_port(id, true)),
-            Fault::PortDown(host) => self.on_host(host, |world, id| world.set_port(id, false)),
+            Fault::PortActive(host) => {
+                self.on_host(host, |simulation, id| simulation.set_port(id, true))
+            }
+            Fault::PortDown(host) => {
+                self.on_host(host, |simulation, id| simulation.set_port(id, false))
+            }
             Fault::RemoveDevice(host) => self.on_host(host, Self::remove_device),
             _ => {}
         }
