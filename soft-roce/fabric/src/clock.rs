@@ -1,11 +1,11 @@
-//! Virtual time: what is to happen, in the order in which it does.
+//! Virtual time and the queue of scheduled events.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// A clock that moves only from one planned happening to the next.
+/// Clock that advances only from one scheduled event to the next.
 ///
-/// There are two kinds of happening. A *delivery* is something on its way: a message, its
-/// answer, an event. A *timer* is somebody's patience: it runs out only if time passes.
+/// There are two kinds of events. A *delivery* is something in transit: a message, a response, a
+/// notification. A *timer* is a timeout, which expires only if time is advanced.
 pub(super) struct Clock<E> {
     now: Duration,
     planned: u64,
@@ -33,7 +33,7 @@ impl<E> Clock<E> {
         self.timers.insert(key, event);
     }
 
-    /// The next happening of either kind, if it comes before `limit`; time is then that.
+    /// Returns the next event of either kind up to `limit`, and advances time to it.
     pub(super) fn next(&mut self, limit: Duration) -> Option<E> {
         let delivery = self.deliveries.first_key_value().map(|(&key, _)| key);
         let timer = self.timers.first_key_value().map(|(&key, _)| key);
@@ -42,12 +42,12 @@ impl<E> Clock<E> {
         self.deliveries.remove(&first).or_else(|| self.timers.remove(&first))
     }
 
-    /// Lets time pass without anything happening.
+    /// Advances time without executing events.
     pub(super) fn set(&mut self, now: Duration) {
         self.now = self.now.max(now);
     }
 
-    /// When the next delivery arrives, if one is on its way.
+    /// Time of the next delivery, if one is in transit.
     pub(super) fn next_delivery(&self) -> Option<Duration> {
         self.deliveries.first_key_value().map(|(&(at, _), _)| at)
     }

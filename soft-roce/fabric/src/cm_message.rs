@@ -1,4 +1,4 @@
-//! What connection managers write to each other, and what they make of it.
+//! Messages between connection managers, and their handling.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,11 +13,11 @@ use super::{
     simulation::{EndpointId, HostId, PairId, SimEvent, Simulation},
 };
 
-/// A message on its way.
+/// Management datagram (MAD): a CM message in transit.
 #[derive(Clone)]
 pub(super) struct CmMad {
     from: (EndpointId, HostId),
-    /// Nothing for a request, which goes to whoever listens.
+    /// Receiver; `None` for a connection request, which goes to the listener.
     to: (Option<EndpointId>, HostId),
     message: CmMessage,
     retries: u32,
@@ -33,7 +33,7 @@ pub(super) enum CmMessage {
     Request(CmConnectData),
 }
 
-/// What one end offers the other.
+/// Contents of a connection request or acceptance.
 #[derive(Clone)]
 pub(super) struct CmConnectData {
     pub(super) destination: Option<SocketAddr>,
@@ -62,7 +62,8 @@ impl CmConnectData {
         Self { destination, pair, data, parameters }
     }
 
-    /// As the other end sees it: what one end may have outstanding, the other must bear.
+    /// Parameters from the peer's perspective: the initiator depth of one side is the responder
+    /// resources of the other.
     fn peer_parameters(&self) -> ConnectionParameters {
         ConnectionParameters {
             responder_resources: self.parameters.initiator_depth,
@@ -82,7 +83,7 @@ impl Simulation {
         self.transmit_mad(mad, delay);
     }
 
-    /// The same, of an endpoint that is no more.
+    /// Sends the last message of an endpoint that has been removed.
     pub(super) fn send_last_cm_message(
         &mut self,
         id: EndpointId,
@@ -94,7 +95,7 @@ impl Simulation {
         self.transmit_mad(CmMad { from: (id, endpoint.host), to, message, retries: 0 }, NO_DELAY);
     }
 
-    /// A rejection that is made up here.
+    /// Generates a rejection on the endpoint's own host.
     pub(super) fn reject_locally(&mut self, id: EndpointId, reason: i32) {
         let endpoint = &self.endpoints[&id];
         let host = endpoint.remote_host.unwrap_or(endpoint.host);
@@ -130,7 +131,7 @@ impl Simulation {
         }
     }
 
-    /// Nobody answered in all that time.
+    /// Handles the timeout of a connection request.
     pub(super) fn time_out_connect(&mut self, id: EndpointId) {
         let waits = |endpoint: &Endpoint| endpoint.state == EndpointState::Connecting;
         if self.endpoints.get(&id).is_some_and(waits) {
@@ -139,7 +140,7 @@ impl Simulation {
         }
     }
 
-    /// Waits until no message of the ended connection can come any more.
+    /// Starts the timewait state, after which no message of the ended connection can arrive.
     pub(super) fn start_timewait(&mut self, id: EndpointId) {
         let kind = CmEventKind::TIMEWAIT_EXIT;
         self.clock.set_timer(TIME_WAIT, SimEvent::LocalCmEvent { endpoint: id, kind, status: 0 });
@@ -164,7 +165,7 @@ impl Simulation {
         self.transmit_mad(reply, NO_DELAY);
     }
 
-    /// A message did not get there: it is tried again, up to a point.
+    /// Retransmits a message that was not delivered, up to the maximum of retries.
     fn retransmit_mad(&mut self, mut mad: CmMad) {
         mad.retries += 1;
         if mad.retries <= RETRIES_MAX {
@@ -205,7 +206,7 @@ impl Simulation {
         if full {
             return self.retransmit_mad(mad);
         }
-        // Where there are no file descriptors left, the request is lost.
+        // Without a file descriptor the request is dropped.
         let Ok((id, signal)) = self.make_endpoint(to.1, EndpointState::Requested) else { return };
         let device = self.hosts[to.1.0].device;
         let made = self.endpoint(id);
@@ -218,7 +219,7 @@ impl Simulation {
         self.push_cm_event(listener, event);
     }
 
-    /// An endpoint gets a message from its peer.
+    /// Handles a message from the peer of an endpoint.
     fn handle_cm_message(&mut self, id: EndpointId, from: EndpointId, message: CmMessage) {
         let state = self.endpoints[&id].state;
         match (message, state) {
@@ -247,7 +248,7 @@ impl Simulation {
                 self.send_cm_message(id, CmMessage::DisconnectReply, NO_DELAY);
             }
             (CmMessage::DisconnectReply, EndpointState::Disconnecting) => self.end(id),
-            _ => {} // too late, or twice
+            _ => {} // late or duplicate
         }
     }
 
@@ -259,15 +260,19 @@ impl Simulation {
             self.push_cm_event(id, PendingCmEvent::new(CmEventKind::CONNECT_RESPONSE, 0));
             return;
         };
-        let retries = (own_data.parameters.retry_count, peer_data.parameters.rnr_retry_count);
         let reads =
             own_data.parameters.initiator_depth.min(peer_data.parameters.responder_resources);
-        let policy = self.retry_policy(id, retries, reads);
+        let policy = self.retry_policy(
+            id,
+            own_data.parameters.retry_count,
+            peer_data.parameters.rnr_retry_count,
+            reads,
+        );
         self.connect_pair(pair, peer_data.pair, policy);
         self.endpoint(id).state = EndpointState::Connected;
         let mut event = PendingCmEvent::new(CmEventKind::ESTABLISHED, 0);
         event.private_data = padded(&peer_data.data, ACCEPT_DATA_MAX);
-        // An acceptance does not carry how often the acceptor sends again.
+        // An acceptance does not contain the retry count of the acceptor.
         event.parameters = ConnectionParameters { retry_count: 0, ..peer_data.peer_parameters() };
         self.push_cm_event(id, event);
         self.send_cm_message(id, CmMessage::Ready, NO_DELAY);
@@ -292,20 +297,20 @@ impl Simulation {
     }
 }
 
-/// The connection manager's messages have fields of fixed length.
+/// Pads private data to the fixed length of its field.
 fn padded(data: &PrivateData, length: usize) -> PrivateData {
     let mut bytes = data.to_vec();
     bytes.resize(length, 0);
     PrivateData::new(&bytes)
 }
 
-/// No service has this number.
+/// Reject reason: invalid service id.
 const INVALID_SERVICE_ID: i32 = 8;
-/// No connection has this number.
+/// Reject reason: invalid communication id.
 const INVALID_COMM_ID: i32 = 6;
-/// How long a message waits for its answer before it is sent again, and how often it is.
+/// Time before a message without a reply is sent again, and maximum number of retries.
 const RETRY_INTERVAL: Duration = Duration::from_nanos(4096 << 20);
 const RETRIES_MAX: u32 = 14;
-/// How long an ended connection is remembered.
+/// Duration of the timewait state.
 const TIME_WAIT: Duration = Duration::from_secs(2);
 const TIMED_OUT: i32 = -Errno::TIMEDOUT.raw_os_error();

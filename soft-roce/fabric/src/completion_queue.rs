@@ -1,4 +1,4 @@
-//! Completion queues: what is done, and who wants to be woken.
+//! Completion queues and their channels.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,19 +18,19 @@ pub(super) struct CompletionQueue {
     capacity: usize,
     entries: VecDeque<Completion>,
     channel: Channel,
-    /// Whether a completion was lost because there was no room.
+    /// True if a completion was lost because the queue was full.
     overrun: bool,
-    /// Whether all completions are lost.
+    /// True if the queue has failed, so that all completions are lost.
     failed: bool,
     signal: Arc<Signal>,
 }
 
-/// The completion channel.
+/// Completion channel.
 #[derive(Default)]
 struct Channel {
-    /// Whether the next completion makes an event.
+    /// True if the next completion raises an event.
     armed: bool,
-    /// How many events wait to be taken.
+    /// Number of events not acknowledged yet.
     events: usize,
 }
 
@@ -86,7 +86,7 @@ impl Simulation {
         }
     }
 
-    /// Completes a work request of a queue pair, subject to planned faults.
+    /// Completes a work request of a queue pair, subject to scheduled faults.
     pub(super) fn complete(&mut self, id: PairId, done: WorkCompletion) {
         let Some(pair) = self.pairs.get(&id) else { return };
         let (queue, host) = (pair.queue, pair.device.host);
@@ -130,7 +130,7 @@ impl Simulation {
         }
     }
 
-    /// All completion queues of a host fail.
+    /// Fails all completion queues of a host.
     pub(super) fn fail_queues(&mut self, host: HostId) {
         let queues = self.queues.iter().filter(|(_, queue)| queue.device.host == host);
         for id in queues.map(|(&id, _)| id).collect::<Vec<_>>() {
@@ -185,7 +185,7 @@ impl Channel {
         self.armed = true;
     }
 
-    /// A completion came; says whether it makes an event.
+    /// Notes a completion; returns true if it raises an event.
     fn fire(&mut self) -> bool {
         let fires = std::mem::take(&mut self.armed);
         self.events += usize::from(fires);
@@ -193,7 +193,7 @@ impl Channel {
     }
 }
 
-/// How a work request ended.
+/// Outcome of a work request.
 pub(super) struct WorkCompletion {
     pub(super) token: u64,
     pub(super) status: Status,
@@ -216,5 +216,5 @@ impl WorkCompletion {
     }
 }
 
-/// Entries that one queue has at most.
+/// Maximum number of entries of one queue.
 pub(super) const ENTRIES_MAX: u32 = 1 << 22;

@@ -1,4 +1,4 @@
-//! Protection domains, and what their devices report.
+//! Protection domains and device events.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -52,5 +52,5 @@ impl Simulation {
     }
 }
 
-/// Events that are kept for a domain that does not read them.
+/// Maximum number of events kept for a domain that does not read them.
 const EVENTS_MAX: usize = 64;

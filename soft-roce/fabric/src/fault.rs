@@ -1,41 +1,42 @@
-//! Faults at named points: what goes wrong, and where.
+//! Faults that are injected at given points.
 
 use std::time::Duration;
 
 use verbs::Status;
 
-/// Where a fault strikes. Each is counted from the moment the fault is planned, from 1.
+/// Point at which a fault is injected. Occurrences are counted from 1, from the time the fault is
+/// scheduled.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Point {
-    /// The nth arming of a completion queue on a host; just before it.
+    /// Just before the nth arming of a completion queue on a host.
     Arm {
         /// Name of the host.
         host: String,
-        /// Which one.
+        /// Number of the occurrence.
         nth: u32,
     },
-    /// The nth completion on a host, of any of its queues.
+    /// The nth completion on a host, on any of its queues.
     Completion {
         /// Name of the host.
         host: String,
-        /// Which one.
+        /// Number of the occurrence.
         nth: u32,
     },
     /// The nth connection request that a host sends.
     Connect {
         /// Name of the host.
         host: String,
-        /// Which one.
+        /// Number of the occurrence.
         nth: u32,
     },
     /// The nth message that a host sends over any of its queue pairs: send, write or read.
     Message {
         /// Name of the host.
         host: String,
-        /// Which one.
+        /// Number of the occurrence.
         nth: u32,
     },
-    /// A while from now.
+    /// This time from now.
     Time(Duration),
 }
 
@@ -61,49 +62,51 @@ impl Point {
     }
 }
 
-/// What goes wrong. One that makes no sense where it strikes does nothing.
+/// Injected fault. A fault that does not apply at its point has no effect.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// What is on its way arrives, as by [`Fabric::settle`](super::Fabric::settle).
+    /// Delivers everything in transit, as [`Fabric::settle`](super::Fabric::settle) does.
     Arrive,
-    /// A host's address moves to another device, as when a bond fails over: its endpoints are
-    /// told that they are stranded.
+    /// Moves a host's address to another device, as a failover of a bond does: its endpoints are
+    /// notified of the address change.
     ChangeAddress(String),
-    /// A host's completion queues fail: that is reported, and nothing comes out of them any more.
+    /// Fails a host's completion queues: the failure is reported, and they return no more
+    /// completions.
     CompletionQueuesFail(String),
-    /// A message's bytes change on the way: one is xored at an offset.
+    /// Corrupts a message: one byte is xored at an offset.
     Corrupt {
-        /// Which byte; nothing happens beyond the message's end.
+        /// Offset of the byte; no effect beyond the end of the message.
         offset: usize,
-        /// The bits that flip.
+        /// Mask to xor with.
         bits: u8,
     },
-    /// A message or completion takes longer.
+    /// Delays a message or completion.
     Delay(Duration),
-    /// A message, with all its retries, or a connection request is lost: the sender's retries
-    /// are used up.
+    /// Drops a message with all its retries, or a connection request: the sender's retries are
+    /// exceeded.
     Drop,
-    /// A completion comes twice, as rxe is known to do; a message comes twice, which nobody sees.
+    /// Duplicates a completion, as rxe is known to do, or a message, which has no visible effect.
     Duplicate,
-    /// A completion reports a failure, and its queue pair fails.
+    /// Replaces the status of a completion; its queue pair fails.
     Fail(Status),
-    /// The network between two hosts is cut, both ways.
+    /// Cuts the network between two hosts, in both directions.
     Partition(String, String),
-    /// A host's port gets its link back.
+    /// Sets a host's port to active.
     PortActive(String),
-    /// A host's port loses its link.
+    /// Sets a host's port to down.
     PortDown(String),
-    /// A host's queue pairs fail without a completion of what is posted: it is only reported.
+    /// Fails a host's queue pairs without completing what is posted; only the device event is
+    /// raised.
     QueuePairsDie(String),
-    /// A connection request is rejected with a reason, such as 10, by the peer's system.
+    /// Rejects a connection request on the peer's system with this reason, such as 10.
     Reject(i32),
-    /// A host's device goes away.
+    /// Removes a host's device.
     RemoveDevice(String),
-    /// A completion never comes, though the work was done.
+    /// Suppresses a completion, though the work was done.
     Suppress,
 }
 
-/// Which counter a happening belongs to.
+/// Counter of occurrences.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum FaultCounter {
     Arm,
@@ -112,7 +115,7 @@ pub(super) enum FaultCounter {
     Message,
 }
 
-/// Faults that have yet to strike.
+/// Scheduled faults.
 #[derive(Default)]
 pub(super) struct Faults {
     scheduled: Vec<ScheduledFault>,
@@ -126,16 +129,11 @@ struct ScheduledFault {
 }
 
 impl Faults {
-    pub(super) fn schedule(
-        &mut self,
-        counter: FaultCounter,
-        (host, nth): (usize, u32),
-        fault: Fault,
-    ) {
+    pub(super) fn schedule(&mut self, counter: FaultCounter, host: usize, nth: u32, fault: Fault) {
         self.scheduled.push(ScheduledFault { counter, host, left: nth, fault });
     }
 
-    /// Counts a happening, and returns what strikes it.
+    /// Counts an occurrence, and returns the faults that are due.
     pub(super) fn take(&mut self, counter: FaultCounter, host: usize) -> Vec<Fault> {
         let mut taken = Vec::new();
         self.scheduled.retain_mut(|scheduled| {
@@ -159,8 +157,8 @@ mod tests {
     #[test]
     fn a_fault_strikes_once_where_it_was_planned() {
         let mut faults = Faults::default();
-        faults.schedule(FaultCounter::Message, (0, 2), Fault::Drop);
-        faults.schedule(FaultCounter::Message, (0, 2), Fault::Duplicate);
+        faults.schedule(FaultCounter::Message, 0, 2, Fault::Drop);
+        faults.schedule(FaultCounter::Message, 0, 2, Fault::Duplicate);
         assert!(faults.take(FaultCounter::Message, 0).is_empty());
         assert!(faults.take(FaultCounter::Message, 1).is_empty(), "another host");
         assert!(faults.take(FaultCounter::Connect, 0).is_empty(), "another counter");

@@ -1,4 +1,4 @@
-//! What users hold: each keeps its object in the simulation, and takes it away when dropped.
+//! Handles of the users: each keeps its object in the simulation, and removes it when dropped.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use super::{
     simulation::{DomainId, EndpointId, PairId, QueueId, Simulation},
 };
 
-/// The simulation under its lock, and whether it runs by itself.
+/// Simulation under its lock, with the flag for automatic delivery.
 pub(super) struct SharedSimulation {
     simulation: Mutex<Simulation>,
     auto: AtomicBool,
@@ -28,15 +28,17 @@ impl SharedSimulation {
         Arc::new(Self { simulation: Mutex::new(Simulation::new(seed)), auto: auto.into() })
     }
 
-    /// From now on, nothing moves by itself.
+    /// Turns automatic delivery off.
     #[cfg(test)]
     pub(super) fn disable_auto(&self) {
         self.auto.store(false, Ordering::Relaxed);
     }
 
-    /// Does something to the simulation. One that runs by itself is settled before and after.
+    /// Applies an action to the simulation. With automatic delivery, everything in transit is
+    /// delivered before and after.
     pub(super) fn with<T>(&self, action: impl FnOnce(&mut Simulation) -> T) -> T {
-        // A test that failed while it held the lock has said so; drops go on.
+        // A test that panicked while it held the lock has reported its failure; drops must still
+        // work.
         let mut simulation = self.simulation.lock().unwrap_or_else(PoisonError::into_inner);
         let auto = self.auto.load(Ordering::Relaxed);
         if auto {
@@ -56,49 +58,49 @@ impl fmt::Debug for SharedSimulation {
     }
 }
 
-/// An endpoint of a fabric's host.
+/// Endpoint of a fabric's host.
 pub struct HostEndpoint {
     pub(super) id: EndpointId,
     pub(super) simulation: Arc<SharedSimulation>,
     pub(super) signal: Arc<Signal>,
 }
 
-/// A protection domain of a fabric's host.
+/// Protection domain of a fabric's host.
 pub struct HostDomain(pub(super) Arc<DomainHandle>);
 
-/// Keeps a domain as long as anything is of it.
+/// Keeps a domain alive while it has any objects.
 pub(super) struct DomainHandle {
     pub(super) id: DomainId,
     pub(super) simulation: Arc<SharedSimulation>,
     pub(super) signal: Arc<Signal>,
 }
 
-/// Memory, or a window, registered with a fabric's host.
+/// Memory or window registered with a fabric's host.
 pub struct HostRegistration {
     pub(super) keys: Keys,
     pub(super) domain: Arc<DomainHandle>,
 }
 
-/// A completion queue of a fabric's host.
+/// Completion queue of a fabric's host.
 pub struct HostQueue(pub(super) Arc<QueueHandle>);
 
-/// Keeps a completion queue as long as a queue pair completes there.
+/// Keeps a completion queue alive while a queue pair uses it.
 pub(super) struct QueueHandle {
     pub(super) id: QueueId,
     pub(super) simulation: Arc<SharedSimulation>,
     pub(super) signal: Arc<Signal>,
 }
 
-/// A shared receive queue of a fabric's host.
+/// Shared receive queue of a fabric's host.
 pub struct HostSharedReceiveQueue(pub(super) Arc<SharedReceiveQueueHandle>);
 
-/// Keeps a shared receive queue as long as a queue pair receives from it.
+/// Keeps a shared receive queue alive while a queue pair uses it.
 pub(super) struct SharedReceiveQueueHandle {
     pub(super) id: SharedReceiveQueueId,
     pub(super) domain: Arc<DomainHandle>,
 }
 
-/// A queue pair of a fabric's host.
+/// Queue pair of a fabric's host.
 pub struct HostQueuePair {
     pub(super) id: PairId,
     pub(super) simulation: Arc<SharedSimulation>,

@@ -1,4 +1,4 @@
-//! A host of the fabric: the provider that its programs use.
+//! Provider of a host of the fabric.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::{
     simulation::{HostId, HostState},
 };
 
-/// One host of a [`Fabric`](super::Fabric): what a program there opens its endpoints with.
+/// Host of a [`Fabric`](super::Fabric): the provider with which a program on it opens endpoints.
 #[derive(Debug)]
 pub struct Host {
     pub(super) id: HostId,
@@ -108,7 +108,7 @@ impl Provider for Host {
                 }
                 RegisterRequest::Window if !alive => Err(Error::AllocateWindow(Errno::IO.into())),
                 RegisterRequest::Memory { memory, access } => {
-                    Ok(simulation.memory.register(id, (memory, access), salt))
+                    Ok(simulation.memory.register(id, memory, access, salt))
                 }
                 RegisterRequest::DmaBuf(_) => Err(Error::Unsupported("the fabric has no dma-bufs")),
                 RegisterRequest::Window if !simulation.hosts[device.host.0].windows => {
@@ -197,7 +197,7 @@ impl Provider for Host {
     }
 }
 
-/// Takes requests up to the first that is refused.
+/// Posts requests up to the first that is refused.
 fn take_each<R>(
     requests: &[R],
     mut take: impl FnMut(&R) -> Result<(), Errno>,
@@ -227,5 +227,5 @@ fn limits(host: &HostState) -> Limits {
     }
 }
 
-/// Reads of one queue pair at a time.
+/// Maximum number of outstanding reads of one queue pair.
 const READS_MAX: u32 = 128;

@@ -1,23 +1,24 @@
-//! RDMA within this process, for tests that no real device can be made to play.
+//! Simulated RDMA network within one process, for tests of behaviour that a real device cannot be
+//! made to show.
 //!
-//! A [`Fabric`] is a network of hosts; each [`Host`] is a [`verbs::Provider`], so everything that
-//! is written against `verbs` runs over it unchanged. There is no thread, no clock and no
-//! randomness in it: the seed decides everything that chance would, and time is a number that
-//! moves when somebody moves it. The same calls with the same seed do the same, always.
+//! A [`Fabric`] is a network of hosts. Each [`Host`] is a [`verbs::Provider`], so any program
+//! written against `verbs` runs over it unchanged. There are no threads, no real clock and no
+//! entropy: all random decisions come from the seed, and time is virtual and advances only on
+//! request. The same calls with the same seed always have the same results.
 //!
-//! # Picture
+//! # Structure
 //!
 //! ```text
 //!      program                                              program
 //!         | verbs                                              | verbs
 //!   Host "client"                                         Host "server"
-//!     endpoints ---- letters of the connection manager ---- endpoints
+//!     endpoints ---- messages of the connection manager --- endpoints
 //!     queue pairs -- requests --> [ Link: latency, loss ] --> queue pairs
-//!        ^    '----- <-- answers, or silence, or "no receive" --'    |
+//!        ^    '----- <-- response, no response, or RNR NAK -----'    |
 //!        |                        [ Fault at a Point ]               v
 //!     completion queues, memory, windows            completion queues, memory, windows
 //!   ------------------------------------------------------------------------------------
-//!                          one simulation: one lock, one virtual clock
+//!                  Simulation: one lock, one virtual clock
 //! ```
 //!
 //! # Quick start
@@ -54,7 +55,7 @@
 //! let Some(ConnectionEvent::Established(established)) = near.next_event()?
 //! else { panic!("it was accepted") };
 //!
-//! // Nobody posts a receive there, and one retry is soon over, once time passes.
+//! // The server has posted no receive, so the one RNR retry is exceeded once time passes.
 //! let mut queue_pair = prepared.ready(&established);
 //! queue_pair.send_inline(b"hello?")?;
 //! queue_pair.flush()?;
@@ -69,32 +70,32 @@
 //!
 //! # Time
 //!
-//! With [`Fabric::new`] nothing moves by itself: [`step`](Fabric::step) lets the next thing
-//! happen, [`run_until_idle`](Fabric::run_until_idle) all of them, and
-//! [`advance`](Fabric::advance) what falls into a span of time. With [`Fabric::auto`] whatever is
-//! on its way arrives with every call, so that code for a real device just works, and sleeps on
-//! the same file descriptors; but nobody's patience runs out unless time is moved.
+//! With [`Fabric::new`] nothing happens by itself: [`step`](Fabric::step) executes the next event,
+//! [`run_until_idle`](Fabric::run_until_idle) all events, and [`advance`](Fabric::advance) those of
+//! a span of time. With [`Fabric::auto`] everything in transit is delivered with each call, so that
+//! code written for a real device works unchanged and sleeps on the same file descriptors; timers
+//! still expire only if time is advanced.
 //!
-//! # What it does
+//! # Features
 //!
-//! Reliable connections only, as InfiniBand has them: in order, with retries when a peer has no
-//! receive or does not answer, keys and windows that are checked on each access, and flushing on
-//! failure. [`Link`] makes the wire slow, lossy and disorderly; [`Fabric::at`] plans a [`Fault`]
-//! at a [`Point`]. [`Recorder`] wraps this provider, or any other, and writes down each call;
-//! [`Replay`] is a provider that answers as a recorded one did.
+//! Reliable connections as in InfiniBand: delivery in order, retries when a peer has no receive or
+//! does not respond, keys and windows checked on each access, flushing on failure. [`Link`] adds
+//! latency, loss and reordering; [`Fabric::at`] schedules a [`Fault`] at a [`Point`]. [`Recorder`]
+//! wraps this or any other provider and records each call; [`Replay`] is a provider that answers
+//! from such a recording.
 //!
-//! A port that is [down](Fabric::set_port) lets nothing through and is reported as a device event.
-//! The connection manager is that of rxe, the worst known: who sends a connection request meanwhile
-//! has sent the last one, until the device is [removed](Fabric::remove_device) and
-//! [restored](Fabric::restore_device).
+//! A port that is [down](Fabric::set_port) drops all messages and raises a device event. The
+//! connection manager behaves like that of rxe, the worst known: after a connection request while
+//! the port is down, the host's connection manager neither sends nor receives until the device is
+//! [removed](Fabric::remove_device) and [restored](Fabric::restore_device).
 //!
-//! # What it does not do
+//! # Limits
 //!
 //! * No datagrams, atomics or immediate data.
-//! * Requests that need no peer (binding, invalidating) take effect when they start, which is when
-//!   they are posted, unless a read before them waits for its turn.
-//! * Numbers of queue pairs are unique in a whole fabric, keys too; on a device they are not.
-//! * A host has one device, and that one port.
+//! * Requests that need no peer (bind, invalidate) take effect when they start, which is when they
+//!   are posted, unless a read before them exceeds the maximum of outstanding reads.
+//! * Queue pair numbers and keys are unique in a whole fabric, unlike on devices.
+//! * A host has one device with one port.
 
 mod clock;
 mod cm_message;
@@ -136,45 +137,45 @@ pub use replay::{
 use handle::SharedSimulation;
 use simulation::HostId;
 
-/// A network within this process. Clones are the same network.
+/// Simulated network. Clones refer to the same network.
 #[derive(Clone, Debug)]
 pub struct Fabric {
     simulation: Arc<SharedSimulation>,
 }
 
 impl Fabric {
-    /// A network where nothing moves by itself.
+    /// Creates a network in which events happen only by [`step`](Self::step) and the like.
     pub fn new(seed: u64) -> Self {
         Self { simulation: SharedSimulation::new(seed, false) }
     }
 
-    /// A network where each call lets arrive what is on its way.
+    /// Creates a network in which each call first delivers everything in transit.
     pub fn auto(seed: u64) -> Self {
         Self { simulation: SharedSimulation::new(seed, true) }
     }
 
-    /// The host of a name, which is made on first use.
+    /// Returns the host with this name, which is created on first use.
     pub fn host(&self, name: &str, address: IpAddr) -> Arc<Host> {
         let id = self.simulation.with(|simulation| simulation.add_host(name, address));
         Arc::new(Host { id, simulation: self.simulation.clone() })
     }
 
-    /// Lets the next thing happen; says whether there was one.
+    /// Executes the next event; returns false if there is none.
     pub fn step(&self) -> bool {
         self.simulation.with(|simulation| simulation.step(Duration::MAX))
     }
 
-    /// Lets everything happen, until nothing is planned any more.
+    /// Executes all events until none is left.
     pub fn run_until_idle(&self) {
         while self.step() {}
     }
 
-    /// Lets what is on its way arrive, but nobody's patience run out.
+    /// Delivers everything in transit, without expiring timers.
     pub fn settle(&self) {
         self.simulation.with(simulation::Simulation::settle);
     }
 
-    /// Lets time pass, and what falls into it happen.
+    /// Advances time and executes the events in that span.
     pub fn advance(&self, by: Duration) {
         self.simulation.with(|simulation| {
             let until = simulation.clock.now().saturating_add(by);
@@ -183,21 +184,21 @@ impl Fabric {
         });
     }
 
-    /// How much time has passed.
+    /// Virtual time since the start.
     pub fn now(&self) -> Duration {
         self.simulation.with(|simulation| simulation.clock.now())
     }
 
-    /// What the wire does from now on.
+    /// Sets the properties of the wire from now on.
     pub fn set_link(&self, link: Link) {
         self.simulation.with(|simulation| simulation.link = link);
     }
 
-    /// Plans a fault.
+    /// Schedules a fault.
     ///
     /// # Panics
     ///
-    /// When the point names a host that there is not.
+    /// When the point names an unknown host.
     pub fn at(&self, point: Point, fault: Fault) {
         let planned =
             self.simulation.with(|simulation| simulation.schedule_fault(point.clone(), fault));
@@ -208,95 +209,95 @@ impl Fabric {
     ///
     /// # Panics
     ///
-    /// When there is no host of a name.
+    /// When there is no host with one of the names.
     pub fn partition(&self, one: &str, other: &str) {
         let (one, other) = (self.find(one), self.find(other));
         self.simulation.with(|simulation| simulation.partition(one, other));
     }
 
-    /// Makes the network between two hosts whole again.
+    /// Restores the network between two hosts.
     ///
     /// # Panics
     ///
-    /// When there is no host of a name.
+    /// When there is no host with one of the names.
     pub fn heal(&self, one: &str, other: &str) {
         let (one, other) = (self.find(one), self.find(other));
         self.simulation.with(|simulation| simulation.heal(one, other));
     }
 
-    /// Takes a host's device away, as pulling it out would.
+    /// Removes a host's device, as unplugging it would.
     ///
     /// # Panics
     ///
-    /// When there is no host of the name.
+    /// When there is no host with this name.
     pub fn remove_device(&self, host: &str) {
         let host = self.find(host);
         self.simulation.with(|simulation| simulation.remove_device(host));
     }
 
-    /// Gives a host a device again. What was made from the old one stays dead.
+    /// Adds a new device to a host. Objects of the old one stay unusable.
     ///
     /// # Panics
     ///
-    /// When there is no host of the name.
+    /// When there is no host with this name.
     pub fn restore_device(&self, host: &str) {
         let host = self.find(host);
         self.simulation.with(|simulation| simulation.restore_device(host));
     }
 
-    /// Gives a host one more address.
+    /// Adds an address to a host.
     ///
     /// # Panics
     ///
-    /// When there is no host of the name, or another has the address.
+    /// When there is no host with this name, or another host has the address.
     pub fn add_address(&self, host: &str, address: IpAddr) {
         let id = self.find(host);
         let added = self.simulation.with(|simulation| simulation.add_address(id, address));
         assert!(added, "{address} is the address of another host");
     }
 
-    /// Takes the link of a host's port away, or gives it back.
+    /// Sets the link state of a host's port.
     ///
     /// # Panics
     ///
-    /// When there is no host of the name.
+    /// When there is no host with this name.
     pub fn set_port(&self, host: &str, active: bool) {
         let host = self.find(host);
         self.simulation.with(|simulation| simulation.set_port(host, active));
     }
 
-    /// Has a host's devices be of a kind without memory windows.
+    /// Makes a host's devices report no support for memory windows.
     ///
     /// # Panics
     ///
-    /// When there is no host of the name.
+    /// When there is no host with this name.
     pub fn without_windows(&self, host: &str) {
         let HostId(host) = self.find(host);
         self.simulation.with(|simulation| simulation.hosts[host].windows = false);
     }
 
-    /// Has a host's devices be on this NUMA node, as far as they are asked.
+    /// Sets the NUMA node that a host's devices report.
     ///
     /// # Panics
     ///
-    /// When there is no host of the name.
+    /// When there is no host with this name.
     pub fn set_numa_node(&self, host: &str, node: u32) {
         let HostId(host) = self.find(host);
         self.simulation.with(|simulation| simulation.hosts[host].numa_node = Some(node));
     }
 
-    /// Moves a host's address to another device, as a bond that fails over: each endpoint that had
-    /// found its device hears [`AddressChange`](verbs::ConnectionEvent::AddressChange).
+    /// Moves a host's address to another device, as a failover of a bond does: each endpoint that
+    /// is bound to the device receives [`AddressChange`](verbs::ConnectionEvent::AddressChange).
     ///
     /// # Panics
     ///
-    /// When there is no host of the name.
+    /// When there is no host with this name.
     pub fn change_address(&self, host: &str) {
         let host = self.find(host);
         self.simulation.with(|simulation| simulation.change_address(host));
     }
 
-    /// How much there is, of each kind, on all hosts together.
+    /// Counts the objects of all hosts by kind.
     pub fn objects(&self) -> Objects {
         self.simulation.with(|simulation| Objects {
             endpoints: simulation.endpoints.len(),
@@ -314,11 +315,11 @@ impl Fabric {
     }
 }
 
-/// How many objects a fabric has. Once all that was made is dropped, and what was on its way has
-/// arrived, there is none.
+/// Number of objects of a fabric. All are 0 once every object has been dropped and everything in
+/// transit has been delivered.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Objects {
-    /// Endpoints, also those that only their queue pair or an unread event keeps.
+    /// Endpoints, including those kept alive by their queue pair or an unread event.
     pub endpoints: usize,
     /// Protection domains.
     pub domains: usize,
@@ -328,7 +329,7 @@ pub struct Objects {
     pub completion_queues: usize,
     /// Queue pairs.
     pub queue_pairs: usize,
-    /// SharedSimulation receive queues.
+    /// Shared receive queues.
     pub shared_receive_queues: usize,
 }
 

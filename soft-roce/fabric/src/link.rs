@@ -1,28 +1,27 @@
-//! The wire between two hosts: how long a message takes, and how often it is lost on the way.
+//! Wire between two hosts: latency and loss of messages.
 
 use std::time::Duration;
 
-/// What the wire does to messages.
+/// Properties of the wire.
 ///
-/// A reliable connection hides all of it: what is lost is sent again, what is out of order is
-/// put in order, what comes twice is thrown away. So each of these costs time, until the
-/// sender's retries are used up.
+/// A reliable connection hides all of them: lost messages are resent, reordered ones are sorted,
+/// duplicates are dropped. Each costs time, until the sender's retries are exceeded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Link {
-    /// How long a message takes at least.
+    /// Minimum delay of a message.
     pub latency: Duration,
-    /// How much longer it may take, drawn evenly.
+    /// Maximum additional delay, drawn uniformly.
     pub jitter: Duration,
-    /// How many of 1,000 messages are lost; each loss costs the sender's acknowledge timeout.
+    /// Lost messages per 1,000; each loss costs the sender's ACK timeout.
     pub lost_per_mille: u16,
-    /// How many of 1,000 messages are overtaken, and wait as long again.
+    /// Reordered messages per 1,000; each is delayed by the latency once more.
     pub reordered_per_mille: u16,
-    /// How many of 1,000 messages come twice, the copy occupying the wire.
+    /// Duplicated messages per 1,000; each copy occupies the wire.
     pub duplicated_per_mille: u16,
 }
 
 impl Default for Link {
-    /// A quiet local network: 5 µs, a little jitter, and no loss.
+    /// Idle local network: latency 5 µs, jitter 1 µs, no loss.
     fn default() -> Self {
         Self {
             latency: Duration::from_micros(5),
@@ -35,7 +34,7 @@ impl Default for Link {
 }
 
 impl Link {
-    /// Sends one message over the wire.
+    /// Draws delay and losses of one message.
     pub(super) fn transmit(&self, random: &mut Random) -> Transit {
         let mut delay = self.latency + random.up_to(self.jitter);
         if random.occurs(self.reordered_per_mille) {
@@ -52,16 +51,16 @@ impl Link {
     }
 }
 
-/// What became of one message.
+/// Transit of one message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transit {
-    /// How long the copy that arrived took.
+    /// Delay of the copy that arrived.
     pub(super) delay: Duration,
-    /// How many copies were lost before it.
+    /// Number of copies lost before it.
     pub(super) losses: u32,
 }
 
-/// The only randomness there is: a sequence that the seed determines.
+/// Pseudo-random number generator, the only source of randomness; determined by the seed.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -69,7 +68,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The next number, by Steele, Lea and Flood's SplitMix.
+    /// Returns the next number, by Steele, Lea and Flood's SplitMix.
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -87,7 +86,8 @@ impl Random {
     }
 }
 
-/// More than any retry count, so that a wire that loses everything does not hang us.
+/// Maximum number of losses of a message: more than any retry count, so that a wire that loses
+/// everything does not loop forever.
 const LOSSES_MAX: u32 = 8;
 
 #[cfg(test)]

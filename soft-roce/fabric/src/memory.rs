@@ -1,4 +1,4 @@
-//! Registered memory, memory windows and their keys, with the checks that a device makes.
+//! Registered memory, memory windows and their keys, with the access checks of a device.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +10,8 @@ use verbs::{
 
 use super::simulation::{DomainId, PairId};
 
-/// All that is registered, by index; a key is an index and eight bits that say which use of it.
+/// Registered memory and windows, by index. A key consists of the index and eight bits that
+/// distinguish its uses.
 #[derive(Default)]
 pub(super) struct Memory {
     regions: BTreeMap<u32, Region>,
@@ -18,7 +19,7 @@ pub(super) struct Memory {
     indices: u32,
 }
 
-/// One registration.
+/// Memory region.
 struct Region {
     domain: DomainId,
     mapping: Arc<Mapping>,
@@ -26,14 +27,14 @@ struct Region {
     keys: Keys,
 }
 
-/// A memory window of type 2.
+/// Memory window of type 2.
 struct Window {
     domain: DomainId,
     keys: Keys,
     binding: Option<Binding>,
 }
 
-/// What a window gives access to.
+/// Memory that a window gives access to.
 struct Binding {
     pair: PairId,
     region: u32,
@@ -42,14 +43,14 @@ struct Binding {
     access: Access,
 }
 
-/// A range of memory that was checked.
+/// Range of memory that has passed the access check.
 pub(super) struct MemoryRange {
     mapping: Arc<Mapping>,
     offset: usize,
     length: usize,
 }
 
-/// What a peer asks for, and of whom.
+/// Remote access requested by a peer.
 pub(super) struct AccessRequest {
     pub(super) domain: DomainId,
     pub(super) pair: PairId,
@@ -60,11 +61,12 @@ pub(super) struct AccessRequest {
 }
 
 impl Memory {
-    /// Registers memory; `salt` makes its keys hard to guess.
+    /// Registers memory; `salt` randomizes its keys.
     pub(super) fn register(
         &mut self,
         domain: DomainId,
-        (mapping, access): (Arc<Mapping>, Access),
+        mapping: Arc<Mapping>,
+        access: Access,
         salt: u64,
     ) -> Keys {
         let (index, keys) = self.keys(salt);
@@ -78,18 +80,18 @@ impl Memory {
         keys
     }
 
-    /// Forgets a registration or a window.
+    /// Removes a registration or a window.
     pub(super) fn deregister(&mut self, keys: Keys) {
         self.regions.remove(&index(keys.local));
         self.windows.remove(&index(keys.local));
     }
 
-    /// How many registrations and windows there are.
+    /// Number of registrations and windows.
     pub(super) fn len(&self) -> usize {
         self.regions.len() + self.windows.len()
     }
 
-    /// Binds a window for a queue pair; says whether that is allowed.
+    /// Binds a window for a queue pair; returns false if that is not allowed.
     pub(super) fn bind(&mut self, domain: DomainId, pair: PairId, bind: &BindWindow) -> bool {
         let region = index(bind.memory);
         let allowed = self.regions.get(&region).is_some_and(|region| {
@@ -110,7 +112,7 @@ impl Memory {
         true
     }
 
-    /// Takes a window's key out of use; says whether it was bound to this queue pair.
+    /// Invalidates a window's key; returns false unless it is bound to this queue pair.
     pub(super) fn invalidate(&mut self, pair: PairId, key: RemoteKey) -> bool {
         let Some(window) = self.windows.get_mut(&index(key.0)) else { return false };
         let bound = window.binding.as_ref().is_some_and(|binding| binding.pair == pair);
@@ -121,7 +123,7 @@ impl Memory {
         true
     }
 
-    /// A segment of our own work request, if its key covers it.
+    /// Returns the memory of a local segment, if its key allows the access.
     pub(super) fn local(
         &self,
         domain: DomainId,
@@ -134,7 +136,7 @@ impl Memory {
         allowed.then(|| region.range(segment.address, segment.length as usize)).flatten()
     }
 
-    /// What a peer asks for, if its key allows that.
+    /// Returns the memory of a remote access, if its key allows it.
     pub(super) fn remote(&self, request: &AccessRequest) -> Option<MemoryRange> {
         match self.regions.get(&index(request.key.0)) {
             Some(region) => {
@@ -160,7 +162,7 @@ impl Memory {
     fn keys(&mut self, salt: u64) -> (u32, Keys) {
         self.indices = (self.indices + 1) & 0x00FF_FFFF;
         let [local, remote, ..] = salt.to_le_bytes();
-        // Never the same, so that one taken for the other is noticed.
+        // Local and remote key differ, so that using one for the other is detected.
         let remote = if local == remote { !remote } else { remote };
         let key = |salt: u8| self.indices << 8 | u32::from(salt);
         (self.indices, Keys { local: key(local), remote: RemoteKey(key(remote)) })
@@ -185,7 +187,7 @@ impl MemoryRange {
         self.length
     }
 
-    /// Adds the bytes to `out`.
+    /// Appends the bytes to `out`.
     pub(super) fn read(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + self.length, 0);
@@ -200,7 +202,8 @@ impl MemoryRange {
     }
 }
 
-/// What memory must itself allow, so that a window may lend it: to be written, if the window may.
+/// Access that a region must allow so that a window with `access` can be bound to it: local write
+/// for remote write.
 fn required_access(access: Access) -> Access {
     if access.contains(Access::REMOTE_WRITE) { Access::LOCAL_WRITE } else { Access::NONE }
 }

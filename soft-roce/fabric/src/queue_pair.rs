@@ -1,4 +1,4 @@
-//! Queue pairs: what is posted to them, and how they fail.
+//! Queue pairs: posting, connecting and failing.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
     simulation::{DeviceId, DomainId, EndpointId, HostId, PairId, QueueId, Simulation},
 };
 
-/// Where a queue pair is in its life.
+/// State of a queue pair.
 ///
 /// ```text
 ///   Prepared -- connected --> Ready -- a failure, or disconnected --> Failed
@@ -22,11 +22,11 @@ use super::{
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum QueuePairState {
-    /// Everything outstanding was flushed; so is what is posted from now on.
+    /// Error state: everything outstanding has been flushed, and new work requests are flushed.
     Failed,
-    /// Receives can be posted.
+    /// Initialized: receives can be posted.
     Prepared,
-    /// Connected.
+    /// Ready to send and receive.
     Ready,
 }
 
@@ -39,27 +39,27 @@ pub(super) struct QueuePair {
     pub(super) capabilities: Capabilities,
     pub(super) state: QueuePairState,
     pub(super) peer: Option<PairId>,
-    /// Where the peer is.
+    /// Host of the peer.
     pub(super) remote_host: Option<HostId>,
     pub(super) policy: RetryPolicy,
     pub(super) flow: Flow,
     receives: VecDeque<ReceiveRequest>,
 }
 
-/// How often, and how long, a queue pair tries, and how much at a time.
+/// Retry counts, timeout and maximum of outstanding reads of a queue pair.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RetryPolicy {
-    /// How long it waits for an answer before it sends again.
+    /// ACK timeout.
     pub(super) timeout: Duration,
-    /// How often it does, without any answer.
+    /// Retry count.
     pub(super) retries: u32,
-    /// How often it does, when the peer has no receive; nothing for ever so often.
-    pub(super) receiver_retries: Option<u32>,
-    /// How many reads it may have without an answer.
+    /// RNR retry count; `None` for unlimited.
+    pub(super) rnr_retries: Option<u32>,
+    /// Maximum number of outstanding reads.
     pub(super) reads: usize,
 }
 
-/// What goes from one queue pair to its peer. Sequence numbers count requests.
+/// Flow of requests from a queue pair to its peer. Sequence numbers count requests.
 ///
 /// ```text
 ///      first        acknowledged    executed     arrived        started    first + sends
@@ -67,49 +67,50 @@ pub(super) struct RetryPolicy {
 ///        |  here         |  on its way  |  there    |   way there  |   here      |
 /// ```
 pub(super) struct Flow {
-    /// What was posted and has not completed.
+    /// Posted sends that have not completed.
     pub(super) sends: VecDeque<PendingSend>,
     pub(super) first: u64,
     pub(super) acknowledged: u64,
     pub(super) executed: u64,
     pub(super) arrived: u64,
     pub(super) started: u64,
-    /// When the latest request arrives, and the latest answer: none overtakes another.
+    /// Arrival times of the latest request and the latest response; they do not overtake each
+    /// other.
     pub(super) last_arrival: Duration,
     pub(super) last_response: Duration,
     pub(super) stall: Stall,
-    /// A request could not even start: it completes, with a failure, once those before it have,
-    /// and none behind it starts.
+    /// A request failed locally: it completes with an error after those before it, and none after
+    /// it starts.
     pub(super) broken: bool,
-    /// Counts the stalls, so that the timers of earlier ones are told apart.
+    /// Number of stalls, by which timers of earlier stalls are recognized.
     pub(super) stalls: u64,
 }
 
-/// Why nothing moves, if so.
+/// Reason for a stall of the flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stall {
-    /// It moves.
+    /// Not stalled.
     None,
-    /// The peer has no receive, since then.
+    /// Receiver not ready, since this time.
     NotReady(Duration),
-    /// There is no answer, since then.
+    /// No response, since this time.
     NoResponse(Duration),
 }
 
-/// A request that has not completed.
+/// Send request that has not completed.
 pub(super) struct PendingSend {
     pub(super) request: SendRequest,
-    /// What its payload names.
+    /// Segments of its payload.
     pub(super) segments: Vec<Segment>,
-    /// Inline bytes, or those gathered.
+    /// Inline or gathered bytes.
     pub(super) bytes: Vec<u8>,
-    /// How it ended, once that is known, here or at the peer.
+    /// Completion status, once known locally or at the peer.
     pub(super) status: Option<Status>,
-    /// Whether it ended before it was sent.
+    /// True if it was completed without being sent.
     pub(super) completed_locally: bool,
 }
 
-/// What a queue pair is made of.
+/// Objects and sizes of a new queue pair.
 pub(super) struct QueuePairParts {
     pub(super) device: DeviceId,
     pub(super) endpoint: EndpointId,
@@ -163,7 +164,7 @@ impl Simulation {
         Ok(id)
     }
 
-    /// Destroys a queue pair: nothing it held is touched any more.
+    /// Destroys a queue pair: its memory is not accessed any more.
     pub(super) fn destroy_pair(&mut self, id: PairId) {
         let Some(pair) = self.pairs.remove(&id) else { return };
         if let Some(endpoint) = self.endpoints.get_mut(&pair.endpoint) {
@@ -172,7 +173,7 @@ impl Simulation {
         self.remove_endpoint_if_unused(pair.endpoint);
     }
 
-    /// Moves a queue pair to the state in which it can send.
+    /// Moves a queue pair to ready to send.
     pub(super) fn connect_pair(&mut self, id: PairId, peer: Option<PairId>, policy: RetryPolicy) {
         let remote_host = peer.and_then(|peer| Some(self.pairs.get(&peer)?.device.host));
         let Some(pair) = self.pairs.get_mut(&id) else { return };
@@ -183,7 +184,7 @@ impl Simulation {
         }
     }
 
-    /// Fails a queue pair: everything outstanding is flushed.
+    /// Moves a queue pair to the error state: everything outstanding is flushed.
     pub(super) fn fail_pair(&mut self, id: PairId) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         if pair.state == QueuePairState::Failed {
@@ -204,7 +205,7 @@ impl Simulation {
         }
     }
 
-    /// All queue pairs of a host fail; of what is posted there is no completion.
+    /// Fails all queue pairs of a host, without completing what is posted.
     pub(super) fn fail_pairs_silently(&mut self, host: HostId) {
         let mut failed = Vec::new();
         for (&id, pair) in &mut self.pairs {
@@ -220,7 +221,7 @@ impl Simulation {
         }
     }
 
-    /// Takes one send; says why not.
+    /// Posts one send.
     pub(super) fn post_send(
         &mut self,
         id: PairId,
@@ -252,7 +253,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Takes one receive; says why not.
+    /// Posts one receive.
     pub(super) fn post_receive(
         &mut self,
         id: PairId,
@@ -277,7 +278,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// The receive that the next message takes, and the domain its memory must be of.
+    /// Takes the receive for the next message, with the domain that its memory must belong to.
     pub(super) fn take_receive(&mut self, id: PairId) -> Option<(ReceiveRequest, DomainId)> {
         let pair = self.pairs.get_mut(&id)?;
         match pair.shared {
@@ -325,25 +326,25 @@ impl Flow {
         }
     }
 
-    /// The request of a sequence number, if it has not completed.
+    /// Returns the request of a sequence number, if it has not completed.
     pub(super) fn pending(&mut self, sequence: u64) -> Option<&mut PendingSend> {
         let index = self.index(sequence)?;
         self.sends.get_mut(index)
     }
 
-    /// Where in the queue a sequence number is.
+    /// Index of a sequence number in the queue.
     pub(super) fn index(&self, sequence: u64) -> Option<usize> {
         usize::try_from(sequence.checked_sub(self.first)?).ok()
     }
 
-    /// How many reads are started and not answered.
+    /// Number of reads started and without a response.
     pub(super) fn open_reads(&self) -> usize {
         let open = self.sends.iter().zip(self.first..self.started);
         open.filter(|(one, sequence)| one.reads() && *sequence >= self.acknowledged).count()
     }
 }
 
-/// Whether a queue pair of this size can be made.
+/// Returns true if a queue pair of this size can be created.
 fn fits(capabilities: &Capabilities) -> bool {
     let Capabilities { send, receive, segments, inline } = *capabilities;
     send <= WORK_REQUESTS_MAX
@@ -352,7 +353,7 @@ fn fits(capabilities: &Capabilities) -> bool {
         && inline <= INLINE_MAX
 }
 
-/// Whether a request is one that a device takes.
+/// Returns true if a device accepts this request.
 fn is_valid(capabilities: &Capabilities, request: &SendRequest) -> bool {
     match (&request.operation, &request.payload) {
         (Operation::BindWindow(_) | Operation::LocalInvalidate(_), payload) => {
@@ -365,9 +366,9 @@ fn is_valid(capabilities: &Capabilities, request: &SendRequest) -> bool {
     }
 }
 
-/// As on rxe, the first number a queue pair can have.
+/// First queue pair number, as on rxe.
 const FIRST_NUMBER: u32 = 0x11;
-/// Outstanding work requests of one queue.
+/// Maximum number of outstanding work requests of one queue.
 pub(super) const WORK_REQUESTS_MAX: u32 = 1 << 16;
-/// Bytes of an inline send, as on rxe.
+/// Maximum bytes of an inline send, as on rxe.
 const INLINE_MAX: u32 = 512;

@@ -1,4 +1,4 @@
-//! A provider that writes down what another is asked, and what it answers.
+//! Provider that records the calls of another provider and their results.
 
 use std::{
     fmt,
@@ -22,15 +22,15 @@ use verbs::{
 
 use super::recording::{self, CmEventRecord, PostedRequest, Record, Recording};
 
-/// Wraps a provider and writes one line for each call and event into a [`Trace`].
+/// Wraps a provider and writes one line per call and event to a [`Trace`].
 ///
-/// The trace also has a [recording](Trace::recording), from which [`Replay`](super::Replay) answers as the
-/// recorded provider did. For that it looks at registered memory whenever there is a completion; so
-/// all access to memory is atomic, byte by byte, and slow.
+/// The trace also has a [recording](Trace::recording), from which [`Replay`](super::Replay) answers
+/// as the recorded provider did. For that it compares registered memory at each completion; so all
+/// memory access is atomic, byte by byte, and slow.
 ///
-/// Lines name things by the order in which they were made, and never by an address or a token,
-/// which differ from run to run. So two runs over a [`Fabric`](super::Fabric) with the same seed
-/// and the same calls have the same trace, and a run can be compared with one that was kept.
+/// Objects are numbered in the order of creation; addresses and tokens, which differ from run to
+/// run, are left out. So two runs over a [`Fabric`](super::Fabric) with the same seed and the same
+/// calls have equal traces, and a run can be compared with a stored one.
 pub struct Recorder<P> {
     inner: Arc<P>,
     trace: Trace,
@@ -54,7 +54,7 @@ impl<P: fmt::Debug> fmt::Debug for Recorder<P> {
     }
 }
 
-/// What was written down. Clones are the same trace.
+/// Trace of the calls. Clones refer to the same trace.
 #[derive(Clone, Default)]
 pub struct Trace {
     inner: Arc<TraceInner>,
@@ -69,19 +69,19 @@ struct TraceInner {
 }
 
 impl Trace {
-    /// A trace whose lines begin with a time, such as [`Fabric::now`](super::Fabric::now).
+    /// Creates a trace whose lines begin with a time, such as [`Fabric::now`](super::Fabric::now).
     pub fn timed(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         let inner = TraceInner { clock: Some(Box::new(clock)), ..TraceInner::default() };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Everything so far.
+    /// Returns all lines so far.
     pub fn text(&self) -> String {
         let lines = self.inner.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// Everything so far, for a [`Replay`](super::Replay): a JSON value a line.
+    /// Returns the recording so far, for a [`Replay`](super::Replay): one JSON value per line.
     pub fn recording(&self) -> String {
         self.recording_mut(|recording| recording.text())
     }
@@ -109,26 +109,26 @@ macro_rules! recorded {
         pub struct $name<P: Provider> {
             inner: P::$inner,
             number: u64,
-            $(/// Number on the recording.
+            $(/// Number in the recording.
             $index: usize,)?
         }
     )*};
 }
 
 recorded! {
-    /// A recorded endpoint.
+    /// Recorded endpoint.
     RecorderEndpoint of Endpoint with index;
-    /// A recorded protection domain.
+    /// Recorded protection domain.
     RecorderDomain of Domain with index;
-    /// A recorded completion queue.
+    /// Recorded completion queue.
     RecorderQueue of CompletionQueue;
-    /// A recorded shared receive queue.
+    /// Recorded shared receive queue.
     RecorderSharedReceiveQueue of SharedReceiveQueue;
-    /// A recorded queue pair.
+    /// Recorded queue pair.
     RecorderQueuePair of QueuePair with index;
 }
 
-/// Recorded memory, or a recorded window.
+/// Recorded memory or window.
 pub struct RecorderRegistration<P: Provider> {
     _inner: P::Registration,
 }
@@ -159,7 +159,7 @@ impl<P: Provider> Provider for Recorder<P> {
     type SharedReceiveQueue = RecorderSharedReceiveQueue<P>;
     type QueuePair = RecorderQueuePair<P>;
 
-    // The recorder itself looks at memory.
+    // The recorder itself reads the memory.
     const AGENT: Agent = Agent::Thread;
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
@@ -339,7 +339,7 @@ impl<P: Provider> Provider for Recorder<P> {
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         let what = describe(&batch);
         let (pair, posts) = posts(&batch);
-        // Before the device can complete any of it.
+        // Recorded before the device can complete any of it.
         self.trace.recording_mut(|recording| {
             posts.iter().for_each(|post| recording.post(pair, post));
         });
@@ -383,7 +383,7 @@ impl<P: Provider> Provider for Recorder<P> {
                     out[..count].iter().for_each(|one| recording.complete(one))
                 });
                 if matches!(done, Ok(0)) {
-                    return done; // how often there was nothing says nothing
+                    return done; // empty polls are not recorded
                 }
                 ("poll".to_owned(), done)
             }
@@ -410,7 +410,7 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
     }
 }
 
-/// What of a batch goes on the recording, and whose it is.
+/// Returns the queue pair of a batch and its requests, as recorded.
 fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<PostedRequest>) {
     match batch {
         Batch::Receives { queue_pair, requests } => {
@@ -433,7 +433,7 @@ fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<PostedReque
     }
 }
 
-/// The system's number for an error of a request.
+/// Returns the errno of a failed request.
 fn errno(error: &Error) -> i32 {
     let source = std::error::Error::source(error);
     let number = source.and_then(|source| source.downcast_ref::<std::io::Error>());
@@ -469,7 +469,7 @@ fn send(request: &SendRequest, payloads: &Payloads) -> String {
     format!("{operation} {payload}{signaled}")
 }
 
-/// An outcome in a line.
+/// Formats an outcome on one line.
 struct Outcome<T, E>(Result<T, E>);
 
 impl<T: fmt::Display, E: fmt::Display> fmt::Display for Outcome<T, E> {
@@ -481,7 +481,7 @@ impl<T: fmt::Display, E: fmt::Display> fmt::Display for Outcome<T, E> {
     }
 }
 
-/// A completion that was polled off a queue.
+/// Formats a polled completion.
 struct PolledCompletion<'a>(u64, &'a Completion);
 
 impl fmt::Display for PolledCompletion<'_> {

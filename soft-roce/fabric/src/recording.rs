@@ -1,4 +1,4 @@
-//! What a recorded run was asked and what it answered, so that it can be replayed.
+//! Recording of the calls and results of a run, for a replay.
 
 use std::sync::{Arc, Weak};
 
@@ -9,8 +9,8 @@ use verbs::{
     provider::{CmRequest, Operation, Payload, Payloads, ReceiveRequest, SendRequest},
 };
 
-/// A line of a recording. Objects go by number, each kind from 0, in the order in which they were made;
-/// an `errno` is that of a call that was refused.
+/// Line of a recording. Objects are numbered by kind from 0, in the order of creation; `errno` is
+/// that of a refused call.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) enum Record {
     Request {
@@ -39,7 +39,7 @@ pub(super) enum Record {
         pair: usize,
         what: String,
     },
-    /// So many of the last posts were not taken.
+    /// The last `untaken` posts were refused.
     Refused {
         pair: usize,
         untaken: usize,
@@ -53,7 +53,7 @@ pub(super) enum Record {
     },
 }
 
-/// An event of the connection manager.
+/// CM event.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct CmEventRecord {
     pub(super) endpoint: usize,
@@ -64,12 +64,12 @@ pub(super) struct CmEventRecord {
     pub(super) incoming: bool,
 }
 
-/// A completion, with what had changed in registered memory by then.
+/// Completion, with the changes of registered memory up to it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct CompletionRecord {
     pub(super) pair: usize,
     pub(super) receive: bool,
-    /// Which of the queue pair's sends, or receives, counted from 0.
+    /// Index among the sends or receives of the queue pair, from 0.
     pub(super) nth: usize,
     pub(super) status: u32,
     pub(super) length: u32,
@@ -77,36 +77,36 @@ pub(super) struct CompletionRecord {
     pub(super) written: Vec<MemoryChange>,
 }
 
-/// Bytes that changed in one registration.
+/// Change of bytes in one registration.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct MemoryChange {
     pub(super) registration: usize,
     pub(super) offset: usize,
-    /// In hexadecimal.
+    /// Bytes in hexadecimal.
     pub(super) bytes: String,
 }
 
 impl MemoryChange {
-    /// The bytes, up to the first that is none.
+    /// Decodes the bytes, up to the first that is not hexadecimal.
     pub(super) fn decode(&self) -> Vec<u8> {
         let pairs = (0..self.bytes.len() / 2).map(|at| self.bytes.get(2 * at..2 * at + 2));
         pairs.map_while(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
     }
 }
 
-/// A work request.
+/// Posted work request.
 pub(super) struct PostedRequest {
     pub(super) receive: bool,
     pub(super) token: u64,
     pub(super) what: String,
 }
 
-/// A recording while it is recorded.
+/// Recording in progress.
 #[derive(Default)]
 pub(super) struct Recording {
     entries: Vec<Record>,
     regions: Vec<Option<Region>>,
-    /// What had changed before the last posts, which the next completion takes along.
+    /// Changes before the last posts, which are recorded with the next completion.
     changed: Vec<MemoryChange>,
     endpoints: usize,
     domains: usize,
@@ -121,7 +121,7 @@ struct Tokens {
     receives: Vec<u64>,
 }
 
-/// Registered memory, and what was in it when we last looked.
+/// Registered memory, and its contents at the last comparison.
 struct Region {
     memory: Weak<Mapping>,
     seen: Vec<u8>,
@@ -165,14 +165,14 @@ impl Recording {
     pub(super) fn post(&mut self, pair: usize, post: &PostedRequest) {
         self.tokens(pair, post.receive).push(post.token);
         if !post.receive {
-            // Our side may have written, too; what the peer writes from now on is told apart.
+            // The local side may have written too; later changes are made by the peer.
             let changes = self.changes();
             self.changed.extend(changes);
         }
         self.write(Record::Post { pair, what: post.what.clone() });
     }
 
-    /// The last posts were not taken.
+    /// Records that the last posts were refused.
     pub(super) fn refuse(&mut self, pair: usize, posts: &[PostedRequest], errno: i32) {
         for post in posts {
             self.tokens(pair, post.receive).pop();
@@ -185,7 +185,7 @@ impl Recording {
         if receive { &mut tokens.receives } else { &mut tokens.sends }
     }
 
-    /// Writes a completion, if it is of a queue pair that there still is.
+    /// Records a completion of a known queue pair.
     pub(super) fn complete(&mut self, completion: &verbs::Completion) {
         let of = |tokens: &Tokens| tokens.number == completion.queue_pair();
         let Some(pair) = self.pairs.iter().rposition(of) else { return };
@@ -209,7 +209,7 @@ impl Recording {
         self.write(Record::Completion(entry));
     }
 
-    /// What has changed since the last look, one range for each registration.
+    /// Returns the changes since the last comparison, one range per registration.
     fn changes(&mut self) -> Vec<MemoryChange> {
         let mut patches = Vec::new();
         for (registration, region) in self.regions.iter_mut().enumerate() {
@@ -230,19 +230,20 @@ impl Recording {
     }
 }
 
-/// A request's name on a recording.
+/// Name of a CM request in a recording.
 pub(super) fn request(request: &CmRequest<'_>) -> String {
     let text = format!("{request:?}");
     let end = text.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(text.len());
     text[..end].to_owned()
 }
 
-/// A receive's name on a recording.
+/// Name of a receive in a recording.
 pub(super) fn receive(request: &ReceiveRequest) -> String {
     format!("receive {}", request.segment.length)
 }
 
-/// A send's name on a recording: what it does, with how many bytes. Where they are differs between runs.
+/// Name of a send in a recording: operation and number of bytes. Addresses differ between runs and
+/// are left out.
 pub(super) fn send(request: &SendRequest, payloads: &Payloads) -> String {
     let what = match request.operation {
         Operation::BindWindow(_) => "bind",
@@ -295,7 +296,7 @@ pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 11]) -> Limits {
         shared_receive_work_requests: at(8),
         shared_receive_queues: at(9),
         windows: at(10),
-        numa_node: None,                     // of another machine
+        numa_node: None,                     // differs between machines
         transport: TransportType::default(), // a replayed connect does not block
     }
 }

@@ -1,4 +1,4 @@
-//! A provider that answers as a recorded one did.
+//! Provider that answers from a recording.
 
 use std::{
     collections::VecDeque,
@@ -22,17 +22,16 @@ use super::{
     signal::Signal,
 };
 
-/// Answers from the [recording](super::Trace::recording) of a recorded run, so that what was seen on a device
-/// can be looked into without one.
+/// Answers from the [recording](super::Trace::recording) of a run, so that behaviour seen on a
+/// device can be examined without one.
 ///
-/// It gives each endpoint, queue pair and domain what the one of the same number had in the
-/// recorded run: the same events, the same completions, and what peers had written into memory.
-/// Each comes as soon as whatever was calls_made before it then has been calls_made now. Nothing depends on
-/// time.
+/// Each endpoint, queue pair and domain gets the events and completions that the one with the same
+/// number had in the recorded run, and memory gets what peers had written. Each is available once
+/// the same calls have been made as in the recorded run. Nothing depends on time.
 ///
-/// So the program must do what it did then, in the same order for each object; when it asks for
-/// something else, [`divergence`](Self::divergence) says what. What it does beyond the end of the
-/// recording is never answered. There are no shared receive queues.
+/// The program must make the same calls in the same order for each object;
+/// [`divergence`](Self::divergence) returns the first different call. Calls beyond the end of the
+/// recording get no events. Shared receive queues are not supported.
 pub struct Replay {
     state: Mutex<ReplayState>,
 }
@@ -47,9 +46,9 @@ struct ReplayState {
     regions: Vec<Option<Arc<Mapping>>>,
     queues: VecDeque<(u32, u32)>,
     numbers: VecDeque<u32>,
-    /// What was made so far, of each kind.
+    /// Number of objects created so far, by kind.
     made: ObjectCounts,
-    /// How much was calls_made so far, and each time somebody may be waiting.
+    /// Number of calls so far, and the signals of objects that may be waited for.
     calls_made: usize,
     signals: Vec<(SignalOwner, Arc<Signal>)>,
     divergence: Option<String>,
@@ -63,7 +62,7 @@ struct ObjectCounts {
     queues: usize,
 }
 
-/// What an object was calls_made, and what it then reported, with how much had been calls_made by then.
+/// Recorded calls of an object, and its events, each with the number of calls that preceded it.
 struct RecordedCalls<T> {
     calls: VecDeque<(String, Option<i32>)>,
     reports: VecDeque<(usize, T)>,
@@ -78,17 +77,17 @@ impl<T> Default for RecordedCalls<T> {
 #[derive(Default)]
 struct ReplayPair {
     number: u32,
-    /// Which completion queue it was made with now.
+    /// Index of its completion queue in this run.
     queue: Option<usize>,
     recorded: RecordedCalls<CompletionRecord>,
-    /// How much must have been posted before each completion.
+    /// Number of posts that must precede each completion.
     needs: VecDeque<usize>,
     posted: usize,
     sends: Vec<u64>,
     receives: Vec<u64>,
 }
 
-/// Who waits for a signal.
+/// Object that a signal belongs to.
 #[derive(Clone, Copy)]
 enum SignalOwner {
     Domain(usize),
@@ -97,17 +96,17 @@ enum SignalOwner {
 }
 
 impl Replay {
-    /// Reads a recording.
+    /// Parses a recording.
     ///
     /// # Errors
     ///
-    /// InvalidData, with the number of the line that is none of a recording.
+    /// InvalidData, with the number of the invalid line.
     pub fn new(recording: &str) -> io::Result<Arc<Self>> {
         let mut state = ReplayState::default();
         let mut calls_made = 0;
         for (index, line) in recording.lines().enumerate() {
             let entry = serde_json::from_str(line).map_err(|error| {
-                let text = format!("line {} is none of a recording: {error}", index + 1);
+                let text = format!("line {} is not a line of a recording: {error}", index + 1);
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?;
             state.load(entry, &mut calls_made);
@@ -115,7 +114,7 @@ impl Replay {
         Ok(Arc::new(Self { state: Mutex::new(state) }))
     }
 
-    /// The first thing that was calls_made otherwise than in the recorded run, if any was.
+    /// Returns the first call that differs from the recorded run, if any.
     pub fn divergence(&self) -> Option<String> {
         self.state().divergence.clone()
     }
@@ -124,7 +123,7 @@ impl Replay {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and wakes whoever has something to fetch after that.
+    /// Changes the state, and then raises the signals of objects with pending events.
     fn with<T>(&self, change: impl FnOnce(&mut ReplayState) -> T) -> T {
         let mut state = self.state();
         let result = change(&mut state);
@@ -160,15 +159,15 @@ impl ReplayState {
             Record::Refused { pair, untaken, errno } => {
                 let calls = &mut entry_of(&mut self.pairs, pair).recorded.calls;
                 let first = calls.len().saturating_sub(untaken);
-                calls.truncate(first + 1); // those behind it were not even tried
+                calls.truncate(first + 1); // those after it were not tried
                 if let Some(first) = calls.get_mut(first) {
                     first.1 = Some(errno);
                 }
             }
             Record::Completion(completion) => {
                 let pair = entry_of(&mut self.pairs, completion.pair);
-                // Success needs what was posted before it there, and nothing elsewhere; failure may
-                // come of anything.
+                // A success depends on the earlier posts of its queue pair only; a failure may
+                // result from any earlier call.
                 let failed = completion.status != Status::SUCCESS.0;
                 let after = if failed { *calls_made } else { 0 };
                 pair.needs.push_back(pair.recorded.calls.len());
@@ -188,7 +187,7 @@ impl ReplayState {
         }
     }
 
-    /// The next call of a recorded; it should be this one.
+    /// Compares a call with the next recorded one, and returns the recorded errno.
     fn call(&mut self, next: Option<(String, Option<i32>)>, what: &str) -> Option<i32> {
         self.calls_made += 1;
         let (recorded, errno) = next?;
@@ -211,7 +210,7 @@ impl ReplayState {
         errno
     }
 
-    /// The next completion of a queue, if its time has come.
+    /// Returns the next completion of a queue, if it is due.
     fn completion(&mut self, queue: usize) -> Option<Completion> {
         let calls_made = self.calls_made;
         let pair = self.pairs.iter_mut().find(|pair| pair.ready(queue, calls_made))?;
@@ -263,7 +262,7 @@ impl ReplayState {
 }
 
 impl ReplayPair {
-    /// Whether its next completion is for this queue, and its time has come.
+    /// Returns true if its next completion is due and belongs to this queue.
     fn ready(&self, queue: usize, calls_made: usize) -> bool {
         let reports = &self.recorded.reports;
         let (Some((_, entry)), Some(posted)) = (reports.front(), self.needs.front()) else {
@@ -275,12 +274,12 @@ impl ReplayPair {
     }
 }
 
-/// Whether the first report's time has come.
+/// Returns true if the first event is due.
 fn is_due<T>(reports: Option<&VecDeque<(usize, T)>>, calls_made: usize) -> bool {
     reports.and_then(VecDeque::front).is_some_and(|(after, _)| *after <= calls_made)
 }
 
-/// The object of a number, made with those before it.
+/// Returns the object with this number; creates it and those before it if necessary.
 fn entry_of<T: Default>(all: &mut Vec<T>, index: usize) -> &mut T {
     while all.len() <= index {
         all.push(T::default());
@@ -288,15 +287,15 @@ fn entry_of<T: Default>(all: &mut Vec<T>, index: usize) -> &mut T {
     &mut all[index]
 }
 
-/// An endpoint of a replayed run.
+/// Endpoint of a replayed run.
 pub struct ReplayEndpoint(usize, Arc<Signal>);
-/// A protection domain of a replayed run.
+/// Protection domain of a replayed run.
 pub struct ReplayDomain(usize, Arc<Signal>);
-/// A completion queue of a replayed run.
+/// Completion queue of a replayed run.
 pub struct ReplayQueue(usize, Arc<Signal>);
-/// A queue pair of a replayed run.
+/// Queue pair of a replayed run.
 pub struct ReplayQueuePair(usize);
-/// Registered memory, or a window, of a replayed run.
+/// Registered memory or window of a replayed run.
 pub struct ReplayRegistration(());
 
 macro_rules! readable {
@@ -503,7 +502,7 @@ impl ReplayState {
     }
 }
 
-/// The error of a request that was refused.
+/// Returns the error constructor for a refused request.
 fn refusal(request: &CmRequest<'_>) -> fn(io::Error) -> Error {
     match request {
         CmRequest::Accept(_) => Error::Accept,

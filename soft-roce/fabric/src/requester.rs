@@ -1,4 +1,4 @@
-//! The sending side of a queue pair: what is on its way, answered, tried again, given up.
+//! Requester of a queue pair: sending, responses, retries and errors.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::{
 };
 
 impl Simulation {
-    /// Queues a request, behind those that wait for their turn.
+    /// Queues a request after those that have not started.
     pub(super) fn enqueue(&mut self, id: PairId, pending: PendingSend) {
         self.pair(id).flow.sends.push_back(pending);
         self.start_pending(id);
     }
 
-    /// Starts what waits, up to a read beyond the reads that may be open.
+    /// Starts queued requests, up to a read that exceeds the maximum of outstanding reads.
     fn start_pending(&mut self, id: PairId) {
         while let Some(sequence) = self.next_to_start(id) {
             self.start(id, sequence);
@@ -34,7 +34,7 @@ impl Simulation {
         (!flow.broken && !waits).then_some(flow.started)
     }
 
-    /// Starts a request: it is done here, or sent to the peer.
+    /// Starts a request: it is completed locally or sent to the peer.
     fn start(&mut self, id: PairId, sequence: u64) {
         let flow = &mut self.pair(id).flow;
         flow.started += 1;
@@ -53,7 +53,8 @@ impl Simulation {
         }
     }
 
-    /// Checks our own side of a request and gathers its bytes; does what needs no peer.
+    /// Checks the local memory of a request and gathers its bytes; executes operations that need no
+    /// peer.
     fn prepare(&mut self, id: PairId, pending: &mut PendingSend) {
         let domain = self.pairs[&id].domain;
         pending.status = match pending.request.operation {
@@ -81,7 +82,7 @@ impl Simulation {
         };
     }
 
-    /// The memory of a request's segments, if all of it may be used.
+    /// Returns the memory of a request's segments, if all of it is accessible.
     fn segments(
         &self,
         id: PairId,
@@ -119,7 +120,7 @@ impl Simulation {
         self.clock.deliver(at, SimEvent::RequestArrival { pair: id, sequence });
     }
 
-    /// Requests up to a sequence number have come to the peer's host.
+    /// Handles the arrival of requests at the peer, up to a sequence number.
     pub(super) fn handle_arrival(&mut self, id: PairId, sequence: u64) {
         let Some(pair) = self.pairs.get(&id) else { return };
         if pair.state != QueuePairState::Ready || matches!(pair.flow.stall, Stall::NoResponse(_)) {
@@ -133,7 +134,7 @@ impl Simulation {
         self.execute_arrived(id);
     }
 
-    /// Has the peer execute what has arrived, in order.
+    /// Lets the peer execute the requests that have arrived, in order.
     fn execute_arrived(&mut self, id: PairId) {
         while let Some(peer) = self.peer_of(id) {
             let flow = &mut self.pair(id).flow;
@@ -145,15 +146,15 @@ impl Simulation {
             let Some(pending) = flow.pending(sequence) else { return };
             if pending.completed_locally {
                 if pending.status != Some(Status::SUCCESS) {
-                    return; // what follows is flushed
+                    return; // the requests after it are flushed
                 }
                 flow.executed += 1;
                 continue;
             }
             let (operation, bytes) =
                 (pending.request.operation, std::mem::take(&mut pending.bytes));
-            let wanted = pending.segments.iter().map(|one| one.length as usize).sum();
-            let response = self.execute(peer, &operation, (&bytes, wanted));
+            let read_length = pending.segments.iter().map(|one| one.length as usize).sum();
+            let response = self.execute(peer, &operation, &bytes, read_length);
             let Some(pair) = self.pairs.get_mut(&id) else { return };
             let Some(pending) = pair.flow.pending(sequence) else { return };
             let Some((status, data)) = response else {
@@ -183,8 +184,8 @@ impl Simulation {
         self.clock.deliver(at, SimEvent::ResponseArrival { pair: id, sequence });
     }
 
-    /// Answers up to a sequence number have come back. They count even if later requests have
-    /// met silence meanwhile: a peer that refuses one request answers no other.
+    /// Handles responses up to a sequence number. They count even if a later request has met
+    /// silence meanwhile: a peer that refuses one request responds to no other.
     pub(super) fn handle_response(&mut self, id: PairId, sequence: u64) {
         let Some(pair) = self.pairs.get(&id).filter(|pair| pair.state == QueuePairState::Ready)
         else {
@@ -199,7 +200,7 @@ impl Simulation {
         self.start_pending(id);
     }
 
-    /// Completes what is done, in order, up to the first that isn't.
+    /// Completes finished requests in order, up to the first unfinished one.
     fn complete_front(&mut self, id: PairId) {
         while let Some(pair) = self.pairs.get_mut(&id) {
             let flow = &mut pair.flow;
@@ -220,7 +221,7 @@ impl Simulation {
     fn finish(&mut self, id: PairId, done: &PendingSend, status: Status) {
         let mut status = status;
         if status.is_success() && matches!(done.request.operation, Operation::RdmaRead(_)) {
-            // The registration may be gone meanwhile.
+            // The memory may have been deregistered meanwhile.
             match self.segments(id, done, Access::LOCAL_WRITE) {
                 Some(places) => {
                     let mut rest = &done.bytes[..];
@@ -237,21 +238,21 @@ impl Simulation {
         }
     }
 
-    /// The peer has no receive for the next request.
+    /// Stalls because the peer has no receive for the next request.
     fn stall_not_ready(&mut self, id: PairId) {
         let now = self.clock.now();
         let pair = self.pair(id);
         pair.flow.stalls += 1;
         pair.flow.stall = Stall::NotReady(now);
         let stalls = pair.flow.stalls;
-        if let Some(retries) = pair.policy.receiver_retries {
+        if let Some(retries) = pair.policy.rnr_retries {
             let event = SimEvent::RetriesExceeded { pair: id, stall: stalls };
             self.clock.set_timer(RECEIVER_NOT_READY * retries, event);
         }
     }
 
-    /// The peer of a queue pair has a receive again: whoever waits for it tries at the next beat
-    /// of its timer.
+    /// Resumes the peer of a queue pair that has posted a receive, at the next tick of the RNR
+    /// timer.
     pub(super) fn resume_sender_of(&mut self, receiver: PairId) {
         let sender = self.pairs.get(&receiver).and_then(|pair| pair.peer);
         let Some((id, pair)) = sender.and_then(|id| Some((id, self.pairs.get(&id)?))) else {
@@ -269,7 +270,7 @@ impl Simulation {
         self.execute_arrived(id);
     }
 
-    /// There is no answer any more: the peer, or the way to it, is gone.
+    /// Stalls because there is no response: the peer or the path to it is gone.
     pub(super) fn stall_without_response(&mut self, id: PairId) {
         let now = self.clock.now();
         let Some(pair) = self.pairs.get_mut(&id) else { return };
@@ -283,7 +284,8 @@ impl Simulation {
         self.clock.set_timer(timeout, event);
     }
 
-    /// Every silent queue pair tries again at the next beat of its timer.
+    /// Schedules a retry of every queue pair stalled without a response, at the next tick of its
+    /// timer.
     pub(super) fn resume_pairs(&mut self) {
         let now = self.clock.now();
         for (&id, pair) in &self.pairs {
@@ -296,7 +298,7 @@ impl Simulation {
 
     pub(super) fn resume(&mut self, id: PairId, stalls: u64) {
         if self.peer_of(id).is_none() {
-            return; // its policy keeps running
+            return; // its retry timer keeps running
         }
         let Some(flow) = self.stalled(id, stalls) else { return };
         flow.stall = Stall::None;
@@ -308,7 +310,7 @@ impl Simulation {
         self.execute_arrived(id);
     }
 
-    /// RetryPolicy has run out.
+    /// Fails a queue pair whose retries are exceeded.
     pub(super) fn exceed_retries(&mut self, id: PairId, stalls: u64) {
         let Some(flow) = self.stalled(id, stalls) else { return };
         let status = match flow.stall {
@@ -327,7 +329,7 @@ impl Simulation {
         (waits && pair.flow.stalls == stalls).then_some(&mut pair.flow)
     }
 
-    /// The peer of a queue pair, if messages get there and it takes them.
+    /// Returns the peer of a queue pair if it is reachable and accepts requests.
     fn peer_of(&self, id: PairId) -> Option<PairId> {
         let pair = self.pairs.get(&id).filter(|pair| pair.state == QueuePairState::Ready)?;
         let peer_id = pair.peer?;
@@ -338,12 +340,13 @@ impl Simulation {
     }
 }
 
-/// The first whole number of periods after `since` that is not before `now`.
+/// Returns the first time at or after `now` that is a whole number of periods after `since`.
 fn next_tick(since: Duration, period: Duration, now: Duration) -> Duration {
     let waited = now.saturating_sub(since).as_nanos();
     let ticks = waited.div_ceil(period.as_nanos().max(1)).max(1);
     since + period * u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
-/// How long a peer without a receive asks to wait: the kernel's connection manager says so.
+/// RNR timer: delay before a retry after a receiver-not-ready NAK, as set by the kernel's
+/// connection manager.
 const RECEIVER_NOT_READY: Duration = Duration::from_micros(655_360);

@@ -1,4 +1,4 @@
-//! The receiving side of a queue pair: what a peer's request does here.
+//! Responder of a queue pair: execution of the peer's requests.
 
 use verbs::{
     Access, DeviceEventKind, RemoteAddress, RemoteKey, Status, Subject, provider::Operation,
@@ -11,16 +11,17 @@ use super::{
 };
 
 impl Simulation {
-    /// Executes a peer's request. Returns what it is answered, and the bytes it read; nothing
-    /// when there is no receive for it.
+    /// Executes a peer's request. Returns the status to respond with and the bytes read, or `None`
+    /// if there is no receive for the request.
     pub(super) fn execute(
         &mut self,
         id: PairId,
         operation: &Operation,
-        (bytes, wanted): (&[u8], usize),
+        bytes: &[u8],
+        read_length: usize,
     ) -> Option<(Status, Vec<u8>)> {
         match *operation {
-            Operation::RdmaRead(remote) => Some(self.serve_read(id, remote, wanted)),
+            Operation::RdmaRead(remote) => Some(self.serve_read(id, remote, read_length)),
             Operation::RdmaWrite(remote) => Some((self.serve_write(id, remote, bytes), Vec::new())),
             Operation::Send => Some((self.serve_send(id, bytes, None)?, Vec::new())),
             Operation::SendWithInvalidate(key) => {
@@ -36,9 +37,9 @@ impl Simulation {
         &mut self,
         id: PairId,
         remote: RemoteAddress,
-        wanted: usize,
+        length: usize,
     ) -> (Status, Vec<u8>) {
-        match self.memory.remote(&self.access_request(id, remote, (wanted, Access::REMOTE_READ))) {
+        match self.memory.remote(&self.access_request(id, remote, length, Access::REMOTE_READ)) {
             Some(checked) => {
                 let mut bytes = Vec::new();
                 checked.read(&mut bytes);
@@ -50,9 +51,9 @@ impl Simulation {
 
     fn serve_write(&mut self, id: PairId, remote: RemoteAddress, bytes: &[u8]) -> Status {
         if bytes.is_empty() {
-            return Status::SUCCESS; // a key is not looked at when nothing is written
+            return Status::SUCCESS; // the key is not checked for an empty write
         }
-        let access = self.access_request(id, remote, (bytes.len(), Access::REMOTE_WRITE));
+        let access = self.access_request(id, remote, bytes.len(), Access::REMOTE_WRITE);
         match self.memory.remote(&access) {
             Some(checked) => {
                 checked.write(bytes);
@@ -66,13 +67,14 @@ impl Simulation {
         &self,
         id: PairId,
         remote: RemoteAddress,
-        (length, access): (usize, Access),
+        length: usize,
+        access: Access,
     ) -> AccessRequest {
         let RemoteAddress { address, key } = remote;
         AccessRequest { domain: self.pairs[&id].domain, pair: id, key, address, length, access }
     }
 
-    /// Refuses an access: the queue pair fails, and its owner is told.
+    /// Refuses an access: the queue pair fails, and the device event is raised.
     fn refuse(&mut self, id: PairId) -> Status {
         let device = self.pairs[&id].device;
         self.fail_pair(id);
@@ -97,7 +99,7 @@ impl Simulation {
             Some(place) => {
                 place.write(bytes);
                 match invalidate {
-                    // The message is here and answered; what it asks for cannot be done.
+                    // The message is received and acknowledged; the key cannot be invalidated.
                     Some(key) if !self.memory.invalidate(id, key) => {
                         (Status::REMOTE_INVALID_REQUEST, Status::SUCCESS)
                     }

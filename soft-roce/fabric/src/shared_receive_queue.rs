@@ -1,4 +1,4 @@
-//! SharedSimulation receive queues: receives for whichever queue pair needs them first.
+//! Shared receive queues: receives for several queue pairs.
 
 use std::collections::VecDeque;
 
@@ -7,12 +7,12 @@ use verbs::{Error, provider::ReceiveRequest};
 
 use super::simulation::{DeviceId, DomainId, Simulation};
 
-/// A shared receive queue.
+/// Shared receive queue.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct SharedReceiveQueueId(pub(super) u64);
 
 impl SharedReceiveQueueId {
-    /// By what device events name it.
+    /// Number in device events.
     pub(super) fn number(self) -> u32 {
         u32::try_from(self.0).expect("fewer than 2^32 objects are ever made")
     }
@@ -20,7 +20,7 @@ impl SharedReceiveQueueId {
 
 pub(super) struct SharedReceiveQueue {
     pub(super) device: DeviceId,
-    /// Whose memory its receives are of.
+    /// Domain of the memory of its receives.
     pub(super) domain: DomainId,
     pub(super) receives: VecDeque<ReceiveRequest>,
     pub(super) capacity: usize,
@@ -48,7 +48,7 @@ impl Simulation {
         Ok(id)
     }
 
-    /// Takes one receive; says why not.
+    /// Posts one receive.
     pub(super) fn post_shared_receive(
         &mut self,
         id: SharedReceiveQueueId,
@@ -67,7 +67,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Has those that wait for receives of a shared queue try again.
+    /// Resumes the senders that wait for receives of a shared receive queue.
     fn resume_senders_of(&mut self, id: SharedReceiveQueueId) {
         let served = self.pairs.iter().filter(|(_, pair)| pair.shared == Some(id));
         for pair in served.map(|(&id, _)| id).collect::<Vec<_>>() {
@@ -76,5 +76,5 @@ impl Simulation {
     }
 }
 
-/// Receives that one shared queue has at most.
+/// Maximum number of receives of one shared receive queue.
 pub(super) const RECEIVES_MAX: u32 = 1 << 15;

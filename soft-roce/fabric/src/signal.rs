@@ -1,4 +1,4 @@
-//! A file descriptor that is readable while there is something to fetch.
+//! File descriptor that is readable while an event is pending.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// An eventfd, so that programs sleep on the fabric as they do on a device.
+/// Eventfd, on which programs sleep as they do on the file descriptor of a device.
 #[derive(Debug)]
 pub(super) struct Signal(OwnedFd);
 
@@ -17,12 +17,12 @@ impl Signal {
     }
 
     pub(super) fn raise(&self) {
-        // It can fail only by being full, and then it is raised.
+        // Fails only if the counter is full, and then the signal is raised.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
     pub(super) fn clear(&self) {
-        // It can fail only by being empty, and then it is cleared.
+        // Fails only if the counter is 0, and then the signal is cleared.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }

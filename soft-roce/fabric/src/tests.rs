@@ -1,4 +1,4 @@
-//! What only a fabric can show: faults, silence, and that nothing is left to chance.
+//! Tests of faults, timeouts and determinism.
 
 mod chaos;
 mod pair;
@@ -289,14 +289,15 @@ fn the_same_seed_and_the_same_calls_make_the_same_trace() {
     assert_ne!(first, other, "the seed shows in keys and times");
 }
 
-/// A short life over a lossy wire, recorded at both ends.
+/// Records both ends of a short connection over a lossy wire.
 fn trace(seed: u64) -> String {
     let fabric = Fabric::auto(seed);
     let clock = fabric.clone();
     let trace = Trace::timed(move || clock.now());
     let (client, server) = pair::hosts(&fabric);
-    let ends = (Recorder::new(client, &trace), Recorder::new(server, &trace));
-    let mut pair = Pair::of(ends, &ConnectParameters::default());
+    let client = Recorder::new(client, &trace);
+    let server = Recorder::new(server, &trace);
+    let mut pair = Pair::of(client, server, &ConnectParameters::default());
     fabric.set_link(Link { lost_per_mille: 200, ..Link::default() });
     pair.server.post_receives(8);
     for round in 0..8_u8 {

@@ -1,4 +1,4 @@
-//! Any sequence of operations and faults: each work request ends once, and nothing is left.
+//! Random operations and faults: each work request ends once, and no object is left.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +15,14 @@ fn every_work_request_ends_once_whatever_happens() {
     let mut endings = BTreeSet::new();
     let lives = if cfg!(miri) { 3 } else { 300 };
     for seed in 0..lives {
-        let (first, again) = (life(seed), life(seed));
+        let (first, again) = (run(seed), run(seed));
         assert_eq!(first, again, "seed {seed} is not the same twice");
         endings.extend(first.into_iter().map(|(_, ending)| ending));
     }
     if cfg!(miri) {
-        return; // too few to have seen everything
+        return; // too few runs to cover everything
     }
-    // The lives are varied: successes and failures of all kinds, and what never completed.
+    // The runs vary: successes and failures of all kinds, and requests that never completed.
     for status in [
         Status::SUCCESS,
         Status::LOCAL_LENGTH,
@@ -37,8 +37,9 @@ fn every_work_request_ends_once_whatever_happens() {
     }
 }
 
-/// A short life of two ends under random operations; returns how its work requests ended.
-fn life(seed: u64) -> Vec<(u64, u32)> {
+/// Runs random operations on two connected ends; returns the completion status of each work
+/// request.
+fn run(seed: u64) -> Vec<(u64, u32)> {
     let mut random = Random::new(seed);
     let fabric = Fabric::auto(seed);
     let parameters = ConnectParameters { rnr_retry_count: 2, ..ConnectParameters::default() };
@@ -81,9 +82,9 @@ fn life(seed: u64) -> Vec<(u64, u32)> {
 
 fn post_send(end: &mut End<Host>, tag: u64, size: usize) -> bool {
     let buffer = end.domain.allocate(size, verbs::Access::NONE);
-    let Ok(buffer) = buffer else { return false }; // its device is gone
+    let Ok(buffer) = buffer else { return false }; // the device has been removed
     let posted = end.queue_pair.send(buffer, tag).is_ok();
-    let _ = end.queue_pair.flush(); // what a dead device does not take comes back at the end
+    let _ = end.queue_pair.flush(); // requests refused by a removed device come back at the end
     posted
 }
 
@@ -108,7 +109,7 @@ fn harm(fabric: &Fabric, choice: u64) {
     }
 }
 
-/// Retires what completed; a duplicate is known as such.
+/// Handles completions; a duplicate is recognized as such.
 fn take(end: &mut End<Host>, ended: &mut BTreeMap<u64, u32>, seed: u64) {
     for completion in end.poll() {
         let tag = match end.queue_pair.retire(&completion) {

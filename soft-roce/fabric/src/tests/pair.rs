@@ -32,15 +32,13 @@ impl Pair<Host> {
     }
 
     pub(super) fn connect_with(fabric: &Fabric, parameters: &ConnectParameters<'_>) -> Self {
-        Self::of(hosts(fabric), parameters)
+        let (client, server) = hosts(fabric);
+        Self::of(client, server, parameters)
     }
 }
 
 impl<P: Provider + Debug> Pair<P> {
-    pub(super) fn of(
-        (client, server): (Arc<P>, Arc<P>),
-        parameters: &ConnectParameters<'_>,
-    ) -> Self {
+    pub(super) fn of(client: Arc<P>, server: Arc<P>, parameters: &ConnectParameters<'_>) -> Self {
         let mut listener = Endpoint::open_with(server).expect("an endpoint");
         listener.listen(address(), 1).expect("the port is free");
         let mut near = resolved(client);
@@ -94,7 +92,7 @@ impl<P: Provider> End<P> {
         completions[..count].to_vec()
     }
 
-    /// Takes what completed, and says how.
+    /// Polls completions and returns their statuses.
     pub(super) fn statuses(&mut self) -> Vec<Status> {
         let completions = self.poll();
         for completion in &completions {
@@ -103,7 +101,7 @@ impl<P: Provider> End<P> {
         completions.iter().map(Completion::status).collect()
     }
 
-    /// Takes the messages that came.
+    /// Polls completions and returns the messages received.
     pub(super) fn messages(&mut self) -> Vec<Vec<u8>> {
         let completions = self.poll();
         let take = |completion| {

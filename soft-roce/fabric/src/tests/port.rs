@@ -1,4 +1,4 @@
-//! A port that goes down, an address that moves, a host that has two.
+//! Tests of link state, address changes and hosts with two addresses.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn a_port_that_stays_down_uses_up_the_retries() {
     assert_eq!(pair.client.statuses(), [Status::RETRY_EXCEEDED]);
 }
 
-/// What comes of a connection request from the client.
+/// Sends a connection request from the client and returns its outcome.
 fn request(fabric: &Fabric, endpoint: &mut Endpoint<Host>) -> Option<ConnectionEvent<Host>> {
     let (domain, queue) = (endpoint.domain(), endpoint.completion_queue(128));
     let (domain, queue) = (domain.expect("a domain"), queue.expect("a queue"));
@@ -68,7 +68,7 @@ fn a_request_while_the_port_is_down_is_the_last() {
     assert!(listener.next_event().expect("it can be read").is_none(), "neither got there");
     fabric.remove_device("client");
     fabric.restore_device("client");
-    // It gets there, where nobody answers.
+    // The request arrives, where no listener responds.
     request(&fabric, &mut resolved(client));
     let event = listener.next_event().expect("it can be read");
     assert!(matches!(event, Some(ConnectionEvent::ConnectRequest { .. })), "{event:?}");
@@ -115,7 +115,7 @@ fn a_host_is_reached_by_each_of_its_addresses() {
     fabric.add_address("client", [10, 0, 0, 9].into());
     assert!(resolve(Some("10.0.0.9:0")).is_ok());
 
-    // Who listens at one address does not hear what goes to another.
+    // A listener on one address does not receive requests to another.
     let mut listener = Endpoint::open_with(server).expect("an endpoint");
     listener.listen(address(), 1).expect("the port is free");
     endpoint.resolve_route(PATIENT).expect("the address is resolved");

@@ -1,4 +1,4 @@
-//! How many reads a queue pair has open at a time.
+//! Tests of the maximum number of outstanding reads.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use verbs::{Access, ConnectParameters, RemoteAddress, Status};
 
 use super::{Fabric, Host, Link, Pair};
 
-/// A pair whose client may have this many reads open, over a wire of 1 ms.
+/// Connects a pair with these read depths, over a wire of 1 ms.
 fn pair(fabric: &Fabric, depths: (u8, u8)) -> Pair<Host> {
     let (initiator_depth, responder_resources) = depths;
     let parameters =
@@ -18,7 +18,7 @@ fn pair(fabric: &Fabric, depths: (u8, u8)) -> Pair<Host> {
     pair
 }
 
-/// Queues reads of 8 bytes each, and a send behind them.
+/// Posts reads of 8 bytes each, and a send after them.
 fn read(pair: &mut Pair<Host>, count: u64) -> verbs::Buffer {
     let source = pair.server.domain.allocate(8, Access::REMOTE_READ).expect("memory");
     let from = RemoteAddress { address: source.address(), key: source.remote_key() };

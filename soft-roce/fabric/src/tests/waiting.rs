@@ -1,4 +1,4 @@
-//! Sleeping until something completes: what wakes, what does not, and the moment between.
+//! Tests of sleeping on a completion queue, and of the race between polling and arming.
 
 use std::os::fd::AsFd;
 
@@ -7,7 +7,7 @@ use verbs::{Completion, Found, Wait, Waiter};
 
 use super::*;
 
-/// A pair whose server has a receive, in a fabric where nothing moves by itself any more.
+/// Connects a pair whose server has posted a receive, and turns automatic delivery off.
 fn held(seed: u64) -> (Fabric, Pair<Host>) {
     let fabric = Fabric::auto(seed);
     let mut pair = Pair::connect(&fabric);
@@ -21,7 +21,7 @@ fn wakes(file: impl AsFd) -> bool {
     poll(&mut files, Some(&Timespec::default())).expect("polling is possible") > 0
 }
 
-/// Why a poll must follow the arming: what completed just before it wakes nobody.
+/// Shows that a poll must follow the arming: a completion just before it raises no event.
 #[test]
 fn a_completion_just_before_the_arming_makes_no_event() {
     let (fabric, mut pair) = held(31);
