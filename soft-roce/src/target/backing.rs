@@ -1,4 +1,4 @@
-//! What holds a namespace's data: made, found by the target, and taken away again.
+//! Backing devices of namespaces: how they are made and removed.
 
 use std::{
     fs::{self, File},
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::{Backing, FileBacking, NullBlk, configfs::TargetRoot};
 use crate::{Error, Result, helper};
 
-/// A backing that exists, as much of it as is needed to remove it.
+/// A backing device that exists, with what is needed to remove it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum BackingDevice {
-    /// A file of the user's: stays.
+    /// A file of the user, which is not removed.
     File(PathBuf),
-    /// A loop device over such a file.
+    /// A loop device on a file of the user.
     Loop(PathBuf),
     /// A null block device, by name.
     NullBlk(String),
@@ -24,7 +24,7 @@ pub(super) enum BackingDevice {
 }
 
 impl BackingDevice {
-    /// What the namespace's `device_path` says.
+    /// Value for the namespace's `device_path`.
     pub(super) fn device(&self) -> PathBuf {
         match self {
             Self::NullBlk(name) => Path::new("/dev").join(name),
@@ -32,19 +32,19 @@ impl BackingDevice {
         }
     }
 
-    /// Removes it, but for what is the user's.
+    /// Removes the device, except for the user's file.
     pub(super) fn remove(&self, place: &TargetRoot) -> Result<()> {
         match self {
             Self::File(_) => Ok(()),
             Self::Loop(device) => helper::check(helper::system("losetup").arg("-d").arg(device)),
-            Self::NullBlk(name) => place.null_blk(name).remove(),
+            Self::NullBlk(name) => place.null_blk(name)?.remove(),
             Self::Ram(path) => fs::remove_file(path).map_err(Error::io("remove", path)),
         }
     }
 }
 
 impl Backing {
-    /// Makes it under that name.
+    /// Makes the device, with this name.
     pub(super) fn make(&self, place: &TargetRoot, name: &str) -> Result<BackingDevice> {
         match self {
             Self::NullBlk(null) => null.make(place, name),
@@ -59,7 +59,7 @@ impl Backing {
         }
     }
 
-    /// The namespace's `buffered_io`, where that means something.
+    /// Value for the namespace's `buffered_io`; `None` where the kernel does not use it.
     pub(super) fn buffered_io(&self) -> Option<bool> {
         match self {
             Self::NullBlk(_) => None,
@@ -72,7 +72,7 @@ impl Backing {
 
 impl NullBlk {
     fn make(&self, place: &TargetRoot, name: &str) -> Result<BackingDevice> {
-        let node = place.null_blk(name);
+        let node = place.null_blk(name)?;
         node.create()?;
         let made = BackingDevice::NullBlk(name.into());
         self.set_up(&node).inspect_err(|_| drop(made.remove(place)))?;
@@ -84,7 +84,7 @@ impl NullBlk {
         node.set("blocksize", &self.block_size.to_string())?;
         node.set("memory_backed", if self.memory_backed { "1" } else { "0" })?;
         if let Some(nanoseconds) = self.completion_nsec {
-            // Only completions by timer take their time.
+            // The delay is that of completions by timer.
             node.set("irqmode", "2")?;
             node.set("completion_nsec", &nanoseconds.to_string())?;
         }
@@ -112,7 +112,7 @@ impl FileBacking {
     }
 }
 
-/// Makes a file at least that long, without giving it blocks.
+/// Makes a sparse file of at least this length.
 fn grow(path: &Path, size: u64) -> Result<()> {
     let file = File::options().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(Error::io("create", path))?;

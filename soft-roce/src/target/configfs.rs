@@ -1,37 +1,40 @@
-//! The kernel's side of a target: folders, attributes and links, each refusal explained.
+//! The kernel's side of a target: folders, attributes and links, and the reason of each refusal.
+//!
+//! Names come from target files and from the command line. Each is checked where it becomes a part
+//! of a path: see [`child`] and [`is_attribute`].
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{OpenOptionsExt, symlink},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::{fs::OFlags, system::uname};
 
 use crate::{Error, Result};
 
-/// Where a kernel keeps its target, and where we keep what we know of it.
+/// Folders of a kernel's target, and of the record of what was made in it.
 #[derive(Clone, Debug)]
 pub struct TargetRoot {
-    /// The `config` folder of the kernel.
+    /// Mount point of the kernel's configfs.
     pub(crate) config: PathBuf,
-    /// The `debug` folder of the kernel.
+    /// Mount point of the kernel's debugfs.
     pub(crate) debug: PathBuf,
-    /// A folder of ours, on a tmpfs.
+    /// This program's own folder, on a tmpfs.
     pub(crate) own: PathBuf,
-    /// Whether everything in the kernel is ours, as it is in a guest.
+    /// Whether every object of the target may be removed, as in a guest.
     pub(crate) exclusive: bool,
 }
 
 impl TargetRoot {
-    /// The guest we are in.
+    /// The target of the guest in which this process runs.
     #[must_use]
     pub fn guest() -> Self {
         Self { exclusive: true, ..Self::native() }
     }
 
-    /// The kernel of this machine, where others may have targets too.
+    /// The target of this machine's kernel, where other programs may have objects too.
     #[must_use]
     pub fn native() -> Self {
         Self {
@@ -42,13 +45,13 @@ impl TargetRoot {
         }
     }
 
-    /// The place that the calling process is in.
+    /// The target of the guest, if this process runs in one, else of this machine's kernel.
     #[must_use]
     pub fn here() -> Self {
         if std::env::var_os("SOFT_ROCE").is_some() { Self::guest() } else { Self::native() }
     }
 
-    /// The target's folder.
+    /// Folder of the target.
     pub(super) fn nvmet(&self) -> Result<PathBuf> {
         let path = self.config.join("nvmet");
         if path.is_dir() {
@@ -60,7 +63,7 @@ impl TargetRoot {
     }
 
     pub(super) fn subsystem(&self, nqn: &str) -> Result<Node> {
-        let path = self.nvmet()?.join("subsystems").join(nqn);
+        let path = child(&self.nvmet()?.join("subsystems"), nqn)?;
         Ok(Node { path, object: format!("subsystem {nqn}") })
     }
 
@@ -70,7 +73,7 @@ impl TargetRoot {
     }
 
     pub(super) fn host(&self, nqn: &str) -> Result<Node> {
-        let path = self.nvmet()?.join("hosts").join(nqn);
+        let path = child(&self.nvmet()?.join("hosts"), nqn)?;
         Ok(Node { path, object: format!("host {nqn}") })
     }
 
@@ -85,14 +88,29 @@ impl TargetRoot {
     }
 
     pub(super) fn referral(&self, port: u16, name: &str) -> Result<Node> {
-        let path = self.port(port)?.path.join("referrals").join(name);
+        let path = child(&self.port(port)?.path.join("referrals"), name)?;
         Ok(Node { path, object: format!("port {port}: referral {name}") })
     }
 
-    pub(super) fn null_blk(&self, name: &str) -> Node {
-        let path = self.config.join("nullb").join(name);
-        Node { path, object: format!("null_blk {name}") }
+    pub(super) fn null_blk(&self, name: &str) -> Result<Node> {
+        let path = child(&self.config.join("nullb"), name)?;
+        Ok(Node { path, object: format!("null_blk {name}") })
     }
+}
+
+/// Path of an object in `folder`: the name may not lead out of it.
+pub(super) fn child(folder: &Path, name: &str) -> Result<PathBuf> {
+    let mut parts = Path::new(name).components();
+    let is_one = matches!(parts.next(), Some(Component::Normal(part)) if part == name);
+    if is_one && !name.contains('\0') {
+        return Ok(folder.join(name));
+    }
+    Err(Error::Usage(format!("{name:?} cannot be the name of an object of the target")))
+}
+
+/// Whether a name is one that the kernel's attributes have: letters, digits and underscores.
+pub(super) fn is_attribute(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// One object of the target, as a folder.
@@ -103,7 +121,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Creates it; false when it was there.
+    /// Creates the object; returns false when it exists already.
     pub(super) fn create(&self) -> Result<bool> {
         let log = KernelLog::now();
         match fs::create_dir(&self.path) {
@@ -113,7 +131,7 @@ impl Node {
         }
     }
 
-    /// Removes it; one that is not there is fine.
+    /// Removes the object; succeeds when it does not exist.
     pub(super) fn remove(&self) -> Result<()> {
         let log = KernelLog::now();
         match fs::remove_dir(&self.path) {
@@ -124,7 +142,7 @@ impl Node {
         }
     }
 
-    /// Fails with its name when it is not there.
+    /// Fails when the object does not exist.
     pub(super) fn expect(&self) -> Result<&Self> {
         if self.path.is_dir() {
             return Ok(self);
@@ -134,6 +152,11 @@ impl Node {
 
     /// Writes an attribute.
     pub(super) fn set(&self, attribute: &str, value: &str) -> Result<()> {
+        if !is_attribute(attribute) {
+            let object = &self.object;
+            let text = format!("{object}: {attribute:?} is not the name of an attribute");
+            return Err(Error::Usage(text));
+        }
         let path = self.path.join(attribute);
         if !path.exists() {
             return Err(Error::AttributeMissing {
@@ -143,7 +166,7 @@ impl Node {
             });
         }
         let log = KernelLog::now();
-        // To write nothing is not to write at all; a line without text is the empty value.
+        // A write of no bytes does not reach the kernel; a line end stands for the empty value.
         let text = if value.is_empty() { "\n" } else { value };
         let written = OpenOptions::new()
             .write(true)
@@ -159,18 +182,18 @@ impl Node {
         })
     }
 
-    /// As [`Node::set`], when there is a value.
+    /// Writes an attribute when there is a value.
     pub(super) fn set_some(&self, attribute: &str, value: Option<impl ToString>) -> Result<()> {
         value.map_or(Ok(()), |value| self.set(attribute, &value.to_string()))
     }
 
-    /// An attribute's text, or nothing.
+    /// Text of an attribute; empty when it cannot be read.
     pub(super) fn get(&self, attribute: &str) -> String {
         let text = fs::read_to_string(self.path.join(attribute)).unwrap_or_default();
         text.trim_end().to_owned()
     }
 
-    /// Links another object into one of this one's folders; one that is there is fine.
+    /// Links another object into a folder of this one; succeeds when the link exists.
     pub(super) fn link(&self, folder: &str, other: &Self) -> Result<()> {
         let name = other.path.file_name().unwrap_or_default();
         let link = self.path.join(folder).join(name);
@@ -183,14 +206,14 @@ impl Node {
         }
     }
 
-    /// Takes such a link away.
+    /// Removes such a link.
     pub(super) fn unlink(&self, folder: &str, name: &str) -> Result<()> {
-        let link = self.path.join(folder).join(name);
+        let link = child(&self.path.join(folder), name)?;
         let log = KernelLog::now();
         fs::remove_file(&link).map_err(|error| self.refused("unlinking", &link, (error, &log)))
     }
 
-    /// The names in one of its folders, in order.
+    /// Names in a folder of the object, in order.
     pub(super) fn list(&self, folder: &str) -> Vec<String> {
         names(&self.path.join(folder))
     }
@@ -208,17 +231,17 @@ impl Node {
     }
 }
 
-/// The names in a folder, in order; none when it is not there.
+/// Names in a folder, in order; none when it cannot be read.
 pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<_> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    // Numbers by value, the rest by letter.
+    // Numbers by value, other names alphabetically.
     names.sort_by_key(|name| (name.parse::<u32>().unwrap_or(u32::MAX), name.clone()));
     names
 }
 
-/// A place in the kernel's log, to tell later what came after.
+/// Position in the kernel's log, for reading later what was logged after it.
 struct KernelLog {
     file: Option<File>,
 }
@@ -231,12 +254,12 @@ impl KernelLog {
         Self { file: file.and_then(at_end) }
     }
 
-    /// The messages since then.
+    /// Messages that were logged since.
     fn since(&self) -> Vec<String> {
         let Some(mut file) = self.file.as_ref() else { return Vec::new() };
         let mut record = [0; 8192];
         let mut messages = Vec::new();
-        // Each read gives one record: fields, a semicolon, the message, a new line.
+        // Each read returns one record: fields, a semicolon, the message, a line end.
         while let Ok(count @ 1..) = file.read(&mut record) {
             let text = String::from_utf8_lossy(&record[..count]);
             let message = text.split_once(';').map(|(_, message)| message);

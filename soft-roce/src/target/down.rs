@@ -1,4 +1,4 @@
-//! Taking a target down.
+//! Removal of a target.
 
 use super::{
     TargetRoot,
@@ -8,11 +8,11 @@ use super::{
 use crate::{Error, Result};
 
 impl TargetRoot {
-    /// Takes down what was brought up here; in a guest, everything. Nothing there is fine.
+    /// Removes the objects that were made here; in a guest, all objects. Succeeds without any.
     ///
     /// # Errors
     ///
-    /// What the kernel refused; the rest has been taken down.
+    /// The kernel's first refusal; all other objects have been removed.
     pub fn down(&self) -> Result<()> {
         let Ok(nvmet) = self.nvmet() else { return Ok(()) };
         let mut record = Record::load(self);
@@ -28,7 +28,7 @@ impl TargetRoot {
 }
 
 impl Record {
-    /// Removes all of it, in the only order that the kernel allows; goes on after a failure and
+    /// Removes all objects, in the order that the kernel asks for; goes on after a failure and
     /// returns the first.
     pub(super) fn remove(&self, place: &TargetRoot) -> Result<()> {
         let mut failures = Failures::default();

@@ -1,21 +1,21 @@
-//! Changing a target while it works: the levers that tests pull to make things go wrong.
+//! Changes of a target while it is in use, by which tests cause faults.
 
 use std::path::{Component, Path};
 
 use super::{
     TargetRoot,
     backing::BackingDevice,
-    configfs::{Node, names},
+    configfs::{Node, child, is_attribute, names},
     up::{Record, full_hash},
 };
 use crate::{Error, Result};
 
-/// What `set` understands, for those who got it wrong.
+/// Usage of `set`, for error messages.
 const WORDS: &str = "namespace NQN NSID ATTRIBUTE VALUE, ana PORT GROUP STATE, \
                      subsystem NQN ATTRIBUTE VALUE, host NQN ATTRIBUTE VALUE, \
                      port ID ATTRIBUTE VALUE, backing NQN NSID ATTRIBUTE VALUE, or PATH VALUE";
 
-/// How the kernel's attribute names may begin where ours don't.
+/// Prefixes of the kernel's attribute names that may be left out.
 const PREFIXES: [&str; 6] = ["", "attr_", "param_", "addr_", "device_", "dhchap_"];
 
 impl TargetRoot {
@@ -50,7 +50,7 @@ impl TargetRoot {
         }
     }
 
-    /// Offers a subsystem at a port; the first one opens the port.
+    /// Links a subsystem to a port; the first one opens the port.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl TargetRoot {
         self.port(port)?.expect()?.link("subsystems", subsystem.expect()?)
     }
 
-    /// Takes a subsystem from a port: its controllers end; the last one closes the port.
+    /// Removes a subsystem from a port, which ends its controllers; the last one closes the port.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl TargetRoot {
     ///
     /// When there is no such controller.
     pub fn fatal(&self, nqn: &str, controller: Option<u16>) -> Result<()> {
-        let folder = self.debug.join("nvmet").join(nqn);
+        let folder = child(&self.debug.join("nvmet"), nqn)?;
         let known = names(&folder).into_iter().filter(|name| name.starts_with("ctrl"));
         let wanted = |name: &String| controller.is_none_or(|id| *name == format!("ctrl{id}"));
         let chosen: Vec<_> = known.filter(wanted).collect();
@@ -133,14 +133,21 @@ impl TargetRoot {
         let record = Record::load(self);
         let mut made = record.backings.iter();
         match made.find(|made| made.device() == Path::new(&device)) {
-            Some(BackingDevice::NullBlk(name)) => Ok(self.null_blk(name)),
-            _ => Err(Error::Usage(format!("{}: its backing has no levers", namespace.object))),
+            Some(BackingDevice::NullBlk(name)) => self.null_blk(name),
+            _ => Err(Error::Usage(format!(
+                "{}: its backing has no attributes; only a null_blk has",
+                namespace.object
+            ))),
         }
     }
 }
 
 fn assign(node: &Node, attribute: &str, value: &str) -> Result<()> {
     node.expect()?;
+    if !is_attribute(attribute) {
+        // The error of `set` names the object.
+        return node.set(attribute, value);
+    }
     let known = PREFIXES.map(|prefix| format!("{prefix}{attribute}"));
     let name = known.iter().find(|name| node.path.join(name).exists()).unwrap_or(&known[0]);
     let value = if name == "dhchap_hash" { full_hash(value) } else { value.into() };

@@ -102,12 +102,76 @@ fn contradictions_are_refused() {
         ),
         (format!("{one}[[ports]]\nana_groups = [{{ id = 1, state = \"fine\" }}]\n"), "optimized"),
         ("[[subsystems]]\nnqn = \"a/b\"\n".into(), "cannot hold"),
+        ("[[subsystems]]\nnqn = \"..\"\n".into(), "cannot hold"),
+        ("[[subsystems]]\nnqn = \"a\\u001bb\"\n".into(), "cannot hold"),
+        ("[[subsystems]]\nnqn = \"\"\n".into(), "1 to 223"),
+        (format!("{one}hosts = [\"../x\"]\n"), "cannot hold"),
+        (format!("[[hosts]]\nnqn = \"a/../b\"\n{one}"), "cannot hold"),
         (format!("[[subsystems]]\nnqn = \"{}\"\n", "n".repeat(224)), "223"),
     ];
     for (text, expected) in cases {
         let reason = wrong(&text);
         assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");
     }
+}
+
+#[test]
+fn names_are_those_that_linux_accepts() {
+    for nqn in ["x", "testnqn_1", "nqn.2026-11.org.example:disk", &"n".repeat(223)] {
+        Target::parse(&format!("[[subsystems]]\nnqn = \"{nqn}\"\n")).unwrap();
+    }
+}
+
+#[test]
+fn null_blk_takes_plain_attributes_only() {
+    let with = |extra: &str| {
+        format!(
+            "[[subsystems]]\nnqn = \"n\"\n\
+             namespaces = [{{ backing.null_blk.extra = {{ {extra} }} }}]\n"
+        )
+    };
+    Target::parse(&with("hw_queue_depth = 64, zoned = false, badblocks = \"+1-5\"")).unwrap();
+    for name in ["../../../../x", "/etc/passwd", "a/b", "..", "", "size\\u0000x"] {
+        let reason = wrong(&with(&format!("\"{name}\" = \"y\"")));
+        assert!(reason.contains("not the name of an attribute"), "{reason}");
+    }
+    assert!(wrong(&with("x = [1]")).contains("whole number"));
+}
+
+#[test]
+fn names_from_the_command_line_stay_in_their_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, own) = (folder.path().join("config"), folder.path().join("own"));
+    for path in ["nvmet/subsystems/s/namespaces/1", "nvmet/hosts/h", "nvmet/ports/1", "nullb"] {
+        fs::create_dir_all(config.join(path)).unwrap();
+    }
+    let outside = folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("state"), "kept").unwrap();
+    let place = TargetRoot { config, debug: folder.path().into(), own, exclusive: true };
+    let up = "../../../outside";
+    let refused = |result: crate::Result<()>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("cannot be the name") || error.contains("not the name"), "{error}");
+    };
+    for words in [
+        &["subsystem", up, "state", "x"][..],
+        &["host", up, "state", "x"],
+        &["namespace", up, "1", "state", "x"],
+        &["backing", up, "1", "state", "x"],
+        &["subsystem", "s", "../../../../outside/state", "x"],
+        &["host", "h", "/etc/x", "x"],
+        &["port", "1", "..", "x"],
+    ] {
+        refused(place.set(words));
+    }
+    refused(place.fatal("../outside", None));
+    refused(place.link(1, up));
+    refused(place.unlink(1, up));
+    refused(place.allow("s", "."));
+    refused(place.allow("s", ""));
+    refused(place.disallow("s", "../x"));
+    assert_eq!(fs::read_to_string(outside.join("state")).unwrap(), "kept");
 }
 
 #[test]

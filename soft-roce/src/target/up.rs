@@ -1,6 +1,6 @@
-//! Bringing a target up, whole or not at all.
+//! Set-up of a target: all of it or nothing.
 
-use std::{fs, net::IpAddr};
+use std::{fs, io::Write, net::IpAddr, os::unix::fs::DirBuilderExt};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +9,9 @@ use super::{
     backing::BackingDevice,
     configfs::{Node, TargetRoot, names},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, run::spec};
 
-/// What we have made, so that it can be taken away again.
+/// Record of the objects that were made, for their removal.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) backings: Vec<BackingDevice>,
@@ -28,9 +28,14 @@ impl Record {
 
     pub(super) fn store(&self, place: &TargetRoot) -> Result<()> {
         let text = serde_json::to_vec(self).expect("a record always has a JSON form");
-        fs::create_dir_all(&place.own).map_err(Error::io("create", &place.own))?;
+        // Private, because the record decides what `down` removes.
+        let mut folder = fs::DirBuilder::new();
+        let made = folder.recursive(true).mode(0o700).create(&place.own);
+        made.map_err(Error::io("create", &place.own))?;
         let path = place.own.join("target.json");
-        fs::write(&path, text).map_err(Error::io("write", &path))
+        let _ = fs::remove_file(&path);
+        let written = spec::create_private(&path).and_then(|mut file| file.write_all(&text));
+        written.map_err(Error::io("write", &path))
     }
 
     fn merge(&mut self, other: Self) {
@@ -42,7 +47,7 @@ impl Record {
 }
 
 impl Target {
-    /// Makes the kernel offer this target; when a part is refused, none of it stays.
+    /// Sets the target up; when the kernel refuses a part, all of it is removed again.
     ///
     /// # Errors
     ///
@@ -52,7 +57,7 @@ impl Target {
         let mut maker = Maker { place, made: Record::default() };
         let outcome = maker.target(self);
         if let Err(error) = outcome {
-            // The first error is the one that explains the rest.
+            // The first error explains any that follow.
             let _ = maker.made.remove(place);
             return Err(error);
         }
@@ -71,7 +76,7 @@ impl Maker<'_> {
     fn target(&mut self, target: &Target) -> Result<()> {
         target.hosts.iter().try_for_each(|host| self.host(host))?;
         target.subsystems.iter().try_for_each(|subsystem| self.subsystem(subsystem))?;
-        // Ports last: who can connect finds everything in place.
+        // Ports last, so that a host that connects finds all objects.
         (1..).zip(&target.ports).try_for_each(|(at, port)| self.port(target, at, port))
     }
 
@@ -103,7 +108,7 @@ impl Maker<'_> {
         node.set_some("attr_model", subsystem.model.as_ref())?;
         node.set_some("attr_firmware", subsystem.firmware.as_ref())?;
         node.set_some("attr_version", subsystem.version.as_ref())?;
-        // The lower bound may never pass the upper one, not even for a moment.
+        // The kernel refuses a lower bound above the upper one.
         node.set_some("attr_cntlid_max", subsystem.cntlid_max)?;
         node.set_some("attr_cntlid_min", subsystem.cntlid_min)?;
         node.set_some("attr_qid_max", subsystem.qid_max)?;
@@ -162,7 +167,7 @@ impl Maker<'_> {
         node.set("enable", "1")
     }
 
-    /// A name that no backing has yet; block devices have short names.
+    /// Name that no backing device has yet; names of block devices are short.
     fn free_name(&self) -> String {
         let taken = [self.place.config.join("nullb"), self.place.own.join("ram")];
         let taken: Vec<_> = taken.iter().flat_map(|folder| names(folder)).collect();
@@ -172,7 +177,7 @@ impl Maker<'_> {
     }
 }
 
-/// The address that a port listens at, or a referral leads to.
+/// Sets the transport address of a port or a referral.
 fn set_place(node: &Node, address: IpAddr, service: Option<u16>) -> Result<()> {
     node.set("addr_trtype", "rdma")?;
     node.set("addr_adrfam", if address.is_ipv4() { "ipv4" } else { "ipv6" })?;
@@ -180,7 +185,7 @@ fn set_place(node: &Node, address: IpAddr, service: Option<u16>) -> Result<()> {
     node.set("addr_trsvcid", &service.unwrap_or(SERVICE).to_string())
 }
 
-/// The kernel wants the whole construction's name.
+/// The kernel's name of the hash function's HMAC.
 pub(super) fn full_hash(hash: &str) -> String {
     if hash.starts_with("hmac(") { hash.into() } else { format!("hmac({hash})") }
 }
