@@ -44,8 +44,8 @@ enum Subcommands {
 
 /// Parses the command line, does it, and reports an error in one line.
 pub(crate) fn main() -> ExitCode {
-    if let Some(role) = InternalCommand::of(std::env::args_os()) {
-        return role.play();
+    if let Some(command) = InternalCommand::of(std::env::args_os()) {
+        return command.run();
     }
     let arguments = Arguments::parse();
     let done = match arguments.command {

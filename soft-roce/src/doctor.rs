@@ -11,7 +11,7 @@ use crate::{
     machine, native,
     packages::{self, SourcePackage},
     program,
-    run::{MEMORY_BYTES, cpu, paths, trial},
+    run::{MEMORY_BYTES, cpu, memory, paths, trial},
 };
 
 /// How good a check's result is.
@@ -170,15 +170,16 @@ fn not_built(series: Series) -> Check {
 }
 
 fn memory() -> Check {
-    match paths::memory_folder(MEMORY_BYTES) {
-        Ok(folder) if folder == Path::new("/dev/shm") => {
-            Check::good("room for guest memory", "/dev/shm")
-        }
-        Ok(folder) => {
+    match memory::find(MEMORY_BYTES) {
+        Some((folder, true)) => Check::good("room for guest memory", folder.display().to_string()),
+        Some((folder, false)) => {
             let text = format!("{}: on a disk, so slower than in /dev/shm", folder.display());
             Check::note("room for guest memory", text)
         }
-        Err(error) => Check::bad("room for guest memory", error.to_string()),
+        None => {
+            let text = "no folder has 1 GiB free; set TMPDIR to one, or give less with --mem";
+            Check::bad("room for guest memory", text)
+        }
     }
 }
 

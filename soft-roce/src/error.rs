@@ -92,6 +92,17 @@ pub enum Error {
         /// What is missing, and what to do.
         reason: String,
     },
+    /// No folder has space for the guest's memory.
+    #[error(
+        "no space for {mib} MiB of guest memory ({found}); free some, set TMPDIR to a larger \
+         folder, or give less with --mem"
+    )]
+    Memory {
+        /// The guest's memory in MiB.
+        mib: u64,
+        /// Each folder that was tried, and how much is free there.
+        found: String,
+    },
     /// No folder to keep the kernel in.
     #[error("no folder for the kernel: set XDG_CACHE_HOME or HOME to a folder you may write")]
     NoCache,

@@ -1,6 +1,5 @@
-//! What the `soft-roce` program also is: reaper, kernel, first process, session leader.
-//!
-//! These are called by the program itself only, so they have no place in its help.
+//! Commands that the `soft-roce` program calls itself with: reaper, kernel, first process, session
+//! leader, and the guest's `modprobe`. They are not part of its help.
 
 use std::{
     convert::Infallible,
@@ -12,70 +11,70 @@ use std::{
 
 use crate::{init, machine::boot, machine::modprobe, run::launch, run::reaper};
 
-/// A part that the program plays behind the scenes.
+/// A command that only the program itself gives.
 #[derive(Debug)]
 pub struct InternalCommand {
-    part: Part,
+    kind: Kind,
 }
 
 #[derive(Debug)]
-enum Part {
+enum Kind {
     /// Becomes the kernel.
     Launch { folder: PathBuf, cpu: Option<usize> },
-    /// Watches over one.
+    /// Starts a kernel and removes what is left of it.
     Reaper { folder: PathBuf },
-    /// Is the guest's first process.
+    /// Runs as the guest's first process.
     Init { folder: PathBuf },
     /// Brings a QEMU guest to its root.
     Boot { folder: PathBuf },
     /// Says that a kernel has booted.
     Probe,
-    /// Loads modules of a QEMU guest's kernel.
+    /// Loads modules of a guest's kernel, or answers for those that are built in.
     Modprobe { words: Vec<OsString> },
     /// Gives a program a terminal.
     Session { terminal: PathBuf, program: Vec<OsString> },
 }
 
 impl InternalCommand {
-    /// The part that this command line gives, if it gives one.
+    /// The internal command of a command line, if it is one.
     #[must_use]
     pub fn of(mut words: impl Iterator<Item = OsString>) -> Option<Self> {
         let own = words.next()?;
         if Path::new(&own).file_name() == Some(modprobe::NAME.as_ref()) {
-            return Some(Self { part: Part::Modprobe { words: words.collect() } });
+            return Some(Self { kind: Kind::Modprobe { words: words.collect() } });
         }
         let name = words.next()?;
         let mut path = || words.next().map(PathBuf::from);
-        let part = match name.to_str()? {
+        let kind = match name.to_str()? {
             "launch" => {
                 let folder = path()?;
                 let cpu = words.next().and_then(|cpu| cpu.to_str()?.parse().ok());
-                Part::Launch { folder, cpu }
+                Kind::Launch { folder, cpu }
             }
-            "reaper" => Part::Reaper { folder: path()? },
-            "boot" => Part::Boot { folder: path()? },
-            "probe" => Part::Probe,
-            "init" => Part::Init { folder: path()? },
-            "session" => Part::Session { terminal: path()?, program: words.collect() },
+            "reaper" => Kind::Reaper { folder: path()? },
+            "boot" => Kind::Boot { folder: path()? },
+            "probe" => Kind::Probe,
+            "init" => Kind::Init { folder: path()? },
+            "session" => Kind::Session { terminal: path()?, program: words.collect() },
             _ => return None,
         };
-        Some(Self { part })
+        Some(Self { kind })
     }
 
-    /// Plays it to the end.
+    /// Runs the command to its end.
     #[must_use]
-    pub fn play(self) -> ExitCode {
-        match self.part {
-            Part::Launch { folder, cpu } => ending(launch::execute(&folder, cpu)),
-            Part::Reaper { folder } => match reaper::run(&folder) {
+    pub fn run(self) -> ExitCode {
+        match self.kind {
+            Kind::Launch { folder, cpu } => ending(launch::execute(&folder, cpu)),
+            Kind::Reaper { folder } => match reaper::run(&folder) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error, 1),
             },
-            Part::Boot { folder } => ending(boot::run(&folder)),
-            Part::Probe => ending(boot::answer_probe()),
-            Part::Modprobe { words } => modprobe::run(words.into_iter()),
-            Part::Init { folder } => ending(init::run(&folder)),
-            Part::Session { terminal, program } => {
+            Kind::Boot { folder } => ending(boot::run(&folder)),
+            Kind::Probe => ending(boot::answer_probe()),
+            Kind::Modprobe { words } => modprobe::run(words.into_iter()),
+            Kind::Init { folder } => ending(init::run(&folder)),
+            Kind::Session { terminal, program } => {
                 failure(&init::enter_session(&terminal, &program), 127)
             }
         }

@@ -1,11 +1,19 @@
 //! `soft-roce run`.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use clap::Args;
 use regex_lite::Regex;
 use soft_roce::{
-    Device, Guest, Kernel, Machine, Outcome, Result, RunStatus, run::kernel_log, size,
+    Device, Error, Guest, Kernel, Machine, Outcome, Result, RunStatus,
+    run::{is_guest, kernel_log},
+    size,
 };
 
 use super::{non_empty, path_or_empty};
@@ -16,7 +24,8 @@ use super::{non_empty, path_or_empty};
 /// standard streams, and its exit status becomes ours. Inside it is root, the RDMA device is at
 /// 10.10.10.1 (SOFT_ROCE_ADDRESS), and `soft-roce target` changes the target while it runs. The
 /// guest ends with the program. The status is 124 when the time is up, 101 when the kernel crashed,
-/// warned or gave no result, and 128 + N when signal N killed the program.
+/// warned or gave no result, and 128 + N when signal N killed the program. Inside a guest, `run`
+/// executes the program in that guest.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Which kernel: 6.12, 7 (the newest 7.x), or the path of a built `linux` program
@@ -52,7 +61,7 @@ pub(crate) struct Run {
     /// again
     #[arg(long, value_name = "REGEX", value_parser = Regex::new)]
     allow: Vec<Regex>,
-    /// Keep the kernel's messages in this file
+    /// Keep the kernel's messages in this file; a new one is readable by its owner only
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Keep the kernel's log and the state of RDMA of a run that fails, in a folder of its own in
@@ -78,9 +87,34 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        if is_guest() {
+            return self.run_here();
+        }
         let outcome = self.guest().run()?;
         report(&outcome);
         Ok(ExitCode::from(outcome.status()))
+    }
+
+    /// Executes the program in the guest in which this process runs.
+    ///
+    /// So a runner that is set for cargo also works for a cargo that a test calls. The options
+    /// are those of the run that started the guest; one that asks for something else is refused.
+    fn run_here(self) -> Result<ExitCode> {
+        let targets = self.target.iter().map(|file| file.canonicalize().ok());
+        let own = std::env::var_os("SOFT_ROCE_TARGET").map(PathBuf::from);
+        if targets.into_iter().any(|target| target != own) {
+            let text = "this is a guest already, and its target is another; use \
+                        `soft-roce target up FILE` in it";
+            return Err(Error::Usage(text.into()));
+        }
+        let Some((name, args)) = self.program.split_first() else {
+            let text = "this is a guest already; name a program, or start a shell as usual";
+            return Err(Error::Usage(text.into()));
+        };
+        let error = Command::new(name).args(args).exec();
+        eprintln!("soft-roce: cannot run {}: {error}", name.display());
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        Ok(ExitCode::from(if missing { 127 } else { 126 }))
     }
 
     fn guest(self) -> Guest {
@@ -129,6 +163,15 @@ fn report(outcome: &Outcome) {
         }
         RunStatus::NoResult(reason) => {
             eprintln!("soft-roce: no result from the guest: {reason}; its kernel's log is above");
+            let known = outcome.cause().unwrap_or("not a known one");
+            eprintln!("soft-roce: cause: {known}");
+            eprintln!(
+                "soft-roce: `soft-roce doctor` tries what a guest needs; --log FILE keeps the \
+                 kernel's whole log"
+            );
+        }
+        RunStatus::OutputFailed(reason) => {
+            eprintln!("soft-roce: cannot write the program's output: {reason}");
         }
         RunStatus::NotSetUp(reason) => eprintln!("soft-roce: {reason}"),
         RunStatus::NotStarted(_, reason) => eprintln!("soft-roce: cannot run {reason}"),

@@ -16,10 +16,12 @@ use rustix::{
     system::sethostname,
 };
 
+use super::cpuinfo;
 use crate::{
     Error, Result, helper,
     machine::{modprobe, scaled},
-    run::device::{Device, Link},
+    run::device::Link,
+    run::spec::{GUEST_MARKER, GuestSpec},
     target::{Target, TargetRoot},
 };
 
@@ -63,15 +65,18 @@ pub(super) fn mount() -> Result<()> {
         let target = Path::new("/proc/self").join(target);
         std::os::unix::fs::symlink(target, &link).map_err(Error::io("create", link))?;
     }
-    modprobe::install()
+    modprobe::install()?;
+    fs::write(GUEST_MARKER, "").map_err(Error::io("write", GUEST_MARKER))
 }
 
-/// Limits, names, network, RDMA devices, and the target of `file`.
-pub(super) fn set_up(device: Device, file: Option<&Path>) -> Result<()> {
+/// Sets up limits, names, network, RDMA devices, `/proc/cpuinfo` and the target.
+pub(super) fn set_up(spec: &GuestSpec) -> Result<()> {
+    let links = spec.device.links();
     set_limits()?;
-    network(device.links())?;
-    device.links().iter().try_for_each(rdma_link)?;
-    let Some(file) = file else { return Ok(()) };
+    network(links)?;
+    links.iter().try_for_each(rdma_link)?;
+    spec.counter_mhz.map_or(Ok(()), cpuinfo::install)?;
+    let Some(file) = &spec.target else { return Ok(()) };
     Target::load(file)?.up(&TargetRoot::guest())
 }
 

@@ -3,6 +3,7 @@
 //! It sets up the bed, runs the program, brings its streams over the line to the host, says how it
 //! ended, takes everything down and powers off. Its own standard error is the kernel's log.
 
+pub(crate) mod cpuinfo;
 mod environment;
 mod session;
 mod stdio_relay;
@@ -71,7 +72,7 @@ fn open_line() -> io::Result<SharedLine> {
 }
 
 fn work(spec: &GuestSpec, folder: &Path, line: &SharedLine) -> GuestStatus {
-    if let Err(reason) = environment::set_up(spec.device, spec.target.as_deref()) {
+    if let Err(reason) = environment::set_up(spec) {
         return GuestStatus::NotSetUp(reason.to_string());
     }
     let (mut command, stdio_relay) = match session::prepare(spec) {

@@ -5,6 +5,7 @@
 //! from (built here; a distribution's package), in speed, and in what they ask of the host.
 
 pub(crate) mod boot;
+mod builtin;
 mod cpio;
 mod elf;
 mod initramfs;
@@ -15,14 +16,19 @@ pub mod qemu;
 mod stock;
 pub(crate) mod uml;
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Kernel, Result,
     kernel::{build, cache::Cache},
-    run::{paths, trial},
+    run::{dir::PrivateDir, memory, trial},
 };
 
 /// Names the machine in the environment, as `--machine` does on the command line.
@@ -79,11 +85,11 @@ pub(crate) enum MachineSpec {
 }
 
 impl MachineSpec {
-    /// A folder for the guest's memory, where that is a file.
-    pub(crate) fn memory_folder(&self, bytes: u64) -> Result<PathBuf> {
+    /// Reserves memory for the guest of the run in `run`: a folder, where memory is a file.
+    pub(crate) fn reserve_memory(&self, bytes: u64, run: &Path) -> Result<Option<PrivateDir>> {
         match self {
-            Self::Uml => paths::memory_folder(bytes),
-            Self::Qemu(_) => qemu::check_memory(bytes).map(|()| PathBuf::new()),
+            Self::Uml => memory::reserve(bytes, run).map(Some),
+            Self::Qemu(_) => qemu::check_memory(bytes).map(|()| None),
         }
     }
 

@@ -1,4 +1,6 @@
-//! `modprobe` inside a QEMU guest, for programs and for the kernel itself.
+//! `modprobe` inside a guest, for programs and, in QEMU, for the kernel itself.
+//!
+//! User-Mode Linux has no loadable modules: there [`builtin`] answers. What follows is for QEMU.
 //!
 //! The machine may lack kmod, and the package's modules have no index for it. Options are those of
 //! kmod's `modprobe` that scripts use; the rest is refused.
@@ -16,6 +18,7 @@ use rustix::system::delete_module;
 
 use super::{
     boot::{self, MODULES_VARIABLE},
+    builtin,
     modules::{self, Index},
 };
 use crate::{Error, Result};
@@ -35,14 +38,14 @@ const USUAL_MODULES: &str = "/lib/modules";
 /// `O_NONBLOCK`, with which a module that is in use is refused instead of waited for.
 const REFUSE_BUSY: i32 = 0o4000;
 
-/// Puts the command in its place, if this guest's kernel has modules.
+/// Puts the command in its place.
 pub(crate) fn install() -> Result<()> {
-    let Some(folder) = env::var_os(MODULES_VARIABLE) else { return Ok(()) };
-    let folder = Path::new(&folder);
     let program = env::current_exe().map_err(Error::io("find", "soft-roce"))?;
     let command = Path::new(FOLDER).join(NAME);
     fs::create_dir_all(FOLDER).map_err(Error::io("create", FOLDER))?;
     symlink(program, &command).map_err(Error::io("create", &command))?;
+    let Some(folder) = env::var_os(MODULES_VARIABLE) else { return Ok(()) };
+    let folder = Path::new(&folder);
     symlink(folder, MODULES).map_err(Error::io("create", MODULES))?;
     let setting = "/proc/sys/kernel/modprobe";
     fs::write(setting, command.as_os_str().as_encoded_bytes())
@@ -56,6 +59,9 @@ pub(crate) fn install() -> Result<()> {
 
 /// Loads or removes the modules that the command line names.
 pub(crate) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
+    if !Path::new(MODULES).exists() {
+        return builtin::run(words);
+    }
     let words: Option<Vec<String>> = words.map(|word| word.into_string().ok()).collect();
     let request = words.ok_or_else(|| "names are text".into()).and_then(|words| parse(&words));
     let (request, done) = match request {

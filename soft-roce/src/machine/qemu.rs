@@ -20,7 +20,7 @@ use crate::{
     doctor::Check,
     helper,
     kernel::cache::Cache,
-    run::spec::{LaunchSpec, name},
+    run::spec::{self, LaunchSpec, name},
 };
 
 /// Name of the port that is the line to the host.
@@ -275,7 +275,7 @@ fn write_initramfs(spec: &QemuSpec, folder: &Path) -> Result<PathBuf> {
     let modules =
         fs::read(&spec.module_archive).map_err(Error::io("read", &spec.module_archive))?;
     let own = initramfs::of_program(&program, &spec.root)?;
-    let written = File::create(&path).and_then(|mut file| {
+    let written = spec::create_private(&path).and_then(|mut file| {
         file.write_all(&modules)?;
         file.write_all(&own)
     });

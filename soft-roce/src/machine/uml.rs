@@ -81,7 +81,7 @@ pub(crate) fn arguments(launch: &LaunchSpec, folder: &Path, line: [&OwnedFd; 2])
         "rootfstype=hostfs".into(),
         "rootflags=/".into(),
         "rw".into(),
-        format!("uml_dir={place}/uml/"),
+        format!("uml_dir={place}/{}/", name::UML),
         "umid=guest".into(),
         "con=null".into(),
         "con0=null,fd:1".into(),

@@ -1,29 +1,32 @@
-//! One processor per guest: a guest hands control between its processes at every system call, and
-//! a hand-over to another processor costs most of the time.
+//! One processor per guest: a guest switches between processes of the host at every system call,
+//! and a switch to another processor takes most of the time.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, os::unix::fs::OpenOptionsExt, path::Path};
 
 use rustix::{
     fs::{FlockOperation, flock},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
-/// A guest shares its processor only when there are more guests than processors; this many deep.
+use crate::run::spec;
+
+/// Largest number of guests on one processor; guests share one only when there are more guests
+/// than processors.
 const GUESTS_PER_CPU_MAX: usize = 64;
 
-/// A processor, kept from other guests while this lives.
+/// Processor of a guest; other guests prefer others while this exists.
 #[derive(Debug)]
 pub(crate) struct CpuSlot {
     pub(crate) cpu: usize,
     _lock: Option<File>,
 }
 
-/// The processor that the fewest guests of this user run on, by lock files in `folder`.
+/// Chooses the processor that the fewest guests of this user run on, by lock files in `folder`.
 pub(crate) fn pick(folder: Option<&Path>) -> Option<CpuSlot> {
     let allowed = allowed();
     if let Some(folder) = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok()) {
         for depth in 0..GUESTS_PER_CPU_MAX {
-            // From the last down: the first processor is where a machine's interrupts tend to go.
+            // From the last down, because the first processor usually handles the interrupts.
             let mut free = allowed.iter().rev().filter_map(|&cpu| take(folder, cpu, depth));
             if let Some(place) = free.next() {
                 return Some(place);
@@ -40,14 +43,17 @@ pub(crate) fn pin(cpu: usize) -> std::io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// The processors that this process may use.
+/// Processors that this process may use.
 pub(crate) fn allowed() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }
 
 fn take(folder: &Path, cpu: usize, depth: usize) -> Option<CpuSlot> {
-    let file = File::create(folder.join(format!("{cpu}.{depth}"))).ok()?;
+    // Private, so that no other user can hold the lock.
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(spec::FILE_MODE);
+    let file = options.open(folder.join(format!("{cpu}.{depth}"))).ok()?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(CpuSlot { cpu, _lock: Some(file) })
 }

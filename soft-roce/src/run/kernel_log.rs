@@ -1,11 +1,14 @@
-//! The kernel's messages: which of them mean that it broke.
+//! The kernel's log: which messages make a run fail.
 
 use regex_lite::Regex;
 
-/// How many lines after a kernel_warning are shown with it: about one call trace.
+/// Number of lines shown from a kernel warning on: about one call trace.
 const CONTEXT_LINES: usize = 40;
 
-/// What makes a line of the kernel's log fatal to a run.
+/// Number of lines shown of a log without warnings.
+const LAST_LINES: usize = 15;
+
+/// Rules by which a line of the kernel's log makes a run fail.
 #[derive(Clone, Debug)]
 pub struct KernelLogMatcher {
     broken: Regex,
@@ -16,11 +19,11 @@ pub struct KernelLogMatcher {
 /// A line that makes a run fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelWarning {
-    /// What kind it is, in words.
+    /// The kind: panic, oops, bug, warn, hung or denied.
     pub kind: &'static str,
     /// The line.
     pub line: String,
-    /// Its number in the log, from 0.
+    /// Number of the line in the log, from 0.
     pub index: usize,
 }
 
@@ -72,12 +75,12 @@ impl KernelLogMatcher {
     }
 }
 
-/// The part of the log that a person wants to see: from the first kernel_warning on.
+/// Part of the log to show to a user: from the first warning on, or the last lines.
 #[must_use]
 pub fn excerpt<'a>(log: &'a str, kernel_warnings: &[KernelWarning]) -> Vec<&'a str> {
     let lines: Vec<_> = log.lines().collect();
     let Some(first) = kernel_warnings.first() else {
-        return lines[lines.len().saturating_sub(CONTEXT_LINES)..].to_vec();
+        return lines[lines.len().saturating_sub(LAST_LINES)..].to_vec();
     };
     let shown = |index: &usize| {
         kernel_warnings
@@ -145,7 +148,7 @@ Kernel mode fault at addr 0x0, ip 0x60000000
     #[test]
     fn the_excerpt_starts_at_the_first_complaint() {
         let mut log: String = (0..100).map(|line| format!("[ 0.1] line {line}\n")).collect();
-        assert_eq!(excerpt(&log, &[]).len(), CONTEXT_LINES);
+        assert_eq!(excerpt(&log, &[]).len(), LAST_LINES);
         log.push_str("[ 0.2] Kernel panic - not syncing: x\n[ 0.3] after\n");
         let kernel_warnings = KernelLogMatcher::new(vec![]).kernel_warnings(&log);
         assert_eq!(excerpt(&log, &kernel_warnings).len(), 2);

@@ -27,7 +27,8 @@ use crate::{
 pub(crate) fn execute(folder: &Path, cpu: Option<usize>) -> Result<std::convert::Infallible> {
     let launch: LaunchSpec = spec::load(folder, name::LAUNCH)?;
     let failed = |action| Error::errno(action, &launch.kernel);
-    setsid().map_err(failed("start a session for"))?;
+    let session = setsid().map_err(failed("start a session for"))?;
+    spec::store_session(folder, session)?;
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("tie to its parent"))?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(failed("limit the core file of"))?;
@@ -50,8 +51,10 @@ pub(crate) fn execute(folder: &Path, cpu: Option<usize>) -> Result<std::convert:
         }
         MachineSpec::Qemu(spec) => qemu::command(&launch, spec, folder)?,
     };
-    // The kernel's memory file goes to TMPDIR; nothing else of our environment is its business.
-    kernel.env_clear().env("TMPDIR", &launch.memory_folder).env("PATH", "/usr/bin:/bin");
+    // The kernel's memory file goes to TMPDIR; the kernel needs nothing else of the environment.
+    let folder = launch.memory_folder.iter();
+    kernel.env_clear().envs(folder.map(|folder| ("TMPDIR", folder)));
+    kernel.env("PATH", "/usr/bin:/bin");
     kernel.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(early);
     let error = kernel.exec();
     drop((input, output));

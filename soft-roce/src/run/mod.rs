@@ -1,13 +1,16 @@
-//! One run: a guest described, started, supervised, and cleaned up after.
+//! A run: the guest's description, its start, its supervision, and the removal of its files.
 
+pub(crate) mod cause;
 pub(crate) mod cpu;
 pub(crate) mod device;
 pub(crate) mod dir;
 pub mod kernel_log;
 pub(crate) mod launch;
+pub(crate) mod memory;
 pub(crate) mod mux;
 pub(crate) mod outcome;
 pub(crate) mod paths;
+pub(crate) mod process;
 pub(crate) mod reaper;
 pub(crate) mod spec;
 pub(crate) mod stdio;
@@ -18,6 +21,7 @@ pub mod trial;
 use std::{
     ffi::{OsStr, OsString},
     fs, io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,8 +31,9 @@ use regex_lite::Regex;
 use crate::{
     Error, Kernel, Result,
     artifacts::Artifacts,
+    init::cpuinfo,
     kernel::cache::Cache,
-    machine::{self, Machine, MachineSpec, Prepared, uml},
+    machine::{self, Machine, Prepared, uml},
     packages, program,
     target::Target,
 };
@@ -36,6 +41,7 @@ use dir::RunDir;
 use spec::{GuestSpec, LaunchSpec, StdioSpec, name};
 
 pub use device::{ADDRESS, ADDRESS_V6, Device, SECOND_ADDRESS, SECOND_ADDRESS_V6};
+pub use memory::MEMORY_BYTES_MIN;
 pub use outcome::{Outcome, RunStatus};
 pub use stdio::{Input, Output};
 
@@ -256,13 +262,14 @@ impl Guest {
     /// When the program could not be run at all: no kernel, a bad target file, no memory, a guest
     /// that does not boot. What happened to a program that ran is in the [`Outcome`].
     pub fn run(self) -> Result<Outcome> {
-        if std::env::var_os("SOFT_ROCE").is_some() {
-            let text = "this is a guest already (SOFT_ROCE is set); run the program as it is";
+        if is_guest() {
+            let text = "this is a guest already, which cannot start another";
             return Err(Error::Usage(text.into()));
         }
         if let Some(file) = &self.target {
             Target::load(file)?;
         }
+        self.check()?;
         if self.may_install {
             packages::ensure(&packages::TO_RUN)?;
         }
@@ -309,11 +316,27 @@ impl Guest {
         let Prepared { kernel, machine, note } = prepared;
         note.iter().for_each(|note| stdio::warn(note));
         self.deadline_factor = machine.deadline_factor();
+        for base in memory::bases().iter().chain(&paths::private_base()) {
+            dir::remove_dead(base);
+        }
         let folder = RunDir::create(program)?;
         let artifacts = self.plan_artifacts(&folder)?;
-        let log = self.prepare(kernel, machine, &folder)?;
+        let memory = machine.reserve_memory(self.memory_bytes, folder.path())?;
+        let log = self.create_log(&folder)?;
+        let launch = LaunchSpec {
+            kernel,
+            memory_bytes: self.memory_bytes,
+            memory_folder: memory.as_ref().map(|memory| memory.path().to_owned()),
+            machine,
+            cpu: self.cpu,
+            cpu_locks: Cache::open().ok().map(|cache| cache.root().join("cpus")),
+            log: log.clone(),
+            terminal: terminal::of_input().filter(|_| self.interactive),
+            extra: self.extra.clone(),
+        };
+        spec::store(folder.path(), name::LAUNCH, &launch)?;
         let guest = GuestSpec { artifacts: artifacts.clone(), ..self.guest_spec()? };
-        spec::store(&folder.path, name::GUEST, &guest)?;
+        spec::store(folder.path(), name::GUEST, &guest)?;
         let outcome = supervise::run(self, program, folder, &log)?;
         match artifacts.as_ref().map(|artifacts| artifacts.conclude(&outcome)) {
             Some(Ok(Some(kept))) => stdio::warn(&format!("artifacts: {}", kept.display())),
@@ -326,31 +349,38 @@ impl Guest {
     fn plan_artifacts(&self, folder: &RunDir) -> Result<Option<Artifacts>> {
         let program = Path::new(&self.program[0]);
         let plan = |base: &PathBuf| {
-            let planned = Artifacts::plan(base, program, &folder.path)?;
+            let planned = Artifacts::plan(base, program, folder.path())?;
             Ok(planned.deadlines(self.timeout, self.deadline_factor))
         };
         self.artifacts.as_ref().map(plan).transpose()
     }
 
-    /// Writes what the reaper has to know; returns the path of the kernel's log.
-    fn prepare(&self, kernel: PathBuf, machine: MachineSpec, folder: &RunDir) -> Result<PathBuf> {
+    /// Refuses what no guest can be made of.
+    fn check(&self) -> Result<()> {
+        let least = MEMORY_BYTES_MIN >> 20;
+        if self.memory_bytes < MEMORY_BYTES_MIN {
+            let text = format!("--mem: a guest needs at least {least} MiB; the default is 1 GiB");
+            return Err(Error::Usage(text));
+        }
+        let allowed = cpu::allowed();
+        if let Some(cpu) = self.cpu.filter(|cpu| !allowed.contains(cpu)) {
+            let names: Vec<_> = allowed.iter().map(usize::to_string).collect();
+            let names = names.join(", ");
+            let text = format!("--cpu: this process may not use processor {cpu}; it has {names}");
+            return Err(Error::Usage(text));
+        }
+        Ok(())
+    }
+
+    /// Creates the file for the kernel's log.
+    fn create_log(&self, folder: &RunDir) -> Result<PathBuf> {
         let log = match &self.log {
             Some(file) => std::path::absolute(file).map_err(Error::io("find", file))?,
-            None => folder.path.join(name::KERNEL_LOG),
+            None => folder.path().join(name::KERNEL_LOG),
         };
-        fs::write(&log, "").map_err(Error::io("write", &log))?;
-        let launch = LaunchSpec {
-            kernel,
-            memory_bytes: self.memory_bytes,
-            memory_folder: machine.memory_folder(self.memory_bytes)?,
-            machine,
-            cpu: self.cpu,
-            cpu_locks: Cache::open().ok().map(|cache| cache.root().join("cpus")),
-            log: log.clone(),
-            terminal: terminal::of_input().filter(|_| self.interactive),
-            extra: self.extra.clone(),
-        };
-        spec::store(&folder.path, name::LAUNCH, &launch)?;
+        let mut options = fs::File::options();
+        let options = options.create(true).truncate(true).write(true).mode(spec::FILE_MODE);
+        options.open(&log).map_err(Error::io("write", &log))?;
         Ok(log)
     }
 
@@ -373,9 +403,9 @@ impl Guest {
             deadline_factor: self.deadline_factor,
             device: self.device,
             target: self.target.as_ref().map(absolute).transpose()?,
-            input: if self.interactive { StdioSpec::Terminal } else { self.input.wiring() },
-            output: self.output.wiring(io::stdout()),
-            error: self.error.wiring(io::stderr()),
+            input: if self.interactive { StdioSpec::Terminal } else { self.input.spec() },
+            output: self.output.spec(io::stdout()),
+            error: self.error.spec(io::stderr()),
             error_joins_output: inherits(self.output)
                 && inherits(self.error)
                 && stdio::output_is_error(),
@@ -383,8 +413,17 @@ impl Guest {
             window: stdio::window(),
             umask: umask(),
             artifacts: None,
+            counter_mhz: fs::read_to_string("/proc/cpuinfo")
+                .ok()
+                .and_then(|text| cpuinfo::counter_mhz(&text)),
         })
     }
+}
+
+/// Whether this process runs in a guest.
+#[must_use]
+pub fn is_guest() -> bool {
+    Path::new(spec::GUEST_MARKER).exists()
 }
 
 /// The mask for new files, read without setting it: other threads may be creating some.

@@ -1,37 +1,37 @@
-//! What crosses the one line between host and guest: small frames over a raw terminal.
+//! Frames between host and guest, over a raw terminal of the guest.
 //!
-//! A terminal line carries bytes but no end-of-file that leaves its other direction open, and one
-//! line carries several streams: so each piece has a header of kind (1 byte) and length (2 bytes,
+//! A terminal carries bytes but has no end-of-file that leaves its other direction open, and it
+//! carries several streams: so each frame has a header of kind (1 byte) and length (2 bytes,
 //! little-endian).
 //!
-//! The kernel takes a byte of input at a time, some two microseconds each. So input in bulk goes
-//! through files in the run's folder, and only their numbers over the line.
+//! The guest's kernel takes input byte by byte, some two microseconds each. So input of many bytes
+//! goes through files in the run's folder, and frames carry their numbers.
 
 use std::io::{self, Read, Write};
 
-/// No piece is longer.
+/// Bytes in the payload of the longest frame.
 pub(crate) const PAYLOAD_MAX: usize = 16 * 1024;
 
-/// What a piece is.
+/// Kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Host to guest: bytes for the program's standard input.
     Input,
     /// Host to guest: the number of a file with bytes for the program's standard input.
     InputFile,
-    /// Host to guest: standard input has ended.
+    /// Host to guest: end-of-file of standard input.
     InputEnd,
     /// Host to guest: the terminal's size, rows then columns, two bytes each.
     Resize,
-    /// Guest to host: the line is raw; input may come.
+    /// Guest to host: the terminal is raw, and input may be sent.
     Ready,
     /// Guest to host: bytes of the program's standard output.
     Output,
     /// Guest to host: bytes of the program's standard error.
     Error,
-    /// Guest to host: how it ended, as JSON.
+    /// Guest to host: the program's status, as JSON.
     Status,
-    /// Guest to host: something for the user's eyes that is not the program's.
+    /// Guest to host: a message for the user.
     Note,
 }
 
@@ -47,41 +47,49 @@ const KINDS: [Kind; 9] = [
     Kind::Note,
 ];
 
-/// Writes one piece; longer bytes are cut into several.
+/// Writes the bytes as one frame, or as several when they are too long for one.
 pub(crate) fn write(line: &mut impl Write, kind: Kind, bytes: &[u8]) -> io::Result<()> {
     if bytes.is_empty() {
-        return write_piece(line, kind, bytes);
+        return write_frame(line, kind, bytes);
     }
-    bytes.chunks(PAYLOAD_MAX).try_for_each(|chunk| write_piece(line, kind, chunk))
+    bytes.chunks(PAYLOAD_MAX).try_for_each(|chunk| write_frame(line, kind, chunk))
 }
 
-/// Cuts what arrives back into pieces.
+/// Decoder of frames.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     held: Vec<u8>,
 }
 
 impl Reader {
-    /// Takes bytes as they arrive.
+    /// Appends bytes that were received.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
     }
 
-    /// The next whole piece, if it has arrived.
+    /// Returns the next frame if all of it has been received.
     pub(crate) fn poll_frame(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
         let [kind, low, high, rest @ ..] = &self.held[..] else { return Ok(None) };
         let length = usize::from(u16::from_le_bytes([*low, *high]));
         if rest.len() < length {
             return Ok(None);
         }
-        let garbled = || io::Error::new(io::ErrorKind::InvalidData, "the line is garbled");
+        let garbled = || io::Error::new(io::ErrorKind::InvalidData, "not a frame");
         let kind = *KINDS.get(usize::from(*kind)).ok_or_else(garbled)?;
         let payload = rest[..length].to_vec();
         self.held.drain(..3 + length);
         Ok(Some((kind, payload)))
     }
 
-    /// Reads from `line` until a whole piece is there; none at its end.
+    /// Returns what has been received of an output frame whose rest is lost.
+    pub(crate) fn partial_frame(&mut self) -> Option<(Kind, Vec<u8>)> {
+        let [kind, _, _, payload @ ..] = &self.held[..] else { return None };
+        let kind = *KINDS.get(usize::from(*kind))?;
+        let is_output = matches!(kind, Kind::Output | Kind::Error);
+        (is_output && !payload.is_empty()).then(|| (kind, payload.to_vec()))
+    }
+
+    /// Reads from `line` until a whole frame has been received; `None` at end-of-file.
     pub(crate) fn wait_frame(
         &mut self,
         line: &mut impl Read,
@@ -101,15 +109,15 @@ impl Reader {
     }
 }
 
-fn write_piece(line: &mut impl Write, kind: Kind, bytes: &[u8]) -> io::Result<()> {
+fn write_frame(line: &mut impl Write, kind: Kind, bytes: &[u8]) -> io::Result<()> {
     let number = KINDS.iter().position(|known| *known == kind).expect("every kind is listed");
     let number = u8::try_from(number).expect("there are few kinds");
-    let length = u16::try_from(bytes.len()).expect("a piece is short");
-    let mut piece = Vec::with_capacity(3 + bytes.len());
-    piece.push(number);
-    piece.extend_from_slice(&length.to_le_bytes());
-    piece.extend_from_slice(bytes);
-    line.write_all(&piece)
+    let length = u16::try_from(bytes.len()).expect("a payload is short");
+    let mut frame = Vec::with_capacity(3 + bytes.len());
+    frame.push(number);
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(bytes);
+    line.write_all(&frame)
 }
 
 #[cfg(test)]
@@ -117,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_survive_any_cut() {
+    fn frames_survive_any_cut() {
         let mut bytes = Vec::new();
         write(&mut bytes, Kind::Output, b"hello\n\0\xff").unwrap();
         write(&mut bytes, Kind::InputEnd, b"").unwrap();
@@ -133,6 +141,23 @@ mod tests {
             let expected = [(Kind::Output, b"hello\n\0\xff".to_vec()), (Kind::InputEnd, vec![])];
             assert_eq!(seen, expected);
         }
+    }
+
+    #[test]
+    fn of_a_cut_frame_only_output_is_used() {
+        let partial = |kind, cut: usize| {
+            let mut bytes = Vec::new();
+            write(&mut bytes, kind, b"hello").unwrap();
+            let mut reader = Reader::default();
+            reader.feed(&bytes[..cut]);
+            assert_eq!(reader.poll_frame().unwrap(), None);
+            reader.partial_frame()
+        };
+        assert_eq!(partial(Kind::Output, 5), Some((Kind::Output, b"he".to_vec())));
+        assert_eq!(partial(Kind::Error, 7), Some((Kind::Error, b"hell".to_vec())));
+        assert_eq!(partial(Kind::Output, 3), None);
+        assert_eq!(partial(Kind::Output, 1), None);
+        assert_eq!(partial(Kind::Status, 7), None);
     }
 
     #[test]

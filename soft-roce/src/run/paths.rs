@@ -1,28 +1,41 @@
-//! Where a run's files go: its private folder, and the guest's memory.
+//! Paths of a run: the folder that takes its private files, and folders that a guest cannot see.
 
 use std::{
     env,
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, access, statfs, statvfs};
+use rustix::fs::{Access, access};
 
-use crate::{Error, Result, kernel::cache::Cache};
-
-/// What a tmpfs calls itself.
-const TMPFS_MAGIC: i64 = 0x0102_1994;
+use crate::{Error, Result};
 
 /// Folders that the guest covers with its own file systems.
 const COVERED: [&str; 6] = ["/dev", "/proc", "/run", "/sys", "/var/run", "/var/lock"];
 
-/// A folder for private files that the guest sees too.
-pub(crate) fn private_base() -> PathBuf {
+/// A folder for private files that the guest sees too: `TMPDIR`, `/tmp` or `/var/tmp`.
+pub(crate) fn private_base() -> Result<PathBuf> {
     let named = env::var_os("TMPDIR").map(PathBuf::from);
     let usual = ["/tmp", "/var/tmp"].map(PathBuf::from);
     let fits = |path: &PathBuf| {
-        path.is_absolute() && is_plain(path) && writable(path) && !is_covered(path)
+        path.is_absolute() && is_plain(path) && is_trusted(path) && !is_covered(path)
     };
-    named.into_iter().chain(usual).find(fits).unwrap_or_else(|| "/tmp".into())
+    named.into_iter().chain(usual).find(fits).ok_or_else(|| {
+        let text = "no folder for the files of a run: neither TMPDIR, /tmp nor /var/tmp is one \
+                    that you can write to and other users cannot rename files in; set TMPDIR to \
+                    a folder of your own";
+        Error::Usage(text.into())
+    })
+}
+
+/// Whether this user may create files in the folder, and no other user may rename or remove them:
+/// by its mode or that of a folder above it.
+pub(crate) fn is_trusted(folder: &Path) -> bool {
+    let Ok(real) = folder.canonicalize() else { return false };
+    let is_sticky = |mode: u32| mode & 0o1000 != 0;
+    let is_safe = |metadata: Metadata| metadata.mode() & 0o002 == 0 || is_sticky(metadata.mode());
+    writable(&real) && real.ancestors().all(|above| above.metadata().is_ok_and(is_safe))
 }
 
 /// Whether the guest cannot see this path because one of its own file systems is on top.
@@ -37,43 +50,14 @@ fn is_plain(path: &Path) -> bool {
     path.to_str().is_some_and(|path| !path.contains(special))
 }
 
-/// A folder with room for the guest's memory, a tmpfs if there is one.
-///
-/// Memory that lies on a disk is written out by the host as it changes; it works, slower.
-pub(crate) fn memory_folder(bytes: u64) -> Result<PathBuf> {
-    let shared = Path::new("/dev/shm");
-    if is_tmpfs(shared) && has_room(shared, bytes) {
-        return Ok(shared.into());
-    }
-    let mut others = vec![private_base(), "/var/tmp".into()];
-    others.extend(Cache::open().map(|cache| cache.root().to_path_buf()));
-    let found = others.into_iter().find(|folder| has_room(folder, bytes));
-    found.ok_or_else(|| {
-        let mib = bytes >> 20;
-        let text = format!(
-            "no room for {mib} MiB of guest memory in /dev/shm, TMPDIR, /tmp or the cache; \
-             set TMPDIR to a larger folder or give less with --mem"
-        );
-        Error::Usage(text)
-    })
-}
-
-fn is_tmpfs(folder: &Path) -> bool {
-    #[allow(clippy::unnecessary_cast, reason = "the field's type differs between machines")]
-    statfs(folder).is_ok_and(|about| about.f_type as i64 == TMPFS_MAGIC)
-}
-
-fn has_room(folder: &Path, bytes: u64) -> bool {
-    let free = |folder| statvfs(folder).map_or(0, |about| about.f_bavail * about.f_frsize);
-    writable(folder) && free(folder) >= bytes
-}
-
 fn writable(folder: &Path) -> bool {
     folder.is_dir() && access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -91,8 +75,18 @@ mod tests {
     }
 
     #[test]
-    fn too_much_memory_is_refused() {
-        let error = memory_folder(u64::MAX).unwrap_err().to_string();
-        assert!(error.contains("--mem"), "{error}");
+    fn a_folder_in_which_others_can_rename_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        let set = |mode| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path(), permissions).unwrap();
+            (is_trusted(folder.path()), is_trusted(&below))
+        };
+        assert_eq!(set(0o700), (true, true));
+        assert_eq!(set(0o1777), (true, true));
+        assert_eq!(set(0o777), (false, false));
+        assert!(!is_trusted(&below.join("none")));
     }
 }

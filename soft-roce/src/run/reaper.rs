@@ -1,13 +1,14 @@
-//! The reaper: a process that outlives its caller just long enough to leave nothing behind.
+//! The reaper: a process that outlives its caller long enough to leave nothing behind.
 //!
-//! Its standard input is a liveness pipe: when that ends, the caller is done or dead. Whatever comes
-//! first, the kernel's end or the liveness pipe's, the reaper kills every process of the guest and, at
-//! last, removes the run's folder. It needs no signal handler, and the caller may be killed in any
-//! way.
+//! Its standard input is a liveness pipe: when that ends, the caller is done or dead. At the end of
+//! the kernel or of the liveness pipe, whichever comes first, the reaper kills every process of the
+//! guest and removes the run's folders. It has no signal handler, and the caller may be killed in
+//! any way.
 
 use std::{
     fs,
     io::{self, Read, Write},
+    os::fd::OwnedFd,
     path::Path,
     process::{Command, Stdio},
     sync::mpsc::{self, Receiver, Sender},
@@ -15,28 +16,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper,
-    setsid, wait,
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::{
+        Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper,
+        setsid, wait,
+    },
 };
 
 use crate::{
     Error, Result,
     kernel::remove_folder,
     run::cpu::{self, CpuSlot},
+    run::dir,
+    run::process,
     run::spec::{self, LaunchSpec, name},
-    run::terminal::Saved,
+    run::terminal::SavedSettings,
 };
 
-/// Killing takes microseconds; a process stuck in the host's kernel may never go.
+/// Time to wait for the end of killed processes. It takes microseconds, except for a process that
+/// hangs in the host's kernel.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// `__WALL`: also children that are silent about their end, as the kernel's helpers are.
+/// `__WALL`: also wait for children that send no SIGCHLD, as the kernel's helpers.
 const WAIT_ALL: u32 = 0x4000_0000;
 
-/// What the reaper tells its caller, one line each.
+/// Reports of the reaper to its caller, one line each.
 pub(crate) mod report {
-    /// The kernel runs; its process id follows.
+    /// The kernel was started; its process id follows.
     pub(crate) const STARTED: &str = "started ";
     /// No process of the guest is left; how the kernel ended follows.
     pub(crate) const ENDED: &str = "ended ";
@@ -49,37 +56,43 @@ enum Event {
     CallerGone,
 }
 
-/// Starts the kernel of the run in `folder` and stays until all of it is gone.
+/// Starts the kernel of the run in `folder` and stays until no process of the guest is left.
 pub(crate) fn run(folder: &Path) -> Result<()> {
     let launch: LaunchSpec = spec::load(folder, name::LAUNCH)?;
+    let _lock = dir::hold(folder);
+    let _memory_lock = launch.memory_folder.as_deref().map(dir::hold);
+    // Held while processes of the guest may exist, so that the pipe does not end before them.
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let output = open(folder.join(name::OUTPUT), flags, Mode::empty());
     // A signal for the caller's terminal or session must not reach the reaper.
     let _ = setsid();
     set_child_subreaper(Some(getpid())).map_err(Error::errno("watch", folder))?;
-    let place = match launch.cpu {
+    let slot = match launch.cpu {
         Some(_) => None,
         None => cpu::pick(launch.cpu_locks.as_deref()),
     };
-    let saved = launch.terminal.as_deref().and_then(Saved::of);
-    let (sender, events) = mpsc::channel();
-    let kernel = match start(folder, &launch, place.as_ref()) {
-        Ok(kernel) => kernel,
-        Err(error) => {
-            say(report::FAILED, &error.to_string());
-            return remove_folder(folder);
+    let saved = launch.terminal.as_deref().and_then(SavedSettings::of);
+    match start(folder, &launch, slot.as_ref()) {
+        Ok(kernel) => {
+            let (sender, events) = mpsc::channel();
+            report(report::STARTED, &kernel.as_raw_nonzero().to_string());
+            watch(kernel, sender);
+            conclude(kernel, &events, output.ok());
         }
-    };
-    say(report::STARTED, &kernel.as_raw_nonzero().to_string());
-    watch(kernel, sender);
-    conclude(kernel, &events);
+        Err(error) => report(report::FAILED, &error.to_string()),
+    }
     drop(saved);
+    if let Some(memory) = &launch.memory_folder {
+        remove_folder(memory)?;
+    }
     remove_folder(folder)
 }
 
-fn start(folder: &Path, launch: &LaunchSpec, place: Option<&CpuSlot>) -> Result<Pid> {
+fn start(folder: &Path, launch: &LaunchSpec, slot: Option<&CpuSlot>) -> Result<Pid> {
     let program = std::env::current_exe().map_err(Error::io("find", "soft-roce"))?;
     let mut command = Command::new(program);
     command.arg("launch").arg(folder);
-    if let Some(cpu) = launch.cpu.or(place.map(|place| place.cpu)) {
+    if let Some(cpu) = launch.cpu.or(slot.map(|slot| slot.cpu)) {
         command.arg(cpu.to_string());
     }
     let log = fs::OpenOptions::new().append(true).open(&launch.log);
@@ -92,7 +105,7 @@ fn start(folder: &Path, launch: &LaunchSpec, place: Option<&CpuSlot>) -> Result<
 fn watch(kernel: Pid, sender: Sender<Event>) {
     let other = sender.clone();
     thread::spawn(move || {
-        // Ends at end-of-file; the caller never writes.
+        // Returns at end-of-file, because the caller never writes.
         let _ = io::stdin().read(&mut [0]);
         let _ = sender.send(Event::CallerGone);
     });
@@ -101,7 +114,7 @@ fn watch(kernel: Pid, sender: Sender<Event>) {
     });
 }
 
-/// Waits for the kernel and meanwhile for every orphan that falls to us.
+/// Waits for the kernel, and for every orphan that becomes a child of this process.
 fn await_kernel(kernel: Pid) -> String {
     loop {
         match wait(WaitOptions::empty()) {
@@ -118,7 +131,8 @@ fn await_kernel(kernel: Pid) -> String {
     }
 }
 
-fn conclude(kernel: Pid, events: &Receiver<Event>) {
+/// Waits for the end of the kernel or of the caller, kills the guest, and waits for the caller.
+fn conclude(kernel: Pid, events: &Receiver<Event>, output: Option<OwnedFd>) {
     let mut caller_gone = false;
     let mut ending = None;
     while ending.is_none() && !caller_gone {
@@ -128,13 +142,14 @@ fn conclude(kernel: Pid, events: &Receiver<Event>) {
         }
     }
     kill_all(kernel);
-    say(report::ENDED, &ending.unwrap_or_else(|| "killed".into()));
+    drop(output);
+    report(report::ENDED, &ending.unwrap_or_else(|| "killed".into()));
     while !caller_gone {
         caller_gone = !matches!(events.recv(), Ok(Event::KernelEnded(_)));
     }
 }
 
-/// Kills the kernel's whole group, and whatever else has become a child of ours.
+/// Kills the kernel's process group and every child of this process.
 fn kill_all(kernel: Pid) {
     let deadline = Instant::now() + KILL_DEADLINE;
     loop {
@@ -154,38 +169,13 @@ fn kill_all(kernel: Pid) {
 
 fn children() -> Vec<Pid> {
     let me = getpid().as_raw_nonzero().get();
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let names = processes.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let numbers = names.filter_map(|name| name.parse::<i32>().ok());
-    numbers.filter(|pid| parent(*pid) == Some(me)).filter_map(Pid::from_raw).collect()
+    let is_child = |pid: &Pid| process::stat(*pid).is_some_and(|stat| stat.parent == me);
+    process::all().filter(is_child).collect()
 }
 
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything; the fields after it are numbers.
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
-}
-
-/// The caller may be gone; then nobody has to know.
-fn say(what: &str, more: &str) {
+/// Writes a report; the caller may be gone.
+fn report(kind: &str, text: &str) {
     let mut output = io::stdout();
-    let _ = writeln!(output, "{what}{more}");
+    let _ = writeln!(output, "{kind}{text}");
     let _ = output.flush();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_parent_of_a_process_is_found() {
-        let me = getpid().as_raw_nonzero().get();
-        let child = Command::new("sleep").arg("10").spawn();
-        let mut child = child.unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        assert_eq!(parent(pid), Some(me));
-        assert!(children().contains(&Pid::from_child(&child)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
 }

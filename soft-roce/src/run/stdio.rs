@@ -1,7 +1,6 @@
 //! The host's side of a program's standard streams.
 
 use std::{
-    fs,
     io::{self, IsTerminal, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -23,67 +22,76 @@ use rustix::{
 
 use crate::{
     run::mux::{self, Kind, Reader},
-    run::spec::{GuestStatus, StdioSpec, name},
+    run::spec::{self, GuestStatus, StdioSpec, name},
 };
 
-/// How often a blocked stream looks whether the run is over.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// Interval at which a blocked stream looks whether the run is over.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A pipe that says it is writable takes this much without blocking.
+/// Time that the output pipe may stay open without data once no process of the guest should be
+/// left to write to it. Longer than it takes to kill the guest.
+const IDLE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Bytes that a pipe takes without blocking when it is ready for writing.
 const PIPE_ATOMIC: usize = 4096;
 
-/// Input from this size on goes through a file.
+/// Input of at least this many bytes goes through a file.
 const BULK_MIN: usize = 1024;
 
-/// The largest such file: what a pipe holds.
+/// Bytes in the largest such file: the capacity of a pipe.
 const BULK_PIECE: usize = 64 * 1024;
 
-/// How many files may wait for the guest.
+/// Number of files that may wait for the guest.
 const BULK_FILES_MAX: u64 = 8;
 
-/// How often to look whether it has taken one.
-const BULK_PATIENCE: Duration = Duration::from_millis(1);
+/// Interval of looking whether the guest has taken a file.
+const BULK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Where standard input comes from.
+/// Source of the program's standard input.
 #[derive(Clone, Debug, Default)]
 pub enum Input {
-    /// These bytes, then the end.
+    /// These bytes, then end-of-file.
     Bytes(Vec<u8>),
     /// This process's own standard input.
     #[default]
     Inherit,
-    /// Nothing.
+    /// End-of-file at once.
     Null,
 }
 
-/// Where standard output or error goes to.
+/// Destination of the program's standard output or error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
-    /// Into the outcome.
+    /// The [`Outcome`](crate::Outcome).
     Capture,
-    /// To this process's own.
+    /// This process's own stream of that name.
     #[default]
     Inherit,
-    /// Nowhere.
+    /// `/dev/null`.
     Null,
 }
 
-/// What the line to the guest brings up.
+/// Events of a run, from the threads that read the guest's and the reaper's pipes.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// The guest is ready for input.
     Ready,
+    /// The program's status.
     Status(GuestStatus),
+    /// A message for the user.
     Note(String),
-    /// Nobody reads our output any more.
-    BrokenPipe,
-    Garbled,
-    /// The reaper's words, or none when it is gone.
+    /// The program's output cannot be written where it belongs.
+    OutputFailed(io::Error),
+    /// Bytes of the guest that are no frame, or a frame that only the host sends.
+    InvalidFrame,
+    /// A report of the reaper; `None` at its end.
     Reaper(Option<String>),
-    LineEnded,
+    /// The output pipe has been read to its end. The last event of that pipe.
+    OutputEnded,
 }
 
 impl Input {
-    pub(crate) fn wiring(&self) -> StdioSpec {
+    pub(crate) fn spec(&self) -> StdioSpec {
         match self {
             Self::Null => StdioSpec::Null,
             Self::Inherit if is_null(io::stdin()) => StdioSpec::Null,
@@ -93,7 +101,7 @@ impl Input {
 }
 
 impl Output {
-    pub(crate) fn wiring(self, own: impl AsFd + IsTerminal) -> StdioSpec {
+    pub(crate) fn spec(self, own: impl AsFd + IsTerminal) -> StdioSpec {
         match self {
             Self::Null => StdioSpec::Null,
             Self::Capture => StdioSpec::Pipe,
@@ -104,85 +112,113 @@ impl Output {
     }
 }
 
-/// Whether our own standard output and error are the same open file.
+/// Whether this process's standard output and error are the same file.
 pub(crate) fn output_is_error() -> bool {
     let (Ok(output), Ok(error)) = (fstat(io::stdout()), fstat(io::stderr())) else { return false };
-    let place = |about: &rustix::fs::Stat| (about.st_dev, about.st_ino, about.st_rdev);
-    place(&output) == place(&error)
+    let identity = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino, stat.st_rdev);
+    identity(&output) == identity(&error)
 }
 
-/// The size of the terminal that we have, if we have one.
+/// Rows and columns of the terminal that is one of this process's standard streams.
 pub(crate) fn window() -> Option<(u16, u16)> {
     let size = |fd: BorrowedFd<'_>| tcgetwinsize(fd).ok().map(|size| (size.ws_row, size.ws_col));
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     size(output.as_fd()).or_else(|| size(error.as_fd())).or_else(|| size(input.as_fd()))
 }
 
-/// The two halves of the line to the guest, and what they share.
-pub(crate) struct Line<'a> {
-    /// The kernel is gone: what it has said is all there is, and it takes nothing more.
-    pub(crate) ended: &'a AtomicBool,
-    /// Nobody may wait any longer, not even for a slow reader of our output.
-    pub(crate) abandoned: &'a AtomicBool,
+/// State of a run that its threads read while they wait.
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    /// The guest's processes have ended: it takes no input, and its output is in the pipe.
+    pub(crate) guest_ended: AtomicBool,
+    /// The run is over: nothing waits any longer, not even for a slow reader of the output.
+    pub(crate) abandoned: AtomicBool,
+}
+
+/// Host side of the pipes to the guest.
+pub(crate) struct Relay<'a> {
+    pub(crate) flags: &'a Flags,
     pub(crate) events: Sender<Event>,
     pub(crate) captured: &'a Mutex<[Vec<u8>; 2]>,
-    /// Takes bulky input.
+    /// The run's folder, which takes input of many bytes.
     pub(crate) folder: &'a Path,
 }
 
-impl Line<'_> {
-    /// Brings what the guest writes to where it belongs, until no process holds the other end.
-    pub(crate) fn pump_output(&self, line: &OwnedFd, output: Output, error: Output) {
+impl Relay<'_> {
+    /// Delivers the guest's frames until no process holds the other end of the pipe. `outputs` are
+    /// the destinations of standard output and error.
+    ///
+    /// The caller keeps a writer of its own open until the reaper has one, so that a read of no
+    /// bytes always means the end.
+    pub(crate) fn pump_output(&self, pipe: &OwnedFd, outputs: [Output; 2]) {
         let mut reader = Reader::default();
-        let mut buffer = [0; 64 * 1024];
-        loop {
-            let ended = self.ended.load(Ordering::Relaxed);
-            match rustix::io::read(line, &mut buffer) {
-                Ok(count) if count > 0 => reader.feed(&buffer[..count]),
-                // Before the kernel has opened its end, this looks like the end too.
-                Ok(_) | Err(Errno::AGAIN) if ended => break,
-                Ok(_) | Err(Errno::AGAIN) => wait_for(line, PollFlags::IN),
-                Err(Errno::INTR) => {}
-                Err(_) => break,
-            }
-            loop {
-                match reader.poll_frame() {
-                    Ok(Some(frame)) => self.deliver(frame, output, error),
-                    Ok(None) => break,
-                    Err(_) => return self.tell(Event::Garbled),
-                }
-            }
+        if self.read_frames(pipe, &mut reader, outputs).is_err() {
+            self.tell(Event::InvalidFrame);
+        } else if let Some(frame) = reader.partial_frame() {
+            // The kernel was killed in the middle of it.
+            self.deliver(frame, outputs);
         }
-        self.tell(Event::LineEnded);
+        self.tell(Event::OutputEnded);
     }
 
-    /// Brings our standard input to the guest.
-    pub(crate) fn pump_input(&self, line: &OwnedFd, input: Input) {
+    fn read_frames(
+        &self,
+        pipe: &OwnedFd,
+        reader: &mut Reader,
+        outputs: [Output; 2],
+    ) -> io::Result<()> {
+        let mut buffer = [0; 64 * 1024];
+        let mut idle = Duration::ZERO;
+        while !self.flags.abandoned.load(Ordering::Relaxed) && idle < IDLE_DEADLINE {
+            match rustix::io::read(pipe, &mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    reader.feed(&buffer[..count]);
+                    idle = Duration::ZERO;
+                }
+                Err(Errno::AGAIN) => {
+                    let ready = is_ready(pipe, PollFlags::IN);
+                    if !ready && self.flags.guest_ended.load(Ordering::Relaxed) {
+                        idle += POLL_INTERVAL;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            while let Some(frame) = reader.poll_frame()? {
+                self.deliver(frame, outputs);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends standard input to the guest.
+    pub(crate) fn pump_input(&self, pipe: &OwnedFd, input: Input) {
         let sent = match input {
             Input::Null => Ok(()),
             Input::Bytes(bytes) => {
                 let mut bulk = Bulk::default();
                 let mut pieces = bytes.chunks(BULK_PIECE);
-                pieces.try_for_each(|piece| self.pass(line, piece, &mut bulk))
+                pieces.try_for_each(|piece| self.pass(pipe, piece, &mut bulk))
             }
-            Input::Inherit => self.forward_input(line),
+            Input::Inherit => self.forward_input(pipe),
         };
-        // The line outlives the guest's end; that there is nobody to read is no error here.
-        let _ = sent.and_then(|()| self.send(line, Kind::InputEnd, &[]));
+        // A guest that ended meanwhile reads no more input; that is no error.
+        let _ = sent.and_then(|()| self.send(pipe, Kind::InputEnd, &[]));
     }
 
-    fn forward_input(&self, line: &OwnedFd) -> io::Result<()> {
+    fn forward_input(&self, pipe: &OwnedFd) -> io::Result<()> {
         let input = io::stdin();
         let is_terminal = input.is_terminal();
         let mut window = window();
         let mut bulk = Bulk::default();
         let mut buffer = vec![0; BULK_PIECE];
-        while !self.ended.load(Ordering::Relaxed) {
+        while !self.flags.guest_ended.load(Ordering::Relaxed) {
             let now = self::window();
             if let Some((rows, columns)) = now.filter(|_| is_terminal && now != window) {
                 let [a, b] = rows.to_le_bytes();
                 let [c, d] = columns.to_le_bytes();
-                self.send(line, Kind::Resize, &[a, b, c, d])?;
+                self.send(pipe, Kind::Resize, &[a, b, c, d])?;
                 window = now;
             }
             // Reading the terminal from the background would stop this whole process.
@@ -195,31 +231,31 @@ impl Line<'_> {
             }
             match rustix::io::read(&input, &mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(count) => self.pass(line, &buffer[..count], &mut bulk)?,
+                Ok(count) => self.pass(pipe, &buffer[..count], &mut bulk)?,
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                // For instance a terminal that has gone: it gives nothing more.
+                // For example a terminal that was closed.
                 Err(_) => return Ok(()),
             }
         }
         Ok(())
     }
 
-    /// Hands a piece of input to the guest, by the cheaper way.
-    fn pass(&self, line: &OwnedFd, piece: &[u8], bulk: &mut Bulk) -> io::Result<()> {
+    /// Sends a piece of input: in a file when it is large, else in frames.
+    fn pass(&self, pipe: &OwnedFd, piece: &[u8], bulk: &mut Bulk) -> io::Result<()> {
         if piece.len() < BULK_MIN {
-            return self.send(line, Kind::Input, piece);
+            return self.send(pipe, Kind::Input, piece);
         }
-        while bulk.is_full(self.folder) && !self.ended.load(Ordering::Relaxed) {
-            thread::sleep(BULK_PATIENCE);
+        while bulk.is_full(self.folder) && !self.flags.guest_ended.load(Ordering::Relaxed) {
+            thread::sleep(BULK_INTERVAL);
         }
         let path = self.folder.join(name::input_file(bulk.written));
-        fs::write(path, piece)?;
-        self.send(line, Kind::InputFile, &bulk.written.to_le_bytes())?;
+        spec::create_private(&path)?.write_all(piece)?;
+        self.send(pipe, Kind::InputFile, &bulk.written.to_le_bytes())?;
         bulk.written += 1;
         Ok(())
     }
 
-    fn deliver(&self, (kind, bytes): (Kind, Vec<u8>), output: Output, error: Output) {
+    fn deliver(&self, (kind, bytes): (Kind, Vec<u8>), [output, error]: [Output; 2]) {
         match kind {
             Kind::Output => self.put(output, 0, &bytes),
             Kind::Error => self.put(error, 1, &bytes),
@@ -227,43 +263,43 @@ impl Line<'_> {
             Kind::Note => self.tell(Event::Note(String::from_utf8_lossy(&bytes).into_owned())),
             Kind::Status => match serde_json::from_slice(&bytes) {
                 Ok(ending) => self.tell(Event::Status(ending)),
-                Err(_) => self.tell(Event::Garbled),
+                Err(_) => self.tell(Event::InvalidFrame),
             },
             Kind::Input | Kind::InputFile | Kind::InputEnd | Kind::Resize => {
-                self.tell(Event::Garbled)
+                self.tell(Event::InvalidFrame)
             }
         }
     }
 
-    fn put(&self, place: Output, index: usize, bytes: &[u8]) {
-        let written = match place {
+    fn put(&self, destination: Output, index: usize, bytes: &[u8]) {
+        let written = match destination {
             Output::Null => Ok(()),
             Output::Capture => {
                 let mut captured = self.captured.lock().expect("nobody panics holding this");
                 captured[index].extend_from_slice(bytes);
                 Ok(())
             }
-            Output::Inherit if index == 0 => write(io::stdout(), bytes, self.abandoned),
-            Output::Inherit => write(io::stderr(), bytes, self.abandoned),
+            Output::Inherit if index == 0 => write(io::stdout(), bytes, &self.flags.abandoned),
+            Output::Inherit => write(io::stderr(), bytes, &self.flags.abandoned),
         };
-        if written.is_err() {
-            self.tell(Event::BrokenPipe);
+        if let Err(error) = written {
+            self.tell(Event::OutputFailed(error));
         }
     }
 
-    fn send(&self, line: &OwnedFd, kind: Kind, bytes: &[u8]) -> io::Result<()> {
+    fn send(&self, pipe: &OwnedFd, kind: Kind, bytes: &[u8]) -> io::Result<()> {
         let mut framed = Vec::with_capacity(bytes.len() + 3);
         mux::write(&mut framed, kind, bytes)?;
-        write(line, &framed, self.ended)
+        write(pipe, &framed, &self.flags.guest_ended)
     }
 
     fn tell(&self, event: Event) {
-        // The receiver ends only when the run is over.
+        // The receiver is dropped when the run is over.
         let _ = self.events.send(event);
     }
 }
 
-/// Input that went through files; the guest removes each when it has taken it.
+/// Counts of input files; the guest removes each when it has read it.
 #[derive(Default)]
 struct Bulk {
     written: u64,
@@ -280,7 +316,7 @@ impl Bulk {
     }
 }
 
-/// Writes it all, unless `stop` comes first: never blocks for long.
+/// Writes all bytes unless `stop` is set first; never blocks for longer than [`POLL_INTERVAL`].
 fn write(to: impl AsFd, bytes: &[u8], stop: &AtomicBool) -> io::Result<()> {
     let mut left = bytes;
     while !left.is_empty() && !stop.load(Ordering::Relaxed) {
@@ -296,7 +332,7 @@ fn write(to: impl AsFd, bytes: &[u8], stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes one line to standard error, whatever happens to it.
+/// Writes one line to standard error; a failure to do so is ignored.
 pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "soft-roce: {text}");
 }
@@ -312,12 +348,10 @@ fn is_background(terminal: &impl AsFd) -> bool {
     tcgetpgrp(terminal).is_ok_and(|group| group != rustix::process::getpgrp())
 }
 
-fn wait_for(fd: &impl AsFd, flags: PollFlags) {
-    is_ready(fd, flags);
-}
-
+/// Waits up to [`POLL_INTERVAL`] until reading or writing does not block.
 fn is_ready(fd: &impl AsFd, flags: PollFlags) -> bool {
     let mut waited = [PollFd::new(fd, flags)];
-    // A hang-up is an event too: reading or writing then tells what it is.
-    poll(&mut waited, Some(&PATIENCE)).is_ok_and(|count| count > 0)
+    // A hang-up is an event too, which the read or write that follows reports.
+    let interval = Timespec::try_from(POLL_INTERVAL).expect("the interval is short");
+    poll(&mut waited, Some(&interval)).is_ok_and(|count| count > 0)
 }

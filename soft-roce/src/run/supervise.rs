@@ -1,14 +1,19 @@
-//! Attending a run: its streams, its deadlines, and its end.
+//! Supervision of a run: its streams, its deadlines, and its result.
+//!
+//! The result is decided once, after two things have happened: the output pipe has been read to its
+//! end, which comes when no process of the guest and no reaper is left to write to it, and the
+//! reaper has made its last report. So a status that the guest has written is never overtaken by
+//! the news that its kernel has ended, however the processes are scheduled.
 
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read},
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::Ordering,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
@@ -17,7 +22,7 @@ use std::{
 
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mknodat, open},
-    process::{Pid, Signal, kill_process_group},
+    process::{Signal, kill_process_group},
 };
 
 use crate::{
@@ -28,196 +33,215 @@ use crate::{
     run::kernel_log::KernelLogMatcher,
     run::outcome::{Outcome, RunStatus},
     run::reaper::report,
-    run::spec::{GuestStatus, name},
-    run::stdio::{self, Event, Line},
+    run::spec::{self, GuestStatus, name},
+    run::stdio::{self, Event, Flags, Relay},
     run::terminal,
 };
 
-/// A guest that has not said a word by then never will.
+/// Time from the start of the kernel to the first frame of the guest.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Taking the target down and powering off, after the program has ended; the guest's own bound is
-/// shorter.
+/// Time from the program's status to the end of the kernel. The guest's own limit for taking the
+/// target down is shorter.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// From the order to kill until the reaper has reported that nothing is left.
+/// Time from the order to kill the guest to the end of its output, and of the reaper.
 const KILL_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Starts the guest whose folder is prepared, and stays with it to the end.
+/// A deadline that is noticed this much too late passed while this process did not run, as after a
+/// SIGSTOP; it is extended by that time.
+const STOPPED_MIN: Duration = Duration::from_millis(500);
+
+/// Interval of looking whether the reaper has exited.
+const EXIT_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Starts the guest whose folder is prepared and supervises it to its end.
 pub(crate) fn run(guest: Guest, program: &Path, folder: RunDir, log: &Path) -> Result<Outcome> {
-    let pipes = Pipes::create(&folder)?;
+    let Pipes { input: input_pipe, output: output_pipe, writer } = Pipes::create(&folder)?;
     let mut reaper = ReaperProcess::start(program, &folder)?;
-    let shared = Shared::default();
+    let (flags, captured) = (Flags::default(), Mutex::default());
     let (sender, events) = mpsc::channel();
-    let line = Line {
-        ended: &shared.ended,
-        abandoned: &shared.abandoned,
-        events: sender.clone(),
-        captured: &shared.captured,
-        folder: &folder.path,
-    };
-    let (input, output, error) = (guest.input, guest.output, guest.error);
-    let words = reaper.words.take().expect("the reaper was started with a pipe");
-    let mut watch = Supervisor::new(reaper, &shared, guest.timeout, guest.deadline_factor);
-    // Opened now: the folder goes with the reaper, and that may be sooner than we think.
+    let relay =
+        Relay { flags: &flags, events: sender.clone(), captured: &captured, folder: folder.path() };
+    let (input, outputs) = (guest.input, [guest.output, guest.error]);
+    let reports = reaper.reports.take().expect("the reaper was started with a pipe");
+    let mut supervisor = Supervisor::new(reaper, &flags, writer, guest.deadline_factor);
+    supervisor.timeout = guest.timeout.map(|limit| (limit, Instant::now() + limit));
+    // Opened now, because the reaper removes the folder at its end.
     let cannot_read = |error| Error::io("read", log)(error);
     let mut kernel_log = fs::File::open(log).map_err(cannot_read)?;
-    thread::scope(|scope| {
-        scope.spawn(|| relay(BufReader::new(words), &sender));
-        scope.spawn(|| line.pump_output(&pipes.output, output, error));
+    let ending = thread::scope(|scope| {
+        scope.spawn(|| forward_reports(BufReader::new(reports), &sender));
+        scope.spawn(|| relay.pump_output(&output_pipe, outputs));
         let mut input = Some(input);
-        let feed = || {
+        let start_input = || {
             if guest.interactive {
-                // The reaper knows by now what it was like before.
+                // The reaper has saved the terminal's settings by now.
                 let _ = terminal::make_raw(io::stdin());
             }
             let input = input.take().unwrap_or_default();
-            scope.spawn(|| line.pump_input(&pipes.input, input));
+            scope.spawn(|| relay.pump_input(&input_pipe, input));
         };
-        watch.attend(&events, feed);
-        // The reaper's words end with it, and the thread that hears them.
-        watch.reaper.cut();
+        supervisor.handle_events(&events, start_input);
+        supervisor.finish()
     });
-    let ending = watch.end();
     let mut bytes = Vec::new();
     kernel_log.read_to_end(&mut bytes).map_err(cannot_read)?;
     let kernel_log = String::from_utf8_lossy(&bytes).replace('\r', "");
     let kernel_warnings =
         KernelLogMatcher::new(guest.deny).allowing(guest.allow).kernel_warnings(&kernel_log);
-    let [stdout, stderr] = shared.captured.into_inner().expect("the threads have ended");
+    let [stdout, stderr] = captured.into_inner().expect("the threads have ended");
     Ok(Outcome { ending, kernel_warnings, kernel_log, stdout, stderr })
 }
 
-/// The line to the guest, our ends of it.
+/// This process's ends of the two pipes between host and guest.
 struct Pipes {
     input: OwnedFd,
     output: OwnedFd,
+    /// A writer of the output pipe: as long as it is open, a read of no bytes is impossible.
+    writer: OwnedFd,
 }
 
 impl Pipes {
     fn create(folder: &RunDir) -> Result<Self> {
         let pipe = |name, flags| {
-            let path = folder.path.join(name);
-            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-                .map_err(Error::errno("create", &path))?;
+            let path = folder.path().join(name);
+            if flags != OFlags::WRONLY {
+                mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+                    .map_err(Error::errno("create", &path))?;
+            }
             let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
             open(&path, flags, Mode::empty()).map_err(Error::errno("open", &path))
         };
-        // To open it for writing alone would be refused until the kernel reads.
         Ok(Self {
+            // Opening it for writing alone fails until the kernel reads.
             input: pipe(name::INPUT, OFlags::RDWR)?,
             output: pipe(name::OUTPUT, OFlags::RDONLY)?,
+            writer: pipe(name::OUTPUT, OFlags::WRONLY)?,
         })
     }
 }
 
-/// The reaper process, which ends the guest when its liveness pipe ends.
+/// The reaper process, which kills the guest when its liveness pipe ends.
 struct ReaperProcess {
     process: Child,
     liveness: Option<ChildStdin>,
-    words: Option<ChildStdout>,
-    kernel: Option<Pid>,
+    reports: Option<ChildStdout>,
+    folder: PathBuf,
 }
 
 impl ReaperProcess {
     fn start(program: &Path, folder: &RunDir) -> Result<Self> {
         let mut process = Command::new(program)
             .arg("reaper")
-            .arg(&folder.path)
+            .arg(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .current_dir("/")
             .spawn()
             .map_err(Error::io("start", program))?;
-        let (liveness, words) = (process.stdin.take(), process.stdout.take());
-        Ok(Self { process, liveness, words, kernel: None })
+        let (liveness, reports) = (process.stdin.take(), process.stdout.take());
+        Ok(Self { process, liveness, reports, folder: folder.path().into() })
     }
 
-    /// Has everything killed.
-    fn cut(&mut self) {
+    /// Ends the liveness pipe: the reaper kills the guest and exits.
+    fn release(&mut self) {
         self.liveness = None;
     }
 
-    /// Somebody killed the reaper: what it would have done falls to us.
-    fn replace(&self) {
-        if let Some(kernel) = self.kernel {
+    /// Kills the guest from here, for a reaper that was killed or does not react.
+    fn kill_guest(&self) {
+        if let Some(kernel) = spec::load_session(&self.folder) {
             let _ = kill_process_group(kernel, Signal::KILL);
         }
     }
+
+    /// Waits for the reaper's exit; kills it at the deadline.
+    fn wait(&mut self) {
+        let deadline = Instant::now() + KILL_DEADLINE;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(EXIT_INTERVAL);
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
-/// What the threads of a run share.
-#[derive(Default)]
-struct Shared {
-    ended: AtomicBool,
-    abandoned: AtomicBool,
-    captured: Mutex<[Vec<u8>; 2]>,
-}
-
-/// What is known of the run, and until when the next thing has to happen.
+/// State of a run, and the time until which the next thing has to happen.
 struct Supervisor<'a> {
     reaper: ReaperProcess,
-    shared: &'a Shared,
-    deadline: Option<Instant>,
-    /// By how much deadlines are longer on this machine.
+    flags: &'a Flags,
+    /// Held until the reaper has opened the output pipe.
+    writer: Option<OwnedFd>,
+    deadline: Option<Deadline>,
+    /// Factor by which deadlines are longer on this machine.
     deadline_factor: u32,
-    /// The caller's time limit and when it is up.
+    /// The caller's time limit, and the time at which it is reached.
     timeout: Option<(Duration, Instant)>,
-    ending: Option<RunStatus>,
+    /// Output could not be delivered to its reader; outranks the program's status.
+    output_failure: Option<RunStatus>,
+    /// The program's status as the guest sent it; outranks every other reason.
+    status: Option<RunStatus>,
+    /// The first reason for an end without a status.
+    reason: Option<RunStatus>,
+    /// How the kernel ended, as the reaper reported it.
+    kernel_end: Option<String>,
     booted: bool,
-    cut: bool,
+    killing: bool,
+    output_ended: bool,
+    reaper_ended: bool,
 }
 
 impl<'a> Supervisor<'a> {
-    fn new(
-        reaper: ReaperProcess,
-        shared: &'a Shared,
-        timeout: Option<Duration>,
-        deadline_factor: u32,
-    ) -> Self {
-        let now = Instant::now();
-        let timeout = timeout.map(|limit| (limit, now + limit));
+    fn new(reaper: ReaperProcess, flags: &'a Flags, writer: OwnedFd, deadline_factor: u32) -> Self {
         Self {
             reaper,
-            shared,
-            deadline: Some(now + scaled(BOOT_DEADLINE, deadline_factor)),
+            flags,
+            writer: Some(writer),
+            deadline: Some(Deadline::after(scaled(BOOT_DEADLINE, deadline_factor))),
             deadline_factor,
-            timeout,
-            ending: None,
+            timeout: None,
+            output_failure: None,
+            status: None,
+            reason: None,
+            kernel_end: None,
             booted: false,
-            cut: false,
+            killing: false,
+            output_ended: false,
+            reaper_ended: false,
         }
     }
 
-    /// Follows the events until the line has ended.
-    fn attend(&mut self, events: &Receiver<Event>, mut feed: impl FnMut()) {
-        loop {
+    /// Handles events until the output has been read to its end and the reaper has reported.
+    fn handle_events(&mut self, events: &Receiver<Event>, mut start_input: impl FnMut()) {
+        while !(self.output_ended && self.reaper_ended) {
             match self.next(events) {
-                Ok(Event::LineEnded) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Event::Ready) => {
                     self.booted = true;
                     self.deadline = None;
-                    feed();
+                    start_input();
                 }
-                Ok(Event::Reaper(Some(words))) => self.hear(&words),
-                Ok(Event::Reaper(None)) => {
-                    self.reaper.replace();
-                    self.settle(|| RunStatus::NoResult("the guest's reaper was killed".into()));
-                    self.shared.ended.store(true, Ordering::Relaxed);
+                Ok(Event::Status(status)) => {
+                    self.status.get_or_insert_with(|| status.into());
+                    if !self.killing {
+                        let limit = scaled(SHUTDOWN_DEADLINE, self.deadline_factor);
+                        self.deadline = Some(Deadline::after(limit));
+                    }
                 }
                 Ok(Event::Note(text)) => stdio::warn(&text),
-                Ok(Event::Status(ending)) => {
-                    self.settle(|| ending.into());
-                    self.deadline =
-                        Some(Instant::now() + scaled(SHUTDOWN_DEADLINE, self.deadline_factor));
+                Ok(Event::Reaper(report)) => self.on_report(report.as_deref()),
+                Ok(Event::OutputFailed(error)) => self.on_output_failure(&error),
+                Ok(Event::InvalidFrame) => {
+                    self.kill(RunStatus::NoResult("its frames could not be decoded".into()));
                 }
-                Ok(Event::BrokenPipe) => self.cut(RunStatus::BrokenPipe),
-                Ok(Event::Garbled) => {
-                    self.cut(RunStatus::NoResult("what it said was garbled".into()));
-                    self.shared.ended.store(true, Ordering::Relaxed);
+                Ok(Event::OutputEnded) => self.output_ended = true,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if !self.expire() {
+                        return;
+                    }
                 }
-                Err(RecvTimeoutError::Timeout) => self.expire(),
             }
         }
     }
@@ -233,69 +257,121 @@ impl<'a> Supervisor<'a> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let limit = self.timeout.map(|(_, at)| at);
-        self.deadline.into_iter().chain(limit.filter(|_| !self.cut)).min()
+        let deadline = self.deadline.map(|deadline| deadline.at);
+        deadline.into_iter().chain(limit.filter(|_| !self.killing)).min()
     }
 
-    fn hear(&mut self, words: &str) {
-        if let Some(pid) = words.strip_prefix(report::STARTED) {
-            self.reaper.kernel = pid.parse().ok().and_then(Pid::from_raw);
-        } else if let Some(reason) = words.strip_prefix(report::FAILED) {
-            self.settle(|| RunStatus::NoResult(reason.into()));
-            self.shared.ended.store(true, Ordering::Relaxed);
-        } else if let Some(how) = words.strip_prefix(report::ENDED) {
-            let place = if self.booted { "before the program did" } else { "while booting" };
-            self.settle(|| RunStatus::NoResult(format!("its kernel ended ({how}) {place}")));
-            self.shared.ended.store(true, Ordering::Relaxed);
-            // What is left to do is to print what has arrived, at the reader's pace.
+    /// Handles a report of the reaper, or its end.
+    fn on_report(&mut self, report: Option<&str>) {
+        // The reaper opens the output pipe before its first report.
+        self.writer = None;
+        match report {
+            Some(line) if line.starts_with(report::STARTED) => return,
+            Some(line) => match line.strip_prefix(report::ENDED) {
+                Some(how) => self.kernel_end = Some(how.into()),
+                None => {
+                    let reason = line.strip_prefix(report::FAILED).unwrap_or(line);
+                    self.reason.get_or_insert_with(|| RunStatus::NoResult(reason.into()));
+                }
+            },
+            None if self.reaper_ended => return,
+            None => {
+                self.reaper.kill_guest();
+                let reason = "the guest's reaper was killed";
+                self.reason.get_or_insert_with(|| RunStatus::NoResult(reason.into()));
+            }
+        }
+        self.reaper_ended = true;
+        self.flags.guest_ended.store(true, Ordering::Relaxed);
+        // The rest of the output is delivered at its reader's pace.
+        if !self.killing {
             self.deadline = None;
         }
     }
 
-    fn expire(&mut self) {
+    fn on_output_failure(&mut self, error: &io::Error) {
+        let failure = match error.kind() {
+            io::ErrorKind::BrokenPipe => RunStatus::BrokenPipe,
+            _ => RunStatus::OutputFailed(error.to_string()),
+        };
+        self.output_failure.get_or_insert(failure.clone());
+        self.kill(failure);
+    }
+
+    /// Acts on a deadline that has passed; returns false when nothing more is to be waited for.
+    fn expire(&mut self) -> bool {
         let now = Instant::now();
-        if self.cut {
-            // The reaper did not manage, or nobody takes what is left of the output.
-            self.reaper.replace();
-            self.shared.ended.store(true, Ordering::Relaxed);
-            self.shared.abandoned.store(true, Ordering::Relaxed);
-            self.deadline = None;
-        } else if let Some((limit, _)) = self.timeout.filter(|(_, at)| *at <= now) {
-            self.ending = None;
-            self.cut(RunStatus::TimedOut(limit));
-        } else if self.ending.is_some() {
+        if let Some((limit, _)) = self.timeout.filter(|(_, at)| *at <= now && !self.killing) {
+            self.kill(RunStatus::TimedOut(limit));
+            return true;
+        }
+        let Some(deadline) = self.deadline.filter(|deadline| deadline.at <= now) else {
+            return true;
+        };
+        if let Some(extended) = deadline.extend(now) {
+            self.deadline = Some(extended);
+        } else if self.killing {
+            // The reaper does not react, or nothing takes the rest of the output.
+            self.reaper.kill_guest();
+            return false;
+        } else if self.status.is_some() {
             stdio::warn("the guest did not power off in time; it was killed");
-            self.cut(RunStatus::BrokenPipe);
+            self.kill(RunStatus::NoResult("it did not power off".into()));
         } else {
             let seconds = scaled(BOOT_DEADLINE, self.deadline_factor).as_secs();
             let reason = format!("it did not reach its first program in {seconds} s");
-            self.cut(RunStatus::NoResult(reason));
+            self.kill(RunStatus::NoResult(reason));
+        }
+        true
+    }
+
+    /// Has the guest killed, for this reason unless there is an earlier one.
+    fn kill(&mut self, reason: RunStatus) {
+        self.reason.get_or_insert(reason);
+        self.reaper.release();
+        if !self.killing {
+            self.killing = true;
+            self.deadline = Some(Deadline::after(KILL_DEADLINE));
         }
     }
 
-    /// Ends the run now, for this reason unless there is an earlier one.
-    fn cut(&mut self, ending: RunStatus) {
-        self.settle(|| ending);
-        self.reaper.cut();
-        self.cut = true;
-        self.deadline = Some(Instant::now() + KILL_DEADLINE);
+    /// Ends the threads and the reaper, and decides the result.
+    fn finish(mut self) -> RunStatus {
+        self.flags.guest_ended.store(true, Ordering::Relaxed);
+        self.flags.abandoned.store(true, Ordering::Relaxed);
+        self.writer = None;
+        self.reaper.release();
+        self.reaper.wait();
+        let during = if self.booted { "before the program did" } else { "while booting" };
+        let how = self.kernel_end.unwrap_or_else(|| "unknown".into());
+        let ended = || RunStatus::NoResult(format!("its kernel ended ({how}) {during}"));
+        self.output_failure.or(self.status).or(self.reason).unwrap_or_else(ended)
+    }
+}
+
+/// End of a wait.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    extended: bool,
+}
+
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        Self { at: Instant::now() + time, extended: false }
     }
 
-    /// The first ending that is known is the true one.
-    fn settle(&mut self, ending: impl FnOnce() -> RunStatus) {
-        self.ending.get_or_insert_with(ending);
-    }
-
-    /// Waits for the reaper, which now has nothing more to do.
-    fn end(mut self) -> RunStatus {
-        self.reaper.cut();
-        let _ = self.reaper.process.wait();
-        self.ending.unwrap_or_else(|| RunStatus::NoResult("nothing is known of it".into()))
+    /// Returns a later deadline, once, when this process has not run while this one passed: what
+    /// was waited for may have happened meanwhile.
+    fn extend(self, now: Instant) -> Option<Self> {
+        let late = now.saturating_duration_since(self.at);
+        (late >= STOPPED_MIN && !self.extended).then_some(Self { at: now + late, extended: true })
     }
 }
 
 impl From<GuestStatus> for RunStatus {
-    fn from(ending: GuestStatus) -> Self {
-        match ending {
+    fn from(status: GuestStatus) -> Self {
+        match status {
             GuestStatus::Exited(status) => Self::Exited(status),
             GuestStatus::Killed(signal) => Self::Killed(signal),
             GuestStatus::NotStarted { status, reason } => Self::NotStarted(status, reason),
@@ -304,9 +380,9 @@ impl From<GuestStatus> for RunStatus {
     }
 }
 
-/// Brings the reaper's words as events.
-fn relay(words: impl BufRead, events: &Sender<Event>) {
-    for line in words.lines().map_while(io::Result::ok) {
+/// Forwards the reaper's reports as events, then its end.
+fn forward_reports(reports: impl BufRead, events: &Sender<Event>) {
+    for line in reports.lines().map_while(io::Result::ok) {
         let _ = events.send(Event::Reaper(Some(line)));
     }
     let _ = events.send(Event::Reaper(None));

@@ -1,4 +1,4 @@
-//! The user's terminal during an interactive session.
+//! The user's terminal while the program has a terminal of its own.
 
 use std::{
     fs::File,
@@ -15,30 +15,30 @@ use rustix::{
     termios::{OptionalActions, Termios, tcgetattr, tcsetattr, ttyname},
 };
 
-/// The terminal that is our standard input, if it is one.
+/// Path of the terminal that is this process's standard input.
 pub(crate) fn of_input() -> Option<PathBuf> {
     let input = io::stdin();
     let name = input.is_terminal().then(|| ttyname(input, Vec::new()))?;
     Some(std::ffi::OsString::from_vec(name.ok()?.into_bytes()).into())
 }
 
-/// Takes every cleverness from a terminal: bytes pass as they are.
+/// Sets a terminal to raw mode: bytes pass unchanged.
 pub(crate) fn make_raw(terminal: impl AsFd) -> io::Result<()> {
     let mut settings = tcgetattr(&terminal)?;
     settings.make_raw();
     Ok(tcsetattr(&terminal, OptionalActions::Now, &settings)?)
 }
 
-/// A terminal as it was; restored when dropped.
+/// Settings of a terminal, restored when dropped.
 ///
-/// The reaper holds it, so that the terminal is whole again even when the caller is killed.
-pub(crate) struct Saved {
+/// The reaper holds them, so that they are restored even when the caller is killed.
+pub(crate) struct SavedSettings {
     terminal: File,
     settings: Termios,
 }
 
-impl Saved {
-    /// Remembers the terminal's settings; none when they cannot be read.
+impl SavedSettings {
+    /// Reads the terminal's settings; `None` when they cannot be read.
     pub(crate) fn of(terminal: &Path) -> Option<Self> {
         let flags = i32::try_from(OFlags::NOCTTY.bits()).expect("the flag is small");
         let opened = File::options().read(true).write(true).custom_flags(flags).open(terminal);
@@ -48,9 +48,9 @@ impl Saved {
     }
 }
 
-impl Drop for Saved {
+impl Drop for SavedSettings {
     fn drop(&mut self) {
-        // A terminal that has gone needs nothing.
+        // The terminal may have been closed.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.settings);
     }
 }

@@ -34,7 +34,7 @@ nqn=nqn.2026-11.org.soft-roce:basic,hostnqn=nqn.2026-11.org.soft-roce:trial,host
 /// [`Error::Trial`] with the cause in words.
 pub fn duration(linux: &Path) -> Result<Duration> {
     let started = Instant::now();
-    let base = paths::private_base();
+    let base = paths::private_base()?;
     let cannot = |error| Error::io("create a file in", &base)(error);
     let mut target = tempfile::NamedTempFile::new_in(&base).map_err(cannot)?;
     target.write_all(TARGET.as_bytes()).map_err(Error::io("write", target.path()))?;
@@ -76,10 +76,13 @@ fn reason(outcome: &Outcome) -> String {
     }
     match &outcome.ending {
         RunStatus::Exited(_) => said(&[&outcome.stdout[..], &outcome.stderr].concat()),
-        RunStatus::NotSetUp(reason) | RunStatus::NotStarted(_, reason) => reason.clone(),
+        RunStatus::NotSetUp(reason)
+        | RunStatus::NotStarted(_, reason)
+        | RunStatus::OutputFailed(reason) => reason.clone(),
         RunStatus::NoResult(reason) => {
             let last = outcome.kernel_log.lines().last().unwrap_or("it logged nothing");
-            format!("{reason}; its last message: {last}")
+            let last = format!("its last message: {last}");
+            format!("{reason}; {}", outcome.cause().unwrap_or(&last))
         }
         RunStatus::TimedOut(limit) => format!("no end after {} s", limit.as_secs()),
         RunStatus::BrokenPipe | RunStatus::Killed(_) => "it was killed".into(),

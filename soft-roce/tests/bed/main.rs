@@ -7,9 +7,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod artifacts;
+mod debian_programs;
 mod ends;
+mod isolation;
 mod kernel;
+mod nested_cargo;
 mod program;
 mod streams;
+mod stress;
 mod support;
 mod target;

@@ -123,10 +123,11 @@ fn an_ordinary_user_can_run() {
     }
     let folder = TempDir::new().unwrap();
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-    open(folder.path());
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let tmp = folder.path().join("tmp");
     fs::create_dir(&tmp).unwrap();
-    open(&tmp);
+    // Without the sticky bit, another user could replace the run's folder: it is not used then.
+    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777)).unwrap();
     let copy = |from: &Path, name: &str| {
         let to = folder.path().join(name);
         fs::copy(from, &to).unwrap();

@@ -1,9 +1,10 @@
-//! A bed for one test, and the processes of its guests.
+//! The program with files of its own for one test, and the processes of its guests.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -14,14 +15,19 @@ use tempfile::TempDir;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_soft-roce");
 pub(crate) const TARGETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/targets");
 
-/// A scratch folder that takes the run's files; the test fails when one stays there.
+/// A folder that takes the files of runs; the test fails when one is left there.
 pub(crate) struct Bed {
-    pub(crate) folder: TempDir,
+    pub(crate) folder: Arc<TempDir>,
 }
 
 impl Bed {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { folder: Arc::new(tempfile::tempdir().unwrap()) }
+    }
+
+    /// A bed whose runs use the same folder.
+    pub(crate) fn sharing(other: &Self) -> Self {
+        Self { folder: Arc::clone(&other.folder) }
     }
 
     /// `soft-roce run`, with these options and whatever follows.
@@ -31,10 +37,16 @@ impl Bed {
         command
     }
 
+    /// The program.
     pub(crate) fn program(&self) -> Command {
+        self.environment(PROGRAM)
+    }
+
+    /// Another program, in the environment in which these tests run `soft-roce`.
+    pub(crate) fn environment(&self, program: &str) -> Command {
         // Under nohup, or behind a shell's `&`, signals are ignored that these tests send.
         let mut command = Command::new("env");
-        command.args(["--default-signal", PROGRAM]);
+        command.args(["--default-signal", program]);
         let path = std::env::var("PATH").unwrap();
         let own = Path::new(PROGRAM).parent().unwrap().display();
         command.env("TMPDIR", self.folder.path()).env("PATH", format!("{own}:{path}"));
@@ -69,6 +81,17 @@ impl Bed {
         wait_until("no file is left", || {
             fs::read_dir(self.folder.path()).unwrap().next().is_none()
         });
+        wait_until("no memory is left", || self.memory_folders().is_empty());
+    }
+
+    /// Folders in /dev/shm with the memory of this bed's guests.
+    pub(crate) fn memory_folders(&self) -> Vec<PathBuf> {
+        let own = self.folder.path().to_str().unwrap();
+        let is_own = |path: &PathBuf| {
+            fs::read_to_string(path.join("reserved")).is_ok_and(|record| record.contains(own))
+        };
+        let all = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+        all.map(|entry| entry.path()).filter(is_own).collect()
     }
 }
 
@@ -89,11 +112,14 @@ impl Watched {
         Self { reaper: find("reaper"), kernel: find("mem=") }
     }
 
-    pub(crate) fn expect_gone(&self) {
+    /// Processes of the guest.
+    pub(crate) fn session(&self) -> Vec<i32> {
         let session = self.kernel.as_raw_nonzero().get();
-        wait_until("the guest's session is empty", || {
-            processes().iter().all(|pid| session_of(*pid) != Some(session))
-        });
+        processes().into_iter().filter(|pid| session_of(*pid) == Some(session)).collect()
+    }
+
+    pub(crate) fn expect_gone(&self) {
+        wait_until("the guest's session is empty", || self.session().is_empty());
         wait_until("the reaper is gone", || {
             rustix::process::test_kill_process(self.reaper).is_err()
         });
@@ -120,7 +146,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.into()).unwrap()
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
@@ -134,7 +160,7 @@ fn processes() -> Vec<i32> {
 }
 
 /// Processes that name this folder on their command line, by age, but for the tests' own.
-fn processes_with(folder: &Path) -> Vec<(i32, Vec<String>)> {
+pub(crate) fn processes_with(folder: &Path) -> Vec<(i32, Vec<String>)> {
     let folder = folder.to_str().unwrap();
     let words = |pid: i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -146,7 +172,9 @@ fn processes_with(folder: &Path) -> Vec<(i32, Vec<String>)> {
     all
 }
 
+/// Session of a process that has not ended.
 fn session_of(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
+    let fields = stat.rsplit_once(") ")?.1;
+    if fields.starts_with('Z') { None } else { fields.split(' ').nth(3)?.parse().ok() }
 }
