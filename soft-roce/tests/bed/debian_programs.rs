@@ -4,7 +4,8 @@ use std::process::Command;
 
 use crate::support::{Bed, expect_success, text};
 
-/// Shell functions: `pair SERVER CLIENT` starts the server, and the client until it finds the server.
+/// Shell function `pair SERVER CLIENT`: starts the server, and the client until it finds the
+/// server.
 const PAIR: &str = r#"
 pair() {
     eval "$1" >/run/server 2>&1 &
@@ -115,10 +116,12 @@ def attributes():
     attr.path_mtu, attr.dest_qp_num, attr.min_rnr_timer = IBV_MTU_1024, pair.qp_num, 12
     attr.timeout, attr.retry_cnt, attr.rnr_retry = 14, 6, 6
     attr.max_rd_atomic = attr.max_dest_rd_atomic = 1
-    attr.ah_attr = AHAttr(gr=GlobalRoute(dgid=context.query_gid(1, 1), sgid_index=1), is_global=1, port_num=1)
+    route = GlobalRoute(dgid=context.query_gid(1, 1), sgid_index=1)
+    attr.ah_attr = AHAttr(gr=route, is_global=1, port_num=1)
     return attr
 
-init = QPInitAttr(qp_type=IBV_QPT_RC, scq=queue, rcq=queue, cap=QPCap(max_send_wr=4, max_recv_wr=4))
+cap = QPCap(max_send_wr=4, max_recv_wr=4)
+init = QPInitAttr(qp_type=IBV_QPT_RC, scq=queue, rcq=queue, cap=cap)
 pair = QP(domain, init, QPAttr(port_num=1))
 pair.to_rts(attributes())
 memory.write(b'to itself', 9)
