@@ -21,7 +21,7 @@ use soft_roce::{Error, internal_commands::InternalCommand};
 /// RDMA without hardware: runs programs in a kernel that has soft-RoCE and an NVMe target
 ///
 /// The kernel is User-Mode Linux, an ordinary process: no root, no KVM, no kernel module. It is
-/// built once from Debian's kernel source and boots in half a second.
+/// built once from the kernel source of Debian or Ubuntu and boots in half a second.
 #[derive(Parser)]
 #[command(name = "soft-roce", version, max_term_width = 100)]
 struct Arguments {

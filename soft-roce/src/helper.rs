@@ -53,7 +53,9 @@ fn finish(command: &mut Command) -> Result<Output> {
 
 fn failure(command: &Command, done: &Output) -> Error {
     let text = String::from_utf8_lossy(&done.stderr);
-    let last = text.lines().rev().find(|line| !line.trim().is_empty());
-    let reason = last.map_or_else(|| done.status.to_string(), |line| line.trim().to_owned());
+    // apt names the cause first, and in the end only that something failed.
+    let apt = text.lines().find_map(|line| line.strip_prefix("E: "));
+    let line = apt.or_else(|| text.lines().rev().find(|line| !line.trim().is_empty()));
+    let reason = line.map_or_else(|| done.status.to_string(), |line| line.trim().to_owned());
     Error::Helper { command: words(command), reason }
 }

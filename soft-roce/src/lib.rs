@@ -42,6 +42,16 @@
 //! # }
 //! ```
 //!
+//! # The kernel's source
+//!
+//! `soft-roce build` takes it from the first of these that has the series: a source package that is
+//! installed (`linux-source-6.12`; this needs no network), the suites that apt reads, and the suite
+//! of Debian that is known to have it. That one is read through package lists of our own in the
+//! cache, from the Debian mirror that apt uses or that `SOFT_ROCE_DEBIAN_MIRROR` names; its
+//! signature must be one of `debian-archive-keyring` or of apt's trusted keys. Where none has the
+//! series, as in Ubuntu, the nearest release of 5.15 to 7.x replaces it: told in one line, and kept
+//! under its own version. `--source` takes a tree or tarball.
+//!
 //! # Inside
 //!
 //! The program finds itself as root, on one processor, with `/proc`, `/sys`, `/dev` and `/run` of

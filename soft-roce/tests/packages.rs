@@ -33,7 +33,8 @@ const DEBIAN: &str = "Debian|Debian|http://mirror.test/debian\n";
 const UBUNTU: &str = "Ubuntu|Ubuntu|http://mirror.test/ubuntu\n";
 
 /// Stands for apt-get and apt-cache: the state that is asked is the one named in the options, and
-/// is a file with lines of name, version and size. A file `NAME.error` makes its update fail.
+/// is a file with lines of name, version and size. A file `NAME.error` makes its update fail. As
+/// the real one, it tells nothing of its sources before it has a list.
 const APT: &str = r#"
 for word; do
   case $word in
@@ -44,7 +45,7 @@ for word; do
 done
 list=$SYSTEM/${state:-host}
 case $verb in
-  indextargets) cat "$SYSTEM/targets" ;;
+  indextargets) [ ! -s "$list" ] || cat "$SYSTEM/targets" ;;
   update) [ ! -e "$list.error" ] || { cat "$list.error" >&2; exit 100; } ;;
   search) [ ! -e "$list" ] || sed 's/ .*/ - Linux kernel source/' "$list" ;;
   show) sed -n "s/^$last \(.*\) \(.*\)/Version: \1\nSize: \2/p" "$list" ;;
@@ -198,6 +199,27 @@ fn a_machine_without_lists_reads_them() {
     system.package("linux-source-6.8.0", "usr/src/linux-source-6.8.0/linux-source-6.8.0.tar.bz2");
     let Some(said) = system.build() else { return };
     assert_eq!(system.unpacked(), "# linux-source-6.8.0", "{said}");
+}
+
+#[test]
+fn a_fresh_machine_of_debian_learns_its_mirror() {
+    let system = System::new(DEBIAN, "");
+    system.list("machine", BOOKWORM);
+    system.list("trixie", TRIXIE);
+    system.package("linux-source-6.12", "usr/src/linux-source-6.12.tar.xz");
+    let Some(said) = system.build() else { return };
+    assert_eq!(system.unpacked(), "# linux-source-6.12", "{said}");
+}
+
+#[test]
+fn a_download_without_a_network_fails_with_its_cause() {
+    let system = System::new(UBUNTU, NOBLE);
+    system.list("gone", "linux-source-6.8.0=6.8.0-142.142\n");
+    system.list("machine.error", "E: Temporary failure resolving 'mirror.test'\n");
+    let Some(said) = system.build() else { return };
+    let last = said.lines().last().unwrap();
+    assert!(last.contains("cannot download linux-source-6.8.0 6.8.0-142.142: "), "{said}");
+    assert!(last.contains("Failed to fetch") && last.contains("install that package"), "{said}");
 }
 
 #[test]

@@ -14,19 +14,24 @@ use super::{non_empty, path_or_empty, print};
 /// Build the kernel, once; later runs find it in the cache
 ///
 /// The kernel is kept in $XDG_CACHE_HOME/soft-roce (by default ~/.cache/soft-roce). Building takes
-/// about five minutes on two processors. An interrupted build is resumed by the next. A kernel
-/// that was built is tried before it is used: it must boot here, and its target must answer over
-/// rxe.
+/// about five minutes on two processors, and 2.4 GB of that folder while it lasts. An interrupted
+/// build is resumed by the next. A kernel that was built is tried before it is used: it must boot
+/// here, and its target must answer over rxe.
+///
+/// Its source is a package of Debian or Ubuntu: an installed one, which needs no network, or one
+/// of the suites that apt reads, or one of the suite of Debian that has the series, from the Debian
+/// mirror that apt uses or that SOFT_ROCE_DEBIAN_MIRROR names. Where the series cannot be had, the
+/// nearest release of 5.15 to 7.x replaces it, which is told.
 #[derive(Args)]
 pub(crate) struct Build {
     /// Which kernel: 6.12 or 7 (the newest 7.x)
     #[arg(long, env = "SOFT_ROCE_KERNEL", default_value = "6.12")]
     kernel: Kernel,
-    /// Build from this kernel source tree or tarball (5.15 to 7.x) instead of Debian's package
+    /// Build from this kernel source tree or tarball (5.15 to 7.x) instead of a package
     #[arg(long, value_name = "PATH", env = kernel::build::SOURCE_VARIABLE)]
     #[arg(value_parser = path_or_empty())]
     source: Option<PathBuf>,
-    /// Look for a newer source although a kernel is there
+    /// Look for a newer source, or that of a series that was replaced, although a kernel is there
     #[arg(long)]
     refresh: bool,
     /// How many compilers run at once [default: one per processor]

@@ -125,8 +125,11 @@ impl Build {
             Ok(entry.join("linux"))
         };
         match build(Lists::Machine) {
-            // The mirror dropped what an old package list names.
-            Err(Error::Download { .. }) => build(Lists::Fresh),
+            // The mirror dropped what an old package list names; or there is no network.
+            Err(error @ Error::Download { .. }) => match build(Lists::Fresh) {
+                Err(Error::NoSource { .. }) => Err(error),
+                done => done,
+            },
             done => done,
         }
     }

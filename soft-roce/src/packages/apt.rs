@@ -82,10 +82,7 @@ impl Apt {
         get.args(["-q", "download"]).args(names.iter().map(|name| format!("{name}={version}")));
         run(get.current_dir(folder)).map_err(|error| Error::Download {
             package: format!("{} {version}", names.join(" ")),
-            reason: match error {
-                Error::Helper { reason, .. } => reason,
-                other => other.to_string(),
-            },
+            reason: reason(error),
         })?;
         let files = fs::read_dir(folder).map_err(Error::io("read", folder))?;
         let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
@@ -108,6 +105,13 @@ impl Apt {
         helper::output(show.args(["show", "--no-all-versions", name]))
     }
 
+    /// The origin, label and site of each package list that was read.
+    fn targets(&self) -> Option<String> {
+        let mut ask = self.command("apt-get");
+        ask.args(["indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(SITE)"]);
+        helper::output(&mut ask).ok()
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(&self.options).env("LC_ALL", "C");
@@ -116,12 +120,17 @@ impl Apt {
 }
 
 /// The Debian mirror that the environment names, or that this machine uses, as its own apt tells.
-pub(super) fn mirror() -> Option<String> {
+/// apt tells nothing before it has read a package list; with a cache, ours are read then.
+pub(super) fn mirror(cache: Option<&Cache>) -> Option<String> {
     let named = env::var(MIRROR_VARIABLE).ok().filter(|mirror| !mirror.is_empty());
     named.or_else(|| {
-        let mut ask = Command::new("apt-get");
-        ask.args(["indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(SITE)"]);
-        mirror_in(&helper::output(&mut ask).ok()?)
+        let targets = Apt::host().targets()?;
+        if !targets.is_empty() {
+            return mirror_in(&targets);
+        }
+        let apt = Apt::own_lists(cache?).ok()?;
+        let targets = apt.targets().filter(|targets| !targets.is_empty());
+        mirror_in(&targets.or_else(|| apt.update().ok().and_then(|()| apt.targets()))?)
     })
 }
 
@@ -130,13 +139,21 @@ pub(super) fn lacks(suite: &str, updated: Result<()>) -> String {
     let Err(error) = updated else {
         return format!("{suite} of the Debian mirror does not have it");
     };
-    let reason = error.to_string();
+    let reason = reason(error);
     if reason.contains("is not signed") || reason.contains("NO_PUBKEY") {
         return format!(
             "the signature of {suite} cannot be checked; install or update debian-archive-keyring"
         );
     }
     format!("{suite} of the Debian mirror cannot be read ({reason})")
+}
+
+/// apt's own words, without the command line.
+pub(super) fn reason(error: Error) -> String {
+    match error {
+        Error::Helper { reason, .. } => reason,
+        other => other.to_string(),
+    }
 }
 
 /// The value of a record's field.
@@ -197,13 +214,7 @@ fn state(folder: &Path) -> Vec<String> {
 }
 
 fn mirror_in(targets: &str) -> Option<String> {
-    // Before the first `apt-get update` origin and label are not known; the path then decides.
-    let known = |line: &str| line.strip_prefix("Debian|Debian|").map(str::to_owned);
-    let guessed = |line: &str| {
-        let site = line.rsplit('|').next()?.trim_end_matches('/');
-        site.ends_with("/debian").then(|| site.to_owned())
-    };
-    targets.lines().find_map(known).or_else(|| targets.lines().find_map(guessed))
+    targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|")).map(str::to_owned)
 }
 
 /// Names Debian's keys; without that file, apt's own set of trusted keys decides.
@@ -259,9 +270,7 @@ mod tests {
         let known = "Other|Other|http://a.test/debian\nDebian|Debian-Security|http://m.test/sec\n\
                      Debian|Debian|http://m.test/deb\n";
         assert_eq!(mirror_in(known).as_deref(), Some("http://m.test/deb"));
-        let fresh = "||http://m.test/debian-security\n||http://m.test/debian/\n";
-        assert_eq!(mirror_in(fresh).as_deref(), Some("http://m.test/debian"));
-        assert_eq!(mirror_in("Ubuntu|Ubuntu|http://m.test/ubuntu\n||http://m.test/other\n"), None);
+        assert_eq!(mirror_in("Ubuntu|Ubuntu|http://m.test/debian\n"), None);
     }
 
     #[test]

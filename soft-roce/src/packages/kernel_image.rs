@@ -41,7 +41,8 @@ impl KernelImage {
         {
             return Ok(found);
         }
-        let mirror = apt::mirror().ok_or_else(|| none("apt is not set up for a Debian mirror"))?;
+        let mirror = apt::mirror(Some(cache))
+            .ok_or_else(|| none("apt is not set up for a Debian mirror"))?;
         let suite = series.suite();
         let _step = Step::new(format!("reading the package list of {suite} for {architecture}"));
         let apt = Apt::suite(cache, &mirror, suite, Some(architecture))?;

@@ -81,7 +81,7 @@ impl SourcePackage {
         if let Some(package) = exact(series, &mut known) {
             return Ok(package.resolve()?.words());
         }
-        if has_apt && apt::mirror().is_some() {
+        if has_apt && apt::mirror(None).is_some() {
             let suite = series.suite();
             return Ok(format!("{suite} of the Debian mirror, if that can be reached"));
         }
@@ -181,12 +181,12 @@ fn archive(
             known.extend(found);
             None
         }
-        Err(error) => Some(format!("the package lists cannot be read ({error})")),
+        Err(error) => Some(format!("no package list can be read ({})", apt::reason(error))),
     };
     if let Some(package) = exact(series, known) {
         return Ok(Found::Exact(package));
     }
-    let Some(mirror) = apt::mirror() else {
+    let Some(mirror) = apt::mirror(Some(cache)) else {
         let none =
             || format!("apt has none and uses no Debian mirror; {MIRROR_VARIABLE} names one");
         return Ok(Found::Other(unread.unwrap_or_else(none)));
