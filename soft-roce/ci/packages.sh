@@ -10,7 +10,7 @@ fail() { printf '%s: %s\n' "$(basename "$0")" "$1" >&2; exit 1; }
 case ${1:-} in
   run) packages=(iproute2 ibverbs-providers libibverbs-dev librdmacm-dev) ;;
   # As soft-roce asks for them; soft-roce/ci/check compares.
-  build) packages=(gcc libc6-dev make flex bison bc bzip2 xz-utils libelf-dev perl) ;;
+  build) packages=(gcc libc6-dev make flex bison bc bzip2 xz-utils libelf-dev patch perl) ;;
   *) fail 'give run or build' ;;
 esac
 packages+=("${@:2}")
