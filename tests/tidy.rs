@@ -284,3 +284,140 @@ fn cargo_knows_every_file_of_tests() {
 fn is_ignored(line: &str) -> bool {
     line.trim_start().starts_with("#[ignore")
 }
+
+/// Limits of one folder: doc comments that open without a noun, comment lines with a word of
+/// [`OLD_WORDS`], and imports that another one of their group could hold.
+struct Language {
+    folder: &'static str,
+    nounless: usize,
+    old_words: usize,
+    flat_imports: usize,
+}
+
+const fn language(folder: &'static str, counts: [usize; 3]) -> Language {
+    let [nounless, old_words, flat_imports] = counts;
+    Language { folder, nounless, old_words, flat_imports }
+}
+
+/// Counts of today, which only go down; a file belongs to the first folder that holds it. The goal
+/// is 6 % of all doc comments, and 0 of both others.
+const LANGUAGE: [Language; 9] = [
+    language("auth/", [0, 0, 0]),
+    language("benches/", [50, 18, 38]),
+    language("rdma-host/cli/", [99, 8, 152]),
+    language("rdma-host/src/driver/", [167, 39, 206]),
+    language("rdma-host/", [0, 0, 0]),
+    language("soft-roce/fabric/", [0, 0, 0]),
+    language("soft-roce/", [120, 8, 0]),
+    language("tests/", [165, 30, 207]),
+    language("verbs/", [265, 61, 5]),
+];
+
+/// Difference from a limit at which it has to be lowered. Smaller ones are tolerated, so that
+/// changes made at the same time do not conflict.
+const LANGUAGE_SLACK: usize = 10;
+
+/// First words of a doc comment that say something about the item before they say what it is.
+const NOUNLESS: [&str; 16] = [
+    "By", "How", "It", "Its", "Of", "That", "The same", "They", "Those", "What", "Whatever",
+    "Whether", "Who", "Whoever", "Whose", "Why",
+];
+
+/// Words that leave open what is meant, or are not technical English.
+const OLD_WORDS: [&str; 6] = ["anew", "lest", "nobody", "so many", "somebody", "whoever"];
+
+/// Documentation opens with the noun, comments are technical English, imports are nested.
+#[test]
+fn language_and_imports_only_get_better() {
+    let mut documented = 0;
+    let mut found = LANGUAGE.map(|limit| language(limit.folder, [0; 3]));
+    for (path, text) in sources() {
+        let count = found.iter_mut().find(|count| path.starts_with(count.folder));
+        let count = count.unwrap_or_else(|| panic!("{path}: its folder is not in LANGUAGE"));
+        let openings = doc_openings(&text);
+        documented += openings.len();
+        count.nounless += openings.iter().filter(|opening| is_nounless(opening)).count();
+        count.old_words += text.lines().filter(|line| has_old_word(line)).count();
+        count.flat_imports += flat_imports(&text);
+    }
+    let nounless: usize = found.iter().map(|count| count.nounless).sum();
+    println!("{nounless} of {documented} doc comments open without a noun");
+    for (count, limit) in found.iter().zip(&LANGUAGE) {
+        let counts = [
+            ("doc comments that open without a noun", count.nounless, limit.nounless),
+            ("comment lines with a word of OLD_WORDS", count.old_words, limit.old_words),
+            ("imports that are not nested", count.flat_imports, limit.flat_imports),
+        ];
+        for (what, count, limit_now) in counts {
+            let folder = limit.folder;
+            assert!(count <= limit_now, "{folder}: {count} {what}; the limit is {limit_now}");
+            let lower = format!("{folder}: {count} {what}, lower the limit of {limit_now} to that");
+            assert!(count + LANGUAGE_SLACK > limit_now, "{lower}");
+            if count < limit_now {
+                println!("{lower}");
+            }
+        }
+    }
+}
+
+/// First line of each doc comment.
+fn doc_openings(text: &str) -> Vec<&str> {
+    let marker = |line: &str| ["///", "//!"].into_iter().find(|marker| line.starts_with(marker));
+    let (mut openings, mut previous) = (Vec::new(), None);
+    for line in text.lines().map(str::trim) {
+        let found = marker(line).filter(|_| !line.starts_with("////"));
+        if let Some(marker) = found.filter(|_| found != previous) {
+            openings.push(line.trim_start_matches(marker).trim_start());
+        }
+        previous = found;
+    }
+    openings
+}
+
+fn is_nounless(opening: &str) -> bool {
+    NOUNLESS.iter().any(|word| {
+        let rest = opening.strip_prefix(word);
+        rest.is_some_and(|rest| !rest.starts_with(|letter: char| letter.is_alphanumeric()))
+    })
+}
+
+fn has_old_word(line: &str) -> bool {
+    let Some((_, comment)) = line.split_once("//") else { return false };
+    let letters = |letter: char| if letter.is_alphabetic() { letter } else { ' ' };
+    let comment: String = comment.to_lowercase().chars().map(letters).collect();
+    let comment = format!(" {comment} ");
+    OLD_WORDS.iter().any(|word| comment.contains(&format!(" {word} ")))
+}
+
+/// Number of imports at the outermost level that could be part of one before them, in the same
+/// group and with the same visibility, as `imports_granularity = "Crate"` of rustfmt would have it.
+fn flat_imports(text: &str) -> usize {
+    let (mut roots, mut count, mut attribute) = (BTreeSet::new(), 0, false);
+    for line in text.lines() {
+        let import = line.strip_prefix("pub use ").map(|path| (true, path));
+        let import = import.or_else(|| line.strip_prefix("use ").map(|path| (false, path)));
+        match import {
+            Some((public, path)) if !attribute => {
+                let root = path.split([':', ';', ' ']).next().expect("a first part");
+                count += usize::from(!roots.insert((public, root)));
+            }
+            _ if line.is_empty() => roots.clear(),
+            _ => {}
+        }
+        attribute = line.starts_with("#[");
+    }
+    count
+}
+
+#[test]
+fn language_is_counted_as_described() {
+    let text = "//! What.\n//! Of it.\nuse a::b;\nuse a::c;\nuse b::c;\n\nuse a::d;\n\
+                #[cfg(test)]\nuse a::e;\npub use a::f;\n\n/// Number of these.\n    /// Whether\n\
+                fn f() {} // A WORD, this\n/// Whatsoever is\n//// The same\n";
+    let text = &text.replace("WORD", OLD_WORDS[0]);
+    let openings = doc_openings(text);
+    assert_eq!(openings, ["What.", "Number of these.", "Whatsoever is"]);
+    assert_eq!(openings.iter().filter(|opening| is_nounless(opening)).count(), 1);
+    assert_eq!(text.lines().filter(|line| has_old_word(line)).count(), 1);
+    assert_eq!(flat_imports(text), 1);
+}

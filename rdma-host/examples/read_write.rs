@@ -1,8 +1,7 @@
 //! Writes the first blocks of a namespace and reads them back, several at a time:
 //! `read_write ADDRESS:PORT NQN NSID`. Overwrites what is there.
 
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, HostIdentity};
+use rdma_host::{ConnectOptions, Controller, HostIdentity, wire::NamespaceId};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
