@@ -29,8 +29,9 @@ pub struct SubsystemState {
     pub qid_max: String,
     /// The namespaces.
     pub namespaces: Vec<NamespaceState>,
-    /// Who is connected; none is known where the kernel has no debug folder.
-    pub controllers: Vec<Controller>,
+    /// Controllers that are connected; unknown where the kernel does not tell, because it was built
+    /// without `NVME_TARGET_DEBUGFS`.
+    pub controllers: Option<Vec<Controller>>,
 }
 
 /// A namespace.
@@ -99,17 +100,19 @@ impl TargetRoot {
             let path = node.path.join("namespaces").join(&nsid);
             namespace_state(&Node { path, object: nsid })
         });
-        let debug = self.debug.join("nvmet").join(nqn);
-        let controllers = names(&debug).into_iter().filter(|name| name.starts_with("ctrl"));
-        let controllers =
-            controllers.map(|name| controller(&Node { path: debug.join(&name), object: name }));
+        let debug = self.debug.join("nvmet");
+        let controllers = debug.is_dir().then(|| {
+            let debug = debug.join(nqn);
+            let names = names(&debug).into_iter().filter(|name| name.starts_with("ctrl"));
+            names.map(|name| controller(&Node { path: debug.join(&name), object: name })).collect()
+        });
         Ok(SubsystemState {
             nqn: nqn.into(),
             allow_any_host: node.get("attr_allow_any_host") == "1",
             hosts: node.list("allowed_hosts"),
             qid_max: node.get("attr_qid_max"),
             namespaces: namespaces.collect(),
-            controllers: controllers.collect(),
+            controllers,
         })
     }
 }
@@ -164,10 +167,13 @@ impl fmt::Display for SubsystemState {
             let state = if *enabled { "enabled" } else { "disabled" };
             writeln!(f, "  namespace {nsid}  {state}, {device}, ANA group {ana_group}")?;
         }
-        for Controller { name, host, state } in &self.controllers {
+        let Some(controllers) = &self.controllers else {
+            return writeln!(f, "  controllers: unknown, this kernel lacks NVME_TARGET_DEBUGFS");
+        };
+        for Controller { name, host, state } in controllers {
             writeln!(f, "  {name}  {state}, {host}")?;
         }
-        writeln!(f, "  controllers: {}", self.controllers.len())
+        writeln!(f, "  controllers: {}", controllers.len())
     }
 }
 
