@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
-use tests::{SUBSYSTEM, nvmf, target, uri, wait_for};
+use tests::{SUBSYSTEM, break_connections, nvmf, target, uri, wait_for};
 
 use super::bed::{HOST, Keys, choose, plain, secret_file, set, set_host};
 
@@ -41,7 +41,7 @@ impl Monitor {
 
     /// Breaks the connection; says what is not as it should be.
     fn ends(mut self, name: &str, words: &str) -> Result<(), String> {
-        target(&["fatal", SUBSYSTEM]);
+        break_connections(SUBSYSTEM);
         let mut status = None;
         wait_for(name, Duration::from_secs(60), || {
             status = self.child.try_wait().expect("it is ours");

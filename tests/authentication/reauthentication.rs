@@ -8,7 +8,7 @@ use auth::{Authenticated, HashId};
 use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{Buffer, Changes, Command, Controller, Error, ErrorClass, Namespace, Poller};
-use tests::{SUBSYSTEM, target};
+use tests::{SUBSYSTEM, break_connections};
 
 use super::bed::{GROUPS, HASHES, Keys, choose, in_runtime, plain, secret_text, write_and_read};
 
@@ -245,7 +245,7 @@ fn there_must_be_a_connection() {
         options.reconnect.delay = Duration::from_secs(2);
         let controller = Controller::connect(&options).await.expect("the keys are right");
         let mut changes = controller.changes();
-        tokio::task::spawn_blocking(|| target(&["fatal", SUBSYSTEM])).await.expect("it ends");
+        tokio::task::spawn_blocking(|| break_connections(SUBSYSTEM)).await.expect("it ends");
         while changes.next().await.expect("it lives").state != LifecycleState::Waiting {}
         let wrong = Keys::new(plain(77), None);
         let error = controller.reauthenticate(Some(wrong.credentials())).await;

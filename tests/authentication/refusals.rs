@@ -9,7 +9,7 @@ use rdma_host::proto::LifecycleState;
 use rdma_host::wire::Nqn;
 use rdma_host::{ConnectOptions, Controller, DiscoveryController, Error, ErrorClass};
 use serde_json::Value;
-use tests::{SUBSYSTEM, nvmf, run, target, uri};
+use tests::{SUBSYSTEM, break_connections, nvmf, run, target, uri};
 
 use super::bed::{
     HOST, Keys, choose, connect_and_read, credentials, in_runtime, plain, secret_file,
@@ -90,7 +90,7 @@ fn a_key_changed_at_the_target_ends_the_retries() {
         let mut changes = controller.changes();
         tokio::task::spawn_blocking(|| {
             Keys::new(plain(2), None).set();
-            target(&["fatal", SUBSYSTEM]);
+            break_connections(SUBSYSTEM);
         })
         .await
         .expect("the key changes");

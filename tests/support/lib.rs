@@ -127,6 +127,31 @@ pub fn target(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Ends the connections of a subsystem's controllers; the next connect is accepted again.
+///
+/// A kernel without the target's debugfs, as distributions build it, cannot make a controller fail;
+/// there the subsystem leaves its ports for a moment.
+///
+/// # Panics
+///
+/// When the target refuses.
+pub fn break_connections(subsystem: &str) {
+    if std::path::Path::new("/sys/kernel/debug/nvmet").is_dir() {
+        target(&["fatal", subsystem]);
+        return;
+    }
+    let nvmet = std::path::Path::new("/sys/kernel/config/nvmet");
+    let ports = std::fs::read_dir(nvmet.join("ports")).expect("there is a target");
+    for port in ports.map(|entry| entry.expect("the folder can be read").path()) {
+        let link = port.join("subsystems").join(subsystem);
+        if link.is_symlink() {
+            std::fs::remove_file(&link).expect("a subsystem may leave");
+            let subsystem = nvmet.join("subsystems").join(subsystem);
+            std::os::unix::fs::symlink(subsystem, &link).expect("and come back");
+        }
+    }
+}
+
 /// How many controllers of a subsystem the target has.
 ///
 /// # Panics
@@ -138,7 +163,7 @@ pub fn controllers(subsystem: &str) -> usize {
         serde_json::from_str(&target(&["show", "--json"])).expect("JSON");
     let subsystems = shown["subsystems"].as_array().expect("a list");
     let found = subsystems.iter().find(|one| one["nqn"] == subsystem).expect("the subsystem");
-    found["controllers"].as_array().expect("a list").len()
+    found["controllers"].as_array().expect("a kernel that tells its controllers").len()
 }
 
 /// Waits until `condition` holds.
