@@ -4,14 +4,17 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use soft_roce::{
-    Error, Kernel, Result, Series,
+    Error, Kernel, Machine, Result, Series,
     kernel::{self, archive, cache::Cache},
+    machine::{check_uml, qemu},
     run::trial,
 };
 
 use super::{non_empty, path_or_empty, print};
 
 /// Build the kernel, once; later runs find it in the cache
+///
+/// With --machine qemu nothing is built: a stock kernel is downloaded and made ready.
 ///
 /// The kernel is kept in $XDG_CACHE_HOME/soft-roce (by default ~/.cache/soft-roce). Building takes
 /// about five minutes on two processors, and 2.4 GB of that folder while it lasts. An interrupted
@@ -27,6 +30,9 @@ pub(crate) struct Build {
     /// Which kernel: 6.12 or 7 (the newest 7.x)
     #[arg(long, env = "SOFT_ROCE_KERNEL", default_value = "6.12")]
     kernel: Kernel,
+    /// For which machine: uml, qemu, or auto: uml, and qemu where that cannot run
+    #[arg(long, env = soft_roce::MACHINE_VARIABLE, default_value = "auto")]
+    machine: Machine,
     /// Build from this kernel source tree or tarball (5.15 to 7.x) instead of a package
     #[arg(long, value_name = "PATH", env = kernel::build::SOURCE_VARIABLE)]
     #[arg(value_parser = path_or_empty())]
@@ -61,7 +67,18 @@ impl Build {
         if self.print_key {
             return Ok(print(&build.key(&cache)?));
         }
-        let linux = build.build(&cache, &trial::run)?;
+        let linux = match self.machine {
+            Machine::Qemu => qemu::stock_kernel(series, &cache)?,
+            Machine::Uml => build.build(&cache, &trial::run)?,
+            Machine::Auto => match check_uml().and_then(|()| build.build(&cache, &trial::run)) {
+                // What this machine forbids, it forbids for every kernel of that kind.
+                Err(error @ Error::Machine { .. }) => {
+                    eprintln!("soft-roce: {error}; a stock kernel for QEMU is taken");
+                    qemu::stock_kernel(series, &cache)?
+                }
+                built => built?,
+            },
+        };
         Ok(print(&linux.display().to_string()))
     }
 }

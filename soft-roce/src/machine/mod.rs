@@ -111,6 +111,18 @@ pub(crate) struct Prepared {
     pub(crate) note: Option<String>,
 }
 
+/// Looks whether User-Mode Linux can run here, as far as that is known without a kernel of it.
+///
+/// # Errors
+///
+/// [`Error::Machine`] with the reason why not.
+pub fn check_uml() -> Result<()> {
+    match uml::refusal(&Kernel::default(), None) {
+        Some(reason) => Err(Error::Machine { name: uml::NAME, reason }),
+        None => Ok(()),
+    }
+}
+
 /// Prepares User-Mode Linux: finds the kernel, or builds it.
 pub(crate) fn prepare_uml(kernel: &Kernel, cpus: Option<usize>) -> Result<Prepared> {
     if let Some(reason) = uml::refusal(kernel, cpus) {

@@ -16,7 +16,7 @@ use super::{
     stock::{self, StockKernel},
 };
 use crate::{
-    Error, Kernel, Result,
+    Error, Kernel, Result, Series,
     doctor::Check,
     helper,
     kernel::cache::Cache,
@@ -159,6 +159,18 @@ pub(super) fn prepare(
     let root = PathBuf::from("/");
     let spec = QemuSpec { program, architecture, emulated, cpus, module_archive, modules, root };
     Ok((spec, image, note))
+}
+
+/// The stock kernel of a series, for this machine's own architecture; downloads it when it is not
+/// in the cache.
+///
+/// # Errors
+///
+/// No QEMU, no package, or no download.
+pub fn stock_kernel(series: Series, cache: &Cache) -> Result<PathBuf> {
+    let architecture = Architecture::host()?;
+    find(architecture)?;
+    Ok(stock::locate(&Kernel::Series(series), architecture, cache)?.image)
 }
 
 /// Looks whether QEMU guests can run here; changes nothing and boots nothing.
