@@ -11,6 +11,7 @@ mod debian_programs;
 mod ends;
 mod isolation;
 mod kernel;
+mod machine;
 mod nested_cargo;
 mod program;
 mod streams;

@@ -104,12 +104,15 @@ pub(crate) struct Watched {
 impl Watched {
     fn find(folder: &Path) -> Self {
         let all = processes_with(folder);
-        let find = |word: &str| {
-            let found = all.iter().find(|(_, words)| words.iter().any(|one| one.starts_with(word)));
+        let find = |starts: &[&str]| {
+            let is_it = |word: &String| starts.iter().any(|start| word.starts_with(start));
+            let found = all.iter().find(|(_, words)| words.iter().any(is_it));
             Pid::from_raw(found.unwrap().0).unwrap()
         };
         // The kernel's helpers share its command line; it came first.
-        Self { reaper: find("reaper"), kernel: find("mem=") }
+        // A word of User-Mode Linux's command line, or of QEMU's.
+        let kernel = find(&["mem=", "virtio-9p-pci"]);
+        Self { reaper: find(&["reaper"]), kernel }
     }
 
     /// Processes of the guest.
