@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{FlockOperation, flock, statfs, statvfs};
+use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statfs, statvfs};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -45,14 +45,16 @@ struct Reservation {
 
 /// Folders that can take the guest's memory, the best first.
 ///
-/// The host writes memory that lies on a disk to it as the memory changes; that works, slower.
+/// The host writes memory that lies on a disk to it as the memory changes; that works, slower. The
+/// guest's programs run from this memory, so a file system that is mounted noexec is none for it:
+/// containers mount /dev/shm so.
 pub(crate) fn bases() -> Vec<PathBuf> {
     let shared = PathBuf::from("/dev/shm");
     let mut bases: Vec<_> = Some(shared).into_iter().filter(|folder| is_tmpfs(folder)).collect();
     bases.extend(paths::private_base());
     bases.push("/var/tmp".into());
     bases.extend(Cache::open().map(|cache| cache.root().to_path_buf()));
-    bases.retain(|folder| paths::is_trusted(folder));
+    bases.retain(|folder| paths::is_trusted(folder) && is_executable(folder));
     bases.dedup();
     bases
 }
@@ -133,6 +135,10 @@ fn used(folder: &Path, run: &Path) -> u64 {
         .sum()
 }
 
+fn is_executable(folder: &Path) -> bool {
+    statvfs(folder).is_ok_and(|about| !about.f_flag.contains(StatVfsMountFlags::NOEXEC))
+}
+
 fn is_tmpfs(folder: &Path) -> bool {
     #[allow(clippy::unnecessary_cast, reason = "the field's type differs between machines")]
     statfs(folder).is_ok_and(|about| about.f_type as i64 == TMPFS_MAGIC)
@@ -147,6 +153,21 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let error = reserve(u64::MAX, run.path()).unwrap_err().to_string();
         assert!(error.contains("--mem") && error.contains("MiB free"), "{error}");
+    }
+
+    #[test]
+    fn folders_that_are_mounted_noexec_are_known() {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        // The last mount of a folder is the one that is seen.
+        let mut options = std::collections::BTreeMap::new();
+        for mount in mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()) {
+            options.insert(mount[1].to_owned(), mount[3].split(',').any(|one| one == "noexec"));
+        }
+        for (folder, is_noexec) in options {
+            if statvfs(Path::new(&folder)).is_ok() {
+                assert_eq!(is_executable(Path::new(&folder)), !is_noexec, "{folder}");
+            }
+        }
     }
 
     #[test]
