@@ -113,7 +113,8 @@ fn kernels() -> Vec<Check> {
     let mut checks = Vec::new();
     let found = Cache::open().map(|cache| cache.kernels()).unwrap_or_default();
     for series in Series::ALL {
-        if !found.iter().any(|(name, _)| name == series.name()) {
+        let names = [series.name().to_owned(), series.replacement()];
+        if !found.iter().any(|(name, _)| names.contains(name)) {
             checks.push(not_built(series));
         }
     }

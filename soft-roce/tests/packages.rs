@@ -58,12 +58,14 @@ esac
 /// A machine whose package lists are made up.
 struct System {
     folder: TempDir,
+    /// Value of SOFT_ROCE_DEBIAN_MIRROR.
+    mirror: &'static str,
 }
 
 impl System {
     /// `targets` are what apt tells of its sources, `host` its package lists.
     fn new(targets: &str, host: &str) -> Self {
-        let system = Self { folder: tempfile::tempdir().unwrap() };
+        let system = Self { folder: tempfile::tempdir().unwrap(), mirror: "" };
         fs::create_dir(system.path("bin")).unwrap();
         system.program("apt-get", APT);
         system.program("apt-cache", APT);
@@ -108,7 +110,7 @@ impl System {
         let done = Command::new(env!("CARGO_BIN_EXE_soft-roce"))
             .args(["build", "--kernel", "6.12"])
             .env_remove("SOFT_ROCE_KERNEL_SOURCE")
-            .env_remove("SOFT_ROCE_DEBIAN_MIRROR")
+            .env("SOFT_ROCE_DEBIAN_MIRROR", self.mirror)
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("SYSTEM", self.folder.path())
             .env("PATH", path)
@@ -143,7 +145,7 @@ fn on_ubuntu_the_nearest_release_replaces_the_series() {
         let name = format!("linux-source-{release}.0");
         system.package(&name, &format!("usr/src/{name}/{name}.tar.bz2"));
         let Some(said) = system.build() else { return };
-        let replaced = format!("; {release} ({name}) replaces it\n");
+        let replaced = format!("; {release} ({name}) replaces it, ");
         assert!(said.contains("no source of kernel 6.12: "), "{said}");
         assert!(said.contains("SOFT_ROCE_DEBIAN_MIRROR") && said.contains(&replaced), "{said}");
         assert_eq!(system.unpacked(), format!("# {name}"), "{said}");
@@ -178,6 +180,24 @@ fn a_suite_without_a_signature_that_can_be_checked_is_not_used() {
     let Some(said) = system.build() else { return };
     assert!(said.contains("install or update debian-archive-keyring; 6.1 "), "{said}");
     assert_eq!(system.unpacked(), "# linux-source-6.1", "{said}");
+}
+
+#[test]
+fn a_mirror_that_is_named_is_used() {
+    let mut system = System::new(UBUNTU, NOBLE);
+    system.list("trixie", TRIXIE);
+    system.package("linux-source-6.12", "usr/src/linux-source-6.12.tar.xz");
+    system.mirror = "http://mirror.test/debian";
+    let Some(said) = system.build() else { return };
+    assert_eq!(system.unpacked(), "# linux-source-6.12", "{said}");
+}
+
+#[test]
+fn a_named_mirror_cannot_turn_off_signatures() {
+    let mut system = System::new(UBUNTU, NOBLE);
+    system.mirror = "[trusted=yes] http://mirror.test/debian";
+    let Some(said) = system.build() else { return };
+    assert!(said.lines().last().unwrap().contains("SOFT_ROCE_DEBIAN_MIRROR: "), "{said}");
 }
 
 #[test]

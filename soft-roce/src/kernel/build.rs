@@ -75,7 +75,11 @@ impl Build {
     /// The kernel of this build if it is in the cache; asks nobody.
     #[must_use]
     pub fn cached(&self, cache: &Cache) -> Option<PathBuf> {
-        cache.current(&self.name()).or_else(|| cache.current(&self.replacement_name()))
+        let replacement = || match self.source {
+            Some(_) => None,
+            None => cache.current(&self.series.replacement()),
+        };
+        cache.current(&self.name()).or_else(replacement)
     }
 
     /// The cache's key of this build: the source's version and the hash of our options and patches.
@@ -120,7 +124,7 @@ impl Build {
                 Tree { source: &source, entry, folder: &folder, jobs, trial }.build(&lock)?;
             }
             let replaces = source.replaces(self.series);
-            let name = if replaces { self.replacement_name() } else { self.name() };
+            let name = if replaces { self.series.replacement() } else { self.name() };
             cache.point(&name, &entry)?;
             Ok(entry.join("linux"))
         };
@@ -142,11 +146,6 @@ impl Build {
         let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
         let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         format!("source-{digits}")
-    }
-
-    /// Names a kernel of the nearest release in the cache, where the series could not be had.
-    fn replacement_name(&self) -> String {
-        format!("{}-replacement", self.name())
     }
 
     fn find_source(&self, cache: &Cache, lists: Lists) -> Result<Source> {
@@ -355,7 +354,8 @@ mod tests {
         let cache = Cache::at(folder.path().into());
         let mut build = Build::new(Series::SixTwelve);
         build.source = None;
-        for (name, version) in [(build.replacement_name(), "6.8.0-31.31"), (build.name(), "6.12.1")]
+        for (name, version) in
+            [(build.series.replacement(), "6.8.0-31.31"), (build.name(), "6.12.1")]
         {
             let entry = cache.entry(version);
             fs::create_dir(&entry).unwrap();
@@ -363,6 +363,7 @@ mod tests {
             cache.point(&name, &entry).unwrap();
             assert_eq!(build.cached(&cache), Some(entry.join("linux")));
         }
+        assert_eq!(build.source("/".into()).cached(&cache), None);
     }
 
     #[test]

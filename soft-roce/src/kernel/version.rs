@@ -27,6 +27,11 @@ impl Series {
         }
     }
 
+    /// Name in the cache of a kernel of the nearest release, where the series cannot be had.
+    pub(crate) fn replacement(self) -> String {
+        format!("{}-replacement", self.name())
+    }
+
     /// The suite that carries its source, for machines whose own suites don't.
     pub(crate) fn suite(self) -> &'static str {
         match self {

@@ -44,6 +44,11 @@ impl Apt {
         suite: &str,
         architecture: Option<&str>,
     ) -> Result<Self> {
+        if mirror.contains(char::is_whitespace) || !mirror.contains("://") {
+            let usage =
+                format!("{MIRROR_VARIABLE}: {mirror:?} is no mirror, like http://HOST/debian");
+            return Err(Error::Usage(usage));
+        }
         let name = [Some(suite), architecture].into_iter().flatten().collect::<Vec<_>>().join("-");
         let folder = state_folder(cache, &name)?;
         let list = folder.join("sources.list");

@@ -66,7 +66,10 @@ impl SourcePackage {
             return Err(Error::NoSource { series: series.name(), reason });
         };
         let (wanted, release, name) = (series.name(), package.release, &package.name);
-        say(&format!("no source of kernel {wanted}: {reason}; {release} ({name}) replaces it"));
+        say(&format!(
+            "no source of kernel {wanted}: {reason}; {release} ({name}) replaces it, until `soft-roce \
+             build --refresh` finds one"
+        ));
         package.resolve()
     }
 
