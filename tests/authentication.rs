@@ -2,6 +2,7 @@
 //! what happens when a key is wrong, missing or changed, and authenticating again.
 
 // bed: first --target tests/targets/secret.toml
+// bed (siw): --device siw --target tests/targets/secret.toml -- changes:: reauthentication:: refusals::
 
 mod authentication {
     pub(crate) mod bed;

@@ -1,6 +1,7 @@
 //! What we write the kernel's initiator reads, and the other way round.
 
 // bed: --target tests/targets/deep.toml --deny non-flush.error
+// bed (siw): --device siw --target tests/targets/deep.toml
 // bed (little granted): --kernel 6.12 --target tests/targets/shallow.toml --deny non-flush.error
 
 use std::path::Path;

@@ -157,7 +157,7 @@ fn users_without_rights() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn z_no_device() {
     target(&["down"]);
-    let deleted = run(Command::new("rdma").args(["link", "delete", "rxe0"]), &[]);
+    let deleted = run(Command::new("rdma").args(["link", "delete", tests::device()]), &[]);
     assert!(deleted.status.success());
     refused(&["identify", &uri(SUBSYSTEM)], &[], 4, &["no RDMA device"]);
 }

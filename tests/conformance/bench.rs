@@ -81,9 +81,12 @@ impl Bench for OnFabric {
 }
 
 /// The device of the test bed, which is both hosts.
-pub(crate) struct OnRxe;
+pub(crate) struct OnDevice {
+    /// How long something may take to come.
+    pub(crate) wait: Duration,
+}
 
-impl Bench for OnRxe {
+impl Bench for OnDevice {
     type Provider = RdmaCore;
 
     fn client(&self) -> Arc<RdmaCore> {
@@ -100,7 +103,7 @@ impl Bench for OnRxe {
     }
 
     fn wait(&self, file: BorrowedFd<'_>) -> bool {
-        readable(file, Duration::from_secs(5))
+        readable(file, self.wait)
     }
 
     fn quiet(&self, at_least: Duration) {
@@ -108,7 +111,7 @@ impl Bench for OnRxe {
     }
 }
 
-/// By which calls rxe is asked: `RDMA_TEST_INTERFACE=extended` is for the extended ones.
+/// The calls that the device gets: `RDMA_TEST_INTERFACE=extended` is for the extended ones.
 fn interface() -> Interface {
     match std::env::var("RDMA_TEST_INTERFACE").as_deref() {
         Ok("extended") => Interface::Extended,

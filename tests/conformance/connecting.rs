@@ -120,8 +120,10 @@ fn nobody_listens<B: Bench>(bench: &B) -> String {
     let (listener, address) = listen(bench);
     drop(listener);
     let mut client = Prepared::new(resolved(bench, address));
-    client.endpoint.connect(&ConnectParameters::default()).expect("it is sent");
-    rejection(bench, &mut client.endpoint)
+    match client.endpoint.connect(&ConnectParameters::default()) {
+        Ok(()) => rejection(bench, &mut client.endpoint),
+        error => format!("refused within the call: {}", refusal(error)),
+    }
 }
 
 fn dropped_request<B: Bench>(bench: &B) -> String {
@@ -201,7 +203,7 @@ fn dropped_end<B: Bench>(bench: &B) -> String {
 }
 
 /// A refusal in a word: the error number behind it, if there is one.
-fn refusal<T>(result: Result<T, Error>) -> String {
+pub(crate) fn refusal<T>(result: Result<T, Error>) -> String {
     match result {
         Ok(_) => "done".to_owned(),
         Err(Error::Misuse(_)) => "misuse".to_owned(),

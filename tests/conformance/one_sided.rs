@@ -138,7 +138,7 @@ fn read<B: Bench>(bench: &B) -> String {
     match pair.client.queue_pair.retire(&completions[0]) {
         Ok(verbs::Retired::Send { segments, .. }) => {
             let parts = segments.iter().map(|part| contents(part, part.len()));
-            String::from_utf8_lossy(&parts.flatten().collect::<Vec<_>>()).into_owned()
+            parts.flatten().collect::<Vec<_>>().escape_ascii().to_string()
         }
         other => format!("{other:?}"),
     }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use verbs::{Access, ConnectParameters, Error, Retired};
 
 use super::bench::{Bench, Case, PATIENT, Pair, readable};
+use super::connecting::refusal;
 
 pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
     vec![
@@ -136,7 +137,9 @@ fn flushed<B: Bench>(bench: &B) -> String {
     for _ in 0..5 {
         pair.client.queue_pair.send_inline(b"late").expect("there is room");
     }
-    pair.client.queue_pair.flush().expect("the device takes them");
+    if let Err(error) = pair.client.queue_pair.flush() {
+        return refusal::<()>(Err(error));
+    }
     let statuses = pair.client_says(5);
     let flushed = statuses.iter().filter(|&&status| status == verbs::Status::FLUSHED).count();
     format!("{flushed} flushed, {} credits", pair.client.queue_pair.send_credits())

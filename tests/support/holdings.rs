@@ -22,7 +22,7 @@ impl Holdings {
     /// Outside the bed.
     #[must_use]
     pub fn now() -> Self {
-        Self::of("rxe0")
+        Self::of(crate::device())
     }
 
     /// The same with another device.

@@ -32,6 +32,15 @@ pub fn address() -> String {
     std::env::var("SOFT_ROCE_ADDRESS").expect("run by ./tests/run, inside the test bed")
 }
 
+/// The name of the guest's RDMA device, the first if it has two.
+#[must_use]
+pub fn device() -> &'static str {
+    match std::env::var("SOFT_ROCE_DEVICE").as_deref() {
+        Ok("siw") => "siw0",
+        _ => "rxe0",
+    }
+}
+
 /// The target as a URI, for a subsystem.
 #[must_use]
 pub fn uri(subsystem: &str) -> String {

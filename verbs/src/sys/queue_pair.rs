@@ -486,7 +486,12 @@ pub(super) fn index<R>(first: *mut R, refused: *mut R, length: usize) -> usize {
 }
 
 pub(super) fn stopped(accepted: usize, errno: libc::c_int, index: usize) -> PostError {
-    PostError { accepted: accepted + index, source: io::Error::from_raw_os_error(errno.abs()) }
+    let source = match errno {
+        // Of a plug-in that leaves the number in `errno`, as siw's does.
+        -1 => io::Error::last_os_error(),
+        errno => io::Error::from_raw_os_error(errno.abs()),
+    };
+    PostError { accepted: accepted + index, source }
 }
 
 const EMPTY_SEND: c::ibv_send_wr = c::ibv_send_wr {
