@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn floors_shorten_the_offer() {
+    fn minimums_shorten_the_offer() {
         let policy = Policy::new(HashId::SHA_384, GroupId::FFDHE_3072).unwrap();
         assert!(policy.hashes().eq([3, 2].map(HashId)));
         assert!(policy.groups().eq([5, 4, 3, 2].map(GroupId)));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_ids_are_neither_floors_nor_allowed() {
+    fn unknown_ids_are_neither_minimums_nor_allowed() {
         for hash in [HashId::NONE, HashId(4)] {
             assert_eq!(Policy::new(hash, GroupId::NULL), Err(PolicyError::Hash(hash)));
             assert!(!Policy::default().allows_hash(hash));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_start_only_as_the_policy_says() {
+    fn decisions_follow_the_policy() {
         let secret = Secret::from_bytes(HashId::NONE, &[7; 32]).ok().unwrap();
         let credentials = &Credentials::one_way(secret);
         let credentials = Some(credentials);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_to_start_have_their_class() {
+    fn requirements_errors_have_their_class() {
         assert_eq!(RequirementsError::NotRequired.class(), FailureClass::Downgraded);
         assert_eq!(RequirementsError::SecretMissing.class(), FailureClass::KeyMissing);
         assert_eq!(RequirementsError::SecureChannel.class(), FailureClass::Incompatible);

@@ -92,7 +92,7 @@ fn exponents_have_the_length_rfc_7919_asks_for() {
 }
 
 #[test]
-fn random_bytes_beyond_the_exponent_do_not_matter() {
+fn random_bytes_after_the_exponent_are_ignored() {
     let mut random = [7; EXPONENT_LENGTH_MAX];
     let value = |random: &[u8; EXPONENT_LENGTH_MAX]| {
         PrivateKey::from_random(GroupId::FFDHE_2048, random).unwrap().public_value()

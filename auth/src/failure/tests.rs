@@ -60,7 +60,7 @@ fn every_error_has_its_class_and_failure2() {
 
 /// As both initiators were seen to do in the bed, where a target can be made to show it.
 #[test]
-fn what_linux_takes_for_a_rejected_key_is_final() {
+fn a_key_rejected_by_the_rules_of_linux_is_final() {
     let names = |due| {
         let all = errors().into_iter().map(|(error, ..)| error);
         let all = all.filter(|error| Failure::new(*error, TransactionId(0), due).is_final());
@@ -98,7 +98,7 @@ fn every_error_is_one_line_with_a_remedy() {
 }
 
 #[test]
-fn a_refusal_says_in_words_what_to_do() {
+fn a_refusal_contains_a_remedy() {
     let text = |explanation| ExchangeError::Refused(Explanation(explanation)).to_string();
     let expected = "the target refused: authentication failed; \
                     compare secrets and host NQN at both ends";

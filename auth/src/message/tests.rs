@@ -66,7 +66,7 @@ fn challenge_has_its_challenge_then_its_value() {
 }
 
 #[test]
-fn reply_has_room_for_a_challenge_in_any_case() {
+fn reply_always_contains_a_challenge_field() {
     let message = Reply {
         transaction_id: TRANSACTION,
         sequence_number: 0x0102_0304,

@@ -106,7 +106,7 @@ mod tests {
     const KATO: Duration = Duration::from_secs(4);
 
     #[test]
-    fn sends_every_half_time_and_expires_after_a_whole_one_of_silence() {
+    fn sends_every_half_kato_and_expires_after_a_whole_one() {
         let start = Instant::now();
         let mut timer = KeepAlive::new(KATO, false, start);
         let half = start + KATO / 2;
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_takes_the_place_of_commands_where_the_controller_counts_it() {
+    fn traffic_replaces_keep_alives_with_tbkas() {
         let start = Instant::now();
         let quarter = |n| start + KATO / 4 * n;
         let mut timer = KeepAlive::new(KATO, true, start);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_is_no_excuse_where_the_controller_does_not_count_it() {
+    fn traffic_does_not_count_without_tbkas() {
         let start = Instant::now();
         let half = start + KATO / 2;
         let mut timer = KeepAlive::new(KATO, false, start);

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_that_does_not_answer_is_left() {
+    fn a_controller_that_does_not_respond_is_disconnected() {
         let mut shutdown = Shutdown::Announce;
         shutdown.handle_response(None);
         assert!(matches!(shutdown.action(), ShutdownAction::Disconnect));

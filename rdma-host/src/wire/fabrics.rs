@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_in_words() {
+    fn invalid_parameters_in_words() {
         assert!(connect_invalid_parameter(0x0001_0100).contains("subsystem NQN"));
         assert_eq!(connect_invalid_parameter(0x0001_0200), "the host NQN");
         assert_eq!(connect_invalid_parameter(0x0000_002c), "the queue size");

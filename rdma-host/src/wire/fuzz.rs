@@ -6,7 +6,7 @@ use super::*;
 
 proptest! {
     #[test]
-    fn any_length_is_survived(bytes in vec(any::<u8>(), 0..5000)) {
+    fn any_length_parses_without_panic(bytes in vec(any::<u8>(), 0..5000)) {
         let _ = CmAcceptData::parse(&bytes);
         let _ = CmReject::parse(28, &bytes).to_string();
         let _ = ControllerInfo::parse(&bytes);
@@ -23,7 +23,7 @@ proptest! {
     }
 
     #[test]
-    fn any_ana_page_is_survived(mut bytes in vec(any::<u8>(), 0..2000), few: bool) {
+    fn any_ana_page_parses_without_panic(mut bytes in vec(any::<u8>(), 0..2000), few: bool) {
         // Large counts fail at once; small ones reach deeper into the parser.
         if few {
             for byte in bytes.iter_mut().skip(8) {
@@ -38,7 +38,7 @@ proptest! {
     }
 
     #[test]
-    fn any_discovery_entry_is_survived(bytes in vec(any::<u8>(), 2 * DiscoveryEntry::SIZE)) {
+    fn any_discovery_entry_parses_without_panic(bytes in vec(any::<u8>(), 2 * DiscoveryEntry::SIZE)) {
         let entries = DiscoveryEntry::parse_all(&bytes).expect("two whole entries");
         prop_assert_eq!(entries.len(), 2);
         for entry in entries {
@@ -60,14 +60,14 @@ proptest! {
     }
 
     #[test]
-    fn any_event_has_words(result: u64) {
+    fn any_event_prints(result: u64) {
         let event = AsyncEvent(result);
         prop_assert!(!event.kind().to_string().is_empty());
         prop_assert!(!event.log_page().to_string().is_empty());
     }
 
     #[test]
-    fn any_identify_data_is_survived(bytes in vec(any::<u8>(), Identify::SIZE)) {
+    fn any_identify_data_parses_without_panic(bytes in vec(any::<u8>(), Identify::SIZE)) {
         if let Ok(info) = NamespaceInfo::parse(NamespaceId(1), &bytes) {
             prop_assert!(info.block_size.is_power_of_two() && info.block_size >= 512);
             prop_assert!(info.bytes() >= u64::from(info.block_size));
@@ -82,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn any_response_has_words(bytes in any::<[u8; 16]>()) {
+    fn any_response_prints(bytes in any::<[u8; 16]>()) {
         let response = Cqe::read_from_bytes(&bytes).expect("16 bytes are a response");
         prop_assert!(!response.status().to_string().is_empty());
         prop_assert!(!connect_invalid_parameter(response.result_dword()).is_empty());

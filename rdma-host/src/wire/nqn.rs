@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_name() {
+    fn refuses_invalid_nqns() {
         assert!(matches!("".parse::<Nqn>(), Err(NqnError::Prefix(_))));
         assert!(matches!("iqn.x".parse::<Nqn>(), Err(NqnError::Prefix(_))));
         assert!(matches!("nqn.x\n".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_is_parsed_or_named_wrong() {
+    fn accept_is_parsed_or_gives_an_error() {
         let mut bytes = [0; 40];
         bytes[2] = 128;
         assert_eq!(CmAcceptData::parse(&bytes), Ok(CmAcceptData { receive_size: 128 }));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn private_data_counts_only_when_the_target_spoke() {
+    fn private_data_counts_only_in_a_consumer_reject() {
         assert_eq!(CmReject::parse(8, &[0, 0, 3, 0]).code, None);
         assert_eq!(CmReject::parse(28, &[0, 0, 3]).code, None);
         assert_eq!(CmReject::parse(28, &[1, 0, 3, 0]).code, None);

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_is() {
+    fn status_prints_name_and_code() {
         assert_eq!(Status(0x4184).to_string(), "connect: host not allowed (0x184, do not retry)");
         assert_eq!(Status(0x07c1).to_string(), "vendor specific error (0x7c1)");
         assert_eq!(Status(0x0456).to_string(), "reserved status type (0x456)");

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_at_the_same_time_happens_in_the_order_of_planning() {
+    fn events_at_the_same_time_run_in_the_order_of_scheduling() {
         let mut clock = Clock::new();
         let at = Duration::from_micros(5);
         clock.deliver(at, "first");

@@ -106,11 +106,11 @@ impl Simulation {
 
     pub(super) fn deliver_mad(&mut self, mad: CmMad) {
         let CmMad { from, to, .. } = mad;
-        let talks = |host: HostId| {
+        let cm_works = |host: HostId| {
             let host = &self.hosts[host.0];
             host.device.is_some() && host.cm_alive
         };
-        let (here, there) = (talks(from.1), talks(to.1));
+        let (here, there) = (cm_works(from.1), cm_works(to.1));
         if !here {
             return;
         }
@@ -189,14 +189,14 @@ impl Simulation {
     fn handle_connect_request(&mut self, mad: CmMad, peer_data: CmConnectData) {
         let CmMad { from, to, .. } = mad;
         let Some(destination) = peer_data.destination else { return };
-        let hears = |endpoint: &Endpoint| match endpoint.state {
+        let listens = |endpoint: &Endpoint| match endpoint.state {
             EndpointState::Listening { address, .. } => {
                 let here = address.ip().is_unspecified() || address.ip() == destination.ip();
                 endpoint.host == to.1 && here && address.port() == destination.port()
             }
             _ => false,
         };
-        let listener = self.endpoints.iter().find(|(_, endpoint)| hears(endpoint));
+        let listener = self.endpoints.iter().find(|(_, endpoint)| listens(endpoint));
         let Some((&listener, endpoint)) = listener else {
             let data = PrivateData::default();
             return self.reply_to_mad(&mad, CmMessage::Reject { reason: INVALID_SERVICE_ID, data });

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_strikes_once_where_it_was_planned() {
+    fn a_fault_applies_once_at_its_point() {
         let mut faults = Faults::default();
         faults.schedule(FaultCounter::Message, 0, 2, Fault::Drop);
         faults.schedule(FaultCounter::Message, 0, 2, Fault::Duplicate);

@@ -200,9 +200,9 @@ impl Fabric {
     ///
     /// When the point names an unknown host.
     pub fn at(&self, point: Point, fault: Fault) {
-        let planned =
+        let scheduled =
             self.simulation.with(|simulation| simulation.schedule_fault(point.clone(), fault));
-        assert!(planned, "no host of that name: {point:?}");
+        assert!(scheduled, "no host of that name: {point:?}");
     }
 
     /// Cuts the network between two hosts.

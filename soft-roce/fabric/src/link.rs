@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn about_as_many_are_lost_as_were_asked_for() {
+    fn the_loss_rate_is_about_that_of_the_link() {
         let link = Link { lost_per_mille: 100, ..Link::default() };
         let mut random = Random::new(7);
         let lost: u32 = (0..10_000).map(|_| link.transmit(&mut random).losses).sum();

@@ -121,8 +121,8 @@ pub(super) struct QueuePairParts {
 }
 
 impl Simulation {
-    pub(super) fn make_pair(&mut self, plan: QueuePairParts) -> Result<PairId, Error> {
-        let QueuePairParts { device, endpoint, domain, queue, shared, capabilities } = plan;
+    pub(super) fn make_pair(&mut self, parts: QueuePairParts) -> Result<PairId, Error> {
+        let QueuePairParts { device, endpoint, domain, queue, shared, capabilities } = parts;
         if self.domains[&domain].device != device {
             return Err(Error::AnotherDevice("domain"));
         }

@@ -16,7 +16,7 @@ use super::*;
 use pair::{PATIENT, Pair, address, resolved};
 
 #[test]
-fn without_a_step_nothing_moves() {
+fn nothing_happens_without_a_step() {
     let fabric = Fabric::new(1);
     let (client, server) = pair::hosts(&fabric);
     let mut listener = Endpoint::open_with(server).expect("an endpoint");
@@ -31,7 +31,7 @@ fn without_a_step_nothing_moves() {
 }
 
 #[test]
-fn a_cut_network_is_noticed_when_the_retries_are_used_up() {
+fn a_cut_network_exceeds_the_retries() {
     let fabric = Fabric::auto(2);
     let mut pair = Pair::connect(&fabric);
     pair.server.post_receives(2);
@@ -45,7 +45,7 @@ fn a_cut_network_is_noticed_when_the_retries_are_used_up() {
 }
 
 #[test]
-fn a_healed_network_delivers_what_was_sent_meanwhile() {
+fn a_restored_network_delivers_pending_sends() {
     let fabric = Fabric::auto(3);
     let mut pair = Pair::connect(&fabric);
     pair.server.post_receives(2);
@@ -80,7 +80,7 @@ fn loss_costs_time_and_nothing_else() {
 }
 
 #[test]
-fn a_receiver_that_is_late_costs_a_beat_of_the_timer() {
+fn a_late_receive_costs_an_rnr_timer_tick() {
     let fabric = Fabric::auto(5);
     let mut pair = Pair::connect(&fabric);
     pair.client.send(b"early");
@@ -93,7 +93,7 @@ fn a_receiver_that_is_late_costs_a_beat_of_the_timer() {
 }
 
 #[test]
-fn a_receiver_that_never_is_ready_uses_up_the_retries() {
+fn a_missing_receive_exceeds_the_rnr_retries() {
     let fabric = Fabric::auto(6);
     let parameters = ConnectParameters { rnr_retry_count: 2, ..ConnectParameters::default() };
     let mut pair = Pair::connect_with(&fabric, &parameters);
@@ -106,7 +106,7 @@ fn a_receiver_that_never_is_ready_uses_up_the_retries() {
 }
 
 #[test]
-fn a_device_that_goes_takes_everything_along() {
+fn removing_a_device_fails_its_objects() {
     let fabric = Fabric::auto(7);
     let mut pair = Pair::connect(&fabric);
     pair.server.post_receives(2);
@@ -130,7 +130,7 @@ fn a_device_that_goes_takes_everything_along() {
 }
 
 #[test]
-fn a_device_that_goes_is_told_to_its_domains() {
+fn removing_a_device_raises_device_events() {
     let fabric = Fabric::auto(8);
     let (client, _) = pair::hosts(&fabric);
     let mut endpoint = client.endpoint().expect("an endpoint");
@@ -149,7 +149,7 @@ fn a_device_that_goes_is_told_to_its_domains() {
 }
 
 #[test]
-fn faults_strike_messages() {
+fn faults_apply_to_messages() {
     let fabric = Fabric::auto(9);
     let mut pair = Pair::connect(&fabric);
     pair.server.post_receives(4);
@@ -170,7 +170,7 @@ fn faults_strike_messages() {
 }
 
 #[test]
-fn faults_strike_completions() {
+fn faults_apply_to_completions() {
     let fabric = Fabric::auto(10);
     let mut pair = Pair::connect(&fabric);
     pair.server.post_receives(4);
@@ -189,7 +189,7 @@ fn faults_strike_completions() {
 }
 
 #[test]
-fn faults_strike_connection_requests() {
+fn faults_apply_to_connection_requests() {
     let fabric = Fabric::auto(11);
     let (client, server) = pair::hosts(&fabric);
     let mut listener = Endpoint::open_with(server).expect("an endpoint");
@@ -231,7 +231,7 @@ fn a_listener_behind_a_cut_cannot_be_reached() {
 }
 
 #[test]
-fn a_disconnect_that_is_not_answered_ends_all_the_same() {
+fn a_disconnect_without_reply_times_out() {
     let fabric = Fabric::auto(13);
     let mut pair = Pair::connect(&fabric);
     fabric.partition("client", "server");
@@ -243,7 +243,7 @@ fn a_disconnect_that_is_not_answered_ends_all_the_same() {
 }
 
 #[test]
-fn the_end_of_the_wait_is_told() {
+fn timewait_exit_is_reported() {
     let fabric = Fabric::auto(14);
     let mut pair = Pair::connect(&fabric);
     pair.client.endpoint.disconnect().expect("there is a connection");
@@ -269,7 +269,7 @@ fn a_dropped_end_disconnects_the_other() {
 }
 
 #[test]
-fn nothing_is_left_when_everything_is_dropped() {
+fn no_object_is_left_after_all_are_dropped() {
     let fabric = Fabric::auto(16);
     for _ in 0..3 {
         let mut pair = Pair::connect(&fabric);

@@ -170,7 +170,7 @@ fn a_part_of_the_log_is_asked_for_in_every_command() {
 proptest! {
     /// Any responses of any length end the reading without a panic.
     #[test]
-    fn any_answers_are_survived(
+    fn any_responses_are_handled_without_panic(
         answers in proptest::collection::vec(
             (any::<u16>(), 0usize..4200, any::<[u8; 20]>()),
             1..60,

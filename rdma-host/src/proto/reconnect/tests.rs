@@ -159,7 +159,7 @@ fn the_delay_grows_to_its_limit() {
 }
 
 #[test]
-fn chance_shortens_the_delay_by_its_part_at_most() {
+fn jitter_shortens_the_delay_by_its_percentage_at_most() {
     let options = ReconnectOptions { jitter_percent: 25, ..ReconnectOptions::default() };
     for (jitter_seed, ms) in [(0, 10_000), (u16::MAX, 7500)] {
         let failed = ConnectionFailure { jitter_seed, ..failure(FailureKind::Unreachable) };

@@ -82,7 +82,7 @@ fn namespace_by_offset() {
 }
 
 #[test]
-fn what_names_a_namespace_must_agree() {
+fn the_same_namespace_has_equal_identifiers() {
     let mut bytes = namespace(2048, 12, 0, 0);
     bytes[104..120].copy_from_slice(&[7; 16]);
     bytes[120..128].copy_from_slice(&[0, 0x1b, 0x44, 0x11, 0x3a, 0xb7, 0, 1]);

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_keeps_its_numbers() {
+    fn unknown_events_keep_their_numbers() {
         let seen = AsyncEvent(0xffff_ffff_00c7_2a07);
         let event_type = AsyncEventType::VENDOR;
         assert_eq!(seen.kind(), AsyncEventKind::Other { event_type, information: 0x2a });

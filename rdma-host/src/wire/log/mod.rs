@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn text_ends_where_it_ends() {
+    fn text_ends_at_nul_or_the_end_of_the_field() {
         assert_eq!(text(b"4420   \0\0junk"), "4420");
         assert_eq!(text(b"no NUL at all"), "no NUL at all");
         assert_eq!(text(b"\x1b[2Jnqn\r\n"), "?[2Jnqn??");

@@ -11,10 +11,10 @@ use super::{Fabric, Fault, Host, Link, Pair, Point, pair::End};
 use crate::link::Random;
 
 #[test]
-fn every_work_request_ends_once_whatever_happens() {
+fn every_work_request_completes_once() {
     let mut endings = BTreeSet::new();
-    let lives = if cfg!(miri) { 3 } else { 300 };
-    for seed in 0..lives {
+    let runs = if cfg!(miri) { 3 } else { 300 };
+    for seed in 0..runs {
         let (first, again) = (run(seed), run(seed));
         assert_eq!(first, again, "seed {seed} is not the same twice");
         endings.extend(first.into_iter().map(|(_, ending)| ending));
@@ -60,7 +60,7 @@ fn run(seed: u64) -> Vec<(u64, u32)> {
             3..6 => posted += u64::from(post_receive(end, posted)),
             6 | 7 => drop(fabric.step()),
             8 => fabric.advance(Duration::from_millis(random.next() % 700)),
-            9 => harm(&fabric, random.next()),
+            9 => inject_fault(&fabric, random.next()),
             10 if random.next().is_multiple_of(8) => drop(end.endpoint.disconnect()),
             _ => take(end, &mut ended, seed),
         }
@@ -95,7 +95,7 @@ fn post_receive(end: &mut End<Host>, tag: u64) -> bool {
     posted
 }
 
-fn harm(fabric: &Fabric, choice: u64) {
+fn inject_fault(fabric: &Fabric, choice: u64) {
     let nth = u32::try_from(choice % 5 + 1).expect("a small number");
     match choice % 13 {
         0 => fabric.partition("client", "server"),

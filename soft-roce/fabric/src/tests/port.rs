@@ -54,7 +54,7 @@ fn request(fabric: &Fabric, endpoint: &mut Endpoint<Host>) -> Option<ConnectionE
 }
 
 #[test]
-fn a_request_while_the_port_is_down_is_the_last() {
+fn a_request_while_the_port_is_down_stops_the_cm() {
     let fabric = Fabric::auto(33);
     let (client, server) = pair::hosts(&fabric);
     let mut listener = Endpoint::open_with(server).expect("an endpoint");
@@ -75,7 +75,7 @@ fn a_request_while_the_port_is_down_is_the_last() {
 }
 
 #[test]
-fn an_idle_flap_is_harmless() {
+fn a_link_flap_without_requests_is_harmless() {
     let fabric = Fabric::auto(34);
     fabric.host("client", [10, 0, 0, 1].into());
     fabric.set_port("client", false);
@@ -87,7 +87,7 @@ fn an_idle_flap_is_harmless() {
 }
 
 #[test]
-fn an_address_that_moves_strands_its_endpoints() {
+fn a_moved_address_is_reported_to_its_endpoints() {
     let fabric = Fabric::auto(35);
     let mut pair = Pair::connect(&fabric);
     fabric.at(Point::Time(Duration::ZERO), Fault::ChangeAddress("client".into()));
@@ -125,7 +125,7 @@ fn a_host_is_reached_by_each_of_its_addresses() {
 }
 
 #[test]
-fn the_wait_ends_also_where_nobody_answered() {
+fn timewait_ends_without_a_reply_too() {
     let fabric = Fabric::auto(37);
     let mut pair = Pair::connect(&fabric);
     fabric.partition("client", "server");

@@ -31,7 +31,7 @@ fn read(pair: &mut Pair<Host>, count: u64) -> verbs::Buffer {
 }
 
 #[test]
-fn reads_beyond_those_that_may_be_open_wait() {
+fn reads_beyond_the_maximum_wait() {
     for (depths, at_once) in [((1, 1), 1), ((2, 16), 2), ((16, 2), 2), ((16, 16), 6)] {
         let fabric = Fabric::auto(21);
         let mut pair = pair(&fabric, depths);
@@ -46,7 +46,7 @@ fn reads_beyond_those_that_may_be_open_wait() {
 }
 
 #[test]
-fn what_is_behind_a_read_that_waits_waits_too() {
+fn requests_after_a_waiting_read_wait_too() {
     let fabric = Fabric::auto(22);
     let mut pair = pair(&fabric, (1, 1));
     pair.server.post_receives(1);
@@ -61,7 +61,7 @@ fn what_is_behind_a_read_that_waits_waits_too() {
 }
 
 #[test]
-fn a_read_that_never_has_its_turn_comes_back_with_the_end() {
+fn a_read_that_never_starts_is_flushed() {
     let fabric = Fabric::auto(23);
     let mut pair = pair(&fabric, (0, 1));
     let _source = read(&mut pair, 2);
@@ -72,7 +72,7 @@ fn a_read_that_never_has_its_turn_comes_back_with_the_end() {
 }
 
 #[test]
-fn reads_that_wait_go_on_when_the_network_does() {
+fn waiting_reads_resume_with_the_network() {
     let fabric = Fabric::auto(24);
     let mut pair = pair(&fabric, (1, 1));
     let _source = read(&mut pair, 3);

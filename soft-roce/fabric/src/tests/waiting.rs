@@ -70,7 +70,7 @@ fn a_completion_after_the_arming_wakes() {
 }
 
 #[test]
-fn an_adaptive_wait_looks_as_often_as_it_is_told_and_then_sleeps() {
+fn an_adaptive_wait_spins_and_then_sleeps() {
     let (fabric, mut pair) = held(34);
     let mut waiter = Waiter::new(Wait::Adaptive(3));
     let mut out = [Completion::default(); 4];

@@ -89,7 +89,7 @@ fn an_entry_cut_off_is_refused() {
 }
 
 #[test]
-fn what_is_unknown_prints_as_its_number() {
+fn unknown_values_print_as_numbers() {
     let mut bytes = entry();
     bytes[..4].copy_from_slice(&[9, 8, 7, 0x17]);
     bytes[10] = 0x40;
@@ -127,7 +127,7 @@ fn words_are_those_of_nvme_cli() {
 }
 
 #[test]
-fn places_that_are_none_say_why() {
+fn invalid_addresses_give_the_reason() {
     type Change = fn(&mut Vec<u8>);
     let cases: [(Change, &str); 5] = [
         (|bytes| bytes[0] = 3, "transport is tcp"),
