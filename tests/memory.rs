@@ -13,8 +13,8 @@ use rdma_fabric::{Fabric, Host};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use verbs::{
-    Access, Allocation, Buffer, CacheLimits, ConnectionEvent, Domain, Endpoint, Error,
-    NotDeregistered, PageSize, Placement, PoolOptions, Provider, RdmaCore, RegistrationCache,
+    Access, Buffer, ConnectionEvent, Domain, Endpoint, Error, NotDeregistered, PageSize, Placement,
+    PoolOptions, Provider, RdmaCore,
 };
 
 /// A domain, and what it must outlive.
@@ -151,66 +151,6 @@ fn give_and_take<P: Provider>(place: &Place<P>) {
     assert!(matches!(place.domain.pool(nothing), Err(Error::Misuse(_))));
     let much = PoolOptions { count: usize::MAX, size: 2, ..nothing };
     assert!(matches!(place.domain.pool(much), Err(Error::Allocate { .. })));
-}
-
-#[test]
-fn the_cache_keeps_to_its_limits() {
-    keep_to_limits(&on_fabric().1);
-}
-
-#[test]
-#[ignore = "needs the test bed: run by ./tests/run"]
-fn the_cache_keeps_to_its_limits_on_rxe() {
-    keep_to_limits(&on_rxe());
-}
-
-fn allocation<P: Provider>(length: usize) -> Allocation {
-    Allocation::new::<P, _>(vec![7; length]).expect("it has bytes")
-}
-
-fn keep_to_limits<P: Provider>(place: &Place<P>) {
-    let access = Access::LOCAL_WRITE;
-    let mut cache = RegistrationCache::new(CacheLimits { entries: 3, bytes: 100_000 });
-    let use_once = |cache: &mut RegistrationCache, memory| {
-        let buffer = cache.register(&place.domain, memory, access).expect("there is room");
-        cache.release(buffer).expect("it is whole")
-    };
-    let [mut a, mut b, mut c, mut d] = [10_000; 4].map(allocation::<P>);
-    (a, b, c) = (use_once(&mut cache, a), use_once(&mut cache, b), use_once(&mut cache, c));
-    a = use_once(&mut cache, a);
-    assert_eq!((cache.counters().hits, cache.counters().misses), (1, 3));
-    d = use_once(&mut cache, d); // in place of `b`, which was used least recently
-    a = use_once(&mut cache, a);
-    assert_eq!((cache.counters().hits, cache.counters().evictions), (2, 1));
-    let b = b.into_memory::<Vec<u8>>().expect("no registration of it is left");
-    assert_eq!(b, [7; 10_000]);
-
-    // The same memory in another domain is another registration; bytes are a limit, too.
-    let buffer = cache.register(&place.other, a, access).expect("there is room");
-    let a = cache.release(buffer).expect("it is whole");
-    let wide = use_once(&mut cache, allocation::<P>(95_000));
-    assert_eq!(cache.used(), CacheLimits { entries: 1, bytes: 95_000 });
-
-    // What is in use is not evicted, and not evicted for in vain.
-    let held = cache.register(&place.domain, a, access).expect("`wide` goes");
-    let refused = cache.register(&place.domain, wide, access).expect_err("too much for both");
-    assert!(matches!(refused.error, Error::CacheFull { .. }), "{refused}");
-    assert_eq!((cache.counters().refusals, cache.used().entries), (1, 1));
-    assert!(bytes(&held) == [7; 10_000], "it is still registered memory");
-    let held = cache.release(held).expect("it is whole");
-
-    // Taken out on purpose; given up by dropping the allocation, or the buffer.
-    let held = held.into_memory::<Vec<u8>>().expect_err("it is registered");
-    assert_eq!(cache.invalidate(&held), 1);
-    held.into_memory::<Vec<u8>>().expect("it is not registered any more");
-    drop(use_once(&mut cache, c));
-    drop(cache.register(&place.domain, d, access).expect("there is room"));
-    drop(use_once(&mut cache, allocation::<P>(1)));
-    assert_eq!(cache.used().entries, 1, "what nobody has any more is not kept");
-    cache.clear();
-    assert_eq!(cache.used(), CacheLimits { entries: 0, bytes: 0 });
-    let stranger = place.domain.allocate(64, access).expect("memory");
-    cache.release(stranger).expect_err("it is not of this cache");
 }
 
 #[test]

@@ -38,20 +38,6 @@ pub enum Error {
     #[error("cannot ask the completion queue for an event")]
     Arm(#[source] io::Error),
 
-    /// What is in use fills a [cache](crate::RegistrationCache) of registrations.
-    #[error(
-        "cannot register {length} bytes: the cache is full of memory in use, with at most \
-         {entries} registrations of {bytes} bytes together; release some, or raise its limits"
-    )]
-    CacheFull {
-        /// How many bytes were to be registered.
-        length: usize,
-        /// How many registrations it may have.
-        entries: usize,
-        /// Of how many bytes together.
-        bytes: usize,
-    },
-
     /// Sending a connection request failed.
     #[error("cannot send the connection request; resolve the route and make a queue pair first")]
     Connect(#[source] io::Error),

@@ -201,7 +201,6 @@ mod pending;
 mod pool;
 pub mod provider;
 mod queue_pair;
-mod registration_cache;
 mod segment;
 mod shared_receive_queue;
 mod slot;
@@ -226,7 +225,6 @@ pub use parameters::{
 pub use pool::{Placement, Pool, PoolOptions, PoolReport};
 pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair, SENDS_QUEUED_MAX};
-pub use registration_cache::{Allocation, CacheCounters, CacheLimits, RegistrationCache};
 pub use shared_receive_queue::SharedReceiveQueue;
 pub use sys::{DeviceInfo, PageSize, PortInfo, PortState, RdmaCore, devices};
 pub use wait::{Found, Wait, Waiter};

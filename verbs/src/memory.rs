@@ -8,7 +8,9 @@
 //! * **No reference.** Registered bytes are never seen through a Rust reference. They are copied
 //!   in and out through raw pointers, so a device that writes late, or at the wrong time, changes
 //!   bytes that nobody borrows: the program reads wrong data, but no rule of the language breaks.
-//!   The exception are bytes that no device may write: [`ReadOnly`].
+//!   The exception are bytes that no device may write: [`ReadOnly`]. A mapping that lends them is
+//!   closed to writes for good: it has one registration, which allows none, and a provider
+//!   within this process is stopped by the mapping itself, whatever it was allowed.
 //! * **Alive.** A [`Buffer`] holds its [`Region`]; a region holds the registration and the
 //!   [`Mapping`]. The registration is dropped first, so the device has lost its access before
 //!   the memory is freed. Leaking a buffer leaks memory and nothing worse.
@@ -36,7 +38,7 @@ use std::{
     ptr::{self, NonNull},
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -178,10 +180,12 @@ impl<N> Buffer<N> {
     /// that neither the device nor a peer may, nor a window that a peer has.
     pub(crate) fn into_read_only(self) -> Option<ReadOnly> {
         let Self { region, offset, length, .. } = self;
-        let writable = region.access.contains(Access::LOCAL_WRITE);
-        let foreign = matches!(region.memory.backing, Backing::Foreign);
+        let writes = Access::LOCAL_WRITE | Access::REMOTE_WRITE;
+        let readable = Access(region.access.0 & writes.0) == Access::NONE
+            && !matches!(region.memory.backing, Backing::Foreign);
+        let closed = readable && region.memory.close_to_writes();
         let buffer = Buffer { region, offset, length, name: PhantomData };
-        (!writable && !foreign).then_some(ReadOnly(buffer))
+        closed.then_some(ReadOnly(buffer))
     }
 
     /// Whether it has no bytes.
@@ -258,8 +262,9 @@ impl ReadOnly {
         }
         // SAFETY: the range is within the buffer's, which is within the allocation.
         let start = unsafe { region.memory.start.add(first + offset) };
-        // SAFETY: the bytes live as long as `self`. No device may write them, as was checked when
-        // this was made, and they are only this buffer's, whose owner writes by `&mut self`.
+        // SAFETY: the bytes live as long as `self`. The mapping has one registration, this one,
+        // which lets no device write, and `close_to_writes` has ended writes by a device in this
+        // process; they are only this buffer's, whose owner writes by `&mut self`.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
     }
 
@@ -316,7 +321,12 @@ pub struct Mapping {
     length: usize,
     backing: Backing,
     agent: Agent,
+    /// How many writes by a device in this process are under way, or [`CLOSED`].
+    device_writes: AtomicUsize,
 }
+
+/// The count of a mapping that no device writes any more.
+const CLOSED: usize = usize::MAX;
 
 /// Where memory came from, and so how it goes.
 enum Backing {
@@ -347,13 +357,25 @@ impl Mapping {
         let layout = Layout::from_size_align(size, page).ok()?;
         // SAFETY: the layout's size is not zero, which was checked on the way to it.
         let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-        Some(Self { start, length, backing: Backing::Heap(layout), agent })
+        Some(Self {
+            start,
+            length,
+            backing: Backing::Heap(layout),
+            agent,
+            device_writes: AtomicUsize::new(0),
+        })
     }
 
     /// The first `length` bytes of pages.
     pub(crate) fn of_pages(pages: Pages, length: usize, agent: Agent) -> Self {
         assert!(length <= pages.len(), "the pages were mapped for {length} bytes");
-        Self { start: pages.start(), length, backing: Backing::Pages(pages), agent }
+        Self {
+            start: pages.start(),
+            length,
+            backing: Backing::Pages(pages),
+            agent,
+            device_writes: AtomicUsize::new(0),
+        }
     }
 
     /// The caller's memory; nothing when it has no bytes.
@@ -364,13 +386,19 @@ impl Mapping {
         let mut vector = ManuallyDrop::new(vector);
         let (length, capacity) = (vector.len(), vector.capacity());
         let start = NonNull::from(vector.as_mut_slice()).cast();
-        Ok(Self { start, length, backing: Backing::Vector { capacity }, agent })
+        Ok(Self {
+            start,
+            length,
+            backing: Backing::Vector { capacity },
+            agent,
+            device_writes: AtomicUsize::new(0),
+        })
     }
 
     /// Memory of a device, by the address that work requests use; not 0.
     pub(crate) fn foreign(address: NonZero<usize>, length: usize, agent: Agent) -> Self {
         let start = NonNull::without_provenance(address);
-        Self { start, length, backing: Backing::Foreign, agent }
+        Self { start, length, backing: Backing::Foreign, agent, device_writes: AtomicUsize::new(0) }
     }
 
     /// The NUMA node that it begins on, if it was mapped by itself and the kernel tells.
@@ -435,13 +463,25 @@ impl Mapping {
     ///
     /// # Panics
     ///
-    /// When the range is not within the memory, or it was not made for [`Agent::Thread`], which
-    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT).
+    /// When the range is not within the memory, when it was not made for [`Agent::Thread`], which
+    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT), or when a queue pair keeps its
+    /// messages there: those are registered for sending only.
     pub fn device_write(&self, offset: usize, bytes: &[u8]) {
         assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
         self.at(offset, bytes.len());
-        // SAFETY: the line above has checked that the range is within the memory.
+        let count = |writes| if writes == CLOSED { None } else { Some(writes + 1) };
+        let begun = self.device_writes.fetch_update(Ordering::Acquire, Ordering::Relaxed, count);
+        assert!(begun.is_ok(), "the memory was registered for sending only, and is borrowed");
+        // SAFETY: `at` above has checked that the range is within the memory.
         unsafe { self.write_within(offset, bytes) };
+        self.device_writes.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Ends writes by a device in this process, for as long as the mapping lives. Returns false,
+    /// and changes nothing, while one is under way.
+    fn close_to_writes(&self) -> bool {
+        let none = |writes| (writes == 0 || writes == CLOSED).then_some(CLOSED);
+        self.device_writes.fetch_update(Ordering::AcqRel, Ordering::Acquire, none).is_ok()
     }
 
     /// The memory, for the call that registers it. Not to be read or written through.
@@ -639,12 +679,6 @@ pub(crate) fn page_size() -> usize {
     // SAFETY: the call takes a number and touches no memory of ours.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(4096)
-}
-
-impl Region {
-    pub(crate) fn length(&self) -> usize {
-        self.memory.length
-    }
 }
 
 impl fmt::Debug for Region {

@@ -157,3 +157,25 @@ fn a_thread_may_play_the_device() {
         assert!(bytes.iter().all(|&byte| byte == 0 || byte == 5));
     });
 }
+
+#[test]
+fn bytes_that_are_lent_are_closed_to_every_writer() {
+    let mut region = region(64, Agent::Thread);
+    region.access = Access::NONE;
+    let memory = region.memory.clone();
+    memory.device_write(0, b"before");
+    let lent = Buffer::<Unnamed>::whole(region).into_read_only().expect("nobody may write it");
+    let bytes = lent.bytes(0, 6).expect("they are within");
+    let late = std::panic::AssertUnwindSafe(|| memory.device_write(0, b"behind"));
+    assert!(std::panic::catch_unwind(late).is_err(), "a provider has kept the mapping");
+    assert_eq!(bytes, b"before");
+}
+
+#[test]
+fn bytes_that_a_device_may_write_are_not_lent() {
+    for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::BIND | Access::LOCAL_WRITE] {
+        let mut region = region(64, Agent::Thread);
+        region.access = access;
+        assert!(Buffer::<Unnamed>::whole(region).into_read_only().is_none(), "{access:?}");
+    }
+}
