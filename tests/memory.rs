@@ -20,8 +20,6 @@ use verbs::{
 /// A domain, and what it must outlive.
 struct Place<P: Provider> {
     domain: Domain<P>,
-    /// Of the same device.
-    other: Domain<P>,
     _endpoint: Endpoint<P>,
 }
 
@@ -34,9 +32,8 @@ impl<P: Provider> Place<P> {
             let mut files = [PollFd::from_borrowed_fd(endpoint.as_fd(), PollFlags::IN)];
             assert_ne!(poll(&mut files, Some(&limit)), Ok(0), "the address is not resolved");
         }
-        let (domain, other) =
-            (endpoint.domain().expect("a domain"), endpoint.domain().expect("a domain"));
-        Self { domain, other, _endpoint: endpoint }
+        let domain = endpoint.domain().expect("a domain");
+        Self { domain, _endpoint: endpoint }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Buffer, Error, Unnamed};
+use crate::{Buffer, Error};
 
 /// Memory of the caller that can be [registered](crate::Domain::register): a `Vec<u8>` or a
 /// `Box<[u8]>`.
@@ -59,12 +59,12 @@ mod sealed {
 
 /// Memory that did not come back.
 #[derive(Debug, thiserror::Error)]
-pub enum NotDeregistered<N = Unnamed> {
+pub enum NotDeregistered {
     /// Other parts of it are around, a window is bound to it, or it is none of the caller's.
     #[error(
         "the memory is in use, or was not the caller's: join its parts and reclaim its windows"
     )]
-    InUse(Buffer<N>),
+    InUse(Buffer),
     /// The device did not give it up. It is leaked, since it may still be written.
     #[error("the device did not give the memory up, so it is leaked")]
     Kept,

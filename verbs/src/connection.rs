@@ -126,12 +126,12 @@ impl<P: Provider> Endpoint<P> {
     /// * [`Error::Misuse`]: no address is resolved, there is a queue pair already, or `queue` has
     ///   no room for the depths.
     /// * [`Error::CreateQueuePair`]: EINVAL or ENOMEM beyond the device's limits.
-    pub fn queue_pair<N>(
+    pub fn queue_pair(
         &mut self,
-        domain: &Domain<P, N>,
+        domain: &Domain<P>,
         queue: &CompletionQueue<P>,
         capabilities: Capabilities,
-    ) -> Result<PreparedQueuePair<P, N>, Error> {
+    ) -> Result<PreparedQueuePair<P>, Error> {
         let reservation = queue.reserve(capabilities.send.saturating_add(capabilities.receive))?;
         self.make(domain, queue, Size { capabilities, reservation, shared: None })
     }
@@ -143,12 +143,12 @@ impl<P: Provider> Endpoint<P> {
     ///
     /// As [`queue_pair`](Self::queue_pair); also [`Error::Misuse`] when `queue` has no
     /// room for all of its receives, which all queue pairs that complete there reserve once.
-    pub fn queue_pair_sharing<N>(
+    pub fn queue_pair_sharing(
         &mut self,
         queue: &CompletionQueue<P>,
-        shared: &SharedReceiveQueue<P, N>,
+        shared: &SharedReceiveQueue<P>,
         capabilities: Capabilities,
-    ) -> Result<PreparedQueuePair<P, N>, Error> {
+    ) -> Result<PreparedQueuePair<P>, Error> {
         let share = shared.share(queue)?;
         let reservation = queue.reserve(capabilities.send)?;
         let size = Size { capabilities, reservation, shared: Some((shared, share)) };
@@ -254,12 +254,12 @@ impl<P: Provider> Endpoint<P> {
         Ok(CompletionQueue::new(self.provider.clone(), raw, facts))
     }
 
-    fn make<N>(
+    fn make(
         &mut self,
-        domain: &Domain<P, N>,
+        domain: &Domain<P>,
         queue: &CompletionQueue<P>,
-        size: Size<'_, P, N>,
-    ) -> Result<PreparedQueuePair<P, N>, Error> {
+        size: Size<'_, P>,
+    ) -> Result<PreparedQueuePair<P>, Error> {
         let Size { capabilities, reservation, shared } = size;
         capabilities.check(shared.is_some())?;
         let request = QueuePairRequest {
@@ -319,10 +319,10 @@ impl<P: Provider> Endpoint<P> {
 }
 
 /// How large a queue pair is to be, and what was set aside for it.
-struct Size<'a, P: Provider, N> {
+struct Size<'a, P: Provider> {
     capabilities: Capabilities,
     reservation: Reservation,
-    shared: Option<(&'a SharedReceiveQueue<P, N>, Share)>,
+    shared: Option<(&'a SharedReceiveQueue<P>, Share)>,
 }
 
 impl<P: Provider> AsFd for Endpoint<P> {

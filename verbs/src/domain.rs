@@ -2,7 +2,6 @@
 
 use std::{
     fmt, fs,
-    marker::PhantomData,
     num::NonZero,
     ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -38,14 +37,9 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub struct Domain<P: Provider = RdmaCore, N = Unnamed> {
+pub struct Domain<P: Provider = RdmaCore> {
     inner: Arc<Inner<P>>,
-    name: PhantomData<fn() -> N>,
 }
-
-/// The name of a [domain](Domain::named) that was not given one.
-#[derive(Clone, Copy, Debug)]
-pub enum Unnamed {}
 
 struct Inner<P: Provider> {
     raw: P::Domain,
@@ -56,40 +50,9 @@ struct Inner<P: Provider> {
 impl<P: Provider> Domain<P> {
     pub(crate) fn new(provider: Arc<P>, raw: P::Domain) -> Self {
         let identity = IDENTITY.fetch_add(1, Ordering::Relaxed);
-        Self { inner: Arc::new(Inner { raw, provider, identity }), name: PhantomData }
+        Self { inner: Arc::new(Inner { raw, provider, identity }) }
     }
 
-    /// The same domain by a name that the compiler knows, as have queue pairs and memory that are
-    /// made in it from now on: what has different names cannot be used together. Any type that is
-    /// [`Debug`](fmt::Debug) will do.
-    ///
-    /// Most programs make domains while they run, as many as they need, and name none; then memory
-    /// of the wrong domain is refused when it is tried, as [`Error::Misuse`], which named domains
-    /// do as well, since two may have one name. Where it is known beforehand which domains there
-    /// are, names turn that mistake into one that does not compile:
-    ///
-    /// ```compile_fail,E0277
-    /// use verbs::{Access, Domain, QueuePair, RdmaCore};
-    ///
-    /// #[derive(Debug)]
-    /// enum Storage {}
-    /// #[derive(Debug)]
-    /// enum Messages {}
-    ///
-    /// # fn mix(queue_pair: &mut QueuePair<RdmaCore, Storage>, domain: Domain)
-    /// # -> Result<(), verbs::Error> {
-    /// let messages = domain.named::<Messages>();
-    /// let buffer = messages.allocate(4096, Access::NONE)?;
-    /// queue_pair.send(buffer, 1); // of `Storage`
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn named<N>(self) -> Domain<P, N> {
-        Domain { inner: self.inner, name: PhantomData }
-    }
-}
-
-impl<P: Provider, N> Domain<P, N> {
     /// Allocates `length` bytes of zeroes, aligned to a page, and registers them.
     ///
     /// # Errors
@@ -97,7 +60,7 @@ impl<P: Provider, N> Domain<P, N> {
     /// * [`Error::LockedMemoryLimit`] names the limit and the remedy.
     /// * [`Error::Allocate`], [`Error::Register`]: no memory, or the device's limits.
     /// * [`Error::Misuse`]: a length of 0.
-    pub fn allocate(&self, length: usize, access: Access) -> Result<Buffer<N>, Error> {
+    pub fn allocate(&self, length: usize, access: Access) -> Result<Buffer, Error> {
         if length == 0 {
             return Err(Error::Misuse("memory of no length cannot be registered"));
         }
@@ -128,7 +91,7 @@ impl<P: Provider, N> Domain<P, N> {
         &self,
         memory: M,
         access: Access,
-    ) -> Result<Buffer<N>, RefusedMemory<M>> {
+    ) -> Result<Buffer, RefusedMemory<M>> {
         let mapping = Mapping::of_vector(memory.into_vector(), P::AGENT).map_err(|empty| {
             let error = Error::Misuse("memory of no length cannot be registered");
             RefusedMemory { error, memory: M::from_vector(empty) }
@@ -155,7 +118,7 @@ impl<P: Provider, N> Domain<P, N> {
         file: OwnedFd,
         range: Range<u64>,
         access: Access,
-    ) -> Result<Buffer<N>, Error> {
+    ) -> Result<Buffer, Error> {
         let offset = range.start;
         let length = range.end.checked_sub(offset).and_then(|bytes| usize::try_from(bytes).ok());
         let Some(length) = length.filter(|&length| length > 0) else {
@@ -204,7 +167,7 @@ impl<P: Provider, N> Domain<P, N> {
     /// * [`Error::Unsupported`]: the device has none of type 2; see
     ///   [`Limits::windows`](crate::Limits::windows).
     /// * [`Error::AllocateWindow`]: ENOMEM when it is out of them.
-    pub fn window(&self) -> Result<Window<N>, Error> {
+    pub fn window(&self) -> Result<Window, Error> {
         let (registration, keys) =
             self.inner.provider.register(&self.inner.raw, RegisterRequest::Window)?;
         Ok(Window::new(Box::new(registration), keys, self.inner.identity))
@@ -217,7 +180,7 @@ impl<P: Provider, N> Domain<P, N> {
     /// * [`Error::CreateSharedReceiveQueue`]: EINVAL or ENOMEM beyond the device's limits.
     /// * [`Error::Unsupported`]: the device has none.
     /// * [`Error::Misuse`]: a capacity of 0.
-    pub fn shared_receive_queue(&self, capacity: u32) -> Result<SharedReceiveQueue<P, N>, Error> {
+    pub fn shared_receive_queue(&self, capacity: u32) -> Result<SharedReceiveQueue<P>, Error> {
         SharedReceiveQueue::new(self.clone(), self.inner.provider.clone(), capacity)
     }
 
@@ -243,19 +206,19 @@ impl<P: Provider, N> Domain<P, N> {
     }
 }
 
-impl<P: Provider, N> AsFd for Domain<P, N> {
+impl<P: Provider> AsFd for Domain<P> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.raw.as_fd()
     }
 }
 
-impl<P: Provider, N> Clone for Domain<P, N> {
+impl<P: Provider> Clone for Domain<P> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), name: PhantomData }
+        Self { inner: self.inner.clone() }
     }
 }
 
-impl<P: Provider, N> fmt::Debug for Domain<P, N> {
+impl<P: Provider> fmt::Debug for Domain<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Domain").field(&self.inner.identity).finish()
     }

@@ -97,11 +97,11 @@
 //! that is stale is an error, [`StaleCompletion`].
 //!
 //! What the compiler refuses: to touch a posted buffer or post it twice ([`Buffer`]), to send
-//! before there is a connection ([`PreparedQueuePair`]), to bind a bound window ([`Window`]), and,
-//! where domains have [names](Domain::named), to use memory of one with a queue pair of another;
-//! where they have none, that is refused when it is tried, as [`Error::Misuse`]. Nothing has to be
-//! kept alive for anything else, so nothing can be outlived: what is made from a domain keeps it,
-//! and what is only borrowed from it cannot be kept ([`Domain`]).
+//! before there is a connection ([`PreparedQueuePair`]), to bind a bound window ([`Window`]).
+//! Memory of another protection domain than the queue pair's is refused when it is used, as
+//! [`Error::Misuse`]. Nothing has to be kept alive for anything else, so nothing can be outlived:
+//! what is made from a domain keeps it, and what is only borrowed from it cannot be kept
+//! ([`Domain`]).
 //!
 //! Reads and writes move their buffers, too. A window is bound to part of a buffer for one
 //! connection, by a request on the send queue, and comes back once its key is out of use:
@@ -214,7 +214,7 @@ pub use caller_memory::{CallerMemory, NotDeregistered, RefusedMemory};
 pub use completion::{Completion, CompletionQueue, Status};
 pub use connection::{ConnectionEvent, Endpoint, Established};
 pub use device_event::{DeviceEvent, DeviceEventKind, Subject};
-pub use domain::{Domain, Unnamed};
+pub use domain::Domain;
 pub use error::Error;
 pub use interface::Interface;
 pub use memory::{Access, Buffer, RemoteAddress, RemoteKey};

@@ -31,7 +31,6 @@ use std::{
     alloc::{self, Layout},
     any::Any,
     fmt,
-    marker::PhantomData,
     mem::ManuallyDrop,
     num::NonZero,
     ops::BitOr,
@@ -42,7 +41,7 @@ use std::{
     },
 };
 
-use crate::{CallerMemory, NotDeregistered, Unnamed, provider::Keys, sys::Pages};
+use crate::{CallerMemory, NotDeregistered, provider::Keys, sys::Pages};
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///
@@ -68,14 +67,13 @@ use crate::{CallerMemory, NotDeregistered, Unnamed, provider::Keys, sys::Pages};
 /// A peer that was told the [remote key](Self::remote_key) may write at any time, as far as the
 /// registration's [`Access`] allows. That is never undefined behaviour, but what is copied out
 /// is then whatever is there.
-pub struct Buffer<N = Unnamed> {
+pub struct Buffer {
     region: Arc<Region>,
     offset: usize,
     length: usize,
-    name: PhantomData<fn() -> N>,
 }
 
-impl<N> Buffer<N> {
+impl Buffer {
     pub(crate) fn whole(region: Region) -> Self {
         Self::of(Arc::new(region))
     }
@@ -83,7 +81,7 @@ impl<N> Buffer<N> {
     /// All of a region that no other buffer is of.
     pub(crate) fn of(region: Arc<Region>) -> Self {
         let length = region.memory.length;
-        Self { region, offset: 0, length, name: PhantomData }
+        Self { region, offset: 0, length }
     }
 
     /// Takes the registration back and returns the memory that was
@@ -92,9 +90,9 @@ impl<N> Buffer<N> {
     /// # Errors
     ///
     /// [`NotDeregistered`], which hands the buffer back if there still is one.
-    pub fn deregister<M: CallerMemory>(self) -> Result<M, NotDeregistered<N>> {
-        let Self { region, offset, length, name } = self;
-        let in_use = |region| NotDeregistered::InUse(Self { region, offset, length, name });
+    pub fn deregister<M: CallerMemory>(self) -> Result<M, NotDeregistered> {
+        let Self { region, offset, length } = self;
+        let in_use = |region| NotDeregistered::InUse(Self { region, offset, length });
         let all = offset == 0 && length == region.memory.length;
         if !all || !region.memory.is_callers() {
             return Err(in_use(region));
@@ -137,7 +135,6 @@ impl<N> Buffer<N> {
             region: self.region.clone(),
             offset: self.offset + at,
             length: self.length - at,
-            name: PhantomData,
         };
         self.length = at;
         tail
@@ -184,7 +181,7 @@ impl<N> Buffer<N> {
         let readable = Access(region.access.0 & writes.0) == Access::NONE
             && !matches!(region.memory.backing, Backing::Foreign);
         let closed = readable && region.memory.close_to_writes();
-        let buffer = Buffer { region, offset, length, name: PhantomData };
+        let buffer = Buffer { region, offset, length };
         closed.then_some(ReadOnly(buffer))
     }
 
@@ -295,7 +292,7 @@ fn out_of_bounds(offset: usize, length: usize, all: usize) -> ! {
     panic!("{length} bytes at {offset} are not within a buffer of {all} bytes")
 }
 
-impl<N> fmt::Debug for Buffer<N> {
+impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer")
             .field("address", &format_args!("{:#x}", self.address()))

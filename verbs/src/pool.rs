@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    Access, Buffer, Domain, Error, PageSize, Provider, Unnamed,
+    Access, Buffer, Domain, Error, PageSize, Provider,
     memory::{Mapping, Region, page_size},
     sys::Pages,
 };
@@ -31,8 +31,8 @@ pub struct PoolOptions {
 ///
 /// Dropping it forgets the buffers that are in it; those that were taken live on.
 #[derive(Debug)]
-pub struct Pool<N = Unnamed> {
-    free: Vec<Buffer<N>>,
+pub struct Pool {
+    free: Vec<Buffer>,
     region: Arc<Region>,
     size: usize,
     capacity: usize,
@@ -74,14 +74,14 @@ pub enum Placement {
     },
 }
 
-impl<P: Provider, N> Domain<P, N> {
+impl<P: Provider> Domain<P> {
     /// Allocates and registers a pool.
     ///
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate); [`Error::HugePages`] with the remedy, if the pages are
     /// demanded and cannot be had.
-    pub fn pool(&self, options: PoolOptions) -> Result<Pool<N>, Error> {
+    pub fn pool(&self, options: PoolOptions) -> Result<Pool, Error> {
         let PoolOptions { count, size, access, .. } = options;
         let length = count.saturating_mul(size);
         if length == 0 {
@@ -155,7 +155,7 @@ impl Made {
 }
 
 /// All buffers of a registration, so that the first is taken first.
-fn cut<N>(mut rest: Buffer<N>, count: usize, size: usize) -> Vec<Buffer<N>> {
+fn cut(mut rest: Buffer, count: usize, size: usize) -> Vec<Buffer> {
     let mut cut = Vec::with_capacity(count);
     for index in (1..count).rev() {
         cut.push(rest.split_off(index * size));
@@ -164,9 +164,9 @@ fn cut<N>(mut rest: Buffer<N>, count: usize, size: usize) -> Vec<Buffer<N>> {
     cut
 }
 
-impl<N> Pool<N> {
+impl Pool {
     /// A buffer, if one is left. What its last owner put there is still in it.
-    pub fn take(&mut self) -> Option<Buffer<N>> {
+    pub fn take(&mut self) -> Option<Buffer> {
         self.free.pop()
     }
 
@@ -175,7 +175,7 @@ impl<N> Pool<N> {
     /// # Errors
     ///
     /// Hands it back when it is of another pool, or only part of one.
-    pub fn give(&mut self, buffer: Buffer<N>) -> Result<(), Buffer<N>> {
+    pub fn give(&mut self, buffer: Buffer) -> Result<(), Buffer> {
         let ours = Arc::ptr_eq(&self.region, &buffer.region());
         let one = buffer.len() == self.size && buffer.offset().is_multiple_of(self.size);
         if !ours || !one {

@@ -16,7 +16,7 @@ use self::engine::{Engine, Unposted};
 use crate::{
     Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore, Refused,
     RefusedBind, RefusedBuffer, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
-    Segments, SharedReceiveQueue, StaleCompletion, Unnamed, Window,
+    Segments, SharedReceiveQueue, StaleCompletion, Window,
     completion::{Invalidated, Reservation},
     provider::{Operation, QueuePairFacts},
     shared_receive_queue::Share,
@@ -63,8 +63,8 @@ impl Capabilities {
 /// queue_pair.send_inline(b"too early"); // no such method before `ready`
 /// # }
 /// ```
-pub struct PreparedQueuePair<P: Provider = RdmaCore, N = Unnamed> {
-    engine: Engine<P, N>,
+pub struct PreparedQueuePair<P: Provider = RdmaCore> {
+    engine: Engine<P>,
 }
 
 /// A connected queue pair.
@@ -90,11 +90,11 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore, N = Unnamed> {
 /// buffer.copy_out(0, out); // it comes back in `Retired::Send`
 /// # }
 /// ```
-pub struct QueuePair<P: Provider = RdmaCore, N = Unnamed> {
-    engine: Engine<P, N>,
+pub struct QueuePair<P: Provider = RdmaCore> {
+    engine: Engine<P>,
 }
 
-impl<P: Provider, N> PreparedQueuePair<P, N> {
+impl<P: Provider> PreparedQueuePair<P> {
     pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
         Self { engine: Engine::new(parts, capabilities) }
     }
@@ -104,7 +104,7 @@ impl<P: Provider, N> PreparedQueuePair<P, N> {
     /// # Panics
     ///
     /// When `established` is of another endpoint than this queue pair.
-    pub fn ready(self, established: &Established) -> QueuePair<P, N> {
+    pub fn ready(self, established: &Established) -> QueuePair<P> {
         assert_eq!(
             established.connection(),
             self.engine.connection,
@@ -118,7 +118,7 @@ impl<P: Provider, N> PreparedQueuePair<P, N> {
     /// # Errors
     ///
     /// As [`QueuePair::post_receive`].
-    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedBuffer<N>> {
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedBuffer> {
         self.engine.post_receive(buffer, tag)
     }
 
@@ -132,7 +132,7 @@ impl<P: Provider, N> PreparedQueuePair<P, N> {
     }
 
     /// Destroys the queue pair and returns what was posted.
-    pub fn close(self) -> Vec<Returned<N>> {
+    pub fn close(self) -> Vec<Returned> {
         self.engine.close()
     }
 
@@ -142,11 +142,11 @@ impl<P: Provider, N> PreparedQueuePair<P, N> {
     }
 }
 
-impl<P: Provider, N> QueuePair<P, N> {
+impl<P: Provider> QueuePair<P> {
     /// Whether a buffer is of this queue pair's domain, so that it can be used here, also by the
     /// peer. Where it is not, a peer that is told its key fails the connection.
     #[inline]
-    pub fn accepts(&self, buffer: &Buffer<N>) -> bool {
+    pub fn accepts(&self, buffer: &Buffer) -> bool {
         buffer.domain() == self.engine.domain
     }
 
@@ -181,7 +181,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// Hands the buffers back with [`Error::QueueFull`], or [`Error::Misuse`]: no buffer, more
     /// than [`Capabilities::segments`], an empty one, or one of another domain.
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
-    pub fn send(&mut self, segments: impl Into<Segments<N>>, tag: u64) -> Result<(), Refused<N>> {
+    pub fn send(&mut self, segments: impl Into<Segments>, tag: u64) -> Result<(), Refused> {
         self.engine.post_buffers(Operation::Send, segments.into(), tag)
     }
 
@@ -210,10 +210,10 @@ impl<P: Provider, N> QueuePair<P, N> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn send_with_invalidate(
         &mut self,
-        segments: impl Into<Segments<N>>,
+        segments: impl Into<Segments>,
         key: RemoteKey,
         tag: u64,
-    ) -> Result<(), Refused<N>> {
+    ) -> Result<(), Refused> {
         self.engine.post_buffers(Operation::SendWithInvalidate(key), segments.into(), tag)
     }
 
@@ -230,10 +230,10 @@ impl<P: Provider, N> QueuePair<P, N> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_read(
         &mut self,
-        segments: impl Into<Segments<N>>,
+        segments: impl Into<Segments>,
         from: RemoteAddress,
         tag: u64,
-    ) -> Result<(), Refused<N>> {
+    ) -> Result<(), Refused> {
         self.engine.post_buffers(Operation::RdmaRead(from), segments.into(), tag)
     }
 
@@ -247,10 +247,10 @@ impl<P: Provider, N> QueuePair<P, N> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_write(
         &mut self,
-        segments: impl Into<Segments<N>>,
+        segments: impl Into<Segments>,
         to: RemoteAddress,
         tag: u64,
-    ) -> Result<(), Refused<N>> {
+    ) -> Result<(), Refused> {
         self.engine.post_buffers(Operation::RdmaWrite(to), segments.into(), tag)
     }
 
@@ -280,11 +280,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// of another domain, the range is empty or not within the buffer, the access is nothing that a
     /// window can allow, or the buffer is registered without [`BIND`](crate::Access::BIND), or
     /// without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE) for a window that may be written.
-    pub fn bind(
-        &mut self,
-        window: Window<N>,
-        to: Binding<'_, N>,
-    ) -> Result<RemoteKey, RefusedBind<N>> {
+    pub fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
         self.engine.bind(window, to)
     }
 
@@ -305,7 +301,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// the peer may still use the key.
     ///
     /// A peer that was to invalidate a key, and answered without, has left it in use.
-    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window<N>> {
+    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
         self.engine.windows.reclaim(key)
     }
 
@@ -331,7 +327,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     ///
     /// Hands the buffer back with [`Error::QueueFull`], or [`Error::Misuse`]: it is empty, of
     /// another domain, or registered without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE).
-    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedBuffer<N>> {
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedBuffer> {
         self.engine.post_receive(buffer, tag)
     }
 
@@ -396,7 +392,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// # Errors
     ///
     /// [`StaleCompletion`]: it is of no outstanding work request of this queue pair.
-    pub fn retire(&mut self, completion: &Completion) -> Result<Retired<N>, StaleCompletion> {
+    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
         self.engine.retire(completion)
     }
 
@@ -409,13 +405,13 @@ impl<P: Provider, N> QueuePair<P, N> {
     pub fn retire_shared(
         &mut self,
         completion: &Completion,
-        shared: &mut SharedReceiveQueue<P, N>,
-    ) -> Result<Retired<N>, StaleCompletion> {
+        shared: &mut SharedReceiveQueue<P>,
+    ) -> Result<Retired, StaleCompletion> {
         self.engine.retire_shared(completion, shared)
     }
 
     /// Destroys the queue pair, and then returns everything that was still in a slot.
-    pub fn close(self) -> Vec<Returned<N>> {
+    pub fn close(self) -> Vec<Returned> {
         self.engine.close()
     }
 
@@ -458,13 +454,13 @@ impl<P: Provider, N> QueuePair<P, N> {
     }
 }
 
-impl<P: Provider, N> fmt::Debug for PreparedQueuePair<P, N> {
+impl<P: Provider> fmt::Debug for PreparedQueuePair<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PreparedQueuePair").field(&self.engine.number).finish()
     }
 }
 
-impl<P: Provider, N> fmt::Debug for QueuePair<P, N> {
+impl<P: Provider> fmt::Debug for QueuePair<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuePair")
             .field("number", &self.engine.number)

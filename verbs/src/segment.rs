@@ -3,7 +3,7 @@
 use crate::{Access, Buffer, Error, provider::Segment};
 
 /// Where a device may put a message, or what it reads.
-pub(crate) fn receivable<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Error> {
+pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
     if !buffer.access().contains(Access::LOCAL_WRITE) {
         return Err(Error::Misuse(
             "a buffer to receive or read into must be registered with LOCAL_WRITE",
@@ -13,7 +13,7 @@ pub(crate) fn receivable<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, 
 }
 
 /// What a device may read, or be given.
-pub(crate) fn segment<N>(domain: u64, buffer: &Buffer<N>) -> Result<Segment, Error> {
+pub(crate) fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
     if buffer.domain() != domain {
         return Err(Error::Misuse("the buffer is of another protection domain"));
     }
@@ -28,7 +28,7 @@ impl Segment {
     /// All of a buffer that is no longer than a message may be.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "what is posted is below 2^31 bytes")]
-    pub(crate) fn of<N>(buffer: &Buffer<N>) -> Self {
+    pub(crate) fn of(buffer: &Buffer) -> Self {
         let length = buffer.len() as u32;
         Self { address: buffer.address(), length, local_key: buffer.local_key() }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Buffer, Completion, CompletionQueue, Domain, Error, Provider, RdmaCore, RefusedBuffer, Retired,
-    Returned, StaleCompletion, Unnamed, WorkKind,
+    Returned, StaleCompletion, WorkKind,
     completion::Reservation,
     pending::Pending,
     provider::{Batch, ReceiveRequest},
@@ -24,15 +24,15 @@ use crate::{
 /// Completions arrive where the queue pair's do;
 /// [`QueuePair::retire_shared`](crate::QueuePair::retire_shared) gives the buffer back. A queue
 /// pair that fails leaves the receives to the others: they are not flushed.
-pub struct SharedReceiveQueue<P: Provider = RdmaCore, N = Unnamed> {
+pub struct SharedReceiveQueue<P: Provider = RdmaCore> {
     // Fields drop in order: the device's queue before the buffers in it.
     raw: P::SharedReceiveQueue,
     provider: Arc<P>,
-    receives: ReceiveTable<(Buffer<N>, u64)>,
+    receives: ReceiveTable<(Buffer, u64)>,
     pending: Pending<ReceiveRequest>,
     capacity: u32,
     number: u32,
-    domain: Domain<P, N>,
+    domain: Domain<P>,
     /// Room in the completion queues of the queue pairs that share.
     reservations: Mutex<Vec<Weak<SharedReservation>>>,
     users: Arc<()>,
@@ -51,12 +51,8 @@ struct SharedReservation {
     _reservation: Reservation,
 }
 
-impl<P: Provider, N> SharedReceiveQueue<P, N> {
-    pub(crate) fn new(
-        domain: Domain<P, N>,
-        provider: Arc<P>,
-        capacity: u32,
-    ) -> Result<Self, Error> {
+impl<P: Provider> SharedReceiveQueue<P> {
+    pub(crate) fn new(domain: Domain<P>, provider: Arc<P>, capacity: u32) -> Result<Self, Error> {
         if capacity == 0 || capacity > SLOTS_MAX {
             return Err(Error::Misuse("a shared receive queue has 1 to 2^24 receives"));
         }
@@ -79,7 +75,7 @@ impl<P: Provider, N> SharedReceiveQueue<P, N> {
     /// # Errors
     ///
     /// As [`QueuePair::post_receive`](crate::QueuePair::post_receive).
-    pub fn post_receive(&mut self, buffer: Buffer<N>, tag: u64) -> Result<(), RefusedBuffer<N>> {
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedBuffer> {
         let segment = match receivable(self.domain.identity(), &buffer) {
             Ok(segment) => segment,
             Err(error) => return Err(RefusedBuffer { error, buffer }),
@@ -113,7 +109,7 @@ impl<P: Provider, N> SharedReceiveQueue<P, N> {
     /// # Errors
     ///
     /// [`StaleCompletion`]: it is of no outstanding receive of this queue.
-    pub fn retire(&mut self, completion: &Completion) -> Result<Retired<N>, StaleCompletion> {
+    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
         let token = Token::unpack(completion.token)
             .filter(|token| token.kind == Kind::Receive)
             .ok_or(StaleCompletion)?;
@@ -130,7 +126,7 @@ impl<P: Provider, N> SharedReceiveQueue<P, N> {
     /// Hands the queue back while a queue pair takes receives from it, into whose buffers the
     /// device may still write.
     #[expect(clippy::result_large_err, reason = "the queue is handed back as it was")]
-    pub fn close(self) -> Result<Vec<Returned<N>>, Self> {
+    pub fn close(self) -> Result<Vec<Returned>, Self> {
         if Arc::strong_count(&self.users) > 1 {
             return Err(self);
         }
@@ -159,7 +155,7 @@ impl<P: Provider, N> SharedReceiveQueue<P, N> {
         &self.raw
     }
 
-    pub(crate) fn domain(&self) -> &Domain<P, N> {
+    pub(crate) fn domain(&self) -> &Domain<P> {
         &self.domain
     }
 
@@ -186,7 +182,7 @@ impl<P: Provider, N> SharedReceiveQueue<P, N> {
     }
 }
 
-impl<P: Provider, N> fmt::Debug for SharedReceiveQueue<P, N> {
+impl<P: Provider> fmt::Debug for SharedReceiveQueue<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedReceiveQueue")
             .field("capacity", &self.capacity)

@@ -1,9 +1,9 @@
 //! Memory windows: a peer's access to part of a buffer, for one connection and a limited time.
 
-use std::{any::Any, fmt, marker::PhantomData, ops::Range, sync::Arc};
+use std::{any::Any, fmt, ops::Range, sync::Arc};
 
 use crate::{
-    Access, Buffer, Error, RemoteKey, Unnamed,
+    Access, Buffer, Error, RemoteKey,
     memory::Region,
     provider::{BindWindow, Keys},
 };
@@ -32,24 +32,23 @@ use crate::{
 /// queue_pair.bind(window, to); // moved into the first
 /// # }
 /// ```
-pub struct Window<N = Unnamed> {
+pub struct Window {
     // Fields drop in order: the device's window before the memory it is bound to.
     _registration: Box<dyn Any + Send + Sync>,
     number: u32,
     key: RemoteKey,
     domain: u64,
     memory: Option<Arc<Region>>,
-    name: PhantomData<fn() -> N>,
 }
 
-impl<N> Window<N> {
+impl Window {
     pub(crate) fn new(_registration: Box<dyn Any + Send + Sync>, keys: Keys, domain: u64) -> Self {
         let Keys { local: number, remote: key } = keys;
-        Self { _registration, number, key, domain, memory: None, name: PhantomData }
+        Self { _registration, number, key, domain, memory: None }
     }
 
     /// What to ask of the device to bind it; nothing changes yet.
-    pub(crate) fn request(&self, domain: u64, to: Binding<'_, N>) -> Result<BindWindow, Error> {
+    pub(crate) fn request(&self, domain: u64, to: Binding<'_>) -> Result<BindWindow, Error> {
         let Binding { buffer, range, access } = to;
         if self.domain != domain {
             return Err(Error::Misuse("the window is of another protection domain"));
@@ -88,7 +87,7 @@ impl<N> Window<N> {
     }
 }
 
-impl<N> fmt::Debug for Window<N> {
+impl fmt::Debug for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Window").field(&self.number).finish()
     }
@@ -96,16 +95,16 @@ impl<N> fmt::Debug for Window<N> {
 
 /// What to bind a window to.
 #[derive(Debug)]
-pub struct Binding<'a, N = Unnamed> {
+pub struct Binding<'a> {
     /// Registered with [`Access::BIND`].
-    pub buffer: &'a Buffer<N>,
+    pub buffer: &'a Buffer,
     /// Which bytes of it.
     pub range: Range<usize>,
     /// What the peer may do: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
     pub access: Access,
 }
 
-impl<N> Clone for Binding<'_, N> {
+impl Clone for Binding<'_> {
     fn clone(&self) -> Self {
         Self { range: self.range.clone(), ..*self }
     }
@@ -119,19 +118,19 @@ impl<N> Clone for Binding<'_, N> {
 /// windows are in their own. A peer cannot make it slow: the numbers are our device's, and what the
 /// peer sends is only looked up.
 #[derive(Debug)]
-pub(crate) struct BoundWindows<N> {
+pub(crate) struct BoundWindows {
     /// A power of two.
-    rows: Box<[Row<N>]>,
+    rows: Box<[Row]>,
     /// How many rows are some window's.
     known: usize,
 }
 
 #[derive(Debug)]
-struct Row<N> {
+struct Row {
     /// The window's key, whether it is bound or not; nothing in a row that is free.
     key: Option<RemoteKey>,
     state: State,
-    window: Option<Window<N>>,
+    window: Option<Window>,
 }
 
 #[derive(Debug, Eq, PartialEq)]
@@ -144,12 +143,12 @@ enum State {
     OutOfUse,
 }
 
-impl<N> BoundWindows<N> {
+impl BoundWindows {
     pub(crate) fn new() -> Self {
         Self { rows: Self::free(1), known: 0 }
     }
 
-    fn free(rows: usize) -> Box<[Row<N>]> {
+    fn free(rows: usize) -> Box<[Row]> {
         let row = |_| Row { key: None, state: State::OutOfUse, window: None };
         (0..rows).map(row).collect()
     }
@@ -190,7 +189,7 @@ impl<N> BoundWindows<N> {
 
     /// The row of the window that is bound with just this key.
     #[inline]
-    fn find(&mut self, key: RemoteKey) -> Option<&mut Row<N>> {
+    fn find(&mut self, key: RemoteKey) -> Option<&mut Row> {
         let place = self.place(key);
         Some(&mut self.rows[place]).filter(|row| row.key == Some(key) && row.window.is_some())
     }
@@ -202,18 +201,13 @@ impl<N> BoundWindows<N> {
     }
 
     /// Takes in a window that was just bound as `request` says.
-    pub(crate) fn insert(
-        &mut self,
-        mut window: Window<N>,
-        request: &BindWindow,
-        buffer: &Buffer<N>,
-    ) {
+    pub(crate) fn insert(&mut self, mut window: Window, request: &BindWindow, buffer: &Buffer) {
         window.key = request.key;
         window.memory = Some(buffer.region());
         self.hold(window, State::InUse);
     }
 
-    fn hold(&mut self, window: Window<N>, state: State) {
+    fn hold(&mut self, window: Window, state: State) {
         let mut place = self.place(window.key);
         if self.rows[place].key.is_none() {
             if 2 * (self.known + 1) > self.rows.len() {
@@ -254,7 +248,7 @@ impl<N> BoundWindows<N> {
 
     /// Gives the window back whose key is out of use.
     #[inline]
-    pub(crate) fn reclaim(&mut self, key: RemoteKey) -> Option<Window<N>> {
+    pub(crate) fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
         let row = self.find(key).filter(|row| row.state == State::OutOfUse)?;
         let mut window = row.window.take()?;
         window.memory = None;
@@ -264,27 +258,27 @@ impl<N> BoundWindows<N> {
 
 /// A window that was not bound.
 #[derive(Debug)]
-pub struct RefusedBind<N = Unnamed> {
+pub struct RefusedBind {
     /// Why.
     pub error: Error,
     /// The window, as it was given.
-    pub window: Window<N>,
+    pub window: Window,
 }
 
-impl<N> fmt::Display for RefusedBind<N> {
+impl fmt::Display for RefusedBind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "bind refused: {}", self.error)
     }
 }
 
-impl<N: fmt::Debug> std::error::Error for RefusedBind<N> {
+impl std::error::Error for RefusedBind {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl<N> From<RefusedBind<N>> for Error {
-    fn from(refused: RefusedBind<N>) -> Self {
+impl From<RefusedBind> for Error {
+    fn from(refused: RefusedBind) -> Self {
         refused.error
     }
 }

@@ -4,16 +4,16 @@ use std::fmt;
 
 use arrayvec::ArrayVec;
 
-use crate::{Buffer, Error, Unnamed};
+use crate::{Buffer, Error};
 
 /// How many buffers one send can gather.
 pub const SEGMENTS_MAX: usize = 4;
 
 /// The buffers of one message, gathered in order.
 #[derive(Debug)]
-pub struct Segments<N = Unnamed>(ArrayVec<Buffer<N>, SEGMENTS_MAX>);
+pub struct Segments(ArrayVec<Buffer, SEGMENTS_MAX>);
 
-impl<N> Segments<N> {
+impl Segments {
     /// Of no buffer yet.
     pub fn new() -> Self {
         Self(ArrayVec::new())
@@ -24,7 +24,7 @@ impl<N> Segments<N> {
     /// # Errors
     ///
     /// Hands the buffer back when there are [`SEGMENTS_MAX`] already.
-    pub fn push(&mut self, buffer: Buffer<N>) -> Result<(), Buffer<N>> {
+    pub fn push(&mut self, buffer: Buffer) -> Result<(), Buffer> {
         self.0.try_push(buffer).map_err(|refused| refused.element())
     }
 
@@ -34,7 +34,7 @@ impl<N> Segments<N> {
     }
 
     /// The buffers in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Buffer<N>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Buffer> {
         self.0.iter()
     }
 
@@ -44,42 +44,42 @@ impl<N> Segments<N> {
     }
 }
 
-impl<N> Default for Segments<N> {
+impl Default for Segments {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<N> From<Buffer<N>> for Segments<N> {
-    fn from(buffer: Buffer<N>) -> Self {
+impl From<Buffer> for Segments {
+    fn from(buffer: Buffer) -> Self {
         Self(ArrayVec::from_iter([buffer]))
     }
 }
 
-impl<N> From<(Buffer<N>, Buffer<N>)> for Segments<N> {
-    fn from((first, second): (Buffer<N>, Buffer<N>)) -> Self {
+impl From<(Buffer, Buffer)> for Segments {
+    fn from((first, second): (Buffer, Buffer)) -> Self {
         Self(ArrayVec::from_iter([first, second]))
     }
 }
 
-impl<N> From<Option<Buffer<N>>> for Segments<N> {
-    fn from(buffer: Option<Buffer<N>>) -> Self {
+impl From<Option<Buffer>> for Segments {
+    fn from(buffer: Option<Buffer>) -> Self {
         Self(buffer.into_iter().collect())
     }
 }
 
-impl<N> FromIterator<Buffer<N>> for Segments<N> {
+impl FromIterator<Buffer> for Segments {
     /// # Panics
     ///
     /// When there are more than [`SEGMENTS_MAX`].
-    fn from_iter<I: IntoIterator<Item = Buffer<N>>>(buffers: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = Buffer>>(buffers: I) -> Self {
         Self(ArrayVec::from_iter(buffers))
     }
 }
 
-impl<N> IntoIterator for Segments<N> {
-    type Item = Buffer<N>;
-    type IntoIter = arrayvec::IntoIter<Buffer<N>, SEGMENTS_MAX>;
+impl IntoIterator for Segments {
+    type Item = Buffer;
+    type IntoIter = arrayvec::IntoIter<Buffer, SEGMENTS_MAX>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
@@ -88,7 +88,7 @@ impl<N> IntoIterator for Segments<N> {
 
 /// What a work request held, given back by its completion.
 #[derive(Debug)]
-pub enum Retired<N = Unnamed> {
+pub enum Retired {
     /// An inline send or write, a bind or an invalidation, and with it those before it: only
     /// credits come back.
     Credit,
@@ -97,7 +97,7 @@ pub enum Retired<N = Unnamed> {
         /// What was given when it was posted.
         tag: u64,
         /// The message, if the completion is of success.
-        buffer: Buffer<N>,
+        buffer: Buffer,
         /// How long the message is; 0 if the completion is of a failure.
         length: u32,
     },
@@ -106,7 +106,7 @@ pub enum Retired<N = Unnamed> {
         /// What was given when it was queued.
         tag: u64,
         /// The buffers, in the same order; after a read that succeeded with what was read.
-        segments: Segments<N>,
+        segments: Segments,
     },
 }
 
@@ -118,13 +118,13 @@ pub struct StaleCompletion;
 
 /// What a closed queue pair still held.
 #[derive(Debug)]
-pub struct Returned<N = Unnamed> {
+pub struct Returned {
     /// What was given when it was posted.
     pub tag: u64,
     /// Which queue it was on.
     pub kind: WorkKind,
     /// The buffers; one, for a receive.
-    pub buffers: Segments<N>,
+    pub buffers: Segments,
 }
 
 /// Which queue a work request is on.
@@ -138,54 +138,54 @@ pub enum WorkKind {
 
 /// A send that was not queued, with its buffers.
 #[derive(Debug)]
-pub struct Refused<N = Unnamed> {
+pub struct Refused {
     /// Why.
     pub error: Error,
     /// The buffers, as they were given.
-    pub segments: Segments<N>,
+    pub segments: Segments,
 }
 
 /// A receive, or a message with data, that was not queued, with its buffer.
 #[derive(Debug)]
-pub struct RefusedBuffer<N = Unnamed> {
+pub struct RefusedBuffer {
     /// Why.
     pub error: Error,
     /// The buffer, as it was given.
-    pub buffer: Buffer<N>,
+    pub buffer: Buffer,
 }
 
-impl<N> fmt::Display for Refused<N> {
+impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "send refused: {}", self.error)
     }
 }
 
-impl<N> fmt::Display for RefusedBuffer<N> {
+impl fmt::Display for RefusedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "buffer refused: {}", self.error)
     }
 }
 
-impl<N: fmt::Debug> std::error::Error for Refused<N> {
+impl std::error::Error for Refused {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl<N: fmt::Debug> std::error::Error for RefusedBuffer<N> {
+impl std::error::Error for RefusedBuffer {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl<N> From<Refused<N>> for Error {
-    fn from(refused: Refused<N>) -> Self {
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
         refused.error
     }
 }
 
-impl<N> From<RefusedBuffer<N>> for Error {
-    fn from(refused: RefusedBuffer<N>) -> Self {
+impl From<RefusedBuffer> for Error {
+    fn from(refused: RefusedBuffer) -> Self {
         refused.error
     }
 }

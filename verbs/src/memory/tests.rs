@@ -164,7 +164,7 @@ fn bytes_that_are_lent_are_closed_to_every_writer() {
     region.access = Access::NONE;
     let memory = region.memory.clone();
     memory.device_write(0, b"before");
-    let lent = Buffer::<Unnamed>::whole(region).into_read_only().expect("nobody may write it");
+    let lent = Buffer::whole(region).into_read_only().expect("nobody may write it");
     let bytes = lent.bytes(0, 6).expect("they are within");
     let late = std::panic::AssertUnwindSafe(|| memory.device_write(0, b"behind"));
     assert!(std::panic::catch_unwind(late).is_err(), "a provider has kept the mapping");
@@ -176,6 +176,6 @@ fn bytes_that_a_device_may_write_are_not_lent() {
     for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::BIND | Access::LOCAL_WRITE] {
         let mut region = region(64, Agent::Thread);
         region.access = access;
-        assert!(Buffer::<Unnamed>::whole(region).into_read_only().is_none(), "{access:?}");
+        assert!(Buffer::whole(region).into_read_only().is_none(), "{access:?}");
     }
 }

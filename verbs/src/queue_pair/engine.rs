@@ -22,14 +22,14 @@ use crate::{
 
 /// What both states share. Fields drop in order: bound windows before the device's queue pair,
 /// which rxe would wait for in vain; that before the buffers it may still use.
-pub(super) struct Engine<P: Provider, N> {
-    pub(super) windows: BoundWindows<N>,
+pub(super) struct Engine<P: Provider> {
+    pub(super) windows: BoundWindows,
     pub(super) raw: P::QueuePair,
     pub(super) provider: Arc<P>,
     pub(super) sends: SendRing<Held>,
     /// The buffers of each slot of `sends`.
-    pub(super) lent: Lent<N>,
-    pub(super) receives: ReceiveTable<(Buffer<N>, u64)>,
+    pub(super) lent: Lent,
+    pub(super) receives: ReceiveTable<(Buffer, u64)>,
     /// For each pending send the longest inline message, and the most segments.
     pub(super) payloads: Payloads,
     pub(super) messages: Option<Messages>,
@@ -62,7 +62,7 @@ pub(super) struct Unposted {
     pub(super) source: io::Error,
 }
 
-impl<P: Provider, N> Engine<P, N> {
+impl<P: Provider> Engine<P> {
     pub(super) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
         let Parts { raw, facts, provider, domain, connection, reservation, share } = parts;
         let generation = next_generation();
@@ -122,9 +122,9 @@ impl<P: Provider, N> Engine<P, N> {
     pub(super) fn post_buffers(
         &mut self,
         operation: Operation,
-        segments: Segments<N>,
+        segments: Segments,
         tag: u64,
-    ) -> Result<(), Refused<N>> {
+    ) -> Result<(), Refused> {
         let reads = matches!(operation, Operation::RdmaRead(_));
         let payload = match segments.is_empty() {
             true => Err(Error::Misuse("a send needs a buffer; an empty message goes inline")),
@@ -142,9 +142,9 @@ impl<P: Provider, N> Engine<P, N> {
     fn hold(
         &mut self,
         (operation, payload): (Operation, Payload),
-        segments: Segments<N>,
+        segments: Segments,
         tag: u64,
-    ) -> Result<(), Refused<N>> {
+    ) -> Result<(), Refused> {
         let Ok(slot) = self.sends.take_holding(Held::Buffers(tag)) else {
             return Err(Refused { error: Error::QueueFull, segments });
         };
@@ -189,9 +189,9 @@ impl<P: Provider, N> Engine<P, N> {
 
     pub(super) fn bind(
         &mut self,
-        window: Window<N>,
-        to: Binding<'_, N>,
-    ) -> Result<RemoteKey, RefusedBind<N>> {
+        window: Window,
+        to: Binding<'_>,
+    ) -> Result<RemoteKey, RefusedBind> {
         let buffer = to.buffer;
         let bind = match self.make_room(1).and_then(|()| window.request(self.domain, to)) {
             Ok(bind) => bind,
@@ -216,11 +216,7 @@ impl<P: Provider, N> Engine<P, N> {
         Ok(())
     }
 
-    pub(super) fn post_receive(
-        &mut self,
-        buffer: Buffer<N>,
-        tag: u64,
-    ) -> Result<(), RefusedBuffer<N>> {
+    pub(super) fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedBuffer> {
         let segment = match receivable(self.domain, &buffer) {
             Ok(segment) => segment,
             Err(error) => return Err(RefusedBuffer { error, buffer }),
@@ -294,10 +290,7 @@ impl<P: Provider, N> Engine<P, N> {
         Unposted { kind: WorkKind::Send, source }
     }
 
-    pub(super) fn retire(
-        &mut self,
-        completion: &Completion,
-    ) -> Result<Retired<N>, StaleCompletion> {
+    pub(super) fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
         let token = Token::unpack(completion.token).ok_or(StaleCompletion)?;
         if completion.queue_pair != self.number {
             return Err(StaleCompletion);
@@ -319,7 +312,7 @@ impl<P: Provider, N> Engine<P, N> {
 
     /// What a send held. Apart, since it moves more than there is in any other.
     #[inline(never)]
-    fn give_back(&mut self, slot: usize, held: &Held, completion: &Completion) -> Retired<N> {
+    fn give_back(&mut self, slot: usize, held: &Held, completion: &Completion) -> Retired {
         match *held {
             Held::Buffers(tag) => Retired::Send { tag, segments: self.lent.take(slot) },
             Held::Row(row) => Retired::Send { tag: row, segments: self.lent.take_one(slot).into() },
@@ -356,8 +349,8 @@ impl<P: Provider, N> Engine<P, N> {
     pub(super) fn retire_shared(
         &mut self,
         completion: &Completion,
-        shared: &mut SharedReceiveQueue<P, N>,
-    ) -> Result<Retired<N>, StaleCompletion> {
+        shared: &mut SharedReceiveQueue<P>,
+    ) -> Result<Retired, StaleCompletion> {
         if completion.queue_pair != self.number || self.share.is_none() {
             return Err(StaleCompletion);
         }
@@ -376,7 +369,7 @@ impl<P: Provider, N> Engine<P, N> {
         }
     }
 
-    pub(super) fn close(self) -> Vec<Returned<N>> {
+    pub(super) fn close(self) -> Vec<Returned> {
         let Self { windows, raw, mut sends, mut lent, mut receives, .. } = self;
         drop(windows);
         drop(raw); // the device lets go of the buffers before anybody else gets them
@@ -395,7 +388,7 @@ impl<P: Provider, N> Engine<P, N> {
     }
 
     /// Checks the buffers, and notes where they are, for the send that is queued next.
-    fn gather(&mut self, reads: bool, segments: &Segments<N>) -> Result<Payload, Error> {
+    fn gather(&mut self, reads: bool, segments: &Segments) -> Result<Payload, Error> {
         let (room, count) = (self.capabilities.segments as usize, segments.len());
         if count > room {
             return Err(Error::Misuse("more buffers than the queue pair's segments"));

@@ -21,7 +21,7 @@ pub(super) struct Messages {
     inline: bool,
 }
 
-impl<P: Provider, N> QueuePair<P, N> {
+impl<P: Provider> QueuePair<P> {
     /// Has messages sent from a buffer of the caller's from now on, each from a row of so many
     /// bytes, where they can also be [read](Self::message) again. Nothing was sent before, and
     /// [`send_inline`](Self::send_inline) and its like send nothing after.
@@ -30,7 +30,7 @@ impl<P: Provider, N> QueuePair<P, N> {
     ///
     /// [`Error::Misuse`]: the buffer is of another domain, or registered for more than sending;
     /// its length is not a multiple of `size`, which is not 0; something was sent already.
-    pub fn keep_messages(&mut self, buffer: Buffer<N>, size: usize) -> Result<(), Error> {
+    pub fn keep_messages(&mut self, buffer: Buffer, size: usize) -> Result<(), Error> {
         self.engine.keep_messages(buffer, size)
     }
 
@@ -83,8 +83,8 @@ impl<P: Provider, N> QueuePair<P, N> {
         &mut self,
         row: usize,
         message: &[u8],
-        data: Buffer<N>,
-    ) -> Result<(), RefusedBuffer<N>> {
+        data: Buffer,
+    ) -> Result<(), RefusedBuffer> {
         self.engine.send_message_with(row, message, data)
     }
 
@@ -99,13 +99,13 @@ impl<P: Provider, N> QueuePair<P, N> {
     /// its data if it had some. Does nothing when the completion is of anything else, or not of
     /// success.
     #[inline]
-    pub fn retire_message(&mut self, completion: &Completion) -> Option<(u64, Option<Buffer<N>>)> {
+    pub fn retire_message(&mut self, completion: &Completion) -> Option<(u64, Option<Buffer>)> {
         self.engine.retire_message(completion)
     }
 }
 
-impl<P: Provider, N> Engine<P, N> {
-    pub(super) fn keep_messages(&mut self, buffer: Buffer<N>, size: usize) -> Result<(), Error> {
+impl<P: Provider> Engine<P> {
+    pub(super) fn keep_messages(&mut self, buffer: Buffer, size: usize) -> Result<(), Error> {
         segment(self.domain, &buffer)?;
         if size == 0 || !buffer.len().is_multiple_of(size) {
             return Err(Error::Misuse("a buffer for messages holds some of one size"));
@@ -172,8 +172,8 @@ impl<P: Provider, N> Engine<P, N> {
         &mut self,
         row: usize,
         message: &[u8],
-        data: Buffer<N>,
-    ) -> Result<(), RefusedBuffer<N>> {
+        data: Buffer,
+    ) -> Result<(), RefusedBuffer> {
         match self.gather_message(row, message, &data) {
             Ok((slot, offset, payload)) => {
                 self.payloads.keep_bytes(offset, message);
@@ -191,7 +191,7 @@ impl<P: Provider, N> Engine<P, N> {
         &mut self,
         row: usize,
         message: &[u8],
-        data: &Buffer<N>,
+        data: &Buffer,
     ) -> Result<(SendSlot, usize, Payload), Error> {
         let Some((offset, length, _)) = self.row(row, message) else { return Err(no_row()) };
         if self.capabilities.segments < 2 {
@@ -216,7 +216,7 @@ impl<P: Provider, N> Engine<P, N> {
     pub(super) fn retire_message(
         &mut self,
         completion: &Completion,
-    ) -> Option<(u64, Option<Buffer<N>>)> {
+    ) -> Option<(u64, Option<Buffer>)> {
         if completion.queue_pair != self.number || !completion.status.is_success() {
             return None;
         }
