@@ -14,9 +14,9 @@ use tests::ending::cancel_after;
 use tests::holdings::Holdings;
 use tests::{SUBSYSTEM, options, target, wait_for};
 
-/// An address on the network of the device where nobody is: what is sent there is lost.
+/// Unused address on the network of the device: packets to it are lost.
 const SILENT: &str = "10.10.10.77:4420";
-/// The address of the target, and a port that nobody listens on.
+/// Address of the target with a port without a listener.
 const CLOSED: &str = "10.10.10.1:4999";
 
 fn to(address: &str) -> ConnectOptions {

@@ -19,7 +19,8 @@ const TARGET: &str = include_str!("../../targets/basic.toml");
 const SCRIPT: &str = "
     rdma link show rxe0/1 | grep -q 'state ACTIVE' || { echo 'rxe0 is not active'; exit 1; }
     echo transport=rdma,traddr=$SOFT_ROCE_ADDRESS,trsvcid=4420,\
-nqn=nqn.2026-11.org.soft-roce:basic,hostnqn=nqn.2026-11.org.soft-roce:trial,hostid=1c5a2f8e-4f61-4d1c-9d0e-6a7f1c0f7a10 \
+nqn=nqn.2026-11.org.soft-roce:basic,hostnqn=nqn.2026-11.org.soft-roce:trial,\
+hostid=1c5a2f8e-4f61-4d1c-9d0e-6a7f1c0f7a10 \
         > /dev/nvme-fabrics || { echo 'the initiator does not connect over rxe0'; exit 1; }
     for try in $(seq 100); do test -b /dev/nvme0n1 && break; sleep 0.05; done
     test $(head -c 4096 /dev/nvme0n1 | wc -c) = 4096 || { echo 'no block is read over rxe0'; exit 1; }
