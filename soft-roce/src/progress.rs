@@ -1,4 +1,4 @@
-//! What a person sees while the kernel is fetched and built: a bar on a terminal, else few lines.
+//! Progress of fetching and building the kernel: a bar on a terminal, else a few lines.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Plain lines come at most this often: a log is read later, by somebody in a hurry.
+/// Shortest time between two plain lines: a log should stay short.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Says one step, on standard error.

@@ -27,7 +27,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// What the user gave: a folder is a tree, a file a tarball.
+    /// The source at a path: a folder is a tree, a file a tarball.
     pub(crate) fn given(path: &Path) -> Result<Self> {
         let path = path.canonicalize().map_err(Error::io("open", path))?;
         if path.is_dir() {
@@ -46,7 +46,7 @@ impl Source {
         }
     }
 
-    /// Whether this is another release than the series asks for.
+    /// True for a package of a release outside the series.
     pub(crate) fn replaces(&self, series: Series) -> bool {
         matches!(self, Self::Package(package) if package.replaces(series))
     }
@@ -157,7 +157,7 @@ fn sources_below(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// What a build leaves behind must not change the fingerprint.
+/// True for a source file; files that a build makes must not change the fingerprint.
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let ends = ["c", "h", "S", "lds", "dts"];

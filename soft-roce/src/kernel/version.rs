@@ -1,4 +1,4 @@
-//! Which kernel: a series that we build, or a program that somebody built.
+//! Choice of the kernel: a series that is built here, or a kernel program.
 
 use std::{cmp::Reverse, fmt, path::PathBuf, str::FromStr};
 
@@ -18,7 +18,7 @@ impl Series {
     /// All series.
     pub const ALL: [Self; 2] = [Self::SixTwelve, Self::Seven];
 
-    /// Its name, as `--kernel` takes it.
+    /// Name, as `--kernel` takes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Series {
         }
     }
 
-    /// Whether a release belongs to this series.
+    /// True for a release of this series.
     pub(crate) fn has(self, release: Release) -> bool {
         match self {
             Self::Seven => release.major == 7,
@@ -108,7 +108,7 @@ impl FromStr for Series {
     }
 }
 
-/// What `--kernel` names.
+/// Argument of `--kernel`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kernel {
     /// A `linux` program that is there already.

@@ -19,7 +19,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time between two attempts to get the lock.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How apt is called.
+/// Options that every call of apt gets; they say whose package lists it uses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Apt {
     options: Vec<String>,

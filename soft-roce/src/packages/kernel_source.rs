@@ -96,7 +96,7 @@ impl SourcePackage {
         Ok(format!("{}; it replaces {}", package.words(), series.name()))
     }
 
-    /// Whether this is another release than the series asks for.
+    /// True for a release outside the series.
     pub(crate) fn replaces(&self, series: Series) -> bool {
         !series.has(self.release)
     }
@@ -165,7 +165,7 @@ fn tarball_below(root: &Path, name: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
-/// What the archives have.
+/// Result of a search in the archives.
 enum Found {
     Exact(SourcePackage),
     /// Nothing of the series; the reason.

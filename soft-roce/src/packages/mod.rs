@@ -26,7 +26,7 @@ enum Probe {
     File(&'static str),
 }
 
-/// What building a kernel needs, but for unpacking its source.
+/// Needs of building a kernel, except for unpacking its source.
 const TO_COMPILE: [Need; 9] = [
     Need { package: "gcc", probe: Probe::Program("gcc") },
     Need { package: "libc6-dev", probe: Probe::File("/usr/include/stdio.h") },
@@ -39,17 +39,17 @@ const TO_COMPILE: [Need; 9] = [
     Need { package: "patch", probe: Probe::Program("patch") },
 ];
 
-/// What running a guest needs: `ip` and `rdma`.
+/// Needs of running a guest: `ip` and `rdma`.
 pub(crate) const TO_RUN: [Need; 1] = [Need { package: "iproute2", probe: Probe::Program("rdma") }];
 
-/// What building a kernel from this system's own source package needs.
+/// Needs of building a kernel from the source package of this system.
 pub(crate) fn to_build() -> Vec<Need> {
     let ubuntu = Path::new("/etc/dpkg/origins/ubuntu").exists();
     let tarball = if ubuntu { "linux.tar.bz2" } else { "linux.tar.xz" };
     TO_COMPILE.into_iter().chain(to_unpack(Path::new(tarball))).collect()
 }
 
-/// What `tar` needs for a tarball of this name.
+/// The program that `tar` needs for a tarball of this name.
 pub(crate) fn to_unpack(tarball: &Path) -> Option<Need> {
     let (package, program) = match tarball.extension()?.to_str()? {
         "xz" => ("xz-utils", "xz"),
