@@ -3,16 +3,16 @@
 
 // bed: waits --device siw --target tests/targets/deep.toml
 
-use std::fs;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use rdma_host::config::CONNECT_TIMEOUT;
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error, ErrorClass};
-use tests::ending::cancel_after;
-use tests::holdings::Holdings;
-use tests::{SUBSYSTEM, options, target, wait_for};
+use rdma_host::{
+    ConnectOptions, Controller, Error, ErrorClass, config::CONNECT_TIMEOUT, proto::LifecycleState,
+    wire::NamespaceId,
+};
+use tests::{SUBSYSTEM, ending::cancel_after, holdings::Holdings, options, target, wait_for};
 
 /// Unused address on the network of the device: packets to it are lost.
 const SILENT: &str = "10.10.10.77:4420";

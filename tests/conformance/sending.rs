@@ -4,8 +4,10 @@ use std::os::fd::AsFd;
 
 use verbs::{Access, ConnectParameters, Error, Retired};
 
-use super::bench::{Bench, Case, PATIENT, Pair, readable};
-use super::connecting::refusal;
+use super::{
+    bench::{Bench, Case, PATIENT, Pair, readable},
+    connecting::refusal,
+};
 
 pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
     vec![

@@ -23,7 +23,8 @@ nqn=nqn.2026-11.org.soft-roce:basic,hostnqn=nqn.2026-11.org.soft-roce:trial,\
 hostid=1c5a2f8e-4f61-4d1c-9d0e-6a7f1c0f7a10 \
         > /dev/nvme-fabrics || { echo 'the initiator does not connect over rxe0'; exit 1; }
     for try in $(seq 100); do test -b /dev/nvme0n1 && break; sleep 0.05; done
-    test $(head -c 4096 /dev/nvme0n1 | wc -c) = 4096 || { echo 'no block is read over rxe0'; exit 1; }
+    test $(head -c 4096 /dev/nvme0n1 | wc -c) = 4096 \
+        || { echo 'no block is read over rxe0'; exit 1; }
 ";
 
 /// Tries a kernel program and returns the time from its start to its end; nothing on this machine
