@@ -308,14 +308,14 @@ const LANGUAGE: [Language; 9] = [
     language("rdma-host/src/driver/", [167, 39, 206]),
     language("rdma-host/", [0, 0, 0]),
     language("soft-roce/fabric/", [0, 0, 0]),
-    language("soft-roce/", [120, 8, 0]),
-    language("tests/", [165, 30, 207]),
-    language("verbs/", [265, 61, 5]),
+    language("soft-roce/", [106, 6, 0]),
+    language("tests/", [163, 30, 207]),
+    language("verbs/", [252, 56, 5]),
 ];
 
 /// Difference from a limit at which it has to be lowered. Smaller ones are tolerated, so that
 /// changes made at the same time do not conflict.
-const LANGUAGE_SLACK: usize = 10;
+const LANGUAGE_SLACK: usize = 40;
 
 /// First words of a doc comment that say something about the item before they say what it is.
 const NOUNLESS: [&str; 16] = [

@@ -214,7 +214,8 @@ fn manifest(mut member: tar::Entry<'_, impl Read>) -> std::result::Result<Manife
         if exported.key != Cache::key(&exported.info.version) {
             let (theirs, ours) = (&exported.info.recipe, config::hash());
             return Err(format!(
-                "kernel {name} was made by another soft-roce (recipe {theirs}; this one's is {ours})"
+                "kernel {name} was made by another soft-roce (recipe {theirs}; this one's is \
+                 {ours})"
             ));
         }
     }
