@@ -71,6 +71,11 @@
 //! `dum1` at 10.10.11.1 and fd10:10:11::1. A target listens at 10.10.10.1 unless its file says
 //! otherwise.
 //!
+//! A program that reads the time-stamp counter finds its frequency in `/proc/cpuinfo`, and
+//! `modprobe` on the search path succeeds for what the kernel has built in. `soft-roce run` inside
+//! a guest executes its program in that guest, so that the runner also works for a cargo that a
+//! test calls (trybuild, for example).
+//!
 //! `soft-roce target` changes the target while the program runs; `target set --help` lists what
 //! can be set. The target file is described at [`target::Target`]; examples are in the
 //! folder `targets`.
@@ -81,16 +86,26 @@
 //! stopped, the target is taken down, and the status is the program's: 128 + N for signal N, 127
 //! or 126 when it could not be started. It is 124 when the time was up; 101 when the kernel
 //! panicked, oopsed, hit a BUG or a WARN, wrote a line that `--deny` forbids, or gave no result;
-//! and 2 when nothing was run at all.
+//! and 2 when nothing was run at all. A status that the guest has reported is never lost: it is
+//! read to the end of the guest's output before the result is decided. A run without a result
+//! names the cause if it is a known one ([`Outcome::cause`]).
 //!
 //! With `--artifacts FOLDER` (`SOFT_ROCE_ARTIFACTS`) a run that fails leaves there, in a folder of
 //! its own, the kernel's log and the output of `rdma link`, `rdma resource` and `rdma statistic`,
 //! taken when the program had failed, or shortly before the time was up.
 //!
 //! However the caller ends, by Ctrl-C or SIGKILL, the reaper sees the liveness pipe end, kills
-//! every process of the guest and removes its files. There is no signal handler and no global
-//! state: guests may be run from any number of threads at once, each on a processor of its own
-//! while there are enough.
+//! every process of the guest and removes its files. When both are killed, the user's next run
+//! does so. There is no signal handler and no global state: guests may be run from any number of
+//! threads at once, each on a processor of its own while there are enough.
+//!
+//! # Other users and other runs
+//!
+//! A run's folders have mode 0700 and its files 0600, under any umask: the program's environment,
+//! arguments and input may be secrets. They lie in `TMPDIR`, `/tmp` or `/var/tmp`, the first in
+//! which no other user can rename them. The guest's memory is a file without a name in `/dev/shm`
+//! or, where that has no space, in one of these. Each run reserves its memory there and counts
+//! what the user's other runs may still use; a run that does not fit is refused.
 //!
 //! # What it does not do
 //!
@@ -99,6 +114,10 @@
 //!   and a program that was given a file as standard input cannot seek in it.
 //! * The guest sees neither the host's network nor its `/dev`, `/run`, `/proc` and `/sys`; a
 //!   program or working folder there cannot be used.
+//! * Two programs that both poll without end take turns on the one processor, and each message
+//!   waits for the end of a turn: `ibv_rc_pingpong` took 51 ms a message on a loaded machine, and
+//!   0.4 to 0.8 ms with `-e`, where it waits for events. No scheduling class helps; with
+//!   `--machine qemu --cpus 2` each has a processor.
 //! * Absolute speeds say nothing: a system call costs some ten microseconds. Ratios within one
 //!   run are sound.
 //! * Where a kernel's own `rdma_rxe` and `nvmet` can be loaded, [`native`] sets up the

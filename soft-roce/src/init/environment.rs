@@ -1,4 +1,4 @@
-//! The bed itself: file systems, network, rxe and, when asked for, the target.
+//! Set-up of the guest: file systems, network, RDMA devices and, when asked for, the target.
 
 use std::{
     ffi::CStr,
@@ -25,7 +25,7 @@ use crate::{
     target::{Target, TargetRoot},
 };
 
-/// The mask of file systems a program may expect: where, of which kind, with which options.
+/// File systems of the guest: mount point, type and options.
 const MOUNTS: [(&str, &str, &CStr); 10] = [
     ("/proc", "proc", c""),
     ("/sys", "sysfs", c""),
@@ -39,17 +39,17 @@ const MOUNTS: [(&str, &str, &CStr); 10] = [
     ("/run/lock", "tmpfs", c"mode=1777"),
 ];
 
-/// Files a program may have open; the host's limits do not reach into the guest.
+/// Hard and soft limit of a program's open files; the host's limits do not hold in the guest.
 const OPEN_FILES_MAX: u64 = 1 << 20;
 const OPEN_FILES: u64 = 1 << 16;
 
-/// The largest rxe packet carries 4,096 bytes of payload and needs room for its headers.
+/// MTU of the network devices: 4,096 bytes of payload of the largest rxe packet, and its headers.
 const MTU: u32 = 4400;
 
-/// How long a kernel initiator may take to let go of its controllers.
+/// Time for the kernel's initiator to remove its controllers.
 const INITIATORS_DEADLINE: Duration = Duration::from_secs(8);
 
-/// Mounts what the guest has of its own.
+/// Mounts the file systems of the guest.
 pub(super) fn mount() -> Result<()> {
     for (place, kind, options) in MOUNTS {
         let _ = fs::create_dir_all(place);
@@ -80,7 +80,7 @@ pub(super) fn set_up(spec: &GuestSpec) -> Result<()> {
     Target::load(file)?.up(&TargetRoot::guest())
 }
 
-/// Ends kernel initiators first, then the target, so that neither sees the other vanish.
+/// Removes the initiator's controllers, then the target, so that neither loses its connection.
 pub(super) fn tear_down(deadline_factor: u32) -> Result<()> {
     end_initiators(scaled(INITIATORS_DEADLINE, deadline_factor));
     TargetRoot::guest().down()

@@ -1,7 +1,7 @@
-//! Inside the guest: the first process.
+//! First process of the guest.
 //!
-//! It sets up the bed, runs the program, brings its streams over the line to the host, says how it
-//! ended, takes everything down and powers off. Its own standard error is the kernel's log.
+//! It sets the guest up, runs the program, relays its standard streams, reports its status, takes
+//! the target down and powers off. Its own standard error is the kernel's log.
 
 pub(crate) mod cpuinfo;
 mod environment;
@@ -35,15 +35,15 @@ use crate::{
 };
 use stdio_relay::SharedLine;
 
-/// The time that a reader of our output on the host has for the last piece.
+/// Time for the host to read the last frames before the guest powers off.
 const DRAIN_DEADLINE: Timespec = Timespec { tv_sec: 25, tv_nsec: 0 };
 
-/// Stopping initiators and taking the target down takes well under a second when all is well.
+/// Time to stop initiators and take the target down; it takes well under a second without faults.
 const TEAR_DOWN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// The guest's whole life.
+/// Runs the guest to its end; returns only on failure.
 pub(crate) fn run(folder: &Path) -> io::Result<Infallible> {
-    // The folder is on the host's file system; read it before ours cover any part of that.
+    // Read before the guest's own file systems cover parts of the host's.
     let spec: Result<GuestSpec, _> = spec::load(folder, name::GUEST);
     let mounted = environment::mount();
     let line = open_line()?;
@@ -53,7 +53,7 @@ pub(crate) fn run(folder: &Path) -> io::Result<Infallible> {
         (Err(error), _) => GuestStatus::NotSetUp(error.to_string()),
         (_, Err(error)) => GuestStatus::NotSetUp(error.to_string()),
     };
-    let text = serde_json::to_vec(&ending).expect("an ending always has a JSON form");
+    let text = serde_json::to_vec(&ending).expect("a status always has a JSON form");
     line.send(Kind::Status, &text)?;
     tear_down(&line, factor);
     line.drain();
@@ -103,7 +103,7 @@ fn work(spec: &GuestSpec, folder: &Path, line: &SharedLine) -> GuestStatus {
     }
 }
 
-/// Waits for the program, and buries every orphan meanwhile: that is the first process's duty.
+/// Waits for the program, and for every orphan, as the first process has to.
 fn await_program(program: Pid) -> WaitStatus {
     loop {
         if let Ok(Some((pid, status))) = wait(WaitOptions::empty())
@@ -120,7 +120,7 @@ fn not_started(spec: &GuestSpec, error: &io::Error) -> GuestStatus {
     GuestStatus::NotStarted { status, reason: format!("{}: {error}", program.display()) }
 }
 
-/// Leaves nothing running that could complain about the end of the world; bounded in time.
+/// Kills all processes and takes the target down; gives up at the deadline.
 fn tear_down(line: &SharedLine, deadline_factor: u32) {
     let (sender, done) = mpsc::channel();
     thread::spawn(move || {
@@ -140,7 +140,7 @@ fn kill_everyone() {
     let Ok(processes) = std::fs::read_dir("/proc") else { return };
     let names = processes.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let others = names.filter_map(|name| name.parse().ok()).filter(|&pid: &i32| pid > 1);
-    // Kernel threads take no notice.
+    // Kernel threads ignore the signal.
     for pid in others.filter_map(Pid::from_raw) {
         let _ = kill_process(pid, Signal::KILL);
     }
@@ -153,7 +153,7 @@ impl SharedLine {
 
     fn drain(&self) {
         let line = self.lock();
-        // Without a line there is nobody to tell.
+        // A failure cannot be reported without the line.
         let _ = if line.is_terminal() {
             rustix::termios::tcdrain(&*line)
         } else {

@@ -1,4 +1,4 @@
-//! The program's surroundings: arguments, environment, folder, and what its streams are.
+//! The program as a command: arguments, environment, folder and standard streams.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -27,7 +27,7 @@ use crate::{
     run::terminal::make_raw,
 };
 
-/// The program as a command that is ready to start, and the stdio_relay for its streams.
+/// Prepares the program as a command, and the relay for its standard streams.
 pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, StdioRelay)> {
     umask(Mode::from_raw_mode(spec.umask));
     if spec.interactive {
@@ -58,13 +58,14 @@ pub(super) fn prepare(spec: &GuestSpec) -> io::Result<(Command, StdioRelay)> {
     Ok((command, stdio_relay))
 }
 
-/// Becomes the leader of a session on that terminal, then the program; returns only on failure.
+/// Starts a session on the terminal and executes the program in this process; returns only on
+/// failure.
 pub(crate) fn enter(terminal: &Path, program: &[OsString]) -> io::Error {
     let Some((name, args)) = program.split_first() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no program");
     };
     let opened = setsid().map_err(io::Error::from).and_then(|_| {
-        // The first terminal that a session leader opens becomes the session's own.
+        // The first terminal that a session leader opens becomes the session's controlling one.
         let terminal = File::options().read(true).write(true).open(terminal)?;
         Ok((terminal.try_clone()?, terminal.try_clone()?, terminal))
     });
@@ -99,7 +100,7 @@ fn surround(command: &mut Command, spec: &GuestSpec) {
         first.push(path);
         path = first;
     }
-    // A user's search path lacks the folders that hold `ip` and `nvme`; inside, the user is root.
+    // A user's search path lacks the folders of `ip` and `nvme`; in the guest, the user is root.
     path.push(if path.is_empty() { "" } else { ":" });
     path.push("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     command.env("PATH", path);
@@ -129,7 +130,7 @@ fn resize(terminal: impl AsFd, window: Option<(u16, u16)>) -> io::Result<()> {
     Ok(tcsetwinsize(terminal, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 })?)
 }
 
-/// Makes the program's ends of its output streams.
+/// Opens the program's ends of its output streams.
 struct Ends<'a> {
     spec: &'a GuestSpec,
     stdio_relay: &'a mut StdioRelay,
@@ -137,8 +138,8 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    fn open(&mut self, wiring: StdioSpec, stream: Stream) -> io::Result<Option<OwnedFd>> {
-        match wiring {
+    fn open(&mut self, spec: StdioSpec, stream: Stream) -> io::Result<Option<OwnedFd>> {
+        match spec {
             StdioSpec::Null => Ok(None),
             StdioSpec::Pipe => {
                 let (reader, writer) = io::pipe()?;

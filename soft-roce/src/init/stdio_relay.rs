@@ -1,4 +1,4 @@
-//! The guest's side of the line: between the program's pipes and the host.
+//! Guest side of the frames: between the program's standard streams and the host.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use crate::{
     run::spec::name,
 };
 
-/// The line to the host; whoever writes a whole piece holds it.
+/// Device through which frames go to the host; locked while a frame is written.
 #[derive(Clone)]
 pub(super) struct SharedLine {
     line: Arc<Mutex<File>>,
@@ -35,24 +35,24 @@ impl SharedLine {
     }
 }
 
-/// Which of the program's streams.
+/// Output stream of the program.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stream {
     Output,
     Error,
 }
 
-/// Our ends of the program's streams.
+/// This process's ends of the program's standard streams.
 #[derive(Default)]
 pub(super) struct StdioRelay {
     pub(super) input: Option<File>,
     pub(super) outputs: Vec<(File, Stream)>,
-    /// The terminal whose size follows the user's.
+    /// The program's terminal, whose size follows the user's.
     pub(super) terminal: Option<OwnedFd>,
 }
 
 impl StdioRelay {
-    /// Starts moving bytes, and tells the host that it may send.
+    /// Starts the threads, and tells the host that it may send.
     pub(super) fn start(self, line: &SharedLine, folder: &Path) -> io::Result<Running> {
         let reader = line.lock().try_clone()?;
         let Self { input, outputs, terminal } = self;
@@ -66,22 +66,22 @@ impl StdioRelay {
     }
 }
 
-/// StdioRelay at work.
+/// A relay whose threads run.
 pub(super) struct Running {
     stop: PipeWriter,
     thread: JoinHandle<()>,
 }
 
 impl Running {
-    /// Brings what the program has written so far, and ends.
+    /// Sends what the program has written so far, and ends.
     pub(super) fn finish(self) {
         drop(self.stop);
-        // A panic there is in the kernel's log; what it had to say is lost.
+        // A panic of the thread is in the kernel's log.
         let _ = self.thread.join();
     }
 }
 
-/// Host to program.
+/// Moves bytes from the host to the program.
 fn feed(mut line: File, mut input: Option<File>, terminal: Option<OwnedFd>, folder: &Path) {
     let mut reader = Reader::default();
     while let Ok(Some((kind, bytes))) = reader.wait_frame(&mut line) {
@@ -99,14 +99,14 @@ fn feed(mut line: File, mut input: Option<File>, terminal: Option<OwnedFd>, fold
             _ => return,
         };
         let written = input.as_mut().map_or(Ok(()), |input| input.write_all(&bytes));
-        // The program has closed its input: the rest is for nobody.
+        // The program has closed its input; the rest is dropped.
         if written.is_err() {
             input = None;
         }
     }
 }
 
-/// Takes a piece of bulky input; removing the file makes room for the next.
+/// Reads a file with input and removes it, which makes room for the next.
 fn take_file(folder: &Path, number: &[u8]) -> Vec<u8> {
     let Ok(number) = number.try_into() else { return Vec::new() };
     let path = folder.join(name::input_file(u64::from_le_bytes(number)));
@@ -118,12 +118,12 @@ fn take_file(folder: &Path, number: &[u8]) -> Vec<u8> {
 fn resize(terminal: Option<&OwnedFd>, bytes: &[u8]) {
     let (Some(terminal), &[a, b, c, d]) = (terminal, bytes) else { return };
     let (ws_row, ws_col) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-    // A wrong size is a blemish, not an error.
+    // A wrong size does not stop the program.
     let _ = tcsetwinsize(terminal, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 });
 }
 
-/// Program to host, until its streams end or, once it has ended itself, hold nothing more: what
-/// it left running must not keep the run alive.
+/// Moves bytes from the program to the host, until its streams end or, once the program has ended,
+/// hold nothing more: a process that it left running does not keep the run alive.
 fn drain(mut outputs: Vec<(File, Stream)>, stopped: &PipeReader, line: &SharedLine) {
     let mut buffer = vec![0; mux::PAYLOAD_MAX];
     let mut ending = false;
@@ -144,7 +144,7 @@ fn drain(mut outputs: Vec<(File, Stream)>, stopped: &PipeReader, line: &SharedLi
     }
 }
 
-/// Which of the files have something, or have ended; the stop signal comes last.
+/// Whether each of the files has data or has ended; the stop pipe comes last.
 fn ready(outputs: &[(File, Stream)], stop: Option<&PipeReader>) -> io::Result<Vec<bool>> {
     let mut waited: Vec<_> =
         outputs.iter().map(|(file, _)| PollFd::new(file, PollFlags::IN)).collect();
@@ -158,14 +158,14 @@ fn ready(outputs: &[(File, Stream)], stop: Option<&PipeReader>) -> io::Result<Ve
     }
 }
 
-/// Moves one piece; false when the stream has ended.
+/// Moves one frame; returns false when the stream has ended.
 fn forward(file: &mut File, stream: Stream, buffer: &mut [u8], line: &SharedLine) -> bool {
     let kind = match stream {
         Stream::Output => Kind::Output,
         Stream::Error => Kind::Error,
     };
     match file.read(buffer) {
-        // A terminal whose last user is gone ends with an error.
+        // A terminal that no process has open gives an error.
         Ok(0) | Err(_) => false,
         Ok(count) => mux::write(&mut *line.lock(), kind, &buffer[..count]).is_ok(),
     }

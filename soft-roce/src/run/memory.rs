@@ -45,16 +45,15 @@ struct Reservation {
 
 /// Folders that can take the guest's memory, the best first.
 ///
-/// The host writes memory that lies on a disk to it as the memory changes; that works, slower. The
-/// guest's programs run from this memory, so a file system that is mounted noexec is none for it:
-/// containers mount /dev/shm so.
+/// The host writes memory that lies on a disk to it as the memory changes; that works, slower. One
+/// that is mounted noexec, as /dev/shm is in containers, is not used but named when none fits.
 pub(crate) fn bases() -> Vec<PathBuf> {
     let shared = PathBuf::from("/dev/shm");
     let mut bases: Vec<_> = Some(shared).into_iter().filter(|folder| is_tmpfs(folder)).collect();
     bases.extend(paths::private_base());
     bases.push("/var/tmp".into());
     bases.extend(Cache::open().map(|cache| cache.root().to_path_buf()));
-    bases.retain(|folder| paths::is_trusted(folder) && is_executable(folder));
+    bases.retain(|folder| paths::is_trusted(folder));
     bases.dedup();
     bases
 }
@@ -73,14 +72,15 @@ pub(crate) fn reserve(bytes: u64, run: &Path) -> Result<PrivateDir> {
 
 /// Folder in which a guest with this much memory would keep it, and whether that is a tmpfs.
 pub(crate) fn find(bytes: u64) -> Option<(PathBuf, bool)> {
-    let folder = bases().into_iter().find(|base| unreserved(base) >= bytes)?;
+    let fits = |base: &PathBuf| !is_noexec(base) && unreserved(base) >= bytes;
+    let folder = bases().into_iter().find(fits)?;
     let fast = is_tmpfs(&folder);
     Some((folder, fast))
 }
 
 fn reserve_in(base: &Path, bytes: u64, run: &Path) -> Result<Option<PrivateDir>> {
     let _lock = lock(base);
-    if unreserved(base) < bytes {
+    if is_noexec(base) || unreserved(base) < bytes {
         return Ok(None);
     }
     let folder = PrivateDir::create(base)?;
@@ -102,6 +102,9 @@ fn lock(base: &Path) -> Option<File> {
 }
 
 fn describe(base: &Path) -> String {
+    if is_noexec(base) {
+        return format!("{}: mounted noexec", base.display());
+    }
     let (free, left) = (free(base) >> 20, unreserved(base) >> 20);
     let text = format!("{}: {free} MiB free", base.display());
     if left == free { text } else { format!("{text}, {left} MiB not reserved by other guests") }
@@ -135,8 +138,9 @@ fn used(folder: &Path, run: &Path) -> u64 {
         .sum()
 }
 
-fn is_executable(folder: &Path) -> bool {
-    statvfs(folder).is_ok_and(|about| !about.f_flag.contains(StatVfsMountFlags::NOEXEC))
+/// Whether memory that lies there cannot be executed, as a guest's programs are.
+fn is_noexec(folder: &Path) -> bool {
+    statvfs(folder).is_ok_and(|about| about.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 fn is_tmpfs(folder: &Path) -> bool {

@@ -45,10 +45,10 @@ pub use memory::MEMORY_BYTES_MIN;
 pub use outcome::{Outcome, RunStatus};
 pub use stdio::{Input, Output};
 
-/// The memory of a guest, unless told otherwise: enough for a target of a few hundred MiB.
+/// Default of a guest's memory: enough for a target of a few hundred MiB.
 pub const MEMORY_BYTES: u64 = 1 << 30;
 
-/// A program to be run in a guest.
+/// Description of a run: a program, and the guest that executes it.
 #[derive(Clone, Debug)]
 pub struct Guest {
     program: Vec<OsString>,
@@ -76,7 +76,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest that runs this program and ends with it.
+    /// Describes a guest that runs this program and ends with it.
     pub fn new(program: impl Into<OsString>) -> Self {
         Self {
             program: vec![program.into()],
@@ -104,14 +104,14 @@ impl Guest {
         }
     }
 
-    /// Adds arguments of the program.
+    /// Adds arguments to the program's.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.program.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
-    /// The kernel; 6.12 by default.
+    /// Sets the kernel; 6.12 by default.
     #[must_use]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = kernel;
@@ -146,42 +146,42 @@ impl Guest {
         self
     }
 
-    /// Ends the run, whatever it is doing, after this long.
+    /// Kills the guest after this time.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// The guest's memory; [`MEMORY_BYTES`] by default.
+    /// Sets the guest's memory; [`MEMORY_BYTES`] by default, at least [`MEMORY_BYTES_MIN`].
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes;
         self
     }
 
-    /// The processor to run on; by default one that no other guest uses.
+    /// Sets the processor to run on; by default the one with the fewest guests.
     #[must_use]
     pub fn cpu(mut self, cpu: usize) -> Self {
         self.cpu = Some(cpu);
         self
     }
 
-    /// Makes kernel messages that match fatal to the run.
+    /// Makes a run fail when a kernel message matches.
     #[must_use]
     pub fn deny(mut self, regex: Regex) -> Self {
         self.deny.push(regex);
         self
     }
 
-    /// Lets the kernel warn in lines that match: of a fault of its own that is known.
+    /// Ignores kernel warnings that match, for known faults of the kernel.
     #[must_use]
     pub fn allow(mut self, regex: Regex) -> Self {
         self.allow.push(regex);
         self
     }
 
-    /// Keeps the kernel's messages in this file.
+    /// Keeps the kernel's log in this file; a new file is readable by its owner only.
     #[must_use]
     pub fn log(mut self, file: impl Into<PathBuf>) -> Self {
         self.log = Some(file.into());
@@ -196,42 +196,42 @@ impl Guest {
         self
     }
 
-    /// Gives the program a terminal of its own, joined to ours.
+    /// Gives the program a terminal of its own, connected to this process's.
     #[must_use]
     pub fn interactive(mut self) -> Self {
         self.interactive = true;
         self
     }
 
-    /// The folder to run in; the caller's by default.
+    /// Sets the working directory; the caller's by default.
     #[must_use]
     pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// Sets one environment variable more than the caller's own.
+    /// Adds an environment variable to the caller's.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// Where standard input comes from.
+    /// Sets the source of standard input.
     #[must_use]
     pub fn stdin(mut self, input: Input) -> Self {
         self.input = input;
         self
     }
 
-    /// Where standard output goes to.
+    /// Sets the destination of standard output.
     #[must_use]
     pub fn stdout(mut self, output: Output) -> Self {
         self.output = output;
         self
     }
 
-    /// Where standard error goes to.
+    /// Sets the destination of standard error.
     #[must_use]
     pub fn stderr(mut self, output: Output) -> Self {
         self.error = output;
@@ -252,15 +252,15 @@ impl Guest {
         self
     }
 
-    /// Boots, runs the program to its end, and powers off; builds the kernel first when it is not
-    /// there.
+    /// Boots the guest, runs the program to its end, and powers off; builds the kernel first when
+    /// it is not in the cache.
     ///
-    /// However this process ends meanwhile, the guest's processes and files go with it.
+    /// However this process ends meanwhile, the guest's processes are killed and its files removed.
     ///
     /// # Errors
     ///
-    /// When the program could not be run at all: no kernel, a bad target file, no memory, a guest
-    /// that does not boot. What happened to a program that ran is in the [`Outcome`].
+    /// When no guest could be started: no kernel, an invalid target file, no memory. The result of
+    /// a guest that was started is in the [`Outcome`].
     pub fn run(self) -> Result<Outcome> {
         if is_guest() {
             let text = "this is a guest already, which cannot start another";
@@ -426,7 +426,7 @@ pub fn is_guest() -> bool {
     Path::new(spec::GUEST_MARKER).exists()
 }
 
-/// The mask for new files, read without setting it: other threads may be creating some.
+/// File mode creation mask, read without setting it: other threads may be creating files.
 fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));

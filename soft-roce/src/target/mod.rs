@@ -1,6 +1,6 @@
-//! The NVMe target: what a target file may say.
+//! The NVMe target, and the format of target files.
 //!
-//! One `[[subsystems]]` with a name is a whole file; everything else has a default.
+//! One `[[subsystems]]` with an `nqn` is a complete file; everything else has a default.
 
 mod backing;
 mod check;
@@ -23,19 +23,19 @@ pub use show::{Controller, NamespaceState, PortState, State, SubsystemState};
 
 use crate::{Error, Result, run::ADDRESS, size};
 
-/// The port that RDMA targets listen on.
+/// Default port number of targets.
 pub const SERVICE: u16 = 4420;
 
-/// A target: subsystems, the hosts that may use them, and the ports they are reached at.
+/// A target: subsystems, hosts and ports.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
-    /// The hosts with something to be said about them; others need no entry.
+    /// Hosts that authenticate; others need no entry.
     #[serde(default)]
     pub hosts: Vec<Host>,
     /// The subsystems.
     pub subsystems: Vec<Subsystem>,
-    /// The ports; one, at the bed's address, when the file has none.
+    /// The ports; one, at the guest's address, when the file has none.
     #[serde(default = "default_ports")]
     pub ports: Vec<Port>,
 }
@@ -44,15 +44,15 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// Its name.
+    /// NVMe qualified name; any of 1 to 223 bytes that Linux accepts.
     pub nqn: String,
-    /// The secret that the host proves to know.
+    /// Secret of the host, as DHHC-1 text.
     pub dhchap_key: Option<String>,
-    /// The secret that the controller proves to know in turn.
+    /// Secret of the controller, for authentication in both directions.
     pub dhchap_ctrl_key: Option<String>,
     /// `sha256`, `sha384` or `sha512`.
     pub dhchap_hash: Option<String>,
-    /// `null`, or `ffdhe2048` and its larger kin.
+    /// `null`, `ffdhe2048`, or a larger group.
     pub dhchap_dhgroup: Option<String>,
 }
 
@@ -60,7 +60,7 @@ pub struct Host {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subsystem {
-    /// Its name.
+    /// NVMe qualified name; any of 1 to 223 bytes that Linux accepts.
     pub nqn: String,
     /// Its serial number.
     pub serial: Option<String>,
@@ -68,7 +68,7 @@ pub struct Subsystem {
     pub model: Option<String>,
     /// Its firmware revision.
     pub firmware: Option<String>,
-    /// The NVMe version it claims, for example `1.4`.
+    /// NVMe version that it reports, for example `1.4`.
     pub version: Option<String>,
     /// Whether every host may connect; yes, unless `hosts` names some.
     pub allow_any_host: Option<bool>,
@@ -90,9 +90,9 @@ pub struct Subsystem {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Namespace {
-    /// Its number; by default its place in the list, from 1.
+    /// Number; by default the position in the list, from 1.
     pub nsid: Option<u32>,
-    /// What holds the data.
+    /// Backing device.
     #[serde(default)]
     pub backing: Backing,
     /// Its UUID.
@@ -101,17 +101,17 @@ pub struct Namespace {
     pub nguid: Option<String>,
     /// Its ANA group; 1 by default.
     pub ana_group: Option<u32>,
-    /// Whether it can be used from the start; yes by default.
+    /// Whether it is enabled; yes by default.
     pub enable: Option<bool>,
 }
 
-/// What holds a namespace's data.
+/// Backing device of a namespace.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Backing {
     /// A regular file.
     File(FileBacking),
-    /// The kernel's null block device, which can remember what is written.
+    /// The kernel's null block device, which can keep what is written.
     NullBlk(NullBlk),
     /// A file in memory: blocks of 4,096 bytes.
     Ram(Ram),
@@ -121,14 +121,15 @@ pub enum Backing {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileBacking {
-    /// The file, from the target file's folder; created when it is not there and `size` is given.
+    /// Path, relative to the target file's folder; created when it does not exist and `size` is
+    /// given.
     pub path: PathBuf,
     /// Its size.
     #[serde(default, deserialize_with = "optional_size")]
     pub size: Option<u64>,
-    /// Whether the page cache is used; yes by default, since not every file system can do without.
+    /// Whether the page cache is used; yes by default, because some file systems need it.
     pub buffered_io: Option<bool>,
-    /// The size of a block, by a loop device; without it the file system decides.
+    /// Size of a block, set by a loop device; the file system's by default.
     pub block_size: Option<u32>,
 }
 
@@ -143,9 +144,10 @@ pub struct NullBlk {
     pub block_size: u32,
     /// Whether it keeps what is written; yes by default.
     pub memory_backed: bool,
-    /// How long each command takes, in nanoseconds; at once without it.
+    /// Time of each command in nanoseconds; none by default.
     pub completion_nsec: Option<u64>,
-    /// Further attributes, by the names of the kernel's `nullb` folder.
+    /// Further attributes, by their names in the kernel's `nullb` folder: letters, digits and
+    /// underscores; the values are text, whole numbers or booleans.
     pub extra: toml::Table,
 }
 
@@ -158,28 +160,28 @@ pub struct Ram {
     pub size: u64,
 }
 
-/// Where hosts reach the target.
+/// A port of the target.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// Its number; by default its place in the list, from 1.
+    /// Number; by default the position in the list, from 1.
     pub id: Option<u16>,
-    /// The address; the bed's own by default.
+    /// IP address; the guest's by default.
     pub address: Option<IpAddr>,
     /// The port number; 4420 by default.
     pub service: Option<u16>,
-    /// How much data a command may carry with it; the kernel decides without it.
+    /// Bytes of in-capsule data; the kernel's default without it.
     pub inline_data_size: Option<i32>,
-    /// The largest queue; the kernel decides without it.
+    /// Largest queue size; the kernel's default without it.
     pub max_queue_size: Option<i32>,
-    /// The largest transfer, as a power of two of 4 KiB pages; not every kernel has it.
+    /// Largest transfer, as a power of two of 4 KiB pages; not every kernel has it.
     pub mdts: Option<u8>,
-    /// The state of ANA groups at this port; group 1 is optimized.
+    /// States of ANA groups at this port; group 1 is optimized by default.
     #[serde(default)]
     pub ana_groups: Vec<AnaGroup>,
-    /// The subsystems at this port; all by default.
+    /// Subsystems at this port; all by default.
     pub subsystems: Option<Vec<String>>,
-    /// Where its discovery log sends hosts for more.
+    /// Referrals in its discovery log.
     #[serde(default)]
     pub referrals: Vec<Referral>,
 }
@@ -188,7 +190,7 @@ pub struct Port {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Referral {
-    /// The address; the bed's own by default.
+    /// IP address; the guest's by default.
     pub address: Option<IpAddr>,
     /// The port number; 4420 by default.
     pub service: Option<u16>,
@@ -200,23 +202,23 @@ pub struct Referral {
 pub struct AnaGroup {
     /// Its number, 1 to 128.
     pub id: u32,
-    /// Its state there.
+    /// State at that port.
     pub state: AnaState,
 }
 
-/// What a path through a port is worth for a group's namespaces.
+/// State of an ANA group at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AnaState {
-    /// On the way to another state.
+    /// ANA change.
     Change,
-    /// Not now.
+    /// ANA inaccessible.
     Inaccessible,
-    /// Works, at a cost.
+    /// ANA non-optimized.
     NonOptimized,
-    /// Works best.
+    /// ANA optimized.
     Optimized,
-    /// Never again.
+    /// ANA persistent loss.
     PersistentLoss,
 }
 
@@ -225,7 +227,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or says something that makes no sense; the error says where.
+    /// When it cannot be read or is invalid; the error names the line.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
         let mut target =
@@ -235,11 +237,11 @@ impl Target {
         Ok(target)
     }
 
-    /// Understands and checks the text of a target file.
+    /// Parses and checks the text of a target file.
     ///
     /// # Errors
     ///
-    /// What is wrong, in one line.
+    /// The reason, in one line.
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
         let target: Self = toml::from_str(text).map_err(|error| one_line(text, &error))?;
         check::check(&target)?;
@@ -262,14 +264,14 @@ impl Subsystem {
         self.allow_any_host.unwrap_or(self.hosts.is_empty())
     }
 
-    /// The namespaces with their numbers.
+    /// Namespaces with their numbers.
     pub fn numbered(&self) -> impl Iterator<Item = (u32, &Namespace)> {
         (1..).zip(&self.namespaces).map(|(place, one)| (one.nsid.unwrap_or(place), one))
     }
 }
 
 impl Port {
-    /// Where it listens; in the bed unless the file says otherwise.
+    /// IP address, with its default.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address.unwrap_or_else(bed_address)
@@ -277,7 +279,7 @@ impl Port {
 }
 
 impl Referral {
-    /// Where it leads; to the bed unless the file says otherwise.
+    /// IP address, with its default.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address.unwrap_or_else(bed_address)
@@ -303,7 +305,7 @@ impl Default for NullBlk {
 }
 
 impl AnaState {
-    /// Its name in the kernel.
+    /// Name in the kernel.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -317,7 +319,7 @@ impl AnaState {
 }
 
 fn bed_address() -> IpAddr {
-    ADDRESS.parse().expect("the bed's address is one")
+    ADDRESS.parse().expect("the guest's address is one")
 }
 
 fn default_ports() -> Vec<Port> {

@@ -1,4 +1,4 @@
-//! What the target is like now.
+//! State of the target.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::configfs::{Node, TargetRoot, names};
 use crate::Result;
 
-/// The whole target.
+/// State of the target.
 #[derive(Clone, Debug, Serialize)]
 pub struct State {
     /// The subsystems.
@@ -39,15 +39,15 @@ pub struct SubsystemState {
 pub struct NamespaceState {
     /// Its number.
     pub nsid: String,
-    /// Whether it can be used.
+    /// Whether it is enabled.
     pub enabled: bool,
-    /// What holds its data.
+    /// Path of the backing device.
     pub device: String,
     /// Its ANA group.
     pub ana_group: String,
 }
 
-/// A controller, which is a host's connection to a subsystem.
+/// A controller: the association of a host with a subsystem.
 #[derive(Clone, Debug, Serialize)]
 pub struct Controller {
     /// Its name, `ctrl` and its number.
@@ -63,11 +63,11 @@ pub struct Controller {
 pub struct PortState {
     /// Its number.
     pub id: String,
-    /// Where it listens.
+    /// IP address.
     pub address: String,
     /// The port number.
     pub service: String,
-    /// How much data a command may carry with it.
+    /// Bytes of in-capsule data.
     pub inline_data_size: String,
     /// The largest queue.
     pub max_queue_size: String,

@@ -56,7 +56,10 @@ fn a_killed_reaper_or_kernel_leaves_nothing() {
         kill_process(victim, Signal::KILL).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(101), "{}", text(&output.stderr));
-        assert!(text(&output.stderr).contains("no result"));
+        let error = text(&output.stderr);
+        assert!(error.contains("no result"), "{error}");
+        let cause = if kernel { "was killed from outside" } else { "reaper was killed" };
+        assert!(error.contains(cause), "{error}");
         watched.expect_gone();
         bed.expect_nothing_left();
     }

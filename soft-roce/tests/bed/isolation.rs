@@ -171,7 +171,8 @@ fn expect_closed_to_another_user(run: &Path) {
     assert_eq!(text(&output.stderr).matches("ermi").count(), 5, "{}", text(&output.stderr));
 }
 
-fn can_mount() -> bool {
+/// Whether this user can mount a file system in a namespace of its own.
+pub(crate) fn can_mount() -> bool {
     let mut command = Command::new("unshare");
     command.args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]);
     command.output().is_ok_and(|output| output.status.success())

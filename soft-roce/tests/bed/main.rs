@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod artifacts;
+mod causes;
 mod debian_programs;
 mod ends;
 mod isolation;

@@ -19,6 +19,9 @@ use crate::support::{Bed, processes_with, text};
 /// Number of runs, unless `SOFT_ROCE_STRESS_RUNS` gives another.
 const RUNS: usize = 32;
 
+/// Number of runs between two lines on progress.
+const REPORT_INTERVAL: usize = 50;
+
 /// Number of runs at a time.
 const WORKERS: usize = 8;
 
@@ -58,7 +61,12 @@ fn the_exit_status_survives_stopped_processes() {
                         if number >= runs {
                             return;
                         }
-                        wrong.lock().unwrap().extend(run_one(number, &mut usual));
+                        let found = run_one(number, &mut usual);
+                        let mut wrong = wrong.lock().unwrap();
+                        wrong.extend(found);
+                        if number.is_multiple_of(REPORT_INTERVAL) {
+                            println!("run {number} of {runs}: {} wrong so far", wrong.len());
+                        }
                     }
                 })
             })
