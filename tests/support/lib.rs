@@ -57,7 +57,17 @@ pub fn options() -> ConnectOptions {
     let address = format!("{}:4420", address()).parse().expect("an address and a port");
     let host =
         HostIdentity::from_id("6a2c1f4e-0b1d-4c8e-9f53-7d1e2a3b4c5d".parse().expect("a UUID"));
-    ConnectOptions::new(address, SUBSYSTEM.parse().expect("an NQN"), host)
+    let mut options = ConnectOptions::new(address, SUBSYSTEM.parse().expect("an NQN"), host);
+    // nvmet takes it for the longest pause within an authentication, too.
+    options.keep_alive *= deadline_factor();
+    options
+}
+
+/// The factor by which deadlines are longer in this guest: its processor may be emulated.
+#[must_use]
+pub fn deadline_factor() -> u32 {
+    let told = std::env::var("SOFT_ROCE_DEADLINE_FACTOR").ok();
+    told.and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
 /// Runs a program to its end, with bytes on standard input.
@@ -179,8 +189,9 @@ pub fn controllers(subsystem: &str) -> usize {
 ///
 /// # Panics
 ///
-/// When it does not within `limit`.
+/// When it does not within `limit`, which is longer where the processor is emulated.
 pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let limit = limit * deadline_factor();
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");

@@ -21,7 +21,7 @@ use rustix::{
 
 use super::stdio_relay::{StdioRelay, Stream};
 use crate::{
-    machine::modprobe,
+    machine::{DEADLINE_FACTOR_VARIABLE, modprobe},
     run::device::{ADDRESS, Device, SECOND_ADDRESS},
     run::spec::{GuestSpec, StdioSpec},
     run::terminal::make_raw,
@@ -110,6 +110,7 @@ fn surround(command: &mut Command, spec: &GuestSpec) {
     if spec.device == Device::Both {
         command.env("SOFT_ROCE_SIW_ADDRESS", SECOND_ADDRESS);
     }
+    command.env(DEADLINE_FACTOR_VARIABLE, spec.deadline_factor.to_string());
     if let Some(target) = &spec.target {
         command.env("SOFT_ROCE_TARGET", target);
     }

@@ -34,6 +34,9 @@ use crate::{
 /// Names the machine in the environment, as `--machine` does on the command line.
 pub const MACHINE_VARIABLE: &str = "SOFT_ROCE_MACHINE";
 
+/// Tells a program in a guest by what factor its deadlines should be longer than elsewhere.
+pub(crate) const DEADLINE_FACTOR_VARIABLE: &str = "SOFT_ROCE_DEADLINE_FACTOR";
+
 /// Everything takes longer where QEMU emulates the processor; deadlines grow by this factor. Ten to
 /// twenty times is what was measured, but deadlines have some room already.
 const EMULATION_FACTOR: u32 = 5;
