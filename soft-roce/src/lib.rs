@@ -42,6 +42,22 @@
 //! # }
 //! ```
 //!
+//! # Machines
+//!
+//! | `--machine` | kernel | asks of the host |
+//! | --- | --- | --- |
+//! | `uml` | User-Mode Linux, built here | x86-64, ptrace, a folder that may execute |
+//! | `qemu` | a distribution's, from a package or given by `--kernel VMLINUZ` | QEMU; KVM or patience |
+//! | `auto`, the default | `uml`; `qemu` where the host forbids that, which is told | |
+//!
+//! On QEMU the root is the host's file system by 9p, with the caller's rights too; `--cpus N` gives
+//! several processors. KVM is used if a guest boots with it, which is tried once after each boot of
+//! the host. Without, the processor is emulated: a boot takes 5 to 15 s, a program ten to twenty
+//! times as long, and deadlines inside and outside know it. A kernel by path needs its modules where
+//! the distribution has them, or in `modules/RELEASE` beside it. `modprobe` works inside, also where
+//! the host has none. Debian's kernels lack nvmet's debugfs (no `target fatal`, controllers are not
+//! counted) and siw; its 6.12 and 7.x have authentication, 6.1 has not.
+//!
 //! # The kernel's source
 //!
 //! `soft-roce build` takes it from the first of these that has the series: a source package that is
@@ -54,7 +70,7 @@
 //!
 //! # Inside
 //!
-//! The program finds itself as root, on one processor, with `/proc`, `/sys`, `/dev` and `/run` of
+//! The program finds itself as root, on one processor unless told otherwise, with `/proc`, `/sys`, `/dev` and `/run` of
 //! its own, locked memory without limit, the network device `dum0` at 10.10.10.1 and
 //! fd10:10:10::1, the RDMA device `rxe0` on it, and in its environment:
 //!
@@ -110,7 +126,7 @@
 //!
 //! # What it does not do
 //!
-//! * Kernel 6.12 has one processor; nothing here gives 7.x more.
+//! * User-Mode Linux has one processor; QEMU gives more.
 //! * Standard streams are pipes, or terminals where ours are. Input is read ahead of the program,
 //!   and a program that was given a file as standard input cannot seek in it.
 //! * The guest sees neither the host's network nor its `/dev`, `/run`, `/proc` and `/sys`; a

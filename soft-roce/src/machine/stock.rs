@@ -4,6 +4,7 @@
 //! has are left out, the rest is decompressed, so that neither a boot nor `modprobe` has to.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -71,6 +72,12 @@ const DECOMPRESSORS: [(&str, &[u8], &str); 3] = [
 /// Modules decompressed by one process.
 const FILES_PER_PROCESS: usize = 500;
 
+/// Beginnings of names in the cache of what is not complete.
+const INCOMPLETE: [&str; 3] = [DOWNLOAD, PARTIAL, NEW];
+const DOWNLOAD: &str = "download-";
+const PARTIAL: &str = "partial-";
+const NEW: &str = "new-";
+
 /// A kernel that QEMU can boot.
 #[derive(Clone, Debug)]
 pub(super) struct StockKernel {
@@ -119,7 +126,7 @@ pub(super) fn locate(
             }
             let package = KernelImage::find(*series, architecture.debian(), cache)?;
             let entry = base.join(key(&package.version));
-            download(cache, &package, &entry)?;
+            download(&package, &entry)?;
             point(&pointer, &entry)?;
             opened(&entry)
         }
@@ -130,7 +137,11 @@ pub(super) fn locate(
 pub(super) fn cached(architecture: Architecture, cache: &Cache) -> Vec<String> {
     let base = cache.root().join("stock").join(architecture.debian());
     let entries = fs::read_dir(base).into_iter().flatten().flatten();
-    let entries = entries.map(|entry| entry.path()).filter(|path| !path.is_symlink());
+    let whole = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !INCOMPLETE.iter().any(|start| name.starts_with(start)) && !path.is_symlink()
+    };
+    let entries = entries.map(|entry| entry.path()).filter(whole);
     let mut releases: Vec<_> = entries.filter_map(|entry| release(&entry)).collect();
     releases.sort();
     releases.dedup();
@@ -160,11 +171,13 @@ fn key(version: &str) -> String {
     if version.is_empty() { digits } else { format!("{version}-{digits}") }
 }
 
-fn download(cache: &Cache, package: &KernelImage, entry: &Path) -> Result<()> {
+/// Makes an entry of the cache from a package. The caller holds the lock of the series, so what a
+/// killed download left is taken away by the next.
+fn download(package: &KernelImage, entry: &Path) -> Result<()> {
     if entry.is_dir() {
         return Ok(());
     }
-    let folder = cache.root().join(format!("stock-download.{}", std::process::id()));
+    let folder = beside(entry, DOWNLOAD);
     remove_folder(&folder)?;
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     let unpacked = folder.join("root");
@@ -181,17 +194,27 @@ fn download(cache: &Cache, package: &KernelImage, entry: &Path) -> Result<()> {
 
 /// The kernel in an unpacked package.
 fn in_root(root: &Path) -> Result<Source> {
-    let images = fs::read_dir(root.join("boot")).into_iter().flatten().flatten();
-    let image = images.map(|entry| entry.path()).find(|path| release_in_name(path).is_some());
+    let entries = |folder: &str| fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+    let in_boot = entries("boot").map(|entry| entry.path());
+    let mut in_boot = in_boot.filter(|path| release_in_name(path).is_some());
+    // Since 7.3 Debian has the kernel among its modules.
+    let modules = entries("usr/lib/modules").chain(entries("lib/modules"));
+    let mut among_modules = modules.map(|entry| entry.path().join("vmlinuz"));
+    let image = in_boot.next().or_else(|| among_modules.find(|path| path.is_file()));
     image.ok_or_else(|| not_a_kernel(root)).and_then(|image| given(&image))
 }
 
 /// The kernel of a path, and its modules: beside it, or where a distribution has them.
 fn given(path: &Path) -> Result<Source> {
     let image = path.canonicalize().map_err(Error::io("open", path))?;
+    let here = image.parent().unwrap_or(Path::new("/"));
+    if here.join("kernel").is_dir()
+        && let Some(release) = here.file_name().and_then(OsStr::to_str)
+    {
+        return Ok(Source { modules: here.into(), release: release.into(), image });
+    }
     let release = release_in_name(&image).or_else(|| release_in_header(&image));
     let release = release.ok_or_else(|| not_a_kernel(&image))?;
-    let here = image.parent().unwrap_or(Path::new("/"));
     let places = ["modules", "lib/modules", "../lib/modules", "../usr/lib/modules"];
     let places = places.iter().map(|place| here.join(place).join(&release));
     let usual = Path::new("/lib/modules").join(&release);
@@ -253,9 +276,10 @@ fn import_once(cache: &Cache, source: &Source, entry: &Path) -> Result<()> {
     import(source, entry)
 }
 
-/// Makes an entry of the cache from a kernel; it appears whole or not at all.
+/// Makes an entry of the cache from a kernel; it appears whole or not at all. The caller holds a
+/// lock.
 fn import(source: &Source, entry: &Path) -> Result<()> {
-    let partial = entry.with_extension(format!("partial-{}", std::process::id()));
+    let partial = beside(entry, PARTIAL);
     remove_folder(&partial)?;
     let modules = partial.join("modules").join(&source.release);
     fs::create_dir_all(&modules).map_err(Error::io("create", &modules))?;
@@ -348,9 +372,15 @@ fn piped(command: &mut Command, input: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// A path in the same folder for what is not complete.
+fn beside(path: &Path, start: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{start}{name}"))
+}
+
 /// Makes `pointer` stand for `entry`, in one step.
 fn point(pointer: &Path, entry: &Path) -> Result<()> {
-    let fresh = pointer.with_extension(std::process::id().to_string());
+    let fresh = beside(pointer, NEW);
     let _ = fs::remove_file(&fresh);
     let name = entry.file_name().unwrap_or_default();
     std::os::unix::fs::symlink(name, &fresh).map_err(Error::io("create", &fresh))?;
@@ -378,6 +408,23 @@ mod tests {
         fs::write(&image, b"text").unwrap();
         let error = given(&image).err().unwrap().to_string();
         assert!(error.contains("no kernel that QEMU boots"), "{error}");
+    }
+
+    #[test]
+    fn a_package_has_its_kernel_in_boot_or_among_the_modules() {
+        for image in ["boot/vmlinuz-7.3.4", "usr/lib/modules/7.3.4/vmlinuz"] {
+            let root = tempfile::tempdir().unwrap();
+            let modules = root.path().join("usr/lib/modules/7.3.4");
+            fs::create_dir_all(modules.join("kernel")).unwrap();
+            let image = root.path().join(image);
+            fs::create_dir_all(image.parent().unwrap()).unwrap();
+            fs::write(&image, "").unwrap();
+            let source = in_root(root.path()).unwrap();
+            let same = source.modules.canonicalize().unwrap() == modules.canonicalize().unwrap();
+            assert!(same && source.image == image.canonicalize().unwrap());
+            assert_eq!(source.release, "7.3.4");
+        }
+        assert!(in_root(tempfile::tempdir().unwrap().path()).is_err());
     }
 
     #[test]
