@@ -47,7 +47,7 @@
 //! | `--machine` | kernel | asks of the host |
 //! | --- | --- | --- |
 //! | `uml` | User-Mode Linux, built here | x86-64, ptrace, a folder that may execute |
-//! | `qemu` | a distribution's, from a package or given by `--kernel VMLINUZ` | QEMU; KVM or patience |
+//! | `qemu` | a distribution's, from a package or by `--kernel VMLINUZ` | QEMU; KVM or patience |
 //! | `auto`, the default | `uml`; `qemu` where the host forbids that, which is told | |
 //!
 //! On QEMU the root is the host's file system by 9p, with the caller's rights too; `--cpus N` gives
