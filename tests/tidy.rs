@@ -92,14 +92,19 @@ fn the_top_level_is_the_architecture() {
 
 #[test]
 fn files_stay_readable() {
+    let mut wide = Vec::new();
     for (path, text) in sources() {
         let lines = text.lines().count();
         assert!(lines <= LINES_MAX, "{path} has {lines} lines; {LINES_MAX} is the limit");
         for (number, line) in text.lines().enumerate() {
             let width = line.chars().count();
-            assert!(width <= 100, "{path}:{}: {width} columns; 100 is the limit", number + 1);
+            // A declaration for `tests/run` is one line, however long.
+            if width > 100 && !line.starts_with("// bed") {
+                wide.push(format!("{path}:{}: {width} columns; 100 is the limit", number + 1));
+            }
         }
     }
+    assert!(wide.is_empty(), "{}", wide.join("\n"));
 }
 
 #[test]

@@ -24,8 +24,9 @@ use crate::{
 /// One end of a connection: an id of the RDMA connection manager with an event channel of its
 /// own. It also serves to listen.
 ///
-/// Nothing here waits, but [`connect`](Self::connect) on iWARP. A request returns at once and is answered by an event; the file
-/// descriptor is readable when [`next_event`](Self::next_event) has one.
+/// No method blocks, except [`connect`](Self::connect) on iWARP. A request returns at once and is
+/// answered by an event; the file descriptor is readable when [`next_event`](Self::next_event) has
+/// one.
 ///
 /// ```text
 ///   resolve_address -> AddressResolved   domain, completion_queue, queue_pair

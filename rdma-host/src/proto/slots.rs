@@ -244,7 +244,8 @@ impl Slots {
         TargetMisbehaved::UnknownCommand { command, queue: self.queue }
     }
 
-    /// Notes that the key of a [`KeyStillValid`](ResponseOutcome::KeyStillValid) command is invalid.
+    /// Notes the invalidation of the key of a [`KeyStillValid`](ResponseOutcome::KeyStillValid)
+    /// command.
     ///
     /// # Panics
     ///

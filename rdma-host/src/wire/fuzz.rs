@@ -38,7 +38,9 @@ proptest! {
     }
 
     #[test]
-    fn any_discovery_entry_parses_without_panic(bytes in vec(any::<u8>(), 2 * DiscoveryEntry::SIZE)) {
+    fn any_discovery_entry_parses_without_panic(
+        bytes in vec(any::<u8>(), 2 * DiscoveryEntry::SIZE),
+    ) {
         let entries = DiscoveryEntry::parse_all(&bytes).expect("two whole entries");
         prop_assert_eq!(entries.len(), 2);
         for entry in entries {
@@ -97,7 +99,8 @@ proptest! {
         length in 0..=SglDescriptor::KEYED_LENGTH_MAX,
         key: u32,
     ) {
-        let bytes: [u8; 16] = zerocopy::transmute!(SglDescriptor::keyed(address, length, RemoteKey(key)));
+        let descriptor = SglDescriptor::keyed(address, length, RemoteKey(key));
+        let bytes: [u8; 16] = zerocopy::transmute!(descriptor);
         prop_assert_eq!(&bytes[..8], &address.to_le_bytes());
         prop_assert_eq!(&bytes[8..11], &length.to_le_bytes()[..3]);
         prop_assert_eq!(&bytes[11..15], &key.to_le_bytes());

@@ -16,7 +16,7 @@ use crate::{
     progress::{Step, say},
 };
 
-/// Room that the unpacked source and the compiler's output take, in MB: 1,860 for 6.12, 2,050 for 7.3.
+/// Space in MB for the unpacked source and the compiler's output: 1,860 for 6.12, 2,050 for 7.3.
 const BUILD_MB: u64 = 2_200;
 
 /// Where a kernel's source comes from.

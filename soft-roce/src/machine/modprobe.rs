@@ -50,7 +50,7 @@ pub(crate) fn install() -> Result<()> {
     let setting = "/proc/sys/kernel/modprobe";
     fs::write(setting, command.as_os_str().as_encoded_bytes())
         .map_err(Error::io("write", setting))?;
-    // Without that folder on the host there is no place for it; the command finds them all the same.
+    // Without that folder on the host there is no mount point; the command finds them all the same.
     if let Some(all) = folder.parent() {
         let _ = rustix::mount::mount_bind(all, USUAL_MODULES);
     }

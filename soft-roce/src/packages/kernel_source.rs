@@ -67,8 +67,8 @@ impl SourcePackage {
         };
         let (wanted, release, name) = (series.name(), package.release, &package.name);
         say(&format!(
-            "no source of kernel {wanted}: {reason}; {release} ({name}) replaces it, until `soft-roce \
-             build --refresh` finds one"
+            "no source of kernel {wanted}: {reason}; {release} ({name}) replaces it, until \
+             `soft-roce build --refresh` finds one"
         ));
         package.resolve()
     }

@@ -1,6 +1,6 @@
-//! Sizes on 64-bit Linux, checked when this package is compiled; glibc's mutex has a size of its own
-//! on each architecture. The tests compare sizes and
-//! offsets with the installed headers; this check also runs where no header is installed.
+//! Sizes on 64-bit Linux, checked when this package is compiled; the size of glibc's mutex depends
+//! on the architecture. The tests compare sizes and offsets with the installed headers; this check
+//! also runs where no header is installed.
 
 #![cfg(target_pointer_width = "64")]
 

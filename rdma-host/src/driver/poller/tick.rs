@@ -95,8 +95,8 @@ impl<P: Provider> Poller<P> {
         Ok(())
     }
 
-    /// Takes note of work that was flushed or refused. Fails when the event that gives the reason has
-    /// not come in time.
+    /// Notes work that was flushed or refused. Fails when the event that gives the reason has not
+    /// come in time.
     #[cold]
     pub(super) fn await_cause(&mut self, error: Error) -> Result<(), Error> {
         let now = self.clock.raw();
