@@ -4,6 +4,7 @@ mod build;
 mod doctor;
 mod native;
 mod run;
+mod sysroot;
 mod target;
 
 use std::{
@@ -37,7 +38,8 @@ enum Subcommands {
     Import(build::Import),
     #[command(subcommand)]
     Native(native::Native),
-    Run(run::Run),
+    Run(Box<run::Run>),
+    Sysroot(sysroot::Sysroot),
     #[command(subcommand)]
     Target(target::Target),
 }
@@ -55,6 +57,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommands::Import(import) => import.run(),
         Subcommands::Native(native) => native.run(),
         Subcommands::Run(run) => run.run(),
+        Subcommands::Sysroot(sysroot) => sysroot.run(),
         Subcommands::Target(target) => target.run(),
     };
     done.unwrap_or_else(|error| report(&error))

@@ -184,6 +184,14 @@ pub enum Error {
         /// What a build takes, in MB.
         needed: u64,
     },
+    /// A folder cannot become a user space.
+    #[error("{} cannot be made a user space: {reason}", .folder.display())]
+    Sysroot {
+        /// The folder.
+        folder: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// What `native` needs is missing.
     #[error("this kernel cannot be the test bed itself: {}; use `soft-roce run`", .0.join("; "))]
     NotNative(

@@ -160,7 +160,8 @@ pub mod target;
 
 pub use error::{Error, Result};
 pub use kernel::{Kernel, Series};
-pub use machine::{MACHINE_VARIABLE, Machine};
+pub use machine::{MACHINE_VARIABLE, Machine, qemu::Architecture};
+pub use packages::make_sysroot;
 pub use program::PROGRAM_VARIABLE;
 pub use run::{
     ADDRESS, ADDRESS_V6, Device, Guest, Input, MEMORY_BYTES, Outcome, Output, RunStatus,

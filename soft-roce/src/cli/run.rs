@@ -42,6 +42,10 @@ pub(crate) struct Run {
     /// How many processors the guest has; more than one needs --machine qemu [default: 1]
     #[arg(long, value_name = "N")]
     cpus: Option<usize>,
+    /// The user space, instead of this machine's: a folder as `soft-roce sysroot` makes it, with
+    /// soft-roce for its processor as usr/bin/soft-roce; the guest has that processor. Needs QEMU
+    #[arg(long, value_name = "FOLDER")]
+    sysroot: Option<PathBuf>,
     /// Set up the NVMe target of this file before the program starts
     #[arg(long, value_name = "FILE", env = "SOFT_ROCE_TARGET", value_parser = path_or_empty())]
     target: Option<PathBuf>,
@@ -132,6 +136,9 @@ impl Run {
         guest = self.allow.into_iter().fold(guest, Guest::allow);
         if let Some(file) = non_empty(self.target) {
             guest = guest.target(file);
+        }
+        if let Some(folder) = self.sysroot {
+            guest = guest.sysroot(folder);
         }
         if let Some(timeout) = self.timeout {
             guest = guest.timeout(timeout);

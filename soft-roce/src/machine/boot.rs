@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    env,
     ffi::CString,
     fs, io,
     os::unix::process::CommandExt,
@@ -18,7 +19,7 @@ use rustix::{
     system::{RebootCommand, finit_module, reboot},
 };
 
-use super::{initramfs, modules, qemu};
+use super::{initramfs, modules, qemu, sysroot};
 use crate::run::spec::name;
 
 /// Tells the guest's init which device its line to the host is.
@@ -51,6 +52,9 @@ pub(crate) fn run(folder: &Path) -> io::Result<Infallible> {
     load_modules()?;
     let line = wait_for("the line to the host", find_line)?;
     wait_for("the root", mount_root)?;
+    if env::var_os(sysroot::VARIABLE).is_some() {
+        sysroot::cover(Path::new(initramfs::ROOT))?;
+    }
     for (place, _) in early {
         unmount(place, UnmountFlags::DETACH)?;
     }

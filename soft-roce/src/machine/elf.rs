@@ -1,9 +1,20 @@
 //! Reading of ELF files: a module's own description, and the libraries that a program needs.
 
 use object::{
-    Endianness, Object, ObjectSection,
+    Architecture as Processor, Endianness, Object, ObjectSection,
     read::elf::{ElfFile64, ProgramHeader},
 };
+
+use super::qemu::Architecture;
+
+/// Returns the processor that a program is for; none when it is no ELF file or for another.
+pub(super) fn architecture(bytes: &[u8]) -> Option<Architecture> {
+    match parse(bytes)?.architecture() {
+        Processor::Aarch64 => Some(Architecture::Aarch64),
+        Processor::X86_64 => Some(Architecture::X86_64),
+        _ => None,
+    }
+}
 
 /// Dynamic loader and libraries of a program, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -93,5 +104,6 @@ mod tests {
         assert_eq!(needs(b"#!/bin/sh\n"), Needs::default());
         assert_eq!(mapped_part(b"#!/bin/sh\n"), b"#!/bin/sh\n");
         assert_eq!(module_info(b""), []);
+        assert_eq!(architecture(b"#!/bin/sh\n"), None);
     }
 }

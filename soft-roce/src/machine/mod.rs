@@ -14,6 +14,7 @@ pub(crate) mod modprobe;
 mod modules;
 pub mod qemu;
 mod stock;
+pub(crate) mod sysroot;
 pub(crate) mod uml;
 
 use std::{
@@ -28,8 +29,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Kernel, Result,
     kernel::{build, cache::Cache},
-    run::{dir::PrivateDir, memory, trial},
+    run::{dir::PrivateDir, memory, paths, trial},
 };
+use sysroot::Sysroot;
 
 /// Names the machine in the environment, as `--machine` does on the command line.
 pub const MACHINE_VARIABLE: &str = "SOFT_ROCE_MACHINE";
@@ -96,6 +98,23 @@ impl MachineSpec {
         }
     }
 
+    /// The guest's init, where that is not this program.
+    pub(crate) fn init(&self) -> Option<PathBuf> {
+        match self {
+            Self::Uml => None,
+            Self::Qemu(qemu) => qemu.sysroot().map(Sysroot::program),
+        }
+    }
+
+    /// Whether the guest has something of its own at this path of the host's.
+    pub(crate) fn covers(&self, path: &Path) -> bool {
+        let by_sysroot = match self {
+            Self::Uml => None,
+            Self::Qemu(qemu) => qemu.sysroot(),
+        };
+        paths::is_covered(path) || by_sysroot.is_some_and(|sysroot| sysroot.covers(path))
+    }
+
     /// The factor by which deadlines grow on this machine.
     pub(crate) fn deadline_factor(&self) -> u32 {
         match self {
@@ -135,9 +154,14 @@ pub(crate) fn prepare_uml(kernel: &Kernel, cpus: Option<usize>) -> Result<Prepar
     Ok(Prepared { kernel, machine: MachineSpec::Uml, note: None })
 }
 
-/// Prepares QEMU: finds the kernel, or downloads it.
-pub(crate) fn prepare_qemu(kernel: &Kernel, cpus: Option<usize>) -> Result<Prepared> {
-    let (spec, kernel, note) = qemu::prepare(kernel, cpus, qemu::Architecture::host()?)?;
+/// Prepares QEMU: finds the kernel, or downloads it. The guest has the processor of `sysroot` and
+/// its user space, if there is one, else the host's.
+pub(crate) fn prepare_qemu(
+    kernel: &Kernel,
+    cpus: Option<usize>,
+    sysroot: Option<&Sysroot>,
+) -> Result<Prepared> {
+    let (spec, kernel, note) = qemu::prepare(kernel, cpus, sysroot)?;
     Ok(Prepared { kernel, machine: MachineSpec::Qemu(spec), note })
 }
 

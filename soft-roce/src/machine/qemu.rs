@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    str::FromStr,
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use super::{
     boot::MODULES_VARIABLE,
     initramfs, kvm,
     stock::{self, StockKernel},
+    sysroot::{self, Sysroot},
 };
 use crate::{
     Error, Kernel, Result, Series,
@@ -59,7 +61,8 @@ impl Architecture {
     }
 
     /// Its name in Debian's packages.
-    pub(super) fn debian(self) -> &'static str {
+    #[must_use]
+    pub fn debian(self) -> &'static str {
         match self {
             Self::Aarch64 => "arm64",
             Self::X86_64 => "amd64",
@@ -90,10 +93,19 @@ impl Architecture {
         }
     }
 
+    /// The processor, with all that this QEMU knows. Emulated Arm signs pointers by an algorithm of
+    /// QEMU's own: the architecture's would take half of the time.
+    fn processor(self, emulated: bool) -> &'static str {
+        match self {
+            Self::Aarch64 if emulated => "max,pauth-impdef=on",
+            Self::Aarch64 | Self::X86_64 => "max",
+        }
+    }
+
     /// Options for a machine that has nothing but what is added to it, and no network.
     pub(super) fn machine(self) -> Vec<&'static str> {
         let machine = match self {
-            Self::Aarch64 => "virt",
+            Self::Aarch64 => "virt,gic-version=max",
             Self::X86_64 => "q35",
         };
         vec![
@@ -110,6 +122,21 @@ impl Architecture {
     }
 }
 
+impl FromStr for Architecture {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "aarch64" | "arm64" => Ok(Self::Aarch64),
+            "x86_64" | "amd64" => Ok(Self::X86_64),
+            other => {
+                let text = format!("no processor {other:?}; known are aarch64 and x86_64");
+                Err(Error::Usage(text))
+            }
+        }
+    }
+}
+
 /// A QEMU machine that is ready to be started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct QemuSpec {
@@ -122,11 +149,16 @@ pub(crate) struct QemuSpec {
     module_archive: PathBuf,
     /// Folder of all modules, as the guest sees it.
     modules: PathBuf,
-    /// Folder that becomes the guest's root.
-    root: PathBuf,
+    /// The user space, if it is not the host's.
+    sysroot: Option<Sysroot>,
 }
 
 impl QemuSpec {
+    /// The user space, if it is not the host's.
+    pub(super) fn sysroot(&self) -> Option<&Sysroot> {
+        self.sysroot.as_ref()
+    }
+
     /// Whether the processor is emulated, which takes ten to twenty times as long.
     pub(crate) fn is_emulated(&self) -> bool {
         self.emulated.is_some()
@@ -138,8 +170,9 @@ impl QemuSpec {
 pub(super) fn prepare(
     kernel: &Kernel,
     cpus: Option<usize>,
-    architecture: Architecture,
+    sysroot: Option<&Sysroot>,
 ) -> Result<(QemuSpec, PathBuf, Option<String>)> {
+    let architecture = sysroot.map_or_else(Architecture::host, |it| Ok(it.architecture))?;
     let program = find(architecture)?;
     let cpus = cpus.unwrap_or(1);
     if cpus > CPUS_MAX {
@@ -156,8 +189,8 @@ pub(super) fn prepare(
     let note = emulated
         .as_ref()
         .map(|reason| format!("QEMU emulates the processor, ten to twenty times slower: {reason}"));
-    let root = PathBuf::from("/");
-    let spec = QemuSpec { program, architecture, emulated, cpus, module_archive, modules, root };
+    let sysroot = sysroot.cloned();
+    let spec = QemuSpec { program, architecture, emulated, cpus, module_archive, modules, sysroot };
     Ok((spec, image, note))
 }
 
@@ -232,7 +265,8 @@ pub(crate) fn command(launch: &LaunchSpec, spec: &QemuSpec, folder: &Path) -> Re
         Some(_) => command.args(["-accel", "tcg,thread=multi"]),
         None => command.args(["-accel", "kvm"]),
     };
-    command.args(["-cpu", "max", "-smp", &spec.cpus.to_string()]);
+    command.args(["-cpu", spec.architecture.processor(spec.is_emulated())]);
+    command.args(["-smp", &spec.cpus.to_string()]);
     command.arg("-m").arg(format!("{}k", launch.memory_bytes >> 10));
     command.arg("-kernel").arg(&launch.kernel).arg("-initrd").arg(initramfs);
     command.arg("-append").arg(kernel_arguments(launch, spec, folder));
@@ -242,11 +276,19 @@ pub(crate) fn command(launch: &LaunchSpec, spec: &QemuSpec, folder: &Path) -> Re
     let line = option_value(&folder.join("line"));
     command.arg("-chardev").arg(format!("pipe,id=line,path={line}"));
     command.arg("-device").arg(format!("virtserialport,chardev=line,name={LINE}"));
-    let root = option_value(&spec.root);
-    let share = "local,id=root,security_model=none,multidevs=remap";
-    command.arg("-fsdev").arg(format!("{share},path={root}"));
-    command.arg("-device").arg(format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT}"));
+    share(&mut command, ROOT, Path::new("/"));
+    if let Some(sysroot) = &spec.sysroot {
+        share(&mut command, sysroot::TAG, &sysroot.folder);
+    }
     Ok(command)
+}
+
+/// Gives the guest a folder, which it mounts by this name.
+fn share(command: &mut Command, tag: &str, folder: &Path) {
+    let path = option_value(folder);
+    let options = "security_model=none,multidevs=remap";
+    command.arg("-fsdev").arg(format!("local,id={tag},{options},path={path}"));
+    command.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
 }
 
 fn find(architecture: Architecture) -> Result<PathBuf> {
@@ -276,17 +318,26 @@ fn kernel_arguments(launch: &LaunchSpec, spec: &QemuSpec, folder: &Path) -> Stri
         // Time that the emulator did not get must not be taken for a fault of the guest's.
         words.extend(["nowatchdog".into(), "tsc=reliable".into()]);
     }
+    if spec.sysroot.is_some() {
+        words.push(format!("{}=1", sysroot::VARIABLE));
+    }
     words.extend_from_slice(&launch.extra);
     words.extend(["--".into(), "boot".into(), folder.display().to_string()]);
     words.join(" ")
 }
 
 fn write_initramfs(spec: &QemuSpec, folder: &Path) -> Result<PathBuf> {
-    let program = std::env::current_exe().map_err(Error::io("find", "soft-roce"))?;
+    let (program, root) = match &spec.sysroot {
+        Some(sysroot) => (sysroot.program(), sysroot.folder.as_path()),
+        None => {
+            let own = std::env::current_exe().map_err(Error::io("find", "soft-roce"))?;
+            (own, Path::new("/"))
+        }
+    };
     let path = folder.join("initramfs");
     let modules =
         fs::read(&spec.module_archive).map_err(Error::io("read", &spec.module_archive))?;
-    let own = initramfs::of_program(&program, &spec.root)?;
+    let own = initramfs::of_program(&program, root)?;
     let written = spec::create_private(&path).and_then(|mut file| {
         file.write_all(&modules)?;
         file.write_all(&own)
@@ -305,6 +356,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn processors_are_known_by_either_name() {
+        assert_eq!("aarch64".parse::<Architecture>().unwrap(), Architecture::Aarch64);
+        assert_eq!("amd64".parse::<Architecture>().unwrap(), Architecture::X86_64);
+        let error = "riscv64".parse::<Architecture>().unwrap_err().to_string();
+        assert!(error.contains("riscv64") && error.contains("aarch64"), "{error}");
+    }
+
+    #[test]
     fn commas_do_not_end_a_path() {
         assert_eq!(option_value(Path::new("/a,b/c")), "/a,,b/c");
     }
@@ -319,7 +378,7 @@ mod tests {
     #[test]
     fn too_many_processors_are_refused() {
         // Without QEMU the refusal names the package.
-        let error = prepare(&Kernel::default(), Some(1000), Architecture::X86_64).unwrap_err();
+        let error = prepare(&Kernel::default(), Some(1000), None).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("--cpus 1000") || text.contains("apt-get install"), "{text}");
     }

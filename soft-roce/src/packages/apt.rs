@@ -89,9 +89,28 @@ impl Apt {
             package: format!("{} {version}", names.join(" ")),
             reason: reason(error),
         })?;
-        let files = fs::read_dir(folder).map_err(Error::io("read", folder))?;
-        let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
-        Ok(files.flatten().map(|entry| entry.path()).filter(is_package).collect())
+        packages_in(folder)
+    }
+
+    /// Downloads packages and all that they depend on, whatever is installed here, into `folder`,
+    /// which must be empty or absent; returns the files.
+    pub(super) fn download_with_dependencies(
+        &self,
+        names: &[String],
+        folder: &Path,
+    ) -> Result<Vec<PathBuf>> {
+        let partial = folder.join("partial");
+        fs::create_dir_all(&partial).map_err(Error::io("create", partial))?;
+        let status = folder.join("status");
+        fs::write(&status, "").map_err(Error::io("write", &status))?;
+        let mut get = self.command("apt-get");
+        get.arg(format!("-oDir::State::status={}", status.display()));
+        get.arg(format!("-oDir::Cache::archives={}", folder.display()));
+        get.args(["install", "-q", "-y", "--download-only", "--no-install-recommends"]);
+        run(get.args(names))?;
+        let mut files = packages_in(folder)?;
+        files.sort();
+        Ok(files)
     }
 
     /// The packages on offer whose names begin like that.
@@ -122,6 +141,12 @@ impl Apt {
         command.args(&self.options).env("LC_ALL", "C");
         command
     }
+}
+
+fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
+    Ok(files.flatten().map(|entry| entry.path()).filter(is_package).collect())
 }
 
 /// The Debian mirror that the environment names, or that this machine uses, as its own apt tells.

@@ -3,6 +3,7 @@
 mod apt;
 mod kernel_image;
 mod kernel_source;
+mod sysroot;
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use crate::{Error, Result, helper, progress::Step};
 use apt::Apt;
 pub(crate) use kernel_image::KernelImage;
 pub(crate) use kernel_source::{Lists, SourcePackage};
+pub use sysroot::make_sysroot;
 
 /// A package of Debian and Ubuntu, and the program or header whose presence shows that it is
 /// installed, or that a system of another kind has the same.

@@ -33,7 +33,7 @@ use crate::{
     artifacts::Artifacts,
     init::cpuinfo,
     kernel::cache::Cache,
-    machine::{self, Machine, Prepared, uml},
+    machine::{self, Machine, MachineSpec, Prepared, sysroot::Sysroot, uml},
     packages, program,
     target::Target,
 };
@@ -55,6 +55,7 @@ pub struct Guest {
     kernel: Kernel,
     machine: Machine,
     cpus: Option<usize>,
+    sysroot: Option<PathBuf>,
     pub(crate) deadline_factor: u32,
     device: Device,
     target: Option<PathBuf>,
@@ -83,6 +84,7 @@ impl Guest {
             kernel: Kernel::default(),
             machine: Machine::default(),
             cpus: None,
+            sysroot: None,
             deadline_factor: 1,
             device: Device::default(),
             target: None,
@@ -136,6 +138,15 @@ impl Guest {
     #[must_use]
     pub fn cpus(mut self, cpus: usize) -> Self {
         self.cpus = Some(cpus.max(1));
+        self
+    }
+
+    /// The user space, instead of the host's: a folder with `usr` and what belongs to it, and
+    /// `soft-roce` for its processor as `usr/bin/soft-roce`. The guest has that processor, which is
+    /// emulated where it is not the host's; the machine is QEMU then.
+    #[must_use]
+    pub fn sysroot(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.sysroot = Some(folder.into());
         self
     }
 
@@ -274,14 +285,20 @@ impl Guest {
             packages::ensure(&packages::TO_RUN)?;
         }
         let program = program::own()?;
-        match self.machine {
-            Machine::Uml => self.run_on_uml(&program),
-            Machine::Qemu => {
-                let prepared = machine::prepare_qemu(&self.kernel, self.cpus)?;
-                self.run_on(prepared, &program)
+        match (self.machine, &self.sysroot) {
+            (Machine::Uml, Some(_)) => {
+                Err(Error::Usage("--sysroot needs QEMU: give --machine qemu".into()))
             }
-            Machine::Auto => self.run_where_possible(&program),
+            (Machine::Uml, None) => self.run_on_uml(&program),
+            (Machine::Auto, None) => self.run_where_possible(&program),
+            (Machine::Qemu | Machine::Auto, _) => self.run_on_qemu(&program),
         }
+    }
+
+    fn run_on_qemu(self, program: &Path) -> Result<Outcome> {
+        let sysroot = self.sysroot.as_deref().map(Sysroot::open).transpose()?;
+        let prepared = machine::prepare_qemu(&self.kernel, self.cpus, sysroot.as_ref())?;
+        self.run_on(prepared, program)
     }
 
     /// Runs on User-Mode Linux, or on QEMU where the host forbids what that needs.
@@ -300,7 +317,7 @@ impl Guest {
             // It boots nowhere else.
             self.kernel = Kernel::default();
         }
-        let prepared = machine::prepare_qemu(&self.kernel, self.cpus).map_err(|error| {
+        let prepared = machine::prepare_qemu(&self.kernel, self.cpus, None).map_err(|error| {
             Error::Machine { name: uml::NAME, reason: format!("{refusal}; {error}") }
         })?;
         stdio::warn(&format!("{} cannot be used here: {refusal}; QEMU is used", uml::NAME));
@@ -319,8 +336,10 @@ impl Guest {
         for base in memory::bases().iter().chain(&paths::private_base()) {
             dir::remove_dead(base);
         }
-        let folder = RunDir::create(program)?;
+        let init = machine.init();
+        let folder = RunDir::create(init.as_deref().unwrap_or(program))?;
         let artifacts = self.plan_artifacts(&folder)?;
+        let guest = self.guest_spec(&machine)?;
         let memory = machine.reserve_memory(self.memory_bytes, folder.path())?;
         let log = self.create_log(&folder)?;
         let launch = LaunchSpec {
@@ -335,7 +354,7 @@ impl Guest {
             extra: self.extra.clone(),
         };
         spec::store(folder.path(), name::LAUNCH, &launch)?;
-        let guest = GuestSpec { artifacts: artifacts.clone(), ..self.guest_spec()? };
+        let guest = GuestSpec { artifacts: artifacts.clone(), ..guest };
         spec::store(folder.path(), name::GUEST, &guest)?;
         let outcome = supervise::run(self, program, folder, &log)?;
         match artifacts.as_ref().map(|artifacts| artifacts.conclude(&outcome)) {
@@ -384,13 +403,13 @@ impl Guest {
         Ok(log)
     }
 
-    fn guest_spec(&self) -> Result<GuestSpec> {
+    fn guest_spec(&self, machine: &MachineSpec) -> Result<GuestSpec> {
         let here = || std::env::current_dir().map_err(Error::io("find", "."));
         let folder = match &self.folder {
             Some(folder) => folder.canonicalize().map_err(Error::io("enter", folder))?,
             None => here()?,
         };
-        if paths::is_covered(&folder) {
+        if machine.covers(&folder) {
             let reason = "the guest has its own file system there; run from another folder";
             return Err(Error::Path { path: folder, reason });
         }
