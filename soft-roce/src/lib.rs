@@ -124,6 +124,14 @@
 //! or, where that has no space, in one of these. Each run reserves its memory there and counts
 //! what the user's other runs may still use; a run that does not fit is refused.
 //!
+//! # Another processor
+//!
+//! `soft-roce sysroot FOLDER --arch aarch64` unpacks Debian packages for that processor, without
+//! installing them; FOLDER also serves a cross linker (`-L FOLDER/usr/lib/aarch64-linux-gnu`). With
+//! `soft-roce` itself, cross-built, as `FOLDER/usr/bin/soft-roce`, `soft-roce run --sysroot FOLDER`
+//! runs programs in a QEMU guest of that processor: its `/bin`, `/etc`, `/lib`, `/sbin` and `/usr`
+//! are the folder's, all other files are the host's. The script `tests/longer` does all of it.
+//!
 //! # What it does not do
 //!
 //! * User-Mode Linux has one processor; QEMU gives more.

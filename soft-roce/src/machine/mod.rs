@@ -106,7 +106,7 @@ impl MachineSpec {
         }
     }
 
-    /// Whether the guest has something of its own at this path of the host's.
+    /// Returns whether the guest has something of its own at this path of the host's.
     pub(crate) fn covers(&self, path: &Path) -> bool {
         let by_sysroot = match self {
             Self::Uml => None,

@@ -60,7 +60,7 @@ impl Architecture {
         }
     }
 
-    /// Its name in Debian's packages.
+    /// Name in Debian's packages.
     #[must_use]
     pub fn debian(self) -> &'static str {
         match self {

@@ -65,7 +65,7 @@ impl Sysroot {
         self.folder.join(PROGRAM)
     }
 
-    /// Whether the guest sees its own user space at this path.
+    /// Returns whether the guest sees its own user space at this path.
     pub(crate) fn covers(&self, path: &Path) -> bool {
         FOLDERS.iter().any(|folder| path.starts_with(Path::new("/").join(folder)))
     }
