@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Changes when what is made of a package changes.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Folders of modules, below a kernel's, for devices that no guest has.
 const EXCLUDED: [&str; 30] = [
@@ -208,7 +208,9 @@ fn in_root(root: &Path) -> Result<Source> {
 fn given(path: &Path) -> Result<Source> {
     let image = path.canonicalize().map_err(Error::io("open", path))?;
     let here = image.parent().unwrap_or(Path::new("/"));
+    // Other folders have a `kernel` in them, too: `/etc`, for one.
     if here.join("kernel").is_dir()
+        && here.join("modules.builtin").is_file()
         && let Some(release) = here.file_name().and_then(OsStr::to_str)
     {
         return Ok(Source { modules: here.into(), release: release.into(), image });
@@ -406,6 +408,7 @@ mod tests {
         let error = given(&image).err().unwrap().to_string();
         assert!(error.contains("modules/6.1.0"), "{error}");
         fs::write(&image, b"text").unwrap();
+        fs::create_dir(folder.path().join("kernel")).unwrap();
         let error = given(&image).err().unwrap().to_string();
         assert!(error.contains("no kernel that QEMU boots"), "{error}");
     }
@@ -416,6 +419,7 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             let modules = root.path().join("usr/lib/modules/7.3.4");
             fs::create_dir_all(modules.join("kernel")).unwrap();
+            fs::write(modules.join("modules.builtin"), "").unwrap();
             let image = root.path().join(image);
             fs::create_dir_all(image.parent().unwrap()).unwrap();
             fs::write(&image, "").unwrap();

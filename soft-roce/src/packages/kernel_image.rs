@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Beginnings of the names of the packages that a kernel's package may be split into.
-const PARTS: [&str; 2] = ["linux-binary-", "linux-modules-"];
+const PARTS: [&str; 3] = ["linux-base-", "linux-binary-", "linux-modules-"];
 
 /// A stock kernel that can be had: all its packages.
 pub(crate) struct KernelImage {
@@ -136,6 +136,7 @@ mod tests {
     fn a_kernel_may_be_split() {
         let depends = "dracut | initramfs-tools (>= 0.120), linux-base-7.3.4 (= 1), \
                        linux-binary-7.3.4 (= 1), linux-modules-7.3.4 (= 1)";
-        assert_eq!(parts(depends), ["linux-binary-7.3.4", "linux-modules-7.3.4"]);
+        let expected = ["linux-base-7.3.4", "linux-binary-7.3.4", "linux-modules-7.3.4"];
+        assert_eq!(parts(depends), expected);
     }
 }
