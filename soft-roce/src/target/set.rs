@@ -98,12 +98,12 @@ impl TargetRoot {
     /// When there is no such controller, or the kernel cannot make one fail.
     pub fn fatal(&self, nqn: &str, controller: Option<u16>) -> Result<()> {
         let debug = self.debug.join("nvmet");
+        let folder = child(&debug, nqn)?;
         if !debug.is_dir() {
             let text = "this kernel cannot make a controller fail (NVME_TARGET_DEBUGFS is off); \
                         unlink the subsystem from its port and link it again";
             return Err(Error::Usage(text.into()));
         }
-        let folder = child(&debug, nqn)?;
         let known = names(&folder).into_iter().filter(|name| name.starts_with("ctrl"));
         let wanted = |name: &String| controller.is_none_or(|id| *name == format!("ctrl{id}"));
         let chosen: Vec<_> = known.filter(wanted).collect();
