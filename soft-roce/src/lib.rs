@@ -53,8 +53,8 @@
 //! On QEMU the root is the host's file system by 9p, with the caller's rights too; `--cpus N` gives
 //! several processors. KVM is used if a guest boots with it, which is tried once after each boot of
 //! the host. Without, the processor is emulated: a boot takes 5 to 15 s, a program ten to twenty
-//! times as long, and deadlines inside and outside know it. A kernel by path needs its modules where
-//! the distribution has them, or in `modules/RELEASE` beside it. `modprobe` works inside, also where
+//! times as long, and deadlines inside and outside know it. A kernel by path needs its modules
+//! where the distribution has them, or in `modules/RELEASE` beside it. `modprobe` works inside, also where
 //! the host has none. Debian's kernels lack nvmet's debugfs (no `target fatal`, controllers are not
 //! counted) and siw; its 6.12 and 7.x have authentication, 6.1 has not.
 //!
