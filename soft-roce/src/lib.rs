@@ -54,9 +54,9 @@
 //! several processors. KVM is used if a guest boots with it, which is tried once after each boot of
 //! the host. Without, the processor is emulated: a boot takes 5 to 15 s, a program ten to twenty
 //! times as long, and deadlines inside and outside know it. A kernel by path needs its modules
-//! where the distribution has them, or in `modules/RELEASE` beside it. `modprobe` works inside, also where
-//! the host has none. Debian's kernels lack nvmet's debugfs (no `target fatal`, controllers are not
-//! counted) and siw; its 6.12 and 7.x have authentication, 6.1 has not.
+//! where the distribution has them, or in `modules/RELEASE` beside it. `modprobe` works inside,
+//! also where the host has none. Debian's kernels lack nvmet's debugfs (no `target fatal`,
+//! controllers are not counted) and siw; its 6.12 and 7.x have authentication, 6.1 has not.
 //!
 //! # The kernel's source
 //!
@@ -70,9 +70,9 @@
 //!
 //! # Inside
 //!
-//! The program finds itself as root, on one processor unless told otherwise, with `/proc`, `/sys`, `/dev` and `/run` of
-//! its own, locked memory without limit, the network device `dum0` at 10.10.10.1 and
-//! fd10:10:10::1, the RDMA device `rxe0` on it, and in its environment:
+//! The program finds itself as root, on one processor unless told otherwise, with `/proc`, `/sys`,
+//! `/dev` and `/run` of its own, locked memory without limit, the network device `dum0` at
+//! 10.10.10.1 and fd10:10:10::1, the RDMA device `rxe0` on it, and in its environment:
 //!
 //! | name | value |
 //! | --- | --- |
