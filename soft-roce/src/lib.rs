@@ -139,10 +139,10 @@
 //!   and a program that was given a file as standard input cannot seek in it.
 //! * The guest sees neither the host's network nor its `/dev`, `/run`, `/proc` and `/sys`; a
 //!   program or working folder there cannot be used.
-//! * Two programs that both poll without end take turns on the one processor, and each message
-//!   waits for the end of a turn: `ibv_rc_pingpong` took 51 ms a message on a loaded machine, and
-//!   0.4 to 0.8 ms with `-e`, where it waits for events. No scheduling class helps; with
-//!   `--machine qemu --cpus 2` each has a processor.
+//! * Two programs that both poll without end take turns on the one processor. On an idle machine
+//!   `ibv_rc_pingpong` takes 70 to 100 µs a message, polling or waiting for events (`-e`); beside
+//!   other load polling took 0.4 to 51 ms, and waiting less than 1 ms. No scheduling class helps;
+//!   with `--machine qemu --cpus 2` each has a processor.
 //! * Absolute speeds say nothing: a system call costs some ten microseconds. Ratios within one
 //!   run are sound.
 //! * Where a kernel's own `rdma_rxe` and `nvmet` can be loaded, [`native`] sets up the
