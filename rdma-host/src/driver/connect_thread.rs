@@ -10,11 +10,12 @@ use std::thread;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use verbs::{ConnectParameters, Endpoint, PreparedQueuePair, Provider};
 
-use super::limbo::Parting;
-use super::verbs_error;
-use crate::config::CONNECT_THREADS_MAX;
-use crate::error::Error;
-use crate::wire::{CmRequestData, IntoBytes};
+use super::{limbo::Parting, verbs_error};
+use crate::{
+    config::CONNECT_THREADS_MAX,
+    error::Error,
+    wire::{CmRequestData, IntoBytes},
+};
 
 /// The content of a connection request.
 #[derive(Clone, Copy)]

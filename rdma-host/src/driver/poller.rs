@@ -3,6 +3,7 @@
 mod away;
 mod directory;
 mod errand;
+mod failed_work;
 mod tick;
 
 use std::collections::VecDeque;
@@ -11,11 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quanta::Clock;
-use verbs::{Buffer, Completion, CompletionQueue, Provider, RdmaCore, Status};
+use verbs::{Buffer, Completion, CompletionQueue, Provider, RdmaCore};
 
-use self::directory::Directory;
-use self::errand::is_errand;
-use self::tick::Tick;
+use self::{
+    directory::Directory,
+    errand::is_errand,
+    failed_work::{FailedWork, handle_other},
+    tick::Tick,
+};
 use super::berth::{Assembly, Berth, Late};
 use super::command::{Command, Done, Rejection};
 use super::device::DeviceWatch;
@@ -68,7 +72,7 @@ pub struct Poller<P: Provider = RdmaCore> {
     timeout: Duration,
     aborting: Option<Aborting>,
     /// Work that failed, while its cause is awaited.
-    failed_work: Option<FailedWork>,
+    failed_work: Option<Box<FailedWork>>,
     link: Option<Link<P>>,
     /// A command of the controller's, on its way.
     errand: Option<errand::State>,
@@ -93,13 +97,6 @@ struct Link<P: Provider> {
 /// A late command whose Abort was asked for.
 struct Aborting {
     late: Late,
-    since: u64,
-}
-
-/// Work that a queue pair flushed or refused because it is in its error state, which says nothing
-/// of the reason: an event of its connection or its device does.
-struct FailedWork {
-    error: Error,
     since: u64,
 }
 
@@ -298,12 +295,13 @@ impl<P: Provider> Poller<P> {
         }
     }
 
+    #[inline(never)]
     fn ring_doorbells(&mut self) -> Result<(), Error> {
         while let Some(index) = self.dirty.pop() {
             let queue = &mut self.queues[index];
             queue.is_dirty = false;
             if let Err(error) = queue.flush() {
-                self.await_cause(error)?;
+                FailedWork::await_cause(&mut self.failed_work, error)?;
             }
         }
         Ok(())
@@ -315,6 +313,7 @@ impl<P: Provider> Poller<P> {
     /// # Errors
     ///
     /// When the controller has ended. Everything in flight is then done, with that error.
+    #[inline(always)] // with all that it calls: most polls of a loop find nothing
     pub fn poll(&mut self) -> Result<usize, Error> {
         self.poll_into(VecDeque::push_back)
     }
@@ -338,7 +337,7 @@ impl<P: Provider> Poller<P> {
         Ok(count)
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll_into(&mut self, each: impl FnMut(&mut VecDeque<Done>, Done)) -> Result<usize, Error> {
         self.burst = None;
         let before = self.done.len();
@@ -353,7 +352,7 @@ impl<P: Provider> Poller<P> {
         Ok(self.done.len() - before)
     }
 
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, each: impl FnMut(&mut VecDeque<Done>, Done)) -> Result<(), Error> {
         let now = self.completions(Idle::Return, each)?;
         if self.tick.is_due(now, &self.clock) {
@@ -479,7 +478,7 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Takes all completions; says when, if there were any.
-    #[inline]
+    #[inline(always)]
     fn completions(
         &mut self,
         idle: Idle,
@@ -535,13 +534,7 @@ impl<P: Provider> Poller<P> {
                     note_dirty(queue, index, &mut self.dirty);
                     let finished = match unusual {
                         Answer::Read(length) => queue.respond(&completion, response, length)?,
-                        _ => match queue.handle_other(&completion) {
-                            Err(error) if completion.status() == Status::FLUSHED => {
-                                self.await_cause(error)?;
-                                continue;
-                            }
-                            finished => finished?,
-                        },
+                        _ => handle_other(queue, &completion, &mut self.failed_work)?,
                     };
                     let Some(finished) = finished else { continue };
                     response = finished.response;

@@ -17,8 +17,8 @@ use crate::{
 /// Suite of the packages. Programs linked here run there as long as its C library is not older.
 const SUITE: &str = "trixie";
 
-/// Packages of each user space: a shell and its tools, the network's tools, and RDMA's libraries with
-/// what linking to them needs. What they depend on comes with them.
+/// Packages of each user space: a shell and its tools, the network's tools, and RDMA's libraries
+/// with what linking to them needs. What they depend on comes with them.
 const PACKAGES: [&str; 12] = [
     "bash",
     "coreutils",

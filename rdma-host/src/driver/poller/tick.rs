@@ -5,10 +5,8 @@ use quanta::Clock;
 use verbs::Provider;
 
 use super::super::berth::Late;
-use super::{Aborting, FailedWork, Poller, errand};
-use crate::config::{
-    ABORT_TIMEOUT, CONNECTIONS_PER_TICK, FLUSH_CAUSE_TIMEOUT, POLLS_PER_CLOCK_READ, TICK,
-};
+use super::{Aborting, Poller, errand};
+use crate::config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK};
 use crate::error::Error;
 
 /// When a poller last looked after such things, and when it will again.
@@ -73,7 +71,7 @@ impl<P: Provider> Poller<P> {
             }
         }
         self.check_connections()?;
-        self.check_failed_work(now)?;
+        self.failed_work.as_ref().map_or(Ok(()), |work| work.check())?;
         // Looking takes long where there is much in flight, and need not be exact.
         let since = self.clock.delta(self.tick.ages, now);
         if since >= TICK.max(self.timeout / 64) || self.aborting.is_some() {
@@ -93,24 +91,6 @@ impl<P: Provider> Poller<P> {
             self.queues[index].check_connection()?;
         }
         Ok(())
-    }
-
-    /// Notes work that was flushed or refused. Fails when the event that gives the reason has not
-    /// come in time.
-    #[cold]
-    pub(super) fn await_cause(&mut self, error: Error) -> Result<(), Error> {
-        let now = self.clock.raw();
-        self.failed_work.get_or_insert(FailedWork { error, since: now });
-        self.check_failed_work(now)
-    }
-
-    fn check_failed_work(&self, now: u64) -> Result<(), Error> {
-        match &self.failed_work {
-            Some(work) if self.clock.delta(work.since, now) >= FLUSH_CAUSE_TIMEOUT => {
-                Err(work.error.clone())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Has a command aborted that is out of time, and gives up on it if that does not help.
