@@ -199,10 +199,10 @@ fn the_program_stays_and_prints_each_log() {
 fn printing(port: u16) -> Child {
     let mut program = nvmf();
     program.args(["discover", "-a", &address(), "--persistent", "--json", "-s", &port.to_string()]);
-    let program = program.stdout(Stdio::piped()).spawn().unwrap();
+    let program = program.stdout(Stdio::piped()).spawn().expect("nvmf starts");
     let pipe = program.stdout.as_ref().expect("a pipe");
     wait_for("a full pipe", Duration::from_secs(30), || {
-        rustix::io::ioctl_fionread(pipe).unwrap() >= 60 << 10
+        rustix::io::ioctl_fionread(pipe).expect("a pipe") >= 60 << 10
     });
     program
 }
@@ -214,7 +214,7 @@ fn send_signal(program: &Child, signal: Signal) {
 fn wait(program: &mut Child) -> ExitStatus {
     let mut status = None;
     wait_for("the end of nvmf", Duration::from_secs(30), || {
-        status = program.try_wait().unwrap();
+        status = program.try_wait().expect("it is our child");
         status.is_some()
     });
     status.expect("just seen")
