@@ -1,7 +1,7 @@
 //! DH-HMAC-CHAP against the kernel's target: every secret, hash and group, one-way and two-way,
 //! what happens when a key is wrong, missing or changed, and authenticating again.
 
-// bed: first --target tests/targets/secret.toml
+// bed: long --target tests/targets/secret.toml
 // bed (siw): --device siw --target tests/targets/secret.toml -- changes:: reauthentication:: refusals::
 
 mod authentication {

@@ -1,6 +1,6 @@
 //! Connecting and disconnecting for a long time leaves nothing behind.
 
-// bed: waits --kernel 6.12 --target tests/targets/deep.toml --deny non-flush.error
+// bed: waits long --kernel 6.12 --target tests/targets/deep.toml --deny non-flush.error
 
 use std::fs;
 use std::time::Duration;

@@ -6,8 +6,8 @@
 //! the table of all is `differential-6.12.md` and `differential-7.md`.
 
 // An allowed line is a warning that the kernel of this series gives of itself.
-// bed: waits --kernel 6.12 --target tests/targets/differential.toml --allow nvmet_subsys_free
-// bed: waits --kernel 7 --target tests/targets/differential.toml --allow check_flush_dependency
+// bed: waits long --kernel 6.12 --target tests/targets/differential.toml --allow nvmet_subsys_free
+// bed: waits long --kernel 7 --target tests/targets/differential.toml --allow check_flush_dep
 
 mod differential {
     pub(crate) mod authentication;

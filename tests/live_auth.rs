@@ -1,7 +1,7 @@
 //! Exchanges with the kernel's target, byte by byte, with known randomness on our side: what both
 //! said is computed again in Python, by `auth/vectors/check.py`.
 
-// bed: --target tests/targets/secret.toml
+// bed: long --target tests/targets/secret.toml
 
 mod live_auth {
     mod exchange;

@@ -1,7 +1,7 @@
 //! Data under load: right, and without an allocation for each command.
 
-// bed: first --kernel 6.12 --target tests/targets/deep.toml --deny non-flush.error
-// bed: first VERIFY_SIZE=512MiB --kernel 7 --target tests/targets/deep.toml --deny non-flush.error
+// bed: long --kernel 6.12 --target tests/targets/deep.toml --deny non-flush.error
+// bed: long VERIFY_SIZE=512MiB --kernel 7 --target tests/targets/deep.toml --deny non-flush.error
 // bed (siw): VERIFY_SIZE=512MiB --device siw --target tests/targets/deep.toml
 
 use std::alloc::System;

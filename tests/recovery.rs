@@ -1,7 +1,7 @@
 //! Losses under load, again and again: every command is executed in the end, nothing is mixed up,
 //! and the connection is back soon after the target is.
 
-// bed: first --target tests/targets/lasting.toml
+// bed: long --target tests/targets/lasting.toml
 
 #[path = "recovery/ends.rs"]
 mod ends;

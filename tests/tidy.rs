@@ -268,7 +268,7 @@ fn check_declaration(path: &str, line: &str) {
             let missing = word == "--target" && !top().join(value).exists();
             assert!(!missing, "{path}: no file {value}");
         } else {
-            let known = ["waits", "first", "host"].contains(&word) || word.contains('=');
+            let known = ["waits", "long", "host"].contains(&word) || word.contains('=');
             assert!(known, "{path}: {word} is no word that `tests/run` knows: {line}");
         }
     }

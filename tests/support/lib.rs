@@ -8,6 +8,7 @@ pub mod door;
 pub mod ending;
 pub mod holdings;
 pub mod load;
+mod note;
 pub mod sequence;
 pub mod target;
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+pub use note::note;
 use rdma_host::{ConnectOptions, HostIdentity};
 
 /// The subsystem that the target files of these tests offer.
@@ -77,6 +79,7 @@ pub fn deadline_factor() -> u32 {
 /// When it can't be started.
 #[must_use]
 pub fn run(command: &mut Command, input: &[u8]) -> Output {
+    note(&format!("the end of {command:?}"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("standard input is a pipe");
@@ -191,6 +194,7 @@ pub fn controllers(subsystem: &str) -> usize {
 ///
 /// When it does not within `limit`, which is longer where the processor is emulated.
 pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    note(what);
     let limit = limit * deadline_factor();
     let start = Instant::now();
     while !condition() {
@@ -213,6 +217,7 @@ impl KernelInitiator {
     /// When the kernel refuses.
     #[must_use]
     pub fn connect() -> Self {
+        note("a connection of the kernel's initiator");
         let mut device = fs::File::options()
             .read(true)
             .write(true)

@@ -22,6 +22,7 @@ use verbs::{
 };
 
 use crate::authenticator::Authenticator;
+use crate::note::note_of;
 
 /// Where the target listens.
 pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
@@ -341,7 +342,11 @@ impl<P: Provider> Target<P> {
         for queue in &mut self.queues {
             busy |= queue.step(&mut self.script, idle);
         }
+        let before = self.queues.len();
         self.queues.retain(|queue| !matches!(queue.state, State::Gone));
+        if self.queues.len() < before {
+            note_of(", its target", &format!("lost a connection, has {}", self.queues.len()));
+        }
         busy
     }
 }
@@ -459,6 +464,7 @@ impl<P: Provider> Queue<P> {
 
     /// A command came in; data that is still at the host is fetched first.
     fn begin(&mut self, seen: Seen, in_capsule: &[u8], script: &mut Script) {
+        note_of(", its target", &format!("queue {} got opcode {:#04x}", seen.queue, seen.sqe[0]));
         let takes_data =
             seen.is_fabrics(0x01) || seen.is_fabrics(0x05) || (seen.is_io() && seen.sqe[0] == 0x01);
         let (length, place) = seen.keyed();
