@@ -1,6 +1,7 @@
 //! Whether there is a connection: shared by all that serve a controller.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -41,31 +42,62 @@ pub(super) struct Terms {
 
 /// The phase, for everyone to see.
 #[derive(Clone)]
-pub(super) struct Liveness(Arc<watch::Sender<Phase>>);
+pub(super) struct Liveness {
+    phase: Arc<watch::Sender<Phase>>,
+    live: LiveGeneration,
+}
+
+/// Generation of the live connection, 0 without one: a copy of what the phase says, for those that
+/// ask for each command.
+#[derive(Clone, Default)]
+pub(super) struct LiveGeneration(Arc<AtomicU64>);
+
+impl LiveGeneration {
+    /// Whether the connection with this number is the live one. Relaxed: whoever heard of a loss
+    /// from a thread that knew of it finds it here.
+    #[inline]
+    pub(super) fn is(&self, generation: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == generation
+    }
+
+    fn follow(&self, phase: &Phase) {
+        let generation = match phase {
+            Phase::Live(terms) => terms.generation,
+            Phase::Away(_) | Phase::Ended(_) => 0,
+        };
+        self.0.store(generation, Ordering::Relaxed);
+    }
+}
 
 impl Liveness {
     /// For a controller that is not connected.
     pub(super) fn new() -> Self {
         let away = NotConnected { cause: Box::new(Error::Closed), attempt: 0, max: None };
         let outage = Outage { away: Arc::new(away), commands_fail: false };
-        Self(Arc::new(watch::Sender::new(Phase::Away(outage))))
+        let phase = Arc::new(watch::Sender::new(Phase::Away(outage)));
+        Self { phase, live: LiveGeneration::default() }
+    }
+
+    pub(super) fn live_generation(&self) -> LiveGeneration {
+        self.live.clone()
     }
 
     pub(super) fn phase(&self) -> Phase {
-        self.0.borrow().clone()
+        self.phase.borrow().clone()
     }
 
     /// Whether the connection with this number is the one that is live.
     pub(super) fn is_live(&self, generation: u64) -> bool {
-        matches!(&*self.0.borrow(), Phase::Live(terms) if terms.generation == generation)
+        matches!(&*self.phase.borrow(), Phase::Live(terms) if terms.generation == generation)
     }
 
     /// Enters another phase, unless it is the end already.
     pub(super) fn enter(&self, phase: Phase) {
-        self.0.send_if_modified(|current| {
+        self.phase.send_if_modified(|current| {
             let going_on = !matches!(current, Phase::Ended(_));
             if going_on {
                 *current = phase;
+                self.live.follow(current);
             }
             going_on
         });
@@ -76,10 +108,11 @@ impl Liveness {
         if self.is_live(generation) {
             let away = NotConnected { cause: Box::new(error), attempt: 0, max: None };
             let outage = Outage { away: Arc::new(away), commands_fail: false };
-            self.0.send_if_modified(|current| {
+            self.phase.send_if_modified(|current| {
                 let first = matches!(current, Phase::Live(terms) if terms.generation == generation);
                 if first {
                     *current = Phase::Away(outage);
+                    self.live.follow(current);
                 }
                 first
             });
@@ -89,7 +122,7 @@ impl Liveness {
 
     /// Commands are not held any longer until there is a connection.
     pub(super) fn fail_commands(&self) {
-        self.0.send_if_modified(|current| match current {
+        self.phase.send_if_modified(|current| match current {
             Phase::Away(outage) => !std::mem::replace(&mut outage.commands_fail, true),
             Phase::Ended(_) | Phase::Live(_) => false,
         });
@@ -97,7 +130,7 @@ impl Liveness {
 
     /// Why there is no connection; nothing if there is one.
     pub(super) fn cause(&self) -> Option<Error> {
-        match &*self.0.borrow() {
+        match &*self.phase.borrow() {
             Phase::Away(outage) => Some((*outage.away.cause).clone()),
             Phase::Ended(error) => Some(error.clone()),
             Phase::Live(_) => None,
@@ -126,11 +159,11 @@ impl Liveness {
 
     /// To be told of what changes from now on.
     pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
-        self.0.subscribe()
+        self.phase.subscribe()
     }
 
     async fn until(&self, condition: impl FnMut(&Phase) -> bool) -> Phase {
-        let mut watcher = self.0.subscribe();
+        let mut watcher = self.phase.subscribe();
         let found = watcher.wait_for(condition).await.map(|phase| phase.clone());
         found.unwrap_or(Phase::Ended(Error::Closed))
     }

@@ -24,6 +24,7 @@ use super::berth::{Assembly, Berth, Late};
 use super::command::{Command, Done, Rejection};
 use super::device::DeviceWatch;
 use super::held::Held;
+use super::phase::LiveGeneration;
 use super::queue::{Answer, Queue};
 use super::readable::Readable;
 use super::statistics::{Meter, Statistics};
@@ -82,6 +83,11 @@ pub struct Poller<P: Provider = RdmaCore> {
 /// The tie to a controller that may come with other queues when these are lost.
 struct Link<P: Provider> {
     berth: Arc<Berth<P>>,
+    live: LiveGeneration,
+    /// Generation for which a command needs no check: that of the queues while `replaced` is empty,
+    /// else [`u64::MAX`]. So the loss of the connection and a replaced namespace are one comparison
+    /// on the path of each command.
+    unguarded: u64,
     /// Which connection the queues are of, or were.
     generation: u64,
     /// Namespaces that commands must not reach, for now.
@@ -127,8 +133,10 @@ impl<P: Provider> Poller<P> {
     pub(super) fn at(berth: Arc<Berth<P>>, options: &ConnectOptions) -> Self {
         let mut this = Self::empty(options.io_timeout);
         this.link = Some(Link {
+            live: berth.liveness.live_generation(),
             berth,
             generation: 0,
+            unguarded: 0,
             replaced: Vec::new(),
             reconnects: options.reconnect.attempts_max() != Some(0),
             resend: options.reconnect.resend,
@@ -229,7 +237,7 @@ impl<P: Provider> Poller<P> {
     fn submit_at(&mut self, index: Option<usize>, command: &mut Command) -> Result<(), Rejection> {
         let started = *self.burst.get_or_insert_with(|| self.clock.raw());
         let Some(index) = index else { return self.hold(command.take(), started) };
-        let guarded = self.has_replaced();
+        let guarded = self.is_guarded();
         let queue = &mut self.queues[index];
         if !guarded && let Some(sgl) = queue.inline_sgl(&command.data) {
             if let Err(error) = queue.submit_inline(command, sgl, started) {
@@ -238,6 +246,9 @@ impl<P: Provider> Poller<P> {
             self.in_flight += 1;
             note_dirty(queue, index, &mut self.dirty);
             return Ok(());
+        }
+        if guarded && self.has_left() {
+            return self.leave_and_hold(command.take(), started);
         }
         if let Err(error) = self.submit_slowly(index, command, started) {
             return Err(Rejection::new(error, command.take()));

@@ -10,7 +10,7 @@ use super::super::phase::{Outage, Phase, Terms};
 use super::super::queue::{Ended, Queue};
 use super::errand::is_errand;
 use super::tick::Tick;
-use super::{Assembly, Poller};
+use super::{Assembly, Link, Poller};
 use crate::config::{DRAIN_TIMEOUT, RESENDS_MAX};
 use crate::error::{Error, Misuse, Transport};
 use crate::proto::CompletedCommand;
@@ -141,6 +141,7 @@ impl<P: Provider> Poller<P> {
     fn adopt(&mut self, generation: u64, assembly: Option<Assembly<P>>) {
         let Some(link) = &mut self.link else { return };
         link.generation = generation;
+        link.note_replaced();
         self.tick = Tick::new(self.clock.raw());
         let Some(assembly) = assembly else {
             if !link.keeps_stranded {
@@ -159,6 +160,7 @@ impl<P: Provider> Poller<P> {
     fn drop_unfit(&mut self, terms: &Terms) {
         if let Some(link) = &mut self.link {
             link.replaced.clone_from(&terms.replaced);
+            link.note_replaced();
         }
         for _ in 0..self.held.len() {
             let Some(held) = self.held.pop() else { break };
@@ -176,8 +178,29 @@ impl<P: Provider> Poller<P> {
 
     /// Whether there may be commands that must not be sent.
     #[inline]
-    pub(super) fn has_replaced(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| !link.replaced.is_empty())
+    pub(super) fn is_guarded(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| !link.live.is(link.unguarded))
+    }
+
+    /// Whether the connection of the queues was reported lost, by another poller or by the admin
+    /// queue. The next [`tick`](Self::tick) gives the queues up; a command that is submitted before
+    /// must not reach them, or its fate would be unknown.
+    pub(super) fn has_left(&self) -> bool {
+        self.is_connected() && self.link.as_ref().is_some_and(|link| !link.live.is(link.generation))
+    }
+
+    /// Gives up queues whose connection was reported lost, and holds a command for the next.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn leave_and_hold(
+        &mut self,
+        command: Command,
+        started: u64,
+    ) -> Result<(), Rejection> {
+        match self.lose(Error::Closed) {
+            Ok(()) => self.hold(command, started),
+            Err(error) => Err(Rejection::new(error, command)),
+        }
     }
 
     /// Why a command may not be sent, if it may not.
@@ -192,11 +215,16 @@ impl<P: Provider> Poller<P> {
             return Some(Misuse::NamespaceReplaced(namespace).into());
         }
         link.replaced.swap_remove(index); // its user has looked at it since
+        link.note_replaced();
         None
     }
 
     /// Sends held commands as far as there is room.
+    #[inline(never)] // it would burden the path of those that hold nothing
     pub(super) fn resubmit(&mut self) -> Result<(), Error> {
+        if self.has_left() {
+            return self.lose(Error::Closed);
+        }
         while let Some(index) = self.pick() {
             let Some(held) = self.held.pop() else { break };
             let HeldCommand { command, started, execution, sends } = held;
@@ -309,6 +337,13 @@ impl<P: Provider> Poller<P> {
         }
         let _ = tokio::time::timeout(limit, changes.changed()).await;
         self.reconnect()
+    }
+}
+
+impl<P: Provider> Link<P> {
+    /// To be called after a change of `generation` or `replaced`.
+    fn note_replaced(&mut self) {
+        self.unguarded = if self.replaced.is_empty() { self.generation } else { u64::MAX };
     }
 }
 
