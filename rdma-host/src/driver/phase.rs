@@ -47,14 +47,14 @@ pub(super) struct Liveness {
     live: LiveGeneration,
 }
 
-/// Generation of the live connection, 0 without one: a copy of what the phase says, for those that
-/// ask for each command.
+/// Generation of the live connection, 0 without one: a copy of the phase for the path of each
+/// command.
 #[derive(Clone, Default)]
 pub(super) struct LiveGeneration(Arc<AtomicU64>);
 
 impl LiveGeneration {
-    /// Whether the connection with this number is the live one. Relaxed: whoever heard of a loss
-    /// from a thread that knew of it finds it here.
+    /// Returns true if the connection of this generation is the live one. Relaxed: a thread that
+    /// was told of a loss by another that knew of it sees it here.
     #[inline]
     pub(super) fn is(&self, generation: u64) -> bool {
         self.0.load(Ordering::Relaxed) == generation
