@@ -16,7 +16,7 @@ pub fn note(what: &str) {
     note_of("", what);
 }
 
-/// The same of something else that this thread runs, which has a note of its own.
+/// Notes it for something else that this thread runs, in a place of its own.
 pub(crate) fn note_of(part: &str, what: &str) {
     static NOTES: OnceLock<Option<File>> = OnceLock::new();
     let open = || File::create(std::env::var_os("TEST_NOTES")?).ok();

@@ -183,8 +183,8 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Returns true if the connection of the queues was reported lost, by another poller or by the
-    /// admin queue. The next [`tick`](Self::tick) gives the queues up; a command that is submitted before
-    /// must not reach them, or its fate would be unknown.
+    /// admin queue. The next [`tick`](Self::tick) gives the queues up; a command that is submitted
+    /// before must not reach them, or its fate would be unknown.
     pub(super) fn has_left(&self) -> bool {
         self.is_connected() && self.link.as_ref().is_some_and(|link| !link.live.is(link.generation))
     }
