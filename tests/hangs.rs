@@ -1,8 +1,10 @@
 //! A test that hangs is ended by `tests/deadline`, which says what the test waited for.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use tests::{note, run};
 

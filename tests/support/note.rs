@@ -1,8 +1,10 @@
 //! Notes of what a program of tests does, for `tests/deadline`.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 /// Bytes of one note in the file that `TEST_NOTES` names.
 const LENGTH: usize = 200;
