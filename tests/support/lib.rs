@@ -12,11 +12,13 @@ mod note;
 pub mod sequence;
 pub mod target;
 
-use std::fs;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
 
 pub use note::note;
 use rdma_host::{ConnectOptions, HostIdentity};
