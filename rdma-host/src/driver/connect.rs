@@ -149,6 +149,7 @@ impl<P: Provider> Resolved<P> {
             queue_pair,
             endpoint: self.endpoint,
             side: self.side,
+            transport: self.transport,
             receives: open.entries.into(),
             depth,
             windows,

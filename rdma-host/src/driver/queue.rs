@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use verbs::active_side::{Action, ActiveSide, Event, State};
 use verbs::{
-    Buffer, Completion, Endpoint, Provider, QueuePair, RdmaCore, Retired, Segments, Window,
+    Buffer, Completion, Endpoint, Provider, QueuePair, RdmaCore, Retired, Segments, TransportType,
+    Window,
 };
 
 use super::command::{Command, Data, Done, Execution, Rejection};
@@ -25,6 +26,7 @@ pub(super) struct Queue<P: Provider = RdmaCore> {
     queue_pair: QueuePair<P>,
     endpoint: Parting<Endpoint<P>>,
     side: ActiveSide,
+    transport: TransportType,
     /// Receives it was made with.
     receives: u32,
     slots: Slots,
@@ -100,6 +102,8 @@ pub(super) struct Parts<P: Provider> {
     pub(super) endpoint: Parting<Endpoint<P>>,
     /// Where the connection stands: established.
     pub(super) side: ActiveSide,
+    /// Transport of the device.
+    pub(super) transport: TransportType,
     /// Receives that are posted.
     pub(super) receives: u32,
     /// Commands that may be in flight.
@@ -125,6 +129,7 @@ impl<P: Provider> Queue<P> {
             side: parts.side,
             slots: Slots::new(parts.id, parts.depth),
             commands: (0..parts.depth).map(|_| InFlight::default()).collect(),
+            transport: parts.transport,
             in_capsule_bytes: parts.in_capsule_bytes,
             inline: parts.inline,
             plain: parts.inline && windows.is_empty(),
@@ -425,6 +430,12 @@ impl<P: Provider> Queue<P> {
         *lease = Lease { window: Some(window), key: None, revoked: Some(revoked) };
         self.lent -= 1;
         true
+    }
+
+    /// Returns true if the device flushes the work of a lost connection before it tells of the
+    /// loss. Elsewhere, work that was flushed before the event failed for a reason of its own.
+    pub(super) fn flushes_before_event(&self) -> bool {
+        self.transport == TransportType::Iwarp
     }
 
     /// Looks for connection events without blocking.

@@ -22,6 +22,11 @@ impl FailedWork {
         noted.get_or_insert_with(|| Self { error, since: Instant::now() }.into()).check()
     }
 
+    /// The failure of the work itself.
+    pub(super) fn error(&self) -> Error {
+        self.error.clone()
+    }
+
     /// Fails when the event that gives the reason has not come in time.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.since.elapsed() < FLUSH_CAUSE_TIMEOUT { Ok(()) } else { Err(self.error.clone()) }

@@ -88,7 +88,14 @@ impl<P: Provider> Poller<P> {
         for _ in 0..self.queues.len().min(max) {
             let index = self.tick.connection % self.queues.len();
             self.tick.connection = index + 1;
-            self.queues[index].check_connection()?;
+            let queue = &mut self.queues[index];
+            let before_live = self.link.is_none() && !queue.flushes_before_event();
+            match (queue.check_connection(), &self.failed_work) {
+                // A target that hangs up on a connecting queue refuses us; one that broke the
+                // connection by what it sent does not.
+                (Err(_), Some(work)) if before_live => return Err(work.error()),
+                (outcome, _) => outcome?,
+            }
         }
         Ok(())
     }
