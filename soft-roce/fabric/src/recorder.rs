@@ -11,7 +11,7 @@ use std::{
 };
 
 use verbs::{
-    Completion, DeviceEvent, Error, Limits, Provider, Subject,
+    Access, Completion, DeviceEvent, Error, Limits, Provider, Subject,
     memory::Agent,
     provider::{
         Batch, CmEvent, CmRequest, Keys, Operation, Payload, Payloads, PostError, QueueFacts,
@@ -264,9 +264,12 @@ impl<P: Provider> Provider for Recorder<P> {
             }
             RegisterRequest::Window => "window".to_owned(),
         };
+        // Memory that no device may write changes by its owner's hand alone, in a replay too.
         let memory = match &request {
-            RegisterRequest::Memory { memory, .. } => Some(memory.clone()),
-            RegisterRequest::DmaBuf(_) | RegisterRequest::Window => None,
+            RegisterRequest::Memory { memory, access } if access.contains(Access::LOCAL_WRITE) => {
+                Some(memory.clone())
+            }
+            _ => None,
         };
         let made = self.inner.register(&domain.inner, request);
         if let Ok((_, keys)) = &made {
