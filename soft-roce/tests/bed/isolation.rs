@@ -91,20 +91,29 @@ fn memory_is_reserved_or_refused() {
     let bed = Bed::new();
     let started = bed.folder.path().join("started");
     let used = bed.folder.path().join("used");
-    // All folders that could take guest memory are the one small file system.
+    // All folders that could take guest memory are the one small file system; programs that may lie
+    // below one of them are reached by another path.
     let script = format!(
-        "mount -t tmpfs -o size=1536m,mode=1777 none /dev/shm
+        "appears() {{
+             for try in $(seq 1200); do test -e $1 && return; sleep 0.05; done
+             echo \"$1 does not appear\" >&2; exit 9
+         }}
+         mount --bind {own} /mnt && mount --bind $(dirname $KERNEL) /srv
+         run() {{ /mnt/{name} run --kernel /srv/$(basename $KERNEL) \"$@\"; }}
+         mount -t tmpfs -o size=1536m,mode=1777 none /dev/shm
          for place in /tmp /var/tmp; do mount -t tmpfs -o size=64m,mode=1777 none $place; done
-         mkdir -p {folder}; export TMPDIR={folder}; unset HOME XDG_CACHE_HOME
-         {PROGRAM} run --kernel $KERNEL -- sh -c 'touch {started}
+         mkdir -p {folder}; export TMPDIR={folder}; unset HOME XDG_CACHE_HOME; cd /
+         run -- sh -c 'touch {started}
             mkdir /run/big; mount -t tmpfs -o size=700m none /run/big
             head -c 600000000 /dev/zero >/run/big/x; touch {used}
             until test -e {folder}/enough; do sleep 0.1; done; echo first ended' &
-         until test -e {started}; do sleep 0.05; done
-         {PROGRAM} run --kernel $KERNEL -- echo second; echo status $?
-         until test -e {used}; do sleep 0.05; done
-         {PROGRAM} run --kernel $KERNEL --mem 400M -- echo third; echo status $?
+         appears {started}
+         run -- echo second; echo status $?
+         appears {used}
+         run --mem 400M -- echo third; echo status $?
          touch {folder}/enough; wait $!; echo status $?",
+        own = Path::new(PROGRAM).parent().unwrap().display(),
+        name = Path::new(PROGRAM).file_name().unwrap().display(),
         folder = bed.folder.path().display(),
         started = started.display(),
         used = used.display(),
