@@ -3,6 +3,7 @@
 use crate::{Access, Buffer, Error, provider::Segment};
 
 /// Where a device may put a message, or what it reads.
+#[inline]
 pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
     if !buffer.access().contains(Access::LOCAL_WRITE) {
         return Err(Error::Misuse(
@@ -13,6 +14,7 @@ pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error>
 }
 
 /// What a device may read, or be given.
+#[inline]
 pub(crate) fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
     if buffer.domain() != domain {
         return Err(Error::Misuse("the buffer is of another protection domain"));

@@ -9,6 +9,7 @@ pub(super) struct Lent {
 }
 
 impl Lent {
+    #[inline]
     pub(super) fn new(slots: u32, each: u32) -> Self {
         Self { rows: (0..slots * each).map(|_| None).collect(), each: each as usize }
     }
