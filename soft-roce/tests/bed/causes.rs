@@ -2,10 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use crate::{
-    isolation::can_mount,
-    support::{Bed, PROGRAM, kernel_program, text},
-};
+use crate::support::{Bed, OPTIONS, PROGRAM, in_mounts, text};
 
 /// Executes a program under a seccomp filter that refuses ptrace, as container engines do.
 const WITHOUT_PTRACE: &str = "
@@ -20,9 +17,6 @@ assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0) == 0, os.strerror(ctypes.get_errno())
 os.execv(sys.argv[1], sys.argv[1:])
 ";
-
-/// Options of every run here: the machine that is tested, and no other in its place.
-const OPTIONS: &str = "--machine uml --timeout 60";
 
 #[test]
 #[ignore = "boots a kernel: run by ./tests/run"]
@@ -83,24 +77,11 @@ fn other_files_take_the_guests_memory() {
             until test -e $TMPDIR/full; do sleep 0.05; done
             mkdir /run/big; mount -t tmpfs -o size=100m none /run/big
             head -c 90000000 /dev/zero >/run/big/x\" &
-        until test -e $TMPDIR/on; do sleep 0.05; done
+        appears $TMPDIR/on
         head -c 200000000 /dev/zero >/dev/shm/other 2>/dev/null; touch $TMPDIR/full
         wait $!; status=$?; rm $TMPDIR/on $TMPDIR/full; exit $status";
     let Some((output, _bed)) = in_mounts(script) else { return };
     expect_cause(&output, "the file system of the guest's memory is full");
-}
-
-/// Runs a script in a mount namespace of its own, where `run` is `soft-roce run`.
-fn in_mounts(script: &str) -> Option<(Output, Bed)> {
-    if !can_mount() {
-        println!("SKIPPED: this user may not mount a file system in a namespace of its own");
-        return None;
-    }
-    let bed = Bed::new();
-    let mut command = bed.environment("unshare");
-    let script = format!("run() {{ {PROGRAM} run {OPTIONS} --kernel $KERNEL \"$@\"; }}\n{script}");
-    command.args(["--mount", "sh", "-c", &script]).env("KERNEL", kernel_program());
-    Some((command.stdin(Stdio::null()).output().unwrap(), bed))
 }
 
 fn expect_cause(output: &Output, cause: &str) {

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Bed, PROGRAM, text, wait_until};
+use crate::support::{Bed, PROGRAM, in_mounts, text, wait_until};
 
 /// Permissions for other users than the owner.
 const OTHERS: u32 = 0o077;
@@ -84,43 +84,20 @@ fn the_next_run_removes_what_a_killed_run_left() {
 #[test]
 #[ignore = "boots a kernel: run by ./tests/run"]
 fn memory_is_reserved_or_refused() {
-    if !can_mount() {
-        println!("SKIPPED: this user may not mount a file system in a namespace of its own");
-        return;
-    }
-    let bed = Bed::new();
-    let started = bed.folder.path().join("started");
-    let used = bed.folder.path().join("used");
-    // All folders that could take guest memory are the one small file system; programs that may lie
-    // below one of them are reached by another path.
-    let script = format!(
-        "appears() {{
-             for try in $(seq 1200); do test -e $1 && return; sleep 0.05; done
-             echo \"$1 does not appear\" >&2; exit 9
-         }}
-         mount --bind {own} /mnt && mount --bind $(dirname $KERNEL) /srv
-         run() {{ /mnt/{name} run --kernel /srv/$(basename $KERNEL) \"$@\"; }}
-         mount -t tmpfs -o size=1536m,mode=1777 none /dev/shm
+    // All folders that could take guest memory are the one small file system.
+    let script = "mount -t tmpfs -o size=1536m,mode=1777 none /dev/shm
          for place in /tmp /var/tmp; do mount -t tmpfs -o size=64m,mode=1777 none $place; done
-         mkdir -p {folder}; export TMPDIR={folder}; unset HOME XDG_CACHE_HOME; cd /
-         run -- sh -c 'touch {started}
+         mkdir -p $TMPDIR; unset HOME XDG_CACHE_HOME
+         run -- sh -c \"touch $TMPDIR/started
             mkdir /run/big; mount -t tmpfs -o size=700m none /run/big
-            head -c 600000000 /dev/zero >/run/big/x; touch {used}
-            until test -e {folder}/enough; do sleep 0.1; done; echo first ended' &
-         appears {started}
+            head -c 600000000 /dev/zero >/run/big/x; touch $TMPDIR/used
+            until test -e $TMPDIR/enough; do sleep 0.1; done; echo first ended\" &
+         appears $TMPDIR/started
          run -- echo second; echo status $?
-         appears {used}
+         appears $TMPDIR/used
          run --mem 400M -- echo third; echo status $?
-         touch {folder}/enough; wait $!; echo status $?",
-        own = Path::new(PROGRAM).parent().unwrap().display(),
-        name = Path::new(PROGRAM).file_name().unwrap().display(),
-        folder = bed.folder.path().display(),
-        started = started.display(),
-        used = used.display(),
-    );
-    let mut command = bed.environment("unshare");
-    command.args(["--mount", "sh", "-c", &script]).env("KERNEL", crate::support::kernel_program());
-    let output = command.stdin(Stdio::null()).output().unwrap();
+         touch $TMPDIR/enough; wait $!; echo status $?";
+    let Some((output, _bed)) = in_mounts(script) else { return };
     let (seen, error) = (text(&output.stdout), text(&output.stderr));
     let expected = "status 2\nthird\nstatus 0\nfirst ended\nstatus 0\n";
     assert_eq!(seen, expected, "{error}");
@@ -178,11 +155,4 @@ fn expect_closed_to_another_user(run: &Path) {
     let output = command.arg(run).output().unwrap();
     assert!(!output.status.success() && output.stdout.is_empty(), "{}", text(&output.stdout));
     assert_eq!(text(&output.stderr).matches("ermi").count(), 5, "{}", text(&output.stderr));
-}
-
-/// Whether this user can mount a file system in a namespace of its own.
-pub(crate) fn can_mount() -> bool {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]);
-    command.output().is_ok_and(|output| output.status.success())
 }

@@ -95,6 +95,40 @@ impl Bed {
     }
 }
 
+/// Options of runs that test User-Mode Linux: no other machine takes its place.
+pub(crate) const OPTIONS: &str = "--machine uml --timeout 60";
+
+/// Runs a script in a mount namespace of its own, where `run` is `soft-roce run`, and `appears FILE`
+/// waits for a file. The script may mount over folders in which the programs lie.
+pub(crate) fn in_mounts(script: &str) -> Option<(Output, Bed)> {
+    if !can_mount() {
+        println!("SKIPPED: this user may not mount a file system in a namespace of its own");
+        return None;
+    }
+    let bed = Bed::new();
+    let own = Path::new(PROGRAM).parent().unwrap().display();
+    let script = format!(
+        "mount --bind {own} /srv && mount --bind $(dirname $KERNEL) /media && cd / || exit 9
+         KERNEL=/media/$(basename $KERNEL)
+         run() {{ /srv/soft-roce run {OPTIONS} --kernel $KERNEL \"$@\"; }}
+         appears() {{
+             for try in $(seq 1200); do test -e $1 && return; sleep 0.05; done
+             echo \"$1 does not appear\" >&2; exit 9
+         }}
+         {script}"
+    );
+    let mut command = bed.environment("unshare");
+    command.args(["--mount", "sh", "-c", &script]).env("KERNEL", kernel_program());
+    Some((command.stdin(Stdio::null()).output().unwrap(), bed))
+}
+
+/// Whether this user can mount a file system in a namespace of its own.
+pub(crate) fn can_mount() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]);
+    command.output().is_ok_and(|output| output.status.success())
+}
+
 /// The processes of a guest that runs.
 pub(crate) struct Watched {
     pub(crate) reaper: Pid,
