@@ -21,77 +21,25 @@
 //! read once for a burst of submissions and once for a batch of completions; timeouts and
 //! connections are looked after in `poller::tick`.
 
-mod admin;
-mod attempt;
-mod authenticate;
-mod berth;
-mod change;
-mod command;
-mod connect;
-mod connect_thread;
-mod controller;
-mod device;
-mod discovery;
-mod forget;
-mod gathering;
-mod held;
-mod herald;
-mod inspect;
-mod io_task;
-mod limbo;
-mod log_pages;
-mod memory;
-mod namespace;
-mod notice;
-mod phase;
-mod poller;
-mod port;
-mod queue;
-mod readable;
-mod reauthenticate;
-mod recent;
-mod registry;
-mod shared_poller;
-mod statistics;
-mod supervisor;
-mod vectored;
-mod wait;
+pub(crate) mod api;
+pub(crate) mod async_fd;
+pub(crate) mod buffers;
+pub(crate) mod connect;
+pub(crate) mod control;
+pub(crate) mod data_path;
+pub(crate) mod deferred_close;
+pub(crate) mod port_watch;
 
-use std::sync::Arc;
-
-use verbs::{Access, Buffer, Domain, Provider};
-
-pub use change::{Change, Changes};
-pub use command::{Command, Data, Done, Execution, Rejection};
-pub use controller::{Connecting, Controller};
-pub use discovery::{Discovered, Discovery, DiscoveryController, DiscoveryNews, DiscoveryWatch};
-pub use memory::MemoryReport;
-pub use namespace::{Failed, Namespace};
-pub use notice::{Detail, Fate, Notice, Notices};
-pub use poller::Poller;
-pub use statistics::{Device, Operation, Statistics, Windows};
-pub use vectored::FailedVectored;
-pub use wait::Waiter;
-
-use crate::error::{Error, Transport};
-
-/// One registration cut into `count` buffers of `size` bytes.
-fn buffers<P: Provider>(
-    domain: &Domain<P>,
-    count: usize,
-    size: usize,
-    access: Access,
-) -> Result<Vec<Buffer>, Error> {
-    let mut rest = domain.allocate(count * size, access).map_err(verbs_error)?;
-    let mut cut = Vec::with_capacity(count);
-    while rest.len() > size {
-        let tail = rest.split_off(size);
-        cut.push(std::mem::replace(&mut rest, tail));
-    }
-    cut.push(rest);
-    Ok(cut)
-}
-
-fn verbs_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Transport::Verbs(Arc::new(error)).into()
-}
+pub use api::controller::{Connecting, Controller};
+pub use api::discovery::{
+    Discovered, Discovery, DiscoveryController, DiscoveryNews, DiscoveryWatch,
+};
+pub use api::namespace::{Failed, Namespace};
+pub use api::vectored::FailedVectored;
+pub use control::controller_event::{Detail, Fate, Notice, Notices};
+pub use control::state_change::{Change, Changes};
+pub use data_path::command::{Command, Data, Done, Execution, Rejection};
+pub use data_path::memory::MemoryReport;
+pub use data_path::poller::Poller;
+pub use data_path::statistics::{Device, Operation, Statistics, Windows};
+pub use data_path::wait::Waiter;

@@ -98,8 +98,8 @@ impl Bed {
 /// Options of runs that test User-Mode Linux: no other machine takes its place.
 pub(crate) const OPTIONS: &str = "--machine uml --timeout 60";
 
-/// Runs a script in a mount namespace of its own, where `run` is `soft-roce run`, and `appears FILE`
-/// waits for a file. The script may mount over folders in which the programs lie.
+/// Runs a script in a mount namespace of its own, where `run` is `soft-roce run`, and
+/// `appears FILE` waits for a file. The script may mount over folders in which the programs lie.
 pub(crate) fn in_mounts(script: &str) -> Option<(Output, Bed)> {
     if !can_mount() {
         println!("SKIPPED: this user may not mount a file system in a namespace of its own");

@@ -1,0 +1,98 @@
+//! Making blocks of a namespace read as zeros, or forgetting them.
+
+use verbs::Buffer;
+
+use crate::{
+    driver::{
+        api::namespace::{Failed, Namespace},
+        data_path::command::{Command, Execution},
+    },
+    error::{Error, Misuse},
+    wire::BlockRange,
+};
+
+/// What the count of a command can say.
+const BLOCKS_MAX: u64 = 1 << 16;
+
+impl Namespace {
+    /// Lets the controller forget what stands in up to 256 ranges (Dataset Management,
+    /// deallocate). What is read there afterwards is up to the controller; most have zeros.
+    ///
+    /// The ranges travel in `buffer`, 16 bytes each; 4,096 bytes are enough for all, and its
+    /// content is undefined afterwards.
+    ///
+    /// # Errors
+    ///
+    /// When there are no ranges or too many, one does not fit the namespace, or all do not fit the
+    /// buffer; when the controller refuses, or the connection is lost.
+    pub async fn deallocate(
+        &self,
+        ranges: &[BlockRange],
+        mut buffer: Buffer,
+    ) -> Result<Buffer, Failed> {
+        let bytes = ranges.len() * BlockRange::SIZE;
+        if let Err(error) = self.check_ranges(ranges, buffer.len()) {
+            let execution = Execution::NotSent;
+            return Err(Failed { error: error.into(), buffer: Some(buffer), execution });
+        }
+        let rest = (buffer.len() > bytes).then(|| buffer.split_off(bytes));
+        let done = self.run(Command::deallocate(self.id(), ranges, buffer)).await;
+        let execution = done.execution;
+        let (outcome, buffer) = done.into_result("Dataset Management");
+        let buffer = match (buffer, rest) {
+            // The two were cut from one another.
+            (Some(mut front), Some(rest)) => front.unsplit(rest).ok().map(|()| front),
+            (front, _) => front,
+        };
+        match (outcome, buffer) {
+            (Ok(_), Some(buffer)) => Ok(buffer),
+            (outcome, buffer) => {
+                let error = outcome.err().unwrap_or(Error::Closed);
+                Err(Failed { error, buffer, execution })
+            }
+        }
+    }
+
+    /// Makes the blocks of `range` read as zeros, without sending them: in commands about
+    /// `bytes_max` bytes at most, one after another. The limit is the controller's:
+    /// [`NvmLimits::write_zeroes_bytes_max`](crate::wire::NvmLimits::write_zeroes_bytes_max). With
+    /// `deallocate` it may give their space back.
+    ///
+    /// # Errors
+    ///
+    /// When the range does not fit the namespace, the controller refuses, or the connection is
+    /// lost; some blocks may be zeros then.
+    pub async fn write_zeroes(
+        &self,
+        range: std::ops::Range<u64>,
+        deallocate: bool,
+        bytes_max: Option<u64>,
+    ) -> Result<(), Error> {
+        let block_size = u64::from(self.info().block_size);
+        let bytes = range.end.saturating_sub(range.start).saturating_mul(block_size);
+        self.check(range.start, bytes)?;
+        let limit = bytes_max.unwrap_or(u64::MAX) / block_size;
+        let step = limit.clamp(1, BLOCKS_MAX);
+        let mut lba = range.start;
+        while lba < range.end {
+            let blocks = step.min(range.end - lba);
+            let count = u32::try_from(blocks).expect("a command takes 65,536 blocks at most");
+            let done = self.run(Command::write_zeroes(self.id(), lba, count, deallocate)).await;
+            done.into_result("Write Zeroes").0?;
+            lba += blocks;
+        }
+        Ok(())
+    }
+
+    fn check_ranges(&self, ranges: &[BlockRange], room: usize) -> Result<(), Misuse> {
+        let bytes = ranges.len() * BlockRange::SIZE;
+        if ranges.is_empty() || ranges.len() > BlockRange::COUNT_MAX || bytes > room {
+            let value = ranges.len() as u64;
+            let range = "1 to 256, with 16 bytes of buffer for each";
+            return Err(Misuse::Option { option: "number of ranges", value, range });
+        }
+        let block_size = u64::from(self.info().block_size);
+        let mut all = ranges.iter();
+        all.try_for_each(|range| self.check(range.lba, u64::from(range.blocks) * block_size))
+    }
+}

@@ -1,0 +1,8 @@
+//! The API: controllers, namespaces and discovery.
+
+pub(crate) mod controller;
+pub(crate) mod discovery;
+pub(crate) mod dsm;
+pub(crate) mod io_task;
+pub(crate) mod namespace;
+pub(crate) mod vectored;

@@ -1,0 +1,293 @@
+//! Reading and writing a namespace from any task.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::{mpsc, oneshot};
+use verbs::Buffer;
+
+use crate::{
+    driver::{
+        api::io_task::IoRequest,
+        data_path::{
+            command::{Command, Done, Execution},
+            connection_state::Liveness,
+            namespace_registry::{Registry, Seen},
+        },
+    },
+    error::{Error, Misuse},
+    wire::{NamespaceId, NamespaceInfo},
+};
+
+/// A namespace of a controller. Cheap to clone; clones share the queues.
+///
+/// While the controller reconnects, reads and writes wait, for as long as its options say. If
+/// another namespace is in this one's place afterwards, they are refused.
+///
+/// Buffers are moved in and come back with the result. Dropping a future does not stop the
+/// command: its buffer stays with the queue until the controller is done with it.
+#[derive(Clone)]
+pub struct Namespace {
+    info: NamespaceInfo,
+    seen: Arc<Seen>,
+    pollers: Vec<mpsc::Sender<IoRequest>>,
+    next: Arc<AtomicUsize>,
+    liveness: Liveness,
+    registry: Arc<Registry>,
+}
+
+/// An operation that failed, with its buffer where that still exists.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// Why.
+    pub error: Error,
+    /// What was moved in; its content is undefined after a read.
+    pub buffer: Option<Buffer>,
+    /// Whether the controller may have executed it, or parts of it.
+    pub execution: Execution,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+impl Namespace {
+    pub(crate) fn new(
+        info: NamespaceInfo,
+        pollers: Vec<mpsc::Sender<IoRequest>>,
+        liveness: Liveness,
+        registry: Arc<Registry>,
+    ) -> Self {
+        let seen = registry.insert(info);
+        Self { info, seen, pollers, next: Arc::new(AtomicUsize::new(0)), liveness, registry }
+    }
+
+    /// What the namespace is, as it was seen last: it may have grown.
+    #[must_use]
+    pub fn info(&self) -> NamespaceInfo {
+        NamespaceInfo { blocks: self.seen.blocks(), ..self.info }
+    }
+
+    /// The largest transfer of one command in bytes; larger ones are split. It may change with a
+    /// reconnect.
+    #[must_use]
+    pub fn transfer_bytes_max(&self) -> u64 {
+        // Whole blocks, and at least one: a controller can't have blocks it can't transfer.
+        let block_size = u64::from(self.info.block_size);
+        let bytes = self.registry.transfer_bytes_max();
+        (bytes - bytes % block_size).max(block_size).min(block_size << 16)
+    }
+
+    /// Reads as many blocks as `buffer` holds, from `lba` on.
+    ///
+    /// # Errors
+    ///
+    /// When the range or the buffer does not fit the namespace, the controller refuses, or the
+    /// connection is lost.
+    pub async fn read(&self, lba: u64, buffer: Buffer) -> Result<Buffer, Failed> {
+        self.transfer(Direction::Read, lba, buffer).await
+    }
+
+    /// Writes as many blocks as `buffer` holds, from `lba` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read). Parts of a failed write may have been written.
+    pub async fn write(&self, lba: u64, buffer: Buffer) -> Result<Buffer, Failed> {
+        self.transfer(Direction::Write, lba, buffer).await
+    }
+
+    /// Makes completed writes survive a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// When the controller refuses, or the connection is lost.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let (outcome, _) = self.run(Command::flush(self.info.id)).await.into_result("Flush");
+        outcome.map(drop)
+    }
+
+    /// Checks that a range lies in the namespace and its length is whole blocks; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub fn check_range(&self, lba: u64, bytes: u64) -> Result<u64, Misuse> {
+        let block_size = self.info.block_size;
+        let blocks = bytes / u64::from(block_size);
+        if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
+            return Err(Misuse::BlockMultiple { bytes, block_size });
+        }
+        let size = self.seen.blocks();
+        match lba.checked_add(blocks) {
+            Some(end) if end <= size => Ok(blocks),
+            _ => Err(Misuse::PastEnd { namespace: self.info.id, lba, blocks, size }),
+        }
+    }
+
+    async fn transfer(
+        &self,
+        direction: Direction,
+        lba: u64,
+        buffer: Buffer,
+    ) -> Result<Buffer, Failed> {
+        if let Err(error) = self.check(lba, buffer.len() as u64) {
+            let execution = Execution::NotSent;
+            return Err(Failed { error: error.into(), buffer: Some(buffer), execution });
+        }
+        if buffer.len() as u64 <= self.transfer_bytes_max() {
+            let done = self.begin(self.command(direction, lba, buffer)).await;
+            return self.finish_part(direction, lba, done).await;
+        }
+        let parts = self.start(direction, lba, buffer).await;
+        self.gather(direction, parts).await
+    }
+
+    fn command(&self, direction: Direction, lba: u64, buffer: Buffer) -> Command {
+        let blocks = self.info.blocks_in(buffer.len());
+        match direction {
+            Direction::Read => Command::read(self.info.id, lba, blocks, buffer),
+            Direction::Write => Command::write(self.info.id, lba, blocks, buffer),
+        }
+    }
+
+    /// Sends as many commands as a range takes that has been checked; says where each starts.
+    pub(crate) async fn start(
+        &self,
+        direction: Direction,
+        lba: u64,
+        buffer: Buffer,
+    ) -> Vec<(u64, oneshot::Receiver<Done>)> {
+        let step = usize::try_from(self.transfer_bytes_max()).unwrap_or(usize::MAX);
+        let mut rest = Some(buffer);
+        let mut pending = Vec::new();
+        let mut at = lba;
+        while let Some(mut part) = rest.take() {
+            if part.len() > step {
+                rest = Some(part.split_off(step));
+            }
+            let blocks = self.info.blocks_in(part.len());
+            pending.push((at, self.begin(self.command(direction, at, part)).await));
+            at += u64::from(blocks);
+        }
+        pending
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> NamespaceId {
+        self.info.id
+    }
+
+    /// Executes a command as it is.
+    pub(crate) async fn run(&self, command: Command) -> Done {
+        let done = self.begin(command).await;
+        self.finish(done).await
+    }
+
+    pub(crate) fn check(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
+        match self.seen.is_replaced() {
+            true => Err(Misuse::NamespaceReplaced(self.info.id)),
+            false => self.check_range(lba, bytes).map(drop),
+        }
+    }
+
+    /// Waits for all parts and puts their buffers together again; the first error counts.
+    pub(crate) async fn gather(
+        &self,
+        direction: Direction,
+        pending: Vec<(u64, oneshot::Receiver<Done>)>,
+    ) -> Result<Buffer, Failed> {
+        let mut whole: Option<Buffer> = None;
+        let mut failure = None;
+        for (lba, part) in pending {
+            let ended = self.finish_part(direction, lba, part).await;
+            let (error, execution, buffer) = match ended {
+                Ok(buffer) => (None, Execution::Answered, Some(buffer)),
+                Err(Failed { error, buffer, execution }) => (Some(error), execution, buffer),
+            };
+            // Of several parts, some of which failed, some may have been executed.
+            failure = match (failure, error) {
+                (None, Some(error)) if whole.is_none() => Some((error, execution)),
+                (None, Some(error)) => Some((error, Execution::Unknown)),
+                (Some((first, before)), _) if before == execution => Some((first, before)),
+                (Some((first, _)), _) => Some((first, Execution::Unknown)),
+                (None, None) => None,
+            };
+            whole = match (whole.take(), buffer) {
+                (Some(mut front), Some(back)) => {
+                    // Neighbours were cut from one buffer; they rejoin.
+                    front.unsplit(back).ok().map(|()| front)
+                }
+                (front, back) => front.or(back),
+            };
+        }
+        match (failure, whole) {
+            (None, Some(buffer)) => Ok(buffer),
+            (failure, buffer) => {
+                let (error, execution) = failure.unwrap_or((Error::Closed, Execution::Unknown));
+                Err(Failed { error, buffer, execution })
+            }
+        }
+    }
+
+    /// Waits for one part. One that a new connection can't carry in one command is split anew.
+    async fn finish_part(
+        &self,
+        direction: Direction,
+        lba: u64,
+        part: oneshot::Receiver<Done>,
+    ) -> Result<Buffer, Failed> {
+        let name = match direction {
+            Direction::Read => "Read",
+            Direction::Write => "Write",
+        };
+        let done = self.finish(part).await;
+        let execution = done.execution;
+        match done.into_result(name) {
+            (Ok(_), Some(buffer)) => Ok(buffer),
+            (Err(Error::Misuse(Misuse::CommandBytes { .. })), Some(buffer))
+                if buffer.len() as u64 > self.transfer_bytes_max() =>
+            {
+                Box::pin(self.transfer(direction, lba, buffer)).await
+            }
+            (outcome, buffer) => {
+                let error = outcome.err().unwrap_or(Error::Closed);
+                Err(Failed { error, buffer, execution })
+            }
+        }
+    }
+
+    /// Hands a command to the next poller; waits while its backlog is full.
+    async fn begin(&self, command: Command) -> oneshot::Receiver<Done> {
+        let (reply, done) = oneshot::channel();
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len().max(1);
+        let request = IoRequest { command, reply, execution: Execution::NotSent };
+        let refused = match self.pollers.get(index) {
+            Some(poller) => poller.send(request).await.err().map(|refused| refused.0),
+            None => Some(request),
+        };
+        if let Some(request) = refused {
+            request.refuse(self.cause());
+        }
+        done
+    }
+
+    async fn finish(&self, done: oneshot::Receiver<Done>) -> Done {
+        let lost = |_| Done {
+            user: 0,
+            outcome: Err(self.cause()),
+            data: None,
+            execution: Execution::Unknown,
+        };
+        done.await.unwrap_or_else(lost)
+    }
+
+    fn cause(&self) -> Error {
+        self.liveness.cause().unwrap_or(Error::Closed)
+    }
+}

@@ -1,0 +1,172 @@
+//! Reads and writes of one range through several buffers.
+
+use tokio::sync::oneshot;
+use verbs::Buffer;
+
+use crate::{
+    driver::{
+        api::namespace::{Direction, Failed, Namespace},
+        data_path::command::{Done, Execution},
+    },
+    error::{Error, Misuse},
+};
+
+/// A vectored operation that failed, with its buffers.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct FailedVectored {
+    /// Why, of the first part that failed.
+    pub error: Error,
+    /// What was moved in, in its order, as far as it still exists; the content is undefined after
+    /// a read.
+    pub buffers: Vec<Option<Buffer>>,
+    /// Whether the controller may have executed it, or parts of it.
+    pub execution: Execution,
+}
+
+/// Buffers that follow each other in memory, as one.
+struct Run {
+    whole: Buffer,
+    /// The bytes of each.
+    lengths: Vec<usize>,
+}
+
+/// The commands of a run, under way: where each starts, and its end.
+struct Flying {
+    parts: Vec<(u64, oneshot::Receiver<Done>)>,
+    lengths: Vec<usize>,
+}
+
+impl Namespace {
+    /// Reads into several buffers, one after the other, from `lba` on. Each holds whole blocks. All
+    /// of it is in flight together: one command for each buffer, more for one that is larger than
+    /// [a transfer](Self::transfer_bytes_max), and one for several that are neighbours in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub async fn read_vectored(
+        &self,
+        lba: u64,
+        buffers: Vec<Buffer>,
+    ) -> Result<Vec<Buffer>, FailedVectored> {
+        self.transfer_vectored(Direction::Read, lba, buffers).await
+    }
+
+    /// Writes several buffers, one after the other, from `lba` on, as
+    /// [`read_vectored`](Self::read_vectored) reads.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write). Some buffers, and parts of them, may have been written.
+    pub async fn write_vectored(
+        &self,
+        lba: u64,
+        buffers: Vec<Buffer>,
+    ) -> Result<Vec<Buffer>, FailedVectored> {
+        self.transfer_vectored(Direction::Write, lba, buffers).await
+    }
+
+    async fn transfer_vectored(
+        &self,
+        direction: Direction,
+        lba: u64,
+        buffers: Vec<Buffer>,
+    ) -> Result<Vec<Buffer>, FailedVectored> {
+        if let Err(error) = self.check_vectored(lba, &buffers) {
+            let buffers = buffers.into_iter().map(Some).collect();
+            let execution = Execution::NotSent;
+            return Err(FailedVectored { error: error.into(), buffers, execution });
+        }
+        let mut flying = Vec::new();
+        let mut at = lba;
+        for Run { whole, lengths } in runs(buffers) {
+            let blocks = whole.len() as u64 / u64::from(self.info().block_size);
+            let parts = self.start(direction, at, whole).await;
+            flying.push(Flying { parts, lengths });
+            at += blocks;
+        }
+        self.gather_vectored(direction, flying).await
+    }
+
+    async fn gather_vectored(
+        &self,
+        direction: Direction,
+        flying: Vec<Flying>,
+    ) -> Result<Vec<Buffer>, FailedVectored> {
+        let mut buffers = Vec::new();
+        let mut failure: Option<(Error, Execution)> = None;
+        let mut succeeded = false;
+        for Flying { parts, lengths } in flying {
+            match self.gather(direction, parts).await {
+                Ok(whole) => {
+                    succeeded = true;
+                    cut(whole, &lengths, &mut buffers);
+                }
+                Err(Failed { error, buffer, execution }) => {
+                    match buffer {
+                        // What came back in pieces that do not join is gone.
+                        Some(whole) if whole.len() == lengths.iter().sum() => {
+                            cut(whole, &lengths, &mut buffers);
+                        }
+                        _ => buffers.extend(lengths.iter().map(|_| None)),
+                    }
+                    failure = Some(match failure {
+                        None => (error, execution),
+                        Some((first, before)) if before == execution => (first, before),
+                        Some((first, _)) => (first, Execution::Unknown),
+                    });
+                }
+            }
+        }
+        match failure {
+            // None is lost without a failure.
+            None => Ok(buffers.into_iter().flatten().collect()),
+            Some((error, execution)) => {
+                let execution = if succeeded { Execution::Unknown } else { execution };
+                Err(FailedVectored { error, buffers, execution })
+            }
+        }
+    }
+
+    fn check_vectored(&self, lba: u64, buffers: &[Buffer]) -> Result<(), Misuse> {
+        let block_size = self.info().block_size;
+        for buffer in buffers {
+            let bytes = buffer.len() as u64;
+            if bytes == 0 || !bytes.is_multiple_of(block_size.into()) {
+                return Err(Misuse::BlockMultiple { bytes, block_size });
+            }
+        }
+        self.check(lba, buffers.iter().map(|buffer| buffer.len() as u64).sum())
+    }
+}
+
+/// Joins neighbours: fewer commands do for them.
+fn runs(buffers: Vec<Buffer>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::with_capacity(buffers.len());
+    for buffer in buffers {
+        let length = buffer.len();
+        let apart = match runs.last_mut() {
+            Some(run) => match run.whole.unsplit(buffer) {
+                Ok(()) => {
+                    run.lengths.push(length);
+                    continue;
+                }
+                Err(apart) => apart,
+            },
+            None => buffer,
+        };
+        runs.push(Run { whole: apart, lengths: vec![length] });
+    }
+    runs
+}
+
+/// Takes neighbours apart again.
+fn cut(whole: Buffer, lengths: &[usize], buffers: &mut Vec<Option<Buffer>>) {
+    let mut rest = whole;
+    for &length in lengths.iter().take(lengths.len() - 1) {
+        let tail = rest.split_off(length);
+        buffers.push(Some(std::mem::replace(&mut rest, tail)));
+    }
+    buffers.push(Some(rest));
+}

@@ -1,0 +1,188 @@
+//! One attempt to connect: from nothing to a connected controller.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use verbs::{Buffer, Domain, Limits, Provider};
+
+use crate::{
+    config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX},
+    driver::{
+        buffers::verbs_error,
+        connect::{
+            admin_queue::Admin,
+            authenticate::{Carrier, authenticate, warn_if_unauthenticated},
+            io_queues::Gathering,
+            rdma::{Completions, Means, Plan, Resolved},
+        },
+        data_path::{
+            mailbox::Assembly,
+            memory::{MemoryReport, completion_entries},
+            poller::Poller,
+        },
+    },
+    error::{AuthenticationFailure, Error, Transport},
+    proto::{BringUp, BringUpAction, BringUpInput, Execute, KeepAlive, Negotiated, RdmaConnect},
+    wire::Cqe,
+};
+
+/// What an attempt leaves when it succeeds.
+pub(crate) struct Connected<P: Provider> {
+    pub(crate) negotiated: Negotiated,
+    pub(crate) domain: Domain<P>,
+    pub(crate) device: String,
+    pub(crate) numa_node: Option<u32>,
+    pub(crate) memory: MemoryReport,
+    pub(crate) admin: Admin<P>,
+    pub(crate) io: Vec<Assembly<P>>,
+}
+
+/// Makes an attempt; on an error, and when it is dropped, nothing of it is left. A domain of a
+/// device that is gone is replaced. How long it may take as a whole is the caller's to say.
+pub(crate) async fn connect<P: Provider>(mut means: Means<'_, P>) -> Result<Connected<P>, Error> {
+    match Climb::run(&means).await {
+        Err(Error::Transport(Transport::DeviceChanged)) => {
+            tracing::info!("the RDMA device is another one: memory is to be registered anew");
+            means.domain = None;
+            Climb::run(&means).await
+        }
+        // A target that goes down at that moment hangs up too; one that refuses does so again.
+        Err(Error::Authentication { failure: AuthenticationFailure::Disconnected(_), .. }) => {
+            tracing::info!("the target hung up while a queue was authenticated: once more");
+            Climb::run(&means).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// A controller on its way up: what both halves of the way need.
+struct Climb<'a, P: Provider> {
+    means: &'a Means<'a, P>,
+    ladder: BringUp,
+    domain: Domain<P>,
+    memory: MemoryReport,
+}
+
+impl<'a, P: Provider> Climb<'a, P> {
+    async fn run(means: &'a Means<'a, P>) -> Result<Connected<P>, Error> {
+        let resolved = Resolved::new(means.provider, means.options).await?;
+        let endpoint = resolved.endpoint();
+        let Limits { device, numa_node, .. } = endpoint.limits().map_err(verbs_error)?;
+        let domain = match &means.domain {
+            Some(domain) => domain.clone(),
+            None => endpoint.domain().map_err(verbs_error)?,
+        };
+        let ladder = BringUp::new(means.options.clone());
+        let memory = MemoryReport::choose(means.options.memory, &domain);
+        let mut this = Self { means, ladder, domain, memory };
+        let mut admin = this.admin_queue(resolved).await?;
+        let BringUpAction::ConnectIoQueues { count: total, entries } = this.ladder.action()? else {
+            return Err(Error::Closed);
+        };
+        let gathering = Gathering {
+            means,
+            ladder: &this.ladder,
+            domain: &this.domain,
+            memory: this.memory.mode,
+            total,
+            entries,
+        };
+        // The keep-alive runs beside it, and whatever happens to the admin queue ends it at once.
+        let (_, mut requests) = mpsc::channel(1);
+        let (_, mut late) = mpsc::channel(1);
+        let (io, up) = tokio::select! {
+            queues = gathering.run() => queues?,
+            error = admin.serve(&mut requests, &mut late) => return Err(error),
+        };
+        this.ladder.handle(&BringUpInput::IoQueuesReady(&up))?;
+        match this.ladder.action()? {
+            BringUpAction::Live(negotiated) => {
+                warn_if_unauthenticated(&negotiated);
+                let Self { domain, memory, .. } = this;
+                let negotiated = *negotiated;
+                Ok(Connected { negotiated, domain, device, numa_node, memory, admin, io })
+            }
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// As far as the admin queue leads.
+    async fn admin_queue(&mut self, resolved: Resolved<P>) -> Result<Admin<P>, Error> {
+        let entries = completion_entries(self.memory.mode, 1, ADMIN_QUEUE_ENTRIES);
+        let completion_queue =
+            resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
+        let mut poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
+        let scratch = self.domain.allocate(ADMIN_TRANSFER_MAX, self.memory.mode.access());
+        let mut scratch = Some(scratch.map_err(|error| match &self.means.domain {
+            // The first use of a domain of before: where its device is gone, so is the domain.
+            Some(_) => Transport::DeviceChanged.into(),
+            None => verbs_error(error),
+        })?);
+        let mut resolved = Some(resolved);
+        loop {
+            match self.ladder.action()? {
+                BringUpAction::ConnectIoQueues { .. } | BringUpAction::Live(_) => break,
+                BringUpAction::RdmaConnect(open) => {
+                    let Some(resolved) = resolved.take() else { return Err(Error::Closed) };
+                    self.open(resolved, &open, &mut poller).await?;
+                }
+                BringUpAction::Authenticate(queue) => {
+                    let mut carrier = QuietQueue { poller: &mut poller, scratch: &mut scratch };
+                    let how = authenticate(&mut carrier, queue, self.means.parties).await?;
+                    self.ladder.handle(&BringUpInput::Authenticated(how))?;
+                }
+                BringUpAction::Execute(execute) => {
+                    let (response, data) = crate::driver::connect::admin_queue::execute(
+                        &mut poller,
+                        &mut scratch,
+                        execute,
+                        ADMIN_TIMEOUT,
+                    )
+                    .await?;
+                    self.ladder.handle(&BringUpInput::Completed(response, &data))?;
+                }
+                BringUpAction::Wait(time) => {
+                    tokio::time::sleep(time).await;
+                    self.ladder.handle(&BringUpInput::TimerFired)?;
+                }
+            }
+        }
+        let options = self.means.options;
+        let traffic_based = self.ladder.traffic_keeps_alive();
+        let keep_alive = KeepAlive::new(options.keep_alive, traffic_based, Instant::now());
+        Ok(Admin::new(poller, scratch, keep_alive, options.io_timeout))
+    }
+
+    async fn open(
+        &mut self,
+        resolved: Resolved<P>,
+        open: &RdmaConnect,
+        poller: &mut Poller<P>,
+    ) -> Result<(), Error> {
+        let completion_queue = poller.completion_queue().ok_or(Error::Closed)?;
+        let (options, memory) = (self.means.options, self.memory.mode);
+        let plan = Plan { options, domain: &self.domain, open, memory };
+        let completions = Completions::Own(completion_queue);
+        let (queue, accept) = resolved.connect(plan, completions).await?;
+        poller.add(queue);
+        self.ladder.handle(&BringUpInput::RdmaConnected(accept))
+    }
+}
+
+/// A queue on which nothing else is going on.
+struct QuietQueue<'a, P: Provider> {
+    poller: &'a mut Poller<P>,
+    scratch: &'a mut Option<Buffer>,
+}
+
+impl<P: Provider> Carrier for QuietQueue<'_, P> {
+    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        crate::driver::connect::admin_queue::execute(
+            self.poller,
+            self.scratch,
+            execute,
+            ADMIN_TIMEOUT,
+        )
+        .await
+    }
+}

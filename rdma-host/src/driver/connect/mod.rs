@@ -1,0 +1,10 @@
+//! Connecting: the RDMA connection of one queue, the bring-up of a controller and of its I/O
+//! queues, authentication, and the admin queue.
+
+pub(crate) mod admin_queue;
+pub(crate) mod authenticate;
+pub(crate) mod bring_up;
+pub(crate) mod connect_thread;
+pub(crate) mod io_queues;
+pub(crate) mod rdma;
+pub(crate) mod shared_poller;

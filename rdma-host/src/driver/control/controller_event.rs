@@ -1,0 +1,174 @@
+//! What a controller tells without being asked, as a stream.
+
+use std::{fmt, time::SystemTime};
+
+use tokio::sync::broadcast;
+
+use crate::{
+    error::Error,
+    wire::{
+        AnaLog, AsyncEvent, AsyncEventKind, ErrorLogEntry, FirmwareSlotLog, HealthLog, NamespaceId,
+        NamespaceInfo,
+    },
+};
+
+/// An asynchronous event, with what the controller says about it.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// When it came.
+    pub at: SystemTime,
+    /// The event as it was sent; of a kind unknown to us too.
+    pub event: AsyncEvent,
+    /// What its log page says.
+    pub detail: Detail,
+}
+
+/// What a log page says about an event.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Detail {
+    /// How well the controller reaches which namespaces now.
+    Ana(AnaLog),
+    /// The errors that it remembers, the latest first.
+    Errors(Vec<ErrorLogEntry>),
+    /// Which firmware it has.
+    Firmware(FirmwareSlotLog),
+    /// How well it is.
+    Health(HealthLog),
+    /// What became of the namespaces that changed.
+    Namespaces(Vec<(NamespaceId, Fate)>),
+    /// Nothing is known of this kind of event.
+    Nothing,
+    /// What there is to know could not be read.
+    Unknown(Error),
+}
+
+/// What became of a namespace.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Fate {
+    /// It is not there any more.
+    Gone,
+    /// Another namespace is in its place: what was made for the old one is refused from now on.
+    Replaced(NamespaceInfo),
+    /// It is the one it was; its size may differ.
+    Same(NamespaceInfo),
+    /// It was never identified through this controller, so it was not looked at.
+    Unused,
+    /// It could not be looked at.
+    Unknown(Error),
+}
+
+/// The notices of one controller from when this was made, in order. A watcher that falls more than
+/// [`STATE_CHANGE_BACKLOG`](crate::config::STATE_CHANGE_BACKLOG) behind misses the oldest.
+#[derive(Debug)]
+pub struct Notices(broadcast::Receiver<Notice>);
+
+impl Notices {
+    /// Those that the controller's task will tell; none if that is over.
+    pub(crate) fn of(sender: &broadcast::WeakSender<Notice>) -> Self {
+        let receiver = sender.upgrade().map(|sender| sender.subscribe());
+        Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
+    }
+
+    /// The next notice; none once the controller has ended.
+    pub async fn next(&mut self) -> Option<Notice> {
+        loop {
+            match self.0.recv().await {
+                Ok(notice) => return Some(notice),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "notices of the controller went unread");
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    /// `namespace attribute changed: 1 has 4096 blocks, 3 is gone`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.event.kind(), self.detail)?;
+        match self.event.kind() {
+            AsyncEventKind::Other { .. } => write!(f, ", see {}", self.event.log_page()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Detail {
+    /// What follows the event's name: nothing, or a colon and more.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ana(log) => {
+                let groups = log.groups.iter();
+                list(f, groups.map(|group| format!("group {} is {}", group.id, group.state)))
+            }
+            Self::Errors(entries) => {
+                list(f, entries.iter().take(1).map(|entry| entry.status.to_string()))
+            }
+            Self::Firmware(slots) => {
+                let active = Some(slots.active).filter(|&slot| slot != 0);
+                list(f, active.map(|slot| format!("slot {slot} runs")).into_iter())
+            }
+            Self::Health(health) => {
+                let warning = health.critical_warning;
+                list(f, [format!("critical warnings {warning:#04x}")].into_iter())
+            }
+            Self::Namespaces(all) => list(f, all.iter().map(|(id, fate)| format!("{id} {fate}"))),
+            Self::Nothing => Ok(()),
+            Self::Unknown(error) => write!(f, ": {error}"),
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("is gone"),
+            Self::Replaced(_) => f.write_str("is another one now"),
+            Self::Same(info) => write!(f, "has {} blocks", info.blocks),
+            Self::Unused => f.write_str("is not in use"),
+            Self::Unknown(error) => write!(f, "can't be identified ({error})"),
+        }
+    }
+}
+
+/// A colon and the items, if there are any.
+fn list(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = String>) -> fmt::Result {
+    let items: Vec<_> = items.collect();
+    if items.is_empty() { Ok(()) } else { write!(f, ": {}", items.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_is_one_line() {
+        let detail = Detail::Namespaces(vec![
+            (NamespaceId(3), Fate::Gone),
+            (NamespaceId(4), Fate::Unknown(Error::Closed)),
+            (NamespaceId(5), Fate::Unused),
+        ]);
+        for (event, detail, expected) in [
+            (
+                0x0004_0002,
+                detail,
+                "namespace attribute changed: 3 is gone, 4 can't be identified (the controller \
+                 was closed), 5 is not in use",
+            ),
+            (0x0004_0002, Detail::Namespaces(Vec::new()), "namespace attribute changed"),
+            (
+                0x0003_0102,
+                Detail::Unknown(Error::Reset),
+                "firmware activation starting: the \
+             controller was reset",
+            ),
+            (0x00c7_2a07, Detail::Nothing, "vendor specific event 0x2a, see log page 0xc7"),
+        ] {
+            let notice = Notice { at: SystemTime::UNIX_EPOCH, event: AsyncEvent(event), detail };
+            assert_eq!(notice.to_string(), expected);
+        }
+    }
+}

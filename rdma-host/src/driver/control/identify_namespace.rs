@@ -1,0 +1,46 @@
+//! Looking at namespaces, over the admin queue.
+
+use verbs::Provider;
+
+use crate::{
+    driver::connect::admin_queue::{Admin, AdminClient},
+    error::Error,
+    proto::{IdentifyNamespace, IdentifyNamespaceAction},
+    wire::{NamespaceId, NamespaceInfo, Version},
+};
+
+/// Asks through whichever connection there is.
+pub(crate) async fn inspect(
+    admin: &AdminClient,
+    version: Version,
+    id: NamespaceId,
+) -> Result<NamespaceInfo, Error> {
+    let mut inspection = IdentifyNamespace::new(id, version);
+    loop {
+        match inspection.action() {
+            IdentifyNamespaceAction::Done(info) => return Ok(info),
+            IdentifyNamespaceAction::Execute(command) => {
+                let (response, data) = admin.answer(command).await?;
+                inspection.handle(response, &data)?;
+            }
+        }
+    }
+}
+
+/// Asks on a queue where nobody else is served.
+pub(crate) async fn inspect_alone<P: Provider>(
+    admin: &mut Admin<P>,
+    version: Version,
+    id: NamespaceId,
+) -> Result<NamespaceInfo, Error> {
+    let mut inspection = IdentifyNamespace::new(id, version);
+    loop {
+        match inspection.action() {
+            IdentifyNamespaceAction::Done(info) => return Ok(info),
+            IdentifyNamespaceAction::Execute(command) => {
+                let (response, data) = admin.execute(command).await?;
+                inspection.handle(response, &data)?;
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Log pages of a controller that is live.
+
+use crate::{
+    config::ADMIN_TRANSFER_MAX,
+    driver::connect::admin_queue::AdminClient,
+    error::Error,
+    proto::{Negotiated, Transfer},
+    wire::{
+        AnaLog, ChangedNamespaceList, EffectsLog, ErrorLogEntry, FirmwareSlotLog, GetLogPage,
+        HealthLog, LogPage,
+    },
+};
+
+/// Reads log pages of one controller. What was changed is told once only: reading a page clears
+/// the event that led to it.
+pub(crate) struct LogPages<'a> {
+    pub(crate) admin: &'a AdminClient,
+    pub(crate) negotiated: &'a Negotiated,
+}
+
+impl LogPages<'_> {
+    pub(crate) async fn ana(&self) -> Result<AnaLog, Error> {
+        /// RGO: groups without their namespaces.
+        const GROUPS_ONLY: u8 = 1;
+        let info = &self.negotiated.info;
+        let whole = AnaLog::size(info.ana_groups, info.active_namespaces_max);
+        let mut command = GetLogPage::new(LogPage::ANA, self.at_most(whole));
+        if u64::from(command.bytes) < whole {
+            command.specific_field = GROUPS_ONLY;
+            command.bytes = self.at_most(AnaLog::size(info.ana_groups, 0));
+        }
+        Ok(AnaLog::parse(&self.read(command).await?)?)
+    }
+
+    pub(crate) async fn changed(&self) -> Result<ChangedNamespaceList, Error> {
+        let page = self.page(LogPage::CHANGED_NAMESPACES, ChangedNamespaceList::SIZE).await?;
+        Ok(ChangedNamespaceList::parse(&page)?)
+    }
+
+    pub(crate) async fn effects(&self) -> Result<EffectsLog, Error> {
+        Ok(EffectsLog::parse(&self.page(LogPage::EFFECTS, EffectsLog::SIZE).await?)?)
+    }
+
+    pub(crate) async fn errors(&self) -> Result<Vec<ErrorLogEntry>, Error> {
+        let entries = usize::from(self.negotiated.info.error_entries_max);
+        Ok(ErrorLogEntry::parse_all(
+            &self.page(LogPage::ERROR, entries * ErrorLogEntry::SIZE).await?,
+        )?)
+    }
+
+    pub(crate) async fn firmware(&self) -> Result<FirmwareSlotLog, Error> {
+        let page = self.page(LogPage::FIRMWARE_SLOTS, FirmwareSlotLog::SIZE).await?;
+        Ok(FirmwareSlotLog::parse(&page)?)
+    }
+
+    pub(crate) async fn health(&self) -> Result<HealthLog, Error> {
+        Ok(HealthLog::parse(&self.page(LogPage::HEALTH, HealthLog::SIZE).await?)?)
+    }
+
+    /// The beginning of a page, as far as one command carries it.
+    async fn page(&self, page: LogPage, bytes: usize) -> Result<Vec<u8>, Error> {
+        self.read(GetLogPage::new(page, self.at_most(bytes as u64))).await
+    }
+
+    /// What one command may carry of so many bytes; both limits are multiples of 64.
+    fn at_most(&self, bytes: u64) -> u32 {
+        let limit = self.negotiated.transfer_bytes_max.min(ADMIN_TRANSFER_MAX as u64);
+        u32::try_from(bytes.min(limit)).unwrap_or(u32::MAX)
+    }
+
+    async fn read(&self, command: GetLogPage) -> Result<Vec<u8>, Error> {
+        let name = match command.page {
+            LogPage::ANA => "Get Log Page (asymmetric namespace access)",
+            LogPage::CHANGED_NAMESPACES => "Get Log Page (changed namespaces)",
+            LogPage::EFFECTS => "Get Log Page (effects)",
+            LogPage::ERROR => "Get Log Page (errors)",
+            LogPage::FIRMWARE_SLOTS => "Get Log Page (firmware slots)",
+            LogPage::HEALTH => "Get Log Page (health)",
+            _ => "Get Log Page",
+        };
+        let transfer = Transfer::FromController(command.bytes as usize);
+        self.admin.execute(name, command.to_sqe(), transfer).await.map(|(_, data)| data)
+    }
+}

@@ -1,0 +1,115 @@
+//! What the device of a live connection reports of its own accord.
+
+use std::os::fd::AsFd;
+
+use verbs::{CompletionQueue, DeviceEvent, DeviceEventKind, Domain, Provider, Subject};
+
+use crate::{
+    driver::{async_fd::Readable, buffers::verbs_error, data_path::queue::Queue},
+    error::{Error, Transport},
+    wire::QueueId,
+};
+
+/// Listens for reports that end the connection. Without it they would show only where work fails
+/// or times out: a completion queue that lost its completions, or a queue pair that died without a
+/// word, says nothing by itself.
+pub(crate) struct DeviceWatch<P: Provider> {
+    domain: Domain<P>,
+    owned: Owned,
+}
+
+/// What a connection is made of, as a device names it.
+#[derive(Default)]
+struct Owned {
+    queue_pairs: Vec<(u32, QueueId)>,
+    completion_queues: Vec<u32>,
+}
+
+impl<P: Provider> DeviceWatch<P> {
+    /// Of a domain's device, and nothing that is made there yet.
+    pub(crate) fn new(domain: Domain<P>) -> Self {
+        Self { domain, owned: Owned::default() }
+    }
+
+    /// From now on reports about these count, too.
+    pub(crate) fn add(&mut self, queues: &[Queue<P>], completion_queue: &CompletionQueue<P>) {
+        let queue_pairs = queues.iter().map(|queue| (queue.number(), queue.id()));
+        self.owned.queue_pairs.extend(queue_pairs);
+        self.owned.completion_queues.push(completion_queue.number());
+    }
+
+    /// Waits for a report that ends the connection; never returns otherwise.
+    pub(crate) async fn ends(&self) -> Error {
+        match self.listen().await {
+            Ok(error) | Err(error) => error,
+        }
+    }
+
+    async fn listen(&self) -> Result<Error, Error> {
+        let events = Readable::new(self.domain.as_fd())?;
+        loop {
+            while let Some(event) = self.domain.next_event().map_err(verbs_error)? {
+                match self.owned.verdict(event) {
+                    Some(error) => return Ok(error),
+                    None => tracing::debug!(?event, "a device event was ignored"),
+                }
+            }
+            events.wait().await?;
+        }
+    }
+}
+
+impl Owned {
+    /// Why a report ends the connection; nothing if it does not. Of ports there is a watch apart,
+    /// and what a queue pair refuses its peer fails its work, which says more.
+    fn verdict(&self, event: DeviceEvent) -> Option<Error> {
+        let DeviceEvent { kind, subject } = event;
+        match (kind, subject) {
+            (DeviceEventKind::DEVICE_FATAL, _) => {
+                Some(Transport::Device("it failed, or was removed").into())
+            }
+            (DeviceEventKind::QUEUE_PAIR_FATAL, Subject::QueuePair(number)) => {
+                let &(_, queue) = self.queue_pairs.iter().find(|(ours, _)| *ours == number)?;
+                let status = "the device reports that its queue pair failed".to_owned();
+                Some(Transport::QueuePair { queue, status }.into())
+            }
+            (DeviceEventKind::COMPLETION_QUEUE_ERROR, Subject::CompletionQueue(number)) => self
+                .completion_queues
+                .contains(&number)
+                .then(|| Transport::Device("a completion queue failed, and lost some").into()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_ends_the_connection() {
+        let owned = Owned { queue_pairs: vec![(17, QueueId(2))], completion_queues: vec![5] };
+        let words = |kind, subject| {
+            owned.verdict(DeviceEvent { kind, subject }).map(|error| error.to_string())
+        };
+        let (fatal, lost) =
+            (DeviceEventKind::QUEUE_PAIR_FATAL, DeviceEventKind::COMPLETION_QUEUE_ERROR);
+        for (kind, subject, expected) in [
+            (fatal, Subject::QueuePair(17), "queue 2: a work request failed: the device reports"),
+            (lost, Subject::CompletionQueue(5), "our RDMA device reports that a completion queue"),
+            (DeviceEventKind::DEVICE_FATAL, Subject::Device, "it failed, or was removed"),
+        ] {
+            let words = words(kind, subject).expect("it ends the connection");
+            assert!(words.contains(expected), "{words}");
+        }
+        for (kind, subject) in [
+            (fatal, Subject::QueuePair(5)),
+            (lost, Subject::CompletionQueue(17)),
+            (DeviceEventKind::QUEUE_PAIR_ACCESS_ERROR, Subject::QueuePair(17)),
+            (DeviceEventKind::PORT_ERROR, Subject::Port(1)),
+            (DeviceEventKind(99), Subject::Device),
+        ] {
+            assert_eq!(words(kind, subject), None, "{kind:?} of {subject:?}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The data path: pollers, their queues, commands in flight and pending, and statistics.
+//!
+//! A read is submitted in [`poller`], queued and completed in [`queue`], timed out in
+//! `poller::tick`, and held and sent again after a loss in `poller::offline`.
+
+pub(crate) mod command;
+pub(crate) mod connection_state;
+pub(crate) mod device_events;
+pub(crate) mod latency_histogram;
+pub(crate) mod mailbox;
+pub(crate) mod memory;
+pub(crate) mod namespace_registry;
+pub(crate) mod pending;
+pub(crate) mod poller;
+pub(crate) mod queue;
+pub(crate) mod statistics;
+pub(crate) mod wait;

@@ -1,0 +1,109 @@
+//! The namespaces in use, so that a reconnect does not put others in their place unnoticed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use crate::wire::{NamespaceId, NamespaceInfo};
+
+/// Every namespace that was ever identified on a controller, and what they have in common.
+#[derive(Default)]
+pub(crate) struct Registry {
+    known: Mutex<BTreeMap<NamespaceId, Known>>,
+    transfer_bytes_max: AtomicU64,
+}
+
+struct Known {
+    info: NamespaceInfo,
+    seen: Arc<Seen>,
+}
+
+/// What may change of a namespace while it is in use.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    blocks: AtomicU64,
+    replaced: AtomicBool,
+}
+
+impl Seen {
+    /// Its size.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Relaxed)
+    }
+
+    /// Whether another namespace is in its place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+}
+
+impl Registry {
+    /// Somebody has looked at the namespace, and knows what it is now.
+    pub(crate) fn insert(&self, info: NamespaceInfo) -> Arc<Seen> {
+        let mut known = self.known.lock();
+        if let Some(same) = known.get_mut(&info.id).filter(|known| known.is(&info)) {
+            same.update(info);
+            return Arc::clone(&same.seen);
+        }
+        let blocks = AtomicU64::new(info.blocks);
+        let seen = Arc::new(Seen { blocks, replaced: AtomicBool::new(false) });
+        let new = Known { info, seen: Arc::clone(&seen) };
+        if let Some(old) = known.insert(info.id, new) {
+            old.seen.replaced.store(true, Ordering::Relaxed);
+        }
+        seen
+    }
+
+    pub(crate) fn ids(&self) -> Vec<NamespaceId> {
+        self.known.lock().keys().copied().collect()
+    }
+
+    /// After a reconnect or a change the namespace looks like this; it may have grown, but must
+    /// be the same one. Says whether it is.
+    pub(crate) fn compare(&self, now: NamespaceInfo) -> bool {
+        let mut all = self.known.lock();
+        let Some(known) = all.get_mut(&now.id) else { return true };
+        let same = known.is(&now);
+        match same {
+            true => known.update(now),
+            false => known.seen.replaced.store(true, Ordering::Relaxed),
+        }
+        same
+    }
+
+    /// Whether commands for the namespace would reach another one than was identified.
+    pub(crate) fn is_replaced(&self, id: NamespaceId) -> bool {
+        self.known.lock().get(&id).is_some_and(|known| known.seen.is_replaced())
+    }
+
+    pub(crate) fn replaced(&self) -> Vec<NamespaceId> {
+        let known = self.known.lock();
+        known.iter().filter(|(_, known)| known.seen.is_replaced()).map(|(&id, _)| id).collect()
+    }
+
+    /// Bytes one command may move.
+    pub(crate) fn transfer_bytes_max(&self) -> u64 {
+        self.transfer_bytes_max.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_transfer_bytes_max(&self, bytes: u64) {
+        self.transfer_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Known {
+    fn is(&self, info: &NamespaceInfo) -> bool {
+        self.info.is_same_as(info) && !self.seen.is_replaced()
+    }
+
+    fn update(&mut self, info: NamespaceInfo) {
+        self.info = info;
+        self.seen.blocks.store(info.blocks, Ordering::Relaxed);
+    }
+}

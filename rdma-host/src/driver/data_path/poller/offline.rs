@@ -1,0 +1,360 @@
+//! What a poller does without a connection: it holds commands, and takes up new queues.
+
+use std::time::Duration;
+
+use verbs::Provider;
+
+use super::{Assembly, Link, Poller, internal_command::is_errand, tick::Tick};
+use crate::{
+    config::{DRAIN_TIMEOUT, RESENDS_MAX},
+    driver::data_path::{
+        command::{Command, Data, Done, Execution, Rejection},
+        connection_state::{Outage, Phase, Terms},
+        pending::HeldCommand,
+        queue::{Ended, Queue},
+    },
+    error::{Error, Misuse, Transport},
+    proto::CompletedCommand,
+};
+
+impl<P: Provider> Poller<P> {
+    /// A queue has failed: gives all of them up and holds their commands, if others may come.
+    pub(super) fn lose(&mut self, error: Error) -> Result<(), Error> {
+        let Some(link) = self.link.as_ref().filter(|link| link.reconnects) else {
+            return Err(self.fail(error));
+        };
+        let cause = link.berth.liveness.lost(link.generation, error);
+        self.close(&cause);
+        self.reconnect()
+    }
+
+    /// Ends the queues, and holds the commands that were in flight or hands them back.
+    pub(super) fn close(&mut self, cause: &Error) {
+        tracing::debug!(%cause, "the poller's queues are closed");
+        self.drain(cause);
+        self.count_doorbells();
+        for queue in std::mem::take(&mut self.queues) {
+            for ended in queue.close() {
+                self.keep(ended, cause);
+            }
+        }
+        self.dirty.clear();
+        (self.depth, self.in_flight, self.burst) = (0, 0, None);
+        self.events = None;
+        self.completion_queue = None;
+        // Whoever waits for it learns of the end by that.
+        self.errand = None;
+        self.aborting = None;
+        self.failed_work = None;
+        if let Some(link) = &self.link {
+            link.berth.leave();
+        }
+    }
+
+    /// Disconnects all queues and takes what comes back: commands that were done in time are done,
+    /// unless the target misbehaved, and buffers come home by completions. What is missing then,
+    /// closing the queues gives back.
+    fn drain(&mut self, cause: &Error) {
+        let trusted = !matches!(cause, Error::TargetMisbehaved(_) | Error::Malformed(_));
+        self.queues.iter_mut().for_each(Queue::disconnect);
+        let began = self.clock.raw();
+        while let Some(completion_queue) = &mut self.completion_queue
+            && let Ok(count) = completion_queue.poll(self.batch.as_mut_slice())
+        {
+            for index in 0..count {
+                let completion = self.batch[index];
+                let Some(index) = self.directory.find(completion.queue_pair()) else { continue };
+                // Most are flushed, which is no news.
+                let Ok(Some(finished)) = self.queues[index].handle_other(&completion) else {
+                    continue;
+                };
+                match trusted {
+                    true => self.finish(index, &finished),
+                    false => {
+                        let ended = self.queues[index].disown(finished.slot);
+                        self.keep(ended, cause);
+                    }
+                }
+            }
+            let waited = self.clock.delta(began, self.clock.raw());
+            let drained = self.queues.iter().all(Queue::is_drained);
+            if count == 0 && (drained || waited >= DRAIN_TIMEOUT) {
+                return;
+            }
+        }
+    }
+
+    /// Hands out a command that is done, while its queue ends.
+    fn finish(&mut self, index: usize, finished: &CompletedCommand) {
+        let queue = &mut self.queues[index];
+        let revoked = queue.take_revoked(finished.slot);
+        let entry = queue.command(finished.slot);
+        let latency_ns = self.clock.delta_as_nanos(entry.started, self.clock.raw());
+        self.meter.record(entry.opcode(), &entry.outcome(finished.response, latency_ns, revoked));
+        let done = entry.complete(finished.response);
+        match self.errand.is_some() && is_errand(done.user, entry.opcode()) {
+            true => self.end_errand(done),
+            false => self.done.push_back(done),
+        }
+    }
+
+    /// Holds a command that got no answer, or hands it back if it is not to be sent again.
+    fn keep(&mut self, ended: Ended, cause: &Error) {
+        if self.errand.is_some() && is_errand(ended.user, ended.sqe.opcode()) {
+            self.errand = None; // which tells whoever waits
+            return;
+        }
+        let held = ended.into_held();
+        // One that the connection is lost with each time may be the reason for that.
+        let again = held.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|link| link.resend);
+        match again {
+            true => self.held.push(held),
+            false => self.hand_back(held, cause.clone()),
+        }
+    }
+
+    /// Takes up new queues if there are any; fails what may not wait for them.
+    pub(super) fn reconnect(&mut self) -> Result<(), Error> {
+        if let Some(error) = &self.failure {
+            return Err(error.clone());
+        }
+        let Some(link) = &self.link else { return Err(Error::Closed) };
+        match link.berth.liveness.phase() {
+            Phase::Live(terms) if terms.generation != link.generation => {
+                let assembly = link.berth.take();
+                self.adopt(terms.generation, assembly);
+                self.drop_unfit(&terms);
+                Ok(())
+            }
+            Phase::Live(_) => Ok(()),
+            Phase::Away(Outage { commands_fail: false, .. }) => Ok(()),
+            Phase::Away(Outage { away, commands_fail: true }) => {
+                self.fail_held(&Error::NotConnected(away));
+                Ok(())
+            }
+            Phase::Ended(error) => {
+                self.fail_held(&error);
+                self.failure = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn adopt(&mut self, generation: u64, assembly: Option<Assembly<P>>) {
+        let Some(link) = &mut self.link else { return };
+        link.generation = generation;
+        link.note_replaced();
+        self.tick = Tick::new(self.clock.raw());
+        let Some(assembly) = assembly else {
+            if !link.keeps_stranded {
+                self.fail_held(&Transport::NoQueue.into());
+            }
+            return;
+        };
+        self.completion_queue = Some(assembly.completion_queue);
+        for queue in assembly.queues {
+            self.add(queue);
+        }
+        self.held.resize(self.depth());
+    }
+
+    /// Hands back the commands that the new connection can't carry.
+    fn drop_unfit(&mut self, terms: &Terms) {
+        if let Some(link) = &mut self.link {
+            link.replaced.clone_from(&terms.replaced);
+            link.note_replaced();
+        }
+        for _ in 0..self.held.len() {
+            let Some(held) = self.held.pop() else { break };
+            let bytes = held.command.data.len() as u64;
+            let max = terms.transfer_bytes_max;
+            match self.barred(&held.command) {
+                Some(error) => self.hand_back(held, error),
+                None if bytes > max => {
+                    self.hand_back(held, Misuse::CommandBytes { bytes, max }.into());
+                }
+                None => self.held.push(held),
+            }
+        }
+    }
+
+    /// Whether there may be commands that must not be sent.
+    #[inline]
+    pub(super) fn is_guarded(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| !link.live.is(link.unguarded))
+    }
+
+    /// Returns true if the connection of the queues was reported lost, by another poller or by the
+    /// admin queue. The next [`tick`](Self::tick) gives the queues up; a command that is submitted
+    /// before must not reach them, or its fate would be unknown.
+    pub(super) fn has_left(&self) -> bool {
+        self.is_connected() && self.link.as_ref().is_some_and(|link| !link.live.is(link.generation))
+    }
+
+    /// Gives up queues whose connection was reported lost, and holds a command for the next.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn leave_and_hold(
+        &mut self,
+        command: Command,
+        started: u64,
+    ) -> Result<(), Rejection> {
+        match self.lose(Error::Closed) {
+            Ok(()) => self.hold(command, started),
+            Err(error) => Err(Rejection::new(error, command)),
+        }
+    }
+
+    /// Why a command may not be sent, if it may not.
+    pub(super) fn barred(&mut self, command: &Command) -> Option<Error> {
+        let link = self.link.as_mut()?;
+        if link.replaced.is_empty() {
+            return None;
+        }
+        let namespace = command.sqe.namespace();
+        let index = link.replaced.iter().position(|&replaced| replaced == namespace)?;
+        if link.berth.registry.is_replaced(namespace) {
+            return Some(Misuse::NamespaceReplaced(namespace).into());
+        }
+        link.replaced.swap_remove(index); // its user has looked at it since
+        link.note_replaced();
+        None
+    }
+
+    /// Sends held commands as far as there is room.
+    #[inline(never)] // it would burden the path of those that hold nothing
+    pub(super) fn resubmit(&mut self) -> Result<(), Error> {
+        if self.has_left() {
+            return self.lose(Error::Closed);
+        }
+        while let Some(index) = self.pick() {
+            let Some(held) = self.held.pop() else { break };
+            let HeldCommand { command, started, execution, sends } = held;
+            match self.queues[index].submit_again(command, started, sends) {
+                Ok(()) => self.note_submitted(index),
+                Err(Rejection { error, user, data }) => {
+                    let outcome = Err(error);
+                    self.done.push_back(Done { user, outcome, data, execution });
+                }
+            }
+        }
+        self.flush()
+    }
+
+    /// Keeps a command that no queue can take now: for a connection, if there is none.
+    pub(super) fn hold(&mut self, command: Command, started: u64) -> Result<(), Rejection> {
+        if let Some(error) = &self.failure {
+            return Err(Rejection::new(error.clone(), command));
+        }
+        if self.held.room() == 0 {
+            return Err(Rejection::new(Misuse::QueuesFull.into(), command));
+        }
+        if self.is_connected() {
+            if self.errand.is_none() && self.room() == 0 {
+                return Err(Rejection::new(Misuse::QueuesFull.into(), command));
+            }
+            if let Some(error) = self.barred(&command) {
+                return Err(Rejection::new(error, command));
+            }
+            // The owner has room for it, but for a command that is not the owner's, or sends that
+            // are done and not known to be.
+            self.held.push(HeldCommand {
+                command,
+                started,
+                execution: Execution::NotSent,
+                sends: 0,
+            });
+            return Ok(());
+        }
+        let Some(link) = &self.link else {
+            return Err(Rejection::new(Misuse::QueuesFull.into(), command));
+        };
+        let error = match link.berth.liveness.phase() {
+            Phase::Away(Outage { away, commands_fail: true }) => Error::NotConnected(away),
+            Phase::Ended(error) => error,
+            Phase::Live(terms) if terms.generation == link.generation && !link.keeps_stranded => {
+                Transport::NoQueue.into()
+            }
+            Phase::Away(_) | Phase::Live(_) => {
+                self.held.push(HeldCommand {
+                    command,
+                    started,
+                    execution: Execution::NotSent,
+                    sends: 0,
+                });
+                return Ok(());
+            }
+        };
+        Err(Rejection::new(error, command))
+    }
+
+    /// Hands all held commands back.
+    pub(super) fn fail_held(&mut self, error: &Error) {
+        while let Some(held) = self.held.pop() {
+            self.hand_back(held, error.clone());
+        }
+    }
+
+    fn hand_back(&mut self, held: HeldCommand, error: Error) {
+        let HeldCommand { command, execution, .. } = held;
+        self.meter.record_failure(command.sqe.opcode());
+        self.done.push_back(Done { execution, ..Done::unsent(error, command) });
+    }
+
+    /// Whether there is a connection, but no queue of it for this poller.
+    pub(crate) fn is_stranded(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| {
+            !self.is_connected() && link.berth.liveness.is_live(link.generation)
+        })
+    }
+
+    /// Gives the held commands away.
+    pub(crate) fn surrender(&mut self) -> Option<HeldCommand> {
+        self.held.pop()
+    }
+
+    /// Takes a command back that nobody else took.
+    pub(crate) fn inherit(&mut self, command: Command, execution: Execution) {
+        let started = self.clock.raw();
+        // Whoever passes it on forgets how often it was sent: few go this way.
+        self.held.push(HeldCommand { command, started, execution, sends: 0 });
+    }
+
+    /// How many pollers of the controller have queues now.
+    pub(crate) fn connected_pollers(&self) -> usize {
+        match self.link.as_ref().map(|link| link.berth.liveness.phase()) {
+            Some(Phase::Live(terms)) => terms.pollers,
+            _ => 0,
+        }
+    }
+
+    /// Sleeps until the phase changes, or `limit` has passed.
+    pub(super) async fn sleep_away(&mut self, limit: Duration) -> Result<(), Error> {
+        let Some(link) = &self.link else { return Err(Error::Closed) };
+        // Subscribed before the look: what changes after it is not missed.
+        let mut changes = link.berth.liveness.subscribe();
+        self.reconnect()?;
+        if self.is_connected() || !self.done.is_empty() {
+            return Ok(());
+        }
+        let _ = tokio::time::timeout(limit, changes.changed()).await;
+        self.reconnect()
+    }
+}
+
+impl<P: Provider> Link<P> {
+    /// To be called after a change of `generation` or `replaced`.
+    fn note_replaced(&mut self) {
+        self.unguarded = if self.replaced.is_empty() { self.generation } else { u64::MAX };
+    }
+}
+
+impl Ended {
+    /// The command, to be sent again.
+    fn into_held(self) -> HeldCommand {
+        let Self { user, started, resends, sqe, data, .. } = self;
+        let command = Command { data: Data::of(&sqe, data), sqe, user };
+        let sends = resends.saturating_add(1);
+        HeldCommand { command, started, execution: Execution::Unknown, sends }
+    }
+}
