@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rdma_host::proto::DiscoveryLog;
 use rdma_host::wire::{Nqn, SubsystemType};
-use rdma_host::{ConnectOptions, DiscoveryController, DiscoveryNews, DiscoveryWatch};
+use rdma_host::{ConnectOptions, DiscoveryController, DiscoveryEvent, DiscoveryWatch};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::{SUBSYSTEM, address, nvmf, nvmf_ok, options, run, target, wait_for};
@@ -152,7 +152,7 @@ fn changes_are_told_while_connected() {
 async fn next(watch: &mut DiscoveryWatch) -> Arc<DiscoveryLog> {
     let news = tokio::time::timeout(Duration::from_secs(20), watch.next()).await;
     match news.expect("news within 20 s") {
-        DiscoveryNews::Log(log) => log,
+        DiscoveryEvent::Log(log) => log,
         other => panic!("{other:?}"),
     }
 }
@@ -381,12 +381,12 @@ fn a_lost_controller_is_found_again() {
         target(&["unlink", "port", "8", "nqn.2026-11.org.soft-roce:lost-0"]);
         loop {
             match watch.next().await {
-                DiscoveryNews::Log(_) => {}
-                DiscoveryNews::Lost { attempt, .. } => {
+                DiscoveryEvent::Log(_) => {}
+                DiscoveryEvent::Lost { attempt, .. } => {
                     assert_eq!(attempt, 1);
                     break;
                 }
-                DiscoveryNews::Ended(error) => panic!("{error}"),
+                DiscoveryEvent::Ended(error) => panic!("{error}"),
             }
         }
         target(&["link", "port", "8", "nqn.2026-11.org.soft-roce:lost-0"]);

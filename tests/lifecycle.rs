@@ -9,8 +9,8 @@ use rdma_host::error::{GiveUpReason, Misuse};
 use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
 use rdma_host::{
-    Changes, Command, ConnectOptions, Controller, Error, ErrorClass, Execution, HostIdentity,
-    Namespace, ReconnectOptions,
+    Command, ConnectOptions, Controller, Error, ErrorClass, ExecutionStatus, HostIdentity,
+    Namespace, ReconnectOptions, StateChanges,
 };
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
 use verbs::Status;
@@ -73,7 +73,7 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 /// Takes changes until the state is entered.
-async fn reach(changes: &mut Changes, state: LifecycleState) -> rdma_host::Change {
+async fn reach(changes: &mut StateChanges, state: LifecycleState) -> rdma_host::StateChange {
     loop {
         let change = changes.next().await.expect("the controller goes on");
         if change.state == state {
@@ -160,7 +160,7 @@ fn a_refused_reconnect_ends_by_dnr_alone() {
                 assert_eq!((end.attempts, end.reason), (1, GiveUpReason::NotRetryable), "{error}");
                 assert_eq!(error.class(), ErrorClass::Access, "{error}");
                 let failed = read.await.unwrap().expect_err("there is no connection");
-                assert_eq!(failed.execution, Execution::Unknown);
+                assert_eq!(failed.execution, ExecutionStatus::Unknown);
                 assert!(failed.buffer.is_some());
             }
         });
@@ -201,7 +201,7 @@ fn attempts_run_out() {
         // And whoever comes later learns the same.
         let failed = namespace.read(0, failed.buffer.unwrap()).await.expect_err("it is over");
         assert!(matches!(failed.error, Error::GaveUp(_)), "{failed}");
-        assert_eq!(failed.execution, Execution::NotSent);
+        assert_eq!(failed.execution, ExecutionStatus::NotSent);
     });
 }
 
@@ -217,9 +217,9 @@ fn commands_fail_when_they_are_not_to_wait() {
             let buffer = controller.allocate(512).unwrap();
             let failed = namespace.read(0, buffer).await.expect_err("it does not wait for long");
             assert!(matches!(failed.error, Error::NotConnected(_)), "{failed}");
-            assert_eq!(failed.execution, Execution::Unknown);
+            assert_eq!(failed.execution, ExecutionStatus::Unknown);
             let failed = namespace.read(0, failed.buffer.unwrap()).await.expect_err("nor this");
-            assert_eq!(failed.execution, Execution::NotSent, "{failed}");
+            assert_eq!(failed.execution, ExecutionStatus::NotSent, "{failed}");
             // Attempts go on meanwhile.
             bed.answer(|_, _| {});
             let mut buffer = failed.buffer;
@@ -246,7 +246,7 @@ fn what_was_in_flight_fails_if_it_is_not_to_be_sent_again() {
         });
         let buffer = controller.allocate(512).unwrap();
         let failed = namespace.write(0, buffer).await.expect_err("it was in flight");
-        assert_eq!(failed.execution, Execution::Unknown, "{failed}");
+        assert_eq!(failed.execution, ExecutionStatus::Unknown, "{failed}");
         bed.answer(|_, _| {});
         namespace.read(0, failed.buffer.unwrap()).await.expect("a new one waits");
         controller.shutdown().await;
@@ -310,9 +310,9 @@ fn another_namespace_in_the_place_of_one_is_not_written_to() {
         let failed = namespace.write(0, buffer).await.expect_err("it is another namespace");
         let replaced = Misuse::NamespaceReplaced(NamespaceId(1));
         assert!(matches!(&failed.error, Error::Misuse(misuse) if *misuse == replaced), "{failed}");
-        assert_eq!(failed.execution, Execution::Unknown);
+        assert_eq!(failed.execution, ExecutionStatus::Unknown);
         let failed = namespace.read(0, failed.buffer.unwrap()).await.expect_err("it still is");
-        assert_eq!(failed.execution, Execution::NotSent, "{failed}");
+        assert_eq!(failed.execution, ExecutionStatus::NotSent, "{failed}");
         // Who looks at it anew may use it; the old handle stays closed.
         let anew = controller.namespace(NamespaceId(1)).await.unwrap();
         let buffer = anew.read(0, failed.buffer.unwrap()).await.expect("this one is known");
@@ -458,7 +458,7 @@ fn a_late_command_is_aborted_and_the_connection_lives() {
         namespace.read(1, buffer).await.expect("the connection lives");
         let failed = first.await.unwrap().expect_err("it was aborted");
         assert!(failed.error.to_string().contains("aborted by request"), "{failed}");
-        assert_eq!(failed.execution, Execution::Answered);
+        assert_eq!(failed.execution, ExecutionStatus::Answered);
         controller.shutdown().await;
         let mut states = Vec::new();
         while let Some(change) = changes.next().await {
@@ -560,7 +560,7 @@ fn a_poller_takes_up_its_new_queues() {
         while done.len() < 16 {
             poller.poll().expect("the controller goes on");
             while let Some(one) = poller.take() {
-                assert_eq!(one.execution, Execution::Answered);
+                assert_eq!(one.execution, ExecutionStatus::Answered);
                 done.push(one.user);
             }
             poller.ready(Duration::from_millis(10)).await.expect("the controller goes on");
@@ -645,7 +645,7 @@ fn a_command_that_breaks_every_connection_is_given_back() {
         });
         let buffer = controller.allocate(512).unwrap();
         let failed = namespace.read(7, buffer).await.expect_err("it breaks them all");
-        assert_eq!(failed.execution, Execution::Unknown, "{failed}");
+        assert_eq!(failed.execution, ExecutionStatus::Unknown, "{failed}");
         assert_eq!(*count.lock().unwrap(), 6, "once, and five times again");
         namespace.read(8, failed.buffer.unwrap()).await.expect("the controller goes on");
         controller.shutdown().await;
@@ -733,7 +733,7 @@ fn memory_of_another_controller_is_refused_before_anything_is_sent() {
         let (other, _namespace) = bed.connect(&options()).await;
         let foreign = other.allocate(512).unwrap();
         let failed = namespace.read(0, foreign).await.expect_err("it is not ours");
-        assert_eq!(failed.execution, Execution::NotSent, "{failed}");
+        assert_eq!(failed.execution, ExecutionStatus::NotSent, "{failed}");
         assert!(failed.buffer.is_some());
         let buffer = controller.allocate(512).unwrap();
         namespace.read(0, buffer).await.expect("the connection lives");

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rdma_fabric::{Fabric, Host};
 use rdma_host::config::EVENT_INTERVAL_MIN;
 use rdma_host::wire::{AsyncEventKind, NamespaceId};
-use rdma_host::{ConnectOptions, Controller, Detail, Fate, HostIdentity, Namespace};
+use rdma_host::{
+    ConnectOptions, Controller, EventDetail, HostIdentity, Namespace, NamespaceChange,
+};
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
 
 /// Connects to a target with this hook. Must be called in a runtime: the target is a task of it.
@@ -91,18 +93,20 @@ fn events_of_every_kind_are_told_in_order() {
             let notice = notices.next().await.expect("it goes on");
             assert_eq!(notice.event.0, expected, "{notice}");
             match (notice.event.kind(), &notice.detail) {
-                (AsyncEventKind::NamespaceAttributeChanged, Detail::Namespaces(fates)) => {
-                    let [(NamespaceId(1), Fate::Same(_)), (NamespaceId(9), Fate::Unused)] =
-                        fates.as_slice()
+                (AsyncEventKind::NamespaceAttributeChanged, EventDetail::Namespaces(fates)) => {
+                    let [
+                        (NamespaceId(1), NamespaceChange::Same(_)),
+                        (NamespaceId(9), NamespaceChange::Unused),
+                    ] = fates.as_slice()
                     else {
                         panic!("{notice}");
                     };
                 }
-                (AsyncEventKind::FirmwareActivationStarting, Detail::Firmware(_))
-                | (AsyncEventKind::AnaChange, Detail::Ana(_))
-                | (AsyncEventKind::Error(3), Detail::Errors(_))
-                | (AsyncEventKind::Health(1), Detail::Health(_))
-                | (AsyncEventKind::Other { .. }, Detail::Nothing) => {}
+                (AsyncEventKind::FirmwareActivationStarting, EventDetail::Firmware(_))
+                | (AsyncEventKind::AnaChange, EventDetail::Ana(_))
+                | (AsyncEventKind::Error(3), EventDetail::Errors(_))
+                | (AsyncEventKind::Health(1), EventDetail::Health(_))
+                | (AsyncEventKind::Other { .. }, EventDetail::Nothing) => {}
                 _ => panic!("{notice:?}"),
             }
         }

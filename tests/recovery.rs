@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Change, Changes, Controller, ErrorClass};
+use rdma_host::{Controller, ErrorClass, StateChange, StateChanges};
 use tests::{SUBSYSTEM, address, controllers, nvmf, options, run, target, uri, wait_for};
 
 const TARGET_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/targets/lasting.toml");
@@ -149,7 +149,7 @@ fn data_survives_a_fatal_controller() {
 }
 
 /// Takes changes until the state is entered.
-async fn reach(changes: &mut Changes, state: LifecycleState) -> Change {
+async fn reach(changes: &mut StateChanges, state: LifecycleState) -> StateChange {
     loop {
         let change = changes.next().await.expect("the controller goes on");
         if change.state == state {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rdma_fabric::{Fabric, Host};
 use rdma_host::wire::NamespaceId;
 use rdma_host::{
-    Buffer, ConnectOptions, Controller, Error, Execution, HostIdentity, Namespace, ReconnectOptions,
+    Buffer, ConnectOptions, Controller, Error, ExecutionStatus, HostIdentity, Namespace,
+    ReconnectOptions,
 };
 use tests::noise;
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
@@ -207,7 +208,7 @@ fn buffers_of_a_failed_transfer_come_back_in_order() {
         });
         let failed = namespace.read_vectored(0, buffers).await.expect_err("a part fails");
         assert!(matches!(failed.error, Error::Rejected(_)), "{failed}");
-        assert_eq!(failed.execution, Execution::Unknown, "the others were executed");
+        assert_eq!(failed.execution, ExecutionStatus::Unknown, "the others were executed");
         let lengths =
             failed.buffers.iter().map(|buffer| buffer.as_ref().expect("it is here").len());
         assert!(lengths.eq(sizes));
@@ -215,7 +216,7 @@ fn buffers_of_a_failed_transfer_come_back_in_order() {
         let buffers = scattered(&controller, &[512, 100], &noise(612, 5));
         let failed = namespace.write_vectored(0, buffers).await.expect_err("100 is no block");
         assert!(matches!(failed.error, Error::Misuse(_)), "{failed}");
-        assert_eq!((failed.execution, failed.buffers.len()), (Execution::NotSent, 2));
+        assert_eq!((failed.execution, failed.buffers.len()), (ExecutionStatus::NotSent, 2));
         let failed = namespace.write_vectored(0, Vec::new()).await.expect_err("nothing to write");
         assert!(matches!(failed.error, Error::Misuse(_)), "{failed}");
         controller.shutdown().await;

@@ -12,7 +12,7 @@ use rdma_host::error::TargetMisbehaved;
 use rdma_host::wire::{NamespaceId, Status};
 use rdma_host::{
     Command, ConnectOptions, Controller, Error, ErrorClass, HostIdentity, MemoryMode, PoolOptions,
-    ReconnectOptions, Windows,
+    ReconnectOptions, WindowCounters,
 };
 use serde_json::Value;
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
@@ -360,7 +360,7 @@ fn a_key_that_the_kernel_leaves_in_use_is_taken_out_of_use_here() {
         }
     }
     assert_eq!(ended, 4 * 32);
-    assert_eq!(poller.statistics().windows, Windows { by_target: 64, here: 64 });
+    assert_eq!(poller.statistics().windows, WindowCounters { by_target: 64, here: 64 });
     drop(pollers);
     runtime.block_on(controller.shutdown());
 }

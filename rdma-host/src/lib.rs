@@ -84,7 +84,7 @@
 //! Commands wait while the controller reconnects: those that were in flight are resent once it is
 //! live, new ones are queued up to a limit. [`ReconnectOptions`] set how long and how often, with
 //! the names and defaults of Linux. A status with DNR, a rejected key or a missing key ends the
-//! attempts at once, and every command then fails with [`Error::GaveUp`]. [`Execution`] tells
+//! attempts at once, and every command then fails with [`Error::GaveUp`]. [`ExecutionStatus`] tells
 //! whether a failed command may have been executed. [`Controller::changes`] reports every change of
 //! state.
 //!
@@ -118,10 +118,11 @@ pub mod wire;
 
 pub use config::{ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode};
 pub use driver::{
-    Change, Changes, Command, Connecting, Controller, Data, Detail, Device, Discovered, Discovery,
-    DiscoveryController, DiscoveryNews, DiscoveryWatch, Done, Execution, Failed, FailedVectored,
-    Fate, MemoryReport, Namespace, Notice, Notices, Operation, Poller, Rejection, Statistics,
-    Waiter, Windows,
+    Command, CommandCompletion, Connecting, Controller, ControllerEvent, ControllerEvents, Data,
+    DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
+    EventDetail, ExecutionStatus, MemoryReport, Namespace, NamespaceChange, Operation, Poller,
+    StateChange, StateChanges, Statistics, SubmitError, TransferError, VectoredTransferError,
+    Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use verbs::{Buffer, NotDeregistered, PageSize, Pool, PoolOptions, RdmaCore, RefusedMemory};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use auth::{Authenticated, HashId};
 use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Buffer, Changes, Command, Controller, Error, ErrorClass, Namespace, Poller};
+use rdma_host::{Buffer, Command, Controller, Error, ErrorClass, Namespace, Poller, StateChanges};
 use tests::{SUBSYSTEM, break_connections};
 
 use super::bed::{GROUPS, HASHES, Keys, choose, in_runtime, plain, secret_text, write_and_read};
@@ -92,7 +92,7 @@ fn turn(index: usize) -> (Keys, Authenticated) {
 }
 
 /// What a watcher has seen so far.
-async fn states(changes: &mut Changes) -> Vec<LifecycleState> {
+async fn states(changes: &mut StateChanges) -> Vec<LifecycleState> {
     let mut seen = Vec::new();
     while let Ok(Some(change)) = tokio::time::timeout(Duration::ZERO, changes.next()).await {
         seen.push(change.state);

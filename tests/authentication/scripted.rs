@@ -10,7 +10,7 @@ use auth::{Authenticated, GroupId, HashId, Secret};
 use rdma_fabric::{Fabric, Host};
 use rdma_host::error::AuthenticationFailure;
 use rdma_host::{
-    Changes, ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions,
+    ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions, StateChanges,
 };
 use tests::authenticator::{Authenticator, Settings, Tamper};
 use tests::target::{TARGET_ADDRESS, Target};
@@ -56,7 +56,7 @@ fn settings(number: u64) -> Settings {
 async fn connected(
     number: &Arc<AtomicU64>,
     tamper: fn(u16) -> Tamper,
-) -> (Fabric, Controller<Host>, Changes) {
+) -> (Fabric, Controller<Host>, StateChanges) {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     let number = Arc::clone(number);
@@ -81,7 +81,7 @@ fn honest(_: u16) -> Tamper {
 }
 
 /// The connection is the one of before, and carries I/O.
-async fn assert_untouched(controller: &Controller<Host>, changes: &mut Changes) {
+async fn assert_untouched(controller: &Controller<Host>, changes: &mut StateChanges) {
     write_and_read(controller).await;
     let changed = tokio::time::timeout(Duration::from_millis(1), changes.next()).await;
     assert!(changed.is_err(), "{changed:?}");

@@ -1,7 +1,7 @@
 //! Commands: what they do to blocks, and what the target says of itself.
 
 use rdma_host::wire::{BlockRange, NamespaceId};
-use rdma_host::{Buffer, Command, Controller, Data, Done, Poller, WaitMode};
+use rdma_host::{Buffer, Command, CommandCompletion, Controller, Data, Poller, WaitMode};
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn a_namespace_is_filled_and_flushed() {
 }
 
 /// Submits a command and waits for it.
-async fn run(poller: &mut Poller, command: Command) -> Done {
+async fn run(poller: &mut Poller, command: Command) -> CommandCompletion {
     poller.submit(command).expect("there is room");
     poller.flush().expect("it is connected");
     loop {
@@ -254,7 +254,7 @@ fn queues_are_polled_and_waited_for_side_by_side() {
 }
 
 /// Submits a command and polls until it is done.
-fn spin(poller: &mut Poller, command: Command) -> Done {
+fn spin(poller: &mut Poller, command: Command) -> CommandCompletion {
     assert!(matches!(command.data, Data::FromController(_)));
     poller.submit(command).expect("there is room");
     poller.flush().expect("it is connected");

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::os::unix::fs::OpenOptionsExt;
 
 use rdma_host::proto::LifecycleState;
-use rdma_host::{Changes, Command, DiscoveryNews, DiscoveryWatch, RdmaCore};
+use rdma_host::{Command, DiscoveryEvent, DiscoveryWatch, RdmaCore, StateChanges};
 
 use super::*;
 
 /// Takes changes until the state is entered.
-async fn reach(changes: &mut Changes, state: LifecycleState) {
+async fn reach(changes: &mut StateChanges, state: LifecycleState) {
     while changes.next().await.expect("the controller goes on").state != state {}
 }
 
@@ -37,7 +37,7 @@ fn a_discovery_connection_stays_quiet() {
         options.subsystem = rdma_host::wire::Nqn::DISCOVERY.parse().unwrap();
         options.keep_alive = Duration::from_secs(2);
         let mut watch = DiscoveryWatch::connect(&options).await.unwrap();
-        let DiscoveryNews::Log(log) = watch.next().await else { panic!("the log comes first") };
+        let DiscoveryEvent::Log(log) = watch.next().await else { panic!("the log comes first") };
         assert!(!log.entries.is_empty());
         let news = tokio::time::timeout(Duration::from_secs(10), watch.next()).await;
         assert!(news.is_err(), "{news:?}");

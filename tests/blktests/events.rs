@@ -4,7 +4,7 @@ use rdma_host::config::EVENT_INTERVAL_MIN;
 use rdma_host::error::Misuse;
 use rdma_host::proto::LifecycleState;
 use rdma_host::wire::{AnaState, AsyncEventKind};
-use rdma_host::{Detail, Error, Fate, Notice, Notices};
+use rdma_host::{ControllerEvent, ControllerEvents, Error, EventDetail, NamespaceChange};
 use tests::nvmf;
 
 use super::*;
@@ -14,11 +14,14 @@ const OTHER: &str = "f2a1c5de-7a2b-4a9c-9d6e-1f3b5c7d9e99";
 const SAME: &str = "f2a1c5de-7a2b-4a9c-9d6e-1f3b5c7d9e03";
 
 /// Takes notices until one says this of namespace 3.
-async fn until_third(notices: &mut Notices, mut wanted: impl FnMut(&Fate) -> bool) -> Fate {
+async fn until_third(
+    notices: &mut ControllerEvents,
+    mut wanted: impl FnMut(&NamespaceChange) -> bool,
+) -> NamespaceChange {
     loop {
         let notice = notices.next().await.expect("the controller goes on");
         println!("{notice}");
-        let Detail::Namespaces(fates) = notice.detail else { panic!("{notice}") };
+        let EventDetail::Namespaces(fates) = notice.detail else { panic!("{notice}") };
         let mut third = fates.into_iter().filter(|(id, _)| *id == THIRD);
         if let Some((_, fate)) = third.next().filter(|(_, fate)| wanted(fate)) {
             return fate;
@@ -55,14 +58,15 @@ fn a_replaced_namespace_is_told_and_refused() {
         let neighbour = controller.namespace(FIRST).await.unwrap();
         let mut notices = controller.notices();
         set(3, "enable", "0").await;
-        until_third(&mut notices, |fate| matches!(fate, Fate::Gone)).await;
+        until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Gone)).await;
         set(3, "enable", "1").await;
-        until_third(&mut notices, |fate| matches!(fate, Fate::Same(_))).await;
+        until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Same(_))).await;
         let _ = read(&controller, &namespace, 0, 4096).await;
 
         replace_third(OTHER).await;
-        let fate = until_third(&mut notices, |fate| matches!(fate, Fate::Replaced(_))).await;
-        let Fate::Replaced(info) = fate else { unreachable!("just matched") };
+        let fate =
+            until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Replaced(_))).await;
+        let NamespaceChange::Replaced(info) = fate else { unreachable!("just matched") };
         assert_eq!(info.uuid.unwrap().to_string(), OTHER);
         let failed = namespace.read(0, controller.allocate(4096).unwrap()).await.unwrap_err();
         let refused = matches!(failed.error, Error::Misuse(Misuse::NamespaceReplaced(THIRD)));
@@ -105,7 +109,7 @@ fn a_storm_of_events_is_survived() {
         let mut count = 0;
         until_third(&mut notices, |fate| {
             count += 1;
-            matches!(fate, Fate::Replaced(_))
+            matches!(fate, NamespaceChange::Replaced(_))
         })
         .await;
         let elapsed = began.elapsed();
@@ -121,11 +125,11 @@ fn a_storm_of_events_is_survived() {
 }
 
 /// Takes the next notice of access states: the state of group 2.
-async fn state_of_second_group(notices: &mut Notices) -> AnaState {
-    let notice: Notice = notices.next().await.expect("the controller goes on");
+async fn state_of_second_group(notices: &mut ControllerEvents) -> AnaState {
+    let notice: ControllerEvent = notices.next().await.expect("the controller goes on");
     println!("{notice}");
     assert_eq!(notice.event.kind(), AsyncEventKind::AnaChange);
-    let Detail::Ana(log) = notice.detail else { panic!("{notice}") };
+    let EventDetail::Ana(log) = notice.detail else { panic!("{notice}") };
     log.groups.iter().find(|group| group.id == 2).expect("the group is there").state
 }
 
@@ -157,9 +161,9 @@ fn events_are_told_after_a_reconnect_too() {
         controller.reset().await;
         while changes.next().await.expect("it comes back").state != LifecycleState::Live {}
         set(3, "enable", "0").await;
-        until_third(&mut notices, |fate| matches!(fate, Fate::Gone)).await;
+        until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Gone)).await;
         set(3, "enable", "1").await;
-        until_third(&mut notices, |fate| matches!(fate, Fate::Same(_))).await;
+        until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Same(_))).await;
         controller.shutdown().await;
     });
 }

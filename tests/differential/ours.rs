@@ -7,7 +7,7 @@ use std::time::Duration;
 use auth::{Credentials, Secret};
 use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Change, ConnectOptions, Controller, Namespace};
+use rdma_host::{ConnectOptions, Controller, Namespace, StateChange};
 use tests::address;
 use tokio::runtime::Handle;
 
@@ -21,7 +21,7 @@ pub(crate) struct Ours {
     /// Until it is deleted.
     controller: Mutex<Option<Controller>>,
     namespace: Option<Namespace>,
-    changes: Arc<Mutex<Vec<Change>>>,
+    changes: Arc<Mutex<Vec<StateChange>>>,
 }
 
 impl Ours {
@@ -50,7 +50,7 @@ impl Ours {
         self.controller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seen(&self) -> Vec<Change> {
+    fn seen(&self) -> Vec<StateChange> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

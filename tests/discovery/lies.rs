@@ -10,7 +10,7 @@ use rdma_fabric::{Fabric, Host};
 use rdma_host::proto::{DiscoveryLog, SkipReason};
 use rdma_host::wire::Nqn;
 use rdma_host::{
-    ConnectOptions, Discovery, DiscoveryController, DiscoveryNews, DiscoveryWatch, Error,
+    ConnectOptions, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch, Error,
     HostIdentity,
 };
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
@@ -306,7 +306,7 @@ fn changes_are_told_and_storms_are_survived() {
         let mut counts = Vec::new();
         while counts.last() != Some(&3) {
             match watch.next().await {
-                DiscoveryNews::Log(log) => counts.push(log.entries.len()),
+                DiscoveryEvent::Log(log) => counts.push(log.entries.len()),
                 other => panic!("{other:?}"),
             }
         }
@@ -345,10 +345,10 @@ fn a_watch_hears_of_its_own_loss() {
         let mut options = options();
         options.keep_alive = Duration::from_millis(400);
         let mut watch = DiscoveryWatch::connect_over(&host, &options).await.unwrap();
-        assert!(matches!(watch.next().await, DiscoveryNews::Log(_)));
+        assert!(matches!(watch.next().await, DiscoveryEvent::Log(_)));
         target.abort();
         match watch.next().await {
-            DiscoveryNews::Lost { attempt: 1, max: Some(60), cause, .. } => {
+            DiscoveryEvent::Lost { attempt: 1, max: Some(60), cause, .. } => {
                 assert_eq!(cause.class(), rdma_host::ErrorClass::Transport, "{cause}");
             }
             other => panic!("{other:?}"),

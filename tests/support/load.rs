@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error, ErrorClass, Failed, ReconnectOptions};
+use rdma_host::{ConnectOptions, Controller, Error, ErrorClass, ReconnectOptions, TransferError};
 use tokio::task::JoinHandle;
 use verbs::Buffer;
 
@@ -13,7 +13,7 @@ pub const HANGS: Duration = Duration::from_secs(60);
 /// Many readers of one controller.
 pub struct Load {
     controller: Controller,
-    readers: Vec<JoinHandle<Failed>>,
+    readers: Vec<JoinHandle<TransferError>>,
 }
 
 /// Options of the bed's target, with two queues, little patience, and no second connection.

@@ -8,7 +8,7 @@ use clap::Args;
 use rdma_host::config::REFERRAL_DEPTH;
 use rdma_host::proto::{DiscoveryLog, SkipReason, SkippedReferral};
 use rdma_host::wire::{DiscoveryEntry, Nqn, TransportSpecific};
-use rdma_host::{ConnectOptions, Discovered, Discovery, DiscoveryNews, DiscoveryWatch};
+use rdma_host::{ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryWatch};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -249,15 +249,15 @@ impl Arguments {
                 }
             };
             match news {
-                DiscoveryNews::Log(log) if self.is_json() => {
+                DiscoveryEvent::Log(log) if self.is_json() => {
                     print_text(&format!("{}\n", to_json(&log)))?;
                 }
-                DiscoveryNews::Log(log) => print_text(&in_words(&log))?,
-                DiscoveryNews::Lost { cause, attempt, max, delay } => {
+                DiscoveryEvent::Log(log) => print_text(&in_words(&log))?,
+                DiscoveryEvent::Lost { cause, attempt, max, delay } => {
                     let of_max = max.map_or_else(String::new, |max| format!(" of {max}"));
                     eprintln!("nvmf: {cause}; attempt {attempt}{of_max} in {delay:.0?}");
                 }
-                DiscoveryNews::Ended(error) => return Err(error.into()),
+                DiscoveryEvent::Ended(error) => return Err(error.into()),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, ConnectOptions, Controller, Done, Poller, Waiter};
+use rdma_host::{Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Waiter};
 
 use crate::cpus::{self, Cpus};
 use crate::failure::Failure;
@@ -19,7 +19,7 @@ pub(crate) trait Workload: Send {
     fn next(&mut self, buffer: Buffer) -> Result<Command, Buffer>;
 
     /// A command is done. The buffer serves the next one.
-    fn done(&mut self, done: Done) -> Result<Buffer, Failure>;
+    fn done(&mut self, done: CommandCompletion) -> Result<Buffer, Failure>;
 
     /// Nothing is in flight and nothing came next: whether all is done.
     fn is_over(&self) -> bool;

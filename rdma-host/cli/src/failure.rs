@@ -73,14 +73,14 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<rdma_host::Failed> for Failure {
-    fn from(failed: rdma_host::Failed) -> Self {
+impl From<rdma_host::TransferError> for Failure {
+    fn from(failed: rdma_host::TransferError) -> Self {
         failed.error.into()
     }
 }
 
-impl From<rdma_host::Rejection> for Failure {
-    fn from(rejection: rdma_host::Rejection) -> Self {
+impl From<rdma_host::SubmitError> for Failure {
+    fn from(rejection: rdma_host::SubmitError) -> Self {
         rejection.error.into()
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use rdma_host::proto::LifecycleState;
 use rdma_host::wire::NamespaceId;
-use rdma_host::{Change, Controller, Detail, Fate, Notice, RdmaCore};
+use rdma_host::{Controller, ControllerEvent, EventDetail, NamespaceChange, RdmaCore, StateChange};
 use serde_json::{Value, json};
 
 use crate::Format;
@@ -85,7 +85,7 @@ async fn watch(
     }
 }
 
-fn print(change: &Change, format: Format) {
+fn print(change: &StateChange, format: Format) {
     let since_epoch = since_epoch(change.at);
     match format {
         Format::Normal => println!("{} {change}", clock(since_epoch)),
@@ -93,7 +93,7 @@ fn print(change: &Change, format: Format) {
     }
 }
 
-fn print_notice(notice: &Notice, format: Format) {
+fn print_notice(notice: &ControllerEvent, format: Format) {
     let since_epoch = since_epoch(notice.at);
     match format {
         Format::Normal => println!("{} notice: {notice}", clock(since_epoch)),
@@ -112,7 +112,7 @@ fn clock(since_epoch: Duration) -> String {
     format!("{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, since_epoch.subsec_millis())
 }
 
-fn to_json(change: &Change, since_epoch: Duration) -> Value {
+fn to_json(change: &StateChange, since_epoch: Duration) -> Value {
     json!({
         "time": since_epoch.as_secs_f64(),
         "state": change.state.to_string(),
@@ -124,12 +124,14 @@ fn to_json(change: &Change, since_epoch: Duration) -> Value {
     })
 }
 
-fn notice_to_json(notice: &Notice, since_epoch: Duration) -> Value {
+fn notice_to_json(notice: &ControllerEvent, since_epoch: Duration) -> Value {
     let namespaces = match &notice.detail {
-        Detail::Namespaces(all) => {
-            let one = |(id, fate): &(NamespaceId, Fate)| {
+        EventDetail::Namespaces(all) => {
+            let one = |(id, fate): &(NamespaceId, NamespaceChange)| {
                 let blocks = match fate {
-                    Fate::Same(info) | Fate::Replaced(info) => Some(info.blocks),
+                    NamespaceChange::Same(info) | NamespaceChange::Replaced(info) => {
+                        Some(info.blocks)
+                    }
                     _ => None,
                 };
                 json!({ "nsid": id.0, "fate": fate.to_string(), "blocks": blocks })
@@ -139,7 +141,7 @@ fn notice_to_json(notice: &Notice, since_epoch: Duration) -> Value {
         _ => None,
     };
     let groups = match &notice.detail {
-        Detail::Ana(log) => {
+        EventDetail::Ana(log) => {
             let groups = log.groups.iter();
             let one =
                 groups.map(|group| json!({ "group": group.id, "state": group.state.to_string() }));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rdma_host::proto::LifecycleState;
-use rdma_host::{Change, Changes};
+use rdma_host::{StateChange, StateChanges};
 use serde_json::{Value, json};
 
 use crate::size;
@@ -34,7 +34,7 @@ impl Outages {
     /// Counts those of one controller, in a task of the runtime.
     pub(crate) fn watch(
         runtime: &tokio::runtime::Runtime,
-        mut changes: Changes,
+        mut changes: StateChanges,
     ) -> Arc<Mutex<Self>> {
         let shared = Arc::new(Mutex::new(Self::default()));
         let outages = Arc::clone(&shared);
@@ -46,7 +46,7 @@ impl Outages {
         shared
     }
 
-    fn add(&mut self, change: &Change) {
+    fn add(&mut self, change: &StateChange) {
         if change.state != LifecycleState::Live {
             self.lost.get_or_insert(change.at);
             return;
@@ -94,9 +94,9 @@ impl Outages {
 mod tests {
     use super::*;
 
-    fn change(state: LifecycleState, second: u64) -> Change {
+    fn change(state: LifecycleState, second: u64) -> StateChange {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        Change { at, state, cause: None, attempt: 0, attempts_max: None, next: None }
+        StateChange { at, state, cause: None, attempt: 0, attempts_max: None, next: None }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use rdma_host::{Buffer, Failed, Namespace};
+use rdma_host::{Buffer, Namespace, TransferError};
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
 }
 
 /// A command in flight.
-type Pending = JoinHandle<Result<Buffer, Failed>>;
+type Pending = JoinHandle<Result<Buffer, TransferError>>;
 
 /// A range of a namespace, moved piece by piece in order.
 struct Mover {
@@ -206,7 +206,7 @@ impl Mover {
     fn begin<F, R>(&mut self, buffer: Buffer, length: u64, operation: F) -> Result<(), Failure>
     where
         F: FnOnce(Namespace, Buffer) -> R + Send + 'static,
-        R: Future<Output = Result<Buffer, Failed>> + Send,
+        R: Future<Output = Result<Buffer, TransferError>> + Send,
     {
         let length = usize::try_from(length).map_err(Failure::failed)?;
         let namespace = self.namespace.clone();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Args;
 use quanta::Instant;
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, Done};
+use rdma_host::{Buffer, Command, CommandCompletion};
 use serde_json::json;
 
 use crate::drive::{Load, LoadArguments, Workload};
@@ -177,7 +177,7 @@ impl Workload for Share {
         })
     }
 
-    fn done(&mut self, done: Done) -> Result<Buffer, Failure> {
+    fn done(&mut self, done: CommandCompletion) -> Result<Buffer, Failure> {
         let offset = done.user;
         let name = match self.phase {
             Phase::Read => "Read",

@@ -12,9 +12,9 @@ use crate::{driver::buffers::verbs_error, error::Error};
 
 /// Wakes a task when a channel of the device has something to read. Holds a duplicate, so the
 /// channel may go first.
-pub(crate) struct Readable(AsyncFd<OwnedFd>);
+pub(crate) struct AsyncDescriptor(AsyncFd<OwnedFd>);
 
-impl Readable {
+impl AsyncDescriptor {
     /// Registers `fd` with the current tokio runtime.
     #[expect(
         deprecated,

@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 use crate::driver::port_watch::PortWatch;
 
 /// An endpoint, of any provider, that is let go of only when its port allows.
-pub(crate) struct Parting<E: Send + 'static> {
+pub(crate) struct DeferredClose<E: Send + 'static> {
     /// There until it is taken or dropped.
     endpoint: Option<E>,
     port: PortWatch,
 }
 
-impl<E: Send + 'static> Parting<E> {
+impl<E: Send + 'static> DeferredClose<E> {
     /// An endpoint whose device is not known yet: it has nobody to talk to.
     pub(crate) fn new(endpoint: E) -> Self {
         Self { endpoint: Some(endpoint), port: PortWatch::default() }
@@ -40,7 +40,7 @@ impl<E: Send + 'static> Parting<E> {
     }
 }
 
-impl<E: Send + 'static> Deref for Parting<E> {
+impl<E: Send + 'static> Deref for DeferredClose<E> {
     type Target = E;
 
     fn deref(&self) -> &E {
@@ -48,13 +48,13 @@ impl<E: Send + 'static> Deref for Parting<E> {
     }
 }
 
-impl<E: Send + 'static> DerefMut for Parting<E> {
+impl<E: Send + 'static> DerefMut for DeferredClose<E> {
     fn deref_mut(&mut self) -> &mut E {
         self.endpoint.as_mut().expect("it is there until it is taken or dropped")
     }
 }
 
-impl<E: Send + 'static> Drop for Parting<E> {
+impl<E: Send + 'static> Drop for DeferredClose<E> {
     fn drop(&mut self) {
         if let Some(endpoint) = self.endpoint.take()
             && self.port.is_down()
@@ -97,7 +97,7 @@ mod tests {
         let endpoint = Arc::new(());
         fs::write(&state, "1: DOWN\n").unwrap();
         let part = || {
-            let mut parting = Parting::new(Arc::clone(&endpoint));
+            let mut parting = DeferredClose::new(Arc::clone(&endpoint));
             parting.talks_through(PortWatch::of_folder(&device));
         };
         part();

@@ -1,4 +1,27 @@
-//! The part that touches time, threads and verbs: it does what [`proto`](crate::proto) asks.
+//! The part that uses time, threads and verbs: it carries out what [`proto`](crate::proto) decides.
+//!
+//! Four layers, each of which knows only those before it:
+//!
+//! | layer | holds |
+//! | --- | --- |
+//! | `data_path` | pollers, their queues, commands in flight and pending, statistics |
+//! | `connect` | one queue's RDMA connection, bring-up, I/O queues, authentication, admin queue |
+//! | `control` | the supervisor, asynchronous events, authentication of a live controller |
+//! | `api` | controllers, namespaces, discovery |
+//!
+//! A read, step by step, with the file below `data_path/`:
+//!
+//! | it is | in |
+//! | --- | --- |
+//! | submitted | `poller.rs`, `Poller::submit`; `queue.rs`, `Queue::submit_inline` |
+//! | handed to the device | `poller.rs`, `Poller::flush` |
+//! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::answer` |
+//! | timed out | `poller/tick.rs`, `check_ages`; the Abort is `connect/admin_queue.rs`'s |
+//! | held after a loss, sent again | `poller/offline.rs`, `lose`, `hold` and `resubmit` |
+//!
+//! The loss of a connection is reported to `connection_state.rs`, `ConnectionWatch::lost`; the
+//! first report counts. Whether it is made again or given up is decided by `proto/reconnect.rs`,
+//! `verdict`, for `proto/lifecycle.rs`, and carried out by `control/supervisor.rs`.
 //!
 //! What a 4 KiB read costs on the wire and in the device, in memory mode `pool`:
 //!
@@ -32,14 +55,16 @@ pub(crate) mod port_watch;
 
 pub use api::controller::{Connecting, Controller};
 pub use api::discovery::{
-    Discovered, Discovery, DiscoveryController, DiscoveryNews, DiscoveryWatch,
+    Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
 };
-pub use api::namespace::{Failed, Namespace};
-pub use api::vectored::FailedVectored;
-pub use control::controller_event::{Detail, Fate, Notice, Notices};
-pub use control::state_change::{Change, Changes};
-pub use data_path::command::{Command, Data, Done, Execution, Rejection};
+pub use api::namespace::{Namespace, TransferError};
+pub use api::vectored::VectoredTransferError;
+pub use control::controller_event::{
+    ControllerEvent, ControllerEvents, EventDetail, NamespaceChange,
+};
+pub use control::state_change::{StateChange, StateChanges};
+pub use data_path::command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError};
 pub use data_path::memory::MemoryReport;
 pub use data_path::poller::Poller;
-pub use data_path::statistics::{Device, Operation, Statistics, Windows};
+pub use data_path::statistics::{DeviceCounters, Operation, Statistics, WindowCounters};
 pub use data_path::wait::Waiter;

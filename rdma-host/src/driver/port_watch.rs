@@ -11,12 +11,12 @@ use verbs::active_side::Event;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PortWatch {
     ports: Vec<PathBuf>,
-    seen: Seen,
+    seen: NamespaceEntry,
 }
 
 /// What was seen last; a device counts as active until then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Seen {
+enum NamespaceEntry {
     #[default]
     Active,
     Down,
@@ -30,7 +30,10 @@ impl PortWatch {
 
     pub(crate) fn of_folder(device: &std::path::Path) -> Self {
         let ports = fs::read_dir(device.join("ports")).into_iter().flatten().flatten();
-        Self { ports: ports.map(|port| port.path().join("state")).collect(), seen: Seen::Active }
+        Self {
+            ports: ports.map(|port| port.path().join("state")).collect(),
+            seen: NamespaceEntry::Active,
+        }
     }
 
     /// What has changed since the last look.
@@ -40,22 +43,23 @@ impl PortWatch {
             return None;
         }
         Some(match seen {
-            Seen::Active => Event::PortActive,
-            Seen::Down => Event::PortDown,
+            NamespaceEntry::Active => Event::PortActive,
+            NamespaceEntry::Down => Event::PortDown,
         })
     }
 
     /// Whether all of its ports are down now; not where that can't be seen.
     pub(crate) fn is_down(&self) -> bool {
-        self.look() == Some(Seen::Down)
+        self.look() == Some(NamespaceEntry::Down)
     }
 
     /// The state of the best port, as in `4: ACTIVE`; nothing when none can be read.
-    fn look(&self) -> Option<Seen> {
+    fn look(&self) -> Option<NamespaceEntry> {
         let states = self.ports.iter().filter_map(|path| fs::read_to_string(path).ok());
-        let each =
-            states.map(|state| if state.starts_with("4:") { Seen::Active } else { Seen::Down });
-        each.reduce(|one, other| if one == Seen::Active { one } else { other })
+        let each = states.map(|state| {
+            if state.starts_with("4:") { NamespaceEntry::Active } else { NamespaceEntry::Down }
+        });
+        each.reduce(|one, other| if one == NamespaceEntry::Active { one } else { other })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, Done};
+use rdma_host::{Buffer, Command, CommandCompletion};
 
 use crate::drive::{Load, Workload};
 use crate::failure::Failure;
@@ -68,7 +68,7 @@ impl Workload for Share<'_> {
         Ok(Command::write(self.namespace.id, lba, blocks, buffer))
     }
 
-    fn done(&mut self, done: Done) -> Result<Buffer, Failure> {
+    fn done(&mut self, done: CommandCompletion) -> Result<Buffer, Failure> {
         let (outcome, buffer) = done.into_result("Write");
         outcome.map_err(|error| Failure::from(error).context("while filling the namespace"))?;
         buffer.ok_or_else(|| Failure::failed("a command came back without data"))

@@ -18,20 +18,20 @@ use crate::{
             namespace::Namespace,
         },
         buffers::verbs_error,
-        connect::{admin_queue::AdminClient, authenticate::Parties},
+        connect::{admin_queue::AdminClient, authenticate::AuthenticationParties},
         control::{
-            async_events::Herald,
-            controller_event::{Notice, Notices},
+            async_events::AsyncEventTask,
+            controller_event::{ControllerEvent, ControllerEvents},
             identify_namespace::inspect,
             log_pages::LogPages,
-            reauthenticate::Again,
-            shared::{Control, Inbox, Shared, Wiring},
-            state_change::Changes,
+            reauthenticate::Reauthentication,
+            shared::{ControlChannels, ControlRequest, ControllerShared, SupervisorChannels},
+            state_change::StateChanges,
             supervisor::Supervisor,
         },
         data_path::{
-            connection_state::Liveness, memory::MemoryReport, namespace_registry::Registry,
-            poller::Poller,
+            connection_state::ConnectionWatch, memory::MemoryReport,
+            namespace_registry::NamespaceRegistry, poller::Poller,
         },
     },
     error::{Error, Misuse, Rejected, TargetMisbehaved},
@@ -47,21 +47,21 @@ use crate::{
 ///
 /// Dropping it disconnects; [`shutdown`](Self::shutdown) does so in order and waits.
 pub struct Controller<P: Provider = RdmaCore> {
-    shared: Arc<Shared<P>>,
+    shared: Arc<ControllerShared<P>>,
     admin: AdminClient,
-    control: mpsc::Sender<Control>,
+    control: mpsc::Sender<ControlRequest>,
     io: Vec<mpsc::Sender<IoRequest>>,
-    parties: Parties,
+    parties: AuthenticationParties,
     /// Held while the queues are authenticated again.
     again: Arc<tokio::sync::Mutex<()>>,
-    notices: broadcast::WeakSender<Notice>,
+    notices: broadcast::WeakSender<ControllerEvent>,
 }
 
 /// A controller that is not there yet. Dropping it ends the attempt.
 pub struct Connecting<P: Provider = RdmaCore> {
     controller: Controller<P>,
     /// From the beginning, until somebody wants them.
-    changes: parking_lot::Mutex<Option<Changes>>,
+    changes: parking_lot::Mutex<Option<StateChanges>>,
     options: ConnectOptions,
     pollers: oneshot::Receiver<Result<Vec<Poller<P>>, Error>>,
 }
@@ -121,9 +121,9 @@ impl<P: Provider> Controller<P> {
     ) -> Result<Connecting<P>, Error> {
         check(options)?;
         let changes = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
-        let shared = Arc::new(Shared {
-            liveness: Liveness::new(),
-            registry: Arc::new(Registry::default()),
+        let shared = Arc::new(ControllerShared {
+            liveness: ConnectionWatch::new(),
+            registry: Arc::new(NamespaceRegistry::default()),
             changes: changes.downgrade(),
             present: parking_lot::Mutex::new(None),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),
@@ -133,28 +133,29 @@ impl<P: Provider> Controller<P> {
         let (late_sender, late) = mpsc::channel(ABORT_BACKLOG);
         let (events, heard) = mpsc::channel(EVENT_BACKLOG);
         let (first, pollers_made) = oneshot::channel();
-        let wiring = Wiring {
+        let wiring = SupervisorChannels {
             shared: Arc::clone(&shared),
-            inbox: Inbox { control: controls, requests, late },
+            inbox: ControlChannels { control: controls, requests, late },
             changes,
             late: late_sender,
             events,
             first,
         };
-        let watched = parking_lot::Mutex::new(Some(Changes::of(&shared.changes)));
+        let watched = parking_lot::Mutex::new(Some(StateChanges::of(&shared.changes)));
         let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
         tokio::spawn(supervisor.run());
         let admin = AdminClient::new(admin, shared.liveness.clone());
         let notices = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
         let (told, shared_too) = (notices.downgrade(), Arc::clone(&shared));
-        let herald = Herald { admin: admin.clone(), shared: shared_too, events: heard, notices };
+        let herald =
+            AsyncEventTask { admin: admin.clone(), shared: shared_too, events: heard, notices };
         tokio::spawn(herald.run());
         let controller = Self {
             shared,
             admin,
             control,
             io: Vec::new(),
-            parties: Parties::of(options),
+            parties: AuthenticationParties::of(options),
             again: Arc::default(),
             notices: told,
         };
@@ -172,7 +173,7 @@ impl<P: Provider> Controller<P> {
             pollers.iter().map(|poller| mpsc::channel(backlog(poller))).unzip();
         for (poller, requests) in pollers.into_iter().zip(receivers) {
             // The others' senders, without the own: a task ends when nobody can send to it.
-            let siblings = io_task::Siblings::of(&senders, self.io.len());
+            let siblings = io_task::PollerPeers::of(&senders, self.io.len());
             self.io.push(senders[self.io.len()].clone());
             tokio::spawn(io_task::run(poller, requests, siblings, options.wait));
         }
@@ -209,22 +210,22 @@ impl<P: Provider> Controller<P> {
 
     /// The changes of the controller's state from now on.
     #[must_use]
-    pub fn changes(&self) -> Changes {
-        Changes::of(&self.shared.changes)
+    pub fn changes(&self) -> StateChanges {
+        StateChanges::of(&self.shared.changes)
     }
 
     /// What the controller tells from now on: changes of namespaces and of how well it reaches
     /// them, firmware, errors, health. Namespaces in use are looked at before they are told of.
     #[must_use]
-    pub fn notices(&self) -> Notices {
-        Notices::of(&self.notices)
+    pub fn notices(&self) -> ControllerEvents {
+        ControllerEvents::of(&self.notices)
     }
 
     /// Drops the connection in order and makes a new one at once. Commands in flight are treated
     /// as when the connection is lost.
     pub async fn reset(&self) {
         // A controller that has ended is not reset.
-        let _ = self.control.send(Control::Reset).await;
+        let _ = self.control.send(ControlRequest::Reset).await;
     }
 
     /// Authenticates the queues again while commands flow: the admin queue, and then each I/O queue
@@ -247,7 +248,7 @@ impl<P: Provider> Controller<P> {
         &self,
         credentials: Option<Arc<Credentials>>,
     ) -> Result<Vec<Option<Authenticated>>, Error> {
-        let again = Again {
+        let again = Reauthentication {
             shared: Arc::clone(&self.shared),
             admin: self.admin.clone(),
             parties: self.parties.clone(),
@@ -396,7 +397,7 @@ impl<P: Provider> Controller<P> {
     /// As [`identify_namespace`](Self::identify_namespace).
     pub async fn namespace(&self, id: NamespaceId) -> Result<Namespace, Error> {
         let info = self.identify_namespace(id).await?;
-        let Shared { liveness, registry, .. } = &*self.shared;
+        let ControllerShared { liveness, registry, .. } = &*self.shared;
         Ok(Namespace::new(info, self.io.clone(), liveness.clone(), Arc::clone(registry)))
     }
 
@@ -410,7 +411,7 @@ impl<P: Provider> Controller<P> {
     /// Pollers that the caller drives are to be dropped before.
     pub async fn shutdown(self) {
         let (done, deleted) = oneshot::channel();
-        if self.control.send(Control::Delete(done)).await.is_ok() {
+        if self.control.send(ControlRequest::Delete(done)).await.is_ok() {
             let _ = deleted.await;
         }
     }
@@ -428,7 +429,10 @@ impl<P: Provider> Controller<P> {
         self.present(|present| (present.domain.clone(), present.memory.mode))
     }
 
-    fn present<T>(&self, read: impl FnOnce(&crate::driver::control::shared::Present<P>) -> T) -> T {
+    fn present<T>(
+        &self,
+        read: impl FnOnce(&crate::driver::control::shared::Connection<P>) -> T,
+    ) -> T {
         let present = self.shared.present.lock();
         read(present.as_ref().expect("a controller is handed out once it is connected"))
     }
@@ -438,15 +442,15 @@ impl<P: Provider> Connecting<P> {
     /// The changes of the controller's state: from the beginning for who asks first, from now on
     /// for others.
     #[must_use]
-    pub fn changes(&self) -> Changes {
+    pub fn changes(&self) -> StateChanges {
         let first = self.changes.lock().take();
-        first.unwrap_or_else(|| Changes::of(&self.controller.shared.changes))
+        first.unwrap_or_else(|| StateChanges::of(&self.controller.shared.changes))
     }
 
     /// What the controller tells from now on.
     #[must_use]
-    pub fn notices(&self) -> Notices {
-        Notices::of(&self.controller.notices)
+    pub fn notices(&self) -> ControllerEvents {
+        ControllerEvents::of(&self.controller.notices)
     }
 
     /// Waits for the connection; tasks of the current runtime serve the I/O queues then.

@@ -4,8 +4,8 @@ use verbs::Buffer;
 
 use crate::{
     driver::{
-        api::namespace::{Failed, Namespace},
-        data_path::command::{Command, Execution},
+        api::namespace::{Namespace, TransferError},
+        data_path::command::{Command, ExecutionStatus},
     },
     error::{Error, Misuse},
     wire::BlockRange,
@@ -29,11 +29,11 @@ impl Namespace {
         &self,
         ranges: &[BlockRange],
         mut buffer: Buffer,
-    ) -> Result<Buffer, Failed> {
+    ) -> Result<Buffer, TransferError> {
         let bytes = ranges.len() * BlockRange::SIZE;
         if let Err(error) = self.check_ranges(ranges, buffer.len()) {
-            let execution = Execution::NotSent;
-            return Err(Failed { error: error.into(), buffer: Some(buffer), execution });
+            let execution = ExecutionStatus::NotSent;
+            return Err(TransferError { error: error.into(), buffer: Some(buffer), execution });
         }
         let rest = (buffer.len() > bytes).then(|| buffer.split_off(bytes));
         let done = self.run(Command::deallocate(self.id(), ranges, buffer)).await;
@@ -48,7 +48,7 @@ impl Namespace {
             (Ok(_), Some(buffer)) => Ok(buffer),
             (outcome, buffer) => {
                 let error = outcome.err().unwrap_or(Error::Closed);
-                Err(Failed { error, buffer, execution })
+                Err(TransferError { error, buffer, execution })
             }
         }
     }

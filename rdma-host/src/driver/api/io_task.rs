@@ -8,8 +8,8 @@ use verbs::Provider;
 use crate::{
     config::{IDLE_TIMEOUT, WaitMode},
     driver::data_path::{
-        command::{Command, Done, Execution},
-        pending::HeldCommand,
+        command::{Command, CommandCompletion, ExecutionStatus},
+        pending::PendingCommand,
         poller::Poller,
         wait::Waiter,
     },
@@ -19,26 +19,27 @@ use crate::{
 /// A command from any thread, and where it goes when it is done. `command.user` is not used.
 pub(crate) struct IoRequest {
     pub(crate) command: Command,
-    pub(crate) reply: oneshot::Sender<Done>,
+    pub(crate) reply: oneshot::Sender<CommandCompletion>,
     /// Whether it was sent before, on a connection that is lost.
-    pub(crate) execution: Execution,
+    pub(crate) execution: ExecutionStatus,
 }
 
 impl IoRequest {
     pub(crate) fn refuse(self, error: Error) {
         let Self { command, reply, execution } = self;
         // Who no longer waits has given the buffer up.
-        let _ = reply.send(Done { execution, ..Done::unsent(error, command) });
+        let _ = reply
+            .send(CommandCompletion { execution, ..CommandCompletion::unsent(error, command) });
     }
 }
 
 /// The tasks of one controller, as one of them sees the others.
-pub(crate) struct Siblings {
+pub(crate) struct PollerPeers {
     others: Vec<mpsc::WeakSender<IoRequest>>,
     index: usize,
 }
 
-impl Siblings {
+impl PollerPeers {
     pub(crate) fn of(senders: &[mpsc::Sender<IoRequest>], index: usize) -> Self {
         Self { others: senders.iter().map(mpsc::Sender::downgrade).collect(), index }
     }
@@ -54,7 +55,7 @@ impl Siblings {
 pub(crate) async fn run<P: Provider>(
     mut poller: Poller<P>,
     requests: mpsc::Receiver<IoRequest>,
-    siblings: Siblings,
+    siblings: PollerPeers,
     wait: WaitMode,
 ) {
     poller.keep_stranded();
@@ -79,9 +80,9 @@ pub(crate) async fn run<P: Provider>(
 struct IoTask<P: Provider> {
     poller: Poller<P>,
     requests: mpsc::Receiver<IoRequest>,
-    siblings: Siblings,
+    siblings: PollerPeers,
     /// Who waits, by the command's `user`.
-    replies: Vec<Option<oneshot::Sender<Done>>>,
+    replies: Vec<Option<oneshot::Sender<CommandCompletion>>>,
     free: Vec<usize>,
     waiter: Waiter,
 }
@@ -151,7 +152,12 @@ impl<P: Provider> IoTask<P> {
             Err(rejection) => {
                 self.free.push(index);
                 let outcome = Err(rejection.error);
-                let _ = reply.send(Done { user: 0, outcome, data: rejection.data, execution });
+                let _ = reply.send(CommandCompletion {
+                    user: 0,
+                    outcome,
+                    data: rejection.data,
+                    execution,
+                });
             }
         }
     }
@@ -168,7 +174,7 @@ impl<P: Provider> IoTask<P> {
         delivered
     }
 
-    fn reply_of(&mut self, user: u64) -> Option<oneshot::Sender<Done>> {
+    fn reply_of(&mut self, user: u64) -> Option<oneshot::Sender<CommandCompletion>> {
         let index = usize::try_from(user).expect("users are indices");
         let reply = self.replies[index].take()?;
         self.free.push(index);
@@ -178,7 +184,7 @@ impl<P: Provider> IoTask<P> {
     /// There is a connection, but no queue of it is ours: others do our work.
     async fn hand_over(&mut self, closing: &mut bool) -> Result<(), Error> {
         let mut stranded = VecDeque::new();
-        while let Some(HeldCommand { command, execution, .. }) = self.poller.surrender() {
+        while let Some(PendingCommand { command, execution, .. }) = self.poller.surrender() {
             if let Some(reply) = self.reply_of(command.user) {
                 stranded.push_back(IoRequest { command, reply, execution });
             }
@@ -220,8 +226,8 @@ impl<P: Provider> IoTask<P> {
     fn inherit(
         &mut self,
         mut command: Command,
-        reply: oneshot::Sender<Done>,
-        execution: Execution,
+        reply: oneshot::Sender<CommandCompletion>,
+        execution: ExecutionStatus,
     ) {
         let index = self.free.pop().unwrap_or(self.replies.len());
         if index == self.replies.len() {

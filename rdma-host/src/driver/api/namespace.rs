@@ -12,9 +12,9 @@ use crate::{
     driver::{
         api::io_task::IoRequest,
         data_path::{
-            command::{Command, Done, Execution},
-            connection_state::Liveness,
-            namespace_registry::{Registry, Seen},
+            command::{Command, CommandCompletion, ExecutionStatus},
+            connection_state::ConnectionWatch,
+            namespace_registry::{NamespaceEntry, NamespaceRegistry},
         },
     },
     error::{Error, Misuse},
@@ -31,23 +31,23 @@ use crate::{
 #[derive(Clone)]
 pub struct Namespace {
     info: NamespaceInfo,
-    seen: Arc<Seen>,
+    seen: Arc<NamespaceEntry>,
     pollers: Vec<mpsc::Sender<IoRequest>>,
     next: Arc<AtomicUsize>,
-    liveness: Liveness,
-    registry: Arc<Registry>,
+    liveness: ConnectionWatch,
+    registry: Arc<NamespaceRegistry>,
 }
 
 /// An operation that failed, with its buffer where that still exists.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-pub struct Failed {
+pub struct TransferError {
     /// Why.
     pub error: Error,
     /// What was moved in; its content is undefined after a read.
     pub buffer: Option<Buffer>,
     /// Whether the controller may have executed it, or parts of it.
-    pub execution: Execution,
+    pub execution: ExecutionStatus,
 }
 
 #[derive(Clone, Copy)]
@@ -60,8 +60,8 @@ impl Namespace {
     pub(crate) fn new(
         info: NamespaceInfo,
         pollers: Vec<mpsc::Sender<IoRequest>>,
-        liveness: Liveness,
-        registry: Arc<Registry>,
+        liveness: ConnectionWatch,
+        registry: Arc<NamespaceRegistry>,
     ) -> Self {
         let seen = registry.insert(info);
         Self { info, seen, pollers, next: Arc::new(AtomicUsize::new(0)), liveness, registry }
@@ -89,7 +89,7 @@ impl Namespace {
     ///
     /// When the range or the buffer does not fit the namespace, the controller refuses, or the
     /// connection is lost.
-    pub async fn read(&self, lba: u64, buffer: Buffer) -> Result<Buffer, Failed> {
+    pub async fn read(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
         self.transfer(Direction::Read, lba, buffer).await
     }
 
@@ -98,7 +98,7 @@ impl Namespace {
     /// # Errors
     ///
     /// As [`read`](Self::read). Parts of a failed write may have been written.
-    pub async fn write(&self, lba: u64, buffer: Buffer) -> Result<Buffer, Failed> {
+    pub async fn write(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
         self.transfer(Direction::Write, lba, buffer).await
     }
 
@@ -135,10 +135,10 @@ impl Namespace {
         direction: Direction,
         lba: u64,
         buffer: Buffer,
-    ) -> Result<Buffer, Failed> {
+    ) -> Result<Buffer, TransferError> {
         if let Err(error) = self.check(lba, buffer.len() as u64) {
-            let execution = Execution::NotSent;
-            return Err(Failed { error: error.into(), buffer: Some(buffer), execution });
+            let execution = ExecutionStatus::NotSent;
+            return Err(TransferError { error: error.into(), buffer: Some(buffer), execution });
         }
         if buffer.len() as u64 <= self.transfer_bytes_max() {
             let done = self.begin(self.command(direction, lba, buffer)).await;
@@ -162,7 +162,7 @@ impl Namespace {
         direction: Direction,
         lba: u64,
         buffer: Buffer,
-    ) -> Vec<(u64, oneshot::Receiver<Done>)> {
+    ) -> Vec<(u64, oneshot::Receiver<CommandCompletion>)> {
         let step = usize::try_from(self.transfer_bytes_max()).unwrap_or(usize::MAX);
         let mut rest = Some(buffer);
         let mut pending = Vec::new();
@@ -184,7 +184,7 @@ impl Namespace {
     }
 
     /// Executes a command as it is.
-    pub(crate) async fn run(&self, command: Command) -> Done {
+    pub(crate) async fn run(&self, command: Command) -> CommandCompletion {
         let done = self.begin(command).await;
         self.finish(done).await
     }
@@ -200,22 +200,22 @@ impl Namespace {
     pub(crate) async fn gather(
         &self,
         direction: Direction,
-        pending: Vec<(u64, oneshot::Receiver<Done>)>,
-    ) -> Result<Buffer, Failed> {
+        pending: Vec<(u64, oneshot::Receiver<CommandCompletion>)>,
+    ) -> Result<Buffer, TransferError> {
         let mut whole: Option<Buffer> = None;
         let mut failure = None;
         for (lba, part) in pending {
             let ended = self.finish_part(direction, lba, part).await;
             let (error, execution, buffer) = match ended {
-                Ok(buffer) => (None, Execution::Answered, Some(buffer)),
-                Err(Failed { error, buffer, execution }) => (Some(error), execution, buffer),
+                Ok(buffer) => (None, ExecutionStatus::Answered, Some(buffer)),
+                Err(TransferError { error, buffer, execution }) => (Some(error), execution, buffer),
             };
             // Of several parts, some of which failed, some may have been executed.
             failure = match (failure, error) {
                 (None, Some(error)) if whole.is_none() => Some((error, execution)),
-                (None, Some(error)) => Some((error, Execution::Unknown)),
+                (None, Some(error)) => Some((error, ExecutionStatus::Unknown)),
                 (Some((first, before)), _) if before == execution => Some((first, before)),
-                (Some((first, _)), _) => Some((first, Execution::Unknown)),
+                (Some((first, _)), _) => Some((first, ExecutionStatus::Unknown)),
                 (None, None) => None,
             };
             whole = match (whole.take(), buffer) {
@@ -229,8 +229,9 @@ impl Namespace {
         match (failure, whole) {
             (None, Some(buffer)) => Ok(buffer),
             (failure, buffer) => {
-                let (error, execution) = failure.unwrap_or((Error::Closed, Execution::Unknown));
-                Err(Failed { error, buffer, execution })
+                let (error, execution) =
+                    failure.unwrap_or((Error::Closed, ExecutionStatus::Unknown));
+                Err(TransferError { error, buffer, execution })
             }
         }
     }
@@ -240,8 +241,8 @@ impl Namespace {
         &self,
         direction: Direction,
         lba: u64,
-        part: oneshot::Receiver<Done>,
-    ) -> Result<Buffer, Failed> {
+        part: oneshot::Receiver<CommandCompletion>,
+    ) -> Result<Buffer, TransferError> {
         let name = match direction {
             Direction::Read => "Read",
             Direction::Write => "Write",
@@ -257,16 +258,16 @@ impl Namespace {
             }
             (outcome, buffer) => {
                 let error = outcome.err().unwrap_or(Error::Closed);
-                Err(Failed { error, buffer, execution })
+                Err(TransferError { error, buffer, execution })
             }
         }
     }
 
     /// Hands a command to the next poller; waits while its backlog is full.
-    async fn begin(&self, command: Command) -> oneshot::Receiver<Done> {
+    async fn begin(&self, command: Command) -> oneshot::Receiver<CommandCompletion> {
         let (reply, done) = oneshot::channel();
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len().max(1);
-        let request = IoRequest { command, reply, execution: Execution::NotSent };
+        let request = IoRequest { command, reply, execution: ExecutionStatus::NotSent };
         let refused = match self.pollers.get(index) {
             Some(poller) => poller.send(request).await.err().map(|refused| refused.0),
             None => Some(request),
@@ -277,12 +278,12 @@ impl Namespace {
         done
     }
 
-    async fn finish(&self, done: oneshot::Receiver<Done>) -> Done {
-        let lost = |_| Done {
+    async fn finish(&self, done: oneshot::Receiver<CommandCompletion>) -> CommandCompletion {
+        let lost = |_| CommandCompletion {
             user: 0,
             outcome: Err(self.cause()),
             data: None,
-            execution: Execution::Unknown,
+            execution: ExecutionStatus::Unknown,
         };
         done.await.unwrap_or_else(lost)
     }

@@ -5,8 +5,8 @@ use verbs::Buffer;
 
 use crate::{
     driver::{
-        api::namespace::{Direction, Failed, Namespace},
-        data_path::command::{Done, Execution},
+        api::namespace::{Direction, Namespace, TransferError},
+        data_path::command::{CommandCompletion, ExecutionStatus},
     },
     error::{Error, Misuse},
 };
@@ -14,14 +14,14 @@ use crate::{
 /// A vectored operation that failed, with its buffers.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-pub struct FailedVectored {
+pub struct VectoredTransferError {
     /// Why, of the first part that failed.
     pub error: Error,
     /// What was moved in, in its order, as far as it still exists; the content is undefined after
     /// a read.
     pub buffers: Vec<Option<Buffer>>,
     /// Whether the controller may have executed it, or parts of it.
-    pub execution: Execution,
+    pub execution: ExecutionStatus,
 }
 
 /// Buffers that follow each other in memory, as one.
@@ -33,7 +33,7 @@ struct Run {
 
 /// The commands of a run, under way: where each starts, and its end.
 struct Flying {
-    parts: Vec<(u64, oneshot::Receiver<Done>)>,
+    parts: Vec<(u64, oneshot::Receiver<CommandCompletion>)>,
     lengths: Vec<usize>,
 }
 
@@ -49,7 +49,7 @@ impl Namespace {
         &self,
         lba: u64,
         buffers: Vec<Buffer>,
-    ) -> Result<Vec<Buffer>, FailedVectored> {
+    ) -> Result<Vec<Buffer>, VectoredTransferError> {
         self.transfer_vectored(Direction::Read, lba, buffers).await
     }
 
@@ -63,7 +63,7 @@ impl Namespace {
         &self,
         lba: u64,
         buffers: Vec<Buffer>,
-    ) -> Result<Vec<Buffer>, FailedVectored> {
+    ) -> Result<Vec<Buffer>, VectoredTransferError> {
         self.transfer_vectored(Direction::Write, lba, buffers).await
     }
 
@@ -72,11 +72,11 @@ impl Namespace {
         direction: Direction,
         lba: u64,
         buffers: Vec<Buffer>,
-    ) -> Result<Vec<Buffer>, FailedVectored> {
+    ) -> Result<Vec<Buffer>, VectoredTransferError> {
         if let Err(error) = self.check_vectored(lba, &buffers) {
             let buffers = buffers.into_iter().map(Some).collect();
-            let execution = Execution::NotSent;
-            return Err(FailedVectored { error: error.into(), buffers, execution });
+            let execution = ExecutionStatus::NotSent;
+            return Err(VectoredTransferError { error: error.into(), buffers, execution });
         }
         let mut flying = Vec::new();
         let mut at = lba;
@@ -93,9 +93,9 @@ impl Namespace {
         &self,
         direction: Direction,
         flying: Vec<Flying>,
-    ) -> Result<Vec<Buffer>, FailedVectored> {
+    ) -> Result<Vec<Buffer>, VectoredTransferError> {
         let mut buffers = Vec::new();
-        let mut failure: Option<(Error, Execution)> = None;
+        let mut failure: Option<(Error, ExecutionStatus)> = None;
         let mut succeeded = false;
         for Flying { parts, lengths } in flying {
             match self.gather(direction, parts).await {
@@ -103,7 +103,7 @@ impl Namespace {
                     succeeded = true;
                     cut(whole, &lengths, &mut buffers);
                 }
-                Err(Failed { error, buffer, execution }) => {
+                Err(TransferError { error, buffer, execution }) => {
                     match buffer {
                         // What came back in pieces that do not join is gone.
                         Some(whole) if whole.len() == lengths.iter().sum() => {
@@ -114,7 +114,7 @@ impl Namespace {
                     failure = Some(match failure {
                         None => (error, execution),
                         Some((first, before)) if before == execution => (first, before),
-                        Some((first, _)) => (first, Execution::Unknown),
+                        Some((first, _)) => (first, ExecutionStatus::Unknown),
                     });
                 }
             }
@@ -123,8 +123,8 @@ impl Namespace {
             // None is lost without a failure.
             None => Ok(buffers.into_iter().flatten().collect()),
             Some((error, execution)) => {
-                let execution = if succeeded { Execution::Unknown } else { execution };
-                Err(FailedVectored { error, buffers, execution })
+                let execution = if succeeded { ExecutionStatus::Unknown } else { execution };
+                Err(VectoredTransferError { error, buffers, execution })
             }
         }
     }

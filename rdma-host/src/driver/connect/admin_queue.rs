@@ -12,10 +12,10 @@ use verbs::{Buffer, Provider};
 use crate::{
     config::{ADMIN_TIMEOUT, EVENT_INTERVAL_MIN, IDLE_TIMEOUT},
     driver::data_path::{
-        command::{Command, Data, Done, Execution},
-        connection_state::{Liveness, Phase},
+        command::{Command, CommandCompletion, Data, ExecutionStatus},
+        connection_state::{ConnectionState, ConnectionWatch},
         device_events::DeviceWatch,
-        mailbox::{Berth, Late},
+        mailbox::{PollerMailbox, TimedOutCommand},
         poller::Poller,
     },
     error::{Error, Rejected, TargetMisbehaved},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// An admin command from outside, and where its answer goes.
-pub(crate) struct Request {
+pub(crate) struct AdminRequest {
     execute: Execute,
     /// The only connection that may carry it; nothing for any.
     generation: Option<u64>,
@@ -34,12 +34,12 @@ pub(crate) struct Request {
 /// A way to send admin commands, whichever connection there is.
 #[derive(Clone)]
 pub(crate) struct AdminClient {
-    requests: mpsc::Sender<Request>,
-    liveness: Liveness,
+    requests: mpsc::Sender<AdminRequest>,
+    liveness: ConnectionWatch,
 }
 
 impl AdminClient {
-    pub(crate) fn new(requests: mpsc::Sender<Request>, liveness: Liveness) -> Self {
+    pub(crate) fn new(requests: mpsc::Sender<AdminRequest>, liveness: ConnectionWatch) -> Self {
         Self { requests, liveness }
     }
 
@@ -63,7 +63,7 @@ impl AdminClient {
     /// The same, for an answer of any status.
     pub(crate) async fn answer(&self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         loop {
-            if !matches!(self.liveness.decided().await, Phase::Live(_)) {
+            if !matches!(self.liveness.decided().await, ConnectionState::Live(_)) {
                 return Err(self.why_not());
             }
             match self.ask(execute.clone(), None).await {
@@ -81,7 +81,7 @@ impl AdminClient {
         generation: Option<u64>,
     ) -> Option<Result<(Cqe, Vec<u8>), Error>> {
         let (reply, answer) = oneshot::channel();
-        if self.requests.send(Request { execute, generation, reply }).await.is_err() {
+        if self.requests.send(AdminRequest { execute, generation, reply }).await.is_err() {
             return Some(Err(self.liveness.ended().await));
         }
         // The queue has its own deadline; past this one, it waits for another connection.
@@ -101,21 +101,23 @@ impl AdminClient {
 
     pub(crate) fn why_not(&self) -> Error {
         match self.liveness.phase() {
-            Phase::Away(outage) => Error::NotConnected(outage.away),
-            Phase::Ended(error) => error,
-            Phase::Live(_) => Error::Timeout { step: "an admin command", after: ADMIN_TIMEOUT },
+            ConnectionState::Away(outage) => Error::NotConnected(outage.away),
+            ConnectionState::Ended(error) => error,
+            ConnectionState::Live(_) => {
+                Error::Timeout { step: "an admin command", after: ADMIN_TIMEOUT }
+            }
         }
     }
 }
 
 /// The admin queue of one connection.
-pub(crate) struct Admin<P: Provider> {
+pub(crate) struct AdminQueue<P: Provider> {
     poller: Poller<P>,
     keep_alive: KeepAlive,
     /// Whose traffic counts as keep-alive.
-    berths: Vec<Arc<Berth<P>>>,
+    berths: Vec<Arc<PollerMailbox<P>>>,
     scratch: Option<Buffer>,
-    current: Option<Request>,
+    current: Option<AdminRequest>,
     /// Where events go; nothing before the controller is live, and when it takes no request.
     events: Option<mpsc::Sender<AsyncEvent>>,
     /// When to ask for the next event; nothing while that is under way.
@@ -132,7 +134,7 @@ const REQUEST: u64 = 2;
 const ABORT: u64 = 3;
 const EVENT: u64 = 4;
 
-impl<P: Provider> Admin<P> {
+impl<P: Provider> AdminQueue<P> {
     pub(crate) fn new(
         poller: Poller<P>,
         scratch: Option<Buffer>,
@@ -164,7 +166,7 @@ impl<P: Provider> Admin<P> {
     }
 
     /// The connection is live, with this number; the traffic of these pollers counts as keep-alive.
-    pub(crate) fn go_live(&mut self, generation: u64, berths: Vec<Arc<Berth<P>>>) {
+    pub(crate) fn go_live(&mut self, generation: u64, berths: Vec<Arc<PollerMailbox<P>>>) {
         self.generation = generation;
         self.berths = berths;
     }
@@ -173,8 +175,8 @@ impl<P: Provider> Admin<P> {
     /// why when the request is dropped.
     pub(crate) async fn serve(
         &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        late: &mut mpsc::Receiver<Late>,
+        requests: &mut mpsc::Receiver<AdminRequest>,
+        late: &mut mpsc::Receiver<TimedOutCommand>,
     ) -> Error {
         match self.serve_until_failure(requests, late).await {
             Ok(never) => match never {},
@@ -184,8 +186,8 @@ impl<P: Provider> Admin<P> {
 
     async fn serve_until_failure(
         &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        late: &mut mpsc::Receiver<Late>,
+        requests: &mut mpsc::Receiver<AdminRequest>,
+        late: &mut mpsc::Receiver<TimedOutCommand>,
     ) -> Result<std::convert::Infallible, Error> {
         loop {
             self.poller.poll()?;
@@ -253,7 +255,7 @@ impl<P: Provider> Admin<P> {
         self.ask_at = Some(Instant::now() + EVENT_INTERVAL_MIN);
     }
 
-    fn begin(&mut self, request: Request) -> Result<(), Error> {
+    fn begin(&mut self, request: AdminRequest) -> Result<(), Error> {
         if request.generation.is_some_and(|generation| generation != self.generation) {
             let _ = request.reply.send(Err(Error::Reset));
             return Ok(());
@@ -264,8 +266,8 @@ impl<P: Provider> Admin<P> {
         self.submit(command)
     }
 
-    fn abort(&mut self, late: Late) -> Result<(), Error> {
-        let Late { queue, command } = late;
+    fn abort(&mut self, late: TimedOutCommand) -> Result<(), Error> {
+        let TimedOutCommand { queue, command } = late;
         tracing::info!(%queue, %command, "no answer in time: aborting the command");
         let user = u64::from(queue.0) << 8 | ABORT;
         self.submit(Command { sqe: Sqe::abort(queue, command), data: Data::None, user })
@@ -277,7 +279,7 @@ impl<P: Provider> Admin<P> {
         self.poller.flush()
     }
 
-    fn handle_done(&mut self, done: Done) -> Result<(), Error> {
+    fn handle_done(&mut self, done: CommandCompletion) -> Result<(), Error> {
         match done.user & 0xff {
             KEEP_ALIVE => {
                 let status = done.outcome?.status();
@@ -359,9 +361,9 @@ pub(crate) async fn execute<P: Provider>(
 }
 
 /// The answer to the one command, if it has come.
-fn take_answer<P: Provider>(poller: &mut Poller<P>) -> Option<Done> {
+fn take_answer<P: Provider>(poller: &mut Poller<P>) -> Option<CommandCompletion> {
     let done = std::iter::from_fn(|| poller.take());
-    done.filter(|done| done.user == REQUEST && done.execution == Execution::Answered).last()
+    done.filter(|done| done.user == REQUEST && done.execution == ExecutionStatus::Answered).last()
 }
 
 /// The buffer of a command, filled with what it sends.
@@ -394,11 +396,11 @@ fn shorten(buffer: &mut Buffer, length: usize, scratch: &mut Option<Buffer>) {
 
 /// The response and its data; the buffer is whole again afterwards.
 pub(crate) fn read_answer(
-    done: Done,
+    done: CommandCompletion,
     execute: &Execute,
     scratch: &mut Option<Buffer>,
 ) -> Result<(Cqe, Vec<u8>), Error> {
-    let Done { outcome, data, .. } = done;
+    let CommandCompletion { outcome, data, .. } = done;
     let mut bytes = Vec::new();
     if let Some(mut buffer) = data {
         if let Transfer::FromController(length) = execute.transfer {
@@ -425,7 +427,7 @@ const WANTED: [AsyncEventMask; 3] = [
 /// Has the controller tell the events it can tell. One that refuses tells fewer; that is no reason
 /// to do without it.
 pub(crate) async fn enable_events<P: Provider>(
-    admin: &mut Admin<P>,
+    admin: &mut AdminQueue<P>,
     offered: AsyncEventMask,
 ) -> Result<(), Error> {
     let wanted = WANTED.into_iter().fold(AsyncEventMask(0), |all, one| all | (one & offered));

@@ -16,13 +16,13 @@ use crate::{
 
 /// Who authenticates, to whom, with what.
 #[derive(Clone)]
-pub(crate) struct Parties {
+pub(crate) struct AuthenticationParties {
     pub(crate) authentication: AuthenticationOptions,
     pub(crate) host: HostIdentity,
     pub(crate) subsystem: Nqn,
 }
 
-impl Parties {
+impl AuthenticationParties {
     pub(crate) fn of(options: &ConnectOptions) -> Self {
         Self {
             authentication: options.authentication.clone(),
@@ -33,15 +33,15 @@ impl Parties {
 }
 
 /// Sends one command on the queue that is authenticated, and brings its answer.
-pub(crate) trait Carrier {
+pub(crate) trait CommandChannel {
     async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error>;
 }
 
 /// Authenticates a queue within [`AUTHENTICATION_TIMEOUT`].
 pub(crate) async fn authenticate(
-    carrier: &mut impl Carrier,
+    carrier: &mut impl CommandChannel,
     queue: QueueId,
-    parties: &Parties,
+    parties: &AuthenticationParties,
 ) -> Result<Authenticated, Error> {
     let after = AUTHENTICATION_TIMEOUT;
     let timeout = Error::Timeout { step: "authentication", after };
@@ -66,8 +66,8 @@ struct Exchange<'a, C> {
     queue: QueueId,
 }
 
-impl<C: Carrier> Exchange<'_, C> {
-    async fn run(&mut self, parties: &Parties) -> Result<Authenticated, Error> {
+impl<C: CommandChannel> Exchange<'_, C> {
+    async fn run(&mut self, parties: &AuthenticationParties) -> Result<Authenticated, Error> {
         let AuthenticationOptions { credentials, policy } = &parties.authentication;
         let Some(credentials) = credentials else {
             return Err(self.failed(auth::RequirementsError::SecretMissing));

@@ -10,13 +10,13 @@ use crate::{
     driver::{
         buffers::verbs_error,
         connect::{
-            admin_queue::Admin,
-            authenticate::{Carrier, authenticate, warn_if_unauthenticated},
-            io_queues::Gathering,
-            rdma::{Completions, Means, Plan, Resolved},
+            admin_queue::AdminQueue,
+            authenticate::{CommandChannel, authenticate, warn_if_unauthenticated},
+            io_queues::IoQueueConnector,
+            rdma::{Completions, ConnectContext, Plan, Resolved},
         },
         data_path::{
-            mailbox::Assembly,
+            mailbox::QueueSet,
             memory::{MemoryReport, completion_entries},
             poller::Poller,
         },
@@ -27,44 +27,46 @@ use crate::{
 };
 
 /// What an attempt leaves when it succeeds.
-pub(crate) struct Connected<P: Provider> {
+pub(crate) struct EstablishedController<P: Provider> {
     pub(crate) negotiated: Negotiated,
     pub(crate) domain: Domain<P>,
     pub(crate) device: String,
     pub(crate) numa_node: Option<u32>,
     pub(crate) memory: MemoryReport,
-    pub(crate) admin: Admin<P>,
-    pub(crate) io: Vec<Assembly<P>>,
+    pub(crate) admin: AdminQueue<P>,
+    pub(crate) io: Vec<QueueSet<P>>,
 }
 
 /// Makes an attempt; on an error, and when it is dropped, nothing of it is left. A domain of a
 /// device that is gone is replaced. How long it may take as a whole is the caller's to say.
-pub(crate) async fn connect<P: Provider>(mut means: Means<'_, P>) -> Result<Connected<P>, Error> {
-    match Climb::run(&means).await {
+pub(crate) async fn connect<P: Provider>(
+    mut means: ConnectContext<'_, P>,
+) -> Result<EstablishedController<P>, Error> {
+    match ControllerBringUp::run(&means).await {
         Err(Error::Transport(Transport::DeviceChanged)) => {
             tracing::info!("the RDMA device is another one: memory is to be registered anew");
             means.domain = None;
-            Climb::run(&means).await
+            ControllerBringUp::run(&means).await
         }
         // A target that goes down at that moment hangs up too; one that refuses does so again.
         Err(Error::Authentication { failure: AuthenticationFailure::Disconnected(_), .. }) => {
             tracing::info!("the target hung up while a queue was authenticated: once more");
-            Climb::run(&means).await
+            ControllerBringUp::run(&means).await
         }
         outcome => outcome,
     }
 }
 
 /// A controller on its way up: what both halves of the way need.
-struct Climb<'a, P: Provider> {
-    means: &'a Means<'a, P>,
+struct ControllerBringUp<'a, P: Provider> {
+    means: &'a ConnectContext<'a, P>,
     ladder: BringUp,
     domain: Domain<P>,
     memory: MemoryReport,
 }
 
-impl<'a, P: Provider> Climb<'a, P> {
-    async fn run(means: &'a Means<'a, P>) -> Result<Connected<P>, Error> {
+impl<'a, P: Provider> ControllerBringUp<'a, P> {
+    async fn run(means: &'a ConnectContext<'a, P>) -> Result<EstablishedController<P>, Error> {
         let resolved = Resolved::new(means.provider, means.options).await?;
         let endpoint = resolved.endpoint();
         let Limits { device, numa_node, .. } = endpoint.limits().map_err(verbs_error)?;
@@ -79,7 +81,7 @@ impl<'a, P: Provider> Climb<'a, P> {
         let BringUpAction::ConnectIoQueues { count: total, entries } = this.ladder.action()? else {
             return Err(Error::Closed);
         };
-        let gathering = Gathering {
+        let gathering = IoQueueConnector {
             means,
             ladder: &this.ladder,
             domain: &this.domain,
@@ -100,14 +102,22 @@ impl<'a, P: Provider> Climb<'a, P> {
                 warn_if_unauthenticated(&negotiated);
                 let Self { domain, memory, .. } = this;
                 let negotiated = *negotiated;
-                Ok(Connected { negotiated, domain, device, numa_node, memory, admin, io })
+                Ok(EstablishedController {
+                    negotiated,
+                    domain,
+                    device,
+                    numa_node,
+                    memory,
+                    admin,
+                    io,
+                })
             }
             _ => Err(Error::Closed),
         }
     }
 
     /// As far as the admin queue leads.
-    async fn admin_queue(&mut self, resolved: Resolved<P>) -> Result<Admin<P>, Error> {
+    async fn admin_queue(&mut self, resolved: Resolved<P>) -> Result<AdminQueue<P>, Error> {
         let entries = completion_entries(self.memory.mode, 1, ADMIN_QUEUE_ENTRIES);
         let completion_queue =
             resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
@@ -127,7 +137,8 @@ impl<'a, P: Provider> Climb<'a, P> {
                     self.open(resolved, &open, &mut poller).await?;
                 }
                 BringUpAction::Authenticate(queue) => {
-                    let mut carrier = QuietQueue { poller: &mut poller, scratch: &mut scratch };
+                    let mut carrier =
+                        ConnectingQueue { poller: &mut poller, scratch: &mut scratch };
                     let how = authenticate(&mut carrier, queue, self.means.parties).await?;
                     self.ladder.handle(&BringUpInput::Authenticated(how))?;
                 }
@@ -150,7 +161,7 @@ impl<'a, P: Provider> Climb<'a, P> {
         let options = self.means.options;
         let traffic_based = self.ladder.traffic_keeps_alive();
         let keep_alive = KeepAlive::new(options.keep_alive, traffic_based, Instant::now());
-        Ok(Admin::new(poller, scratch, keep_alive, options.io_timeout))
+        Ok(AdminQueue::new(poller, scratch, keep_alive, options.io_timeout))
     }
 
     async fn open(
@@ -170,12 +181,12 @@ impl<'a, P: Provider> Climb<'a, P> {
 }
 
 /// A queue on which nothing else is going on.
-struct QuietQueue<'a, P: Provider> {
+struct ConnectingQueue<'a, P: Provider> {
     poller: &'a mut Poller<P>,
     scratch: &'a mut Option<Buffer>,
 }
 
-impl<P: Provider> Carrier for QuietQueue<'_, P> {
+impl<P: Provider> CommandChannel for ConnectingQueue<'_, P> {
     async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         crate::driver::connect::admin_queue::execute(
             self.poller,

@@ -22,10 +22,10 @@ use crate::{
         buffers::{buffers, verbs_error},
         connect::{
             authenticate::authenticate,
-            rdma::{Completions, Means, Plan, Resolved},
+            rdma::{Completions, ConnectContext, Plan, Resolved},
             shared_poller::{SharedPoller, SharedQueue},
         },
-        data_path::{mailbox::Assembly, memory::completion_entries, poller::Poller},
+        data_path::{mailbox::QueueSet, memory::completion_entries, poller::Poller},
     },
     error::{Error, Transport},
     proto::{BringUp, BringUpInput, QueueBringUpAction, QueueReady},
@@ -33,8 +33,8 @@ use crate::{
 };
 
 /// What all queues have in common while they are brought up, and are shared out over the pollers.
-pub(crate) struct Gathering<'a, P: Provider> {
-    pub(crate) means: &'a Means<'a, P>,
+pub(crate) struct IoQueueConnector<'a, P: Provider> {
+    pub(crate) means: &'a ConnectContext<'a, P>,
     pub(crate) ladder: &'a BringUp,
     pub(crate) domain: &'a Domain<P>,
     pub(crate) memory: MemoryMode,
@@ -55,9 +55,9 @@ struct Progress<P: Provider> {
     up: Mutex<Vec<(QueueId, QueueReady)>>,
 }
 
-impl<P: Provider> Gathering<'_, P> {
+impl<P: Provider> IoQueueConnector<'_, P> {
     /// Brings all queues up. The first failure ends it.
-    pub(crate) async fn run(&self) -> Result<(Vec<Assembly<P>>, Vec<QueueReady>), Error> {
+    pub(crate) async fn run(&self) -> Result<(Vec<QueueSet<P>>, Vec<QueueReady>), Error> {
         let progress = self.begin().await?;
         let lanes = usize::from(self.total.min(CONCURRENT_CONNECTS_MAX));
         let access = self.memory.access();

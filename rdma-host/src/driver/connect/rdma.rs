@@ -23,15 +23,15 @@ use crate::{
         STALE_CONNECTION_DELAY,
     },
     driver::{
-        async_fd::Readable,
+        async_fd::AsyncDescriptor,
         buffers::{buffers, verbs_error},
         connect::{
-            authenticate::Parties,
+            authenticate::AuthenticationParties,
             connect_thread::{self, ConnectRequest},
             shared_poller::{Desk, SharedPoller},
         },
         data_path::queue::{Parts, Queue},
-        deferred_close::{self, Parting},
+        deferred_close::{self, DeferredClose},
         port_watch::PortWatch,
     },
     error::{Error, Rejected, TargetMisbehaved, Transport},
@@ -43,22 +43,22 @@ use crate::{
 const RESPONSE_BYTES: usize = 32;
 
 /// What an attempt is made with.
-pub(crate) struct Means<'a, P: Provider> {
+pub(crate) struct ConnectContext<'a, P: Provider> {
     pub(crate) provider: &'a Arc<P>,
     pub(crate) options: &'a ConnectOptions,
     /// How many pollers may share the I/O queues.
     pub(crate) pollers: usize,
     /// The domain to use again, with all the memory that is registered in it.
     pub(crate) domain: Option<Domain<P>>,
-    pub(crate) parties: &'a Parties,
+    pub(crate) parties: &'a AuthenticationParties,
 }
 
 /// A way to the target whose device is known; nothing is connected.
 pub(crate) struct Resolved<P: Provider> {
     provider: Arc<P>,
     side: ActiveSide,
-    endpoint: Parting<Endpoint<P>>,
-    events: Readable,
+    endpoint: DeferredClose<Endpoint<P>>,
+    events: AsyncDescriptor,
     port: PortWatch,
     transport: TransportType,
 }
@@ -125,8 +125,8 @@ impl<P: Provider> Resolved<P> {
         let mut this = Self {
             provider: Arc::clone(provider),
             side: ActiveSide::new(TIMEOUTS, CONNECT_ATTEMPTS),
-            events: Readable::new(endpoint.as_fd())?,
-            endpoint: Parting::new(endpoint),
+            events: AsyncDescriptor::new(endpoint.as_fd())?,
+            endpoint: DeferredClose::new(endpoint),
             port: PortWatch::default(),
             transport: TransportType::default(),
         };
@@ -202,8 +202,8 @@ impl<P: Provider> Resolved<P> {
                     prepared = None;
                     let fresh =
                         Endpoint::open_with(Arc::clone(&self.provider)).map_err(verbs_error)?;
-                    self.events = Readable::new(fresh.as_fd())?;
-                    self.endpoint = Parting::new(fresh);
+                    self.events = AsyncDescriptor::new(fresh.as_fd())?;
+                    self.endpoint = DeferredClose::new(fresh);
                     self.endpoint.talks_through(self.port.clone());
                     Action::None
                 }

@@ -10,11 +10,11 @@ use crate::{
     driver::{
         connect::{
             admin_queue::{data_for, read_answer},
-            authenticate::Carrier,
+            authenticate::CommandChannel,
         },
         data_path::{
-            command::{Command, Done, Execution},
-            mailbox::Assembly,
+            command::{Command, CommandCompletion, ExecutionStatus},
+            mailbox::QueueSet,
             poller::Poller,
             queue::Queue,
         },
@@ -38,7 +38,7 @@ pub(crate) struct Desk<P: Provider> {
     poller: Poller<P>,
     /// How many queues come up in all.
     queues: u16,
-    replies: Vec<Option<oneshot::Sender<Done>>>,
+    replies: Vec<Option<oneshot::Sender<CommandCompletion>>>,
 }
 
 impl<P: Provider> SharedPoller<P> {
@@ -48,7 +48,7 @@ impl<P: Provider> SharedPoller<P> {
     }
 
     /// The queues, once all are up.
-    pub(crate) fn into_assembly(self) -> Result<Assembly<P>, Error> {
+    pub(crate) fn into_assembly(self) -> Result<QueueSet<P>, Error> {
         if let Some(error) = self.failure.into_inner() {
             return Err(error);
         }
@@ -109,7 +109,7 @@ impl<P: Provider> SharedPoller<P> {
         let answered = async {
             let reply = self.desk().await.submit(scratch, &execute)?;
             match reply.await {
-                Ok(done) if done.execution == Execution::Answered => Ok(done),
+                Ok(done) if done.execution == ExecutionStatus::Answered => Ok(done),
                 _ => Err(self.failure.wait().await.clone()),
             }
         };
@@ -136,7 +136,7 @@ impl<P: Provider> Desk<P> {
         &mut self,
         scratch: &mut Option<Buffer>,
         execute: &Execute,
-    ) -> Result<oneshot::Receiver<Done>, Error> {
+    ) -> Result<oneshot::Receiver<CommandCompletion>, Error> {
         let (reply, answer) = oneshot::channel();
         let free = self.replies.iter().position(Option::is_none);
         let index = free.unwrap_or(self.replies.len());
@@ -168,7 +168,7 @@ pub(crate) struct SharedQueue<'a, P: Provider> {
     pub(crate) scratch: &'a mut Option<Buffer>,
 }
 
-impl<P: Provider> Carrier for SharedQueue<'_, P> {
+impl<P: Provider> CommandChannel for SharedQueue<'_, P> {
     async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         self.poller.execute(self.scratch, execute).await
     }

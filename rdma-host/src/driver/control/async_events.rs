@@ -9,10 +9,10 @@ use crate::{
     driver::{
         connect::admin_queue::AdminClient,
         control::{
-            controller_event::{Detail, Fate, Notice},
+            controller_event::{ControllerEvent, EventDetail, NamespaceChange},
             identify_namespace::inspect,
             log_pages::LogPages,
-            shared::Shared,
+            shared::ControllerShared,
         },
     },
     error::{Error, Misuse},
@@ -21,21 +21,21 @@ use crate::{
 };
 
 /// Serves one controller, through all its connections.
-pub(crate) struct Herald<P: Provider> {
+pub(crate) struct AsyncEventTask<P: Provider> {
     pub(crate) admin: AdminClient,
-    pub(crate) shared: Arc<Shared<P>>,
+    pub(crate) shared: Arc<ControllerShared<P>>,
     pub(crate) events: mpsc::Receiver<AsyncEvent>,
     /// The only one, so that the notices end with the task.
-    pub(crate) notices: broadcast::Sender<Notice>,
+    pub(crate) notices: broadcast::Sender<ControllerEvent>,
 }
 
-impl<P: Provider> Herald<P> {
+impl<P: Provider> AsyncEventTask<P> {
     /// Serves until no more events can come.
     pub(crate) async fn run(mut self) {
         while let Some(event) = self.events.recv().await {
             let at = SystemTime::now();
-            let detail = self.detail(event.kind()).await.unwrap_or_else(Detail::Unknown);
-            let notice = Notice { at, event, detail };
+            let detail = self.detail(event.kind()).await.unwrap_or_else(EventDetail::Unknown);
+            let notice = ControllerEvent { at, event, detail };
             tracing::info!("{notice}");
             // Nobody need be watching.
             let _ = self.notices.send(notice);
@@ -43,19 +43,21 @@ impl<P: Provider> Herald<P> {
     }
 
     /// Reads what explains the event, which also lets the next one of its kind come.
-    async fn detail(&self, event: AsyncEventKind) -> Result<Detail, Error> {
+    async fn detail(&self, event: AsyncEventKind) -> Result<EventDetail, Error> {
         let negotiated = self.negotiated().ok_or(Error::Closed)?;
         let log = LogPages { admin: &self.admin, negotiated: &negotiated };
         Ok(match event {
             AsyncEventKind::NamespaceAttributeChanged => {
                 let changed = log.changed().await?;
-                Detail::Namespaces(self.fates(changed, &negotiated).await)
+                EventDetail::Namespaces(self.fates(changed, &negotiated).await)
             }
-            AsyncEventKind::AnaChange => Detail::Ana(log.ana().await?),
-            AsyncEventKind::FirmwareActivationStarting => Detail::Firmware(log.firmware().await?),
-            AsyncEventKind::Error(_) => Detail::Errors(log.errors().await?),
-            AsyncEventKind::Health(_) => Detail::Health(log.health().await?),
-            _ => Detail::Nothing,
+            AsyncEventKind::AnaChange => EventDetail::Ana(log.ana().await?),
+            AsyncEventKind::FirmwareActivationStarting => {
+                EventDetail::Firmware(log.firmware().await?)
+            }
+            AsyncEventKind::Error(_) => EventDetail::Errors(log.errors().await?),
+            AsyncEventKind::Health(_) => EventDetail::Health(log.health().await?),
+            _ => EventDetail::Nothing,
         })
     }
 
@@ -64,7 +66,7 @@ impl<P: Provider> Herald<P> {
         &self,
         changed: ChangedNamespaceList,
         negotiated: &Negotiated,
-    ) -> Vec<(NamespaceId, Fate)> {
+    ) -> Vec<(NamespaceId, NamespaceChange)> {
         let used = self.shared.registry.ids();
         let ids = match changed {
             ChangedNamespaceList::These(ids) => ids,
@@ -74,21 +76,21 @@ impl<P: Provider> Herald<P> {
         for id in ids {
             let fate = match used.contains(&id) {
                 true => self.fate(id, negotiated).await,
-                false => Fate::Unused,
+                false => NamespaceChange::Unused,
             };
             fates.push((id, fate));
         }
         fates
     }
 
-    async fn fate(&self, id: NamespaceId, negotiated: &Negotiated) -> Fate {
+    async fn fate(&self, id: NamespaceId, negotiated: &Negotiated) -> NamespaceChange {
         match inspect(&self.admin, negotiated.version, id).await {
             Ok(info) => match self.shared.registry.compare(info) {
-                true => Fate::Same(info),
-                false => Fate::Replaced(info),
+                true => NamespaceChange::Same(info),
+                false => NamespaceChange::Replaced(info),
             },
-            Err(Error::Misuse(Misuse::NoNamespace(_))) => Fate::Gone,
-            Err(error) => Fate::Unknown(error),
+            Err(Error::Misuse(Misuse::NoNamespace(_))) => NamespaceChange::Gone,
+            Err(error) => NamespaceChange::Unknown(error),
         }
     }
 

@@ -14,19 +14,19 @@ use crate::{
 
 /// An asynchronous event, with what the controller says about it.
 #[derive(Clone, Debug)]
-pub struct Notice {
+pub struct ControllerEvent {
     /// When it came.
     pub at: SystemTime,
     /// The event as it was sent; of a kind unknown to us too.
     pub event: AsyncEvent,
     /// What its log page says.
-    pub detail: Detail,
+    pub detail: EventDetail,
 }
 
 /// What a log page says about an event.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Detail {
+pub enum EventDetail {
     /// How well the controller reaches which namespaces now.
     Ana(AnaLog),
     /// The errors that it remembers, the latest first.
@@ -36,7 +36,7 @@ pub enum Detail {
     /// How well it is.
     Health(HealthLog),
     /// What became of the namespaces that changed.
-    Namespaces(Vec<(NamespaceId, Fate)>),
+    Namespaces(Vec<(NamespaceId, NamespaceChange)>),
     /// Nothing is known of this kind of event.
     Nothing,
     /// What there is to know could not be read.
@@ -46,7 +46,7 @@ pub enum Detail {
 /// What became of a namespace.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Fate {
+pub enum NamespaceChange {
     /// It is not there any more.
     Gone,
     /// Another namespace is in its place: what was made for the old one is refused from now on.
@@ -62,17 +62,17 @@ pub enum Fate {
 /// The notices of one controller from when this was made, in order. A watcher that falls more than
 /// [`STATE_CHANGE_BACKLOG`](crate::config::STATE_CHANGE_BACKLOG) behind misses the oldest.
 #[derive(Debug)]
-pub struct Notices(broadcast::Receiver<Notice>);
+pub struct ControllerEvents(broadcast::Receiver<ControllerEvent>);
 
-impl Notices {
+impl ControllerEvents {
     /// Those that the controller's task will tell; none if that is over.
-    pub(crate) fn of(sender: &broadcast::WeakSender<Notice>) -> Self {
+    pub(crate) fn of(sender: &broadcast::WeakSender<ControllerEvent>) -> Self {
         let receiver = sender.upgrade().map(|sender| sender.subscribe());
         Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
     }
 
     /// The next notice; none once the controller has ended.
-    pub async fn next(&mut self) -> Option<Notice> {
+    pub async fn next(&mut self) -> Option<ControllerEvent> {
         loop {
             match self.0.recv().await {
                 Ok(notice) => return Some(notice),
@@ -85,7 +85,7 @@ impl Notices {
     }
 }
 
-impl fmt::Display for Notice {
+impl fmt::Display for ControllerEvent {
     /// `namespace attribute changed: 1 has 4096 blocks, 3 is gone`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.event.kind(), self.detail)?;
@@ -96,7 +96,7 @@ impl fmt::Display for Notice {
     }
 }
 
-impl fmt::Display for Detail {
+impl fmt::Display for EventDetail {
     /// What follows the event's name: nothing, or a colon and more.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -122,7 +122,7 @@ impl fmt::Display for Detail {
     }
 }
 
-impl fmt::Display for Fate {
+impl fmt::Display for NamespaceChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("is gone"),
@@ -146,10 +146,10 @@ mod tests {
 
     #[test]
     fn a_notice_is_one_line() {
-        let detail = Detail::Namespaces(vec![
-            (NamespaceId(3), Fate::Gone),
-            (NamespaceId(4), Fate::Unknown(Error::Closed)),
-            (NamespaceId(5), Fate::Unused),
+        let detail = EventDetail::Namespaces(vec![
+            (NamespaceId(3), NamespaceChange::Gone),
+            (NamespaceId(4), NamespaceChange::Unknown(Error::Closed)),
+            (NamespaceId(5), NamespaceChange::Unused),
         ]);
         for (event, detail, expected) in [
             (
@@ -158,16 +158,17 @@ mod tests {
                 "namespace attribute changed: 3 is gone, 4 can't be identified (the controller \
                  was closed), 5 is not in use",
             ),
-            (0x0004_0002, Detail::Namespaces(Vec::new()), "namespace attribute changed"),
+            (0x0004_0002, EventDetail::Namespaces(Vec::new()), "namespace attribute changed"),
             (
                 0x0003_0102,
-                Detail::Unknown(Error::Reset),
+                EventDetail::Unknown(Error::Reset),
                 "firmware activation starting: the \
              controller was reset",
             ),
-            (0x00c7_2a07, Detail::Nothing, "vendor specific event 0x2a, see log page 0xc7"),
+            (0x00c7_2a07, EventDetail::Nothing, "vendor specific event 0x2a, see log page 0xc7"),
         ] {
-            let notice = Notice { at: SystemTime::UNIX_EPOCH, event: AsyncEvent(event), detail };
+            let notice =
+                ControllerEvent { at: SystemTime::UNIX_EPOCH, event: AsyncEvent(event), detail };
             assert_eq!(notice.to_string(), expected);
         }
     }

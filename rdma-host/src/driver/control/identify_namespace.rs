@@ -3,7 +3,7 @@
 use verbs::Provider;
 
 use crate::{
-    driver::connect::admin_queue::{Admin, AdminClient},
+    driver::connect::admin_queue::{AdminClient, AdminQueue},
     error::Error,
     proto::{IdentifyNamespace, IdentifyNamespaceAction},
     wire::{NamespaceId, NamespaceInfo, Version},
@@ -29,7 +29,7 @@ pub(crate) async fn inspect(
 
 /// Asks on a queue where nobody else is served.
 pub(crate) async fn inspect_alone<P: Provider>(
-    admin: &mut Admin<P>,
+    admin: &mut AdminQueue<P>,
     version: Version,
     id: NamespaceId,
 ) -> Result<NamespaceInfo, Error> {

@@ -18,13 +18,13 @@ use crate::{
         buffers::verbs_error,
         connect::{
             admin_queue::{AdminClient, data_for, read_answer},
-            authenticate::{Carrier, Parties, authenticate},
+            authenticate::{AuthenticationParties, CommandChannel, authenticate},
         },
-        control::shared::Shared,
+        control::shared::ControllerShared,
         data_path::{
             command::Command,
-            connection_state::Liveness,
-            mailbox::{Berth, Errand},
+            connection_state::ConnectionWatch,
+            mailbox::{InternalCommand, PollerMailbox},
         },
     },
     error::{Error, Transport},
@@ -33,10 +33,10 @@ use crate::{
 };
 
 /// What it takes to authenticate a controller again.
-pub(crate) struct Again<P: Provider> {
-    pub(crate) shared: Arc<Shared<P>>,
+pub(crate) struct Reauthentication<P: Provider> {
+    pub(crate) shared: Arc<ControllerShared<P>>,
     pub(crate) admin: AdminClient,
-    pub(crate) parties: Parties,
+    pub(crate) parties: AuthenticationParties,
     /// New secrets, if they change.
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
@@ -46,11 +46,11 @@ struct Connection<P: Provider> {
     generation: u64,
     domain: Domain<P>,
     mode: MemoryMode,
-    berths: Vec<Arc<Berth<P>>>,
+    berths: Vec<Arc<PollerMailbox<P>>>,
     authenticated: Vec<Option<Authenticated>>,
 }
 
-impl<P: Provider> Again<P> {
+impl<P: Provider> Reauthentication<P> {
     /// Authenticates the admin queue, and then each I/O queue that was authenticated before.
     pub(crate) async fn run(mut self) -> Result<Vec<Option<Authenticated>>, Error> {
         let new = self.credentials.is_some();
@@ -111,7 +111,7 @@ impl<P: Provider> Again<P> {
                 continue;
             }
             let berth = connection.berths.iter().find(|berth| berth.serves(queue));
-            let mut carrier = BusyQueue {
+            let mut carrier = LiveQueue {
                 berth: berth.ok_or(Transport::NoQueue)?,
                 liveness: &self.shared.liveness,
                 generation: connection.generation,
@@ -153,25 +153,25 @@ struct AdminQueue<'a> {
     generation: u64,
 }
 
-impl Carrier for AdminQueue<'_> {
+impl CommandChannel for AdminQueue<'_> {
     async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         self.client.request(execute, Some(self.generation)).await
     }
 }
 
 /// An I/O queue of a live connection, in the hands of its poller.
-struct BusyQueue<'a, P: Provider> {
-    berth: &'a Berth<P>,
-    liveness: &'a Liveness,
+struct LiveQueue<'a, P: Provider> {
+    berth: &'a PollerMailbox<P>,
+    liveness: &'a ConnectionWatch,
     generation: u64,
     scratch: &'a mut Option<Buffer>,
 }
 
-impl<P: Provider> Carrier for BusyQueue<'_, P> {
+impl<P: Provider> CommandChannel for LiveQueue<'_, P> {
     async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         let data = data_for(&execute.transfer, self.scratch);
         let (reply, done) = oneshot::channel();
-        self.berth.post(Errand {
+        self.berth.post(InternalCommand {
             generation: self.generation,
             queue: execute.queue,
             command: Command { sqe: execute.sqe, data, user: 0 },

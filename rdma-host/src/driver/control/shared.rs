@@ -9,13 +9,13 @@ use verbs::{Domain, Provider};
 use crate::{
     config::AuthenticationOptions,
     driver::{
-        connect::admin_queue::Request,
-        control::state_change::Change,
+        connect::admin_queue::AdminRequest,
+        control::state_change::StateChange,
         data_path::{
-            connection_state::Liveness,
-            mailbox::{Berth, Late},
+            connection_state::ConnectionWatch,
+            mailbox::{PollerMailbox, TimedOutCommand},
             memory::MemoryReport,
-            namespace_registry::Registry,
+            namespace_registry::NamespaceRegistry,
             poller::Poller,
         },
     },
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What the owner of a controller may ask for.
-pub(crate) enum Control {
+pub(crate) enum ControlRequest {
     /// The end; the answer comes when nothing is left.
     Delete(oneshot::Sender<()>),
     /// A new connection.
@@ -33,41 +33,41 @@ pub(crate) enum Control {
 }
 
 /// What the owner and the task see of the present connection.
-pub(crate) struct Shared<P: Provider> {
-    pub(crate) liveness: Liveness,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) changes: broadcast::WeakSender<Change>,
-    pub(crate) present: Mutex<Option<Present<P>>>,
+pub(crate) struct ControllerShared<P: Provider> {
+    pub(crate) liveness: ConnectionWatch,
+    pub(crate) registry: Arc<NamespaceRegistry>,
+    pub(crate) changes: broadcast::WeakSender<StateChange>,
+    pub(crate) present: Mutex<Option<Connection<P>>>,
     /// How the next connection is authenticated.
     pub(crate) authentication: Mutex<AuthenticationOptions>,
 }
 
 /// The latest connection.
-pub(crate) struct Present<P: Provider> {
+pub(crate) struct Connection<P: Provider> {
     pub(crate) negotiated: Arc<Negotiated>,
     pub(crate) domain: Domain<P>,
     pub(crate) device: String,
     pub(crate) numa_node: Option<u32>,
     pub(crate) memory: MemoryReport,
     pub(crate) generation: u64,
-    pub(crate) berths: Vec<Arc<Berth<P>>>,
+    pub(crate) berths: Vec<Arc<PollerMailbox<P>>>,
 }
 
 /// The ends of the channels that lead to the task.
-pub(crate) struct Inbox {
-    pub(crate) control: mpsc::Receiver<Control>,
-    pub(crate) requests: mpsc::Receiver<Request>,
-    pub(crate) late: mpsc::Receiver<Late>,
+pub(crate) struct ControlChannels {
+    pub(crate) control: mpsc::Receiver<ControlRequest>,
+    pub(crate) requests: mpsc::Receiver<AdminRequest>,
+    pub(crate) late: mpsc::Receiver<TimedOutCommand>,
 }
 
 /// How the task is tied to the rest.
-pub(crate) struct Wiring<P: Provider> {
-    pub(crate) shared: Arc<Shared<P>>,
-    pub(crate) inbox: Inbox,
+pub(crate) struct SupervisorChannels<P: Provider> {
+    pub(crate) shared: Arc<ControllerShared<P>>,
+    pub(crate) inbox: ControlChannels,
     /// The only one, so that the changes end with the task.
-    pub(crate) changes: broadcast::Sender<Change>,
+    pub(crate) changes: broadcast::Sender<StateChange>,
     /// To make berths with.
-    pub(crate) late: mpsc::Sender<Late>,
+    pub(crate) late: mpsc::Sender<TimedOutCommand>,
     /// Where what the controller tells goes.
     pub(crate) events: mpsc::Sender<AsyncEvent>,
     /// Who waits for the first connection.

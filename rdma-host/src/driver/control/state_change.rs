@@ -11,7 +11,7 @@ use crate::{error::Error, proto::LifecycleState};
 
 /// One change of state.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub struct StateChange {
     /// When.
     pub at: SystemTime,
     /// To which state.
@@ -29,17 +29,17 @@ pub struct Change {
 /// The changes of one controller from when this was made, in order. A watcher that falls more than
 /// [`STATE_CHANGE_BACKLOG`](crate::config::STATE_CHANGE_BACKLOG) behind misses the oldest.
 #[derive(Debug)]
-pub struct Changes(broadcast::Receiver<Change>);
+pub struct StateChanges(broadcast::Receiver<StateChange>);
 
-impl Changes {
+impl StateChanges {
     /// Those that whoever lives the controller's life tells; none if that is over.
-    pub(crate) fn of(sender: &broadcast::WeakSender<Change>) -> Self {
+    pub(crate) fn of(sender: &broadcast::WeakSender<StateChange>) -> Self {
         let receiver = sender.upgrade().map(|sender| sender.subscribe());
         Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
     }
 
     /// The next change; none after the last, which is to [`LifecycleState::Dead`].
-    pub async fn next(&mut self) -> Option<Change> {
+    pub async fn next(&mut self) -> Option<StateChange> {
         loop {
             match self.0.recv().await {
                 Ok(change) => return Some(change),
@@ -52,7 +52,7 @@ impl Changes {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for StateChange {
     /// `waiting: connection rejected (…), attempt 3 of 60, next in 10 s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.state)?;

@@ -15,21 +15,23 @@ use crate::{
     },
     driver::{
         connect::{
-            admin_queue::{Admin, enable_events},
-            authenticate::Parties,
-            bring_up::{self, Connected},
-            rdma::Means,
+            admin_queue::{AdminQueue, enable_events},
+            authenticate::AuthenticationParties,
+            bring_up::{self, EstablishedController},
+            rdma::ConnectContext,
         },
         control::{
             identify_namespace::inspect_alone,
-            shared::{Control, Inbox, Present, Shared, Wiring},
-            state_change::Change,
+            shared::{
+                Connection, ControlChannels, ControlRequest, ControllerShared, SupervisorChannels,
+            },
+            state_change::StateChange,
         },
         data_path::{
-            connection_state::{Liveness, Outage, Phase, Terms},
+            connection_state::{ConnectionInfo, ConnectionState, ConnectionWatch, Disconnection},
             device_events::DeviceWatch,
-            mailbox::{Berth, Late},
-            namespace_registry::Registry,
+            mailbox::{PollerMailbox, TimedOutCommand},
+            namespace_registry::NamespaceRegistry,
             poller::Poller,
         },
         port_watch::PortWatch,
@@ -43,16 +45,16 @@ pub(crate) struct Supervisor<P: Provider> {
     provider: Arc<P>,
     options: ConnectOptions,
     life: Lifecycle,
-    shared: Arc<Shared<P>>,
-    inbox: Inbox,
-    changes: broadcast::Sender<Change>,
-    late: mpsc::Sender<Late>,
+    shared: Arc<ControllerShared<P>>,
+    inbox: ControlChannels,
+    changes: broadcast::Sender<StateChange>,
+    late: mpsc::Sender<TimedOutCommand>,
     events: mpsc::Sender<AsyncEvent>,
     /// How many pollers are wanted.
     pollers: usize,
     /// Empty until the first connection; from then on of one length.
-    berths: Vec<Arc<Berth<P>>>,
-    admin: Option<Admin<P>>,
+    berths: Vec<Arc<PollerMailbox<P>>>,
+    admin: Option<AdminQueue<P>>,
     device: Option<DeviceWatch<P>>,
     generation: u64,
     /// What went wrong last.
@@ -68,9 +70,9 @@ impl<P: Provider> Supervisor<P> {
         provider: Arc<P>,
         options: ConnectOptions,
         pollers: usize,
-        wiring: Wiring<P>,
+        wiring: SupervisorChannels<P>,
     ) -> Self {
-        let Wiring { shared, inbox, changes, late, events, first } = wiring;
+        let SupervisorChannels { shared, inbox, changes, late, events, first } = wiring;
         Self {
             provider,
             life: Lifecycle::new(options.reconnect.clone()),
@@ -105,7 +107,7 @@ impl<P: Provider> Supervisor<P> {
             }
         }
         let error = self.last_words();
-        self.shared.liveness.enter(Phase::Ended(error.clone()));
+        self.shared.liveness.enter(ConnectionState::Ended(error.clone()));
         if let Some(first) = self.first.take() {
             let _ = first.send(Err(error));
         }
@@ -117,7 +119,7 @@ impl<P: Provider> Supervisor<P> {
     async fn connect(&mut self) {
         self.options.authentication = self.shared.authentication.lock().clone();
         let parties = self.parties();
-        let means = Means {
+        let means = ConnectContext {
             parties: &parties,
             provider: &self.provider,
             options: &self.options,
@@ -127,7 +129,7 @@ impl<P: Provider> Supervisor<P> {
         let registry = &self.shared.registry;
         let attempt = async {
             let mut connected = bring_up::connect(means).await?;
-            let Connected { admin, negotiated, .. } = &mut connected;
+            let EstablishedController { admin, negotiated, .. } = &mut connected;
             recognise(registry, admin, negotiated.version).await?;
             enable_events(admin, negotiated.info.events).await?;
             Ok(connected)
@@ -147,24 +149,30 @@ impl<P: Provider> Supervisor<P> {
         }
     }
 
-    fn parties(&self) -> Parties {
-        Parties::of(&self.options)
+    fn parties(&self) -> AuthenticationParties {
+        AuthenticationParties::of(&self.options)
     }
 
     /// Hands the queues to the pollers.
-    fn establish(&mut self, connected: Connected<P>) {
-        let Connected { negotiated, domain, device, numa_node, memory, admin, io } = connected;
+    fn establish(&mut self, connected: EstablishedController<P>) {
+        let EstablishedController { negotiated, domain, device, numa_node, memory, admin, io } =
+            connected;
         self.generation += 1;
         let is_first = self.berths.is_empty();
         if is_first {
             let liveness = &self.shared.liveness;
             let registry = &self.shared.registry;
-            let berth =
-                || Arc::new(Berth::new(liveness.clone(), Arc::clone(registry), self.late.clone()));
+            let berth = || {
+                Arc::new(PollerMailbox::new(
+                    liveness.clone(),
+                    Arc::clone(registry),
+                    self.late.clone(),
+                ))
+            };
             self.berths = io.iter().map(|_| berth()).collect();
         }
         self.shared.registry.set_transfer_bytes_max(negotiated.transfer_bytes_max);
-        let terms = Terms {
+        let terms = ConnectionInfo {
             generation: self.generation,
             pollers: io.len(),
             transfer_bytes_max: negotiated.transfer_bytes_max,
@@ -184,9 +192,10 @@ impl<P: Provider> Supervisor<P> {
         self.port = PortWatch::new(&device);
         let negotiated = Arc::new(negotiated);
         let (generation, berths) = (self.generation, self.berths.clone());
-        let present = Present { negotiated, domain, device, numa_node, memory, generation, berths };
+        let present =
+            Connection { negotiated, domain, device, numa_node, memory, generation, berths };
         *self.shared.present.lock() = Some(present);
-        self.shared.liveness.enter(Phase::Live(Arc::new(terms)));
+        self.shared.liveness.enter(ConnectionState::Live(Arc::new(terms)));
         self.handle(LifecycleEvent::Established);
         if let Some(first) = self.first.take() {
             let pollers = self.berths.iter();
@@ -222,7 +231,7 @@ impl<P: Provider> Supervisor<P> {
     /// Lets the pollers give up their queues, tells the controller, and drops the connection.
     async fn tear_down(&mut self, announce: bool) {
         if self.life.state() == LifecycleState::Deleting {
-            self.shared.liveness.enter(Phase::Ended(self.last_words()));
+            self.shared.liveness.enter(ConnectionState::Ended(self.last_words()));
         }
         if announce && let Some(mut admin) = self.admin.take() {
             let orderly = async {
@@ -258,18 +267,18 @@ impl<P: Provider> Supervisor<P> {
         }
     }
 
-    fn obey(&mut self, control: Control) {
+    fn obey(&mut self, control: ControlRequest) {
         match control {
-            Control::Reset => {
+            ControlRequest::Reset => {
                 let away = NotConnected { cause: Box::new(Error::Reset), attempt: 0, max: None };
-                let outage = Outage { away: Arc::new(away), commands_fail: false };
+                let outage = Disconnection { away: Arc::new(away), commands_fail: false };
                 self.cause = Error::Reset;
                 if self.life.state() == LifecycleState::Live {
-                    self.shared.liveness.enter(Phase::Away(outage));
+                    self.shared.liveness.enter(ConnectionState::Away(outage));
                 }
                 self.handle(LifecycleEvent::Reset);
             }
-            Control::Delete(done) => {
+            ControlRequest::Delete(done) => {
                 self.cause = Error::Closed;
                 self.deleted = Some(done);
                 self.handle(LifecycleEvent::Delete);
@@ -302,7 +311,9 @@ impl<P: Provider> Supervisor<P> {
             max: self.life.attempts_max(),
         };
         let commands_fail = self.life.commands_fail_at().is_some_and(|at| Instant::now() >= at);
-        self.shared.liveness.enter(Phase::Away(Outage { away: Arc::new(away), commands_fail }));
+        self.shared
+            .liveness
+            .enter(ConnectionState::Away(Disconnection { away: Arc::new(away), commands_fail }));
     }
 
     /// Tells the watchers, and the log.
@@ -322,7 +333,7 @@ impl<P: Provider> Supervisor<P> {
             _ => None,
         };
         let now = Instant::now();
-        let change = Change {
+        let change = StateChange {
             at: SystemTime::now(),
             state,
             cause: cause.filter(|cause| !matches!(cause, Error::Closed)),
@@ -352,15 +363,15 @@ impl<P: Provider> Supervisor<P> {
 }
 
 /// What the owner asks for next; an owner that is gone wants the end.
-async fn next(control: &mut mpsc::Receiver<Control>) -> Control {
+async fn next(control: &mut mpsc::Receiver<ControlRequest>) -> ControlRequest {
     match control.recv().await {
         Some(control) => control,
-        None => Control::Delete(oneshot::channel().0),
+        None => ControlRequest::Delete(oneshot::channel().0),
     }
 }
 
 /// Lets commands fail from this time on.
-async fn hold_until(at: Option<Instant>, liveness: &Liveness) -> std::convert::Infallible {
+async fn hold_until(at: Option<Instant>, liveness: &ConnectionWatch) -> std::convert::Infallible {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
         liveness.fail_commands();
@@ -378,8 +389,8 @@ async fn port_is_back(port: &mut PortWatch) {
 
 /// Looks at all namespaces in use, before commands can reach them.
 async fn recognise<P: Provider>(
-    registry: &Registry,
-    admin: &mut Admin<P>,
+    registry: &NamespaceRegistry,
+    admin: &mut AdminQueue<P>,
     version: Version,
 ) -> Result<(), Error> {
     for id in registry.ids() {

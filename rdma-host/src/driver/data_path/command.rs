@@ -14,7 +14,7 @@ pub struct Command {
     pub sqe: Sqe,
     /// Its data.
     pub data: Data,
-    /// Comes back in [`Done::user`]; means nothing to the queue.
+    /// Comes back in [`CommandCompletion::user`]; means nothing to the queue.
     pub user: u64,
 }
 
@@ -32,7 +32,7 @@ pub enum Data {
 
 /// A command that is done: each submitted one comes back exactly once.
 #[derive(Debug)]
-pub struct Done {
+pub struct CommandCompletion {
     /// From the command.
     pub user: u64,
     /// The response, or why there is none.
@@ -40,12 +40,12 @@ pub struct Done {
     /// The buffer, if it had one.
     pub data: Option<Buffer>,
     /// What is known of its execution.
-    pub execution: Execution,
+    pub execution: ExecutionStatus,
 }
 
 /// Whether the controller has executed a command that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Execution {
+pub enum ExecutionStatus {
     /// The controller said what became of it.
     Answered,
     /// It was never sent.
@@ -56,7 +56,7 @@ pub enum Execution {
 
 /// A command that was not taken, with its buffer.
 #[derive(Debug)]
-pub struct Rejection {
+pub struct SubmitError {
     /// Why.
     pub error: Error,
     /// From the command.
@@ -162,19 +162,19 @@ impl Data {
     }
 }
 
-impl Done {
+impl CommandCompletion {
     /// A command that was never sent.
     pub(crate) fn unsent(error: Error, command: Command) -> Self {
         Self {
             user: command.user,
             outcome: Err(error),
             data: command.data.into_buffer(),
-            execution: Execution::NotSent,
+            execution: ExecutionStatus::NotSent,
         }
     }
 }
 
-impl Rejection {
+impl SubmitError {
     pub(crate) fn new(error: Error, command: Command) -> Self {
         Self { error, user: command.user, data: command.data.into_buffer() }
     }

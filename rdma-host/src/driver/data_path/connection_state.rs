@@ -14,18 +14,25 @@ use crate::{
 
 /// What a controller is to those who serve it.
 #[derive(Clone, Debug)]
-pub(crate) enum Phase {
+pub(crate) enum ConnectionState {
     /// No connection; commands are held, or fail, until there is one.
-    Away(Outage),
+    Away(Disconnection),
     /// The end, and why.
     Ended(Error),
     /// Commands flow.
-    Live(Arc<Terms>),
+    Live(Arc<ConnectionInfo>),
+}
+
+impl ConnectionState {
+    /// Returns true if the connection of this generation is the live one.
+    fn is_live(&self, generation: u64) -> bool {
+        matches!(self, Self::Live(info) if info.generation == generation)
+    }
 }
 
 /// A time without a connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Outage {
+pub(crate) struct Disconnection {
     pub(crate) away: Arc<NotConnected>,
     /// Whether commands fail rather than wait.
     pub(crate) commands_fail: bool,
@@ -33,7 +40,7 @@ pub(crate) struct Outage {
 
 /// What holds for one connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct ConnectionInfo {
     /// Counts connections, from 1.
     pub(crate) generation: u64,
     /// How many pollers have queues: the first ones.
@@ -46,8 +53,8 @@ pub(crate) struct Terms {
 
 /// The phase, for everyone to see.
 #[derive(Clone)]
-pub(crate) struct Liveness {
-    phase: Arc<watch::Sender<Phase>>,
+pub(crate) struct ConnectionWatch {
+    phase: Arc<watch::Sender<ConnectionState>>,
     live: LiveGeneration,
 }
 
@@ -64,21 +71,21 @@ impl LiveGeneration {
         self.0.load(Ordering::Relaxed) == generation
     }
 
-    fn follow(&self, phase: &Phase) {
+    fn follow(&self, phase: &ConnectionState) {
         let generation = match phase {
-            Phase::Live(terms) => terms.generation,
-            Phase::Away(_) | Phase::Ended(_) => 0,
+            ConnectionState::Live(terms) => terms.generation,
+            ConnectionState::Away(_) | ConnectionState::Ended(_) => 0,
         };
         self.0.store(generation, Ordering::Relaxed);
     }
 }
 
-impl Liveness {
+impl ConnectionWatch {
     /// For a controller that is not connected.
     pub(crate) fn new() -> Self {
         let away = NotConnected { cause: Box::new(Error::Closed), attempt: 0, max: None };
-        let outage = Outage { away: Arc::new(away), commands_fail: false };
-        let phase = Arc::new(watch::Sender::new(Phase::Away(outage)));
+        let outage = Disconnection { away: Arc::new(away), commands_fail: false };
+        let phase = Arc::new(watch::Sender::new(ConnectionState::Away(outage)));
         Self { phase, live: LiveGeneration::default() }
     }
 
@@ -86,19 +93,19 @@ impl Liveness {
         self.live.clone()
     }
 
-    pub(crate) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> ConnectionState {
         self.phase.borrow().clone()
     }
 
     /// Whether the connection with this number is the one that is live.
     pub(crate) fn is_live(&self, generation: u64) -> bool {
-        matches!(&*self.phase.borrow(), Phase::Live(terms) if terms.generation == generation)
+        self.phase.borrow().is_live(generation)
     }
 
     /// Enters another phase, unless it is the end already.
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: ConnectionState) {
         self.phase.send_if_modified(|current| {
-            let going_on = !matches!(current, Phase::Ended(_));
+            let going_on = !matches!(current, ConnectionState::Ended(_));
             if going_on {
                 *current = phase;
                 self.live.follow(current);
@@ -111,11 +118,11 @@ impl Liveness {
     pub(crate) fn lost(&self, generation: u64, error: Error) -> Error {
         if self.is_live(generation) {
             let away = NotConnected { cause: Box::new(error), attempt: 0, max: None };
-            let outage = Outage { away: Arc::new(away), commands_fail: false };
+            let outage = Disconnection { away: Arc::new(away), commands_fail: false };
             self.phase.send_if_modified(|current| {
-                let first = matches!(current, Phase::Live(terms) if terms.generation == generation);
+                let first = current.is_live(generation);
                 if first {
-                    *current = Phase::Away(outage);
+                    *current = ConnectionState::Away(outage);
                     self.live.follow(current);
                 }
                 first
@@ -127,48 +134,53 @@ impl Liveness {
     /// Commands are not held any longer until there is a connection.
     pub(crate) fn fail_commands(&self) {
         self.phase.send_if_modified(|current| match current {
-            Phase::Away(outage) => !std::mem::replace(&mut outage.commands_fail, true),
-            Phase::Ended(_) | Phase::Live(_) => false,
+            ConnectionState::Away(outage) => !std::mem::replace(&mut outage.commands_fail, true),
+            ConnectionState::Ended(_) | ConnectionState::Live(_) => false,
         });
     }
 
     /// Why there is no connection; nothing if there is one.
     pub(crate) fn cause(&self) -> Option<Error> {
         match &*self.phase.borrow() {
-            Phase::Away(outage) => Some((*outage.away.cause).clone()),
-            Phase::Ended(error) => Some(error.clone()),
-            Phase::Live(_) => None,
+            ConnectionState::Away(outage) => Some((*outage.away.cause).clone()),
+            ConnectionState::Ended(error) => Some(error.clone()),
+            ConnectionState::Live(_) => None,
         }
     }
 
     /// Waits until the connection with this number is no longer live.
     pub(crate) async fn left(&self, generation: u64) {
-        self.until(|phase| !matches!(phase, Phase::Live(now) if now.generation == generation))
-            .await;
+        self.until(
+            |phase| !matches!(phase, ConnectionState::Live(now) if now.generation == generation),
+        )
+        .await;
     }
 
     /// Waits until there is a connection, or commands are not to wait for one.
-    pub(crate) async fn decided(&self) -> Phase {
-        let waits = |phase: &Phase| matches!(phase, Phase::Away(outage) if !outage.commands_fail);
+    pub(crate) async fn decided(&self) -> ConnectionState {
+        let waits = |phase: &ConnectionState| match phase {
+            ConnectionState::Away(outage) => !outage.commands_fail,
+            ConnectionState::Live(_) | ConnectionState::Ended(_) => false,
+        };
         self.until(|phase| !waits(phase)).await
     }
 
     /// Waits for the end.
     pub(crate) async fn ended(&self) -> Error {
-        match self.until(|phase| matches!(phase, Phase::Ended(_))).await {
-            Phase::Ended(error) => error,
-            Phase::Away(_) | Phase::Live(_) => Error::Closed,
+        match self.until(|phase| matches!(phase, ConnectionState::Ended(_))).await {
+            ConnectionState::Ended(error) => error,
+            ConnectionState::Away(_) | ConnectionState::Live(_) => Error::Closed,
         }
     }
 
     /// To be told of what changes from now on.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Phase> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<ConnectionState> {
         self.phase.subscribe()
     }
 
-    async fn until(&self, condition: impl FnMut(&Phase) -> bool) -> Phase {
+    async fn until(&self, condition: impl FnMut(&ConnectionState) -> bool) -> ConnectionState {
         let mut watcher = self.phase.subscribe();
         let found = watcher.wait_for(condition).await.map(|phase| phase.clone());
-        found.unwrap_or(Phase::Ended(Error::Closed))
+        found.unwrap_or(ConnectionState::Ended(Error::Closed))
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use verbs::{CompletionQueue, DeviceEvent, DeviceEventKind, Domain, Provider, Subject};
 
 use crate::{
-    driver::{async_fd::Readable, buffers::verbs_error, data_path::queue::Queue},
+    driver::{async_fd::AsyncDescriptor, buffers::verbs_error, data_path::queue::Queue},
     error::{Error, Transport},
     wire::QueueId,
 };
@@ -46,7 +46,7 @@ impl<P: Provider> DeviceWatch<P> {
     }
 
     async fn listen(&self) -> Result<Error, Error> {
-        let events = Readable::new(self.domain.as_fd())?;
+        let events = AsyncDescriptor::new(self.domain.as_fd())?;
         loop {
             while let Some(event) = self.domain.next_event().map_err(verbs_error)? {
                 match self.owned.verdict(event) {

@@ -12,11 +12,11 @@ use hdrhistogram::Histogram;
 ///   row = magnitude × 1024 + (value >> magnitude)      magnitude: how far 1..2047 is exceeded
 /// ```
 #[derive(Clone, Debug)]
-pub(crate) struct Recent {
+pub(crate) struct LatencyHistogram {
     rows: Box<[u64; ROWS]>,
 }
 
-const ROWS: usize = row(Recent::VALUE_MAX) + 1;
+const ROWS: usize = row(LatencyHistogram::VALUE_MAX) + 1;
 
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the rows are few")]
@@ -25,7 +25,7 @@ const fn row(value: u64) -> usize {
     ((magnitude as u64) << 10) as usize + (value >> magnitude) as usize
 }
 
-impl Recent {
+impl LatencyHistogram {
     /// Above this, values count as this: about 69 s in nanoseconds.
     pub(crate) const VALUE_MAX: u64 = (1 << 36) - 1;
 
@@ -66,14 +66,15 @@ mod tests {
         for at in 0..ROWS {
             assert_eq!(row(value_of(at)), at);
         }
-        assert_eq!(row(Recent::VALUE_MAX), ROWS - 1);
+        assert_eq!(row(LatencyHistogram::VALUE_MAX), ROWS - 1);
     }
 
     #[test]
     fn a_histogram_that_was_recorded_directly_says_the_same() {
-        let (mut recent, mut directly) = (Recent::new(), Histogram::<u64>::new(3).unwrap());
+        let (mut recent, mut directly) =
+            (LatencyHistogram::new(), Histogram::<u64>::new(3).unwrap());
         let values = (0..10_000).map(|index: u64| index.pow(2) * 7 + index % 13);
-        for value in values.chain([0, 1, 2047, 2048, 2049, Recent::VALUE_MAX]) {
+        for value in values.chain([0, 1, 2047, 2048, 2049, LatencyHistogram::VALUE_MAX]) {
             recent.record(value);
             directly.record(value).unwrap();
         }
@@ -91,9 +92,10 @@ mod tests {
 
     #[test]
     fn what_takes_longer_counts_as_the_longest() {
-        let (mut recent, mut settled) = (Recent::new(), Histogram::<u64>::new(3).unwrap());
+        let (mut recent, mut settled) =
+            (LatencyHistogram::new(), Histogram::<u64>::new(3).unwrap());
         recent.record(u64::MAX);
         recent.settle(&mut settled);
-        assert_eq!(settled.max(), settled.highest_equivalent(Recent::VALUE_MAX));
+        assert_eq!(settled.max(), settled.highest_equivalent(LatencyHistogram::VALUE_MAX));
     }
 }

@@ -14,16 +14,16 @@ use verbs::{CompletionQueue, Provider};
 
 use crate::{
     driver::data_path::{
-        command::{Command, Done},
-        connection_state::Liveness,
-        namespace_registry::Registry,
+        command::{Command, CommandCompletion},
+        connection_state::ConnectionWatch,
+        namespace_registry::NamespaceRegistry,
         queue::Queue,
     },
     wire::{CommandId, QueueId},
 };
 
 /// Connected queues and the completion queue they share.
-pub(crate) struct Assembly<P: Provider> {
+pub(crate) struct QueueSet<P: Provider> {
     /// Before the completion queue, so that queue pairs go first.
     pub(crate) queues: Vec<Queue<P>>,
     pub(crate) completion_queue: CompletionQueue<P>,
@@ -31,31 +31,31 @@ pub(crate) struct Assembly<P: Provider> {
 
 /// A command that is late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Late {
+pub(crate) struct TimedOutCommand {
     pub(crate) queue: QueueId,
     pub(crate) command: CommandId,
 }
 
 /// A command of the controller's own, for a poller to send on one of its queues among the commands
 /// of its owner, who does not see it.
-pub(crate) struct Errand {
+pub(crate) struct InternalCommand {
     /// Which connection it is for; another one does not send it.
     pub(crate) generation: u64,
     pub(crate) queue: QueueId,
     pub(crate) command: Command,
-    pub(crate) reply: oneshot::Sender<Done>,
+    pub(crate) reply: oneshot::Sender<CommandCompletion>,
 }
 
 /// The tie between one poller and the controller that serves it with queues.
-pub(crate) struct Berth<P: Provider> {
-    pub(crate) liveness: Liveness,
-    pub(crate) registry: Arc<Registry>,
-    assembly: Mutex<Option<Assembly<P>>>,
+pub(crate) struct PollerMailbox<P: Provider> {
+    pub(crate) liveness: ConnectionWatch,
+    pub(crate) registry: Arc<NamespaceRegistry>,
+    assembly: Mutex<Option<QueueSet<P>>>,
     /// The queues that were laid ready last.
     queues: Mutex<Vec<QueueId>>,
     /// Commands to abort.
-    late: mpsc::Sender<Late>,
-    errand: Mutex<Option<Errand>>,
+    late: mpsc::Sender<TimedOutCommand>,
+    errand: Mutex<Option<InternalCommand>>,
     errand_posted: Notify,
     /// Whether the poller has queues.
     in_use: AtomicBool,
@@ -64,11 +64,11 @@ pub(crate) struct Berth<P: Provider> {
     epoch: Instant,
 }
 
-impl<P: Provider> Berth<P> {
+impl<P: Provider> PollerMailbox<P> {
     pub(crate) fn new(
-        liveness: Liveness,
-        registry: Arc<Registry>,
-        late: mpsc::Sender<Late>,
+        liveness: ConnectionWatch,
+        registry: Arc<NamespaceRegistry>,
+        late: mpsc::Sender<TimedOutCommand>,
     ) -> Self {
         Self {
             liveness,
@@ -85,7 +85,7 @@ impl<P: Provider> Berth<P> {
     }
 
     /// Lays queues ready for the poller, in the place of any that it has not taken.
-    pub(crate) fn put(&self, assembly: Option<Assembly<P>>) {
+    pub(crate) fn put(&self, assembly: Option<QueueSet<P>>) {
         let queues = assembly.iter().flat_map(|assembly| &assembly.queues);
         *self.queues.lock() = queues.map(Queue::id).collect();
         let old = std::mem::replace(&mut *self.assembly.lock(), assembly);
@@ -100,7 +100,7 @@ impl<P: Provider> Berth<P> {
     }
 
     /// The queues that lie ready.
-    pub(crate) fn take(&self) -> Option<Assembly<P>> {
+    pub(crate) fn take(&self) -> Option<QueueSet<P>> {
         let assembly = self.assembly.lock().take();
         self.in_use.store(assembly.is_some(), Ordering::Release);
         assembly
@@ -118,13 +118,13 @@ impl<P: Provider> Berth<P> {
 
     /// Has the poller send a command. There is one at a time: an older one that it has not taken is
     /// forgotten.
-    pub(crate) fn post(&self, errand: Errand) {
+    pub(crate) fn post(&self, errand: InternalCommand) {
         *self.errand.lock() = Some(errand);
         self.errand_posted.notify_one();
     }
 
     /// What the poller is to send.
-    pub(crate) fn take_errand(&self) -> Option<Errand> {
+    pub(crate) fn take_errand(&self) -> Option<InternalCommand> {
         self.errand.lock().take()
     }
 
@@ -134,7 +134,7 @@ impl<P: Provider> Berth<P> {
     }
 
     /// Asks for a command to be aborted; false when too many are waiting for that.
-    pub(crate) fn abort(&self, late: Late) -> bool {
+    pub(crate) fn abort(&self, late: TimedOutCommand) -> bool {
         self.late.try_send(late).is_ok()
     }
 

@@ -14,24 +14,24 @@ use crate::wire::{NamespaceId, NamespaceInfo};
 
 /// Every namespace that was ever identified on a controller, and what they have in common.
 #[derive(Default)]
-pub(crate) struct Registry {
-    known: Mutex<BTreeMap<NamespaceId, Known>>,
+pub(crate) struct NamespaceRegistry {
+    known: Mutex<BTreeMap<NamespaceId, KnownNamespace>>,
     transfer_bytes_max: AtomicU64,
 }
 
-struct Known {
+struct KnownNamespace {
     info: NamespaceInfo,
-    seen: Arc<Seen>,
+    seen: Arc<NamespaceEntry>,
 }
 
 /// What may change of a namespace while it is in use.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct NamespaceEntry {
     blocks: AtomicU64,
     replaced: AtomicBool,
 }
 
-impl Seen {
+impl NamespaceEntry {
     /// Its size.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks.load(Ordering::Relaxed)
@@ -43,17 +43,17 @@ impl Seen {
     }
 }
 
-impl Registry {
+impl NamespaceRegistry {
     /// Somebody has looked at the namespace, and knows what it is now.
-    pub(crate) fn insert(&self, info: NamespaceInfo) -> Arc<Seen> {
+    pub(crate) fn insert(&self, info: NamespaceInfo) -> Arc<NamespaceEntry> {
         let mut known = self.known.lock();
         if let Some(same) = known.get_mut(&info.id).filter(|known| known.is(&info)) {
             same.update(info);
             return Arc::clone(&same.seen);
         }
         let blocks = AtomicU64::new(info.blocks);
-        let seen = Arc::new(Seen { blocks, replaced: AtomicBool::new(false) });
-        let new = Known { info, seen: Arc::clone(&seen) };
+        let seen = Arc::new(NamespaceEntry { blocks, replaced: AtomicBool::new(false) });
+        let new = KnownNamespace { info, seen: Arc::clone(&seen) };
         if let Some(old) = known.insert(info.id, new) {
             old.seen.replaced.store(true, Ordering::Relaxed);
         }
@@ -97,7 +97,7 @@ impl Registry {
     }
 }
 
-impl Known {
+impl KnownNamespace {
     fn is(&self, info: &NamespaceInfo) -> bool {
         self.info.is_same_as(info) && !self.seen.is_replaced()
     }

@@ -2,37 +2,37 @@
 
 use std::collections::VecDeque;
 
-use crate::driver::data_path::command::{Command, Execution};
+use crate::driver::data_path::command::{Command, ExecutionStatus};
 
 /// A command that waits.
-pub(crate) struct HeldCommand {
+pub(crate) struct PendingCommand {
     pub(crate) command: Command,
     /// When it was first submitted.
     pub(crate) started: u64,
     /// Whether it was sent on a connection that is lost since.
-    pub(crate) execution: Execution,
+    pub(crate) execution: ExecutionStatus,
     /// How often it was sent.
     pub(crate) sends: u8,
 }
 
 /// The commands of one poller that wait, as many as it had room for when it was last connected.
 #[derive(Default)]
-pub(crate) struct Held {
-    commands: VecDeque<HeldCommand>,
+pub(crate) struct PendingCommands {
+    commands: VecDeque<PendingCommand>,
     capacity: usize,
 }
 
-impl Held {
+impl PendingCommands {
     /// Lets so many wait. They take memory once they do: that is seldom.
     pub(crate) fn resize(&mut self, capacity: usize) {
         self.capacity = capacity;
     }
 
-    pub(crate) fn push(&mut self, command: HeldCommand) {
+    pub(crate) fn push(&mut self, command: PendingCommand) {
         self.commands.push_back(command);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<HeldCommand> {
+    pub(crate) fn pop(&mut self) -> Option<PendingCommand> {
         self.commands.pop_front()
     }
 

@@ -20,16 +20,16 @@ use self::{
 use crate::{
     config::{ConnectOptions, POLL_BATCH, TICK},
     driver::{
-        async_fd::Readable,
+        async_fd::AsyncDescriptor,
         buffers::verbs_error,
         data_path::{
-            command::{Command, Done, Rejection},
+            command::{Command, CommandCompletion, SubmitError},
             connection_state::LiveGeneration,
             device_events::DeviceWatch,
-            mailbox::{Assembly, Berth, Late},
-            pending::Held,
-            queue::{Answer, Queue},
-            statistics::{Meter, Statistics},
+            mailbox::{PollerMailbox, QueueSet, TimedOutCommand},
+            pending::PendingCommands,
+            queue::{Queue, ResponseHandling},
+            statistics::{PollerMeter, Statistics},
         },
     },
     error::{Error, Misuse, Rejected},
@@ -63,10 +63,10 @@ pub struct Poller<P: Provider = RdmaCore> {
     /// Nothing while there is no connection.
     completion_queue: Option<CompletionQueue<P>>,
     events: Option<Events>,
-    done: VecDeque<Done>,
-    held: Held,
+    done: VecDeque<CommandCompletion>,
+    held: PendingCommands,
     batch: Box<[Completion; POLL_BATCH]>,
-    meter: Meter,
+    meter: PollerMeter,
     clock: Clock,
     /// When the first command was submitted since the last flush or poll.
     burst: Option<u64>,
@@ -85,7 +85,7 @@ pub struct Poller<P: Provider = RdmaCore> {
 
 /// The tie to a controller that may come with other queues when these are lost.
 struct Link<P: Provider> {
-    berth: Arc<Berth<P>>,
+    berth: Arc<PollerMailbox<P>>,
     live: LiveGeneration,
     /// Generation for which a command needs no check: that of the queues while `replaced` is empty,
     /// else [`u64::MAX`]. So the loss of the connection and a replaced namespace are one comparison
@@ -105,7 +105,7 @@ struct Link<P: Provider> {
 
 /// A late command whose Abort was asked for.
 struct Aborting {
-    late: Late,
+    late: TimedOutCommand,
     since: u64,
 }
 
@@ -113,8 +113,8 @@ struct Aborting {
 /// handed from one to another.
 struct Events {
     runtime: tokio::runtime::Id,
-    completions: Readable,
-    connections: Vec<Readable>,
+    completions: AsyncDescriptor,
+    connections: Vec<AsyncDescriptor>,
 }
 
 /// What to do once there are no completions.
@@ -133,7 +133,7 @@ impl<P: Provider> Poller<P> {
     }
 
     /// A poller without queues, which gets them through its berth.
-    pub(crate) fn at(berth: Arc<Berth<P>>, options: &ConnectOptions) -> Self {
+    pub(crate) fn at(berth: Arc<PollerMailbox<P>>, options: &ConnectOptions) -> Self {
         let mut this = Self::empty(options.io_timeout);
         this.link = Some(Link {
             live: berth.liveness.live_generation(),
@@ -162,9 +162,9 @@ impl<P: Provider> Poller<P> {
             events: None,
             // Who takes what is done before looking again never has it grow.
             done: VecDeque::with_capacity(2 * POLL_BATCH),
-            held: Held::default(),
+            held: PendingCommands::default(),
             batch: Box::new([Completion::default(); POLL_BATCH]),
-            meter: Meter::new(),
+            meter: PollerMeter::new(),
             burst: None,
             traffic: 0,
             tick: Tick::new(clock.raw()),
@@ -206,9 +206,9 @@ impl<P: Provider> Poller<P> {
     }
 
     /// The queues, for another poller.
-    pub(crate) fn into_assembly(mut self) -> Option<Assembly<P>> {
+    pub(crate) fn into_assembly(mut self) -> Option<QueueSet<P>> {
         let queues = std::mem::take(&mut self.queues);
-        Some(Assembly { queues, completion_queue: self.completion_queue.take()? })
+        Some(QueueSet { queues, completion_queue: self.completion_queue.take()? })
     }
 
     /// Queues a command on the next queue in turn that has room. Nothing is sent before
@@ -221,7 +221,7 @@ impl<P: Provider> Poller<P> {
     ///
     /// When all queues are full, or the poller has failed; the buffer comes back in the error.
     #[inline(never)] // within its caller a command would be copied from place to place
-    pub fn submit(&mut self, mut command: Command) -> Result<(), Rejection> {
+    pub fn submit(&mut self, mut command: Command) -> Result<(), SubmitError> {
         let index = self.pick();
         self.submit_at(index, &mut command)
     }
@@ -230,21 +230,25 @@ impl<P: Provider> Poller<P> {
         &mut self,
         queue: QueueId,
         mut command: Command,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), SubmitError> {
         let index = self.queues.iter().position(|candidate| candidate.id() == queue);
         self.submit_at(index, &mut command)
     }
 
     /// Takes the command only where it is needed: moving one costs as much as submitting it.
     #[inline(always)]
-    fn submit_at(&mut self, index: Option<usize>, command: &mut Command) -> Result<(), Rejection> {
+    fn submit_at(
+        &mut self,
+        index: Option<usize>,
+        command: &mut Command,
+    ) -> Result<(), SubmitError> {
         let started = *self.burst.get_or_insert_with(|| self.clock.raw());
         let Some(index) = index else { return self.hold(command.take(), started) };
         let guarded = self.is_guarded();
         let queue = &mut self.queues[index];
         if !guarded && let Some(sgl) = queue.inline_sgl(&command.data) {
             if let Err(error) = queue.submit_inline(command, sgl, started) {
-                return Err(Rejection::new(error, command.take()));
+                return Err(SubmitError::new(error, command.take()));
             }
             self.in_flight += 1;
             note_dirty(queue, index, &mut self.dirty);
@@ -254,7 +258,7 @@ impl<P: Provider> Poller<P> {
             return self.leave_and_hold(command.take(), started);
         }
         if let Err(error) = self.submit_slowly(index, command, started) {
-            return Err(Rejection::new(error, command.take()));
+            return Err(SubmitError::new(error, command.take()));
         }
         self.note_submitted(index);
         Ok(())
@@ -338,7 +342,7 @@ impl<P: Provider> Poller<P> {
     /// # Errors
     ///
     /// As [`poll`](Self::poll); what ended by that waits for [`take`](Self::take).
-    pub fn poll_with(&mut self, mut each: impl FnMut(Done)) -> Result<usize, Error> {
+    pub fn poll_with(&mut self, mut each: impl FnMut(CommandCompletion)) -> Result<usize, Error> {
         let mut count = 0;
         while let Some(done) = self.done.pop_front() {
             each(done);
@@ -352,7 +356,10 @@ impl<P: Provider> Poller<P> {
     }
 
     #[inline(always)]
-    fn poll_into(&mut self, each: impl FnMut(&mut VecDeque<Done>, Done)) -> Result<usize, Error> {
+    fn poll_into(
+        &mut self,
+        each: impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
+    ) -> Result<usize, Error> {
         self.burst = None;
         let before = self.done.len();
         if self.completion_queue.is_none() {
@@ -367,7 +374,10 @@ impl<P: Provider> Poller<P> {
     }
 
     #[inline(always)]
-    fn look(&mut self, each: impl FnMut(&mut VecDeque<Done>, Done)) -> Result<(), Error> {
+    fn look(
+        &mut self,
+        each: impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
+    ) -> Result<(), Error> {
         let now = self.completions(Idle::Return, each)?;
         if self.tick.is_due(now, &self.clock) {
             self.tick()?;
@@ -380,7 +390,7 @@ impl<P: Provider> Poller<P> {
 
     /// The next command that is done.
     #[inline]
-    pub fn take(&mut self) -> Option<Done> {
+    pub fn take(&mut self) -> Option<CommandCompletion> {
         self.done.pop_front()
     }
 
@@ -496,7 +506,7 @@ impl<P: Provider> Poller<P> {
     fn completions(
         &mut self,
         idle: Idle,
-        mut each: impl FnMut(&mut VecDeque<Done>, Done),
+        mut each: impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
     ) -> Result<Option<u64>, Error> {
         let (before, mut now) = (self.done.len(), None);
         while let Some(completion_queue) = &mut self.completion_queue {
@@ -529,7 +539,7 @@ impl<P: Provider> Poller<P> {
     fn handle_batch(
         &mut self,
         count: usize,
-        each: &mut impl FnMut(&mut VecDeque<Done>, Done),
+        each: &mut impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
     ) -> Result<u64, Error> {
         let now = self.clock.raw();
         let mut response = Cqe::default();
@@ -542,12 +552,14 @@ impl<P: Provider> Poller<P> {
             let slot = match answer {
                 // The receive that this leaves to be posted again can wait for the next command:
                 // there are as many as before for each that is in flight.
-                Answer::Finished(slot) => slot,
-                Answer::Nothing => continue,
+                ResponseHandling::Finished(slot) => slot,
+                ResponseHandling::Nothing => continue,
                 unusual => {
                     note_dirty(queue, index, &mut self.dirty);
                     let finished = match unusual {
-                        Answer::Read(length) => queue.respond(&completion, response, length)?,
+                        ResponseHandling::Read(length) => {
+                            queue.respond(&completion, response, length)?
+                        }
                         _ => handle_other(queue, &completion, &mut self.failed_work)?,
                     };
                     let Some(finished) = finished else { continue };
@@ -583,7 +595,7 @@ impl<P: Provider> Poller<P> {
         let Some(events) = &self.events else { return Ok(()) };
         let connection_changed = tokio::select! {
             ready = events.completions.wait() => { ready?; false }
-            changed = Readable::any(&events.connections) => { changed?; true }
+            changed = AsyncDescriptor::any(&events.connections) => { changed?; true }
             () = left(self.link.as_ref()) => true,
             () = internal_command::posted(self.link.as_ref()) => true,
             () = tokio::time::sleep(limit) => true,
@@ -603,10 +615,11 @@ impl<P: Provider> Poller<P> {
 
     fn register(&self, runtime: tokio::runtime::Id) -> Result<Option<Events>, Error> {
         let Some(completion_queue) = &self.completion_queue else { return Ok(None) };
-        let connections = self.queues.iter().map(|queue| Readable::new(queue.endpoint().as_fd()));
+        let connections =
+            self.queues.iter().map(|queue| AsyncDescriptor::new(queue.endpoint().as_fd()));
         Ok(Some(Events {
             runtime,
-            completions: Readable::new(completion_queue.as_fd())?,
+            completions: AsyncDescriptor::new(completion_queue.as_fd())?,
             connections: connections.collect::<Result<_, _>>()?,
         }))
     }
@@ -637,7 +650,7 @@ async fn left<P: Provider>(link: Option<&Link<P>>) {
     }
 }
 
-impl Done {
+impl CommandCompletion {
     /// The response of a command that succeeded, and its buffer.
     ///
     /// # Errors

@@ -12,11 +12,11 @@ use crate::{
     driver::{
         buffers::verbs_error,
         data_path::{
-            command::{Command, Data, Done, Execution, Rejection},
+            command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
             memory,
             statistics::{Outcome, Revoked},
         },
-        deferred_close::Parting,
+        deferred_close::DeferredClose,
     },
     error::{Error, Malformed, Misuse, Transport},
     proto::{CompletedCommand, CompletesOn, ResponseOutcome, Slots},
@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Queue<P: Provider = RdmaCore> {
     id: QueueId,
     queue_pair: QueuePair<P>,
-    endpoint: Parting<Endpoint<P>>,
+    endpoint: DeferredClose<Endpoint<P>>,
     side: ActiveSide,
     transport: TransportType,
     /// Receives it was made with.
@@ -78,7 +78,7 @@ struct Lease {
 }
 
 /// What a completion is.
-pub(crate) enum Answer {
+pub(crate) enum ResponseHandling {
     /// The response to the command in this slot, which ends it.
     Finished(u16),
     /// Something that was taken, and ends no command yet.
@@ -90,7 +90,7 @@ pub(crate) enum Answer {
 }
 
 /// A command that got no answer before its queue ended.
-pub(crate) struct Ended {
+pub(crate) struct AbortedCommand {
     pub(crate) user: u64,
     pub(crate) started: u64,
     pub(crate) resends: u8,
@@ -103,7 +103,7 @@ pub(crate) struct Parts<P: Provider> {
     pub(crate) id: QueueId,
     /// It keeps a 64-byte message for each command in flight.
     pub(crate) queue_pair: QueuePair<P>,
-    pub(crate) endpoint: Parting<Endpoint<P>>,
+    pub(crate) endpoint: DeferredClose<Endpoint<P>>,
     /// Where the connection stands: established.
     pub(crate) side: ActiveSide,
     /// Transport of the device.
@@ -247,10 +247,10 @@ impl<P: Provider> Queue<P> {
         mut command: Command,
         now: u64,
         resends: u8,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), SubmitError> {
         let next = self.slots.next();
         if let Err(error) = self.submit(&mut command, now) {
-            return Err(Rejection::new(error, command));
+            return Err(SubmitError::new(error, command));
         }
         if let Some(slot) = next {
             self.commands[usize::from(slot)].resends = resends;
@@ -298,27 +298,31 @@ impl<P: Provider> Queue<P> {
     /// Takes a completion of this queue's queue pair if it is one of those that a command has: of
     /// its response, or of its send. What the response is, it leaves in `response`.
     #[inline(always)] // the hot loop is in here; what is not usual is apart
-    pub(crate) fn answer(&mut self, completion: &Completion, response: &mut Cqe) -> Answer {
+    pub(crate) fn answer(
+        &mut self,
+        completion: &Completion,
+        response: &mut Cqe,
+    ) -> ResponseHandling {
         if !completion.status().is_success() || self.side.state() != State::Established {
-            return Answer::Unusual;
+            return ResponseHandling::Unusual;
         }
         if !completion.is_receive() {
             return self.sent(completion, response);
         }
         // The response is read, and its buffer takes another.
         let received = self.queue_pair.receive_again(completion, response.as_mut_bytes());
-        let Ok(length) = received else { return Answer::Unusual };
+        let Ok(length) = received else { return ResponseHandling::Unusual };
         let usual = length as usize == Cqe::SIZE && !completion.may_invalidate();
         if usual && let Some(slot) = self.slots.complete_fast(response.command_id()) {
-            return Answer::Finished(slot);
+            return ResponseHandling::Finished(slot);
         }
-        Answer::Read(length)
+        ResponseHandling::Read(length)
     }
 
     /// Takes the completion of a send that a command waits for.
-    fn sent(&mut self, completion: &Completion, response: &mut Cqe) -> Answer {
+    fn sent(&mut self, completion: &Completion, response: &mut Cqe) -> ResponseHandling {
         let Some((row, data)) = self.queue_pair.retire_message(completion) else {
-            return Answer::Unusual;
+            return ResponseHandling::Unusual;
         };
         let slot = u16::try_from(row).expect("there is a message for each slot");
         if data.is_some() {
@@ -327,9 +331,9 @@ impl<P: Provider> Queue<P> {
         match self.slots.handle_sent(slot) {
             Some(finished) => {
                 *response = finished.response;
-                Answer::Finished(slot)
+                ResponseHandling::Finished(slot)
             }
-            None => Answer::Nothing,
+            None => ResponseHandling::Nothing,
         }
     }
 
@@ -393,7 +397,7 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Hands a command out as if it had not been answered.
-    pub(crate) fn disown(&mut self, slot: u16) -> Ended {
+    pub(crate) fn disown(&mut self, slot: u16) -> AbortedCommand {
         let sqe = self.sqe(slot);
         self.commands[usize::from(slot)].end(sqe)
     }
@@ -501,7 +505,7 @@ impl<P: Provider> Queue<P> {
     /// Ends the queue, which was [disconnected](Self::disconnect): destroys the queue pair, after
     /// which the device touches nothing any more, and returns the commands that were in flight with
     /// their buffers.
-    pub(crate) fn close(mut self) -> Vec<Ended> {
+    pub(crate) fn close(mut self) -> Vec<AbortedCommand> {
         self.disconnect();
         if let Some(cause) = self.side.cause() {
             tracing::debug!(queue = %self.id, %cause, drained = self.is_drained(), "closed");
@@ -602,15 +606,21 @@ impl InFlight {
 
     /// Ends with this response.
     #[inline]
-    pub(crate) fn complete(&mut self, response: Cqe) -> Done {
+    pub(crate) fn complete(&mut self, response: Cqe) -> CommandCompletion {
         self.resends = 0;
-        let (outcome, execution) = (Ok(response), Execution::Answered);
-        Done { user: self.user, outcome, data: self.data.take(), execution }
+        let (outcome, execution) = (Ok(response), ExecutionStatus::Answered);
+        CommandCompletion { user: self.user, outcome, data: self.data.take(), execution }
     }
 
-    fn end(&mut self, sqe: Sqe) -> Ended {
+    fn end(&mut self, sqe: Sqe) -> AbortedCommand {
         let resends = std::mem::take(&mut self.resends);
-        Ended { user: self.user, started: self.started, resends, sqe, data: self.data.take() }
+        AbortedCommand {
+            user: self.user,
+            started: self.started,
+            resends,
+            sqe,
+            data: self.data.take(),
+        }
     }
 }
 

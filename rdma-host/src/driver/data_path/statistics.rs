@@ -2,14 +2,14 @@
 
 use hdrhistogram::Histogram;
 
-use crate::{driver::data_path::latency_histogram::Recent, wire::Opcode};
+use crate::{driver::data_path::latency_histogram::LatencyHistogram, wire::Opcode};
 
 /// What a poller counts with: latencies reach the statistics when those are read.
-pub(crate) struct Meter {
+pub(crate) struct PollerMeter {
     statistics: Statistics,
-    read: Recent,
-    write: Recent,
-    other: Recent,
+    read: LatencyHistogram,
+    write: LatencyHistogram,
+    other: LatencyHistogram,
 }
 
 /// Counters of one poller since it began or was last [taken](Self::take).
@@ -22,15 +22,15 @@ pub struct Statistics {
     /// Flushes and everything else.
     pub other: Operation,
     /// How keys of single commands went out of use; none do in memory mode `pool`.
-    pub windows: Windows,
+    pub windows: WindowCounters,
     /// What the device was asked, and what it had to say.
-    pub device: Device,
+    pub device: DeviceCounters,
 }
 
 /// Dealings with the device, whatever commands they served. What is left over when a connection
 /// has failed is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Device {
+pub struct DeviceCounters {
     /// Batches of work handed to the device, each with one doorbell.
     pub doorbells: u64,
     /// Completions taken, of receives and of sends.
@@ -41,7 +41,7 @@ pub struct Device {
 
 /// Commands that lent their data by a window, by who took the key out of use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Windows {
+pub struct WindowCounters {
     /// The target, with its response.
     pub by_target: u64,
     /// This side, since the target did not: one more work request and completion each.
@@ -75,8 +75,8 @@ impl Default for Statistics {
             read: Operation::new(),
             write: Operation::new(),
             other: Operation::new(),
-            windows: Windows::default(),
-            device: Device::default(),
+            windows: WindowCounters::default(),
+            device: DeviceCounters::default(),
         }
     }
 }
@@ -109,10 +109,15 @@ impl Statistics {
     }
 }
 
-impl Meter {
+impl PollerMeter {
     pub(crate) fn new() -> Self {
         let statistics = Statistics::default();
-        Self { statistics, read: Recent::new(), write: Recent::new(), other: Recent::new() }
+        Self {
+            statistics,
+            read: LatencyHistogram::new(),
+            write: LatencyHistogram::new(),
+            other: LatencyHistogram::new(),
+        }
     }
 
     /// All that was counted.
@@ -125,7 +130,7 @@ impl Meter {
     }
 
     #[inline]
-    pub(crate) fn device(&mut self) -> &mut Device {
+    pub(crate) fn device(&mut self) -> &mut DeviceCounters {
         &mut self.statistics.device
     }
 
@@ -153,7 +158,7 @@ impl Meter {
     }
 }
 
-impl Windows {
+impl WindowCounters {
     #[inline]
     fn record(&mut self, revoked: Revoked) {
         match revoked {
@@ -163,7 +168,7 @@ impl Windows {
     }
 }
 
-impl Device {
+impl DeviceCounters {
     /// Counts a look into the completion queue that found so many.
     #[inline]
     pub(crate) fn count_poll(&mut self, found: usize) {
@@ -183,7 +188,7 @@ pub(crate) struct Outcome {
 impl Operation {
     fn new() -> Self {
         // As large as it may become: a run of days is not to take more memory than one of seconds.
-        let latency_ns = Histogram::new_with_bounds(1, Recent::VALUE_MAX, 3)
+        let latency_ns = Histogram::new_with_bounds(1, LatencyHistogram::VALUE_MAX, 3)
             .expect("a minute at three digits is a valid histogram");
         Self { completed: 0, failed: 0, bytes: 0, latency_ns }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use verbs::{Provider, RdmaCore};
 
 pub use walk::{Discovered, Discovery};
-pub use watch::{DiscoveryNews, DiscoveryWatch};
+pub use watch::{DiscoveryEvent, DiscoveryWatch};
 
 use self::session::Session;
 use crate::{

@@ -17,11 +17,13 @@ use crate::{
         buffers::verbs_error,
         connect::{
             admin_queue::{data_for, read_answer},
-            authenticate::{Carrier, Parties, authenticate, warn_if_unauthenticated},
+            authenticate::{
+                AuthenticationParties, CommandChannel, authenticate, warn_if_unauthenticated,
+            },
             rdma::{Completions, Plan, Resolved},
         },
         data_path::{
-            command::{Command, Data, Done},
+            command::{Command, CommandCompletion, Data},
             poller::Poller,
         },
     },
@@ -45,7 +47,7 @@ pub(super) struct Session<P: Provider> {
     event: Option<AsyncEvent>,
 }
 
-impl<P: Provider> Carrier for Session<P> {
+impl<P: Provider> CommandChannel for Session<P> {
     async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         self.execute(&execute).await
     }
@@ -104,7 +106,7 @@ impl<P: Provider> Session<P> {
                     return Ok(*negotiated);
                 }
                 BringUpAction::Authenticate(queue) => {
-                    let parties = Parties {
+                    let parties = AuthenticationParties {
                         authentication: options.authentication.clone(),
                         host: options.host.clone(),
                         subsystem: options.subsystem.clone(),
@@ -231,7 +233,7 @@ impl<P: Provider> Session<P> {
     }
 
     /// Takes what has come; returns the command that was sent last, when it is done.
-    fn take(&mut self) -> Result<Option<Done>, Error> {
+    fn take(&mut self) -> Result<Option<CommandCompletion>, Error> {
         self.poller.poll()?;
         while let Some(done) = self.poller.take() {
             match done.user {
@@ -262,7 +264,7 @@ impl<P: Provider> Session<P> {
     }
 
     /// Makes the buffer of an answer that nobody waits for whole again.
-    fn restore(&mut self, done: Done) {
+    fn restore(&mut self, done: CommandCompletion) {
         if let Some(mut buffer) = done.data {
             if let Some(rest) = self.scratch.take() {
                 // The two were cut from one another.

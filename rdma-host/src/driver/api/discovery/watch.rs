@@ -37,7 +37,7 @@ pub struct DiscoveryWatch<P: Provider = RdmaCore> {
 
 /// What is known of a watched discovery controller.
 #[derive(Clone, Debug)]
-pub enum DiscoveryNews {
+pub enum DiscoveryEvent {
     /// The watch is over, for good.
     Ended(Error),
     /// The log, new or changed.
@@ -105,16 +105,16 @@ impl<P: Provider> DiscoveryWatch<P> {
     }
 
     /// Waits for news: the log right after the connect, then every change, and what becomes of the
-    /// connection. Nothing is lost when the future is dropped. After [`DiscoveryNews::Ended`] it
+    /// connection. Nothing is lost when the future is dropped. After [`DiscoveryEvent::Ended`] it
     /// is repeated.
-    pub async fn next(&mut self) -> DiscoveryNews {
+    pub async fn next(&mut self) -> DiscoveryEvent {
         loop {
             match &mut self.state {
-                State::Ended(error) => return DiscoveryNews::Ended(error.clone()),
+                State::Ended(error) => return DiscoveryEvent::Ended(error.clone()),
                 State::Live(serving) => match serving.next().await {
                     Ok(log) => {
                         (self.attempts, self.lost) = (0, None);
-                        return DiscoveryNews::Log(log);
+                        return DiscoveryEvent::Log(log);
                     }
                     Err(cause) => return self.lost(cause),
                 },
@@ -138,7 +138,7 @@ impl<P: Provider> DiscoveryWatch<P> {
         }
     }
 
-    fn lost(&mut self, cause: Error) -> DiscoveryNews {
+    fn lost(&mut self, cause: Error) -> DiscoveryEvent {
         let elapsed = self.lost.get_or_insert_with(Instant::now).elapsed();
         let attempts = self.attempts;
         let failure = ConnectionFailure {
@@ -150,13 +150,13 @@ impl<P: Provider> DiscoveryWatch<P> {
         match self.options.reconnect.verdict(&failure) {
             Verdict::GiveUp(_) => {
                 self.state = State::Ended(cause.clone());
-                DiscoveryNews::Ended(cause)
+                DiscoveryEvent::Ended(cause)
             }
             Verdict::Retry(delay) => {
                 self.attempts += 1;
                 self.state = State::Lost { due: Instant::now() + delay };
                 let max = self.options.reconnect.attempts_max();
-                DiscoveryNews::Lost { cause, attempt: self.attempts, max, delay }
+                DiscoveryEvent::Lost { cause, attempt: self.attempts, max, delay }
             }
         }
     }

@@ -6,8 +6,8 @@ use verbs::Provider;
 use super::{Link, Poller};
 use crate::{
     driver::data_path::{
-        command::{Command, Done},
-        mailbox::Errand,
+        command::{Command, CommandCompletion},
+        mailbox::InternalCommand,
     },
     error::Error,
     wire::{Opcode, QueueId},
@@ -19,16 +19,16 @@ const ERRAND: u64 = u64::MAX;
 /// How far a command has come.
 pub(super) enum State {
     /// Its queue has had no room for it yet.
-    Waits { queue: QueueId, command: Command, reply: oneshot::Sender<Done> },
+    Waits { queue: QueueId, command: Command, reply: oneshot::Sender<CommandCompletion> },
     /// It is in flight.
-    Sent(oneshot::Sender<Done>),
+    Sent(oneshot::Sender<CommandCompletion>),
 }
 
 impl State {
     /// A command to send, if it is for this connection. One that is not is dropped, which tells
     /// whoever waits.
-    pub(super) fn new(errand: Errand, generation: u64) -> Option<Self> {
-        let Errand { queue, mut command, reply, .. } = errand;
+    pub(super) fn new(errand: InternalCommand, generation: u64) -> Option<Self> {
+        let InternalCommand { queue, mut command, reply, .. } = errand;
         command.user = ERRAND;
         (errand.generation == generation).then_some(Self::Waits { queue, command, reply })
     }
@@ -65,7 +65,10 @@ impl<P: Provider> Poller<P> {
                 self.flush_dirty()
             }
             Err(error) => {
-                let _ = reply.send(Done { user: ERRAND, ..Done::unsent(error, command) });
+                let _ = reply.send(CommandCompletion {
+                    user: ERRAND,
+                    ..CommandCompletion::unsent(error, command)
+                });
                 Ok(())
             }
         }
@@ -73,7 +76,7 @@ impl<P: Provider> Poller<P> {
 
     /// Gives a command of the controller's back to it.
     #[cold]
-    pub(super) fn end_errand(&mut self, done: Done) {
+    pub(super) fn end_errand(&mut self, done: CommandCompletion) {
         if let Some(State::Sent(reply)) = self.errand.take() {
             // Who no longer waits has given the buffer up.
             let _ = reply.send(done);

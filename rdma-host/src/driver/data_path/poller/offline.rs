@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use verbs::Provider;
 
-use super::{Assembly, Link, Poller, internal_command::is_errand, tick::Tick};
+use super::{Link, Poller, QueueSet, internal_command::is_errand, tick::Tick};
 use crate::{
     config::{DRAIN_TIMEOUT, RESENDS_MAX},
     driver::data_path::{
-        command::{Command, Data, Done, Execution, Rejection},
-        connection_state::{Outage, Phase, Terms},
-        pending::HeldCommand,
-        queue::{Ended, Queue},
+        command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
+        connection_state::{ConnectionInfo, ConnectionState, Disconnection},
+        pending::PendingCommand,
+        queue::{AbortedCommand, Queue},
     },
     error::{Error, Misuse, Transport},
     proto::CompletedCommand,
@@ -99,7 +99,7 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Holds a command that got no answer, or hands it back if it is not to be sent again.
-    fn keep(&mut self, ended: Ended, cause: &Error) {
+    fn keep(&mut self, ended: AbortedCommand, cause: &Error) {
         if self.errand.is_some() && is_errand(ended.user, ended.sqe.opcode()) {
             self.errand = None; // which tells whoever waits
             return;
@@ -120,19 +120,19 @@ impl<P: Provider> Poller<P> {
         }
         let Some(link) = &self.link else { return Err(Error::Closed) };
         match link.berth.liveness.phase() {
-            Phase::Live(terms) if terms.generation != link.generation => {
+            ConnectionState::Live(terms) if terms.generation != link.generation => {
                 let assembly = link.berth.take();
                 self.adopt(terms.generation, assembly);
                 self.drop_unfit(&terms);
                 Ok(())
             }
-            Phase::Live(_) => Ok(()),
-            Phase::Away(Outage { commands_fail: false, .. }) => Ok(()),
-            Phase::Away(Outage { away, commands_fail: true }) => {
+            ConnectionState::Live(_) => Ok(()),
+            ConnectionState::Away(Disconnection { commands_fail: false, .. }) => Ok(()),
+            ConnectionState::Away(Disconnection { away, commands_fail: true }) => {
                 self.fail_held(&Error::NotConnected(away));
                 Ok(())
             }
-            Phase::Ended(error) => {
+            ConnectionState::Ended(error) => {
                 self.fail_held(&error);
                 self.failure = Some(error.clone());
                 Err(error)
@@ -140,7 +140,7 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    fn adopt(&mut self, generation: u64, assembly: Option<Assembly<P>>) {
+    fn adopt(&mut self, generation: u64, assembly: Option<QueueSet<P>>) {
         let Some(link) = &mut self.link else { return };
         link.generation = generation;
         link.note_replaced();
@@ -159,7 +159,7 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Hands back the commands that the new connection can't carry.
-    fn drop_unfit(&mut self, terms: &Terms) {
+    fn drop_unfit(&mut self, terms: &ConnectionInfo) {
         if let Some(link) = &mut self.link {
             link.replaced.clone_from(&terms.replaced);
             link.note_replaced();
@@ -198,10 +198,10 @@ impl<P: Provider> Poller<P> {
         &mut self,
         command: Command,
         started: u64,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), SubmitError> {
         match self.lose(Error::Closed) {
             Ok(()) => self.hold(command, started),
-            Err(error) => Err(Rejection::new(error, command)),
+            Err(error) => Err(SubmitError::new(error, command)),
         }
     }
 
@@ -229,12 +229,12 @@ impl<P: Provider> Poller<P> {
         }
         while let Some(index) = self.pick() {
             let Some(held) = self.held.pop() else { break };
-            let HeldCommand { command, started, execution, sends } = held;
+            let PendingCommand { command, started, execution, sends } = held;
             match self.queues[index].submit_again(command, started, sends) {
                 Ok(()) => self.note_submitted(index),
-                Err(Rejection { error, user, data }) => {
+                Err(SubmitError { error, user, data }) => {
                     let outcome = Err(error);
-                    self.done.push_back(Done { user, outcome, data, execution });
+                    self.done.push_back(CommandCompletion { user, outcome, data, execution });
                 }
             }
         }
@@ -242,50 +242,54 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Keeps a command that no queue can take now: for a connection, if there is none.
-    pub(super) fn hold(&mut self, command: Command, started: u64) -> Result<(), Rejection> {
+    pub(super) fn hold(&mut self, command: Command, started: u64) -> Result<(), SubmitError> {
         if let Some(error) = &self.failure {
-            return Err(Rejection::new(error.clone(), command));
+            return Err(SubmitError::new(error.clone(), command));
         }
         if self.held.room() == 0 {
-            return Err(Rejection::new(Misuse::QueuesFull.into(), command));
+            return Err(SubmitError::new(Misuse::QueuesFull.into(), command));
         }
         if self.is_connected() {
             if self.errand.is_none() && self.room() == 0 {
-                return Err(Rejection::new(Misuse::QueuesFull.into(), command));
+                return Err(SubmitError::new(Misuse::QueuesFull.into(), command));
             }
             if let Some(error) = self.barred(&command) {
-                return Err(Rejection::new(error, command));
+                return Err(SubmitError::new(error, command));
             }
             // The owner has room for it, but for a command that is not the owner's, or sends that
             // are done and not known to be.
-            self.held.push(HeldCommand {
+            self.held.push(PendingCommand {
                 command,
                 started,
-                execution: Execution::NotSent,
+                execution: ExecutionStatus::NotSent,
                 sends: 0,
             });
             return Ok(());
         }
         let Some(link) = &self.link else {
-            return Err(Rejection::new(Misuse::QueuesFull.into(), command));
+            return Err(SubmitError::new(Misuse::QueuesFull.into(), command));
         };
         let error = match link.berth.liveness.phase() {
-            Phase::Away(Outage { away, commands_fail: true }) => Error::NotConnected(away),
-            Phase::Ended(error) => error,
-            Phase::Live(terms) if terms.generation == link.generation && !link.keeps_stranded => {
+            ConnectionState::Away(Disconnection { away, commands_fail: true }) => {
+                Error::NotConnected(away)
+            }
+            ConnectionState::Ended(error) => error,
+            ConnectionState::Live(terms)
+                if terms.generation == link.generation && !link.keeps_stranded =>
+            {
                 Transport::NoQueue.into()
             }
-            Phase::Away(_) | Phase::Live(_) => {
-                self.held.push(HeldCommand {
+            ConnectionState::Away(_) | ConnectionState::Live(_) => {
+                self.held.push(PendingCommand {
                     command,
                     started,
-                    execution: Execution::NotSent,
+                    execution: ExecutionStatus::NotSent,
                     sends: 0,
                 });
                 return Ok(());
             }
         };
-        Err(Rejection::new(error, command))
+        Err(SubmitError::new(error, command))
     }
 
     /// Hands all held commands back.
@@ -295,10 +299,13 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    fn hand_back(&mut self, held: HeldCommand, error: Error) {
-        let HeldCommand { command, execution, .. } = held;
+    fn hand_back(&mut self, held: PendingCommand, error: Error) {
+        let PendingCommand { command, execution, .. } = held;
         self.meter.record_failure(command.sqe.opcode());
-        self.done.push_back(Done { execution, ..Done::unsent(error, command) });
+        self.done.push_back(CommandCompletion {
+            execution,
+            ..CommandCompletion::unsent(error, command)
+        });
     }
 
     /// Whether there is a connection, but no queue of it for this poller.
@@ -309,21 +316,21 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Gives the held commands away.
-    pub(crate) fn surrender(&mut self) -> Option<HeldCommand> {
+    pub(crate) fn surrender(&mut self) -> Option<PendingCommand> {
         self.held.pop()
     }
 
     /// Takes a command back that nobody else took.
-    pub(crate) fn inherit(&mut self, command: Command, execution: Execution) {
+    pub(crate) fn inherit(&mut self, command: Command, execution: ExecutionStatus) {
         let started = self.clock.raw();
         // Whoever passes it on forgets how often it was sent: few go this way.
-        self.held.push(HeldCommand { command, started, execution, sends: 0 });
+        self.held.push(PendingCommand { command, started, execution, sends: 0 });
     }
 
     /// How many pollers of the controller have queues now.
     pub(crate) fn connected_pollers(&self) -> usize {
         match self.link.as_ref().map(|link| link.berth.liveness.phase()) {
-            Some(Phase::Live(terms)) => terms.pollers,
+            Some(ConnectionState::Live(terms)) => terms.pollers,
             _ => 0,
         }
     }
@@ -349,12 +356,12 @@ impl<P: Provider> Link<P> {
     }
 }
 
-impl Ended {
+impl AbortedCommand {
     /// The command, to be sent again.
-    fn into_held(self) -> HeldCommand {
+    fn into_held(self) -> PendingCommand {
         let Self { user, started, resends, sqe, data, .. } = self;
         let command = Command { data: Data::of(&sqe, data), sqe, user };
         let sends = resends.saturating_add(1);
-        HeldCommand { command, started, execution: Execution::Unknown, sends }
+        PendingCommand { command, started, execution: ExecutionStatus::Unknown, sends }
     }
 }

@@ -7,7 +7,7 @@ use verbs::Provider;
 use super::{Aborting, Poller, internal_command};
 use crate::{
     config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK},
-    driver::data_path::mailbox::Late,
+    driver::data_path::mailbox::TimedOutCommand,
     error::Error,
 };
 
@@ -108,7 +108,7 @@ impl<P: Provider> Poller<P> {
             let (started, command) = queue.oldest()?;
             // The time without a connection is not the target's.
             let age = self.clock.delta(started.max(self.tick.since), now);
-            Some((age, Late { queue: queue.id(), command }))
+            Some((age, TimedOutCommand { queue: queue.id(), command }))
         });
         let Some((age, late)) = ages.max_by_key(|&(age, _)| age) else { return Ok(()) };
         if age <= self.timeout {
