@@ -18,10 +18,9 @@ use crate::{
 /// A completion queue with a completion channel, shared by any number of queue pairs of one
 /// device.
 ///
-/// To wait: a [`Waiter`](crate::Waiter), or [`poll_or_arm`](Self::poll_or_arm), and sleep until
-/// the file descriptor is readable when that gives nothing. By hand it is [`arm`](Self::arm), then
-/// [`poll`](Self::poll) until it gives nothing, then sleep, [`acknowledge`](Self::acknowledge),
-/// and around again. Polling *after* arming matters: a completion that came before has made no
+/// To wait: [`poll_or_arm`](Self::poll_or_arm), and sleep until the file descriptor is readable
+/// when that gives nothing. By hand it is [`arm`](Self::arm), then [`poll`](Self::poll) until it
+/// gives nothing, then sleep, [`acknowledge`](Self::acknowledge), and around again. Polling *after* arming matters: a completion that came before has made no
 /// event.
 ///
 /// ```text

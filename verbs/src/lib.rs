@@ -73,8 +73,9 @@
 //! receives of their own or shared, RDMA reads and writes, and memory that a peer may reach, by
 //! registration or by a memory window of type 2. It has no atomic operations, datagrams,
 //! multicast, immediate data, fences, windows of type 1 or on-demand paging. It never sleeps,
-//! spawns, logs or reads a clock: whoever calls it owns the loop, and a [`Waiter`] says when it is
-//! safe to sleep. It knows nothing of NVMe.
+//! spawns, logs or reads a clock: the caller owns the loop, and
+//! [`poll_or_arm`](CompletionQueue::poll_or_arm) says when it is safe to sleep. It knows nothing of
+//! NVMe.
 //!
 //! # Picture
 //!
@@ -206,7 +207,6 @@ mod shared_receive_queue;
 mod slot;
 mod sys;
 mod token;
-mod wait;
 mod window;
 mod work;
 
@@ -227,7 +227,6 @@ pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair, SENDS_QUEUED_MAX};
 pub use shared_receive_queue::SharedReceiveQueue;
 pub use sys::{DeviceInfo, PageSize, PortInfo, PortState, RdmaCore, devices};
-pub use wait::{Found, Wait, Waiter};
 pub use window::{Binding, RefusedBind, Window};
 pub use work::{
     Refused, RefusedBuffer, Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,

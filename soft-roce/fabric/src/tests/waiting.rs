@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use verbs::{Completion, Found, Wait, Waiter};
+use verbs::Completion;
 
 use super::*;
 
@@ -34,72 +34,26 @@ fn a_completion_just_before_the_arming_makes_no_event() {
 }
 
 #[test]
-fn a_completion_between_poll_and_arming_is_found_in_every_mode_that_sleeps() {
-    for mode in [Wait::Event, Wait::Adaptive(3)] {
-        let (fabric, mut pair) = held(32);
-        let mut waiter = Waiter::new(mode);
-        let mut out = [Completion::default(); 4];
-        pair.client.send(b"in between");
-        fabric.at(Point::arm("server", 1), Fault::Arrive);
-        let mut found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
-        while found == Found::Nothing {
-            found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
-        }
-        assert_eq!(found, Found::Completions(1), "{mode:?}");
-    }
+fn a_completion_between_poll_and_arming_is_found() {
+    let (fabric, mut pair) = held(32);
+    let mut out = [Completion::default(); 4];
+    pair.client.send(b"in between");
+    fabric.at(Point::arm("server", 1), Fault::Arrive);
+    assert_eq!(pair.server.queue.poll_or_arm(&mut out).expect("it works"), 1);
 }
 
 #[test]
 fn a_completion_after_the_arming_wakes() {
     let (fabric, mut pair) = held(33);
-    let mut waiter = Waiter::new(Wait::Event);
     let mut out = [Completion::default(); 4];
     for _ in 0..2 {
-        let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
-        assert_eq!(found, Found::Asleep);
+        assert_eq!(pair.server.queue.poll_or_arm(&mut out).expect("it works"), 0);
         assert!(!wakes(&pair.server.queue));
         pair.client.send(b"wake up");
         fabric.settle();
         assert!(wakes(&pair.server.queue));
-        let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
-        assert_eq!(found, Found::Completions(1));
+        assert_eq!(pair.server.queue.poll_or_arm(&mut out).expect("it works"), 1);
     }
-    let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
-    assert_eq!(found, Found::Asleep);
+    assert_eq!(pair.server.queue.poll_or_arm(&mut out).expect("it works"), 0);
     assert!(!wakes(&pair.server.queue), "events of what was found are taken off before sleeping");
-}
-
-#[test]
-fn an_adaptive_wait_spins_and_then_sleeps() {
-    let (fabric, mut pair) = held(34);
-    let mut waiter = Waiter::new(Wait::Adaptive(3));
-    let mut out = [Completion::default(); 4];
-    let mut next =
-        |pair: &mut Pair<Host>| waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
-    for _ in 0..2 {
-        for _ in 0..3 {
-            assert_eq!(next(&mut pair), Found::Nothing);
-        }
-        assert_eq!(next(&mut pair), Found::Asleep);
-        assert_eq!(next(&mut pair), Found::Asleep, "a wake-up for nothing is no reason to spin");
-        pair.client.send(b"at last");
-        fabric.settle();
-        assert_eq!(next(&mut pair), Found::Completions(1));
-    }
-}
-
-#[test]
-fn a_polling_wait_never_arms() {
-    let (fabric, mut pair) = held(35);
-    let mut waiter = Waiter::new(Wait::Poll);
-    let mut out = [Completion::default(); 4];
-    for _ in 0..100 {
-        let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
-        assert_eq!(found, Found::Nothing);
-    }
-    pair.client.send(b"now");
-    fabric.settle();
-    assert!(!wakes(&pair.server.queue));
-    let found = waiter.poll(&mut pair.server.queue, &mut out).expect("it works");
-    assert_eq!(found, Found::Completions(1));
 }
