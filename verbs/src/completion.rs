@@ -20,8 +20,8 @@ use crate::{
 ///
 /// To wait: [`poll_or_arm`](Self::poll_or_arm), and sleep until the file descriptor is readable
 /// when that gives nothing. By hand it is [`arm`](Self::arm), then [`poll`](Self::poll) until it
-/// gives nothing, then sleep, [`acknowledge`](Self::acknowledge), and around again. Polling *after* arming matters: a completion that came before has made no
-/// event.
+/// gives nothing, then sleep, [`acknowledge`](Self::acknowledge), and around again. Polling
+/// *after* arming matters: a completion that came before has made no event.
 ///
 /// ```text
 ///   poll: nothing      a completion here makes no event ...

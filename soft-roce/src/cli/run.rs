@@ -170,12 +170,6 @@ fn report(outcome: &Outcome) {
         }
         RunStatus::NoResult(reason) => {
             eprintln!("soft-roce: no result from the guest: {reason}; its kernel's log is above");
-            let known = outcome.cause().unwrap_or("not a known one");
-            eprintln!("soft-roce: cause: {known}");
-            eprintln!(
-                "soft-roce: `soft-roce doctor` tries what a guest needs; --log FILE keeps the \
-                 kernel's whole log"
-            );
         }
         RunStatus::OutputFailed(reason) => {
             eprintln!("soft-roce: cannot write the program's output: {reason}");
@@ -187,6 +181,13 @@ fn report(outcome: &Outcome) {
     if let Some(kernel_log::KernelWarning { kind, line, .. }) = outcome.kernel_warnings.first() {
         let count = outcome.kernel_warnings.len();
         eprintln!("soft-roce: {count} bad kernel messages (see above), first a {kind}: {line}");
+    }
+    if outcome.panicked() || matches!(outcome.ending, RunStatus::NoResult(_)) {
+        eprintln!("soft-roce: cause: {}", outcome.cause().unwrap_or("not a known one"));
+        eprintln!(
+            "soft-roce: `soft-roce doctor` tries what a guest needs; --log FILE keeps the kernel's \
+             whole log"
+        );
     }
 }
 

@@ -5,7 +5,7 @@
 /// In order of precedence: a text that follows from another cause stands below it.
 const CAUSES: [(&[&str], &str); 10] = [
     (
-        &["set fp regs failed", "get fp regs failed"],
+        &["set fp regs failed", "get fp regs failed", "The extended state of this processor has"],
         "the processor has more registers (extended state, as with AMX) than this kernel was built \
          for; build it again with `soft-roce build`",
     ),
@@ -64,6 +64,8 @@ mod tests {
     fn the_first_known_text_decides() {
         let log = "[ 0.3] userspace - ptrace set fp regs failed, errno = 14\n\
                    [ 0.4] Kernel panic - not syncing: No working init found.\n";
+        assert!(find(log, "its kernel ended (exit 1)").unwrap().contains("AMX"));
+        let log = "The extended state of this processor has 20000 bytes; this kernel has room\n";
         assert!(find(log, "its kernel ended (exit 1)").unwrap().contains("AMX"));
         let log = "Checking PROT_EXEC mmap in /x...Operation not permitted\n\
                    /x must be not mounted noexec\n";

@@ -67,11 +67,21 @@ impl Outcome {
         self.status() == 0
     }
 
-    /// Cause of a guest that ended without a result, if it is a known one, and what to do.
+    /// Cause of a guest that ended without a result, or whose kernel panicked behind the program's
+    /// status, if it is a known one, and what to do.
     #[must_use]
     pub fn cause(&self) -> Option<&'static str> {
-        let RunStatus::NoResult(reason) = &self.ending else { return None };
-        cause::find(&self.kernel_log, reason)
+        match &self.ending {
+            RunStatus::NoResult(reason) => cause::find(&self.kernel_log, reason),
+            _ if self.panicked() => cause::find(&self.kernel_log, ""),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the kernel panicked.
+    #[must_use]
+    pub fn panicked(&self) -> bool {
+        self.kernel_warnings.iter().any(|warning| warning.kind == "panic")
     }
 
     /// The part of the kernel's log that belongs to the failure.
