@@ -34,26 +34,36 @@ pub(crate) fn stat(pid: Pid) -> Option<Stat> {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+    use std::time::{Duration, Instant};
 
-    use rustix::process::{getpid, getsid};
+    use rustix::process::getpid;
 
     use super::*;
 
+    /// The child leads a session of its own: this process's may lie outside its process id
+    /// namespace, where it has no number.
     #[test]
     fn a_child_is_found_with_its_state() {
-        let mut child = Command::new("sleep").arg("10").spawn().unwrap();
+        let mut child = Command::new("setsid").args(["sleep", "10"]).spawn().unwrap();
         let pid = Pid::from_child(&child);
         assert!(all().any(|one| one == pid));
-        let expected = getsid(None).unwrap().as_raw_nonzero().get();
-        let stat = stat(pid).unwrap();
-        let me = getpid().as_raw_nonzero().get();
-        assert_eq!((stat.parent, stat.session), (me, expected));
+        let session = pid.as_raw_nonzero().get();
+        let found = wait_for(pid, |stat| stat.session == session);
+        assert_eq!(found.parent, getpid().as_raw_nonzero().get());
         child.kill().unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while super::stat(pid).unwrap().state != 'Z' {
-            assert!(std::time::Instant::now() < deadline);
-        }
+        wait_for(pid, |stat| stat.state == 'Z');
         child.wait().unwrap();
-        assert_eq!(super::stat(pid), None);
+        assert_eq!(stat(pid), None);
+    }
+
+    fn wait_for(pid: Pid, condition: impl Fn(&Stat) -> bool) -> Stat {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let stat = stat(pid).unwrap();
+            if condition(&stat) {
+                return stat;
+            }
+            assert!(Instant::now() < deadline, "{stat:?}");
+        }
     }
 }
