@@ -83,7 +83,6 @@ pub(crate) struct Run {
     #[arg(
         required_unless_present = "shell",
         trailing_var_arg = true,
-        allow_hyphen_values = true,
         value_names = ["PROGRAM", "ARGS"]
     )]
     program: Vec<OsString>,
@@ -195,4 +194,31 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
     let duration = Duration::try_from_secs_f64(number);
     duration.ok().filter(|limit| !limit.is_zero()).ok_or_else(|| "give more than 0".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn program_of(words: &[&str]) -> Option<Vec<OsString>> {
+        let words = std::iter::once(&"run").chain(words);
+        Some(Arguments::try_parse_from(words).ok()?.run.program)
+    }
+
+    #[test]
+    fn an_option_that_is_not_known_is_no_program() {
+        assert_eq!(program_of(&["--typo", "x"]), None);
+        let words = |words: [&str; 2]| Some(words.map(OsString::from).to_vec());
+        assert_eq!(program_of(&["x", "--typo"]), words(["x", "--typo"]));
+        assert_eq!(program_of(&["x", "--kernel"]), words(["x", "--kernel"]));
+        assert_eq!(program_of(&["--", "--typo", "x"]), words(["--typo", "x"]));
+    }
 }

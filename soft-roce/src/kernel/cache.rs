@@ -1,9 +1,9 @@
 //! Where built kernels live: one folder per source version and configuration, one name per series.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::symlink,
+    os::unix::fs::{DirBuilderExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -95,7 +95,10 @@ impl Cache {
 
     /// Takes the lock of that name; calls `on_wait` first when somebody else holds it.
     pub(crate) fn lock(&self, name: &str, on_wait: impl FnOnce()) -> Result<Lock> {
-        fs::create_dir_all(&self.root).map_err(Error::io("create", &self.root))?;
+        // Programs are executed from here: no other user may change them, whatever the umask.
+        let mut folder = DirBuilder::new();
+        let created = folder.recursive(true).mode(0o700).create(&self.root);
+        created.map_err(Error::io("create", &self.root))?;
         let path = self.root.join(format!("{name}.lock"));
         let file = File::create(&path).map_err(Error::io("create", &path))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -145,10 +148,20 @@ mod tests {
     }
 
     #[test]
+    fn the_folder_is_closed_to_other_users() {
+        use std::os::unix::fs::MetadataExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().join("soft-roce"));
+        cache.lock("build", || panic!("no other holds it")).unwrap();
+        assert_eq!(fs::metadata(cache.root()).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
     fn a_second_lock_waits() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path().into());
-        let first = cache.lock("build", || panic!("nobody holds it")).unwrap();
+        let first = cache.lock("build", || panic!("no other holds it")).unwrap();
         let (told, waits) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| cache.lock("build", || told.send(()).unwrap()).unwrap());
