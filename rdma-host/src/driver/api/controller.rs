@@ -8,9 +8,8 @@ use verbs::{Buffer, CallerMemory, Domain, Pool, PoolOptions, Provider, RdmaCore,
 
 use crate::{
     config::{
-        ABORT_BACKLOG, ACK_TIMEOUT_MAX, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, ConnectOptions,
-        EVENT_BACKLOG, MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX,
-        STATE_CHANGE_BACKLOG,
+        ACK_TIMEOUT_MAX, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, ConnectOptions, EVENT_BACKLOG,
+        MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX, STATE_CHANGE_BACKLOG,
     },
     driver::{
         api::{
@@ -30,7 +29,7 @@ use crate::{
             supervisor::Supervisor,
         },
         data_path::{
-            connection_state::ConnectionWatch, memory::MemoryReport,
+            connection::Connection, connection_state::ConnectionWatch, memory::MemoryReport,
             namespace_registry::NamespaceRegistry, poller::Poller,
         },
     },
@@ -48,7 +47,7 @@ use crate::{
 /// Dropping it disconnects; [`shutdown`](Self::shutdown) does so in order and waits.
 pub struct Controller<P: Provider = RdmaCore> {
     shared: Arc<ControllerShared<P>>,
-    admin: AdminClient,
+    admin: AdminClient<P>,
     control: mpsc::Sender<ControlRequest>,
     io: Vec<mpsc::Sender<IoRequest>>,
     parties: AuthenticationParties,
@@ -122,29 +121,26 @@ impl<P: Provider> Controller<P> {
         check(options)?;
         let changes = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
         let shared = Arc::new(ControllerShared {
-            liveness: ConnectionWatch::new(),
+            connection: ConnectionWatch::new(),
             registry: Arc::new(NamespaceRegistry::default()),
             changes: changes.downgrade(),
-            present: parking_lot::Mutex::new(None),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),
         });
         let (control, controls) = mpsc::channel(1);
         let (admin, requests) = mpsc::channel(ADMIN_BACKLOG);
-        let (late_sender, late) = mpsc::channel(ABORT_BACKLOG);
         let (events, heard) = mpsc::channel(EVENT_BACKLOG);
         let (first, pollers_made) = oneshot::channel();
         let wiring = SupervisorChannels {
             shared: Arc::clone(&shared),
-            inbox: ControlChannels { control: controls, requests, late },
+            inbox: ControlChannels { control: controls, requests },
             changes,
-            late: late_sender,
             events,
             first,
         };
         let watched = parking_lot::Mutex::new(Some(StateChanges::of(&shared.changes)));
         let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
         tokio::spawn(supervisor.run());
-        let admin = AdminClient::new(admin, shared.liveness.clone());
+        let admin = AdminClient::new(admin, shared.connection.clone());
         let notices = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
         let (told, shared_too) = (notices.downgrade(), Arc::clone(&shared));
         let herald =
@@ -186,26 +182,26 @@ impl<P: Provider> Controller<P> {
     /// Never: there is a controller only once it has been connected.
     #[must_use]
     pub fn negotiated(&self) -> Arc<Negotiated> {
-        self.present(|present| Arc::clone(&present.negotiated))
+        self.connection().negotiated()
     }
 
     /// The name of the RDMA device in use.
     #[must_use]
     pub fn device(&self) -> String {
-        self.present(|present| present.device.clone())
+        self.connection().device.clone()
     }
 
     /// The NUMA node that the RDMA device is on, where the system knows: the processors and the
     /// memory to prefer.
     #[must_use]
     pub fn numa_node(&self) -> Option<u32> {
-        self.present(|present| present.numa_node)
+        self.connection().numa_node
     }
 
     /// How it reaches our memory; not as was asked for where the device cannot.
     #[must_use]
     pub fn memory(&self) -> MemoryReport {
-        self.present(|present| present.memory.clone())
+        self.connection().memory.clone()
     }
 
     /// The changes of the controller's state from now on.
@@ -397,13 +393,13 @@ impl<P: Provider> Controller<P> {
     /// As [`identify_namespace`](Self::identify_namespace).
     pub async fn namespace(&self, id: NamespaceId) -> Result<Namespace, Error> {
         let info = self.identify_namespace(id).await?;
-        let ControllerShared { liveness, registry, .. } = &*self.shared;
-        Ok(Namespace::new(info, self.io.clone(), liveness.clone(), Arc::clone(registry)))
+        let ControllerShared { connection, registry, .. } = &*self.shared;
+        Ok(Namespace::new(info, self.io.clone(), connection.summary(), registry))
     }
 
     /// Waits until the controller has ended, and says why.
     pub async fn failed(&self) -> Error {
-        self.shared.liveness.ended().await
+        self.shared.connection.until_ended().await
     }
 
     /// Ends the I/O queues, tells the controller if there is a connection, and disconnects. Takes
@@ -421,20 +417,18 @@ impl<P: Provider> Controller<P> {
         self.admin.execute(name, sqe, transfer).await.map(|(_, data)| data)
     }
 
-    pub(crate) fn admin(&self) -> &AdminClient {
+    pub(crate) fn admin(&self) -> &AdminClient<P> {
         &self.admin
     }
 
     fn domain(&self) -> (Domain<P>, MemoryMode) {
-        self.present(|present| (present.domain.clone(), present.memory.mode))
+        let connection = self.connection();
+        (connection.domain.clone(), connection.memory.mode)
     }
 
-    fn present<T>(
-        &self,
-        read: impl FnOnce(&crate::driver::control::shared::Connection<P>) -> T,
-    ) -> T {
-        let present = self.shared.present.lock();
-        read(present.as_ref().expect("a controller is handed out once it is connected"))
+    /// Connection that is live, or was last.
+    fn connection(&self) -> Arc<Connection<P>> {
+        self.shared.connection.latest().expect("a controller is handed out once it is connected")
     }
 }
 
@@ -561,7 +555,7 @@ impl<P: Provider> Controller<P> {
         self.log_pages(&self.negotiated()).health().await
     }
 
-    fn log_pages<'a>(&'a self, negotiated: &'a Negotiated) -> LogPages<'a> {
+    fn log_pages<'a>(&'a self, negotiated: &'a Negotiated) -> LogPages<'a, P> {
         LogPages { admin: self.admin(), negotiated }
     }
 }

@@ -50,8 +50,8 @@ impl PollerPeers {
     }
 }
 
-/// Serves requests until the last sender is gone and nothing is in flight, or the controller
-/// ends. Every request taken is answered.
+/// Serves requests until the last sender is gone and nothing is in flight. Every request is
+/// answered, once the controller has ended with its error.
 pub(crate) async fn run<P: Provider>(
     mut poller: Poller<P>,
     requests: mpsc::Receiver<IoRequest>,
@@ -71,8 +71,9 @@ pub(crate) async fn run<P: Provider>(
     let error = task.serve().await.err().unwrap_or(Error::Closed);
     let error = task.poller.fail(error);
     task.deliver();
-    task.requests.close();
-    while let Ok(request) = task.requests.try_recv() {
+    let IoTask { poller, mut requests, .. } = task;
+    drop(poller);
+    while let Some(request) = requests.recv().await {
         request.refuse(error.clone());
     }
 }

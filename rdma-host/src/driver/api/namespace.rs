@@ -13,7 +13,7 @@ use crate::{
         api::io_task::IoRequest,
         data_path::{
             command::{Command, CommandCompletion, ExecutionStatus},
-            connection_state::ConnectionWatch,
+            connection_state::LiveSummary,
             namespace_registry::{NamespaceEntry, NamespaceRegistry},
         },
     },
@@ -34,8 +34,7 @@ pub struct Namespace {
     seen: Arc<NamespaceEntry>,
     pollers: Vec<mpsc::Sender<IoRequest>>,
     next: Arc<AtomicUsize>,
-    liveness: ConnectionWatch,
-    registry: Arc<NamespaceRegistry>,
+    live: Arc<LiveSummary>,
 }
 
 /// An operation that failed, with its buffer where that still exists.
@@ -60,11 +59,11 @@ impl Namespace {
     pub(crate) fn new(
         info: NamespaceInfo,
         pollers: Vec<mpsc::Sender<IoRequest>>,
-        liveness: ConnectionWatch,
-        registry: Arc<NamespaceRegistry>,
+        live: Arc<LiveSummary>,
+        registry: &NamespaceRegistry,
     ) -> Self {
         let seen = registry.insert(info);
-        Self { info, seen, pollers, next: Arc::new(AtomicUsize::new(0)), liveness, registry }
+        Self { info, seen, pollers, next: Arc::new(AtomicUsize::new(0)), live }
     }
 
     /// What the namespace is, as it was seen last: it may have grown.
@@ -79,7 +78,7 @@ impl Namespace {
     pub fn transfer_bytes_max(&self) -> u64 {
         // Whole blocks, and at least one: a controller can't have blocks it can't transfer.
         let block_size = u64::from(self.info.block_size);
-        let bytes = self.registry.transfer_bytes_max();
+        let bytes = self.live.transfer_bytes_max();
         (bytes - bytes % block_size).max(block_size).min(block_size << 16)
     }
 
@@ -273,22 +272,19 @@ impl Namespace {
             None => Some(request),
         };
         if let Some(request) = refused {
-            request.refuse(self.cause());
+            request.refuse(Error::Closed);
         }
         done
     }
 
+    /// Waits for a command. A reply is missing only when the runtime of the pollers was shut down.
     async fn finish(&self, done: oneshot::Receiver<CommandCompletion>) -> CommandCompletion {
         let lost = |_| CommandCompletion {
             user: 0,
-            outcome: Err(self.cause()),
+            outcome: Err(Error::Closed),
             data: None,
             execution: ExecutionStatus::Unknown,
         };
         done.await.unwrap_or_else(lost)
-    }
-
-    fn cause(&self) -> Error {
-        self.liveness.cause().unwrap_or(Error::Closed)
     }
 }

@@ -13,9 +13,9 @@ use crate::{
     config::{ADMIN_TIMEOUT, EVENT_INTERVAL_MIN, IDLE_TIMEOUT},
     driver::data_path::{
         command::{Command, CommandCompletion, Data, ExecutionStatus},
+        connection::{Connection, TimedOutCommand},
         connection_state::{ConnectionState, ConnectionWatch},
         device_events::DeviceWatch,
-        mailbox::{PollerMailbox, TimedOutCommand},
         poller::Poller,
     },
     error::{Error, Rejected, TargetMisbehaved},
@@ -32,15 +32,20 @@ pub(crate) struct AdminRequest {
 }
 
 /// A way to send admin commands, whichever connection there is.
-#[derive(Clone)]
-pub(crate) struct AdminClient {
+pub(crate) struct AdminClient<P: Provider> {
     requests: mpsc::Sender<AdminRequest>,
-    liveness: ConnectionWatch,
+    watch: ConnectionWatch<P>,
 }
 
-impl AdminClient {
-    pub(crate) fn new(requests: mpsc::Sender<AdminRequest>, liveness: ConnectionWatch) -> Self {
-        Self { requests, liveness }
+impl<P: Provider> Clone for AdminClient<P> {
+    fn clone(&self) -> Self {
+        Self { requests: self.requests.clone(), watch: self.watch.clone() }
+    }
+}
+
+impl<P: Provider> AdminClient<P> {
+    pub(crate) fn new(requests: mpsc::Sender<AdminRequest>, watch: ConnectionWatch<P>) -> Self {
+        Self { requests, watch }
     }
 
     /// Sends a command and waits for a successful answer and its data. Without a connection it
@@ -63,13 +68,13 @@ impl AdminClient {
     /// The same, for an answer of any status.
     pub(crate) async fn answer(&self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         loop {
-            if !matches!(self.liveness.decided().await, ConnectionState::Live(_)) {
-                return Err(self.why_not());
+            if !matches!(self.watch.until_live_or_failing().await, ConnectionState::Live(_)) {
+                return Err(self.unavailable_error());
             }
             match self.ask(execute.clone(), None).await {
                 Some(outcome) => return outcome,
                 None if execute.sqe.opcode().is_idempotent() => {}
-                None => return Err(self.why_not()),
+                None => return Err(self.unavailable_error()),
             }
         }
     }
@@ -82,11 +87,11 @@ impl AdminClient {
     ) -> Option<Result<(Cqe, Vec<u8>), Error>> {
         let (reply, answer) = oneshot::channel();
         if self.requests.send(AdminRequest { execute, generation, reply }).await.is_err() {
-            return Some(Err(self.liveness.ended().await));
+            return Some(Err(self.watch.until_ended().await));
         }
         // The queue has its own deadline; past this one, it waits for another connection.
         let answered = tokio::time::timeout(2 * ADMIN_TIMEOUT, answer).await;
-        answered.unwrap_or_else(|_| Ok(Err(self.why_not()))).ok()
+        answered.unwrap_or_else(|_| Ok(Err(self.unavailable_error()))).ok()
     }
 
     /// Sends a command and waits for its answer, whatever it is; with a number, on the connection
@@ -96,12 +101,14 @@ impl AdminClient {
         execute: Execute,
         generation: Option<u64>,
     ) -> Result<(Cqe, Vec<u8>), Error> {
-        self.ask(execute, generation).await.unwrap_or_else(|| Err(self.why_not()))
+        self.ask(execute, generation).await.unwrap_or_else(|| Err(self.unavailable_error()))
     }
 
-    pub(crate) fn why_not(&self) -> Error {
-        match self.liveness.phase() {
-            ConnectionState::Away(outage) => Error::NotConnected(outage.away),
+    pub(crate) fn unavailable_error(&self) -> Error {
+        match self.watch.state() {
+            ConnectionState::Disconnected(disconnection) => {
+                Error::NotConnected(disconnection.error)
+            }
             ConnectionState::Ended(error) => error,
             ConnectionState::Live(_) => {
                 Error::Timeout { step: "an admin command", after: ADMIN_TIMEOUT }
@@ -114,8 +121,8 @@ impl AdminClient {
 pub(crate) struct AdminQueue<P: Provider> {
     poller: Poller<P>,
     keep_alive: KeepAlive,
-    /// Whose traffic counts as keep-alive.
-    berths: Vec<Arc<PollerMailbox<P>>>,
+    /// Connection that it belongs to, once that is live: its I/O counts as keep-alive traffic.
+    connection: Option<Arc<Connection<P>>>,
     scratch: Option<Buffer>,
     current: Option<AdminRequest>,
     /// Where events go; nothing before the controller is live, and when it takes no request.
@@ -124,8 +131,6 @@ pub(crate) struct AdminQueue<P: Provider> {
     ask_at: Option<Instant>,
     /// How long I/O commands may take.
     io_timeout: Duration,
-    /// Which connection this is, once it is live.
-    generation: u64,
 }
 
 /// Which command a completion ends: its low byte; above it stands the queue of an aborted one.
@@ -144,13 +149,12 @@ impl<P: Provider> AdminQueue<P> {
         Self {
             poller,
             keep_alive,
-            berths: Vec::new(),
+            connection: None,
             scratch,
             current: None,
             events: None,
             ask_at: None,
             io_timeout,
-            generation: 0,
         }
     }
 
@@ -165,10 +169,9 @@ impl<P: Provider> AdminQueue<P> {
         self.poller.report_to(watch);
     }
 
-    /// The connection is live, with this number; the traffic of these pollers counts as keep-alive.
-    pub(crate) fn go_live(&mut self, generation: u64, berths: Vec<Arc<PollerMailbox<P>>>) {
-        self.generation = generation;
-        self.berths = berths;
+    /// Notes that the connection is live.
+    pub(crate) fn go_live(&mut self, connection: Arc<Connection<P>>) {
+        self.connection = Some(connection);
     }
 
     /// Serves until the connection fails; never returns otherwise. Whoever still waits then learns
@@ -212,7 +215,7 @@ impl<P: Provider> AdminQueue<P> {
     /// Sends a keep-alive when it is due; returns how long the task may sleep.
     fn keep_alive(&mut self) -> Result<Duration, Error> {
         let now = Instant::now();
-        let traffic = self.berths.iter().filter_map(|berth| berth.traffic()).max();
+        let traffic = self.connection.as_ref().and_then(|connection| connection.last_traffic());
         match self.keep_alive.poll_action(traffic, now) {
             KeepAliveAction::Expired(after) => Err(Error::KeepAlive(after)),
             KeepAliveAction::Send => {
@@ -256,7 +259,8 @@ impl<P: Provider> AdminQueue<P> {
     }
 
     fn begin(&mut self, request: AdminRequest) -> Result<(), Error> {
-        if request.generation.is_some_and(|generation| generation != self.generation) {
+        let generation = self.connection.as_ref().map(|connection| connection.generation);
+        if request.generation.is_some() && request.generation != generation {
             let _ = request.reply.send(Err(Error::Reset));
             return Ok(());
         }

@@ -16,7 +16,7 @@ use crate::{
             rdma::{Completions, ConnectContext, Plan, Resolved},
         },
         data_path::{
-            mailbox::QueueSet,
+            connection::QueueSet,
             memory::{MemoryReport, completion_entries},
             poller::Poller,
         },

@@ -25,7 +25,7 @@ use crate::{
             rdma::{Completions, ConnectContext, Plan, Resolved},
             shared_poller::{SharedPoller, SharedQueue},
         },
-        data_path::{mailbox::QueueSet, memory::completion_entries, poller::Poller},
+        data_path::{connection::QueueSet, memory::completion_entries, poller::Poller},
     },
     error::{Error, Transport},
     proto::{BringUp, BringUpInput, QueueBringUpAction, QueueReady},

@@ -14,7 +14,7 @@ use crate::{
         },
         data_path::{
             command::{Command, CommandCompletion, ExecutionStatus},
-            mailbox::QueueSet,
+            connection::QueueSet,
             poller::Poller,
             queue::Queue,
         },

@@ -22,7 +22,7 @@ use crate::{
 
 /// Serves one controller, through all its connections.
 pub(crate) struct AsyncEventTask<P: Provider> {
-    pub(crate) admin: AdminClient,
+    pub(crate) admin: AdminClient<P>,
     pub(crate) shared: Arc<ControllerShared<P>>,
     pub(crate) events: mpsc::Receiver<AsyncEvent>,
     /// The only one, so that the notices end with the task.
@@ -95,7 +95,6 @@ impl<P: Provider> AsyncEventTask<P> {
     }
 
     fn negotiated(&self) -> Option<Arc<Negotiated>> {
-        let present = self.shared.present.lock();
-        present.as_ref().map(|present| Arc::clone(&present.negotiated))
+        self.shared.connection.latest().map(|connection| connection.negotiated())
     }
 }

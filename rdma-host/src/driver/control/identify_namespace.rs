@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// Asks through whichever connection there is.
-pub(crate) async fn inspect(
-    admin: &AdminClient,
+pub(crate) async fn inspect<P: Provider>(
+    admin: &AdminClient<P>,
     version: Version,
     id: NamespaceId,
 ) -> Result<NamespaceInfo, Error> {

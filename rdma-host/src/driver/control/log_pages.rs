@@ -1,5 +1,7 @@
 //! Log pages of a controller that is live.
 
+use verbs::Provider;
+
 use crate::{
     config::ADMIN_TRANSFER_MAX,
     driver::connect::admin_queue::AdminClient,
@@ -13,12 +15,12 @@ use crate::{
 
 /// Reads log pages of one controller. What was changed is told once only: reading a page clears
 /// the event that led to it.
-pub(crate) struct LogPages<'a> {
-    pub(crate) admin: &'a AdminClient,
+pub(crate) struct LogPages<'a, P: Provider> {
+    pub(crate) admin: &'a AdminClient<P>,
     pub(crate) negotiated: &'a Negotiated,
 }
 
-impl LogPages<'_> {
+impl<P: Provider> LogPages<'_, P> {
     pub(crate) async fn ana(&self) -> Result<AnaLog, Error> {
         /// RGO: groups without their namespaces.
         const GROUPS_ONLY: u8 = 1;

@@ -3,17 +3,17 @@
 //! ```text
 //!   admin queue      beside keep-alives and requests, by the admin task
 //!      |  the new secrets hold from here on
-//!   I/O queue 1..n   by the poller that owns it, among the commands of its owner (an errand)
+//!   I/O queue 1..n   by the poller that owns it, among the commands of its owner
 //! ```
 
 use std::sync::Arc;
 
 use auth::{Authenticated, Credentials};
 use tokio::sync::oneshot;
-use verbs::{Buffer, Domain, Provider};
+use verbs::{Buffer, Provider};
 
 use crate::{
-    config::{ADMIN_TIMEOUT, MemoryMode},
+    config::ADMIN_TIMEOUT,
     driver::{
         buffers::verbs_error,
         connect::{
@@ -23,11 +23,11 @@ use crate::{
         control::shared::ControllerShared,
         data_path::{
             command::Command,
-            connection_state::ConnectionWatch,
-            mailbox::{InternalCommand, PollerMailbox},
+            connection::{Connection, InternalCommand, PollerMailbox},
+            connection_state::{ConnectionState, ConnectionWatch},
         },
     },
-    error::{Error, Transport},
+    error::Error,
     proto::Execute,
     wire::{Cqe, Identify, QueueId},
 };
@@ -35,19 +35,10 @@ use crate::{
 /// What it takes to authenticate a controller again.
 pub(crate) struct Reauthentication<P: Provider> {
     pub(crate) shared: Arc<ControllerShared<P>>,
-    pub(crate) admin: AdminClient,
+    pub(crate) admin: AdminClient<P>,
     pub(crate) parties: AuthenticationParties,
     /// New secrets, if they change.
     pub(crate) credentials: Option<Arc<Credentials>>,
-}
-
-/// The connection that it is done on.
-struct Connection<P: Provider> {
-    generation: u64,
-    domain: Domain<P>,
-    mode: MemoryMode,
-    berths: Vec<Arc<PollerMailbox<P>>>,
-    authenticated: Vec<Option<Authenticated>>,
 }
 
 impl<P: Provider> Reauthentication<P> {
@@ -76,26 +67,13 @@ impl<P: Provider> Reauthentication<P> {
         outcome
     }
 
-    fn connection(&self) -> Result<Connection<P>, Error> {
-        let present = self.shared.present.lock();
-        match &*present {
-            Some(present) if self.shared.liveness.is_live(present.generation) => Ok(Connection {
-                generation: present.generation,
-                domain: present.domain.clone(),
-                mode: present.memory.mode,
-                berths: present.berths.clone(),
-                authenticated: present.negotiated.authenticated.clone(),
-            }),
-            _ => Err(self.admin.why_not()),
-        }
-    }
-
-    async fn admin_queue(&self) -> Result<Connection<P>, Error> {
-        let mut connection = self.connection()?;
-        let mut carrier = AdminQueue { client: &self.admin, generation: connection.generation };
-        let how = authenticate(&mut carrier, QueueId::ADMIN, &self.parties).await?;
-        connection.authenticated[0] = Some(how);
-        self.record(&connection);
+    async fn admin_queue(&self) -> Result<Arc<Connection<P>>, Error> {
+        let ConnectionState::Live(connection) = self.shared.connection.state() else {
+            return Err(self.admin.unavailable_error());
+        };
+        let mut channel = AdminQueue { client: &self.admin, generation: connection.generation };
+        let authenticated = authenticate(&mut channel, QueueId::ADMIN, &self.parties).await?;
+        record(&connection, QueueId::ADMIN, authenticated);
         Ok(connection)
     }
 
@@ -103,57 +81,39 @@ impl<P: Provider> Reauthentication<P> {
         &self,
         connection: &Connection<P>,
     ) -> Result<Vec<Option<Authenticated>>, Error> {
-        let scratch = connection.domain.allocate(Identify::SIZE, connection.mode.access());
+        let scratch = connection.domain.allocate(Identify::SIZE, connection.memory.mode.access());
         let mut scratch = Some(scratch.map_err(verbs_error)?);
-        let mut now = connection.authenticated.clone();
-        for (queue, how) in (0..).map(QueueId).zip(&mut now).skip(1) {
-            if how.is_none() {
+        let before = connection.negotiated();
+        for (queue, before) in (0..).map(QueueId).zip(&before.authenticated).skip(1) {
+            if before.is_none() {
                 continue;
             }
-            let berth = connection.berths.iter().find(|berth| berth.serves(queue));
-            let mut carrier = LiveQueue {
-                berth: berth.ok_or(Transport::NoQueue)?,
-                liveness: &self.shared.liveness,
-                generation: connection.generation,
+            let mut channel = LiveQueue {
+                mailbox: connection.mailbox_of(queue).expect("each I/O queue has a poller"),
+                watch: &self.shared.connection,
                 scratch: &mut scratch,
             };
-            *how = Some(authenticate(&mut carrier, queue, &self.parties).await?);
+            let authenticated = authenticate(&mut channel, queue, &self.parties).await?;
+            record(connection, queue, authenticated);
         }
-        let connection = Connection { authenticated: now, ..connection.clone() };
-        self.record(&connection);
-        Ok(connection.authenticated)
-    }
-
-    /// For whoever asks how the queues are authenticated.
-    fn record(&self, connection: &Connection<P>) {
-        if let Some(present) = &mut *self.shared.present.lock()
-            && present.generation == connection.generation
-        {
-            let negotiated = Arc::make_mut(&mut present.negotiated);
-            negotiated.authenticated.clone_from(&connection.authenticated);
-        }
+        Ok(connection.negotiated().authenticated.clone())
     }
 }
 
-impl<P: Provider> Clone for Connection<P> {
-    fn clone(&self) -> Self {
-        Self {
-            generation: self.generation,
-            domain: self.domain.clone(),
-            mode: self.mode,
-            berths: self.berths.clone(),
-            authenticated: self.authenticated.clone(),
-        }
-    }
+/// Stores the outcome in the connection.
+fn record<P: Provider>(connection: &Connection<P>, queue: QueueId, authenticated: Authenticated) {
+    let mut negotiated = connection.negotiated.lock();
+    let outcomes = &mut Arc::make_mut(&mut negotiated).authenticated;
+    outcomes[usize::from(queue.0)] = Some(authenticated);
 }
 
 /// The admin queue of a live connection, which others use, too.
-struct AdminQueue<'a> {
-    client: &'a AdminClient,
+struct AdminQueue<'a, P: Provider> {
+    client: &'a AdminClient<P>,
     generation: u64,
 }
 
-impl CommandChannel for AdminQueue<'_> {
+impl<P: Provider> CommandChannel for AdminQueue<'_, P> {
     async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         self.client.request(execute, Some(self.generation)).await
     }
@@ -161,9 +121,8 @@ impl CommandChannel for AdminQueue<'_> {
 
 /// An I/O queue of a live connection, in the hands of its poller.
 struct LiveQueue<'a, P: Provider> {
-    berth: &'a PollerMailbox<P>,
-    liveness: &'a ConnectionWatch,
-    generation: u64,
+    mailbox: &'a PollerMailbox<P>,
+    watch: &'a ConnectionWatch<P>,
     scratch: &'a mut Option<Buffer>,
 }
 
@@ -171,8 +130,7 @@ impl<P: Provider> CommandChannel for LiveQueue<'_, P> {
     async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         let data = data_for(&execute.transfer, self.scratch);
         let (reply, done) = oneshot::channel();
-        self.berth.post(InternalCommand {
-            generation: self.generation,
+        self.mailbox.post(InternalCommand {
             queue: execute.queue,
             command: Command { sqe: execute.sqe, data, user: 0 },
             reply,
@@ -180,7 +138,7 @@ impl<P: Provider> CommandChannel for LiveQueue<'_, P> {
         let timeout = Error::Timeout { step: execute.name, after: ADMIN_TIMEOUT };
         match tokio::time::timeout(ADMIN_TIMEOUT, done).await {
             Ok(Ok(done)) => read_answer(done, &execute, self.scratch),
-            Ok(Err(_)) => Err(self.liveness.cause().unwrap_or(Error::Reset)),
+            Ok(Err(_)) => Err(self.watch.cause().unwrap_or(Error::Reset)),
             Err(_) => Err(timeout),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use verbs::{Domain, Provider};
+use verbs::Provider;
 
 use crate::{
     config::AuthenticationOptions,
@@ -12,15 +12,11 @@ use crate::{
         connect::admin_queue::AdminRequest,
         control::state_change::StateChange,
         data_path::{
-            connection_state::ConnectionWatch,
-            mailbox::{PollerMailbox, TimedOutCommand},
-            memory::MemoryReport,
-            namespace_registry::NamespaceRegistry,
+            connection_state::ConnectionWatch, namespace_registry::NamespaceRegistry,
             poller::Poller,
         },
     },
     error::Error,
-    proto::Negotiated,
     wire::AsyncEvent,
 };
 
@@ -32,32 +28,19 @@ pub(crate) enum ControlRequest {
     Reset,
 }
 
-/// What the owner and the task see of the present connection.
+/// State that a controller's handles and tasks share.
 pub(crate) struct ControllerShared<P: Provider> {
-    pub(crate) liveness: ConnectionWatch,
+    pub(crate) connection: ConnectionWatch<P>,
     pub(crate) registry: Arc<NamespaceRegistry>,
     pub(crate) changes: broadcast::WeakSender<StateChange>,
-    pub(crate) present: Mutex<Option<Connection<P>>>,
-    /// How the next connection is authenticated.
+    /// Secrets and policy of the next connection.
     pub(crate) authentication: Mutex<AuthenticationOptions>,
-}
-
-/// The latest connection.
-pub(crate) struct Connection<P: Provider> {
-    pub(crate) negotiated: Arc<Negotiated>,
-    pub(crate) domain: Domain<P>,
-    pub(crate) device: String,
-    pub(crate) numa_node: Option<u32>,
-    pub(crate) memory: MemoryReport,
-    pub(crate) generation: u64,
-    pub(crate) berths: Vec<Arc<PollerMailbox<P>>>,
 }
 
 /// The ends of the channels that lead to the task.
 pub(crate) struct ControlChannels {
     pub(crate) control: mpsc::Receiver<ControlRequest>,
     pub(crate) requests: mpsc::Receiver<AdminRequest>,
-    pub(crate) late: mpsc::Receiver<TimedOutCommand>,
 }
 
 /// How the task is tied to the rest.
@@ -66,8 +49,6 @@ pub(crate) struct SupervisorChannels<P: Provider> {
     pub(crate) inbox: ControlChannels,
     /// The only one, so that the changes end with the task.
     pub(crate) changes: broadcast::Sender<StateChange>,
-    /// To make berths with.
-    pub(crate) late: mpsc::Sender<TimedOutCommand>,
     /// Where what the controller tells goes.
     pub(crate) events: mpsc::Sender<AsyncEvent>,
     /// Who waits for the first connection.

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use verbs::{Provider, active_side::Event as PortEvent};
 
 use crate::{
     config::{
-        BRING_UP_TIMEOUT, ConnectOptions, PORT_POLL_INTERVAL, PORT_UP_DELAY, QUIESCE_TIMEOUT,
-        SHUTDOWN_TIMEOUT,
+        ABORT_BACKLOG, BRING_UP_TIMEOUT, ConnectOptions, PORT_POLL_INTERVAL, PORT_UP_DELAY,
+        QUIESCE_TIMEOUT, SHUTDOWN_TIMEOUT,
     },
     driver::{
         connect::{
@@ -22,15 +23,13 @@ use crate::{
         },
         control::{
             identify_namespace::inspect_alone,
-            shared::{
-                Connection, ControlChannels, ControlRequest, ControllerShared, SupervisorChannels,
-            },
+            shared::{ControlChannels, ControlRequest, ControllerShared, SupervisorChannels},
             state_change::StateChange,
         },
         data_path::{
-            connection_state::{ConnectionInfo, ConnectionState, ConnectionWatch, Disconnection},
+            connection::{Connection, PollerMailbox, TimedOutCommand},
+            connection_state::{ConnectionState, ConnectionWatch, Disconnection},
             device_events::DeviceWatch,
-            mailbox::{PollerMailbox, TimedOutCommand},
             namespace_registry::NamespaceRegistry,
             poller::Poller,
         },
@@ -48,21 +47,26 @@ pub(crate) struct Supervisor<P: Provider> {
     shared: Arc<ControllerShared<P>>,
     inbox: ControlChannels,
     changes: broadcast::Sender<StateChange>,
-    late: mpsc::Sender<TimedOutCommand>,
     events: mpsc::Sender<AsyncEvent>,
-    /// How many pollers are wanted.
+    /// Number of pollers; the first connection lowers it to the number of I/O queues.
     pollers: usize,
-    /// Empty until the first connection; from then on of one length.
-    berths: Vec<Arc<PollerMailbox<P>>>,
-    admin: Option<AdminQueue<P>>,
-    device: Option<DeviceWatch<P>>,
-    generation: u64,
-    /// What went wrong last.
+    live: Option<LiveParts<P>>,
+    /// Error that ended the connection or the latest attempt.
     cause: Error,
     port: PortWatch,
+    /// Reply to the first connect.
     first: Option<oneshot::Sender<Result<Vec<Poller<P>>, Error>>>,
-    /// Who waits for the end.
+    /// Reply to the request to delete the controller.
     deleted: Option<oneshot::Sender<()>>,
+}
+
+/// Parts of a live connection that the supervisor itself serves.
+struct LiveParts<P: Provider> {
+    connection: Arc<Connection<P>>,
+    admin: AdminQueue<P>,
+    device: DeviceWatch<P>,
+    /// Commands to abort.
+    timed_out: mpsc::Receiver<TimedOutCommand>,
 }
 
 impl<P: Provider> Supervisor<P> {
@@ -72,7 +76,7 @@ impl<P: Provider> Supervisor<P> {
         pollers: usize,
         wiring: SupervisorChannels<P>,
     ) -> Self {
-        let SupervisorChannels { shared, inbox, changes, late, events, first } = wiring;
+        let SupervisorChannels { shared, inbox, changes, events, first } = wiring;
         Self {
             provider,
             life: Lifecycle::new(options.reconnect.clone()),
@@ -80,13 +84,9 @@ impl<P: Provider> Supervisor<P> {
             shared,
             inbox,
             changes,
-            late,
             events,
             pollers: pollers.max(1),
-            berths: Vec::new(),
-            admin: None,
-            device: None,
-            generation: 0,
+            live: None,
             cause: Error::Closed,
             port: PortWatch::default(),
             first: Some(first),
@@ -106,8 +106,8 @@ impl<P: Provider> Supervisor<P> {
                 LifecycleTask::Wait(due) => self.wait(due).await,
             }
         }
-        let error = self.last_words();
-        self.shared.liveness.enter(ConnectionState::Ended(error.clone()));
+        let error = self.terminal_error();
+        self.shared.connection.enter(ConnectionState::Ended(error.clone()));
         if let Some(first) = self.first.take() {
             let _ = first.send(Err(error));
         }
@@ -123,8 +123,8 @@ impl<P: Provider> Supervisor<P> {
             parties: &parties,
             provider: &self.provider,
             options: &self.options,
-            pollers: if self.berths.is_empty() { self.pollers } else { self.berths.len() },
-            domain: self.shared.present.lock().as_ref().map(|present| present.domain.clone()),
+            pollers: self.pollers,
+            domain: self.shared.connection.latest().map(|latest| latest.domain.clone()),
         };
         let registry = &self.shared.registry;
         let attempt = async {
@@ -137,7 +137,7 @@ impl<P: Provider> Supervisor<P> {
         let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
         let attempt = tokio::time::timeout(BRING_UP_TIMEOUT, attempt);
         let fails_at = self.life.commands_fail_at();
-        let holding = hold_until(fails_at, &self.shared.liveness);
+        let holding = hold_until(fails_at, &self.shared.connection);
         let outcome = tokio::select! {
             outcome = attempt => outcome.unwrap_or(Err(timeout)),
             control = next(&mut self.inbox.control) => return self.obey(control),
@@ -153,76 +153,61 @@ impl<P: Provider> Supervisor<P> {
         AuthenticationParties::of(&self.options)
     }
 
-    /// Hands the queues to the pollers.
-    fn establish(&mut self, connected: EstablishedController<P>) {
-        let EstablishedController { negotiated, domain, device, numa_node, memory, admin, io } =
-            connected;
-        self.generation += 1;
-        let is_first = self.berths.is_empty();
-        if is_first {
-            let liveness = &self.shared.liveness;
-            let registry = &self.shared.registry;
-            let berth = || {
-                Arc::new(PollerMailbox::new(
-                    liveness.clone(),
-                    Arc::clone(registry),
-                    self.late.clone(),
-                ))
-            };
-            self.berths = io.iter().map(|_| berth()).collect();
-        }
-        self.shared.registry.set_transfer_bytes_max(negotiated.transfer_bytes_max);
-        let terms = ConnectionInfo {
-            generation: self.generation,
-            pollers: io.len(),
-            transfer_bytes_max: negotiated.transfer_bytes_max,
-            replaced: self.shared.registry.replaced(),
-        };
-        let mut watch = DeviceWatch::new(domain.clone());
-        admin.report_to(&mut watch);
-        io.iter().for_each(|one| watch.add(&one.queues, &one.completion_queue));
-        self.device = Some(watch);
-        let mut assemblies = io.into_iter();
-        for berth in &self.berths {
-            berth.put(assemblies.next());
-        }
-        let admin = self.admin.insert(admin);
-        admin.go_live(self.generation, self.berths.clone());
-        admin.tell(self.events.clone());
+    /// Goes live with a new connection.
+    fn establish(&mut self, established: EstablishedController<P>) {
+        let EstablishedController { negotiated, domain, device, numa_node, memory, mut admin, io } =
+            established;
+        let mut device_watch = DeviceWatch::new(domain.clone());
+        admin.report_to(&mut device_watch);
+        io.iter().for_each(|set| device_watch.add(&set.queues, &set.completion_queue));
         self.port = PortWatch::new(&device);
-        let negotiated = Arc::new(negotiated);
-        let (generation, berths) = (self.generation, self.berths.clone());
-        let present =
-            Connection { negotiated, domain, device, numa_node, memory, generation, berths };
-        *self.shared.present.lock() = Some(present);
-        self.shared.liveness.enter(ConnectionState::Live(Arc::new(terms)));
+        let (sender, timed_out) = mpsc::channel(ABORT_BACKLOG);
+        let latest = self.shared.connection.latest();
+        let connection = Arc::new(Connection {
+            generation: latest.map_or(0, |latest| latest.generation) + 1,
+            negotiated: Mutex::new(Arc::new(negotiated)),
+            domain,
+            device,
+            numa_node,
+            memory,
+            replaced: self.shared.registry.replaced(),
+            mailboxes: io.into_iter().map(PollerMailbox::new).collect(),
+            timed_out: sender,
+        });
+        admin.go_live(Arc::clone(&connection));
+        admin.tell(self.events.clone());
+        self.shared.connection.enter(ConnectionState::Live(Arc::clone(&connection)));
+        self.live = Some(LiveParts { connection, admin, device: device_watch, timed_out });
         self.handle(LifecycleEvent::Established);
         if let Some(first) = self.first.take() {
-            let pollers = self.berths.iter();
-            let pollers = pollers.map(|berth| Poller::at(Arc::clone(berth), &self.options));
-            // Who does not wait any more has dropped the controller too, which ends it.
-            let _ = first.send(Ok(pollers.collect()));
+            // If the receiver is gone, so is the controller, which ends the supervisor.
+            let _ = first.send(Ok(self.create_pollers()));
         }
     }
 
+    /// Creates one poller per set of queues of the first connection.
+    fn create_pollers(&mut self) -> Vec<Poller<P>> {
+        let ControllerShared { connection: watch, registry, .. } = &*self.shared;
+        self.pollers = watch.latest().map_or(0, |connection| connection.mailboxes.len());
+        let poller =
+            |index| Poller::linked(index, watch.clone(), Arc::clone(registry), &self.options);
+        (0..self.pollers).map(poller).collect()
+    }
+
     async fn serve(&mut self) {
-        let (Some(admin), Some(device)) = (&mut self.admin, &self.device) else {
-            return self.fail(Error::Closed);
-        };
-        let liveness = self.shared.liveness.clone();
+        let live = self.live.as_mut().expect("a live controller has a connection");
+        let LiveParts { connection, admin, device, timed_out } = live;
+        let (generation, watch) = (connection.generation, self.shared.connection.clone());
         let failed = async {
             tokio::select! {
-                error = admin.serve(&mut self.inbox.requests, &mut self.inbox.late) => error,
+                error = admin.serve(&mut self.inbox.requests, timed_out) => error,
                 error = device.ends() => error,
             }
         };
         tokio::select! {
-            error = failed => {
-                let cause = liveness.lost(self.generation, error);
-                self.fail(cause);
-            }
-            () = liveness.left(self.generation) => {
-                self.fail(liveness.cause().unwrap_or(Error::Closed));
+            error = failed => self.fail(watch.lost(generation, error)),
+            () = watch.until_lost(generation) => {
+                self.fail(watch.cause().expect("a lost connection has a cause"));
             }
             control = next(&mut self.inbox.control) => self.obey(control),
         }
@@ -231,26 +216,22 @@ impl<P: Provider> Supervisor<P> {
     /// Lets the pollers give up their queues, tells the controller, and drops the connection.
     async fn tear_down(&mut self, announce: bool) {
         if self.life.state() == LifecycleState::Deleting {
-            self.shared.liveness.enter(ConnectionState::Ended(self.last_words()));
+            self.shared.connection.enter(ConnectionState::Ended(self.terminal_error()));
         }
-        if announce && let Some(mut admin) = self.admin.take() {
-            let orderly = async {
-                while self.berths.iter().any(|berth| berth.in_use()) {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            // A poller that its owner does not drive is not waited for.
-            let _ = tokio::time::timeout(QUIESCE_TIMEOUT, orderly).await;
-            // Past the time limit the connection is dropped as it is.
-            let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, admin.shut_down()).await;
+        if let Some(LiveParts { connection, mut admin, .. }) = self.live.take() {
+            if announce {
+                let released = async {
+                    while connection.is_in_use() {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                // A poller that its owner does not drive is not waited for.
+                let _ = tokio::time::timeout(QUIESCE_TIMEOUT, released).await;
+                // Past the time limit the connection is dropped as it is.
+                let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, admin.shut_down()).await;
+            }
+            connection.close_untaken();
         }
-        self.admin = None;
-        self.device = None;
-        for berth in &self.berths {
-            berth.put(None);
-        }
-        // What came too late for this connection must not reach the next.
-        while self.inbox.late.try_recv().is_ok() {}
         self.handle(LifecycleEvent::TornDown);
     }
 
@@ -258,7 +239,7 @@ impl<P: Provider> Supervisor<P> {
     async fn wait(&mut self, due: Instant) {
         let until_due = tokio::time::sleep_until(due.into());
         let fails_at = self.life.commands_fail_at();
-        let holding = hold_until(fails_at, &self.shared.liveness);
+        let holding = hold_until(fails_at, &self.shared.connection);
         tokio::select! {
             () = until_due => self.handle(LifecycleEvent::Due),
             () = port_is_back(&mut self.port) => self.handle(LifecycleEvent::PortActive),
@@ -270,11 +251,10 @@ impl<P: Provider> Supervisor<P> {
     fn obey(&mut self, control: ControlRequest) {
         match control {
             ControlRequest::Reset => {
-                let away = NotConnected { cause: Box::new(Error::Reset), attempt: 0, max: None };
-                let outage = Disconnection { away: Arc::new(away), commands_fail: false };
                 self.cause = Error::Reset;
                 if self.life.state() == LifecycleState::Live {
-                    self.shared.liveness.enter(ConnectionState::Away(outage));
+                    let disconnection = Disconnection::new(Error::Reset);
+                    self.shared.connection.enter(ConnectionState::Disconnected(disconnection));
                 }
                 self.handle(LifecycleEvent::Reset);
             }
@@ -290,7 +270,7 @@ impl<P: Provider> Supervisor<P> {
         let before = self.life.state();
         self.cause = error;
         self.life.fail(FailureKind::from(&self.cause), Instant::now(), jitter_seed());
-        self.enter_outage();
+        self.enter_disconnected();
         self.announce(before);
     }
 
@@ -298,22 +278,21 @@ impl<P: Provider> Supervisor<P> {
         let before = self.life.state();
         self.life.handle(event, Instant::now());
         if self.life.state() == LifecycleState::Connecting {
-            self.enter_outage();
+            self.enter_disconnected();
         }
         self.announce(before);
     }
 
-    /// Tells the pollers how things stand while there is no connection.
-    fn enter_outage(&self) {
-        let away = NotConnected {
+    /// Publishes the state of the attempts to reconnect.
+    fn enter_disconnected(&self) {
+        let error = NotConnected {
             cause: Box::new(self.cause.clone()),
             attempt: self.life.attempts(),
             max: self.life.attempts_max(),
         };
         let commands_fail = self.life.commands_fail_at().is_some_and(|at| Instant::now() >= at);
-        self.shared
-            .liveness
-            .enter(ConnectionState::Away(Disconnection { away: Arc::new(away), commands_fail }));
+        let disconnection = Disconnection { error: Arc::new(error), commands_fail };
+        self.shared.connection.enter(ConnectionState::Disconnected(disconnection));
     }
 
     /// Tells the watchers, and the log.
@@ -327,7 +306,7 @@ impl<P: Provider> Supervisor<P> {
             LifecycleState::Resetting | LifecycleState::Waiting | LifecycleState::Dead
         );
         let cause = match (state, &self.cause) {
-            (LifecycleState::Dead, _) => Some(self.last_words()),
+            (LifecycleState::Dead, _) => Some(self.terminal_error()),
             (_, Error::Closed) => None,
             (_, cause) if failed => Some(cause.clone()),
             _ => None,
@@ -350,8 +329,8 @@ impl<P: Provider> Supervisor<P> {
         let _ = self.changes.send(change);
     }
 
-    /// Why it is over.
-    fn last_words(&self) -> Error {
+    /// Error of the final state.
+    fn terminal_error(&self) -> Error {
         match self.life.reason() {
             Some(reason) if self.life.attempts() > 0 => {
                 let (cause, attempts) = (Box::new(self.cause.clone()), self.life.attempts());
@@ -371,10 +350,13 @@ async fn next(control: &mut mpsc::Receiver<ControlRequest>) -> ControlRequest {
 }
 
 /// Lets commands fail from this time on.
-async fn hold_until(at: Option<Instant>, liveness: &ConnectionWatch) -> std::convert::Infallible {
+async fn hold_until<P: Provider>(
+    at: Option<Instant>,
+    watch: &ConnectionWatch<P>,
+) -> std::convert::Infallible {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
-        liveness.fail_commands();
+        watch.fail_commands();
     }
     std::future::pending().await
 }

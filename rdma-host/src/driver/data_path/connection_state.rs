@@ -1,129 +1,187 @@
-//! Whether there is a connection: shared by all that serve a controller.
+//! State of a controller's connection, shared by the tasks and pollers that serve it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
+use verbs::Provider;
 
 use crate::{
+    driver::data_path::connection::Connection,
     error::{Error, NotConnected},
-    wire::NamespaceId,
 };
 
-/// What a controller is to those who serve it.
-#[derive(Clone, Debug)]
-pub(crate) enum ConnectionState {
-    /// No connection; commands are held, or fail, until there is one.
-    Away(Disconnection),
-    /// The end, and why.
+/// State of a controller's connection.
+pub(crate) enum ConnectionState<P: Provider> {
+    /// No connection; commands are pending, or fail, until there is one.
+    Disconnected(Disconnection),
+    /// No connection and none to come: the final state, with its cause.
     Ended(Error),
-    /// Commands flow.
-    Live(Arc<ConnectionInfo>),
+    /// Commands are sent on this connection.
+    Live(Arc<Connection<P>>),
 }
 
-impl ConnectionState {
+impl<P: Provider> ConnectionState<P> {
     /// Returns true if the connection of this generation is the live one.
     fn is_live(&self, generation: u64) -> bool {
-        matches!(self, Self::Live(info) if info.generation == generation)
+        matches!(self, Self::Live(connection) if connection.generation == generation)
     }
 }
 
-/// A time without a connection.
+impl<P: Provider> Clone for ConnectionState<P> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Disconnected(disconnection) => Self::Disconnected(disconnection.clone()),
+            Self::Ended(error) => Self::Ended(error.clone()),
+            Self::Live(connection) => Self::Live(Arc::clone(connection)),
+        }
+    }
+}
+
+impl<P: Provider> fmt::Debug for ConnectionState<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disconnected(disconnection) => disconnection.fmt(f),
+            Self::Ended(error) => write!(f, "Ended({error:?})"),
+            Self::Live(connection) => write!(f, "Live({})", connection.generation),
+        }
+    }
+}
+
+/// Period without a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Disconnection {
-    pub(crate) away: Arc<NotConnected>,
-    /// Whether commands fail rather than wait.
+    /// Error of a command that may not wait.
+    pub(crate) error: Arc<NotConnected>,
+    /// True if commands fail instead of waiting.
     pub(crate) commands_fail: bool,
 }
 
-/// What holds for one connection.
-#[derive(Clone, Debug)]
-pub(crate) struct ConnectionInfo {
-    /// Counts connections, from 1.
-    pub(crate) generation: u64,
-    /// How many pollers have queues: the first ones.
-    pub(crate) pollers: usize,
-    /// Bytes one command may move.
-    pub(crate) transfer_bytes_max: u64,
-    /// Namespaces that are not what they were.
-    pub(crate) replaced: Vec<NamespaceId>,
+impl Disconnection {
+    /// Disconnection in which commands wait, before any attempt to reconnect.
+    pub(crate) fn new(cause: Error) -> Self {
+        let error = NotConnected { cause: Box::new(cause), attempt: 0, max: None };
+        Self { error: Arc::new(error), commands_fail: false }
+    }
 }
 
-/// The phase, for everyone to see.
-#[derive(Clone)]
-pub(crate) struct ConnectionWatch {
-    phase: Arc<watch::Sender<ConnectionState>>,
-    live: LiveGeneration,
+/// State of a controller's connection, which anyone may watch.
+pub(crate) struct ConnectionWatch<P: Provider> {
+    shared: Arc<Shared<P>>,
 }
 
-/// Generation of the live connection, 0 without one: a copy of the phase for the path of each
-/// command.
-#[derive(Clone, Default)]
-pub(crate) struct LiveGeneration(Arc<AtomicU64>);
+struct Shared<P: Provider> {
+    state: watch::Sender<ConnectionState<P>>,
+    /// Connection that is live, or was last.
+    latest: Mutex<Option<Arc<Connection<P>>>>,
+    summary: Arc<LiveSummary>,
+}
 
-impl LiveGeneration {
+impl<P: Provider> Clone for ConnectionWatch<P> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// Values of the live connection that the path of each command reads, without a lock.
+#[derive(Default)]
+pub(crate) struct LiveSummary {
+    /// Generation; 0 without a connection.
+    generation: AtomicU64,
+    /// Maximum data transfer of one command in bytes; that of the last connection without one.
+    transfer_bytes_max: AtomicU64,
+}
+
+impl LiveSummary {
     /// Returns true if the connection of this generation is the live one. Relaxed: a thread that
     /// was told of a loss by another that knew of it sees it here.
     #[inline]
-    pub(crate) fn is(&self, generation: u64) -> bool {
-        self.0.load(Ordering::Relaxed) == generation
+    pub(crate) fn is_live(&self, generation: u64) -> bool {
+        self.generation.load(Ordering::Relaxed) == generation
     }
 
-    fn follow(&self, phase: &ConnectionState) {
-        let generation = match phase {
-            ConnectionState::Live(terms) => terms.generation,
-            ConnectionState::Away(_) | ConnectionState::Ended(_) => 0,
+    /// Maximum data transfer of one command in bytes.
+    #[inline]
+    pub(crate) fn transfer_bytes_max(&self) -> u64 {
+        self.transfer_bytes_max.load(Ordering::Relaxed)
+    }
+
+    fn update<P: Provider>(&self, state: &ConnectionState<P>) {
+        let generation = match state {
+            ConnectionState::Live(connection) => {
+                self.transfer_bytes_max.store(connection.transfer_bytes_max(), Ordering::Relaxed);
+                connection.generation
+            }
+            ConnectionState::Disconnected(_) | ConnectionState::Ended(_) => 0,
         };
-        self.0.store(generation, Ordering::Relaxed);
+        self.generation.store(generation, Ordering::Relaxed);
     }
 }
 
-impl ConnectionWatch {
-    /// For a controller that is not connected.
+impl<P: Provider> ConnectionWatch<P> {
+    /// Creates the watch of a controller that is not connected.
     pub(crate) fn new() -> Self {
-        let away = NotConnected { cause: Box::new(Error::Closed), attempt: 0, max: None };
-        let outage = Disconnection { away: Arc::new(away), commands_fail: false };
-        let phase = Arc::new(watch::Sender::new(ConnectionState::Away(outage)));
-        Self { phase, live: LiveGeneration::default() }
+        let state = ConnectionState::Disconnected(Disconnection::new(Error::Closed));
+        Self {
+            shared: Arc::new(Shared {
+                state: watch::Sender::new(state),
+                latest: Mutex::new(None),
+                summary: Arc::default(),
+            }),
+        }
     }
 
-    pub(crate) fn live_generation(&self) -> LiveGeneration {
-        self.live.clone()
+    pub(crate) fn summary(&self) -> Arc<LiveSummary> {
+        Arc::clone(&self.shared.summary)
     }
 
-    pub(crate) fn phase(&self) -> ConnectionState {
-        self.phase.borrow().clone()
+    pub(crate) fn state(&self) -> ConnectionState<P> {
+        self.shared.state.borrow().clone()
     }
 
-    /// Whether the connection with this number is the one that is live.
+    /// Connection that is live, or was last; `None` before the first one.
+    pub(crate) fn latest(&self) -> Option<Arc<Connection<P>>> {
+        self.shared.latest.lock().clone()
+    }
+
+    /// Returns true if the connection of this generation is the live one.
     pub(crate) fn is_live(&self, generation: u64) -> bool {
-        self.phase.borrow().is_live(generation)
+        self.shared.state.borrow().is_live(generation)
     }
 
-    /// Enters another phase, unless it is the end already.
-    pub(crate) fn enter(&self, phase: ConnectionState) {
-        self.phase.send_if_modified(|current| {
-            let going_on = !matches!(current, ConnectionState::Ended(_));
-            if going_on {
-                *current = phase;
-                self.live.follow(current);
+    /// Enters a state, unless the state is final.
+    pub(crate) fn enter(&self, state: ConnectionState<P>) {
+        if let ConnectionState::Live(connection) = &state {
+            let before = self.shared.latest.lock().replace(Arc::clone(connection));
+            debug_assert!(
+                before.is_none_or(|before| before.generation < connection.generation),
+                "generations rise"
+            );
+        }
+        self.modify(|current| {
+            let modified = !matches!(current, ConnectionState::Ended(_));
+            if modified {
+                *current = state;
             }
-            going_on
+            modified
         });
     }
 
-    /// The connection with this number failed. Returns why it really did: the first report counts.
+    /// Reports that the connection of this generation failed. Returns the cause of the loss: the
+    /// first report counts.
     pub(crate) fn lost(&self, generation: u64, error: Error) -> Error {
         if self.is_live(generation) {
-            let away = NotConnected { cause: Box::new(error), attempt: 0, max: None };
-            let outage = Disconnection { away: Arc::new(away), commands_fail: false };
-            self.phase.send_if_modified(|current| {
+            let disconnection = Disconnection::new(error);
+            self.modify(|current| {
                 let first = current.is_live(generation);
                 if first {
-                    *current = ConnectionState::Away(outage);
-                    self.live.follow(current);
+                    *current = ConnectionState::Disconnected(disconnection);
                 }
                 first
             });
@@ -131,56 +189,71 @@ impl ConnectionWatch {
         self.cause().unwrap_or(Error::Closed)
     }
 
-    /// Commands are not held any longer until there is a connection.
+    /// Ends the waiting of commands for a connection: from now on they fail.
     pub(crate) fn fail_commands(&self) {
-        self.phase.send_if_modified(|current| match current {
-            ConnectionState::Away(outage) => !std::mem::replace(&mut outage.commands_fail, true),
+        self.modify(|current| match current {
+            ConnectionState::Disconnected(disconnection) => {
+                !std::mem::replace(&mut disconnection.commands_fail, true)
+            }
             ConnectionState::Ended(_) | ConnectionState::Live(_) => false,
         });
     }
 
-    /// Why there is no connection; nothing if there is one.
+    /// Changes the state, and tells the watchers if `change` returns true.
+    fn modify(&self, change: impl FnOnce(&mut ConnectionState<P>) -> bool) {
+        self.shared.state.send_if_modified(|state| {
+            let modified = change(state);
+            if modified {
+                self.shared.summary.update(state);
+            }
+            modified
+        });
+    }
+
+    /// Reason why there is no connection; `None` if there is one.
     pub(crate) fn cause(&self) -> Option<Error> {
-        match &*self.phase.borrow() {
-            ConnectionState::Away(outage) => Some((*outage.away.cause).clone()),
+        match &*self.shared.state.borrow() {
+            ConnectionState::Disconnected(disconnection) => {
+                Some((*disconnection.error.cause).clone())
+            }
             ConnectionState::Ended(error) => Some(error.clone()),
             ConnectionState::Live(_) => None,
         }
     }
 
-    /// Waits until the connection with this number is no longer live.
-    pub(crate) async fn left(&self, generation: u64) {
-        self.until(
-            |phase| !matches!(phase, ConnectionState::Live(now) if now.generation == generation),
-        )
-        .await;
+    /// Waits until the connection of this generation is no longer live.
+    pub(crate) async fn until_lost(&self, generation: u64) {
+        self.until(|state| !state.is_live(generation)).await;
     }
 
-    /// Waits until there is a connection, or commands are not to wait for one.
-    pub(crate) async fn decided(&self) -> ConnectionState {
-        let waits = |phase: &ConnectionState| match phase {
-            ConnectionState::Away(outage) => !outage.commands_fail,
-            ConnectionState::Live(_) | ConnectionState::Ended(_) => false,
-        };
-        self.until(|phase| !waits(phase)).await
+    /// Waits until there is a connection, or commands do not wait for one.
+    pub(crate) async fn until_live_or_failing(&self) -> ConnectionState<P> {
+        self.until(|state| match state {
+            ConnectionState::Disconnected(disconnection) => disconnection.commands_fail,
+            ConnectionState::Live(_) | ConnectionState::Ended(_) => true,
+        })
+        .await
     }
 
-    /// Waits for the end.
-    pub(crate) async fn ended(&self) -> Error {
-        match self.until(|phase| matches!(phase, ConnectionState::Ended(_))).await {
+    /// Waits for the final state and returns its cause.
+    pub(crate) async fn until_ended(&self) -> Error {
+        match self.until(|state| matches!(state, ConnectionState::Ended(_))).await {
             ConnectionState::Ended(error) => error,
-            ConnectionState::Away(_) | ConnectionState::Live(_) => Error::Closed,
+            _ => unreachable!("the final state was waited for"),
         }
     }
 
-    /// To be told of what changes from now on.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<ConnectionState> {
-        self.phase.subscribe()
+    /// Subscribes to changes from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<ConnectionState<P>> {
+        self.shared.state.subscribe()
     }
 
-    async fn until(&self, condition: impl FnMut(&ConnectionState) -> bool) -> ConnectionState {
-        let mut watcher = self.phase.subscribe();
-        let found = watcher.wait_for(condition).await.map(|phase| phase.clone());
-        found.unwrap_or(ConnectionState::Ended(Error::Closed))
+    async fn until(
+        &self,
+        condition: impl FnMut(&ConnectionState<P>) -> bool,
+    ) -> ConnectionState<P> {
+        let mut watcher = self.subscribe();
+        let found = watcher.wait_for(condition).await;
+        found.expect("the sender lives as long as the watch").clone()
     }
 }

@@ -4,10 +4,10 @@
 //! `poller::tick`, and held and sent again after a loss in `poller::offline`.
 
 pub(crate) mod command;
+pub(crate) mod connection;
 pub(crate) mod connection_state;
 pub(crate) mod device_events;
 pub(crate) mod latency_histogram;
-pub(crate) mod mailbox;
 pub(crate) mod memory;
 pub(crate) mod namespace_registry;
 pub(crate) mod pending;

@@ -12,11 +12,10 @@ use parking_lot::Mutex;
 
 use crate::wire::{NamespaceId, NamespaceInfo};
 
-/// Every namespace that was ever identified on a controller, and what they have in common.
+/// Namespaces that were identified on a controller.
 #[derive(Default)]
 pub(crate) struct NamespaceRegistry {
     known: Mutex<BTreeMap<NamespaceId, KnownNamespace>>,
-    transfer_bytes_max: AtomicU64,
 }
 
 struct KnownNamespace {
@@ -85,15 +84,6 @@ impl NamespaceRegistry {
     pub(crate) fn replaced(&self) -> Vec<NamespaceId> {
         let known = self.known.lock();
         known.iter().filter(|(_, known)| known.seen.is_replaced()).map(|(&id, _)| id).collect()
-    }
-
-    /// Bytes one command may move.
-    pub(crate) fn transfer_bytes_max(&self) -> u64 {
-        self.transfer_bytes_max.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_transfer_bytes_max(&self, bytes: u64) {
-        self.transfer_bytes_max.store(bytes, Ordering::Relaxed);
     }
 }
 

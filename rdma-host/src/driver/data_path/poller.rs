@@ -24,9 +24,10 @@ use crate::{
         buffers::verbs_error,
         data_path::{
             command::{Command, CommandCompletion, SubmitError},
-            connection_state::LiveGeneration,
+            connection::{Connection, PollerMailbox, QueueSet, TimedOutCommand},
+            connection_state::{ConnectionWatch, LiveSummary},
             device_events::DeviceWatch,
-            mailbox::{PollerMailbox, QueueSet, TimedOutCommand},
+            namespace_registry::NamespaceRegistry,
             pending::PendingCommands,
             queue::{Queue, ResponseHandling},
             statistics::{PollerMeter, Statistics},
@@ -83,24 +84,50 @@ pub struct Poller<P: Provider = RdmaCore> {
     failure: Option<Error>,
 }
 
-/// The tie to a controller that may come with other queues when these are lost.
+/// Link of a poller to its controller, which supplies the queues of each connection.
 struct Link<P: Provider> {
-    berth: Arc<PollerMailbox<P>>,
-    live: LiveGeneration,
-    /// Generation for which a command needs no check: that of the queues while `replaced` is empty,
-    /// else [`u64::MAX`]. So the loss of the connection and a replaced namespace are one comparison
-    /// on the path of each command.
+    /// Number of the poller among those of the controller, from 0.
+    index: usize,
+    watch: ConnectionWatch<P>,
+    summary: Arc<LiveSummary>,
+    registry: Arc<NamespaceRegistry>,
+    /// Connection that the queues belong to; the previous one while there are none.
+    connection: Option<Arc<Connection<P>>>,
+    /// Generation for which a command needs no check: that of the connection while `replaced` is
+    /// empty, else [`u64::MAX`]. The loss of the connection and a replaced namespace are thus one
+    /// comparison on the path of each command.
     unguarded: u64,
-    /// Which connection the queues are of, or were.
-    generation: u64,
-    /// Namespaces that commands must not reach, for now.
+    /// Namespaces whose commands are refused until they have been identified again.
     replaced: Vec<NamespaceId>,
-    /// Whether there may be other queues once these are lost.
+    /// True if new queues may follow a loss.
     reconnects: bool,
-    /// Whether commands that were in flight are sent again.
+    /// True if commands in flight are sent again after a loss.
     resend: bool,
-    /// Whether the commands of a poller that gets no queues wait for somebody to take them.
+    /// True if the commands of a poller without queues stay pending until they are
+    /// [taken](Poller::surrender).
     keeps_stranded: bool,
+}
+
+impl<P: Provider> Link<P> {
+    /// Generation of the connection; 0 before the first.
+    fn generation(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.generation)
+    }
+
+    /// Returns true if the connection of the queues is live.
+    fn is_live(&self) -> bool {
+        self.summary.is_live(self.generation())
+    }
+
+    /// Mailbox of the poller; `None` if the connection has no queue for it.
+    fn mailbox(&self) -> Option<&PollerMailbox<P>> {
+        self.connection.as_ref()?.mailboxes.get(self.index)
+    }
+
+    /// To be called after a change of `connection` or `replaced`.
+    fn update_guard(&mut self) {
+        self.unguarded = if self.replaced.is_empty() { self.generation() } else { u64::MAX };
+    }
 }
 
 /// A late command whose Abort was asked for.
@@ -132,20 +159,29 @@ impl<P: Provider> Poller<P> {
         this
     }
 
-    /// A poller without queues, which gets them through its berth.
-    pub(crate) fn at(berth: Arc<PollerMailbox<P>>, options: &ConnectOptions) -> Self {
+    /// Creates the poller of this number, with its queues of the live connection and of those that
+    /// follow.
+    pub(crate) fn linked(
+        index: usize,
+        watch: ConnectionWatch<P>,
+        registry: Arc<NamespaceRegistry>,
+        options: &ConnectOptions,
+    ) -> Self {
         let mut this = Self::empty(options.io_timeout);
         this.link = Some(Link {
-            live: berth.liveness.live_generation(),
-            berth,
-            generation: 0,
+            index,
+            summary: watch.summary(),
+            watch,
+            registry,
+            connection: None,
             unguarded: 0,
             replaced: Vec::new(),
             reconnects: options.reconnect.attempts_max() != Some(0),
             resend: options.reconnect.resend,
             keeps_stranded: false,
         });
-        this.reconnect().unwrap_or_default();
+        // An error is kept, and returned by every later call.
+        let _ = this.reconnect();
         this
     }
 
@@ -422,7 +458,7 @@ impl<P: Provider> Poller<P> {
             return first.clone();
         }
         let error = match &self.link {
-            Some(link) => link.berth.liveness.lost(link.generation, error),
+            Some(link) => link.watch.lost(link.generation(), error),
             None => error,
         };
         self.close(&error);
@@ -596,7 +632,7 @@ impl<P: Provider> Poller<P> {
         let connection_changed = tokio::select! {
             ready = events.completions.wait() => { ready?; false }
             changed = AsyncDescriptor::any(&events.connections) => { changed?; true }
-            () = left(self.link.as_ref()) => true,
+            () = until_lost(self.link.as_ref()) => true,
             () = internal_command::posted(self.link.as_ref()) => true,
             () = tokio::time::sleep(limit) => true,
         };
@@ -642,10 +678,10 @@ fn note_dirty<P: Provider>(queue: &mut Queue<P>, index: usize, dirty: &mut Vec<u
     }
 }
 
-/// Waits until the poller's connection is not the live one.
-async fn left<P: Provider>(link: Option<&Link<P>>) {
+/// Waits until the poller's connection is no longer live.
+async fn until_lost<P: Provider>(link: Option<&Link<P>>) {
     match link {
-        Some(link) => link.berth.liveness.left(link.generation).await,
+        Some(link) => link.watch.until_lost(link.generation()).await,
         None => std::future::pending().await,
     }
 }

@@ -7,7 +7,7 @@ use super::{Link, Poller};
 use crate::{
     driver::data_path::{
         command::{Command, CommandCompletion},
-        mailbox::InternalCommand,
+        connection::InternalCommand,
     },
     error::Error,
     wire::{Opcode, QueueId},
@@ -25,19 +25,17 @@ pub(super) enum State {
 }
 
 impl State {
-    /// A command to send, if it is for this connection. One that is not is dropped, which tells
-    /// whoever waits.
-    pub(super) fn new(errand: InternalCommand, generation: u64) -> Option<Self> {
-        let InternalCommand { queue, mut command, reply, .. } = errand;
+    pub(super) fn new(internal: InternalCommand) -> Self {
+        let InternalCommand { queue, mut command, reply } = internal;
         command.user = ERRAND;
-        (errand.generation == generation).then_some(Self::Waits { queue, command, reply })
+        Self::Waits { queue, command, reply }
     }
 }
 
 /// Waits until there is a command to send.
 pub(super) async fn posted<P: Provider>(link: Option<&Link<P>>) {
-    match link {
-        Some(link) => link.berth.errand_posted().await,
+    match link.and_then(Link::mailbox) {
+        Some(mailbox) => mailbox.internal_command_posted().await,
         None => std::future::pending().await,
     }
 }

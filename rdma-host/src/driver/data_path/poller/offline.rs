@@ -1,15 +1,16 @@
 //! What a poller does without a connection: it holds commands, and takes up new queues.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use verbs::Provider;
 
-use super::{Link, Poller, QueueSet, internal_command::is_errand, tick::Tick};
+use super::{Link, Poller, PollerMailbox, internal_command::is_errand, tick::Tick};
 use crate::{
     config::{DRAIN_TIMEOUT, RESENDS_MAX},
     driver::data_path::{
         command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
-        connection_state::{ConnectionInfo, ConnectionState, Disconnection},
+        connection::Connection,
+        connection_state::{ConnectionState, Disconnection},
         pending::PendingCommand,
         queue::{AbortedCommand, Queue},
     },
@@ -23,7 +24,7 @@ impl<P: Provider> Poller<P> {
         let Some(link) = self.link.as_ref().filter(|link| link.reconnects) else {
             return Err(self.fail(error));
         };
-        let cause = link.berth.liveness.lost(link.generation, error);
+        let cause = link.watch.lost(link.generation(), error);
         self.close(&cause);
         self.reconnect()
     }
@@ -46,8 +47,8 @@ impl<P: Provider> Poller<P> {
         self.errand = None;
         self.aborting = None;
         self.failed_work = None;
-        if let Some(link) = &self.link {
-            link.berth.leave();
+        if let Some(mailbox) = self.link.as_ref().and_then(Link::mailbox) {
+            mailbox.release();
         }
     }
 
@@ -118,18 +119,16 @@ impl<P: Provider> Poller<P> {
         if let Some(error) = &self.failure {
             return Err(error.clone());
         }
-        let Some(link) = &self.link else { return Err(Error::Closed) };
-        match link.berth.liveness.phase() {
-            ConnectionState::Live(terms) if terms.generation != link.generation => {
-                let assembly = link.berth.take();
-                self.adopt(terms.generation, assembly);
-                self.drop_unfit(&terms);
+        let link = self.link.as_ref().expect("a poller that has lost its queues has a link");
+        match link.watch.state() {
+            ConnectionState::Live(connection) if connection.generation != link.generation() => {
+                self.adopt(connection);
                 Ok(())
             }
             ConnectionState::Live(_) => Ok(()),
-            ConnectionState::Away(Disconnection { commands_fail: false, .. }) => Ok(()),
-            ConnectionState::Away(Disconnection { away, commands_fail: true }) => {
-                self.fail_held(&Error::NotConnected(away));
+            ConnectionState::Disconnected(Disconnection { commands_fail: false, .. }) => Ok(()),
+            ConnectionState::Disconnected(Disconnection { error, commands_fail: true }) => {
+                self.fail_held(&Error::NotConnected(error));
                 Ok(())
             }
             ConnectionState::Ended(error) => {
@@ -140,34 +139,37 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    fn adopt(&mut self, generation: u64, assembly: Option<QueueSet<P>>) {
+    /// Takes the poller's queues of a new connection, if it has some.
+    fn adopt(&mut self, connection: Arc<Connection<P>>) {
         let Some(link) = &mut self.link else { return };
-        link.generation = generation;
-        link.note_replaced();
-        self.tick = Tick::new(self.clock.raw());
-        let Some(assembly) = assembly else {
-            if !link.keeps_stranded {
-                self.fail_held(&Transport::NoQueue.into());
-            }
-            return;
+        let set = match connection.mailboxes.get(link.index).map(PollerMailbox::take) {
+            // The connection is lost already, and its queues are closed.
+            Some(None) => return,
+            Some(set) => set,
+            None => None,
         };
-        self.completion_queue = Some(assembly.completion_queue);
-        for queue in assembly.queues {
-            self.add(queue);
+        let transfer_bytes_max = connection.transfer_bytes_max();
+        link.replaced.clone_from(&connection.replaced);
+        link.connection = Some(connection);
+        link.update_guard();
+        self.tick = Tick::new(self.clock.raw());
+        match set {
+            Some(set) => {
+                self.completion_queue = Some(set.completion_queue);
+                set.queues.into_iter().for_each(|queue| self.add(queue));
+                self.held.resize(self.depth());
+            }
+            None if link.keeps_stranded => {}
+            None => self.fail_held(&Transport::NoQueue.into()),
         }
-        self.held.resize(self.depth());
+        self.discard_incompatible(transfer_bytes_max);
     }
 
     /// Hands back the commands that the new connection can't carry.
-    fn drop_unfit(&mut self, terms: &ConnectionInfo) {
-        if let Some(link) = &mut self.link {
-            link.replaced.clone_from(&terms.replaced);
-            link.note_replaced();
-        }
+    fn discard_incompatible(&mut self, max: u64) {
         for _ in 0..self.held.len() {
             let Some(held) = self.held.pop() else { break };
             let bytes = held.command.data.len() as u64;
-            let max = terms.transfer_bytes_max;
             match self.barred(&held.command) {
                 Some(error) => self.hand_back(held, error),
                 None if bytes > max => {
@@ -181,14 +183,14 @@ impl<P: Provider> Poller<P> {
     /// Whether there may be commands that must not be sent.
     #[inline]
     pub(super) fn is_guarded(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| !link.live.is(link.unguarded))
+        self.link.as_ref().is_some_and(|link| !link.summary.is_live(link.unguarded))
     }
 
     /// Returns true if the connection of the queues was reported lost, by another poller or by the
     /// admin queue. The next [`tick`](Self::tick) gives the queues up; a command that is submitted
     /// before must not reach them, or its fate would be unknown.
     pub(super) fn has_left(&self) -> bool {
-        self.is_connected() && self.link.as_ref().is_some_and(|link| !link.live.is(link.generation))
+        self.is_connected() && self.link.as_ref().is_some_and(|link| !link.is_live())
     }
 
     /// Gives up queues whose connection was reported lost, and holds a command for the next.
@@ -213,11 +215,11 @@ impl<P: Provider> Poller<P> {
         }
         let namespace = command.sqe.namespace();
         let index = link.replaced.iter().position(|&replaced| replaced == namespace)?;
-        if link.berth.registry.is_replaced(namespace) {
+        if link.registry.is_replaced(namespace) {
             return Some(Misuse::NamespaceReplaced(namespace).into());
         }
         link.replaced.swap_remove(index); // its user has looked at it since
-        link.note_replaced();
+        link.update_guard();
         None
     }
 
@@ -269,17 +271,17 @@ impl<P: Provider> Poller<P> {
         let Some(link) = &self.link else {
             return Err(SubmitError::new(Misuse::QueuesFull.into(), command));
         };
-        let error = match link.berth.liveness.phase() {
-            ConnectionState::Away(Disconnection { away, commands_fail: true }) => {
-                Error::NotConnected(away)
+        let error = match link.watch.state() {
+            ConnectionState::Disconnected(Disconnection { error, commands_fail: true }) => {
+                Error::NotConnected(error)
             }
             ConnectionState::Ended(error) => error,
-            ConnectionState::Live(terms)
-                if terms.generation == link.generation && !link.keeps_stranded =>
+            ConnectionState::Live(connection)
+                if connection.generation == link.generation() && !link.keeps_stranded =>
             {
                 Transport::NoQueue.into()
             }
-            ConnectionState::Away(_) | ConnectionState::Live(_) => {
+            ConnectionState::Disconnected(_) | ConnectionState::Live(_) => {
                 self.held.push(PendingCommand {
                     command,
                     started,
@@ -310,9 +312,7 @@ impl<P: Provider> Poller<P> {
 
     /// Whether there is a connection, but no queue of it for this poller.
     pub(crate) fn is_stranded(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| {
-            !self.is_connected() && link.berth.liveness.is_live(link.generation)
-        })
+        self.link.as_ref().is_some_and(|link| !self.is_connected() && link.is_live())
     }
 
     /// Gives the held commands away.
@@ -329,30 +329,23 @@ impl<P: Provider> Poller<P> {
 
     /// How many pollers of the controller have queues now.
     pub(crate) fn connected_pollers(&self) -> usize {
-        match self.link.as_ref().map(|link| link.berth.liveness.phase()) {
-            Some(ConnectionState::Live(terms)) => terms.pollers,
+        match self.link.as_ref().map(|link| link.watch.state()) {
+            Some(ConnectionState::Live(connection)) => connection.mailboxes.len(),
             _ => 0,
         }
     }
 
     /// Sleeps until the phase changes, or `limit` has passed.
     pub(super) async fn sleep_away(&mut self, limit: Duration) -> Result<(), Error> {
-        let Some(link) = &self.link else { return Err(Error::Closed) };
+        let link = self.link.as_ref().expect("a poller that has lost its queues has a link");
         // Subscribed before the look: what changes after it is not missed.
-        let mut changes = link.berth.liveness.subscribe();
+        let mut changes = link.watch.subscribe();
         self.reconnect()?;
         if self.is_connected() || !self.done.is_empty() {
             return Ok(());
         }
         let _ = tokio::time::timeout(limit, changes.changed()).await;
         self.reconnect()
-    }
-}
-
-impl<P: Provider> Link<P> {
-    /// To be called after a change of `generation` or `replaced`.
-    fn note_replaced(&mut self) {
-        self.unguarded = if self.replaced.is_empty() { self.generation } else { u64::MAX };
     }
 }
 

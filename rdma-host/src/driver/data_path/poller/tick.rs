@@ -7,7 +7,7 @@ use verbs::Provider;
 use super::{Aborting, Poller, internal_command};
 use crate::{
     config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK},
-    driver::data_path::mailbox::TimedOutCommand,
+    driver::data_path::connection::TimedOutCommand,
     error::Error,
 };
 
@@ -59,17 +59,17 @@ impl<P: Provider> Poller<P> {
         let now = self.clock.raw();
         self.tick.last = now;
         if let Some(link) = &self.link {
-            if !link.berth.liveness.is_live(link.generation) {
-                return Err(Error::Closed); // what it was is known to the others
+            if !link.is_live() {
+                return Err(Error::Closed); // the first report of the loss has its cause
             }
+            let mailbox = link.mailbox().expect("a poller that has queues has a mailbox");
             if self.traffic != 0 {
-                link.berth.note_traffic(self.clock.delta(self.traffic, now));
+                mailbox.record_traffic(self.clock.delta(self.traffic, now));
                 self.traffic = 0;
             }
-            if self.errand.is_none()
-                && let Some(errand) = link.berth.take_errand()
-            {
-                self.errand = internal_command::State::new(errand, link.generation);
+            if self.errand.is_none() {
+                let command = mailbox.take_internal_command();
+                self.errand = command.map(internal_command::State::new);
             }
         }
         self.check_connections()?;
@@ -123,11 +123,17 @@ impl<P: Provider> Poller<P> {
                     false => Ok(()),
                 }
             }
-            _ if self.link.as_ref().is_some_and(|link| link.berth.abort(late)) => {
+            _ if self.abort(late) => {
                 self.aborting = Some(Aborting { late, since: now });
                 Ok(())
             }
             _ => Err(timeout),
         }
+    }
+
+    /// Requests the abort of a command; returns false where that is impossible.
+    fn abort(&self, command: TimedOutCommand) -> bool {
+        let connection = self.link.as_ref().and_then(|link| link.connection.as_ref());
+        connection.is_some_and(|connection| connection.abort(command))
     }
 }
