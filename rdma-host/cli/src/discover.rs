@@ -16,7 +16,7 @@ use crate::configuration::{Connection, EndpointKind, boolean, integer};
 use crate::failure::Failure;
 use crate::secrets::SecretArguments;
 use crate::shutdown::ShutdownSignal;
-use crate::{Format, config, host, print_json, print_text, session, size, target};
+use crate::{Format, config, connect, host, print_json, print_text, size, target};
 
 /// Ask discovery controllers where subsystems are; text and JSON are those of nvme-cli.
 ///
@@ -93,7 +93,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let runtime = session::runtime()?;
+    let runtime = connect::runtime()?;
     // Once for all: a descriptor can be read only once.
     let authentication = arguments.secrets.options()?;
     let with_secrets =

@@ -4,8 +4,8 @@ use clap::Args;
 use rdma_host::wire::NamespaceInfo;
 use serde_json::{Value, json};
 
+use crate::connect::{self, Session};
 use crate::failure::Failure;
-use crate::session::{self, Session};
 use crate::target::TargetArguments;
 use crate::{Format, print_json, size};
 
@@ -60,7 +60,7 @@ fn print(session: &Session, namespaces: &[NamespaceInfo]) {
         ("largest transfer", size::in_words(agreed.transfer_bytes_max)),
         ("in-capsule data", in_capsule),
         ("memory mode", session.controller.memory().to_string()),
-        ("authentication", session::authentication(&agreed)),
+        ("authentication", connect::authentication(&agreed)),
     ];
     for (name, value) in rows {
         println!("{name:<17} {value}");
@@ -121,7 +121,7 @@ fn to_json(session: &Session, namespaces: &[NamespaceInfo]) -> Value {
         "in_capsule_bytes": agreed.in_capsule_bytes,
         "memory_mode": session.controller.memory().mode.name(),
         "memory_fallback": session.controller.memory().fallback,
-        "authentication": session::authentication_json(&agreed),
+        "authentication": connect::authentication_json(&agreed),
         "namespaces": namespaces,
     })
 }

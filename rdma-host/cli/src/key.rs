@@ -11,7 +11,7 @@ use clap::Subcommand;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
-use crate::{privacy, secrets};
+use crate::{process_hardening, secrets};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -52,7 +52,7 @@ fn generate(key_length: &str, hash: HashId, output: Option<&Path>) -> Result<(),
         // Not through the library's buffer, which is not wiped.
         None => (unbuffered(std::io::stdout()), "standard output".to_owned()),
     };
-    privacy::protect();
+    process_hardening::protect();
     let mut bytes = Zeroizing::new(vec![0; length]);
     getrandom::fill(&mut bytes).map_err(Failure::failed)?;
     let secret = Secret::from_bytes(hash, &bytes).map_err(Failure::failed)?;

@@ -8,8 +8,8 @@ use rdma_host::wire::{
 use rdma_host::{Controller, Error};
 use serde_json::{Value, json};
 
+use crate::connect::Session;
 use crate::failure::Failure;
-use crate::session::Session;
 use crate::target::TargetArguments;
 use crate::{Format, print_json, print_text};
 

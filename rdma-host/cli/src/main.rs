@@ -4,25 +4,25 @@
 mod bench;
 mod config;
 mod configuration;
+mod connect;
 mod cpus;
+mod data_pattern;
+mod disconnects;
 mod discover;
-mod drive;
 mod failure;
 mod host;
 mod identify;
 mod key;
 mod keyring;
+mod load;
 mod log;
 mod monitor;
-mod outages;
-mod pattern;
-mod privacy;
+mod process_hardening;
+mod read_write;
 mod secrets;
-mod session;
 mod shutdown;
 mod size;
 mod target;
-mod transfer;
 mod verify;
 
 use std::io::Write;
@@ -68,11 +68,11 @@ enum Command {
     /// Stay connected, and say what happens: one line a change or notice.
     Monitor(monitor::Arguments),
     /// Read blocks to a file or standard output.
-    Read(transfer::Arguments),
+    Read(read_write::Arguments),
     /// Write a seeded pattern and read it back. Overwrites the namespace.
     Verify(verify::Arguments),
     /// Write blocks from a file or standard input.
-    Write(transfer::Arguments),
+    Write(read_write::Arguments),
 }
 
 /// How results are printed.
@@ -96,9 +96,9 @@ fn main() -> ExitCode {
         Command::Key(command) => key::run(&command),
         Command::Log(arguments) => log::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
-        Command::Read(arguments) => transfer::read(&arguments),
+        Command::Read(arguments) => read_write::read(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
-        Command::Write(arguments) => transfer::write(&arguments),
+        Command::Write(arguments) => read_write::write(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,8 +9,8 @@ use rdma_host::{Controller, ControllerEvent, EventDetail, NamespaceChange, RdmaC
 use serde_json::{Value, json};
 
 use crate::Format;
+use crate::connect;
 use crate::failure::Failure;
-use crate::session;
 use crate::shutdown::ShutdownSignal;
 use crate::target::TargetArguments;
 
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = arguments.target.options()?;
-    session::runtime()?.block_on(async {
+    connect::runtime()?.block_on(async {
         let mut shutdown = ShutdownSignal::catch()?;
         let connecting = Controller::begin(&RdmaCore::new().into(), &options, 1)?;
         let (mut changes, mut notices) = (connecting.changes(), connecting.notices());
@@ -75,7 +75,7 @@ async fn watch(
         connected = connect => connected?,
         () = &mut stopped => return Ok(()),
     };
-    session::warn(&controller.negotiated());
+    connect::warn(&controller.negotiated());
     tokio::select! {
         error = controller.failed() => Err(error.into()),
         () = stopped => {

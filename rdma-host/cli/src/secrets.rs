@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::keyring::Name;
-use crate::privacy;
+use crate::process_hardening;
 
 /// More than any secret, less than a mistaken disk image.
 const TEXT_MAX: usize = 4096;
@@ -180,7 +180,7 @@ impl<'a> Source<'a> {
         let text = match opened {
             Opened::None => return Ok(None),
             Opened::Text(Text(text)) => {
-                privacy::protect();
+                process_hardening::protect();
                 eprintln!(
                     "nvmf: warning: {whose} is on the command line, where every user of this \
                      machine can see it; use {option}"
@@ -191,7 +191,7 @@ impl<'a> Source<'a> {
                 read_text(file).map_err(|error| self.unreadable(&path, error))?
             }
             Opened::Key(key) => {
-                privacy::protect();
+                process_hardening::protect();
                 let read = key.read(TEXT_MAX);
                 read.map_err(|error| Failure::usage(format!("{whose}: {error}")))?
             }
@@ -225,7 +225,7 @@ impl<'a> Source<'a> {
 /// Reads a secret's text, leaving no copy of it behind.
 pub(crate) fn read_text(file: File) -> std::io::Result<Zeroizing<String>> {
     // What is open stays readable; /dev/fd would not open any more, but for root.
-    privacy::protect();
+    process_hardening::protect();
     // Of one size from the start: growing would leave copies.
     let mut text = Zeroizing::new(String::with_capacity(TEXT_MAX));
     file.take(TEXT_MAX as u64).read_to_string(&mut text)?;

@@ -9,9 +9,9 @@ use rdma_host::wire::NamespaceInfo;
 use rdma_host::{Buffer, Command, CommandCompletion};
 use serde_json::json;
 
-use crate::drive::{Load, LoadArguments, Workload};
+use crate::data_pattern::{Difference, Pattern};
 use crate::failure::Failure;
-use crate::pattern::{Difference, Pattern};
+use crate::load::{Load, LoadArguments, Workload};
 use crate::{Format, print_json, size};
 
 #[derive(Args)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::blocks::Blocks;
-use super::plan::Axis;
-use crate::drive::LoadArguments;
+use super::block_sizes::Blocks;
+use super::sweep_points::Axis;
+use crate::load::LoadArguments;
 use crate::size;
 
 #[derive(Args)]

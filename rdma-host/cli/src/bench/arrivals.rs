@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::arguments::Arrival;
-use crate::pattern::mix;
+use crate::data_pattern::mix;
 
 /// The set times of one worker, as distances from the start. They depend on nothing that happens.
 #[derive(Clone, Debug)]

@@ -11,14 +11,14 @@ use rdma_host::Buffer;
 
 use super::arguments::Arguments;
 use super::arrivals::Arrivals;
+use super::command_generator::{Shape, Stream};
+use super::counters::Tally;
 use super::hlog::Line;
-use super::plan::Point;
 use super::progress::Progress;
-use super::stream::{Shape, Stream};
-use super::tally::Tally;
+use super::sweep_points::Point;
 use super::worker::{Chapter, Schedule, Shared, Worker};
-use crate::drive::Load;
 use crate::failure::Failure;
+use crate::load::Load;
 
 /// What one point came to.
 pub(super) struct Outcome {

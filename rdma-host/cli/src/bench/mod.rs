@@ -1,25 +1,23 @@
 //! `nvmf bench`: load of a set shape, and what it costs.
 //!
 //! ```text
-//!  arguments ─ plan ──▶ measure ─┬─ worker ─ arrivals, stream      a thread each
-//!                                └─ tally ──▶ report (JSON) ──▶ text, html, compare
+//!  arguments ─ sweep_points ──▶ measure ─┬─ worker ─ arrivals, command_generator   a thread each
+//!                                        └─ counters ──▶ report (JSON) ──▶ text, html, compare
 //! ```
 
 mod arguments;
 mod arrivals;
-mod blocks;
-mod chart;
+mod block_sizes;
+mod command_generator;
 mod compare;
+mod counters;
 mod hlog;
 mod html;
-mod layout;
 mod measure;
-mod plan;
+mod prefill;
 mod progress;
 mod report;
-mod stream;
-mod sweep;
-mod tally;
+mod sweep_points;
 mod text;
 mod worker;
 
@@ -31,9 +29,9 @@ use serde_json::{Value, json};
 
 pub(crate) use self::arguments::Arguments;
 use self::measure::Outcome;
-use self::plan::Point;
-use crate::drive::Load;
+use self::sweep_points::Point;
 use crate::failure::Failure;
+use crate::load::Load;
 use crate::{Format, print_json, print_text};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -46,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut reports = Vec::new();
     let mut lines = Vec::new();
     let mut began: Option<SystemTime> = None;
-    for point in plan::points(arguments) {
+    for point in sweep_points::points(arguments) {
         let (report, outcome) = measure_point(arguments, &point)?;
         let shift = match began {
             None => {
@@ -114,7 +112,7 @@ fn measure_point(arguments: &Arguments, point: &Point) -> Result<(Value, Outcome
     if arguments.verify {
         for load in &mut loads {
             let region = measure::region(load, arguments);
-            layout::fill(load, region, arguments.load.seed)?;
+            prefill::fill(load, region, arguments.load.seed)?;
         }
     }
     let outcome = measure::measure(&mut loads, arguments, point)?;

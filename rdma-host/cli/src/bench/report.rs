@@ -4,11 +4,11 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
+use super::counters::Tally;
 use super::measure::{Interval, Outcome};
-use super::plan::Point;
-use super::tally::Tally;
-use crate::drive::Load;
-use crate::session;
+use super::sweep_points::Point;
+use crate::connect;
+use crate::load::Load;
 use crate::target::wait_name;
 
 /// The percentiles to report, by their names in JSON.
@@ -199,7 +199,7 @@ fn configuration(loads: &[Load], arguments: &Arguments, point: &Point) -> Value 
         "cpus": arguments.load.cpus.as_ref().map(ToString::to_string),
         "kernel": kernel(),
         "processors": std::thread::available_parallelism().map_or(1, usize::from),
-        "authentication": session::authentication_json(&load.controller.negotiated()),
+        "authentication": connect::authentication_json(&load.controller.negotiated()),
         "seed": arguments.load.seed,
         "version": env!("CARGO_PKG_VERSION"),
     });

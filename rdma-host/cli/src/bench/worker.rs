@@ -10,8 +10,8 @@ use quanta::Instant;
 use rdma_host::{Buffer, Poller, WaitMode, Waiter};
 
 use super::arrivals::Arrivals;
-use super::stream::{Stream, Wanted};
-use super::tally::Tally;
+use super::command_generator::{Stream, Wanted};
+use super::counters::Tally;
 use crate::cpus;
 use crate::failure::Failure;
 

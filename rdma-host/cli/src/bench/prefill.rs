@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rdma_host::wire::NamespaceInfo;
 use rdma_host::{Buffer, Command, CommandCompletion};
 
-use crate::drive::{Load, Workload};
+use crate::data_pattern::Pattern;
 use crate::failure::Failure;
-use crate::pattern::Pattern;
+use crate::load::{Load, Workload};
 
 /// One worker's share: pieces are taken from a common counter.
 struct Share<'a> {

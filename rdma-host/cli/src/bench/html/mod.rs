@@ -1,14 +1,16 @@
 //! The report for a browser: one file that loads nothing from elsewhere.
 
+mod chart;
+mod overview;
+
 use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::chart::{Axis, Chart, Line, Scale, Unit, escape};
+use self::chart::{Axis, Chart, Line, Scale, Unit, escape};
 use super::points;
 use super::report::PERCENTILES;
-use super::sweep;
 use super::text::{kept_up, number, title};
 use crate::size;
 
@@ -35,7 +37,7 @@ pub(super) fn page(report: &Value) -> String {
             if let [first, ..] = several {
                 body.push_str(&where_and_when(first));
             }
-            body.push_str(&sweep::overview(several));
+            body.push_str(&overview::overview(several));
             for point in several {
                 let title = escape(&title(point));
                 let _ = writeln!(body, "<details>\n<summary>{title}</summary>");

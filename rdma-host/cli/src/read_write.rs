@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use rdma_host::{Buffer, Namespace, TransferError};
 use tokio::task::JoinHandle;
 
+use crate::connect::Session;
 use crate::failure::Failure;
-use crate::session::Session;
 use crate::size;
 use crate::target::TargetArguments;
 

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::super::text::{kept_up, number};
 use super::chart::{Axis, Chart, Line, Scale, Unit, escape};
-use super::html::{STAGES, bar, grouped, micros, section, time_axis};
-use super::text::{kept_up, number};
+use super::{STAGES, bar, grouped, micros, section, time_axis};
 use crate::size;
 
 /// All points together.

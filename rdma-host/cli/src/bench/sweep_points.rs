@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::arguments::Arguments;
-use super::blocks::Blocks;
+use super::block_sizes::Blocks;
 
 /// One shape of load.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use rdma_host::wire::NamespaceInfo;
 use rdma_host::{Buffer, Command};
 
 use super::arguments::Access;
-use super::blocks::Blocks;
+use super::block_sizes::Blocks;
+use crate::data_pattern::{Pattern, mix};
 use crate::failure::Failure;
-use crate::pattern::{Pattern, mix};
 
 /// One worker's endless stream of commands.
 pub(super) struct Stream {

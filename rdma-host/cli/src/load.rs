@@ -8,10 +8,10 @@ use rdma_host::wire::NamespaceInfo;
 use rdma_host::{Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Waiter};
 
 use crate::cpus::{self, Cpus};
+use crate::disconnects::Outages;
 use crate::failure::Failure;
-use crate::outages::Outages;
 use crate::target::TargetArguments;
-use crate::{Format, session};
+use crate::{Format, connect};
 
 /// What to do next, and what to make of it.
 pub(crate) trait Workload: Send {
@@ -84,12 +84,12 @@ impl Load {
         let threads = arguments.threads.unwrap_or(processors);
         // One entry of a queue stays empty.
         options.queue_entries = options.queue_entries.max(arguments.iodepth.saturating_add(1));
-        let runtime = session::runtime()?;
+        let runtime = connect::runtime()?;
         let connected = Controller::connect_polled(&options, threads);
         let (controller, pollers) = runtime.block_on(connected)?;
-        session::warn(&controller.negotiated());
+        connect::warn(&controller.negotiated());
         let identify = async {
-            let id = session::choose(&controller, arguments.ns).await?;
+            let id = connect::choose(&controller, arguments.ns).await?;
             Ok::<_, Failure>(controller.identify_namespace(id).await?)
         };
         let namespace = runtime.block_on(identify)?;
