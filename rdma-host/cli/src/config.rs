@@ -1,14 +1,16 @@
 //! `nvmf config`.
 
-use std::fmt::Write;
-use std::path::PathBuf;
+use std::{fmt::Write, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::configuration::{Configuration, Connection, EndpointKind, INI, install};
-use crate::failure::Failure;
-use crate::{Format, host, print_json, print_text};
+use crate::{
+    Format,
+    configuration::{Configuration, Connection, EndpointKind, INI, install},
+    failure::Failure,
+    host, print_json, print_text,
+};
 
 /// What to do with the configuration in /etc/nvme.
 #[derive(Subcommand)]
@@ -94,9 +96,9 @@ fn convert(arguments: &Convert) -> Result<(), Failure> {
 }
 
 fn show(arguments: &Show) -> Result<(), Failure> {
-    let (host, doubts) = host::of_system()?;
-    for doubt in doubts {
-        eprintln!("nvmf: warning: {doubt}");
+    let (host, warnings) = host::system_identity()?;
+    for warning in warnings {
+        eprintln!("nvmf: warning: {warning}");
     }
     let connections = load(arguments.input.as_ref())?.connections()?;
     match arguments.output_format {

@@ -1,33 +1,38 @@
-//! What every command that connects has in common.
+//! Connecting, for all commands that need a controller.
 
 use auth::Authenticated;
-use rdma_host::proto::Negotiated;
-use rdma_host::wire::NamespaceId;
-use rdma_host::{Controller, Namespace};
-use serde_json::{Value, json};
+use rdma_host::{Controller, Namespace, proto::Negotiated, wire::NamespaceId};
+use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
-use crate::target::TargetArguments;
+use crate::{failure::Failure, target::TargetArguments};
 
-/// A connection and the runtime that serves it.
-pub(crate) struct Session {
+/// Controller, and the runtime that serves its queues.
+pub(crate) struct ConnectedController {
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) controller: Controller,
 }
 
-impl Session {
+/// Authentication of one queue in JSON.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(crate) struct QueueAuthentication {
+    hash: String,
+    dhgroup: String,
+    bidirectional: bool,
+}
+
+impl ConnectedController {
     /// Connects, with tasks serving the I/O queues.
     pub(crate) fn connect(target: &TargetArguments) -> Result<Self, Failure> {
         let options = target.options()?;
         let runtime = runtime()?;
         let controller = runtime.block_on(Controller::connect(&options))?;
-        warn(&controller.negotiated());
+        print_warnings(&controller.negotiated());
         Ok(Self { runtime, controller })
     }
 
-    /// The namespace to use: the one asked for, or the only one there is.
+    /// Namespace of this id, or the only one there is.
     pub(crate) fn namespace(&self, id: Option<u32>) -> Result<Namespace, Failure> {
-        let id = self.runtime.block_on(choose(&self.controller, id))?;
+        let id = self.runtime.block_on(namespace_id(&self.controller, id))?;
         Ok(self.runtime.block_on(self.controller.namespace(id))?)
     }
 
@@ -37,7 +42,7 @@ impl Session {
     }
 }
 
-/// A runtime for the control plane and the async API.
+/// Runtime for the control plane and the async API.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -45,8 +50,8 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::failed(format!("cannot start worker threads: {error}")))
 }
 
-/// The namespace asked for, or the only one there is.
-pub(crate) async fn choose(
+/// The given namespace id, or that of the only namespace.
+pub(crate) async fn namespace_id(
     controller: &Controller,
     id: Option<u32>,
 ) -> Result<NamespaceId, Failure> {
@@ -64,47 +69,46 @@ pub(crate) async fn choose(
     }
 }
 
-/// Says what is weaker than it should be in how the queues were authenticated.
-pub(crate) fn warn(agreed: &Negotiated) {
-    for warning in agreed.warnings() {
+/// Warns of weaknesses in the authentication of the queues.
+pub(crate) fn print_warnings(negotiated: &Negotiated) {
+    for warning in negotiated.warnings() {
         eprintln!("nvmf: warning: {warning}");
     }
 }
 
-/// How the queues were authenticated, in words: alike ones together.
-pub(crate) fn authentication(agreed: &Negotiated) -> String {
-    let mut words: Vec<(String, Vec<usize>)> = Vec::new();
-    for (queue, how) in agreed.authenticated.iter().enumerate() {
-        let how = how.map_or_else(|| "none".to_owned(), describe);
-        match words.iter_mut().find(|(known, _)| *known == how) {
+/// Authentication of the queues in words; those authenticated alike are named together.
+pub(crate) fn describe_authentication(negotiated: &Negotiated) -> String {
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    for (queue, authenticated) in negotiated.authenticated.iter().enumerate() {
+        let text = authenticated.map_or_else(|| "none".to_owned(), describe);
+        match groups.iter_mut().find(|(known, _)| *known == text) {
             Some((_, queues)) => queues.push(queue),
-            None => words.push((how, vec![queue])),
+            None => groups.push((text, vec![queue])),
         }
     }
-    match words.as_slice() {
-        [(how, _)] => how.clone(),
+    match groups.as_slice() {
+        [(text, _)] => text.clone(),
         several => {
-            let parts: Vec<_> =
-                several.iter().map(|(how, queues)| format!("{how} on queues {queues:?}")).collect();
-            parts.join("; ")
+            let parts = several.iter().map(|(text, queues)| format!("{text} on queues {queues:?}"));
+            parts.collect::<Vec<_>>().join("; ")
         }
     }
 }
 
-fn describe(how: Authenticated) -> String {
-    let way = if how.controller_proved { "two-way" } else { "one-way" };
-    format!("DH-HMAC-CHAP, {way}, {}, {}", how.hash, how.group)
+fn describe(authenticated: Authenticated) -> String {
+    let Authenticated { hash, group, controller_proved, .. } = authenticated;
+    let way = if controller_proved { "two-way" } else { "one-way" };
+    format!("DH-HMAC-CHAP, {way}, {hash}, {group}")
 }
 
-/// The same for programs: a value for each queue, the admin queue first.
-pub(crate) fn authentication_json(agreed: &Negotiated) -> Value {
-    let queues = agreed.authenticated.iter().map(|how| match how {
-        None => Value::Null,
-        Some(how) => json!({
-            "hash": how.hash.to_string(),
-            "dhgroup": how.group.to_string(),
-            "bidirectional": how.controller_proved,
-        }),
+/// Authentication of each queue, the admin queue first; none for a queue without it.
+pub(crate) fn queue_authentication(negotiated: &Negotiated) -> Vec<Option<QueueAuthentication>> {
+    let queues = negotiated.authenticated.iter().map(|authenticated| {
+        authenticated.map(|authenticated| QueueAuthentication {
+            hash: authenticated.hash.to_string(),
+            dhgroup: authenticated.group.to_string(),
+            bidirectional: authenticated.controller_proved,
+        })
     });
     queues.collect()
 }

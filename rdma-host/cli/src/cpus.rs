@@ -1,7 +1,6 @@
 //! Which processors threads run on.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -9,15 +8,15 @@ use crate::failure::Failure;
 
 /// Numbers of processors, in the order in which threads take them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cpus(Vec<usize>);
+pub(crate) struct CpuList(Vec<usize>);
 
-impl Cpus {
+impl CpuList {
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// The processor of the thread of this number; with more threads, they begin again.
-    pub(crate) fn of(&self, thread: usize) -> usize {
+    pub(crate) fn for_thread(&self, thread: usize) -> usize {
         self.0[thread % self.0.len()]
     }
 }
@@ -32,7 +31,7 @@ pub(crate) fn pin(cpu: Option<usize>) -> Result<(), Failure> {
     })
 }
 
-impl FromStr for Cpus {
+impl FromStr for CpuList {
     type Err = String;
 
     /// As taskset has it: 0-3,8.
@@ -54,7 +53,7 @@ impl FromStr for Cpus {
     }
 }
 
-impl fmt::Display for Cpus {
+impl fmt::Display for CpuList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbers: Vec<_> = self.0.iter().map(ToString::to_string).collect();
         f.write_str(&numbers.join(","))
@@ -67,12 +66,12 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_dealt_out_in_turn() {
-        let cpus: Cpus = "2-3,0".parse().unwrap();
-        assert_eq!(cpus, Cpus(vec![2, 3, 0]));
-        assert_eq!((0..4).map(|thread| cpus.of(thread)).collect::<Vec<_>>(), [2, 3, 0, 2]);
+        let cpus: CpuList = "2-3,0".parse().unwrap();
+        assert_eq!(cpus, CpuList(vec![2, 3, 0]));
+        assert_eq!((0..4).map(|thread| cpus.for_thread(thread)).collect::<Vec<_>>(), [2, 3, 0, 2]);
         assert_eq!(cpus.to_string(), "2,3,0");
         for wrong in ["", "a", "1-", "3-1", "1,,2", "4096"] {
-            assert!(wrong.parse::<Cpus>().is_err(), "{wrong}");
+            assert!(wrong.parse::<CpuList>().is_err(), "{wrong}");
         }
     }
 

@@ -3,20 +3,20 @@
 /// The pattern of one run. Each 8 bytes depend on the seed, the pass and where they stand on the
 /// namespace, so that stale, misplaced and torn data all show.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pattern {
+pub(crate) struct DataPattern {
     seed: u64,
 }
 
 /// The first difference found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Difference {
+pub(crate) struct PatternMismatch {
     /// Bytes from the start of the namespace.
     pub(crate) offset: u64,
     pub(crate) expected: u64,
     pub(crate) found: u64,
 }
 
-impl Pattern {
+impl DataPattern {
     pub(crate) fn new(seed: u64, pass: u64) -> Self {
         Self { seed: mix(seed ^ mix(pass)) }
     }
@@ -29,12 +29,12 @@ impl Pattern {
     }
 
     /// Compares `bytes` with what [`fill`](Self::fill) would make.
-    pub(crate) fn check(self, offset: u64, bytes: &[u8]) -> Result<(), Difference> {
+    pub(crate) fn check(self, offset: u64, bytes: &[u8]) -> Result<(), PatternMismatch> {
         for (index, word) in bytes.chunks_exact(8).enumerate() {
             let expected = self.word(offset, index);
             let found = u64::from_le_bytes(word.try_into().expect("chunks are 8 bytes"));
             if found != expected {
-                return Err(Difference { offset: offset + index as u64 * 8, expected, found });
+                return Err(PatternMismatch { offset: offset + index as u64 * 8, expected, found });
             }
         }
         Ok(())
@@ -59,20 +59,20 @@ mod tests {
 
     #[test]
     fn finds_what_it_made_and_nothing_else() {
-        let pattern = Pattern::new(1, 0);
+        let pattern = DataPattern::new(1, 0);
         let mut bytes = [0; 4096];
         pattern.fill(8192, &mut bytes);
         assert_eq!(pattern.check(8192, &bytes), Ok(()));
         assert!(pattern.check(4096, &bytes).is_err(), "misplaced");
-        assert!(Pattern::new(1, 1).check(8192, &bytes).is_err(), "stale");
-        assert!(Pattern::new(2, 0).check(8192, &bytes).is_err(), "another run");
+        assert!(DataPattern::new(1, 1).check(8192, &bytes).is_err(), "stale");
+        assert!(DataPattern::new(2, 0).check(8192, &bytes).is_err(), "another run");
         bytes[4000] ^= 1;
         assert_eq!(pattern.check(8192, &bytes).unwrap_err().offset, 8192 + 4000);
     }
 
     #[test]
     fn parts_can_be_checked_alone() {
-        let pattern = Pattern::new(7, 3);
+        let pattern = DataPattern::new(7, 3);
         let mut bytes = [0; 1024];
         pattern.fill(0, &mut bytes);
         assert_eq!(pattern.check(512, &bytes[512..]), Ok(()));

@@ -1,46 +1,47 @@
-//! The times without a connection that a load went through.
+//! Disconnects that a load went through, and their duration.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
-use rdma_host::proto::LifecycleState;
-use rdma_host::{StateChange, StateChanges};
+use rdma_host::{StateChange, StateChanges, proto::LifecycleState};
 use serde_json::{Value, json};
 
 use crate::size;
 
-/// Outages that are kept one by one: a report names the latest of those.
-const KEPT: usize = 1024;
+/// Disconnects that are kept one by one for the report: the latest ones.
+const HISTORY_MAX: usize = 1024;
 
-/// One time without a connection.
+/// Time without a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Outage {
+struct Disconnect {
     lost: SystemTime,
     back: SystemTime,
 }
 
-/// What is known of them.
+/// Disconnects of one controller.
 #[derive(Debug, Default)]
-pub(crate) struct Outages {
+pub(crate) struct Disconnects {
     count: u64,
     longest: Duration,
-    latest: VecDeque<Outage>,
-    /// When the connection was lost that is not back.
+    latest: VecDeque<Disconnect>,
+    /// Time of the loss, while there is no connection.
     lost: Option<SystemTime>,
 }
 
-impl Outages {
-    /// Counts those of one controller, in a task of the runtime.
+impl Disconnects {
+    /// Counts the disconnects of a controller, in a task of the runtime.
     pub(crate) fn watch(
         runtime: &tokio::runtime::Runtime,
         mut changes: StateChanges,
     ) -> Arc<Mutex<Self>> {
         let shared = Arc::new(Mutex::new(Self::default()));
-        let outages = Arc::clone(&shared);
+        let disconnects = Arc::clone(&shared);
         runtime.spawn(async move {
             while let Some(change) = changes.next().await {
-                outages.lock().unwrap_or_else(PoisonError::into_inner).add(&change);
+                disconnects.lock().unwrap_or_else(PoisonError::into_inner).add(&change);
             }
         });
         shared
@@ -51,42 +52,43 @@ impl Outages {
             self.lost.get_or_insert(change.at);
             return;
         }
-        // The clock of the day may be set back meanwhile.
+        // The system clock may have been set back meanwhile.
         let Some(lost) = self.lost.take() else { return };
         let back = change.at.max(lost);
         self.count += 1;
         self.longest = self.longest.max(back.duration_since(lost).unwrap_or_default());
-        if self.latest.len() == KEPT {
+        if self.latest.len() == HISTORY_MAX {
             self.latest.pop_front();
         }
-        self.latest.push_back(Outage { lost, back });
+        self.latest.push_back(Disconnect { lost, back });
     }
 
-    /// How often the connection was made again.
+    /// Number of disconnects after which the connection came back.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// For people: nothing if there were none.
-    pub(crate) fn in_words(&self) -> String {
+    /// Clause for a message; empty if there were none.
+    pub(crate) fn summary(&self) -> String {
         match self.count {
             0 => String::new(),
             count => format!(
                 ", through {}, the longest outage {:.1} s",
-                size::count(count, "reconnect"),
+                size::format_count(count, "reconnect"),
                 self.longest.as_secs_f64()
             ),
         }
     }
 
-    /// The latest, in seconds since 1970.
+    /// Latest disconnects, in seconds since 1970.
     pub(crate) fn to_json(&self) -> Value {
         let seconds = |time: SystemTime| {
             time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
         };
-        let one =
-            |outage: &Outage| json!({ "lost": seconds(outage.lost), "back": seconds(outage.back) });
-        self.latest.iter().map(one).collect()
+        let latest = self.latest.iter();
+        let to_json =
+            |one: &Disconnect| json!({ "lost": seconds(one.lost), "back": seconds(one.back) });
+        latest.map(to_json).collect()
     }
 }
 
@@ -100,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_lasts_from_the_first_change_to_the_next_live() {
-        let mut outages = Outages::default();
+    fn a_disconnect_lasts_from_the_first_change_to_the_next_live() {
+        let mut disconnects = Disconnects::default();
         for (state, second) in [
             (LifecycleState::Live, 1),
             (LifecycleState::Resetting, 5),
@@ -112,20 +114,23 @@ mod tests {
             (LifecycleState::Live, 10),
             (LifecycleState::Deleting, 11),
         ] {
-            outages.add(&change(state, second));
+            disconnects.add(&change(state, second));
         }
-        assert_eq!(outages.in_words(), ", through 2 reconnects, the longest outage 3.0 s");
-        let json = outages.to_json();
+        assert_eq!(disconnects.summary(), ", through 2 reconnects, the longest outage 3.0 s");
+        let json = disconnects.to_json();
         assert_eq!(json, json!([{ "lost": 5.0, "back": 8.0 }, { "lost": 9.0, "back": 10.0 }]));
     }
 
     #[test]
     fn only_the_latest_are_kept() {
-        let mut outages = Outages::default();
-        for second in 0..2 * KEPT as u64 {
-            outages.add(&change(LifecycleState::Resetting, 2 * second));
-            outages.add(&change(LifecycleState::Live, 2 * second + 1));
+        let mut disconnects = Disconnects::default();
+        for second in 0..2 * HISTORY_MAX as u64 {
+            disconnects.add(&change(LifecycleState::Resetting, 2 * second));
+            disconnects.add(&change(LifecycleState::Live, 2 * second + 1));
         }
-        assert_eq!((outages.count(), outages.latest.len()), (2 * KEPT as u64, KEPT));
+        assert_eq!(
+            (disconnects.count(), disconnects.latest.len()),
+            (2 * HISTORY_MAX as u64, HISTORY_MAX)
+        );
     }
 }

@@ -1,22 +1,27 @@
 //! `nvmf discover`.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use rdma_host::config::REFERRAL_DEPTH;
-use rdma_host::proto::{DiscoveryLog, SkipReason, SkippedReferral};
-use rdma_host::wire::{DiscoveryEntry, Nqn, TransportSpecific};
-use rdma_host::{ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryWatch};
+use rdma_host::{
+    ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryWatch,
+    config::REFERRAL_DEPTH,
+    proto::{DiscoveryLog, SkipReason, SkippedReferral},
+    wire::{DiscoveryEntry, Nqn, TransportSpecific},
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::configuration::{Connection, EndpointKind, boolean, integer};
-use crate::failure::Failure;
-use crate::secrets::SecretArguments;
-use crate::shutdown::ShutdownSignal;
-use crate::{Format, config, connect, host, print_json, print_text, size, target};
+use crate::{
+    Format, config,
+    configuration::{Connection, EndpointKind, boolean, integer},
+    connect,
+    failure::Failure,
+    host, print_json, print_text,
+    secrets::SecretArguments,
+    shutdown::ShutdownSignal,
+    size, target,
+};
 
 /// Ask discovery controllers where subsystems are; text and JSON are those of nvme-cli.
 ///
@@ -100,15 +105,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         |options| ConnectOptions { authentication: authentication.clone(), ..options };
     if arguments.persistent {
         let missing = || Failure::usage("--persistent needs an address: give -a ADDRESS");
-        let options = with_secrets(arguments.named()?.ok_or_else(missing)?);
+        let options = with_secrets(arguments.target_options()?.ok_or_else(missing)?);
         return runtime.block_on(arguments.watch(&options));
     }
-    let all = match arguments.named()? {
+    let all = match arguments.target_options()? {
         Some(options) => vec![options],
-        None => arguments.configured()?,
+        None => arguments.configured_options()?,
     };
     let all: Vec<_> = all.into_iter().map(with_secrets).collect();
-    runtime.block_on(arguments.ask(&all))
+    runtime.block_on(arguments.query(&all))
 }
 
 impl Arguments {
@@ -121,9 +126,9 @@ impl Arguments {
     }
 
     /// The controller that the options name.
-    fn named(&self) -> Result<Option<ConnectOptions>, Failure> {
+    fn target_options(&self) -> Result<Option<ConnectOptions>, Failure> {
         let (address, nqn) = match (&self.target, &self.traddr) {
-            (Some(target), _) => target::located(target, Nqn::DISCOVERY)?,
+            (Some(target), _) => target::parse_with_default_nqn(target, Nqn::DISCOVERY)?,
             (None, Some(traddr)) => {
                 let nqn = self.nqn.parse().map_err(Failure::usage)?;
                 (target::address(traddr, self.trsvcid.as_deref())?, nqn)
@@ -139,7 +144,7 @@ impl Arguments {
     }
 
     /// The controllers of the configuration.
-    fn configured(&self) -> Result<Vec<ConnectOptions>, Failure> {
+    fn configured_options(&self) -> Result<Vec<ConnectOptions>, Failure> {
         let connections = config::load(self.config.as_ref())?.connections()?;
         let mut all = Vec::new();
         for connection in &connections {
@@ -169,7 +174,7 @@ impl Arguments {
         // Read as a UUID when the file was read.
         let id = connection.hostid.as_deref().and_then(|id| id.parse().ok());
         // The system's own identifier would make one host of the two.
-        let id = self.hostid.or(id).or_else(|| nqn.map(host::id_of));
+        let id = self.hostid.or(id).or_else(|| nqn.map(host::id_for));
         let host = host::identity(nqn, id)?;
         let subsystem = connection.subsystem.parse().map_err(Failure::usage)?;
         let place = target::address(&address.traddr, address.trsvcid.as_deref())?;
@@ -189,18 +194,18 @@ impl Arguments {
 
     /// Asks all of them, and whom they refer to. One that fails does not keep the others from
     /// being asked; the first failure is returned in the end.
-    async fn ask(&self, all: &[ConnectOptions]) -> Result<(), Failure> {
+    async fn query(&self, all: &[ConnectOptions]) -> Result<(), Failure> {
         let several = self.depth() > 0 || (self.target.is_none() && self.traddr.is_none());
         let mut values = Vec::new();
         let mut failure = None;
         for options in all {
             let mut walk = Discovery::new(options, self.depth());
             while let Some(discovered) = walk.next().await {
-                for skipped in discovered.skipped.iter().filter(|skipped| is_news(skipped)) {
+                for skipped in discovered.skipped.iter().filter(|skipped| is_reportable(skipped)) {
                     eprintln!("nvmf: {skipped}");
                 }
                 match &discovered.outcome {
-                    Ok(log) if !self.is_json() => print_text(&in_words(log))?,
+                    Ok(log) if !self.is_json() => print_text(&to_text(log))?,
                     Ok(_) => {}
                     Err(error) => {
                         let error = Failure::from(error.clone());
@@ -221,7 +226,9 @@ impl Arguments {
             match (several, values.as_slice()) {
                 (false, [Discovered { outcome: Ok(log), .. }]) => print_json(&to_json(log))?,
                 (false, _) => {}
-                (true, _) => print_json(&values.iter().map(with_place).collect::<Vec<_>>())?,
+                (true, _) => {
+                    print_json(&values.iter().map(to_json_with_address).collect::<Vec<_>>())?
+                }
             }
         }
         match failure {
@@ -241,18 +248,18 @@ impl Arguments {
             () = shutdown.received() => return Ok(()),
         };
         loop {
-            let news = tokio::select! {
-                news = watch.next() => news,
+            let event = tokio::select! {
+                event = watch.next() => event,
                 () = shutdown.received() => {
                     watch.shutdown().await;
                     return Ok(());
                 }
             };
-            match news {
+            match event {
                 DiscoveryEvent::Log(log) if self.is_json() => {
                     print_text(&format!("{}\n", to_json(&log)))?;
                 }
-                DiscoveryEvent::Log(log) => print_text(&in_words(&log))?,
+                DiscoveryEvent::Log(log) => print_text(&to_text(&log))?,
                 DiscoveryEvent::Lost { cause, attempt, max, delay } => {
                     let of_max = max.map_or_else(String::new, |max| format!(" of {max}"));
                     eprintln!("nvmf: {cause}; attempt {attempt}{of_max} in {delay:.0?}");
@@ -265,12 +272,12 @@ impl Arguments {
 
 /// Whether a referral that is not followed is worth a word: nobody asked to follow any, or it leads
 /// back, as it does between the two halves of every redundant target.
-fn is_news(skipped: &SkippedReferral) -> bool {
+fn is_reportable(skipped: &SkippedReferral) -> bool {
     !matches!(skipped.reason, SkipReason::AlreadyQueried | SkipReason::Depth(0))
 }
 
 /// The layout of nvme-cli.
-fn in_words(log: &DiscoveryLog) -> String {
+fn to_text(log: &DiscoveryLog) -> String {
     use std::fmt::Write as _;
     let DiscoveryLog { generation, entries } = log;
     let count = entries.len();
@@ -343,7 +350,7 @@ fn entry_to_json(entry: &DiscoveryEntry) -> Value {
 }
 
 /// One of several logs, or why there is none.
-fn with_place(discovered: &Discovered) -> Value {
+fn to_json_with_address(discovered: &Discovered) -> Value {
     let Discovered { visit, outcome, .. } = discovered;
     let mut value = match outcome {
         Ok(log) => to_json(log),
@@ -412,7 +419,7 @@ traddr:
 eflags:  none
 sectype: none
 ";
-        assert_eq!(in_words(&log()), expected);
+        assert_eq!(to_text(&log()), expected);
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::{fmt, fs};
 
-use rdma_host::HostIdentity;
-use rdma_host::wire::Nqn;
+use rdma_host::{HostIdentity, wire::Nqn};
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -29,37 +28,37 @@ const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// belong together are told with `--verbose` and by `nvmf config show`: some distributions install
 /// nvme-cli that way.
 pub(crate) fn identity(nqn: Option<&str>, id: Option<Uuid>) -> Result<HostIdentity, Failure> {
-    let (identity, doubts) = identity_from(nqn, id, first_line)?;
-    for doubt in doubts {
-        match doubt {
-            Doubt::Mismatch { .. } => tracing::warn!("{doubt}"),
-            Doubt::Boot => eprintln!("nvmf: warning: {doubt}"),
+    let (identity, warnings) = identity_from(nqn, id, first_line)?;
+    for warning in warnings {
+        match warning {
+            IdentityWarning::Mismatch { .. } => tracing::warn!("{warning}"),
+            IdentityWarning::Boot => eprintln!("nvmf: warning: {warning}"),
         }
     }
     Ok(identity)
 }
 
 /// An identifier that belongs to a host of this name and no other.
-pub(crate) fn id_of(nqn: &str) -> Uuid {
+pub(crate) fn id_for(nqn: &str) -> Uuid {
     let inside = nqn.parse().ok().as_ref().and_then(uuid_inside);
     inside.unwrap_or_else(|| Uuid::new_v5(&MACHINE_NAMESPACE, nqn.as_bytes()))
 }
 
 /// The identity where no option says another, and all that is doubtful about it.
-pub(crate) fn of_system() -> Result<(HostIdentity, Vec<Doubt>), Failure> {
+pub(crate) fn system_identity() -> Result<(HostIdentity, Vec<IdentityWarning>), Failure> {
     identity_from(None, None, first_line)
 }
 
 /// What is wrong with an identity that can be used.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Doubt {
+pub(crate) enum IdentityWarning {
     /// It lasts until the next boot.
     Boot,
     /// The name holds another identifier.
     Mismatch { nqn: Nqn, id: Uuid },
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for IdentityWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Boot => write!(
@@ -84,8 +83,8 @@ fn identity_from(
     nqn: Option<&str>,
     id: Option<Uuid>,
     file: impl Fn(&str) -> Option<String>,
-) -> Result<(HostIdentity, Vec<Doubt>), Failure> {
-    let mut doubts = Vec::new();
+) -> Result<(HostIdentity, Vec<IdentityWarning>), Failure> {
+    let mut warnings = Vec::new();
     let named_here = nqn.is_some();
     let nqn = match nqn {
         Some(nqn) => Some(parse(nqn, "--hostnqn")?),
@@ -101,21 +100,21 @@ fn identity_from(
     };
     let id = match id {
         Some(id) => id,
-        None => machine_id(&file, &mut doubts)?,
+        None => machine_id(&file, &mut warnings)?,
     };
     if let (Some(nqn), Some(inside)) = (&nqn, inside)
         && inside != id
     {
-        doubts.push(Doubt::Mismatch { nqn: nqn.clone(), id });
+        warnings.push(IdentityWarning::Mismatch { nqn: nqn.clone(), id });
     }
     let nqn = nqn.unwrap_or_else(|| Nqn::from_host_id(id));
-    Ok((HostIdentity { nqn, id }, doubts))
+    Ok((HostIdentity { nqn, id }, warnings))
 }
 
 /// An identifier made of what tells this machine from others.
 fn machine_id(
     file: &impl Fn(&str) -> Option<String>,
-    doubts: &mut Vec<Doubt>,
+    warnings: &mut Vec<IdentityWarning>,
 ) -> Result<Uuid, Failure> {
     let made_of = |text: String| Uuid::new_v5(&MACHINE_NAMESPACE, text.as_bytes());
     if let Some(machine) = MACHINE_FILES.iter().find_map(|path| file(path)) {
@@ -128,7 +127,7 @@ fn machine_id(
         );
         return Err(Failure::usage(text));
     };
-    doubts.push(Doubt::Boot);
+    warnings.push(IdentityWarning::Boot);
     Ok(made_of(boot))
 }
 
@@ -166,14 +165,14 @@ mod tests {
         None
     }
 
-    /// An identity without doubts.
+    /// An identity without warnings.
     fn sure(
         nqn: Option<&str>,
         id: Option<Uuid>,
         file: impl Fn(&str) -> Option<String>,
     ) -> HostIdentity {
-        let (identity, doubts) = identity_from(nqn, id, file).unwrap();
-        assert!(doubts.is_empty(), "{doubts:?}");
+        let (identity, warnings) = identity_from(nqn, id, file).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
         identity
     }
 
@@ -204,11 +203,11 @@ mod tests {
             NQN_FILE => Some(NAMED.to_owned()),
             _ => Some(Uuid::from_u128(2).to_string()),
         };
-        let (identity, doubts) = identity_from(None, None, files).unwrap();
+        let (identity, warnings) = identity_from(None, None, files).unwrap();
         assert_eq!((identity.nqn.as_str(), identity.id), (NAMED, Uuid::from_u128(2)));
-        assert!(doubts[0].to_string().contains("two hosts"), "{doubts:?}");
-        let (_, doubts) = identity_from(Some(NAMED), Some(Uuid::from_u128(3)), nothing).unwrap();
-        assert_eq!(doubts.len(), 1);
+        assert!(warnings[0].to_string().contains("two hosts"), "{warnings:?}");
+        let (_, warnings) = identity_from(Some(NAMED), Some(Uuid::from_u128(3)), nothing).unwrap();
+        assert_eq!(warnings.len(), 1);
     }
 
     #[test]
@@ -235,8 +234,8 @@ mod tests {
     fn without_a_machine_id_it_lasts_until_the_next_boot() {
         let booted = |id: &'static str| {
             let files = move |path: &str| (path == BOOT_FILE).then(|| id.to_owned());
-            let (identity, doubts) = identity_from(None, None, files).unwrap();
-            assert_eq!(doubts, [Doubt::Boot]);
+            let (identity, warnings) = identity_from(None, None, files).unwrap();
+            assert_eq!(warnings, [IdentityWarning::Boot]);
             identity
         };
         assert_eq!(booted("one"), booted("one"));
@@ -248,9 +247,9 @@ mod tests {
 
     #[test]
     fn every_name_has_an_id_of_its_own() {
-        assert_eq!(id_of(NAMED), Uuid::from_u128(1));
-        assert_eq!(id_of("nqn.x"), id_of("nqn.x"));
-        assert_ne!(id_of("nqn.x"), id_of("nqn.y"));
+        assert_eq!(id_for(NAMED), Uuid::from_u128(1));
+        assert_eq!(id_for("nqn.x"), id_for("nqn.x"));
+        assert_ne!(id_for("nqn.x"), id_for("nqn.y"));
     }
 
     #[test]

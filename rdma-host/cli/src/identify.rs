@@ -4,10 +4,13 @@ use clap::Args;
 use rdma_host::wire::NamespaceInfo;
 use serde_json::{Value, json};
 
-use crate::connect::{self, Session};
-use crate::failure::Failure;
-use crate::target::TargetArguments;
-use crate::{Format, print_json, size};
+use crate::{
+    Format,
+    connect::{self, ConnectedController},
+    failure::Failure,
+    print_json, size,
+    target::TargetArguments,
+};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -20,30 +23,30 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let session = Session::connect(&arguments.target)?;
-    let namespaces = session.runtime.block_on(namespaces(&session))?;
+    let connected = ConnectedController::connect(&arguments.target)?;
+    let namespaces = connected.runtime.block_on(namespaces(&connected))?;
     match arguments.output_format {
-        Format::Json => print_json(&to_json(&session, &namespaces))?,
-        Format::Normal => print(&session, &namespaces),
+        Format::Json => print_json(&to_json(&connected, &namespaces))?,
+        Format::Normal => print(&connected, &namespaces),
     }
-    session.close();
+    connected.close();
     Ok(())
 }
 
-async fn namespaces(session: &Session) -> Result<Vec<NamespaceInfo>, Failure> {
+async fn namespaces(connected: &ConnectedController) -> Result<Vec<NamespaceInfo>, Failure> {
     let mut all = Vec::new();
-    for id in session.controller.namespaces().await? {
-        all.push(session.controller.identify_namespace(id).await?);
+    for id in connected.controller.namespaces().await? {
+        all.push(connected.controller.identify_namespace(id).await?);
     }
     Ok(all)
 }
 
-fn print(session: &Session, namespaces: &[NamespaceInfo]) {
-    let agreed = session.controller.negotiated();
-    let info = &agreed.info;
-    let in_capsule = match agreed.in_capsule_bytes {
+fn print(connected: &ConnectedController, namespaces: &[NamespaceInfo]) {
+    let negotiated = connected.controller.negotiated();
+    let info = &negotiated.info;
+    let in_capsule = match negotiated.in_capsule_bytes {
         0 => "none".to_owned(),
-        bytes => size::in_words(u64::from(bytes)),
+        bytes => size::format_bytes(u64::from(bytes)),
     };
     let rows = [
         ("subsystem", info.subsystem_nqn.clone()),
@@ -51,16 +54,16 @@ fn print(session: &Session, namespaces: &[NamespaceInfo]) {
             "controller",
             format!(
                 "{} ({} {}, serial {})",
-                agreed.controller, info.model, info.firmware, info.serial
+                negotiated.controller, info.model, info.firmware, info.serial
             ),
         ),
-        ("NVMe version", agreed.version.to_string()),
-        ("device", session.controller.device().to_owned()),
-        ("I/O queues", format!("{} of {} entries", agreed.io_queues, agreed.queue_entries)),
-        ("largest transfer", size::in_words(agreed.transfer_bytes_max)),
+        ("NVMe version", negotiated.version.to_string()),
+        ("device", connected.controller.device().to_owned()),
+        ("I/O queues", format!("{} of {} entries", negotiated.io_queues, negotiated.queue_entries)),
+        ("largest transfer", size::format_bytes(negotiated.transfer_bytes_max)),
         ("in-capsule data", in_capsule),
-        ("memory mode", session.controller.memory().to_string()),
-        ("authentication", connect::authentication(&agreed)),
+        ("memory mode", connected.controller.memory().to_string()),
+        ("authentication", connect::describe_authentication(&negotiated)),
     ];
     for (name, value) in rows {
         println!("{name:<17} {value}");
@@ -70,9 +73,9 @@ fn print(session: &Session, namespaces: &[NamespaceInfo]) {
         println!(
             "{:>9} {:>12} {:>14} {:>10}  {}",
             namespace.id.to_string(),
-            size::in_words(namespace.bytes()),
+            size::format_bytes(namespace.bytes()),
             namespace.blocks,
-            size::in_words(u64::from(namespace.block_size)),
+            size::format_bytes(u64::from(namespace.block_size)),
             names(namespace),
         );
     }
@@ -89,9 +92,9 @@ fn names(namespace: &NamespaceInfo) -> String {
     if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
-fn to_json(session: &Session, namespaces: &[NamespaceInfo]) -> Value {
-    let agreed = session.controller.negotiated();
-    let info = &agreed.info;
+fn to_json(connected: &ConnectedController, namespaces: &[NamespaceInfo]) -> Value {
+    let negotiated = connected.controller.negotiated();
+    let info = &negotiated.info;
     let namespaces: Vec<_> = namespaces
         .iter()
         .map(|namespace| {
@@ -109,19 +112,19 @@ fn to_json(session: &Session, namespaces: &[NamespaceInfo]) -> Value {
         .collect();
     json!({
         "subsystem_nqn": info.subsystem_nqn,
-        "cntlid": agreed.controller.0,
+        "cntlid": negotiated.controller.0,
         "model": info.model,
         "serial": info.serial,
         "firmware": info.firmware,
-        "version": agreed.version.to_string(),
-        "device": session.controller.device(),
-        "io_queues": agreed.io_queues,
-        "queue_entries": agreed.queue_entries,
-        "transfer_bytes_max": agreed.transfer_bytes_max,
-        "in_capsule_bytes": agreed.in_capsule_bytes,
-        "memory_mode": session.controller.memory().mode.name(),
-        "memory_fallback": session.controller.memory().fallback,
-        "authentication": connect::authentication_json(&agreed),
+        "version": negotiated.version.to_string(),
+        "device": connected.controller.device(),
+        "io_queues": negotiated.io_queues,
+        "queue_entries": negotiated.queue_entries,
+        "transfer_bytes_max": negotiated.transfer_bytes_max,
+        "in_capsule_bytes": negotiated.in_capsule_bytes,
+        "memory_mode": connected.controller.memory().mode.name(),
+        "memory_fallback": connected.controller.memory().fallback,
+        "authentication": connect::queue_authentication(&negotiated),
         "namespaces": namespaces,
     })
 }

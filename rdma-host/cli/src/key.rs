@@ -1,17 +1,17 @@
 //! `nvmf key`: DH-HMAC-CHAP secrets, interchangeable with nvme-cli's.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Write,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+};
 
 use auth::{HashId, Secret};
 use clap::Subcommand;
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
-use crate::{process_hardening, secrets};
+use crate::{failure::Failure, process_hardening, secrets};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {

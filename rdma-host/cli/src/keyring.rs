@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 /// Which key: its serial number, or the description of a key of the type "user".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum KeyName {
     Description(String),
     Serial(i32),
 }
@@ -16,7 +16,7 @@ pub(crate) enum Name {
 const KEYRINGS: [KeyRingIdentifier; 3] =
     [KeyRingIdentifier::Session, KeyRingIdentifier::UserSession, KeyRingIdentifier::User];
 
-impl std::str::FromStr for Name {
+impl std::str::FromStr for KeyName {
     type Err = String;
 
     /// A positive number is a serial number.
@@ -31,7 +31,7 @@ impl std::str::FromStr for Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for KeyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Description(text) => write!(f, "the key \"{}\"", text.escape_debug()),
@@ -40,7 +40,7 @@ impl fmt::Display for Name {
     }
 }
 
-impl Name {
+impl KeyName {
     /// Reads the key's contents, of `max` bytes at most.
     pub(crate) fn read(&self, max: usize) -> Result<Zeroizing<String>, String> {
         let key = self.find().map_err(|error| format!("{self}: {}", describe(&error)))?;
@@ -100,11 +100,11 @@ mod tests {
 
     #[test]
     fn names_are_serials_or_descriptions() {
-        assert_eq!("12".parse(), Ok(Name::Serial(12)));
+        assert_eq!("12".parse(), Ok(KeyName::Serial(12)));
         for text in ["-4", "0", "nvme:host", "12a", "99999999999"] {
-            assert_eq!(text.parse(), Ok(Name::Description(text.to_owned())));
+            assert_eq!(text.parse(), Ok(KeyName::Description(text.to_owned())));
         }
-        assert!("".parse::<Name>().is_err() && "a\0b".parse::<Name>().is_err());
+        assert!("".parse::<KeyName>().is_err() && "a\0b".parse::<KeyName>().is_err());
     }
 
     #[test]
@@ -120,6 +120,6 @@ mod tests {
             let words = describe(&error);
             assert!(!words.contains('\n') && words.contains("; ") && words.len() < 90, "{words}");
         }
-        assert_eq!(Name::Serial(7).to_string(), "the key 7");
+        assert_eq!(KeyName::Serial(7).to_string(), "the key 7");
     }
 }

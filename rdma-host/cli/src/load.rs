@@ -1,44 +1,51 @@
-//! Keeps pollers busy: the loop under `bench` and `verify`.
+//! Load on the I/O queues of one target, for `bench` and `verify`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, ScopedJoinHandle, available_parallelism},
+    time::Duration,
+};
 
 use clap::Args;
-use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Waiter};
+use rdma_host::{
+    Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Waiter,
+    wire::NamespaceInfo,
+};
 
-use crate::cpus::{self, Cpus};
-use crate::disconnects::Outages;
-use crate::failure::Failure;
-use crate::target::TargetArguments;
-use crate::{Format, connect};
+use crate::{
+    Format, connect,
+    cpus::{self, CpuList},
+    disconnects::Disconnects,
+    failure::Failure,
+    target::TargetArguments,
+};
 
-/// What to do next, and what to make of it.
+/// Source of commands of one worker, and receiver of their completions.
 pub(crate) trait Workload: Send {
-    /// The next command, with the buffer it may use; or the buffer back, when there is none now.
+    /// Next command, which uses the buffer; or the buffer back, if there is none now.
     fn next(&mut self, buffer: Buffer) -> Result<Command, Buffer>;
 
-    /// A command is done. The buffer serves the next one.
-    fn done(&mut self, done: CommandCompletion) -> Result<Buffer, Failure>;
+    /// Handles a completion, and returns the buffer for another command.
+    fn complete(&mut self, completion: CommandCompletion) -> Result<Buffer, Failure>;
 
-    /// Nothing is in flight and nothing came next: whether all is done.
+    /// True if no more commands come. Called when nothing is in flight.
     fn is_over(&self) -> bool;
 }
 
-/// What all workers have in common.
+/// Connection to one target with a poller for each thread.
 pub(crate) struct Load {
     pub(crate) namespace: NamespaceInfo,
     pub(crate) controller: Controller,
     pub(crate) options: ConnectOptions,
     pub(crate) block_bytes: usize,
     pub(crate) depth: usize,
-    cpus: Option<Cpus>,
+    cpus: Option<CpuList>,
     runtime: tokio::runtime::Runtime,
     pollers: Vec<Poller>,
-    outages: Arc<Mutex<Outages>>,
+    disconnects: Arc<Mutex<Disconnects>>,
 }
 
-/// What the command lines of all loads have in common.
+/// Options of all commands that make load.
 #[derive(Args, Clone)]
 pub(crate) struct LoadArguments {
     /// Namespace id [default: the only one].
@@ -56,13 +63,13 @@ pub(crate) struct LoadArguments {
 
     /// Keep each thread on a processor of these, in turn, as in 0-3,8: those near the device.
     #[arg(long, value_name = "LIST")]
-    pub(crate) cpus: Option<Cpus>,
+    pub(crate) cpus: Option<CpuList>,
 
-    /// Where random numbers start; two runs with one seed do the same.
+    /// Start of the random numbers; two runs with one seed do the same.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// How to print.
+    /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     pub(crate) output_format: Format,
 
@@ -71,7 +78,7 @@ pub(crate) struct LoadArguments {
 }
 
 impl Load {
-    /// Connects, and checks that commands of `block_bytes` fit the namespace and the controller.
+    /// Connects, and checks `block_bytes` as [`check`](Self::check) does.
     pub(crate) fn connect(
         arguments: &LoadArguments,
         mut options: ConnectOptions,
@@ -79,7 +86,7 @@ impl Load {
     ) -> Result<Self, Failure> {
         let processors = match &arguments.cpus {
             Some(cpus) => cpus.count(),
-            None => std::thread::available_parallelism().map_or(1, usize::from),
+            None => available_parallelism().map_or(1, usize::from),
         };
         let threads = arguments.threads.unwrap_or(processors);
         // One entry of a queue stays empty.
@@ -87,13 +94,13 @@ impl Load {
         let runtime = connect::runtime()?;
         let connected = Controller::connect_polled(&options, threads);
         let (controller, pollers) = runtime.block_on(connected)?;
-        connect::warn(&controller.negotiated());
+        connect::print_warnings(&controller.negotiated());
         let identify = async {
-            let id = connect::choose(&controller, arguments.ns).await?;
+            let id = connect::namespace_id(&controller, arguments.ns).await?;
             Ok::<_, Failure>(controller.identify_namespace(id).await?)
         };
         let namespace = runtime.block_on(identify)?;
-        let outages = Outages::watch(&runtime, controller.changes());
+        let disconnects = Disconnects::watch(&runtime, controller.changes());
         let load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
@@ -103,13 +110,13 @@ impl Load {
             options,
             runtime,
             pollers,
-            outages,
+            disconnects,
         };
         load.check(block_bytes)?;
         Ok(load)
     }
 
-    /// Checks that commands of so many bytes fit the namespace and the controller.
+    /// Checks that commands of `bytes` bytes fit the namespace and the controller.
     pub(crate) fn check(&self, bytes: u64) -> Result<(), Failure> {
         let block_size = self.namespace.block_size;
         if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
@@ -117,14 +124,14 @@ impl Load {
                 "--bs {bytes} is not a multiple of the namespace's block size, {block_size} bytes"
             )));
         }
-        let agreed = self.controller.negotiated();
-        let max = agreed.transfer_bytes_max;
+        let negotiated = self.controller.negotiated();
+        let max = negotiated.transfer_bytes_max;
         if bytes > max {
             return Err(Failure::usage(format!(
                 "--bs {bytes} is more than the controller takes in one command, {max} bytes"
             )));
         }
-        let granted = usize::from(agreed.queue_entries - 1);
+        let granted = usize::from(negotiated.queue_entries - 1);
         if self.depth > granted {
             let asked = self.depth;
             return Err(Failure::usage(format!(
@@ -134,27 +141,27 @@ impl Load {
         Ok(())
     }
 
-    /// How many queues there are on all pollers, or were when there was a connection.
+    /// Number of I/O queues of all pollers; the last number while there is no connection.
     pub(crate) fn queues(&self) -> usize {
         usize::from(self.controller.negotiated().io_queues)
     }
 
-    /// How many queues each poller has.
+    /// Number of queues of each poller.
     pub(crate) fn queues_of_pollers(&self) -> impl Iterator<Item = usize> + '_ {
         self.pollers.iter().map(Poller::queue_count)
     }
 
-    /// When there was no connection.
-    pub(crate) fn outages(&self) -> MutexGuard<'_, Outages> {
-        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Disconnects since the load was connected.
+    pub(crate) fn disconnects(&self) -> MutexGuard<'_, Disconnects> {
+        self.disconnects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many threads will run.
+    /// Number of threads that will run.
     pub(crate) fn threads(&self) -> usize {
         self.pollers.len()
     }
 
-    /// Runs one worker a poller until all are over; the first failure counts.
+    /// Runs a thread with a workload for each poller until all are over; the first failure counts.
     pub(crate) fn run<W: Workload>(
         &mut self,
         workload: impl Fn(usize) -> W,
@@ -162,33 +169,23 @@ impl Load {
         let mut workers = Vec::new();
         let (queues, threads) = (self.queues(), self.threads());
         for index in 0..threads {
-            // Queues are dealt out in turn. A poller may have none now, the connection being lost.
+            // Queues are assigned round-robin. A poller without a connection has none now.
             let count = (queues + threads - 1 - index) / threads * self.depth;
             let buffers = self.controller.allocate_many(count, self.block_bytes)?;
             workers.push((workload(index), buffers));
         }
         let (wait, cpus) = (self.options.wait, self.cpus.as_ref());
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .pollers
-                .iter_mut()
-                .zip(workers)
-                .enumerate()
-                .map(|(index, (poller, (workload, buffers)))| {
-                    let cpu = cpus.map(|cpus| cpus.of(index));
-                    scope.spawn(move || {
-                        cpus::pin(cpu)?;
-                        let waiter = Waiter::on_own_thread(wait, threads);
-                        drive(poller, waiter, workload, buffers)
-                    })
-                })
-                .collect();
-            let joined = threads.into_iter().map(|thread| {
-                thread.join().unwrap_or_else(|_| Err(Failure::failed("a worker thread panicked")))
+        thread::scope(|scope| {
+            let pollers = self.pollers.iter_mut().zip(workers).enumerate();
+            let threads = pollers.map(|(index, (poller, (workload, buffers)))| {
+                let cpu = cpus.map(|cpus| cpus.for_thread(index));
+                let run = async move {
+                    let waiter = Waiter::on_own_thread(wait, threads);
+                    run_workload(poller, waiter, workload, buffers).await
+                };
+                scope.spawn(move || block_on_cpu(cpu, run))
             });
-            // Collected first: a failure must not leave threads unjoined.
-            let outcomes: Vec<_> = joined.collect();
-            outcomes.into_iter().collect()
+            join_all(threads.collect())
         })
     }
 
@@ -203,28 +200,37 @@ impl Load {
     }
 }
 
-/// Keeps one poller busy with one workload.
-fn drive<W: Workload>(
-    poller: &mut Poller,
-    waiter: Waiter,
-    workload: W,
-    buffers: Vec<Buffer>,
-) -> Result<W, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::failed)?;
-    runtime.block_on(drive_async(poller, waiter, workload, buffers))
+/// Runs a future on the calling thread, which is pinned to a processor if one is given.
+pub(crate) fn block_on_cpu<T>(
+    cpu: Option<usize>,
+    future: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    cpus::pin(cpu)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Failure::failed)?.block_on(future)
 }
 
-async fn drive_async<W: Workload>(
+/// Waits for all threads, then returns their results, or the first failure.
+pub(crate) fn join_all<T>(
+    threads: Vec<ScopedJoinHandle<'_, Result<T, Failure>>>,
+) -> Result<Vec<T>, Failure> {
+    let joined = threads.into_iter().map(|thread| {
+        thread.join().unwrap_or_else(|_| Err(Failure::failed("a worker thread panicked")))
+    });
+    // Collected first: a failure must not leave threads unjoined.
+    let outcomes: Vec<_> = joined.collect();
+    outcomes.into_iter().collect()
+}
+
+/// Keeps a poller busy with a workload until that is over.
+async fn run_workload<W: Workload>(
     poller: &mut Poller,
     mut waiter: Waiter,
     mut workload: W,
     mut buffers: Vec<Buffer>,
 ) -> Result<W, Failure> {
-    /// A worker looks around at least this often.
-    const LIMIT: Duration = Duration::from_millis(100);
+    /// Longest sleep.
+    const WAIT_MAX: Duration = Duration::from_millis(100);
     loop {
         while poller.room() > 0
             && let Some(buffer) = buffers.pop()
@@ -240,8 +246,8 @@ async fn drive_async<W: Workload>(
         poller.flush()?;
         poller.poll()?;
         let mut completed = false;
-        while let Some(done) = poller.take() {
-            buffers.push(workload.done(done)?);
+        while let Some(completion) = poller.take() {
+            buffers.push(workload.complete(completion)?);
             completed = true;
         }
         if completed {
@@ -249,7 +255,7 @@ async fn drive_async<W: Workload>(
         } else if poller.in_flight() == 0 && workload.is_over() {
             return Ok(workload);
         } else if !waiter.spins() {
-            poller.ready(LIMIT).await?;
+            poller.ready(WAIT_MAX).await?;
         }
     }
 }

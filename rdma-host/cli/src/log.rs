@@ -1,22 +1,24 @@
 //! `nvmf log`: what a controller's log pages say.
 
 use clap::{Args, ValueEnum};
-use rdma_host::wire::{
-    AnaLog, ChangedNamespaceList, CommandEffects, EffectsLog, ErrorLogEntry, FirmwareSlotLog,
-    HealthLog, NamespaceId, Opcode,
+use rdma_host::{
+    Controller, Error,
+    wire::{
+        AnaLog, ChangedNamespaceList, CommandEffects, EffectsLog, ErrorLogEntry, FirmwareSlotLog,
+        HealthLog, NamespaceId, Opcode,
+    },
 };
-use rdma_host::{Controller, Error};
 use serde_json::{Value, json};
 
-use crate::connect::Session;
-use crate::failure::Failure;
-use crate::target::TargetArguments;
-use crate::{Format, print_json, print_text};
+use crate::{
+    Format, connect::ConnectedController, failure::Failure, print_json, print_text,
+    target::TargetArguments,
+};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Which page.
-    page: Page,
+    page: LogPage,
 
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
@@ -27,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Page {
+enum LogPage {
     /// Asymmetric namespace access: how well this controller reaches which namespaces.
     Ana,
     /// Namespaces that changed since the page was last read.
@@ -43,34 +45,34 @@ enum Page {
 }
 
 /// A page in both forms.
-struct Shown {
+struct RenderedPage {
     text: String,
     json: Value,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let session = Session::connect(&arguments.target)?;
-    let shown = session.runtime.block_on(read(&session.controller, arguments.page))?;
+    let connected = ConnectedController::connect(&arguments.target)?;
+    let rendered = connected.runtime.block_on(read(&connected.controller, arguments.page))?;
     match arguments.output_format {
-        Format::Json => print_json(&shown.json)?,
-        Format::Normal => print_text(&shown.text)?,
+        Format::Json => print_json(&rendered.json)?,
+        Format::Normal => print_text(&rendered.text)?,
     }
-    session.close();
+    connected.close();
     Ok(())
 }
 
-async fn read(controller: &Controller, page: Page) -> Result<Shown, Error> {
+async fn read(controller: &Controller, page: LogPage) -> Result<RenderedPage, Error> {
     Ok(match page {
-        Page::Ana => ana(&controller.ana_log().await?),
-        Page::Changed => changed(&controller.changed_namespaces().await?),
-        Page::Effects => effects(&controller.effects().await?),
-        Page::Error => errors(&controller.error_log().await?),
-        Page::Firmware => firmware(&controller.firmware_slots().await?),
-        Page::Health => health(&controller.health().await?),
+        LogPage::Ana => ana(&controller.ana_log().await?),
+        LogPage::Changed => changed(&controller.changed_namespaces().await?),
+        LogPage::Effects => effects(&controller.effects().await?),
+        LogPage::Error => errors(&controller.error_log().await?),
+        LogPage::Firmware => firmware(&controller.firmware_slots().await?),
+        LogPage::Health => health(&controller.health().await?),
     })
 }
 
-fn ana(log: &AnaLog) -> Shown {
+fn ana(log: &AnaLog) -> RenderedPage {
     let mut text = format!("change count {}\n", log.change_count);
     for group in &log.groups {
         let ids = joined(&group.namespaces);
@@ -85,22 +87,23 @@ fn ana(log: &AnaLog) -> Shown {
         })
     });
     let json = json!({ "change_count": log.change_count, "groups": groups.collect::<Vec<_>>() });
-    Shown { text, json }
+    RenderedPage { text, json }
 }
 
-fn changed(changed: &ChangedNamespaceList) -> Shown {
+fn changed(changed: &ChangedNamespaceList) -> RenderedPage {
     match changed {
-        ChangedNamespaceList::These(ids) => {
-            Shown { text: format!("{}\n", joined(ids)), json: json!({ "changed": numbers(ids) }) }
-        }
+        ChangedNamespaceList::These(ids) => RenderedPage {
+            text: format!("{}\n", joined(ids)),
+            json: json!({ "changed": numbers(ids) }),
+        },
         ChangedNamespaceList::TooMany => {
             let text = "more than the page can list: any may have changed\n".to_owned();
-            Shown { text, json: json!({ "changed": Value::Null }) }
+            RenderedPage { text, json: json!({ "changed": Value::Null }) }
         }
     }
 }
 
-fn effects(effects: &EffectsLog) -> Shown {
+fn effects(effects: &EffectsLog) -> RenderedPage {
     let mut text = String::new();
     for (set, commands) in [("admin", &effects.admin), ("I/O", &effects.io)] {
         for (opcode, effect) in commands {
@@ -110,7 +113,7 @@ fn effects(effects: &EffectsLog) -> Shown {
         }
     }
     let list = |commands: &[_]| commands.iter().map(command).collect::<Vec<_>>();
-    Shown { text, json: json!({ "admin": list(&effects.admin), "io": list(&effects.io) }) }
+    RenderedPage { text, json: json!({ "admin": list(&effects.admin), "io": list(&effects.io) }) }
 }
 
 /// What the specification calls a command, if it is one that is known here.
@@ -157,7 +160,7 @@ fn changes(effect: CommandEffects) -> Vec<&'static str> {
     all.into_iter().filter(|(changes, _)| *changes).map(|(_, word)| word).collect()
 }
 
-fn errors(entries: &[ErrorLogEntry]) -> Shown {
+fn errors(entries: &[ErrorLogEntry]) -> RenderedPage {
     let mut text = String::new();
     for entry in entries {
         text += &format!("{}: {}", entry.count, entry.status);
@@ -190,10 +193,10 @@ fn errors(entries: &[ErrorLogEntry]) -> Shown {
             "parameter_byte": entry.parameter_byte,
         })
     };
-    Shown { text, json: json!({ "errors": entries.iter().map(one).collect::<Vec<_>>() }) }
+    RenderedPage { text, json: json!({ "errors": entries.iter().map(one).collect::<Vec<_>>() }) }
 }
 
-fn firmware(slots: &FirmwareSlotLog) -> Shown {
+fn firmware(slots: &FirmwareSlotLog) -> RenderedPage {
     let mut text = match slots.active {
         0 => "no slot is told to run".to_owned(),
         slot => format!("slot {slot} runs"),
@@ -208,10 +211,10 @@ fn firmware(slots: &FirmwareSlotLog) -> Shown {
         }
     }
     let json = json!({ "active": slots.active, "next": slots.next, "revisions": slots.revisions });
-    Shown { text, json }
+    RenderedPage { text, json }
 }
 
-fn health(health: &HealthLog) -> Shown {
+fn health(health: &HealthLog) -> RenderedPage {
     let rows = [
         ("critical warnings", format!("{:#04x}", health.critical_warning)),
         ("temperature", temperature(health.temperature_kelvin)),
@@ -234,7 +237,7 @@ fn health(health: &HealthLog) -> Shown {
         "media_errors": health.media_errors.to_string(),
         "error_entries": health.error_entries.to_string(),
     });
-    Shown { text, json }
+    RenderedPage { text, json }
 }
 
 fn temperature(kelvin: u16) -> String {
@@ -269,11 +272,15 @@ mod tests {
             lba: 99,
             namespace: Some(NamespaceId(2)),
         };
-        let shown = errors(&[entry]);
-        assert!(shown.text.starts_with("4: "), "{}", shown.text);
+        let rendered = errors(&[entry]);
+        assert!(rendered.text.starts_with("4: "), "{}", rendered.text);
         let rest = ", queue 1, namespace 2, block 99, byte 40 of the command\n";
-        assert!(shown.text.ends_with(rest) && shown.text.lines().count() == 1, "{}", shown.text);
-        assert_eq!(shown.json["errors"][0]["command"], Value::Null);
+        assert!(
+            rendered.text.ends_with(rest) && rendered.text.lines().count() == 1,
+            "{}",
+            rendered.text
+        );
+        assert_eq!(rendered.json["errors"][0]["command"], Value::Null);
         assert_eq!(errors(&[]).text, "no errors\n");
     }
 
@@ -283,13 +290,13 @@ mod tests {
             admin: vec![(Opcode::GET_LOG_PAGE, CommandEffects(1))],
             io: vec![(Opcode::WRITE, CommandEffects(0b11))],
         };
-        let shown = effects(&table);
+        let rendered = effects(&table);
         let lines: Vec<Vec<_>> =
-            shown.text.lines().map(|line| line.split_whitespace().collect()).collect();
+            rendered.text.lines().map(|line| line.split_whitespace().collect()).collect();
         let expected: [&[&str]; 2] =
             [&["admin", "0x02", "Get", "Log", "Page"], &["I/O", "0x01", "Write", "content"]];
         assert_eq!(lines, expected);
-        assert_eq!(shown.json["io"][0]["changes"], json!(["content"]));
+        assert_eq!(rendered.json["io"][0]["changes"], json!(["content"]));
     }
 
     #[test]

@@ -25,8 +25,7 @@ mod size;
 mod target;
 mod verify;
 
-use std::io::Write;
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 

@@ -3,16 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::NamespaceId;
-use rdma_host::{Controller, ControllerEvent, EventDetail, NamespaceChange, RdmaCore, StateChange};
+use rdma_host::{
+    Controller, ControllerEvent, EventDetail, NamespaceChange, RdmaCore, StateChange,
+    proto::LifecycleState, wire::NamespaceId,
+};
 use serde_json::{Value, json};
 
-use crate::Format;
-use crate::connect;
-use crate::failure::Failure;
-use crate::shutdown::ShutdownSignal;
-use crate::target::TargetArguments;
+use crate::{Format, connect, failure::Failure, shutdown::ShutdownSignal, target::TargetArguments};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -75,7 +72,7 @@ async fn watch(
         connected = connect => connected?,
         () = &mut stopped => return Ok(()),
     };
-    connect::warn(&controller.negotiated());
+    connect::print_warnings(&controller.negotiated());
     tokio::select! {
         error = controller.failed() => Err(error.into()),
         () = stopped => {

@@ -9,9 +9,11 @@
 //! That is all memory and not the pages of secrets alone, since a secret is copied as it is read,
 //! decoded and hashed, and a page that was forgotten would be the one that leaks.
 
-use rustix::mm::MlockAllFlags;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::CapabilitySet;
+use rustix::{
+    mm::MlockAllFlags,
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit},
+    thread::CapabilitySet,
+};
 
 /// Forbids core dumps, looking in and, where it may, swapping out. Does what is possible: no call
 /// fails on Linux unless something forbids it, and a secret is needed all the same.

@@ -1,25 +1,24 @@
 //! `nvmf read` and `nvmf write`: blocks to and from files and pipes.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use rdma_host::{Buffer, Namespace, TransferError};
 use tokio::task::JoinHandle;
 
-use crate::connect::Session;
-use crate::failure::Failure;
-use crate::size;
-use crate::target::TargetArguments;
+use crate::{connect::ConnectedController, failure::Failure, size, target::TargetArguments};
 
 /// Transfers on their way at once.
 const DEPTH: usize = 8;
 /// Bytes of each, or what the controller takes in one command if that is less. With the depth,
 /// 2 MiB: below the 8 MiB that users may commonly lock.
-const PIECE_BYTES: u64 = 256 << 10;
+const CHUNK_BYTES: u64 = 256 << 10;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -44,15 +43,15 @@ pub(crate) struct Arguments {
 }
 
 /// A command in flight.
-type Pending = JoinHandle<Result<Buffer, TransferError>>;
+type PendingTransfer = JoinHandle<Result<Buffer, TransferError>>;
 
-/// A range of a namespace, moved piece by piece in order.
-struct Mover {
-    session: Session,
+/// A range of a namespace, moved chunk by chunk in order.
+struct RangeTransfer {
+    connected: ConnectedController,
     namespace: Namespace,
     buffers: Vec<Buffer>,
-    pending: VecDeque<Pending>,
-    piece: u64,
+    pending: VecDeque<PendingTransfer>,
+    chunk: u64,
     progress: ProgressBar,
 }
 
@@ -60,28 +59,28 @@ pub(crate) fn read(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.file.as_os_str() == "-" && std::io::stdout().is_terminal() {
         return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
     }
-    let session = Session::connect(&arguments.target)?;
-    let namespace = session.namespace(arguments.ns)?;
+    let connected = ConnectedController::connect(&arguments.target)?;
+    let namespace = connected.namespace(arguments.ns)?;
     let lba = arguments.lba;
     let blocks = arguments.blocks.unwrap_or(namespace.info().blocks.saturating_sub(lba));
     let bytes = check_range(&namespace, lba, blocks)?;
-    let mut sink = Sink::open(&arguments.file)?;
-    let mut mover = Mover::new(session, namespace, Some(bytes))?;
-    mover.read(lba, bytes, &mut sink)?;
-    sink.0.flush().map_err(|error| sink_error(&arguments.file, &error))?;
-    mover.finish("read", bytes);
+    let mut output = Output::open(&arguments.file)?;
+    let mut transfer = RangeTransfer::new(connected, namespace, Some(bytes))?;
+    transfer.read(lba, bytes, &mut output)?;
+    output.0.flush().map_err(|error| output_error(&arguments.file, &error))?;
+    transfer.finish("read", bytes);
     Ok(())
 }
 
 pub(crate) fn write(arguments: &Arguments) -> Result<(), Failure> {
-    let mut source = Source::open(&arguments.file)?;
-    let session = Session::connect(&arguments.target)?;
-    let namespace = session.namespace(arguments.ns)?;
+    let mut input = Input::open(&arguments.file)?;
+    let connected = ConnectedController::connect(&arguments.target)?;
+    let namespace = connected.namespace(arguments.ns)?;
     let lba = arguments.lba;
-    let bytes = source.bytes_to_write(&namespace, lba, arguments.blocks)?;
-    let mut mover = Mover::new(session, namespace, bytes)?;
-    let written = mover.write(lba, bytes, &mut source)?;
-    mover.finish("written", written);
+    let bytes = input.bytes_to_write(&namespace, lba, arguments.blocks)?;
+    let mut transfer = RangeTransfer::new(connected, namespace, bytes)?;
+    let written = transfer.write(lba, bytes, &mut input)?;
+    transfer.finish("written", written);
     Ok(())
 }
 
@@ -99,31 +98,35 @@ fn blocks_of(namespace: &Namespace, bytes: u64) -> u64 {
     bytes / u64::from(namespace.info().block_size)
 }
 
-impl Mover {
-    fn new(session: Session, namespace: Namespace, bytes: Option<u64>) -> Result<Self, Failure> {
-        let piece = PIECE_BYTES.min(namespace.transfer_bytes_max());
-        let piece = piece.max(u64::from(namespace.info().block_size));
-        let size = usize::try_from(piece).map_err(Failure::failed)?;
-        let buffers = session.controller.allocate_many(DEPTH, size)?;
+impl RangeTransfer {
+    fn new(
+        connected: ConnectedController,
+        namespace: Namespace,
+        bytes: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let chunk = CHUNK_BYTES.min(namespace.transfer_bytes_max());
+        let chunk = chunk.max(u64::from(namespace.info().block_size));
+        let size = usize::try_from(chunk).map_err(Failure::failed)?;
+        let buffers = connected.controller.allocate_many(DEPTH, size)?;
         let progress = progress(bytes);
-        Ok(Self { session, namespace, buffers, pending: VecDeque::new(), piece, progress })
+        Ok(Self { connected, namespace, buffers, pending: VecDeque::new(), chunk, progress })
     }
 
-    fn read(&mut self, lba: u64, bytes: u64, sink: &mut Sink) -> Result<(), Failure> {
+    fn read(&mut self, lba: u64, bytes: u64, output: &mut Output) -> Result<(), Failure> {
         let (mut asked, mut received) = (0, 0);
         let mut copy = Vec::new();
         while received < bytes {
             while asked < bytes
                 && let Some(buffer) = self.buffers.pop()
             {
-                let length = self.piece.min(bytes - asked);
+                let length = self.chunk.min(bytes - asked);
                 let at = lba + blocks_of(&self.namespace, asked);
-                self.begin(buffer, length, move |namespace, part| async move {
+                self.submit(buffer, length, move |namespace, part| async move {
                     namespace.read(at, part).await
                 })?;
                 asked += length;
             }
-            let buffer = self.next().map_err(|failure| {
+            let buffer = self.wait_oldest().map_err(|failure| {
                 let end = lba + blocks_of(&self.namespace, received);
                 failure.context(format!("after {received} of {bytes} bytes, at block {end}"))
             })?;
@@ -131,46 +134,44 @@ impl Mover {
             buffer.copy_out(0, &mut copy);
             received += copy.len() as u64;
             self.progress.inc(copy.len() as u64);
-            self.give_back(buffer);
-            sink.0.write_all(&copy).map_err(|error| sink_error(&sink.1, &error))?;
+            self.release(buffer);
+            output.0.write_all(&copy).map_err(|error| output_error(&output.1, &error))?;
         }
         Ok(())
     }
 
-    /// Writes until `bytes` or the source end; returns how many bytes it wrote.
-    fn write(&mut self, lba: u64, bytes: Option<u64>, source: &mut Source) -> Result<u64, Failure> {
+    /// Writes until `bytes` or the input end; returns how many bytes it wrote.
+    fn write(&mut self, lba: u64, bytes: Option<u64>, input: &mut Input) -> Result<u64, Failure> {
         let (mut taken, mut written) = (0, 0);
-        let mut copy = vec![0; usize::try_from(self.piece).map_err(Failure::failed)?];
+        let mut copy = vec![0; usize::try_from(self.chunk).map_err(Failure::failed)?];
         let mut ended = false;
         loop {
             let room = |taken: u64| bytes.is_none_or(|bytes| taken < bytes);
             while !ended && room(taken) && !self.buffers.is_empty() {
-                let want = bytes.map_or(self.piece, |bytes| self.piece.min(bytes - taken));
-                let piece = &mut copy[..usize::try_from(want).unwrap_or(usize::MAX)];
-                let got = source.fill(piece)?;
-                ended = got < piece.len();
+                let want = bytes.map_or(self.chunk, |bytes| self.chunk.min(bytes - taken));
+                let chunk = &mut copy[..usize::try_from(want).unwrap_or(usize::MAX)];
+                let got = input.fill(chunk)?;
+                ended = got < chunk.len();
                 if got == 0 {
                     break;
                 }
                 let at = lba + blocks_of(&self.namespace, taken);
-                let outcome = self.write_piece(at, &piece[..got]);
+                let outcome = self.write_chunk(at, &chunk[..got]);
                 outcome.map_err(|failure| self.partial(failure, lba, written))?;
                 taken += got as u64;
             }
             if self.pending.is_empty() {
                 break;
             }
-            let buffer = self.next().map_err(|failure| self.partial(failure, lba, written))?;
+            let buffer =
+                self.wait_oldest().map_err(|failure| self.partial(failure, lba, written))?;
             written += buffer.len() as u64;
             self.progress.inc(buffer.len() as u64);
-            self.give_back(buffer);
+            self.release(buffer);
         }
         match bytes {
             Some(bytes) if written < bytes => Err(self.partial(
-                Failure::failed(format!(
-                    "{} ended after {written} of {bytes} bytes",
-                    source.name()
-                )),
+                Failure::failed(format!("{} ended after {written} of {bytes} bytes", input.name())),
                 lba,
                 written,
             )),
@@ -178,19 +179,19 @@ impl Mover {
         }
     }
 
-    fn write_piece(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
+    fn write_chunk(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
         self.namespace.check_range(at, bytes.len() as u64).map_err(rdma_host::Error::from)?;
         let Some(mut buffer) = self.buffers.pop() else {
             return Err(Failure::failed("no buffer is free"));
         };
         buffer.copy_in(0, bytes);
-        self.begin(buffer, bytes.len() as u64, move |namespace, part| async move {
+        self.submit(buffer, bytes.len() as u64, move |namespace, part| async move {
             namespace.write(at, part).await
         })
     }
 
     fn flush(&self, written: u64) -> Result<u64, Failure> {
-        self.session.runtime.block_on(self.namespace.flush())?;
+        self.connected.runtime.block_on(self.namespace.flush())?;
         Ok(written)
     }
 
@@ -203,7 +204,7 @@ impl Mover {
         failure.context(format!("{blocks} blocks from {lba} on are written, later ones may be"))
     }
 
-    fn begin<F, R>(&mut self, buffer: Buffer, length: u64, operation: F) -> Result<(), Failure>
+    fn submit<F, R>(&mut self, buffer: Buffer, length: u64, operation: F) -> Result<(), Failure>
     where
         F: FnOnce(Namespace, Buffer) -> R + Send + 'static,
         R: Future<Output = Result<Buffer, TransferError>> + Send,
@@ -214,27 +215,27 @@ impl Mover {
             let mut part = buffer;
             let rest = (length < part.len()).then(|| part.split_off(length));
             let part = operation(namespace, part).await?;
-            // The rest of a short last piece is not needed again.
+            // The rest of a short last chunk is not needed again.
             drop(rest);
             Ok(part)
         };
-        self.pending.push_back(self.session.runtime.spawn(task));
+        self.pending.push_back(self.connected.runtime.spawn(task));
         Ok(())
     }
 
     /// The oldest command's buffer.
-    fn next(&mut self) -> Result<Buffer, Failure> {
+    fn wait_oldest(&mut self) -> Result<Buffer, Failure> {
         let Some(oldest) = self.pending.pop_front() else {
             return Err(Failure::failed("nothing is in flight"));
         };
-        match self.session.runtime.block_on(oldest) {
+        match self.connected.runtime.block_on(oldest) {
             Ok(outcome) => Ok(outcome?),
             Err(error) => Err(Failure::failed(format!("a task failed: {error}"))),
         }
     }
 
-    fn give_back(&mut self, buffer: Buffer) {
-        if buffer.len() as u64 == self.piece {
+    fn release(&mut self, buffer: Buffer) {
+        if buffer.len() as u64 == self.chunk {
             self.buffers.push(buffer);
         }
     }
@@ -242,9 +243,9 @@ impl Mover {
     fn finish(self, what: &str, bytes: u64) {
         drop(self.progress);
         let blocks = blocks_of(&self.namespace, bytes);
-        eprintln!("{blocks} blocks {what} ({})", size::in_words(bytes));
+        eprintln!("{blocks} blocks {what} ({})", size::format_bytes(bytes));
         drop(self.namespace);
-        self.session.close();
+        self.connected.close();
     }
 }
 
@@ -260,30 +261,30 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style).with_finish(ProgressFinish::AndClear)
 }
 
-struct Sink(Box<dyn Write>, PathBuf);
+struct Output(Box<dyn Write>, PathBuf);
 
-impl Sink {
+impl Output {
     fn open(path: &Path) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
             return Ok(Self(Box::new(std::io::stdout().lock()), path.to_owned()));
         }
-        let file = File::create(path).map_err(|error| sink_error(path, &error))?;
+        let file = File::create(path).map_err(|error| output_error(path, &error))?;
         Ok(Self(Box::new(file), path.to_owned()))
     }
 }
 
-fn sink_error(path: &Path, error: &std::io::Error) -> Failure {
+fn output_error(path: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format!("cannot write to {}: {error}", path.display()))
 }
 
-struct Source {
+struct Input {
     reader: Box<dyn Read>,
     path: PathBuf,
     /// Known for regular files.
     bytes: Option<u64>,
 }
 
-impl Source {
+impl Input {
     fn open(path: &Path) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
             let reader = Box::new(std::io::stdin().lock());
@@ -330,11 +331,11 @@ impl Source {
         }
     }
 
-    /// Reads until `piece` is full or the source ends.
-    fn fill(&mut self, piece: &mut [u8]) -> Result<usize, Failure> {
+    /// Reads until `chunk` is full or the input ends.
+    fn fill(&mut self, chunk: &mut [u8]) -> Result<usize, Failure> {
         let mut filled = 0;
-        while filled < piece.len() {
-            match self.reader.read(&mut piece[filled..]) {
+        while filled < chunk.len() {
+            match self.reader.read(&mut chunk[filled..]) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -1,20 +1,20 @@
 //! Where secrets come from: a file, a file descriptor, the kernel's keyring, or, with a warning,
 //! the command line.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    fs::File,
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use auth::{Credentials, GroupId, HashId, Policy, Secret};
 use clap::Args;
 use rdma_host::config::AuthenticationOptions;
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
-use crate::keyring::Name;
-use crate::process_hardening;
+use crate::{failure::Failure, keyring::KeyName, process_hardening};
 
 /// More than any secret, less than a mistaken disk image.
 const TEXT_MAX: usize = 4096;
@@ -25,7 +25,7 @@ const TEXT_MAX: usize = 4096;
 pub(crate) struct SecretArguments {
     /// Our secret (DHHC-1:…); everybody on this machine can see it: prefer a file.
     #[arg(short = 'S', long, value_name = "SECRET")]
-    dhchap_secret: Option<Text>,
+    dhchap_secret: Option<SecretText>,
 
     /// The file with our secret; nobody but its owner may read it.
     #[arg(long, value_name = "FILE", conflicts_with = "dhchap_secret")]
@@ -39,11 +39,11 @@ pub(crate) struct SecretArguments {
     /// serial number.
     #[arg(long, value_name = "KEY",
           conflicts_with_all = ["dhchap_secret", "dhchap_secret_file", "dhchap_secret_fd"])]
-    dhchap_secret_key: Option<Name>,
+    dhchap_secret_key: Option<KeyName>,
 
     /// The secret with which the controller must prove itself; prefer a file.
     #[arg(short = 'C', long, value_name = "SECRET")]
-    dhchap_ctrl_secret: Option<Text>,
+    dhchap_ctrl_secret: Option<SecretText>,
 
     /// The file with the controller's secret.
     #[arg(long, value_name = "FILE", conflicts_with = "dhchap_ctrl_secret")]
@@ -58,7 +58,7 @@ pub(crate) struct SecretArguments {
     #[arg(long, value_name = "KEY",
           conflicts_with_all = ["dhchap_ctrl_secret", "dhchap_ctrl_secret_file",
                                 "dhchap_ctrl_secret_fd"])]
-    dhchap_ctrl_secret_key: Option<Name>,
+    dhchap_ctrl_secret_key: Option<KeyName>,
 
     /// The weakest hash to accept.
     #[arg(long, value_name = "HASH", default_value = "sha256", value_parser = hash)]
@@ -76,9 +76,9 @@ pub(crate) struct SecretArguments {
 
 /// A secret from the command line, wiped when it is no longer needed; it never prints itself.
 #[derive(Clone)]
-struct Text(Zeroizing<String>);
+struct SecretText(Zeroizing<String>);
 
-impl std::str::FromStr for Text {
+impl std::str::FromStr for SecretText {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -86,7 +86,7 @@ impl std::str::FromStr for Text {
     }
 }
 
-impl std::fmt::Debug for Text {
+impl std::fmt::Debug for SecretText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(secret)")
     }
@@ -95,16 +95,16 @@ impl std::fmt::Debug for Text {
 impl SecretArguments {
     /// The options for the library.
     pub(crate) fn options(&self) -> Result<AuthenticationOptions, Failure> {
-        let host = Source {
-            whose: "our secret",
+        let host = SecretSource {
+            label: "our secret",
             option: "--dhchap-secret-file",
             text: self.dhchap_secret.as_ref(),
             file: self.dhchap_secret_file.as_deref(),
             descriptor: self.dhchap_secret_fd,
             key: self.dhchap_secret_key.as_ref(),
         };
-        let controller = Source {
-            whose: "the controller's secret",
+        let controller = SecretSource {
+            label: "the controller's secret",
             option: "--dhchap-ctrl-secret-file",
             text: self.dhchap_ctrl_secret.as_ref(),
             file: self.dhchap_ctrl_secret_file.as_deref(),
@@ -135,69 +135,69 @@ impl SecretArguments {
 }
 
 /// The ways to give one secret.
-struct Source<'a> {
-    whose: &'static str,
+struct SecretSource<'a> {
+    label: &'static str,
     option: &'static str,
-    text: Option<&'a Text>,
+    text: Option<&'a SecretText>,
     file: Option<&'a Path>,
     descriptor: Option<u32>,
-    key: Option<&'a Name>,
+    key: Option<&'a KeyName>,
 }
 
 /// A source that is at hand.
-enum Opened<'a> {
+enum OpenedSource<'a> {
     None,
-    Text(&'a Text),
+    Text(&'a SecretText),
     File(File, PathBuf),
-    Key(&'a Name),
+    Key(&'a KeyName),
 }
 
-impl<'a> Source<'a> {
+impl<'a> SecretSource<'a> {
     /// Opens it without reading: after the first secret this process may be shut to itself, too.
-    fn open(&self) -> Result<Opened<'a>, Failure> {
+    fn open(&self) -> Result<OpenedSource<'a>, Failure> {
         let open = |path: PathBuf| match File::open(&path) {
             Ok(file) => Ok((file, path)),
             Err(error) => Err(self.unreadable(&path, error)),
         };
         match (self.text, self.file, self.descriptor, self.key) {
-            (Some(text), ..) => Ok(Opened::Text(text)),
+            (Some(text), ..) => Ok(OpenedSource::Text(text)),
             (_, Some(path), ..) => {
                 let (file, path) = open(path.to_owned())?;
                 self.check_mode(&file, &path)?;
-                Ok(Opened::File(file, path))
+                Ok(OpenedSource::File(file, path))
             }
             (.., Some(descriptor), _) => {
                 let (file, path) = open(PathBuf::from(format!("/dev/fd/{descriptor}")))?;
-                Ok(Opened::File(file, path))
+                Ok(OpenedSource::File(file, path))
             }
-            (.., Some(key)) => Ok(Opened::Key(key)),
-            _ => Ok(Opened::None),
+            (.., Some(key)) => Ok(OpenedSource::Key(key)),
+            _ => Ok(OpenedSource::None),
         }
     }
 
-    fn secret(&self, opened: Opened<'_>) -> Result<Option<Secret>, Failure> {
-        let Self { whose, option, .. } = *self;
+    fn secret(&self, opened: OpenedSource<'_>) -> Result<Option<Secret>, Failure> {
+        let Self { label, option, .. } = *self;
         let text = match opened {
-            Opened::None => return Ok(None),
-            Opened::Text(Text(text)) => {
+            OpenedSource::None => return Ok(None),
+            OpenedSource::Text(SecretText(text)) => {
                 process_hardening::protect();
                 eprintln!(
-                    "nvmf: warning: {whose} is on the command line, where every user of this \
+                    "nvmf: warning: {label} is on the command line, where every user of this \
                      machine can see it; use {option}"
                 );
                 text.clone()
             }
-            Opened::File(file, path) => {
+            OpenedSource::File(file, path) => {
                 read_text(file).map_err(|error| self.unreadable(&path, error))?
             }
-            Opened::Key(key) => {
+            OpenedSource::Key(key) => {
                 process_hardening::protect();
                 let read = key.read(TEXT_MAX);
-                read.map_err(|error| Failure::usage(format!("{whose}: {error}")))?
+                read.map_err(|error| Failure::usage(format!("{label}: {error}")))?
             }
         };
         let secret = Secret::parse(text.trim_end_matches('\n'));
-        secret.map(Some).map_err(|error| Failure::usage(format!("{whose}: {error}")))
+        secret.map(Some).map_err(|error| Failure::usage(format!("{label}: {error}")))
     }
 
     /// A secret that others can read is none. What is looked at is the file that will be read,
@@ -208,7 +208,7 @@ impl<'a> Source<'a> {
         if metadata.is_file() && mode & 0o077 != 0 {
             return Err(Failure::usage(format!(
                 "{}: {} may be read by others (mode {:03o}); chmod 600 {}",
-                self.whose,
+                self.label,
                 path.display(),
                 mode & 0o777,
                 path.display()
@@ -218,7 +218,7 @@ impl<'a> Source<'a> {
     }
 
     fn unreadable(&self, path: &Path, error: impl std::fmt::Display) -> Failure {
-        Failure::usage(format!("{}: cannot read {}: {error}", self.whose, path.display()))
+        Failure::usage(format!("{}: cannot read {}: {error}", self.label, path.display()))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Signals that end a command which stays connected.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;

@@ -35,7 +35,7 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Bytes in words: exact where a power of 1,024 divides them.
-pub(crate) fn in_words(bytes: u64) -> String {
+pub(crate) fn format_bytes(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.iter().find(|(shift, _)| bytes >= 1 << shift) {
         Some((shift, unit)) if bytes.is_multiple_of(1 << shift) => {
@@ -50,15 +50,15 @@ pub(crate) fn in_words(bytes: u64) -> String {
 }
 
 /// A number of things, as in "1 queue" and "2 queues".
-pub(crate) fn count(number: u64, thing: &str) -> String {
+pub(crate) fn format_count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
 /// Bytes in a time as bytes a second, in words.
-pub(crate) fn rate_in_words(bytes: u64, time: Duration) -> String {
+pub(crate) fn format_rate(bytes: u64, time: Duration) -> String {
     let per_second = u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1);
-    format!("{}/s", in_words(u64::try_from(per_second).unwrap_or(u64::MAX)))
+    format!("{}/s", format_bytes(u64::try_from(per_second).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -89,8 +89,8 @@ mod tests {
 
     #[test]
     fn words() {
-        assert_eq!(in_words(512), "512 B");
-        assert_eq!(in_words(4096), "4 KiB");
-        assert_eq!(in_words((10 << 30) + (3 << 29)), "11.5 GiB");
+        assert_eq!(format_bytes(512), "512 B");
+        assert_eq!(format_bytes(4096), "4 KiB");
+        assert_eq!(format_bytes((10 << 30) + (3 << 29)), "11.5 GiB");
     }
 }

@@ -1,18 +1,20 @@
 //! Which target, in the three ways people write it.
 
-use std::fs;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
-use std::time::Duration;
+use std::{
+    fs,
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
+    time::Duration,
+};
 
 use clap::Args;
-use rdma_host::config::{QUEUE_ENTRIES, RETRY_COUNT};
-use rdma_host::wire::Nqn;
-use rdma_host::{ConnectOptions, MemoryMode, ReconnectOptions, WaitMode};
+use rdma_host::{
+    ConnectOptions, MemoryMode, ReconnectOptions, WaitMode,
+    config::{QUEUE_ENTRIES, RETRY_COUNT},
+    wire::Nqn,
+};
 use uuid::Uuid;
 
-use crate::failure::Failure;
-use crate::secrets::SecretArguments;
-use crate::{host, size};
+use crate::{failure::Failure, host, secrets::SecretArguments, size};
 
 /// The target, and how to connect to it; names and defaults as in nvme-cli.
 #[derive(Args, Clone, Debug)]
@@ -157,7 +159,7 @@ fn queue_entries() -> std::ops::RangeInclusive<i64> {
 
 /// Where a subsystem is.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct TargetAddress {
     address: String,
     service: u16,
     nqn: String,
@@ -166,9 +168,9 @@ struct Place {
 impl TargetArguments {
     /// The options for the library.
     pub(crate) fn options(&self) -> Result<ConnectOptions, Failure> {
-        let place = self.place().map_err(Failure::Usage)?;
-        let subsystem: Nqn = place.nqn.parse().map_err(Failure::usage)?;
-        let address = resolve(&place)?;
+        let target = self.target_address().map_err(Failure::Usage)?;
+        let subsystem: Nqn = target.nqn.parse().map_err(Failure::usage)?;
+        let address = resolve(&target)?;
         let host = host::identity(self.hostnqn.as_deref(), self.hostid)?;
         let mut options = ConnectOptions::new(address, subsystem, host);
         options.source = self.host_traddr;
@@ -187,7 +189,7 @@ impl TargetArguments {
     }
 
     /// The same way to connect, to another target.
-    pub(crate) fn at(&self, target: &str) -> Self {
+    pub(crate) fn with_target(&self, target: &str) -> Self {
         let target = Some(target.to_owned());
         Self { target, traddr: None, trsvcid: None, nqn: None, ..self.clone() }
     }
@@ -201,14 +203,14 @@ impl TargetArguments {
         Ok(options)
     }
 
-    fn place(&self) -> Result<Place, String> {
+    fn target_address(&self) -> Result<TargetAddress, String> {
         if let Some(target) = &self.target {
             return parse_target(target);
         }
         let missing = |what| {
             format!("no {what}; give nvmf-rdma://ADDRESS:PORT/NQN, or -a ADDRESS -s PORT -n NQN")
         };
-        Ok(Place {
+        Ok(TargetAddress {
             address: self.traddr.clone().ok_or_else(|| missing("target address"))?,
             service: self.trsvcid.as_deref().map_or(Ok(ConnectOptions::SERVICE), parse_service)?,
             nqn: self.nqn.clone().ok_or_else(|| missing("subsystem NQN"))?,
@@ -220,12 +222,15 @@ impl TargetArguments {
 pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
     let service = trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service);
     let service = service.map_err(Failure::Usage)?;
-    resolve(&Place { address: traddr.to_owned(), service, nqn: String::new() })
+    resolve(&TargetAddress { address: traddr.to_owned(), service, nqn: String::new() })
 }
 
 /// Where a target is and what it is called, by a URI or transport ID, which may leave out a name
 /// that is well known.
-pub(crate) fn located(text: &str, well_known: &str) -> Result<(SocketAddr, Nqn), Failure> {
+pub(crate) fn parse_with_default_nqn(
+    text: &str,
+    well_known: &str,
+) -> Result<(SocketAddr, Nqn), Failure> {
     let whole = match text.strip_prefix("nvmf-rdma://") {
         Some(rest) if !rest.contains('/') => format!("{text}/{well_known}"),
         None if text.contains("traddr:") && !text.contains("subnqn:") => {
@@ -233,12 +238,12 @@ pub(crate) fn located(text: &str, well_known: &str) -> Result<(SocketAddr, Nqn),
         }
         _ => text.to_owned(),
     };
-    let place = parse_target(&whole).map_err(Failure::Usage)?;
-    let nqn = place.nqn.parse().map_err(Failure::usage)?;
-    Ok((resolve(&place)?, nqn))
+    let target = parse_target(&whole).map_err(Failure::Usage)?;
+    let nqn = target.nqn.parse().map_err(Failure::usage)?;
+    Ok((resolve(&target)?, nqn))
 }
 
-fn parse_target(text: &str) -> Result<Place, String> {
+fn parse_target(text: &str) -> Result<TargetAddress, String> {
     match text.strip_prefix("nvmf-rdma://") {
         Some(rest) => parse_uri(rest),
         None if text.contains("traddr:") => parse_transport_id(text),
@@ -248,7 +253,7 @@ fn parse_target(text: &str) -> Result<Place, String> {
     }
 }
 
-fn parse_uri(rest: &str) -> Result<Place, String> {
+fn parse_uri(rest: &str) -> Result<TargetAddress, String> {
     let (authority, nqn) = rest.split_once('/').ok_or("the target URI lacks /NQN at its end")?;
     let (address, service) = match authority.strip_prefix('[') {
         Some(bracketed) => {
@@ -265,7 +270,7 @@ fn parse_uri(rest: &str) -> Result<Place, String> {
         },
     };
     let service = service.map_or(Ok(ConnectOptions::SERVICE), parse_service)?;
-    Ok(Place { address: unescape_zone(address), service, nqn: nqn.to_owned() })
+    Ok(TargetAddress { address: unescape_zone(address), service, nqn: nqn.to_owned() })
 }
 
 /// A zone in a URI should begin with `%25` (RFC 6874), and mostly begins with `%`. No name of an
@@ -280,7 +285,7 @@ fn unescape_zone(address: &str) -> String {
 }
 
 /// SPDK's form: `key:value` pairs between spaces; keys in any case.
-fn parse_transport_id(text: &str) -> Result<Place, String> {
+fn parse_transport_id(text: &str) -> Result<TargetAddress, String> {
     let (mut address, mut service, mut nqn) = (None, ConnectOptions::SERVICE, None);
     for pair in text.split_whitespace() {
         let (key, value) = pair.split_once(':').ok_or_else(|| format!("{pair:?} lacks a colon"))?;
@@ -295,22 +300,22 @@ fn parse_transport_id(text: &str) -> Result<Place, String> {
         }
     }
     let address = address.ok_or("the transport ID lacks traddr:")?;
-    Ok(Place { address, service, nqn: nqn.ok_or("the transport ID lacks subnqn:")? })
+    Ok(TargetAddress { address, service, nqn: nqn.ok_or("the transport ID lacks subnqn:")? })
 }
 
 fn parse_service(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|&port| port != 0).ok_or(format!("{text:?} is no port, 1 to 65535"))
 }
 
-fn resolve(place: &Place) -> Result<SocketAddr, Failure> {
-    if let Some(address) = ipv6(&place.address, interface_index).map_err(Failure::Usage)? {
+fn resolve(target: &TargetAddress) -> Result<SocketAddr, Failure> {
+    if let Some(address) = ipv6(&target.address, interface_index).map_err(Failure::Usage)? {
         let (ip, zone) = address;
-        return Ok(SocketAddrV6::new(ip, place.service, 0, zone).into());
+        return Ok(SocketAddrV6::new(ip, target.service, 0, zone).into());
     }
     let unknown = |reason: String| {
-        Failure::usage(format!("{} is no address, and no known name: {reason}", place.address))
+        Failure::usage(format!("{} is no address, and no known name: {reason}", target.address))
     };
-    let mut found = (place.address.as_str(), place.service)
+    let mut found = (target.address.as_str(), target.service)
         .to_socket_addrs()
         .map_err(|error| unknown(error.to_string()))?;
     found.next().ok_or_else(|| unknown("nothing found".to_owned()))
@@ -381,8 +386,8 @@ pub(crate) fn wait_name(mode: WaitMode) -> &'static str {
 mod tests {
     use super::*;
 
-    fn place(address: &str, service: u16, nqn: &str) -> Place {
-        Place { address: address.to_owned(), service, nqn: nqn.to_owned() }
+    fn target_address(address: &str, service: u16, nqn: &str) -> TargetAddress {
+        TargetAddress { address: address.to_owned(), service, nqn: nqn.to_owned() }
     }
 
     #[test]
@@ -394,7 +399,7 @@ mod tests {
 
     #[test]
     fn three_forms_mean_the_same() {
-        let expected = Ok(place("10.0.0.1", 4421, "nqn.test:s1"));
+        let expected = Ok(target_address("10.0.0.1", 4421, "nqn.test:s1"));
         assert_eq!(parse_target("nvmf-rdma://10.0.0.1:4421/nqn.test:s1"), expected);
         let transport_id =
             "trtype:RDMA adrfam:IPv4 traddr:10.0.0.1 trsvcid:4421 subnqn:nqn.test:s1";
@@ -403,12 +408,15 @@ mod tests {
 
     #[test]
     fn the_port_may_be_left_out_and_ipv6_has_brackets() {
-        assert_eq!(parse_target("nvmf-rdma://h/nqn.x"), Ok(place("h", 4420, "nqn.x")));
+        assert_eq!(parse_target("nvmf-rdma://h/nqn.x"), Ok(target_address("h", 4420, "nqn.x")));
         assert_eq!(
             parse_target("nvmf-rdma://[fe80::1]/nqn.x"),
-            Ok(place("fe80::1", 4420, "nqn.x"))
+            Ok(target_address("fe80::1", 4420, "nqn.x"))
         );
-        assert_eq!(parse_target("nvmf-rdma://[::1]:1/nqn.x"), Ok(place("::1", 1, "nqn.x")));
+        assert_eq!(
+            parse_target("nvmf-rdma://[::1]:1/nqn.x"),
+            Ok(target_address("::1", 1, "nqn.x"))
+        );
     }
 
     #[test]
@@ -419,13 +427,13 @@ mod tests {
             "trtype:RDMA traddr:10.0.0.1 trsvcid:4421",
         ];
         for place in places {
-            let (address, nqn) = located(place, "nqn.known").unwrap();
+            let (address, nqn) = parse_with_default_nqn(place, "nqn.known").unwrap();
             assert_eq!(
                 (address.to_string().as_str(), nqn.as_str()),
                 ("10.0.0.1:4421", "nqn.known")
             );
         }
-        assert!(located("10.0.0.1", "nqn.known").is_err());
+        assert!(parse_with_default_nqn("10.0.0.1", "nqn.known").is_err());
     }
 
     /// Two interfaces.
@@ -467,10 +475,10 @@ mod tests {
             ("nvmf-rdma://[fe80::1%25]/nqn.x", "fe80::1%25"),
             ("nvmf-rdma://[fe80::1%251]/nqn.x", "fe80::1%251"),
         ] {
-            assert_eq!(parse_target(uri), Ok(place(expected, 4420, "nqn.x")), "{uri}");
+            assert_eq!(parse_target(uri), Ok(target_address(expected, 4420, "nqn.x")), "{uri}");
         }
         let transport_id = "trtype:RDMA adrfam:IPv6 traddr:fe80::1%dum0 subnqn:nqn.x";
-        assert_eq!(parse_target(transport_id), Ok(place("fe80::1%dum0", 4420, "nqn.x")));
+        assert_eq!(parse_target(transport_id), Ok(target_address("fe80::1%dum0", 4420, "nqn.x")));
     }
 
     #[test]

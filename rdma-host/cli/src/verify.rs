@@ -1,18 +1,22 @@
-//! `nvmf verify`: writes a pattern, reads it back, under load.
+//! `nvmf verify`: writes a pattern and reads it back, under load.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use clap::Args;
 use quanta::Instant;
-use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, CommandCompletion};
+use rdma_host::{Buffer, Command, CommandCompletion, wire::NamespaceInfo};
 use serde_json::json;
 
-use crate::data_pattern::{Difference, Pattern};
-use crate::failure::Failure;
-use crate::load::{Load, LoadArguments, Workload};
-use crate::{Format, print_json, size};
+use crate::{
+    Format,
+    data_pattern::{DataPattern, PatternMismatch},
+    failure::Failure,
+    load::{Load, LoadArguments, Workload},
+    print_json, size,
+};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -29,24 +33,24 @@ pub(crate) struct Arguments {
     load: LoadArguments,
 }
 
-/// What one phase does to every piece of the namespace.
+/// Operation on each chunk in one phase.
 #[derive(Clone, Copy)]
 enum Phase {
     Read,
     Write,
 }
 
-/// One worker's share of a phase: pieces are taken from a common counter.
-struct Share {
+/// Part of one thread in a phase; the threads take chunks from a common counter.
+struct ThreadShare {
     phase: Phase,
-    pattern: Pattern,
+    pattern: DataPattern,
     namespace: NamespaceInfo,
     block_bytes: usize,
-    pieces: u64,
+    chunks: u64,
     stride: u64,
     next: Arc<AtomicU64>,
-    /// Commands of this worker that came back.
-    done: u64,
+    /// Commands of this thread that completed.
+    completed: u64,
     scratch: Vec<u8>,
 }
 
@@ -57,27 +61,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if there == 0 || wanted == 0 {
         return Err(Failure::usage(format!(
             "nothing to verify: --size and the namespace ({}) must hold one --bs",
-            size::in_words(load.namespace.bytes())
+            size::format_bytes(load.namespace.bytes())
         )));
     }
     let start = Instant::now();
     let mut verified = 0;
     while verified < wanted {
-        let pieces = there.min(wanted - verified);
-        let pattern = Pattern::new(arguments.load.seed, verified);
-        phase(&mut load, Phase::Write, pattern, pieces)?;
-        phase(&mut load, Phase::Read, pattern, pieces)?;
-        verified += pieces;
+        let chunks = there.min(wanted - verified);
+        let pattern = DataPattern::new(arguments.load.seed, verified);
+        phase(&mut load, Phase::Write, pattern, chunks)?;
+        phase(&mut load, Phase::Read, pattern, chunks)?;
+        verified += chunks;
     }
     let elapsed = start.elapsed();
     let bytes = verified * arguments.bs;
-    let outages = std::mem::take(&mut *load.outages());
+    let disconnects = std::mem::take(&mut *load.disconnects());
     match arguments.load.output_format {
         Format::Json => print_json(&json!({
             "verified_bytes": bytes,
             "mismatches": 0,
-            "reconnects": outages.count(),
-            "outages": outages.to_json(),
+            "reconnects": disconnects.count(),
+            "outages": disconnects.to_json(),
             "seconds": elapsed.as_secs_f64(),
             "queues": load.queues(),
             "memory_mode": load.controller.memory().mode.name(),
@@ -89,46 +93,47 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Format::Normal => println!(
             "{} written and read back without a difference, depth {} on {}, memory mode {}, \
              {:.1} s ({} moved){}",
-            size::in_words(bytes),
+            size::format_bytes(bytes),
             arguments.load.iodepth,
-            size::count(load.queues() as u64, "queue"),
+            size::format_count(load.queues() as u64, "queue"),
             load.controller.memory(),
             elapsed.as_secs_f64(),
-            size::rate_in_words(bytes * 2, elapsed),
-            outages.in_words(),
+            size::format_rate(bytes * 2, elapsed),
+            disconnects.summary(),
         ),
     }
     load.close();
     Ok(())
 }
 
-fn phase(load: &mut Load, phase: Phase, pattern: Pattern, pieces: u64) -> Result<(), Failure> {
+fn phase(load: &mut Load, phase: Phase, pattern: DataPattern, chunks: u64) -> Result<(), Failure> {
     let next = Arc::new(AtomicU64::new(0));
     let (namespace, block_bytes) = (load.namespace, load.block_bytes);
-    let stride = stride(pieces);
-    let shares = load.run(|_| Share {
+    let stride = stride(chunks);
+    let shares = load.run(|_| ThreadShare {
         phase,
         pattern,
         namespace,
         block_bytes,
-        pieces,
+        chunks,
         stride,
         next: Arc::clone(&next),
-        done: 0,
+        completed: 0,
         scratch: vec![0; block_bytes],
     })?;
-    let done: u64 = shares.iter().map(|share| share.done).sum();
-    match done == pieces {
-        true => Ok(()),
-        false => Err(Failure::failed(format!("of {pieces} commands, {done} came back: a bug"))),
+    let completed: u64 = shares.iter().map(|share| share.completed).sum();
+    if completed != chunks {
+        let text = format!("of {chunks} commands, {completed} came back: a bug");
+        return Err(Failure::failed(text));
     }
+    Ok(())
 }
 
-/// A step through the pieces that visits each once, out of order: about five eighths of them,
-/// and prime to their number.
-fn stride(pieces: u64) -> u64 {
-    let mut stride = (pieces / 8 * 5).max(1);
-    while gcd(stride, pieces) != 1 {
+/// Step that visits each chunk once, out of order: about five eighths of their number, and coprime
+/// to it.
+fn stride(chunks: u64) -> u64 {
+    let mut stride = (chunks / 8 * 5).max(1);
+    while gcd(stride, chunks) != 1 {
         stride += 1;
     }
     stride
@@ -138,14 +143,14 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-impl Share {
-    /// Where piece number `index` of this phase stands: bytes from the start.
+impl ThreadShare {
+    /// Offset on the namespace of the chunk visited as number `index`, in bytes.
     fn offset(&self, index: u64) -> u64 {
-        let piece = u128::from(index) * u128::from(self.stride) % u128::from(self.pieces);
-        u64::try_from(piece).expect("less than pieces") * self.block_bytes as u64
+        let chunk = u128::from(index) * u128::from(self.stride) % u128::from(self.chunks);
+        u64::try_from(chunk).expect("less than chunks") * self.block_bytes as u64
     }
 
-    fn mismatch(&self, difference: Difference) -> Failure {
+    fn mismatch(&self, difference: PatternMismatch) -> Failure {
         let block = difference.offset / u64::from(self.namespace.block_size);
         Failure::Mismatch(format!(
             "data mismatch at byte {} (block {block}): expected {:#018x}, found {:#018x}",
@@ -154,10 +159,10 @@ impl Share {
     }
 }
 
-impl Workload for Share {
+impl Workload for ThreadShare {
     fn next(&mut self, mut buffer: Buffer) -> Result<Command, Buffer> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
-        if index >= self.pieces {
+        if index >= self.chunks {
             return Err(buffer);
         }
         let offset = self.offset(index);
@@ -170,21 +175,21 @@ impl Workload for Share {
                 Command::write(self.namespace.id, lba, blocks, buffer).with_user(offset)
             }
             Phase::Read => {
-                // What the last command left must not pass for what this one read.
+                // Data that the last command left must not pass for what this one read.
                 buffer.fill(0);
                 Command::read(self.namespace.id, lba, blocks, buffer).with_user(offset)
             }
         })
     }
 
-    fn done(&mut self, done: CommandCompletion) -> Result<Buffer, Failure> {
-        let offset = done.user;
+    fn complete(&mut self, completion: CommandCompletion) -> Result<Buffer, Failure> {
+        let offset = completion.user;
         let name = match self.phase {
             Phase::Read => "Read",
             Phase::Write => "Write",
         };
-        let (outcome, buffer) = done.into_result(name);
-        self.done += 1;
+        let (outcome, buffer) = completion.into_result(name);
+        self.completed += 1;
         outcome.map_err(|error| {
             Failure::from(error).context(format!("at byte {offset} of the namespace"))
         })?;
@@ -198,7 +203,7 @@ impl Workload for Share {
     }
 
     fn is_over(&self) -> bool {
-        self.next.load(Ordering::Relaxed) >= self.pieces
+        self.next.load(Ordering::Relaxed) >= self.chunks
     }
 }
 
@@ -207,12 +212,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_piece_is_visited_once() {
-        for pieces in [1u64, 2, 3, 8, 10, 97, 1000, 4096] {
-            let stride = stride(pieces);
-            let mut seen: Vec<_> = (0..pieces).map(|index| index * stride % pieces).collect();
+    fn every_chunk_is_visited_once() {
+        for chunks in [1u64, 2, 3, 8, 10, 97, 1000, 4096] {
+            let stride = stride(chunks);
+            let mut seen: Vec<_> = (0..chunks).map(|index| index * stride % chunks).collect();
             seen.sort_unstable();
-            assert!(seen.into_iter().eq(0..pieces), "{pieces}");
+            assert!(seen.into_iter().eq(0..chunks), "{chunks}");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! `nvmf key` and nvme-cli understand each other's secrets.
 
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output, Stdio};
+use std::{
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output, Stdio},
+};
 
 /// A secret as nvme-cli 2.3 makes it of 00 01 02 …, for the host `nqn.x`. With a hash it is the
 /// key already, which goes through the hash again when it is used, at both ends.

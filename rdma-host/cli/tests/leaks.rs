@@ -4,18 +4,21 @@
 //! The process is caught when it has failed and is about to say so: standard error is a pipe that
 //! takes no more, so that it waits in its last `write`.
 
-use std::fs::{self, File};
-use std::io::{PipeReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs::{self, File},
+    io::{PipeReader, Read, Seek, SeekFrom, Write},
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use auth::{HashId, Secret};
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
-use rustix::process::{Resource, Rlimit, Signal};
-use rustix::thread::CapabilitySet;
+use rustix::{
+    process::{Resource, Rlimit, Signal},
+    thread::CapabilitySet,
+};
 
 /// What a pipe takes before writers wait, in bytes.
 const PIPE: usize = 64 << 10;

@@ -1,39 +1,39 @@
 //! The command line of `nvmf bench`.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::block_sizes::Blocks;
-use super::sweep_points::Axis;
-use crate::load::LoadArguments;
-use crate::size;
+use super::{
+    block_sizes::BlockSizes,
+    sweep_points::{Axis, Point, expand},
+};
+use crate::{load::LoadArguments, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The pattern of access.
+    /// Access pattern.
     #[arg(long, value_name = "PATTERN", default_value = "randread")]
-    pub(super) rw: Access,
+    pub(super) rw: AccessPattern,
 
-    /// Reads among mixed commands, in percent.
+    /// Share of reads in a mixed pattern, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 70,
           value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(super) rwmixread: u8,
 
     /// Bytes of one command; or several sizes with their weights: 4K:70,64K:30.
     #[arg(long, value_name = "BYTES", default_value = "4K")]
-    pub(super) bs: Blocks,
+    pub(super) bs: BlockSizes,
 
-    /// How long to measure.
+    /// Duration of the measurement.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = size::seconds)]
     pub(super) runtime: Duration,
 
-    /// End when so many bytes are asked for, if that is before the time is over.
+    /// Bytes to transfer in all; ends the measurement before --runtime is over.
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     pub(super) io_size: Option<u64>,
 
-    /// How long to run before measuring.
+    /// Duration of the load before the measurement.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = size::seconds)]
     pub(super) ramp: Duration,
 
@@ -41,17 +41,17 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     pub(super) size: Option<u64>,
 
-    /// Open loop: commands a second for each target, at set times whether or not earlier ones
-    /// are done; latency then counts from the set time.
+    /// Open loop: commands per second for each target, each due at a set time whether or not
+    /// earlier ones are done; latency then counts from the due time.
     #[arg(long, value_name = "IOPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) rate: Option<u64>,
 
-    /// How the set times follow each other.
+    /// Distribution of the due times of an open loop.
     #[arg(long, value_name = "HOW", default_value = "constant", requires = "rate")]
     pub(super) arrival: Arrival,
 
-    /// Measure once for each value, as in iodepth=1,8,32; given several times, for all
-    /// combinations. Of iodepth, queues, bs and rate.
+    /// Measure once for each value of iodepth, queues, bs or rate, as in iodepth=1,8,32; given
+    /// several times, for all combinations.
     #[arg(long, value_name = "WHAT=VALUES")]
     pub(super) sweep: Vec<Axis>,
 
@@ -59,11 +59,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TARGET")]
     pub(super) also: Vec<String>,
 
-    /// Write a pattern first and check it in everything read. Overwrites the namespace.
+    /// Write a pattern first, and compare all data read with it. Overwrites the namespace.
     #[arg(long)]
     pub(super) verify: bool,
 
-    /// Seconds of one point of the series.
+    /// Duration of one interval of the series.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = size::seconds)]
     pub(super) interval: Duration,
 
@@ -87,9 +87,9 @@ pub(crate) struct Arguments {
     pub(super) load: LoadArguments,
 }
 
-/// Which blocks, in which direction; names as in fio.
+/// Order and direction of the commands; names as in fio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Access {
+pub(super) enum AccessPattern {
     /// Random reads.
     Randread,
     /// Random writes. Overwrites the namespace.
@@ -104,23 +104,41 @@ pub(super) enum Access {
     Rw,
 }
 
-/// How the set times of an open loop follow each other.
+/// Distribution of the due times of an open loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Arrival {
-    /// At equal distances.
+    /// Equal distances.
     #[default]
     Constant,
-    /// At random, each independent of those before.
+    /// Random distances, each independent of those before.
     Poisson,
 }
 
-impl Access {
+impl Arguments {
+    /// Points to measure: one, or those of the sweep.
+    pub(super) fn points(&self) -> Vec<Point> {
+        let start = Point {
+            iodepth: self.load.iodepth,
+            queues: None,
+            bs: self.bs.clone(),
+            rate: self.rate,
+        };
+        expand(start, &self.sweep)
+    }
+
+    /// Bytes to use of a namespace that has `namespace_bytes`.
+    pub(super) fn region_bytes(&self, namespace_bytes: u64) -> u64 {
+        self.size.unwrap_or(u64::MAX).min(namespace_bytes)
+    }
+}
+
+impl AccessPattern {
     pub(super) fn is_random(self) -> bool {
         matches!(self, Self::Randread | Self::Randwrite | Self::Randrw)
     }
 
-    /// Reads in percent, where the mix is `mixed`.
-    pub(super) fn reads_percent(self, mixed: u8) -> u8 {
+    /// Share of reads, in percent, if that of a mixed pattern is `mixed`.
+    pub(super) fn read_percent(self, mixed: u8) -> u8 {
         match self {
             Self::Randread | Self::Read => 100,
             Self::Randwrite | Self::Write => 0,

@@ -1,16 +1,16 @@
-//! Sizes of commands, and how often each comes.
+//! Sizes of commands, and their frequency.
 
 use std::str::FromStr;
 
 use crate::size;
 
-/// Sizes with weights.
+/// Sizes in bytes, with weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Blocks {
+pub(super) struct BlockSizes {
     sizes: Vec<(u64, u64)>,
 }
 
-impl Blocks {
+impl BlockSizes {
     /// The sizes, in bytes, as given.
     pub(super) fn sizes(&self) -> impl Iterator<Item = u64> + '_ {
         self.sizes.iter().map(|&(bytes, _)| bytes)
@@ -20,7 +20,7 @@ impl Blocks {
         self.sizes().max().unwrap_or_default()
     }
 
-    /// Which size a random number stands for.
+    /// Index of the size that a random number selects.
     pub(super) fn choose(&self, random: u64) -> usize {
         let all: u64 = self.sizes.iter().map(|&(_, weight)| weight).sum();
         let mut left = random % all.max(1);
@@ -32,7 +32,7 @@ impl Blocks {
         chosen.unwrap_or_default()
     }
 
-    /// As on the command line, in bytes.
+    /// Sizes as on the command line, in bytes.
     pub(super) fn name(&self) -> String {
         match self.sizes.as_slice() {
             [(bytes, _)] => bytes.to_string(),
@@ -43,15 +43,15 @@ impl Blocks {
         }
     }
 
-    /// For people.
-    pub(super) fn in_words(&self) -> String {
+    /// Sizes in readable units, weights in percent.
+    pub(super) fn describe(&self) -> String {
         match self.sizes.as_slice() {
-            [(bytes, _)] => size::in_words(*bytes),
+            [(bytes, _)] => size::format_bytes(*bytes),
             several => {
                 let all: u64 = several.iter().map(|&(_, weight)| weight).sum();
                 let share = |weight: u64| weight * 100 / all.max(1);
                 let parts = several.iter().map(|&(bytes, weight)| {
-                    format!("{} {} %", size::in_words(bytes), share(weight))
+                    format!("{} {} %", size::format_bytes(bytes), share(weight))
                 });
                 parts.collect::<Vec<_>>().join(" + ")
             }
@@ -59,7 +59,7 @@ impl Blocks {
     }
 }
 
-impl FromStr for Blocks {
+impl FromStr for BlockSizes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn sizes_come_by_weight() {
-        let blocks: Blocks = "4K:70,64K:30".parse().unwrap();
+        let blocks: BlockSizes = "4K:70,64K:30".parse().unwrap();
         assert_eq!(blocks.sizes().collect::<Vec<_>>(), [4096, 65536]);
         let counts = (0..100).fold([0, 0], |mut counts, random| {
             counts[blocks.choose(random)] += 1;
@@ -87,14 +87,14 @@ mod tests {
         });
         assert_eq!(counts, [70, 30]);
         assert_eq!(blocks.name(), "4096:70,65536:30");
-        assert_eq!(blocks.in_words(), "4 KiB 70 % + 64 KiB 30 %");
+        assert_eq!(blocks.describe(), "4 KiB 70 % + 64 KiB 30 %");
     }
 
     #[test]
     fn what_is_wrong_is_refused() {
         for wrong in ["", "4K:", "4K:0", "4K:x", "4K,", "x"] {
-            assert!(wrong.parse::<Blocks>().is_err(), "{wrong}");
+            assert!(wrong.parse::<BlockSizes>().is_err(), "{wrong}");
         }
-        assert_eq!("8k".parse::<Blocks>().unwrap().name(), "8192");
+        assert_eq!("8k".parse::<BlockSizes>().unwrap().name(), "8192");
     }
 }

@@ -1,40 +1,41 @@
-//! Which blocks a worker's commands are for.
+//! Commands of a worker: direction, size and place on the namespace.
 
-use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command};
+use rdma_host::{Buffer, Command, wire::NamespaceInfo};
 
-use super::arguments::Access;
-use super::block_sizes::Blocks;
-use crate::data_pattern::{Pattern, mix};
-use crate::failure::Failure;
+use super::{arguments::AccessPattern, block_sizes::BlockSizes};
+use crate::{
+    data_pattern::{DataPattern, mix},
+    failure::Failure,
+};
 
-/// One worker's endless stream of commands.
-pub(super) struct Stream {
-    access: Access,
-    reads_percent: u64,
-    blocks: Blocks,
+/// Generator of one worker's commands; the sequence depends on the seed alone.
+pub(super) struct CommandGenerator {
+    pattern: AccessPattern,
+    read_percent: u64,
+    block_sizes: BlockSizes,
     sizes: Vec<u64>,
     namespace: NamespaceInfo,
     /// Bytes of the namespace to use.
-    region: u64,
-    /// Where the next sequential command stands, in bytes.
+    region_bytes: u64,
+    /// Offset of the next sequential command, in bytes.
     next: u64,
     seed: u64,
     count: u64,
     verify: Option<Verify>,
 }
 
-/// Checks what is read. All passes write the same, so that commands in flight together may meet:
-/// what is corrupt, torn or in the wrong place shows; what is stale does not.
+/// Data to write, and to compare with what is read. All commands write the same data to a block,
+/// so that commands in flight may overlap: corrupt, torn and misplaced data is found, stale data is
+/// not.
 struct Verify {
-    pattern: Pattern,
+    pattern: DataPattern,
     scratch: Vec<u8>,
 }
 
-/// What one command is to do.
+/// One command to submit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// Which of the sizes.
+pub(super) struct IoRequest {
+    /// Index of its size among the block sizes.
     pub(super) size: usize,
     pub(super) bytes: u64,
     /// Bytes from the start of the namespace.
@@ -42,64 +43,65 @@ pub(super) struct Wanted {
     pub(super) write: bool,
 }
 
-/// What all streams of a run have in common.
+/// Settings that the generators of all workers share.
 #[derive(Clone, Copy)]
-pub(super) struct Shape<'a> {
-    pub(super) access: Access,
-    /// Reads among mixed commands, in percent.
-    pub(super) rwmixread: u8,
-    pub(super) blocks: &'a Blocks,
+pub(super) struct GeneratorOptions<'a> {
+    pub(super) pattern: AccessPattern,
+    pub(super) read_percent: u8,
+    pub(super) block_sizes: &'a BlockSizes,
     pub(super) namespace: NamespaceInfo,
-    pub(super) region: u64,
+    pub(super) region_bytes: u64,
     pub(super) seed: u64,
     pub(super) verify: bool,
 }
 
-impl Stream {
-    /// Worker `index` of `workers`; sequential ones start spread over the region.
-    pub(super) fn new(shape: Shape<'_>, (index, workers): (usize, usize)) -> Self {
-        let largest = shape.blocks.largest();
-        let places = shape.region / largest;
-        let pattern = Pattern::new(shape.seed, 0);
+impl CommandGenerator {
+    /// Generator of worker `index` of `workers`. Sequential patterns start at equal distances over
+    /// the region.
+    pub(super) fn new(options: GeneratorOptions<'_>, index: usize, workers: usize) -> Self {
+        let largest = options.block_sizes.largest();
+        let offsets = options.region_bytes / largest;
         let bytes = usize::try_from(largest).expect("a command's bytes fit memory");
+        let verify =
+            || Verify { pattern: DataPattern::new(options.seed, 0), scratch: vec![0; bytes] };
         Self {
-            access: shape.access,
-            reads_percent: shape.access.reads_percent(shape.rwmixread).into(),
-            blocks: shape.blocks.clone(),
-            sizes: shape.blocks.sizes().collect(),
-            namespace: shape.namespace,
-            region: shape.region,
-            next: places / workers as u64 * index as u64 * largest,
-            seed: mix(shape.seed ^ mix(index as u64 + 1)),
+            pattern: options.pattern,
+            read_percent: options.read_percent.into(),
+            block_sizes: options.block_sizes.clone(),
+            sizes: options.block_sizes.sizes().collect(),
+            namespace: options.namespace,
+            region_bytes: options.region_bytes,
+            next: offsets / workers as u64 * index as u64 * largest,
+            seed: mix(options.seed ^ mix(index as u64 + 1)),
             count: 0,
-            verify: shape.verify.then(|| Verify { pattern, scratch: vec![0; bytes] }),
+            verify: options.verify.then(verify),
         }
     }
 
-    pub(super) fn next(&mut self) -> Wanted {
+    pub(super) fn next(&mut self) -> IoRequest {
         self.count = self.count.wrapping_add(1);
         let random = mix(self.seed.wrapping_add(self.count));
-        let size = self.blocks.choose(mix(random ^ 1));
+        let size = self.block_sizes.choose(mix(random ^ 1));
         let bytes = self.sizes[size];
-        let write = mix(random ^ 2) % 100 >= self.reads_percent;
-        let offset = if self.access.is_random() {
-            random % (self.region / bytes) * bytes
+        let write = mix(random ^ 2) % 100 >= self.read_percent;
+        let offset = if self.pattern.is_random() {
+            random % (self.region_bytes / bytes) * bytes
         } else {
-            let offset = if self.next + bytes > self.region { 0 } else { self.next };
+            let offset = if self.next + bytes > self.region_bytes { 0 } else { self.next };
             self.next = offset + bytes;
             offset
         };
-        Wanted { size, bytes, offset, write }
+        IoRequest { size, bytes, offset, write }
     }
 
-    /// The command for it.
-    pub(super) fn command(&mut self, wanted: Wanted, mut buffer: Buffer) -> Command {
-        let lba = wanted.offset / u64::from(self.namespace.block_size);
+    /// Command for a request, with the data to write in its buffer.
+    pub(super) fn command(&mut self, request: IoRequest, mut buffer: Buffer) -> Command {
+        let lba = request.offset / u64::from(self.namespace.block_size);
         let blocks = self.namespace.blocks_in(buffer.len());
-        match (wanted.write, &mut self.verify) {
+        match (request.write, &mut self.verify) {
             (true, Some(verify)) => {
                 let bytes = &mut verify.scratch[..buffer.len()];
-                verify.pattern.fill(wanted.offset, bytes);
+                verify.pattern.fill(request.offset, bytes);
                 buffer.copy_in(0, bytes);
             }
             (true, None) => {
@@ -107,22 +109,23 @@ impl Stream {
                 // better.
                 buffer.copy_in(0, &mix(self.seed ^ self.count).to_le_bytes());
             }
-            // What the last command left must not pass for what this one read.
+            // Data that the last command left must not pass for what this one read.
             (false, Some(_)) => buffer.fill(0),
             (false, None) => {}
         }
-        match wanted.write {
-            true => Command::write(self.namespace.id, lba, blocks, buffer),
-            false => Command::read(self.namespace.id, lba, blocks, buffer),
+        if request.write {
+            Command::write(self.namespace.id, lba, blocks, buffer)
+        } else {
+            Command::read(self.namespace.id, lba, blocks, buffer)
         }
     }
 
-    /// Checks what was read, if that is asked for.
-    pub(super) fn check(&mut self, wanted: Wanted, buffer: &Buffer) -> Result<(), Failure> {
-        let Some(verify) = self.verify.as_mut().filter(|_| !wanted.write) else { return Ok(()) };
+    /// Checks the data of a read, if the options say so.
+    pub(super) fn check(&mut self, request: IoRequest, buffer: &Buffer) -> Result<(), Failure> {
+        let Some(verify) = self.verify.as_mut().filter(|_| !request.write) else { return Ok(()) };
         let bytes = &mut verify.scratch[..buffer.len()];
         buffer.copy_out(0, bytes);
-        verify.pattern.check(wanted.offset, bytes).map_err(|difference| {
+        verify.pattern.check(request.offset, bytes).map_err(|difference| {
             Failure::Mismatch(format!(
                 "data mismatch at byte {} of the namespace: expected {:#018x}, found {:#018x}",
                 difference.offset, difference.expected, difference.found
@@ -137,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    fn stream(access: Access, blocks: &str, worker: (usize, usize)) -> Stream {
+    fn generator(pattern: AccessPattern, sizes: &str, index: usize) -> CommandGenerator {
         let namespace = NamespaceInfo {
             id: NamespaceId(1),
             blocks: 256,
@@ -147,43 +150,42 @@ mod tests {
             uuid: None,
             command_set: 0,
         };
-        let blocks: Blocks = blocks.parse().unwrap();
-        let shape = Shape {
-            access,
-            rwmixread: 70,
-            blocks: &blocks,
+        let options = GeneratorOptions {
+            pattern,
+            read_percent: pattern.read_percent(70),
+            block_sizes: &sizes.parse().unwrap(),
             namespace,
-            region: 1 << 20,
+            region_bytes: 1 << 20,
             seed: 1,
             verify: false,
         };
-        Stream::new(shape, worker)
+        CommandGenerator::new(options, index, 2)
     }
 
     #[test]
     fn random_commands_are_aligned_inside_and_mixed_as_asked() {
-        let mut stream = stream(Access::Randrw, "4K:3,64K:1", (0, 1));
-        let wanted: Vec<_> = (0..10_000).map(|_| stream.next()).collect();
-        for wanted in &wanted {
-            assert!(wanted.offset.is_multiple_of(wanted.bytes));
-            assert!(wanted.offset + wanted.bytes <= 1 << 20);
+        let mut generator = generator(AccessPattern::Randrw, "4K:3,64K:1", 0);
+        let requests: Vec<_> = (0..10_000).map(|_| generator.next()).collect();
+        for request in &requests {
+            assert!(request.offset.is_multiple_of(request.bytes));
+            assert!(request.offset + request.bytes <= 1 << 20);
         }
-        let share = |count: usize| count as f64 / wanted.len() as f64;
-        let reads = share(wanted.iter().filter(|wanted| !wanted.write).count());
-        let small = share(wanted.iter().filter(|wanted| wanted.bytes == 4096).count());
+        let share = |count: usize| count as f64 / requests.len() as f64;
+        let reads = share(requests.iter().filter(|request| !request.write).count());
+        let small = share(requests.iter().filter(|request| request.bytes == 4096).count());
         assert!((reads - 0.70).abs() < 0.02 && (small - 0.75).abs() < 0.02, "{reads} {small}");
     }
 
     #[test]
-    fn sequential_commands_follow_each_other_round_the_region() {
-        let mut stream = stream(Access::Read, "64K", (1, 2));
-        let offsets: Vec<_> = (0..10).map(|_| stream.next().offset >> 16).collect();
+    fn sequential_commands_wrap_at_the_end_of_the_region() {
+        let mut generator = generator(AccessPattern::Read, "64K", 1);
+        let offsets: Vec<_> = (0..10).map(|_| generator.next().offset >> 16).collect();
         assert_eq!(offsets, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1]);
     }
 
     #[test]
     fn reads_only_read() {
-        let mut stream = stream(Access::Randread, "4K", (0, 1));
-        assert!((0..1000).all(|_| !stream.next().write));
+        let mut generator = generator(AccessPattern::Randread, "4K", 0);
+        assert!((0..1000).all(|_| !generator.next().write));
     }
 }

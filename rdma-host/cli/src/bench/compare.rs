@@ -1,43 +1,64 @@
-//! `nvmf bench --compare A B`: what differs between two reports, and how sure that is.
+//! `nvmf bench --compare A B`: difference of two reports, and its confidence.
 //!
-//! Points of the same shape are compared by the points of their series, by Welch's method: the
-//! interval holds the true difference of the means with 95 % confidence, if the points of a
-//! series were independent. They are so only roughly, as neighbours in time are alike: an
-//! interval that just misses zero wants another pair of runs.
+//! Points of the same shape are compared by the intervals of their series, by Welch's method: the
+//! confidence interval holds the true difference of the means with 95 % confidence, if the samples
+//! were independent. Samples that follow each other are alike, so they are only roughly
+//! independent: an interval that just misses zero wants another pair of runs.
 
-use std::fmt::Write;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{fmt::Write, path::PathBuf};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use super::points;
-use super::text::{number, title};
-use crate::failure::Failure;
-use crate::{Format, print_json, print_text};
+use super::{
+    report::{Configuration, Interval, PointReport, read},
+    text::title,
+};
+use crate::{Format, failure::Failure, print_json, print_text};
 
-/// What is compared: its name, its field in a series, and whether more is better.
-const MEASURES: [(&str, &str, bool); 4] = [
-    ("IOPS", "iops", true),
-    ("mean latency", "mean_ns", false),
-    ("p50 latency", "p50_ns", false),
-    ("p99 latency", "p99_ns", false),
+/// Measured quantity that is compared.
+struct Measure {
+    name: &'static str,
+    unit: &'static str,
+    /// Divisor from the value of an interval to `unit`.
+    scale: f64,
+    value: fn(&Interval) -> f64,
+    more_is_better: bool,
+}
+
+const MEASURES: [Measure; 4] = [
+    Measure { name: "IOPS", unit: "", scale: 1.0, value: |at| at.iops, more_is_better: true },
+    Measure::latency("mean latency", |at| at.mean_ns),
+    Measure::latency("p50 latency", |at| at.p50_ns as f64),
+    Measure::latency("p99 latency", |at| at.p99_ns as f64),
 ];
 
-/// What makes two points the same shape.
-const SHAPE: [&str; 9] =
-    ["rw", "read_percent", "bs", "iodepth", "queues", "threads", "targets", "rate", "arrival"];
+/// Differences of two points of the same shape.
+#[derive(Serialize)]
+struct PointComparison {
+    point: String,
+    measures: Vec<Comparison>,
+}
 
-/// A difference of two means.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Difference {
+#[derive(Serialize)]
+struct Comparison {
+    measure: &'static str,
     before: f64,
     after: f64,
-    /// Of `after - before`, with 95 % confidence; nothing with too few samples.
+    percent: f64,
+    confidence_95_percent: Option<[f64; 2]>,
+    verdict: &'static str,
+}
+
+/// Difference of two means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct MeanDifference {
+    before: f64,
+    after: f64,
+    /// 95 % confidence interval of `after - before`; none with too few samples.
     interval: Option<(f64, f64)>,
 }
 
-/// What may be said of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Better,
@@ -52,7 +73,7 @@ pub(super) fn run(files: &[PathBuf], format: Format) -> Result<(), Failure> {
         return Err(Failure::usage("--compare takes two reports"));
     };
     let compared = compare(&read(before)?, &read(after)?);
-    if compared.as_array().is_none_or(Vec::is_empty) {
+    if compared.is_empty() {
         return Err(Failure::failed("the reports have no point of the same shape"));
     }
     match format {
@@ -61,51 +82,56 @@ pub(super) fn run(files: &[PathBuf], format: Format) -> Result<(), Failure> {
     }
 }
 
-fn read(path: &Path) -> Result<Value, Failure> {
-    let failed = |error: String| Failure::failed(format!("{}: {error}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
-}
-
-/// All points of `before` that have one of the same shape in `after`.
-fn compare(before: &Value, after: &Value) -> Value {
-    let alike = |a: &Value, b: &Value| {
-        SHAPE.iter().all(|name| a["configuration"][name] == b["configuration"][name])
-    };
-    let pairs = points(before).iter().filter_map(|before| {
-        let after = points(after).iter().find(|after| alike(before, after))?;
-        Some(compare_point(before, after))
+/// Compares each point of `before` with the first one of the same shape in `after`.
+fn compare(before: &[PointReport], after: &[PointReport]) -> Vec<PointComparison> {
+    let pairs = before.iter().filter_map(|before| {
+        let same_shape =
+            |after: &&PointReport| shape(&before.configuration) == shape(&after.configuration);
+        Some(PointComparison::new(before, after.iter().find(same_shape)?))
     });
     pairs.collect()
 }
 
-fn compare_point(before: &Value, after: &Value) -> Value {
-    let measures = MEASURES.iter().map(|&(name, field, more_is_better)| {
-        let difference = Difference::new(&samples(before, field), &samples(after, field));
-        json!({
-            "measure": name,
-            "before": difference.before,
-            "after": difference.after,
-            "percent": difference.percent(difference.after - difference.before),
-            "confidence_95_percent": difference
-                .interval
-                .map(|(low, high)| [difference.percent(low), difference.percent(high)]),
-            "verdict": difference.verdict(more_is_better).name(),
-        })
-    });
-    json!({ "point": title(before), "measures": measures.collect::<Vec<_>>() })
+/// Settings that two points must have in common.
+fn shape(of: &Configuration) -> impl PartialEq {
+    let load = (&of.rw, of.read_percent, &of.bs, of.rate, &of.arrival);
+    (load, of.iodepth, of.queues, of.threads, of.targets)
 }
 
-/// One field of a series; without what lasted less than half an interval.
-fn samples(point: &Value, field: &str) -> Vec<f64> {
-    let series = point["series"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let longest = series.iter().map(|at| number(&at["seconds"])).fold(0.0, f64::max);
-    let whole = series.iter().filter(|at| number(&at["seconds"]) * 2.0 >= longest);
-    whole.map(|at| number(&at[field])).collect()
+impl PointComparison {
+    fn new(before: &PointReport, after: &PointReport) -> Self {
+        let measures = MEASURES.iter().map(|measure| {
+            let samples = |point| samples(point, measure.value);
+            let difference = MeanDifference::new(&samples(before), &samples(after));
+            Comparison {
+                measure: measure.name,
+                before: difference.before,
+                after: difference.after,
+                percent: difference.percent(difference.after - difference.before),
+                confidence_95_percent: difference
+                    .interval
+                    .map(|(low, high)| [difference.percent(low), difference.percent(high)]),
+                verdict: difference.verdict(measure.more_is_better).name(),
+            }
+        });
+        Self { point: title(before), measures: measures.collect() }
+    }
 }
 
-impl Difference {
-    /// By Welch's method: neither the variances nor the numbers of samples need be the same.
+impl Measure {
+    const fn latency(name: &'static str, value: fn(&Interval) -> f64) -> Self {
+        Self { name, unit: " µs", scale: 1000.0, value, more_is_better: false }
+    }
+}
+
+/// Values of a series, without the intervals that lasted less than half of the longest one.
+fn samples(point: &PointReport, value: fn(&Interval) -> f64) -> Vec<f64> {
+    let longest = point.series.iter().map(|at| at.seconds).fold(0.0, f64::max);
+    point.series.iter().filter(|at| at.seconds * 2.0 >= longest).map(value).collect()
+}
+
+impl MeanDifference {
+    /// Difference by Welch's method: variances and numbers of samples may differ.
     fn new(before: &[f64], after: &[f64]) -> Self {
         let (mean_before, error_before) = mean_and_error(before);
         let (mean_after, error_after) = mean_and_error(after);
@@ -146,7 +172,7 @@ impl Verdict {
     }
 }
 
-/// The mean, and the square of its standard error.
+/// Mean, and the square of its standard error.
 fn mean_and_error(samples: &[f64]) -> (f64, f64) {
     let count = samples.len() as f64;
     let mean = samples.iter().sum::<f64>() / count.max(1.0);
@@ -154,8 +180,8 @@ fn mean_and_error(samples: &[f64]) -> (f64, f64) {
     (mean, squares / (count - 1.0).max(1.0) / count.max(1.0))
 }
 
-/// The quantile of Student's distribution for 95 % on both sides: exact for 1 and 2 degrees of
-/// freedom, else by its expansion in inverse powers of them, good to 0.2 % from 3 on.
+/// Two-sided 95 % quantile of Student's distribution: exact for 1 and 2 degrees of freedom, else
+/// by its expansion in inverse powers of them, good to 0.2 % from 3 on.
 fn student_quantile(freedom: f64) -> f64 {
     const NORMAL: f64 = 1.959_963_985;
     if freedom < 2.0 {
@@ -175,27 +201,23 @@ fn student_quantile(freedom: f64) -> f64 {
     NORMAL + sum
 }
 
-fn to_text(compared: &Value) -> String {
+fn to_text(compared: &[PointComparison]) -> String {
     let mut text = String::new();
-    for point in compared.as_array().into_iter().flatten() {
-        let _ = writeln!(text, "{}", point["point"].as_str().unwrap_or_default());
-        for measure in point["measures"].as_array().into_iter().flatten() {
-            let (before, after) = (number(&measure["before"]), number(&measure["after"]));
-            let name = measure["measure"].as_str().unwrap_or_default();
-            let (unit, scale) = if name == "IOPS" { ("", 1.0) } else { (" µs", 1000.0) };
+    for point in compared {
+        let _ = writeln!(text, "{}", point.point);
+        for (comparison, Measure { name, unit, scale, .. }) in point.measures.iter().zip(&MEASURES)
+        {
             let _ = write!(
                 text,
                 "  {name:<13} {:>12.1}{unit} → {:>12.1}{unit}  {:+.1} %",
-                before / scale,
-                after / scale,
-                number(&measure["percent"])
+                comparison.before / scale,
+                comparison.after / scale,
+                comparison.percent
             );
-            let interval = &measure["confidence_95_percent"];
-            if interval.is_array() {
-                let (low, high) = (number(&interval[0]), number(&interval[1]));
+            if let Some([low, high]) = comparison.confidence_95_percent {
                 let _ = write!(text, " (95 %: {low:+.1} to {high:+.1} %)");
             }
-            let _ = writeln!(text, "  {}", measure["verdict"].as_str().unwrap_or_default());
+            let _ = writeln!(text, "  {}", comparison.verdict);
         }
     }
     text
@@ -219,7 +241,8 @@ mod tests {
     #[test]
     fn an_interval_is_that_of_the_book() {
         // Means 3 and 6, variances 2.5 and 2.5, five samples each: the error is 1, the freedom 8.
-        let difference = Difference::new(&[1.0, 2.0, 3.0, 4.0, 5.0], &[4.0, 5.0, 6.0, 7.0, 8.0]);
+        let difference =
+            MeanDifference::new(&[1.0, 2.0, 3.0, 4.0, 5.0], &[4.0, 5.0, 6.0, 7.0, 8.0]);
         let (low, high) = difference.interval.unwrap();
         assert!((low - 0.694).abs() < 0.002 && (high - 5.306).abs() < 0.002, "{low} {high}");
         assert_eq!(difference.verdict(true), Verdict::Better);
@@ -227,29 +250,29 @@ mod tests {
     }
 
     #[test]
-    fn noise_and_too_little_are_no_difference() {
-        let noise = Difference::new(&[1.0, 3.0, 2.0, 4.0], &[2.0, 3.0, 1.0, 4.5]);
+    fn noise_and_too_few_samples_are_no_difference() {
+        let noise = MeanDifference::new(&[1.0, 3.0, 2.0, 4.0], &[2.0, 3.0, 1.0, 4.5]);
         assert_eq!(noise.verdict(true), Verdict::Same);
-        assert_eq!(Difference::new(&[1.0], &[2.0]).verdict(true), Verdict::Unknown);
+        assert_eq!(MeanDifference::new(&[1.0], &[2.0]).verdict(true), Verdict::Unknown);
     }
 
-    /// A report of one point with a series of these IOPS.
-    fn report(iodepth: u64, iops: &[f64]) -> Value {
-        let at = |iops: &f64| json!({ "seconds": 1.0, "iops": iops });
-        json!({
-            "configuration": { "iodepth": iodepth },
-            "series": iops.iter().map(at).collect::<Vec<_>>(),
-        })
+    /// Point with a series of these IOPS.
+    fn report(iodepth: u16, iops: &[f64]) -> PointReport {
+        let at = |&iops: &f64| Interval { seconds: 1.0, iops, ..Interval::default() };
+        PointReport {
+            configuration: Configuration { iodepth, ..Configuration::default() },
+            series: iops.iter().map(at).collect(),
+            ..PointReport::default()
+        }
     }
 
     #[test]
-    fn points_of_one_shape_meet() {
-        let before = json!({ "points": [report(1, &[1.0, 1.1]), report(8, &[8.0, 8.1, 7.9])] });
-        let compared = compare(&before, &report(8, &[16.0, 16.1, 15.9]));
-        let points = compared.as_array().unwrap();
+    fn points_of_the_same_shape_are_compared() {
+        let before = [report(1, &[1.0, 1.1]), report(8, &[8.0, 8.1, 7.9])];
+        let points = compare(&before, &[report(8, &[16.0, 16.1, 15.9])]);
         assert_eq!(points.len(), 1);
-        let iops = &points[0]["measures"][0];
-        assert_eq!(iops["verdict"], "better");
-        assert!((iops["percent"].as_f64().unwrap() - 100.0).abs() < 1e-9);
+        let iops = &points[0].measures[0];
+        assert_eq!(iops.verdict, "better");
+        assert!((iops.percent - 100.0).abs() < 1e-9);
     }
 }

@@ -1,49 +1,49 @@
-//! What was counted and timed in a stretch of time.
+//! Counters and latencies of a period.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use rdma_host::{Operation, Statistics};
 
-/// Latencies above this count as this: one hour, as a backlog may grow long.
+/// Largest latency from the due time, one hour; longer ones count as this.
 const DUE_NS_MAX: u64 = 3_600_000_000_000;
 
 /// Counters of one worker, or of several together.
 #[derive(Clone)]
-pub(super) struct Tally {
-    /// What the pollers counted.
+pub(super) struct Counters {
+    /// Counters of the pollers.
     pub(super) statistics: Statistics,
-    /// Latencies of reads and of writes from when they were due; of an open loop only.
-    pub(super) from_due: Option<[Histogram<u64>; 2]>,
+    /// Latencies of reads and of writes from their due time; in an open loop only.
+    pub(super) latency_from_due: Option<[Histogram<u64>; 2]>,
     pub(super) stages: Stages,
     /// Processor time of the workers.
     pub(super) cpu: Duration,
-    /// Commands that were due and never sent, as time was over first.
+    /// Commands that were due and not sent before the end.
     pub(super) missed: u64,
 }
 
-/// Where the time of commands went, in nanoseconds of all of them together. The parts of one add
-/// up to the time from when it was due, or submitted, until its data was there to use.
+/// Time in each stage, in nanoseconds, summed over all commands. The stages of one command add up
+/// to the time from its due time, or its submission, until its data could be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stages {
-    /// Commands there were.
+    /// Number of commands.
     pub(super) count: u64,
     /// Waiting to be submitted, in an open loop.
     pub(super) queue: u64,
     /// From submission until the doorbell has rung.
     pub(super) submit: u64,
-    /// Until the poll that found the completion: the network and the target; and the wake-up,
-    /// where this side sleeps.
+    /// From there until the poll that found the completion: the network and the target, and the
+    /// wake-up if the worker sleeps.
     pub(super) wire_and_target: u64,
-    /// Until the result was handed over.
+    /// From there until the result was handed over.
     pub(super) completion: u64,
 }
 
-impl Tally {
-    pub(super) fn new(open: bool) -> Self {
+impl Counters {
+    pub(super) fn new(open_loop: bool) -> Self {
         Self {
             statistics: Statistics::default(),
-            from_due: open.then(|| [histogram(), histogram()]),
+            latency_from_due: open_loop.then(|| [histogram(), histogram()]),
             stages: Stages::default(),
             cpu: Duration::ZERO,
             missed: 0,
@@ -52,7 +52,7 @@ impl Tally {
 
     pub(super) fn add(&mut self, other: &Self) {
         self.statistics.add(&other.statistics);
-        if let (Some(ours), Some(theirs)) = (&mut self.from_due, &other.from_due) {
+        if let (Some(ours), Some(theirs)) = (&mut self.latency_from_due, &other.latency_from_due) {
             for (ours, theirs) in ours.iter_mut().zip(theirs) {
                 ours.add(theirs).expect("all have the same bounds");
             }
@@ -62,23 +62,23 @@ impl Tally {
         self.missed += other.missed;
     }
 
-    /// Counts a command of an open loop, by its latency from when it was due.
+    /// Counts the latency of a command of an open loop from its due time.
     pub(super) fn record_due(&mut self, write: bool, latency: Duration) {
-        if let Some(histograms) = &mut self.from_due {
+        if let Some(histograms) = &mut self.latency_from_due {
             let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
             histograms[usize::from(write)].saturating_record(nanoseconds);
         }
     }
 
-    /// The latencies to report of reads (0) or writes (1): from when they were due, if they were.
+    /// Latencies to report of reads or writes: from the due time in an open loop.
     pub(super) fn latency(&self, write: bool) -> &Histogram<u64> {
-        match &self.from_due {
+        match &self.latency_from_due {
             Some(histograms) => &histograms[usize::from(write)],
             None => &self.operation(write).latency_ns,
         }
     }
 
-    /// Those of both together.
+    /// Latencies of reads and writes together.
     pub(super) fn latency_of_all(&self) -> Histogram<u64> {
         let mut all = self.latency(false).clone();
         all.add(self.latency(true)).expect("both have the same bounds");
@@ -121,13 +121,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tallies_add_up() {
-        let mut one = Tally::new(true);
+    fn counters_add_up() {
+        let mut one = Counters::new(true);
         one.record_due(false, Duration::from_micros(10));
         one.record_due(true, Duration::from_micros(20));
         one.stages = Stages { count: 1, queue: 2, submit: 3, wire_and_target: 4, completion: 5 };
         one.missed = 7;
-        let mut two = Tally::new(true);
+        let mut two = Counters::new(true);
         two.add(&one);
         two.add(&one);
         assert_eq!(two.latency(false).len(), 2);

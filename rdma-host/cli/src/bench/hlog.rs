@@ -1,40 +1,55 @@
-//! Logs in the format of HdrHistogram, version 2 of its encoding, compressed.
+//! Log of latencies in the format of HdrHistogram: version 2 of its encoding, compressed.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hdrhistogram::{
+    Histogram,
+    serialization::{
+        V2DeflateSerializer,
+        interval_log::{IntervalLogWriterBuilder, Tag},
+    },
+};
 
 use crate::failure::Failure;
 
-/// The longest time of an interval, as logs give it: in milliseconds of nanoseconds.
+/// Divisor of the largest value of an interval, which logs state in milliseconds.
 const MAX_DIVISOR: f64 = 1e6;
 
-/// One interval's latencies of one operation.
-pub(super) struct Line {
-    pub(super) tag: String,
-    /// Since the log's start.
+/// Latencies of one operation in one interval.
+pub(super) struct IntervalHistogram {
+    /// Name of the operation.
+    pub(super) tag: &'static str,
+    /// Start, since the begin of the log.
     pub(super) start: Duration,
     pub(super) duration: Duration,
     pub(super) latency_ns: Histogram<u64>,
 }
 
-/// Writes a log that began at `start`.
-pub(super) fn write(path: &Path, start: SystemTime, lines: &[Line]) -> Result<(), Failure> {
+/// Writes a log that begins at `start`.
+pub(super) fn write(
+    path: &Path,
+    start: SystemTime,
+    intervals: &[IntervalHistogram],
+) -> Result<(), Failure> {
     let failed = |error: String| Failure::failed(format!("{}: {error}", path.display()));
     let file = File::create(path).map_err(|error| failed(error.to_string()))?;
     let mut file = BufWriter::new(file);
-    write_to(&mut file, start, lines).map_err(failed)?;
+    write_to(&mut file, start, intervals).map_err(failed)?;
     file.flush().map_err(|error| failed(error.to_string()))
 }
 
-fn write_to(out: &mut impl Write, start: SystemTime, lines: &[Line]) -> Result<(), String> {
+fn write_to(
+    out: &mut impl Write,
+    start: SystemTime,
+    intervals: &[IntervalHistogram],
+) -> Result<(), String> {
     let mut serializer = V2DeflateSerializer::new();
-    // What other writers put first, and some readers look for.
+    // First line of other writers, which some readers look for.
     out.write_all(b"#[Histogram log format version 1.3]\n").map_err(|error| error.to_string())?;
     let mut log = IntervalLogWriterBuilder::new()
         .add_comment("[nvmf bench, latencies in nanoseconds]")
@@ -43,9 +58,9 @@ fn write_to(out: &mut impl Write, start: SystemTime, lines: &[Line]) -> Result<(
         .with_max_value_divisor(MAX_DIVISOR)
         .begin_log_with(out, &mut serializer)
         .map_err(|error| error.to_string())?;
-    for line in lines {
-        let tag = Tag::new(&line.tag);
-        log.write_histogram(&line.latency_ns, line.start, line.duration, tag)
+    for interval in intervals {
+        let tag = Tag::new(interval.tag);
+        log.write_histogram(&interval.latency_ns, interval.start, interval.duration, tag)
             .map_err(|error| format!("{error:?}"))?;
     }
     Ok(())
@@ -54,25 +69,27 @@ fn write_to(out: &mut impl Write, start: SystemTime, lines: &[Line]) -> Result<(
 #[cfg(test)]
 mod tests {
     use base64ct::{Base64, Encoding};
-    use hdrhistogram::serialization::Deserializer;
-    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+    use hdrhistogram::serialization::{
+        Deserializer,
+        interval_log::{IntervalLogIterator, LogEntry},
+    };
 
     use super::*;
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn a_log_can_be_read_back() {
         let mut latency_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap();
         (1..=1000).for_each(|value| latency_ns.record(value * 1000).unwrap());
         let second = Duration::from_secs(1);
-        let line = |tag: &str, start| Line {
-            tag: tag.into(),
+        let interval = |tag, start| IntervalHistogram {
+            tag,
             start,
             duration: second,
             latency_ns: latency_ns.clone(),
         };
-        let lines = [line("read", Duration::ZERO), line("write", second)];
+        let intervals = [interval("read", Duration::ZERO), interval("write", second)];
         let mut text = Vec::new();
-        write_to(&mut text, SystemTime::UNIX_EPOCH + Duration::from_secs(100), &lines).unwrap();
+        write_to(&mut text, SystemTime::UNIX_EPOCH + Duration::from_secs(100), &intervals).unwrap();
         assert!(text.starts_with(b"#[Histogram log format version 1.3]\n"));
 
         let mut found = Vec::new();

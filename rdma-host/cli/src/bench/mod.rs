@@ -1,8 +1,9 @@
-//! `nvmf bench`: load of a set shape, and what it costs.
+//! `nvmf bench`: load of a set shape, its latency and its cost.
 //!
 //! ```text
-//!  arguments ─ sweep_points ──▶ measure ─┬─ worker ─ arrivals, command_generator   a thread each
-//!                                        └─ counters ──▶ report (JSON) ──▶ text, html, compare
+//!  arguments ─ sweep_points ──▶ measure ──▶ worker ─ arrivals, command_generator   a thread each
+//!                                             ▼ counters
+//!               text, html, compare ◀── report ◀── recorder
 //! ```
 
 mod arguments;
@@ -14,25 +15,22 @@ mod counters;
 mod hlog;
 mod html;
 mod measure;
+mod point_report;
 mod prefill;
 mod progress;
+mod recorder;
 mod report;
 mod sweep_points;
 mod text;
 mod worker;
 
-use std::fs;
-use std::path::Path;
-use std::time::SystemTime;
+use std::{fs, path::Path, time::SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub(crate) use self::arguments::Arguments;
-use self::measure::Outcome;
-use self::sweep_points::Point;
-use crate::failure::Failure;
-use crate::load::Load;
-use crate::{Format, print_json, print_text};
+use self::{recorder::Outcome, report::PointReport, sweep_points::Point};
+use crate::{Format, failure::Failure, load::Load, print_json, print_text};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(files) = &arguments.compare {
@@ -42,20 +40,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::usage("--runtime and --interval must be more than nothing"));
     }
     let mut reports = Vec::new();
-    let mut lines = Vec::new();
+    let mut histograms = Vec::new();
     let mut began: Option<SystemTime> = None;
-    for point in sweep_points::points(arguments) {
+    for point in arguments.points() {
         let (report, outcome) = measure_point(arguments, &point)?;
-        let shift = match began {
-            None => {
-                began = Some(outcome.began);
-                Default::default()
-            }
-            Some(first) => outcome.began.duration_since(first).unwrap_or_default(),
-        };
-        lines.extend(outcome.lines.into_iter().map(|mut line| {
-            line.start += shift;
-            line
+        let first = *began.get_or_insert(outcome.began);
+        let shift = outcome.began.duration_since(first).unwrap_or_default();
+        histograms.extend(outcome.histograms.into_iter().map(|mut interval| {
+            interval.start += shift;
+            interval
         }));
         if arguments.load.output_format == Format::Normal {
             print_text(&text::point(&report))?;
@@ -63,25 +56,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         reports.push(report);
     }
     if let (Some(path), Some(began)) = (&arguments.hlog, began) {
-        hlog::write(path, began, &lines)?;
+        hlog::write(path, began, &histograms)?;
     }
-    write_reports(arguments, reports)
+    write_reports(arguments, &reports)
 }
 
-fn write_reports(arguments: &Arguments, mut reports: Vec<Value>) -> Result<(), Failure> {
-    let report = match arguments.sweep.is_empty() {
-        true => reports.remove(0),
-        false => json!({ "points": reports }),
-    };
+fn write_reports(arguments: &Arguments, reports: &[PointReport]) -> Result<(), Failure> {
+    let json =
+        if arguments.sweep.is_empty() { json!(reports[0]) } else { json!({ "points": reports }) };
     if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report).map_err(Failure::failed)?;
+        let text = serde_json::to_string_pretty(&json).map_err(Failure::failed)?;
         write_file(path, &text)?;
     }
     if let Some(path) = &arguments.html {
-        write_file(path, &html::page(&report))?;
+        write_file(path, &html::page(reports))?;
     }
     match arguments.load.output_format {
-        Format::Json => print_json(&report),
+        Format::Json => print_json(&json),
         Format::Normal => Ok(()),
     }
 }
@@ -91,40 +82,33 @@ fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Connects to all targets, measures, and disconnects.
-fn measure_point(arguments: &Arguments, point: &Point) -> Result<(Value, Outcome), Failure> {
-    let mut shape = arguments.load.clone();
-    shape.iodepth = point.iodepth;
-    let also = arguments.also.iter().map(|target| shape.target.at(target));
+fn measure_point(arguments: &Arguments, point: &Point) -> Result<(PointReport, Outcome), Failure> {
+    let mut load_arguments = arguments.load.clone();
+    load_arguments.iodepth = point.iodepth;
+    let first = load_arguments.target.clone();
+    let also = arguments.also.iter().map(|target| first.with_target(target));
     let mut loads = Vec::new();
-    for target in [shape.target.clone()].into_iter().chain(also) {
+    for target in [first.clone()].into_iter().chain(also) {
         // A measurement across a loss of the connection measures the loss.
         let mut options = target.options_without_reconnect()?;
         options.io_queues = point.queues.unwrap_or(options.io_queues);
-        let load = Load::connect(&shape, options, point.bs.largest())?;
+        let load = Load::connect(&load_arguments, options, point.bs.largest())?;
         for bytes in point.bs.sizes() {
             load.check(bytes)?;
         }
-        if measure::region(&load, arguments) < point.bs.largest() {
+        if arguments.region_bytes(load.namespace.bytes()) < point.bs.largest() {
             return Err(Failure::usage("--size and the namespace must hold at least one --bs"));
         }
         loads.push(load);
     }
     if arguments.verify {
         for load in &mut loads {
-            let region = measure::region(load, arguments);
-            prefill::fill(load, region, arguments.load.seed)?;
+            let region_bytes = arguments.region_bytes(load.namespace.bytes());
+            prefill::fill(load, region_bytes, arguments.load.seed)?;
         }
     }
     let outcome = measure::measure(&mut loads, arguments, point)?;
-    let report = report::point(&loads, arguments, point, &outcome);
+    let report = point_report::new(&loads, arguments, point, &outcome);
     loads.into_iter().for_each(Load::close);
     Ok((report, outcome))
-}
-
-/// All points of a report, which may be one.
-fn points(report: &Value) -> &[Value] {
-    match report["points"].as_array() {
-        Some(points) => points,
-        None => std::slice::from_ref(report),
-    }
 }

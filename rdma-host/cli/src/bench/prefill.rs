@@ -1,63 +1,62 @@
-//! Fills a namespace with the pattern that reads are checked against.
+//! Fills a namespace with the data that reads are compared with.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use rdma_host::wire::NamespaceInfo;
-use rdma_host::{Buffer, Command, CommandCompletion};
+use rdma_host::{Buffer, Command, CommandCompletion, wire::NamespaceInfo};
 
-use crate::data_pattern::Pattern;
-use crate::failure::Failure;
-use crate::load::{Load, Workload};
+use crate::{
+    data_pattern::DataPattern,
+    failure::Failure,
+    load::{Load, Workload},
+};
 
-/// One worker's share: pieces are taken from a common counter.
-struct Share<'a> {
-    pattern: Pattern,
+/// Part of one thread, which takes chunks from a common counter.
+struct ThreadShare<'a> {
+    pattern: DataPattern,
     namespace: NamespaceInfo,
+    /// Next chunk.
     next: &'a AtomicU64,
-    pieces: u64,
+    /// Chunk after the last.
+    end: u64,
     scratch: Vec<u8>,
 }
 
-/// Writes all of the first `region` bytes.
-pub(super) fn fill(load: &mut Load, region: u64, seed: u64) -> Result<(), Failure> {
+/// Writes the first `region_bytes` bytes.
+pub(super) fn fill(load: &mut Load, region_bytes: u64, seed: u64) -> Result<(), Failure> {
     let namespace = load.namespace;
     let block = u64::from(namespace.block_size);
-    // The largest pieces come first; then single blocks for what is left.
+    // Largest chunks first, then single blocks for the rest.
     let large = load.block_bytes;
     let small = usize::try_from(block).map_err(Failure::usage)?;
-    let done = region / large as u64;
-    pieces(load, (large, 0), done, seed)?;
-    let first = done * (large as u64 / block);
-    let rest = region / block - first;
+    let whole = region_bytes / large as u64;
+    fill_chunks(load, 0..whole, seed)?;
     load.block_bytes = small;
-    let outcome = pieces(load, (small, first), first + rest, seed);
+    let outcome = fill_chunks(load, whole * (large as u64 / block)..region_bytes / block, seed);
     load.block_bytes = large;
     outcome
 }
 
-/// Writes the pieces from `first` to before `end`.
-fn pieces(
-    load: &mut Load,
-    (bytes, first): (usize, u64),
-    end: u64,
-    seed: u64,
-) -> Result<(), Failure> {
-    let (next, namespace) = (AtomicU64::new(first), load.namespace);
-    let shares = load.run(|_| Share {
-        pattern: Pattern::new(seed, 0),
+/// Writes the chunks of these numbers, of `load.block_bytes` each.
+fn fill_chunks(load: &mut Load, chunks: Range<u64>, seed: u64) -> Result<(), Failure> {
+    let (next, namespace, bytes) = (AtomicU64::new(chunks.start), load.namespace, load.block_bytes);
+    let shares = load.run(|_| ThreadShare {
+        pattern: DataPattern::new(seed, 0),
         namespace,
         next: &next,
-        pieces: end,
+        end: chunks.end,
         scratch: vec![0; bytes],
     })?;
     drop(shares);
     Ok(())
 }
 
-impl Workload for Share<'_> {
+impl Workload for ThreadShare<'_> {
     fn next(&mut self, mut buffer: Buffer) -> Result<Command, Buffer> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
-        if index >= self.pieces {
+        if index >= self.end {
             return Err(buffer);
         }
         let offset = index * self.scratch.len() as u64;
@@ -68,13 +67,13 @@ impl Workload for Share<'_> {
         Ok(Command::write(self.namespace.id, lba, blocks, buffer))
     }
 
-    fn done(&mut self, done: CommandCompletion) -> Result<Buffer, Failure> {
-        let (outcome, buffer) = done.into_result("Write");
+    fn complete(&mut self, completion: CommandCompletion) -> Result<Buffer, Failure> {
+        let (outcome, buffer) = completion.into_result("Write");
         outcome.map_err(|error| Failure::from(error).context("while filling the namespace"))?;
         buffer.ok_or_else(|| Failure::failed("a command came back without data"))
     }
 
     fn is_over(&self) -> bool {
-        self.next.load(Ordering::Relaxed) >= self.pieces
+        self.next.load(Ordering::Relaxed) >= self.end
     }
 }

@@ -1,14 +1,12 @@
-//! How it goes, on a terminal.
+//! Progress of a measurement, on a terminal.
 
-use std::io::IsTerminal;
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::arguments::Arguments;
-use super::measure::Interval;
+use super::{arguments::Arguments, report::Interval};
 
-/// A line that changes; nothing where standard error is no terminal.
+/// Progress bar with the results of the last interval; none if standard error is no terminal.
 pub(super) struct Progress(Option<ProgressBar>);
 
 impl Progress {
@@ -31,7 +29,7 @@ impl Progress {
         bar.set_position(elapsed);
         bar.set_message(format!(
             "{:.0} IOPS, p50 {:.1} µs, p99 {:.1} µs",
-            interval.iops(),
+            interval.iops,
             interval.p50_ns as f64 / 1000.0,
             interval.p99_ns as f64 / 1000.0
         ));

@@ -1,221 +1,413 @@
-//! The report as JSON; all other reports are made of it.
+//! Report of a measurement: what is written as JSON, and what the text, the page for a browser and
+//! comparisons are made of.
+//!
+//! A field that an older version did not write has its default when such a file is read.
+
+use std::{fs, path::Path, time::Duration};
 
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
-use super::arguments::Arguments;
-use super::counters::Tally;
-use super::measure::{Interval, Outcome};
-use super::sweep_points::Point;
-use crate::connect;
-use crate::load::Load;
-use crate::target::wait_name;
+use super::counters::Counters;
+use crate::{connect::QueueAuthentication, failure::Failure};
 
-/// The percentiles to report, by their names in JSON.
-pub(super) const PERCENTILES: [(&str, f64); 8] = [
-    ("p50", 50.0),
-    ("p75", 75.0),
-    ("p90", 90.0),
-    ("p95", 95.0),
-    ("p99", 99.0),
-    ("p99_9", 99.9),
-    ("p99_99", 99.99),
-    ("p99_999", 99.999),
-];
-
-/// What one point came to.
-pub(super) fn point(
-    loads: &[Load],
-    arguments: &Arguments,
-    point: &Point,
-    outcome: &Outcome,
-) -> Value {
-    let (total, seconds) = (&outcome.total, outcome.elapsed.as_secs_f64());
-    let mut report = summary(total, seconds);
-    report["seconds"] = seconds.into();
-    report["operations"] = json!({
-        "read": operation(total, false, seconds),
-        "write": operation(total, true, seconds),
-    });
-    report["missed"] = total.missed.into();
-    // One that was due in the last moment is no sign of anything; enough to move a percentile is.
-    report["kept_up"] = (total.missed * 1000 <= total.completed()).into();
-    report["mean_ns"] = stages(total);
-    report["per_io"] = per_io(total);
-    report["device"] = json!({
-        "doorbells": total.statistics.device.doorbells,
-        "completions": total.statistics.device.completions,
-        "empty_polls": total.statistics.device.empty_polls,
-    });
-    report["windows"] = json!({
-        "by_target": total.statistics.windows.by_target,
-        "here": total.statistics.windows.here,
-    });
-    report["resident_bytes"] = json!({
-        "begin": outcome.resident_bytes,
-        "end": outcome.series.last().map(|interval| interval.resident_bytes),
-    });
-    report["series"] = outcome.series.iter().map(interval).collect();
-    report["targets"] = loads
-        .iter()
-        .zip(&outcome.targets)
-        .map(|(load, tally)| {
-            let mut target = summary(tally, seconds);
-            target["target"] = load.options.address.to_string().into();
-            target["nqn"] = load.options.subsystem.as_str().into();
-            target["nsid"] = load.namespace.id.0.into();
-            target
-        })
-        .collect();
-    let began = humantime::format_rfc3339_seconds(outcome.began);
-    report["configuration"] = configuration(loads, arguments, point);
-    report["configuration"]["began"] = began.to_string().into();
-    report
+/// Results and configuration of one point.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct PointReport {
+    #[serde(flatten)]
+    pub(super) totals: Totals,
+    /// Duration of the measurement.
+    pub(super) seconds: f64,
+    pub(super) operations: Operations,
+    /// Commands of an open loop that were due and never sent.
+    pub(super) missed: u64,
+    /// False if so many commands were missed that a percentile moved.
+    pub(super) kept_up: bool,
+    /// Mean time of a command in each stage.
+    pub(super) mean_ns: StageMeans,
+    pub(super) per_io: CostPerIo,
+    pub(super) device: DeviceTotals,
+    pub(super) windows: WindowTotals,
+    pub(super) resident_bytes: ResidentBytes,
+    pub(super) series: Vec<Interval>,
+    pub(super) targets: Vec<TargetTotals>,
+    pub(super) configuration: Configuration,
 }
 
-fn summary(tally: &Tally, seconds: f64) -> Value {
-    json!({
-        "iops": tally.completed() as f64 / seconds,
-        "bandwidth_bytes_per_s": tally.bytes() as f64 / seconds,
-        "completed": tally.completed(),
-        "bytes": tally.bytes(),
-        "errors": tally.failed(),
-        "latency_ns": latency(&tally.latency_of_all()),
-    })
+/// Commands of both directions, or of one, with their latency.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Totals {
+    pub(super) iops: f64,
+    pub(super) bandwidth_bytes_per_s: f64,
+    pub(super) completed: u64,
+    pub(super) bytes: u64,
+    pub(super) errors: u64,
+    pub(super) latency_ns: Latency,
 }
 
-fn operation(tally: &Tally, write: bool, seconds: f64) -> Value {
-    let operation = tally.operation(write);
-    let histogram = tally.latency(write);
-    let mut report = json!({
-        "iops": operation.completed as f64 / seconds,
-        "bandwidth_bytes_per_s": operation.bytes as f64 / seconds,
-        "completed": operation.completed,
-        "bytes": operation.bytes,
-        "errors": operation.failed,
-        "latency_ns": latency(histogram),
-        "distribution": distribution(histogram),
-    });
-    if tally.from_due.is_some() {
-        report["service_latency_ns"] = latency(&operation.latency_ns);
-        report["service_distribution"] = distribution(&operation.latency_ns);
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Operations {
+    pub(super) read: OperationTotals,
+    pub(super) write: OperationTotals,
+}
+
+/// Commands of one direction.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct OperationTotals {
+    #[serde(flatten)]
+    pub(super) totals: Totals,
+    pub(super) distribution: Distribution,
+    /// Latency from submission; in an open loop only, where `latency_ns` counts from the due time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_latency_ns: Option<Latency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_distribution: Option<Distribution>,
+}
+
+/// Pairs of a percentile and the nanoseconds within which that share of the commands completed;
+/// at smaller distances towards 100.
+pub(super) type Distribution = Vec<(f64, u64)>;
+
+/// Latency in nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Latency {
+    pub(super) min: u64,
+    pub(super) mean: f64,
+    pub(super) stdev: f64,
+    pub(super) max: u64,
+    pub(super) p50: u64,
+    pub(super) p75: u64,
+    pub(super) p90: u64,
+    pub(super) p95: u64,
+    pub(super) p99: u64,
+    pub(super) p99_9: u64,
+    pub(super) p99_99: u64,
+    pub(super) p99_999: u64,
+}
+
+/// Mean time of a command in each stage, in nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct StageMeans {
+    pub(super) queue: f64,
+    pub(super) submit: f64,
+    pub(super) wire_and_target: f64,
+    pub(super) completion: f64,
+}
+
+/// Mean cost of a command on this host.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct CostPerIo {
+    pub(super) cpu_ns: f64,
+    pub(super) doorbells: f64,
+    pub(super) completions: f64,
+    pub(super) empty_polls: f64,
+}
+
+/// Operations on the RDMA device.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct DeviceTotals {
+    pub(super) doorbells: u64,
+    pub(super) completions: u64,
+    pub(super) empty_polls: u64,
+}
+
+/// Memory windows that were invalidated, by the side that did it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct WindowTotals {
+    pub(super) by_target: u64,
+    pub(super) here: u64,
+}
+
+/// Resident memory of this process before the measurement and at the end of its last interval.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct ResidentBytes {
+    pub(super) begin: u64,
+    pub(super) end: Option<u64>,
+}
+
+/// Results of one interval on all targets.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Interval {
+    /// Start, from the begin of the measurement.
+    pub(super) start_s: f64,
+    /// Duration.
+    pub(super) seconds: f64,
+    pub(super) completed: u64,
+    pub(super) iops: f64,
+    pub(super) bandwidth_bytes_per_s: f64,
+    pub(super) mean_ns: f64,
+    pub(super) p50_ns: u64,
+    pub(super) p99_ns: u64,
+    pub(super) max_ns: u64,
+    /// Resident memory of this process at the end.
+    pub(super) resident_bytes: u64,
+}
+
+/// Results of one target.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct TargetTotals {
+    #[serde(flatten)]
+    pub(super) totals: Totals,
+    pub(super) target: String,
+    pub(super) nqn: String,
+    pub(super) nsid: u32,
+}
+
+/// Settings of a point, and the system it was measured on.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Configuration {
+    pub(super) target: String,
+    pub(super) nqn: String,
+    pub(super) nsid: u32,
+    /// Number of targets.
+    pub(super) targets: usize,
+    pub(super) rw: String,
+    pub(super) read_percent: u8,
+    pub(super) bs: BlockSize,
+    pub(super) bs_in_words: String,
+    pub(super) iodepth: u16,
+    pub(super) queues: usize,
+    pub(super) threads: usize,
+    pub(super) ramp_s: f64,
+    pub(super) runtime_s: f64,
+    pub(super) region_bytes: u64,
+    pub(super) io_size: Option<u64>,
+    /// `closed`, or `open` if there is a rate.
+    #[serde(rename = "loop")]
+    pub(super) loop_kind: String,
+    /// Start of latencies: `submission` or `due time`.
+    pub(super) latency_from: String,
+    /// Commands per second for each target.
+    pub(super) rate: Option<u64>,
+    pub(super) arrival: Option<String>,
+    pub(super) verify: bool,
+    pub(super) wait: String,
+    pub(super) memory_mode: String,
+    pub(super) memory_fallback: Option<String>,
+    pub(super) device: String,
+    pub(super) numa_node: Option<u32>,
+    pub(super) cpus: Option<String>,
+    pub(super) kernel: String,
+    pub(super) processors: usize,
+    pub(super) authentication: Vec<Option<QueueAuthentication>>,
+    pub(super) seed: u64,
+    pub(super) version: String,
+    /// Begin of the measurement (RFC 3339).
+    pub(super) began: String,
+}
+
+/// Bytes of a command, or sizes with weights as on the command line.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub(super) enum BlockSize {
+    Bytes(u64),
+    Weighted(String),
+}
+
+/// Reads the points of a JSON report.
+pub(super) fn read(path: &Path) -> Result<Vec<PointReport>, Failure> {
+    /// One point, or the points of a sweep.
+    #[derive(Deserialize)]
+    struct ReportFile {
+        points: Option<Vec<PointReport>>,
+        #[serde(flatten)]
+        point: PointReport,
     }
-    report
+    let failed = |error: String| Failure::failed(format!("{}: {error}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let file: ReportFile =
+        serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    Ok(file.points.unwrap_or_else(|| vec![file.point]))
 }
 
-fn latency(histogram: &Histogram<u64>) -> Value {
-    let mut report = json!({
-        "min": histogram.min(),
-        "mean": histogram.mean(),
-        "stdev": histogram.stdev(),
-        "max": histogram.max(),
-    });
-    for (name, percentile) in PERCENTILES {
-        report[name] = histogram.value_at_percentile(percentile).into();
+impl Totals {
+    /// Totals of both directions.
+    pub(super) fn new(counters: &Counters, seconds: f64) -> Self {
+        Self {
+            iops: counters.completed() as f64 / seconds,
+            bandwidth_bytes_per_s: counters.bytes() as f64 / seconds,
+            completed: counters.completed(),
+            bytes: counters.bytes(),
+            errors: counters.failed(),
+            latency_ns: Latency::new(&counters.latency_of_all()),
+        }
     }
-    report
 }
 
-/// Pairs of a percentile and the nanoseconds that as many commands took at most; finer towards
-/// the end.
-fn distribution(histogram: &Histogram<u64>) -> Value {
+impl Operations {
+    pub(super) fn new(counters: &Counters, seconds: f64) -> Self {
+        let totals = |write| OperationTotals::new(counters, write, seconds);
+        Self { read: totals(false), write: totals(true) }
+    }
+
+    /// Directions with completed commands, by name.
+    pub(super) fn completed(&self) -> impl Iterator<Item = (&'static str, &OperationTotals)> {
+        let all = [("read", &self.read), ("write", &self.write)];
+        all.into_iter().filter(|(_, operation)| operation.totals.completed > 0)
+    }
+}
+
+impl OperationTotals {
+    fn new(counters: &Counters, write: bool, seconds: f64) -> Self {
+        let operation = counters.operation(write);
+        let histogram = counters.latency(write);
+        let service = counters.latency_from_due.is_some().then_some(&operation.latency_ns);
+        Self {
+            totals: Totals {
+                iops: operation.completed as f64 / seconds,
+                bandwidth_bytes_per_s: operation.bytes as f64 / seconds,
+                completed: operation.completed,
+                bytes: operation.bytes,
+                errors: operation.failed,
+                latency_ns: Latency::new(histogram),
+            },
+            distribution: distribution(histogram),
+            service_latency_ns: service.map(Latency::new),
+            service_distribution: service.map(distribution),
+        }
+    }
+}
+
+fn distribution(histogram: &Histogram<u64>) -> Distribution {
     if histogram.is_empty() {
-        return json!([]);
+        return Vec::new();
     }
     let steps = histogram.iter_quantiles(8);
-    steps
-        .map(|step| json!([step.quantile_iterated_to() * 100.0, step.value_iterated_to()]))
-        .collect()
+    steps.map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to())).collect()
 }
 
-/// Where the time of a command went, in the mean.
-fn stages(total: &Tally) -> Value {
-    let stages = total.stages;
-    let mean = |sum: u64| sum as f64 / stages.count.max(1) as f64;
-    json!({
-        "queue": mean(stages.queue),
-        "submit": mean(stages.submit),
-        "wire_and_target": mean(stages.wire_and_target),
-        "completion": mean(stages.completion),
-    })
+impl Latency {
+    fn new(histogram: &Histogram<u64>) -> Self {
+        let at = |percentile| histogram.value_at_percentile(percentile);
+        Self {
+            min: histogram.min(),
+            mean: histogram.mean(),
+            stdev: histogram.stdev(),
+            max: histogram.max(),
+            p50: at(50.0),
+            p75: at(75.0),
+            p90: at(90.0),
+            p95: at(95.0),
+            p99: at(99.0),
+            p99_9: at(99.9),
+            p99_99: at(99.99),
+            p99_999: at(99.999),
+        }
+    }
+
+    /// Columns of a table, in nanoseconds: least, mean, the percentiles, and most.
+    pub(super) fn columns(&self) -> [(&'static str, f64); 11] {
+        [
+            ("min", self.min as f64),
+            ("mean", self.mean),
+            ("p50", self.p50 as f64),
+            ("p75", self.p75 as f64),
+            ("p90", self.p90 as f64),
+            ("p95", self.p95 as f64),
+            ("p99", self.p99 as f64),
+            ("p99.9", self.p99_9 as f64),
+            ("p99.99", self.p99_99 as f64),
+            ("p99.999", self.p99_999 as f64),
+            ("max", self.max as f64),
+        ]
+    }
 }
 
-/// What a command cost this side, in the mean.
-fn per_io(total: &Tally) -> Value {
-    let completed = total.completed().max(1) as f64;
-    let device = total.statistics.device;
-    json!({
-        "cpu_ns": total.cpu.as_nanos() as f64 / completed,
-        "doorbells": device.doorbells as f64 / completed,
-        "completions": device.completions as f64 / completed,
-        "empty_polls": device.empty_polls as f64 / completed,
-    })
+impl StageMeans {
+    pub(super) fn new(counters: &Counters) -> Self {
+        let stages = counters.stages;
+        let mean = |sum: u64| sum as f64 / stages.count.max(1) as f64;
+        Self {
+            queue: mean(stages.queue),
+            submit: mean(stages.submit),
+            wire_and_target: mean(stages.wire_and_target),
+            completion: mean(stages.completion),
+        }
+    }
 }
 
-fn interval(interval: &Interval) -> Value {
-    let seconds = interval.duration.as_secs_f64();
-    json!({
-        "start_s": interval.start.as_secs_f64(),
-        "seconds": seconds,
-        "completed": interval.completed,
-        "iops": interval.iops(),
-        "bandwidth_bytes_per_s": interval.bytes as f64 / seconds.max(1e-9),
-        "mean_ns": interval.mean_ns,
-        "p50_ns": interval.p50_ns,
-        "p99_ns": interval.p99_ns,
-        "max_ns": interval.max_ns,
-        "resident_bytes": interval.resident_bytes,
-    })
+impl CostPerIo {
+    pub(super) fn new(counters: &Counters) -> Self {
+        let completed = counters.completed().max(1) as f64;
+        let device = counters.statistics.device;
+        Self {
+            cpu_ns: counters.cpu.as_nanos() as f64 / completed,
+            doorbells: device.doorbells as f64 / completed,
+            completions: device.completions as f64 / completed,
+            empty_polls: device.empty_polls as f64 / completed,
+        }
+    }
 }
 
-/// The system that this runs on.
-fn kernel() -> String {
-    let uname = rustix::system::uname();
-    let words = [uname.sysname(), uname.release(), uname.machine()];
-    words.map(|word| word.to_string_lossy().into_owned()).join(" ")
+impl Interval {
+    pub(super) fn new(
+        start: Duration,
+        duration: Duration,
+        counters: &Counters,
+        resident_bytes: u64,
+    ) -> Self {
+        let (seconds, latency) = (duration.as_secs_f64(), counters.latency_of_all());
+        let per_second = |count: u64| count as f64 / seconds.max(1e-9);
+        Self {
+            start_s: start.as_secs_f64(),
+            seconds,
+            completed: counters.completed(),
+            iops: per_second(counters.completed()),
+            bandwidth_bytes_per_s: per_second(counters.bytes()),
+            mean_ns: latency.mean(),
+            p50_ns: latency.value_at_quantile(0.5),
+            p99_ns: latency.value_at_quantile(0.99),
+            max_ns: latency.max(),
+            resident_bytes,
+        }
+    }
 }
 
-fn configuration(loads: &[Load], arguments: &Arguments, point: &Point) -> Value {
-    let load = &loads[0];
-    let mut report = json!({
-        "target": load.options.address.to_string(),
-        "nqn": load.options.subsystem.as_str(),
-        "nsid": load.namespace.id.0,
-        "targets": loads.len(),
-        "rw": arguments.rw.name(),
-        "read_percent": arguments.rw.reads_percent(arguments.rwmixread),
-        "iodepth": point.iodepth,
-        "queues": load.queues(),
-        "threads": load.threads(),
-        "ramp_s": arguments.ramp.as_secs_f64(),
-        "runtime_s": arguments.runtime.as_secs_f64(),
-        "region_bytes": super::measure::region(load, arguments),
-        "verify": arguments.verify,
-        "wait": wait_name(load.options.wait),
-        "memory_mode": load.controller.memory().mode.name(),
-        "memory_fallback": load.controller.memory().fallback,
-        "device": load.controller.device(),
-        "numa_node": load.controller.numa_node(),
-        "cpus": arguments.load.cpus.as_ref().map(ToString::to_string),
-        "kernel": kernel(),
-        "processors": std::thread::available_parallelism().map_or(1, usize::from),
-        "authentication": connect::authentication_json(&load.controller.negotiated()),
-        "seed": arguments.load.seed,
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    report["bs"] = match point.bs.sizes().count() {
-        1 => point.bs.largest().into(),
-        _ => point.bs.name().into(),
-    };
-    report["bs_in_words"] = point.bs.in_words().into();
-    report["io_size"] = arguments.io_size.into();
-    report["rate"] = point.rate.into();
-    report["arrival"] = point.rate.map(|_| arguments.arrival.name()).into();
-    let (name, from) = match point.rate {
-        Some(_) => ("open", "due time"),
-        None => ("closed", "submission"),
-    };
-    report["loop"] = name.into();
-    report["latency_from"] = from.into();
-    report
+impl Default for BlockSize {
+    fn default() -> Self {
+        Self::Bytes(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The sample was written by version 0.1.0 before the report was a typed structure: a sweep of
+    /// two points, of an open and of a closed loop.
+    #[test]
+    fn keys_and_values_are_those_of_older_versions() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bench/report-sample.json");
+        let points = read(Path::new(path)).unwrap();
+        let sample: Value = serde_json::from_str(include_str!("report-sample.json")).unwrap();
+        assert_eq!(points.len(), 2);
+        assert_eq!(json!({ "points": points }), sample);
+    }
+
+    #[test]
+    fn reports_with_fewer_fields_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.json");
+        fs::write(&path, r#"{ "iops": 3, "configuration": { "bs": "4096:1,8192:1" } }"#).unwrap();
+        let points = read(&path).unwrap();
+        assert_eq!(points[0].totals.iops, 3.0);
+        assert_eq!(points[0].configuration.bs, BlockSize::Weighted("4096:1,8192:1".to_owned()));
+        fs::write(&path, "{").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("EOF"));
+    }
 }

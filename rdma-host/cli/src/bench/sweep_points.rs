@@ -1,27 +1,26 @@
-//! Which points to measure: one, or a sweep.
+//! Points of a sweep.
 
 use std::str::FromStr;
 
-use super::arguments::Arguments;
-use super::block_sizes::Blocks;
+use super::block_sizes::BlockSizes;
 
-/// One shape of load.
+/// Settings of a load that a sweep can vary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Point {
     pub(super) iodepth: u16,
-    /// I/O queues of each target; as many as the defaults say, where there is none.
+    /// I/O queues of each target, if not the default number.
     pub(super) queues: Option<u16>,
-    pub(super) bs: Blocks,
-    /// Commands a second for each target, in an open loop.
+    pub(super) bs: BlockSizes,
+    /// Commands per second for each target, in an open loop.
     pub(super) rate: Option<u64>,
 }
 
-/// Values of one parameter of a sweep.
+/// Values of one setting of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Axis {
     Iodepth(Vec<u16>),
     Queues(Vec<u16>),
-    Blocks(Vec<Blocks>),
+    BlockSize(Vec<BlockSizes>),
     Rate(Vec<u64>),
 }
 
@@ -34,7 +33,9 @@ impl FromStr for Axis {
             "iodepth" => Ok(Self::Iodepth(numbers(values, 1023)?)),
             "queues" => Ok(Self::Queues(numbers(values, u16::MAX)?)),
             "rate" => Ok(Self::Rate(numbers(values, u64::MAX)?)),
-            "bs" => Ok(Self::Blocks(values.split(',').map(str::parse).collect::<Result<_, _>>()?)),
+            "bs" => {
+                Ok(Self::BlockSize(values.split(',').map(str::parse).collect::<Result<_, _>>()?))
+            }
             _ => Err(format!("{name:?} is no axis; use iodepth, queues, bs or rate")),
         }
     }
@@ -50,17 +51,7 @@ fn numbers<T: FromStr + PartialOrd + From<u8>>(text: &str, max: T) -> Result<Vec
 }
 
 /// All combinations of the values of a sweep, the last axis changing fastest; or the one point.
-pub(super) fn points(arguments: &Arguments) -> Vec<Point> {
-    let start = Point {
-        iodepth: arguments.load.iodepth,
-        queues: None,
-        bs: arguments.bs.clone(),
-        rate: arguments.rate,
-    };
-    expand(start, &arguments.sweep)
-}
-
-fn expand(start: Point, axes: &[Axis]) -> Vec<Point> {
+pub(super) fn expand(start: Point, axes: &[Axis]) -> Vec<Point> {
     axes.iter().fold(vec![start], |points, axis| {
         points.iter().flat_map(|point| axis.apply(point)).collect()
     })
@@ -76,7 +67,7 @@ impl Axis {
                 .iter()
                 .map(|&queues| Point { queues: Some(queues), ..point.clone() })
                 .collect(),
-            Self::Blocks(values) => {
+            Self::BlockSize(values) => {
                 values.iter().map(|bs| Point { bs: bs.clone(), ..point.clone() }).collect()
             }
             Self::Rate(values) => {
@@ -105,7 +96,7 @@ mod tests {
     fn axes_are_checked() {
         assert_eq!(
             "bs=4K,8K".parse(),
-            Ok(Axis::Blocks(vec!["4K".parse().unwrap(), "8K".parse().unwrap()]))
+            Ok(Axis::BlockSize(vec!["4K".parse().unwrap(), "8K".parse().unwrap()]))
         );
         for wrong in ["iodepth", "iodepth=", "iodepth=0", "iodepth=1024", "bs=x", "depth=1"] {
             assert!(wrong.parse::<Axis>().is_err(), "{wrong}");

@@ -2,7 +2,7 @@
 //!
 //! Sections in brackets, `key = value`, comments after `#`. A key without value goes
 //! back to the default. Sections and keys we do not know are ignored, and reported; what stands in
-//! the wrong place is an error, as is everything on a `controller` line that is not understood,
+//! the wrong location is an error, as is everything on a `controller` line that is not understood,
 //! lest it lead elsewhere.
 
 use std::path::Path;
@@ -10,8 +10,10 @@ use std::path::Path;
 use rdma_host::wire::Nqn;
 use uuid::Uuid;
 
-use super::key::{Class, Key};
-use super::{Address, Document, Endpoint, EndpointKind, Host, Parameters, Place, Route};
+use super::{
+    Address, Document, Endpoint, EndpointKind, Host, Parameters, Route, SourceLocation,
+    key::{Key, KeyScope},
+};
 
 /// Where we are in a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,40 +35,40 @@ pub(super) fn parse(
     warnings: &mut Vec<String>,
 ) -> Result<Document, String> {
     let file = Document { path: path.to_owned(), ..Document::default() };
-    let mut reader = Reader { file, section: Section::None, warnings };
+    let mut parser = IniParser { file, section: Section::None, warnings };
     for (number, line) in (1..).zip(text.lines()) {
-        let place = Place { path, line: number };
+        let location = SourceLocation { path, line: number };
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        reader.line(line, number).map_err(|reason| place.says(reason))?;
+        parser.line(line, number).map_err(|reason| location.message(reason))?;
     }
-    for endpoint in &reader.file.endpoints {
-        let place = Place { path, line: endpoint.line };
+    for endpoint in &parser.file.endpoints {
+        let location = SourceLocation { path, line: endpoint.line };
         if endpoint.kind == EndpointKind::Subsystem && endpoint.nqn.is_none() {
-            return Err(place.says("[Subsystem] lacks nqn; add a line nqn = NAME"));
+            return Err(location.message("[Subsystem] lacks nqn; add a line nqn = NAME"));
         }
         if endpoint.paths.is_empty() {
             let text = "this section lacks a controller line and connects to nothing";
-            reader.warnings.push(place.says(text));
+            parser.warnings.push(location.message(text));
         }
     }
-    Ok(reader.file)
+    Ok(parser.file)
 }
 
-struct Reader<'a> {
+struct IniParser<'a> {
     file: Document,
     section: Section,
     warnings: &'a mut Vec<String>,
 }
 
-impl Reader<'_> {
+impl IniParser<'_> {
     fn line(&mut self, line: &str, number: usize) -> Result<(), String> {
         if let Some(rest) = line.strip_prefix('[') {
             let name = rest.strip_suffix(']').map(str::trim).filter(|name| !name.is_empty());
             let name = name.ok_or_else(|| format!("{line:?} is no section; write [NAME]"))?;
-            return self.enter(name, number);
+            return self.start_section(name, number);
         }
         let (key, value) = line
             .split_once('=')
@@ -78,7 +80,7 @@ impl Reader<'_> {
         self.assign(key, value.trim(), number)
     }
 
-    fn enter(&mut self, name: &str, line: usize) -> Result<(), String> {
+    fn start_section(&mut self, name: &str, line: usize) -> Result<(), String> {
         let file = &mut self.file;
         let mut repeated = false;
         self.section = match name {
@@ -135,19 +137,19 @@ impl Reader<'_> {
         if value.starts_with('"') || value.ends_with('"') {
             self.warn(line, format!("the quotation marks are taken for a part of {name}"));
         }
-        match (key.class, self.section) {
-            (Class::Controller, Section::Endpoint) => self.route(value, line),
-            (Class::Nqn, Section::Endpoint) => {
+        match (key.scope, self.section) {
+            (KeyScope::Controller, Section::Endpoint) => self.route(value, line),
+            (KeyScope::Nqn, Section::Endpoint) => {
                 let nqn: Nqn = value.parse().map_err(|error| format!("nqn: {error}"))?;
                 self.endpoint().nqn = Some(nqn.as_str().to_owned());
                 Ok(())
             }
-            (Class::Identity, Section::Host) => {
-                self.file.host.get_or_insert_default().identify(name, value)
+            (KeyScope::Identity, Section::Host) => {
+                self.file.host.get_or_insert_default().set(name, value)
             }
-            (Class::Tunable | Class::Security | Class::Discovery, _) => {
+            (KeyScope::Tunable | KeyScope::Security | KeyScope::Discovery, _) => {
                 key.check(value)?;
-                match self.parameters(key.class) {
+                match self.parameters(key.scope) {
                     Some(parameters) => parameters.set(key, value),
                     None => return Err(misplaced(name)),
                 }
@@ -158,8 +160,8 @@ impl Reader<'_> {
     }
 
     /// The parameters of the section we are in, if the key may stand there.
-    fn parameters(&mut self, class: Class) -> Option<&mut Parameters> {
-        let discovery_only = class == Class::Discovery;
+    fn parameters(&mut self, scope: KeyScope) -> Option<&mut Parameters> {
+        let discovery_only = scope == KeyScope::Discovery;
         match self.section {
             Section::DiscoveryDefaults => self.file.discovery_defaults.as_mut(),
             Section::Endpoint => {
@@ -187,7 +189,7 @@ impl Reader<'_> {
     }
 
     fn warn(&mut self, line: usize, text: String) {
-        let warning = self.file.place(line).says(text);
+        let warning = self.file.location(line).message(text);
         self.warnings.push(warning);
     }
 }
@@ -226,10 +228,10 @@ fn route(text: &str, kind: EndpointKind, line: usize) -> Result<Route, String> {
                      host-traddr, host-iface and the options of nvme connect"
             )
         })?;
-        match key.class {
-            Class::Tunable => {}
-            Class::Discovery if kind == EndpointKind::Discovery => {}
-            Class::Security => {
+        match key.scope {
+            KeyScope::Tunable => {}
+            KeyScope::Discovery if kind == EndpointKind::Discovery => {}
+            KeyScope::Security => {
                 return Err(format!(
                     "controller: {name} belongs to host and subsystem; put it on \
                                     a line of its own"
@@ -240,7 +242,7 @@ fn route(text: &str, kind: EndpointKind, line: usize) -> Result<Route, String> {
         key.check(value).map_err(|reason| format!("controller: {reason}"))?;
         route.parameters.set(key, value);
     }
-    match route.address.lacks() {
+    match route.address.missing_field() {
         Some(what) => Err(format!("controller lacks {what}; write transport=rdma;traddr=ADDRESS")),
         None => Ok(route),
     }
@@ -262,7 +264,7 @@ impl Endpoint {
 
 impl Host {
     /// Sets one part of the identity; an empty value leaves it to the system.
-    pub(super) fn identify(&mut self, name: &str, value: &str) -> Result<(), String> {
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let value = Some(value).filter(|value| !value.is_empty());
         match name {
             "hostnqn" => {

@@ -1,16 +1,16 @@
 //! nvme-cli's JSON format (config.json, until nvme-cli 3): hosts, their subsystems, and the ports
 //! of those. The newer form is `{"hosts": […]}`, the older one the list alone.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use rdma_host::wire::Nqn;
 use serde_json::value::RawValue;
 
-use super::ini::ADDRESS_KEYS;
-use super::key::{Class, Key};
 use super::{
-    Configuration, Document, Endpoint, EndpointKind, Host, Parameters, Place, Route, boolean,
+    Configuration, Document, Endpoint, EndpointKind, Host, Parameters, Route, SourceLocation,
+    boolean,
+    ini::ADDRESS_KEYS,
+    key::{Key, KeyScope},
 };
 
 /// Reads a file's text; each host becomes a document.
@@ -20,22 +20,23 @@ pub(super) fn parse(
     configuration: &mut Configuration,
 ) -> Result<(), String> {
     let root: &RawValue = serde_json::from_str(text).map_err(|error| {
-        Place { path, line: error.line() }.says(format!("this is no JSON: {error}"))
+        SourceLocation { path, line: error.line() }.message(format!("this is no JSON: {error}"))
     })?;
-    let mut reader = Reader { path, text, warnings: &mut configuration.warnings };
+    let mut parser = JsonParser { path, text, warnings: &mut configuration.warnings };
     let hosts = if root.get().starts_with('[') {
-        reader.list(root, "the file")?
+        parser.list(root, "the file")?
     } else {
-        let mut top = reader.object(root, "the file")?;
+        let mut top = parser.object(root, "the file")?;
         let hosts = top.remove("hosts");
         // It says who keeps the file, for nvme-cli's register of owners.
         top.remove("owner");
-        reader.ignore(&top, "the file");
-        let missing = || reader.at(root).says("\"hosts\" is missing; it is a list of hosts");
-        reader.list(hosts.ok_or_else(missing)?, "\"hosts\"")?
+        parser.ignore(&top, "the file");
+        let missing =
+            || parser.location(root).message("\"hosts\" is missing; it is a list of hosts");
+        parser.list(hosts.ok_or_else(missing)?, "\"hosts\"")?
     };
     for host in hosts {
-        let file = reader.host(host)?;
+        let file = parser.host(host)?;
         configuration.files.push(file);
     }
     Ok(())
@@ -43,20 +44,20 @@ pub(super) fn parse(
 
 type Object<'a> = BTreeMap<String, &'a RawValue>;
 
-struct Reader<'a, 'w> {
+struct JsonParser<'a, 'w> {
     path: &'a Path,
     text: &'a str,
     warnings: &'w mut Vec<String>,
 }
 
-impl<'a> Reader<'a, '_> {
+impl<'a> JsonParser<'a, '_> {
     fn host(&mut self, raw: &'a RawValue) -> Result<Document, String> {
         let mut object = self.object(raw, "a host")?;
         let mut host = Host::default();
         for key in ["hostnqn", "hostid", "hostsymname"] {
             if let Some(raw) = object.remove(key) {
                 let value = self.scalar(raw, key)?;
-                host.identify(key, &value).map_err(|reason| self.at(raw).says(reason))?;
+                host.set(key, &value).map_err(|reason| self.location(raw).message(reason))?;
             }
         }
         if let Some(raw) = object.remove("dhchap_key") {
@@ -81,7 +82,7 @@ impl<'a> Reader<'a, '_> {
             None => None,
         };
         if let Some(Err(error)) = nqn.as_ref().map(|nqn| nqn.parse::<Nqn>()) {
-            return Err(self.at(raw).says(format!("nqn: {error}")));
+            return Err(self.location(raw).message(format!("nqn: {error}")));
         }
         let nqn = nqn.filter(|nqn| nqn != Nqn::DISCOVERY);
         let mut endpoints: Vec<Endpoint> = Vec::new();
@@ -107,19 +108,19 @@ impl<'a> Reader<'a, '_> {
     /// A port as an endpoint with one path, whose parameters are those of the endpoint.
     fn port(&mut self, raw: &'a RawValue, discovery: bool) -> Result<Endpoint, String> {
         let object = self.object(raw, "a port")?;
-        let line = self.at(raw).line;
+        let line = self.location(raw).line;
         let mut route = Route { line, ..Route::default() };
         let mut parameters = Parameters::default();
         let mut kind = if discovery { EndpointKind::Discovery } else { EndpointKind::Subsystem };
         for (name, raw) in object {
             let new_name = name.replace('_', "-");
             if name == "discovery" {
-                if self.truth(raw, "discovery")? {
+                if self.boolean_value(raw, "discovery")? {
                     kind = EndpointKind::Discovery;
                 }
             } else if name == "persistent" {
                 // In this format there is no way to ask for what the controller likes.
-                let word = if self.truth(raw, "persistent")? { "force" } else { "no" };
+                let word = if self.boolean_value(raw, "persistent")? { "force" } else { "no" };
                 parameters.set(Key::find("persistent").expect("a known key"), word);
             } else if ADDRESS_KEYS.contains(&new_name.as_str()) {
                 let value = self.scalar(raw, &name)?;
@@ -128,8 +129,8 @@ impl<'a> Reader<'a, '_> {
                 self.set(&mut parameters, &name, raw)?;
             }
         }
-        if let Some(what) = route.address.lacks() {
-            return Err(self.at(raw).says(format!("the port lacks \"{what}\"")));
+        if let Some(what) = route.address.missing_field() {
+            return Err(self.location(raw).message(format!("the port lacks \"{what}\"")));
         }
         if kind == EndpointKind::Subsystem {
             parameters = without_persistence(&parameters);
@@ -144,26 +145,26 @@ impl<'a> Reader<'a, '_> {
         name: &str,
         raw: &'a RawValue,
     ) -> Result<(), String> {
-        let key =
-            Key::find_old(name).filter(|key| matches!(key.class, Class::Tunable | Class::Security));
+        let key = Key::find_legacy(name)
+            .filter(|key| matches!(key.scope, KeyScope::Tunable | KeyScope::Security));
         let Some(key) = key else {
-            let warning = self.at(raw).says(format!("unknown key {name:?} is ignored"));
+            let warning = self.location(raw).message(format!("unknown key {name:?} is ignored"));
             self.warnings.push(warning);
             return Ok(());
         };
         let value = self.scalar(raw, name)?;
-        key.check(&value).map_err(|reason| self.at(raw).says(reason))?;
+        key.check(&value).map_err(|reason| self.location(raw).message(reason))?;
         parameters.set(key, &value);
         Ok(())
     }
 
     fn object(&self, raw: &'a RawValue, what: &str) -> Result<Object<'a>, String> {
-        let wrong = |_| self.at(raw).says(format!("{what} is not an object in braces"));
+        let wrong = |_| self.location(raw).message(format!("{what} is not an object in braces"));
         serde_json::from_str(raw.get()).map_err(wrong)
     }
 
     fn list(&self, raw: &'a RawValue, what: &str) -> Result<Vec<&'a RawValue>, String> {
-        let wrong = |_| self.at(raw).says(format!("{what} is not a list in brackets"));
+        let wrong = |_| self.location(raw).message(format!("{what} is not a list in brackets"));
         serde_json::from_str(raw.get()).map_err(wrong)
     }
 
@@ -174,37 +175,39 @@ impl<'a> Reader<'a, '_> {
             Ok(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => {
                 Ok(value.to_string())
             }
-            _ => Err(self.at(raw).says(format!("{name} is not a text, a number, true or false"))),
+            _ => Err(self
+                .location(raw)
+                .message(format!("{name} is not a text, a number, true or false"))),
         }
     }
 
-    fn truth(&self, raw: &RawValue, name: &str) -> Result<bool, String> {
+    fn boolean_value(&self, raw: &RawValue, name: &str) -> Result<bool, String> {
         let text = self.scalar(raw, name)?;
-        boolean(&text).ok_or_else(|| self.at(raw).says(format!("{name} is true or false")))
+        boolean(&text).ok_or_else(|| self.location(raw).message(format!("{name} is true or false")))
     }
 
     /// Reports what is left of an object.
     fn ignore(&mut self, left: &Object<'a>, what: &str) {
         for (name, raw) in left {
             let text = format!("unknown key {name:?} of {what} is ignored");
-            let warning = self.at(raw).says(text);
+            let warning = self.location(raw).message(text);
             self.warnings.push(warning);
         }
     }
 
     /// Where a value stands: raw values are parts of the text itself.
-    fn at(&self, raw: &RawValue) -> Place<'a> {
+    fn location(&self, raw: &RawValue) -> SourceLocation<'a> {
         let offset = (raw.get().as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
         let before = self.text.as_bytes().get(..offset).unwrap_or_default();
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        Place { path: self.path, line }
+        SourceLocation { path: self.path, line }
     }
 }
 
 /// Only discovery controllers have it in the INI format.
 fn without_persistence(parameters: &Parameters) -> Parameters {
     let mut kept = Parameters::default();
-    for (key, value) in parameters.iter().filter(|(key, _)| key.class != Class::Discovery) {
+    for (key, value) in parameters.iter().filter(|(key, _)| key.scope != KeyScope::Discovery) {
         kept.set(key, value);
     }
     kept

@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 pub(crate) struct Key {
     /// As in the INI format, and as the option of `nvme connect`.
     pub(crate) name: &'static str,
-    kind: Kind,
-    pub(crate) class: Class,
+    kind: ValueKind,
+    pub(crate) scope: KeyScope,
 }
 
 /// What its value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     Bool,
     Integer,
     /// One of these words.
@@ -25,7 +25,7 @@ enum Kind {
 
 /// Where it may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
+pub(crate) enum KeyScope {
     /// In a section of an endpoint: one path to it.
     Controller,
     /// Everywhere that a discovery controller is described.
@@ -41,39 +41,39 @@ pub(crate) enum Class {
 }
 
 macro_rules! keys {
-    ($($name:literal $kind:expr, $class:ident;)*) => {
+    ($($name:literal $kind:expr, $scope:ident;)*) => {
         /// All of them (libnvme 3, config-ini.c).
-        static KEYS: &[Key] = &[$(Key { name: $name, kind: $kind, class: Class::$class }),*];
+        static KEYS: &[Key] = &[$(Key { name: $name, kind: $kind, scope: KeyScope::$scope }),*];
     };
 }
 
 keys! {
-    "nr-io-queues" Kind::Integer, Tunable;
-    "nr-write-queues" Kind::Integer, Tunable;
-    "nr-poll-queues" Kind::Integer, Tunable;
-    "queue-size" Kind::Integer, Tunable;
-    "keep-alive-tmo" Kind::Integer, Tunable;
-    "reconnect-delay" Kind::Integer, Tunable;
-    "ctrl-loss-tmo" Kind::Integer, Tunable;
-    "fast-io-fail-tmo" Kind::Integer, Tunable;
-    "tos" Kind::Integer, Tunable;
-    "duplicate-connect" Kind::Bool, Tunable;
-    "disable-sqflow" Kind::Bool, Tunable;
-    "hdr-digest" Kind::Bool, Tunable;
-    "data-digest" Kind::Bool, Tunable;
-    "persistent" Kind::Word(&["no", "auto", "force"]), Discovery;
-    "tls" Kind::Bool, Security;
-    "concat" Kind::Bool, Security;
-    "tls-key" Kind::Text, Security;
-    "tls-key-identity" Kind::Text, Security;
-    "keyring" Kind::Text, Security;
-    "kxchap-secret" Kind::Text, Security;
-    "kxchap-ctrl-secret" Kind::Text, Security;
-    "hostnqn" Kind::Text, Identity;
-    "hostid" Kind::Text, Identity;
-    "hostsymname" Kind::Text, Identity;
-    "nqn" Kind::Text, Nqn;
-    "controller" Kind::Text, Controller;
+    "nr-io-queues" ValueKind::Integer, Tunable;
+    "nr-write-queues" ValueKind::Integer, Tunable;
+    "nr-poll-queues" ValueKind::Integer, Tunable;
+    "queue-size" ValueKind::Integer, Tunable;
+    "keep-alive-tmo" ValueKind::Integer, Tunable;
+    "reconnect-delay" ValueKind::Integer, Tunable;
+    "ctrl-loss-tmo" ValueKind::Integer, Tunable;
+    "fast-io-fail-tmo" ValueKind::Integer, Tunable;
+    "tos" ValueKind::Integer, Tunable;
+    "duplicate-connect" ValueKind::Bool, Tunable;
+    "disable-sqflow" ValueKind::Bool, Tunable;
+    "hdr-digest" ValueKind::Bool, Tunable;
+    "data-digest" ValueKind::Bool, Tunable;
+    "persistent" ValueKind::Word(&["no", "auto", "force"]), Discovery;
+    "tls" ValueKind::Bool, Security;
+    "concat" ValueKind::Bool, Security;
+    "tls-key" ValueKind::Text, Security;
+    "tls-key-identity" ValueKind::Text, Security;
+    "keyring" ValueKind::Text, Security;
+    "kxchap-secret" ValueKind::Text, Security;
+    "kxchap-ctrl-secret" ValueKind::Text, Security;
+    "hostnqn" ValueKind::Text, Identity;
+    "hostid" ValueKind::Text, Identity;
+    "hostsymname" ValueKind::Text, Identity;
+    "nqn" ValueKind::Text, Nqn;
+    "controller" ValueKind::Text, Controller;
 }
 
 impl Key {
@@ -83,7 +83,7 @@ impl Key {
     }
 
     /// The key of this name in nvme-cli's JSON format, or of an older option.
-    pub(crate) fn find_old(name: &str) -> Option<&'static Self> {
+    pub(crate) fn find_legacy(name: &str) -> Option<&'static Self> {
         match name {
             "dhchap_key" | "dhchap-secret" => Self::find("kxchap-secret"),
             "dhchap_ctrl_key" | "dhchap-ctrl-secret" => Self::find("kxchap-ctrl-secret"),
@@ -93,7 +93,7 @@ impl Key {
 
     /// Whether it has no value on a command line.
     pub(crate) fn is_flag(&self) -> bool {
-        self.kind == Kind::Bool
+        self.kind == ValueKind::Bool
     }
 
     /// Whether its value is not to be shown.
@@ -110,15 +110,15 @@ impl Key {
         match self.kind {
             _ if value.is_empty() => Ok(()),
             _ if value.contains(char::is_control) => wrong("a text without control characters"),
-            Kind::Text => Ok(()),
-            Kind::Integer if integer(value).is_some() => Ok(()),
-            Kind::Integer => wrong("a number"),
-            Kind::Bool if boolean(value).is_some() => Ok(()),
-            Kind::Bool => wrong("true or false"),
-            Kind::Word(words) if words.iter().any(|word| word.eq_ignore_ascii_case(value)) => {
+            ValueKind::Text => Ok(()),
+            ValueKind::Integer if integer(value).is_some() => Ok(()),
+            ValueKind::Integer => wrong("a number"),
+            ValueKind::Bool if boolean(value).is_some() => Ok(()),
+            ValueKind::Bool => wrong("true or false"),
+            ValueKind::Word(words) if words.iter().any(|word| word.eq_ignore_ascii_case(value)) => {
                 Ok(())
             }
-            Kind::Word(words) => wrong(&format!("one of {}", words.join(", "))),
+            ValueKind::Word(words) => wrong(&format!("one of {}", words.join(", "))),
         }
     }
 }
@@ -205,9 +205,9 @@ mod tests {
             ("dhchap_key", "kxchap-secret"),
             ("dhchap-ctrl-secret", "kxchap-ctrl-secret"),
         ] {
-            assert_eq!(Key::find_old(old).unwrap().name, new);
+            assert_eq!(Key::find_legacy(old).unwrap().name, new);
         }
-        assert!(Key::find("keep_alive_tmo").is_none() && Key::find_old("nqns").is_none());
+        assert!(Key::find("keep_alive_tmo").is_none() && Key::find_legacy("nqns").is_none());
     }
 
     #[test]

@@ -8,10 +8,11 @@ mod options;
 mod resolve;
 mod write;
 
-use std::fmt;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::{
+    fmt, fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 pub(crate) use key::{Parameters, boolean, integer};
 pub(crate) use resolve::Connection;
@@ -31,7 +32,7 @@ const BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Configuration {
     pub(crate) files: Vec<Document>,
-    /// What was not understood, and is ignored; each names its place.
+    /// What was not understood, and is ignored; each names its location.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -94,16 +95,16 @@ pub(crate) struct Address {
     pub(crate) host_iface: Option<String>,
 }
 
-/// A place in a file, for messages.
+/// A location in a file, for messages.
 #[derive(Clone, Copy, Debug)]
-struct Place<'a> {
+struct SourceLocation<'a> {
     path: &'a Path,
     line: usize,
 }
 
-impl Place<'_> {
-    /// A message about this place.
-    fn says(self, text: impl fmt::Display) -> String {
+impl SourceLocation<'_> {
+    /// A message about this location.
+    fn message(self, text: impl fmt::Display) -> String {
         format!("{}:{}: {text}", self.path.display(), self.line)
     }
 }
@@ -166,8 +167,8 @@ impl Configuration {
 }
 
 impl Document {
-    fn place(&self, line: usize) -> Place<'_> {
-        Place { path: &self.path, line }
+    fn location(&self, line: usize) -> SourceLocation<'_> {
+        SourceLocation { path: &self.path, line }
     }
 
     /// Whether secrets stand in it.
@@ -195,7 +196,7 @@ impl Address {
     }
 
     /// What lacks, if anything does.
-    fn lacks(&self) -> Option<&'static str> {
+    fn missing_field(&self) -> Option<&'static str> {
         match (self.transport.is_empty(), self.traddr.is_empty()) {
             (true, _) => Some("transport"),
             (_, true) => Some("traddr"),

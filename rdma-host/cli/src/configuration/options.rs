@@ -5,8 +5,10 @@ use std::path::Path;
 
 use rdma_host::wire::Nqn;
 
-use super::key::{Class, Key};
-use super::{Configuration, Document, Endpoint, EndpointKind, Host, Place, Route};
+use super::{
+    Configuration, Document, Endpoint, EndpointKind, Host, Route, SourceLocation,
+    key::{Key, KeyScope},
+};
 
 /// Reads a file's text; lines for the same host become one document.
 pub(super) fn parse(
@@ -16,13 +18,13 @@ pub(super) fn parse(
 ) -> Result<(), String> {
     let mut files: Vec<Document> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let place = Place { path, line: number };
+        let location = SourceLocation { path, line: number };
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let warnings = &mut configuration.warnings;
-        let Some((host, endpoint)) = self::line(line, place, warnings)? else { continue };
+        let Some((host, endpoint)) = self::line(line, location, warnings)? else { continue };
         match files.iter_mut().find(|file| file.host == host) {
             Some(file) => file.endpoints.push(endpoint),
             None => files.push(Document {
@@ -40,55 +42,56 @@ pub(super) fn parse(
 /// One line; nothing if it names no controller, as nvme-cli has it.
 fn line(
     text: &str,
-    place: Place<'_>,
+    location: SourceLocation<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<(Option<Host>, Endpoint)>, String> {
     let mut host = Host::default();
-    let mut endpoint = Endpoint::new(EndpointKind::Discovery, place.line);
-    let mut route = Route { line: place.line, ..Route::default() };
+    let mut endpoint = Endpoint::new(EndpointKind::Discovery, location.line);
+    let mut route = Route { line: location.line, ..Route::default() };
     let mut words = text.split_whitespace().peekable();
     while let Some(word) = words.next() {
         let Some((name, glued)) = option(word) else {
-            warnings.push(place.says(format!("{word:?} is no option and is ignored")));
+            warnings.push(location.message(format!("{word:?} is no option and is ignored")));
             continue;
         };
-        let known = Key::find_old(name);
+        let known = Key::find_legacy(name);
         let flag = known.is_some_and(Key::is_flag) || FLAGS.contains(&name);
         let value = match glued {
             Some(value) => Some(value),
             None if flag => None,
             None => words.next_if(|next| known.is_some() || !next.starts_with('-')),
         };
-        let needed = || value.ok_or_else(|| place.says(format!("--{name} lacks its value")));
+        let needed = || value.ok_or_else(|| location.message(format!("--{name} lacks its value")));
         match (name, known) {
             ("nqn", _) => {
-                let nqn: Nqn =
-                    needed()?.parse().map_err(|error| place.says(format!("--nqn: {error}")))?;
+                let nqn: Nqn = needed()?
+                    .parse()
+                    .map_err(|error| location.message(format!("--nqn: {error}")))?;
                 endpoint.nqn = Some(nqn.as_str().to_owned()).filter(|nqn| nqn != Nqn::DISCOVERY);
             }
             ("persistent", Some(key)) => {
                 let value = value.unwrap_or("auto");
-                key.check(value).map_err(|reason| place.says(reason))?;
+                key.check(value).map_err(|reason| location.message(reason))?;
                 endpoint.parameters.set(key, value);
             }
-            (_, Some(key)) if key.class == Class::Identity => {
-                host.identify(name, needed()?).map_err(|reason| place.says(reason))?;
+            (_, Some(key)) if key.scope == KeyScope::Identity => {
+                host.set(name, needed()?).map_err(|reason| location.message(reason))?;
             }
-            (_, Some(key)) if matches!(key.class, Class::Tunable | Class::Security) => {
+            (_, Some(key)) if matches!(key.scope, KeyScope::Tunable | KeyScope::Security) => {
                 let value = if flag { value.unwrap_or("true") } else { needed()? };
-                key.check(value).map_err(|reason| place.says(reason))?;
+                key.check(value).map_err(|reason| location.message(reason))?;
                 endpoint.parameters.set(key, value);
             }
             _ if SILENT.contains(&name) => {}
             _ if super::ini::ADDRESS_KEYS.contains(&name) => {
                 route.address.set(name, needed()?);
             }
-            _ => warnings.push(place.says(format!("unknown option {word:?} is ignored"))),
+            _ => warnings.push(location.message(format!("unknown option {word:?} is ignored"))),
         }
     }
-    match route.address.lacks() {
+    match route.address.missing_field() {
         Some(_) if route.address == super::Address::default() => Ok(None),
-        Some(what) => Err(place.says(format!("--{what} is missing"))),
+        Some(what) => Err(location.message(format!("--{what} is missing"))),
         None => {
             endpoint.paths.push(route);
             Ok(Some((Some(host).filter(|host| *host != Host::default()), endpoint)))

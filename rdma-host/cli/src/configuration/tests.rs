@@ -1,8 +1,6 @@
 //! The three formats: what libnvme's own descriptions say of each, and that all mean the same.
 
-use proptest::collection::vec;
-use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
 

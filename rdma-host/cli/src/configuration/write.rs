@@ -1,11 +1,13 @@
 //! Writing the INI format: a main file for the system's own identity, and a drop-in for each
 //! other host.
 
-use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Write as _,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Configuration, Connection, Document, Endpoint, EndpointKind, Parameters, drop_in_folder,
@@ -27,7 +29,7 @@ impl Configuration {
         let wanted = self.connections()?;
         let mut merged: Vec<Document> = Vec::new();
         for file in &self.files {
-            match merged.iter_mut().find(|known| known.can_take(file)) {
+            match merged.iter_mut().find(|known| known.can_merge(file)) {
                 Some(known) => known.endpoints.extend_from_slice(&file.endpoints),
                 None => merged.push(file.clone()),
             }
@@ -51,23 +53,23 @@ impl Configuration {
 
 /// Whether what is written would be read as what is wanted.
 fn verify(outputs: &[Output], wanted: &[Connection]) -> Result<(), String> {
-    let mut again = Configuration::default();
+    let mut reread = Configuration::default();
     for output in outputs {
-        let mut file = super::ini::parse(&output.path, &output.text, &mut again.warnings)?;
-        file.drop_in = !again.files.is_empty();
-        again.files.push(file);
+        let mut file = super::ini::parse(&output.path, &output.text, &mut reread.warnings)?;
+        file.drop_in = !reread.files.is_empty();
+        reread.files.push(file);
     }
-    let again = again.connections().map_err(|failure| failure.to_string())?;
+    let reread = reread.connections().map_err(|failure| failure.to_string())?;
     let same = |wanted: &Connection, found: &Connection| {
         let there = Connection { path: found.path.clone(), line: found.line, ..wanted.clone() };
         there == *found
     };
-    let lost = wanted.iter().find(|wanted| !again.iter().any(|found| same(wanted, found)));
+    let lost = wanted.iter().find(|wanted| !reread.iter().any(|found| same(wanted, found)));
     match lost {
         Some(lost) => {
             Err(format!("{}:{} has a value it can't hold", lost.path.display(), lost.line))
         }
-        None if again.len() == wanted.len() => Ok(()),
+        None if reread.len() == wanted.len() => Ok(()),
         None => Err("a value would be taken for another connection".to_owned()),
     }
 }
@@ -114,7 +116,7 @@ fn write(path: &Path, output: &Output) -> io::Result<()> {
 
 impl Document {
     /// Whether another file's connections can stand in this one.
-    fn can_take(&self, other: &Self) -> bool {
+    fn can_merge(&self, other: &Self) -> bool {
         let plain = |file: &Self| file.discovery_defaults.is_none() && file.io_defaults.is_none();
         self.host == other.host && plain(other) && (plain(self) || !other.drop_in)
     }

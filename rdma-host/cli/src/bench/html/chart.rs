@@ -57,7 +57,7 @@ const COLOURS: [&str; 6] = ["c0", "c1", "c2", "c3", "c4", "c5"];
 const MARKS_MAX: usize = 64;
 
 /// An axis with its range.
-struct Ruler<'a> {
+struct ScaledAxis<'a> {
     axis: &'a Axis,
     /// In the scale's own measure.
     low: f64,
@@ -69,8 +69,8 @@ impl Chart {
     /// The chart as an `svg` element.
     pub(super) fn svg(&self) -> String {
         let all = || self.lines.iter().flat_map(|line| &line.points);
-        let x = Ruler::new(&self.x, all().map(|point| point.0));
-        let y = Ruler::new(&self.y, all().map(|point| point.1));
+        let x = ScaledAxis::new(&self.x, all().map(|point| point.0));
+        let y = ScaledAxis::new(&self.y, all().map(|point| point.1));
         let mut svg = format!(
             "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">\n\
              <text class=\"title\" x=\"0\" y=\"14\">{title}</text>\n",
@@ -85,10 +85,10 @@ impl Chart {
         svg
     }
 
-    fn grid(&self, svg: &mut String, x: &Ruler<'_>, y: &Ruler<'_>) {
+    fn grid(&self, svg: &mut String, x: &ScaledAxis<'_>, y: &ScaledAxis<'_>) {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         for &tick in &y.ticks {
-            let (at, text) = (y.down(tick), self.y.unit.format(tick));
+            let (at, text) = (y.y_position(tick), self.y.unit.format(tick));
             let _ = writeln!(
                 svg,
                 "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/><text class=\"tick end\" \
@@ -98,7 +98,7 @@ impl Chart {
             );
         }
         for &tick in &x.ticks {
-            let (at, text) = (x.across(tick), self.x.unit.format(tick));
+            let (at, text) = (x.x_position(tick), self.x.unit.format(tick));
             let _ = writeln!(
                 svg,
                 "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom}\"/><text class=\"tick middle\" \
@@ -139,9 +139,9 @@ impl Chart {
     }
 }
 
-fn draw(svg: &mut String, line: &Line, colour: &str, (x, y): (&Ruler<'_>, &Ruler<'_>)) {
+fn draw(svg: &mut String, line: &Line, colour: &str, (x, y): (&ScaledAxis<'_>, &ScaledAxis<'_>)) {
     let places: Vec<_> =
-        line.points.iter().map(|point| (x.across(point.0), y.down(point.1))).collect();
+        line.points.iter().map(|point| (x.x_position(point.0), y.y_position(point.1))).collect();
     let path: Vec<_> = places.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
     let (dash, path) = (line.dash(), path.join("L"));
     let _ = writeln!(svg, "<path class=\"line {colour}{dash}\" d=\"M{path}\"/>");
@@ -166,7 +166,7 @@ impl Line {
     }
 }
 
-impl<'a> Ruler<'a> {
+impl<'a> ScaledAxis<'a> {
     fn new(axis: &'a Axis, values: impl Iterator<Item = f64>) -> Self {
         let measure = |value| axis.scale.measure(value);
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -215,11 +215,11 @@ impl<'a> Ruler<'a> {
         ((measure - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
 
-    fn across(&self, value: f64) -> f64 {
+    fn x_position(&self, value: f64) -> f64 {
         LEFT + self.share(value) * (WIDTH - LEFT - RIGHT)
     }
 
-    fn down(&self, value: f64) -> f64 {
+    fn y_position(&self, value: f64) -> f64 {
         HEIGHT - BOTTOM - self.share(value) * (HEIGHT - TOP - BOTTOM)
     }
 }

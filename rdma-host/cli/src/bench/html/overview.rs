@@ -1,99 +1,96 @@
-//! What a sweep shows, on the page for a browser: rates, latencies and times of all points.
+//! Overview of a sweep: rates, latencies and times of all points.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
-use serde_json::Value;
-
-use super::super::text::{kept_up, number};
-use super::chart::{Axis, Chart, Line, Scale, Unit, escape};
-use super::{STAGES, bar, grouped, micros, section, time_axis};
+use super::{
+    super::report::{PointReport, StageMeans},
+    chart::{Axis, Chart, Line, Scale, Unit, escape},
+    parts::{group_digits, micros, section, stage_bar, stages, time_axis},
+};
 use crate::size;
 
-/// All points together.
-pub(super) fn overview(points: &[Value]) -> String {
+pub(super) fn overview(points: &[PointReport]) -> String {
     let mut text = String::new();
-    let depth = Axis { label: "queue depth", scale: Scale::Log(2), unit: Unit::Count };
-    let rate = |label| Axis { label, scale: Scale::Linear, unit: Unit::Count };
-    if values(points, "iodepth") > 1 {
-        let by_depth = chart(points, "IOPS by depth", (depth, rate("I/O a second")), |point| {
-            (number(&point["configuration"]["iodepth"]), number(&point["iops"]))
-        });
-        section(&mut text, &by_depth);
+    let depths: BTreeSet<_> = points.iter().map(|point| point.configuration.iodepth).collect();
+    if depths.len() > 1 {
+        let chart = Chart {
+            title: "IOPS by depth",
+            x: Axis { label: "queue depth", scale: Scale::Log(2), unit: Unit::Count },
+            y: rate_axis(),
+            lines: lines(points, |point| {
+                (f64::from(point.configuration.iodepth), point.totals.iops)
+            }),
+        };
+        section(&mut text, &chart.svg());
     }
-    let axes = (rate("I/O a second"), time_axis("log scale"));
-    let by_rate = chart(points, "99th percentile by IOPS", axes, |point| {
-        (number(&point["iops"]), number(&point["latency_ns"]["p99"]))
-    });
-    section(&mut text, &by_rate);
+    let chart = Chart {
+        title: "99th percentile by IOPS",
+        x: rate_axis(),
+        y: time_axis("log scale"),
+        lines: lines(points, |point| (point.totals.iops, point.totals.latency_ns.p99 as f64)),
+    };
+    section(&mut text, &chart.svg());
     section(&mut text, &table(points));
     text
 }
 
-/// How many values there are of a setting.
-fn values(points: &[Value], setting: &str) -> usize {
-    let mut all: Vec<_> =
-        points.iter().map(|point| point["configuration"][setting].to_string()).collect();
-    all.sort();
-    all.dedup();
-    all.len()
+fn rate_axis() -> Axis {
+    Axis { label: "I/O a second", scale: Scale::Linear, unit: Unit::Count }
 }
 
-/// A line for each block size and number of queues.
-fn chart(
-    points: &[Value],
-    title: &'static str,
-    (x, y): (Axis, Axis),
-    place: impl Fn(&Value) -> (f64, f64),
-) -> String {
+/// One line for each combination of block size and number of queues.
+fn lines(points: &[PointReport], position: impl Fn(&PointReport) -> (f64, f64)) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for point in points {
-        let configuration = &point["configuration"];
-        let words = configuration["bs_in_words"].as_str().unwrap_or_default();
-        let queues = size::count(configuration["queues"].as_u64().unwrap_or_default(), "queue");
-        let name = format!("{words}, {queues}");
+        let configuration = &point.configuration;
+        let queues = size::format_count(configuration.queues as u64, "queue");
+        let name = format!("{}, {queues}", configuration.bs_in_words);
         match lines.iter_mut().find(|line| line.name == name) {
-            Some(line) => line.points.push(place(point)),
-            None => lines.push(Line { name, dashed: false, points: vec![place(point)] }),
+            Some(line) => line.points.push(position(point)),
+            None => lines.push(Line { name, dashed: false, points: vec![position(point)] }),
         }
     }
-    Chart { title, x, y, lines }.svg()
+    lines
 }
 
-fn table(points: &[Value]) -> String {
+fn table(points: &[PointReport]) -> String {
     let mut table = "<table><tr><th>bs</th><th>queues</th><th>depth</th><th>rate</th>\
                      <th>IOPS</th><th>MiB/s</th><th>p50 µs</th><th>p99 µs</th><th>p99.9 µs</th>\
                      <th>CPU µs</th><th>where the time went</th></tr>\n"
         .to_owned();
-    for point in points {
-        let (configuration, latency) = (&point["configuration"], &point["latency_ns"]);
-        let rate = configuration["rate"].as_f64().map_or_else(|| "–".to_owned(), grouped);
-        let warning = if kept_up(point) { "" } else { " class=\"warning\"" };
-        let _ = writeln!(
-            table,
-            "<tr{warning}><td>{}</td><td>{}</td><td>{}</td><td>{rate}</td><td>{}</td><td>{:.1}</td>\
-             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"wide\">{}</td></tr>",
-            escape(configuration["bs_in_words"].as_str().unwrap_or_default()),
-            configuration["queues"],
-            configuration["iodepth"],
-            grouped(number(&point["iops"])),
-            number(&point["bandwidth_bytes_per_s"]) / f64::from(1 << 20),
-            micros(&latency["p50"]),
-            micros(&latency["p99"]),
-            micros(&latency["p99_9"]),
-            micros(&point["per_io"]["cpu_ns"]),
-            bar(point),
-        );
-    }
+    points.iter().for_each(|point| row(&mut table, point));
     table.push_str("</table>\n<p class=\"key\">");
-    for (index, (_, short, words)) in STAGES.into_iter().enumerate() {
+    for (index, stage) in stages(&StageMeans::default()).into_iter().enumerate() {
         let _ = write!(
             table,
-            "<span title=\"{words}\"><span class=\"swatch s{index}\"></span>{short}</span>"
+            "<span title=\"{}\"><span class=\"swatch s{index}\"></span>{}</span>",
+            stage.description, stage.name
         );
     }
-    if !points.iter().all(kept_up) {
+    if !points.iter().all(|point| point.kept_up) {
         table.push_str("<span><span class=\"swatch warning\"></span>not kept up</span>");
     }
     table.push_str("</p>\n");
     table
+}
+
+fn row(table: &mut String, point: &PointReport) {
+    let (configuration, totals) = (&point.configuration, &point.totals);
+    let rate = configuration.rate.map_or("–".to_owned(), |rate| group_digits(rate as f64));
+    let warning = if point.kept_up { "" } else { " class=\"warning\"" };
+    let _ = writeln!(
+        table,
+        "<tr{warning}><td>{}</td><td>{}</td><td>{}</td><td>{rate}</td><td>{}</td><td>{:.1}</td>\
+         <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"wide\">{}</td></tr>",
+        escape(&configuration.bs_in_words),
+        configuration.queues,
+        configuration.iodepth,
+        group_digits(totals.iops),
+        totals.bandwidth_bytes_per_s / f64::from(1 << 20),
+        micros(totals.latency_ns.p50 as f64),
+        micros(totals.latency_ns.p99 as f64),
+        micros(totals.latency_ns.p99_9 as f64),
+        micros(point.per_io.cpu_ns),
+        stage_bar(&point.mean_ns),
+    );
 }

@@ -1,0 +1,131 @@
+//! Adds up what the workers report, interval by interval.
+
+use std::{
+    collections::BTreeMap,
+    sync::mpsc::Receiver,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    arguments::Arguments, counters::Counters, hlog::IntervalHistogram, progress::Progress,
+    report::Interval, worker::IntervalReport,
+};
+
+/// Results of one point.
+pub(super) struct Outcome {
+    /// Begin of the measurement.
+    pub(super) began: SystemTime,
+    pub(super) elapsed: Duration,
+    /// Resident memory of this process before the measurement.
+    pub(super) resident_bytes: u64,
+    pub(super) total: Counters,
+    /// Counters of each target.
+    pub(super) targets: Vec<Counters>,
+    pub(super) series: Vec<Interval>,
+    /// Latencies of each interval; empty unless a log was asked for.
+    pub(super) histograms: Vec<IntervalHistogram>,
+}
+
+pub(super) struct Recorder {
+    open_loop: bool,
+    interval: Duration,
+    hlog: bool,
+    workers: usize,
+    outcome: Outcome,
+    /// Intervals that some workers have not ended, by number.
+    pending: BTreeMap<u64, PendingInterval>,
+}
+
+/// Sum of the reports that have arrived for an interval.
+struct PendingInterval {
+    /// Number of these reports.
+    workers: usize,
+    /// Time of the latest, since the measurement began.
+    ended: Duration,
+    counters: Counters,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        arguments: &Arguments,
+        open_loop: bool,
+        targets: usize,
+        workers: usize,
+    ) -> Self {
+        Self {
+            open_loop,
+            interval: arguments.interval,
+            hlog: arguments.hlog.is_some(),
+            workers,
+            outcome: Outcome {
+                began: SystemTime::now() + arguments.ramp,
+                elapsed: Duration::ZERO,
+                resident_bytes: resident_bytes(),
+                total: Counters::new(open_loop),
+                targets: vec![Counters::new(open_loop); targets],
+                series: Vec::new(),
+                histograms: Vec::new(),
+            },
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// Adds up reports until all workers have ended.
+    pub(super) fn record(&mut self, reports: &Receiver<IntervalReport>, progress: &Progress) {
+        for report in reports {
+            self.outcome.elapsed = self.outcome.elapsed.max(report.ended);
+            self.outcome.total.add(&report.counters);
+            self.outcome.targets[report.target].add(&report.counters);
+            let pending = self.pending.entry(report.interval).or_insert_with(|| PendingInterval {
+                workers: 0,
+                ended: Duration::ZERO,
+                counters: Counters::new(self.open_loop),
+            });
+            pending.workers += 1;
+            pending.ended = pending.ended.max(report.ended);
+            pending.counters.add(&report.counters);
+            if pending.workers == self.workers
+                && let Some(complete) = self.pending.remove(&report.interval)
+            {
+                self.end_interval(report.interval, &complete);
+                progress.show(self.outcome.series.last());
+            }
+        }
+    }
+
+    fn end_interval(&mut self, index: u64, sum: &PendingInterval) {
+        let nanoseconds = self.interval.as_nanos().saturating_mul(index.into());
+        let start = Duration::from_nanos_u128(nanoseconds);
+        let duration = sum.ended.saturating_sub(start);
+        let interval = Interval::new(start, duration, &sum.counters, resident_bytes());
+        self.outcome.series.push(interval);
+        for (write, tag) in [(false, "read"), (true, "write")] {
+            let latency = sum.counters.latency(write);
+            if self.hlog && !latency.is_empty() {
+                let latency_ns = latency.clone();
+                self.outcome.histograms.push(IntervalHistogram {
+                    tag,
+                    start,
+                    duration,
+                    latency_ns,
+                });
+            }
+        }
+    }
+
+    /// Ends the intervals that not all workers have ended, and returns the results.
+    pub(super) fn finish(mut self) -> Outcome {
+        for (index, sum) in std::mem::take(&mut self.pending) {
+            self.end_interval(index, &sum);
+        }
+        self.outcome
+    }
+}
+
+/// Resident memory of this process; 0 if the system does not say.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
