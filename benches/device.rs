@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use verbs::memory::Agent;
 use verbs::provider::{
-    Batch, CmEvent, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts, QueuePairRequest,
-    QueueRequest, RegisterRequest,
+    Batch, CmEvent, CmRequest, CompletionQueueInfo, Keys, PostError, QueuePairInfo,
+    QueuePairRequest, QueueRequest, RegisterRequest,
 };
 use verbs::{DeviceEvent, Error, Limits, Provider};
 
@@ -57,7 +57,7 @@ impl<P: Provider> Apart<P> {
 
 impl<P: Provider> Provider for Apart<P> {
     type Endpoint = P::Endpoint;
-    type Domain = P::Domain;
+    type ProtectionDomain = P::ProtectionDomain;
     type Registration = P::Registration;
     type CompletionQueue = P::CompletionQueue;
     type SharedReceiveQueue = P::SharedReceiveQueue;
@@ -84,17 +84,17 @@ impl<P: Provider> Provider for Apart<P> {
         self.device_does(|| self.inner.limits(endpoint))
     }
 
-    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error> {
+    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::ProtectionDomain, Error> {
         self.device_does(|| self.inner.domain(endpoint))
     }
 
-    fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+    fn device_event(&self, domain: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error> {
         self.device_does(|| self.inner.device_event(domain))
     }
 
     fn register(
         &self,
-        domain: &Self::Domain,
+        domain: &Self::ProtectionDomain,
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         self.device_does(|| self.inner.register(domain, request))
@@ -104,13 +104,13 @@ impl<P: Provider> Provider for Apart<P> {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
+    ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error> {
         self.device_does(|| self.inner.completion_queue(endpoint, capacity))
     }
 
     fn shared_receive_queue(
         &self,
-        domain: &Self::Domain,
+        domain: &Self::ProtectionDomain,
         capacity: u32,
     ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         self.device_does(|| self.inner.shared_receive_queue(domain, capacity))
@@ -120,7 +120,7 @@ impl<P: Provider> Provider for Apart<P> {
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
+    ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let request = QueuePairRequest { domain, queue, shared, capabilities };
         self.device_does(|| self.inner.queue_pair(endpoint, request))

@@ -5,7 +5,7 @@
 //! `conformance-siw.txt` says so for the kernel, and must go on saying so.
 
 // bed:
-// bed (extended calls): RDMA_TEST_INTERFACE=extended
+// bed (extended calls): RDMA_TEST_API=extended
 // bed (siw): --device siw
 
 mod conformance {

@@ -163,7 +163,7 @@ fn request_regardless() -> Result<(), verbs::Error> {
     endpoint.resolve_address(None, options().address, second)?;
     await_event(&mut endpoint);
     let (domain, queue) = (endpoint.domain()?, endpoint.completion_queue(8)?);
-    let size = Capabilities { send: 1, receive: 1, segments: 1, inline: 0 };
+    let size = Capabilities { max_send_wr: 1, max_recv_wr: 1, max_send_sge: 1, max_inline_data: 0 };
     let _queue_pair = endpoint.queue_pair(&domain, &queue, size)?;
     endpoint.resolve_route(second)?;
     await_event(&mut endpoint);

@@ -13,13 +13,13 @@ use rdma_fabric::{Fabric, Host};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use verbs::{
-    Access, Buffer, ConnectionEvent, Domain, Endpoint, Error, NotDeregistered, PageSize, Placement,
-    PoolOptions, Provider, RdmaCore,
+    Access, Buffer, ConnectionEvent, DeregisterError, Endpoint, Error, PageSize, Placement,
+    PoolOptions, ProtectionDomain, Provider, RdmaCore,
 };
 
 /// A domain, and what it must outlive.
 struct Place<P: Provider> {
-    domain: Domain<P>,
+    domain: ProtectionDomain<P>,
     _endpoint: Endpoint<P>,
 }
 
@@ -80,7 +80,7 @@ fn go_in_and_come_out<P: Provider>(place: &Place<P>) {
     buffer.copy_in(70_000, b"!");
 
     let tail = buffer.split_off(100);
-    let Err(NotDeregistered::InUse(mut buffer)) = buffer.deregister::<Vec<u8>>() else {
+    let Err(DeregisterError::InUse(mut buffer)) = buffer.deregister::<Vec<u8>>() else {
         panic!("a part of it is elsewhere");
     };
     buffer.unsplit(tail).expect("it follows");

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use verbs::{
-    Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
-    Domain, Endpoint, PreparedQueuePair, QueuePair, Retired,
+    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
+    ConnectionEvent, Endpoint, PreparedQueuePair, ProtectionDomain, QueuePair,
 };
 
 use crate::{DEPTH, LENGTH, Result, message, wait};
@@ -52,7 +52,7 @@ impl Pair {
 /// An end whose connection is not established.
 struct Prepared {
     endpoint: Endpoint,
-    domain: Domain,
+    domain: ProtectionDomain,
     queue: CompletionQueue,
     queue_pair: PreparedQueuePair,
 }
@@ -62,7 +62,12 @@ impl Prepared {
         let domain = endpoint.domain()?;
         let (depth, inline) = (DEPTH.into(), LENGTH.try_into()?);
         let queue = endpoint.completion_queue(2 * depth)?;
-        let capabilities = Capabilities { send: depth, receive: depth, segments: 1, inline };
+        let capabilities = Capabilities {
+            max_send_wr: depth,
+            max_recv_wr: depth,
+            max_send_sge: 1,
+            max_inline_data: inline,
+        };
         let mut queue_pair = endpoint.queue_pair(&domain, &queue, capabilities)?;
         for buffer in buffers(&domain)? {
             queue_pair.post_receive(buffer, 0)?;
@@ -126,10 +131,10 @@ impl End {
             if !completion.status().is_success() {
                 return Err(completion.status().to_string().into());
             }
-            match self.queue_pair.retire(completion)? {
-                Retired::Credit => {}
-                Retired::Send { segments, .. } => self.spare.extend(segments),
-                Retired::Receive { buffer, .. } => {
+            match self.queue_pair.complete(completion)? {
+                CompletedWork::Credit => {}
+                CompletedWork::Send { buffers, .. } => self.spare.extend(buffers),
+                CompletedWork::Receive { buffer, .. } => {
                     let mut number = [0; size_of::<u64>()];
                     buffer.copy_out(0, &mut number);
                     received = Some(u64::from_le_bytes(number));
@@ -155,7 +160,7 @@ fn event(endpoint: &mut Endpoint) -> Result<ConnectionEvent> {
     wait(|| Ok(endpoint.next_event()?))
 }
 
-fn buffers(domain: &Domain) -> Result<Vec<Buffer>> {
+fn buffers(domain: &ProtectionDomain) -> Result<Vec<Buffer>> {
     (0..DEPTH).map(|_| Ok(domain.allocate(LENGTH, Access::LOCAL_WRITE)?)).collect()
 }
 

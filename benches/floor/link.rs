@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::memory::{Agent, Mapping};
 use verbs::provider::{
     Batch, CmEventKind, CmRequest, Keys, Operation, Payload, Payloads, QueuePairRequest,
-    QueueRequest, ReceiveRequest, RegisterRequest, Segment, SendRequest,
+    QueueRequest, ReceiveRequest, RegisterRequest, SendRequest, Sge,
 };
 use verbs::{Access, Capabilities, Completion, ConnectParameters, PrivateData, Provider};
 
@@ -35,7 +35,7 @@ pub(crate) struct Link {
     memory: Arc<Mapping>,
     data_offset: usize,
     _registration: <RdmaCore as Provider>::Registration,
-    _domain: <RdmaCore as Provider>::Domain,
+    _domain: <RdmaCore as Provider>::ProtectionDomain,
     _endpoint: <RdmaCore as Provider>::Endpoint,
 }
 
@@ -134,10 +134,10 @@ impl Link {
         let entries = u32::from(open.entries);
         let (queue, _) = PROVIDER.completion_queue(&endpoint, SENDS_PER_ENTRY * entries * 2)?;
         let capabilities = Capabilities {
-            send: SENDS_PER_ENTRY * entries,
-            receive: entries,
-            segments: 1,
-            inline: SQE_BYTES,
+            max_send_wr: SENDS_PER_ENTRY * entries,
+            max_recv_wr: entries,
+            max_send_sge: 1,
+            max_inline_data: SQE_BYTES,
         };
         let request =
             QueuePairRequest { domain: &domain, queue: &queue, shared: None, capabilities };
@@ -150,7 +150,7 @@ impl Link {
         let (registration, keys) = PROVIDER.register(&domain, register)?;
         let receives = (0..u64::from(open.entries)).map(|token| ReceiveRequest {
             token,
-            segment: Segment {
+            sge: Sge {
                 address: memory.address() + token * RESPONSE as u64,
                 length: CQE_BYTES,
                 local_key: keys.local,
@@ -200,7 +200,7 @@ impl Link {
             _ => sqe.set_sgl(SglDescriptor::keyed(self.data, u32::try_from(length)?, key)),
         }
         let mut payloads = Payloads::new(Sqe::SIZE, 0);
-        payloads.put_bytes(0, sqe.as_bytes());
+        payloads.write_inline(0, sqe.as_bytes());
         self.send(&[inline_send(0, 0)], &payloads)?;
         let mut found = [Completion::default()];
         let until = Instant::now() + PATIENCE;

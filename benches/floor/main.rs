@@ -108,16 +108,14 @@ fn encode(arguments: &Arguments, link: &Link, in_capsule: bool) -> (Vec<SendRequ
         if arguments.rw == Direction::Write && in_capsule {
             sqe.set_sgl(SglDescriptor::in_capsule(0, arguments.bs));
             link.put(place, sqe.as_bytes());
-            let [segment] = payloads.segments_mut(slot, 1) else {
-                unreachable!("one was asked for")
-            };
-            segment.address = link.data + place as u64;
-            segment.length = arguments.bs + SQE_BYTES;
-            segment.local_key = link.keys.local;
-            request.payload = Payload::Segments { first: slot, count: 1 };
+            let [sge] = payloads.sg_list_mut(slot, 1) else { unreachable!("one was asked for") };
+            sge.address = link.data + place as u64;
+            sge.length = arguments.bs + SQE_BYTES;
+            sge.local_key = link.keys.local;
+            request.payload = Payload::SgList { first: slot, count: 1 };
         } else {
             sqe.set_sgl(SglDescriptor::keyed(data, arguments.bs, key));
-            payloads.put_bytes(slot * Sqe::SIZE, sqe.as_bytes());
+            payloads.write_inline(slot * Sqe::SIZE, sqe.as_bytes());
         }
         request
     });

@@ -125,4 +125,4 @@ pub use driver::{
     Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
-pub use verbs::{Buffer, NotDeregistered, PageSize, Pool, PoolOptions, RdmaCore, RefusedMemory};
+pub use verbs::{Buffer, DeregisterError, PageSize, Pool, PoolOptions, RdmaCore, RegisterError};

@@ -14,9 +14,9 @@ use std::{
 use rdma_fabric::{Fabric, Host};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
-    Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
-    Domain, Endpoint, Established, Interface, PreparedQueuePair, Provider, QueuePair, RdmaCore,
-    Retired, Status,
+    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
+    ConnectionEvent, Endpoint, Established, PreparedQueuePair, ProtectionDomain, Provider,
+    QueuePair, RdmaCore, Status, VerbsApi,
 };
 
 /// One question: what must come of it, and how to ask.
@@ -90,11 +90,11 @@ impl Bench for OnDevice {
     type Provider = RdmaCore;
 
     fn client(&self) -> Arc<RdmaCore> {
-        Arc::new(RdmaCore::with(interface()))
+        Arc::new(RdmaCore::with(api()))
     }
 
     fn server(&self) -> Arc<RdmaCore> {
-        Arc::new(RdmaCore::with(interface()))
+        Arc::new(RdmaCore::with(api()))
     }
 
     fn address(&self) -> IpAddr {
@@ -111,19 +111,19 @@ impl Bench for OnDevice {
     }
 }
 
-/// The calls that the device gets: `RDMA_TEST_INTERFACE=extended` is for the extended ones.
-fn interface() -> Interface {
-    match std::env::var("RDMA_TEST_INTERFACE").as_deref() {
-        Ok("extended") => Interface::Extended,
-        Ok(other) if other != "classic" => panic!("no interface is named {other}"),
-        _ => Interface::Classic,
+/// The calls that the device gets: `RDMA_TEST_API=extended` is for the extended ones.
+fn api() -> VerbsApi {
+    match std::env::var("RDMA_TEST_API").as_deref() {
+        Ok("extended") => VerbsApi::Extended,
+        Ok(other) if other != "legacy" => panic!("no interface is named {other}"),
+        _ => VerbsApi::Legacy,
     }
 }
 
 /// One end before it is connected.
 pub(crate) struct Prepared<P: Provider> {
     pub(crate) endpoint: Endpoint<P>,
-    pub(crate) domain: Domain<P>,
+    pub(crate) domain: ProtectionDomain<P>,
     pub(crate) queue: CompletionQueue<P>,
     pub(crate) queue_pair: PreparedQueuePair<P>,
 }
@@ -131,7 +131,7 @@ pub(crate) struct Prepared<P: Provider> {
 /// One connected end.
 pub(crate) struct End<P: Provider> {
     pub(crate) endpoint: Endpoint<P>,
-    pub(crate) domain: Domain<P>,
+    pub(crate) domain: ProtectionDomain<P>,
     pub(crate) queue: CompletionQueue<P>,
     pub(crate) queue_pair: QueuePair<P>,
 }
@@ -149,8 +149,9 @@ impl<P: Provider + Debug> Prepared<P> {
         Self::of(endpoint, domain)
     }
 
-    pub(crate) fn of(mut endpoint: Endpoint<P>, domain: Domain<P>) -> Self {
-        let queue = endpoint.completion_queue(SIZE.send + SIZE.receive).expect("a queue");
+    pub(crate) fn of(mut endpoint: Endpoint<P>, domain: ProtectionDomain<P>) -> Self {
+        let queue =
+            endpoint.completion_queue(SIZE.max_send_wr + SIZE.max_recv_wr).expect("a queue");
         let queue_pair = endpoint.queue_pair(&domain, &queue, SIZE).expect("a queue pair");
         Self { endpoint, domain, queue, queue_pair }
     }
@@ -181,7 +182,7 @@ impl<'a, B: Bench> Pair<'a, B> {
     pub(crate) fn between(
         bench: &'a B,
         (listener, mut client): (&mut Endpoint<B::Provider>, Prepared<B::Provider>),
-        domain: Option<Domain<B::Provider>>,
+        domain: Option<ProtectionDomain<B::Provider>>,
         parameters: &ConnectParameters<'_>,
     ) -> Self {
         client.endpoint.connect(parameters).expect("it is sent");
@@ -247,15 +248,15 @@ impl<P: Provider> End<P> {
     pub(crate) fn statuses<B: Bench>(&mut self, bench: &B, count: usize) -> Vec<Status> {
         let completions = self.completions(bench, count);
         for completion in &completions {
-            self.queue_pair.retire(completion).expect("it is ours");
+            self.queue_pair.complete(completion).expect("it is ours");
         }
         completions.iter().map(Completion::status).collect()
     }
 
     /// The next messages.
     pub(crate) fn messages<B: Bench>(&mut self, bench: &B, count: usize) -> Vec<Vec<u8>> {
-        let take = |completion| match self.queue_pair.retire(completion) {
-            Ok(Retired::Receive { buffer, length, .. }) => contents(&buffer, length as usize),
+        let take = |completion| match self.queue_pair.complete(completion) {
+            Ok(CompletedWork::Receive { buffer, length, .. }) => contents(&buffer, length as usize),
             other => panic!("expected a message: {other:?}"),
         };
         self.queue.arm().expect("the device is there");
@@ -331,7 +332,7 @@ pub(crate) fn readable(file: BorrowedFd<'_>, within: Duration) -> bool {
 }
 
 pub(crate) const SIZE: Capabilities =
-    Capabilities { send: 32, receive: 32, segments: 2, inline: 64 };
+    Capabilities { max_send_wr: 32, max_recv_wr: 32, max_send_sge: 2, max_inline_data: 64 };
 pub(crate) const PATIENT: Duration = Duration::from_secs(5);
 
 static PORT: AtomicU16 = AtomicU16::new(4800);

@@ -235,7 +235,7 @@ fn too_early<B: Bench>(bench: &B) -> String {
 fn second_queue_pair<B: Bench>(bench: &B) -> String {
     let (_listener, address) = listen(bench);
     let Prepared { mut endpoint, domain, queue_pair, .. } = Prepared::new(resolved(bench, address));
-    let queue = endpoint.completion_queue(SIZE.send + SIZE.receive).expect("a queue");
+    let queue = endpoint.completion_queue(SIZE.max_send_wr + SIZE.max_recv_wr).expect("a queue");
     let answer = refusal(endpoint.queue_pair(&domain, &queue, SIZE));
     drop(queue_pair);
     answer

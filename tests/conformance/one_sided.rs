@@ -1,6 +1,6 @@
 //! Reads, writes and windows: what a key allows, to whom, and until when.
 
-use verbs::{Access, Binding, Buffer, ConnectParameters, RemoteAddress, RemoteKey, Status};
+use verbs::{Access, BindInfo, Buffer, ConnectParameters, RemoteAddress, RemoteKey, Status};
 
 use super::bench::{Bench, Case, Pair, Prepared, contents, listen, resolved};
 
@@ -135,9 +135,9 @@ fn read<B: Bench>(bench: &B) -> String {
     pair.client.queue_pair.rdma_read((first, second), own(&memory), 0).expect("there is room");
     pair.client.queue_pair.flush().expect("the device takes it");
     let completions = pair.client.completions(bench, 1);
-    match pair.client.queue_pair.retire(&completions[0]) {
-        Ok(verbs::Retired::Send { segments, .. }) => {
-            let parts = segments.iter().map(|part| contents(part, part.len()));
+    match pair.client.queue_pair.complete(&completions[0]) {
+        Ok(verbs::CompletedWork::Send { buffers, .. }) => {
+            let parts = buffers.iter().map(|part| contents(part, part.len()));
             parts.flatten().collect::<Vec<_>>().escape_ascii().to_string()
         }
         other => format!("{other:?}"),
@@ -168,7 +168,7 @@ fn write_inline<B: Bench>(bench: &B) -> String {
 /// Binds a window of the server to the first 32 bytes of a buffer.
 fn bind<B: Bench>(pair: &mut Pair<'_, B>, memory: &Buffer, access: Access) -> RemoteKey {
     let window = pair.server.domain.window().expect("a window");
-    let to = Binding { buffer: memory, range: 0..32, access };
+    let to = BindInfo { buffer: memory, range: 0..32, access };
     let key = pair.server.queue_pair.bind(window, to).expect("there is room");
     pair.server.queue_pair.flush().expect("the device takes it");
     pair.bench.quiet(std::time::Duration::from_millis(1));
@@ -231,7 +231,7 @@ fn invalidate<B: Bench>(pair: &mut Pair<'_, B>, key: RemoteKey) -> bool {
     pair.client.queue_pair.send_inline_with_invalidate(b"done", key).expect("there is room");
     pair.client.queue_pair.flush().expect("the device takes it");
     let completions = pair.server.completions(pair.bench, 1);
-    pair.server.queue_pair.retire(&completions[0]).expect("it is ours");
+    pair.server.queue_pair.complete(&completions[0]).expect("it is ours");
     completions[0].invalidated() == Some(key)
 }
 
@@ -249,7 +249,7 @@ fn rebound<B: Bench>(bench: &B) -> String {
     let old = bind(&mut pair, &memory, Access::REMOTE_READ);
     invalidate(&mut pair, old);
     let window = pair.server.queue_pair.reclaim(old).expect("it is out of use");
-    let to = Binding { buffer: &memory, range: 0..32, access: Access::REMOTE_READ };
+    let to = BindInfo { buffer: &memory, range: 0..32, access: Access::REMOTE_READ };
     let new = pair.server.queue_pair.bind(window, to).expect("there is room");
     pair.server.queue_pair.flush().expect("the device takes it");
     bench.quiet(std::time::Duration::from_millis(1));

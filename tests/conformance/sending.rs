@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use verbs::{Access, ConnectParameters, Error, Retired};
+use verbs::{Access, CompletedWork, ConnectParameters, Error};
 
 use super::{
     bench::{Bench, Case, PATIENT, Pair, readable},
@@ -152,7 +152,7 @@ fn closed<B: Bench>(bench: &B) -> String {
     pair.server.post_receives(4, 64);
     pair.client.send(b"one");
     let completions = pair.server.completions(bench, 1);
-    let retired = pair.server.queue_pair.retire(&completions[0]).expect("it is ours");
-    assert!(matches!(retired, Retired::Receive { tag: 0, length: 3, .. }), "{retired:?}");
+    let completed = pair.server.queue_pair.complete(&completions[0]).expect("it is ours");
+    assert!(matches!(completed, CompletedWork::Receive { tag: 0, length: 3, .. }), "{completed:?}");
     format!("{} receives", pair.server.queue_pair.close().len())
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use verbs::{
-    Access, Capabilities, ConnectParameters, Domain, RemoteAddress, Retired, SharedReceiveQueue,
-    Status, Subject,
+    Access, Capabilities, CompletedWork, ConnectParameters, EventSubject, ProtectionDomain,
+    RemoteAddress, SharedReceiveQueue, Status,
 };
 
 use super::bench::{Bench, Case, End, Pair, Prepared, SIZE, listen, requested, resolved};
@@ -57,8 +57,8 @@ fn sharing<'a, B: Bench>(
     };
     let shared = &*shared.get_or_insert_with(make);
     let domain = endpoint.domain().expect("a domain");
-    let queue = endpoint.completion_queue(SIZE.send + SIZE.receive).expect("a queue");
-    let size = Capabilities { receive: 0, ..SIZE };
+    let queue = endpoint.completion_queue(SIZE.max_send_wr + SIZE.max_recv_wr).expect("a queue");
+    let size = Capabilities { max_recv_wr: 0, ..SIZE };
     let queue_pair = endpoint.queue_pair_sharing(&queue, shared, size).expect("a queue pair");
     let mut server = Prepared { endpoint, domain, queue, queue_pair };
     server.endpoint.accept(&ConnectParameters::default()).expect("it is sent");
@@ -75,8 +75,8 @@ fn take<B: Bench>(
     pair.client.send(message);
     let completions = pair.server.completions(pair.bench, 1);
     let shared = shared.as_mut().expect("it was made");
-    match pair.server.queue_pair.retire_shared(&completions[0], shared) {
-        Ok(Retired::Receive { tag, length, .. }) => (tag, length),
+    match pair.server.queue_pair.complete_shared(&completions[0], shared) {
+        Ok(CompletedWork::Receive { tag, length, .. }) => (tag, length),
         other => panic!("expected a message: {other:?}"),
     }
 }
@@ -117,8 +117,8 @@ fn grown<B: Bench>(bench: &B) -> String {
 /// What the device of a domain reported, of a certain object or otherwise; once, however often.
 fn reported<B: Bench>(
     bench: &B,
-    domain: &Domain<B::Provider>,
-    (subject, name): (Subject, &str),
+    domain: &ProtectionDomain<B::Provider>,
+    (subject, name): (EventSubject, &str),
 ) -> String {
     bench.quiet(Duration::from_millis(50));
     let mut said = Vec::new();
@@ -143,7 +143,7 @@ fn access_refused<B: Bench>(bench: &B) -> String {
         return format!("client {client:?}");
     }
     let number = pair.server.queue_pair.number();
-    reported(bench, &pair.server.domain, (Subject::QueuePair(number), "the pair"))
+    reported(bench, &pair.server.domain, (EventSubject::QueuePair(number), "the pair"))
 }
 
 /// A queue pair reserves room for all its completions, but gives it back when it is closed, while
@@ -159,12 +159,13 @@ fn overrun<B: Bench>(bench: &B) -> String {
         let mut endpoint = requested(bench, &mut listener);
         let (domain, other, queue) = kept.take().unwrap_or_else(|| {
             let domain = endpoint.domain().expect("a domain");
-            let make = || endpoint.completion_queue(SIZE.send + SIZE.receive).expect("a queue");
+            let make =
+                || endpoint.completion_queue(SIZE.max_send_wr + SIZE.max_recv_wr).expect("a queue");
             (domain, make(), make())
         });
         let queue_pair = endpoint.queue_pair(&domain, &queue, SIZE).expect("room is back");
         let mut server = Prepared { endpoint, domain, queue, queue_pair };
-        for tag in 0..SIZE.receive {
+        for tag in 0..SIZE.max_recv_wr {
             let buffer = server.domain.allocate(64, Access::LOCAL_WRITE).expect("memory");
             server.queue_pair.post_receive(buffer, tag.into()).expect("there is room");
         }
@@ -172,17 +173,17 @@ fn overrun<B: Bench>(bench: &B) -> String {
         server.endpoint.accept(&ConnectParameters::default()).expect("it is sent");
         let (client, _) = client.ready(bench);
         let mut pair = Pair { bench, client, server: server.ready(bench).0 };
-        for _ in 0..SIZE.receive {
+        for _ in 0..SIZE.max_recv_wr {
             pair.client.send(b"one more");
         }
         // The one without room for its completion may or may not be acknowledged.
-        pair.client_says(SIZE.receive as usize);
-        sent += SIZE.receive;
+        pair.client_says(SIZE.max_recv_wr as usize);
+        sent += SIZE.max_recv_wr;
         let End { domain, queue, queue_pair, .. } = pair.server;
         queue_pair.close();
         if sent > queue.capacity() {
             assert_ne!(queue.number(), other.number());
-            let subject = Subject::CompletionQueue(queue.number());
+            let subject = EventSubject::CompletionQueue(queue.number());
             return reported(bench, &domain, (subject, "the queue"));
         }
         kept = Some((domain, other, queue));
@@ -194,5 +195,5 @@ fn last_receive<B: Bench>(bench: &B) -> String {
     let mut pair = sharing(bench, &mut shared);
     pair.server.endpoint.disconnect().expect("there is a connection");
     let number = pair.server.queue_pair.number();
-    reported(bench, &pair.server.domain, (Subject::QueuePair(number), "the pair"))
+    reported(bench, &pair.server.domain, (EventSubject::QueuePair(number), "the pair"))
 }

@@ -9,8 +9,8 @@ use rdma_host::wire::{
     QueueId, Sqe,
 };
 use verbs::{
-    Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
-    Domain, Endpoint, QueuePair, Retired,
+    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
+    ConnectionEvent, Endpoint, ProtectionDomain, QueuePair,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -21,7 +21,7 @@ const ENTRIES: u16 = 32;
 pub(super) struct Queue {
     queue_pair: QueuePair,
     completions: CompletionQueue,
-    domain: Domain,
+    domain: ProtectionDomain,
     _endpoint: Endpoint,
     commands: u16,
 }
@@ -58,7 +58,8 @@ impl Queue {
         assert!(matches!(event(&mut endpoint), ConnectionEvent::RouteResolved));
         let domain = endpoint.domain().expect("a domain");
         let completions = endpoint.completion_queue(64).expect("a completion queue");
-        let capabilities = Capabilities { send: 4, receive: 4, segments: 1, inline: 64 };
+        let capabilities =
+            Capabilities { max_send_wr: 4, max_recv_wr: 4, max_send_sge: 1, max_inline_data: 64 };
         let mut prepared =
             endpoint.queue_pair(&domain, &completions, capabilities).expect("a queue pair");
         for _ in 0..4 {
@@ -104,8 +105,8 @@ impl Queue {
         let count = self.completions.poll(&mut batch).expect("the queue has not overrun");
         let completion = batch.first().filter(|_| count == 1)?;
         assert!(completion.status().is_success(), "{completion:?}");
-        let retired = self.queue_pair.retire(completion).expect("it is ours");
-        let Retired::Receive { buffer, .. } = retired else { return None };
+        let completed = self.queue_pair.complete(completion).expect("it is ours");
+        let CompletedWork::Receive { buffer, .. } = completed else { return None };
         let mut response = [0; 16];
         buffer.copy_out(0, &mut response);
         self.queue_pair.post_receive(buffer, 0).map_err(|refused| refused.error).expect("room");

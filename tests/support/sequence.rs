@@ -5,7 +5,7 @@
 //!
 //! * each work request completes once, or comes back once when its queue pair closes;
 //! * it gives back the buffers it was given, and no others;
-//! * a completion that was retired is stale from then on;
+//! * a completion that was completed is stale from then on;
 //! * credits add up after each step, and are all back once a connection has ended;
 //! * messages arrive as they were sent, in order, none twice; what was read is what was there;
 //! * a window comes back only when its key is out of use;

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 
 use rdma_fabric::{Fabric, Host};
 use verbs::{
-    Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
-    Domain, Endpoint, PreparedQueuePair, Provider, QueuePair, RemoteAddress, RemoteKey, Retired,
+    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
+    ConnectionEvent, Endpoint, PreparedQueuePair, ProtectionDomain, Provider, QueuePair,
+    RemoteAddress, RemoteKey,
 };
 
 use crate::authenticator::Authenticator;
@@ -120,7 +121,7 @@ impl<P: Provider> std::fmt::Debug for Target<P> {
 struct Queue<P: Provider> {
     id: u16,
     endpoint: Endpoint<P>,
-    domain: Domain<P>,
+    domain: ProtectionDomain<P>,
     completions: CompletionQueue<P>,
     state: State<P>,
     /// Writes whose data is on its way here: by tag.
@@ -371,8 +372,12 @@ impl<P: Provider> Queue<P> {
         let receives = 2 * u32::from(size.entries);
         let domain = endpoint.domain().expect("a domain");
         let completions = endpoint.completion_queue(4 * receives).expect("a completion queue");
-        let capabilities =
-            Capabilities { send: 2 * receives, receive: receives, segments: 1, inline: 64 };
+        let capabilities = Capabilities {
+            max_send_wr: 2 * receives,
+            max_recv_wr: receives,
+            max_send_sge: 1,
+            max_inline_data: 64,
+        };
         let mut prepared = endpoint.queue_pair(&domain, &completions, capabilities).ok()?;
         let all = receives as usize * CAPSULE;
         let mut rest = domain.allocate(all, Access::LOCAL_WRITE).expect("memory");
@@ -437,28 +442,28 @@ impl<P: Provider> Queue<P> {
 
     fn complete(&mut self, completion: &Completion, script: &mut Script) {
         let State::Live(queue_pair) = &mut self.state else { return };
-        let Ok(retired) = queue_pair.retire(completion) else { return };
+        let Ok(completed) = queue_pair.complete(completion) else { return };
         if !completion.status().is_success() {
             self.state = State::Gone;
             return;
         }
-        match retired {
-            Retired::Receive { buffer, length, .. } => {
+        match completed {
+            CompletedWork::Receive { buffer, length, .. } => {
                 let mut capsule = vec![0; length as usize];
                 buffer.copy_out(0, &mut capsule);
                 let _ = queue_pair.post_receive(buffer, 0);
                 let seen = Seen { queue: self.id, sqe: capsule[..64].try_into().expect("64") };
                 self.begin(seen, &capsule[64..], script);
             }
-            Retired::Send { tag, segments } => {
+            CompletedWork::Send { tag, buffers } => {
                 let index = usize::try_from(tag).unwrap_or(usize::MAX);
                 let Some(seen) = self.reading.get_mut(index).and_then(Option::take) else { return };
-                let buffer = segments.into_iter().next().expect("one buffer was read");
+                let buffer = buffers.into_iter().next().expect("one buffer was read");
                 let mut data = vec![0; buffer.len()];
                 buffer.copy_out(0, &mut data);
                 self.finish(seen, &data, script);
             }
-            Retired::Credit => {}
+            CompletedWork::Credit => {}
         }
     }
 
@@ -543,7 +548,7 @@ impl Authentication {
     }
 }
 
-fn filled<P: Provider>(domain: &Domain<P>, bytes: &[u8]) -> Buffer {
+fn filled<P: Provider>(domain: &ProtectionDomain<P>, bytes: &[u8]) -> Buffer {
     let mut buffer = domain.allocate(bytes.len(), Access::LOCAL_WRITE).expect("memory");
     buffer.copy_in(0, bytes);
     buffer

@@ -15,13 +15,13 @@ use std::{
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use verbs::{
-    Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectionEvent, DeviceEvent,
-    Endpoint, Error, Interface, Limits, PreparedQueuePair, Provider, QueuePair, RemoteKey, Retired,
-    Status,
+    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectionEvent,
+    DeviceEvent, Endpoint, Error, Limits, PreparedQueuePair, Provider, QueuePair, RemoteKey,
+    Status, VerbsApi,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmEventKind, CmRequest, Keys, Payloads, PostError, QueueFacts,
-        QueuePairFacts, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Payloads, PostError,
+        QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
         SendRequest,
     },
 };
@@ -78,15 +78,15 @@ fn cost_poll_empty_of_64(queue: &mut CompletionQueue<Nothing>, out: &mut [Comple
 
 /// The slots of a completed inline send and of those before it, freed.
 #[inline(never)]
-fn cost_retire_send(pair: &mut QueuePair<Nothing>, completion: &Completion) {
-    pair.retire(completion).expect("it is ours");
+fn cost_complete_send(pair: &mut QueuePair<Nothing>, completion: &Completion) {
+    pair.complete(completion).expect("it is ours");
 }
 
 /// The slot of a completed receive, freed.
 #[inline(never)]
-fn cost_retire_receive(pair: &mut QueuePair<Nothing>, completion: &Completion) -> Buffer {
-    match pair.retire(completion) {
-        Ok(Retired::Receive { buffer, .. }) => buffer,
+fn cost_complete_receive(pair: &mut QueuePair<Nothing>, completion: &Completion) -> Buffer {
+    match pair.complete(completion) {
+        Ok(CompletedWork::Receive { buffer, .. }) => buffer,
         other => panic!("a receive was posted: {other:?}"),
     }
 }
@@ -95,7 +95,12 @@ fn main() -> Result<(), Error> {
     let mut endpoint = Endpoint::open_with(Arc::new(Nothing))?;
     let domain = endpoint.domain()?;
     let mut queue = endpoint.completion_queue(2 * DEPTH)?;
-    let size = Capabilities { send: DEPTH, receive: DEPTH, segments: 1, inline: 64 };
+    let size = Capabilities {
+        max_send_wr: DEPTH,
+        max_recv_wr: DEPTH,
+        max_send_sge: 1,
+        max_inline_data: 64,
+    };
     let pair = endpoint.queue_pair(&domain, &queue, size)?;
     let Some(ConnectionEvent::Established(established)) = endpoint.next_event()? else {
         return Err(Error::Misuse("the device below knows no other event"));
@@ -117,7 +122,7 @@ fn main() -> Result<(), Error> {
         cost_post_receive(&mut pair, buffer);
         polls += 1;
         assert_eq!(cost_poll_one(&mut queue, &mut out), 1);
-        buffer = cost_retire_receive(&mut pair, &out[0]);
+        buffer = cost_complete_receive(&mut pair, &out[0]);
         assert_eq!(cost_poll_empty(&mut queue, &mut out), 1);
         assert_eq!(cost_poll_empty_of_64(&mut busy, &mut out), 64);
     }
@@ -128,8 +133,8 @@ fn main() -> Result<(), Error> {
     println!("cost_poll_one {polls}");
     println!("cost_poll_empty {ROUNDS}");
     println!("cost_poll_empty_of_64 {ROUNDS}");
-    println!("cost_retire_receive {ROUNDS}");
-    println!("cost_retire_send {}", polls - ROUNDS);
+    println!("cost_complete_receive {ROUNDS}");
+    println!("cost_complete_send {}", polls - ROUNDS);
     Ok(())
 }
 
@@ -138,7 +143,12 @@ fn shared_by_64() -> Result<(CompletionQueue<Nothing>, Vec<PreparedQueuePair<Not
     let mut endpoint = Endpoint::open_with(Arc::new(Nothing))?;
     let domain = endpoint.domain()?;
     let queue = endpoint.completion_queue(64 * 2 * DEPTH)?;
-    let size = Capabilities { send: DEPTH, receive: DEPTH, segments: 1, inline: 64 };
+    let size = Capabilities {
+        max_send_wr: DEPTH,
+        max_recv_wr: DEPTH,
+        max_send_sge: 1,
+        max_inline_data: 64,
+    };
     let pairs = (0..64).map(|_| endpoint.queue_pair(&domain, &queue, size));
     let pairs = pairs.collect::<Result<_, _>>()?;
     Ok((queue, pairs))
@@ -151,7 +161,7 @@ fn settle(pair: &mut QueuePair<Nothing>, queue: &mut CompletionQueue<Nothing>) -
     while pair.send_credits() < DEPTH {
         polls += 1;
         assert_eq!(cost_poll_one(queue, &mut out), 1);
-        cost_retire_send(pair, &out[0]);
+        cost_complete_send(pair, &out[0]);
     }
     polls
 }
@@ -202,7 +212,7 @@ fn device_poll(out: &mut [Completion]) -> usize {
 
 impl Provider for Nothing {
     type Endpoint = io::Stdin; // has a file descriptor
-    type Domain = io::Stdin;
+    type ProtectionDomain = io::Stdin;
     type Registration = ();
     type CompletionQueue = io::Stdin;
     type SharedReceiveQueue = ();
@@ -232,17 +242,17 @@ impl Provider for Nothing {
         Ok(Limits::default())
     }
 
-    fn domain(&self, _: &Self::Endpoint) -> Result<Self::Domain, Error> {
+    fn domain(&self, _: &Self::Endpoint) -> Result<Self::ProtectionDomain, Error> {
         Ok(io::stdin())
     }
 
-    fn device_event(&self, _: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+    fn device_event(&self, _: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error> {
         Ok(None)
     }
 
     fn register(
         &self,
-        _: &Self::Domain,
+        _: &Self::ProtectionDomain,
         _: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         Ok(((), Keys { local: 1, remote: RemoteKey(2) }))
@@ -252,11 +262,11 @@ impl Provider for Nothing {
         &self,
         _: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
-        Ok((io::stdin(), QueueFacts { capacity, number: 1, interface: Interface::Classic }))
+    ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error> {
+        Ok((io::stdin(), CompletionQueueInfo { capacity, number: 1, api: VerbsApi::Legacy }))
     }
 
-    fn shared_receive_queue(&self, _: &Self::Domain, _: u32) -> Result<((), u32), Error> {
+    fn shared_receive_queue(&self, _: &Self::ProtectionDomain, _: u32) -> Result<((), u32), Error> {
         Ok(((), 1))
     }
 
@@ -264,8 +274,8 @@ impl Provider for Nothing {
         &self,
         _: &mut Self::Endpoint,
         _: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
-        Ok(((), QueuePairFacts { number: NUMBER, interface: Interface::Classic }))
+    ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
+        Ok(((), QueuePairInfo { number: NUMBER, api: VerbsApi::Legacy }))
     }
 
     #[inline]

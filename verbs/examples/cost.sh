@@ -82,7 +82,7 @@ if ! cc -O2 -shared -fPIC -o "$stub" verbs/examples/stub_device.c 2>"$folder/log
   echo "SKIPPED: a stub of the libraries cannot be built here: $(head -n 1 "$folder/log")"
   exit "$failed"
 fi
-export RDMA_TEST_ADDRESS=10.0.0.1 RDMA_TEST_INTERFACE=classic
+export RDMA_TEST_ADDRESS=10.0.0.1 RDMA_TEST_API=legacy
 LD_PRELOAD=$stub LD_BIND_NOW=1 "$program" >"$folder/counts"
 while read -r name count; do
   LD_PRELOAD=$stub LD_BIND_NOW=1 valgrind --tool=callgrind --callgrind-out-file="$folder/out" \

@@ -1,7 +1,7 @@
 //! What a send and a completion cost through `RdmaCore`. `cost.sh` counts it over
 //! `stub_device.c`, a device that does next to nothing. It also tells what it is over a real
 //! device, its plug-in included, by either set of calls: run where there is one, with
-//! `RDMA_TEST_ADDRESS` set, and `RDMA_TEST_INTERFACE` to `classic` or `extended`:
+//! `RDMA_TEST_ADDRESS` set, and `RDMA_TEST_API` to `legacy` or `extended`:
 //!
 //! ```sh
 //! valgrind --tool=callgrind --toggle-collect='*::cost_post_chain' cost_device
@@ -14,7 +14,7 @@
 mod pair;
 
 use pair::{End, Pair};
-use verbs::{Access, Capabilities, Completion, Retired};
+use verbs::{Access, Capabilities, CompletedWork, Completion};
 
 const DEPTH: u32 = 16;
 const ROUNDS: u32 = 100;
@@ -55,7 +55,12 @@ fn cost_poll_empty(end: &mut End, out: &mut [Completion; 32]) -> usize {
 }
 
 fn main() {
-    let size = Capabilities { send: 2 * DEPTH, receive: DEPTH, segments: 1, inline: 64 };
+    let size = Capabilities {
+        max_send_wr: 2 * DEPTH,
+        max_recv_wr: DEPTH,
+        max_send_sge: 1,
+        max_inline_data: 64,
+    };
     let Pair { mut client, mut server } = Pair::connect(4799, size);
     let message = [7; 64];
     let mut out = [Completion::default(); 32];
@@ -75,7 +80,7 @@ fn main() {
         while client.queue_pair.send_credits() < 2 * DEPTH {
             let count = client.queue.poll(&mut out).expect("the queue has not overrun");
             for completion in &out[..count] {
-                client.queue_pair.retire(completion).expect("it is ours");
+                client.queue_pair.complete(completion).expect("it is ours");
             }
         }
         let came = match round % 4 {
@@ -85,15 +90,15 @@ fn main() {
         assert_eq!(came, DEPTH as usize, "all were acknowledged");
         assert_eq!(cost_poll_empty(&mut server, &mut [Completion::default(); 32]), 0);
         for completion in &out[..DEPTH as usize] {
-            match server.queue_pair.retire(completion) {
-                Ok(Retired::Receive { buffer, length: 64, .. }) => buffers.push(buffer),
+            match server.queue_pair.complete(completion) {
+                Ok(CompletedWork::Receive { buffer, length: 64, .. }) => buffers.push(buffer),
                 other => panic!("a message of 64 bytes was sent: {other:?}"),
             }
         }
     }
-    let interface = client.queue_pair.interface();
-    assert_eq!(interface, server.queue.interface());
-    println!("{interface:?}");
+    let api = client.queue_pair.api();
+    assert_eq!(api, server.queue.api());
+    println!("{api:?}");
     println!("cost_post_chain {}", ROUNDS / 2 * DEPTH);
     println!("cost_post_one {}", ROUNDS / 2 * DEPTH);
     println!("cost_poll {}", ROUNDS / 2 * DEPTH);

@@ -14,8 +14,8 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 use verbs::{
-    Access, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent, Domain,
-    Endpoint, QueuePair, Retired,
+    Access, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
+    ConnectionEvent, Endpoint, ProtectionDomain, QueuePair,
 };
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -107,7 +107,7 @@ fn resolve(address: SocketAddr) -> Result<Endpoint> {
 /// One end of an established connection.
 struct End {
     endpoint: Endpoint,
-    domain: Domain,
+    domain: ProtectionDomain,
     queue: CompletionQueue,
     queue_pair: QueuePair,
 }
@@ -120,8 +120,12 @@ impl End {
     ) -> Result<Self> {
         let domain = endpoint.domain()?;
         let queue = endpoint.completion_queue(2 * 2 * DEPTH)?;
-        let capabilities =
-            Capabilities { send: 2 * DEPTH, receive: 2 * DEPTH, segments: 2, inline: 64 };
+        let capabilities = Capabilities {
+            max_send_wr: 2 * DEPTH,
+            max_recv_wr: 2 * DEPTH,
+            max_send_sge: 2,
+            max_inline_data: 64,
+        };
         let mut queue_pair = endpoint.queue_pair(&domain, &queue, capabilities)?;
         for tag in 0..2 * DEPTH {
             let buffer = domain.allocate(LENGTH, Access::LOCAL_WRITE)?;
@@ -159,10 +163,10 @@ impl End {
             let mut back = 0;
             while back < 2 * DEPTH || buffers.len() < DEPTH as usize {
                 for completion in wait_for_completions(&mut self.queue)? {
-                    match self.retire(&completion)? {
-                        Retired::Credit => {}
-                        Retired::Send { segments, .. } => buffers.extend(segments),
-                        Retired::Receive { tag, buffer, .. } => {
+                    match self.complete(&completion)? {
+                        CompletedWork::Credit => {}
+                        CompletedWork::Send { buffers: sent, .. } => buffers.extend(sent),
+                        CompletedWork::Receive { tag, buffer, .. } => {
                             let mut number = [0; 4];
                             buffer.copy_out(0, &mut number);
                             assert_eq!(u32::from_le_bytes(number), round, "messages keep order");
@@ -192,7 +196,9 @@ impl End {
                 if !completion.status().is_success() {
                     continue; // flushed by the disconnect
                 }
-                if let Retired::Receive { tag, buffer, length } = self.retire(&completion)? {
+                if let CompletedWork::Receive { tag, buffer, length } =
+                    self.complete(&completion)?
+                {
                     let mut number = [0; 4];
                     buffer.copy_out(0, &mut number);
                     assert!(length >= 4, "all messages begin with a number");
@@ -209,11 +215,11 @@ impl End {
         }
     }
 
-    fn retire(&mut self, completion: &Completion) -> Result<Retired> {
+    fn complete(&mut self, completion: &Completion) -> Result<CompletedWork> {
         if !completion.status().is_success() {
             return Err(completion.status().to_string().into());
         }
-        Ok(self.queue_pair.retire(completion)?)
+        Ok(self.queue_pair.complete(completion)?)
     }
 }
 

@@ -145,14 +145,14 @@ pub enum Action {
     /// Drop the endpoint and its queue pair. The next attempt follows at the deadline.
     Pause,
     /// Resolve the address, on something fresh; what was there before is dropped first.
-    ResolveAddress(Fresh),
+    ResolveAddress(Reopen),
     /// Resolve the route.
     ResolveRoute,
 }
 
 /// What an attempt begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fresh {
+pub enum Reopen {
     /// A device opened anew, and all that is made from it: the CM of the old one is dead.
     Device,
     /// An endpoint.
@@ -208,8 +208,8 @@ impl ActiveSide {
             }
             Decision::Connect => self.connect(now),
             Decision::Retry => self.pause(cause, now),
-            Decision::Await => self.retreat(cause, now),
-            Decision::Revive => self.revive(cause, now),
+            Decision::Await => self.retry_when_active(cause, now),
+            Decision::Reopen => self.reopen_device(cause, now),
             Decision::Establish => self.enter(State::Established, None, Action::Established),
             Decision::Disconnect => {
                 self.cause = Some(cause);
@@ -260,20 +260,20 @@ impl ActiveSide {
         if self.port == Port::Down {
             return self.await_port(now);
         }
-        self.begin(Fresh::Endpoint, now)
+        self.begin(Reopen::Endpoint, now)
     }
 
-    fn begin(&mut self, fresh: Fresh, now: Instant) -> Action {
+    fn begin(&mut self, reopen: Reopen, now: Instant) -> Action {
         self.attempts_left = self.attempts_left.saturating_sub(1);
         let deadline = now.checked_add(self.timeouts.resolve_address);
-        self.enter(State::ResolvingAddress, deadline, Action::ResolveAddress(fresh))
+        self.enter(State::ResolvingAddress, deadline, Action::ResolveAddress(reopen))
     }
 
     /// Sends the request, unless the port is down.
     fn connect(&mut self, now: Instant) -> Action {
         if self.port == Port::Down {
             let event = Event::PortDown;
-            return self.retreat(Cause { state: self.state, event }, now);
+            return self.retry_when_active(Cause { state: self.state, event }, now);
         }
         let deadline = now.checked_add(self.timeouts.connect);
         self.enter(State::Connecting, deadline, Action::Connect)
@@ -288,7 +288,7 @@ impl ActiveSide {
     }
 
     /// Gives an attempt up for one after the port is back.
-    fn retreat(&mut self, cause: Cause, now: Instant) -> Action {
+    fn retry_when_active(&mut self, cause: Cause, now: Instant) -> Action {
         if self.attempts_left == 0 {
             return self.fail(cause);
         }
@@ -301,12 +301,12 @@ impl ActiveSide {
     }
 
     /// No answer at all: where the port was down that may be the CM of our own device.
-    fn revive(&mut self, cause: Cause, now: Instant) -> Action {
+    fn reopen_device(&mut self, cause: Cause, now: Instant) -> Action {
         if self.port != Port::WasDown || self.attempts_left == 0 {
             return self.fail(cause);
         }
         self.port = Port::Active;
-        self.begin(Fresh::Device, now)
+        self.begin(Reopen::Device, now)
     }
 
     fn fail(&mut self, cause: Cause) -> Action {
@@ -456,7 +456,7 @@ enum Decision {
     Prepare,
     Resolve,
     Retry,
-    Revive,
+    Reopen,
     Route,
 }
 
@@ -472,7 +472,7 @@ fn decide(state: State, signal: Signal) -> Decision {
 
         (S::Connecting, E::Stale) => D::Retry,
         (S::Connecting, E::PortDown) => D::Await,
-        (S::Connecting, E::Deadline | E::Unreachable) => D::Revive,
+        (S::Connecting, E::Deadline | E::Unreachable) => D::Reopen,
         (S::Pausing, E::Deadline) | (S::AwaitingPort, E::PortActive) => D::Resolve,
         (S::AwaitingPort, E::Deadline) => D::Fail,
 

@@ -4,13 +4,13 @@ use std::fmt;
 
 use crate::{Buffer, Error};
 
-/// Memory of the caller that can be [registered](crate::Domain::register): a `Vec<u8>` or a
-/// `Box<[u8]>`.
+/// Memory of the caller that can be [registered](crate::ProtectionDomain::register): a `Vec<u8>`
+/// or a `Box<[u8]>`.
 ///
 /// It is moved in and out. A posted buffer's memory cannot be looked at by another name:
 ///
 /// ```compile_fail,E0382
-/// # fn touch(domain: &verbs::Domain, memory: Vec<u8>) {
+/// # fn touch(domain: &verbs::ProtectionDomain, memory: Vec<u8>) {
 /// let buffer = domain.register(memory, verbs::Access::LOCAL_WRITE);
 /// println!("{}", memory[0]); // it comes back by `Buffer::deregister`
 /// # }
@@ -19,7 +19,7 @@ use crate::{Buffer, Error};
 /// and a borrowed slice, which its owner may free, cannot be registered at all:
 ///
 /// ```compile_fail,E0277
-/// # fn lend(domain: &verbs::Domain, memory: &'static mut [u8]) {
+/// # fn lend(domain: &verbs::ProtectionDomain, memory: &'static mut [u8]) {
 /// domain.register(memory, verbs::Access::LOCAL_WRITE);
 /// # }
 /// ```
@@ -59,7 +59,7 @@ mod sealed {
 
 /// Memory that did not come back.
 #[derive(Debug, thiserror::Error)]
-pub enum NotDeregistered {
+pub enum DeregisterError {
     /// Other parts of it are around, a window is bound to it, or it is none of the caller's.
     #[error(
         "the memory is in use, or was not the caller's: join its parts and reclaim its windows"
@@ -72,27 +72,27 @@ pub enum NotDeregistered {
 
 /// Memory that was not registered.
 #[derive(Debug)]
-pub struct RefusedMemory<M> {
+pub struct RegisterError<M> {
     /// Why.
     pub error: Error,
     /// The memory, as it was given.
     pub memory: M,
 }
 
-impl<M> fmt::Display for RefusedMemory<M> {
+impl<M> fmt::Display for RegisterError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "memory refused: {}", self.error)
     }
 }
 
-impl<M: fmt::Debug> std::error::Error for RefusedMemory<M> {
+impl<M: fmt::Debug> std::error::Error for RegisterError<M> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         std::error::Error::source(&self.error)
     }
 }
 
-impl<M> From<RefusedMemory<M>> for Error {
-    fn from(refused: RefusedMemory<M>) -> Self {
+impl<M> From<RegisterError<M>> for Error {
+    fn from(refused: RegisterError<M>) -> Self {
         refused.error
     }
 }

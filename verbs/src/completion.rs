@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    Error, Interface, Provider, RdmaCore, RemoteKey,
-    provider::{QueueFacts, QueueRequest},
+    Error, Provider, RdmaCore, RemoteKey, VerbsApi,
+    provider::{CompletionQueueInfo, QueueRequest},
     token::{Kind, Token},
 };
 
@@ -39,14 +39,18 @@ pub struct CompletionQueue<P: Provider = RdmaCore> {
     provider: Arc<P>,
     capacity: u32,
     number: u32,
-    interface: Interface,
+    api: VerbsApi,
     reserved: Arc<AtomicU32>,
 }
 
 impl<P: Provider> CompletionQueue<P> {
-    pub(crate) fn new(provider: Arc<P>, raw: P::CompletionQueue, facts: QueueFacts) -> Self {
-        let QueueFacts { capacity, number, interface } = facts;
-        Self { raw, provider, capacity, number, interface, reserved: Arc::default() }
+    pub(crate) fn new(
+        provider: Arc<P>,
+        raw: P::CompletionQueue,
+        info: CompletionQueueInfo,
+    ) -> Self {
+        let CompletionQueueInfo { capacity, number, api } = info;
+        Self { raw, provider, capacity, number, api, reserved: Arc::default() }
     }
 
     /// Moves completions into `out`, oldest first, and returns how many.
@@ -118,14 +122,14 @@ impl<P: Provider> CompletionQueue<P> {
     }
 
     /// The queue's number, by which [`DeviceEvent`](crate::DeviceEvent)s name it: see
-    /// [`Subject::CompletionQueue`](crate::Subject::CompletionQueue).
+    /// [`EventSubject::CompletionQueue`](crate::EventSubject::CompletionQueue).
     pub fn number(&self) -> u32 {
         self.number
     }
 
     /// By which calls it is polled.
-    pub fn interface(&self) -> Interface {
-        self.interface
+    pub fn api(&self) -> VerbsApi {
+        self.api
     }
 
     pub(crate) fn raw(&self) -> &P::CompletionQueue {
@@ -177,7 +181,7 @@ impl Drop for Reservation {
     }
 }
 
-/// How one work request ended. [`QueuePair::retire`](crate::QueuePair::retire) turns it into
+/// How one work request ended. [`QueuePair::complete`](crate::QueuePair::complete) turns it into
 /// what the work request held.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Completion {

@@ -13,8 +13,8 @@ use std::{
 
 use crate::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, CompletionQueue, ConnectParameters,
-    ConnectionParameters, Domain, Error, Limits, PreparedQueuePair, PrivateData, Provider,
-    REJECT_DATA_MAX, RdmaCore, SharedReceiveQueue,
+    ConnectionParameters, Error, Limits, PreparedQueuePair, PrivateData, ProtectionDomain,
+    Provider, REJECT_DATA_MAX, RdmaCore, SharedReceiveQueue,
     completion::Reservation,
     provider::{CmEvent, CmEventKind, CmRequest, QueuePairRequest},
     queue_pair::Parts,
@@ -129,16 +129,17 @@ impl<P: Provider> Endpoint<P> {
     /// * [`Error::CreateQueuePair`]: EINVAL or ENOMEM beyond the device's limits.
     pub fn queue_pair(
         &mut self,
-        domain: &Domain<P>,
+        domain: &ProtectionDomain<P>,
         queue: &CompletionQueue<P>,
         capabilities: Capabilities,
     ) -> Result<PreparedQueuePair<P>, Error> {
-        let reservation = queue.reserve(capabilities.send.saturating_add(capabilities.receive))?;
+        let reservation =
+            queue.reserve(capabilities.max_send_wr.saturating_add(capabilities.max_recv_wr))?;
         self.make(domain, queue, Size { capabilities, reservation, shared: None })
     }
 
     /// The same, in the domain of a shared receive queue, and with receives from there;
-    /// [`Capabilities::receive`] is then 0.
+    /// [`Capabilities::max_recv_wr`] is then 0.
     ///
     /// # Errors
     ///
@@ -151,7 +152,7 @@ impl<P: Provider> Endpoint<P> {
         capabilities: Capabilities,
     ) -> Result<PreparedQueuePair<P>, Error> {
         let share = shared.share(queue)?;
-        let reservation = queue.reserve(capabilities.send)?;
+        let reservation = queue.reserve(capabilities.max_send_wr)?;
         let size = Size { capabilities, reservation, shared: Some((shared, share)) };
         self.make(shared.domain(), queue, size)
     }
@@ -238,10 +239,10 @@ impl<P: Provider> Endpoint<P> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateDomain`]; [`Error::Misuse`] before an address is resolved.
-    pub fn domain(&self) -> Result<Domain<P>, Error> {
+    /// [`Error::CreateProtectionDomain`]; [`Error::Misuse`] before an address is resolved.
+    pub fn domain(&self) -> Result<ProtectionDomain<P>, Error> {
         let raw = self.provider.domain(&self.raw)?;
-        Ok(Domain::new(self.provider.clone(), raw))
+        Ok(ProtectionDomain::new(self.provider.clone(), raw))
     }
 
     /// Makes a completion queue for at least `capacity` completions on the device that the
@@ -251,13 +252,13 @@ impl<P: Provider> Endpoint<P> {
     ///
     /// [`Error::CreateCompletionQueue`]; [`Error::Misuse`] before an address is resolved.
     pub fn completion_queue(&self, capacity: u32) -> Result<CompletionQueue<P>, Error> {
-        let (raw, facts) = self.provider.completion_queue(&self.raw, capacity)?;
-        Ok(CompletionQueue::new(self.provider.clone(), raw, facts))
+        let (raw, info) = self.provider.completion_queue(&self.raw, capacity)?;
+        Ok(CompletionQueue::new(self.provider.clone(), raw, info))
     }
 
     fn make(
         &mut self,
-        domain: &Domain<P>,
+        domain: &ProtectionDomain<P>,
         queue: &CompletionQueue<P>,
         size: Size<'_, P>,
     ) -> Result<PreparedQueuePair<P>, Error> {
@@ -269,10 +270,10 @@ impl<P: Provider> Endpoint<P> {
             shared: shared.as_ref().map(|(shared, _)| shared.raw()),
             capabilities,
         };
-        let (raw, facts) = self.provider.queue_pair(&mut self.raw, request)?;
+        let (raw, info) = self.provider.queue_pair(&mut self.raw, request)?;
         let parts = Parts {
             raw,
-            facts,
+            info,
             provider: self.provider.clone(),
             domain: domain.identity(),
             connection: self.identity,

@@ -8,12 +8,12 @@ pub struct DeviceEvent {
     /// What happened.
     pub kind: DeviceEventKind,
     /// To what.
-    pub subject: Subject,
+    pub subject: EventSubject,
 }
 
 /// What a device event is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Subject {
+pub enum EventSubject {
     /// A completion queue, by its [number](crate::CompletionQueue::number).
     CompletionQueue(u32),
     /// The device as a whole.

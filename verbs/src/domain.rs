@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, CallerMemory, DeviceEvent, Error, Provider, RdmaCore, RefusedMemory,
+    Access, Buffer, CallerMemory, DeviceEvent, Error, Provider, RdmaCore, RegisterError,
     SharedReceiveQueue, Window,
     memory::{Mapping, Region, page_size},
     provider::{DmaBuf, RegisterRequest},
@@ -37,18 +37,18 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub struct Domain<P: Provider = RdmaCore> {
+pub struct ProtectionDomain<P: Provider = RdmaCore> {
     inner: Arc<Inner<P>>,
 }
 
 struct Inner<P: Provider> {
-    raw: P::Domain,
+    raw: P::ProtectionDomain,
     provider: Arc<P>,
     identity: u64,
 }
 
-impl<P: Provider> Domain<P> {
-    pub(crate) fn new(provider: Arc<P>, raw: P::Domain) -> Self {
+impl<P: Provider> ProtectionDomain<P> {
+    pub(crate) fn new(provider: Arc<P>, raw: P::ProtectionDomain) -> Self {
         let identity = IDENTITY.fetch_add(1, Ordering::Relaxed);
         Self { inner: Arc::new(Inner { raw, provider, identity }) }
     }
@@ -72,7 +72,8 @@ impl<P: Provider> Domain<P> {
     /// [`Buffer::deregister`] gives it back.
     ///
     /// ```no_run
-    /// # fn round_trip(domain: &verbs::Domain) -> Result<(), Box<dyn std::error::Error>> {
+    /// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+    /// # fn round_trip(domain: &verbs::ProtectionDomain) -> Result {
     /// let buffer = domain.register(vec![0; 1 << 20], verbs::Access::LOCAL_WRITE)?;
     /// // ... post it, retire it ...
     /// let memory: Vec<u8> = buffer.deregister()?;
@@ -91,15 +92,15 @@ impl<P: Provider> Domain<P> {
         &self,
         memory: M,
         access: Access,
-    ) -> Result<Buffer, RefusedMemory<M>> {
+    ) -> Result<Buffer, RegisterError<M>> {
         let mapping = Mapping::of_vector(memory.into_vector(), P::AGENT).map_err(|empty| {
             let error = Error::Misuse("memory of no length cannot be registered");
-            RefusedMemory { error, memory: M::from_vector(empty) }
+            RegisterError { error, memory: M::from_vector(empty) }
         })?;
         let mapping = Arc::new(mapping);
         self.region(&mapping, access).map(Buffer::whole).map_err(|error| {
             let mapping = Arc::into_inner(mapping).expect("what was refused is not kept");
-            RefusedMemory { error, memory: M::from_vector(mapping.into_vector()) }
+            RegisterError { error, memory: M::from_vector(mapping.into_vector()) }
         })
     }
 
@@ -201,26 +202,26 @@ impl<P: Provider> Domain<P> {
         self.inner.identity
     }
 
-    pub(crate) fn raw(&self) -> &P::Domain {
+    pub(crate) fn raw(&self) -> &P::ProtectionDomain {
         &self.inner.raw
     }
 }
 
-impl<P: Provider> AsFd for Domain<P> {
+impl<P: Provider> AsFd for ProtectionDomain<P> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.raw.as_fd()
     }
 }
 
-impl<P: Provider> Clone for Domain<P> {
+impl<P: Provider> Clone for ProtectionDomain<P> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
     }
 }
 
-impl<P: Provider> fmt::Debug for Domain<P> {
+impl<P: Provider> fmt::Debug for ProtectionDomain<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Domain").field(&self.inner.identity).finish()
+        f.debug_tuple("ProtectionDomain").field(&self.inner.identity).finish()
     }
 }
 

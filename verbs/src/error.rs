@@ -53,7 +53,7 @@ pub enum Error {
 
     /// Making a protection domain failed.
     #[error("cannot make a protection domain; the device may be out of them")]
-    CreateDomain(#[source] io::Error),
+    CreateProtectionDomain(#[source] io::Error),
 
     /// Making an event channel or an id failed, for a reason that has no variant of its own.
     #[error("cannot open an RDMA connection endpoint")]

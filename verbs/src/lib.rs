@@ -10,14 +10,15 @@
 //! use std::time::Duration;
 //!
 //! use rdma_fabric::Fabric;
-//! use verbs::{Access, Capabilities, Completion, ConnectParameters, Endpoint, Retired};
+//! use verbs::{Access, Capabilities, Completion, ConnectParameters, Endpoint, CompletedWork};
 //! use verbs::ConnectionEvent as Event;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let fabric = Fabric::auto(1);
 //! let (address, patience) = ("10.0.0.2:4420".parse()?, Duration::from_secs(1));
 //! // So many sends and receives under way, of so many buffers; inline ones of so many bytes.
-//! let size = Capabilities { send: 4, receive: 4, segments: 1, inline: 64 };
+//! let size =
+//!     Capabilities { max_send_wr: 4, max_recv_wr: 4, max_send_sge: 1, max_inline_data: 64 };
 //!
 //! // An endpoint asks the connection manager; the answers are events.
 //! let mut listener = Endpoint::open_with(fabric.host("server", [10, 0, 0, 2].into()))?;
@@ -53,12 +54,13 @@
 //! // ... until its completion gives it back.
 //! let mut done = [Completion::default(); 8];
 //! assert_eq!(queue.poll(&mut done)?, 1);
-//! let Retired::Send { tag: 1, .. } = pair.retire(&done[0])? else { panic!("a send was posted") };
+//! let CompletedWork::Send { tag: 1, .. } = pair.complete(&done[0])?
+//!     else { panic!("a send was posted") };
 //!
 //! let Some(Event::Established(established)) = server.next_event()? else { panic!("gone") };
 //! let mut server_pair = server_pair.ready(&established);
 //! assert_eq!(server_queue.poll(&mut done)?, 1);
-//! let Retired::Receive { tag: 7, buffer, length: 5 } = server_pair.retire(&done[0])?
+//! let CompletedWork::Receive { tag: 7, buffer, length: 5 } = server_pair.complete(&done[0])?
 //!     else { panic!("{}", done[0].status()) };
 //! let mut message = [0; 5];
 //! buffer.copy_out(0, &mut message);
@@ -84,15 +86,15 @@
 //!                  /   |   \                  ConnectRequest, Established, Rejected, ...
 //!            domain  queue  queue_pair
 //!                /     |        \
-//!           Domain  Completion-  PreparedQueuePair -- ready(&Established) --> QueuePair
-//!              |      Queue           |                                        |
+//!      Protection-  Completion-  PreparedQueuePair -- ready(&Established) --> QueuePair
+//!           Domain    Queue           |                                        |
 //!          allocate    |         post_receive, flush      send, send_inline, post_receive, flush
 //!              |       |                                                       ^
-//!            Buffer    '-- poll --> Completion -- retire --> Retired: the buffers back
+//!            Buffer    '-- poll --> Completion -- complete --> CompletedWork: buffers back
 //! ```
 //!
 //! A [`Buffer`] is in one of two hands: yours, or, from the call that queues it until its
-//! completion is [retired](QueuePair::retire) or the queue pair is [closed](QueuePair::close),
+//! completion is [completed](QueuePair::complete) or the queue pair is [closed](QueuePair::close),
 //! the queue pair's. So posting is a safe call: what the device may touch cannot be touched,
 //! freed or posted again. Completions carry a number that is not used again, never a pointer; one
 //! that is stale is an error, [`StaleCompletion`].
@@ -102,19 +104,19 @@
 //! Memory of another protection domain than the queue pair's is refused when it is used, as
 //! [`Error::Misuse`]. Nothing has to be kept alive for anything else, so nothing can be outlived:
 //! what is made from a domain keeps it, and what is only borrowed from it cannot be kept
-//! ([`Domain`]).
+//! ([`ProtectionDomain`]).
 //!
 //! Reads and writes move their buffers, too. A window is bound to part of a buffer for one
 //! connection, by a request on the send queue, and comes back once its key is out of use:
 //!
 //! ```no_run
-//! # fn expose(queue_pair: &mut verbs::QueuePair, domain: &verbs::Domain)
+//! # fn expose(queue_pair: &mut verbs::QueuePair, domain: &verbs::ProtectionDomain)
 //! # -> Result<(), Box<dyn std::error::Error>> {
-//! use verbs::{Access, Binding};
+//! use verbs::{Access, BindInfo};
 //!
 //! let buffer = domain.allocate(4096, Access::LOCAL_WRITE | Access::BIND)?;
 //! let window = domain.window()?;
-//! let to = Binding { buffer: &buffer, range: 0..512, access: Access::REMOTE_WRITE };
+//! let to = BindInfo { buffer: &buffer, range: 0..512, access: Access::REMOTE_WRITE };
 //! let key = queue_pair.bind(window, to)?;
 //! queue_pair.send_inline(&key.0.to_le_bytes())?; // the peer is told by the same chain
 //! queue_pair.flush()?;
@@ -128,9 +130,9 @@
 //! ```
 //!
 //! A device's own events, such as a port that goes down, the device's removal or a completion
-//! queue that overran, reach each [`Domain`] of it, and say what they are about:
-//! [`Domain::next_event`]. Sends and completions go by the classic calls of the device's plug-in,
-//! or by the extended ones (`ibv_wr_*`, `ibv_start_poll`): [`Interface`].
+//! queue that overran, reach each [`ProtectionDomain`] of it, and say what they are about:
+//! [`ProtectionDomain::next_event`]. Sends and completions go by the legacy calls of the device's
+//! plug-in, or by the extended ones (`ibv_wr_*`, `ibv_start_poll`): [`VerbsApi`].
 //!
 //! # Cost
 //!
@@ -145,23 +147,24 @@
 //!   a completion, sixteen at a time                      1                39
 //! ```
 //!
-//! What rxe's plug-in adds is told at [`Interface`]. A poll that finds nothing costs the same for
+//! What rxe's plug-in adds is told at [`VerbsApi`]. A poll that finds nothing costs the same for
 //! one queue pair and for 64.
 //!
 //! # Threads
 //!
-//! Every type is [`Send`]; [`Domain`] is also [`Sync`] and [`Clone`]. Endpoints, completion
-//! queues, shared receive queues and queue pairs are used through `&mut`, so one thread has each
-//! at a time; different ones can be used by different threads at once, also when one was made
-//! from the other.
+//! Every type is [`Send`]; [`ProtectionDomain`] is also [`Sync`] and [`Clone`]. Endpoints,
+//! completion queues, shared receive queues and queue pairs are used through `&mut`, so one
+//! thread has each at a time; different ones can be used by different threads at once, also when
+//! one was made from the other.
 //!
 //! # Clean-up
 //!
 //! Drop things in any order. What is made from something keeps that alive:
 //!
 //! ```text
-//!   QueuePair --> connection, Domain, CompletionQueue         Buffer --> registration --> Domain
-//!   Domain, CompletionQueue --> the device, but no connection
+//!   QueuePair --> connection, ProtectionDomain, CompletionQueue
+//!   Buffer --> registration --> ProtectionDomain
+//!   ProtectionDomain, CompletionQueue --> the device, but no connection
 //! ```
 //!
 //! A queue pair is destroyed before the buffers in its slots are freed or returned. Memory is
@@ -185,8 +188,9 @@
 //! * Events of a device are read from the context that librdmacm shares within the process; its
 //!   descriptor is made not to block, and another library that reads it would take events away.
 //! * Registered memory is locked: see [`Error::LockedMemoryLimit`] for what to raise.
-//! * Memory to register is owned: allocated [here](Domain::allocate), in [pools](Pool), or
-//!   [moved in](Domain::register). There is no registering of bare addresses, safe or unsafe.
+//! * Memory to register is owned: allocated [here](ProtectionDomain::allocate), in [pools](Pool),
+//!   or [moved in](ProtectionDomain::register). There is no registering of bare addresses, safe or
+//!   unsafe.
 
 pub mod active_side;
 mod caller_memory;
@@ -195,28 +199,27 @@ mod connection;
 mod device_event;
 mod domain;
 mod error;
-mod interface;
 pub mod memory;
 mod parameters;
-mod pending;
 mod pool;
 pub mod provider;
 mod queue_pair;
-mod segment;
+mod request_queue;
+mod sge;
 mod shared_receive_queue;
 mod slot;
 mod sys;
 mod token;
+mod verbs_api;
 mod window;
 mod work;
 
-pub use caller_memory::{CallerMemory, NotDeregistered, RefusedMemory};
+pub use caller_memory::{CallerMemory, DeregisterError, RegisterError};
 pub use completion::{Completion, CompletionQueue, Status};
 pub use connection::{ConnectionEvent, Endpoint, Established};
-pub use device_event::{DeviceEvent, DeviceEventKind, Subject};
-pub use domain::Domain;
+pub use device_event::{DeviceEvent, DeviceEventKind, EventSubject};
+pub use domain::ProtectionDomain;
 pub use error::Error;
-pub use interface::Interface;
 pub use memory::{Access, Buffer, RemoteAddress, RemoteKey};
 pub use parameters::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,
@@ -227,7 +230,9 @@ pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair, SENDS_QUEUED_MAX};
 pub use shared_receive_queue::SharedReceiveQueue;
 pub use sys::{DeviceInfo, PageSize, PortInfo, PortState, RdmaCore, devices};
-pub use window::{Binding, RefusedBind, Window};
+pub use verbs_api::VerbsApi;
+pub use window::{BindError, BindInfo, Window};
 pub use work::{
-    Refused, RefusedBuffer, Retired, Returned, SEGMENTS_MAX, Segments, StaleCompletion, WorkKind,
+    CompletedWork, FlushedWork, PostBufferError, PostSendError, SGE_MAX, SgList, StaleCompletion,
+    WorkKind,
 };

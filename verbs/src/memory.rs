@@ -41,7 +41,7 @@ use std::{
     },
 };
 
-use crate::{CallerMemory, NotDeregistered, provider::Keys, sys::Pages};
+use crate::{CallerMemory, DeregisterError, provider::Keys, sys::Pages};
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///
@@ -60,7 +60,7 @@ use crate::{CallerMemory, NotDeregistered, provider::Keys, sys::Pages};
 /// ```compile_fail,E0382
 /// # fn touch(queue_pair: &mut verbs::QueuePair, buffer: verbs::Buffer, out: &mut [u8]) {
 /// queue_pair.post_receive(buffer, 1);
-/// buffer.copy_out(0, out); // it comes back in `Retired::Receive`
+/// buffer.copy_out(0, out); // it comes back in `CompletedWork::Receive`
 /// # }
 /// ```
 ///
@@ -85,14 +85,14 @@ impl Buffer {
     }
 
     /// Takes the registration back and returns the memory that was
-    /// [registered](crate::Domain::register), with whatever the device has written there.
+    /// [registered](crate::ProtectionDomain::register), with whatever the device has written there.
     ///
     /// # Errors
     ///
-    /// [`NotDeregistered`], which hands the buffer back if there still is one.
-    pub fn deregister<M: CallerMemory>(self) -> Result<M, NotDeregistered> {
+    /// [`DeregisterError`], which hands the buffer back if there still is one.
+    pub fn deregister<M: CallerMemory>(self) -> Result<M, DeregisterError> {
         let Self { region, offset, length } = self;
-        let in_use = |region| NotDeregistered::InUse(Self { region, offset, length });
+        let in_use = |region| DeregisterError::InUse(Self { region, offset, length });
         let all = offset == 0 && length == region.memory.length;
         if !all || !region.memory.is_callers() {
             return Err(in_use(region));
@@ -100,7 +100,7 @@ impl Buffer {
         let Region { _registration, memory, .. } = Arc::try_unwrap(region).map_err(in_use)?;
         drop(_registration);
         // A registration that the device did not give up still holds the memory.
-        let memory = Arc::try_unwrap(memory).map_err(|_| NotDeregistered::Kept)?;
+        let memory = Arc::try_unwrap(memory).map_err(|_| DeregisterError::Kept)?;
         Ok(M::from_vector(memory.into_vector()))
     }
 
@@ -191,7 +191,7 @@ impl Buffer {
     }
 
     /// Whether its bytes can be copied in and out; those of a
-    /// [dma-buf](crate::Domain::register_dma_buf) cannot.
+    /// [dma-buf](crate::ProtectionDomain::register_dma_buf) cannot.
     #[inline]
     pub fn is_local(&self) -> bool {
         !matches!(self.region.memory.backing, Backing::Foreign)
@@ -345,7 +345,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Memory of the heap, for whoever talks to a provider directly; everybody else has
-    /// [`Domain::allocate`](crate::Domain::allocate).
+    /// [`ProtectionDomain::allocate`](crate::ProtectionDomain::allocate).
     ///
     /// Nothing when there is no memory, or `length` is 0 or beyond any address space.
     pub fn allocate(length: usize, agent: Agent) -> Option<Self> {

@@ -103,7 +103,7 @@ pub struct Limits {
     /// RDMA reads and atomics of the peer that one queue pair can have outstanding.
     pub read_atomic: u32,
     /// Buffers that one send can gather.
-    pub segments: u32,
+    pub send_sge: u32,
     /// Receives of one shared receive queue.
     pub shared_receive_work_requests: u32,
     /// Shared receive queues; 0 where the device has none.

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    Access, Buffer, Domain, Error, PageSize, Provider,
+    Access, Buffer, Error, PageSize, ProtectionDomain, Provider,
     memory::{Mapping, Region, page_size},
     sys::Pages,
 };
@@ -21,7 +21,7 @@ pub struct PoolOptions {
     pub pages: PageSize,
     /// Whether smaller pages will not do. Otherwise the [report](Pool::report) says that they
     /// had to.
-    pub demand_pages: bool,
+    pub require_pages: bool,
     /// On which NUMA node, as far as it has memory: most often that of the device,
     /// [`Limits::numa_node`](crate::Limits::numa_node).
     pub node: Option<u32>,
@@ -74,7 +74,7 @@ pub enum Placement {
     },
 }
 
-impl<P: Provider> Domain<P> {
+impl<P: Provider> ProtectionDomain<P> {
     /// Allocates and registers a pool.
     ///
     /// # Errors
@@ -127,13 +127,13 @@ struct Made {
 
 impl Made {
     fn new(length: usize, options: PoolOptions) -> Result<Self, Error> {
-        let PoolOptions { pages: size, demand_pages, node, .. } = options;
+        let PoolOptions { pages: size, require_pages, node, .. } = options;
         let mut pages_refused = None;
         let mut pages = None;
         if size != PageSize::Base {
             match Pages::map(length, size) {
                 Ok(mapped) => pages = Some((mapped, size.bytes())),
-                Err(source) if demand_pages => {
+                Err(source) if require_pages => {
                     return Err(Error::HugePages { length, page_bytes: size.bytes(), source });
                 }
                 Err(error) => pages_refused = Some(error.to_string()),
@@ -263,7 +263,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri maps plain pages only")]
     fn huge_pages_are_had_refused_in_the_report_or_an_error() {
         let wish = PoolOptions { pages: PageSize::OneGibibyte, ..PoolOptions::default() };
-        let demand = PoolOptions { demand_pages: true, ..wish };
+        let demand = PoolOptions { require_pages: true, ..wish };
         // A pebibyte of them is nowhere in reserve.
         let made = Made::new(1 << 50, wish).expect("smaller pages will do");
         assert!(made.pages.is_none() && made.pages_refused.is_some());

@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent, Error,
-    Interface, Limits, PrivateData, RemoteAddress, RemoteKey,
+    Limits, PrivateData, RemoteAddress, RemoteKey, VerbsApi,
     memory::{Agent, Mapping, ReadOnly},
 };
 
@@ -36,7 +36,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// readable when there is an event, and does not block.
     type Endpoint: Send + AsFd;
     /// A protection domain; the file descriptor is readable when there is a device event.
-    type Domain: Send + Sync + AsFd;
+    type ProtectionDomain: Send + Sync + AsFd;
     /// Registered memory, deregistered when dropped, before the memory is freed; or a memory
     /// window, freed when dropped, bound or not: nobody reaches memory through it afterwards.
     type Registration: Send + Sync;
@@ -85,8 +85,8 @@ pub trait Provider: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateDomain`]; [`Error::Misuse`] before an address is resolved.
-    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error>;
+    /// [`Error::CreateProtectionDomain`]; [`Error::Misuse`] before an address is resolved.
+    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::ProtectionDomain, Error>;
 
     /// The next event of the domain's device, if there is one. Never blocks. Every domain gets
     /// every event of its device from when it was made, in order; one that is not read for long
@@ -95,7 +95,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::ReadDeviceEvent`].
-    fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error>;
+    fn device_event(&self, domain: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error>;
 
     /// Registers memory, or allocates a memory window, which is not bound to any memory.
     ///
@@ -107,7 +107,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// of the request is kept then.
     fn register(
         &self,
-        domain: &Self::Domain,
+        domain: &Self::ProtectionDomain,
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error>;
 
@@ -120,7 +120,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, QueueFacts), Error>;
+    ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error>;
 
     /// Makes a shared receive queue for `capacity` receives of one segment each; says by what
     /// number [`DeviceEvent`]s name it, which no other of its device has now.
@@ -130,7 +130,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// [`Error::CreateSharedReceiveQueue`].
     fn shared_receive_queue(
         &self,
-        domain: &Self::Domain,
+        domain: &Self::ProtectionDomain,
         capacity: u32,
     ) -> Result<(Self::SharedReceiveQueue, u32), Error>;
 
@@ -144,7 +144,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, QueuePairFacts), Error>;
+    ) -> Result<(Self::QueuePair, QueuePairInfo), Error>;
 
     /// Hands work requests to the device, in order, with one doorbell.
     ///
@@ -302,28 +302,28 @@ pub struct Keys {
 
 /// What is known of a completion queue that was made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct QueueFacts {
+pub struct CompletionQueueInfo {
     /// How many entries it really has.
     pub capacity: u32,
     /// By what [`DeviceEvent`]s name it; no other queue of its device has it now.
     pub number: u32,
     /// By which calls it is polled.
-    pub interface: Interface,
+    pub api: VerbsApi,
 }
 
 /// What is known of a queue pair that was made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct QueuePairFacts {
+pub struct QueuePairInfo {
     /// Its number.
     pub number: u32,
     /// By which calls its sends are posted.
-    pub interface: Interface,
+    pub api: VerbsApi,
 }
 
 /// What a queue pair is made of.
 pub struct QueuePairRequest<'a, P: Provider> {
     /// The domain whose memory it can use.
-    pub domain: &'a P::Domain,
+    pub domain: &'a P::ProtectionDomain,
     /// Where its sends and its receives complete.
     pub queue: &'a P::CompletionQueue,
     /// Where its receives come from, if not from a queue of its own.
@@ -361,7 +361,7 @@ pub enum Batch<'a, P: Provider> {
 
 /// A range of registered memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Segment {
+pub struct Sge {
     /// Where it starts.
     pub address: u64,
     /// How long it is; never 0.
@@ -384,10 +384,10 @@ pub enum Payload {
     /// No bytes, as of a request that moves none.
     Nothing,
     /// Some of the segments, gathered (or, for a read, scattered) in order.
-    Segments {
+    SgList {
         /// The first of them.
         first: usize,
-        /// How many there are, at most [`SEGMENTS_MAX`](crate::SEGMENTS_MAX).
+        /// How many there are, at most [`SGE_MAX`](crate::SGE_MAX).
         count: u32,
     },
 }
@@ -398,23 +398,23 @@ pub struct Payloads {
     /// Copies, until they are handed over.
     inline: Box<[u8]>,
     /// Inline bytes that are here instead, for as long as the caller likes.
-    kept: Option<ReadOnly>,
-    segments: Box<[Segment]>,
+    message_buffer: Option<ReadOnly>,
+    sges: Box<[Sge]>,
 }
 
 impl Payloads {
     /// Room for so many bytes, and so many segments.
-    pub fn new(inline: usize, segments: usize) -> Self {
+    pub fn new(inline_bytes: usize, sges: usize) -> Self {
         Self {
-            inline: vec![0; inline].into_boxed_slice(),
-            kept: None,
-            segments: vec![Segment::default(); segments].into_boxed_slice(),
+            inline: vec![0; inline_bytes].into_boxed_slice(),
+            message_buffer: None,
+            sges: vec![Sge::default(); sges].into_boxed_slice(),
         }
     }
 
     /// Has inline bytes in this buffer from now on.
-    pub(crate) fn keep(&mut self, buffer: ReadOnly) {
-        (self.inline, self.kept) = (Box::default(), Some(buffer));
+    pub(crate) fn set_message_buffer(&mut self, buffer: ReadOnly) {
+        (self.inline, self.message_buffer) = (Box::default(), Some(buffer));
     }
 
     /// Kept bytes, as the device is told of them.
@@ -423,16 +423,16 @@ impl Payloads {
     ///
     /// When none are kept.
     #[inline]
-    pub(crate) fn kept(&self, offset: usize, length: u32) -> Segment {
-        let buffer = self.kept.as_ref().expect("whoever asks has kept bytes");
-        let all = Segment::of(buffer.buffer());
-        Segment { address: all.address + offset as u64, length, ..all }
+    pub(crate) fn message_sge(&self, offset: usize, length: u32) -> Sge {
+        let buffer = self.message_buffer.as_ref().expect("whoever asks has kept bytes");
+        let all = Sge::of(buffer.buffer());
+        Sge { address: all.address + offset as u64, length, ..all }
     }
 
     /// Inline bytes, if they are within. They must be copied before [`Provider::post`] returns.
     #[inline]
     pub fn bytes(&self, offset: usize, length: u32) -> Option<&[u8]> {
-        match &self.kept {
+        match &self.message_buffer {
             None => self.inline.get(offset..)?.get(..length as usize),
             Some(buffer) => buffer.bytes(offset, length as usize),
         }
@@ -447,9 +447,9 @@ impl Payloads {
 
     /// The segments of a payload; none of one that has none, or when they are not within.
     #[inline]
-    pub fn segments(&self, payload: &Payload) -> &[Segment] {
-        let Payload::Segments { first, count } = *payload else { return &[] };
-        let rest = self.segments.get(first..).unwrap_or_default();
+    pub fn sg_list(&self, payload: &Payload) -> &[Sge] {
+        let Payload::SgList { first, count } = *payload else { return &[] };
+        let rest = self.sges.get(first..).unwrap_or_default();
         rest.get(..count as usize).unwrap_or_default()
     }
 
@@ -459,7 +459,7 @@ impl Payloads {
     ///
     /// When it does not fit behind `offset`.
     #[inline(always)] // the length is often known to the caller
-    pub fn put_bytes(&mut self, offset: usize, message: &[u8]) {
+    pub fn write_inline(&mut self, offset: usize, message: &[u8]) {
         self.inline[offset..][..message.len()].copy_from_slice(message);
     }
 
@@ -469,8 +469,11 @@ impl Payloads {
     ///
     /// When none are kept, or not as many behind `offset`.
     #[inline(always)] // as above
-    pub(crate) fn keep_bytes(&mut self, offset: usize, message: &[u8]) {
-        self.kept.as_mut().expect("whoever changes them has kept bytes").copy_in(offset, message);
+    pub(crate) fn write_message(&mut self, offset: usize, message: &[u8]) {
+        self.message_buffer
+            .as_mut()
+            .expect("whoever changes them has kept bytes")
+            .copy_in(offset, message);
     }
 
     /// Where to note a request's memory.
@@ -479,19 +482,19 @@ impl Payloads {
     ///
     /// When there are fewer segments.
     #[inline]
-    pub fn segments_mut(&mut self, first: usize, count: usize) -> &mut [Segment] {
-        &mut self.segments[first..][..count]
+    pub fn sg_list_mut(&mut self, first: usize, count: usize) -> &mut [Sge] {
+        &mut self.sges[first..][..count]
     }
 
     /// Moves the copies of inline bytes, and the segments, to the front.
-    pub(crate) fn forget_front(&mut self, bytes: usize, segments: usize) {
+    pub(crate) fn discard_front(&mut self, bytes: usize, sges: usize) {
         self.inline.copy_within(bytes.min(self.inline.len()).., 0);
-        self.segments.copy_within(segments.min(self.segments.len()).., 0);
+        self.sges.copy_within(sges.min(self.sges.len()).., 0);
     }
 
     /// Whether inline bytes are copies, which are gone once they are handed over.
     pub(crate) fn is_copied(&self) -> bool {
-        self.kept.is_none()
+        self.message_buffer.is_none()
     }
 }
 
@@ -567,7 +570,7 @@ pub struct ReceiveRequest {
     /// Comes back in the completion.
     pub token: u64,
     /// Where a message may be put.
-    pub segment: Segment,
+    pub sge: Sge,
 }
 
 /// A batch was not taken as a whole.

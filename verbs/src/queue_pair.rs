@@ -1,8 +1,8 @@
 //! Queue pairs: bring-up as types, posting in batches, buffers in slots.
 
 mod engine;
-mod lent;
-mod messages;
+mod in_flight_buffers;
+mod message_slots;
 
 use std::{
     fmt,
@@ -12,13 +12,13 @@ use std::{
     },
 };
 
-use self::engine::{Engine, Unposted};
+use self::engine::{Engine, FlushError};
 use crate::{
-    Binding, Buffer, Completion, Error, Established, Interface, Provider, RdmaCore, Refused,
-    RefusedBind, RefusedBuffer, RemoteAddress, RemoteKey, Retired, Returned, SEGMENTS_MAX,
-    Segments, SharedReceiveQueue, StaleCompletion, Window,
+    BindError, BindInfo, Buffer, CompletedWork, Completion, Error, Established, FlushedWork,
+    PostBufferError, PostSendError, Provider, RdmaCore, RemoteAddress, RemoteKey, SGE_MAX, SgList,
+    SharedReceiveQueue, StaleCompletion, VerbsApi, Window,
     completion::{Invalidated, Reservation},
-    provider::{Operation, QueuePairFacts},
+    provider::{Operation, QueuePairInfo},
     shared_receive_queue::Share,
     token::SLOTS_MAX,
 };
@@ -27,29 +27,29 @@ use crate::{
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Capabilities {
     /// How many sends can be outstanding.
-    pub send: u32,
+    pub max_send_wr: u32,
     /// How many receives can be outstanding.
-    pub receive: u32,
-    /// How many buffers one send may gather, 1 to [`SEGMENTS_MAX`].
-    pub segments: u32,
+    pub max_recv_wr: u32,
+    /// How many buffers one send may gather, 1 to [`SGE_MAX`].
+    pub max_send_sge: u32,
     /// How long an inline send may be, in bytes; rxe allows 512. 0 for none.
-    pub inline: u32,
+    pub max_inline_data: u32,
 }
 
 impl Capabilities {
     /// Refuses what no device could do.
     pub(crate) fn check(self, shared: bool) -> Result<(), Error> {
-        let Self { send, receive, segments, .. } = self;
-        if shared && receive != 0 {
+        let Self { max_send_wr, max_recv_wr, max_send_sge, .. } = self;
+        if shared && max_recv_wr != 0 {
             return Err(Error::Misuse("with a shared receive queue there are no others"));
         }
-        if send == 0 || receive == 0 && !shared {
+        if max_send_wr == 0 || max_recv_wr == 0 && !shared {
             return Err(Error::Misuse("a queue pair needs at least one send and one receive"));
         }
-        if send > SLOTS_MAX || receive > SLOTS_MAX {
+        if max_send_wr > SLOTS_MAX || max_recv_wr > SLOTS_MAX {
             return Err(Error::Misuse("a queue pair has at most 2^24 sends and 2^24 receives"));
         }
-        if segments == 0 || segments as usize > SEGMENTS_MAX {
+        if max_send_sge == 0 || max_send_sge as usize > SGE_MAX {
             return Err(Error::Misuse("a send gathers 1 to 4 buffers"));
         }
         Ok(())
@@ -74,20 +74,20 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore> {
 /// [`flush`](Self::flush): everything of one kind in one chain, with one doorbell. At most
 /// [`SENDS_QUEUED_MAX`] sends wait for that; one more hands the others over first, and is not
 /// queued where that fails, with the error of [`flush`](Self::flush). Its buffers stay in the queue
-/// pair until its completion is [retired](Self::retire), or the queue pair is
+/// pair until its completion is [completed](Self::complete), or the queue pair is
 /// [closed](Self::close).
 ///
 /// Requests on the send queue are carried out in the order in which they were queued.
 ///
 /// Dropping a queue pair destroys it first, and then frees what was posted.
 ///
-/// What was read into a buffer is there when the read is retired, not before:
+/// What was read into a buffer is there when the read is completed, not before:
 ///
 /// ```compile_fail,E0382
 /// # fn early(queue_pair: &mut verbs::QueuePair, buffer: verbs::Buffer,
 /// #          from: verbs::RemoteAddress, out: &mut [u8]) {
 /// queue_pair.rdma_read(buffer, from, 1);
-/// buffer.copy_out(0, out); // it comes back in `Retired::Send`
+/// buffer.copy_out(0, out); // it comes back in `CompletedWork::Send`
 /// # }
 /// ```
 pub struct QueuePair<P: Provider = RdmaCore> {
@@ -118,7 +118,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     /// # Errors
     ///
     /// As [`QueuePair::post_receive`].
-    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedBuffer> {
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), PostBufferError> {
         self.engine.post_receive(buffer, tag)
     }
 
@@ -132,7 +132,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     }
 
     /// Destroys the queue pair and returns what was posted.
-    pub fn close(self) -> Vec<Returned> {
+    pub fn close(self) -> Vec<FlushedWork> {
         self.engine.close()
     }
 
@@ -158,7 +158,7 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// * [`Error::QueueFull`]: retire completions first.
-    /// * [`Error::Misuse`]: the message is longer than [`Capabilities::inline`].
+    /// * [`Error::Misuse`]: the message is longer than [`Capabilities::max_inline_data`].
     #[inline(always)] // the length is often known to the caller
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
         match self.engine.has_room() {
@@ -170,7 +170,7 @@ impl<P: Provider> QueuePair<P> {
     /// Apart, so that the usual case saves no registers for it.
     #[cold]
     fn send_inline_after_others(&mut self, message: &[u8]) -> Result<(), Error> {
-        self.engine.make_room(1)?;
+        self.engine.reserve_sends(1)?;
         self.engine.post_inline(Operation::Send, message)
     }
 
@@ -179,10 +179,10 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// Hands the buffers back with [`Error::QueueFull`], or [`Error::Misuse`]: no buffer, more
-    /// than [`Capabilities::segments`], an empty one, or one of another domain.
+    /// than [`Capabilities::max_send_sge`], an empty one, or one of another domain.
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
-    pub fn send(&mut self, segments: impl Into<Segments>, tag: u64) -> Result<(), Refused> {
-        self.engine.post_buffers(Operation::Send, segments.into(), tag)
+    pub fn send(&mut self, buffers: impl Into<SgList>, tag: u64) -> Result<(), PostSendError> {
+        self.engine.post_buffers(Operation::Send, buffers.into(), tag)
     }
 
     /// Queues a send, as [`send_inline`](Self::send_inline), that also takes a key of the peer
@@ -196,7 +196,7 @@ impl<P: Provider> QueuePair<P> {
         message: &[u8],
         key: RemoteKey,
     ) -> Result<(), Error> {
-        self.engine.make_room(1)?;
+        self.engine.reserve_sends(1)?;
         self.engine.post_inline(Operation::SendWithInvalidate(key), message)
     }
 
@@ -210,11 +210,11 @@ impl<P: Provider> QueuePair<P> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn send_with_invalidate(
         &mut self,
-        segments: impl Into<Segments>,
+        buffers: impl Into<SgList>,
         key: RemoteKey,
         tag: u64,
-    ) -> Result<(), Refused> {
-        self.engine.post_buffers(Operation::SendWithInvalidate(key), segments.into(), tag)
+    ) -> Result<(), PostSendError> {
+        self.engine.post_buffers(Operation::SendWithInvalidate(key), buffers.into(), tag)
     }
 
     /// Queues a read of the peer's memory into one to four buffers, in order; its completion gives
@@ -230,11 +230,11 @@ impl<P: Provider> QueuePair<P> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_read(
         &mut self,
-        segments: impl Into<Segments>,
+        buffers: impl Into<SgList>,
         from: RemoteAddress,
         tag: u64,
-    ) -> Result<(), Refused> {
-        self.engine.post_buffers(Operation::RdmaRead(from), segments.into(), tag)
+    ) -> Result<(), PostSendError> {
+        self.engine.post_buffers(Operation::RdmaRead(from), buffers.into(), tag)
     }
 
     /// Queues a write of one to four buffers, in order, to the peer's memory; its completion gives
@@ -247,11 +247,11 @@ impl<P: Provider> QueuePair<P> {
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn rdma_write(
         &mut self,
-        segments: impl Into<Segments>,
+        buffers: impl Into<SgList>,
         to: RemoteAddress,
         tag: u64,
-    ) -> Result<(), Refused> {
-        self.engine.post_buffers(Operation::RdmaWrite(to), segments.into(), tag)
+    ) -> Result<(), PostSendError> {
+        self.engine.post_buffers(Operation::RdmaWrite(to), buffers.into(), tag)
     }
 
     /// Queues a write of bytes that are copied at once; otherwise as
@@ -262,7 +262,7 @@ impl<P: Provider> QueuePair<P> {
     /// As [`send_inline`](Self::send_inline).
     #[inline]
     pub fn rdma_write_inline(&mut self, bytes: &[u8], to: RemoteAddress) -> Result<(), Error> {
-        self.engine.make_room(1)?;
+        self.engine.reserve_sends(1)?;
         self.engine.post_inline(Operation::RdmaWrite(to), bytes)
     }
 
@@ -280,12 +280,12 @@ impl<P: Provider> QueuePair<P> {
     /// of another domain, the range is empty or not within the buffer, the access is nothing that a
     /// window can allow, or the buffer is registered without [`BIND`](crate::Access::BIND), or
     /// without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE) for a window that may be written.
-    pub fn bind(&mut self, window: Window, to: Binding<'_>) -> Result<RemoteKey, RefusedBind> {
+    pub fn bind(&mut self, window: Window, to: BindInfo<'_>) -> Result<RemoteKey, BindError> {
         self.engine.bind(window, to)
     }
 
-    /// Queues taking a window's key out of use. Once the completion is retired, as
-    /// [`Retired::Credit`], [`reclaim`](Self::reclaim) gives the window back.
+    /// Queues taking a window's key out of use. Once the completion is completed, as
+    /// [`CompletedWork::Credit`], [`reclaim`](Self::reclaim) gives the window back.
     ///
     /// # Errors
     ///
@@ -297,7 +297,7 @@ impl<P: Provider> QueuePair<P> {
     }
 
     /// Gives a window back whose key is out of use: because the peer sent with invalidate, and
-    /// that receive is retired, or because this side [did](Self::local_invalidate). Nothing while
+    /// that receive is completed, or because this side [did](Self::local_invalidate). Nothing while
     /// the peer may still use the key.
     ///
     /// A peer that was to invalidate a key, and answered without, has left it in use.
@@ -327,12 +327,12 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// Hands the buffer back with [`Error::QueueFull`], or [`Error::Misuse`]: it is empty, of
     /// another domain, or registered without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE).
-    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedBuffer> {
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), PostBufferError> {
         self.engine.post_receive(buffer, tag)
     }
 
     /// Copies the beginning of a received message out, and queues its receive again, with the same
-    /// buffer and tag: what [`retire`](Self::retire) and
+    /// buffer and tag: what [`retire`](Self::complete) and
     /// [`post_receive`](Self::post_receive) do together, for less. Returns the message's length;
     /// what `out` has beyond that is left over from other messages.
     ///
@@ -345,12 +345,12 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// When the buffer is shorter than `out`.
     #[inline(always)]
-    pub fn receive_again(
+    pub fn repost_receive(
         &mut self,
         completion: &Completion,
         out: &mut [u8],
     ) -> Result<u32, StaleCompletion> {
-        self.engine.receive_again(completion, out)
+        self.engine.repost_receive(completion, out)
     }
 
     /// Hands what is queued to the device: the receives as one batch, then the sends as one.
@@ -371,8 +371,8 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// As [`flush`](Self::flush).
     #[inline]
-    pub fn make_room(&mut self, sends: u32) -> Result<(), Error> {
-        self.engine.make_room(sends)
+    pub fn reserve_sends(&mut self, sends: u32) -> Result<(), Error> {
+        self.engine.reserve_sends(sends)
     }
 
     /// Hands what is queued for sending to the device; queued receives stay queued. Whoever holds
@@ -383,7 +383,7 @@ impl<P: Provider> QueuePair<P> {
     /// [`Error::PostSend`], as [`flush`](Self::flush).
     #[inline(always)]
     pub fn flush_sends(&mut self) -> Result<(), Error> {
-        self.engine.flush_sends().map_err(|Unposted { source, .. }| Error::PostSend(source))
+        self.engine.flush_sends().map_err(|FlushError { source, .. }| Error::PostSend(source))
     }
 
     /// Frees the slot of a completed work request and returns what it held, whether it succeeded
@@ -392,8 +392,8 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// [`StaleCompletion`]: it is of no outstanding work request of this queue pair.
-    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
-        self.engine.retire(completion)
+    pub fn complete(&mut self, completion: &Completion) -> Result<CompletedWork, StaleCompletion> {
+        self.engine.complete(completion)
     }
 
     /// The same, for the completion of a receive that this queue pair took from a shared queue.
@@ -402,16 +402,16 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// [`StaleCompletion`]: it is of no outstanding receive of that queue, or of another queue
     /// pair.
-    pub fn retire_shared(
+    pub fn complete_shared(
         &mut self,
         completion: &Completion,
         shared: &mut SharedReceiveQueue<P>,
-    ) -> Result<Retired, StaleCompletion> {
-        self.engine.retire_shared(completion, shared)
+    ) -> Result<CompletedWork, StaleCompletion> {
+        self.engine.complete_shared(completion, shared)
     }
 
     /// Destroys the queue pair, and then returns everything that was still in a slot.
-    pub fn close(self) -> Vec<Returned> {
+    pub fn close(self) -> Vec<FlushedWork> {
         self.engine.close()
     }
 
@@ -433,8 +433,8 @@ impl<P: Provider> QueuePair<P> {
     }
 
     /// How many sends are out that have a completion to come with what they hold.
-    pub fn held_sends(&self) -> u32 {
-        self.engine.sends.holding()
+    pub fn sends_with_payload(&self) -> u32 {
+        self.engine.sends.payload_count()
     }
 
     /// How often it has handed work to the device, each time with one doorbell; a batch that the
@@ -444,8 +444,8 @@ impl<P: Provider> QueuePair<P> {
     }
 
     /// By which calls its sends are posted.
-    pub fn interface(&self) -> Interface {
-        self.engine.interface
+    pub fn api(&self) -> VerbsApi {
+        self.engine.api
     }
 
     /// The queue pair's number, by which completions of a shared queue are told apart.
@@ -473,7 +473,7 @@ impl<P: Provider> fmt::Debug for QueuePair<P> {
 /// What a queue pair is put together from.
 pub(crate) struct Parts<P: Provider> {
     pub(crate) raw: P::QueuePair,
-    pub(crate) facts: QueuePairFacts,
+    pub(crate) info: QueuePairInfo,
     pub(crate) provider: Arc<P>,
     /// Identity of the domain.
     pub(crate) domain: u64,

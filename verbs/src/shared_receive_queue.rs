@@ -6,13 +6,13 @@ use std::{
 };
 
 use crate::{
-    Buffer, Completion, CompletionQueue, Domain, Error, Provider, RdmaCore, RefusedBuffer, Retired,
-    Returned, StaleCompletion, WorkKind,
+    Buffer, CompletedWork, Completion, CompletionQueue, Error, FlushedWork, PostBufferError,
+    ProtectionDomain, Provider, RdmaCore, StaleCompletion, WorkKind,
     completion::Reservation,
-    pending::Pending,
     provider::{Batch, ReceiveRequest},
     queue_pair::next_generation,
-    segment::receivable,
+    request_queue::RequestQueue,
+    sge::receivable,
     slot::ReceiveTable,
     token::{Kind, SLOTS_MAX, Token},
 };
@@ -22,17 +22,17 @@ use crate::{
 ///
 /// Queue pairs [made with it](crate::Endpoint::queue_pair_sharing) have no receives of their own.
 /// Completions arrive where the queue pair's do;
-/// [`QueuePair::retire_shared`](crate::QueuePair::retire_shared) gives the buffer back. A queue
+/// [`QueuePair::complete_shared`](crate::QueuePair::complete_shared) gives the buffer back. A queue
 /// pair that fails leaves the receives to the others: they are not flushed.
 pub struct SharedReceiveQueue<P: Provider = RdmaCore> {
     // Fields drop in order: the device's queue before the buffers in it.
     raw: P::SharedReceiveQueue,
     provider: Arc<P>,
     receives: ReceiveTable<(Buffer, u64)>,
-    pending: Pending<ReceiveRequest>,
+    pending: RequestQueue<ReceiveRequest>,
     capacity: u32,
     number: u32,
-    domain: Domain<P>,
+    domain: ProtectionDomain<P>,
     /// Room in the completion queues of the queue pairs that share.
     reservations: Mutex<Vec<Weak<SharedReservation>>>,
     users: Arc<()>,
@@ -52,7 +52,11 @@ struct SharedReservation {
 }
 
 impl<P: Provider> SharedReceiveQueue<P> {
-    pub(crate) fn new(domain: Domain<P>, provider: Arc<P>, capacity: u32) -> Result<Self, Error> {
+    pub(crate) fn new(
+        domain: ProtectionDomain<P>,
+        provider: Arc<P>,
+        capacity: u32,
+    ) -> Result<Self, Error> {
         if capacity == 0 || capacity > SLOTS_MAX {
             return Err(Error::Misuse("a shared receive queue has 1 to 2^24 receives"));
         }
@@ -62,7 +66,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
             number,
             provider,
             receives: ReceiveTable::new(capacity, next_generation()),
-            pending: Pending::new(capacity, ReceiveRequest::default()),
+            pending: RequestQueue::new(capacity, ReceiveRequest::default()),
             capacity,
             domain,
             reservations: Mutex::default(),
@@ -75,17 +79,17 @@ impl<P: Provider> SharedReceiveQueue<P> {
     /// # Errors
     ///
     /// As [`QueuePair::post_receive`](crate::QueuePair::post_receive).
-    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedBuffer> {
-        let segment = match receivable(self.domain.identity(), &buffer) {
-            Ok(segment) => segment,
-            Err(error) => return Err(RefusedBuffer { error, buffer }),
+    pub fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), PostBufferError> {
+        let sge = match receivable(self.domain.identity(), &buffer) {
+            Ok(sge) => sge,
+            Err(error) => return Err(PostBufferError { error, buffer }),
         };
         match self.receives.take((buffer, tag)) {
             Ok(token) => {
-                self.pending.push(ReceiveRequest { token, segment });
+                self.pending.push(ReceiveRequest { token, sge });
                 Ok(())
             }
-            Err((buffer, _)) => Err(RefusedBuffer { error: Error::QueueFull, buffer }),
+            Err((buffer, _)) => Err(PostBufferError { error: Error::QueueFull, buffer }),
         }
     }
 
@@ -103,20 +107,20 @@ impl<P: Provider> SharedReceiveQueue<P> {
         self.pending.settle(result).map_err(Error::PostReceive)
     }
 
-    /// As [`QueuePair::retire_shared`](crate::QueuePair::retire_shared), for a queue pair that is
-    /// closed already.
+    /// As [`QueuePair::complete_shared`](crate::QueuePair::complete_shared), for a queue pair that
+    /// is closed already.
     ///
     /// # Errors
     ///
     /// [`StaleCompletion`]: it is of no outstanding receive of this queue.
-    pub fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+    pub fn complete(&mut self, completion: &Completion) -> Result<CompletedWork, StaleCompletion> {
         let token = Token::unpack(completion.token)
             .filter(|token| token.kind == Kind::Receive)
             .ok_or(StaleCompletion)?;
-        let held = self.receives.retire(token.slot, token.generation);
+        let held = self.receives.complete(token.slot, token.generation);
         let (buffer, tag) = held.ok_or(StaleCompletion)?;
         let length = if completion.status.is_success() { completion.length } else { 0 };
-        Ok(Retired::Receive { tag, buffer, length })
+        Ok(CompletedWork::Receive { tag, buffer, length })
     }
 
     /// Destroys the queue, and then returns everything that was still in it.
@@ -126,13 +130,13 @@ impl<P: Provider> SharedReceiveQueue<P> {
     /// Hands the queue back while a queue pair takes receives from it, into whose buffers the
     /// device may still write.
     #[expect(clippy::result_large_err, reason = "the queue is handed back as it was")]
-    pub fn close(self) -> Result<Vec<Returned>, Self> {
+    pub fn close(self) -> Result<Vec<FlushedWork>, Self> {
         if Arc::strong_count(&self.users) > 1 {
             return Err(self);
         }
         let Self { raw, mut receives, .. } = self;
         drop(raw); // the device lets go of the buffers before anybody else gets them
-        let returned = receives.drain().map(|(buffer, tag)| Returned {
+        let returned = receives.drain().map(|(buffer, tag)| FlushedWork {
             tag,
             kind: WorkKind::Receive,
             buffers: buffer.into(),
@@ -141,7 +145,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
     }
 
     /// The queue's number, by which [`DeviceEvent`](crate::DeviceEvent)s name it: see
-    /// [`Subject::SharedReceiveQueue`](crate::Subject::SharedReceiveQueue).
+    /// [`EventSubject::SharedReceiveQueue`](crate::EventSubject::SharedReceiveQueue).
     pub fn number(&self) -> u32 {
         self.number
     }
@@ -155,7 +159,7 @@ impl<P: Provider> SharedReceiveQueue<P> {
         &self.raw
     }
 
-    pub(crate) fn domain(&self) -> &Domain<P> {
+    pub(crate) fn domain(&self) -> &ProtectionDomain<P> {
         &self.domain
     }
 

@@ -25,12 +25,12 @@ use crate::token::{Kind, Token};
 pub(crate) struct SendRing<T> {
     states: Box<[SendState]>,
     /// What the slots hold, apart from them, so that inline sends touch none of it.
-    held: Box<[Option<T>]>,
+    payloads: Box<[Option<T>]>,
     /// How many hold something.
-    holding: u32,
+    payload_count: u32,
     /// The next send.
     head: u64,
-    /// What the next send cannot be, before another is retired: as far from `tail` as the ring is
+    /// What the next send cannot be, before another is completed: as far from `tail` as the ring is
     /// long.
     limit: u64,
     /// The oldest send whose slot is not free, and that slot.
@@ -40,18 +40,18 @@ pub(crate) struct SendRing<T> {
     done: u64,
     /// The low bits of a token that are its place in a period, which is a power of two. The last
     /// inline send in each asks for a completion.
-    quiet: u64,
+    signal_mask: u64,
 }
 
 /// What a slot's send is. Taking a slot for an inline send changes nothing here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SendState {
     /// It holds something, and has a completion to come.
-    Holding,
+    WithPayload,
     /// It is inline. Its number says whether it has a completion to come, even if it succeeds.
     Inline,
     /// Its completion came, and those of some before it have not yet.
-    Retired,
+    Completed,
 }
 
 /// A slot taken for a send that holds something.
@@ -76,14 +76,14 @@ impl<T> SendRing<T> {
         let period = (length / 4).clamp(1, SIGNAL_PERIOD_MAX);
         Self {
             states: vec![SendState::Inline; length as usize].into_boxed_slice(),
-            held: (0..length).map(|_| None).collect(),
-            holding: 0,
+            payloads: (0..length).map(|_| None).collect(),
+            payload_count: 0,
             head: first,
             limit: first + u64::from(length),
             tail: first,
             tail_index: 0,
             done: first,
-            quiet: (1 << period.ilog2()) - 1,
+            signal_mask: (1 << period.ilog2()) - 1,
         }
     }
 
@@ -101,21 +101,21 @@ impl<T> SendRing<T> {
     /// Whether an inline send with this number asks for a completion.
     #[inline]
     fn is_signaled(&self, token: u64) -> bool {
-        (token + 1) & self.quiet == 0
+        (token + 1) & self.signal_mask == 0
     }
 
     /// Takes a slot that holds something; hands it back when the ring is full.
     #[inline]
-    pub(crate) fn take_holding(&mut self, held: T) -> Result<SendSlot, T> {
+    pub(crate) fn take_with_payload(&mut self, payload: T) -> Result<SendSlot, T> {
         if self.is_full() {
-            return Err(held);
+            return Err(payload);
         }
         let token = self.head;
         self.head += 1;
         let index = self.index(token);
-        self.states[index] = SendState::Holding;
-        self.held[index] = Some(held);
-        self.holding += 1;
+        self.states[index] = SendState::WithPayload;
+        self.payloads[index] = Some(payload);
+        self.payload_count += 1;
         Ok(SendSlot { index, token })
     }
 
@@ -126,21 +126,24 @@ impl<T> SendRing<T> {
 
     /// What an outstanding send holds, if it does.
     #[inline]
-    pub(crate) fn held(&self, token: u64) -> Option<&T> {
+    pub(crate) fn payload(&self, token: u64) -> Option<&T> {
         if !self.is_out(token) {
             return None;
         }
-        self.held[self.index(token)].as_ref()
+        self.payloads[self.index(token)].as_ref()
     }
 
     /// Frees a slot and those that are done with it. The outer nothing means a stale token, the
     /// inner nothing that the slot held nothing; what it held comes with the slot's index.
     #[inline]
-    pub(crate) fn retire(&mut self, token: u64) -> Option<Option<(usize, T)>> {
+    pub(crate) fn complete(&mut self, token: u64) -> Option<Option<(usize, T)>> {
         if !self.is_out(token) {
             return None;
         }
-        if self.holding == 0 && self.is_signaled(token) && token - self.tail <= self.quiet {
+        if self.payload_count == 0
+            && self.is_signaled(token)
+            && token - self.tail <= self.signal_mask
+        {
             // All before it that are out ask for nothing.
             self.tail_index = self.index(token + 1);
             self.tail = token + 1;
@@ -151,24 +154,24 @@ impl<T> SendRing<T> {
             }
             return Some(None);
         }
-        self.retire_slowly(token)
+        self.complete_out_of_order(token)
     }
 
-    fn retire_slowly(&mut self, token: u64) -> Option<Option<(usize, T)>> {
+    fn complete_out_of_order(&mut self, token: u64) -> Option<Option<(usize, T)>> {
         let index = self.index(token);
         let state = self.states[index];
         match state {
-            SendState::Retired => return None,
+            SendState::Completed => return None,
             SendState::Inline if token < self.done && !self.is_signaled(token) => return None,
-            SendState::Inline | SendState::Holding => self.states[index] = SendState::Retired,
+            SendState::Inline | SendState::WithPayload => self.states[index] = SendState::Completed,
         }
         self.done = self.done.max(token + 1);
         self.free();
-        if state != SendState::Holding {
+        if state != SendState::WithPayload {
             return Some(None);
         }
-        self.holding -= 1;
-        Some(self.held[index].take().map(|held| (index, held)))
+        self.payload_count -= 1;
+        Some(self.payloads[index].take().map(|payload| (index, payload)))
     }
 
     /// Frees the oldest slots, as far as no completion of them is to come.
@@ -177,10 +180,10 @@ impl<T> SendRing<T> {
         let (mut tail, mut index) = (self.tail, self.tail_index);
         while tail < self.done {
             match self.states[index] {
-                SendState::Holding => break,
+                SendState::WithPayload => break,
                 SendState::Inline if self.is_signaled(tail) => break,
                 SendState::Inline => {}
-                SendState::Retired => self.states[index] = SendState::Inline,
+                SendState::Completed => self.states[index] = SendState::Inline,
             }
             tail += 1;
             index = if index + 1 == self.states.len() { 0 } else { index + 1 };
@@ -206,12 +209,12 @@ impl<T> SendRing<T> {
     /// Takes out all that is held, oldest first, with the indices of the slots.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (usize, T)> {
         let indices: Vec<_> = (self.tail..self.head).map(|token| self.index(token)).collect();
-        (self.tail, self.tail_index, self.holding) = (self.head, 0, 0);
+        (self.tail, self.tail_index, self.payload_count) = (self.head, 0, 0);
         self.limit = self.head + self.states.len() as u64;
         self.done = self.head;
         indices.into_iter().filter_map(|index| {
             self.states[index] = SendState::Inline;
-            self.held[index].take().map(|held| (index, held))
+            self.payloads[index].take().map(|payload| (index, payload))
         })
     }
 
@@ -223,8 +226,8 @@ impl<T> SendRing<T> {
     }
 
     /// How many sends hold something.
-    pub(crate) fn holding(&self) -> u32 {
-        self.holding
+    pub(crate) fn payload_count(&self) -> u32 {
+        self.payload_count
     }
 }
 
@@ -265,7 +268,7 @@ impl<T> ReceiveTable<T> {
 
     /// Frees a slot; nothing for a stale token.
     #[inline]
-    pub(crate) fn retire(&mut self, slot: u32, generation: u32) -> Option<T> {
+    pub(crate) fn complete(&mut self, slot: u32, generation: u32) -> Option<T> {
         let entry = self.slots.get_mut(slot as usize)?;
         if entry.generation != generation {
             return None;

@@ -17,17 +17,18 @@ use crate::{
 /// [this side](crate::QueuePair::local_invalidate):
 ///
 /// ```text
-///   Domain::window --> Window -- bind --> bound, in the queue pair; its key is told to the peer
+///   ProtectionDomain::window
+///        '------------> Window -- bind --> bound, in the queue pair; its key is told to the peer
 ///                        ^                  |           |
 ///                        |   the peer sends |           | local_invalidate
 ///                        |  with invalidate v           v
-///                        '--- reclaim ---- out of use, and a completion of it retired
+///                        '--- reclaim ---- out of use, and a completion of it completed
 /// ```
 ///
 /// A window cannot be bound while it is bound: the queue pair has it.
 ///
 /// ```compile_fail,E0382
-/// # fn twice(queue_pair: &mut verbs::QueuePair, window: verbs::Window, to: verbs::Binding<'_>) {
+/// # fn twice(queue_pair: &mut verbs::QueuePair, window: verbs::Window, to: verbs::BindInfo<'_>) {
 /// queue_pair.bind(window, to.clone());
 /// queue_pair.bind(window, to); // moved into the first
 /// # }
@@ -48,8 +49,8 @@ impl Window {
     }
 
     /// What to ask of the device to bind it; nothing changes yet.
-    pub(crate) fn request(&self, domain: u64, to: Binding<'_>) -> Result<BindWindow, Error> {
-        let Binding { buffer, range, access } = to;
+    pub(crate) fn request(&self, domain: u64, to: BindInfo<'_>) -> Result<BindWindow, Error> {
+        let BindInfo { buffer, range, access } = to;
         if self.domain != domain {
             return Err(Error::Misuse("the window is of another protection domain"));
         }
@@ -95,7 +96,7 @@ impl fmt::Debug for Window {
 
 /// What to bind a window to.
 #[derive(Debug)]
-pub struct Binding<'a> {
+pub struct BindInfo<'a> {
     /// Registered with [`Access::BIND`].
     pub buffer: &'a Buffer,
     /// Which bytes of it.
@@ -104,7 +105,7 @@ pub struct Binding<'a> {
     pub access: Access,
 }
 
-impl Clone for Binding<'_> {
+impl Clone for BindInfo<'_> {
     fn clone(&self) -> Self {
         Self { range: self.range.clone(), ..*self }
     }
@@ -258,27 +259,27 @@ impl BoundWindows {
 
 /// A window that was not bound.
 #[derive(Debug)]
-pub struct RefusedBind {
+pub struct BindError {
     /// Why.
     pub error: Error,
     /// The window, as it was given.
     pub window: Window,
 }
 
-impl fmt::Display for RefusedBind {
+impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "bind refused: {}", self.error)
     }
 }
 
-impl std::error::Error for RefusedBind {
+impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl From<RefusedBind> for Error {
-    fn from(refused: RefusedBind) -> Self {
+impl From<BindError> for Error {
+    fn from(refused: BindError) -> Self {
         refused.error
     }
 }

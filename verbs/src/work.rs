@@ -7,13 +7,13 @@ use arrayvec::ArrayVec;
 use crate::{Buffer, Error};
 
 /// How many buffers one send can gather.
-pub const SEGMENTS_MAX: usize = 4;
+pub const SGE_MAX: usize = 4;
 
 /// The buffers of one message, gathered in order.
 #[derive(Debug)]
-pub struct Segments(ArrayVec<Buffer, SEGMENTS_MAX>);
+pub struct SgList(ArrayVec<Buffer, SGE_MAX>);
 
-impl Segments {
+impl SgList {
     /// Of no buffer yet.
     pub fn new() -> Self {
         Self(ArrayVec::new())
@@ -23,7 +23,7 @@ impl Segments {
     ///
     /// # Errors
     ///
-    /// Hands the buffer back when there are [`SEGMENTS_MAX`] already.
+    /// Hands the buffer back when there are [`SGE_MAX`] already.
     pub fn push(&mut self, buffer: Buffer) -> Result<(), Buffer> {
         self.0.try_push(buffer).map_err(|refused| refused.element())
     }
@@ -44,42 +44,42 @@ impl Segments {
     }
 }
 
-impl Default for Segments {
+impl Default for SgList {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl From<Buffer> for Segments {
+impl From<Buffer> for SgList {
     fn from(buffer: Buffer) -> Self {
         Self(ArrayVec::from_iter([buffer]))
     }
 }
 
-impl From<(Buffer, Buffer)> for Segments {
+impl From<(Buffer, Buffer)> for SgList {
     fn from((first, second): (Buffer, Buffer)) -> Self {
         Self(ArrayVec::from_iter([first, second]))
     }
 }
 
-impl From<Option<Buffer>> for Segments {
+impl From<Option<Buffer>> for SgList {
     fn from(buffer: Option<Buffer>) -> Self {
         Self(buffer.into_iter().collect())
     }
 }
 
-impl FromIterator<Buffer> for Segments {
+impl FromIterator<Buffer> for SgList {
     /// # Panics
     ///
-    /// When there are more than [`SEGMENTS_MAX`].
+    /// When there are more than [`SGE_MAX`].
     fn from_iter<I: IntoIterator<Item = Buffer>>(buffers: I) -> Self {
         Self(ArrayVec::from_iter(buffers))
     }
 }
 
-impl IntoIterator for Segments {
+impl IntoIterator for SgList {
     type Item = Buffer;
-    type IntoIter = arrayvec::IntoIter<Buffer, SEGMENTS_MAX>;
+    type IntoIter = arrayvec::IntoIter<Buffer, SGE_MAX>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
@@ -88,7 +88,7 @@ impl IntoIterator for Segments {
 
 /// What a work request held, given back by its completion.
 #[derive(Debug)]
-pub enum Retired {
+pub enum CompletedWork {
     /// An inline send or write, a bind or an invalidation, and with it those before it: only
     /// credits come back.
     Credit,
@@ -106,25 +106,25 @@ pub enum Retired {
         /// What was given when it was queued.
         tag: u64,
         /// The buffers, in the same order; after a read that succeeded with what was read.
-        segments: Segments,
+        buffers: SgList,
     },
 }
 
 /// A completion that does not belong to any outstanding work request of this queue pair: it was
-/// retired already, or is of an earlier queue pair.
+/// completed already, or is of an earlier queue pair.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the completion belongs to no outstanding work request of this queue pair")]
 pub struct StaleCompletion;
 
 /// What a closed queue pair still held.
 #[derive(Debug)]
-pub struct Returned {
+pub struct FlushedWork {
     /// What was given when it was posted.
     pub tag: u64,
     /// Which queue it was on.
     pub kind: WorkKind,
     /// The buffers; one, for a receive.
-    pub buffers: Segments,
+    pub buffers: SgList,
 }
 
 /// Which queue a work request is on.
@@ -138,54 +138,54 @@ pub enum WorkKind {
 
 /// A send that was not queued, with its buffers.
 #[derive(Debug)]
-pub struct Refused {
+pub struct PostSendError {
     /// Why.
     pub error: Error,
     /// The buffers, as they were given.
-    pub segments: Segments,
+    pub buffers: SgList,
 }
 
 /// A receive, or a message with data, that was not queued, with its buffer.
 #[derive(Debug)]
-pub struct RefusedBuffer {
+pub struct PostBufferError {
     /// Why.
     pub error: Error,
     /// The buffer, as it was given.
     pub buffer: Buffer,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for PostSendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "send refused: {}", self.error)
     }
 }
 
-impl fmt::Display for RefusedBuffer {
+impl fmt::Display for PostBufferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "buffer refused: {}", self.error)
     }
 }
 
-impl std::error::Error for Refused {
+impl std::error::Error for PostSendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl std::error::Error for RefusedBuffer {
+impl std::error::Error for PostBufferError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
+impl From<PostSendError> for Error {
+    fn from(refused: PostSendError) -> Self {
         refused.error
     }
 }
 
-impl From<RefusedBuffer> for Error {
-    fn from(refused: RefusedBuffer) -> Self {
+impl From<PostBufferError> for Error {
+    fn from(refused: PostBufferError) -> Self {
         refused.error
     }
 }

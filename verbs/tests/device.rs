@@ -2,17 +2,17 @@
 //! of an RDMA device of this machine.
 
 // bed:
-// bed (extended calls): RDMA_TEST_INTERFACE=extended
+// bed (extended calls): RDMA_TEST_API=extended
 
 #[path = "device/events.rs"]
 mod events;
-#[path = "device/interfaces.rs"]
-mod interfaces;
 #[path = "device/one_sided.rs"]
 mod one_sided;
 mod pair;
 #[path = "device/queues.rs"]
 mod queues;
+#[path = "device/verbs_api.rs"]
+mod verbs_api;
 #[path = "device/windows.rs"]
 mod windows;
 
@@ -20,8 +20,8 @@ use std::{collections::BTreeSet, process::Command};
 
 use pair::{CAPABILITIES, End, Pair, Prepared, event, listen, request, resolved};
 use verbs::{
-    Access, Buffer, Capabilities, ConnectParameters, ConnectionEvent, Error, PortState, Retired,
-    Segments, Status, WorkKind, devices,
+    Access, Buffer, Capabilities, CompletedWork, ConnectParameters, ConnectionEvent, Error,
+    PortState, SgList, Status, WorkKind, devices,
 };
 
 #[test]
@@ -43,7 +43,7 @@ fn limits_are_known_once_the_address_is_resolved() {
     let limits = resolved(4701).limits().expect("the device answers");
     assert!(devices().expect("devices").iter().any(|device| device.name == limits.device));
     assert!(limits.queue_pair_work_requests >= 128, "{limits:?}");
-    assert!(limits.read_atomic > 0 && limits.segments >= 2, "{limits:?}");
+    assert!(limits.read_atomic > 0 && limits.send_sge >= 2, "{limits:?}");
     assert!(limits.memory_region_bytes >= 1 << 20, "{limits:?}");
 }
 
@@ -118,7 +118,7 @@ fn an_address_without_device_is_told_at_once_or_by_event() {
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn buffers_travel_at_depth() {
     let mut pair = Pair::connect(4705, CAPABILITIES);
-    let depth = CAPABILITIES.send;
+    let depth = CAPABILITIES.max_send_wr;
     let mut received = receives(&pair.server, depth, 4096);
     let mut sent =
         pair.client.domain.allocate(depth as usize * 4096, Access::NONE).expect("memory");
@@ -138,14 +138,16 @@ fn buffers_travel_at_depth() {
         pair.client.queue_pair.flush().expect("the device takes them");
         for completion in pair.client.completions(depth as usize) {
             assert_eq!(completion.status(), Status::SUCCESS);
-            let retired = pair.client.queue_pair.retire(&completion).expect("it is ours");
-            let Retired::Send { segments, .. } = retired else { panic!("{retired:?}") };
-            rejoin(&mut sent, segments);
+            let completed = pair.client.queue_pair.complete(&completion).expect("it is ours");
+            let CompletedWork::Send { buffers, .. } = completed else { panic!("{completed:?}") };
+            rejoin(&mut sent, buffers);
         }
         for completion in pair.server.completions(depth as usize) {
             assert!(completion.is_receive() && completion.status().is_success());
-            let retired = pair.server.queue_pair.retire(&completion).expect("it is ours");
-            let Retired::Receive { tag, buffer, length } = retired else { panic!("{retired:?}") };
+            let completed = pair.server.queue_pair.complete(&completion).expect("it is ours");
+            let CompletedWork::Receive { tag, buffer, length } = completed else {
+                panic!("{completed:?}")
+            };
             assert_eq!(length, 4096);
             let mut bytes = [0; 4096];
             buffer.copy_out(0, &mut bytes);
@@ -159,14 +161,14 @@ fn buffers_travel_at_depth() {
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn ten_thousand_inline_sends_never_stall() {
     let mut pair = Pair::connect(4706, CAPABILITIES);
-    for buffer in receives(&pair.server, CAPABILITIES.receive, 64) {
+    for buffer in receives(&pair.server, CAPABILITIES.max_recv_wr, 64) {
         pair.server.queue_pair.post_receive(buffer, 0).expect("there is room");
     }
     pair.server.queue_pair.flush().expect("the device takes them");
     let (mut sent, mut received, mut credits) = (0, 0, 0);
     while received < 10_000 {
         // Never more than there are receives: the peer would have to wait 0.65 s for each.
-        while sent < 10_000 && sent - received < CAPABILITIES.receive {
+        while sent < 10_000 && sent - received < CAPABILITIES.max_recv_wr {
             match pair.client.queue_pair.send_inline(&sent.to_le_bytes()) {
                 Ok(()) => sent += 1,
                 Err(Error::QueueFull) => break,
@@ -174,7 +176,7 @@ fn ten_thousand_inline_sends_never_stall() {
             }
         }
         pair.client.queue_pair.flush().expect("the device takes them");
-        let (came, back) = (take_numbers(&mut pair.server, received), retire(&mut pair.client));
+        let (came, back) = (take_numbers(&mut pair.server, received), complete(&mut pair.client));
         received += came;
         credits += back;
         if came + back == 0 {
@@ -188,7 +190,8 @@ fn ten_thousand_inline_sends_never_stall() {
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn a_full_queue_hands_the_buffers_back() {
-    let mut pair = Pair::connect(4707, Capabilities { send: 2, receive: 2, ..CAPABILITIES });
+    let mut pair =
+        Pair::connect(4707, Capabilities { max_send_wr: 2, max_recv_wr: 2, ..CAPABILITIES });
     for tag in 0..2 {
         let buffer = memory(&pair.client, 64);
         pair.client.queue_pair.send(buffer, tag).expect("there is room");
@@ -198,7 +201,7 @@ fn a_full_queue_hands_the_buffers_back() {
     let buffers = (memory(&pair.client, 64), memory(&pair.client, 65));
     let refused = pair.client.queue_pair.send(buffers, 9).expect_err("it is full");
     assert!(matches!(refused.error, Error::QueueFull));
-    assert_eq!(refused.segments.iter().map(Buffer::len).collect::<Vec<_>>(), [64, 65]);
+    assert_eq!(refused.buffers.iter().map(Buffer::len).collect::<Vec<_>>(), [64, 65]);
     let buffer = memory(&pair.client, 66);
     let refused = pair.client.queue_pair.post_receive(buffer, 9).expect_err("it is full");
     assert!(matches!(refused.error, Error::QueueFull));
@@ -213,21 +216,21 @@ fn wrong_buffers_are_refused() {
     let stranger = memory(&pair.server, 64);
     let refused = pair.client.queue_pair.send(stranger, 0).expect_err("another domain's");
     assert!(matches!(refused.error, Error::Misuse(_)), "{refused}");
-    let stranger = refused.segments.into_iter().next().expect("it was handed back");
+    let stranger = refused.buffers.into_iter().next().expect("it was handed back");
     let refused = pair.client.queue_pair.post_receive(stranger, 0).expect_err("another domain's");
     assert!(matches!(refused.error, Error::Misuse(_)), "{refused}");
     let read_only = pair.client.domain.allocate(64, Access::NONE).expect("memory");
     let refused = pair.client.queue_pair.post_receive(read_only, 0).expect_err("not writable");
     assert!(matches!(refused.error, Error::Misuse(_)), "{refused}");
-    let mut three = Segments::new();
+    let mut three = SgList::new();
     for _ in 0..3 {
         three.push(memory(&pair.client, 64)).expect("four fit");
     }
-    assert!(pair.client.queue_pair.send(three, 0).is_err(), "two segments were asked for");
-    let nothing: Segments = Segments::new();
+    assert!(pair.client.queue_pair.send(three, 0).is_err(), "two buffers were asked for");
+    let nothing: SgList = SgList::new();
     assert!(pair.client.queue_pair.send(nothing, 0).is_err());
     assert!(matches!(pair.client.queue_pair.send_inline(&[0; 65]), Err(Error::Misuse(_))));
-    assert_eq!(pair.client.queue_pair.send_credits(), CAPABILITIES.send);
+    assert_eq!(pair.client.queue_pair.send_credits(), CAPABILITIES.max_send_wr);
 }
 
 #[test]
@@ -249,15 +252,15 @@ fn a_message_too_long_fails_both_ends_and_loses_no_buffer() {
     // rxe calls it an operation error.
     let expected = [Status::LOCAL_LENGTH, Status::LOCAL_OPERATION];
     assert!(expected.contains(&received.status()), "{received:?}");
-    let retired = pair.server.queue_pair.retire(&received).expect("it is ours");
-    assert!(matches!(retired, Retired::Receive { tag: 0, length: 0, .. }), "{retired:?}");
+    let completed = pair.server.queue_pair.complete(&received).expect("it is ours");
+    assert!(matches!(completed, CompletedWork::Receive { tag: 0, length: 0, .. }), "{completed:?}");
     let [sent] = pair.client.completions(1)[..] else { panic!("one was asked for") };
     let expected = [Status::REMOTE_INVALID_REQUEST, Status::REMOTE_OPERATION];
     assert!(expected.contains(&sent.status()), "{sent:?}");
-    let retired = pair.client.queue_pair.retire(&sent).expect("it is ours");
-    assert!(matches!(retired, Retired::Send { tag: 100, .. }), "{retired:?}");
-    assert!(pair.client.queue_pair.retire(&sent).is_err(), "only once");
-    assert!(pair.server.queue_pair.retire(&sent).is_err(), "of another queue pair");
+    let completed = pair.client.queue_pair.complete(&sent).expect("it is ours");
+    assert!(matches!(completed, CompletedWork::Send { tag: 100, .. }), "{completed:?}");
+    assert!(pair.client.queue_pair.complete(&sent).is_err(), "only once");
+    assert!(pair.server.queue_pair.complete(&sent).is_err(), "of another queue pair");
 
     let returned = pair.server.queue_pair.close();
     let tags: BTreeSet<_> = returned.iter().map(|returned| returned.tag).collect();
@@ -280,8 +283,11 @@ fn a_disconnect_flushes_both_ends() {
     disconnect(&mut pair);
     for (tag, completion) in (0..).zip(pair.server.completions(4)) {
         assert_eq!(completion.status(), Status::FLUSHED);
-        let retired = pair.server.queue_pair.retire(&completion).expect("it is ours");
-        assert!(matches!(retired, Retired::Receive { tag: t, .. } if t == tag), "{retired:?}");
+        let completed = pair.server.queue_pair.complete(&completion).expect("it is ours");
+        assert!(
+            matches!(completed, CompletedWork::Receive { tag: t, .. } if t == tag),
+            "{completed:?}"
+        );
     }
     // Sends after the end are flushed, each with a completion: credits come back even so.
     for _ in 0..5 {
@@ -290,10 +296,10 @@ fn a_disconnect_flushes_both_ends() {
     pair.client.queue_pair.flush().expect("the device takes them");
     for completion in pair.client.completions(5) {
         assert_eq!(completion.status(), Status::FLUSHED);
-        let retired = pair.client.queue_pair.retire(&completion).expect("it is ours");
-        assert!(matches!(retired, Retired::Credit), "{retired:?}");
+        let completed = pair.client.queue_pair.complete(&completion).expect("it is ours");
+        assert!(matches!(completed, CompletedWork::Credit), "{completed:?}");
     }
-    assert_eq!(pair.client.queue_pair.send_credits(), CAPABILITIES.send);
+    assert_eq!(pair.client.queue_pair.send_credits(), CAPABILITIES.max_send_wr);
 }
 
 #[test]
@@ -395,7 +401,7 @@ fn receives(end: &End, count: u32, length: usize) -> Vec<Buffer> {
 }
 
 /// Joins what was split off `whole`'s front, in order, to an otherwise empty buffer.
-fn rejoin(whole: &mut Buffer, parts: Segments) {
+fn rejoin(whole: &mut Buffer, parts: SgList) {
     for part in parts {
         if whole.is_empty() {
             *whole = part;
@@ -414,8 +420,10 @@ fn take_numbers(end: &mut End, first: u32) -> u32 {
     let mut completions = [verbs::Completion::default(); 32];
     let count = end.queue.poll(&mut completions).expect("the queue has not overrun");
     for (expected, completion) in (first..).zip(&completions[..count]) {
-        let retired = end.queue_pair.retire(completion).expect("it is ours");
-        let Retired::Receive { buffer, length: 4, .. } = retired else { panic!("{retired:?}") };
+        let completed = end.queue_pair.complete(completion).expect("it is ours");
+        let CompletedWork::Receive { buffer, length: 4, .. } = completed else {
+            panic!("{completed:?}")
+        };
         let mut number = [0; 4];
         buffer.copy_out(0, &mut number);
         assert_eq!(u32::from_le_bytes(number), expected);
@@ -426,13 +434,13 @@ fn take_numbers(end: &mut End, first: u32) -> u32 {
 }
 
 /// Takes the completions of inline sends that came.
-fn retire(end: &mut End) -> u32 {
+fn complete(end: &mut End) -> u32 {
     let mut completions = [verbs::Completion::default(); 32];
     let count = end.queue.poll(&mut completions).expect("the queue has not overrun");
     for completion in &completions[..count] {
         assert_eq!(completion.status(), Status::SUCCESS);
-        let retired = end.queue_pair.retire(completion).expect("it is ours");
-        assert!(matches!(retired, Retired::Credit), "{retired:?}");
+        let completed = end.queue_pair.complete(completion).expect("it is ours");
+        assert!(matches!(completed, CompletedWork::Credit), "{completed:?}");
     }
     u32::try_from(count).expect("a few")
 }

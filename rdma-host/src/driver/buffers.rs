@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use verbs::{Access, Buffer, Domain, Provider};
+use verbs::{Access, Buffer, ProtectionDomain, Provider};
 
 use crate::error::{Error, Transport};
 
 /// One registration, cut into `count` buffers of `size` bytes.
 pub(crate) fn buffers<P: Provider>(
-    domain: &Domain<P>,
+    domain: &ProtectionDomain<P>,
     count: usize,
     size: usize,
     access: Access,

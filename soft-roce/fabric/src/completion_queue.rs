@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use rustix::io::Errno;
 use verbs::{
-    Completion, DeviceEventKind, Error, RemoteKey, Status, Subject, provider::QueueRequest,
+    Completion, DeviceEventKind, Error, EventSubject, RemoteKey, Status, provider::QueueRequest,
 };
 
 use super::{
@@ -143,7 +143,7 @@ impl Simulation {
 
     fn report_queue(&mut self, id: QueueId) {
         let device = self.queues[&id].device;
-        let subject = Subject::CompletionQueue(id.number());
+        let subject = EventSubject::CompletionQueue(id.number());
         self.report(device, DeviceEventKind::COMPLETION_QUEUE_ERROR, subject);
     }
 

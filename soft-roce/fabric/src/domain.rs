@@ -3,14 +3,14 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use rustix::io::Errno;
-use verbs::{DeviceEvent, DeviceEventKind, Error, Subject};
+use verbs::{DeviceEvent, DeviceEventKind, Error, EventSubject};
 
 use super::{
     signal::Signal,
     simulation::{DeviceId, DomainId, Simulation},
 };
 
-pub(super) struct Domain {
+pub(super) struct ProtectionDomain {
     pub(super) device: DeviceId,
     events: VecDeque<DeviceEvent>,
     signal: Arc<Signal>,
@@ -22,17 +22,22 @@ impl Simulation {
         device: DeviceId,
     ) -> Result<(DomainId, Arc<Signal>), Error> {
         if !self.is_alive(device) {
-            return Err(Error::CreateDomain(Errno::IO.into()));
+            return Err(Error::CreateProtectionDomain(Errno::IO.into()));
         }
-        let signal = Arc::new(Signal::new().map_err(Error::CreateDomain)?);
+        let signal = Arc::new(Signal::new().map_err(Error::CreateProtectionDomain)?);
         let id = DomainId(self.next_id());
-        let domain = Domain { device, events: VecDeque::new(), signal: signal.clone() };
+        let domain = ProtectionDomain { device, events: VecDeque::new(), signal: signal.clone() };
         self.domains.insert(id, domain);
         Ok((id, signal))
     }
 
     /// Tells all domains of a device what happened to it.
-    pub(super) fn report(&mut self, device: DeviceId, kind: DeviceEventKind, subject: Subject) {
+    pub(super) fn report(
+        &mut self,
+        device: DeviceId,
+        kind: DeviceEventKind,
+        subject: EventSubject,
+    ) {
         for domain in self.domains.values_mut().filter(|domain| domain.device == device) {
             if domain.events.len() == EVENTS_MAX {
                 domain.events.pop_front();

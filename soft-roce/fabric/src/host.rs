@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use verbs::{
-    DeviceEvent, Error, Interface, Limits, Provider, SEGMENTS_MAX,
+    DeviceEvent, Error, Limits, Provider, SGE_MAX, VerbsApi,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts, QueuePairRequest,
-        QueueRequest, RegisterRequest,
+        Batch, CmEvent, CmRequest, CompletionQueueInfo, Keys, PostError, QueuePairInfo,
+        QueuePairRequest, QueueRequest, RegisterRequest,
     },
 };
 
@@ -33,7 +33,7 @@ pub struct Host {
 
 impl Provider for Host {
     type Endpoint = HostEndpoint;
-    type Domain = HostDomain;
+    type ProtectionDomain = HostDomain;
     type Registration = HostRegistration;
     type CompletionQueue = HostQueue;
     type SharedReceiveQueue = HostSharedReceiveQueue;
@@ -124,14 +124,14 @@ impl Provider for Host {
         &self,
         endpoint: &HostEndpoint,
         capacity: u32,
-    ) -> Result<(HostQueue, QueueFacts), Error> {
+    ) -> Result<(HostQueue, CompletionQueueInfo), Error> {
         let (id, capacity, signal) = self.simulation.with(|simulation| {
             let device = simulation.device_of(endpoint.id)?;
             simulation.make_queue(device, capacity)
         })?;
         let handle = QueueHandle { id, simulation: self.simulation.clone(), signal };
-        let facts = QueueFacts { capacity, number: id.number(), interface: Interface::Classic };
-        Ok((HostQueue(Arc::new(handle)), facts))
+        let info = CompletionQueueInfo { capacity, number: id.number(), api: VerbsApi::Legacy };
+        Ok((HostQueue(Arc::new(handle)), info))
     }
 
     fn shared_receive_queue(
@@ -150,7 +150,7 @@ impl Provider for Host {
         &self,
         endpoint: &mut HostEndpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(HostQueuePair, QueuePairFacts), Error> {
+    ) -> Result<(HostQueuePair, QueuePairInfo), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let id = self.simulation.with(|simulation| {
             let device = simulation.device_of(endpoint.id)?;
@@ -170,8 +170,8 @@ impl Provider for Host {
             _queue: queue.0.clone(),
             _shared: shared.map(|shared| shared.0.clone()),
         };
-        let facts = QueuePairFacts { number: id.0, interface: Interface::Classic };
-        Ok((pair, facts))
+        let info = QueuePairInfo { number: id.0, api: VerbsApi::Legacy };
+        Ok((pair, info))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
@@ -219,7 +219,7 @@ fn limits(host: &HostState) -> Limits {
         queue_pair_work_requests: WORK_REQUESTS_MAX,
         queue_pairs: 1 << 24,
         read_atomic: READS_MAX,
-        segments: u32::try_from(SEGMENTS_MAX).unwrap_or(u32::MAX),
+        send_sge: u32::try_from(SGE_MAX).unwrap_or(u32::MAX),
         shared_receive_work_requests: RECEIVES_MAX,
         shared_receive_queues: 1 << 16,
         windows: if host.windows { 1 << 24 } else { 0 },

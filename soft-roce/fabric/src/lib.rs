@@ -34,7 +34,8 @@
 //! let (client, server) =
 //!     (fabric.host("client", "10.0.0.1".parse()?), fabric.host("server", "10.0.0.2".parse()?));
 //! let address = "10.0.0.2:4420".parse()?;
-//! let size = Capabilities { send: 4, receive: 4, segments: 1, inline: 64 };
+//! let size =
+//!     Capabilities { max_send_wr: 4, max_recv_wr: 4, max_send_sge: 1, max_inline_data: 64 };
 //!
 //! let mut listener = Endpoint::open_with(server)?;
 //! listener.listen(address, 1)?;

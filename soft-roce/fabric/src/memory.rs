@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use verbs::{
     Access, RemoteKey,
     memory::Mapping,
-    provider::{BindWindow, Keys, Segment},
+    provider::{BindWindow, Keys, Sge},
 };
 
 use super::simulation::{DomainId, PairId};
@@ -124,16 +124,11 @@ impl Memory {
     }
 
     /// Returns the memory of a local segment, if its key allows the access.
-    pub(super) fn local(
-        &self,
-        domain: DomainId,
-        segment: &Segment,
-        access: Access,
-    ) -> Option<MemoryRange> {
-        let region = self.regions.get(&index(segment.local_key))?;
-        let named = region.keys.local == segment.local_key && region.domain == domain;
+    pub(super) fn local(&self, domain: DomainId, sge: &Sge, access: Access) -> Option<MemoryRange> {
+        let region = self.regions.get(&index(sge.local_key))?;
+        let named = region.keys.local == sge.local_key && region.domain == domain;
         let allowed = named && region.access.contains(access);
-        allowed.then(|| region.range(segment.address, segment.length as usize)).flatten()
+        allowed.then(|| region.range(sge.address, sge.length as usize)).flatten()
     }
 
     /// Returns the memory of a remote access, if its key allows it.

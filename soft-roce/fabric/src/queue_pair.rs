@@ -4,8 +4,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use rustix::io::Errno;
 use verbs::{
-    Capabilities, DeviceEventKind, Error, SEGMENTS_MAX, Status, Subject,
-    provider::{Operation, Payload, Payloads, ReceiveRequest, Segment, SendRequest},
+    Capabilities, DeviceEventKind, Error, EventSubject, SGE_MAX, Status,
+    provider::{Operation, Payload, Payloads, ReceiveRequest, SendRequest, Sge},
 };
 
 use super::{
@@ -101,7 +101,7 @@ pub(super) enum Stall {
 pub(super) struct PendingSend {
     pub(super) request: SendRequest,
     /// Segments of its payload.
-    pub(super) segments: Vec<Segment>,
+    pub(super) sg_list: Vec<Sge>,
     /// Inline or gathered bytes.
     pub(super) bytes: Vec<u8>,
     /// Completion status, once known locally or at the peer.
@@ -200,7 +200,7 @@ impl Simulation {
             self.complete(id, WorkCompletion::new(token, Status::FLUSHED));
         }
         if let Some(device) = sharing {
-            let subject = Subject::QueuePair(id.0);
+            let subject = EventSubject::QueuePair(id.0);
             self.report(device, DeviceEventKind::LAST_RECEIVE_REACHED, subject);
         }
     }
@@ -217,7 +217,7 @@ impl Simulation {
             }
         }
         for (id, device) in failed {
-            self.report(device, DeviceEventKind::QUEUE_PAIR_FATAL, Subject::QueuePair(id.0));
+            self.report(device, DeviceEventKind::QUEUE_PAIR_FATAL, EventSubject::QueuePair(id.0));
         }
     }
 
@@ -235,7 +235,7 @@ impl Simulation {
         if pair.state == QueuePairState::Prepared || !is_valid(&pair.capabilities, request) {
             return Err(Errno::INVAL);
         }
-        if pair.flow.sends.len() == pair.capabilities.send as usize {
+        if pair.flow.sends.len() == pair.capabilities.max_send_wr as usize {
             return Err(Errno::NOMEM);
         }
         let bytes = match request.payload {
@@ -244,11 +244,11 @@ impl Simulation {
             }
             _ => Vec::new(),
         };
-        let segments = payloads.segments(&request.payload).to_vec();
+        let sg_list = payloads.sg_list(&request.payload).to_vec();
         if pair.state == QueuePairState::Failed {
             self.complete(id, WorkCompletion::new(request.token, Status::FLUSHED));
         } else {
-            self.enqueue(id, PendingSend::new(*request, segments, bytes));
+            self.enqueue(id, PendingSend::new(*request, sg_list, bytes));
         }
         Ok(())
     }
@@ -266,7 +266,7 @@ impl Simulation {
         if pair.shared.is_some() {
             return Err(Errno::INVAL);
         }
-        if pair.receives.len() == pair.capabilities.receive as usize {
+        if pair.receives.len() == pair.capabilities.max_recv_wr as usize {
             return Err(Errno::NOMEM);
         }
         if pair.state == QueuePairState::Failed {
@@ -296,8 +296,8 @@ impl Simulation {
 }
 
 impl PendingSend {
-    fn new(request: SendRequest, segments: Vec<Segment>, bytes: Vec<u8>) -> Self {
-        Self { request, segments, bytes, status: None, completed_locally: false }
+    fn new(request: SendRequest, sg_list: Vec<Sge>, bytes: Vec<u8>) -> Self {
+        Self { request, sg_list, bytes, status: None, completed_locally: false }
     }
 
     pub(super) fn reads(&self) -> bool {
@@ -346,11 +346,10 @@ impl Flow {
 
 /// Returns true if a queue pair of this size can be created.
 fn fits(capabilities: &Capabilities) -> bool {
-    let Capabilities { send, receive, segments, inline } = *capabilities;
-    send <= WORK_REQUESTS_MAX
-        && receive <= WORK_REQUESTS_MAX
-        && segments as usize <= SEGMENTS_MAX
-        && inline <= INLINE_MAX
+    capabilities.max_send_wr <= WORK_REQUESTS_MAX
+        && capabilities.max_recv_wr <= WORK_REQUESTS_MAX
+        && capabilities.max_send_sge as usize <= SGE_MAX
+        && capabilities.max_inline_data <= INLINE_MAX
 }
 
 /// Returns true if a device accepts this request.
@@ -360,9 +359,9 @@ fn is_valid(capabilities: &Capabilities, request: &SendRequest) -> bool {
             matches!(payload, Payload::Nothing)
         }
         (Operation::RdmaRead(_), Payload::Inline { .. } | Payload::Nothing) => false,
-        (_, Payload::Inline { length, .. }) => *length <= capabilities.inline,
+        (_, Payload::Inline { length, .. }) => *length <= capabilities.max_inline_data,
         (_, Payload::Nothing) => true,
-        (_, Payload::Segments { count, .. }) => *count <= capabilities.segments,
+        (_, Payload::SgList { count, .. }) => *count <= capabilities.max_send_sge,
     }
 }
 

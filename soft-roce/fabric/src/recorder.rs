@@ -11,11 +11,11 @@ use std::{
 };
 
 use verbs::{
-    Access, Completion, DeviceEvent, Error, Limits, Provider, Subject,
+    Access, Completion, DeviceEvent, Error, EventSubject, Limits, Provider,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, Operation, Payload, Payloads, PostError, QueueFacts,
-        QueuePairFacts, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        Batch, CmEvent, CmRequest, CompletionQueueInfo, Keys, Operation, Payload, Payloads,
+        PostError, QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
         SendRequest,
     },
 };
@@ -119,7 +119,7 @@ recorded! {
     /// Recorded endpoint.
     RecorderEndpoint of Endpoint with index;
     /// Recorded protection domain.
-    RecorderDomain of Domain with index;
+    RecorderDomain of ProtectionDomain with index;
     /// Recorded completion queue.
     RecorderQueue of CompletionQueue;
     /// Recorded shared receive queue.
@@ -153,7 +153,7 @@ impl<P: Provider> AsFd for RecorderQueue<P> {
 
 impl<P: Provider> Provider for Recorder<P> {
     type Endpoint = RecorderEndpoint<P>;
-    type Domain = RecorderDomain<P>;
+    type ProtectionDomain = RecorderDomain<P>;
     type Registration = RecorderRegistration<P>;
     type CompletionQueue = RecorderQueue<P>;
     type SharedReceiveQueue = RecorderSharedReceiveQueue<P>;
@@ -220,7 +220,7 @@ impl<P: Provider> Provider for Recorder<P> {
         Ok(limits)
     }
 
-    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error> {
+    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::ProtectionDomain, Error> {
         let number = self.trace.number();
         let made = self.inner.domain(&endpoint.inner);
         let outcome = Outcome(made.as_ref().map(|_| number));
@@ -231,16 +231,16 @@ impl<P: Provider> Provider for Recorder<P> {
         })
     }
 
-    fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+    fn device_event(&self, domain: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error> {
         let event = self.inner.device_event(&domain.inner)?;
         if let Some(event) = &event {
             self.trace.write(format_args!("domain {}: {event:?}", domain.number));
             let subject = match event.subject {
-                Subject::Port(number) => (1, number),
-                Subject::QueuePair(number) => (2, number),
-                Subject::CompletionQueue(number) => (3, number),
-                Subject::SharedReceiveQueue(number) => (4, number),
-                Subject::Device => (0, 0),
+                EventSubject::Port(number) => (1, number),
+                EventSubject::QueuePair(number) => (2, number),
+                EventSubject::CompletionQueue(number) => (3, number),
+                EventSubject::SharedReceiveQueue(number) => (4, number),
+                EventSubject::Device => (0, 0),
             };
             let (domain, kind) = (domain.index, event.kind.0);
             self.trace.recording_mut(|recording| {
@@ -252,7 +252,7 @@ impl<P: Provider> Provider for Recorder<P> {
 
     fn register(
         &self,
-        domain: &Self::Domain,
+        domain: &Self::ProtectionDomain,
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         let what = match &request {
@@ -288,23 +288,23 @@ impl<P: Provider> Provider for Recorder<P> {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
+    ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error> {
         let number = self.trace.number();
         let made = self.inner.completion_queue(&endpoint.inner, capacity);
         let outcome =
-            Outcome(made.as_ref().map(|(_, facts)| format!("{number} of {}", facts.capacity)));
+            Outcome(made.as_ref().map(|(_, info)| format!("{number} of {}", info.capacity)));
         self.trace.write(format_args!("completion queue of {capacity}: {outcome}"));
-        let (inner, facts) = made?;
+        let (inner, info) = made?;
         self.trace.recording_mut(|recording| {
             recording
-                .write(Record::CompletionQueue { capacity: facts.capacity, number: facts.number })
+                .write(Record::CompletionQueue { capacity: info.capacity, number: info.number })
         });
-        Ok((RecorderQueue { inner, number }, facts))
+        Ok((RecorderQueue { inner, number }, info))
     }
 
     fn shared_receive_queue(
         &self,
-        domain: &Self::Domain,
+        domain: &Self::ProtectionDomain,
         capacity: u32,
     ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         let number = self.trace.number();
@@ -318,7 +318,7 @@ impl<P: Provider> Provider for Recorder<P> {
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
+    ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let number = self.trace.number();
         let request = QueuePairRequest {
@@ -329,14 +329,14 @@ impl<P: Provider> Provider for Recorder<P> {
         };
         let made = self.inner.queue_pair(&mut endpoint.inner, request);
         let outcome =
-            Outcome(made.as_ref().map(|(_, facts)| format!("{number}, number {}", facts.number)));
+            Outcome(made.as_ref().map(|(_, info)| format!("{number}, number {}", info.number)));
         self.trace.write(format_args!(
             "queue pair of endpoint {}, domain {}, queue {}, {capabilities:?}: {outcome}",
             endpoint.number, domain.number, queue.number,
         ));
-        let (inner, facts) = made?;
-        let index = self.trace.recording_mut(|recording| recording.pair(facts.number));
-        Ok((RecorderQueuePair { inner, number, index }, facts))
+        let (inner, info) = made?;
+        let index = self.trace.recording_mut(|recording| recording.pair(info.number));
+        Ok((RecorderQueuePair { inner, number, index }, info))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
@@ -444,7 +444,7 @@ fn errno(error: &Error) -> i32 {
 }
 
 fn receives(requests: &[ReceiveRequest]) -> String {
-    let lengths: Vec<_> = requests.iter().map(|request| request.segment.length).collect();
+    let lengths: Vec<_> = requests.iter().map(|request| request.sge.length).collect();
     format!("receive {lengths:?}")
 }
 
@@ -462,9 +462,9 @@ fn send(request: &SendRequest, payloads: &Payloads) -> String {
             format!("{:02x?}", payloads.bytes(*offset, *length).unwrap_or_default())
         }
         Payload::Nothing => "nothing".to_owned(),
-        payload @ Payload::Segments { .. } => {
-            let segments = payloads.segments(payload);
-            let lengths: Vec<_> = segments.iter().map(|segment| segment.length).collect();
+        payload @ Payload::SgList { .. } => {
+            let segments = payloads.sg_list(payload);
+            let lengths: Vec<_> = segments.iter().map(|sge| sge.length).collect();
             format!("segments {lengths:?}")
         }
     };

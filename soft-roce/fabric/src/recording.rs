@@ -239,7 +239,7 @@ pub(super) fn request(request: &CmRequest<'_>) -> String {
 
 /// Name of a receive in a recording.
 pub(super) fn receive(request: &ReceiveRequest) -> String {
-    format!("receive {}", request.segment.length)
+    format!("receive {}", request.sge.length)
 }
 
 /// Name of a send in a recording: operation and number of bytes. Addresses differ between runs and
@@ -256,8 +256,8 @@ pub(super) fn send(request: &SendRequest, payloads: &Payloads) -> String {
     let length = match &request.payload {
         Payload::Inline { length, .. } => *length,
         Payload::Nothing => 0,
-        payload @ Payload::Segments { .. } => {
-            payloads.segments(payload).iter().map(|segment| segment.length).sum()
+        payload @ Payload::SgList { .. } => {
+            payloads.sg_list(payload).iter().map(|sge| sge.length).sum()
         }
     };
     format!("{what} {length}")
@@ -272,7 +272,7 @@ pub(super) fn limits_out(limits: &Limits) -> ([String; 2], [u64; 11]) {
         limits.queue_pair_work_requests.into(),
         limits.queue_pairs.into(),
         limits.read_atomic.into(),
-        limits.segments.into(),
+        limits.send_sge.into(),
         limits.shared_receive_work_requests.into(),
         limits.shared_receive_queues.into(),
         limits.windows.into(),
@@ -292,7 +292,7 @@ pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 11]) -> Limits {
         queue_pair_work_requests: at(4),
         queue_pairs: at(5),
         read_atomic: at(6),
-        segments: at(7),
+        send_sge: at(7),
         shared_receive_work_requests: at(8),
         shared_receive_queues: at(9),
         windows: at(10),

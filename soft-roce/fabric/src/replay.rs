@@ -8,12 +8,13 @@ use std::{
 };
 
 use verbs::{
-    Completion, ConnectionParameters, DeviceEvent, DeviceEventKind, Error, Interface, Limits,
-    PrivateData, Provider, RemoteKey, Status, Subject,
+    Completion, ConnectionParameters, DeviceEvent, DeviceEventKind, Error, EventSubject, Limits,
+    PrivateData, Provider, RemoteKey, Status, VerbsApi,
     memory::{Agent, Mapping},
     provider::{
-        Batch, CmEvent, CmEventKind, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts,
-        QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest, SendRequest,
+        Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, PostError,
+        QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        SendRequest,
     },
 };
 
@@ -175,11 +176,11 @@ impl ReplayState {
             }
             Record::DeviceEvent { domain, kind, subject } => {
                 let subject = match subject {
-                    (1, number) => Subject::Port(number),
-                    (2, number) => Subject::QueuePair(number),
-                    (3, number) => Subject::CompletionQueue(number),
-                    (4, number) => Subject::SharedReceiveQueue(number),
-                    _ => Subject::Device,
+                    (1, number) => EventSubject::Port(number),
+                    (2, number) => EventSubject::QueuePair(number),
+                    (3, number) => EventSubject::CompletionQueue(number),
+                    (4, number) => EventSubject::SharedReceiveQueue(number),
+                    _ => EventSubject::Device,
                 };
                 let event = DeviceEvent { kind: DeviceEventKind(kind), subject };
                 entry_of(&mut self.domains, domain).push_back((*calls_made, event));
@@ -312,7 +313,7 @@ readable!(ReplayEndpoint ReplayDomain ReplayQueue);
 
 impl Provider for Replay {
     type Endpoint = ReplayEndpoint;
-    type Domain = ReplayDomain;
+    type ProtectionDomain = ReplayDomain;
     type Registration = ReplayRegistration;
     type CompletionQueue = ReplayQueue;
     type SharedReceiveQueue = ();
@@ -372,7 +373,8 @@ impl Provider for Replay {
         self.with(|state| {
             let number = state.made.domains;
             state.made.domains += 1;
-            let signal = state.signal(SignalOwner::Domain(number)).map_err(Error::CreateDomain)?;
+            let signal =
+                state.signal(SignalOwner::Domain(number)).map_err(Error::CreateProtectionDomain)?;
             Ok(ReplayDomain(number, signal))
         })
     }
@@ -406,15 +408,15 @@ impl Provider for Replay {
         &self,
         _: &ReplayEndpoint,
         capacity: u32,
-    ) -> Result<(ReplayQueue, QueueFacts), Error> {
+    ) -> Result<(ReplayQueue, CompletionQueueInfo), Error> {
         self.with(|state| {
             let index = state.made.queues;
             state.made.queues += 1;
             let (capacity, number) = state.queues.pop_front().unwrap_or((capacity, 0));
             let refuse = |source| Error::CreateCompletionQueue { capacity, source };
             let signal = state.signal(SignalOwner::Queue(index)).map_err(refuse)?;
-            let facts = QueueFacts { capacity, number, interface: Interface::Classic };
-            Ok((ReplayQueue(index, signal), facts))
+            let info = CompletionQueueInfo { capacity, number, api: VerbsApi::Legacy };
+            Ok((ReplayQueue(index, signal), info))
         })
     }
 
@@ -426,15 +428,15 @@ impl Provider for Replay {
         &self,
         _: &mut ReplayEndpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(ReplayQueuePair, QueuePairFacts), Error> {
+    ) -> Result<(ReplayQueuePair, QueuePairInfo), Error> {
         self.with(|state| {
             let number = state.numbers.pop_front().unwrap_or_default();
             let index = state.made.pairs;
             state.made.pairs += 1;
             let pair = entry_of(&mut state.pairs, index);
             (pair.number, pair.queue) = (number, Some(request.queue.0));
-            let facts = QueuePairFacts { number, interface: Interface::Classic };
-            Ok((ReplayQueuePair(index), facts))
+            let info = QueuePairInfo { number, api: VerbsApi::Legacy };
+            Ok((ReplayQueuePair(index), info))
         })
     }
 

@@ -67,11 +67,11 @@ impl Simulation {
                 Some(if done { Status::SUCCESS } else { Status::LOCAL_OPERATION })
             }
             Operation::RdmaRead(_) => {
-                let scattered = self.segments(id, pending, Access::LOCAL_WRITE);
+                let scattered = self.memory_of(id, pending, Access::LOCAL_WRITE);
                 scattered.is_none().then_some(Status::LOCAL_PROTECTION)
             }
             Operation::RdmaWrite(_) | Operation::Send | Operation::SendWithInvalidate(_) => {
-                match self.segments(id, pending, Access::NONE) {
+                match self.memory_of(id, pending, Access::NONE) {
                     Some(gathered) => {
                         gathered.iter().for_each(|checked| checked.read(&mut pending.bytes));
                         None
@@ -83,15 +83,15 @@ impl Simulation {
     }
 
     /// Returns the memory of a request's segments, if all of it is accessible.
-    fn segments(
+    fn memory_of(
         &self,
         id: PairId,
         pending: &PendingSend,
         access: Access,
     ) -> Option<Vec<MemoryRange>> {
         let domain = self.pairs.get(&id)?.domain;
-        let segments = pending.segments.iter();
-        segments.map(|segment| self.memory.local(domain, segment, access)).collect()
+        let sges = pending.sg_list.iter();
+        sges.map(|sge| self.memory.local(domain, sge, access)).collect()
     }
 
     fn send_request(&mut self, id: PairId, sequence: u64) {
@@ -153,7 +153,7 @@ impl Simulation {
             }
             let (operation, bytes) =
                 (pending.request.operation, std::mem::take(&mut pending.bytes));
-            let read_length = pending.segments.iter().map(|one| one.length as usize).sum();
+            let read_length = pending.sg_list.iter().map(|one| one.length as usize).sum();
             let response = self.execute(peer, &operation, &bytes, read_length);
             let Some(pair) = self.pairs.get_mut(&id) else { return };
             let Some(pending) = pair.flow.pending(sequence) else { return };
@@ -222,7 +222,7 @@ impl Simulation {
         let mut status = status;
         if status.is_success() && matches!(done.request.operation, Operation::RdmaRead(_)) {
             // The memory may have been deregistered meanwhile.
-            match self.segments(id, done, Access::LOCAL_WRITE) {
+            match self.memory_of(id, done, Access::LOCAL_WRITE) {
                 Some(places) => {
                     let mut rest = &done.bytes[..];
                     places.iter().for_each(|place| rest = place.write(rest));

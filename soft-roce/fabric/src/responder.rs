@@ -1,7 +1,7 @@
 //! Responder of a queue pair: execution of the peer's requests.
 
 use verbs::{
-    Access, DeviceEventKind, RemoteAddress, RemoteKey, Status, Subject, provider::Operation,
+    Access, DeviceEventKind, EventSubject, RemoteAddress, RemoteKey, Status, provider::Operation,
 };
 
 use super::{
@@ -78,7 +78,7 @@ impl Simulation {
     fn refuse(&mut self, id: PairId) -> Status {
         let device = self.pairs[&id].device;
         self.fail_pair(id);
-        let subject = Subject::QueuePair(id.0);
+        let subject = EventSubject::QueuePair(id.0);
         self.report(device, DeviceEventKind::QUEUE_PAIR_ACCESS_ERROR, subject);
         Status::REMOTE_ACCESS
     }
@@ -90,7 +90,7 @@ impl Simulation {
         invalidate: Option<RemoteKey>,
     ) -> Option<Status> {
         let (receive, domain) = self.take_receive(id)?;
-        let place = self.memory.local(domain, &receive.segment, Access::LOCAL_WRITE);
+        let place = self.memory.local(domain, &receive.sge, Access::LOCAL_WRITE);
         let (here, there) = match place {
             None => (Status::LOCAL_PROTECTION, Status::REMOTE_OPERATION),
             Some(place) if bytes.len() > place.length() => {

@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use verbs::{DeviceEventKind, Subject, provider::CmEventKind};
+use verbs::{DeviceEventKind, EventSubject, provider::CmEventKind};
 
 use super::{
     clock::Clock,
     cm_message::CmMad,
     completion_queue::CompletionQueue,
     connection::Endpoint,
-    domain::Domain,
+    domain::ProtectionDomain,
     fault::{Fault, FaultCounter, Faults, Point},
     link::{Link, Random, Transit},
     memory::Memory,
@@ -100,7 +100,7 @@ pub(super) struct Simulation {
     pub(super) faults: Faults,
     pub(super) hosts: Vec<HostState>,
     pub(super) endpoints: BTreeMap<EndpointId, Endpoint>,
-    pub(super) domains: BTreeMap<DomainId, Domain>,
+    pub(super) domains: BTreeMap<DomainId, ProtectionDomain>,
     pub(super) memory: Memory,
     pub(super) queues: BTreeMap<QueueId, CompletionQueue>,
     pub(super) pairs: BTreeMap<PairId, QueuePair>,
@@ -174,7 +174,7 @@ impl Simulation {
         for pair in pairs.map(|(&id, _)| id).collect::<Vec<_>>() {
             self.fail_pair(pair);
         }
-        self.report(device, DeviceEventKind::DEVICE_FATAL, Subject::Device);
+        self.report(device, DeviceEventKind::DEVICE_FATAL, EventSubject::Device);
         self.notify_removal(device);
     }
 
@@ -201,7 +201,7 @@ impl Simulation {
         }
         let kind = if active { DeviceEventKind::PORT_ACTIVE } else { DeviceEventKind::PORT_ERROR };
         if let Some(device) = self.hosts[host.0].device {
-            self.report(device, kind, Subject::Port(1));
+            self.report(device, kind, EventSubject::Port(1));
         }
         if active {
             self.resume_pairs();

@@ -116,7 +116,7 @@ fn removing_a_device_fails_its_objects() {
     let event = pair.server.endpoint.next_event().expect("it can be read");
     assert!(matches!(event, Some(ConnectionEvent::DeviceRemoval)), "{event:?}");
     let refused = pair.server.endpoint.domain().expect_err("it is gone");
-    assert!(matches!(refused, Error::CreateDomain(_)), "{refused}");
+    assert!(matches!(refused, Error::CreateProtectionDomain(_)), "{refused}");
     assert!(matches!(pair.server.queue.arm(), Err(Error::Arm(_))));
     pair.client.send(b"anybody there?");
     fabric.run_until_idle();
@@ -180,8 +180,8 @@ fn faults_apply_to_completions() {
     pair.client.send(b"twice");
     let completions = pair.server.poll();
     assert_eq!(completions.len(), 2);
-    pair.server.queue_pair.retire(&completions[0]).expect("it is ours");
-    pair.server.queue_pair.retire(&completions[1]).expect_err("it came before");
+    pair.server.queue_pair.complete(&completions[0]).expect("it is ours");
+    pair.server.queue_pair.complete(&completions[1]).expect_err("it came before");
     pair.client.send(b"never");
     assert_eq!(pair.server.statuses(), []);
     pair.client.send(b"fails");

@@ -108,7 +108,7 @@ impl Play<'_> {
                     other => other,
                 };
                 let early = std::mem::take(&mut end.early);
-                early.iter().for_each(|completion| self.retire(at, completion));
+                early.iter().for_each(|completion| self.complete(at, completion));
                 self.count("established");
             }
             other => {
@@ -159,7 +159,7 @@ impl Play<'_> {
         }
         let made = match (&domain, &side.queues[queue], &side.shared) {
             (_, Some(queue), Some(shared)) if sharing && shared.domain == side.domains_made => {
-                let size = verbs::Capabilities { receive: 0, ..SIZE };
+                let size = verbs::Capabilities { max_recv_wr: 0, ..SIZE };
                 endpoint.queue_pair_sharing(&queue.raw, &shared.raw, size).ok()
             }
             (Some(domain), Some(queue), _) if !sharing => {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rdma_fabric::Host;
 use verbs::{
-    Buffer, Capabilities, Completion, Endpoint, PreparedQueuePair, QueuePair, RemoteKey, Returned,
-    WorkKind,
+    Buffer, Capabilities, Completion, Endpoint, FlushedWork, PreparedQueuePair, QueuePair,
+    RemoteKey, WorkKind,
 };
 
 use super::{
@@ -35,7 +35,7 @@ pub(super) struct End {
     pub(super) unflushed: bool,
     /// Completions that came before the connection was known here.
     pub(super) early: Vec<Completion>,
-    /// Completions that were retired.
+    /// Completions that were completed.
     pub(super) spent: VecDeque<Completion>,
     /// The last message that came.
     pub(super) heard: Option<u32>,
@@ -113,13 +113,16 @@ impl End {
     pub(super) fn check_credits(&self) {
         let Pair::Live(pair) = &self.pair else { return };
         let receives = u32::try_from(self.receives.len()).expect("a small number");
-        let capacity = if self.sharing { 0 } else { SIZE.receive };
+        let capacity = if self.sharing { 0 } else { SIZE.max_recv_wr };
         assert_eq!(pair.receive_credits() + receives, capacity, "receives");
         let sends = u32::try_from(self.sends.len()).expect("a small number");
-        assert!(pair.send_credits() + sends <= SIZE.send, "more credits than slots");
+        assert!(pair.send_credits() + sends <= SIZE.max_send_wr, "more credits than slots");
         assert!(self.credited <= self.inline, "completions of nothing");
         let all_back = self.inline == 0 && sends == 0;
-        assert!(!all_back || pair.send_credits() == SIZE.send, "credits of nothing are missing");
+        assert!(
+            !all_back || pair.send_credits() == SIZE.max_send_wr,
+            "credits of nothing are missing"
+        );
     }
 
     /// Whether all that was posted has come back.
@@ -130,13 +133,13 @@ impl End {
         assert!(self.sends.is_empty() && self.receives.is_empty(), "never came back: {what}");
         // An inline send that succeeded without a completion keeps its slot until the next one.
         let unsignaled = if self.inline > 0 { SIGNAL_PERIOD - 1 } else { 0 };
-        let missing = SIZE.send - pair.send_credits();
+        let missing = SIZE.max_send_wr - pair.send_credits();
         assert!(missing <= unsignaled, "{missing} credits never came back");
     }
 
     /// Closes the queue pair; all that is outstanding comes back.
     fn close(&mut self) -> Vec<Piece> {
-        let returned: Vec<Returned> = match std::mem::replace(&mut self.pair, Pair::None) {
+        let returned: Vec<FlushedWork> = match std::mem::replace(&mut self.pair, Pair::None) {
             Pair::None => return Vec::new(),
             Pair::Prepared(pair) => pair.close(),
             Pair::Live(pair) => pair.close(),
@@ -196,13 +199,13 @@ impl Play<'_> {
         }
     }
 
-    /// A completion that was retired is stale, whoever is asked.
+    /// A completion that was completed is stale, whoever is asked.
     pub(super) fn retire_again(&mut self, at: At) {
         let Some(end) = self.end(at) else { return };
         let Some(completion) = end.spent.pop_front() else { return };
         let Some(pair) = end.live() else { return };
-        let again = pair.retire(&completion);
-        assert!(again.is_err(), "{completion:?} was retired twice: {again:?}");
+        let again = pair.complete(&completion);
+        assert!(again.is_err(), "{completion:?} was completed twice: {again:?}");
         self.count("stale");
     }
 }
@@ -214,8 +217,8 @@ pub(super) fn range(buffer: &Buffer) -> (u64, usize) {
 
 /// Size of each queue pair.
 pub(super) const SIZE: Capabilities =
-    Capabilities { send: 8, receive: RECEIVES, segments: 2, inline: 32 };
+    Capabilities { max_send_wr: 8, max_recv_wr: RECEIVES, max_send_sge: 2, max_inline_data: 32 };
 /// One inline send in so many makes a completion.
-const SIGNAL_PERIOD: u32 = SIZE.send / 4;
-/// Completions that are kept to be retired again.
+const SIGNAL_PERIOD: u32 = SIZE.max_send_wr / 4;
+/// Completions that are kept to be completed again.
 pub(super) const SPENT: usize = 8;

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use rdma_fabric::{Fabric, Host};
 use verbs::{
-    Access, Buffer, CompletionQueue, Domain, Endpoint, Returned, SharedReceiveQueue, Window,
+    Access, Buffer, CompletionQueue, Endpoint, FlushedWork, ProtectionDomain, SharedReceiveQueue,
+    Window,
 };
 
 use super::{
@@ -18,7 +19,7 @@ pub(super) struct Side {
     pub(super) name: &'static str,
     pub(super) provider: Arc<Host>,
     pub(super) listener: Option<Endpoint<Host>>,
-    pub(super) domain: Option<Domain<Host>>,
+    pub(super) domain: Option<ProtectionDomain<Host>>,
     /// Which domain this is: each is another.
     pub(super) domains_made: u32,
     pub(super) queues: [Option<Queue>; QUEUES],
@@ -78,7 +79,7 @@ impl Side {
     }
 
     /// The domain, made from an endpoint if there is none; nothing when the device is gone.
-    pub(super) fn domain(&mut self, endpoint: &Endpoint<Host>) -> Option<Domain<Host>> {
+    pub(super) fn domain(&mut self, endpoint: &Endpoint<Host>) -> Option<ProtectionDomain<Host>> {
         if self.domain.is_none() {
             self.domain = endpoint.domain().ok();
             self.domains_made += 1;
@@ -189,7 +190,7 @@ impl Side {
 /// Compares what came back with what was posted under its tag.
 pub(super) fn take_back(
     posted: &mut BTreeMap<u64, Held>,
-    returned: Returned,
+    returned: FlushedWork,
     domain: u32,
 ) -> Vec<Piece> {
     let held = posted.remove(&returned.tag);

@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
-    Access, Binding, Buffer, Completion, Error, RefusedBuffer, RemoteAddress, Retired, Segments,
+    Access, BindInfo, Buffer, CompletedWork, Completion, Error, PostBufferError, RemoteAddress,
+    SgList,
 };
 
 use super::{
@@ -64,21 +65,21 @@ impl Play<'_> {
         let pieces: Vec<Piece> = (0..count).filter_map(|_| side.piece()).collect();
         let fits = !pieces.is_empty() && pieces.iter().all(|piece| piece.domain == domain);
         let domains: Vec<_> = pieces.iter().map(|piece| piece.domain).collect();
-        let mut segments = Segments::new();
+        let mut buffers = SgList::new();
         for mut piece in pieces {
             piece.buffer.fill(tag.to_le_bytes()[0]);
             piece.buffer.copy_in(0, &tag.to_le_bytes());
-            segments.push(piece.buffer).expect("four fit");
+            buffers.push(piece.buffer).expect("four fit");
         }
-        let ranges: Vec<_> = segments.iter().map(range).collect();
+        let ranges: Vec<_> = buffers.iter().map(range).collect();
         let Some(end) = side.ends[at.1].as_mut() else { return };
         let Some(pair) = end.live() else { return };
         let room = pair.send_credits() > 0;
         let posted = match what {
-            What::Send => pair.send(segments, tag.into()),
-            What::Invalidate(key) => pair.send_with_invalidate(segments, key, tag.into()),
-            What::Read(from) => pair.rdma_read(segments, from, tag.into()),
-            What::Write(to) => pair.rdma_write(segments, to, tag.into()),
+            What::Send => pair.send(buffers, tag.into()),
+            What::Invalidate(key) => pair.send_with_invalidate(buffers, key, tag.into()),
+            What::Read(from) => pair.rdma_read(buffers, from, tag.into()),
+            What::Write(to) => pair.rdma_write(buffers, to, tag.into()),
         };
         assert_eq!(posted.is_ok(), fits && room, "{posted:?}, room {room}, fits {fits}");
         let reads = matches!(what, What::Read(_));
@@ -93,9 +94,9 @@ impl Play<'_> {
                 self.count("posted");
             }
             Err(refused) => {
-                let back: Vec<_> = refused.segments.iter().map(range).collect();
+                let back: Vec<_> = refused.buffers.iter().map(range).collect();
                 assert_eq!(back, ranges, "all are handed back");
-                let pieces = refused.segments.into_iter().zip(domains);
+                let pieces = refused.buffers.into_iter().zip(domains);
                 side.free.extend(pieces.map(|(buffer, domain)| Piece { buffer, domain }));
                 self.count("refused");
             }
@@ -113,7 +114,7 @@ impl Play<'_> {
         let room = pair.send_credits() > 0;
         let length = length.max(4);
         let posted = pair.send_inline(&message[..length]);
-        let fits = length <= SIZE.inline as usize;
+        let fits = length <= SIZE.max_inline_data as usize;
         assert_eq!(posted.is_ok(), fits && room, "{posted:?}, room {room}, {length} bytes");
         if posted.is_ok() {
             end.inline += 1;
@@ -163,7 +164,7 @@ impl Play<'_> {
         };
         match posted {
             Ok(()) => self.count("receive posted"),
-            Err(RefusedBuffer { buffer, error }) => {
+            Err(PostBufferError { buffer, error }) => {
                 assert_eq!(range(&buffer), place, "it is handed back");
                 assert!(matches!(error, Error::Misuse(_) | Error::QueueFull), "{error}");
                 side.free.push(Piece { buffer, domain });
@@ -216,7 +217,7 @@ impl Play<'_> {
         let Some(pair) = end.live() else { return };
         let access = if value & 1 == 0 { Access::REMOTE_WRITE } else { Access::REMOTE_READ };
         let length = usize::from(value) % (PIECE + 2);
-        match pair.bind(window, Binding { buffer: &piece.buffer, range: 0..length, access }) {
+        match pair.bind(window, BindInfo { buffer: &piece.buffer, range: 0..length, access }) {
             Ok(key) => {
                 assert!((1..=PIECE).contains(&length), "{length} bytes are not in the buffer");
                 end.windows.insert(key, Key::InUse);
@@ -271,7 +272,7 @@ impl Play<'_> {
         (queue.armed, queue.awaited) = (armed.is_ok(), false);
     }
 
-    /// Takes completions, and retires them.
+    /// Takes completions, and completes them.
     pub(super) fn poll(&mut self, (side, queue): At, value: u8) -> usize {
         let mut batch = [Completion::default(); 8];
         let most = usize::from(value % 8) + 1;
@@ -305,7 +306,7 @@ impl Play<'_> {
             end.as_ref().and_then(super::end::End::number) == Some(completion.queue_pair())
         };
         match self.sides[side].ends.iter().position(of) {
-            Some(end) => self.retire((side, end), completion),
+            Some(end) => self.complete((side, end), completion),
             None => self.retire_orphan(side, completion),
         }
     }
@@ -314,7 +315,7 @@ impl Play<'_> {
     fn retire_orphan(&mut self, side: usize, completion: &Completion) {
         let side = &mut self.sides[side];
         if let Some(shared) = &mut side.shared
-            && let Ok(Retired::Receive { tag, buffer, .. }) = shared.raw.retire(completion)
+            && let Ok(CompletedWork::Receive { tag, buffer, .. }) = shared.raw.complete(completion)
         {
             let held = shared.receives.remove(&tag).expect("it was outstanding");
             assert_eq!(held.ranges, [range(&buffer)]);
@@ -323,7 +324,7 @@ impl Play<'_> {
         self.count("of a closed queue pair");
     }
 
-    pub(super) fn retire(&mut self, at: At, completion: &Completion) {
+    pub(super) fn complete(&mut self, at: At, completion: &Completion) {
         // A send that is overtaken is taken for done with the one behind it.
         let overtaken = self.harm.reorders && !completion.is_receive();
         let excused = self.harm.duplicates || overtaken;
@@ -335,12 +336,12 @@ impl Play<'_> {
             Pair::Prepared(_) => return end.early.push(*completion),
             Pair::None => return,
         };
-        let retired = match (&mut side.shared, shares) {
-            (Some(shared), true) => pair.retire_shared(completion, &mut shared.raw),
+        let completed = match (&mut side.shared, shares) {
+            (Some(shared), true) => pair.complete_shared(completion, &mut shared.raw),
             (None, true) => return, // the queue was dropped, with what was in it
-            (_, false) => pair.retire(completion),
+            (_, false) => pair.complete(completion),
         };
-        let Ok(retired) = retired else {
+        let Ok(completed) = completed else {
             assert!(excused, "{completion:?} is of nothing that is outstanding");
             return;
         };
@@ -349,17 +350,17 @@ impl Play<'_> {
         }
         end.spent.push_back(*completion);
         let domain = end.domain;
-        let (posted, tag, buffers) = match retired {
-            Retired::Credit => {
+        let (posted, tag, buffers) = match completed {
+            CompletedWork::Credit => {
                 end.credited += 1;
                 return self.count(format!("{:?}", completion.status()));
             }
-            Retired::Send { tag, segments } => (&mut end.sends, tag, segments),
-            Retired::Receive { tag, buffer, .. } if shares => {
+            CompletedWork::Send { tag, buffers } => (&mut end.sends, tag, buffers),
+            CompletedWork::Receive { tag, buffer, .. } if shares => {
                 let shared = side.shared.as_mut().expect("it was just used");
                 (&mut shared.receives, tag, buffer.into())
             }
-            Retired::Receive { tag, buffer, .. } => (&mut end.receives, tag, buffer.into()),
+            CompletedWork::Receive { tag, buffer, .. } => (&mut end.receives, tag, buffer.into()),
         };
         let held = posted.remove(&tag).unwrap_or_else(|| panic!("{tag} was not outstanding"));
         let buffers: Vec<Buffer> = buffers.into_iter().collect();

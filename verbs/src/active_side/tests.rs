@@ -62,7 +62,7 @@ fn word(decision: Decision) -> String {
 
 const LEGEND: &str = "\
 What every event means in every state: rows are events, columns are states. A test compares this
-with the code; UPDATE_MATRIX=1 cargo test -p verbs matrix writes it anew.
+with the code; UPDATE_MATRIX=1 cargo test -p verbs matrix writes it.
 
   -           ignored; port events are noted
   await       wait for the port without an endpoint; failed if no attempt is left
@@ -75,7 +75,7 @@ with the code; UPDATE_MATRIX=1 cargo test -p verbs matrix writes it anew.
   prepare     make the queue pair
   resolve     resolve the address on a fresh endpoint; where the port is down, await
   retry       pause, then resolve; failed if no attempt is left
-  revive      open the device anew if its port was down before and an attempt is left; else failed
+  reopen      open the device again if its port was down before and an attempt is left; else failed
   route       resolve the route
 ";
 
@@ -149,7 +149,7 @@ impl Attempt {
 
     fn started(attempts: u8) -> Self {
         let mut this = Self::new(attempts);
-        assert_eq!(this.event(Event::Start), Action::ResolveAddress(Fresh::Endpoint));
+        assert_eq!(this.event(Event::Start), Action::ResolveAddress(Reopen::Endpoint));
         this
     }
 
@@ -214,7 +214,7 @@ fn a_stale_connection_is_tried_again_a_few_times() {
         attempt.connecting();
         assert_eq!(attempt.cm(CmEventKind::REJECTED, STALE_CONNECTION), Action::Pause);
         assert_eq!(attempt.cm(CmEventKind::TIMEWAIT_EXIT, 0), Action::None);
-        assert_eq!(attempt.silence(), Action::ResolveAddress(Fresh::Endpoint));
+        assert_eq!(attempt.silence(), Action::ResolveAddress(Reopen::Endpoint));
     }
     attempt.connecting();
     let Action::Failed(cause) = attempt.cm(CmEventKind::REJECTED, STALE_CONNECTION) else {
@@ -237,7 +237,7 @@ fn no_request_is_sent_while_the_port_is_down() {
     assert_eq!(attempt.event(Event::PortDown), Action::None);
     let _ = attempt.event(Event::QueuePairMade);
     assert_eq!(attempt.cm(CmEventKind::ROUTE_RESOLVED, 0), Action::AwaitPort);
-    assert_eq!(attempt.event(Event::PortActive), Action::ResolveAddress(Fresh::Endpoint));
+    assert_eq!(attempt.event(Event::PortActive), Action::ResolveAddress(Reopen::Endpoint));
     attempt.connecting();
     assert_eq!(attempt.event(Event::PortDown), Action::AwaitPort, "nor sent again");
     let cause = Cause { state: State::AwaitingPort, event: Event::Deadline };
@@ -249,9 +249,9 @@ fn a_cm_that_is_silent_since_the_port_was_down_is_opened_anew() {
     let mut attempt = Attempt::started(ATTEMPTS);
     attempt.connecting();
     assert_eq!(attempt.event(Event::PortDown), Action::AwaitPort);
-    assert_eq!(attempt.event(Event::PortActive), Action::ResolveAddress(Fresh::Endpoint));
+    assert_eq!(attempt.event(Event::PortActive), Action::ResolveAddress(Reopen::Endpoint));
     attempt.connecting();
-    assert_eq!(attempt.silence(), Action::ResolveAddress(Fresh::Device));
+    assert_eq!(attempt.silence(), Action::ResolveAddress(Reopen::Device));
     attempt.connecting();
     assert!(matches!(attempt.cm(CmEventKind::UNREACHABLE, -110), Action::Failed(_)));
 }
@@ -397,6 +397,6 @@ fn endless_timeouts_are_no_deadline() {
     let timeouts = Timeouts { resolve_address: Duration::MAX, ..TIMEOUTS };
     let mut side = ActiveSide::new(timeouts, 0);
     let action = side.handle(Event::Start, Instant::now());
-    assert_eq!(action, Action::ResolveAddress(Fresh::Endpoint), "one attempt at least");
+    assert_eq!(action, Action::ResolveAddress(Reopen::Endpoint), "one attempt at least");
     assert_eq!(side.poll_timeout(), None);
 }

@@ -3,17 +3,17 @@
 use std::{io, sync::Arc};
 
 use super::{
-    Capabilities, Parts, SENDS_QUEUED_MAX, lent::Lent, messages::Messages, next_generation,
+    Capabilities, Parts, SENDS_QUEUED_MAX, in_flight_buffers::InFlightBuffers,
+    message_slots::MessageSlots, next_generation,
 };
 use crate::{
-    Binding, Buffer, Completion, Error, Interface, Provider, Refused, RefusedBind, RefusedBuffer,
-    RemoteKey, Retired, Returned, Segments, SharedReceiveQueue, StaleCompletion, Window, WorkKind,
+    BindError, BindInfo, Buffer, CompletedWork, Completion, Error, FlushedWork, PostBufferError,
+    PostSendError, Provider, RemoteKey, SgList, SharedReceiveQueue, StaleCompletion, VerbsApi,
+    Window, WorkKind,
     completion::{Invalidated, Reservation},
-    pending::Pending,
-    provider::{
-        Batch, Operation, Payload, Payloads, PostError, ReceiveRequest, Segment, SendRequest,
-    },
-    segment::{receivable, segment},
+    provider::{Batch, Operation, Payload, Payloads, PostError, ReceiveRequest, SendRequest, Sge},
+    request_queue::RequestQueue,
+    sge::{receivable, sge},
     shared_receive_queue::Share,
     slot::{InlineSlot, ReceiveTable, SendRing, SendSlot},
     token::{Kind, Token},
@@ -26,20 +26,20 @@ pub(super) struct Engine<P: Provider> {
     pub(super) windows: BoundWindows,
     pub(super) raw: P::QueuePair,
     pub(super) provider: Arc<P>,
-    pub(super) sends: SendRing<Held>,
+    pub(super) sends: SendRing<SlotPayload>,
     /// The buffers of each slot of `sends`.
-    pub(super) lent: Lent,
+    pub(super) in_flight: InFlightBuffers,
     pub(super) receives: ReceiveTable<(Buffer, u64)>,
-    /// For each pending send the longest inline message, and the most segments.
+    /// For each pending send the longest inline message, and the most buffers.
     pub(super) payloads: Payloads,
-    pub(super) messages: Option<Messages>,
-    pub(super) pending_sends: Pending<SendRequest>,
-    pub(super) pending_receives: Pending<ReceiveRequest>,
+    pub(super) messages: Option<MessageSlots>,
+    pub(super) pending_sends: RequestQueue<SendRequest>,
+    pub(super) pending_receives: RequestQueue<ReceiveRequest>,
     pub(super) capabilities: Capabilities,
     /// How long a copied message may be: 0 where messages are kept.
     pub(super) inline_max: u32,
     pub(super) number: u32,
-    pub(super) interface: Interface,
+    pub(super) api: VerbsApi,
     pub(super) domain: u64,
     pub(super) connection: u64,
     pub(super) _reservation: Reservation,
@@ -48,43 +48,46 @@ pub(super) struct Engine<P: Provider> {
 }
 
 /// What a slot of the send queue holds.
-pub(super) enum Held {
+pub(super) enum SlotPayload {
     /// Buffers that come back with this tag.
     Buffers(u64),
     Invalidation(RemoteKey),
     /// Where the message is, and one buffer if it has data.
-    Row(u64),
+    Message(u64),
 }
 
 /// Which of the two batches was not taken as a whole, and why; small enough for registers.
-pub(super) struct Unposted {
+pub(super) struct FlushError {
     pub(super) kind: WorkKind,
     pub(super) source: io::Error,
 }
 
 impl<P: Provider> Engine<P> {
     pub(super) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
-        let Parts { raw, facts, provider, domain, connection, reservation, share } = parts;
+        let Parts { raw, info, provider, domain, connection, reservation, share } = parts;
         let generation = next_generation();
-        let batch = capabilities.send.min(SENDS_QUEUED_MAX);
+        let batch = capabilities.max_send_wr.min(SENDS_QUEUED_MAX);
         Self {
             raw,
             provider,
             windows: BoundWindows::new(),
-            receives: ReceiveTable::new(capabilities.receive, generation),
+            receives: ReceiveTable::new(capabilities.max_recv_wr, generation),
             payloads: Payloads::new(
-                (batch * capabilities.inline) as usize,
-                (batch * capabilities.segments) as usize,
+                (batch * capabilities.max_inline_data) as usize,
+                (batch * capabilities.max_send_sge) as usize,
             ),
-            sends: SendRing::new(capabilities.send, generation),
-            lent: Lent::new(capabilities.send, capabilities.segments),
+            sends: SendRing::new(capabilities.max_send_wr, generation),
+            in_flight: InFlightBuffers::new(capabilities.max_send_wr, capabilities.max_send_sge),
             messages: None,
-            pending_sends: Pending::new(batch, SendRequest::EMPTY),
-            pending_receives: Pending::new(capabilities.receive, ReceiveRequest::default()),
+            pending_sends: RequestQueue::new(batch, SendRequest::EMPTY),
+            pending_receives: RequestQueue::new(
+                capabilities.max_recv_wr,
+                ReceiveRequest::default(),
+            ),
             capabilities,
-            inline_max: capabilities.inline,
-            number: facts.number,
-            interface: facts.interface,
+            inline_max: capabilities.max_inline_data,
+            number: info.number,
+            api: info.api,
             domain,
             connection,
             _reservation: reservation,
@@ -102,12 +105,12 @@ impl<P: Provider> Engine<P> {
     ) -> Result<(), Error> {
         // No `ok_or`, which would make and drop an error for each message.
         let Some(length) = self.inline_length(message) else { return Err(too_long()) };
-        let Some(place) = self.pending_sends.place() else { return Err(full()) };
+        let Some(place) = self.pending_sends.vacant_entry() else { return Err(full()) };
         let Some(InlineSlot { token, signaled }) = self.sends.take_inline() else {
             return Err(full());
         };
         let offset = place.index() * self.inline_max as usize;
-        self.payloads.put_bytes(offset, message);
+        self.payloads.write_inline(offset, message);
         let payload = Payload::Inline { offset, length };
         place.fill(SendRequest { token, signaled, operation, payload });
         Ok(())
@@ -122,17 +125,17 @@ impl<P: Provider> Engine<P> {
     pub(super) fn post_buffers(
         &mut self,
         operation: Operation,
-        segments: Segments,
+        buffers: SgList,
         tag: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), PostSendError> {
         let reads = matches!(operation, Operation::RdmaRead(_));
-        let payload = match segments.is_empty() {
+        let payload = match buffers.is_empty() {
             true => Err(Error::Misuse("a send needs a buffer; an empty message goes inline")),
-            false => self.make_room(1).and_then(|()| self.gather(reads, &segments)),
+            false => self.reserve_sends(1).and_then(|()| self.gather(reads, &buffers)),
         };
         match payload {
-            Ok(payload) => self.hold((operation, payload), segments, tag),
-            Err(error) => Err(Refused { error, segments }),
+            Ok(payload) => self.hold((operation, payload), buffers, tag),
+            Err(error) => Err(PostSendError { error, buffers }),
         }
     }
 
@@ -142,13 +145,13 @@ impl<P: Provider> Engine<P> {
     fn hold(
         &mut self,
         (operation, payload): (Operation, Payload),
-        segments: Segments,
+        buffers: SgList,
         tag: u64,
-    ) -> Result<(), Refused> {
-        let Ok(slot) = self.sends.take_holding(Held::Buffers(tag)) else {
-            return Err(Refused { error: Error::QueueFull, segments });
+    ) -> Result<(), PostSendError> {
+        let Ok(slot) = self.sends.take_with_payload(SlotPayload::Buffers(tag)) else {
+            return Err(PostSendError { error: Error::QueueFull, buffers });
         };
-        self.lent.put(slot.index, segments);
+        self.in_flight.put(slot.index, buffers);
         self.push(slot, operation, payload);
         Ok(())
     }
@@ -174,7 +177,7 @@ impl<P: Provider> Engine<P> {
     /// Hands over what is queued if so many more cannot be. Where the send queue itself is full
     /// that would make no room, and is left to [`flush`](Self::flush).
     #[inline(always)]
-    pub(super) fn make_room(&mut self, sends: u32) -> Result<(), Error> {
+    pub(super) fn reserve_sends(&mut self, sends: u32) -> Result<(), Error> {
         match self.pending_sends.has_room(sends) {
             true => Ok(()),
             false if self.sends.is_full() => Err(full()),
@@ -190,15 +193,15 @@ impl<P: Provider> Engine<P> {
     pub(super) fn bind(
         &mut self,
         window: Window,
-        to: Binding<'_>,
-    ) -> Result<RemoteKey, RefusedBind> {
+        to: BindInfo<'_>,
+    ) -> Result<RemoteKey, BindError> {
         let buffer = to.buffer;
-        let bind = match self.make_room(1).and_then(|()| window.request(self.domain, to)) {
+        let bind = match self.reserve_sends(1).and_then(|()| window.request(self.domain, to)) {
             Ok(bind) => bind,
-            Err(error) => return Err(RefusedBind { error, window }),
+            Err(error) => return Err(BindError { error, window }),
         };
         let Some(slot) = self.sends.take_inline() else {
-            return Err(RefusedBind { error: Error::QueueFull, window });
+            return Err(BindError { error: Error::QueueFull, window });
         };
         self.windows.insert(window, &bind, buffer);
         self.push_inline(slot, Operation::BindWindow(bind), Payload::Nothing);
@@ -206,9 +209,9 @@ impl<P: Provider> Engine<P> {
     }
 
     pub(super) fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
-        self.make_room(1)?;
+        self.reserve_sends(1)?;
         self.windows.begin_invalidation(key)?;
-        let Ok(slot) = self.sends.take_holding(Held::Invalidation(key)) else {
+        let Ok(slot) = self.sends.take_with_payload(SlotPayload::Invalidation(key)) else {
             self.windows.cancel_invalidation(key);
             return Err(Error::QueueFull);
         };
@@ -216,17 +219,17 @@ impl<P: Provider> Engine<P> {
         Ok(())
     }
 
-    pub(super) fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), RefusedBuffer> {
-        let segment = match receivable(self.domain, &buffer) {
-            Ok(segment) => segment,
-            Err(error) => return Err(RefusedBuffer { error, buffer }),
+    pub(super) fn post_receive(&mut self, buffer: Buffer, tag: u64) -> Result<(), PostBufferError> {
+        let sge = match receivable(self.domain, &buffer) {
+            Ok(sge) => sge,
+            Err(error) => return Err(PostBufferError { error, buffer }),
         };
         match self.receives.take((buffer, tag)) {
             Ok(token) => {
-                self.pending_receives.push(ReceiveRequest { token, segment });
+                self.pending_receives.push(ReceiveRequest { token, sge });
                 Ok(())
             }
-            Err((buffer, _)) => Err(RefusedBuffer { error: Error::QueueFull, buffer }),
+            Err((buffer, _)) => Err(PostBufferError { error: Error::QueueFull, buffer }),
         }
     }
 
@@ -235,7 +238,7 @@ impl<P: Provider> Engine<P> {
         // Receives first: an answer to one of the sends may need them.
         let flushed =
             if self.pending_receives.is_empty() { self.flush_sends() } else { self.flush_both() };
-        flushed.map_err(|Unposted { kind, source }| match kind {
+        flushed.map_err(|FlushError { kind, source }| match kind {
             WorkKind::Receive => Error::PostReceive(source),
             WorkKind::Send => Error::PostSend(source),
         })
@@ -243,17 +246,17 @@ impl<P: Provider> Engine<P> {
 
     /// Apart, so that the calls that have only sends save no registers for it.
     #[inline(never)]
-    fn flush_both(&mut self) -> Result<(), Unposted> {
+    fn flush_both(&mut self) -> Result<(), FlushError> {
         self.doorbells += 1;
         let (queue_pair, requests) = (&mut self.raw, self.pending_receives.as_slice());
         let result = self.provider.post(Batch::Receives { queue_pair, requests });
         let settled = self.pending_receives.settle(result);
-        settled.map_err(|source| Unposted { kind: WorkKind::Receive, source })?;
+        settled.map_err(|source| FlushError { kind: WorkKind::Receive, source })?;
         self.flush_sends()
     }
 
     #[inline(always)]
-    pub(super) fn flush_sends(&mut self) -> Result<(), Unposted> {
+    pub(super) fn flush_sends(&mut self) -> Result<(), FlushError> {
         if self.pending_sends.is_empty() {
             return Ok(());
         }
@@ -266,67 +269,79 @@ impl<P: Provider> Engine<P> {
                 self.pending_sends.clear();
                 Ok(())
             }
-            Err(refused) => Err(self.keep_rest(refused)),
+            Err(refused) => Err(self.keep_unposted(refused)),
         }
     }
 
     /// Moves the sends that were not taken to the front, with their payloads.
     #[cold]
-    fn keep_rest(&mut self, refused: PostError) -> Unposted {
+    fn keep_unposted(&mut self, refused: PostError) -> FlushError {
         let before = self.pending_sends.len();
         let source = self.pending_sends.settle(Err(refused)).expect_err("it was refused");
         let gone = before - self.pending_sends.len();
-        let Capabilities { inline, segments, .. } = self.capabilities;
-        let (bytes, segments) = ((gone * inline) as usize, (gone * segments) as usize);
-        self.payloads.forget_front(bytes, segments);
+        let bytes = (gone * self.capabilities.max_inline_data) as usize;
+        let sges = (gone * self.capabilities.max_send_sge) as usize;
+        self.payloads.discard_front(bytes, sges);
         let copied = self.payloads.is_copied();
         for request in self.pending_sends.as_mut_slice() {
             match &mut request.payload {
                 Payload::Inline { offset, .. } if copied => *offset -= bytes,
-                Payload::Segments { first, .. } => *first -= segments,
+                Payload::SgList { first, .. } => *first -= sges,
                 Payload::Inline { .. } | Payload::Nothing => {}
             }
         }
-        Unposted { kind: WorkKind::Send, source }
+        FlushError { kind: WorkKind::Send, source }
     }
 
-    pub(super) fn retire(&mut self, completion: &Completion) -> Result<Retired, StaleCompletion> {
+    pub(super) fn complete(
+        &mut self,
+        completion: &Completion,
+    ) -> Result<CompletedWork, StaleCompletion> {
         let token = Token::unpack(completion.token).ok_or(StaleCompletion)?;
         if completion.queue_pair != self.number {
             return Err(StaleCompletion);
         }
         match token.kind {
-            Kind::Send => match self.sends.retire(completion.token).ok_or(StaleCompletion)? {
-                Some((slot, held)) => Ok(self.give_back(slot, &held, completion)),
-                None => Ok(Retired::Credit),
+            Kind::Send => match self.sends.complete(completion.token).ok_or(StaleCompletion)? {
+                Some((slot, payload)) => Ok(self.release_send(slot, &payload, completion)),
+                None => Ok(CompletedWork::Credit),
             },
             Kind::Receive => {
-                let held = self.receives.retire(token.slot, token.generation);
+                let held = self.receives.complete(token.slot, token.generation);
                 let (buffer, tag) = held.ok_or(StaleCompletion)?;
                 self.note_invalidated(completion);
                 let length = if completion.status.is_success() { completion.length } else { 0 };
-                Ok(Retired::Receive { tag, buffer, length })
+                Ok(CompletedWork::Receive { tag, buffer, length })
             }
         }
     }
 
     /// What a send held. Apart, since it moves more than there is in any other.
     #[inline(never)]
-    fn give_back(&mut self, slot: usize, held: &Held, completion: &Completion) -> Retired {
-        match *held {
-            Held::Buffers(tag) => Retired::Send { tag, segments: self.lent.take(slot) },
-            Held::Row(row) => Retired::Send { tag: row, segments: self.lent.take_one(slot).into() },
-            Held::Invalidation(key) => {
+    fn release_send(
+        &mut self,
+        slot: usize,
+        payload: &SlotPayload,
+        completion: &Completion,
+    ) -> CompletedWork {
+        match *payload {
+            SlotPayload::Buffers(tag) => {
+                CompletedWork::Send { tag, buffers: self.in_flight.take(slot) }
+            }
+            SlotPayload::Message(tag) => {
+                CompletedWork::Send { tag, buffers: self.in_flight.take_one(slot).into() }
+            }
+            SlotPayload::Invalidation(key) => {
                 if completion.status.is_success() {
                     self.windows.invalidated(key);
                 }
-                Retired::Credit
+                CompletedWork::Credit
             }
         }
     }
 
     #[inline(always)] // what it decides is mostly known to its callers
-    pub(super) fn receive_again(
+    pub(super) fn repost_receive(
         &mut self,
         completion: &Completion,
         out: &mut [u8],
@@ -341,22 +356,22 @@ impl<P: Provider> Engine<P> {
         let (token, (buffer, _)) = self.receives.renew(slot, generation).ok_or(StaleCompletion)?;
         buffer.copy_out(0, out);
         // It was checked when it was posted first.
-        self.pending_receives.push(ReceiveRequest { token, segment: Segment::of(buffer) });
+        self.pending_receives.push(ReceiveRequest { token, sge: Sge::of(buffer) });
         self.note_invalidated(completion);
         Ok(completion.length)
     }
 
-    pub(super) fn retire_shared(
+    pub(super) fn complete_shared(
         &mut self,
         completion: &Completion,
         shared: &mut SharedReceiveQueue<P>,
-    ) -> Result<Retired, StaleCompletion> {
+    ) -> Result<CompletedWork, StaleCompletion> {
         if completion.queue_pair != self.number || self.share.is_none() {
             return Err(StaleCompletion);
         }
-        let retired = shared.retire(completion)?;
+        let completed = shared.complete(completion)?;
         self.note_invalidated(completion);
-        Ok(retired)
+        Ok(completed)
     }
 
     #[inline]
@@ -369,17 +384,17 @@ impl<P: Provider> Engine<P> {
         }
     }
 
-    pub(super) fn close(self) -> Vec<Returned> {
-        let Self { windows, raw, mut sends, mut lent, mut receives, .. } = self;
+    pub(super) fn close(self) -> Vec<FlushedWork> {
+        let Self { windows, raw, mut sends, mut in_flight, mut receives, .. } = self;
         drop(windows);
         drop(raw); // the device lets go of the buffers before anybody else gets them
-        let sends = sends.drain().filter_map(|(index, held)| match held {
-            Held::Buffers(tag) | Held::Row(tag) => {
-                Some(Returned { tag, kind: WorkKind::Send, buffers: lent.take(index) })
+        let sends = sends.drain().filter_map(|(index, payload)| match payload {
+            SlotPayload::Buffers(tag) | SlotPayload::Message(tag) => {
+                Some(FlushedWork { tag, kind: WorkKind::Send, buffers: in_flight.take(index) })
             }
-            Held::Invalidation(_) => None,
+            SlotPayload::Invalidation(_) => None,
         });
-        let receives = receives.drain().map(|(buffer, tag)| Returned {
+        let receives = receives.drain().map(|(buffer, tag)| FlushedWork {
             tag,
             kind: WorkKind::Receive,
             buffers: buffer.into(),
@@ -388,21 +403,20 @@ impl<P: Provider> Engine<P> {
     }
 
     /// Checks the buffers, and notes where they are, for the send that is queued next.
-    fn gather(&mut self, reads: bool, segments: &Segments) -> Result<Payload, Error> {
-        let (room, count) = (self.capabilities.segments as usize, segments.len());
+    fn gather(&mut self, reads: bool, buffers: &SgList) -> Result<Payload, Error> {
+        let (room, count) = (self.capabilities.max_send_sge as usize, buffers.len());
         if count > room {
             return Err(Error::Misuse("more buffers than the queue pair's segments"));
         }
         let domain = self.domain;
-        let segment =
-            |buffer| if reads { receivable(domain, buffer) } else { segment(domain, buffer) };
+        let to_sge = |buffer| if reads { receivable(domain, buffer) } else { sge(domain, buffer) };
         let first = self.pending_sends.next() * room;
-        let row = self.payloads.segments_mut(first, count);
-        for (place, buffer) in row.iter_mut().zip(segments.iter()) {
-            *place = segment(buffer)?;
+        let row = self.payloads.sg_list_mut(first, count);
+        for (place, buffer) in row.iter_mut().zip(buffers.iter()) {
+            *place = to_sge(buffer)?;
         }
         let count = u32::try_from(count).expect("a send has a few segments");
-        Ok(Payload::Segments { first, count })
+        Ok(Payload::SgList { first, count })
     }
 }
 

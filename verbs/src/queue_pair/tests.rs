@@ -5,19 +5,19 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-mod messages;
+mod message_slots;
 mod shared;
 mod work;
 
 use super::*;
 use crate::Access;
 use crate::{
-    CompletionQueue, ConnectionEvent, DeviceEvent, Domain, Endpoint, Limits, RemoteKey, Status,
-    WorkKind,
+    CompletionQueue, ConnectionEvent, DeviceEvent, Endpoint, Limits, ProtectionDomain, RemoteKey,
+    Status, WorkKind,
     memory::Agent,
     provider::{
-        Batch, CmEvent, CmEventKind, CmRequest, Keys, Payload, Payloads, PostError, QueueFacts,
-        QueuePairFacts, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Payload, Payloads,
+        PostError, QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
         SendRequest,
     },
 };
@@ -95,16 +95,16 @@ fn retiring_hands_back_what_was_posted() {
     let [receive, send] = device.tokens()[..] else { panic!("two were posted") };
 
     let completion = Completion::new(receive, Status::SUCCESS, NUMBER, 7);
-    let retired = pair.retire(&completion).expect("it is ours");
-    assert!(matches!(retired, Retired::Receive { tag: 1, length: 7, .. }), "{retired:?}");
-    assert_eq!(pair.retire(&completion).expect_err("only once"), StaleCompletion);
+    let completed = pair.complete(&completion).expect("it is ours");
+    assert!(matches!(completed, CompletedWork::Receive { tag: 1, length: 7, .. }), "{completed:?}");
+    assert_eq!(pair.complete(&completion).expect_err("only once"), StaleCompletion);
 
     let elsewhere = Completion::new(send, Status::SUCCESS, NUMBER + 1, 0);
-    assert_eq!(pair.retire(&elsewhere).expect_err("of another"), StaleCompletion);
+    assert_eq!(pair.complete(&elsewhere).expect_err("of another"), StaleCompletion);
     let failed = Completion::new(send, Status::FLUSHED, NUMBER, 0);
-    let retired = pair.retire(&failed).expect("a failure frees the slot as well");
-    assert!(matches!(retired, Retired::Send { tag: 2, .. }), "{retired:?}");
-    assert_eq!(pair.retire(&Completion::default()).expect_err("no token"), StaleCompletion);
+    let completed = pair.complete(&failed).expect("a failure frees the slot as well");
+    assert!(matches!(completed, CompletedWork::Send { tag: 2, .. }), "{completed:?}");
+    assert_eq!(pair.complete(&Completion::default()).expect_err("no token"), StaleCompletion);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_later_queue_pair_does_not_know_an_earlier_ones_completions() {
     let (_, domain, mut second) = connected();
     second.post_receive(buffer(&domain, 10), 1).expect("there is room");
     let late = Completion::new(token, Status::FLUSHED, NUMBER, 0);
-    assert_eq!(second.retire(&late).expect_err("the number is the same"), StaleCompletion);
+    assert_eq!(second.complete(&late).expect_err("the number is the same"), StaleCompletion);
 }
 
 #[test]
@@ -140,12 +140,12 @@ fn impossible_sizes_are_refused() {
     let queue = endpoint.completion_queue(u32::MAX).expect("a queue");
     let mut make = |size| endpoint.queue_pair(&domain, &queue, size).map(drop);
     for size in [
-        Capabilities { send: 0, ..CAPABILITIES },
-        Capabilities { receive: 0, ..CAPABILITIES },
-        Capabilities { send: SLOTS_MAX + 1, ..CAPABILITIES },
-        Capabilities { receive: u32::MAX, ..CAPABILITIES },
-        Capabilities { segments: 0, ..CAPABILITIES },
-        Capabilities { segments: 5, ..CAPABILITIES },
+        Capabilities { max_send_wr: 0, ..CAPABILITIES },
+        Capabilities { max_recv_wr: 0, ..CAPABILITIES },
+        Capabilities { max_send_wr: SLOTS_MAX + 1, ..CAPABILITIES },
+        Capabilities { max_recv_wr: u32::MAX, ..CAPABILITIES },
+        Capabilities { max_send_sge: 0, ..CAPABILITIES },
+        Capabilities { max_send_sge: 5, ..CAPABILITIES },
     ] {
         assert!(matches!(make(size), Err(Error::Misuse(_))), "{size:?}");
     }
@@ -171,8 +171,8 @@ fn types_can_change_threads() {
     assert_send::<QueuePair>();
     assert_send::<Buffer>();
     assert_send::<crate::Window>();
-    assert_send::<Domain>();
-    assert_sync::<Domain>();
+    assert_send::<ProtectionDomain>();
+    assert_sync::<ProtectionDomain>();
     assert_send::<Error>();
 }
 
@@ -195,11 +195,13 @@ fn memory_of_another_domain_of_the_device_is_refused() {
     assert_eq!(buffer.expect("the one that was posted").len(), 10);
 }
 
-fn connected() -> (Device, Domain<Device>, QueuePair<Device>) {
+fn connected() -> (Device, ProtectionDomain<Device>, QueuePair<Device>) {
     connected_with(CAPABILITIES)
 }
 
-fn connected_with(capabilities: Capabilities) -> (Device, Domain<Device>, QueuePair<Device>) {
+fn connected_with(
+    capabilities: Capabilities,
+) -> (Device, ProtectionDomain<Device>, QueuePair<Device>) {
     let device = Device::new();
     let mut endpoint = open(&device);
     let (domain, pair) = prepared_with(&mut endpoint, capabilities);
@@ -211,16 +213,18 @@ fn open(device: &Device) -> Endpoint<Device> {
     Endpoint::open_with(Arc::new(device.clone())).expect("an endpoint")
 }
 
-fn prepared(endpoint: &mut Endpoint<Device>) -> (Domain<Device>, PreparedQueuePair<Device>) {
+fn prepared(
+    endpoint: &mut Endpoint<Device>,
+) -> (ProtectionDomain<Device>, PreparedQueuePair<Device>) {
     prepared_with(endpoint, CAPABILITIES)
 }
 
 fn prepared_with(
     endpoint: &mut Endpoint<Device>,
     capabilities: Capabilities,
-) -> (Domain<Device>, PreparedQueuePair<Device>) {
+) -> (ProtectionDomain<Device>, PreparedQueuePair<Device>) {
     let domain = endpoint.domain().expect("a domain");
-    let entries = capabilities.send + capabilities.receive;
+    let entries = capabilities.max_send_wr + capabilities.max_recv_wr;
     let queue = endpoint.completion_queue(entries).expect("a queue");
     let pair = endpoint.queue_pair(&domain, &queue, capabilities).expect("a queue pair");
     (domain, pair)
@@ -233,13 +237,14 @@ fn established(endpoint: &mut Endpoint<Device>) -> Established {
     }
 }
 
-fn buffer(domain: &Domain<Device>, length: usize) -> Buffer {
+fn buffer(domain: &ProtectionDomain<Device>, length: usize) -> Buffer {
     domain.allocate(length, Access::LOCAL_WRITE).expect("memory")
 }
 
-const CAPABILITIES: Capabilities = Capabilities { send: 8, receive: 8, segments: 2, inline: 8 };
+const CAPABILITIES: Capabilities =
+    Capabilities { max_send_wr: 8, max_recv_wr: 8, max_send_sge: 2, max_inline_data: 8 };
 const NUMBER: u32 = 17;
-const FACTS: QueuePairFacts = QueuePairFacts { number: NUMBER, interface: Interface::Classic };
+const FACTS: QueuePairInfo = QueuePairInfo { number: NUMBER, api: VerbsApi::Legacy };
 
 /// What was asked of the device, in words.
 #[derive(Debug, Default)]
@@ -301,7 +306,7 @@ impl Device {
 
 impl Provider for Device {
     type Endpoint = io::Stdin; // has a file descriptor
-    type Domain = io::Stdin;
+    type ProtectionDomain = io::Stdin;
     type Registration = Noted;
     type CompletionQueue = io::Stdin;
     type SharedReceiveQueue = Noted;
@@ -331,17 +336,17 @@ impl Provider for Device {
         Ok(Limits::default())
     }
 
-    fn domain(&self, _: &Self::Endpoint) -> Result<Self::Domain, Error> {
+    fn domain(&self, _: &Self::Endpoint) -> Result<Self::ProtectionDomain, Error> {
         Ok(io::stdin())
     }
 
-    fn device_event(&self, _: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+    fn device_event(&self, _: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error> {
         Ok(None)
     }
 
     fn register(
         &self,
-        _: &Self::Domain,
+        _: &Self::ProtectionDomain,
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         let (line, keys) = match request {
@@ -361,13 +366,13 @@ impl Provider for Device {
         &self,
         _: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
-        Ok((io::stdin(), QueueFacts { capacity, number: 1, interface: Interface::Classic }))
+    ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error> {
+        Ok((io::stdin(), CompletionQueueInfo { capacity, number: 1, api: VerbsApi::Legacy }))
     }
 
     fn shared_receive_queue(
         &self,
-        _: &Self::Domain,
+        _: &Self::ProtectionDomain,
         _: u32,
     ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         let line = "shared receive queue destroyed".to_owned();
@@ -378,7 +383,7 @@ impl Provider for Device {
         &self,
         _: &mut Self::Endpoint,
         _: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
+    ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
         self.log().lines.push("queue pair made".to_owned());
         let line = "queue pair destroyed".to_owned();
         Ok((Noted { device: self.clone(), line }, FACTS))
@@ -406,7 +411,7 @@ impl Provider for Device {
 }
 
 fn received(request: &ReceiveRequest) -> (u64, String) {
-    (request.token, request.segment.length.to_string())
+    (request.token, request.sge.length.to_string())
 }
 
 /// Inline messages in quotes, otherwise lengths; with `!` when signaled, `<` for a read, `>` for
@@ -419,10 +424,10 @@ fn sent(request: &SendRequest, payloads: &Payloads) -> (u64, String) {
             format!("'{}'", String::from_utf8_lossy(message))
         }
         Payload::Nothing => String::new(),
-        payload @ Payload::Segments { count, .. } => {
-            let segments = payloads.segments(payload);
+        payload @ Payload::SgList { count, .. } => {
+            let segments = payloads.sg_list(payload);
             assert_eq!(segments.len(), *count as usize);
-            segments.iter().map(|segment| segment.length).sum::<u32>().to_string()
+            segments.iter().map(|sge| sge.length).sum::<u32>().to_string()
         }
     };
     let words = match &request.operation {

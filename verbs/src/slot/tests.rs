@@ -23,7 +23,7 @@ fn a_full_ring_always_has_a_completion_to_come() {
         for _ in 0..500 {
             let slot = ring.take_inline().unwrap_or_else(|| {
                 let oldest = outstanding.pop_front().expect("a full ring without completion");
-                assert_eq!(ring.retire(oldest), Some(None));
+                assert_eq!(ring.complete(oldest), Some(None));
                 ring.take_inline().expect("the completion freed a slot")
             });
             if slot.signaled {
@@ -38,21 +38,21 @@ fn a_completion_frees_exactly_those_before_it() {
     let mut ring = SendRing::<()>::new(16, 0);
     let slots: Vec<_> = (0..10).map(|_| ring.take_inline().expect("there is room")).collect();
     assert_eq!(ring.credits(), 6);
-    assert_eq!(ring.retire(slots[3].token), Some(None));
+    assert_eq!(ring.complete(slots[3].token), Some(None));
     assert_eq!(ring.credits(), 10);
-    assert_eq!(ring.retire(slots[7].token), Some(None));
+    assert_eq!(ring.complete(slots[7].token), Some(None));
     assert_eq!(ring.credits(), 14, "two unsignaled ones are still out");
 }
 
 #[test]
 fn what_is_held_comes_back_once() {
     let mut ring = SendRing::new(4, 9);
-    let token = ring.take_holding("buffers").expect("there is room").token;
-    assert_eq!(ring.retire(token), Some(Some((0, "buffers"))));
-    assert_eq!(ring.retire(token), None, "the slot is free");
-    let next = ring.take_holding("more").expect("there is room").token;
-    assert_eq!(ring.retire(token), None, "an older generation");
-    assert_eq!(ring.retire(next), Some(Some((1, "more"))));
+    let token = ring.take_with_payload("buffers").expect("there is room").token;
+    assert_eq!(ring.complete(token), Some(Some((0, "buffers"))));
+    assert_eq!(ring.complete(token), None, "the slot is free");
+    let next = ring.take_with_payload("more").expect("there is room").token;
+    assert_eq!(ring.complete(token), None, "an older generation");
+    assert_eq!(ring.complete(next), Some(Some((1, "more"))));
 }
 
 #[test]
@@ -61,28 +61,28 @@ fn holding_sends_count_as_signaled() {
     for _ in 0..3 {
         assert!(!ring.take_inline().expect("there is room").signaled);
     }
-    let token = ring.take_holding(5).expect("there is room").token;
+    let token = ring.take_with_payload(5).expect("there is room").token;
     for _ in 0..3 {
         assert!(!ring.take_inline().expect("there is room").signaled);
     }
     assert!(ring.take_inline().expect("there is room").signaled);
-    assert_eq!(ring.holding(), 1);
-    assert_eq!(ring.retire(token), Some(Some((3, 5))));
-    assert_eq!(ring.holding(), 0);
+    assert_eq!(ring.payload_count(), 1);
+    assert_eq!(ring.complete(token), Some(Some((3, 5))));
+    assert_eq!(ring.payload_count(), 0);
     assert_eq!(ring.credits(), 12);
 }
 
 #[test]
 fn completions_may_be_retired_out_of_order() {
     let mut ring = SendRing::new(16, 0);
-    let first = ring.take_holding(1).expect("there is room").token;
+    let first = ring.take_with_payload(1).expect("there is room").token;
     let inline = ring.take_inline().expect("there is room");
-    let last = ring.take_holding(2).expect("there is room").token;
-    assert_eq!(ring.retire(last), Some(Some((2, 2))));
+    let last = ring.take_with_payload(2).expect("there is room").token;
+    assert_eq!(ring.complete(last), Some(Some((2, 2))));
     assert_eq!(ring.credits(), 13, "the oldest is still out, so the ring cannot advance");
-    assert_eq!(ring.retire(first), Some(Some((0, 1))));
+    assert_eq!(ring.complete(first), Some(Some((0, 1))));
     assert_eq!(ring.credits(), 16);
-    assert_eq!(ring.retire(inline.token), None, "the later completion freed it");
+    assert_eq!(ring.complete(inline.token), None, "the later completion freed it");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn each_flushed_send_may_complete_by_itself() {
     let mut ring = SendRing::<()>::new(8, 0);
     let slots: Vec<_> = (0..8).map(|_| ring.take_inline().expect("there is room")).collect();
     for (count, slot) in (1..).zip(&slots) {
-        assert_eq!(ring.retire(slot.token), Some(None));
+        assert_eq!(ring.complete(slot.token), Some(None));
         assert_eq!(ring.credits(), count);
     }
 }
@@ -98,19 +98,19 @@ fn each_flushed_send_may_complete_by_itself() {
 #[test]
 fn a_full_ring_hands_back_what_it_cannot_hold() {
     let mut ring = SendRing::new(1, 0);
-    ring.take_holding('a').expect("there is room");
-    assert_eq!(ring.take_holding('b'), Err('b'));
+    ring.take_with_payload('a').expect("there is room");
+    assert_eq!(ring.take_with_payload('b'), Err('b'));
 }
 
 #[test]
 fn a_ring_can_be_drained_in_order_across_its_end() {
     let mut ring = SendRing::new(4, 0);
     for number in 0..3 {
-        let token = ring.take_holding(number).expect("there is room").token;
-        ring.retire(token);
+        let token = ring.take_with_payload(number).expect("there is room").token;
+        ring.complete(token);
     }
     for number in 10..14 {
-        ring.take_holding(number).expect("there is room");
+        ring.take_with_payload(number).expect("there is room");
     }
     assert_eq!(ring.drain().collect::<Vec<_>>(), [(3, 10), (0, 11), (1, 12), (2, 13)]);
     assert_eq!(ring.credits(), 4);
@@ -120,13 +120,13 @@ fn a_ring_can_be_drained_in_order_across_its_end() {
 fn tokens_out_of_range_are_stale() {
     let mut ring = SendRing::<()>::new(4, 0);
     let first = ring.take_inline().expect("there is room").token;
-    assert_eq!(ring.retire(first - 1), None, "before the first");
-    assert_eq!(ring.retire(first + 1), None, "free slots have no completion");
-    assert_eq!(ring.retire(0), None);
-    assert_eq!(ring.retire(u64::MAX), None);
+    assert_eq!(ring.complete(first - 1), None, "before the first");
+    assert_eq!(ring.complete(first + 1), None, "free slots have no completion");
+    assert_eq!(ring.complete(0), None);
+    assert_eq!(ring.complete(u64::MAX), None);
     let mut table = ReceiveTable::<()>::new(4, 0);
-    assert_eq!(table.retire(4, 0), None);
-    assert_eq!(table.retire(0, 0), None);
+    assert_eq!(table.complete(4, 0), None);
+    assert_eq!(table.complete(0, 0), None);
 }
 
 #[test]
@@ -136,13 +136,13 @@ fn receives_come_back_in_any_order_and_once() {
     assert_eq!(table.take(3), Err(3));
     for index in [1, 2, 0] {
         let (slot, generation) = tokens[index];
-        assert_eq!(table.retire(slot, generation), Some(index));
-        assert_eq!(table.retire(slot, generation), None);
+        assert_eq!(table.complete(slot, generation), Some(index));
+        assert_eq!(table.complete(slot, generation), None);
     }
     assert_eq!(table.credits(), 3);
     let (slot, generation) = tokens[0];
     table.take(7).expect("there is room");
-    assert_eq!(table.retire(slot, generation), None, "an older generation");
+    assert_eq!(table.complete(slot, generation), None, "an older generation");
 }
 
 #[test]

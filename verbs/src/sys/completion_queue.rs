@@ -22,7 +22,8 @@ use super::{
     id::set_nonblocking,
 };
 use crate::{
-    Completion, Error, Interface, RemoteKey, Status, completion::Invalidated, provider::QueueFacts,
+    Completion, Error, RemoteKey, Status, VerbsApi, completion::Invalidated,
+    provider::CompletionQueueInfo,
 };
 
 /// A completion queue, shared with the queue pairs that complete on it.
@@ -50,15 +51,15 @@ impl RawCompletionQueue {
     pub(super) fn new(
         hold: Arc<Hold>,
         capacity: u32,
-        interface: Interface,
-    ) -> Result<(Self, QueueFacts), Error> {
+        api: VerbsApi,
+    ) -> Result<(Self, CompletionQueueInfo), Error> {
         let failed = |source| Error::CreateCompletionQueue { capacity, source };
         let channel = CompletionChannel::new(hold).map_err(failed)?;
         let entries = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
         let context = channel.hold.context();
-        let raw = match interface {
-            Interface::Classic => None,
-            Interface::Extended => extended_poll::create(&channel, capacity),
+        let raw = match api {
+            VerbsApi::Legacy => None,
+            VerbsApi::Extended => extended_poll::create(&channel, capacity),
         };
         // SAFETY: a queue from there is an extended one; both become parts of `Self`.
         let extended = raw.and_then(|raw| unsafe { ExtendedPoll::of(raw) });
@@ -73,10 +74,10 @@ impl RawCompletionQueue {
         let inner = Arc::new(QueueInner { raw, channel });
         // SAFETY: the structure is integers, for which zeroes are valid.
         let empty: c::ibv_wc = unsafe { std::mem::zeroed() };
-        let interface = if extended.is_some() { Interface::Extended } else { Interface::Classic };
+        let api = if extended.is_some() { VerbsApi::Extended } else { VerbsApi::Legacy };
         let scratch = Box::new([empty; POLL_BATCH]);
-        let facts = QueueFacts { capacity, number, interface };
-        Ok((Self { inner, extended, scratch, armed: 0 }, facts))
+        let info = CompletionQueueInfo { capacity, number, api };
+        Ok((Self { inner, extended, scratch, armed: 0 }, info))
     }
 
     #[inline(never)]

@@ -53,11 +53,11 @@ unsafe impl Sync for DomainInner {}
 
 impl RawDomain {
     pub(super) fn new(hold: Arc<Hold>) -> Result<Self, Error> {
-        let events = hold.subscribe().map_err(Error::CreateDomain)?;
+        let events = hold.subscribe().map_err(Error::CreateProtectionDomain)?;
         // SAFETY: the hold keeps the context open.
         let raw = unsafe { c::ibv_alloc_pd(hold.context()) };
-        let raw =
-            NonNull::new(raw).ok_or_else(|| Error::CreateDomain(io::Error::last_os_error()))?;
+        let raw = NonNull::new(raw)
+            .ok_or_else(|| Error::CreateProtectionDomain(io::Error::last_os_error()))?;
         Ok(Self(Arc::new(DomainInner { raw, hold, events, named: Mutex::default() })))
     }
 

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use rdma_core_sys as c;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use crate::{DeviceEvent, DeviceEventKind, Subject};
+use crate::{DeviceEvent, DeviceEventKind, EventSubject};
 
 /// The stream of a context, and who listens to it.
 #[derive(Default)]
@@ -156,7 +156,7 @@ unsafe fn read(context: NonNull<c::ibv_context>) -> io::Result<DeviceEvent> {
 /// # Safety
 ///
 /// The event was read, and is not acknowledged yet.
-unsafe fn subject(event: &c::ibv_async_event) -> Subject {
+unsafe fn subject(event: &c::ibv_async_event) -> EventSubject {
     match event.event_type {
         c::IBV_EVENT_QP_FATAL
         | c::IBV_EVENT_QP_REQ_ERR
@@ -169,19 +169,19 @@ unsafe fn subject(event: &c::ibv_async_event) -> Subject {
             // SAFETY: for these kinds libibverbs fills this member in.
             let queue_pair = unsafe { event.element.qp };
             // SAFETY: its destruction waits for the acknowledgement, so it is still there.
-            Subject::QueuePair(unsafe { (*queue_pair).qp_num })
+            EventSubject::QueuePair(unsafe { (*queue_pair).qp_num })
         }
         c::IBV_EVENT_CQ_ERR => {
             // SAFETY: for this kind libibverbs fills this member in.
             let queue = unsafe { event.element.cq };
             // SAFETY: its destruction waits for the acknowledgement, so it is still there.
-            Subject::CompletionQueue(unsafe { (*queue).handle })
+            EventSubject::CompletionQueue(unsafe { (*queue).handle })
         }
         c::IBV_EVENT_SRQ_ERR | c::IBV_EVENT_SRQ_LIMIT_REACHED => {
             // SAFETY: for these kinds libibverbs fills this member in.
             let queue = unsafe { event.element.srq };
             // SAFETY: its destruction waits for the acknowledgement, so it is still there.
-            Subject::SharedReceiveQueue(unsafe { (*queue).handle })
+            EventSubject::SharedReceiveQueue(unsafe { (*queue).handle })
         }
         c::IBV_EVENT_PORT_ACTIVE
         | c::IBV_EVENT_PORT_ERR
@@ -192,14 +192,14 @@ unsafe fn subject(event: &c::ibv_async_event) -> Subject {
         | c::IBV_EVENT_GID_CHANGE => {
             // SAFETY: for these kinds libibverbs fills this member in.
             let port = unsafe { event.element.port_num };
-            Subject::Port(port.max(0).cast_unsigned())
+            EventSubject::Port(port.max(0).cast_unsigned())
         }
-        _ => Subject::Device,
+        _ => EventSubject::Device,
     }
 }
 
 const GONE: DeviceEvent =
-    DeviceEvent { kind: DeviceEventKind::DEVICE_FATAL, subject: Subject::Device };
+    DeviceEvent { kind: DeviceEventKind::DEVICE_FATAL, subject: EventSubject::Device };
 
 const READABLE: epoll::EventFlags = epoll::EventFlags::IN;
 
@@ -240,10 +240,10 @@ mod tests {
         let listener = Subscription::new(None).expect("descriptors are there");
         for port in 0..100 {
             let kind = DeviceEventKind::PORT_ERROR;
-            listener.push(DeviceEvent { kind, subject: Subject::Port(port) }).expect("woken");
+            listener.push(DeviceEvent { kind, subject: EventSubject::Port(port) }).expect("woken");
         }
         let first = listener.pop().expect("it can be read").expect("there is one");
-        assert_eq!(first.subject, Subject::Port(36));
+        assert_eq!(first.subject, EventSubject::Port(36));
         assert_eq!(std::iter::from_fn(|| listener.pop().expect("read")).count(), 63);
         assert!(!is_ready(&listener));
     }

@@ -29,7 +29,7 @@ pub(super) struct ExtendedSends {
     send: unsafe extern "C" fn(*mut c::ibv_qp_ex),
     send_with_invalidate: unsafe extern "C" fn(*mut c::ibv_qp_ex, u32),
     inline: unsafe extern "C" fn(*mut c::ibv_qp_ex, *mut c_void, size_t),
-    segment: unsafe extern "C" fn(*mut c::ibv_qp_ex, u32, u64, u32),
+    sge: unsafe extern "C" fn(*mut c::ibv_qp_ex, u32, u64, u32),
 }
 
 impl ExtendedSends {
@@ -55,7 +55,7 @@ impl ExtendedSends {
             send: calls.wr_send?,
             send_with_invalidate: calls.wr_send_inv?,
             inline: calls.wr_set_inline_data?,
-            segment: calls.wr_set_sge?,
+            sge: calls.wr_set_sge?,
         })
     }
 
@@ -146,11 +146,11 @@ impl ExtendedSends {
                 unsafe { (self.inline)(pair, message.as_ptr().cast_mut().cast(), message.len()) };
             }
             Payload::Nothing => {}
-            Payload::Segments { .. } => {
+            Payload::SgList { .. } => {
                 // One alone: rxe adds lists up wrongly before rdma-core 64.
-                let &[segment] = payloads.segments(&request.payload) else { return None };
+                let &[sge] = payloads.sg_list(&request.payload) else { return None };
                 // SAFETY: a request of the chain lacks its payload.
-                unsafe { (self.segment)(pair, segment.local_key, segment.address, segment.length) };
+                unsafe { (self.sge)(pair, sge.local_key, sge.address, sge.length) };
             }
         }
         Some(())

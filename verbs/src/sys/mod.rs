@@ -42,10 +42,10 @@ mod shared_receive_queue;
 use std::time::Duration;
 
 use crate::{
-    DeviceEvent, Error, Interface, Limits, Provider,
+    DeviceEvent, Error, Limits, Provider, VerbsApi,
     provider::{
-        Batch, CmEvent, CmRequest, Keys, PostError, QueueFacts, QueuePairFacts, QueuePairRequest,
-        QueueRequest, RegisterRequest,
+        Batch, CmEvent, CmRequest, CompletionQueueInfo, Keys, PostError, QueuePairInfo,
+        QueuePairRequest, QueueRequest, RegisterRequest,
     },
 };
 
@@ -56,24 +56,24 @@ pub(crate) use pages::Pages;
 /// The system's own RDMA: whatever devices libibverbs and librdmacm find.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RdmaCore {
-    interface: Interface,
+    api: VerbsApi,
 }
 
 impl RdmaCore {
-    /// By the calls that are best known; see [`Interface`].
+    /// By the calls that are best known; see [`VerbsApi`].
     pub const fn new() -> Self {
-        Self::with(Interface::Classic)
+        Self::with(VerbsApi::Legacy)
     }
 
     /// By these calls, where the device has them.
-    pub const fn with(interface: Interface) -> Self {
-        Self { interface }
+    pub const fn with(api: VerbsApi) -> Self {
+        Self { api }
     }
 }
 
 impl Provider for RdmaCore {
     type Endpoint = endpoint::RawEndpoint;
-    type Domain = domain::RawDomain;
+    type ProtectionDomain = domain::RawDomain;
     type Registration = domain::RawRegistration;
     type CompletionQueue = completion_queue::RawCompletionQueue;
     type SharedReceiveQueue = shared_receive_queue::RawSharedReceiveQueue;
@@ -98,17 +98,17 @@ impl Provider for RdmaCore {
         device::limits(endpoint.id())
     }
 
-    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::Domain, Error> {
+    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::ProtectionDomain, Error> {
         domain::RawDomain::new(device::hold(endpoint.id())?)
     }
 
-    fn device_event(&self, domain: &Self::Domain) -> Result<Option<DeviceEvent>, Error> {
+    fn device_event(&self, domain: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error> {
         domain.event()
     }
 
     fn register(
         &self,
-        domain: &Self::Domain,
+        domain: &Self::ProtectionDomain,
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         match request {
@@ -122,14 +122,14 @@ impl Provider for RdmaCore {
         &self,
         endpoint: &Self::Endpoint,
         capacity: u32,
-    ) -> Result<(Self::CompletionQueue, QueueFacts), Error> {
+    ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error> {
         let hold = device::hold(endpoint.id())?;
-        completion_queue::RawCompletionQueue::new(hold, capacity, self.interface)
+        completion_queue::RawCompletionQueue::new(hold, capacity, self.api)
     }
 
     fn shared_receive_queue(
         &self,
-        domain: &Self::Domain,
+        domain: &Self::ProtectionDomain,
         capacity: u32,
     ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
         shared_receive_queue::RawSharedReceiveQueue::new(domain.inner(), capacity)
@@ -139,8 +139,8 @@ impl Provider for RdmaCore {
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
-    ) -> Result<(Self::QueuePair, QueuePairFacts), Error> {
-        queue_pair::RawQueuePair::new(endpoint.id(), request, self.interface)
+    ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
+        queue_pair::RawQueuePair::new(endpoint.id(), request, self.api)
     }
 
     #[inline(always)] // the caller knows which it is

@@ -29,10 +29,10 @@ use super::{
     shared_receive_queue::{RawSharedReceiveQueue, SharedInner},
 };
 use crate::{
-    Capabilities, Error, Interface, RdmaCore, RemoteAddress, SEGMENTS_MAX, SENDS_QUEUED_MAX,
+    Capabilities, Error, RdmaCore, RemoteAddress, SENDS_QUEUED_MAX, SGE_MAX, VerbsApi,
     provider::{
-        Operation, Payload, Payloads, PostError, QueuePairFacts, QueuePairRequest, ReceiveRequest,
-        Segment, SendRequest,
+        Operation, Payload, Payloads, PostError, QueuePairInfo, QueuePairRequest, ReceiveRequest,
+        SendRequest, Sge,
     },
 };
 
@@ -43,7 +43,7 @@ pub struct RawQueuePair {
     extended: Option<ExtendedSends>,
     id: Arc<Id>,
     /// A send alone, and its segments: all but what it sends is filled in for good.
-    one: (c::ibv_send_wr, [c::ibv_sge; SEGMENTS_MAX]),
+    one: (c::ibv_send_wr, [c::ibv_sge; SGE_MAX]),
     domain: Arc<DomainInner>,
     _shared: Option<Arc<SharedInner>>,
     _queue: Arc<QueueInner>,
@@ -57,8 +57,8 @@ impl RawQueuePair {
     pub(super) fn new(
         id: &Arc<Id>,
         request: QueuePairRequest<'_, RdmaCore>,
-        interface: Interface,
-    ) -> Result<(Self, QueuePairFacts), Error> {
+        api: VerbsApi,
+    ) -> Result<(Self, QueuePairInfo), Error> {
         let QueuePairRequest { domain, queue, shared, capabilities } = request;
         let context = id.context().ok_or(UNBOUND)?;
         let (domain, queue) = (domain.inner(), queue.inner());
@@ -73,9 +73,9 @@ impl RawQueuePair {
             return Err(Error::AnotherDevice("shared receive queue"));
         }
         let mut attributes = attributes(queue, shared, capabilities);
-        let (raw, extended) = match interface {
+        let (raw, extended) = match api {
             // Lists of segments are added up wrongly by rxe before rdma-core 64.
-            Interface::Extended if capabilities.segments == 1 => {
+            VerbsApi::Extended if capabilities.max_send_sge == 1 => {
                 id.with(|id| create_extended(id, domain, &mut attributes))?
             }
             _ => (id.with(|id| create(id, domain, &mut attributes))?, None),
@@ -86,14 +86,13 @@ impl RawQueuePair {
             raw,
             extended,
             id: id.clone(),
-            one: (EMPTY_SEND, [NO_SEGMENT; SEGMENTS_MAX]),
+            one: (EMPTY_SEND, [EMPTY_SGE; SGE_MAX]),
             domain: domain.clone(),
             _shared: shared.cloned(),
             _queue: queue.clone(),
         };
-        let interface =
-            if pair.extended.is_some() { Interface::Extended } else { Interface::Classic };
-        Ok((pair, QueuePairFacts { number, interface }))
+        let api = if pair.extended.is_some() { VerbsApi::Extended } else { VerbsApi::Legacy };
+        Ok((pair, QueuePairInfo { number, api }))
     }
 
     #[inline(never)]
@@ -167,7 +166,7 @@ impl RawQueuePair {
             return Err(not_taken(io::ErrorKind::InvalidInput.into()));
         }
         let mut place = rows.requests.as_mut_ptr();
-        for (request, row) in requests.iter().zip(&mut rows.segments) {
+        for (request, row) in requests.iter().zip(&mut rows.sges) {
             // SAFETY: there are as many rows as requests at least, borrowed exclusively; no other
             // reference to this one is alive.
             let raw = unsafe { &mut *place };
@@ -199,7 +198,7 @@ impl RawQueuePair {
         payloads: &Payloads,
     ) -> Result<(), PostError> {
         let mut named = self.domain.named();
-        let places = rows.requests.iter_mut().zip(&mut rows.segments);
+        let places = rows.requests.iter_mut().zip(&mut rows.sges);
         for (request, (raw, row)) in requests.iter().zip(places) {
             match &request.operation {
                 Operation::BindWindow(bind) => fill_bind(raw, request, named.bind(bind)),
@@ -239,7 +238,7 @@ impl Drop for RawQueuePair {
 /// Room for a chain of sends, written anew by each post.
 struct SendRows {
     requests: [c::ibv_send_wr; SENDS_QUEUED_MAX as usize],
-    segments: [[c::ibv_sge; SEGMENTS_MAX]; SENDS_QUEUED_MAX as usize],
+    sges: [[c::ibv_sge; SGE_MAX]; SENDS_QUEUED_MAX as usize],
 }
 
 thread_local! {
@@ -248,7 +247,7 @@ thread_local! {
     static SENDS: RefCell<SendRows> = const {
         RefCell::new(SendRows {
             requests: [ALL_ZERO; SENDS_QUEUED_MAX as usize],
-            segments: [[NO_SEGMENT; SEGMENTS_MAX]; SENDS_QUEUED_MAX as usize],
+            sges: [[EMPTY_SGE; SGE_MAX]; SENDS_QUEUED_MAX as usize],
         })
     };
 }
@@ -256,7 +255,7 @@ thread_local! {
 /// The number 0 is that of a write.
 const ALL_ZERO: c::ibv_send_wr = c::ibv_send_wr { opcode: c::IBV_WR_RDMA_WRITE, ..EMPTY_SEND };
 
-pub(super) const NO_SEGMENT: c::ibv_sge = c::ibv_sge { addr: 0, length: 0, lkey: 0 };
+pub(super) const EMPTY_SGE: c::ibv_sge = c::ibv_sge { addr: 0, length: 0, lkey: 0 };
 
 /// What to ask of the device.
 fn attributes(
@@ -270,11 +269,11 @@ fn attributes(
         recv_cq: queue.pointer(),
         srq: shared.map_or(ptr::null_mut(), |shared| shared.pointer()),
         cap: c::ibv_qp_cap {
-            max_send_wr: capabilities.send,
-            max_recv_wr: capabilities.receive,
-            max_send_sge: capabilities.segments,
+            max_send_wr: capabilities.max_send_wr,
+            max_recv_wr: capabilities.max_recv_wr,
+            max_send_sge: capabilities.max_send_sge,
             max_recv_sge: 1,
-            max_inline_data: capabilities.inline,
+            max_inline_data: capabilities.max_inline_data,
         },
         qp_type: c::IBV_QPT_RC,
         sq_sig_all: 0,
@@ -389,7 +388,7 @@ fn fill_bind(
 #[inline(never)]
 fn fill_send(
     raw: &mut c::ibv_send_wr,
-    row: &mut [c::ibv_sge; SEGMENTS_MAX],
+    row: &mut [c::ibv_sge; SGE_MAX],
     request: &SendRequest,
     payloads: &Payloads,
 ) -> io::Result<()> {
@@ -419,8 +418,8 @@ fn fill_send(
         return Ok(());
     }
     let mut count = 0;
-    for (raw, segment) in row.iter_mut().zip(payloads.segments(&request.payload)) {
-        *raw = translate(*segment);
+    for (raw, sge) in row.iter_mut().zip(payloads.sg_list(&request.payload)) {
+        *raw = translate(*sge);
         count += 1;
     }
     raw.wr_id = request.token;
@@ -434,7 +433,7 @@ fn fill_send(
 #[inline(always)]
 fn put(
     raw: &mut c::ibv_send_wr,
-    row: &mut [c::ibv_sge; SEGMENTS_MAX],
+    row: &mut [c::ibv_sge; SGE_MAX],
     request: &SendRequest,
     message: &[u8],
 ) {
@@ -443,7 +442,7 @@ fn put(
     row[0] = c::ibv_sge { addr: message.as_ptr().addr() as u64, length, lkey: 0 };
     raw.wr_id = request.token;
     raw.sg_list = row.as_mut_ptr();
-    // No segment at all for an empty message, see `SEGMENT_LENGTH_MAX`.
+    // No segment at all for an empty message, see `SGE_LENGTH_MAX`.
     raw.num_sge = libc::c_int::from(length > 0);
     raw.send_flags = flags(request) | c::IBV_SEND_INLINE;
 }
@@ -459,8 +458,8 @@ fn at(remote: RemoteAddress) -> c::ibv_send_wr_wr {
 }
 
 #[inline]
-pub(super) fn translate(segment: Segment) -> c::ibv_sge {
-    c::ibv_sge { addr: segment.address, length: segment.length, lkey: segment.local_key }
+pub(super) fn translate(sge: Sge) -> c::ibv_sge {
+    c::ibv_sge { addr: sge.address, length: sge.length, lkey: sge.local_key }
 }
 
 /// Chains the requests and returns the first.
@@ -543,7 +542,7 @@ mod tests {
     #[test]
     fn an_inline_message_is_found_in_the_batch() {
         let payloads = &Payloads::new(64, 0);
-        let mut row = [c::ibv_sge::default(); SEGMENTS_MAX];
+        let mut row = [c::ibv_sge::default(); SGE_MAX];
         let mut raw = EMPTY_SEND;
         let message = |offset, length| SendRequest {
             payload: Payload::Inline { offset, length },

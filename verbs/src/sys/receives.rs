@@ -4,13 +4,13 @@ use std::{cell::RefCell, ptr};
 
 use rdma_core_sys as c;
 
-use super::queue_pair::{NO_SEGMENT, index, link, stopped, translate};
+use super::queue_pair::{EMPTY_SGE, index, link, stopped, translate};
 use crate::provider::{PostError, ReceiveRequest};
 
 /// Room for a chain of receives with one segment each, written anew by each post.
 struct Rows {
     requests: [c::ibv_recv_wr; CHAIN_MAX],
-    segments: [c::ibv_sge; CHAIN_MAX],
+    sges: [c::ibv_sge; CHAIN_MAX],
 }
 
 /// Receives in one chain at most.
@@ -21,7 +21,7 @@ thread_local! {
     static ROWS: RefCell<Rows> = const {
         RefCell::new(Rows {
             requests: [EMPTY_RECEIVE; CHAIN_MAX],
-            segments: [NO_SEGMENT; CHAIN_MAX],
+            sges: [EMPTY_SGE; CHAIN_MAX],
         })
     };
 }
@@ -50,11 +50,11 @@ pub(super) fn post(
 
 impl Rows {
     fn fill(&mut self, requests: &[ReceiveRequest]) {
-        let rows = self.requests.iter_mut().zip(&mut self.segments);
-        for (request, (raw, segment)) in requests.iter().zip(rows) {
-            *segment = translate(request.segment);
+        let rows = self.requests.iter_mut().zip(&mut self.sges);
+        for (request, (raw, sge)) in requests.iter().zip(rows) {
+            *sge = translate(request.sge);
             raw.wr_id = request.token;
-            raw.sg_list = segment;
+            raw.sg_list = sge;
             raw.num_sge = 1;
         }
     }

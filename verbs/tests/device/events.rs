@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::Command, time::Instant};
 
-use verbs::{Access, DeviceEventKind, Domain, Subject};
+use verbs::{Access, DeviceEventKind, EventSubject, ProtectionDomain};
 
 use crate::pair::{CAPABILITIES, Pair, TIMEOUT, readable, resolved};
 
@@ -16,8 +16,8 @@ fn a_port_that_goes_down_and_up_is_reported_to_every_domain() {
     ip(&["link", "set", &link, "down"]);
     ip(&["link", "set", &link, "up"]);
     for domain in [&pair.client.domain, &other] {
-        wait_for(domain, DeviceEventKind::PORT_ERROR, Subject::Port(1));
-        wait_for(domain, DeviceEventKind::PORT_ACTIVE, Subject::Port(1));
+        wait_for(domain, DeviceEventKind::PORT_ERROR, EventSubject::Port(1));
+        wait_for(domain, DeviceEventKind::PORT_ACTIVE, EventSubject::Port(1));
     }
     // No message was under way, so the connection is as good as before.
     let buffer = pair.server.domain.allocate(64, Access::LOCAL_WRITE).expect("memory");
@@ -45,7 +45,7 @@ fn a_removed_device_is_reported_once() {
     let status = Command::new("rdma").args(["link", "del", "rxe0"]).status();
     assert!(status.expect("the program `rdma` of iproute2 is needed").success());
     for domain in [&pair.client.domain, &other] {
-        wait_for(domain, DeviceEventKind::DEVICE_FATAL, Subject::Device);
+        wait_for(domain, DeviceEventKind::DEVICE_FATAL, EventSubject::Device);
         assert_eq!(domain.next_event().expect("that is no error"), None);
         assert!(!readable(domain, Instant::now()), "or whoever waits would spin");
     }
@@ -58,7 +58,7 @@ fn a_removed_device_is_reported_once() {
 }
 
 /// Waits for an event, whatever else comes.
-fn wait_for(domain: &Domain, kind: DeviceEventKind, subject: Subject) {
+fn wait_for(domain: &ProtectionDomain, kind: DeviceEventKind, subject: EventSubject) {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         match domain.next_event().expect("events can be read") {
@@ -69,7 +69,7 @@ fn wait_for(domain: &Domain, kind: DeviceEventKind, subject: Subject) {
     }
 }
 
-fn drain(domain: &Domain) {
+fn drain(domain: &ProtectionDomain) {
     while domain.next_event().expect("events can be read").is_some() {}
 }
 

@@ -1,6 +1,6 @@
 //! Reads and writes of the peer's memory, and chains of them.
 
-use verbs::{Access, Buffer, RemoteAddress, Retired, Segments, Status};
+use verbs::{Access, Buffer, CompletedWork, RemoteAddress, SgList, Status};
 
 use crate::{
     memory,
@@ -26,17 +26,17 @@ fn a_write_puts_bytes_and_a_read_gets_them() {
 
     let [written, read] = pair.client.completions(2)[..] else { panic!("two were asked for") };
     assert_eq!((written.status(), read.status()), (Status::SUCCESS, Status::SUCCESS));
-    let retired = pair.client.queue_pair.retire(&written).expect("it is ours");
-    assert!(matches!(retired, Retired::Send { tag: 7, .. }), "{retired:?}");
-    let retired = pair.client.queue_pair.retire(&read).expect("it is ours");
-    let Retired::Send { tag: 8, segments } = retired else { panic!("{retired:?}") };
-    assert_eq!(pair.client.queue_pair.send_credits(), CAPABILITIES.send);
+    let completed = pair.client.queue_pair.complete(&written).expect("it is ours");
+    assert!(matches!(completed, CompletedWork::Send { tag: 7, .. }), "{completed:?}");
+    let completed = pair.client.queue_pair.complete(&read).expect("it is ours");
+    let CompletedWork::Send { tag: 8, buffers } = completed else { panic!("{completed:?}") };
+    assert_eq!(pair.client.queue_pair.send_credits(), CAPABILITIES.max_send_wr);
 
     let mut expected = vec![0; 5000];
     expected[..7].copy_from_slice(b"in line");
     expected[96..3096].fill(1);
     expected[3096..4096].fill(2);
-    assert_eq!(bytes(segments), expected, "what was read");
+    assert_eq!(bytes(buffers), expected, "what was read");
     let mut there = vec![0; 5000];
     remote.copy_out(0, &mut there);
     assert!(there == expected, "what was written");
@@ -77,14 +77,14 @@ fn credits_are_exact_whatever_is_posted() {
             0 => buffers.pop().map(|buffer| match queue_pair.rdma_write(buffer, at, 0) {
                 Ok(()) => true,
                 Err(refused) => {
-                    buffers.extend(refused.segments);
+                    buffers.extend(refused.buffers);
                     false
                 }
             }),
             1 => buffers.pop().map(|buffer| match queue_pair.rdma_read(buffer, at, 0) {
                 Ok(()) => true,
                 Err(refused) => {
-                    buffers.extend(refused.segments);
+                    buffers.extend(refused.buffers);
                     false
                 }
             }),
@@ -121,8 +121,8 @@ fn what_the_peers_memory_does_not_allow_fails_with_the_buffers_back() {
         queue_pair.flush().expect("the device takes it");
         let [failed] = pair.client.completions(1)[..] else { panic!("one was asked for") };
         assert_eq!(failed.status(), Status::REMOTE_ACCESS);
-        let retired = pair.client.queue_pair.retire(&failed).expect("it is ours");
-        assert!(matches!(retired, Retired::Send { tag: 1, .. }), "{retired:?}");
+        let completed = pair.client.queue_pair.complete(&failed).expect("it is ours");
+        assert!(matches!(completed, CompletedWork::Send { tag: 1, .. }), "{completed:?}");
     }
 }
 
@@ -134,7 +134,7 @@ fn a_read_needs_memory_that_can_be_written() {
     let fixed = pair.client.domain.allocate(64, Access::NONE).expect("memory");
     let refused = pair.client.queue_pair.rdma_read(fixed, at, 0).expect_err("not writable");
     assert!(matches!(refused.error, verbs::Error::Misuse(_)), "{refused}");
-    assert_eq!(refused.segments.len(), 1);
+    assert_eq!(refused.buffers.len(), 1);
 }
 
 /// Memory that the peer may read and write, and what to tell the peer of it.
@@ -150,9 +150,9 @@ fn further(at: RemoteAddress, by: u64) -> RemoteAddress {
 }
 
 /// All bytes of all segments.
-fn bytes(segments: Segments) -> Vec<u8> {
+fn bytes(buffers: SgList) -> Vec<u8> {
     let mut all = Vec::new();
-    for buffer in segments {
+    for buffer in buffers {
         let start = all.len();
         all.resize(start + buffer.len(), 0);
         buffer.copy_out(0, &mut all[start..]);
@@ -168,10 +168,10 @@ fn take_back(end: &mut End, buffers: &mut Vec<Buffer>) {
     let count = end.queue.poll(&mut more).expect("the queue has not overrun");
     for completion in std::iter::once(&completion).chain(&more[..count]) {
         assert_eq!(completion.status(), Status::SUCCESS);
-        if let Retired::Send { segments, .. } =
-            end.queue_pair.retire(completion).expect("it is ours")
+        if let CompletedWork::Send { buffers: read, .. } =
+            end.queue_pair.complete(completion).expect("it is ours")
         {
-            buffers.extend(segments);
+            buffers.extend(read);
         }
     }
 }

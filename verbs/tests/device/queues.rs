@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use verbs::{Access, Capabilities, Completion, ConnectParameters, Error, Retired, Status};
+use verbs::{Access, Capabilities, CompletedWork, Completion, ConnectParameters, Error, Status};
 
 use crate::{
     memory,
@@ -20,7 +20,7 @@ use crate::{
 fn a_queue_grows_with_completions_in_it() {
     let mut pair = Pair::connect(4771, CAPABILITIES);
     let before = pair.client.queue.capacity();
-    for _ in 0..CAPABILITIES.send / 2 {
+    for _ in 0..CAPABILITIES.max_send_wr / 2 {
         let buffer = memory(&pair.server, 64);
         pair.server.queue_pair.post_receive(buffer, 0).expect("there is room");
         let buffer = memory(&pair.client, 64);
@@ -28,13 +28,13 @@ fn a_queue_grows_with_completions_in_it() {
     }
     pair.server.queue_pair.flush().expect("the device takes them");
     pair.client.queue_pair.flush().expect("the device takes them");
-    pair.server.completions(CAPABILITIES.send as usize / 2);
+    pair.server.completions(CAPABILITIES.max_send_wr as usize / 2);
     assert!(matches!(pair.client.queue.resize(1), Err(Error::Misuse(_))), "more is reserved");
     pair.client.queue.resize(4 * before).expect("rxe can");
     assert!(pair.client.queue.capacity() >= 4 * before);
-    for completion in pair.client.completions(CAPABILITIES.send as usize / 2) {
+    for completion in pair.client.completions(CAPABILITIES.max_send_wr as usize / 2) {
         assert_eq!(completion.status(), Status::SUCCESS);
-        pair.client.queue_pair.retire(&completion).expect("it is ours");
+        pair.client.queue_pair.complete(&completion).expect("it is ours");
     }
     let most = pair.client.endpoint.limits().expect("limits").completion_queue_entries;
     let refused = pair.client.queue.resize(most + 1).expect_err("beyond the device's limit");
@@ -68,10 +68,10 @@ fn a_completion_between_poll_and_arm_is_never_lost() {
             count = pair.server.queue.poll(&mut out).expect("it works");
         }
         assert_eq!(count, 1, "after {delay} µs");
-        pair.server.queue_pair.retire(&out[0]).expect("it is ours");
+        pair.server.queue_pair.complete(&out[0]).expect("it is ours");
         let count = pair.client.queue.poll(&mut out).expect("it works");
         for completion in &out[..count] {
-            pair.client.queue_pair.retire(completion).expect("it is ours");
+            pair.client.queue_pair.complete(completion).expect("it is ours");
         }
     }
 }
@@ -89,7 +89,7 @@ fn two_connections_share_their_receives() {
         shared.post_receive(buffer, tag).expect("there is room");
     }
     shared.flush().expect("the device takes them");
-    let size = Capabilities { receive: 0, ..CAPABILITIES };
+    let size = Capabilities { max_recv_wr: 0, ..CAPABILITIES };
     let mut ends = Vec::new();
     for mut endpoint in [first, resolved(4773)] {
         let pair = endpoint.queue_pair_sharing(&queue, &shared, size).expect("it has room");
@@ -112,8 +112,10 @@ fn two_connections_share_their_receives() {
             .zip(ends.iter_mut().map(|(_, pair, _)| pair))
             .find(|(_, pair)| pair.number() == completion.queue_pair())
             .expect("it is of one of the two");
-        let retired = pair.retire_shared(&completion, &mut shared).expect("it is of the queue");
-        let Retired::Receive { tag, buffer, length: 1 } = retired else { panic!("{retired:?}") };
+        let completed = pair.complete_shared(&completion, &mut shared).expect("it is of the queue");
+        let CompletedWork::Receive { tag, buffer, length: 1 } = completed else {
+            panic!("{completed:?}")
+        };
         let mut byte = [0xff];
         buffer.copy_out(0, &mut byte);
         assert_eq!(byte, [number]);

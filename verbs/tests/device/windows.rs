@@ -1,6 +1,8 @@
 //! Memory windows: bound to one connection, for a limited time.
 
-use verbs::{Access, Binding, Buffer, Error, RemoteAddress, RemoteKey, Retired, Status, Window};
+use verbs::{
+    Access, BindInfo, Buffer, CompletedWork, Error, RemoteAddress, RemoteKey, Status, Window,
+};
 
 use crate::{
     memory,
@@ -34,7 +36,7 @@ fn a_window_is_bound_used_invalidated_by_the_peer_and_bound_again() {
         let server = &mut pair.server.queue_pair;
         server.send_inline_with_invalidate(b"thanks", key).expect("there is room");
         server.flush().expect("the device takes it");
-        retire_receive(&mut pair.client, 6);
+        complete_receive(&mut pair.client, 6);
         window = pair.client.queue_pair.reclaim(key).expect("the peer took it out of use");
         assert!(pair.client.queue_pair.reclaim(key).is_none(), "only once");
     }
@@ -55,11 +57,11 @@ fn this_side_takes_a_key_out_of_use() {
     assert!(matches!(pair.client.queue_pair.local_invalidate(key), Err(Error::Misuse(_))));
     pair.client.queue_pair.flush().expect("the device takes it");
     assert!(pair.client.queue_pair.reclaim(key).is_none(), "that is not done yet");
-    while pair.client.queue_pair.send_credits() < CAPABILITIES.send {
+    while pair.client.queue_pair.send_credits() < CAPABILITIES.max_send_wr {
         let [completion] = pair.client.completions(1)[..] else { panic!("one was asked for") };
         assert_eq!(completion.status(), Status::SUCCESS);
-        let retired = pair.client.queue_pair.retire(&completion).expect("it is ours");
-        assert!(matches!(retired, Retired::Credit), "{retired:?}");
+        let completed = pair.client.queue_pair.complete(&completion).expect("it is ours");
+        assert!(matches!(completed, CompletedWork::Credit), "{completed:?}");
     }
     let window = pair.client.queue_pair.reclaim(key).expect("it is out of use");
     let next = bind(&mut pair.client, window, &buffer, 0..64);
@@ -84,7 +86,7 @@ fn a_key_reaches_no_byte_beyond_and_allows_no_more_than_was_said() {
         let buffer = bindable(&pair.client);
         let window = pair.client.domain.window().expect("rxe has windows");
         let access = if offset == 0 { Access::REMOTE_READ } else { Access::REMOTE_WRITE };
-        let to = Binding { buffer: &buffer, range, access };
+        let to = BindInfo { buffer: &buffer, range, access };
         let key = pair.client.queue_pair.bind(window, to).expect("there is room");
         settle(&mut pair.client);
         let status = write(&mut pair.server, at(&buffer, offset, key), 1);
@@ -128,12 +130,12 @@ fn what_cannot_be_bound_is_handed_back() {
         let refused = pair
             .client
             .queue_pair
-            .bind(window, Binding { buffer, range: range.clone(), access })
+            .bind(window, BindInfo { buffer, range: range.clone(), access })
             .expect_err("it cannot be bound");
         assert!(matches!(refused.error, Error::Misuse(_)), "{range:?}: {refused}");
         window = refused.window;
     }
-    let to = Binding { buffer: &buffer, range: 0..64, access: Access::REMOTE_READ };
+    let to = BindInfo { buffer: &buffer, range: 0..64, access: Access::REMOTE_READ };
     let refused = pair.server.queue_pair.bind(window, to).expect_err("another domain's");
     assert!(matches!(refused.error, Error::Misuse(_)), "{refused}");
 }
@@ -173,7 +175,7 @@ fn bind(
     range: std::ops::Range<usize>,
 ) -> RemoteKey {
     let access = Access::REMOTE_READ | Access::REMOTE_WRITE;
-    let to = Binding { buffer, range, access };
+    let to = BindInfo { buffer, range, access };
     let key = end.queue_pair.bind(window, to).expect("there is room");
     settle(end);
     key
@@ -188,7 +190,7 @@ fn settle(end: &mut End) {
     let count = end.queue.poll(&mut completions).expect("the queue has not overrun");
     for completion in &completions[..count] {
         assert_eq!(completion.status(), Status::SUCCESS);
-        end.queue_pair.retire(completion).expect("it is ours");
+        end.queue_pair.complete(completion).expect("it is ours");
     }
 }
 
@@ -200,24 +202,24 @@ fn write(end: &mut End, to: RemoteAddress, number: u32) -> Status {
     end.queue_pair.flush().expect("the device takes it");
     loop {
         let [completion] = end.completions(1)[..] else { panic!("one was asked for") };
-        let retired = end.queue_pair.retire(&completion).expect("it is ours");
-        if let Retired::Send { tag: 77, .. } = retired {
+        let completed = end.queue_pair.complete(&completion).expect("it is ours");
+        if let CompletedWork::Send { tag: 77, .. } = completed {
             return completion.status();
         }
     }
 }
 
 /// Takes one message, and credits that came on the way.
-fn retire_receive(end: &mut End, expected: u32) {
+fn complete_receive(end: &mut End, expected: u32) {
     loop {
         let [completion] = end.completions(1)[..] else { panic!("one was asked for") };
         assert_eq!(completion.status(), Status::SUCCESS);
-        match end.queue_pair.retire(&completion).expect("it is ours") {
-            Retired::Receive { length, .. } => {
+        match end.queue_pair.complete(&completion).expect("it is ours") {
+            CompletedWork::Receive { length, .. } => {
                 assert_eq!(length, expected);
                 return;
             }
-            other => assert!(matches!(other, Retired::Credit), "{other:?}"),
+            other => assert!(matches!(other, CompletedWork::Credit), "{other:?}"),
         }
     }
 }

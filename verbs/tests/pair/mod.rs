@@ -11,12 +11,12 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
-    Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent, Domain,
-    Endpoint, Established, Interface, PreparedQueuePair, PrivateData, QueuePair, RdmaCore,
+    Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent, Endpoint,
+    Established, PreparedQueuePair, PrivateData, ProtectionDomain, QueuePair, RdmaCore, VerbsApi,
 };
 
 pub(crate) const CAPABILITIES: Capabilities =
-    Capabilities { send: 32, receive: 32, segments: 2, inline: 64 };
+    Capabilities { max_send_wr: 32, max_recv_wr: 32, max_send_sge: 2, max_inline_data: 64 };
 
 /// The address of an RDMA device of this machine, with a port of its own for each test.
 pub(crate) fn address(port: u16) -> SocketAddr {
@@ -28,34 +28,34 @@ pub(crate) fn address(port: u16) -> SocketAddr {
 
 /// An endpoint by the calls that the tests are run for.
 pub(crate) fn open() -> Endpoint {
-    Endpoint::open_with(Arc::new(RdmaCore::with(interface()))).expect("an endpoint")
+    Endpoint::open_with(Arc::new(RdmaCore::with(api()))).expect("an endpoint")
 }
 
-/// By which calls the tests are run: `RDMA_TEST_INTERFACE=extended` is for the extended ones.
-fn interface() -> Interface {
+/// By which calls the tests are run: `RDMA_TEST_API=extended` is for the extended ones.
+fn api() -> VerbsApi {
     if let Some(chosen) = CHOSEN.get() {
         return chosen;
     }
-    match std::env::var("RDMA_TEST_INTERFACE").as_deref() {
-        Ok("extended") => Interface::Extended,
-        Ok(other) if other != "classic" => panic!("no interface is named {other}"),
-        _ => Interface::Classic,
+    match std::env::var("RDMA_TEST_API").as_deref() {
+        Ok("extended") => VerbsApi::Extended,
+        Ok(other) if other != "legacy" => panic!("no interface is named {other}"),
+        _ => VerbsApi::Legacy,
     }
 }
 
 /// By which calls the rest of this test runs.
-pub(crate) fn choose(interface: Interface) {
-    CHOSEN.set(Some(interface));
+pub(crate) fn choose(api: VerbsApi) {
+    CHOSEN.set(Some(api));
 }
 
 thread_local! {
-    static CHOSEN: Cell<Option<Interface>> = const { Cell::new(None) };
+    static CHOSEN: Cell<Option<VerbsApi>> = const { Cell::new(None) };
 }
 
 /// One end before its connection is established.
 pub(crate) struct Prepared {
     pub(crate) endpoint: Endpoint,
-    pub(crate) domain: Domain,
+    pub(crate) domain: ProtectionDomain,
     pub(crate) queue: CompletionQueue,
     pub(crate) queue_pair: PreparedQueuePair,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Prepared {
 /// One connected end.
 pub(crate) struct End {
     pub(crate) endpoint: Endpoint,
-    pub(crate) domain: Domain,
+    pub(crate) domain: ProtectionDomain,
     pub(crate) queue: CompletionQueue,
     pub(crate) queue_pair: QueuePair,
     pub(crate) established: Established,
@@ -79,14 +79,14 @@ impl Prepared {
     pub(crate) fn new(endpoint: Endpoint, capabilities: Capabilities) -> Self {
         let domain = endpoint.domain().expect("a domain");
         let queue = endpoint
-            .completion_queue(capabilities.send + capabilities.receive)
+            .completion_queue(capabilities.max_send_wr + capabilities.max_recv_wr)
             .expect("a completion queue");
         Self::with(endpoint, domain, queue, capabilities)
     }
 
     pub(crate) fn with(
         mut endpoint: Endpoint,
-        domain: Domain,
+        domain: ProtectionDomain,
         queue: CompletionQueue,
         capabilities: Capabilities,
     ) -> Self {
@@ -114,14 +114,23 @@ impl Pair {
     }
 
     /// The same, with the client in a domain that is there already.
-    pub(crate) fn connect_in(port: u16, capabilities: Capabilities, domain: &Domain) -> Self {
+    pub(crate) fn connect_in(
+        port: u16,
+        capabilities: Capabilities,
+        domain: &ProtectionDomain,
+    ) -> Self {
         Self::with(resolved(port), port, capabilities, domain)
     }
 
-    fn with(endpoint: Endpoint, port: u16, capabilities: Capabilities, domain: &Domain) -> Self {
+    fn with(
+        endpoint: Endpoint,
+        port: u16,
+        capabilities: Capabilities,
+        domain: &ProtectionDomain,
+    ) -> Self {
         let mut listener = listen(port);
         let queue = endpoint
-            .completion_queue(capabilities.send + capabilities.receive)
+            .completion_queue(capabilities.max_send_wr + capabilities.max_recv_wr)
             .expect("a completion queue");
         let mut client = Prepared::with(endpoint, domain.clone(), queue, capabilities);
         client.endpoint.connect(&ConnectParameters::default()).expect("a request is sent");

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use auth::{Authenticated, Credentials};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use verbs::{Buffer, CallerMemory, Domain, Pool, PoolOptions, Provider, RdmaCore, RefusedMemory};
+use verbs::{
+    Buffer, CallerMemory, Pool, PoolOptions, ProtectionDomain, Provider, RdmaCore, RegisterError,
+};
 
 use crate::{
     config::{
@@ -294,7 +296,7 @@ impl<P: Provider> Controller<P> {
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate), with the memory handed back.
-    pub fn register<M: CallerMemory>(&self, memory: M) -> Result<Buffer, RefusedMemory<M>> {
+    pub fn register<M: CallerMemory>(&self, memory: M) -> Result<Buffer, RegisterError<M>> {
         let (domain, mode) = self.domain();
         domain.register(memory, mode.access())
     }
@@ -421,7 +423,7 @@ impl<P: Provider> Controller<P> {
         &self.admin
     }
 
-    fn domain(&self) -> (Domain<P>, MemoryMode) {
+    fn domain(&self) -> (ProtectionDomain<P>, MemoryMode) {
         let connection = self.connection();
         (connection.domain.clone(), connection.memory.mode)
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use verbs::{Buffer, Domain, Limits, Provider};
+use verbs::{Buffer, Limits, ProtectionDomain, Provider};
 
 use crate::{
     config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX},
@@ -29,7 +29,7 @@ use crate::{
 /// What an attempt leaves when it succeeds.
 pub(crate) struct EstablishedController<P: Provider> {
     pub(crate) negotiated: Negotiated,
-    pub(crate) domain: Domain<P>,
+    pub(crate) domain: ProtectionDomain<P>,
     pub(crate) device: String,
     pub(crate) numa_node: Option<u32>,
     pub(crate) memory: MemoryReport,
@@ -61,7 +61,7 @@ pub(crate) async fn connect<P: Provider>(
 struct ControllerBringUp<'a, P: Provider> {
     means: &'a ConnectContext<'a, P>,
     ladder: BringUp,
-    domain: Domain<P>,
+    domain: ProtectionDomain<P>,
     memory: MemoryReport,
 }
 

@@ -11,7 +11,7 @@ use futures_util::{
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use verbs::{Buffer, Domain, Provider};
+use verbs::{Buffer, ProtectionDomain, Provider};
 
 use crate::{
     config::{
@@ -36,7 +36,7 @@ use crate::{
 pub(crate) struct IoQueueConnector<'a, P: Provider> {
     pub(crate) means: &'a ConnectContext<'a, P>,
     pub(crate) ladder: &'a BringUp,
-    pub(crate) domain: &'a Domain<P>,
+    pub(crate) domain: &'a ProtectionDomain<P>,
     pub(crate) memory: MemoryMode,
     /// How many queues there will be.
     pub(crate) total: u16,

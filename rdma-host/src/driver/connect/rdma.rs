@@ -10,9 +10,9 @@ use std::{
 
 use tokio::sync::MutexGuard;
 use verbs::{
-    Access, Capabilities, CompletionQueue, ConnectionEvent, Domain, Endpoint, Established,
-    PreparedQueuePair, Provider, TransportType,
-    active_side::{Action, ActiveSide, Cause, Event, Fresh, State, Timeouts},
+    Access, Capabilities, CompletionQueue, ConnectionEvent, Endpoint, Established,
+    PreparedQueuePair, ProtectionDomain, Provider, TransportType,
+    active_side::{Action, ActiveSide, Cause, Event, Reopen, State, Timeouts},
     provider::CmEventKind,
 };
 
@@ -49,7 +49,7 @@ pub(crate) struct ConnectContext<'a, P: Provider> {
     /// How many pollers may share the I/O queues.
     pub(crate) pollers: usize,
     /// The domain to use again, with all the memory that is registered in it.
-    pub(crate) domain: Option<Domain<P>>,
+    pub(crate) domain: Option<ProtectionDomain<P>>,
     pub(crate) parties: &'a AuthenticationParties,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Resolved<P: Provider> {
 /// What a connection is made with.
 pub(crate) struct Plan<'a, P: Provider> {
     pub(crate) options: &'a ConnectOptions,
-    pub(crate) domain: &'a Domain<P>,
+    pub(crate) domain: &'a ProtectionDomain<P>,
     pub(crate) open: &'a RdmaConnect,
     pub(crate) memory: MemoryMode,
 }
@@ -162,7 +162,7 @@ impl<P: Provider> Resolved<P> {
         turn.pass().await;
         let mut queue_pair = prepared.ready(&established);
         capsules
-            .and_then(|capsules| queue_pair.keep_messages(capsules, Sqe::SIZE))
+            .and_then(|capsules| queue_pair.set_message_buffer(capsules, Sqe::SIZE))
             .map_err(verbs_error)?;
         let queue = Queue::new(Parts {
             id: open.queue,
@@ -254,18 +254,23 @@ impl<P: Provider> Resolved<P> {
     /// A queue pair that takes commands inside its work requests, if the device can do that.
     fn queue_pair(
         &mut self,
-        domain: &Domain<P>,
+        domain: &ProtectionDomain<P>,
         completion_queue: &CompletionQueue<P>,
         (send, receive): (u32, u32),
     ) -> Result<(verbs::PreparedQueuePair<P>, bool), Error> {
         let inline = u32::try_from(Sqe::SIZE).expect("a command is 64 bytes");
-        let capabilities = Capabilities { send, receive, segments: 2, inline };
+        let capabilities = Capabilities {
+            max_send_wr: send,
+            max_recv_wr: receive,
+            max_send_sge: 2,
+            max_inline_data: inline,
+        };
         match self.endpoint.queue_pair(domain, completion_queue, capabilities) {
             Ok(prepared) => Ok((prepared, true)),
             Err(verbs::Error::AnotherDevice(_)) => Err(Transport::DeviceChanged.into()),
             Err(error) => {
                 tracing::debug!(%error, "no inline sends");
-                let capabilities = Capabilities { inline: 0, ..capabilities };
+                let capabilities = Capabilities { max_inline_data: 0, ..capabilities };
                 let prepared = self
                     .endpoint
                     .queue_pair(domain, completion_queue, capabilities)
@@ -339,9 +344,9 @@ impl<P: Provider> Resolved<P> {
         action: Action,
     ) -> Result<(Action, Option<Established>), Error> {
         match action {
-            Action::ResolveAddress(Fresh::Endpoint) => self.ask(target)?,
+            Action::ResolveAddress(Reopen::Endpoint) => self.ask(target)?,
             // All that the caller has is made from the old device, and goes with this error.
-            Action::ResolveAddress(Fresh::Device) => {
+            Action::ResolveAddress(Reopen::Device) => {
                 return Err(target.unreachable(
                     "our RDMA device sends nothing since its port was down; on soft-RoCE, delete \
                      its link and add it again"

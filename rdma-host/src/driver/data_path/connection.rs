@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified, mpsc, oneshot};
-use verbs::{CompletionQueue, Domain, Provider};
+use verbs::{CompletionQueue, ProtectionDomain, Provider};
 
 use crate::{
     driver::data_path::{
@@ -28,7 +28,7 @@ pub(crate) struct Connection<P: Provider> {
     /// Number of the connection, from 1.
     pub(crate) generation: u64,
     pub(crate) negotiated: Mutex<Arc<Negotiated>>,
-    pub(crate) domain: Domain<P>,
+    pub(crate) domain: ProtectionDomain<P>,
     /// Name of the RDMA device.
     pub(crate) device: String,
     pub(crate) numa_node: Option<u32>,

@@ -2,7 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use verbs::{CompletionQueue, DeviceEvent, DeviceEventKind, Domain, Provider, Subject};
+use verbs::{
+    CompletionQueue, DeviceEvent, DeviceEventKind, EventSubject, ProtectionDomain, Provider,
+};
 
 use crate::{
     driver::{async_fd::AsyncDescriptor, buffers::verbs_error, data_path::queue::Queue},
@@ -14,7 +16,7 @@ use crate::{
 /// or times out: a completion queue that lost its completions, or a queue pair that died without a
 /// word, says nothing by itself.
 pub(crate) struct DeviceWatch<P: Provider> {
-    domain: Domain<P>,
+    domain: ProtectionDomain<P>,
     owned: Owned,
 }
 
@@ -27,7 +29,7 @@ struct Owned {
 
 impl<P: Provider> DeviceWatch<P> {
     /// Of a domain's device, and nothing that is made there yet.
-    pub(crate) fn new(domain: Domain<P>) -> Self {
+    pub(crate) fn new(domain: ProtectionDomain<P>) -> Self {
         Self { domain, owned: Owned::default() }
     }
 
@@ -68,15 +70,16 @@ impl Owned {
             (DeviceEventKind::DEVICE_FATAL, _) => {
                 Some(Transport::Device("it failed, or was removed").into())
             }
-            (DeviceEventKind::QUEUE_PAIR_FATAL, Subject::QueuePair(number)) => {
+            (DeviceEventKind::QUEUE_PAIR_FATAL, EventSubject::QueuePair(number)) => {
                 let &(_, queue) = self.queue_pairs.iter().find(|(ours, _)| *ours == number)?;
                 let status = "the device reports that its queue pair failed".to_owned();
                 Some(Transport::QueuePair { queue, status }.into())
             }
-            (DeviceEventKind::COMPLETION_QUEUE_ERROR, Subject::CompletionQueue(number)) => self
-                .completion_queues
-                .contains(&number)
-                .then(|| Transport::Device("a completion queue failed, and lost some").into()),
+            (DeviceEventKind::COMPLETION_QUEUE_ERROR, EventSubject::CompletionQueue(number)) => {
+                self.completion_queues
+                    .contains(&number)
+                    .then(|| Transport::Device("a completion queue failed, and lost some").into())
+            }
             _ => None,
         }
     }
@@ -95,19 +98,27 @@ mod tests {
         let (fatal, lost) =
             (DeviceEventKind::QUEUE_PAIR_FATAL, DeviceEventKind::COMPLETION_QUEUE_ERROR);
         for (kind, subject, expected) in [
-            (fatal, Subject::QueuePair(17), "queue 2: a work request failed: the device reports"),
-            (lost, Subject::CompletionQueue(5), "our RDMA device reports that a completion queue"),
-            (DeviceEventKind::DEVICE_FATAL, Subject::Device, "it failed, or was removed"),
+            (
+                fatal,
+                EventSubject::QueuePair(17),
+                "queue 2: a work request failed: the device reports",
+            ),
+            (
+                lost,
+                EventSubject::CompletionQueue(5),
+                "our RDMA device reports that a completion queue",
+            ),
+            (DeviceEventKind::DEVICE_FATAL, EventSubject::Device, "it failed, or was removed"),
         ] {
             let words = words(kind, subject).expect("it ends the connection");
             assert!(words.contains(expected), "{words}");
         }
         for (kind, subject) in [
-            (fatal, Subject::QueuePair(5)),
-            (lost, Subject::CompletionQueue(17)),
-            (DeviceEventKind::QUEUE_PAIR_ACCESS_ERROR, Subject::QueuePair(17)),
-            (DeviceEventKind::PORT_ERROR, Subject::Port(1)),
-            (DeviceEventKind(99), Subject::Device),
+            (fatal, EventSubject::QueuePair(5)),
+            (lost, EventSubject::CompletionQueue(17)),
+            (DeviceEventKind::QUEUE_PAIR_ACCESS_ERROR, EventSubject::QueuePair(17)),
+            (DeviceEventKind::PORT_ERROR, EventSubject::Port(1)),
+            (DeviceEventKind(99), EventSubject::Device),
         ] {
             assert_eq!(words(kind, subject), None, "{kind:?} of {subject:?}");
         }

@@ -12,7 +12,7 @@
 //! the chain again. A target that answers without invalidating costs a LOCAL_INV and its
 //! completion, and only then does the buffer come back.
 
-use verbs::{Access, Binding, Buffer, Domain, Provider, QueuePair, Window};
+use verbs::{Access, BindInfo, Buffer, ProtectionDomain, Provider, QueuePair, Window};
 
 use crate::{
     config::MemoryMode,
@@ -43,7 +43,7 @@ impl std::fmt::Display for MemoryReport {
 impl MemoryReport {
     /// What the device can do of what was asked for: it is asked for a window, since some devices
     /// count windows that they do not give.
-    pub(crate) fn choose<P: Provider>(asked: MemoryMode, domain: &Domain<P>) -> Self {
+    pub(crate) fn choose<P: Provider>(asked: MemoryMode, domain: &ProtectionDomain<P>) -> Self {
         let refusal = match asked {
             MemoryMode::Pool => None,
             MemoryMode::Window => domain.window().err(),
@@ -81,7 +81,7 @@ impl MemoryMode {
     /// A window for each of `count` commands in flight, where they are used.
     pub(crate) fn windows<P: Provider>(
         self,
-        domain: &Domain<P>,
+        domain: &ProtectionDomain<P>,
         count: u16,
     ) -> Result<Vec<Window>, Error> {
         let count = if self == Self::Window { count } else { 0 };
@@ -104,7 +104,7 @@ pub(crate) fn bind<P: Provider>(
         Data::ToController(buffer) => (buffer, Access::REMOTE_READ),
         Data::None => unreachable!("a command without data lends nothing"),
     };
-    let to = Binding { buffer, range: 0..buffer.len(), access };
+    let to = BindInfo { buffer, range: 0..buffer.len(), access };
     match queue_pair.bind(window, to) {
         Ok(key) => Ok(RemoteKey(key.0)),
         Err(refused) => Err((verbs_error(refused.error), refused.window)),

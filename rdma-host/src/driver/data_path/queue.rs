@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, time::Instant};
 
 use verbs::{
-    Buffer, Completion, Endpoint, Provider, QueuePair, RdmaCore, Retired, Segments, TransportType,
-    Window,
+    Buffer, CompletedWork, Completion, Endpoint, Provider, QueuePair, RdmaCore, SgList,
+    TransportType, Window,
     active_side::{Action, ActiveSide, Event, State},
 };
 
@@ -207,7 +207,7 @@ impl<P: Provider> Queue<P> {
             return Err(full());
         }
         // A bind and its send: neither is to be queued without the other.
-        self.queue_pair.make_room(2).map_err(verbs_error)?;
+        self.queue_pair.reserve_sends(2).map_err(verbs_error)?;
         let Some(id) = self.slots.begin(CompletesOn::ResponseAndSend) else { return Err(full()) };
         let slot = usize::from(self.slots.slot(id));
         let sgl = match lends {
@@ -226,7 +226,7 @@ impl<P: Provider> Queue<P> {
         if in_capsule
             && let Some(data) = std::mem::replace(&mut command.data, Data::None).into_buffer()
         {
-            if let Err(refused) = self.queue_pair.send_message_with(slot, capsule, data) {
+            if let Err(refused) = self.queue_pair.send_message_with_data(slot, capsule, data) {
                 command.data = Data::ToController(refused.buffer);
                 self.slots.cancel(id);
                 return Err(verbs_error(refused.error));
@@ -310,7 +310,7 @@ impl<P: Provider> Queue<P> {
             return self.sent(completion, response);
         }
         // The response is read, and its buffer takes another.
-        let received = self.queue_pair.receive_again(completion, response.as_mut_bytes());
+        let received = self.queue_pair.repost_receive(completion, response.as_mut_bytes());
         let Ok(length) = received else { return ResponseHandling::Unusual };
         let usual = length as usize == Cqe::SIZE && !completion.may_invalidate();
         if usual && let Some(slot) = self.slots.complete_fast(response.command_id()) {
@@ -321,10 +321,10 @@ impl<P: Provider> Queue<P> {
 
     /// Takes the completion of a send that a command waits for.
     fn sent(&mut self, completion: &Completion, response: &mut Cqe) -> ResponseHandling {
-        let Some((row, data)) = self.queue_pair.retire_message(completion) else {
+        let Some((slot, data)) = self.queue_pair.complete_message(completion) else {
             return ResponseHandling::Unusual;
         };
-        let slot = u16::try_from(row).expect("there is a message for each slot");
+        let slot = u16::try_from(slot).expect("there is a message for each slot");
         if data.is_some() {
             self.commands[usize::from(slot)].data = data;
         }
@@ -344,20 +344,20 @@ impl<P: Provider> Queue<P> {
         &mut self,
         completion: &Completion,
     ) -> Result<Option<CompletedCommand>, Error> {
-        let retired = self.queue_pair.retire(completion).map_err(verbs_error)?;
+        let completed = self.queue_pair.complete(completion).map_err(verbs_error)?;
         if !completion.status().is_success() {
-            self.keep_returned(retired);
+            self.keep_returned(completed);
             let status = completion.status().to_string();
             return Err(Transport::QueuePair { queue: self.id, status }.into());
         }
-        match retired {
-            Retired::Credit => Ok(self.reclaim_next()),
-            Retired::Send { tag, segments } => {
+        match completed {
+            CompletedWork::Credit => Ok(self.reclaim_next()),
+            CompletedWork::Send { tag, buffers } => {
                 let slot = u16::try_from(tag).expect("tags of sends are slots");
-                self.commands[usize::from(slot)].take_back(segments);
+                self.commands[usize::from(slot)].take_back(buffers);
                 Ok(self.slots.handle_sent(slot))
             }
-            Retired::Receive { buffer, length, .. } => {
+            CompletedWork::Receive { buffer, length, .. } => {
                 let mut response = Cqe::default();
                 buffer.copy_out(0, response.as_mut_bytes());
                 self.respond(completion, response, length)
@@ -404,7 +404,7 @@ impl<P: Provider> Queue<P> {
 
     /// The command of a slot, as it was sent last.
     fn sqe(&self, slot: u16) -> Sqe {
-        let capsule = self.queue_pair.message(slot.into()).expect("each slot has a message");
+        let capsule = self.queue_pair.message_slot(slot.into()).expect("each slot has a message");
         Sqe::read_from_bytes(capsule).expect("a message is as long as a command")
     }
 
@@ -466,7 +466,7 @@ impl<P: Provider> Queue<P> {
 
     /// Whether all that was posted is back, or can't be expected to come.
     pub(crate) fn is_drained(&self) -> bool {
-        let sends = self.queue_pair.held_sends() == 0;
+        let sends = self.queue_pair.sends_with_payload() == 0;
         let back = self.queue_pair.receive_credits() + self.queue_pair.queued_receives();
         let receives = back == self.receives;
         // Draining without a disconnect: nothing has told the queue pair.
@@ -553,12 +553,12 @@ impl<P: Provider> Queue<P> {
     }
 
     /// After a failed work request: what came back stays with its command until the queue closes.
-    fn keep_returned(&mut self, retired: Retired) {
-        if let Retired::Send { tag, segments } = retired
+    fn keep_returned(&mut self, completed: CompletedWork) {
+        if let CompletedWork::Send { tag, buffers } = completed
             && let Some(entry) =
                 usize::try_from(tag).ok().and_then(|slot| self.commands.get_mut(slot))
         {
-            entry.take_back(segments);
+            entry.take_back(buffers);
         }
     }
 }
@@ -573,8 +573,8 @@ impl InFlight {
     }
 
     /// The device is done with a send, which had data or not.
-    fn take_back(&mut self, segments: Segments) {
-        if let Some(data) = segments.into_iter().next() {
+    fn take_back(&mut self, buffers: SgList) {
+        if let Some(data) = buffers.into_iter().next() {
             self.data = Some(data);
         }
     }

@@ -112,9 +112,13 @@ fn inject_fault(fabric: &Fabric, choice: u64) {
 /// Handles completions; a duplicate is recognized as such.
 fn take(end: &mut End<Host>, ended: &mut BTreeMap<u64, u32>, seed: u64) {
     for completion in end.poll() {
-        let tag = match end.queue_pair.retire(&completion) {
-            Ok(verbs::Retired::Receive { tag, .. } | verbs::Retired::Send { tag, .. }) => tag,
-            Ok(verbs::Retired::Credit) => panic!("seed {seed}: nothing of that kind was posted"),
+        let tag = match end.queue_pair.complete(&completion) {
+            Ok(
+                verbs::CompletedWork::Receive { tag, .. } | verbs::CompletedWork::Send { tag, .. },
+            ) => tag,
+            Ok(verbs::CompletedWork::Credit) => {
+                panic!("seed {seed}: nothing of that kind was posted")
+            }
             Err(verbs::StaleCompletion) => continue,
         };
         let twice = ended.insert(tag, completion.status().0);

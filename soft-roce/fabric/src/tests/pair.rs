@@ -3,19 +3,19 @@
 use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 
 use verbs::{
-    Access, Buffer, Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
-    Domain, Endpoint, Established, Provider, QueuePair, Retired, Status,
+    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
+    ConnectionEvent, Endpoint, Established, ProtectionDomain, Provider, QueuePair, Status,
 };
 
 use super::{Fabric, Host};
 
 pub(super) const SIZE: Capabilities =
-    Capabilities { send: 32, receive: 32, segments: 2, inline: 64 };
+    Capabilities { max_send_wr: 32, max_recv_wr: 32, max_send_sge: 2, max_inline_data: 64 };
 pub(super) const PATIENT: Duration = Duration::from_secs(10);
 
 pub(super) struct End<P: Provider> {
     pub(super) endpoint: Endpoint<P>,
-    pub(super) domain: Domain<P>,
+    pub(super) domain: ProtectionDomain<P>,
     pub(super) queue: CompletionQueue<P>,
     pub(super) queue_pair: QueuePair<P>,
 }
@@ -55,11 +55,11 @@ impl<P: Provider + Debug> Pair<P> {
     }
 }
 
-type Parts<P> = (Domain<P>, CompletionQueue<P>, verbs::PreparedQueuePair<P>);
+type Parts<P> = (ProtectionDomain<P>, CompletionQueue<P>, verbs::PreparedQueuePair<P>);
 
 fn parts<P: Provider>(endpoint: &mut Endpoint<P>) -> Parts<P> {
     let domain = endpoint.domain().expect("a domain");
-    let queue = endpoint.completion_queue(SIZE.send + SIZE.receive).expect("a queue");
+    let queue = endpoint.completion_queue(SIZE.max_send_wr + SIZE.max_recv_wr).expect("a queue");
     let pair = endpoint.queue_pair(&domain, &queue, SIZE).expect("a queue pair");
     (domain, queue, pair)
 }
@@ -96,7 +96,7 @@ impl<P: Provider> End<P> {
     pub(super) fn statuses(&mut self) -> Vec<Status> {
         let completions = self.poll();
         for completion in &completions {
-            self.queue_pair.retire(completion).expect("it is ours");
+            self.queue_pair.complete(completion).expect("it is ours");
         }
         completions.iter().map(Completion::status).collect()
     }
@@ -105,8 +105,10 @@ impl<P: Provider> End<P> {
     pub(super) fn messages(&mut self) -> Vec<Vec<u8>> {
         let completions = self.poll();
         let take = |completion| {
-            let retired = self.queue_pair.retire(completion).expect("it is ours");
-            let Retired::Receive { buffer, length, .. } = retired else { panic!("{retired:?}") };
+            let completed = self.queue_pair.complete(completion).expect("it is ours");
+            let CompletedWork::Receive { buffer, length, .. } = completed else {
+                panic!("{completed:?}")
+            };
             let mut bytes = vec![0; length as usize];
             buffer.copy_out(0, &mut bytes);
             bytes

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use verbs::{ConnectParameters, ConnectionEvent, DeviceEventKind, Domain, Endpoint, Error, Status};
+use verbs::{
+    ConnectParameters, ConnectionEvent, DeviceEventKind, Endpoint, Error, ProtectionDomain, Status,
+};
 
 use super::{
     Fabric, Fault, Host, Pair, Point,
     pair::{self, PATIENT, SIZE, address, resolved},
 };
 
-fn reported(domain: &Domain<Host>) -> Vec<DeviceEventKind> {
+fn reported(domain: &ProtectionDomain<Host>) -> Vec<DeviceEventKind> {
     let next = || domain.next_event().expect("it can be read");
     std::iter::from_fn(next).map(|event| event.kind).collect()
 }

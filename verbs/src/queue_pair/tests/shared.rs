@@ -3,7 +3,7 @@
 use super::*;
 use crate::SharedReceiveQueue;
 
-const SIZE: Capabilities = Capabilities { receive: 0, ..CAPABILITIES };
+const SIZE: Capabilities = Capabilities { max_recv_wr: 0, ..CAPABILITIES };
 
 #[test]
 fn shared_receives_are_one_batch_and_retire_there() {
@@ -15,13 +15,13 @@ fn shared_receives_are_one_batch_and_retire_there() {
     shared.flush().expect("there is nothing to do");
     assert_eq!(device.calls(), ["shared receive 10 11"]);
     let completion = Completion::new(device.tokens()[1], Status::SUCCESS, NUMBER, 7);
-    assert_eq!(pair.retire(&completion).expect_err("it has none itself"), StaleCompletion);
-    let retired = pair.retire_shared(&completion, &mut shared).expect("it is of the queue");
-    assert!(matches!(retired, Retired::Receive { tag: 2, length: 7, .. }), "{retired:?}");
-    assert!(pair.retire_shared(&completion, &mut shared).is_err(), "only once");
+    assert_eq!(pair.complete(&completion).expect_err("it has none itself"), StaleCompletion);
+    let completed = pair.complete_shared(&completion, &mut shared).expect("it is of the queue");
+    assert!(matches!(completed, CompletedWork::Receive { tag: 2, length: 7, .. }), "{completed:?}");
+    assert!(pair.complete_shared(&completion, &mut shared).is_err(), "only once");
     let elsewhere = Completion::new(device.tokens()[0], Status::SUCCESS, NUMBER + 1, 7);
-    assert!(pair.retire_shared(&elsewhere, &mut shared).is_err(), "of another queue pair");
-    assert!(shared.retire(&elsewhere).is_ok(), "which may be gone");
+    assert!(pair.complete_shared(&elsewhere, &mut shared).is_err(), "of another queue pair");
+    assert!(shared.complete(&elsewhere).is_ok(), "which may be gone");
     assert_eq!(shared.receive_credits(), 4);
     let refused = pair.post_receive(buffer(&domain, 10), 1).expect_err("it has none itself");
     assert!(matches!(refused.error, Error::QueueFull));
@@ -69,7 +69,7 @@ fn a_queue_pair_has_receives_of_its_own_or_shares() {
     assert!(matches!(domain.shared_receive_queue(0), Err(Error::Misuse(_))));
 }
 
-fn sharing() -> (Device, Domain<Device>, SharedReceiveQueue<Device>, QueuePair<Device>) {
+fn sharing() -> (Device, ProtectionDomain<Device>, SharedReceiveQueue<Device>, QueuePair<Device>) {
     let device = Device::new();
     let mut endpoint = open(&device);
     let domain = endpoint.domain().expect("a domain");

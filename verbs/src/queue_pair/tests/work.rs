@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Access;
-use crate::{Binding, RemoteAddress, RemoteKey};
+use crate::{BindInfo, RemoteAddress, RemoteKey};
 
 #[test]
 fn a_chain_of_all_kinds_is_one_batch() {
@@ -21,7 +21,7 @@ fn a_chain_of_all_kinds_is_one_batch() {
     pair.flush().expect("the device takes all");
     let chain = "send 10!>5@4096 'w'!>5@4096 23!<5@4096 bind 3! 's'?-6 13!-7 invalidate 3!";
     assert_eq!(device.calls(), [chain]);
-    assert_eq!(pair.send_credits(), CAPABILITIES.send - 7);
+    assert_eq!(pair.send_credits(), CAPABILITIES.max_send_wr - 7);
     let tags: Vec<_> = pair.close().iter().map(|returned| returned.tag).collect();
     assert_eq!(tags, [1, 2, 3], "what holds no buffer is not returned");
 }
@@ -66,7 +66,7 @@ fn a_failed_invalidation_gives_no_window_back() {
     pair.flush().expect("the device takes both");
     let token = *device.tokens().last().expect("two were posted");
     let failed = Completion::new(token, Status::FLUSHED, NUMBER, 0);
-    assert!(matches!(pair.retire(&failed), Ok(Retired::Credit)));
+    assert!(matches!(pair.complete(&failed), Ok(CompletedWork::Credit)));
     assert!(pair.reclaim(key).is_none());
 }
 
@@ -111,7 +111,7 @@ fn a_window_keeps_the_memory_that_it_is_bound_to() {
 /// A message that arrives, and what its completion says of itself.
 fn receive(
     device: &Device,
-    domain: &Domain<Device>,
+    domain: &ProtectionDomain<Device>,
     pair: &mut QueuePair<Device>,
     invalidated: Invalidated,
 ) -> Completion {
@@ -120,14 +120,14 @@ fn receive(
     let token = *device.tokens().last().expect("one was posted");
     let completion =
         Completion { invalidated, ..Completion::new(token, Status::SUCCESS, NUMBER, 4) };
-    pair.retire(&completion).expect("it is ours");
+    pair.complete(&completion).expect("it is ours");
     completion
 }
 
-fn bindable(domain: &Domain<Device>) -> Buffer {
+fn bindable(domain: &ProtectionDomain<Device>) -> Buffer {
     domain.allocate(64, Access::LOCAL_WRITE | Access::BIND).expect("memory")
 }
 
-fn whole(buffer: &Buffer) -> Binding<'_> {
-    Binding { buffer, range: 0..buffer.len(), access: Access::REMOTE_READ }
+fn whole(buffer: &Buffer) -> BindInfo<'_> {
+    BindInfo { buffer, range: 0..buffer.len(), access: Access::REMOTE_READ }
 }

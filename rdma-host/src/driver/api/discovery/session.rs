@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use verbs::{Buffer, Domain, Provider};
+use verbs::{Buffer, ProtectionDomain, Provider};
 
 use crate::{
     config::{
@@ -38,7 +38,7 @@ use crate::{
 /// A connection, live once [`connect`](Self::connect) returns it.
 pub(super) struct Session<P: Provider> {
     poller: Poller<P>,
-    domain: Domain<P>,
+    domain: ProtectionDomain<P>,
     scratch: Option<Buffer>,
     keep_alive: KeepAlive,
     /// A request is in flight, maybe one that nobody waits for any more.

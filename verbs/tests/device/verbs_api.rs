@@ -1,6 +1,6 @@
 //! The same work by both sets of calls of a device's plug-in.
 
-use verbs::{Access, Binding, Capabilities, Interface, RemoteAddress, Retired, Status};
+use verbs::{Access, BindInfo, Capabilities, CompletedWork, RemoteAddress, Status, VerbsApi};
 
 use crate::{
     memory,
@@ -10,32 +10,32 @@ use crate::{
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn all_work_is_done_by_the_classic_calls() {
-    do_all_work(4781, Interface::Classic);
+    do_all_work(4781, VerbsApi::Legacy);
 }
 
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn all_work_is_done_by_the_extended_calls() {
-    do_all_work(4782, Interface::Extended);
+    do_all_work(4782, VerbsApi::Extended);
 }
 
 /// rdma-core before 64 adds lists of segments up wrongly for rxe.
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn sends_of_several_buffers_are_posted_by_the_classic_calls() {
-    pair::choose(Interface::Extended);
+    pair::choose(VerbsApi::Extended);
     let pair = Pair::connect(4783, CAPABILITIES);
-    assert_eq!(pair.client.queue.interface(), Interface::Extended);
-    assert_eq!(pair.client.queue_pair.interface(), Interface::Classic);
+    assert_eq!(pair.client.queue.api(), VerbsApi::Extended);
+    assert_eq!(pair.client.queue_pair.api(), VerbsApi::Legacy);
 }
 
 /// One chain with a request of each kind, and what comes of it.
-fn do_all_work(port: u16, interface: Interface) {
-    pair::choose(interface);
+fn do_all_work(port: u16, api: VerbsApi) {
+    pair::choose(api);
     let Pair { mut client, mut server } =
-        Pair::connect(port, Capabilities { segments: 1, ..CAPABILITIES });
-    assert_eq!(client.queue_pair.interface(), interface);
-    assert_eq!(client.queue.interface(), interface);
+        Pair::connect(port, Capabilities { max_send_sge: 1, ..CAPABILITIES });
+    assert_eq!(client.queue_pair.api(), api);
+    assert_eq!(client.queue.api(), api);
 
     let access = Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ;
     let exposed = server.domain.allocate(4096, access).expect("memory");
@@ -43,7 +43,7 @@ fn do_all_work(port: u16, interface: Interface) {
     // The peer's window, whose key the last message of the chain takes out of use.
     let bindable = server.domain.allocate(512, Access::LOCAL_WRITE | Access::BIND).expect("memory");
     let window = server.domain.window().expect("a window");
-    let to = Binding { buffer: &bindable, range: 0..512, access: Access::REMOTE_WRITE };
+    let to = BindInfo { buffer: &bindable, range: 0..512, access: Access::REMOTE_WRITE };
     let key = server.queue_pair.bind(window, to).expect("there is room");
     for tag in 0..4 {
         let buffer = memory(&server, 64);
@@ -54,7 +54,7 @@ fn do_all_work(port: u16, interface: Interface) {
     // Our own window, which nobody uses.
     let own = client.domain.allocate(512, Access::LOCAL_WRITE | Access::BIND).expect("memory");
     let window = client.domain.window().expect("a window");
-    let to = Binding { buffer: &own, range: 0..512, access: Access::REMOTE_READ };
+    let to = BindInfo { buffer: &own, range: 0..512, access: Access::REMOTE_READ };
     let own_key = client.queue_pair.bind(window, to).expect("there is room");
 
     let mut written = memory(&client, 64);
@@ -78,8 +78,8 @@ fn do_all_work(port: u16, interface: Interface) {
         loop {
             let [completion] = server.completions(1)[..] else { panic!("one was asked for") };
             assert_eq!(completion.status(), Status::SUCCESS);
-            let retired = server.queue_pair.retire(&completion).expect("it is ours");
-            if let Retired::Receive { length, .. } = retired {
+            let completed = server.queue_pair.complete(&completion).expect("it is ours");
+            if let CompletedWork::Receive { length, .. } = completed {
                 assert_eq!(length, expected);
                 break;
             }
@@ -89,12 +89,12 @@ fn do_all_work(port: u16, interface: Interface) {
     while tags != [10, 11, 12] || client.queue_pair.reclaim(own_key).is_none() {
         let [completion] = client.completions(1)[..] else { panic!("one was asked for") };
         assert_eq!(completion.status(), Status::SUCCESS);
-        let retired = client.queue_pair.retire(&completion).expect("it is ours");
-        if let Retired::Send { tag, segments } = retired {
+        let completed = client.queue_pair.complete(&completion).expect("it is ours");
+        if let CompletedWork::Send { tag, buffers } = completed {
             tags.push(tag);
             if tag == 11 {
                 let mut bytes = [0; 96];
-                segments.iter().next().expect("it was of one").copy_out(0, &mut bytes);
+                buffers.iter().next().expect("it was of one").copy_out(0, &mut bytes);
                 assert_eq!((&bytes[..64], &bytes[64..71]), (&[7; 64][..], &b"in line"[..]));
             }
         }

@@ -1,23 +1,23 @@
 //! The buffers of sends that are out.
 
-use crate::{Buffer, Segments};
+use crate::{Buffer, SgList};
 
 /// The buffers of sends that are out, beside their slots: as many for each as it may have.
-pub(super) struct Lent {
+pub(super) struct InFlightBuffers {
     rows: Box<[Option<Buffer>]>,
     each: usize,
 }
 
-impl Lent {
+impl InFlightBuffers {
     #[inline]
     pub(super) fn new(slots: u32, each: u32) -> Self {
         Self { rows: (0..slots * each).map(|_| None).collect(), each: each as usize }
     }
 
     #[inline]
-    pub(super) fn put(&mut self, slot: usize, segments: Segments) {
+    pub(super) fn put(&mut self, slot: usize, buffers: SgList) {
         let row = self.rows[slot * self.each..].iter_mut();
-        row.zip(segments).for_each(|(place, buffer)| *place = Some(buffer));
+        row.zip(buffers).for_each(|(place, buffer)| *place = Some(buffer));
     }
 
     /// As the only one.
@@ -33,7 +33,7 @@ impl Lent {
     }
 
     #[inline]
-    pub(super) fn take(&mut self, slot: usize) -> Segments {
+    pub(super) fn take(&mut self, slot: usize) -> SgList {
         let row = &mut self.rows[slot * self.each..][..self.each];
         row.iter_mut().map_while(Option::take).collect()
     }

@@ -4,19 +4,19 @@ use crate::provider::PostError;
 
 /// Requests in order, in room that is allocated once.
 #[derive(Debug)]
-pub(crate) struct Pending<R> {
+pub(crate) struct RequestQueue<R> {
     /// All but the first `count` are left over.
     rows: Box<[R]>,
     count: usize,
 }
 
 /// Room for one request.
-pub(crate) struct Place<'a, R> {
+pub(crate) struct VacantEntry<'a, R> {
     row: &'a mut R,
     count: &'a mut usize,
 }
 
-impl<R> Place<'_, R> {
+impl<R> VacantEntry<'_, R> {
     /// How many requests are before it.
     #[inline]
     pub(crate) fn index(&self) -> usize {
@@ -30,7 +30,7 @@ impl<R> Place<'_, R> {
     }
 }
 
-impl<R: Copy> Pending<R> {
+impl<R: Copy> RequestQueue<R> {
     /// Room for so many.
     pub(crate) fn new(rows: u32, empty: R) -> Self {
         Self { rows: vec![empty; rows as usize].into_boxed_slice(), count: 0 }
@@ -62,9 +62,9 @@ impl<R: Copy> Pending<R> {
 
     /// The place of the request that is added next, if there is room.
     #[inline]
-    pub(crate) fn place(&mut self) -> Option<Place<'_, R>> {
+    pub(crate) fn vacant_entry(&mut self) -> Option<VacantEntry<'_, R>> {
         let row = self.rows.get_mut(self.count)?;
-        Some(Place { row, count: &mut self.count })
+        Some(VacantEntry { row, count: &mut self.count })
     }
 
     #[inline]
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_not_taken_moves_to_the_front() {
-        let mut pending = Pending::new(4, 0);
+        let mut pending = RequestQueue::new(4, 0);
         (1..=4).for_each(|request| pending.push(request));
         let refused = |accepted| Err(PostError { accepted, source: OutOfMemory.into() });
         pending.settle(refused(1)).expect_err("three are left");

@@ -4,10 +4,11 @@ use super::*;
 use crate::Access;
 
 /// A queue pair that keeps four messages of eight bytes.
-fn keeping(inline: u32) -> (Device, Domain<Device>, QueuePair<Device>) {
-    let (device, domain, mut pair) = connected_with(Capabilities { inline, ..CAPABILITIES });
-    let rows = domain.allocate(32, Access::NONE).expect("memory");
-    pair.keep_messages(rows, 8).expect("nothing was sent");
+fn keeping(inline: u32) -> (Device, ProtectionDomain<Device>, QueuePair<Device>) {
+    let (device, domain, mut pair) =
+        connected_with(Capabilities { max_inline_data: inline, ..CAPABILITIES });
+    let slots = domain.allocate(32, Access::NONE).expect("memory");
+    pair.set_message_buffer(slots, 8).expect("nothing was sent");
     device.log().lines.clear();
     (device, domain, pair)
 }
@@ -17,27 +18,31 @@ fn a_kept_message_is_sent_from_its_row_and_can_be_read_again() {
     let (device, domain, mut pair) = keeping(8);
     pair.send_message(2, b"inlined.").expect("there is room");
     pair.send_message_signaled(0, b"signaled").expect("there is room");
-    pair.send_message_with(3, b"gathered", buffer(&domain, 10)).expect("there is room");
-    assert_eq!(pair.held_sends(), 2);
+    pair.send_message_with_data(3, b"gathered", buffer(&domain, 10)).expect("there is room");
+    assert_eq!(pair.sends_with_payload(), 2);
     pair.flush().expect("the device takes all");
     assert_eq!(device.calls(), ["send 'inlined.'? 'signaled'! 18!"]);
-    assert_eq!(pair.message(2), Some(b"inlined.".as_slice()));
-    assert_eq!(pair.message(3), Some(b"gathered".as_slice()));
-    assert_eq!((pair.message(4), pair.message(usize::MAX)), (None, None));
+    assert_eq!(pair.message_slot(2), Some(b"inlined.".as_slice()));
+    assert_eq!(pair.message_slot(3), Some(b"gathered".as_slice()));
+    assert_eq!((pair.message_slot(4), pair.message_slot(usize::MAX)), (None, None));
     let completion = |token, status| Completion::new(token, status, NUMBER, 0);
     let [quiet, signaled, gathered] = device.tokens()[..] else { panic!("three were sent") };
     for token in [quiet, gathered + 1] {
-        assert!(pair.retire_message(&completion(token, Status::SUCCESS)).is_none());
+        assert!(pair.complete_message(&completion(token, Status::SUCCESS)).is_none());
     }
-    assert!(pair.retire_message(&completion(signaled, Status::FLUSHED)).is_none());
-    assert_eq!(pair.held_sends(), 2);
-    assert!(
-        matches!(pair.retire_message(&completion(signaled, Status::SUCCESS)), Some((0, None)),)
+    assert!(pair.complete_message(&completion(signaled, Status::FLUSHED)).is_none());
+    assert_eq!(pair.sends_with_payload(), 2);
+    assert!(matches!(
+        pair.complete_message(&completion(signaled, Status::SUCCESS)),
+        Some((0, None)),
+    ));
+    assert!(pair.complete_message(&completion(signaled, Status::SUCCESS)).is_none(), "once");
+    let completed = pair.complete_message(&completion(gathered, Status::SUCCESS));
+    assert_eq!(
+        completed.map(|(slot, data)| (slot, data.map(|data| data.len()))),
+        Some((3, Some(10)))
     );
-    assert!(pair.retire_message(&completion(signaled, Status::SUCCESS)).is_none(), "once");
-    let retired = pair.retire_message(&completion(gathered, Status::SUCCESS));
-    assert_eq!(retired.map(|(row, data)| (row, data.map(|data| data.len()))), Some((3, Some(10))));
-    assert_eq!(pair.held_sends(), 0);
+    assert_eq!(pair.sends_with_payload(), 0);
 }
 
 #[test]
@@ -45,11 +50,11 @@ fn without_inline_sends_a_message_is_sent_from_memory() {
     let (device, domain, mut pair) = keeping(0);
     assert!(matches!(pair.send_message(0, b"quietly."), Err(Error::Misuse(_))));
     pair.send_message_signaled(1, b"alone").expect("there is room");
-    pair.send_message_with(2, b"together", buffer(&domain, 4)).expect("there is room");
+    pair.send_message_with_data(2, b"together", buffer(&domain, 4)).expect("there is room");
     pair.flush().expect("the device takes all");
     assert_eq!(device.calls(), ["send 5! 12!"]);
     let failed = Completion::new(device.tokens()[0], Status::FLUSHED, NUMBER, 0);
-    assert!(matches!(pair.retire(&failed), Ok(Retired::Send { tag: 1, .. })));
+    assert!(matches!(pair.complete(&failed), Ok(CompletedWork::Send { tag: 1, .. })));
     let tags: Vec<_> = pair.close().iter().map(|returned| returned.tag).collect();
     assert_eq!(tags, [2]);
 }
@@ -57,21 +62,21 @@ fn without_inline_sends_a_message_is_sent_from_memory() {
 #[test]
 fn what_does_not_fit_a_row_is_refused_and_nothing_is_lost() {
     let (_, domain, mut pair) = keeping(8);
-    assert!(matches!(pair.send_message(4, b"no row"), Err(Error::Misuse(_))));
+    assert!(matches!(pair.send_message(4, b"no slot"), Err(Error::Misuse(_))));
     assert!(matches!(pair.send_message(0, b"too long!"), Err(Error::Misuse(_))));
     assert!(matches!(pair.send_inline(b"copied"), Err(Error::Misuse(_))));
-    let refused = pair.send_message_with(4, b"message.", buffer(&domain, 2));
-    assert_eq!(refused.expect_err("no row").buffer.len(), 2);
+    let refused = pair.send_message_with_data(4, b"message.", buffer(&domain, 2));
+    assert_eq!(refused.expect_err("no slot").buffer.len(), 2);
     let stranger = open(&Device::new()).domain().expect("another").allocate(3, Access::NONE);
-    let refused = pair.send_message_with(0, b"message.", stranger.expect("memory"));
+    let refused = pair.send_message_with_data(0, b"message.", stranger.expect("memory"));
     assert_eq!(refused.expect_err("a strange buffer").buffer.len(), 3);
-    assert_eq!(pair.send_credits(), CAPABILITIES.send);
-    for _ in 0..CAPABILITIES.send {
+    assert_eq!(pair.send_credits(), CAPABILITIES.max_send_wr);
+    for _ in 0..CAPABILITIES.max_send_wr {
         pair.send_message_signaled(0, b"message.").expect("there is room");
     }
     assert!(matches!(pair.send_message_signaled(0, b"message."), Err(Error::QueueFull)));
     assert!(matches!(pair.send_message(0, b"message."), Err(Error::QueueFull)));
-    let refused = pair.send_message_with(0, b"message.", buffer(&domain, 3));
+    let refused = pair.send_message_with_data(0, b"message.", buffer(&domain, 3));
     assert_eq!(refused.expect_err("the queue is full").buffer.len(), 3);
 }
 
@@ -80,22 +85,22 @@ fn only_memory_that_no_device_writes_keeps_messages() {
     let (_, domain, mut pair) = connected();
     for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::LOCAL_WRITE | Access::BIND] {
         let writable = domain.allocate(32, access).expect("memory");
-        assert!(matches!(pair.keep_messages(writable, 8), Err(Error::Misuse(_))));
+        assert!(matches!(pair.set_message_buffer(writable, 8), Err(Error::Misuse(_))));
     }
     for size in [0, 5, 64] {
-        let rows = domain.allocate(32, Access::NONE).expect("memory");
-        assert!(matches!(pair.keep_messages(rows, size), Err(Error::Misuse(_))), "{size}");
+        let slots = domain.allocate(32, Access::NONE).expect("memory");
+        assert!(matches!(pair.set_message_buffer(slots, size), Err(Error::Misuse(_))), "{size}");
     }
     pair.send_inline(b"first").expect("there is room");
-    let rows = domain.allocate(32, Access::NONE).expect("memory");
-    assert!(matches!(pair.keep_messages(rows, 8), Err(Error::Misuse(_))));
+    let slots = domain.allocate(32, Access::NONE).expect("memory");
+    assert!(matches!(pair.set_message_buffer(slots, 8), Err(Error::Misuse(_))));
 }
 
 #[test]
 fn one_send_more_than_may_wait_hands_the_others_over() {
     let many = SENDS_QUEUED_MAX + 1;
     let (device, domain, mut pair) =
-        connected_with(Capabilities { send: 2 * many, segments: 4, ..CAPABILITIES });
+        connected_with(Capabilities { max_send_wr: 2 * many, max_send_sge: 4, ..CAPABILITIES });
     pair.post_receive(buffer(&domain, 8), 0).expect("there is room");
     device.log().lines.clear();
     for number in 0..many {
@@ -112,18 +117,18 @@ fn one_send_more_than_may_wait_hands_the_others_over() {
 #[test]
 fn room_for_several_is_made_at_once() {
     let (device, _, mut pair) =
-        connected_with(Capabilities { send: 2 * SENDS_QUEUED_MAX, ..CAPABILITIES });
+        connected_with(Capabilities { max_send_wr: 2 * SENDS_QUEUED_MAX, ..CAPABILITIES });
     for _ in 0..SENDS_QUEUED_MAX - 1 {
         pair.send_inline(b"one").expect("there is room");
     }
-    pair.make_room(1).expect("there is room for one");
+    pair.reserve_sends(1).expect("there is room for one");
     assert!(device.calls().iter().all(|call| !call.starts_with("send")));
     device.log().take_at_most = Some(0);
-    assert!(matches!(pair.make_room(2), Err(Error::PostSend(_))));
+    assert!(matches!(pair.reserve_sends(2), Err(Error::PostSend(_))));
     pair.send_inline(b"two").expect("there is room for one");
     assert!(matches!(pair.send_inline(b"three"), Err(Error::PostSend(_))), "and for no more");
     device.log().take_at_most = None;
-    pair.make_room(2).expect("the device takes all");
+    pair.reserve_sends(2).expect("the device takes all");
     assert_eq!(pair.send_credits(), SENDS_QUEUED_MAX, "what was refused took no slot");
 }
 

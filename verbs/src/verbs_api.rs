@@ -3,7 +3,7 @@
 /// Which of the two sets of calls of a device's plug-in post sends and poll completions. Both do
 /// the same; what they cost depends on the plug-in.
 ///
-/// [`Classic`](Self::Classic) is the default, because a message costs less by it. Counted by
+/// [`Legacy`](Self::Legacy) is the default, because a message costs less by it. Counted by
 /// callgrind over rxe and rdma-core 44 (`examples/cost_device.rs`), instructions of ours, of the
 /// plug-in and of libc together:
 ///
@@ -18,10 +18,10 @@
 /// Besides, before rdma-core 64 rxe's extended calls add up the lengths of lists of segments
 /// wrongly, and before 61 they end a poll twice; neither is relied on here.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Interface {
+pub enum VerbsApi {
     /// `ibv_post_send` and `ibv_poll_cq`, which every device has.
     #[default]
-    Classic,
+    Legacy,
     /// `ibv_wr_*` and `ibv_start_poll`. As a wish, it means: where the device has it, and for
     /// queue pairs whose sends gather a single buffer.
     Extended,

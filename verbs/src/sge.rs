@@ -1,32 +1,32 @@
 //! Buffers as a device is told of them.
 
-use crate::{Access, Buffer, Error, provider::Segment};
+use crate::{Access, Buffer, Error, provider::Sge};
 
 /// Where a device may put a message, or what it reads.
 #[inline]
-pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
+pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Sge, Error> {
     if !buffer.access().contains(Access::LOCAL_WRITE) {
         return Err(Error::Misuse(
             "a buffer to receive or read into must be registered with LOCAL_WRITE",
         ));
     }
-    segment(domain, buffer)
+    sge(domain, buffer)
 }
 
 /// What a device may read, or be given.
 #[inline]
-pub(crate) fn segment(domain: u64, buffer: &Buffer) -> Result<Segment, Error> {
+pub(crate) fn sge(domain: u64, buffer: &Buffer) -> Result<Sge, Error> {
     if buffer.domain() != domain {
         return Err(Error::Misuse("the buffer is of another protection domain"));
     }
     // Some devices take a length of 0 for two gigabytes.
     match u32::try_from(buffer.len()) {
-        Ok(1..=SEGMENT_LENGTH_MAX) => Ok(Segment::of(buffer)),
+        Ok(1..=SGE_LENGTH_MAX) => Ok(Sge::of(buffer)),
         _ => Err(Error::Misuse("a buffer to post has 1 to 2^31 - 1 bytes")),
     }
 }
 
-impl Segment {
+impl Sge {
     /// All of a buffer that is no longer than a message may be.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "what is posted is below 2^31 bytes")]
@@ -37,4 +37,4 @@ impl Segment {
 }
 
 /// 2^31 - 1: the longest message of InfiniBand is 2^31, which some devices encode as 0.
-const SEGMENT_LENGTH_MAX: u32 = i32::MAX.cast_unsigned();
+const SGE_LENGTH_MAX: u32 = i32::MAX.cast_unsigned();
