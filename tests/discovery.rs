@@ -293,7 +293,7 @@ fn long_logs_are_read_whole_though_they_change() {
     });
     let (mut read, mut refused, mut generations) = (0, 0, HashSet::new());
     block_on(async {
-        let mut controller = DiscoveryController::connect(&discovery(4427)).await.unwrap();
+        let controller = DiscoveryController::connect(&discovery(4427)).await.unwrap();
         for _ in 0..60 {
             match controller.read_log().await {
                 Ok(log) => {

@@ -88,7 +88,7 @@ fn read(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Result<Discover
     let target = Target::new(&fabric, Box::new(hook));
     run(async {
         tokio::spawn(target.run());
-        let mut controller = DiscoveryController::connect_over(&host, &options()).await?;
+        let controller = DiscoveryController::connect_over(&host, &options()).await?;
         let log = controller.read_log().await;
         controller.shutdown().await;
         log
@@ -354,5 +354,50 @@ fn a_watch_hears_of_its_own_loss() {
             other => panic!("{other:?}"),
         }
         watch.shutdown().await;
+    });
+}
+
+#[test]
+fn a_watch_reconnects_until_its_attempts_run_out() {
+    let (fabric, host) = bed();
+    let mut reads = 0;
+    let hook = move |seen: Seen, answer: &mut Answer| {
+        if seen.queue == 0 && seen.sqe[0] == 0x06 {
+            answer.data[95] = 0x80;
+        } else if reads_log(seen) {
+            reads += 1;
+            let records = (reads == 1).then_some(u64::MAX);
+            answer.data = Log { records, ..Log::default() }.read(seen);
+        } else if seen.queue == 0 && seen.sqe[0] == 0x0c {
+            answer.messages.clear();
+        }
+    };
+    let target = Target::new(&fabric, Box::new(hook));
+    run(async {
+        let target = tokio::spawn(target.run());
+        let mut options = options();
+        options.keep_alive = Duration::from_millis(400);
+        options.reconnect.delay = Duration::from_millis(20);
+        options.reconnect.loss_timeout = Some(Duration::from_millis(40));
+        let mut watch = DiscoveryWatch::connect_over(&host, &options).await.unwrap();
+        match watch.next().await {
+            DiscoveryEvent::Lost { attempt: 1, max: Some(2), cause, .. } => {
+                assert!(cause.to_string().contains("claims"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(watch.next().await, DiscoveryEvent::Log(_)));
+        target.abort();
+        for expected in [1, 2] {
+            let event = watch.next().await;
+            assert!(
+                matches!(event, DiscoveryEvent::Lost { attempt, .. } if attempt == expected),
+                "{event:?}"
+            );
+        }
+        for _ in 0..2 {
+            let event = watch.next().await;
+            assert!(matches!(event, DiscoveryEvent::Ended(Error::GaveUp(_))), "{event:?}");
+        }
     });
 }

@@ -19,7 +19,9 @@ use crate::{
             namespace::Namespace,
         },
         buffers::verbs_error,
-        connect::{admin_queue::AdminClient, authenticate::AuthenticationParties},
+        connect::{
+            admin_queue::AdminClient, authenticate::AuthenticationParties, context::Purpose,
+        },
         control::{
             async_events::AsyncEventTask,
             controller_event::{ControllerEvent, ControllerEvents},
@@ -121,6 +123,16 @@ impl<P: Provider> Controller<P> {
         pollers: usize,
     ) -> Result<Connecting<P>, Error> {
         check(options)?;
+        Ok(Self::begin_with(provider, options, Purpose::Io, pollers))
+    }
+
+    /// Starts to connect a controller of this purpose.
+    pub(crate) fn begin_with(
+        provider: &Arc<P>,
+        options: &ConnectOptions,
+        purpose: Purpose,
+        pollers: usize,
+    ) -> Connecting<P> {
         let changes = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
         let shared = Arc::new(ControllerShared {
             connection: ConnectionWatch::new(),
@@ -140,7 +152,8 @@ impl<P: Provider> Controller<P> {
             first,
         };
         let watched = parking_lot::Mutex::new(Some(StateChanges::of(&shared.changes)));
-        let supervisor = Supervisor::new(Arc::clone(provider), options.clone(), pollers, wiring);
+        let (provider, supervised) = (Arc::clone(provider), options.clone());
+        let supervisor = Supervisor::new(provider, supervised, purpose, pollers, wiring);
         tokio::spawn(supervisor.run());
         let admin = AdminClient::new(admin, shared.connection.clone());
         let notices = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
@@ -157,12 +170,7 @@ impl<P: Provider> Controller<P> {
             again: Arc::default(),
             notices: told,
         };
-        Ok(Connecting {
-            controller,
-            changes: watched,
-            options: options.clone(),
-            pollers: pollers_made,
-        })
+        Connecting { controller, changes: watched, options: options.clone(), pollers: pollers_made }
     }
 
     fn serve(&mut self, pollers: Vec<Poller<P>>, options: &ConnectOptions) {
@@ -417,6 +425,11 @@ impl<P: Provider> Controller<P> {
     async fn identify(&self, name: &'static str, sqe: crate::wire::Sqe) -> Result<Vec<u8>, Error> {
         let transfer = Transfer::FromController(Identify::SIZE);
         self.admin.execute(name, sqe, transfer).await.map(|(_, data)| data)
+    }
+
+    /// Reports that the live connection failed; it is made again as the options say.
+    pub(crate) fn fail_connection(&self, error: Error) {
+        self.shared.connection.lost(self.connection().generation, error);
     }
 
     pub(crate) fn admin(&self) -> &AdminClient<P> {

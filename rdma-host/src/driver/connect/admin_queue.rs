@@ -1,37 +1,44 @@
-//! The admin queue of a connected controller: commands one at a time, and beside them the
-//! keep-alive, Aborts and the request for an event.
+//! Driver of the admin queue: of I/O and of discovery controllers, during bring-up and after it.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, oneshot};
-use verbs::{Buffer, Provider};
+use verbs::Provider;
 
 use crate::{
     config::{ADMIN_TIMEOUT, EVENT_INTERVAL_MIN, IDLE_TIMEOUT},
-    driver::data_path::{
-        command::{Command, CommandCompletion, Data, ExecutionStatus},
-        connection::{Connection, TimedOutCommand},
-        connection_state::{ConnectionState, ConnectionWatch},
-        device_events::DeviceWatch,
-        poller::Poller,
+    driver::{
+        connect::{
+            authenticate::CommandChannel,
+            command_buffer::CommandBuffer,
+            rdma::{Completions, Plan, Resolved},
+        },
+        data_path::{
+            command::{Command, CommandCompletion, Data, ExecutionStatus},
+            connection::{Connection, TimedOutCommand},
+            connection_state::{ConnectionState, ConnectionWatch},
+            device_events::DeviceWatch,
+            poller::Poller,
+        },
     },
-    error::{Error, Rejected, TargetMisbehaved},
+    error::{Error, Incompatible, Rejected, TargetMisbehaved},
     proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer},
-    wire::{AsyncEvent, AsyncEventMask, Cqe, GetFeatures, QueueId, SetFeatures, Sqe},
+    wire::{AsyncEvent, AsyncEventMask, CmAcceptData, Cqe, GetFeatures, QueueId, SetFeatures, Sqe},
 };
 
-/// An admin command from outside, and where its answer goes.
+/// Admin command of a client, with the sender of its outcome.
 pub(crate) struct AdminRequest {
     execute: Execute,
-    /// The only connection that may carry it; nothing for any.
+    /// Generation of the only connection that may carry it; `None` for any.
     generation: Option<u64>,
     reply: oneshot::Sender<Result<(Cqe, Vec<u8>), Error>>,
 }
 
-/// A way to send admin commands, whichever connection there is.
+/// Client of a controller's admin queue, across reconnects.
 pub(crate) struct AdminClient<P: Provider> {
     requests: mpsc::Sender<AdminRequest>,
     watch: ConnectionWatch<P>,
@@ -48,9 +55,9 @@ impl<P: Provider> AdminClient<P> {
         Self { requests, watch }
     }
 
-    /// Sends a command and waits for a successful answer and its data. Without a connection it
-    /// waits for one, as I/O commands do; a command that only asks is sent again if its connection
-    /// is lost.
+    /// Executes a command; returns the response, of status success, and the data. Without a
+    /// connection it waits for one, as I/O commands do; an idempotent command whose connection is
+    /// lost is sent again.
     pub(crate) async fn execute(
         &self,
         name: &'static str,
@@ -65,13 +72,13 @@ impl<P: Provider> AdminClient<P> {
         }
     }
 
-    /// The same, for an answer of any status.
+    /// Executes a command as [`execute`](Self::execute); returns a response of any status.
     pub(crate) async fn answer(&self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         loop {
             if !matches!(self.watch.until_live_or_failing().await, ConnectionState::Live(_)) {
                 return Err(self.unavailable_error());
             }
-            match self.ask(execute.clone(), None).await {
+            match self.send(execute.clone(), None).await {
                 Some(outcome) => return outcome,
                 None if execute.sqe.opcode().is_idempotent() => {}
                 None => return Err(self.unavailable_error()),
@@ -79,8 +86,19 @@ impl<P: Provider> AdminClient<P> {
         }
     }
 
-    /// The outcome of one command; nothing when its connection was lost.
-    async fn ask(
+    /// Executes a command on the connection of this generation only; returns a response of any
+    /// status.
+    pub(crate) async fn answer_on(
+        &self,
+        generation: u64,
+        execute: Execute,
+    ) -> Result<(Cqe, Vec<u8>), Error> {
+        let outcome = self.send(execute, Some(generation)).await;
+        outcome.unwrap_or_else(|| Err(self.unavailable_error()))
+    }
+
+    /// Sends a command once; returns its outcome, or `None` if its connection was lost.
+    async fn send(
         &self,
         execute: Execute,
         generation: Option<u64>,
@@ -94,16 +112,7 @@ impl<P: Provider> AdminClient<P> {
         answered.unwrap_or_else(|_| Ok(Err(self.unavailable_error()))).ok()
     }
 
-    /// Sends a command and waits for its answer, whatever it is; with a number, on the connection
-    /// of that number or not at all.
-    pub(crate) async fn request(
-        &self,
-        execute: Execute,
-        generation: Option<u64>,
-    ) -> Result<(Cqe, Vec<u8>), Error> {
-        self.ask(execute, generation).await.unwrap_or_else(|| Err(self.unavailable_error()))
-    }
-
+    /// Error of a command that cannot be executed now.
     pub(crate) fn unavailable_error(&self) -> Error {
         match self.watch.state() {
             ConnectionState::Disconnected(disconnection) => {
@@ -117,54 +126,79 @@ impl<P: Provider> AdminClient<P> {
     }
 }
 
-/// The admin queue of one connection.
+/// Admin queue of one connection: commands one at a time, and beside them Keep Alive, Abort and
+/// Asynchronous Event Request.
+///
+/// ```text
+///  connect → execute… → start_keep_alive → execute… → serve → shut_down
+/// ```
 pub(crate) struct AdminQueue<P: Provider> {
     poller: Poller<P>,
+    buffer: CommandBuffer,
     keep_alive: KeepAlive,
     /// Connection that it belongs to, once that is live: its I/O counts as keep-alive traffic.
     connection: Option<Arc<Connection<P>>>,
-    scratch: Option<Buffer>,
+    /// Request in flight.
     current: Option<AdminRequest>,
-    /// Where events go; nothing before the controller is live, and when it takes no request.
+    /// Receiver of asynchronous events; `None` before the controller is live, and if it refuses
+    /// Asynchronous Event Requests.
     events: Option<mpsc::Sender<AsyncEvent>>,
-    /// When to ask for the next event; nothing while that is under way.
-    ask_at: Option<Instant>,
-    /// How long I/O commands may take.
+    /// Time to send the next Asynchronous Event Request; `None` while one is in flight.
+    event_request_at: Option<Instant>,
+    /// Timeout of I/O commands.
     io_timeout: Duration,
 }
 
-/// Which command a completion ends: its low byte; above it stands the queue of an aborted one.
+/// Tags of commands ([`Command::user`]), in the low byte; an Abort's tag has the queue of the
+/// aborted command above it.
 const KEEP_ALIVE: u64 = 1;
 const REQUEST: u64 = 2;
 const ABORT: u64 = 3;
 const EVENT: u64 = 4;
+/// Tag of commands of [`AdminQueue::execute`], different from requests: one of these may still be
+/// in flight.
+const EXECUTE: u64 = 5;
 
 impl<P: Provider> AdminQueue<P> {
-    pub(crate) fn new(
-        poller: Poller<P>,
-        scratch: Option<Buffer>,
-        keep_alive: KeepAlive,
-        io_timeout: Duration,
-    ) -> Self {
+    /// Creates the driver of a queue that is not connected yet.
+    pub(crate) fn new(poller: Poller<P>, buffer: CommandBuffer, io_timeout: Duration) -> Self {
         Self {
             poller,
-            keep_alive,
+            buffer,
+            keep_alive: KeepAlive::new(Duration::ZERO, false, Instant::now()),
             connection: None,
-            scratch,
             current: None,
             events: None,
-            ask_at: None,
+            event_request_at: None,
             io_timeout,
         }
     }
 
-    /// From now on asks for events, and hands them on.
-    pub(crate) fn tell(&mut self, events: mpsc::Sender<AsyncEvent>) {
-        self.events = Some(events);
-        self.ask_at = Some(Instant::now());
+    /// Establishes the RDMA connection; returns the target's private data.
+    pub(crate) async fn connect(
+        &mut self,
+        resolved: Resolved<P>,
+        plan: Plan<'_, P>,
+    ) -> Result<CmAcceptData, Error> {
+        let completion_queue = self.poller.completion_queue();
+        let completion_queue = completion_queue.expect("a poller that has not failed has one");
+        let (queue, accept) = resolved.connect(plan, Completions::Own(completion_queue)).await?;
+        self.poller.add(queue);
+        Ok(accept)
     }
 
-    /// Has a watch listen for what the device reports of the admin queue.
+    /// Starts the keep-alive timer, which [`serve`](Self::serve) acts on.
+    pub(crate) fn start_keep_alive(&mut self, timeout: Duration, traffic_based: bool) {
+        self.keep_alive = KeepAlive::new(timeout, traffic_based, Instant::now());
+    }
+
+    /// Starts to send Asynchronous Event Requests; the events go to `events`.
+    pub(crate) fn request_events(&mut self, events: mpsc::Sender<AsyncEvent>) {
+        self.events = Some(events);
+        self.event_request_at = Some(Instant::now());
+    }
+
+    /// Registers the queue with a watch for device events.
     pub(crate) fn report_to(&self, watch: &mut DeviceWatch<P>) {
         self.poller.report_to(watch);
     }
@@ -174,14 +208,14 @@ impl<P: Provider> AdminQueue<P> {
         self.connection = Some(connection);
     }
 
-    /// Serves until the connection fails; never returns otherwise. Whoever still waits then learns
-    /// why when the request is dropped.
+    /// Serves clients and the timers until the connection fails. Requests that have no response
+    /// then are dropped, which tells the client.
     pub(crate) async fn serve(
         &mut self,
         requests: &mut mpsc::Receiver<AdminRequest>,
-        late: &mut mpsc::Receiver<TimedOutCommand>,
+        timed_out: &mut mpsc::Receiver<TimedOutCommand>,
     ) -> Error {
-        match self.serve_until_failure(requests, late).await {
+        match self.serve_until_failure(requests, timed_out).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
@@ -190,38 +224,65 @@ impl<P: Provider> AdminQueue<P> {
     async fn serve_until_failure(
         &mut self,
         requests: &mut mpsc::Receiver<AdminRequest>,
-        late: &mut mpsc::Receiver<TimedOutCommand>,
-    ) -> Result<std::convert::Infallible, Error> {
+        timed_out: &mut mpsc::Receiver<TimedOutCommand>,
+    ) -> Result<Infallible, Error> {
         loop {
             self.poller.poll()?;
-            while let Some(done) = self.poller.take() {
-                self.handle_done(done)?;
+            while let Some(completion) = self.poller.take() {
+                self.handle_completion(completion)?;
             }
-            let limit = self.keep_alive()?.min(self.ask()?);
+            let limit = self.check_keep_alive()?.min(self.check_event_request()?);
             let idle = self.current.is_none();
             tokio::select! {
                 Some(request) = requests.recv(), if idle => self.begin(request)?,
-                Some(late) = late.recv() => self.abort(late)?,
+                Some(command) = timed_out.recv() => self.abort(command)?,
                 ready = self.poller.ready(limit) => ready?,
             }
         }
     }
 
-    /// Sends one command and waits for its answer, when nobody else is served.
+    /// Executes one command, while no clients are served; returns a response of any status.
     pub(crate) async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        self::execute(&mut self.poller, &mut self.scratch, execute, ADMIN_TIMEOUT).await
+        let data = self.buffer.data(&execute.transfer);
+        self.submit(Command { sqe: execute.sqe, data, user: EXECUTE })?;
+        let completed = async {
+            loop {
+                let polled = self.poller.poll();
+                // A response counts even if the connection failed right after it: a target that
+                // refuses a key says so and disconnects.
+                if let Some(completion) = self.take_response() {
+                    return Ok(completion);
+                }
+                polled?;
+                if let Err(error) = self.poller.ready(IDLE_TIMEOUT).await {
+                    return self.take_response().ok_or(error);
+                }
+            }
+        };
+        let timeout = Error::Timeout { step: execute.name, after: ADMIN_TIMEOUT };
+        let completed = tokio::time::timeout(ADMIN_TIMEOUT, completed).await;
+        self.buffer.response(completed.unwrap_or(Err(timeout))?, &execute)
     }
 
-    /// Sends a keep-alive when it is due; returns how long the task may sleep.
-    fn keep_alive(&mut self) -> Result<Duration, Error> {
+    /// Takes the completion of [`execute`](Self::execute)'s command, if the controller has
+    /// responded.
+    fn take_response(&mut self) -> Option<CommandCompletion> {
+        let completions = std::iter::from_fn(|| self.poller.take());
+        let answered = |completion: &CommandCompletion| {
+            completion.user == EXECUTE && completion.execution == ExecutionStatus::Answered
+        };
+        completions.filter(answered).last()
+    }
+
+    /// Sends a Keep Alive if it is due; returns the time until the next check.
+    fn check_keep_alive(&mut self) -> Result<Duration, Error> {
         let now = Instant::now();
         let traffic = self.connection.as_ref().and_then(|connection| connection.last_traffic());
         match self.keep_alive.poll_action(traffic, now) {
             KeepAliveAction::Expired(after) => Err(Error::KeepAlive(after)),
             KeepAliveAction::Send => {
-                let command =
-                    Command { sqe: Sqe::keep_alive(), data: Data::None, user: KEEP_ALIVE };
-                self.submit(command)?;
+                let sqe = Sqe::keep_alive();
+                self.submit(Command { sqe, data: Data::None, user: KEEP_ALIVE })?;
                 Ok(IDLE_TIMEOUT)
             }
             KeepAliveAction::Wait(Some(due)) => {
@@ -231,31 +292,31 @@ impl<P: Provider> AdminQueue<P> {
         }
     }
 
-    /// Asks for an event when it is time and there is room for one; returns how long the task may
-    /// sleep.
-    fn ask(&mut self) -> Result<Duration, Error> {
-        let Some(at) = self.ask_at else { return Ok(IDLE_TIMEOUT) };
+    /// Sends an Asynchronous Event Request if it is due and the receiver has room for the event;
+    /// returns the time until the next check.
+    fn check_event_request(&mut self) -> Result<Duration, Error> {
+        let Some(at) = self.event_request_at else { return Ok(IDLE_TIMEOUT) };
         let early = at.saturating_duration_since(Instant::now());
         let room = self.events.as_ref().is_some_and(|events| events.capacity() > 0);
         if !early.is_zero() || !room {
             return Ok(if early.is_zero() { IDLE_TIMEOUT } else { early });
         }
-        self.ask_at = None;
+        self.event_request_at = None;
         self.submit(Command { sqe: AsyncEvent::request(), data: Data::None, user: EVENT })?;
         Ok(IDLE_TIMEOUT)
     }
 
-    /// An event, or the refusal to tell any.
-    fn hear(&mut self, response: Cqe) {
+    /// Passes an asynchronous event on, or notes that the controller sends none.
+    fn handle_event(&mut self, response: Cqe) {
         let status = response.status();
         let Some(events) = self.events.as_ref().filter(|_| status.is_success()) else {
             tracing::info!(%status, "the controller tells of no events");
             self.events = None;
             return;
         };
-        // There was room for it when it was asked for.
+        // There was room for it when it was requested; without a receiver it is dropped.
         let _ = events.try_send(AsyncEvent(response.result()));
-        self.ask_at = Some(Instant::now() + EVENT_INTERVAL_MIN);
+        self.event_request_at = Some(Instant::now() + EVENT_INTERVAL_MIN);
     }
 
     fn begin(&mut self, request: AdminRequest) -> Result<(), Error> {
@@ -264,14 +325,14 @@ impl<P: Provider> AdminQueue<P> {
             let _ = request.reply.send(Err(Error::Reset));
             return Ok(());
         }
-        let data = data_for(&request.execute.transfer, &mut self.scratch);
+        let data = self.buffer.data(&request.execute.transfer);
         let command = Command { sqe: request.execute.sqe, data, user: REQUEST };
         self.current = Some(request);
         self.submit(command)
     }
 
-    fn abort(&mut self, late: TimedOutCommand) -> Result<(), Error> {
-        let TimedOutCommand { queue, command } = late;
+    fn abort(&mut self, timed_out: TimedOutCommand) -> Result<(), Error> {
+        let TimedOutCommand { queue, command } = timed_out;
         tracing::info!(%queue, %command, "no answer in time: aborting the command");
         let user = u64::from(queue.0) << 8 | ABORT;
         self.submit(Command { sqe: Sqe::abort(queue, command), data: Data::None, user })
@@ -283,158 +344,78 @@ impl<P: Provider> AdminQueue<P> {
         self.poller.flush()
     }
 
-    fn handle_done(&mut self, done: CommandCompletion) -> Result<(), Error> {
-        match done.user & 0xff {
+    fn handle_completion(&mut self, completion: CommandCompletion) -> Result<(), Error> {
+        match completion.user & 0xff {
             KEEP_ALIVE => {
-                let status = done.outcome?.status();
+                let status = completion.outcome?.status();
                 if !status.is_success() {
                     // Its DNR is about this command: it says nothing of another connection.
                     return Err(TargetMisbehaved::KeepAliveRefused(status).into());
                 }
                 self.keep_alive.handle_response();
             }
-            EVENT => self.hear(done.outcome?),
+            EVENT => self.handle_event(completion.outcome?),
             ABORT => {
-                let queue = QueueId(u16::try_from(done.user >> 8).unwrap_or(u16::MAX));
+                let queue = QueueId(u16::try_from(completion.user >> 8).unwrap_or(u16::MAX));
                 // A command that was not aborted is given up with its queue.
-                let aborted = done.outcome.is_ok_and(|response| {
+                let aborted = completion.outcome.is_ok_and(|response| {
                     response.status().is_success() && response.result_dword() & 1 == 0
                 });
                 if !aborted {
                     return Err(Error::CommandTimeout { queue, after: self.io_timeout });
                 }
             }
-            _ => {
-                if let Some(request) = self.current.take() {
-                    let answer = read_answer(done, &request.execute, &mut self.scratch);
-                    // Nobody waits any more: then nobody wants to know.
-                    let _ = request.reply.send(answer);
-                }
+            REQUEST => {
+                let request = self.current.take().expect("the request is in flight");
+                let answer = self.buffer.response(completion, &request.execute);
+                // A client that no longer waits has dropped the receiver.
+                let _ = request.reply.send(answer);
             }
+            tag => unreachable!("no command has the tag {tag} while clients are served"),
         }
         Ok(())
     }
 
-    /// Tells the controller that it is over, and waits until it is done.
+    /// Notifies the controller of the shutdown, and waits until it has shut down.
     pub(crate) async fn shut_down(&mut self) {
         let mut shutdown = Shutdown::Announce;
         loop {
             match shutdown.action() {
                 ShutdownAction::Disconnect => return,
-                ShutdownAction::Wait(time) => tokio::time::sleep(time).await,
+                ShutdownAction::Wait(time) => {
+                    tokio::time::sleep(time).await;
+                    shutdown.handle_timer();
+                }
                 ShutdownAction::Execute(command) => {
                     let outcome = self.execute(command).await;
                     shutdown.handle_response(outcome.ok().map(|(response, _)| response));
-                    continue;
                 }
             }
-            shutdown.handle_timer();
         }
     }
 }
 
-/// Sends one command and waits for its answer, on a queue where nothing else is going on but a
-/// keep-alive.
-pub(crate) async fn execute<P: Provider>(
-    poller: &mut Poller<P>,
-    scratch: &mut Option<Buffer>,
-    execute: Execute,
-    limit: Duration,
-) -> Result<(Cqe, Vec<u8>), Error> {
-    let data = data_for(&execute.transfer, scratch);
-    let command = Command { sqe: execute.sqe, data, user: REQUEST };
-    poller.submit_to(execute.queue, command).map_err(|rejection| rejection.error)?;
-    poller.flush()?;
-    let answered = async {
-        loop {
-            let polled = poller.poll();
-            // An answer counts, whatever happened to the connection right after it: a target that
-            // refuses a key says so and hangs up.
-            if let Some(done) = take_answer(poller) {
-                return Ok(done);
-            }
-            polled?;
-            if let Err(error) = poller.ready(IDLE_TIMEOUT).await {
-                return take_answer(poller).ok_or(error);
-            }
-        }
-    };
-    let timeout = Error::Timeout { step: execute.name, after: limit };
-    let done = tokio::time::timeout(limit, answered).await.unwrap_or(Err(timeout))?;
-    read_answer(done, &execute, scratch)
-}
-
-/// The answer to the one command, if it has come.
-fn take_answer<P: Provider>(poller: &mut Poller<P>) -> Option<CommandCompletion> {
-    let done = std::iter::from_fn(|| poller.take());
-    done.filter(|done| done.user == REQUEST && done.execution == ExecutionStatus::Answered).last()
-}
-
-/// The buffer of a command, filled with what it sends.
-pub(crate) fn data_for(transfer: &Transfer, scratch: &mut Option<Buffer>) -> Data {
-    let Some(mut buffer) = scratch.take() else { return Data::None };
-    match transfer {
-        Transfer::None => {
-            *scratch = Some(buffer);
-            Data::None
-        }
-        Transfer::FromController(length) => {
-            buffer.fill(0);
-            shorten(&mut buffer, *length, scratch);
-            Data::FromController(buffer)
-        }
-        Transfer::ToController(bytes) => {
-            shorten(&mut buffer, bytes.len(), scratch);
-            buffer.copy_in(0, bytes);
-            Data::ToController(buffer)
-        }
+impl<P: Provider> CommandChannel for AdminQueue<P> {
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        self.execute(execute).await
     }
 }
 
-/// Leaves `length` bytes in the buffer and the rest in the scratch.
-fn shorten(buffer: &mut Buffer, length: usize, scratch: &mut Option<Buffer>) {
-    if length < buffer.len() {
-        *scratch = Some(buffer.split_off(length));
-    }
-}
-
-/// The response and its data; the buffer is whole again afterwards.
-pub(crate) fn read_answer(
-    done: CommandCompletion,
-    execute: &Execute,
-    scratch: &mut Option<Buffer>,
-) -> Result<(Cqe, Vec<u8>), Error> {
-    let CommandCompletion { outcome, data, .. } = done;
-    let mut bytes = Vec::new();
-    if let Some(mut buffer) = data {
-        if let Transfer::FromController(length) = execute.transfer {
-            bytes.resize(length, 0);
-            buffer.copy_out(0, &mut bytes);
-        }
-        if let Some(rest) = scratch.take() {
-            // The two were cut from one another.
-            let _ = buffer.unsplit(rest);
-        }
-        *scratch = Some(buffer);
-    }
-    Ok((outcome?, bytes))
-}
-
-/// The events that mean something to us, beside those of errors and health, which need not be
-/// asked for.
-const WANTED: [AsyncEventMask; 3] = [
+/// Asynchronous events of an I/O controller that are handled, beside errors and health, which need
+/// not be enabled.
+const IO_EVENTS: [AsyncEventMask; 3] = [
     AsyncEventMask::NAMESPACE_ATTRIBUTE,
     AsyncEventMask::FIRMWARE_ACTIVATION,
     AsyncEventMask::ANA_CHANGE,
 ];
 
-/// Has the controller tell the events it can tell. One that refuses tells fewer; that is no reason
-/// to do without it.
+/// Enables the asynchronous events that an I/O controller supports. A refusal is not an error: the
+/// controller then reports fewer events.
 pub(crate) async fn enable_events<P: Provider>(
     admin: &mut AdminQueue<P>,
-    offered: AsyncEventMask,
+    supported: AsyncEventMask,
 ) -> Result<(), Error> {
-    let wanted = WANTED.into_iter().fold(AsyncEventMask(0), |all, one| all | (one & offered));
+    let wanted = IO_EVENTS.into_iter().fold(AsyncEventMask(0), |all, one| all | (one & supported));
     if wanted == AsyncEventMask(0) {
         return Ok(());
     }
@@ -442,18 +423,46 @@ pub(crate) async fn enable_events<P: Provider>(
         let transfer = Transfer::None;
         Execute { queue: QueueId::ADMIN, sqe, transfer, name }
     };
-    // What is on already stays on: warnings of health among them.
+    // Events that are enabled already stay so: health warnings among them.
     let get = command(GetFeatures::async_events(), "Get Features (events)");
     let (response, _) = admin.execute(get).await?;
-    let before = match response.status().is_success() {
-        true => AsyncEventMask(response.result_dword()),
-        false => AsyncEventMask(0),
+    let enabled = if response.status().is_success() {
+        AsyncEventMask(response.result_dword())
+    } else {
+        AsyncEventMask(0)
     };
-    let set = command(SetFeatures::async_events(before | wanted), "Set Features (events)");
+    let set = command(SetFeatures::async_events(enabled | wanted), "Set Features (events)");
     let (response, _) = admin.execute(set).await?;
     if !response.status().is_success() {
         let status = response.status();
         tracing::info!(%status, "the controller will not tell of changes");
     }
     Ok(())
+}
+
+/// Enables the discovery log change event of a discovery controller.
+///
+/// # Errors
+///
+/// When the controller does not support it or refuses: the log could not be watched.
+pub(crate) async fn enable_discovery_events<P: Provider>(
+    admin: &mut AdminQueue<P>,
+    supported: AsyncEventMask,
+) -> Result<(), Error> {
+    let events = AsyncEventMask::DISCOVERY_LOG_CHANGE;
+    if !supported.contains(events) {
+        return Err(Incompatible::NoDiscoveryEvents.into());
+    }
+    let command = "Set Features (Asynchronous Event Configuration)";
+    let set = Execute {
+        queue: QueueId::ADMIN,
+        sqe: SetFeatures::async_events(events),
+        transfer: Transfer::None,
+        name: command,
+    };
+    let (response, _) = admin.execute(set).await?;
+    match response.status() {
+        status if status.is_success() => Ok(()),
+        status => Err(Rejected::Command { command, status }.into()),
+    }
 }

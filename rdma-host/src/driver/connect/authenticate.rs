@@ -14,7 +14,7 @@ use crate::{
     wire::{AuthenticationCommand, Cqe, Nqn, QueueId},
 };
 
-/// Who authenticates, to whom, with what.
+/// Host, subsystem and credentials of an authentication.
 #[derive(Clone)]
 pub(crate) struct AuthenticationParties {
     pub(crate) authentication: AuthenticationOptions,
@@ -32,20 +32,21 @@ impl AuthenticationParties {
     }
 }
 
-/// Sends one command on the queue that is authenticated, and brings its answer.
+/// Queue to execute fabrics commands on, in whatever state its connection is.
 pub(crate) trait CommandChannel {
-    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error>;
+    /// Executes one command; returns a response of any status, and the data.
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error>;
 }
 
 /// Authenticates a queue within [`AUTHENTICATION_TIMEOUT`].
 pub(crate) async fn authenticate(
-    carrier: &mut impl CommandChannel,
+    channel: &mut impl CommandChannel,
     queue: QueueId,
     parties: &AuthenticationParties,
 ) -> Result<Authenticated, Error> {
     let after = AUTHENTICATION_TIMEOUT;
     let timeout = Error::Timeout { step: "authentication", after };
-    let mut exchange = Exchange { carrier, queue };
+    let mut exchange = Exchange { channel, queue };
     let outcome = tokio::time::timeout(after, exchange.run(parties)).await;
     let authenticated = outcome.unwrap_or(Err(timeout))?;
     for warning in authenticated.warnings() {
@@ -54,7 +55,8 @@ pub(crate) async fn authenticate(
     Ok(authenticated)
 }
 
-/// Says so where the policy lets secrets go unused; what else is weak, [`authenticate`] has said.
+/// Warns if a queue was not authenticated though there are secrets. [`authenticate`] logs all other
+/// warnings.
 pub(crate) fn warn_if_unauthenticated(negotiated: &Negotiated) {
     if negotiated.unauthenticated_with_secrets {
         tracing::warn!("{}", auth::Warning::NotRequired);
@@ -62,7 +64,7 @@ pub(crate) fn warn_if_unauthenticated(negotiated: &Negotiated) {
 }
 
 struct Exchange<'a, C> {
-    carrier: &'a mut C,
+    channel: &'a mut C,
     queue: QueueId,
 }
 
@@ -88,24 +90,28 @@ impl<C: CommandChannel> Exchange<'_, C> {
         let replied = tokio::task::spawn_blocking(move || {
             state.handle(&challenge, randomness, sequence_number)
         });
-        let replied = replied.await.map_err(|_| Error::Closed)?;
-        let (reply, state) = self.or_tell(replied).await?;
+        let replied = replied.await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime shuts down.
+            Err(_) => Error::Closed,
+        })?;
+        let (reply, state) = self.or_report(replied).await?;
         self.send(reply).await?;
         let success = self.receive(MessageId::SUCCESS1).await?;
-        let (success, authenticated) = self.or_tell(state.handle(&success)).await?;
+        let (success, authenticated) = self.or_report(state.handle(&success)).await?;
         if let Some(success) = success {
             self.send(success).await?;
         }
         Ok(authenticated)
     }
 
-    /// Tells the controller of a failure that is ours to report.
-    async fn or_tell<T>(&mut self, outcome: Result<T, Failure>) -> Result<T, Error> {
+    /// Sends the controller the failure message, if the failure has one.
+    async fn or_report<T>(&mut self, outcome: Result<T, Failure>) -> Result<T, Error> {
         match outcome {
             Ok(value) => Ok(value),
             Err(failure) => {
                 if let Some(message) = failure.message() {
-                    // The queue is given up anyway.
+                    // The connection is dropped whatever comes of it.
                     let _ = self.send(message).await;
                 }
                 Err(self.failed(failure))
@@ -122,22 +128,25 @@ impl<C: CommandChannel> Exchange<'_, C> {
             .map(drop)
     }
 
-    /// Brings the message that is due.
+    /// Receives the message `due`.
     async fn receive(&mut self, due: MessageId) -> Result<Vec<u8>, Error> {
         let length = u32::try_from(RECEIVE_LENGTH).expect("a page");
         let sqe = AuthenticationCommand::receive(length).to_sqe();
         let transfer = Transfer::FromController(RECEIVE_LENGTH);
         let name = "Authentication Receive";
         let received = self.execute(Execute { queue: self.queue, sqe, transfer, name }).await;
-        received.map_err(|error| match is_hang_up(&error, Some(self.queue)) {
-            true => self.failed(AuthenticationFailure::Disconnected(due)),
-            false => error,
+        received.map_err(|error| {
+            if is_disconnect(&error, Some(self.queue)) {
+                self.failed(AuthenticationFailure::Disconnected(due))
+            } else {
+                error
+            }
         })
     }
 
     async fn execute(&mut self, execute: Execute) -> Result<Vec<u8>, Error> {
         let command = execute.name;
-        let (response, data) = self.carrier.carry(execute).await?;
+        let (response, data) = self.channel.execute(execute).await?;
         match response.status() {
             status if status.is_success() => Ok(data),
             status => Err(Rejected::Command { command, status }.into()),
@@ -149,28 +158,31 @@ impl<C: CommandChannel> Exchange<'_, C> {
     }
 }
 
-/// Whether the target has ended the queue's connection, or any: it did so on purpose, since a
-/// network that fails says nothing. Of a controller that was live it ends all of them, and any may
-/// be noticed first; of queues that come up together each is one by itself.
-fn is_hang_up(error: &Error, queue: Option<QueueId>) -> bool {
+/// Returns true if the target closed the connection of `queue`, or of any queue if `None`. It did
+/// so on purpose: a network failure has no such event. Of a live controller it closes all
+/// connections, and any may be noticed first; of queues that are brought up each on its own.
+fn is_disconnect(error: &Error, queue: Option<QueueId>) -> bool {
     match error {
-        Error::NotConnected(away) => is_hang_up(&away.cause, None),
-        Error::Transport(Transport::Disconnected(ended)) => queue.is_none_or(|one| *ended == one),
+        Error::NotConnected(lost) => is_disconnect(&lost.cause, None),
+        Error::Transport(Transport::Disconnected(closed)) => {
+            queue.is_none_or(|queue| *closed == queue)
+        }
         _ => false,
     }
 }
 
-/// The next of a process-wide count: no two exchanges of a controller share one for long.
+/// Next transaction identifier (T_ID), from a counter of the process: exchanges that overlap have
+/// different ones.
 fn transaction_id() -> TransactionId {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     TransactionId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The next of a count that starts anywhere and leaves 0 out, as the specification wants it.
+/// Next sequence number (SEQNUM), from a counter with a random start; never 0 (Base 8.3.4.5).
 fn sequence_number() -> Result<SequenceNumber, getrandom::Error> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = getrandom::u32()?;
-    // Whoever is first gives the start.
+    // The first call sets the start.
     let _ = NEXT.compare_exchange(0, start.max(1), Ordering::Relaxed, Ordering::Relaxed);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,19 +1,19 @@
-//! One attempt to connect: from nothing to a connected controller.
-
-use std::time::Instant;
+//! Bring-up of a controller: one attempt to connect.
 
 use tokio::sync::mpsc;
-use verbs::{Buffer, Limits, ProtectionDomain, Provider};
+use verbs::{Limits, ProtectionDomain, Provider};
 
 use crate::{
-    config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX},
+    config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT},
     driver::{
         buffers::verbs_error,
         connect::{
             admin_queue::AdminQueue,
-            authenticate::{CommandChannel, authenticate, warn_if_unauthenticated},
+            authenticate::{authenticate, warn_if_unauthenticated},
+            command_buffer::CommandBuffer,
+            context::ConnectContext,
             io_queues::IoQueueConnector,
-            rdma::{Completions, ConnectContext, Plan, Resolved},
+            rdma::{Plan, Resolved},
         },
         data_path::{
             connection::QueueSet,
@@ -22,11 +22,10 @@ use crate::{
         },
     },
     error::{AuthenticationFailure, Error, Transport},
-    proto::{BringUp, BringUpAction, BringUpInput, Execute, KeepAlive, Negotiated, RdmaConnect},
-    wire::Cqe,
+    proto::{BringUpAction, BringUpInput, Negotiated},
 };
 
-/// What an attempt leaves when it succeeds.
+/// Controller that is connected with all its queues.
 pub(crate) struct EstablishedController<P: Provider> {
     pub(crate) negotiated: Negotiated,
     pub(crate) domain: ProtectionDomain<P>,
@@ -34,166 +33,130 @@ pub(crate) struct EstablishedController<P: Provider> {
     pub(crate) numa_node: Option<u32>,
     pub(crate) memory: MemoryReport,
     pub(crate) admin: AdminQueue<P>,
+    /// I/O queues of each poller.
     pub(crate) io: Vec<QueueSet<P>>,
 }
 
-/// Makes an attempt; on an error, and when it is dropped, nothing of it is left. A domain of a
-/// device that is gone is replaced. How long it may take as a whole is the caller's to say.
+/// Makes one attempt to connect; on an error, and when the future is dropped, nothing is left of
+/// it. A domain whose device is gone is replaced. The caller limits the time.
 pub(crate) async fn connect<P: Provider>(
-    mut means: ConnectContext<'_, P>,
+    mut context: ConnectContext<'_, P>,
 ) -> Result<EstablishedController<P>, Error> {
-    match ControllerBringUp::run(&means).await {
+    match bring_up(&context).await {
         Err(Error::Transport(Transport::DeviceChanged)) => {
-            tracing::info!("the RDMA device is another one: memory is to be registered anew");
-            means.domain = None;
-            ControllerBringUp::run(&means).await
+            tracing::info!("the RDMA device is another one: memory has to be registered again");
+            context.domain = None;
+            bring_up(&context).await
         }
-        // A target that goes down at that moment hangs up too; one that refuses does so again.
+        // A target that is going down disconnects too; one that refuses does so again.
         Err(Error::Authentication { failure: AuthenticationFailure::Disconnected(_), .. }) => {
             tracing::info!("the target hung up while a queue was authenticated: once more");
-            ControllerBringUp::run(&means).await
+            bring_up(&context).await
         }
         outcome => outcome,
     }
 }
 
-/// A controller on its way up: what both halves of the way need.
-struct ControllerBringUp<'a, P: Provider> {
-    means: &'a ConnectContext<'a, P>,
-    ladder: BringUp,
-    domain: ProtectionDomain<P>,
-    memory: MemoryReport,
-}
-
-impl<'a, P: Provider> ControllerBringUp<'a, P> {
-    async fn run(means: &'a ConnectContext<'a, P>) -> Result<EstablishedController<P>, Error> {
-        let resolved = Resolved::new(means.provider, means.options).await?;
-        let endpoint = resolved.endpoint();
-        let Limits { device, numa_node, .. } = endpoint.limits().map_err(verbs_error)?;
-        let domain = match &means.domain {
-            Some(domain) => domain.clone(),
-            None => endpoint.domain().map_err(verbs_error)?,
-        };
-        let ladder = BringUp::new(means.options.clone());
-        let memory = MemoryReport::choose(means.options.memory, &domain);
-        let mut this = Self { means, ladder, domain, memory };
-        let mut admin = this.admin_queue(resolved).await?;
-        let BringUpAction::ConnectIoQueues { count: total, entries } = this.ladder.action()? else {
-            return Err(Error::Closed);
-        };
-        let gathering = IoQueueConnector {
-            means,
-            ladder: &this.ladder,
-            domain: &this.domain,
-            memory: this.memory.mode,
-            total,
-            entries,
-        };
-        // The keep-alive runs beside it, and whatever happens to the admin queue ends it at once.
-        let (_, mut requests) = mpsc::channel(1);
-        let (_, mut late) = mpsc::channel(1);
-        let (io, up) = tokio::select! {
-            queues = gathering.run() => queues?,
-            error = admin.serve(&mut requests, &mut late) => return Err(error),
-        };
-        this.ladder.handle(&BringUpInput::IoQueuesReady(&up))?;
-        match this.ladder.action()? {
+/// Performs the actions of [`BringUp`] until the controller is live.
+async fn bring_up<P: Provider>(
+    context: &ConnectContext<'_, P>,
+) -> Result<EstablishedController<P>, Error> {
+    let ConnectContext { options, purpose, .. } = *context;
+    let resolved = Resolved::new(context.provider, options).await?;
+    let endpoint = resolved.endpoint();
+    let Limits { device, numa_node, .. } = endpoint.limits().map_err(verbs_error)?;
+    let domain = match &context.domain {
+        Some(domain) => domain.clone(),
+        None => endpoint.domain().map_err(verbs_error)?,
+    };
+    let memory = MemoryReport::choose(options.memory, &domain);
+    let mut admin = admin_queue(context, &resolved, &domain, &memory)?;
+    let mut bring_up = purpose.bring_up(options);
+    let (mut resolved, mut io) = (Some(resolved), Vec::new());
+    loop {
+        match bring_up.action()? {
+            BringUpAction::RdmaConnect(open) => {
+                let resolved = resolved.take().expect("the admin queue is connected once");
+                let plan = Plan { options, domain: &domain, open: &open, memory: memory.mode };
+                let accept = admin.connect(resolved, plan).await?;
+                bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
+            }
+            BringUpAction::Authenticate(queue) => {
+                let outcome = authenticate(&mut admin, queue, context.parties).await?;
+                bring_up.handle(&BringUpInput::Authenticated(outcome))?;
+            }
+            BringUpAction::Execute(execute) => {
+                let (response, data) = admin.execute(execute).await?;
+                bring_up.handle(&BringUpInput::Completed(response, &data))?;
+            }
+            BringUpAction::Wait(time) => {
+                tokio::time::sleep(time).await;
+                bring_up.handle(&BringUpInput::TimerFired)?;
+            }
+            BringUpAction::ConnectIoQueues { count, entries } => {
+                admin.start_keep_alive(options.keep_alive, bring_up.traffic_keeps_alive());
+                let (bring_up_ref, domain) = (&bring_up, &domain);
+                let connector = IoQueueConnector {
+                    means: context,
+                    ladder: bring_up_ref,
+                    domain,
+                    memory: memory.mode,
+                    total: count,
+                    entries,
+                };
+                let ready;
+                (io, ready) = beside_admin_queue(connector.run(), &mut admin).await?;
+                bring_up.handle(&BringUpInput::IoQueuesReady(&ready))?;
+            }
             BringUpAction::Live(negotiated) => {
+                if io.is_empty() {
+                    admin.start_keep_alive(options.keep_alive, bring_up.traffic_keeps_alive());
+                }
                 warn_if_unauthenticated(&negotiated);
-                let Self { domain, memory, .. } = this;
-                let negotiated = *negotiated;
-                Ok(EstablishedController {
-                    negotiated,
+                return Ok(EstablishedController {
+                    negotiated: *negotiated,
                     domain,
                     device,
                     numa_node,
                     memory,
                     admin,
                     io,
-                })
+                });
             }
-            _ => Err(Error::Closed),
         }
     }
+}
 
-    /// As far as the admin queue leads.
-    async fn admin_queue(&mut self, resolved: Resolved<P>) -> Result<AdminQueue<P>, Error> {
-        let entries = completion_entries(self.memory.mode, 1, ADMIN_QUEUE_ENTRIES);
-        let completion_queue =
-            resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
-        let mut poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
-        let scratch = self.domain.allocate(ADMIN_TRANSFER_MAX, self.memory.mode.access());
-        let mut scratch = Some(scratch.map_err(|error| match &self.means.domain {
-            // The first use of a domain of before: where its device is gone, so is the domain.
+/// Creates the driver of the admin queue.
+fn admin_queue<P: Provider>(
+    context: &ConnectContext<'_, P>,
+    resolved: &Resolved<P>,
+    domain: &ProtectionDomain<P>,
+    memory: &MemoryReport,
+) -> Result<AdminQueue<P>, Error> {
+    let entries = completion_entries(memory.mode, 1, ADMIN_QUEUE_ENTRIES);
+    let completion_queue = resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
+    let poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
+    let bytes = context.purpose.admin_transfer_max();
+    let buffer = domain.allocate(bytes, memory.mode.access()).map_err(|error| {
+        match &context.domain {
+            // First use of the domain of an earlier connection: it is gone with its device.
             Some(_) => Transport::DeviceChanged.into(),
             None => verbs_error(error),
-        })?);
-        let mut resolved = Some(resolved);
-        loop {
-            match self.ladder.action()? {
-                BringUpAction::ConnectIoQueues { .. } | BringUpAction::Live(_) => break,
-                BringUpAction::RdmaConnect(open) => {
-                    let Some(resolved) = resolved.take() else { return Err(Error::Closed) };
-                    self.open(resolved, &open, &mut poller).await?;
-                }
-                BringUpAction::Authenticate(queue) => {
-                    let mut carrier =
-                        ConnectingQueue { poller: &mut poller, scratch: &mut scratch };
-                    let how = authenticate(&mut carrier, queue, self.means.parties).await?;
-                    self.ladder.handle(&BringUpInput::Authenticated(how))?;
-                }
-                BringUpAction::Execute(execute) => {
-                    let (response, data) = crate::driver::connect::admin_queue::execute(
-                        &mut poller,
-                        &mut scratch,
-                        execute,
-                        ADMIN_TIMEOUT,
-                    )
-                    .await?;
-                    self.ladder.handle(&BringUpInput::Completed(response, &data))?;
-                }
-                BringUpAction::Wait(time) => {
-                    tokio::time::sleep(time).await;
-                    self.ladder.handle(&BringUpInput::TimerFired)?;
-                }
-            }
         }
-        let options = self.means.options;
-        let traffic_based = self.ladder.traffic_keeps_alive();
-        let keep_alive = KeepAlive::new(options.keep_alive, traffic_based, Instant::now());
-        Ok(AdminQueue::new(poller, scratch, keep_alive, options.io_timeout))
-    }
-
-    async fn open(
-        &mut self,
-        resolved: Resolved<P>,
-        open: &RdmaConnect,
-        poller: &mut Poller<P>,
-    ) -> Result<(), Error> {
-        let completion_queue = poller.completion_queue().ok_or(Error::Closed)?;
-        let (options, memory) = (self.means.options, self.memory.mode);
-        let plan = Plan { options, domain: &self.domain, open, memory };
-        let completions = Completions::Own(completion_queue);
-        let (queue, accept) = resolved.connect(plan, completions).await?;
-        poller.add(queue);
-        self.ladder.handle(&BringUpInput::RdmaConnected(accept))
-    }
+    })?;
+    Ok(AdminQueue::new(poller, CommandBuffer::from(buffer), context.options.io_timeout))
 }
 
-/// A queue on which nothing else is going on.
-struct ConnectingQueue<'a, P: Provider> {
-    poller: &'a mut Poller<P>,
-    scratch: &'a mut Option<Buffer>,
-}
-
-impl<P: Provider> CommandChannel for ConnectingQueue<'_, P> {
-    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        crate::driver::connect::admin_queue::execute(
-            self.poller,
-            self.scratch,
-            execute,
-            ADMIN_TIMEOUT,
-        )
-        .await
+/// Waits for `io_queues` while the admin queue is kept alive; its failure ends both.
+async fn beside_admin_queue<P: Provider, T>(
+    io_queues: impl Future<Output = Result<T, Error>>,
+    admin: &mut AdminQueue<P>,
+) -> Result<T, Error> {
+    let (_, mut requests) = mpsc::channel(1);
+    let (_, mut timed_out) = mpsc::channel(1);
+    tokio::select! {
+        outcome = io_queues => outcome,
+        error = admin.serve(&mut requests, &mut timed_out) => Err(error),
     }
 }

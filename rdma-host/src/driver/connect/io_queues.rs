@@ -22,7 +22,9 @@ use crate::{
         buffers::{buffers, verbs_error},
         connect::{
             authenticate::authenticate,
-            rdma::{Completions, ConnectContext, Plan, Resolved},
+            command_buffer::CommandBuffer,
+            context::ConnectContext,
+            rdma::{Completions, Plan, Resolved},
             shared_poller::{SharedPoller, SharedQueue},
         },
         data_path::{connection::QueueSet, memory::completion_entries, poller::Poller},
@@ -118,7 +120,7 @@ impl<P: Provider> IoQueueConnector<'_, P> {
 
     /// Brings one queue up after the other, until there are none left.
     async fn lane(&self, progress: &Progress<P>, scratch: Buffer) -> Result<(), (QueueId, Error)> {
-        let mut scratch = Some(scratch);
+        let mut scratch = CommandBuffer::from(scratch);
         loop {
             let next = u16::try_from(progress.next.fetch_add(1, Ordering::Relaxed));
             let Some(queue) = next.ok().filter(|&next| next <= self.total).map(QueueId) else {
@@ -134,7 +136,7 @@ impl<P: Provider> IoQueueConnector<'_, P> {
         &self,
         progress: &Progress<P>,
         queue: QueueId,
-        scratch: &mut Option<Buffer>,
+        scratch: &mut CommandBuffer,
     ) -> Result<QueueReady, Error> {
         // Shared out in turn.
         let poller = &progress.pollers[usize::from((queue.0 - 1) % self.pollers())];

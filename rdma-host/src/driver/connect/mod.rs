@@ -4,7 +4,9 @@
 pub(crate) mod admin_queue;
 pub(crate) mod authenticate;
 pub(crate) mod bring_up;
+pub(crate) mod command_buffer;
 pub(crate) mod connect_thread;
+pub(crate) mod context;
 pub(crate) mod io_queues;
 pub(crate) mod rdma;
 pub(crate) mod shared_poller;

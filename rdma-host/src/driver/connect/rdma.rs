@@ -26,7 +26,6 @@ use crate::{
         async_fd::AsyncDescriptor,
         buffers::{buffers, verbs_error},
         connect::{
-            authenticate::AuthenticationParties,
             connect_thread::{self, ConnectRequest},
             shared_poller::{Desk, SharedPoller},
         },
@@ -41,17 +40,6 @@ use crate::{
 
 /// A response has 16 bytes; its buffer twice that, so that one too long is seen as such.
 const RESPONSE_BYTES: usize = 32;
-
-/// What an attempt is made with.
-pub(crate) struct ConnectContext<'a, P: Provider> {
-    pub(crate) provider: &'a Arc<P>,
-    pub(crate) options: &'a ConnectOptions,
-    /// How many pollers may share the I/O queues.
-    pub(crate) pollers: usize,
-    /// The domain to use again, with all the memory that is registered in it.
-    pub(crate) domain: Option<ProtectionDomain<P>>,
-    pub(crate) parties: &'a AuthenticationParties,
-}
 
 /// A way to the target whose device is known; nothing is connected.
 pub(crate) struct Resolved<P: Provider> {

@@ -3,15 +3,12 @@
 use std::convert::Infallible;
 
 use tokio::sync::{Mutex, MutexGuard, Notify, SetOnce, oneshot};
-use verbs::{Buffer, CompletionQueue, Provider};
+use verbs::{CompletionQueue, Provider};
 
 use crate::{
     config::{ADMIN_TIMEOUT, IDLE_TIMEOUT},
     driver::{
-        connect::{
-            admin_queue::{data_for, read_answer},
-            authenticate::CommandChannel,
-        },
+        connect::{authenticate::CommandChannel, command_buffer::CommandBuffer},
         data_path::{
             command::{Command, CommandCompletion, ExecutionStatus},
             connection::QueueSet,
@@ -103,7 +100,7 @@ impl<P: Provider> SharedPoller<P> {
     /// Sends a command on one of the queues and waits for its answer.
     pub(crate) async fn execute(
         &self,
-        scratch: &mut Option<Buffer>,
+        scratch: &mut CommandBuffer,
         execute: Execute,
     ) -> Result<(Cqe, Vec<u8>), Error> {
         let answered = async {
@@ -115,7 +112,7 @@ impl<P: Provider> SharedPoller<P> {
         };
         let timeout = Error::Timeout { step: execute.name, after: ADMIN_TIMEOUT };
         let done = tokio::time::timeout(ADMIN_TIMEOUT, answered).await.unwrap_or(Err(timeout))?;
-        read_answer(done, &execute, scratch)
+        scratch.response(done, &execute)
     }
 }
 
@@ -134,7 +131,7 @@ impl<P: Provider> Desk<P> {
 
     fn submit(
         &mut self,
-        scratch: &mut Option<Buffer>,
+        scratch: &mut CommandBuffer,
         execute: &Execute,
     ) -> Result<oneshot::Receiver<CommandCompletion>, Error> {
         let (reply, answer) = oneshot::channel();
@@ -143,7 +140,7 @@ impl<P: Provider> Desk<P> {
         if free.is_none() {
             self.replies.push(None);
         }
-        let data = data_for(&execute.transfer, scratch);
+        let data = scratch.data(&execute.transfer);
         let command = Command { sqe: execute.sqe, data, user: index as u64 };
         self.poller.submit_to(execute.queue, command).map_err(|rejection| rejection.error)?;
         self.replies[index] = Some(reply);
@@ -165,11 +162,11 @@ impl<P: Provider> Desk<P> {
 /// A queue of a shared poller.
 pub(crate) struct SharedQueue<'a, P: Provider> {
     pub(crate) poller: &'a SharedPoller<P>,
-    pub(crate) scratch: &'a mut Option<Buffer>,
+    pub(crate) scratch: &'a mut CommandBuffer,
 }
 
 impl<P: Provider> CommandChannel for SharedQueue<'_, P> {
-    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         self.poller.execute(self.scratch, execute).await
     }
 }

@@ -10,15 +10,16 @@ use std::sync::Arc;
 
 use auth::{Authenticated, Credentials};
 use tokio::sync::oneshot;
-use verbs::{Buffer, Provider};
+use verbs::Provider;
 
 use crate::{
     config::ADMIN_TIMEOUT,
     driver::{
         buffers::verbs_error,
         connect::{
-            admin_queue::{AdminClient, data_for, read_answer},
+            admin_queue::AdminClient,
             authenticate::{AuthenticationParties, CommandChannel, authenticate},
+            command_buffer::CommandBuffer,
         },
         control::shared::ControllerShared,
         data_path::{
@@ -81,8 +82,8 @@ impl<P: Provider> Reauthentication<P> {
         &self,
         connection: &Connection<P>,
     ) -> Result<Vec<Option<Authenticated>>, Error> {
-        let scratch = connection.domain.allocate(Identify::SIZE, connection.memory.mode.access());
-        let mut scratch = Some(scratch.map_err(verbs_error)?);
+        let buffer = connection.domain.allocate(Identify::SIZE, connection.memory.mode.access());
+        let mut buffer = CommandBuffer::from(buffer.map_err(verbs_error)?);
         let before = connection.negotiated();
         for (queue, before) in (0..).map(QueueId).zip(&before.authenticated).skip(1) {
             if before.is_none() {
@@ -91,7 +92,7 @@ impl<P: Provider> Reauthentication<P> {
             let mut channel = LiveQueue {
                 mailbox: connection.mailbox_of(queue).expect("each I/O queue has a poller"),
                 watch: &self.shared.connection,
-                scratch: &mut scratch,
+                buffer: &mut buffer,
             };
             let authenticated = authenticate(&mut channel, queue, &self.parties).await?;
             record(connection, queue, authenticated);
@@ -114,8 +115,8 @@ struct AdminQueue<'a, P: Provider> {
 }
 
 impl<P: Provider> CommandChannel for AdminQueue<'_, P> {
-    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        self.client.request(execute, Some(self.generation)).await
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        self.client.answer_on(self.generation, execute).await
     }
 }
 
@@ -123,12 +124,12 @@ impl<P: Provider> CommandChannel for AdminQueue<'_, P> {
 struct LiveQueue<'a, P: Provider> {
     mailbox: &'a PollerMailbox<P>,
     watch: &'a ConnectionWatch<P>,
-    scratch: &'a mut Option<Buffer>,
+    buffer: &'a mut CommandBuffer,
 }
 
 impl<P: Provider> CommandChannel for LiveQueue<'_, P> {
-    async fn carry(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        let data = data_for(&execute.transfer, self.scratch);
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        let data = self.buffer.data(&execute.transfer);
         let (reply, done) = oneshot::channel();
         self.mailbox.post(InternalCommand {
             queue: execute.queue,
@@ -137,7 +138,7 @@ impl<P: Provider> CommandChannel for LiveQueue<'_, P> {
         });
         let timeout = Error::Timeout { step: execute.name, after: ADMIN_TIMEOUT };
         match tokio::time::timeout(ADMIN_TIMEOUT, done).await {
-            Ok(Ok(done)) => read_answer(done, &execute, self.scratch),
+            Ok(Ok(done)) => self.buffer.response(done, &execute),
             Ok(Err(_)) => Err(self.watch.cause().unwrap_or(Error::Reset)),
             Err(_) => Err(timeout),
         }

@@ -16,10 +16,10 @@ use crate::{
     },
     driver::{
         connect::{
-            admin_queue::{AdminQueue, enable_events},
+            admin_queue::{AdminQueue, enable_discovery_events, enable_events},
             authenticate::AuthenticationParties,
             bring_up::{self, EstablishedController},
-            rdma::ConnectContext,
+            context::{ConnectContext, Purpose},
         },
         control::{
             identify_namespace::inspect_alone,
@@ -43,6 +43,7 @@ use crate::{
 pub(crate) struct Supervisor<P: Provider> {
     provider: Arc<P>,
     options: ConnectOptions,
+    purpose: Purpose,
     life: Lifecycle,
     shared: Arc<ControllerShared<P>>,
     inbox: ControlChannels,
@@ -73,6 +74,7 @@ impl<P: Provider> Supervisor<P> {
     pub(crate) fn new(
         provider: Arc<P>,
         options: ConnectOptions,
+        purpose: Purpose,
         pollers: usize,
         wiring: SupervisorChannels<P>,
     ) -> Self {
@@ -81,6 +83,7 @@ impl<P: Provider> Supervisor<P> {
             provider,
             life: Lifecycle::new(options.reconnect.clone()),
             options,
+            purpose,
             shared,
             inbox,
             changes,
@@ -123,15 +126,25 @@ impl<P: Provider> Supervisor<P> {
             parties: &parties,
             provider: &self.provider,
             options: &self.options,
+            purpose: self.purpose,
             pollers: self.pollers,
             domain: self.shared.connection.latest().map(|latest| latest.domain.clone()),
         };
-        let registry = &self.shared.registry;
+        let (registry, purpose) = (&self.shared.registry, self.purpose);
         let attempt = async {
             let mut connected = bring_up::connect(means).await?;
             let EstablishedController { admin, negotiated, .. } = &mut connected;
-            recognise(registry, admin, negotiated.version).await?;
-            enable_events(admin, negotiated.info.events).await?;
+            let events = negotiated.info.events;
+            match purpose {
+                Purpose::Io => {
+                    recognise(registry, admin, negotiated.version).await?;
+                    enable_events(admin, events).await?;
+                }
+                Purpose::Discovery { events: true } => {
+                    enable_discovery_events(admin, events).await?;
+                }
+                Purpose::Discovery { events: false } => {}
+            }
             Ok(connected)
         };
         let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
@@ -175,7 +188,9 @@ impl<P: Provider> Supervisor<P> {
             timed_out: sender,
         });
         admin.go_live(Arc::clone(&connection));
-        admin.tell(self.events.clone());
+        if self.purpose != (Purpose::Discovery { events: false }) {
+            admin.request_events(self.events.clone());
+        }
         self.shared.connection.enter(ConnectionState::Live(Arc::clone(&connection)));
         self.live = Some(LiveParts { connection, admin, device: device_watch, timed_out });
         self.handle(LifecycleEvent::Established);
@@ -390,7 +405,7 @@ async fn recognise<P: Provider>(
 }
 
 /// A random number, to spread attempts by.
-pub(crate) fn jitter_seed() -> u16 {
+fn jitter_seed() -> u16 {
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     u16::try_from(high >> 48).unwrap_or(0)
 }

@@ -1,6 +1,5 @@
-//! Discovery: asks where subsystems are, once or for as long as somebody wants to know.
+//! Discovery controllers: reading and watching of discovery logs.
 
-mod session;
 mod walk;
 mod watch;
 
@@ -11,98 +10,86 @@ use verbs::{Provider, RdmaCore};
 pub use walk::{Discovered, Discovery};
 pub use watch::{DiscoveryEvent, DiscoveryWatch};
 
-use self::session::Session;
 use crate::{
-    config::{ConnectOptions, DISCOVERY_TIMEOUT},
-    error::{Error, Incompatible, Rejected},
-    proto::{DiscoveryAction, DiscoveryLog, DiscoveryRead, Execute, Negotiated, Transfer},
-    wire::{AsyncEventMask, QueueId, SetFeatures},
+    config::{ConnectOptions, DISCOVERY_TIMEOUT, ReconnectOptions},
+    driver::{api::controller::Controller, connect::context::Purpose},
+    error::Error,
+    proto::{DiscoveryAction, DiscoveryLog, DiscoveryRead, Negotiated},
 };
 
-/// A connection to a discovery controller: an admin queue and nothing else.
+/// Discovery controller: a controller without I/O queues.
 ///
-/// It is driven by its own methods alone: between two calls nothing is sent, also no keep-alive.
-/// For a connection that stays there is [`DiscoveryWatch`].
+/// A task of the current runtime keeps the connection alive. A connection that is lost is not made
+/// again: [`DiscoveryWatch`] does that. Dropping it disconnects in the background.
 pub struct DiscoveryController<P: Provider = RdmaCore> {
-    session: Session<P>,
-    negotiated: Negotiated,
+    controller: Controller<P>,
+    negotiated: Arc<Negotiated>,
 }
 
 impl DiscoveryController {
     /// Connects over the system's RDMA devices. The subsystem of the options is the well-known
-    /// discovery subsystem, or one with a name of its own; their I/O queues do not matter.
+    /// discovery subsystem, or one with a name of its own; the options for I/O queues and for
+    /// reconnecting have no meaning.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the controller from being live, also that it is none for discovery.
+    /// When the connect fails, or the controller is not a discovery controller.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
         Self::connect_over(&Arc::new(RdmaCore::new()), options).await
     }
 }
 
 impl<P: Provider> DiscoveryController<P> {
-    /// Connects as [`connect`](DiscoveryController::connect), over any provider of RDMA.
+    /// Connects as [`connect`](DiscoveryController::connect), over any RDMA provider.
     ///
     /// # Errors
     ///
     /// As [`connect`](DiscoveryController::connect).
     pub async fn connect_over(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
-        let (session, negotiated) = Session::connect(provider, options).await?;
-        Ok(Self { session, negotiated })
+        let options = ConnectOptions { reconnect: ReconnectOptions::never(), ..options.clone() };
+        let purpose = Purpose::Discovery { events: false };
+        let controller = Controller::begin_with(provider, &options, purpose, 0).live().await?;
+        let negotiated = controller.negotiated();
+        Ok(Self { controller, negotiated })
     }
 
-    /// What the controller says of itself.
+    /// Parameters negotiated with the controller.
     #[must_use]
     pub fn negotiated(&self) -> &Negotiated {
         &self.negotiated
     }
 
-    /// Reads the whole log, again if it changes meanwhile. Takes a minute at most.
+    /// Reads the whole log, again if it changes meanwhile, within
+    /// [`DISCOVERY_TIMEOUT`](crate::config::DISCOVERY_TIMEOUT).
     ///
     /// # Errors
     ///
-    /// When the controller refuses or is gone, or its log is too long or never stays the same.
-    pub async fn read_log(&mut self) -> Result<DiscoveryLog, Error> {
-        let timeout = Error::Timeout { step: "the discovery log", after: DISCOVERY_TIMEOUT };
-        let log = self.read_without_limit();
-        tokio::time::timeout(DISCOVERY_TIMEOUT, log).await.unwrap_or(Err(timeout))
+    /// When the controller refuses, the connection is lost, or the log is too long or keeps
+    /// changing.
+    pub async fn read_log(&self) -> Result<DiscoveryLog, Error> {
+        read_log(&self.controller).await
     }
 
-    async fn read_without_limit(&mut self) -> Result<DiscoveryLog, Error> {
-        let mut read = DiscoveryRead::new(self.negotiated.transfer_bytes_max);
+    /// Shuts the controller down and disconnects, within a second.
+    pub async fn shutdown(self) {
+        self.controller.shutdown().await;
+    }
+}
+
+/// Reads the whole log of a discovery controller.
+async fn read_log<P: Provider>(controller: &Controller<P>) -> Result<DiscoveryLog, Error> {
+    let read = async {
+        let mut read = DiscoveryRead::new(controller.negotiated().transfer_bytes_max);
         loop {
             match read.action()? {
                 DiscoveryAction::Done(log) => return Ok(log),
                 DiscoveryAction::Execute(command) => {
-                    let (response, data) = self.session.execute(&command).await?;
+                    let (response, data) = controller.admin().answer(command).await?;
                     read.handle(response, &data)?;
                 }
             }
         }
-    }
-
-    /// Asks to be told of changes of the log.
-    async fn subscribe(&mut self) -> Result<(), Error> {
-        let events = AsyncEventMask::DISCOVERY_LOG_CHANGE;
-        if !self.negotiated.info.events.contains(events) {
-            return Err(Incompatible::NoDiscoveryEvents.into());
-        }
-        let name = "Set Features (Asynchronous Event Configuration)";
-        let command = Execute {
-            queue: QueueId::ADMIN,
-            sqe: SetFeatures::async_events(events),
-            transfer: Transfer::None,
-            name,
-        };
-        let (response, _) = self.session.execute(&command).await?;
-        match response.status() {
-            status if status.is_success() => self.session.arm(),
-            status => Err(Rejected::Command { command: name, status }.into()),
-        }
-    }
-
-    /// Tells the controller, and disconnects. Takes a second at most.
-    pub async fn shutdown(self) {
-        self.session.shut_down().await;
-    }
+    };
+    let timeout = Error::Timeout { step: "the discovery log", after: DISCOVERY_TIMEOUT };
+    tokio::time::timeout(DISCOVERY_TIMEOUT, read).await.unwrap_or(Err(timeout))
 }

@@ -63,8 +63,7 @@ impl<P: Provider> Discovery<P> {
     }
 
     async fn ask(&self) -> Result<DiscoveryLog, Error> {
-        let mut controller =
-            DiscoveryController::connect_over(&self.provider, &self.options).await?;
+        let controller = DiscoveryController::connect_over(&self.provider, &self.options).await?;
         let log = controller.read_log().await;
         controller.shutdown().await;
         log
