@@ -1,15 +1,14 @@
 //! A closed loop over the async API, as a storage client would write it: so many tasks, each with
 //! one read or write of its own in flight. Prints what `benches/versus` reads.
 
-use std::cell::RefCell;
-use std::error::Error;
-use std::net::SocketAddr;
-use std::rc::Rc;
+use std::{cell::RefCell, error::Error, net::SocketAddr, rc::Rc};
 
 use benches::load::Meter;
 use clap::Parser;
-use rdma_host::wire::{NamespaceId, Nqn};
-use rdma_host::{Buffer, ConnectOptions, Controller, HostIdentity, Namespace, WaitMode};
+use rdma_host::{
+    Buffer, ConnectOptions, Controller, HostIdentity, Namespace, WaitMode,
+    wire::{NamespaceId, Nqn},
+};
 use tokio::task::LocalSet;
 use uuid::Uuid;
 

@@ -1,14 +1,18 @@
 //! A provider that is told apart from what calls it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use verbs::memory::Agent;
-use verbs::provider::{
-    Batch, CmEvent, CmRequest, CompletionQueueInfo, Keys, PostError, QueuePairInfo,
-    QueuePairRequest, QueueRequest, RegisterRequest,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
-use verbs::{DeviceEvent, Error, Limits, Provider};
+
+use verbs::{
+    DeviceEvent, Error, Limits, Provider,
+    memory::Agent,
+    provider::{
+        Batch, CmEvent, CmRequest, CompletionQueueInfo, Keys, PostError, QueuePairInfo,
+        QueuePairRequest, QueueRequest, RegisterRequest,
+    },
+};
 
 /// Passes every call on by a function of its own, whose name begins with `device_`, so that a
 /// profiler can leave out whatever the device does.

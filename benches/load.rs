@@ -1,7 +1,6 @@
 //! What a load measures of itself, and how it says so.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use cpu_time::ProcessTime;
 use hdrhistogram::Histogram;

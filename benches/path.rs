@@ -4,16 +4,13 @@
 //!
 //! Takes what to do, and how many commands or looks; without, prints what memory a queue takes.
 
-use std::alloc::System;
-use std::hint::black_box;
-use std::sync::Arc;
+use std::{alloc::System, hint::black_box, sync::Arc};
 
 use benches::device::Apart;
 use rdma_fabric::{Fabric, Host};
-use rdma_host::wire::NamespaceId;
 use rdma_host::{
     Buffer, Command, ConnectOptions, Connecting, Controller, Error, HostIdentity, MemoryMode,
-    Namespace, Poller, ReconnectOptions, WaitMode,
+    Namespace, Poller, ReconnectOptions, WaitMode, wire::NamespaceId,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::target::{Size, TARGET_ADDRESS, Target};

@@ -4,8 +4,10 @@ use std::hint::black_box;
 
 use benches::{read, response};
 use criterion::{Criterion, criterion_group, criterion_main};
-use rdma_host::proto::{CompletesOn, Slots};
-use rdma_host::wire::{Cqe, FromBytes, IntoBytes, QueueId};
+use rdma_host::{
+    proto::{CompletesOn, Slots},
+    wire::{Cqe, FromBytes, IntoBytes, QueueId},
+};
 
 fn build(criterion: &mut Criterion) {
     criterion.bench_function("build a read", |bencher| {

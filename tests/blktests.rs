@@ -16,8 +16,7 @@ mod events;
 
 use std::time::Duration;
 
-use rdma_host::wire::NamespaceId;
-use rdma_host::{Controller, Namespace};
+use rdma_host::{Controller, Namespace, wire::NamespaceId};
 use tests::{SUBSYSTEM, controllers, noise, nvmf_ok, options, target, uri, wait_for};
 
 /// The names that the target file gives to namespace 1.

@@ -2,13 +2,10 @@
 
 // bed: waits long --kernel 6.12 --target tests/targets/deep.toml --deny non-flush.error
 
-use std::fs;
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use rdma_host::Controller;
-use rdma_host::wire::NamespaceId;
-use tests::holdings::Holdings;
-use tests::{SUBSYSTEM, controllers, options, wait_for};
+use rdma_host::{Controller, wire::NamespaceId};
+use tests::{SUBSYSTEM, controllers, holdings::Holdings, options, wait_for};
 
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");

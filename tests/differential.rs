@@ -27,16 +27,22 @@ mod differential {
     pub(crate) mod watch;
 }
 
-use std::fmt::Write as _;
-use std::fs;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    fmt::Write as _,
+    fs,
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use differential::case::{Case, Turn};
-use differential::play::{Played, play};
 use differential::{
-    authentication, coverage, first, links, loss, namespaces, refusal, script, scripted,
+    authentication,
+    case::{Case, Turn},
+    coverage, first, links, loss, namespaces,
+    play::{Played, play},
+    refusal, script, scripted,
 };
 use rdma_host::Controller;
 use tests::options;

@@ -3,17 +3,23 @@
 
 // bed: --target tests/targets/discovery.toml --deny non-flush.error
 
-use std::collections::HashSet;
-use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use rdma_host::proto::DiscoveryLog;
-use rdma_host::wire::{Nqn, SubsystemType};
-use rdma_host::{ConnectOptions, DiscoveryController, DiscoveryEvent, DiscoveryWatch};
+use rdma_host::{
+    ConnectOptions, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
+    proto::DiscoveryLog,
+    wire::{Nqn, SubsystemType},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::{SUBSYSTEM, address, nvmf, nvmf_ok, options, run, target, wait_for};

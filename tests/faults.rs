@@ -2,11 +2,12 @@
 
 // bed: waits --target tests/targets/deep.toml
 
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::{
+    process::{Child, Stdio},
+    time::Duration,
+};
 
-use rdma_host::wire::NamespaceId;
-use rdma_host::{Controller, Error, ErrorClass, ReconnectOptions};
+use rdma_host::{Controller, Error, ErrorClass, ReconnectOptions, wire::NamespaceId};
 use tests::{SUBSYSTEM, command, controllers, nvmf, options, run, target, uri, wait_for};
 use verbs::{Capabilities, ConnectParameters, Endpoint};
 

@@ -7,17 +7,21 @@
 
 // bed: waits --target tests/targets/deep.toml
 
-use std::fs;
-use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error, ReconnectOptions};
-use tests::ending::{STATES, cancel_after, end_in};
-use tests::holdings::Holdings;
-use tests::load::{HANGS, Load, soon};
-use tests::{SUBSYSTEM, command, run, target, wait_for};
+use rdma_host::{ConnectOptions, Controller, Error, ReconnectOptions, wire::NamespaceId};
+use tests::{
+    SUBSYSTEM, command,
+    ending::{STATES, cancel_after, end_in},
+    holdings::Holdings,
+    load::{HANGS, Load, soon},
+    run, target, wait_for,
+};
 use tokio::runtime::Runtime;
 
 /// The bed's end of the wire, where the target listens too.

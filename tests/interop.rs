@@ -4,11 +4,9 @@
 // bed (siw): --device siw --target tests/targets/deep.toml
 // bed (little granted): --kernel 6.12 --target tests/targets/shallow.toml --deny non-flush.error
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
-use rdma_host::Controller;
-use rdma_host::wire::NamespaceId;
+use rdma_host::{Controller, wire::NamespaceId};
 use tests::{KernelInitiator, SUBSYSTEM, noise, nvmf_ok, options, run, uri};
 
 /// The block counts at which something changes: one block, odd ones, in-capsule and keyed data

@@ -2,8 +2,7 @@
 
 // bed: --target tests/targets/ipv6.toml --deny non-flush.error
 
-use std::fs;
-use std::net::Ipv6Addr;
+use std::{fs, net::Ipv6Addr};
 
 use tests::{SUBSYSTEM, noise, nvmf, nvmf_ok, run};
 

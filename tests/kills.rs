@@ -3,18 +3,24 @@
 
 // bed: waits --target tests/targets/deep.toml
 
-use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
 
 use rdma_host::{ConnectOptions, Controller, Error};
-use tests::holdings::Holdings;
-use tests::load::{HANGS, Load, soon};
-use tests::target::Target;
-use tests::{SUBSYSTEM, command, controllers, options, target, wait_for};
+use tests::{
+    SUBSYSTEM, command, controllers,
+    holdings::Holdings,
+    load::{HANGS, Load, soon},
+    options, target,
+    target::Target,
+    wait_for,
+};
 use tokio::runtime::Runtime;
 use verbs::RdmaCore;
 

@@ -1,16 +1,18 @@
 //! A controller that loses its connection and comes back, or does not: over the fabric, against a
 //! target that does whatever a test wants, so that no case needs a device or luck.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rdma_fabric::{Fabric, Fault, Host, Point};
-use rdma_host::error::{GiveUpReason, Misuse};
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::NamespaceId;
 use rdma_host::{
     Command, ConnectOptions, Controller, Error, ErrorClass, ExecutionStatus, HostIdentity,
     Namespace, ReconnectOptions, StateChanges,
+    error::{GiveUpReason, Misuse},
+    proto::LifecycleState,
+    wire::NamespaceId,
 };
 use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
 use verbs::Status;

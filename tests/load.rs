@@ -6,8 +6,7 @@
 
 use std::alloc::System;
 
-use rdma_host::wire::NamespaceId;
-use rdma_host::{Command, ConnectOptions, Controller, MemoryMode};
+use rdma_host::{Command, ConnectOptions, Controller, MemoryMode, wire::NamespaceId};
 use serde_json::Value;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tests::{SUBSYSTEM, nvmf_ok, options, uri};

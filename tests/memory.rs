@@ -3,15 +3,13 @@
 
 // bed:
 
-use std::fs;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fs, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use rdma_fabric::{Fabric, Host};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use verbs::{
     Access, Buffer, ConnectionEvent, DeregisterError, Endpoint, Error, PageSize, Placement,
     PoolOptions, ProtectionDomain, Provider, RdmaCore,

@@ -1,15 +1,19 @@
 //! Events that a controller tells, over the fabric, against a target that tells whatever a test
 //! wants.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use rdma_fabric::{Fabric, Host};
-use rdma_host::config::EVENT_INTERVAL_MIN;
-use rdma_host::wire::{AsyncEventKind, NamespaceId};
 use rdma_host::{
     ConnectOptions, Controller, EventDetail, HostIdentity, Namespace, NamespaceChange,
+    config::EVENT_INTERVAL_MIN,
+    wire::{AsyncEventKind, NamespaceId},
 };
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
 

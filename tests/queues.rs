@@ -7,17 +7,23 @@
 
 // bed: --target tests/targets/deep.toml
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use rdma_fabric::{Fabric, Host};
-use rdma_host::config::CONCURRENT_CONNECTS_MAX;
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::NamespaceId;
-use rdma_host::{Buffer, ConnectOptions, Controller, Error, HostIdentity, Namespace};
-use tests::noise;
-use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
+use rdma_host::{
+    Buffer, ConnectOptions, Controller, Error, HostIdentity, Namespace,
+    config::CONCURRENT_CONNECTS_MAX, proto::LifecycleState, wire::NamespaceId,
+};
+use tests::{
+    noise,
+    target::{Answer, Seen, TARGET_ADDRESS, Target},
+};
 
 const QUEUES: u16 = 256;
 /// Commands that the other controller completes while a batch of queues waits.

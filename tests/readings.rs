@@ -5,10 +5,7 @@
 
 // bed: --target tests/targets/slow.toml --deny non-flush.error
 
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
-use std::{fs, thread};
+use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use serde_json::Value;
 use tests::{KernelInitiator, SUBSYSTEM, dmsetup, nvmf_ok, run, uri};

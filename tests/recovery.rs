@@ -10,13 +10,15 @@ mod limits;
 #[path = "recovery/monitor.rs"]
 mod monitor;
 
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::NamespaceId;
-use rdma_host::{Controller, ErrorClass, StateChange, StateChanges};
+use rdma_host::{
+    Controller, ErrorClass, StateChange, StateChanges, proto::LifecycleState, wire::NamespaceId,
+};
 use tests::{SUBSYSTEM, address, controllers, nvmf, options, run, target, uri, wait_for};
 
 const TARGET_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/targets/lasting.toml");

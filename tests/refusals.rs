@@ -2,8 +2,10 @@
 
 // bed: waits --target tests/targets/closed.toml
 
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
+use std::{
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output},
+};
 
 use tests::{SUBSYSTEM, address, nvmf, run, target, uri};
 

@@ -3,14 +3,16 @@
 // bed (recorded): --kernel 6.12 --target tests/targets/deep.toml -- what_rxe_does_is_recorded
 // bed (replayed): host --kernel 6.12 -- a_run_on_rxe_is_replayed_without_it
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rdma_fabric::{Fabric, Recorder, Replay, Trace};
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions};
-use tests::noise;
-use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
+use rdma_host::{
+    ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions, wire::NamespaceId,
+};
+use tests::{
+    noise,
+    target::{Answer, Hook, Seen, TARGET_ADDRESS, Target},
+};
 use verbs::{Provider, RdmaCore};
 
 fn options(address: &str) -> ConnectOptions {

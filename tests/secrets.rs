@@ -1,17 +1,21 @@
 //! What is left of secrets in this process after every way in which authentication fails, and
 //! after it has succeeded: nothing. Over the fabric; host and controller are both in here.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    sync::Arc,
+    time::Duration,
+};
 
 use auth::{Credentials, GroupId, HashId, Secret};
 use rdma_fabric::Fabric;
 use rdma_host::{ConnectOptions, Controller, HostIdentity, ReconnectOptions};
-use tests::authenticator::Settings;
-use tests::door::{Door, Outgoing};
-use tests::target::{TARGET_ADDRESS, Target};
+use tests::{
+    authenticator::Settings,
+    door::{Door, Outgoing},
+    target::{TARGET_ADDRESS, Target},
+};
 
 use crate::rows::ROWS;
 

@@ -1,13 +1,14 @@
 //! A target that lies, stumbles or falls silent: every request ends once, with its buffer, and the
 //! error says whose fault it was. Over the fabric, so it needs no device and runs anywhere.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rdma_fabric::{Fabric, Host, Recorder, Trace};
-use rdma_host::error::{Malformed, TargetMisbehaved};
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions};
+use rdma_host::{
+    ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions,
+    error::{Malformed, TargetMisbehaved},
+    wire::NamespaceId,
+};
 use tests::target::{Answer, BLOCKS, Hook, Seen, TARGET_ADDRESS, Target};
 
 /// A fabric with a target on it, and the host to connect from.

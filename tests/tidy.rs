@@ -1,8 +1,10 @@
 //! House rules that no linter can state, checked by reading the sources.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// What stands at the top of the checkout, dot-files and build output aside.
 const TOP: [&str; 11] = [
@@ -330,13 +332,13 @@ const fn language(folder: &'static str, counts: [usize; 3]) -> Language {
 /// is 6 % of all doc comments, and 0 of both others.
 const LANGUAGE: [Language; 9] = [
     language("auth/", [0, 0, 0]),
-    language("benches/", [50, 18, 38]),
+    language("benches/", [50, 18, 0]),
     language("rdma-host/cli/", [57, 8, 0]),
     language("rdma-host/src/driver/", [167, 39, 8]),
     language("rdma-host/", [0, 0, 0]),
     language("soft-roce/fabric/", [0, 0, 0]),
     language("soft-roce/", [106, 6, 0]),
-    language("tests/", [163, 30, 207]),
+    language("tests/", [163, 30, 0]),
     language("verbs/", [252, 56, 5]),
 ];
 

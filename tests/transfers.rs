@@ -3,19 +3,24 @@
 
 // bed: --target tests/targets/deep.toml --deny non-flush.error
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use rdma_fabric::{Fabric, Host};
-use rdma_host::wire::NamespaceId;
 use rdma_host::{
     Buffer, ConnectOptions, Controller, Error, ExecutionStatus, HostIdentity, Namespace,
-    ReconnectOptions,
+    ReconnectOptions, wire::NamespaceId,
 };
-use tests::noise;
-use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
+use tests::{
+    noise,
+    target::{Answer, Seen, TARGET_ADDRESS, Target},
+};
 use verbs::Provider;
 
 type Hook = Box<dyn FnMut(Seen, &mut Answer) + Send>;

@@ -4,19 +4,24 @@
 
 // bed: VERIFY_SIZE=512MiB --target tests/targets/deep.toml --deny non-flush.error
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use rdma_fabric::{Fabric, Host};
-use rdma_host::error::TargetMisbehaved;
-use rdma_host::wire::{NamespaceId, Status};
 use rdma_host::{
     Command, ConnectOptions, Controller, Error, ErrorClass, HostIdentity, MemoryMode, PoolOptions,
     ReconnectOptions, WindowCounters,
+    error::TargetMisbehaved,
+    wire::{NamespaceId, Status},
 };
 use serde_json::Value;
-use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
-use tests::{SUBSYSTEM, nvmf_ok, uri};
+use tests::{
+    SUBSYSTEM, nvmf_ok,
+    target::{Answer, Hook, Seen, TARGET_ADDRESS, Target},
+    uri,
+};
 
 fn options() -> ConnectOptions {
     let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().expect("an NQN");

@@ -1,8 +1,10 @@
 //! What was promised, and how far it is kept.
 
-use super::contestant::{Class, Contestant, Scenario};
-use super::ledger::{Ledger, Spread};
-use super::sample::Sample;
+use super::{
+    contestant::{Class, Contestant, Scenario},
+    ledger::{Ledger, Spread},
+    sample::Sample,
+};
 
 /// One promise.
 pub(crate) struct Goal {

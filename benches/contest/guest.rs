@@ -1,14 +1,18 @@
 //! What the guest has: the kernel's initiator, and a processor to watch.
 
-use std::error::Error;
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    error::Error,
+    fs::{self, File},
+    io::{Read, Write},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
-use super::contestant::{Contestant, Place, Scenario};
-use super::sample::Sample;
+use super::{
+    contestant::{Contestant, Place, Scenario},
+    sample::Sample,
+};
 
 /// The kernel's initiator, connected for as long as this is there.
 pub(crate) struct KernelInitiator {

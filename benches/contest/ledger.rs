@@ -1,7 +1,9 @@
 //! What all rounds came to.
 
-use super::contestant::{Contestant, Scenario};
-use super::sample::Sample;
+use super::{
+    contestant::{Contestant, Scenario},
+    sample::Sample,
+};
 
 /// Every run, in turns: round by round, and in each everybody once.
 #[derive(Debug, Default)]
@@ -113,8 +115,7 @@ impl Spread {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contestant::Class;
-    use super::*;
+    use super::{super::contestant::Class, *};
 
     #[test]
     fn the_middle_of_an_even_number_lies_between() {

@@ -7,9 +7,7 @@ mod ledger;
 mod sample;
 mod table;
 
-use std::error::Error;
-use std::fs;
-use std::path::PathBuf;
+use std::{error::Error, fs, path::PathBuf};
 
 use clap::Parser;
 use contestant::{Class, Contestant, Place, Scenario};

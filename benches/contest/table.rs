@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use super::contestant::{Contestant, Scenario};
-use super::goals::{Bound, Goal};
-use super::ledger::{Ledger, Spread};
-use super::sample::Sample;
+use super::{
+    contestant::{Contestant, Scenario},
+    goals::{Bound, Goal},
+    ledger::{Ledger, Spread},
+    sample::Sample,
+};
 
 /// One table of every scenario and contestant.
 pub(crate) fn of_runs(ledger: &Ledger) -> String {

@@ -1,26 +1,32 @@
 //! One connected queue over the device's own calls, without any of what keeps them safe to use.
 
-use std::error::Error;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::{
+    error::Error,
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use rdma_host::proto::{
-    BringUp, BringUpAction, BringUpInput, Execute, Negotiated, QueueBringUp, QueueBringUpAction,
-    QueueReady, RdmaConnect, Transfer,
+use rdma_host::{
+    ConnectOptions, RdmaCore,
+    proto::{
+        BringUp, BringUpAction, BringUpInput, Execute, Negotiated, QueueBringUp,
+        QueueBringUpAction, QueueReady, RdmaConnect, Transfer,
+    },
+    wire::{
+        CmAcceptData, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe,
+    },
 };
-use rdma_host::wire::{
-    CmAcceptData, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe,
-};
-use rdma_host::{ConnectOptions, RdmaCore};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use verbs::memory::{Agent, Mapping};
-use verbs::provider::{
-    Batch, CmEventKind, CmRequest, Keys, Operation, Payload, Payloads, QueuePairRequest,
-    QueueRequest, ReceiveRequest, RegisterRequest, SendRequest, Sge,
+use verbs::{
+    Access, Capabilities, Completion, ConnectParameters, PrivateData, Provider,
+    memory::{Agent, Mapping},
+    provider::{
+        Batch, CmEventKind, CmRequest, Keys, Operation, Payload, Payloads, QueuePairRequest,
+        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest, Sge,
+    },
 };
-use verbs::{Access, Capabilities, Completion, ConnectParameters, PrivateData, Provider};
 
 /// A queue of a controller. Its memory is that of the responses, then that of the data.
 pub(crate) struct Link {

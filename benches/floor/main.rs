@@ -7,18 +7,20 @@
 
 mod link;
 
-use std::error::Error;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 use benches::load::{Meter, Report};
 use clap::{Parser, ValueEnum};
 use link::{Controller, Link, SEND, SQE_BYTES, inline_send};
-use rdma_host::wire::{CommandId, IntoBytes, NamespaceId, Nqn, RemoteKey, SglDescriptor, Sqe};
-use rdma_host::{ConnectOptions, HostIdentity};
+use rdma_host::{
+    ConnectOptions, HostIdentity,
+    wire::{CommandId, IntoBytes, NamespaceId, Nqn, RemoteKey, SglDescriptor, Sqe},
+};
 use uuid::Uuid;
-use verbs::Completion;
-use verbs::provider::{Payload, Payloads, SendRequest};
+use verbs::{
+    Completion,
+    provider::{Payload, Payloads, SendRequest},
+};
 
 /// Reads or writes by bare verbs, as fast as the device and the target go.
 #[derive(Parser)]

@@ -1,14 +1,9 @@
 //! The target's keys and the host that must know them.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use auth::{Authenticated, Credentials, GroupId, HashId, Secret};
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Namespace};
+use rdma_host::{ConnectOptions, Controller, Namespace, wire::NamespaceId};
 use soft_roce::target::TargetRoot;
 use tests::options;
 

@@ -1,9 +1,11 @@
 //! What changes at the target under a live `nvmf monitor`, and how that ends once it must connect
 //! again: with exit code 3, after one attempt.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Stdio};
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdout, Stdio},
+    time::Duration,
+};
 
 use tests::{SUBSYSTEM, break_connections, nvmf, target, uri, wait_for};
 

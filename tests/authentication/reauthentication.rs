@@ -1,13 +1,18 @@
 //! Authenticating again on a live controller, under load.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use auth::{Authenticated, HashId};
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::NamespaceId;
-use rdma_host::{Buffer, Command, Controller, Error, ErrorClass, Namespace, Poller, StateChanges};
+use rdma_host::{
+    Buffer, Command, Controller, Error, ErrorClass, Namespace, Poller, StateChanges,
+    proto::LifecycleState, wire::NamespaceId,
+};
 use tests::{SUBSYSTEM, break_connections};
 
 use super::bed::{GROUPS, HASHES, Keys, choose, in_runtime, plain, secret_text, write_and_read};

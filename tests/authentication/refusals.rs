@@ -1,13 +1,12 @@
 //! Every way to be refused: what the library says, and how `nvmf identify` ends.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use auth::{GroupId, HashId, Policy};
-use rdma_host::error::AuthenticationFailure;
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::Nqn;
-use rdma_host::{ConnectOptions, Controller, DiscoveryController, Error, ErrorClass};
+use rdma_host::{
+    ConnectOptions, Controller, DiscoveryController, Error, ErrorClass,
+    error::AuthenticationFailure, proto::LifecycleState, wire::Nqn,
+};
 use serde_json::Value;
 use tests::{SUBSYSTEM, break_connections, nvmf, run, target, uri};
 

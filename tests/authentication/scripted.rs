@@ -1,19 +1,24 @@
 //! Authenticating again with a target that does what Linux's does not: it goes on after a failure,
 //! or lies. Over the fabric, so it needs no device and runs anywhere.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use auth::message::MessageId;
-use auth::{Authenticated, GroupId, HashId, Secret};
+use auth::{Authenticated, GroupId, HashId, Secret, message::MessageId};
 use rdma_fabric::{Fabric, Host};
-use rdma_host::error::AuthenticationFailure;
 use rdma_host::{
     ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions, StateChanges,
+    error::AuthenticationFailure,
 };
-use tests::authenticator::{Authenticator, Settings, Tamper};
-use tests::target::{TARGET_ADDRESS, Target};
+use tests::{
+    authenticator::{Authenticator, Settings, Tamper},
+    target::{TARGET_ADDRESS, Target},
+};
 
 use super::bed::{Keys, in_runtime, plain, write_and_read};
 

@@ -1,7 +1,9 @@
 //! Commands: what they do to blocks, and what the target says of itself.
 
-use rdma_host::wire::{BlockRange, NamespaceId};
-use rdma_host::{Buffer, Command, CommandCompletion, Controller, Data, Poller, WaitMode};
+use rdma_host::{
+    Buffer, Command, CommandCompletion, Controller, Data, Poller, WaitMode,
+    wire::{BlockRange, NamespaceId},
+};
 
 use super::*;
 

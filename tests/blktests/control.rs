@@ -1,10 +1,10 @@
 //! Connecting, resetting and disconnecting.
 
-use std::collections::HashSet;
-use std::os::unix::fs::OpenOptionsExt;
+use std::{collections::HashSet, os::unix::fs::OpenOptionsExt};
 
-use rdma_host::proto::LifecycleState;
-use rdma_host::{Command, DiscoveryEvent, DiscoveryWatch, RdmaCore, StateChanges};
+use rdma_host::{
+    Command, DiscoveryEvent, DiscoveryWatch, RdmaCore, StateChanges, proto::LifecycleState,
+};
 
 use super::*;
 

@@ -1,10 +1,12 @@
 //! What the target tells while a host is connected.
 
-use rdma_host::config::EVENT_INTERVAL_MIN;
-use rdma_host::error::Misuse;
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::{AnaState, AsyncEventKind};
-use rdma_host::{ControllerEvent, ControllerEvents, Error, EventDetail, NamespaceChange};
+use rdma_host::{
+    ControllerEvent, ControllerEvents, Error, EventDetail, NamespaceChange,
+    config::EVENT_INTERVAL_MIN,
+    error::Misuse,
+    proto::LifecycleState,
+    wire::{AnaState, AsyncEventKind},
+};
 use tests::nvmf;
 
 use super::*;

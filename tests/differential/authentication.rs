@@ -1,8 +1,13 @@
 //! Targets that demand DH-HMAC-CHAP.
 
-use super::case::Life::{CameBack, Connected, GaveUp, Refused, StillTrying, Undisturbed};
-use super::case::{Case, Life, Made, Options, Turn};
-use super::stage::Stage;
+use super::{
+    case::{
+        Case, Life,
+        Life::{CameBack, Connected, GaveUp, Refused, StillTrying, Undisturbed},
+        Made, Options, Turn,
+    },
+    stage::Stage,
+};
 
 /// Samples: everybody can read them here.
 pub(crate) const KEY: &str = "DHHC-1:00:ThGV3wIN5Z4NZaM6QnnxGD565OXZgOMJ+LVa3/LmHD6mvAWr:";

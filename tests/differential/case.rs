@@ -1,10 +1,8 @@
 //! A case: what is done to a target, and what either initiator makes of it.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use super::script::Script;
-use super::stage::Stage;
+use super::{script::Script, stage::Stage};
 
 /// What became of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

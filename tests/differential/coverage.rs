@@ -1,8 +1,7 @@
 //! Which tests show which rule: the causes that Linux decides on (`nvmf_should_reconnect`, and the
 //! errors that reach it), and the levers by which nvmet can be made to fail.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use super::case::Case;
 

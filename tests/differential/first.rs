@@ -1,8 +1,13 @@
 //! The first connect. Linux never retries it, nor do we unless asked to.
 
-use super::case::Life::{Connected, Refused};
-use super::case::{Case, Made, Need, Turn};
-use super::stage::Stage;
+use super::{
+    case::{
+        Case,
+        Life::{Connected, Refused},
+        Made, Need, Turn,
+    },
+    stage::Stage,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     [granted(), limits(), refused()].concat()

@@ -1,18 +1,22 @@
 //! The kernel's initiator.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use rustix::fs::OFlags;
 use tests::{address, wait_for};
 
-use super::case::{Options, Wish};
-use super::stage::Stage;
-use super::watch::{Initiator, Now, Pending};
+use super::{
+    case::{Options, Wish},
+    stage::Stage,
+    watch::{Initiator, Now, Pending},
+};
 
 /// One controller of the kernel's.
 pub(crate) struct Kernel {

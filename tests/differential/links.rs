@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use super::case::Life::{CameBack, Exhausted, StillTrying};
-use super::case::{Case, Made, Need, Turn};
-use super::script::{FAR, Script};
-use super::stage::command;
+use super::{
+    case::{
+        Case,
+        Life::{CameBack, Exhausted, StillTrying},
+        Made, Need, Turn,
+    },
+    script::{FAR, Script},
+    stage::command,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     [silence(), ports()].concat()

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use super::case::Life::{CameBack, Deleted, Exhausted, GaveUp, StillTrying};
-use super::case::Read::{Failed, Held, Late, LateFailed};
-use super::case::{Case, Made, Need, Wish};
-use super::stage::Stage;
+use super::{
+    case::{
+        Case,
+        Life::{CameBack, Deleted, Exhausted, GaveUp, StillTrying},
+        Made, Need,
+        Read::{Failed, Held, Late, LateFailed},
+        Wish,
+    },
+    stage::Stage,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     [ports(), targets(), controllers(), limits(), wishes(), reads()].concat()

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use super::case::Life::{CameBack, Undisturbed};
-use super::case::Read::{Done, Failed, Held, Late};
-use super::case::{Case, Made, Turn};
-use super::stage::Stage;
+use super::{
+    case::{
+        Case,
+        Life::{CameBack, Undisturbed},
+        Made,
+        Read::{Done, Failed, Held, Late},
+        Turn,
+    },
+    stage::Stage,
+};
 
 const READ: Made = Made {
     closed: false,

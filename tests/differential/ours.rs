@@ -1,19 +1,23 @@
 //! Our initiator.
 
-use std::error::Error;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    error::Error,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use auth::{Credentials, Secret};
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Namespace, StateChange};
+use rdma_host::{
+    ConnectOptions, Controller, Namespace, StateChange, proto::LifecycleState, wire::NamespaceId,
+};
 use tests::address;
 use tokio::runtime::Handle;
 
-use super::case::{Options, Wish};
-use super::stage::Stage;
-use super::watch::{Initiator, Now, Pending};
+use super::{
+    case::{Options, Wish},
+    stage::Stage,
+    watch::{Initiator, Now, Pending},
+};
 
 /// One controller of ours.
 pub(crate) struct Ours {

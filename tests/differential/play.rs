@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use tests::wait_for;
 use tokio::runtime::Handle;
 
-use super::case::{Case, Life, Seen, Turn, Wish};
-use super::kernel::Kernel;
-use super::ours::Ours;
-use super::stage::Stage;
-use super::watch::{Initiator, Now, Watched, watch};
+use super::{
+    case::{Case, Life, Seen, Turn, Wish},
+    kernel::Kernel,
+    ours::Ours,
+    stage::Stage,
+    watch::{Initiator, Now, Watched, watch},
+};
 
 /// What was seen of one initiator, and its story.
 #[derive(Clone, Debug)]

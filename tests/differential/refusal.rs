@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use super::case::Life::{CameBack, Exhausted, GaveUp, Undisturbed};
-use super::case::{Case, Made, Wish};
-use super::stage::Stage;
+use super::{
+    case::{
+        Case,
+        Life::{CameBack, Exhausted, GaveUp, Undisturbed},
+        Made, Wish,
+    },
+    stage::Stage,
+};
 
 const CLOSED: Made = Made {
     closed: true,

@@ -1,17 +1,23 @@
 //! Targets that do what nvmet can't be made to do: two for each case, in this process over the
 //! same device, one for the kernel's initiator and one for ours.
 
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use auth::{GroupId, HashId, Secret};
 use rdma_host::HostIdentity;
-use tests::authenticator::Settings;
-use tests::door::{Door, Outgoing};
-use tests::target::{Answer, Seen, Target};
+use tests::{
+    authenticator::Settings,
+    door::{Door, Outgoing},
+    target::{Answer, Seen, Target},
+};
 use verbs::RdmaCore;
 
 use super::stage::command;

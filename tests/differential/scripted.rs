@@ -4,14 +4,21 @@
 use std::time::Duration;
 
 use auth::message::MessageId;
-use tests::door::Outgoing;
-use tests::target::{Answer, Seen};
+use tests::{
+    door::Outgoing,
+    target::{Answer, Seen},
+};
 
-use super::authentication::{KEY, OTHER};
-use super::case::Life::{self, CameBack, Exhausted, GaveUp, StillTrying, Undisturbed};
-use super::case::{Case, Made};
-use super::script::Script;
-use super::stage::Stage;
+use super::{
+    authentication::{KEY, OTHER},
+    case::{
+        Case,
+        Life::{self, CameBack, Exhausted, GaveUp, StillTrying, Undisturbed},
+        Made,
+    },
+    script::Script,
+    stage::Stage,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     [connects(), ladder(), rejections(), messages(), commands(), connected(), passing()].concat()

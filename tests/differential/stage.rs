@@ -1,20 +1,21 @@
 //! The target of one case: a subsystem, a port and two hosts of its own, so that cases can run
 //! side by side.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    fs,
+    io::ErrorKind,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use rdma_host::HostIdentity;
 use soft_roce::target::TargetRoot;
 use tests::{SUBSYSTEM, address, dmsetup, run, wait_for};
 use uuid::Uuid;
 
-use super::case::Made;
-use super::script::Scripted;
+use super::{case::Made, script::Scripted};
 
 /// The controller id that the subsystem of the target file gives out, as text.
 const HELD_ID: &str = "60000";

@@ -1,7 +1,9 @@
 //! What both initiators are to a case, and how they are watched.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use super::case::{Life, Read, Wish};
 

@@ -1,17 +1,21 @@
 //! Discovery controllers that lie, stumble or never stop: each reading ends, and says why. Over
 //! the fabric, so it needs no device and runs anywhere.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use rdma_fabric::{Fabric, Host};
-use rdma_host::proto::{DiscoveryLog, SkipReason};
-use rdma_host::wire::Nqn;
 use rdma_host::{
     ConnectOptions, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch, Error,
     HostIdentity,
+    proto::{DiscoveryLog, SkipReason},
+    wire::Nqn,
 };
 use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
 

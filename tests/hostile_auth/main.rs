@@ -4,19 +4,21 @@
 
 mod rows;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use auth::message::MessageId;
-use auth::{Credentials, GroupId, HashId, Policy, Secret};
+use auth::{Credentials, GroupId, HashId, Policy, Secret, message::MessageId};
 use rdma_fabric::{Fabric, Host};
-use rdma_host::config::AUTHENTICATION_TIMEOUT;
-use rdma_host::error::{AuthenticationFailure, GiveUpReason, Incompatible, Rejected, Transport};
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions};
-use tests::authenticator::Settings;
-use tests::door::{Door, Outgoing, Report};
-use tests::target::{Answer, BLOCKS, Seen, TARGET_ADDRESS, Target};
+use rdma_host::{
+    ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions,
+    config::AUTHENTICATION_TIMEOUT,
+    error::{AuthenticationFailure, GiveUpReason, Incompatible, Rejected, Transport},
+    wire::NamespaceId,
+};
+use tests::{
+    authenticator::Settings,
+    door::{Door, Outgoing, Report},
+    target::{Answer, BLOCKS, Seen, TARGET_ADDRESS, Target},
+};
 
 use crate::rows::{ROWS, Row};
 

@@ -1,7 +1,6 @@
 //! What a target can say that it should not, and what must come of it.
 
-use auth::GroupId;
-use auth::message::MessageId;
+use auth::{GroupId, message::MessageId};
 use rdma_host::ErrorClass;
 use tests::door::Outgoing;
 

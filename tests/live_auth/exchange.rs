@@ -1,9 +1,6 @@
 //! One exchange with known inputs, as a row of `auth/vectors/live.json`.
 
-use std::fmt::Write;
-use std::num::NonZeroU32;
-use std::path::Path;
-use std::process::Command;
+use std::{fmt::Write, num::NonZeroU32, path::Path, process::Command};
 
 use auth::{Credentials, Negotiation, Policy, Randomness, Secret, SequenceNumber, TransactionId};
 use serde_json::{Value, json};

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use auth::message::RECEIVE_LENGTH;
-use rdma_host::HostIdentity;
-use rdma_host::wire::{
-    AuthenticationCommand, CmRequestData, ConnectCommand, ConnectData, ControllerId, IntoBytes,
-    QueueId, Sqe,
+use rdma_host::{
+    HostIdentity,
+    wire::{
+        AuthenticationCommand, CmRequestData, ConnectCommand, ConnectData, ControllerId, IntoBytes,
+        QueueId, Sqe,
+    },
 };
 use verbs::{
     Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,

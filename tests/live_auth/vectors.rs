@@ -4,11 +4,13 @@
 //! C1, S1 and the kernel's exponent are its own. So responses can't be those of the file where they
 //! enter; the kernel's with the null group is, byte for byte.
 
-use std::collections::HashSet;
-use std::num::NonZeroU32;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::{
+    collections::HashSet,
+    num::NonZeroU32,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use serde::Deserialize;
 use serde_json::Value;

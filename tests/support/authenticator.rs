@@ -6,13 +6,14 @@
 //!
 //! This file uses `auth` and nothing else, and `auth`'s own tests include it.
 
-use auth::message::{
-    Challenge, Explanation, FailureMessage, Header, MessageId, Negotiate, Reply, Success1, Success2,
-};
 use auth::{
     AugmentedChallenge, ChallengeInput, EXPONENT_LENGTH_MAX, GroupId, HashId, PrivateKey,
     ResponseInput, Secret, SecureChannel, SharedSecret, TransactionId, augmented_challenge,
     controller_response, host_response,
+    message::{
+        Challenge, Explanation, FailureMessage, Header, MessageId, Negotiate, Reply, Success1,
+        Success2,
+    },
 };
 
 /// What an authenticator is given.

@@ -3,13 +3,17 @@
 //! It goes into the target's hook, and plays the controller's side of DH-HMAC-CHAP for each queue
 //! of each connection. What the host did is written down, what the host gets may be changed.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use auth::message::{FailureMessage, MessageId};
 
-use crate::authenticator::{Authenticator, Settings};
-use crate::target::{Answer, Seen};
+use crate::{
+    authenticator::{Authenticator, Settings},
+    target::{Answer, Seen},
+};
 
 /// ATR in the result of a Connect.
 const ATR: u8 = 1 << 1;

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdma_host::proto::LifecycleState;
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error};
+use rdma_host::{ConnectOptions, Controller, Error, proto::LifecycleState, wire::NamespaceId};
 
 use crate::load::HANGS;
 

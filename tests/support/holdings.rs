@@ -1,9 +1,11 @@
 //! What a process may leak.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use crate::load::HANGS;
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use rdma_host::wire::NamespaceId;
-use rdma_host::{ConnectOptions, Controller, Error, ErrorClass, ReconnectOptions, TransferError};
+use rdma_host::{
+    ConnectOptions, Controller, Error, ErrorClass, ReconnectOptions, TransferError,
+    wire::NamespaceId,
+};
 use tokio::task::JoinHandle;
 use verbs::Buffer;
 

@@ -5,12 +5,16 @@
 //! Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks. The hook
 //! sees every command with the honest answer, and may change what goes out.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::time::Instant;
@@ -22,8 +26,7 @@ use verbs::{
     RemoteAddress, RemoteKey,
 };
 
-use crate::authenticator::Authenticator;
-use crate::note::note_of;
+use crate::{authenticator::Authenticator, note::note_of};
 
 /// Where the target listens.
 pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
