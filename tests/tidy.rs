@@ -1,5 +1,12 @@
 //! House rules that no linter can state, checked by reading the sources.
 
+#[path = "tidy/imports.rs"]
+mod imports;
+#[path = "tidy/source_text.rs"]
+mod source_text;
+#[path = "tidy/structure.rs"]
+mod structure;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -342,6 +349,9 @@ const LANGUAGE: [Language; 9] = [
     language("verbs/", [252, 56, 5]),
 ];
 
+/// Share of all doc comments that may open without a noun. The goal is 6.
+const NOUNLESS_PERCENT_MAX: usize = 14;
+
 /// Difference from a limit at which it has to be lowered. Smaller ones are tolerated, so that
 /// changes made at the same time do not conflict.
 const LANGUAGE_SLACK: usize = 40;
@@ -370,7 +380,9 @@ fn language_and_imports_only_get_better() {
         count.flat_imports += flat_imports(&text);
     }
     let nounless: usize = found.iter().map(|count| count.nounless).sum();
-    println!("{nounless} of {documented} doc comments open without a noun");
+    let share = format!("{nounless} of {documented} doc comments open without a noun");
+    assert!(nounless * 100 <= documented * NOUNLESS_PERCENT_MAX, "{share}");
+    println!("{share}");
     for (count, limit) in found.iter().zip(&LANGUAGE) {
         let counts = [
             ("doc comments that open without a noun", count.nounless, limit.nounless),

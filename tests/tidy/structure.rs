@@ -1,0 +1,126 @@
+//! Figures of the structure, and their limits. To print the figures:
+//! `cargo test -p tests --test tidy structure -- --show-output`.
+
+use crate::{
+    imports::{Graph, Package},
+    source_text::{blank, item_length, words},
+    sources, top,
+};
+use std::path::{Path, PathBuf};
+
+/// Limits of one package, which only go down.
+struct Limits {
+    /// Path of the file that cargo compiles.
+    root: &'static str,
+    /// Circles of imports between files. The goal is 0.
+    circles: usize,
+    /// Lines of code without blank lines, comments and tests.
+    lines: usize,
+}
+
+const PACKAGES: [Limits; 7] = [
+    Limits { root: "auth/src/lib.rs", circles: 0, lines: 1_700 },
+    Limits { root: "rdma-host/src/lib.rs", circles: 2, lines: 11_400 },
+    Limits { root: "rdma-host/cli/src/main.rs", circles: 3, lines: 6_300 },
+    Limits { root: "soft-roce/src/lib.rs", circles: 2, lines: 7_900 },
+    Limits { root: "soft-roce/fabric/src/lib.rs", circles: 1, lines: 3_900 },
+    Limits { root: "verbs/src/lib.rs", circles: 1, lines: 6_000 },
+    Limits { root: "verbs/rdma-core-sys/src/lib.rs", circles: 0, lines: 1_050 },
+];
+
+/// Layers of `rdma-host`, one on the other. The goal is 8.
+const HOST_LAYERS_MAX: usize = 9;
+
+/// Lines of a function, from its name to its last brace.
+const FUNCTION_LINES_MAX: usize = 60;
+
+/// Functions with more lines than that. The goal is 0.
+const LONG_FUNCTIONS: usize = 7;
+
+/// Lines of a file of a product, unit tests and all.
+const FILE_LINES_MAX: usize = 600;
+
+/// Files with more lines than that. The goal is 0.
+const LONG_FILES: usize = 5;
+
+#[test]
+fn files_import_one_another_in_one_direction() {
+    for Limits { root, circles: limit, .. } in PACKAGES {
+        let graph = Graph::of_files(&Package::read(&top(), root));
+        let circles = graph.circles();
+        println!("{root}: {} circles, {} files deep", circles.len(), graph.longest_chain().len());
+        let described: Vec<_> = circles.iter().map(|circle| graph.describe(circle)).collect();
+        let described = described.join("\n\n");
+        assert!(circles.len() <= limit, "{root}: more than {limit} circles:\n{described}");
+        println!("{described}");
+    }
+}
+
+#[test]
+fn the_host_is_a_column_of_layers() {
+    let root = "rdma-host/src/lib.rs";
+    let graph = Graph::of_files(&Package::read(&top(), root)).of_layers(host_layer);
+    let chain = graph.longest_chain();
+    let names: Vec<_> = chain.iter().map(|layer| layer.to_string_lossy()).collect();
+    let depth = format!("{} layers, one on the other: {}", chain.len(), names.join(", "));
+    println!("{depth}");
+    assert!(chain.len() <= HOST_LAYERS_MAX, "{depth}; {HOST_LAYERS_MAX} is the limit");
+    let circles = graph.circles();
+    let described: Vec<_> = circles.iter().map(|circle| graph.describe(circle)).collect();
+    assert!(circles.is_empty(), "{}", described.join("\n"));
+}
+
+/// Layer that a file of `rdma-host` is in: a folder or file of the driver, else one of the crate.
+fn host_layer(path: &Path) -> PathBuf {
+    let below = path.strip_prefix("rdma-host/src").expect("a file of it").with_extension("");
+    let length = if below.starts_with("driver") { 2 } else { 1 };
+    below.components().take(length).collect()
+}
+
+#[test]
+fn products_only_get_smaller() {
+    let mut total = 0;
+    for Limits { root, lines: limit, .. } in PACKAGES {
+        let package = Package::read(&top(), root);
+        let lines = package.lines();
+        println!("{root}: {lines} lines of code in {} files", package.files());
+        assert!(lines <= limit, "{root}: {lines} lines of code; {limit} is the limit");
+        total += lines;
+    }
+    println!("{total} lines of code of all products");
+}
+
+#[test]
+fn functions_stay_short() {
+    let mut long = Vec::new();
+    for (path, text) in sources() {
+        let code = blank(&text);
+        for (_, after) in
+            words(&code).filter(|(word, after)| *word == "fn" && after.starts_with(' '))
+        {
+            let lines = after[..item_length(after)].lines().count();
+            if lines > FUNCTION_LINES_MAX {
+                let (name, _) = words(after).next().expect("a name");
+                long.push(format!("{path}: {name} has {lines} lines"));
+            }
+        }
+    }
+    let described =
+        format!("functions of more than {FUNCTION_LINES_MAX} lines:\n{}", long.join("\n"));
+    assert!(long.len() <= LONG_FUNCTIONS, "{described}");
+    println!("{described}");
+}
+
+#[test]
+fn files_of_products_stay_short() {
+    let mut long = Vec::new();
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        if path.contains("/src/") && lines > FILE_LINES_MAX {
+            long.push(format!("{path} has {lines} lines"));
+        }
+    }
+    let described = format!("files of more than {FILE_LINES_MAX} lines:\n{}", long.join("\n"));
+    assert!(long.len() <= LONG_FILES, "{described}");
+    println!("{described}");
+}
