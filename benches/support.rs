@@ -1,7 +1,7 @@
 //! Fixtures for the benches.
 
-pub mod device;
 pub mod load;
+pub mod marked_provider;
 
 use rdma_host::wire::{CommandId, Cqe, NamespaceId, RemoteKey, SglDescriptor, Sqe, Status};
 

@@ -29,7 +29,7 @@ use verbs::{
 };
 
 /// A queue of a controller. Its memory is that of the responses, then that of the data.
-pub(crate) struct Link {
+pub(crate) struct RawQueue {
     // Dropped in this order: the queue pair before what it was made from.
     pub(crate) pair: <RdmaCore as Provider>::QueuePair,
     pub(crate) completions: <RdmaCore as Provider>::CompletionQueue,
@@ -48,38 +48,39 @@ pub(crate) struct Link {
 /// Both queues of a controller, and what was agreed with it. The admin queue is kept for as long
 /// as the other one is used.
 pub(crate) struct Controller {
-    pub(crate) io: Link,
+    pub(crate) io: RawQueue,
     pub(crate) negotiated: Negotiated,
-    _admin: Link,
+    _admin: RawQueue,
 }
 
 impl Controller {
     /// Connects to a subsystem, with one I/O queue that has so many bytes for data.
     pub(crate) fn connect(options: &ConnectOptions, data: usize) -> Result<Self, Box<dyn Error>> {
-        let mut ladder = BringUp::new(options.clone());
+        let mut bring_up = BringUp::new(options.clone());
         let (mut admin, mut io) = (None, None);
         loop {
-            match ladder.action()? {
+            match bring_up.action()? {
                 BringUpAction::RdmaConnect(open) => {
-                    let (link, accept) = Link::connect(options.address, &open, SCRATCH)?;
-                    admin = Some(link);
-                    ladder.handle(&BringUpInput::RdmaConnected(accept))?;
+                    let (queue, accept) = RawQueue::connect(options.address, &open, SCRATCH)?;
+                    admin = Some(queue);
+                    bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
                 }
                 BringUpAction::Execute(execute) => {
-                    let link = admin.as_mut().ok_or("a command for a queue that is not open")?;
-                    let (response, data) = link.execute(&execute)?;
-                    ladder.handle(&BringUpInput::Completed(response, &data))?;
+                    let queue = admin.as_mut().ok_or("a command for a queue that is not open")?;
+                    let (response, data) = queue.execute(&execute)?;
+                    bring_up.handle(&BringUpInput::Completed(response, &data))?;
                 }
                 BringUpAction::Wait(time) => {
                     std::thread::sleep(time);
-                    ladder.handle(&BringUpInput::TimerFired)?;
+                    bring_up.handle(&BringUpInput::TimerFired)?;
                 }
                 BringUpAction::Authenticate(_) => return Err(DEMANDS.into()),
                 BringUpAction::ConnectIoQueues { .. } => {
-                    let queue = ladder.queue(QueueId(1))?;
-                    let (link, up) = Link::climb(options.address, queue, data.max(SCRATCH))?;
-                    io = Some(link);
-                    ladder.handle(&BringUpInput::IoQueuesReady(&[up]))?;
+                    let queue = bring_up.queue(QueueId(1))?;
+                    let (queue, up) =
+                        RawQueue::bring_up(options.address, queue, data.max(SCRATCH))?;
+                    io = Some(queue);
+                    bring_up.handle(&BringUpInput::IoQueuesReady(&[up]))?;
                 }
                 BringUpAction::Live(negotiated) => {
                     let negotiated = *negotiated;
@@ -95,27 +96,27 @@ impl Controller {
 
 const DEMANDS: &str = "the target demands authentication";
 
-impl Link {
+impl RawQueue {
     /// Brings an I/O queue up.
-    fn climb(
+    fn bring_up(
         address: SocketAddr,
-        mut ladder: QueueBringUp,
+        mut bring_up: QueueBringUp,
         data: usize,
     ) -> Result<(Self, QueueReady), Box<dyn Error>> {
-        let mut link = None;
+        let mut queue = None;
         loop {
-            match (ladder.action()?, &mut link) {
-                (QueueBringUpAction::RdmaConnect(open), link) => {
+            match (bring_up.action()?, &mut queue) {
+                (QueueBringUpAction::RdmaConnect(open), queue) => {
                     let (made, accept) = Self::connect(address, &open, data)?;
-                    *link = Some(made);
-                    ladder.handle(&BringUpInput::RdmaConnected(accept))?;
+                    *queue = Some(made);
+                    bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
                 }
-                (QueueBringUpAction::Execute(execute), Some(link)) => {
-                    let (response, data) = link.execute(&execute)?;
-                    ladder.handle(&BringUpInput::Completed(response, &data))?;
+                (QueueBringUpAction::Execute(execute), Some(queue)) => {
+                    let (response, data) = queue.execute(&execute)?;
+                    bring_up.handle(&BringUpInput::Completed(response, &data))?;
                 }
                 (QueueBringUpAction::Ready(up), Some(_)) => {
-                    return Ok((link.take().ok_or("it is open")?, up));
+                    return Ok((queue.take().ok_or("it is open")?, up));
                 }
                 (QueueBringUpAction::Authenticate, _) => return Err(DEMANDS.into()),
                 (_, None) => return Err("a command for a queue that is not open".into()),
@@ -138,15 +139,20 @@ impl Link {
 
         let domain = PROVIDER.domain(&endpoint)?;
         let entries = u32::from(open.entries);
-        let (queue, _) = PROVIDER.completion_queue(&endpoint, SENDS_PER_ENTRY * entries * 2)?;
+        let (completion_queue, _) =
+            PROVIDER.completion_queue(&endpoint, SENDS_PER_ENTRY * entries * 2)?;
         let capabilities = Capabilities {
             max_send_wr: SENDS_PER_ENTRY * entries,
             max_recv_wr: entries,
             max_send_sge: 1,
             max_inline_data: SQE_BYTES,
         };
-        let request =
-            QueuePairRequest { domain: &domain, queue: &queue, shared: None, capabilities };
+        let request = QueuePairRequest {
+            domain: &domain,
+            queue: &completion_queue,
+            shared: None,
+            capabilities,
+        };
         let (pair, _) = PROVIDER.queue_pair(&mut endpoint, request)?;
         let data_offset = usize::from(open.entries) * RESPONSE;
         let memory = Mapping::allocate(data_offset + data, Agent::Thread).ok_or("no memory")?;
@@ -162,9 +168,9 @@ impl Link {
                 local_key: keys.local,
             },
         });
-        let mut link = Self {
+        let mut queue = Self {
             pair,
-            completions: queue,
+            completions: completion_queue,
             receives: receives.collect(),
             data: memory.address() + data_offset as u64,
             keys,
@@ -174,7 +180,7 @@ impl Link {
             _domain: domain,
             _endpoint: endpoint,
         };
-        let (queue_pair, requests) = (&mut link.pair, link.receives.as_slice());
+        let (queue_pair, requests) = (&mut queue.pair, queue.receives.as_slice());
         PROVIDER.post(Batch::Receives { queue_pair, requests }).map_err(|error| error.source)?;
         let parameters = ConnectParameters {
             private_data: open.request.as_bytes(),
@@ -183,9 +189,9 @@ impl Link {
             retry_count: 6, // 7 is for ever on rxe
             rnr_retry_count: 7,
         };
-        PROVIDER.request(&mut link._endpoint, CmRequest::Connect(parameters))?;
-        let answer = expect(&mut link._endpoint, CmEventKind::ESTABLISHED)?;
-        Ok((link, CmAcceptData::parse(&answer)?))
+        PROVIDER.request(&mut queue._endpoint, CmRequest::Connect(parameters))?;
+        let answer = expect(&mut queue._endpoint, CmEventKind::ESTABLISHED)?;
+        Ok((queue, CmAcceptData::parse(&answer)?))
     }
 
     /// Sends one command and waits for its response and data.

@@ -1,8 +1,8 @@
-//! What one run of one contestant came to, read from what it printed.
+//! What one run of one initiator came to, read from what it printed.
 
 use serde_json::Value;
 
-/// Of one run. What a contestant does not tell is missing.
+/// Of one run. What a initiator does not tell is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Sample {
     pub(crate) iops: f64,

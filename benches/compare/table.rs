@@ -3,22 +3,22 @@
 use std::fmt::Write;
 
 use super::{
-    contestant::{Contestant, Scenario},
-    goals::{Bound, Goal},
-    ledger::{Ledger, Spread},
+    initiator::{Initiator, Scenario},
+    performance_goals::{Bound, Goal},
+    results::{Results, Spread},
     sample::Sample,
 };
 
-/// One table of every scenario and contestant.
-pub(crate) fn of_runs(ledger: &Ledger) -> String {
+/// One table of every scenario and initiator.
+pub(crate) fn of_runs(results: &Results) -> String {
     let mut text = String::from(HEAD);
-    for scenario in ledger.scenarios() {
-        let base = ledger
-            .best(&scenario, Contestant::is_base)
-            .or_else(|| ledger.best(&scenario, |_| true));
+    for scenario in results.scenarios() {
+        let base = results
+            .best(&scenario, Initiator::is_base)
+            .or_else(|| results.best(&scenario, |_| true));
         let mut name = format!("**{}**", scenario.name());
-        for contestant in ledger.contestants(&scenario) {
-            let _ = writeln!(text, "{}", row(ledger, &scenario, (&name, contestant, base)));
+        for initiator in results.initiators(&scenario) {
+            let _ = writeln!(text, "{}", row(results, &scenario, (&name, initiator, base)));
             name.clear();
         }
     }
@@ -26,16 +26,16 @@ pub(crate) fn of_runs(ledger: &Ledger) -> String {
 }
 
 fn row(
-    ledger: &Ledger,
+    results: &Results,
     scenario: &Scenario,
-    (name, contestant, base): (&str, &Contestant, Option<&Contestant>),
+    (name, initiator, base): (&str, &Initiator, Option<&Initiator>),
 ) -> String {
-    let spread = |number: fn(&Sample) -> Option<f64>| ledger.spread(scenario, contestant, number);
+    let spread = |number: fn(&Sample) -> Option<f64>| results.spread(scenario, initiator, number);
     let iops = |sample: &Sample| Some(sample.iops);
-    let ratio = base.and_then(|base| ledger.ratio(scenario, [contestant, base], iops));
+    let ratio = base.and_then(|base| results.ratio(scenario, [initiator, base], iops));
     let cells = [
         name.to_owned(),
-        contestant.name(),
+        initiator.name(),
         spread(iops).map_or_else(nothing, |spread| with_spread(spread, 0)),
         ratio.map_or_else(nothing, |ratio| with_spread(ratio, 2)),
         median(spread(|sample| sample.mean_us), 1),
@@ -76,7 +76,7 @@ pub(crate) fn of_goals(goals: &[Goal], command: &str) -> String {
 }
 
 /// Puts a text between two marks in a file's text, or both at its end.
-pub(crate) fn place(file: &str, mark: &str, text: &str) -> String {
+pub(crate) fn replace_block(file: &str, mark: &str, text: &str) -> String {
     let (begin, end) = (format!("<!-- begin {mark} -->\n"), format!("<!-- end {mark} -->\n"));
     let block = format!("{begin}\n{}\n\n{end}", text.trim());
     match (file.find(&begin), file.find(&end)) {
@@ -138,9 +138,9 @@ mod tests {
 
     #[test]
     fn a_block_is_replaced_and_the_rest_stays() {
-        let first = place("# Title\n", "x", "one");
+        let first = replace_block("# Title\n", "x", "one");
         assert_eq!(first, "# Title\n\n<!-- begin x -->\n\none\n\n<!-- end x -->\n");
-        let second = place(&format!("{first}tail\n"), "x", "two");
+        let second = replace_block(&format!("{first}tail\n"), "x", "two");
         assert_eq!(second, "# Title\n\n<!-- begin x -->\n\ntwo\n\n<!-- end x -->\ntail\n");
     }
 

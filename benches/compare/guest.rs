@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    contestant::{Contestant, Place, Scenario},
+    initiator::{Initiator, Scenario, Setup},
     sample::Sample,
 };
 
@@ -56,13 +56,13 @@ fn block_device() -> Result<Option<String>, Box<dyn Error>> {
     Ok(None)
 }
 
-/// Runs one contestant once.
+/// Runs one initiator once.
 pub(crate) fn run(
-    contestant: &Contestant,
+    initiator: &Initiator,
     scenario: &Scenario,
-    place: &Place,
+    setup: &Setup,
 ) -> Result<Sample, Box<dyn Error>> {
-    let words = contestant.command(scenario, place);
+    let words = initiator.command(scenario, setup);
     let mut child = Command::new(&words[0])
         .args(&words[1..])
         .stdin(Stdio::null())
@@ -71,15 +71,15 @@ pub(crate) fn run(
         .spawn()
         .map_err(|error| format!("{}: {error}", words[0]))?;
     let (out, errors) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let idle = watch(place.seconds)?;
+    let idle = watch(setup.seconds)?;
     let status = child.wait()?;
     let text = out.join().unwrap_or_default();
-    let failed = |what: &str| format!("{}: {what}: {}", contestant.name(), words.join(" "));
+    let failed = |what: &str| format!("{}: {what}: {}", initiator.name(), words.join(" "));
     if !status.success() {
         let errors = errors.join().unwrap_or_default();
         return Err(format!("{}\n{errors}", failed(&status.to_string())).into());
     }
-    let sample = contestant.read(&text).ok_or_else(|| failed("its output has no numbers"))?;
+    let sample = initiator.read(&text).ok_or_else(|| failed("its output has no numbers"))?;
     Ok(Sample { idle, ..sample })
 }
 

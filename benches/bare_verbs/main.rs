@@ -5,13 +5,13 @@
 //!
 //! Prints what `benches/versus` reads: `iops=… mean_us=… p50_us=… p99_us=… …`.
 
-mod link;
+mod raw_queue;
 
 use std::{error::Error, net::SocketAddr, time::Duration};
 
 use benches::load::{Meter, Report};
 use clap::{Parser, ValueEnum};
-use link::{Controller, Link, SEND, SQE_BYTES, inline_send};
+use raw_queue::{Controller, RawQueue, SEND, SQE_BYTES, inline_send};
 use rdma_host::{
     ConnectOptions, HostIdentity,
     wire::{CommandId, IntoBytes, NamespaceId, Nqn, RemoteKey, SglDescriptor, Sqe},
@@ -89,7 +89,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Every command, ready to be posted any number of times: one for each that may be in flight.
-fn encode(arguments: &Arguments, link: &Link, in_capsule: bool) -> (Vec<SendRequest>, Payloads) {
+fn encode(
+    arguments: &Arguments,
+    queue: &RawQueue,
+    in_capsule: bool,
+) -> (Vec<SendRequest>, Payloads) {
     let depth = usize::from(arguments.depth);
     let blocks = arguments.bs / BLOCK;
     let mut payloads = Payloads::new(depth * Sqe::SIZE, depth);
@@ -99,8 +103,8 @@ fn encode(arguments: &Arguments, link: &Link, in_capsule: bool) -> (Vec<SendRequ
         let lba = slot as u64 * STRIDE % SPAN * u64::from(blocks);
         // What is sent from memory has its capsule right before its data.
         let place = slot * (arguments.bs as usize + Sqe::SIZE);
-        let data = link.data + (place + Sqe::SIZE) as u64;
-        let key = RemoteKey(link.keys.remote.0);
+        let data = queue.data + (place + Sqe::SIZE) as u64;
+        let key = RemoteKey(queue.keys.remote.0);
         let mut sqe = match arguments.rw {
             Direction::Read => Sqe::read(namespace, lba, blocks),
             Direction::Write => Sqe::write(namespace, lba, blocks),
@@ -109,11 +113,11 @@ fn encode(arguments: &Arguments, link: &Link, in_capsule: bool) -> (Vec<SendRequ
         let mut request = inline_send(slot as u64, slot);
         if arguments.rw == Direction::Write && in_capsule {
             sqe.set_sgl(SglDescriptor::in_capsule(0, arguments.bs));
-            link.put(place, sqe.as_bytes());
+            queue.put(place, sqe.as_bytes());
             let [sge] = payloads.sg_list_mut(slot, 1) else { unreachable!("one was asked for") };
-            sge.address = link.data + place as u64;
+            sge.address = queue.data + place as u64;
             sge.length = arguments.bs + SQE_BYTES;
-            sge.local_key = link.keys.local;
+            sge.local_key = queue.keys.local;
             request.payload = Payload::SgList { first: slot, count: 1 };
         } else {
             sqe.set_sgl(SglDescriptor::keyed(data, arguments.bs, key));
@@ -127,7 +131,7 @@ fn encode(arguments: &Arguments, link: &Link, in_capsule: bool) -> (Vec<SendRequ
 /// Post, poll, post again.
 fn run(
     arguments: &Arguments,
-    link: &mut Link,
+    queue: &mut RawQueue,
     requests: &[SendRequest],
     payloads: &Payloads,
 ) -> Result<Report, Box<dyn Error>> {
@@ -141,11 +145,11 @@ fn run(
     let mut armed = false;
     while !meter.is_over() {
         if !sends.is_empty() {
-            link.send(&sends, payloads)?;
+            queue.send(&sends, payloads)?;
             meter.doorbells += 1;
             sends.clear();
         }
-        let count = link.poll(&mut found)?;
+        let count = queue.poll(&mut found)?;
         let now = meter.now();
         meter.note_poll(count, now);
         if count == 0 {
@@ -153,8 +157,8 @@ fn run(
                 Wait::Spin => {}
                 Wait::Yield => std::thread::yield_now(),
                 // Once more between arming and sleeping, or a completion is slept over.
-                Wait::Event if armed => link.sleep()?,
-                Wait::Event => link.arm()?,
+                Wait::Event if armed => queue.sleep()?,
+                Wait::Event => queue.arm()?,
             }
             armed = !armed;
             continue;
@@ -168,19 +172,19 @@ fn run(
                 continue;
             }
             let index = usize::try_from(completion.token())?;
-            let (slot, status) = link.response(index);
+            let (slot, status) = queue.response(index);
             if status != 0 {
                 return Err(format!("a command failed with status {status:#x}").into());
             }
             let slot = usize::from(slot);
             meter.record(started[slot], now);
             started[slot] = now;
-            receives.push(link.receives[index]);
+            receives.push(queue.receives[index]);
             unsignaled = (unsignaled + 1) % depth.max(SIGNAL_EVERY);
             sends.push(SendRequest { signaled: unsignaled == 0, ..requests[slot] });
         }
         if !receives.is_empty() {
-            link.repost(&receives)?;
+            queue.repost(&receives)?;
             receives.clear();
         }
     }

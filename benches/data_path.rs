@@ -6,7 +6,7 @@
 
 use std::{alloc::System, hint::black_box, sync::Arc};
 
-use benches::device::Apart;
+use benches::marked_provider::MarkedProvider;
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
     Buffer, Command, ConnectOptions, Connecting, Controller, Error, HostIdentity, MemoryMode,
@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-type Device = Apart<Host>;
+type Device = MarkedProvider<Host>;
 
 /// The namespace's blocks have 512 bytes.
 const BLOCK: usize = 512;
@@ -105,7 +105,7 @@ where
     F: Future<Output = Result<(Controller<Device>, T), Error>> + Send + 'static,
 {
     let fabric = Fabric::auto(1);
-    let device = Apart::new(fabric.host("host", [10, 0, 0, 1].into()), allocated);
+    let device = MarkedProvider::new(fabric.host("host", [10, 0, 0, 1].into()), allocated);
     let mut target = Target::new(&fabric, Box::new(|_, _| {})).granting(size);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");

@@ -17,13 +17,13 @@ use verbs::{
 /// Passes every call on by a function of its own, whose name begins with `device_`, so that a
 /// profiler can leave out whatever the device does.
 #[derive(Debug)]
-pub struct Apart<P> {
+pub struct MarkedProvider<P> {
     inner: Arc<P>,
     allocated: fn() -> usize,
     own: AtomicUsize,
 }
 
-impl<P: Provider> Apart<P> {
+impl<P: Provider> MarkedProvider<P> {
     /// Wraps a provider; `allocated` says how many bytes are allocated in the whole program.
     pub fn new(inner: Arc<P>, allocated: fn() -> usize) -> Arc<Self> {
         Arc::new(Self { inner, allocated, own: AtomicUsize::new(0) })
@@ -59,7 +59,7 @@ impl<P: Provider> Apart<P> {
     }
 }
 
-impl<P: Provider> Provider for Apart<P> {
+impl<P: Provider> Provider for MarkedProvider<P> {
     type Endpoint = P::Endpoint;
     type ProtectionDomain = P::ProtectionDomain;
     type Registration = P::Registration;

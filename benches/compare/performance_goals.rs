@@ -1,8 +1,8 @@
 //! What was promised, and how far it is kept.
 
 use super::{
-    contestant::{Class, Contestant, Scenario},
-    ledger::{Ledger, Spread},
+    initiator::{Class, Initiator, Scenario},
+    results::{Results, Spread},
     sample::Sample,
 };
 
@@ -32,14 +32,14 @@ impl Bound {
 }
 
 /// All that a contest can answer.
-pub(crate) fn all(ledger: &Ledger) -> Vec<Goal> {
+pub(crate) fn all(results: &Results) -> Vec<Goal> {
     let mut goals = Vec::new();
-    against_the_kernel(ledger, &mut goals);
-    against_the_floor(ledger, &mut goals);
-    of_waiting(ledger, &mut goals);
-    of_processor_time(ledger, &mut goals);
-    let polled = polled(ledger, &DEEP);
-    let per_read = |number: fn(&Sample) -> Option<f64>| ledger.spread(&DEEP, polled?, number);
+    against_the_kernel(results, &mut goals);
+    against_bare_verbs(results, &mut goals);
+    of_waiting(results, &mut goals);
+    of_processor_time(results, &mut goals);
+    let polled = polled(results, &DEEP);
+    let per_read = |number: fn(&Sample) -> Option<f64>| results.spread(&DEEP, polled?, number);
     goals.push(Goal {
         what: "completions of a read, depth 32".into(),
         bound: Bound::Most(1.1),
@@ -55,15 +55,15 @@ pub(crate) fn all(ledger: &Ledger) -> Vec<Goal> {
     goals
 }
 
-fn against_the_kernel(ledger: &Ledger, goals: &mut Vec<Goal>) {
+fn against_the_kernel(results: &Results, goals: &mut Vec<Goal>) {
     let mut add = |(what, bound), scenario: &Scenario, number: fn(&Sample) -> Option<f64>| {
         let batched_only = scenario.random && scenario.depth > 1;
-        let fio = ledger.best(scenario, |who| {
-            let batched = matches!(who, Contestant::Fio { batched: true, .. });
+        let fio = results.best(scenario, |who| {
+            let batched = matches!(who, Initiator::Fio { batched: true, .. });
             who.is_base() && (batched || !batched_only)
         });
-        let [value, limit] = [polled(ledger, scenario), floor(ledger, scenario)]
-            .map(|who| ledger.ratio(scenario, [who?, fio?], number));
+        let [value, limit] = [polled(results, scenario), bare_verbs(results, scenario)]
+            .map(|who| results.ratio(scenario, [who?, fio?], number));
         goals.push(Goal { what: format!("{}: {what}", scenario.name()), bound, value, limit });
     };
     add(("mean of the kernel's with fio", Bound::Most(0.48)), &SHALLOW, mean);
@@ -82,30 +82,30 @@ fn against_the_kernel(ledger: &Ledger, goals: &mut Vec<Goal>) {
     }
 }
 
-fn against_the_floor(ledger: &Ledger, goals: &mut Vec<Goal>) {
+fn against_bare_verbs(results: &Results, goals: &mut Vec<Goal>) {
     for write in [false, true] {
         let [shallow, deep] = [SHALLOW, DEEP].map(|scenario| Scenario { write, ..scenario });
-        let pair = |scenario| Some([polled(ledger, scenario)?, floor(ledger, scenario)?]);
+        let pair = |scenario| Some([polled(results, scenario)?, bare_verbs(results, scenario)?]);
         goals.push(Goal {
             what: format!("{}: mean of bare verbs'", shallow.name()),
             bound: Bound::Most(1.05),
-            value: pair(&shallow).and_then(|pair| ledger.ratio(&shallow, pair, mean)),
+            value: pair(&shallow).and_then(|pair| results.ratio(&shallow, pair, mean)),
             limit: None,
         });
         goals.push(Goal {
             what: format!("{}: IOPS of bare verbs'", deep.name()),
             bound: Bound::Least(0.95),
-            value: pair(&deep).and_then(|pair| ledger.ratio(&deep, pair, iops)),
+            value: pair(&deep).and_then(|pair| results.ratio(&deep, pair, iops)),
             limit: None,
         });
     }
 }
 
-fn of_waiting(ledger: &Ledger, goals: &mut Vec<Goal>) {
+fn of_waiting(results: &Results, goals: &mut Vec<Goal>) {
     for wait in ["adaptive", "event"] {
-        let pair = polled(ledger, &DEEP);
-        let ours = Contestant::Nvmf(wait, Class::Normal);
-        let value = pair.and_then(|polled| ledger.ratio(&DEEP, [&ours, polled], iops));
+        let pair = polled(results, &DEEP);
+        let ours = Initiator::Nvmf(wait, Class::Normal);
+        let value = pair.and_then(|polled| results.ratio(&DEEP, [&ours, polled], iops));
         goals.push(Goal {
             what: format!("{}, waiting {wait}: IOPS of ours polled", DEEP.name()),
             bound: Bound::Least(0.9),
@@ -119,11 +119,11 @@ fn of_waiting(ledger: &Ledger, goals: &mut Vec<Goal>) {
 /// interrupts and system calls, also in ours. But the processor is one, so what a read takes of it
 /// is known, whoever drives it; and what rxe and the target take of that is what is left of bare
 /// verbs when their time outside of the kernel is taken away. The rest is the initiator's.
-fn of_processor_time(ledger: &Ledger, goals: &mut Vec<Goal>) {
+fn of_processor_time(results: &Results, goals: &mut Vec<Goal>) {
     let ours = ADAPTIVE;
-    let fio = batched(ledger, &DEEP);
-    let [own, limit] = [&ours, &FLOOR]
-        .map(|who| fio.and_then(|fio| ledger.ratio(&DEEP, [who, fio], |sample| sample.cpu_us)));
+    let fio = batched(results, &DEEP);
+    let [own, limit] = [&ours, &BARE_VERBS]
+        .map(|who| fio.and_then(|fio| results.ratio(&DEEP, [who, fio], |sample| sample.cpu_us)));
     let of = "of fio's";
     goals.push(Goal {
         what: format!("{}, waiting adaptive: our process's time {of}", DEEP.name()),
@@ -134,17 +134,18 @@ fn of_processor_time(ledger: &Ledger, goals: &mut Vec<Goal>) {
     goals.push(Goal {
         what: format!("the same, less rxe and the target: {of} and the kernel's initiator's"),
         bound: Bound::Most(0.3),
-        value: initiators_share(ledger),
+        value: initiators_share(results),
         limit: None,
     });
 }
 
-fn initiators_share(ledger: &Ledger) -> Option<Spread> {
-    let fio = batched(ledger, &DEEP)?;
-    let [ours, floor, fio] = [&ADAPTIVE, &FLOOR, fio].map(|who| ledger.samples(&DEEP, who));
+fn initiators_share(results: &Results) -> Option<Spread> {
+    let fio = batched(results, &DEEP)?;
+    let [ours, bare_verbs, fio] =
+        [&ADAPTIVE, &BARE_VERBS, fio].map(|who| results.samples(&DEEP, who));
     let mut shares = Vec::new();
-    for ((ours, floor), fio) in ours.iter().zip(floor).zip(fio) {
-        let others = floor.guest_us() - floor.user_us?;
+    for ((ours, bare_verbs), fio) in ours.iter().zip(bare_verbs).zip(fio) {
+        let others = bare_verbs.guest_us() - bare_verbs.user_us?;
         let theirs = fio.guest_us() - others;
         // Where fio costs less than bare verbs, the machine was too busy to tell anything.
         if theirs <= 0.0 {
@@ -156,16 +157,16 @@ fn initiators_share(ledger: &Ledger) -> Option<Spread> {
 }
 
 /// Ours when it spins.
-fn polled<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
-    ledger.best(scenario, |who| matches!(who, Contestant::Nvmf("poll", _)))
+fn polled<'a>(results: &'a Results, scenario: &Scenario) -> Option<&'a Initiator> {
+    results.best(scenario, |who| matches!(who, Initiator::Nvmf("poll", _)))
 }
 
-fn floor<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
-    ledger.best(scenario, |who| matches!(who, Contestant::Floor(..)))
+fn bare_verbs<'a>(results: &'a Results, scenario: &Scenario) -> Option<&'a Initiator> {
+    results.best(scenario, |who| matches!(who, Initiator::BareVerbs(..)))
 }
 
-fn batched<'a>(ledger: &'a Ledger, scenario: &Scenario) -> Option<&'a Contestant> {
-    ledger.best(scenario, |who| matches!(who, Contestant::Fio { batched: true, .. }))
+fn batched<'a>(results: &'a Results, scenario: &Scenario) -> Option<&'a Initiator> {
+    results.best(scenario, |who| matches!(who, Initiator::Fio { batched: true, .. }))
 }
 
 fn iops(sample: &Sample) -> Option<f64> {
@@ -183,8 +184,8 @@ fn p99(sample: &Sample) -> Option<f64> {
 const SHALLOW: Scenario = Scenario { write: false, random: true, bytes: 4096, depth: 1 };
 const DEEP: Scenario = Scenario { depth: 32, ..SHALLOW };
 
-const ADAPTIVE: Contestant = Contestant::Nvmf("adaptive", Class::Normal);
-const FLOOR: Contestant = Contestant::Floor("spin", Class::Idle);
+const ADAPTIVE: Initiator = Initiator::Nvmf("adaptive", Class::Normal);
+const BARE_VERBS: Initiator = Initiator::BareVerbs("spin", Class::Idle);
 
 #[cfg(test)]
 mod tests {
@@ -192,28 +193,28 @@ mod tests {
 
     #[test]
     fn the_share_of_the_processor_leaves_out_the_target() {
-        let mut ledger = Ledger::default();
-        let fio = Contestant::Fio { engine: "libaio", batched: true };
+        let mut results = Results::default();
+        let fio = Initiator::Fio { engine: "libaio", batched: true };
         // A read takes 10 µs, of which half a microsecond is that of bare verbs: with ours 13,
         // half of the time idle, and with fio 20.
-        let floor = Sample { iops: 100_000.0, user_us: Some(0.5), ..Sample::default() };
+        let bare_verbs = Sample { iops: 100_000.0, user_us: Some(0.5), ..Sample::default() };
         let ours = Sample { iops: 1e6 / 26.0, idle: 0.5, ..Sample::default() };
         let theirs = Sample { iops: 50_000.0, ..Sample::default() };
-        ledger.note(&DEEP, &FLOOR, floor);
-        ledger.note(&DEEP, &ADAPTIVE, ours);
-        ledger.note(&DEEP, &fio, theirs);
-        let share = initiators_share(&ledger).unwrap();
+        results.note(&DEEP, &BARE_VERBS, bare_verbs);
+        results.note(&DEEP, &ADAPTIVE, ours);
+        results.note(&DEEP, &fio, theirs);
+        let share = initiators_share(&results).unwrap();
         assert!((share.median - 3.5 / 10.5).abs() < 1e-9, "{share:?}");
-        for who in [&FLOOR, &ADAPTIVE] {
-            ledger.note(&DEEP, who, floor);
+        for who in [&BARE_VERBS, &ADAPTIVE] {
+            results.note(&DEEP, who, bare_verbs);
         }
-        ledger.note(&DEEP, &fio, Sample { iops: 200_000.0, ..theirs });
-        assert_eq!(initiators_share(&ledger), None);
+        results.note(&DEEP, &fio, Sample { iops: 200_000.0, ..theirs });
+        assert_eq!(initiators_share(&results), None);
     }
 
     #[test]
     fn what_was_not_measured_is_not_claimed() {
-        assert!(all(&Ledger::default()).iter().all(|goal| goal.value.is_none()));
+        assert!(all(&Results::default()).iter().all(|goal| goal.value.is_none()));
     }
 
     #[test]

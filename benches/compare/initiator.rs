@@ -6,13 +6,13 @@ use super::sample::{self, Sample};
 
 /// Something that reads and writes a namespace over fabrics.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Contestant {
+pub(crate) enum Initiator {
     /// A program over the async API of ours, waiting in this way.
     Async(&'static str),
     /// The kernel's initiator under fio, with this engine; in batches of the depth or not.
     Fio { engine: &'static str, batched: bool },
     /// Bare verbs, waiting in this way.
-    Floor(&'static str, Class),
+    BareVerbs(&'static str, Class),
     /// `nvmf bench`, waiting in this way.
     Nvmf(&'static str, Class),
     /// Any program of the user's.
@@ -41,7 +41,7 @@ pub(crate) struct Scenario {
 
 /// Where everything is.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Setup {
     /// The folder of our programs.
     pub(crate) programs: PathBuf,
     pub(crate) address: String,
@@ -52,13 +52,13 @@ pub(crate) struct Place {
     pub(crate) seconds: f64,
 }
 
-impl Contestant {
+impl Initiator {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Async(wait) => format!("ours, async, {wait}"),
             Self::Fio { engine, batched: false } => format!("kernel, fio {engine}"),
             Self::Fio { engine, batched: true } => format!("kernel, fio {engine}, batched"),
-            Self::Floor(wait, class) => format!("bare verbs, {wait}{}", class.name()),
+            Self::BareVerbs(wait, class) => format!("bare verbs, {wait}{}", class.name()),
             Self::Nvmf(wait, class) => format!("ours, {wait}{}", class.name()),
             Self::Program { name, .. } => name.clone(),
         }
@@ -71,14 +71,14 @@ impl Contestant {
     }
 
     /// The command line, the program first.
-    pub(crate) fn command(&self, scenario: &Scenario, place: &Place) -> Vec<String> {
+    pub(crate) fn command(&self, scenario: &Scenario, setup: &Setup) -> Vec<String> {
         match self {
-            Self::Async(wait) => asynchronous(wait, scenario, place),
-            Self::Fio { engine, batched } => fio(engine, *batched, scenario, place),
-            Self::Floor(wait, class) => class.apply(floor(wait, scenario, place)),
-            Self::Nvmf(wait, class) => class.apply(nvmf(wait, scenario, place)),
+            Self::Async(wait) => asynchronous(wait, scenario, setup),
+            Self::Fio { engine, batched } => fio(engine, *batched, scenario, setup),
+            Self::BareVerbs(wait, class) => class.apply(bare_verbs(wait, scenario, setup)),
+            Self::Nvmf(wait, class) => class.apply(nvmf(wait, scenario, setup)),
             Self::Program { command, .. } => {
-                let filled = fill(command, scenario, place);
+                let filled = fill(command, scenario, setup);
                 ["sh", "-c", &filled].map(str::to_owned).to_vec()
             }
         }
@@ -89,7 +89,7 @@ impl Contestant {
         match self {
             Self::Fio { .. } => sample::of_fio(text),
             Self::Nvmf(..) => sample::of_nvmf(text),
-            Self::Async(_) | Self::Floor(..) | Self::Program { .. } => sample::of_words(text),
+            Self::Async(_) | Self::BareVerbs(..) | Self::Program { .. } => sample::of_words(text),
         }
     }
 }
@@ -140,9 +140,9 @@ impl Scenario {
     }
 }
 
-fn nvmf(wait: &str, scenario: &Scenario, place: &Place) -> Vec<String> {
-    let Place { address, nqn, seconds, .. } = place;
-    let mut words = own("nvmf", place);
+fn nvmf(wait: &str, scenario: &Scenario, setup: &Setup) -> Vec<String> {
+    let Setup { address, nqn, seconds, .. } = setup;
+    let mut words = own("nvmf", setup);
     words.push("bench".into());
     words.push(format!("nvmf-rdma://{address}/{nqn}"));
     words.extend(options(&[
@@ -158,38 +158,38 @@ fn nvmf(wait: &str, scenario: &Scenario, place: &Place) -> Vec<String> {
     words
 }
 
-fn asynchronous(wait: &str, scenario: &Scenario, place: &Place) -> Vec<String> {
-    let mut words = own("asynchronous", place);
-    words.extend([format!("{}:4420", place.address), place.nqn.clone()]);
+fn asynchronous(wait: &str, scenario: &Scenario, setup: &Setup) -> Vec<String> {
+    let mut words = own("asynchronous", setup);
+    words.extend([format!("{}:4420", setup.address), setup.nqn.clone()]);
     words.extend(options(&[
         ("wait", wait.into()),
         ("depth", scenario.depth.to_string()),
         ("bs", scenario.bytes.to_string()),
-        ("runtime", place.seconds.to_string()),
+        ("runtime", setup.seconds.to_string()),
     ]));
     words.extend(scenario.write.then(|| "--write".to_owned()));
     words
 }
 
-fn floor(wait: &str, scenario: &Scenario, place: &Place) -> Vec<String> {
-    let mut words = own("floor", place);
-    words.extend([format!("{}:4420", place.address), place.nqn.clone()]);
+fn bare_verbs(wait: &str, scenario: &Scenario, setup: &Setup) -> Vec<String> {
+    let mut words = own("bare_verbs", setup);
+    words.extend([format!("{}:4420", setup.address), setup.nqn.clone()]);
     words.extend(options(&[
         ("wait", wait.into()),
         ("depth", scenario.depth.to_string()),
         ("rw", if scenario.write { "write" } else { "read" }.into()),
         ("bs", scenario.bytes.to_string()),
-        ("runtime", place.seconds.to_string()),
+        ("runtime", setup.seconds.to_string()),
     ]));
     words
 }
 
-fn fio(engine: &str, batched: bool, scenario: &Scenario, place: &Place) -> Vec<String> {
+fn fio(engine: &str, batched: bool, scenario: &Scenario, setup: &Setup) -> Vec<String> {
     let depth = scenario.depth.to_string();
     let mut words = vec!["fio".to_owned()];
     words.extend(options(&[
         ("name", "versus".into()),
-        ("filename", place.device.clone()),
+        ("filename", setup.device.clone()),
         ("direct", "1".into()),
         ("ioengine", engine.into()),
         ("rw", scenario.pattern()),
@@ -197,7 +197,7 @@ fn fio(engine: &str, batched: bool, scenario: &Scenario, place: &Place) -> Vec<S
         ("iodepth", depth.clone()),
         ("time_based", "1".into()),
         ("ramp_time", "500ms".into()),
-        ("runtime", format!("{}ms", place.seconds * 1e3)),
+        ("runtime", format!("{}ms", setup.seconds * 1e3)),
         ("lat_percentiles", "1".into()),
         ("clat_percentiles", "0".into()),
         ("output-format", "json".into()),
@@ -219,8 +219,8 @@ fn fio(engine: &str, batched: bool, scenario: &Scenario, place: &Place) -> Vec<S
 }
 
 /// A program of ours.
-fn own(name: &str, place: &Place) -> Vec<String> {
-    vec![place.programs.join(name).to_string_lossy().into_owned()]
+fn own(name: &str, setup: &Setup) -> Vec<String> {
+    vec![setup.programs.join(name).to_string_lossy().into_owned()]
 }
 
 fn options(pairs: &[(&str, String)]) -> impl Iterator<Item = String> {
@@ -228,15 +228,15 @@ fn options(pairs: &[(&str, String)]) -> impl Iterator<Item = String> {
 }
 
 /// A user's command with its places filled in.
-fn fill(command: &str, scenario: &Scenario, place: &Place) -> String {
+fn fill(command: &str, scenario: &Scenario, setup: &Setup) -> String {
     let values = [
-        ("{address}", place.address.clone()),
-        ("{nqn}", place.nqn.clone()),
-        ("{device}", place.device.clone()),
+        ("{address}", setup.address.clone()),
+        ("{nqn}", setup.nqn.clone()),
+        ("{device}", setup.device.clone()),
         ("{depth}", scenario.depth.to_string()),
         ("{rw}", scenario.pattern()),
         ("{bytes}", scenario.bytes.to_string()),
-        ("{seconds}", place.seconds.ceil().to_string()),
+        ("{seconds}", setup.seconds.ceil().to_string()),
     ];
     values.iter().fold(command.to_owned(), |text, (name, value)| text.replace(name, value))
 }
@@ -247,8 +247,8 @@ mod tests {
 
     const SCENARIO: Scenario = Scenario { write: false, random: true, bytes: 4096, depth: 32 };
 
-    fn place() -> Place {
-        Place {
+    fn setup() -> Setup {
+        Setup {
             programs: "/ours".into(),
             address: "192.0.2.1".into(),
             nqn: "nqn.2014-08.org.example:disk".into(),
@@ -268,19 +268,19 @@ mod tests {
 
     #[test]
     fn a_program_of_the_users_is_told_where_and_how_much() {
-        let program = Contestant::Program {
+        let program = Initiator::Program {
             name: "peer".into(),
             command: "peer -r {address}/{nqn} -q {depth} -o {bytes} -w {rw} -t {seconds}".into(),
         };
         let expected =
             "peer -r 192.0.2.1/nqn.2014-08.org.example:disk -q 32 -o 4096 -w randread -t 2";
-        assert_eq!(program.command(&SCENARIO, &place()), ["sh", "-c", expected]);
+        assert_eq!(program.command(&SCENARIO, &setup()), ["sh", "-c", expected]);
     }
 
     #[test]
     fn batches_are_as_large_as_the_depth() {
-        let fio = Contestant::Fio { engine: "libaio", batched: true };
-        let words = fio.command(&SCENARIO, &place());
+        let fio = Initiator::Fio { engine: "libaio", batched: true };
+        let words = fio.command(&SCENARIO, &setup());
         assert!(words.contains(&"--iodepth_batch_submit=32".into()), "{words:?}");
         assert!(words.contains(&"--runtime=1500ms".into()), "{words:?}");
     }

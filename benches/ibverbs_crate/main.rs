@@ -2,8 +2,8 @@
 //!
 //! ```sh
 //! apt-get install cmake libclang-dev   # to generate the crate's bindings
-//! cargo build --release -p benches --features baseline
-//! cargo run --release -p soft-roce -- run -- target/release/baseline
+//! cargo build --release -p benches --features ibverbs_crate
+//! cargo run --release -p soft-roce -- run -- target/release/ibverbs_crate
 //! ```
 //!
 //! Takes an address of a device of this machine, without one that of the test bed, and how many
@@ -16,8 +16,8 @@
 //! post the receive that follows in one call with the send. Both crates link the system's
 //! libibverbs; a copy each would not find each other's devices.
 
-mod ours;
-mod theirs;
+mod with_ibverbs;
+mod with_verbs;
 
 use std::{
     env, error, fs,
@@ -43,18 +43,19 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let mut arguments = env::args().skip(1);
     let address = arguments.next().or_else(|| env::var("SOFT_ROCE_ADDRESS").ok());
-    let address = address.ok_or("usage: baseline ADDRESS [ROUND TRIPS]")?.parse::<IpAddr>()?;
+    let address = address.ok_or("usage: ibverbs_crate ADDRESS [ROUND TRIPS]")?.parse::<IpAddr>()?;
     let times = arguments.next().map_or(Ok(TIMES), |times| times.parse())?;
 
-    let device = theirs::Device::open(address)?;
+    let device = with_ibverbs::Device::open(address)?;
     let (domain, queues) = device.resources()?;
-    let mut theirs = theirs::Pair::connect(&device, &domain, &queues)?;
-    let mut inline = ours::Pair::connect((address, PORT).into(), ours::Sends::Inline)?;
-    let mut buffers = ours::Pair::connect((address, PORT + 1).into(), ours::Sends::Buffers)?;
+    let mut theirs = with_ibverbs::Pair::connect(&device, &domain, &queues)?;
+    let mut inline = with_verbs::Pair::connect((address, PORT).into(), with_verbs::Sends::Inline)?;
+    let mut buffers =
+        with_verbs::Pair::connect((address, PORT + 1).into(), with_verbs::Sends::Buffers)?;
     let mut contestants = [
-        Contestant::new("ibverbs", || theirs.round_trip()),
-        Contestant::new("verbs, inline", || inline.round_trip()),
-        Contestant::new("verbs, from a buffer", || buffers.round_trip()),
+        Contender::new("ibverbs", || theirs.round_trip()),
+        Contender::new("verbs, inline", || inline.round_trip()),
+        Contender::new("verbs, from a buffer", || buffers.round_trip()),
     ];
     for contestant in &mut contestants {
         contestant.take_turn(times)?; // warms up
@@ -69,13 +70,13 @@ fn run() -> Result<()> {
 }
 
 /// One of those compared, and how long each round trip of each turn took.
-struct Contestant<'a> {
+struct Contender<'a> {
     name: &'static str,
     round_trip: Box<dyn FnMut() -> Result<()> + 'a>,
     turns: Vec<Vec<Duration>>,
 }
 
-impl<'a> Contestant<'a> {
+impl<'a> Contender<'a> {
     fn new(name: &'static str, round_trip: impl FnMut() -> Result<()> + 'a) -> Self {
         Self { name, round_trip: Box::new(round_trip), turns: Vec::new() }
     }
@@ -105,7 +106,7 @@ impl<'a> Contestant<'a> {
 
 /// A ratio is of the middle round trips of neighbouring turns, so that it leaves out what else
 /// the machine does: above 1 is faster than the first.
-fn report(contestants: &[Contestant], times: NonZero<usize>) -> Result<()> {
+fn report(contestants: &[Contender], times: NonZero<usize>) -> Result<()> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!(
         "Linux {}: {LENGTH} bytes, one in flight, {TURNS} turns of {times} round trips",

@@ -1,18 +1,18 @@
 //! Everybody against one target, in turns, within one guest; started there by `benches/versus`.
 
-mod contestant;
-mod goals;
 mod guest;
-mod ledger;
+mod initiator;
+mod performance_goals;
+mod results;
 mod sample;
 mod table;
 
 use std::{error::Error, fs, path::PathBuf};
 
 use clap::Parser;
-use contestant::{Class, Contestant, Place, Scenario};
 use guest::KernelInitiator;
-use ledger::Ledger;
+use initiator::{Class, Initiator, Scenario, Setup};
+use results::Results;
 
 /// Measures everybody in turns: round by round, and in each round each once.
 #[derive(Parser)]
@@ -32,10 +32,10 @@ struct Arguments {
     /// Bare verbs alone, waiting in every way there is.
     #[arg(long)]
     waiting: bool,
-    /// Another contestant, as in name='program --at {address} --queue-depth {depth}'; see
+    /// Another initiator, as in name='program --at {address} --queue-depth {depth}'; see
     /// benches/RESULTS.md for what is filled in, and how its output is read.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = program)]
-    program: Vec<Contestant>,
+    program: Vec<Initiator>,
     /// Put the results into this file, in the place of those of the same kernel series.
     #[arg(long)]
     results: Option<PathBuf>,
@@ -54,66 +54,66 @@ fn main() -> Result<(), Box<dyn Error>> {
     let kernel = KernelInitiator::connect(&address, NQN)?;
     let programs = std::env::current_exe()?.parent().ok_or("no folder")?.to_owned();
     let seconds = arguments.seconds;
-    let place =
-        Place { programs, address, nqn: NQN.into(), device: kernel.device.clone(), seconds };
-    let ledger = compete(&arguments, &place)?;
+    let setup =
+        Setup { programs, address, nqn: NQN.into(), device: kernel.device.clone(), seconds };
+    let results = compete(&arguments, &setup)?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let text = report(&arguments, &ledger, release.trim());
+    let text = report(&arguments, &results, release.trim());
     println!("{text}");
     if let Some(file) = &arguments.results {
         let before = fs::read_to_string(file).unwrap_or_default();
         let series: Vec<_> = release.split('.').take(2).collect();
         let what = if arguments.waiting { "waiting" } else { "versus" };
         let mark = format!("{what}, Linux {}", series.join("."));
-        fs::write(file, table::place(&before, &mark, &text))?;
+        fs::write(file, table::replace_block(&before, &mark, &text))?;
     }
     Ok(())
 }
 
-fn compete(arguments: &Arguments, place: &Place) -> Result<Ledger, Box<dyn Error>> {
-    let mut ledger = Ledger::default();
+fn compete(arguments: &Arguments, setup: &Setup) -> Result<Results, Box<dyn Error>> {
+    let mut results = Results::default();
     let scenarios: Vec<_> = scenarios(arguments.waiting)
         .into_iter()
         .filter(|(scenario, _)| arguments.only.as_ref().is_none_or(|only| scenario.is_called(only)))
         .collect();
     for round in 1..=arguments.rounds {
-        for (scenario, contestants) in &scenarios {
-            for contestant in contestants.iter().chain(&arguments.program) {
-                let sample = guest::run(contestant, scenario, place)?;
+        for (scenario, initiators) in &scenarios {
+            for initiator in initiators.iter().chain(&arguments.program) {
+                let sample = guest::run(initiator, scenario, setup)?;
                 eprintln!(
                     "round {round}: {}: {}: {:.0} IOPS",
                     scenario.name(),
-                    contestant.name(),
+                    initiator.name(),
                     sample.iops
                 );
-                ledger.note(scenario, contestant, sample);
+                results.note(scenario, initiator, sample);
             }
         }
     }
-    Ok(ledger)
+    Ok(results)
 }
 
 /// What is done, and by whom. Everything is tried where little costs much; elsewhere only what
 /// is asked about.
-fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Contestant>)> {
+fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Initiator>)> {
     let small = |write, depth| Scenario { write, random: true, bytes: 4096, depth };
     if waiting {
         return [1, 32, 128].map(|depth| (small(false, depth), ways_to_wait())).into();
     }
-    let fio = |engine, batched| Contestant::Fio { engine, batched };
+    let fio = |engine, batched| Initiator::Fio { engine, batched };
     let alone = ["libaio", "io_uring"].map(|engine| fio(engine, false));
     let batched = ["libaio", "io_uring"].map(|engine| fio(engine, true));
     let [poll, event, adaptive] =
-        ["poll", "event", "adaptive"].map(|wait| Contestant::Nvmf(wait, Class::Normal));
-    let floor = Contestant::Floor("spin", Class::Idle);
+        ["poll", "event", "adaptive"].map(|wait| Initiator::Nvmf(wait, Class::Normal));
+    let bare_verbs = Initiator::BareVerbs("spin", Class::Idle);
     let mut all = Vec::new();
     for (write, depth) in
         [false, true].into_iter().flat_map(|write| [1, 32, 128].map(|d| (write, d)))
     {
-        let mut who = vec![poll.clone(), adaptive.clone(), floor.clone()];
+        let mut who = vec![poll.clone(), adaptive.clone(), bare_verbs.clone()];
         if !write {
             who.push(event.clone());
-            who.extend(["adaptive", "poll"].map(Contestant::Async));
+            who.extend(["adaptive", "poll"].map(Initiator::Async));
         }
         if !write || depth == 1 {
             who.extend(alone.clone());
@@ -128,7 +128,7 @@ fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Contestant>)> {
     }
     for bytes in [128 << 10, 1 << 20] {
         for write in [false, true] {
-            let mut who = vec![poll.clone(), adaptive.clone(), floor.clone()];
+            let mut who = vec![poll.clone(), adaptive.clone(), bare_verbs.clone()];
             who.extend(alone.clone());
             who.extend(batched.clone());
             all.push((Scenario { write, random: false, bytes, depth: 8 }, who));
@@ -138,13 +138,13 @@ fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Contestant>)> {
 }
 
 /// Bare verbs, waiting in every way there is.
-fn ways_to_wait() -> Vec<Contestant> {
+fn ways_to_wait() -> Vec<Initiator> {
     let classes = [Class::Normal, Class::Nice, Class::Idle];
     let waits = ["spin", "yield", "event"];
-    waits.iter().flat_map(|&wait| classes.map(|class| Contestant::Floor(wait, class))).collect()
+    waits.iter().flat_map(|&wait| classes.map(|class| Initiator::BareVerbs(wait, class))).collect()
 }
 
-fn report(arguments: &Arguments, ledger: &Ledger, release: &str) -> String {
+fn report(arguments: &Arguments, results: &Results, release: &str) -> String {
     let Arguments { rounds, seconds, command, .. } = arguments;
     let rounds = if *rounds == 1 { "1 round".into() } else { format!("{rounds} rounds") };
     let head = format!(
@@ -152,17 +152,17 @@ fn report(arguments: &Arguments, ledger: &Ledger, release: &str) -> String {
          brackets the least and the most.\n"
     );
     match arguments.waiting {
-        true => format!("{head}\n{}", table::of_runs(ledger)),
+        true => format!("{head}\n{}", table::of_runs(results)),
         false => {
-            let goals = table::of_goals(&goals::all(ledger), command);
-            format!("{head}\n{goals}\n{}", table::of_runs(ledger))
+            let goals = table::of_goals(&performance_goals::all(results), command);
+            format!("{head}\n{goals}\n{}", table::of_runs(results))
         }
     }
 }
 
-fn program(text: &str) -> Result<Contestant, String> {
+fn program(text: &str) -> Result<Initiator, String> {
     let (name, command) = text.split_once('=').ok_or("give it as NAME=COMMAND")?;
-    Ok(Contestant::Program { name: name.into(), command: command.into() })
+    Ok(Initiator::Program { name: name.into(), command: command.into() })
 }
 
 /// That of `benches/target.toml`.

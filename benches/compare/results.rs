@@ -1,20 +1,20 @@
 //! What all rounds came to.
 
 use super::{
-    contestant::{Contestant, Scenario},
+    initiator::{Initiator, Scenario},
     sample::Sample,
 };
 
 /// Every run, in turns: round by round, and in each everybody once.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    entries: Vec<Entry>,
+pub(crate) struct Results {
+    series: Vec<Series>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Series {
     scenario: Scenario,
-    contestant: Contestant,
+    initiator: Initiator,
     /// One for each round.
     samples: Vec<Sample>,
 }
@@ -27,40 +27,40 @@ pub(crate) struct Spread {
     pub(crate) most: f64,
 }
 
-impl Ledger {
-    pub(crate) fn note(&mut self, scenario: &Scenario, contestant: &Contestant, sample: Sample) {
+impl Results {
+    pub(crate) fn note(&mut self, scenario: &Scenario, initiator: &Initiator, sample: Sample) {
         let found = self
-            .entries
+            .series
             .iter_mut()
-            .find(|entry| entry.scenario == *scenario && entry.contestant == *contestant);
+            .find(|entry| entry.scenario == *scenario && entry.initiator == *initiator);
         match found {
             Some(entry) => entry.samples.push(sample),
-            None => self.entries.push(Entry {
+            None => self.series.push(Series {
                 scenario: *scenario,
-                contestant: contestant.clone(),
+                initiator: initiator.clone(),
                 samples: vec![sample],
             }),
         }
     }
 
-    /// Every run of a contestant in a scenario, by round.
-    pub(crate) fn samples(&self, scenario: &Scenario, contestant: &Contestant) -> &[Sample] {
+    /// Every run of a initiator in a scenario, by round.
+    pub(crate) fn samples(&self, scenario: &Scenario, initiator: &Initiator) -> &[Sample] {
         let found = self
-            .entries
+            .series
             .iter()
-            .find(|entry| entry.scenario == *scenario && entry.contestant == *contestant);
+            .find(|entry| entry.scenario == *scenario && entry.initiator == *initiator);
         found.map_or(&[], |entry| &entry.samples)
     }
 
-    pub(crate) fn contestants(&self, scenario: &Scenario) -> impl Iterator<Item = &Contestant> {
-        let entries = self.entries.iter().filter(move |entry| entry.scenario == *scenario);
-        entries.map(|entry| &entry.contestant)
+    pub(crate) fn initiators(&self, scenario: &Scenario) -> impl Iterator<Item = &Initiator> {
+        let series = self.series.iter().filter(move |entry| entry.scenario == *scenario);
+        series.map(|entry| &entry.initiator)
     }
 
     /// In the order in which they came.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
         let mut all = Vec::new();
-        for entry in &self.entries {
+        for entry in &self.series {
             if !all.contains(&entry.scenario) {
                 all.push(entry.scenario);
             }
@@ -72,33 +72,33 @@ impl Ledger {
     pub(crate) fn best(
         &self,
         scenario: &Scenario,
-        wanted: impl Fn(&Contestant) -> bool,
-    ) -> Option<&Contestant> {
-        self.contestants(scenario).filter(|contestant| wanted(contestant)).max_by(|a, b| {
+        wanted: impl Fn(&Initiator) -> bool,
+    ) -> Option<&Initiator> {
+        self.initiators(scenario).filter(|initiator| wanted(initiator)).max_by(|a, b| {
             let iops = |who| self.spread(scenario, who, |sample| Some(sample.iops));
             let median = |who| iops(who).map_or(0.0, |spread| spread.median);
             median(a).total_cmp(&median(b))
         })
     }
 
-    /// One number of a contestant over all rounds.
+    /// One number of a initiator over all rounds.
     pub(crate) fn spread(
         &self,
         scenario: &Scenario,
-        contestant: &Contestant,
+        initiator: &Initiator,
         number: impl Fn(&Sample) -> Option<f64>,
     ) -> Option<Spread> {
-        Spread::of(self.samples(scenario, contestant).iter().filter_map(number))
+        Spread::of(self.samples(scenario, initiator).iter().filter_map(number))
     }
 
     /// The same against somebody else's, round by round.
     pub(crate) fn ratio(
         &self,
         scenario: &Scenario,
-        [contestant, base]: [&Contestant; 2],
+        [initiator, base]: [&Initiator; 2],
         number: impl Fn(&Sample) -> Option<f64>,
     ) -> Option<Spread> {
-        let pairs = self.samples(scenario, contestant).iter().zip(self.samples(scenario, base));
+        let pairs = self.samples(scenario, initiator).iter().zip(self.samples(scenario, base));
         Spread::of(pairs.filter_map(|(ours, theirs)| Some(number(ours)? / number(theirs)?)))
     }
 }
@@ -115,7 +115,7 @@ impl Spread {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::contestant::Class, *};
+    use super::{super::initiator::Class, *};
 
     #[test]
     fn the_middle_of_an_even_number_lies_between() {
@@ -127,15 +127,15 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_round() {
         let scenario = Scenario { write: false, random: true, bytes: 4096, depth: 1 };
-        let ours = Contestant::Nvmf("poll", Class::Normal);
-        let base = Contestant::Floor("spin", Class::Idle);
-        let mut ledger = Ledger::default();
+        let ours = Initiator::Nvmf("poll", Class::Normal);
+        let base = Initiator::BareVerbs("spin", Class::Idle);
+        let mut results = Results::default();
         for (fast, slow) in [(20.0, 10.0), (300.0, 100.0), (8.0, 8.0)] {
-            ledger.note(&scenario, &ours, Sample { iops: fast, ..Sample::default() });
-            ledger.note(&scenario, &base, Sample { iops: slow, ..Sample::default() });
+            results.note(&scenario, &ours, Sample { iops: fast, ..Sample::default() });
+            results.note(&scenario, &base, Sample { iops: slow, ..Sample::default() });
         }
-        let ratio = ledger.ratio(&scenario, [&ours, &base], |sample| Some(sample.iops));
+        let ratio = results.ratio(&scenario, [&ours, &base], |sample| Some(sample.iops));
         assert_eq!(ratio, Some(Spread { median: 2.0, least: 1.0, most: 3.0 }));
-        assert_eq!(ledger.best(&scenario, |_| true), Some(&ours));
+        assert_eq!(results.best(&scenario, |_| true), Some(&ours));
     }
 }
