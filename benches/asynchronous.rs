@@ -1,5 +1,5 @@
-//! A closed loop over the async API, as a storage client would write it: so many tasks, each with
-//! one read or write of its own in flight. Prints what `benches/versus` reads.
+//! A closed loop over the async API, as a storage client would write it: as many tasks as the
+//! depth, each with one read or write in flight. Its output is read by `benches/versus`.
 
 use std::{cell::RefCell, error::Error, net::SocketAddr, rc::Rc};
 
@@ -25,7 +25,7 @@ struct Arguments {
     /// Commands in flight, on one queue.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=255))]
     depth: u16,
-    /// Whether to write, and not to read.
+    /// Write instead of read.
     #[arg(long)]
     write: bool,
     /// Bytes of each.
@@ -34,15 +34,15 @@ struct Arguments {
     /// Seconds to measure, after half a second of warming up.
     #[arg(long, default_value_t = 2.0)]
     runtime: f64,
-    /// Do so many commands instead, for a counter of instructions.
+    /// Number of commands to do instead, for a counter of instructions.
     #[arg(long)]
     count: Option<u64>,
-    /// How to wait: poll, event, or adaptive.
+    /// Way to wait: poll, event, or adaptive.
     #[arg(long, default_value = "adaptive", value_parser = wait)]
     wait: WaitMode,
 }
 
-/// What the tasks share.
+/// State that all tasks share.
 struct Shared {
     arguments: Arguments,
     namespace: Namespace,
@@ -91,9 +91,10 @@ async fn keep_one(
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let lba = (seed >> 33) % (info.blocks / blocks) * blocks;
         let started = meter.borrow().now();
-        let done = match arguments.write {
-            true => namespace.write(lba, buffer).await,
-            false => namespace.read(lba, buffer).await,
+        let done = if arguments.write {
+            namespace.write(lba, buffer).await
+        } else {
+            namespace.read(lba, buffer).await
         };
         buffer = done.map_err(|failed| failed.error)?;
         let mut meter = meter.borrow_mut();

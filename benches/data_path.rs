@@ -1,8 +1,9 @@
-//! The whole way of a command through our code, over a device and a target in this process, for
-//! the script `instructions` to count under valgrind: what is the device's or the target's is left
-//! out by name (`device_…`), and so is what happens by the clock and not by the command.
+//! The path of a command through our code, over a device and a target in this process, for the
+//! script `instructions` to count under valgrind. Functions of the device and the target are left
+//! out by their names (`device_…`), and so is what a poller does by the clock.
 //!
-//! Takes what to do, and how many commands or looks; without, prints what memory a queue takes.
+//! Arguments: the name of a row, and the number of commands or polls. Without arguments the program
+//! prints the memory of one queue.
 
 use std::{alloc::System, hint::black_box, sync::Arc};
 
@@ -21,7 +22,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 type Device = MarkedProvider<Host>;
 
-/// The namespace's blocks have 512 bytes.
+/// Size of a block of the namespace, in bytes.
 const BLOCK: usize = 512;
 
 fn main() {
@@ -50,7 +51,7 @@ fn main() {
     }
 }
 
-/// What to do over and over.
+/// Commands of a loop.
 #[derive(Clone, Copy)]
 struct Work {
     memory: MemoryMode,
@@ -62,9 +63,10 @@ struct Work {
 impl Work {
     fn command(self, buffer: Buffer) -> Command {
         let blocks = u32::try_from(self.bytes / BLOCK).expect("a few");
-        match self.writes {
-            true => Command::write(NamespaceId(1), 0, blocks, buffer),
-            false => Command::read(NamespaceId(1), 0, blocks, buffer),
+        if self.writes {
+            Command::write(NamespaceId(1), 0, blocks, buffer)
+        } else {
+            Command::read(NamespaceId(1), 0, blocks, buffer)
         }
     }
 }
@@ -74,13 +76,13 @@ const TURNS_PER_LOOK: u32 = 16;
 /// One queue of the usual size.
 const ONE: Size = Size { entries: 128, queues: 1 };
 
-/// So many queues: a thousand large ones would take longer to connect, under valgrind, than that
-/// may take.
+/// Shallow queues: a thousand deep ones would take longer to connect, under valgrind, than a
+/// connect may take.
 fn small(queues: u16) -> Size {
     Size { entries: 8, queues }
 }
 
-/// A controller on its target. The fabric goes last.
+/// A controller and its target. The fabric is dropped last.
 struct Bed {
     runtime: Runtime,
     controller: Controller<Device>,
@@ -89,13 +91,13 @@ struct Bed {
     _fabric: Fabric,
 }
 
-/// Connects a controller with so many queues on one poller, which is the caller's.
+/// Connects a controller with `size.queues` queues on one poller, which is the caller's.
 fn bed(size: Size, memory: MemoryMode) -> (Bed, Poller<Device>) {
     let (bed, mut pollers) = connect(size, memory, Connecting::polled);
     (bed, pollers.pop().expect("one was asked for"))
 }
 
-/// Connects a controller in one way or the other.
+/// Connects a controller, and finishes as `finish` says: for polling, or with a namespace.
 fn connect<T: Send + 'static, F>(
     size: Size,
     memory: MemoryMode,
@@ -117,7 +119,8 @@ where
             if connected.is_finished() {
                 break;
             }
-            // The target looks at each queue every time: with a thousand, that is to be seldom.
+            // The target polls every queue each time: with a thousand queues, that has to be
+            // seldom.
             if turn % TURNS_PER_LOOK == 0 {
                 device.device_does(|| target.serve_once());
             }
@@ -134,7 +137,7 @@ fn options(queues: u16, memory: MemoryMode) -> ConnectOptions {
     let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
     options.io_queues = queues;
     options.memory = memory;
-    // Nothing may happen by the clock.
+    // No timer may run.
     options.keep_alive = std::time::Duration::ZERO;
     options.reconnect = ReconnectOptions::never();
     options.wait = WaitMode::Poll;
@@ -147,7 +150,7 @@ fn allocated() -> usize {
     stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated)
 }
 
-/// Keeps a queue at its depth.
+/// Executes commands through a poller, at the depth of `work`.
 fn polled(work: Work, times: usize) {
     let (mut bed, mut poller) = bed(ONE, work.memory);
     let mut buffers = bed.controller.allocate_many(work.depth, work.bytes).expect("memory");
@@ -162,7 +165,7 @@ fn polled(work: Work, times: usize) {
     println!("{} commands", turns * work.depth);
 }
 
-/// Lets the target take what was sent, and its answers arrive, so that one look finds them.
+/// Lets the target take the commands and send its responses, so that one poll finds them all.
 fn answer(target: &mut Target) {
     (0..3).for_each(|_| target.serve_once());
 }
@@ -184,7 +187,7 @@ fn counted_complete(poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
     polled.expect("the controller lives");
 }
 
-/// Keeps as many readers waiting, each for its own read.
+/// Executes reads through the async API, with one task for each of the depth.
 fn asynchronous(work: Work, times: usize) {
     let (mut bed, namespace) = connect(ONE, work.memory, |connecting| async {
         let controller = connecting.live().await?;
@@ -194,16 +197,18 @@ fn asynchronous(work: Work, times: usize) {
     let buffers = bed.controller.allocate_many(work.depth, work.bytes).expect("memory");
     let turns = times.div_ceil(work.depth);
     let Bed { runtime, target, device, .. } = &mut bed;
-    counted_readers(runtime, (device, target), &namespace, (buffers, turns));
+    counted_readers(runtime, device, target, &namespace, buffers, turns);
     println!("{} commands", turns * work.depth);
 }
 
 #[inline(never)]
 fn counted_readers(
     runtime: &Runtime,
-    (device, target): (&Device, &mut Target),
+    device: &Device,
+    target: &mut Target,
     namespace: &Namespace,
-    (buffers, turns): (Vec<Buffer>, usize),
+    buffers: Vec<Buffer>,
+    turns: usize,
 ) {
     runtime.block_on(async {
         let mut readers = tokio::task::JoinSet::new();
@@ -223,7 +228,7 @@ fn counted_readers(
     });
 }
 
-/// Looks at queues on which nothing happens.
+/// Polls queues on which no completion arrives.
 fn empty_polls(queues: u16, times: usize) {
     let (_bed, mut poller) = bed(small(queues), MemoryMode::Pool);
     counted_looks(&mut poller, times);
@@ -237,7 +242,7 @@ fn counted_looks(poller: &mut Poller<Device>, times: usize) {
     }
 }
 
-/// Reads one after another, each on the next of many queues.
+/// Executes one read at a time, each on the next of `queues` queues.
 fn one_of(queues: u16, times: usize) {
     let (mut bed, mut poller) = bed(small(queues), MemoryMode::Pool);
     let work = Work { memory: MemoryMode::Pool, depth: 1, bytes: 4096, writes: false };
@@ -252,7 +257,7 @@ fn one_of(queues: u16, times: usize) {
     println!("{times} commands on {queues} queues");
 }
 
-/// What one more queue takes, the device's own left out.
+/// Prints the memory of one more queue, the device's own left out.
 fn memory_of_a_queue() {
     let memory = |queues, mode| {
         let (bed, _poller) = bed(Size { queues, ..ONE }, mode);

@@ -1,4 +1,4 @@
-//! What a load measures of itself, and how it says so.
+//! Measurement of a load: commands, latencies and processor time.
 
 use std::{fmt, time::Duration};
 
@@ -6,11 +6,11 @@ use cpu_time::ProcessTime;
 use hdrhistogram::Histogram;
 use quanta::Clock;
 
-/// Measures one load, after half a second of warming up. Where a number of commands is given, from
-/// the first one on, until they are done.
+/// Measures one load: after half a second of warming up or, if a number of commands is given, from
+/// the first one on until they are done.
 pub struct Meter {
     clock: Clock,
-    /// How many nanoseconds to warm up, and then to measure.
+    /// Nanoseconds to warm up, and then to measure.
     times: [u64; 2],
     count: Option<u64>,
     phase: Phase,
@@ -21,7 +21,7 @@ pub struct Meter {
     user: f64,
     user_used: f64,
     latency: Histogram<u64>,
-    /// How often work was handed to the device; of whoever counts that.
+    /// Number of times that work was handed to the device, if the caller counts it.
     pub doorbells: u64,
     completions: u64,
     empty_polls: u64,
@@ -34,31 +34,31 @@ enum Phase {
     Over,
 }
 
-/// One load's outcome. As text it is what `versus` reads: `iops=… mean_us=… …`.
+/// Figures of one load. As text they are what `versus` reads: `iops=… mean_us=… …`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
-    /// Commands done in a second.
+    /// Commands completed in a second.
     pub iops: f64,
-    /// Latencies in microseconds.
+    /// Mean of the latencies, in microseconds.
     pub mean_us: f64,
-    /// The same, of the half that took less.
+    /// Median of the latencies, in microseconds.
     pub p50_us: f64,
-    /// The same, of all but the slowest hundredth.
+    /// 99th percentile of the latencies, in microseconds.
     pub p99_us: f64,
     /// Processor time of this process for a command, in microseconds.
     pub cpu_us: f64,
-    /// Of that, outside of the kernel.
+    /// User time of that, in microseconds.
     pub user_us: f64,
-    /// For a command.
+    /// Doorbells for a command.
     pub doorbells: f64,
-    /// For a command.
+    /// Completions for a command.
     pub completions: f64,
-    /// For a command.
+    /// Polls without a completion for a command.
     pub empty_polls: f64,
 }
 
 impl Meter {
-    /// For so many seconds, or, if given, so many commands.
+    /// Starts to measure, for `seconds` or, if it is given, for `count` commands.
     #[must_use]
     pub fn new(seconds: f64, count: Option<u64>) -> Self {
         let clock = Clock::new();
@@ -81,14 +81,14 @@ impl Meter {
         }
     }
 
-    /// The time, to be given back.
+    /// Raw time of the clock, for [`Self::record`] and [`Self::note_poll`].
     #[inline]
     #[must_use]
     pub fn now(&self) -> u64 {
         self.clock.raw()
     }
 
-    /// A poll took so many completions.
+    /// Records that a poll took `count` completions.
     #[inline]
     pub fn note_poll(&mut self, count: usize, now: u64) {
         self.completions += count as u64;
@@ -98,7 +98,7 @@ impl Meter {
         }
     }
 
-    /// A command that was started at that time is done.
+    /// Records that a command is done that was submitted at the raw time `started`.
     #[inline]
     pub fn record(&mut self, started: u64, now: u64) {
         self.latency.saturating_record(self.clock.delta_as_nanos(started, now));
@@ -107,14 +107,14 @@ impl Meter {
         }
     }
 
-    /// Whether enough is measured.
+    /// Tells if enough is measured.
     #[inline]
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.phase == Phase::Over
     }
 
-    /// What it came to.
+    /// Figures of what was measured.
     #[must_use]
     pub fn report(&self) -> Report {
         let done = self.latency.len().max(1) as f64;
@@ -164,7 +164,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What this process has run outside of the kernel, in seconds; nothing where `/proc` is not there.
+/// User time of this process, in seconds; 0 where there is no `/proc`.
 fn user_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let behind_name = text.rsplit(')').next().unwrap_or_default();
@@ -172,10 +172,10 @@ fn user_seconds() -> f64 {
     ticks.unwrap_or_default() / TICKS_PER_SECOND
 }
 
-/// USER_HZ, which is this for all programs.
+/// USER_HZ, which is the same on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 const WARM_UP_NS: u64 = 500_000_000;
 
-/// Whatever takes longer counts as this.
+/// Longest latency that the histogram holds; longer ones are recorded as this.
 const MAX_NS: u64 = 60_000_000_000;

@@ -1,4 +1,4 @@
-//! A provider that is told apart from what calls it.
+//! A provider that a profiler can tell from its callers.
 
 use std::sync::{
     Arc,
@@ -14,8 +14,8 @@ use verbs::{
     },
 };
 
-/// Passes every call on by a function of its own, whose name begins with `device_`, so that a
-/// profiler can leave out whatever the device does.
+/// Passes every call to another provider through a function whose name begins with `device_`, so
+/// that a profiler can leave out the instructions of the device.
 #[derive(Debug)]
 pub struct MarkedProvider<P> {
     inner: Arc<P>,
@@ -24,12 +24,12 @@ pub struct MarkedProvider<P> {
 }
 
 impl<P: Provider> MarkedProvider<P> {
-    /// Wraps a provider; `allocated` says how many bytes are allocated in the whole program.
+    /// Wraps a provider; `allocated` gives the number of bytes that the program has allocated.
     pub fn new(inner: Arc<P>, allocated: fn() -> usize) -> Arc<Self> {
         Arc::new(Self { inner, allocated, own: AtomicUsize::new(0) })
     }
 
-    /// Does something that is the device's.
+    /// Calls a function whose instructions and allocations are those of the device.
     #[inline(never)]
     pub fn device_does<T>(&self, what: impl FnOnce() -> T) -> T {
         let before = (self.allocated)();
@@ -39,7 +39,7 @@ impl<P: Provider> MarkedProvider<P> {
         outcome
     }
 
-    /// How many bytes are allocated that are not the device's.
+    /// Number of bytes that are allocated, without those of the device.
     pub fn allocated_by_others(&self) -> usize {
         (self.allocated)().wrapping_sub(self.own.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! What one command costs before and after the device: build, track, decode. No I/O.
+//! Instructions of one command before and after the device: build, track, decode. No I/O.
 
 use std::hint::black_box;
 

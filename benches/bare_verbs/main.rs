@@ -1,7 +1,7 @@
-//! The floor under every initiator: reads or writes by bare verbs, after an ordinary fabrics
-//! connect. Every command is encoded once, before the clock starts; then it is post, poll, post
-//! again, with no slot, buffer, deadline or status kept by anybody. Nobody could do with less,
-//! and nobody should do with as little.
+//! Reads or writes by bare verbs, after an ordinary fabrics connect: the lower bound for every
+//! initiator. Every command is encoded once, before the clock starts; then it is post, poll, post
+//! again, with no slots, buffers or deadlines, and no check but that of the status. An initiator
+//! that can be used has to do more.
 //!
 //! Prints what `benches/versus` reads: `iops=… mean_us=… p50_us=… p99_us=… …`.
 
@@ -35,7 +35,7 @@ struct Arguments {
     /// Commands in flight.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=255))]
     depth: u16,
-    /// What they do.
+    /// Direction of the transfers.
     #[arg(long, default_value = "read")]
     rw: Direction,
     /// Bytes of each.
@@ -44,10 +44,10 @@ struct Arguments {
     /// Seconds to measure, after half a second of warming up.
     #[arg(long, default_value_t = 2.0)]
     runtime: f64,
-    /// Do so many commands instead, for a counter of instructions.
+    /// Number of commands to do instead, for a counter of instructions.
     #[arg(long)]
     count: Option<u64>,
-    /// What to do while nothing completes.
+    /// Action while nothing completes.
     #[arg(long, default_value = "spin")]
     wait: Wait,
 }
@@ -62,9 +62,9 @@ enum Direction {
 enum Wait {
     /// Arm the completion queue and sleep.
     Event,
-    /// Look again.
+    /// Poll again.
     Spin,
-    /// Give way, then look again.
+    /// Yield the processor, then poll again.
     Yield,
 }
 
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut options = ConnectOptions::new(arguments.address, arguments.nqn.clone(), host);
     options.io_queues = 1;
     options.queue_entries = options.queue_entries.max(arguments.depth + 1);
-    options.keep_alive = Duration::ZERO; // nobody here would send them
+    options.keep_alive = Duration::ZERO; // no task here sends them
     let mut controller = Controller::connect(&options, depth * (bytes + Sqe::SIZE))?;
     let granted = controller.negotiated.queue_entries - 1;
     if arguments.depth > granted {
@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Every command, ready to be posted any number of times: one for each that may be in flight.
+/// Encodes every command: one for each that may be in flight, to be posted any number of times.
 fn encode(
     arguments: &Arguments,
     queue: &RawQueue,
@@ -101,7 +101,7 @@ fn encode(
         let id = CommandId(u16::try_from(slot).expect("as many as the depth"));
         let namespace = NamespaceId(arguments.ns);
         let lba = slot as u64 * STRIDE % SPAN * u64::from(blocks);
-        // What is sent from memory has its capsule right before its data.
+        // Data that is sent from memory stands right behind its capsule.
         let place = slot * (arguments.bs as usize + Sqe::SIZE);
         let data = queue.data + (place + Sqe::SIZE) as u64;
         let key = RemoteKey(queue.keys.remote.0);
@@ -128,7 +128,7 @@ fn encode(
     (requests.collect(), payloads)
 }
 
-/// Post, poll, post again.
+/// Posts, polls and posts again until the time is over.
 fn run(
     arguments: &Arguments,
     queue: &mut RawQueue,
@@ -153,13 +153,7 @@ fn run(
         let now = meter.now();
         meter.note_poll(count, now);
         if count == 0 {
-            match arguments.wait {
-                Wait::Spin => {}
-                Wait::Yield => std::thread::yield_now(),
-                // Once more between arming and sleeping, or a completion is slept over.
-                Wait::Event if armed => queue.sleep()?,
-                Wait::Event => queue.arm()?,
-            }
+            wait(arguments.wait, queue, armed)?;
             armed = !armed;
             continue;
         }
@@ -191,13 +185,25 @@ fn run(
     Ok(meter.report())
 }
 
+/// Waits a little for completions: the caller polls between arming and sleeping, since a completion
+/// from before arming raises no event.
+fn wait(wait: Wait, queue: &mut RawQueue, armed: bool) -> Result<(), Box<dyn Error>> {
+    match wait {
+        Wait::Spin => {}
+        Wait::Yield => std::thread::yield_now(),
+        Wait::Event if armed => queue.sleep()?,
+        Wait::Event => queue.arm()?,
+    }
+    Ok(())
+}
+
 const BLOCK: u32 = 4096;
 
-/// Commands are this far from each other, in commands, over so many of them.
+/// Distance from one command to the next, in commands, and number of places that are used.
 const STRIDE: u64 = 37;
 const SPAN: u64 = 101;
 
 const BATCH: usize = 64;
 
-/// Of so many sends one says when it is done, so that their places become free.
+/// One send in this many is signaled, so that the places of those before it become free.
 const SIGNAL_EVERY: usize = 32;

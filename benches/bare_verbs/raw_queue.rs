@@ -1,4 +1,5 @@
-//! One connected queue over the device's own calls, without any of what keeps them safe to use.
+//! One connected queue over the provider's own calls, without the checks that keep them safe to
+//! use.
 
 use std::{
     error::Error,
@@ -28,25 +29,27 @@ use verbs::{
     },
 };
 
-/// A queue of a controller. Its memory is that of the responses, then that of the data.
+/// A queue of a controller. Its memory holds the responses, then the data.
 pub(crate) struct RawQueue {
-    // Dropped in this order: the queue pair before what it was made from.
+    // Dropped in this order: the queue pair before the objects that it was made from.
     pub(crate) pair: <RdmaCore as Provider>::QueuePair,
     pub(crate) completions: <RdmaCore as Provider>::CompletionQueue,
-    /// Of every response a receive, all posted at first.
+    /// Receive requests, one for each response, all posted at first.
     pub(crate) receives: Vec<ReceiveRequest>,
-    /// Where the data begins, and by which keys it is named.
+    /// Address of the data, and the keys of its memory.
     pub(crate) data: u64,
     pub(crate) keys: Keys,
     memory: Arc<Mapping>,
     data_offset: usize,
     _registration: <RdmaCore as Provider>::Registration,
     _domain: <RdmaCore as Provider>::ProtectionDomain,
-    _endpoint: <RdmaCore as Provider>::Endpoint,
+    _endpoint: Endpoint,
 }
 
-/// Both queues of a controller, and what was agreed with it. The admin queue is kept for as long
-/// as the other one is used.
+type Endpoint = <RdmaCore as Provider>::Endpoint;
+
+/// Both queues of a controller, and the negotiated parameters. The admin queue stays open for as
+/// long as the I/O queue is used.
 pub(crate) struct Controller {
     pub(crate) io: RawQueue,
     pub(crate) negotiated: Negotiated,
@@ -54,7 +57,7 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    /// Connects to a subsystem, with one I/O queue that has so many bytes for data.
+    /// Connects to a subsystem, with one I/O queue that has `data` bytes for data.
     pub(crate) fn connect(options: &ConnectOptions, data: usize) -> Result<Self, Box<dyn Error>> {
         let mut bring_up = BringUp::new(options.clone());
         let (mut admin, mut io) = (None, None);
@@ -129,14 +132,7 @@ impl RawQueue {
         open: &RdmaConnect,
         data: usize,
     ) -> Result<(Self, CmAcceptData), Box<dyn Error>> {
-        let mut endpoint = PROVIDER.endpoint()?;
-        let (source, destination, timeout) = (None, address, PATIENCE);
-        let resolve = CmRequest::ResolveAddress { source, destination, timeout };
-        PROVIDER.request(&mut endpoint, resolve)?;
-        expect(&mut endpoint, CmEventKind::ADDRESS_RESOLVED)?;
-        PROVIDER.request(&mut endpoint, CmRequest::ResolveRoute { timeout })?;
-        expect(&mut endpoint, CmEventKind::ROUTE_RESOLVED)?;
-
+        let mut endpoint = resolve(address)?;
         let domain = PROVIDER.domain(&endpoint)?;
         let entries = u32::from(open.entries);
         let (completion_queue, _) =
@@ -241,7 +237,7 @@ impl RawQueue {
         Ok((Cqe::read_from_bytes(&response).expect("16 bytes of any value"), data))
     }
 
-    /// Takes completions; says how many.
+    /// Polls for completions; returns their number.
     #[inline]
     pub(crate) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Box<dyn Error>> {
         Ok(PROVIDER.completions(&mut self.completions, QueueRequest::Poll(out))?)
@@ -258,7 +254,7 @@ impl RawQueue {
         Ok(posted.map_err(|error| error.source)?)
     }
 
-    /// Gives receives to the device again.
+    /// Posts receives again.
     #[inline]
     pub(crate) fn repost(&mut self, requests: &[ReceiveRequest]) -> Result<(), Box<dyn Error>> {
         let queue_pair = &mut self.pair;
@@ -266,7 +262,7 @@ impl RawQueue {
         Ok(posted.map_err(|error| error.source)?)
     }
 
-    /// The command id and the status of a response: all that is looked at.
+    /// Command id and status of a response: the fields that are looked at.
     #[inline]
     pub(crate) fn response(&self, index: usize) -> (u16, u16) {
         let mut end = [0; 4];
@@ -275,43 +271,51 @@ impl RawQueue {
         (u16::from_le_bytes([low, high]), u16::from_le_bytes([status_low, status_high]) >> 1)
     }
 
-    /// Writes into the memory of the data.
+    /// Copies bytes into the memory of the data.
     pub(crate) fn put(&self, offset: usize, bytes: &[u8]) {
         self.memory.device_write(self.data_offset + offset, bytes);
     }
 
-    /// Sleeps until something completes, at most a second; what was there before is for the
-    /// caller to find.
+    /// Sleeps until a completion event arrives, at most a second; the caller polls afterwards.
     pub(crate) fn sleep(&mut self) -> Result<(), Box<dyn Error>> {
         await_readable(&self.completions, Duration::from_secs(1))?;
         PROVIDER.completions(&mut self.completions, QueueRequest::Acknowledge)?;
         Ok(())
     }
 
-    /// Asks for an event at the next completion.
+    /// Arms the completion queue: the next completion raises an event.
     pub(crate) fn arm(&mut self) -> Result<(), Box<dyn Error>> {
         PROVIDER.completions(&mut self.completions, QueueRequest::Arm)?;
         Ok(())
     }
 }
 
-/// A send of the capsule in a row of the payloads.
+/// Makes an endpoint with a resolved address and route.
+fn resolve(destination: SocketAddr) -> Result<Endpoint, Box<dyn Error>> {
+    let mut endpoint = PROVIDER.endpoint()?;
+    let (source, timeout) = (None, PATIENCE);
+    let resolve = CmRequest::ResolveAddress { source, destination, timeout };
+    PROVIDER.request(&mut endpoint, resolve)?;
+    expect(&mut endpoint, CmEventKind::ADDRESS_RESOLVED)?;
+    PROVIDER.request(&mut endpoint, CmRequest::ResolveRoute { timeout })?;
+    expect(&mut endpoint, CmEventKind::ROUTE_RESOLVED)?;
+    Ok(endpoint)
+}
+
+/// Send request for the capsule in a row of the payloads.
 pub(crate) fn inline_send(token: u64, row: usize) -> SendRequest {
     let payload = Payload::Inline { offset: row * Sqe::SIZE, length: SQE_BYTES };
     SendRequest { token: token | SEND, signaled: false, operation: Operation::Send, payload }
 }
 
-/// Waits for the one event that must come next; returns what the peer sent along.
-fn expect(
-    endpoint: &mut <RdmaCore as Provider>::Endpoint,
-    kind: CmEventKind,
-) -> Result<PrivateData, Box<dyn Error>> {
+/// Waits for the next event, which must be of this kind; returns its private data.
+fn expect(endpoint: &mut Endpoint, kind: CmEventKind) -> Result<PrivateData, Box<dyn Error>> {
     loop {
         if let Some(event) = PROVIDER.cm_event(endpoint)? {
-            return match event.kind == kind {
-                true => Ok(event.private_data),
-                false => Err(format!("{:?}, status {}", event.kind, event.status).into()),
-            };
+            if event.kind == kind {
+                return Ok(event.private_data);
+            }
+            return Err(format!("{:?}, status {}", event.kind, event.status).into());
         }
         if !await_readable(endpoint, PATIENCE)? {
             return Err(format!("{kind:?} did not come within {PATIENCE:?}").into());
@@ -319,29 +323,30 @@ fn expect(
     }
 }
 
-/// Whether it became readable.
+/// Waits until `file` is readable; false if it was not within `limit`.
 fn await_readable(file: &impl AsFd, limit: Duration) -> Result<bool, Box<dyn Error>> {
     let limit = Timespec::try_from(limit)?;
     Ok(poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&limit))? > 0)
 }
 
-/// Told from the tokens of receives, which are indices.
+/// Mark of the tokens of sends; those of receives are indices.
 pub(crate) const SEND: u64 = 1 << 63;
 
-/// As long as the structures are.
+/// Size of a command, as [`Sqe`] has it.
 pub(crate) const SQE_BYTES: u32 = 64;
 const CQE_BYTES: u32 = 16;
 const _: () = assert!(Sqe::SIZE == 64 && Cqe::SIZE == 16);
 
 const PROVIDER: RdmaCore = RdmaCore::new();
 
-/// Sends are signaled now and then only, so that their places are free later than their commands.
+/// Places on the send queue for an entry: sends are signaled now and then, so that a place becomes
+/// free later than its command.
 const SENDS_PER_ENTRY: u32 = 2;
 
-/// A cache line each.
+/// Distance of two responses in memory: a cache line.
 const RESPONSE: usize = 64;
 
-/// For the data of Connect and Identify.
+/// Memory for the data of Connect and Identify.
 const SCRATCH: usize = 4096;
 
 const READ_DEPTH: u8 = 128;

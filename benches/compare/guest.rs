@@ -1,4 +1,4 @@
-//! What the guest has: the kernel's initiator, and a processor to watch.
+//! The guest: the kernel's initiator, and the idle time of the processor.
 
 use std::{
     error::Error,
@@ -14,15 +14,15 @@ use super::{
     sample::Sample,
 };
 
-/// The kernel's initiator, connected for as long as this is there.
+/// The kernel's initiator, which is connected until this is dropped.
 pub(crate) struct KernelInitiator {
     _control: File,
-    /// Its block device.
+    /// Path of the block device.
     pub(crate) device: String,
 }
 
 impl KernelInitiator {
-    /// Connects it, with one I/O queue that takes 128 commands at a time.
+    /// Connects, with one I/O queue that takes 128 commands at a time.
     pub(crate) fn connect(address: &str, nqn: &str) -> Result<Self, Box<dyn Error>> {
         let mut control = File::options().read(true).write(true).open("/dev/nvme-fabrics")?;
         let options = format!(
@@ -42,7 +42,7 @@ impl KernelInitiator {
     }
 }
 
-/// The one that is not a path of another.
+/// Finds the block device that is no path of another one.
 fn block_device() -> Result<Option<String>, Box<dyn Error>> {
     for entry in fs::read_dir("/sys/block")? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -83,7 +83,7 @@ pub(crate) fn run(
     Ok(Sample { idle, ..sample })
 }
 
-/// Reads a pipe to its end, beside.
+/// Reads a pipe to its end, on a thread of its own.
 fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut text = String::new();
@@ -92,7 +92,7 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String>
     })
 }
 
-/// Which part of the time the processor had nothing to do, in the midst of a measurement.
+/// Measures the share of the time in which the processor was idle, in the middle of a run.
 fn watch(seconds: f64) -> Result<f64, Box<dyn Error>> {
     thread::sleep(Duration::from_secs_f64(STARTING + seconds * 0.3));
     let (before, began) = (idle_ticks()?, Instant::now());
@@ -101,7 +101,7 @@ fn watch(seconds: f64) -> Result<f64, Box<dyn Error>> {
     Ok((ticks / TICKS_PER_SECOND / began.elapsed().as_secs_f64()).clamp(0.0, 1.0))
 }
 
-/// How long the processor has had nothing to do, also while somebody awaited I/O.
+/// Time in which the processor had nothing to do, waiting for I/O included, in ticks since boot.
 fn idle_ticks() -> Result<f64, Box<dyn Error>> {
     let text = fs::read_to_string("/proc/stat")?;
     let total = text.lines().next().ok_or("/proc/stat is empty")?;
@@ -112,8 +112,8 @@ fn idle_ticks() -> Result<f64, Box<dyn Error>> {
     }
 }
 
-/// From the start of a program to its measurement, in seconds: connecting and warming up.
+/// Seconds from the start of a program to its measurement: connecting and warming up.
 const STARTING: f64 = 0.8;
 
-/// USER_HZ, which is this for all programs.
+/// USER_HZ, which is the same on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;

@@ -1,36 +1,36 @@
-//! Who takes part, and how each is started.
+//! The initiators that are compared, and the command line of each.
 
 use std::path::PathBuf;
 
 use super::sample::{self, Sample};
 
-/// Something that reads and writes a namespace over fabrics.
+/// A program that reads and writes a namespace over fabrics, with the parameters of its run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Initiator {
-    /// A program over the async API of ours, waiting in this way.
+    /// `asynchronous`, over our async API, with this way to wait.
     Async(&'static str),
     /// The kernel's initiator under fio, with this engine; in batches of the depth or not.
     Fio { engine: &'static str, batched: bool },
-    /// Bare verbs, waiting in this way.
+    /// `bare_verbs`, with this way to wait.
     BareVerbs(&'static str, Class),
-    /// `nvmf bench`, waiting in this way.
+    /// `nvmf bench`, with this way to wait.
     Nvmf(&'static str, Class),
-    /// Any program of the user's.
+    /// A program that the user named.
     Program { name: String, command: String },
 }
 
-/// How a program that waits gives way to others.
+/// Scheduling of a program that polls, relative to others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Class {
-    /// Whatever else there is to do goes first (`SCHED_IDLE`).
+    /// Runs when nothing else can (`SCHED_IDLE`).
     Idle,
-    /// Others get far more (nice 19).
+    /// Runs with a small share of the processor (nice 19).
     Nice,
-    /// As everybody; or as the program itself chooses.
+    /// Runs as the program itself chooses.
     Normal,
 }
 
-/// What is to be done.
+/// Load that an initiator is measured with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Scenario {
     pub(crate) write: bool,
@@ -39,16 +39,16 @@ pub(crate) struct Scenario {
     pub(crate) depth: u16,
 }
 
-/// Where everything is.
+/// Parameters that all runs share.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    /// The folder of our programs.
+    /// Folder of our programs.
     pub(crate) programs: PathBuf,
     pub(crate) address: String,
     pub(crate) nqn: String,
-    /// The kernel's block device.
+    /// Path of the kernel's block device.
     pub(crate) device: String,
-    /// Seconds of one measurement.
+    /// Seconds of one run.
     pub(crate) seconds: f64,
 }
 
@@ -64,7 +64,7 @@ impl Initiator {
         }
     }
 
-    /// Whether others are compared with it: the kernel's initiator, with an engine that could have
+    /// Tells if it is the base of the ratios: the kernel's initiator, with an engine that can have
     /// more than one command in flight.
     pub(crate) fn is_base(&self) -> bool {
         matches!(self, Self::Fio { engine, .. } if *engine != "psync")
@@ -84,7 +84,7 @@ impl Initiator {
         }
     }
 
-    /// What it printed, understood.
+    /// Parses the output of [`Self::command`].
     pub(crate) fn read(&self, text: &str) -> Option<Sample> {
         match self {
             Self::Fio { .. } => sample::of_fio(text),
@@ -124,7 +124,7 @@ impl Scenario {
         format!("{size} {order} {what}, depth {}", self.depth)
     }
 
-    /// Whether these words are in its name; a number at their end is all of that number.
+    /// Tells if its name contains `words`; a number at their end must be the whole number.
     pub(crate) fn is_called(&self, words: &str) -> bool {
         let name = self.name();
         name.match_indices(words).any(|(at, _)| {
@@ -133,7 +133,7 @@ impl Scenario {
         })
     }
 
-    /// The pattern, by fio's name, which is also ours.
+    /// Name of the access pattern, as fio and `nvmf bench` have it.
     fn pattern(&self) -> String {
         let order = if self.random { "rand" } else { "" };
         format!("{order}{}", if self.write { "write" } else { "read" })
@@ -218,7 +218,7 @@ fn fio(engine: &str, batched: bool, scenario: &Scenario, setup: &Setup) -> Vec<S
     words
 }
 
-/// A program of ours.
+/// Command line that begins with one of our programs.
 fn own(name: &str, setup: &Setup) -> Vec<String> {
     vec![setup.programs.join(name).to_string_lossy().into_owned()]
 }
@@ -227,7 +227,7 @@ fn options(pairs: &[(&str, String)]) -> impl Iterator<Item = String> {
     pairs.iter().map(|(name, value)| format!("--{name}={value}"))
 }
 
-/// A user's command with its places filled in.
+/// Command of a user with the values of this run filled in.
 fn fill(command: &str, scenario: &Scenario, setup: &Setup) -> String {
     let values = [
         ("{address}", setup.address.clone()),

@@ -1,4 +1,4 @@
-//! Everybody against one target, in turns, within one guest; started there by `benches/versus`.
+//! Initiators compared against one target, in turns, within one guest. `benches/versus` starts it.
 
 mod guest;
 mod initiator;
@@ -14,10 +14,10 @@ use guest::KernelInitiator;
 use initiator::{Class, Initiator, Scenario, Setup};
 use results::Results;
 
-/// Measures everybody in turns: round by round, and in each round each once.
+/// Measures every initiator in turns: each once in a round.
 #[derive(Parser)]
 struct Arguments {
-    /// How many rounds.
+    /// Number of rounds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of one run, after half a second of warming up.
@@ -29,7 +29,7 @@ struct Arguments {
     /// Only scenarios whose name contains this: "depth 32", "read".
     #[arg(long)]
     only: Option<String>,
-    /// Bare verbs alone, waiting in every way there is.
+    /// Bare verbs alone, with every way to wait.
     #[arg(long)]
     waiting: bool,
     /// Another initiator, as in name='program --at {address} --queue-depth {depth}'; see
@@ -93,8 +93,8 @@ fn compete(arguments: &Arguments, setup: &Setup) -> Result<Results, Box<dyn Erro
     Ok(results)
 }
 
-/// What is done, and by whom. Everything is tried where little costs much; elsewhere only what
-/// is asked about.
+/// Scenarios, and the initiators that are measured in each. Small random reads are measured with
+/// every initiator; elsewhere only with those that a goal is about.
 fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Initiator>)> {
     let small = |write, depth| Scenario { write, random: true, bytes: 4096, depth };
     if waiting {
@@ -137,7 +137,7 @@ fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Initiator>)> {
     all
 }
 
-/// Bare verbs, waiting in every way there is.
+/// Bare verbs with every way to wait.
 fn ways_to_wait() -> Vec<Initiator> {
     let classes = [Class::Normal, Class::Nice, Class::Idle];
     let waits = ["spin", "yield", "event"];
@@ -151,13 +151,12 @@ fn report(arguments: &Arguments, results: &Results, release: &str) -> String {
         "### Linux {release}\n\n`{command}`: medians of {rounds} in turns, {seconds} s each; in \
          brackets the least and the most.\n"
     );
-    match arguments.waiting {
-        true => format!("{head}\n{}", table::of_runs(results)),
-        false => {
-            let goals = table::of_goals(&performance_goals::all(results), command);
-            format!("{head}\n{goals}\n{}", table::of_runs(results))
-        }
+    let runs = table::of_runs(results);
+    if arguments.waiting {
+        return format!("{head}\n{runs}");
     }
+    let goals = table::of_goals(&performance_goals::all(results), command);
+    format!("{head}\n{goals}\n{runs}")
 }
 
 fn program(text: &str) -> Result<Initiator, String> {
@@ -165,5 +164,5 @@ fn program(text: &str) -> Result<Initiator, String> {
     Ok(Initiator::Program { name: name.into(), command: command.into() })
 }
 
-/// That of `benches/target.toml`.
+/// Subsystem of `benches/target.toml`.
 const NQN: &str = "nqn.2026-11.org.soft-roce:versus";

@@ -1,4 +1,4 @@
-//! What was promised, and how far it is kept.
+//! Performance goals, and if they are met.
 
 use super::{
     initiator::{Class, Initiator, Scenario},
@@ -6,16 +6,16 @@ use super::{
     sample::Sample,
 };
 
-/// One promise.
+/// A goal, and the value that was measured.
 pub(crate) struct Goal {
     pub(crate) what: String,
     pub(crate) bound: Bound,
     pub(crate) value: Option<Spread>,
-    /// What bare verbs reach: nobody can be expected to do better.
+    /// Value that bare verbs reach, which no initiator can be expected to exceed.
     pub(crate) limit: Option<Spread>,
 }
 
-/// On which side of a number the promise is kept.
+/// Side of a number on which the goal is met.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bound {
     Least(f64),
@@ -31,7 +31,7 @@ impl Bound {
     }
 }
 
-/// All that a contest can answer.
+/// Every goal that a comparison can answer.
 pub(crate) fn all(results: &Results) -> Vec<Goal> {
     let mut goals = Vec::new();
     against_the_kernel(results, &mut goals);
@@ -63,7 +63,7 @@ fn against_the_kernel(results: &Results, goals: &mut Vec<Goal>) {
             who.is_base() && (batched || !batched_only)
         });
         let [value, limit] = [polled(results, scenario), bare_verbs(results, scenario)]
-            .map(|who| results.ratio(scenario, [who?, fio?], number));
+            .map(|who| results.ratio(scenario, who?, fio?, number));
         goals.push(Goal { what: format!("{}: {what}", scenario.name()), bound, value, limit });
     };
     add(("mean of the kernel's with fio", Bound::Most(0.48)), &SHALLOW, mean);
@@ -85,17 +85,20 @@ fn against_the_kernel(results: &Results, goals: &mut Vec<Goal>) {
 fn against_bare_verbs(results: &Results, goals: &mut Vec<Goal>) {
     for write in [false, true] {
         let [shallow, deep] = [SHALLOW, DEEP].map(|scenario| Scenario { write, ..scenario });
-        let pair = |scenario| Some([polled(results, scenario)?, bare_verbs(results, scenario)?]);
+        let ratio = |scenario: &Scenario, number: fn(&Sample) -> Option<f64>| {
+            let (ours, base) = (polled(results, scenario)?, bare_verbs(results, scenario)?);
+            results.ratio(scenario, ours, base, number)
+        };
         goals.push(Goal {
             what: format!("{}: mean of bare verbs'", shallow.name()),
             bound: Bound::Most(1.05),
-            value: pair(&shallow).and_then(|pair| results.ratio(&shallow, pair, mean)),
+            value: ratio(&shallow, mean),
             limit: None,
         });
         goals.push(Goal {
             what: format!("{}: IOPS of bare verbs'", deep.name()),
             bound: Bound::Least(0.95),
-            value: pair(&deep).and_then(|pair| results.ratio(&deep, pair, iops)),
+            value: ratio(&deep, iops),
             limit: None,
         });
     }
@@ -103,9 +106,9 @@ fn against_bare_verbs(results: &Results, goals: &mut Vec<Goal>) {
 
 fn of_waiting(results: &Results, goals: &mut Vec<Goal>) {
     for wait in ["adaptive", "event"] {
-        let pair = polled(results, &DEEP);
         let ours = Initiator::Nvmf(wait, Class::Normal);
-        let value = pair.and_then(|polled| results.ratio(&DEEP, [&ours, polled], iops));
+        let polled = polled(results, &DEEP);
+        let value = polled.and_then(|polled| results.ratio(&DEEP, &ours, polled, iops));
         goals.push(Goal {
             what: format!("{}, waiting {wait}: IOPS of ours polled", DEEP.name()),
             bound: Bound::Least(0.9),
@@ -115,15 +118,16 @@ fn of_waiting(results: &Results, goals: &mut Vec<Goal>) {
     }
 }
 
-/// Nothing tells the kernel's initiator from rxe and the target: all run in the same work queues,
-/// interrupts and system calls, also in ours. But the processor is one, so what a read takes of it
-/// is known, whoever drives it; and what rxe and the target take of that is what is left of bare
-/// verbs when their time outside of the kernel is taken away. The rest is the initiator's.
+/// Share of the processor that the initiator alone takes. The kernel's initiator, rxe and the
+/// target share work queues, interrupts and system calls, so none of them can be measured by
+/// itself. But the guest has one processor, so the time that one read takes of it is known for
+/// every initiator. Of that, rxe and the target take what bare verbs take, less the user time of
+/// bare verbs; the rest is the initiator's.
 fn of_processor_time(results: &Results, goals: &mut Vec<Goal>) {
     let ours = ADAPTIVE;
     let fio = batched(results, &DEEP);
     let [own, limit] = [&ours, &BARE_VERBS]
-        .map(|who| fio.and_then(|fio| results.ratio(&DEEP, [who, fio], |sample| sample.cpu_us)));
+        .map(|who| fio.and_then(|fio| results.ratio(&DEEP, who, fio, |sample| sample.cpu_us)));
     let of = "of fio's";
     goals.push(Goal {
         what: format!("{}, waiting adaptive: our process's time {of}", DEEP.name()),
@@ -147,7 +151,7 @@ fn initiators_share(results: &Results) -> Option<Spread> {
     for ((ours, bare_verbs), fio) in ours.iter().zip(bare_verbs).zip(fio) {
         let others = bare_verbs.guest_us() - bare_verbs.user_us?;
         let theirs = fio.guest_us() - others;
-        // Where fio costs less than bare verbs, the machine was too busy to tell anything.
+        // Where fio costs less than bare verbs, the machine was too busy for a measurement.
         if theirs <= 0.0 {
             return None;
         }
@@ -156,7 +160,7 @@ fn initiators_share(results: &Results) -> Option<Spread> {
     Spread::of(shares.into_iter())
 }
 
-/// Ours when it spins.
+/// Our initiator with a poller that spins.
 fn polled<'a>(results: &'a Results, scenario: &Scenario) -> Option<&'a Initiator> {
     results.best(scenario, |who| matches!(who, Initiator::Nvmf("poll", _)))
 }

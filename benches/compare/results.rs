@@ -1,11 +1,11 @@
-//! What all rounds came to.
+//! Results of all rounds.
 
 use super::{
     initiator::{Initiator, Scenario},
     sample::Sample,
 };
 
-/// Every run, in turns: round by round, and in each everybody once.
+/// Runs of every initiator in every scenario.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     series: Vec<Series>,
@@ -15,11 +15,11 @@ pub(crate) struct Results {
 struct Series {
     scenario: Scenario,
     initiator: Initiator,
-    /// One for each round.
+    /// Result of each round.
     samples: Vec<Sample>,
 }
 
-/// The middle of some numbers, and how far they lie apart.
+/// Median, minimum and maximum of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -43,7 +43,7 @@ impl Results {
         }
     }
 
-    /// Every run of a initiator in a scenario, by round.
+    /// Runs of an initiator in a scenario, by round.
     pub(crate) fn samples(&self, scenario: &Scenario, initiator: &Initiator) -> &[Sample] {
         let found = self
             .series
@@ -57,7 +57,7 @@ impl Results {
         series.map(|entry| &entry.initiator)
     }
 
-    /// In the order in which they came.
+    /// Scenarios in the order in which they were first run.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
         let mut all = Vec::new();
         for entry in &self.series {
@@ -68,7 +68,7 @@ impl Results {
         all
     }
 
-    /// Of those that are asked about, the one with the most commands a second.
+    /// The initiator with the most IOPS among those that `wanted` selects.
     pub(crate) fn best(
         &self,
         scenario: &Scenario,
@@ -81,7 +81,7 @@ impl Results {
         })
     }
 
-    /// One number of a initiator over all rounds.
+    /// One number of an initiator over all rounds.
     pub(crate) fn spread(
         &self,
         scenario: &Scenario,
@@ -91,11 +91,12 @@ impl Results {
         Spread::of(self.samples(scenario, initiator).iter().filter_map(number))
     }
 
-    /// The same against somebody else's, round by round.
+    /// One number of an initiator divided by that of a base, round by round.
     pub(crate) fn ratio(
         &self,
         scenario: &Scenario,
-        [initiator, base]: [&Initiator; 2],
+        initiator: &Initiator,
+        base: &Initiator,
         number: impl Fn(&Sample) -> Option<f64>,
     ) -> Option<Spread> {
         let pairs = self.samples(scenario, initiator).iter().zip(self.samples(scenario, base));
@@ -134,7 +135,7 @@ mod tests {
             results.note(&scenario, &ours, Sample { iops: fast, ..Sample::default() });
             results.note(&scenario, &base, Sample { iops: slow, ..Sample::default() });
         }
-        let ratio = results.ratio(&scenario, [&ours, &base], |sample| Some(sample.iops));
+        let ratio = results.ratio(&scenario, &ours, &base, |sample| Some(sample.iops));
         assert_eq!(ratio, Some(Spread { median: 2.0, least: 1.0, most: 3.0 }));
         assert_eq!(results.best(&scenario, |_| true), Some(&ours));
     }

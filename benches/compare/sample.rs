@@ -1,8 +1,8 @@
-//! What one run of one initiator came to, read from what it printed.
+//! Result of one run of one initiator, parsed from its output.
 
 use serde_json::Value;
 
-/// Of one run. What a initiator does not tell is missing.
+/// Figures of one run. Those that an initiator does not report are missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Sample {
     pub(crate) iops: f64,
@@ -11,12 +11,12 @@ pub(crate) struct Sample {
     pub(crate) p99_us: Option<f64>,
     /// Processor time of the process for a command, in microseconds.
     pub(crate) cpu_us: Option<f64>,
-    /// Of that, outside of the kernel.
+    /// User time of that, in microseconds.
     pub(crate) user_us: Option<f64>,
     pub(crate) doorbells: Option<f64>,
     pub(crate) completions: Option<f64>,
     pub(crate) empty_polls: Option<f64>,
-    /// The part of the time in which the guest's processor had nothing to do.
+    /// Share of the time in which the guest's processor was idle.
     pub(crate) idle: f64,
 }
 
@@ -27,7 +27,7 @@ impl Sample {
     }
 }
 
-/// Of `nvmf bench -o json`.
+/// Parses the output of `nvmf bench -o json`.
 pub(crate) fn of_nvmf(text: &str) -> Option<Sample> {
     let report: Value = serde_json::from_str(text).ok()?;
     let micro = |value: &Value| Some(value.as_f64()? / 1e3);
@@ -49,7 +49,8 @@ pub(crate) fn of_nvmf(text: &str) -> Option<Sample> {
     })
 }
 
-/// Of `fio --output-format=json --lat_percentiles=1`, which may warn before the report.
+/// Parses the output of `fio --output-format=json --lat_percentiles=1`, which may begin with
+/// warnings.
 pub(crate) fn of_fio(text: &str) -> Option<Sample> {
     let report: Value = serde_json::from_str(text.get(text.find('{')?..)?).ok()?;
     let job = &report["jobs"][0];
@@ -70,8 +71,8 @@ pub(crate) fn of_fio(text: &str) -> Option<Sample> {
     })
 }
 
-/// Of any other program, by the first of two rules that finds something: the last line with
-/// `iops=NUMBER`, where the number may end in k or M, and with it `mean_us=NUMBER`,
+/// Parses the output of any other program, by the first of two rules that matches: the last line
+/// with `iops=NUMBER`, where the number may end in k or M, and with it `mean_us=NUMBER`,
 /// `p50_us=NUMBER` and so on, if they are there; or a line that begins with `Total` and goes on
 /// with numbers: commands a second, MiB a second, mean latency in microseconds.
 pub(crate) fn of_words(text: &str) -> Option<Sample> {
@@ -96,7 +97,7 @@ pub(crate) fn of_words(text: &str) -> Option<Sample> {
     Some(Sample { iops, mean_us: numbers.nth(1), ..Sample::default() })
 }
 
-/// The number behind a name, in any case of letters.
+/// Number behind a name, whose letters may be of either case.
 fn number(line: &str, name: &str) -> Option<f64> {
     let line = line.to_ascii_lowercase();
     let from = line.find(name)? + name.len();

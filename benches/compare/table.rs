@@ -1,4 +1,4 @@
-//! The results as Markdown, and their place in a file.
+//! The results as Markdown, and how they are put into a file.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use super::{
     sample::Sample,
 };
 
-/// One table of every scenario and initiator.
+/// Table of every scenario and initiator.
 pub(crate) fn of_runs(results: &Results) -> String {
     let mut text = String::from(HEAD);
     for scenario in results.scenarios() {
@@ -18,7 +18,7 @@ pub(crate) fn of_runs(results: &Results) -> String {
             .or_else(|| results.best(&scenario, |_| true));
         let mut name = format!("**{}**", scenario.name());
         for initiator in results.initiators(&scenario) {
-            let _ = writeln!(text, "{}", row(results, &scenario, (&name, initiator, base)));
+            let _ = writeln!(text, "{}", row(results, &scenario, &name, initiator, base));
             name.clear();
         }
     }
@@ -28,11 +28,13 @@ pub(crate) fn of_runs(results: &Results) -> String {
 fn row(
     results: &Results,
     scenario: &Scenario,
-    (name, initiator, base): (&str, &Initiator, Option<&Initiator>),
+    name: &str,
+    initiator: &Initiator,
+    base: Option<&Initiator>,
 ) -> String {
     let spread = |number: fn(&Sample) -> Option<f64>| results.spread(scenario, initiator, number);
     let iops = |sample: &Sample| Some(sample.iops);
-    let ratio = base.and_then(|base| results.ratio(scenario, [initiator, base], iops));
+    let ratio = base.and_then(|base| results.ratio(scenario, initiator, base, iops));
     let cells = [
         name.to_owned(),
         initiator.name(),
@@ -50,7 +52,7 @@ fn row(
     format!("| {} |", cells.join(" | "))
 }
 
-/// The promises.
+/// Table of the goals.
 pub(crate) fn of_goals(goals: &[Goal], command: &str) -> String {
     let mut text = String::from(
         "\
@@ -75,7 +77,7 @@ pub(crate) fn of_goals(goals: &[Goal], command: &str) -> String {
     text
 }
 
-/// Puts a text between two marks in a file's text, or both at its end.
+/// Replaces the text between two marks, or adds both with the text at the end.
 pub(crate) fn replace_block(file: &str, mark: &str, text: &str) -> String {
     let (begin, end) = (format!("<!-- begin {mark} -->\n"), format!("<!-- end {mark} -->\n"));
     let block = format!("{begin}\n{}\n\n{end}", text.trim());
@@ -95,14 +97,14 @@ fn nothing() -> String {
     "–".into()
 }
 
-/// As in "88,100 (85,000 … 90,200)".
+/// Spread as in "88,100 (85,000 … 90,200)".
 fn with_spread(spread: Spread, digits: usize) -> String {
     let Spread { median, least, most } = spread;
     let [median, least, most] = [median, least, most].map(|value| number(value, digits));
     format!("{median} ({least} … {most})")
 }
 
-/// With commas between thousands.
+/// Number with commas between thousands.
 fn number(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let (whole, fraction) = match text.split_once('.') {

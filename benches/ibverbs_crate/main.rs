@@ -6,10 +6,10 @@
 //! cargo run --release -p soft-roce -- run -- target/release/ibverbs_crate
 //! ```
 //!
-//! Takes an address of a device of this machine, without one that of the test bed, and how many
-//! round trips a turn has. For each contestant one thread plays both ends of a connection, has
-//! one message in flight, polls, and lets others run while there is nothing. Only the ratio
-//! counts: the kernel's part is the same for all and most of the time.
+//! Arguments: the address of a device of this machine, that of the test bed if there is none, and
+//! the number of round trips in a turn. For each contender one thread has both ends of a
+//! connection, keeps one message in flight, polls, and yields the processor while there is no
+//! completion. Only the ratio counts: the kernel's part is the same for all and most of the time.
 //!
 //! `ibverbs` has one way to send: a signaled request for registered memory, posted alone.
 //! Ours sends inline, which is signaled now and then, or as `ibverbs` does, from a buffer; both
@@ -52,24 +52,24 @@ fn run() -> Result<()> {
     let mut inline = with_verbs::Pair::connect((address, PORT).into(), with_verbs::Sends::Inline)?;
     let mut buffers =
         with_verbs::Pair::connect((address, PORT + 1).into(), with_verbs::Sends::Buffers)?;
-    let mut contestants = [
+    let mut contenders = [
         Contender::new("ibverbs", || theirs.round_trip()),
         Contender::new("verbs, inline", || inline.round_trip()),
         Contender::new("verbs, from a buffer", || buffers.round_trip()),
     ];
-    for contestant in &mut contestants {
-        contestant.take_turn(times)?; // warms up
-        contestant.turns.clear();
+    for contender in &mut contenders {
+        contender.take_turn(times)?; // warms up
+        contender.turns.clear();
     }
     for _ in 0..TURNS {
-        for contestant in &mut contestants {
-            contestant.take_turn(times)?;
+        for contender in &mut contenders {
+            contender.take_turn(times)?;
         }
     }
-    report(&contestants, times)
+    report(&contenders, times)
 }
 
-/// One of those compared, and how long each round trip of each turn took.
+/// A crate and way to send, with the duration of each round trip of each turn.
 struct Contender<'a> {
     name: &'static str,
     round_trip: Box<dyn FnMut() -> Result<()> + 'a>,
@@ -98,37 +98,37 @@ impl<'a> Contender<'a> {
         self.turns.iter().map(move |turn| turn.len() as f64 / seconds(turn))
     }
 
-    /// The round trip in the middle, turn by turn, in microseconds.
+    /// Median of the round trips in microseconds, turn by turn.
     fn middles(&self) -> impl Iterator<Item = f64> {
         self.turns.iter().map(|turn| percentile(turn.clone(), 50))
     }
 }
 
-/// A ratio is of the middle round trips of neighbouring turns, so that it leaves out what else
-/// the machine does: above 1 is faster than the first.
-fn report(contestants: &[Contender], times: NonZero<usize>) -> Result<()> {
+/// Prints rates, percentiles and ratios. A ratio compares the medians of neighbouring turns, so
+/// that other load of the machine weighs little: above 1 is faster than the first contender.
+fn report(contenders: &[Contender], times: NonZero<usize>) -> Result<()> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!(
         "Linux {}: {LENGTH} bytes, one in flight, {TURNS} turns of {times} round trips",
         kernel.trim()
     );
     println!("{:22}{:>14}{:>10}{:>10}{:>8}", "", "round trips/s", "p50 µs", "p99 µs", "ratio");
-    for contestant in contestants {
-        let others = contestants[0].middles();
-        let ratios = others.zip(contestant.middles()).map(|(other, ours)| other / ours);
+    for contender in contenders {
+        let others = contenders[0].middles();
+        let ratios = others.zip(contender.middles()).map(|(other, ours)| other / ours);
         println!(
             "{:22}{:>14.0}{:>10.1}{:>10.1}{:>8.2}",
-            contestant.name,
-            median(contestant.rates()),
-            percentile(contestant.turns.concat(), 50),
-            percentile(contestant.turns.concat(), 99),
+            contender.name,
+            median(contender.rates()),
+            percentile(contender.turns.concat(), 50),
+            percentile(contender.turns.concat(), 99),
             median(ratios),
         );
     }
     Ok(())
 }
 
-/// How long the given share of the round trips took at most, in microseconds.
+/// Percentile of the round trips' durations, in microseconds.
 fn percentile(mut round_trips: Vec<Duration>, percent: usize) -> f64 {
     round_trips.sort();
     round_trips[(round_trips.len() - 1) * percent / 100].as_secs_f64() * 1e6
@@ -140,7 +140,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Attempts until something comes, and lets others run in between.
+/// Calls `attempt` until it gives something, and yields the processor in between.
 fn wait<T>(mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     for _ in 0..ATTEMPTS {
         if let Some(found) = attempt()? {
@@ -151,19 +151,19 @@ fn wait<T>(mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     Err("what was waited for does not come".into())
 }
 
-/// The message of a number.
+/// Message that carries a number.
 fn message(number: u64) -> [u8; LENGTH] {
     let mut message = [0; LENGTH];
     message[..size_of::<u64>()].copy_from_slice(&number.to_le_bytes());
     message
 }
 
-/// As long as an NVMe command.
+/// Length of a message in bytes, that of an NVMe command.
 const LENGTH: usize = 64;
-/// How many sends, and how many receives, each end may have posted.
+/// Number of sends, and of receives, that each end may have posted.
 const DEPTH: u8 = 16;
 const TURNS: usize = 11;
 const TIMES: NonZero<usize> = NonZero::new(2000).expect("not 0");
-/// Each takes the better part of a microsecond at least.
+/// Attempts before giving up; each takes most of a microsecond at least.
 const ATTEMPTS: u32 = 20_000_000;
 const PORT: u16 = 4795;

@@ -18,7 +18,7 @@ use ibverbs::{
 
 use crate::{DEPTH, LENGTH, Result, message, wait};
 
-/// A device, and which of its GIDs to use.
+/// A device, and the index of the GID to use.
 pub(crate) struct Device {
     context: Context,
     gid_index: u32,
@@ -44,7 +44,7 @@ impl Device {
         Err(format!("no device has the address {address}").into())
     }
 
-    /// What connecting a pair needs: a domain, and a queue for each end.
+    /// Makes what a pair is connected with: a domain, and a queue for each end.
     pub(crate) fn resources(&self) -> Result<(ProtectionDomain<'_>, [CompletionQueue<'_>; 2])> {
         let queue = |id| self.context.create_cq(2 * i32::from(DEPTH), id);
         Ok((self.context.alloc_pd()?, [queue(0)?, queue(1)?]))
@@ -96,7 +96,7 @@ struct End<'a> {
     completions: [ibv_wc; BATCH],
     sends: Vec<MemoryRegion<u8>>,
     receives: Vec<MemoryRegion<u8>>,
-    /// Which of `sends` are not posted.
+    /// Indices of `sends` that are not posted.
     spare: Vec<u8>,
 }
 
@@ -171,8 +171,8 @@ fn as_address(gid: Gid) -> Ipv6Addr {
     Ipv6Addr::from_bits(u128::from(gid.subnet_prefix()) << 64 | u128::from(gid.interface_id()))
 }
 
-/// Marks the id of a receive.
+/// Mark of the ids of receives.
 const RECEIVE: u64 = 1 << 8;
 const BATCH: usize = 16;
-/// 4.096 µs times 2 to the power of this: 67 ms.
+/// Acknowledge timeout: 4.096 µs times 2 to the power of this, 67 ms.
 const ACK_TIMEOUT: u8 = 14;

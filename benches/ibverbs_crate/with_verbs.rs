@@ -16,7 +16,7 @@ pub(crate) struct Pair {
     number: u64,
 }
 
-/// How messages leave.
+/// Operation that sends a message.
 #[derive(Clone, Copy)]
 pub(crate) enum Sends {
     Buffers,
@@ -146,7 +146,7 @@ impl End {
     }
 }
 
-/// An endpoint that has found its device and its route.
+/// Makes an endpoint with a resolved address and route.
 fn resolve(address: SocketAddr) -> Result<Endpoint> {
     let mut endpoint = Endpoint::open()?;
     endpoint.resolve_address(None, address, TIMEOUT)?;
