@@ -178,6 +178,12 @@ impl RawQueue {
         };
         let (queue_pair, requests) = (&mut queue.pair, queue.receives.as_slice());
         PROVIDER.post(Batch::Receives { queue_pair, requests }).map_err(|error| error.source)?;
+        let accept = queue.establish(open)?;
+        Ok((queue, accept))
+    }
+
+    /// Establishes the connection; returns the private data of the target's accept.
+    fn establish(&mut self, open: &RdmaConnect) -> Result<CmAcceptData, Box<dyn Error>> {
         let parameters = ConnectParameters {
             private_data: open.request.as_bytes(),
             responder_resources: READ_DEPTH,
@@ -185,9 +191,9 @@ impl RawQueue {
             retry_count: 6, // 7 is for ever on rxe
             rnr_retry_count: 7,
         };
-        PROVIDER.request(&mut queue._endpoint, CmRequest::Connect(parameters))?;
-        let answer = expect(&mut queue._endpoint, CmEventKind::ESTABLISHED)?;
-        Ok((queue, CmAcceptData::parse(&answer)?))
+        PROVIDER.request(&mut self._endpoint, CmRequest::Connect(parameters))?;
+        let answer = expect(&mut self._endpoint, CmEventKind::ESTABLISHED)?;
+        Ok(CmAcceptData::parse(&answer)?)
     }
 
     /// Sends one command and waits for its response and data.
