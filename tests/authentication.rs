@@ -7,9 +7,9 @@
 mod authentication {
     pub(crate) mod bed;
     mod changes;
+    mod failures;
+    mod fake_target;
     mod matrix;
     mod reauthentication;
-    mod refusals;
-    mod scripted;
     mod wrong_keys;
 }

@@ -5,7 +5,7 @@
 use std::{fs, time::Duration};
 
 use rdma_host::{Controller, wire::NamespaceId};
-use tests::{SUBSYSTEM, controllers, holdings::Holdings, options, wait_for};
+use tests::{SUBSYSTEM, controllers, options, process_resources::ProcessResources, wait_for};
 
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
@@ -33,12 +33,14 @@ fn a_thousand_connections_leave_nothing() {
         cycle();
     }
     wait_for("no controllers", Duration::from_secs(5), || controllers(SUBSYSTEM) == 0);
-    let (before, resident) = (Holdings::now(), resident_kib());
+    let (before, resident) = (ProcessResources::now(), resident_kib());
     for _ in 0..1000 {
         cycle();
     }
     wait_for("no controllers", Duration::from_secs(5), || controllers(SUBSYSTEM) == 0);
-    wait_for("everything given back", Duration::from_secs(10), || Holdings::now() == before);
+    wait_for("everything given back", Duration::from_secs(10), || {
+        ProcessResources::now() == before
+    });
     let grown = resident_kib().saturating_sub(resident);
     assert!(grown < 1024, "resident memory grew by {grown} KiB in 1,000 cycles");
     println!("1,000 cycles: {before:?}, resident memory +{grown} KiB");
@@ -58,9 +60,11 @@ fn failed_connects_leave_nothing() {
     for _ in 0..20 {
         cycle();
     }
-    let before = Holdings::now();
+    let before = ProcessResources::now();
     for _ in 0..200 {
         cycle();
     }
-    wait_for("everything given back", Duration::from_secs(10), || Holdings::now() == before);
+    wait_for("everything given back", Duration::from_secs(10), || {
+        ProcessResources::now() == before
+    });
 }

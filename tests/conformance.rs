@@ -9,8 +9,8 @@
 // bed (siw): --device siw
 
 mod conformance {
-    pub(crate) mod bench;
     pub(crate) mod connecting;
+    pub(crate) mod fixture;
     pub(crate) mod one_sided;
     pub(crate) mod sending;
     pub(crate) mod sharing;
@@ -19,8 +19,9 @@ mod conformance {
 use std::{any::Any, collections::BTreeMap, fs, panic, time::Duration};
 
 use conformance::{
-    bench::{Bench, Case, OnDevice, OnFabric},
-    connecting, one_sided, sending, sharing,
+    connecting,
+    fixture::{Bench, Case, OnDevice, OnFabric},
+    one_sided, sending, sharing,
 };
 
 #[test]

@@ -12,19 +12,19 @@
 mod differential {
     pub(crate) mod authentication;
     pub(crate) mod case;
+    pub(crate) mod case_target;
+    pub(crate) mod connection_loss;
     pub(crate) mod coverage;
-    pub(crate) mod first;
-    pub(crate) mod kernel;
-    pub(crate) mod links;
-    pub(crate) mod loss;
+    pub(crate) mod fake_target;
+    pub(crate) mod fake_target_cases;
+    pub(crate) mod first_connect;
+    pub(crate) mod kernel_initiator;
     pub(crate) mod namespaces;
-    pub(crate) mod ours;
-    pub(crate) mod play;
-    pub(crate) mod refusal;
-    pub(crate) mod script;
-    pub(crate) mod scripted;
-    pub(crate) mod stage;
-    pub(crate) mod watch;
+    pub(crate) mod network;
+    pub(crate) mod observe;
+    pub(crate) mod our_initiator;
+    pub(crate) mod rejected_reconnect;
+    pub(crate) mod run_case;
 }
 
 use std::{
@@ -40,9 +40,9 @@ use std::{
 use differential::{
     authentication,
     case::{Case, Turn},
-    coverage, first, links, loss, namespaces,
-    play::{Played, play},
-    refusal, script, scripted,
+    connection_loss, coverage, fake_target, fake_target_cases, first_connect, namespaces, network,
+    rejected_reconnect,
+    run_case::{Played, play},
 };
 use rdma_host::Controller;
 use tests::options;
@@ -65,7 +65,7 @@ fn every_rule_and_every_lever_has_a_case() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn both_initiators_through_the_same_faults() {
-    script::serve_if_far();
+    fake_target::serve_if_far();
     // The kernel's initiator waits as long for an admin command that is not answered, 60 s, as the
     // kernel does before it complains of a task that waits.
     fs::write("/proc/sys/kernel/hung_task_timeout_secs", "120").expect("we are root");
@@ -106,13 +106,13 @@ fn both_initiators_through_the_same_faults() {
 
 fn all() -> Vec<Case> {
     let all = [
-        first::cases(),
-        refusal::cases(),
-        loss::cases(),
+        first_connect::cases(),
+        rejected_reconnect::cases(),
+        connection_loss::cases(),
         namespaces::cases(),
         authentication::cases(),
-        scripted::cases(),
-        links::cases(),
+        fake_target_cases::cases(),
+        network::cases(),
     ];
     all.concat()
 }

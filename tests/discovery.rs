@@ -24,8 +24,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::{SUBSYSTEM, address, nvmf, nvmf_ok, options, run, target, wait_for};
 
-#[path = "discovery/lies.rs"]
-mod lies;
+#[path = "discovery/malicious.rs"]
+mod malicious;
 
 const SECOND: &str = "nqn.2026-11.org.soft-roce:second";
 const CLOSED: &str = "nqn.2026-11.org.soft-roce:closed";

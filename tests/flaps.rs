@@ -17,10 +17,11 @@ use std::{
 use rdma_host::{ConnectOptions, Controller, Error, ReconnectOptions, wire::NamespaceId};
 use tests::{
     SUBSYSTEM, command,
-    ending::{STATES, cancel_after, end_in},
-    holdings::Holdings,
     load::{HANGS, Load, soon},
-    run, target, wait_for,
+    process_resources::ProcessResources,
+    run,
+    shutdown::{STATES, cancel_after, end_in},
+    target, wait_for,
 };
 use tokio::runtime::Runtime;
 
@@ -106,7 +107,7 @@ fn what_was_under_load_ends_and_connects_again() {
     }
     let runtime = Runtime::new().expect("a runtime");
     connects(&runtime, &over_the_wire()); // what is made once, and stays, is made now
-    let before = Holdings::of("far");
+    let before = ProcessResources::of("far");
     for _ in 0..2 {
         let load = load(&runtime, &over_the_wire());
         command("ip", "link set veth1 down");

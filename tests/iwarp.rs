@@ -12,7 +12,10 @@ use rdma_host::{
     ConnectOptions, Controller, Error, ErrorClass, config::CONNECT_TIMEOUT, proto::LifecycleState,
     wire::NamespaceId,
 };
-use tests::{SUBSYSTEM, ending::cancel_after, holdings::Holdings, options, target, wait_for};
+use tests::{
+    SUBSYSTEM, options, process_resources::ProcessResources, shutdown::cancel_after, target,
+    wait_for,
+};
 
 /// Unused address on the network of the device: packets to it are lost.
 const SILENT: &str = "10.10.10.77:4420";
@@ -50,7 +53,7 @@ fn connecting() -> usize {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_connect_ends_by_its_deadline_or_at_the_wish_and_leaves_nothing() {
-    let before = Holdings::now();
+    let before = ProcessResources::now();
     set_repeats(6);
     let (error, took) = refused(&to(SILENT));
     assert_eq!(error.class(), ErrorClass::Transport, "{error}");

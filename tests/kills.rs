@@ -15,9 +15,10 @@ use std::{
 use rdma_host::{ConnectOptions, Controller, Error};
 use tests::{
     SUBSYSTEM, command, controllers,
-    holdings::Holdings,
     load::{HANGS, Load, soon},
-    options, target,
+    options,
+    process_resources::ProcessResources,
+    target,
     target::Target,
     wait_for,
 };
@@ -35,7 +36,7 @@ fn runtime() -> Runtime {
 }
 
 /// Connects and reads, then lets go of everything: as much is held as before.
-fn works_again(runtime: &Runtime, before: &Holdings) {
+fn works_again(runtime: &Runtime, before: &ProcessResources) {
     runtime.block_on(async {
         let load = Load::start(&soon()).await.expect("it connects again");
         assert!(load.goes_on());
@@ -46,9 +47,9 @@ fn works_again(runtime: &Runtime, before: &Holdings) {
 }
 
 /// What is held when nobody is connected.
-fn at_rest() -> Holdings {
+fn at_rest() -> ProcessResources {
     wait_for("the target forgets", HANGS, || controllers(SUBSYSTEM) == 0);
-    Holdings::now()
+    ProcessResources::now()
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 // bed: long --target tests/targets/lasting.toml
 
-#[path = "recovery/ends.rs"]
-mod ends;
 #[path = "recovery/limits.rs"]
 mod limits;
 #[path = "recovery/monitor.rs"]
 mod monitor;
+#[path = "recovery/shutdown.rs"]
+mod shutdown;
 
 use std::{
     process::Command,

@@ -12,16 +12,16 @@ use auth::{Credentials, GroupId, HashId, Secret};
 use rdma_fabric::Fabric;
 use rdma_host::{ConnectOptions, Controller, HostIdentity, ReconnectOptions};
 use tests::{
+    authentication_hook::{Door, Outgoing},
     authenticator::Settings,
-    door::{Door, Outgoing},
     target::{TARGET_ADDRESS, Target},
 };
 
-use crate::rows::ROWS;
+use crate::cases::ROWS;
 
 #[allow(dead_code, reason = "what must come of them is another test's")]
-#[path = "hostile_auth/rows.rs"]
-mod rows;
+#[path = "hostile_auth/cases.rs"]
+mod cases;
 
 const SUBSYSTEM: &str = "nqn.2026-11.org.soft-roce:scripted";
 

@@ -2,7 +2,7 @@
 
 use verbs::{ConnectParameters, ConnectionEvent, Endpoint, Error, PrivateData, Status};
 
-use super::bench::{
+use super::fixture::{
     Bench, Case, End, PATIENT, Pair, Prepared, SIZE, event, listen, requested, resolved,
 };
 

@@ -2,7 +2,7 @@
 
 use verbs::{Access, BindInfo, Buffer, ConnectParameters, RemoteAddress, RemoteKey, Status};
 
-use super::bench::{Bench, Case, Pair, Prepared, contents, listen, resolved};
+use super::fixture::{Bench, Case, Pair, Prepared, contents, listen, resolved};
 
 pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
     vec![

@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use verbs::{Access, CompletedWork, ConnectParameters, Error};
 
 use super::{
-    bench::{Bench, Case, PATIENT, Pair, readable},
     connecting::refusal,
+    fixture::{Bench, Case, PATIENT, Pair, readable},
 };
 
 pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {

@@ -7,7 +7,7 @@ use verbs::{
     RemoteAddress, SharedReceiveQueue, Status,
 };
 
-use super::bench::{Bench, Case, End, Pair, Prepared, SIZE, listen, requested, resolved};
+use super::fixture::{Bench, Case, End, Pair, Prepared, SIZE, listen, requested, resolved};
 
 pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
     vec![

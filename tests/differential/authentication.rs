@@ -6,7 +6,7 @@ use super::{
         Life::{CameBack, Connected, GaveUp, Refused, StillTrying, Undisturbed},
         Made, Options, Turn,
     },
-    stage::Stage,
+    case_target::Stage,
 };
 
 /// Samples: everybody can read them here.

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{script::Script, stage::Stage};
+use super::{case_target::Stage, fake_target::Script};
 
 /// What became of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::{
         Read::{Done, Failed, Held, Late},
         Turn,
     },
-    stage::Stage,
+    case_target::Stage,
 };
 
 const READ: Made = Made {

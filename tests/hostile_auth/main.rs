@@ -2,7 +2,7 @@
 //! succeeds; the error names the fault, and says whether another attempt makes sense. Over the
 //! fabric, through the whole driver.
 
-mod rows;
+mod cases;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,12 +15,12 @@ use rdma_host::{
     wire::NamespaceId,
 };
 use tests::{
+    authentication_hook::{Door, Outgoing, Report},
     authenticator::Settings,
-    door::{Door, Outgoing, Report},
     target::{Answer, BLOCKS, Seen, TARGET_ADDRESS, Target},
 };
 
-use crate::rows::{ROWS, Row};
+use crate::cases::{ROWS, Row};
 
 const SUBSYSTEM: &str = "nqn.2026-11.org.soft-roce:scripted";
 

@@ -3,13 +3,13 @@
 //! These tests run inside a guest (`./tests/run` starts it). Programs come from `NVMF` and
 //! `SOFT_ROCE_PROGRAM`; the target is the one of the file the guest was started with.
 
+pub mod authentication_hook;
 pub mod authenticator;
-pub mod door;
-pub mod ending;
-pub mod holdings;
 pub mod load;
 mod note;
+pub mod process_resources;
 pub mod sequence;
+pub mod shutdown;
 pub mod target;
 
 use std::{

@@ -15,21 +15,21 @@
 //!
 //! One interpreter serves the ordinary tests, the fuzzer and Miri: `tests/longer`.
 
-mod bytes;
 mod connect;
-mod end;
-mod harm;
+mod connection_end;
+mod faults;
 mod host;
-mod wire;
+mod input;
+mod work;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use rdma_fabric::{Fabric, Objects};
 
-use bytes::Bytes;
-use end::End;
-use harm::Harm;
+use connection_end::End;
+use faults::Harm;
 use host::Side;
+use input::Bytes;
 
 /// How often what happened, by name.
 pub type Tally = BTreeMap<String, u64>;
@@ -55,7 +55,7 @@ struct Play<'a> {
     sides: [Side; 2],
     bytes: Bytes<'a>,
     harm: Harm,
-    sent: BTreeMap<u32, wire::Message>,
+    sent: BTreeMap<u32, work::Message>,
     made: u32,
     tally: Tally,
 }

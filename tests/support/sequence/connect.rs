@@ -7,7 +7,7 @@ use verbs::{ConnectParameters, ConnectionEvent, Endpoint, PreparedQueuePair};
 
 use super::{
     At, ENDS, Play, QUEUES,
-    end::{End, Pair, SIZE},
+    connection_end::{End, Pair, SIZE},
     host::{Queue, RECEIVES, Shared, address},
 };
 

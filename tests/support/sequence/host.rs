@@ -10,7 +10,7 @@ use verbs::{
 
 use super::{
     ENDS, QUEUES,
-    end::{End, Held, range},
+    connection_end::{End, Held, range},
 };
 
 pub(super) const NAMES: [&str; 2] = ["one", "other"];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use auth::message::MessageId;
 use tests::{
-    door::Outgoing,
+    authentication_hook::Outgoing,
     target::{Answer, Seen},
 };
 
@@ -16,8 +16,8 @@ use super::{
         Life::{self, CameBack, Exhausted, GaveUp, StillTrying, Undisturbed},
         Made,
     },
-    script::Script,
-    stage::Stage,
+    case_target::Stage,
+    fake_target::Script,
 };
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -10,7 +10,7 @@ use verbs::{
 
 use super::{
     At, Play,
-    end::{Held, Key, Pair, SIZE, SPENT, range},
+    connection_end::{Held, Key, Pair, SIZE, SPENT, range},
     host::{PIECE, Piece, SOURCE},
 };
 
@@ -302,8 +302,9 @@ impl Play<'_> {
 
     /// Gives a completion to the end it is of.
     fn take(&mut self, side: usize, completion: &Completion) {
-        let of = |end: &Option<super::end::End>| {
-            end.as_ref().and_then(super::end::End::number) == Some(completion.queue_pair())
+        let of = |end: &Option<super::connection_end::End>| {
+            end.as_ref().and_then(super::connection_end::End::number)
+                == Some(completion.queue_pair())
         };
         match self.sides[side].ends.iter().position(of) {
             Some(end) => self.complete((side, end), completion),

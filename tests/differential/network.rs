@@ -8,8 +8,8 @@ use super::{
         Life::{CameBack, Exhausted, StillTrying},
         Made, Need, Turn,
     },
-    script::{FAR, Script},
-    stage::command,
+    case_target::command,
+    fake_target::{FAR, Script},
 };
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 
 use super::{
     case::{Options, Wish},
-    stage::Stage,
-    watch::{Initiator, Now, Pending},
+    case_target::Stage,
+    observe::{Initiator, Now, Pending},
 };
 
 /// One controller of ours.

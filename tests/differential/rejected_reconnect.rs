@@ -8,7 +8,7 @@ use super::{
         Life::{CameBack, Exhausted, GaveUp, Undisturbed},
         Made, Wish,
     },
-    stage::Stage,
+    case_target::Stage,
 };
 
 const CLOSED: Made = Made {

@@ -15,7 +15,7 @@ use soft_roce::target::TargetRoot;
 use tests::{SUBSYSTEM, address, dmsetup, run, wait_for};
 use uuid::Uuid;
 
-use super::{case::Made, script::Scripted};
+use super::{case::Made, fake_target::Scripted};
 
 /// The controller id that the subsystem of the target file gives out, as text.
 const HELD_ID: &str = "60000";

@@ -11,12 +11,12 @@ use crate::load::HANGS;
 
 /// Our open files, and what an RDMA device has given out.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Holdings {
+pub struct ProcessResources {
     files: Vec<String>,
     resources: String,
 }
 
-impl Holdings {
+impl ProcessResources {
     /// Counts, with the device of the bed.
     ///
     /// # Panics

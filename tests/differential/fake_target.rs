@@ -14,13 +14,13 @@ use std::{
 use auth::{GroupId, HashId, Secret};
 use rdma_host::HostIdentity;
 use tests::{
+    authentication_hook::{Door, Outgoing},
     authenticator::Settings,
-    door::{Door, Outgoing},
     target::{Answer, Seen, Target},
 };
 use verbs::RdmaCore;
 
-use super::stage::command;
+use super::case_target::command;
 
 /// What a target does from the fault on, and whether it asks for authentication from the start.
 #[derive(Clone, Copy, Debug)]

@@ -7,10 +7,10 @@ use tokio::runtime::Handle;
 
 use super::{
     case::{Case, Life, Seen, Turn, Wish},
-    kernel::Kernel,
-    ours::Ours,
-    stage::Stage,
-    watch::{Initiator, Now, Watched, watch},
+    case_target::Stage,
+    kernel_initiator::Kernel,
+    observe::{Initiator, Now, Watched, watch},
+    our_initiator::Ours,
 };
 
 /// What was seen of one initiator, and its story.

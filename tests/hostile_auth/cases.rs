@@ -2,7 +2,7 @@
 
 use auth::{GroupId, message::MessageId};
 use rdma_host::ErrorClass;
-use tests::door::Outgoing;
+use tests::authentication_hook::Outgoing;
 
 /// What must come of an attack.
 pub(crate) struct Expected {

@@ -1,7 +1,7 @@
 //! The end by the owner's wish comes soon, whatever state the controller is in, with the target
 //! gone. The same over a silent wire is in `flaps`.
 
-use tests::ending::{STATES, cancel_after, end_in};
+use tests::shutdown::{STATES, cancel_after, end_in};
 
 use super::*;
 

@@ -10,7 +10,7 @@ use super::{
         Read::{Failed, Held, Late, LateFailed},
         Wish,
     },
-    stage::Stage,
+    case_target::Stage,
 };
 
 pub(crate) fn cases() -> Vec<Case> {

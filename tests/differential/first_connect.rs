@@ -6,7 +6,7 @@ use super::{
         Life::{Connected, Refused},
         Made, Need, Turn,
     },
-    stage::Stage,
+    case_target::Stage,
 };
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -14,8 +14,8 @@ use tests::{address, wait_for};
 
 use super::{
     case::{Options, Wish},
-    stage::Stage,
-    watch::{Initiator, Now, Pending},
+    case_target::Stage,
+    observe::{Initiator, Now, Pending},
 };
 
 /// One controller of the kernel's.
