@@ -344,7 +344,7 @@ const fn language(folder: &'static str, counts: [usize; 3]) -> Language {
 const LANGUAGE: [Language; 9] = [
     language("auth/", [0, 0, 0]),
     language("benches/", [0, 0, 0]),
-    language("rdma-host/cli/", [57, 8, 0]),
+    language("rdma-host/cli/", [0, 0, 0]),
     language("rdma-host/src/driver/", [167, 39, 8]),
     language("rdma-host/", [0, 0, 0]),
     language("soft-roce/fabric/", [0, 0, 0]),

@@ -12,16 +12,16 @@ use crate::{
     host, print_json, print_text,
 };
 
-/// What to do with the configuration in /etc/nvme.
+/// Operation on the configuration in /etc/nvme.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Write a configuration in the INI format of nvme-cli 3.
     ///
-    /// Reads what `show` reads. What stands for the system's own identity goes to the main file,
-    /// each other host to a file in the folder of that name with .d at its end. Files with secrets
-    /// can be read by their owner alone.
+    /// Reads the same files as `show`. Connections with the system's own identity go to the main
+    /// file, those of each other host to a drop-in in the folder NAME.d beside it. Files with
+    /// secrets are readable by their owner only.
     Convert(Convert),
-    /// Show what a configuration means: this host, and each controller with all that applies to it.
+    /// Show this host, and each controller of a configuration with all its parameters.
     ///
     /// Without a file: /etc/nvme/nvme-fabrics.conf and its drop-ins, or if there are none,
     /// /etc/nvme/config.json and /etc/nvme/discovery.conf. Secrets are not shown.
@@ -30,26 +30,26 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Convert {
-    /// The file to read: NAME.json, discovery.conf, or in the INI format.
+    /// File to read: NAME.json, discovery.conf, or in the INI format.
     #[arg(value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// Where to write it; - shows it instead.
+    /// File to write; - prints it instead.
     #[arg(short, long, value_name = "FILE", default_value = INI)]
     output: PathBuf,
 
-    /// Overwrite what is there.
+    /// Overwrite existing files.
     #[arg(long)]
     force: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Show {
-    /// The file to read: NAME.json, discovery.conf, or in the INI format.
+    /// File to read: NAME.json, discovery.conf, or in the INI format.
     #[arg(value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// How to print.
+    /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
 }
@@ -61,7 +61,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// Reads a configuration and reports what is not understood.
+/// Reads a configuration, and warns of what is not understood.
 pub(crate) fn load(input: Option<&PathBuf>) -> Result<Configuration, Failure> {
     let configuration = match input {
         Some(path) => Configuration::load(path)?,
@@ -119,7 +119,7 @@ fn show(arguments: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Appends a controller, in words.
+/// Appends a controller as text.
 fn describe(text: &mut String, connection: &Connection) {
     let Connection { kind, subsystem, address, path, line, .. } = connection;
     let _ = writeln!(text, "{} {subsystem}", kind_name(*kind));

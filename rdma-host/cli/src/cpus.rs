@@ -1,4 +1,4 @@
-//! Which processors threads run on.
+//! Processors to run threads on.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::failure::Failure;
 
-/// Numbers of processors, in the order in which threads take them.
+/// Processor numbers, in the order in which threads are pinned to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CpuList(Vec<usize>);
 
@@ -15,13 +15,13 @@ impl CpuList {
         self.0.len()
     }
 
-    /// The processor of the thread of this number; with more threads, they begin again.
+    /// Processor of thread number `thread`; more threads than processors start over.
     pub(crate) fn for_thread(&self, thread: usize) -> usize {
         self.0[thread % self.0.len()]
     }
 }
 
-/// Keeps the calling thread on a processor, if one is given.
+/// Pins the calling thread to a processor, if one is given.
 pub(crate) fn pin(cpu: Option<usize>) -> Result<(), Failure> {
     let Some(cpu) = cpu else { return Ok(()) };
     let mut set = CpuSet::new();
@@ -34,7 +34,7 @@ pub(crate) fn pin(cpu: Option<usize>) -> Result<(), Failure> {
 impl FromStr for CpuList {
     type Err = String;
 
-    /// As taskset has it: 0-3,8.
+    /// Parses a list as of taskset: 0-3,8.
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| {
             let number = text.parse::<usize>().ok().filter(|&number| number < CpuSet::MAX_CPU);

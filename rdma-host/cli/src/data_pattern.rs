@@ -1,16 +1,16 @@
-//! A pattern that says of every block where and in which pass it was written.
+//! Test data that depends on where and in which pass it was written.
 
-/// The pattern of one run. Each 8 bytes depend on the seed, the pass and where they stand on the
-/// namespace, so that stale, misplaced and torn data all show.
+/// Data of one pass. Each 8 bytes depend on the seed, the pass and their offset on the namespace,
+/// so that stale, misplaced and torn data is found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DataPattern {
     seed: u64,
 }
 
-/// The first difference found.
+/// First difference found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PatternMismatch {
-    /// Bytes from the start of the namespace.
+    /// Offset on the namespace, in bytes.
     pub(crate) offset: u64,
     pub(crate) expected: u64,
     pub(crate) found: u64,
@@ -21,14 +21,14 @@ impl DataPattern {
         Self { seed: mix(seed ^ mix(pass)) }
     }
 
-    /// Fills `bytes`, which stand `offset` bytes from the start of the namespace.
+    /// Fills `bytes`, whose offset on the namespace is `offset` bytes.
     pub(crate) fn fill(self, offset: u64, bytes: &mut [u8]) {
         for (index, word) in bytes.chunks_exact_mut(8).enumerate() {
             word.copy_from_slice(&self.word(offset, index).to_le_bytes());
         }
     }
 
-    /// Compares `bytes` with what [`fill`](Self::fill) would make.
+    /// Compares `bytes` with the data that [`fill`](Self::fill) makes.
     pub(crate) fn check(self, offset: u64, bytes: &[u8]) -> Result<(), PatternMismatch> {
         for (index, word) in bytes.chunks_exact(8).enumerate() {
             let expected = self.word(offset, index);
@@ -45,8 +45,8 @@ impl DataPattern {
     }
 }
 
-/// A bijection of 64 bits in which every input bit reaches every output bit (the finalizer of
-/// Stafford's thirteenth variant).
+/// Bijection of 64 bits in which every input bit affects every output bit (variant 13 of Stafford's
+/// finalizers).
 pub(crate) fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

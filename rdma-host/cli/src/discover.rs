@@ -23,17 +23,17 @@ use crate::{
     size, target,
 };
 
-/// Ask discovery controllers where subsystems are; text and JSON are those of nvme-cli.
+/// Ask discovery controllers for subsystems; text and JSON are those of nvme-cli.
 ///
 /// Without an address, the discovery controllers of the configuration are asked (see `nvmf config
-/// show`). JSON is one object as of nvme-cli, or a list of such objects with the place of each
+/// show`). JSON is one object as of nvme-cli, or a list of such objects, each with its address,
 /// where several controllers may be asked.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[arg(help = "nvmf-rdma://ADDRESS[:PORT][/NQN], or \"trtype:RDMA traddr:…\"")]
     target: Option<String>,
 
-    /// Transport, for the habit's sake: RDMA is what there is.
+    /// Transport, as in nvme-cli; only RDMA is supported.
     #[arg(short, long, default_value = "rdma", value_parser = ["rdma"], hide = true)]
     transport: String,
 
@@ -49,15 +49,15 @@ pub(crate) struct Arguments {
     #[arg(short = 'n', long, default_value = Nqn::DISCOVERY, conflicts_with = "target")]
     nqn: String,
 
-    /// Our address to use.
+    /// Address of this host to use.
     #[arg(short = 'w', long, value_name = "ADDRESS")]
     host_traddr: Option<IpAddr>,
 
-    /// Our NQN [default: /etc/nvme/hostnqn, or made of the machine id].
+    /// Host NQN [default: /etc/nvme/hostnqn, or made of the machine id].
     #[arg(short = 'q', long, value_name = "NQN")]
     hostnqn: Option<String>,
 
-    /// Our host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
+    /// Host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
     #[arg(short = 'I', long, value_name = "UUID")]
     hostid: Option<Uuid>,
 
@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
     #[arg(short = 'J', long, value_name = "FILE", conflicts_with_all = ["target", "traddr"])]
     config: Option<PathBuf>,
 
-    /// Follow referrals, so many in a row.
+    /// Follow referrals, at most this many in a row.
     #[arg(long, value_name = "DEPTH", default_value_t = 0)]
     referrals: u8,
 
@@ -88,18 +88,18 @@ pub(crate) struct Arguments {
     #[arg(short, long, conflicts_with_all = ["referrals", "recursive", "config"])]
     persistent: bool,
 
-    /// How to print.
+    /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
 
-    /// The same as --output-format json.
+    /// Short for --output-format json.
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = connect::runtime()?;
-    // Once for all: a descriptor can be read only once.
+    // Read once for all controllers: a descriptor can be read only once.
     let authentication = arguments.secrets.options()?;
     let with_secrets =
         |options| ConnectOptions { authentication: authentication.clone(), ..options };
@@ -125,7 +125,7 @@ impl Arguments {
         if self.recursive { REFERRAL_DEPTH } else { self.referrals }
     }
 
-    /// The controller that the options name.
+    /// Options for the controller named on the command line.
     fn target_options(&self) -> Result<Option<ConnectOptions>, Failure> {
         let (address, nqn) = match (&self.target, &self.traddr) {
             (Some(target), _) => target::parse_with_default_nqn(target, Nqn::DISCOVERY)?,
@@ -143,7 +143,7 @@ impl Arguments {
         Ok(Some(options))
     }
 
-    /// The controllers of the configuration.
+    /// Options for the discovery controllers of the configuration.
     fn configured_options(&self) -> Result<Vec<ConnectOptions>, Failure> {
         let connections = config::load(self.config.as_ref())?.connections()?;
         let mut all = Vec::new();
@@ -171,9 +171,9 @@ impl Arguments {
     fn options_of(&self, connection: &Connection) -> Result<ConnectOptions, Failure> {
         let address = &connection.address;
         let nqn = self.hostnqn.as_deref().or(connection.hostnqn.as_deref());
-        // Read as a UUID when the file was read.
+        // Checked to be a UUID when the file was read.
         let id = connection.hostid.as_deref().and_then(|id| id.parse().ok());
-        // The system's own identifier would make one host of the two.
+        // With the system's own identifier, targets would take both for one host.
         let id = self.hostid.or(id).or_else(|| nqn.map(host::id_for));
         let host = host::identity(nqn, id)?;
         let subsystem = connection.subsystem.parse().map_err(Failure::usage)?;
@@ -192,8 +192,8 @@ impl Arguments {
         Ok(options)
     }
 
-    /// Asks all of them, and whom they refer to. One that fails does not keep the others from
-    /// being asked; the first failure is returned in the end.
+    /// Reads the logs of all controllers, and of those they refer to. One that fails does not keep
+    /// the others from being asked; the first failure is returned in the end.
     async fn query(&self, all: &[ConnectOptions]) -> Result<(), Failure> {
         let several = self.depth() > 0 || (self.target.is_none() && self.traddr.is_none());
         let mut values = Vec::new();
@@ -209,10 +209,7 @@ impl Arguments {
                     Ok(_) => {}
                     Err(error) => {
                         let error = Failure::from(error.clone());
-                        let error = match several {
-                            true => error.context(&discovered.visit),
-                            false => error,
-                        };
+                        let error = if several { error.context(&discovered.visit) } else { error };
                         if several {
                             eprintln!("nvmf: {error}");
                         }
@@ -270,13 +267,13 @@ impl Arguments {
     }
 }
 
-/// Whether a referral that is not followed is worth a word: nobody asked to follow any, or it leads
-/// back, as it does between the two halves of every redundant target.
+/// True unless it is normal that a referral is not followed: none is to be followed, or this one
+/// leads back, as between the two halves of a redundant target.
 fn is_reportable(skipped: &SkippedReferral) -> bool {
     !matches!(skipped.reason, SkipReason::AlreadyQueried | SkipReason::Depth(0))
 }
 
-/// The layout of nvme-cli.
+/// Log in the layout of nvme-cli.
 fn to_text(log: &DiscoveryLog) -> String {
     use std::fmt::Write as _;
     let DiscoveryLog { generation, entries } = log;
@@ -318,7 +315,7 @@ fn to_text(log: &DiscoveryLog) -> String {
     text
 }
 
-/// The keys of nvme-cli.
+/// Log with the keys of nvme-cli.
 fn to_json(log: &DiscoveryLog) -> Value {
     let records: Vec<_> = log.entries.iter().map(entry_to_json).collect();
     json!({ "genctr": log.generation, "records": records })
@@ -349,7 +346,7 @@ fn entry_to_json(entry: &DiscoveryEntry) -> Value {
     value
 }
 
-/// One of several logs, or why there is none.
+/// One of several logs, or the error in its place, with the address of its controller.
 fn to_json_with_address(discovered: &Discovered) -> Value {
     let Discovered { visit, outcome, .. } = discovered;
     let mut value = match outcome {

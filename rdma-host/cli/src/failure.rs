@@ -1,21 +1,21 @@
-//! How a command ends when it does not succeed.
+//! Failure of a command: a message and an exit code.
 
 use std::fmt;
 
 use rdma_host::{Error, ErrorClass};
 
-/// A message in one line, and the exit code that goes with it.
+/// Message in one line, by its exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// 3: access is refused for good.
+    /// 3: access was refused, and trying again would not help.
     Access(String),
-    /// 1: failed in another way.
+    /// 1: any other failure.
     Failed(String),
-    /// 5: data read is not data written.
+    /// 5: data that was read differs from what was written.
     Mismatch(String),
-    /// 4: the target or the network.
+    /// 4: the target or the network failed.
     Transport(String),
-    /// 2: the command line.
+    /// 2: the command line is wrong.
     Usage(String),
 }
 
@@ -28,7 +28,7 @@ impl Failure {
         Self::Usage(message.to_string())
     }
 
-    /// The same failure with what was going on in front.
+    /// Failure with the operation that failed in front of its message.
     pub(crate) fn context(self, what: impl fmt::Display) -> Self {
         match self {
             Self::Access(text) => Self::Access(format!("{what}: {text}")),

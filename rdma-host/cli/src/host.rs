@@ -1,4 +1,4 @@
-//! Who this host is: /etc/nvme as nvme-cli keeps it, or a name that stays the same.
+//! Identity of this host: from /etc/nvme, as nvme-cli keeps it, or made of the machine id.
 
 use std::{fmt, fs};
 
@@ -7,26 +7,26 @@ use uuid::Uuid;
 
 use crate::failure::Failure;
 
-/// Names host identifiers made of a machine id, so that they tell nothing about it.
+/// UUID namespace of host identifiers that are hashes of a machine id, which they do not disclose.
 const MACHINE_NAMESPACE: Uuid = Uuid::from_u128(0x7f0c_66a2_42d5_4be4_9d0c_2a54_9f3e_1c70);
 
 const NQN_FILE: &str = "/etc/nvme/hostnqn";
 const ID_FILE: &str = "/etc/nvme/hostid";
 
-/// What tells this machine from others and survives a restart, best first.
+/// Files with an identifier of this machine that survives a reboot, the best first.
 const MACHINE_FILES: [&str; 3] =
     ["/etc/machine-id", "/var/lib/dbus/machine-id", "/sys/class/dmi/id/product_uuid"];
 
-/// What stays the same until the next boot.
+/// File with an identifier that lasts until the next boot.
 const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The host's identity: what the options say, else /etc/nvme/hostnqn and hostid, else one made of
-/// the machine id, which survives reboots, or where there is none of the boot id. Never one that
-/// differs from run to run: targets know hosts by it.
+/// Host's identity: from the options, else from /etc/nvme/hostnqn and hostid, else made of the
+/// machine id, which survives reboots, or without one of the boot id. It never differs from run to
+/// run: targets know hosts by it.
 ///
-/// An identity that will not last is told on standard error. A name and an identifier that do not
-/// belong together are told with `--verbose` and by `nvmf config show`: some distributions install
-/// nvme-cli that way.
+/// A warning on standard error says that an identity will not last. A name and an identifier that
+/// do not belong together are reported with `--verbose` and by `nvmf config show`: some
+/// distributions install nvme-cli that way.
 pub(crate) fn identity(nqn: Option<&str>, id: Option<Uuid>) -> Result<HostIdentity, Failure> {
     let (identity, warnings) = identity_from(nqn, id, first_line)?;
     for warning in warnings {
@@ -38,23 +38,23 @@ pub(crate) fn identity(nqn: Option<&str>, id: Option<Uuid>) -> Result<HostIdenti
     Ok(identity)
 }
 
-/// An identifier that belongs to a host of this name and no other.
+/// Identifier for a host of this name: the UUID inside it, else a hash of it.
 pub(crate) fn id_for(nqn: &str) -> Uuid {
     let inside = nqn.parse().ok().as_ref().and_then(uuid_inside);
     inside.unwrap_or_else(|| Uuid::new_v5(&MACHINE_NAMESPACE, nqn.as_bytes()))
 }
 
-/// The identity where no option says another, and all that is doubtful about it.
+/// Identity without options, and the warnings about it.
 pub(crate) fn system_identity() -> Result<(HostIdentity, Vec<IdentityWarning>), Failure> {
     identity_from(None, None, first_line)
 }
 
-/// What is wrong with an identity that can be used.
+/// Weakness of an identity that can be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum IdentityWarning {
-    /// It lasts until the next boot.
+    /// An identity that lasts until the next boot.
     Boot,
-    /// The name holds another identifier.
+    /// A name that holds another identifier.
     Mismatch { nqn: Nqn, id: Uuid },
 }
 
@@ -75,17 +75,17 @@ impl fmt::Display for IdentityWarning {
     }
 }
 
-/// The same, with the first line of a file given by `file`; also returns what is doubtful.
+/// Identity and its warnings; `file` returns the first line of a file.
 ///
-/// A host identifier that is given counts more than the UUID inside the name, as with nvme-cli:
-/// the kernel's initiator on this host has the same identity then.
+/// A given host identifier takes precedence over the UUID inside the name, as in nvme-cli: the
+/// kernel's initiator on this host then has the same identity.
 fn identity_from(
     nqn: Option<&str>,
     id: Option<Uuid>,
     file: impl Fn(&str) -> Option<String>,
 ) -> Result<(HostIdentity, Vec<IdentityWarning>), Failure> {
     let mut warnings = Vec::new();
-    let named_here = nqn.is_some();
+    let nqn_given = nqn.is_some();
     let nqn = match nqn {
         Some(nqn) => Some(parse(nqn, "--hostnqn")?),
         None => file(NQN_FILE).map(|nqn| parse(&nqn, NQN_FILE)).transpose()?,
@@ -94,8 +94,8 @@ fn identity_from(
     let id_file = || file(ID_FILE).map(|id| parse_id(&id)).transpose();
     let id = match (id, inside) {
         (Some(id), _) => Some(id),
-        // The identifier on file is that of the name on file.
-        (None, Some(inside)) if named_here => Some(inside),
+        // The identifier on file belongs to the name on file.
+        (None, Some(inside)) if nqn_given => Some(inside),
         (None, inside) => id_file()?.or(inside),
     };
     let id = match id {
@@ -111,7 +111,7 @@ fn identity_from(
     Ok((HostIdentity { nqn, id }, warnings))
 }
 
-/// An identifier made of what tells this machine from others.
+/// Identifier made of the machine id or the boot id.
 fn machine_id(
     file: &impl Fn(&str) -> Option<String>,
     warnings: &mut Vec<IdentityWarning>,
@@ -144,12 +144,12 @@ fn parse_id(text: &str) -> Result<Uuid, Failure> {
     id.ok_or_else(wrong)
 }
 
-/// By convention the host identifier is the UUID inside the NQN.
+/// UUID inside the NQN, which by convention is the host identifier.
 fn uuid_inside(nqn: &Nqn) -> Option<Uuid> {
     nqn.as_str().rsplit_once("uuid:").and_then(|(_, uuid)| uuid.parse().ok())
 }
 
-/// The first line of a file that exists and is not empty.
+/// First line of a file, unless the file is missing or the line empty.
 fn first_line(path: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().next().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned)
@@ -166,7 +166,7 @@ mod tests {
     }
 
     /// An identity without warnings.
-    fn sure(
+    fn without_warnings(
         nqn: Option<&str>,
         id: Option<Uuid>,
         file: impl Fn(&str) -> Option<String>,
@@ -178,12 +178,12 @@ mod tests {
 
     #[test]
     fn the_id_is_the_one_in_the_name() {
-        let identity = sure(Some(NAMED), None, nothing);
+        let identity = without_warnings(Some(NAMED), None, nothing);
         assert_eq!(identity.id, Uuid::from_u128(1));
         assert_eq!(identity.nqn.as_str(), NAMED);
-        // That on file belongs to another name.
+        // The identifier on file belongs to another name.
         let files = |path: &str| (path == ID_FILE).then(|| Uuid::from_u128(2).to_string());
-        assert_eq!(sure(Some(NAMED), None, files).id, Uuid::from_u128(1));
+        assert_eq!(without_warnings(Some(NAMED), None, files).id, Uuid::from_u128(1));
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
             ID_FILE => Some(Uuid::from_u128(2).to_string()),
             _ => Some("machine".to_owned()),
         };
-        let identity = sure(None, None, files);
+        let identity = without_warnings(None, None, files);
         assert_eq!((identity.nqn.as_str(), identity.id), ("nqn.x", Uuid::from_u128(2)));
     }
 
@@ -223,8 +223,8 @@ mod tests {
     fn without_files_it_is_made_of_the_machine_id() {
         for machine_file in MACHINE_FILES {
             let files = |path: &str| (path == machine_file).then(|| "machine".to_owned());
-            let identity = sure(None, None, files);
-            assert_eq!(identity, sure(None, None, files));
+            let identity = without_warnings(None, None, files);
+            assert_eq!(identity, without_warnings(None, None, files));
             assert_eq!(identity, HostIdentity::from_id(identity.id));
             assert!(!identity.nqn.as_str().contains("machine"));
         }
@@ -242,7 +242,7 @@ mod tests {
         assert_ne!(booted("one"), booted("two"));
         assert_eq!(identity_from(None, None, nothing).unwrap_err().exit_code(), 2);
         let id = Uuid::from_u128(7);
-        assert_eq!(sure(None, Some(id), nothing), HostIdentity::from_id(id));
+        assert_eq!(without_warnings(None, Some(id), nothing), HostIdentity::from_id(id));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// How to print.
+    /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
 
@@ -81,7 +81,7 @@ fn print(connected: &ConnectedController, namespaces: &[NamespaceInfo]) {
     }
 }
 
-/// By which names the namespace is known everywhere.
+/// Globally unique identifiers of a namespace.
 fn names(namespace: &NamespaceInfo) -> String {
     let all = [
         namespace.uuid.map(|uuid| format!("uuid {uuid}")),

@@ -17,20 +17,20 @@ use crate::{failure::Failure, process_hardening, secrets};
 pub(crate) enum Command {
     /// Check a secret read from a file or standard input.
     Check {
-        /// The file with the secret; - for standard input.
+        /// File with the secret; - for standard input.
         #[arg(default_value = "-")]
         file: PathBuf,
     },
     /// Make a random secret, and print it or write it to a file.
     Gen {
-        /// Bytes of the secret.
+        /// Length of the secret, in bytes.
         #[arg(short = 'l', long, default_value = "32", value_parser = ["32", "48", "64"])]
         key_length: String,
-        /// The hash that makes a key of the secret: 0 none, 1 SHA-256, 2 SHA-384, 3 SHA-512.
+        /// Hash that transforms the secret into a key: 0 none, 1 SHA-256, 2 SHA-384, 3 SHA-512.
         #[arg(short = 'm', long, default_value_t = 0,
               value_parser = clap::value_parser!(u8).range(0..=3))]
         hmac: u8,
-        /// A new file for the secret, readable by its owner only; an old one is not overwritten.
+        /// New file for the secret, readable by its owner only; existing files are not overwritten.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -49,7 +49,6 @@ fn generate(key_length: &str, hash: HashId, output: Option<&Path>) -> Result<(),
     let length: usize = key_length.parse().map_err(Failure::usage)?;
     let (file, name) = match output {
         Some(path) => (create(path), path.display().to_string()),
-        // Not through the library's buffer, which is not wiped.
         None => (unbuffered(std::io::stdout()), "standard output".to_owned()),
     };
     process_hardening::protect();
@@ -73,9 +72,10 @@ fn create(path: &Path) -> std::io::Result<File> {
 }
 
 fn check(file: &Path) -> Result<(), Failure> {
-    let (opened, name) = match file.as_os_str() == "-" {
-        true => (unbuffered(std::io::stdin()), "standard input".to_owned()),
-        false => (File::open(file), file.display().to_string()),
+    let (opened, name) = if file.as_os_str() == "-" {
+        (unbuffered(std::io::stdin()), "standard input".to_owned())
+    } else {
+        (File::open(file), file.display().to_string())
     };
     let text = opened.and_then(secrets::read_text);
     let text = text.map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
@@ -85,7 +85,7 @@ fn check(file: &Path) -> Result<(), Failure> {
     crate::print_text(&format!("the secret is valid; transformation: {hash}\n"))
 }
 
-/// The file of a standard stream.
+/// Standard stream without the buffer of the standard library, which is not wiped.
 fn unbuffered(stream: impl AsFd) -> std::io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }

@@ -1,18 +1,18 @@
-//! The kernel's keyrings as a place for secrets.
+//! Secrets in the kernel's keyrings.
 
 use std::fmt;
 
 use linux_keyutils::{Key, KeyError, KeyRing, KeyRingIdentifier, KeySerialId};
 use zeroize::Zeroizing;
 
-/// Which key: its serial number, or the description of a key of the type "user".
+/// Serial number of a key, or description of a key of the type "user".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyName {
     Description(String),
     Serial(i32),
 }
 
-/// Where a description is looked for, in this order.
+/// Keyrings in which a description is looked for, in this order.
 const KEYRINGS: [KeyRingIdentifier; 3] =
     [KeyRingIdentifier::Session, KeyRingIdentifier::UserSession, KeyRingIdentifier::User];
 
@@ -41,7 +41,7 @@ impl fmt::Display for KeyName {
 }
 
 impl KeyName {
-    /// Reads the key's contents, of `max` bytes at most.
+    /// Reads the payload of the key, of `max` bytes at most.
     pub(crate) fn read(&self, max: usize) -> Result<Zeroizing<String>, String> {
         let key = self.find().map_err(|error| format!("{self}: {}", describe(&error)))?;
         let mut bytes = Zeroizing::new(vec![0; max]);
@@ -76,7 +76,7 @@ impl KeyName {
     }
 }
 
-/// In words, with what to do next.
+/// Error in words, with the remedy.
 fn describe(error: &KeyError) -> String {
     match error {
         KeyError::AccessDenied | KeyError::PermissionDenied => {

@@ -1,4 +1,4 @@
-//! `nvmf log`: what a controller's log pages say.
+//! `nvmf log`: log pages of a controller.
 
 use clap::{Args, ValueEnum};
 use rdma_host::{
@@ -17,10 +17,10 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Which page.
+    /// Log page.
     page: LogPage,
 
-    /// How to print.
+    /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
 
@@ -30,21 +30,21 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum LogPage {
-    /// Asymmetric namespace access: how well this controller reaches which namespaces.
+    /// Asymmetric Namespace Access: state of the access to each group of namespaces.
     Ana,
     /// Namespaces that changed since the page was last read.
     Changed,
     /// Commands supported, and what they may change.
     Effects,
-    /// Errors that the controller remembers.
+    /// Error information: latest errors of the controller.
     Error,
-    /// Which firmware it has.
+    /// Firmware slots, and the active one.
     Firmware,
-    /// How well it is (SMART).
+    /// SMART / Health information.
     Health,
 }
 
-/// A page in both forms.
+/// Log page as text and as JSON.
 struct RenderedPage {
     text: String,
     json: Value,
@@ -116,7 +116,7 @@ fn effects(effects: &EffectsLog) -> RenderedPage {
     RenderedPage { text, json: json!({ "admin": list(&effects.admin), "io": list(&effects.io) }) }
 }
 
-/// What the specification calls a command, if it is one that is known here.
+/// Name of a command in the specification; empty for one that is unknown here.
 fn name(set: &str, opcode: Opcode) -> &'static str {
     match (set, opcode.0) {
         ("admin", 0x02) => "Get Log Page",
@@ -149,7 +149,7 @@ fn command((opcode, effect): &(Opcode, CommandEffects)) -> Value {
     })
 }
 
-/// What a command may change, in words.
+/// Names of what a command may change.
 fn changes(effect: CommandEffects) -> Vec<&'static str> {
     let all = [
         (effect.changes_content(), "content"),
@@ -232,7 +232,7 @@ fn health(health: &HealthLog) -> RenderedPage {
         "available_spare_percent": health.available_spare_percent,
         "spare_threshold_percent": health.spare_threshold_percent,
         "percentage_used": health.percentage_used,
-        // Beyond the numbers that every reader of JSON can keep.
+        // Strings, since these counters exceed the integers that every JSON reader can hold.
         "unsafe_shutdowns": health.unsafe_shutdowns.to_string(),
         "media_errors": health.media_errors.to_string(),
         "error_entries": health.error_entries.to_string(),

@@ -44,7 +44,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
 
-    /// Say more on standard error; twice, everything.
+    /// Log to standard error; given twice, in full detail.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
 }
@@ -57,14 +57,14 @@ enum Command {
     #[command(subcommand)]
     Config(config::Command),
     Discover(discover::Arguments),
-    /// Show the controller, its namespaces and what was agreed on.
+    /// Show the controller, its namespaces and the negotiated parameters.
     Identify(identify::Arguments),
     /// Make and check DH-HMAC-CHAP secrets.
     #[command(subcommand)]
     Key(key::Command),
     /// Show a log page: health, errors, firmware, effects, changed namespaces, access states.
     Log(log::Arguments),
-    /// Stay connected, and say what happens: one line a change or notice.
+    /// Stay connected and print each change of state and event, one a line.
     Monitor(monitor::Arguments),
     /// Read blocks to a file or standard output.
     Read(read_write::Arguments),
@@ -74,13 +74,13 @@ enum Command {
     Write(read_write::Arguments),
 }
 
-/// How results are printed.
+/// Output format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Normal,
-    /// For programs: one JSON value on standard output, nothing else there.
+    /// JSON for programs: one value on standard output, and nothing else.
     Json,
 }
 

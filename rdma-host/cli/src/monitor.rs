@@ -1,4 +1,4 @@
-//! `nvmf monitor`: what happens to a controller, one line a change or notice.
+//! `nvmf monitor`: one line for each state change and event of a controller.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::{Format, connect, failure::Failure, shutdown::ShutdownSignal, target:
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// How to print; json: one value a line.
+    /// Output format; json: one value a line.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
 
@@ -30,32 +30,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     connect::runtime()?.block_on(async {
         let mut shutdown = ShutdownSignal::catch()?;
         let connecting = Controller::begin(&RdmaCore::new().into(), &options, 1)?;
-        let (mut changes, mut notices) = (connecting.changes(), connecting.notices());
+        let (mut changes, mut events) = (connecting.changes(), connecting.notices());
         let format = arguments.output_format;
         let printer = tokio::spawn(async move {
-            // Both end with the controller.
+            // Both streams end with the controller.
             loop {
                 tokio::select! {
-                    Some(change) = changes.next() => print(&change, format),
-                    Some(notice) = notices.next() => print_notice(&notice, format),
+                    Some(change) = changes.next() => print_change(&change, format),
+                    Some(event) = events.next() => print_event(&event, format),
                     else => break,
                 }
             }
         });
         let outcome = watch(connecting.live(), arguments.runtime, &mut shutdown).await;
-        // All is said once the controller is gone.
+        // Ends once the controller is gone, with all printed.
         let _ = printer.await;
         outcome
     })
 }
 
-/// Holds the connection until the end: of the controller, of the time, or by a signal.
+/// Keeps the connection until the controller fails, the time is over or a signal arrives.
 async fn watch(
     connect: impl Future<Output = Result<Controller, rdma_host::Error>>,
     runtime: Option<Duration>,
     shutdown: &mut ShutdownSignal,
 ) -> Result<(), Failure> {
-    let over = async {
+    let timeout = async {
         match runtime {
             Some(time) => tokio::time::sleep(time).await,
             None => std::future::pending().await,
@@ -63,7 +63,7 @@ async fn watch(
     };
     let stopped = async {
         tokio::select! {
-            () = over => {}
+            () = timeout => {}
             () = shutdown.received() => {}
         }
     };
@@ -82,19 +82,19 @@ async fn watch(
     }
 }
 
-fn print(change: &StateChange, format: Format) {
+fn print_change(change: &StateChange, format: Format) {
     let since_epoch = since_epoch(change.at);
     match format {
         Format::Normal => println!("{} {change}", clock(since_epoch)),
-        Format::Json => println!("{}", to_json(change, since_epoch)),
+        Format::Json => println!("{}", change_to_json(change, since_epoch)),
     }
 }
 
-fn print_notice(notice: &ControllerEvent, format: Format) {
-    let since_epoch = since_epoch(notice.at);
+fn print_event(event: &ControllerEvent, format: Format) {
+    let since_epoch = since_epoch(event.at);
     match format {
-        Format::Normal => println!("{} notice: {notice}", clock(since_epoch)),
-        Format::Json => println!("{}", notice_to_json(notice, since_epoch)),
+        Format::Normal => println!("{} notice: {event}", clock(since_epoch)),
+        Format::Json => println!("{}", event_to_json(event, since_epoch)),
     }
 }
 
@@ -102,14 +102,14 @@ fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The time of day in UTC, to the millisecond.
+/// Time of day in UTC, to the millisecond.
 fn clock(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs() % (24 * 60 * 60);
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     format!("{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, since_epoch.subsec_millis())
 }
 
-fn to_json(change: &StateChange, since_epoch: Duration) -> Value {
+fn change_to_json(change: &StateChange, since_epoch: Duration) -> Value {
     json!({
         "time": since_epoch.as_secs_f64(),
         "state": change.state.to_string(),
@@ -121,23 +121,23 @@ fn to_json(change: &StateChange, since_epoch: Duration) -> Value {
     })
 }
 
-fn notice_to_json(notice: &ControllerEvent, since_epoch: Duration) -> Value {
-    let namespaces = match &notice.detail {
+fn event_to_json(event: &ControllerEvent, since_epoch: Duration) -> Value {
+    let namespaces = match &event.detail {
         EventDetail::Namespaces(all) => {
-            let one = |(id, fate): &(NamespaceId, NamespaceChange)| {
-                let blocks = match fate {
+            let one = |(id, change): &(NamespaceId, NamespaceChange)| {
+                let blocks = match change {
                     NamespaceChange::Same(info) | NamespaceChange::Replaced(info) => {
                         Some(info.blocks)
                     }
                     _ => None,
                 };
-                json!({ "nsid": id.0, "fate": fate.to_string(), "blocks": blocks })
+                json!({ "nsid": id.0, "fate": change.to_string(), "blocks": blocks })
             };
             Some(all.iter().map(one).collect::<Vec<_>>())
         }
         _ => None,
     };
-    let groups = match &notice.detail {
+    let groups = match &event.detail {
         EventDetail::Ana(log) => {
             let groups = log.groups.iter();
             let one =
@@ -148,8 +148,8 @@ fn notice_to_json(notice: &ControllerEvent, since_epoch: Duration) -> Value {
     };
     json!({
         "time": since_epoch.as_secs_f64(),
-        "notice": notice.to_string(),
-        "event": notice.event.0,
+        "notice": event.to_string(),
+        "event": event.event.0,
         "namespaces": namespaces,
         "ana_groups": groups,
     })

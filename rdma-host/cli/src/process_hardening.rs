@@ -1,13 +1,13 @@
-//! What keeps secrets in this process.
+//! Hardening of a process that holds secrets.
 //!
-//! Once a secret is to be read, this process leaves no core dump, and other processes of the same
-//! user can neither attach to it nor read its memory. Root can. All of its memory stays out of the
-//! swap space where it may lock as much as it likes, as processes that use RDMA often may; where
-//! it may not, encrypt the swap space. Secrets are wiped when they are no longer needed, which is
-//! when the process ends or the command has failed.
+//! From before a secret is read, this process leaves no core dump, and other processes of the same
+//! user can neither attach to it nor read its memory; root can. All of its memory is kept out of
+//! the swap space if the limit of locked memory is off, as it often is for RDMA; otherwise, encrypt
+//! the swap space. Secrets are wiped when they are no longer needed: when the process ends or the
+//! command has failed.
 //!
-//! That is all memory and not the pages of secrets alone, since a secret is copied as it is read,
-//! decoded and hashed, and a page that was forgotten would be the one that leaks.
+//! All memory is locked, not only the pages of secrets, since a secret is copied when it is read,
+//! decoded and hashed, and a page that was left out would be the one that leaks.
 
 use rustix::{
     mm::MlockAllFlags,
@@ -15,8 +15,8 @@ use rustix::{
     thread::CapabilitySet,
 };
 
-/// Forbids core dumps, looking in and, where it may, swapping out. Does what is possible: no call
-/// fails on Linux unless something forbids it, and a secret is needed all the same.
+/// Forbids core dumps, access by other processes and, if allowed, swapping out. A call that fails,
+/// which on Linux takes a security policy, is logged: the command needs its secret all the same.
 pub(crate) fn protect() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none) {
@@ -26,9 +26,9 @@ pub(crate) fn protect() {
     if let Err(error) = rustix::process::set_dumpable_behavior(behavior) {
         tracing::warn!("the process cannot be shut to others: {error}");
     }
-    // With a limit, memory that is needed later would be refused.
+    // With a limit, later allocations would fail.
     if may_lock_everything() {
-        // What is touched, not what is reserved.
+        // Pages that are touched, not those that are only reserved.
         let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
         if let Err(error) = rustix::mm::mlockall(all) {
             tracing::warn!("memory cannot be kept from being swapped out: {error}");

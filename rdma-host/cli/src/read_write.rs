@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 
 use crate::{connect::ConnectedController, failure::Failure, size, target::TargetArguments};
 
-/// Transfers on their way at once.
+/// Commands in flight.
 const DEPTH: usize = 8;
-/// Bytes of each, or what the controller takes in one command if that is less. With the depth,
-/// 2 MiB: below the 8 MiB that users may commonly lock.
+/// Bytes of a command, unless the controller takes less. Times the depth 2 MiB, below the 8 MiB
+/// that users may commonly lock.
 const CHUNK_BYTES: u64 = 256 << 10;
 
 #[derive(Args)]
@@ -30,11 +30,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "LBA", default_value_t = 0)]
     lba: u64,
 
-    /// How many blocks [default: read to the end of the namespace; write all of the file].
+    /// Number of blocks [default: read to the end of the namespace; write all of the file].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     blocks: Option<u64>,
 
-    /// The file to write to the namespace, or to read it into; - for standard input or output.
+    /// File to write to the namespace, or to read it into; - for standard input or output.
     #[arg(short, long, default_value = "-")]
     file: PathBuf,
 
@@ -42,10 +42,10 @@ pub(crate) struct Arguments {
     target: TargetArguments,
 }
 
-/// A command in flight.
+/// Command in flight.
 type PendingTransfer = JoinHandle<Result<Buffer, TransferError>>;
 
-/// A range of a namespace, moved chunk by chunk in order.
+/// Transfer of a range of a namespace, chunk by chunk in order.
 struct RangeTransfer {
     connected: ConnectedController,
     namespace: Namespace,
@@ -87,7 +87,7 @@ pub(crate) fn write(arguments: &Arguments) -> Result<(), Failure> {
 fn check_range(namespace: &Namespace, lba: u64, blocks: u64) -> Result<u64, Failure> {
     let bytes = blocks.checked_mul(u64::from(namespace.info().block_size));
     let bytes = bytes.ok_or_else(|| Failure::usage(format!("{blocks} blocks are too many")))?;
-    // An empty rest means that the range starts past the end.
+    // A range of no blocks starts past the end; it is refused as one block there would be.
     let least = u64::from(namespace.info().block_size);
     namespace.check_range(lba, bytes.max(least)).map_err(rdma_host::Error::from)?;
     Ok(bytes)
@@ -113,18 +113,18 @@ impl RangeTransfer {
     }
 
     fn read(&mut self, lba: u64, bytes: u64, output: &mut Output) -> Result<(), Failure> {
-        let (mut asked, mut received) = (0, 0);
+        let (mut submitted, mut received) = (0, 0);
         let mut copy = Vec::new();
         while received < bytes {
-            while asked < bytes
+            while submitted < bytes
                 && let Some(buffer) = self.buffers.pop()
             {
-                let length = self.chunk.min(bytes - asked);
-                let at = lba + blocks_of(&self.namespace, asked);
+                let length = self.chunk.min(bytes - submitted);
+                let at = lba + blocks_of(&self.namespace, submitted);
                 self.submit(buffer, length, move |namespace, part| async move {
                     namespace.read(at, part).await
                 })?;
-                asked += length;
+                submitted += length;
             }
             let buffer = self.wait_oldest().map_err(|failure| {
                 let end = lba + blocks_of(&self.namespace, received);
@@ -140,37 +140,38 @@ impl RangeTransfer {
         Ok(())
     }
 
-    /// Writes until `bytes` or the input end; returns how many bytes it wrote.
+    /// Writes `bytes`, or until the input ends; returns the number of bytes written.
     fn write(&mut self, lba: u64, bytes: Option<u64>, input: &mut Input) -> Result<u64, Failure> {
-        let (mut taken, mut written) = (0, 0);
+        let (mut submitted, mut written) = (0, 0);
         let mut copy = vec![0; usize::try_from(self.chunk).map_err(Failure::failed)?];
         let mut ended = false;
         loop {
-            let room = |taken: u64| bytes.is_none_or(|bytes| taken < bytes);
-            while !ended && room(taken) && !self.buffers.is_empty() {
-                let want = bytes.map_or(self.chunk, |bytes| self.chunk.min(bytes - taken));
+            let room = |submitted: u64| bytes.is_none_or(|bytes| submitted < bytes);
+            while !ended && room(submitted) && !self.buffers.is_empty() {
+                let want = bytes.map_or(self.chunk, |bytes| self.chunk.min(bytes - submitted));
                 let chunk = &mut copy[..usize::try_from(want).unwrap_or(usize::MAX)];
                 let got = input.fill(chunk)?;
                 ended = got < chunk.len();
                 if got == 0 {
                     break;
                 }
-                let at = lba + blocks_of(&self.namespace, taken);
+                let at = lba + blocks_of(&self.namespace, submitted);
                 let outcome = self.write_chunk(at, &chunk[..got]);
-                outcome.map_err(|failure| self.partial(failure, lba, written))?;
-                taken += got as u64;
+                outcome.map_err(|failure| self.describe_partial_write(failure, lba, written))?;
+                submitted += got as u64;
             }
             if self.pending.is_empty() {
                 break;
             }
-            let buffer =
-                self.wait_oldest().map_err(|failure| self.partial(failure, lba, written))?;
+            let buffer = self
+                .wait_oldest()
+                .map_err(|failure| self.describe_partial_write(failure, lba, written))?;
             written += buffer.len() as u64;
             self.progress.inc(buffer.len() as u64);
             self.release(buffer);
         }
         match bytes {
-            Some(bytes) if written < bytes => Err(self.partial(
+            Some(bytes) if written < bytes => Err(self.describe_partial_write(
                 Failure::failed(format!("{} ended after {written} of {bytes} bytes", input.name())),
                 lba,
                 written,
@@ -195,8 +196,8 @@ impl RangeTransfer {
         Ok(written)
     }
 
-    /// What was written before a failure, in order; later pieces may have been written too.
-    fn partial(&self, failure: Failure, lba: u64, written: u64) -> Failure {
+    /// Failure with the number of blocks written before it without a gap; later ones may be too.
+    fn describe_partial_write(&self, failure: Failure, lba: u64, written: u64) -> Failure {
         let blocks = blocks_of(&self.namespace, written);
         if written == 0 && self.pending.is_empty() {
             return failure.context("nothing was written");
@@ -223,7 +224,7 @@ impl RangeTransfer {
         Ok(())
     }
 
-    /// The oldest command's buffer.
+    /// Waits for the oldest command, and returns its buffer.
     fn wait_oldest(&mut self) -> Result<Buffer, Failure> {
         let Some(oldest) = self.pending.pop_front() else {
             return Err(Failure::failed("nothing is in flight"));
@@ -249,7 +250,7 @@ impl RangeTransfer {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// Progress bar; hidden if standard error is no terminal.
 fn progress(bytes: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -280,7 +281,7 @@ fn output_error(path: &Path, error: &std::io::Error) -> Failure {
 struct Input {
     reader: Box<dyn Read>,
     path: PathBuf,
-    /// Known for regular files.
+    /// Length, if it is a regular file.
     bytes: Option<u64>,
 }
 
@@ -300,25 +301,26 @@ impl Input {
     }
 
     fn name(&self) -> String {
-        match self.path.as_os_str() == "-" {
-            true => "standard input".to_owned(),
-            false => self.path.display().to_string(),
+        if self.path.as_os_str() == "-" {
+            "standard input".to_owned()
+        } else {
+            self.path.display().to_string()
         }
     }
 
-    /// How much to write, checked as far as it is known; none to go on until a pipe ends.
+    /// Bytes to write, checked as far as they are known; none to write until the pipe ends.
     fn bytes_to_write(
         &self,
         namespace: &Namespace,
         lba: u64,
         blocks: Option<u64>,
     ) -> Result<Option<u64>, Failure> {
-        let asked = blocks.map(|blocks| check_range(namespace, lba, blocks)).transpose()?;
-        match (asked, self.bytes) {
-            (Some(asked), Some(there)) if there < asked => Err(Failure::usage(format!(
-                "{} has {there} bytes, {} blocks need {asked}; nothing was written",
+        let requested = blocks.map(|blocks| check_range(namespace, lba, blocks)).transpose()?;
+        match (requested, self.bytes) {
+            (Some(requested), Some(there)) if there < requested => Err(Failure::usage(format!(
+                "{} has {there} bytes, {} blocks need {requested}; nothing was written",
                 self.name(),
-                blocks_of(namespace, asked),
+                blocks_of(namespace, requested),
             ))),
             (None, Some(there)) => {
                 let checked = namespace.check_range(lba, there).map_err(rdma_host::Error::from);
@@ -327,7 +329,7 @@ impl Input {
                 })?;
                 Ok(Some(there))
             }
-            (asked, _) => Ok(asked),
+            (requested, _) => Ok(requested),
         }
     }
 

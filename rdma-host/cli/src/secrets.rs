@@ -1,4 +1,4 @@
-//! Where secrets come from: a file, a file descriptor, the kernel's keyring, or, with a warning,
+//! DH-HMAC-CHAP secrets from a file, a file descriptor, the kernel's keyring, or, with a warning,
 //! the command line.
 
 use std::{
@@ -16,65 +16,65 @@ use zeroize::Zeroizing;
 
 use crate::{failure::Failure, keyring::KeyName, process_hardening};
 
-/// More than any secret, less than a mistaken disk image.
+/// Most bytes of a secret's text: more than any secret, less than a file given by mistake.
 const TEXT_MAX: usize = 4096;
 
-/// How to authenticate; names as in nvme-cli, which takes secrets on the command line only.
+/// Authentication options; names as in nvme-cli, which takes secrets on the command line only.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub(crate) struct SecretArguments {
-    /// Our secret (DHHC-1:…); everybody on this machine can see it: prefer a file.
+    /// Host secret (DHHC-1:…); every user of this machine can see it: prefer a file.
     #[arg(short = 'S', long, value_name = "SECRET")]
     dhchap_secret: Option<SecretText>,
 
-    /// The file with our secret; nobody but its owner may read it.
+    /// File with the host secret, readable by its owner only.
     #[arg(long, value_name = "FILE", conflicts_with = "dhchap_secret")]
     dhchap_secret_file: Option<PathBuf>,
 
-    /// The file descriptor to read our secret from.
+    /// File descriptor to read the host secret from.
     #[arg(long, value_name = "FD", conflicts_with_all = ["dhchap_secret", "dhchap_secret_file"])]
     dhchap_secret_fd: Option<u32>,
 
-    /// The key with our secret in the kernel's keyring: the description of a "user" key, or a
+    /// Key with the host secret in the kernel's keyring: the description of a "user" key, or a
     /// serial number.
     #[arg(long, value_name = "KEY",
           conflicts_with_all = ["dhchap_secret", "dhchap_secret_file", "dhchap_secret_fd"])]
     dhchap_secret_key: Option<KeyName>,
 
-    /// The secret with which the controller must prove itself; prefer a file.
+    /// Controller secret, with which the controller must prove itself; prefer a file.
     #[arg(short = 'C', long, value_name = "SECRET")]
     dhchap_ctrl_secret: Option<SecretText>,
 
-    /// The file with the controller's secret.
+    /// File with the controller secret.
     #[arg(long, value_name = "FILE", conflicts_with = "dhchap_ctrl_secret")]
     dhchap_ctrl_secret_file: Option<PathBuf>,
 
-    /// The file descriptor to read the controller's secret from.
+    /// File descriptor to read the controller secret from.
     #[arg(long, value_name = "FD",
           conflicts_with_all = ["dhchap_ctrl_secret", "dhchap_ctrl_secret_file"])]
     dhchap_ctrl_secret_fd: Option<u32>,
 
-    /// The key with the controller's secret in the kernel's keyring.
+    /// Key with the controller secret in the kernel's keyring.
     #[arg(long, value_name = "KEY",
           conflicts_with_all = ["dhchap_ctrl_secret", "dhchap_ctrl_secret_file",
                                 "dhchap_ctrl_secret_fd"])]
     dhchap_ctrl_secret_key: Option<KeyName>,
 
-    /// The weakest hash to accept.
+    /// Weakest hash to accept.
     #[arg(long, value_name = "HASH", default_value = "sha256", value_parser = hash)]
     dhchap_min_hash: HashId,
 
-    /// The weakest DH group to accept.
+    /// Weakest DH group to accept.
     #[arg(long, value_name = "GROUP", default_value = "null", value_parser = group)]
     dhchap_min_group: GroupId,
 
-    /// Go on without authentication if secrets are given and the target asks for none. Anybody can
-    /// pose as the target then.
+    /// Go on without authentication if secrets are given but the target does not ask for it. Any
+    /// host on the network can then pose as the target.
     #[arg(long)]
     dhchap_allow_unasked: bool,
 }
 
-/// A secret from the command line, wiped when it is no longer needed; it never prints itself.
+/// Secret from the command line; wiped when dropped, and not shown by `Debug`.
 #[derive(Clone)]
 struct SecretText(Zeroizing<String>);
 
@@ -93,7 +93,7 @@ impl std::fmt::Debug for SecretText {
 }
 
 impl SecretArguments {
-    /// The options for the library.
+    /// Options for the library.
     pub(crate) fn options(&self) -> Result<AuthenticationOptions, Failure> {
         let host = SecretSource {
             label: "our secret",
@@ -134,7 +134,7 @@ impl SecretArguments {
     }
 }
 
-/// The ways to give one secret.
+/// Options for one secret, of which at most one is given.
 struct SecretSource<'a> {
     label: &'static str,
     option: &'static str,
@@ -144,7 +144,7 @@ struct SecretSource<'a> {
     key: Option<&'a KeyName>,
 }
 
-/// A source that is at hand.
+/// Source that is open, or needs no opening.
 enum OpenedSource<'a> {
     None,
     Text(&'a SecretText),
@@ -153,7 +153,8 @@ enum OpenedSource<'a> {
 }
 
 impl<'a> SecretSource<'a> {
-    /// Opens it without reading: after the first secret this process may be shut to itself, too.
+    /// Opens the source without reading it: once the first secret is read, /dev/fd may be closed to
+    /// this process too.
     fn open(&self) -> Result<OpenedSource<'a>, Failure> {
         let open = |path: PathBuf| match File::open(&path) {
             Ok(file) => Ok((file, path)),
@@ -200,8 +201,8 @@ impl<'a> SecretSource<'a> {
         secret.map(Some).map_err(|error| Failure::usage(format!("{label}: {error}")))
     }
 
-    /// A secret that others can read is none. What is looked at is the file that will be read,
-    /// whatever has its name by then.
+    /// Refuses a file that other users can read. Checks the open file, since the path may name
+    /// another one by now.
     fn check_mode(&self, file: &File, path: &Path) -> Result<(), Failure> {
         let metadata = file.metadata().map_err(|error| self.unreadable(path, error))?;
         let mode = metadata.permissions().mode();
@@ -222,11 +223,11 @@ impl<'a> SecretSource<'a> {
     }
 }
 
-/// Reads a secret's text, leaving no copy of it behind.
+/// Reads the text of a secret, leaving no copy of it in memory.
 pub(crate) fn read_text(file: File) -> std::io::Result<Zeroizing<String>> {
-    // What is open stays readable; /dev/fd would not open any more, but for root.
+    // The open file stays readable; except for root, /dev/fd can no longer be opened after this.
     process_hardening::protect();
-    // Of one size from the start: growing would leave copies.
+    // Allocated once: growing would leave copies.
     let mut text = Zeroizing::new(String::with_capacity(TEXT_MAX));
     file.take(TEXT_MAX as u64).read_to_string(&mut text)?;
     Ok(text)

@@ -1,8 +1,8 @@
-//! Sizes and times as people write them.
+//! Sizes and times as written on a command line, and in messages.
 
 use std::time::Duration;
 
-/// Bytes: a number, with K, M, G or T (also KiB and so on) for powers of 1,024.
+/// Parses a number of bytes, with K, M, G or T (also KiB and so on) for powers of 1,024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
@@ -18,7 +18,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_shl(shift).filter(|bytes| bytes >> shift == number).ok_or("too large".into())
 }
 
-/// Seconds: a number, with ms, s, m or h.
+/// Parses a time in seconds, or with the unit ms, s, m or h.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
@@ -34,7 +34,7 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
 }
 
-/// Bytes in words: exact where a power of 1,024 divides them.
+/// Number of bytes with a unit: exact if that unit divides it.
 pub(crate) fn format_bytes(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.iter().find(|(shift, _)| bytes >= 1 << shift) {
@@ -49,13 +49,13 @@ pub(crate) fn format_bytes(bytes: u64) -> String {
     }
 }
 
-/// A number of things, as in "1 queue" and "2 queues".
+/// Number with its noun, as in "1 queue" and "2 queues".
 pub(crate) fn format_count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
-/// Bytes in a time as bytes a second, in words.
+/// Rate of `bytes` in `time`, per second, with a unit.
 pub(crate) fn format_rate(bytes: u64, time: Duration) -> String {
     let per_second = u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1);
     format!("{}/s", format_bytes(u64::try_from(per_second).unwrap_or(u64::MAX)))

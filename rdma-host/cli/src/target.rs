@@ -1,4 +1,4 @@
-//! Which target, in the three ways people write it.
+//! Target and connect options, from a URI, an SPDK transport ID or the options of nvme-cli.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{failure::Failure, host, secrets::SecretArguments, size};
 
-/// The target, and how to connect to it; names and defaults as in nvme-cli.
+/// Target and connect options; names and defaults as in nvme-cli.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Target")]
 pub(crate) struct TargetArguments {
@@ -35,24 +35,24 @@ pub(crate) struct TargetArguments {
     #[arg(short = 'n', long, conflicts_with = "target")]
     nqn: Option<String>,
 
-    /// Our address to use.
+    /// Address of this host to use.
     #[arg(short = 'w', long, value_name = "ADDRESS")]
     host_traddr: Option<IpAddr>,
 
-    /// Our NQN [default: /etc/nvme/hostnqn, or made of the machine id].
+    /// Host NQN [default: /etc/nvme/hostnqn, or made of the machine id].
     #[arg(short = 'q', long, value_name = "NQN")]
     hostnqn: Option<String>,
 
-    /// Our host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
+    /// Host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
     #[arg(short = 'I', long, value_name = "UUID")]
     hostid: Option<Uuid>,
 
-    /// I/O queues [default: one a processor].
+    /// Number of I/O queues [default: one for each processor].
     #[arg(short = 'i', long, visible_alias = "queues", value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..))]
     nr_io_queues: Option<u16>,
 
-    /// Entries of an I/O queue; one less can be in flight.
+    /// Entries of an I/O queue; one command less can be in flight.
     #[arg(short = 'Q', long, value_name = "N", default_value_t = 128,
           value_parser = clap::value_parser!(u16).range(queue_entries()))]
     queue_size: u16,
@@ -72,31 +72,31 @@ pub(crate) struct TargetArguments {
     #[arg(long, value_name = "TOS")]
     tos: Option<u8>,
 
-    /// How long the device waits for an acknowledgement before it sends again: 4.096 µs times two
-    /// to this power; 14 is 67 ms [default: the device's].
+    /// Acknowledgement timeout of the device: 4.096 µs times two to this power; 14 is 67 ms
+    /// [default: the device's].
     #[arg(long, value_name = "EXPONENT", value_parser = clap::value_parser!(u8).range(0..=31))]
     ack_timeout: Option<u8>,
 
-    /// How often the device sends again without an acknowledgement.
+    /// Retransmissions by the device without an acknowledgement.
     #[arg(long, value_name = "N", default_value_t = RETRY_COUNT,
           value_parser = clap::value_parser!(u8).range(0..=7))]
     retry_count: u8,
 
-    /// Ask for no submission queue flow control.
+    /// Ask the target to disable submission queue flow control.
     #[arg(long)]
     disable_sqflow: bool,
 
-    /// How to wait for completions: poll, event, or adaptive (spin for 50 µs, then as event).
+    /// Way to wait for completions: poll, event, or adaptive (spin for 50 µs, then as event).
     #[arg(long, value_name = "MODE", default_value = "adaptive", value_parser = wait_mode)]
     wait: WaitMode,
 
-    /// How the target reaches our memory: pool (by one key for all of it, as long as we run), or
-    /// window (by a key for each command, dead when that is done; where the device can).
+    /// Remote access to memory: pool (one key for all registered memory, valid as long as nvmf
+    /// runs), or window (a key for each command, invalidated with it; if the device can).
     #[arg(long, value_name = "MODE", default_value = "pool", value_parser = memory_mode)]
     memory: MemoryMode,
 }
 
-/// What happens when the connection is lost.
+/// Reconnecting after the connection was lost.
 #[derive(Args, Clone, Debug)]
 struct ReconnectArguments {
     /// Seconds from a loss to the first attempt to reconnect, and between attempts.
@@ -112,20 +112,20 @@ struct ReconnectArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
     fast_io_fail_tmo: i64,
 
-    /// Let the delay double with every attempt, up to this many seconds.
+    /// Double the delay with every attempt, up to this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = size::seconds)]
     reconnect_delay_max: Option<Duration>,
 
-    /// The part of each delay that is left to chance, in percent.
+    /// Random part of each delay, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=100))]
     reconnect_jitter: u8,
 
-    /// The longest time by the clock, in seconds, from a loss to the last attempt.
+    /// Longest time, in seconds, from a loss to the last attempt.
     #[arg(long, value_name = "SECONDS", value_parser = size::seconds)]
     reconnect_time_limit: Option<Duration>,
 
-    /// Give up also for causes that somebody must mend on the target.
+    /// Give up also for causes that persist until the target is repaired.
     #[arg(long)]
     reconnect_strict: bool,
 
@@ -152,12 +152,12 @@ impl ReconnectArguments {
     }
 }
 
-/// What the library accepts, in the type that clap takes.
+/// Queue sizes that the library accepts, in the type that clap takes.
 fn queue_entries() -> std::ops::RangeInclusive<i64> {
     i64::from(*QUEUE_ENTRIES.start())..=i64::from(*QUEUE_ENTRIES.end())
 }
 
-/// Where a subsystem is.
+/// Address and name of a subsystem.
 #[derive(Debug, PartialEq, Eq)]
 struct TargetAddress {
     address: String,
@@ -166,7 +166,7 @@ struct TargetAddress {
 }
 
 impl TargetArguments {
-    /// The options for the library.
+    /// Options for the library.
     pub(crate) fn options(&self) -> Result<ConnectOptions, Failure> {
         let target = self.target_address().map_err(Failure::Usage)?;
         let subsystem: Nqn = target.nqn.parse().map_err(Failure::usage)?;
@@ -188,13 +188,13 @@ impl TargetArguments {
         Ok(options)
     }
 
-    /// The same way to connect, to another target.
+    /// Same options, for another target.
     pub(crate) fn with_target(&self, target: &str) -> Self {
         let target = Some(target.to_owned());
         Self { target, traddr: None, trsvcid: None, nqn: None, ..self.clone() }
     }
 
-    /// As [`options`](Self::options), for what makes no sense across a loss, unless asked for.
+    /// Options without reconnecting, unless the command line asks for it.
     pub(crate) fn options_without_reconnect(&self) -> Result<ConnectOptions, Failure> {
         let mut options = self.options()?;
         if self.reconnect.ctrl_loss_tmo.is_none() {
@@ -218,23 +218,22 @@ impl TargetArguments {
     }
 }
 
-/// A socket address from an address or name and a port, as options give them.
+/// Socket address of an address or name and a port, as options give them.
 pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
     let service = trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service);
     let service = service.map_err(Failure::Usage)?;
     resolve(&TargetAddress { address: traddr.to_owned(), service, nqn: String::new() })
 }
 
-/// Where a target is and what it is called, by a URI or transport ID, which may leave out a name
-/// that is well known.
+/// Address and NQN in a URI or transport ID, where `default_nqn` may be left out.
 pub(crate) fn parse_with_default_nqn(
     text: &str,
-    well_known: &str,
+    default_nqn: &str,
 ) -> Result<(SocketAddr, Nqn), Failure> {
     let whole = match text.strip_prefix("nvmf-rdma://") {
-        Some(rest) if !rest.contains('/') => format!("{text}/{well_known}"),
+        Some(rest) if !rest.contains('/') => format!("{text}/{default_nqn}"),
         None if text.contains("traddr:") && !text.contains("subnqn:") => {
-            format!("{text} subnqn:{well_known}")
+            format!("{text} subnqn:{default_nqn}")
         }
         _ => text.to_owned(),
     };
@@ -273,8 +272,8 @@ fn parse_uri(rest: &str) -> Result<TargetAddress, String> {
     Ok(TargetAddress { address: unescape_zone(address), service, nqn: nqn.to_owned() })
 }
 
-/// A zone in a URI should begin with `%25` (RFC 6874), and mostly begins with `%`. No name of an
-/// interface is taken for the first: what follows must not be a digit.
+/// Address in a URI with the `%25` before a zone (RFC 6874) as a `%`. Most URIs have a bare `%`, so
+/// `%25` before a digit is left alone: it may be the start of a zone.
 fn unescape_zone(address: &str) -> String {
     match address.split_once("%25") {
         Some((ip, zone)) if zone.starts_with(|first: char| !first.is_ascii_digit()) => {
@@ -284,7 +283,7 @@ fn unescape_zone(address: &str) -> String {
     }
 }
 
-/// SPDK's form: `key:value` pairs between spaces; keys in any case.
+/// Address in an SPDK transport ID: `key:value` pairs between spaces, keys in any case.
 fn parse_transport_id(text: &str) -> Result<TargetAddress, String> {
     let (mut address, mut service, mut nqn) = (None, ConnectOptions::SERVICE, None);
     for pair in text.split_whitespace() {
@@ -321,8 +320,8 @@ fn resolve(target: &TargetAddress) -> Result<SocketAddr, Failure> {
     found.next().ok_or_else(|| unknown("nothing found".to_owned()))
 }
 
-/// An IPv6 address and its zone (RFC 4007): a link-local one needs it, others have none. Anything
-/// else than an IPv6 address is nothing. `index` says the index of an interface by its name.
+/// IPv6 address and the index of its zone (RFC 4007), which a link-local address needs and others
+/// lack; `None` for text that is no IPv6 address. `index` returns the index of an interface.
 fn ipv6(
     text: &str,
     index: impl Fn(&str) -> Option<u32>,
@@ -349,7 +348,7 @@ fn ipv6(
     }
 }
 
-/// The index of a network interface.
+/// Index of a network interface.
 fn interface_index(name: &str) -> Option<u32> {
     if name.is_empty() || name.starts_with('.') || name.contains('/') {
         return None;
@@ -373,7 +372,7 @@ fn memory_mode(text: &str) -> Result<MemoryMode, String> {
         .ok_or("use pool or window".to_owned())
 }
 
-/// A wait mode's name, as on the command line.
+/// Name of a wait mode, as on the command line.
 pub(crate) fn wait_name(mode: WaitMode) -> &'static str {
     match mode {
         WaitMode::Adaptive(_) => "adaptive",
@@ -391,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_modes_are_called_as_in_reports() {
+    fn memory_modes_are_named_as_in_reports() {
         assert_eq!(memory_mode("window"), Ok(MemoryMode::Window));
         assert_eq!(memory_mode("pool"), Ok(MemoryMode::default()));
         assert!(memory_mode("windows").is_err());
@@ -420,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_known_may_be_left_out() {
+    fn the_default_nqn_may_be_left_out() {
         let places = [
             "nvmf-rdma://10.0.0.1:4421",
             "nvmf-rdma://10.0.0.1:4421/nqn.known",
@@ -490,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_what_is_wrong() {
         for (text, expected) in [
             ("10.0.0.1", "is no target"),
             ("nvmf-rdma://10.0.0.1", "/NQN"),

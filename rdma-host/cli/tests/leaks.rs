@@ -20,7 +20,7 @@ use rustix::{
     thread::CapabilitySet,
 };
 
-/// What a pipe takes before writers wait, in bytes.
+/// Capacity of a pipe, in bytes.
 const PIPE: usize = 64 << 10;
 
 /// A secret, and what must not be found.
@@ -98,7 +98,7 @@ impl Drop for Key {
     }
 }
 
-const NOBODY: &str = "nvmf-rdma://127.0.0.1:1/nqn.2026-11.org.example:none";
+const CLOSED_PORT: &str = "nvmf-rdma://127.0.0.1:1/nqn.2026-11.org.example:none";
 
 /// Every way to fail, before there is a network.
 fn cases(folder: &Path, host: &Sample, controller: &Sample, keys: &mut Vec<Key>) -> Vec<Case> {
@@ -113,7 +113,7 @@ fn cases(folder: &Path, host: &Sample, controller: &Sample, keys: &mut Vec<Key>)
     let mut cases = Vec::new();
     for (name, contents) in host.variants() {
         let path = file(name, &contents);
-        let identify = ["identify", NOBODY];
+        let identify = ["identify", CLOSED_PORT];
         let mut add = |how: &str, arguments: &[&str], input: &[u8]| {
             cases.push(case(format!("{how}: {name}"), arguments, input));
         };
@@ -134,7 +134,7 @@ fn cases(folder: &Path, host: &Sample, controller: &Sample, keys: &mut Vec<Key>)
     }
     let two = ["--dhchap-secret-file", &good, "--dhchap-ctrl-secret-file", &other];
     for command in ["identify", "read", "write", "verify", "bench", "discover"] {
-        let arguments = [&[command, NOBODY][..], &two].concat();
+        let arguments = [&[command, CLOSED_PORT][..], &two].concat();
         cases.push(case(command.to_owned(), &arguments, b""));
     }
     for more in [
@@ -146,7 +146,11 @@ fn cases(folder: &Path, host: &Sample, controller: &Sample, keys: &mut Vec<Key>)
         &["--dhchap-secret-file", &good, "--nr-io-queues", "0"],
         &["--dhchap-secret-file", &good, "--keep-alive-tmo", "x"],
     ] {
-        cases.push(case(format!("{more:?}"), &[&["identify", NOBODY][..], more].concat(), b""));
+        cases.push(case(
+            format!("{more:?}"),
+            &[&["identify", CLOSED_PORT][..], more].concat(),
+            b"",
+        ));
     }
     cases
 }
@@ -254,7 +258,7 @@ fn abort(child: &mut Child, folder: &Path) -> Option<Vec<u8>> {
 
 fn can_look_into_processes(folder: &Path) -> bool {
     let shown = Sample::new(99);
-    let arguments = ["identify", NOBODY, "--dhchap-secret", &shown.text];
+    let arguments = ["identify", CLOSED_PORT, "--dhchap-secret", &shown.text];
     let (mut child, _reader) = caught(&case("control".to_owned(), &arguments, b""), folder);
     let readable = File::open(format!("/proc/{}/mem", child.id())).is_ok();
     // What must be found, is: this one stands in the arguments.
@@ -330,15 +334,15 @@ fn a_process_with_secrets_leaves_no_core_dump() {
     // What a dump has is found there, if it can be read: this name is no secret.
     let name = format!("nqn.{}", sample.text.replace('/', "-"));
     let shown = fs::read_to_string("/proc/self/syscall").ok();
-    let Some(core) = shown.and_then(|_| dump(&["identify", NOBODY, "-q", &name])) else {
+    let Some(core) = shown.and_then(|_| dump(&["identify", CLOSED_PORT, "-q", &name])) else {
         println!("SKIPPED: this system makes no core dumps");
         return;
     };
     assert!(core.is_empty() || contains(&core, name.as_bytes()));
     let file = path.to_str().expect("UTF-8");
-    assert_eq!(dump(&["identify", NOBODY, "--dhchap-secret-file", file]), None);
+    assert_eq!(dump(&["identify", CLOSED_PORT, "--dhchap-secret-file", file]), None);
     assert_eq!(dump(&["key", "check", file]), None);
-    assert_eq!(dump(&["identify", NOBODY, "--dhchap-secret", &sample.text]), None);
+    assert_eq!(dump(&["identify", CLOSED_PORT, "--dhchap-secret", &sample.text]), None);
 }
 
 /// Where this process may keep all of its memory out of the swap space, one with secrets does.
@@ -363,7 +367,7 @@ fn a_process_with_secrets_is_not_swapped_out() {
         println!("SKIPPED: this process may not lock all of its memory");
         return;
     }
-    assert_eq!(locked(&["identify", NOBODY]), 0);
+    assert_eq!(locked(&["identify", CLOSED_PORT]), 0);
     let file = path.to_str().expect("UTF-8");
-    assert!(locked(&["identify", NOBODY, "--dhchap-secret-file", file]) > 1024);
+    assert!(locked(&["identify", CLOSED_PORT, "--dhchap-secret-file", file]) > 1024);
 }

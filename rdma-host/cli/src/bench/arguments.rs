@@ -132,6 +132,11 @@ impl Arguments {
     }
 }
 
+/// Name of a value on the command line.
+pub(super) fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().expect("no value is skipped").get_name().to_owned()
+}
+
 impl AccessPattern {
     pub(super) fn is_random(self) -> bool {
         matches!(self, Self::Randread | Self::Randwrite | Self::Randrw)
@@ -143,26 +148,6 @@ impl AccessPattern {
             Self::Randread | Self::Read => 100,
             Self::Randwrite | Self::Write => 0,
             Self::Randrw | Self::Rw => mixed,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Randread => "randread",
-            Self::Randwrite => "randwrite",
-            Self::Randrw => "randrw",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Rw => "rw",
-        }
-    }
-}
-
-impl Arrival {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Constant => "constant",
-            Self::Poisson => "poisson",
         }
     }
 }

@@ -59,15 +59,6 @@ struct MeanDifference {
     interval: Option<(f64, f64)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Better,
-    Worse,
-    /// Zero is within the interval.
-    Same,
-    Unknown,
-}
-
 pub(super) fn run(files: &[PathBuf], format: Format) -> Result<(), Failure> {
     let [before, after] = files else {
         return Err(Failure::usage("--compare takes two reports"));
@@ -111,7 +102,7 @@ impl PointComparison {
                 confidence_95_percent: difference
                     .interval
                     .map(|(low, high)| [difference.percent(low), difference.percent(high)]),
-                verdict: difference.verdict(measure.more_is_better).name(),
+                verdict: difference.verdict(measure.more_is_better),
             }
         });
         Self { point: title(before), measures: measures.collect() }
@@ -151,23 +142,12 @@ impl MeanDifference {
         if self.before == 0.0 { 0.0 } else { difference / self.before * 100.0 }
     }
 
-    fn verdict(&self, more_is_better: bool) -> Verdict {
+    fn verdict(&self, more_is_better: bool) -> &'static str {
         match self.interval {
-            None => Verdict::Unknown,
-            Some((low, high)) if low <= 0.0 && high >= 0.0 => Verdict::Same,
-            Some((low, _)) if (low > 0.0) == more_is_better => Verdict::Better,
-            Some(_) => Verdict::Worse,
-        }
-    }
-}
-
-impl Verdict {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Better => "better",
-            Self::Worse => "worse",
-            Self::Same => "no difference seen",
-            Self::Unknown => "too few samples",
+            None => "too few samples",
+            Some((low, high)) if low <= 0.0 && high >= 0.0 => "no difference seen",
+            Some((low, _)) if (low > 0.0) == more_is_better => "better",
+            Some(_) => "worse",
         }
     }
 }
@@ -245,15 +225,15 @@ mod tests {
             MeanDifference::new(&[1.0, 2.0, 3.0, 4.0, 5.0], &[4.0, 5.0, 6.0, 7.0, 8.0]);
         let (low, high) = difference.interval.unwrap();
         assert!((low - 0.694).abs() < 0.002 && (high - 5.306).abs() < 0.002, "{low} {high}");
-        assert_eq!(difference.verdict(true), Verdict::Better);
-        assert_eq!(difference.verdict(false), Verdict::Worse);
+        assert_eq!(difference.verdict(true), "better");
+        assert_eq!(difference.verdict(false), "worse");
     }
 
     #[test]
     fn noise_and_too_few_samples_are_no_difference() {
         let noise = MeanDifference::new(&[1.0, 3.0, 2.0, 4.0], &[2.0, 3.0, 1.0, 4.5]);
-        assert_eq!(noise.verdict(true), Verdict::Same);
-        assert_eq!(MeanDifference::new(&[1.0], &[2.0]).verdict(true), Verdict::Unknown);
+        assert_eq!(noise.verdict(true), "no difference seen");
+        assert_eq!(MeanDifference::new(&[1.0], &[2.0]).verdict(true), "too few samples");
     }
 
     /// Point with a series of these IOPS.

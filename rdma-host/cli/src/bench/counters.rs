@@ -78,27 +78,22 @@ impl Counters {
         }
     }
 
-    /// Latencies of reads and writes together.
-    pub(super) fn latency_of_all(&self) -> Histogram<u64> {
-        let mut all = self.latency(false).clone();
-        all.add(self.latency(true)).expect("both have the same bounds");
-        all
-    }
-
+    /// Counters of the pollers for reads or writes.
     pub(super) fn operation(&self, write: bool) -> &Operation {
         if write { &self.statistics.write } else { &self.statistics.read }
     }
 
-    pub(super) fn completed(&self) -> u64 {
-        self.statistics.read.completed + self.statistics.write.completed
-    }
-
-    pub(super) fn failed(&self) -> u64 {
-        self.statistics.read.failed + self.statistics.write.failed
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.statistics.read.bytes + self.statistics.write.bytes
+    /// Sum of reads and writes, with the latencies to report.
+    pub(super) fn total(&self) -> Operation {
+        let Statistics { read, write, .. } = &self.statistics;
+        let mut latency_ns = self.latency(false).clone();
+        latency_ns.add(self.latency(true)).expect("both have the same bounds");
+        Operation {
+            completed: read.completed + write.completed,
+            failed: read.failed + write.failed,
+            bytes: read.bytes + write.bytes,
+            latency_ns,
+        }
     }
 }
 
@@ -131,7 +126,7 @@ mod tests {
         two.add(&one);
         two.add(&one);
         assert_eq!(two.latency(false).len(), 2);
-        assert_eq!(two.latency_of_all().len(), 4);
+        assert_eq!(two.total().latency_ns.len(), 4);
         assert_eq!(two.missed, 14);
         assert_eq!(
             two.stages,

@@ -1,4 +1,4 @@
-//! `nvmf bench`: load of a set shape, its latency and its cost.
+//! `nvmf bench`: latency and cost of a given load.
 //!
 //! ```text
 //!  arguments ─ sweep_points ──▶ measure ──▶ worker ─ arrivals, command_generator   a thread each

@@ -3,7 +3,7 @@
 use std::thread::available_parallelism;
 
 use super::{
-    arguments::Arguments,
+    arguments::{Arguments, value_name},
     recorder::Outcome,
     report::{
         BlockSize, Configuration, CostPerIo, DeviceTotals, Operations, PointReport, ResidentBytes,
@@ -20,6 +20,7 @@ pub(super) fn new(
     outcome: &Outcome,
 ) -> PointReport {
     let (total, seconds) = (&outcome.total, outcome.elapsed.as_secs_f64());
+    let totals = Totals::new(total, seconds);
     let (device, windows) = (total.statistics.device, total.statistics.windows);
     let targets = loads.iter().zip(&outcome.targets).map(|(load, counters)| TargetTotals {
         totals: Totals::new(counters, seconds),
@@ -28,14 +29,13 @@ pub(super) fn new(
         nsid: load.namespace.id.0,
     });
     PointReport {
-        totals: Totals::new(total, seconds),
         seconds,
         operations: Operations::new(total, seconds),
         missed: total.missed,
         // A single command that was due in the last moment means nothing.
-        kept_up: total.missed * 1000 <= total.completed(),
+        kept_up: total.missed * 1000 <= totals.completed,
         mean_ns: StageMeans::new(total),
-        per_io: CostPerIo::new(total),
+        per_io: CostPerIo::new(total, totals.completed),
         device: DeviceTotals {
             doorbells: device.doorbells,
             completions: device.completions,
@@ -49,6 +49,7 @@ pub(super) fn new(
         series: outcome.series.clone(),
         targets: targets.collect(),
         configuration: configuration(loads, arguments, point, outcome),
+        totals,
     }
 }
 
@@ -69,7 +70,7 @@ fn configuration(
         nqn: load.options.subsystem.as_str().to_owned(),
         nsid: load.namespace.id.0,
         targets: loads.len(),
-        rw: arguments.rw.name().to_owned(),
+        rw: value_name(arguments.rw),
         read_percent: arguments.rw.read_percent(arguments.rwmixread),
         bs: match point.bs.sizes().count() {
             1 => BlockSize::Bytes(point.bs.largest()),
@@ -86,7 +87,7 @@ fn configuration(
         loop_kind: loop_kind.to_owned(),
         latency_from: latency_from.to_owned(),
         rate: point.rate,
-        arrival: point.rate.map(|_| arguments.arrival.name().to_owned()),
+        arrival: point.rate.map(|_| value_name(arguments.arrival)),
         verify: arguments.verify,
         wait: wait_name(load.options.wait).to_owned(),
         memory_mode: memory.mode.name().to_owned(),

@@ -6,6 +6,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use hdrhistogram::Histogram;
+use rdma_host::Operation;
 use serde::{Deserialize, Serialize};
 
 use super::counters::Counters;
@@ -22,7 +23,7 @@ pub(super) struct PointReport {
     pub(super) operations: Operations,
     /// Commands of an open loop that were due and never sent.
     pub(super) missed: u64,
-    /// False if so many commands were missed that a percentile moved.
+    /// False if the missed commands are enough to change a percentile.
     pub(super) kept_up: bool,
     /// Mean time of a command in each stage.
     pub(super) mean_ns: StageMeans,
@@ -48,7 +49,6 @@ pub(super) struct Totals {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct Operations {
     pub(super) read: OperationTotals,
     pub(super) write: OperationTotals,
@@ -56,7 +56,6 @@ pub(super) struct Operations {
 
 /// Commands of one direction.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct OperationTotals {
     #[serde(flatten)]
     pub(super) totals: Totals,
@@ -74,7 +73,6 @@ pub(super) type Distribution = Vec<(f64, u64)>;
 
 /// Latency in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct Latency {
     pub(super) min: u64,
     pub(super) mean: f64,
@@ -92,7 +90,6 @@ pub(super) struct Latency {
 
 /// Mean time of a command in each stage, in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct StageMeans {
     pub(super) queue: f64,
     pub(super) submit: f64,
@@ -102,7 +99,6 @@ pub(super) struct StageMeans {
 
 /// Mean cost of a command on this host.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct CostPerIo {
     pub(super) cpu_ns: f64,
     pub(super) doorbells: f64,
@@ -112,7 +108,6 @@ pub(super) struct CostPerIo {
 
 /// Operations on the RDMA device.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct DeviceTotals {
     pub(super) doorbells: u64,
     pub(super) completions: u64,
@@ -121,7 +116,6 @@ pub(super) struct DeviceTotals {
 
 /// Memory windows that were invalidated, by the side that did it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct WindowTotals {
     pub(super) by_target: u64,
     pub(super) here: u64,
@@ -129,7 +123,6 @@ pub(super) struct WindowTotals {
 
 /// Resident memory of this process before the measurement and at the end of its last interval.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct ResidentBytes {
     pub(super) begin: u64,
     pub(super) end: Option<u64>,
@@ -156,7 +149,6 @@ pub(super) struct Interval {
 
 /// Results of one target.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
 pub(super) struct TargetTotals {
     #[serde(flatten)]
     pub(super) totals: Totals,
@@ -236,13 +228,18 @@ pub(super) fn read(path: &Path) -> Result<Vec<PointReport>, Failure> {
 impl Totals {
     /// Totals of both directions.
     pub(super) fn new(counters: &Counters, seconds: f64) -> Self {
+        let total = counters.total();
+        Self::of_operation(&total, &total.latency_ns, seconds)
+    }
+
+    fn of_operation(operation: &Operation, latency_ns: &Histogram<u64>, seconds: f64) -> Self {
         Self {
-            iops: counters.completed() as f64 / seconds,
-            bandwidth_bytes_per_s: counters.bytes() as f64 / seconds,
-            completed: counters.completed(),
-            bytes: counters.bytes(),
-            errors: counters.failed(),
-            latency_ns: Latency::new(&counters.latency_of_all()),
+            iops: operation.completed as f64 / seconds,
+            bandwidth_bytes_per_s: operation.bytes as f64 / seconds,
+            completed: operation.completed,
+            bytes: operation.bytes,
+            errors: operation.failed,
+            latency_ns: Latency::new(latency_ns),
         }
     }
 }
@@ -262,19 +259,11 @@ impl Operations {
 
 impl OperationTotals {
     fn new(counters: &Counters, write: bool, seconds: f64) -> Self {
-        let operation = counters.operation(write);
-        let histogram = counters.latency(write);
+        let (operation, latency) = (counters.operation(write), counters.latency(write));
         let service = counters.latency_from_due.is_some().then_some(&operation.latency_ns);
         Self {
-            totals: Totals {
-                iops: operation.completed as f64 / seconds,
-                bandwidth_bytes_per_s: operation.bytes as f64 / seconds,
-                completed: operation.completed,
-                bytes: operation.bytes,
-                errors: operation.failed,
-                latency_ns: Latency::new(histogram),
-            },
-            distribution: distribution(histogram),
+            totals: Totals::of_operation(operation, latency, seconds),
+            distribution: distribution(latency),
             service_latency_ns: service.map(Latency::new),
             service_distribution: service.map(distribution),
         }
@@ -340,14 +329,14 @@ impl StageMeans {
 }
 
 impl CostPerIo {
-    pub(super) fn new(counters: &Counters) -> Self {
-        let completed = counters.completed().max(1) as f64;
+    pub(super) fn new(counters: &Counters, completed: u64) -> Self {
         let device = counters.statistics.device;
+        let per_io = |sum: f64| sum / completed.max(1) as f64;
         Self {
-            cpu_ns: counters.cpu.as_nanos() as f64 / completed,
-            doorbells: device.doorbells as f64 / completed,
-            completions: device.completions as f64 / completed,
-            empty_polls: device.empty_polls as f64 / completed,
+            cpu_ns: per_io(counters.cpu.as_nanos() as f64),
+            doorbells: per_io(device.doorbells as f64),
+            completions: per_io(device.completions as f64),
+            empty_polls: per_io(device.empty_polls as f64),
         }
     }
 }
@@ -359,18 +348,17 @@ impl Interval {
         counters: &Counters,
         resident_bytes: u64,
     ) -> Self {
-        let (seconds, latency) = (duration.as_secs_f64(), counters.latency_of_all());
-        let per_second = |count: u64| count as f64 / seconds.max(1e-9);
+        let (seconds, total) = (duration.as_secs_f64(), counters.total());
         Self {
             start_s: start.as_secs_f64(),
             seconds,
-            completed: counters.completed(),
-            iops: per_second(counters.completed()),
-            bandwidth_bytes_per_s: per_second(counters.bytes()),
-            mean_ns: latency.mean(),
-            p50_ns: latency.value_at_quantile(0.5),
-            p99_ns: latency.value_at_quantile(0.99),
-            max_ns: latency.max(),
+            completed: total.completed,
+            iops: total.completed as f64 / seconds.max(1e-9),
+            bandwidth_bytes_per_s: total.bytes as f64 / seconds.max(1e-9),
+            mean_ns: total.latency_ns.mean(),
+            p50_ns: total.latency_ns.value_at_quantile(0.5),
+            p99_ns: total.latency_ns.value_at_quantile(0.99),
+            max_ns: total.latency_ns.max(),
             resident_bytes,
         }
     }

@@ -17,11 +17,14 @@ pub(super) struct Point {
 
 /// Values of one setting of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Axis {
-    Iodepth(Vec<u16>),
-    Queues(Vec<u16>),
-    BlockSize(Vec<BlockSizes>),
-    Rate(Vec<u64>),
+pub(super) struct Axis(Vec<Setting>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Setting {
+    Iodepth(u16),
+    Queues(u16),
+    BlockSizes(BlockSizes),
+    Rate(u64),
 }
 
 impl FromStr for Axis {
@@ -29,51 +32,40 @@ impl FromStr for Axis {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, values) = text.split_once('=').ok_or("write WHAT=VALUES, as in queues=1,2")?;
-        match name {
-            "iodepth" => Ok(Self::Iodepth(numbers(values, 1023)?)),
-            "queues" => Ok(Self::Queues(numbers(values, u16::MAX)?)),
-            "rate" => Ok(Self::Rate(numbers(values, u64::MAX)?)),
-            "bs" => {
-                Ok(Self::BlockSize(values.split(',').map(str::parse).collect::<Result<_, _>>()?))
-            }
-            _ => Err(format!("{name:?} is no axis; use iodepth, queues, bs or rate")),
-        }
+        let parse: fn(&str) -> Result<Setting, String> = match name {
+            "iodepth" => |value| number(value, 1023).map(Setting::Iodepth),
+            "queues" => |value| number(value, u16::MAX).map(Setting::Queues),
+            "rate" => |value| number(value, u64::MAX).map(Setting::Rate),
+            "bs" => |value| value.parse().map(Setting::BlockSizes),
+            _ => return Err(format!("{name:?} is no axis; use iodepth, queues, bs or rate")),
+        };
+        values.split(',').map(parse).collect::<Result<_, _>>().map(Self)
     }
 }
 
-fn numbers<T: FromStr + PartialOrd + From<u8>>(text: &str, max: T) -> Result<Vec<T>, String> {
-    let fits = T::from(1)..=max;
-    let parse = |part: &str| {
-        let number = part.parse().ok().filter(|number| fits.contains(number));
-        number.ok_or(format!("{part:?} is no number that fits here"))
-    };
-    text.split(',').map(parse).collect()
+fn number<T: FromStr + PartialOrd + From<u8>>(text: &str, max: T) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| (T::from(1)..=max).contains(number));
+    number.ok_or(format!("{text:?} is no number that fits here"))
 }
 
 /// All combinations of the values of a sweep, the last axis changing fastest; or the one point.
 pub(super) fn expand(start: Point, axes: &[Axis]) -> Vec<Point> {
     axes.iter().fold(vec![start], |points, axis| {
-        points.iter().flat_map(|point| axis.apply(point)).collect()
+        let settings = |point: Point| axis.0.iter().map(move |setting| point.with(setting));
+        points.into_iter().flat_map(settings).collect()
     })
 }
 
-impl Axis {
-    fn apply(&self, point: &Point) -> Vec<Point> {
-        match self {
-            Self::Iodepth(values) => {
-                values.iter().map(|&iodepth| Point { iodepth, ..point.clone() }).collect()
-            }
-            Self::Queues(values) => values
-                .iter()
-                .map(|&queues| Point { queues: Some(queues), ..point.clone() })
-                .collect(),
-            Self::BlockSize(values) => {
-                values.iter().map(|bs| Point { bs: bs.clone(), ..point.clone() }).collect()
-            }
-            Self::Rate(values) => {
-                values.iter().map(|&rate| Point { rate: Some(rate), ..point.clone() }).collect()
-            }
+impl Point {
+    fn with(&self, setting: &Setting) -> Self {
+        let mut point = self.clone();
+        match setting {
+            Setting::Iodepth(iodepth) => point.iodepth = *iodepth,
+            Setting::Queues(queues) => point.queues = Some(*queues),
+            Setting::BlockSizes(bs) => point.bs = bs.clone(),
+            Setting::Rate(rate) => point.rate = Some(*rate),
         }
+        point
     }
 }
 
@@ -96,7 +88,7 @@ mod tests {
     fn axes_are_checked() {
         assert_eq!(
             "bs=4K,8K".parse(),
-            Ok(Axis::BlockSize(vec!["4K".parse().unwrap(), "8K".parse().unwrap()]))
+            Ok(Axis(["4K", "8K"].map(|bs| Setting::BlockSizes(bs.parse().unwrap())).to_vec()))
         );
         for wrong in ["iodepth", "iodepth=", "iodepth=0", "iodepth=1024", "bs=x", "depth=1"] {
             assert!(wrong.parse::<Axis>().is_err(), "{wrong}");

@@ -1,9 +1,9 @@
-//! The INI format of nvme-cli 3 (nvme-fabrics.conf), as libnvme 3 reads it.
+//! INI format of nvme-cli 3 (nvme-fabrics.conf), as libnvme 3 reads it.
 //!
-//! Sections in brackets, `key = value`, comments after `#`. A key without value goes
-//! back to the default. Sections and keys we do not know are ignored, and reported; what stands in
-//! the wrong location is an error, as is everything on a `controller` line that is not understood,
-//! lest it lead elsewhere.
+//! Sections in brackets, `key = value`, comments after `#`. A key without a value goes back to the
+//! default. Unknown sections and keys are ignored with a warning. A key in a section where it is
+//! not allowed is an error, as is anything unknown on a `controller` line, which might otherwise
+//! connect to another controller.
 
 use std::path::Path;
 
@@ -15,16 +15,16 @@ use super::{
     key::{Key, KeyScope},
 };
 
-/// Where we are in a file.
+/// Section that is being read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Section {
     DiscoveryDefaults,
     Endpoint,
     Host,
-    /// One we do not know.
+    /// Unknown section.
     Ignored,
     IoDefaults,
-    /// Before the first.
+    /// No section yet.
     None,
 }
 
@@ -75,7 +75,8 @@ impl IniParser<'_> {
             .filter(|(key, _)| !key.trim().is_empty())
             .ok_or_else(|| format!("{line:?} is neither [SECTION] nor key = value"))?;
         let key = key.trim();
-        // Only a name for people may hold a number sign: nvme-cli's own sample has comments there.
+        // Only the symbolic name may hold a number sign: other values of nvme-cli's own sample have
+        // comments after them.
         let value = if key == "hostsymname" { value } else { without_comment(value) };
         self.assign(key, value.trim(), number)
     }
@@ -159,7 +160,7 @@ impl IniParser<'_> {
         }
     }
 
-    /// The parameters of the section we are in, if the key may stand there.
+    /// Parameters of the current section, if a key of this scope is allowed there.
     fn parameters(&mut self, scope: KeyScope) -> Option<&mut Parameters> {
         let discovery_only = scope == KeyScope::Discovery;
         match self.section {
@@ -194,14 +195,14 @@ impl IniParser<'_> {
     }
 }
 
-/// A value without the comment behind it.
+/// Value without the comment after it.
 fn without_comment(value: &str) -> &str {
     let starts = value.match_indices('#').map(|(at, _)| at);
     let mut comments = starts.filter(|&at| value[..at].ends_with([' ', '\t']));
     comments.next().map_or(value, |at| &value[..at])
 }
 
-/// What stands on a controller line.
+/// Parses the value of a controller line.
 fn route(text: &str, kind: EndpointKind, line: usize) -> Result<Route, String> {
     let mut route = Route { line, ..Route::default() };
     let mut seen = Vec::new();
@@ -248,7 +249,7 @@ fn route(text: &str, kind: EndpointKind, line: usize) -> Result<Route, String> {
     }
 }
 
-/// The keys that say where a controller is.
+/// Keys of the address of a controller.
 pub(super) const ADDRESS_KEYS: [&str; 5] =
     ["transport", "traddr", "trsvcid", "host-traddr", "host-iface"];
 
@@ -263,7 +264,7 @@ impl Endpoint {
 }
 
 impl Host {
-    /// Sets one part of the identity; an empty value leaves it to the system.
+    /// Sets a part of the identity; an empty value stands for that of the system.
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let value = Some(value).filter(|value| !value.is_empty());
         match name {
@@ -285,7 +286,7 @@ impl Host {
 }
 
 impl Address {
-    /// The same as a controller line says it.
+    /// Keys and values of the address, as on a controller line.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let values = [
             Some(&self.transport),

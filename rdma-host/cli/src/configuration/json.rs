@@ -1,4 +1,4 @@
-//! nvme-cli's JSON format (config.json, until nvme-cli 3): hosts, their subsystems, and the ports
+//! JSON format of nvme-cli (config.json, until nvme-cli 3): hosts, their subsystems, and the ports
 //! of those. The newer form is `{"hosts": […]}`, the older one the list alone.
 
 use std::{collections::BTreeMap, path::Path};
@@ -28,7 +28,7 @@ pub(super) fn parse(
     } else {
         let mut top = parser.object(root, "the file")?;
         let hosts = top.remove("hosts");
-        // It says who keeps the file, for nvme-cli's register of owners.
+        // Owner of the file, for nvme-cli's register of owners.
         top.remove("owner");
         parser.ignore(&top, "the file");
         let missing =
@@ -99,13 +99,13 @@ impl<'a> JsonParser<'a, '_> {
                 }
             }
         }
-        // What programs keep there for themselves.
+        // Data of other programs.
         object.remove("application");
         self.ignore(&object, "a subsystem");
         Ok(endpoints)
     }
 
-    /// A port as an endpoint with one path, whose parameters are those of the endpoint.
+    /// Port as an endpoint with one path, whose parameters are those of the endpoint.
     fn port(&mut self, raw: &'a RawValue, discovery: bool) -> Result<Endpoint, String> {
         let object = self.object(raw, "a port")?;
         let line = self.location(raw).line;
@@ -119,7 +119,7 @@ impl<'a> JsonParser<'a, '_> {
                     kind = EndpointKind::Discovery;
                 }
             } else if name == "persistent" {
-                // In this format there is no way to ask for what the controller likes.
+                // This format has no word for `auto`.
                 let word = if self.boolean_value(raw, "persistent")? { "force" } else { "no" };
                 parameters.set(Key::find("persistent").expect("a known key"), word);
             } else if ADDRESS_KEYS.contains(&new_name.as_str()) {
@@ -168,7 +168,7 @@ impl<'a> JsonParser<'a, '_> {
         serde_json::from_str(raw.get()).map_err(wrong)
     }
 
-    /// A text, a number or a truth value, as a text.
+    /// String, number or truth value, as a string.
     fn scalar(&self, raw: &RawValue, name: &str) -> Result<String, String> {
         match serde_json::from_str(raw.get()) {
             Ok(serde_json::Value::String(text)) => Ok(text),
@@ -186,7 +186,7 @@ impl<'a> JsonParser<'a, '_> {
         boolean(&text).ok_or_else(|| self.location(raw).message(format!("{name} is true or false")))
     }
 
-    /// Reports what is left of an object.
+    /// Warns of the keys left in an object.
     fn ignore(&mut self, left: &Object<'a>, what: &str) {
         for (name, raw) in left {
             let text = format!("unknown key {name:?} of {what} is ignored");
@@ -195,7 +195,7 @@ impl<'a> JsonParser<'a, '_> {
         }
     }
 
-    /// Where a value stands: raw values are parts of the text itself.
+    /// Line of a value. Raw values are slices of the text itself.
     fn location(&self, raw: &RawValue) -> SourceLocation<'a> {
         let offset = (raw.get().as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
         let before = self.text.as_bytes().get(..offset).unwrap_or_default();
@@ -204,7 +204,7 @@ impl<'a> JsonParser<'a, '_> {
     }
 }
 
-/// Only discovery controllers have it in the INI format.
+/// Parameters that a subsystem may have: `persistent` is for discovery controllers only.
 fn without_persistence(parameters: &Parameters) -> Parameters {
     let mut kept = Parameters::default();
     for (key, value) in parameters.iter().filter(|(key, _)| key.scope != KeyScope::Discovery) {

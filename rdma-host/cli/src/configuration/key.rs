@@ -1,19 +1,19 @@
-//! The keys that a configuration may have, by their names in nvme-cli's INI format.
+//! Keys of a configuration, by their names in nvme-cli's INI format.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A parameter of connections, or what else may stand in a file.
+/// Key of a configuration: a parameter of connections, or a part of an identity or address.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Key {
-    /// As in the INI format, and as the option of `nvme connect`.
+    /// Name in the INI format, and as an option of `nvme connect`.
     pub(crate) name: &'static str,
     kind: ValueKind,
     pub(crate) scope: KeyScope,
 }
 
-/// What its value is.
+/// Type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ValueKind {
     Bool,
@@ -23,26 +23,26 @@ enum ValueKind {
     Text,
 }
 
-/// Where it may stand.
+/// Sections in which a key is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyScope {
-    /// In a section of an endpoint: one path to it.
+    /// Sections of endpoints: a path to the endpoint.
     Controller,
-    /// Everywhere that a discovery controller is described.
+    /// Sections of discovery controllers, and their paths.
     Discovery,
-    /// In the section Host.
+    /// Section Host.
     Identity,
-    /// In a section of an endpoint: its name.
+    /// Sections of endpoints: the name of the endpoint.
     Nqn,
-    /// Everywhere but on a path: it belongs to host and subsystem.
+    /// All sections, but not paths: the key belongs to host and subsystem.
     Security,
-    /// Everywhere.
+    /// All sections and paths.
     Tunable,
 }
 
 macro_rules! keys {
     ($($name:literal $kind:expr, $scope:ident;)*) => {
-        /// All of them (libnvme 3, config-ini.c).
+        /// All keys (libnvme 3, config-ini.c).
         static KEYS: &[Key] = &[$(Key { name: $name, kind: $kind, scope: KeyScope::$scope }),*];
     };
 }
@@ -77,12 +77,12 @@ keys! {
 }
 
 impl Key {
-    /// The key of this name.
+    /// Key of this name.
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// The key of this name in nvme-cli's JSON format, or of an older option.
+    /// Key of this name in nvme-cli's JSON format, or of an older option.
     pub(crate) fn find_legacy(name: &str) -> Option<&'static Self> {
         match name {
             "dhchap_key" | "dhchap-secret" => Self::find("kxchap-secret"),
@@ -91,21 +91,21 @@ impl Key {
         }
     }
 
-    /// Whether it has no value on a command line.
+    /// True if the option has no value on a command line.
     pub(crate) fn is_flag(&self) -> bool {
         self.kind == ValueKind::Bool
     }
 
-    /// Whether its value is not to be shown.
+    /// True if the value must not be shown.
     pub(crate) fn is_secret(&self) -> bool {
         matches!(self.name, "tls-key" | "kxchap-secret" | "kxchap-ctrl-secret")
     }
 
-    /// Refuses a value that it can't have; the empty one, which stands for the default, is fine.
+    /// Refuses values of another type; the empty value, which stands for the default, is valid.
     pub(crate) fn check(&self, value: &str) -> Result<(), String> {
-        let wrong = |what: &str| match self.is_secret() {
-            true => Err(format!("{} is {what}", self.name)),
-            false => Err(format!("{} is {what}, not {value:?}", self.name)),
+        let wrong = |what: &str| {
+            let found = if self.is_secret() { String::new() } else { format!(", not {value:?}") };
+            Err(format!("{} is {what}{found}", self.name))
         };
         match self.kind {
             _ if value.is_empty() => Ok(()),
@@ -123,7 +123,7 @@ impl Key {
     }
 }
 
-/// A number, in decimal or after 0x in hexadecimal.
+/// Parses a number in decimal, or after 0x in hexadecimal.
 pub(crate) fn integer(text: &str) -> Option<i32> {
     match text.strip_prefix("0x") {
         Some(digits) => i32::from_str_radix(digits, 16).ok(),
@@ -131,7 +131,7 @@ pub(crate) fn integer(text: &str) -> Option<i32> {
     }
 }
 
-/// A truth value in one of the ways that systemd knows.
+/// Parses a truth value in any of the forms that systemd knows.
 pub(crate) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
@@ -141,12 +141,12 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 }
 
 /// Parameters with their values, each at most once, in the order in which they were first set. An
-/// empty value stands for the default, whatever an outer level says.
+/// empty value stands for the default, also if an outer level has another value.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Parameters(Vec<(&'static Key, Zeroizing<String>)>);
 
 impl Parameters {
-    /// Sets one; its value is to be checked before.
+    /// Sets a parameter, whose value must have been checked.
     pub(crate) fn set(&mut self, key: &'static Key, value: &str) {
         let value = Zeroizing::new(value.to_owned());
         match self.0.iter_mut().find(|(known, _)| *known == key) {
@@ -155,25 +155,25 @@ impl Parameters {
         }
     }
 
-    /// Sets all that `other` has.
+    /// Sets all parameters of `other`.
     pub(crate) fn overlay(&mut self, other: &Self) {
         for (key, value) in &other.0 {
             self.set(key, value);
         }
     }
 
-    /// The value of one that is set to more than its default.
+    /// Value of a parameter, unless it is the default.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(key, _)| key.name == name)?;
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// All of them.
+    /// All parameters.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Key, &str)> {
         self.0.iter().map(|(key, value)| (*key, value.as_str()))
     }
 
-    /// All of them, for eyes: secrets are not told.
+    /// All parameters for display, without the values of secrets.
     pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.iter().map(|(key, value)| {
             let hidden = key.is_secret() && !value.is_empty();
@@ -181,7 +181,7 @@ impl Parameters {
         })
     }
 
-    /// Whether any is a secret.
+    /// True if a parameter is a secret.
     pub(crate) fn has_secret(&self) -> bool {
         self.iter().any(|(key, value)| key.is_secret() && !value.is_empty())
     }

@@ -1,5 +1,6 @@
-//! What /etc/nvme says: which controllers to connect to, and how. nvme-cli's three formats are
-//! read into one model: the INI of nvme-cli 3, and before it a JSON file and a list of options.
+//! Configuration in /etc/nvme: controllers to connect to, and their parameters. nvme-cli's three
+//! formats are read into one model: the INI format of nvme-cli 3, and the JSON file and the list of
+//! options of versions before it.
 
 mod ini;
 mod json;
@@ -20,27 +21,27 @@ pub(crate) use write::install;
 
 use crate::failure::Failure;
 
-/// The main file of the INI format; its drop-ins are in the folder of that name with `.d`.
+/// Main file of the INI format; its drop-ins are in the folder of that name with `.d`.
 pub(crate) const INI: &str = "/etc/nvme/nvme-fabrics.conf";
 const JSON: &str = "/etc/nvme/config.json";
 const OPTIONS: &str = "/etc/nvme/discovery.conf";
 
-/// The most bytes of a file; as libnvme.
+/// Most bytes of a file; as in libnvme.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// All files of a configuration, the main file first if there is one.
+/// Files of a configuration, the main file first if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Configuration {
     pub(crate) files: Vec<Document>,
-    /// What was not understood, and is ignored; each names its location.
+    /// Warnings of what was not understood and is ignored, each with its location.
     pub(crate) warnings: Vec<String>,
 }
 
-/// One file of the INI format, or what in another format would be one: a host and its connections.
+/// File of the INI format, or the equivalent part of another format: a host and its connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Document {
     pub(crate) path: PathBuf,
-    /// Whether it stands beside the main file and so needs a host with a name of its own.
+    /// True for a drop-in of the main file, which must name a host.
     drop_in: bool,
     host: Option<Host>,
     discovery_defaults: Option<Parameters>,
@@ -48,7 +49,7 @@ pub(crate) struct Document {
     endpoints: Vec<Endpoint>,
 }
 
-/// Who we are to the endpoints of one file.
+/// Identity of this host for the endpoints of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Host {
     nqn: Option<String>,
@@ -57,27 +58,27 @@ struct Host {
     parameters: Parameters,
 }
 
-/// A subsystem and the ways to it.
+/// Subsystem and the paths to it.
 #[derive(Clone, Debug)]
 struct Endpoint {
     kind: EndpointKind,
-    /// None for the well-known name of discovery subsystems.
+    /// NQN, if not the well-known one of discovery subsystems.
     nqn: Option<String>,
     parameters: Parameters,
     paths: Vec<Route>,
     line: usize,
 }
 
-/// What is wanted of a subsystem.
+/// Kind of a subsystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointKind {
-    /// Its discovery log.
+    /// Discovery subsystem.
     Discovery,
-    /// Its namespaces.
+    /// NVM subsystem, with namespaces.
     Subsystem,
 }
 
-/// One way to an endpoint.
+/// Path to an endpoint.
 #[derive(Clone, Debug, Default)]
 struct Route {
     address: Address,
@@ -85,7 +86,7 @@ struct Route {
     line: usize,
 }
 
-/// Where a controller is, in nvme-cli's words.
+/// Address of a controller; fields as in nvme-cli.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) transport: String,
@@ -95,7 +96,7 @@ pub(crate) struct Address {
     pub(crate) host_iface: Option<String>,
 }
 
-/// A location in a file, for messages.
+/// Line of a file, for messages.
 #[derive(Clone, Copy, Debug)]
 struct SourceLocation<'a> {
     path: &'a Path,
@@ -103,15 +104,15 @@ struct SourceLocation<'a> {
 }
 
 impl SourceLocation<'_> {
-    /// A message about this location.
+    /// Message about this line.
     fn message(self, text: impl fmt::Display) -> String {
         format!("{}:{}: {text}", self.path.display(), self.line)
     }
 }
 
 impl Configuration {
-    /// Reads what is in /etc/nvme: the INI format if it is there, else the older two. Nothing
-    /// there is an empty configuration.
+    /// Reads /etc/nvme: the INI format if a file of it is there, else the older two formats. The
+    /// configuration is empty if there are no files.
     pub(crate) fn load_default() -> Result<Self, Failure> {
         Self::load_from(Path::new(INI), Path::new(JSON), Path::new(OPTIONS))
     }
@@ -131,7 +132,7 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// Reads one file; its name tells the format. A file of the INI format comes with its drop-ins.
+    /// Reads one file, whose name tells the format, and the drop-ins of a file of the INI format.
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
         let mut configuration = Self::default();
         let missing = || Failure::usage(format!("{}: there is no such file", path.display()));
@@ -171,7 +172,7 @@ impl Document {
         SourceLocation { path: &self.path, line }
     }
 
-    /// Whether secrets stand in it.
+    /// True if the file holds secrets.
     fn has_secret(&self) -> bool {
         let sections = [&self.discovery_defaults, &self.io_defaults];
         sections.into_iter().flatten().any(Parameters::has_secret)
@@ -181,7 +182,7 @@ impl Document {
 }
 
 impl Address {
-    /// The field of this name, as an option of nvme-cli.
+    /// Sets the field of this name, an option of nvme-cli; returns false if there is none.
     fn set(&mut self, name: &str, value: &str) -> bool {
         let value = value.to_owned();
         match name {
@@ -195,7 +196,7 @@ impl Address {
         true
     }
 
-    /// What lacks, if anything does.
+    /// Name of a required field that is missing.
     fn missing_field(&self) -> Option<&'static str> {
         match (self.transport.is_empty(), self.traddr.is_empty()) {
             (true, _) => Some("transport"),
@@ -215,14 +216,14 @@ impl fmt::Display for Address {
     }
 }
 
-/// The folder of a file's drop-ins.
+/// Folder of the drop-ins of a file.
 fn drop_in_folder(main: &Path) -> PathBuf {
     let mut name = main.as_os_str().to_owned();
     name.push(".d");
     name.into()
 }
 
-/// The drop-ins of a file in the order of their names.
+/// Drop-ins of a file, in the order of their names.
 fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, Failure> {
     let folder = drop_in_folder(main);
     let entries = match fs::read_dir(&folder) {
@@ -237,7 +238,7 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(paths)
 }
 
-/// The text of a file; nothing when it is not there.
+/// Text of a file, if the file exists.
 fn read(path: &Path) -> Result<Option<String>, Failure> {
     let wrong = |what: &dyn fmt::Display| Failure::usage(format!("{}: {what}", path.display()));
     match fs::metadata(path) {

@@ -1,5 +1,5 @@
-//! nvme-cli's list of discovery controllers (discovery.conf, until nvme-cli 3): on each line the
-//! options of one `nvme discover`.
+//! List of discovery controllers (discovery.conf, until nvme-cli 3): on each line the options of
+//! one `nvme discover`.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ pub(super) fn parse(
     Ok(())
 }
 
-/// One line; nothing if it names no controller, as nvme-cli has it.
+/// Host and endpoint of one line; none if it names no controller, which nvme-cli ignores too.
 fn line(
     text: &str,
     location: SourceLocation<'_>,
@@ -99,7 +99,7 @@ fn line(
     }
 }
 
-/// The long name of an option, and the value that stands in the same word.
+/// Long name of an option, and its value if that is part of the same word.
 fn option(word: &str) -> Option<(&str, Option<&str>)> {
     if let Some(long) = word.strip_prefix("--") {
         return Some(match long.split_once('=') {
@@ -146,5 +146,5 @@ const LETTERS: [(char, &str); 24] = [
 /// Options without a value, apart from parameters.
 const FLAGS: [&str; 5] = ["persistent", "force", "no-reuse", "quiet", "verbose"];
 
-/// Options that say how nvme-cli itself behaves.
+/// Options for the behaviour of nvme-cli itself, which are ignored.
 const SILENT: [&str; 6] = ["force", "no-reuse", "quiet", "verbose", "output-format", "raw"];

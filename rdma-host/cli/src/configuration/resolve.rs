@@ -1,7 +1,8 @@
-//! From files to connections: each path with all that applies to it.
+//! Connections that a configuration describes: each path with all parameters that apply to it.
 //!
-//! What is said on a controller line counts most; then its section, then that of the host, then the
-//! defaults for its kind: of its own file, then of the main file (libnvme 3, config-resolve.c).
+//! A controller line takes precedence over its section, that over the section of the host, and that
+//! over the defaults for its kind: of its own file, then of the main file (libnvme 3,
+//! config-resolve.c).
 
 use std::path::PathBuf;
 
@@ -10,31 +11,31 @@ use rdma_host::wire::Nqn;
 use super::{Address, Configuration, Document, EndpointKind, Parameters};
 use crate::failure::Failure;
 
-/// One controller to connect to.
+/// Controller to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Connection {
     pub(crate) kind: EndpointKind,
     pub(crate) subsystem: String,
     pub(crate) address: Address,
-    /// Who we are; the system's identity where there is none.
+    /// Host NQN and identifier, if not the system's own.
     pub(crate) hostnqn: Option<String>,
     pub(crate) hostid: Option<String>,
     pub(crate) parameters: Parameters,
-    /// Where it is written.
+    /// File and line of the path.
     pub(crate) path: PathBuf,
     pub(crate) line: usize,
 }
 
 impl Configuration {
-    /// All controllers, in the order in which they are written.
+    /// All controllers, in the order of the files.
     pub(crate) fn connections(&self) -> Result<Vec<Connection>, Failure> {
         self.check_hosts().map_err(Failure::Usage)?;
         let main = self.files.iter().find(|file| !file.drop_in);
         Ok(self.files.iter().flat_map(|file| file.connections(main)).collect())
     }
 
-    /// A host has one name and one identifier, and neither belongs to another host: targets know
-    /// hosts by both.
+    /// Checks that each host has one name and one identifier, and shares neither with another:
+    /// targets know hosts by both.
     fn check_hosts(&self) -> Result<(), String> {
         let hosts = self.files.iter().filter_map(|file| Some((file, file.host.as_ref()?)));
         let hosts: Vec<_> = hosts.collect();

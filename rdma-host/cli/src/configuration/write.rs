@@ -15,7 +15,7 @@ use super::{
 };
 use crate::failure::Failure;
 
-/// A file to write.
+/// File to write.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) path: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Output {
 }
 
 impl Configuration {
-    /// What the files would be with this main file. Those of the INI format keep their names.
+    /// Files of the INI format with this main file.
     pub(crate) fn outputs(&self, main: &Path) -> Result<Vec<Output>, Failure> {
         let wanted = self.connections()?;
         let mut merged: Vec<Document> = Vec::new();
@@ -51,7 +51,7 @@ impl Configuration {
     }
 }
 
-/// Whether what is written would be read as what is wanted.
+/// Checks that the files, when read, describe the wanted connections.
 fn verify(outputs: &[Output], wanted: &[Connection]) -> Result<(), String> {
     let mut reread = Configuration::default();
     for output in outputs {
@@ -74,8 +74,8 @@ fn verify(outputs: &[Output], wanted: &[Connection]) -> Result<(), String> {
     }
 }
 
-/// Writes the files, all or none of them, those with secrets for their owner alone. Files that are
-/// there stay, unless `force` is set.
+/// Writes all files or none; those with secrets are readable by their owner only. Existing files
+/// are not overwritten, unless `force` is set.
 pub(crate) fn install(outputs: &[Output], main: &Path, force: bool) -> Result<(), Failure> {
     let old: Vec<_> = drop_ins(main)?.into_iter().chain([main.to_owned()]).collect();
     if let Some(old) = old.iter().find(|path| path.exists()).filter(|_| !force) {
@@ -97,7 +97,7 @@ pub(crate) fn install(outputs: &[Output], main: &Path, force: bool) -> Result<()
         })
     });
     if outcome.is_err() {
-        // What is not there any more was renamed, or never made.
+        // Errors are ignored: a missing file was renamed, or never made.
         written.iter().for_each(|path| drop(fs::remove_file(path)));
     }
     outcome
@@ -115,13 +115,13 @@ fn write(path: &Path, output: &Output) -> io::Result<()> {
 }
 
 impl Document {
-    /// Whether another file's connections can stand in this one.
+    /// True if the connections of another file can be part of this one.
     fn can_merge(&self, other: &Self) -> bool {
         let plain = |file: &Self| file.discovery_defaults.is_none() && file.io_defaults.is_none();
         self.host == other.host && plain(other) && (plain(self) || !other.drop_in)
     }
 
-    /// The file in the INI format.
+    /// File in the INI format.
     fn to_ini(&self) -> String {
         let mut text = String::new();
         let defaults = [

@@ -1,8 +1,8 @@
-//! Line charts as SVG, without anything from elsewhere.
+//! Line charts as SVG that loads nothing from elsewhere.
 
 use std::fmt::Write;
 
-/// A chart with lines.
+/// Line chart.
 pub(super) struct Chart {
     pub(super) title: &'static str,
     pub(super) x: Axis,
@@ -16,23 +16,23 @@ pub(super) struct Axis {
     pub(super) unit: Unit,
 }
 
-/// How values are laid out.
+/// Scale of an axis.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
-    /// From zero.
+    /// Linear, from zero.
     Linear,
-    /// Equal factors at equal distances.
+    /// Logarithmic, with ticks at the powers of this base.
     Log(u32),
-    /// Percentiles: 90, 99, 99.9 at equal distances.
+    /// Percentiles, with 90, 99 and 99.9 at equal distances.
     Nines,
 }
 
-/// How values are written.
+/// Unit of the values of an axis.
 #[derive(Clone, Copy)]
 pub(super) enum Unit {
-    /// A number, with k and M.
+    /// Number, with k and M.
     Count,
-    /// Nanoseconds, as time.
+    /// Nanoseconds, written with a fitting unit.
     Time,
     Seconds,
     Percent,
@@ -40,7 +40,7 @@ pub(super) enum Unit {
 
 pub(super) struct Line {
     pub(super) name: String,
-    /// What is shown beside the others, to compare.
+    /// Dashed, to be compared with another line.
     pub(super) dashed: bool,
     pub(super) points: Vec<(f64, f64)>,
 }
@@ -51,41 +51,49 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 48.0;
 const BOTTOM: f64 = 44.0;
-/// Colours that can be told apart, by the names of the style sheet; more lines begin again.
+/// Classes of distinguishable colours in the style sheet; more lines start over.
 const COLOURS: [&str; 6] = ["c0", "c1", "c2", "c3", "c4", "c5"];
-/// Lines with more points show no marks.
+/// Most points of a line with marks.
 const MARKS_MAX: usize = 64;
 
-/// An axis with its range.
+struct Axes<'a> {
+    x: ScaledAxis<'a>,
+    y: ScaledAxis<'a>,
+}
+
+/// Axis with the range of its values.
 struct ScaledAxis<'a> {
     axis: &'a Axis,
-    /// In the scale's own measure.
+    /// Least value, as the scale measures it.
     low: f64,
     high: f64,
     ticks: Vec<f64>,
 }
 
 impl Chart {
-    /// The chart as an `svg` element.
+    /// Chart as an `svg` element.
     pub(super) fn svg(&self) -> String {
         let all = || self.lines.iter().flat_map(|line| &line.points);
-        let x = ScaledAxis::new(&self.x, all().map(|point| point.0));
-        let y = ScaledAxis::new(&self.y, all().map(|point| point.1));
+        let axes = Axes {
+            x: ScaledAxis::new(&self.x, all().map(|point| point.0)),
+            y: ScaledAxis::new(&self.y, all().map(|point| point.1)),
+        };
         let mut svg = format!(
             "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">\n\
              <text class=\"title\" x=\"0\" y=\"14\">{title}</text>\n",
             title = escape(self.title)
         );
-        self.grid(&mut svg, &x, &y);
+        self.grid(&mut svg, &axes);
         self.legend(&mut svg);
         for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
-            draw(&mut svg, line, colour, (&x, &y));
+            draw(&mut svg, line, colour, &axes);
         }
         svg.push_str("</svg>\n");
         svg
     }
 
-    fn grid(&self, svg: &mut String, x: &ScaledAxis<'_>, y: &ScaledAxis<'_>) {
+    fn grid(&self, svg: &mut String, axes: &Axes<'_>) {
+        let Axes { x, y } = axes;
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         for &tick in &y.ticks {
             let (at, text) = (y.y_position(tick), self.y.unit.format(tick));
@@ -116,7 +124,7 @@ impl Chart {
         );
     }
 
-    /// Names beside the colours, from the right.
+    /// Names of the lines with their colours, from the right.
     fn legend(&self, svg: &mut String) {
         if self.lines.len() < 2 {
             return;
@@ -139,7 +147,7 @@ impl Chart {
     }
 }
 
-fn draw(svg: &mut String, line: &Line, colour: &str, (x, y): (&ScaledAxis<'_>, &ScaledAxis<'_>)) {
+fn draw(svg: &mut String, line: &Line, colour: &str, Axes { x, y }: &Axes<'_>) {
     let places: Vec<_> =
         line.points.iter().map(|point| (x.x_position(point.0), y.y_position(point.1))).collect();
     let path: Vec<_> = places.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
@@ -181,7 +189,7 @@ impl<'a> ScaledAxis<'a> {
             Scale::Linear => {
                 let step = nice_step(high.max(f64::MIN_POSITIVE));
                 low = 0.0;
-                // Time ends where it ends; other axes at a tick.
+                // A time axis ends with the last value, others at a tick.
                 if !matches!(axis.unit, Unit::Seconds) {
                     high = (high / step).ceil() * step;
                 }
@@ -229,7 +237,7 @@ impl Scale {
         match self {
             Self::Linear => value,
             Self::Log(base) => value.max(1e-9).log(f64::from(base)),
-            // The last of a distribution is at 100 %, and drawn at 99.9995.
+            // The end of a distribution, at 100 %, is drawn at 99.9995.
             Self::Nines => -(1.0 - value.clamp(0.0, 99.9995) / 100.0).log10(),
         }
     }
@@ -253,20 +261,21 @@ impl Unit {
     }
 }
 
-/// Three digits at most.
+/// Number with three significant digits at most.
 fn trim(value: f64) -> String {
     let text = match value {
         value if value >= 99.95 => format!("{value:.0}"),
         value if value >= 9.995 => format!("{value:.1}"),
         value => format!("{value:.2}"),
     };
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
     }
 }
 
-/// One, two or five times a power of ten, so that about five steps make `high`.
+/// Step of one, two or five times a power of ten, of which about five make `high`.
 fn nice_step(high: f64) -> f64 {
     let rough = high / 5.0;
     let power = 10f64.powf(rough.log10().floor());
@@ -274,7 +283,7 @@ fn nice_step(high: f64) -> f64 {
     step.unwrap_or(10.0) * power
 }
 
-/// Text for HTML.
+/// Text escaped for HTML.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
