@@ -46,6 +46,8 @@ pub struct ConnectionParameters {
     pub retry_count: u8,
     /// How often the peer sends again when we have no receive posted.
     pub rnr_retry_count: u8,
+    /// Number of the peer's queue pair; 0 where the message names none.
+    pub queue_pair: u32,
 }
 
 /// Bytes that travelled with a connection request or its answer.

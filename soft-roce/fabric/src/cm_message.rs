@@ -58,6 +58,7 @@ impl CmConnectData {
             initiator_depth: parameters.initiator_depth,
             retry_count: parameters.retry_count,
             rnr_retry_count: parameters.rnr_retry_count,
+            queue_pair: pair.map_or(0, |pair| pair.0),
         };
         Self { destination, pair, data, parameters }
     }

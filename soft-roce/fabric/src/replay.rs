@@ -356,6 +356,7 @@ impl Provider for Replay {
                     initiator_depth,
                     retry_count,
                     rnr_retry_count,
+                    queue_pair: 0, // not recorded
                 },
                 incoming,
             }))
@@ -363,10 +364,7 @@ impl Provider for Replay {
     }
 
     fn limits(&self, _: &ReplayEndpoint) -> Result<Limits, Error> {
-        self.state()
-            .limits
-            .clone()
-            .ok_or(Error::Misuse("the recorded run calls_made for no limits"))
+        self.state().limits.clone().ok_or(Error::Misuse("the recorded run asked for no limits"))
     }
 
     fn domain(&self, _: &ReplayEndpoint) -> Result<ReplayDomain, Error> {

@@ -213,6 +213,7 @@ impl Event {
                 initiator_depth: parameters.initiator_depth,
                 retry_count: parameters.retry_count,
                 rnr_retry_count: parameters.rnr_retry_count,
+                queue_pair: parameters.qp_num,
             },
             incoming: None,
         };

@@ -1,0 +1,513 @@
+//! The wrapped provider, and the file.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    io::{self, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::SystemTime,
+};
+
+use verbs::{
+    Completion, DeviceEvent, Error, Limits, Provider,
+    memory::{Agent, Mapping},
+    provider::{
+        Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Operation, Payloads,
+        PostError, QueuePairInfo, QueuePairRequest, QueueRequest, RegisterRequest, SendRequest,
+        Sge,
+    },
+};
+
+use crate::{
+    cm_message::{self, Ids},
+    frame::{self, Message, Route},
+    pcapng,
+};
+
+/// Comment of the file.
+const COMMENT: &str = "Frames are derived from work requests and completions of one process. \
+    Hardware addresses, packet sequence numbers and communication ids are made up; RDMA reads and \
+    writes by the peer are missing; payload beyond a limit is zero.";
+
+/// Port of the connection manager's IP service where the source port is not known.
+const SOURCE_PORT: u16 = 0;
+
+/// Provider that executes all calls on another one and writes the traffic to a [`CaptureFile`].
+pub struct Capture<P> {
+    inner: Arc<P>,
+    file: CaptureFile,
+}
+
+/// A pcapng file, or another stream. Clones refer to the same file.
+#[derive(Clone)]
+pub struct CaptureFile {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    writer: Mutex<Writer>,
+    registry: Mutex<Registry>,
+    payload_max: usize,
+    last_id: AtomicU32,
+}
+
+struct Writer {
+    out: Box<dyn Write + Send>,
+    /// First error; nothing is written after it.
+    error: Option<io::Error>,
+}
+
+/// What names in work requests and completions refer to.
+#[derive(Default)]
+struct Registry {
+    /// Registered memory by its local key.
+    memory: HashMap<u32, Arc<Mapping>>,
+    /// Connections by the number of their queue pair.
+    connections: HashMap<u32, Weak<Mutex<Connection>>>,
+    /// Posted receives by the number of their queue pair and their token.
+    receives: HashMap<(u32, u64), Sge>,
+}
+
+/// An active side.
+struct Connection {
+    ids: Ids,
+    destination: Option<SocketAddr>,
+    source: Option<SocketAddr>,
+    queue_pair: u32,
+    peer_queue_pair: u32,
+    /// Messages so far, from here and from the peer.
+    sent: u32,
+    received: u32,
+    is_disconnecting: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CaptureFile {
+    /// Starts a file. Of each message, the first `payload_max` bytes are written, and zeroes for
+    /// the rest: 64 is an NVMe command without its in-capsule data.
+    ///
+    /// # Errors
+    ///
+    /// When the file's header cannot be written.
+    pub fn new(mut out: impl Write + Send + 'static, payload_max: usize) -> io::Result<Self> {
+        pcapng::write_header(&mut out, COMMENT)?;
+        let writer = Writer { out: Box::new(out), error: None };
+        let shared = Shared {
+            writer: Mutex::new(writer),
+            registry: Mutex::default(),
+            payload_max,
+            last_id: AtomicU32::new(0),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Writes out what is buffered and tells whether the capture is complete so far.
+    ///
+    /// # Errors
+    ///
+    /// The first error of writing since the last call; frames from then on are missing.
+    pub fn finish(&self) -> io::Result<()> {
+        let mut writer = lock(&self.shared.writer);
+        match writer.error.take() {
+            Some(error) => Err(error),
+            None => writer.out.flush(),
+        }
+    }
+
+    fn write(&self, frame: &[u8]) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut writer = lock(&self.shared.writer);
+        if writer.error.is_none()
+            && let Err(error) = pcapng::write_packet(&mut writer.out, now, frame)
+        {
+            writer.error = Some(error);
+        }
+    }
+
+    fn write_management(
+        &self,
+        route: Option<Route>,
+        connection: &Connection,
+        datagram: &[u8; 256],
+    ) {
+        if let Some(route) = route {
+            let frame = frame::management(route, connection.ids.active, datagram);
+            self.write(&frame);
+        }
+    }
+
+    fn write_message(&self, route: Option<Route>, message: &Message<'_>) {
+        let Some(route) = route else { return };
+        let (mut payload, kept) = (message.payload.to_vec(), self.shared.payload_max);
+        payload.iter_mut().skip(kept).for_each(|byte| *byte = 0);
+        self.write(&frame::message(route, &Message { payload: &payload, ..*message }));
+    }
+}
+
+impl fmt::Debug for CaptureFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaptureFile")
+            .field("payload_max", &self.shared.payload_max)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Bytes of registered memory; `None` when they are not known here.
+    fn read(&self, segment: &Sge, length: usize) -> Option<Vec<u8>> {
+        let mapping = self.memory.get(&segment.local_key)?;
+        let offset = usize::try_from(segment.address.checked_sub(mapping.address())?).ok()?;
+        let end = offset.checked_add(length)?;
+        (length <= segment.length as usize && end <= mapping.len()).then(|| {
+            let mut bytes = vec![0; length];
+            mapping.device_read(offset, &mut bytes);
+            bytes
+        })
+    }
+
+    fn payload(&self, request: &SendRequest, payloads: &Payloads) -> Option<Vec<u8>> {
+        if let Some(bytes) = payloads.of_inline(&request.payload) {
+            return Some(bytes.to_vec());
+        }
+        let segments = payloads.sg_list(&request.payload).iter();
+        let parts: Option<Vec<_>> =
+            segments.map(|segment| self.read(segment, segment.length as usize)).collect();
+        Some(parts?.concat())
+    }
+
+    fn connection(&self, queue_pair: u32) -> Option<Arc<Mutex<Connection>>> {
+        self.connections.get(&queue_pair)?.upgrade()
+    }
+}
+
+impl Connection {
+    fn route(&self) -> Option<Route> {
+        Some(Route { source: self.source?, destination: self.destination? })
+    }
+
+    fn reversed_route(&self) -> Option<Route> {
+        self.route().map(Route::reversed)
+    }
+}
+
+/// Local address of packets to that address, by the routing table; unspecified where it has none.
+fn local_address(destination: SocketAddr) -> SocketAddr {
+    let unspecified: SocketAddr = match destination {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, SOURCE_PORT).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, SOURCE_PORT).into(),
+    };
+    let found = UdpSocket::bind(unspecified).and_then(|socket| {
+        socket.connect(destination)?;
+        socket.local_addr()
+    });
+    let mut address = found.unwrap_or(unspecified);
+    address.set_port(SOURCE_PORT);
+    address
+}
+
+impl<P: Provider> Capture<P> {
+    /// Wraps a provider; what passes goes to the file.
+    pub fn new(inner: Arc<P>, file: &CaptureFile) -> Arc<Self> {
+        Arc::new(Self { inner, file: file.clone() })
+    }
+
+    fn endpoint_of(&self, inner: P::Endpoint) -> CaptureEndpoint<P> {
+        let id = self.file.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let connection = Connection {
+            ids: Ids { active: id, passive: !id },
+            destination: None,
+            source: None,
+            queue_pair: 0,
+            peer_queue_pair: 0,
+            sent: 0,
+            received: 0,
+            is_disconnecting: false,
+        };
+        CaptureEndpoint { inner, connection: Arc::new(Mutex::new(connection)) }
+    }
+
+    fn write_request(&self, connection: &mut Connection, request: &CmRequest<'_>) {
+        let ids = connection.ids;
+        match request {
+            CmRequest::ResolveAddress { source, destination, .. } => {
+                connection.destination = Some(*destination);
+                connection.source = Some(source.unwrap_or_else(|| local_address(*destination)));
+            }
+            CmRequest::Connect(parameters) => {
+                let Some(route) = connection.route() else { return };
+                let request = cm_message::Request {
+                    queue_pair: connection.queue_pair,
+                    responder_resources: parameters.responder_resources,
+                    initiator_depth: parameters.initiator_depth,
+                    retry_count: parameters.retry_count,
+                    rnr_retry_count: parameters.rnr_retry_count,
+                    private_data: parameters.private_data,
+                };
+                let datagram = cm_message::request(ids, route, &request);
+                self.file.write_management(Some(route), connection, &datagram);
+            }
+            CmRequest::Disconnect => {
+                connection.is_disconnecting = true;
+                let datagram = cm_message::disconnect_request(ids, connection.peer_queue_pair);
+                self.file.write_management(connection.route(), connection, &datagram);
+            }
+            _ => {}
+        }
+    }
+
+    fn write_event(&self, connection: &mut Connection, event: &CmEvent<P::Endpoint>) {
+        let (ids, data) = (connection.ids, &event.private_data);
+        match event.kind {
+            CmEventKind::ESTABLISHED => {
+                connection.peer_queue_pair = event.parameters.queue_pair;
+                let reply = cm_message::reply(ids, connection.peer_queue_pair, data);
+                self.file.write_management(connection.reversed_route(), connection, &reply);
+                let ready = cm_message::ready_to_use(ids);
+                self.file.write_management(connection.route(), connection, &ready);
+            }
+            CmEventKind::REJECTED => {
+                let reason = u16::try_from(event.status).unwrap_or_default();
+                let rejection = cm_message::rejection(ids, reason, data);
+                self.file.write_management(connection.reversed_route(), connection, &rejection);
+            }
+            CmEventKind::DISCONNECTED if !connection.is_disconnecting => {
+                let request = cm_message::peer_disconnect_request(ids, connection.queue_pair);
+                self.file.write_management(connection.reversed_route(), connection, &request);
+                let reply = cm_message::disconnect_reply(ids);
+                self.file.write_management(connection.route(), connection, &reply);
+            }
+            _ => {}
+        }
+    }
+
+    fn write_sends(&self, queue_pair: u32, requests: &[SendRequest], payloads: &Payloads) {
+        let registry = lock(&self.file.shared.registry);
+        let Some(connection) = registry.connection(queue_pair) else { return };
+        let mut connection = lock(&connection);
+        for request in requests {
+            let invalidates = match request.operation {
+                Operation::Send => None,
+                Operation::SendWithInvalidate(key) => Some(key.0),
+                _ => continue,
+            };
+            let message = Message {
+                destination_queue_pair: connection.peer_queue_pair,
+                sequence_number: connection.sent,
+                invalidates,
+                payload: &registry.payload(request, payloads).unwrap_or_default(),
+            };
+            self.file.write_message(connection.route(), &message);
+            connection.sent = connection.sent.wrapping_add(1);
+        }
+    }
+
+    fn write_received(&self, completions: &[Completion]) {
+        let mut registry = lock(&self.file.shared.registry);
+        for completion in completions.iter().filter(|completion| completion.is_receive()) {
+            let queue_pair = completion.queue_pair();
+            let segment = registry.receives.remove(&(queue_pair, completion.token()));
+            let Some(segment) = segment.filter(|_| completion.status().is_success()) else {
+                continue;
+            };
+            let Some(connection) = registry.connection(queue_pair) else { continue };
+            let mut connection = lock(&connection);
+            let payload = registry.read(&segment, completion.length() as usize);
+            let message = Message {
+                destination_queue_pair: queue_pair,
+                sequence_number: connection.received,
+                invalidates: completion.invalidated().map(|key| key.0),
+                payload: &payload.unwrap_or_default(),
+            };
+            self.file.write_message(connection.reversed_route(), &message);
+            connection.received = connection.received.wrapping_add(1);
+        }
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for Capture<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Capture").field(&self.inner).finish()
+    }
+}
+
+/// Endpoint whose connection is captured.
+pub struct CaptureEndpoint<P: Provider> {
+    inner: P::Endpoint,
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// Queue pair whose messages are captured.
+pub struct CaptureQueuePair<P: Provider> {
+    inner: P::QueuePair,
+    number: u32,
+    shared: Arc<Shared>,
+    /// Keeps the connection known while there is a queue pair.
+    _connection: Arc<Mutex<Connection>>,
+}
+
+impl<P: Provider> Drop for CaptureQueuePair<P> {
+    fn drop(&mut self) {
+        let mut registry = lock(&self.shared.registry);
+        registry.connections.remove(&self.number);
+        registry.receives.retain(|(number, _), _| *number != self.number);
+    }
+}
+
+/// Registration whose memory is read at sends and receives.
+pub struct CaptureRegistration<P: Provider> {
+    _inner: P::Registration,
+    /// Key of memory; none of a window or of another device's memory.
+    local_key: Option<u32>,
+    shared: Arc<Shared>,
+}
+
+impl<P: Provider> Drop for CaptureRegistration<P> {
+    fn drop(&mut self) {
+        if let Some(key) = self.local_key {
+            lock(&self.shared.registry).memory.remove(&key);
+        }
+    }
+}
+
+impl<P: Provider> AsFd for CaptureEndpoint<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl<P: Provider> Provider for Capture<P> {
+    type Endpoint = CaptureEndpoint<P>;
+    type ProtectionDomain = P::ProtectionDomain;
+    type Registration = CaptureRegistration<P>;
+    type CompletionQueue = P::CompletionQueue;
+    type SharedReceiveQueue = P::SharedReceiveQueue;
+    type QueuePair = CaptureQueuePair<P>;
+
+    // The capture itself reads the memory.
+    const AGENT: Agent = Agent::Thread;
+
+    fn endpoint(&self) -> Result<Self::Endpoint, Error> {
+        self.inner.endpoint().map(|inner| self.endpoint_of(inner))
+    }
+
+    fn request(&self, endpoint: &mut Self::Endpoint, request: CmRequest<'_>) -> Result<(), Error> {
+        // Written first: a peer in this process may answer within the call.
+        self.write_request(&mut lock(&endpoint.connection), &request);
+        self.inner.request(&mut endpoint.inner, request)
+    }
+
+    fn cm_event(
+        &self,
+        endpoint: &mut Self::Endpoint,
+    ) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
+        let Some(event) = self.inner.cm_event(&mut endpoint.inner)? else { return Ok(None) };
+        self.write_event(&mut lock(&endpoint.connection), &event);
+        let CmEvent { kind, status, private_data, parameters, incoming } = event;
+        let incoming = incoming.map(|inner| self.endpoint_of(inner));
+        Ok(Some(CmEvent { kind, status, private_data, parameters, incoming }))
+    }
+
+    fn limits(&self, endpoint: &Self::Endpoint) -> Result<Limits, Error> {
+        self.inner.limits(&endpoint.inner)
+    }
+
+    fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::ProtectionDomain, Error> {
+        self.inner.domain(&endpoint.inner)
+    }
+
+    fn device_event(&self, domain: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error> {
+        self.inner.device_event(domain)
+    }
+
+    fn register(
+        &self,
+        domain: &Self::ProtectionDomain,
+        request: RegisterRequest,
+    ) -> Result<(Self::Registration, Keys), Error> {
+        let memory = match &request {
+            RegisterRequest::Memory { memory, .. } => Some(memory.clone()),
+            _ => None,
+        };
+        let (inner, keys) = self.inner.register(domain, request)?;
+        let local_key = memory.is_some().then_some(keys.local);
+        if let Some(memory) = memory {
+            lock(&self.file.shared.registry).memory.insert(keys.local, memory);
+        }
+        let shared = self.file.shared.clone();
+        Ok((CaptureRegistration { _inner: inner, local_key, shared }, keys))
+    }
+
+    fn completion_queue(
+        &self,
+        endpoint: &Self::Endpoint,
+        capacity: u32,
+    ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error> {
+        self.inner.completion_queue(&endpoint.inner, capacity)
+    }
+
+    fn shared_receive_queue(
+        &self,
+        domain: &Self::ProtectionDomain,
+        capacity: u32,
+    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
+        self.inner.shared_receive_queue(domain, capacity)
+    }
+
+    fn queue_pair(
+        &self,
+        endpoint: &mut Self::Endpoint,
+        request: QueuePairRequest<'_, Self>,
+    ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
+        let QueuePairRequest { domain, queue, shared, capabilities } = request;
+        let request = QueuePairRequest { domain, queue, shared, capabilities };
+        let (inner, info) = self.inner.queue_pair(&mut endpoint.inner, request)?;
+        let connection = endpoint.connection.clone();
+        lock(&connection).queue_pair = info.number;
+        let shared = self.file.shared.clone();
+        lock(&shared.registry).connections.insert(info.number, Arc::downgrade(&connection));
+        let number = info.number;
+        Ok((CaptureQueuePair { inner, number, shared, _connection: connection }, info))
+    }
+
+    fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
+        match batch {
+            Batch::Receives { queue_pair, requests } => {
+                let number = queue_pair.number;
+                let mut registry = lock(&self.file.shared.registry);
+                let receives = requests.iter().map(|one| ((number, one.token), one.sge));
+                registry.receives.extend(receives);
+                drop(registry);
+                self.inner.post(Batch::Receives { queue_pair: &mut queue_pair.inner, requests })
+            }
+            Batch::Sends { queue_pair, requests, payloads } => {
+                self.write_sends(queue_pair.number, requests, payloads);
+                let queue_pair = &mut queue_pair.inner;
+                self.inner.post(Batch::Sends { queue_pair, requests, payloads })
+            }
+            Batch::SharedReceives { queue, requests } => {
+                self.inner.post(Batch::SharedReceives { queue, requests })
+            }
+        }
+    }
+
+    fn completions(
+        &self,
+        queue: &mut Self::CompletionQueue,
+        request: QueueRequest<'_>,
+    ) -> Result<usize, Error> {
+        let QueueRequest::Poll(out) = request else {
+            return self.inner.completions(queue, request);
+        };
+        let count = self.inner.completions(queue, QueueRequest::Poll(&mut *out))?;
+        self.write_received(&out[..count]);
+        Ok(count)
+    }
+}
