@@ -64,7 +64,6 @@ impl<P: Provider> Provider for MarkedProvider<P> {
     type ProtectionDomain = P::ProtectionDomain;
     type Registration = P::Registration;
     type CompletionQueue = P::CompletionQueue;
-    type SharedReceiveQueue = P::SharedReceiveQueue;
     type QueuePair = P::QueuePair;
 
     const AGENT: Agent = P::AGENT;
@@ -112,21 +111,13 @@ impl<P: Provider> Provider for MarkedProvider<P> {
         self.device_does(|| self.inner.completion_queue(endpoint, capacity))
     }
 
-    fn shared_receive_queue(
-        &self,
-        domain: &Self::ProtectionDomain,
-        capacity: u32,
-    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
-        self.device_does(|| self.inner.shared_receive_queue(domain, capacity))
-    }
-
     fn queue_pair(
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
     ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
-        let QueuePairRequest { domain, queue, shared, capabilities } = request;
-        let request = QueuePairRequest { domain, queue, shared, capabilities };
+        let QueuePairRequest { domain, queue, capabilities } = request;
+        let request = QueuePairRequest { domain, queue, capabilities };
         self.device_does(|| self.inner.queue_pair(endpoint, request))
     }
 
@@ -137,7 +128,6 @@ impl<P: Provider> Provider for MarkedProvider<P> {
             Batch::Sends { queue_pair, requests, payloads } => {
                 Batch::Sends { queue_pair, requests, payloads }
             }
-            Batch::SharedReceives { queue, requests } => Batch::SharedReceives { queue, requests },
         })
     }
 

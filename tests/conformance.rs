@@ -10,18 +10,18 @@
 
 mod conformance {
     pub(crate) mod connecting;
+    pub(crate) mod device_events;
     pub(crate) mod fixture;
     pub(crate) mod one_sided;
     pub(crate) mod sending;
-    pub(crate) mod sharing;
 }
 
 use std::{any::Any, collections::BTreeMap, fs, panic, time::Duration};
 
 use conformance::{
-    connecting,
+    connecting, device_events,
     fixture::{Bench, Case, OnDevice, OnFabric},
-    one_sided, sending, sharing,
+    one_sided, sending,
 };
 
 #[test]
@@ -81,7 +81,7 @@ fn ask<B: Bench>(bench: &B) -> BTreeMap<&'static str, String> {
 }
 
 fn cases<B: Bench>() -> impl Iterator<Item = Case<B>> {
-    [connecting::cases(), sending::cases(), one_sided::cases(), sharing::cases()]
+    [connecting::cases(), sending::cases(), one_sided::cases(), device_events::cases()]
         .into_iter()
         .flatten()
 }

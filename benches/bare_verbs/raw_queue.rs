@@ -143,12 +143,7 @@ impl RawQueue {
             max_send_sge: 1,
             max_inline_data: SQE_BYTES,
         };
-        let request = QueuePairRequest {
-            domain: &domain,
-            queue: &completion_queue,
-            shared: None,
-            capabilities,
-        };
+        let request = QueuePairRequest { domain: &domain, queue: &completion_queue, capabilities };
         let (pair, _) = PROVIDER.queue_pair(&mut endpoint, request)?;
         let data_offset = usize::from(open.entries) * RESPONSE;
         let memory = Mapping::allocate(data_offset + data, Agent::Thread).ok_or("no memory")?;

@@ -46,7 +46,7 @@ fn structures_agree() {
         ibv_comp_channel { context, fd, refcnt }
         ibv_context { device, ops, cmd_fd, async_fd, num_comp_vectors, mutex, abi_compat }
         ibv_context_ops { _compat_query_device, alloc_mw, poll_cq, req_notify_cq,
-            _compat_cq_event, post_srq_recv, post_send, post_recv, _compat_create_ah }
+            _compat_cq_event, post_send, post_recv, _compat_create_ah }
         ibv_cq { context, channel, cq_context, handle, cqe, mutex, cond, comp_events_completed,
             async_events_completed }
         ibv_device { _ops, node_type, transport_type, name, dev_name, dev_path, ibdev_path }

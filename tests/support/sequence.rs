@@ -1,7 +1,7 @@
 //! Any sequence of operations on the verbs engine, read from bytes, over the fabric.
 //!
-//! Two hosts, several queue pairs, completion queues and a shared receive queue each. Whatever the
-//! bytes say, these hold, or [`play`] panics:
+//! Two hosts, several queue pairs and completion queues each. Whatever the bytes say, these hold,
+//! or [`play`] panics:
 //!
 //! * each work request completes once, or comes back once when its queue pair closes;
 //! * it gives back the buffers it was given, and no others;
@@ -88,7 +88,7 @@ impl<'a> Play<'a> {
             7 => self.listener_event(at.0, value),
             8..12 => self.post_send(at, value),
             12 | 13 => self.post_inline(at, value),
-            14..18 => self.post_receive(at, value),
+            14..18 => self.post_receive(at),
             18 | 19 => self.post_read(at, value),
             20 | 21 => self.post_write(at, value),
             22 => self.bind(at, value),
@@ -134,7 +134,6 @@ impl<'a> Play<'a> {
     fn check_credits(&self) {
         let ends = self.sides.iter().flat_map(|side| side.ends.iter().flatten());
         ends.for_each(End::check_credits);
-        self.sides.iter().for_each(Side::check_credits);
     }
 
     fn flush_and_settle(&mut self, at: At) {

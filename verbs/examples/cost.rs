@@ -215,7 +215,6 @@ impl Provider for Nothing {
     type ProtectionDomain = io::Stdin;
     type Registration = ();
     type CompletionQueue = io::Stdin;
-    type SharedReceiveQueue = ();
     type QueuePair = ();
 
     const AGENT: Agent = Agent::Thread;
@@ -266,10 +265,6 @@ impl Provider for Nothing {
         Ok((io::stdin(), CompletionQueueInfo { capacity, number: 1, api: VerbsApi::Legacy }))
     }
 
-    fn shared_receive_queue(&self, _: &Self::ProtectionDomain, _: u32) -> Result<((), u32), Error> {
-        Ok(((), 1))
-    }
-
     fn queue_pair(
         &self,
         _: &mut Self::Endpoint,
@@ -281,9 +276,7 @@ impl Provider for Nothing {
     #[inline]
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         match batch {
-            Batch::Receives { requests, .. } | Batch::SharedReceives { requests, .. } => {
-                device_post_receives(requests);
-            }
+            Batch::Receives { requests, .. } => device_post_receives(requests),
             Batch::Sends { requests, payloads, .. } => device_post_sends(requests, payloads),
         }
         Ok(())

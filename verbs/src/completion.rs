@@ -136,11 +136,6 @@ impl<P: Provider> CompletionQueue<P> {
         &self.raw
     }
 
-    /// What queue pairs have reserved, which also tells one queue from another.
-    pub(crate) fn reserved(&self) -> &Arc<AtomicU32> {
-        &self.reserved
-    }
-
     pub(crate) fn reserve(&self, entries: u32) -> Result<Reservation, Error> {
         let fits =
             |reserved: u32| reserved.checked_add(entries).filter(|&total| total <= self.capacity);

@@ -14,11 +14,9 @@ use std::{
 use crate::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, CompletionQueue, ConnectParameters,
     ConnectionParameters, Error, Limits, PreparedQueuePair, PrivateData, ProtectionDomain,
-    Provider, REJECT_DATA_MAX, RdmaCore, SharedReceiveQueue,
-    completion::Reservation,
+    Provider, REJECT_DATA_MAX, RdmaCore,
     provider::{CmEvent, CmEventKind, CmRequest, QueuePairRequest},
     queue_pair::Parts,
-    shared_receive_queue::Share,
 };
 
 /// One end of a connection: an id of the RDMA connection manager with an event channel of its
@@ -133,28 +131,20 @@ impl<P: Provider> Endpoint<P> {
         queue: &CompletionQueue<P>,
         capabilities: Capabilities,
     ) -> Result<PreparedQueuePair<P>, Error> {
-        let reservation =
-            queue.reserve(capabilities.max_send_wr.saturating_add(capabilities.max_recv_wr))?;
-        self.make(domain, queue, Size { capabilities, reservation, shared: None })
-    }
-
-    /// The same, in the domain of a shared receive queue, and with receives from there;
-    /// [`Capabilities::max_recv_wr`] is then 0.
-    ///
-    /// # Errors
-    ///
-    /// As [`queue_pair`](Self::queue_pair); also [`Error::Misuse`] when `queue` has no
-    /// room for all of its receives, which all queue pairs that complete there reserve once.
-    pub fn queue_pair_sharing(
-        &mut self,
-        queue: &CompletionQueue<P>,
-        shared: &SharedReceiveQueue<P>,
-        capabilities: Capabilities,
-    ) -> Result<PreparedQueuePair<P>, Error> {
-        let share = shared.share(queue)?;
-        let reservation = queue.reserve(capabilities.max_send_wr)?;
-        let size = Size { capabilities, reservation, shared: Some((shared, share)) };
-        self.make(shared.domain(), queue, size)
+        capabilities.check()?;
+        let entries = capabilities.max_send_wr.saturating_add(capabilities.max_recv_wr);
+        let reservation = queue.reserve(entries)?;
+        let request = QueuePairRequest { domain: domain.raw(), queue: queue.raw(), capabilities };
+        let (raw, info) = self.provider.queue_pair(&mut self.raw, request)?;
+        let parts = Parts {
+            raw,
+            info,
+            provider: self.provider.clone(),
+            domain: domain.identity(),
+            connection: self.identity,
+            reservation,
+        };
+        Ok(PreparedQueuePair::new(parts, capabilities))
     }
 
     /// Sends a connection request. On iWARP Linux makes the TCP connection within this call, which
@@ -256,33 +246,6 @@ impl<P: Provider> Endpoint<P> {
         Ok(CompletionQueue::new(self.provider.clone(), raw, info))
     }
 
-    fn make(
-        &mut self,
-        domain: &ProtectionDomain<P>,
-        queue: &CompletionQueue<P>,
-        size: Size<'_, P>,
-    ) -> Result<PreparedQueuePair<P>, Error> {
-        let Size { capabilities, reservation, shared } = size;
-        capabilities.check(shared.is_some())?;
-        let request = QueuePairRequest {
-            domain: domain.raw(),
-            queue: queue.raw(),
-            shared: shared.as_ref().map(|(shared, _)| shared.raw()),
-            capabilities,
-        };
-        let (raw, info) = self.provider.queue_pair(&mut self.raw, request)?;
-        let parts = Parts {
-            raw,
-            info,
-            provider: self.provider.clone(),
-            domain: domain.identity(),
-            connection: self.identity,
-            reservation,
-            share: shared.map(|(_, share)| share),
-        };
-        Ok(PreparedQueuePair::new(parts, capabilities))
-    }
-
     fn request(&mut self, request: CmRequest<'_>) -> Result<(), Error> {
         self.provider.request(&mut self.raw, request)
     }
@@ -318,13 +281,6 @@ impl<P: Provider> Endpoint<P> {
             CmEventKind(other) => ConnectionEvent::Other(other),
         }
     }
-}
-
-/// How large a queue pair is to be, and what was set aside for it.
-struct Size<'a, P: Provider> {
-    capabilities: Capabilities,
-    reservation: Reservation,
-    shared: Option<(&'a SharedReceiveQueue<P>, Share)>,
 }
 
 impl<P: Provider> AsFd for Endpoint<P> {

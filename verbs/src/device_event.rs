@@ -22,8 +22,6 @@ pub enum EventSubject {
     Port(u32),
     /// A queue pair, by its [number](crate::QueuePair::number).
     QueuePair(u32),
-    /// A shared receive queue, by its [number](crate::SharedReceiveQueue::number).
-    SharedReceiveQueue(u32),
 }
 
 /// What happened, by the numbers of `enum ibv_event_type`. A number that this version does not
@@ -71,12 +69,6 @@ kinds! {
     PARTITION_KEY_CHANGE = 12;
     /// A port has another subnet manager.
     SUBNET_MANAGER_CHANGE = 13;
-    /// A shared receive queue failed.
-    SHARED_RECEIVE_QUEUE_ERROR = 14;
-    /// A shared receive queue has few receives left.
-    SHARED_RECEIVE_QUEUE_LIMIT = 15;
-    /// A failed queue pair will take no more receives of its shared receive queue.
-    LAST_RECEIVE_REACHED = 16;
     /// The subnet manager asks for renewed registration.
     CLIENT_REREGISTER = 17;
     /// A port's addresses changed.

@@ -12,8 +12,7 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, CallerMemory, DeviceEvent, Error, Provider, RdmaCore, RegisterError,
-    SharedReceiveQueue, Window,
+    Access, Buffer, CallerMemory, DeviceEvent, Error, Provider, RdmaCore, RegisterError, Window,
     memory::{Mapping, Region, page_size},
     provider::{DmaBuf, RegisterRequest},
 };
@@ -172,17 +171,6 @@ impl<P: Provider> ProtectionDomain<P> {
         let (registration, keys) =
             self.inner.provider.register(&self.inner.raw, RegisterRequest::Window)?;
         Ok(Window::new(Box::new(registration), keys, self.inner.identity))
-    }
-
-    /// Makes a shared receive queue for `capacity` receives.
-    ///
-    /// # Errors
-    ///
-    /// * [`Error::CreateSharedReceiveQueue`]: EINVAL or ENOMEM beyond the device's limits.
-    /// * [`Error::Unsupported`]: the device has none.
-    /// * [`Error::Misuse`]: a capacity of 0.
-    pub fn shared_receive_queue(&self, capacity: u32) -> Result<SharedReceiveQueue<P>, Error> {
-        SharedReceiveQueue::new(self.clone(), self.inner.provider.clone(), capacity)
     }
 
     /// The next event of the domain's device, if there is one. Never blocks; the domain's file

@@ -63,15 +63,6 @@ pub enum Error {
     #[error("cannot make a queue pair; compare depths, segments and inline bytes with the limits")]
     CreateQueuePair(#[source] io::Error),
 
-    /// Making a shared receive queue failed.
-    #[error("cannot make a shared receive queue of {capacity} receives; compare with the limits")]
-    CreateSharedReceiveQueue {
-        /// How many receives were asked for.
-        capacity: u32,
-        /// The system's answer.
-        source: io::Error,
-    },
-
     /// Disconnecting failed.
     #[error("cannot disconnect; was the connection established?")]
     Disconnect(#[source] io::Error),

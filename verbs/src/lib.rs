@@ -72,7 +72,7 @@
 //! # What it does not do
 //!
 //! It knows reliable connected queue pairs made through the RDMA connection manager: sends,
-//! receives of their own or shared, RDMA reads and writes, and memory that a peer may reach, by
+//! receives, RDMA reads and writes, and memory that a peer may reach, by
 //! registration or by a memory window of type 2. It has no atomic operations, datagrams,
 //! multicast, immediate data, fences, windows of type 1 or on-demand paging. It never sleeps,
 //! spawns, logs or reads a clock: the caller owns the loop, and
@@ -153,9 +153,8 @@
 //! # Threads
 //!
 //! Every type is [`Send`]; [`ProtectionDomain`] is also [`Sync`] and [`Clone`]. Endpoints,
-//! completion queues, shared receive queues and queue pairs are used through `&mut`, so one
-//! thread has each at a time; different ones can be used by different threads at once, also when
-//! one was made from the other.
+//! completion queues and queue pairs are used through `&mut`, so one thread has each at a time;
+//! different ones can be used by different threads at once, also when one was made from the other.
 //!
 //! # Clean-up
 //!
@@ -206,7 +205,6 @@ pub mod provider;
 mod queue_pair;
 mod request_queue;
 mod sge;
-mod shared_receive_queue;
 mod slot;
 mod sys;
 mod token;
@@ -228,7 +226,6 @@ pub use parameters::{
 pub use pool::{Placement, Pool, PoolOptions, PoolReport};
 pub use provider::Provider;
 pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair, SENDS_QUEUED_MAX};
-pub use shared_receive_queue::SharedReceiveQueue;
 pub use sys::{DeviceInfo, PageSize, PortInfo, PortState, RdmaCore, devices};
 pub use verbs_api::VerbsApi;
 pub use window::{BindError, BindInfo, Window};

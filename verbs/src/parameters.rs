@@ -106,10 +106,6 @@ pub struct Limits {
     pub read_atomic: u32,
     /// Buffers that one send can gather.
     pub send_sge: u32,
-    /// Receives of one shared receive queue.
-    pub shared_receive_work_requests: u32,
-    /// Shared receive queues; 0 where the device has none.
-    pub shared_receive_queues: u32,
     /// The transport, which the connection manager uses in its own way.
     pub transport: TransportType,
     /// Memory windows of type 2; 0 where the device has none.

@@ -20,8 +20,8 @@ use crate::{
 
 /// What any RDMA device must offer: twelve calls, batched where data flows.
 ///
-/// What is made here keeps alive whatever it was made from: a queue pair its endpoint, domain,
-/// completion queue and shared receive queue; a registration its domain and memory. Dropping a
+/// What is made here keeps alive whatever it was made from: a queue pair its endpoint, domain
+/// and completion queue; a registration its domain and memory. Dropping a
 /// queue pair destroys it: no completion of it changes a buffer afterwards.
 ///
 /// Nothing here is `unsafe` to call. Inline messages are slices; memory and windows are named by
@@ -42,8 +42,6 @@ pub trait Provider: Sized + Send + Sync + 'static {
     type Registration: Send + Sync;
     /// A completion queue with its channel, whose file descriptor this is.
     type CompletionQueue: Send + AsFd;
-    /// A shared receive queue.
-    type SharedReceiveQueue: Send;
     /// A queue pair bound to an endpoint.
     type QueuePair: Send;
 
@@ -121,18 +119,6 @@ pub trait Provider: Sized + Send + Sync + 'static {
         endpoint: &Self::Endpoint,
         capacity: u32,
     ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error>;
-
-    /// Makes a shared receive queue for `capacity` receives of one segment each; says by what
-    /// number [`DeviceEvent`]s name it, which no other of its device has now.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::CreateSharedReceiveQueue`].
-    fn shared_receive_queue(
-        &self,
-        domain: &Self::ProtectionDomain,
-        capacity: u32,
-    ) -> Result<(Self::SharedReceiveQueue, u32), Error>;
 
     /// Makes a reliable connected queue pair.
     ///
@@ -326,9 +312,7 @@ pub struct QueuePairRequest<'a, P: Provider> {
     pub domain: &'a P::ProtectionDomain,
     /// Where its sends and its receives complete.
     pub queue: &'a P::CompletionQueue,
-    /// Where its receives come from, if not from a queue of its own.
-    pub shared: Option<&'a P::SharedReceiveQueue>,
-    /// How large it is; with a shared receive queue it has no receives of its own.
+    /// Number and size of its work requests.
     pub capabilities: Capabilities,
 }
 
@@ -349,13 +333,6 @@ pub enum Batch<'a, P: Provider> {
         requests: &'a [SendRequest],
         /// What their payloads refer to.
         payloads: &'a Payloads,
-    },
-    /// Receives for whichever queue pair of a shared receive queue needs them first.
-    SharedReceives {
-        /// Whose.
-        queue: &'a mut P::SharedReceiveQueue,
-        /// The receives.
-        requests: &'a [ReceiveRequest],
     },
 }
 

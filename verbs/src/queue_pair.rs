@@ -4,22 +4,15 @@ mod engine;
 mod in_flight_buffers;
 mod message_slots;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use self::engine::{Engine, FlushError};
 use crate::{
     BindError, BindInfo, Buffer, CompletedWork, Completion, Error, Established, FlushedWork,
     PostBufferError, PostSendError, Provider, RdmaCore, RemoteAddress, RemoteKey, SGE_MAX, SgList,
-    SharedReceiveQueue, StaleCompletion, VerbsApi, Window,
+    StaleCompletion, VerbsApi, Window,
     completion::{Invalidated, Reservation},
     provider::{Operation, QueuePairInfo},
-    shared_receive_queue::Share,
     token::SLOTS_MAX,
 };
 
@@ -38,12 +31,9 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Refuses what no device could do.
-    pub(crate) fn check(self, shared: bool) -> Result<(), Error> {
+    pub(crate) fn check(self) -> Result<(), Error> {
         let Self { max_send_wr, max_recv_wr, max_send_sge, .. } = self;
-        if shared && max_recv_wr != 0 {
-            return Err(Error::Misuse("with a shared receive queue there are no others"));
-        }
-        if max_send_wr == 0 || max_recv_wr == 0 && !shared {
+        if max_send_wr == 0 || max_recv_wr == 0 {
             return Err(Error::Misuse("a queue pair needs at least one send and one receive"));
         }
         if max_send_wr > SLOTS_MAX || max_recv_wr > SLOTS_MAX {
@@ -396,20 +386,6 @@ impl<P: Provider> QueuePair<P> {
         self.engine.complete(completion)
     }
 
-    /// The same, for the completion of a receive that this queue pair took from a shared queue.
-    ///
-    /// # Errors
-    ///
-    /// [`StaleCompletion`]: it is of no outstanding receive of that queue, or of another queue
-    /// pair.
-    pub fn complete_shared(
-        &mut self,
-        completion: &Completion,
-        shared: &mut SharedReceiveQueue<P>,
-    ) -> Result<CompletedWork, StaleCompletion> {
-        self.engine.complete_shared(completion, shared)
-    }
-
     /// Destroys the queue pair, and then returns everything that was still in a slot.
     pub fn close(self) -> Vec<FlushedWork> {
         self.engine.close()
@@ -448,7 +424,7 @@ impl<P: Provider> QueuePair<P> {
         self.engine.api
     }
 
-    /// The queue pair's number, by which completions of a shared queue are told apart.
+    /// The queue pair's number, by which its completions are told from those of others.
     pub fn number(&self) -> u32 {
         self.engine.number
     }
@@ -481,22 +457,11 @@ pub(crate) struct Parts<P: Provider> {
     pub(crate) connection: u64,
     /// Room in the completion queue.
     pub(crate) reservation: Reservation,
-    pub(crate) share: Option<Share>,
 }
 
 /// How many sends wait at most to be handed to the device. A doorbell for more of them saves
 /// nothing that can be measured; what they take is kept for each queue pair.
 pub const SENDS_QUEUED_MAX: u32 = 64;
-
-/// Far apart, so that a completion of an earlier queue pair of the same number is stale.
-pub(crate) fn next_generation() -> u32 {
-    GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed)
-}
-
-/// Odd, so that all numbers are visited; large, so that neighbours are far apart.
-const GENERATION_STEP: u32 = 0x9E37_79B1;
-
-static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! What a work request carries to recognise its completion: a packed number, never a pointer.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 /// Which of a queue pair's two queues a work request is on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
@@ -53,8 +55,18 @@ impl Token {
     }
 }
 
+/// Far apart, so that a completion of an earlier queue pair of the same number is stale.
+pub(crate) fn next_generation() -> u32 {
+    GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed)
+}
+
 /// How many slots a token can tell apart.
 pub(crate) const SLOTS_MAX: u32 = 1 << 24;
+
+/// Odd, so that all numbers are visited; large, so that neighbours are far apart.
+const GENERATION_STEP: u32 = 0x9E37_79B1;
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 const RECEIVE: u64 = 0x52;
 const SEND: u64 = 0x53;

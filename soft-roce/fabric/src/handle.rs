@@ -12,7 +12,6 @@ use std::{
 use verbs::provider::Keys;
 
 use super::{
-    shared_receive_queue::SharedReceiveQueueId,
     signal::Signal,
     simulation::{DomainId, EndpointId, PairId, QueueId, Simulation},
 };
@@ -91,22 +90,12 @@ pub(super) struct QueueHandle {
     pub(super) signal: Arc<Signal>,
 }
 
-/// Shared receive queue of a fabric's host.
-pub struct HostSharedReceiveQueue(pub(super) Arc<SharedReceiveQueueHandle>);
-
-/// Keeps a shared receive queue alive while a queue pair uses it.
-pub(super) struct SharedReceiveQueueHandle {
-    pub(super) id: SharedReceiveQueueId,
-    pub(super) domain: Arc<DomainHandle>,
-}
-
 /// Queue pair of a fabric's host.
 pub struct HostQueuePair {
     pub(super) id: PairId,
     pub(super) simulation: Arc<SharedSimulation>,
     pub(super) _domain: Arc<DomainHandle>,
     pub(super) _queue: Arc<QueueHandle>,
-    pub(super) _shared: Option<Arc<SharedReceiveQueueHandle>>,
 }
 
 impl AsFd for HostEndpoint {
@@ -148,12 +137,6 @@ impl Drop for HostRegistration {
 impl Drop for QueueHandle {
     fn drop(&mut self) {
         self.simulation.with(|simulation| simulation.queues.remove(&self.id));
-    }
-}
-
-impl Drop for SharedReceiveQueueHandle {
-    fn drop(&mut self) {
-        self.domain.simulation.with(|simulation| simulation.shared.remove(&self.id));
     }
 }
 

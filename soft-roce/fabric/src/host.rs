@@ -17,10 +17,9 @@ use super::{
     connection::EndpointState,
     handle::{
         DomainHandle, HostDomain, HostEndpoint, HostQueue, HostQueuePair, HostRegistration,
-        HostSharedReceiveQueue, QueueHandle, SharedReceiveQueueHandle, SharedSimulation,
+        QueueHandle, SharedSimulation,
     },
     queue_pair::{QueuePairParts, WORK_REQUESTS_MAX},
-    shared_receive_queue::RECEIVES_MAX,
     simulation::{HostId, HostState},
 };
 
@@ -36,7 +35,6 @@ impl Provider for Host {
     type ProtectionDomain = HostDomain;
     type Registration = HostRegistration;
     type CompletionQueue = HostQueue;
-    type SharedReceiveQueue = HostSharedReceiveQueue;
     type QueuePair = HostQueuePair;
 
     const AGENT: Agent = Agent::Thread;
@@ -134,24 +132,12 @@ impl Provider for Host {
         Ok((HostQueue(Arc::new(handle)), info))
     }
 
-    fn shared_receive_queue(
-        &self,
-        domain: &HostDomain,
-        capacity: u32,
-    ) -> Result<(HostSharedReceiveQueue, u32), Error> {
-        let id = self
-            .simulation
-            .with(|simulation| simulation.make_shared_receive_queue(domain.0.id, capacity))?;
-        let handle = SharedReceiveQueueHandle { id, domain: domain.0.clone() };
-        Ok((HostSharedReceiveQueue(Arc::new(handle)), id.number()))
-    }
-
     fn queue_pair(
         &self,
         endpoint: &mut HostEndpoint,
         request: QueuePairRequest<'_, Self>,
     ) -> Result<(HostQueuePair, QueuePairInfo), Error> {
-        let QueuePairRequest { domain, queue, shared, capabilities } = request;
+        let QueuePairRequest { domain, queue, capabilities } = request;
         let id = self.simulation.with(|simulation| {
             let device = simulation.device_of(endpoint.id)?;
             simulation.make_pair(QueuePairParts {
@@ -159,7 +145,6 @@ impl Provider for Host {
                 endpoint: endpoint.id,
                 domain: domain.0.id,
                 queue: queue.0.id,
-                shared: shared.map(|shared| shared.0.id),
                 capabilities,
             })
         })?;
@@ -168,7 +153,6 @@ impl Provider for Host {
             simulation: self.simulation.clone(),
             _domain: domain.0.clone(),
             _queue: queue.0.clone(),
-            _shared: shared.map(|shared| shared.0.clone()),
         };
         let info = QueuePairInfo { number: id.0, api: VerbsApi::Legacy };
         Ok((pair, info))
@@ -182,9 +166,6 @@ impl Provider for Host {
             Batch::Sends { queue_pair, requests, payloads } => take_each(requests, |request| {
                 simulation.post_send(queue_pair.id, request, payloads)
             }),
-            Batch::SharedReceives { queue, requests } => {
-                take_each(requests, |request| simulation.post_shared_receive(queue.0.id, *request))
-            }
         })
     }
 
@@ -220,8 +201,6 @@ fn limits(host: &HostState) -> Limits {
         queue_pairs: 1 << 24,
         read_atomic: READS_MAX,
         send_sge: u32::try_from(SGE_MAX).unwrap_or(u32::MAX),
-        shared_receive_work_requests: RECEIVES_MAX,
-        shared_receive_queues: 1 << 16,
         windows: if host.windows { 1 << 24 } else { 0 },
         ..Limits::default()
     }

@@ -114,21 +114,18 @@ mod recording;
 mod replay;
 mod requester;
 mod responder;
-mod shared_receive_queue;
 mod signal;
 mod simulation;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use fault::{Fault, Point};
-pub use handle::{
-    HostDomain, HostEndpoint, HostQueue, HostQueuePair, HostRegistration, HostSharedReceiveQueue,
-};
+pub use handle::{HostDomain, HostEndpoint, HostQueue, HostQueuePair, HostRegistration};
 pub use host::Host;
 pub use link::Link;
 pub use recorder::{
     Recorder, RecorderDomain, RecorderEndpoint, RecorderQueue, RecorderQueuePair,
-    RecorderRegistration, RecorderSharedReceiveQueue, Trace,
+    RecorderRegistration, Trace,
 };
 
 pub use replay::{
@@ -306,7 +303,6 @@ impl Fabric {
             registrations: simulation.memory.len(),
             completion_queues: simulation.queues.len(),
             queue_pairs: simulation.pairs.len(),
-            shared_receive_queues: simulation.shared.len(),
         })
     }
 
@@ -330,8 +326,6 @@ pub struct Objects {
     pub completion_queues: usize,
     /// Queue pairs.
     pub queue_pairs: usize,
-    /// Shared receive queues.
-    pub shared_receive_queues: usize,
 }
 
 #[cfg(test)]

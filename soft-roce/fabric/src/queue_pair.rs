@@ -10,7 +10,6 @@ use verbs::{
 
 use super::{
     completion_queue::WorkCompletion,
-    shared_receive_queue::SharedReceiveQueueId,
     simulation::{DeviceId, DomainId, EndpointId, HostId, PairId, QueueId, Simulation},
 };
 
@@ -35,7 +34,6 @@ pub(super) struct QueuePair {
     pub(super) endpoint: EndpointId,
     pub(super) domain: DomainId,
     pub(super) queue: QueueId,
-    pub(super) shared: Option<SharedReceiveQueueId>,
     pub(super) capabilities: Capabilities,
     pub(super) state: QueuePairState,
     pub(super) peer: Option<PairId>,
@@ -116,21 +114,17 @@ pub(super) struct QueuePairParts {
     pub(super) endpoint: EndpointId,
     pub(super) domain: DomainId,
     pub(super) queue: QueueId,
-    pub(super) shared: Option<SharedReceiveQueueId>,
     pub(super) capabilities: Capabilities,
 }
 
 impl Simulation {
     pub(super) fn make_pair(&mut self, parts: QueuePairParts) -> Result<PairId, Error> {
-        let QueuePairParts { device, endpoint, domain, queue, shared, capabilities } = parts;
+        let QueuePairParts { device, endpoint, domain, queue, capabilities } = parts;
         if self.domains[&domain].device != device {
             return Err(Error::AnotherDevice("domain"));
         }
         if self.queues[&queue].device != device {
             return Err(Error::AnotherDevice("completion queue"));
-        }
-        if shared.is_some_and(|shared| self.shared[&shared].device != device) {
-            return Err(Error::AnotherDevice("shared receive queue"));
         }
         if self.endpoints[&endpoint].pair.is_some() {
             return Err(Error::Misuse("the endpoint has a queue pair already"));
@@ -148,7 +142,6 @@ impl Simulation {
             endpoint,
             domain,
             queue,
-            shared,
             capabilities,
             state: QueuePairState::Prepared,
             peer: None,
@@ -191,17 +184,12 @@ impl Simulation {
             return;
         }
         pair.state = QueuePairState::Failed;
-        let sharing = pair.shared.map(|_| pair.device);
         let sends = std::mem::take(&mut pair.flow.sends);
         let receives = std::mem::take(&mut pair.receives);
         let sends = sends.iter().map(|pending| pending.request.token);
         let receives = receives.iter().map(|receive| receive.token);
         for token in sends.chain(receives) {
             self.complete(id, WorkCompletion::new(token, Status::FLUSHED));
-        }
-        if let Some(device) = sharing {
-            let subject = EventSubject::QueuePair(id.0);
-            self.report(device, DeviceEventKind::LAST_RECEIVE_REACHED, subject);
         }
     }
 
@@ -263,9 +251,6 @@ impl Simulation {
         if !self.is_alive(pair.device) {
             return Err(Errno::IO);
         }
-        if pair.shared.is_some() {
-            return Err(Errno::INVAL);
-        }
         if pair.receives.len() == pair.capabilities.max_recv_wr as usize {
             return Err(Errno::NOMEM);
         }
@@ -281,13 +266,7 @@ impl Simulation {
     /// Takes the receive for the next message, with the domain that its memory must belong to.
     pub(super) fn take_receive(&mut self, id: PairId) -> Option<(ReceiveRequest, DomainId)> {
         let pair = self.pairs.get_mut(&id)?;
-        match pair.shared {
-            None => pair.receives.pop_front().map(|receive| (receive, pair.domain)),
-            Some(shared) => {
-                let queue = self.shared.get_mut(&shared)?;
-                queue.receives.pop_front().map(|receive| (receive, queue.domain))
-            }
-        }
+        pair.receives.pop_front().map(|receive| (receive, pair.domain))
     }
 
     pub(super) fn pair(&mut self, id: PairId) -> &mut QueuePair {

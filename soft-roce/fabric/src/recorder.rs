@@ -122,8 +122,6 @@ recorded! {
     RecorderDomain of ProtectionDomain with index;
     /// Recorded completion queue.
     RecorderQueue of CompletionQueue;
-    /// Recorded shared receive queue.
-    RecorderSharedReceiveQueue of SharedReceiveQueue;
     /// Recorded queue pair.
     RecorderQueuePair of QueuePair with index;
 }
@@ -156,7 +154,6 @@ impl<P: Provider> Provider for Recorder<P> {
     type ProtectionDomain = RecorderDomain<P>;
     type Registration = RecorderRegistration<P>;
     type CompletionQueue = RecorderQueue<P>;
-    type SharedReceiveQueue = RecorderSharedReceiveQueue<P>;
     type QueuePair = RecorderQueuePair<P>;
 
     // The recorder itself reads the memory.
@@ -239,7 +236,6 @@ impl<P: Provider> Provider for Recorder<P> {
                 EventSubject::Port(number) => (1, number),
                 EventSubject::QueuePair(number) => (2, number),
                 EventSubject::CompletionQueue(number) => (3, number),
-                EventSubject::SharedReceiveQueue(number) => (4, number),
                 EventSubject::Device => (0, 0),
             };
             let (domain, kind) = (domain.index, event.kind.0);
@@ -302,31 +298,14 @@ impl<P: Provider> Provider for Recorder<P> {
         Ok((RecorderQueue { inner, number }, info))
     }
 
-    fn shared_receive_queue(
-        &self,
-        domain: &Self::ProtectionDomain,
-        capacity: u32,
-    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
-        let number = self.trace.number();
-        let made = self.inner.shared_receive_queue(&domain.inner, capacity);
-        let outcome = Outcome(made.as_ref().map(|_| number));
-        self.trace.write(format_args!("shared receive queue of {capacity}: {outcome}"));
-        made.map(|(inner, name)| (RecorderSharedReceiveQueue { inner, number }, name))
-    }
-
     fn queue_pair(
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
     ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
-        let QueuePairRequest { domain, queue, shared, capabilities } = request;
+        let QueuePairRequest { domain, queue, capabilities } = request;
         let number = self.trace.number();
-        let request = QueuePairRequest {
-            domain: &domain.inner,
-            queue: &queue.inner,
-            shared: shared.map(|shared| &shared.inner),
-            capabilities,
-        };
+        let request = QueuePairRequest { domain: &domain.inner, queue: &queue.inner, capabilities };
         let made = self.inner.queue_pair(&mut endpoint.inner, request);
         let outcome =
             Outcome(made.as_ref().map(|(_, info)| format!("{number}, number {}", info.number)));
@@ -352,9 +331,6 @@ impl<P: Provider> Provider for Recorder<P> {
             }
             Batch::Sends { queue_pair, requests, payloads } => {
                 Batch::Sends { queue_pair: &mut queue_pair.inner, requests, payloads }
-            }
-            Batch::SharedReceives { queue, requests } => {
-                Batch::SharedReceives { queue: &mut queue.inner, requests }
             }
         });
         match &done {
@@ -407,9 +383,6 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
             let sends: Vec<_> = requests.iter().map(|request| send(request, payloads)).collect();
             format!("queue pair {}: {}", queue_pair.number, sends.join("; "))
         }
-        Batch::SharedReceives { queue, requests } => {
-            format!("shared receive queue {}: {}", queue.number, receives(requests))
-        }
     }
 }
 
@@ -432,7 +405,6 @@ fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<PostedReque
             };
             (queue_pair.index, requests.iter().map(post).collect())
         }
-        Batch::SharedReceives { .. } => (0, Vec::new()), // not replayed
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) enum Record {
     Limits {
         endpoint: usize,
         names: [String; 2],
-        numbers: [u64; 11],
+        numbers: [u64; 9],
     },
     Registered {
         local: u32,
@@ -263,7 +263,7 @@ pub(super) fn send(request: &SendRequest, payloads: &Payloads) -> String {
     format!("{what} {length}")
 }
 
-pub(super) fn limits_out(limits: &Limits) -> ([String; 2], [u64; 11]) {
+pub(super) fn limits_out(limits: &Limits) -> ([String; 2], [u64; 9]) {
     let numbers = [
         limits.completion_queue_entries.into(),
         limits.initiator_read_atomic.into(),
@@ -273,14 +273,12 @@ pub(super) fn limits_out(limits: &Limits) -> ([String; 2], [u64; 11]) {
         limits.queue_pairs.into(),
         limits.read_atomic.into(),
         limits.send_sge.into(),
-        limits.shared_receive_work_requests.into(),
-        limits.shared_receive_queues.into(),
         limits.windows.into(),
     ];
     ([limits.device.clone(), limits.firmware.clone()], numbers)
 }
 
-pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 11]) -> Limits {
+pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 9]) -> Limits {
     let at = |index: usize| u32::try_from(numbers[index]).unwrap_or(u32::MAX);
     Limits {
         device: names[0].clone(),
@@ -293,9 +291,7 @@ pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 11]) -> Limits {
         queue_pairs: at(5),
         read_atomic: at(6),
         send_sge: at(7),
-        shared_receive_work_requests: at(8),
-        shared_receive_queues: at(9),
-        windows: at(10),
+        windows: at(8),
         numa_node: None,                     // differs between machines
         transport: TransportType::default(), // a replayed connect does not block
     }

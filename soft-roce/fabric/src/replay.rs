@@ -32,7 +32,7 @@ use super::{
 ///
 /// The program must make the same calls in the same order for each object;
 /// [`divergence`](Self::divergence) returns the first different call. Calls beyond the end of the
-/// recording get no events. Shared receive queues are not supported.
+/// recording get no events.
 pub struct Replay {
     state: Mutex<ReplayState>,
 }
@@ -179,7 +179,6 @@ impl ReplayState {
                     (1, number) => EventSubject::Port(number),
                     (2, number) => EventSubject::QueuePair(number),
                     (3, number) => EventSubject::CompletionQueue(number),
-                    (4, number) => EventSubject::SharedReceiveQueue(number),
                     _ => EventSubject::Device,
                 };
                 let event = DeviceEvent { kind: DeviceEventKind(kind), subject };
@@ -316,7 +315,6 @@ impl Provider for Replay {
     type ProtectionDomain = ReplayDomain;
     type Registration = ReplayRegistration;
     type CompletionQueue = ReplayQueue;
-    type SharedReceiveQueue = ();
     type QueuePair = ReplayQueuePair;
 
     const AGENT: Agent = Agent::Thread;
@@ -418,10 +416,6 @@ impl Provider for Replay {
         })
     }
 
-    fn shared_receive_queue(&self, _: &ReplayDomain, _: u32) -> Result<((), u32), Error> {
-        Err(Error::Unsupported("shared receive queues are not replayed"))
-    }
-
     fn queue_pair(
         &self,
         _: &mut ReplayEndpoint,
@@ -456,7 +450,6 @@ impl Provider for Replay {
                 };
                 (queue_pair.0, requests.iter().map(post).collect())
             }
-            Batch::SharedReceives { .. } => return Ok(()),
         };
         self.with(|state| {
             for (accepted, post) in posts.iter().enumerate() {

@@ -18,7 +18,6 @@ use super::{
     link::{Link, Random, Transit},
     memory::Memory,
     queue_pair::QueuePair,
-    shared_receive_queue::{SharedReceiveQueue, SharedReceiveQueueId},
 };
 
 /// Host, as an index into [`Simulation::hosts`].
@@ -104,7 +103,6 @@ pub(super) struct Simulation {
     pub(super) memory: Memory,
     pub(super) queues: BTreeMap<QueueId, CompletionQueue>,
     pub(super) pairs: BTreeMap<PairId, QueuePair>,
-    pub(super) shared: BTreeMap<SharedReceiveQueueId, SharedReceiveQueue>,
     pub(super) random: Random,
     /// Arrival time of the latest CM message from one host to another; messages do not overtake
     /// each other.
@@ -126,7 +124,6 @@ impl Simulation {
             memory: Memory::default(),
             queues: BTreeMap::new(),
             pairs: BTreeMap::new(),
-            shared: BTreeMap::new(),
             random: Random::new(seed),
             last_mads: BTreeMap::new(),
             partitions: BTreeSet::new(),

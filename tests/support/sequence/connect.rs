@@ -8,7 +8,7 @@ use verbs::{ConnectParameters, ConnectionEvent, Endpoint, PreparedQueuePair};
 use super::{
     At, ENDS, Play, QUEUES,
     connection_end::{End, Pair, SIZE},
-    host::{Queue, RECEIVES, Shared, address},
+    host::{Queue, address},
 };
 
 impl Play<'_> {
@@ -122,8 +122,7 @@ impl Play<'_> {
     /// Makes the queue pair, and posts a receive.
     fn prepare(&mut self, at: At, value: u8) {
         let queue = usize::from(value) % QUEUES;
-        let sharing = value & 4 != 0;
-        let made = self.pair(at, queue, sharing);
+        let made = self.pair(at, queue);
         let side = &mut self.sides[at.0];
         let (number, domain, removals) = (
             side.queues[queue].as_ref().map_or(0, |queue| queue.number),
@@ -133,14 +132,14 @@ impl Play<'_> {
         let Some(end) = side.ends[at.1].as_mut() else { return };
         let Some(prepared) = made else { return };
         end.pair = Pair::Prepared(prepared);
-        (end.queue, end.domain, end.sharing, end.removals) = (number, domain, sharing, removals);
-        self.post_receive(at, value);
+        (end.queue, end.domain, end.removals) = (number, domain, removals);
+        self.post_receive(at);
         self.flush(at);
         self.count("prepared");
     }
 
     /// The queue pair, and what it needs; nothing where the device, or room, is not there.
-    fn pair(&mut self, at: At, queue: usize, sharing: bool) -> Option<PreparedQueuePair<Host>> {
+    fn pair(&mut self, at: At, queue: usize) -> Option<PreparedQueuePair<Host>> {
         let number = self.number();
         let side = &mut self.sides[at.0];
         let mut endpoint = side.ends[at.1].as_mut()?.endpoint.take()?;
@@ -149,22 +148,8 @@ impl Play<'_> {
             let raw = endpoint.completion_queue(COMPLETIONS).ok();
             side.queues[queue] = raw.map(|raw| Queue { raw, number, armed: false, awaited: false });
         }
-        if let (true, None, Some(domain)) = (sharing, &side.shared, &domain) {
-            let raw = domain.shared_receive_queue(RECEIVES).ok();
-            side.shared = raw.map(|raw| Shared {
-                raw,
-                receives: std::collections::BTreeMap::new(),
-                domain: side.domains_made,
-            });
-        }
-        let made = match (&domain, &side.queues[queue], &side.shared) {
-            (_, Some(queue), Some(shared)) if sharing && shared.domain == side.domains_made => {
-                let size = verbs::Capabilities { max_recv_wr: 0, ..SIZE };
-                endpoint.queue_pair_sharing(&queue.raw, &shared.raw, size).ok()
-            }
-            (Some(domain), Some(queue), _) if !sharing => {
-                endpoint.queue_pair(domain, &queue.raw, SIZE).ok()
-            }
+        let made = match (&domain, &side.queues[queue]) {
+            (Some(domain), Some(queue)) => endpoint.queue_pair(domain, &queue.raw, SIZE).ok(),
             _ => None,
         };
         if let Some(end) = side.ends[at.1].as_mut() {

@@ -22,7 +22,6 @@ pub(super) struct End {
     /// Number of its completion queue.
     pub(super) queue: u32,
     pub(super) domain: u32,
-    pub(super) sharing: bool,
     /// How often its device had been removed when it was made.
     pub(super) removals: u32,
     pub(super) receives: BTreeMap<u64, Held>,
@@ -73,7 +72,6 @@ impl End {
             pair: Pair::None,
             queue: 0,
             domain: 0,
-            sharing: false,
             removals: 0,
             receives: BTreeMap::new(),
             sends: BTreeMap::new(),
@@ -106,15 +104,10 @@ impl End {
         matches!(self.pair, Pair::Live(_))
     }
 
-    pub(super) fn is_sharing(&self) -> bool {
-        self.sharing && !matches!(self.pair, Pair::None)
-    }
-
     pub(super) fn check_credits(&self) {
         let Pair::Live(pair) = &self.pair else { return };
         let receives = u32::try_from(self.receives.len()).expect("a small number");
-        let capacity = if self.sharing { 0 } else { SIZE.max_recv_wr };
-        assert_eq!(pair.receive_credits() + receives, capacity, "receives");
+        assert_eq!(pair.receive_credits() + receives, SIZE.max_recv_wr, "receives");
         let sends = u32::try_from(self.sends.len()).expect("a small number");
         assert!(pair.send_credits() + sends <= SIZE.max_send_wr, "more credits than slots");
         assert!(self.credited <= self.inline, "completions of nothing");
@@ -129,7 +122,6 @@ impl End {
     pub(super) fn assert_idle(&self) {
         let Pair::Live(pair) = &self.pair else { return };
         let what = format!("{:?} {:?}", self.sends, self.receives);
-        // What is in a shared queue stays there.
         assert!(self.sends.is_empty() && self.receives.is_empty(), "never came back: {what}");
         // An inline send that succeeded without a completion keeps its slot until the next one.
         let unsignaled = if self.inline > 0 { SIGNAL_PERIOD - 1 } else { 0 };

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use rdma_fabric::{Fabric, Host};
-use verbs::{
-    Access, Buffer, CompletionQueue, Endpoint, FlushedWork, ProtectionDomain, SharedReceiveQueue,
-    Window,
-};
+use verbs::{Access, Buffer, CompletionQueue, Endpoint, FlushedWork, ProtectionDomain, Window};
 
 use super::{
     ENDS, QUEUES,
@@ -23,7 +20,6 @@ pub(super) struct Side {
     /// Which domain this is: each is another.
     pub(super) domains_made: u32,
     pub(super) queues: [Option<Queue>; QUEUES],
-    pub(super) shared: Option<Shared>,
     /// Buffers that are ours to post.
     pub(super) free: Vec<Piece>,
     /// What the peer reads, and what it writes.
@@ -51,13 +47,6 @@ pub(super) struct Queue {
     pub(super) awaited: bool,
 }
 
-/// A shared receive queue, and what is posted there.
-pub(super) struct Shared {
-    pub(super) raw: SharedReceiveQueue<Host>,
-    pub(super) receives: BTreeMap<u64, Held>,
-    pub(super) domain: u32,
-}
-
 impl Side {
     pub(super) fn new(fabric: &Fabric, index: usize) -> Self {
         let name = NAMES[index];
@@ -68,7 +57,6 @@ impl Side {
             domain: None,
             domains_made: 0,
             queues: [const { None }; QUEUES],
-            shared: None,
             free: Vec::new(),
             exposed: None,
             windows: Vec::new(),
@@ -153,36 +141,7 @@ impl Side {
             2 | 3 => self.queues[usize::from(value % 2)] = None,
             4 => self.free.clear(),
             5 => self.exposed = None,
-            6 => self.windows.clear(),
-            _ => self.close_shared(),
-        }
-    }
-
-    /// What is in a shared receive queue comes back once nobody takes from it any more.
-    fn close_shared(&mut self) {
-        let Some(shared) = self.shared.take() else { return };
-        let Shared { raw, mut receives, domain } = shared;
-        let used = self.ends.iter().flatten().any(End::is_sharing);
-        match raw.close() {
-            Ok(returned) => {
-                assert!(!used, "a queue pair still takes from it");
-                for one in returned {
-                    let pieces = take_back(&mut receives, one, domain);
-                    self.free.extend(pieces);
-                }
-                assert!(receives.is_empty(), "not all came back: {receives:?}");
-            }
-            Err(raw) => {
-                assert!(used, "nobody takes from it any more");
-                self.shared = Some(Shared { raw, receives, domain });
-            }
-        }
-    }
-
-    pub(super) fn check_credits(&self) {
-        if let Some(shared) = &self.shared {
-            let outstanding = u32::try_from(shared.receives.len()).expect("a small number");
-            assert_eq!(shared.raw.receive_credits(), RECEIVES - outstanding, "shared receives");
+            _ => self.windows.clear(),
         }
     }
 }
@@ -211,5 +170,5 @@ pub(super) fn address(index: usize) -> SocketAddr {
 pub(super) const PIECE: usize = 64;
 /// What the memory that peers read is full of.
 pub(super) const SOURCE: u8 = 0xA5;
-/// Receives of a queue pair, or of a shared receive queue.
+/// Receives of a queue pair.
 pub(super) const RECEIVES: u32 = 6;

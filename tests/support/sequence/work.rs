@@ -124,46 +124,34 @@ impl Play<'_> {
         }
     }
 
-    /// Posts a receive, to the shared queue where the end has that.
-    pub(super) fn post_receive(&mut self, at: At, value: u8) {
+    /// Posts a receive.
+    pub(super) fn post_receive(&mut self, at: At) {
         let tag = u64::from(self.number());
         let side = &mut self.sides[at.0];
         let Some(piece) = side.piece() else { return };
         let (place, domain) = (range(&piece.buffer), piece.domain);
-        let held = Held { ranges: vec![place], reads: false };
-        let end = side.ends[at.1].as_mut();
-        let posted = match (end, &mut side.shared) {
-            (Some(end), Some(shared)) if end.sharing && value.is_multiple_of(2) => {
-                let room = shared.raw.receive_credits() > 0;
-                let posted = shared.raw.post_receive(piece.buffer, tag);
-                assert_eq!(posted.is_ok(), room && domain == shared.domain, "{posted:?}");
-                posted.map(|()| drop(shared.receives.insert(tag, held)))
-            }
-            (Some(end), _) => {
-                let fits = domain == end.domain;
-                let (posted, room) = match &mut end.pair {
-                    Pair::None => {
-                        side.free.push(piece);
-                        return;
-                    }
-                    Pair::Prepared(pair) => (pair.post_receive(piece.buffer, tag), None),
-                    Pair::Live(pair) => {
-                        let room = pair.receive_credits() > 0;
-                        (pair.post_receive(piece.buffer, tag), Some(room))
-                    }
-                };
-                let right = room.is_none_or(|room| posted.is_ok() == (room && fits));
-                assert!(right, "{posted:?}, room {room:?}, fits {fits}");
-                end.unflushed |= posted.is_ok();
-                posted.map(|()| drop(end.receives.insert(tag, held)))
-            }
-            (None, _) => {
-                side.free.push(piece);
-                return;
+        let pair = side.ends[at.1].as_mut().filter(|end| !matches!(end.pair, Pair::None));
+        let Some(end) = pair else {
+            side.free.push(piece);
+            return;
+        };
+        let fits = domain == end.domain;
+        let (posted, room) = match &mut end.pair {
+            Pair::None => unreachable!("ends without a queue pair were sorted out"),
+            Pair::Prepared(pair) => (pair.post_receive(piece.buffer, tag), None),
+            Pair::Live(pair) => {
+                let room = pair.receive_credits() > 0;
+                (pair.post_receive(piece.buffer, tag), Some(room))
             }
         };
+        let right = room.is_none_or(|room| posted.is_ok() == (room && fits));
+        assert!(right, "{posted:?}, room {room:?}, fits {fits}");
+        end.unflushed |= posted.is_ok();
         match posted {
-            Ok(()) => self.count("receive posted"),
+            Ok(()) => {
+                end.receives.insert(tag, Held { ranges: vec![place], reads: false });
+                self.count("receive posted");
+            }
             Err(PostBufferError { buffer, error }) => {
                 assert_eq!(range(&buffer), place, "it is handed back");
                 assert!(matches!(error, Error::Misuse(_) | Error::QueueFull), "{error}");
@@ -184,10 +172,6 @@ impl Play<'_> {
         let gone = side.removals > end.removals;
         assert!(flushed.is_ok() || gone, "the device is there: {flushed:?}");
         end.unflushed = flushed.is_err();
-        if let Some(shared) = &mut side.shared {
-            let flushed = shared.raw.flush();
-            assert!(flushed.is_ok() || side.removals > 0, "the device is there: {flushed:?}");
-        }
     }
 
     /// A key by which this end reaches its peer's memory through a window.
@@ -308,21 +292,8 @@ impl Play<'_> {
         };
         match self.sides[side].ends.iter().position(of) {
             Some(end) => self.complete((side, end), completion),
-            None => self.retire_orphan(side, completion),
+            None => self.count("of a closed queue pair"),
         }
-    }
-
-    /// A completion of a queue pair that is closed: only a shared receive still holds something.
-    fn retire_orphan(&mut self, side: usize, completion: &Completion) {
-        let side = &mut self.sides[side];
-        if let Some(shared) = &mut side.shared
-            && let Ok(CompletedWork::Receive { tag, buffer, .. }) = shared.raw.complete(completion)
-        {
-            let held = shared.receives.remove(&tag).expect("it was outstanding");
-            assert_eq!(held.ranges, [range(&buffer)]);
-            side.free.push(Piece { buffer, domain: shared.domain });
-        }
-        self.count("of a closed queue pair");
     }
 
     pub(super) fn complete(&mut self, at: At, completion: &Completion) {
@@ -331,17 +302,12 @@ impl Play<'_> {
         let excused = self.harm.duplicates || overtaken;
         let side = &mut self.sides[at.0];
         let Some(end) = side.ends[at.1].as_mut() else { return };
-        let shares = end.sharing && completion.is_receive();
         let pair = match &mut end.pair {
             Pair::Live(pair) => pair,
             Pair::Prepared(_) => return end.early.push(*completion),
             Pair::None => return,
         };
-        let completed = match (&mut side.shared, shares) {
-            (Some(shared), true) => pair.complete_shared(completion, &mut shared.raw),
-            (None, true) => return, // the queue was dropped, with what was in it
-            (_, false) => pair.complete(completion),
-        };
+        let completed = pair.complete(completion);
         let Ok(completed) = completed else {
             assert!(excused, "{completion:?} is of nothing that is outstanding");
             return;
@@ -357,10 +323,6 @@ impl Play<'_> {
                 return self.count(format!("{:?}", completion.status()));
             }
             CompletedWork::Send { tag, buffers } => (&mut end.sends, tag, buffers),
-            CompletedWork::Receive { tag, buffer, .. } if shares => {
-                let shared = side.shared.as_mut().expect("it was just used");
-                (&mut shared.receives, tag, buffer.into())
-            }
             CompletedWork::Receive { tag, buffer, .. } => (&mut end.receives, tag, buffer.into()),
         };
         let held = posted.remove(&tag).unwrap_or_else(|| panic!("{tag} was not outstanding"));

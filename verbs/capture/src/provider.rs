@@ -388,7 +388,6 @@ impl<P: Provider> Provider for Capture<P> {
     type ProtectionDomain = P::ProtectionDomain;
     type Registration = CaptureRegistration<P>;
     type CompletionQueue = P::CompletionQueue;
-    type SharedReceiveQueue = P::SharedReceiveQueue;
     type QueuePair = CaptureQueuePair<P>;
 
     // The capture itself reads the memory.
@@ -453,21 +452,13 @@ impl<P: Provider> Provider for Capture<P> {
         self.inner.completion_queue(&endpoint.inner, capacity)
     }
 
-    fn shared_receive_queue(
-        &self,
-        domain: &Self::ProtectionDomain,
-        capacity: u32,
-    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
-        self.inner.shared_receive_queue(domain, capacity)
-    }
-
     fn queue_pair(
         &self,
         endpoint: &mut Self::Endpoint,
         request: QueuePairRequest<'_, Self>,
     ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
-        let QueuePairRequest { domain, queue, shared, capabilities } = request;
-        let request = QueuePairRequest { domain, queue, shared, capabilities };
+        let QueuePairRequest { domain, queue, capabilities } = request;
+        let request = QueuePairRequest { domain, queue, capabilities };
         let (inner, info) = self.inner.queue_pair(&mut endpoint.inner, request)?;
         let connection = endpoint.connection.clone();
         lock(&connection).queue_pair = info.number;
@@ -491,9 +482,6 @@ impl<P: Provider> Provider for Capture<P> {
                 self.write_sends(queue_pair.number, requests, payloads);
                 let queue_pair = &mut queue_pair.inner;
                 self.inner.post(Batch::Sends { queue_pair, requests, payloads })
-            }
-            Batch::SharedReceives { queue, requests } => {
-                self.inner.post(Batch::SharedReceives { queue, requests })
             }
         }
     }

@@ -7,7 +7,7 @@ use libc::{c_int, c_uint, c_void, size_t};
 
 use crate::ibverbs::{
     IBV_ACCESS_OPTIONAL_RANGE, ibv_context, ibv_cq, ibv_mr, ibv_mw, ibv_mw_type, ibv_pd,
-    ibv_port_attr, ibv_qp, ibv_recv_wr, ibv_reg_mr_iova2, ibv_send_wr, ibv_srq, ibv_wc,
+    ibv_port_attr, ibv_qp, ibv_recv_wr, ibv_reg_mr_iova2, ibv_send_wr, ibv_wc,
 };
 
 #[link(name = "ibverbs")]
@@ -65,27 +65,6 @@ pub unsafe fn ibv_post_recv(
     match unsafe { (*(*qp).context).ops.post_recv } {
         // SAFETY: the plug-in filled its table with this signature; arguments by the caller.
         Some(call) => unsafe { call(qp, wr, bad_wr) },
-        None => libc::EOPNOTSUPP,
-    }
-}
-
-/// Posts a chain of receive work requests for whichever queue pair needs them; returns an errno,
-/// and then the first request that was not taken in `bad_wr`.
-///
-/// # Safety
-///
-/// `srq` is a live shared receive queue. Every request of the chain and its segments are readable
-/// during the call.
-#[inline(always)]
-pub unsafe fn ibv_post_srq_recv(
-    srq: *mut ibv_srq,
-    wr: *mut ibv_recv_wr,
-    bad_wr: *mut *mut ibv_recv_wr,
-) -> c_int {
-    // SAFETY: the caller passes a live queue, whose context lives as long as it does.
-    match unsafe { (*(*srq).context).ops.post_srq_recv } {
-        // SAFETY: the plug-in filled its table with this signature; arguments by the caller.
-        Some(call) => unsafe { call(srq, wr, bad_wr) },
         None => libc::EOPNOTSUPP,
     }
 }

@@ -184,26 +184,7 @@ pub const IBV_SYSFS_PATH_MAX: usize = 256;
 
 #[repr(C)]
 pub struct ibv_srq {
-    pub context: *mut ibv_context,
-    pub srq_context: *mut c_void,
-    pub pd: *mut ibv_pd,
-    pub handle: u32,
-    pub mutex: pthread_mutex_t,
-    pub cond: pthread_cond_t,
-    pub events_completed: u32,
-}
-
-#[repr(C)]
-pub struct ibv_srq_attr {
-    pub max_wr: u32,
-    pub max_sge: u32,
-    pub srq_limit: u32,
-}
-
-#[repr(C)]
-pub struct ibv_srq_init_attr {
-    pub srq_context: *mut c_void,
-    pub attr: ibv_srq_attr,
+    _opaque: [u8; 0],
 }
 
 #[repr(C)]
@@ -545,9 +526,7 @@ pub struct ibv_context_ops {
     pub poll_cq: Option<unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int>,
     pub req_notify_cq: Option<unsafe extern "C" fn(*mut ibv_cq, c_int) -> c_int>,
     pub _compat_cq_event: [unused_op; 7],
-    pub post_srq_recv: Option<
-        unsafe extern "C" fn(*mut ibv_srq, *mut ibv_recv_wr, *mut *mut ibv_recv_wr) -> c_int,
-    >,
+    pub _post_srq_recv: unused_op,
     pub _compat_create_qp: [unused_op; 4],
     pub post_send:
         Option<unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int>,
@@ -611,8 +590,6 @@ unsafe extern "C" {
         cq_context: *mut *mut c_void,
     ) -> c_int;
     pub fn ibv_resize_cq(cq: *mut ibv_cq, cqe: c_int) -> c_int;
-    pub fn ibv_create_srq(pd: *mut ibv_pd, srq_init_attr: *mut ibv_srq_init_attr) -> *mut ibv_srq;
-    pub fn ibv_destroy_srq(srq: *mut ibv_srq) -> c_int;
     pub fn ibv_get_async_event(context: *mut ibv_context, event: *mut ibv_async_event) -> c_int;
     pub fn ibv_ack_async_event(event: *mut ibv_async_event);
     pub fn ibv_ack_cq_events(cq: *mut ibv_cq, nevents: c_uint);

@@ -42,9 +42,10 @@ mod ibverbs;
 mod layout;
 mod rdmacm;
 
-pub use dispatch::ibv_req_notify_cq;
-pub use dispatch::{ibv_alloc_mw, ibv_dealloc_mw, ibv_post_srq_recv};
-pub use dispatch::{ibv_poll_cq, ibv_post_recv, ibv_post_send, ibv_query_port, ibv_reg_mr};
+pub use dispatch::{
+    ibv_alloc_mw, ibv_dealloc_mw, ibv_poll_cq, ibv_post_recv, ibv_post_send, ibv_query_port,
+    ibv_reg_mr, ibv_req_notify_cq,
+};
 pub use extended::*;
 pub use ibverbs::*;
 pub use rdmacm::*;

@@ -112,7 +112,7 @@ fn structures_of_ibverbs_agree_with_the_header() {
         ibv_comp_channel { context, fd, refcnt }
         ibv_context { device, ops, cmd_fd, async_fd, num_comp_vectors, mutex, abi_compat }
         ibv_context_ops { _compat_query_device, alloc_mw, dealloc_mw, poll_cq, req_notify_cq,
-            _compat_cq_event, post_srq_recv, post_send, post_recv, _compat_create_ah }
+            _compat_cq_event, post_send, post_recv, _compat_create_ah }
         ibv_cq { context, channel, cq_context, handle, cqe, mutex, cond,
             comp_events_completed, async_events_completed }
         ibv_cq_init_attr_ex { cqe, cq_context, channel, comp_vector, wc_flags, comp_mask, flags,
@@ -131,9 +131,6 @@ fn structures_of_ibverbs_agree_with_the_header() {
         ibv_mr { context, pd, addr, length, handle, lkey, rkey }
         ibv_async_event { element, event_type }
         ibv_mw { context, pd, rkey, handle, r#type as "type" }
-        ibv_srq { context, srq_context, pd, handle, mutex, cond, events_completed }
-        ibv_srq_attr { max_wr, max_sge, srq_limit }
-        ibv_srq_init_attr { srq_context, attr }
         ibv_mw_bind_info { mr, addr, length, mw_access_flags }
         ibv_pd { context, handle }
         ibv_qp { context, qp_context, pd, send_cq, recv_cq, srq, handle, qp_num, state, qp_type,

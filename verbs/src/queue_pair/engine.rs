@@ -4,19 +4,17 @@ use std::{io, sync::Arc};
 
 use super::{
     Capabilities, Parts, SENDS_QUEUED_MAX, in_flight_buffers::InFlightBuffers,
-    message_slots::MessageSlots, next_generation,
+    message_slots::MessageSlots,
 };
 use crate::{
     BindError, BindInfo, Buffer, CompletedWork, Completion, Error, FlushedWork, PostBufferError,
-    PostSendError, Provider, RemoteKey, SgList, SharedReceiveQueue, StaleCompletion, VerbsApi,
-    Window, WorkKind,
+    PostSendError, Provider, RemoteKey, SgList, StaleCompletion, VerbsApi, Window, WorkKind,
     completion::{Invalidated, Reservation},
     provider::{Batch, Operation, Payload, Payloads, PostError, ReceiveRequest, SendRequest, Sge},
     request_queue::RequestQueue,
     sge::{receivable, sge},
-    shared_receive_queue::Share,
     slot::{InlineSlot, ReceiveTable, SendRing, SendSlot},
-    token::{Kind, Token},
+    token::{Kind, Token, next_generation},
     window::BoundWindows,
 };
 
@@ -43,7 +41,6 @@ pub(super) struct Engine<P: Provider> {
     pub(super) domain: u64,
     pub(super) connection: u64,
     pub(super) _reservation: Reservation,
-    pub(super) share: Option<Share>,
     pub(super) doorbells: u64,
 }
 
@@ -64,7 +61,7 @@ pub(super) struct FlushError {
 
 impl<P: Provider> Engine<P> {
     pub(super) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
-        let Parts { raw, info, provider, domain, connection, reservation, share } = parts;
+        let Parts { raw, info, provider, domain, connection, reservation } = parts;
         let generation = next_generation();
         let batch = capabilities.max_send_wr.min(SENDS_QUEUED_MAX);
         Self {
@@ -91,7 +88,6 @@ impl<P: Provider> Engine<P> {
             domain,
             connection,
             _reservation: reservation,
-            share,
             doorbells: 0,
         }
     }
@@ -359,19 +355,6 @@ impl<P: Provider> Engine<P> {
         self.pending_receives.push(ReceiveRequest { token, sge: Sge::of(buffer) });
         self.note_invalidated(completion);
         Ok(completion.length)
-    }
-
-    pub(super) fn complete_shared(
-        &mut self,
-        completion: &Completion,
-        shared: &mut SharedReceiveQueue<P>,
-    ) -> Result<CompletedWork, StaleCompletion> {
-        if completion.queue_pair != self.number || self.share.is_none() {
-            return Err(StaleCompletion);
-        }
-        let completed = shared.complete(completion)?;
-        self.note_invalidated(completion);
-        Ok(completed)
     }
 
     #[inline]

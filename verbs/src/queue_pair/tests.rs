@@ -6,7 +6,6 @@ use std::{
 };
 
 mod message_slots;
-mod shared;
 mod work;
 
 use super::*;
@@ -244,7 +243,7 @@ fn buffer(domain: &ProtectionDomain<Device>, length: usize) -> Buffer {
 const CAPABILITIES: Capabilities =
     Capabilities { max_send_wr: 8, max_recv_wr: 8, max_send_sge: 2, max_inline_data: 8 };
 const NUMBER: u32 = 17;
-const FACTS: QueuePairInfo = QueuePairInfo { number: NUMBER, api: VerbsApi::Legacy };
+const INFO: QueuePairInfo = QueuePairInfo { number: NUMBER, api: VerbsApi::Legacy };
 
 /// What was asked of the device, in words.
 #[derive(Debug, Default)]
@@ -309,7 +308,6 @@ impl Provider for Device {
     type ProtectionDomain = io::Stdin;
     type Registration = Noted;
     type CompletionQueue = io::Stdin;
-    type SharedReceiveQueue = Noted;
     type QueuePair = Noted;
 
     const AGENT: Agent = Agent::Thread;
@@ -370,15 +368,6 @@ impl Provider for Device {
         Ok((io::stdin(), CompletionQueueInfo { capacity, number: 1, api: VerbsApi::Legacy }))
     }
 
-    fn shared_receive_queue(
-        &self,
-        _: &Self::ProtectionDomain,
-        _: u32,
-    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
-        let line = "shared receive queue destroyed".to_owned();
-        Ok((Noted { device: self.clone(), line }, 1))
-    }
-
     fn queue_pair(
         &self,
         _: &mut Self::Endpoint,
@@ -386,7 +375,7 @@ impl Provider for Device {
     ) -> Result<(Self::QueuePair, QueuePairInfo), Error> {
         self.log().lines.push("queue pair made".to_owned());
         let line = "queue pair destroyed".to_owned();
-        Ok((Noted { device: self.clone(), line }, FACTS))
+        Ok((Noted { device: self.clone(), line }, INFO))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
@@ -394,9 +383,6 @@ impl Provider for Device {
             Batch::Receives { requests, .. } => self.take("receive", requests.iter().map(received)),
             Batch::Sends { requests, payloads, .. } => {
                 self.take("send", requests.iter().map(|request| sent(request, payloads)))
-            }
-            Batch::SharedReceives { requests, .. } => {
-                self.take("shared receive", requests.iter().map(received))
             }
         }
     }

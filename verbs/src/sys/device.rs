@@ -130,8 +130,6 @@ unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
         queue_pairs: attributes.max_qp.max(0).cast_unsigned(),
         read_atomic: attributes.max_qp_rd_atom.max(0).cast_unsigned(),
         send_sge: attributes.max_sge.max(0).cast_unsigned(),
-        shared_receive_work_requests: attributes.max_srq_wr.max(0).cast_unsigned(),
-        shared_receive_queues: attributes.max_srq.max(0).cast_unsigned(),
         transport,
         windows: windows(&attributes),
     })

@@ -177,12 +177,6 @@ unsafe fn subject(event: &c::ibv_async_event) -> EventSubject {
             // SAFETY: its destruction waits for the acknowledgement, so it is still there.
             EventSubject::CompletionQueue(unsafe { (*queue).handle })
         }
-        c::IBV_EVENT_SRQ_ERR | c::IBV_EVENT_SRQ_LIMIT_REACHED => {
-            // SAFETY: for these kinds libibverbs fills this member in.
-            let queue = unsafe { event.element.srq };
-            // SAFETY: its destruction waits for the acknowledgement, so it is still there.
-            EventSubject::SharedReceiveQueue(unsafe { (*queue).handle })
-        }
         c::IBV_EVENT_PORT_ACTIVE
         | c::IBV_EVENT_PORT_ERR
         | c::IBV_EVENT_LID_CHANGE

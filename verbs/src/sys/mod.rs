@@ -37,7 +37,6 @@ mod id;
 mod pages;
 mod queue_pair;
 mod receives;
-mod shared_receive_queue;
 
 use std::time::Duration;
 
@@ -76,7 +75,6 @@ impl Provider for RdmaCore {
     type ProtectionDomain = domain::RawDomain;
     type Registration = domain::RawRegistration;
     type CompletionQueue = completion_queue::RawCompletionQueue;
-    type SharedReceiveQueue = shared_receive_queue::RawSharedReceiveQueue;
     type QueuePair = queue_pair::RawQueuePair;
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
@@ -127,14 +125,6 @@ impl Provider for RdmaCore {
         completion_queue::RawCompletionQueue::new(hold, capacity, self.api)
     }
 
-    fn shared_receive_queue(
-        &self,
-        domain: &Self::ProtectionDomain,
-        capacity: u32,
-    ) -> Result<(Self::SharedReceiveQueue, u32), Error> {
-        shared_receive_queue::RawSharedReceiveQueue::new(domain.inner(), capacity)
-    }
-
     fn queue_pair(
         &self,
         endpoint: &mut Self::Endpoint,
@@ -150,7 +140,6 @@ impl Provider for RdmaCore {
             Batch::Sends { queue_pair, requests, payloads } => {
                 queue_pair.post_send(requests, payloads)
             }
-            Batch::SharedReceives { queue, requests } => queue.post(requests),
         }
     }
 

@@ -26,7 +26,6 @@ use super::{
     extended_sends::{ExtendedSends, OPERATIONS},
     id::{Id, check},
     receives,
-    shared_receive_queue::{RawSharedReceiveQueue, SharedInner},
 };
 use crate::{
     Capabilities, Error, RdmaCore, RemoteAddress, SENDS_QUEUED_MAX, SGE_MAX, VerbsApi,
@@ -45,7 +44,6 @@ pub struct RawQueuePair {
     /// A send alone, and its segments: all but what it sends is filled in for good.
     one: (c::ibv_send_wr, [c::ibv_sge; SGE_MAX]),
     domain: Arc<DomainInner>,
-    _shared: Option<Arc<SharedInner>>,
     _queue: Arc<QueueInner>,
 }
 
@@ -59,20 +57,16 @@ impl RawQueuePair {
         request: QueuePairRequest<'_, RdmaCore>,
         api: VerbsApi,
     ) -> Result<(Self, QueuePairInfo), Error> {
-        let QueuePairRequest { domain, queue, shared, capabilities } = request;
+        let QueuePairRequest { domain, queue, capabilities } = request;
         let context = id.context().ok_or(UNBOUND)?;
         let (domain, queue) = (domain.inner(), queue.inner());
-        let shared = shared.map(RawSharedReceiveQueue::inner);
         if !domain.hold().is_of(context) {
             return Err(Error::AnotherDevice("domain"));
         }
         if !queue.hold().is_of(context) {
             return Err(Error::AnotherDevice("completion queue"));
         }
-        if shared.is_some_and(|shared| !shared.domain().hold().is_of(context)) {
-            return Err(Error::AnotherDevice("shared receive queue"));
-        }
-        let mut attributes = attributes(queue, shared, capabilities);
+        let mut attributes = attributes(queue, capabilities);
         let (raw, extended) = match api {
             // Lists of segments are added up wrongly by rxe before rdma-core 64.
             VerbsApi::Extended if capabilities.max_send_sge == 1 => {
@@ -88,7 +82,6 @@ impl RawQueuePair {
             id: id.clone(),
             one: (EMPTY_SEND, [EMPTY_SGE; SGE_MAX]),
             domain: domain.clone(),
-            _shared: shared.cloned(),
             _queue: queue.clone(),
         };
         let api = if pair.extended.is_some() { VerbsApi::Extended } else { VerbsApi::Legacy };
@@ -258,16 +251,12 @@ const ALL_ZERO: c::ibv_send_wr = c::ibv_send_wr { opcode: c::IBV_WR_RDMA_WRITE, 
 pub(super) const EMPTY_SGE: c::ibv_sge = c::ibv_sge { addr: 0, length: 0, lkey: 0 };
 
 /// What to ask of the device.
-fn attributes(
-    queue: &QueueInner,
-    shared: Option<&Arc<SharedInner>>,
-    capabilities: Capabilities,
-) -> c::ibv_qp_init_attr {
+fn attributes(queue: &QueueInner, capabilities: Capabilities) -> c::ibv_qp_init_attr {
     c::ibv_qp_init_attr {
         qp_context: ptr::null_mut(),
         send_cq: queue.pointer(),
         recv_cq: queue.pointer(),
-        srq: shared.map_or(ptr::null_mut(), |shared| shared.pointer()),
+        srq: ptr::null_mut(),
         cap: c::ibv_qp_cap {
             max_send_wr: capabilities.max_send_wr,
             max_recv_wr: capabilities.max_recv_wr,

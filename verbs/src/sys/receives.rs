@@ -1,4 +1,4 @@
-//! Chains of receives, as queue pairs and shared receive queues post them.
+//! Chains of receives.
 
 use std::{cell::RefCell, ptr};
 

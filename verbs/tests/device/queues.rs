@@ -1,18 +1,12 @@
-//! Completion queues that change their size, waiting for them, and receives that are shared.
+//! Completion queues that change their size, and waiting for them.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use verbs::{Access, Capabilities, CompletedWork, Completion, ConnectParameters, Error, Status};
+use verbs::{Completion, Error, Status};
 
 use crate::{
     memory,
-    pair::{
-        CAPABILITIES, Pair, Prepared, TIMEOUT, completions, established, listen, readable, request,
-        resolved,
-    },
+    pair::{CAPABILITIES, Pair, TIMEOUT, readable},
 };
 
 #[test]
@@ -74,61 +68,4 @@ fn a_completion_between_poll_and_arm_is_never_lost() {
             pair.client.queue_pair.complete(completion).expect("it is ours");
         }
     }
-}
-
-#[test]
-#[ignore = "needs an RDMA device: run in the test bed"]
-fn two_connections_share_their_receives() {
-    let mut listener = listen(4773);
-    let first = resolved(4773);
-    let domain = first.domain().expect("a domain");
-    let mut queue = first.completion_queue(128).expect("a completion queue");
-    let mut shared = domain.shared_receive_queue(8).expect("rxe has them");
-    for tag in 0..8 {
-        let buffer = domain.allocate(64, Access::LOCAL_WRITE).expect("memory");
-        shared.post_receive(buffer, tag).expect("there is room");
-    }
-    shared.flush().expect("the device takes them");
-    let size = Capabilities { max_recv_wr: 0, ..CAPABILITIES };
-    let mut ends = Vec::new();
-    for mut endpoint in [first, resolved(4773)] {
-        let pair = endpoint.queue_pair_sharing(&queue, &shared, size).expect("it has room");
-        endpoint.connect(&ConnectParameters::default()).expect("a request is sent");
-        let mut server = Prepared::new(request(&mut listener).0, CAPABILITIES);
-        server.endpoint.accept(&ConnectParameters::default()).expect("an answer is sent");
-        let pair = pair.ready(&established(&mut endpoint));
-        ends.push((endpoint, pair, server.ready()));
-    }
-    for (number, (_, _, server)) in (0_u8..).zip(&mut ends) {
-        for _ in 0..3 {
-            server.queue_pair.send_inline(&[number]).expect("there is room");
-        }
-        server.queue_pair.flush().expect("the device takes them");
-    }
-    let mut came = BTreeMap::new();
-    for completion in completions(&mut queue, 6) {
-        assert_eq!(completion.status(), Status::SUCCESS);
-        let (number, pair) = (0_u8..)
-            .zip(ends.iter_mut().map(|(_, pair, _)| pair))
-            .find(|(_, pair)| pair.number() == completion.queue_pair())
-            .expect("it is of one of the two");
-        let completed = pair.complete_shared(&completion, &mut shared).expect("it is of the queue");
-        let CompletedWork::Receive { tag, buffer, length: 1 } = completed else {
-            panic!("{completed:?}")
-        };
-        let mut byte = [0xff];
-        buffer.copy_out(0, &mut byte);
-        assert_eq!(byte, [number]);
-        came.insert(tag, buffer);
-    }
-    assert_eq!(came.len(), 6);
-    assert_eq!(shared.receive_credits(), 6);
-    let mut shared = shared.close().expect_err("two queue pairs share it");
-    for (_, pair, _) in ends {
-        assert!(pair.close().is_empty());
-    }
-    for (tag, buffer) in came {
-        shared.post_receive(buffer, tag).expect("there is room");
-    }
-    assert_eq!(shared.close().expect("nobody shares it").len(), 8);
 }

@@ -1,11 +1,8 @@
-//! Shared receive queues, queues that grow, and what a device reports by itself.
+//! Completion queues that grow, and what a device reports by itself.
 
 use std::time::Duration;
 
-use verbs::{
-    Access, Capabilities, CompletedWork, ConnectParameters, EventSubject, ProtectionDomain,
-    RemoteAddress, SharedReceiveQueue, Status,
-};
+use verbs::{Access, ConnectParameters, EventSubject, ProtectionDomain, RemoteAddress, Status};
 
 use super::fixture::{Bench, Case, End, Pair, Prepared, SIZE, listen, requested, resolved};
 
@@ -17,90 +14,12 @@ pub(crate) fn cases<B: Bench>() -> Vec<Case<B>> {
             ask: access_refused,
         },
         Case {
-            name: "event: no more of a shared queue",
-            must: "[LAST_RECEIVE_REACHED of the pair]",
-            ask: last_receive,
-        },
-        Case {
             name: "event: queue overrun",
             must: "[COMPLETION_QUEUE_ERROR of the queue]",
             ask: overrun,
         },
         Case { name: "queue: grown with entries", must: "256, [SUCCESS, SUCCESS]", ask: grown },
-        Case { name: "shared: in order", must: "[(0, 1), (1, 2), (2, 1)]", ask: in_order },
-        Case {
-            name: "shared: left to the others",
-            must: "[] flushed, then [(0, 1)]",
-            ask: left_toothers,
-        },
     ]
-}
-
-/// A connection whose server takes its receives from a shared queue.
-fn sharing<'a, B: Bench>(
-    bench: &'a B,
-    shared: &mut Option<SharedReceiveQueue<B::Provider>>,
-) -> Pair<'a, B> {
-    let (mut listener, address) = listen(bench);
-    let mut client = Prepared::new(resolved(bench, address));
-    client.endpoint.connect(&ConnectParameters::default()).expect("it is sent");
-    let mut endpoint = requested(bench, &mut listener);
-    let make = || {
-        let domain = endpoint.domain().expect("a domain");
-        let mut queue = domain.shared_receive_queue(8).expect("a shared receive queue");
-        for tag in 0..4 {
-            let buffer = domain.allocate(64, Access::LOCAL_WRITE).expect("memory");
-            queue.post_receive(buffer, tag).expect("there is room");
-        }
-        queue.flush().expect("the device takes them");
-        queue
-    };
-    let shared = &*shared.get_or_insert_with(make);
-    let domain = endpoint.domain().expect("a domain");
-    let queue = endpoint.completion_queue(SIZE.max_send_wr + SIZE.max_recv_wr).expect("a queue");
-    let size = Capabilities { max_recv_wr: 0, ..SIZE };
-    let queue_pair = endpoint.queue_pair_sharing(&queue, shared, size).expect("a queue pair");
-    let mut server = Prepared { endpoint, domain, queue, queue_pair };
-    server.endpoint.accept(&ConnectParameters::default()).expect("it is sent");
-    let (client, _) = client.ready(bench);
-    Pair { bench, client, server: server.ready(bench).0 }
-}
-
-/// Sends one message; returns the tag of the receive that took it, and the message's length.
-fn take<B: Bench>(
-    pair: &mut Pair<'_, B>,
-    shared: &mut Option<SharedReceiveQueue<B::Provider>>,
-    message: &[u8],
-) -> (u64, u32) {
-    pair.client.send(message);
-    let completions = pair.server.completions(pair.bench, 1);
-    let shared = shared.as_mut().expect("it was made");
-    match pair.server.queue_pair.complete_shared(&completions[0], shared) {
-        Ok(CompletedWork::Receive { tag, length, .. }) => (tag, length),
-        other => panic!("expected a message: {other:?}"),
-    }
-}
-
-fn in_order<B: Bench>(bench: &B) -> String {
-    let mut shared = None;
-    let (mut first, mut second) = (sharing(bench, &mut shared), sharing(bench, &mut shared));
-    let taken = [
-        take(&mut first, &mut shared, b"a"),
-        take(&mut second, &mut shared, b"bb"),
-        take(&mut first, &mut shared, b"c"),
-    ];
-    format!("{taken:?}")
-}
-
-fn left_toothers<B: Bench>(bench: &B) -> String {
-    let mut shared = None;
-    let (mut first, mut second) = (sharing(bench, &mut shared), sharing(bench, &mut shared));
-    first.server.endpoint.disconnect().expect("there is a connection");
-    bench.quiet(Duration::from_millis(50));
-    let mut flushed = [verbs::Completion::default(); 4];
-    let count = first.server.queue.poll(&mut flushed).expect("it has not overrun");
-    let taken = take(&mut second, &mut shared, b"a");
-    format!("{:?} flushed, then [{taken:?}]", &flushed[..count])
 }
 
 fn grown<B: Bench>(bench: &B) -> String {
@@ -188,12 +107,4 @@ fn overrun<B: Bench>(bench: &B) -> String {
         }
         kept = Some((domain, other, queue));
     }
-}
-
-fn last_receive<B: Bench>(bench: &B) -> String {
-    let mut shared = None;
-    let mut pair = sharing(bench, &mut shared);
-    pair.server.endpoint.disconnect().expect("there is a connection");
-    let number = pair.server.queue_pair.number();
-    reported(bench, &pair.server.domain, (EventSubject::QueuePair(number), "the pair"))
 }
