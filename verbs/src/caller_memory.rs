@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Buffer, Error};
+use crate::Error;
 
 /// Memory of the caller that can be [registered](crate::ProtectionDomain::register): a `Vec<u8>`
 /// or a `Box<[u8]>`.
@@ -55,19 +55,6 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for Vec<u8> {}
     impl Sealed for Box<[u8]> {}
-}
-
-/// Memory that did not come back.
-#[derive(Debug, thiserror::Error)]
-pub enum DeregisterError {
-    /// Other parts of it are around, a window is bound to it, or it is none of the caller's.
-    #[error(
-        "the memory is in use, or was not the caller's: join its parts and reclaim its windows"
-    )]
-    InUse(Buffer),
-    /// The device did not give it up. It is leaked, since it may still be written.
-    #[error("the device did not give the memory up, so it is leaked")]
-    Kept,
 }
 
 /// Memory that was not registered.

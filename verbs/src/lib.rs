@@ -194,42 +194,44 @@
 pub mod active_side;
 mod caller_memory;
 mod completion;
-mod connection;
+mod completion_queue;
 mod device_event;
-mod domain;
+mod endpoint;
 mod error;
+mod established;
 pub mod memory;
 mod parameters;
 mod pool;
+mod protection_domain;
 pub mod provider;
 mod queue_pair;
-mod request_queue;
 mod sge;
-mod slot;
 mod sys;
 mod token;
 mod verbs_api;
 mod window;
 mod work;
 
-pub use caller_memory::{CallerMemory, DeregisterError, RegisterError};
-pub use completion::{Completion, CompletionQueue, Status};
-pub use connection::{ConnectionEvent, Endpoint, Established};
+pub use caller_memory::{CallerMemory, RegisterError};
+pub use completion::{Completion, Status};
+pub use completion_queue::CompletionQueue;
 pub use device_event::{DeviceEvent, DeviceEventKind, EventSubject};
-pub use domain::ProtectionDomain;
+pub use endpoint::{ConnectionEvent, Endpoint};
 pub use error::Error;
-pub use memory::{Access, Buffer, RemoteAddress, RemoteKey};
+pub use established::Established;
+pub use memory::{Access, Buffer, DeregisterError, PageSize, RemoteAddress, RemoteKey};
 pub use parameters::{
-    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,
-    PrivateData, REJECT_DATA_MAX, TransportType,
+    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, ConnectParameters, ConnectionParameters,
+    Limits, PrivateData, REJECT_DATA_MAX, SENDS_QUEUED_MAX, SGE_MAX, TransportType,
 };
 pub use pool::{Placement, Pool, PoolOptions, PoolReport};
+pub use protection_domain::ProtectionDomain;
 pub use provider::Provider;
-pub use queue_pair::{Capabilities, PreparedQueuePair, QueuePair, SENDS_QUEUED_MAX};
-pub use sys::{DeviceInfo, PageSize, PortInfo, PortState, RdmaCore, devices};
+pub use queue_pair::{PreparedQueuePair, QueuePair};
+pub use sys::{DeviceInfo, PortInfo, PortState, RdmaCore, devices};
+pub use token::WorkKind;
 pub use verbs_api::VerbsApi;
 pub use window::{BindError, BindInfo, Window};
 pub use work::{
-    CompletedWork, FlushedWork, PostBufferError, PostSendError, SGE_MAX, SgList, StaleCompletion,
-    WorkKind,
+    CompletedWork, FlushedWork, PostBufferError, PostSendError, SgList, StaleCompletion,
 };

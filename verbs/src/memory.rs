@@ -27,6 +27,8 @@
 
 #![allow(unsafe_code)]
 
+mod pages;
+
 use std::{
     alloc::{self, Layout},
     any::Any,
@@ -41,7 +43,9 @@ use std::{
     },
 };
 
-use crate::{CallerMemory, DeregisterError, provider::Keys, sys::Pages};
+pub use self::pages::PageSize;
+pub(crate) use self::pages::Pages;
+use crate::CallerMemory;
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///
@@ -243,6 +247,19 @@ impl Buffer {
         }
         self.offset + offset
     }
+}
+
+/// Memory that did not come back.
+#[derive(Debug, thiserror::Error)]
+pub enum DeregisterError {
+    /// Other parts of it are around, a window is bound to it, or it is none of the caller's.
+    #[error(
+        "the memory is in use, or was not the caller's: join its parts and reclaim its windows"
+    )]
+    InUse(Buffer),
+    /// The device did not give it up. It is leaked, since it may still be written.
+    #[error("the device did not give the memory up, so it is leaked")]
+    Kept,
 }
 
 /// A buffer that no device writes, so that its bytes can be borrowed.
@@ -656,6 +673,16 @@ impl BitOr for Access {
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
+}
+
+/// The two keys of registered memory, or of a memory window.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    /// Names the memory in our own work requests; the window, when it is to be bound.
+    pub local: u32,
+    /// Names the memory for the peer. A window has its first key here, which reaches nothing;
+    /// each bind gives it another, which differs in its low 8 bits only.
+    pub remote: RemoteKey,
 }
 
 /// The key by which a peer names registered memory.

@@ -4,6 +4,8 @@ use std::{fmt, ops::Deref};
 
 use arrayvec::ArrayVec;
 
+use crate::{Error, token::SLOTS_MAX};
+
 /// What to connect, or to accept a connection, with.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectParameters<'a> {
@@ -81,6 +83,36 @@ impl fmt::Debug for PrivateData {
     }
 }
 
+/// How large a queue pair is made. Everything is allocated then; posting allocates nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Capabilities {
+    /// How many sends can be outstanding.
+    pub max_send_wr: u32,
+    /// How many receives can be outstanding.
+    pub max_recv_wr: u32,
+    /// How many buffers one send may gather, 1 to [`SGE_MAX`].
+    pub max_send_sge: u32,
+    /// How long an inline send may be, in bytes; rxe allows 512. 0 for none.
+    pub max_inline_data: u32,
+}
+
+impl Capabilities {
+    /// Refuses what no device could do.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        let Self { max_send_wr, max_recv_wr, max_send_sge, .. } = self;
+        if max_send_wr == 0 || max_recv_wr == 0 {
+            return Err(Error::Misuse("a queue pair needs at least one send and one receive"));
+        }
+        if max_send_wr > SLOTS_MAX || max_recv_wr > SLOTS_MAX {
+            return Err(Error::Misuse("a queue pair has at most 2^24 sends and 2^24 receives"));
+        }
+        if max_send_sge == 0 || max_send_sge as usize > SGE_MAX {
+            return Err(Error::Misuse("a send gathers 1 to 4 buffers"));
+        }
+        Ok(())
+    }
+}
+
 /// What a device can do at most.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Limits {
@@ -131,3 +163,8 @@ pub const CONNECT_DATA_MAX: usize = 56;
 pub const ACCEPT_DATA_MAX: usize = 196;
 /// Private data of a rejection, in bytes.
 pub const REJECT_DATA_MAX: usize = 148;
+/// How many buffers one send can gather.
+pub const SGE_MAX: usize = 4;
+/// How many sends wait at most to be handed to the device. A doorbell for more of them saves
+/// nothing that can be measured; what they take is kept for each queue pair.
+pub const SENDS_QUEUED_MAX: u32 = 64;

@@ -4,8 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     Access, Buffer, Error, PageSize, ProtectionDomain, Provider,
-    memory::{Mapping, Region, page_size},
-    sys::Pages,
+    memory::{Mapping, Pages, Region, page_size},
 };
 
 /// What a pool is to be made of.

@@ -18,6 +18,8 @@ use crate::{
     memory::{Agent, Mapping, ReadOnly},
 };
 
+pub use crate::memory::Keys;
+
 /// What any RDMA device must offer: twelve calls, batched where data flows.
 ///
 /// What is made here keeps alive whatever it was made from: a queue pair its endpoint, domain
@@ -274,16 +276,6 @@ pub struct DmaBuf {
     pub address: NonZero<usize>,
     /// What may be done to it.
     pub access: Access,
-}
-
-/// The two keys of registered memory, or of a memory window.
-#[derive(Clone, Copy, Debug)]
-pub struct Keys {
-    /// Names the memory in our own work requests; the window, when it is to be bound.
-    pub local: u32,
-    /// Names the memory for the peer. A window has its first key here, which reaches nothing;
-    /// each bind gives it another, which differs in its low 8 bits only.
-    pub remote: RemoteKey,
 }
 
 /// What is known of a completion queue that was made.

@@ -2,49 +2,21 @@
 
 mod engine;
 mod in_flight_buffers;
-mod message_slots;
+mod receive_table;
+mod request_queue;
+mod send_ring;
 
 use std::{fmt, sync::Arc};
 
 use self::engine::{Engine, FlushError};
 use crate::{
-    BindError, BindInfo, Buffer, CompletedWork, Completion, Error, Established, FlushedWork,
-    PostBufferError, PostSendError, Provider, RdmaCore, RemoteAddress, RemoteKey, SGE_MAX, SgList,
-    StaleCompletion, VerbsApi, Window,
-    completion::{Invalidated, Reservation},
+    BindError, BindInfo, Buffer, Capabilities, CompletedWork, Completion, Error, Established,
+    FlushedWork, PostBufferError, PostSendError, Provider, RdmaCore, RemoteAddress, RemoteKey,
+    SgList, StaleCompletion, VerbsApi, Window,
+    completion::Invalidated,
+    completion_queue::Reservation,
     provider::{Operation, QueuePairInfo},
-    token::SLOTS_MAX,
 };
-
-/// How large a queue pair is made. Everything is allocated then; posting allocates nothing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Capabilities {
-    /// How many sends can be outstanding.
-    pub max_send_wr: u32,
-    /// How many receives can be outstanding.
-    pub max_recv_wr: u32,
-    /// How many buffers one send may gather, 1 to [`SGE_MAX`].
-    pub max_send_sge: u32,
-    /// How long an inline send may be, in bytes; rxe allows 512. 0 for none.
-    pub max_inline_data: u32,
-}
-
-impl Capabilities {
-    /// Refuses what no device could do.
-    pub(crate) fn check(self) -> Result<(), Error> {
-        let Self { max_send_wr, max_recv_wr, max_send_sge, .. } = self;
-        if max_send_wr == 0 || max_recv_wr == 0 {
-            return Err(Error::Misuse("a queue pair needs at least one send and one receive"));
-        }
-        if max_send_wr > SLOTS_MAX || max_recv_wr > SLOTS_MAX {
-            return Err(Error::Misuse("a queue pair has at most 2^24 sends and 2^24 receives"));
-        }
-        if max_send_sge == 0 || max_send_sge as usize > SGE_MAX {
-            return Err(Error::Misuse("a send gathers 1 to 4 buffers"));
-        }
-        Ok(())
-    }
-}
 
 /// A queue pair that is not connected yet: receives can be posted, sends cannot.
 ///
@@ -96,8 +68,7 @@ impl<P: Provider> PreparedQueuePair<P> {
     /// When `established` is of another endpoint than this queue pair.
     pub fn ready(self, established: &Established) -> QueuePair<P> {
         assert_eq!(
-            established.connection(),
-            self.engine.connection,
+            established.connection, self.engine.connection,
             "the connection that was established is another queue pair's",
         );
         QueuePair { engine: self.engine }
@@ -430,6 +401,89 @@ impl<P: Provider> QueuePair<P> {
     }
 }
 
+impl<P: Provider> QueuePair<P> {
+    /// Has messages sent from a buffer of the caller's from now on, each from a slot of so many
+    /// bytes, where they can also be [read](Self::message_slot) again. Nothing was sent before, and
+    /// [`send_inline`](Self::send_inline) and its like send nothing after.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misuse`]: the buffer is of another domain, or registered for more than sending;
+    /// its length is not a multiple of `size`, which is not 0; something was sent already.
+    pub fn set_message_buffer(&mut self, buffer: Buffer, size: usize) -> Result<(), Error> {
+        self.engine.set_message_buffer(buffer, size)
+    }
+
+    /// Puts a message into a slot and queues sending it, inline. Until [`flush`](Self::flush) the
+    /// slot is to be left alone: what is sent is what it holds then.
+    ///
+    /// It completes as [`send_inline`](Self::send_inline).
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::QueueFull`]: retire completions first.
+    /// * [`Error::Misuse`]: there is no such slot, the message is longer, or slots are longer than
+    ///   [`inline`](crate::Capabilities::max_inline_data).
+    #[inline(always)] // the length is often known to the caller
+    pub fn send_message(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
+        match self.engine.has_room() {
+            true => self.engine.send_message(slot, message),
+            false => self.send_message_after_others(slot, message),
+        }
+    }
+
+    /// Apart, so that the usual case saves no registers for it.
+    #[cold]
+    fn send_message_after_others(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
+        self.engine.reserve_sends(1)?;
+        self.engine.send_message(slot, message)
+    }
+
+    /// Puts a message into a slot and queues sending it, with a completion of its own, which has
+    /// the slot as the tag. The device may read the slot until then: it goes inline only if it
+    /// can.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_message`](Self::send_message), but for the length of inline sends.
+    #[inline]
+    pub fn send_message_signaled(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
+        self.engine.send_message_signaled(slot, message)
+    }
+
+    /// Puts a message into a slot and queues sending it with what `data` holds behind it, with a
+    /// completion of its own, which gives `data` back with the slot as the tag. The device may read
+    /// the slot until then.
+    ///
+    /// # Errors
+    ///
+    /// Hands the data back with [`Error::QueueFull`], or [`Error::Misuse`]: there is no such slot,
+    /// the message is longer; the data is of another domain, or empty;
+    /// [`segments`](crate::Capabilities::max_send_sge) is 1.
+    pub fn send_message_with_data(
+        &mut self,
+        slot: usize,
+        message: &[u8],
+        data: Buffer,
+    ) -> Result<(), PostBufferError> {
+        self.engine.send_message_with_data(slot, message, data)
+    }
+
+    /// The bytes of a slot, if there is one.
+    #[inline]
+    pub fn message_slot(&self, slot: usize) -> Option<&[u8]> {
+        self.engine.message_slot(slot)
+    }
+
+    /// Frees the slot of a message that was sent with a completion of its own; returns its slot,
+    /// and its data if it had some. Does nothing when the completion is of anything else, or not
+    /// of success.
+    #[inline]
+    pub fn complete_message(&mut self, completion: &Completion) -> Option<(u64, Option<Buffer>)> {
+        self.engine.complete_message(completion)
+    }
+}
+
 impl<P: Provider> fmt::Debug for PreparedQueuePair<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PreparedQueuePair").field(&self.engine.number).finish()
@@ -458,10 +512,6 @@ pub(crate) struct Parts<P: Provider> {
     /// Room in the completion queue.
     pub(crate) reservation: Reservation,
 }
-
-/// How many sends wait at most to be handed to the device. A doorbell for more of them saves
-/// nothing that can be measured; what they take is kept for each queue pair.
-pub const SENDS_QUEUED_MAX: u32 = 64;
 
 #[cfg(test)]
 mod tests;

@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Which of a queue pair's two queues a work request is on.
+/// Which queue a work request is on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub enum WorkKind {
+    /// That of receives.
     Receive,
+    /// That of sends, which also has writes and reads.
     Send,
 }
 
-impl Kind {
+impl WorkKind {
     /// The top byte of a token of this kind. The rest of a send's is its number.
     #[inline]
     pub(crate) const fn mark(self) -> u64 {
@@ -28,7 +30,7 @@ impl Kind {
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Token {
-    pub(crate) kind: Kind,
+    pub(crate) kind: WorkKind,
     pub(crate) slot: u32,
     pub(crate) generation: u32,
 }
@@ -46,8 +48,8 @@ impl Token {
     #[expect(clippy::cast_possible_truncation, reason = "each part has so many bits")]
     pub(crate) fn unpack(number: u64) -> Option<Self> {
         let kind = match number >> 56 {
-            RECEIVE => Kind::Receive,
-            SEND => Kind::Send,
+            RECEIVE => WorkKind::Receive,
+            SEND => WorkKind::Send,
             _ => return None,
         };
         let slot = (number >> 32) as u32 & (SLOTS_MAX - 1);
@@ -77,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_token_survives_packing() {
-        for kind in [Kind::Receive, Kind::Send] {
+        for kind in [WorkKind::Receive, WorkKind::Send] {
             for slot in [0, 1, 0xABCDEF, SLOTS_MAX - 1] {
                 for generation in [0, 1, 0x8000_0000, u32::MAX] {
                     let token = Token { kind, slot, generation };
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_as_documented() {
-        let token = Token { kind: Kind::Send, slot: 0x010203, generation: 0x0405_0607 };
+        let token = Token { kind: WorkKind::Send, slot: 0x010203, generation: 0x0405_0607 };
         assert_eq!(token.pack(), 0x5301_0203_0405_0607);
     }
 
@@ -102,6 +104,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "fewer slots")]
     fn a_slot_out_of_range_is_not_packed() {
-        Token { kind: Kind::Send, slot: SLOTS_MAX, generation: 0 }.pack();
+        Token { kind: WorkKind::Send, slot: SLOTS_MAX, generation: 0 }.pack();
     }
 }

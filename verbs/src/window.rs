@@ -4,8 +4,8 @@ use std::{any::Any, fmt, ops::Range, sync::Arc};
 
 use crate::{
     Access, Buffer, Error, RemoteKey,
-    memory::Region,
-    provider::{BindWindow, Keys},
+    memory::{Keys, Region},
+    provider::BindWindow,
 };
 
 /// A memory window of type 2, which is not bound to anything.

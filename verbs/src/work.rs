@@ -4,10 +4,7 @@ use std::fmt;
 
 use arrayvec::ArrayVec;
 
-use crate::{Buffer, Error};
-
-/// How many buffers one send can gather.
-pub const SGE_MAX: usize = 4;
+use crate::{Buffer, Error, SGE_MAX, WorkKind};
 
 /// The buffers of one message, gathered in order.
 #[derive(Debug)]
@@ -125,15 +122,6 @@ pub struct FlushedWork {
     pub kind: WorkKind,
     /// The buffers; one, for a receive.
     pub buffers: SgList,
-}
-
-/// Which queue a work request is on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum WorkKind {
-    /// That of receives.
-    Receive,
-    /// That of sends, which also has writes and reads.
-    Send,
 }
 
 /// A send that was not queued, with its buffers.

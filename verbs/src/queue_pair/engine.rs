@@ -1,20 +1,26 @@
 //! The one engine of a queue pair in either state: what is queued, posted, and given back.
 
+mod message_slots;
+
 use std::{io, sync::Arc};
 
+use self::message_slots::MessageSlots;
 use super::{
-    Capabilities, Parts, SENDS_QUEUED_MAX, in_flight_buffers::InFlightBuffers,
-    message_slots::MessageSlots,
+    Parts,
+    in_flight_buffers::InFlightBuffers,
+    receive_table::ReceiveTable,
+    request_queue::RequestQueue,
+    send_ring::{InlineSlot, SendRing, SendSlot},
 };
 use crate::{
-    BindError, BindInfo, Buffer, CompletedWork, Completion, Error, FlushedWork, PostBufferError,
-    PostSendError, Provider, RemoteKey, SgList, StaleCompletion, VerbsApi, Window, WorkKind,
-    completion::{Invalidated, Reservation},
+    BindError, BindInfo, Buffer, Capabilities, CompletedWork, Completion, Error, FlushedWork,
+    PostBufferError, PostSendError, Provider, RemoteKey, SENDS_QUEUED_MAX, SgList, StaleCompletion,
+    VerbsApi, Window, WorkKind,
+    completion::Invalidated,
+    completion_queue::Reservation,
     provider::{Batch, Operation, Payload, Payloads, PostError, ReceiveRequest, SendRequest, Sge},
-    request_queue::RequestQueue,
     sge::{receivable, sge},
-    slot::{InlineSlot, ReceiveTable, SendRing, SendSlot},
-    token::{Kind, Token, next_generation},
+    token::{Token, next_generation},
     window::BoundWindows,
 };
 
@@ -298,11 +304,11 @@ impl<P: Provider> Engine<P> {
             return Err(StaleCompletion);
         }
         match token.kind {
-            Kind::Send => match self.sends.complete(completion.token).ok_or(StaleCompletion)? {
+            WorkKind::Send => match self.sends.complete(completion.token).ok_or(StaleCompletion)? {
                 Some((slot, payload)) => Ok(self.release_send(slot, &payload, completion)),
                 None => Ok(CompletedWork::Credit),
             },
-            Kind::Receive => {
+            WorkKind::Receive => {
                 let held = self.receives.complete(token.slot, token.generation);
                 let (buffer, tag) = held.ok_or(StaleCompletion)?;
                 self.note_invalidated(completion);
@@ -342,7 +348,8 @@ impl<P: Provider> Engine<P> {
         completion: &Completion,
         out: &mut [u8],
     ) -> Result<u32, StaleCompletion> {
-        let Some(Token { kind: Kind::Receive, slot, generation }) = Token::unpack(completion.token)
+        let Some(Token { kind: WorkKind::Receive, slot, generation }) =
+            Token::unpack(completion.token)
         else {
             return Err(StaleCompletion);
         };

@@ -9,16 +9,16 @@ mod message_slots;
 mod work;
 
 use super::*;
-use crate::Access;
 use crate::{
-    CompletionQueue, ConnectionEvent, DeviceEvent, Endpoint, Limits, ProtectionDomain, RemoteKey,
-    Status, WorkKind,
+    Access, CompletionQueue, ConnectionEvent, DeviceEvent, Endpoint, Limits, ProtectionDomain,
+    RemoteKey, Status, WorkKind,
     memory::Agent,
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Payload, Payloads,
         PostError, QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
         SendRequest,
     },
+    token::SLOTS_MAX,
 };
 
 #[test]

@@ -17,14 +17,12 @@ use std::{
 use rdma_core_sys as c;
 
 use super::{
+    completion_channel::CompletionChannel,
     device::Hold,
     extended_poll::{self, ExtendedPoll},
-    id::set_nonblocking,
+    work_completion,
 };
-use crate::{
-    Completion, Error, RemoteKey, Status, VerbsApi, completion::Invalidated,
-    provider::CompletionQueueInfo,
-};
+use crate::{Completion, Error, VerbsApi, provider::CompletionQueueInfo};
 
 /// A completion queue, shared with the queue pairs that complete on it.
 pub struct RawCompletionQueue {
@@ -56,7 +54,7 @@ impl RawCompletionQueue {
         let failed = |source| Error::CreateCompletionQueue { capacity, source };
         let channel = CompletionChannel::new(hold).map_err(failed)?;
         let entries = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
-        let context = channel.hold.context();
+        let context = channel.context();
         let raw = match api {
             VerbsApi::Legacy => None,
             VerbsApi::Extended => extended_poll::create(&channel, capacity),
@@ -102,7 +100,7 @@ impl RawCompletionQueue {
             unsafe { c::ibv_poll_cq(self.inner.raw.as_ptr(), entries, self.scratch.as_mut_ptr()) };
         let count = usize::try_from(count).ok()?;
         for (completion, raw) in out.iter_mut().zip(self.scratch.iter_mut()).take(count) {
-            *completion = translate(raw);
+            *completion = work_completion::translate(raw);
             raw.imm_data_or_invalidated_rkey = 0; // so that no later completion shows it
         }
         Some(count)
@@ -174,7 +172,7 @@ impl RawCompletionQueue {
 
     fn read_event(&self) -> io::Result<bool> {
         let (mut queue, mut context) = (ptr::null_mut(), ptr::null_mut());
-        let channel = self.inner.channel.raw.as_ptr();
+        let channel = self.inner.channel.pointer();
         // SAFETY: the channel is live and does not block; both results are writable.
         match unsafe { c::ibv_get_cq_event(channel, &raw mut queue, &raw mut context) } {
             0 => Ok(true),
@@ -199,7 +197,7 @@ impl QueueInner {
     }
 
     pub(super) fn hold(&self) -> &Hold {
-        &self.channel.hold
+        self.channel.hold()
     }
 }
 
@@ -211,123 +209,10 @@ impl Drop for QueueInner {
     }
 }
 
-pub(super) struct CompletionChannel {
-    raw: NonNull<c::ibv_comp_channel>,
-    hold: Arc<Hold>,
-}
-
-impl CompletionChannel {
-    fn new(hold: Arc<Hold>) -> io::Result<Self> {
-        // SAFETY: the hold keeps the context open.
-        let raw = unsafe { c::ibv_create_comp_channel(hold.context()) };
-        let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error)?;
-        let channel = Self { raw, hold };
-        set_nonblocking(channel.as_fd())?;
-        Ok(channel)
-    }
-
-    /// Live as long as `self`.
-    pub(super) fn pointer(&self) -> *mut c::ibv_comp_channel {
-        self.raw.as_ptr()
-    }
-
-    /// Open as long as `self`.
-    pub(super) fn context(&self) -> *mut c::ibv_context {
-        self.hold.context()
-    }
-}
-
-impl AsFd for CompletionChannel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: `self.raw` is live until this value is dropped, see `new`.
-        let descriptor = unsafe { self.raw.as_ref() }.fd;
-        // SAFETY: the channel owns the descriptor and is borrowed as long as the result.
-        unsafe { BorrowedFd::borrow_raw(descriptor) }
-    }
-}
-
-impl Drop for CompletionChannel {
-    fn drop(&mut self) {
-        // SAFETY: the sole owner; its queue is destroyed before, see `QueueInner`'s `Drop`.
-        unsafe { c::ibv_destroy_comp_channel(self.raw.as_ptr()) };
-    }
-}
-
 #[cold]
 fn broken() -> Error {
     Error::Poll(io::Error::from_raw_os_error(libc::EIO))
 }
 
-#[inline]
-fn translate(raw: &c::ibv_wc) -> Completion {
-    let succeeded = raw.status == c::IBV_WC_SUCCESS && raw.opcode == c::IBV_WC_RECV;
-    let key = raw.imm_data_or_invalidated_rkey;
-    Completion {
-        token: raw.wr_id,
-        status: Status(raw.status.0),
-        queue_pair: raw.qp_num,
-        length: raw.byte_len,
-        invalidated: if succeeded { invalidated(raw.wc_flags, key) } else { Invalidated::No },
-        vendor_error: raw.vendor_err,
-    }
-}
-
-/// Devices set bit 3. rxe sets bit 2, which elsewhere says that a checksum was right; so there
-/// the key must be one that the queue pair has bound, which the queue pair finds out.
-#[inline]
-pub(super) fn invalidated(flags: u32, key: u32) -> Invalidated {
-    let key = RemoteKey(key);
-    if flags & c::IBV_WC_WITH_INV != 0 {
-        Invalidated::Certainly(key)
-    } else if flags & c::IBV_WC_IP_CSUM_OK != 0 {
-        Invalidated::Perhaps(key)
-    } else {
-        Invalidated::No
-    }
-}
-
 /// Completions taken by one call of the device's plug-in.
 const POLL_BATCH: usize = 32;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn received(wc_flags: u32, key: u32) -> c::ibv_wc {
-        c::ibv_wc {
-            wr_id: 1,
-            status: c::IBV_WC_SUCCESS,
-            opcode: c::IBV_WC_RECV,
-            vendor_err: 0,
-            byte_len: 16,
-            imm_data_or_invalidated_rkey: key,
-            qp_num: 17,
-            src_qp: 18,
-            wc_flags,
-            pkey_index: 0,
-            slid: 0,
-            sl: 0,
-            dlid_path_bits: 0,
-        }
-    }
-
-    #[test]
-    fn an_invalidated_key_is_reported_in_both_dialects() {
-        let key = RemoteKey(0x2e3);
-        assert_eq!(translate(&received(8, 0x2e3)).invalidated(), Some(key));
-        assert_eq!(translate(&received(4, 0x2e3)).invalidated, Invalidated::Perhaps(key));
-        assert_eq!(translate(&received(4, 0x2e3)).invalidated(), None);
-        assert_eq!(translate(&received(0, 0x2e3)).invalidated, Invalidated::No);
-        let failed = c::ibv_wc { status: c::IBV_WC_WR_FLUSH_ERR, ..received(8, 0x2e3) };
-        assert_eq!(translate(&failed).invalidated, Invalidated::No);
-    }
-
-    #[test]
-    fn numbers_come_through() {
-        let raw = c::ibv_wc { status: c::ibv_wc_status(99), vendor_err: 5, ..received(0, 0) };
-        let completion = translate(&raw);
-        assert_eq!(completion.status(), Status(99));
-        assert_eq!(completion.vendor_error(), 5);
-        assert_eq!((completion.queue_pair(), completion.length()), (17, 16));
-    }
-}

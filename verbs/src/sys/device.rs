@@ -23,9 +23,9 @@ use rdma_core_sys as c;
 
 use super::{
     address::SocketAddress,
+    cm_id::{CmId, EventChannel, check, set_nonblocking},
     diagnosis,
     events::{Stream, Subscription},
-    id::{Channel, Id, check, set_nonblocking},
 };
 use crate::{DeviceEvent, Error, Limits, TransportType};
 
@@ -92,7 +92,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>, Error> {
 }
 
 /// What the device of a bound id can do.
-pub(super) fn limits(id: &Id) -> Result<Limits, Error> {
+pub(super) fn limits(id: &CmId) -> Result<Limits, Error> {
     let context = id.context().ok_or(UNBOUND)?;
     // SAFETY: the id is bound and borrowed, so its device's context is open.
     unsafe { limits_of(context) }
@@ -154,7 +154,7 @@ pub(super) struct Hold {
     context: NonNull<c::ibv_context>,
     events: Stream,
     /// Bound to the device.
-    _id: Arc<Id>,
+    _id: Arc<CmId>,
 }
 
 // SAFETY: a context is tied to no thread, and verbs calls on it may run at once.
@@ -202,7 +202,7 @@ impl Hold {
 ///
 /// It has an id of its own, bound to the same local address, because holding the caller's would
 /// keep a connection up that the caller has dropped.
-pub(super) fn hold(id: &Arc<Id>) -> Result<Arc<Hold>, Error> {
+pub(super) fn hold(id: &Arc<CmId>) -> Result<Arc<Hold>, Error> {
     let context = id.context().ok_or(UNBOUND)?;
     let mut holds = HOLDS.lock();
     holds.retain(|hold| hold.strong_count() > 0);
@@ -220,12 +220,12 @@ pub(super) fn hold(id: &Arc<Id>) -> Result<Arc<Hold>, Error> {
     Ok(hold)
 }
 
-fn bind_another(id: &Id) -> io::Result<Id> {
+fn bind_another(id: &CmId) -> io::Result<CmId> {
     // SAFETY: `with` gives a live id; the address is copied before the lock is released.
     let mut address = id
         .with(|id| SocketAddress::any_port_of(unsafe { &(*id).route.addr.src }))
         .ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let another = Id::new(Channel::open()?)?;
+    let another = CmId::new(EventChannel::open()?)?;
     // SAFETY: the id is live, and the address lives during the call.
     check(another.with(|id| unsafe { c::rdma_bind_addr(id, address.pointer()) }))?;
     Ok(another)

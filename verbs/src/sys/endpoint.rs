@@ -14,15 +14,15 @@ use std::{
     ptr::{self, NonNull},
     slice,
     sync::Arc,
+    time::Duration,
 };
 
 use rdma_core_sys as c;
 
 use super::{
     address::SocketAddress,
+    cm_id::{CmId, EventChannel, check},
     diagnosis,
-    id::{Channel, Id, check},
-    milliseconds,
 };
 use crate::{
     ConnectParameters, ConnectionParameters, Error, PrivateData,
@@ -31,12 +31,12 @@ use crate::{
 
 /// An id, shared with the queue pair made on it.
 pub struct RawEndpoint {
-    id: Arc<Id>,
+    id: Arc<CmId>,
 }
 
 impl RawEndpoint {
     pub(super) fn open() -> Result<Self, Error> {
-        match Channel::open().and_then(Id::new) {
+        match EventChannel::open().and_then(CmId::new) {
             Ok(id) => Ok(Self { id: Arc::new(id) }),
             Err(source) => Err(diagnosis::explain(Path::new(diagnosis::RDMA_CM), source)
                 .unwrap_or_else(Error::CreateEndpoint)),
@@ -93,7 +93,7 @@ impl RawEndpoint {
         Ok(event)
     }
 
-    pub(super) fn id(&self) -> &Arc<Id> {
+    pub(super) fn id(&self) -> &Arc<CmId> {
         &self.id
     }
 
@@ -173,7 +173,7 @@ impl RawEndpoint {
         }
         // SAFETY: the call succeeded, so this is an event, ours until it is acknowledged.
         let event = unsafe { &*raw };
-        // SAFETY: our ids have TCP-like ports, see `Id::new`; it is acknowledged below.
+        // SAFETY: our ids have TCP-like ports, see `CmId::new`; it is acknowledged below.
         let event = unsafe { Event::copy(event) };
         // SAFETY: the event came from the call above, and is not used after this.
         unsafe { c::rdma_ack_cm_event(raw) };
@@ -225,7 +225,7 @@ impl Event {
         let Some(raw) = incoming else { return Ok(copied) };
         // SAFETY: the id came with this event alone, which is acknowledged; the listener, which
         // the caller borrows, keeps its present channel alive.
-        let id = Arc::new(unsafe { Id::adopt(raw) }?);
+        let id = Arc::new(unsafe { CmId::adopt(raw) }?);
         Ok(CmEvent { incoming: Some(RawEndpoint { id }), ..copied })
     }
 }
@@ -258,4 +258,9 @@ fn connection_parameters(parameters: &ConnectParameters<'_>) -> io::Result<c::rd
 
 fn private_data_length(data: &[u8]) -> io::Result<u8> {
     data.len().try_into().map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// Milliseconds for a C call: at least one, and at most what an `int` holds.
+fn milliseconds(timeout: Duration) -> libc::c_int {
+    libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX).max(1)
 }

@@ -15,7 +15,7 @@ use std::{
 use libc::c_int;
 use rdma_core_sys as c;
 
-use super::completion_queue::{CompletionChannel, invalidated};
+use super::{completion_channel::CompletionChannel, work_completion::invalidated};
 use crate::{Completion, Error, Status, completion::Invalidated};
 
 type Reads = unsafe extern "C" fn(*mut c::ibv_cq_ex) -> u32;

@@ -13,7 +13,7 @@ use std::{io, ptr::NonNull};
 use libc::{c_int, c_void, size_t};
 use rdma_core_sys as c;
 
-use super::{domain::DomainInner, queue_pair::stopped};
+use super::{chain::post_error, domain::DomainInner};
 use crate::provider::{Operation, Payload, Payloads, PostError, SendRequest};
 
 /// The calls of a queue pair, which its plug-in may not all have.
@@ -88,7 +88,7 @@ impl ExtendedSends {
         // SAFETY: the chain that was begun above ends here.
         match unsafe { (self.complete)(pair) } {
             0 => {}
-            errno => return Err(stopped(0, errno, 0)),
+            errno => return Err(post_error(0, errno, 0)),
         }
         if let Some(mut named) = named {
             for request in batch {

@@ -25,6 +25,9 @@
 //!   inline messages are copied by the device's plug-in before a post returns.
 
 mod address;
+mod chain;
+mod cm_id;
+mod completion_channel;
 mod completion_queue;
 mod device;
 mod diagnosis;
@@ -33,12 +36,9 @@ mod endpoint;
 mod events;
 mod extended_poll;
 mod extended_sends;
-mod id;
-mod pages;
 mod queue_pair;
-mod receives;
-
-use std::time::Duration;
+mod receive_chain;
+mod work_completion;
 
 use crate::{
     DeviceEvent, Error, Limits, Provider, VerbsApi,
@@ -49,8 +49,6 @@ use crate::{
 };
 
 pub use device::{DeviceInfo, PortInfo, PortState, devices};
-pub use pages::PageSize;
-pub(crate) use pages::Pages;
 
 /// The system's own RDMA: whatever devices libibverbs and librdmacm find.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,9 +154,4 @@ impl Provider for RdmaCore {
             QueueRequest::Resize(capacity) => queue.resize(capacity),
         }
     }
-}
-
-/// Milliseconds for a C call: at least one, and at most what an `int` holds.
-fn milliseconds(timeout: Duration) -> libc::c_int {
-    libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX).max(1)
 }

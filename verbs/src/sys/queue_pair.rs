@@ -20,18 +20,19 @@ use std::{
 use rdma_core_sys as c;
 
 use super::{
+    chain::{EMPTY_SGE, link_chain, post_error, refused_index, to_sge},
+    cm_id::{CmId, check},
     completion_queue::QueueInner,
     device::UNBOUND,
     domain::DomainInner,
     extended_sends::{ExtendedSends, OPERATIONS},
-    id::{Id, check},
-    receives,
+    receive_chain,
 };
 use crate::{
     Capabilities, Error, RdmaCore, RemoteAddress, SENDS_QUEUED_MAX, SGE_MAX, VerbsApi,
     provider::{
         Operation, Payload, Payloads, PostError, QueuePairInfo, QueuePairRequest, ReceiveRequest,
-        SendRequest, Sge,
+        SendRequest,
     },
 };
 
@@ -40,7 +41,7 @@ pub struct RawQueuePair {
     raw: NonNull<c::ibv_qp>,
     /// How to post sends, if not by `ibv_post_send`.
     extended: Option<ExtendedSends>,
-    id: Arc<Id>,
+    id: Arc<CmId>,
     /// A send alone, and its segments: all but what it sends is filled in for good.
     one: (c::ibv_send_wr, [c::ibv_sge; SGE_MAX]),
     domain: Arc<DomainInner>,
@@ -53,7 +54,7 @@ unsafe impl Send for RawQueuePair {}
 
 impl RawQueuePair {
     pub(super) fn new(
-        id: &Arc<Id>,
+        id: &Arc<CmId>,
         request: QueuePairRequest<'_, RdmaCore>,
         api: VerbsApi,
     ) -> Result<(Self, QueuePairInfo), Error> {
@@ -199,7 +200,7 @@ impl RawQueuePair {
             }
             .map_err(not_taken)?;
         }
-        link(&mut rows.requests[..requests.len()], |request, next| request.next = next);
+        link_chain(&mut rows.requests[..requests.len()], |request, next| request.next = next);
         // SAFETY: the queue pair is ours; so many rows are filled in, with the caller's payloads,
         // and with what the domain's lock keeps.
         let result = unsafe { hand_over(self.raw, rows.requests.as_mut_ptr(), requests.len()) };
@@ -216,7 +217,7 @@ impl RawQueuePair {
     pub(super) fn post_receive(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {
         let pair = self.raw.as_ptr();
         // SAFETY: the queue pair is live; the chain and its segments are, during the call.
-        receives::post(requests, |first, bad| unsafe { c::ibv_post_recv(pair, first, bad) })
+        receive_chain::post(requests, |first, bad| unsafe { c::ibv_post_recv(pair, first, bad) })
     }
 }
 
@@ -247,8 +248,6 @@ thread_local! {
 
 /// The number 0 is that of a write.
 const ALL_ZERO: c::ibv_send_wr = c::ibv_send_wr { opcode: c::IBV_WR_RDMA_WRITE, ..EMPTY_SEND };
-
-pub(super) const EMPTY_SGE: c::ibv_sge = c::ibv_sge { addr: 0, length: 0, lkey: 0 };
 
 /// What to ask of the device.
 fn attributes(queue: &QueueInner, capabilities: Capabilities) -> c::ibv_qp_init_attr {
@@ -348,7 +347,7 @@ unsafe fn hand_over(
     // SAFETY: the caller promises that the queue pair, and all that the chain points to, is live.
     match unsafe { c::ibv_post_send(pair.as_ptr(), first, &raw mut refused) } {
         0 => Ok(()),
-        errno => Err(stopped(0, errno, index(first, refused, count))),
+        errno => Err(post_error(0, errno, refused_index(first, refused, count))),
     }
 }
 
@@ -408,7 +407,7 @@ fn fill_send(
     }
     let mut count = 0;
     for (raw, sge) in row.iter_mut().zip(payloads.sg_list(&request.payload)) {
-        *raw = translate(*sge);
+        *raw = to_sge(*sge);
         count += 1;
     }
     raw.wr_id = request.token;
@@ -446,42 +445,6 @@ fn at(remote: RemoteAddress) -> c::ibv_send_wr_wr {
     c::ibv_send_wr_wr { rdma }
 }
 
-#[inline]
-pub(super) fn translate(sge: Sge) -> c::ibv_sge {
-    c::ibv_sge { addr: sge.address, length: sge.length, lkey: sge.local_key }
-}
-
-/// Chains the requests and returns the first.
-#[inline]
-pub(super) fn link<R>(requests: &mut [R], mut set_next: impl FnMut(&mut R, *mut R)) -> *mut R {
-    let first = requests.as_mut_ptr();
-    let last = requests.len().saturating_sub(1);
-    for index in 0..requests.len() {
-        let request = first.wrapping_add(index);
-        let next = if index < last { request.wrapping_add(1) } else { ptr::null_mut() };
-        // SAFETY: the index is within the slice, which is borrowed exclusively; no other
-        // reference to an element is alive.
-        set_next(unsafe { &mut *request }, next);
-    }
-    first
-}
-
-/// Which request of a chain a plug-in refused.
-pub(super) fn index<R>(first: *mut R, refused: *mut R, length: usize) -> usize {
-    let bytes = refused.addr().wrapping_sub(first.addr());
-    // A plug-in that fails without saying where is taken to have accepted nothing.
-    Some(bytes / size_of::<R>()).filter(|&index| index < length).unwrap_or_default()
-}
-
-pub(super) fn stopped(accepted: usize, errno: libc::c_int, index: usize) -> PostError {
-    let source = match errno {
-        // Of a plug-in that leaves the number in `errno`, as siw's does.
-        -1 => io::Error::last_os_error(),
-        errno => io::Error::from_raw_os_error(errno.abs()),
-    };
-    PostError { accepted: accepted + index, source }
-}
-
 const EMPTY_SEND: c::ibv_send_wr = c::ibv_send_wr {
     wr_id: 0,
     next: ptr::null_mut(),
@@ -508,25 +471,7 @@ const EMPTY_SEND: c::ibv_send_wr = c::ibv_send_wr {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::receives::EMPTY_RECEIVE, *};
-
-    #[test]
-    fn requests_are_chained_in_order() {
-        let mut requests = [EMPTY_RECEIVE; 3];
-        let first = link(&mut requests, |request, next| request.next = next);
-        assert_eq!(requests[0].next, first.wrapping_add(1));
-        assert_eq!(requests[1].next, first.wrapping_add(2));
-        assert!(requests[2].next.is_null());
-    }
-
-    #[test]
-    fn the_refused_request_is_found() {
-        let mut requests = [EMPTY_RECEIVE; 3];
-        let first = requests.as_mut_ptr();
-        assert_eq!(index(first, first.wrapping_add(2), 3), 2);
-        assert_eq!(index(first, ptr::null_mut(), 3), 0);
-        assert_eq!(index(first, first.wrapping_add(3), 3), 0);
-    }
+    use super::*;
 
     #[test]
     fn an_inline_message_is_found_in_the_batch() {

@@ -1,7 +1,7 @@
 //! Messages that are kept in a buffer, and batches that fill up.
 
 use super::*;
-use crate::Access;
+use crate::{Access, SENDS_QUEUED_MAX};
 
 /// A queue pair that keeps four messages of eight bytes.
 fn keeping(inline: u32) -> (Device, ProtectionDomain<Device>, QueuePair<Device>) {

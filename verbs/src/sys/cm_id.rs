@@ -2,9 +2,9 @@
 //!
 //! # Safety
 //!
-//! This file exists to own the pointers that librdmacm gives out. It promises that an [`Id`] is
+//! This file exists to own the pointers that librdmacm gives out. It promises that an [`CmId`] is
 //! live and bound to its [`Channel`] as long as the Rust value, and that no two calls on it run
-//! at once: the pointer is only given out by [`Id::with`], under the id's lock.
+//! at once: the pointer is only given out by [`CmId::with`], under the id's lock.
 
 #![allow(unsafe_code)]
 
@@ -19,14 +19,14 @@ use rdma_core_sys as c;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// An event channel, whose file descriptor does not block.
-pub(super) struct Channel(NonNull<c::rdma_event_channel>);
+pub(super) struct EventChannel(NonNull<c::rdma_event_channel>);
 
 // SAFETY: a channel is a file descriptor in an allocation; librdmacm ties neither to a thread.
-unsafe impl Send for Channel {}
+unsafe impl Send for EventChannel {}
 // SAFETY: what is reachable through a shared channel is its descriptor, which never changes.
-unsafe impl Sync for Channel {}
+unsafe impl Sync for EventChannel {}
 
-impl Channel {
+impl EventChannel {
     pub(super) fn open() -> io::Result<Self> {
         // SAFETY: the call takes nothing, and what it returns is checked before use.
         let raw = unsafe { c::rdma_create_event_channel() };
@@ -40,7 +40,7 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
+impl AsFd for EventChannel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: `self.0` is live until this value is dropped, see `open`.
         let descriptor = unsafe { self.0.as_ref() }.fd;
@@ -49,28 +49,28 @@ impl AsFd for Channel {
     }
 }
 
-impl Drop for Channel {
+impl Drop for EventChannel {
     fn drop(&mut self) {
-        // SAFETY: the sole owner; ids of this channel are destroyed before, see `Id`'s `Drop`.
+        // SAFETY: the sole owner; ids of this channel are destroyed before, see `CmId`'s `Drop`.
         unsafe { c::rdma_destroy_event_channel(self.0.as_ptr()) };
     }
 }
 
 /// An id with an event channel of its own.
-pub(super) struct Id {
+pub(super) struct CmId {
     raw: NonNull<c::rdma_cm_id>,
-    channel: Channel,
+    channel: EventChannel,
     lock: Mutex<()>,
 }
 
 // SAFETY: librdmacm ties ids to no thread; the pointer is only used under `lock`.
-unsafe impl Send for Id {}
-// SAFETY: through a shared `Id` the pointer is reached only by `with`, which takes `lock`.
-unsafe impl Sync for Id {}
+unsafe impl Send for CmId {}
+// SAFETY: through a shared `CmId` the pointer is reached only by `with`, which takes `lock`.
+unsafe impl Sync for CmId {}
 
-impl Id {
+impl CmId {
     /// Makes a new one, with TCP-like ports.
-    pub(super) fn new(channel: Channel) -> io::Result<Self> {
+    pub(super) fn new(channel: EventChannel) -> io::Result<Self> {
         let mut raw = ptr::null_mut();
         // SAFETY: the channel is live, and becomes part of the value that owns the id.
         let result = unsafe {
@@ -88,7 +88,7 @@ impl Id {
     ///
     /// The id is live, nobody else owns it, and its present channel lives during this call.
     pub(super) unsafe fn adopt(raw: NonNull<c::rdma_cm_id>) -> io::Result<Self> {
-        let channel = match Channel::open() {
+        let channel = match EventChannel::open() {
             Ok(channel) => channel,
             Err(error) => {
                 // SAFETY: nobody else owns the id, as the caller promises; it is not used again.
@@ -126,12 +126,12 @@ impl Id {
         self.with(|id| NonNull::new(unsafe { (*id).verbs }))
     }
 
-    pub(super) fn channel(&self) -> &Channel {
+    pub(super) fn channel(&self) -> &EventChannel {
         &self.channel
     }
 }
 
-impl Drop for Id {
+impl Drop for CmId {
     fn drop(&mut self) {
         // SAFETY: the sole owner. Its queue pair holds the id and so is gone, and each event is
         // acknowledged where it is read. The channel, a field, goes after this.

@@ -13,8 +13,8 @@ use std::{
 
 use crate::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, CompletionQueue, ConnectParameters,
-    ConnectionParameters, Error, Limits, PreparedQueuePair, PrivateData, ProtectionDomain,
-    Provider, REJECT_DATA_MAX, RdmaCore,
+    ConnectionParameters, Error, Established, Limits, PreparedQueuePair, PrivateData,
+    ProtectionDomain, Provider, REJECT_DATA_MAX, RdmaCore,
     provider::{CmEvent, CmEventKind, CmRequest, QueuePairRequest},
     queue_pair::Parts,
 };
@@ -359,31 +359,6 @@ pub enum ConnectionEvent<P: Provider = RdmaCore> {
         /// Why.
         status: i32,
     },
-}
-
-/// Proof that an endpoint's connection is established; only the event makes one.
-#[derive(Clone, Debug)]
-pub struct Established {
-    connection: u64,
-    private_data: PrivateData,
-    parameters: ConnectionParameters,
-}
-
-impl Established {
-    /// What the peer accepted.
-    pub fn parameters(&self) -> ConnectionParameters {
-        self.parameters
-    }
-
-    /// What the peer sent along when it accepted, padded with zeroes by the system. Nothing on
-    /// the side that accepted.
-    pub fn private_data(&self) -> &[u8] {
-        &self.private_data
-    }
-
-    pub(crate) fn connection(&self) -> u64 {
-        self.connection
-    }
 }
 
 fn fits(private_data: &[u8], limit: usize) -> Result<(), Error> {

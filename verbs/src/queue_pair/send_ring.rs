@@ -1,9 +1,6 @@
-//! The tables that hold what is posted until a completion, or the queue pair's end, gives it
-//! back.
-//!
-//! Both are generic over what they hold, so that their arithmetic is tested without memory.
+//! Slots of a send queue.
 
-use crate::token::{Kind, Token};
+use crate::WorkKind;
 
 /// The slots of a send queue: a ring in the order of posting.
 ///
@@ -22,7 +19,7 @@ use crate::token::{Kind, Token};
 ///
 /// Sends are numbered, and a send's number is its token; so an unsignaled send writes to no slot.
 #[derive(Debug)]
-pub(crate) struct SendRing<T> {
+pub(super) struct SendRing<T> {
     states: Box<[SendState]>,
     /// What the slots hold, apart from them, so that inline sends touch none of it.
     payloads: Box<[Option<T>]>,
@@ -56,23 +53,23 @@ enum SendState {
 
 /// A slot taken for a send that holds something.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct SendSlot {
+pub(super) struct SendSlot {
     /// Below the ring's length.
-    pub(crate) index: usize,
-    pub(crate) token: u64,
+    pub(super) index: usize,
+    pub(super) token: u64,
 }
 
 /// A slot taken for an inline send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct InlineSlot {
-    pub(crate) signaled: bool,
-    pub(crate) token: u64,
+pub(super) struct InlineSlot {
+    pub(super) signaled: bool,
+    pub(super) token: u64,
 }
 
 impl<T> SendRing<T> {
-    pub(crate) fn new(length: u32, generation: u32) -> Self {
+    pub(super) fn new(length: u32, generation: u32) -> Self {
         // It would take 2^55 sends to count on into the kind.
-        let first = Kind::Send.mark() | u64::from(generation) << 23;
+        let first = WorkKind::Send.mark() | u64::from(generation) << 23;
         let period = (length / 4).clamp(1, SIGNAL_PERIOD_MAX);
         Self {
             states: vec![SendState::Inline; length as usize].into_boxed_slice(),
@@ -89,7 +86,7 @@ impl<T> SendRing<T> {
 
     /// Takes a slot for an inline send; nothing when the ring is full.
     #[inline]
-    pub(crate) fn take_inline(&mut self) -> Option<InlineSlot> {
+    pub(super) fn take_inline(&mut self) -> Option<InlineSlot> {
         if self.is_full() {
             return None;
         }
@@ -106,7 +103,7 @@ impl<T> SendRing<T> {
 
     /// Takes a slot that holds something; hands it back when the ring is full.
     #[inline]
-    pub(crate) fn take_with_payload(&mut self, payload: T) -> Result<SendSlot, T> {
+    pub(super) fn take_with_payload(&mut self, payload: T) -> Result<SendSlot, T> {
         if self.is_full() {
             return Err(payload);
         }
@@ -120,13 +117,13 @@ impl<T> SendRing<T> {
     }
 
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.head == self.limit
     }
 
     /// What an outstanding send holds, if it does.
     #[inline]
-    pub(crate) fn payload(&self, token: u64) -> Option<&T> {
+    pub(super) fn payload(&self, token: u64) -> Option<&T> {
         if !self.is_out(token) {
             return None;
         }
@@ -136,7 +133,7 @@ impl<T> SendRing<T> {
     /// Frees a slot and those that are done with it. The outer nothing means a stale token, the
     /// inner nothing that the slot held nothing; what it held comes with the slot's index.
     #[inline]
-    pub(crate) fn complete(&mut self, token: u64) -> Option<Option<(usize, T)>> {
+    pub(super) fn complete(&mut self, token: u64) -> Option<Option<(usize, T)>> {
         if !self.is_out(token) {
             return None;
         }
@@ -207,7 +204,7 @@ impl<T> SendRing<T> {
     }
 
     /// Takes out all that is held, oldest first, with the indices of the slots.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (usize, T)> {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = (usize, T)> {
         let indices: Vec<_> = (self.tail..self.head).map(|token| self.index(token)).collect();
         (self.tail, self.tail_index, self.payload_count) = (self.head, 0, 0);
         self.limit = self.head + self.states.len() as u64;
@@ -221,86 +218,13 @@ impl<T> SendRing<T> {
     /// How many sends can be queued now.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "a ring has at most 2^24 slots")]
-    pub(crate) fn credits(&self) -> u32 {
+    pub(super) fn credits(&self) -> u32 {
         (self.limit - self.head) as u32
     }
 
     /// How many sends hold something.
-    pub(crate) fn payload_count(&self) -> u32 {
+    pub(super) fn payload_count(&self) -> u32 {
         self.payload_count
-    }
-}
-
-/// The slots of a receive queue, freed in any order.
-#[derive(Debug)]
-pub(crate) struct ReceiveTable<T> {
-    slots: Box<[ReceiveSlot<T>]>,
-    /// The first `credits` are free.
-    free: Box<[u32]>,
-    credits: u32,
-}
-
-#[derive(Debug)]
-struct ReceiveSlot<T> {
-    generation: u32,
-    held: Option<T>,
-}
-
-impl<T> ReceiveTable<T> {
-    pub(crate) fn new(length: u32, generation: u32) -> Self {
-        let slot = |_| ReceiveSlot { generation, held: None };
-        let free = (0..length).rev().collect();
-        Self { slots: (0..length).map(slot).collect(), free, credits: length }
-    }
-
-    /// Takes a slot; hands what it should hold back when there is none.
-    #[inline]
-    pub(crate) fn take(&mut self, held: T) -> Result<u64, T> {
-        let Some(credits) = self.credits.checked_sub(1) else { return Err(held) };
-        self.credits = credits;
-        let index = self.free[credits as usize];
-        let slot = &mut self.slots[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.held = Some(held);
-        let token = Token { kind: Kind::Receive, slot: index, generation: slot.generation };
-        Ok(token.pack())
-    }
-
-    /// Frees a slot; nothing for a stale token.
-    #[inline]
-    pub(crate) fn complete(&mut self, slot: u32, generation: u32) -> Option<T> {
-        let entry = self.slots.get_mut(slot as usize)?;
-        if entry.generation != generation {
-            return None;
-        }
-        let held = entry.held.take()?;
-        self.free[self.credits as usize] = slot;
-        self.credits += 1;
-        Some(held)
-    }
-
-    /// Lets a slot go on holding what it holds, under another token, which it returns; nothing for
-    /// a stale one.
-    #[inline]
-    pub(crate) fn renew(&mut self, slot: u32, generation: u32) -> Option<(u64, &T)> {
-        let entry = self.slots.get_mut(slot as usize)?;
-        if entry.generation != generation {
-            return None;
-        }
-        let held = entry.held.as_ref()?;
-        entry.generation = generation.wrapping_add(1);
-        let token = Token { kind: Kind::Receive, slot, generation: entry.generation };
-        Some((token.pack(), held))
-    }
-
-    /// Takes out all that is held.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-        self.slots.iter_mut().filter_map(|slot| slot.held.take())
-    }
-
-    /// How many receives can be queued now.
-    pub(crate) fn credits(&self) -> u32 {
-        self.credits
     }
 }
 

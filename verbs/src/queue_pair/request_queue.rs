@@ -4,14 +4,14 @@ use crate::provider::PostError;
 
 /// Requests in order, in room that is allocated once.
 #[derive(Debug)]
-pub(crate) struct RequestQueue<R> {
+pub(super) struct RequestQueue<R> {
     /// All but the first `count` are left over.
     rows: Box<[R]>,
     count: usize,
 }
 
 /// Room for one request.
-pub(crate) struct VacantEntry<'a, R> {
+pub(super) struct VacantEntry<'a, R> {
     row: &'a mut R,
     count: &'a mut usize,
 }
@@ -19,12 +19,12 @@ pub(crate) struct VacantEntry<'a, R> {
 impl<R> VacantEntry<'_, R> {
     /// How many requests are before it.
     #[inline]
-    pub(crate) fn index(&self) -> usize {
+    pub(super) fn index(&self) -> usize {
         *self.count
     }
 
     #[inline]
-    pub(crate) fn fill(self, request: R) {
+    pub(super) fn fill(self, request: R) {
         *self.row = request;
         *self.count += 1;
     }
@@ -32,69 +32,69 @@ impl<R> VacantEntry<'_, R> {
 
 impl<R: Copy> RequestQueue<R> {
     /// Room for so many.
-    pub(crate) fn new(rows: u32, empty: R) -> Self {
+    pub(super) fn new(rows: u32, empty: R) -> Self {
         Self { rows: vec![empty; rows as usize].into_boxed_slice(), count: 0 }
     }
 
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.count >= self.rows.len()
     }
 
     /// Whether so many more may be added.
     #[inline]
-    pub(crate) fn has_room(&self, more: u32) -> bool {
+    pub(super) fn has_room(&self, more: u32) -> bool {
         self.rows.len() - self.count >= more as usize
     }
 
     /// The row of the request that is added next.
     #[inline]
-    pub(crate) fn next(&self) -> usize {
+    pub(super) fn next(&self) -> usize {
         self.count
     }
 
     /// Adds a request, for which there is room.
     #[inline]
-    pub(crate) fn push(&mut self, request: R) {
+    pub(super) fn push(&mut self, request: R) {
         self.rows[self.count] = request;
         self.count += 1;
     }
 
     /// The place of the request that is added next, if there is room.
     #[inline]
-    pub(crate) fn vacant_entry(&mut self) -> Option<VacantEntry<'_, R>> {
+    pub(super) fn vacant_entry(&mut self) -> Option<VacantEntry<'_, R>> {
         let row = self.rows.get_mut(self.count)?;
         Some(VacantEntry { row, count: &mut self.count })
     }
 
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     #[inline]
-    pub(crate) fn len(&self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         u32::try_from(self.count).unwrap_or(u32::MAX)
     }
 
     #[inline]
-    pub(crate) fn as_slice(&self) -> &[R] {
+    pub(super) fn as_slice(&self) -> &[R] {
         &self.rows[..self.count]
     }
 
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [R] {
+    pub(super) fn as_mut_slice(&mut self) -> &mut [R] {
         &mut self.rows[..self.count]
     }
 
     /// Forgets all.
     #[inline]
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.count = 0;
     }
 
     /// Forgets the requests that were taken, all of them on success.
     #[inline]
-    pub(crate) fn settle(&mut self, result: Result<(), PostError>) -> Result<(), std::io::Error> {
+    pub(super) fn settle(&mut self, result: Result<(), PostError>) -> Result<(), std::io::Error> {
         match result {
             Ok(()) => {
                 self.count = 0;

@@ -4,7 +4,7 @@ use std::{cell::RefCell, ptr};
 
 use rdma_core_sys as c;
 
-use super::queue_pair::{EMPTY_SGE, index, link, stopped, translate};
+use super::chain::{EMPTY_SGE, link_chain, post_error, refused_index, to_sge};
 use crate::provider::{PostError, ReceiveRequest};
 
 /// Room for a chain of receives with one segment each, written anew by each post.
@@ -37,11 +37,17 @@ pub(super) fn post(
         for batch in requests.chunks(rows.requests.len()) {
             rows.fill(batch);
             let first =
-                link(&mut rows.requests[..batch.len()], |request, next| request.next = next);
+                link_chain(&mut rows.requests[..batch.len()], |request, next| request.next = next);
             let mut refused = ptr::null_mut();
             match post(first, &raw mut refused) {
                 0 => accepted += batch.len(),
-                errno => return Err(stopped(accepted, errno, index(first, refused, batch.len()))),
+                errno => {
+                    return Err(post_error(
+                        accepted,
+                        errno,
+                        refused_index(first, refused, batch.len()),
+                    ));
+                }
             }
         }
         Ok(())
@@ -52,7 +58,7 @@ impl Rows {
     fn fill(&mut self, requests: &[ReceiveRequest]) {
         let rows = self.requests.iter_mut().zip(&mut self.sges);
         for (request, (raw, sge)) in requests.iter().zip(rows) {
-            *sge = translate(request.sge);
+            *sge = to_sge(request.sge);
             raw.wr_id = request.token;
             raw.sg_list = sge;
             raw.num_sge = 1;
@@ -60,5 +66,5 @@ impl Rows {
     }
 }
 
-pub(super) const EMPTY_RECEIVE: c::ibv_recv_wr =
+const EMPTY_RECEIVE: c::ibv_recv_wr =
     c::ibv_recv_wr { wr_id: 0, next: ptr::null_mut(), sg_list: ptr::null_mut(), num_sge: 0 };

@@ -13,7 +13,7 @@ use std::{io, ptr::NonNull};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use crate::memory::page_size;
+use super::page_size;
 
 /// How large the pages of memory are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -1,19 +1,20 @@
 //! Messages that are kept in registered memory and sent from there.
 
 use super::{
-    QueuePair,
-    engine::{Engine, SlotPayload, full},
-    in_flight_buffers::InFlightBuffers,
+    super::{
+        in_flight_buffers::InFlightBuffers,
+        send_ring::{InlineSlot, SendSlot},
+    },
+    Engine, SlotPayload, full,
 };
 use crate::{
     Buffer, Completion, Error, PostBufferError, Provider,
     provider::{Operation, Payload, SendRequest, Sge},
     sge::sge,
-    slot::{InlineSlot, SendSlot},
 };
 
 /// Messages that are kept in the payloads, not copied there.
-pub(super) struct MessageSlots {
+pub(in crate::queue_pair) struct MessageSlots {
     /// Of each, in bytes.
     size: usize,
     slots: usize,
@@ -21,92 +22,18 @@ pub(super) struct MessageSlots {
     inline: bool,
 }
 
-impl<P: Provider> QueuePair<P> {
-    /// Has messages sent from a buffer of the caller's from now on, each from a slot of so many
-    /// bytes, where they can also be [read](Self::message_slot) again. Nothing was sent before, and
-    /// [`send_inline`](Self::send_inline) and its like send nothing after.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Misuse`]: the buffer is of another domain, or registered for more than sending;
-    /// its length is not a multiple of `size`, which is not 0; something was sent already.
-    pub fn set_message_buffer(&mut self, buffer: Buffer, size: usize) -> Result<(), Error> {
-        self.engine.set_message_buffer(buffer, size)
-    }
-
-    /// Puts a message into a slot and queues sending it, inline. Until [`flush`](Self::flush) the
-    /// slot is to be left alone: what is sent is what it holds then.
-    ///
-    /// It completes as [`send_inline`](Self::send_inline).
-    ///
-    /// # Errors
-    ///
-    /// * [`Error::QueueFull`]: retire completions first.
-    /// * [`Error::Misuse`]: there is no such slot, the message is longer, or slots are longer than
-    ///   [`inline`](crate::Capabilities::max_inline_data).
-    #[inline(always)] // the length is often known to the caller
-    pub fn send_message(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
-        match self.engine.has_room() {
-            true => self.engine.send_message(slot, message),
-            false => self.send_message_after_others(slot, message),
-        }
-    }
-
-    /// Apart, so that the usual case saves no registers for it.
-    #[cold]
-    fn send_message_after_others(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
-        self.engine.reserve_sends(1)?;
-        self.engine.send_message(slot, message)
-    }
-
-    /// Puts a message into a slot and queues sending it, with a completion of its own, which has
-    /// the slot as the tag. The device may read the slot until then: it goes inline only if it
-    /// can.
-    ///
-    /// # Errors
-    ///
-    /// As [`send_message`](Self::send_message), but for the length of inline sends.
-    #[inline]
-    pub fn send_message_signaled(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
-        self.engine.send_message_signaled(slot, message)
-    }
-
-    /// Puts a message into a slot and queues sending it with what `data` holds behind it, with a
-    /// completion of its own, which gives `data` back with the slot as the tag. The device may read
-    /// the slot until then.
-    ///
-    /// # Errors
-    ///
-    /// Hands the data back with [`Error::QueueFull`], or [`Error::Misuse`]: there is no such slot,
-    /// the message is longer; the data is of another domain, or empty;
-    /// [`segments`](crate::Capabilities::max_send_sge) is 1.
-    pub fn send_message_with_data(
-        &mut self,
-        slot: usize,
-        message: &[u8],
-        data: Buffer,
-    ) -> Result<(), PostBufferError> {
-        self.engine.send_message_with_data(slot, message, data)
-    }
-
-    /// The bytes of a slot, if there is one.
-    #[inline]
-    pub fn message_slot(&self, slot: usize) -> Option<&[u8]> {
-        let MessageSlots { size, .. } = *self.engine.messages.as_ref()?;
-        self.engine.payloads.bytes(slot.checked_mul(size)?, u32::try_from(size).ok()?)
-    }
-
-    /// Frees the slot of a message that was sent with a completion of its own; returns its slot,
-    /// and its data if it had some. Does nothing when the completion is of anything else, or not
-    /// of success.
-    #[inline]
-    pub fn complete_message(&mut self, completion: &Completion) -> Option<(u64, Option<Buffer>)> {
-        self.engine.complete_message(completion)
-    }
-}
-
 impl<P: Provider> Engine<P> {
-    pub(super) fn set_message_buffer(&mut self, buffer: Buffer, size: usize) -> Result<(), Error> {
+    #[inline]
+    pub(in crate::queue_pair) fn message_slot(&self, slot: usize) -> Option<&[u8]> {
+        let MessageSlots { size, .. } = *self.messages.as_ref()?;
+        self.payloads.bytes(slot.checked_mul(size)?, u32::try_from(size).ok()?)
+    }
+
+    pub(in crate::queue_pair) fn set_message_buffer(
+        &mut self,
+        buffer: Buffer,
+        size: usize,
+    ) -> Result<(), Error> {
         sge(self.domain, &buffer)?;
         if size == 0 || !buffer.len().is_multiple_of(size) {
             return Err(Error::Misuse("a buffer for messages holds some of one size"));
@@ -139,7 +66,11 @@ impl<P: Provider> Engine<P> {
 
     /// Queues a message, for which there is [room](Self::has_room).
     #[inline(always)]
-    pub(super) fn send_message(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
+    pub(in crate::queue_pair) fn send_message(
+        &mut self,
+        slot: usize,
+        message: &[u8],
+    ) -> Result<(), Error> {
         let Some((offset, length, true)) = self.place(slot, message) else { return Err(no_slot()) };
         let Some(place) = self.pending_sends.vacant_entry() else { return Err(full()) };
         let Some(InlineSlot { token, signaled }) = self.sends.take_inline() else {
@@ -152,7 +83,7 @@ impl<P: Provider> Engine<P> {
     }
 
     #[inline]
-    pub(super) fn send_message_signaled(
+    pub(in crate::queue_pair) fn send_message_signaled(
         &mut self,
         slot: usize,
         message: &[u8],
@@ -173,7 +104,7 @@ impl<P: Provider> Engine<P> {
         Ok(())
     }
 
-    pub(super) fn send_message_with_data(
+    pub(in crate::queue_pair) fn send_message_with_data(
         &mut self,
         slot: usize,
         message: &[u8],
@@ -220,7 +151,7 @@ impl<P: Provider> Engine<P> {
     }
 
     #[inline]
-    pub(super) fn complete_message(
+    pub(in crate::queue_pair) fn complete_message(
         &mut self,
         completion: &Completion,
     ) -> Option<(u64, Option<Buffer>)> {

@@ -1,0 +1,79 @@
+//! Slots of a receive queue.
+
+use crate::{WorkKind, token::Token};
+
+/// The slots of a receive queue, freed in any order.
+#[derive(Debug)]
+pub(super) struct ReceiveTable<T> {
+    slots: Box<[ReceiveSlot<T>]>,
+    /// The first `credits` are free.
+    free: Box<[u32]>,
+    credits: u32,
+}
+
+#[derive(Debug)]
+struct ReceiveSlot<T> {
+    generation: u32,
+    held: Option<T>,
+}
+
+impl<T> ReceiveTable<T> {
+    pub(super) fn new(length: u32, generation: u32) -> Self {
+        let slot = |_| ReceiveSlot { generation, held: None };
+        let free = (0..length).rev().collect();
+        Self { slots: (0..length).map(slot).collect(), free, credits: length }
+    }
+
+    /// Takes a slot; hands what it should hold back when there is none.
+    #[inline]
+    pub(super) fn take(&mut self, held: T) -> Result<u64, T> {
+        let Some(credits) = self.credits.checked_sub(1) else { return Err(held) };
+        self.credits = credits;
+        let index = self.free[credits as usize];
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.held = Some(held);
+        let token = Token { kind: WorkKind::Receive, slot: index, generation: slot.generation };
+        Ok(token.pack())
+    }
+
+    /// Frees a slot; nothing for a stale token.
+    #[inline]
+    pub(super) fn complete(&mut self, slot: u32, generation: u32) -> Option<T> {
+        let entry = self.slots.get_mut(slot as usize)?;
+        if entry.generation != generation {
+            return None;
+        }
+        let held = entry.held.take()?;
+        self.free[self.credits as usize] = slot;
+        self.credits += 1;
+        Some(held)
+    }
+
+    /// Lets a slot go on holding what it holds, under another token, which it returns; nothing for
+    /// a stale one.
+    #[inline]
+    pub(super) fn renew(&mut self, slot: u32, generation: u32) -> Option<(u64, &T)> {
+        let entry = self.slots.get_mut(slot as usize)?;
+        if entry.generation != generation {
+            return None;
+        }
+        let held = entry.held.as_ref()?;
+        entry.generation = generation.wrapping_add(1);
+        let token = Token { kind: WorkKind::Receive, slot, generation: entry.generation };
+        Some((token.pack(), held))
+    }
+
+    /// Takes out all that is held.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> {
+        self.slots.iter_mut().filter_map(|slot| slot.held.take())
+    }
+
+    /// How many receives can be queued now.
+    pub(super) fn credits(&self) -> u32 {
+        self.credits
+    }
+}
+
+#[cfg(test)]
+mod tests;
