@@ -257,3 +257,48 @@ proptest! {
         prop_assert_eq!(slots.abort_all().len(), model.0.len());
     }
 }
+
+proptest! {
+    /// A response to any command id, stale ones above all, has the same outcome on both paths.
+    #[test]
+    fn the_fast_path_completes_what_the_other_completes(
+        steps in vec((0..4_u8, 0..4_usize), 1..40),
+        response_id in any::<u16>(),
+        recent in any::<proptest::sample::Index>(),
+        is_recent in any::<bool>(),
+    ) {
+        let mut pair = [Slots::new(QueueId(1), 3), Slots::new(QueueId(1), 3)];
+        let mut begun = vec![CommandId(0)];
+        for (step, which) in steps {
+            let command = begun[begun.len().saturating_sub(which + 1)];
+            let ids = pair.each_mut().map(|slots| match step {
+                0 => slots.begin(CompletesOn::Response),
+                1 => slots.begin(CompletesOn::ResponseAndSend),
+                2 => {
+                    let slot = slots.slot(command);
+                    if slots.is_in_flight(slot) && slots.id(slot) == command {
+                        slots.set_remote_key(command, RemoteKey(7));
+                    }
+                    None
+                }
+                _ => {
+                    let _ = slots.handle_response(response(command), None);
+                    None
+                }
+            });
+            prop_assert_eq!(ids[0], ids[1]);
+            begun.extend(ids[0]);
+        }
+        let command = if is_recent { *recent.get(&begun) } else { CommandId(response_id) };
+        let [fast, slow] = &mut pair;
+        let completed = slow.handle_response(response(command), None);
+        let expected = match completed {
+            Ok(ResponseOutcome::Completed(completed)) => Some(completed.slot),
+            _ => None,
+        };
+        prop_assert_eq!(fast.complete_fast(command), expected);
+        if expected.is_some() {
+            prop_assert_eq!(fast.in_flight(), slow.in_flight());
+        }
+    }
+}
