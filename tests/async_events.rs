@@ -15,11 +15,11 @@ use rdma_host::{
     config::EVENT_INTERVAL_MIN,
     wire::{AsyncEventKind, NamespaceId},
 };
-use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
+use tests::target::{Answer, ReceivedCommand, TARGET_ADDRESS, Target};
 
 /// Connects to a target with this hook. Must be called in a runtime: the target is a task of it.
 async fn connect(
-    hook: impl FnMut(Seen, &mut Answer) + Send + 'static,
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
 ) -> (Controller<Host>, Namespace) {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
@@ -48,7 +48,7 @@ async fn works(controller: &Controller<Host>, namespace: &Namespace) {
 }
 
 /// Whether it is an admin command with this opcode.
-fn is(seen: Seen, opcode: u8) -> bool {
+fn is(seen: ReceivedCommand, opcode: u8) -> bool {
     seen.queue == 0 && seen.sqe[0] == opcode
 }
 

@@ -15,7 +15,7 @@ const DELAYS: [(u32, f64); 2] = [(1, 2e6), (2, 10e6)];
 
 /// Latencies of reads in nanoseconds.
 #[derive(Debug)]
-struct Reading {
+struct Measurement {
     p50: f64,
     mean: f64,
 }
@@ -30,16 +30,16 @@ fn bench(arguments: &[&str]) -> Value {
     serde_json::from_slice(&nvmf_ok(&arguments, &[])).expect("JSON")
 }
 
-fn of_bench(namespace: u32, depth: &str) -> (Reading, f64) {
+fn of_bench(namespace: u32, depth: &str) -> (Measurement, f64) {
     let namespace = namespace.to_string();
     let shape = ["--ns", &namespace, "--iodepth", depth, "--queues", "1"];
     let report = bench(&[shape.as_slice(), &["--runtime", "1s", "--ramp", "200ms"]].concat());
     let latency = &report["latency_ns"];
-    let reading = Reading { p50: number(&latency["p50"]), mean: number(&latency["mean"]) };
+    let reading = Measurement { p50: number(&latency["p50"]), mean: number(&latency["mean"]) };
     (reading, number(&report["mean_ns"]["wire_and_target"]))
 }
 
-fn of_fio(namespace: u32, depth: &str) -> Reading {
+fn of_fio(namespace: u32, depth: &str) -> Measurement {
     let kernel = KernelInitiator::connect();
     let device = kernel.device(namespace);
     let output = run(
@@ -64,7 +64,7 @@ fn of_fio(namespace: u32, depth: &str) -> Reading {
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let latency = &report["jobs"][0]["read"]["clat_ns"];
     let p50 = number(&latency["percentile"]["50.000000"]);
-    Reading { p50, mean: number(&latency["mean"]) }
+    Measurement { p50, mean: number(&latency["mean"]) }
 }
 
 #[test]

@@ -31,18 +31,18 @@ fn in_runtime<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// What `soft-roce target` does, off the runtime's threads.
-async fn lever(arguments: &[&str]) {
+async fn change_target(arguments: &[&str]) {
     let arguments: Vec<_> = arguments.iter().map(|&one| one.to_owned()).collect();
-    let pull = move || {
+    let change = move || {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         target(&arguments)
     };
-    tokio::task::spawn_blocking(pull).await.expect("it ends");
+    tokio::task::spawn_blocking(change).await.expect("it ends");
 }
 
 /// Sets an attribute of a namespace of the target.
 async fn set(namespace: u32, attribute: &str, value: &str) {
-    lever(&["set", "namespace", SUBSYSTEM, &namespace.to_string(), attribute, value]).await;
+    change_target(&["set", "namespace", SUBSYSTEM, &namespace.to_string(), attribute, value]).await;
 }
 
 async fn connected() -> Controller {

@@ -39,17 +39,17 @@ use std::{
 
 use differential::{
     authentication,
-    case::{Case, Turn},
+    case::{Case, Schedule},
     connection_loss, coverage, fake_target, fake_target_cases, first_connect, namespaces, network,
     rejected_reconnect,
-    run_case::{Played, play},
+    run_case::{CaseResult, run_case},
 };
 use rdma_host::Controller;
 use tests::options;
 use tokio::runtime::Handle;
 
 /// Cases that run at once: they mostly wait.
-const ABREAST: usize = 12;
+const CONCURRENT_CASES: usize = 12;
 
 /// Both columns, on either kernel.
 const TABLE_6_12: &str = include_str!("differential-6.12.md");
@@ -57,7 +57,7 @@ const TABLE_7: &str = include_str!("differential-7.md");
 
 /// Of the causes that Linux decides on and the levers of nvmet, none is without a test.
 #[test]
-fn every_rule_and_every_lever_has_a_case() {
+fn every_rule_and_every_attribute_has_a_case() {
     let missing = coverage::missing(&all());
     assert!(missing.is_empty(), "{missing:#?}");
 }
@@ -65,7 +65,7 @@ fn every_rule_and_every_lever_has_a_case() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn both_initiators_through_the_same_faults() {
-    fake_target::serve_if_far();
+    fake_target::serve_if_remote();
     // The kernel's initiator waits as long for an admin command that is not answered, 60 s, as the
     // kernel does before it complains of a task that waits.
     fs::write("/proc/sys/kernel/hung_task_timeout_secs", "120").expect("we are root");
@@ -76,21 +76,21 @@ fn both_initiators_through_the_same_faults() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // It has the one controller id of its subsystem, for cases that need one to be taken.
     let holder = runtime.block_on(Controller::connect(&options())).expect("the target is well");
-    let played = play_all(&cases, runtime.handle());
+    let results = run_all(&cases, runtime.handle());
 
     runtime.block_on(holder.shutdown());
 
     let mut table = String::from("| case | Linux | ours | why ours differs |\n|---|---|---|---|\n");
     let mut wrong = String::new();
-    for (case, played) in cases.iter().zip(&played) {
+    for (case, results) in cases.iter().zip(&results) {
         let expected = case.expected;
-        let seen = [&played.kernel, &played.ours];
-        let seen = seen.map(|told| told.as_ref().map(|told| told.seen));
+        let seen = [&results.kernel, &results.ours];
+        let seen = seen.map(|result| result.as_ref().map(|result| result.seen));
         let [kernel, ours] =
             seen.map(|seen| seen.map_or("stopped short".into(), |s| s.to_string()));
         writeln!(table, "| {} | {kernel} | {ours} | {} |", case.name, expected.reason).unwrap();
         if seen != [Some(expected.kernel), Some(expected.ours)] {
-            wrong += &account(case, played);
+            wrong += &describe(case, results);
             writeln!(wrong, "  expected: {}; {}", expected.kernel, expected.ours).unwrap();
         }
         if kernel != ours && expected.reason.is_empty() {
@@ -124,23 +124,25 @@ fn chosen() -> Vec<Case> {
 }
 
 /// Plays all cases: first those that can run side by side.
-fn play_all(cases: &[Case], runtime: &Handle) -> Vec<Played> {
-    let played: Vec<_> = cases.iter().map(|_| Mutex::new(Played::default())).collect();
+fn run_all(cases: &[Case], runtime: &Handle) -> Vec<CaseResult> {
+    let results: Vec<_> = cases.iter().map(|_| Mutex::new(CaseResult::default())).collect();
     let one = |index: usize| {
         let case = &cases[index];
         let number = u16::try_from(index).expect("few cases");
         // A case that stops short has no verdicts, which is none of those expected.
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| play(number, case, runtime)));
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| run_case(number, case, runtime)));
         if let Ok(outcome) = outcome {
-            eprint!("{:.1} s: {}", outcome.took.as_secs_f64(), account(case, &outcome));
-            *played[index].lock().expect("set once") = outcome;
+            eprint!("{:.1} s: {}", outcome.took.as_secs_f64(), describe(case, &outcome));
+            *results[index].lock().expect("set once") = outcome;
         }
     };
-    let of = |turn: Turn| (0..cases.len()).filter(move |&index| cases[index].turn == turn);
-    let together: Vec<_> = of(Turn::Together).collect();
+    let of = |schedule: Schedule| {
+        (0..cases.len()).filter(move |&index| cases[index].schedule == schedule)
+    };
+    let together: Vec<_> = of(Schedule::Together).collect();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..ABREAST {
+        for _ in 0..CONCURRENT_CASES {
             scope.spawn(|| {
                 while let Some(&index) = together.get(next.fetch_add(1, Ordering::Relaxed)) {
                     one(index);
@@ -148,17 +150,17 @@ fn play_all(cases: &[Case], runtime: &Handle) -> Vec<Played> {
             });
         }
     });
-    let last = [Turn::Alone, Turn::OneByOne].into_iter().flat_map(of);
+    let last = [Schedule::Alone, Schedule::OneByOne].into_iter().flat_map(of);
     last.for_each(one);
-    played.into_iter().map(|played| played.into_inner().expect("set once")).collect()
+    results.into_iter().map(|results| results.into_inner().expect("set once")).collect()
 }
 
 /// What was seen in a case, with both stories.
-fn account(case: &Case, played: &Played) -> String {
+fn describe(case: &Case, results: &CaseResult) -> String {
     let mut text = format!("{}\n", case.name);
-    for (who, told) in [("Linux", &played.kernel), ("ours", &played.ours)] {
-        match told {
-            Some(told) => writeln!(text, "  {who}: {}: {}", told.seen, told.story)
+    for (who, result) in [("Linux", &results.kernel), ("ours", &results.ours)] {
+        match result {
+            Some(told) => writeln!(text, "  {who}: {}: {}", told.seen, told.history)
                 .expect("a string takes all"),
             None => writeln!(text, "  {who}: nothing").expect("a string takes all"),
         }

@@ -17,10 +17,10 @@ use std::{
 use rdma_host::{ConnectOptions, Controller, Error, ReconnectOptions, wire::NamespaceId};
 use tests::{
     SUBSYSTEM, command,
-    load::{HANGS, Load, soon},
+    load::{HANG_TIMEOUT, Load, quick_options},
     process_resources::ProcessResources,
     run,
-    shutdown::{STATES, cancel_after, end_in},
+    shutdown::{STATES, cancel_after, shut_down_in},
     target, wait_for,
 };
 use tokio::runtime::Runtime;
@@ -80,13 +80,13 @@ fn is_far() -> bool {
 
 fn over_the_wire() -> ConnectOptions {
     let address = format!("{HERE}:4420").parse().expect("an address");
-    ConnectOptions { address, ..soon() }
+    ConnectOptions { address, ..quick_options() }
 }
 
 /// A load, once the link has found the other end; with a dead CM, never.
 fn load(runtime: &Runtime, options: &ConnectOptions) -> Load {
     let mut load = None;
-    wait_for("it connects", HANGS, || {
+    wait_for("it connects", HANG_TIMEOUT, || {
         load = runtime.block_on(Load::start(options)).ok();
         load.is_some()
     });
@@ -95,7 +95,7 @@ fn load(runtime: &Runtime, options: &ConnectOptions) -> Load {
 
 fn connects(runtime: &Runtime, options: &ConnectOptions) {
     let load = load(runtime, options);
-    assert!(load.goes_on());
+    assert!(load.is_running());
     runtime.block_on(load.stop());
 }
 
@@ -111,12 +111,12 @@ fn what_was_under_load_ends_and_connects_again() {
     for _ in 0..2 {
         let load = load(&runtime, &over_the_wire());
         command("ip", "link set veth1 down");
-        let cause = runtime.block_on(load.ends());
+        let cause = runtime.block_on(load.failure());
         println!("while the link was down: {cause}");
         sleep(Duration::from_secs(5));
         command("ip", "link set veth1 up");
         connects(&runtime, &over_the_wire());
-        before.come_back("far");
+        before.wait_until_released("far");
     }
 }
 
@@ -130,7 +130,7 @@ fn a_connect_waits_for_the_link() {
     let load = load(&runtime, &over_the_wire());
     command("ip", "link set veth1 down");
     let connecting = runtime.spawn(async { Controller::connect(&over_the_wire()).await });
-    runtime.block_on(load.ends());
+    runtime.block_on(load.failure());
     sleep(Duration::from_secs(2));
     command("ip", "link set veth1 up");
     match runtime.block_on(connecting).expect("it does not panic") {
@@ -174,7 +174,7 @@ fn commands_go_on_as_soon_as_the_link_is_back() {
         assert!(!read.is_finished(), "the read is held");
         link("up").await.expect("the link comes up");
         let back = Instant::now();
-        let read = tokio::time::timeout(HANGS, read).await.expect("it does not hang");
+        let read = tokio::time::timeout(HANG_TIMEOUT, read).await.expect("it does not hang");
         read.expect("no panic").expect("the read was held");
         println!("the read was done {:?} after the link was back", back.elapsed());
         controller.shutdown().await;
@@ -196,7 +196,7 @@ fn a_silent_peer_is_noticed_by_the_clock() {
         let load = load(&runtime, &options);
         command("tc", "qdisc add dev veth1 root netem loss 100%");
         let silent = Instant::now();
-        let cause = runtime.block_on(load.ends());
+        let cause = runtime.block_on(load.failure());
         println!("{name}: noticed after {:?}: {cause}", silent.elapsed());
         assert!(matches!(cause, Error::KeepAlive(_)) == (options.retry_count == 7), "{cause}");
         command("tc", "qdisc del dev veth1 root");
@@ -216,7 +216,7 @@ fn the_end_comes_soon_while_nothing_is_heard() {
     let options = ConnectOptions { reconnect, ..over_the_wire() };
     for state in STATES {
         runtime.block_on(load(&runtime, &over_the_wire()).stop());
-        let took = runtime.block_on(end_in(state, &options, async || {
+        let took = runtime.block_on(shut_down_in(state, &options, async || {
             command("tc", "qdisc add dev veth1 root netem loss 100%");
         }));
         println!("{state}, a silent wire: ended {took:?} after the wish");
@@ -239,13 +239,14 @@ fn the_end_comes_soon_while_nothing_is_heard() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn z_a_cm_that_the_target_has_killed_is_noticed_and_survived() {
     let runtime = Runtime::new().expect("a runtime");
-    let load = runtime.block_on(Load::start(&soon())).expect("it connects");
+    let load = runtime.block_on(Load::start(&quick_options())).expect("it connects");
     command("ip", "link set dum0 down");
-    let cause = runtime.block_on(load.ends());
+    let cause = runtime.block_on(load.failure());
     println!("while the link was down: {cause}");
     sleep(Duration::from_secs(5));
     command("ip", "link set dum0 up");
-    let error = runtime.block_on(Controller::connect(&soon())).err().expect("the CM is dead");
+    let error =
+        runtime.block_on(Controller::connect(&quick_options())).err().expect("the CM is dead");
     assert!(matches!(error, Error::Transport(_)), "{error}");
     println!("after it: {error}");
     if before_7() {
@@ -258,5 +259,5 @@ fn z_a_cm_that_the_target_has_killed_is_noticed_and_survived() {
     command("rdma", "link add rxe0 type rxe netdev dum0");
     target(&["unlink", "port", "1", SUBSYSTEM]);
     target(&["link", "port", "1", SUBSYSTEM]);
-    connects(&runtime, &soon());
+    connects(&runtime, &quick_options());
 }

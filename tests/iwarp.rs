@@ -70,7 +70,7 @@ fn a_connect_ends_by_its_deadline_or_at_the_wish_and_leaves_nothing() {
     assert!(error.to_string().contains("does not answer (Connection timed out"), "{error}");
     // The first of the three calls began with more repeats, which it looks up each time.
     wait_for("no call goes on", Duration::from_secs(40), || connecting() == 0);
-    before.come_back(tests::device());
+    before.wait_until_released(tests::device());
 }
 
 #[test]

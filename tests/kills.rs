@@ -15,7 +15,7 @@ use std::{
 use rdma_host::{ConnectOptions, Controller, Error};
 use tests::{
     SUBSYSTEM, command, controllers,
-    load::{HANGS, Load, soon},
+    load::{HANG_TIMEOUT, Load, quick_options},
     options,
     process_resources::ProcessResources,
     target,
@@ -29,7 +29,7 @@ fn runtime() -> Runtime {
     let runtime = Runtime::new().expect("a runtime");
     // Whatever is made once, and stays, is made now.
     runtime.block_on(async {
-        let controller = Controller::connect(&soon()).await.expect("the target is there");
+        let controller = Controller::connect(&quick_options()).await.expect("the target is there");
         controller.shutdown().await;
     });
     runtime
@@ -38,17 +38,17 @@ fn runtime() -> Runtime {
 /// Connects and reads, then lets go of everything: as much is held as before.
 fn works_again(runtime: &Runtime, before: &ProcessResources) {
     runtime.block_on(async {
-        let load = Load::start(&soon()).await.expect("it connects again");
-        assert!(load.goes_on());
+        let load = Load::start(&quick_options()).await.expect("it connects again");
+        assert!(load.is_running());
         load.stop().await;
     });
-    wait_for("the target forgets", HANGS, || controllers(SUBSYSTEM) == 0);
-    before.come_back("rxe0");
+    wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
+    before.wait_until_released("rxe0");
 }
 
 /// What is held when nobody is connected.
 fn at_rest() -> ProcessResources {
-    wait_for("the target forgets", HANGS, || controllers(SUBSYSTEM) == 0);
+    wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
     ProcessResources::now()
 }
 
@@ -57,9 +57,9 @@ fn at_rest() -> ProcessResources {
 fn the_target_port_is_closed() {
     let runtime = runtime();
     let before = at_rest();
-    let load = runtime.block_on(Load::start(&soon())).unwrap();
+    let load = runtime.block_on(Load::start(&quick_options())).unwrap();
     target(&["unlink", "port", "1", SUBSYSTEM]);
-    let cause = runtime.block_on(load.ends());
+    let cause = runtime.block_on(load.failure());
     assert!(matches!(cause, Error::Transport(_)), "{cause}");
     target(&["link", "port", "1", SUBSYSTEM]);
     works_again(&runtime, &before);
@@ -70,15 +70,16 @@ fn the_target_port_is_closed() {
 fn the_target_port_is_removed() {
     let runtime = runtime();
     let before = at_rest();
-    let load = runtime.block_on(Load::start(&soon())).unwrap();
+    let load = runtime.block_on(Load::start(&quick_options())).unwrap();
     let port = Path::new("/sys/kernel/config/nvmet/ports/1");
     let names = ["addr_trtype", "addr_adrfam", "addr_traddr", "addr_trsvcid"];
     let kept = names.map(|name| fs::read_to_string(port.join(name)).unwrap());
     target(&["unlink", "port", "1", SUBSYSTEM]);
     fs::remove_dir(port).unwrap();
-    let cause = runtime.block_on(load.ends());
+    let cause = runtime.block_on(load.failure());
     assert!(matches!(cause, Error::Transport(_)), "{cause}");
-    let refused = runtime.block_on(Controller::connect(&soon())).err().expect("nobody listens");
+    let refused =
+        runtime.block_on(Controller::connect(&quick_options())).err().expect("nobody listens");
     assert!(refused.to_string().contains("nothing listens"), "{refused}");
     fs::create_dir(port).unwrap();
     for (name, value) in names.iter().zip(kept) {
@@ -114,9 +115,9 @@ fn target_process() -> Child {
 
 /// A load on a target in another process, which is connected to as soon as it listens.
 fn load_elsewhere(runtime: &Runtime) -> Load {
-    let options = ConnectOptions { address: elsewhere(), ..soon() };
+    let options = ConnectOptions { address: elsewhere(), ..quick_options() };
     let mut load = None;
-    wait_for("the target process listens", HANGS, || {
+    wait_for("the target process listens", HANG_TIMEOUT, || {
         load = runtime.block_on(Load::start(&options)).ok();
         load.is_some()
     });
@@ -136,7 +137,7 @@ fn the_target_process_is_killed() {
         let load = load_elsewhere(&runtime);
         process.kill().unwrap();
         process.wait().unwrap();
-        let cause = runtime.block_on(load.ends());
+        let cause = runtime.block_on(load.failure());
         assert!(matches!(cause, Error::Transport(_)), "{cause}");
     }
     works_again(&runtime, &before);
@@ -150,7 +151,7 @@ fn the_target_process_is_frozen() {
     let mut process = target_process();
     let load = load_elsewhere(&runtime);
     command("kill", &format!("-STOP {}", process.id()));
-    let cause = runtime.block_on(load.ends());
+    let cause = runtime.block_on(load.failure());
     println!("a frozen target: {cause}");
     process.kill().unwrap();
     process.wait().unwrap();
@@ -160,9 +161,9 @@ fn the_target_process_is_frozen() {
 /// In the process that is to be killed: reads until then, and says when it does.
 fn read() {
     let runtime = Runtime::new().expect("a runtime");
-    let _load = runtime.block_on(Load::start(&soon())).expect("it connects");
+    let _load = runtime.block_on(Load::start(&quick_options())).expect("it connects");
     println!("reading");
-    std::thread::sleep(HANGS);
+    std::thread::sleep(HANG_TIMEOUT);
 }
 
 /// The kernel takes back what the process had on the device, and the target what it had there for
@@ -199,9 +200,9 @@ fn z_the_device_is_deleted() {
     let runtime = runtime();
     let before = at_rest();
     for _ in 0..3 {
-        let load = runtime.block_on(Load::start(&soon())).unwrap();
+        let load = runtime.block_on(Load::start(&quick_options())).unwrap();
         command("rdma", "link delete rxe0");
-        let cause = runtime.block_on(load.ends());
+        let cause = runtime.block_on(load.failure());
         assert!(matches!(cause, Error::Transport(_)), "{cause}");
         command("rdma", "link add rxe0 type rxe netdev dum0");
         target(&["unlink", "port", "1", SUBSYSTEM]);

@@ -14,7 +14,7 @@ use rdma_host::{
     proto::LifecycleState,
     wire::NamespaceId,
 };
-use tests::target::{Answer, Hook, Seen, TARGET_ADDRESS, Target};
+use tests::target::{Answer, Hook, ReceivedCommand, TARGET_ADDRESS, Target};
 use verbs::Status;
 
 /// A fabric, a target whose manners change while it runs, and a host.
@@ -31,7 +31,7 @@ impl Bed {
         let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
         let hook: Arc<Mutex<Hook>> = Arc::new(Mutex::new(Box::new(|_, _| {})));
         let inner = Arc::clone(&hook);
-        let call = move |seen: Seen, answer: &mut Answer| {
+        let call = move |seen: ReceivedCommand, answer: &mut Answer| {
             inner.lock().unwrap_or_else(PoisonError::into_inner)(seen, answer);
         };
         tokio::spawn(Target::new(&fabric, Box::new(call)).run());
@@ -39,7 +39,7 @@ impl Bed {
     }
 
     /// From now on the target answers like this.
-    fn answer(&self, hook: impl FnMut(Seen, &mut Answer) + Send + 'static) {
+    fn answer(&self, hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) {
         *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(hook);
     }
 

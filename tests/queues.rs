@@ -22,7 +22,7 @@ use rdma_host::{
 };
 use tests::{
     noise,
-    target::{Answer, Seen, TARGET_ADDRESS, Target},
+    target::{Answer, ReceivedCommand, TARGET_ADDRESS, Target},
 };
 
 const QUEUES: u16 = 256;
@@ -30,9 +30,9 @@ const QUEUES: u16 = 256;
 const MEANWHILE: u64 = 10;
 
 /// Keeps answers to Connect back.
-struct Doorkeeper {
+struct ConnectBarrier {
     /// Whether it is on duty.
-    closed: bool,
+    enabled: bool,
     /// Connects that wait.
     waiting: u16,
     gate: Arc<AtomicBool>,
@@ -43,10 +43,10 @@ struct Doorkeeper {
     mark: u64,
 }
 
-impl Doorkeeper {
+impl ConnectBarrier {
     fn new(completed: &Arc<AtomicU64>) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
-            closed: false,
+            enabled: false,
             waiting: 0,
             gate: Arc::default(),
             batches: Vec::new(),
@@ -55,8 +55,8 @@ impl Doorkeeper {
         }))
     }
 
-    fn see(&mut self, seen: Seen, answer: &mut Answer) {
-        if self.closed && seen.queue != 0 && seen.is_fabrics(0x01) {
+    fn on_command(&mut self, seen: ReceivedCommand, answer: &mut Answer) {
+        if self.enabled && seen.queue != 0 && seen.is_fabrics(0x01) {
             answer.gate = Some(Arc::clone(&self.gate));
             self.waiting += 1;
             if self.waiting == CONCURRENT_CONNECTS_MAX {
@@ -83,10 +83,10 @@ fn options(queues: u16) -> ConnectOptions {
 }
 
 /// A fabric with a target that grants many queues, and a host.
-fn bed(mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> (Fabric, Arc<Host>) {
+fn bed(mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) -> (Fabric, Arc<Host>) {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
-    let hook = move |seen: Seen, answer: &mut Answer| {
+    let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.queue == 0 && seen.sqe[0] == 0x09 && seen.sqe[40] == 0x07 {
             answer.messages = vec![seen.response(0, seen.u32_at(44).into())];
         }
@@ -125,18 +125,19 @@ async fn keep_busy(namespace: Namespace, mut buffer: Buffer, completed: Arc<Atom
 fn queues_come_up_together_and_nobody_waits_for_them() {
     run(async {
         let completed = Arc::default();
-        let keeper = Doorkeeper::new(&completed);
-        let hook = Arc::clone(&keeper);
-        let (_fabric, host) = bed(move |seen, answer| hook.lock().unwrap().see(seen, answer));
+        let barrier = ConnectBarrier::new(&completed);
+        let hook = Arc::clone(&barrier);
+        let (_fabric, host) =
+            bed(move |seen, answer| hook.lock().unwrap().on_command(seen, answer));
         let busy = Controller::connect_over(&host, &options(1)).await.expect("an honest target");
         let namespace = busy.namespace(NamespaceId(1)).await.expect("it is there");
         let buffer = busy.allocate(2048).expect("memory");
         let load = tokio::spawn(keep_busy(namespace, buffer, completed));
 
-        keeper.lock().unwrap().closed = true;
+        barrier.lock().unwrap().enabled = true;
         let many = Controller::connect_over(&host, &options(QUEUES)).await.expect("all come up");
         assert_eq!(many.negotiated().io_queues, QUEUES);
-        let batches = std::mem::take(&mut keeper.lock().unwrap().batches);
+        let batches = std::mem::take(&mut barrier.lock().unwrap().batches);
         assert_eq!(
             batches,
             vec![CONCURRENT_CONNECTS_MAX; usize::from(QUEUES / CONCURRENT_CONNECTS_MAX)]
@@ -146,7 +147,7 @@ fn queues_come_up_together_and_nobody_waits_for_them() {
         let mut changes = many.changes();
         many.reset().await;
         while changes.next().await.expect("it goes on").state != LifecycleState::Live {}
-        let batches = std::mem::take(&mut keeper.lock().unwrap().batches);
+        let batches = std::mem::take(&mut barrier.lock().unwrap().batches);
         assert_eq!(
             batches,
             vec![CONCURRENT_CONNECTS_MAX; usize::from(QUEUES / CONCURRENT_CONNECTS_MAX)]

@@ -167,10 +167,10 @@ fn in_runtime(test: impl Future<Output = ()>) {
 }
 
 /// What `soft-roce target` does, off the runtime's threads.
-async fn lever(arguments: &[&str]) {
+async fn change_target(arguments: &[&str]) {
     let owned: Vec<_> = arguments.iter().map(|&one| one.to_owned()).collect();
-    let pull = move || target(&owned.iter().map(String::as_str).collect::<Vec<_>>());
-    tokio::task::spawn_blocking(pull).await.expect("the lever moves");
+    let change = move || target(&owned.iter().map(String::as_str).collect::<Vec<_>>());
+    tokio::task::spawn_blocking(change).await.expect("it ends");
 }
 
 fn quick() -> rdma_host::ConnectOptions {
@@ -189,12 +189,12 @@ fn queues_come_and_go_with_the_target() {
         let controller = Controller::connect(&options).await.unwrap();
         let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
         let mut changes = controller.changes();
-        for (lever_arguments, granted) in [
+        for (target_arguments, granted) in [
             (&["set", "subsystem", SUBSYSTEM, "qid_max", "1"], 1),
             (&["set", "subsystem", SUBSYSTEM, "qid_max", "2"], 2),
             (&["set", "subsystem", SUBSYSTEM, "qid_max", "8"], 4),
         ] {
-            lever(lever_arguments).await;
+            change_target(target_arguments).await;
             reach(&mut changes, LifecycleState::Live).await;
             assert_eq!(controller.negotiated().io_queues, granted);
             let reads = (0..50).map(|lba| {
@@ -258,8 +258,8 @@ fn z_a_device_that_was_removed_is_used_again() {
         assert_eq!(lost.cause.expect("a cause").class(), ErrorClass::Transport);
         tokio::time::sleep(Duration::from_secs(1)).await;
         rdma("link add rxe0 type rxe netdev dum0").await.expect("it is back");
-        lever(&["unlink", "port", "1", SUBSYSTEM]).await;
-        lever(&["link", "port", "1", SUBSYSTEM]).await;
+        change_target(&["unlink", "port", "1", SUBSYSTEM]).await;
+        change_target(&["link", "port", "1", SUBSYSTEM]).await;
         reach(&mut changes, LifecycleState::Live).await;
         let failed = namespace.read(0, old).await.expect_err("memory of the old device");
         println!("{failed}");

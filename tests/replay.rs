@@ -11,7 +11,7 @@ use rdma_host::{
 };
 use tests::{
     noise,
-    target::{Answer, Hook, Seen, TARGET_ADDRESS, Target},
+    target::{Answer, Hook, ReceivedCommand, TARGET_ADDRESS, Target},
 };
 use verbs::{Provider, RdmaCore};
 
@@ -55,7 +55,7 @@ async fn job<P: Provider>(provider: &Arc<P>, options: &ConnectOptions) -> Result
 }
 
 /// Runs the job on a target with this hook; returns what came of it, and the tape.
-fn recorded(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> (String, String) {
+fn recorded(hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) -> (String, String) {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     let hook: Hook = Box::new(hook);
@@ -88,7 +88,7 @@ fn a_run_over_the_fabric_is_replayed() {
 
 #[test]
 fn what_a_target_did_wrong_is_replayed() {
-    let hooks: [fn(Seen, &mut Answer); 3] = [
+    let hooks: [fn(ReceivedCommand, &mut Answer); 3] = [
         |seen, answer| {
             if seen.is_io() && seen.sqe[0] == 0x02 {
                 answer.messages[0][12..14].copy_from_slice(&[0xff, 0x7f]);

@@ -12,7 +12,7 @@ use auth::{Credentials, GroupId, HashId, Secret};
 use rdma_fabric::Fabric;
 use rdma_host::{ConnectOptions, Controller, HostIdentity, ReconnectOptions};
 use tests::{
-    authentication_hook::{Door, Outgoing},
+    authentication_hook::{AuthenticationHook, OutgoingMessage},
     authenticator::Settings,
     target::{TARGET_ADDRESS, Target},
 };
@@ -98,7 +98,7 @@ fn host_identity() -> HostIdentity {
 }
 
 /// Connects once to a door that does this on every queue; returns whether that succeeded.
-fn connect(group: GroupId, two_way: bool, attack: fn(Outgoing<'_>)) -> bool {
+fn connect(group: GroupId, two_way: bool, attack: fn(OutgoingMessage<'_>)) -> bool {
     let settings = move |_| Settings {
         host_secret: secret(1),
         controller_secret: Some(secret(2)),
@@ -108,7 +108,7 @@ fn connect(group: GroupId, two_way: bool, attack: fn(Outgoing<'_>)) -> bool {
         subsystem_nqn: SUBSYSTEM.to_owned(),
         seed: 7,
     };
-    let door = Door::hostile(settings, attack);
+    let authentication = AuthenticationHook::hostile(settings, attack);
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     let address = TARGET_ADDRESS.parse().expect("an address");
@@ -123,7 +123,8 @@ fn connect(group: GroupId, two_way: bool, attack: fn(Outgoing<'_>)) -> bool {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let target = Target::new(&fabric, Box::new(move |seen, answer| door.answer(seen, answer)));
+        let target =
+            Target::new(&fabric, Box::new(move |seen, answer| authentication.answer(seen, answer)));
         tokio::spawn(target.run());
         let connecting = Controller::connect_over(&host, &options);
         let outcome = tokio::time::timeout(Duration::from_secs(50), connecting).await;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use proptest::{collection::vec, prelude::*};
 use tests::{
     noise,
-    sequence::{Tally, play},
+    sequence::{Counts, run},
 };
 
 /// What these seeds must reach between them, or the operations are not as varied as they should be.
@@ -31,8 +31,8 @@ const REACHED: [&str; 32] = [
     "drained",
     "dropped",
     "established",
-    "harm 25",
-    "harm 26",
+    "fault 25",
+    "fault 26",
     "invalidated",
     "message",
     "nothing to disconnect",
@@ -48,10 +48,10 @@ const REACHED: [&str; 32] = [
 fn what_must_hold_holds_for_fixed_seeds() {
     let seeds = if cfg!(miri) { 3 } else { 400 };
     let operations = if cfg!(miri) { 120 } else { 600 };
-    let mut all = Tally::new();
+    let mut all = Counts::new();
     for seed in 0..seeds {
-        let tally = play(&noise(3 * operations, seed));
-        tally.into_iter().for_each(|(what, count)| *all.entry(what).or_default() += count);
+        let counts = run(&noise(3 * operations, seed));
+        counts.into_iter().for_each(|(what, count)| *all.entry(what).or_default() += count);
     }
     if cfg!(miri) {
         return; // too few to have reached everything
@@ -66,7 +66,7 @@ fn what_must_hold_holds_for_fixed_seeds() {
 fn the_same_bytes_do_the_same() {
     for seed in 0..5 {
         let bytes = noise(3 * 100, seed);
-        assert_eq!(play(&bytes), play(&bytes), "seed {seed}");
+        assert_eq!(run(&bytes), run(&bytes), "seed {seed}");
     }
 }
 
@@ -83,7 +83,7 @@ fn what_must_hold_holds_for_what_the_fuzzer_has_found() {
     files.truncate(if cfg!(miri) { 5 } else { usize::MAX });
     for file in files {
         println!("{}", file.display()); // shown if it fails
-        let _ = play(&fs::read(&file).expect("it can be read"));
+        let _ = run(&fs::read(&file).expect("it can be read"));
     }
 }
 
@@ -98,6 +98,6 @@ proptest! {
 
     #[test]
     fn what_must_hold_holds(operations in vec(any::<[u8; 3]>(), 0..400)) {
-        let _ = play(operations.as_flattened());
+        let _ = run(operations.as_flattened());
     }
 }

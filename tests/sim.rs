@@ -9,10 +9,12 @@ use rdma_host::{
     error::{Malformed, TargetMisbehaved},
     wire::NamespaceId,
 };
-use tests::target::{Answer, BLOCKS, Hook, Seen, TARGET_ADDRESS, Target};
+use tests::target::{Answer, BLOCKS, Hook, ReceivedCommand, TARGET_ADDRESS, Target};
 
 /// A fabric with a target on it, and the host to connect from.
-fn bed(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> (Fabric, Arc<Host>, Target) {
+fn bed(
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
+) -> (Fabric, Arc<Host>, Target) {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     let hook: Hook = Box::new(hook);
@@ -39,7 +41,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// Connects to a target with this hook; the connect must fail.
-fn refused(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Error {
+fn refused(hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) -> Error {
     let (_fabric, host, target) = bed(hook);
     run(async {
         tokio::spawn(target.run());
@@ -48,7 +50,7 @@ fn refused(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Error {
 }
 
 /// Reads while the target answers I/O with this hook; returns the error, once all have ended.
-fn failed(mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Error {
+fn failed(mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) -> Error {
     let (_fabric, host, target) = bed(move |seen, answer| {
         if seen.is_io() {
             hook(seen, answer);

@@ -19,11 +19,11 @@ use rdma_host::{
 };
 use tests::{
     noise,
-    target::{Answer, Seen, TARGET_ADDRESS, Target},
+    target::{Answer, ReceivedCommand, TARGET_ADDRESS, Target},
 };
 use verbs::Provider;
 
-type Hook = Box<dyn FnMut(Seen, &mut Answer) + Send>;
+type Hook = Box<dyn FnMut(ReceivedCommand, &mut Answer) + Send>;
 
 /// A fabric, a target whose manners change while it runs, and a host.
 struct Bed {
@@ -39,13 +39,13 @@ impl Bed {
         let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
         let hook: Arc<Mutex<Hook>> = Arc::new(Mutex::new(Box::new(|_, _| {})));
         let inner = Arc::clone(&hook);
-        let call = move |seen: Seen, answer: &mut Answer| lock(&inner)(seen, answer);
+        let call = move |seen: ReceivedCommand, answer: &mut Answer| lock(&inner)(seen, answer);
         tokio::spawn(Target::new(&fabric, Box::new(call)).run());
         Self { fabric, host, hook }
     }
 
     /// From now on the target answers like this.
-    fn answer(&self, hook: impl FnMut(Seen, &mut Answer) + Send + 'static) {
+    fn answer(&self, hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) {
         *lock(&self.hook) = Box::new(hook);
     }
 
@@ -57,7 +57,7 @@ impl Bed {
     }
 
     /// Keeps answers to commands of namespaces back until `count` wait. Notes all of them.
-    fn gather(&self, count: usize) -> Arc<Mutex<Vec<Seen>>> {
+    fn gather(&self, count: usize) -> Arc<Mutex<Vec<ReceivedCommand>>> {
         let all = Arc::new(Mutex::new(Vec::new()));
         let (gate, noted) = (Arc::new(AtomicBool::new(false)), Arc::clone(&all));
         self.answer(move |seen, answer| {
@@ -100,7 +100,7 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 /// Has Identify Controller say so for a limit of 2^`log2` pages.
-fn limit_transfers(seen: Seen, answer: &mut Answer, log2: u8) {
+fn limit_transfers(seen: ReceivedCommand, answer: &mut Answer, log2: u8) {
     if seen.queue == 0 && seen.sqe[0] == 0x06 && seen.sqe[40] == 0x01 {
         answer.data[77] = log2; // MDTS
     }

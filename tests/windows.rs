@@ -19,7 +19,7 @@ use rdma_host::{
 use serde_json::Value;
 use tests::{
     SUBSYSTEM, nvmf_ok,
-    target::{Answer, Hook, Seen, TARGET_ADDRESS, Target},
+    target::{Answer, Hook, ReceivedCommand, TARGET_ADDRESS, Target},
     uri,
 };
 
@@ -43,7 +43,7 @@ fn fabric() -> (Fabric, Arc<Host>) {
 /// Connects to a target with this hook, and does something with it.
 fn with<T, F: Future<Output = T>>(
     (fabric, host): (Fabric, Arc<Host>),
-    hook: impl FnMut(Seen, &mut Answer) + Send + 'static,
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
     test: impl FnOnce(Controller<Host>) -> F,
 ) -> T {
     let hook: Hook = Box::new(hook);
@@ -84,7 +84,7 @@ async fn round_trips(controller: &Controller<Host>) {
 fn each_command_has_a_key_of_its_own() {
     let keys = Arc::new(Mutex::new(Vec::new()));
     let seen = keys.clone();
-    let hook = move |command: Seen, _: &mut Answer| {
+    let hook = move |command: ReceivedCommand, _: &mut Answer| {
         let lent = command.place().map(|(_, key)| key);
         assert_eq!(lent, command.to_invalidate(), "each key is to be taken out of use");
         seen.lock().unwrap().extend(lent);
@@ -133,7 +133,7 @@ fn memory_of_the_caller_and_of_pools_is_lent_the_same_way() {
 fn a_target_that_leaves_keys_in_use_is_legal() {
     for some in [1, 3] {
         let mut count = 0;
-        let hook = move |_: Seen, answer: &mut Answer| {
+        let hook = move |_: ReceivedCommand, answer: &mut Answer| {
             count += 1;
             if count % some == 0 {
                 answer.invalidate = None;
@@ -148,8 +148,8 @@ fn a_target_that_leaves_keys_in_use_is_legal() {
 
 /// Reads by turns until the controller ends; says why. All buffers must come back, and untouched
 /// but for what was read: nobody writes zeroes here.
-fn ends(mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Error {
-    let hook = move |seen: Seen, answer: &mut Answer| {
+fn ends(mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) -> Error {
+    let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.is_io() {
             hook(seen, answer);
         }
@@ -266,7 +266,7 @@ fn data_that_comes_over_another_queue_is_refused() {
 #[test]
 fn data_for_a_write_is_not_written() {
     // The key of a write lets its data be read. What is written by it is refused.
-    let hook = |seen: Seen, answer: &mut Answer| {
+    let hook = |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.is_io() && seen.sqe[0] == 0x01 {
             answer.data = vec![0xee; 512];
         }
@@ -287,7 +287,7 @@ fn data_for_a_write_is_not_written() {
 fn without_windows_the_mode_is_pool_and_says_why() {
     let (fabric, host) = fabric();
     fabric.without_windows("host");
-    let hook = |seen: Seen, _: &mut Answer| assert_eq!(seen.to_invalidate(), None);
+    let hook = |seen: ReceivedCommand, _: &mut Answer| assert_eq!(seen.to_invalidate(), None);
     with((fabric, host), hook, async |controller| {
         let report = controller.memory();
         assert_eq!(report.mode, MemoryMode::Pool);

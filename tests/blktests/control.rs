@@ -98,7 +98,7 @@ fn every_change_makes_another_discovery_log() {
                 // The last subsystem takes the port with it.
                 controller = None;
             }
-            lever(change).await;
+            change_target(change).await;
             if change[0] == "unlink" {
                 continue;
             }

@@ -146,7 +146,7 @@ fn access_states_are_told() {
             ("inaccessible", AnaState::INACCESSIBLE),
             ("optimized", AnaState::OPTIMIZED),
         ] {
-            lever(&["set", "ana", "1", "2", name]).await;
+            change_target(&["set", "ana", "1", "2", name]).await;
             while state_of_second_group(&mut notices).await != state {}
         }
         controller.shutdown().await;

@@ -2,11 +2,11 @@
 
 use super::{
     case::{
-        Case, Life,
-        Life::{CameBack, Connected, GaveUp, Refused, StillTrying, Undisturbed},
-        Made, Options, Turn,
+        Case, Options, Outcome,
+        Outcome::{CameBack, Connected, GaveUp, Refused, StillTrying, Undisturbed},
+        Schedule, TargetSpec,
     },
-    case_target::Stage,
+    case_target::CaseTarget,
 };
 
 /// Samples: everybody can read them here.
@@ -29,7 +29,7 @@ const UNASKED: &str = "Linux goes on without a word when the target does not ask
                        as the target by not asking; ours fails closed";
 
 /// A target that demands [`KEY`].
-const DEMANDING: Made = Made {
+const DEMANDING: TargetSpec = TargetSpec {
     closed: true,
     namespace: false,
     subsystem: &[],
@@ -37,15 +37,15 @@ const DEMANDING: Made = Made {
     hosts: &[("key", KEY)],
     companion: false,
     prepare: None,
-    script: None,
+    fake: None,
     mapped: false,
 };
 
 /// One that also proves to know [`OTHER`].
-const MUTUAL: Made = Made { hosts: &[("key", KEY), ("ctrl_key", OTHER)], ..DEMANDING };
+const MUTUAL: TargetSpec = TargetSpec { hosts: &[("key", KEY), ("ctrl_key", OTHER)], ..DEMANDING };
 
 /// One that demands nothing of the same hosts.
-const CLOSED: Made = Made { hosts: &[], ..DEMANDING };
+const CLOSED: TargetSpec = TargetSpec { hosts: &[], ..DEMANDING };
 
 pub(crate) fn cases() -> Vec<Case> {
     [without_secrets(), keys(), algorithms(), changes(), renewals()].concat()
@@ -59,45 +59,50 @@ fn knows_both(options: &mut Options) {
     options.secrets = [Some(KEY), Some(OTHER)];
 }
 
-fn first(name: &'static str, made: Made, options: fn(&mut Options), life: Life) -> Case {
-    Case::first(name).made(made).with(options).both(life)
+fn first(
+    name: &'static str,
+    spec: TargetSpec,
+    options: fn(&mut Options),
+    outcome: Outcome,
+) -> Case {
+    Case::first(name).target(spec).with(options).both(outcome)
 }
 
 /// What can be asked of hosts that have no secrets.
 fn without_secrets() -> Vec<Case> {
     vec![
-        Case::first("no secret where one is demanded").made(DEMANDING).both(Refused),
+        Case::first("no secret where one is demanded").target(DEMANDING).both(Refused),
         Case::first("no secret where any host may connect")
-            .made(Made {
-                prepare: Some(|stage| {
-                    stage.disallow();
-                    stage.subsystem("allow_any_host", "1");
+            .target(TargetSpec {
+                prepare: Some(|target| {
+                    target.disallow();
+                    target.subsystem("allow_any_host", "1");
                 }),
                 ..DEMANDING
             })
             .both(Connected),
-        Case::live("a key is set for the host, connection left alone", |stage| {
-            stage.host("key", KEY);
+        Case::live("a key is set for the host, connection left alone", |target| {
+            target.host("key", KEY);
         })
-        .made(CLOSED)
+        .target(CLOSED)
         .watched(std::time::Duration::from_secs(4))
         .both(Undisturbed),
-        Case::live("a key is set for the host, controller fatal", |stage| {
-            stage.host("key", KEY);
-            stage.fatal();
+        Case::live("a key is set for the host, controller fatal", |target| {
+            target.host("key", KEY);
+            target.fatal();
         })
-        .made(CLOSED)
+        .target(CLOSED)
         .both(GaveUp),
-        Case::live("a key is set for the host, reset", |stage| stage.host("key", KEY))
-            .made(CLOSED)
-            .wish(super::case::Wish::Reset)
+        Case::live("a key is set for the host, reset", |target| target.host("key", KEY))
+            .target(CLOSED)
+            .request(super::case::OwnerRequest::Reset)
             .both(GaveUp),
-        Case::live("a key is set for the host, port closed for a while", |stage| {
-            stage.host("key", KEY);
-            stage.unlink();
+        Case::live("a key is set for the host, port closed for a while", |target| {
+            target.host("key", KEY);
+            target.unlink();
         })
-        .made(CLOSED)
-        .heal(Stage::link)
+        .target(CLOSED)
+        .heal(CaseTarget::link)
         .both(GaveUp),
     ]
 }
@@ -123,9 +128,12 @@ fn wrong_sum(options: &mut Options) {
 }
 
 fn algorithms() -> Vec<Case> {
-    const SHA384: Made = Made { hosts: &[("key", KEY_48), ("hash", "sha384")], ..DEMANDING };
-    const SHA512: Made = Made { hosts: &[("key", KEY_64), ("hash", "sha512")], ..DEMANDING };
-    const GROUP: Made = Made { hosts: &[("key", KEY), ("dhgroup", "ffdhe2048")], ..DEMANDING };
+    const SHA384: TargetSpec =
+        TargetSpec { hosts: &[("key", KEY_48), ("hash", "sha384")], ..DEMANDING };
+    const SHA512: TargetSpec =
+        TargetSpec { hosts: &[("key", KEY_64), ("hash", "sha512")], ..DEMANDING };
+    const GROUP: TargetSpec =
+        TargetSpec { hosts: &[("key", KEY), ("dhgroup", "ffdhe2048")], ..DEMANDING };
     vec![
         first("SHA-384, 48 bytes", SHA384, |o| o.secrets = [Some(KEY_48), None], Connected),
         first("SHA-512, 64 bytes", SHA512, |o| o.secrets = [Some(KEY_64), None], Connected),
@@ -135,21 +143,21 @@ fn algorithms() -> Vec<Case> {
 
 /// Changes of the target between an authenticated connection and the next.
 fn changes() -> Vec<Case> {
-    let live = |name, made, options: fn(&mut Options), fault: fn(&Stage), life: Life| {
-        Case::live(name, fault).made(made).with(options).both(life)
+    let live = |name, spec, options: fn(&mut Options), fault: fn(&CaseTarget), outcome: Outcome| {
+        Case::live(name, fault).target(spec).with(options).both(outcome)
     };
     vec![
         live(
             "key changed, controller fatal",
             DEMANDING,
             knows,
-            |stage| {
-                stage.host("key", OTHER);
-                stage.fatal();
+            |target| {
+                target.host("key", OTHER);
+                target.fatal();
             },
             GaveUp,
         )
-        .turn(Turn::OneByOne)
+        .schedule(Schedule::OneByOne)
         .abandoned()
         // nvmet closes the connection before its refusal is out.
         .differs(StillTrying, GaveUp, REFUSED),
@@ -157,23 +165,23 @@ fn changes() -> Vec<Case> {
             "controller key changed, controller fatal",
             MUTUAL,
             knows_both,
-            |stage| {
-                stage.host("ctrl_key", KEY);
-                stage.fatal();
+            |target| {
+                target.host("ctrl_key", KEY);
+                target.fatal();
             },
             GaveUp,
         )
-        .turn(Turn::OneByOne)
+        .schedule(Schedule::OneByOne)
         .abandoned()
         .differs(StillTrying, GaveUp, REFUSED),
         live(
             "authentication no longer demanded, controller fatal",
             DEMANDING,
             knows,
-            |stage| {
-                stage.disallow();
-                stage.subsystem("allow_any_host", "1");
-                stage.fatal();
+            |target| {
+                target.disallow();
+                target.subsystem("allow_any_host", "1");
+                target.fatal();
             },
             CameBack,
         )
@@ -182,9 +190,9 @@ fn changes() -> Vec<Case> {
             "hash changed, controller fatal",
             DEMANDING,
             knows,
-            |stage| {
-                stage.host("hash", "sha512");
-                stage.fatal();
+            |target| {
+                target.host("hash", "sha512");
+                target.fatal();
             },
             CameBack,
         ),
@@ -192,9 +200,9 @@ fn changes() -> Vec<Case> {
             "group changed, controller fatal",
             DEMANDING,
             knows,
-            |stage| {
-                stage.host("dhgroup", "ffdhe2048");
-                stage.fatal();
+            |target| {
+                target.host("dhgroup", "ffdhe2048");
+                target.fatal();
             },
             CameBack,
         ),
@@ -204,29 +212,29 @@ fn changes() -> Vec<Case> {
 /// The same key again.
 fn renewals() -> Vec<Case> {
     vec![
-        Case::live("authenticated, controller fatal", Stage::fatal)
-            .made(MUTUAL)
+        Case::live("authenticated, controller fatal", CaseTarget::fatal)
+            .target(MUTUAL)
             .with(knows_both)
             .both(CameBack),
-        Case::live("authenticated, target down and up", Stage::down)
-            .made(DEMANDING)
+        Case::live("authenticated, target down and up", CaseTarget::down)
+            .target(DEMANDING)
             .with(knows)
-            .heal(Stage::make)
+            .heal(CaseTarget::make)
             .both(CameBack),
         Case::live("authenticated, reset", |_| ())
-            .made(DEMANDING)
+            .target(DEMANDING)
             .with(knows)
-            .wish(super::case::Wish::Reset)
+            .request(super::case::OwnerRequest::Reset)
             .both(CameBack),
-        Case::live("key changed and changed back, port closed for a while", |stage| {
-            stage.host("key", OTHER);
-            stage.unlink();
+        Case::live("key changed and changed back, port closed for a while", |target| {
+            target.host("key", OTHER);
+            target.unlink();
         })
-        .made(DEMANDING)
+        .target(DEMANDING)
         .with(knows)
-        .heal(|stage| {
-            stage.host("key", KEY);
-            stage.link();
+        .heal(|target| {
+            target.host("key", KEY);
+            target.link();
         })
         .both(CameBack),
     ]

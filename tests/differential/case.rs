@@ -2,11 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use super::{case_target::Stage, fake_target::Script};
+use super::{case_target::CaseTarget, fake_target::FakeTargetSpec};
 
 /// What became of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
+pub(crate) enum Outcome {
     /// The loss was noticed, and it is live again.
     CameBack,
     /// The first connect succeeded.
@@ -27,7 +27,7 @@ pub(crate) enum Life {
 
 /// What became of a read begun after the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Read {
+pub(crate) enum ReadOutcome {
     /// It brought data before anything was healed.
     Done,
     /// It failed.
@@ -42,23 +42,23 @@ pub(crate) enum Read {
 
 /// All that is seen of one initiator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) life: Life,
-    pub(crate) read: Option<Read>,
+pub(crate) struct Observed {
+    pub(crate) controller: Outcome,
+    pub(crate) read: Option<ReadOutcome>,
 }
 
 /// What is seen, or must be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
-    pub(crate) kernel: Seen,
-    pub(crate) ours: Seen,
+    pub(crate) kernel: Observed,
+    pub(crate) ours: Observed,
     /// Why ours is better where they differ.
     pub(crate) reason: &'static str,
 }
 
 /// When a case runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum Schedule {
     /// Beside others, both initiators at once.
     Together,
     /// Alone, both initiators at once: what it does is felt by every other connection, or makes
@@ -90,7 +90,7 @@ pub(crate) struct Options {
 
 /// How the target is made.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Made {
+pub(crate) struct TargetSpec {
     /// Only our two hosts may connect; else any may.
     pub(crate) closed: bool,
     /// With a namespace, which is read.
@@ -104,68 +104,68 @@ pub(crate) struct Made {
     /// A second subsystem keeps the port open.
     pub(crate) companion: bool,
     /// What else is done before anybody connects.
-    pub(crate) prepare: Option<Lever>,
+    pub(crate) prepare: Option<Action>,
     /// A target of our own in place of the kernel's; of the rest, nothing counts then.
-    pub(crate) script: Option<Script>,
+    pub(crate) fake: Option<FakeTargetSpec>,
     /// The namespace is a mapped device, whose medium can be changed.
     pub(crate) mapped: bool,
 }
 
 /// Something done to the target, or asked of the initiators.
-pub(crate) type Lever = fn(&Stage);
+pub(crate) type Action = fn(&CaseTarget);
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    pub(crate) made: Made,
+    pub(crate) target: TargetSpec,
     pub(crate) options: Options,
     /// Without one the case is about the first connect.
-    pub(crate) fault: Option<Lever>,
+    pub(crate) fault: Option<Action>,
     /// How often it strikes: again whenever both are live again.
     pub(crate) times: u32,
     /// After a while of the fault.
-    pub(crate) heal: Option<Lever>,
+    pub(crate) heal: Option<Action>,
     /// What the initiators' owner asks for, after the fault.
-    pub(crate) wish: Option<Wish>,
+    pub(crate) request: Option<OwnerRequest>,
     /// For how long the fault lasts before it is healed.
     pub(crate) lasts: Duration,
     /// For how long both are watched after all was done.
     pub(crate) watch: Duration,
-    pub(crate) turn: Turn,
+    pub(crate) schedule: Schedule,
     /// Nothing is cleaned up: the kernel's initiator would take minutes to be deleted.
     pub(crate) abandoned: bool,
     /// What it needs of the kernel.
-    pub(crate) needs: Option<Need>,
+    pub(crate) needs: Option<KernelFeature>,
     pub(crate) expected: Expected,
 }
 
 /// What an owner may want of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum OwnerRequest {
     Delete,
     Reset,
 }
 
 /// What 6.12 does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum KernelFeature {
     /// A network namespace in which rxe hears something.
     OtherMachine,
     /// `param_mdts`.
     TransferLimit,
 }
 
-impl Life {
+impl Outcome {
     /// With a read.
-    pub(crate) fn and(self, read: Read) -> Seen {
-        Seen { life: self, read: Some(read) }
+    pub(crate) fn and(self, read: ReadOutcome) -> Observed {
+        Observed { controller: self, read: Some(read) }
     }
 }
 
-impl From<Life> for Seen {
-    fn from(life: Life) -> Self {
-        Self { life, read: None }
+impl From<Outcome> for Observed {
+    fn from(outcome: Outcome) -> Self {
+        Self { controller: outcome, read: None }
     }
 }
 
@@ -184,19 +184,22 @@ impl Case {
             service: None,
             subsystem: None,
         };
-        let expected =
-            Expected { kernel: Life::Connected.into(), ours: Life::Connected.into(), reason: "" };
+        let expected = Expected {
+            kernel: Outcome::Connected.into(),
+            ours: Outcome::Connected.into(),
+            reason: "",
+        };
         Self {
             name,
-            made: Made::default(),
+            target: TargetSpec::default(),
             options,
             fault: None,
             times: 1,
             heal: None,
-            wish: None,
+            request: None,
             lasts: Duration::from_millis(2500),
             watch: Duration::from_secs(8),
-            turn: Turn::Together,
+            schedule: Schedule::Together,
             abandoned: false,
             needs: None,
             expected,
@@ -204,12 +207,12 @@ impl Case {
     }
 
     /// A fault of a target that both are connected to.
-    pub(crate) fn live(name: &'static str, fault: Lever) -> Self {
+    pub(crate) fn live(name: &'static str, fault: Action) -> Self {
         Self { fault: Some(fault), ..Self::first(name) }
     }
 
-    pub(crate) fn made(self, made: Made) -> Self {
-        Self { made, ..self }
+    pub(crate) fn target(self, target: TargetSpec) -> Self {
+        Self { target, ..self }
     }
 
     pub(crate) fn with(mut self, change: fn(&mut Options)) -> Self {
@@ -221,7 +224,7 @@ impl Case {
         Self { times, ..self }
     }
 
-    pub(crate) fn heal(self, heal: Lever) -> Self {
+    pub(crate) fn heal(self, heal: Action) -> Self {
         Self { heal: Some(heal), ..self }
     }
 
@@ -233,24 +236,24 @@ impl Case {
         Self { watch, ..self }
     }
 
-    pub(crate) fn wish(self, wish: Wish) -> Self {
-        Self { wish: Some(wish), ..self }
+    pub(crate) fn request(self, request: OwnerRequest) -> Self {
+        Self { request: Some(request), ..self }
     }
 
-    pub(crate) fn turn(self, turn: Turn) -> Self {
-        Self { turn, ..self }
+    pub(crate) fn schedule(self, schedule: Schedule) -> Self {
+        Self { schedule, ..self }
     }
 
     pub(crate) fn abandoned(self) -> Self {
         Self { abandoned: true, ..self }
     }
 
-    pub(crate) fn needs(self, need: Need) -> Self {
+    pub(crate) fn needs(self, need: KernelFeature) -> Self {
         Self { needs: Some(need), ..self }
     }
 
     /// Both initiators do the same.
-    pub(crate) fn both(self, seen: impl Into<Seen>) -> Self {
+    pub(crate) fn both(self, seen: impl Into<Observed>) -> Self {
         let seen = seen.into();
         let expected = Expected { kernel: seen, ours: seen, reason: "" };
         Self { expected, ..self }
@@ -259,8 +262,8 @@ impl Case {
     /// They differ, for a reason.
     pub(crate) fn differs(
         self,
-        kernel: impl Into<Seen>,
-        ours: impl Into<Seen>,
+        kernel: impl Into<Observed>,
+        ours: impl Into<Observed>,
         reason: &'static str,
     ) -> Self {
         let expected = Expected { kernel: kernel.into(), ours: ours.into(), reason };
@@ -268,25 +271,25 @@ impl Case {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.life {
-            Life::CameBack => "came back",
-            Life::Connected => "connected",
-            Life::Deleted => "deleted",
-            Life::Exhausted => "attempts used up",
-            Life::GaveUp => "gave up at once",
-            Life::Refused => "refused",
-            Life::StillTrying => "still trying",
-            Life::Undisturbed => "undisturbed",
+        f.write_str(match self.controller {
+            Outcome::CameBack => "came back",
+            Outcome::Connected => "connected",
+            Outcome::Deleted => "deleted",
+            Outcome::Exhausted => "attempts used up",
+            Outcome::GaveUp => "gave up at once",
+            Outcome::Refused => "refused",
+            Outcome::StillTrying => "still trying",
+            Outcome::Undisturbed => "undisturbed",
         })?;
         f.write_str(match self.read {
             None => "",
-            Some(Read::Done) => "; read done",
-            Some(Read::Failed) => "; read failed",
-            Some(Read::Held) => "; read held",
-            Some(Read::Late) => "; read held, then done",
-            Some(Read::LateFailed) => "; read held, then failed",
+            Some(ReadOutcome::Done) => "; read done",
+            Some(ReadOutcome::Failed) => "; read failed",
+            Some(ReadOutcome::Held) => "; read held",
+            Some(ReadOutcome::Late) => "; read held, then done",
+            Some(ReadOutcome::LateFailed) => "; read held, then failed",
         })
     }
 }

@@ -15,7 +15,7 @@ use soft_roce::target::TargetRoot;
 use tests::{SUBSYSTEM, address, dmsetup, run, wait_for};
 use uuid::Uuid;
 
-use super::{case::Made, fake_target::Scripted};
+use super::{case::TargetSpec, fake_target::FakeTargets};
 
 /// The controller id that the subsystem of the target file gives out, as text.
 const HELD_ID: &str = "60000";
@@ -23,8 +23,8 @@ const HELD_ID: &str = "60000";
 const NVMET: &str = "/sys/kernel/config/nvmet";
 
 /// The target of one case, and the levers to change it.
-pub(crate) struct Stage {
-    made: Made,
+pub(crate) struct CaseTarget {
+    spec: TargetSpec,
     place: TargetRoot,
     /// Of the port.
     id: u16,
@@ -33,12 +33,12 @@ pub(crate) struct Stage {
     nqn: String,
     /// The kernel's and ours.
     hosts: [HostIdentity; 2],
-    scripted: Option<Scripted>,
+    fake_targets: Option<FakeTargets>,
 }
 
-impl Stage {
+impl CaseTarget {
     /// The target of the case with this number.
-    pub(crate) fn up(number: u16, made: Made) -> Self {
+    pub(crate) fn set_up(number: u16, spec: TargetSpec) -> Self {
         let host = |side: u16| {
             let id = 0x6a2c_1f4e_0b1d_4c8e_9f53_0000_0000_0000 + u128::from(number * 2 + side);
             HostIdentity::from_id(Uuid::from_u128(id))
@@ -46,24 +46,24 @@ impl Stage {
         let (service, nqn, hosts) =
             (5000 + number, format!("{SUBSYSTEM}-{number}"), [host(0), host(1)]);
         // Each initiator has a scripted target of its own.
-        let services = [service, if made.script.is_some() { 2000 + service } else { service }];
-        let scripted = made.script.map(|script| {
+        let services = [service, if spec.fake.is_some() { 2000 + service } else { service }];
+        let fake_targets = spec.fake.map(|fake| {
             let place = |side: usize| {
                 let ip = address().parse().expect("an address");
                 (SocketAddr::new(ip, services[side]), &hosts[side])
             };
-            Scripted::up(script, &nqn, [place(0), place(1)])
+            FakeTargets::set_up(fake, &nqn, [place(0), place(1)])
         });
         let place = TargetRoot::here();
-        let stage = Self { made, place, id: 100 + number, services, nqn, hosts, scripted };
-        if stage.scripted.is_some() {
-            return stage;
+        let target = Self { spec, place, id: 100 + number, services, nqn, hosts, fake_targets };
+        if target.fake_targets.is_some() {
+            return target;
         }
-        stage.make();
-        if let Some(prepare) = made.prepare {
-            prepare(&stage);
+        target.make();
+        if let Some(prepare) = spec.prepare {
+            prepare(&target);
         }
-        stage
+        target
     }
 
     pub(crate) fn nqn(&self) -> &str {
@@ -91,7 +91,7 @@ impl Stage {
     /// Makes all that is to be made; also after [`down`](Self::down).
     pub(crate) fn make(&self) {
         self.hosts.iter().for_each(|host| make_folder(&host_path(host)));
-        for (attribute, value) in self.made.hosts {
+        for (attribute, value) in self.spec.hosts {
             self.host(attribute, value);
         }
         self.make_subsystem();
@@ -101,11 +101,11 @@ impl Stage {
         write(&port.join("addr_adrfam"), "ipv4");
         write(&port.join("addr_traddr"), &address());
         write(&port.join("addr_trsvcid"), &self.service().to_string());
-        for (attribute, value) in self.made.port {
+        for (attribute, value) in self.spec.port {
             self.port(attribute, value);
         }
-        if self.made.companion {
-            self.lever("link", self.place.link(self.id, SUBSYSTEM));
+        if self.spec.companion {
+            self.expect("link", self.place.link(self.id, SUBSYSTEM));
         }
         self.link();
     }
@@ -117,14 +117,14 @@ impl Stage {
             make_folder(&self.subsystem_path());
             self.subsystem_path().is_dir()
         });
-        self.subsystem("allow_any_host", if self.made.closed { "0" } else { "1" });
-        for (attribute, value) in self.made.subsystem {
+        self.subsystem("allow_any_host", if self.spec.closed { "0" } else { "1" });
+        for (attribute, value) in self.spec.subsystem {
             self.subsystem(attribute, value);
         }
-        if self.made.closed {
+        if self.spec.closed {
             self.allow();
         }
-        if self.made.namespace {
+        if self.spec.namespace {
             self.add_namespace(1);
         }
     }
@@ -133,7 +133,7 @@ impl Stage {
     pub(crate) fn add_namespace(&self, nsid: u32) {
         let path = self.namespace_path(nsid);
         make_folder(&path);
-        if self.made.mapped {
+        if self.spec.mapped {
             let name = self.mapped();
             dmsetup(&["create", &name, "--table", &format!("0 {SECTORS} linear /dev/ram0 0")]);
             let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", &name]);
@@ -187,7 +187,7 @@ impl Stage {
     pub(crate) fn remove_subsystem(&self) {
         let _ = fs::remove_file(self.port_path().join("subsystems").join(&self.nqn));
         // To remove it while controllers are ending is a thing that 6.12 warns of.
-        self.deserted();
+        self.wait_until_disconnected();
         let path = self.subsystem_path();
         for host in names(&path.join("allowed_hosts")) {
             fs::remove_file(path.join("allowed_hosts").join(host)).expect("the host is let go");
@@ -205,35 +205,35 @@ impl Stage {
     }
 
     /// The scripted target begins to lie.
-    pub(crate) fn lie(&self) {
-        self.scripted.as_ref().expect("the case has a script").lie();
+    pub(crate) fn misbehave(&self) {
+        self.fake_targets.as_ref().expect("the case has a fake target").misbehave();
     }
 
     /// It is honest again.
-    pub(crate) fn be_honest(&self) {
-        self.scripted.as_ref().expect("the case has a script").be_honest();
+    pub(crate) fn behave(&self) {
+        self.fake_targets.as_ref().expect("the case has a fake target").behave();
     }
 
     /// The end of the case: nothing of it stays.
-    pub(crate) fn clear(&self) {
-        if self.scripted.is_some() {
+    pub(crate) fn tear_down(&self) {
+        if self.fake_targets.is_some() {
             return;
         }
         self.down();
         for host in &self.hosts {
             remove_folder(&host_path(host));
         }
-        if self.made.mapped {
+        if self.spec.mapped {
             self.mapper("remove");
         }
     }
 
     pub(crate) fn link(&self) {
-        self.lever("link", self.place.link(self.id, &self.nqn));
+        self.expect("link", self.place.link(self.id, &self.nqn));
     }
 
     pub(crate) fn unlink(&self) {
-        self.lever("unlink", self.place.unlink(self.id, &self.nqn));
+        self.expect("unlink", self.place.unlink(self.id, &self.nqn));
     }
 
     /// Closes the port, changes something about it, and opens it again.
@@ -245,49 +245,49 @@ impl Stage {
 
     pub(crate) fn allow(&self) {
         for host in &self.hosts {
-            self.lever("allow", self.place.allow(&self.nqn, host.nqn.as_str()));
+            self.expect("allow", self.place.allow(&self.nqn, host.nqn.as_str()));
         }
     }
 
     pub(crate) fn disallow(&self) {
         for host in &self.hosts {
-            self.lever("disallow", self.place.disallow(&self.nqn, host.nqn.as_str()));
+            self.expect("disallow", self.place.disallow(&self.nqn, host.nqn.as_str()));
         }
     }
 
     /// Sets an attribute of the subsystem.
     pub(crate) fn subsystem(&self, attribute: &str, value: &str) {
         let words = ["subsystem", &self.nqn, attribute, value];
-        self.lever(attribute, self.place.set(&words));
+        self.expect(attribute, self.place.set(&words));
     }
 
     /// Sets an attribute of the port.
     pub(crate) fn port(&self, attribute: &str, value: &str) {
         let words = ["port", &self.id.to_string(), attribute, value];
-        self.lever(attribute, self.place.set(&words));
+        self.expect(attribute, self.place.set(&words));
     }
 
     /// Sets an attribute of both hosts.
     pub(crate) fn host(&self, attribute: &str, value: &str) {
         for host in &self.hosts {
             let words = ["host", host.nqn.as_str(), attribute, value];
-            self.lever(attribute, self.place.set(&words));
+            self.expect(attribute, self.place.set(&words));
         }
     }
 
     pub(crate) fn namespace(&self, attribute: &str, value: &str) {
         let words = ["namespace", &self.nqn, "1", attribute, value];
-        self.lever(attribute, self.place.set(&words));
+        self.expect(attribute, self.place.set(&words));
     }
 
     /// Sets the state of the first ANA group.
     pub(crate) fn ana(&self, state: &str) {
-        self.lever(state, self.place.set(&["ana", &self.id.to_string(), "1", state]));
+        self.expect(state, self.place.set(&["ana", &self.id.to_string(), "1", state]));
     }
 
     /// Makes all controllers of the subsystem fatal, which ends their connections.
     pub(crate) fn fatal(&self) {
-        self.lever("fatal", self.place.fatal(&self.nqn, None));
+        self.expect("fatal", self.place.fatal(&self.nqn, None));
     }
 
     /// Leaves the subsystem one controller id, which is in use: ids are the whole target's.
@@ -297,7 +297,7 @@ impl Stage {
     }
 
     /// As [`make`](Self::make), but neither host is allowed.
-    pub(crate) fn make_for_nobody(&self) {
+    pub(crate) fn make_without_hosts(&self) {
         self.make();
         self.disallow();
     }
@@ -310,13 +310,13 @@ impl Stage {
     }
 
     /// Waits until nobody is connected.
-    pub(crate) fn deserted(&self) {
+    pub(crate) fn wait_until_disconnected(&self) {
         wait_for("the target forgets", Duration::from_secs(10), || self.controllers() == 0);
         // The kernel's list of controllers is a little behind what it shows.
         std::thread::sleep(Duration::from_millis(100));
     }
 
-    fn lever(&self, what: &str, outcome: soft_roce::Result<()>) {
+    fn expect(&self, what: &str, outcome: soft_roce::Result<()>) {
         outcome.unwrap_or_else(|error| panic!("{}: {what}: {error}", self.nqn));
     }
 

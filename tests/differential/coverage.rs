@@ -117,7 +117,7 @@ const CAUSES: &[Row] = &[
 ];
 
 /// What breaks nvmet, or the way to it.
-const LEVERS: &[Row] = &[
+const FAULT_ATTRIBUTES: &[Row] = &[
     (
         "a subsystem leaves its port, the last or not, and comes back",
         &[
@@ -199,7 +199,7 @@ const LEVERS: &[Row] = &[
 /// What each rule lacks.
 pub(crate) fn missing(cases: &[Case]) -> Vec<String> {
     let names: HashSet<_> = cases.iter().map(|case| case.name).collect();
-    let rows = CAUSES.iter().chain(LEVERS);
+    let rows = CAUSES.iter().chain(FAULT_ATTRIBUTES);
     let lacks = rows.flat_map(|(rule, proofs)| {
         let lacking = proofs.iter().filter(|proof| !names.contains(*proof) && !is_test(proof));
         lacking.map(move |proof| format!("{rule}: {proof}"))

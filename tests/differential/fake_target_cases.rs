@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use auth::message::MessageId;
 use tests::{
-    authentication_hook::Outgoing,
-    target::{Answer, Seen},
+    authentication_hook::OutgoingMessage,
+    target::{Answer, ReceivedCommand},
 };
 
 use super::{
     authentication::{KEY, OTHER},
     case::{
         Case,
-        Life::{self, CameBack, Exhausted, GaveUp, StillTrying, Undisturbed},
-        Made,
+        Outcome::{self, CameBack, Exhausted, GaveUp, StillTrying, Undisturbed},
+        TargetSpec,
     },
-    case_target::Stage,
-    fake_target::Script,
+    case_target::CaseTarget,
+    fake_target::FakeTargetSpec,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -25,18 +25,22 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Becomes like this, and closes all connections; both may try twice.
-fn scripted(name: &'static str, script: Script, life: Life) -> Case {
-    let made = Made { script: Some(script), ..Made::default() };
-    Case::live(name, Stage::lie)
-        .made(made)
+fn fake_target(name: &'static str, fake: FakeTargetSpec, outcome: Outcome) -> Case {
+    let spec = TargetSpec { fake: Some(fake), ..TargetSpec::default() };
+    Case::live(name, CaseTarget::misbehave)
+        .target(spec)
         .with(|options| options.loss_timeout = 2)
-        // Longer than it takes, by far: many targets share a processor.
+        // Longer than it takes, by remote: many targets share a processor.
         .watched(Duration::from_secs(20))
-        .both(life)
+        .both(outcome)
 }
 
-fn lying(name: &'static str, lie: fn(Seen, &mut Answer), life: Life) -> Case {
-    scripted(name, Script::lying(lie), life)
+fn misbehaving(
+    name: &'static str,
+    misbehave: fn(ReceivedCommand, &mut Answer),
+    outcome: Outcome,
+) -> Case {
+    fake_target(name, FakeTargetSpec::misbehaving(misbehave), outcome)
 }
 
 /// Answers the admin Connect with this status, or this result.
@@ -63,23 +67,31 @@ macro_rules! io_connect {
 
 fn connects() -> Vec<Case> {
     vec![
-        lying("Connect: queue in use (0x00c DNR)", connect!(0x400c, 0), GaveUp),
-        lying("Connect: incompatible format (0x180 DNR)", connect!(0x4180, 0), GaveUp),
-        lying("Connect: controller busy (0x181 DNR)", connect!(0x4181, 0), GaveUp),
-        lying("Connect: invalid parameters (0x182 DNR)", connect!(0x4182, 0x1_0100), GaveUp),
-        lying("Connect: restart discovery (0x183 DNR)", connect!(0x4183, 0), GaveUp),
-        lying("Connect: invalid host (0x184 DNR)", connect!(0x4184, 0), GaveUp),
-        lying("Connect: authentication required (0x191 DNR)", connect!(0x4191, 0), GaveUp),
-        lying("Connect: internal error (0x006 DNR)", connect!(0x4006, 0), GaveUp),
-        lying("Connect: queue in use (0x00c)", connect!(0x000c, 0), Exhausted),
-        lying("Connect: incompatible format (0x180)", connect!(0x0180, 0), Exhausted),
-        lying("Connect: controller busy (0x181)", connect!(0x0181, 0), Exhausted),
-        lying("Connect: invalid parameters (0x182)", connect!(0x0182, 0x1_0100), Exhausted),
-        lying("Connect: invalid host (0x184)", connect!(0x0184, 0), Exhausted),
-        lying("Connect: internal error (0x006)", connect!(0x0006, 0), Exhausted),
-        lying("Connect of an I/O queue: queue id (0x182 DNR)", io_connect!(0x4182, 0x2a), GaveUp),
-        lying("Connect of an I/O queue: internal error (0x006)", io_connect!(0x0006, 0), Exhausted),
-        lying(
+        misbehaving("Connect: queue in use (0x00c DNR)", connect!(0x400c, 0), GaveUp),
+        misbehaving("Connect: incompatible format (0x180 DNR)", connect!(0x4180, 0), GaveUp),
+        misbehaving("Connect: controller busy (0x181 DNR)", connect!(0x4181, 0), GaveUp),
+        misbehaving("Connect: invalid parameters (0x182 DNR)", connect!(0x4182, 0x1_0100), GaveUp),
+        misbehaving("Connect: restart discovery (0x183 DNR)", connect!(0x4183, 0), GaveUp),
+        misbehaving("Connect: invalid host (0x184 DNR)", connect!(0x4184, 0), GaveUp),
+        misbehaving("Connect: authentication required (0x191 DNR)", connect!(0x4191, 0), GaveUp),
+        misbehaving("Connect: internal error (0x006 DNR)", connect!(0x4006, 0), GaveUp),
+        misbehaving("Connect: queue in use (0x00c)", connect!(0x000c, 0), Exhausted),
+        misbehaving("Connect: incompatible format (0x180)", connect!(0x0180, 0), Exhausted),
+        misbehaving("Connect: controller busy (0x181)", connect!(0x0181, 0), Exhausted),
+        misbehaving("Connect: invalid parameters (0x182)", connect!(0x0182, 0x1_0100), Exhausted),
+        misbehaving("Connect: invalid host (0x184)", connect!(0x0184, 0), Exhausted),
+        misbehaving("Connect: internal error (0x006)", connect!(0x0006, 0), Exhausted),
+        misbehaving(
+            "Connect of an I/O queue: queue id (0x182 DNR)",
+            io_connect!(0x4182, 0x2a),
+            GaveUp,
+        ),
+        misbehaving(
+            "Connect of an I/O queue: internal error (0x006)",
+            io_connect!(0x0006, 0),
+            Exhausted,
+        ),
+        misbehaving(
             "Connect of an I/O queue: controller id (0x182 DNR)",
             io_connect!(0x4182, 0x1_0010),
             GaveUp,
@@ -90,8 +102,12 @@ fn connects() -> Vec<Case> {
             "the target granted that id a moment ago and has dropped the controller since: that \
                  is a loss, as any other; Linux takes it for a refusal",
         ),
-        lying("Connect demands a secure channel (ASCR)", connect!(0, 0x0004_0007), Exhausted),
-        lying("Connect demands authentication, no key (ATR)", connect!(0, 0x0002_0007), GaveUp),
+        misbehaving("Connect demands a secure channel (ASCR)", connect!(0, 0x0004_0007), Exhausted),
+        misbehaving(
+            "Connect demands authentication, no key (ATR)",
+            connect!(0, 0x0002_0007),
+            GaveUp,
+        ),
     ]
 }
 
@@ -120,17 +136,17 @@ macro_rules! property {
 
 fn ladder() -> Vec<Case> {
     vec![
-        lying("ICDOFF is not 0", identify!(data => data[1800] = 1), Exhausted),
-        lying("no keyed SGLs", identify!(data => data[536] = 0x01), Exhausted),
-        lying("IOCCSZ too small", identify!(data => data[1792..1796].fill(0)), Exhausted),
-        lying("IORCSZ of 0", identify!(data => data[1796..1800].fill(0)), Exhausted),
-        lying("MAXCMD of 0", identify!(data => data[514..516].fill(0)), CameBack),
-        lying("KAS of 0", identify!(data => data[320..322].fill(0)), Exhausted),
-        lying("another CNTLID than was granted", identify!(data => data[78] = 8), Exhausted),
-        lying("the controller is never ready", property!(0x1c, 0, 0), Exhausted),
-        lying("CSTS is refused (0x002 DNR)", property!(0x1c, 0x4002, 0), GaveUp),
-        lying("CSTS is refused (0x002)", property!(0x1c, 0x0002, 0), Exhausted),
-        lying(
+        misbehaving("ICDOFF is not 0", identify!(data => data[1800] = 1), Exhausted),
+        misbehaving("no keyed SGLs", identify!(data => data[536] = 0x01), Exhausted),
+        misbehaving("IOCCSZ too small", identify!(data => data[1792..1796].fill(0)), Exhausted),
+        misbehaving("IORCSZ of 0", identify!(data => data[1796..1800].fill(0)), Exhausted),
+        misbehaving("MAXCMD of 0", identify!(data => data[514..516].fill(0)), CameBack),
+        misbehaving("KAS of 0", identify!(data => data[320..322].fill(0)), Exhausted),
+        misbehaving("another CNTLID than was granted", identify!(data => data[78] = 8), Exhausted),
+        misbehaving("the controller is never ready", property!(0x1c, 0, 0), Exhausted),
+        misbehaving("CSTS is refused (0x002 DNR)", property!(0x1c, 0x4002, 0), GaveUp),
+        misbehaving("CSTS is refused (0x002)", property!(0x1c, 0x0002, 0), Exhausted),
+        misbehaving(
             "the connection ends in the middle of a connect",
             |seen, answer| {
                 if seen.is_fabrics(0x04) {
@@ -152,8 +168,8 @@ fn ladder() -> Vec<Case> {
 
 /// The NVMe target refuses the connection itself, with every code there is.
 fn rejections() -> Vec<Case> {
-    const fn refusing(private_data: &'static [u8]) -> Script {
-        Script { reject: Some(private_data), ..Script::lying(|_, _| ()) }
+    const fn rejecting(private_data: &'static [u8]) -> FakeTargetSpec {
+        FakeTargetSpec { reject: Some(private_data), ..FakeTargetSpec::misbehaving(|_, _| ()) }
     }
     let rows: [(_, &'static [u8]); 11] = [
         ("CM reject: invalid length (1)", &[0, 0, 1, 0]),
@@ -168,13 +184,13 @@ fn rejections() -> Vec<Case> {
         ("CM reject: a code that nobody knows", &[0, 0, 0xff, 0xff]),
         ("CM reject: without a code", &[]),
     ];
-    rows.into_iter().map(|(name, data)| scripted(name, refusing(data), Exhausted)).collect()
+    rows.into_iter().map(|(name, data)| fake_target(name, rejecting(data), Exhausted)).collect()
 }
 
 /// Changes one message of the controller.
 macro_rules! message {
     ($id:ident, $message:ident => $change:expr) => {
-        |out: Outgoing<'_>| {
+        |out: OutgoingMessage<'_>| {
             if out.id == MessageId::$id {
                 let $message = out.message;
                 $change;
@@ -183,16 +199,16 @@ macro_rules! message {
     };
 }
 
-fn attacking(name: &'static str, attack: fn(Outgoing<'_>), life: Life) -> Case {
-    let script = Script::attacking([KEY, OTHER], attack);
-    scripted(name, script, life).with(|options| {
+fn attacking(name: &'static str, attack: fn(OutgoingMessage<'_>), outcome: Outcome) -> Case {
+    let fake = FakeTargetSpec::attacking([KEY, OTHER], attack);
+    fake_target(name, fake, outcome).with(|options| {
         options.loss_timeout = 2;
         options.secrets = [Some(KEY), None];
     })
 }
 
-fn both_ways(name: &'static str, attack: fn(Outgoing<'_>), life: Life) -> Case {
-    attacking(name, attack, life).with(|options| options.secrets = [Some(KEY), Some(OTHER)])
+fn both_ways(name: &'static str, attack: fn(OutgoingMessage<'_>), outcome: Outcome) -> Case {
+    attacking(name, attack, outcome).with(|options| options.secrets = [Some(KEY), Some(OTHER)])
 }
 
 /// A Failure1 in place of a message.
@@ -253,9 +269,9 @@ macro_rules! refused {
 }
 
 fn commands() -> Vec<Case> {
-    let refused = |name, lie: fn(Seen, &mut Answer), life| {
-        let script = Script { lie, ..Script::attacking([KEY, OTHER], |_| ()) };
-        scripted(name, script, life).with(|options| {
+    let refused = |name, misbehave: fn(ReceivedCommand, &mut Answer), outcome| {
+        let fake = FakeTargetSpec { misbehave, ..FakeTargetSpec::attacking([KEY, OTHER], |_| ()) };
+        fake_target(name, fake, outcome).with(|options| {
             options.loss_timeout = 2;
             options.secrets = [Some(KEY), None];
         })
@@ -270,10 +286,10 @@ fn commands() -> Vec<Case> {
 
 /// What a target does to a connection that it leaves as it is.
 fn connected() -> Vec<Case> {
-    let kept = |name, lie: fn(Seen, &mut Answer), life| {
-        let script = Script { stays: true, ..Script::lying(lie) };
+    let kept = |name, misbehave: fn(ReceivedCommand, &mut Answer), outcome| {
+        let fake = FakeTargetSpec { stays: true, ..FakeTargetSpec::misbehaving(misbehave) };
         // A Keep Alive every other second is what there is to answer.
-        scripted(name, script, life).with(|options| {
+        fake_target(name, fake, outcome).with(|options| {
             options.keep_alive = 3;
             options.loss_timeout = 60;
         })
@@ -324,19 +340,23 @@ fn connected() -> Vec<Case> {
     ]
 }
 
-const fn is_keep_alive(seen: &Seen) -> bool {
+const fn is_keep_alive(seen: &ReceivedCommand) -> bool {
     seen.queue == 0 && seen.sqe[0] == 0x18
 }
 
 /// What passes by itself.
 fn passing() -> Vec<Case> {
-    const FULL: Script = Script { reject: Some(&[0, 0, 6, 0]), ..Script::lying(|_, _| ()) };
-    let passes = |name, script| {
-        let case = scripted(name, script, CameBack).heal(Stage::be_honest);
+    const FULL: FakeTargetSpec =
+        FakeTargetSpec { reject: Some(&[0, 0, 6, 0]), ..FakeTargetSpec::misbehaving(|_, _| ()) };
+    let passes = |name, fake| {
+        let case = fake_target(name, fake, CameBack).heal(CaseTarget::behave);
         case.with(|options| options.loss_timeout = 60)
     };
     vec![
         passes("CM reject: no resources (6), for a while", FULL),
-        passes("Connect: controller busy (0x181), for a while", Script::lying(connect!(0x0181, 0))),
+        passes(
+            "Connect: controller busy (0x181), for a while",
+            FakeTargetSpec::misbehaving(connect!(0x0181, 0)),
+        ),
     ]
 }

@@ -13,13 +13,13 @@ use rustix::fs::OFlags;
 use tests::{address, wait_for};
 
 use super::{
-    case::{Options, Wish},
-    case_target::Stage,
-    observe::{Initiator, Now, Pending},
+    case::{Options, OwnerRequest},
+    case_target::CaseTarget,
+    observe::{ControllerState, Initiator, Pending},
 };
 
 /// One controller of the kernel's.
-pub(crate) struct Kernel {
+pub(crate) struct KernelInitiator {
     name: String,
     /// Where its part of the log begins.
     since: usize,
@@ -32,19 +32,19 @@ pub(crate) struct Kernel {
     io_timeout: Option<u32>,
 }
 
-impl Kernel {
+impl KernelInitiator {
     /// Connects.
-    pub(crate) fn connect(stage: &Stage, options: &Options) -> io::Result<Self> {
+    pub(crate) fn connect(target: &CaseTarget, options: &Options) -> io::Result<Self> {
         // The log is to be read from before what is looked for there.
         let log = Log::get();
         let mut device = File::options().read(true).write(true).open("/dev/nvme-fabrics")?;
-        device.write_all(words(stage, options).as_bytes())?;
+        device.write_all(words(target, options).as_bytes())?;
         let mut answer = String::new();
         device.read_to_string(&mut answer)?;
         let pairs = answer.split(',').map(str::trim);
         let instance = pairs.filter_map(|pair| pair.strip_prefix("instance=")).next();
         let name = format!("nvme{}", instance.expect("the kernel says which controller"));
-        let mark = format!("nvme {name}: new ctrl: NQN \"{}\"", stage.nqn());
+        let mark = format!("nvme {name}: new ctrl: NQN \"{}\"", target.nqn());
         let mut since = 0;
         wait_for("the kernel's last word on the connect", Duration::from_secs(5), || {
             let place = log.lines().iter().rposition(|line| line.starts_with(&mark));
@@ -60,7 +60,7 @@ impl Kernel {
         Path::new("/sys/class/nvme").join(&self.name)
     }
 
-    fn state(&self) -> Option<String> {
+    fn sysfs_state(&self) -> Option<String> {
         Some(fs::read_to_string(self.path().join("state")).ok()?.trim().to_owned())
     }
 
@@ -85,12 +85,12 @@ impl Kernel {
     }
 }
 
-impl Initiator for Kernel {
-    fn now(&self) -> Now {
-        match self.state().as_deref() {
-            None => Now::Gone,
-            Some("live") => Now::Live,
-            Some(_) => Now::Away,
+impl Initiator for KernelInitiator {
+    fn state(&self) -> ControllerState {
+        match self.sysfs_state().as_deref() {
+            None => ControllerState::Gone,
+            Some("live") => ControllerState::Live,
+            Some(_) => ControllerState::Disconnected,
         }
     }
 
@@ -107,7 +107,7 @@ impl Initiator for Kernel {
         // Its end is seen before the log is.
         wait_for("the kernel's last word", Duration::from_secs(5), || {
             let ended = self.log().iter().any(|line| line.starts_with("Removing ctrl"));
-            ended || self.now() != Now::Gone
+            ended || self.state() != ControllerState::Gone
         });
         let log = self.log();
         let counts = log.iter().filter_map(|line| {
@@ -155,27 +155,27 @@ impl Initiator for Kernel {
         pending
     }
 
-    fn wish(&self, wish: Wish) {
-        let attribute = match wish {
-            Wish::Delete => "delete_controller",
-            Wish::Reset => "reset_controller",
+    fn request(&self, request: OwnerRequest) {
+        let attribute = match request {
+            OwnerRequest::Delete => "delete_controller",
+            OwnerRequest::Reset => "reset_controller",
         };
         // Both wait for the end. A reset that fails is reported here too; what comes of it is
         // watched anyhow, as is a controller that is gone already.
         let _ = fs::write(self.path().join(attribute), "1");
     }
 
-    fn story(&self) -> String {
+    fn history(&self) -> String {
         self.log().join("; ")
     }
 }
 
 /// What the kernel is told.
-fn words(stage: &Stage, options: &Options) -> String {
-    let host = stage.kernel_host();
+fn words(target: &CaseTarget, options: &Options) -> String {
+    let host = target.kernel_host();
     let address = options.address.map_or_else(address, str::to_owned);
-    let service = options.service.unwrap_or_else(|| stage.service());
-    let subsystem = options.subsystem.unwrap_or_else(|| stage.nqn());
+    let service = options.service.unwrap_or_else(|| target.service());
+    let subsystem = options.subsystem.unwrap_or_else(|| target.nqn());
     let Options { loss_timeout, keep_alive, io_queues, queue_entries, .. } = options;
     let mut words = format!(
         "transport=rdma,traddr={address},trsvcid={service},nqn={subsystem},hostnqn={},hostid={},\

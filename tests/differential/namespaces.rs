@@ -5,15 +5,14 @@ use std::time::Duration;
 use super::{
     case::{
         Case,
-        Life::{CameBack, Undisturbed},
-        Made,
-        Read::{Done, Failed, Held, Late},
-        Turn,
+        Outcome::{CameBack, Undisturbed},
+        ReadOutcome::{Done, Failed, Held, Late},
+        Schedule, TargetSpec,
     },
-    case_target::Stage,
+    case_target::CaseTarget,
 };
 
-const READ: Made = Made {
+const READ: TargetSpec = TargetSpec {
     closed: false,
     namespace: true,
     subsystem: &[],
@@ -21,7 +20,7 @@ const READ: Made = Made {
     hosts: &[],
     companion: false,
     prepare: None,
-    script: None,
+    fake: None,
     mapped: false,
 };
 
@@ -37,60 +36,60 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// What it is stored on.
-const MAPPED: Made = Made { mapped: true, ..READ };
+const MAPPED: TargetSpec = TargetSpec { mapped: true, ..READ };
 
 /// Media that are slow, fail or hang.
 fn media() -> Vec<Case> {
     let hangs = |name| {
-        let heal = |stage: &Stage| stage.mapper("resume");
-        Case::live(name, |stage| stage.mapper("suspend --noflush --nolockfs"))
-            .made(MAPPED)
+        let heal = |target: &CaseTarget| target.mapper("resume");
+        Case::live(name, |target| target.mapper("suspend --noflush --nolockfs"))
+            .target(MAPPED)
             .heal(heal)
             .watched(WATCH)
     };
     vec![
-        Case::live("medium slow (dm-delay 300 ms), read", |stage| {
-            stage.map("delay /dev/ram0 0 300");
+        Case::live("medium slow (dm-delay 300 ms), read", |target| {
+            target.map("delay /dev/ram0 0 300");
         })
-        .made(MAPPED)
+        .target(MAPPED)
         .watched(WATCH)
         .both(Undisturbed.and(Done)),
-        Case::live("medium fails (dm-error), read", |stage| stage.map("error"))
-            .made(MAPPED)
+        Case::live("medium fails (dm-error), read", |target| target.map("error"))
+            .target(MAPPED)
             .watched(WATCH)
             .both(Undisturbed.and(Failed)),
-        Case::live("medium fails (dm-flakey), read", |stage| {
-            stage.map("flakey /dev/ram0 0 0 3600");
+        Case::live("medium fails (dm-flakey), read", |target| {
+            target.map("flakey /dev/ram0 0 0 3600");
         })
-        .made(MAPPED)
+        .target(MAPPED)
         .watched(WATCH)
         .both(Undisturbed.and(Failed)),
         hangs("medium hangs, read, goes on").both(Undisturbed.and(Late)),
         hangs("medium hangs past the command timeout of 2 s, read, goes on")
             .with(|options| options.io_timeout = Some(2))
             .lasting(Duration::from_secs(6))
-            .turn(Turn::Alone)
+            .schedule(Schedule::Alone)
             .both(CameBack.and(Late)),
     ]
 }
 
 fn attached() -> Vec<Case> {
-    let enable = |stage: &Stage| stage.namespace("enable", "1");
+    let enable = |target: &CaseTarget| target.namespace("enable", "1");
     vec![
         Case::live("namespace well, read", |_| ())
-            .made(READ)
+            .target(READ)
             .watched(WATCH)
             .both(Undisturbed.and(Done)),
-        Case::live("namespace disabled, read", |stage| stage.namespace("enable", "0"))
-            .made(READ)
+        Case::live("namespace disabled, read", |target| target.namespace("enable", "0"))
+            .target(READ)
             .watched(WATCH)
             .both(Undisturbed.and(Failed)),
-        Case::live("namespace disabled and enabled, read", |stage| {
-            stage.namespace("enable", "0");
+        Case::live("namespace disabled and enabled, read", |target| {
+            target.namespace("enable", "0");
             std::thread::sleep(Duration::from_secs(1));
-            stage.namespace("enable", "1");
+            target.namespace("enable", "1");
         })
-        .made(READ)
+        .target(READ)
         .watched(WATCH)
         .differs(
             Undisturbed.and(Failed),
@@ -98,39 +97,39 @@ fn attached() -> Vec<Case> {
             "Linux has made another block device of it, and who has the first one open reads no \
              more; ours knows that it is the same namespace",
         ),
-        Case::live("namespace disabled, read, enabled", |stage| stage.namespace("enable", "0"))
-            .made(READ)
+        Case::live("namespace disabled, read, enabled", |target| target.namespace("enable", "0"))
+            .target(READ)
             .heal(enable)
             .watched(WATCH)
             .both(Undisturbed.and(Failed)),
-        Case::live("namespace removed, read", |stage| stage.remove_namespace(1))
-            .made(READ)
+        Case::live("namespace removed, read", |target| target.remove_namespace(1))
+            .target(READ)
             .watched(WATCH)
             .both(Undisturbed.and(Failed)),
-        Case::live("another namespace added, read", |stage| stage.add_namespace(2))
-            .made(READ)
+        Case::live("another namespace added, read", |target| target.add_namespace(2))
+            .target(READ)
             .watched(WATCH)
             .both(Undisturbed.and(Done)),
-        Case::live("ANA group non-optimized, read", |stage| stage.ana("non-optimized"))
-            .made(READ)
+        Case::live("ANA group non-optimized, read", |target| target.ana("non-optimized"))
+            .target(READ)
             .watched(WATCH)
             .both(Undisturbed.and(Done)),
-        Case::live("ANA group inaccessible, read", |stage| stage.ana("inaccessible"))
-            .made(READ)
+        Case::live("ANA group inaccessible, read", |target| target.ana("inaccessible"))
+            .target(READ)
             .watched(WATCH)
             .differs(Undisturbed.and(Held), Undisturbed.and(Failed), ANA),
-        Case::live("ANA group inaccessible, read, optimized", |stage| stage.ana("inaccessible"))
-            .made(READ)
-            .heal(|stage| stage.ana("optimized"))
+        Case::live("ANA group inaccessible, read, optimized", |target| target.ana("inaccessible"))
+            .target(READ)
+            .heal(|target| target.ana("optimized"))
             .watched(WATCH)
             .differs(Undisturbed.and(Late), Undisturbed.and(Failed), ANA),
-        Case::live("ANA group lost persistently, read", |stage| stage.ana("persistent-loss"))
-            .made(READ)
+        Case::live("ANA group lost persistently, read", |target| target.ana("persistent-loss"))
+            .target(READ)
             .watched(WATCH)
             .differs(Undisturbed.and(Held), Undisturbed.and(Failed), ANA),
-        Case::live("ANA group in change, read, optimized", |stage| stage.ana("change"))
-            .made(READ)
-            .heal(|stage| stage.ana("optimized"))
+        Case::live("ANA group in change, read, optimized", |target| target.ana("change"))
+            .target(READ)
+            .heal(|target| target.ana("optimized"))
             .watched(WATCH)
             .differs(Undisturbed.and(Late), Undisturbed.and(Failed), ANA),
     ]

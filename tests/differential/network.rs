@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{
     case::{
-        Case,
-        Life::{CameBack, Exhausted, StillTrying},
-        Made, Need, Turn,
+        Case, KernelFeature,
+        Outcome::{CameBack, Exhausted, StillTrying},
+        Schedule, TargetSpec,
     },
     case_target::command,
-    fake_target::{FAR, Script},
+    fake_target::{FakeTargetSpec, REMOTE_ADDRESS},
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -19,16 +19,16 @@ pub(crate) fn cases() -> Vec<Case> {
 /// The wire swallows everything, and says nothing about it.
 fn silence() -> Vec<Case> {
     let silent = |name| {
-        let script = Script { far: true, ..Script::lying(|_, _| ()) };
+        let fake = FakeTargetSpec { remote: true, ..FakeTargetSpec::misbehaving(|_, _| ()) };
         Case::live(name, |_| command("tc qdisc add dev wire0 root netem loss 100%"))
-            .made(Made { script: Some(script), ..Made::default() })
+            .target(TargetSpec { fake: Some(fake), ..TargetSpec::default() })
             .with(|options| {
-                options.address = Some(FAR);
+                options.address = Some(REMOTE_ADDRESS);
                 options.keep_alive = 2;
             })
             .heal(|_| command("tc qdisc del dev wire0 root"))
-            .needs(Need::OtherMachine)
-            .turn(Turn::Alone)
+            .needs(KernelFeature::OtherMachine)
+            .schedule(Schedule::Alone)
     };
     vec![
         silent("silent link for 6 s, keep_alive_tmo=2")
@@ -54,7 +54,7 @@ fn ports() -> Vec<Case> {
             .lasting(Duration::from_secs(5))
             .heal(|_| command("ip link set dum0 up"))
             .watched(Duration::from_secs(12))
-            .turn(Turn::OneByOne)
+            .schedule(Schedule::OneByOne)
             .abandoned()
             .differs(
                 StillTrying,

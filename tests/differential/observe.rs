@@ -5,19 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::case::{Life, Read, Wish};
+use super::case::{Outcome, OwnerRequest, ReadOutcome};
 
 /// How a controller is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Now {
-    Away,
+pub(crate) enum ControllerState {
+    Disconnected,
     Gone,
     Live,
 }
 
 /// A connected controller of either initiator.
 pub(crate) trait Initiator: Send + Sync {
-    fn now(&self) -> Now;
+    fn state(&self) -> ControllerState;
     /// A place in its story.
     fn mark(&self) -> usize;
     /// Whether its story says that it was not live at some time since then.
@@ -29,9 +29,9 @@ pub(crate) trait Initiator: Send + Sync {
     /// Begins to read.
     fn read(&self) -> Pending;
     /// Asks for something, and waits until it is done.
-    fn wish(&self, wish: Wish);
+    fn request(&self, request: OwnerRequest);
     /// What happened, for people.
-    fn story(&self) -> String;
+    fn history(&self) -> String;
 }
 
 /// A read that has been begun.
@@ -78,39 +78,44 @@ impl<'a> Watched<'a> {
     }
 
     fn look(&mut self) {
-        self.left |= self.initiator.now() != Now::Live || self.initiator.left_since(self.mark);
+        self.left |=
+            self.initiator.state() != ControllerState::Live || self.initiator.left_since(self.mark);
     }
 
     /// Whether nothing more is to be expected of it.
     fn settled(&mut self) -> bool {
         self.look();
         let read = self.read.as_ref().is_none_or(|read| read.get().is_some());
-        let now = self.initiator.now();
-        read && (now == Now::Gone || (now == Now::Live && self.left))
+        let now = self.initiator.state();
+        read && (now == ControllerState::Gone || (now == ControllerState::Live && self.left))
     }
 
-    pub(crate) fn life(&mut self, deleted: bool) -> Life {
+    pub(crate) fn controller_outcome(&mut self, deleted: bool) -> Outcome {
         self.look();
-        match self.initiator.now() {
-            Now::Gone if deleted => Life::Deleted,
-            Now::Gone => {
+        match self.initiator.state() {
+            ControllerState::Gone if deleted => Outcome::Deleted,
+            ControllerState::Gone => {
                 let left = |max| self.initiator.attempts() < max;
-                if self.attempts_max.is_none_or(left) { Life::GaveUp } else { Life::Exhausted }
+                if self.attempts_max.is_none_or(left) {
+                    Outcome::GaveUp
+                } else {
+                    Outcome::Exhausted
+                }
             }
-            Now::Away => Life::StillTrying,
-            Now::Live if self.left => Life::CameBack,
-            Now::Live => Life::Undisturbed,
+            ControllerState::Disconnected => Outcome::StillTrying,
+            ControllerState::Live if self.left => Outcome::CameBack,
+            ControllerState::Live => Outcome::Undisturbed,
         }
     }
 
-    pub(crate) fn outcome(&self, healed: bool) -> Option<Read> {
+    pub(crate) fn read_outcome(&self, healed: bool) -> Option<ReadOutcome> {
         let read = self.read.as_ref()?;
         Some(match (self.early, read.get(), healed) {
-            (Some(true), ..) | (None, Some(true), false) => Read::Done,
-            (Some(false), ..) | (None, Some(false), false) => Read::Failed,
-            (None, Some(true), true) => Read::Late,
-            (None, Some(false), true) => Read::LateFailed,
-            (None, None, _) => Read::Held,
+            (Some(true), ..) | (None, Some(true), false) => ReadOutcome::Done,
+            (Some(false), ..) | (None, Some(false), false) => ReadOutcome::Failed,
+            (None, Some(true), true) => ReadOutcome::Late,
+            (None, Some(false), true) => ReadOutcome::LateFailed,
+            (None, None, _) => ReadOutcome::Held,
         })
     }
 }

@@ -14,13 +14,13 @@ use tests::address;
 use tokio::runtime::Handle;
 
 use super::{
-    case::{Options, Wish},
-    case_target::Stage,
-    observe::{Initiator, Now, Pending},
+    case::{Options, OwnerRequest},
+    case_target::CaseTarget,
+    observe::{ControllerState, Initiator, Pending},
 };
 
 /// One controller of ours.
-pub(crate) struct Ours {
+pub(crate) struct OurInitiator {
     runtime: Handle,
     /// Until it is deleted.
     controller: Mutex<Option<Controller>>,
@@ -28,14 +28,14 @@ pub(crate) struct Ours {
     changes: Arc<Mutex<Vec<StateChange>>>,
 }
 
-impl Ours {
+impl OurInitiator {
     /// Connects.
     pub(crate) fn connect(
         runtime: &Handle,
-        stage: &Stage,
+        target: &CaseTarget,
         options: &Options,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut ours = ours(stage, options);
+        let mut ours = ours(target, options);
         ours.authentication.credentials = credentials(options.secrets)?.map(Arc::new);
         let controller = runtime.block_on(Controller::connect(&ours))?;
         let changes = Arc::new(Mutex::new(Vec::new()));
@@ -59,12 +59,12 @@ impl Ours {
     }
 }
 
-impl Initiator for Ours {
-    fn now(&self) -> Now {
+impl Initiator for OurInitiator {
+    fn state(&self) -> ControllerState {
         match self.seen().last().map(|change| change.state) {
-            None | Some(LifecycleState::Live) => Now::Live,
-            Some(LifecycleState::Dead) => Now::Gone,
-            Some(_) => Now::Away,
+            None | Some(LifecycleState::Live) => ControllerState::Live,
+            Some(LifecycleState::Dead) => ControllerState::Gone,
+            Some(_) => ControllerState::Disconnected,
         }
     }
 
@@ -98,15 +98,15 @@ impl Initiator for Ours {
         pending
     }
 
-    fn wish(&self, wish: Wish) {
+    fn request(&self, request: OwnerRequest) {
         let mut controller = self.controller();
-        match wish {
-            Wish::Delete => {
+        match request {
+            OwnerRequest::Delete => {
                 if let Some(controller) = controller.take() {
                     self.runtime.block_on(controller.shutdown());
                 }
             }
-            Wish::Reset => {
+            OwnerRequest::Reset => {
                 if let Some(controller) = &*controller {
                     self.runtime.block_on(controller.reset());
                 }
@@ -114,7 +114,7 @@ impl Initiator for Ours {
         }
     }
 
-    fn story(&self) -> String {
+    fn history(&self) -> String {
         self.seen().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 }
@@ -130,12 +130,12 @@ fn credentials(secrets: [Option<&str>; 2]) -> Result<Option<Credentials>, Box<dy
 }
 
 /// The same options in our terms.
-fn ours(stage: &Stage, options: &Options) -> ConnectOptions {
+fn ours(target: &CaseTarget, options: &Options) -> ConnectOptions {
     let host = options.address.map_or_else(address, str::to_owned);
-    let service = options.service.unwrap_or_else(|| stage.our_service());
+    let service = options.service.unwrap_or_else(|| target.our_service());
     let address = format!("{host}:{service}").parse().expect("an address and a port");
-    let subsystem = options.subsystem.unwrap_or_else(|| stage.nqn()).parse().expect("an NQN");
-    let mut ours = ConnectOptions::new(address, subsystem, stage.our_host().clone());
+    let subsystem = options.subsystem.unwrap_or_else(|| target.nqn()).parse().expect("an NQN");
+    let mut ours = ConnectOptions::new(address, subsystem, target.our_host().clone());
     ours.io_queues = options.io_queues;
     ours.queue_entries = options.queue_entries;
     ours.keep_alive = Duration::from_secs(options.keep_alive.into());

@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::{
     case::{
         Case,
-        Life::{CameBack, Exhausted, GaveUp, Undisturbed},
-        Made, Wish,
+        Outcome::{CameBack, Exhausted, GaveUp, Undisturbed},
+        OwnerRequest, TargetSpec,
     },
-    case_target::Stage,
+    case_target::CaseTarget,
 };
 
-const CLOSED: Made = Made {
+const CLOSED: TargetSpec = TargetSpec {
     closed: true,
     namespace: false,
     subsystem: &[],
@@ -19,11 +19,11 @@ const CLOSED: Made = Made {
     hosts: &[],
     companion: false,
     prepare: None,
-    script: None,
+    fake: None,
     mapped: false,
 };
 
-const WITH_COMPANION: Made = Made { closed: false, companion: true, ..CLOSED };
+const WITH_COMPANION: TargetSpec = TargetSpec { closed: false, companion: true, ..CLOSED };
 
 pub(crate) fn cases() -> Vec<Case> {
     [of_hosts(), of_subsystems(), of_controllers()].concat()
@@ -31,54 +31,54 @@ pub(crate) fn cases() -> Vec<Case> {
 
 fn of_hosts() -> Vec<Case> {
     vec![
-        Case::live("host removed, connection left alone", Stage::disallow)
-            .made(CLOSED)
+        Case::live("host removed, connection left alone", CaseTarget::disallow)
+            .target(CLOSED)
             .watched(Duration::from_secs(4))
             .both(Undisturbed),
-        Case::live("host removed, controller fatal (0x184 DNR)", |stage| {
-            stage.disallow();
-            stage.fatal();
+        Case::live("host removed, controller fatal (0x184 DNR)", |target| {
+            target.disallow();
+            target.fatal();
         })
-        .made(CLOSED)
+        .target(CLOSED)
         .both(GaveUp),
-        Case::live("host removed, port closed for a while (0x184 DNR)", |stage| {
-            stage.disallow();
-            stage.unlink();
+        Case::live("host removed, port closed for a while (0x184 DNR)", |target| {
+            target.disallow();
+            target.unlink();
         })
-        .made(CLOSED)
-        .heal(Stage::link)
+        .target(CLOSED)
+        .heal(CaseTarget::link)
         .both(GaveUp),
-        Case::live("host removed, controller fatal, host allowed before the attempt", |stage| {
-            stage.disallow();
-            stage.fatal();
-            stage.allow();
+        Case::live("host removed, controller fatal, host allowed before the attempt", |target| {
+            target.disallow();
+            target.fatal();
+            target.allow();
         })
-        .made(CLOSED)
+        .target(CLOSED)
         .both(CameBack),
-        Case::live("subsystem no longer for any host, controller fatal (0x184 DNR)", |stage| {
-            stage.subsystem("allow_any_host", "0");
-            stage.fatal();
+        Case::live("subsystem no longer for any host, controller fatal (0x184 DNR)", |target| {
+            target.subsystem("allow_any_host", "0");
+            target.fatal();
         })
         .both(GaveUp),
-        Case::live("subsystem for any host instead of two, controller fatal", |stage| {
-            stage.disallow();
-            stage.subsystem("allow_any_host", "1");
-            stage.fatal();
+        Case::live("subsystem for any host instead of two, controller fatal", |target| {
+            target.disallow();
+            target.subsystem("allow_any_host", "1");
+            target.fatal();
         })
-        .made(CLOSED)
+        .target(CLOSED)
         .both(CameBack),
-        Case::live("host removed, controller fatal, no attempts (ctrl_loss_tmo=0)", |stage| {
-            stage.disallow();
-            stage.fatal();
+        Case::live("host removed, controller fatal, no attempts (ctrl_loss_tmo=0)", |target| {
+            target.disallow();
+            target.fatal();
         })
-        .made(CLOSED)
+        .target(CLOSED)
         .with(|options| options.loss_timeout = 0)
         .both(Exhausted),
-        Case::live("host removed, controller fatal, attempts for ever (0x184 DNR)", |stage| {
-            stage.disallow();
-            stage.fatal();
+        Case::live("host removed, controller fatal, attempts for ever (0x184 DNR)", |target| {
+            target.disallow();
+            target.fatal();
         })
-        .made(CLOSED)
+        .target(CLOSED)
         .with(|options| options.loss_timeout = -1)
         .both(GaveUp),
     ]
@@ -86,28 +86,28 @@ fn of_hosts() -> Vec<Case> {
 
 fn of_subsystems() -> Vec<Case> {
     vec![
-        Case::live("subsystem taken from a port that stays open (0x182 DNR)", Stage::unlink)
-            .made(WITH_COMPANION)
+        Case::live("subsystem taken from a port that stays open (0x182 DNR)", CaseTarget::unlink)
+            .target(WITH_COMPANION)
             .both(GaveUp),
-        Case::live("subsystem taken from an open port, back before the attempt", |stage| {
-            stage.unlink();
-            stage.link();
+        Case::live("subsystem taken from an open port, back before the attempt", |target| {
+            target.unlink();
+            target.link();
         })
-        .made(WITH_COMPANION)
+        .target(WITH_COMPANION)
         .both(CameBack),
-        Case::live("subsystem removed, port stays open (0x182 DNR)", Stage::remove_subsystem)
-            .made(WITH_COMPANION)
+        Case::live("subsystem removed, port stays open (0x182 DNR)", CaseTarget::remove_subsystem)
+            .target(WITH_COMPANION)
             .both(GaveUp),
-        Case::live("subsystem removed and made again before the attempt", |stage| {
-            stage.remove_subsystem();
-            stage.remake_subsystem();
+        Case::live("subsystem removed and made again before the attempt", |target| {
+            target.remove_subsystem();
+            target.remake_subsystem();
         })
-        .made(WITH_COMPANION)
+        .target(WITH_COMPANION)
         .both(CameBack),
-        Case::live("subsystem taken from a port that stays open, for ever (0x182 DNR)", |stage| {
-            stage.unlink();
+        Case::live("subsystem taken from a port that stays open, for ever (0x182 DNR)", |target| {
+            target.unlink();
         })
-        .made(WITH_COMPANION)
+        .target(WITH_COMPANION)
         .with(|options| options.loss_timeout = -1)
         .both(GaveUp),
     ]
@@ -115,16 +115,16 @@ fn of_subsystems() -> Vec<Case> {
 
 fn of_controllers() -> Vec<Case> {
     vec![
-        Case::live("controller ids used up, controller fatal (0x181 DNR)", |stage| {
-            stage.use_up_ids();
-            stage.fatal();
+        Case::live("controller ids used up, controller fatal (0x181 DNR)", |target| {
+            target.use_up_ids();
+            target.fatal();
         })
         .both(GaveUp),
-        Case::live("controller ids used up, connection left alone", Stage::use_up_ids)
+        Case::live("controller ids used up, connection left alone", CaseTarget::use_up_ids)
             .watched(Duration::from_secs(4))
             .both(Undisturbed),
-        Case::live("controller ids used up, reset (0x181 DNR)", Stage::use_up_ids)
-            .wish(Wish::Reset)
+        Case::live("controller ids used up, reset (0x181 DNR)", CaseTarget::use_up_ids)
+            .request(OwnerRequest::Reset)
             .both(GaveUp),
     ]
 }

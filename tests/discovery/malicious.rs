@@ -17,7 +17,7 @@ use rdma_host::{
     proto::{DiscoveryLog, SkipReason},
     wire::Nqn,
 };
-use tests::target::{Answer, Seen, TARGET_ADDRESS, Target};
+use tests::target::{Answer, ReceivedCommand, TARGET_ADDRESS, Target};
 
 /// A log as a target keeps it: the bytes of each entry.
 #[derive(Clone, Default)]
@@ -39,7 +39,7 @@ impl Log {
     }
 
     /// What stands at the place that a command asks for, with zeros behind the end.
-    fn read(&self, seen: Seen) -> Vec<u8> {
+    fn read(&self, seen: ReceivedCommand) -> Vec<u8> {
         let dwords = (seen.u32_at(40) >> 16) + 1 + ((seen.u32_at(44) & 0xffff) << 16);
         let offset = usize::try_from(seen.u64_at(48)).expect("an offset");
         let mut bytes = self.bytes().split_off(offset.min(1024 * (1 + self.entries.len())));
@@ -62,7 +62,7 @@ fn subsystems(count: usize) -> Vec<Vec<u8>> {
 }
 
 /// Whether a command reads the discovery log.
-fn reads_log(seen: Seen) -> bool {
+fn reads_log(seen: ReceivedCommand) -> bool {
     seen.queue == 0 && seen.sqe[0] == 0x02 && seen.sqe[40] == 0x70
 }
 
@@ -87,7 +87,9 @@ fn bed() -> (Fabric, Arc<Host>) {
 }
 
 /// Reads the log of a target with this hook.
-fn read(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Result<DiscoveryLog, Error> {
+fn read(
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
+) -> Result<DiscoveryLog, Error> {
     let (fabric, host) = bed();
     let target = Target::new(&fabric, Box::new(hook));
     run(async {
@@ -100,7 +102,7 @@ fn read(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Result<Discover
 }
 
 /// A target with this log.
-fn with_log(log: Log) -> impl FnMut(Seen, &mut Answer) + Send + 'static {
+fn with_log(log: Log) -> impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static {
     move |seen, answer| {
         if reads_log(seen) {
             answer.data = log.read(seen);
@@ -245,7 +247,7 @@ fn referrals_in_a_circle_are_walked_once() {
             let entries = to.map(|address| entry(1, address, Nqn::DISCOVERY)).to_vec();
             let mut hook = with_log(Log { entries, ..Log::default() });
             let asked = Arc::clone(&asked);
-            let hook = move |seen: Seen, answer: &mut Answer| {
+            let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
                 asked.fetch_add(usize::from(seen.is_fabrics(0x01)), Ordering::Relaxed);
                 hook(seen, answer);
             };
@@ -286,7 +288,7 @@ fn changes_are_told_and_storms_are_survived() {
     // What comes of the event requests: a change, then nonsense, then changes of nothing.
     let mut events = VecDeque::from([0x0070_f002, 0x00c7_ff07, 0x0000_0000, 0xffff_ffff]);
     events.extend([0x0070_f002; 3]);
-    let hook = move |seen: Seen, answer: &mut Answer| {
+    let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.queue == 0 && seen.sqe[0] == 0x06 {
             answer.data[95] = 0x80;
         } else if reads_log(seen) {
@@ -334,7 +336,7 @@ fn a_target_that_tells_nothing_cannot_be_watched() {
 #[test]
 fn a_watch_hears_of_its_own_loss() {
     let (fabric, host) = bed();
-    let hook = |seen: Seen, answer: &mut Answer| {
+    let hook = |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.queue == 0 && seen.sqe[0] == 0x06 {
             answer.data[95] = 0x80;
         } else if reads_log(seen) {
@@ -365,7 +367,7 @@ fn a_watch_hears_of_its_own_loss() {
 fn a_watch_reconnects_until_its_attempts_run_out() {
     let (fabric, host) = bed();
     let mut reads = 0;
-    let hook = move |seen: Seen, answer: &mut Answer| {
+    let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.queue == 0 && seen.sqe[0] == 0x06 {
             answer.data[95] = 0x80;
         } else if reads_log(seen) {

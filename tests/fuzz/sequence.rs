@@ -5,5 +5,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = tests::sequence::play(bytes);
+    let _ = tests::sequence::run(bytes);
 });

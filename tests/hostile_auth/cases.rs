@@ -2,7 +2,7 @@
 
 use auth::{GroupId, message::MessageId};
 use rdma_host::ErrorClass;
-use tests::authentication_hook::Outgoing;
+use tests::authentication_hook::OutgoingMessage;
 
 /// What must come of an attack.
 pub(crate) struct Expected {
@@ -19,13 +19,13 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) group: GroupId,
     pub(crate) two_way: bool,
-    pub(crate) attack: fn(Outgoing<'_>),
+    pub(crate) attack: fn(OutgoingMessage<'_>),
     pub(crate) expected: Expected,
 }
 
 const fn row(
     name: &'static str,
-    attack: fn(Outgoing<'_>),
+    attack: fn(OutgoingMessage<'_>),
     error: &'static str,
     told: Option<u8>,
 ) -> Row {

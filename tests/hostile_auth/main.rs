@@ -15,9 +15,9 @@ use rdma_host::{
     wire::NamespaceId,
 };
 use tests::{
-    authentication_hook::{Door, Outgoing, Report},
+    authentication_hook::{AuthenticationHook, OutgoingMessage, Report},
     authenticator::Settings,
-    target::{Answer, BLOCKS, Seen, TARGET_ADDRESS, Target},
+    target::{Answer, BLOCKS, ReceivedCommand, TARGET_ADDRESS, Target},
 };
 
 use crate::cases::{ROWS, Row};
@@ -75,7 +75,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// A fabric with a target whose hook this is, and the host to connect from. In a runtime.
-fn bed(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Arc<Host> {
+fn bed(hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) -> Arc<Host> {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     tokio::spawn(Target::new(&fabric, Box::new(hook)).run());
@@ -85,7 +85,7 @@ fn bed(hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> Arc<Host> {
 /// Connects to a target with this hook, which must fail.
 fn refused(
     options: &ConnectOptions,
-    hook: impl FnMut(Seen, &mut Answer) + Send + 'static,
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
 ) -> Error {
     run(async {
         let host = bed(hook);
@@ -121,9 +121,9 @@ fn an_honest_door_lets_all_queues_in() {
         .flat_map(|group| HASHES.map(|hash| (group, hash)))
         .flat_map(|(group, hash)| [false, true].map(|two_way| (group, hash, two_way)))
     {
-        let door = Door::new(move |_| settings(hash, group));
+        let authentication = AuthenticationHook::new(move |_| settings(hash, group));
         run(async {
-            let hook = door.clone();
+            let hook = authentication.clone();
             let host = bed(move |seen, answer| hook.answer(seen, answer));
             let controller = Controller::connect_over(&host, &options(two_way)).await;
             let controller = controller.unwrap_or_else(|error| panic!("{hash} {group}: {error}"));
@@ -132,7 +132,7 @@ fn an_honest_door_lets_all_queues_in() {
             write_and_read(&controller).await;
             controller.shutdown().await;
         });
-        let mut report = door.report();
+        let mut report = authentication.report();
         assert_patient("honest", &report);
         report.authenticated.sort_unstable(); // the I/O queues come up together
         assert_eq!(report.authenticated, [0, 1, 2], "{report:?}");
@@ -148,7 +148,7 @@ fn every_lie_has_its_error_and_its_verdict() {
         for queue in [0, 2] {
             let (group, attack) = (row.group, row.attack);
             let hostile = move || {
-                Door::hostile(
+                AuthenticationHook::hostile(
                     move |_| settings(HashId::SHA_256, group),
                     move |out| {
                         if out.queue == queue {
@@ -159,11 +159,11 @@ fn every_lie_has_its_error_and_its_verdict() {
             };
             let name = format!("{}, queue {queue}", row.name);
             let once = options(row.two_way);
-            let door = hostile();
-            let hook = door.clone();
+            let authentication = hostile();
+            let hook = authentication.clone();
             let error = refused(&once, move |seen, answer| hook.answer(seen, answer));
             check(row, &name, queue, &error);
-            let report = door.report();
+            let report = authentication.report();
             assert_patient(&name, &report);
             let told: Vec<_> = row.expected.told.map(|told| (queue, told)).into_iter().collect();
             assert_eq!(report.failures, told, "{name}: {error}");
@@ -173,10 +173,10 @@ fn every_lie_has_its_error_and_its_verdict() {
             again.reconnect.first_connect = true;
             again.reconnect.delay = Duration::from_millis(5);
             again.reconnect.loss_timeout = Some(Duration::from_millis(10));
-            let door = hostile();
-            let hook = door.clone();
+            let authentication = hostile();
+            let hook = authentication.clone();
             let error = refused(&again, move |seen, answer| hook.answer(seen, answer));
-            let connects = door.report().connects;
+            let connects = authentication.report().connects;
             match row.expected.retried {
                 true => assert_eq!(connects, 3, "{name}: {error}"),
                 false => assert_eq!(connects, 1, "{name}: {error}"),
@@ -208,19 +208,22 @@ fn check(row: &Row, name: &str, queue: u16, error: &Error) {
 /// An honest door but for what the hook does after it; returns the error and the report.
 fn meddled(
     options: &ConnectOptions,
-    mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static,
+    mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
 ) -> (Error, Report) {
-    let door = Door::new(|_| settings(HashId::SHA_256, GroupId::NULL));
-    let inner = door.clone();
+    let authentication = AuthenticationHook::new(|_| settings(HashId::SHA_256, GroupId::NULL));
+    let inner = authentication.clone();
     let error = refused(options, move |seen, answer| {
         inner.answer(seen, answer);
         hook(seen, answer);
     });
-    (error, door.report())
+    (error, authentication.report())
 }
 
 /// The same with two more attempts if the error allows them; returns how many there were.
-fn attempts(options: &ConnectOptions, hook: impl FnMut(Seen, &mut Answer) + Send + 'static) -> u32 {
+fn attempts(
+    options: &ConnectOptions,
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
+) -> u32 {
     let mut options = options.clone();
     options.reconnect.first_connect = true;
     options.reconnect.delay = Duration::from_millis(5);
@@ -229,8 +232,8 @@ fn attempts(options: &ConnectOptions, hook: impl FnMut(Seen, &mut Answer) + Send
 }
 
 /// A Connect response of this queue that asks for nothing.
-fn without_asking(queue: u16) -> impl FnMut(Seen, &mut Answer) + Send + Copy + 'static {
-    move |seen: Seen, answer: &mut Answer| {
+fn without_asking(queue: u16) -> impl FnMut(ReceivedCommand, &mut Answer) + Send + Copy + 'static {
+    move |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.is_fabrics(0x01) && seen.queue == queue {
             answer.messages[0][2] = 0;
         }
@@ -256,9 +259,10 @@ fn a_target_that_asks_for_nothing_is_refused() {
 #[test]
 fn a_queue_that_does_not_ask_is_authenticated_all_the_same() {
     for queue in [1, 2] {
-        let door = Door::new(move |_| settings(HashId::SHA_256, GroupId::NULL));
+        let authentication =
+            AuthenticationHook::new(move |_| settings(HashId::SHA_256, GroupId::NULL));
         run(async {
-            let (hook, mut silent) = (door.clone(), without_asking(queue));
+            let (hook, mut silent) = (authentication.clone(), without_asking(queue));
             let host = bed(move |seen, answer| {
                 hook.answer(seen, answer);
                 silent(seen, answer);
@@ -276,7 +280,7 @@ fn a_queue_that_does_not_ask_is_authenticated_all_the_same() {
 fn secure_channels_are_refused() {
     for queue in [0, 1] {
         for bits in [0b100, 0b110] {
-            let asking = move |seen: Seen, answer: &mut Answer| {
+            let asking = move |seen: ReceivedCommand, answer: &mut Answer| {
                 if seen.is_fabrics(0x01) && seen.queue == queue {
                     answer.messages[0][2] = bits;
                 }
@@ -317,7 +321,7 @@ fn floors_hold_against_the_target() {
         let mut options = options(true);
         options.authentication.policy = Policy::new(hash, group).expect("known ids");
         // It chooses what was not offered, as a target would that wants to listen.
-        let door = Door::hostile(
+        let authentication = AuthenticationHook::hostile(
             |_| settings(HashId::SHA_512, GroupId::NULL),
             |out| {
                 if out.id == MessageId::CHALLENGE {
@@ -326,11 +330,11 @@ fn floors_hold_against_the_target() {
                 }
             },
         );
-        let hook = door.clone();
+        let hook = authentication.clone();
         let got = refused(&options, move |seen, answer| hook.answer(seen, answer));
         assert!(format!("{got:?}").contains(error), "{got:?}");
         assert_eq!(got.class(), ErrorClass::Access, "{got}");
-        let report = door.report();
+        let report = authentication.report();
         assert_eq!(report.failures, [(0, told)]);
         assert_patient(error, &report);
     }
@@ -343,8 +347,8 @@ const STEPS: u32 = 5;
 fn at_step(
     queue: u16,
     step: u32,
-    mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static,
-) -> impl FnMut(Seen, &mut Answer) + Send + 'static {
+    mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
+) -> impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static {
     let mut count = 0;
     move |seen, answer| {
         if seen.is_fabrics(0x01) {
@@ -367,7 +371,7 @@ fn statuses_end_the_exchange_as_they_say() {
             for status in [0x002, 0x00c, 0x191, 0x7ff] {
                 for (bit, connects) in [(0, 3), (DO_NOT_RETRY, 1)] {
                     let status = status | bit;
-                    let refuse = move |seen: Seen, answer: &mut Answer| {
+                    let refuse = move |seen: ReceivedCommand, answer: &mut Answer| {
                         answer.data.clear();
                         answer.messages = vec![seen.response(status, 0)];
                     };
@@ -392,7 +396,7 @@ fn statuses_end_the_exchange_as_they_say() {
 fn a_connection_closed_in_the_middle_is_lost_or_a_refusal() {
     for queue in [0, 2] {
         for step in 0..STEPS {
-            let close = |_: Seen, answer: &mut Answer| {
+            let close = |_: ReceivedCommand, answer: &mut Answer| {
                 answer.data.clear();
                 answer.messages.clear();
                 answer.disconnect = true;
@@ -430,7 +434,7 @@ fn a_connection_closed_in_the_middle_is_lost_or_a_refusal() {
 fn a_failure1_is_not_lost_when_the_connection_closes_behind_it() {
     for queue in [0, 2] {
         for step in [1, 3] {
-            let refuse = |_: Seen, answer: &mut Answer| {
+            let refuse = |_: ReceivedCommand, answer: &mut Answer| {
                 answer.data = vec![0; 4096];
                 answer.data[..8].copy_from_slice(&[0, 0xf1, 0, 0, 0, 0, 1, 1]);
                 answer.disconnect = true;
@@ -446,7 +450,7 @@ fn a_failure1_is_not_lost_when_the_connection_closes_behind_it() {
 #[test]
 fn messages_longer_than_the_buffer_reach_no_other_memory() {
     for step in [1, 3] {
-        let flood = |_: Seen, answer: &mut Answer| answer.data = vec![0xee; 1 << 20];
+        let flood = |_: ReceivedCommand, answer: &mut Answer| answer.data = vec![0xee; 1 << 20];
         let (error, report) = meddled(&options(true), at_step(0, step, flood));
         assert!(matches!(error, Error::Transport(_)), "{error:?}");
         assert_patient("flood", &report);
@@ -460,7 +464,8 @@ fn messages_that_were_not_sent_are_not_there() {
     for queue in [0, 2] {
         for step in [1, 3] {
             for length in [0, 1, 6] {
-                let cut = move |_: Seen, answer: &mut Answer| answer.data.truncate(length);
+                let cut =
+                    move |_: ReceivedCommand, answer: &mut Answer| answer.data.truncate(length);
                 let (error, report) = meddled(&options(true), at_step(queue, step, cut));
                 let Error::Authentication {
                     queue: at,
@@ -473,7 +478,8 @@ fn messages_that_were_not_sent_are_not_there() {
                 let told = failure.error().explanation().expect("it is told").0;
                 assert_eq!(report.failures, [(queue, told)], "{length} at {step}: {error}");
                 assert_patient("cut", &report);
-                let cut = move |_: Seen, answer: &mut Answer| answer.data.truncate(length);
+                let cut =
+                    move |_: ReceivedCommand, answer: &mut Answer| answer.data.truncate(length);
                 // Another message than due ends it for good, as with Linux; an unreadable one not.
                 let expected = if failure.is_final() { 1 } else { 3 };
                 let tried = attempts(&options(true), at_step(queue, step, cut));
@@ -490,7 +496,7 @@ fn silence_has_a_deadline_at_every_step() {
         for step in 0..STEPS {
             let (silent, fell) = tokio::sync::oneshot::channel();
             let mut silent = Some(silent);
-            let silence = move |_: Seen, answer: &mut Answer| {
+            let silence = move |_: ReceivedCommand, answer: &mut Answer| {
                 answer.data.clear();
                 answer.messages.clear();
                 if let Some(silent) = silent.take() {
@@ -517,7 +523,7 @@ fn a_target_that_drips_is_given_up() {
     for queue in [0, 2] {
         let (begun, begins) = tokio::sync::oneshot::channel();
         let mut begun = Some(begun);
-        let drip = move |seen: Seen, answer: &mut Answer| {
+        let drip = move |seen: ReceivedCommand, answer: &mut Answer| {
             if seen.queue == queue && (seen.is_fabrics(0x05) || seen.is_fabrics(0x06)) {
                 answer.delay = Duration::from_millis(9_500);
                 if let Some(begun) = begun.take() {
@@ -538,10 +544,10 @@ fn a_target_that_drips_is_given_up() {
 /// Connects two-way, which must fail; time is stopped once `begins` says so.
 fn out_of_time(
     begins: tokio::sync::oneshot::Receiver<()>,
-    mut hook: impl FnMut(Seen, &mut Answer) + Send + 'static,
+    mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
 ) -> Error {
-    let door = Door::new(|_| settings(HashId::SHA_256, GroupId::NULL));
-    let inner = door.clone();
+    let authentication = AuthenticationHook::new(|_| settings(HashId::SHA_256, GroupId::NULL));
+    let inner = authentication.clone();
     let error = run(async {
         let host = bed(move |seen, answer| {
             inner.answer(seen, answer);
@@ -559,7 +565,7 @@ fn out_of_time(
             () = stop => unreachable!("it waits for ever"),
         }
     });
-    assert_patient("silence", &door.report());
+    assert_patient("silence", &authentication.report());
     error
 }
 
@@ -567,12 +573,16 @@ fn out_of_time(
 #[test]
 fn a_controller_that_reconnects_is_as_strict() {
     for (turn, reason, tries) in [
-        ((|out| out.message[16..].fill(9)) as fn(Outgoing<'_>), GiveUpReason::NotRetryable, 1),
+        (
+            (|out| out.message[16..].fill(9)) as fn(OutgoingMessage<'_>),
+            GiveUpReason::NotRetryable,
+            1,
+        ),
         (|out| out.message[4] ^= 1, GiveUpReason::NotRetryable, 1),
         (|out| out.message.push(1), GiveUpReason::Exhausted, 3),
     ] {
         let mut connects = 0;
-        let door = Door::hostile(
+        let authentication = AuthenticationHook::hostile(
             |_| settings(HashId::SHA_256, GroupId::NULL),
             move |out| {
                 connects += u32::from(out.queue == 0 && out.id == MessageId::CHALLENGE);
@@ -581,7 +591,7 @@ fn a_controller_that_reconnects_is_as_strict() {
                 }
             },
         );
-        let hook = door.clone();
+        let hook = authentication.clone();
         let error = run(async {
             let host = bed(move |seen, answer| {
                 hook.answer(seen, answer);
@@ -605,6 +615,6 @@ fn a_controller_that_reconnects_is_as_strict() {
         });
         let Error::GaveUp(end) = &error else { panic!("{error:?}") };
         assert_eq!((end.attempts, end.reason), (tries, reason), "{error}");
-        assert_patient("reconnect", &door.report());
+        assert_patient("reconnect", &authentication.report());
     }
 }

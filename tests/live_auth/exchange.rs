@@ -23,7 +23,7 @@ pub(super) struct Inputs<'a> {
 
 impl Inputs<'_> {
     /// Plays it with the target, which must accept us, and prove itself if asked to.
-    pub(super) fn play(&self) -> Value {
+    pub(super) fn run(&self) -> Value {
         let credentials = self.credentials();
         let negotiation = Negotiation {
             credentials: &credentials,

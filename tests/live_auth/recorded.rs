@@ -48,7 +48,7 @@ fn exchanges_with_known_randomness_succeed() {
                     challenge_random: noise(64, u64::from(number) + 1000),
                     exponent_random: noise(52, u64::from(number) + 2000),
                 };
-                let row = inputs.play();
+                let row = inputs.run();
                 let how = &row["outcome"]["authenticated"];
                 assert_eq!((&how["hash"], &how["group"]), (&hash.into(), &group.into()));
                 println!("TRANSCRIPT {row}");

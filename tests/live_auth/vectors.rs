@@ -123,7 +123,7 @@ impl Case {
         known || (odd && self.group == 1) || self.number.is_multiple_of(23)
     }
 
-    fn play(&self, exchange: Option<&KeyExchange>) -> Value {
+    fn run(&self, exchange: Option<&KeyExchange>) -> Value {
         let controller = self.controller.as_ref();
         let inputs = Inputs {
             note: format!("{}: case {}, {}", kernel(), self.number, self.note),
@@ -136,7 +136,7 @@ impl Case {
             challenge_random: padded(controller.map_or("", |controller| &controller.c2), 64),
             exponent_random: padded(exchange.map_or("", |exchange| &exchange.host_random), 52),
         };
-        inputs.play()
+        inputs.run()
     }
 
     /// Checks what the file says of it; returns whether that is all of the kernel's response.
@@ -189,7 +189,7 @@ fn the_kernel_agrees_with_the_vectors() {
         if let Some(controller) = &case.controller {
             set("dhchap_ctrl_key", &controller.secret);
         }
-        let row = case.play(exchange);
+        let row = case.run(exchange);
         known += usize::from(case.check(exchange, &row));
         rows.push(row);
     }

@@ -85,9 +85,9 @@ fn limits_change_and_data_does_not() {
             })
             .collect();
         for step in STEPS.iter().filter(|step| known || step.attribute != "mdts") {
-            lever(&["unlink", "port", "1", SUBSYSTEM]).await;
-            lever(&["set", "port", "1", step.attribute, step.value]).await;
-            lever(&["link", "port", "1", SUBSYSTEM]).await;
+            change_target(&["unlink", "port", "1", SUBSYSTEM]).await;
+            change_target(&["set", "port", "1", step.attribute, step.value]).await;
+            change_target(&["link", "port", "1", SUBSYSTEM]).await;
             reach(&mut changes, LifecycleState::Live).await;
             let agreed = controller.negotiated();
             let seen = (agreed.queue_entries, agreed.in_capsule_bytes, agreed.transfer_bytes_max);

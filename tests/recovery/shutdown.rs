@@ -1,7 +1,7 @@
 //! The end by the owner's wish comes soon, whatever state the controller is in, with the target
 //! gone. The same over a silent wire is in `flaps`.
 
-use tests::shutdown::{STATES, cancel_after, end_in};
+use tests::shutdown::{STATES, cancel_after, shut_down_in};
 
 use super::*;
 
@@ -10,10 +10,10 @@ use super::*;
 fn the_end_comes_soon_in_every_state() {
     in_runtime(async {
         for state in STATES {
-            let close = async || lever(&["unlink", "port", "1", SUBSYSTEM]).await;
-            let took = end_in(state, &quick(), close).await;
+            let close = async || change_target(&["unlink", "port", "1", SUBSYSTEM]).await;
+            let took = shut_down_in(state, &quick(), close).await;
             println!("{state}, the port closed: ended {took:?} after the wish");
-            lever(&["link", "port", "1", SUBSYSTEM]).await;
+            change_target(&["link", "port", "1", SUBSYSTEM]).await;
         }
         // Nobody is at the first address; nobody listens at the second.
         let mut options = quick();

@@ -12,7 +12,7 @@ use auth::message::{FailureMessage, MessageId};
 
 use crate::{
     authenticator::{Authenticator, Settings},
-    target::{Answer, Seen},
+    target::{Answer, ReceivedCommand},
 };
 
 /// ATR in the result of a Connect.
@@ -20,7 +20,7 @@ const ATR: u8 = 1 << 1;
 
 /// A message of the controller on its way out.
 #[derive(Debug)]
-pub struct Outgoing<'a> {
+pub struct OutgoingMessage<'a> {
     /// On which queue.
     pub queue: u16,
     /// Which message the door means to send.
@@ -32,7 +32,7 @@ pub struct Outgoing<'a> {
 }
 
 /// Changes messages of the controller.
-pub type Attack = Box<dyn FnMut(Outgoing<'_>) + Send>;
+pub type Attack = Box<dyn FnMut(OutgoingMessage<'_>) + Send>;
 
 /// What a host did at the door.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub struct Report {
 
 /// The door. Clones are the same door.
 #[derive(Clone)]
-pub struct Door {
+pub struct AuthenticationHook {
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -62,13 +62,13 @@ struct Inner {
     report: Report,
 }
 
-impl std::fmt::Debug for Door {
+impl std::fmt::Debug for AuthenticationHook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door").finish_non_exhaustive()
+        f.debug_struct("AuthenticationHook").finish_non_exhaustive()
     }
 }
 
-impl Door {
+impl AuthenticationHook {
     /// An honest door, with the settings of each queue.
     pub fn new(settings: impl Fn(u16) -> Settings + Send + 'static) -> Self {
         Self::hostile(settings, |_| ())
@@ -77,7 +77,7 @@ impl Door {
     /// A door whose messages are changed on their way out.
     pub fn hostile(
         settings: impl Fn(u16) -> Settings + Send + 'static,
-        attack: impl FnMut(Outgoing<'_>) + Send + 'static,
+        attack: impl FnMut(OutgoingMessage<'_>) + Send + 'static,
     ) -> Self {
         let inner = Inner {
             settings: Box::new(settings),
@@ -95,7 +95,7 @@ impl Door {
     }
 
     /// Answers what concerns authentication; the rest stays as it is.
-    pub fn answer(&self, seen: Seen, answer: &mut Answer) {
+    pub fn answer(&self, seen: ReceivedCommand, answer: &mut Answer) {
         self.lock().answer(seen, answer);
     }
 
@@ -105,7 +105,7 @@ impl Door {
 }
 
 impl Inner {
-    fn answer(&mut self, seen: Seen, answer: &mut Answer) {
+    fn answer(&mut self, seen: ReceivedCommand, answer: &mut Answer) {
         if seen.is_fabrics(0x01) {
             self.report.connects += u32::from(seen.queue == 0);
             let settings = (self.settings)(seen.queue);
@@ -128,7 +128,7 @@ impl Inner {
             let sent = authenticator.last_sent().to_vec();
             let (id, mut message) = authenticator.next_message();
             let (queue, sent) = (seen.queue, &sent[..]);
-            (self.attack)(Outgoing { queue, id, sent, message: &mut message });
+            (self.attack)(OutgoingMessage { queue, id, sent, message: &mut message });
             if message.len() < length {
                 message.resize(length, 0);
             }

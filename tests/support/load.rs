@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use verbs::Buffer;
 
 /// Nothing in the bed takes as long; who waits longer hangs.
-pub const HANGS: Duration = Duration::from_secs(60);
+pub const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Many readers of one controller.
 pub struct Load {
@@ -24,7 +24,7 @@ pub struct Load {
 ///
 /// Outside the bed.
 #[must_use]
-pub fn soon() -> ConnectOptions {
+pub fn quick_options() -> ConnectOptions {
     let mut options = crate::options();
     options.io_queues = 2;
     options.keep_alive = Duration::from_secs(2);
@@ -70,7 +70,7 @@ impl Load {
     /// # Panics
     ///
     /// When one does not, or not by the transport.
-    pub async fn ends(self) -> Error {
+    pub async fn failure(self) -> Error {
         let Self { controller, readers } = self;
         let ended = async {
             for reader in readers {
@@ -82,12 +82,12 @@ impl Load {
             controller.shutdown().await;
             cause
         };
-        tokio::time::timeout(HANGS, ended).await.expect("every request ends")
+        tokio::time::timeout(HANG_TIMEOUT, ended).await.expect("every request ends")
     }
 
     /// Whether all still read.
     #[must_use]
-    pub fn goes_on(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         !self.readers.iter().any(JoinHandle::is_finished)
     }
 
@@ -105,6 +105,6 @@ impl Load {
                 assert!(failed.buffer.is_some(), "the buffer comes back");
             }
         };
-        tokio::time::timeout(HANGS, ended).await.expect("every request ends");
+        tokio::time::timeout(HANG_TIMEOUT, ended).await.expect("every request ends");
     }
 }

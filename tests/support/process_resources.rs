@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::load::HANGS;
+use crate::load::HANG_TIMEOUT;
 
 /// Our open files, and what an RDMA device has given out.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,14 +46,14 @@ impl ProcessResources {
     /// # Panics
     ///
     /// When it never is.
-    pub fn come_back(&self, device: &str) {
+    pub fn wait_until_released(&self, device: &str) {
         let begun = Instant::now();
         loop {
             let now = Self::of(device);
             if now == *self {
                 return;
             }
-            assert!(begun.elapsed() < HANGS, "before: {self:#?}\nand now: {now:#?}");
+            assert!(begun.elapsed() < HANG_TIMEOUT, "before: {self:#?}\nand now: {now:#?}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -1,7 +1,7 @@
 //! Any sequence of operations on the verbs engine, read from bytes, over the fabric.
 //!
 //! Two hosts, several queue pairs and completion queues each. Whatever the bytes say, these hold,
-//! or [`play`] panics:
+//! or [`run`] panics:
 //!
 //! * each work request completes once, or comes back once when its queue pair closes;
 //! * it gives back the buffers it was given, and no others;
@@ -26,13 +26,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rdma_fabric::{Fabric, Objects};
 
-use connection_end::End;
-use faults::Harm;
-use host::Side;
-use input::Bytes;
+use connection_end::ConnectionEnd;
+use faults::Faults;
+use host::HostState;
+use input::Input;
 
 /// How often what happened, by name.
-pub type Tally = BTreeMap<String, u64>;
+pub type Counts = BTreeMap<String, u64>;
 
 /// Does what the bytes say: three to an operation, at most [`OPERATIONS_MAX`] of them. The first
 /// three are a seed for the fabric, and what harm may be done.
@@ -41,51 +41,51 @@ pub type Tally = BTreeMap<String, u64>;
 ///
 /// When something does not hold that must.
 #[must_use]
-pub fn play(bytes: &[u8]) -> Tally {
-    let mut play = Play::new(bytes);
+pub fn run(bytes: &[u8]) -> Counts {
+    let mut run = Run::new(bytes);
     for _ in 0..OPERATIONS_MAX {
-        let Some([code, who, value]) = play.bytes.operation() else { break };
-        play.operate(code, who, value);
+        let Some([code, who, value]) = run.input.operation() else { break };
+        run.operate(code, who, value);
     }
-    play.finish()
+    run.finish()
 }
 
-struct Play<'a> {
+struct Run<'a> {
     fabric: Fabric,
-    sides: [Side; 2],
-    bytes: Bytes<'a>,
-    harm: Harm,
+    hosts: [HostState; 2],
+    input: Input<'a>,
+    faults: Faults,
     sent: BTreeMap<u32, work::Message>,
     made: u32,
-    tally: Tally,
+    counts: Counts,
 }
 
-impl<'a> Play<'a> {
+impl<'a> Run<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        let mut bytes = Bytes::new(bytes);
-        let [seed, allowed, _] = bytes.operation().unwrap_or_default();
+        let mut input = Input::new(bytes);
+        let [seed, allowed, _] = input.operation().unwrap_or_default();
         let fabric = Fabric::new(seed.into());
-        let sides = [0, 1].map(|index| Side::new(&fabric, index));
+        let hosts = [0, 1].map(|index| HostState::new(&fabric, index));
         Self {
             fabric,
-            sides,
-            bytes,
-            harm: Harm::allowed(allowed),
+            hosts,
+            input,
+            faults: Faults::allowed(allowed),
             sent: BTreeMap::new(),
             made: 0,
-            tally: Tally::new(),
+            counts: Counts::new(),
         }
     }
 
     /// One operation: what, at which end, and with what.
     fn operate(&mut self, code: u8, who: u8, value: u8) {
-        let at = (usize::from(who & 1), usize::from(who >> 1) % ENDS);
+        let at = At { host: usize::from(who & 1), end: usize::from(who >> 1) % CONNECTIONS_MAX };
         let queue = usize::from(who >> 4) % QUEUES;
         match code % 48 {
             0..4 => self.establish(at, value),
             4 => self.open(at, value),
             5 | 6 => self.connection_event(at, value),
-            7 => self.listener_event(at.0, value),
+            7 => self.listener_event(at.host, value),
             8..12 => self.post_send(at, value),
             12 | 13 => self.post_inline(at, value),
             14..18 => self.post_receive(at),
@@ -95,27 +95,27 @@ impl<'a> Play<'a> {
             23 => self.invalidate(at),
             24 => self.reclaim(at),
             25..28 => self.flush(at),
-            28..32 => drop(self.poll((at.0, queue), value)),
-            32 => self.arm((at.0, queue)),
-            33 => self.sides[at.0].acknowledge(queue),
-            34 => self.sides[at.0].resize(queue, value),
-            35 => self.retire_again(at),
+            28..32 => drop(self.poll(at.host, queue, value)),
+            32 => self.arm(at.host, queue),
+            33 => self.hosts[at.host].acknowledge(queue),
+            34 => self.hosts[at.host].resize(queue, value),
+            35 => self.complete_again(at),
             36 | 37 => self.fabric.settle(),
             38 => drop(self.fabric.step()),
             39 => self.fabric.advance(Duration::from_millis(u64::from(value) * 8)),
-            40 | 41 => self.do_harm(value),
+            40 | 41 => self.inject_fault(value),
             42 if value < 64 => self.disconnect(at),
             43 if value < 64 => self.close(at),
             44 if value < 64 => self.drop_part(at, value),
-            45 => self.sides[at.0].device_events(),
-            46 if value < 32 => self.sides[at.0].drop_something(value),
+            45 => self.hosts[at.host].device_events(),
+            46 if value < 32 => self.hosts[at.host].drop_something(value),
             _ => self.flush_and_settle(at),
         }
         self.check_credits();
     }
 
     fn count(&mut self, what: impl Into<String>) {
-        *self.tally.entry(what.into()).or_default() += 1;
+        *self.counts.entry(what.into()).or_default() += 1;
     }
 
     fn number(&mut self) -> u32 {
@@ -123,17 +123,17 @@ impl<'a> Play<'a> {
         self.made
     }
 
-    fn end(&mut self, (side, end): At) -> Option<&mut End> {
-        self.sides[side].ends[end].as_mut()
+    fn end(&mut self, At { host, end }: At) -> Option<&mut ConnectionEnd> {
+        self.hosts[host].ends[end].as_mut()
     }
 
     fn all_ends() -> impl Iterator<Item = At> {
-        (0..2).flat_map(|side| (0..ENDS).map(move |end| (side, end)))
+        (0..2).flat_map(|host| (0..CONNECTIONS_MAX).map(move |end| At { host, end }))
     }
 
     fn check_credits(&self) {
-        let ends = self.sides.iter().flat_map(|side| side.ends.iter().flatten());
-        ends.for_each(End::check_credits);
+        let ends = self.hosts.iter().flat_map(|host| host.ends.iter().flatten());
+        ends.for_each(ConnectionEnd::check_credits);
     }
 
     fn flush_and_settle(&mut self, at: At) {
@@ -142,7 +142,7 @@ impl<'a> Play<'a> {
     }
 
     /// Ends all connections, and with them all that is posted; then drops everything.
-    fn finish(mut self) -> Tally {
+    fn finish(mut self) -> Counts {
         self.fabric.run_until_idle();
         for at in Self::all_ends() {
             self.drain(at);
@@ -150,21 +150,21 @@ impl<'a> Play<'a> {
         self.check_credits();
         let mut left: Vec<At> = Self::all_ends().collect();
         while !left.is_empty() {
-            let choice = self.bytes.pick(2 * left.len());
+            let choice = self.input.pick(2 * left.len());
             let at = left.remove(choice / 2);
             if choice.is_multiple_of(2) {
                 self.close(at);
             }
-            let [first, second] = &mut self.sides;
-            let side = if at.0 == 0 { first } else { second };
-            side.ends[at.1] = None;
-            side.drop_something(u8::try_from(self.bytes.pick(8)).expect("less than 8"));
+            let [first, second] = &mut self.hosts;
+            let host = if at.host == 0 { first } else { second };
+            host.ends[at.end] = None;
+            host.drop_something(u8::try_from(self.input.pick(8)).expect("less than 8"));
         }
-        let Self { fabric, sides, tally, .. } = self;
-        drop(sides);
+        let Self { fabric, hosts, counts, .. } = self;
+        drop(hosts);
         fabric.run_until_idle();
         assert_eq!(fabric.objects(), Objects::default(), "something is left");
-        tally
+        counts
     }
 
     /// What is posted to a connection comes back when it ends, and with it all credits.
@@ -176,23 +176,27 @@ impl<'a> Play<'a> {
         let live = end.is_live();
         self.fabric.run_until_idle(); // completions may be late
         for queue in 0..QUEUES {
-            while self.poll((at.0, queue), u8::MAX) > 0 {}
+            while self.poll(at.host, queue, u8::MAX) > 0 {}
         }
-        let Some(end) = self.sides[at.0].ends[at.1].as_ref() else { return };
-        let reached = self.sides[at.0].has_queue(end.queue) && !self.sides[at.0].overrun;
-        if ended && live && !unflushed && reached && !self.harm.suppresses {
+        let Some(end) = self.hosts[at.host].ends[at.end].as_ref() else { return };
+        let reached = self.hosts[at.host].has_queue(end.queue) && !self.hosts[at.host].overrun;
+        if ended && live && !unflushed && reached && !self.faults.suppresses {
             end.assert_idle();
             self.count("drained");
         }
     }
 }
 
-/// A side, and a place among its ends.
-type At = (usize, usize);
+/// Indices of a connection's end: that of its host, and that among the host's ends.
+#[derive(Clone, Copy)]
+struct At {
+    host: usize,
+    end: usize,
+}
 
 /// Operations of one play.
 pub const OPERATIONS_MAX: usize = 2000;
-/// Queue pairs of a side at a time.
-const ENDS: usize = 4;
-/// Completion queues of a side.
+/// Queue pairs of a host at a time.
+const CONNECTIONS_MAX: usize = 4;
+/// Completion queues of a host.
 const QUEUES: usize = 2;

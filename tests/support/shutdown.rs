@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdma_host::{ConnectOptions, Controller, Error, proto::LifecycleState, wire::NamespaceId};
 
-use crate::load::HANGS;
+use crate::load::HANG_TIMEOUT;
 
 /// Where a controller can be when its owner has had enough, once it was live.
 pub const STATES: [LifecycleState; 4] = [
@@ -20,7 +20,7 @@ pub const STATES: [LifecycleState; 4] = [
 /// # Panics
 ///
 /// When it never gets there, or the read does not end.
-pub async fn end_in(
+pub async fn shut_down_in(
     state: LifecycleState,
     options: &ConnectOptions,
     kill: impl AsyncFnOnce(),
@@ -34,12 +34,12 @@ pub async fn end_in(
     if state != LifecycleState::Live {
         let reached =
             async { while changes.next().await.is_some_and(|change| change.state != state) {} };
-        tokio::time::timeout(HANGS, reached).await.expect("it gets there");
+        tokio::time::timeout(HANG_TIMEOUT, reached).await.expect("it gets there");
     }
     let begun = Instant::now();
     controller.shutdown().await;
     let took = begun.elapsed();
-    let read = tokio::time::timeout(HANGS, read).await.expect("it ends").expect("no panic");
+    let read = tokio::time::timeout(HANG_TIMEOUT, read).await.expect("it ends").expect("no panic");
     let failed = read.expect_err("the target is gone");
     assert!(matches!(failed.error, Error::Closed), "{state}: {failed}");
     assert!(failed.buffer.is_some(), "the buffer comes back");
@@ -60,6 +60,6 @@ pub async fn cancel_after(time: Duration, options: &ConnectOptions) -> Duration 
     let begun = Instant::now();
     drop(connecting);
     let ended = async { while changes.next().await.is_some() {} };
-    tokio::time::timeout(HANGS, ended).await.expect("it ends");
+    tokio::time::timeout(HANG_TIMEOUT, ended).await.expect("it ends");
     begun.elapsed()
 }

@@ -40,7 +40,7 @@ const IN_CAPSULE: usize = 4096;
 
 /// A command as it came in.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct ReceivedCommand {
     /// On which queue; 0 is the admin queue.
     pub queue: u16,
     /// The 64 bytes.
@@ -69,7 +69,7 @@ pub struct Answer {
 }
 
 /// Changes answers. Called for every command, in order.
-pub type Hook = Box<dyn FnMut(Seen, &mut Answer) + Send>;
+pub type Hook = Box<dyn FnMut(ReceivedCommand, &mut Answer) + Send>;
 
 /// The target; [`run`](Self::run) it as a task.
 pub struct Target<P: Provider = Host> {
@@ -77,8 +77,8 @@ pub struct Target<P: Provider = Host> {
     queues: Vec<Queue<P>>,
     script: Script,
     accept: Vec<u8>,
-    refuse: Refuse,
-    hang_up: Arc<AtomicBool>,
+    refuse: RejectHook,
+    disconnect_all: Arc<AtomicBool>,
 }
 
 /// How much the target grants.
@@ -98,7 +98,7 @@ impl Default for Size {
 
 /// What a connection request is refused with, if it is: from its private data to that of the
 /// refusal.
-pub type Refuse = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
+pub type RejectHook = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
 /// What the answers are made of.
 struct Script {
@@ -128,9 +128,9 @@ struct Queue<P: Provider> {
     completions: CompletionQueue<P>,
     state: State<P>,
     /// Writes whose data is on its way here: by tag.
-    reading: Vec<Option<Seen>>,
+    reading: Vec<Option<ReceivedCommand>>,
     /// Answers to go out later.
-    late: Vec<(Instant, Seen, Answer)>,
+    late: Vec<(Instant, ReceivedCommand, Answer)>,
 }
 
 enum State<P: Provider> {
@@ -139,7 +139,7 @@ enum State<P: Provider> {
     Gone,
 }
 
-impl Seen {
+impl ReceivedCommand {
     /// Whether the command is a Fabrics command of this type.
     #[must_use]
     pub fn is_fabrics(&self, fabrics_type: u8) -> bool {
@@ -244,21 +244,21 @@ impl<P: Provider> Target<P> {
         accept[2] = 32;
         let (disk, size) = (vec![0; BLOCKS * BLOCK], Size::default());
         let script = Script { disk, size, hook, authentication: None };
-        let (refuse, hang_up): (Refuse, _) = (Box::new(|_| None), Arc::default());
-        Self { listener, queues: Vec::new(), script, accept, refuse, hang_up }
+        let (refuse, disconnect_all): (RejectHook, _) = (Box::new(|_| None), Arc::default());
+        Self { listener, queues: Vec::new(), script, accept, refuse, disconnect_all }
     }
 
     /// The same, refusing connection requests.
     #[must_use]
-    pub fn refusing(mut self, refuse: Refuse) -> Self {
+    pub fn rejecting(mut self, refuse: RejectHook) -> Self {
         self.refuse = refuse;
         self
     }
 
     /// The same, closing all connections whenever this is set.
     #[must_use]
-    pub fn hanging_up(mut self, when: Arc<AtomicBool>) -> Self {
-        self.hang_up = when;
+    pub fn disconnecting(mut self, when: Arc<AtomicBool>) -> Self {
+        self.disconnect_all = when;
         self
     }
 
@@ -326,9 +326,9 @@ impl<P: Provider> Target<P> {
 
     /// Does what there is to do; says whether there was anything.
     fn step(&mut self, idle: Idle) -> bool {
-        let mut busy = self.hang_up.swap(false, Ordering::Relaxed);
+        let mut busy = self.disconnect_all.swap(false, Ordering::Relaxed);
         if busy {
-            self.queues.iter_mut().for_each(Queue::hang_up);
+            self.queues.iter_mut().for_each(Queue::disconnect_all);
         }
         while let Some(event) = self.listener.next_event().expect("the listener lives") {
             busy = true;
@@ -396,7 +396,7 @@ impl<P: Provider> Queue<P> {
         Some(Self { id, endpoint, domain, completions, state, reading, late })
     }
 
-    fn hang_up(&mut self) {
+    fn disconnect_all(&mut self) {
         // It may have done so already.
         let _ = self.endpoint.disconnect();
         self.state = State::Gone;
@@ -455,7 +455,8 @@ impl<P: Provider> Queue<P> {
                 let mut capsule = vec![0; length as usize];
                 buffer.copy_out(0, &mut capsule);
                 let _ = queue_pair.post_receive(buffer, 0);
-                let seen = Seen { queue: self.id, sqe: capsule[..64].try_into().expect("64") };
+                let seen =
+                    ReceivedCommand { queue: self.id, sqe: capsule[..64].try_into().expect("64") };
                 self.begin(seen, &capsule[64..], script);
             }
             CompletedWork::Send { tag, buffers } => {
@@ -471,7 +472,7 @@ impl<P: Provider> Queue<P> {
     }
 
     /// A command came in; data that is still at the host is fetched first.
-    fn begin(&mut self, seen: Seen, in_capsule: &[u8], script: &mut Script) {
+    fn begin(&mut self, seen: ReceivedCommand, in_capsule: &[u8], script: &mut Script) {
         note_of(", its target", &format!("queue {} got opcode {:#04x}", seen.queue, seen.sqe[0]));
         let takes_data =
             seen.is_fabrics(0x01) || seen.is_fabrics(0x05) || (seen.is_io() && seen.sqe[0] == 0x01);
@@ -487,7 +488,7 @@ impl<P: Provider> Queue<P> {
         let _ = queue_pair.rdma_read(buffer, place, tag);
     }
 
-    fn finish(&mut self, seen: Seen, data: &[u8], script: &mut Script) {
+    fn finish(&mut self, seen: ReceivedCommand, data: &[u8], script: &mut Script) {
         let mut answer = honest(seen, data, script);
         answer.invalidate = seen.to_invalidate();
         if seen.sqe[0] == 0x7f {
@@ -503,7 +504,7 @@ impl<P: Provider> Queue<P> {
         }
     }
 
-    fn send(&mut self, seen: Seen, answer: &Answer) {
+    fn send(&mut self, seen: ReceivedCommand, answer: &Answer) {
         let State::Live(queue_pair) = &mut self.state else { return };
         if !answer.data.is_empty() {
             let (_, mut place) = seen.keyed();
@@ -532,7 +533,7 @@ impl<P: Provider> Queue<P> {
 }
 
 impl Authentication {
-    fn take_part(&mut self, seen: Seen, data: &[u8], answer: &mut Answer) {
+    fn take_part(&mut self, seen: ReceivedCommand, data: &[u8], answer: &mut Answer) {
         if seen.is_fabrics(0x01) {
             answer.messages = vec![seen.response(0, 0x0002_0007)];
         } else if seen.is_fabrics(0x05) {
@@ -558,7 +559,7 @@ fn filled<P: Provider>(domain: &ProtectionDomain<P>, bytes: &[u8]) -> Buffer {
 }
 
 /// What a target that follows the specification answers.
-fn honest(seen: Seen, data: &[u8], script: &mut Script) -> Answer {
+fn honest(seen: ReceivedCommand, data: &[u8], script: &mut Script) -> Answer {
     let Script { disk, size, .. } = script;
     let mut answer = Answer::default();
     let result = match (seen.sqe[0], seen.sqe[4], seen.sqe[44]) {

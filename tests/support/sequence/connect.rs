@@ -6,12 +6,12 @@ use rdma_fabric::Host;
 use verbs::{ConnectParameters, ConnectionEvent, Endpoint, PreparedQueuePair};
 
 use super::{
-    At, ENDS, Play, QUEUES,
-    connection_end::{End, Pair, SIZE},
+    At, CONNECTIONS_MAX, QUEUES, Run,
+    connection_end::{ConnectionEnd, Pair, SIZE},
     host::{Queue, address},
 };
 
-impl Play<'_> {
+impl Run<'_> {
     /// Does all that a connection takes, unless something is in the way.
     pub(super) fn establish(&mut self, at: At, value: u8) {
         if self.end(at).is_none() {
@@ -20,61 +20,62 @@ impl Play<'_> {
         for _ in 0..8 {
             self.fabric.settle();
             self.connection_event(at, value);
-            self.listener_event(1 - at.0, value);
+            self.listener_event(1 - at.host, value);
             self.fabric.settle();
-            for end in 0..ENDS {
-                self.connection_event((1 - at.0, end), value);
+            for end in 0..CONNECTIONS_MAX {
+                self.connection_event(At { host: 1 - at.host, end }, value);
             }
         }
     }
 
-    /// Starts on a connection to the other side, or, now and then, to our own.
+    /// Starts on a connection to the other host, or, now and then, to our own.
     pub(super) fn open(&mut self, at: At, value: u8) {
         if self.end(at).is_some() {
             return;
         }
-        self.listen(1 - at.0);
-        let destination = address(if value == 255 { at.0 } else { 1 - at.0 });
-        let provider = self.sides[at.0].provider.clone();
+        self.listen(1 - at.host);
+        let destination = address(if value == 255 { at.host } else { 1 - at.host });
+        let provider = self.hosts[at.host].provider.clone();
         let mut endpoint = Endpoint::open_with(provider).expect("an endpoint");
-        if endpoint.resolve_address(None, destination, PATIENT).is_err() {
+        if endpoint.resolve_address(None, destination, RESOLVE_TIMEOUT).is_err() {
             return; // there is no device
         }
         let name = self.number();
-        self.sides[at.0].ends[at.1] = Some(End::new(name, endpoint));
+        self.hosts[at.host].ends[at.end] = Some(ConnectionEnd::new(name, endpoint));
         self.count("opened");
     }
 
-    fn listen(&mut self, side: usize) {
-        let side_of = &mut self.sides[side];
-        if side_of.listener.is_none() {
-            let mut listener = Endpoint::open_with(side_of.provider.clone()).expect("an endpoint");
-            if listener.listen(address(side), 2).is_ok() {
-                side_of.listener = Some(listener);
+    fn listen(&mut self, host: usize) {
+        let state = &mut self.hosts[host];
+        if state.listener.is_none() {
+            let mut listener = Endpoint::open_with(state.provider.clone()).expect("an endpoint");
+            if listener.listen(address(host), 2).is_ok() {
+                state.listener = Some(listener);
             }
         }
     }
 
     /// Takes in what the listener has: accepts, rejects, or drops it.
-    pub(super) fn listener_event(&mut self, side: usize, value: u8) {
-        let Some(listener) = &mut self.sides[side].listener else { return };
+    pub(super) fn listener_event(&mut self, host: usize, value: u8) {
+        let Some(listener) = &mut self.hosts[host].listener else { return };
         let event = listener.next_event().expect("it can be read");
         let Some(ConnectionEvent::ConnectRequest { mut endpoint, private_data, .. }) = event else {
             return;
         };
         let peer = u32::from_le_bytes([0, 1, 2, 3].map(|index| private_data[index]));
-        let place = self.sides[side].ends.iter().position(Option::is_none);
+        let place = self.hosts[host].ends.iter().position(Option::is_none);
         let (Some(place), true) = (place, value % 16 != 15) else {
             let _ = endpoint.reject(b"no room");
             self.count("rejected");
             return;
         };
         let name = self.number();
-        let mut end = End::new(name, endpoint);
+        let mut end = ConnectionEnd::new(name, endpoint);
         end.peer = peer;
-        self.sides[side].ends[place] = Some(end);
-        self.prepare((side, place), value);
-        let Some(end) = self.end((side, place)) else { return };
+        self.hosts[host].ends[place] = Some(end);
+        let at = At { host, end: place };
+        self.prepare(at, value);
+        let Some(end) = self.end(at) else { return };
         let (name, endpoint) = (name.to_le_bytes(), end.endpoint.as_mut());
         if let Some(Err(error)) = endpoint.map(|one| one.accept(&parameters(&name, value))) {
             self.count("not accepted");
@@ -84,7 +85,7 @@ impl Play<'_> {
 
     /// Takes the next event of an end, and does what follows from it.
     pub(super) fn connection_event(&mut self, at: At, value: u8) {
-        let removed = self.sides[at.0].removals > 0;
+        let removed = self.hosts[at.host].removals > 0;
         let Some(end) = self.end(at) else { return };
         let Some(endpoint) = &mut end.endpoint else { return };
         let name = end.name.to_le_bytes();
@@ -93,7 +94,7 @@ impl Play<'_> {
             ConnectionEvent::AddressResolved => {
                 self.prepare(at, value);
                 let endpoint = self.end(at).and_then(|end| end.endpoint.as_mut());
-                endpoint.map(|one| one.resolve_route(PATIENT));
+                endpoint.map(|one| one.resolve_route(RESOLVE_TIMEOUT));
             }
             ConnectionEvent::RouteResolved => {
                 let sent = endpoint.connect(&parameters(&name, value));
@@ -123,13 +124,13 @@ impl Play<'_> {
     fn prepare(&mut self, at: At, value: u8) {
         let queue = usize::from(value) % QUEUES;
         let made = self.pair(at, queue);
-        let side = &mut self.sides[at.0];
+        let host = &mut self.hosts[at.host];
         let (number, domain, removals) = (
-            side.queues[queue].as_ref().map_or(0, |queue| queue.number),
-            side.domains_made,
-            side.removals,
+            host.queues[queue].as_ref().map_or(0, |queue| queue.number),
+            host.domains_made,
+            host.removals,
         );
-        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let Some(end) = host.ends[at.end].as_mut() else { return };
         let Some(prepared) = made else { return };
         end.pair = Pair::Prepared(prepared);
         (end.queue, end.domain, end.removals) = (number, domain, removals);
@@ -141,18 +142,18 @@ impl Play<'_> {
     /// The queue pair, and what it needs; nothing where the device, or room, is not there.
     fn pair(&mut self, at: At, queue: usize) -> Option<PreparedQueuePair<Host>> {
         let number = self.number();
-        let side = &mut self.sides[at.0];
-        let mut endpoint = side.ends[at.1].as_mut()?.endpoint.take()?;
-        let domain = side.domain(&endpoint);
-        if side.queues[queue].is_none() {
+        let host = &mut self.hosts[at.host];
+        let mut endpoint = host.ends[at.end].as_mut()?.endpoint.take()?;
+        let domain = host.domain(&endpoint);
+        if host.queues[queue].is_none() {
             let raw = endpoint.completion_queue(COMPLETIONS).ok();
-            side.queues[queue] = raw.map(|raw| Queue { raw, number, armed: false, awaited: false });
+            host.queues[queue] = raw.map(|raw| Queue { raw, number, armed: false, awaited: false });
         }
-        let made = match (&domain, &side.queues[queue]) {
+        let made = match (&domain, &host.queues[queue]) {
             (Some(domain), Some(queue)) => endpoint.queue_pair(domain, &queue.raw, SIZE).ok(),
             _ => None,
         };
-        if let Some(end) = side.ends[at.1].as_mut() {
+        if let Some(end) = host.ends[at.end].as_mut() {
             end.endpoint = Some(endpoint);
         }
         made
@@ -169,6 +170,6 @@ fn parameters(name: &[u8; 4], value: u8) -> ConnectParameters<'_> {
     }
 }
 
-const PATIENT: Duration = Duration::from_secs(1);
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Room for five queue pairs, so that sometimes there is none.
 const COMPLETIONS: u32 = 5 * 14 - 4;

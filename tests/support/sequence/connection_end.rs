@@ -9,11 +9,11 @@ use verbs::{
 };
 
 use super::{
-    At, Play,
-    host::{Piece, RECEIVES, take_back},
+    At, Run,
+    host::{DomainBuffer, RECEIVES, check_returned},
 };
 
-pub(super) struct End {
+pub(super) struct ConnectionEnd {
     /// What the ends tell each other about who they are.
     pub(super) name: u32,
     pub(super) peer: u32,
@@ -24,20 +24,20 @@ pub(super) struct End {
     pub(super) domain: u32,
     /// How often its device had been removed when it was made.
     pub(super) removals: u32,
-    pub(super) receives: BTreeMap<u64, Held>,
-    pub(super) sends: BTreeMap<u64, Held>,
+    pub(super) receives: BTreeMap<u64, PostedBuffers>,
+    pub(super) sends: BTreeMap<u64, PostedBuffers>,
     /// How many requests held nothing: inline sends, binds and invalidations.
     pub(super) inline: u32,
     /// How many completions came of these, which is not of each.
     pub(super) credited: u32,
-    pub(super) windows: BTreeMap<RemoteKey, Key>,
+    pub(super) windows: BTreeMap<RemoteKey, KeyState>,
     pub(super) unflushed: bool,
     /// Completions that came before the connection was known here.
     pub(super) early: Vec<Completion>,
     /// Completions that were completed.
-    pub(super) spent: VecDeque<Completion>,
+    pub(super) completed: VecDeque<Completion>,
     /// The last message that came.
-    pub(super) heard: Option<u32>,
+    pub(super) last_message: Option<u32>,
 }
 
 /// A queue pair, as far as it is.
@@ -49,7 +49,7 @@ pub(super) enum Pair {
 
 /// What a work request holds: where its buffers are.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct PostedBuffers {
     pub(super) ranges: Vec<(u64, usize)>,
     /// Whether it reads from what the peer keeps for that.
     pub(super) reads: bool,
@@ -57,13 +57,13 @@ pub(super) struct Held {
 
 /// What may have become of a window's key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Key {
+pub(super) enum KeyState {
     InUse,
-    /// This side or the peer has asked for, or done, what ends it.
+    /// This host or the peer has asked for, or done, what ends it.
     Ending,
 }
 
-impl End {
+impl ConnectionEnd {
     pub(super) fn new(name: u32, endpoint: Endpoint<Host>) -> Self {
         Self {
             name,
@@ -80,8 +80,8 @@ impl End {
             windows: BTreeMap::new(),
             unflushed: false,
             early: Vec::new(),
-            spent: VecDeque::new(),
-            heard: None,
+            completed: VecDeque::new(),
+            last_message: None,
         }
     }
 
@@ -130,7 +130,7 @@ impl End {
     }
 
     /// Closes the queue pair; all that is outstanding comes back.
-    fn close(&mut self) -> Vec<Piece> {
+    fn close(&mut self) -> Vec<DomainBuffer> {
         let returned: Vec<FlushedWork> = match std::mem::replace(&mut self.pair, Pair::None) {
             Pair::None => return Vec::new(),
             Pair::Prepared(pair) => pair.close(),
@@ -142,7 +142,7 @@ impl End {
                 WorkKind::Send => &mut self.sends,
                 WorkKind::Receive => &mut self.receives,
             };
-            pieces.extend(take_back(posted, one, self.domain));
+            pieces.extend(check_returned(posted, one, self.domain));
         }
         assert!(self.sends.is_empty(), "sends did not come back: {:?}", self.sends);
         assert!(self.receives.is_empty(), "receives did not come back: {:?}", self.receives);
@@ -162,12 +162,12 @@ impl End {
     }
 }
 
-impl Play<'_> {
+impl Run<'_> {
     pub(super) fn close(&mut self, at: At) {
-        let side = &mut self.sides[at.0];
-        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let host = &mut self.hosts[at.host];
+        let Some(end) = host.ends[at.end].as_mut() else { return };
         let pieces = end.close();
-        side.free.extend(pieces);
+        host.free.extend(pieces);
         self.count("closed");
     }
 
@@ -177,7 +177,7 @@ impl Play<'_> {
         match value % 3 {
             0 => end.endpoint = None,
             1 => end.forget(),
-            _ => self.sides[at.0].ends[at.1] = None,
+            _ => self.hosts[at.host].ends[at.end] = None,
         }
         self.count("dropped");
     }
@@ -192,9 +192,9 @@ impl Play<'_> {
     }
 
     /// A completion that was completed is stale, whoever is asked.
-    pub(super) fn retire_again(&mut self, at: At) {
+    pub(super) fn complete_again(&mut self, at: At) {
         let Some(end) = self.end(at) else { return };
-        let Some(completion) = end.spent.pop_front() else { return };
+        let Some(completion) = end.completed.pop_front() else { return };
         let Some(pair) = end.live() else { return };
         let again = pair.complete(&completion);
         assert!(again.is_err(), "{completion:?} was completed twice: {again:?}");
@@ -213,4 +213,4 @@ pub(super) const SIZE: Capabilities =
 /// One inline send in so many makes a completion.
 const SIGNAL_PERIOD: u32 = SIZE.max_send_wr / 4;
 /// Completions that are kept to be completed again.
-pub(super) const SPENT: usize = 8;
+pub(super) const COMPLETED_MAX: usize = 8;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use rdma_fabric::{Fault, Link, Point};
 use verbs::Status;
 
-use super::{Play, host::NAMES};
+use super::{Run, host::NAMES};
 
 /// Faults after which less can be promised.
-pub(super) struct Harm {
+pub(super) struct Faults {
     /// Whether completions may be meddled with; that excuses much.
     completions: bool,
     /// Whether devices may go away.
@@ -23,7 +23,7 @@ pub(super) struct Harm {
     pub(super) suppresses: bool,
 }
 
-impl Harm {
+impl Faults {
     /// What these bits allow, and nothing has happened yet.
     pub(super) fn allowed(bits: u8) -> Self {
         Self {
@@ -46,9 +46,9 @@ impl Harm {
     }
 }
 
-impl Play<'_> {
-    pub(super) fn do_harm(&mut self, value: u8) {
-        if !self.harm.allows(value) {
+impl Run<'_> {
+    pub(super) fn inject_fault(&mut self, value: u8) {
+        if !self.faults.allows(value) {
             return;
         }
         let (name, other) = (NAMES[usize::from(value >> 7)], NAMES[usize::from(1 - (value >> 7))]);
@@ -63,16 +63,16 @@ impl Play<'_> {
             5 => fabric.at(Point::message(name, nth), Fault::Duplicate),
             6 => {
                 fabric.at(completion(), Fault::Duplicate);
-                self.harm.duplicates = true;
+                self.faults.duplicates = true;
             }
             7 => {
                 fabric.at(completion(), Fault::Suppress);
-                self.harm.suppresses = true;
+                self.faults.suppresses = true;
             }
             8 => fabric.at(completion(), Fault::Fail(Status::GENERAL)),
             9 => {
                 fabric.at(completion(), Fault::Delay(Duration::from_millis(10)));
-                self.harm.reorders = true;
+                self.faults.reorders = true;
             }
             10 => fabric.at(Point::connect(name, nth), Fault::Drop),
             11 => fabric.at(Point::connect(name, nth), Fault::Reject(10)),
@@ -85,22 +85,22 @@ impl Play<'_> {
             24 => fabric.set_link(Link { lost_per_mille: 100, ..Link::default() }),
             25 => {
                 fabric.at(Point::Time(Duration::ZERO), Fault::QueuePairsDie(name.to_owned()));
-                self.harm.suppresses = true;
+                self.faults.suppresses = true;
             }
             26 => {
                 let fault = Fault::CompletionQueuesFail(name.to_owned());
                 fabric.at(Point::Time(Duration::ZERO), fault);
-                self.harm.suppresses = true;
+                self.faults.suppresses = true;
             }
             _ => fabric.set_link(Link::default()),
         }
-        self.count(format!("harm {}", value & 31));
+        self.count(format!("fault {}", value & 31));
     }
 
     fn remove_device(&mut self, name: &str) {
         self.fabric.remove_device(name);
-        for side in self.sides.iter_mut().filter(|side| side.name == name) {
-            side.removals += 1;
+        for host in self.hosts.iter_mut().filter(|host| host.name == name) {
+            host.removals += 1;
         }
     }
 }

@@ -6,13 +6,13 @@ use rdma_fabric::{Fabric, Host};
 use verbs::{Access, Buffer, CompletionQueue, Endpoint, FlushedWork, ProtectionDomain, Window};
 
 use super::{
-    ENDS, QUEUES,
-    connection_end::{End, Held, range},
+    CONNECTIONS_MAX, QUEUES,
+    connection_end::{ConnectionEnd, PostedBuffers, range},
 };
 
 pub(super) const NAMES: [&str; 2] = ["one", "other"];
 
-pub(super) struct Side {
+pub(super) struct HostState {
     pub(super) name: &'static str,
     pub(super) provider: Arc<Host>,
     pub(super) listener: Option<Endpoint<Host>>,
@@ -21,11 +21,11 @@ pub(super) struct Side {
     pub(super) domains_made: u32,
     pub(super) queues: [Option<Queue>; QUEUES],
     /// Buffers that are ours to post.
-    pub(super) free: Vec<Piece>,
+    pub(super) free: Vec<DomainBuffer>,
     /// What the peer reads, and what it writes.
-    pub(super) exposed: Option<(Piece, Piece)>,
+    pub(super) exposed: Option<(DomainBuffer, DomainBuffer)>,
     pub(super) windows: Vec<Window>,
-    pub(super) ends: [Option<End>; ENDS],
+    pub(super) ends: [Option<ConnectionEnd>; CONNECTIONS_MAX],
     /// How often its device was removed.
     pub(super) removals: u32,
     /// Whether a completion queue has lost something.
@@ -33,7 +33,7 @@ pub(super) struct Side {
 }
 
 /// A buffer, and the domain it is of.
-pub(super) struct Piece {
+pub(super) struct DomainBuffer {
     pub(super) buffer: Buffer,
     pub(super) domain: u32,
 }
@@ -47,7 +47,7 @@ pub(super) struct Queue {
     pub(super) awaited: bool,
 }
 
-impl Side {
+impl HostState {
     pub(super) fn new(fabric: &Fabric, index: usize) -> Self {
         let name = NAMES[index];
         Self {
@@ -60,7 +60,7 @@ impl Side {
             free: Vec::new(),
             exposed: None,
             windows: Vec::new(),
-            ends: [const { None }; ENDS],
+            ends: [const { None }; CONNECTIONS_MAX],
             removals: 0,
             overrun: false,
         }
@@ -75,31 +75,31 @@ impl Side {
         self.domain.clone()
     }
 
-    /// A buffer of [`PIECE`] bytes, which belongs to the present domain or an earlier one.
-    pub(super) fn piece(&mut self) -> Option<Piece> {
+    /// A buffer of [`BUFFER_BYTES`] bytes, which belongs to the present domain or an earlier one.
+    pub(super) fn piece(&mut self) -> Option<DomainBuffer> {
         if self.free.is_empty() {
             let access = Access::LOCAL_WRITE | Access::BIND;
-            let mut whole = self.domain.as_ref()?.allocate(4 * PIECE, access).ok()?;
+            let mut whole = self.domain.as_ref()?.allocate(4 * BUFFER_BYTES, access).ok()?;
             let domain = self.domains_made;
-            while whole.len() > PIECE {
-                let buffer = whole.split_off(whole.len() - PIECE);
-                self.free.push(Piece { buffer, domain });
+            while whole.len() > BUFFER_BYTES {
+                let buffer = whole.split_off(whole.len() - BUFFER_BYTES);
+                self.free.push(DomainBuffer { buffer, domain });
             }
-            self.free.push(Piece { buffer: whole, domain });
+            self.free.push(DomainBuffer { buffer: whole, domain });
         }
         self.free.pop()
     }
 
     /// What the peer may read and write; made on first use.
-    pub(super) fn exposed(&mut self) -> Option<&(Piece, Piece)> {
+    pub(super) fn exposed(&mut self) -> Option<&(DomainBuffer, DomainBuffer)> {
         if self.exposed.is_none() {
             let (domain, number) = (self.domain.as_ref()?, self.domains_made);
             let piece = |access| {
-                let buffer = domain.allocate(PIECE, access).ok()?;
-                Some(Piece { buffer, domain: number })
+                let buffer = domain.allocate(BUFFER_BYTES, access).ok()?;
+                Some(DomainBuffer { buffer, domain: number })
             };
             let mut source = piece(Access::REMOTE_READ)?;
-            source.buffer.fill(SOURCE);
+            source.buffer.fill(SOURCE_BYTE);
             self.exposed = Some((source, piece(Access::REMOTE_WRITE)?));
         }
         self.exposed.as_ref()
@@ -147,28 +147,28 @@ impl Side {
 }
 
 /// Compares what came back with what was posted under its tag.
-pub(super) fn take_back(
-    posted: &mut BTreeMap<u64, Held>,
+pub(super) fn check_returned(
+    posted: &mut BTreeMap<u64, PostedBuffers>,
     returned: FlushedWork,
     domain: u32,
-) -> Vec<Piece> {
+) -> Vec<DomainBuffer> {
     let held = posted.remove(&returned.tag);
     let held = held.unwrap_or_else(|| panic!("{returned:?} was not outstanding"));
     let buffers: Vec<Buffer> = returned.buffers.into_iter().collect();
     let ranges: Vec<_> = buffers.iter().map(range).collect();
     assert_eq!(held.ranges, ranges, "other buffers than were posted");
-    buffers.into_iter().map(|buffer| Piece { buffer, domain }).collect()
+    buffers.into_iter().map(|buffer| DomainBuffer { buffer, domain }).collect()
 }
 
-/// Where a side listens.
+/// Where a host listens.
 pub(super) fn address(index: usize) -> SocketAddr {
     let last = if index == 0 { 1 } else { 2 };
     SocketAddr::from(([10, 0, 0, last], 4420))
 }
 
 /// Bytes of a buffer.
-pub(super) const PIECE: usize = 64;
+pub(super) const BUFFER_BYTES: usize = 64;
 /// What the memory that peers read is full of.
-pub(super) const SOURCE: u8 = 0xA5;
+pub(super) const SOURCE_BYTE: u8 = 0xA5;
 /// Receives of a queue pair.
 pub(super) const RECEIVES: u32 = 6;

@@ -1,12 +1,12 @@
 //! The bytes that decide.
 
 /// What is left of the bytes. When they are used up, choices go on, always the same.
-pub(super) struct Bytes<'a> {
+pub(super) struct Input<'a> {
     rest: &'a [u8],
     state: u32,
 }
 
-impl<'a> Bytes<'a> {
+impl<'a> Input<'a> {
     pub(super) fn new(rest: &'a [u8]) -> Self {
         Self { rest, state: 1 }
     }

@@ -9,9 +9,9 @@ use verbs::{
 };
 
 use super::{
-    At, Play,
-    connection_end::{Held, Key, Pair, SIZE, SPENT, range},
-    host::{PIECE, Piece, SOURCE},
+    At, Run,
+    connection_end::{COMPLETED_MAX, KeyState, Pair, PostedBuffers, SIZE, range},
+    host::{BUFFER_BYTES, DomainBuffer, SOURCE_BYTE},
 };
 
 /// A message that was sent.
@@ -23,46 +23,46 @@ pub(super) struct Message {
 }
 
 /// What a request with buffers does.
-enum What {
+enum SendKind {
     Send,
     Invalidate(verbs::RemoteKey),
     Read(RemoteAddress),
     Write(RemoteAddress),
 }
 
-impl Play<'_> {
+impl Run<'_> {
     pub(super) fn post_send(&mut self, at: At, value: u8) {
         let what = match (value % 8, self.peer_key(at)) {
             (7, Some(key)) => {
                 self.note_invalidated(at, key);
-                What::Invalidate(key)
+                SendKind::Invalidate(key)
             }
-            _ => What::Send,
+            _ => SendKind::Send,
         };
         self.post(at, what, if value % 32 == 31 { 2 } else { 1 });
     }
 
     pub(super) fn post_read(&mut self, at: At, value: u8) {
-        let side = &mut self.sides[if value == 255 { at.0 } else { 1 - at.0 }];
-        let Some(from) = side.exposed().map(|(source, _)| place(&source.buffer)) else { return };
-        self.post(at, What::Read(from), 1);
+        let host = &mut self.hosts[if value == 255 { at.host } else { 1 - at.host }];
+        let Some(from) = host.exposed().map(|(source, _)| place(&source.buffer)) else { return };
+        self.post(at, SendKind::Read(from), 1);
     }
 
     pub(super) fn post_write(&mut self, at: At, value: u8) {
         let key = self.peer_key(at).filter(|_| value.is_multiple_of(2));
-        let sink = self.sides[1 - at.0].exposed();
+        let sink = self.hosts[1 - at.host].exposed();
         let Some(to) = sink.map(|(_, sink)| place(&sink.buffer)) else { return };
         let to = RemoteAddress { key: key.unwrap_or(to.key), ..to };
-        self.post(at, What::Write(to), 1);
+        self.post(at, SendKind::Write(to), 1);
     }
 
     /// Posts with buffers: it is taken exactly if there is a credit, and they are of the domain.
-    fn post(&mut self, at: At, what: What, count: usize) {
+    fn post(&mut self, at: At, what: SendKind, count: usize) {
         let tag = self.number();
-        let side = &mut self.sides[at.0];
-        let Some(end) = side.ends[at.1].as_ref().filter(|end| end.is_live()) else { return };
+        let host = &mut self.hosts[at.host];
+        let Some(end) = host.ends[at.end].as_ref().filter(|end| end.is_live()) else { return };
         let (domain, to) = (end.domain, end.peer);
-        let pieces: Vec<Piece> = (0..count).filter_map(|_| side.piece()).collect();
+        let pieces: Vec<DomainBuffer> = (0..count).filter_map(|_| host.piece()).collect();
         let fits = !pieces.is_empty() && pieces.iter().all(|piece| piece.domain == domain);
         let domains: Vec<_> = pieces.iter().map(|piece| piece.domain).collect();
         let mut buffers = SgList::new();
@@ -72,23 +72,23 @@ impl Play<'_> {
             buffers.push(piece.buffer).expect("four fit");
         }
         let ranges: Vec<_> = buffers.iter().map(range).collect();
-        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let Some(end) = host.ends[at.end].as_mut() else { return };
         let Some(pair) = end.live() else { return };
         let room = pair.send_credits() > 0;
         let posted = match what {
-            What::Send => pair.send(buffers, tag.into()),
-            What::Invalidate(key) => pair.send_with_invalidate(buffers, key, tag.into()),
-            What::Read(from) => pair.rdma_read(buffers, from, tag.into()),
-            What::Write(to) => pair.rdma_write(buffers, to, tag.into()),
+            SendKind::Send => pair.send(buffers, tag.into()),
+            SendKind::Invalidate(key) => pair.send_with_invalidate(buffers, key, tag.into()),
+            SendKind::Read(from) => pair.rdma_read(buffers, from, tag.into()),
+            SendKind::Write(to) => pair.rdma_write(buffers, to, tag.into()),
         };
         assert_eq!(posted.is_ok(), fits && room, "{posted:?}, room {room}, fits {fits}");
-        let reads = matches!(what, What::Read(_));
+        let reads = matches!(what, SendKind::Read(_));
         match posted {
             Ok(()) => {
-                let length = ranges.len() * PIECE;
-                end.sends.insert(tag.into(), Held { ranges, reads });
+                let length = ranges.len() * BUFFER_BYTES;
+                end.sends.insert(tag.into(), PostedBuffers { ranges, reads });
                 end.unflushed = true;
-                if matches!(what, What::Send | What::Invalidate(_)) {
+                if matches!(what, SendKind::Send | SendKind::Invalidate(_)) {
                     self.sent.insert(tag, Message { to, length, came: false });
                 }
                 self.count("posted");
@@ -97,7 +97,7 @@ impl Play<'_> {
                 let back: Vec<_> = refused.buffers.iter().map(range).collect();
                 assert_eq!(back, ranges, "all are handed back");
                 let pieces = refused.buffers.into_iter().zip(domains);
-                side.free.extend(pieces.map(|(buffer, domain)| Piece { buffer, domain }));
+                host.free.extend(pieces.map(|(buffer, domain)| DomainBuffer { buffer, domain }));
                 self.count("refused");
             }
         }
@@ -127,12 +127,12 @@ impl Play<'_> {
     /// Posts a receive.
     pub(super) fn post_receive(&mut self, at: At) {
         let tag = u64::from(self.number());
-        let side = &mut self.sides[at.0];
-        let Some(piece) = side.piece() else { return };
+        let host = &mut self.hosts[at.host];
+        let Some(piece) = host.piece() else { return };
         let (place, domain) = (range(&piece.buffer), piece.domain);
-        let pair = side.ends[at.1].as_mut().filter(|end| !matches!(end.pair, Pair::None));
+        let pair = host.ends[at.end].as_mut().filter(|end| !matches!(end.pair, Pair::None));
         let Some(end) = pair else {
-            side.free.push(piece);
+            host.free.push(piece);
             return;
         };
         let fits = domain == end.domain;
@@ -149,62 +149,65 @@ impl Play<'_> {
         end.unflushed |= posted.is_ok();
         match posted {
             Ok(()) => {
-                end.receives.insert(tag, Held { ranges: vec![place], reads: false });
+                end.receives.insert(tag, PostedBuffers { ranges: vec![place], reads: false });
                 self.count("receive posted");
             }
             Err(PostBufferError { buffer, error }) => {
                 assert_eq!(range(&buffer), place, "it is handed back");
                 assert!(matches!(error, Error::Misuse(_) | Error::QueueFull), "{error}");
-                side.free.push(Piece { buffer, domain });
+                host.free.push(DomainBuffer { buffer, domain });
             }
         }
     }
 
     /// Hands over what is queued, which a device that is there takes.
     pub(super) fn flush(&mut self, at: At) {
-        let side = &mut self.sides[at.0];
-        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let host = &mut self.hosts[at.host];
+        let Some(end) = host.ends[at.end].as_mut() else { return };
         let flushed = match &mut end.pair {
             Pair::None => return,
             Pair::Prepared(pair) => pair.flush(),
             Pair::Live(pair) => pair.flush(),
         };
-        let gone = side.removals > end.removals;
+        let gone = host.removals > end.removals;
         assert!(flushed.is_ok() || gone, "the device is there: {flushed:?}");
         end.unflushed = flushed.is_err();
     }
 
     /// A key by which this end reaches its peer's memory through a window.
-    fn peer_key(&mut self, (side, end): At) -> Option<verbs::RemoteKey> {
-        let name = self.sides[side].ends[end].as_ref()?.peer;
-        let peer = self.sides[1 - side].ends.iter().flatten().find(|one| one.name == name)?;
+    fn peer_key(&mut self, At { host, end }: At) -> Option<verbs::RemoteKey> {
+        let name = self.hosts[host].ends[end].as_ref()?.peer;
+        let peer = self.hosts[1 - host].ends.iter().flatten().find(|one| one.name == name)?;
         peer.windows.keys().next().copied()
     }
 
-    fn note_invalidated(&mut self, (side, end): At, key: verbs::RemoteKey) {
-        let Some(name) = self.sides[side].ends[end].as_ref().map(|end| end.peer) else { return };
-        let ends = self.sides[1 - side].ends.iter_mut().flatten();
+    fn note_invalidated(&mut self, At { host, end }: At, key: verbs::RemoteKey) {
+        let Some(name) = self.hosts[host].ends[end].as_ref().map(|end| end.peer) else { return };
+        let ends = self.hosts[1 - host].ends.iter_mut().flatten();
         if let Some(state) =
             ends.filter(|one| one.name == name).find_map(|one| one.windows.get_mut(&key))
         {
-            *state = Key::Ending;
+            *state = KeyState::Ending;
         }
     }
 
     /// Binds a window to what the peer may write.
     pub(super) fn bind(&mut self, at: At, value: u8) {
-        let side = &mut self.sides[at.0];
-        let fresh = || side.domain.as_ref()?.window().ok();
-        let Some(window) = side.windows.pop().or_else(fresh) else { return };
-        let Some(piece) = side.piece() else { return };
-        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let host = &mut self.hosts[at.host];
+        let fresh = || host.domain.as_ref()?.window().ok();
+        let Some(window) = host.windows.pop().or_else(fresh) else { return };
+        let Some(piece) = host.piece() else { return };
+        let Some(end) = host.ends[at.end].as_mut() else { return };
         let Some(pair) = end.live() else { return };
         let access = if value & 1 == 0 { Access::REMOTE_WRITE } else { Access::REMOTE_READ };
-        let length = usize::from(value) % (PIECE + 2);
+        let length = usize::from(value) % (BUFFER_BYTES + 2);
         match pair.bind(window, BindInfo { buffer: &piece.buffer, range: 0..length, access }) {
             Ok(key) => {
-                assert!((1..=PIECE).contains(&length), "{length} bytes are not in the buffer");
-                end.windows.insert(key, Key::InUse);
+                assert!(
+                    (1..=BUFFER_BYTES).contains(&length),
+                    "{length} bytes are not in the buffer"
+                );
+                end.windows.insert(key, KeyState::InUse);
                 end.inline += 1;
                 end.unflushed = true;
                 self.count("bound");
@@ -212,10 +215,10 @@ impl Play<'_> {
             Err(refused) => {
                 let error = &refused.error;
                 assert!(matches!(error, Error::Misuse(_) | Error::QueueFull), "{error}");
-                side.windows.push(refused.window);
+                host.windows.push(refused.window);
             }
         }
-        self.sides[at.0].free.push(piece);
+        self.hosts[at.host].free.push(piece);
     }
 
     pub(super) fn invalidate(&mut self, at: At) {
@@ -224,51 +227,51 @@ impl Play<'_> {
         let Some(pair) = end.live() else { return };
         match pair.local_invalidate(key) {
             Ok(()) => {
-                end.windows.insert(key, Key::Ending);
+                end.windows.insert(key, KeyState::Ending);
                 end.inline += 1;
                 end.unflushed = true;
                 self.count("invalidated");
             }
             Err(Error::QueueFull) => {}
-            Err(error) => assert_eq!(state, Key::Ending, "the key is in use: {error}"),
+            Err(error) => assert_eq!(state, KeyState::Ending, "the key is in use: {error}"),
         }
     }
 
     pub(super) fn reclaim(&mut self, at: At) {
-        let side = &mut self.sides[at.0];
-        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let host = &mut self.hosts[at.host];
+        let Some(end) = host.ends[at.end].as_mut() else { return };
         let Some((&key, &state)) = end.windows.iter().next() else { return };
         let Some(pair) = end.live() else { return };
         let Some(window) = pair.reclaim(key) else { return };
-        assert_eq!(state, Key::Ending, "nobody has taken the key out of use");
+        assert_eq!(state, KeyState::Ending, "nobody has taken the key out of use");
         assert!(pair.reclaim(key).is_none(), "it is back already");
         end.windows.remove(&key);
-        side.windows.push(window);
+        host.windows.push(window);
         self.count("reclaimed");
     }
 
-    pub(super) fn arm(&mut self, (side, queue): At) {
-        let side = &mut self.sides[side];
-        let removed = side.removals > 0;
-        let Some(queue) = &mut side.queues[queue] else { return };
+    pub(super) fn arm(&mut self, host: usize, queue: usize) {
+        let host = &mut self.hosts[host];
+        let removed = host.removals > 0;
+        let Some(queue) = &mut host.queues[queue] else { return };
         let armed = queue.raw.arm();
         assert!(armed.is_ok() || removed, "the device is there: {armed:?}");
         (queue.armed, queue.awaited) = (armed.is_ok(), false);
     }
 
     /// Takes completions, and completes them.
-    pub(super) fn poll(&mut self, (side, queue): At, value: u8) -> usize {
+    pub(super) fn poll(&mut self, host: usize, queue: usize, value: u8) -> usize {
         let mut batch = [Completion::default(); 8];
         let most = usize::from(value % 8) + 1;
-        let duplicates = self.harm.duplicates;
-        let side_of = &mut self.sides[side];
-        let Some(queue) = &mut side_of.queues[queue] else { return 0 };
+        let duplicates = self.faults.duplicates;
+        let state = &mut self.hosts[host];
+        let Some(queue) = &mut state.queues[queue] else { return 0 };
         let woken = is_readable(queue.raw.as_fd());
         let count = match queue.raw.poll(&mut batch[..most]) {
             Ok(count) => count,
             Err(error) => {
                 assert!(duplicates, "no more came than there is room for: {error}");
-                side_of.overrun = true;
+                state.overrun = true;
                 return 0;
             }
         };
@@ -279,29 +282,29 @@ impl Play<'_> {
             self.count("awaited");
         }
         for completion in &batch[..count] {
-            self.take(side, completion);
+            self.take(host, completion);
         }
         count
     }
 
     /// Gives a completion to the end it is of.
-    fn take(&mut self, side: usize, completion: &Completion) {
-        let of = |end: &Option<super::connection_end::End>| {
-            end.as_ref().and_then(super::connection_end::End::number)
+    fn take(&mut self, host: usize, completion: &Completion) {
+        let of = |end: &Option<super::connection_end::ConnectionEnd>| {
+            end.as_ref().and_then(super::connection_end::ConnectionEnd::number)
                 == Some(completion.queue_pair())
         };
-        match self.sides[side].ends.iter().position(of) {
-            Some(end) => self.complete((side, end), completion),
+        match self.hosts[host].ends.iter().position(of) {
+            Some(end) => self.complete(At { host, end }, completion),
             None => self.count("of a closed queue pair"),
         }
     }
 
     pub(super) fn complete(&mut self, at: At, completion: &Completion) {
         // A send that is overtaken is taken for done with the one behind it.
-        let overtaken = self.harm.reorders && !completion.is_receive();
-        let excused = self.harm.duplicates || overtaken;
-        let side = &mut self.sides[at.0];
-        let Some(end) = side.ends[at.1].as_mut() else { return };
+        let overtaken = self.faults.reorders && !completion.is_receive();
+        let excused = self.faults.duplicates || overtaken;
+        let host = &mut self.hosts[at.host];
+        let Some(end) = host.ends[at.end].as_mut() else { return };
         let pair = match &mut end.pair {
             Pair::Live(pair) => pair,
             Pair::Prepared(_) => return end.early.push(*completion),
@@ -312,10 +315,10 @@ impl Play<'_> {
             assert!(excused, "{completion:?} is of nothing that is outstanding");
             return;
         };
-        if end.spent.len() == SPENT {
-            end.spent.pop_front();
+        if end.completed.len() == COMPLETED_MAX {
+            end.completed.pop_front();
         }
-        end.spent.push_back(*completion);
+        end.completed.push_back(*completion);
         let domain = end.domain;
         let (posted, tag, buffers) = match completed {
             CompletedWork::Credit => {
@@ -333,11 +336,15 @@ impl Play<'_> {
             if completion.is_receive() {
                 self.check_message(at, completion, &buffers[0]);
             } else if held.reads {
-                assert_eq!(contents(&buffers[0], PIECE), [SOURCE; PIECE], "it read another's");
+                assert_eq!(
+                    contents(&buffers[0], BUFFER_BYTES),
+                    [SOURCE_BYTE; BUFFER_BYTES],
+                    "it read another's"
+                );
             }
         }
-        let pieces = buffers.into_iter().map(|buffer| Piece { buffer, domain });
-        self.sides[at.0].free.extend(pieces);
+        let pieces = buffers.into_iter().map(|buffer| DomainBuffer { buffer, domain });
+        self.hosts[at.host].free.extend(pieces);
         self.count(format!("{:?}", completion.status()));
     }
 
@@ -351,10 +358,10 @@ impl Play<'_> {
         assert!(bytes[4..].iter().all(|byte| *byte == name.to_le_bytes()[0]), "{bytes:?}");
         assert!(!std::mem::replace(&mut message.came, true), "message {name} came twice");
         let to = message.to;
-        let in_order = !self.harm.reorders;
+        let in_order = !self.faults.reorders;
         let Some(end) = self.end(at) else { return };
         assert!(to == end.name || to == 0, "it is for {to}, and came to {}", end.name);
-        let before = end.heard.replace(name);
+        let before = end.last_message.replace(name);
         assert!(!in_order || before < Some(name), "{name} came after {before:?}");
         self.count("message");
     }
