@@ -80,7 +80,7 @@ fn is_far() -> bool {
 
 fn over_the_wire() -> ConnectOptions {
     let address = format!("{HERE}:4420").parse().expect("an address");
-    ConnectOptions { address, ..quick_options() }
+    quick_options().address(address)
 }
 
 /// A load, once the link has found the other end; with a dead CM, never.
@@ -151,7 +151,7 @@ fn commands_go_on_as_soon_as_the_link_is_back() {
     let runtime = Runtime::new().expect("a runtime");
     // The target's end of the wire has just come up in this test's place in the file.
     runtime.block_on(load(&runtime, &over_the_wire()).stop());
-    let options = ConnectOptions { reconnect: ReconnectOptions::default(), ..over_the_wire() };
+    let options = over_the_wire().reconnect(ReconnectOptions::default());
     runtime.block_on(async {
         let controller = Controller::connect(&options).await.expect("it connects");
         let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
@@ -190,8 +190,8 @@ fn a_silent_peer_is_noticed_by_the_clock() {
     }
     let runtime = Runtime::new().expect("a runtime");
     // As the kernel's initiator, whose retries never end on rxe; and with a clock for each packet.
-    let patient = ConnectOptions { retry_count: 7, ..over_the_wire() };
-    let quick = ConnectOptions { retry_count: 1, ack_timeout: Some(14), ..over_the_wire() };
+    let patient = over_the_wire().retry_count(7);
+    let quick = over_the_wire().retry_count(1).ack_timeout(Some(14));
     for (name, options) in [("keep-alive of 2 s", patient), ("acknowledge timeout", quick)] {
         let load = load(&runtime, &options);
         command("tc", "qdisc add dev veth1 root netem loss 100%");
@@ -212,8 +212,8 @@ fn the_end_comes_soon_while_nothing_is_heard() {
     }
     let runtime = Runtime::new().expect("a runtime");
     let delay = Duration::from_millis(500);
-    let reconnect = ReconnectOptions { delay, ..ReconnectOptions::default() };
-    let options = ConnectOptions { reconnect, ..over_the_wire() };
+    let reconnect = ReconnectOptions::default().delay(delay);
+    let options = over_the_wire().reconnect(reconnect);
     for state in STATES {
         runtime.block_on(load(&runtime, &over_the_wire()).stop());
         let took = runtime.block_on(shut_down_in(state, &options, async || {

@@ -23,7 +23,7 @@ const SILENT: &str = "10.10.10.77:4420";
 const CLOSED: &str = "10.10.10.1:4999";
 
 fn to(address: &str) -> ConnectOptions {
-    ConnectOptions { address: address.parse().expect("an address"), ..options() }
+    options().address(address.parse().expect("an address"))
 }
 
 fn in_runtime<T>(test: impl Future<Output = T>) -> T {
@@ -85,7 +85,7 @@ fn a_closed_port_is_told_as_on_other_devices() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_lost_connection_is_told_as_one_and_comes_back() {
-    let mut options = ConnectOptions { io_queues: 4, ..options() };
+    let mut options = options().io_queues(4);
     options.reconnect.delay = Duration::from_millis(200);
     in_runtime(async {
         let controller = Controller::connect(&options).await.expect("the target is well");

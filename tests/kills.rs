@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use rdma_host::{ConnectOptions, Controller, Error};
+use rdma_host::{Controller, Error};
 use tests::{
     SUBSYSTEM, command, controllers,
     load::{HANG_TIMEOUT, Load, quick_options},
@@ -115,7 +115,7 @@ fn target_process() -> Child {
 
 /// A load on a target in another process, which is connected to as soon as it listens.
 fn load_elsewhere(runtime: &Runtime) -> Load {
-    let options = ConnectOptions { address: elsewhere(), ..quick_options() };
+    let options = quick_options().address(elsewhere());
     let mut load = None;
     wait_for("the target process listens", HANG_TIMEOUT, || {
         load = runtime.block_on(Load::start(&options)).ok();

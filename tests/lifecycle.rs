@@ -57,11 +57,8 @@ fn options() -> ConnectOptions {
     let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
     let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
     options.io_queues = 2;
-    options.reconnect = ReconnectOptions {
-        delay: Duration::from_millis(50),
-        loss_timeout: None,
-        ..ReconnectOptions::default()
-    };
+    options.reconnect =
+        ReconnectOptions::default().delay(Duration::from_millis(50)).loss_timeout(None);
     options
 }
 
@@ -666,11 +663,7 @@ fn what_the_device_reports_ends_the_connection() {
     ] {
         run(async {
             let bed = Bed::new();
-            let options = ConnectOptions {
-                keep_alive: Duration::ZERO,
-                io_timeout: Duration::from_secs(600),
-                ..options()
-            };
+            let options = options().keep_alive(Duration::ZERO).io_timeout(Duration::from_secs(600));
             let (controller, namespace) = bed.connect(&options).await;
             let mut changes = controller.changes();
             bed.answer(|seen, answer| {

@@ -6,7 +6,7 @@
 
 use std::alloc::System;
 
-use rdma_host::{Command, ConnectOptions, Controller, MemoryMode, wire::NamespaceId};
+use rdma_host::{Command, Controller, MemoryMode, wire::NamespaceId};
 use serde_json::Value;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tests::{SUBSYSTEM, nvmf_ok, options, uri};
@@ -140,7 +140,7 @@ fn the_data_path_allocates_nothing() {
 fn an_idle_queue_takes_little_memory() {
     let runtime = runtime();
     let taken_by = |memory, queues| {
-        let mut options = ConnectOptions { memory, ..options() };
+        let mut options = options().memory(memory);
         (options.io_queues, options.queue_entries) = (queues, 128);
         let before = ALLOCATOR.stats();
         let connected = runtime.block_on(Controller::connect_polled(&options, 1));

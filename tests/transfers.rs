@@ -82,11 +82,8 @@ fn options() -> ConnectOptions {
     let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
     options.io_queues = 2;
     options.queue_entries = 16;
-    options.reconnect = ReconnectOptions {
-        delay: Duration::from_millis(50),
-        loss_timeout: None,
-        ..ReconnectOptions::default()
-    };
+    options.reconnect =
+        ReconnectOptions::default().delay(Duration::from_millis(50)).loss_timeout(None);
     options
 }
 

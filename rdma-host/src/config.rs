@@ -28,8 +28,10 @@ impl HostIdentity {
     }
 }
 
-/// Options of a connection to one subsystem. Names and defaults are those of Linux.
+/// Options of a connection to one subsystem. Names and defaults are those of Linux. Each field has
+/// a setter of its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectOptions {
     /// Address and port of the target (`traddr`, `trsvcid`).
     pub address: SocketAddr,
@@ -71,6 +73,7 @@ pub struct ConnectOptions {
 /// Access of a controller to host memory. [`Controller::memory`](crate::Controller::memory) returns
 /// the mode in force, and the reason if it is not the one requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MemoryMode {
     /// One remote key per registration, valid for the life of the registration: also between
     /// commands, and on all queues of the controller. No other controller can use it. No cost per
@@ -96,8 +99,9 @@ impl MemoryMode {
 }
 
 /// Credentials and policy for the authentication of queues. Cheap to clone; clones share the
-/// secrets, which are wiped when the last is dropped.
+/// secrets, which are wiped when the last is dropped. Each field has a setter of its name.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct AuthenticationOptions {
     /// Host secret, and controller secret for two-way authentication. Without credentials, a target
     /// that requires authentication is refused; with them, a target that does not require it on the
@@ -132,8 +136,9 @@ impl PartialEq for AuthenticationOptions {
 impl Eq for AuthenticationOptions {}
 
 /// Reconnect policy. Defaults are those of Linux, whose option names are given in brackets; options
-/// that Linux does not have are off by default.
+/// that Linux does not have are off by default. Each field has a setter of its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReconnectOptions {
     /// Delay before the first attempt after a loss, and between attempts (`reconnect_delay`).
     pub delay: Duration,
@@ -193,6 +198,7 @@ impl ReconnectOptions {
 
 /// Waiting strategy of a poller when nothing has completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitMode {
     /// Spin for the given time, then sleep as in [`Event`](Self::Event).
     Adaptive(Duration),
@@ -200,6 +206,18 @@ pub enum WaitMode {
     Event,
     /// Spin: least latency, one processor fully used.
     Poll,
+}
+
+impl WaitMode {
+    /// Name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Adaptive(_) => "adaptive",
+            Self::Event => "event",
+            Self::Poll => "poll",
+        }
+    }
 }
 
 impl Default for WaitMode {
@@ -239,6 +257,57 @@ impl ConnectOptions {
         }
     }
 }
+
+/// Defines a setter for each field, which returns the changed options.
+macro_rules! setters {
+    ($options:ident { $($field:ident: $type:ty,)* }) => {
+        impl $options {$(
+            #[doc = concat!("Sets the [field](#structfield.", stringify!($field), ").")]
+            #[must_use]
+            pub fn $field(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            }
+        )*}
+    };
+}
+
+setters! { ConnectOptions {
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    subsystem: Nqn,
+    host: HostIdentity,
+    io_queues: u16,
+    queue_entries: u16,
+    keep_alive: Duration,
+    type_of_service: Option<u8>,
+    ack_timeout: Option<u8>,
+    retry_count: u8,
+    rnr_retry_count: u8,
+    disable_flow_control: bool,
+    io_timeout: Duration,
+    wait: WaitMode,
+    reconnect: ReconnectOptions,
+    authentication: AuthenticationOptions,
+    memory: MemoryMode,
+} }
+
+setters! { AuthenticationOptions {
+    credentials: Option<Arc<auth::Credentials>>,
+    policy: auth::Policy,
+} }
+
+setters! { ReconnectOptions {
+    delay: Duration,
+    loss_timeout: Option<Duration>,
+    fast_io_fail: Option<Duration>,
+    delay_max: Option<Duration>,
+    jitter_percent: u8,
+    time_limit: Option<Duration>,
+    strict: bool,
+    first_connect: bool,
+    resend: bool,
+} }
 
 /// Valid number of entries of an I/O queue. Linux's minimum is 16; the specification's is 2.
 pub const QUEUE_ENTRIES: std::ops::RangeInclusive<u16> = 2..=1024;

@@ -110,6 +110,8 @@
 //! * I/O queues of 2 to 1,024 entries; the admin queue has 32.
 #![forbid(unsafe_code)]
 
+pub use auth;
+
 pub mod config;
 pub mod driver;
 pub mod error;

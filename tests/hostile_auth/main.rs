@@ -600,11 +600,9 @@ fn a_controller_that_reconnects_is_as_strict() {
                 }
             });
             let mut options = options(true);
-            options.reconnect = ReconnectOptions {
-                delay: Duration::from_millis(5),
-                loss_timeout: Some(Duration::from_millis(15)),
-                ..ReconnectOptions::default()
-            };
+            options.reconnect = ReconnectOptions::default()
+                .delay(Duration::from_millis(5))
+                .loss_timeout(Some(Duration::from_millis(15)));
             let controller = Controller::connect_over(&host, &options).await.expect("honest yet");
             let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
             let buffer = controller.allocate(512).expect("memory");

@@ -101,8 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = connect::runtime()?;
     // Read once for all controllers: a descriptor can be read only once.
     let authentication = arguments.secrets.options()?;
-    let with_secrets =
-        |options| ConnectOptions { authentication: authentication.clone(), ..options };
+    let with_secrets = |options: ConnectOptions| options.authentication(authentication.clone());
     if arguments.persistent {
         let missing = || Failure::usage("--persistent needs an address: give -a ADDRESS");
         let options = with_secrets(arguments.target_options()?.ok_or_else(missing)?);

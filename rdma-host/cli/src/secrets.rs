@@ -130,7 +130,7 @@ impl SecretArguments {
         if self.dhchap_allow_unasked {
             policy = policy.danger_allow_unauthenticated();
         }
-        Ok(AuthenticationOptions { credentials: credentials.map(Arc::new), policy })
+        Ok(AuthenticationOptions::default().credentials(credentials.map(Arc::new)).policy(policy))
     }
 }
 

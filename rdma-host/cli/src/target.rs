@@ -138,17 +138,16 @@ impl ReconnectArguments {
     fn options(&self) -> ReconnectOptions {
         let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
         let default = ReconnectOptions::default();
-        ReconnectOptions {
-            delay: self.reconnect_delay,
-            loss_timeout: self.ctrl_loss_tmo.map_or(default.loss_timeout, seconds),
-            fast_io_fail: seconds(self.fast_io_fail_tmo),
-            delay_max: self.reconnect_delay_max,
-            jitter_percent: self.reconnect_jitter,
-            time_limit: self.reconnect_time_limit,
-            strict: self.reconnect_strict,
-            first_connect: self.retry_first_connect,
-            ..default
-        }
+        let loss_timeout = self.ctrl_loss_tmo.map_or(default.loss_timeout, seconds);
+        default
+            .delay(self.reconnect_delay)
+            .loss_timeout(loss_timeout)
+            .fast_io_fail(seconds(self.fast_io_fail_tmo))
+            .delay_max(self.reconnect_delay_max)
+            .jitter_percent(self.reconnect_jitter)
+            .time_limit(self.reconnect_time_limit)
+            .strict(self.reconnect_strict)
+            .first_connect(self.retry_first_connect)
     }
 }
 
@@ -370,15 +369,6 @@ fn memory_mode(text: &str) -> Result<MemoryMode, String> {
         .into_iter()
         .find(|mode| mode.name() == text)
         .ok_or("use pool or window".to_owned())
-}
-
-/// Name of a wait mode, as on the command line.
-pub(crate) fn wait_name(mode: WaitMode) -> &'static str {
-    match mode {
-        WaitMode::Adaptive(_) => "adaptive",
-        WaitMode::Event => "event",
-        WaitMode::Poll => "poll",
-    }
 }
 
 #[cfg(test)]

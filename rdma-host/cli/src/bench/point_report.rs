@@ -11,7 +11,7 @@ use super::{
     },
     sweep_points::Point,
 };
-use crate::{connect, load::Load, target::wait_name};
+use crate::{connect, load::Load};
 
 pub(super) fn new(
     loads: &[Load],
@@ -89,7 +89,7 @@ fn configuration(
         rate: point.rate,
         arrival: point.rate.map(|_| value_name(arguments.arrival)),
         verify: arguments.verify,
-        wait: wait_name(load.options.wait).to_owned(),
+        wait: load.options.wait.name().to_owned(),
         memory_mode: memory.mode.name().to_owned(),
         memory_fallback: memory.fallback,
         device: load.controller.device(),
