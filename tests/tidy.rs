@@ -345,7 +345,7 @@ const LANGUAGE: [Language; 9] = [
     language("auth/", [0, 0, 0]),
     language("benches/", [0, 0, 0]),
     language("rdma-host/cli/", [0, 0, 0]),
-    language("rdma-host/src/driver/", [167, 39, 8]),
+    language("rdma-host/src/driver/", [124, 24, 8]),
     language("rdma-host/", [0, 0, 0]),
     language("soft-roce/fabric/", [0, 0, 0]),
     language("soft-roce/", [106, 6, 0]),

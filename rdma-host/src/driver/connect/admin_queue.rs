@@ -15,7 +15,7 @@ use crate::{
         connect::{
             authenticate::CommandChannel,
             command_buffer::CommandBuffer,
-            rdma::{Completions, Plan, Resolved},
+            rdma::{Plan, Resolved},
         },
         data_path::{
             command::{Command, CommandCompletion, Data, ExecutionStatus},
@@ -182,7 +182,7 @@ impl<P: Provider> AdminQueue<P> {
     ) -> Result<CmAcceptData, Error> {
         let completion_queue = self.poller.completion_queue();
         let completion_queue = completion_queue.expect("a poller that has not failed has one");
-        let (queue, accept) = resolved.connect(plan, Completions::Own(completion_queue)).await?;
+        let (queue, accept) = resolved.connector(plan).run(completion_queue).await?;
         self.poller.add(queue);
         Ok(accept)
     }

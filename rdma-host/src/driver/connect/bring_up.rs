@@ -12,7 +12,7 @@ use crate::{
             authenticate::{authenticate, warn_if_unauthenticated},
             command_buffer::CommandBuffer,
             context::ConnectContext,
-            io_queues::IoQueueConnector,
+            io_queues::IoQueues,
             rdma::{Plan, Resolved},
         },
         data_path::{
@@ -77,7 +77,7 @@ async fn bring_up<P: Provider>(
         match bring_up.action()? {
             BringUpAction::RdmaConnect(open) => {
                 let resolved = resolved.take().expect("the admin queue is connected once");
-                let plan = Plan { options, domain: &domain, open: &open, memory: memory.mode };
+                let plan = Plan { options, domain: &domain, open, memory: memory.mode };
                 let accept = admin.connect(resolved, plan).await?;
                 bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
             }
@@ -95,17 +95,16 @@ async fn bring_up<P: Provider>(
             }
             BringUpAction::ConnectIoQueues { count, entries } => {
                 admin.start_keep_alive(options.keep_alive, bring_up.traffic_keeps_alive());
-                let (bring_up_ref, domain) = (&bring_up, &domain);
-                let connector = IoQueueConnector {
-                    means: context,
-                    ladder: bring_up_ref,
-                    domain,
+                let queues = IoQueues {
+                    context,
+                    bring_up: &bring_up,
+                    domain: &domain,
                     memory: memory.mode,
-                    total: count,
+                    count,
                     entries,
                 };
                 let ready;
-                (io, ready) = beside_admin_queue(connector.run(), &mut admin).await?;
+                (io, ready) = beside_admin_queue(queues.connect(), &mut admin).await?;
                 bring_up.handle(&BringUpInput::IoQueuesReady(&ready))?;
             }
             BringUpAction::Live(negotiated) => {

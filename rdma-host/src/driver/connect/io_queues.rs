@@ -1,186 +1,376 @@
-//! The I/O queues of a controller, connected several at a time.
+//! Bring-up of a controller's I/O queues. Each poller has one loop that owns it: the loop makes the
+//! calls that block and drives the poller, while the queues wait for the target side by side.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::collections::HashMap;
 
 use futures_util::{
-    future::join_all,
+    FutureExt,
+    future::{BoxFuture, try_join_all},
     stream::{FuturesUnordered, StreamExt},
 };
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-use verbs::{Buffer, ProtectionDomain, Provider};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use verbs::{ProtectionDomain, Provider};
 
 use crate::{
     config::{
-        ADMIN_TIMEOUT, ADMIN_TRANSFER_MAX, CLOSE_REASON_TIMEOUT, CONCURRENT_AUTHENTICATIONS_MAX,
-        CONCURRENT_CONNECTS_MAX, MemoryMode,
+        ADMIN_TIMEOUT, CLOSE_REASON_TIMEOUT, CONCURRENT_AUTHENTICATIONS_MAX,
+        CONCURRENT_CONNECTS_MAX, IDLE_TIMEOUT, MemoryMode,
     },
     driver::{
         buffers::{buffers, verbs_error},
         connect::{
-            authenticate::authenticate,
+            authenticate::{CommandChannel, authenticate},
             command_buffer::CommandBuffer,
             context::ConnectContext,
-            rdma::{Completions, Plan, Resolved},
-            shared_poller::{SharedPoller, SharedQueue},
+            rdma::{Plan, QueueConnector, Resolved},
         },
-        data_path::{connection::QueueSet, memory::completion_entries, poller::Poller},
+        data_path::{
+            command::{Command, CommandCompletion},
+            connection::QueueSet,
+            memory::completion_entries,
+            poller::Poller,
+        },
     },
     error::{Error, Transport},
-    proto::{BringUp, BringUpInput, QueueBringUpAction, QueueReady},
-    wire::QueueId,
+    proto::{BringUp, BringUpInput, Execute, QueueBringUp, QueueBringUpAction, QueueReady},
+    wire::{Cqe, Identify, QueueId},
 };
 
-/// What all queues have in common while they are brought up, and are shared out over the pollers.
-pub(crate) struct IoQueueConnector<'a, P: Provider> {
-    pub(crate) means: &'a ConnectContext<'a, P>,
-    pub(crate) ladder: &'a BringUp,
+/// Parameters of the bring-up of a controller's I/O queues.
+pub(crate) struct IoQueues<'a, P: Provider> {
+    pub(crate) context: &'a ConnectContext<'a, P>,
+    pub(crate) bring_up: &'a BringUp,
     pub(crate) domain: &'a ProtectionDomain<P>,
     pub(crate) memory: MemoryMode,
-    /// How many queues there will be.
-    pub(crate) total: u16,
-    /// Entries of each.
+    /// Number of queues.
+    pub(crate) count: u16,
+    /// Entries of each queue.
     pub(crate) entries: u16,
 }
 
-/// What is still to be done, and what is done.
-struct Progress<P: Provider> {
-    pollers: Vec<SharedPoller<P>>,
-    /// The number of the next queue.
-    next: AtomicU32,
-    /// The way on which the completion queues were made, for whoever is first.
-    resolved: Mutex<Option<Resolved<P>>>,
+/// Limits for the queues of all pollers together.
+struct Limits {
+    connects: Semaphore,
     authentications: Semaphore,
-    up: Mutex<Vec<(QueueId, QueueReady)>>,
 }
 
-impl<P: Provider> IoQueueConnector<'_, P> {
-    /// Brings all queues up. The first failure ends it.
-    pub(crate) async fn run(&self) -> Result<(Vec<QueueSet<P>>, Vec<QueueReady>), Error> {
-        let progress = self.begin().await?;
-        let lanes = usize::from(self.total.min(CONCURRENT_CONNECTS_MAX));
-        let access = self.memory.access();
-        let scratch = buffers(self.domain, lanes, ADMIN_TRANSFER_MAX, access)?;
-        let lanes = scratch.into_iter().map(|buffer| self.lane(&progress, buffer));
-        tokio::select! {
-            done = self.all(&progress, lanes.collect()) => done?,
-            _ = join_all(progress.pollers.iter().map(SharedPoller::serve)) => {}
-        }
-        let mut up = progress.up.into_inner();
-        up.sort_by_key(|&(queue, _)| queue);
-        let assemblies = progress.pollers.into_iter().map(SharedPoller::into_assembly);
-        Ok((assemblies.collect::<Result<_, _>>()?, up.into_iter().map(|(_, up)| up).collect()))
-    }
-
-    /// Waits for all lanes, or the first failure. Where a lane fails by a connection that is not
-    /// its own, the lane of that knows more, such as what the target said before it hung up: it is
-    /// waited for, a moment.
-    async fn all(
-        &self,
-        progress: &Progress<P>,
-        mut lanes: FuturesUnordered<impl Future<Output = Result<(), (QueueId, Error)>>>,
-    ) -> Result<(), Error> {
-        let (mut failure, mut patience) = (Ok(()), Duration::MAX);
-        while let Ok(Some(ended)) = tokio::time::timeout(patience, lanes.next()).await {
-            let Err((queue, error)) = ended else { continue };
-            let concerned = concerned(&error).filter(|&concerned| {
-                concerned != queue && progress.up.lock().iter().all(|&(up, _)| up != concerned)
-            });
-            if concerned.is_none() {
-                return Err(error);
-            }
-            (failure, patience) = (failure.and(Err(error)), CLOSE_REASON_TIMEOUT);
-        }
-        failure
-    }
-
-    async fn begin(&self) -> Result<Progress<P>, Error> {
-        let resolved = Resolved::new(self.means.provider, self.means.options).await?;
-        let count = self.pollers();
-        let entries = completion_entries(self.memory, self.total.div_ceil(count), self.entries);
-        let poller = |_| {
-            let queue = resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
-            Ok(SharedPoller::new(Poller::new(queue, ADMIN_TIMEOUT), self.total))
-        };
-        Ok(Progress {
-            pollers: (0..count).map(poller).collect::<Result<_, Error>>()?,
-            next: AtomicU32::new(1),
-            resolved: Mutex::new(Some(resolved)),
+impl<P: Provider> IoQueues<'_, P> {
+    /// Brings all queues up; returns those of each poller, and what was agreed for each queue in
+    /// the order of their ids. The first failure ends it.
+    pub(crate) async fn connect(&self) -> Result<(Vec<QueueSet<P>>, Vec<QueueReady>), Error> {
+        let resolved = Resolved::new(self.context.provider, self.context.options).await?;
+        let limits = Limits {
+            connects: Semaphore::new(CONCURRENT_CONNECTS_MAX.into()),
             authentications: Semaphore::new(CONCURRENT_AUTHENTICATIONS_MAX),
-            up: Mutex::new(Vec::with_capacity(self.total.into())),
+        };
+        let pollers = u16::try_from(self.context.pollers).unwrap_or(u16::MAX);
+        let pollers = pollers.min(self.count).max(1);
+        let entries = completion_entries(self.memory, self.count.div_ceil(pollers), self.entries);
+        let mut loops = Vec::with_capacity(pollers.into());
+        for index in 0..pollers {
+            let queue = resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
+            let ids = (1..=self.count).filter(|id| (id - 1) % pollers == index).map(QueueId);
+            loops.push(PollerLoop::new(self, &limits, Poller::new(queue, ADMIN_TIMEOUT), ids)?);
+        }
+        loops[0].resolved = Some(resolved);
+        let connected = try_join_all(loops.into_iter().map(PollerLoop::run)).await?;
+        let (sets, ready): (Vec<_>, Vec<_>) = connected.into_iter().unzip();
+        let mut ready: Vec<_> = ready.into_iter().flatten().collect();
+        ready.sort_unstable_by_key(|&(id, _)| id);
+        Ok((sets, ready.into_iter().map(|(_, ready)| ready).collect()))
+    }
+}
+
+/// Bring-up of one poller's queues.
+struct PollerLoop<'a, P: Provider> {
+    io: &'a IoQueues<'a, P>,
+    limits: &'a Limits,
+    poller: Poller<P>,
+    /// Queues to bring up, in the order of their ids.
+    ids: Vec<QueueId>,
+    /// Device that the completion queues were created on, for the first queue.
+    resolved: Option<Resolved<P>>,
+    /// Buffers of queues that are not brought up at the moment.
+    buffers: Vec<CommandBuffer>,
+    steps: FuturesUnordered<BoxFuture<'a, StepOutcome<'a, P>>>,
+    /// Commands of the queues' futures, and the sender for these.
+    commands: mpsc::UnboundedReceiver<QueueCommand>,
+    sender: mpsc::UnboundedSender<QueueCommand>,
+    /// Receivers of the completions of the commands in flight, one command per queue.
+    in_flight: HashMap<QueueId, oneshot::Sender<CommandCompletion>>,
+    ready: Vec<(QueueId, QueueReady)>,
+}
+
+/// Queue that is being connected.
+struct ConnectingQueue<'a, P: Provider> {
+    bring_up: QueueBringUp,
+    connector: QueueConnector<'a, P>,
+    connect: ConnectPermit<'a>,
+}
+
+/// Right of a queue to be brought up.
+struct ConnectPermit<'a> {
+    queue: QueueId,
+    _permit: SemaphorePermit<'a>,
+}
+
+/// Result of what a queue has waited for.
+enum Step<'a, P: Provider> {
+    /// The connector has a call to make.
+    Call(Box<ConnectingQueue<'a, P>>),
+    /// The queue accepts commands; its buffer is free.
+    Ready(QueueId, QueueReady, CommandBuffer),
+}
+
+type StepOutcome<'a, P> = Result<Step<'a, P>, (QueueId, Error)>;
+
+impl<'a, P: Provider> PollerLoop<'a, P> {
+    fn new(
+        io: &'a IoQueues<'a, P>,
+        limits: &'a Limits,
+        poller: Poller<P>,
+        ids: impl Iterator<Item = QueueId>,
+    ) -> Result<Self, Error> {
+        let (sender, commands) = mpsc::unbounded_channel();
+        let ids: Vec<_> = ids.collect();
+        let count = ids.len().min(CONCURRENT_CONNECTS_MAX.into());
+        let buffers = buffers(io.domain, count, Identify::SIZE, io.memory.access())?;
+        Ok(Self {
+            io,
+            limits,
+            poller,
+            ready: Vec::with_capacity(ids.len()),
+            ids,
+            resolved: None,
+            buffers: buffers.into_iter().map(CommandBuffer::from).collect(),
+            steps: FuturesUnordered::new(),
+            commands,
+            sender,
+            in_flight: HashMap::new(),
         })
     }
 
-    fn pollers(&self) -> u16 {
-        u16::try_from(self.means.pollers).unwrap_or(u16::MAX).min(self.total).max(1)
-    }
-
-    /// Brings one queue up after the other, until there are none left.
-    async fn lane(&self, progress: &Progress<P>, scratch: Buffer) -> Result<(), (QueueId, Error)> {
-        let mut scratch = CommandBuffer::from(scratch);
-        loop {
-            let next = u16::try_from(progress.next.fetch_add(1, Ordering::Relaxed));
-            let Some(queue) = next.ok().filter(|&next| next <= self.total).map(QueueId) else {
-                return Ok(());
-            };
-            let up = self.bring_up(progress, queue, &mut scratch).await;
-            let up = up.map_err(|error| (queue, error))?;
-            progress.up.lock().push((queue, up));
+    async fn run(mut self) -> Result<(QueueSet<P>, Vec<(QueueId, QueueReady)>), Error> {
+        for &queue in &self.ids {
+            let resolved = self.resolved.take();
+            self.steps.push(begin(self.io, self.limits, queue, resolved).boxed());
         }
+        while self.ready.len() < self.ids.len() {
+            // The poller is waited for if nothing else is to be done.
+            let driven = tokio::select! {
+                biased;
+                Some(step) = self.steps.next() => {
+                    self.handle_step(step.map_err(|(_, error)| error)?).await?;
+                    Ok(())
+                }
+                Some(command) = self.commands.recv() => self.submit(command),
+                ready = self.poller.ready(IDLE_TIMEOUT) => ready,
+            };
+            let driven = driven.and_then(|()| self.poller.poll());
+            self.deliver();
+            if let Err(error) = driven {
+                return Err(self.failure(error).await);
+            }
+        }
+        let set = self.poller.into_assembly().expect("a poller that has not failed has queues");
+        Ok((set, self.ready))
     }
 
-    async fn bring_up(
-        &self,
-        progress: &Progress<P>,
-        queue: QueueId,
-        scratch: &mut CommandBuffer,
-    ) -> Result<QueueReady, Error> {
-        // Shared out in turn.
-        let poller = &progress.pollers[usize::from((queue.0 - 1) % self.pollers())];
-        let mut ladder = self.ladder.queue(queue)?;
-        loop {
-            match ladder.action()? {
-                QueueBringUpAction::Ready(up) => return Ok(up),
-                QueueBringUpAction::RdmaConnect(open) => {
-                    let (options, memory) = (self.means.options, self.memory);
-                    let plan = Plan { options, domain: self.domain, open: &open, memory };
-                    let first = progress.resolved.lock().take();
-                    let connected = poller.unless_failed(async {
-                        let resolved = match first {
-                            Some(resolved) => resolved,
-                            None => Resolved::new(self.means.provider, options).await?,
-                        };
-                        resolved.connect(plan, Completions::Shared(poller)).await
-                    });
-                    let (queue, accept) = connected.await?;
-                    poller.add(queue).await;
-                    ladder.handle(&BringUpInput::RdmaConnected(accept))?;
-                }
-                QueueBringUpAction::Authenticate => {
-                    let turn = progress.authentications.acquire().await;
-                    let mut carrier = SharedQueue { poller, scratch };
-                    let how = authenticate(&mut carrier, queue, self.means.parties).await?;
-                    drop(turn);
-                    ladder.handle(&BringUpInput::Authenticated(how))?;
-                }
-                QueueBringUpAction::Execute(execute) => {
-                    let (response, data) = poller.execute(scratch, execute).await?;
-                    ladder.handle(&BringUpInput::Completed(response, &data))?;
-                }
+    async fn handle_step(&mut self, step: Step<'a, P>) -> Result<(), Error> {
+        match step {
+            Step::Ready(queue, ready, buffer) => {
+                self.ready.push((queue, ready));
+                self.buffers.push(buffer);
+                return Ok(());
+            }
+            Step::Call(connecting) if connecting.connector.is_established() => {
+                self.add(*connecting)?;
+            }
+            Step::Call(mut connecting) => {
+                let completion_queue = self.poller.completion_queue();
+                let completion_queue = completion_queue.expect("the poller has not failed");
+                connecting.connector.call(completion_queue)?;
+                self.steps.push(wait(connecting).boxed());
+            }
+        }
+        if self.io.count > FEW_QUEUES {
+            yield_to_others().await;
+        }
+        Ok(())
+    }
+
+    /// Adds a connected queue to the poller, and continues its bring-up.
+    fn add(&mut self, connecting: ConnectingQueue<'a, P>) -> Result<(), Error> {
+        let ConnectingQueue { mut bring_up, connector, connect } = connecting;
+        let (queue, accept) = connector.into_queue()?;
+        self.poller.add(queue);
+        bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
+        let buffer = self.buffers.pop().expect("there is one for each queue that may connect");
+        let (queue, commands) = (connect.queue, self.sender.clone());
+        let channel = QueueChannel { queue, buffer, commands };
+        self.steps.push(initialize(self.io, self.limits, bring_up, connect, channel).boxed());
+        Ok(())
+    }
+
+    fn submit(&mut self, command: QueueCommand) -> Result<(), Error> {
+        let QueueCommand { queue, command, reply } = command;
+        match self.poller.submit_to(queue, command) {
+            Ok(()) => {
+                self.in_flight.insert(queue, reply);
+                self.poller.flush()
+            }
+            Err(refused) => {
+                // Without a receiver the queue has given up.
+                let _ = reply.send(CommandCompletion::from(refused));
+                Ok(())
             }
         }
     }
+
+    fn deliver(&mut self) {
+        while let Some(completion) = self.poller.take() {
+            let queue = QueueId(u16::try_from(completion.user).expect("a tag is a queue id"));
+            if let Some(reply) = self.in_flight.remove(&queue) {
+                // Without a receiver the command has timed out.
+                let _ = reply.send(completion);
+            }
+        }
+    }
+
+    /// Returns the error of the bring-up after a failure of the poller. If that is the end of a
+    /// connection, and its queue is being brought up, the queue's own error says more: such as what
+    /// the target sent before it disconnected.
+    async fn failure(mut self, error: Error) -> Error {
+        let (Error::Transport(Transport::Disconnected(queue))
+        | Error::Transport(Transport::QueuePair { queue, .. })) = &error
+        else {
+            return error;
+        };
+        if self.ready.iter().any(|(ready, _)| ready == queue) {
+            return error;
+        }
+        let own = async {
+            loop {
+                tokio::select! {
+                    Some(step) = self.steps.next() => match step {
+                        Err((failed, own)) if failed == *queue => return own,
+                        Ok(Step::Ready(ready, ..)) if ready == *queue => return error.clone(),
+                        _ => {}
+                    },
+                    // Which the failed poller refuses.
+                    Some(command) = self.commands.recv() => drop(self.submit(command)),
+                }
+            }
+        };
+        tokio::time::timeout(CLOSE_REASON_TIMEOUT, own).await.unwrap_or_else(|_| error.clone())
+    }
 }
 
-/// The queue whose connection has failed, if that is what has.
-fn concerned(error: &Error) -> Option<QueueId> {
-    match error {
-        Error::Transport(Transport::Disconnected(queue) | Transport::QueuePair { queue, .. }) => {
-            Some(*queue)
+/// Number of queues up to which the time that their calls take is not worth a wait for a busy
+/// runtime.
+const FEW_QUEUES: u16 = 4;
+
+/// Lets the runtime's other tasks run after a call that blocked: they may have I/O to complete.
+async fn yield_to_others() {
+    /// Turns of a command: its completion, its caller, the submission of the next.
+    const TURNS: usize = 4;
+    for _ in 0..TURNS {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until a queue may be brought up and its device is known.
+async fn begin<'a, P: Provider>(
+    io: &'a IoQueues<'a, P>,
+    limits: &'a Limits,
+    queue: QueueId,
+    resolved: Option<Resolved<P>>,
+) -> StepOutcome<'a, P> {
+    let permit = limits.connects.acquire().await.expect("the semaphore is never closed");
+    let connect = ConnectPermit { queue, _permit: permit };
+    let connecting = async {
+        let bring_up = io.bring_up.queue(queue)?;
+        let QueueBringUpAction::RdmaConnect(open) = bring_up.action()? else {
+            unreachable!("the bring-up of a queue begins with its RDMA connection");
+        };
+        let ConnectContext { options, provider, .. } = *io.context;
+        let resolved = match resolved {
+            Some(resolved) => resolved,
+            None => Resolved::new(provider, options).await?,
+        };
+        let plan = Plan { options, domain: io.domain, open, memory: io.memory };
+        Ok((bring_up, resolved.connector(plan)))
+    };
+    let (bring_up, connector) = connecting.await.map_err(|error| (queue, error))?;
+    Ok(Step::Call(Box::new(ConnectingQueue { bring_up, connector, connect })))
+}
+
+/// Waits until there is a call to make for the connection.
+async fn wait<P: Provider>(mut connecting: Box<ConnectingQueue<'_, P>>) -> StepOutcome<'_, P> {
+    let waited = connecting.connector.until_call().await;
+    waited.map_err(|error| (connecting.connect.queue, error))?;
+    Ok(Step::Call(connecting))
+}
+
+/// Brings a queue up whose RDMA connection is established.
+async fn initialize<'a, P: Provider>(
+    io: &'a IoQueues<'a, P>,
+    limits: &'a Limits,
+    mut bring_up: QueueBringUp,
+    connect: ConnectPermit<'a>,
+    mut channel: QueueChannel,
+) -> StepOutcome<'a, P> {
+    let queue = connect.queue;
+    let initialized = async {
+        loop {
+            match bring_up.action()? {
+                QueueBringUpAction::Ready(ready) => return Ok(ready),
+                QueueBringUpAction::Execute(execute) => {
+                    let (response, data) = channel.execute(execute).await?;
+                    bring_up.handle(&BringUpInput::Completed(response, &data))?;
+                }
+                QueueBringUpAction::Authenticate => {
+                    let permit = limits.authentications.acquire().await;
+                    let parties = io.context.parties;
+                    let outcome = authenticate(&mut channel, queue, parties).await?;
+                    drop(permit);
+                    bring_up.handle(&BringUpInput::Authenticated(outcome))?;
+                }
+                QueueBringUpAction::RdmaConnect(_) => unreachable!("the queue is connected"),
+            }
         }
-        _ => None,
+    };
+    let ready = initialized.await.map_err(|error| (queue, error))?;
+    Ok(Step::Ready(queue, ready, channel.buffer))
+}
+
+/// Command of a queue's future for the loop to submit.
+struct QueueCommand {
+    queue: QueueId,
+    command: Command,
+    reply: oneshot::Sender<CommandCompletion>,
+}
+
+/// Queue that belongs to a loop's poller.
+struct QueueChannel {
+    queue: QueueId,
+    buffer: CommandBuffer,
+    commands: mpsc::UnboundedSender<QueueCommand>,
+}
+
+impl CommandChannel for QueueChannel {
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        let (reply, completion) = oneshot::channel();
+        let data = self.buffer.data(&execute.transfer);
+        let command = Command { sqe: execute.sqe, data, user: self.queue.0.into() };
+        let command = QueueCommand { queue: self.queue, command, reply };
+        self.commands.send(command).unwrap_or_else(|_| unreachable!("the loop owns the future"));
+        match tokio::time::timeout(ADMIN_TIMEOUT, completion).await {
+            Ok(completion) => {
+                let completion = completion.expect("the loop owns the future");
+                self.buffer.response(completion, &execute)
+            }
+            Err(_) => Err(Error::Timeout { step: execute.name, after: ADMIN_TIMEOUT }),
+        }
     }
 }

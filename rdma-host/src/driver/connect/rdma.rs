@@ -1,4 +1,4 @@
-//! Makes the RDMA connection of one queue (RDMA 3.3): it does what `ActiveSide` says.
+//! RDMA connection of one queue (RDMA 3.3): performs the actions of [`ActiveSide`].
 
 use std::{
     io::ErrorKind,
@@ -8,12 +8,10 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::MutexGuard;
 use verbs::{
     Access, Capabilities, CompletionQueue, ConnectionEvent, Endpoint, Established,
     PreparedQueuePair, ProtectionDomain, Provider, TransportType,
-    active_side::{Action, ActiveSide, Cause, Event, Reopen, State, Timeouts},
-    provider::CmEventKind,
+    active_side::{Action, ActiveSide, Event, Reopen, State, Timeouts},
 };
 
 use crate::{
@@ -26,22 +24,22 @@ use crate::{
         async_fd::AsyncDescriptor,
         buffers::{buffers, verbs_error},
         connect::{
+            connect_error::{Target, os_error},
             connect_thread::{self, ConnectRequest},
-            shared_poller::{Desk, SharedPoller},
         },
         data_path::queue::{Parts, Queue},
         deferred_close::{self, DeferredClose},
         port_watch::PortWatch,
     },
-    error::{Error, Rejected, TargetMisbehaved, Transport},
+    error::{Error, Transport},
     proto::RdmaConnect,
-    wire::{CmAcceptData, CmReject, QueueId, Sqe},
+    wire::{CmAcceptData, QueueId, Sqe},
 };
 
-/// A response has 16 bytes; its buffer twice that, so that one too long is seen as such.
+/// Size of a receive buffer: twice that of a response, so that the excess of a longer one is seen.
 const RESPONSE_BYTES: usize = 32;
 
-/// A way to the target whose device is known; nothing is connected.
+/// Endpoint whose address and route are resolved: the RDMA device is known.
 pub(crate) struct Resolved<P: Provider> {
     provider: Arc<P>,
     side: ActiveSide,
@@ -51,62 +49,140 @@ pub(crate) struct Resolved<P: Provider> {
     transport: TransportType,
 }
 
-/// What a connection is made with.
+/// Parameters of one queue's connection.
 pub(crate) struct Plan<'a, P: Provider> {
     pub(crate) options: &'a ConnectOptions,
     pub(crate) domain: &'a ProtectionDomain<P>,
-    pub(crate) open: &'a RdmaConnect,
+    pub(crate) open: RdmaConnect,
     pub(crate) memory: MemoryMode,
 }
 
-/// Where a queue's completions go. Exclusive, since a completion queue is not to be shared between
-/// threads.
-pub(crate) enum Completions<'a, P: Provider> {
-    /// To a completion queue that is ours for now.
-    Own(&'a mut CompletionQueue<P>),
-    /// To that of a poller whose other queues are at work.
-    Shared(&'a SharedPoller<P>),
-}
-
-/// The right to make a call that takes its thread for a while, as making a queue pair, registering
-/// memory and asking for a connection do: up to milliseconds.
-enum Turn<'a, P: Provider> {
-    Own(&'a mut CompletionQueue<P>),
-    Shared(MutexGuard<'a, Desk<P>>),
-}
-
-impl<P: Provider> Completions<'_, P> {
-    /// Waits until no other queue of the poller makes such a call.
-    async fn turn(&mut self) -> Turn<'_, P> {
-        match self {
-            Self::Own(queue) => Turn::Own(queue),
-            Self::Shared(poller) => Turn::Shared(poller.desk().await),
-        }
+impl<P: Provider> Plan<'_, P> {
+    fn target(&self) -> Target<'_> {
+        Target { options: self.options, queue: self.open.queue }
     }
 }
 
-impl<P: Provider> Turn<'_, P> {
-    fn completion_queue(&mut self) -> Result<&CompletionQueue<P>, Error> {
-        match self {
-            Self::Own(queue) => Ok(queue),
-            Self::Shared(desk) => Ok(desk.completion_queue().ok_or(Error::Closed)?),
+/// Connection of one queue that is being established. Waiting for events and calls that block for
+/// up to milliseconds are apart, so that a caller with several of these can space the calls out.
+///
+/// ```text
+///  until_call → call → until_call → call → … → is_established: into_queue
+/// ```
+pub(crate) struct QueueConnector<'a, P: Provider> {
+    /// Before the endpoint, so that the queue pair goes first.
+    prepared: Option<Prepared<P>>,
+    resolved: Resolved<P>,
+    plan: Plan<'a, P>,
+    action: Action,
+    established: Option<Established>,
+}
+
+/// Queue pair with its receives posted, before the connection.
+struct Prepared<P: Provider> {
+    queue_pair: PreparedQueuePair<P>,
+    /// True if commands are sent inside their work requests.
+    inline: bool,
+}
+
+impl<P: Provider> QueueConnector<'_, P> {
+    /// Waits until there is a call to make.
+    pub(crate) async fn until_call(&mut self) -> Result<(), Error> {
+        let Self { resolved, plan, .. } = self;
+        let target = plan.target();
+        loop {
+            self.action = match self.action {
+                Action::Connect if resolved.transport == TransportType::Iwarp => {
+                    let request = resolved.request(plan)?;
+                    resolved.send_on_thread(target, request, &mut self.prepared).await?
+                }
+                Action::MakeQueuePair | Action::Connect | Action::Established => return Ok(()),
+                Action::AwaitPort | Action::Pause => {
+                    let state = resolved.side.state();
+                    tracing::debug!(queue = %target.queue, ?state, "waiting");
+                    self.prepared = None;
+                    resolved.reopen()?;
+                    Action::None
+                }
+                other => {
+                    let (next, established) = resolved.advance(target, other).await?;
+                    self.established = established;
+                    next
+                }
+            };
         }
     }
 
-    /// Ends it, but not before the runtime's other tasks had theirs, where there are many such
-    /// calls to make: they may have I/O to complete.
-    async fn pass(self) {
-        if let Self::Shared(desk) = self {
-            for _ in 0..desk.turns_for_others() {
-                tokio::task::yield_now().await;
+    /// Returns true if the connection is established; [`into_queue`](Self::into_queue) is the last
+    /// call then.
+    pub(crate) fn is_established(&self) -> bool {
+        self.action == Action::Established
+    }
+
+    /// Makes the call that is due: creates the queue pair and posts its receives, or sends the
+    /// connection request.
+    pub(crate) fn call(&mut self, completion_queue: &CompletionQueue<P>) -> Result<(), Error> {
+        let Self { resolved, plan, .. } = self;
+        self.action = match self.action {
+            Action::MakeQueuePair => {
+                self.prepared = Some(resolved.prepare(plan, completion_queue)?);
+                let _ = resolved.check_port(); // considered before the request is sent
+                resolved.handle(Event::QueuePairMade)
             }
-            drop(desk);
+            Action::Connect => {
+                let sent = resolved.request(plan)?.send(&mut resolved.endpoint);
+                resolved.handle_sent(plan.target(), sent)?
+            }
+            other => unreachable!("no call is due at {other:?}"),
+        };
+        Ok(())
+    }
+
+    /// Makes all calls, each as soon as it is due; returns the queue and the target's private data.
+    pub(crate) async fn run(
+        mut self,
+        completion_queue: &mut CompletionQueue<P>,
+    ) -> Result<(Queue<P>, CmAcceptData), Error> {
+        loop {
+            self.until_call().await?;
+            if self.is_established() {
+                return self.into_queue();
+            }
+            self.call(completion_queue)?;
         }
+    }
+
+    /// Allocates what a connected queue needs; returns the queue and the target's private data.
+    pub(crate) fn into_queue(self) -> Result<(Queue<P>, CmAcceptData), Error> {
+        let Self { resolved, plan: Plan { domain, open, memory, .. }, .. } = self;
+        let established = self.established.expect("the event of an established connection");
+        let Prepared { queue_pair, inline } = self.prepared.expect("a connection has a queue pair");
+        let accept = CmAcceptData::parse(established.private_data())?;
+        let depth = in_flight_max(&open, accept);
+        let windows = memory.windows(domain, depth)?;
+        let capsules = domain.allocate(usize::from(depth) * Sqe::SIZE, Access::NONE);
+        let mut queue_pair = queue_pair.ready(&established);
+        capsules
+            .and_then(|capsules| queue_pair.set_message_buffer(capsules, Sqe::SIZE))
+            .map_err(verbs_error)?;
+        let queue = Queue::new(Parts {
+            id: open.queue,
+            queue_pair,
+            endpoint: resolved.endpoint,
+            side: resolved.side,
+            transport: resolved.transport,
+            receives: open.entries.into(),
+            depth,
+            windows,
+            in_capsule_bytes: open.in_capsule_bytes as usize,
+            inline,
+        });
+        Ok((queue, accept))
     }
 }
 
 impl<P: Provider> Resolved<P> {
-    /// Finds the device that leads to the target.
+    /// Resolves the target's address and the route to it.
     pub(crate) async fn new(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
         deferred_close::release();
         let endpoint = Endpoint::open_with(Arc::clone(provider)).map_err(verbs_error)?;
@@ -134,95 +210,28 @@ impl<P: Provider> Resolved<P> {
         &self.endpoint
     }
 
-    /// Connects a queue pair for the planned queue, with all its receives posted.
-    pub(crate) async fn connect(
-        mut self,
-        plan: Plan<'_, P>,
-        mut completions: Completions<'_, P>,
-    ) -> Result<(Queue<P>, CmAcceptData), Error> {
-        let (prepared, inline, established) = self.establish(&plan, &mut completions).await?;
-        let Plan { domain, open, memory, .. } = plan;
-        let accept = CmAcceptData::parse(established.private_data())?;
-        let depth = in_flight_max(open, accept);
-        let turn = completions.turn().await;
-        let windows = memory.windows(domain, depth)?;
-        let capsules = domain.allocate(usize::from(depth) * Sqe::SIZE, Access::NONE);
-        turn.pass().await;
-        let mut queue_pair = prepared.ready(&established);
-        capsules
-            .and_then(|capsules| queue_pair.set_message_buffer(capsules, Sqe::SIZE))
-            .map_err(verbs_error)?;
-        let queue = Queue::new(Parts {
-            id: open.queue,
-            queue_pair,
-            endpoint: self.endpoint,
-            side: self.side,
-            transport: self.transport,
-            receives: open.entries.into(),
-            depth,
-            windows,
-            in_capsule_bytes: open.in_capsule_bytes as usize,
-            inline,
-        });
-        Ok((queue, accept))
+    /// Starts to connect a queue; its device is known already.
+    pub(crate) fn connector(self, plan: Plan<'_, P>) -> QueueConnector<'_, P> {
+        let action = Action::MakeQueuePair;
+        QueueConnector { resolved: self, plan, action, prepared: None, established: None }
     }
 
-    /// Goes on from the device, in as many attempts as it takes and is allowed.
-    async fn establish(
-        &mut self,
-        plan: &Plan<'_, P>,
-        completions: &mut Completions<'_, P>,
-    ) -> Result<(PreparedQueuePair<P>, bool, Established), Error> {
-        let target = Target { options: plan.options, queue: plan.open.queue };
-        let mut action = Action::MakeQueuePair;
-        let mut prepared = None;
-        let established = loop {
-            action = match action {
-                Action::MakeQueuePair => {
-                    let mut turn = completions.turn().await;
-                    prepared = Some(self.prepare(plan, turn.completion_queue()?)?);
-                    turn.pass().await;
-                    let _ = self.look_at_port(); // heeded before the request is sent
-                    self.handle(Event::QueuePairMade)
-                }
-                Action::AwaitPort | Action::Pause => {
-                    tracing::debug!(queue = %target.queue, state = ?self.side.state(), "waiting");
-                    prepared = None;
-                    let fresh =
-                        Endpoint::open_with(Arc::clone(&self.provider)).map_err(verbs_error)?;
-                    self.events = AsyncDescriptor::new(fresh.as_fd())?;
-                    self.endpoint = DeferredClose::new(fresh);
-                    self.endpoint.talks_through(self.port.clone());
-                    Action::None
-                }
-                Action::Connect if self.transport == TransportType::Iwarp => {
-                    let request = self.request(plan)?;
-                    self.send_on_thread(target, request, &mut prepared).await?
-                }
-                Action::Connect => {
-                    let request = self.request(plan)?;
-                    let turn = completions.turn().await;
-                    let sent = request.send(&mut self.endpoint);
-                    turn.pass().await;
-                    self.handle_sent(target, sent)?
-                }
-                other => match self.advance(target, other).await? {
-                    (_, Some(established)) => break established,
-                    (next, None) => next,
-                },
-            };
-        };
-        let (queue_pair, inline) = prepared.expect("a request is sent with a queue pair only");
-        Ok((queue_pair, inline, established))
+    /// Replaces the endpoint by a new one.
+    fn reopen(&mut self) -> Result<(), Error> {
+        let endpoint = Endpoint::open_with(Arc::clone(&self.provider)).map_err(verbs_error)?;
+        self.events = AsyncDescriptor::new(endpoint.as_fd())?;
+        self.endpoint = DeferredClose::new(endpoint);
+        self.endpoint.talks_through(self.port.clone());
+        Ok(())
     }
 
-    /// The queue pair, its receives posted.
+    /// Creates the queue pair and posts its receives.
     fn prepare(
         &mut self,
         plan: &Plan<'_, P>,
         completion_queue: &CompletionQueue<P>,
-    ) -> Result<(PreparedQueuePair<P>, bool), Error> {
-        let Plan { options, domain, open, memory } = *plan;
+    ) -> Result<Prepared<P>, Error> {
+        let Plan { options, domain, open, memory } = plan;
         if let Some(tos) = options.type_of_service {
             self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
         }
@@ -230,40 +239,37 @@ impl<P: Provider> Resolved<P> {
             self.endpoint.set_ack_timeout(exponent).map_err(verbs_error)?;
         }
         let size = (memory.sends(open.entries), u32::from(open.entries));
-        let (mut prepared, inline) = self.queue_pair(domain, completion_queue, size)?;
+        let mut prepared = self.queue_pair(domain, completion_queue, size)?;
         let entries = usize::from(open.entries);
         for response in buffers(domain, entries, RESPONSE_BYTES, Access::LOCAL_WRITE)? {
-            prepared.post_receive(response, 0).map_err(|refused| verbs_error(refused.error))?;
+            let posted = prepared.queue_pair.post_receive(response, 0);
+            posted.map_err(|refused| verbs_error(refused.error))?;
         }
-        prepared.flush().map_err(verbs_error)?;
-        Ok((prepared, inline))
+        prepared.queue_pair.flush().map_err(verbs_error)?;
+        Ok(prepared)
     }
 
-    /// A queue pair that takes commands inside its work requests, if the device can do that.
+    /// Creates a queue pair that sends commands inside their work requests, if the device can.
     fn queue_pair(
         &mut self,
         domain: &ProtectionDomain<P>,
         completion_queue: &CompletionQueue<P>,
         (send, receive): (u32, u32),
-    ) -> Result<(verbs::PreparedQueuePair<P>, bool), Error> {
-        let inline = u32::try_from(Sqe::SIZE).expect("a command is 64 bytes");
+    ) -> Result<Prepared<P>, Error> {
         let capabilities = Capabilities {
             max_send_wr: send,
             max_recv_wr: receive,
             max_send_sge: 2,
-            max_inline_data: inline,
+            max_inline_data: u32::try_from(Sqe::SIZE).expect("a command is 64 bytes"),
         };
         match self.endpoint.queue_pair(domain, completion_queue, capabilities) {
-            Ok(prepared) => Ok((prepared, true)),
+            Ok(queue_pair) => Ok(Prepared { queue_pair, inline: true }),
             Err(verbs::Error::AnotherDevice(_)) => Err(Transport::DeviceChanged.into()),
             Err(error) => {
                 tracing::debug!(%error, "no inline sends");
                 let capabilities = Capabilities { max_inline_data: 0, ..capabilities };
-                let prepared = self
-                    .endpoint
-                    .queue_pair(domain, completion_queue, capabilities)
-                    .map_err(verbs_error)?;
-                Ok((prepared, false))
+                let created = self.endpoint.queue_pair(domain, completion_queue, capabilities);
+                Ok(Prepared { queue_pair: created.map_err(verbs_error)?, inline: false })
             }
         }
     }
@@ -278,15 +284,16 @@ impl<P: Provider> Resolved<P> {
         })
     }
 
-    /// Sends the request where that blocks. When something else comes first, the endpoint and the
-    /// queue pair stay with the thread; the actions that follow then do without them.
+    /// Sends the connection request on a thread, where that blocks. On a timeout or a port event
+    /// the endpoint and the queue pair stay with the thread; the next actions replace them.
     async fn send_on_thread(
         &mut self,
         target: Target<'_>,
         request: ConnectRequest,
-        prepared: &mut Option<(PreparedQueuePair<P>, bool)>,
+        prepared: &mut Option<Prepared<P>>,
     ) -> Result<Action, Error> {
-        let (queue_pair, inline) = prepared.take().expect("a request is sent with a queue pair");
+        let Prepared { queue_pair, inline } =
+            prepared.take().expect("a request is sent with a queue pair");
         let parts = connect_thread::Parts { queue_pair, endpoint: self.endpoint.take() };
         let returned = async {
             let permit = connect_thread::permit().await;
@@ -298,7 +305,7 @@ impl<P: Provider> Resolved<P> {
                 Ok(returned) => {
                     let (parts, sent) = returned?;
                     self.endpoint = parts.endpoint;
-                    *prepared = Some((parts.queue_pair, inline));
+                    *prepared = Some(Prepared { queue_pair: parts.queue_pair, inline });
                     return self.handle_sent(target, sent);
                 }
                 Err(_) => match self.handle_time() {
@@ -310,7 +317,7 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    /// What follows from the request's being sent, or refused at once.
+    /// Returns the action after the connection request was sent, or failed at once.
     fn handle_sent(
         &mut self,
         target: Target<'_>,
@@ -324,16 +331,16 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    /// Asks for what is to be resolved, then waits for the next thing to do; nothing is one too.
-    /// With [`Action::Established`] comes the proof, and only then.
+    /// Starts address or route resolution, then waits for the next action, which may be
+    /// [`Action::None`]. Together with [`Action::Established`] it returns the event.
     async fn advance(
         &mut self,
         target: Target<'_>,
         action: Action,
     ) -> Result<(Action, Option<Established>), Error> {
         match action {
-            Action::ResolveAddress(Reopen::Endpoint) => self.ask(target)?,
-            // All that the caller has is made from the old device, and goes with this error.
+            Action::ResolveAddress(Reopen::Endpoint) => self.resolve_address(target)?,
+            // The error drops all that the caller has of the old device.
             Action::ResolveAddress(Reopen::Device) => {
                 return Err(target.unreachable(
                     "our RDMA device sends nothing since its port was down; on soft-RoCE, delete \
@@ -360,15 +367,15 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    /// Waits for an event, the deadline or a look at the port, whichever is first, and says what
-    /// follows from it.
+    /// Waits for a CM event, the deadline or the next check of the port; returns the action, and
+    /// the event if there was one.
     async fn next(
         &mut self,
         target: Target<'_>,
     ) -> Result<(Action, Option<ConnectionEvent<P>>), Error> {
         if let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
             if self.is_unanswered(&event) {
-                self.ask(target)?;
+                self.resolve_address(target)?;
                 return Ok((Action::None, None));
             }
             return Ok((self.handle(Event::from(&event)), Some(event)));
@@ -379,29 +386,29 @@ impl<P: Provider> Resolved<P> {
         }
     }
 
-    /// When to look at the port again, or the deadline if that is earlier.
+    /// Time of the next check of the port, or of the deadline if that is earlier.
     fn wake(&self) -> Instant {
         let look = Instant::now() + PORT_POLL_INTERVAL;
         self.side.poll_timeout().map_or(look, |deadline| deadline.min(look))
     }
 
-    /// Looks at the port and the deadline.
+    /// Checks the port and the deadline.
     fn handle_time(&mut self) -> Action {
-        match self.look_at_port() {
+        match self.check_port() {
             Action::None => self.handle(Event::Deadline),
             action => action,
         }
     }
 
-    /// Asks for the target's address, for a while.
-    fn ask(&mut self, target: Target<'_>) -> Result<(), Error> {
+    /// Starts one attempt to resolve the target's address.
+    fn resolve_address(&mut self, target: Target<'_>) -> Result<(), Error> {
         let (from, to) = (source(target.options), target.options.address);
         self.endpoint
             .resolve_address(from, to, RESOLVE_RETRY_INTERVAL)
             .map_err(|error| target.unresolved(State::ResolvingAddress, error))
     }
 
-    /// Whether nobody has answered the question for an address yet, and there is time left.
+    /// Returns true if an attempt to resolve the address timed out before the deadline.
     fn is_unanswered(&self, event: &ConnectionEvent<P>) -> bool {
         let ConnectionEvent::AddressError { status } = event else { return false };
         let timed_out = os_error(*status).kind() == ErrorKind::TimedOut;
@@ -411,7 +418,7 @@ impl<P: Provider> Resolved<P> {
             && deadline.is_some_and(|deadline| Instant::now() < deadline)
     }
 
-    fn look_at_port(&mut self) -> Action {
+    fn check_port(&mut self) -> Action {
         match self.port.news() {
             Some(event) => self.handle(event),
             None => Action::None,
@@ -423,7 +430,7 @@ impl<P: Provider> Resolved<P> {
     }
 }
 
-/// Our address to use. A link-local one is on the interface that the target's is on.
+/// Source address. A link-local one gets the scope id of the target's.
 fn source(options: &ConnectOptions) -> Option<SocketAddr> {
     let zone = match options.address {
         SocketAddr::V6(target) => target.scope_id(),
@@ -441,108 +448,19 @@ const TIMEOUTS: Timeouts = Timeouts {
     connect: CONNECT_TIMEOUT,
     pause: STALE_CONNECTION_DELAY,
     port: PORT_TIMEOUT,
-    // A queue that is connected sees to its own end.
+    // A connected queue has its own timeouts.
     disconnect: SHUTDOWN_TIMEOUT,
     drain: SHUTDOWN_TIMEOUT,
 };
 
-/// What the errors of one connection speak of.
-#[derive(Clone, Copy)]
-struct Target<'a> {
-    options: &'a ConnectOptions,
-    queue: QueueId,
-}
-
-impl Target<'_> {
-    /// Why there is no connection.
-    fn failed(self, cause: Cause, private_data: &[u8]) -> Error {
-        let step = step(cause.state);
-        let (kind, status) = match (cause.event, cause.state) {
-            (Event::Cm { kind, status }, _) => (kind, status),
-            (Event::PortDown, _) | (Event::Deadline, State::AwaitingPort) => {
-                return Transport::PortDown.into();
-            }
-            (Event::Deadline, State::Connecting) => {
-                return self.unreachable(format!("nothing came back within {CONNECT_TIMEOUT:?}"));
-            }
-            (Event::Deadline, _) => return Error::Timeout { step, after: RESOLVE_TIMEOUT },
-            _ => return TargetMisbehaved::UnexpectedEvent(step).into(),
-        };
-        match kind {
-            CmEventKind::ADDRESS_ERROR | CmEventKind::ROUTE_ERROR => {
-                self.no_path(step, errno(status))
-            }
-            CmEventKind::UNREACHABLE | CmEventKind::CONNECT_ERROR => {
-                self.unreachable(errno(status))
-            }
-            CmEventKind::REJECTED => {
-                let reject = CmReject::parse(reject_reason(status), private_data);
-                Rejected::Connection { queue: self.queue, reject }.into()
-            }
-            CmEventKind::DISCONNECTED
-            | CmEventKind::DEVICE_REMOVAL
-            | CmEventKind::ADDRESS_CHANGE
-            | CmEventKind::TIMEWAIT_EXIT => Transport::Disconnected(self.queue).into(),
-            _ => TargetMisbehaved::UnexpectedEvent(step).into(),
-        }
-    }
-
-    /// Why the CM did not even begin to resolve.
-    fn unresolved(self, state: State, error: verbs::Error) -> Error {
-        match error {
-            verbs::Error::ResolveAddress(source) | verbs::Error::ResolveRoute(source) => {
-                self.no_path(step(state), source.to_string())
-            }
-            other => verbs_error(other),
-        }
-    }
-
-    fn no_path(self, step: &'static str, reason: String) -> Error {
-        Transport::Address { address: self.options.address, step, reason }.into()
-    }
-
-    fn unreachable(self, reason: String) -> Error {
-        Transport::Unreachable { address: self.options.address, reason }.into()
-    }
-}
-
-/// A waiting state, in the words of errors.
-fn step(state: State) -> &'static str {
-    match state {
-        State::Idle | State::ResolvingAddress => "address resolution",
-        State::Preparing | State::ResolvingRoute => "route resolution",
-        _ => "the connection request",
-    }
-}
-
-/// One less than the entries (Base 3.3.1.5), and never more than the target has receives for.
+/// Maximum number of commands in flight: one less than the entries (Base 3.3.1.5), and at most the
+/// number of receives that the target has posted.
 fn in_flight_max(open: &RdmaConnect, accept: CmAcceptData) -> u16 {
     let limit = open.entries - 1;
     match accept.receive_size {
         0 => limit,
         size => limit.min(size),
     }
-}
-
-/// The CM's reason for a rejection; iWARP has an errno for it: TCP's refusal where nothing listens,
-/// a reset where the peer's program rejected the request.
-fn reject_reason(status: i32) -> i32 {
-    match os_error(status).kind() {
-        _ if status >= 0 => status,
-        ErrorKind::ConnectionRefused => CmReject::INVALID_SERVICE,
-        ErrorKind::ConnectionReset => CmReject::CONSUMER,
-        _ => status,
-    }
-}
-
-/// The operating system's words for a CM status.
-fn errno(status: i32) -> String {
-    os_error(status).to_string()
-}
-
-/// A CM status, which is a negative errno.
-fn os_error(status: i32) -> std::io::Error {
-    std::io::Error::from_raw_os_error(status.saturating_abs())
 }
 
 #[cfg(test)]
@@ -566,44 +484,6 @@ mod tests {
             assert_eq!(source(&options), None);
             options.source = Some(ours.parse().unwrap());
             assert_eq!(source(&options), Some(expected.parse().unwrap()));
-        }
-    }
-
-    /// The words for what ends an attempt, with the private data of a refusal by the target.
-    fn words(state: State, event: Event) -> String {
-        let options = options("10.0.0.1:4420");
-        let target = Target { options: &options, queue: QueueId(3) };
-        target.failed(Cause { state, event }, &[0, 0, 6, 0]).to_string()
-    }
-
-    #[test]
-    fn every_cause_has_words_of_its_own() {
-        let cm = |kind, status| Event::Cm { kind, status };
-        let timed_out = -110; // ETIMEDOUT
-        for (state, event, expected) in [
-            (State::ResolvingAddress, Event::Deadline, "no answer to address resolution within 3s"),
-            (State::ResolvingRoute, Event::Deadline, "no answer to route resolution within 3s"),
-            (State::Connecting, Event::Deadline, "nothing came back within 5s"),
-            (State::AwaitingPort, Event::Deadline, "the port of our RDMA device is down"),
-            (State::Connecting, Event::PortDown, "the port of our RDMA device is down"),
-        ] {
-            let words = words(state, event);
-            assert!(words.contains(expected), "{words}");
-        }
-        for (kind, status, expected) in [
-            (CmEventKind::ADDRESS_ERROR, timed_out, "no RDMA path to 10.0.0.1:4420"),
-            (CmEventKind::UNREACHABLE, timed_out, "10.0.0.1:4420 does not answer (Connection"),
-            (CmEventKind::REJECTED, 8, "nothing listens"),
-            (CmEventKind::REJECTED, 10, "an older connection"),
-            (CmEventKind::REJECTED, 28, "no resources left"),
-            (CmEventKind::REJECTED, -111, "nothing listens"), // ECONNREFUSED
-            (CmEventKind::REJECTED, -104, "no resources left"), // ECONNRESET
-            (CmEventKind::CONNECT_ERROR, -113, "does not answer (No route to host"),
-            (CmEventKind::DEVICE_REMOVAL, 0, "closed the connection of queue 3"),
-            (CmEventKind::ROUTE_RESOLVED, 0, "the connection request came out of order"),
-        ] {
-            let words = words(State::Connecting, cm(kind, status));
-            assert!(words.contains(expected), "{words}");
         }
     }
 }

@@ -174,6 +174,12 @@ impl CommandCompletion {
     }
 }
 
+impl From<SubmitError> for CommandCompletion {
+    fn from(SubmitError { error, user, data }: SubmitError) -> Self {
+        Self { user, outcome: Err(error), data, execution: ExecutionStatus::NotSent }
+    }
+}
+
 impl SubmitError {
     pub(crate) fn new(error: Error, command: Command) -> Self {
         Self { error, user: command.user, data: command.data.into_buffer() }

@@ -223,7 +223,13 @@ impl<P: Provider> Poller<P> {
     }
 
     pub(crate) fn add(&mut self, queue: Queue<P>) {
-        self.events = None;
+        // With many queues it takes long to register all their descriptors again.
+        if let Some(events) = &mut self.events {
+            match AsyncDescriptor::new(queue.endpoint().as_fd()) {
+                Ok(descriptor) => events.connections.push(descriptor),
+                Err(_) => self.events = None,
+            }
+        }
         self.depth += queue.depth();
         self.queues.push(queue);
         self.directory = Directory::of(self.queues.iter().map(Queue::number));
