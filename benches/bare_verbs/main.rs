@@ -17,10 +17,7 @@ use rdma_host::{
     wire::{CommandId, IntoBytes, NamespaceId, Nqn, RemoteKey, SglDescriptor, Sqe},
 };
 use uuid::Uuid;
-use verbs::{
-    Completion,
-    provider::{Payload, Payloads, SendRequest},
-};
+use verbs::provider::{Payload, Payloads, SendRequest, WorkCompletion};
 
 /// Reads or writes by bare verbs, as fast as the device and the target go.
 #[derive(Parser)]
@@ -138,7 +135,7 @@ fn run(
     let depth = requests.len();
     let mut meter = Meter::new(arguments.runtime, arguments.count);
     let mut started = vec![meter.now(); depth];
-    let mut found = [Completion::default(); BATCH];
+    let mut found = [WorkCompletion::default(); BATCH];
     let (mut sends, mut receives) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
     let mut unsignaled = 0;
     sends.extend_from_slice(requests);

@@ -21,11 +21,11 @@ use rdma_host::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
-    Access, Capabilities, Completion, ConnectParameters, PrivateData, Provider,
+    Access, Capabilities, ConnectParameters, PrivateData, Provider,
     memory::{Agent, Mapping},
     provider::{
         Batch, CmEventKind, CmRequest, Keys, Operation, Payload, Payloads, QueuePairRequest,
-        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest, Sge,
+        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest, Sge, WorkCompletion,
     },
 };
 
@@ -146,10 +146,10 @@ impl RawQueue {
         let request = QueuePairRequest { domain: &domain, queue: &completion_queue, capabilities };
         let (pair, _) = PROVIDER.queue_pair(&mut endpoint, request)?;
         let data_offset = usize::from(open.entries) * RESPONSE;
-        let memory = Mapping::allocate(data_offset + data, Agent::Thread).ok_or("no memory")?;
-        let memory = Arc::new(memory);
         let access = Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE;
-        let register = RegisterRequest::Memory { memory: Arc::clone(&memory), access };
+        let memory = Mapping::allocate(data_offset + data, Agent::Thread, access);
+        let memory = Arc::new(memory.ok_or("no memory")?);
+        let register = RegisterRequest::Memory(Arc::clone(&memory));
         let (registration, keys) = PROVIDER.register(&domain, register)?;
         let receives = (0..u64::from(open.entries)).map(|token| ReceiveRequest {
             token,
@@ -211,7 +211,7 @@ impl RawQueue {
         let mut payloads = Payloads::new(Sqe::SIZE, 0);
         payloads.write_inline(0, sqe.as_bytes());
         self.send(&[inline_send(0, 0)], &payloads)?;
-        let mut found = [Completion::default()];
+        let mut found = [WorkCompletion::default()];
         let until = Instant::now() + PATIENCE;
         loop {
             if self.poll(&mut found)? == 0 {
@@ -240,7 +240,7 @@ impl RawQueue {
 
     /// Polls for completions; returns their number.
     #[inline]
-    pub(crate) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Box<dyn Error>> {
+    pub(crate) fn poll(&mut self, out: &mut [WorkCompletion]) -> Result<usize, Box<dyn Error>> {
         Ok(PROVIDER.completions(&mut self.completions, QueueRequest::Poll(out))?)
     }
 

@@ -105,7 +105,7 @@ fn reject_flushes<B: Bench>(bench: &B) -> String {
     let mut completions = [verbs::Completion::default(); 4];
     let count = client.queue.poll(&mut completions).expect("it has not overrun");
     let statuses: Vec<Status> =
-        completions[..count].iter().map(verbs::Completion::status).collect();
+        completions[..count].iter().map(|completion| completion.status()).collect();
     format!("{statuses:?}")
 }
 

@@ -250,7 +250,7 @@ impl<P: Provider> End<P> {
         for completion in &completions {
             self.queue_pair.complete(completion).expect("it is ours");
         }
-        completions.iter().map(Completion::status).collect()
+        completions.iter().map(|completion| completion.status()).collect()
     }
 
     /// The next messages.

@@ -22,7 +22,7 @@ use verbs::{
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Payloads, PostError,
         QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
-        SendRequest,
+        SendRequest, WorkCompletion,
     },
 };
 
@@ -195,7 +195,7 @@ fn device_post_receives(requests: &[ReceiveRequest]) {
 }
 
 #[inline(never)]
-fn device_poll(out: &mut [Completion]) -> usize {
+fn device_poll(out: &mut [WorkCompletion]) -> usize {
     let mut count = 0;
     for completion in out {
         let taken = TAKEN.load(Relaxed);
@@ -203,7 +203,7 @@ fn device_poll(out: &mut [Completion]) -> usize {
             break;
         }
         let token = TOKENS[taken % TOKENS.len()].load(Relaxed);
-        *completion = Completion::new(token, Status::SUCCESS, NUMBER, 64);
+        *completion = WorkCompletion::new(token, Status::SUCCESS, NUMBER, 64);
         TAKEN.store(taken + 1, Relaxed);
         count += 1;
     }

@@ -1,13 +1,44 @@
 //! Completions of work requests.
 
-use std::fmt;
+use std::{fmt, ops::Deref};
 
 use crate::{RemoteKey, WorkKind, token::Token};
 
-/// How one work request ended. [`QueuePair::complete`](crate::QueuePair::complete) turns it into
-/// what the work request held.
+/// Work completion that came off a [`CompletionQueue`](crate::CompletionQueue): only
+/// [`poll`](crate::CompletionQueue::poll) and [`poll_or_arm`](crate::CompletionQueue::poll_or_arm)
+/// make one. [`QueuePair::complete`](crate::QueuePair::complete) turns it into what the work
+/// request held, and so relies on it: a buffer that came back by a completion of a program's own
+/// making could still be the device's.
+///
+/// ```compile_fail,E0599
+/// # fn forge(queue_pair: &mut verbs::QueuePair, token: u64) {
+/// let status = verbs::Status::SUCCESS;
+/// queue_pair.complete(&verbs::Completion::new(token, status, queue_pair.number(), 0));
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Completion {
+#[repr(transparent)]
+pub struct Completion(WorkCompletion);
+
+impl Deref for Completion {
+    type Target = WorkCompletion;
+
+    #[inline]
+    fn deref(&self) -> &WorkCompletion {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl From<WorkCompletion> for Completion {
+    fn from(completion: WorkCompletion) -> Self {
+        Self(completion)
+    }
+}
+
+/// Outcome of a work request, as a provider reports it (`ibv_wc`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkCompletion {
     pub(crate) token: u64,
     pub(crate) status: Status,
     pub(crate) queue_pair: u32,
@@ -16,8 +47,8 @@ pub struct Completion {
     pub(crate) vendor_error: u32,
 }
 
-impl Completion {
-    /// A completion as a provider makes it; `token` is that of the request.
+impl WorkCompletion {
+    /// Completion of the work request with this token.
     pub fn new(token: u64, status: Status, queue_pair: u32, length: u32) -> Self {
         Self { token, status, queue_pair, length, ..Self::default() }
     }
@@ -201,10 +232,10 @@ mod tests {
     #[test]
     fn the_kind_comes_from_the_token() {
         let token = |kind| Token { kind, slot: 1, generation: 2 }.pack();
-        let flushed = |kind| Completion::new(token(kind), Status::FLUSHED, 17, 0);
+        let flushed = |kind| WorkCompletion::new(token(kind), Status::FLUSHED, 17, 0);
         assert!(flushed(WorkKind::Receive).is_receive());
         assert!(!flushed(WorkKind::Send).is_receive());
-        assert!(!Completion::default().is_receive());
+        assert!(!WorkCompletion::default().is_receive());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     Completion, Error, Provider, RdmaCore, VerbsApi,
     provider::{CompletionQueueInfo, QueueRequest},
+    sys::as_work_completions,
 };
 
 /// A completion queue with a completion channel, shared by any number of queue pairs of one
@@ -58,7 +59,7 @@ impl<P: Provider> CompletionQueue<P> {
     ///
     /// [`Error::Poll`]: the device is gone, or the queue overran.
     pub fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
-        self.provider.completions(&mut self.raw, QueueRequest::Poll(out))
+        self.provider.completions(&mut self.raw, QueueRequest::Poll(as_work_completions(out)))
     }
 
     /// Moves completions into `out`, as [`poll`](Self::poll). If there are none, takes old events

@@ -8,9 +8,9 @@
 //! * **No reference.** Registered bytes are never seen through a Rust reference. They are copied
 //!   in and out through raw pointers, so a device that writes late, or at the wrong time, changes
 //!   bytes that nobody borrows: the program reads wrong data, but no rule of the language breaks.
-//!   The exception are bytes that no device may write: [`ReadOnly`]. A mapping that lends them is
-//!   closed to writes for good: it has one registration, which allows none, and a provider
-//!   within this process is stopped by the mapping itself, whatever it was allowed.
+//!   The exception are bytes that no device may write: [`ReadOnly`]. A mapping is made for one
+//!   access, and every registration of it gives just that, whichever provider makes it; a provider
+//!   within this process is stopped by the mapping itself.
 //! * **Alive.** A [`Buffer`] holds its [`Region`]; a region holds the registration and the
 //!   [`Mapping`]. The registration is dropped first, so the device has lost its access before
 //!   the memory is freed. Leaking a buffer leaks memory and nothing worse.
@@ -39,7 +39,7 @@ use std::{
     ptr::{self, NonNull},
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
 };
 
@@ -177,16 +177,10 @@ impl Buffer {
         unsafe { self.region.memory.read_within(start, out) };
     }
 
-    /// The same bytes, if nobody but their owner can write them: registered for sending only, so
-    /// that neither the device nor a peer may, nor a window that a peer has.
+    /// Turns the buffer into one whose bytes can be borrowed, if no device may write them: its
+    /// memory is for sending only, and local.
     pub(crate) fn into_read_only(self) -> Option<ReadOnly> {
-        let Self { region, offset, length, .. } = self;
-        let writes = Access::LOCAL_WRITE | Access::REMOTE_WRITE;
-        let readable = Access(region.access.0 & writes.0) == Access::NONE
-            && !matches!(region.memory.backing, Backing::Foreign);
-        let closed = readable && region.memory.close_to_writes();
-        let buffer = Buffer { region, offset, length };
-        closed.then_some(ReadOnly(buffer))
+        (!self.region.memory.is_writable() && self.is_local()).then_some(ReadOnly(self))
     }
 
     /// Whether it has no bytes.
@@ -216,7 +210,7 @@ impl Buffer {
 
     #[inline]
     pub(crate) fn access(&self) -> Access {
-        self.region.access
+        self.region.memory.access
     }
 
     /// Keeps the registration alive, and nothing else.
@@ -276,9 +270,8 @@ impl ReadOnly {
         }
         // SAFETY: the range is within the buffer's, which is within the allocation.
         let start = unsafe { region.memory.start.add(first + offset) };
-        // SAFETY: the bytes live as long as `self`. The mapping has one registration, this one,
-        // which lets no device write, and `close_to_writes` has ended writes by a device in this
-        // process; they are only this buffer's, whose owner writes by `&mut self`.
+        // SAFETY: the bytes live as long as `self`. The mapping is not writable, so no registration
+        // of it lets a device write; they are this buffer's, whose owner writes by `&mut self`.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
     }
 
@@ -323,7 +316,6 @@ pub(crate) struct Region {
     pub(crate) _registration: Box<dyn Any + Send + Sync>,
     pub(crate) memory: Arc<Mapping>,
     pub(crate) keys: Keys,
-    pub(crate) access: Access,
     pub(crate) domain: u64,
 }
 
@@ -335,12 +327,9 @@ pub struct Mapping {
     length: usize,
     backing: Backing,
     agent: Agent,
-    /// How many writes by a device in this process are under way, or [`CLOSED`].
-    device_writes: AtomicUsize,
+    /// Access of every registration of it, for good.
+    access: Access,
 }
-
-/// The count of a mapping that no device writes any more.
-const CLOSED: usize = usize::MAX;
 
 /// Where memory came from, and so how it goes.
 enum Backing {
@@ -365,54 +354,45 @@ impl Mapping {
     /// [`ProtectionDomain::allocate`](crate::ProtectionDomain::allocate).
     ///
     /// Nothing when there is no memory, or `length` is 0 or beyond any address space.
-    pub fn allocate(length: usize, agent: Agent) -> Option<Self> {
+    pub fn allocate(length: usize, agent: Agent, access: Access) -> Option<Self> {
         let page = page_size();
         let size = length.checked_next_multiple_of(page).filter(|&size| size > 0)?;
         let layout = Layout::from_size_align(size, page).ok()?;
         // SAFETY: the layout's size is not zero, which was checked on the way to it.
         let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-        Some(Self {
-            start,
-            length,
-            backing: Backing::Heap(layout),
-            agent,
-            device_writes: AtomicUsize::new(0),
-        })
+        Some(Self { start, length, backing: Backing::Heap(layout), agent, access })
     }
 
     /// The first `length` bytes of pages.
-    pub(crate) fn of_pages(pages: Pages, length: usize, agent: Agent) -> Self {
+    pub(crate) fn of_pages(pages: Pages, length: usize, agent: Agent, access: Access) -> Self {
         assert!(length <= pages.len(), "the pages were mapped for {length} bytes");
-        Self {
-            start: pages.start(),
-            length,
-            backing: Backing::Pages(pages),
-            agent,
-            device_writes: AtomicUsize::new(0),
-        }
+        Self { start: pages.start(), length, backing: Backing::Pages(pages), agent, access }
     }
 
     /// The caller's memory; nothing when it has no bytes.
-    pub(crate) fn of_vector(vector: Vec<u8>, agent: Agent) -> Result<Self, Vec<u8>> {
+    pub(crate) fn of_vector(
+        vector: Vec<u8>,
+        agent: Agent,
+        access: Access,
+    ) -> Result<Self, Vec<u8>> {
         if vector.is_empty() {
             return Err(vector);
         }
         let mut vector = ManuallyDrop::new(vector);
         let (length, capacity) = (vector.len(), vector.capacity());
         let start = NonNull::from(vector.as_mut_slice()).cast();
-        Ok(Self {
-            start,
-            length,
-            backing: Backing::Vector { capacity },
-            agent,
-            device_writes: AtomicUsize::new(0),
-        })
+        Ok(Self { start, length, backing: Backing::Vector { capacity }, agent, access })
     }
 
     /// Memory of a device, by the address that work requests use; not 0.
-    pub(crate) fn foreign(address: NonZero<usize>, length: usize, agent: Agent) -> Self {
+    pub(crate) fn foreign(
+        address: NonZero<usize>,
+        length: usize,
+        agent: Agent,
+        access: Access,
+    ) -> Self {
         let start = NonNull::without_provenance(address);
-        Self { start, length, backing: Backing::Foreign, agent, device_writes: AtomicUsize::new(0) }
+        Self { start, length, backing: Backing::Foreign, agent, access }
     }
 
     /// The NUMA node that it begins on, if it was mapped by itself and the kernel tells.
@@ -453,6 +433,18 @@ impl Mapping {
         self.length
     }
 
+    /// Access that each registration of the memory gives, to this side and to the peer. It is fixed
+    /// when the memory is made: memory for sending only stays so, whoever registers it.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Whether a device may write the memory.
+    #[inline]
+    fn is_writable(&self) -> bool {
+        self.access.contains(Access::LOCAL_WRITE)
+    }
+
     /// Never: memory of no length is not made.
     pub fn is_empty(&self) -> bool {
         self.length == 0
@@ -472,30 +464,20 @@ impl Mapping {
         unsafe { self.read_within(offset, out) };
     }
 
-    /// For a provider within this process, what its "device" writes; or for whoever talks to a
-    /// provider directly.
+    /// Writes bytes, as the device of a provider within this process does.
     ///
     /// # Panics
     ///
     /// When the range is not within the memory, when it was not made for [`Agent::Thread`], which
-    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT), or when a queue pair keeps its
-    /// messages there: those are registered for sending only.
+    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT), or when its
+    /// [access](Self::access) is without [`LOCAL_WRITE`](Access::LOCAL_WRITE): bytes that no
+    /// device may write can be borrowed.
     pub fn device_write(&self, offset: usize, bytes: &[u8]) {
         assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
+        assert!(self.is_writable(), "the memory was made for sending only");
         self.at(offset, bytes.len());
-        let count = |writes| if writes == CLOSED { None } else { Some(writes + 1) };
-        let begun = self.device_writes.fetch_update(Ordering::Acquire, Ordering::Relaxed, count);
-        assert!(begun.is_ok(), "the memory was registered for sending only, and is borrowed");
         // SAFETY: `at` above has checked that the range is within the memory.
         unsafe { self.write_within(offset, bytes) };
-        self.device_writes.fetch_sub(1, Ordering::Release);
-    }
-
-    /// Ends writes by a device in this process, for as long as the mapping lives. Returns false,
-    /// and changes nothing, while one is under way.
-    fn close_to_writes(&self) -> bool {
-        let none = |writes| (writes == 0 || writes == CLOSED).then_some(CLOSED);
-        self.device_writes.fetch_update(Ordering::AcqRel, Ordering::Acquire, none).is_ok()
     }
 
     /// The memory, for the call that registers it. Not to be read or written through.

@@ -90,15 +90,15 @@ impl<P: Provider> ProtectionDomain<P> {
         let Made { pages, page_bytes, pages_refused, refused } = made;
         let (region, found) = match pages {
             Some(pages) => {
-                let memory = Arc::new(Mapping::of_pages(pages, length, P::AGENT));
-                let region = self.region(&memory, access)?;
+                let memory = Arc::new(Mapping::of_pages(pages, length, P::AGENT, access));
+                let region = self.region(memory.clone())?;
                 // Only now is every page there.
                 (region, memory.node())
             }
             None => {
-                let memory =
-                    Mapping::allocate(length, P::AGENT).ok_or(Error::Allocate { length })?;
-                (self.region(&Arc::new(memory), access)?, None)
+                let memory = Mapping::allocate(length, P::AGENT, access)
+                    .ok_or(Error::Allocate { length })?;
+                (self.region(Arc::new(memory))?, None)
             }
         };
         let placement = match (options.node, refused) {

@@ -63,8 +63,9 @@ impl<P: Provider> ProtectionDomain<P> {
         if length == 0 {
             return Err(Error::Misuse("memory of no length cannot be registered"));
         }
-        let memory = Mapping::allocate(length, P::AGENT).ok_or(Error::Allocate { length })?;
-        Ok(Buffer::whole(self.region(&Arc::new(memory), access)?))
+        let memory =
+            Mapping::allocate(length, P::AGENT, access).ok_or(Error::Allocate { length })?;
+        Ok(Buffer::whole(self.region(Arc::new(memory))?))
     }
 
     /// Registers memory that the caller has, a `Vec<u8>` or a `Box<[u8]>`, without copying it.
@@ -92,12 +93,13 @@ impl<P: Provider> ProtectionDomain<P> {
         memory: M,
         access: Access,
     ) -> Result<Buffer, RegisterError<M>> {
-        let mapping = Mapping::of_vector(memory.into_vector(), P::AGENT).map_err(|empty| {
-            let error = Error::Misuse("memory of no length cannot be registered");
-            RegisterError { error, memory: M::from_vector(empty) }
-        })?;
+        let mapping =
+            Mapping::of_vector(memory.into_vector(), P::AGENT, access).map_err(|empty| {
+                let error = Error::Misuse("memory of no length cannot be registered");
+                RegisterError { error, memory: M::from_vector(empty) }
+            })?;
         let mapping = Arc::new(mapping);
-        self.region(&mapping, access).map(Buffer::whole).map_err(|error| {
+        self.region(mapping.clone()).map(Buffer::whole).map_err(|error| {
             let mapping = Arc::into_inner(mapping).expect("what was refused is not kept");
             RegisterError { error, memory: M::from_vector(mapping.into_vector()) }
         })
@@ -131,10 +133,10 @@ impl<P: Provider> ProtectionDomain<P> {
         let dma_buf = DmaBuf { file: Arc::new(file), offset, length, address, access };
         let request = RegisterRequest::DmaBuf(dma_buf);
         let (registration, keys) = self.inner.provider.register(&self.inner.raw, request)?;
-        let memory = Arc::new(Mapping::foreign(address, length, P::AGENT));
+        let memory = Arc::new(Mapping::foreign(address, length, P::AGENT, access));
         let _registration = Box::new(registration);
         let domain = self.inner.identity;
-        Ok(Buffer::whole(Region { _registration, memory, keys, access, domain }))
+        Ok(Buffer::whole(Region { _registration, memory, keys, domain }))
     }
 
     /// Whether the device registers dma-bufs. It is asked with a file that is none: a device that
@@ -151,13 +153,13 @@ impl<P: Provider> ProtectionDomain<P> {
         Ok(!matches!(asked, Err(Error::Unsupported(_))))
     }
 
-    /// Registers memory, which may be registered in other domains, too.
-    pub(crate) fn region(&self, memory: &Arc<Mapping>, access: Access) -> Result<Region, Error> {
-        let request = RegisterRequest::Memory { memory: memory.clone(), access };
+    /// Registers memory with the access it was made for.
+    pub(crate) fn region(&self, memory: Arc<Mapping>) -> Result<Region, Error> {
+        let request = RegisterRequest::Memory(memory.clone());
         let (registration, keys) = self.inner.provider.register(&self.inner.raw, request)?;
-        let (_registration, memory) = (Box::new(registration), memory.clone());
+        let _registration = Box::new(registration);
         let domain = self.inner.identity;
-        Ok(Region { _registration, memory, keys, access, domain })
+        Ok(Region { _registration, memory, keys, domain })
     }
 
     /// Allocates a memory window; it serves one bind after another.

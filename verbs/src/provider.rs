@@ -13,12 +13,12 @@ use std::{
 };
 
 use crate::{
-    Access, Capabilities, Completion, ConnectParameters, ConnectionParameters, DeviceEvent, Error,
-    Limits, PrivateData, RemoteAddress, RemoteKey, VerbsApi,
+    Access, Capabilities, ConnectParameters, ConnectionParameters, DeviceEvent, Error, Limits,
+    PrivateData, RemoteAddress, RemoteKey, VerbsApi,
     memory::{Agent, Mapping, ReadOnly},
 };
 
-pub use crate::memory::Keys;
+pub use crate::{completion::WorkCompletion, memory::Keys};
 
 /// What any RDMA device must offer: twelve calls, batched where data flows.
 ///
@@ -252,13 +252,9 @@ impl CmEventKind {
 pub enum RegisterRequest {
     /// Memory of another device.
     DmaBuf(DmaBuf),
-    /// Memory, which the registration keeps allocated.
-    Memory {
-        /// What to register.
-        memory: Arc<Mapping>,
-        /// What may be done to it.
-        access: Access,
-    },
+    /// Memory, which the registration keeps allocated, with the [access](Mapping::access) that it
+    /// was made for.
+    Memory(Arc<Mapping>),
     /// A window of type 2: bound by a queue pair's work request, to that queue pair alone.
     Window,
 }
@@ -488,7 +484,7 @@ pub enum Operation {
     /// Sends the payload, which takes a receive of the peer.
     Send,
     /// The same, and takes a key of the peer out of use; the peer's completion
-    /// [names it](Completion::with_invalidated). Naming anything but a window that the peer has
+    /// [names it](WorkCompletion::with_invalidated). Naming anything but a window that the peer has
     /// bound to this connection fails the connection.
     SendWithInvalidate(RemoteKey),
 }
@@ -560,7 +556,7 @@ pub enum QueueRequest<'a> {
     /// polls between this call and sleeping misses none.
     Arm,
     /// Take completions, oldest first; says how many.
-    Poll(&'a mut [Completion]),
+    Poll(&'a mut [WorkCompletion]),
     /// Change how many entries it has, never below what is in it; says how many it has now.
     Resize(u32),
 }

@@ -4,7 +4,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use rustix::io::Errno;
 use verbs::{
-    Completion, DeviceEventKind, Error, EventSubject, RemoteKey, Status, provider::QueueRequest,
+    DeviceEventKind, Error, EventSubject, RemoteKey, Status,
+    provider::{QueueRequest, WorkCompletion},
 };
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
 pub(super) struct CompletionQueue {
     pub(super) device: DeviceId,
     capacity: usize,
-    entries: VecDeque<Completion>,
+    entries: VecDeque<WorkCompletion>,
     channel: Channel,
     /// True if a completion was lost because the queue was full.
     overrun: bool,
@@ -87,7 +88,7 @@ impl Simulation {
     }
 
     /// Completes a work request of a queue pair, subject to scheduled faults.
-    pub(super) fn complete(&mut self, id: PairId, done: WorkCompletion) {
+    pub(super) fn complete(&mut self, id: PairId, done: RequestOutcome) {
         let Some(pair) = self.pairs.get(&id) else { return };
         let (queue, host) = (pair.queue, pair.device.host);
         let (mut status, mut copies, mut delay) = (done.status, 1, None);
@@ -115,7 +116,7 @@ impl Simulation {
         }
     }
 
-    pub(super) fn push_completion(&mut self, id: QueueId, completion: Completion) {
+    pub(super) fn push_completion(&mut self, id: QueueId, completion: WorkCompletion) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         if queue.failed {
             return;
@@ -158,7 +159,7 @@ impl CompletionQueue {
         std::mem::take(&mut self.channel.events)
     }
 
-    fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+    fn poll(&mut self, out: &mut [WorkCompletion]) -> Result<usize, Error> {
         if self.overrun {
             return Err(Error::Poll(Errno::OVERFLOW.into()));
         }
@@ -194,21 +195,21 @@ impl Channel {
 }
 
 /// Outcome of a work request.
-pub(super) struct WorkCompletion {
+pub(super) struct RequestOutcome {
     pub(super) token: u64,
     pub(super) status: Status,
     pub(super) length: usize,
     pub(super) invalidated: Option<RemoteKey>,
 }
 
-impl WorkCompletion {
+impl RequestOutcome {
     pub(super) fn new(token: u64, status: Status) -> Self {
         Self { token, status, length: 0, invalidated: None }
     }
 
-    fn completion(&self, pair: PairId, status: Status) -> Completion {
+    fn completion(&self, pair: PairId, status: Status) -> WorkCompletion {
         let length = u32::try_from(self.length).unwrap_or(u32::MAX);
-        let completion = Completion::new(self.token, status, pair.0, length);
+        let completion = WorkCompletion::new(self.token, status, pair.0, length);
         match self.invalidated {
             Some(key) => completion.with_invalidated(key),
             None => completion,

@@ -101,13 +101,11 @@ impl Provider for Host {
             let alive = simulation.is_alive(device);
             let salt = simulation.random.next();
             match request {
-                RegisterRequest::Memory { memory, .. } if !alive => {
+                RegisterRequest::Memory(memory) if !alive => {
                     Err(Error::Register { length: memory.len(), source: Errno::IO.into() })
                 }
                 RegisterRequest::Window if !alive => Err(Error::AllocateWindow(Errno::IO.into())),
-                RegisterRequest::Memory { memory, access } => {
-                    Ok(simulation.memory.register(id, memory, access, salt))
-                }
+                RegisterRequest::Memory(memory) => Ok(simulation.memory.register(id, memory, salt)),
                 RegisterRequest::DmaBuf(_) => Err(Error::Unsupported("the fabric has no dma-bufs")),
                 RegisterRequest::Window if !simulation.hosts[device.host.0].windows => {
                     Err(Error::Unsupported("this host has no memory windows"))

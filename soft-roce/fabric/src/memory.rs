@@ -23,7 +23,6 @@ pub(super) struct Memory {
 struct Region {
     domain: DomainId,
     mapping: Arc<Mapping>,
-    access: Access,
     keys: Keys,
 }
 
@@ -62,15 +61,9 @@ pub(super) struct AccessRequest {
 
 impl Memory {
     /// Registers memory; `salt` randomizes its keys.
-    pub(super) fn register(
-        &mut self,
-        domain: DomainId,
-        mapping: Arc<Mapping>,
-        access: Access,
-        salt: u64,
-    ) -> Keys {
+    pub(super) fn register(&mut self, domain: DomainId, mapping: Arc<Mapping>, salt: u64) -> Keys {
         let (index, keys) = self.keys(salt);
-        self.regions.insert(index, Region { domain, mapping, access, keys });
+        self.regions.insert(index, Region { domain, mapping, keys });
         keys
     }
 
@@ -97,7 +90,7 @@ impl Memory {
         let allowed = self.regions.get(&region).is_some_and(|region| {
             region.keys.local == bind.memory
                 && region.domain == domain
-                && region.access.contains(Access::BIND | required_access(bind.access))
+                && region.mapping.access().contains(Access::BIND | required_access(bind.access))
                 && region.holds(bind.address, bind.length)
         });
         let Some(window) = self.windows.get_mut(&index(bind.window)) else { return false };
@@ -127,7 +120,7 @@ impl Memory {
     pub(super) fn local(&self, domain: DomainId, sge: &Sge, access: Access) -> Option<MemoryRange> {
         let region = self.regions.get(&index(sge.local_key))?;
         let named = region.keys.local == sge.local_key && region.domain == domain;
-        let allowed = named && region.access.contains(access);
+        let allowed = named && region.mapping.access().contains(access);
         allowed.then(|| region.range(sge.address, sge.length as usize)).flatten()
     }
 
@@ -136,7 +129,7 @@ impl Memory {
         match self.regions.get(&index(request.key.0)) {
             Some(region) => {
                 let named = region.keys.remote == request.key && region.domain == request.domain;
-                let allowed = named && region.access.contains(request.access);
+                let allowed = named && region.mapping.access().contains(request.access);
                 allowed.then(|| region.range(request.address, request.length)).flatten()
             }
             None => self.through_window(request),

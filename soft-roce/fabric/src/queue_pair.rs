@@ -9,7 +9,7 @@ use verbs::{
 };
 
 use super::{
-    completion_queue::WorkCompletion,
+    completion_queue::RequestOutcome,
     simulation::{DeviceId, DomainId, EndpointId, HostId, PairId, QueueId, Simulation},
 };
 
@@ -189,7 +189,7 @@ impl Simulation {
         let sends = sends.iter().map(|pending| pending.request.token);
         let receives = receives.iter().map(|receive| receive.token);
         for token in sends.chain(receives) {
-            self.complete(id, WorkCompletion::new(token, Status::FLUSHED));
+            self.complete(id, RequestOutcome::new(token, Status::FLUSHED));
         }
     }
 
@@ -234,7 +234,7 @@ impl Simulation {
         };
         let sg_list = payloads.sg_list(&request.payload).to_vec();
         if pair.state == QueuePairState::Failed {
-            self.complete(id, WorkCompletion::new(request.token, Status::FLUSHED));
+            self.complete(id, RequestOutcome::new(request.token, Status::FLUSHED));
         } else {
             self.enqueue(id, PendingSend::new(*request, sg_list, bytes));
         }
@@ -255,7 +255,7 @@ impl Simulation {
             return Err(Errno::NOMEM);
         }
         if pair.state == QueuePairState::Failed {
-            self.complete(id, WorkCompletion::new(request.token, Status::FLUSHED));
+            self.complete(id, RequestOutcome::new(request.token, Status::FLUSHED));
         } else {
             self.pair(id).receives.push_back(request);
             self.resume_sender_of(id);

@@ -11,12 +11,12 @@ use std::{
 };
 
 use verbs::{
-    Access, Completion, DeviceEvent, Error, EventSubject, Limits, Provider,
+    Access, DeviceEvent, Error, EventSubject, Limits, Provider,
     memory::Agent,
     provider::{
         Batch, CmEvent, CmRequest, CompletionQueueInfo, Keys, Operation, Payload, Payloads,
         PostError, QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
-        SendRequest,
+        SendRequest, WorkCompletion,
     },
 };
 
@@ -252,8 +252,8 @@ impl<P: Provider> Provider for Recorder<P> {
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         let what = match &request {
-            RegisterRequest::Memory { memory, access } => {
-                format!("{} bytes, {access:?}", memory.len())
+            RegisterRequest::Memory(memory) => {
+                format!("{} bytes, {:?}", memory.len(), memory.access())
             }
             RegisterRequest::DmaBuf(dma_buf) => {
                 format!("dma-buf of {} bytes, {:?}", dma_buf.length, dma_buf.access)
@@ -262,7 +262,7 @@ impl<P: Provider> Provider for Recorder<P> {
         };
         // Memory that no device may write changes by its owner's hand alone, in a replay too.
         let memory = match &request {
-            RegisterRequest::Memory { memory, access } if access.contains(Access::LOCAL_WRITE) => {
+            RegisterRequest::Memory(memory) if memory.access().contains(Access::LOCAL_WRITE) => {
                 Some(memory.clone())
             }
             _ => None,
@@ -457,7 +457,7 @@ impl<T: fmt::Display, E: fmt::Display> fmt::Display for Outcome<T, E> {
 }
 
 /// Formats a polled completion.
-struct PolledCompletion<'a>(u64, &'a Completion);
+struct PolledCompletion<'a>(u64, &'a WorkCompletion);
 
 impl fmt::Display for PolledCompletion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

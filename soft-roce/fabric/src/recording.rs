@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use verbs::{
     Limits, TransportType,
     memory::Mapping,
-    provider::{CmRequest, Operation, Payload, Payloads, ReceiveRequest, SendRequest},
+    provider::{
+        CmRequest, Operation, Payload, Payloads, ReceiveRequest, SendRequest, WorkCompletion,
+    },
 };
 
 /// Line of a recording. Objects are numbered by kind from 0, in the order of creation; `errno` is
@@ -186,7 +188,7 @@ impl Recording {
     }
 
     /// Records a completion of a known queue pair.
-    pub(super) fn complete(&mut self, completion: &verbs::Completion) {
+    pub(super) fn complete(&mut self, completion: &WorkCompletion) {
         let of = |tokens: &Tokens| tokens.number == completion.queue_pair();
         let Some(pair) = self.pairs.iter().rposition(of) else { return };
         let receive = completion.is_receive();

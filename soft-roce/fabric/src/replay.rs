@@ -8,13 +8,13 @@ use std::{
 };
 
 use verbs::{
-    Completion, ConnectionParameters, DeviceEvent, DeviceEventKind, Error, EventSubject, Limits,
-    PrivateData, Provider, RemoteKey, Status, VerbsApi,
+    ConnectionParameters, DeviceEvent, DeviceEventKind, Error, EventSubject, Limits, PrivateData,
+    Provider, RemoteKey, Status, VerbsApi,
     memory::{Agent, Mapping},
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, PostError,
         QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
-        SendRequest,
+        SendRequest, WorkCompletion,
     },
 };
 
@@ -211,14 +211,15 @@ impl ReplayState {
     }
 
     /// Returns the next completion of a queue, if it is due.
-    fn completion(&mut self, queue: usize) -> Option<Completion> {
+    fn completion(&mut self, queue: usize) -> Option<WorkCompletion> {
         let calls_made = self.calls_made;
         let pair = self.pairs.iter_mut().find(|pair| pair.ready(queue, calls_made))?;
         pair.needs.pop_front();
         let (_, entry) = pair.recorded.reports.pop_front()?;
         let tokens = if entry.receive { &pair.receives } else { &pair.sends };
         let token = tokens[entry.nth];
-        let completion = Completion::new(token, Status(entry.status), pair.number, entry.length);
+        let completion =
+            WorkCompletion::new(token, Status(entry.status), pair.number, entry.length);
         entry.written.iter().for_each(|patch| self.apply(patch));
         Some(match entry.invalidated {
             Some(key) => completion.with_invalidated(RemoteKey(key)),
@@ -391,7 +392,7 @@ impl Provider for Replay {
     ) -> Result<(ReplayRegistration, Keys), Error> {
         self.with(|state| {
             let memory = match request {
-                RegisterRequest::Memory { memory, .. } => Some(memory),
+                RegisterRequest::Memory(memory) => Some(memory),
                 RegisterRequest::DmaBuf(_) | RegisterRequest::Window => None,
             };
             state.regions.push(memory);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use verbs::{Access, Status, provider::Operation};
 
 use super::{
-    completion_queue::WorkCompletion,
+    completion_queue::RequestOutcome,
     fault::{Fault, FaultCounter},
     memory::MemoryRange,
     queue_pair::{Flow, PendingSend, QueuePairState, Stall},
@@ -231,7 +231,7 @@ impl Simulation {
             }
         }
         if !status.is_success() || done.request.signaled {
-            self.complete(id, WorkCompletion::new(done.request.token, status));
+            self.complete(id, RequestOutcome::new(done.request.token, status));
         }
         if !status.is_success() {
             self.fail_pair(id);
@@ -318,7 +318,7 @@ impl Simulation {
             _ => Status::RETRY_EXCEEDED,
         };
         if let Some(front) = flow.sends.pop_front() {
-            self.complete(id, WorkCompletion::new(front.request.token, status));
+            self.complete(id, RequestOutcome::new(front.request.token, status));
         }
         self.fail_pair(id);
     }

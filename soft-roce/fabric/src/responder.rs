@@ -5,7 +5,7 @@ use verbs::{
 };
 
 use super::{
-    completion_queue::WorkCompletion,
+    completion_queue::RequestOutcome,
     memory::AccessRequest,
     simulation::{PairId, Simulation},
 };
@@ -107,7 +107,7 @@ impl Simulation {
                 }
             }
         };
-        let mut done = WorkCompletion::new(receive.token, here);
+        let mut done = RequestOutcome::new(receive.token, here);
         if here.is_success() {
             done.length = bytes.len();
             done.invalidated = invalidate;

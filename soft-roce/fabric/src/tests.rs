@@ -3,6 +3,7 @@
 mod chaos;
 mod pair;
 mod port;
+mod read_only;
 mod reads;
 mod waiting;
 

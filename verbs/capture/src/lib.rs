@@ -13,7 +13,7 @@
 //! use rdma_capture::{Capture, CaptureFile};
 //!
 //! let file = CaptureFile::new(File::create_new("host.pcapng")?, 64)?;
-//! let provider = Capture::new(Arc::new(verbs::RdmaCore), &file);
+//! let provider = Capture::new(Arc::new(verbs::RdmaCore::new()), &file);
 //! let endpoint = verbs::Endpoint::open_with(provider)?;
 //! // Connect, send, receive.
 //! file.finish()?;

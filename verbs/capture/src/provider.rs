@@ -14,12 +14,12 @@ use std::{
 };
 
 use verbs::{
-    Completion, DeviceEvent, Error, Limits, Provider,
+    DeviceEvent, Error, Limits, Provider,
     memory::{Agent, Mapping},
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Operation, Payloads,
         PostError, QueuePairInfo, QueuePairRequest, QueueRequest, RegisterRequest, SendRequest,
-        Sge,
+        Sge, WorkCompletion,
     },
 };
 
@@ -309,7 +309,7 @@ impl<P: Provider> Capture<P> {
         }
     }
 
-    fn write_received(&self, completions: &[Completion]) {
+    fn write_received(&self, completions: &[WorkCompletion]) {
         let mut registry = lock(&self.file.shared.registry);
         for completion in completions.iter().filter(|completion| completion.is_receive()) {
             let queue_pair = completion.queue_pair();
@@ -432,7 +432,7 @@ impl<P: Provider> Provider for Capture<P> {
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         let memory = match &request {
-            RegisterRequest::Memory { memory, .. } => Some(memory.clone()),
+            RegisterRequest::Memory(memory) => Some(memory.clone()),
             _ => None,
         };
         let (inner, keys) = self.inner.register(domain, request)?;

@@ -17,14 +17,13 @@ impl Drop for Registration {
 }
 
 fn region(length: usize, agent: Agent) -> Region {
-    let memory = Arc::new(Mapping::allocate(length, agent).expect("there is memory"));
-    Region {
-        _registration: Box::new(()),
-        memory,
-        keys: Keys { local: 7, remote: RemoteKey(9) },
-        access: Access::LOCAL_WRITE,
-        domain: 1,
-    }
+    region_for(length, agent, Access::LOCAL_WRITE)
+}
+
+fn region_for(length: usize, agent: Agent, access: Access) -> Region {
+    let memory = Arc::new(Mapping::allocate(length, agent, access).expect("there is memory"));
+    let keys = Keys { local: 7, remote: RemoteKey(9) };
+    Region { _registration: Box::new(()), memory, keys, domain: 1 }
 }
 
 fn buffer(length: usize) -> Buffer {
@@ -132,9 +131,9 @@ fn the_registration_goes_before_the_memory_and_after_the_last_part() {
 
 #[test]
 fn nonsense_lengths_are_refused() {
-    assert!(Mapping::allocate(0, Agent::Device).is_none());
-    assert!(Mapping::allocate(usize::MAX, Agent::Device).is_none());
-    assert!(Mapping::allocate(usize::MAX / 2, Agent::Device).is_none());
+    for length in [0, usize::MAX, usize::MAX / 2] {
+        assert!(Mapping::allocate(length, Agent::Device, Access::NONE).is_none(), "{length}");
+    }
 }
 
 #[test]
@@ -158,24 +157,24 @@ fn a_thread_may_play_the_device() {
     });
 }
 
+/// Program of a provider that keeps the mapping of a buffer and writes it later.
 #[test]
-fn bytes_that_are_lent_are_closed_to_every_writer() {
-    let mut region = region(64, Agent::Thread);
-    region.access = Access::NONE;
+fn bytes_that_are_borrowed_are_written_by_no_provider() {
+    let region = region_for(64, Agent::Thread, Access::NONE);
     let memory = region.memory.clone();
-    memory.device_write(0, b"before");
-    let lent = Buffer::whole(region).into_read_only().expect("nobody may write it");
-    let bytes = lent.bytes(0, 6).expect("they are within");
+    let mut buffer = Buffer::whole(region);
+    buffer.copy_in(0, b"before");
+    let read_only = buffer.into_read_only().expect("it is for sending only");
+    let bytes = read_only.bytes(0, 6).expect("they are within");
     let late = std::panic::AssertUnwindSafe(|| memory.device_write(0, b"behind"));
-    assert!(std::panic::catch_unwind(late).is_err(), "a provider has kept the mapping");
+    assert!(std::panic::catch_unwind(late).is_err(), "the mapping knows that it is read-only");
     assert_eq!(bytes, b"before");
 }
 
 #[test]
-fn bytes_that_a_device_may_write_are_not_lent() {
+fn bytes_that_a_device_may_write_are_not_borrowed() {
     for access in [Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::BIND | Access::LOCAL_WRITE] {
-        let mut region = region(64, Agent::Thread);
-        region.access = access;
+        let region = region_for(64, Agent::Thread, access);
         assert!(Buffer::whole(region).into_read_only().is_none(), "{access:?}");
     }
 }

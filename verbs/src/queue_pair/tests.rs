@@ -16,7 +16,7 @@ use crate::{
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Payload, Payloads,
         PostError, QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
-        SendRequest,
+        SendRequest, WorkCompletion,
     },
     token::SLOTS_MAX,
 };
@@ -93,14 +93,14 @@ fn retiring_hands_back_what_was_posted() {
     pair.flush().expect("the device takes all");
     let [receive, send] = device.tokens()[..] else { panic!("two were posted") };
 
-    let completion = Completion::new(receive, Status::SUCCESS, NUMBER, 7);
+    let completion = completion_of(receive, Status::SUCCESS, NUMBER, 7);
     let completed = pair.complete(&completion).expect("it is ours");
     assert!(matches!(completed, CompletedWork::Receive { tag: 1, length: 7, .. }), "{completed:?}");
     assert_eq!(pair.complete(&completion).expect_err("only once"), StaleCompletion);
 
-    let elsewhere = Completion::new(send, Status::SUCCESS, NUMBER + 1, 0);
+    let elsewhere = completion_of(send, Status::SUCCESS, NUMBER + 1, 0);
     assert_eq!(pair.complete(&elsewhere).expect_err("of another"), StaleCompletion);
-    let failed = Completion::new(send, Status::FLUSHED, NUMBER, 0);
+    let failed = completion_of(send, Status::FLUSHED, NUMBER, 0);
     let completed = pair.complete(&failed).expect("a failure frees the slot as well");
     assert!(matches!(completed, CompletedWork::Send { tag: 2, .. }), "{completed:?}");
     assert_eq!(pair.complete(&Completion::default()).expect_err("no token"), StaleCompletion);
@@ -115,7 +115,7 @@ fn a_later_queue_pair_does_not_know_an_earlier_ones_completions() {
     drop(first);
     let (_, domain, mut second) = connected();
     second.post_receive(buffer(&domain, 10), 1).expect("there is room");
-    let late = Completion::new(token, Status::FLUSHED, NUMBER, 0);
+    let late = completion_of(token, Status::FLUSHED, NUMBER, 0);
     assert_eq!(second.complete(&late).expect_err("the number is the same"), StaleCompletion);
 }
 
@@ -236,6 +236,11 @@ fn established(endpoint: &mut Endpoint<Device>) -> Established {
     }
 }
 
+/// Completion as the device would report it.
+fn completion_of(token: u64, status: Status, queue_pair: u32, length: u32) -> Completion {
+    WorkCompletion::new(token, status, queue_pair, length).into()
+}
+
 fn buffer(domain: &ProtectionDomain<Device>, length: usize) -> Buffer {
     domain.allocate(length, Access::LOCAL_WRITE).expect("memory")
 }
@@ -349,7 +354,7 @@ impl Provider for Device {
     ) -> Result<(Self::Registration, Keys), Error> {
         let (line, keys) = match request {
             RegisterRequest::DmaBuf(_) => return Err(Error::Unsupported("a device of paper")),
-            RegisterRequest::Memory { memory, .. } => (
+            RegisterRequest::Memory(memory) => (
                 format!("{} bytes deregistered", memory.len()),
                 Keys { local: 1, remote: RemoteKey(2) },
             ),

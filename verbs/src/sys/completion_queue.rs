@@ -1,4 +1,4 @@
-//! Completion queues and their channels.
+//! WorkCompletion queues and their channels.
 //!
 //! # Safety
 //!
@@ -22,7 +22,10 @@ use super::{
     extended_poll::{self, ExtendedPoll},
     work_completion,
 };
-use crate::{Completion, Error, VerbsApi, provider::CompletionQueueInfo};
+use crate::{
+    Error, VerbsApi,
+    provider::{CompletionQueueInfo, WorkCompletion},
+};
 
 /// A completion queue, shared with the queue pairs that complete on it.
 pub struct RawCompletionQueue {
@@ -79,7 +82,7 @@ impl RawCompletionQueue {
     }
 
     #[inline(never)]
-    pub(super) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+    pub(super) fn poll(&mut self, out: &mut [WorkCompletion]) -> Result<usize, Error> {
         if let Some(extended) = &mut self.extended {
             return extended.poll(out);
         }
@@ -92,7 +95,7 @@ impl RawCompletionQueue {
 
     /// Takes a batch at most; nothing when the queue is broken.
     #[inline(always)]
-    fn poll_batch(&mut self, out: &mut [Completion]) -> Option<usize> {
+    fn poll_batch(&mut self, out: &mut [WorkCompletion]) -> Option<usize> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
         let entries = out.len().min(POLL_BATCH) as libc::c_int; // a batch is of a few entries
         // SAFETY: the queue is live as long as `self`, and `scratch` has that many entries.
@@ -108,7 +111,7 @@ impl RawCompletionQueue {
 
     /// Goes on after a first batch that was full. Apart, since most polls are done by then.
     #[inline(never)]
-    fn poll_on(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+    fn poll_on(&mut self, out: &mut [WorkCompletion]) -> Result<usize, Error> {
         let mut taken = POLL_BATCH;
         while taken < out.len() {
             match self.poll_batch(&mut out[taken..]) {

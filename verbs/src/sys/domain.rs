@@ -61,16 +61,11 @@ impl RawDomain {
         Ok(Self(Arc::new(DomainInner { raw, hold, events, named: Mutex::default() })))
     }
 
-    pub(super) fn register(
-        &self,
-        memory: Arc<Mapping>,
-        access: Access,
-    ) -> Result<(RawRegistration, Keys), Error> {
-        let length = memory.len();
+    pub(super) fn register(&self, memory: Arc<Mapping>) -> Result<(RawRegistration, Keys), Error> {
+        let (length, flags) = (memory.len(), flags(memory.access()));
         // SAFETY: the domain is live, and the registration below holds the memory.
-        let raw = unsafe {
-            c::ibv_reg_mr(self.0.raw.as_ptr(), memory.pointer().cast(), length, flags(access))
-        };
+        let raw =
+            unsafe { c::ibv_reg_mr(self.0.raw.as_ptr(), memory.pointer().cast(), length, flags) };
         let raw = NonNull::new(raw).ok_or_else(|| refused(length, io::Error::last_os_error()))?;
         Ok(self.registered(raw, Some(memory)))
     }

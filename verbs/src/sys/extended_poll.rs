@@ -16,7 +16,10 @@ use libc::c_int;
 use rdma_core_sys as c;
 
 use super::{completion_channel::CompletionChannel, work_completion::invalidated};
-use crate::{Completion, Error, Status, completion::Invalidated};
+use crate::{
+    Error, Status,
+    completion::{Invalidated, WorkCompletion},
+};
 
 type Reads = unsafe extern "C" fn(*mut c::ibv_cq_ex) -> u32;
 
@@ -83,7 +86,7 @@ impl ExtendedPoll {
     /// One completion a start: before rdma-core 61, rxe ends a poll by itself once there is no
     /// next completion, and takes the end that must follow for another completion's.
     #[inline(never)]
-    pub(super) fn poll(&mut self, out: &mut [Completion]) -> Result<usize, Error> {
+    pub(super) fn poll(&mut self, out: &mut [WorkCompletion]) -> Result<usize, Error> {
         let queue = self.queue.as_ptr();
         let mut attributes = c::ibv_poll_cq_attr { comp_mask: 0 };
         for (count, place) in out.iter_mut().enumerate() {
@@ -102,14 +105,14 @@ impl ExtendedPoll {
 
     /// The completion that the poll is at.
     #[inline]
-    fn read(&mut self) -> Completion {
+    fn read(&mut self) -> WorkCompletion {
         let queue = self.queue.as_ptr();
         // SAFETY: the queue is live, and borrowed.
         let fields = unsafe { self.queue.as_ref() };
         let (token, status) = (fields.wr_id, fields.status);
         // SAFETY: a poll is begun, and has found a completion.
         let queue_pair = unsafe { (self.queue_pair)(queue) };
-        let found = Completion::new(token, Status(status.0), queue_pair, 0);
+        let found = WorkCompletion::new(token, Status(status.0), queue_pair, 0);
         if status != c::IBV_WC_SUCCESS {
             // SAFETY: a poll is begun, and has found a completion.
             return found.with_vendor_error(unsafe { (self.vendor_error)(queue) });
@@ -127,6 +130,6 @@ impl ExtendedPoll {
             // SAFETY: a poll is begun, and has found a completion that names a key.
             _ => invalidated(flags, unsafe { (self.immediate)(queue) }),
         };
-        Completion { length, invalidated, ..found }
+        WorkCompletion { length, invalidated, ..found }
     }
 }

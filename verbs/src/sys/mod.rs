@@ -49,6 +49,7 @@ use crate::{
 };
 
 pub use device::{DeviceInfo, PortInfo, PortState, devices};
+pub(crate) use work_completion::as_work_completions;
 
 /// The system's own RDMA: whatever devices libibverbs and librdmacm find.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,7 +109,7 @@ impl Provider for RdmaCore {
         request: RegisterRequest,
     ) -> Result<(Self::Registration, Keys), Error> {
         match request {
-            RegisterRequest::Memory { memory, access } => domain.register(memory, access),
+            RegisterRequest::Memory(memory) => domain.register(memory),
             RegisterRequest::DmaBuf(dma_buf) => domain.register_dma_buf(&dma_buf),
             RegisterRequest::Window => domain.window(),
         }

@@ -1,14 +1,32 @@
 //! Work completions, from C's form.
+//!
+//! # Safety
+//!
+//! This file exists to fill completions in place. It promises that a [`Completion`] is a
+//! [`WorkCompletion`] and nothing else.
+
+#![allow(unsafe_code)]
 
 use rdma_core_sys as c;
 
-use crate::{Completion, RemoteKey, Status, completion::Invalidated};
+use crate::{
+    Completion, RemoteKey, Status,
+    completion::{Invalidated, WorkCompletion},
+};
+
+/// Completions of a queue's owner, for the provider to write.
+#[inline]
+pub(crate) fn as_work_completions(completions: &mut [Completion]) -> &mut [WorkCompletion] {
+    // SAFETY: the one type is a transparent wrapper of the other, so slices have the same layout,
+    // and any value of the other is one of it; the borrow goes on in the result.
+    unsafe { &mut *(std::ptr::from_mut(completions) as *mut [WorkCompletion]) }
+}
 
 #[inline]
-pub(super) fn translate(raw: &c::ibv_wc) -> Completion {
+pub(super) fn translate(raw: &c::ibv_wc) -> WorkCompletion {
     let succeeded = raw.status == c::IBV_WC_SUCCESS && raw.opcode == c::IBV_WC_RECV;
     let key = raw.imm_data_or_invalidated_rkey;
-    Completion {
+    WorkCompletion {
         token: raw.wr_id,
         status: Status(raw.status.0),
         queue_pair: raw.qp_num,

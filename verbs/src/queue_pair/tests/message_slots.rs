@@ -25,7 +25,7 @@ fn a_kept_message_is_sent_from_its_row_and_can_be_read_again() {
     assert_eq!(pair.message_slot(2), Some(b"inlined.".as_slice()));
     assert_eq!(pair.message_slot(3), Some(b"gathered".as_slice()));
     assert_eq!((pair.message_slot(4), pair.message_slot(usize::MAX)), (None, None));
-    let completion = |token, status| Completion::new(token, status, NUMBER, 0);
+    let completion = |token, status| completion_of(token, status, NUMBER, 0);
     let [quiet, signaled, gathered] = device.tokens()[..] else { panic!("three were sent") };
     for token in [quiet, gathered + 1] {
         assert!(pair.complete_message(&completion(token, Status::SUCCESS)).is_none());
@@ -53,7 +53,7 @@ fn without_inline_sends_a_message_is_sent_from_memory() {
     pair.send_message_with_data(2, b"together", buffer(&domain, 4)).expect("there is room");
     pair.flush().expect("the device takes all");
     assert_eq!(device.calls(), ["send 5! 12!"]);
-    let failed = Completion::new(device.tokens()[0], Status::FLUSHED, NUMBER, 0);
+    let failed = completion_of(device.tokens()[0], Status::FLUSHED, NUMBER, 0);
     assert!(matches!(pair.complete(&failed), Ok(CompletedWork::Send { tag: 1, .. })));
     let tags: Vec<_> = pair.close().iter().map(|returned| returned.tag).collect();
     assert_eq!(tags, [2]);

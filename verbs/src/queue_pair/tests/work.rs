@@ -65,7 +65,7 @@ fn a_failed_invalidation_gives_no_window_back() {
     pair.local_invalidate(key).expect("it is bound");
     pair.flush().expect("the device takes both");
     let token = *device.tokens().last().expect("two were posted");
-    let failed = Completion::new(token, Status::FLUSHED, NUMBER, 0);
+    let failed = completion_of(token, Status::FLUSHED, NUMBER, 0);
     assert!(matches!(pair.complete(&failed), Ok(CompletedWork::Credit)));
     assert!(pair.reclaim(key).is_none());
 }
@@ -118,8 +118,8 @@ fn receive(
     pair.post_receive(buffer(domain, 10), 1).expect("there is room");
     pair.flush().expect("the device takes it");
     let token = *device.tokens().last().expect("one was posted");
-    let completion =
-        Completion { invalidated, ..Completion::new(token, Status::SUCCESS, NUMBER, 4) };
+    let work = WorkCompletion::new(token, Status::SUCCESS, NUMBER, 4);
+    let completion = WorkCompletion { invalidated, ..work }.into();
     pair.complete(&completion).expect("it is ours");
     completion
 }
