@@ -1,4 +1,4 @@
-//! What bad input gets: one line that says what and what to do, and the right exit code.
+//! Error texts for bad input: one line with the fault and the remedy, and the right exit code.
 
 // bed: waits --target tests/targets/closed.toml
 

@@ -107,8 +107,8 @@ fn fio_reads_the_same_delay() {
     }
 }
 
-/// A target that takes 10 ms for each command is asked for 200 a second, one at a time. Who counts
-/// from sending sees 10 ms, whoever waits sees seconds.
+/// A target that takes 10 ms for each command is asked for 200 a second, one at a time. Counted
+/// from the submission a command takes 10 ms, counted from its due time it takes seconds.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn an_open_loop_leaves_nothing_out() {

@@ -1,9 +1,9 @@
-//! What blktests proves of the kernel's initiator over RDMA, proved of ours: each test names the
-//! case of blktests that it does the work of.
+//! Cases of blktests for the kernel's initiator over RDMA, proved of ours: each test names the case
+//! whose work it does.
 //!
 //! Some are elsewhere: 010 is `load`, 041 to 044 `authentication`, and in `recovery` are 048
-//! (`queues_come_and_go_with_the_target`) and 061 (`data_survives_a_restart_of_the_target`). What
-//! is told while connected, which has no case of its own there, is in `blktests/events.rs`.
+//! (`queues_come_and_go_with_the_target`) and 061 (`data_survives_a_restart_of_the_target`). Events
+//! of a live connection, which have no case of their own there, are in `blktests/events.rs`.
 
 // bed: --target tests/targets/events.toml
 
@@ -30,7 +30,7 @@ fn in_runtime<T>(test: impl Future<Output = T>) -> T {
     })
 }
 
-/// What `soft-roce target` does, off the runtime's threads.
+/// Runs `soft-roce target`, off the runtime's threads.
 async fn change_target(arguments: &[&str]) {
     let arguments: Vec<_> = arguments.iter().map(|&one| one.to_owned()).collect();
     let change = move || {
@@ -85,7 +85,7 @@ fn wait_for_none() {
     wait_for("all controllers are gone", Duration::from_secs(10), || controllers(SUBSYSTEM) == 0);
 }
 
-/// Data of so many blocks.
+/// Random data for `blocks` blocks.
 fn blocks_of_noise(namespace: &Namespace, blocks: u64) -> Vec<u8> {
     let bytes = blocks * u64::from(namespace.info().block_size);
     noise(usize::try_from(bytes).expect("memory has room"), blocks)

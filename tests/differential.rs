@@ -1,11 +1,11 @@
 //! The kernel's own initiator and ours, against the same target, through the same faults: the same
 //! verdict, or a reason why ours is better.
 //!
-//! A case makes a target of its own, connects both initiators to it, breaks something, perhaps
-//! heals it, and looks at what has become of either. What is seen must be what the case says, and
-//! the table of all is `differential-6.12.md` and `differential-7.md`.
+//! A case makes a target of its own, connects both initiators to it, injects a fault, perhaps
+//! removes it, and observes both. The outcome must be the one that the case expects, and the table
+//! of all is `differential-6.12.md` and `differential-7.md`.
 
-// An allowed line is a warning that the kernel of this series gives of itself.
+// An allowed line is a warning that the kernel of this series prints in any case.
 // bed: waits long --kernel 6.12 --target tests/targets/differential.toml --allow nvmet_subsys_free
 // bed: waits long --kernel 7 --target tests/targets/differential.toml --allow check_flush_dep
 
@@ -48,14 +48,14 @@ use rdma_host::Controller;
 use tests::options;
 use tokio::runtime::Handle;
 
-/// Cases that run at once: they mostly wait.
+/// Number of cases that run at once: they mostly wait.
 const CONCURRENT_CASES: usize = 12;
 
-/// Both columns, on either kernel.
+/// Tables of the outcomes on either kernel.
 const TABLE_6_12: &str = include_str!("differential-6.12.md");
 const TABLE_7: &str = include_str!("differential-7.md");
 
-/// Of the causes that Linux decides on and the levers of nvmet, none is without a test.
+/// Every cause that Linux decides on, and every attribute of nvmet that makes it fail, has a test.
 #[test]
 fn every_rule_and_every_attribute_has_a_case() {
     let missing = coverage::missing(&all());
@@ -123,7 +123,7 @@ fn chosen() -> Vec<Case> {
     all().into_iter().filter(|case| case.name.contains(&wanted)).collect()
 }
 
-/// Plays all cases: first those that can run side by side.
+/// Runs all cases: first those that can run side by side.
 fn run_all(cases: &[Case], runtime: &Handle) -> Vec<CaseResult> {
     let results: Vec<_> = cases.iter().map(|_| Mutex::new(CaseResult::default())).collect();
     let one = |index: usize| {
@@ -155,7 +155,7 @@ fn run_all(cases: &[Case], runtime: &Handle) -> Vec<CaseResult> {
     results.into_iter().map(|results| results.into_inner().expect("set once")).collect()
 }
 
-/// What was seen in a case, with both stories.
+/// Outcomes of a case, with the history of either initiator.
 fn describe(case: &Case, results: &CaseResult) -> String {
     let mut text = format!("{}\n", case.name);
     for (who, result) in [("Linux", &results.kernel), ("ours", &results.ours)] {

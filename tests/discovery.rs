@@ -265,7 +265,7 @@ fn an_idle_watch_stays_alive() {
     });
 }
 
-/// Brings up a port with so many subsystems without namespaces, whose names begin with `prefix`.
+/// Sets up a port with `count` subsystems without namespaces, whose names begin with `prefix`.
 fn many(port: u16, prefix: &str, count: usize) {
     let mut text = String::new();
     for index in 0..count {

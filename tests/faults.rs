@@ -173,8 +173,8 @@ fn request_regardless() -> Result<(), verbs::Error> {
     Ok(())
 }
 
-/// Somebody else has killed the CM of rxe. We say so, and need no new process once there is a new
-/// device. Runs last of its file, by its name: it takes the device away.
+/// Another program has killed the CM of rxe. We say so, and need no new process once there is a new
+/// device. The name makes it the last test of its file: it takes the device away.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn z_a_dead_cm_is_noticed_and_survived() {

@@ -1,9 +1,9 @@
 //! A link that goes down under load, for five seconds: every request ends, with its buffer, and the
 //! same process connects again, where the CM of rxe survives.
 //!
-//! It survives as long as nobody sends a message of the CM over a device whose port is down. Where
-//! one device is both ends, the kernel's target sends one. So the tests that ask what *we* do have
-//! a machine of their own: a network namespace, with a device of its own, which rxe knows from 7.
+//! It survives if no side sends a message of the CM over a device whose port is down. Where one
+//! device is both ends, the kernel's target sends one. So the tests of what *we* do have a machine
+//! of their own: a network namespace, with a device of its own, which rxe knows from 7.
 
 // bed: waits --target tests/targets/deep.toml
 
@@ -73,7 +73,7 @@ fn machine() {
     target(&["link", "port", "2", SUBSYSTEM]);
 }
 
-/// Whether this is the other machine.
+/// Tells if this is the other machine.
 fn is_far() -> bool {
     std::env::var_os("FAR").is_some()
 }
@@ -203,7 +203,7 @@ fn a_silent_peer_is_noticed_by_the_clock() {
     }
 }
 
-/// What is asked of a controller while the wire swallows everything: its end, in every state.
+/// A shutdown in every state, while the wire loses every packet.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn the_end_comes_soon_while_nothing_is_heard() {

@@ -1,4 +1,4 @@
-//! What we write the kernel's initiator reads, and the other way round.
+//! Data written by our initiator and read by the kernel's, and the other way round.
 
 // bed: --target tests/targets/deep.toml --deny non-flush.error
 // bed (siw): --device siw --target tests/targets/deep.toml
@@ -29,7 +29,7 @@ fn file(name: &str, path: &Path) -> String {
     format!("{name}={}", path.display())
 }
 
-/// How many of four I/O queues this target grants; the target file decides.
+/// Number of I/O queues of four that this target grants; the target file decides.
 fn granted_queues() -> u16 {
     let shallow = std::env::var("SOFT_ROCE_TARGET").is_ok_and(|path| path.contains("shallow"));
     if shallow { 2 } else { 4 }

@@ -1,5 +1,5 @@
-//! What is killed under load: a port, a process on either side, our device. Every request ends
-//! with an error and its buffer, nothing is left behind, and the same process connects again.
+//! Loss of a port, a process on either side, or our device under load: every request ends with an
+//! error and its buffer, nothing is left behind, and the same process connects again.
 
 // bed: waits --target tests/targets/deep.toml
 
@@ -46,7 +46,7 @@ fn works_again(runtime: &Runtime, before: &ProcessResources) {
     before.wait_until_released("rxe0");
 }
 
-/// What is held when nobody is connected.
+/// Resources while no host is connected.
 fn at_rest() -> ProcessResources {
     wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
     ProcessResources::now()

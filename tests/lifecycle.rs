@@ -197,7 +197,7 @@ fn attempts_run_out() {
         let failed = namespace.read(0, buffer).await.expect_err("three attempts are all");
         let Error::GaveUp(end) = &failed.error else { panic!("{failed}") };
         assert_eq!((end.attempts, end.reason), (3, GiveUpReason::Exhausted));
-        // And whoever comes later learns the same.
+        // Later requests fail with the same error.
         let failed = namespace.read(0, failed.buffer.unwrap()).await.expect_err("it is over");
         assert!(matches!(failed.error, Error::GaveUp(_)), "{failed}");
         assert_eq!(failed.execution, ExecutionStatus::NotSent);
@@ -312,7 +312,7 @@ fn another_namespace_in_the_place_of_one_is_not_written_to() {
         assert_eq!(failed.execution, ExecutionStatus::Unknown);
         let failed = namespace.read(0, failed.buffer.unwrap()).await.expect_err("it still is");
         assert_eq!(failed.execution, ExecutionStatus::NotSent, "{failed}");
-        // Who looks at it anew may use it; the old handle stays closed.
+        // A namespace that is identified again may be used; the old handle stays closed.
         let anew = controller.namespace(NamespaceId(1)).await.unwrap();
         let buffer = anew.read(0, failed.buffer.unwrap()).await.expect("this one is known");
         namespace.read(0, buffer).await.expect_err("the old one is not this one");
@@ -571,7 +571,7 @@ fn a_poller_takes_up_its_new_queues() {
     });
 }
 
-/// What is logged, for a test to read.
+/// Log for a test to read.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -586,7 +586,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// Whoever collects events of `tracing` is told the same as who takes changes.
+/// Events of `tracing` tell the same as the stream of changes.
 #[test]
 fn every_change_is_an_event_too() {
     let log = Log::default();
@@ -651,8 +651,7 @@ fn a_command_that_breaks_every_connection_is_given_back() {
     });
 }
 
-/// What a device reports by itself is all that tells of these: no work fails, and nothing is to
-/// time out here.
+/// Only the device's report tells of these: no work fails, and no timeout expires here.
 #[test]
 fn what_the_device_reports_ends_the_connection() {
     let host = || "host".to_owned();

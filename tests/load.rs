@@ -134,7 +134,7 @@ fn the_data_path_allocates_nothing() {
     }
 }
 
-/// Of ours, down to the device's plug-in: what one more queue takes of memory while it is idle.
+/// Memory of one more idle queue: ours, down to the device's plug-in.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn an_idle_queue_takes_little_memory() {

@@ -1,9 +1,9 @@
 //! Many queues of one controller come up together, while another controller's commands go on.
 //!
-//! Over the fabric nothing is a matter of time: the target keeps its answers to Connect back until
-//! as many wait as may, and commands of the other controller have been carried out meanwhile. Were
-//! the queues connected one after the other, or did the other controller wait, it would wait for
-//! ever.
+//! Over the fabric time does not matter: the target delays its answers to Connect until as many are
+//! in progress as may be, and commands of the other controller have been completed meanwhile. If
+//! the queues were connected one after the other, or the other controller waited, the test would
+//! never end.
 
 // bed: --target tests/targets/deep.toml
 
@@ -29,16 +29,16 @@ const QUEUES: u16 = 256;
 /// Commands that the other controller completes while a batch of queues waits.
 const MEANWHILE: u64 = 10;
 
-/// Keeps answers to Connect back.
+/// Delays the answers to Connect until a batch is complete.
 struct ConnectBarrier {
-    /// Whether it is on duty.
+    /// Connects are delayed.
     enabled: bool,
-    /// Connects that wait.
+    /// Number of Connects that wait.
     waiting: u16,
     gate: Arc<AtomicBool>,
-    /// How many waited each time the gate was opened.
+    /// Number of Connects in each batch.
     batches: Vec<u16>,
-    /// Commands that the other controller has completed, now and when the batch was full.
+    /// Number of commands that the other controller has completed, now and when the batch was full.
     completed: Arc<AtomicU64>,
     mark: u64,
 }

@@ -23,7 +23,7 @@ use tests::{SUBSYSTEM, address, controllers, nvmf, options, run, target, uri, wa
 
 const TARGET_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/targets/lasting.toml");
 
-/// How often each test takes the connection away; RECOVERY_ROUNDS asks for more.
+/// Number of losses in each test; RECOVERY_ROUNDS asks for more.
 fn rounds() -> usize {
     std::env::var("RECOVERY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
 }
@@ -31,7 +31,7 @@ fn rounds() -> usize {
 /// The delay of these tests, as an option.
 const DELAY: &str = "200ms";
 
-/// What became of a load that was struck again and again.
+/// Result of a load through several losses.
 #[derive(Default)]
 struct Struck {
     reconnects: u64,
@@ -44,7 +44,7 @@ struct Struck {
 impl Struck {
     /// Says how long after the target the connection was back.
     fn tell(&self, what: &str) {
-        // A strike between two passes hits nobody; the next connect is a first one then.
+        // A loss between two passes meets no connection; the next connect is a first one then.
         let waits = self.returns.iter().enumerate().filter_map(|(index, returned)| {
             let next = self.returns.get(index + 1).copied().unwrap_or(f64::INFINITY);
             let back = self.backs.iter().find(|&back| back >= returned)?;
@@ -69,7 +69,7 @@ fn seconds_now() -> f64 {
 }
 
 /// Verifies a namespace over and over while `strike` takes the connection away and gives it back,
-/// until it was made again `rounds` times: a strike between two passes hits nobody.
+/// until it was made again `rounds` times: a loss between two passes meets no connection.
 fn verify_through(rounds: usize, mut strike: impl FnMut()) -> Struck {
     let (over, known) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn in_runtime(test: impl Future<Output = ()>) {
     });
 }
 
-/// What `soft-roce target` does, off the runtime's threads.
+/// Runs `soft-roce target`, off the runtime's threads.
 async fn change_target(arguments: &[&str]) {
     let owned: Vec<_> = arguments.iter().map(|&one| one.to_owned()).collect();
     let change = move || target(&owned.iter().map(String::as_str).collect::<Vec<_>>());

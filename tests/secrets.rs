@@ -1,5 +1,5 @@
-//! What is left of secrets in this process after every way in which authentication fails, and
-//! after it has succeeded: nothing. Over the fabric; host and controller are both in here.
+//! Search of this process's memory for secrets after every way in which authentication fails, and
+//! after it has succeeded: none is left. Over the fabric; host and controller are both in here.
 
 use std::{
     fs::{self, File},
@@ -97,7 +97,7 @@ fn host_identity() -> HostIdentity {
     HostIdentity::from_id(uuid::Uuid::from_u128(1))
 }
 
-/// Connects once to a door that does this on every queue; returns whether that succeeded.
+/// Connects once to a target that attacks every queue like this; returns whether that succeeded.
 fn connect(group: GroupId, two_way: bool, attack: fn(OutgoingMessage<'_>)) -> bool {
     let settings = move |_| Settings {
         host_secret: secret(1),
@@ -116,9 +116,10 @@ fn connect(group: GroupId, two_way: bool, attack: fn(OutgoingMessage<'_>)) -> bo
     let mut options = ConnectOptions::new(address, nqn, host_identity());
     options.io_queues = 1;
     options.reconnect = ReconnectOptions::never();
-    options.authentication.credentials = Some(Arc::new(match two_way {
-        false => Credentials::one_way(secret(1)),
-        true => Credentials::two_way(secret(1), secret(2)).expect("two secrets"),
+    options.authentication.credentials = Some(Arc::new(if two_way {
+        Credentials::two_way(secret(1), secret(2)).expect("two secrets")
+    } else {
+        Credentials::one_way(secret(1))
     }));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -8,7 +8,7 @@ use tests::{
     sequence::{Counts, run},
 };
 
-/// What these seeds must reach between them, or the operations are not as varied as they should be.
+/// Events that these seeds must reach between them, or the operations are not varied enough.
 const REACHED: [&str; 32] = [
     "AddressChange",
     "DeviceRemoval",

@@ -1,5 +1,6 @@
-//! A target that lies, stumbles or falls silent: every request ends once, with its buffer, and the
-//! error says whose fault it was. Over the fabric, so it needs no device and runs anywhere.
+//! A target that breaks the protocol, fails or falls silent: every request ends once, with its
+//! buffer, and the error says whose fault it was. Over the fabric, so it needs no device and runs
+//! anywhere.
 
 use std::{sync::Arc, time::Duration};
 

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What stands at the top of the checkout, dot-files and build output aside.
+/// Entries at the top of the checkout, dot-files and build output aside.
 const TOP: [&str; 11] = [
     "Cargo.lock",
     "Cargo.toml",
@@ -39,7 +39,7 @@ const UNSAFE: [&str; 4] = [
     "verbs/src/sys/",
 ];
 
-/// What sans-IO code does not name: clocks, randomness, threads, locks, logs, devices, I/O.
+/// Names that sans-IO code does not use: clocks, randomness, threads, locks, logs, devices, I/O.
 const IMPURE: [&str; 14] = [
     "Instant::now",
     "SystemTime",
@@ -134,7 +134,7 @@ fn unsafe_code_stands_where_it_is_looked_for() {
     }
 }
 
-/// Posting, registering and all else is safe to call, whoever calls it.
+/// No function of the engine is unsafe to call.
 #[test]
 fn the_engine_offers_nothing_unsafe() {
     for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("verbs/src/")) {
@@ -349,7 +349,7 @@ const LANGUAGE: [Language; 9] = [
     language("rdma-host/", [0, 0, 0]),
     language("soft-roce/fabric/", [0, 0, 0]),
     language("soft-roce/", [106, 6, 0]),
-    language("tests/", [163, 30, 0]),
+    language("tests/", [0, 0, 0]),
     language("verbs/", [252, 56, 5]),
 ];
 

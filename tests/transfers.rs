@@ -1,5 +1,5 @@
-//! How data gets in and out through the async API: in parts that are in flight together, through
-//! one buffer or several, from and to memory of the caller, under any executor.
+//! Transfers through the async API: in parts that are in flight together, through one buffer or
+//! several, from and to memory of the caller, under any executor.
 
 // bed: --target tests/targets/deep.toml --deny non-flush.error
 
@@ -249,7 +249,7 @@ fn several_buffers_survive_a_smaller_transfer_limit() {
     });
 }
 
-/// What the target is told to reach is the caller's memory itself, and the same each time.
+/// Targets reach the caller's memory itself, at the same address each time.
 #[test]
 fn memory_of_the_caller_is_used_again_and_again_without_copies() {
     run(async {

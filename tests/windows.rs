@@ -1,6 +1,6 @@
 //! Memory mode `window`: the target reaches the data of commands in flight, each by its own key on
-//! its own queue, and nothing else. Over the fabric against a target that lies, and in the bed
-//! against the kernel's, which does not.
+//! its own queue, and nothing else. Over the fabric against a target that breaks the protocol, and
+//! in the bed against the kernel's, which does not.
 
 // bed: VERIFY_SIZE=512MiB --target tests/targets/deep.toml --deny non-flush.error
 
@@ -42,10 +42,11 @@ fn fabric() -> (Fabric, Arc<Host>) {
 
 /// Connects to a target with this hook, and does something with it.
 fn with<T, F: Future<Output = T>>(
-    (fabric, host): (Fabric, Arc<Host>),
+    hosts: (Fabric, Arc<Host>),
     hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
     test: impl FnOnce(Controller<Host>) -> F,
 ) -> T {
+    let (fabric, host) = hosts;
     let hook: Hook = Box::new(hook);
     let target = Target::new(&fabric, hook);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -146,8 +147,8 @@ fn a_target_that_leaves_keys_in_use_is_legal() {
     }
 }
 
-/// Reads by turns until the controller ends; says why. All buffers must come back, and untouched
-/// but for what was read: nobody writes zeroes here.
+/// Reads by turns until the controller ends; returns the error. All buffers must come back,
+/// unchanged but for what was read: no command writes zeroes here.
 fn ends(mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static) -> Error {
     let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.is_io() {

@@ -1,5 +1,5 @@
-//! What changes at the target under a live `nvmf monitor`, and how that ends once it must connect
-//! again: with exit code 3, after one attempt.
+//! Changes at the target under a live `nvmf monitor`, and its end at the next connect: exit code 3,
+//! after one attempt.
 
 use std::{
     io::{BufRead, BufReader, Read},

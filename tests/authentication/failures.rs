@@ -243,7 +243,7 @@ impl<'a> Case<'a> {
 /// blktests nvme/044 among them, whose secret with a bad CRC this is.
 const BAD_CRC: &str = "DHHC-1:00:Jc/My1o0qtLCWRp+sHhAVafdfaS7YQOMYhk9zSmlatobqB8C:";
 
-/// What the target refuses: 3, since another attempt can't help.
+/// Attempts that the target rejects: exit code 3, since another attempt can't help.
 fn refused_by_the_target(keys: &Keys) -> Vec<Result<(), String>> {
     let ours = keys.host.as_str();
     let theirs = keys.controller.as_deref().expect("two keys");
@@ -272,7 +272,7 @@ fn refused_by_the_target(keys: &Keys) -> Vec<Result<(), String>> {
     .collect()
 }
 
-/// What never reaches the target: 2.
+/// Attempts that never reach the target: exit code 2.
 fn refused_here(keys: &Keys) -> Vec<Result<(), String>> {
     let ours = keys.host.as_str();
     let ours_in_clear = ours.trim_start_matches("DHHC-1:01:");
@@ -321,10 +321,10 @@ fn refused_here(keys: &Keys) -> Vec<Result<(), String>> {
             // The parser of the command line explains itself in several lines.
             let output = run(nvmf().args(["identify", &uri(SUBSYSTEM)]).args(arguments), &[]);
             let message = String::from_utf8_lossy(&output.stderr);
-            match output.status.code() == Some(2) && message.contains(words) {
-                true => Ok(()),
-                false => Err(format!("{arguments:?}: {}: {message}", output.status)),
+            if output.status.code() == Some(2) && message.contains(words) {
+                return Ok(());
             }
+            Err(format!("{arguments:?}: {}: {message}", output.status))
         },
     ))
     .collect()

@@ -40,7 +40,7 @@ fn handshake(cell: Cell, seed: u64) {
     assert_eq!(how, [Some(expected); 3], "{cell:?}");
 }
 
-/// Those of blktests nvme/042 (kinds of secrets) and nvme/043 (hashes and groups), multiplied, and
+/// Cases of blktests nvme/042 (kinds of secrets) and nvme/043 (hashes and groups), multiplied, and
 /// of SPDK's host/auth.sh, with the null group.
 ///
 /// All of them with `AUTH_MATRIX=all`; otherwise every pair of a group, a hash, a transformation, a

@@ -54,7 +54,7 @@ impl Load {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// How many were done; none has failed.
+    /// Stops the load; returns the number of commands, none of which has failed.
     async fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -96,7 +96,7 @@ fn turn(index: usize) -> (Keys, Authenticated) {
     (keys, Authenticated { hash: hash.1, group: group.1, controller_proved: true })
 }
 
-/// What a watcher has seen so far.
+/// States that have been told so far.
 async fn states(changes: &mut StateChanges) -> Vec<LifecycleState> {
     let mut seen = Vec::new();
     while let Ok(Some(change)) = tokio::time::timeout(Duration::ZERO, changes.next()).await {

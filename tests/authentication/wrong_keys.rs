@@ -10,7 +10,7 @@ use super::bed::{
     secret_file, secret_options, secret_text,
 };
 
-/// What is wrong with the keys of one attempt.
+/// Fault of the keys of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
     /// Our key is another one, and the controller need not prove itself.

@@ -13,7 +13,7 @@ async fn reach(changes: &mut StateChanges, state: LifecycleState) {
     while changes.next().await.expect("the controller goes on").state != state {}
 }
 
-/// What the target's kernel has logged so far.
+/// Log of the target's kernel.
 fn kernel_log() -> Vec<String> {
     /// `O_NONBLOCK`: ends where there is nothing more, rather than waiting for it.
     const NONBLOCK: i32 = 0o4000;
@@ -148,7 +148,7 @@ fn every_command_is_done_once_whatever_ends_the_connection() {
         options.io_queues = 2;
         let (controller, mut pollers) = Controller::connect_polled(&options, 1).await.unwrap();
         let mut poller = pollers.remove(0);
-        let mut changes = controller.changes();
+        let changes = controller.changes();
         let (mut submitted, mut answered, mut failed) = (0_u64, 0_u64, 0_u64);
         let (mut open, mut live, mut since) = (HashSet::new(), 0, 0);
         let mut end = None;
@@ -183,9 +183,10 @@ fn every_command_is_done_once_whatever_ends_the_connection() {
             if since >= 200 && end.is_none() {
                 since = 0;
                 live += 1;
-                match live > RESETS {
-                    false => controller.as_ref().unwrap().reset().await,
-                    true => end = controller.take().map(|one| tokio::spawn(one.shutdown())),
+                if live > RESETS {
+                    end = controller.take().map(|one| tokio::spawn(one.shutdown()));
+                } else {
+                    controller.as_ref().unwrap().reset().await;
                 }
             }
             let _ = poller.ready(Duration::from_millis(10)).await;
@@ -194,13 +195,18 @@ fn every_command_is_done_once_whatever_ends_the_connection() {
         assert_eq!(submitted, answered + failed);
         println!("{submitted} commands, {answered} answered, {failed} failed at the end");
         end.unwrap().await.unwrap();
-        let mut lives = 0;
-        while let Some(change) = changes.next().await {
-            lives += usize::from(change.state == LifecycleState::Live);
-        }
-        assert_eq!(lives, RESETS, "each reset was followed by a new connection");
+        assert_eq!(connections(changes).await, RESETS, "a new connection after each reset");
     });
     wait_for_none();
+}
+
+/// Number of new connections among the changes to the end of a controller.
+async fn connections(mut changes: StateChanges) -> usize {
+    let mut connections = 0;
+    while let Some(change) = changes.next().await {
+        connections += usize::from(change.state == LifecycleState::Live);
+    }
+    connections
 }
 
 /// blktests nvme/060: the controllers of the target turn fatal, over and over, while a host comes

@@ -1,4 +1,4 @@
-//! What the target tells while a host is connected.
+//! Asynchronous events that the target sends while a host is connected.
 
 use rdma_host::{
     ControllerEvent, ControllerEvents, Error, EventDetail, NamespaceChange,

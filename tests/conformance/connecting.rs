@@ -34,7 +34,7 @@ const EVENTS: &str = "server: Disconnected; client: Disconnected, TimewaitExit";
 const EARLY: &str = "limits misuse, domain misuse, reject 22, ack timeout 22, route 22, \
                      connect 22, accept 22, disconnect 22";
 
-/// How much of a text arrived, in a field of which length.
+/// Length of the text that arrived, and that of the field which carries it.
 fn arrived(data: &PrivateData, sent: &[u8]) -> String {
     let same = data.iter().zip(sent).take_while(|(one, other)| one == other).count();
     let padded = data[same..].iter().all(|&byte| byte == 0);

@@ -33,11 +33,12 @@ fn grown<B: Bench>(bench: &B) -> String {
     format!("{capacity}, {:?}", pair.client_says(2))
 }
 
-/// What the device of a domain reported, of a certain object or otherwise; once, however often.
+/// Event that the device reported, for a certain object or otherwise; once, if it came more often.
 fn reported<B: Bench>(
     bench: &B,
     domain: &ProtectionDomain<B::Provider>,
-    (subject, name): (EventSubject, &str),
+    subject: EventSubject,
+    name: &str,
 ) -> String {
     bench.quiet(Duration::from_millis(50));
     let mut said = Vec::new();
@@ -62,7 +63,7 @@ fn access_refused<B: Bench>(bench: &B) -> String {
         return format!("client {client:?}");
     }
     let number = pair.server.queue_pair.number();
-    reported(bench, &pair.server.domain, (EventSubject::QueuePair(number), "the pair"))
+    reported(bench, &pair.server.domain, EventSubject::QueuePair(number), "the pair")
 }
 
 /// A queue pair reserves room for all its completions, but gives it back when it is closed, while
@@ -103,7 +104,7 @@ fn overrun<B: Bench>(bench: &B) -> String {
         if sent > queue.capacity() {
             assert_ne!(queue.number(), other.number());
             let subject = EventSubject::CompletionQueue(queue.number());
-            return reported(bench, &domain, (subject, "the queue"));
+            return reported(bench, &domain, subject, "the queue");
         }
         kept = Some((domain, other, queue));
     }

@@ -82,7 +82,7 @@ impl Bench for OnFabric {
 
 /// The device of the test bed, which is both hosts.
 pub(crate) struct OnDevice {
-    /// How long something may take to come.
+    /// Limit of a wait for an event.
     pub(crate) wait: Duration,
 }
 
@@ -175,13 +175,14 @@ impl<'a, B: Bench> Pair<'a, B> {
     pub(crate) fn with(bench: &'a B, parameters: &ConnectParameters<'_>) -> Self {
         let (mut listener, address) = listen(bench);
         let client = Prepared::new(resolved(bench, address));
-        Self::between(bench, (&mut listener, client), None, parameters)
+        Self::between(bench, &mut listener, client, None, parameters)
     }
 
     /// Connects a prepared client; the server's domain may be one that is there already.
     pub(crate) fn between(
         bench: &'a B,
-        (listener, mut client): (&mut Endpoint<B::Provider>, Prepared<B::Provider>),
+        listener: &mut Endpoint<B::Provider>,
+        mut client: Prepared<B::Provider>,
         domain: Option<ProtectionDomain<B::Provider>>,
         parameters: &ConnectParameters<'_>,
     ) -> Self {
@@ -194,12 +195,12 @@ impl<'a, B: Bench> Pair<'a, B> {
         Self { bench, client, server: server.ready(bench).0 }
     }
 
-    /// What the client's next completions say.
+    /// Statuses of the client's next completions.
     pub(crate) fn client_says(&mut self, count: usize) -> Vec<Status> {
         self.client.statuses(self.bench, count)
     }
 
-    /// What the server's next completions say.
+    /// Statuses of the server's next completions.
     pub(crate) fn server_says(&mut self, count: usize) -> Vec<Status> {
         self.server.statuses(self.bench, count)
     }

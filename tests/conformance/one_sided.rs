@@ -210,8 +210,8 @@ fn other_connection<B: Bench>(bench: &B) -> String {
     let (mut listener, address) = listen(bench);
     let client = Prepared::new(resolved(bench, address));
     let domain = Some(first.server.domain.clone());
-    let ends = (&mut listener, client);
-    let mut second = Pair::between(bench, ends, domain, &ConnectParameters::default());
+    let mut second =
+        Pair::between(bench, &mut listener, client, domain, &ConnectParameters::default());
     refused(&mut second, false, place(&memory, key))
 }
 

@@ -48,7 +48,7 @@ const MUTUAL: TargetSpec = TargetSpec { hosts: &[("key", KEY), ("ctrl_key", OTHE
 const CLOSED: TargetSpec = TargetSpec { hosts: &[], ..DEMANDING };
 
 pub(crate) fn cases() -> Vec<Case> {
-    [without_secrets(), keys(), algorithms(), changes(), renewals()].concat()
+    [without_secrets(), keys(), algorithms(), key_changes(), demand_changes(), renewals()].concat()
 }
 
 fn knows(options: &mut Options) {
@@ -68,7 +68,7 @@ fn first(
     Case::first(name).target(spec).with(options).both(outcome)
 }
 
-/// What can be asked of hosts that have no secrets.
+/// Demands on hosts that have no secrets.
 fn without_secrets() -> Vec<Case> {
     vec![
         Case::first("no secret where one is demanded").target(DEMANDING).both(Refused),
@@ -141,11 +141,8 @@ fn algorithms() -> Vec<Case> {
     ]
 }
 
-/// Changes of the target between an authenticated connection and the next.
-fn changes() -> Vec<Case> {
-    let live = |name, spec, options: fn(&mut Options), fault: fn(&CaseTarget), outcome: Outcome| {
-        Case::live(name, fault).target(spec).with(options).both(outcome)
-    };
+/// Changes of keys between an authenticated connection and the next.
+fn key_changes() -> Vec<Case> {
     vec![
         live(
             "key changed, controller fatal",
@@ -174,6 +171,12 @@ fn changes() -> Vec<Case> {
         .schedule(Schedule::OneByOne)
         .abandoned()
         .differs(StillTrying, GaveUp, REFUSED),
+    ]
+}
+
+/// Changes of the demand for authentication and its algorithms between two connections.
+fn demand_changes() -> Vec<Case> {
+    vec![
         live(
             "authentication no longer demanded, controller fatal",
             DEMANDING,
@@ -209,7 +212,17 @@ fn changes() -> Vec<Case> {
     ]
 }
 
-/// The same key again.
+fn live(
+    name: &'static str,
+    spec: TargetSpec,
+    options: fn(&mut Options),
+    fault: fn(&CaseTarget),
+    outcome: Outcome,
+) -> Case {
+    Case::live(name, fault).target(spec).with(options).both(outcome)
+}
+
+/// Cases in which the same key is set again.
 fn renewals() -> Vec<Case> {
     vec![
         Case::live("authenticated, controller fatal", CaseTarget::fatal)

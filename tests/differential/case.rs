@@ -1,62 +1,62 @@
-//! A case: what is done to a target, and what either initiator makes of it.
+//! A case: the fault of a target, and the outcome for either initiator.
 
 use std::{fmt, time::Duration};
 
 use super::{case_target::CaseTarget, fake_target::FakeTargetSpec};
 
-/// What became of a controller.
+/// Outcome for a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The loss was noticed, and it is live again.
+    /// Noticed the loss, and is live again.
     CameBack,
-    /// The first connect succeeded.
+    /// Connected at the first attempt.
     Connected,
-    /// Its owner ended it, in whatever state it was.
+    /// Was shut down by its owner, in whatever state.
     Deleted,
-    /// It ended with all attempts used up.
+    /// Gave up with all attempts used up.
     Exhausted,
-    /// It ended with attempts left, since they can't help.
+    /// Gave up with attempts left, since they can't help.
     GaveUp,
-    /// The first connect failed.
+    /// Failed to connect at first.
     Refused,
-    /// It is not live, and still tries.
+    /// Is not live, and still tries.
     StillTrying,
-    /// It never stopped being live.
+    /// Stayed live all the time.
     Undisturbed,
 }
 
-/// What became of a read begun after the fault.
+/// Outcome of a read that was submitted after the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadOutcome {
-    /// It brought data before anything was healed.
+    /// Brought data before the fault was healed.
     Done,
-    /// It failed.
+    /// Failed.
     Failed,
-    /// It was held to the end of the case.
+    /// Was held to the end of the case.
     Held,
-    /// It was held, and brought data once the fault was healed.
+    /// Was held, and brought data once the fault was healed.
     Late,
-    /// It was held, and failed later.
+    /// Was held, and failed later.
     LateFailed,
 }
 
-/// All that is seen of one initiator.
+/// Outcomes for one initiator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Observed {
     pub(crate) controller: Outcome,
     pub(crate) read: Option<ReadOutcome>,
 }
 
-/// What is seen, or must be.
+/// Outcomes that are expected.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
     pub(crate) kernel: Observed,
     pub(crate) ours: Observed,
-    /// Why ours is better where they differ.
+    /// Reason why ours is better where they differ.
     pub(crate) reason: &'static str,
 }
 
-/// When a case runs.
+/// Time at which a case runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Schedule {
     /// Beside others, both initiators at once.
@@ -68,7 +68,7 @@ pub(crate) enum Schedule {
     OneByOne,
 }
 
-/// How both connect.
+/// Options with which both connect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     /// `ctrl_loss_tmo` in seconds; negative for ever. The delay is a second.
@@ -77,23 +77,23 @@ pub(crate) struct Options {
     pub(crate) io_queues: u16,
     pub(crate) queue_entries: u16,
     pub(crate) fast_io_fail: Option<u32>,
-    /// How long a command may take, in seconds; else as is usual.
+    /// Command timeout in seconds; else the default.
     pub(crate) io_timeout: Option<u32>,
     /// `dhchap_secret` and `dhchap_ctrl_secret`.
     pub(crate) secrets: [Option<&'static str>; 2],
-    /// Another place than where the target listens.
+    /// Another address than the target's.
     pub(crate) address: Option<&'static str>,
     pub(crate) service: Option<u16>,
-    /// Another subsystem than the one there is.
+    /// Another subsystem than the target's.
     pub(crate) subsystem: Option<&'static str>,
 }
 
-/// How the target is made.
+/// Target of a case.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TargetSpec {
     /// Only our two hosts may connect; else any may.
     pub(crate) closed: bool,
-    /// With a namespace, which is read.
+    /// There is a namespace, which is read.
     pub(crate) namespace: bool,
     /// Attributes of the subsystem.
     pub(crate) subsystem: &'static [(&'static str, &'static str)],
@@ -103,15 +103,15 @@ pub(crate) struct TargetSpec {
     pub(crate) hosts: &'static [(&'static str, &'static str)],
     /// A second subsystem keeps the port open.
     pub(crate) companion: bool,
-    /// What else is done before anybody connects.
+    /// Further preparation before the first connect.
     pub(crate) prepare: Option<Action>,
-    /// A target of our own in place of the kernel's; of the rest, nothing counts then.
+    /// A fake target in place of the kernel's; the other fields do not count then.
     pub(crate) fake: Option<FakeTargetSpec>,
     /// The namespace is a mapped device, whose medium can be changed.
     pub(crate) mapped: bool,
 }
 
-/// Something done to the target, or asked of the initiators.
+/// Change of the target.
 pub(crate) type Action = fn(&CaseTarget);
 
 /// One row of the table.
@@ -120,34 +120,34 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) target: TargetSpec,
     pub(crate) options: Options,
-    /// Without one the case is about the first connect.
+    /// Fault; without one the case is about the first connect.
     pub(crate) fault: Option<Action>,
-    /// How often it strikes: again whenever both are live again.
+    /// Number of times that the fault is injected: again whenever both are live again.
     pub(crate) times: u32,
-    /// After a while of the fault.
+    /// Removal of the fault, after the time that it lasts.
     pub(crate) heal: Option<Action>,
-    /// What the initiators' owner asks for, after the fault.
+    /// Request of the owner of both controllers, after the fault.
     pub(crate) request: Option<OwnerRequest>,
-    /// For how long the fault lasts before it is healed.
+    /// Time between the fault and its removal.
     pub(crate) lasts: Duration,
-    /// For how long both are watched after all was done.
+    /// Time for which both are observed after that.
     pub(crate) watch: Duration,
     pub(crate) schedule: Schedule,
     /// Nothing is cleaned up: the kernel's initiator would take minutes to be deleted.
     pub(crate) abandoned: bool,
-    /// What it needs of the kernel.
+    /// Feature of the kernel that the case needs.
     pub(crate) needs: Option<KernelFeature>,
     pub(crate) expected: Expected,
 }
 
-/// What an owner may want of a controller.
+/// Request of a controller's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnerRequest {
     Delete,
     Reset,
 }
 
-/// What 6.12 does not have.
+/// Feature that 6.12 does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KernelFeature {
     /// A network namespace in which rxe hears something.
@@ -157,7 +157,7 @@ pub(crate) enum KernelFeature {
 }
 
 impl Outcome {
-    /// With a read.
+    /// Outcomes for the controller and a read.
     pub(crate) fn and(self, read: ReadOutcome) -> Observed {
         Observed { controller: self, read: Some(read) }
     }
@@ -170,7 +170,7 @@ impl From<Outcome> for Observed {
 }
 
 impl Case {
-    /// A first connect.
+    /// A case about the first connect.
     pub(crate) fn first(name: &'static str) -> Self {
         let options = Options {
             loss_timeout: 60,
@@ -206,7 +206,7 @@ impl Case {
         }
     }
 
-    /// A fault of a target that both are connected to.
+    /// A case about a fault while both are connected.
     pub(crate) fn live(name: &'static str, fault: Action) -> Self {
         Self { fault: Some(fault), ..Self::first(name) }
     }
@@ -252,14 +252,14 @@ impl Case {
         Self { needs: Some(need), ..self }
     }
 
-    /// Both initiators do the same.
+    /// Expects the same outcomes for both initiators.
     pub(crate) fn both(self, seen: impl Into<Observed>) -> Self {
         let seen = seen.into();
         let expected = Expected { kernel: seen, ours: seen, reason: "" };
         Self { expected, ..self }
     }
 
-    /// They differ, for a reason.
+    /// Expects different outcomes, for a reason.
     pub(crate) fn differs(
         self,
         kernel: impl Into<Observed>,

@@ -22,22 +22,22 @@ const HELD_ID: &str = "60000";
 
 const NVMET: &str = "/sys/kernel/config/nvmet";
 
-/// The target of one case, and the levers to change it.
+/// The target of one case, and the changes that can be made to it.
 pub(crate) struct CaseTarget {
     spec: TargetSpec,
     place: TargetRoot,
-    /// Of the port.
+    /// Id of the port.
     id: u16,
-    /// Where the kernel's initiator finds it, and ours.
+    /// Service ids for the kernel's initiator and ours.
     services: [u16; 2],
     nqn: String,
-    /// The kernel's and ours.
+    /// Hosts of the kernel's initiator and ours.
     hosts: [HostIdentity; 2],
     fake_targets: Option<FakeTargets>,
 }
 
 impl CaseTarget {
-    /// The target of the case with this number.
+    /// Sets up the target of the case with this number.
     pub(crate) fn set_up(number: u16, spec: TargetSpec) -> Self {
         let host = |side: u16| {
             let id = 0x6a2c_1f4e_0b1d_4c8e_9f53_0000_0000_0000 + u128::from(number * 2 + side);
@@ -70,12 +70,12 @@ impl CaseTarget {
         &self.nqn
     }
 
-    /// Where the target listens; a scripted one for the kernel's initiator.
+    /// Service id of the target; of a fake one, that for the kernel's initiator.
     pub(crate) fn service(&self) -> u16 {
         self.services[0]
     }
 
-    /// Where the target for our initiator listens.
+    /// Service id of the target for our initiator.
     pub(crate) fn our_service(&self) -> u16 {
         self.services[1]
     }
@@ -88,7 +88,7 @@ impl CaseTarget {
         &self.hosts[1]
     }
 
-    /// Makes all that is to be made; also after [`down`](Self::down).
+    /// Makes the hosts, the subsystem and the port; also after [`down`](Self::down).
     pub(crate) fn make(&self) {
         self.hosts.iter().for_each(|host| make_folder(&host_path(host)));
         for (attribute, value) in self.spec.hosts {
@@ -112,7 +112,7 @@ impl CaseTarget {
 
     /// The subsystem alone, at no port.
     fn make_subsystem(&self) {
-        // One that was removed is not gone before its last controller is.
+        // A removed subsystem exists until its last controller has gone.
         wait_for("room for the subsystem", Duration::from_secs(10), || {
             make_folder(&self.subsystem_path());
             self.subsystem_path().is_dir()
@@ -204,17 +204,17 @@ impl CaseTarget {
         self.link();
     }
 
-    /// The scripted target begins to lie.
+    /// Makes the fake targets misbehave.
     pub(crate) fn misbehave(&self) {
         self.fake_targets.as_ref().expect("the case has a fake target").misbehave();
     }
 
-    /// It is honest again.
+    /// Makes the fake targets keep to the protocol again.
     pub(crate) fn behave(&self) {
         self.fake_targets.as_ref().expect("the case has a fake target").behave();
     }
 
-    /// The end of the case: nothing of it stays.
+    /// Removes all that the case has made.
     pub(crate) fn tear_down(&self) {
         if self.fake_targets.is_some() {
             return;
@@ -302,14 +302,14 @@ impl CaseTarget {
         self.disallow();
     }
 
-    /// How many controllers the subsystem has. They are only counted: to read about one that ends
-    /// is more than the kernel can bear (its address is that of a queue which may be gone).
+    /// Number of controllers of the subsystem. Nothing else is read about them: to read the address
+    /// of one that ends is a use after free in the kernel, since its queue may be gone.
     pub(crate) fn controllers(&self) -> usize {
         let folder = Path::new("/sys/kernel/debug/nvmet").join(&self.nqn);
         names(&folder).iter().filter(|name| name.starts_with("ctrl")).count()
     }
 
-    /// Waits until nobody is connected.
+    /// Waits until no host is connected.
     pub(crate) fn wait_until_disconnected(&self) {
         wait_for("the target forgets", Duration::from_secs(10), || self.controllers() == 0);
         // The kernel's list of controllers is a little behind what it shows.

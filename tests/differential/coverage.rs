@@ -1,14 +1,14 @@
-//! Which tests show which rule: the causes that Linux decides on (`nvmf_should_reconnect`, and the
-//! errors that reach it), and the levers by which nvmet can be made to fail.
+//! Tests by rule: the causes that Linux decides on (`nvmf_should_reconnect`, and the errors that
+//! reach it), and the attributes by which nvmet can be made to fail.
 
 use std::{collections::HashSet, path::Path};
 
 use super::case::Case;
 
-/// A rule or lever, and what shows it: names of cases, or a test as `file: function`.
+/// A rule or attribute, and its tests: names of cases, or a test as `file: function`.
 type Row = (&'static str, &'static [&'static str]);
 
-/// When to connect again.
+/// Causes to connect again or to give up.
 const CAUSES: &[Row] = &[
     (
         "authentication demanded, no host secret: ENOKEY, the end",
@@ -116,7 +116,7 @@ const CAUSES: &[Row] = &[
     ),
 ];
 
-/// What breaks nvmet, or the way to it.
+/// Attributes that make nvmet fail, and other ways to it.
 const FAULT_ATTRIBUTES: &[Row] = &[
     (
         "a subsystem leaves its port, the last or not, and comes back",
@@ -196,7 +196,7 @@ const FAULT_ATTRIBUTES: &[Row] = &[
     ),
 ];
 
-/// What each rule lacks.
+/// Rules and attributes without a test.
 pub(crate) fn missing(cases: &[Case]) -> Vec<String> {
     let names: HashSet<_> = cases.iter().map(|case| case.name).collect();
     let rows = CAUSES.iter().chain(FAULT_ATTRIBUTES);
@@ -207,7 +207,7 @@ pub(crate) fn missing(cases: &[Case]) -> Vec<String> {
     lacks.collect()
 }
 
-/// Whether a test is there: `file: function`, below this package.
+/// Tells if there is a test `file: function` below this package.
 fn is_test(proof: &str) -> bool {
     let Some((file, function)) = proof.split_once(".rs: ") else { return false };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file).with_extension("rs");

@@ -1,5 +1,5 @@
-//! Targets that do what nvmet can't be made to do: two for each case, in this process over the
-//! same device, one for the kernel's initiator and one for ours.
+//! Targets that break the protocol, as nvmet can't be made to: two for each case, in this process
+//! over the same device, one for the kernel's initiator and one for ours.
 
 use std::{
     net::SocketAddr,
@@ -22,22 +22,22 @@ use verbs::RdmaCore;
 
 use super::case_target::command;
 
-/// What a target does from the fault on, and whether it asks for authentication from the start.
+/// Behaviour of a target from the fault on, and its demand for authentication from the start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FakeTargetSpec {
     /// Changes answers.
     pub(crate) misbehave: fn(ReceivedCommand, &mut Answer),
-    /// Refuses connection requests with this private data.
+    /// Rejects connection requests with this private data.
     pub(crate) reject: Option<&'static [u8]>,
     /// Demands authentication.
     pub(crate) authentication: Option<AuthenticationSpec>,
-    /// The fault leaves the connections there are alone.
+    /// Connections stay when the fault begins.
     pub(crate) stays: bool,
-    /// The targets are on another machine, behind a wire.
+    /// The targets are on another machine, over another link.
     pub(crate) remote: bool,
 }
 
-/// How a target demands authentication.
+/// Demand for authentication.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AuthenticationSpec {
     /// The host's secret, and the controller's.
@@ -47,12 +47,12 @@ pub(crate) struct AuthenticationSpec {
 }
 
 impl FakeTargetSpec {
-    /// A target that becomes like this, and closes all connections when it does.
+    /// A target that misbehaves like this from the fault on, and then closes all connections.
     pub(crate) const fn misbehaving(misbehave: fn(ReceivedCommand, &mut Answer)) -> Self {
         Self { misbehave, reject: None, authentication: None, stays: false, remote: false }
     }
 
-    /// A target whose messages of authentication become like this.
+    /// A target that demands authentication, and changes its messages like this from the fault on.
     pub(crate) const fn attacking(
         secrets: [&'static str; 2],
         attack: fn(OutgoingMessage<'_>),
@@ -70,7 +70,7 @@ pub(crate) struct FakeTargets {
     disconnect_all: [Arc<AtomicBool>; 2],
     stop: Arc<AtomicBool>,
     stays: bool,
-    /// On another machine.
+    /// Process on the other machine.
     process: Option<Child>,
 }
 
@@ -86,7 +86,7 @@ impl Drop for FakeTargets {
 }
 
 impl FakeTargets {
-    /// Both, at these places, each for the host beside it.
+    /// Starts both targets at these addresses, each for the host beside it.
     pub(crate) fn set_up(
         fake: FakeTargetSpec,
         nqn: &str,
@@ -105,7 +105,7 @@ impl FakeTargets {
         }
         let disconnect_all = places.map(|(address, host)| {
             let (disconnect_all, stop) = (Arc::default(), Arc::clone(&stop));
-            let target = one(fake, nqn, (address, host.nqn.as_str()), &misbehaving);
+            let target = one(fake, nqn, address, host.nqn.as_str(), &misbehaving);
             let target = target.disconnecting(Arc::clone(&disconnect_all));
             std::thread::spawn(move || target.serve(&stop));
             disconnect_all
@@ -113,7 +113,7 @@ impl FakeTargets {
         Self { misbehaving, disconnect_all, stop, stays: fake.stays, process: None }
     }
 
-    /// The fault.
+    /// Begins the fault.
     pub(crate) fn misbehave(&self) {
         self.misbehaving.store(true, Ordering::Relaxed);
         if !self.stays {
@@ -121,19 +121,19 @@ impl FakeTargets {
         }
     }
 
-    /// The fault is over.
+    /// Ends the fault.
     pub(crate) fn behave(&self) {
         self.misbehaving.store(false, Ordering::Relaxed);
     }
 }
 
-/// Where targets on another machine are.
+/// Address of the other machine.
 pub(crate) const REMOTE_ADDRESS: &str = "10.30.0.2";
 
-/// What a process on that machine is to serve: a name and two ports.
+/// Environment variable of a process there: the NQN and two ports.
 const REMOTE_TARGETS: &str = "REMOTE_TARGETS";
 
-/// Honest targets on another machine: a network namespace, with a device of its own.
+/// Starts targets on another machine: a network namespace with a device of its own.
 fn remote_process(nqn: &str, services: [u16; 2]) -> Child {
     if !std::fs::exists("/sys/class/net/wire0").expect("sys is mounted") {
         for line in [
@@ -154,7 +154,7 @@ fn remote_process(nqn: &str, services: [u16; 2]) -> Child {
     process.args(["--ignored", "--exact", "both_initiators_through_the_same_faults"]);
     process.env(REMOTE_TARGETS, format!("{nqn} {} {}", services[0], services[1]));
     let process = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    // For it to listen: who comes before is refused, which is no verdict.
+    // Time to begin listening: a connect before that is rejected, which is no verdict.
     std::thread::sleep(Duration::from_secs(1));
     process.expect("it starts")
 }
@@ -164,22 +164,23 @@ pub(crate) fn serve_if_remote() {
     let Ok(words) = std::env::var(REMOTE_TARGETS) else { return };
     let words: Vec<_> = words.split(' ').collect();
     let [nqn, services @ ..] = words.as_slice() else { return };
-    let honest = FakeTargetSpec::misbehaving(|_, _| ());
+    let spec = FakeTargetSpec::misbehaving(|_, _| ());
     let targets = services.iter().map(|service| {
         let address = format!("{REMOTE_ADDRESS}:{service}").parse().expect("an address");
         let (nqn, misbehaving) = (nqn.to_string(), Arc::default());
         std::thread::spawn(move || {
-            one(honest, &nqn, (address, ""), &misbehaving).serve(&AtomicBool::new(false));
+            one(spec, &nqn, address, "", &misbehaving).serve(&AtomicBool::new(false));
         })
     });
     targets.collect::<Vec<_>>().into_iter().for_each(|one| one.join().expect("it serves"));
 }
 
-/// One target, at a place, for one host.
+/// Makes one target, at an address, for one host.
 fn one(
     fake: FakeTargetSpec,
     nqn: &str,
-    (address, host): (SocketAddr, &str),
+    address: SocketAddr,
+    host: &str,
     misbehaving: &Arc<AtomicBool>,
 ) -> Target<RdmaCore> {
     let now = |flag: &Arc<AtomicBool>| {
@@ -210,7 +211,7 @@ fn one(
     Target::over(Arc::new(RdmaCore::new()), address, Box::new(hook)).rejecting(Box::new(refuse))
 }
 
-/// The subsystem's name, by which the kernel tells subsystems apart, and no namespaces.
+/// Sets the subsystem's name, which the kernel tells subsystems apart by, and no namespaces.
 fn describe(nqn: &str, seen: ReceivedCommand, answer: &mut Answer) {
     let identify = seen.queue == 0 && seen.sqe[0] == 0x06;
     match seen.sqe[40] {

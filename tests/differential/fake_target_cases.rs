@@ -1,5 +1,4 @@
-//! Rows of the rule that nvmet can't be made to show: targets of our own, which both initiators
-//! meet in the bed.
+//! Rules that nvmet can't be made to show: fake targets, which both initiators connect to.
 
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
     [connects(), ladder(), rejections(), messages(), commands(), connected(), passing()].concat()
 }
 
-/// Becomes like this, and closes all connections; both may try twice.
+/// A case about a target that misbehaves and closes all connections; both may try twice.
 fn fake_target(name: &'static str, fake: FakeTargetSpec, outcome: Outcome) -> Case {
     let spec = TargetSpec { fake: Some(fake), ..TargetSpec::default() };
     Case::live(name, CaseTarget::misbehave)
@@ -54,7 +53,7 @@ macro_rules! connect {
     };
 }
 
-/// The same for I/O queues.
+/// Answers the Connect of an I/O queue with this status, or this result.
 macro_rules! io_connect {
     ($status:expr, $result:expr) => {
         |seen, answer| {
@@ -284,7 +283,7 @@ fn commands() -> Vec<Case> {
     ]
 }
 
-/// What a target does to a connection that it leaves as it is.
+/// Faults on a connection that the target leaves open.
 fn connected() -> Vec<Case> {
     let kept = |name, misbehave: fn(ReceivedCommand, &mut Answer), outcome| {
         let fake = FakeTargetSpec { stays: true, ..FakeTargetSpec::misbehaving(misbehave) };
@@ -344,7 +343,7 @@ const fn is_keep_alive(seen: &ReceivedCommand) -> bool {
     seen.queue == 0 && seen.sqe[0] == 0x18
 }
 
-/// What passes by itself.
+/// Faults that pass by themselves.
 fn passing() -> Vec<Case> {
     const FULL: FakeTargetSpec =
         FakeTargetSpec { reject: Some(&[0, 0, 6, 0]), ..FakeTargetSpec::misbehaving(|_, _| ()) };

@@ -21,14 +21,14 @@ use super::{
 /// One controller of the kernel's.
 pub(crate) struct KernelInitiator {
     name: String,
-    /// Where its part of the log begins.
+    /// Index of its first line in the log.
     since: usize,
     /// Keeps the controller's memory to the end. Else 6.12 warns where it frees a controller that
     /// has given up: it does so in a work queue that must not wait for what it waits for.
     _controller: File,
-    /// Its namespace, opened while that was well.
+    /// Block device of the namespace, opened before the fault.
     device: Option<File>,
-    /// How long a command may take, in seconds.
+    /// Command timeout in seconds.
     io_timeout: Option<u32>,
 }
 
@@ -170,7 +170,7 @@ impl Initiator for KernelInitiator {
     }
 }
 
-/// What the kernel is told.
+/// Options as /dev/nvme-fabrics takes them.
 fn words(target: &CaseTarget, options: &Options) -> String {
     let host = target.kernel_host();
     let address = options.address.map_or_else(address, str::to_owned);

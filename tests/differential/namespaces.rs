@@ -1,4 +1,4 @@
-//! What happens to a namespace while its controller is well.
+//! Changes of a namespace while its controller is live.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const READ: TargetSpec = TargetSpec {
     mapped: false,
 };
 
-/// Why reads of a namespace that can't be reached now differ.
+/// Reason why reads of an inaccessible namespace differ.
 const ANA: &str = "ours has one path, and tells at once that the namespace is not to be had there; \
                    Linux holds the read for a path that may never come";
 
@@ -32,10 +32,10 @@ const ANA: &str = "ours has one path, and tells at once that the namespace is no
 const WATCH: Duration = Duration::from_secs(4);
 
 pub(crate) fn cases() -> Vec<Case> {
-    [attached(), media()].concat()
+    [attached(), access_states(), media()].concat()
 }
 
-/// What it is stored on.
+/// Target whose namespace is on a mapped device.
 const MAPPED: TargetSpec = TargetSpec { mapped: true, ..READ };
 
 /// Media that are slow, fail or hang.
@@ -110,6 +110,11 @@ fn attached() -> Vec<Case> {
             .target(READ)
             .watched(WATCH)
             .both(Undisturbed.and(Done)),
+    ]
+}
+
+fn access_states() -> Vec<Case> {
+    vec![
         Case::live("ANA group non-optimized, read", |target| target.ana("non-optimized"))
             .target(READ)
             .watched(WATCH)

@@ -1,4 +1,4 @@
-//! What is done to the network, which every connection feels.
+//! Faults of the network, which every connection meets.
 
 use std::time::Duration;
 

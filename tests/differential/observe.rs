@@ -1,4 +1,4 @@
-//! What both initiators are to a case, and how they are watched.
+//! The initiators as a case sees them, and how they are observed.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 
 use super::case::{Outcome, OwnerRequest, ReadOutcome};
 
-/// How a controller is now.
+/// State of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ControllerState {
     Disconnected,
@@ -18,9 +18,9 @@ pub(crate) enum ControllerState {
 /// A connected controller of either initiator.
 pub(crate) trait Initiator: Send + Sync {
     fn state(&self) -> ControllerState;
-    /// A place in its story.
+    /// Position in its history.
     fn mark(&self) -> usize;
-    /// Whether its story says that it was not live at some time since then.
+    /// Tells if it was not live at some time after `mark`.
     fn left_since(&self, mark: usize) -> bool;
     /// Attempts to connect again that failed.
     fn attempts(&self) -> u32;
@@ -28,9 +28,9 @@ pub(crate) trait Initiator: Send + Sync {
     fn open(&mut self);
     /// Begins to read.
     fn read(&self) -> Pending;
-    /// Asks for something, and waits until it is done.
+    /// Makes a request of the owner, and waits until it is done.
     fn request(&self, request: OwnerRequest);
-    /// What happened, for people.
+    /// History of the controller as text.
     fn history(&self) -> String;
 }
 
@@ -39,7 +39,7 @@ pub(crate) trait Initiator: Send + Sync {
 pub(crate) struct Pending(Arc<Mutex<Option<bool>>>);
 
 impl Pending {
-    /// It has ended, well or not.
+    /// Records that the read has ended, with data or without.
     pub(crate) fn set(&self, well: bool) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(well);
     }
@@ -54,15 +54,15 @@ pub(crate) struct Watched<'a> {
     initiator: &'a dyn Initiator,
     mark: usize,
     left: bool,
-    /// How the read was when the fault was healed.
+    /// Outcome of the read when the fault was healed.
     early: Option<bool>,
     read: Option<Pending>,
-    /// Attempts there may be; nothing for no end of them.
+    /// Limit of attempts; none if there is no limit.
     attempts_max: Option<u32>,
 }
 
 impl<'a> Watched<'a> {
-    /// From before the fault on.
+    /// Begins to observe, before the fault.
     pub(crate) fn new(initiator: &'a dyn Initiator, attempts_max: Option<u32>) -> Self {
         let mark = initiator.mark();
         Self { initiator, mark, left: false, early: None, read: None, attempts_max }
@@ -72,7 +72,7 @@ impl<'a> Watched<'a> {
         self.read = Some(self.initiator.read());
     }
 
-    /// The fault is about to be healed.
+    /// Records the read's outcome before the fault is healed.
     pub(crate) fn healing(&mut self) {
         self.early = self.read.as_ref().and_then(Pending::get);
     }
@@ -82,7 +82,7 @@ impl<'a> Watched<'a> {
             self.initiator.state() != ControllerState::Live || self.initiator.left_since(self.mark);
     }
 
-    /// Whether nothing more is to be expected of it.
+    /// Tells if no further change is expected.
     fn settled(&mut self) -> bool {
         self.look();
         let read = self.read.as_ref().is_none_or(|read| read.get().is_some());
@@ -120,11 +120,11 @@ impl<'a> Watched<'a> {
     }
 }
 
-/// Watches for this long, or until all has settled.
+/// Observes for this long, or until all have settled.
 pub(crate) fn watch(all: &mut [Watched<'_>], limit: Duration, until_settled: bool) {
     let start = Instant::now();
     while start.elapsed() < limit {
-        // Each is looked at, or its absence might go unseen.
+        // Each is looked at every time, or its loss might go unseen.
         let mut settled = true;
         for one in all.iter_mut() {
             settled &= one.settled();

@@ -119,7 +119,7 @@ impl Initiator for OurInitiator {
     }
 }
 
-/// What is wrong with secrets is said before anybody is asked.
+/// Credentials of these secrets; faults of a secret are found before any connect.
 fn credentials(secrets: [Option<&str>; 2]) -> Result<Option<Credentials>, Box<dyn Error>> {
     let [host, controller] = secrets;
     let Some(host) = host.map(Secret::parse).transpose()? else { return Ok(None) };
@@ -129,7 +129,7 @@ fn credentials(secrets: [Option<&str>; 2]) -> Result<Option<Credentials>, Box<dy
     }))
 }
 
-/// The same options in our terms.
+/// Options of a case as our initiator has them.
 fn ours(target: &CaseTarget, options: &Options) -> ConnectOptions {
     let host = options.address.map_or_else(address, str::to_owned);
     let service = options.service.unwrap_or_else(|| target.our_service());

@@ -1,4 +1,4 @@
-//! One case from its beginning to its end.
+//! Run of one case.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use super::{
     our_initiator::OurInitiator,
 };
 
-/// What was seen of one initiator, and its story.
+/// Outcomes for one initiator, and its history.
 #[derive(Clone, Debug)]
 pub(crate) struct InitiatorResult {
     pub(crate) seen: Observed,
     pub(crate) history: String,
 }
 
-/// What was seen of both.
+/// Outcomes for both initiators.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CaseResult {
     pub(crate) kernel: Option<InitiatorResult>,
@@ -34,10 +34,10 @@ enum Side {
     OurInitiator,
 }
 
-/// Between a fault and a read that is to meet it: for news of it to arrive.
+/// Time between the fault and the read that is to meet it, for news of the fault to arrive.
 const SPREAD: Duration = Duration::from_millis(500);
 
-/// Plays a case; `number` is nobody else's.
+/// Runs a case; `number` is its alone.
 pub(crate) fn run_case(number: u16, case: &Case, runtime: &Handle) -> CaseResult {
     let start = Instant::now();
     let rounds = match case.schedule {
@@ -69,7 +69,7 @@ pub(crate) fn run_case(number: u16, case: &Case, runtime: &Handle) -> CaseResult
 
 type Connected = Result<Box<dyn Initiator>, String>;
 
-/// Connects all, at the same time.
+/// Connects all at the same time.
 fn connect(target: &CaseTarget, case: &Case, sides: &[Side], runtime: &Handle) -> Vec<Connected> {
     let one = |side: Side| -> Connected {
         let connected: Box<dyn Initiator> = match side {
@@ -134,7 +134,8 @@ fn through_the_fault(
     }
     std::thread::scope(|scope| {
         for initiator in &initiators {
-            // What is asked for may take long, but neither the healing nor the other waits for it.
+            // The request may take long, but neither the healing nor the other initiator waits for
+            // it.
             scope.spawn(move || case.request.map(|request| initiator.request(request)));
         }
         if let Some(heal) = case.heal {
@@ -162,7 +163,7 @@ fn through_the_fault(
     result
 }
 
-/// The fault, as often as it is to strike.
+/// Injects the fault as often as the case says.
 fn inject_fault(target: &CaseTarget, case: &Case, initiators: &[Box<dyn Initiator>]) {
     let fault = case.fault.expect("there is one");
     for _ in 1..case.times {
@@ -176,7 +177,7 @@ fn inject_fault(target: &CaseTarget, case: &Case, initiators: &[Box<dyn Initiato
     fault(target);
 }
 
-/// Whether what the case made stays to the end of the guest.
+/// Tells if the target of the case stays to the end of the guest.
 fn leaves_all(case: &Case, sides: &[Side]) -> bool {
     case.abandoned && sides.contains(&Side::KernelInitiator)
 }

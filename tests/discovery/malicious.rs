@@ -1,5 +1,5 @@
-//! Discovery controllers that lie, stumble or never stop: each reading ends, and says why. Over
-//! the fabric, so it needs no device and runs anywhere.
+//! Discovery controllers that break the protocol, fail or never end: each walk ends, and says why.
+//! Over the fabric, so it needs no device and runs anywhere.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use tests::target::{Answer, ReceivedCommand, TARGET_ADDRESS, Target};
 struct Log {
     generation: u64,
     entries: Vec<Vec<u8>>,
-    /// NUMREC, if it is a lie.
+    /// NUMREC, if it is not the number of entries.
     records: Option<u64>,
 }
 
@@ -38,7 +38,7 @@ impl Log {
         bytes
     }
 
-    /// What stands at the place that a command asks for, with zeros behind the end.
+    /// Bytes at the offset that a command asks for, with zeros behind the end.
     fn read(&self, seen: ReceivedCommand) -> Vec<u8> {
         let dwords = (seen.u32_at(40) >> 16) + 1 + ((seen.u32_at(44) & 0xffff) << 16);
         let offset = usize::try_from(seen.u64_at(48)).expect("an offset");
@@ -61,7 +61,7 @@ fn subsystems(count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|index| entry(2, "10.0.0.2", &format!("nqn.test:{index}"))).collect()
 }
 
-/// Whether a command reads the discovery log.
+/// Tells if a command reads the discovery log.
 fn reads_log(seen: ReceivedCommand) -> bool {
     seen.queue == 0 && seen.sqe[0] == 0x02 && seen.sqe[40] == 0x70
 }
@@ -242,7 +242,7 @@ fn referrals_in_a_circle_are_walked_once() {
     let names = ["10.0.0.2", "10.0.0.3", "10.0.0.4"];
     let targets: Vec<_> = (0..3)
         .map(|index| {
-            // To the next one, to itself, and to where nobody listens.
+            // To the next one, to itself, and to an address without a listener.
             let to = [names[(index + 1) % 3], names[index], "10.0.0.99"];
             let entries = to.map(|address| entry(1, address, Nqn::DISCOVERY)).to_vec();
             let mut hook = with_log(Log { entries, ..Log::default() });

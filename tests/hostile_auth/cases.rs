@@ -1,17 +1,17 @@
-//! What a target can say that it should not, and what must come of it.
+//! Messages that a target must not send, and the error that each must cause.
 
 use auth::{GroupId, message::MessageId};
 use rdma_host::ErrorClass;
 use tests::authentication_hook::OutgoingMessage;
 
-/// What must come of an attack.
+/// Expected outcome of an attack.
 pub(crate) struct Expected {
     /// The beginning of the error's name, as Rust shows it.
     pub(crate) error: &'static str,
     pub(crate) class: ErrorClass,
     /// Failure2's explanation.
     pub(crate) told: Option<u8>,
-    /// Whether another attempt is made.
+    /// Another attempt is made.
     pub(crate) retried: bool,
 }
 
@@ -111,7 +111,7 @@ const ORDER: Option<u8> = Some(7);
 /// Authentication failed.
 const UNPROVED: Option<u8> = Some(1);
 
-/// The lies.
+/// Attacks.
 pub(crate) const ROWS: &[Row] = &[
     row("challenge: nothing", challenge!(m => m.clear()), "OutOfOrder", ORDER).terminal(),
     row("challenge: noise", challenge!(m => *m = vec![0xff; 4096]), "OutOfOrder", ORDER).terminal(),

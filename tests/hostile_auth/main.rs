@@ -1,6 +1,6 @@
-//! Targets that lie while a queue is authenticated: nothing panics, hangs, is downgraded or
-//! succeeds; the error names the fault, and says whether another attempt makes sense. Over the
-//! fabric, through the whole driver.
+//! Targets that break the protocol while a queue is authenticated: nothing panics, hangs, is
+//! downgraded or succeeds; the error names the fault, and says whether another attempt makes sense.
+//! Over the fabric, through the whole driver.
 
 mod cases;
 
@@ -60,9 +60,10 @@ fn options(two_way: bool) -> ConnectOptions {
     let address = TARGET_ADDRESS.parse().expect("an address");
     let mut options = ConnectOptions::new(address, nqn, host_identity());
     options.io_queues = 2;
-    options.authentication.credentials = Some(Arc::new(match two_way {
-        false => Credentials::one_way(secret(1)),
-        true => Credentials::two_way(secret(1), secret(2)).expect("two secrets"),
+    options.authentication.credentials = Some(Arc::new(if two_way {
+        Credentials::two_way(secret(1), secret(2)).expect("two secrets")
+    } else {
+        Credentials::one_way(secret(1))
     }));
     options.reconnect = ReconnectOptions::never();
     options
@@ -177,10 +178,8 @@ fn every_lie_has_its_error_and_its_verdict() {
             let hook = authentication.clone();
             let error = refused(&again, move |seen, answer| hook.answer(seen, answer));
             let connects = authentication.report().connects;
-            match row.expected.retried {
-                true => assert_eq!(connects, 3, "{name}: {error}"),
-                false => assert_eq!(connects, 1, "{name}: {error}"),
-            }
+            let expected = if row.expected.retried { 3 } else { 1 };
+            assert_eq!(connects, expected, "{name}: {error}");
         }
     }
 }
@@ -205,7 +204,8 @@ fn check(row: &Row, name: &str, queue: u16, error: &Error) {
     assert!(!error.to_string().contains('\n'), "{name}: {error}");
 }
 
-/// An honest door but for what the hook does after it; returns the error and the report.
+/// Connects to a target whose answers `hook` changes after authentication; returns the error and
+/// the record of the commands.
 fn meddled(
     options: &ConnectOptions,
     mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
@@ -219,7 +219,7 @@ fn meddled(
     (error, authentication.report())
 }
 
-/// The same with two more attempts if the error allows them; returns how many there were.
+/// Connects with two more attempts if the error allows them; returns the number of attempts.
 fn attempts(
     options: &ConnectOptions,
     hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
@@ -569,7 +569,7 @@ fn out_of_time(
     error
 }
 
-/// A target that turns hostile between two connections of one controller.
+/// A target that breaks the protocol between two connections of one controller.
 #[test]
 fn a_controller_that_reconnects_is_as_strict() {
     for (turn, reason, tries) in [

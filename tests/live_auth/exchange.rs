@@ -8,7 +8,7 @@ use soft_roce::target::TargetRoot;
 
 use super::queue::Queue;
 
-/// What our side brings to one exchange.
+/// Inputs of our side to one exchange.
 pub(super) struct Inputs<'a> {
     pub(super) note: String,
     pub(super) host_nqn: &'a str,

@@ -121,7 +121,7 @@ impl Queue {
         self.execute(&AuthenticationCommand::send(length).to_sqe(), &data);
     }
 
-    /// What the target says, without the zeros behind it.
+    /// Message of the target, without the zeros behind it.
     pub(super) fn receive(&mut self) -> Vec<u8> {
         let data = self.memory(&[0; RECEIVE_LENGTH]);
         let length = u32::try_from(RECEIVE_LENGTH).expect("a page");

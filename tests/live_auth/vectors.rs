@@ -115,7 +115,7 @@ fn in_subsystems(name: &str) -> PathBuf {
 }
 
 impl Case {
-    /// Whether it is tried where not all are: where the kernel's response is known, all oddities of
+    /// Tells if it is part of a selection: where the kernel's response is known, all oddities of
     /// the smallest group, and some of the rest.
     fn is_chosen(&self) -> bool {
         let known = self.group == 0 && self.controller.is_some();

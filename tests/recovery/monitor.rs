@@ -1,4 +1,4 @@
-//! `nvmf monitor`: what happens to a connection, told so that somebody can act on it.
+//! `nvmf monitor`: changes of a connection, told so that an operator can act on them.
 
 use std::process::{Child, Stdio};
 
@@ -22,7 +22,7 @@ fn monitor(arguments: &[&str]) -> Child {
     child
 }
 
-/// What it printed, once it has ended with this exit code.
+/// Output of the monitor, once it has ended with this exit code.
 fn story(monitor: Child, code: i32) -> String {
     let output = monitor.wait_with_output().expect("the monitor ends");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -38,7 +38,7 @@ fn states(text: &str) -> Vec<&str> {
     words.map(|word| word.trim_end_matches([':', ';'])).collect()
 }
 
-/// Lets this host in, and nobody else.
+/// Allows this host, and no other.
 fn only(host: &str) {
     target(&["set", "subsystem", SUBSYSTEM, "allow_any_host", "0"]);
     target(&["allow", SUBSYSTEM, host]);
@@ -55,7 +55,7 @@ fn anybody(host: &str) {
 fn a_restart_is_told_from_loss_to_return() {
     let monitor = monitor(&["--runtime", "5"]);
     target(&["down"]);
-    std::thread::sleep(Duration::from_millis(700)); // so that an attempt finds nobody
+    std::thread::sleep(Duration::from_millis(700)); // so that an attempt finds no listener
     target(&["up", TARGET_FILE]);
     let text = story(monitor, 0);
     let states = states(&text);

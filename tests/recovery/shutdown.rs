@@ -15,7 +15,7 @@ fn the_end_comes_soon_in_every_state() {
             println!("{state}, the port closed: ended {took:?} after the wish");
             change_target(&["link", "port", "1", SUBSYSTEM]).await;
         }
-        // Nobody is at the first address; nobody listens at the second.
+        // There is no machine at the first address, and no listener at the second.
         let mut options = quick();
         options.reconnect.first_connect = true;
         for address in ["10.10.10.77:4420".parse(), format!("{}:4999", address()).parse()] {

@@ -1,7 +1,7 @@
-//! The door of the scripted target: every queue must authenticate before it is used.
+//! A hook for the scripted target: every queue must authenticate before it is used.
 //!
-//! It goes into the target's hook, and plays the controller's side of DH-HMAC-CHAP for each queue
-//! of each connection. What the host did is written down, what the host gets may be changed.
+//! The hook has the controller's side of DH-HMAC-CHAP for each queue of each connection. It records
+//! what the host sent, and a test may change the messages that go out.
 
 use std::{
     collections::HashMap,
@@ -18,14 +18,14 @@ use crate::{
 /// ATR in the result of a Connect.
 const ATR: u8 = 1 << 1;
 
-/// A message of the controller on its way out.
+/// A message of the controller before it is sent.
 #[derive(Debug)]
 pub struct OutgoingMessage<'a> {
-    /// On which queue.
+    /// Queue that it is sent on.
     pub queue: u16,
-    /// Which message the door means to send.
+    /// Kind of the message, unless the test changes it.
     pub id: MessageId,
-    /// What the host sent last.
+    /// Last message of the host.
     pub sent: &'a [u8],
     /// The message, without zeros behind it.
     pub message: &'a mut Vec<u8>,
@@ -34,7 +34,7 @@ pub struct OutgoingMessage<'a> {
 /// Changes messages of the controller.
 pub type Attack = Box<dyn FnMut(OutgoingMessage<'_>) + Send>;
 
-/// What a host did at the door.
+/// Record of the commands of a host.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Connects of the admin queue.
@@ -49,7 +49,7 @@ pub struct Report {
     pub commands: u32,
 }
 
-/// The door. Clones are the same door.
+/// The hook. Clones share their state.
 #[derive(Clone)]
 pub struct AuthenticationHook {
     inner: Arc<Mutex<Inner>>,
@@ -69,12 +69,12 @@ impl std::fmt::Debug for AuthenticationHook {
 }
 
 impl AuthenticationHook {
-    /// An honest door, with the settings of each queue.
+    /// A hook that keeps to the protocol, with the settings of each queue.
     pub fn new(settings: impl Fn(u16) -> Settings + Send + 'static) -> Self {
         Self::hostile(settings, |_| ())
     }
 
-    /// A door whose messages are changed on their way out.
+    /// A hook whose messages `attack` changes before they are sent.
     pub fn hostile(
         settings: impl Fn(u16) -> Settings + Send + 'static,
         attack: impl FnMut(OutgoingMessage<'_>) + Send + 'static,
@@ -88,13 +88,13 @@ impl AuthenticationHook {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// What has happened since this was last asked.
+    /// Takes the record of all commands since the last call.
     #[must_use]
     pub fn report(&self) -> Report {
         std::mem::take(&mut self.lock().report)
     }
 
-    /// Answers what concerns authentication; the rest stays as it is.
+    /// Changes the answer to a command that authentication concerns; leaves others as they are.
     pub fn answer(&self, seen: ReceivedCommand, answer: &mut Answer) {
         self.lock().answer(seen, answer);
     }

@@ -1,4 +1,4 @@
-//! The controller's side of DH-HMAC-CHAP, honest by default and hostile on demand.
+//! The controller's side of DH-HMAC-CHAP, which may be told to break the protocol.
 //!
 //! It is fed what Authentication Sends carry, and gives what Authentication Receives bring: a whole
 //! buffer, zeros behind the message, as targets do it. A [`Tamper`] sees every message before it
@@ -16,7 +16,7 @@ use auth::{
     },
 };
 
-/// What an authenticator is given.
+/// Parameters of an authenticator.
 pub struct Settings {
     /// The host's secret.
     pub host_secret: Secret,
@@ -30,7 +30,7 @@ pub struct Settings {
     pub host_nqn: String,
     /// The subsystem's NQN.
     pub subsystem_nqn: String,
-    /// What challenges, exponents and sequence numbers are made of.
+    /// Seed of challenges, exponents and sequence numbers.
     pub seed: u8,
 }
 
@@ -47,7 +47,7 @@ pub struct Authenticator {
     last_sent: Vec<u8>,
 }
 
-/// What the controller waits for, or will send next.
+/// Step of the exchange: the next message, to come or to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     ExpectNegotiate,
@@ -61,7 +61,7 @@ enum State {
 }
 
 impl Authenticator {
-    /// An honest controller.
+    /// A controller that keeps to the protocol.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self::hostile(settings, Box::new(|_, _| ()))
@@ -95,13 +95,13 @@ impl Authenticator {
         message
     }
 
-    /// Whether the queue may be used.
+    /// Tells if the exchange succeeded, so that the queue may be used.
     #[must_use]
     pub fn is_authenticated(&self) -> bool {
         self.state == State::Authenticated
     }
 
-    /// Why the exchange failed, as one side told the other.
+    /// Explanation of the failure, in the message of either side.
     #[must_use]
     pub fn failure(&self) -> Option<Explanation> {
         match self.state {
@@ -110,7 +110,7 @@ impl Authenticator {
         }
     }
 
-    /// What the host sent last.
+    /// Last message of the host.
     #[must_use]
     pub fn last_sent(&self) -> &[u8] {
         &self.last_sent

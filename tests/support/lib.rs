@@ -1,4 +1,4 @@
-//! What the tests in the bed share: the programs under test, the target, the kernel's initiator.
+//! Fixtures of the tests in the bed: the programs under test, the target, the kernel's initiator.
 //!
 //! These tests run inside a guest (`./tests/run` starts it). Programs come from `NVMF` and
 //! `SOFT_ROCE_PROGRAM`; the target is the one of the file the guest was started with.
@@ -176,7 +176,7 @@ pub fn break_connections(subsystem: &str) {
     }
 }
 
-/// How many controllers of a subsystem the target has.
+/// Number of controllers that a subsystem of the target has.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! Reads that go on until they fail.
+//! Reads that go on until the connection is lost.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ impl Load {
         tokio::time::timeout(HANG_TIMEOUT, ended).await.expect("every request ends")
     }
 
-    /// Whether all still read.
+    /// Tells if no reader has ended.
     #[must_use]
     pub fn is_running(&self) -> bool {
         !self.readers.iter().any(JoinHandle::is_finished)

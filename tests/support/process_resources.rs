@@ -1,4 +1,4 @@
-//! What a process may leak.
+//! Resources of a process that a leak would show in: open files and objects of an RDMA device.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::load::HANG_TIMEOUT;
 
-/// Our open files, and what an RDMA device has given out.
+/// Open files of this process, and the objects that an RDMA device counts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ProcessResources {
     files: Vec<String>,
@@ -17,7 +17,7 @@ pub struct ProcessResources {
 }
 
 impl ProcessResources {
-    /// Counts, with the device of the bed.
+    /// Counts those of this process and the device of the bed.
     ///
     /// # Panics
     ///
@@ -27,7 +27,7 @@ impl ProcessResources {
         Self::of(crate::device())
     }
 
-    /// The same with another device.
+    /// Counts those of this process and another device.
     ///
     /// # Panics
     ///
@@ -36,12 +36,12 @@ impl ProcessResources {
     pub fn of(device: &str) -> Self {
         let output = crate::run(Command::new("rdma").args(["resource", "show", device]), &[]);
         let resources = String::from_utf8_lossy(&output.stdout);
-        // Before the colon is a number, which is another once the device was made anew.
+        // Before the colon is the device's number, which changes when the device is made again.
         let resources = resources.split_once(':').map_or("", |(_, counts)| counts).to_owned();
         Self { files: files(), resources }
     }
 
-    /// Waits until as much is held as this, and no more.
+    /// Waits until there are as many as these, and no more.
     ///
     /// # Panics
     ///
@@ -59,7 +59,7 @@ impl ProcessResources {
     }
 }
 
-/// What our file descriptors are, without the numbers by which one is told from another.
+/// Targets of our file descriptors, without the inode numbers.
 fn files() -> Vec<String> {
     let folder = fs::read_dir("/proc/self/fd").expect("/proc is mounted");
     let targets = folder.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());

@@ -1,15 +1,15 @@
-//! Any sequence of operations on the verbs engine, read from bytes, over the fabric.
+//! Any sequence of operations on the verbs engine, decoded from bytes, over the fabric.
 //!
-//! Two hosts, several queue pairs and completion queues each. Whatever the bytes say, these hold,
-//! or [`run`] panics:
+//! Two hosts, several queue pairs and completion queues each. For any bytes the following holds, or
+//! [`run`] panics:
 //!
 //! * each work request completes once, or comes back once when its queue pair closes;
 //! * it gives back the buffers it was given, and no others;
 //! * a completion that was completed is stale from then on;
 //! * credits add up after each step, and are all back once a connection has ended;
-//! * messages arrive as they were sent, in order, none twice; what was read is what was there;
+//! * messages arrive unchanged, in order, none twice; a read brings the bytes that were there;
 //! * a window comes back only when its key is out of use;
-//! * who has armed a completion queue is woken;
+//! * an armed completion queue wakes its owner;
 //! * the device refuses nothing that the engine has let through;
 //! * in the end, dropped in any order, nothing is left in the fabric.
 //!
@@ -31,11 +31,11 @@ use faults::Faults;
 use host::HostState;
 use input::Input;
 
-/// How often what happened, by name.
+/// Number of times that each thing happened, by name.
 pub type Counts = BTreeMap<String, u64>;
 
-/// Does what the bytes say: three to an operation, at most [`OPERATIONS_MAX`] of them. The first
-/// three are a seed for the fabric, and what harm may be done.
+/// Carries out the operations of `bytes`, three bytes each, at most [`OPERATIONS_MAX`] of them. The
+/// first three are a seed for the fabric and the faults that are allowed.
 ///
 /// # Panics
 ///
@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One operation: what, at which end, and with what.
+    /// Carries out one operation; `who` selects the end and the completion queue.
     fn operate(&mut self, code: u8, who: u8, value: u8) {
         let at = At { host: usize::from(who & 1), end: usize::from(who >> 1) % CONNECTIONS_MAX };
         let queue = usize::from(who >> 4) % QUEUES;
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         counts
     }
 
-    /// What is posted to a connection comes back when it ends, and with it all credits.
+    /// Ends a connection: all that is posted comes back, and with it all credits.
     fn drain(&mut self, at: At) {
         self.flush(at);
         let Some(end) = self.end(at) else { return };

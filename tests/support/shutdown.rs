@@ -1,4 +1,4 @@
-//! Ends controllers in the middle of trouble.
+//! Shutdown of controllers while their target is gone.
 
 use std::time::{Duration, Instant};
 

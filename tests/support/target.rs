@@ -1,9 +1,9 @@
-//! An NVMe target in this process, over the fabric, that answers as a test wants.
+//! A scripted NVMe target in this process, over the fabric.
 //!
 //! It reads commands by the specification's offsets, not with our own wire layer, so that the two
-//! can't be wrong together. Left alone it is honest: Connect, properties, Identify, Number of
-//! Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks. The hook
-//! sees every command with the honest answer, and may change what goes out.
+//! can't be wrong together. By default it keeps to the protocol: Connect, properties, Identify,
+//! Number of Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks.
+//! The hook sees every command with the default answer, and may change the answer.
 
 use std::{
     collections::BTreeMap,
@@ -28,43 +28,43 @@ use verbs::{
 
 use crate::{authenticator::Authenticator, note::note_of};
 
-/// Where the target listens.
+/// Address on which the target listens.
 pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
-/// Blocks of its one namespace, of 512 bytes each.
+/// Number of blocks of its one namespace, of 512 bytes each.
 pub const BLOCKS: usize = 1024;
 
 const BLOCK: usize = 512;
-/// A command and the most in-capsule data we announce.
+/// Size of a capsule: a command and the most in-capsule data that is announced.
 const CAPSULE: usize = 64 + IN_CAPSULE;
 const IN_CAPSULE: usize = 4096;
 
-/// A command as it came in.
+/// A command that arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceivedCommand {
-    /// On which queue; 0 is the admin queue.
+    /// Queue it arrived on; 0 is the admin queue.
     pub queue: u16,
-    /// The 64 bytes.
+    /// The 64 bytes of the command.
     pub sqe: [u8; 64],
 }
 
-/// What goes out for a command.
+/// Answer to a command.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// Written to the host's memory first, if the command reads.
+    /// Data written to the host's memory first, if the command reads.
     pub data: Vec<u8>,
-    /// Where, if not where the command says: an address and a key.
+    /// Address and key to write to, if not those of the command.
     pub place: Option<(u64, u32)>,
-    /// The messages sent then: honestly one response of 16 bytes.
+    /// Messages sent after that: by default one response of 16 bytes.
     pub messages: Vec<Vec<u8>>,
-    /// The key of the host that each of them takes out of use.
+    /// Key of the host that each message invalidates.
     pub invalidate: Option<u32>,
-    /// What a Fabrics command carried, for the hook to read.
+    /// Data of a Fabrics command, for the hook to read.
     pub carried: Vec<u8>,
-    /// Goes out this much later.
+    /// Delay before the answer is sent.
     pub delay: Duration,
-    /// Goes out once this is set.
+    /// The answer is sent once this is set.
     pub gate: Option<Arc<AtomicBool>>,
-    /// The connection is closed behind the messages.
+    /// The connection is closed after the messages.
     pub disconnect: bool,
 }
 
@@ -75,13 +75,13 @@ pub type Hook = Box<dyn FnMut(ReceivedCommand, &mut Answer) + Send>;
 pub struct Target<P: Provider = Host> {
     listener: Endpoint<P>,
     queues: Vec<Queue<P>>,
-    script: Script,
+    controller: ControllerState,
     accept: Vec<u8>,
     refuse: RejectHook,
     disconnect_all: Arc<AtomicBool>,
 }
 
-/// How much the target grants.
+/// Limits that the target grants.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// Entries of each I/O queue.
@@ -96,19 +96,19 @@ impl Default for Size {
     }
 }
 
-/// What a connection request is refused with, if it is: from its private data to that of the
-/// refusal.
+/// Decides about a connection request by its private data: to reject it, returns the private data
+/// of the reject.
 pub type RejectHook = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
-/// What the answers are made of.
-struct Script {
+/// State of the controller that answers.
+struct ControllerState {
     disk: Vec<u8>,
     size: Size,
     hook: Hook,
     authentication: Option<Authentication>,
 }
 
-/// The controller's side of each queue, made anew for each exchange.
+/// The controller's side of each queue; a new one for each exchange.
 struct Authentication {
     make: Box<dyn FnMut(u16) -> Authenticator + Send>,
     queues: BTreeMap<u16, Authenticator>,
@@ -140,19 +140,19 @@ enum State<P: Provider> {
 }
 
 impl ReceivedCommand {
-    /// Whether the command is a Fabrics command of this type.
+    /// Tells if this is a Fabrics command of this type.
     #[must_use]
     pub fn is_fabrics(&self, fabrics_type: u8) -> bool {
         self.sqe[0] == 0x7f && self.sqe[4] == fabrics_type
     }
 
-    /// Whether this is an NVM command, on an I/O queue.
+    /// Tells if this is an NVM command, on an I/O queue.
     #[must_use]
     pub fn is_io(&self) -> bool {
         self.queue != 0 && self.sqe[0] != 0x7f
     }
 
-    /// The honest response with this status and result.
+    /// The default response with this status and result.
     #[must_use]
     pub fn response(&self, status: u16, result: u64) -> Vec<u8> {
         let mut bytes = vec![0; 16];
@@ -162,14 +162,14 @@ impl ReceivedCommand {
         bytes
     }
 
-    /// By which address and key the host lets its data be reached, if it does.
+    /// Address and key of the data in the host's memory, if the command has any.
     #[must_use]
     pub fn place(&self) -> Option<(u64, u32)> {
         let (length, RemoteAddress { address, key }) = self.keyed();
         (self.sqe[39] & 0xf0 == 0x40 && length > 0).then_some((address, key.0))
     }
 
-    /// The key that the host wants to be taken out of use.
+    /// Key that the host asks the target to invalidate.
     #[must_use]
     pub fn to_invalidate(&self) -> Option<u32> {
         self.place().filter(|_| self.sqe[39] == 0x4f).map(|(_, key)| key)
@@ -243,53 +243,53 @@ impl<P: Provider> Target<P> {
         let mut accept = vec![0; 32];
         accept[2] = 32;
         let (disk, size) = (vec![0; BLOCKS * BLOCK], Size::default());
-        let script = Script { disk, size, hook, authentication: None };
+        let controller = ControllerState { disk, size, hook, authentication: None };
         let (refuse, disconnect_all): (RejectHook, _) = (Box::new(|_| None), Arc::default());
-        Self { listener, queues: Vec::new(), script, accept, refuse, disconnect_all }
+        Self { listener, queues: Vec::new(), controller, accept, refuse, disconnect_all }
     }
 
-    /// The same, refusing connection requests.
+    /// Sets the hook that may reject connection requests.
     #[must_use]
     pub fn rejecting(mut self, refuse: RejectHook) -> Self {
         self.refuse = refuse;
         self
     }
 
-    /// The same, closing all connections whenever this is set.
+    /// Closes all connections whenever `when` is set.
     #[must_use]
     pub fn disconnecting(mut self, when: Arc<AtomicBool>) -> Self {
         self.disconnect_all = when;
         self
     }
 
-    /// The same with other limits.
+    /// Sets the limits that are granted.
     #[must_use]
     pub fn granting(mut self, size: Size) -> Self {
-        self.script.size = size;
+        self.controller.size = size;
         self.accept[2..4].copy_from_slice(&size.entries.to_le_bytes());
         self
     }
 
-    /// The same with other private data in its reply to connection requests.
+    /// Sets the private data of accepted connections.
     #[must_use]
     pub fn accepting_with(mut self, private_data: &[u8]) -> Self {
         self.accept = private_data.to_vec();
         self
     }
 
-    /// The same, asking for authentication on every queue; one that `make` returns takes part in
-    /// one exchange, of the queue of this id. Failed ones end nothing.
+    /// Demands authentication on every queue; what `make` returns has one exchange of the queue
+    /// with that id. A failed exchange does not end the connection.
     #[must_use]
     pub fn authenticating(
         mut self,
         make: impl FnMut(u16) -> Authenticator + Send + 'static,
     ) -> Self {
         let make = Box::new(make);
-        self.script.authentication = Some(Authentication { make, queues: BTreeMap::new() });
+        self.controller.authentication = Some(Authentication { make, queues: BTreeMap::new() });
         self
     }
 
-    /// Serves for ever.
+    /// Serves until the task is dropped.
     pub async fn run(mut self) {
         loop {
             self.step(Idle::Return);
@@ -297,14 +297,14 @@ impl<P: Provider> Target<P> {
         }
     }
 
-    /// Serves until told to stop; asleep while there is nothing to do, so that many share a
-    /// processor.
+    /// Serves until `stop` is set, and sleeps while there is nothing to do, so that many targets
+    /// share a processor.
     ///
     /// # Panics
     ///
     /// When the system does not let it sleep.
     pub fn serve(mut self, stop: &AtomicBool) {
-        /// For what comes without a sign: a wish of the test's, and late answers.
+        /// Time between polls for what raises no event: `stop`, and delayed answers.
         const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         while !stop.load(Ordering::Relaxed) {
             if self.step(Idle::Arm) {
@@ -319,12 +319,12 @@ impl<P: Provider> Target<P> {
         }
     }
 
-    /// Does what there is to do now.
+    /// Serves what is there now.
     pub fn serve_once(&mut self) {
         self.step(Idle::Return);
     }
 
-    /// Does what there is to do; says whether there was anything.
+    /// Serves what is there now; tells if there was anything.
     fn step(&mut self, idle: Idle) -> bool {
         let mut busy = self.disconnect_all.swap(false, Ordering::Relaxed);
         if busy {
@@ -336,7 +336,7 @@ impl<P: Provider> Target<P> {
                 match (self.refuse)(&private_data) {
                     Some(refusal) => drop(endpoint.reject(&refusal)),
                     None => {
-                        let size = self.script.size;
+                        let size = self.controller.size;
                         let queue = Queue::accept(endpoint, &private_data, &self.accept, size);
                         self.queues.extend(queue);
                     }
@@ -344,7 +344,7 @@ impl<P: Provider> Target<P> {
             }
         }
         for queue in &mut self.queues {
-            busy |= queue.step(&mut self.script, idle);
+            busy |= queue.step(&mut self.controller, idle);
         }
         let before = self.queues.len();
         self.queues.retain(|queue| !matches!(queue.state, State::Gone));
@@ -355,16 +355,16 @@ impl<P: Provider> Target<P> {
     }
 }
 
-/// What is done about completions when there are none.
+/// Action when a completion queue is empty.
 #[derive(Clone, Copy)]
 enum Idle {
-    /// The next one makes an event.
+    /// Arm it: the next completion raises an event.
     Arm,
     Return,
 }
 
 impl<P: Provider> Queue<P> {
-    /// Takes a connection; none if the host did not wait for it.
+    /// Accepts a connection; none if the host has given up.
     fn accept(
         mut endpoint: Endpoint<P>,
         request: &[u8],
@@ -402,14 +402,14 @@ impl<P: Provider> Queue<P> {
         self.state = State::Gone;
     }
 
-    /// Says whether there was anything to do.
-    fn step(&mut self, script: &mut Script, idle: Idle) -> bool {
+    /// Serves one queue; tells if there was anything to do.
+    fn step(&mut self, controller: &mut ControllerState, idle: Idle) -> bool {
         while let Ok(Some(event)) = self.endpoint.next_event() {
             self.state = match (event, std::mem::replace(&mut self.state, State::Gone)) {
                 (ConnectionEvent::Established(established), State::Accepted(prepared)) => {
                     State::Live(prepared.ready(&established))
                 }
-                // Whoever asked may be gone before it has heard that it was accepted.
+                // The host may be gone before it has learned that its request was accepted.
                 (
                     ConnectionEvent::Disconnected
                     | ConnectionEvent::Rejected { .. }
@@ -428,7 +428,7 @@ impl<P: Provider> Queue<P> {
         };
         let count = polled.unwrap_or(0);
         for completion in &batch[..count] {
-            self.complete(completion, script);
+            self.complete(completion, controller);
         }
         let now = Instant::now();
         for (_, seen, answer) in
@@ -443,7 +443,7 @@ impl<P: Provider> Queue<P> {
         count > 0
     }
 
-    fn complete(&mut self, completion: &Completion, script: &mut Script) {
+    fn complete(&mut self, completion: &Completion, controller: &mut ControllerState) {
         let State::Live(queue_pair) = &mut self.state else { return };
         let Ok(completed) = queue_pair.complete(completion) else { return };
         if !completion.status().is_success() {
@@ -457,7 +457,7 @@ impl<P: Provider> Queue<P> {
                 let _ = queue_pair.post_receive(buffer, 0);
                 let seen =
                     ReceivedCommand { queue: self.id, sqe: capsule[..64].try_into().expect("64") };
-                self.begin(seen, &capsule[64..], script);
+                self.begin(seen, &capsule[64..], controller);
             }
             CompletedWork::Send { tag, buffers } => {
                 let index = usize::try_from(tag).unwrap_or(usize::MAX);
@@ -465,20 +465,25 @@ impl<P: Provider> Queue<P> {
                 let buffer = buffers.into_iter().next().expect("one buffer was read");
                 let mut data = vec![0; buffer.len()];
                 buffer.copy_out(0, &mut data);
-                self.finish(seen, &data, script);
+                self.finish(seen, &data, controller);
             }
             CompletedWork::Credit => {}
         }
     }
 
-    /// A command came in; data that is still at the host is fetched first.
-    fn begin(&mut self, seen: ReceivedCommand, in_capsule: &[u8], script: &mut Script) {
+    /// Begins a command; reads its data from the host's memory first.
+    fn begin(
+        &mut self,
+        seen: ReceivedCommand,
+        in_capsule: &[u8],
+        controller: &mut ControllerState,
+    ) {
         note_of(", its target", &format!("queue {} got opcode {:#04x}", seen.queue, seen.sqe[0]));
         let takes_data =
             seen.is_fabrics(0x01) || seen.is_fabrics(0x05) || (seen.is_io() && seen.sqe[0] == 0x01);
         let (length, place) = seen.keyed();
         if !takes_data || seen.sqe[39] == 0x01 {
-            self.finish(seen, in_capsule, script);
+            self.finish(seen, in_capsule, controller);
             return;
         }
         let State::Live(queue_pair) = &mut self.state else { return };
@@ -488,16 +493,16 @@ impl<P: Provider> Queue<P> {
         let _ = queue_pair.rdma_read(buffer, place, tag);
     }
 
-    fn finish(&mut self, seen: ReceivedCommand, data: &[u8], script: &mut Script) {
-        let mut answer = honest(seen, data, script);
+    fn finish(&mut self, seen: ReceivedCommand, data: &[u8], controller: &mut ControllerState) {
+        let mut answer = default_answer(seen, data, controller);
         answer.invalidate = seen.to_invalidate();
         if seen.sqe[0] == 0x7f {
             answer.carried = data.to_vec();
         }
-        if let Some(authentication) = &mut script.authentication {
+        if let Some(authentication) = &mut controller.authentication {
             authentication.take_part(seen, data, &mut answer);
         }
-        (script.hook)(seen, &mut answer);
+        (controller.hook)(seen, &mut answer);
         match answer.delay {
             Duration::ZERO if answer.may_go() => self.send(seen, &answer),
             delay => self.late.push((Instant::now() + delay, seen, answer)),
@@ -537,7 +542,7 @@ impl Authentication {
         if seen.is_fabrics(0x01) {
             answer.messages = vec![seen.response(0, 0x0002_0007)];
         } else if seen.is_fabrics(0x05) {
-            // A Negotiate begins anew.
+            // A Negotiate begins another exchange.
             if data.starts_with(&[0, 0]) {
                 self.queues.insert(seen.queue, (self.make)(seen.queue));
             }
@@ -558,9 +563,9 @@ fn filled<P: Provider>(domain: &ProtectionDomain<P>, bytes: &[u8]) -> Buffer {
     buffer
 }
 
-/// What a target that follows the specification answers.
-fn honest(seen: ReceivedCommand, data: &[u8], script: &mut Script) -> Answer {
-    let Script { disk, size, .. } = script;
+/// Answer of a target that keeps to the protocol.
+fn default_answer(seen: ReceivedCommand, data: &[u8], controller: &mut ControllerState) -> Answer {
+    let ControllerState { disk, size, .. } = controller;
     let mut answer = Answer::default();
     let result = match (seen.sqe[0], seen.sqe[4], seen.sqe[44]) {
         (0x7f, 0x01, _) => 7,

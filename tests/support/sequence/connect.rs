@@ -1,4 +1,4 @@
-//! Making connections, event by event.
+//! Connection set-up, event by event.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
 };
 
 impl Run<'_> {
-    /// Does all that a connection takes, unless something is in the way.
+    /// Carries out all steps of a connection, unless a fault prevents it.
     pub(super) fn establish(&mut self, at: At, value: u8) {
         if self.end(at).is_none() {
             self.open(at, value);
@@ -28,7 +28,7 @@ impl Run<'_> {
         }
     }
 
-    /// Starts on a connection to the other host, or, now and then, to our own.
+    /// Begins a connection to the other host or, for one value, to the same.
     pub(super) fn open(&mut self, at: At, value: u8) {
         if self.end(at).is_some() {
             return;
@@ -55,7 +55,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes in what the listener has: accepts, rejects, or drops it.
+    /// Takes the next event of the listener: accepts, rejects or drops the request.
     pub(super) fn listener_event(&mut self, host: usize, value: u8) {
         let Some(listener) = &mut self.hosts[host].listener else { return };
         let event = listener.next_event().expect("it can be read");
@@ -83,7 +83,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes the next event of an end, and does what follows from it.
+    /// Takes the next event of an end, and carries out the step that follows.
     pub(super) fn connection_event(&mut self, at: At, value: u8) {
         let removed = self.hosts[at.host].removals > 0;
         let Some(end) = self.end(at) else { return };
@@ -139,7 +139,7 @@ impl Run<'_> {
         self.count("prepared");
     }
 
-    /// The queue pair, and what it needs; nothing where the device, or room, is not there.
+    /// Makes a queue pair and what it needs; none if the device is gone or the queue is full.
     fn pair(&mut self, at: At, queue: usize) -> Option<PreparedQueuePair<Host>> {
         let number = self.number();
         let host = &mut self.hosts[at.host];
@@ -171,5 +171,5 @@ fn parameters(name: &[u8; 4], value: u8) -> ConnectParameters<'_> {
 }
 
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Room for five queue pairs, so that sometimes there is none.
+/// Entries of a completion queue: room for four queue pairs, so that sometimes there is none.
 const COMPLETIONS: u32 = 5 * 14 - 4;

@@ -14,52 +14,52 @@ use super::{
 };
 
 pub(super) struct ConnectionEnd {
-    /// What the ends tell each other about who they are.
+    /// Name that the ends exchange in private data.
     pub(super) name: u32,
     pub(super) peer: u32,
     pub(super) endpoint: Option<Endpoint<Host>>,
     pub(super) pair: Pair,
-    /// Number of its completion queue.
+    /// Number of the completion queue.
     pub(super) queue: u32,
     pub(super) domain: u32,
-    /// How often its device had been removed when it was made.
+    /// Number of removals of the device when the queue pair was made.
     pub(super) removals: u32,
     pub(super) receives: BTreeMap<u64, PostedBuffers>,
     pub(super) sends: BTreeMap<u64, PostedBuffers>,
-    /// How many requests held nothing: inline sends, binds and invalidations.
+    /// Number of posted requests without a buffer: inline sends, binds and invalidations.
     pub(super) inline: u32,
-    /// How many completions came of these, which is not of each.
+    /// Number of completions of those; not each of them has one.
     pub(super) credited: u32,
     pub(super) windows: BTreeMap<RemoteKey, KeyState>,
     pub(super) unflushed: bool,
-    /// Completions that came before the connection was known here.
+    /// Completions that arrived before the event of the established connection.
     pub(super) early: Vec<Completion>,
-    /// Completions that were completed.
+    /// Completions that were completed already.
     pub(super) completed: VecDeque<Completion>,
-    /// The last message that came.
+    /// Number of the last message that arrived.
     pub(super) last_message: Option<u32>,
 }
 
-/// A queue pair, as far as it is.
+/// State of the queue pair.
 pub(super) enum Pair {
     None,
     Prepared(PreparedQueuePair<Host>),
     Live(QueuePair<Host>),
 }
 
-/// What a work request holds: where its buffers are.
+/// Buffers of a work request: address and length of each.
 #[derive(Debug)]
 pub(super) struct PostedBuffers {
     pub(super) ranges: Vec<(u64, usize)>,
-    /// Whether it reads from what the peer keeps for that.
+    /// The request is a read of the memory that the peer keeps for that.
     pub(super) reads: bool,
 }
 
-/// What may have become of a window's key.
+/// State of a window's key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum KeyState {
     InUse,
-    /// This host or the peer has asked for, or done, what ends it.
+    /// Either side has posted an invalidation.
     Ending,
 }
 
@@ -118,7 +118,7 @@ impl ConnectionEnd {
         );
     }
 
-    /// Whether all that was posted has come back.
+    /// Checks that all work requests have come back.
     pub(super) fn assert_idle(&self) {
         let Pair::Live(pair) = &self.pair else { return };
         let what = format!("{:?} {:?}", self.sends, self.receives);
@@ -129,7 +129,7 @@ impl ConnectionEnd {
         assert!(missing <= unsignaled, "{missing} credits never came back");
     }
 
-    /// Closes the queue pair; all that is outstanding comes back.
+    /// Closes the queue pair; outstanding buffers come back.
     fn close(&mut self) -> Vec<DomainBuffer> {
         let returned: Vec<FlushedWork> = match std::mem::replace(&mut self.pair, Pair::None) {
             Pair::None => return Vec::new(),
@@ -150,7 +150,7 @@ impl ConnectionEnd {
         pieces
     }
 
-    /// The queue pair is gone, and with it all that it held.
+    /// Forgets the queue pair and all that is posted to it.
     pub(super) fn forget(&mut self) {
         self.pair = Pair::None;
         self.sends.clear();
@@ -171,7 +171,7 @@ impl Run<'_> {
         self.count("closed");
     }
 
-    /// Lets go of a part of an end, or of all of it.
+    /// Drops a part of an end, or all of it.
     pub(super) fn drop_part(&mut self, at: At, value: u8) {
         let Some(end) = self.end(at) else { return };
         match value % 3 {
@@ -191,7 +191,7 @@ impl Run<'_> {
         }
     }
 
-    /// A completion that was completed is stale, whoever is asked.
+    /// Checks that a completion that was completed is stale.
     pub(super) fn complete_again(&mut self, at: At) {
         let Some(end) = self.end(at) else { return };
         let Some(completion) = end.completed.pop_front() else { return };
@@ -202,7 +202,7 @@ impl Run<'_> {
     }
 }
 
-/// Where a buffer is.
+/// Address and length of a buffer.
 pub(super) fn range(buffer: &Buffer) -> (u64, usize) {
     (buffer.address(), buffer.len())
 }
@@ -210,7 +210,7 @@ pub(super) fn range(buffer: &Buffer) -> (u64, usize) {
 /// Size of each queue pair.
 pub(super) const SIZE: Capabilities =
     Capabilities { max_send_wr: 8, max_recv_wr: RECEIVES, max_send_sge: 2, max_inline_data: 32 };
-/// One inline send in so many makes a completion.
+/// One inline send in this many is signaled.
 const SIGNAL_PERIOD: u32 = SIZE.max_send_wr / 4;
-/// Completions that are kept to be completed again.
+/// Number of completions that are kept to be completed again.
 pub(super) const COMPLETED_MAX: usize = 8;

@@ -1,4 +1,4 @@
-//! What goes wrong, and what that excuses.
+//! Faults, and the requirements that do not hold after them.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use verbs::Status;
 
 use super::{Run, host::NAMES};
 
-/// Faults after which less can be promised.
+/// Faults that are allowed, and those that have been injected.
 pub(super) struct Faults {
-    /// Whether completions may be meddled with; that excuses much.
+    /// Completions may be duplicated, delayed or suppressed.
     completions: bool,
-    /// Whether devices may go away.
+    /// Devices may be removed.
     devices: bool,
-    /// Whether the network may fail.
+    /// The network may fail.
     network: bool,
     /// A completion may come twice.
     pub(super) duplicates: bool,
@@ -24,7 +24,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// What these bits allow, and nothing has happened yet.
+    /// Faults that these bits allow; none is injected yet.
     pub(super) fn allowed(bits: u8) -> Self {
         Self {
             completions: bits & 3 == 3,

@@ -1,4 +1,4 @@
-//! What a host has besides its connections: a domain, queues, buffers, windows, a listener.
+//! Objects of a host besides its connections: a domain, queues, buffers, windows, a listener.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -17,33 +17,33 @@ pub(super) struct HostState {
     pub(super) provider: Arc<Host>,
     pub(super) listener: Option<Endpoint<Host>>,
     pub(super) domain: Option<ProtectionDomain<Host>>,
-    /// Which domain this is: each is another.
+    /// Number of the domain: how many have been made.
     pub(super) domains_made: u32,
     pub(super) queues: [Option<Queue>; QUEUES],
-    /// Buffers that are ours to post.
+    /// Buffers that are not posted.
     pub(super) free: Vec<DomainBuffer>,
-    /// What the peer reads, and what it writes.
+    /// Memory that the peer reads, and memory that it writes.
     pub(super) exposed: Option<(DomainBuffer, DomainBuffer)>,
     pub(super) windows: Vec<Window>,
     pub(super) ends: [Option<ConnectionEnd>; CONNECTIONS_MAX],
-    /// How often its device was removed.
+    /// Number of times that the device was removed.
     pub(super) removals: u32,
-    /// Whether a completion queue has lost something.
+    /// A completion queue has overrun.
     pub(super) overrun: bool,
 }
 
-/// A buffer, and the domain it is of.
+/// A buffer, and the number of its domain.
 pub(super) struct DomainBuffer {
     pub(super) buffer: Buffer,
     pub(super) domain: u32,
 }
 
-/// A completion queue, by its number, and what it owes us.
+/// A completion queue and its number.
 pub(super) struct Queue {
     pub(super) raw: CompletionQueue<Host>,
     pub(super) number: u32,
     pub(super) armed: bool,
-    /// Whether the next completion must wake us: it was found empty after it was armed.
+    /// The next completion must make the queue readable: it was empty after it was armed.
     pub(super) awaited: bool,
 }
 
@@ -66,7 +66,7 @@ impl HostState {
         }
     }
 
-    /// The domain, made from an endpoint if there is none; nothing when the device is gone.
+    /// The domain, made from an endpoint if there is none; none if the device is gone.
     pub(super) fn domain(&mut self, endpoint: &Endpoint<Host>) -> Option<ProtectionDomain<Host>> {
         if self.domain.is_none() {
             self.domain = endpoint.domain().ok();
@@ -75,7 +75,7 @@ impl HostState {
         self.domain.clone()
     }
 
-    /// A buffer of [`BUFFER_BYTES`] bytes, which belongs to the present domain or an earlier one.
+    /// Takes a buffer of [`BUFFER_BYTES`] bytes of the present domain or an earlier one.
     pub(super) fn piece(&mut self) -> Option<DomainBuffer> {
         if self.free.is_empty() {
             let access = Access::LOCAL_WRITE | Access::BIND;
@@ -90,7 +90,7 @@ impl HostState {
         self.free.pop()
     }
 
-    /// What the peer may read and write; made on first use.
+    /// Memory that the peer reads and memory that it writes; made on first use.
     pub(super) fn exposed(&mut self) -> Option<&(DomainBuffer, DomainBuffer)> {
         if self.exposed.is_none() {
             let (domain, number) = (self.domain.as_ref()?, self.domains_made);
@@ -116,7 +116,7 @@ impl HostState {
         }
     }
 
-    /// Another size of a completion queue, which may be refused.
+    /// Resizes a completion queue, which may be refused.
     pub(super) fn resize(&mut self, queue: usize, value: u8) {
         let Some(queue) = &mut self.queues[queue] else { return };
         let wanted = u32::from(value) * 2;
@@ -133,7 +133,7 @@ impl HostState {
         }
     }
 
-    /// Lets go of one thing, whoever still uses it.
+    /// Drops one object, which may be in use.
     pub(super) fn drop_something(&mut self, value: u8) {
         match value % 8 {
             0 => self.listener = None,
@@ -146,7 +146,7 @@ impl HostState {
     }
 }
 
-/// Compares what came back with what was posted under its tag.
+/// Compares buffers that came back with those that were posted under the tag.
 pub(super) fn check_returned(
     posted: &mut BTreeMap<u64, PostedBuffers>,
     returned: FlushedWork,
@@ -160,15 +160,15 @@ pub(super) fn check_returned(
     buffers.into_iter().map(|buffer| DomainBuffer { buffer, domain }).collect()
 }
 
-/// Where a host listens.
+/// Address on which a host listens.
 pub(super) fn address(index: usize) -> SocketAddr {
     let last = if index == 0 { 1 } else { 2 };
     SocketAddr::from(([10, 0, 0, last], 4420))
 }
 
-/// Bytes of a buffer.
+/// Length of a buffer in bytes.
 pub(super) const BUFFER_BYTES: usize = 64;
-/// What the memory that peers read is full of.
+/// Byte that the memory which peers read is filled with.
 pub(super) const SOURCE_BYTE: u8 = 0xA5;
 /// Receives of a queue pair.
 pub(super) const RECEIVES: u32 = 6;

@@ -1,6 +1,6 @@
-//! The bytes that decide.
+//! Input that decides which operations are carried out.
 
-/// What is left of the bytes. When they are used up, choices go on, always the same.
+/// Bytes that are left. When they are used up, choices follow from those before.
 pub(super) struct Input<'a> {
     rest: &'a [u8],
     state: u32,
@@ -11,7 +11,7 @@ impl<'a> Input<'a> {
         Self { rest, state: 1 }
     }
 
-    /// The next three.
+    /// Takes the next three bytes.
     pub(super) fn operation(&mut self) -> Option<[u8; 3]> {
         let (next, rest) = self.rest.split_first_chunk::<3>()?;
         self.rest = rest;
@@ -21,7 +21,7 @@ impl<'a> Input<'a> {
         Some(*next)
     }
 
-    /// A number below `bound`, which the bytes so far determine.
+    /// Chooses a number below `bound`, as the bytes so far determine it.
     pub(super) fn pick(&mut self, bound: usize) -> usize {
         self.state = self.state.wrapping_mul(0x0019_660D).wrapping_add(0x3C6E_F35F);
         usize::from(u16::from_be_bytes([self.state.to_be_bytes()[0], self.state.to_be_bytes()[1]]))

@@ -1,4 +1,4 @@
-//! Work requests, and what comes of them.
+//! Work requests and their completions.
 
 use std::os::fd::AsFd;
 
@@ -14,7 +14,7 @@ use super::{
     host::{BUFFER_BYTES, DomainBuffer, SOURCE_BYTE},
 };
 
-/// A message that was sent.
+/// A message that was posted.
 pub(super) struct Message {
     /// Name of the end it is for.
     to: u32,
@@ -22,7 +22,7 @@ pub(super) struct Message {
     came: bool,
 }
 
-/// What a request with buffers does.
+/// Operation of a request with buffers.
 enum SendKind {
     Send,
     Invalidate(verbs::RemoteKey),
@@ -56,7 +56,8 @@ impl Run<'_> {
         self.post(at, SendKind::Write(to), 1);
     }
 
-    /// Posts with buffers: it is taken exactly if there is a credit, and they are of the domain.
+    /// Posts a request with buffers: accepted exactly if there is a credit and the buffers belong
+    /// to the domain.
     fn post(&mut self, at: At, what: SendKind, count: usize) {
         let tag = self.number();
         let host = &mut self.hosts[at.host];
@@ -160,7 +161,7 @@ impl Run<'_> {
         }
     }
 
-    /// Hands over what is queued, which a device that is there takes.
+    /// Rings the doorbell for queued work, which a device that is there accepts.
     pub(super) fn flush(&mut self, at: At) {
         let host = &mut self.hosts[at.host];
         let Some(end) = host.ends[at.end].as_mut() else { return };
@@ -174,7 +175,7 @@ impl Run<'_> {
         end.unflushed = flushed.is_err();
     }
 
-    /// A key by which this end reaches its peer's memory through a window.
+    /// Key by which this end reaches its peer's memory through a window.
     fn peer_key(&mut self, At { host, end }: At) -> Option<verbs::RemoteKey> {
         let name = self.hosts[host].ends[end].as_ref()?.peer;
         let peer = self.hosts[1 - host].ends.iter().flatten().find(|one| one.name == name)?;
@@ -191,7 +192,7 @@ impl Run<'_> {
         }
     }
 
-    /// Binds a window to what the peer may write.
+    /// Binds a window over memory that the peer may write.
     pub(super) fn bind(&mut self, at: At, value: u8) {
         let host = &mut self.hosts[at.host];
         let fresh = || host.domain.as_ref()?.window().ok();
@@ -259,7 +260,7 @@ impl Run<'_> {
         (queue.armed, queue.awaited) = (armed.is_ok(), false);
     }
 
-    /// Takes completions, and completes them.
+    /// Polls for completions, and completes them.
     pub(super) fn poll(&mut self, host: usize, queue: usize, value: u8) -> usize {
         let mut batch = [Completion::default(); 8];
         let most = usize::from(value % 8) + 1;
@@ -287,7 +288,7 @@ impl Run<'_> {
         count
     }
 
-    /// Gives a completion to the end it is of.
+    /// Passes a completion to its end.
     fn take(&mut self, host: usize, completion: &Completion) {
         let of = |end: &Option<super::connection_end::ConnectionEnd>| {
             end.as_ref().and_then(super::connection_end::ConnectionEnd::number)
@@ -300,7 +301,7 @@ impl Run<'_> {
     }
 
     pub(super) fn complete(&mut self, at: At, completion: &Completion) {
-        // A send that is overtaken is taken for done with the one behind it.
+        // An overtaken send counts as done with the completion of a later one.
         let overtaken = self.faults.reorders && !completion.is_receive();
         let excused = self.faults.duplicates || overtaken;
         let host = &mut self.hosts[at.host];
@@ -348,7 +349,7 @@ impl Run<'_> {
         self.count(format!("{:?}", completion.status()));
     }
 
-    /// A message is one that was sent to this end, whole, once, and in its turn.
+    /// Checks that a message was sent to this end, and arrives whole, once and in order.
     fn check_message(&mut self, at: At, completion: &Completion, buffer: &Buffer) {
         let length = usize::try_from(completion.length()).expect("a small number");
         let bytes = contents(buffer, length);
@@ -379,7 +380,7 @@ fn contents(buffer: &Buffer, length: usize) -> Vec<u8> {
 
 fn is_readable(file: std::os::fd::BorrowedFd<'_>) -> bool {
     if cfg!(miri) {
-        return true; // which knows no poll(2)
+        return true; // Miri knows no poll(2)
     }
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&now)).expect("it can be polled") > 0
