@@ -265,6 +265,21 @@ fn signals_are_caught_in_one_place() {
     }
 }
 
+/// `print!` and its kin panic when a reader has closed the pipe, and on a full disk.
+#[test]
+fn front_ends_print_without_a_panic() {
+    let front_ends = ["rdma-host/cli/src/", "soft-roce/src/main.rs", "soft-roce/src/cli"];
+    for (path, text) in sources() {
+        if !front_ends.iter().any(|place| path.starts_with(place)) {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            let found = line.contains("print!(") || line.contains("println!(");
+            assert!(!found, "{path}:{number}: print by its `output.rs` or `print`: {line}");
+        }
+    }
+}
+
 /// `tests/run` finds the bed's tests by lines that say how each is run.
 #[test]
 fn tests_that_are_ignored_say_how_the_bed_runs_them() {

@@ -8,6 +8,7 @@ mod sysroot;
 mod target;
 
 use std::{
+    fmt::Display,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -75,9 +76,9 @@ pub(crate) fn non_empty(path: Option<PathBuf>) -> Option<PathBuf> {
 
 fn report(error: &Error) -> ExitCode {
     if let Error::Build { tail, .. } = error {
-        tail.iter().for_each(|line| drop(writeln!(io::stderr(), "  {line}")));
+        tail.iter().for_each(|line| print_message(format_args!("  {line}")));
     }
-    let _ = writeln!(io::stderr(), "soft-roce: {error}");
+    print_message(format_args!("soft-roce: {error}"));
     ExitCode::from(2)
 }
 
@@ -87,8 +88,13 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "soft-roce: standard output: {error}");
+            print_message(format_args!("soft-roce: standard output: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a line on standard error. There is no place to report that this failed.
+fn print_message(message: impl Display) {
+    let _ = writeln!(io::stderr(), "{message}");
 }

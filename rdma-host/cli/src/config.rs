@@ -9,7 +9,7 @@ use crate::{
     Format,
     configuration::{Configuration, Connection, EndpointKind, INI, install},
     failure::Failure,
-    host, print_json, print_text,
+    host, output,
 };
 
 /// Operation on the configuration in /etc/nvme.
@@ -68,7 +68,7 @@ pub(crate) fn load(input: Option<&PathBuf>) -> Result<Configuration, Failure> {
         None => Configuration::load_default()?,
     };
     for warning in &configuration.warnings {
-        eprintln!("nvmf: warning: {warning}");
+        output::print_message(format_args!("nvmf: warning: {warning}"));
     }
     Ok(configuration)
 }
@@ -84,13 +84,13 @@ fn convert(arguments: &Convert) -> Result<(), Failure> {
     let outputs = configuration.outputs(&main)?;
     if shown {
         for output in &outputs {
-            print_text(&format!("# {}\n{}\n", output.path.display(), output.text))?;
+            output::print_text(&format!("# {}\n{}\n", output.path.display(), output.text))?;
         }
         return Ok(());
     }
     install(&outputs, &main, arguments.force)?;
     for output in &outputs {
-        eprintln!("nvmf: {} is written", output.path.display());
+        output::print_message(format_args!("nvmf: {} is written", output.path.display()));
     }
     Ok(())
 }
@@ -98,11 +98,11 @@ fn convert(arguments: &Convert) -> Result<(), Failure> {
 fn show(arguments: &Show) -> Result<(), Failure> {
     let (host, warnings) = host::system_identity()?;
     for warning in warnings {
-        eprintln!("nvmf: warning: {warning}");
+        output::print_message(format_args!("nvmf: warning: {warning}"));
     }
     let connections = load(arguments.input.as_ref())?.connections()?;
     match arguments.output_format {
-        Format::Json => print_json(&json!({
+        Format::Json => output::print_json(&json!({
             "hostnqn": host.nqn.as_str(),
             "hostid": host.id,
             "controllers": connections.iter().map(to_json).collect::<Vec<_>>(),
@@ -113,7 +113,7 @@ fn show(arguments: &Show) -> Result<(), Failure> {
                 text.push_str("no controllers are configured\n");
             }
             connections.iter().for_each(|connection| describe(&mut text, connection));
-            print_text(&text)?;
+            output::print_text(&text)?;
         }
     }
     Ok(())

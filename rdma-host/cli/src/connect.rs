@@ -4,7 +4,7 @@ use auth::Authenticated;
 use rdma_host::{Controller, Namespace, proto::Negotiated, wire::NamespaceId};
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, target::TargetArguments};
+use crate::{failure::Failure, output, target::TargetArguments};
 
 /// Controller, and the runtime that serves its queues.
 pub(crate) struct ConnectedController {
@@ -72,7 +72,7 @@ pub(crate) async fn namespace_id(
 /// Warns of weaknesses in the authentication of the queues.
 pub(crate) fn print_warnings(negotiated: &Negotiated) {
     for warning in negotiated.warnings() {
-        eprintln!("nvmf: warning: {warning}");
+        output::print_message(format_args!("nvmf: warning: {warning}"));
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     configuration::{Connection, EndpointKind, boolean, integer},
     connect,
     failure::Failure,
-    host, print_json, print_text,
+    host, output,
     secrets::SecretArguments,
     shutdown::ShutdownSignal,
     size, target,
@@ -153,7 +153,9 @@ impl Arguments {
             let place = format!("{}:{}", connection.path.display(), connection.line);
             if !connection.address.transport.eq_ignore_ascii_case("rdma") {
                 let transport = &connection.address.transport;
-                eprintln!("nvmf: {place}: transport {transport} is not asked; rdma is");
+                output::print_message(format_args!(
+                    "nvmf: {place}: transport {transport} is not asked; rdma is"
+                ));
                 continue;
             }
             all.push(self.options_of(connection).map_err(|failure| failure.context(place))?);
@@ -201,16 +203,16 @@ impl Arguments {
             let mut walk = Discovery::new(options, self.depth());
             while let Some(discovered) = walk.next().await {
                 for skipped in discovered.skipped.iter().filter(|skipped| is_reportable(skipped)) {
-                    eprintln!("nvmf: {skipped}");
+                    output::print_message(format_args!("nvmf: {skipped}"));
                 }
                 match &discovered.outcome {
-                    Ok(log) if !self.is_json() => print_text(&to_text(log))?,
+                    Ok(log) if !self.is_json() => output::print_text(&to_text(log))?,
                     Ok(_) => {}
                     Err(error) => {
                         let error = Failure::from(error.clone());
                         let error = if several { error.context(&discovered.visit) } else { error };
                         if several {
-                            eprintln!("nvmf: {error}");
+                            output::print_message(format_args!("nvmf: {error}"));
                         }
                         failure.get_or_insert(error);
                     }
@@ -220,11 +222,13 @@ impl Arguments {
         }
         if self.is_json() {
             match (several, values.as_slice()) {
-                (false, [Discovered { outcome: Ok(log), .. }]) => print_json(&to_json(log))?,
-                (false, _) => {}
-                (true, _) => {
-                    print_json(&values.iter().map(to_json_with_address).collect::<Vec<_>>())?
+                (false, [Discovered { outcome: Ok(log), .. }]) => {
+                    output::print_json(&to_json(log))?
                 }
+                (false, _) => {}
+                (true, _) => output::print_json(
+                    &values.iter().map(to_json_with_address).collect::<Vec<_>>(),
+                )?,
             }
         }
         match failure {
@@ -251,16 +255,23 @@ impl Arguments {
                     return Ok(());
                 }
             };
-            match event {
+            let printed = match event {
                 DiscoveryEvent::Log(log) if self.is_json() => {
-                    print_text(&format!("{}\n", to_json(&log)))?;
+                    output::try_print(&format!("{}\n", to_json(&log)))
                 }
-                DiscoveryEvent::Log(log) => print_text(&to_text(&log))?,
+                DiscoveryEvent::Log(log) => output::try_print(&to_text(&log)),
                 DiscoveryEvent::Lost { cause, attempt, max, delay } => {
                     let of_max = max.map_or_else(String::new, |max| format!(" of {max}"));
-                    eprintln!("nvmf: {cause}; attempt {attempt}{of_max} in {delay:.0?}");
+                    output::print_message(format_args!(
+                        "nvmf: {cause}; attempt {attempt}{of_max} in {delay:.0?}"
+                    ));
+                    Ok(true)
                 }
                 DiscoveryEvent::Ended(error) => return Err(error.into()),
+            };
+            if !matches!(printed, Ok(true)) {
+                watch.shutdown().await;
+                return printed.map(drop);
             }
         }
     }

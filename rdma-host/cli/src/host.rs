@@ -5,7 +5,7 @@ use std::{fmt, fs};
 use rdma_host::{HostIdentity, wire::Nqn};
 use uuid::Uuid;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, output};
 
 /// UUID namespace of host identifiers that are hashes of a machine id, which they do not disclose.
 const MACHINE_NAMESPACE: Uuid = Uuid::from_u128(0x7f0c_66a2_42d5_4be4_9d0c_2a54_9f3e_1c70);
@@ -32,7 +32,9 @@ pub(crate) fn identity(nqn: Option<&str>, id: Option<Uuid>) -> Result<HostIdenti
     for warning in warnings {
         match warning {
             IdentityWarning::Mismatch { .. } => tracing::warn!("{warning}"),
-            IdentityWarning::Boot => eprintln!("nvmf: warning: {warning}"),
+            IdentityWarning::Boot => {
+                output::print_message(format_args!("nvmf: warning: {warning}"))
+            }
         }
     }
     Ok(identity)

@@ -1,5 +1,7 @@
 //! `nvmf identify`.
 
+use std::fmt::Write;
+
 use clap::Args;
 use rdma_host::wire::NamespaceInfo;
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use crate::{
     Format,
     connect::{self, ConnectedController},
     failure::Failure,
-    print_json, size,
+    output, size,
     target::TargetArguments,
 };
 
@@ -25,12 +27,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let connected = ConnectedController::connect(&arguments.target)?;
     let namespaces = connected.runtime.block_on(namespaces(&connected))?;
-    match arguments.output_format {
-        Format::Json => print_json(&to_json(&connected, &namespaces))?,
-        Format::Normal => print(&connected, &namespaces),
-    }
+    let printed = match arguments.output_format {
+        Format::Json => output::print_json(&to_json(&connected, &namespaces)),
+        Format::Normal => output::print_text(&to_text(&connected, &namespaces)),
+    };
     connected.close();
-    Ok(())
+    printed
 }
 
 async fn namespaces(connected: &ConnectedController) -> Result<Vec<NamespaceInfo>, Failure> {
@@ -41,7 +43,7 @@ async fn namespaces(connected: &ConnectedController) -> Result<Vec<NamespaceInfo
     Ok(all)
 }
 
-fn print(connected: &ConnectedController, namespaces: &[NamespaceInfo]) {
+fn to_text(connected: &ConnectedController, namespaces: &[NamespaceInfo]) -> String {
     let negotiated = connected.controller.negotiated();
     let info = &negotiated.info;
     let in_capsule = match negotiated.in_capsule_bytes {
@@ -65,12 +67,16 @@ fn print(connected: &ConnectedController, namespaces: &[NamespaceInfo]) {
         ("memory mode", connected.controller.memory().to_string()),
         ("authentication", connect::describe_authentication(&negotiated)),
     ];
+    let mut text = String::new();
     for (name, value) in rows {
-        println!("{name:<17} {value}");
+        let _ = writeln!(text, "{name:<17} {value}");
     }
-    println!("\n{:>9} {:>12} {:>14} {:>10}  names", "namespace", "size", "blocks", "block size");
+    let columns = ["namespace", "size", "blocks", "block size"];
+    let [namespace, size, blocks, block_size] = columns;
+    let _ = writeln!(text, "\n{namespace:>9} {size:>12} {blocks:>14} {block_size:>10}  names");
     for namespace in namespaces {
-        println!(
+        let _ = writeln!(
+            text,
             "{:>9} {:>12} {:>14} {:>10}  {}",
             namespace.id.to_string(),
             size::format_bytes(namespace.bytes()),
@@ -79,6 +85,7 @@ fn print(connected: &ConnectedController, namespaces: &[NamespaceInfo]) {
             names(namespace),
         );
     }
+    text
 }
 
 /// Globally unique identifiers of a namespace.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Write,
+    io::{ErrorKind, Write},
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -11,7 +11,7 @@ use auth::{HashId, Secret};
 use clap::Subcommand;
 use zeroize::Zeroizing;
 
-use crate::{failure::Failure, process_hardening, secrets};
+use crate::{failure::Failure, output, process_hardening, secrets};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -60,11 +60,15 @@ fn generate(key_length: &str, hash: HashId, output: Option<&Path>) -> Result<(),
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")
     });
-    written.map_err(|error: std::io::Error| {
-        let exists = error.kind() == std::io::ErrorKind::AlreadyExists;
-        let remedy = if exists { "; remove it first, or choose another name" } else { "" };
-        Failure::failed(format!("cannot write {name}: {error}{remedy}"))
-    })
+    match written {
+        Err(error) if output.is_none() && error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => {
+            let exists = error.kind() == ErrorKind::AlreadyExists;
+            let remedy = if exists { "; remove it first, or choose another name" } else { "" };
+            Err(Failure::failed(format!("cannot write {name}: {error}{remedy}")))
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 fn create(path: &Path) -> std::io::Result<File> {
@@ -82,7 +86,7 @@ fn check(file: &Path) -> Result<(), Failure> {
     let secret = Secret::parse(text.trim_end_matches('\n')).map_err(Failure::failed)?;
     let hash = secret.hash();
     drop((secret, text));
-    crate::print_text(&format!("the secret is valid; transformation: {hash}\n"))
+    output::print_text(&format!("the secret is valid; transformation: {hash}\n"))
 }
 
 /// Standard stream without the buffer of the standard library, which is not wiped.

@@ -11,8 +11,7 @@ use rdma_host::{
 use serde_json::{Value, json};
 
 use crate::{
-    Format, connect::ConnectedController, failure::Failure, print_json, print_text,
-    target::TargetArguments,
+    Format, connect::ConnectedController, failure::Failure, output, target::TargetArguments,
 };
 
 #[derive(Args)]
@@ -53,12 +52,12 @@ struct RenderedPage {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let connected = ConnectedController::connect(&arguments.target)?;
     let rendered = connected.runtime.block_on(read(&connected.controller, arguments.page))?;
-    match arguments.output_format {
-        Format::Json => print_json(&rendered.json)?,
-        Format::Normal => print_text(&rendered.text)?,
-    }
+    let printed = match arguments.output_format {
+        Format::Json => output::print_json(&rendered.json),
+        Format::Normal => output::print_text(&rendered.text),
+    };
     connected.close();
-    Ok(())
+    printed
 }
 
 async fn read(controller: &Controller, page: LogPage) -> Result<RenderedPage, Error> {

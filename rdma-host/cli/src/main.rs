@@ -17,6 +17,7 @@ mod keyring;
 mod load;
 mod log;
 mod monitor;
+mod output;
 mod process_hardening;
 mod read_write;
 mod secrets;
@@ -25,11 +26,9 @@ mod size;
 mod target;
 mod verify;
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-
-use crate::failure::Failure;
 
 /// NVMe over Fabrics over RDMA, in user space.
 ///
@@ -102,7 +101,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("nvmf: {failure}");
+            output::print_message(format_args!("nvmf: {failure}"));
             ExitCode::from(failure.exit_code())
         }
     }
@@ -115,17 +114,4 @@ fn log_to_stderr(verbose: u8) {
         _ => tracing_subscriber::filter::LevelFilter::TRACE,
     };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
-}
-
-/// Prints a JSON value on standard output.
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
-    print_text(&format!("{text}\n"))
-}
-
-/// Prints on standard output.
-fn print_text(text: &str) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
-    let printed = output.write_all(text.as_bytes()).and_then(|()| output.flush());
-    printed.map_err(|error| Failure::failed(format!("standard output: {error}")))
 }

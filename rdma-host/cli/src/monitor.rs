@@ -4,12 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rdma_host::{
-    Controller, ControllerEvent, EventDetail, NamespaceChange, RdmaCore, StateChange,
-    proto::LifecycleState, wire::NamespaceId,
+    Controller, ControllerEvent, ControllerEvents, EventDetail, NamespaceChange, RdmaCore,
+    StateChange, StateChanges, proto::LifecycleState, wire::NamespaceId,
 };
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
-use crate::{Format, connect, failure::Failure, shutdown::ShutdownSignal, target::TargetArguments};
+use crate::{
+    Format, connect, failure::Failure, output, shutdown::ShutdownSignal, target::TargetArguments,
+};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -30,30 +33,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     connect::runtime()?.block_on(async {
         let mut shutdown = ShutdownSignal::catch()?;
         let connecting = Controller::begin(&RdmaCore::new().into(), &options, 1)?;
-        let (mut changes, mut events) = (connecting.changes(), connecting.notices());
+        let (changes, events) = (connecting.changes(), connecting.notices());
         let format = arguments.output_format;
+        let (sender, output_closed) = oneshot::channel();
         let printer = tokio::spawn(async move {
-            // Both streams end with the controller.
-            loop {
-                tokio::select! {
-                    Some(change) = changes.next() => print_change(&change, format),
-                    Some(event) = events.next() => print_event(&event, format),
-                    else => break,
-                }
+            let printed = print_all(changes, events, format).await;
+            if !matches!(printed, Ok(true)) {
+                // The receiver is gone only when the command ends anyway.
+                let _ = sender.send(());
             }
+            printed.map(drop)
         });
-        let outcome = watch(connecting.live(), arguments.runtime, &mut shutdown).await;
+        let outcome =
+            watch(connecting.live(), arguments.runtime, &mut shutdown, output_closed).await;
         // Ends once the controller is gone, with all printed.
-        let _ = printer.await;
-        outcome
+        let printed = printer.await.map_err(Failure::failed)?;
+        outcome.and(printed)
     })
 }
 
-/// Keeps the connection until the controller fails, the time is over or a signal arrives.
+/// Keeps the connection until the controller fails, the time is over, a signal arrives or nothing
+/// more can be printed.
 async fn watch(
     connect: impl Future<Output = Result<Controller, rdma_host::Error>>,
     runtime: Option<Duration>,
     shutdown: &mut ShutdownSignal,
+    output_closed: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
     let timeout = async {
         match runtime {
@@ -65,6 +70,7 @@ async fn watch(
         tokio::select! {
             () = timeout => {}
             () = shutdown.received() => {}
+            Ok(()) = output_closed => {}
         }
     };
     tokio::pin!(stopped);
@@ -82,19 +88,38 @@ async fn watch(
     }
 }
 
-fn print_change(change: &StateChange, format: Format) {
-    let since_epoch = since_epoch(change.at);
-    match format {
-        Format::Normal => println!("{} {change}", clock(since_epoch)),
-        Format::Json => println!("{}", change_to_json(change, since_epoch)),
+/// Prints changes and events until both streams end, with the controller; returns false if the
+/// reader has closed the pipe before.
+async fn print_all(
+    mut changes: StateChanges,
+    mut events: ControllerEvents,
+    format: Format,
+) -> Result<bool, Failure> {
+    loop {
+        let line = tokio::select! {
+            Some(change) = changes.next() => describe_change(&change, format),
+            Some(event) = events.next() => describe_event(&event, format),
+            else => return Ok(true),
+        };
+        if !output::try_print(&format!("{line}\n"))? {
+            return Ok(false);
+        }
     }
 }
 
-fn print_event(event: &ControllerEvent, format: Format) {
+fn describe_change(change: &StateChange, format: Format) -> String {
+    let since_epoch = since_epoch(change.at);
+    match format {
+        Format::Normal => format!("{} {change}", clock(since_epoch)),
+        Format::Json => change_to_json(change, since_epoch).to_string(),
+    }
+}
+
+fn describe_event(event: &ControllerEvent, format: Format) -> String {
     let since_epoch = since_epoch(event.at);
     match format {
-        Format::Normal => println!("{} notice: {event}", clock(since_epoch)),
-        Format::Json => println!("{}", event_to_json(event, since_epoch)),
+        Format::Normal => format!("{} notice: {event}", clock(since_epoch)),
+        Format::Json => event_to_json(event, since_epoch).to_string(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io::{IsTerminal, Read, Write},
+    io::{self, ErrorKind, IsTerminal, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,9 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use rdma_host::{Buffer, Namespace, TransferError};
 use tokio::task::JoinHandle;
 
-use crate::{connect::ConnectedController, failure::Failure, size, target::TargetArguments};
+use crate::{
+    connect::ConnectedController, failure::Failure, output, size, target::TargetArguments,
+};
 
 /// Commands in flight.
 const DEPTH: usize = 8;
@@ -56,7 +58,7 @@ struct RangeTransfer {
 }
 
 pub(crate) fn read(arguments: &Arguments) -> Result<(), Failure> {
-    if arguments.file.as_os_str() == "-" && std::io::stdout().is_terminal() {
+    if arguments.file.as_os_str() == "-" && io::stdout().is_terminal() {
         return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
     }
     let connected = ConnectedController::connect(&arguments.target)?;
@@ -66,9 +68,11 @@ pub(crate) fn read(arguments: &Arguments) -> Result<(), Failure> {
     let bytes = check_range(&namespace, lba, blocks)?;
     let mut output = Output::open(&arguments.file)?;
     let mut transfer = RangeTransfer::new(connected, namespace, Some(bytes))?;
-    transfer.read(lba, bytes, &mut output)?;
-    output.0.flush().map_err(|error| output_error(&arguments.file, &error))?;
-    transfer.finish("read", bytes);
+    if transfer.read(lba, bytes, &mut output)? && output.flush()? {
+        transfer.finish("read", bytes);
+    } else {
+        transfer.close();
+    }
     Ok(())
 }
 
@@ -112,7 +116,8 @@ impl RangeTransfer {
         Ok(Self { connected, namespace, buffers, pending: VecDeque::new(), chunk, progress })
     }
 
-    fn read(&mut self, lba: u64, bytes: u64, output: &mut Output) -> Result<(), Failure> {
+    /// Reads `bytes`; returns false if the reader of the output has closed the pipe before.
+    fn read(&mut self, lba: u64, bytes: u64, output: &mut Output) -> Result<bool, Failure> {
         let (mut submitted, mut received) = (0, 0);
         let mut copy = Vec::new();
         while received < bytes {
@@ -135,9 +140,11 @@ impl RangeTransfer {
             received += copy.len() as u64;
             self.progress.inc(copy.len() as u64);
             self.release(buffer);
-            output.0.write_all(&copy).map_err(|error| output_error(&output.1, &error))?;
+            if !output.write(&copy)? {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes `bytes`, or until the input ends; returns the number of bytes written.
@@ -242,17 +249,22 @@ impl RangeTransfer {
     }
 
     fn finish(self, what: &str, bytes: u64) {
-        drop(self.progress);
+        self.progress.finish_and_clear();
         let blocks = blocks_of(&self.namespace, bytes);
-        eprintln!("{blocks} blocks {what} ({})", size::format_bytes(bytes));
-        drop(self.namespace);
+        let bytes = size::format_bytes(bytes);
+        output::print_message(format_args!("{blocks} blocks {what} ({bytes})"));
+        self.close();
+    }
+
+    fn close(self) {
+        drop((self.progress, self.namespace));
         self.connected.close();
     }
 }
 
 /// Progress bar; hidden if standard error is no terminal.
 fn progress(bytes: Option<u64>) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let Some(bytes) = bytes else { return ProgressBar::new_spinner() };
@@ -262,19 +274,45 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style).with_finish(ProgressFinish::AndClear)
 }
 
-struct Output(Box<dyn Write>, PathBuf);
+struct Output {
+    writer: Box<dyn Write>,
+    path: PathBuf,
+}
 
 impl Output {
     fn open(path: &Path) -> Result<Self, Failure> {
-        if path.as_os_str() == "-" {
-            return Ok(Self(Box::new(std::io::stdout().lock()), path.to_owned()));
+        let writer: Box<dyn Write> = if path.as_os_str() == "-" {
+            Box::new(io::stdout().lock())
+        } else {
+            Box::new(File::create(path).map_err(|error| output_error(path, &error))?)
+        };
+        Ok(Self { writer, path: path.to_owned() })
+    }
+
+    /// Writes all bytes; returns false if standard output is a pipe that the reader has closed.
+    fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
+        let written = self.writer.write_all(bytes);
+        self.check(written)
+    }
+
+    /// Flushes; returns false as [`write`](Self::write) does.
+    fn flush(&mut self) -> Result<bool, Failure> {
+        let flushed = self.writer.flush();
+        self.check(flushed)
+    }
+
+    fn check(&self, result: io::Result<()>) -> Result<bool, Failure> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe && self.path.as_os_str() == "-" => {
+                Ok(false)
+            }
+            Err(error) => Err(output_error(&self.path, &error)),
         }
-        let file = File::create(path).map_err(|error| output_error(path, &error))?;
-        Ok(Self(Box::new(file), path.to_owned()))
     }
 }
 
-fn output_error(path: &Path, error: &std::io::Error) -> Failure {
+fn output_error(path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot write to {}: {error}", path.display()))
 }
 
@@ -288,12 +326,11 @@ struct Input {
 impl Input {
     fn open(path: &Path) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
-            let reader = Box::new(std::io::stdin().lock());
+            let reader = Box::new(io::stdin().lock());
             return Ok(Self { reader, path: path.to_owned(), bytes: None });
         }
-        let cannot = |error: std::io::Error| {
-            Failure::usage(format!("cannot read {}: {error}", path.display()))
-        };
+        let cannot =
+            |error: io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
         let file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
         let bytes = metadata.is_file().then_some(metadata.len());
@@ -340,7 +377,7 @@ impl Input {
             match self.reader.read(&mut chunk[filled..]) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     return Err(Failure::failed(format!("cannot read {}: {error}", self.name())));
                 }

@@ -14,7 +14,7 @@ use clap::Args;
 use rdma_host::config::AuthenticationOptions;
 use zeroize::Zeroizing;
 
-use crate::{failure::Failure, keyring::KeyName, process_hardening};
+use crate::{failure::Failure, keyring::KeyName, output, process_hardening};
 
 /// Most bytes of a secret's text: more than any secret, less than a file given by mistake.
 const TEXT_MAX: usize = 4096;
@@ -182,10 +182,10 @@ impl<'a> SecretSource<'a> {
             OpenedSource::None => return Ok(None),
             OpenedSource::Text(SecretText(text)) => {
                 process_hardening::protect();
-                eprintln!(
+                output::print_message(format_args!(
                     "nvmf: warning: {label} is on the command line, where every user of this \
                      machine can see it; use {option}"
-                );
+                ));
                 text.clone()
             }
             OpenedSource::File(file, path) => {

@@ -15,7 +15,7 @@ use crate::{
     data_pattern::{DataPattern, PatternMismatch},
     failure::Failure,
     load::{Load, LoadArguments, Workload},
-    print_json, size,
+    output, size,
 };
 
 #[derive(Args)]
@@ -76,8 +76,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let elapsed = start.elapsed();
     let bytes = verified * arguments.bs;
     let disconnects = std::mem::take(&mut *load.disconnects());
-    match arguments.load.output_format {
-        Format::Json => print_json(&json!({
+    let printed = match arguments.load.output_format {
+        Format::Json => output::print_json(&json!({
             "verified_bytes": bytes,
             "mismatches": 0,
             "reconnects": disconnects.count(),
@@ -89,10 +89,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "iodepth": arguments.load.iodepth,
             "bs": arguments.bs,
             "seed": arguments.load.seed,
-        }))?,
-        Format::Normal => println!(
+        })),
+        Format::Normal => output::print_text(&format!(
             "{} written and read back without a difference, depth {} on {}, memory mode {}, \
-             {:.1} s ({} moved){}",
+             {:.1} s ({} moved){}\n",
             size::format_bytes(bytes),
             arguments.load.iodepth,
             size::format_count(load.queues() as u64, "queue"),
@@ -100,10 +100,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             elapsed.as_secs_f64(),
             size::format_rate(bytes * 2, elapsed),
             disconnects.summary(),
-        ),
-    }
+        )),
+    };
     load.close();
-    Ok(())
+    printed
 }
 
 fn phase(load: &mut Load, phase: Phase, pattern: DataPattern, chunks: u64) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use soft_roce::{
     run::trial,
 };
 
-use super::{non_empty, path_or_empty, print};
+use super::{non_empty, path_or_empty, print, print_message};
 
 /// Build the kernel, once; later runs find it in the cache
 ///
@@ -73,7 +73,9 @@ impl Build {
             Machine::Auto => match check_uml().and_then(|()| build.build(&cache, &trial::run)) {
                 // What this machine forbids, it forbids for every kernel of that kind.
                 Err(error @ Error::Machine { .. }) => {
-                    eprintln!("soft-roce: {error}; a stock kernel for QEMU is taken");
+                    print_message(format_args!(
+                        "soft-roce: {error}; a stock kernel for QEMU is taken"
+                    ));
                     qemu::stock_kernel(series, &cache)?
                 }
                 built => built?,

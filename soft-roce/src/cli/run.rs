@@ -16,7 +16,7 @@ use soft_roce::{
     size,
 };
 
-use super::{non_empty, path_or_empty};
+use super::{non_empty, path_or_empty, print_message};
 
 /// Run a program in a guest that has rxe and, with --target, an NVMe target
 ///
@@ -115,7 +115,7 @@ impl Run {
             return Err(Error::Usage(text.into()));
         };
         let error = Command::new(name).args(args).exec();
-        eprintln!("soft-roce: cannot run {}: {error}", name.display());
+        print_message(format_args!("soft-roce: cannot run {}: {error}", name.display()));
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         Ok(ExitCode::from(if missing { 127 } else { 126 }))
     }
@@ -161,32 +161,44 @@ impl Run {
 fn report(outcome: &Outcome) {
     let broken = !outcome.kernel_warnings.is_empty();
     if broken || matches!(outcome.ending, RunStatus::NoResult(_)) {
-        outcome.excerpt().iter().for_each(|line| eprintln!("  {line}"));
+        outcome.excerpt().iter().for_each(|line| print_message(format_args!("  {line}")));
     }
     match &outcome.ending {
         RunStatus::TimedOut(limit) => {
-            eprintln!("soft-roce: not done after {} s; killed (--timeout)", limit.as_secs_f64());
+            print_message(format_args!(
+                "soft-roce: not done after {} s; killed (--timeout)",
+                limit.as_secs_f64()
+            ));
         }
         RunStatus::NoResult(reason) => {
-            eprintln!("soft-roce: no result from the guest: {reason}; its kernel's log is above");
+            print_message(format_args!(
+                "soft-roce: no result from the guest: {reason}; its kernel's log is above"
+            ));
         }
         RunStatus::OutputFailed(reason) => {
-            eprintln!("soft-roce: cannot write the program's output: {reason}");
+            print_message(format_args!("soft-roce: cannot write the program's output: {reason}"));
         }
-        RunStatus::NotSetUp(reason) => eprintln!("soft-roce: {reason}"),
-        RunStatus::NotStarted(_, reason) => eprintln!("soft-roce: cannot run {reason}"),
+        RunStatus::NotSetUp(reason) => print_message(format_args!("soft-roce: {reason}")),
+        RunStatus::NotStarted(_, reason) => {
+            print_message(format_args!("soft-roce: cannot run {reason}"))
+        }
         _ => {}
     }
     if let Some(kernel_log::KernelWarning { kind, line, .. }) = outcome.kernel_warnings.first() {
         let count = outcome.kernel_warnings.len();
-        eprintln!("soft-roce: {count} bad kernel messages (see above), first a {kind}: {line}");
+        print_message(format_args!(
+            "soft-roce: {count} bad kernel messages (see above), first a {kind}: {line}"
+        ));
     }
     if outcome.panicked() || matches!(outcome.ending, RunStatus::NoResult(_)) {
-        eprintln!("soft-roce: cause: {}", outcome.cause().unwrap_or("not a known one"));
-        eprintln!(
+        print_message(format_args!(
+            "soft-roce: cause: {}",
+            outcome.cause().unwrap_or("not a known one")
+        ));
+        print_message(format_args!(
             "soft-roce: `soft-roce doctor` tries what a guest needs; --log FILE keeps the kernel's \
              whole log"
-        );
+        ));
     }
 }
 

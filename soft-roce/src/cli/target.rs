@@ -1,12 +1,14 @@
 //! `soft-roce target`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 use soft_roce::{
     Result,
     target::{Target as TargetFile, TargetRoot},
 };
+
+use super::print;
 
 /// Change the NVMe target while a program runs; called inside the guest
 #[derive(Subcommand)]
@@ -99,7 +101,7 @@ impl Target {
                 let words: Vec<_> = words.iter().map(String::as_str).collect();
                 place.set(&words)?;
             }
-            Self::Show { json } => show(&place, json)?,
+            Self::Show { json } => return show(&place, json),
             Self::Unlink { what: Attachment::Port { id, nqn } } => place.unlink(id, &nqn)?,
             Self::Up { file } => TargetFile::load(&file)?.up(&place)?,
         }
@@ -107,14 +109,12 @@ impl Target {
     }
 }
 
-fn show(place: &TargetRoot, json: bool) -> Result<()> {
+fn show(place: &TargetRoot, json: bool) -> Result<ExitCode> {
     let state = place.state()?;
     let text = if json {
-        serde_json::to_string_pretty(&state).expect("a state has a JSON form") + "\n"
+        serde_json::to_string_pretty(&state).expect("a state has a JSON form")
     } else {
         state.to_string()
     };
-    // Whoever closes the pipe has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    Ok(print(text.trim_end()))
 }

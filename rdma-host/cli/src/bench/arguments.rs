@@ -126,6 +126,10 @@ impl Arguments {
         expand(start, &self.sweep)
     }
 
+    pub(super) fn writes_files(&self) -> bool {
+        self.hlog.is_some() || self.html.is_some() || self.json.is_some()
+    }
+
     /// Bytes to use of a namespace that has `namespace_bytes`.
     pub(super) fn region_bytes(&self, namespace_bytes: u64) -> u64 {
         self.size.unwrap_or(u64::MAX).min(namespace_bytes)

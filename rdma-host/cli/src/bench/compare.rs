@@ -14,7 +14,7 @@ use super::{
     report::{Configuration, Interval, PointReport, read},
     text::title,
 };
-use crate::{Format, failure::Failure, print_json, print_text};
+use crate::{Format, failure::Failure, output};
 
 /// Measured quantity that is compared.
 struct Measure {
@@ -68,8 +68,8 @@ pub(super) fn run(files: &[PathBuf], format: Format) -> Result<(), Failure> {
         return Err(Failure::failed("the reports have no point of the same shape"));
     }
     match format {
-        Format::Json => print_json(&json!({ "points": compared })),
-        Format::Normal => print_text(&to_text(&compared)),
+        Format::Json => output::print_json(&json!({ "points": compared })),
+        Format::Normal => output::print_text(&to_text(&compared)),
     }
 }
 

@@ -30,7 +30,7 @@ use serde_json::json;
 
 pub(crate) use self::arguments::Arguments;
 use self::{recorder::Outcome, report::PointReport, sweep_points::Point};
-use crate::{Format, failure::Failure, load::Load, print_json, print_text};
+use crate::{Format, failure::Failure, load::Load, output};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(files) = &arguments.compare {
@@ -42,6 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut reports = Vec::new();
     let mut histograms = Vec::new();
     let mut began: Option<SystemTime> = None;
+    let mut printed = Ok(true);
     for point in arguments.points() {
         let (report, outcome) = measure_point(arguments, &point)?;
         let first = *began.get_or_insert(outcome.began);
@@ -50,15 +51,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             interval.start += shift;
             interval
         }));
-        if arguments.load.output_format == Format::Normal {
-            print_text(&text::point(&report))?;
+        if arguments.load.output_format == Format::Normal && matches!(printed, Ok(true)) {
+            printed = output::try_print(&text::point(&report));
         }
         reports.push(report);
+        if !matches!(printed, Ok(true)) && !arguments.writes_files() {
+            break;
+        }
     }
     if let (Some(path), Some(began)) = (&arguments.hlog, began) {
         hlog::write(path, began, &histograms)?;
     }
-    write_reports(arguments, &reports)
+    write_reports(arguments, &reports)?;
+    printed.map(drop)
 }
 
 fn write_reports(arguments: &Arguments, reports: &[PointReport]) -> Result<(), Failure> {
@@ -72,7 +77,7 @@ fn write_reports(arguments: &Arguments, reports: &[PointReport]) -> Result<(), F
         write_file(path, &html::page(reports))?;
     }
     match arguments.load.output_format {
-        Format::Json => print_json(&json),
+        Format::Json => output::print_json(&json),
         Format::Normal => Ok(()),
     }
 }

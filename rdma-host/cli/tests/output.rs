@@ -1,0 +1,89 @@
+//! Standard output of commands that need no target: a closed pipe is no failure, a full disk is one
+//! in one line.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    process::{Command, Output, Stdio},
+};
+
+const SECRET: &[u8] = b"DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:\n";
+
+/// Runs `nvmf` with a secret on standard input.
+fn nvmf(arguments: &[&str], stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nvmf"));
+    command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
+    let mut child = command.spawn().expect("nvmf runs");
+    drop(command);
+    // A command that does not read is no failure of the test.
+    let _ = child.stdin.take().expect("a pipe").write_all(SECRET);
+    child.wait_with_output().expect("it ends")
+}
+
+/// Pipe without a reader.
+fn closed_pipe() -> Stdio {
+    let (_, writer) = std::io::pipe().expect("a pipe");
+    writer.into()
+}
+
+/// File on a full disk.
+fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").expect("every Linux has it")
+}
+
+/// Messages, without warnings about the identity of this host.
+fn messages(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    text.lines().filter(|line| !line.contains("warning: ")).map(str::to_owned).collect()
+}
+
+/// Calls `check` with each command line that prints a result without a target.
+fn for_each_command(check: impl Fn(&[&str])) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("the file is written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let report = write("report.json", r#"{ "series": [{ "iops": 1.0 }] }"#);
+    let configuration =
+        write("a.conf", "[Discovery Controller]\ncontroller = transport=rdma;traddr=192.0.2.1\n");
+    for arguments in [
+        &["bench", "--compare", &report, &report][..],
+        &["bench", "--compare", &report, &report, "-o", "json"],
+        &["config", "convert", &configuration, "-o", "-"],
+        &["config", "show", &configuration],
+        &["config", "show", &configuration, "-o", "json"],
+        &["key", "check"],
+        &["key", "gen"],
+    ] {
+        check(arguments);
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    for_each_command(|arguments| {
+        let output = nvmf(arguments, closed_pipe(), Stdio::piped());
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {:?}", messages(&output));
+        assert!(messages(&output).is_empty(), "{arguments:?}: {:?}", messages(&output));
+    });
+}
+
+#[test]
+fn a_full_disk_is_a_failure_in_one_line() {
+    for_each_command(|arguments| {
+        let output = nvmf(arguments, full_disk(), Stdio::piped());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let messages = messages(&output);
+        let [message] = &messages[..] else { panic!("{arguments:?}: {messages:?}") };
+        assert!(message.contains("No space left"), "{arguments:?}: {message}");
+    });
+}
+
+#[test]
+fn messages_that_cannot_be_written_change_no_exit_code() {
+    let failing = ["key", "check", "/nothing"];
+    assert_eq!(nvmf(&failing, Stdio::null(), closed_pipe()).status.code(), Some(1));
+    assert_eq!(nvmf(&failing, Stdio::null(), full_disk()).status.code(), Some(1));
+}
