@@ -2,85 +2,69 @@
 
 use std::fmt;
 
-use rdma_host::{Error, ErrorClass};
+use rdma_host::{Error, ErrorClass, SubmitError, TransferError};
 
-/// Message in one line, by its exit code.
+/// Message in one line, and the exit code: 1 for a failed operation, 2 for a wrong command line or
+/// file, 3 if access was refused and trying again would not help, 4 for the target or the network,
+/// 5 if data that was read differs from what was written.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// 3: access was refused, and trying again would not help.
-    Access(String),
-    /// 1: any other failure.
-    Failed(String),
-    /// 5: data that was read differs from what was written.
-    Mismatch(String),
-    /// 4: the target or the network failed.
-    Transport(String),
-    /// 2: the command line is wrong.
-    Usage(String),
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
 }
 
 impl Failure {
+    /// Failed operation.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
-        Self::Failed(message.to_string())
+        Self { code: 1, message: message.to_string() }
     }
 
+    /// Wrong command line or file.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
-        Self::Usage(message.to_string())
+        Self { code: 2, message: message.to_string() }
+    }
+
+    /// Data that differs from what was written.
+    pub(crate) fn mismatch(message: impl fmt::Display) -> Self {
+        Self { code: 5, message: message.to_string() }
     }
 
     /// Failure with the operation that failed in front of its message.
     pub(crate) fn context(self, what: impl fmt::Display) -> Self {
-        match self {
-            Self::Access(text) => Self::Access(format!("{what}: {text}")),
-            Self::Failed(text) => Self::Failed(format!("{what}: {text}")),
-            Self::Mismatch(text) => Self::Mismatch(format!("{what}: {text}")),
-            Self::Transport(text) => Self::Transport(format!("{what}: {text}")),
-            Self::Usage(text) => Self::Usage(format!("{what}: {text}")),
-        }
+        Self { message: format!("{what}: {self}"), ..self }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Failed(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Access(_) => 3,
-            Self::Transport(_) => 4,
-            Self::Mismatch(_) => 5,
-        }
+        self.code
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Access(text)
-        | Self::Failed(text)
-        | Self::Mismatch(text)
-        | Self::Transport(text)
-        | Self::Usage(text)) = self;
-        f.write_str(text)
+        f.write_str(&self.message)
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let text = error.to_string();
-        match error.class() {
-            ErrorClass::Access => Self::Access(text),
-            ErrorClass::Caller => Self::Usage(text),
-            ErrorClass::Failed => Self::Failed(text),
-            ErrorClass::Transport => Self::Transport(text),
-        }
+        let code = match error.class() {
+            ErrorClass::Failed => 1,
+            ErrorClass::Caller => 2,
+            ErrorClass::Access => 3,
+            ErrorClass::Transport => 4,
+        };
+        Self { code, message: error.to_string() }
     }
 }
 
-impl From<rdma_host::TransferError> for Failure {
-    fn from(failed: rdma_host::TransferError) -> Self {
-        failed.error.into()
+impl From<TransferError> for Failure {
+    fn from(error: TransferError) -> Self {
+        error.error.into()
     }
 }
 
-impl From<rdma_host::SubmitError> for Failure {
-    fn from(rejection: rdma_host::SubmitError) -> Self {
-        rejection.error.into()
+impl From<SubmitError> for Failure {
+    fn from(error: SubmitError) -> Self {
+        error.error.into()
     }
 }

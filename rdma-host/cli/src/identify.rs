@@ -71,9 +71,7 @@ fn to_text(connected: &ConnectedController, namespaces: &[NamespaceInfo]) -> Str
     for (name, value) in rows {
         let _ = writeln!(text, "{name:<17} {value}");
     }
-    let columns = ["namespace", "size", "blocks", "block size"];
-    let [namespace, size, blocks, block_size] = columns;
-    let _ = writeln!(text, "\n{namespace:>9} {size:>12} {blocks:>14} {block_size:>10}  names");
+    text.push_str("\nnamespace         size         blocks block size  names\n");
     for namespace in namespaces {
         let _ = writeln!(
             text,

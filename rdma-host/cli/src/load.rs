@@ -222,6 +222,17 @@ pub(crate) fn join_all<T>(
     outcomes.into_iter().collect()
 }
 
+/// Buffer of a completed command; if it failed, the failure of command `name` in a `context`.
+pub(crate) fn completed_buffer(
+    completion: CommandCompletion,
+    name: &'static str,
+    context: impl FnOnce() -> String,
+) -> Result<Buffer, Failure> {
+    let (outcome, buffer) = completion.into_result(name);
+    outcome.map_err(|error| Failure::from(error).context(context()))?;
+    Ok(buffer.expect("a command returns the buffer that it was submitted with"))
+}
+
 /// Keeps a poller busy with a workload until that is over.
 async fn run_workload<W: Workload>(
     poller: &mut Poller,

@@ -189,9 +189,7 @@ impl RangeTransfer {
 
     fn write_chunk(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
         self.namespace.check_range(at, bytes.len() as u64).map_err(rdma_host::Error::from)?;
-        let Some(mut buffer) = self.buffers.pop() else {
-            return Err(Failure::failed("no buffer is free"));
-        };
+        let mut buffer = self.buffers.pop().expect("the caller saw a free one");
         buffer.copy_in(0, bytes);
         self.submit(buffer, bytes.len() as u64, move |namespace, part| async move {
             namespace.write(at, part).await
@@ -233,9 +231,7 @@ impl RangeTransfer {
 
     /// Waits for the oldest command, and returns its buffer.
     fn wait_oldest(&mut self) -> Result<Buffer, Failure> {
-        let Some(oldest) = self.pending.pop_front() else {
-            return Err(Failure::failed("nothing is in flight"));
-        };
+        let oldest = self.pending.pop_front().expect("a command is in flight");
         match self.connected.runtime.block_on(oldest) {
             Ok(outcome) => Ok(outcome?),
             Err(error) => Err(Failure::failed(format!("a task failed: {error}"))),

@@ -167,7 +167,7 @@ struct TargetAddress {
 impl TargetArguments {
     /// Options for the library.
     pub(crate) fn options(&self) -> Result<ConnectOptions, Failure> {
-        let target = self.target_address().map_err(Failure::Usage)?;
+        let target = self.target_address().map_err(Failure::usage)?;
         let subsystem: Nqn = target.nqn.parse().map_err(Failure::usage)?;
         let address = resolve(&target)?;
         let host = host::identity(self.hostnqn.as_deref(), self.hostid)?;
@@ -220,7 +220,7 @@ impl TargetArguments {
 /// Socket address of an address or name and a port, as options give them.
 pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
     let service = trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service);
-    let service = service.map_err(Failure::Usage)?;
+    let service = service.map_err(Failure::usage)?;
     resolve(&TargetAddress { address: traddr.to_owned(), service, nqn: String::new() })
 }
 
@@ -236,7 +236,7 @@ pub(crate) fn parse_with_default_nqn(
         }
         _ => text.to_owned(),
     };
-    let target = parse_target(&whole).map_err(Failure::Usage)?;
+    let target = parse_target(&whole).map_err(Failure::usage)?;
     let nqn = target.nqn.parse().map_err(Failure::usage)?;
     Ok((resolve(&target)?, nqn))
 }
@@ -306,7 +306,7 @@ fn parse_service(text: &str) -> Result<u16, String> {
 }
 
 fn resolve(target: &TargetAddress) -> Result<SocketAddr, Failure> {
-    if let Some(address) = ipv6(&target.address, interface_index).map_err(Failure::Usage)? {
+    if let Some(address) = ipv6(&target.address, interface_index).map_err(Failure::usage)? {
         let (ip, zone) = address;
         return Ok(SocketAddrV6::new(ip, target.service, 0, zone).into());
     }

@@ -14,7 +14,7 @@ use crate::{
     Format,
     data_pattern::{DataPattern, PatternMismatch},
     failure::Failure,
-    load::{Load, LoadArguments, Workload},
+    load::{Load, LoadArguments, Workload, completed_buffer},
     output, size,
 };
 
@@ -122,10 +122,7 @@ fn phase(load: &mut Load, phase: Phase, pattern: DataPattern, chunks: u64) -> Re
         scratch: vec![0; block_bytes],
     })?;
     let completed: u64 = shares.iter().map(|share| share.completed).sum();
-    if completed != chunks {
-        let text = format!("of {chunks} commands, {completed} came back: a bug");
-        return Err(Failure::failed(text));
-    }
+    assert_eq!(completed, chunks, "each chunk has one command, and each command completed");
     Ok(())
 }
 
@@ -152,7 +149,7 @@ impl ThreadShare {
 
     fn mismatch(&self, difference: PatternMismatch) -> Failure {
         let block = difference.offset / u64::from(self.namespace.block_size);
-        Failure::Mismatch(format!(
+        Failure::mismatch(format!(
             "data mismatch at byte {} (block {block}): expected {:#018x}, found {:#018x}",
             difference.offset, difference.expected, difference.found
         ))
@@ -188,12 +185,9 @@ impl Workload for ThreadShare {
             Phase::Read => "Read",
             Phase::Write => "Write",
         };
-        let (outcome, buffer) = completion.into_result(name);
+        let context = || format!("at byte {offset} of the namespace");
+        let buffer = completed_buffer(completion, name, context)?;
         self.completed += 1;
-        outcome.map_err(|error| {
-            Failure::from(error).context(format!("at byte {offset} of the namespace"))
-        })?;
-        let buffer = buffer.ok_or_else(|| Failure::failed("a command came back without data"))?;
         if matches!(self.phase, Phase::Read) {
             buffer.copy_out(0, &mut self.scratch);
             let checked = self.pattern.check(offset, &self.scratch);

@@ -126,7 +126,7 @@ impl CommandGenerator {
         let bytes = &mut verify.scratch[..buffer.len()];
         buffer.copy_out(0, bytes);
         verify.pattern.check(request.offset, bytes).map_err(|difference| {
-            Failure::Mismatch(format!(
+            Failure::mismatch(format!(
                 "data mismatch at byte {} of the namespace: expected {:#018x}, found {:#018x}",
                 difference.offset, difference.expected, difference.found
             ))

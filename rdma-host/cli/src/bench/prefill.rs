@@ -10,7 +10,7 @@ use rdma_host::{Buffer, Command, CommandCompletion, wire::NamespaceInfo};
 use crate::{
     data_pattern::DataPattern,
     failure::Failure,
-    load::{Load, Workload},
+    load::{Load, Workload, completed_buffer},
 };
 
 /// Part of one thread, which takes chunks from a common counter.
@@ -68,9 +68,7 @@ impl Workload for ThreadShare<'_> {
     }
 
     fn complete(&mut self, completion: CommandCompletion) -> Result<Buffer, Failure> {
-        let (outcome, buffer) = completion.into_result("Write");
-        outcome.map_err(|error| Failure::from(error).context("while filling the namespace"))?;
-        buffer.ok_or_else(|| Failure::failed("a command came back without data"))
+        completed_buffer(completion, "Write", || "while filling the namespace".to_owned())
     }
 
     fn is_over(&self) -> bool {

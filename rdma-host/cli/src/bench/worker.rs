@@ -18,7 +18,10 @@ use super::{
     command_generator::{CommandGenerator, IoRequest},
     counters::Counters,
 };
-use crate::{failure::Failure, load::block_on_cpu};
+use crate::{
+    failure::Failure,
+    load::{block_on_cpu, completed_buffer},
+};
 
 /// Longest sleep of a worker.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -236,16 +239,14 @@ impl<'a> WorkerLoop<'a> {
     /// Takes the commands that have completed, and returns true if there were any.
     fn complete(&mut self, polled: Instant) -> Result<bool, Failure> {
         let mut any = false;
-        while let Some(done) = self.worker.poller.take() {
+        while let Some(completion) = self.worker.poller.take() {
             any = true;
-            let slot = usize::try_from(done.user).expect("a slot's number");
+            let slot = usize::try_from(completion.user).expect("a slot's number");
             let io = self.pending[slot].take().expect("it was in flight");
             let request = io.request;
-            let (outcome, buffer) = done.into_result(if request.write { "Write" } else { "Read" });
-            outcome.map_err(|error| {
-                Failure::from(error).context(format!("at byte {} of the namespace", request.offset))
-            })?;
-            let buffer = buffer.ok_or_else(|| Failure::failed("a command came without data"))?;
+            let name = if request.write { "Write" } else { "Read" };
+            let context = || format!("at byte {} of the namespace", request.offset);
+            let buffer = completed_buffer(completion, name, context)?;
             self.worker.generator.check(request, &buffer)?;
             self.worker.buffers[request.size].push(buffer);
             self.free_slots.push(slot);

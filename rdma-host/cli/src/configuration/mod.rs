@@ -124,10 +124,10 @@ impl Configuration {
         }
         let mut configuration = Self::default();
         if let Some(text) = read(json)? {
-            json::parse(json, &text, &mut configuration).map_err(Failure::Usage)?;
+            json::parse(json, &text, &mut configuration).map_err(Failure::usage)?;
         }
         if let Some(text) = read(options)? {
-            options::parse(options, &text, &mut configuration).map_err(Failure::Usage)?;
+            options::parse(options, &text, &mut configuration).map_err(Failure::usage)?;
         }
         Ok(configuration)
     }
@@ -138,10 +138,10 @@ impl Configuration {
         let missing = || Failure::usage(format!("{}: there is no such file", path.display()));
         if path.extension().is_some_and(|extension| extension == "json") {
             let text = read(path)?.ok_or_else(missing)?;
-            json::parse(path, &text, &mut configuration).map_err(Failure::Usage)?;
+            json::parse(path, &text, &mut configuration).map_err(Failure::usage)?;
         } else if path.file_name().is_some_and(|name| name == "discovery.conf") {
             let text = read(path)?.ok_or_else(missing)?;
-            options::parse(path, &text, &mut configuration).map_err(Failure::Usage)?;
+            options::parse(path, &text, &mut configuration).map_err(Failure::usage)?;
         } else {
             configuration = Self::load_ini(path)?;
             if configuration.files.is_empty() {
@@ -159,7 +159,7 @@ impl Configuration {
         for (path, drop_in) in all {
             let Some(text) = read(&path)? else { continue };
             let mut file =
-                ini::parse(&path, &text, &mut configuration.warnings).map_err(Failure::Usage)?;
+                ini::parse(&path, &text, &mut configuration.warnings).map_err(Failure::usage)?;
             file.drop_in = drop_in;
             configuration.files.push(file);
         }

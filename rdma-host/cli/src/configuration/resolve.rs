@@ -29,7 +29,7 @@ pub(crate) struct Connection {
 impl Configuration {
     /// All controllers, in the order of the files.
     pub(crate) fn connections(&self) -> Result<Vec<Connection>, Failure> {
-        self.check_hosts().map_err(Failure::Usage)?;
+        self.check_hosts().map_err(Failure::usage)?;
         let main = self.files.iter().find(|file| !file.drop_in);
         Ok(self.files.iter().flat_map(|file| file.connections(main)).collect())
     }

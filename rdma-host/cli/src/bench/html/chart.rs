@@ -1,6 +1,6 @@
 //! Line charts as SVG that loads nothing from elsewhere.
 
-use std::fmt::Write;
+use std::{fmt::Write, iter::successors};
 
 /// Line chart.
 pub(super) struct Chart {
@@ -184,8 +184,10 @@ impl<'a> ScaledAxis<'a> {
         if low > high {
             (low, high) = (0.0, 1.0);
         }
-        let mut ticks = Vec::new();
-        match axis.scale {
+        let steps = |first: f64, step: f64, last: f64| {
+            successors(Some(first), move |at| Some(at + step)).take_while(move |&at| at <= last)
+        };
+        let ticks = match axis.scale {
             Scale::Linear => {
                 let step = nice_step(high.max(f64::MIN_POSITIVE));
                 low = 0.0;
@@ -194,27 +196,18 @@ impl<'a> ScaledAxis<'a> {
                     high = (high / step).ceil() * step;
                 }
                 high = high.max(step);
-                let mut tick = 0.0;
-                while tick <= high + step / 100.0 {
-                    ticks.push(tick);
-                    tick += step;
-                }
+                steps(0.0, step, high + step / 100.0).collect()
             }
             Scale::Log(base) => {
-                let (from, to) = (low.floor(), high.ceil().max(low.floor() + 1.0));
-                (low, high) = (from, to);
-                let mut tick = from;
-                while tick <= to {
-                    ticks.push(f64::from(base).powf(tick));
-                    tick += 1.0;
-                }
+                (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
+                steps(low, 1.0, high).map(|power| f64::from(base).powf(power)).collect()
             }
             Scale::Nines => {
                 (low, high) = (0.0, high.max(2.0));
                 let all = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
-                ticks.extend(all.into_iter().filter(|&tick| measure(tick) <= high + 0.01));
+                all.into_iter().filter(|&tick| measure(tick) <= high + 0.01).collect()
             }
-        }
+        };
         Self { axis, low, high, ticks }
     }
 
