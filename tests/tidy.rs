@@ -363,7 +363,7 @@ const LANGUAGE: [Language; 9] = [
     language("rdma-host/src/driver/", [124, 24, 8]),
     language("rdma-host/", [0, 0, 0]),
     language("soft-roce/fabric/", [0, 0, 0]),
-    language("soft-roce/", [106, 6, 0]),
+    language("soft-roce/", [0, 0, 0]),
     language("tests/", [0, 0, 0]),
     language("verbs/", [252, 56, 5]),
 ];

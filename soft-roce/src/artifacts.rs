@@ -71,7 +71,8 @@ impl Artifacts {
         Ok(Self { folder, after: None, deadline_factor: 1 })
     }
 
-    /// The same for a run with this time limit, on a machine whose deadlines are that much longer.
+    /// Deadlines of a run with this time limit, on a machine whose deadlines are longer by that
+    /// factor.
     pub(crate) fn deadlines(self, timeout: Option<Duration>, deadline_factor: u32) -> Self {
         let before = scaled(BEFORE_TIMEOUT, deadline_factor);
         let after = timeout.map(|limit| limit - before.min(limit / 2));

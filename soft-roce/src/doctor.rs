@@ -1,4 +1,4 @@
-//! What this machine can do, and why not more.
+//! Checks of this machine: the features that it has, and the reasons why it lacks others.
 
 use std::{env, fs, path::Path};
 
@@ -14,7 +14,7 @@ use crate::{
     run::{MEMORY_BYTES, cpu, memory, paths, trial},
 };
 
-/// How good a check's result is.
+/// Verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -31,9 +31,9 @@ pub enum Verdict {
 pub struct Check {
     /// The thing.
     pub subject: String,
-    /// How good it is.
+    /// Verdict of the check.
     pub verdict: Verdict,
-    /// What was found, and what to do.
+    /// Finding and remedy.
     pub text: String,
 }
 

@@ -1,11 +1,11 @@
-//! What can go wrong, each in one line: what happened, on whose side, and what to do next.
+//! Errors, each in one line: what happened, on whose side, and what to do next.
 
 use std::{io, path::PathBuf};
 
 /// The result of everything fallible in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong.
+/// Error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,11 +16,11 @@ pub enum Error {
         object: String,
         /// The attribute's file name.
         attribute: String,
-        /// What was to be written.
+        /// The value that was refused.
         value: String,
         /// The kernel's reason.
         source: io::Error,
-        /// What the kernel logged meanwhile.
+        /// Lines that the kernel logged meanwhile.
         kernel: Vec<String>,
     },
     /// The kernel has no such attribute.
@@ -36,7 +36,7 @@ pub enum Error {
     /// The guest ended before it ran the program.
     #[error("the guest did not start: {reason}; its kernel's messages are above")]
     Boot {
-        /// What is known of the reason.
+        /// The reason as far as it is known.
         reason: String,
     },
     /// The kernel did not compile.
@@ -61,7 +61,7 @@ pub enum Error {
          source with --source or a kernel with --kernel"
     )]
     Download {
-        /// Its name and version.
+        /// Name and version of the package.
         package: String,
         /// apt's reason.
         reason: String,
@@ -71,7 +71,7 @@ pub enum Error {
     Helper {
         /// The command line.
         command: String,
-        /// Its last words, or its status.
+        /// Last line of its output, or its status.
         reason: String,
     },
     /// A file operation on this machine failed.
@@ -89,7 +89,7 @@ pub enum Error {
     Machine {
         /// The machine.
         name: &'static str,
-        /// What is missing, and what to do.
+        /// The missing feature and the remedy.
         reason: String,
     },
     /// No folder has space for the guest's memory.
@@ -119,7 +119,7 @@ pub enum Error {
     /// The given kernel program is not there.
     #[error("{} is not a kernel program; give 6.12, 7, or a built `linux`", .0.display())]
     NoKernelProgram(
-        /// What was given.
+        /// The path that was given.
         PathBuf,
     ),
     /// No `soft-roce` program that could act as the guest's init.
@@ -130,7 +130,7 @@ pub enum Error {
     NoSource {
         /// The series.
         series: &'static str,
-        /// What was tried.
+        /// The packages that were tried.
         reason: String,
     },
     /// A file that should hold exported kernels is damaged, or is none.
@@ -138,7 +138,7 @@ pub enum Error {
     Archive {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the file.
         reason: String,
     },
     /// A change that the kernel needs does not fit its source.
@@ -146,7 +146,7 @@ pub enum Error {
     Patch {
         /// The change.
         change: &'static str,
-        /// What `patch` says.
+        /// Output of `patch`.
         reason: String,
     },
     /// A kernel was built, or is there, and does not work on this machine.
@@ -167,7 +167,7 @@ pub enum Error {
         series: &'static str,
         /// The processor architecture, in Debian's words.
         architecture: String,
-        /// What was tried.
+        /// The packages that were tried.
         reason: String,
     },
     /// The disk has no room for a build.
@@ -179,9 +179,9 @@ pub enum Error {
     NoSpace {
         /// The folder of the build.
         folder: PathBuf,
-        /// What is free there, in MB.
+        /// Free space in the folder, in MB.
         free: u64,
-        /// What a build takes, in MB.
+        /// Space that a build takes, in MB.
         needed: u64,
     },
     /// A folder cannot become a user space.
@@ -189,10 +189,10 @@ pub enum Error {
     Sysroot {
         /// The folder.
         folder: PathBuf,
-        /// Why, and what to do.
+        /// The reason and the remedy.
         reason: String,
     },
-    /// What `native` needs is missing.
+    /// A feature that `native` needs is missing.
     #[error("this kernel cannot be the test bed itself: {}; use `soft-roce run`", .0.join("; "))]
     NotNative(
         /// Each missing thing.
@@ -203,7 +203,7 @@ pub enum Error {
     Packages {
         /// The packages' names in Debian.
         packages: Vec<String>,
-        /// What to do.
+        /// The remedy.
         next: String,
     },
     /// A path that the kernel's command line cannot carry, or that does not exist.
@@ -211,13 +211,13 @@ pub enum Error {
     Path {
         /// The path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the path.
         reason: &'static str,
     },
     /// Wrong use of a command or of the library.
     #[error("{0}")]
     Usage(
-        /// What was wrong, and what is right.
+        /// The fault and the right use.
         String,
     ),
     /// The target file makes no sense.
@@ -225,13 +225,13 @@ pub enum Error {
     TargetFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The fault and its place.
         reason: String,
     },
     /// No kernel of that name.
     #[error("no kernel {0:?}; known are 6.12, 7, or the path of a built `linux` program")]
     UnknownKernel(
-        /// What was given.
+        /// The name that was given.
         String,
     ),
 }

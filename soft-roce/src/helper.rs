@@ -30,7 +30,7 @@ pub(crate) fn system(program: &str) -> Command {
     find(program).map_or_else(|| Command::new(program), Command::new)
 }
 
-/// Whether a program of this name is on the search path or in the usual system folders.
+/// Tells if there is a program of this name on the search path or in the usual system folders.
 pub(crate) fn exists(program: &str) -> bool {
     find(program).is_some()
 }

@@ -1,4 +1,4 @@
-//! The same bed on this machine's own kernel, where that has rxe and nvmet.
+//! The test bed on this machine's own kernel, where that has rxe and nvmet.
 
 use std::{fmt, fs, path::Path};
 
@@ -20,14 +20,14 @@ const LINK: &str = "rxe_softroce0";
 /// The largest rxe packet carries 4,096 bytes of payload and needs room for its headers.
 const MTU: &str = "4400";
 
-/// What stands of the bed on this machine.
+/// Parts of the bed that exist on this machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// Whether our RDMA device is there.
+    /// Our RDMA device exists.
     pub device: bool,
     /// The target as text; none when the kernel has no target at all.
     pub target: Option<String>,
-    /// Why this machine cannot be the bed, where it can't.
+    /// Reasons why this machine cannot be the bed.
     pub missing: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ pub fn down() -> Result<()> {
     Ok(())
 }
 
-/// What stands, and what is missing.
+/// Parts of the bed that exist, and the features that are missing.
 #[must_use]
 pub fn status() -> Status {
     let state: Option<State> = TargetRoot::native().state().ok();

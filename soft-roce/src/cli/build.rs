@@ -40,7 +40,7 @@ pub(crate) struct Build {
     /// Look for a newer source, or that of a series that was replaced, although a kernel is there
     #[arg(long)]
     refresh: bool,
-    /// How many compilers run at once [default: one per processor]
+    /// Number of compilers that run at once [default: one per processor]
     #[arg(long, short)]
     jobs: Option<usize>,
     /// Build nothing: print the key that the kernel would have in the cache

@@ -39,7 +39,7 @@ pub(crate) struct Run {
     /// where that cannot run
     #[arg(long, env = soft_roce::MACHINE_VARIABLE, default_value = "auto")]
     machine: Machine,
-    /// How many processors the guest has; more than one needs --machine qemu [default: 1]
+    /// Number of processors of the guest; more than one needs --machine qemu [default: 1]
     #[arg(long, value_name = "N")]
     cpus: Option<usize>,
     /// The user space, instead of this machine's: a folder as `soft-roce sysroot` makes it, with

@@ -54,7 +54,7 @@ pub(crate) enum Target {
        soft-roce target set backing NQN NSID ATTRIBUTE VALUE
        soft-roce target set PATH VALUE")]
     Set {
-        /// What, and to what
+        /// The object, its attribute and the value
         #[arg(required = true, num_args = 1.., allow_hyphen_values = true)]
         words: Vec<String>,
     },
@@ -76,12 +76,12 @@ pub(crate) enum Target {
     },
 }
 
-/// What is linked to what.
+/// Object that a subsystem is linked to.
 #[derive(Subcommand)]
 pub(crate) enum Attachment {
     /// A port
     Port {
-        /// Its number
+        /// The port's number
         id: u16,
         /// The subsystem
         nqn: String,
@@ -90,27 +90,27 @@ pub(crate) enum Attachment {
 
 impl Target {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let place = TargetRoot::here();
+        let root = TargetRoot::here();
         match self {
-            Self::Allow { nqn, host } => place.allow(&nqn, &host)?,
-            Self::Disallow { nqn, host } => place.disallow(&nqn, &host)?,
-            Self::Down => place.down()?,
-            Self::Fatal { nqn, controller } => place.fatal(&nqn, controller)?,
-            Self::Link { what: Attachment::Port { id, nqn } } => place.link(id, &nqn)?,
+            Self::Allow { nqn, host } => root.allow(&nqn, &host)?,
+            Self::Disallow { nqn, host } => root.disallow(&nqn, &host)?,
+            Self::Down => root.down()?,
+            Self::Fatal { nqn, controller } => root.fatal(&nqn, controller)?,
+            Self::Link { what: Attachment::Port { id, nqn } } => root.link(id, &nqn)?,
             Self::Set { words } => {
                 let words: Vec<_> = words.iter().map(String::as_str).collect();
-                place.set(&words)?;
+                root.set(&words)?;
             }
-            Self::Show { json } => return show(&place, json),
-            Self::Unlink { what: Attachment::Port { id, nqn } } => place.unlink(id, &nqn)?,
-            Self::Up { file } => TargetFile::load(&file)?.up(&place)?,
+            Self::Show { json } => return show(&root, json),
+            Self::Unlink { what: Attachment::Port { id, nqn } } => root.unlink(id, &nqn)?,
+            Self::Up { file } => TargetFile::load(&file)?.up(&root)?,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn show(place: &TargetRoot, json: bool) -> Result<ExitCode> {
-    let state = place.state()?;
+fn show(root: &TargetRoot, json: bool) -> Result<ExitCode> {
+    let state = root.state()?;
     let text = if json {
         serde_json::to_string_pretty(&state).expect("a state has a JSON form")
     } else {

@@ -144,7 +144,7 @@ fn drain(mut outputs: Vec<(File, Stream)>, stopped: &PipeReader, line: &SharedLi
     }
 }
 
-/// Whether each of the files has data or has ended; the stop pipe comes last.
+/// Tells of each file if it has data or has ended; the stop pipe comes last.
 fn ready(outputs: &[(File, Stream)], stop: Option<&PipeReader>) -> io::Result<Vec<bool>> {
     let mut waited: Vec<_> =
         outputs.iter().map(|(file, _)| PollFd::new(file, PollFlags::IN)).collect();

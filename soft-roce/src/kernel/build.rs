@@ -23,10 +23,10 @@ use crate::{
 /// Names a source tree or tarball to build from, in place of a package.
 pub const SOURCE_VARIABLE: &str = "SOFT_ROCE_KERNEL_SOURCE";
 
-/// How many lines of the log a failed build shows.
+/// Number of the log's last lines that a failed build shows.
 const TAIL_LINES: usize = 20;
 
-/// How many errors from further up it shows as well.
+/// Number of errors from further up that it shows as well.
 const ERROR_LINES: usize = 5;
 
 /// A check of a kernel program that was just built; it fails with the cause when the kernel does
@@ -65,14 +65,14 @@ impl Build {
         self
     }
 
-    /// How many compilers run at once.
+    /// Sets the number of compilers that run at once.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs.max(1);
         self
     }
 
-    /// The kernel of this build if it is in the cache; asks nobody.
+    /// The kernel of this build if it is in the cache; downloads nothing.
     #[must_use]
     pub fn cached(&self, cache: &Cache) -> Option<PathBuf> {
         let replacement = || match self.source {

@@ -93,7 +93,7 @@ impl Cache {
         fs::rename(&fresh, self.pointer(name)).map_err(Error::io("rename", &fresh))
     }
 
-    /// Takes the lock of that name; calls `on_wait` first when somebody else holds it.
+    /// Takes the lock of that name; calls `on_wait` first if another process holds it.
     pub(crate) fn lock(&self, name: &str, on_wait: impl FnOnce()) -> Result<Lock> {
         // Programs are executed from here: no other user may change them, whatever the umask.
         let mut folder = DirBuilder::new();

@@ -14,7 +14,7 @@ use crate::{Error, Result, kernel::patch::Patched};
 /// The description's file name in an entry of the cache.
 pub(crate) const FILE: &str = "kernel.json";
 
-/// What a kernel was made of.
+/// Description of a kernel: its source, patches and configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelInfo {
     /// The source's version; the same version means the same source.
@@ -43,7 +43,7 @@ impl KernelInfo {
         fs::write(path, text).map_err(Error::io("write", path))
     }
 
-    /// What this kernel lacks, one line each, for messages.
+    /// Features that this kernel lacks, one line each, for messages.
     #[must_use]
     pub fn limits(&self) -> Vec<String> {
         let mut limits = Vec::new();

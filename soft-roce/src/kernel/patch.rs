@@ -14,7 +14,7 @@ use crate::{Error, Result, helper};
 struct Change {
     /// The change in a few words, for messages.
     name: &'static str,
-    /// Whether a kernel that needs the change and does not get it is of no use on some machines.
+    /// A kernel that needs the change and does not get it is of no use on some machines.
     required: bool,
     /// The forms of the change for different versions of the source.
     forms: &'static [Form],

@@ -28,7 +28,7 @@ pub(crate) const LINE_VARIABLE: &str = "SOFT_ROCE_LINE";
 /// Tells the guest's init where the kernel's modules are.
 pub(crate) const MODULES_VARIABLE: &str = "SOFT_ROCE_MODULES";
 
-/// What a kernel that was booted to see whether it boots says at its end.
+/// Line that a kernel under probe prints at its end.
 pub(crate) const PROBE_ANSWER: &str = "soft-roce: the probe has booted";
 
 /// Time for devices to appear once their modules are loaded.

@@ -1,4 +1,4 @@
-//! Whether KVM works here. That `/dev/kvm` exists proves nothing: in a virtual machine without
+//! Check that KVM works. That `/dev/kvm` exists proves nothing: in a virtual machine without
 //! nested virtualization, and under some hypervisors with it, a guest dies when it starts.
 
 use std::{

@@ -23,7 +23,7 @@ const ENDS: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
 /// A module that can be loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Module {
-    /// Its file, below the kernel's folder.
+    /// Path of the file, below the kernel's folder.
     pub(super) path: String,
     /// Names and aliases of what has to be loaded before it.
     before: Vec<String>,
@@ -78,7 +78,7 @@ impl Index {
         order
     }
 
-    /// Whether a name or alias is a module's, or is built into the kernel.
+    /// Tells if a name or alias is a module's, or is built into the kernel.
     pub(super) fn knows(&self, name: &str) -> bool {
         let plain = plain(name);
         self.built_in.contains(&plain)

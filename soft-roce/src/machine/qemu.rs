@@ -142,7 +142,7 @@ impl FromStr for Architecture {
 pub(crate) struct QemuSpec {
     program: PathBuf,
     architecture: Architecture,
-    /// Why the processor is emulated; none with KVM.
+    /// Reason why the processor is emulated; none with KVM.
     emulated: Option<String>,
     cpus: usize,
     /// The part of the initramfs that holds modules.
@@ -159,7 +159,7 @@ impl QemuSpec {
         self.sysroot.as_ref()
     }
 
-    /// Whether the processor is emulated, which takes ten to twenty times as long.
+    /// Tells if the processor is emulated, which takes ten to twenty times as long.
     pub(crate) fn is_emulated(&self) -> bool {
         self.emulated.is_some()
     }

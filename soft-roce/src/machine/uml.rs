@@ -98,7 +98,7 @@ pub(crate) fn arguments(launch: &LaunchSpec, folder: &Path, line: [&OwnedFd; 2])
     arguments
 }
 
-/// Whether a kernel is given as a program, and not as a file that is loaded, as a distribution's
+/// Tells if a kernel is given as a program, and not as a file that is loaded, as a distribution's
 /// `vmlinuz` is.
 pub(crate) fn is_program(kernel: &Kernel) -> bool {
     let Kernel::Program(path) = kernel else { return false };

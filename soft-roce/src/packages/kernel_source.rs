@@ -28,11 +28,11 @@ pub(crate) struct SourcePackage {
     /// Size of the package's file, in bytes; 0 for an installed one.
     pub(crate) size: u64,
     pub(crate) release: Release,
-    place: Place,
+    origin: Origin,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Origin {
     Installed(PathBuf),
     Archive(Apt),
 }
@@ -103,9 +103,9 @@ impl SourcePackage {
 
     /// Leaves the tarball with the source in `folder`, or finds it where it is installed.
     pub(crate) fn tarball(&self, folder: &Path) -> Result<PathBuf> {
-        let apt = match &self.place {
-            Place::Installed(tarball) => return Ok(tarball.clone()),
-            Place::Archive(apt) => apt,
+        let apt = match &self.origin {
+            Origin::Installed(tarball) => return Ok(tarball.clone()),
+            Origin::Archive(apt) => apt,
         };
         let Self { name, version, size, .. } = self;
         let size = size / 1_000_000;
@@ -122,7 +122,7 @@ impl SourcePackage {
 
     /// Fills in what only the package's record tells.
     fn resolve(mut self) -> Result<Self> {
-        if let Place::Archive(apt) = &self.place {
+        if let Origin::Archive(apt) = &self.origin {
             let record = apt.record(&self.name)?;
             self.version = field(&record, "Version").unwrap_or_default().into();
             self.size = field(&record, "Size").and_then(|size| size.parse().ok()).unwrap_or(0);
@@ -132,9 +132,11 @@ impl SourcePackage {
 
     fn words(&self) -> String {
         let Self { name, version, size, .. } = self;
-        match self.place {
-            Place::Installed(_) => format!("{name} {version}, which is installed"),
-            Place::Archive(_) => format!("{name} {version}, a download of {} MB", size / 1_000_000),
+        match self.origin {
+            Origin::Installed(_) => format!("{name} {version}, which is installed"),
+            Origin::Archive(_) => {
+                format!("{name} {version}, a download of {} MB", size / 1_000_000)
+            }
         }
     }
 }
@@ -150,8 +152,8 @@ fn installed() -> Vec<SourcePackage> {
 fn installed_in(root: &Path, line: &str) -> Option<SourcePackage> {
     let (name, version) = line.strip_prefix("installed ")?.split_once(' ')?;
     let release = Release::of_package(name)?;
-    let place = Place::Installed(tarball_below(root, name)?);
-    Some(SourcePackage { name: name.into(), version: version.into(), size: 0, release, place })
+    let origin = Origin::Installed(tarball_below(root, name)?);
+    Some(SourcePackage { name: name.into(), version: version.into(), size: 0, release, origin })
 }
 
 /// Debian puts the tarball in `usr/src`, Ubuntu in a folder there.
@@ -221,8 +223,8 @@ fn machine(cache: &Cache, lists: Lists) -> Result<Vec<SourcePackage>> {
 /// The source packages that one apt state offers; versions come later.
 fn offered(apt: &Apt) -> Result<Vec<SourcePackage>> {
     let found = apt.names("linux-source-[0-9]")?.into_iter().filter_map(|name| {
-        let (release, place) = (Release::of_package(&name)?, Place::Archive(apt.clone()));
-        Some(SourcePackage { name, version: String::new(), size: 0, release, place })
+        let (release, origin) = (Release::of_package(&name)?, Origin::Archive(apt.clone()));
+        Some(SourcePackage { name, version: String::new(), size: 0, release, origin })
     });
     Ok(found.collect())
 }

@@ -9,13 +9,13 @@ use crate::{Error, Result};
 /// The bed's address inside every guest: the first RDMA device, and the target.
 pub const ADDRESS: &str = "10.10.10.1";
 
-/// The same place by IPv6.
+/// IPv6 address of the same interface.
 pub const ADDRESS_V6: &str = "fd10:10:10::1";
 
 /// The address of siw where there is rxe as well.
 pub const SECOND_ADDRESS: &str = "10.10.11.1";
 
-/// The same place by IPv6.
+/// IPv6 address of the second interface.
 pub const SECOND_ADDRESS_V6: &str = "fd10:10:11::1";
 
 /// The kind of RDMA device that a guest has.

@@ -177,13 +177,13 @@ fn kill_guest(folder: &Path) {
     }
 }
 
-/// Whether a process of that session has not ended.
+/// Tells if a process of that session has not ended.
 fn is_in(pid: Pid, session: Pid) -> bool {
     let session = session.as_raw_nonzero().get();
     process::stat(pid).is_some_and(|stat| stat.session == session && stat.state != 'Z')
 }
 
-/// Whether a process executes the guest's kernel program, or the kernel's stub for its programs,
+/// Tells if a process executes the guest's kernel program, or the kernel's stub for its programs,
 /// which is a file without a name. A process id of the session may have been reused.
 fn is_of_guest(pid: Pid, kernel: &Path) -> bool {
     let link = fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()));

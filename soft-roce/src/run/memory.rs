@@ -138,7 +138,7 @@ fn used(folder: &Path, run: &Path) -> u64 {
         .sum()
 }
 
-/// Whether memory that lies there cannot be executed, as a guest's programs are.
+/// Tells if memory in this folder cannot be executed, as a guest's programs are.
 fn is_noexec(folder: &Path) -> bool {
     statvfs(folder).is_ok_and(|about| about.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }

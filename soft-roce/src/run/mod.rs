@@ -134,7 +134,7 @@ impl Guest {
         self
     }
 
-    /// How many processors the guest has; 1 by default. User-Mode Linux has no more.
+    /// Sets the number of processors; 1 by default. User-Mode Linux has no more.
     #[must_use]
     pub fn cpus(mut self, cpus: usize) -> Self {
         self.cpus = Some(cpus.max(1));
@@ -439,7 +439,7 @@ impl Guest {
     }
 }
 
-/// Whether this process runs in a guest.
+/// Tells if this process runs in a guest.
 #[must_use]
 pub fn is_guest() -> bool {
     Path::new(spec::GUEST_MARKER).exists()

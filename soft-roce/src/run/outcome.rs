@@ -61,7 +61,7 @@ impl Outcome {
         u8::try_from(number).unwrap_or(101)
     }
 
-    /// Whether the program succeeded and the kernel logged no fatal message.
+    /// Tells if the program succeeded and the kernel logged no fatal message.
     #[must_use]
     pub fn success(&self) -> bool {
         self.status() == 0

@@ -29,7 +29,7 @@ pub(crate) fn private_base() -> Result<PathBuf> {
     })
 }
 
-/// Whether this user may create files in the folder, and no other user may rename or remove them:
+/// Tells if this user may create files in the folder, and no other user may rename or remove them:
 /// by its mode or that of a folder above it.
 pub(crate) fn is_trusted(folder: &Path) -> bool {
     let Ok(real) = folder.canonicalize() else { return false };
@@ -38,13 +38,13 @@ pub(crate) fn is_trusted(folder: &Path) -> bool {
     writable(&real) && real.ancestors().all(|above| above.metadata().is_ok_and(is_safe))
 }
 
-/// Whether the guest cannot see this path because one of its own file systems is on top.
+/// Tells if the guest cannot see this path because one of its own file systems is on top.
 pub(crate) fn is_covered(path: &Path) -> bool {
     let path = path.canonicalize().unwrap_or_else(|_| path.into());
     COVERED.iter().any(|covered| path.starts_with(covered))
 }
 
-/// Whether the kernel's command line can carry this path.
+/// Tells if the kernel's command line can carry this path.
 fn is_plain(path: &Path) -> bool {
     let special = |letter: char| letter.is_whitespace() || "\"',".contains(letter);
     path.to_str().is_some_and(|path| !path.contains(special))

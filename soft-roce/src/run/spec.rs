@@ -39,7 +39,7 @@ pub(crate) struct GuestSpec {
     pub(crate) counter_mhz: Option<f64>,
     /// Factor by which deadlines are longer than on a machine of ordinary speed.
     pub(crate) deadline_factor: u32,
-    /// What to keep of a run that fails.
+    /// Files to keep of a run that fails.
     pub(crate) artifacts: Option<Artifacts>,
 }
 

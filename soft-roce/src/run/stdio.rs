@@ -112,7 +112,7 @@ impl Output {
     }
 }
 
-/// Whether this process's standard output and error are the same file.
+/// Tells if this process's standard output and error are the same file.
 pub(crate) fn output_is_error() -> bool {
     let (Ok(output), Ok(error)) = (fstat(io::stdout()), fstat(io::stderr())) else { return false };
     let identity = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino, stat.st_rdev);
@@ -150,13 +150,13 @@ impl Relay<'_> {
     ///
     /// The caller keeps a writer of its own open until the reaper has one, so that a read of no
     /// bytes always means the end.
-    pub(crate) fn pump_output(&self, pipe: &OwnedFd, outputs: [Output; 2]) {
+    pub(crate) fn relay_output(&self, pipe: &OwnedFd, outputs: [Output; 2]) {
         let mut reader = Reader::default();
         if self.read_frames(pipe, &mut reader, outputs).is_err() {
             self.tell(Event::InvalidFrame);
-        } else if let Some(frame) = reader.partial_frame() {
+        } else if let Some((kind, bytes)) = reader.partial_frame() {
             // The kernel was killed in the middle of it.
-            self.deliver(frame, outputs);
+            self.deliver(kind, bytes, outputs);
         }
         self.tell(Event::OutputEnded);
     }
@@ -185,15 +185,15 @@ impl Relay<'_> {
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            while let Some(frame) = reader.poll_frame()? {
-                self.deliver(frame, outputs);
+            while let Some((kind, bytes)) = reader.poll_frame()? {
+                self.deliver(kind, bytes, outputs);
             }
         }
         Ok(())
     }
 
     /// Sends standard input to the guest.
-    pub(crate) fn pump_input(&self, pipe: &OwnedFd, input: Input) {
+    pub(crate) fn relay_input(&self, pipe: &OwnedFd, input: Input) {
         let sent = match input {
             Input::Null => Ok(()),
             Input::Bytes(bytes) => {
@@ -255,7 +255,7 @@ impl Relay<'_> {
         Ok(())
     }
 
-    fn deliver(&self, (kind, bytes): (Kind, Vec<u8>), [output, error]: [Output; 2]) {
+    fn deliver(&self, kind: Kind, bytes: Vec<u8>, [output, error]: [Output; 2]) {
         match kind {
             Kind::Output => self.put(output, 0, &bytes),
             Kind::Error => self.put(error, 1, &bytes),

@@ -72,7 +72,7 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunDir, log: &Path) -> R
     let mut kernel_log = fs::File::open(log).map_err(cannot_read)?;
     let ending = thread::scope(|scope| {
         scope.spawn(|| forward_reports(BufReader::new(reports), &sender));
-        scope.spawn(|| relay.pump_output(&output_pipe, outputs));
+        scope.spawn(|| relay.relay_output(&output_pipe, outputs));
         let mut input = Some(input);
         let start_input = || {
             if guest.interactive {
@@ -80,7 +80,7 @@ pub(crate) fn run(guest: Guest, program: &Path, folder: RunDir, log: &Path) -> R
                 let _ = terminal::make_raw(io::stdin());
             }
             let input = input.take().unwrap_or_default();
-            scope.spawn(|| relay.pump_input(&input_pipe, input));
+            scope.spawn(|| relay.relay_input(&input_pipe, input));
         };
         supervisor.handle_events(&events, start_input);
         supervisor.finish()
@@ -185,7 +185,7 @@ struct Supervisor<'a> {
     status: Option<RunStatus>,
     /// The first reason for an end without a status.
     reason: Option<RunStatus>,
-    /// How the kernel ended, as the reaper reported it.
+    /// End of the kernel, as the reaper reported it.
     kernel_end: Option<String>,
     booted: bool,
     killing: bool,

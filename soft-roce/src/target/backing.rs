@@ -33,11 +33,11 @@ impl BackingDevice {
     }
 
     /// Removes the device, except for the user's file.
-    pub(super) fn remove(&self, place: &TargetRoot) -> Result<()> {
+    pub(super) fn remove(&self, root: &TargetRoot) -> Result<()> {
         match self {
             Self::File(_) => Ok(()),
             Self::Loop(device) => helper::check(helper::system("losetup").arg("-d").arg(device)),
-            Self::NullBlk(name) => place.null_blk(name)?.remove(),
+            Self::NullBlk(name) => root.null_blk(name)?.remove(),
             Self::Ram(path) => fs::remove_file(path).map_err(Error::io("remove", path)),
         }
     }
@@ -45,12 +45,12 @@ impl BackingDevice {
 
 impl Backing {
     /// Makes the device, with this name.
-    pub(super) fn make(&self, place: &TargetRoot, name: &str) -> Result<BackingDevice> {
+    pub(super) fn make(&self, root: &TargetRoot, name: &str) -> Result<BackingDevice> {
         match self {
-            Self::NullBlk(null) => null.make(place, name),
+            Self::NullBlk(null) => null.make(root, name),
             Self::File(file) => file.make(),
             Self::Ram(ram) => {
-                let folder = place.own.join("ram");
+                let folder = root.own.join("ram");
                 fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
                 let path = folder.join(name);
                 grow(&path, ram.size)?;
@@ -71,11 +71,11 @@ impl Backing {
 }
 
 impl NullBlk {
-    fn make(&self, place: &TargetRoot, name: &str) -> Result<BackingDevice> {
-        let node = place.null_blk(name)?;
+    fn make(&self, root: &TargetRoot, name: &str) -> Result<BackingDevice> {
+        let node = root.null_blk(name)?;
         node.create()?;
         let made = BackingDevice::NullBlk(name.into());
-        self.set_up(&node).inspect_err(|_| drop(made.remove(place)))?;
+        self.set_up(&node).inspect_err(|_| drop(made.remove(root)))?;
         Ok(made)
     }
 

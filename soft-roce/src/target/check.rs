@@ -16,11 +16,11 @@ pub(super) fn check(target: &Target) -> Checked {
     }
     unique("subsystem", target.subsystems.iter().map(|subsystem| &subsystem.nqn))?;
     unique("host", target.hosts.iter().map(|host| &host.nqn))?;
-    let numbered = (1..).zip(&target.ports).map(|(place, port)| port.id.unwrap_or(place));
+    let numbered = (1..).zip(&target.ports).map(|(position, port)| port.id.unwrap_or(position));
     unique("port", numbered)?;
     target.hosts.iter().try_for_each(|host| name("host", &host.nqn))?;
     target.subsystems.iter().try_for_each(subsystem)?;
-    (1..).zip(&target.ports).try_for_each(|(place, port)| self::port(target, place, port))
+    (1..).zip(&target.ports).try_for_each(|(position, port)| self::port(target, position, port))
 }
 
 fn subsystem(subsystem: &Subsystem) -> Checked {
@@ -78,8 +78,8 @@ fn block(size: u32) -> Checked {
     Err(format!("block_size {size}: must be 512, 1024, 2048 or 4096"))
 }
 
-fn port(target: &Target, place: u16, port: &Port) -> Checked {
-    let id = port.id.unwrap_or(place);
+fn port(target: &Target, position: u16, port: &Port) -> Checked {
+    let id = port.id.unwrap_or(position);
     let known = |nqn: &&String| target.subsystems.iter().any(|one| one.nqn == **nqn);
     if let Some(nqn) = port.subsystems.iter().flatten().find(|nqn| !known(nqn)) {
         return Err(format!("port {id}: no subsystem {nqn} in this file"));

@@ -23,7 +23,7 @@ pub struct TargetRoot {
     pub(crate) debug: PathBuf,
     /// This program's own folder, on a tmpfs.
     pub(crate) own: PathBuf,
-    /// Whether every object of the target may be removed, as in a guest.
+    /// Every object of the target may be removed, as in a guest.
     pub(crate) exclusive: bool,
 }
 
@@ -108,7 +108,7 @@ pub(super) fn child(folder: &Path, name: &str) -> Result<PathBuf> {
     Err(Error::Usage(format!("{name:?} cannot be the name of an object of the target")))
 }
 
-/// Whether a name is one that the kernel's attributes have: letters, digits and underscores.
+/// Tells if a name is one that the kernel's attributes have: letters, digits and underscores.
 pub(super) fn is_attribute(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

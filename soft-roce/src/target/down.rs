@@ -30,19 +30,19 @@ impl TargetRoot {
 impl Record {
     /// Removes all objects, in the order that the kernel asks for; goes on after a failure and
     /// returns the first.
-    pub(super) fn remove(&self, place: &TargetRoot) -> Result<()> {
+    pub(super) fn remove(&self, root: &TargetRoot) -> Result<()> {
         let mut failures = Failures::default();
         for &id in &self.ports {
-            failures.take(place.port(id).and_then(|port| remove_port(&port)));
+            failures.take(root.port(id).and_then(|port| remove_port(&port)));
         }
         for nqn in &self.subsystems {
-            failures.take(place.subsystem(nqn).and_then(|node| remove_subsystem(&node)));
+            failures.take(root.subsystem(nqn).and_then(|node| remove_subsystem(&node)));
         }
         for nqn in &self.hosts {
-            failures.take(place.host(nqn).and_then(|host| host.remove()));
+            failures.take(root.host(nqn).and_then(|host| host.remove()));
         }
         for backing in &self.backings {
-            failures.take(backing.remove(place));
+            failures.take(backing.remove(root));
         }
         failures.first.map_or(Ok(()), Err)
     }

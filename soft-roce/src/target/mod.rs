@@ -62,15 +62,15 @@ pub struct Host {
 pub struct Subsystem {
     /// NVMe qualified name; any of 1 to 223 bytes that Linux accepts.
     pub nqn: String,
-    /// Its serial number.
+    /// Serial number.
     pub serial: Option<String>,
-    /// Its model.
+    /// Model.
     pub model: Option<String>,
-    /// Its firmware revision.
+    /// Firmware revision.
     pub firmware: Option<String>,
     /// NVMe version that it reports, for example `1.4`.
     pub version: Option<String>,
-    /// Whether every host may connect; yes, unless `hosts` names some.
+    /// Every host may connect; yes, unless `hosts` names some.
     pub allow_any_host: Option<bool>,
     /// The hosts that may connect.
     #[serde(default)]
@@ -95,13 +95,13 @@ pub struct Namespace {
     /// Backing device.
     #[serde(default)]
     pub backing: Backing,
-    /// Its UUID.
+    /// UUID.
     pub uuid: Option<String>,
-    /// Its NGUID.
+    /// NGUID.
     pub nguid: Option<String>,
-    /// Its ANA group; 1 by default.
+    /// ANA group; 1 by default.
     pub ana_group: Option<u32>,
-    /// Whether it is enabled; yes by default.
+    /// The namespace is enabled; yes by default.
     pub enable: Option<bool>,
 }
 
@@ -124,10 +124,10 @@ pub struct FileBacking {
     /// Path, relative to the target file's folder; created when it does not exist and `size` is
     /// given.
     pub path: PathBuf,
-    /// Its size.
+    /// Size of the file.
     #[serde(default, deserialize_with = "optional_size")]
     pub size: Option<u64>,
-    /// Whether the page cache is used; yes by default, because some file systems need it.
+    /// The page cache is used; yes by default, because some file systems need it.
     pub buffered_io: Option<bool>,
     /// Size of a block, set by a loop device; the file system's by default.
     pub block_size: Option<u32>,
@@ -137,12 +137,12 @@ pub struct FileBacking {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NullBlk {
-    /// Its size, in whole MiB.
+    /// Size of the device, in whole MiB.
     #[serde(deserialize_with = "size_text")]
     pub size: u64,
     /// The size of a block: 512, 1024, 2048 or 4096.
     pub block_size: u32,
-    /// Whether it keeps what is written; yes by default.
+    /// The device keeps what is written; yes by default.
     pub memory_backed: bool,
     /// Time of each command in nanoseconds; none by default.
     pub completion_nsec: Option<u64>,
@@ -155,7 +155,7 @@ pub struct NullBlk {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ram {
-    /// Its size.
+    /// Size of the file.
     #[serde(deserialize_with = "size_text")]
     pub size: u64,
 }
@@ -200,7 +200,7 @@ pub struct Referral {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnaGroup {
-    /// Its number, 1 to 128.
+    /// Number of the port, 1 to 128.
     pub id: u32,
     /// State at that port.
     pub state: AnaState,
@@ -258,7 +258,7 @@ impl Target {
 }
 
 impl Subsystem {
-    /// Whether every host may connect.
+    /// Tells if every host may connect.
     #[must_use]
     pub fn allows_any_host(&self) -> bool {
         self.allow_any_host.unwrap_or(self.hosts.is_empty())
@@ -266,7 +266,7 @@ impl Subsystem {
 
     /// Namespaces with their numbers.
     pub fn numbered(&self) -> impl Iterator<Item = (u32, &Namespace)> {
-        (1..).zip(&self.namespaces).map(|(place, one)| (one.nsid.unwrap_or(place), one))
+        (1..).zip(&self.namespaces).map(|(position, one)| (one.nsid.unwrap_or(position), one))
     }
 }
 

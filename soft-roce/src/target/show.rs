@@ -19,9 +19,9 @@ pub struct State {
 /// A subsystem.
 #[derive(Clone, Debug, Serialize)]
 pub struct SubsystemState {
-    /// Its name.
+    /// NQN of the subsystem.
     pub nqn: String,
-    /// Whether every host may connect.
+    /// Every host may connect.
     pub allow_any_host: bool,
     /// The hosts that may connect.
     pub hosts: Vec<String>,
@@ -37,31 +37,31 @@ pub struct SubsystemState {
 /// A namespace.
 #[derive(Clone, Debug, Serialize)]
 pub struct NamespaceState {
-    /// Its number.
+    /// Namespace id.
     pub nsid: String,
-    /// Whether it is enabled.
+    /// The namespace is enabled.
     pub enabled: bool,
     /// Path of the backing device.
     pub device: String,
-    /// Its ANA group.
+    /// ANA group.
     pub ana_group: String,
 }
 
 /// A controller: the association of a host with a subsystem.
 #[derive(Clone, Debug, Serialize)]
 pub struct Controller {
-    /// Its name, `ctrl` and its number.
+    /// Name of the controller, `ctrl` and its number.
     pub name: String,
     /// The host.
     pub host: String,
-    /// Its state.
+    /// State of the controller.
     pub state: String,
 }
 
 /// A port.
 #[derive(Clone, Debug, Serialize)]
 pub struct PortState {
-    /// Its number.
+    /// Number of the port.
     pub id: String,
     /// IP address.
     pub address: String,

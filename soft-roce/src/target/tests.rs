@@ -148,7 +148,7 @@ fn names_from_the_command_line_stay_in_their_folder() {
     let outside = folder.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("state"), "kept").unwrap();
-    let place = TargetRoot { config, debug: folder.path().into(), own, exclusive: true };
+    let root = TargetRoot { config, debug: folder.path().into(), own, exclusive: true };
     let up = "../../../outside";
     let refused = |result: crate::Result<()>| {
         let error = result.unwrap_err().to_string();
@@ -163,14 +163,14 @@ fn names_from_the_command_line_stay_in_their_folder() {
         &["host", "h", "/etc/x", "x"],
         &["port", "1", "..", "x"],
     ] {
-        refused(place.set(words));
+        refused(root.set(words));
     }
-    refused(place.fatal("../outside", None));
-    refused(place.link(1, up));
-    refused(place.unlink(1, up));
-    refused(place.allow("s", "."));
-    refused(place.allow("s", ""));
-    refused(place.disallow("s", "../x"));
+    refused(root.fatal("../outside", None));
+    refused(root.link(1, up));
+    refused(root.unlink(1, up));
+    refused(root.allow("s", "."));
+    refused(root.allow("s", ""));
+    refused(root.disallow("s", "../x"));
     assert_eq!(fs::read_to_string(outside.join("state")).unwrap(), "kept");
 }
 

@@ -21,18 +21,18 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn load(place: &TargetRoot) -> Self {
-        let text = fs::read(place.own.join("target.json")).unwrap_or_default();
+    pub(super) fn load(root: &TargetRoot) -> Self {
+        let text = fs::read(root.own.join("target.json")).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    pub(super) fn store(&self, place: &TargetRoot) -> Result<()> {
+    pub(super) fn store(&self, root: &TargetRoot) -> Result<()> {
         let text = serde_json::to_vec(self).expect("a record always has a JSON form");
         // Private, because the record decides what `down` removes.
         let mut folder = fs::DirBuilder::new();
-        let made = folder.recursive(true).mode(0o700).create(&place.own);
-        made.map_err(Error::io("create", &place.own))?;
-        let path = place.own.join("target.json");
+        let made = folder.recursive(true).mode(0o700).create(&root.own);
+        made.map_err(Error::io("create", &root.own))?;
+        let path = root.own.join("target.json");
         let _ = fs::remove_file(&path);
         let written = spec::create_private(&path).and_then(|mut file| file.write_all(&text));
         written.map_err(Error::io("write", &path))
@@ -52,23 +52,23 @@ impl Target {
     /// # Errors
     ///
     /// What the kernel refused, with its reason.
-    pub fn up(&self, place: &TargetRoot) -> Result<()> {
-        place.nvmet()?;
-        let mut maker = Maker { place, made: Record::default() };
+    pub fn up(&self, root: &TargetRoot) -> Result<()> {
+        root.nvmet()?;
+        let mut maker = Maker { root, made: Record::default() };
         let outcome = maker.target(self);
         if let Err(error) = outcome {
             // The first error explains any that follow.
-            let _ = maker.made.remove(place);
+            let _ = maker.made.remove(root);
             return Err(error);
         }
-        let mut record = Record::load(place);
+        let mut record = Record::load(root);
         record.merge(maker.made);
-        record.store(place)
+        record.store(root)
     }
 }
 
 struct Maker<'a> {
-    place: &'a TargetRoot,
+    root: &'a TargetRoot,
     made: Record,
 }
 
@@ -89,7 +89,7 @@ impl Maker<'_> {
     }
 
     fn named_host(&mut self, nqn: &str) -> Result<Node> {
-        let node = self.place.host(nqn)?;
+        let node = self.root.host(nqn)?;
         if node.create()? {
             self.made.hosts.push(nqn.into());
         }
@@ -97,7 +97,7 @@ impl Maker<'_> {
     }
 
     fn subsystem(&mut self, subsystem: &Subsystem) -> Result<()> {
-        let node = self.place.subsystem(&subsystem.nqn)?;
+        let node = self.root.subsystem(&subsystem.nqn)?;
         if !node.create()? {
             let text = format!("{}: there already; `soft-roce target down` first", node.object);
             return Err(Error::Usage(text));
@@ -122,10 +122,10 @@ impl Maker<'_> {
 
     fn namespace(&mut self, nqn: &str, nsid: u32, namespace: &Namespace) -> Result<()> {
         let name = self.free_name();
-        let made = namespace.backing.make(self.place, &name)?;
+        let made = namespace.backing.make(self.root, &name)?;
         let device = made.device();
         self.made.backings.push(made);
-        let node = self.place.namespace(nqn, nsid)?;
+        let node = self.root.namespace(nqn, nsid)?;
         node.create()?;
         node.set("device_path", &device.to_string_lossy())?;
         node.set_some("buffered_io", namespace.backing.buffered_io().map(u8::from))?;
@@ -137,39 +137,39 @@ impl Maker<'_> {
 
     fn port(&mut self, target: &Target, at: u16, port: &Port) -> Result<()> {
         let id = port.id.unwrap_or(at);
-        let node = self.place.port(id)?;
+        let node = self.root.port(id)?;
         if !node.create()? {
             let text = format!("{}: there already; `soft-roce target down` first", node.object);
             return Err(Error::Usage(text));
         }
         self.made.ports.push(id);
-        set_place(&node, port.address(), port.service)?;
+        set_address(&node, port.address(), port.service)?;
         node.set_some("param_inline_data_size", port.inline_data_size)?;
         node.set_some("param_max_queue_size", port.max_queue_size)?;
         node.set_some("param_mdts", port.mdts)?;
         for group in &port.ana_groups {
-            let node = self.place.ana_group(id, group.id)?;
+            let node = self.root.ana_group(id, group.id)?;
             node.create()?;
             node.set("ana_state", group.state.name())?;
         }
         let all = || target.subsystems.iter().map(|subsystem| subsystem.nqn.clone()).collect();
         for nqn in port.subsystems.clone().unwrap_or_else(all) {
-            node.link("subsystems", &self.place.subsystem(&nqn)?)?;
+            node.link("subsystems", &self.root.subsystem(&nqn)?)?;
         }
         (1..).zip(&port.referrals).try_for_each(|(number, one)| self.referral(id, number, one))
     }
 
     fn referral(&self, port: u16, number: u16, referral: &Referral) -> Result<()> {
-        let node = self.place.referral(port, &number.to_string())?;
+        let node = self.root.referral(port, &number.to_string())?;
         node.create()?;
-        set_place(&node, referral.address(), referral.service)?;
+        set_address(&node, referral.address(), referral.service)?;
         node.set("addr_portid", &number.to_string())?;
         node.set("enable", "1")
     }
 
     /// Name that no backing device has yet; names of block devices are short.
     fn free_name(&self) -> String {
-        let taken = [self.place.config.join("nullb"), self.place.own.join("ram")];
+        let taken = [self.root.config.join("nullb"), self.root.own.join("ram")];
         let taken: Vec<_> = taken.iter().flat_map(|folder| names(folder)).collect();
         let numbers = (1..).map(|number: u32| format!("roce{number}"));
         let mut free = numbers.filter(|name| !taken.contains(name));
@@ -178,7 +178,7 @@ impl Maker<'_> {
 }
 
 /// Sets the transport address of a port or a referral.
-fn set_place(node: &Node, address: IpAddr, service: Option<u16>) -> Result<()> {
+fn set_address(node: &Node, address: IpAddr, service: Option<u16>) -> Result<()> {
     node.set("addr_trtype", "rdma")?;
     node.set("addr_adrfam", if address.is_ipv4() { "ipv4" } else { "ipv6" })?;
     node.set("addr_traddr", &address.to_string())?;

@@ -1,4 +1,4 @@
-//! The same promises on QEMU with a stock kernel, by emulation where KVM does not work.
+//! Promises of the bed on QEMU with a stock kernel, by emulation where KVM does not work.
 
 use std::{
     fs,

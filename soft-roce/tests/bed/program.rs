@@ -1,4 +1,4 @@
-//! What a program finds: its arguments, its surroundings, and that its status comes back.
+//! Environment of a program in the bed: its arguments, its surroundings, and the way of its status.
 
 use std::{
     fs,

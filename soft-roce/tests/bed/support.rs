@@ -122,7 +122,7 @@ pub(crate) fn in_mounts(script: &str) -> Option<(Output, Bed)> {
     Some((command.stdin(Stdio::null()).output().unwrap(), bed))
 }
 
-/// Whether this user can mount a file system in a namespace of its own.
+/// Tells if this user can mount a file system in a namespace of its own.
 pub(crate) fn can_mount() -> bool {
     let mut command = Command::new("unshare");
     command.args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]);
