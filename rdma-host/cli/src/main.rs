@@ -2,33 +2,28 @@
 #![forbid(unsafe_code)]
 
 mod bench;
-mod config;
+mod commands;
 mod configuration;
 mod connect;
 mod cpus;
 mod data_pattern;
 mod disconnects;
-mod discover;
 mod failure;
 mod host;
-mod identify;
-mod key;
 mod keyring;
 mod load;
-mod log;
-mod monitor;
 mod output;
 mod process_hardening;
-mod read_write;
 mod secrets;
 mod shutdown;
 mod size;
 mod target;
-mod verify;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::commands::{config, discover, identify, key, log, monitor, read_write, verify};
 
 /// NVMe over Fabrics over RDMA, in user space.
 ///

@@ -12,8 +12,9 @@ use rdma_host::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::config;
 use crate::{
-    Format, config,
+    Format,
     configuration::{Connection, EndpointKind, boolean, integer},
     connect,
     failure::Failure,
