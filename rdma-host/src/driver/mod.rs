@@ -14,10 +14,11 @@
 //! | it is | in |
 //! | --- | --- |
 //! | submitted | `poller.rs`, `Poller::submit`; `queue.rs`, `Queue::submit_inline` |
-//! | handed to the device | `poller.rs`, `Poller::flush` |
-//! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::answer` |
-//! | timed out | `poller/tick.rs`, `check_ages`; the Abort is `connect/admin_queue.rs`'s |
-//! | held after a loss, sent again | `poller/offline.rs`, `lose`, `hold` and `resubmit` |
+//! | handed to the device | `poller.rs`, `Poller::flush`; `queue.rs`, `Queue::flush` |
+//! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::complete` |
+//! | timed out | `poller/tick.rs`, `check_ages`; the Abort is in `connect/admin_queue.rs` |
+//! | pending after a loss | `poller/reconnect.rs`, `lose`, `close` and `requeue_aborted` |
+//! | sent again | `poller/reconnect.rs`, `adopt`; `poller/pending.rs`, `submit_pending` |
 //!
 //! The loss of a connection is reported to `connection_state.rs`, `ConnectionWatch::lost`; the
 //! first report counts. Whether it is made again or given up is decided by `proto/reconnect.rs`,

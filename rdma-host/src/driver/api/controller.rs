@@ -178,10 +178,10 @@ impl<P: Provider> Controller<P> {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             pollers.iter().map(|poller| mpsc::channel(backlog(poller))).unzip();
         for (poller, requests) in pollers.into_iter().zip(receivers) {
-            // The others' senders, without the own: a task ends when nobody can send to it.
-            let siblings = io_task::PollerPeers::of(&senders, self.io.len());
+            // Weak senders: a task ends when the handles of the controller are gone.
+            let peers = io_task::IoTaskPeers::new(&senders, self.io.len());
             self.io.push(senders[self.io.len()].clone());
-            tokio::spawn(io_task::run(poller, requests, siblings, options.wait));
+            tokio::spawn(io_task::run(poller, requests, peers, options.wait));
         }
     }
 

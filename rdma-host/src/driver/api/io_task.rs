@@ -1,6 +1,4 @@
-//! The task that drives a poller for the async API.
-
-use std::collections::VecDeque;
+//! Task that drives a poller for the async API.
 
 use tokio::sync::{mpsc, oneshot};
 use verbs::Provider;
@@ -8,7 +6,7 @@ use verbs::Provider;
 use crate::{
     config::{IDLE_TIMEOUT, WaitMode},
     driver::data_path::{
-        command::{Command, CommandCompletion, ExecutionStatus},
+        command::{Command, CommandCompletion, ExecutionStatus, SubmitError},
         pending::PendingCommand,
         poller::Poller,
         wait::Waiter,
@@ -16,37 +14,48 @@ use crate::{
     error::Error,
 };
 
-/// A command from any thread, and where it goes when it is done. `command.user` is not used.
+/// Command from any thread, with the sender of its completion. `command.user` is not used.
 pub(crate) struct IoRequest {
     pub(crate) command: Command,
     pub(crate) reply: oneshot::Sender<CommandCompletion>,
-    /// Whether it was sent before, on a connection that is lost.
-    pub(crate) execution: ExecutionStatus,
+    /// Number of times that it was sent, on connections that were lost.
+    pub(crate) sends: u8,
 }
 
 impl IoRequest {
+    /// Completes the request with an error.
     pub(crate) fn refuse(self, error: Error) {
-        let Self { command, reply, execution } = self;
-        // Who no longer waits has given the buffer up.
-        let _ = reply
-            .send(CommandCompletion { execution, ..CommandCompletion::unsent(error, command) });
+        let Self { command, reply, sends } = self;
+        let execution = ExecutionStatus::without_response(sends);
+        let completion =
+            CommandCompletion { execution, ..CommandCompletion::unsent(error, command) };
+        // The receiver may have given up, and its buffer with it.
+        let _ = reply.send(completion);
     }
 }
 
-/// The tasks of one controller, as one of them sees the others.
-pub(crate) struct PollerPeers {
-    others: Vec<mpsc::WeakSender<IoRequest>>,
+/// Request channels of all I/O tasks of a controller.
+pub(crate) struct IoTaskPeers {
+    senders: Vec<mpsc::WeakSender<IoRequest>>,
+    /// Index of the task that holds this.
     index: usize,
 }
 
-impl PollerPeers {
-    pub(crate) fn of(senders: &[mpsc::Sender<IoRequest>], index: usize) -> Self {
-        Self { others: senders.iter().map(mpsc::Sender::downgrade).collect(), index }
+impl IoTaskPeers {
+    pub(crate) fn new(senders: &[mpsc::Sender<IoRequest>], index: usize) -> Self {
+        Self { senders: senders.iter().map(mpsc::Sender::downgrade).collect(), index }
     }
 
-    /// Who serves in our place while only the first `connected` tasks have queues.
-    fn deputy(&self, connected: usize) -> Option<mpsc::Sender<IoRequest>> {
-        self.others.get(self.index % connected.max(1))?.upgrade()
+    /// Sends a request to one of the first `connected` tasks, those that have queues.
+    async fn forward(&self, request: IoRequest, connected: usize) {
+        let peer = &self.senders[self.index % connected.max(1)];
+        let refused = match peer.upgrade() {
+            Some(peer) => peer.send(request).await.err().map(|refused| refused.0),
+            None => Some(request),
+        };
+        if let Some(request) = refused {
+            request.refuse(Error::Closed);
+        }
     }
 }
 
@@ -55,14 +64,14 @@ impl PollerPeers {
 pub(crate) async fn run<P: Provider>(
     mut poller: Poller<P>,
     requests: mpsc::Receiver<IoRequest>,
-    siblings: PollerPeers,
+    peers: IoTaskPeers,
     wait: WaitMode,
 ) {
-    poller.keep_stranded();
+    poller.set_forwarding();
     let mut task = IoTask {
         poller,
         requests,
-        siblings,
+        peers,
         replies: Vec::new(),
         free: Vec::new(),
         waiter: Waiter::new(wait),
@@ -81,9 +90,10 @@ pub(crate) async fn run<P: Provider>(
 struct IoTask<P: Provider> {
     poller: Poller<P>,
     requests: mpsc::Receiver<IoRequest>,
-    siblings: PollerPeers,
-    /// Who waits, by the command's `user`.
+    peers: IoTaskPeers,
+    /// Senders of the completions, by the tag of the command.
     replies: Vec<Option<oneshot::Sender<CommandCompletion>>>,
+    /// Tags that are not in use.
     free: Vec<usize>,
     waiter: Waiter,
 }
@@ -98,8 +108,8 @@ impl<P: Provider> IoTask<P> {
             if closing && self.poller.in_flight() == 0 {
                 return Ok(());
             }
-            if self.poller.is_stranded() {
-                self.hand_over(&mut closing).await?;
+            if self.poller.is_without_queues() {
+                self.forward(&mut closing).await?;
             } else if taken + delivered > 0 {
                 self.waiter.busy();
                 tokio::task::yield_now().await;
@@ -111,7 +121,7 @@ impl<P: Provider> IoTask<P> {
         }
     }
 
-    /// A place for every command that the poller may have now.
+    /// Creates a tag for every command that the poller has room for.
     fn make_room(&mut self) {
         for index in self.replies.len()..self.poller.depth() {
             self.replies.push(None);
@@ -120,10 +130,11 @@ impl<P: Provider> IoTask<P> {
     }
 
     fn has_room(&self) -> bool {
-        self.poller.room() > 0 && !self.free.is_empty() && !self.poller.is_stranded()
+        self.poller.room() > 0 && !self.free.is_empty() && !self.poller.is_without_queues()
     }
 
-    /// Submits what waits, as far as there is room; one doorbell for all of it.
+    /// Submits the requests that wait, as far as there is room, with one doorbell; returns their
+    /// number.
     fn take_requests(&mut self, closing: &mut bool) -> Result<usize, Error> {
         self.make_room();
         let mut taken = 0;
@@ -145,25 +156,20 @@ impl<P: Provider> IoTask<P> {
     }
 
     fn begin(&mut self, request: IoRequest) {
-        let IoRequest { mut command, reply, execution } = request;
+        let IoRequest { mut command, reply, sends } = request;
         let index = self.free.pop().expect("requests are taken only while there is room");
         command.user = index as u64;
-        match self.poller.submit(command) {
-            Ok(()) => self.replies[index] = Some(reply),
-            Err(rejection) => {
-                self.free.push(index);
-                let outcome = Err(rejection.error);
-                let _ = reply.send(CommandCompletion {
-                    user: 0,
-                    outcome,
-                    data: rejection.data,
-                    execution,
-                });
-            }
+        self.replies[index] = Some(reply);
+        if sends > 0 {
+            self.poller.add_pending(command, sends);
+        } else if let Err(SubmitError { error, user, data }) = self.poller.submit(command) {
+            let reply = self.reply_of(user).expect("it was just stored");
+            let (outcome, execution) = (Err(error), ExecutionStatus::NotSent);
+            let _ = reply.send(CommandCompletion { user: 0, outcome, data, execution });
         }
     }
 
-    /// Answers what is done. Who no longer waits has given the buffer up.
+    /// Sends completions to their receivers, which may have given up; returns their number.
     fn deliver(&mut self) -> usize {
         let mut delivered = 0;
         while let Some(done) = self.poller.take() {
@@ -182,17 +188,14 @@ impl<P: Provider> IoTask<P> {
         Some(reply)
     }
 
-    /// There is a connection, but no queue of it is ours: others do our work.
-    async fn hand_over(&mut self, closing: &mut bool) -> Result<(), Error> {
-        let mut stranded = VecDeque::new();
-        while let Some(PendingCommand { command, execution, .. }) = self.poller.surrender() {
-            if let Some(reply) = self.reply_of(command.user) {
-                stranded.push_back(IoRequest { command, reply, execution });
-            }
-        }
-        while self.poller.is_stranded() {
-            let request = match stranded.pop_front() {
-                Some(request) => request,
+    /// Forwards requests and pending commands while the connection has no queue for this poller.
+    async fn forward(&mut self, closing: &mut bool) -> Result<(), Error> {
+        while self.poller.is_without_queues() {
+            let request = match self.poller.take_pending() {
+                Some(PendingCommand { command, sends, .. }) => {
+                    let reply = self.reply_of(command.user).expect("a pending command has a tag");
+                    IoRequest { command, reply, sends }
+                }
                 None => tokio::select! {
                     request = self.requests.recv(), if !*closing => match request {
                         Some(request) => request,
@@ -201,42 +204,16 @@ impl<P: Provider> IoTask<P> {
                             return Ok(());
                         }
                     },
-                    slept = self.poller.ready(IDLE_TIMEOUT) => {
-                        slept?;
+                    ready = self.poller.ready(IDLE_TIMEOUT) => {
+                        ready?;
                         continue;
                     }
                 },
             };
-            match self.siblings.deputy(self.poller.connected_pollers()) {
-                // Its backlog is bounded, and so is the wait: it has queues, or will fail.
-                Some(deputy) => {
-                    if let Err(refused) = deputy.send(request).await {
-                        refused.0.refuse(Error::Closed);
-                    }
-                }
-                None => request.refuse(Error::Closed),
-            }
-        }
-        // The connection was lost meanwhile: what is left waits here for the next.
-        for IoRequest { command, reply, execution } in stranded {
-            self.inherit(command, reply, execution);
+            // A peer without room for long has lost its queues, too: it gets others, or fails.
+            self.peers.forward(request, self.poller.connected_pollers()).await;
         }
         Ok(())
-    }
-
-    fn inherit(
-        &mut self,
-        mut command: Command,
-        reply: oneshot::Sender<CommandCompletion>,
-        execution: ExecutionStatus,
-    ) {
-        let index = self.free.pop().unwrap_or(self.replies.len());
-        if index == self.replies.len() {
-            self.replies.push(None);
-        }
-        self.replies[index] = Some(reply);
-        command.user = index as u64;
-        self.poller.inherit(command, execution);
     }
 
     async fn sleep(&mut self, closing: &mut bool) -> Result<(), Error> {

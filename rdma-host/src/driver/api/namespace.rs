@@ -266,7 +266,7 @@ impl Namespace {
     async fn begin(&self, command: Command) -> oneshot::Receiver<CommandCompletion> {
         let (reply, done) = oneshot::channel();
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len().max(1);
-        let request = IoRequest { command, reply, execution: ExecutionStatus::NotSent };
+        let request = IoRequest { command, reply, sends: 0 };
         let refused = match self.pollers.get(index) {
             Some(poller) => poller.send(request).await.err().map(|refused| refused.0),
             None => Some(request),

@@ -1,72 +1,71 @@
-//! Commands on their way in and out of a poller.
+//! Commands to submit, and their completions.
 
 use verbs::Buffer;
 
 use crate::{
-    error::Error,
+    error::{Error, Rejected},
     wire::{BlockRange, Cqe, NamespaceId, Sqe},
 };
 
 /// A command to submit.
 #[derive(Debug)]
 pub struct Command {
-    /// The command, but for its id and data pointer, which the queue fills in.
+    /// Submission queue entry. The queue sets its command id and data pointer.
     pub sqe: Sqe,
-    /// Its data.
+    /// Data of the command.
     pub data: Data,
-    /// Comes back in [`CommandCompletion::user`]; means nothing to the queue.
+    /// Tag of the caller, returned in [`CommandCompletion::user`].
     pub user: u64,
 }
 
-/// The data of a command. The whole buffer is moved; it belongs to the queue until the command
-/// is done.
+/// Data of a command: a whole buffer, which the queue owns until the command has completed.
 #[derive(Debug)]
 pub enum Data {
-    /// The controller writes it.
+    /// Buffer that the controller writes.
     FromController(Buffer),
-    /// There is none.
+    /// No data.
     None,
-    /// The controller reads it.
+    /// Buffer that the controller reads.
     ToController(Buffer),
 }
 
-/// A command that is done: each submitted one comes back exactly once.
+/// Completion of a command. Each submitted command completes exactly once.
 #[derive(Debug)]
 pub struct CommandCompletion {
-    /// From the command.
+    /// Tag of the command.
     pub user: u64,
-    /// The response, or why there is none.
+    /// Response, or the reason why there is none.
     pub outcome: Result<Cqe, Error>,
-    /// The buffer, if it had one.
+    /// Buffer of the command; `None` if it had none.
     pub data: Option<Buffer>,
-    /// What is known of its execution.
+    /// Knowledge of whether the command was executed.
     pub execution: ExecutionStatus,
 }
 
-/// Whether the controller has executed a command that is done.
+/// Knowledge of whether the controller executed a completed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecutionStatus {
-    /// The controller said what became of it.
+    /// The controller has responded: the response tells.
     Answered,
-    /// It was never sent.
+    /// The command was never sent.
     NotSent,
-    /// It was sent and not answered: it may have been executed, or still be.
+    /// The command was sent without a response: it may have been executed, or yet be.
     Unknown,
 }
 
-/// A command that was not taken, with its buffer.
+/// Failure to submit a command, with the buffer of the command.
 #[derive(Debug)]
 pub struct SubmitError {
-    /// Why.
+    /// Reason.
     pub error: Error,
-    /// From the command.
+    /// Tag of the command.
     pub user: u64,
-    /// The buffer, if it had one.
+    /// Buffer of the command; `None` if it had none.
     pub data: Option<Buffer>,
 }
 
 impl Command {
-    /// Reads `blocks` blocks from `lba` on; `buffer` holds exactly as many.
+    /// Creates a Read of `blocks` blocks from `lba` on, the size of `buffer`.
     #[inline]
     #[must_use]
     pub fn read(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer) -> Self {
@@ -74,7 +73,7 @@ impl Command {
         Self { sqe, data: Data::FromController(buffer), user: 0 }
     }
 
-    /// Writes `blocks` blocks from `lba` on; `buffer` holds exactly as many.
+    /// Creates a Write of `blocks` blocks from `lba` on, the size of `buffer`.
     #[inline]
     #[must_use]
     pub fn write(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer) -> Self {
@@ -82,26 +81,26 @@ impl Command {
         Self { sqe, data: Data::ToController(buffer), user: 0 }
     }
 
-    /// Makes completed writes permanent.
+    /// Creates a Flush, which makes completed writes non-volatile.
     #[must_use]
     pub fn flush(namespace: NamespaceId) -> Self {
         Self { sqe: Sqe::flush(namespace), data: Data::None, user: 0 }
     }
 
-    /// Makes `blocks` blocks from `lba` on read as zeros; with `deallocate` the controller may give
-    /// their space back.
+    /// Creates a Write Zeroes of `blocks` blocks from `lba` on. If `deallocate` is set, the
+    /// controller may deallocate them.
     #[must_use]
     pub fn write_zeroes(namespace: NamespaceId, lba: u64, blocks: u32, deallocate: bool) -> Self {
         let sqe = Sqe::write_zeroes(namespace, lba, blocks, deallocate);
         Self { sqe, data: Data::None, user: 0 }
     }
 
-    /// Lets the controller forget these blocks. `buffer` holds 16 bytes for each range, and is
-    /// filled here.
+    /// Creates a Dataset Management command that deallocates `ranges`; they are written to
+    /// `buffer`.
     ///
     /// # Panics
     ///
-    /// If there are no ranges or more than 256, or the buffer has another size.
+    /// If there are no ranges or more than 256, or the buffer does not have 16 bytes for each.
     #[must_use]
     pub fn deallocate(namespace: NamespaceId, ranges: &[BlockRange], mut buffer: Buffer) -> Self {
         assert_eq!(buffer.len(), ranges.len() * BlockRange::SIZE, "16 bytes a range");
@@ -110,7 +109,7 @@ impl Command {
         Self { sqe, data: Data::ToController(buffer), user: 0 }
     }
 
-    /// The same command, to be known by `user` when it is done.
+    /// Sets the tag of the command.
     #[inline]
     #[must_use]
     pub fn with_user(mut self, user: u64) -> Self {
@@ -120,10 +119,17 @@ impl Command {
 }
 
 impl Command {
-    /// Takes the whole of a command out of the hands of who only borrows it.
+    /// Moves the command out of a reference, leaving [`Data::None`].
     pub(crate) fn take(&mut self) -> Self {
         let data = std::mem::replace(&mut self.data, Data::None);
         Self { sqe: self.sqe, data, user: self.user }
+    }
+}
+
+impl ExecutionStatus {
+    /// Status of a command without a response that was sent `sends` times.
+    pub(crate) fn without_response(sends: u8) -> Self {
+        if sends == 0 { Self::NotSent } else { Self::Unknown }
     }
 }
 
@@ -144,7 +150,7 @@ impl Data {
         }
     }
 
-    /// A buffer in the direction that the command moves it.
+    /// Data of a command with this buffer, in the direction of its transfer.
     pub(crate) fn of(sqe: &Sqe, buffer: Option<Buffer>) -> Self {
         match buffer {
             Some(buffer) if sqe.opcode().sends_data() => Self::ToController(buffer),
@@ -163,7 +169,20 @@ impl Data {
 }
 
 impl CommandCompletion {
-    /// A command that was never sent.
+    /// Returns the response of a command that succeeded, and the buffer.
+    ///
+    /// # Errors
+    ///
+    /// When there was no response, or its status says that the command `name` failed.
+    pub fn into_result(self, name: &'static str) -> (Result<Cqe, Error>, Option<Buffer>) {
+        let outcome = self.outcome.and_then(|response| match response.status() {
+            status if status.is_success() => Ok(response),
+            status => Err(Rejected::Command { command: name, status }.into()),
+        });
+        (outcome, self.data)
+    }
+
+    /// Completion of a command that was never sent.
     pub(crate) fn unsent(error: Error, command: Command) -> Self {
         Self {
             user: command.user,

@@ -1,7 +1,7 @@
 //! The data path: pollers, their queues, commands in flight and pending, and statistics.
 //!
 //! A read is submitted in [`poller`], queued and completed in [`queue`], timed out in
-//! `poller::tick`, and held and sent again after a loss in `poller::offline`.
+//! `poller::tick`, and sent again after a loss of the connection in `poller::reconnect`.
 
 pub(crate) mod command;
 pub(crate) mod connection;

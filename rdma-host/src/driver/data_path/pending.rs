@@ -1,21 +1,26 @@
-//! Commands that wait for a connection.
+//! Pending commands of a poller.
 
 use std::collections::VecDeque;
 
 use crate::driver::data_path::command::{Command, ExecutionStatus};
 
-/// A command that waits.
+/// Command that waits for room in a queue, or for a connection.
 pub(crate) struct PendingCommand {
     pub(crate) command: Command,
-    /// When it was first submitted.
+    /// Clock reading of the first submission.
     pub(crate) started: u64,
-    /// Whether it was sent on a connection that is lost since.
-    pub(crate) execution: ExecutionStatus,
-    /// How often it was sent.
+    /// Number of times that it was sent, on connections that were lost.
     pub(crate) sends: u8,
 }
 
-/// The commands of one poller that wait, as many as it had room for when it was last connected.
+impl PendingCommand {
+    pub(crate) fn execution(&self) -> ExecutionStatus {
+        ExecutionStatus::without_response(self.sends)
+    }
+}
+
+/// Pending commands of one poller, first in, first out: at most as many as its last queues had
+/// room for.
 #[derive(Default)]
 pub(crate) struct PendingCommands {
     commands: VecDeque<PendingCommand>,
@@ -23,12 +28,13 @@ pub(crate) struct PendingCommands {
 }
 
 impl PendingCommands {
-    /// Lets so many wait. They take memory once they do: that is seldom.
-    pub(crate) fn resize(&mut self, capacity: usize) {
-        self.capacity = capacity;
+    /// Sets the capacity. Memory is allocated when commands are added, which is rare.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.max(self.commands.len());
     }
 
     pub(crate) fn push(&mut self, command: PendingCommand) {
+        debug_assert!(self.commands.len() < self.capacity, "no more than there was room for");
         self.commands.push_back(command);
     }
 
@@ -44,7 +50,7 @@ impl PendingCommands {
         self.commands.len()
     }
 
-    /// How many more may wait.
+    /// Number of commands that can be added.
     pub(crate) fn room(&self) -> usize {
         self.capacity.saturating_sub(self.commands.len())
     }

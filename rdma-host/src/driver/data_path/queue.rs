@@ -1,162 +1,144 @@
-//! One NVMe queue: capsules on an RDMA queue pair.
+//! One NVMe queue: command and response capsules on an RDMA queue pair.
 
-use std::{collections::VecDeque, time::Instant};
+mod close;
+mod in_flight;
+
+use std::collections::VecDeque;
 
 use verbs::{
-    Buffer, CompletedWork, Completion, Endpoint, Provider, QueuePair, RdmaCore, SgList,
-    TransportType, Window,
-    active_side::{Action, ActiveSide, Event, State},
+    CompletedWork, Completion, Endpoint, Provider, QueuePair, RdmaCore, TransportType, Window,
+    active_side::{ActiveSide, State},
 };
 
+pub(crate) use self::in_flight::Completed;
+use self::in_flight::{InFlight, Origin};
 use crate::{
     driver::{
         buffers::verbs_error,
         data_path::{
-            command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
+            command::{Command, Data, SubmitError},
             memory,
-            statistics::{Outcome, Revoked},
+            pending::PendingCommand,
+            statistics::InvalidatedBy,
         },
         deferred_close::DeferredClose,
     },
     error::{Error, Malformed, Misuse, Transport},
     proto::{CompletedCommand, CompletesOn, ResponseOutcome, Slots},
-    wire::{CommandId, Cqe, FromBytes, IntoBytes, Opcode, QueueId, RemoteKey, SglDescriptor, Sqe},
+    wire::{CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe},
 };
 
-/// An NVMe queue on its connection. All it needs was made at connect: submitting and completing
+/// NVMe queue and its connection. Everything is allocated at connect: submission and completion
 /// allocate nothing.
 pub(crate) struct Queue<P: Provider = RdmaCore> {
     id: QueueId,
     queue_pair: QueuePair<P>,
     endpoint: DeferredClose<Endpoint<P>>,
-    side: ActiveSide,
+    active_side: ActiveSide,
     transport: TransportType,
-    /// Receives it was made with.
+    /// Number of receives posted at connect.
     receives: u32,
     slots: Slots,
+    /// Commands in flight, by slot.
     commands: Vec<InFlight>,
+    /// Maximum in-capsule data in bytes; 0 for none.
     in_capsule_bytes: usize,
+    /// True if the device takes a command inside the work request.
     inline: bool,
-    /// Whether commands without data in their capsule go out inline, and lend nothing of their own.
-    plain: bool,
-    /// The window of each command, which lends its data; or none, and all memory is lent by its
-    /// registration.
-    windows: Vec<Lease>,
-    /// Windows that are bound, each of which may yet need a work request to take it out of use: so
-    /// many sends are left for that.
-    lent: u32,
-    /// Work requests that a command may take until its key is out of use.
-    sends_each: u32,
-    /// The slots whose keys this side takes out of use, in the order in which that completes.
+    /// True if commands without in-capsule data are sent inline, and there are no windows.
+    has_fast_path: bool,
+    /// Memory window of each slot; empty if the registrations themselves are remotely accessible.
+    windows: Vec<SlotWindow>,
+    /// Number of windows that are bound. One send is reserved for the invalidation of each.
+    bound_windows: u32,
+    /// Maximum number of sends per command.
+    sends_per_command: u32,
+    /// Slots whose keys this host invalidates, in the order of the completions.
     invalidating: VecDeque<u16>,
-    /// Of the queue pair's doorbells, those that are counted.
+    /// Number of doorbells of the queue pair that have been counted.
     doorbells: u64,
-    /// Whether there may be something to hand to the device.
+    /// True if work requests may be queued that no doorbell was rung for.
     pub(crate) is_dirty: bool,
 }
 
-/// What the queue keeps of the command in a slot, besides its capsule.
-#[derive(Default)]
-pub(crate) struct InFlight {
-    /// The data, ours again when the command is done.
-    data: Option<Buffer>,
-    user: u64,
-    pub(crate) started: u64,
-    opcode: Opcode,
-    /// How often it was sent before, on connections that are lost.
-    resends: u8,
-}
-
-/// The window of a slot.
-struct Lease {
-    /// Ready to be bound.
+/// Memory window of a slot.
+struct SlotWindow {
+    /// Window, unless it is bound.
     window: Option<Window>,
-    /// Of the window while it is bound.
+    /// Remote key, while the window is bound.
     key: Option<RemoteKey>,
-    /// How the key of the command that is done went out of use.
-    revoked: Option<Revoked>,
+    /// Side that invalidated the key of the command that has completed.
+    invalidated_by: Option<InvalidatedBy>,
 }
 
-/// What a completion is.
-pub(crate) enum ResponseHandling {
-    /// The response to the command in this slot, which ends it.
-    Finished(u16),
-    /// Something that was taken, and ends no command yet.
-    Nothing,
-    /// A response of so many bytes, whatever it is to, which was taken.
-    Read(u32),
-    /// Something else, which was not taken.
-    Unusual,
+/// Completion that is off the path of each command.
+#[derive(Clone, Copy)]
+pub(crate) struct Unhandled {
+    /// Length of the response that was copied out, if the completion is of one.
+    pub(crate) response_length: Option<u32>,
 }
 
-/// A command that got no answer before its queue ended.
-pub(crate) struct AbortedCommand {
-    pub(crate) user: u64,
-    pub(crate) started: u64,
-    pub(crate) resends: u8,
-    pub(crate) sqe: Sqe,
-    pub(crate) data: Option<Buffer>,
-}
-
-/// What a queue is made of.
+/// Parts of a connected queue.
 pub(crate) struct Parts<P: Provider> {
     pub(crate) id: QueueId,
-    /// It keeps a 64-byte message for each command in flight.
+    /// Queue pair with a message of 64 bytes per command in flight.
     pub(crate) queue_pair: QueuePair<P>,
     pub(crate) endpoint: DeferredClose<Endpoint<P>>,
-    /// Where the connection stands: established.
+    /// Connection state machine, in the established state.
     pub(crate) side: ActiveSide,
     /// Transport of the device.
     pub(crate) transport: TransportType,
-    /// Receives that are posted.
+    /// Number of posted receives.
     pub(crate) receives: u32,
-    /// Commands that may be in flight.
+    /// Maximum number of commands in flight.
     pub(crate) depth: u16,
-    /// One window for each command in flight, or none at all.
+    /// One window per command in flight, or none.
     pub(crate) windows: Vec<Window>,
+    /// Maximum in-capsule data in bytes; 0 for none.
     pub(crate) in_capsule_bytes: usize,
-    /// Whether the device takes a command inside the work request.
+    /// True if the device takes a command inside the work request.
     pub(crate) inline: bool,
 }
 
 impl<P: Provider> Queue<P> {
     pub(crate) fn new(mut parts: Parts<P>) -> Self {
         parts.queue_pair.reserve_windows(parts.windows.len());
-        let lease = |window| Lease { window: Some(window), key: None, revoked: None };
-        let windows: Vec<_> = parts.windows.into_iter().map(lease).collect();
-        let lent_max = if windows.is_empty() { 0 } else { parts.depth };
+        let slot_window =
+            |window| SlotWindow { window: Some(window), key: None, invalidated_by: None };
+        let windows: Vec<_> = parts.windows.into_iter().map(slot_window).collect();
+        let bound_max = if windows.is_empty() { 0 } else { parts.depth };
         Self {
             id: parts.id,
             receives: parts.receives,
             queue_pair: parts.queue_pair,
             endpoint: parts.endpoint,
-            side: parts.side,
+            active_side: parts.side,
             slots: Slots::new(parts.id, parts.depth),
             commands: (0..parts.depth).map(|_| InFlight::default()).collect(),
             transport: parts.transport,
             in_capsule_bytes: parts.in_capsule_bytes,
             inline: parts.inline,
-            plain: parts.inline && windows.is_empty(),
+            has_fast_path: parts.inline && windows.is_empty(),
             windows,
-            lent: 0,
-            sends_each: if lent_max == 0 { 1 } else { SENDS_MAX },
-            invalidating: VecDeque::with_capacity(lent_max.into()),
+            bound_windows: 0,
+            sends_per_command: if bound_max == 0 { 1 } else { SENDS_MAX },
+            invalidating: VecDeque::with_capacity(bound_max.into()),
             doorbells: 0,
             is_dirty: false,
         }
     }
 
-    /// Doorbells since this was last asked.
+    /// Number of doorbells since the last call.
     pub(crate) fn new_doorbells(&mut self) -> u64 {
         let before = std::mem::replace(&mut self.doorbells, self.queue_pair.doorbells());
         self.doorbells - before
     }
 
-    /// How a command names this data if it goes out as a copy inside its work request, and the data
-    /// is fit to be used.
+    /// Data pointer of a command on the fast path: it is sent inline, and the controller accesses
+    /// its data by the key of the registration. `None` for any other command.
     #[inline]
     pub(crate) fn inline_sgl(&self, data: &Data) -> Option<SglDescriptor> {
-        if !self.plain {
+        if !self.has_fast_path {
             return None;
         }
         let (Data::FromController(buffer) | Data::ToController(buffer)) = data else {
@@ -171,13 +153,13 @@ impl<P: Provider> Queue<P> {
         })
     }
 
-    /// Queues a command that [is sent inline](Self::inline_sgl), and takes its data.
+    /// Queues a command that is sent inline, and takes its buffer.
     #[inline(always)]
     pub(crate) fn submit_inline(
         &mut self,
         command: &mut Command,
         sgl: SglDescriptor,
-        now: u64,
+        started: u64,
     ) -> Result<(), Error> {
         let Some(id) = self.slots.begin(CompletesOn::Response) else { return Err(full()) };
         let slot = usize::from(self.slots.slot(id));
@@ -187,32 +169,32 @@ impl<P: Provider> Queue<P> {
             self.slots.cancel(id);
             return Err(verbs_error(error));
         }
-        self.commands[slot].begin(command, now);
+        self.commands[slot].begin(command, started);
         Ok(())
     }
 
-    /// Queues any command, and takes its data; [`flush`](Self::flush) rings the doorbell. `now` is
-    /// kept with it.
-    pub(crate) fn submit(&mut self, command: &mut Command, now: u64) -> Result<(), Error> {
+    /// Queues any command, and takes its buffer; [`flush`](Self::flush) rings the doorbell.
+    pub(crate) fn submit(&mut self, command: &mut Command, started: u64) -> Result<(), Error> {
         if command.data.buffer().is_some_and(|buffer| !self.queue_pair.accepts(buffer)) {
             return Err(Transport::DeviceChanged.into());
         }
         let in_capsule = self.fits_in_capsule(&command.data);
-        let lends = !self.windows.is_empty() && !in_capsule && command.data.len() > 0;
-        if !in_capsule && !lends && self.inline {
+        let binds = !self.windows.is_empty() && !in_capsule && command.data.len() > 0;
+        if !in_capsule && !binds && self.inline {
             let sgl = descriptor(&command.data, false);
-            return self.submit_inline(command, sgl, now);
+            return self.submit_inline(command, sgl, started);
         }
         if !self.has_room() {
             return Err(full());
         }
-        // A bind and its send: neither is to be queued without the other.
+        // Room for a bind and its send: neither may be queued without the other.
         self.queue_pair.reserve_sends(2).map_err(verbs_error)?;
         let Some(id) = self.slots.begin(CompletesOn::ResponseAndSend) else { return Err(full()) };
         let slot = usize::from(self.slots.slot(id));
-        let sgl = match lends {
-            true => self.lend(id, &command.data),
-            false => Ok(descriptor(&command.data, in_capsule)),
+        let sgl = if binds {
+            self.bind_window(id, &command.data)
+        } else {
+            Ok(descriptor(&command.data, in_capsule))
         };
         match sgl {
             Ok(sgl) => command.sqe.set_sgl(sgl),
@@ -232,118 +214,165 @@ impl<P: Provider> Queue<P> {
                 return Err(verbs_error(refused.error));
             }
         } else if let Err(error) = self.queue_pair.send_message_signaled(slot, capsule) {
-            // A window that is bound already would stay so: credits and room were seen to.
-            assert!(!lends, "a send after a bind was refused: {error}");
+            // The window would stay bound: credits and room were checked.
+            assert!(!binds, "a send after a bind was refused: {error}");
             self.slots.cancel(id);
             return Err(verbs_error(error));
         }
-        self.commands[slot].begin(command, now);
+        self.commands[slot].begin(command, started);
         Ok(())
     }
 
-    /// As [`submit`](Self::submit), for a command that was sent so often before.
-    pub(crate) fn submit_again(
+    /// Queues a pending command.
+    pub(crate) fn submit_pending(&mut self, pending: PendingCommand) -> Result<(), SubmitError> {
+        let PendingCommand { mut command, started, sends } = pending;
+        let origin = Origin { resends: sends, ..Origin::default() };
+        let submitted = self.submit_from(origin, &mut command, started);
+        submitted.map_err(|error| SubmitError::new(error, command))
+    }
+
+    /// Queues a command of the controller itself.
+    pub(crate) fn submit_internal(
         &mut self,
-        mut command: Command,
-        now: u64,
-        resends: u8,
-    ) -> Result<(), SubmitError> {
+        command: &mut Command,
+        started: u64,
+    ) -> Result<(), Error> {
+        let origin = Origin { is_internal: true, ..Origin::default() };
+        self.submit_from(origin, command, started)
+    }
+
+    fn submit_from(
+        &mut self,
+        origin: Origin,
+        command: &mut Command,
+        started: u64,
+    ) -> Result<(), Error> {
         let next = self.slots.next();
-        if let Err(error) = self.submit(&mut command, now) {
-            return Err(SubmitError::new(error, command));
-        }
-        if let Some(slot) = next {
-            self.commands[usize::from(slot)].resends = resends;
-        }
+        self.submit(command, started)?;
+        let slot = next.expect("a slot was free for the command");
+        self.commands[usize::from(slot)].set_origin(origin);
         Ok(())
     }
 
-    /// Lends a command's data by the slot's window.
-    fn lend(&mut self, id: CommandId, data: &Data) -> Result<SglDescriptor, Error> {
-        let lease = &mut self.windows[usize::from(self.slots.slot(id))];
-        let window = lease.window.take().expect("a free slot has its window");
+    /// Binds the window of the slot to the data of its command.
+    fn bind_window(&mut self, id: CommandId, data: &Data) -> Result<SglDescriptor, Error> {
+        let slot = &mut self.windows[usize::from(self.slots.slot(id))];
+        let window = slot.window.take().expect("a free slot has its window");
         match memory::bind(&mut self.queue_pair, window, data) {
             Ok(key) => {
                 self.slots.set_remote_key(id, key);
-                lease.key = Some(key);
-                self.lent += 1;
+                slot.key = Some(key);
+                self.bound_windows += 1;
                 let (address, length) = range(data);
                 Ok(SglDescriptor::keyed_with_invalidate(address, length, key))
             }
             Err((error, window)) => {
-                lease.window = Some(window);
+                slot.window = Some(window);
                 Err(error)
             }
         }
     }
 
-    /// Hands what is queued to the device: the commands, and first of all receives, where there are
-    /// not enough for the answers to all of them, or where it is worth a doorbell.
+    /// Rings the doorbells: of the queued commands, and of the queued receives if half of all are
+    /// queued or if the device has too few for the responses to all commands.
     #[inline]
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
         let queued = self.queue_pair.queued_receives();
-        let flushed = match queued > self.receives / 2 || self.runs_short(queued) {
-            true => self.queue_pair.flush(),
-            false => self.queue_pair.flush_sends(),
+        let flushed = if queued > self.receives / 2 || self.lacks_receives(queued) {
+            self.queue_pair.flush()
+        } else {
+            self.queue_pair.flush_sends()
         };
+        debug_assert!(
+            flushed.is_err() || !self.lacks_receives(self.queue_pair.queued_receives()),
+            "a receive is posted for each command in flight"
+        );
         flushed.map_err(verbs_error)
     }
 
-    /// Whether the device has fewer receives than there will be answers.
+    /// Returns true if the device has fewer receives than there are commands in flight.
     #[inline]
-    fn runs_short(&self, queued: u32) -> bool {
+    fn lacks_receives(&self, queued: u32) -> bool {
         ((self.receives - queued) as usize) < self.slots.in_flight()
     }
 
-    /// Takes a completion of this queue's queue pair if it is one of those that a command has: of
-    /// its response, or of its send. What the response is, it leaves in `response`.
-    #[inline(always)] // the hot loop is in here; what is not usual is apart
-    pub(crate) fn answer(
+    /// Handles a completion of this queue's queue pair if it is one that every command has, of its
+    /// response or of its send. Returns the slot of the command that it completes, if any, with the
+    /// response in `response`. Any other completion is left to
+    /// [`complete_slowly`](Self::complete_slowly).
+    #[inline(always)] // the hot loop; what is rare is not inlined
+    pub(crate) fn complete(
         &mut self,
         completion: &Completion,
         response: &mut Cqe,
-    ) -> ResponseHandling {
-        if !completion.status().is_success() || self.side.state() != State::Established {
-            return ResponseHandling::Unusual;
+    ) -> Result<Option<u16>, Unhandled> {
+        if !completion.status().is_success() || self.active_side.state() != State::Established {
+            return Err(Unhandled { response_length: None });
         }
         if !completion.is_receive() {
-            return self.sent(completion, response);
+            return self.complete_send(completion, response);
         }
-        // The response is read, and its buffer takes another.
+        // The response is copied out, and its receive is queued again.
         let received = self.queue_pair.repost_receive(completion, response.as_mut_bytes());
-        let Ok(length) = received else { return ResponseHandling::Unusual };
+        let length = received.map_err(|_| Unhandled { response_length: None })?;
         let usual = length as usize == Cqe::SIZE && !completion.may_invalidate();
         if usual && let Some(slot) = self.slots.complete_fast(response.command_id()) {
-            return ResponseHandling::Finished(slot);
+            return Ok(Some(slot));
         }
-        ResponseHandling::Read(length)
+        Err(Unhandled { response_length: Some(length) })
     }
 
-    /// Takes the completion of a send that a command waits for.
-    fn sent(&mut self, completion: &Completion, response: &mut Cqe) -> ResponseHandling {
-        let Some((slot, data)) = self.queue_pair.complete_message(completion) else {
-            return ResponseHandling::Unusual;
-        };
-        let slot = u16::try_from(slot).expect("there is a message for each slot");
-        if data.is_some() {
-            self.commands[usize::from(slot)].data = data;
-        }
-        match self.slots.handle_sent(slot) {
-            Some(finished) => {
-                *response = finished.response;
-                ResponseHandling::Finished(slot)
-            }
-            None => ResponseHandling::Nothing,
-        }
-    }
-
-    /// Takes any completion: a send is done, something failed, or the end has begun. Returns the
-    /// command it ends, if any.
-    #[inline(never)]
-    pub(crate) fn handle_other(
+    /// Handles the completion of a command's send.
+    fn complete_send(
         &mut self,
         completion: &Completion,
-    ) -> Result<Option<CompletedCommand>, Error> {
+        response: &mut Cqe,
+    ) -> Result<Option<u16>, Unhandled> {
+        let Some((slot, data)) = self.queue_pair.complete_message(completion) else {
+            return Err(Unhandled { response_length: None });
+        };
+        let slot = u16::try_from(slot).expect("there is a message for each slot");
+        if let Some(data) = data {
+            self.commands[usize::from(slot)].set_data(data);
+        }
+        let completed = self.slots.handle_sent(slot);
+        Ok(completed.map(|completed| {
+            *response = completed.response;
+            slot
+        }))
+    }
+
+    /// Handles a completion that [`complete`](Self::complete) left. Returns the slot of the command
+    /// that it completes, if any; otherwise an invalidation may have been queued.
+    pub(crate) fn complete_slowly(
+        &mut self,
+        completion: &Completion,
+        response: &mut Cqe,
+        unhandled: Unhandled,
+    ) -> Result<Option<u16>, Error> {
+        let completed = match unhandled.response_length {
+            Some(length) => self.handle_response(completion, *response, length)?,
+            None => self.handle_other(completion)?,
+        };
+        Ok(completed.map(|completed| {
+            *response = completed.response;
+            completed.slot
+        }))
+    }
+
+    /// Command that was completed last in a slot.
+    #[inline(always)]
+    pub(crate) fn completed<'a>(&'a mut self, slot: u16, response: &'a Cqe) -> Completed<'a> {
+        let window = self.windows.get_mut(usize::from(slot));
+        Completed {
+            command: &mut self.commands[usize::from(slot)],
+            response,
+            invalidated_by: window.and_then(|window| window.invalidated_by.take()),
+        }
+    }
+
+    /// Handles a completion of any work request, successful or not.
+    fn handle_other(&mut self, completion: &Completion) -> Result<Option<CompletedCommand>, Error> {
         let completed = self.queue_pair.complete(completion).map_err(verbs_error)?;
         if !completion.status().is_success() {
             self.keep_returned(completed);
@@ -360,14 +389,13 @@ impl<P: Provider> Queue<P> {
             CompletedWork::Receive { buffer, length, .. } => {
                 let mut response = Cqe::default();
                 buffer.copy_out(0, response.as_mut_bytes());
-                self.respond(completion, response, length)
+                self.handle_response(completion, response, length)
             }
         }
     }
 
-    /// What follows from a response; returns the command it ends, if any.
-    #[inline(never)]
-    pub(crate) fn respond(
+    /// Handles a response; returns the command that it completes, if any.
+    fn handle_response(
         &mut self,
         completion: &Completion,
         response: Cqe,
@@ -378,14 +406,12 @@ impl<P: Provider> Queue<P> {
         }
         let invalidated = self.queue_pair.invalidated(completion).map(|key| RemoteKey(key.0));
         match self.slots.handle_response(response, invalidated)? {
-            ResponseOutcome::Completed(finished) => {
-                if !self.windows.is_empty() {
-                    self.reclaim(finished.slot, Revoked::ByTarget);
-                }
-                Ok(Some(finished))
+            ResponseOutcome::Completed(completed) => {
+                self.reclaim(completed.slot, InvalidatedBy::Target);
+                Ok(Some(completed))
             }
             ResponseOutcome::Pending => {
-                self.reclaim(self.slots.slot(response.command_id()), Revoked::ByTarget);
+                self.reclaim(self.slots.slot(response.command_id()), InvalidatedBy::Target);
                 Ok(None)
             }
             ResponseOutcome::KeyStillValid { slot, key } => {
@@ -396,155 +422,63 @@ impl<P: Provider> Queue<P> {
         }
     }
 
-    /// Hands a command out as if it had not been answered.
-    pub(crate) fn disown(&mut self, slot: u16) -> AbortedCommand {
-        let sqe = self.sqe(slot);
-        self.commands[usize::from(slot)].end(sqe)
-    }
-
-    /// The command of a slot, as it was sent last.
+    /// Capsule of the last command in a slot.
     fn sqe(&self, slot: u16) -> Sqe {
         let capsule = self.queue_pair.message_slot(slot.into()).expect("each slot has a message");
         Sqe::read_from_bytes(capsule).expect("a message is as long as a command")
     }
 
-    /// How the key of the slot's command went out of use, if it was one of its own.
-    #[inline]
-    pub(crate) fn take_revoked(&mut self, slot: u16) -> Option<Revoked> {
-        self.windows.get_mut(usize::from(slot))?.revoked.take()
-    }
-
-    /// What is known of the command in a slot.
-    #[inline]
-    pub(crate) fn command(&mut self, slot: u16) -> &mut InFlight {
-        &mut self.commands[usize::from(slot)]
-    }
-
-    /// Takes the window of the oldest key that this side takes out of use, if that is done.
+    /// Reclaims the window of the oldest invalidation by this host, if that has completed.
     fn reclaim_next(&mut self) -> Option<CompletedCommand> {
         let slot = *self.invalidating.front()?;
-        if !self.reclaim(slot, Revoked::Here) {
+        if !self.reclaim(slot, InvalidatedBy::Host) {
             return None;
         }
         self.invalidating.pop_front();
         self.slots.handle_invalidated(slot)
     }
 
-    /// Takes a slot's window back if its key is out of use; says whether it is.
-    fn reclaim(&mut self, slot: u16, revoked: Revoked) -> bool {
-        let Some(lease) = self.windows.get_mut(usize::from(slot)) else { return false };
-        let Some(key) = lease.key else { return false };
-        let Some(window) = self.queue_pair.reclaim(verbs::RemoteKey(key.0)) else { return false };
-        *lease = Lease { window: Some(window), key: None, revoked: Some(revoked) };
-        self.lent -= 1;
+    /// Reclaims the window of a slot; returns false if its key is still valid.
+    fn reclaim(&mut self, slot: u16, by: InvalidatedBy) -> bool {
+        let Some(window) = self.windows.get_mut(usize::from(slot)) else { return false };
+        let Some(key) = window.key else { return false };
+        let Some(free) = self.queue_pair.reclaim(verbs::RemoteKey(key.0)) else { return false };
+        *window = SlotWindow { window: Some(free), key: None, invalidated_by: Some(by) };
+        self.bound_windows -= 1;
         true
     }
 
-    /// Returns true if the device flushes the work of a lost connection before it tells of the
-    /// loss. Elsewhere, work that was flushed before the event failed for a reason of its own.
+    /// Returns true if the device flushes the work of a lost connection before it reports the
+    /// event. On other devices, work that is flushed before an event failed for its own reason.
     pub(crate) fn flushes_before_event(&self) -> bool {
         self.transport == TransportType::Iwarp
-    }
-
-    /// Looks for connection events without blocking.
-    pub(crate) fn check_connection(&mut self) -> Result<(), Error> {
-        while let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
-            self.step(Event::from(&event));
-            if self.side.state() != State::Established {
-                return Err(Transport::Disconnected(self.id).into());
-            }
-            tracing::debug!(queue = %self.id, "a connection event was ignored");
-        }
-        Ok(())
-    }
-
-    /// Begins the end: the queue pair turns to its error state, and all that is posted comes back
-    /// as completions, for as long as [`is_drained`](Self::is_drained) says that some is missing.
-    pub(crate) fn disconnect(&mut self) {
-        self.step(Event::Disconnect);
-    }
-
-    /// Whether all that was posted is back, or can't be expected to come.
-    pub(crate) fn is_drained(&self) -> bool {
-        let sends = self.queue_pair.sends_with_payload() == 0;
-        let back = self.queue_pair.receive_credits() + self.queue_pair.queued_receives();
-        let receives = back == self.receives;
-        // Draining without a disconnect: nothing has told the queue pair.
-        self.side.state() != State::Disconnecting || (sends && receives)
-    }
-
-    /// Does what the table says of an event.
-    fn step(&mut self, event: Event) {
-        let mut action = self.side.handle(event, Instant::now());
-        while action == Action::Disconnect {
-            // With the port down there is nobody to say it to, and destroying the queue pair does.
-            let said = match self.endpoint.must_be_silent() {
-                true => false,
-                false => self.endpoint.disconnect().is_ok(),
-            };
-            if said {
-                return;
-            }
-            action = self.side.handle(Event::RequestFailed, Instant::now());
-        }
-    }
-
-    /// When the oldest command in flight was submitted, and its id. An Asynchronous Event Request
-    /// may take for ever.
-    pub(crate) fn oldest(&self) -> Option<(u64, CommandId)> {
-        if self.slots.in_flight() == 0 {
-            return None;
-        }
-        let busy = (0..).zip(&self.commands).filter(|&(slot, entry)| {
-            self.slots.is_in_flight(slot) && entry.opcode != Opcode::ASYNCHRONOUS_EVENT_REQUEST
-        });
-        let oldest = busy.min_by_key(|&(_, entry)| entry.started);
-        oldest.map(|(slot, entry)| (entry.started, self.slots.id(slot)))
-    }
-
-    /// Ends the queue, which was [disconnected](Self::disconnect): destroys the queue pair, after
-    /// which the device touches nothing any more, and returns the commands that were in flight with
-    /// their buffers.
-    pub(crate) fn close(mut self) -> Vec<AbortedCommand> {
-        self.disconnect();
-        if let Some(cause) = self.side.cause() {
-            tracing::debug!(queue = %self.id, %cause, drained = self.is_drained(), "closed");
-        }
-        let busy = self.slots.abort_all().into_iter();
-        let busy: Vec<_> = busy.map(|slot| (slot, self.sqe(slot))).collect();
-        for returned in self.queue_pair.close() {
-            if returned.kind == verbs::WorkKind::Send
-                && let Some(entry) =
-                    usize::try_from(returned.tag).ok().and_then(|slot| self.commands.get_mut(slot))
-            {
-                entry.take_back(returned.buffers);
-            }
-        }
-        let ended = busy.into_iter();
-        ended.map(|(slot, sqe)| self.commands[usize::from(slot)].end(sqe)).collect()
     }
 
     pub(crate) fn id(&self) -> QueueId {
         self.id
     }
 
-    /// Whether a command fits. Where acknowledgements lag behind responses, sends may be short
-    /// though slots are not.
+    /// Returns true if there is room for a command. Where acknowledgements lag behind responses,
+    /// sends may be short though slots are not.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.slots.available() > 0 && self.queue_pair.send_credits() >= self.lent + self.sends_each
+        self.slots.available() > 0
+            && self.queue_pair.send_credits() >= self.bound_windows + self.sends_per_command
     }
 
+    /// Maximum number of commands in flight.
     pub(crate) fn depth(&self) -> usize {
         self.slots.capacity()
     }
 
-    pub(crate) fn number(&self) -> u32 {
-        self.queue_pair.number()
+    /// Number of commands in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.slots.in_flight()
     }
 
-    pub(crate) fn endpoint(&self) -> &Endpoint<P> {
-        &self.endpoint
+    /// Number of the queue pair.
+    pub(crate) fn number(&self) -> u32 {
+        self.queue_pair.number()
     }
 
     #[inline]
@@ -552,76 +486,19 @@ impl<P: Provider> Queue<P> {
         matches!(data, Data::ToController(buffer) if buffer.len() <= self.in_capsule_bytes)
     }
 
-    /// After a failed work request: what came back stays with its command until the queue closes.
+    /// Keeps the buffer of a failed work request with its command, until the queue is closed.
     fn keep_returned(&mut self, completed: CompletedWork) {
         if let CompletedWork::Send { tag, buffers } = completed
-            && let Some(entry) =
-                usize::try_from(tag).ok().and_then(|slot| self.commands.get_mut(slot))
+            && let Some(command) = command_of(&mut self.commands, tag)
         {
-            entry.take_back(buffers);
+            command.take_back(buffers);
         }
     }
 }
 
-impl InFlight {
-    /// Keeps what is needed of a command that was queued, and its data.
-    #[inline(always)]
-    fn begin(&mut self, command: &mut Command, now: u64) {
-        (self.user, self.started) = (command.user, now);
-        self.opcode = command.sqe.opcode();
-        self.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
-    }
-
-    /// The device is done with a send, which had data or not.
-    fn take_back(&mut self, buffers: SgList) {
-        if let Some(data) = buffers.into_iter().next() {
-            self.data = Some(data);
-        }
-    }
-
-    /// What it does.
-    #[inline]
-    pub(crate) fn opcode(&self) -> Opcode {
-        self.opcode
-    }
-
-    /// By what its owner knows it.
-    #[inline]
-    pub(crate) fn user(&self) -> u64 {
-        self.user
-    }
-
-    /// What there is to count of its end.
-    #[inline]
-    pub(crate) fn outcome(
-        &self,
-        response: Cqe,
-        latency_ns: u64,
-        revoked: Option<Revoked>,
-    ) -> Outcome {
-        let bytes = self.data.as_ref().map_or(0, |buffer| buffer.len() as u64);
-        let success = response.status().is_success();
-        Outcome { success, bytes, latency_ns, revoked }
-    }
-
-    /// Ends with this response.
-    #[inline]
-    pub(crate) fn complete(&mut self, response: Cqe) -> CommandCompletion {
-        self.resends = 0;
-        let (outcome, execution) = (Ok(response), ExecutionStatus::Answered);
-        CommandCompletion { user: self.user, outcome, data: self.data.take(), execution }
-    }
-
-    fn end(&mut self, sqe: Sqe) -> AbortedCommand {
-        let resends = std::mem::take(&mut self.resends);
-        AbortedCommand {
-            user: self.user,
-            started: self.started,
-            resends,
-            sqe,
-            data: self.data.take(),
-        }
-    }
+/// Command whose capsule was sent with this tag.
+fn command_of(commands: &mut [InFlight], tag: u64) -> Option<&mut InFlight> {
+    commands.get_mut(usize::try_from(tag).ok()?)
 }
 
 #[cold]
@@ -629,14 +506,14 @@ fn full() -> Error {
     Misuse::QueuesFull.into()
 }
 
-/// Where a command's data is, and how many bytes.
+/// Address and length of a command's data.
 #[inline]
 fn range(data: &Data) -> (u64, u32) {
     let (Data::ToController(buffer) | Data::FromController(buffer)) = data else { return (0, 0) };
     (buffer.address(), u32::try_from(buffer.len()).expect("a transfer is below 16 MiB"))
 }
 
-/// Work requests of a command until its key is out of use: bind, send, invalidate.
+/// Maximum number of sends of a command with a window: bind, send, invalidate.
 const SENDS_MAX: u32 = 3;
 
 #[inline]
@@ -645,8 +522,9 @@ fn descriptor(data: &Data, in_capsule: bool) -> SglDescriptor {
         return SglDescriptor::none();
     };
     let (address, length) = range(data);
-    match in_capsule {
-        true => SglDescriptor::in_capsule(0, length),
-        false => SglDescriptor::keyed(address, length, RemoteKey(buffer.remote_key().0)),
+    if in_capsule {
+        SglDescriptor::in_capsule(0, length)
+    } else {
+        SglDescriptor::keyed(address, length, RemoteKey(buffer.remote_key().0))
     }
 }

@@ -1,10 +1,10 @@
-//! What a poller counts; every front end reads these and keeps none of its own.
+//! Statistics of a poller, for every front end.
 
 use hdrhistogram::Histogram;
 
 use crate::{driver::data_path::latency_histogram::LatencyHistogram, wire::Opcode};
 
-/// What a poller counts with: latencies reach the statistics when those are read.
+/// Statistics of a poller, with latencies in a form that is cheap to record.
 pub(crate) struct PollerMeter {
     statistics: Statistics,
     read: LatencyHistogram,
@@ -21,51 +21,51 @@ pub struct Statistics {
     pub write: Operation,
     /// Flushes and everything else.
     pub other: Operation,
-    /// How keys of single commands went out of use; none do in memory mode `pool`.
+    /// Invalidations of the remote keys of single commands; none in memory mode `pool`.
     pub windows: WindowCounters,
-    /// What the device was asked, and what it had to say.
+    /// Doorbells and completions.
     pub device: DeviceCounters,
 }
 
-/// Dealings with the device, whatever commands they served. What is left over when a connection
-/// has failed is not counted.
+/// Doorbells and completions of all commands. Completions that a lost connection leaves behind are
+/// not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceCounters {
-    /// Batches of work handed to the device, each with one doorbell.
+    /// Number of doorbells.
     pub doorbells: u64,
-    /// Completions taken, of receives and of sends.
+    /// Number of completions polled, of receives and of sends.
     pub completions: u64,
-    /// Looks into the completion queue that found nothing.
+    /// Number of polls that found nothing.
     pub empty_polls: u64,
 }
 
-/// Commands that lent their data by a window, by who took the key out of use.
+/// Commands with a memory window, by the side that invalidated its key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WindowCounters {
-    /// The target, with its response.
+    /// Invalidated by the target, with its response.
     pub by_target: u64,
-    /// This side, since the target did not: one more work request and completion each.
+    /// Invalidated by this host, since the target did not: one more work request and completion.
     pub here: u64,
 }
 
-/// Who took a command's key out of use.
+/// Side that invalidated the remote key of a command.
 #[derive(Clone, Copy)]
-pub(crate) enum Revoked {
-    ByTarget,
-    Here,
+pub(crate) enum InvalidatedBy {
+    Target,
+    Host,
 }
 
-/// Counters of one kind of command.
+/// Statistics of one kind of command.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// Commands that succeeded.
+    /// Number of commands that succeeded.
     pub completed: u64,
-    /// Commands that failed.
+    /// Number of commands that failed.
     pub failed: u64,
-    /// Bytes moved by those that succeeded.
+    /// Bytes transferred by the commands that succeeded.
     pub bytes: u64,
-    /// From submission to completion in nanoseconds, three digits exact. Above 69 seconds they
-    /// count as that.
+    /// Time from submission to completion in nanoseconds, exact to three digits. Longer times than
+    /// 69 seconds count as 69 seconds.
     pub latency_ns: Histogram<u64>,
 }
 
@@ -82,12 +82,12 @@ impl Default for Statistics {
 }
 
 impl Statistics {
-    /// Returns what was counted and starts from zero.
+    /// Returns the statistics and starts again from zero.
     pub fn take(&mut self) -> Self {
         std::mem::take(self)
     }
 
-    /// Adds what another poller counted.
+    /// Adds the statistics of another poller.
     pub fn add(&mut self, other: &Self) {
         self.read.add(&other.read);
         self.write.add(&other.write);
@@ -120,12 +120,12 @@ impl PollerMeter {
         }
     }
 
-    /// All that was counted.
+    /// Statistics up to now.
     pub(crate) fn statistics(&mut self) -> &mut Statistics {
         let Self { statistics, read, write, other } = self;
-        read.settle(&mut statistics.read.latency_ns);
-        write.settle(&mut statistics.write.latency_ns);
-        other.settle(&mut statistics.other.latency_ns);
+        read.flush_into(&mut statistics.read.latency_ns);
+        write.flush_into(&mut statistics.write.latency_ns);
+        other.flush_into(&mut statistics.other.latency_ns);
         statistics
     }
 
@@ -134,15 +134,15 @@ impl PollerMeter {
         &mut self.statistics.device
     }
 
-    /// Counts a command that got no answer.
+    /// Counts a command that failed.
     pub(crate) fn record_failure(&mut self, opcode: Opcode) {
         self.statistics.operation(opcode).failed += 1;
     }
 
     #[inline]
     pub(crate) fn record(&mut self, opcode: Opcode, outcome: &Outcome) {
-        if let Some(revoked) = outcome.revoked {
-            self.statistics.windows.record(revoked);
+        if let Some(by) = outcome.invalidated_by {
+            self.statistics.windows.record(by);
         }
         if !outcome.success {
             return self.record_failure(opcode);
@@ -160,16 +160,16 @@ impl PollerMeter {
 
 impl WindowCounters {
     #[inline]
-    fn record(&mut self, revoked: Revoked) {
-        match revoked {
-            Revoked::ByTarget => self.by_target += 1,
-            Revoked::Here => self.here += 1,
+    fn record(&mut self, by: InvalidatedBy) {
+        match by {
+            InvalidatedBy::Target => self.by_target += 1,
+            InvalidatedBy::Host => self.here += 1,
         }
     }
 }
 
 impl DeviceCounters {
-    /// Counts a look into the completion queue that found so many.
+    /// Counts a poll that found this number of completions.
     #[inline]
     pub(crate) fn count_poll(&mut self, found: usize) {
         self.completions += found as u64;
@@ -177,17 +177,17 @@ impl DeviceCounters {
     }
 }
 
-/// One command's end.
+/// Outcome of one command.
 pub(crate) struct Outcome {
     pub(crate) success: bool,
     pub(crate) bytes: u64,
     pub(crate) latency_ns: u64,
-    pub(crate) revoked: Option<Revoked>,
+    pub(crate) invalidated_by: Option<InvalidatedBy>,
 }
 
 impl Operation {
     fn new() -> Self {
-        // As large as it may become: a run of days is not to take more memory than one of seconds.
+        // Full size from the start: a run of days takes no more memory than one of seconds.
         let latency_ns = Histogram::new_with_bounds(1, LatencyHistogram::VALUE_MAX, 3)
             .expect("a minute at three digits is a valid histogram");
         Self { completed: 0, failed: 0, bytes: 0, latency_ns }

@@ -1,50 +1,54 @@
-//! Work that failed because its queue pair is in the error state, until the reason is known.
+//! Work requests that failed in the error state of a queue pair, until the cause is known.
 
 use std::time::Instant;
 
 use verbs::{Completion, Provider, Status};
 
 use crate::{
-    config::FLUSH_CAUSE_TIMEOUT, driver::data_path::queue::Queue, error::Error,
-    proto::CompletedCommand,
+    config::FLUSH_CAUSE_TIMEOUT,
+    driver::data_path::queue::{Queue, Unhandled},
+    error::Error,
+    wire::Cqe,
 };
 
-/// Work that a queue pair flushed, or refused because it is in its error state. It says nothing of
-/// the reason: an event of the connection or of the device does. On iWARP that comes later.
+/// Failure of a work request that was flushed, or refused because the queue pair is in the error
+/// state. The cause is in an event of the connection or of the device, which on iWARP comes later.
 pub(super) struct FailedWork {
     error: Error,
     since: Instant,
 }
 
 impl FailedWork {
-    /// Takes note of such work; the first is the one that is kept. Fails when the event that gives
-    /// the reason has not come in time.
+    /// Stores the first failure. Fails once the event with the cause is overdue.
     #[cold]
-    pub(super) fn await_cause(noted: &mut Option<Box<Self>>, error: Error) -> Result<(), Error> {
-        noted.get_or_insert_with(|| Self { error, since: Instant::now() }.into()).check()
+    pub(super) fn await_cause(first: &mut Option<Box<Self>>, error: Error) -> Result<(), Error> {
+        first.get_or_insert_with(|| Self { error, since: Instant::now() }.into()).check()
     }
 
-    /// The failure of the work itself.
+    /// Failure of the work request itself.
     pub(super) fn error(&self) -> Error {
         self.error.clone()
     }
 
-    /// Fails when the event that gives the reason has not come in time.
+    /// Fails once the event with the cause is overdue.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.since.elapsed() < FLUSH_CAUSE_TIMEOUT { Ok(()) } else { Err(self.error.clone()) }
     }
 }
 
-/// Takes any completion of a queue, and only notes one that was flushed.
-#[inline(never)] // apart from the hot loop, which is to save no registers for it
-pub(super) fn handle_other<P: Provider>(
+/// Handles a completion as [`Queue::complete_slowly`], but only stores the failure of work that was
+/// flushed.
+#[inline(never)] // so that the hot loop saves no registers for it
+pub(super) fn complete_slowly<P: Provider>(
     queue: &mut Queue<P>,
     completion: &Completion,
-    noted: &mut Option<Box<FailedWork>>,
-) -> Result<Option<CompletedCommand>, Error> {
-    match queue.handle_other(completion) {
+    unhandled: Unhandled,
+    response: &mut Cqe,
+    failed_work: &mut Option<Box<FailedWork>>,
+) -> Result<Option<u16>, Error> {
+    match queue.complete_slowly(completion, response, unhandled) {
         Err(error) if completion.status() == Status::FLUSHED => {
-            FailedWork::await_cause(noted, error).map(|()| None)
+            FailedWork::await_cause(failed_work, error).map(|()| None)
         }
         outcome => outcome,
     }

@@ -1,38 +1,20 @@
-//! Commands of the controller's own on the queues of a poller.
+//! Commands of the controller itself on the queues of a poller.
 
 use tokio::sync::oneshot;
 use verbs::Provider;
 
 use super::{Link, Poller};
-use crate::{
-    driver::data_path::{
-        command::{Command, CommandCompletion},
-        connection::InternalCommand,
-    },
-    error::Error,
-    wire::{Opcode, QueueId},
-};
+use crate::driver::data_path::{command::CommandCompletion, connection::InternalCommand};
 
-/// The `user` of such a command; its opcode tells it from an owner's with the same.
-const ERRAND: u64 = u64::MAX;
-
-/// How far a command has come.
+/// State of an internal command.
 pub(super) enum State {
     /// Its queue has had no room for it yet.
-    Waits { queue: QueueId, command: Command, reply: oneshot::Sender<CommandCompletion> },
+    Pending(InternalCommand),
     /// It is in flight.
-    Sent(oneshot::Sender<CommandCompletion>),
+    InFlight(oneshot::Sender<CommandCompletion>),
 }
 
-impl State {
-    pub(super) fn new(internal: InternalCommand) -> Self {
-        let InternalCommand { queue, mut command, reply } = internal;
-        command.user = ERRAND;
-        Self::Waits { queue, command, reply }
-    }
-}
-
-/// Waits until there is a command to send.
+/// Waits for an internal command.
 pub(super) async fn posted<P: Provider>(link: Option<&Link<P>>) {
     match link.and_then(Link::mailbox) {
         Some(mailbox) => mailbox.internal_command_posted().await,
@@ -41,48 +23,35 @@ pub(super) async fn posted<P: Provider>(link: Option<&Link<P>>) {
 }
 
 impl<P: Provider> Poller<P> {
-    /// Sends the command that waits, once its queue has room: right after completions, before the
-    /// owner's commands.
+    /// Sends the pending internal command if its queue has room. Called right after completions,
+    /// before commands of the owner are submitted.
     #[cold]
-    pub(super) fn send_errand(&mut self) -> Result<(), Error> {
-        let Some(State::Waits { queue, .. }) = self.errand else { return Ok(()) };
+    pub(super) fn send_internal(&mut self) {
+        let Some(State::Pending(InternalCommand { queue, .. })) = self.internal else { return };
         let index = self.queues.iter().position(|candidate| candidate.id() == queue);
-        if index.is_some_and(|index| !self.queues[index].has_room()) {
-            return Ok(());
+        let index = index.expect("an internal command is for a queue of this poller");
+        if !self.queues[index].has_room() {
+            return;
         }
-        let (Some(index), Some(State::Waits { mut command, reply, .. })) =
-            (index, self.errand.take())
-        else {
-            return Ok(());
-        };
-        let now = self.clock.raw();
-        match self.queues[index].submit(&mut command, now) {
+        let Some(State::Pending(internal)) = self.internal.take() else { return };
+        let InternalCommand { mut command, reply, .. } = internal;
+        let started = self.clock.raw();
+        match self.queues[index].submit_internal(&mut command, started) {
             Ok(()) => {
                 self.note_submitted(index);
-                self.errand = Some(State::Sent(reply));
-                self.flush_dirty()
+                self.internal = Some(State::InFlight(reply));
             }
-            Err(error) => {
-                let _ = reply.send(CommandCompletion {
-                    user: ERRAND,
-                    ..CommandCompletion::unsent(error, command)
-                });
-                Ok(())
-            }
+            // The receiver may have given up.
+            Err(error) => drop(reply.send(CommandCompletion::unsent(error, command))),
         }
     }
 
-    /// Gives a command of the controller's back to it.
+    /// Returns a completed internal command to the controller.
     #[cold]
-    pub(super) fn end_errand(&mut self, done: CommandCompletion) {
-        if let Some(State::Sent(reply)) = self.errand.take() {
-            // Who no longer waits has given the buffer up.
-            let _ = reply.send(done);
+    pub(super) fn complete_internal(&mut self, completion: CommandCompletion) {
+        if let Some(State::InFlight(reply)) = self.internal.take() {
+            // The receiver may have given up.
+            let _ = reply.send(completion);
         }
     }
-}
-
-/// Whether a command is the controller's, while there is one.
-pub(super) fn is_errand(user: u64, opcode: Opcode) -> bool {
-    user == ERRAND && opcode == Opcode::FABRICS
 }

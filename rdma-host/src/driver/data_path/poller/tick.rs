@@ -1,26 +1,25 @@
-//! What a poller looks after by the clock, whatever its commands do: dead connections, and commands
-//! that are late.
+//! Periodic checks of a poller: lost connections, and commands that timed out.
 
 use quanta::Clock;
 use verbs::Provider;
 
-use super::{Aborting, Poller, internal_command};
+use super::{Aborting, Poller, internal_command::State};
 use crate::{
     config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK},
     driver::data_path::connection::TimedOutCommand,
     error::Error,
 };
 
-/// When a poller last looked after such things, and when it will again.
+/// Clock readings of the checks.
 pub(super) struct Tick {
     last: u64,
-    /// When the oldest command in flight was last looked for.
-    ages: u64,
-    /// Since when the queues are the poller's.
+    /// Time of the last search for the oldest command in flight.
+    last_age_check: u64,
+    /// Time at which the poller got its queues.
     pub(super) since: u64,
-    /// Looks that find nothing before the clock is read.
-    looks: u32,
-    /// The queue whose connection is looked at next.
+    /// Number of empty polls until the clock is read.
+    idle_polls: u32,
+    /// Index of the queue whose connection is checked next.
     connection: usize,
 }
 
@@ -29,30 +28,30 @@ const TICK_NS: u64 = TICK.as_nanos() as u64;
 
 impl Tick {
     pub(super) fn new(now: u64) -> Self {
-        Self { last: now, ages: now, since: now, looks: 0, connection: 0 }
+        Self { last: now, last_age_check: now, since: now, idle_polls: 0, connection: 0 }
     }
 
-    /// Whether it is time, after a look. One that found something knows `now`; for others the
-    /// clock is read only now and then.
+    /// Returns true if the checks are due, after a poll. A poll with completions has read the
+    /// clock, as `now`; after empty ones it is read every [`POLLS_PER_CLOCK_READ`] polls.
     #[inline]
     pub(super) fn is_due(&mut self, now: Option<u64>, clock: &Clock) -> bool {
-        if now.is_none() && self.looks > 0 {
-            self.looks -= 1;
+        if now.is_none() && self.idle_polls > 0 {
+            self.idle_polls -= 1;
             return false;
         }
-        self.looks = POLLS_PER_CLOCK_READ;
+        self.idle_polls = POLLS_PER_CLOCK_READ;
         let now = now.unwrap_or_else(|| clock.raw());
         clock.delta_as_nanos(self.last, now) >= TICK_NS
     }
 
-    /// Has the clock read after the next look.
-    pub(super) fn hasten(&mut self) {
-        self.looks = 0;
+    /// Makes the next poll read the clock.
+    pub(super) fn check_soon(&mut self) {
+        self.idle_polls = 0;
     }
 }
 
 impl<P: Provider> Poller<P> {
-    /// Looks after all of it.
+    /// Performs the checks.
     #[cold]
     #[inline(never)]
     pub(super) fn tick(&mut self) -> Result<(), Error> {
@@ -63,28 +62,27 @@ impl<P: Provider> Poller<P> {
                 return Err(Error::Closed); // the first report of the loss has its cause
             }
             let mailbox = link.mailbox().expect("a poller that has queues has a mailbox");
-            if self.traffic != 0 {
-                mailbox.record_traffic(self.clock.delta(self.traffic, now));
-                self.traffic = 0;
+            if self.last_traffic != 0 {
+                mailbox.record_traffic(self.clock.delta(self.last_traffic, now));
+                self.last_traffic = 0;
             }
-            if self.errand.is_none() {
-                let command = mailbox.take_internal_command();
-                self.errand = command.map(internal_command::State::new);
+            if self.internal.is_none() {
+                self.internal = mailbox.take_internal_command().map(State::Pending);
             }
         }
         self.check_connections()?;
         self.failed_work.as_ref().map_or(Ok(()), |work| work.check())?;
-        // Looking takes long where there is much in flight, and need not be exact.
-        let since = self.clock.delta(self.tick.ages, now);
+        // The search takes long where much is in flight, and need not be exact.
+        let since = self.clock.delta(self.tick.last_age_check, now);
         if since >= TICK.max(self.timeout / 64) || self.aborting.is_some() {
-            self.tick.ages = now;
+            self.tick.last_age_check = now;
             return self.check_ages(now);
         }
         Ok(())
     }
 
-    /// Looks for events of some connections, in turn: each look is a system call. Whatever ends one
-    /// connection of a controller mostly ends all.
+    /// Checks some connections for events, round-robin: each check is a system call. Most events
+    /// that end one connection of a controller end all.
     fn check_connections(&mut self) -> Result<(), Error> {
         let max = if self.failed_work.is_some() { usize::MAX } else { CONNECTIONS_PER_TICK };
         for _ in 0..self.queues.len().min(max) {
@@ -93,8 +91,8 @@ impl<P: Provider> Poller<P> {
             let queue = &mut self.queues[index];
             let before_live = self.link.is_none() && !queue.flushes_before_event();
             match (queue.check_connection(), &self.failed_work) {
-                // A target that hangs up on a connecting queue refuses us; one that broke the
-                // connection by what it sent does not.
+                // A target that disconnects a connecting queue refuses it; one that broke the
+                // connection by its messages does not.
                 (Err(_), Some(work)) if before_live => return Err(work.error()),
                 (outcome, _) => outcome?,
             }
@@ -102,29 +100,27 @@ impl<P: Provider> Poller<P> {
         Ok(())
     }
 
-    /// Has a command aborted that is out of time, and gives up on it if that does not help.
+    /// Requests the abort of a command that timed out, and fails if it does not complete then.
     fn check_ages(&mut self, now: u64) -> Result<(), Error> {
         let ages = self.queues.iter().filter_map(|queue| {
             let (started, command) = queue.oldest()?;
-            // The time without a connection is not the target's.
+            // The time without a connection does not count.
             let age = self.clock.delta(started.max(self.tick.since), now);
             Some((age, TimedOutCommand { queue: queue.id(), command }))
         });
-        let Some((age, late)) = ages.max_by_key(|&(age, _)| age) else { return Ok(()) };
+        let Some((age, oldest)) = ages.max_by_key(|&(age, _)| age) else { return Ok(()) };
         if age <= self.timeout {
             self.aborting = None;
             return Ok(());
         }
-        let timeout = Error::CommandTimeout { queue: late.queue, after: self.timeout };
+        let timeout = Error::CommandTimeout { queue: oldest.queue, after: self.timeout };
         match &self.aborting {
-            Some(aborting) if aborting.late == late => {
-                match self.clock.delta(aborting.since, now) > ABORT_TIMEOUT {
-                    true => Err(timeout),
-                    false => Ok(()),
-                }
+            Some(aborting) if aborting.command == oldest => {
+                let is_overdue = self.clock.delta(aborting.since, now) > ABORT_TIMEOUT;
+                if is_overdue { Err(timeout) } else { Ok(()) }
             }
-            _ if self.abort(late) => {
-                self.aborting = Some(Aborting { late, since: now });
+            _ if self.abort(oldest) => {
+                self.aborting = Some(Aborting { command: oldest, since: now });
                 Ok(())
             }
             _ => Err(timeout),

@@ -1,23 +1,23 @@
-//! Finds a queue by the number of its queue pair.
+//! Map from queue pair numbers to queues.
 
-/// A table of numbers, twice as long as there are and so never full: one is found in its own place
-/// or shortly behind. Devices deal numbers out in turn, so most are in their own.
-pub(super) struct Directory {
-    /// A number, and the index of its queue. Their count is a power of two.
+/// Hash table with twice as many rows as there are queue pairs, with linear probing. Devices number
+/// their queue pairs in sequence, so that most are found in the first row.
+pub(super) struct QueueMap {
+    /// Queue pair number and index of the queue; a power of two of them.
     rows: Vec<(u32, u32)>,
 }
 
-/// In the row of no queue; queue pair numbers have 24 bits.
-const NONE: u32 = u32::MAX;
+/// Number in a free row. Queue pair numbers have 24 bits.
+const FREE: u32 = u32::MAX;
 
-impl Directory {
-    /// The numbers of queues, in the order of their indices.
-    pub(super) fn of(numbers: impl ExactSizeIterator<Item = u32>) -> Self {
-        let mut rows = vec![(NONE, 0); (2 * numbers.len()).next_power_of_two()];
+impl QueueMap {
+    /// Creates the map of queues with these numbers, in the order of their indices.
+    pub(super) fn new(numbers: impl ExactSizeIterator<Item = u32>) -> Self {
+        let mut rows = vec![(FREE, 0); (2 * numbers.len()).next_power_of_two()];
         let mask = rows.len() - 1;
         for (index, number) in (0..).zip(numbers) {
             let mut at = number as usize & mask;
-            while rows[at].0 != NONE {
+            while rows[at].0 != FREE {
                 at = (at + 1) & mask;
             }
             rows[at] = (number, index);
@@ -25,7 +25,7 @@ impl Directory {
         Self { rows }
     }
 
-    /// The index of the queue with this number.
+    /// Index of the queue with this queue pair number.
     #[inline]
     pub(super) fn find(&self, number: u32) -> Option<usize> {
         let mask = self.rows.len() - 1;
@@ -33,7 +33,7 @@ impl Directory {
         loop {
             match self.rows[at] {
                 (found, index) if found == number => return Some(index as usize),
-                (NONE, _) => return None,
+                (FREE, _) => return None,
                 _ => at = (at + 1) & mask,
             }
         }
@@ -47,10 +47,10 @@ mod tests {
     #[test]
     fn each_number_is_found_and_no_other() {
         for numbers in [vec![], vec![7], vec![0, 8, 16, 24, 1], (17..1017).collect()] {
-            let directory = Directory::of(numbers.iter().copied());
+            let map = QueueMap::new(numbers.iter().copied());
             for number in 0..2000 {
                 let expected = numbers.iter().position(|&other| other == number);
-                assert_eq!(directory.find(number), expected, "{number} of {numbers:?}");
+                assert_eq!(map.find(number), expected, "{number} of {numbers:?}");
             }
         }
     }

@@ -1,0 +1,81 @@
+//! Link of a poller to its controller.
+
+use std::sync::Arc;
+
+use verbs::Provider;
+
+use crate::{
+    config::ReconnectOptions,
+    driver::data_path::{
+        connection::{Connection, PollerMailbox},
+        connection_state::{ConnectionWatch, LiveSummary},
+        namespace_registry::NamespaceRegistry,
+    },
+    wire::NamespaceId,
+};
+
+/// Link of a poller to its controller, which supplies the queues of each connection.
+pub(super) struct Link<P: Provider> {
+    /// Number of the poller among those of the controller, from 0.
+    pub(super) index: usize,
+    pub(super) watch: ConnectionWatch<P>,
+    pub(super) summary: Arc<LiveSummary>,
+    pub(super) registry: Arc<NamespaceRegistry>,
+    /// Connection that the queues belong to; the previous one while there are none.
+    pub(super) connection: Option<Arc<Connection<P>>>,
+    /// Generation for which a command needs no check: that of the connection while `replaced` is
+    /// empty, else [`u64::MAX`]. The loss of the connection and a replaced namespace are thus one
+    /// comparison on the path of each command.
+    pub(super) unguarded: u64,
+    /// Namespaces whose commands are refused until they have been identified again.
+    pub(super) replaced: Vec<NamespaceId>,
+    /// True if new queues may follow a loss.
+    pub(super) reconnects: bool,
+    /// True if commands in flight are sent again after a loss.
+    pub(super) resend: bool,
+    /// True if the commands of a poller without queues stay pending until they are
+    /// [forwarded](super::Poller::set_forwarding).
+    pub(super) is_forwarding: bool,
+}
+
+impl<P: Provider> Link<P> {
+    pub(super) fn new(
+        index: usize,
+        watch: ConnectionWatch<P>,
+        registry: Arc<NamespaceRegistry>,
+        options: &ReconnectOptions,
+    ) -> Self {
+        Self {
+            index,
+            summary: watch.summary(),
+            watch,
+            registry,
+            connection: None,
+            unguarded: 0,
+            replaced: Vec::new(),
+            reconnects: options.attempts_max() != Some(0),
+            resend: options.resend,
+            is_forwarding: false,
+        }
+    }
+
+    /// Generation of the connection; 0 before the first.
+    pub(super) fn generation(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.generation)
+    }
+
+    /// Returns true if the connection of the queues is live.
+    pub(super) fn is_live(&self) -> bool {
+        self.summary.is_live(self.generation())
+    }
+
+    /// Mailbox of the poller; `None` if the connection has no queue for it.
+    pub(super) fn mailbox(&self) -> Option<&PollerMailbox<P>> {
+        self.connection.as_ref()?.mailboxes.get(self.index)
+    }
+
+    /// To be called after a change of `connection` or `replaced`.
+    pub(super) fn update_guard(&mut self) {
+        self.unguarded = if self.replaced.is_empty() { self.generation() } else { u64::MAX };
+    }
+}

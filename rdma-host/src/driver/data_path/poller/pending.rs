@@ -1,0 +1,135 @@
+//! Pending commands: those that no queue can take now.
+
+use verbs::Provider;
+
+use super::Poller;
+use crate::{
+    driver::data_path::{
+        command::{Command, CommandCompletion, SubmitError},
+        connection_state::{ConnectionState, Disconnection},
+        pending::PendingCommand,
+    },
+    error::{Error, Misuse, Transport},
+};
+
+impl<P: Provider> Poller<P> {
+    /// Makes a new command pending: until a queue has room, or until there is a connection.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn submit_later(
+        &mut self,
+        command: Command,
+        started: u64,
+    ) -> Result<(), SubmitError> {
+        let refused = match &self.failure {
+            Some(error) => Some(error.clone()),
+            None if self.pending.room() == 0 => Some(Misuse::QueuesFull.into()),
+            None if self.is_connected() => self.refuse_to_wait_for_room(&command),
+            None => self.refuse_to_wait_for_connection(),
+        };
+        match refused {
+            Some(error) => Err(SubmitError::new(error, command)),
+            None => {
+                self.pending.push(PendingCommand { command, started, sends: 0 });
+                Ok(())
+            }
+        }
+    }
+
+    /// Error of a command that may not wait for room in the queues. It may where the owner's
+    /// commands do not fill them: the room is taken by an internal command, or by sends whose
+    /// completions are outstanding.
+    fn refuse_to_wait_for_room(&mut self, command: &Command) -> Option<Error> {
+        if self.internal.is_none() && self.room() == 0 {
+            return Some(Misuse::QueuesFull.into());
+        }
+        self.reject_if_replaced(command)
+    }
+
+    /// Error of a command that may not wait for a connection.
+    fn refuse_to_wait_for_connection(&self) -> Option<Error> {
+        let Some(link) = &self.link else { return Some(Misuse::QueuesFull.into()) };
+        match link.watch.state() {
+            ConnectionState::Disconnected(Disconnection { error, commands_fail: true }) => {
+                Some(Error::NotConnected(error))
+            }
+            ConnectionState::Ended(error) => Some(error),
+            ConnectionState::Live(connection)
+                if connection.generation == link.generation() && !link.is_forwarding =>
+            {
+                Some(Transport::NoQueue.into())
+            }
+            ConnectionState::Disconnected(_) | ConnectionState::Live(_) => None,
+        }
+    }
+
+    /// Closes queues whose connection was reported lost, and makes a command pending for the next.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn lose_and_submit_later(
+        &mut self,
+        command: Command,
+        started: u64,
+    ) -> Result<(), SubmitError> {
+        match self.lose(Error::Closed) {
+            Ok(()) => self.submit_later(command, started),
+            Err(error) => Err(SubmitError::new(error, command)),
+        }
+    }
+
+    /// Submits pending commands as far as there is room.
+    #[inline(never)] // off the path of pollers without pending commands
+    pub(super) fn submit_pending(&mut self) -> Result<(), Error> {
+        if self.is_lost() {
+            return self.lose(Error::Closed);
+        }
+        while let Some(index) = self.pick() {
+            let Some(pending) = self.pending.pop() else { break };
+            let execution = pending.execution();
+            match self.queues[index].submit_pending(pending) {
+                Ok(()) => self.note_submitted(index),
+                Err(SubmitError { error, user, data }) => {
+                    let outcome = Err(error);
+                    self.done.push_back(CommandCompletion { user, outcome, data, execution });
+                }
+            }
+        }
+        self.flush()
+    }
+
+    /// Completes all pending commands with an error.
+    pub(super) fn fail_pending(&mut self, error: &Error) {
+        while let Some(pending) = self.pending.pop() {
+            self.fail_command(pending, error.clone());
+        }
+    }
+
+    /// Completes a pending command with an error.
+    pub(super) fn fail_command(&mut self, pending: PendingCommand, error: Error) {
+        let execution = pending.execution();
+        let command = pending.command;
+        self.meter.record_failure(command.sqe.opcode());
+        self.done.push_back(CommandCompletion {
+            execution,
+            ..CommandCompletion::unsent(error, command)
+        });
+    }
+
+    /// Lets commands stay pending while the connection has no queue for this poller, until they
+    /// are [taken](Self::take_pending) to be forwarded.
+    pub(crate) fn set_forwarding(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.is_forwarding = true;
+        }
+    }
+
+    /// Takes the oldest pending command, to forward it to another poller.
+    pub(crate) fn take_pending(&mut self) -> Option<PendingCommand> {
+        self.pending.pop()
+    }
+
+    /// Adds a command that another poller forwarded, and that was sent `sends` times.
+    pub(crate) fn add_pending(&mut self, command: Command, sends: u8) {
+        self.pending.push(PendingCommand { command, started: self.clock.raw(), sends });
+    }
+}

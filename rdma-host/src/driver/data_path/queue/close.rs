@@ -1,0 +1,100 @@
+//! Connection events of a queue, its disconnect and its end.
+
+use std::time::Instant;
+
+use verbs::{
+    Endpoint, Provider,
+    active_side::{Action, Event, State},
+};
+
+use super::{Queue, command_of};
+use crate::{
+    driver::{buffers::verbs_error, data_path::pending::PendingCommand},
+    error::{Error, Transport},
+    wire::{CommandId, Opcode},
+};
+
+impl<P: Provider> Queue<P> {
+    pub(crate) fn endpoint(&self) -> &Endpoint<P> {
+        &self.endpoint
+    }
+
+    /// Handles connection events, without blocking; fails if one ends the connection.
+    pub(crate) fn check_connection(&mut self) -> Result<(), Error> {
+        while let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
+            self.step(Event::from(&event));
+            if self.active_side.state() != State::Established {
+                return Err(Transport::Disconnected(self.id).into());
+            }
+            tracing::debug!(queue = %self.id, "a connection event was ignored");
+        }
+        Ok(())
+    }
+
+    /// Disconnects. The queue pair enters the error state, and all posted work requests complete
+    /// until [`is_drained`](Self::is_drained) returns true.
+    pub(crate) fn disconnect(&mut self) {
+        self.step(Event::Disconnect);
+    }
+
+    /// Returns true if no more completions are expected.
+    pub(crate) fn is_drained(&self) -> bool {
+        let sends = self.queue_pair.sends_with_payload() == 0;
+        let back = self.queue_pair.receive_credits() + self.queue_pair.queued_receives();
+        let receives = back == self.receives;
+        // Without a disconnect, nothing has put the queue pair into the error state.
+        self.active_side.state() != State::Disconnecting || (sends && receives)
+    }
+
+    /// Performs the transition for an event.
+    fn step(&mut self, event: Event) {
+        let mut action = self.active_side.handle(event, Instant::now());
+        while action == Action::Disconnect {
+            // While the port is down no message can be sent; destroying the queue pair suffices.
+            let is_sent = !self.endpoint.must_be_silent() && self.endpoint.disconnect().is_ok();
+            if is_sent {
+                return;
+            }
+            action = self.active_side.handle(Event::RequestFailed, Instant::now());
+        }
+    }
+
+    /// Closes the queue, which was [disconnected](Self::disconnect): destroys the queue pair, after
+    /// which the device accesses no buffer. Returns the commands that were in flight.
+    pub(crate) fn close(mut self) -> Vec<PendingCommand> {
+        self.disconnect();
+        if let Some(cause) = self.active_side.cause() {
+            tracing::debug!(queue = %self.id, %cause, drained = self.is_drained(), "closed");
+        }
+        let aborted = self.slots.abort_all().into_iter();
+        let aborted: Vec<_> = aborted.map(|slot| (slot, self.sqe(slot))).collect();
+        for returned in self.queue_pair.close() {
+            if returned.kind == verbs::WorkKind::Send
+                && let Some(command) = command_of(&mut self.commands, returned.tag)
+            {
+                command.take_back(returned.buffers);
+            }
+        }
+        let abort = |(slot, sqe)| self.commands[usize::from(slot)].abort(sqe);
+        aborted.into_iter().filter_map(abort).collect()
+    }
+
+    /// Ends a completed command as if there had been no response.
+    pub(crate) fn abort(&mut self, slot: u16) -> Option<PendingCommand> {
+        let sqe = self.sqe(slot);
+        self.commands[usize::from(slot)].abort(sqe)
+    }
+
+    /// Command in flight that was submitted first: its submission and id. Asynchronous Event
+    /// Requests do not count, since they may stay in flight forever.
+    pub(crate) fn oldest(&self) -> Option<(u64, CommandId)> {
+        if self.slots.in_flight() == 0 {
+            return None;
+        }
+        let in_flight = (0..).zip(&self.commands).filter(|&(slot, command)| {
+            self.slots.is_in_flight(slot) && command.opcode != Opcode::ASYNCHRONOUS_EVENT_REQUEST
+        });
+        let oldest = in_flight.min_by_key(|&(_, command)| command.started);
+        oldest.map(|(slot, command)| (command.started, self.slots.id(slot)))
+    }
+}

@@ -1,0 +1,119 @@
+//! Commands in flight, and completed ones.
+
+use verbs::{Buffer, SgList};
+
+use crate::{
+    driver::data_path::{
+        command::{Command, CommandCompletion, Data, ExecutionStatus},
+        pending::PendingCommand,
+        statistics::{InvalidatedBy, Outcome},
+    },
+    wire::{Cqe, Opcode, Sqe},
+};
+
+/// Command in a slot, without its capsule.
+#[derive(Default)]
+pub(crate) struct InFlight {
+    /// Buffer of the command, unless the device holds it.
+    data: Option<Buffer>,
+    user: u64,
+    /// Clock reading of the first submission.
+    pub(super) started: u64,
+    pub(super) opcode: Opcode,
+    origin: Origin,
+}
+
+/// Origin of a command. A new command of the poller's owner has the default, to which the slot is
+/// reset at the end of each command.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Origin {
+    /// Number of times that it was sent before, on connections that were lost.
+    pub(super) resends: u8,
+    /// True for a command of the controller itself, which the owner of the poller does not see.
+    pub(super) is_internal: bool,
+}
+
+impl InFlight {
+    /// Stores a command that was queued, and takes its buffer.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, command: &mut Command, started: u64) {
+        (self.user, self.started) = (command.user, started);
+        self.opcode = command.sqe.opcode();
+        self.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
+    }
+
+    pub(super) fn set_origin(&mut self, origin: Origin) {
+        self.origin = origin;
+    }
+
+    /// Takes the buffer, if there is one, back from the device.
+    pub(super) fn take_back(&mut self, buffers: SgList) {
+        if let Some(data) = buffers.into_iter().next() {
+            self.data = Some(data);
+        }
+    }
+
+    /// Takes back a buffer that was sent in the capsule.
+    pub(super) fn set_data(&mut self, data: Buffer) {
+        self.data = Some(data);
+    }
+
+    /// Ends a command without a response; `sqe` is its capsule. Returns `None` for an internal
+    /// command, which is not sent again.
+    pub(super) fn abort(&mut self, sqe: Sqe) -> Option<PendingCommand> {
+        let command = Command { data: Data::of(&sqe, self.data.take()), sqe, user: self.user };
+        let Origin { resends, is_internal } = std::mem::take(&mut self.origin);
+        let sends = resends.saturating_add(1);
+        let pending = PendingCommand { command, started: self.started, sends };
+        (!is_internal).then_some(pending)
+    }
+}
+
+/// Completed command. Its slot is free, but keeps it until the next submission.
+pub(crate) struct Completed<'a> {
+    pub(super) command: &'a mut InFlight,
+    pub(super) response: &'a Cqe,
+    /// Side that invalidated the remote key; `None` for a command without one of its own.
+    pub(super) invalidated_by: Option<InvalidatedBy>,
+}
+
+impl Completed<'_> {
+    /// Clock reading of the first submission.
+    #[inline]
+    pub(crate) fn started(&self) -> u64 {
+        self.command.started
+    }
+
+    #[inline]
+    pub(crate) fn opcode(&self) -> Opcode {
+        self.command.opcode
+    }
+
+    /// Returns true for a command of the controller itself.
+    #[inline]
+    pub(crate) fn is_internal(&self) -> bool {
+        self.command.origin.is_internal
+    }
+
+    /// Values for the statistics.
+    #[inline]
+    pub(crate) fn outcome(&self, latency_ns: u64) -> Outcome {
+        Outcome {
+            success: self.response.status().is_success(),
+            bytes: self.command.data.as_ref().map_or(0, |buffer| buffer.len() as u64),
+            latency_ns,
+            invalidated_by: self.invalidated_by,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn into_completion(self) -> CommandCompletion {
+        self.command.origin = Origin::default();
+        CommandCompletion {
+            user: self.command.user,
+            outcome: Ok(*self.response),
+            data: self.command.data.take(),
+            execution: ExecutionStatus::Answered,
+        }
+    }
+}
