@@ -50,7 +50,11 @@ pub(crate) fn main() -> ExitCode {
     if let Some(command) = InternalCommand::of(std::env::args_os()) {
         return command.run();
     }
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => return printed(help.print()),
+    };
     let done = match arguments.command {
         Subcommands::Build(build) => build.run(),
         Subcommands::Doctor(doctor) => doctor.run(),
@@ -84,7 +88,11 @@ fn report(error: &Error) -> ExitCode {
 
 /// Prints a result; a reader who has left is no error, a full disk is told.
 fn print(text: &str) -> ExitCode {
-    match writeln!(io::stdout(), "{text}") {
+    printed(writeln!(io::stdout(), "{text}"))
+}
+
+fn printed(result: io::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,7 +6,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-const COMMANDS: [&[&str]; 3] = [&["doctor"], &["doctor", "--json"], &["native", "status"]];
+const COMMANDS: [&[&str]; 4] =
+    [&["--help"], &["doctor"], &["doctor", "--json"], &["native", "status"]];
 
 /// Exit code and messages.
 fn soft_roce(arguments: &[&str], stdout: impl Into<Stdio>) -> (Option<i32>, String) {

@@ -23,7 +23,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::{config, discover, identify, key, log, monitor, read_write, verify};
+use crate::{
+    commands::{config, discover, identify, key, log, monitor, read_write, verify},
+    failure::Failure,
+};
 
 /// NVMe over Fabrics over RDMA, in user space.
 ///
@@ -79,9 +82,23 @@ enum Format {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::print_message(format_args!("nvmf: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => return output::check(help.print()).map(drop),
+    };
     log_to_stderr(arguments.verbose);
-    let outcome = match arguments.command {
+    match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Discover(arguments) => discover::run(&arguments),
@@ -92,13 +109,6 @@ fn main() -> ExitCode {
         Command::Read(arguments) => read_write::read(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Write(arguments) => read_write::write(&arguments),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::print_message(format_args!("nvmf: {failure}"));
-            ExitCode::from(failure.exit_code())
-        }
     }
 }
 
@@ -108,5 +118,9 @@ fn log_to_stderr(verbose: u8) {
         1 => tracing_subscriber::filter::LevelFilter::DEBUG,
         _ => tracing_subscriber::filter::LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
 }

@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Prints a result.
+/// Prints a result, or nothing if the reader has closed the pipe.
 pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
     try_print(text).map(drop)
 }
 
-/// Prints a result as JSON.
+/// Prints a result as JSON, as [`print_text`] does.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
     print_text(&format!("{text}\n"))
@@ -27,7 +27,12 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 /// need not be made.
 pub(crate) fn try_print(text: &str) -> Result<bool, Failure> {
     let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+    check(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
+}
+
+/// Result of a write to standard output; false if the reader has closed the pipe.
+pub(crate) fn check(written: io::Result<()>) -> Result<bool, Failure> {
+    match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::failed(format!("standard output: {error}"))),

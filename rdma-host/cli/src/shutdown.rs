@@ -10,12 +10,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// SIGINT and SIGTERM, caught from the creation of this to the end of the program: a signal that
+/// SIGINT and SIGTERM, caught from [`catch`](Self::catch) to the end of the program: a signal that
 /// arrives while the program does something else is found by the next [`received`](Self::received).
 /// A second signal ends the program at once, with status 128 + N, also where the first can't be
-/// attended to, for instance in a write to a pipe that is full.
+/// handled, for instance in a write to a pipe that is full.
 ///
-/// Made once, before the command connects; everything else in the program is handed a reference.
+/// Made once, before the command connects; all other code is passed a reference.
 /// SIGHUP keeps its default action, so that `nohup` works.
 pub(crate) struct ShutdownSignal {
     interrupt: Signal,
@@ -39,7 +39,7 @@ impl ShutdownSignal {
         })
     }
 
-    /// Waits for the first signal; returns at once if it has arrived since the creation of this.
+    /// Waits for the first signal; returns at once if one has arrived since [`catch`](Self::catch).
     pub(crate) async fn received(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

@@ -56,6 +56,9 @@ fn for_each_command(check: impl Fn(&[&str])) {
         &["config", "show", &configuration, "-o", "json"],
         &["key", "check"],
         &["key", "gen"],
+        &["--help"],
+        &["--version"],
+        &["bench", "--help"],
     ] {
         check(arguments);
     }
@@ -83,7 +86,14 @@ fn a_full_disk_is_a_failure_in_one_line() {
 
 #[test]
 fn messages_that_cannot_be_written_change_no_exit_code() {
-    let failing = ["key", "check", "/nothing"];
-    assert_eq!(nvmf(&failing, Stdio::null(), closed_pipe()).status.code(), Some(1));
-    assert_eq!(nvmf(&failing, Stdio::null(), full_disk()).status.code(), Some(1));
+    let refused = "nvmf-rdma://127.0.0.1:1/nqn.x";
+    for (arguments, code) in [
+        (&["key", "check", "/nothing"][..], 1),
+        (&["-vv", "identify", refused], 4),
+        (&["identify", "--no-option"], 2),
+    ] {
+        let code = Some(code);
+        assert_eq!(nvmf(arguments, Stdio::null(), closed_pipe()).status.code(), code);
+        assert_eq!(nvmf(arguments, Stdio::null(), full_disk()).status.code(), code);
+    }
 }

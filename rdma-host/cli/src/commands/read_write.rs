@@ -341,7 +341,7 @@ impl Input {
         }
     }
 
-    /// Bytes to write, checked as far as they are known; none to write until the pipe ends.
+    /// Number of bytes to write, checked as far as it is known; `None` to write until a pipe ends.
     fn bytes_to_write(
         &self,
         namespace: &Namespace,
