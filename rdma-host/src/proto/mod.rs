@@ -9,21 +9,20 @@ mod failure_kind;
 mod identify_namespace;
 mod keep_alive;
 mod lifecycle;
-mod queue_bring_up;
 mod reconnect;
 mod referrals;
 mod shutdown;
 mod slots;
 
 pub use bring_up::{
-    BringUp, BringUpAction, BringUpInput, Execute, Negotiated, RdmaConnect, Transfer,
+    BringUp, BringUpAction, BringUpInput, Execute, Negotiated, QueueBringUp, QueueBringUpAction,
+    QueueReady, RdmaConnect, Transfer,
 };
 pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use failure_kind::{FailureKind, Retryability};
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
 pub use lifecycle::{Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask};
-pub use queue_bring_up::{QueueBringUp, QueueBringUpAction, QueueReady};
 pub use reconnect::{ConnectionFailure, Verdict};
 pub use referrals::{DiscoveryTarget, ReferralWalk, SkipReason, SkippedReferral};
 pub use shutdown::{Shutdown, ShutdownAction};

@@ -1,13 +1,16 @@
 //! Bring-up of a scripted controller: each test changes one response.
 
-use auth::Warning;
+use std::time::Duration;
 
-use super::{super::queue_bring_up::QueueBringUpAction, *};
-use crate::{
-    config::HostIdentity,
-    wire::{CommandId, Status},
-};
+use auth::{Authenticated, Warning};
 use uuid::Uuid;
+
+use super::*;
+use crate::{
+    config::{ConnectOptions, HostIdentity, TRANSFER_BYTES_DEFAULT},
+    error::{Error, Incompatible},
+    wire::{CmAcceptData, CommandId, ControllerId, Cqe, IntoBytes, QueueId, SglDescriptor, Status},
+};
 
 /// Controller that responds as Linux nvmet does, except for what a test changes.
 struct Controller {

@@ -2,8 +2,8 @@
 
 use auth::Authenticated;
 
-use super::bring_up::{
-    BringUpInput, Execute, Negotiated, RdmaConnect, connect_command, connect_data,
+use super::vocabulary::{
+    BringUpInput, Execute, Negotiated, QueueReady, RdmaConnect, connect_command, connect_data,
     needs_authentication,
 };
 use crate::{
@@ -44,15 +44,6 @@ pub enum QueueBringUpAction {
     RdmaConnect(RdmaConnect),
     /// None: the queue accepts commands.
     Ready(QueueReady),
-}
-
-/// I/O queue that accepts commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueReady {
-    /// Entries of the queue; one less may be in flight.
-    pub entries: u16,
-    /// Outcome of authentication; `None` if there was none.
-    pub authenticated: Option<Authenticated>,
 }
 
 #[derive(Debug)]
