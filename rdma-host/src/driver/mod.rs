@@ -53,6 +53,7 @@ pub(crate) mod control;
 pub(crate) mod data_path;
 pub(crate) mod deferred_close;
 pub(crate) mod port_watch;
+pub(crate) mod task;
 
 pub use api::controller::{Connecting, Controller};
 pub use api::discovery::{

@@ -45,14 +45,16 @@ pub enum DiscoveryAction {
     Execute(Execute),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Step {
+    #[default]
     Header,
     Page(DiscoveryHeader),
     /// Header read again, with the error status of a page, which may be caused by a log that has
     /// shrunk.
     Check(DiscoveryHeader, Option<Status>),
     Done(u64),
+    Returned,
     Failed(Error),
 }
 
@@ -94,8 +96,11 @@ impl DiscoveryRead {
     ///
     /// # Errors
     ///
-    /// The error that ended the reading, on every call; [`Error::Closed`] once the log has been
-    /// returned.
+    /// The error that ended the reading, on every call.
+    ///
+    /// # Panics
+    ///
+    /// Once the log has been returned.
     pub fn action(&mut self) -> Result<DiscoveryAction, Error> {
         let command = match &self.step {
             Step::Header => self.header(true),
@@ -104,9 +109,10 @@ impl DiscoveryRead {
             Step::Done(generation) => {
                 let entries = std::mem::take(&mut self.entries);
                 let generation = *generation;
-                self.step = Step::Failed(Error::Closed);
+                self.step = Step::Returned;
                 return Ok(DiscoveryAction::Done(DiscoveryLog { generation, entries }));
             }
+            Step::Returned => panic!("the log has been returned"),
             Step::Failed(error) => return Err(error.clone()),
         };
         Ok(DiscoveryAction::Execute(Execute {
@@ -122,8 +128,12 @@ impl DiscoveryRead {
     /// # Errors
     ///
     /// When the response ends the reading.
+    ///
+    /// # Panics
+    ///
+    /// If the last action was not a command.
     pub fn handle(&mut self, response: Cqe, data: &[u8]) -> Result<(), Error> {
-        let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
+        let step = std::mem::take(&mut self.step);
         match self.advance(step, response.status(), data) {
             Ok(next) => {
                 self.step = next;
@@ -161,7 +171,7 @@ impl DiscoveryRead {
                     None => Ok(Step::Done(before.generation)),
                 }
             }
-            Step::Done(_) => Err(TargetMisbehaved::UnexpectedEvent(NAME).into()),
+            Step::Done(_) | Step::Returned => panic!("no command was in flight"),
         }
     }
 

@@ -36,6 +36,7 @@ use crate::{
             connection::Connection, connection_state::ConnectionWatch, memory::MemoryReport,
             namespace_registry::NamespaceRegistry, poller::Poller,
         },
+        task,
     },
     error::{Error, Misuse, Rejected, TargetMisbehaved},
     proto::{Negotiated, Transfer},
@@ -267,7 +268,7 @@ impl<P: Provider> Controller<P> {
             drop(turn);
             outcome
         });
-        task.await.unwrap_or(Err(Error::Closed))
+        task::output(task.await)?
     }
 
     /// Memory that this controller may read and write: one registration of its own.

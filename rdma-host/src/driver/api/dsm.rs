@@ -39,17 +39,15 @@ impl Namespace {
         let done = self.run(Command::deallocate(self.id(), ranges, buffer)).await;
         let execution = done.execution;
         let (outcome, buffer) = done.into_result("Dataset Management");
-        let buffer = match (buffer, rest) {
-            // The two were cut from one another.
-            (Some(mut front), Some(rest)) => front.unsplit(rest).ok().map(|()| front),
-            (front, _) => front,
-        };
-        match (outcome, buffer) {
-            (Ok(_), Some(buffer)) => Ok(buffer),
-            (outcome, buffer) => {
-                let error = outcome.err().unwrap_or(Error::Closed);
-                Err(TransferError { error, buffer, execution })
+        let buffer = buffer.map(|mut front| {
+            if let Some(rest) = rest {
+                front.unsplit(rest).expect("the rest is of the same buffer");
             }
+            front
+        });
+        match outcome {
+            Ok(_) => Ok(buffer.expect("a command with data returns its buffer")),
+            Err(error) => Err(TransferError { error, buffer, execution }),
         }
     }
 

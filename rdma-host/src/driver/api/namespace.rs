@@ -225,13 +225,9 @@ impl Namespace {
                 (front, back) => front.or(back),
             };
         }
-        match (failure, whole) {
-            (None, Some(buffer)) => Ok(buffer),
-            (failure, buffer) => {
-                let (error, execution) =
-                    failure.unwrap_or((Error::Closed, ExecutionStatus::Unknown));
-                Err(TransferError { error, buffer, execution })
-            }
+        match failure {
+            None => Ok(whole.expect("each part has returned its buffer")),
+            Some((error, execution)) => Err(TransferError { error, buffer: whole, execution }),
         }
     }
 
@@ -249,16 +245,13 @@ impl Namespace {
         let done = self.finish(part).await;
         let execution = done.execution;
         match done.into_result(name) {
-            (Ok(_), Some(buffer)) => Ok(buffer),
+            (Ok(_), buffer) => Ok(buffer.expect("a command with data returns its buffer")),
             (Err(Error::Misuse(Misuse::CommandBytes { .. })), Some(buffer))
                 if buffer.len() as u64 > self.transfer_bytes_max() =>
             {
                 Box::pin(self.transfer(direction, lba, buffer)).await
             }
-            (outcome, buffer) => {
-                let error = outcome.err().unwrap_or(Error::Closed);
-                Err(TransferError { error, buffer, execution })
-            }
+            (Err(error), buffer) => Err(TransferError { error, buffer, execution }),
         }
     }
 

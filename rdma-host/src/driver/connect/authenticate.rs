@@ -9,6 +9,7 @@ use auth::{
 
 use crate::{
     config::{AUTHENTICATION_TIMEOUT, AuthenticationOptions, ConnectOptions, HostIdentity},
+    driver::task,
     error::{AuthenticationFailure, Error, Rejected, Transport},
     proto::{Execute, Negotiated, Transfer},
     wire::{AuthenticationCommand, Cqe, Nqn, QueueId},
@@ -90,12 +91,7 @@ impl<C: CommandChannel> Exchange<'_, C> {
         let replied = tokio::task::spawn_blocking(move || {
             state.handle(&challenge, randomness, sequence_number)
         });
-        let replied = replied.await.map_err(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down.
-            Err(_) => Error::Closed,
-        })?;
-        let (reply, state) = self.or_report(replied).await?;
+        let (reply, state) = self.or_report(task::output(replied.await)?).await?;
         self.send(reply).await?;
         let success = self.receive(MessageId::SUCCESS1).await?;
         let (success, authenticated) = self.or_report(state.handle(&success)).await?;

@@ -93,18 +93,11 @@ async fn bring_up<P: Provider>(
                 tokio::time::sleep(time).await;
                 bring_up.handle(&BringUpInput::TimerFired)?;
             }
-            BringUpAction::ConnectIoQueues { count, entries } => {
+            BringUpAction::ConnectIoQueues { queues, entries } => {
                 admin.start_keep_alive(options.keep_alive, bring_up.traffic_keeps_alive());
-                let queues = IoQueues {
-                    context,
-                    bring_up: &bring_up,
-                    domain: &domain,
-                    memory: memory.mode,
-                    count,
-                    entries,
-                };
+                let io_queues = IoQueues { context, domain: &domain, memory: memory.mode, entries };
                 let ready;
-                (io, ready) = beside_admin_queue(queues.connect(), &mut admin).await?;
+                (io, ready) = beside_admin_queue(io_queues.connect(queues), &mut admin).await?;
                 bring_up.handle(&BringUpInput::IoQueuesReady(&ready))?;
             }
             BringUpAction::Live(negotiated) => {

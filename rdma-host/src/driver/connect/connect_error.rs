@@ -34,7 +34,7 @@ impl Target<'_> {
                 return self.unreachable(format!("nothing came back within {CONNECT_TIMEOUT:?}"));
             }
             (Event::Deadline, _) => return Error::Timeout { step, after: RESOLVE_TIMEOUT },
-            _ => return TargetMisbehaved::UnexpectedEvent(step).into(),
+            (event, state) => unreachable!("{event:?} does not fail a connection in {state:?}"),
         };
         match kind {
             CmEventKind::ADDRESS_ERROR | CmEventKind::ROUTE_ERROR => {

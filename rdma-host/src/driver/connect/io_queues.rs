@@ -32,18 +32,15 @@ use crate::{
         },
     },
     error::{Error, Transport},
-    proto::{BringUp, BringUpInput, Execute, QueueBringUp, QueueBringUpAction, QueueReady},
+    proto::{BringUpInput, Execute, QueueBringUp, QueueBringUpAction, QueueReady},
     wire::{Cqe, Identify, QueueId},
 };
 
 /// Parameters of the bring-up of a controller's I/O queues.
 pub(crate) struct IoQueues<'a, P: Provider> {
     pub(crate) context: &'a ConnectContext<'a, P>,
-    pub(crate) bring_up: &'a BringUp,
     pub(crate) domain: &'a ProtectionDomain<P>,
     pub(crate) memory: MemoryMode,
-    /// Number of queues.
-    pub(crate) count: u16,
     /// Entries of each queue.
     pub(crate) entries: u16,
 }
@@ -57,22 +54,28 @@ struct Limits {
 impl<P: Provider> IoQueues<'_, P> {
     /// Brings all queues up; returns those of each poller, and what was agreed for each queue in
     /// the order of their ids. The first failure ends it.
-    pub(crate) async fn connect(&self) -> Result<(Vec<QueueSet<P>>, Vec<QueueReady>), Error> {
+    pub(crate) async fn connect(
+        &self,
+        bring_ups: Vec<QueueBringUp>,
+    ) -> Result<(Vec<QueueSet<P>>, Vec<QueueReady>), Error> {
         let resolved = Resolved::new(self.context.provider, self.context.options).await?;
         let limits = Limits {
             connects: Semaphore::new(CONCURRENT_CONNECTS_MAX.into()),
             authentications: Semaphore::new(CONCURRENT_AUTHENTICATIONS_MAX),
         };
-        let pollers = u16::try_from(self.context.pollers).unwrap_or(u16::MAX);
-        let pollers = pollers.min(self.count).max(1);
-        let entries = completion_entries(self.memory, self.count.div_ceil(pollers), self.entries);
-        let mut loops = Vec::with_capacity(pollers.into());
-        for index in 0..pollers {
+        let many = bring_ups.len() > FEW_QUEUES;
+        let shares = distribute(bring_ups, self.context.pollers);
+        let mut loops = Vec::with_capacity(shares.len());
+        for share in &shares {
+            let queues = u16::try_from(share.len()).expect("queue ids have 16 bits");
+            let entries = completion_entries(self.memory, queues, self.entries);
             let queue = resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
-            let ids = (1..=self.count).filter(|id| (id - 1) % pollers == index).map(QueueId);
-            loops.push(PollerLoop::new(self, &limits, Poller::new(queue, ADMIN_TIMEOUT), ids)?);
+            loops.push(PollerLoop::new(self, &limits, Poller::new(queue, ADMIN_TIMEOUT), many));
         }
-        loops[0].resolved = Some(resolved);
+        let mut resolved = Some(resolved);
+        for (poller_loop, share) in loops.iter_mut().zip(shares) {
+            poller_loop.start(share, &mut resolved)?;
+        }
         let connected = try_join_all(loops.into_iter().map(PollerLoop::run)).await?;
         let (sets, ready): (Vec<_>, Vec<_>) = connected.into_iter().unzip();
         let mut ready: Vec<_> = ready.into_iter().flatten().collect();
@@ -81,18 +84,27 @@ impl<P: Provider> IoQueues<'_, P> {
     }
 }
 
+/// Shares queues out to at most `pollers` pollers in turn.
+fn distribute(bring_ups: Vec<QueueBringUp>, pollers: usize) -> Vec<Vec<QueueBringUp>> {
+    let count = pollers.min(bring_ups.len()).max(1);
+    let mut shares: Vec<_> = (0..count).map(|_| Vec::new()).collect();
+    for (index, bring_up) in bring_ups.into_iter().enumerate() {
+        shares[index % count].push(bring_up);
+    }
+    shares
+}
+
 /// Bring-up of one poller's queues.
 struct PollerLoop<'a, P: Provider> {
     io: &'a IoQueues<'a, P>,
     limits: &'a Limits,
     poller: Poller<P>,
-    /// Queues to bring up, in the order of their ids.
-    ids: Vec<QueueId>,
-    /// Device that the completion queues were created on, for the first queue.
-    resolved: Option<Resolved<P>>,
-    /// Buffers of queues that are not brought up at the moment.
-    buffers: Vec<CommandBuffer>,
+    /// True if there are many queues, of all pollers together.
+    many: bool,
+    /// Futures of the queues that are being brought up.
     steps: FuturesUnordered<BoxFuture<'a, StepOutcome<'a, P>>>,
+    /// Buffers for queues that are connected.
+    buffers: Vec<CommandBuffer>,
     /// Commands of the queues' futures, and the sender for these.
     commands: mpsc::UnboundedReceiver<QueueCommand>,
     sender: mpsc::UnboundedSender<QueueCommand>,
@@ -105,13 +117,7 @@ struct PollerLoop<'a, P: Provider> {
 struct ConnectingQueue<'a, P: Provider> {
     bring_up: QueueBringUp,
     connector: QueueConnector<'a, P>,
-    connect: ConnectPermit<'a>,
-}
-
-/// Right of a queue to be brought up.
-struct ConnectPermit<'a> {
-    queue: QueueId,
-    _permit: SemaphorePermit<'a>,
+    permit: SemaphorePermit<'a>,
 }
 
 /// Result of what a queue has waited for.
@@ -125,37 +131,39 @@ enum Step<'a, P: Provider> {
 type StepOutcome<'a, P> = Result<Step<'a, P>, (QueueId, Error)>;
 
 impl<'a, P: Provider> PollerLoop<'a, P> {
-    fn new(
-        io: &'a IoQueues<'a, P>,
-        limits: &'a Limits,
-        poller: Poller<P>,
-        ids: impl Iterator<Item = QueueId>,
-    ) -> Result<Self, Error> {
+    fn new(io: &'a IoQueues<'a, P>, limits: &'a Limits, poller: Poller<P>, many: bool) -> Self {
         let (sender, commands) = mpsc::unbounded_channel();
-        let ids: Vec<_> = ids.collect();
-        let count = ids.len().min(CONCURRENT_CONNECTS_MAX.into());
-        let buffers = buffers(io.domain, count, Identify::SIZE, io.memory.access())?;
-        Ok(Self {
+        Self {
             io,
             limits,
             poller,
-            ready: Vec::with_capacity(ids.len()),
-            ids,
-            resolved: None,
-            buffers: buffers.into_iter().map(CommandBuffer::from).collect(),
+            many,
             steps: FuturesUnordered::new(),
+            buffers: Vec::new(),
             commands,
             sender,
             in_flight: HashMap::new(),
-        })
+            ready: Vec::new(),
+        }
+    }
+
+    /// Starts the bring-up of queues. The first one takes the device that is resolved already.
+    fn start(
+        &mut self,
+        bring_ups: Vec<QueueBringUp>,
+        resolved: &mut Option<Resolved<P>>,
+    ) -> Result<(), Error> {
+        let count = bring_ups.len().min(CONCURRENT_CONNECTS_MAX.into());
+        let buffers = buffers(self.io.domain, count, Identify::SIZE, self.io.memory.access())?;
+        self.buffers = buffers.into_iter().map(CommandBuffer::from).collect();
+        for bring_up in bring_ups {
+            self.steps.push(begin(self.io, self.limits, bring_up, resolved.take()).boxed());
+        }
+        Ok(())
     }
 
     async fn run(mut self) -> Result<(QueueSet<P>, Vec<(QueueId, QueueReady)>), Error> {
-        for &queue in &self.ids {
-            let resolved = self.resolved.take();
-            self.steps.push(begin(self.io, self.limits, queue, resolved).boxed());
-        }
-        while self.ready.len() < self.ids.len() {
+        while !self.steps.is_empty() {
             // The poller is waited for if nothing else is to be done.
             let driven = tokio::select! {
                 biased;
@@ -193,7 +201,7 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
                 self.steps.push(wait(connecting).boxed());
             }
         }
-        if self.io.count > FEW_QUEUES {
+        if self.many {
             yield_to_others().await;
         }
         Ok(())
@@ -201,14 +209,14 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
 
     /// Adds a connected queue to the poller, and continues its bring-up.
     fn add(&mut self, connecting: ConnectingQueue<'a, P>) -> Result<(), Error> {
-        let ConnectingQueue { mut bring_up, connector, connect } = connecting;
+        let ConnectingQueue { mut bring_up, connector, permit } = connecting;
         let (queue, accept) = connector.into_queue()?;
         self.poller.add(queue);
         bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
         let buffer = self.buffers.pop().expect("there is one for each queue that may connect");
-        let (queue, commands) = (connect.queue, self.sender.clone());
+        let (queue, commands) = (bring_up.id(), self.sender.clone());
         let channel = QueueChannel { queue, buffer, commands };
-        self.steps.push(initialize(self.io, self.limits, bring_up, connect, channel).boxed());
+        self.steps.push(initialize(self.io, self.limits, bring_up, permit, channel).boxed());
         Ok(())
     }
 
@@ -268,7 +276,7 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
 
 /// Number of queues up to which the time that their calls take is not worth a wait for a busy
 /// runtime.
-const FEW_QUEUES: u16 = 4;
+const FEW_QUEUES: usize = 4;
 
 /// Lets the runtime's other tasks run after a call that blocked: they may have I/O to complete.
 async fn yield_to_others() {
@@ -283,13 +291,11 @@ async fn yield_to_others() {
 async fn begin<'a, P: Provider>(
     io: &'a IoQueues<'a, P>,
     limits: &'a Limits,
-    queue: QueueId,
+    bring_up: QueueBringUp,
     resolved: Option<Resolved<P>>,
 ) -> StepOutcome<'a, P> {
     let permit = limits.connects.acquire().await.expect("the semaphore is never closed");
-    let connect = ConnectPermit { queue, _permit: permit };
-    let connecting = async {
-        let bring_up = io.bring_up.queue(queue)?;
+    let resolving = async {
         let QueueBringUpAction::RdmaConnect(open) = bring_up.action()? else {
             unreachable!("the bring-up of a queue begins with its RDMA connection");
         };
@@ -299,16 +305,16 @@ async fn begin<'a, P: Provider>(
             None => Resolved::new(provider, options).await?,
         };
         let plan = Plan { options, domain: io.domain, open, memory: io.memory };
-        Ok((bring_up, resolved.connector(plan)))
+        Ok(resolved.connector(plan))
     };
-    let (bring_up, connector) = connecting.await.map_err(|error| (queue, error))?;
-    Ok(Step::Call(Box::new(ConnectingQueue { bring_up, connector, connect })))
+    let connector = resolving.await.map_err(|error| (bring_up.id(), error))?;
+    Ok(Step::Call(Box::new(ConnectingQueue { bring_up, connector, permit })))
 }
 
 /// Waits until there is a call to make for the connection.
 async fn wait<P: Provider>(mut connecting: Box<ConnectingQueue<'_, P>>) -> StepOutcome<'_, P> {
     let waited = connecting.connector.until_call().await;
-    waited.map_err(|error| (connecting.connect.queue, error))?;
+    waited.map_err(|error| (connecting.bring_up.id(), error))?;
     Ok(Step::Call(connecting))
 }
 
@@ -317,11 +323,11 @@ async fn initialize<'a, P: Provider>(
     io: &'a IoQueues<'a, P>,
     limits: &'a Limits,
     mut bring_up: QueueBringUp,
-    connect: ConnectPermit<'a>,
+    permit: SemaphorePermit<'a>,
     mut channel: QueueChannel,
 ) -> StepOutcome<'a, P> {
-    let queue = connect.queue;
-    let initialized = async {
+    let queue = bring_up.id();
+    let initializing = async {
         loop {
             match bring_up.action()? {
                 QueueBringUpAction::Ready(ready) => return Ok(ready),
@@ -330,17 +336,17 @@ async fn initialize<'a, P: Provider>(
                     bring_up.handle(&BringUpInput::Completed(response, &data))?;
                 }
                 QueueBringUpAction::Authenticate => {
-                    let permit = limits.authentications.acquire().await;
+                    let _permit = limits.authentications.acquire().await;
                     let parties = io.context.parties;
                     let outcome = authenticate(&mut channel, queue, parties).await?;
-                    drop(permit);
                     bring_up.handle(&BringUpInput::Authenticated(outcome))?;
                 }
                 QueueBringUpAction::RdmaConnect(_) => unreachable!("the queue is connected"),
             }
         }
     };
-    let ready = initialized.await.map_err(|error| (queue, error))?;
+    let ready = initializing.await.map_err(|error| (queue, error))?;
+    drop(permit);
     Ok(Step::Ready(queue, ready, channel.buffer))
 }
 

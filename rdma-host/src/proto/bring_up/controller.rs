@@ -61,10 +61,10 @@ enum Purpose {
 pub enum BringUpAction {
     /// Authenticate this queue and report the outcome.
     Authenticate(QueueId),
-    /// Bring up the I/O queues from 1 on, each with [`BringUp::queue`], and report them all.
+    /// Bring up all I/O queues, and report them.
     ConnectIoQueues {
-        /// Number of I/O queues.
-        count: u16,
+        /// Bring-ups of the queues, in the order of their ids from 1 on.
+        queues: Vec<QueueBringUp>,
         /// Entries of each queue.
         entries: u16,
     },
@@ -78,8 +78,9 @@ pub enum BringUpAction {
     Wait(Duration),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Step {
+    #[default]
     RdmaConnectAdmin,
     ConnectAdmin,
     AuthenticateAdmin(ControllerId),
@@ -131,10 +132,10 @@ impl BringUp {
     pub fn action(&self) -> Result<BringUpAction, Error> {
         Ok(match &self.step {
             Step::RdmaConnectAdmin => BringUpAction::RdmaConnect(self.rdma_connect_admin()),
-            Step::ConnectIoQueues(negotiated) => {
-                let Negotiated { io_queues: count, queue_entries: entries, .. } = **negotiated;
-                BringUpAction::ConnectIoQueues { count, entries }
-            }
+            Step::ConnectIoQueues(negotiated) => BringUpAction::ConnectIoQueues {
+                queues: self.io_queues(negotiated),
+                entries: negotiated.queue_entries,
+            },
             Step::AuthenticateAdmin(_) => BringUpAction::Authenticate(QueueId::ADMIN),
             Step::AwaitReady(_) => BringUpAction::Wait(STATUS_POLL_INTERVAL),
             Step::Live(negotiated) => BringUpAction::Live(negotiated.clone()),
@@ -148,8 +149,12 @@ impl BringUp {
     /// # Errors
     ///
     /// When the outcome ends the bring-up.
+    ///
+    /// # Panics
+    ///
+    /// If the input is not an outcome of the last action.
     pub fn handle(&mut self, input: &BringUpInput<'_>) -> Result<(), Error> {
-        let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
+        let step = std::mem::take(&mut self.step);
         match self.advance(step, input) {
             Ok(next) => {
                 self.step = next;
@@ -159,22 +164,6 @@ impl BringUp {
                 self.step = Step::Failed(error.clone());
                 Err(error)
             }
-        }
-    }
-
-    /// Creates the bring-up of an I/O queue.
-    ///
-    /// # Errors
-    ///
-    /// When the step is not [`BringUpAction::ConnectIoQueues`].
-    pub fn queue(&self, queue: QueueId) -> Result<QueueBringUp, Error> {
-        match &self.step {
-            Step::ConnectIoQueues(negotiated) => {
-                let authenticated = self.admin_authenticated.is_some();
-                Ok(QueueBringUp::new(&self.options, negotiated, queue, authenticated))
-            }
-            Step::Failed(error) => Err(error.clone()),
-            step => Err(TargetMisbehaved::UnexpectedEvent(step.name()).into()),
         }
     }
 
@@ -188,6 +177,12 @@ impl BringUp {
             }
             _ => false,
         }
+    }
+
+    fn io_queues(&self, negotiated: &Negotiated) -> Vec<QueueBringUp> {
+        let authenticated = self.admin_authenticated.is_some();
+        let queue = |id| QueueBringUp::new(&self.options, negotiated, QueueId(id), authenticated);
+        (1..=negotiated.io_queues).map(queue).collect()
     }
 
     fn advance(&mut self, step: Step, input: &BringUpInput<'_>) -> Result<Step, Error> {
@@ -214,7 +209,7 @@ impl BringUp {
             (step, BringUpInput::Completed(response, data)) => {
                 self.completed(step, *response, data)
             }
-            (step, _) => Err(Error::from(TargetMisbehaved::UnexpectedEvent(step.name()))),
+            (step, input) => panic!("the step is {}, the input {input:?}", step.name()),
         }
     }
 
@@ -259,7 +254,7 @@ impl BringUp {
                 negotiated.io_queues = self.options.io_queues.min(granted);
                 Step::ConnectIoQueues(negotiated)
             }
-            step => return Err(Error::from(TargetMisbehaved::UnexpectedEvent(step.name()))),
+            step => panic!("the step is {}, the input a completion", step.name()),
         })
     }
 

@@ -8,7 +8,7 @@ use super::vocabulary::{
 };
 use crate::{
     config::ConnectOptions,
-    error::{Error, Rejected, TargetMisbehaved},
+    error::{Error, Rejected},
     wire::{CmRequestData, ControllerId, Cqe, QueueId},
 };
 
@@ -46,8 +46,9 @@ pub enum QueueBringUpAction {
     Ready(QueueReady),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Step {
+    #[default]
     RdmaConnect,
     Connect,
     Authenticate,
@@ -73,6 +74,12 @@ impl QueueBringUp {
         }
     }
 
+    /// Queue to bring up.
+    #[must_use]
+    pub fn id(&self) -> QueueId {
+        self.queue
+    }
+
     /// Returns the next action of the driver.
     ///
     /// # Errors
@@ -96,8 +103,12 @@ impl QueueBringUp {
     /// # Errors
     ///
     /// When the outcome ends the bring-up.
+    ///
+    /// # Panics
+    ///
+    /// If the input is not an outcome of the last action.
     pub fn handle(&mut self, input: &BringUpInput<'_>) -> Result<(), Error> {
-        let step = std::mem::replace(&mut self.step, Step::Failed(Error::Closed));
+        let step = std::mem::take(&mut self.step);
         match self.advance(step, input) {
             Ok(next) => {
                 self.step = next;
@@ -122,7 +133,7 @@ impl QueueBringUp {
             }
             (Step::Connect, BringUpInput::Completed(response, _)) => self.connected(*response),
             (Step::Authenticate, BringUpInput::Authenticated(how)) => Ok(Step::Ready(Some(*how))),
-            (step, _) => Err(TargetMisbehaved::UnexpectedEvent(step.name()).into()),
+            (step, input) => panic!("the step is {step:?}, the input {input:?}"),
         }
     }
 
@@ -153,18 +164,7 @@ impl QueueBringUp {
             queue: self.queue,
             sqe: connect_command(&self.options, self.queue, self.entries, 0),
             transfer: connect_data(&self.options, self.controller),
-            name: self.step.name(),
-        }
-    }
-}
-
-impl Step {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::RdmaConnect => "opening an I/O queue",
-            Self::Connect => "Connect on an I/O queue",
-            Self::Authenticate => "authentication",
-            Self::Ready(_) | Self::Failed(_) => "nothing",
+            name: "Connect on an I/O queue",
         }
     }
 }

@@ -82,10 +82,9 @@ impl Controller {
     fn step(&mut self, bring_up: &mut BringUp) -> Result<Option<Negotiated>, Error> {
         match bring_up.action()? {
             BringUpAction::Live(negotiated) => return Ok(Some(*negotiated)),
-            BringUpAction::ConnectIoQueues { count, .. } => {
-                let up: Result<Vec<_>, _> = (1..=count)
-                    .map(|queue| self.drive_queue(bring_up.queue(QueueId(queue))?))
-                    .collect();
+            BringUpAction::ConnectIoQueues { queues, .. } => {
+                let up: Result<Vec<_>, _> =
+                    queues.into_iter().map(|queue| self.drive_queue(queue)).collect();
                 bring_up.handle(&BringUpInput::IoQueuesReady(&up?))?;
             }
             BringUpAction::Wait(_) => bring_up.handle(&BringUpInput::TimerFired)?,
@@ -326,15 +325,23 @@ fn without_keep_alive_no_timer_is_needed() {
     controller.run(ConnectOptions { keep_alive: Duration::ZERO, ..options() }).unwrap();
 }
 
+/// Bring-ups of the I/O queues.
+fn io_queues(controller: &mut Controller, bring_up: &mut BringUp) -> Vec<QueueBringUp> {
+    loop {
+        if let BringUpAction::ConnectIoQueues { queues, .. } = bring_up.action().unwrap() {
+            return queues;
+        }
+        controller.step(bring_up).unwrap();
+    }
+}
+
 #[test]
 fn queues_come_up_in_any_order() {
     let mut bring_up = BringUp::new(options());
-    assert!(bring_up.queue(QueueId(1)).is_err(), "it is too early");
     let mut controller = Controller::default();
-    while !matches!(bring_up.action().unwrap(), BringUpAction::ConnectIoQueues { count: 2, .. }) {
-        controller.step(&mut bring_up).unwrap();
-    }
-    let mut bring_ups = [2, 1].map(|queue| bring_up.queue(QueueId(queue)).unwrap());
+    let mut bring_ups: [_; 2] = io_queues(&mut controller, &mut bring_up).try_into().unwrap();
+    bring_ups.reverse();
+    assert_eq!(bring_ups.each_ref().map(QueueBringUp::id), [QueueId(2), QueueId(1)]);
     for receive_size in [128, 64] {
         // Both are connected before either continues; the second is granted fewer entries.
         let bring_up = &mut bring_ups[usize::from(receive_size == 64)];
@@ -351,27 +358,30 @@ fn queues_come_up_in_any_order() {
 
 #[test]
 fn a_queue_keeps_its_error() {
-    let mut bring_up = BringUp::new(options());
     let mut controller = Controller::default();
-    while !matches!(bring_up.action().unwrap(), BringUpAction::ConnectIoQueues { count: 2, .. }) {
-        controller.step(&mut bring_up).unwrap();
-    }
-    let mut bring_up = bring_up.queue(QueueId(1)).unwrap();
-    let first = bring_up.handle(&BringUpInput::TimerFired).unwrap_err().to_string();
-    assert!(first.contains("opening an I/O queue"), "{first}");
-    assert!(
-        bring_up.handle(&BringUpInput::RdmaConnected(CmAcceptData { receive_size: 1 })).is_err()
-    );
+    let mut bring_up = io_queues(&mut controller, &mut BringUp::new(options())).swap_remove(0);
+    let accept = BringUpInput::RdmaConnected(CmAcceptData { receive_size: 1 });
+    bring_up.handle(&accept).unwrap();
+    let refusal = Cqe::new(CommandId(0), Status(0x4182), 0);
+    let first = bring_up.handle(&BringUpInput::Completed(refusal, &[])).unwrap_err().to_string();
+    assert!(first.contains("queue 1"), "{first}");
+    assert_eq!(bring_up.handle(&accept).unwrap_err().to_string(), first);
     assert_eq!(bring_up.action().unwrap_err().to_string(), first);
 }
 
 #[test]
 fn an_error_is_kept_and_repeated() {
     let mut bring_up = BringUp::new(options());
-    assert!(bring_up.handle(&BringUpInput::TimerFired).is_err());
-    let first = bring_up.action().unwrap_err().to_string();
-    assert!(
-        bring_up.handle(&BringUpInput::RdmaConnected(CmAcceptData { receive_size: 1 })).is_err()
-    );
+    let accept = BringUpInput::RdmaConnected(CmAcceptData { receive_size: 1 });
+    bring_up.handle(&accept).unwrap();
+    let refusal = Cqe::new(CommandId(0), Status(0x4182), 0);
+    let first = bring_up.handle(&BringUpInput::Completed(refusal, &[])).unwrap_err().to_string();
+    assert_eq!(bring_up.handle(&accept).unwrap_err().to_string(), first);
     assert_eq!(bring_up.action().unwrap_err().to_string(), first);
+}
+
+#[test]
+#[should_panic(expected = "the step is opening the admin queue, the input TimerFired")]
+fn the_outcome_of_another_action_is_a_mistake() {
+    let _ = BringUp::new(options()).handle(&BringUpInput::TimerFired);
 }
