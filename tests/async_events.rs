@@ -89,7 +89,7 @@ fn events_of_every_kind_are_told_in_order() {
             }
         })
         .await;
-        let mut notices = controller.notices();
+        let mut notices = controller.events();
         identified.store(true, Ordering::Relaxed);
         // Any admin command will do.
         controller.namespaces().await.expect("it is honest");
@@ -129,7 +129,7 @@ fn a_storm_costs_ten_requests_a_second() {
             }
         })
         .await;
-        let mut notices = controller.notices();
+        let mut notices = controller.events();
         for _ in 0..5 {
             notices.next().await.expect("it goes on");
         }

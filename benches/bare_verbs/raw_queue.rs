@@ -15,9 +15,7 @@ use rdma_host::{
         BringUp, BringUpAction, BringUpInput, Execute, Negotiated, QueueBringUp,
         QueueBringUpAction, QueueReady, RdmaConnect, Transfer,
     },
-    wire::{
-        CmAcceptData, CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe,
-    },
+    wire::{CmAcceptData, CommandId, Cqe, FromBytes, IntoBytes, RemoteKey, SglDescriptor, Sqe},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
@@ -78,10 +76,12 @@ impl Controller {
                     bring_up.handle(&BringUpInput::TimerFired)?;
                 }
                 BringUpAction::Authenticate(_) => return Err(DEMANDS.into()),
-                BringUpAction::ConnectIoQueues { .. } => {
-                    let queue = bring_up.queue(QueueId(1))?;
-                    let (queue, up) =
-                        RawQueue::bring_up(options.address, queue, data.max(SCRATCH))?;
+                BringUpAction::ConnectIoQueues { mut queues, .. } => {
+                    let (queue, up) = RawQueue::bring_up(
+                        options.address,
+                        queues.swap_remove(0),
+                        data.max(SCRATCH),
+                    )?;
                     io = Some(queue);
                     bring_up.handle(&BringUpInput::IoQueuesReady(&[up]))?;
                 }

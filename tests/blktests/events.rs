@@ -58,7 +58,7 @@ fn a_replaced_namespace_is_told_and_refused() {
         let controller = connected().await;
         let namespace = controller.namespace(THIRD).await.unwrap();
         let neighbour = controller.namespace(FIRST).await.unwrap();
-        let mut notices = controller.notices();
+        let mut notices = controller.events();
         set(3, "enable", "0").await;
         until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Gone)).await;
         set(3, "enable", "1").await;
@@ -97,7 +97,7 @@ fn a_storm_of_events_is_survived() {
         let controller = connected().await;
         let _third = controller.namespace(THIRD).await.unwrap();
         let first = controller.namespace(FIRST).await.unwrap();
-        let (mut notices, mut changes) = (controller.notices(), controller.changes());
+        let (mut notices, mut changes) = (controller.events(), controller.changes());
         let began = std::time::Instant::now();
         let storm = |first: &'static str, second: &'static str| async move {
             for _ in 0..20 {
@@ -140,7 +140,7 @@ async fn state_of_second_group(notices: &mut ControllerEvents) -> AnaState {
 fn access_states_are_told() {
     in_runtime(async {
         let controller = connected().await;
-        let mut notices = controller.notices();
+        let mut notices = controller.events();
         for (name, state) in [
             ("non-optimized", AnaState::NON_OPTIMIZED),
             ("inaccessible", AnaState::INACCESSIBLE),
@@ -159,7 +159,7 @@ fn events_are_told_after_a_reconnect_too() {
     in_runtime(async {
         let controller = connected().await;
         let _third = controller.namespace(THIRD).await.unwrap();
-        let (mut notices, mut changes) = (controller.notices(), controller.changes());
+        let (mut notices, mut changes) = (controller.events(), controller.changes());
         controller.reset().await;
         while changes.next().await.expect("it comes back").state != LifecycleState::Live {}
         set(3, "enable", "0").await;

@@ -263,7 +263,7 @@ fn referrals_in_a_circle_are_walked_once() {
         let mut seen = Vec::new();
         let mut reasons = Vec::new();
         while let Some(discovered) = walk.next().await {
-            seen.push((discovered.visit.address.ip().to_string(), discovered.outcome.is_ok()));
+            seen.push((discovered.target.address.ip().to_string(), discovered.outcome.is_ok()));
             reasons.extend(discovered.skipped.into_iter().map(|skipped| skipped.reason));
         }
         let expected =

@@ -1,4 +1,4 @@
-//! A file descriptor to sleep on.
+//! File descriptor of a device channel, registered with the runtime.
 
 use std::{
     io,
@@ -10,8 +10,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{driver::buffers::verbs_error, error::Error};
 
-/// Wakes a task when a channel of the device has something to read. Holds a duplicate, so the
-/// channel may go first.
+/// Duplicate of a device channel's file descriptor that wakes a task when there is something to
+/// read. The channel may be dropped first.
 pub(crate) struct AsyncDescriptor(AsyncFd<OwnedFd>);
 
 impl AsyncDescriptor {
@@ -26,7 +26,7 @@ impl AsyncDescriptor {
         fd.try_clone_to_owned().and_then(register).map(Self).map_err(verbs_error)
     }
 
-    /// Waits until there may be something to read; whoever waits then reads until there is not.
+    /// Waits until there may be something to read. The caller then reads until there is nothing.
     pub(crate) async fn wait(&self) -> Result<(), Error> {
         std::future::poll_fn(|context| self.poll(context)).await.map_err(verbs_error)
     }

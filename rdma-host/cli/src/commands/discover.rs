@@ -211,7 +211,7 @@ impl Arguments {
                     Ok(_) => {}
                     Err(error) => {
                         let error = Failure::from(error.clone());
-                        let error = if several { error.context(&discovered.visit) } else { error };
+                        let error = if several { error.context(&discovered.target) } else { error };
                         if several {
                             output::print_message(format_args!("nvmf: {error}"));
                         }
@@ -359,15 +359,15 @@ fn entry_to_json(entry: &DiscoveryEntry) -> Value {
 
 /// One of several logs, or the error in its place, with the address of its controller.
 fn to_json_with_address(discovered: &Discovered) -> Value {
-    let Discovered { visit, outcome, .. } = discovered;
+    let Discovered { target, outcome, .. } = discovered;
     let mut value = match outcome {
         Ok(log) => to_json(log),
         Err(error) => json!({ "error": error.to_string() }),
     };
-    value["traddr"] = visit.address.ip().to_string().into();
-    value["trsvcid"] = visit.address.port().to_string().into();
-    value["subnqn"] = visit.subsystem.as_str().into();
-    value["depth"] = visit.depth.into();
+    value["traddr"] = target.address.ip().to_string().into();
+    value["trsvcid"] = target.address.port().to_string().into();
+    value["subnqn"] = target.subsystem.as_str().into();
+    value["depth"] = target.depth.into();
     value
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     connect::runtime()?.block_on(async {
         let mut shutdown = ShutdownSignal::catch()?;
         let connecting = Controller::begin(&RdmaCore::new().into(), &options, 1)?;
-        let (changes, events) = (connecting.changes(), connecting.notices());
+        let (changes, events) = (connecting.changes(), connecting.events());
         let format = arguments.output_format;
         let (sender, output_closed) = oneshot::channel();
         let printer = tokio::spawn(async move {

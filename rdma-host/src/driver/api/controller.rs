@@ -1,4 +1,4 @@
-//! A controller, from its first connection to its end.
+//! Controller: connect, namespaces, log pages, memory, shutdown.
 
 use std::sync::Arc;
 
@@ -46,45 +46,45 @@ use crate::{
     },
 };
 
-/// A controller of a subsystem: the admin queue and the I/O queues, connected again whenever they
-/// are lost, as long as [`ReconnectOptions`](crate::config::ReconnectOptions) allow.
+/// Controller of a subsystem, with its admin queue and I/O queues. A task reconnects it when the
+/// connection is lost, as [`ReconnectOptions`](crate::config::ReconnectOptions) say.
 ///
-/// Dropping it disconnects; [`shutdown`](Self::shutdown) does so in order and waits.
+/// Dropping it shuts it down in the background; [`shutdown`](Self::shutdown) waits for that.
 pub struct Controller<P: Provider = RdmaCore> {
     shared: Arc<ControllerShared<P>>,
     admin: AdminClient<P>,
     control: mpsc::Sender<ControlRequest>,
     io: Vec<mpsc::Sender<IoRequest>>,
     parties: AuthenticationParties,
-    /// Held while the queues are authenticated again.
-    again: Arc<tokio::sync::Mutex<()>>,
-    notices: broadcast::WeakSender<ControllerEvent>,
+    /// Locked while the queues are reauthenticated.
+    reauthentication: Arc<tokio::sync::Mutex<()>>,
+    events: broadcast::WeakSender<ControllerEvent>,
 }
 
-/// A controller that is not there yet. Dropping it ends the attempt.
+/// Controller that is being connected. Dropping it ends the attempt.
 pub struct Connecting<P: Provider = RdmaCore> {
     controller: Controller<P>,
-    /// From the beginning, until somebody wants them.
+    /// State changes from the first one on, for the first subscriber.
     changes: parking_lot::Mutex<Option<StateChanges>>,
     options: ConnectOptions,
     pollers: oneshot::Receiver<Result<Vec<Poller<P>>, Error>>,
 }
 
 impl Controller {
-    /// Connects over the system's RDMA devices; the I/O queues are served by tasks of the current
-    /// runtime, one for each processor at most.
+    /// Connects over the system's RDMA devices. Tasks of the current runtime drive the I/O queues,
+    /// at most one per processor.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the controller from being live; nothing of it is left then. The first
-    /// connect is not retried unless the options ask for it.
+    /// When the connect fails; nothing is left of it then. It is retried only if
+    /// [`ReconnectOptions::first_connect`](crate::config::ReconnectOptions::first_connect) is set.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
         Self::connect_over(&Arc::new(RdmaCore::new()), options).await
     }
 
-    /// Connects as [`connect`](Self::connect), but leaves the I/O queues to the caller: they are
-    /// shared out over `pollers` pollers (fewer when there are fewer queues), which the caller
-    /// drives. The controller has no namespaces to read from then, only its admin queue.
+    /// Connects as [`connect`](Self::connect), and returns pollers that the caller drives. The I/O
+    /// queues are shared out over `pollers` of them, or fewer if there are fewer queues. I/O
+    /// through [`Namespace`] is not possible then.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Controller {
 }
 
 impl<P: Provider> Controller<P> {
-    /// Connects as [`connect`](Controller::connect), over any provider of RDMA.
+    /// Connects as [`connect`](Controller::connect), over any RDMA provider.
     ///
     /// # Errors
     ///
@@ -108,8 +108,8 @@ impl<P: Provider> Controller<P> {
         Self::begin(provider, options, processors)?.live().await
     }
 
-    /// Begins to connect, for who wants to watch it. The I/O queues will be shared out over
-    /// `pollers` pollers at most.
+    /// Starts to connect; the state changes can be watched meanwhile. The I/O queues are shared out
+    /// over at most `pollers` pollers.
     ///
     /// # Errors
     ///
@@ -141,39 +141,44 @@ impl<P: Provider> Controller<P> {
             changes: changes.downgrade(),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),
         });
-        let (control, controls) = mpsc::channel(1);
-        let (admin, requests) = mpsc::channel(ADMIN_BACKLOG);
-        let (events, heard) = mpsc::channel(EVENT_BACKLOG);
-        let (first, pollers_made) = oneshot::channel();
-        let wiring = SupervisorChannels {
+        let (control, control_receiver) = mpsc::channel(1);
+        let (requests, requests_receiver) = mpsc::channel(ADMIN_BACKLOG);
+        let (async_events, async_events_receiver) = mpsc::channel(EVENT_BACKLOG);
+        let (first, first_pollers) = oneshot::channel();
+        let channels = SupervisorChannels {
             shared: Arc::clone(&shared),
-            inbox: ControlChannels { control: controls, requests },
+            inbox: ControlChannels { control: control_receiver, requests: requests_receiver },
             changes,
-            events,
+            events: async_events,
             first,
         };
-        let watched = parking_lot::Mutex::new(Some(StateChanges::of(&shared.changes)));
+        let changes = parking_lot::Mutex::new(Some(StateChanges::of(&shared.changes)));
         let (provider, supervised) = (Arc::clone(provider), options.clone());
-        let supervisor = Supervisor::new(provider, supervised, purpose, pollers, wiring);
+        let supervisor = Supervisor::new(provider, supervised, purpose, pollers, channels);
         tokio::spawn(supervisor.run());
-        let admin = AdminClient::new(admin, shared.connection.clone());
+        let admin = AdminClient::new(requests, shared.connection.clone());
         let notices = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
-        let (told, shared_too) = (notices.downgrade(), Arc::clone(&shared));
-        let herald =
-            AsyncEventTask { admin: admin.clone(), shared: shared_too, events: heard, notices };
-        tokio::spawn(herald.run());
+        let events = notices.downgrade();
+        let event_task = AsyncEventTask {
+            admin: admin.clone(),
+            shared: Arc::clone(&shared),
+            events: async_events_receiver,
+            notices,
+        };
+        tokio::spawn(event_task.run());
         let controller = Self {
             shared,
             admin,
             control,
             io: Vec::new(),
             parties: AuthenticationParties::of(options),
-            again: Arc::default(),
-            notices: told,
+            reauthentication: Arc::default(),
+            events,
         };
-        Connecting { controller, changes: watched, options: options.clone(), pollers: pollers_made }
+        Connecting { controller, changes, options: options.clone(), pollers: first_pollers }
     }
 
+    /// Spawns the tasks that drive the pollers.
     fn serve(&mut self, pollers: Vec<Poller<P>>, options: &ConnectOptions) {
         let backlog = |poller: &Poller<P>| poller.depth().max(1) * BACKLOG_PER_ENTRY;
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -186,103 +191,102 @@ impl<P: Provider> Controller<P> {
         }
     }
 
-    /// What was agreed with the controller when it was connected last.
+    /// Parameters negotiated for the latest connection.
     ///
     /// # Panics
     ///
-    /// Never: there is a controller only once it has been connected.
+    /// Never: a controller is handed out once it is connected.
     #[must_use]
     pub fn negotiated(&self) -> Arc<Negotiated> {
         self.connection().negotiated()
     }
 
-    /// The name of the RDMA device in use.
+    /// Name of the RDMA device.
     #[must_use]
     pub fn device(&self) -> String {
         self.connection().device.clone()
     }
 
-    /// The NUMA node that the RDMA device is on, where the system knows: the processors and the
-    /// memory to prefer.
+    /// NUMA node of the RDMA device, if the system knows it: its processors and memory are nearest.
     #[must_use]
     pub fn numa_node(&self) -> Option<u32> {
         self.connection().numa_node
     }
 
-    /// How it reaches our memory; not as was asked for where the device cannot.
+    /// Memory mode in use; not the requested one where the device does not support that.
     #[must_use]
     pub fn memory(&self) -> MemoryReport {
         self.connection().memory.clone()
     }
 
-    /// The changes of the controller's state from now on.
+    /// Subscribes to the changes of the controller's state.
     #[must_use]
     pub fn changes(&self) -> StateChanges {
         StateChanges::of(&self.shared.changes)
     }
 
-    /// What the controller tells from now on: changes of namespaces and of how well it reaches
-    /// them, firmware, errors, health. Namespaces in use are looked at before they are told of.
+    /// Subscribes to the controller's asynchronous events: changes of namespaces and of access to
+    /// them (ANA), firmware, errors, health. Namespaces in use are identified before.
     #[must_use]
-    pub fn notices(&self) -> ControllerEvents {
-        ControllerEvents::of(&self.notices)
+    pub fn events(&self) -> ControllerEvents {
+        ControllerEvents::of(&self.events)
     }
 
-    /// Drops the connection in order and makes a new one at once. Commands in flight are treated
-    /// as when the connection is lost.
+    /// Resets the controller: orderly shutdown, then a new connection at once. Commands in flight
+    /// are treated as on a loss of the connection.
     pub async fn reset(&self) {
         // A controller that has ended is not reset.
         let _ = self.control.send(ControlRequest::Reset).await;
     }
 
-    /// Authenticates the queues again while commands flow: the admin queue, and then each I/O queue
-    /// that was authenticated before. With `credentials`, these are used, now and for connections
-    /// to come; without, the present ones. Returns how each queue is authenticated then, the admin
-    /// queue first. Takes [`AUTHENTICATION_TIMEOUT`](crate::config::AUTHENTICATION_TIMEOUT) a queue
-    /// at most, and goes on when the future is dropped.
+    /// Reauthenticates the queues during I/O: the admin queue, then each I/O queue that is
+    /// authenticated. `credentials` replace the present ones, for later connections too; `None`
+    /// keeps them. Returns the outcome of each queue, the admin queue first. Takes at most
+    /// [`AUTHENTICATION_TIMEOUT`](crate::config::AUTHENTICATION_TIMEOUT) per queue, and continues
+    /// if the future is dropped.
     ///
-    /// Give a new secret to the target first. Pollers that the caller drives must be driven
-    /// meanwhile: the exchange runs among their commands.
+    /// Give a new secret to the target first. A caller that drives the pollers must do so
+    /// meanwhile: the exchange runs between its commands.
     ///
     /// # Errors
     ///
-    /// [`Error::ReauthenticationFailed`] when the admin queue does not take new secrets: the old
-    /// ones stay. A target may end the connection over that, as Linux's does, and the controller
-    /// connects again with the old ones. Any other error once the admin queue has taken them: they
-    /// stay, though an I/O queue may not be authenticated with them. [`Error::NotConnected`] while
-    /// there is no connection.
+    /// [`Error::ReauthenticationFailed`] if the admin queue refuses new secrets: the old ones stay
+    /// in use. A target may close the connection then, as Linux does; the controller reconnects
+    /// with the old ones. Any other error after the admin queue has accepted them: they stay in
+    /// use, even if an I/O queue is not authenticated with them. [`Error::NotConnected`] without a
+    /// connection.
     pub async fn reauthenticate(
         &self,
         credentials: Option<Arc<Credentials>>,
     ) -> Result<Vec<Option<Authenticated>>, Error> {
-        let again = Reauthentication {
+        let reauthentication = Reauthentication {
             shared: Arc::clone(&self.shared),
             admin: self.admin.clone(),
             parties: self.parties.clone(),
             credentials,
         };
-        let turn = Arc::clone(&self.again).lock_owned().await;
+        let guard = Arc::clone(&self.reauthentication).lock_owned().await;
         // In a task of its own: a queue must not be left in the middle of an exchange.
         let task = tokio::spawn(async move {
-            let outcome = again.run().await;
-            drop(turn);
+            let outcome = reauthentication.run().await;
+            drop(guard);
             outcome
         });
         task::output(task.await)?
     }
 
-    /// Memory that this controller may read and write: one registration of its own.
+    /// Allocates and registers a buffer for I/O with this controller.
     ///
     /// # Errors
     ///
-    /// When the memory can't be had or registered; a limit is named with its remedy.
+    /// When the memory can't be allocated or registered; the error names the limit and its remedy.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer, Error> {
         let (domain, mode) = self.domain();
         domain.allocate(bytes, mode.access()).map_err(verbs_error)
     }
 
-    /// As [`allocate`](Self::allocate), `count` buffers of `bytes` bytes each, in one registration:
-    /// on [the NUMA node of the device](Self::numa_node), if it has one with room.
+    /// Allocates `count` buffers of `bytes` bytes each in one registration, if possible on
+    /// [the NUMA node of the device](Self::numa_node).
     ///
     /// # Errors
     ///
@@ -299,29 +303,29 @@ impl<P: Provider> Controller<P> {
         Ok(std::iter::from_fn(|| pool.take()).collect())
     }
 
-    /// Memory of the caller, a `Vec<u8>` or a `Box<[u8]>`, for this controller to read and write,
-    /// without copying it; [`Buffer::deregister`] gives it back.
+    /// Registers memory of the caller, a `Vec<u8>` or a `Box<[u8]>`, without copying it;
+    /// [`Buffer::deregister`] returns it.
     ///
     /// # Errors
     ///
-    /// As [`allocate`](Self::allocate), with the memory handed back.
+    /// As [`allocate`](Self::allocate); the error contains the memory.
     pub fn register<M: CallerMemory>(&self, memory: M) -> Result<Buffer, RegisterError<M>> {
         let (domain, mode) = self.domain();
         domain.register(memory, mode.access())
     }
 
-    /// A pool of buffers, on pages as they are wanted: huge ones, or of a NUMA node. What may be
-    /// done to them is for the memory mode to say, and not for the options.
+    /// Allocates a pool of buffers, on huge pages or pages of a NUMA node if the options say so.
+    /// The memory mode sets the access rights; those of the options are ignored.
     ///
     /// # Errors
     ///
-    /// As [`allocate`](Self::allocate); also when pages are demanded that cannot be had.
+    /// As [`allocate`](Self::allocate), and when required pages are not available.
     pub fn pool(&self, options: PoolOptions) -> Result<Pool, Error> {
         let (domain, mode) = self.domain();
         domain.pool(PoolOptions { access: mode.access(), ..options }).map_err(verbs_error)
     }
 
-    /// The active namespaces.
+    /// Reads the list of active namespaces.
     ///
     /// # Errors
     ///
@@ -345,19 +349,19 @@ impl<P: Provider> Controller<P> {
         }
     }
 
-    /// What a namespace is.
+    /// Identifies a namespace.
     ///
     /// # Errors
     ///
-    /// When it is not there, has a format we can't use, or the controller is gone.
+    /// When it is not active, its format is not supported, or the controller is gone.
     pub async fn identify_namespace(&self, id: NamespaceId) -> Result<NamespaceInfo, Error> {
         let info = inspect(&self.admin, self.negotiated().version, id).await?;
         self.shared.registry.insert(info);
         Ok(info)
     }
 
-    /// Looks for namespaces anew: returns all that are active and of a format we can use. Those in
-    /// use that are not what they were are refused from now on.
+    /// Identifies all active namespaces; returns those with a supported format. I/O to a namespace
+    /// in use that was replaced by another one is refused from now on.
     ///
     /// # Errors
     ///
@@ -370,7 +374,7 @@ impl<P: Provider> Controller<P> {
                     self.shared.registry.compare(info);
                     found.push(info);
                 }
-                // It went between the two questions, or is not for us.
+                // Detached after the list was read, or not supported.
                 Err(error @ (Error::Malformed(_) | Error::Misuse(_))) => {
                     tracing::info!(%id, %error, "a namespace is passed over");
                 }
@@ -380,11 +384,12 @@ impl<P: Provider> Controller<P> {
         Ok(found)
     }
 
-    /// What commands without data may be about; no limits where the controller tells none.
+    /// Reads the limits of commands without data transfer; none if the controller does not support
+    /// the data structure.
     ///
     /// # Errors
     ///
-    /// When the controller is gone, or refuses for another reason than not knowing the question.
+    /// When the controller refuses for another reason, or is gone.
     pub async fn nvm_limits(&self) -> Result<NvmLimits, Error> {
         match self.identify("Identify (NVM command set)", Identify::nvm_limits()).await {
             Ok(data) => Ok(NvmLimits::parse(&data)?),
@@ -397,7 +402,7 @@ impl<P: Provider> Controller<P> {
         }
     }
 
-    /// A namespace to read and write.
+    /// Identifies a namespace for I/O.
     ///
     /// # Errors
     ///
@@ -408,14 +413,13 @@ impl<P: Provider> Controller<P> {
         Ok(Namespace::new(info, self.io.clone(), connection.summary(), registry))
     }
 
-    /// Waits until the controller has ended, and says why.
+    /// Waits until the controller has ended; returns the cause.
     pub async fn failed(&self) -> Error {
         self.shared.connection.until_ended().await
     }
 
-    /// Ends the I/O queues, tells the controller if there is a connection, and disconnects. Takes
-    /// less than a second, with the target dead too. Commands in flight and held ones are failed.
-    /// Pollers that the caller drives are to be dropped before.
+    /// Shuts the controller down and disconnects, within a second even if the target is dead.
+    /// Commands in flight and pending ones fail. A caller that drives the pollers drops them first.
     pub async fn shutdown(self) {
         let (done, deleted) = oneshot::channel();
         if self.control.send(ControlRequest::Delete(done)).await.is_ok() {
@@ -428,7 +432,7 @@ impl<P: Provider> Controller<P> {
         self.admin.execute(name, sqe, transfer).await.map(|(_, data)| data)
     }
 
-    /// Reports that the live connection failed; it is made again as the options say.
+    /// Reports a failure of the live connection; the controller reconnects as the options say.
     pub(crate) fn fail_connection(&self, error: Error) {
         self.shared.connection.lost(self.connection().generation, error);
     }
@@ -449,21 +453,21 @@ impl<P: Provider> Controller<P> {
 }
 
 impl<P: Provider> Connecting<P> {
-    /// The changes of the controller's state: from the beginning for who asks first, from now on
-    /// for others.
+    /// Subscribes to the changes of the controller's state: the first call from the first one on,
+    /// later calls from now on.
     #[must_use]
     pub fn changes(&self) -> StateChanges {
         let first = self.changes.lock().take();
         first.unwrap_or_else(|| StateChanges::of(&self.controller.shared.changes))
     }
 
-    /// What the controller tells from now on.
+    /// Subscribes to the controller's asynchronous events.
     #[must_use]
-    pub fn notices(&self) -> ControllerEvents {
-        ControllerEvents::of(&self.controller.notices)
+    pub fn events(&self) -> ControllerEvents {
+        ControllerEvents::of(&self.controller.events)
     }
 
-    /// Waits for the connection; tasks of the current runtime serve the I/O queues then.
+    /// Waits for the connection; tasks of the current runtime drive the I/O queues.
     ///
     /// # Errors
     ///
@@ -486,7 +490,7 @@ impl<P: Provider> Connecting<P> {
     }
 }
 
-/// Refuses options out of range before anything is sent.
+/// Refuses options that are out of range.
 fn check(options: &ConnectOptions) -> Result<(), Misuse> {
     if !QUEUE_ENTRIES.contains(&options.queue_entries) {
         let value = u64::from(options.queue_entries);
@@ -515,18 +519,18 @@ fn check(options: &ConnectOptions) -> Result<(), Misuse> {
 }
 
 impl<P: Provider> Controller<P> {
-    /// Reads how well this controller reaches which namespaces (ANA), and clears the event that
-    /// goes with it. Where all namespaces do not fit one command, groups are without theirs.
+    /// Reads the Asymmetric Namespace Access log page, which clears its event. If it does not fit
+    /// one command, the groups are read without their namespaces.
     ///
     /// # Errors
     ///
-    /// When the controller refuses, is gone, or writes what can't be read.
+    /// When the controller refuses, is gone, or sends a page that can't be parsed.
     pub async fn ana_log(&self) -> Result<AnaLog, Error> {
         self.log_pages(&self.negotiated()).ana().await
     }
 
-    /// Reads which namespaces changed since this was last read, and so forgets them. The
-    /// controller's own task reads it after every event: [`notices`](Self::notices) has it all.
+    /// Reads the Changed Namespace List, which clears it. A task reads it after each event, for
+    /// [`events`](Self::events).
     ///
     /// # Errors
     ///
@@ -535,7 +539,7 @@ impl<P: Provider> Controller<P> {
         self.log_pages(&self.negotiated()).changed().await
     }
 
-    /// Reads which commands the controller takes.
+    /// Reads the Commands Supported and Effects log page.
     ///
     /// # Errors
     ///
@@ -544,7 +548,7 @@ impl<P: Provider> Controller<P> {
         self.log_pages(&self.negotiated()).effects().await
     }
 
-    /// Reads the errors that the controller remembers, as far as one command carries them.
+    /// Reads the Error Information log page, as many entries as one command transfers.
     ///
     /// # Errors
     ///
@@ -553,7 +557,7 @@ impl<P: Provider> Controller<P> {
         self.log_pages(&self.negotiated()).errors().await
     }
 
-    /// Reads which firmware the controller has.
+    /// Reads the Firmware Slot Information log page.
     ///
     /// # Errors
     ///
@@ -562,7 +566,7 @@ impl<P: Provider> Controller<P> {
         self.log_pages(&self.negotiated()).firmware().await
     }
 
-    /// Reads how well the controller is.
+    /// Reads the SMART / Health Information log page.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Making blocks of a namespace read as zeros, or forgetting them.
+//! Dataset Management (deallocate) and Write Zeroes.
 
 use verbs::Buffer;
 
@@ -11,14 +11,14 @@ use crate::{
     wire::BlockRange,
 };
 
-/// What the count of a command can say.
+/// Maximum number of blocks of one command.
 const BLOCKS_MAX: u64 = 1 << 16;
 
 impl Namespace {
-    /// Lets the controller forget what stands in up to 256 ranges (Dataset Management,
-    /// deallocate). What is read there afterwards is up to the controller; most have zeros.
+    /// Deallocates up to 256 ranges of blocks (Dataset Management). The controller determines what
+    /// is read there afterwards: zeros on most.
     ///
-    /// The ranges travel in `buffer`, 16 bytes each; 4,096 bytes are enough for all, and its
+    /// `buffer` takes the list of ranges, 16 bytes each; 4,096 bytes are enough for all. The
     /// content is undefined afterwards.
     ///
     /// # Errors
@@ -51,10 +51,10 @@ impl Namespace {
         }
     }
 
-    /// Makes the blocks of `range` read as zeros, without sending them: in commands about
-    /// `bytes_max` bytes at most, one after another. The limit is the controller's:
-    /// [`NvmLimits::write_zeroes_bytes_max`](crate::wire::NvmLimits::write_zeroes_bytes_max). With
-    /// `deallocate` it may give their space back.
+    /// Sets the blocks of `range` to zeros without a data transfer (Write Zeroes), by commands of
+    /// at most `bytes_max` bytes, one after another. The controller's limit is
+    /// [`NvmLimits::write_zeroes_bytes_max`](crate::wire::NvmLimits::write_zeroes_bytes_max).
+    /// `deallocate` permits the controller to deallocate the blocks.
     ///
     /// # Errors
     ///

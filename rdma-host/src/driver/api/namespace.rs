@@ -1,4 +1,4 @@
-//! Reading and writing a namespace from any task.
+//! Namespace: reads and writes from any task.
 
 use std::sync::{
     Arc,
@@ -21,13 +21,13 @@ use crate::{
     wire::{NamespaceId, NamespaceInfo},
 };
 
-/// A namespace of a controller. Cheap to clone; clones share the queues.
+/// Namespace of a controller. Cheap to clone; clones share the queues.
 ///
-/// While the controller reconnects, reads and writes wait, for as long as its options say. If
-/// another namespace is in this one's place afterwards, they are refused.
+/// Reads and writes wait while the controller reconnects, as long as its options say. They are
+/// refused if the namespace has been replaced by another one.
 ///
-/// Buffers are moved in and come back with the result. Dropping a future does not stop the
-/// command: its buffer stays with the queue until the controller is done with it.
+/// Buffers are moved in and returned with the result. Dropping a future does not stop the command:
+/// the queue keeps the buffer until the command has completed.
 #[derive(Clone)]
 pub struct Namespace {
     info: NamespaceInfo,
@@ -37,15 +37,15 @@ pub struct Namespace {
     live: Arc<LiveSummary>,
 }
 
-/// An operation that failed, with its buffer where that still exists.
+/// Failed operation, with its buffer if that still exists.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct TransferError {
-    /// Why.
+    /// Cause.
     pub error: Error,
-    /// What was moved in; its content is undefined after a read.
+    /// Buffer of the operation; the content is undefined after a read.
     pub buffer: Option<Buffer>,
-    /// Whether the controller may have executed it, or parts of it.
+    /// Execution status: the controller may have executed the operation, or parts of it.
     pub execution: ExecutionStatus,
 }
 
@@ -66,23 +66,23 @@ impl Namespace {
         Self { info, seen, pollers, next: Arc::new(AtomicUsize::new(0)), live }
     }
 
-    /// What the namespace is, as it was seen last: it may have grown.
+    /// Latest Identify Namespace data; the size may change.
     #[must_use]
     pub fn info(&self) -> NamespaceInfo {
         NamespaceInfo { blocks: self.seen.blocks(), ..self.info }
     }
 
-    /// The largest transfer of one command in bytes; larger ones are split. It may change with a
-    /// reconnect.
+    /// Maximum data transfer of one command in bytes; larger transfers are split. A reconnect may
+    /// change it.
     #[must_use]
     pub fn transfer_bytes_max(&self) -> u64 {
-        // Whole blocks, and at least one: a controller can't have blocks it can't transfer.
+        // Whole blocks, and at least one: a controller can transfer each of its blocks.
         let block_size = u64::from(self.info.block_size);
         let bytes = self.live.transfer_bytes_max();
         (bytes - bytes % block_size).max(block_size).min(block_size << 16)
     }
 
-    /// Reads as many blocks as `buffer` holds, from `lba` on.
+    /// Reads from `lba` on into the whole buffer.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Namespace {
         self.transfer(Direction::Read, lba, buffer).await
     }
 
-    /// Writes as many blocks as `buffer` holds, from `lba` on.
+    /// Writes the whole buffer from `lba` on.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Namespace {
         self.transfer(Direction::Write, lba, buffer).await
     }
 
-    /// Makes completed writes survive a loss of power.
+    /// Flushes completed writes to non-volatile media.
     ///
     /// # Errors
     ///
@@ -111,11 +111,12 @@ impl Namespace {
         outcome.map(drop)
     }
 
-    /// Checks that a range lies in the namespace and its length is whole blocks; returns how many.
+    /// Checks that a range is within the namespace and a multiple of the block size; returns the
+    /// number of blocks.
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// When it is not.
     pub fn check_range(&self, lba: u64, bytes: u64) -> Result<u64, Misuse> {
         let block_size = self.info.block_size;
         let blocks = bytes / u64::from(block_size);
@@ -155,7 +156,8 @@ impl Namespace {
         }
     }
 
-    /// Sends as many commands as a range takes that has been checked; says where each starts.
+    /// Sends the commands for a range that has been checked; returns the first block and the
+    /// receiver of each.
     pub(crate) async fn start(
         &self,
         direction: Direction,
@@ -177,12 +179,12 @@ impl Namespace {
         pending
     }
 
-    /// Its id.
+    /// Namespace identifier (NSID).
     pub(crate) fn id(&self) -> NamespaceId {
         self.info.id
     }
 
-    /// Executes a command as it is.
+    /// Executes a command without splitting it.
     pub(crate) async fn run(&self, command: Command) -> CommandCompletion {
         let done = self.begin(command).await;
         self.finish(done).await
@@ -195,7 +197,7 @@ impl Namespace {
         }
     }
 
-    /// Waits for all parts and puts their buffers together again; the first error counts.
+    /// Waits for all parts and joins their buffers; returns the first error.
     pub(crate) async fn gather(
         &self,
         direction: Direction,
@@ -219,7 +221,7 @@ impl Namespace {
             };
             whole = match (whole.take(), buffer) {
                 (Some(mut front), Some(back)) => {
-                    // Neighbours were cut from one buffer; they rejoin.
+                    // Not if the buffer of a part in between is lost.
                     front.unsplit(back).ok().map(|()| front)
                 }
                 (front, back) => front.or(back),
@@ -231,7 +233,8 @@ impl Namespace {
         }
     }
 
-    /// Waits for one part. One that a new connection can't carry in one command is split anew.
+    /// Waits for one part. A part that exceeds the maximum transfer of a new connection is split
+    /// again.
     async fn finish_part(
         &self,
         direction: Direction,
@@ -255,7 +258,7 @@ impl Namespace {
         }
     }
 
-    /// Hands a command to the next poller; waits while its backlog is full.
+    /// Passes a command to the next poller; waits while its backlog is full.
     async fn begin(&self, command: Command) -> oneshot::Receiver<CommandCompletion> {
         let (reply, done) = oneshot::channel();
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len().max(1);
@@ -270,7 +273,7 @@ impl Namespace {
         done
     }
 
-    /// Waits for a command. A reply is missing only when the runtime of the pollers was shut down.
+    /// Waits for a command. There is no reply if the runtime of the pollers was shut down.
     async fn finish(&self, done: oneshot::Receiver<CommandCompletion>) -> CommandCompletion {
         let lost = |_| CommandCompletion {
             user: 0,

@@ -11,36 +11,37 @@ use crate::{
     error::{Error, Misuse},
 };
 
-/// A vectored operation that failed, with its buffers.
+/// Failed vectored operation, with its buffers.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct VectoredTransferError {
-    /// Why, of the first part that failed.
+    /// Error of the first part that failed.
     pub error: Error,
-    /// What was moved in, in its order, as far as it still exists; the content is undefined after
-    /// a read.
+    /// Buffers of the operation in their order, `None` for one that is lost; the content is
+    /// undefined after a read.
     pub buffers: Vec<Option<Buffer>>,
-    /// Whether the controller may have executed it, or parts of it.
+    /// Execution status: the controller may have executed the operation, or parts of it.
     pub execution: ExecutionStatus,
 }
 
-/// Buffers that follow each other in memory, as one.
+/// Buffers that are adjacent in memory, joined.
 struct Run {
     whole: Buffer,
-    /// The bytes of each.
+    /// Length of each buffer in bytes.
     lengths: Vec<usize>,
 }
 
-/// The commands of a run, under way: where each starts, and its end.
-struct Flying {
+/// Commands of a run in flight.
+struct InFlightRun {
+    /// First block and receiver of each command.
     parts: Vec<(u64, oneshot::Receiver<CommandCompletion>)>,
     lengths: Vec<usize>,
 }
 
 impl Namespace {
-    /// Reads into several buffers, one after the other, from `lba` on. Each holds whole blocks. All
-    /// of it is in flight together: one command for each buffer, more for one that is larger than
-    /// [a transfer](Self::transfer_bytes_max), and one for several that are neighbours in memory.
+    /// Reads from `lba` on into several buffers in turn; each length is a multiple of the block
+    /// size. All commands are in flight together: one per buffer, more for a buffer that exceeds
+    /// [the maximum transfer](Self::transfer_bytes_max), one for buffers adjacent in memory.
     ///
     /// # Errors
     ///
@@ -53,8 +54,8 @@ impl Namespace {
         self.transfer_vectored(Direction::Read, lba, buffers).await
     }
 
-    /// Writes several buffers, one after the other, from `lba` on, as
-    /// [`read_vectored`](Self::read_vectored) reads.
+    /// Writes several buffers in turn from `lba` on, as [`read_vectored`](Self::read_vectored)
+    /// reads.
     ///
     /// # Errors
     ///
@@ -78,36 +79,36 @@ impl Namespace {
             let execution = ExecutionStatus::NotSent;
             return Err(VectoredTransferError { error: error.into(), buffers, execution });
         }
-        let mut flying = Vec::new();
+        let mut in_flight = Vec::new();
         let mut at = lba;
         for Run { whole, lengths } in runs(buffers) {
             let blocks = whole.len() as u64 / u64::from(self.info().block_size);
             let parts = self.start(direction, at, whole).await;
-            flying.push(Flying { parts, lengths });
+            in_flight.push(InFlightRun { parts, lengths });
             at += blocks;
         }
-        self.gather_vectored(direction, flying).await
+        self.gather_vectored(direction, in_flight).await
     }
 
     async fn gather_vectored(
         &self,
         direction: Direction,
-        flying: Vec<Flying>,
+        in_flight: Vec<InFlightRun>,
     ) -> Result<Vec<Buffer>, VectoredTransferError> {
         let mut buffers = Vec::new();
         let mut failure: Option<(Error, ExecutionStatus)> = None;
         let mut succeeded = false;
-        for Flying { parts, lengths } in flying {
+        for InFlightRun { parts, lengths } in in_flight {
             match self.gather(direction, parts).await {
                 Ok(whole) => {
                     succeeded = true;
-                    cut(whole, &lengths, &mut buffers);
+                    split(whole, &lengths, &mut buffers);
                 }
                 Err(TransferError { error, buffer, execution }) => {
                     match buffer {
-                        // What came back in pieces that do not join is gone.
+                        // Parts that cannot be joined are lost.
                         Some(whole) if whole.len() == lengths.iter().sum() => {
-                            cut(whole, &lengths, &mut buffers);
+                            split(whole, &lengths, &mut buffers);
                         }
                         _ => buffers.extend(lengths.iter().map(|_| None)),
                     }
@@ -120,7 +121,7 @@ impl Namespace {
             }
         }
         match failure {
-            // None is lost without a failure.
+            // Without a failure no buffer is lost.
             None => Ok(buffers.into_iter().flatten().collect()),
             Some((error, execution)) => {
                 let execution = if succeeded { ExecutionStatus::Unknown } else { execution };
@@ -141,7 +142,7 @@ impl Namespace {
     }
 }
 
-/// Joins neighbours: fewer commands do for them.
+/// Joins buffers that are adjacent in memory, to send fewer commands.
 fn runs(buffers: Vec<Buffer>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::with_capacity(buffers.len());
     for buffer in buffers {
@@ -161,8 +162,8 @@ fn runs(buffers: Vec<Buffer>) -> Vec<Run> {
     runs
 }
 
-/// Takes neighbours apart again.
-fn cut(whole: Buffer, lengths: &[usize], buffers: &mut Vec<Option<Buffer>>) {
+/// Splits a run into its buffers.
+fn split(whole: Buffer, lengths: &[usize], buffers: &mut Vec<Option<Buffer>>) {
     let mut rest = whole;
     for &length in lengths.iter().take(lengths.len() - 1) {
         let tail = rest.split_off(length);

@@ -1,5 +1,5 @@
-//! Actions, inputs and results that the bring-up of a controller and that of an I/O queue share, and
-//! what both send and check.
+//! Actions, inputs and results that the bring-up of a controller and that of an I/O queue share,
+//! and what both send and check.
 
 use auth::{AuthDecision, AuthRequirements, Authenticated, RequirementsError};
 

@@ -1,4 +1,4 @@
-//! Asking one discovery subsystem after the other, as referrals lead.
+//! Walk over discovery subsystems along their referrals.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::{
     proto::{DiscoveryLog, DiscoveryTarget, ReferralWalk, SkippedReferral},
 };
 
-/// A walk over discovery subsystems, each of which is asked once.
+/// Walk over discovery subsystems, each of which is queried once.
 pub struct Discovery<P: Provider = RdmaCore> {
     provider: Arc<P>,
     options: ConnectOptions,
     walk: ReferralWalk,
 }
 
-/// What one of them said.
+/// Result of querying one discovery subsystem.
 #[derive(Clone, Debug)]
 pub struct Discovered {
-    /// Who was asked.
-    pub visit: DiscoveryTarget,
-    /// Its log, or why there is none.
+    /// Subsystem that was queried.
+    pub target: DiscoveryTarget,
+    /// Discovery log, or the error.
     pub outcome: Result<DiscoveryLog, Error>,
-    /// Its referrals that are not followed.
+    /// Referrals that are not followed.
     pub skipped: Vec<SkippedReferral>,
 }
 
 impl Discovery {
-    /// A walk over the system's RDMA devices that begins at the options' address and subsystem
-    /// and follows at most `depth_max` referrals in a row; 0 for none.
+    /// Creates a walk over the system's RDMA devices that starts at the options' address and
+    /// subsystem and follows at most `depth_max` referrals in a row; 0 follows none.
     #[must_use]
     pub fn new(options: &ConnectOptions, depth_max: u8) -> Self {
         Self::over(&Arc::new(RdmaCore::new()), options, depth_max)
@@ -39,7 +39,7 @@ impl Discovery {
 }
 
 impl<P: Provider> Discovery<P> {
-    /// The same over any provider of RDMA.
+    /// Creates a walk as [`new`](Discovery::new), over any RDMA provider.
     #[must_use]
     pub fn over(provider: &Arc<P>, options: &ConnectOptions, depth_max: u8) -> Self {
         let mut walk = ReferralWalk::new(depth_max);
@@ -48,21 +48,21 @@ impl<P: Provider> Discovery<P> {
         Self { provider: Arc::clone(provider), options: options.clone(), walk }
     }
 
-    /// Asks the next one; nothing when all were asked. One that does not answer takes no longer
-    /// than [`DiscoveryController`] does.
+    /// Queries the next subsystem; `None` when all were queried. The timeouts are those of
+    /// [`DiscoveryController`].
     pub async fn next(&mut self) -> Option<Discovered> {
-        let visit = self.walk.next()?;
-        self.options.address = visit.address;
-        self.options.subsystem = visit.subsystem.clone();
-        let outcome = self.ask().await;
+        let target = self.walk.next()?;
+        self.options.address = target.address;
+        self.options.subsystem = target.subsystem.clone();
+        let outcome = self.query().await;
         let skipped = match &outcome {
-            Ok(log) => self.walk.handle_log(&visit, log),
+            Ok(log) => self.walk.handle_log(&target, log),
             Err(_) => Vec::new(),
         };
-        Some(Discovered { visit, outcome, skipped })
+        Some(Discovered { target, outcome, skipped })
     }
 
-    async fn ask(&self) -> Result<DiscoveryLog, Error> {
+    async fn query(&self) -> Result<DiscoveryLog, Error> {
         let controller = DiscoveryController::connect_over(&self.provider, &self.options).await?;
         let log = controller.read_log().await;
         controller.shutdown().await;

@@ -82,7 +82,7 @@ impl<P: Provider> DiscoveryWatch<P> {
         let purpose = Purpose::Discovery { events: true };
         let connecting = Controller::begin_with(provider, &options, purpose, 0);
         // The changes include that to the live state.
-        let (changes, events) = (connecting.changes(), connecting.notices());
+        let (changes, events) = (connecting.changes(), connecting.events());
         let controller = connecting.live().await?;
         Ok(Self { controller, changes, events, stale: false, latest: None })
     }
