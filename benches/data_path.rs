@@ -93,7 +93,7 @@ struct Bed {
 
 /// Connects a controller with `size.queues` queues on one poller, which is the caller's.
 fn bed(size: Size, memory: MemoryMode) -> (Bed, Poller<Device>) {
-    let (bed, mut pollers) = connect(size, memory, Connecting::polled);
+    let (bed, mut pollers) = connect(size, memory, |connecting| connecting.polled(1));
     (bed, pollers.pop().expect("one was asked for"))
 }
 
@@ -113,7 +113,7 @@ where
     let runtime = runtime.expect("a runtime");
     let options = options(size.queues, memory);
     let (controller, more) = runtime.block_on(async {
-        let connecting = Controller::begin(&device, &options, 1).expect("options in range");
+        let connecting = Controller::connect_over(&device, &options);
         let connected = tokio::spawn(finish(connecting));
         for turn in 0.. {
             if connected.is_finished() {
@@ -190,7 +190,7 @@ fn counted_complete(poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
 /// Executes reads through the async API, with one task for each of the depth.
 fn asynchronous(work: Work, times: usize) {
     let (mut bed, namespace) = connect(ONE, work.memory, |connecting| async {
-        let controller = connecting.live().await?;
+        let controller = connecting.await?;
         let namespace = controller.namespace(NamespaceId(1)).await?;
         Ok((controller, namespace))
     });

@@ -75,7 +75,9 @@ fn both_initiators_through_the_same_faults() {
         chosen().into_iter().filter(|case| case.needs.is_none_or(|_| !old)).collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // It has the one controller id of its subsystem, for cases that need one to be taken.
-    let holder = runtime.block_on(Controller::connect(&options())).expect("the target is well");
+    let holder = runtime
+        .block_on(Controller::connect(&options()).into_future())
+        .expect("the target is well");
     let results = run_all(&cases, runtime.handle());
 
     runtime.block_on(holder.shutdown());

@@ -245,8 +245,10 @@ fn z_a_cm_that_the_target_has_killed_is_noticed_and_survived() {
     println!("while the link was down: {cause}");
     sleep(Duration::from_secs(5));
     command("ip", "link set dum0 up");
-    let error =
-        runtime.block_on(Controller::connect(&quick_options())).err().expect("the CM is dead");
+    let error = runtime
+        .block_on(Controller::connect(&quick_options()).into_future())
+        .err()
+        .expect("the CM is dead");
     assert!(matches!(error, Error::Transport(_)), "{error}");
     println!("after it: {error}");
     if before_7() {

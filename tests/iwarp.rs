@@ -33,7 +33,9 @@ fn in_runtime<T>(test: impl Future<Output = T>) -> T {
 /// The error of a connect, and how long it took.
 fn refused(options: &ConnectOptions) -> (Error, Duration) {
     let begun = Instant::now();
-    let Err(error) = in_runtime(Controller::connect(options)) else { panic!("there is no target") };
+    let Err(error) = in_runtime(Controller::connect(options).into_future()) else {
+        panic!("there is no target")
+    };
     (error, begun.elapsed())
 }
 

@@ -78,8 +78,10 @@ fn the_target_port_is_removed() {
     fs::remove_dir(port).unwrap();
     let cause = runtime.block_on(load.failure());
     assert!(matches!(cause, Error::Transport(_)), "{cause}");
-    let refused =
-        runtime.block_on(Controller::connect(&quick_options())).err().expect("nobody listens");
+    let refused = runtime
+        .block_on(Controller::connect(&quick_options()).into_future())
+        .err()
+        .expect("nobody listens");
     assert!(refused.to_string().contains("nothing listens"), "{refused}");
     fs::create_dir(port).unwrap();
     for (name, value) in names.iter().zip(kept) {

@@ -522,9 +522,9 @@ fn the_first_connect_is_retried_if_asked() {
         bed.fabric.partition("host", "target");
         let mut options = options();
         options.reconnect.first_connect = true;
-        let connecting = Controller::begin(&bed.host, &options, 1).unwrap();
+        let connecting = Controller::connect_over(&bed.host, &options);
         let mut changes = connecting.changes();
-        let live = tokio::spawn(connecting.live());
+        let live = tokio::spawn(connecting.into_future());
         let waiting = reach(&mut changes, LifecycleState::Waiting).await;
         assert!(waiting.cause.is_some() && waiting.next.is_some(), "{waiting}");
         bed.fabric.heal("host", "target");
@@ -537,8 +537,8 @@ fn the_first_connect_is_retried_if_asked() {
 fn a_poller_takes_up_its_new_queues() {
     run(async {
         let bed = Bed::new();
-        let connecting = Controller::begin(&bed.host, &options(), 1).unwrap();
-        let (controller, mut pollers) = connecting.polled().await.unwrap();
+        let connecting = Controller::connect_over(&bed.host, &options());
+        let (controller, mut pollers) = connecting.polled(1).await.unwrap();
         let poller = &mut pollers[0];
         let mut count = 0;
         bed.answer(move |seen, answer| {
@@ -596,9 +596,9 @@ fn every_change_is_an_event_too() {
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(collector);
     run(async {
         let bed = Bed::new();
-        let connecting = Controller::begin(&bed.host, &options(), 1).unwrap();
+        let connecting = Controller::connect_over(&bed.host, &options());
         let mut changes = connecting.changes();
-        let controller = connecting.live().await.expect("an honest target");
+        let controller = connecting.await.expect("an honest target");
         controller.reset().await;
         for state in [LifecycleState::Live, LifecycleState::Live] {
             loop {

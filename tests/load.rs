@@ -95,7 +95,7 @@ fn the_data_path_allocates_nothing() {
         options.io_queues = 2;
         options.memory = memory;
         let (controller, mut pollers) =
-            runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
+            runtime.block_on(Controller::connect(&options).polled(1)).unwrap();
         // siw has no windows, and the controller says what it does without.
         let expected = if tests::device() == "rxe0" { memory } else { MemoryMode::Pool };
         assert_eq!(controller.memory().mode, expected, "{}", controller.memory());
@@ -143,7 +143,7 @@ fn an_idle_queue_takes_little_memory() {
         let mut options = options().memory(memory);
         (options.io_queues, options.queue_entries) = (queues, 128);
         let before = ALLOCATOR.stats();
-        let connected = runtime.block_on(Controller::connect_polled(&options, 1));
+        let connected = runtime.block_on(Controller::connect(&options).polled(1));
         let after = ALLOCATOR.stats();
         let (controller, pollers) = connected.unwrap();
         assert_eq!(pollers[0].queue_count(), usize::from(queues));

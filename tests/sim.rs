@@ -352,7 +352,9 @@ fn the_options_of_the_connection_reach_the_device() {
     ] {
         let mut options = options.clone();
         change(&mut options);
-        let refused = run(Controller::connect_over(&host, &options)).err().expect("out of range");
+        let refused = run(Controller::connect_over(&host, &options).into_future())
+            .err()
+            .expect("out of range");
         assert!(matches!(refused, Error::Misuse(_)), "{refused}");
     }
 }

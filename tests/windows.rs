@@ -343,7 +343,7 @@ fn a_key_that_the_kernel_leaves_in_use_is_taken_out_of_use_here() {
     let mut options = tests::options();
     (options.io_queues, options.memory) = (1, MemoryMode::Window);
     let (controller, mut pollers) =
-        runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
+        runtime.block_on(Controller::connect(&options).polled(1)).unwrap();
     let poller = &mut pollers[0];
     let mut buffers = controller.allocate_many(32, 4096).unwrap();
     let mut ended = 0;
@@ -381,7 +381,7 @@ fn all_buffers_come_back_when_the_port_closes() {
     options.reconnect = ReconnectOptions::never();
     for _ in 0..3 {
         let (controller, mut pollers) =
-            runtime.block_on(Controller::connect_polled(&options, 1)).unwrap();
+            runtime.block_on(Controller::connect(&options).polled(1)).unwrap();
         let poller = &mut pollers[0];
         let mut buffers = controller.allocate_many(32, 65_536).unwrap();
         let mut rounds = 0;

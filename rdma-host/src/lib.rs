@@ -123,8 +123,8 @@ pub use driver::{
     Command, CommandCompletion, Connecting, Controller, ControllerEvent, ControllerEvents, Data,
     DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
     EventDetail, ExecutionStatus, MemoryReport, Namespace, NamespaceChange, Operation, Poller,
-    StateChange, StateChanges, Statistics, SubmitError, TransferError, VectoredTransferError,
-    Waiter, WindowCounters,
+    StateChange, StateChanges, Statistics, SubmitError, Subscription, TransferError,
+    VectoredTransferError, Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use verbs::{Buffer, DeregisterError, PageSize, Pool, PoolOptions, RdmaCore, RegisterError};

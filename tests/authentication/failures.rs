@@ -17,7 +17,7 @@ use super::bed::{
 
 /// Connects with these options, which must fail.
 fn refused(options: &ConnectOptions) -> Error {
-    in_runtime(Controller::connect(options)).err().expect("the target refuses")
+    in_runtime(Controller::connect(options).into_future()).err().expect("the target refuses")
 }
 
 /// The target's keys in these tests, both of them.

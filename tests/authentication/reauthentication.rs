@@ -145,7 +145,7 @@ fn queues_that_their_owner_keeps_full_are_authenticated_again() {
     in_runtime(async {
         let (keys, _) = turn(0);
         let (controller, mut pollers) =
-            Controller::connect_polled(&keys.options(), 1).await.expect("the keys are right");
+            Controller::connect(&keys.options()).polled(1).await.expect("the keys are right");
         let poller = pollers.pop().expect("one poller");
         let buffers = controller.allocate_many(poller.depth(), 4096).expect("memory");
         let stop = Arc::new(AtomicBool::new(false));

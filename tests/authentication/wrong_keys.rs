@@ -30,7 +30,7 @@ fn refused(keys: &Keys, wrong: Wrong, seed: u64) -> String {
         Wrong::HostOfTwo => credentials(&other, theirs),
         Wrong::Controller => credentials(&keys.host, Some(&other)),
     };
-    let outcome = in_runtime(Controller::connect(&secret_options(Some(credentials))));
+    let outcome = in_runtime(Controller::connect(&secret_options(Some(credentials))).into_future());
     let error = outcome.err().unwrap_or_else(|| panic!("{wrong:?}: the target refuses"));
     assert_eq!(error.class(), ErrorClass::Access, "{wrong:?}: {error}");
     assert!(

@@ -71,7 +71,7 @@ fn reads_past_the_end_are_refused() {
         controller.shutdown().await;
 
         // Past our own check, the target refuses.
-        let (controller, mut pollers) = Controller::connect_polled(&options(), 1).await.unwrap();
+        let (controller, mut pollers) = Controller::connect(&options()).polled(1).await.unwrap();
         let poller = &mut pollers[0];
         let beyond = |lba, buffer| Command::read(info.id, lba, 2, buffer);
         for lba in [info.blocks - 1, info.blocks, u64::MAX - 2] {
@@ -227,7 +227,7 @@ fn queues_are_polled_and_waited_for_side_by_side() {
     in_runtime(async {
         let mut options = options();
         options.io_queues = 2;
-        let (controller, mut pollers) = Controller::connect_polled(&options, 2).await.unwrap();
+        let (controller, mut pollers) = Controller::connect(&options).polled(2).await.unwrap();
         assert_eq!(pollers.iter().map(Poller::queue_count).collect::<Vec<_>>(), [1, 1]);
         let (mut polled, mut waited) = (pollers.remove(0), pollers.remove(0));
         for lba in (0..2048).step_by(64) {

@@ -2,9 +2,7 @@
 
 use std::{collections::HashSet, os::unix::fs::OpenOptionsExt};
 
-use rdma_host::{
-    Command, DiscoveryEvent, DiscoveryWatch, RdmaCore, StateChanges, proto::LifecycleState,
-};
+use rdma_host::{Command, DiscoveryEvent, DiscoveryWatch, StateChanges, proto::LifecycleState};
 
 use super::*;
 
@@ -130,9 +128,9 @@ fn connections_that_end_at_once_leave_nothing() {
             drop(connected().await);
         }
         for index in 0..10 {
-            let connecting = Controller::begin(&RdmaCore::new().into(), &options(), 1).unwrap();
-            tokio::time::sleep(Duration::from_millis(5 * index)).await;
-            drop(connecting);
+            let time = Duration::from_millis(5 * index);
+            // Dropped when the time is over.
+            let _ = tokio::time::timeout(time, Controller::connect(&options())).await;
         }
     });
     wait_for_none();
@@ -146,7 +144,7 @@ fn every_command_is_done_once_whatever_ends_the_connection() {
     in_runtime(async {
         let mut options = options();
         options.io_queues = 2;
-        let (controller, mut pollers) = Controller::connect_polled(&options, 1).await.unwrap();
+        let (controller, mut pollers) = Controller::connect(&options).polled(1).await.unwrap();
         let mut poller = pollers.remove(0);
         let changes = controller.changes();
         let (mut submitted, mut answered, mut failed) = (0_u64, 0_u64, 0_u64);

@@ -37,7 +37,7 @@ impl OurInitiator {
     ) -> Result<Self, Box<dyn Error>> {
         let mut ours = ours(target, options);
         ours.authentication.credentials = credentials(options.secrets)?.map(Arc::new);
-        let controller = runtime.block_on(Controller::connect(&ours))?;
+        let controller = runtime.block_on(Controller::connect(&ours).into_future())?;
         let changes = Arc::new(Mutex::new(Vec::new()));
         let taken = Arc::clone(&changes);
         let mut stream = controller.changes();

@@ -51,14 +51,13 @@ pub async fn shut_down_in(
 ///
 /// # Panics
 ///
-/// When the options are bad.
+/// When it connects, or does not end.
 pub async fn cancel_after(time: Duration, options: &ConnectOptions) -> Duration {
-    let provider = std::sync::Arc::new(verbs::RdmaCore::new());
-    let connecting = Controller::begin(&provider, options, 1).expect("good options");
+    let connecting = Controller::connect(options);
     let mut changes = connecting.changes();
-    tokio::time::sleep(time).await;
+    let connected = tokio::time::timeout(time, connecting).await;
+    assert!(connected.is_err(), "the target is gone");
     let begun = Instant::now();
-    drop(connecting);
     let ended = async { while changes.next().await.is_some() {} };
     tokio::time::timeout(HANG_TIMEOUT, ended).await.expect("it ends");
     begun.elapsed()

@@ -25,7 +25,7 @@ impl ConnectedController {
     pub(crate) fn connect(target: &TargetArguments) -> Result<Self, Failure> {
         let options = target.options()?;
         let runtime = runtime()?;
-        let controller = runtime.block_on(Controller::connect(&options))?;
+        let controller = runtime.block_on(Controller::connect(&options).into_future())?;
         print_warnings(&controller.negotiated());
         Ok(Self { runtime, controller })
     }

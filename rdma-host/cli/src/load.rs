@@ -92,7 +92,7 @@ impl Load {
         // One entry of a queue stays empty.
         options.queue_entries = options.queue_entries.max(arguments.iodepth.saturating_add(1));
         let runtime = connect::runtime()?;
-        let connected = Controller::connect_polled(&options, threads);
+        let connected = Controller::connect(&options).polled(threads);
         let (controller, pollers) = runtime.block_on(connected)?;
         connect::print_warnings(&controller.negotiated());
         let identify = async {

@@ -55,18 +55,22 @@ pub(crate) mod deferred_close;
 pub(crate) mod port_watch;
 pub(crate) mod task;
 
-pub use api::controller::{Connecting, Controller};
-pub use api::discovery::{
-    Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
+pub use api::{
+    connecting::Connecting,
+    controller::Controller,
+    discovery::{Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch},
+    namespace::{Namespace, TransferError},
+    vectored::VectoredTransferError,
 };
-pub use api::namespace::{Namespace, TransferError};
-pub use api::vectored::VectoredTransferError;
-pub use control::controller_event::{
-    ControllerEvent, ControllerEvents, EventDetail, NamespaceChange,
+pub use control::{
+    controller_event::{ControllerEvent, EventDetail, NamespaceChange},
+    state_change::StateChange,
+    subscription::{ControllerEvents, StateChanges, Subscription},
 };
-pub use control::state_change::{StateChange, StateChanges};
-pub use data_path::command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError};
-pub use data_path::memory::MemoryReport;
-pub use data_path::poller::Poller;
-pub use data_path::statistics::{DeviceCounters, Operation, Statistics, WindowCounters};
-pub use data_path::wait::Waiter;
+pub use data_path::{
+    command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
+    memory::MemoryReport,
+    poller::Poller,
+    statistics::{DeviceCounters, Operation, Statistics, WindowCounters},
+    wait::Waiter,
+};

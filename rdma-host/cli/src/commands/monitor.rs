@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rdma_host::{
-    Controller, ControllerEvent, ControllerEvents, EventDetail, NamespaceChange, RdmaCore,
-    StateChange, StateChanges, proto::LifecycleState, wire::NamespaceId,
+    Controller, ControllerEvent, ControllerEvents, EventDetail, NamespaceChange, StateChange,
+    StateChanges, proto::LifecycleState, wire::NamespaceId,
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = arguments.target.options()?;
     connect::runtime()?.block_on(async {
         let mut shutdown = ShutdownSignal::catch()?;
-        let connecting = Controller::begin(&RdmaCore::new().into(), &options, 1)?;
+        let connecting = Controller::connect(&options);
         let (changes, events) = (connecting.changes(), connecting.events());
         let format = arguments.output_format;
         let (sender, output_closed) = oneshot::channel();
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             printed.map(drop)
         });
         let outcome =
-            watch(connecting.live(), arguments.runtime, &mut shutdown, output_closed).await;
+            watch(connecting.into_future(), arguments.runtime, &mut shutdown, output_closed).await;
         // Ends once the controller is gone, with all printed.
         let printed = printer.await.map_err(Failure::failed)?;
         outcome.and(printed)

@@ -9,40 +9,30 @@ use verbs::{
 };
 
 use crate::{
-    config::{
-        ACK_TIMEOUT_MAX, ADMIN_BACKLOG, BACKLOG_PER_ENTRY, ConnectOptions, EVENT_BACKLOG,
-        MemoryMode, NAMESPACES_MAX, QUEUE_ENTRIES, RETRY_COUNT_MAX, STATE_CHANGE_BACKLOG,
-    },
+    config::{BACKLOG_PER_ENTRY, ConnectOptions, MemoryMode, NAMESPACES_MAX, WaitMode},
     driver::{
         api::{
             io_task::{self, IoRequest},
             namespace::Namespace,
         },
         buffers::verbs_error,
-        connect::{
-            admin_queue::AdminClient, authenticate::AuthenticationParties, context::Purpose,
-        },
+        connect::{admin_queue::AdminClient, authenticate::AuthenticationParties},
         control::{
-            async_events::AsyncEventTask,
-            controller_event::{ControllerEvent, ControllerEvents},
+            controller_event::ControllerEvent,
             identify_namespace::inspect,
             log_pages::LogPages,
             reauthenticate::Reauthentication,
-            shared::{ControlChannels, ControlRequest, ControllerShared, SupervisorChannels},
-            state_change::StateChanges,
-            supervisor::Supervisor,
+            shared::{ControlRequest, ControllerShared},
+            subscription::{ControllerEvents, StateChanges},
         },
-        data_path::{
-            connection::Connection, connection_state::ConnectionWatch, memory::MemoryReport,
-            namespace_registry::NamespaceRegistry, poller::Poller,
-        },
+        data_path::{connection::Connection, memory::MemoryReport, poller::Poller},
         task,
     },
-    error::{Error, Misuse, Rejected, TargetMisbehaved},
+    error::{Error, Rejected, TargetMisbehaved},
     proto::{Negotiated, Transfer},
     wire::{
         AnaLog, ChangedNamespaceList, EffectsLog, ErrorLogEntry, FirmwareSlotLog, HealthLog,
-        Identify, NamespaceId, NamespaceInfo, NamespaceList, Nqn, NvmLimits, Status,
+        Identify, NamespaceId, NamespaceInfo, NamespaceList, NvmLimits, Status,
     },
 };
 
@@ -61,112 +51,15 @@ pub struct Controller<P: Provider = RdmaCore> {
     events: broadcast::WeakSender<ControllerEvent>,
 }
 
-/// Controller that is being connected. Dropping it ends the attempt.
-pub struct Connecting<P: Provider = RdmaCore> {
-    controller: Controller<P>,
-    /// State changes from the first one on, for the first subscriber.
-    changes: parking_lot::Mutex<Option<StateChanges>>,
-    options: ConnectOptions,
-    pollers: oneshot::Receiver<Result<Vec<Poller<P>>, Error>>,
-}
-
-impl Controller {
-    /// Connects over the system's RDMA devices. Tasks of the current runtime drive the I/O queues,
-    /// at most one per processor.
-    ///
-    /// # Errors
-    ///
-    /// When the connect fails; nothing is left of it then. It is retried only if
-    /// [`ReconnectOptions::first_connect`](crate::config::ReconnectOptions::first_connect) is set.
-    pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
-        Self::connect_over(&Arc::new(RdmaCore::new()), options).await
-    }
-
-    /// Connects as [`connect`](Self::connect), and returns pollers that the caller drives. The I/O
-    /// queues are shared out over `pollers` of them, or fewer if there are fewer queues. I/O
-    /// through [`Namespace`] is not possible then.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect).
-    pub async fn connect_polled(
-        options: &ConnectOptions,
-        pollers: usize,
-    ) -> Result<(Self, Vec<Poller>), Error> {
-        Self::begin(&Arc::new(RdmaCore::new()), options, pollers)?.polled().await
-    }
-}
-
 impl<P: Provider> Controller<P> {
-    /// Connects as [`connect`](Controller::connect), over any RDMA provider.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Controller::connect).
-    pub async fn connect_over(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::begin(provider, options, processors)?.live().await
-    }
-
-    /// Starts to connect; the state changes can be watched meanwhile. The I/O queues are shared out
-    /// over at most `pollers` pollers.
-    ///
-    /// # Errors
-    ///
-    /// [`Misuse`] for options out of range.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    pub fn begin(
-        provider: &Arc<P>,
+    pub(super) fn new(
         options: &ConnectOptions,
-        pollers: usize,
-    ) -> Result<Connecting<P>, Error> {
-        check(options)?;
-        Ok(Self::begin_with(provider, options, Purpose::Io, pollers))
-    }
-
-    /// Starts to connect a controller of this purpose.
-    pub(crate) fn begin_with(
-        provider: &Arc<P>,
-        options: &ConnectOptions,
-        purpose: Purpose,
-        pollers: usize,
-    ) -> Connecting<P> {
-        let changes = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
-        let shared = Arc::new(ControllerShared {
-            connection: ConnectionWatch::new(),
-            registry: Arc::new(NamespaceRegistry::default()),
-            changes: changes.downgrade(),
-            authentication: parking_lot::Mutex::new(options.authentication.clone()),
-        });
-        let (control, control_receiver) = mpsc::channel(1);
-        let (requests, requests_receiver) = mpsc::channel(ADMIN_BACKLOG);
-        let (async_events, async_events_receiver) = mpsc::channel(EVENT_BACKLOG);
-        let (first, first_pollers) = oneshot::channel();
-        let channels = SupervisorChannels {
-            shared: Arc::clone(&shared),
-            inbox: ControlChannels { control: control_receiver, requests: requests_receiver },
-            changes,
-            events: async_events,
-            first,
-        };
-        let changes = parking_lot::Mutex::new(Some(StateChanges::of(&shared.changes)));
-        let (provider, supervised) = (Arc::clone(provider), options.clone());
-        let supervisor = Supervisor::new(provider, supervised, purpose, pollers, channels);
-        tokio::spawn(supervisor.run());
-        let admin = AdminClient::new(requests, shared.connection.clone());
-        let notices = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
-        let events = notices.downgrade();
-        let event_task = AsyncEventTask {
-            admin: admin.clone(),
-            shared: Arc::clone(&shared),
-            events: async_events_receiver,
-            notices,
-        };
-        tokio::spawn(event_task.run());
-        let controller = Self {
+        shared: Arc<ControllerShared<P>>,
+        admin: AdminClient<P>,
+        control: mpsc::Sender<ControlRequest>,
+        events: broadcast::WeakSender<ControllerEvent>,
+    ) -> Self {
+        Self {
             shared,
             admin,
             control,
@@ -174,12 +67,11 @@ impl<P: Provider> Controller<P> {
             parties: AuthenticationParties::of(options),
             reauthentication: Arc::default(),
             events,
-        };
-        Connecting { controller, changes, options: options.clone(), pollers: first_pollers }
+        }
     }
 
     /// Spawns the tasks that drive the pollers.
-    fn serve(&mut self, pollers: Vec<Poller<P>>, options: &ConnectOptions) {
+    pub(super) fn serve(&mut self, pollers: Vec<Poller<P>>, wait: WaitMode) {
         let backlog = |poller: &Poller<P>| poller.depth().max(1) * BACKLOG_PER_ENTRY;
         let (senders, receivers): (Vec<_>, Vec<_>) =
             pollers.iter().map(|poller| mpsc::channel(backlog(poller))).unzip();
@@ -187,7 +79,7 @@ impl<P: Provider> Controller<P> {
             // Weak senders: a task ends when the handles of the controller are gone.
             let peers = io_task::IoTaskPeers::new(&senders, self.io.len());
             self.io.push(senders[self.io.len()].clone());
-            tokio::spawn(io_task::run(poller, requests, peers, options.wait));
+            tokio::spawn(io_task::run(poller, requests, peers, wait));
         }
     }
 
@@ -450,72 +342,6 @@ impl<P: Provider> Controller<P> {
     fn connection(&self) -> Arc<Connection<P>> {
         self.shared.connection.latest().expect("a controller is handed out once it is connected")
     }
-}
-
-impl<P: Provider> Connecting<P> {
-    /// Subscribes to the changes of the controller's state: the first call from the first one on,
-    /// later calls from now on.
-    #[must_use]
-    pub fn changes(&self) -> StateChanges {
-        let first = self.changes.lock().take();
-        first.unwrap_or_else(|| StateChanges::of(&self.controller.shared.changes))
-    }
-
-    /// Subscribes to the controller's asynchronous events.
-    #[must_use]
-    pub fn events(&self) -> ControllerEvents {
-        ControllerEvents::of(&self.controller.events)
-    }
-
-    /// Waits for the connection; tasks of the current runtime drive the I/O queues.
-    ///
-    /// # Errors
-    ///
-    /// As [`Controller::connect`].
-    pub async fn live(self) -> Result<Controller<P>, Error> {
-        let options = self.options.clone();
-        let (mut controller, pollers) = self.polled().await?;
-        controller.serve(pollers, &options);
-        Ok(controller)
-    }
-
-    /// Waits for the connection; the caller drives the I/O queues.
-    ///
-    /// # Errors
-    ///
-    /// As [`Controller::connect`].
-    pub async fn polled(self) -> Result<(Controller<P>, Vec<Poller<P>>), Error> {
-        let pollers = self.pollers.await.unwrap_or(Err(Error::Closed))?;
-        Ok((self.controller, pollers))
-    }
-}
-
-/// Refuses options that are out of range.
-fn check(options: &ConnectOptions) -> Result<(), Misuse> {
-    if !QUEUE_ENTRIES.contains(&options.queue_entries) {
-        let value = u64::from(options.queue_entries);
-        return Err(Misuse::Option { option: "queue size", value, range: "2 to 1024" });
-    }
-    if options.reconnect.delay.is_zero() {
-        let range = "more than 0 seconds";
-        return Err(Misuse::Option { option: "reconnect delay", value: 0, range });
-    }
-    if options.io_queues == 0 {
-        return Err(Misuse::Option { option: "I/O queues", value: 0, range: "1 to 65535" });
-    }
-    for (option, value, max, range) in [
-        ("acknowledge timeout", options.ack_timeout.unwrap_or(0), ACK_TIMEOUT_MAX, "0 to 31"),
-        ("retry count", options.retry_count, RETRY_COUNT_MAX, "0 to 7"),
-        ("receiver-not-ready retry count", options.rnr_retry_count, RETRY_COUNT_MAX, "0 to 7"),
-    ] {
-        if value > max {
-            return Err(Misuse::Option { option, value: value.into(), range });
-        }
-    }
-    if options.subsystem.as_str() == Nqn::DISCOVERY {
-        return Err(Misuse::Discovery);
-    }
-    Ok(())
 }
 
 impl<P: Provider> Controller<P> {

@@ -1,5 +1,6 @@
 //! The API: controllers, namespaces and discovery.
 
+pub(crate) mod connecting;
 pub(crate) mod controller;
 pub(crate) mod discovery;
 pub(crate) mod dsm;

@@ -2,8 +2,6 @@
 
 use std::{fmt, time::SystemTime};
 
-use tokio::sync::broadcast;
-
 use crate::{
     error::Error,
     wire::{
@@ -57,32 +55,6 @@ pub enum NamespaceChange {
     Unused,
     /// It could not be looked at.
     Unknown(Error),
-}
-
-/// The notices of one controller from when this was made, in order. A watcher that falls more than
-/// [`STATE_CHANGE_BACKLOG`](crate::config::STATE_CHANGE_BACKLOG) behind misses the oldest.
-#[derive(Debug)]
-pub struct ControllerEvents(broadcast::Receiver<ControllerEvent>);
-
-impl ControllerEvents {
-    /// Those that the controller's task will tell; none if that is over.
-    pub(crate) fn of(sender: &broadcast::WeakSender<ControllerEvent>) -> Self {
-        let receiver = sender.upgrade().map(|sender| sender.subscribe());
-        Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
-    }
-
-    /// The next notice; none once the controller has ended.
-    pub async fn next(&mut self) -> Option<ControllerEvent> {
-        loop {
-            match self.0.recv().await {
-                Ok(notice) => return Some(notice),
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "notices of the controller went unread");
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    }
 }
 
 impl fmt::Display for ControllerEvent {

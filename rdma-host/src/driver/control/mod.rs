@@ -8,4 +8,5 @@ pub(crate) mod log_pages;
 pub(crate) mod reauthenticate;
 pub(crate) mod shared;
 pub(crate) mod state_change;
+pub(crate) mod subscription;
 pub(crate) mod supervisor;

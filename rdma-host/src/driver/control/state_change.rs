@@ -1,11 +1,9 @@
-//! What happens to a controller, as a stream.
+//! State changes of a controller.
 
 use std::{
     fmt,
     time::{Duration, SystemTime},
 };
-
-use tokio::sync::broadcast;
 
 use crate::{error::Error, proto::LifecycleState};
 
@@ -24,32 +22,6 @@ pub struct StateChange {
     pub attempts_max: Option<u32>,
     /// Until the next attempt.
     pub next: Option<Duration>,
-}
-
-/// The changes of one controller from when this was made, in order. A watcher that falls more than
-/// [`STATE_CHANGE_BACKLOG`](crate::config::STATE_CHANGE_BACKLOG) behind misses the oldest.
-#[derive(Debug)]
-pub struct StateChanges(broadcast::Receiver<StateChange>);
-
-impl StateChanges {
-    /// Those that whoever lives the controller's life tells; none if that is over.
-    pub(crate) fn of(sender: &broadcast::WeakSender<StateChange>) -> Self {
-        let receiver = sender.upgrade().map(|sender| sender.subscribe());
-        Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
-    }
-
-    /// The next change; none after the last, which is to [`LifecycleState::Dead`].
-    pub async fn next(&mut self) -> Option<StateChange> {
-        loop {
-            match self.0.recv().await {
-                Ok(change) => return Some(change),
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "changes of the controller went unread");
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    }
 }
 
 impl fmt::Display for StateChange {

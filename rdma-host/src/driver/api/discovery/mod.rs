@@ -12,7 +12,10 @@ pub use watch::{DiscoveryEvent, DiscoveryWatch};
 
 use crate::{
     config::{ConnectOptions, DISCOVERY_TIMEOUT, ReconnectOptions},
-    driver::{api::controller::Controller, connect::context::Purpose},
+    driver::{
+        api::{connecting::Connecting, controller::Controller},
+        connect::context::Purpose,
+    },
     error::Error,
     proto::{DiscoveryAction, DiscoveryLog, DiscoveryRead, Negotiated},
 };
@@ -48,7 +51,7 @@ impl<P: Provider> DiscoveryController<P> {
     pub async fn connect_over(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
         let options = ConnectOptions { reconnect: ReconnectOptions::never(), ..options.clone() };
         let purpose = Purpose::Discovery { events: false };
-        let controller = Controller::begin_with(provider, &options, purpose, 0).live().await?;
+        let controller = Connecting::new(provider, &options, purpose).await?;
         let negotiated = controller.negotiated();
         Ok(Self { controller, negotiated })
     }

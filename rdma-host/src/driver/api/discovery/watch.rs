@@ -8,11 +8,11 @@ use super::read_log;
 use crate::{
     config::{ConnectOptions, DISCOVERY_KEEP_ALIVE},
     driver::{
-        api::controller::Controller,
+        api::{connecting::Connecting, controller::Controller},
         connect::context::Purpose,
         control::{
-            controller_event::ControllerEvents,
-            state_change::{StateChange, StateChanges},
+            state_change::StateChange,
+            subscription::{ControllerEvents, StateChanges},
         },
     },
     error::Error,
@@ -80,10 +80,10 @@ impl<P: Provider> DiscoveryWatch<P> {
             options.keep_alive = DISCOVERY_KEEP_ALIVE;
         }
         let purpose = Purpose::Discovery { events: true };
-        let connecting = Controller::begin_with(provider, &options, purpose, 0);
+        let connecting = Connecting::new(provider, &options, purpose);
         // The changes include that to the live state.
         let (changes, events) = (connecting.changes(), connecting.events());
-        let controller = connecting.live().await?;
+        let controller = connecting.await?;
         Ok(Self { controller, changes, events, stale: false, latest: None })
     }
 
