@@ -328,8 +328,8 @@ pub const RESOLVE_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// waiting for the target, and its connection manager queues a few dozen requests at most.
 pub const CONCURRENT_CONNECTS_MAX: u16 = 16;
 
-/// Time for which the other I/O queues wait, when a connection ends during bring-up, for the reason
-/// reported by that queue itself: a response received before the disconnect is processed by then.
+/// Maximum time to wait, when the connection of an I/O queue ends during its bring-up, for the
+/// error of the queue itself: a response received before the disconnect may say more.
 pub const CLOSE_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of I/O queues of a controller that authenticate at the same time. A target with

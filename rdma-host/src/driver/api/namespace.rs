@@ -31,7 +31,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Namespace {
     info: NamespaceInfo,
-    seen: Arc<NamespaceEntry>,
+    entry: Arc<NamespaceEntry>,
     pollers: Vec<mpsc::Sender<IoRequest>>,
     next: Arc<AtomicUsize>,
     live: Arc<LiveSummary>,
@@ -62,14 +62,14 @@ impl Namespace {
         live: Arc<LiveSummary>,
         registry: &NamespaceRegistry,
     ) -> Self {
-        let seen = registry.insert(info);
-        Self { info, seen, pollers, next: Arc::new(AtomicUsize::new(0)), live }
+        let entry = registry.insert(info);
+        Self { info, entry, pollers, next: Arc::new(AtomicUsize::new(0)), live }
     }
 
     /// Latest Identify Namespace data; the size may change.
     #[must_use]
     pub fn info(&self) -> NamespaceInfo {
-        NamespaceInfo { blocks: self.seen.blocks(), ..self.info }
+        NamespaceInfo { blocks: self.entry.blocks(), ..self.info }
     }
 
     /// Maximum data transfer of one command in bytes; larger transfers are split. A reconnect may
@@ -123,7 +123,7 @@ impl Namespace {
         if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
             return Err(Misuse::BlockMultiple { bytes, block_size });
         }
-        let size = self.seen.blocks();
+        let size = self.entry.blocks();
         match lba.checked_add(blocks) {
             Some(end) if end <= size => Ok(blocks),
             _ => Err(Misuse::PastEnd { namespace: self.info.id, lba, blocks, size }),
@@ -191,10 +191,10 @@ impl Namespace {
     }
 
     pub(crate) fn check(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
-        match self.seen.is_replaced() {
-            true => Err(Misuse::NamespaceReplaced(self.info.id)),
-            false => self.check_range(lba, bytes).map(drop),
+        if self.entry.is_replaced() {
+            return Err(Misuse::NamespaceReplaced(self.info.id));
         }
+        self.check_range(lba, bytes).map(drop)
     }
 
     /// Waits for all parts and joins their buffers; returns the first error.

@@ -42,7 +42,7 @@ impl ConnectRequest {
 
 /// The parts of a connection that the call uses: neither may be dropped before it returns.
 pub(crate) struct Parts<P: Provider> {
-    /// Before the endpoint, so that it goes first.
+    /// Before the endpoint, so that it is destroyed first.
     pub(crate) queue_pair: PreparedQueuePair<P>,
     pub(crate) endpoint: DeferredClose<Endpoint<P>>,
 }

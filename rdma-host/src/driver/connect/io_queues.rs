@@ -29,6 +29,7 @@ use crate::{
             connection::QueueSet,
             memory::completion_entries,
             poller::Poller,
+            queue::Queue,
         },
     },
     error::{Error, Transport},
@@ -96,13 +97,14 @@ fn distribute(bring_ups: Vec<QueueBringUp>, pollers: usize) -> Vec<Vec<QueueBrin
 
 /// Bring-up of one poller's queues.
 struct PollerLoop<'a, P: Provider> {
+    /// Futures of the queues that are being brought up. Before the poller with its completion
+    /// queue, so that queue pairs are destroyed first.
+    steps: FuturesUnordered<BoxFuture<'a, StepOutcome<'a, P>>>,
     io: &'a IoQueues<'a, P>,
     limits: &'a Limits,
     poller: Poller<P>,
     /// True if there are many queues, of all pollers together.
     many: bool,
-    /// Futures of the queues that are being brought up.
-    steps: FuturesUnordered<BoxFuture<'a, StepOutcome<'a, P>>>,
     /// Buffers for queues that are connected.
     buffers: Vec<CommandBuffer>,
     /// Commands of the queues' futures, and the sender for these.
@@ -134,11 +136,11 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
     fn new(io: &'a IoQueues<'a, P>, limits: &'a Limits, poller: Poller<P>, many: bool) -> Self {
         let (sender, commands) = mpsc::unbounded_channel();
         Self {
+            steps: FuturesUnordered::new(),
             io,
             limits,
             poller,
             many,
-            steps: FuturesUnordered::new(),
             buffers: Vec::new(),
             commands,
             sender,
@@ -180,7 +182,8 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
                 return Err(self.failure(error).await);
             }
         }
-        let set = self.poller.into_assembly().expect("a poller that has not failed has queues");
+        let mut set = self.poller.into_assembly().expect("a poller that has not failed has queues");
+        set.queues.sort_unstable_by_key(Queue::id);
         Ok((set, self.ready))
     }
 

@@ -70,7 +70,7 @@ impl<P: Provider> Plan<'_, P> {
 ///  until_call → call → until_call → call → … → is_established: into_queue
 /// ```
 pub(crate) struct QueueConnector<'a, P: Provider> {
-    /// Before the endpoint, so that the queue pair goes first.
+    /// Before the endpoint, so that the queue pair is destroyed first.
     prepared: Option<Prepared<P>>,
     resolved: Resolved<P>,
     plan: Plan<'a, P>,
