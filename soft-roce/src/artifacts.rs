@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Outcome, Result, kernel::remove_folder, machine::scaled, run::paths};
+use crate::{Error, Outcome, Result, deadline_factor::scaled, folder::remove_folder, run::paths};
 
 /// File with the kernel's messages.
 const KERNEL_LOG: &str = "kernel.log";

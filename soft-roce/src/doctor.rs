@@ -3,7 +3,6 @@
 use std::{env, fs, path::Path};
 
 use rustix::process::{Resource, getrlimit};
-use serde::Serialize;
 
 use crate::{
     Kernel, Series, helper,
@@ -14,28 +13,7 @@ use crate::{
     run::{MEMORY_BYTES, cpu, memory, paths, trial},
 };
 
-/// Verdict of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Works.
-    Good,
-    /// Worth knowing; nothing fails for it.
-    Note,
-    /// Keeps programs from being run.
-    Bad,
-}
-
-/// The result of looking at one thing.
-#[derive(Clone, Debug, Serialize)]
-pub struct Check {
-    /// The thing.
-    pub subject: String,
-    /// Verdict of the check.
-    pub verdict: Verdict,
-    /// Finding and remedy.
-    pub text: String,
-}
+pub use crate::check::{Check, Verdict};
 
 /// Looks at everything that building, running and native use depend on, and boots each kernel in
 /// the cache; changes nothing on this machine.
@@ -48,20 +26,6 @@ pub fn examine() -> Vec<Check> {
     checks.push(machine::qemu::check());
     checks.extend([memory(), tracing(), processors(), own_devices(), locked_memory(), natively()]);
     checks
-}
-
-impl Check {
-    pub(crate) fn good(subject: &str, text: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict: Verdict::Good, text: text.into() }
-    }
-
-    pub(crate) fn note(subject: &str, text: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict: Verdict::Note, text: text.into() }
-    }
-
-    pub(crate) fn bad(subject: &str, text: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict: Verdict::Bad, text: text.into() }
-    }
 }
 
 /// Compilers and the like are missed only where there is no kernel that boots.

@@ -151,8 +151,11 @@
 #![forbid(unsafe_code)]
 
 mod artifacts;
+mod check;
+mod deadline_factor;
 pub mod doctor;
 mod error;
+mod folder;
 mod helper;
 mod init;
 pub mod internal_commands;
@@ -168,7 +171,7 @@ pub mod target;
 
 pub use error::{Error, Result};
 pub use kernel::{Kernel, Series};
-pub use machine::{MACHINE_VARIABLE, Machine, qemu::Architecture};
+pub use machine::{Architecture, MACHINE_VARIABLE, Machine};
 pub use packages::make_sysroot;
 pub use program::PROGRAM_VARIABLE;
 pub use run::{

@@ -18,8 +18,10 @@ use rustix::{
 
 use super::cpuinfo;
 use crate::{
-    Error, Result, helper,
-    machine::{modprobe, scaled},
+    Error, Result,
+    deadline_factor::scaled,
+    helper,
+    machine::modprobe,
     run::device::Link,
     run::spec::{GUEST_MARKER, GuestSpec},
     target::{Target, TargetRoot},

@@ -28,7 +28,8 @@ pub(crate) use session::enter as enter_session;
 
 use crate::{
     artifacts::Artifacts,
-    machine::{boot, scaled},
+    deadline_factor::scaled,
+    machine::boot,
     run::mux::{self, Kind},
     run::spec::{self, GuestSpec, GuestStatus, name},
     run::terminal,

@@ -21,7 +21,8 @@ use rustix::{
 
 use super::stdio_relay::{StdioRelay, Stream};
 use crate::{
-    machine::{DEADLINE_FACTOR_VARIABLE, modprobe},
+    deadline_factor,
+    machine::modprobe,
     run::device::{ADDRESS, Device, SECOND_ADDRESS},
     run::spec::{GuestSpec, StdioSpec},
     run::terminal::make_raw,
@@ -110,7 +111,7 @@ fn surround(command: &mut Command, spec: &GuestSpec) {
     if spec.device == Device::Both {
         command.env("SOFT_ROCE_SIW_ADDRESS", SECOND_ADDRESS);
     }
-    command.env(DEADLINE_FACTOR_VARIABLE, spec.deadline_factor.to_string());
+    command.env(deadline_factor::VARIABLE, spec.deadline_factor.to_string());
     if let Some(target) = &spec.target {
         command.env("SOFT_ROCE_TARGET", target);
     }

@@ -17,13 +17,13 @@ use tar::{Archive, Builder, EntryType};
 
 use crate::{
     Error, Result,
+    folder::remove_folder,
     kernel::{
         KernelInfo,
         build::Trial,
         cache::Cache,
         config,
         info::{self, sha256},
-        remove_folder,
     },
 };
 

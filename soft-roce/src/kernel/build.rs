@@ -9,12 +9,14 @@ use std::{
 };
 
 use crate::{
-    Error, Result, helper,
+    Error, Result,
+    folder::remove_folder,
+    helper,
     kernel::{
         Kernel, KernelInfo, Patched, Series,
         cache::{Cache, Lock},
         config, info, patch,
-        source::{Source, remove_folder},
+        source::Source,
     },
     packages::{self, Lists, SourcePackage},
     progress::{Objects, say, to_compile},

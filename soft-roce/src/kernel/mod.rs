@@ -11,6 +11,5 @@ mod version;
 
 pub use info::KernelInfo;
 pub use patch::Patched;
-pub(crate) use source::remove_folder;
 pub(crate) use version::Release;
 pub use version::{Kernel, Series};

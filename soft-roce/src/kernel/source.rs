@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 use rustix::fs::statvfs;
 
 use crate::{
-    Error, Result, Series, helper,
+    Error, Result, Series,
+    folder::remove_folder,
+    helper,
     packages::{self, SourcePackage},
     progress::{Step, say},
 };
@@ -82,16 +84,6 @@ impl Source {
         }
         say(&format!("building takes {needed} MB of {} while it lasts", folder.display()));
         Ok(())
-    }
-}
-
-/// Removes a folder with all its contents; one that is not there is fine.
-pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("remove", folder)(error))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -19,8 +19,14 @@ use rustix::{
     system::{RebootCommand, finit_module, reboot},
 };
 
-use super::{initramfs, modules, qemu, sysroot};
+use super::{initramfs, modules, sysroot};
 use crate::run::spec::name;
+
+/// Name of the port that is the line to the host.
+pub(super) const LINE_PORT: &str = "soft-roce";
+
+/// Name by which the guest mounts its root.
+pub(super) const ROOT_TAG: &str = "root";
 
 /// Tells the guest's init which device its line to the host is.
 pub(crate) const LINE_VARIABLE: &str = "SOFT_ROCE_LINE";
@@ -101,7 +107,7 @@ fn find_line() -> io::Result<PathBuf> {
     for entry in fs::read_dir("/sys/class/virtio-ports")? {
         let entry = entry?;
         let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
-        if name.trim() == qemu::LINE {
+        if name.trim() == LINE_PORT {
             return Ok(Path::new("/dev").join(entry.file_name()));
         }
     }
@@ -110,7 +116,7 @@ fn find_line() -> io::Result<PathBuf> {
 
 fn mount_root() -> io::Result<()> {
     let options = CString::new(ROOT_OPTIONS)?;
-    Ok(mount(qemu::ROOT, initramfs::ROOT, "9p", MountFlags::empty(), &*options)?)
+    Ok(mount(ROOT_TAG, initramfs::ROOT, "9p", MountFlags::empty(), &*options)?)
 }
 
 fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {

@@ -5,7 +5,7 @@ use object::{
     read::elf::{ElfFile64, ProgramHeader},
 };
 
-use super::qemu::Architecture;
+use super::architecture::Architecture;
 
 /// Returns the processor that a program is for; none when it is no ELF file or for another.
 pub(super) fn architecture(bytes: &[u8]) -> Option<Architecture> {

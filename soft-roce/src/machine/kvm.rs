@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{boot, initramfs, qemu::Architecture};
+use super::{architecture::Architecture, boot, initramfs};
 use crate::{Result, kernel::cache::Cache, program};
 
 /// Seconds that a probe may take; with KVM it takes one.

@@ -4,6 +4,7 @@
 //! program's streams, and the kernel's messages in a file. They differ in where the kernel comes
 //! from (built here; a distribution's package), in speed, and in what they ask of the host.
 
+mod architecture;
 pub(crate) mod boot;
 mod builtin;
 mod cpio;
@@ -13,35 +14,27 @@ mod kvm;
 pub(crate) mod modprobe;
 mod modules;
 pub mod qemu;
+pub(crate) mod spec;
 mod stock;
 pub(crate) mod sysroot;
 pub(crate) mod uml;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
-
-use serde::{Deserialize, Serialize};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use crate::{
     Error, Kernel, Result,
-    kernel::{build, cache::Cache},
-    run::{dir::PrivateDir, memory, paths, trial},
+    kernel::{
+        build::{self, Trial},
+        cache::Cache,
+    },
 };
+use spec::MachineSpec;
 use sysroot::Sysroot;
+
+pub use architecture::Architecture;
 
 /// Names the machine in the environment, as `--machine` does on the command line.
 pub const MACHINE_VARIABLE: &str = "SOFT_ROCE_MACHINE";
-
-/// Tells a program in a guest by what factor its deadlines should be longer than elsewhere.
-pub(crate) const DEADLINE_FACTOR_VARIABLE: &str = "SOFT_ROCE_DEADLINE_FACTOR";
-
-/// Everything takes longer where QEMU emulates the processor; deadlines grow by this factor. Ten to
-/// twenty times is what was measured, but deadlines have some room already.
-const EMULATION_FACTOR: u32 = 5;
 
 /// The machine that a guest is to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,50 +73,6 @@ impl fmt::Display for Machine {
     }
 }
 
-/// A machine that is ready to be started, as its launcher has to know it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum MachineSpec {
-    /// The kernel is the program itself.
-    Uml,
-    /// The kernel is loaded by QEMU.
-    Qemu(qemu::QemuSpec),
-}
-
-impl MachineSpec {
-    /// Reserves memory for the guest of the run in `run`: a folder, where memory is a file.
-    pub(crate) fn reserve_memory(&self, bytes: u64, run: &Path) -> Result<Option<PrivateDir>> {
-        match self {
-            Self::Uml => memory::reserve(bytes, run).map(Some),
-            Self::Qemu(_) => qemu::check_memory(bytes).map(|()| None),
-        }
-    }
-
-    /// The guest's init, where that is not this program.
-    pub(crate) fn init(&self) -> Option<PathBuf> {
-        match self {
-            Self::Uml => None,
-            Self::Qemu(qemu) => qemu.sysroot().map(Sysroot::program),
-        }
-    }
-
-    /// Returns whether the guest has something of its own at this path of the host's.
-    pub(crate) fn covers(&self, path: &Path) -> bool {
-        let by_sysroot = match self {
-            Self::Uml => None,
-            Self::Qemu(qemu) => qemu.sysroot(),
-        };
-        paths::is_covered(path) || by_sysroot.is_some_and(|sysroot| sysroot.covers(path))
-    }
-
-    /// The factor by which deadlines grow on this machine.
-    pub(crate) fn deadline_factor(&self) -> u32 {
-        match self {
-            Self::Qemu(qemu) if qemu.is_emulated() => EMULATION_FACTOR,
-            Self::Uml | Self::Qemu(_) => 1,
-        }
-    }
-}
-
 /// A kernel, and the machine that boots it.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
@@ -145,12 +94,16 @@ pub fn check_uml() -> Result<()> {
     }
 }
 
-/// Prepares User-Mode Linux: finds the kernel, or builds it.
-pub(crate) fn prepare_uml(kernel: &Kernel, cpus: Option<usize>) -> Result<Prepared> {
+/// Prepares User-Mode Linux: finds the kernel, or builds it and tries it.
+pub(crate) fn prepare_uml(
+    kernel: &Kernel,
+    cpus: Option<usize>,
+    trial: Trial<'_>,
+) -> Result<Prepared> {
     if let Some(reason) = uml::refusal(kernel, cpus) {
         return Err(Error::Machine { name: uml::NAME, reason });
     }
-    let kernel = build::locate(kernel, Cache::open, &trial::run)?;
+    let kernel = build::locate(kernel, Cache::open, trial)?;
     Ok(Prepared { kernel, machine: MachineSpec::Uml, note: None })
 }
 
@@ -163,11 +116,6 @@ pub(crate) fn prepare_qemu(
 ) -> Result<Prepared> {
     let (spec, kernel, note) = qemu::prepare(kernel, cpus, sysroot)?;
     Ok(Prepared { kernel, machine: MachineSpec::Qemu(spec), note })
-}
-
-/// Multiplies a deadline by a machine's factor.
-pub(crate) fn scaled(deadline: Duration, factor: u32) -> Duration {
-    deadline.saturating_mul(factor.max(1))
 }
 
 #[cfg(test)]

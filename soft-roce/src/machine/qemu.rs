@@ -6,164 +6,26 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
-    str::FromStr,
 };
 
-use serde::{Deserialize, Serialize};
-
 use super::{
-    boot::MODULES_VARIABLE,
+    architecture::Architecture,
+    boot::{LINE_PORT, MODULES_VARIABLE, ROOT_TAG},
     initramfs, kvm,
+    spec::QemuSpec,
     stock::{self, StockKernel},
     sysroot::{self, Sysroot},
 };
 use crate::{
     Error, Kernel, Result, Series,
-    doctor::Check,
+    check::Check,
     helper,
     kernel::cache::Cache,
     run::spec::{self, LaunchSpec, name},
 };
 
-/// Name of the port that is the line to the host.
-pub(super) const LINE: &str = "soft-roce";
-
-/// Name by which the guest mounts its root.
-pub(super) const ROOT: &str = "root";
-
 /// The most processors that are given to a guest.
 const CPUS_MAX: usize = 64;
-
-/// Processor architecture of a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Architecture {
-    /// 64-bit Arm.
-    Aarch64,
-    /// 64-bit x86.
-    X86_64,
-}
-
-impl Architecture {
-    /// The architecture of this machine.
-    ///
-    /// # Errors
-    ///
-    /// When guests of this architecture are not known.
-    pub fn host() -> Result<Self> {
-        match std::env::consts::ARCH {
-            "x86_64" => Ok(Self::X86_64),
-            "aarch64" => Ok(Self::Aarch64),
-            other => {
-                let reason = format!("guests for the processor {other} are not known");
-                Err(Error::Machine { name: "QEMU", reason })
-            }
-        }
-    }
-
-    /// Name in Debian's packages.
-    #[must_use]
-    pub fn debian(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "arm64",
-            Self::X86_64 => "amd64",
-        }
-    }
-
-    /// QEMU's program for it.
-    pub(super) fn program(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "qemu-system-aarch64",
-            Self::X86_64 => "qemu-system-x86_64",
-        }
-    }
-
-    /// Debian's package with that program.
-    fn package(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "qemu-system-arm",
-            Self::X86_64 => "qemu-system-x86",
-        }
-    }
-
-    /// The first serial port, as the kernel names it.
-    pub(super) fn console(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "ttyAMA0",
-            Self::X86_64 => "ttyS0",
-        }
-    }
-
-    /// The processor, with all that this QEMU knows. Emulated Arm signs pointers by an algorithm of
-    /// QEMU's own: the architecture's would take half of the time.
-    fn processor(self, emulated: bool) -> &'static str {
-        match self {
-            Self::Aarch64 if emulated => "max,pauth-impdef=on",
-            Self::Aarch64 | Self::X86_64 => "max",
-        }
-    }
-
-    /// Options for a machine that has nothing but what is added to it, and no network.
-    pub(super) fn machine(self) -> Vec<&'static str> {
-        let machine = match self {
-            Self::Aarch64 => "virt,gic-version=max",
-            Self::X86_64 => "q35",
-        };
-        vec![
-            "-M",
-            machine,
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-nic",
-            "none",
-            "-no-reboot",
-        ]
-    }
-}
-
-impl FromStr for Architecture {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "aarch64" | "arm64" => Ok(Self::Aarch64),
-            "x86_64" | "amd64" => Ok(Self::X86_64),
-            other => {
-                let text = format!("no processor {other:?}; known are aarch64 and x86_64");
-                Err(Error::Usage(text))
-            }
-        }
-    }
-}
-
-/// A QEMU machine that is ready to be started.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct QemuSpec {
-    program: PathBuf,
-    architecture: Architecture,
-    /// Reason why the processor is emulated; none with KVM.
-    emulated: Option<String>,
-    cpus: usize,
-    /// The part of the initramfs that holds modules.
-    module_archive: PathBuf,
-    /// Folder of all modules, as the guest sees it.
-    modules: PathBuf,
-    /// The user space, if it is not the host's.
-    sysroot: Option<Sysroot>,
-}
-
-impl QemuSpec {
-    /// The user space, if it is not the host's.
-    pub(super) fn sysroot(&self) -> Option<&Sysroot> {
-        self.sysroot.as_ref()
-    }
-
-    /// Tells if the processor is emulated, which takes ten to twenty times as long.
-    pub(crate) fn is_emulated(&self) -> bool {
-        self.emulated.is_some()
-    }
-}
 
 /// Finds QEMU and the kernel, and tries KVM; returns the machine, its kernel and a line that says
 /// why it is slow, if it is.
@@ -221,9 +83,10 @@ pub fn check() -> Check {
             };
             let kernels = Cache::open().map(|cache| stock::cached(architecture, &cache));
             let kernels = kernels.unwrap_or_default();
-            let kernels = match kernels.is_empty() {
-                true => "stock kernel: none yet; the first run downloads it".to_owned(),
-                false => format!("stock kernels: {}", kernels.join(" ")),
+            let kernels = if kernels.is_empty() {
+                "stock kernel: none yet; the first run downloads it".to_owned()
+            } else {
+                format!("stock kernels: {}", kernels.join(" "))
             };
             Check::good(subject, format!("{}; {kvm}; {kernels}", program.display()))
         }
@@ -232,7 +95,7 @@ pub fn check() -> Check {
 
 /// Refuses memory that the machine does not have now: QEMU takes it as the guest uses it, and
 /// would be killed for it later.
-pub(super) fn check_memory(bytes: u64) -> Result<()> {
+pub(crate) fn check_memory(bytes: u64) -> Result<()> {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = available_memory(&text).unwrap_or(u64::MAX);
     if bytes <= available {
@@ -275,8 +138,8 @@ pub(crate) fn command(launch: &LaunchSpec, spec: &QemuSpec, folder: &Path) -> Re
     command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci"]);
     let line = option_value(&folder.join("line"));
     command.arg("-chardev").arg(format!("pipe,id=line,path={line}"));
-    command.arg("-device").arg(format!("virtserialport,chardev=line,name={LINE}"));
-    share(&mut command, ROOT, Path::new("/"));
+    command.arg("-device").arg(format!("virtserialport,chardev=line,name={LINE_PORT}"));
+    share(&mut command, ROOT_TAG, Path::new("/"));
     if let Some(sysroot) = &spec.sysroot {
         share(&mut command, sysroot::TAG, &sysroot.folder);
     }

@@ -14,15 +14,13 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
+    architecture::Architecture,
     initramfs,
     modules::{self, Index},
-    qemu::Architecture,
 };
 use crate::{
-    Error, Kernel, Result, helper,
-    kernel::{cache::Cache, remove_folder},
-    packages::KernelImage,
-    progress::Step,
+    Error, Kernel, Result, folder::remove_folder, helper, kernel::cache::Cache,
+    packages::KernelImage, progress::Step,
 };
 
 /// Changes when what is made of a package changes.

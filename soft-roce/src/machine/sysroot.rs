@@ -12,7 +12,7 @@ use std::{
 use rustix::mount::{MountFlags, mount, mount_bind};
 use serde::{Deserialize, Serialize};
 
-use super::{elf, qemu::Architecture};
+use super::{architecture::Architecture, elf};
 use crate::{Error, Result};
 
 /// Tells the guest's first process that there is one.

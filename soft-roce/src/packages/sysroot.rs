@@ -8,8 +8,10 @@ use std::{
 };
 
 use crate::{
-    Error, Result, helper,
-    kernel::{cache::Cache, remove_folder},
+    Error, Result,
+    folder::remove_folder,
+    helper,
+    kernel::cache::Cache,
     packages::apt::{self, Apt},
     progress::{Step, say},
 };

@@ -16,7 +16,7 @@ use rustix::{
 
 use crate::{
     Error, Result,
-    kernel::remove_folder,
+    folder::remove_folder,
     run::paths,
     run::process,
     run::spec::{self, LaunchSpec, name},

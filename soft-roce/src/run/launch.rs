@@ -14,7 +14,7 @@ use rustix::{
 
 use crate::{
     Error, Result,
-    machine::{MachineSpec, qemu, uml},
+    machine::{qemu, spec::MachineSpec, uml},
     run::cpu,
     run::spec::{self, LaunchSpec, name},
 };

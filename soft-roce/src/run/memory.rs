@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     kernel::cache::Cache,
+    machine::{qemu, spec::MachineSpec},
     run::dir::{self, PrivateDir},
     run::paths,
     run::spec,
@@ -58,8 +59,20 @@ pub(crate) fn bases() -> Vec<PathBuf> {
     bases
 }
 
+/// Reserves memory for the guest of the run in `run`: a folder, where memory is a file.
+pub(crate) fn reserve_for(
+    machine: &MachineSpec,
+    bytes: u64,
+    run: &Path,
+) -> Result<Option<PrivateDir>> {
+    match machine {
+        MachineSpec::Uml => reserve(bytes, run).map(Some),
+        MachineSpec::Qemu(_) => qemu::check_memory(bytes).map(|()| None),
+    }
+}
+
 /// Reserves memory for the guest of the run in `run`: a folder for its memory file.
-pub(crate) fn reserve(bytes: u64, run: &Path) -> Result<PrivateDir> {
+fn reserve(bytes: u64, run: &Path) -> Result<PrivateDir> {
     let bases = bases();
     for base in &bases {
         if let Some(folder) = reserve_in(base, bytes, run)? {

@@ -33,7 +33,7 @@ use crate::{
     artifacts::Artifacts,
     init::cpuinfo,
     kernel::cache::Cache,
-    machine::{self, Machine, MachineSpec, Prepared, sysroot::Sysroot, uml},
+    machine::{self, Machine, Prepared, spec::MachineSpec, sysroot::Sysroot, uml},
     packages, program,
     target::Target,
 };
@@ -325,7 +325,7 @@ impl Guest {
     }
 
     fn run_on_uml(self, program: &Path) -> Result<Outcome> {
-        let prepared = machine::prepare_uml(&self.kernel, self.cpus)?;
+        let prepared = machine::prepare_uml(&self.kernel, self.cpus, &trial::run)?;
         self.run_on(prepared, program)
     }
 
@@ -340,7 +340,7 @@ impl Guest {
         let folder = RunDir::create(init.as_deref().unwrap_or(program))?;
         let artifacts = self.plan_artifacts(&folder)?;
         let guest = self.guest_spec(&machine)?;
-        let memory = machine.reserve_memory(self.memory_bytes, folder.path())?;
+        let memory = memory::reserve_for(&machine, self.memory_bytes, folder.path())?;
         let log = self.create_log(&folder)?;
         let launch = LaunchSpec {
             kernel,

@@ -26,7 +26,7 @@ use rustix::{
 
 use crate::{
     Error, Result,
-    kernel::remove_folder,
+    folder::remove_folder,
     run::cpu::{self, CpuSlot},
     run::dir,
     run::process,

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::device::Device;
-use crate::{Error, Result, artifacts::Artifacts, machine::MachineSpec};
+use crate::{Error, Result, artifacts::Artifacts, machine::spec::MachineSpec};
 
 /// File in every guest, and nowhere else.
 pub(crate) const GUEST_MARKER: &str = "/run/soft-roce/guest";

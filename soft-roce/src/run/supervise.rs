@@ -27,7 +27,7 @@ use rustix::{
 
 use crate::{
     Error, Result,
-    machine::scaled,
+    deadline_factor::scaled,
     run::Guest,
     run::dir::RunDir,
     run::kernel_log::KernelLogMatcher,
