@@ -135,9 +135,9 @@
 //! * Hashes are SHA-256, SHA-384 and SHA-512; groups are null and ffdhe2048 to ffdhe8192. The key
 //!   exchanges added by TP4201 have a name for messages, and are refused.
 //! * Memory is neither locked nor excluded from core dumps: that is a matter of the process, see
-//!   `privacy.rs` of `nvmf`. Hash functions and exponentiation wipe their own state, except four
-//!   bits of an exponent; copies that the compiler leaves on the stack or in registers are not
-//!   wiped.
+//!   `process_hardening.rs` of `nvmf`. Hash functions and exponentiation wipe their own state,
+//!   except four bits of an exponent; copies that the compiler leaves on the stack or in registers
+//!   are not wiped.
 
 #![forbid(unsafe_code)]
 
