@@ -23,7 +23,7 @@ const PACKAGES: [Limits; 8] = [
     Limits { root: "rdma-host/src/lib.rs", circles: 1, lines: 12_000 },
     Limits { root: "rdma-host/cli/src/main.rs", circles: 0, lines: 6_800 },
     Limits { root: "soft-roce/src/lib.rs", circles: 0, lines: 8_000 },
-    Limits { root: "soft-roce/fabric/src/lib.rs", circles: 1, lines: 3_950 },
+    Limits { root: "soft-roce/fabric/src/lib.rs", circles: 0, lines: 3_950 },
     Limits { root: "verbs/src/lib.rs", circles: 0, lines: 6_300 },
     Limits { root: "verbs/capture/src/lib.rs", circles: 0, lines: 800 },
     Limits { root: "verbs/rdma-core-sys/src/lib.rs", circles: 0, lines: 1_050 },

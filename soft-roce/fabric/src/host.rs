@@ -13,14 +13,16 @@ use verbs::{
 };
 
 use super::{
-    completion_queue::ENTRIES_MAX,
-    connection::EndpointState,
     handle::{
         DomainHandle, HostDomain, HostEndpoint, HostQueue, HostQueuePair, HostRegistration,
         QueueHandle, SharedSimulation,
     },
-    queue_pair::{QueuePairParts, WORK_REQUESTS_MAX},
-    simulation::{HostId, HostState},
+    simulation::{
+        HostId, HostState,
+        completion_queue::ENTRIES_MAX,
+        connection::EndpointState,
+        queue_pair::{QueuePairParts, WORK_REQUESTS_MAX},
+    },
 };
 
 /// Host of a [`Fabric`](super::Fabric): the provider with which a program on it opens endpoints.

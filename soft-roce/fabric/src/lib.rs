@@ -99,21 +99,13 @@
 //! * A host has one device with one port.
 
 mod clock;
-mod cm_message;
-mod completion_queue;
-mod connection;
-mod domain;
 mod fault;
 mod handle;
 mod host;
 mod link;
-mod memory;
-mod queue_pair;
 mod recorder;
 mod recording;
 mod replay;
-mod requester;
-mod responder;
 mod signal;
 mod simulation;
 

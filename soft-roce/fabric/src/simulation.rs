@@ -1,5 +1,15 @@
 //! State of the simulation, under one lock: hosts, objects, and everything in transit.
 
+mod cm_delivery;
+mod cm_message;
+pub(crate) mod completion_queue;
+pub(crate) mod connection;
+mod domain;
+mod memory;
+pub(crate) mod queue_pair;
+mod requester;
+mod responder;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -13,15 +23,15 @@ use verbs::{
 
 use super::{
     clock::Clock,
-    cm_message::CmMad,
-    completion_queue::CompletionQueue,
-    connection::Endpoint,
-    domain::ProtectionDomain,
     fault::{Fault, FaultCounter, Faults, Point},
     link::{Link, Random, Transit},
-    memory::Memory,
-    queue_pair::QueuePair,
 };
+use cm_delivery::CmMad;
+use completion_queue::CompletionQueue;
+use connection::Endpoint;
+use domain::ProtectionDomain;
+use memory::Memory;
+use queue_pair::QueuePair;
 
 /// Host, as an index into [`Simulation::hosts`].
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -5,19 +5,19 @@ use std::{collections::VecDeque, sync::Arc};
 use rustix::io::Errno;
 use verbs::{DeviceEvent, DeviceEventKind, Error, EventSubject};
 
-use super::{
+use crate::{
     signal::Signal,
     simulation::{DeviceId, DomainId, Simulation},
 };
 
-pub(super) struct ProtectionDomain {
-    pub(super) device: DeviceId,
+pub(crate) struct ProtectionDomain {
+    pub(crate) device: DeviceId,
     events: VecDeque<DeviceEvent>,
     signal: Arc<Signal>,
 }
 
 impl Simulation {
-    pub(super) fn make_domain(
+    pub(crate) fn make_domain(
         &mut self,
         device: DeviceId,
     ) -> Result<(DomainId, Arc<Signal>), Error> {
@@ -32,7 +32,7 @@ impl Simulation {
     }
 
     /// Tells all domains of a device what happened to it.
-    pub(super) fn report(
+    pub(crate) fn report(
         &mut self,
         device: DeviceId,
         kind: DeviceEventKind,
@@ -47,7 +47,7 @@ impl Simulation {
         }
     }
 
-    pub(super) fn device_event(&mut self, id: DomainId) -> Option<DeviceEvent> {
+    pub(crate) fn device_event(&mut self, id: DomainId) -> Option<DeviceEvent> {
         let domain = self.domains.get_mut(&id)?;
         let event = domain.events.pop_front();
         if domain.events.is_empty() {

@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use verbs::{Access, Status, provider::Operation};
 
-use super::{
-    completion_queue::RequestOutcome,
+use crate::{
     fault::{Fault, FaultCounter},
-    memory::MemoryRange,
-    queue_pair::{Flow, PendingSend, QueuePairState, Stall},
-    simulation::{PairId, SimEvent, Simulation},
+    simulation::{
+        PairId, SimEvent, Simulation,
+        completion_queue::RequestOutcome,
+        memory::MemoryRange,
+        queue_pair::{Flow, PendingSend, QueuePairState, Stall},
+    },
 };
 
 impl Simulation {
     /// Queues a request after those that have not started.
-    pub(super) fn enqueue(&mut self, id: PairId, pending: PendingSend) {
+    pub(crate) fn enqueue(&mut self, id: PairId, pending: PendingSend) {
         self.pair(id).flow.sends.push_back(pending);
         self.start_pending(id);
     }
@@ -121,7 +123,7 @@ impl Simulation {
     }
 
     /// Handles the arrival of requests at the peer, up to a sequence number.
-    pub(super) fn handle_arrival(&mut self, id: PairId, sequence: u64) {
+    pub(crate) fn handle_arrival(&mut self, id: PairId, sequence: u64) {
         let Some(pair) = self.pairs.get(&id) else { return };
         if pair.state != QueuePairState::Ready || matches!(pair.flow.stall, Stall::NoResponse(_)) {
             return;
@@ -186,7 +188,7 @@ impl Simulation {
 
     /// Handles responses up to a sequence number. They count even if a later request has met
     /// silence meanwhile: a peer that refuses one request responds to no other.
-    pub(super) fn handle_response(&mut self, id: PairId, sequence: u64) {
+    pub(crate) fn handle_response(&mut self, id: PairId, sequence: u64) {
         let Some(pair) = self.pairs.get(&id).filter(|pair| pair.state == QueuePairState::Ready)
         else {
             return;
@@ -253,7 +255,7 @@ impl Simulation {
 
     /// Resumes the peer of a queue pair that has posted a receive, at the next tick of the RNR
     /// timer.
-    pub(super) fn resume_sender_of(&mut self, receiver: PairId) {
+    pub(crate) fn resume_sender_of(&mut self, receiver: PairId) {
         let sender = self.pairs.get(&receiver).and_then(|pair| pair.peer);
         let Some((id, pair)) = sender.and_then(|id| Some((id, self.pairs.get(&id)?))) else {
             return;
@@ -264,14 +266,14 @@ impl Simulation {
         }
     }
 
-    pub(super) fn retry_not_ready(&mut self, id: PairId, stalls: u64) {
+    pub(crate) fn retry_not_ready(&mut self, id: PairId, stalls: u64) {
         let Some(flow) = self.stalled(id, stalls) else { return };
         flow.stall = Stall::None;
         self.execute_arrived(id);
     }
 
     /// Stalls because there is no response: the peer or the path to it is gone.
-    pub(super) fn stall_without_response(&mut self, id: PairId) {
+    pub(crate) fn stall_without_response(&mut self, id: PairId) {
         let now = self.clock.now();
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         if pair.state != QueuePairState::Ready || matches!(pair.flow.stall, Stall::NoResponse(_)) {
@@ -286,7 +288,7 @@ impl Simulation {
 
     /// Schedules a retry of every queue pair stalled without a response, at the next tick of its
     /// timer.
-    pub(super) fn resume_pairs(&mut self) {
+    pub(crate) fn resume_pairs(&mut self) {
         let now = self.clock.now();
         for (&id, pair) in &self.pairs {
             if let Stall::NoResponse(since) = pair.flow.stall {
@@ -296,7 +298,7 @@ impl Simulation {
         }
     }
 
-    pub(super) fn resume(&mut self, id: PairId, stalls: u64) {
+    pub(crate) fn resume(&mut self, id: PairId, stalls: u64) {
         if self.peer_of(id).is_none() {
             return; // its retry timer keeps running
         }
@@ -311,7 +313,7 @@ impl Simulation {
     }
 
     /// Fails a queue pair whose retries are exceeded.
-    pub(super) fn exceed_retries(&mut self, id: PairId, stalls: u64) {
+    pub(crate) fn exceed_retries(&mut self, id: PairId, stalls: u64) {
         let Some(flow) = self.stalled(id, stalls) else { return };
         let status = match flow.stall {
             Stall::NotReady(_) => Status::RECEIVER_NOT_READY,

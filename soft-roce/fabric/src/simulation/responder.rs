@@ -4,16 +4,14 @@ use verbs::{
     Access, DeviceEventKind, EventSubject, RemoteAddress, RemoteKey, Status, provider::Operation,
 };
 
-use super::{
-    completion_queue::RequestOutcome,
-    memory::AccessRequest,
-    simulation::{PairId, Simulation},
+use crate::simulation::{
+    PairId, Simulation, completion_queue::RequestOutcome, memory::AccessRequest,
 };
 
 impl Simulation {
     /// Executes a peer's request. Returns the status to respond with and the bytes read, or `None`
     /// if there is no receive for the request.
-    pub(super) fn execute(
+    pub(crate) fn execute(
         &mut self,
         id: PairId,
         operation: &Operation,

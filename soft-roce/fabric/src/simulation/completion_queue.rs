@@ -8,14 +8,14 @@ use verbs::{
     provider::{QueueRequest, WorkCompletion},
 };
 
-use super::{
+use crate::{
     fault::{Fault, FaultCounter},
     signal::Signal,
     simulation::{DeviceId, HostId, PairId, QueueId, SimEvent, Simulation},
 };
 
-pub(super) struct CompletionQueue {
-    pub(super) device: DeviceId,
+pub(crate) struct CompletionQueue {
+    pub(crate) device: DeviceId,
     capacity: usize,
     entries: VecDeque<WorkCompletion>,
     channel: Channel,
@@ -36,7 +36,7 @@ struct Channel {
 }
 
 impl Simulation {
-    pub(super) fn make_queue(
+    pub(crate) fn make_queue(
         &mut self,
         device: DeviceId,
         capacity: u32,
@@ -63,7 +63,7 @@ impl Simulation {
         Ok((id, capacity, signal))
     }
 
-    pub(super) fn serve_queue(
+    pub(crate) fn serve_queue(
         &mut self,
         id: QueueId,
         request: QueueRequest<'_>,
@@ -88,7 +88,7 @@ impl Simulation {
     }
 
     /// Completes a work request of a queue pair, subject to scheduled faults.
-    pub(super) fn complete(&mut self, id: PairId, done: RequestOutcome) {
+    pub(crate) fn complete(&mut self, id: PairId, done: RequestOutcome) {
         let Some(pair) = self.pairs.get(&id) else { return };
         let (queue, host) = (pair.queue, pair.device.host);
         let (mut status, mut copies, mut delay) = (done.status, 1, None);
@@ -116,7 +116,7 @@ impl Simulation {
         }
     }
 
-    pub(super) fn push_completion(&mut self, id: QueueId, completion: WorkCompletion) {
+    pub(crate) fn push_completion(&mut self, id: QueueId, completion: WorkCompletion) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         if queue.failed {
             return;
@@ -132,7 +132,7 @@ impl Simulation {
     }
 
     /// Fails all completion queues of a host.
-    pub(super) fn fail_queues(&mut self, host: HostId) {
+    pub(crate) fn fail_queues(&mut self, host: HostId) {
         let queues = self.queues.iter().filter(|(_, queue)| queue.device.host == host);
         for id in queues.map(|(&id, _)| id).collect::<Vec<_>>() {
             let queue = self.queue(id);
@@ -195,15 +195,15 @@ impl Channel {
 }
 
 /// Outcome of a work request.
-pub(super) struct RequestOutcome {
-    pub(super) token: u64,
-    pub(super) status: Status,
-    pub(super) length: usize,
-    pub(super) invalidated: Option<RemoteKey>,
+pub(crate) struct RequestOutcome {
+    pub(crate) token: u64,
+    pub(crate) status: Status,
+    pub(crate) length: usize,
+    pub(crate) invalidated: Option<RemoteKey>,
 }
 
 impl RequestOutcome {
-    pub(super) fn new(token: u64, status: Status) -> Self {
+    pub(crate) fn new(token: u64, status: Status) -> Self {
         Self { token, status, length: 0, invalidated: None }
     }
 
@@ -218,4 +218,4 @@ impl RequestOutcome {
 }
 
 /// Maximum number of entries of one queue.
-pub(super) const ENTRIES_MAX: u32 = 1 << 22;
+pub(crate) const ENTRIES_MAX: u32 = 1 << 22;

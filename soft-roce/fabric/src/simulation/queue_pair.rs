@@ -8,9 +8,9 @@ use verbs::{
     provider::{Operation, Payload, Payloads, ReceiveRequest, SendRequest, Sge},
 };
 
-use super::{
+use crate::simulation::{
+    DeviceId, DomainId, EndpointId, HostId, PairId, QueueId, Simulation,
     completion_queue::RequestOutcome,
-    simulation::{DeviceId, DomainId, EndpointId, HostId, PairId, QueueId, Simulation},
 };
 
 /// State of a queue pair.
@@ -20,7 +20,7 @@ use super::{
 ///      '--------------------------- disconnected -------------------------^
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum QueuePairState {
+pub(crate) enum QueuePairState {
     /// Error state: everything outstanding has been flushed, and new work requests are flushed.
     Failed,
     /// Initialized: receives can be posted.
@@ -29,32 +29,32 @@ pub(super) enum QueuePairState {
     Ready,
 }
 
-pub(super) struct QueuePair {
-    pub(super) device: DeviceId,
-    pub(super) endpoint: EndpointId,
-    pub(super) domain: DomainId,
-    pub(super) queue: QueueId,
-    pub(super) capabilities: Capabilities,
-    pub(super) state: QueuePairState,
-    pub(super) peer: Option<PairId>,
+pub(crate) struct QueuePair {
+    pub(crate) device: DeviceId,
+    pub(crate) endpoint: EndpointId,
+    pub(crate) domain: DomainId,
+    pub(crate) queue: QueueId,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) state: QueuePairState,
+    pub(crate) peer: Option<PairId>,
     /// Host of the peer.
-    pub(super) remote_host: Option<HostId>,
-    pub(super) policy: RetryPolicy,
-    pub(super) flow: Flow,
+    pub(crate) remote_host: Option<HostId>,
+    pub(crate) policy: RetryPolicy,
+    pub(crate) flow: Flow,
     receives: VecDeque<ReceiveRequest>,
 }
 
 /// Retry counts, timeout and maximum of outstanding reads of a queue pair.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     /// ACK timeout.
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Retry count.
-    pub(super) retries: u32,
+    pub(crate) retries: u32,
     /// RNR retry count; `None` for unlimited.
-    pub(super) rnr_retries: Option<u32>,
+    pub(crate) rnr_retries: Option<u32>,
     /// Maximum number of outstanding reads.
-    pub(super) reads: usize,
+    pub(crate) reads: usize,
 }
 
 /// Flow of requests from a queue pair to its peer. Sequence numbers count requests.
@@ -64,29 +64,29 @@ pub(super) struct RetryPolicy {
 ///        |  answered     |  answer      |  waiting  |   on the     |   waiting   |
 ///        |  here         |  on its way  |  there    |   way there  |   here      |
 /// ```
-pub(super) struct Flow {
+pub(crate) struct Flow {
     /// Posted sends that have not completed.
-    pub(super) sends: VecDeque<PendingSend>,
-    pub(super) first: u64,
-    pub(super) acknowledged: u64,
-    pub(super) executed: u64,
-    pub(super) arrived: u64,
-    pub(super) started: u64,
+    pub(crate) sends: VecDeque<PendingSend>,
+    pub(crate) first: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) executed: u64,
+    pub(crate) arrived: u64,
+    pub(crate) started: u64,
     /// Arrival times of the latest request and the latest response; they do not overtake each
     /// other.
-    pub(super) last_arrival: Duration,
-    pub(super) last_response: Duration,
-    pub(super) stall: Stall,
+    pub(crate) last_arrival: Duration,
+    pub(crate) last_response: Duration,
+    pub(crate) stall: Stall,
     /// A request failed locally: it completes with an error after those before it, and none after
     /// it starts.
-    pub(super) broken: bool,
+    pub(crate) broken: bool,
     /// Number of stalls, by which timers of earlier stalls are recognized.
-    pub(super) stalls: u64,
+    pub(crate) stalls: u64,
 }
 
 /// Reason for a stall of the flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Stall {
+pub(crate) enum Stall {
     /// Not stalled.
     None,
     /// Receiver not ready, since this time.
@@ -96,29 +96,29 @@ pub(super) enum Stall {
 }
 
 /// Send request that has not completed.
-pub(super) struct PendingSend {
-    pub(super) request: SendRequest,
+pub(crate) struct PendingSend {
+    pub(crate) request: SendRequest,
     /// Segments of its payload.
-    pub(super) sg_list: Vec<Sge>,
+    pub(crate) sg_list: Vec<Sge>,
     /// Inline or gathered bytes.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Completion status, once known locally or at the peer.
-    pub(super) status: Option<Status>,
+    pub(crate) status: Option<Status>,
     /// True if it was completed without being sent.
-    pub(super) completed_locally: bool,
+    pub(crate) completed_locally: bool,
 }
 
 /// Objects and sizes of a new queue pair.
-pub(super) struct QueuePairParts {
-    pub(super) device: DeviceId,
-    pub(super) endpoint: EndpointId,
-    pub(super) domain: DomainId,
-    pub(super) queue: QueueId,
-    pub(super) capabilities: Capabilities,
+pub(crate) struct QueuePairParts {
+    pub(crate) device: DeviceId,
+    pub(crate) endpoint: EndpointId,
+    pub(crate) domain: DomainId,
+    pub(crate) queue: QueueId,
+    pub(crate) capabilities: Capabilities,
 }
 
 impl Simulation {
-    pub(super) fn make_pair(&mut self, parts: QueuePairParts) -> Result<PairId, Error> {
+    pub(crate) fn make_pair(&mut self, parts: QueuePairParts) -> Result<PairId, Error> {
         let QueuePairParts { device, endpoint, domain, queue, capabilities } = parts;
         if self.domains[&domain].device != device {
             return Err(Error::AnotherDevice("domain"));
@@ -158,7 +158,7 @@ impl Simulation {
     }
 
     /// Destroys a queue pair: its memory is not accessed any more.
-    pub(super) fn destroy_pair(&mut self, id: PairId) {
+    pub(crate) fn destroy_pair(&mut self, id: PairId) {
         let Some(pair) = self.pairs.remove(&id) else { return };
         if let Some(endpoint) = self.endpoints.get_mut(&pair.endpoint) {
             endpoint.pair = None;
@@ -167,7 +167,7 @@ impl Simulation {
     }
 
     /// Moves a queue pair to ready to send.
-    pub(super) fn connect_pair(&mut self, id: PairId, peer: Option<PairId>, policy: RetryPolicy) {
+    pub(crate) fn connect_pair(&mut self, id: PairId, peer: Option<PairId>, policy: RetryPolicy) {
         let remote_host = peer.and_then(|peer| Some(self.pairs.get(&peer)?.device.host));
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         pair.policy = policy;
@@ -178,7 +178,7 @@ impl Simulation {
     }
 
     /// Moves a queue pair to the error state: everything outstanding is flushed.
-    pub(super) fn fail_pair(&mut self, id: PairId) {
+    pub(crate) fn fail_pair(&mut self, id: PairId) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         if pair.state == QueuePairState::Failed {
             return;
@@ -194,7 +194,7 @@ impl Simulation {
     }
 
     /// Fails all queue pairs of a host, without completing what is posted.
-    pub(super) fn fail_pairs_silently(&mut self, host: HostId) {
+    pub(crate) fn fail_pairs_silently(&mut self, host: HostId) {
         let mut failed = Vec::new();
         for (&id, pair) in &mut self.pairs {
             if pair.device.host == host && pair.state != QueuePairState::Failed {
@@ -210,7 +210,7 @@ impl Simulation {
     }
 
     /// Posts one send.
-    pub(super) fn post_send(
+    pub(crate) fn post_send(
         &mut self,
         id: PairId,
         request: &SendRequest,
@@ -242,7 +242,7 @@ impl Simulation {
     }
 
     /// Posts one receive.
-    pub(super) fn post_receive(
+    pub(crate) fn post_receive(
         &mut self,
         id: PairId,
         request: ReceiveRequest,
@@ -264,12 +264,12 @@ impl Simulation {
     }
 
     /// Takes the receive for the next message, with the domain that its memory must belong to.
-    pub(super) fn take_receive(&mut self, id: PairId) -> Option<(ReceiveRequest, DomainId)> {
+    pub(crate) fn take_receive(&mut self, id: PairId) -> Option<(ReceiveRequest, DomainId)> {
         let pair = self.pairs.get_mut(&id)?;
         pair.receives.pop_front().map(|receive| (receive, pair.domain))
     }
 
-    pub(super) fn pair(&mut self, id: PairId) -> &mut QueuePair {
+    pub(crate) fn pair(&mut self, id: PairId) -> &mut QueuePair {
         self.pairs.get_mut(&id).expect("the caller has found this queue pair")
     }
 }
@@ -279,11 +279,11 @@ impl PendingSend {
         Self { request, sg_list, bytes, status: None, completed_locally: false }
     }
 
-    pub(super) fn reads(&self) -> bool {
+    pub(crate) fn reads(&self) -> bool {
         matches!(self.request.operation, Operation::RdmaRead(_))
     }
 
-    pub(super) fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         self.status.is_some_and(|status| !status.is_success())
     }
 }
@@ -306,18 +306,18 @@ impl Flow {
     }
 
     /// Returns the request of a sequence number, if it has not completed.
-    pub(super) fn pending(&mut self, sequence: u64) -> Option<&mut PendingSend> {
+    pub(crate) fn pending(&mut self, sequence: u64) -> Option<&mut PendingSend> {
         let index = self.index(sequence)?;
         self.sends.get_mut(index)
     }
 
     /// Index of a sequence number in the queue.
-    pub(super) fn index(&self, sequence: u64) -> Option<usize> {
+    pub(crate) fn index(&self, sequence: u64) -> Option<usize> {
         usize::try_from(sequence.checked_sub(self.first)?).ok()
     }
 
     /// Number of reads started and without a response.
-    pub(super) fn open_reads(&self) -> usize {
+    pub(crate) fn open_reads(&self) -> usize {
         let open = self.sends.iter().zip(self.first..self.started);
         open.filter(|(one, sequence)| one.reads() && *sequence >= self.acknowledged).count()
     }
@@ -347,6 +347,6 @@ fn is_valid(capabilities: &Capabilities, request: &SendRequest) -> bool {
 /// First queue pair number, as on rxe.
 const FIRST_NUMBER: u32 = 0x11;
 /// Maximum number of outstanding work requests of one queue.
-pub(super) const WORK_REQUESTS_MAX: u32 = 1 << 16;
+pub(crate) const WORK_REQUESTS_MAX: u32 = 1 << 16;
 /// Maximum bytes of an inline send, as on rxe.
 const INLINE_MAX: u32 = 512;

@@ -9,26 +9,28 @@ use verbs::{
     provider::{CmEventKind, CmRequest},
 };
 
-use super::{
-    cm_message::{CmConnectData, CmMessage},
+use crate::{
     fault::{Fault, FaultCounter},
-    queue_pair::RetryPolicy,
     signal::Signal,
-    simulation::{DeviceId, EndpointId, HostId, PairId, SimEvent, Simulation},
+    simulation::{
+        DeviceId, EndpointId, HostId, PairId, SimEvent, Simulation,
+        cm_message::{CmConnectData, CmMessage},
+        queue_pair::RetryPolicy,
+    },
 };
 
-pub(super) struct Endpoint {
-    pub(super) host: HostId,
-    pub(super) device: Option<DeviceId>,
-    pub(super) state: EndpointState,
-    pub(super) pair: Option<PairId>,
-    pub(super) peer: Option<EndpointId>,
-    pub(super) remote_host: Option<HostId>,
+pub(crate) struct Endpoint {
+    pub(crate) host: HostId,
+    pub(crate) device: Option<DeviceId>,
+    pub(crate) state: EndpointState,
+    pub(crate) pair: Option<PairId>,
+    pub(crate) peer: Option<EndpointId>,
+    pub(crate) remote_host: Option<HostId>,
     /// Contents of the peer's request or acceptance.
-    pub(super) peer_data: Option<CmConnectData>,
+    pub(crate) peer_data: Option<CmConnectData>,
     /// Contents of this endpoint's request.
-    pub(super) own_data: Option<CmConnectData>,
-    pub(super) events: VecDeque<PendingCmEvent>,
+    pub(crate) own_data: Option<CmConnectData>,
+    pub(crate) events: VecDeque<PendingCmEvent>,
     /// True while its owner has it; afterwards it is removed with its queue pair.
     owned: bool,
     ack_timeout: u8,
@@ -44,7 +46,7 @@ pub(super) struct Endpoint {
 ///                                             ^-------- DisconnectReceived <---------'
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum EndpointState {
+pub(crate) enum EndpointState {
     /// Has accepted a request, and waits for the peer's ready message.
     Accepting,
     AddressKnown,
@@ -68,16 +70,16 @@ pub(super) enum EndpointState {
 }
 
 /// CM event that has not been read yet.
-pub(super) struct PendingCmEvent {
-    pub(super) kind: CmEventKind,
-    pub(super) status: i32,
-    pub(super) private_data: PrivateData,
-    pub(super) parameters: ConnectionParameters,
-    pub(super) incoming: Option<(EndpointId, Arc<Signal>)>,
+pub(crate) struct PendingCmEvent {
+    pub(crate) kind: CmEventKind,
+    pub(crate) status: i32,
+    pub(crate) private_data: PrivateData,
+    pub(crate) parameters: ConnectionParameters,
+    pub(crate) incoming: Option<(EndpointId, Arc<Signal>)>,
 }
 
 impl PendingCmEvent {
-    pub(super) fn new(kind: CmEventKind, status: i32) -> Self {
+    pub(crate) fn new(kind: CmEventKind, status: i32) -> Self {
         Self {
             kind,
             status,
@@ -89,7 +91,7 @@ impl PendingCmEvent {
 }
 
 impl Simulation {
-    pub(super) fn make_endpoint(
+    pub(crate) fn make_endpoint(
         &mut self,
         host: HostId,
         state: EndpointState,
@@ -114,7 +116,7 @@ impl Simulation {
         Ok((id, signal))
     }
 
-    pub(super) fn cm_request(
+    pub(crate) fn cm_request(
         &mut self,
         id: EndpointId,
         request: CmRequest<'_>,
@@ -150,7 +152,7 @@ impl Simulation {
         }
     }
 
-    pub(super) fn next_cm_event(&mut self, id: EndpointId) -> Option<PendingCmEvent> {
+    pub(crate) fn next_cm_event(&mut self, id: EndpointId) -> Option<PendingCmEvent> {
         let endpoint = self.endpoint(id);
         let event = endpoint.events.pop_front();
         if endpoint.events.is_empty() {
@@ -160,13 +162,13 @@ impl Simulation {
     }
 
     /// Releases an endpoint whose owner has dropped it.
-    pub(super) fn release_endpoint(&mut self, id: EndpointId) {
+    pub(crate) fn release_endpoint(&mut self, id: EndpointId) {
         self.endpoint(id).owned = false;
         self.remove_endpoint_if_unused(id);
     }
 
     /// Removes an endpoint that neither its owner nor a queue pair needs, and notifies its peer.
-    pub(super) fn remove_endpoint_if_unused(&mut self, id: EndpointId) {
+    pub(crate) fn remove_endpoint_if_unused(&mut self, id: EndpointId) {
         let unused = |endpoint: &Endpoint| !endpoint.owned && endpoint.pair.is_none();
         if !self.endpoints.get(&id).is_some_and(unused) {
             return;
@@ -190,12 +192,12 @@ impl Simulation {
     }
 
     /// Returns the device of an endpoint once its address is resolved.
-    pub(super) fn device_of(&self, id: EndpointId) -> Result<DeviceId, Error> {
+    pub(crate) fn device_of(&self, id: EndpointId) -> Result<DeviceId, Error> {
         self.endpoints[&id].device.ok_or(Error::Misuse("no address is resolved yet"))
     }
 
     /// Notifies the endpoints of a device of its removal.
-    pub(super) fn notify_removal(&mut self, device: DeviceId) {
+    pub(crate) fn notify_removal(&mut self, device: DeviceId) {
         let bound = self.endpoints.iter().filter(|(_, one)| one.device == Some(device));
         for id in bound.map(|(&id, _)| id).collect::<Vec<_>>() {
             self.endpoint(id).state = EndpointState::Ended;
@@ -204,7 +206,7 @@ impl Simulation {
     }
 
     /// Notifies the endpoints of a host of an address change.
-    pub(super) fn change_address(&mut self, host: HostId) {
+    pub(crate) fn change_address(&mut self, host: HostId) {
         let bound = |one: &&Endpoint| one.host == host && one.device.is_some();
         let bound = self.endpoints.iter().filter(|(_, one)| bound(one));
         for id in bound.map(|(&id, _)| id).collect::<Vec<_>>() {
@@ -212,14 +214,14 @@ impl Simulation {
         }
     }
 
-    pub(super) fn push_cm_event(&mut self, id: EndpointId, event: PendingCmEvent) {
+    pub(crate) fn push_cm_event(&mut self, id: EndpointId, event: PendingCmEvent) {
         let endpoint = self.endpoint(id);
         endpoint.events.push_back(event);
         endpoint.signal.raise();
     }
 
     /// Handles a CM event generated by the endpoint's own system.
-    pub(super) fn handle_local_event(&mut self, id: EndpointId, kind: CmEventKind, status: i32) {
+    pub(crate) fn handle_local_event(&mut self, id: EndpointId, kind: CmEventKind, status: i32) {
         let Some(endpoint) = self.endpoints.get(&id) else { return };
         let (host, state) = (endpoint.host, endpoint.state);
         match (kind, state) {
@@ -243,7 +245,7 @@ impl Simulation {
 
     /// Returns the retry policy of an endpoint: the retry counts requested by the peer, and the
     /// maximum of outstanding reads.
-    pub(super) fn retry_policy(
+    pub(crate) fn retry_policy(
         &self,
         id: EndpointId,
         retries: u8,
@@ -260,7 +262,7 @@ impl Simulation {
         RetryPolicy { timeout, retries, rnr_retries, reads }
     }
 
-    pub(super) fn endpoint(&mut self, id: EndpointId) -> &mut Endpoint {
+    pub(crate) fn endpoint(&mut self, id: EndpointId) -> &mut Endpoint {
         self.endpoints.get_mut(&id).expect("the caller has found this endpoint")
     }
 
@@ -429,11 +431,11 @@ fn accept_error(errno: Errno) -> Error {
 }
 
 /// Reject reason: rejected by the consumer.
-pub(super) const CONSUMER_REJECT: i32 = 28;
+pub(crate) const CONSUMER_REJECT: i32 = 28;
 /// Total timeout of a connection request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(64);
 /// Default ACK timeout, as an exponent: about a second.
 const ACK_TIMEOUT: u8 = 18;
 /// Duration that stands for an ACK timeout of 0, which is unlimited.
 const NO_ACK_TIMEOUT: Duration = Duration::from_secs(1 << 20);
-pub(super) const NO_DELAY: Duration = Duration::ZERO;
+pub(crate) const NO_DELAY: Duration = Duration::ZERO;

@@ -8,12 +8,12 @@ use verbs::{
     provider::{BindWindow, Keys, Sge},
 };
 
-use super::simulation::{DomainId, PairId};
+use crate::simulation::{DomainId, PairId};
 
 /// Registered memory and windows, by index. A key consists of the index and eight bits that
 /// distinguish its uses.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     regions: BTreeMap<u32, Region>,
     windows: BTreeMap<u32, Window>,
     indices: u32,
@@ -43,49 +43,49 @@ struct Binding {
 }
 
 /// Range of memory that has passed the access check.
-pub(super) struct MemoryRange {
+pub(crate) struct MemoryRange {
     mapping: Arc<Mapping>,
     offset: usize,
     length: usize,
 }
 
 /// Remote access requested by a peer.
-pub(super) struct AccessRequest {
-    pub(super) domain: DomainId,
-    pub(super) pair: PairId,
-    pub(super) key: RemoteKey,
-    pub(super) address: u64,
-    pub(super) length: usize,
-    pub(super) access: Access,
+pub(crate) struct AccessRequest {
+    pub(crate) domain: DomainId,
+    pub(crate) pair: PairId,
+    pub(crate) key: RemoteKey,
+    pub(crate) address: u64,
+    pub(crate) length: usize,
+    pub(crate) access: Access,
 }
 
 impl Memory {
     /// Registers memory; `salt` randomizes its keys.
-    pub(super) fn register(&mut self, domain: DomainId, mapping: Arc<Mapping>, salt: u64) -> Keys {
+    pub(crate) fn register(&mut self, domain: DomainId, mapping: Arc<Mapping>, salt: u64) -> Keys {
         let (index, keys) = self.keys(salt);
         self.regions.insert(index, Region { domain, mapping, keys });
         keys
     }
 
-    pub(super) fn make_window(&mut self, domain: DomainId, salt: u64) -> Keys {
+    pub(crate) fn make_window(&mut self, domain: DomainId, salt: u64) -> Keys {
         let (index, keys) = self.keys(salt);
         self.windows.insert(index, Window { domain, keys, binding: None });
         keys
     }
 
     /// Removes a registration or a window.
-    pub(super) fn deregister(&mut self, keys: Keys) {
+    pub(crate) fn deregister(&mut self, keys: Keys) {
         self.regions.remove(&index(keys.local));
         self.windows.remove(&index(keys.local));
     }
 
     /// Number of registrations and windows.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.regions.len() + self.windows.len()
     }
 
     /// Binds a window for a queue pair; returns false if that is not allowed.
-    pub(super) fn bind(&mut self, domain: DomainId, pair: PairId, bind: &BindWindow) -> bool {
+    pub(crate) fn bind(&mut self, domain: DomainId, pair: PairId, bind: &BindWindow) -> bool {
         let region = index(bind.memory);
         let allowed = self.regions.get(&region).is_some_and(|region| {
             region.keys.local == bind.memory
@@ -106,7 +106,7 @@ impl Memory {
     }
 
     /// Invalidates a window's key; returns false unless it is bound to this queue pair.
-    pub(super) fn invalidate(&mut self, pair: PairId, key: RemoteKey) -> bool {
+    pub(crate) fn invalidate(&mut self, pair: PairId, key: RemoteKey) -> bool {
         let Some(window) = self.windows.get_mut(&index(key.0)) else { return false };
         let bound = window.binding.as_ref().is_some_and(|binding| binding.pair == pair);
         if !bound || window.keys.remote != key {
@@ -117,7 +117,7 @@ impl Memory {
     }
 
     /// Returns the memory of a local segment, if its key allows the access.
-    pub(super) fn local(&self, domain: DomainId, sge: &Sge, access: Access) -> Option<MemoryRange> {
+    pub(crate) fn local(&self, domain: DomainId, sge: &Sge, access: Access) -> Option<MemoryRange> {
         let region = self.regions.get(&index(sge.local_key))?;
         let named = region.keys.local == sge.local_key && region.domain == domain;
         let allowed = named && region.mapping.access().contains(access);
@@ -125,7 +125,7 @@ impl Memory {
     }
 
     /// Returns the memory of a remote access, if its key allows it.
-    pub(super) fn remote(&self, request: &AccessRequest) -> Option<MemoryRange> {
+    pub(crate) fn remote(&self, request: &AccessRequest) -> Option<MemoryRange> {
         match self.regions.get(&index(request.key.0)) {
             Some(region) => {
                 let named = region.keys.remote == request.key && region.domain == request.domain;
@@ -171,19 +171,19 @@ impl Region {
 }
 
 impl MemoryRange {
-    pub(super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.length
     }
 
     /// Appends the bytes to `out`.
-    pub(super) fn read(&self, out: &mut Vec<u8>) {
+    pub(crate) fn read(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + self.length, 0);
         self.mapping.device_read(self.offset, &mut out[start..]);
     }
 
     /// Writes as many bytes as fit; returns the rest.
-    pub(super) fn write<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+    pub(crate) fn write<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         let (fitting, rest) = bytes.split_at(bytes.len().min(self.length));
         self.mapping.device_write(self.offset, fitting);
         rest

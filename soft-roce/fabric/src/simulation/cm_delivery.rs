@@ -1,21 +1,22 @@
-//! Messages between connection managers, and their handling.
+//! Delivery of messages between connection managers, and their handling.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use verbs::{
-    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, PrivateData,
-    REJECT_DATA_MAX, provider::CmEventKind,
+    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectionParameters, PrivateData, REJECT_DATA_MAX,
+    provider::CmEventKind,
 };
 
-use super::{
-    connection::{Endpoint, EndpointState, NO_DELAY, PendingCmEvent},
-    simulation::{EndpointId, HostId, PairId, SimEvent, Simulation},
+use crate::simulation::{
+    EndpointId, HostId, SimEvent, Simulation,
+    cm_message::{CmConnectData, CmMessage},
+    connection::{CONSUMER_REJECT, Endpoint, EndpointState, NO_DELAY, PendingCmEvent},
 };
 
 /// Management datagram (MAD): a CM message in transit.
 #[derive(Clone)]
-pub(super) struct CmMad {
+pub(crate) struct CmMad {
     from: (EndpointId, HostId),
     /// Receiver; `None` for a connection request, which goes to the listener.
     to: (Option<EndpointId>, HostId),
@@ -23,60 +24,9 @@ pub(super) struct CmMad {
     retries: u32,
 }
 
-#[derive(Clone)]
-pub(super) enum CmMessage {
-    Accept(CmConnectData),
-    Disconnect,
-    DisconnectReply,
-    Ready,
-    Reject { reason: i32, data: PrivateData },
-    Request(CmConnectData),
-}
-
-/// Contents of a connection request or acceptance.
-#[derive(Clone)]
-pub(super) struct CmConnectData {
-    pub(super) destination: Option<SocketAddr>,
-    pub(super) pair: Option<PairId>,
-    pub(super) data: PrivateData,
-    pub(super) parameters: ConnectionParameters,
-}
-
-impl CmConnectData {
-    pub(super) fn to(destination: SocketAddr) -> Self {
-        Self::new(&ConnectParameters::default(), None, Some(destination))
-    }
-
-    pub(super) fn new(
-        parameters: &ConnectParameters<'_>,
-        pair: Option<PairId>,
-        destination: Option<SocketAddr>,
-    ) -> Self {
-        let data = PrivateData::new(parameters.private_data);
-        let parameters = ConnectionParameters {
-            responder_resources: parameters.responder_resources,
-            initiator_depth: parameters.initiator_depth,
-            retry_count: parameters.retry_count,
-            rnr_retry_count: parameters.rnr_retry_count,
-            queue_pair: pair.map_or(0, |pair| pair.0),
-        };
-        Self { destination, pair, data, parameters }
-    }
-
-    /// Parameters from the peer's perspective: the initiator depth of one side is the responder
-    /// resources of the other.
-    fn peer_parameters(&self) -> ConnectionParameters {
-        ConnectionParameters {
-            responder_resources: self.parameters.initiator_depth,
-            initiator_depth: self.parameters.responder_resources,
-            ..self.parameters
-        }
-    }
-}
-
 impl Simulation {
     /// Sends a message of an endpoint to its peer, after a delay.
-    pub(super) fn send_cm_message(&mut self, id: EndpointId, message: CmMessage, delay: Duration) {
+    pub(crate) fn send_cm_message(&mut self, id: EndpointId, message: CmMessage, delay: Duration) {
         let endpoint = &self.endpoints[&id];
         let Some(remote_host) = endpoint.remote_host else { return };
         let to = (endpoint.peer, remote_host);
@@ -85,7 +35,7 @@ impl Simulation {
     }
 
     /// Sends the last message of an endpoint that has been removed.
-    pub(super) fn send_last_cm_message(
+    pub(crate) fn send_last_cm_message(
         &mut self,
         id: EndpointId,
         endpoint: &Endpoint,
@@ -97,7 +47,7 @@ impl Simulation {
     }
 
     /// Generates a rejection on the endpoint's own host.
-    pub(super) fn reject_locally(&mut self, id: EndpointId, reason: i32) {
+    pub(crate) fn reject_locally(&mut self, id: EndpointId, reason: i32) {
         let endpoint = &self.endpoints[&id];
         let host = endpoint.remote_host.unwrap_or(endpoint.host);
         let message = CmMessage::Reject { reason, data: PrivateData::default() };
@@ -105,7 +55,7 @@ impl Simulation {
         self.transmit_mad(CmMad { from: (id, host), to, message, retries: 0 }, NO_DELAY);
     }
 
-    pub(super) fn deliver_mad(&mut self, mad: CmMad) {
+    pub(crate) fn deliver_mad(&mut self, mad: CmMad) {
         let CmMad { from, to, .. } = mad;
         let cm_works = |host: HostId| {
             let host = &self.hosts[host.0];
@@ -133,7 +83,7 @@ impl Simulation {
     }
 
     /// Handles the timeout of a connection request.
-    pub(super) fn time_out_connect(&mut self, id: EndpointId) {
+    pub(crate) fn time_out_connect(&mut self, id: EndpointId) {
         let waits = |endpoint: &Endpoint| endpoint.state == EndpointState::Connecting;
         if self.endpoints.get(&id).is_some_and(waits) {
             self.endpoint(id).state = EndpointState::Ended;
@@ -142,7 +92,7 @@ impl Simulation {
     }
 
     /// Starts the timewait state, after which no message of the ended connection can arrive.
-    pub(super) fn start_timewait(&mut self, id: EndpointId) {
+    pub(crate) fn start_timewait(&mut self, id: EndpointId) {
         let kind = CmEventKind::TIMEWAIT_EXIT;
         self.clock.set_timer(TIME_WAIT, SimEvent::LocalCmEvent { endpoint: id, kind, status: 0 });
     }
@@ -285,7 +235,7 @@ impl Simulation {
             self.fail_pair(pair);
         }
         let mut event = PendingCmEvent::new(CmEventKind::REJECTED, reason);
-        if reason == super::connection::CONSUMER_REJECT {
+        if reason == CONSUMER_REJECT {
             event.private_data = padded(data, REJECT_DATA_MAX);
         }
         self.push_cm_event(id, event);
