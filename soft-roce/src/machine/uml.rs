@@ -66,7 +66,10 @@ pub(crate) fn refused_by_host(outcome: &Outcome) -> Option<String> {
     if outcome.kernel_log.contains(FIRST_LINE) {
         return None;
     }
-    let is_refusal = |line: &&str| REFUSALS.iter().any(|part| line.contains(part));
+    // A check that succeeded names what it has checked, too.
+    let is_refusal = |line: &&str| {
+        !line.trim_end().ends_with("OK") && REFUSALS.iter().any(|part| line.contains(part))
+    };
     let mut lines = outcome.kernel_log.lines().rev().chain([reason.as_str()]);
     lines.find(is_refusal).map(|line| line.trim().to_owned())
 }
@@ -131,6 +134,8 @@ mod tests {
         assert_eq!(refused_by_host(&outcome(booted, lost())), None);
         assert_eq!(refused_by_host(&outcome(forbidden, RunStatus::Exited(1))), None);
         assert_eq!(refused_by_host(&outcome("out of memory\n", lost())), None);
+        let checked = "Checking PROT_EXEC mmap in /dev/shm/x...OK\nThe extended state\n";
+        assert_eq!(refused_by_host(&outcome(checked, lost())), None);
         let started = RunStatus::NoResult("cannot start /x/linux: Permission denied".into());
         assert!(refused_by_host(&outcome("", started)).is_some());
     }
