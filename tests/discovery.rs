@@ -16,8 +16,7 @@ use std::{
 };
 
 use rdma_host::{
-    ConnectOptions, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
-    proto::DiscoveryLog,
+    ConnectOptions, DiscoveryController, DiscoveryEvent, DiscoveryLog, DiscoveryWatch,
     wire::{Nqn, SubsystemType},
 };
 use rustix::process::{Pid, Signal, kill_process};

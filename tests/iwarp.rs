@@ -9,7 +9,7 @@ use std::{
 };
 
 use rdma_host::{
-    ConnectOptions, Controller, Error, ErrorClass, config::CONNECT_TIMEOUT, proto::LifecycleState,
+    ConnectOptions, Controller, Error, ErrorClass, LifecycleState, config::CONNECT_TIMEOUT,
     wire::NamespaceId,
 };
 use tests::{

@@ -9,9 +9,8 @@ use std::{
 use rdma_fabric::{Fabric, Fault, Host, Point};
 use rdma_host::{
     Command, ConnectOptions, Controller, Error, ErrorClass, ExecutionStatus, HostIdentity,
-    Namespace, ReconnectOptions, StateChanges,
+    LifecycleState, Namespace, ReconnectOptions, StateChanges,
     error::{GiveUpReason, Misuse},
-    proto::LifecycleState,
     wire::NamespaceId,
 };
 use tests::target::{Answer, Hook, ReceivedCommand, TARGET_ADDRESS, Target};

@@ -17,8 +17,8 @@ use std::{
 
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
-    Buffer, ConnectOptions, Controller, Error, HostIdentity, Namespace,
-    config::CONCURRENT_CONNECTS_MAX, proto::LifecycleState, wire::NamespaceId,
+    Buffer, ConnectOptions, Controller, Error, HostIdentity, LifecycleState, Namespace,
+    config::CONCURRENT_CONNECTS_MAX, wire::NamespaceId,
 };
 use tests::{
     noise,

@@ -17,7 +17,7 @@ use std::{
 };
 
 use rdma_host::{
-    Controller, ErrorClass, StateChange, StateChanges, proto::LifecycleState, wire::NamespaceId,
+    Controller, ErrorClass, LifecycleState, StateChange, StateChanges, wire::NamespaceId,
 };
 use tests::{SUBSYSTEM, address, controllers, nvmf, options, run, target, uri, wait_for};
 

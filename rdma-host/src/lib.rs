@@ -113,12 +113,14 @@
 pub use auth;
 
 pub mod config;
-pub mod driver;
+mod driver;
 pub mod error;
 pub mod proto;
 pub mod wire;
 
-pub use config::{ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode};
+pub use config::{
+    AuthenticationOptions, ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode,
+};
 pub use driver::{
     Command, CommandCompletion, Connecting, Controller, ControllerEvent, ControllerEvents, Data,
     DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
@@ -127,4 +129,8 @@ pub use driver::{
     VectoredTransferError, Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
+pub use proto::{
+    DiscoveryLog, DiscoveryTarget, LifecycleState, Negotiated, Retryability, SkipReason,
+    SkippedReferral,
+};
 pub use verbs::{Buffer, DeregisterError, PageSize, Pool, PoolOptions, RdmaCore, RegisterError};

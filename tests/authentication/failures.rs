@@ -4,8 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use auth::{GroupId, HashId, Policy};
 use rdma_host::{
-    ConnectOptions, Controller, DiscoveryController, Error, ErrorClass,
-    error::AuthenticationFailure, proto::LifecycleState, wire::Nqn,
+    ConnectOptions, Controller, DiscoveryController, Error, ErrorClass, LifecycleState,
+    error::AuthenticationFailure, wire::Nqn,
 };
 use serde_json::Value;
 use tests::{SUBSYSTEM, break_connections, nvmf, run, target, uri};

@@ -10,8 +10,8 @@ use std::{
 
 use auth::{Authenticated, HashId};
 use rdma_host::{
-    Buffer, Command, Controller, Error, ErrorClass, Namespace, Poller, StateChanges,
-    proto::LifecycleState, wire::NamespaceId,
+    Buffer, Command, Controller, Error, ErrorClass, LifecycleState, Namespace, Poller,
+    StateChanges, wire::NamespaceId,
 };
 use tests::{SUBSYSTEM, break_connections};
 

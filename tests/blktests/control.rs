@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, os::unix::fs::OpenOptionsExt};
 
-use rdma_host::{Command, DiscoveryEvent, DiscoveryWatch, StateChanges, proto::LifecycleState};
+use rdma_host::{Command, DiscoveryEvent, DiscoveryWatch, LifecycleState, StateChanges};
 
 use super::*;
 

@@ -1,10 +1,9 @@
 //! Asynchronous events that the target sends while a host is connected.
 
 use rdma_host::{
-    ControllerEvent, ControllerEvents, Error, EventDetail, NamespaceChange,
+    ControllerEvent, ControllerEvents, Error, EventDetail, LifecycleState, NamespaceChange,
     config::EVENT_INTERVAL_MIN,
     error::Misuse,
-    proto::LifecycleState,
     wire::{AnaState, AsyncEventKind},
 };
 use tests::nvmf;

@@ -8,7 +8,7 @@ use std::{
 
 use auth::{Credentials, Secret};
 use rdma_host::{
-    ConnectOptions, Controller, Namespace, StateChange, proto::LifecycleState, wire::NamespaceId,
+    ConnectOptions, Controller, LifecycleState, Namespace, StateChange, wire::NamespaceId,
 };
 use tests::address;
 use tokio::runtime::Handle;

@@ -12,10 +12,8 @@ use std::{
 
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
-    ConnectOptions, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch, Error,
-    HostIdentity,
-    proto::{DiscoveryLog, SkipReason},
-    wire::Nqn,
+    ConnectOptions, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryLog, DiscoveryWatch,
+    Error, HostIdentity, SkipReason, wire::Nqn,
 };
 use tests::target::{Answer, ReceivedCommand, TARGET_ADDRESS, Target};
 

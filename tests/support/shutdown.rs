@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdma_host::{ConnectOptions, Controller, Error, proto::LifecycleState, wire::NamespaceId};
+use rdma_host::{ConnectOptions, Controller, Error, LifecycleState, wire::NamespaceId};
 
 use crate::load::HANG_TIMEOUT;
 

@@ -1,7 +1,7 @@
 //! Connecting, for all commands that need a controller.
 
 use auth::Authenticated;
-use rdma_host::{Controller, Namespace, proto::Negotiated, wire::NamespaceId};
+use rdma_host::{Controller, Namespace, Negotiated, wire::NamespaceId};
 use serde::{Deserialize, Serialize};
 
 use crate::{failure::Failure, output, target::TargetArguments};

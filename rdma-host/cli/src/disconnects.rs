@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rdma_host::{StateChange, StateChanges, proto::LifecycleState};
+use rdma_host::{LifecycleState, StateChange, StateChanges};
 use serde_json::{Value, json};
 
 use crate::size;

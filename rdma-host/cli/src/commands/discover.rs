@@ -4,9 +4,9 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use rdma_host::{
-    ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryWatch,
+    ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryLog, DiscoveryWatch,
+    SkipReason, SkippedReferral,
     config::REFERRAL_DEPTH,
-    proto::{DiscoveryLog, SkipReason, SkippedReferral},
     wire::{DiscoveryEntry, Nqn, TransportSpecific},
 };
 use serde_json::{Value, json};

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rdma_host::{
-    Controller, ControllerEvent, ControllerEvents, EventDetail, NamespaceChange, StateChange,
-    StateChanges, proto::LifecycleState, wire::NamespaceId,
+    Controller, ControllerEvent, ControllerEvents, EventDetail, LifecycleState, NamespaceChange,
+    StateChange, StateChanges, wire::NamespaceId,
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
