@@ -163,16 +163,17 @@ fn dropped_futures_and_outliving_namespaces_do_no_harm() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn the_examples_run() {
-    let program = std::env::current_exe().unwrap();
-    let examples = program.ancestors().nth(2).unwrap().join("examples");
-    let place = format!("{}:4420", tests::address());
-    for (name, more, expected) in [
-        ("identify", None, "1: 524288 blocks of 512 bytes"),
-        ("read_write", Some("2"), "16 blocks written and read back"),
+    let discovery = rdma_host::wire::Nqn::DISCOVERY;
+    for (arguments, expected) in [
+        (&["identify", SUBSYSTEM][..], "1: 524288 blocks of 512 bytes"),
+        (&["read_write", SUBSYSTEM, "2"], "16 blocks written and read back"),
+        (&["polled", SUBSYSTEM, "2"], "10000 blocks read, "),
+        (&["vectored", SUBSYSTEM, "2"], "header, and 65536 bytes"),
+        (&["registered_memory", SUBSYSTEM, "1"], "32768 bytes written from a vector"),
+        (&["events", SUBSYSTEM], "resetting"),
+        (&["discover", discovery], SUBSYSTEM),
     ] {
-        let mut command = Command::new(examples.join(name));
-        let output = run(command.arg(&place).arg(SUBSYSTEM).args(more), &[]);
-        let printed = String::from_utf8_lossy(&output.stdout);
-        assert!(printed.contains(expected), "{name}: {output:?}");
+        let printed = tests::run_example(arguments[0], &arguments[1..]);
+        assert!(printed.contains(expected), "{arguments:?}: {printed}");
     }
 }

@@ -1,15 +1,16 @@
-//! Connects to a subsystem and prints what is there: `identify ADDRESS:PORT NQN`.
+//! Prints the controller and the namespaces of a subsystem: `identify ADDRESS:PORT NQN`.
 
-use rdma_host::{ConnectOptions, Controller, HostIdentity};
+mod support;
+
+use rdma_host::Controller;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(address), Some(nqn)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: identify ADDRESS:PORT NQN".into());
-    };
-    let host = HostIdentity::from_id(uuid::Uuid::new_v4());
-    let options = ConnectOptions::new(address.parse()?, nqn.parse()?, host);
+async fn main() -> std::process::ExitCode {
+    support::exit(run().await)
+}
+
+async fn run() -> support::Result<()> {
+    let (options, []) = support::arguments("usage: identify ADDRESS:PORT NQN")?;
     let controller = Controller::connect(&options).await?;
     println!("{} {}", controller.negotiated().info.model, controller.negotiated().info.serial);
     for id in controller.namespaces().await? {

@@ -1,16 +1,17 @@
 //! Writes the first blocks of a namespace and reads them back, several at a time:
 //! `read_write ADDRESS:PORT NQN NSID`. Overwrites what is there.
 
-use rdma_host::{ConnectOptions, Controller, HostIdentity, wire::NamespaceId};
+mod support;
+
+use rdma_host::{Controller, wire::NamespaceId};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [address, nqn, id] = arguments.as_slice() else {
-        return Err("usage: read_write ADDRESS:PORT NQN NSID".into());
-    };
-    let host = HostIdentity::from_id(uuid::Uuid::new_v4());
-    let options = ConnectOptions::new(address.parse()?, nqn.parse()?, host);
+async fn main() -> std::process::ExitCode {
+    support::exit(run().await)
+}
+
+async fn run() -> support::Result<()> {
+    let (options, [id]) = support::arguments("usage: read_write ADDRESS:PORT NQN NSID")?;
     let controller = Controller::connect(&options).await?;
     let namespace = controller.namespace(NamespaceId(id.parse()?)).await?;
     let block_size = namespace.info().block_size as usize;

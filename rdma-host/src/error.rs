@@ -305,7 +305,7 @@ pub enum Rejected {
     /// A command completed with an error status.
     #[error("{command} failed: {status}")]
     Command {
-        /// Value requested.
+        /// Name of the command.
         command: &'static str,
         /// Status.
         status: Status,

@@ -391,6 +391,16 @@ fn reports_say_how_each_queue_was_authenticated() {
     assert!(text.contains("DH-HMAC-CHAP, two-way, hmac(sha256), ffdhe2048"), "{text}");
 }
 
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_example_authenticates() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = secret_file(folder.path(), "secret", &keys().host);
+    let printed = tests::run_example("authenticate", &[SUBSYSTEM, HOST, &file]);
+    assert!(printed.ends_with(" queues authenticated\n"), "{printed}");
+    assert!(!printed.starts_with("0 "), "{printed}");
+}
+
 /// The first value of this name, at any depth.
 fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     match value {

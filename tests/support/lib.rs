@@ -91,6 +91,22 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().expect("the program ends")
 }
 
+/// Runs an example of `rdma_host` on the target, with more arguments than its address; returns what
+/// it prints.
+///
+/// # Panics
+///
+/// When it fails.
+#[must_use]
+pub fn run_example(name: &str, arguments: &[&str]) -> String {
+    let program = std::env::current_exe().expect("the path of this program");
+    let folder = program.ancestors().nth(2).expect("target/debug").join("examples");
+    let mut command = Command::new(folder.join(name));
+    let output = run(command.arg(format!("{}:4420", address())).args(arguments), &[]);
+    assert!(output.status.success(), "{name}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
 /// Runs `dmsetup`, where no udev is; returns what it prints.
 ///
 /// # Panics

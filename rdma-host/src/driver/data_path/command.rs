@@ -54,9 +54,12 @@ pub enum ExecutionStatus {
 }
 
 /// Failure to submit a command, with the buffer of the command.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+#[non_exhaustive]
 pub struct SubmitError {
     /// Reason.
+    #[source]
     pub error: Error,
     /// Tag of the command.
     pub user: u64,

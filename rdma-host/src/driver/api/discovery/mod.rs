@@ -63,7 +63,7 @@ impl<P: Provider> DiscoveryController<P> {
     }
 
     /// Reads the whole log, again if it changes meanwhile, within
-    /// [`DISCOVERY_TIMEOUT`](crate::config::DISCOVERY_TIMEOUT).
+    /// [`DISCOVERY_TIMEOUT`].
     ///
     /// # Errors
     ///
