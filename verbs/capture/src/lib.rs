@@ -1,9 +1,9 @@
 //! Provider that captures the traffic of another provider as a pcapng file.
 //!
 //! Network captures of a kernel-bypass connection need a mirroring switch or the device vendor's
-//! sniffer, as tcpdump sees no frame of it. [`Capture`] wraps any [`Provider`] and writes the
-//! frames that the work requests and completions of this process imply: the connection manager's
-//! messages with their private data, and the sends of both sides, as RoCE v2. Wireshark's
+//! sniffer, as tcpdump sees no frame of it. [`Capture`] wraps any [`Provider`](verbs::Provider) and
+//! writes the frames that the work requests and completions of this process imply: the connection
+//! manager's messages with their private data, and the sends of both sides, as RoCE v2. Wireshark's
 //! dissectors for InfiniBand and NVMe over RDMA read them.
 //!
 //! ```no_run

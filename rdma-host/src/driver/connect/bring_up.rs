@@ -57,7 +57,7 @@ pub(crate) async fn connect<P: Provider>(
     }
 }
 
-/// Performs the actions of [`BringUp`] until the controller is live.
+/// Performs the actions of [`BringUp`](crate::proto::BringUp) until the controller is live.
 async fn bring_up<P: Provider>(
     context: &ConnectContext<'_, P>,
 ) -> Result<EstablishedController<P>, Error> {
