@@ -20,7 +20,7 @@ struct Limits {
 
 const PACKAGES: [Limits; 8] = [
     Limits { root: "auth/src/lib.rs", circles: 0, lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", circles: 1, lines: 12_000 },
+    Limits { root: "rdma-host/src/lib.rs", circles: 0, lines: 12_000 },
     Limits { root: "rdma-host/cli/src/main.rs", circles: 0, lines: 6_800 },
     Limits { root: "soft-roce/src/lib.rs", circles: 0, lines: 8_000 },
     Limits { root: "soft-roce/fabric/src/lib.rs", circles: 0, lines: 3_950 },
@@ -36,13 +36,13 @@ const HOST_LAYERS_MAX: usize = 9;
 const FUNCTION_LINES_MAX: usize = 60;
 
 /// Functions with more lines than that. The goal is 0.
-const LONG_FUNCTIONS: usize = 2;
+const LONG_FUNCTIONS: usize = 1;
 
 /// Lines of a file of a product, unit tests and all.
 const FILE_LINES_MAX: usize = 600;
 
 /// Files with more lines than that. The goal is 0.
-const LONG_FILES: usize = 6;
+const LONG_FILES: usize = 2;
 
 #[test]
 fn files_import_one_another_in_one_direction() {

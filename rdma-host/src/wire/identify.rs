@@ -1,5 +1,7 @@
 //! Identify (Base 5.1.13, NVM 4.1.5): data structures of controllers and namespaces.
 
+mod namespace_id_descriptors;
+
 use std::{fmt, mem::offset_of};
 
 use uuid::Uuid;
@@ -8,9 +10,9 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
-use super::{
-    AsyncEventMask, ControllerId, NamespaceId, NamespaceIdDescriptors, Opcode, Sqe, Version,
-};
+use super::{AsyncEventMask, ControllerId, NamespaceId, Opcode, Sqe, Version};
+
+pub use namespace_id_descriptors::NamespaceIdDescriptors;
 
 /// Identify commands; each returns 4,096 bytes.
 #[derive(Clone, Copy, Debug)]

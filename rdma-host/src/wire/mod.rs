@@ -17,7 +17,6 @@ mod fuzz;
 mod id;
 mod identify;
 mod log;
-mod namespace_id_descriptors;
 mod nqn;
 mod nvm;
 mod private_data;
@@ -35,7 +34,7 @@ pub use feature::{GetFeatures, QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
 pub use identify::{
     ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, NamespaceData,
-    NamespaceInfo, NamespaceList,
+    NamespaceIdDescriptors, NamespaceInfo, NamespaceList,
 };
 pub use log::{
     AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, AsyncEventKind, AsyncEventMask,
@@ -44,7 +43,6 @@ pub use log::{
     HealthLog, LogError, LogPage, RdmaProvider, RdmaService, SecurityType, SubsystemType,
     TransportRequirements, TransportSpecific, TransportType,
 };
-pub use namespace_id_descriptors::NamespaceIdDescriptors;
 pub use nqn::{Nqn, NqnError};
 pub use nvm::{BlockRange, NvmLimits};
 pub use private_data::{CmAcceptData, CmReject, CmRequestData, PrivateDataError, RejectCode};
