@@ -95,6 +95,10 @@ impl<P: Provider> Provider for MarkedProvider<P> {
         self.device_does(|| self.inner.device_event(domain))
     }
 
+    fn is_port_down(&self, domain: &Self::ProtectionDomain) -> Option<bool> {
+        self.inner.is_port_down(domain)
+    }
+
     fn register(
         &self,
         domain: &Self::ProtectionDomain,

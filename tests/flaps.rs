@@ -232,6 +232,47 @@ fn the_end_comes_soon_while_nothing_is_heard() {
     connects(&runtime, &over_the_wire());
 }
 
+/// Attempts that end while the port is down leave nothing open, though rxe must send no message of
+/// the connection manager then. They have a device of their own: without carrier there is no port,
+/// but still a route, to a neighbour that is known.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn attempts_without_a_link_keep_no_descriptors() {
+    if !is_far() {
+        return on_another_machine("attempts_without_a_link_keep_no_descriptors");
+    }
+    command("ip", "link add veth2 type veth peer name veth3");
+    command("ip", "addr add 10.30.0.2/24 dev veth2");
+    command("ip", "link set veth2 up");
+    command("ip", "link set veth3 up");
+    command("rdma", "link add unlinked type rxe netdev veth2");
+    command("ip", "neigh replace 10.30.0.1 lladdr 02:00:00:00:00:01 nud permanent dev veth2");
+    command("ip", "link set veth3 down");
+    let runtime = Runtime::new().expect("a runtime");
+    let attempt = Duration::from_millis(400);
+    let fifty = || {
+        let attempts = (0..50).map(|_| {
+            runtime.spawn(async move {
+                let options = quick_options().address("10.30.0.1:4420".parse().expect("it is one"));
+                match tokio::time::timeout(attempt, Controller::connect(&options)).await {
+                    Ok(Ok(_)) => panic!("there is no target"),
+                    Ok(Err(error)) => println!("an attempt ended early: {error}"),
+                    Err(_) => {}
+                }
+            })
+        });
+        let attempts: Vec<_> = attempts.collect();
+        attempts.into_iter().for_each(|one| runtime.block_on(one).expect("no panic"));
+    };
+    fifty(); // what is made once is made now
+    sleep(Duration::from_secs(3)); // supervisors end after the attempts that they belong to
+    let before = ProcessResources::of("unlinked");
+    (0..20).for_each(|_| fifty());
+    before.wait_until_released("unlinked");
+    command("rdma", "link delete unlinked");
+    command("ip", "link delete veth2");
+}
+
 /// Both ends are one device: the target's goodbye, while the port is down, is the last message of
 /// its CM. We say so, and need no new process once there is a new device. Runs last of its file, by
 /// its name: it takes the device away.

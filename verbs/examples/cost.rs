@@ -249,6 +249,10 @@ impl Provider for Nothing {
         Ok(None)
     }
 
+    fn is_port_down(&self, _: &Self::ProtectionDomain) -> Option<bool> {
+        None
+    }
+
     fn register(
         &self,
         _: &Self::ProtectionDomain,

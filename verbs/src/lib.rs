@@ -202,6 +202,7 @@ mod established;
 pub mod memory;
 mod parameters;
 mod pool;
+mod port_watch;
 mod protection_domain;
 pub mod provider;
 mod queue_pair;
@@ -225,6 +226,7 @@ pub use parameters::{
     Limits, PrivateData, REJECT_DATA_MAX, SENDS_QUEUED_MAX, SGE_MAX, TransportType,
 };
 pub use pool::{Placement, Pool, PoolOptions, PoolReport};
+pub use port_watch::PortWatch;
 pub use protection_domain::ProtectionDomain;
 pub use provider::Provider;
 pub use queue_pair::{PreparedQueuePair, QueuePair};

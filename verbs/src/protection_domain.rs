@@ -188,6 +188,12 @@ impl<P: Provider> ProtectionDomain<P> {
         self.inner.provider.device_event(&self.inner.raw)
     }
 
+    /// Returns true if all ports of the domain's device are down, and `None` where that is unknown,
+    /// as of a device that is gone. Never blocks.
+    pub fn is_port_down(&self) -> Option<bool> {
+        self.inner.provider.is_port_down(&self.inner.raw)
+    }
+
     pub(crate) fn identity(&self) -> u64 {
         self.inner.identity
     }

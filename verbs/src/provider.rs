@@ -20,7 +20,7 @@ use crate::{
 
 pub use crate::{completion::WorkCompletion, memory::Keys};
 
-/// What any RDMA device must offer: twelve calls, batched where data flows.
+/// What any RDMA device must offer, batched where data flows.
 ///
 /// What is made here keeps alive whatever it was made from: a queue pair its endpoint, domain
 /// and completion queue; a registration its domain and memory. Dropping a
@@ -96,6 +96,10 @@ pub trait Provider: Sized + Send + Sync + 'static {
     ///
     /// [`Error::ReadDeviceEvent`].
     fn device_event(&self, domain: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error>;
+
+    /// Returns true if all ports of the domain's device are down, and `None` where that is unknown,
+    /// as of a device that is gone. Never blocks.
+    fn is_port_down(&self, domain: &Self::ProtectionDomain) -> Option<bool>;
 
     /// Registers memory, or allocates a memory window, which is not bound to any memory.
     ///

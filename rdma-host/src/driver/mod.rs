@@ -51,8 +51,6 @@ pub(crate) mod buffers;
 pub(crate) mod connect;
 pub(crate) mod control;
 pub(crate) mod data_path;
-pub(crate) mod deferred_close;
-pub(crate) mod port_watch;
 pub(crate) mod task;
 
 pub use api::{

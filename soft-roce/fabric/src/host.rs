@@ -92,6 +92,14 @@ impl Provider for Host {
         Ok(self.simulation.with(|simulation| simulation.device_event(domain.0.id)))
     }
 
+    fn is_port_down(&self, domain: &HostDomain) -> Option<bool> {
+        self.simulation.with(|simulation| {
+            let device = simulation.domains[&domain.0.id].device;
+            let is_active = simulation.hosts[device.host.0].port_active;
+            simulation.is_alive(device).then_some(!is_active)
+        })
+    }
+
     fn register(
         &self,
         domain: &HostDomain,

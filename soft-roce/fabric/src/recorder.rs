@@ -246,6 +246,10 @@ impl<P: Provider> Provider for Recorder<P> {
         Ok(event)
     }
 
+    fn is_port_down(&self, domain: &Self::ProtectionDomain) -> Option<bool> {
+        self.inner.is_port_down(&domain.inner)
+    }
+
     fn register(
         &self,
         domain: &Self::ProtectionDomain,

@@ -385,6 +385,10 @@ impl Provider for Replay {
         })
     }
 
+    fn is_port_down(&self, _: &ReplayDomain) -> Option<bool> {
+        None
+    }
+
     fn register(
         &self,
         _: &ReplayDomain,

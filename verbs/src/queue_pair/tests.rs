@@ -347,6 +347,10 @@ impl Provider for Device {
         Ok(None)
     }
 
+    fn is_port_down(&self, _: &Self::ProtectionDomain) -> Option<bool> {
+        None
+    }
+
     fn register(
         &self,
         _: &Self::ProtectionDomain,

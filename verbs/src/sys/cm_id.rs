@@ -1,4 +1,4 @@
-//! Ids of the connection manager, and their event channels.
+//! Ids of the connection manager.
 //!
 //! # Safety
 //!
@@ -10,57 +10,28 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
     ptr::{self, NonNull},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
 use rdma_core_sys as c;
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// An event channel, whose file descriptor does not block.
-pub(super) struct EventChannel(NonNull<c::rdma_event_channel>);
-
-// SAFETY: a channel is a file descriptor in an allocation; librdmacm ties neither to a thread.
-unsafe impl Send for EventChannel {}
-// SAFETY: what is reachable through a shared channel is its descriptor, which never changes.
-unsafe impl Sync for EventChannel {}
-
-impl EventChannel {
-    pub(super) fn open() -> io::Result<Self> {
-        // SAFETY: the call takes nothing, and what it returns is checked before use.
-        let raw = unsafe { c::rdma_create_event_channel() };
-        let channel = Self(NonNull::new(raw).ok_or_else(io::Error::last_os_error)?);
-        set_nonblocking(channel.as_fd())?;
-        Ok(channel)
-    }
-
-    pub(super) fn pointer(&self) -> *mut c::rdma_event_channel {
-        self.0.as_ptr()
-    }
-}
-
-impl AsFd for EventChannel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: `self.0` is live until this value is dropped, see `open`.
-        let descriptor = unsafe { self.0.as_ref() }.fd;
-        // SAFETY: the channel owns the descriptor and is borrowed as long as the result.
-        unsafe { BorrowedFd::borrow_raw(descriptor) }
-    }
-}
-
-impl Drop for EventChannel {
-    fn drop(&mut self) {
-        // SAFETY: the sole owner; ids of this channel are destroyed before, see `CmId`'s `Drop`.
-        unsafe { c::rdma_destroy_event_channel(self.0.as_ptr()) };
-    }
-}
+use super::{
+    event_channel::{EventChannel, check},
+    rxe_quirk,
+};
 
 /// An id with an event channel of its own.
 pub(super) struct CmId {
     raw: NonNull<c::rdma_cm_id>,
-    channel: EventChannel,
+    channel: Arc<EventChannel>,
     lock: Mutex<()>,
+    /// True once the id may have a connection, whose end sends a message to the peer.
+    connects: AtomicBool,
 }
 
 // SAFETY: librdmacm ties ids to no thread; the pointer is only used under `lock`.
@@ -78,7 +49,7 @@ impl CmId {
         };
         check(result)?;
         let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error)?;
-        Ok(Self { raw, channel, lock: Mutex::new(()) })
+        Ok(Self { raw, channel: channel.into(), lock: Mutex::default(), connects: false.into() })
     }
 
     /// Takes over one that came with an event, which is acknowledged, and moves it from the
@@ -96,7 +67,8 @@ impl CmId {
                 return Err(error);
             }
         };
-        let id = Self { raw, channel, lock: Mutex::new(()) };
+        let (channel, lock) = (channel.into(), Mutex::default());
+        let id = Self { raw, channel, lock, connects: true.into() };
         // SAFETY: both are live; on failure the id is destroyed by `Drop`, and has no events.
         check(unsafe { c::rdma_migrate_id(raw.as_ptr(), id.channel.pointer()) })?;
         Ok(id)
@@ -120,6 +92,15 @@ impl CmId {
         check(self.with(call))
     }
 
+    /// As [`with_device`](Self::with_device), for the calls that make a connection.
+    pub(super) fn with_connection(
+        &self,
+        call: impl FnOnce(*mut c::rdma_cm_id) -> libc::c_int,
+    ) -> io::Result<()> {
+        self.connects.store(true, Ordering::Relaxed);
+        self.with_device(call)
+    }
+
     /// The device's context, once the id is bound to a device.
     pub(super) fn context(&self) -> Option<NonNull<c::ibv_context>> {
         // SAFETY: `with` gives a live pointer, and nobody changes the id meanwhile.
@@ -133,19 +114,10 @@ impl CmId {
 
 impl Drop for CmId {
     fn drop(&mut self) {
-        // SAFETY: the sole owner. Its queue pair holds the id and so is gone, and each event is
-        // acknowledged where it is read. The channel, a field, goes after this.
-        unsafe { c::rdma_destroy_id(self.raw.as_ptr()) };
+        // SAFETY: the sole owner. Its queue pair holds the id and so is gone.
+        let id = unsafe { rxe_quirk::UnusedId::new(self.raw, self.channel.clone()) };
+        if *self.connects.get_mut() {
+            rxe_quirk::close(id);
+        }
     }
-}
-
-/// The error that a call of librdmacm left in `errno`.
-pub(super) fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-pub(super) fn set_nonblocking(descriptor: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = fcntl_getfl(descriptor)?;
-    fcntl_setfl(descriptor, flags | OFlags::NONBLOCK)?;
-    Ok(())
 }

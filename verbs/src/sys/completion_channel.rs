@@ -16,7 +16,7 @@ use std::{
 
 use rdma_core_sys as c;
 
-use super::{cm_id::set_nonblocking, device::Hold};
+use super::{device::Hold, event_channel::set_nonblocking};
 
 pub(super) struct CompletionChannel {
     raw: NonNull<c::ibv_comp_channel>,

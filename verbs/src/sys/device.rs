@@ -11,7 +11,6 @@
 use std::{
     ffi::CStr,
     io,
-    mem::MaybeUninit,
     os::fd::BorrowedFd,
     path::Path,
     ptr::NonNull,
@@ -23,9 +22,12 @@ use rdma_core_sys as c;
 
 use super::{
     address::SocketAddress,
-    cm_id::{CmId, EventChannel, check, set_nonblocking},
+    attributes,
+    cm_id::CmId,
     diagnosis,
+    event_channel::{EventChannel, check, set_nonblocking},
     events::{Stream, Subscription},
+    rxe_quirk,
 };
 use crate::{DeviceEvent, Error, Limits, TransportType};
 
@@ -103,7 +105,7 @@ pub(super) fn limits(id: &CmId) -> Result<Limits, Error> {
 /// The context is open.
 unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
     // SAFETY: the caller's context is open during the call.
-    let attributes = unsafe { query(context) }?;
+    let attributes = unsafe { attributes::query(context) }?;
     // SAFETY: as above; an open context points to its device.
     let device = unsafe { (*context.as_ptr()).device };
     // SAFETY: the device lives as long as its open context.
@@ -171,14 +173,31 @@ impl Hold {
     /// A share of the device's events.
     pub(super) fn subscribe(&self) -> io::Result<Arc<Subscription>> {
         set_nonblocking(self.event_file())?;
-        self.events.subscribe(self.event_file())
+        // SAFETY: the context is open as long as `self`.
+        self.events
+            .subscribe(self.event_file(), || unsafe { attributes::active_ports(self.context) })
     }
 
     /// The next event of a share, if there is one.
     pub(super) fn event(&self, share: &Subscription) -> io::Result<Option<DeviceEvent>> {
+        self.read_events()?;
+        share.pop()
+    }
+
+    /// Returns true if all ports are down; an event that can't be read changes nothing.
+    pub(super) fn is_port_down(&self) -> Option<bool> {
+        let _ = self.read_events();
+        self.events.is_port_down()
+    }
+
+    fn read_events(&self) -> io::Result<()> {
+        let was_down = self.events.is_port_down();
         // SAFETY: the context is open as long as `self`; `subscribe` made its events not block.
         unsafe { self.events.distribute(self.context, self.event_file()) }?;
-        share.pop()
+        if was_down == Some(true) && self.events.is_port_down() == Some(false) {
+            rxe_quirk::release();
+        }
+        Ok(())
     }
 
     fn event_file(&self) -> BorrowedFd<'_> {
@@ -297,7 +316,7 @@ impl OpenDevice {
 
     fn describe(&self) -> Result<DeviceInfo, Error> {
         // SAFETY: the context is open as long as `self`.
-        let attributes = unsafe { query(self.context) }?;
+        let attributes = unsafe { attributes::query(self.context) }?;
         let ports: Result<_, _> =
             (1..=attributes.phys_port_cnt).map(|number| self.port(number)).collect();
         Ok(DeviceInfo {
@@ -308,16 +327,10 @@ impl OpenDevice {
     }
 
     fn port(&self, number: u8) -> Result<PortInfo, Error> {
-        let mut port = c::ibv_port_attr::default();
-        // SAFETY: the context is open as long as `self`, and the attributes are writable.
-        match unsafe { c::ibv_query_port(self.context.as_ptr(), number, &raw mut port) } {
-            0 => Ok(PortInfo {
-                number,
-                state: PortState(port.state.0),
-                active_mtu: bytes(port.active_mtu),
-            }),
-            errno => Err(Error::QueryDevice(io::Error::from_raw_os_error(errno))),
-        }
+        // SAFETY: the context is open as long as `self`.
+        let port = unsafe { attributes::query_port(self.context, number) }?;
+        let state = PortState(port.state.0);
+        Ok(PortInfo { number, state, active_mtu: bytes(port.active_mtu) })
     }
 }
 
@@ -325,19 +338,6 @@ impl Drop for OpenDevice {
     fn drop(&mut self) {
         // SAFETY: this value opened the context, and nothing was made from it.
         unsafe { c::ibv_close_device(self.context.as_ptr()) };
-    }
-}
-
-/// # Safety
-///
-/// The context is open.
-unsafe fn query(context: NonNull<c::ibv_context>) -> Result<c::ibv_device_attr, Error> {
-    let mut attributes = MaybeUninit::zeroed();
-    // SAFETY: the caller's context is open, and the attributes are writable.
-    match unsafe { c::ibv_query_device(context.as_ptr(), attributes.as_mut_ptr()) } {
-        // SAFETY: the structure is integers, for which the zeroes that remain are valid.
-        0 => Ok(unsafe { attributes.assume_init() }),
-        errno => Err(Error::QueryDevice(io::Error::from_raw_os_error(errno))),
     }
 }
 

@@ -133,6 +133,10 @@ impl RawDomain {
         self.0.hold.event(&self.0.events).map_err(Error::ReadDeviceEvent)
     }
 
+    pub(super) fn is_port_down(&self) -> Option<bool> {
+        self.0.hold.is_port_down()
+    }
+
     pub(super) fn inner(&self) -> &Arc<DomainInner> {
         &self.0
     }

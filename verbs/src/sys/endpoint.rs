@@ -21,8 +21,10 @@ use rdma_core_sys as c;
 
 use super::{
     address::SocketAddress,
-    cm_id::{CmId, EventChannel, check},
+    cm_id::CmId,
     diagnosis,
+    event_channel::{EventChannel, check},
+    rxe_quirk,
 };
 use crate::{
     ConnectParameters, ConnectionParameters, Error, PrivateData,
@@ -36,6 +38,7 @@ pub struct RawEndpoint {
 
 impl RawEndpoint {
     pub(super) fn open() -> Result<Self, Error> {
+        rxe_quirk::release();
         match EventChannel::open().and_then(CmId::new) {
             Ok(id) => Ok(Self { id: Arc::new(id) }),
             Err(source) => Err(diagnosis::explain(Path::new(diagnosis::RDMA_CM), source)
@@ -101,17 +104,21 @@ impl RawEndpoint {
         let mut parameters = connection_parameters(parameters)?;
         // SAFETY: the id is live and has a device; the parameters and their data live during the
         // call.
-        self.id.with_device(|id| unsafe { c::rdma_accept(id, &raw mut parameters) })
+        self.id.with_connection(|id| unsafe { c::rdma_accept(id, &raw mut parameters) })
     }
 
     fn connect(&self, parameters: &ConnectParameters<'_>) -> io::Result<()> {
         let mut parameters = connection_parameters(parameters)?;
         // SAFETY: the id is live and has a device; the parameters and their data live during the
         // call.
-        self.id.with_device(|id| unsafe { c::rdma_connect(id, &raw mut parameters) })
+        self.id.with_connection(|id| unsafe { c::rdma_connect(id, &raw mut parameters) })
     }
 
     fn disconnect(&self) -> io::Result<()> {
+        // SAFETY: the id is live, and locked.
+        if self.id.with(|id| unsafe { rxe_quirk::is_silenced(id) }) {
+            return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
+        }
         // SAFETY: the id is live during the call, and has a device.
         self.id.with_device(|id| unsafe { c::rdma_disconnect(id) })
     }

@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -33,17 +33,32 @@ pub(super) struct Stream(Mutex<Listeners>);
 #[derive(Default)]
 struct Listeners {
     domains: Vec<Weak<Subscription>>,
+    /// Numbers of the ports that are active; unknown before the first subscription, and once the
+    /// device is gone.
+    active_ports: Option<BTreeSet<u32>>,
     /// The device is gone, and everybody was told.
     ended: bool,
 }
 
 impl Stream {
-    pub(super) fn subscribe(&self, device: BorrowedFd<'_>) -> io::Result<Arc<Subscription>> {
+    pub(super) fn subscribe(
+        &self,
+        device: BorrowedFd<'_>,
+        active_ports: impl FnOnce() -> Option<BTreeSet<u32>>,
+    ) -> io::Result<Arc<Subscription>> {
         let mut listeners = self.0.lock();
+        if listeners.active_ports.is_none() && !listeners.ended {
+            listeners.active_ports = active_ports();
+        }
         let subscription = Arc::new(Subscription::new((!listeners.ended).then_some(device))?);
         listeners.domains.retain(|domain| domain.strong_count() > 0);
         listeners.domains.push(Arc::downgrade(&subscription));
         Ok(subscription)
+    }
+
+    /// Returns true if all ports are down, as far as events were [read](Self::distribute).
+    pub(super) fn is_port_down(&self) -> Option<bool> {
+        self.0.lock().active_ports.as_ref().map(BTreeSet::is_empty)
     }
 
     /// Takes what has arrived and hands it to every domain.
@@ -61,12 +76,12 @@ impl Stream {
             // SAFETY: the caller's context is open and its events do not block.
             match unsafe { read(context) } {
                 Ok(event) => {
-                    listeners.ended = event.kind == DeviceEventKind::DEVICE_FATAL;
+                    listeners.note(event);
                     listeners.tell(event)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {
-                    listeners.ended = true;
+                    listeners.note(GONE);
                     listeners.tell(GONE)?;
                 }
                 Err(error) => return Err(error),
@@ -82,6 +97,21 @@ impl Stream {
 }
 
 impl Listeners {
+    /// Notes the state of the device and its ports.
+    fn note(&mut self, event: DeviceEvent) {
+        let DeviceEvent { kind, subject } = event;
+        match (kind, subject, &mut self.active_ports) {
+            (DeviceEventKind::DEVICE_FATAL, ..) => (self.ended, self.active_ports) = (true, None),
+            (DeviceEventKind::PORT_ACTIVE, EventSubject::Port(port), Some(active)) => {
+                active.insert(port);
+            }
+            (DeviceEventKind::PORT_ERROR, EventSubject::Port(port), Some(active)) => {
+                active.remove(&port);
+            }
+            _ => {}
+        }
+    }
+
     fn tell(&self, event: DeviceEvent) -> io::Result<()> {
         self.domains.iter().filter_map(Weak::upgrade).try_for_each(|domain| domain.push(event))
     }
@@ -210,8 +240,8 @@ mod tests {
     fn every_listener_gets_every_event_and_is_woken() {
         let stream = Stream::default();
         let device = eventfd(0, EventfdFlags::CLOEXEC).expect("descriptors are not used up");
-        let [one, other] =
-            [0; 2].map(|_| stream.subscribe(device.as_fd()).expect("descriptors are there"));
+        let [one, other] = [0; 2]
+            .map(|_| stream.subscribe(device.as_fd(), || None).expect("descriptors are there"));
         assert!(!is_ready(&one) && !is_ready(&other));
         let listeners = stream.0.lock();
         listeners.tell(GONE).expect("it can be woken");

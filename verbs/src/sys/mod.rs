@@ -25,6 +25,7 @@
 //!   inline messages are copied by the device's plug-in before a post returns.
 
 mod address;
+mod attributes;
 mod chain;
 mod cm_id;
 mod completion_channel;
@@ -33,11 +34,13 @@ mod device;
 mod diagnosis;
 mod domain;
 mod endpoint;
+mod event_channel;
 mod events;
 mod extended_poll;
 mod extended_sends;
 mod queue_pair;
 mod receive_chain;
+mod rxe_quirk;
 mod work_completion;
 
 use crate::{
@@ -101,6 +104,10 @@ impl Provider for RdmaCore {
 
     fn device_event(&self, domain: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error> {
         domain.event()
+    }
+
+    fn is_port_down(&self, domain: &Self::ProtectionDomain) -> Option<bool> {
+        domain.is_port_down()
     }
 
     fn register(

@@ -21,10 +21,11 @@ use rdma_core_sys as c;
 
 use super::{
     chain::{EMPTY_SGE, link_chain, post_error, refused_index, to_sge},
-    cm_id::{CmId, check},
+    cm_id::CmId,
     completion_queue::QueueInner,
     device::UNBOUND,
     domain::DomainInner,
+    event_channel::check,
     extended_sends::{ExtendedSends, OPERATIONS},
     receive_chain,
 };

@@ -12,7 +12,7 @@ use verbs::{ConnectParameters, Endpoint, PreparedQueuePair, Provider};
 
 use crate::{
     config::CONNECT_THREADS_MAX,
-    driver::{buffers::verbs_error, deferred_close::DeferredClose},
+    driver::buffers::verbs_error,
     error::Error,
     wire::{CmRequestData, IntoBytes},
 };
@@ -44,7 +44,7 @@ impl ConnectRequest {
 pub(crate) struct Parts<P: Provider> {
     /// Before the endpoint, so that it is destroyed first.
     pub(crate) queue_pair: PreparedQueuePair<P>,
-    pub(crate) endpoint: DeferredClose<Endpoint<P>>,
+    pub(crate) endpoint: Endpoint<P>,
 }
 
 /// The parts, and the outcome of the call.

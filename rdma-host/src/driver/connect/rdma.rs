@@ -9,7 +9,7 @@ use std::{
 };
 
 use verbs::{
-    Access, Capabilities, CompletionQueue, ConnectionEvent, Endpoint, Established,
+    Access, Capabilities, CompletionQueue, ConnectionEvent, Endpoint, Established, PortWatch,
     PreparedQueuePair, ProtectionDomain, Provider, TransportType,
     active_side::{Action, ActiveSide, Event, Reopen, State, Timeouts},
 };
@@ -28,8 +28,6 @@ use crate::{
             connect_thread::{self, ConnectRequest},
         },
         data_path::queue::{Parts, Queue},
-        deferred_close::{self, DeferredClose},
-        port_watch::PortWatch,
     },
     error::{Error, Transport},
     proto::RdmaConnect,
@@ -43,9 +41,11 @@ const RESPONSE_BYTES: usize = 32;
 pub(crate) struct Resolved<P: Provider> {
     provider: Arc<P>,
     side: ActiveSide,
-    endpoint: DeferredClose<Endpoint<P>>,
+    /// With the thread that sends the connection request, while that runs.
+    endpoint: Option<Endpoint<P>>,
     events: AsyncDescriptor,
-    port: PortWatch,
+    /// Watch of the device's ports, once there is a domain.
+    port: Option<PortWatch<P>>,
     transport: TransportType,
 }
 
@@ -130,7 +130,7 @@ impl<P: Provider> QueueConnector<'_, P> {
                 resolved.handle(Event::QueuePairMade)
             }
             Action::Connect => {
-                let sent = resolved.request(plan)?.send(&mut resolved.endpoint);
+                let sent = resolved.request(plan)?.send(resolved.endpoint_mut());
                 resolved.handle_sent(plan.target(), sent)?
             }
             other => unreachable!("no call is due at {other:?}"),
@@ -168,7 +168,7 @@ impl<P: Provider> QueueConnector<'_, P> {
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair,
-            endpoint: resolved.endpoint,
+            endpoint: resolved.endpoint.expect(ENDPOINT_IS_HERE),
             side: resolved.side,
             transport: resolved.transport,
             receives: open.entries.into(),
@@ -184,14 +184,13 @@ impl<P: Provider> QueueConnector<'_, P> {
 impl<P: Provider> Resolved<P> {
     /// Resolves the target's address and the route to it.
     pub(crate) async fn new(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
-        deferred_close::release();
         let endpoint = Endpoint::open_with(Arc::clone(provider)).map_err(verbs_error)?;
         let mut this = Self {
             provider: Arc::clone(provider),
             side: ActiveSide::new(TIMEOUTS, CONNECT_ATTEMPTS),
             events: AsyncDescriptor::new(endpoint.as_fd())?,
-            endpoint: DeferredClose::new(endpoint),
-            port: PortWatch::default(),
+            endpoint: Some(endpoint),
+            port: None,
             transport: TransportType::default(),
         };
         let target = Target { options, queue: QueueId::ADMIN };
@@ -199,19 +198,21 @@ impl<P: Provider> Resolved<P> {
         while action != Action::MakeQueuePair {
             action = this.advance(target, action).await?.0;
         }
-        let limits = this.endpoint.limits().map_err(verbs_error)?;
-        this.port = PortWatch::new(&limits.device);
-        this.transport = limits.transport;
-        this.endpoint.talks_through(this.port.clone());
+        this.transport = this.endpoint().limits().map_err(verbs_error)?.transport;
         Ok(this)
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint<P> {
-        &self.endpoint
+        self.endpoint.as_ref().expect(ENDPOINT_IS_HERE)
+    }
+
+    fn endpoint_mut(&mut self) -> &mut Endpoint<P> {
+        self.endpoint.as_mut().expect(ENDPOINT_IS_HERE)
     }
 
     /// Starts to connect a queue; its device is known already.
-    pub(crate) fn connector(self, plan: Plan<'_, P>) -> QueueConnector<'_, P> {
+    pub(crate) fn connector(mut self, plan: Plan<'_, P>) -> QueueConnector<'_, P> {
+        self.port = Some(PortWatch::new(plan.domain.clone()));
         let action = Action::MakeQueuePair;
         QueueConnector { resolved: self, plan, action, prepared: None, established: None }
     }
@@ -220,8 +221,7 @@ impl<P: Provider> Resolved<P> {
     fn reopen(&mut self) -> Result<(), Error> {
         let endpoint = Endpoint::open_with(Arc::clone(&self.provider)).map_err(verbs_error)?;
         self.events = AsyncDescriptor::new(endpoint.as_fd())?;
-        self.endpoint = DeferredClose::new(endpoint);
-        self.endpoint.talks_through(self.port.clone());
+        self.endpoint = Some(endpoint);
         Ok(())
     }
 
@@ -233,10 +233,10 @@ impl<P: Provider> Resolved<P> {
     ) -> Result<Prepared<P>, Error> {
         let Plan { options, domain, open, memory } = plan;
         if let Some(tos) = options.type_of_service {
-            self.endpoint.set_type_of_service(tos).map_err(verbs_error)?;
+            self.endpoint_mut().set_type_of_service(tos).map_err(verbs_error)?;
         }
         if let Some(exponent) = options.ack_timeout {
-            self.endpoint.set_ack_timeout(exponent).map_err(verbs_error)?;
+            self.endpoint_mut().set_ack_timeout(exponent).map_err(verbs_error)?;
         }
         let size = (memory.sends(open.entries), u32::from(open.entries));
         let mut prepared = self.queue_pair(domain, completion_queue, size)?;
@@ -262,20 +262,21 @@ impl<P: Provider> Resolved<P> {
             max_send_sge: 2,
             max_inline_data: u32::try_from(Sqe::SIZE).expect("a command is 64 bytes"),
         };
-        match self.endpoint.queue_pair(domain, completion_queue, capabilities) {
+        match self.endpoint_mut().queue_pair(domain, completion_queue, capabilities) {
             Ok(queue_pair) => Ok(Prepared { queue_pair, inline: true }),
             Err(verbs::Error::AnotherDevice(_)) => Err(Transport::DeviceChanged.into()),
             Err(error) => {
                 tracing::debug!(%error, "no inline sends");
                 let capabilities = Capabilities { max_inline_data: 0, ..capabilities };
-                let created = self.endpoint.queue_pair(domain, completion_queue, capabilities);
+                let created =
+                    self.endpoint_mut().queue_pair(domain, completion_queue, capabilities);
                 Ok(Prepared { queue_pair: created.map_err(verbs_error)?, inline: false })
             }
         }
     }
 
     fn request(&self, plan: &Plan<'_, P>) -> Result<ConnectRequest, Error> {
-        let depth = self.endpoint.limits().map_err(verbs_error)?.read_atomic.min(READ_DEPTH_MAX);
+        let depth = self.endpoint().limits().map_err(verbs_error)?.read_atomic.min(READ_DEPTH_MAX);
         Ok(ConnectRequest {
             private_data: plan.open.request,
             responder_resources: u8::try_from(depth).expect("READ_DEPTH_MAX fits a byte"),
@@ -294,7 +295,8 @@ impl<P: Provider> Resolved<P> {
     ) -> Result<Action, Error> {
         let Prepared { queue_pair, inline } =
             prepared.take().expect("a request is sent with a queue pair");
-        let parts = connect_thread::Parts { queue_pair, endpoint: self.endpoint.take() };
+        let endpoint = self.endpoint.take().expect(ENDPOINT_IS_HERE);
+        let parts = connect_thread::Parts { queue_pair, endpoint };
         let returned = async {
             let permit = connect_thread::permit().await;
             connect_thread::start(permit, request, parts)?.await.map_err(verbs_error)
@@ -304,7 +306,7 @@ impl<P: Provider> Resolved<P> {
             match tokio::time::timeout_at(self.wake().into(), &mut returned).await {
                 Ok(returned) => {
                     let (parts, sent) = returned?;
-                    self.endpoint = parts.endpoint;
+                    self.endpoint = Some(parts.endpoint);
                     *prepared = Some(Prepared { queue_pair: parts.queue_pair, inline });
                     return self.handle_sent(target, sent);
                 }
@@ -349,7 +351,7 @@ impl<P: Provider> Resolved<P> {
                 ));
             }
             Action::ResolveRoute => self
-                .endpoint
+                .endpoint_mut()
                 .resolve_route(RESOLVE_TIMEOUT)
                 .map_err(|error| target.unresolved(State::ResolvingRoute, error))?,
             _ => {}
@@ -373,7 +375,7 @@ impl<P: Provider> Resolved<P> {
         &mut self,
         target: Target<'_>,
     ) -> Result<(Action, Option<ConnectionEvent<P>>), Error> {
-        if let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
+        if let Some(event) = self.endpoint_mut().next_event().map_err(verbs_error)? {
             if self.is_unanswered(&event) {
                 self.resolve_address(target)?;
                 return Ok((Action::None, None));
@@ -403,7 +405,7 @@ impl<P: Provider> Resolved<P> {
     /// Starts one attempt to resolve the target's address.
     fn resolve_address(&mut self, target: Target<'_>) -> Result<(), Error> {
         let (from, to) = (source(target.options), target.options.address);
-        self.endpoint
+        self.endpoint_mut()
             .resolve_address(from, to, RESOLVE_RETRY_INTERVAL)
             .map_err(|error| target.unresolved(State::ResolvingAddress, error))
     }
@@ -419,7 +421,7 @@ impl<P: Provider> Resolved<P> {
     }
 
     fn check_port(&mut self) -> Action {
-        match self.port.news() {
+        match self.port.as_mut().and_then(PortWatch::next_event) {
             Some(event) => self.handle(event),
             None => Action::None,
         }
@@ -441,6 +443,8 @@ fn source(options: &ConnectOptions) -> Option<SocketAddr> {
         other => (other, 0).into(),
     })
 }
+
+const ENDPOINT_IS_HERE: &str = "actions that use the endpoint follow its return or replacement";
 
 const TIMEOUTS: Timeouts = Timeouts {
     resolve_address: RESOLVE_TIMEOUT,

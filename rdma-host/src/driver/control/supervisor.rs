@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use verbs::{Provider, active_side::Event as PortEvent};
+use verbs::{PortWatch, Provider, active_side::Event as PortEvent};
 
 use crate::{
     config::{
@@ -33,7 +33,6 @@ use crate::{
             namespace_registry::NamespaceRegistry,
             poller::Poller,
         },
-        port_watch::PortWatch,
     },
     error::{Error, GaveUp, Misuse, NotConnected},
     proto::{FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask},
@@ -54,7 +53,8 @@ pub(crate) struct Supervisor<P: Provider> {
     live: Option<LiveParts<P>>,
     /// Error that ended the connection or the latest attempt.
     cause: Error,
-    port: PortWatch,
+    /// Ports of the device of the latest connection.
+    port: Option<PortWatch<P>>,
     /// Reply to the first connect.
     first: Option<oneshot::Sender<Result<Vec<Poller<P>>, Error>>>,
     /// Reply to the request to delete the controller.
@@ -91,7 +91,7 @@ impl<P: Provider> Supervisor<P> {
             pollers: pollers.max(1),
             live: None,
             cause: Error::Closed,
-            port: PortWatch::default(),
+            port: None,
             first: Some(first),
             deleted: None,
         }
@@ -173,7 +173,7 @@ impl<P: Provider> Supervisor<P> {
         let mut device_watch = DeviceWatch::new(domain.clone());
         admin.report_to(&mut device_watch);
         io.iter().for_each(|set| device_watch.add(&set.queues, &set.completion_queue));
-        self.port = PortWatch::new(&device);
+        self.port = Some(PortWatch::new(domain.clone()));
         let (sender, timed_out) = mpsc::channel(ABORT_BACKLOG);
         let latest = self.shared.connection.latest();
         let connection = Arc::new(Connection {
@@ -376,8 +376,10 @@ async fn hold_until<P: Provider>(
     std::future::pending().await
 }
 
-async fn port_is_back(port: &mut PortWatch) {
-    while port.news() != Some(PortEvent::PortActive) {
+/// Waits until the port, which was down, is active again.
+async fn port_is_back<P: Provider>(port: &mut Option<PortWatch<P>>) {
+    let Some(port) = port else { return std::future::pending().await };
+    while port.next_event() != Some(PortEvent::PortActive) {
         tokio::time::sleep(PORT_POLL_INTERVAL).await;
     }
     // A question about the way that is lost now is not asked again for a second.

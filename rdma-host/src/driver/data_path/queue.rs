@@ -21,7 +21,6 @@ use crate::{
             pending::PendingCommand,
             statistics::InvalidatedBy,
         },
-        deferred_close::DeferredClose,
     },
     error::{Error, Malformed, Misuse, Transport},
     proto::{CompletedCommand, CompletesOn, ResponseOutcome, Slots},
@@ -33,7 +32,7 @@ use crate::{
 pub(crate) struct Queue<P: Provider = RdmaCore> {
     id: QueueId,
     queue_pair: QueuePair<P>,
-    endpoint: DeferredClose<Endpoint<P>>,
+    endpoint: Endpoint<P>,
     active_side: ActiveSide,
     transport: TransportType,
     /// Number of receives posted at connect.
@@ -83,7 +82,7 @@ pub(crate) struct Parts<P: Provider> {
     pub(crate) id: QueueId,
     /// Queue pair with a message of 64 bytes per command in flight.
     pub(crate) queue_pair: QueuePair<P>,
-    pub(crate) endpoint: DeferredClose<Endpoint<P>>,
+    pub(crate) endpoint: Endpoint<P>,
     /// Connection state machine, in the established state.
     pub(crate) side: ActiveSide,
     /// Transport of the device.

@@ -50,9 +50,8 @@ impl<P: Provider> Queue<P> {
     fn step(&mut self, event: Event) {
         let mut action = self.active_side.handle(event, Instant::now());
         while action == Action::Disconnect {
-            // While the port is down no message can be sent; destroying the queue pair suffices.
-            let is_sent = !self.endpoint.must_be_silent() && self.endpoint.disconnect().is_ok();
-            if is_sent {
+            // Refused on rxe while the port is down; destroying the queue pair suffices.
+            if self.endpoint.disconnect().is_ok() {
                 return;
             }
             action = self.active_side.handle(Event::RequestFailed, Instant::now());
