@@ -365,7 +365,7 @@ const LANGUAGE: [Language; 9] = [
     language("soft-roce/fabric/", [0, 0, 0]),
     language("soft-roce/", [0, 0, 0]),
     language("tests/", [0, 0, 0]),
-    language("verbs/", [252, 56, 5]),
+    language("verbs/", [0, 0, 0]),
 ];
 
 /// Percentage of all doc comments that may open without a noun.

@@ -1,4 +1,4 @@
-//! What the engine itself costs, over a device that does next to nothing. `examples/cost.sh` has
+//! Cost of the engine itself, over a device that does next to nothing. `examples/cost.sh` has
 //! callgrind count the instructions and system calls of each function named `cost_*`, without
 //! those of the functions named `device_*`, which stand for the device's plug-in; this program
 //! says how often each ran, and how often memory was allocated meanwhile.

@@ -1,4 +1,4 @@
-//! What a send and a completion cost through `RdmaCore`. `cost.sh` counts it over
+//! Cost of a send and a completion through `RdmaCore`. `cost.sh` counts it over
 //! `stub_device.c`, a device that does next to nothing. It also tells what it is over a real
 //! device, its plug-in included, by either set of calls: run where there is one, with
 //! `RDMA_TEST_ADDRESS` set, and `RDMA_TEST_API` to `legacy` or `extended`:

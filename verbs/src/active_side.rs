@@ -8,7 +8,8 @@ use std::{
 
 use crate::{ConnectionEvent, Error, Provider, provider::CmEventKind};
 
-/// Says what to do next to make, keep and end one connection (InfiniBand 12.9, active side).
+/// State machine of the active side of one connection (InfiniBand 12.9): connecting, disconnecting
+/// and draining.
 ///
 /// It waits for nothing, reads no clock and touches no device: its owner hands it every
 /// [`Event`] with the time, carries out the [`Action`] that comes back, and hands in
@@ -20,7 +21,7 @@ use crate::{ConnectionEvent, Error, Provider, provider::CmEventKind};
 ///              |  '--- port active --- AwaitingPort <----+-- port --'   |   |   Disconnecting
 ///              |                                            down        |   |         |
 ///              '------ pause over ---- Pausing <--- stale connection ---'   |      Draining
-///              '------ device anew <--- no answer since the port was down --'         |
+///              '---- device reopened <-- no answer since the port was down --'         |
 ///                                                                                  Closed
 /// ```
 ///
@@ -41,7 +42,7 @@ pub struct ActiveSide {
     cause: Option<Cause>,
 }
 
-/// How long each waiting state may last.
+/// Time limits of the waiting states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// In [`State::ResolvingAddress`].
@@ -89,12 +90,12 @@ pub enum State {
     Failed,
 }
 
-/// What can happen.
+/// Input of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The CM reports something.
     Cm {
-        /// What.
+        /// Kind of the CM event.
         kind: CmEventKind,
         /// An errno, or the CM's reason for a rejection.
         status: i32,
@@ -119,7 +120,7 @@ pub enum Event {
     Start,
 }
 
-/// What the owner is to do.
+/// Output of the state machine: the call that the owner makes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the connection stands still until it is done"]
 pub enum Action {
@@ -150,25 +151,25 @@ pub enum Action {
     ResolveRoute,
 }
 
-/// What an attempt begins with.
+/// Objects that an attempt opens again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reopen {
-    /// A device opened anew, and all that is made from it: the CM of the old one is dead.
+    /// Device, and everything made from it: its CM neither sends nor receives any more.
     Device,
-    /// An endpoint.
+    /// Endpoint.
     Endpoint,
 }
 
-/// Why a connection ended or did not come about.
+/// Cause of the end of a connection or of an attempt: an event in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// Where it stood.
+    /// State in which the event came.
     pub state: State,
-    /// What happened there.
+    /// Event that ended it.
     pub event: Event,
 }
 
-/// What is known of the device's port.
+/// State of the device's port, as far as it was reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Port {
     Active,
@@ -241,7 +242,7 @@ impl ActiveSide {
         self.state
     }
 
-    /// Why the connection ends, ended or failed; nothing while it does not.
+    /// Cause of the end or failure; `None` while there is none.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.cause

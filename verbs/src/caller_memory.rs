@@ -51,16 +51,16 @@ impl CallerMemory for Box<[u8]> {
 }
 
 mod sealed {
-    /// What memory may be registered is decided here, because it is part of what makes it safe.
+    /// Seal: only owners of heap memory that nothing else refers to may be registered.
     pub trait Sealed {}
     impl Sealed for Vec<u8> {}
     impl Sealed for Box<[u8]> {}
 }
 
-/// Memory that was not registered.
+/// Memory that was not registered, with the error.
 #[derive(Debug)]
 pub struct RegisterError<M> {
-    /// Why.
+    /// Error of the registration.
     pub error: Error,
     /// The memory, as it was given.
     pub memory: M,

@@ -53,33 +53,33 @@ impl WorkCompletion {
         Self { token, status, queue_pair, length, ..Self::default() }
     }
 
-    /// The same, of a message that took a remote key out of use.
+    /// Adds the remote key that the received message invalidated.
     #[must_use]
     pub fn with_invalidated(self, key: RemoteKey) -> Self {
         Self { invalidated: Invalidated::Certainly(key), ..self }
     }
 
-    /// The same, with the device's own error number.
+    /// Adds the device's own error number.
     #[must_use]
     pub fn with_vendor_error(self, vendor_error: u32) -> Self {
         Self { vendor_error, ..self }
     }
 
-    /// Whether it is of a receive. Devices do not say in a failed completion; the request's
-    /// token does.
+    /// Returns true for a receive, by the request's token: devices do not say it in a failed
+    /// completion.
     #[inline]
     pub fn is_receive(&self) -> bool {
         Token::unpack(self.token).is_some_and(|token| token.kind == WorkKind::Receive)
     }
 
-    /// How many bytes were received; meaningful for a receive that succeeded.
+    /// Number of bytes received; meaningful for a receive that succeeded.
     #[inline]
     pub fn length(&self) -> u32 {
         self.length
     }
 
-    /// The remote key that the received message took out of use, if the device says so plainly.
-    /// rxe does not; there [`QueuePair::reclaim`](crate::QueuePair::reclaim) tells.
+    /// Remote key that the received message invalidated, if the device reports it unambiguously.
+    /// rxe does not; there [`QueuePair::invalidated`](crate::QueuePair::invalidated) tells.
     pub fn invalidated(&self) -> Option<RemoteKey> {
         match self.invalidated {
             Invalidated::Certainly(key) => Some(key),
@@ -87,8 +87,7 @@ impl WorkCompletion {
         }
     }
 
-    /// Whether the received message may have taken a remote key out of use: where this is false
-    /// it has not.
+    /// Returns false if the received message certainly invalidated no remote key.
     #[inline]
     pub fn may_invalidate(&self) -> bool {
         self.invalidated != Invalidated::No
@@ -100,7 +99,7 @@ impl WorkCompletion {
         self.queue_pair
     }
 
-    /// Whether the work request succeeded, or why not.
+    /// Status of the work request.
     #[inline]
     pub fn status(&self) -> Status {
         self.status
@@ -117,18 +116,18 @@ impl WorkCompletion {
     }
 }
 
-/// Whether a received message took a key out of use.
+/// Key that a received message invalidated.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Invalidated {
     Certainly(RemoteKey),
     #[default]
     No,
-    /// The device says something that may mean so; it does if the queue pair has bound that key.
+    /// Key that was invalidated if the queue pair has bound it; else the device means something
+    /// else.
     Perhaps(RemoteKey),
 }
 
-/// How a work request ended, by the numbers of `enum ibv_wc_status`. A number that this version
-/// does not know is kept.
+/// Status of a work request, by the numbers of `enum ibv_wc_status`. Unknown numbers are kept.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct Status(pub u32);
 
@@ -137,7 +136,7 @@ macro_rules! statuses {
         impl Status {
             $($(#[$doc])* pub const $name: Self = Self($value);)*
 
-            /// What the number means, in a few words.
+            /// Meaning of the number, in a few words.
             pub fn text(self) -> &'static str {
                 match self.0 {
                     $($value => $text,)*
@@ -156,7 +155,7 @@ macro_rules! statuses {
 }
 
 statuses! {
-    /// It succeeded.
+    /// Success.
     SUCCESS = 0, "success";
     /// A message longer than the receive buffer, or a send longer than the port allows.
     LOCAL_LENGTH = 1, "local length error: a message did not fit its buffer";
@@ -203,7 +202,7 @@ statuses! {
 }
 
 impl Status {
-    /// Whether the work request succeeded.
+    /// Returns true if the work request succeeded.
     #[inline]
     pub fn is_success(self) -> bool {
         self == Self::SUCCESS

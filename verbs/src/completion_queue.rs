@@ -27,12 +27,12 @@ use crate::{
 ///   poll: nothing      a completion here makes no event ...
 ///   arm
 ///   poll               ... and is found here; a completion here, or later, makes an event
-///   sleep              so whoever sleeps is woken
+///   sleep              so a sleeper is woken
 /// ```
 ///
 /// Queue pairs reserve room for each of their slots, so a queue that is polled cannot overrun.
-/// After a queue pair is closed its last completions may still come out; no queue pair will know
-/// them. A device on which they pile up, unpolled, while queue pairs come and go, reports
+/// After a queue pair is closed its last completions may still come out; they are stale for every
+/// queue pair. A device on which they accumulate, unpolled, while queue pairs come and go, reports
 /// [`COMPLETION_QUEUE_ERROR`](crate::DeviceEventKind::COMPLETION_QUEUE_ERROR).
 pub struct CompletionQueue<P: Provider = RdmaCore> {
     raw: P::CompletionQueue,
@@ -116,7 +116,7 @@ impl<P: Provider> CompletionQueue<P> {
         Ok(())
     }
 
-    /// How many completions it holds: at least what was asked for.
+    /// Capacity in completions: at least what was requested.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
@@ -127,7 +127,7 @@ impl<P: Provider> CompletionQueue<P> {
         self.number
     }
 
-    /// By which calls it is polled.
+    /// Calls by which the queue is polled.
     pub fn api(&self) -> VerbsApi {
         self.api
     }
@@ -172,6 +172,7 @@ pub(crate) struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.reserved.fetch_sub(self.entries, Ordering::Relaxed);
+        let before = self.reserved.fetch_sub(self.entries, Ordering::Relaxed);
+        debug_assert!(before >= self.entries, "a reservation is part of all");
     }
 }

@@ -1,17 +1,17 @@
-//! What a device reports of its own accord.
+//! Asynchronous events of a device (`ibv_async_event`).
 
 use std::fmt;
 
 /// Something that happened to a device, or to what was made on it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct DeviceEvent {
-    /// What happened.
+    /// Kind of the event.
     pub kind: DeviceEventKind,
-    /// To what.
+    /// Object it happened to.
     pub subject: EventSubject,
 }
 
-/// What a device event is about.
+/// Object that a device event is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EventSubject {
     /// A completion queue, by its [number](crate::CompletionQueue::number).
@@ -24,8 +24,7 @@ pub enum EventSubject {
     QueuePair(u32),
 }
 
-/// What happened, by the numbers of `enum ibv_event_type`. A number that this version does not
-/// know is kept.
+/// Kind of a device event, by the numbers of `enum ibv_event_type`. Unknown numbers are kept.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct DeviceEventKind(pub u32);
 

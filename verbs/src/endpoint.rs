@@ -215,7 +215,7 @@ impl<P: Provider> Endpoint<P> {
         Ok(event.map(|event| self.interpret(event)))
     }
 
-    /// What the device that the address resolved to can do.
+    /// Limits of the device that the address resolved to.
     ///
     /// # Errors
     ///
@@ -295,11 +295,11 @@ impl<P: Provider> fmt::Debug for Endpoint<P> {
     }
 }
 
-/// What an endpoint has to report.
+/// Event of the connection manager.
 ///
 /// A `status` is kept as the number it is: an errno (negative) from the system itself, or, when
-/// the peer or its system refused, a reason of the InfiniBand connection manager: 8 nobody
-/// listens, 10 an old connection is in the way, 28 the peer's program said no.
+/// the peer or its system rejected, a reason of the InfiniBand connection manager: 8 without a
+/// listener, 10 for a stale connection, 28 from the peer's program.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectionEvent<P: Provider = RdmaCore> {
@@ -307,23 +307,23 @@ pub enum ConnectionEvent<P: Provider = RdmaCore> {
     AddressChange,
     /// The destination address cannot be resolved.
     AddressError {
-        /// Why.
+        /// Errno or reason.
         status: i32,
     },
     /// The destination address is resolved, and the device known.
     AddressResolved,
     /// Connecting failed.
     ConnectError {
-        /// Why.
+        /// Errno or reason.
         status: i32,
     },
     /// A peer wants to connect.
     ConnectRequest {
         /// The endpoint made for it: accept or reject. Dropping it rejects without data.
         endpoint: Endpoint<P>,
-        /// What the peer sent along, padded with zeroes to [`CONNECT_DATA_MAX`] by the system.
+        /// Private data of the request, padded with zeroes to [`CONNECT_DATA_MAX`] by the system.
         private_data: PrivateData,
-        /// What the peer proposes.
+        /// Parameters that the peer proposes.
         parameters: ConnectionParameters,
     },
     /// The peer answered, but the endpoint has no queue pair, so the connection was not finished.
@@ -337,26 +337,26 @@ pub enum ConnectionEvent<P: Provider = RdmaCore> {
     Established(Established),
     /// An event that this version does not know.
     Other(u32),
-    /// The peer, or its system, refused.
+    /// The peer, or its system, rejected the request.
     Rejected {
-        /// Why.
+        /// Errno or reason.
         status: i32,
-        /// What the peer sent along, padded with zeroes by the system; nothing when it was not
-        /// the peer's program that refused.
+        /// Private data of the rejection, padded with zeroes by the system; empty when it was not
+        /// the peer's program that rejected.
         private_data: PrivateData,
     },
     /// The route cannot be resolved.
     RouteError {
-        /// Why.
+        /// Errno or reason.
         status: i32,
     },
     /// The route is resolved.
     RouteResolved,
-    /// The connection's number may be used anew.
+    /// The time-wait period is over: the connection's number may be used again.
     TimewaitExit,
     /// The peer does not answer.
     Unreachable {
-        /// Why.
+        /// Errno or reason.
         status: i32,
     },
 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-/// What went wrong, and what to do where that is known.
+/// Error of an operation: one variant for each, with the remedy in its text.
 ///
 /// The operating system's own error is the [source](std::error::Error::source) and not part of
 /// the text. [`QueueFull`](Self::QueueFull), [`Unsupported`](Self::Unsupported) and
@@ -21,7 +21,7 @@ pub enum Error {
     /// Memory for a buffer could not be had.
     #[error("cannot allocate {length} bytes; ask for less, or free memory")]
     Allocate {
-        /// How many bytes were asked for.
+        /// Number of bytes requested.
         length: usize,
     },
 
@@ -45,7 +45,7 @@ pub enum Error {
     /// Making a completion queue failed.
     #[error("cannot make a completion queue of {capacity} entries; compare with the limits")]
     CreateCompletionQueue {
-        /// How many entries were asked for.
+        /// Number of entries requested.
         capacity: u32,
         /// The system's answer.
         source: io::Error,
@@ -83,9 +83,9 @@ pub enum Error {
         kibibytes(*length, *pinned)
     )]
     LockedMemoryLimit {
-        /// How many bytes were to be registered.
+        /// Number of bytes to register.
         length: usize,
-        /// How many bytes the process has registered already; 0 if the kernel does not say.
+        /// Number of bytes that the process has registered already; 0 if the kernel does not say.
         pinned: u64,
         /// The limit in force, in bytes.
         limit: u64,
@@ -105,9 +105,9 @@ pub enum Error {
         length.div_ceil(*page_bytes), page_bytes / 1024
     )]
     HugePages {
-        /// How many bytes were asked for.
+        /// Number of bytes requested.
         length: usize,
-        /// In pages of how many bytes.
+        /// Size of a page, in bytes.
         page_bytes: usize,
         /// The system's answer.
         source: io::Error,
@@ -173,7 +173,7 @@ pub enum Error {
     /// Registering memory failed, for a reason other than the limit on locked memory.
     #[error("cannot register {length} bytes of memory; compare with the device's limits")]
     Register {
-        /// How many bytes were to be registered.
+        /// Number of bytes to register.
         length: usize,
         /// The system's answer.
         source: io::Error,
@@ -186,7 +186,7 @@ pub enum Error {
     /// Changing a completion queue's size failed; it is as it was.
     #[error("cannot resize the completion queue to {capacity} entries; compare with the limits")]
     ResizeCompletionQueue {
-        /// How many entries were asked for.
+        /// Number of entries requested.
         capacity: u32,
         /// The system's answer.
         source: io::Error,

@@ -11,13 +11,13 @@ pub struct Established {
 }
 
 impl Established {
-    /// What the peer accepted.
+    /// Parameters that the peer accepted.
     pub fn parameters(&self) -> ConnectionParameters {
         self.parameters
     }
 
-    /// What the peer sent along when it accepted, padded with zeroes by the system. Nothing on
-    /// the side that accepted.
+    /// Private data of the acceptance, padded with zeroes by the system; empty on the side that
+    /// accepted.
     pub fn private_data(&self) -> &[u8] {
         &self.private_data
     }

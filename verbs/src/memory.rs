@@ -1,4 +1,4 @@
-//! Registered memory: who owns it, and who may touch it when.
+//! Registered memory: ownership, and access by the program and by devices.
 //!
 //! # Safety
 //!
@@ -7,7 +7,7 @@
 //!
 //! * **No reference.** Registered bytes are never seen through a Rust reference. They are copied
 //!   in and out through raw pointers, so a device that writes late, or at the wrong time, changes
-//!   bytes that nobody borrows: the program reads wrong data, but no rule of the language breaks.
+//!   bytes that are not borrowed: the program reads wrong data, but no rule of the language breaks.
 //!   The exception are bytes that no device may write: [`ReadOnly`]. A mapping is made for one
 //!   access, and every registration of it gives just that, whichever provider makes it; a provider
 //!   within this process is stopped by the mapping itself.
@@ -15,9 +15,9 @@
 //!   [`Mapping`]. The registration is dropped first, so the device has lost its access before
 //!   the memory is freed. Leaking a buffer leaks memory and nothing worse.
 //! * **Owned.** Memory that the caller had before is moved in, taken apart into the numbers it
-//!   consists of, and put together again when it is moved out; in between nobody else has it.
-//!   There is no way to register a bare pointer, because nobody could promise for it that it is
-//!   not freed, mapped anew or borrowed meanwhile.
+//!   consists of, and put together again when it is moved out; in between it has no other owner. A
+//!   bare pointer cannot be registered, because nothing keeps its memory from being freed, remapped
+//!   or borrowed meanwhile.
 //! * **Within.** A buffer's range is within its region: it begins as all of it, and is only cut.
 //! * **Unique.** Two buffers of one region never overlap: [`Buffer::split_off`] moves the range's
 //!   end, [`Buffer::unsplit`] moves it back, and there is no other way to make a second one.
@@ -183,19 +183,19 @@ impl Buffer {
         (!self.region.memory.is_writable() && self.is_local()).then_some(ReadOnly(self))
     }
 
-    /// Whether it has no bytes.
+    /// Returns true if the buffer has no bytes.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Whether its bytes can be copied in and out; those of a
+    /// Returns true if bytes can be copied in and out; those of a
     /// [dma-buf](crate::ProtectionDomain::register_dma_buf) cannot.
     #[inline]
     pub fn is_local(&self) -> bool {
         !matches!(self.region.memory.backing, Backing::Foreign)
     }
 
-    /// How many bytes it has.
+    /// Length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.length
@@ -218,13 +218,13 @@ impl Buffer {
         self.region.clone()
     }
 
-    /// Which protection domain it belongs to.
+    /// Identity of the protection domain.
     #[inline]
     pub(crate) fn domain(&self) -> u64 {
         self.region.domain
     }
 
-    /// How far into its registration it starts.
+    /// Offset of the buffer in its registration.
     pub(crate) fn offset(&self) -> usize {
         self.offset
     }
@@ -236,6 +236,7 @@ impl Buffer {
 
     #[inline]
     fn start(&self, offset: usize, length: usize) -> usize {
+        debug_assert!(is_within(self.offset, self.length, self.region.memory.length), "a part");
         if !is_within(offset, length, self.length) {
             out_of_bounds(offset, length, self.length);
         }
@@ -337,9 +338,9 @@ enum Backing {
     Heap(Layout),
     /// Mapped by itself.
     Pages(Pages),
-    /// The caller's, of so many bytes with the unused ones at the end.
+    /// Vector of the caller, with its capacity.
     Vector { capacity: usize },
-    /// A device's: the address means nothing to the processor.
+    /// Memory of another device: the address means nothing to the processor.
     Foreign,
 }
 
@@ -350,10 +351,10 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Memory of the heap, for whoever talks to a provider directly; everybody else has
+    /// Allocates memory of the heap, for callers of a provider; users of this crate have
     /// [`ProtectionDomain::allocate`](crate::ProtectionDomain::allocate).
     ///
-    /// Nothing when there is no memory, or `length` is 0 or beyond any address space.
+    /// `None` when there is no memory, or `length` is 0 or beyond any address space.
     pub fn allocate(length: usize, agent: Agent, access: Access) -> Option<Self> {
         let page = page_size();
         let size = length.checked_next_multiple_of(page).filter(|&size| size > 0)?;
@@ -428,18 +429,18 @@ impl Mapping {
         self.start.addr().get() as u64
     }
 
-    /// How many bytes may be used.
+    /// Length in bytes.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Access that each registration of the memory gives, to this side and to the peer. It is fixed
-    /// when the memory is made: memory for sending only stays so, whoever registers it.
+    /// Access that every registration of the memory gives, to this side and to the peer. It is
+    /// fixed when the memory is allocated: memory for sending only stays so.
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// Whether a device may write the memory.
+    /// Returns true if a device may write the memory.
     #[inline]
     fn is_writable(&self) -> bool {
         self.access.contains(Access::LOCAL_WRITE)
@@ -450,8 +451,7 @@ impl Mapping {
         self.length == 0
     }
 
-    /// For a provider within this process, what its "device" reads; or for whoever talks to a
-    /// provider directly.
+    /// Reads bytes, as the device of a provider within this process does.
     ///
     /// # Panics
     ///
@@ -607,7 +607,7 @@ impl Drop for Mapping {
     }
 }
 
-/// Who writes registered memory besides the owner of a buffer.
+/// Agent that reads and writes registered memory besides the owner of a buffer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Agent {
     /// Hardware, or the kernel: outside of the program.
@@ -617,7 +617,7 @@ pub enum Agent {
     Thread,
 }
 
-/// What may be done to registered memory besides sending it.
+/// Access to registered memory, besides sending it.
 ///
 /// [`REMOTE_WRITE`](Self::REMOTE_WRITE) implies [`LOCAL_WRITE`](Self::LOCAL_WRITE), as InfiniBand
 /// demands.
@@ -625,9 +625,9 @@ pub enum Agent {
 pub struct Access(u8);
 
 impl Access {
-    /// Only sending it.
+    /// Sending only.
     pub const NONE: Self = Self(0);
-    /// Receives may write it.
+    /// Receives, and reads of the peer's memory, may write it.
     pub const LOCAL_WRITE: Self = Self(1);
     /// A peer may read it.
     pub const REMOTE_READ: Self = Self(2);
@@ -636,13 +636,13 @@ impl Access {
     /// A [`Window`](crate::Window) may be bound to it.
     pub const BIND: Self = Self(8);
 
-    /// Whether all of `other` is allowed.
+    /// Returns true if all of `other` is allowed.
     #[inline]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether it is what a window can allow, and not nothing.
+    /// Returns true for an access that a window can give: remote read, remote write or both.
     pub(crate) fn is_remote(self) -> bool {
         let all = Self::REMOTE_READ | Self::REMOTE_WRITE;
         all.contains(self) && ![Self::NONE, Self::LOCAL_WRITE].contains(&self)
@@ -671,12 +671,12 @@ pub struct Keys {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RemoteKey(pub u32);
 
-/// Where in a peer's memory to read or write: what the peer said of its buffer or window.
+/// Address in a peer's memory, with a key: what the peer said of its buffer or window.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct RemoteAddress {
-    /// Its [address](Buffer::address).
+    /// [Address](Buffer::address) of the buffer, or within it.
     pub address: u64,
-    /// A key that reaches it.
+    /// Key of the registration or window.
     pub key: RemoteKey,
 }
 

@@ -1,4 +1,4 @@
-//! What ends tell each other when they connect, and what a device can do: plain values.
+//! Parameters of connections and queue pairs, and limits of devices: plain values.
 
 use std::{fmt, ops::Deref};
 
@@ -6,18 +6,18 @@ use arrayvec::ArrayVec;
 
 use crate::{Error, token::SLOTS_MAX};
 
-/// What to connect, or to accept a connection, with.
+/// Parameters of a connection request or acceptance (`rdma_conn_param`).
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectParameters<'a> {
     /// Bytes for the peer; at most [`CONNECT_DATA_MAX`] or [`ACCEPT_DATA_MAX`].
     pub private_data: &'a [u8],
-    /// How many RDMA reads of the peer may be outstanding here; see [`Limits::read_atomic`].
+    /// Maximum number of RDMA reads of the peer outstanding here; see [`Limits::read_atomic`].
     pub responder_resources: u8,
-    /// How many RDMA reads of ours may be outstanding there.
+    /// Maximum number of RDMA reads of this side outstanding at the peer.
     pub initiator_depth: u8,
-    /// How often to send again without an answer, up to 7. With 7 rxe never gives up.
+    /// Number of retries without an acknowledgement, up to 7. With 7 rxe never gives up.
     pub retry_count: u8,
-    /// How often to send again when the peer has no receive posted; 7 is without end.
+    /// Number of retries when the peer has no receive posted; 7 is without limit.
     pub rnr_retry_count: u8,
 }
 
@@ -35,18 +35,18 @@ impl Default for ConnectParameters<'_> {
     }
 }
 
-/// What the peer proposed or accepted.
+/// Parameters that the peer proposed or accepted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ConnectionParameters {
-    /// How many RDMA reads of its own the peer wants to have outstanding here: its
-    /// `initiator_depth`, seen from this side.
+    /// Maximum number of RDMA reads of the peer outstanding here: its `initiator_depth`, seen from
+    /// this side.
     pub responder_resources: u8,
-    /// How many RDMA reads of ours the peer allows to be outstanding there: its
+    /// Maximum number of RDMA reads of this side outstanding at the peer: its
     /// `responder_resources`.
     pub initiator_depth: u8,
-    /// How often the peer sends again without an answer.
+    /// Number of retries of the peer without an acknowledgement.
     pub retry_count: u8,
-    /// How often the peer sends again when we have no receive posted.
+    /// Number of retries of the peer when this side has no receive posted.
     pub rnr_retry_count: u8,
     /// Number of the peer's queue pair; 0 where the message names none.
     pub queue_pair: u32,
@@ -83,21 +83,22 @@ impl fmt::Debug for PrivateData {
     }
 }
 
-/// How large a queue pair is made. Everything is allocated then; posting allocates nothing.
+/// Size of a queue pair (`ibv_qp_cap`). Everything is allocated when it is created; posting
+/// allocates nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Capabilities {
-    /// How many sends can be outstanding.
+    /// Maximum number of outstanding sends.
     pub max_send_wr: u32,
-    /// How many receives can be outstanding.
+    /// Maximum number of outstanding receives.
     pub max_recv_wr: u32,
-    /// How many buffers one send may gather, 1 to [`SGE_MAX`].
+    /// Maximum number of buffers of one send, 1 to [`SGE_MAX`].
     pub max_send_sge: u32,
-    /// How long an inline send may be, in bytes; rxe allows 512. 0 for none.
+    /// Maximum length of an inline send in bytes; rxe allows 512. 0 for none.
     pub max_inline_data: u32,
 }
 
 impl Capabilities {
-    /// Refuses what no device could do.
+    /// Refuses sizes that no device supports.
     pub(crate) fn check(self) -> Result<(), Error> {
         let Self { max_send_wr, max_recv_wr, max_send_sge, .. } = self;
         if max_send_wr == 0 || max_recv_wr == 0 {
@@ -113,7 +114,7 @@ impl Capabilities {
     }
 }
 
-/// What a device can do at most.
+/// Limits of a device (`ibv_device_attr`).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Limits {
     /// Name of the device, such as `mlx5_0`.
@@ -163,8 +164,8 @@ pub const CONNECT_DATA_MAX: usize = 56;
 pub const ACCEPT_DATA_MAX: usize = 196;
 /// Private data of a rejection, in bytes.
 pub const REJECT_DATA_MAX: usize = 148;
-/// How many buffers one send can gather.
+/// Maximum number of buffers of one send.
 pub const SGE_MAX: usize = 4;
-/// How many sends wait at most to be handed to the device. A doorbell for more of them saves
-/// nothing that can be measured; what they take is kept for each queue pair.
+/// Maximum number of sends that wait for a doorbell. One doorbell for more of them saves nothing
+/// measurable; their memory is allocated for each queue pair.
 pub const SENDS_QUEUED_MAX: u32 = 64;

@@ -7,21 +7,21 @@ use crate::{
     memory::{Mapping, Pages, Region, page_size},
 };
 
-/// What a pool is to be made of.
+/// Options of a pool.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PoolOptions {
-    /// How many buffers.
+    /// Number of buffers.
     pub count: usize,
-    /// How many bytes each has.
+    /// Size of a buffer, in bytes.
     pub size: usize,
-    /// What may be done to them.
+    /// Access to the buffers.
     pub access: Access,
-    /// On how large pages. Larger ones need fewer entries in the device's page tables.
+    /// Size of the pages. Larger ones need fewer entries in the device's page tables.
     pub pages: PageSize,
-    /// Whether smaller pages will not do. Otherwise the [report](Pool::report) says that they
-    /// had to.
+    /// True to fail without pages of this size. Otherwise smaller ones are taken, and the
+    /// [report](Pool::report) says so.
     pub require_pages: bool,
-    /// On which NUMA node, as far as it has memory: most often that of the device,
+    /// NUMA node, as far as it has memory: most often that of the device,
     /// [`Limits::numa_node`](crate::Limits::numa_node).
     pub node: Option<u32>,
 }
@@ -38,37 +38,37 @@ pub struct Pool {
     report: PoolReport,
 }
 
-/// What a pool is really made of.
+/// Memory that a pool got.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PoolReport {
-    /// How many bytes are registered, with what is left over on the last page.
+    /// Number of bytes registered, with the rest of the last page.
     pub bytes: usize,
-    /// How large its pages are, in bytes.
+    /// Size of a page, in bytes.
     pub page_bytes: usize,
-    /// Why they are smaller than was asked for, if they are.
+    /// Reason for smaller pages than were requested, if they are.
     pub pages_refused: Option<String>,
-    /// Which NUMA node was asked for, and what came of it.
+    /// NUMA node that was requested, and the result.
     pub placement: Placement,
 }
 
-/// Where memory was placed.
+/// NUMA placement of memory.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Placement {
-    /// No node was asked for: wherever the thread runs that first uses it.
+    /// No node was requested: the pages are on the node of the thread that first uses them.
     #[default]
     Anywhere,
     /// The kernel was asked for pages of a node.
     Preferred {
-        /// Which.
+        /// Node requested.
         node: u32,
-        /// On which the first page is; nothing if the kernel does not tell.
+        /// Node of the first page; `None` if the kernel does not tell.
         found: Option<u32>,
     },
     /// The kernel would not be asked.
     Refused {
-        /// For which node.
+        /// Node requested.
         node: u32,
-        /// Why.
+        /// Error of the system.
         reason: String,
     },
 }
@@ -116,11 +116,11 @@ impl<P: Provider> ProtectionDomain<P> {
 
 /// Memory for a pool, before it is registered.
 struct Made {
-    /// Nothing: the heap will do.
+    /// `None` for memory of the heap.
     pages: Option<Pages>,
     page_bytes: usize,
     pages_refused: Option<String>,
-    /// Why the node could not be asked for.
+    /// Reason why no node could be requested.
     refused: Option<String>,
 }
 
@@ -138,8 +138,8 @@ impl Made {
                 Err(error) => pages_refused = Some(error.to_string()),
             }
         }
-        // A node is asked for by the range of addresses. On the heap that would stay with the
-        // addresses when the memory is long freed and somebody else's.
+        // A node is requested for a range of addresses. On the heap the request would stay with the
+        // addresses after the memory is freed and reused.
         if pages.is_none() && node.is_some() {
             let mapped = Pages::map(length, PageSize::Base);
             pages = Some((mapped.map_err(|_| Error::Allocate { length })?, page_size()));
@@ -184,17 +184,17 @@ impl Pool {
         Ok(())
     }
 
-    /// What it is really made of.
+    /// Memory that the pool got.
     pub fn report(&self) -> &PoolReport {
         &self.report
     }
 
-    /// How many buffers can be taken now.
+    /// Number of buffers in the pool.
     pub fn available(&self) -> usize {
         self.free.len()
     }
 
-    /// How many buffers there are, taken or not.
+    /// Number of buffers, taken or not.
     pub fn capacity(&self) -> usize {
         self.capacity
     }

@@ -109,6 +109,9 @@ impl<P: Provider> ProtectionDomain<P> {
     /// received into, read and written by RDMA, but not copied by the processor:
     /// [`Buffer::is_local`].
     ///
+    /// Seen so far: rxe and siw refuse it as [`Error::Unsupported`]. It was never tried on a device
+    /// that takes one.
+    ///
     /// # Errors
     ///
     /// * [`Error::Unsupported`]: the device, or its plug-in, cannot; see
@@ -139,8 +142,8 @@ impl<P: Provider> ProtectionDomain<P> {
         Ok(Buffer::whole(Region { _registration, memory, keys, domain }))
     }
 
-    /// Whether the device registers dma-bufs. It is asked with a file that is none: a device that
-    /// can finds that out, one that cannot never looks.
+    /// Returns true if the device registers dma-bufs. The probe is a file that is no dma-buf: a
+    /// device that can finds that out, one that cannot never looks.
     ///
     /// # Errors
     ///
@@ -179,7 +182,7 @@ impl<P: Provider> ProtectionDomain<P> {
     /// descriptor is readable when there is one.
     ///
     /// Every domain gets every event of its device, from when the domain was made; clones of one
-    /// domain share them. A domain keeps at least the last 64 that nobody has read.
+    /// domain share them. A domain keeps at least the last 64 unread ones.
     ///
     /// # Errors
     ///

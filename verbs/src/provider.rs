@@ -20,11 +20,11 @@ use crate::{
 
 pub use crate::{completion::WorkCompletion, memory::Keys};
 
-/// What any RDMA device must offer, batched where data flows.
+/// RDMA device, as everything above needs it; calls of the data path take batches.
 ///
 /// What is made here keeps alive whatever it was made from: a queue pair its endpoint, domain
-/// and completion queue; a registration its domain and memory. Dropping a
-/// queue pair destroys it: no completion of it changes a buffer afterwards.
+/// and completion queue; a registration its domain and memory. Dropping a queue pair destroys it:
+/// no completion of it changes a buffer afterwards.
 ///
 /// Nothing here is `unsafe` to call. Inline messages are slices; memory and windows are named by
 /// number, which a device checks against what is registered, and registered memory stays
@@ -40,14 +40,14 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// A protection domain; the file descriptor is readable when there is a device event.
     type ProtectionDomain: Send + Sync + AsFd;
     /// Registered memory, deregistered when dropped, before the memory is freed; or a memory
-    /// window, freed when dropped, bound or not: nobody reaches memory through it afterwards.
+    /// window, freed when dropped, bound or not: no memory is reached through it afterwards.
     type Registration: Send + Sync;
     /// A completion queue with its channel, whose file descriptor this is.
     type CompletionQueue: Send + AsFd;
     /// A queue pair bound to an endpoint.
     type QueuePair: Send;
 
-    /// Who writes registered memory besides the owner of a buffer.
+    /// Agent that reads and writes registered memory besides the owner of a buffer.
     const AGENT: Agent = Agent::Device;
 
     /// Opens an endpoint.
@@ -74,7 +74,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
         endpoint: &mut Self::Endpoint,
     ) -> Result<Option<CmEvent<Self::Endpoint>>, Error>;
 
-    /// What the device that the endpoint resolved to can do.
+    /// Limits of the device that the endpoint resolved to.
     ///
     /// # Errors
     ///
@@ -141,15 +141,15 @@ pub trait Provider: Sized + Send + Sync + 'static {
     /// Hands work requests to the device, in order, with one doorbell.
     ///
     /// A send queue starts its requests in order, and completes them in order. What a request
-    /// finds depends on those before it: a window that one request binds can be used by whoever
-    /// the next tells its key; a key that one takes out of use is gone for the next.
+    /// finds depends on those before it: a window that one request binds can be used by the peer
+    /// that the next tells its key; a key that one invalidates is gone for the next.
     ///
     /// # Errors
     ///
-    /// How many were taken, and why not the rest.
+    /// [`PostError`]: the number of accepted requests, and the error of the next.
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError>;
 
-    /// Serves a completion queue; what the number says depends on the [`QueueRequest`]. Never
+    /// Performs a request on a completion queue; the result depends on the [`QueueRequest`]. Never
     /// blocks.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
     ) -> Result<usize, Error>;
 }
 
-/// What an endpoint can ask of the connection manager.
+/// Request to the connection manager.
 #[derive(Clone, Copy, Debug)]
 pub enum CmRequest<'a> {
     /// Take an incoming connection request.
@@ -172,7 +172,7 @@ pub enum CmRequest<'a> {
     BindListen {
         /// The local address and port.
         address: SocketAddr,
-        /// How many requests may wait.
+        /// Maximum number of waiting requests.
         backlog: u32,
     },
     /// Send a connection request.
@@ -185,14 +185,14 @@ pub enum CmRequest<'a> {
     ResolveAddress {
         /// The local address to use, if it matters.
         source: Option<SocketAddr>,
-        /// Where to.
+        /// Address of the peer.
         destination: SocketAddr,
-        /// How long it may take.
+        /// Time limit.
         timeout: Duration,
     },
     /// Find the way to the resolved address.
     ResolveRoute {
-        /// How long it may take.
+        /// Time limit.
         timeout: Duration,
     },
     /// Set the local acknowledge timeout: 4.096 µs times two to this power.
@@ -204,19 +204,19 @@ pub enum CmRequest<'a> {
 /// An event of the connection manager, copied out.
 #[derive(Debug)]
 pub struct CmEvent<E> {
-    /// What happened.
+    /// Kind of the event.
     pub kind: CmEventKind,
-    /// Its status: an errno, or a reason of the connection manager, depending on the kind.
+    /// Status: an errno, or a reason of the connection manager, depending on the kind.
     pub status: i32,
-    /// What the peer sent along.
+    /// Private data of the peer's message.
     pub private_data: PrivateData,
-    /// What the peer proposed or accepted.
+    /// Parameters that the peer proposed or accepted.
     pub parameters: ConnectionParameters,
-    /// For a connection request: the endpoint made for it.
+    /// Endpoint created for a connection request.
     pub incoming: Option<E>,
 }
 
-/// What an event reports, by the numbers of `enum rdma_cm_event_type`.
+/// Kind of an event, by the numbers of `enum rdma_cm_event_type`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CmEventKind(pub u32);
 
@@ -247,11 +247,11 @@ impl CmEventKind {
     pub const DEVICE_REMOVAL: Self = Self(11);
     /// The address moved to another device.
     pub const ADDRESS_CHANGE: Self = Self(14);
-    /// The connection's number may be used anew.
+    /// The time-wait period is over: the connection's number may be used again.
     pub const TIMEWAIT_EXIT: Self = Self(15);
 }
 
-/// What to register in a domain.
+/// Memory or window to register in a domain.
 #[derive(Clone, Debug)]
 pub enum RegisterRequest {
     /// Memory of another device.
@@ -268,41 +268,41 @@ pub enum RegisterRequest {
 pub struct DmaBuf {
     /// The dma-buf.
     pub file: Arc<OwnedFd>,
-    /// Where in it the range starts.
+    /// Offset of the range in it.
     pub offset: u64,
-    /// How long the range is.
+    /// Length of the range.
     pub length: usize,
-    /// By which address work requests, and peers, name its start.
+    /// Address by which work requests, and peers, name its start.
     pub address: NonZero<usize>,
-    /// What may be done to it.
+    /// Access to the range.
     pub access: Access,
 }
 
-/// What is known of a completion queue that was made.
+/// Description of a new completion queue.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CompletionQueueInfo {
-    /// How many entries it really has.
+    /// Number of entries that it got.
     pub capacity: u32,
-    /// By what [`DeviceEvent`]s name it; no other queue of its device has it now.
+    /// Number in [`DeviceEvent`]s; no other queue of its device has it now.
     pub number: u32,
-    /// By which calls it is polled.
+    /// Calls by which it is polled.
     pub api: VerbsApi,
 }
 
-/// What is known of a queue pair that was made.
+/// Description of a new queue pair.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct QueuePairInfo {
-    /// Its number.
+    /// Queue pair number.
     pub number: u32,
-    /// By which calls its sends are posted.
+    /// Calls by which its sends are posted.
     pub api: VerbsApi,
 }
 
-/// What a queue pair is made of.
+/// Parts and size of a new queue pair.
 pub struct QueuePairRequest<'a, P: Provider> {
-    /// The domain whose memory it can use.
+    /// Domain whose memory it can use.
     pub domain: &'a P::ProtectionDomain,
-    /// Where its sends and its receives complete.
+    /// Queue on which its sends and receives complete.
     pub queue: &'a P::CompletionQueue,
     /// Number and size of its work requests.
     pub capabilities: Capabilities,
@@ -312,18 +312,18 @@ pub struct QueuePairRequest<'a, P: Provider> {
 pub enum Batch<'a, P: Provider> {
     /// Receives of a queue pair.
     Receives {
-        /// Whose.
+        /// Queue pair.
         queue_pair: &'a mut P::QueuePair,
         /// The receives.
         requests: &'a [ReceiveRequest],
     },
     /// Sends of a queue pair.
     Sends {
-        /// Whose.
+        /// Queue pair.
         queue_pair: &'a mut P::QueuePair,
         /// The sends.
         requests: &'a [SendRequest],
-        /// What their payloads refer to.
+        /// Bytes and elements that their payloads refer to.
         payloads: &'a Payloads,
     },
 }
@@ -331,9 +331,9 @@ pub enum Batch<'a, P: Provider> {
 /// A range of registered memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sge {
-    /// Where it starts.
+    /// Address of its start.
     pub address: u64,
-    /// How long it is; never 0.
+    /// Length in bytes; never 0.
     pub length: u32,
     /// The registration's local key.
     pub local_key: u32,
@@ -345,34 +345,34 @@ pub struct Sge {
 pub enum Payload {
     /// Some of the inline bytes.
     Inline {
-        /// Where they start.
+        /// Offset of the first.
         offset: usize,
-        /// How many there are.
+        /// Number of bytes.
         length: u32,
     },
     /// No bytes, as of a request that moves none.
     Nothing,
     /// Some of the segments, gathered (or, for a read, scattered) in order.
     SgList {
-        /// The first of them.
+        /// Index of the first.
         first: usize,
-        /// How many there are, at most [`SGE_MAX`](crate::SGE_MAX).
+        /// Number of elements, at most [`SGE_MAX`](crate::SGE_MAX).
         count: u32,
     },
 }
 
-/// What the payloads of a queue pair's sends are ranges of.
+/// Storage of the payloads of a queue pair's queued sends.
 #[derive(Debug)]
 pub struct Payloads {
     /// Copies, until they are handed over.
     inline: Box<[u8]>,
-    /// Inline bytes that are here instead, for as long as the caller likes.
+    /// Buffer of messages, which takes the place of the copies.
     message_buffer: Option<ReadOnly>,
     sges: Box<[Sge]>,
 }
 
 impl Payloads {
-    /// Room for so many bytes, and so many segments.
+    /// Allocates room for this number of bytes and scatter/gather elements.
     pub fn new(inline_bytes: usize, sges: usize) -> Self {
         Self {
             inline: vec![0; inline_bytes].into_boxed_slice(),
@@ -381,16 +381,16 @@ impl Payloads {
         }
     }
 
-    /// Has inline bytes in this buffer from now on.
+    /// Takes inline bytes from this buffer from now on.
     pub(crate) fn set_message_buffer(&mut self, buffer: ReadOnly) {
         (self.inline, self.message_buffer) = (Box::default(), Some(buffer));
     }
 
-    /// Kept bytes, as the device is told of them.
+    /// Scatter/gather element of a range of the message buffer.
     ///
     /// # Panics
     ///
-    /// When none are kept.
+    /// Without a message buffer.
     #[inline]
     pub(crate) fn message_sge(&self, offset: usize, length: u32) -> Sge {
         let buffer = self.message_buffer.as_ref().expect("whoever asks has kept bytes");
@@ -414,7 +414,7 @@ impl Payloads {
         self.bytes(offset, length)
     }
 
-    /// The segments of a payload; none of one that has none, or when they are not within.
+    /// Scatter/gather list of a payload; empty if it has none, or if it is not within the storage.
     #[inline]
     pub fn sg_list(&self, payload: &Payload) -> &[Sge] {
         let Payload::SgList { first, count } = *payload else { return &[] };
@@ -432,11 +432,11 @@ impl Payloads {
         self.inline[offset..][..message.len()].copy_from_slice(message);
     }
 
-    /// Changes kept bytes.
+    /// Writes a message into the message buffer.
     ///
     /// # Panics
     ///
-    /// When none are kept, or not as many behind `offset`.
+    /// Without a message buffer, or when it does not fit behind `offset`.
     #[inline(always)] // as above
     pub(crate) fn write_message(&mut self, offset: usize, message: &[u8]) {
         self.message_buffer
@@ -445,32 +445,32 @@ impl Payloads {
             .copy_in(offset, message);
     }
 
-    /// Where to note a request's memory.
+    /// Elements of a request, to be filled in.
     ///
     /// # Panics
     ///
-    /// When there are fewer segments.
+    /// When there are fewer elements.
     #[inline]
     pub fn sg_list_mut(&mut self, first: usize, count: usize) -> &mut [Sge] {
         &mut self.sges[first..][..count]
     }
 
-    /// Moves the copies of inline bytes, and the segments, to the front.
+    /// Discards inline bytes and elements at the front, and moves the others there.
     pub(crate) fn discard_front(&mut self, bytes: usize, sges: usize) {
         self.inline.copy_within(bytes.min(self.inline.len()).., 0);
         self.sges.copy_within(sges.min(self.sges.len()).., 0);
     }
 
-    /// Whether inline bytes are copies, which are gone once they are handed over.
+    /// Returns true if inline bytes are copies, which are gone once they are handed over.
     pub(crate) fn is_copied(&self) -> bool {
         self.message_buffer.is_none()
     }
 }
 
-/// What a request on a send queue does.
+/// Operation of a send work request.
 ///
-/// Whatever of it fails, the request completes with a status that says so, whether
-/// [signaled](SendRequest::signaled) or not, and the queue pair fails with it.
+/// A request that fails completes with a status that says so, [signaled](SendRequest::signaled) or
+/// not, and the queue pair fails with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
     /// Binds a window. There is no payload.
@@ -487,13 +487,13 @@ pub enum Operation {
     RdmaWrite(RemoteAddress),
     /// Sends the payload, which takes a receive of the peer.
     Send,
-    /// The same, and takes a key of the peer out of use; the peer's completion
-    /// [names it](WorkCompletion::with_invalidated). Naming anything but a window that the peer has
-    /// bound to this connection fails the connection.
+    /// Sends the payload, and invalidates a key of the peer, whose completion [names
+    /// it](WorkCompletion::with_invalidated). Naming anything but a window that the peer has bound
+    /// to this connection fails the connection.
     SendWithInvalidate(RemoteKey),
 }
 
-/// Which window to bind, and to what.
+/// Bind of a memory window to a range of registered memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BindWindow {
     /// The window's [local number](Keys::local).
@@ -504,9 +504,9 @@ pub struct BindWindow {
     pub memory: u32,
     /// Where the range starts; it is also by this address that the peer names it.
     pub address: u64,
-    /// How long the range is; never 0.
+    /// Length of the range; never 0.
     pub length: u64,
-    /// What the peer may do there: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
+    /// Access of the peer: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
     pub access: Access,
 }
 
@@ -515,11 +515,11 @@ pub struct BindWindow {
 pub struct SendRequest {
     /// Comes back in the completion.
     pub token: u64,
-    /// Whether success makes a completion; failure always does.
+    /// True if success makes a completion; failure always does.
     pub signaled: bool,
-    /// What to do.
+    /// Operation.
     pub operation: Operation,
-    /// With which bytes of ours.
+    /// Local side of the operation.
     pub payload: Payload,
 }
 
@@ -538,29 +538,29 @@ impl SendRequest {
 pub struct ReceiveRequest {
     /// Comes back in the completion.
     pub token: u64,
-    /// Where a message may be put.
+    /// Memory for the message.
     pub sge: Sge,
 }
 
-/// A batch was not taken as a whole.
+/// Error of a batch that was not accepted as a whole.
 #[derive(Debug)]
 pub struct PostError {
-    /// How many were, from the front.
+    /// Number of accepted requests, from the front.
     pub accepted: usize,
-    /// Why not the next.
+    /// Error of the next request.
     pub source: io::Error,
 }
 
-/// What to do with a completion queue.
+/// Request to a completion queue.
 #[derive(Debug)]
 pub enum QueueRequest<'a> {
-    /// Take the events that came off the channel; says how many.
+    /// Take the events off the channel; the result is their number.
     Acknowledge,
-    /// Ask for one event at the next completion that comes after this call; says nothing. Whoever
+    /// Ask for one event at the next completion after this call; the result is 0. A caller that
     /// polls between this call and sleeping misses none.
     Arm,
-    /// Take completions, oldest first; says how many.
+    /// Take completions, oldest first; the result is their number.
     Poll(&'a mut [WorkCompletion]),
-    /// Change how many entries it has, never below what is in it; says how many it has now.
+    /// Change the number of entries, never below those in use; the result is the new number.
     Resize(u32),
 }

@@ -1,4 +1,4 @@
-//! Queue pairs: bring-up as types, posting in batches, buffers in slots.
+//! Queue pairs: typed bring-up, posting in batches, buffers in slots.
 
 mod engine;
 mod in_flight_buffers;
@@ -34,10 +34,10 @@ pub struct PreparedQueuePair<P: Provider = RdmaCore> {
 /// Work is queued, for example by [`send`](Self::send), [`rdma_read`](Self::rdma_read),
 /// [`bind`](Self::bind) and [`post_receive`](Self::post_receive), and handed to the device by
 /// [`flush`](Self::flush): everything of one kind in one chain, with one doorbell. At most
-/// [`SENDS_QUEUED_MAX`] sends wait for that; one more hands the others over first, and is not
-/// queued where that fails, with the error of [`flush`](Self::flush). Its buffers stay in the queue
-/// pair until its completion is [completed](Self::complete), or the queue pair is
-/// [closed](Self::close).
+/// [`SENDS_QUEUED_MAX`](crate::SENDS_QUEUED_MAX) sends wait for that; one more hands the others
+/// over first, and is not queued where that fails, with the error of [`flush`](Self::flush). Its
+/// buffers stay in the queue pair until its [completion](Self::complete), or until the queue pair
+/// is [closed](Self::close).
 ///
 /// Requests on the send queue are carried out in the order in which they were queued.
 ///
@@ -104,8 +104,8 @@ impl<P: Provider> PreparedQueuePair<P> {
 }
 
 impl<P: Provider> QueuePair<P> {
-    /// Whether a buffer is of this queue pair's domain, so that it can be used here, also by the
-    /// peer. Where it is not, a peer that is told its key fails the connection.
+    /// Returns true if a buffer is of this queue pair's domain, so that this side and the peer can
+    /// use it here. A peer that uses the key of any other fails the connection.
     #[inline]
     pub fn accepts(&self, buffer: &Buffer) -> bool {
         buffer.domain() == self.engine.domain
@@ -271,9 +271,10 @@ impl<P: Provider> QueuePair<P> {
         self.engine.windows.reserve(count);
     }
 
-    /// The key that a received message took out of use. Unlike [`Completion::invalidated`] it
-    /// also knows on devices that do not say plainly (rxe): there it is one of this queue pair's
-    /// windows that are bound, or not reclaimed yet.
+    /// Returns the key that a received message invalidated. Unlike the completion's own
+    /// [`invalidated`](crate::provider::WorkCompletion::invalidated) it also knows on devices that
+    /// report it ambiguously (rxe): there it is a key of this queue pair's windows that are bound,
+    /// or not reclaimed yet.
     pub fn invalidated(&self, completion: &Completion) -> Option<RemoteKey> {
         match completion.invalidated {
             Invalidated::Certainly(key) => Some(key),
@@ -325,8 +326,8 @@ impl<P: Provider> QueuePair<P> {
         self.engine.flush()
     }
 
-    /// Sees to it that so many more sends can be queued before any are handed over: hands over what
-    /// is queued if they could not. What is queued one after the other then fails by itself alone.
+    /// Makes room for this number of sends in the queue of pending ones: hands those to the device
+    /// if there is none. The sends are then queued without an error of earlier ones.
     ///
     /// # Errors
     ///
@@ -336,8 +337,8 @@ impl<P: Provider> QueuePair<P> {
         self.engine.reserve_sends(sends)
     }
 
-    /// Hands what is queued for sending to the device; queued receives stay queued. Whoever holds
-    /// them back rings fewer doorbells, and sees to it that there is a receive for each answer.
+    /// Hands queued sends to the device; queued receives stay queued. A caller that holds them back
+    /// rings fewer doorbells, and must leave a posted receive for each answer.
     ///
     /// # Errors
     ///
@@ -347,8 +348,8 @@ impl<P: Provider> QueuePair<P> {
         self.engine.flush_sends().map_err(|FlushError { source, .. }| Error::PostSend(source))
     }
 
-    /// Frees the slot of a completed work request and returns what it held, whether it succeeded
-    /// or not: look at [`Completion::status`].
+    /// Frees the slot of a completed work request and returns its buffers, whether it succeeded or
+    /// not: [`status`](crate::provider::WorkCompletion::status) says that.
     ///
     /// # Errors
     ///
@@ -362,35 +363,35 @@ impl<P: Provider> QueuePair<P> {
         self.engine.close()
     }
 
-    /// How many receives can be queued now.
+    /// Number of receives that can be queued now.
     pub fn receive_credits(&self) -> u32 {
         self.engine.receives.credits()
     }
 
-    /// How many receives are queued and not handed to the device yet.
+    /// Number of receives that are queued and not handed to the device yet.
     #[inline]
     pub fn queued_receives(&self) -> u32 {
         self.engine.pending_receives.len()
     }
 
-    /// How many sends can be queued now.
+    /// Number of sends that can be queued now.
     #[inline]
     pub fn send_credits(&self) -> u32 {
         self.engine.sends.credits()
     }
 
-    /// How many sends are out that have a completion to come with what they hold.
+    /// Number of outstanding sends that hold buffers, or a key to invalidate; each has a completion
+    /// to come.
     pub fn sends_with_payload(&self) -> u32 {
         self.engine.sends.payload_count()
     }
 
-    /// How often it has handed work to the device, each time with one doorbell; a batch that the
-    /// device refused counts too.
+    /// Number of doorbells: batches handed to the device, refused ones included.
     pub fn doorbells(&self) -> u64 {
         self.engine.doorbells
     }
 
-    /// By which calls its sends are posted.
+    /// Calls by which its sends are posted.
     pub fn api(&self) -> VerbsApi {
         self.engine.api
     }
@@ -402,9 +403,10 @@ impl<P: Provider> QueuePair<P> {
 }
 
 impl<P: Provider> QueuePair<P> {
-    /// Has messages sent from a buffer of the caller's from now on, each from a slot of so many
-    /// bytes, where they can also be [read](Self::message_slot) again. Nothing was sent before, and
-    /// [`send_inline`](Self::send_inline) and its like send nothing after.
+    /// Sets the buffer that [`send_message`](Self::send_message) and its variants send from, in
+    /// slots of `size` bytes, where messages can also be [read](Self::message_slot) again. Before
+    /// the first send only; [`send_inline`](Self::send_inline) and its variants are refused
+    /// afterwards.
     ///
     /// # Errors
     ///
@@ -500,7 +502,7 @@ impl<P: Provider> fmt::Debug for QueuePair<P> {
     }
 }
 
-/// What a queue pair is put together from.
+/// Parts of a new queue pair.
 pub(crate) struct Parts<P: Provider> {
     pub(crate) raw: P::QueuePair,
     pub(crate) info: QueuePairInfo,

@@ -1,8 +1,8 @@
-//! Buffers as a device is told of them.
+//! Scatter/gather elements of buffers, with their checks.
 
 use crate::{Access, Buffer, Error, provider::Sge};
 
-/// Where a device may put a message, or what it reads.
+/// Element that a device may write: of a receive, or of a read of the peer's memory.
 #[inline]
 pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Sge, Error> {
     if !buffer.access().contains(Access::LOCAL_WRITE) {
@@ -13,7 +13,7 @@ pub(crate) fn receivable(domain: u64, buffer: &Buffer) -> Result<Sge, Error> {
     sge(domain, buffer)
 }
 
-/// What a device may read, or be given.
+/// Element that a device may read.
 #[inline]
 pub(crate) fn sge(domain: u64, buffer: &Buffer) -> Result<Sge, Error> {
     if buffer.domain() != domain {

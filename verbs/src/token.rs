@@ -1,13 +1,14 @@
-//! What a work request carries to recognise its completion: a packed number, never a pointer.
+//! Tokens (`wr_id`) by which completions are matched to work requests: packed numbers, never
+//! pointers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Which queue a work request is on.
+/// Queue that a work request is on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WorkKind {
-    /// That of receives.
+    /// Receive queue.
     Receive,
-    /// That of sends, which also has writes and reads.
+    /// Send queue, which also has writes, reads, binds and invalidations.
     Send,
 }
 
@@ -22,7 +23,7 @@ impl WorkKind {
     }
 }
 
-/// A slot of receives, and which of its successive uses.
+/// Slot of a receive, and the generation of its use.
 ///
 /// ```text
 ///   63      56 55            32 31                     0
@@ -43,7 +44,7 @@ impl Token {
         self.kind.mark() | u64::from(self.slot) << 32 | u64::from(self.generation)
     }
 
-    /// Nothing when the number was not packed here: 0, for one, never is.
+    /// `None` when the number was not packed here: 0, for one, never is.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "each part has so many bits")]
     pub(crate) fn unpack(number: u64) -> Option<Self> {
@@ -62,7 +63,7 @@ pub(crate) fn next_generation() -> u32 {
     GENERATION.fetch_add(GENERATION_STEP, Ordering::Relaxed)
 }
 
-/// How many slots a token can tell apart.
+/// Number of slots that a token can name.
 pub(crate) const SLOTS_MAX: u32 = 1 << 24;
 
 /// Odd, so that all numbers are visited; large, so that neighbours are far apart.

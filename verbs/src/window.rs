@@ -48,7 +48,7 @@ impl Window {
         Self { _registration, number, key, domain, memory: None }
     }
 
-    /// What to ask of the device to bind it; nothing changes yet.
+    /// Bind request for the device; the window does not change yet.
     pub(crate) fn request(&self, domain: u64, to: BindInfo<'_>) -> Result<BindWindow, Error> {
         let BindInfo { buffer, range, access } = to;
         if self.domain != domain {
@@ -94,14 +94,14 @@ impl fmt::Debug for Window {
     }
 }
 
-/// What to bind a window to.
+/// Range to bind a window to (`ibv_mw_bind_info`).
 #[derive(Debug)]
 pub struct BindInfo<'a> {
     /// Registered with [`Access::BIND`].
     pub buffer: &'a Buffer,
-    /// Which bytes of it.
+    /// Range of it, in bytes.
     pub range: Range<usize>,
-    /// What the peer may do: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
+    /// Access of the peer: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
     pub access: Access,
 }
 
@@ -122,7 +122,7 @@ impl Clone for BindInfo<'_> {
 pub(crate) struct BoundWindows {
     /// A power of two.
     rows: Box<[Row]>,
-    /// How many rows are some window's.
+    /// Number of rows that belong to a window.
     known: usize,
 }
 
@@ -140,7 +140,7 @@ enum State {
     InUse,
     /// This side has asked for it to be taken out of use.
     Invalidating,
-    /// Nobody can use the key.
+    /// The key is invalid.
     OutOfUse,
 }
 
@@ -154,7 +154,7 @@ impl BoundWindows {
         (0..rows).map(row).collect()
     }
 
-    /// Makes room for so many windows at once: binding them allocates nothing then.
+    /// Makes room for this number of windows at a time: binding them allocates nothing then.
     pub(crate) fn reserve(&mut self, count: usize) {
         let length = (2 * count).next_power_of_two();
         if length > self.rows.len() {
@@ -162,7 +162,7 @@ impl BoundWindows {
         }
     }
 
-    /// Takes a table of so many rows, and forgets the windows that are not bound.
+    /// Replaces the table by one of this length, without the windows that are not bound.
     fn renew(&mut self, length: usize) {
         let before = std::mem::replace(&mut self.rows, Self::free(length));
         self.known = 0;
@@ -195,7 +195,7 @@ impl BoundWindows {
         Some(&mut self.rows[place]).filter(|row| row.key == Some(key) && row.window.is_some())
     }
 
-    /// Whether the key is of a window here, in use or not.
+    /// Returns true if the key is of a window here, valid or not.
     pub(crate) fn contains(&self, key: RemoteKey) -> bool {
         let row = &self.rows[self.place(key)];
         row.key == Some(key) && row.window.is_some()
@@ -218,6 +218,7 @@ impl BoundWindows {
             }
             self.known += 1;
         }
+        debug_assert!(2 * self.known <= self.rows.len(), "half of the rows are free");
         self.rows[place] = Row { key: Some(window.key), state, window: Some(window) };
     }
 
@@ -260,7 +261,7 @@ impl BoundWindows {
 /// A window that was not bound.
 #[derive(Debug)]
 pub struct BindError {
-    /// Why.
+    /// Error of the bind.
     pub error: Error,
     /// The window, as it was given.
     pub window: Window,

@@ -1,4 +1,4 @@
-//! What goes into a queue pair and what comes out of it, as inert data.
+//! Values that go into a queue pair and come out of it.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use arrayvec::ArrayVec;
 
 use crate::{Buffer, Error, SGE_MAX, WorkKind};
 
-/// The buffers of one message, gathered in order.
+/// Buffers of one send, gathered in order (`sg_list`).
 #[derive(Debug)]
 pub struct SgList(ArrayVec<Buffer, SGE_MAX>);
 
 impl SgList {
-    /// Of no buffer yet.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self(ArrayVec::new())
     }
@@ -25,7 +25,7 @@ impl SgList {
         self.0.try_push(buffer).map_err(|refused| refused.element())
     }
 
-    /// Whether there is none.
+    /// Returns true if there is no buffer.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -35,7 +35,7 @@ impl SgList {
         self.0.iter()
     }
 
-    /// How many there are.
+    /// Number of buffers.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -83,7 +83,7 @@ impl IntoIterator for SgList {
     }
 }
 
-/// What a work request held, given back by its completion.
+/// Work request that completed, with the buffers it held.
 #[derive(Debug)]
 pub enum CompletedWork {
     /// An inline send or write, a bind or an invalidation, and with it those before it: only
@@ -91,16 +91,16 @@ pub enum CompletedWork {
     Credit,
     /// A receive.
     Receive {
-        /// What was given when it was posted.
+        /// Tag given when it was posted.
         tag: u64,
         /// The message, if the completion is of success.
         buffer: Buffer,
-        /// How long the message is; 0 if the completion is of a failure.
+        /// Length of the message; 0 if the receive failed.
         length: u32,
     },
     /// A send or write of buffers, or a read into them.
     Send {
-        /// What was given when it was queued.
+        /// Tag given when it was queued.
         tag: u64,
         /// The buffers, in the same order; after a read that succeeded with what was read.
         buffers: SgList,
@@ -113,21 +113,21 @@ pub enum CompletedWork {
 #[error("the completion belongs to no outstanding work request of this queue pair")]
 pub struct StaleCompletion;
 
-/// What a closed queue pair still held.
+/// Work request that a closed queue pair still held.
 #[derive(Debug)]
 pub struct FlushedWork {
-    /// What was given when it was posted.
+    /// Tag given when it was posted.
     pub tag: u64,
-    /// Which queue it was on.
+    /// Queue that it was on.
     pub kind: WorkKind,
     /// The buffers; one, for a receive.
     pub buffers: SgList,
 }
 
-/// A send that was not queued, with its buffers.
+/// Send that was not queued, with its buffers.
 #[derive(Debug)]
 pub struct PostSendError {
-    /// Why.
+    /// Error of the post.
     pub error: Error,
     /// The buffers, as they were given.
     pub buffers: SgList,
@@ -136,7 +136,7 @@ pub struct PostSendError {
 /// A receive, or a message with data, that was not queued, with its buffer.
 #[derive(Debug)]
 pub struct PostBufferError {
-    /// Why.
+    /// Error of the post.
     pub error: Error,
     /// The buffer, as it was given.
     pub buffer: Buffer,

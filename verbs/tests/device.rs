@@ -461,7 +461,7 @@ fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("proc is mounted").count()
 }
 
-/// What the kernel counts for all RDMA devices: domains, queues, queue pairs, regions.
+/// Counts of the kernel for all RDMA devices: domains, queues, queue pairs, regions.
 fn resources() -> String {
     let output = Command::new("rdma").args(["resource", "show"]).output();
     let output = output.expect("the program `rdma` of iproute2 is needed to count");

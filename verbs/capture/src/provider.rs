@@ -62,7 +62,7 @@ struct Writer {
     error: Option<io::Error>,
 }
 
-/// What names in work requests and completions refer to.
+/// Objects that names in work requests and completions refer to.
 #[derive(Default)]
 struct Registry {
     /// Registered memory by its local key.

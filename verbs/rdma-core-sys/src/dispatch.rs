@@ -1,4 +1,4 @@
-//! What `<infiniband/verbs.h>` defines in line. The libraries export no symbol for most of
+//! Inline functions of `<infiniband/verbs.h>`. The libraries export no symbol for most of
 //! these, so they are written here: one load and one indirect call, as in C.
 
 use std::ptr;

@@ -133,8 +133,8 @@ unsafe extern "C" {
     pub fn ibv_qp_to_qp_ex(qp: *mut ibv_qp) -> *mut ibv_qp_ex;
 }
 
-/// How far before a context the entry `create_cq_ex` stands, in the structure that ends with the
-/// context and grows at its beginning.
+/// Offset of the entry `create_cq_ex` before a context, in the structure that ends with the context
+/// and grows at its beginning.
 pub const CREATE_CQ_EX_BEFORE_CONTEXT: usize = 15 * size_of::<usize>();
 
 type CreateCqEx =

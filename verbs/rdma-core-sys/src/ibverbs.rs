@@ -1,4 +1,4 @@
-//! What `<infiniband/verbs.h>` declares, as far as we call it.
+//! Declarations of `<infiniband/verbs.h>`, as far as they are used.
 
 use libc::{c_char, c_int, c_uint, c_void, pthread_cond_t, pthread_mutex_t, size_t};
 
@@ -14,7 +14,7 @@ macro_rules! enumeration {
 pub(crate) use enumeration;
 
 enumeration! {
-    /// How a work request ended.
+    /// Status of a work request.
     ibv_wc_status(c_uint) {
         IBV_WC_SUCCESS = 0,
         IBV_WC_LOC_LEN_ERR = 1,
@@ -44,7 +44,7 @@ enumeration! {
 }
 
 enumeration! {
-    /// What a successful completion is of.
+    /// Operation of a successful completion.
     ibv_wc_opcode(c_uint) {
         IBV_WC_SEND = 0,
         IBV_WC_RDMA_WRITE = 1,
@@ -56,7 +56,7 @@ enumeration! {
 }
 
 enumeration! {
-    /// What a send work request asks for.
+    /// Operation of a send work request.
     ibv_wr_opcode(c_uint) {
         IBV_WR_RDMA_WRITE = 0,
         IBV_WR_SEND = 2,
@@ -76,7 +76,7 @@ enumeration! {
 }
 
 enumeration! {
-    /// What an asynchronous event reports.
+    /// Kind of an asynchronous event.
     ibv_event_type(c_uint) {
         IBV_EVENT_CQ_ERR = 0,
         IBV_EVENT_QP_FATAL = 1,
@@ -157,7 +157,7 @@ enumeration! {
 }
 
 enumeration! {
-    /// How far atomic operations reach.
+    /// Reach of atomic operations.
     ibv_atomic_cap(c_uint) {
         IBV_ATOMIC_NONE = 0,
     }

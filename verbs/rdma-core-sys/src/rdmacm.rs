@@ -1,15 +1,17 @@
-//! What `<rdma/rdma_cma.h>` declares, as far as we call it.
+//! Declarations of `<rdma/rdma_cma.h>`, as far as they are used.
 
 use libc::{c_int, c_void, size_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage};
 
-use crate::extended::ibv_qp_init_attr_ex;
-use crate::ibverbs::{
-    enumeration, ibv_ah_attr, ibv_comp_channel, ibv_context, ibv_cq, ibv_gid, ibv_pd, ibv_qp,
-    ibv_qp_init_attr, ibv_qp_type, ibv_srq,
+use crate::{
+    extended::ibv_qp_init_attr_ex,
+    ibverbs::{
+        enumeration, ibv_ah_attr, ibv_comp_channel, ibv_context, ibv_cq, ibv_gid, ibv_pd, ibv_qp,
+        ibv_qp_init_attr, ibv_qp_type, ibv_srq,
+    },
 };
 
 enumeration! {
-    /// What an event of the connection manager reports.
+    /// Kind of an event of the connection manager.
     rdma_cm_event_type(libc::c_uint) {
         RDMA_CM_EVENT_ADDR_RESOLVED = 0,
         RDMA_CM_EVENT_ADDR_ERROR = 1,

@@ -316,7 +316,7 @@ fn is_last(action: Action) -> bool {
     matches!(action, Action::Closed(_) | Action::Failed(_))
 }
 
-/// What a helpful world says to an action.
+/// Event that follows an action when nothing fails.
 fn answer(action: Action) -> Option<Event> {
     let cm = |kind| Some(Event::Cm { kind, status: 0 });
     match action {
@@ -345,7 +345,7 @@ fn end(attempt: &mut Attempt, seed: u64) {
     assert!(attempt.side.cause().is_some());
 }
 
-/// Whatever one peer's answers are, a started attempt ends by itself or is established.
+/// For any answers of the peer, a started attempt ends by itself or is established.
 #[test]
 fn silence_at_any_point_ends_the_attempt() {
     for seed in 1..=2_000 {

@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::page_size;
 
-/// How large the pages of memory are.
+/// Size of the pages of memory.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum PageSize {
     /// The system's own, 4 KiB on most.
@@ -102,7 +102,7 @@ impl Pages {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// The NUMA node that the first page is on, once it was used; nothing when nobody can tell.
+    /// NUMA node of the first page, once it was used; `None` when the kernel does not tell.
     pub(crate) fn node(&self) -> Option<u32> {
         let mut node: libc::c_int = -1;
         // SAFETY: the number is writable; the address is only looked up.
@@ -135,7 +135,7 @@ impl Drop for Pages {
     }
 }
 
-/// Of `<linux/mempolicy.h>`: ask for the node ...
+/// Flag of `<linux/mempolicy.h>`: ask for the node ...
 const MPOL_F_NODE: libc::c_long = 1;
 /// ... that the page of an address is on.
 const MPOL_F_ADDR: libc::c_long = 2;

@@ -1,4 +1,4 @@
-//! The one engine of a queue pair in either state: what is queued, posted, and given back.
+//! Engine of a queue pair, connected or not: queueing, posting, and completing work.
 
 mod message_slots;
 
@@ -24,8 +24,8 @@ use crate::{
     window::BoundWindows,
 };
 
-/// What both states share. Fields drop in order: bound windows before the device's queue pair,
-/// which rxe would wait for in vain; that before the buffers it may still use.
+/// State of a queue pair, connected or not. Fields drop in order: bound windows before the device's
+/// queue pair, which rxe would wait for in vain; that before the buffers it may still use.
 pub(super) struct Engine<P: Provider> {
     pub(super) windows: BoundWindows,
     pub(super) raw: P::QueuePair,
@@ -34,13 +34,13 @@ pub(super) struct Engine<P: Provider> {
     /// The buffers of each slot of `sends`.
     pub(super) in_flight: InFlightBuffers,
     pub(super) receives: ReceiveTable<(Buffer, u64)>,
-    /// For each pending send the longest inline message, and the most buffers.
+    /// Storage for each pending send: the longest inline message, and the most elements.
     pub(super) payloads: Payloads,
     pub(super) messages: Option<MessageSlots>,
     pub(super) pending_sends: RequestQueue<SendRequest>,
     pub(super) pending_receives: RequestQueue<ReceiveRequest>,
     pub(super) capabilities: Capabilities,
-    /// How long a copied message may be: 0 where messages are kept.
+    /// Maximum length of a copied message: 0 with a message buffer.
     pub(super) inline_max: u32,
     pub(super) number: u32,
     pub(super) api: VerbsApi,
@@ -50,16 +50,16 @@ pub(super) struct Engine<P: Provider> {
     pub(super) doorbells: u64,
 }
 
-/// What a slot of the send queue holds.
+/// Payload of a slot of the send queue.
 pub(super) enum SlotPayload {
     /// Buffers that come back with this tag.
     Buffers(u64),
     Invalidation(RemoteKey),
-    /// Where the message is, and one buffer if it has data.
+    /// Message slot, and one buffer if it has data.
     Message(u64),
 }
 
-/// Which of the two batches was not taken as a whole, and why; small enough for registers.
+/// Error of a flush: the batch that was not accepted as a whole; small enough for registers.
 pub(super) struct FlushError {
     pub(super) kind: WorkKind,
     pub(super) source: io::Error,
@@ -170,14 +170,14 @@ impl<P: Provider> Engine<P> {
         self.pending_sends.push(SendRequest { token, signaled, operation, payload });
     }
 
-    /// Whether one more request can be queued before any are handed over.
+    /// Returns true if one more request can be queued before a doorbell.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
         !self.pending_sends.is_full()
     }
 
-    /// Hands over what is queued if so many more cannot be. Where the send queue itself is full
-    /// that would make no room, and is left to [`flush`](Self::flush).
+    /// Hands over the queued sends if this number does not fit behind them. Where the send queue
+    /// itself is full that would make no room, and is left to [`flush`](Self::flush).
     #[inline(always)]
     pub(super) fn reserve_sends(&mut self, sends: u32) -> Result<(), Error> {
         match self.pending_sends.has_room(sends) {
@@ -250,6 +250,8 @@ impl<P: Provider> Engine<P> {
     #[inline(never)]
     fn flush_both(&mut self) -> Result<(), FlushError> {
         self.doorbells += 1;
+        let outstanding = self.capabilities.max_recv_wr - self.receives.credits();
+        debug_assert!(self.pending_receives.len() <= outstanding, "each queued receive has a slot");
         let (queue_pair, requests) = (&mut self.raw, self.pending_receives.as_slice());
         let result = self.provider.post(Batch::Receives { queue_pair, requests });
         let settled = self.pending_receives.settle(result);
@@ -263,6 +265,8 @@ impl<P: Provider> Engine<P> {
             return Ok(());
         }
         self.doorbells += 1;
+        let outstanding = self.capabilities.max_send_wr - self.sends.credits();
+        debug_assert!(self.pending_sends.len() <= outstanding, "each queued send has a slot");
         let (queue_pair, requests) = (&mut self.raw, self.pending_sends.as_slice());
         let payloads = &self.payloads;
         let result = self.provider.post(Batch::Sends { queue_pair, requests, payloads });
@@ -318,7 +322,7 @@ impl<P: Provider> Engine<P> {
         }
     }
 
-    /// What a send held. Apart, since it moves more than there is in any other.
+    /// Releases the payload of a completed send. Apart, since it moves more than the other cases.
     #[inline(never)]
     fn release_send(
         &mut self,

@@ -31,6 +31,7 @@ impl<T> ReceiveTable<T> {
         self.credits = credits;
         let index = self.free[credits as usize];
         let slot = &mut self.slots[index as usize];
+        debug_assert!(slot.held.is_none(), "a free slot holds nothing");
         slot.generation = slot.generation.wrapping_add(1);
         slot.held = Some(held);
         let token = Token { kind: WorkKind::Receive, slot: index, generation: slot.generation };
@@ -45,13 +46,13 @@ impl<T> ReceiveTable<T> {
             return None;
         }
         let held = entry.held.take()?;
+        debug_assert!((self.credits as usize) < self.slots.len(), "a taken slot is no credit");
         self.free[self.credits as usize] = slot;
         self.credits += 1;
         Some(held)
     }
 
-    /// Lets a slot go on holding what it holds, under another token, which it returns; nothing for
-    /// a stale one.
+    /// Keeps the payload of a slot under another token, which it returns; `None` for a stale one.
     #[inline]
     pub(super) fn renew(&mut self, slot: u32, generation: u32) -> Option<(u64, &T)> {
         let entry = self.slots.get_mut(slot as usize)?;
@@ -69,7 +70,7 @@ impl<T> ReceiveTable<T> {
         self.slots.iter_mut().filter_map(|slot| slot.held.take())
     }
 
-    /// How many receives can be queued now.
+    /// Number of receives that can be queued now.
     pub(super) fn credits(&self) -> u32 {
         self.credits
     }

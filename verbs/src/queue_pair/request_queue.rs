@@ -1,11 +1,11 @@
-//! Requests that are queued, and not handed to the device yet.
+//! Queue of requests that wait for a doorbell.
 
 use crate::provider::PostError;
 
-/// Requests in order, in room that is allocated once.
+/// Requests in order, in memory that is allocated once.
 #[derive(Debug)]
 pub(super) struct RequestQueue<R> {
-    /// All but the first `count` are left over.
+    /// Requests; those from `count` on are left over.
     rows: Box<[R]>,
     count: usize,
 }
@@ -17,7 +17,7 @@ pub(super) struct VacantEntry<'a, R> {
 }
 
 impl<R> VacantEntry<'_, R> {
-    /// How many requests are before it.
+    /// Number of requests before it.
     #[inline]
     pub(super) fn index(&self) -> usize {
         *self.count
@@ -31,7 +31,7 @@ impl<R> VacantEntry<'_, R> {
 }
 
 impl<R: Copy> RequestQueue<R> {
-    /// Room for so many.
+    /// Allocates room for this number of requests.
     pub(super) fn new(rows: u32, empty: R) -> Self {
         Self { rows: vec![empty; rows as usize].into_boxed_slice(), count: 0 }
     }
@@ -41,7 +41,7 @@ impl<R: Copy> RequestQueue<R> {
         self.count >= self.rows.len()
     }
 
-    /// Whether so many more may be added.
+    /// Returns true if this number of requests fits behind the others.
     #[inline]
     pub(super) fn has_room(&self, more: u32) -> bool {
         self.rows.len() - self.count >= more as usize
@@ -86,13 +86,13 @@ impl<R: Copy> RequestQueue<R> {
         &mut self.rows[..self.count]
     }
 
-    /// Forgets all.
+    /// Removes all requests.
     #[inline]
     pub(super) fn clear(&mut self) {
         self.count = 0;
     }
 
-    /// Forgets the requests that were taken, all of them on success.
+    /// Removes the accepted requests: all of them on success.
     #[inline]
     pub(super) fn settle(&mut self, result: Result<(), PostError>) -> Result<(), std::io::Error> {
         match result {
@@ -101,6 +101,7 @@ impl<R: Copy> RequestQueue<R> {
                 Ok(())
             }
             Err(PostError { accepted, source }) => {
+                debug_assert!(self.count <= self.rows.len(), "queued requests have rows");
                 let accepted = accepted.min(self.count);
                 self.rows.copy_within(accepted..self.count, 0);
                 self.count -= accepted;

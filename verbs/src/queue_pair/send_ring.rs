@@ -21,37 +21,37 @@ use crate::WorkKind;
 #[derive(Debug)]
 pub(super) struct SendRing<T> {
     states: Box<[SendState]>,
-    /// What the slots hold, apart from them, so that inline sends touch none of it.
+    /// Payloads of the slots, apart from the states, so that inline sends touch none of them.
     payloads: Box<[Option<T>]>,
-    /// How many hold something.
+    /// Number of slots with a payload.
     payload_count: u32,
-    /// The next send.
+    /// Token of the next send.
     head: u64,
-    /// What the next send cannot be, before another is completed: as far from `tail` as the ring is
-    /// long.
+    /// Token that the next send cannot have before another is completed: `tail` plus the ring's
+    /// length.
     limit: u64,
-    /// The oldest send whose slot is not free, and that slot.
+    /// Token and slot of the oldest send whose slot is not free.
     tail: u64,
     tail_index: usize,
-    /// All before this have been carried out, but those that have a completion to come.
+    /// Token below which every send was executed; signaled ones may have a completion to come.
     done: u64,
-    /// The low bits of a token that are its place in a period, which is a power of two. The last
-    /// inline send in each asks for a completion.
+    /// Low bits of a token: its place in a period, which is a power of two. The last inline send of
+    /// each is signaled.
     signal_mask: u64,
 }
 
-/// What a slot's send is. Taking a slot for an inline send changes nothing here.
+/// State of a slot's send. Taking a slot for an inline send changes nothing here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SendState {
-    /// It holds something, and has a completion to come.
+    /// With a payload; a completion is to come.
     WithPayload,
-    /// It is inline. Its number says whether it has a completion to come, even if it succeeds.
+    /// Inline. Its token says whether it is signaled.
     Inline,
-    /// Its completion came, and those of some before it have not yet.
+    /// Completed before some that are older.
     Completed,
 }
 
-/// A slot taken for a send that holds something.
+/// Slot taken for a send with a payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct SendSlot {
     /// Below the ring's length.
@@ -84,7 +84,7 @@ impl<T> SendRing<T> {
         }
     }
 
-    /// Takes a slot for an inline send; nothing when the ring is full.
+    /// Takes a slot for an inline send; `None` when the ring is full.
     #[inline]
     pub(super) fn take_inline(&mut self) -> Option<InlineSlot> {
         if self.is_full() {
@@ -95,13 +95,13 @@ impl<T> SendRing<T> {
         Some(InlineSlot { signaled: self.is_signaled(token), token })
     }
 
-    /// Whether an inline send with this number asks for a completion.
+    /// Returns true if an inline send with this token is signaled.
     #[inline]
     fn is_signaled(&self, token: u64) -> bool {
         (token + 1) & self.signal_mask == 0
     }
 
-    /// Takes a slot that holds something; hands it back when the ring is full.
+    /// Takes a slot with a payload; hands it back when the ring is full.
     #[inline]
     pub(super) fn take_with_payload(&mut self, payload: T) -> Result<SendSlot, T> {
         if self.is_full() {
@@ -121,7 +121,7 @@ impl<T> SendRing<T> {
         self.head == self.limit
     }
 
-    /// What an outstanding send holds, if it does.
+    /// Payload of an outstanding send, if it has one.
     #[inline]
     pub(super) fn payload(&self, token: u64) -> Option<&T> {
         if !self.is_out(token) {
@@ -130,8 +130,8 @@ impl<T> SendRing<T> {
         self.payloads[self.index(token)].as_ref()
     }
 
-    /// Frees a slot and those that are done with it. The outer nothing means a stale token, the
-    /// inner nothing that the slot held nothing; what it held comes with the slot's index.
+    /// Frees a slot and those that are completed with it. The outer `None` means a stale token, the
+    /// inner one a slot without a payload, which otherwise comes with the slot's index.
     #[inline]
     pub(super) fn complete(&mut self, token: u64) -> Option<Option<(usize, T)>> {
         if !self.is_out(token) {
@@ -149,6 +149,7 @@ impl<T> SendRing<T> {
             if self.done > self.tail {
                 self.free();
             }
+            self.debug_check();
             return Some(None);
         }
         self.complete_out_of_order(token)
@@ -164,11 +165,22 @@ impl<T> SendRing<T> {
         }
         self.done = self.done.max(token + 1);
         self.free();
+        self.payload_count -= u32::from(state == SendState::WithPayload);
+        self.debug_check();
         if state != SendState::WithPayload {
             return Some(None);
         }
-        self.payload_count -= 1;
         Some(self.payloads[index].take().map(|payload| (index, payload)))
+    }
+
+    /// Checks the order of the ring's positions.
+    #[inline]
+    fn debug_check(&self) {
+        debug_assert!(self.tail <= self.done && self.done <= self.head, "executed sends are taken");
+        debug_assert!(self.head <= self.limit, "there are no more sends than slots");
+        debug_assert!(self.tail_index < self.states.len(), "the tail is a slot");
+        let outstanding = self.head - self.tail;
+        debug_assert!(u64::from(self.payload_count) <= outstanding, "payloads are outstanding");
     }
 
     /// Frees the oldest slots, as far as no completion of them is to come.
@@ -189,7 +201,7 @@ impl<T> SendRing<T> {
         self.limit = tail + self.states.len() as u64;
     }
 
-    /// Whether a token is of an outstanding send.
+    /// Returns true if a token is of an outstanding send.
     #[inline]
     fn is_out(&self, token: u64) -> bool {
         token.wrapping_sub(self.tail) < self.head - self.tail
@@ -215,14 +227,14 @@ impl<T> SendRing<T> {
         })
     }
 
-    /// How many sends can be queued now.
+    /// Number of sends that can be queued now.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "a ring has at most 2^24 slots")]
     pub(super) fn credits(&self) -> u32 {
         (self.limit - self.head) as u32
     }
 
-    /// How many sends hold something.
+    /// Number of sends with a payload.
     pub(super) fn payload_count(&self) -> u32 {
         self.payload_count
     }

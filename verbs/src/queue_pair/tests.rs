@@ -250,7 +250,7 @@ const CAPABILITIES: Capabilities =
 const NUMBER: u32 = 17;
 const INFO: QueuePairInfo = QueuePairInfo { number: NUMBER, api: VerbsApi::Legacy };
 
-/// What was asked of the device, in words.
+/// Calls made to the device, in words.
 #[derive(Debug, Default)]
 struct Log {
     lines: Vec<String>,

@@ -15,7 +15,7 @@ use rdma_core_sys::rdma_sockaddr;
 pub(super) struct SocketAddress(rdma_sockaddr);
 
 impl SocketAddress {
-    /// What an id holds, with the port set to 0.
+    /// Address of an id, with the port set to 0.
     pub(super) fn any_port_of(address: &rdma_sockaddr) -> Option<Self> {
         let mut copy = *address;
         // SAFETY: every member begins with the family; librdmacm zeroes addresses to begin with.

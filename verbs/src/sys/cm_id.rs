@@ -2,9 +2,9 @@
 //!
 //! # Safety
 //!
-//! This file exists to own the pointers that librdmacm gives out. It promises that an [`CmId`] is
-//! live and bound to its [`Channel`] as long as the Rust value, and that no two calls on it run
-//! at once: the pointer is only given out by [`CmId::with`], under the id's lock.
+//! This file exists to own the pointers that librdmacm gives out. It promises that a [`CmId`] is
+//! live and bound to its [`EventChannel`] as long as the Rust value, and that no two calls on it
+//! run at once: the pointer is only given out by [`CmId::with`], under the id's lock.
 
 #![allow(unsafe_code)]
 
@@ -57,12 +57,12 @@ impl CmId {
     ///
     /// # Safety
     ///
-    /// The id is live, nobody else owns it, and its present channel lives during this call.
+    /// The id is live, without another owner, and its present channel lives during this call.
     pub(super) unsafe fn adopt(raw: NonNull<c::rdma_cm_id>) -> io::Result<Self> {
         let channel = match EventChannel::open() {
             Ok(channel) => channel,
             Err(error) => {
-                // SAFETY: nobody else owns the id, as the caller promises; it is not used again.
+                // SAFETY: the id has no other owner, as the caller promises; it is not used again.
                 unsafe { c::rdma_destroy_id(raw.as_ptr()) };
                 return Err(error);
             }
@@ -74,7 +74,7 @@ impl CmId {
         Ok(id)
     }
 
-    /// Runs a call on the id while nobody else does. The pointer is live during the call.
+    /// Runs a call on the id under its lock. The pointer is live during the call.
     pub(super) fn with<R>(&self, call: impl FnOnce(*mut c::rdma_cm_id) -> R) -> R {
         let _guard = self.lock.lock();
         call(self.raw.as_ptr())
@@ -103,7 +103,7 @@ impl CmId {
 
     /// The device's context, once the id is bound to a device.
     pub(super) fn context(&self) -> Option<NonNull<c::ibv_context>> {
-        // SAFETY: `with` gives a live pointer, and nobody changes the id meanwhile.
+        // SAFETY: `with` gives a live pointer, and its lock keeps the id from changing.
         self.with(|id| NonNull::new(unsafe { (*id).verbs }))
     }
 

@@ -30,7 +30,7 @@ use crate::{
 /// A completion queue, shared with the queue pairs that complete on it.
 pub struct RawCompletionQueue {
     inner: Arc<QueueInner>,
-    /// How to poll, if not by `ibv_poll_cq`.
+    /// Calls of the extended API, if the queue is polled by them.
     extended: Option<ExtendedPoll>,
     /// Where the device's plug-in writes, before it is translated.
     scratch: Box<[c::ibv_wc; POLL_BATCH]>,
@@ -145,6 +145,7 @@ impl RawCompletionQueue {
             // SAFETY: the queue is live; as many events were read and not acknowledged yet.
             unsafe { c::ibv_ack_cq_events(self.inner.raw.as_ptr(), events) };
         }
+        debug_assert!(events <= self.armed, "an arming makes one event at most");
         // Arming twice without an event between is one arming, so at most one can be left.
         self.armed = (self.armed - events).min(1);
         Ok(events as usize)
@@ -152,7 +153,7 @@ impl RawCompletionQueue {
 
     pub(super) fn resize(&mut self, capacity: u32) -> Result<usize, Error> {
         let entries = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the queue is live, and borrowed exclusively, so nobody polls it meanwhile.
+        // SAFETY: the queue is live, and borrowed exclusively, so it is not polled meanwhile.
         match unsafe { c::ibv_resize_cq(self.inner.raw.as_ptr(), entries) } {
             0 => {
                 // SAFETY: the queue is live, and only this call changes its size.

@@ -34,20 +34,20 @@ use crate::{DeviceEvent, Error, Limits, TransportType};
 /// One RDMA device of this machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DeviceInfo {
-    /// Its name, such as `mlx5_0`.
+    /// Name, such as `mlx5_0`.
     pub name: String,
-    /// Its globally unique number.
+    /// Globally unique identifier of the node.
     pub node_guid: u64,
-    /// Its ports.
+    /// Ports.
     pub ports: Vec<PortInfo>,
 }
 
 /// One port of a device.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PortInfo {
-    /// Its number, from 1.
+    /// Number, from 1.
     pub number: u8,
-    /// Whether it can be used.
+    /// State of the link.
     pub state: PortState,
     /// The largest packet in use, in bytes; 0 if the device says something unknown.
     pub active_mtu: u32,
@@ -93,7 +93,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>, Error> {
     list.iter().map(|device| OpenDevice::new(device)?.describe()).collect()
 }
 
-/// What the device of a bound id can do.
+/// Limits of the device of a bound id.
 pub(super) fn limits(id: &CmId) -> Result<Limits, Error> {
     let context = id.context().ok_or(UNBOUND)?;
     // SAFETY: the id is bound and borrowed, so its device's context is open.
@@ -144,7 +144,7 @@ fn numa_node(device: &str) -> Option<u32> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// How many windows of type 2 there are.
+/// Number of windows of type 2.
 fn windows(attributes: &c::ibv_device_attr) -> u32 {
     let kinds = c::IBV_DEVICE_MEM_WINDOW_TYPE_2A | c::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
     let some = attributes.device_cap_flags & kinds != 0;

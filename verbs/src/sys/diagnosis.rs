@@ -1,4 +1,4 @@
-//! Why the RDMA files cannot be opened.
+//! Reasons why the RDMA files cannot be opened.
 
 use std::{
     io,

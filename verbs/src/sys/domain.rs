@@ -38,8 +38,8 @@ pub(super) struct DomainInner {
     named: Mutex<Named>,
 }
 
-/// What binds name by number. What is found here is live while the lock is held: it is taken out
-/// before it is destroyed.
+/// Memory regions and windows by the numbers that binds name. Each is live while the lock is held:
+/// it is removed before it is destroyed.
 #[derive(Default)]
 pub(super) struct Named {
     memory: HashMap<u32, NonNull<c::ibv_mr>>,
@@ -164,8 +164,8 @@ impl DomainInner {
 }
 
 impl Named {
-    /// What the device's plug-in must be told to bind a window; nothing when a number names
-    /// nothing. Its pointers are live while the lock on `self` is held.
+    /// Bind request of the plug-in; `None` when a number names nothing. Its pointers are live while
+    /// the lock on `self` is held.
     pub(super) fn bind(&self, bind: &BindWindow) -> Option<c::ibv_send_wr_bind_mw> {
         Some(c::ibv_send_wr_bind_mw {
             mw: self.windows.get(&bind.window)?.as_ptr(),
@@ -198,7 +198,7 @@ impl Drop for DomainInner {
 /// Registered memory, or a memory window.
 pub struct RawRegistration {
     object: Object,
-    /// By which it is found in the domain's `named`.
+    /// Number in the domain's `named`.
     number: u32,
     domain: Arc<DomainInner>,
 }
@@ -267,7 +267,7 @@ fn pinned(status: &str) -> u64 {
     kibibytes.map_or(0, |kibibytes: u64| kibibytes.saturating_mul(1024))
 }
 
-/// What the plug-in, or an older kernel, says to a call that it does not know.
+/// Errors of the plug-in, or of an older kernel, for a call that it does not know.
 const UNKNOWN_HERE: [libc::c_int; 3] = [libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::ENOSYS];
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ impl AsFd for RawEndpoint {
     }
 }
 
-/// A copied event, whose new id nobody owns yet.
+/// Copied event, whose new id has no owner yet.
 struct Event {
     copied: CmEvent<RawEndpoint>,
     incoming: Option<NonNull<c::rdma_cm_id>>,

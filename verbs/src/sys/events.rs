@@ -1,8 +1,8 @@
-//! What devices report of their own accord.
+//! Asynchronous events of devices.
 //!
-//! A context has one stream of events, and every domain of it gets all of them: whoever reads
-//! takes what has arrived and hands it round. So each domain has a descriptor of its own, which
-//! is ready when the device has something new, or when another domain's reader left something.
+//! A context has one stream of events, and every domain of it gets all of them: a reader takes what
+//! has arrived and distributes it. So each domain has a descriptor of its own, which is ready when
+//! the device has an event, or when another domain's reader has left one.
 //!
 //! # Safety
 //!
@@ -26,7 +26,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use crate::{DeviceEvent, DeviceEventKind, EventSubject};
 
-/// The stream of a context, and who listens to it.
+/// Event stream of a context, and its subscribers.
 #[derive(Default)]
 pub(super) struct Stream(Mutex<Listeners>);
 
@@ -36,7 +36,7 @@ struct Listeners {
     /// Numbers of the ports that are active; unknown before the first subscription, and once the
     /// device is gone.
     active_ports: Option<BTreeSet<u32>>,
-    /// The device is gone, and everybody was told.
+    /// True once the device is gone, and every domain was told.
     ended: bool,
 }
 
@@ -227,7 +227,7 @@ const GONE: DeviceEvent =
 
 const READABLE: epoll::EventFlags = epoll::EventFlags::IN;
 
-/// What a domain whose events nobody reads holds at most.
+/// Maximum number of unread events of a domain.
 const PENDING_MAX: usize = 64;
 
 #[cfg(test)]

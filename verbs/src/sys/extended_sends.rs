@@ -164,7 +164,7 @@ impl ExtendedSends {
     }
 }
 
-/// What a queue pair must be made for.
+/// Operations that a queue pair must be created for.
 pub(super) const OPERATIONS: u32 = c::IBV_QP_EX_WITH_RDMA_WRITE
     | c::IBV_QP_EX_WITH_SEND
     | c::IBV_QP_EX_WITH_RDMA_READ

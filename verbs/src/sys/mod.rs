@@ -61,12 +61,12 @@ pub struct RdmaCore {
 }
 
 impl RdmaCore {
-    /// By the calls that are best known; see [`VerbsApi`].
+    /// Uses the legacy calls; see [`VerbsApi`].
     pub const fn new() -> Self {
         Self::with(VerbsApi::Legacy)
     }
 
-    /// By these calls, where the device has them.
+    /// Uses these calls, where the device has them.
     pub const fn with(api: VerbsApi) -> Self {
         Self { api }
     }

@@ -40,7 +40,7 @@ use crate::{
 /// A queue pair bound to an id.
 pub struct RawQueuePair {
     raw: NonNull<c::ibv_qp>,
-    /// How to post sends, if not by `ibv_post_send`.
+    /// Calls of the extended API, if sends are posted by them.
     extended: Option<ExtendedSends>,
     id: Arc<CmId>,
     /// A send alone, and its segments: all but what it sends is filled in for good.
@@ -50,7 +50,7 @@ pub struct RawQueuePair {
 }
 
 // SAFETY: a queue pair is tied to no thread; the pointers in its one request are only meaningful,
-// and only followed, during a post, which writes them anew.
+// and only followed, during a post, which writes them first.
 unsafe impl Send for RawQueuePair {}
 
 impl RawQueuePair {
@@ -139,7 +139,7 @@ impl RawQueuePair {
         Ok(())
     }
 
-    /// Posts one inline send, as whoever waits for the answer to each does: without a loop, and
+    /// Posts one inline send, for callers that wait for the answer to each: without a loop, and
     /// apart from it, so that few registers need be saved.
     #[inline(always)]
     fn post_one(&mut self, request: &SendRequest, message: &[u8]) -> Result<(), PostError> {
@@ -179,12 +179,12 @@ impl RawQueuePair {
             }
         }
         rows.requests[requests.len() - 1].next = ptr::null_mut();
-        // SAFETY: the queue pair is ours; so many rows are filled in, with the caller's payloads.
+        // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads.
         unsafe { hand_over(self.raw, rows.requests.as_mut_ptr(), requests.len()) }
     }
 
-    /// The same with requests that bind: it holds the domain's lock during the post, which follows
-    /// the pointers that a bind is made of.
+    /// Posts a chain with requests that bind. Holds the domain's lock during the post, which
+    /// follows the pointers of a bind.
     #[inline(never)]
     fn post_with_binds(
         &mut self,
@@ -202,7 +202,7 @@ impl RawQueuePair {
             .map_err(not_taken)?;
         }
         link_chain(&mut rows.requests[..requests.len()], |request, next| request.next = next);
-        // SAFETY: the queue pair is ours; so many rows are filled in, with the caller's payloads,
+        // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads,
         // and with what the domain's lock keeps.
         let result = unsafe { hand_over(self.raw, rows.requests.as_mut_ptr(), requests.len()) };
         let accepted = result.as_ref().map_or_else(|error| error.accepted, |()| requests.len());
@@ -230,15 +230,15 @@ impl Drop for RawQueuePair {
     }
 }
 
-/// Room for a chain of sends, written anew by each post.
+/// Memory for a chain of sends, written by each post.
 struct SendRows {
     requests: [c::ibv_send_wr; SENDS_QUEUED_MAX as usize],
     sges: [[c::ibv_sge; SGE_MAX]; SENDS_QUEUED_MAX as usize],
 }
 
 thread_local! {
-    /// Of each thread, and not of each queue pair, which needs it during a post alone. All zeroes,
-    /// so that threads which post nothing have none of it in memory.
+    /// Chain of the thread; a queue pair needs one only during a post. All zeroes, so that threads
+    /// which post nothing have no page of it in memory.
     static SENDS: RefCell<SendRows> = const {
         RefCell::new(SendRows {
             requests: [ALL_ZERO; SENDS_QUEUED_MAX as usize],
@@ -250,7 +250,7 @@ thread_local! {
 /// The number 0 is that of a write.
 const ALL_ZERO: c::ibv_send_wr = c::ibv_send_wr { opcode: c::IBV_WR_RDMA_WRITE, ..EMPTY_SEND };
 
-/// What to ask of the device.
+/// Attributes of a new queue pair.
 fn attributes(queue: &QueueInner, capabilities: Capabilities) -> c::ibv_qp_init_attr {
     c::ibv_qp_init_attr {
         qp_context: ptr::null_mut(),
@@ -285,7 +285,8 @@ fn create(
     made(id)
 }
 
-/// The same as an extended queue pair, or not if the device cannot. Under the id's lock.
+/// Creates the id's queue pair as an extended one, or as a plain one if the device cannot. Under
+/// the id's lock.
 fn create_extended(
     id: *mut c::rdma_cm_id,
     domain: &DomainInner,
@@ -332,7 +333,7 @@ fn made(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
         .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
 }
 
-/// Hands a chain of so many to the plug-in.
+/// Hands a chain of `count` requests to the plug-in.
 ///
 /// # Safety
 ///

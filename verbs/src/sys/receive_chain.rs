@@ -7,7 +7,7 @@ use rdma_core_sys as c;
 use super::chain::{EMPTY_SGE, link_chain, post_error, refused_index, to_sge};
 use crate::provider::{PostError, ReceiveRequest};
 
-/// Room for a chain of receives with one segment each, written anew by each post.
+/// Memory for a chain of receives with one element each, written by each post.
 struct Rows {
     requests: [c::ibv_recv_wr; CHAIN_MAX],
     sges: [c::ibv_sge; CHAIN_MAX],
@@ -17,7 +17,7 @@ struct Rows {
 const CHAIN_MAX: usize = 64;
 
 thread_local! {
-    /// Of each thread, since it is needed during a post alone.
+    /// Chain of the thread; it is needed only during a post.
     static ROWS: RefCell<Rows> = const {
         RefCell::new(Rows {
             requests: [EMPTY_RECEIVE; CHAIN_MAX],

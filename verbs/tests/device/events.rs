@@ -1,4 +1,4 @@
-//! What the device reports of its own accord.
+//! Asynchronous events of a device.
 
 use std::{io::Write, process::Command, time::Instant};
 

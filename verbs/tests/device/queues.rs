@@ -36,8 +36,8 @@ fn a_queue_grows_with_completions_in_it() {
     assert!(pair.client.queue.capacity() >= 4 * before, "it is as it was");
 }
 
-/// What makes sleeping safe: a completion that arrives between a poll and the arming makes no
-/// event, and is found by the poll after the arming; one that arrives later makes an event.
+/// Safety of sleeping: a completion that arrives between a poll and the arming makes no event, and
+/// is found by the poll after the arming; one that arrives later makes an event.
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn a_completion_between_poll_and_arm_is_never_lost() {

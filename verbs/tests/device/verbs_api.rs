@@ -1,4 +1,4 @@
-//! The same work by both sets of calls of a device's plug-in.
+//! Work by both sets of calls of a device's plug-in.
 
 use verbs::{Access, BindInfo, Capabilities, CompletedWork, RemoteAddress, Status, VerbsApi};
 
@@ -51,7 +51,7 @@ fn do_all_work(port: u16, api: VerbsApi) {
     }
     server.queue_pair.flush().expect("the device takes them");
 
-    // Our own window, which nobody uses.
+    // A window of this side, which the peer does not use.
     let own = client.domain.allocate(512, Access::LOCAL_WRITE | Access::BIND).expect("memory");
     let window = client.domain.window().expect("a window");
     let to = BindInfo { buffer: &own, range: 0..512, access: Access::REMOTE_READ };

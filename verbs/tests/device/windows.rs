@@ -73,7 +73,7 @@ fn this_side_takes_a_key_out_of_use() {
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn a_key_reaches_no_byte_beyond_and_allows_no_more_than_was_said() {
     // The first two are beyond the window only. rxe compares with the whole registration
-    // (measured on 6.12 and 7.3), other devices with the window. Nobody lets the others pass.
+    // (measured on 6.12 and 7.3), other devices with the window. No device lets the others pass.
     let lenient = [Status::REMOTE_ACCESS, Status::SUCCESS];
     let strict = [Status::REMOTE_ACCESS; 2];
     for (port, range, offset, expected) in [

@@ -31,7 +31,7 @@ pub(crate) fn open() -> Endpoint {
     Endpoint::open_with(Arc::new(RdmaCore::with(api()))).expect("an endpoint")
 }
 
-/// By which calls the tests are run: `RDMA_TEST_API=extended` is for the extended ones.
+/// Calls by which the tests are run: `RDMA_TEST_API=extended` is for the extended ones.
 fn api() -> VerbsApi {
     if let Some(chosen) = CHOSEN.get() {
         return chosen;
@@ -43,7 +43,7 @@ fn api() -> VerbsApi {
     }
 }
 
-/// By which calls the rest of this test runs.
+/// Sets the calls by which the rest of this test runs.
 pub(crate) fn choose(api: VerbsApi) {
     CHOSEN.set(Some(api));
 }
@@ -113,7 +113,7 @@ impl Pair {
         Self::with(endpoint, port, capabilities, &domain)
     }
 
-    /// The same, with the client in a domain that is there already.
+    /// Connects a pair whose client is in a domain that is there already.
     pub(crate) fn connect_in(
         port: u16,
         capabilities: Capabilities,

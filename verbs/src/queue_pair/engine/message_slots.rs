@@ -1,4 +1,4 @@
-//! Messages that are kept in registered memory and sent from there.
+//! Messages that are built in registered memory and sent from there.
 
 use super::{
     super::{
@@ -13,12 +13,12 @@ use crate::{
     sge::sge,
 };
 
-/// Messages that are kept in the payloads, not copied there.
+/// Layout of the message buffer.
 pub(in crate::queue_pair) struct MessageSlots {
-    /// Of each, in bytes.
+    /// Size of a slot, in bytes.
     size: usize,
     slots: usize,
-    /// Whether the device takes that many inside a work request.
+    /// True if the device takes a slot's bytes inside a work request.
     inline: bool,
 }
 

@@ -1,8 +1,7 @@
 //! Reads, writes, binds and invalidations, as the device below is asked for them.
 
 use super::*;
-use crate::Access;
-use crate::{BindInfo, RemoteAddress, RemoteKey};
+use crate::{Access, BindInfo, RemoteAddress, RemoteKey};
 
 #[test]
 fn a_chain_of_all_kinds_is_one_batch() {
