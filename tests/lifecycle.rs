@@ -1,6 +1,9 @@
 //! A controller that loses its connection and comes back, or does not: over the fabric, against a
 //! target that does whatever a test wants, so that no case needs a device or luck.
 
+#[path = "lifecycle/events.rs"]
+mod events;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -568,61 +571,6 @@ fn a_poller_takes_up_its_new_queues() {
         drop(pollers);
         controller.shutdown().await;
     });
-}
-
-/// Log for a test to read.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Events of `tracing` tell the same as the stream of changes.
-#[test]
-fn every_change_is_an_event_too() {
-    let log = Log::default();
-    let writer = log.clone();
-    let collector = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-    let mut told = Vec::new();
-    let guard = tracing_subscriber::util::SubscriberInitExt::set_default(collector);
-    run(async {
-        let bed = Bed::new();
-        let connecting = Controller::connect_over(&bed.host, &options());
-        let mut changes = connecting.changes();
-        let controller = connecting.await.expect("an honest target");
-        controller.reset().await;
-        for state in [LifecycleState::Live, LifecycleState::Live] {
-            loop {
-                let change = changes.next().await.expect("it goes on");
-                told.push(change.clone());
-                if change.state == state {
-                    break;
-                }
-            }
-        }
-        controller.shutdown().await;
-        while let Some(change) = changes.next().await {
-            told.push(change);
-        }
-    });
-    drop(guard);
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).expect("UTF-8");
-    let mut lines = text.lines();
-    for change in &told {
-        let (state, attempt) = (change.state, change.attempt);
-        let fields = format!("state={state} attempt={attempt}");
-        let found = lines.any(|line| line.contains(&change.to_string()) && line.contains(&fields));
-        assert!(found, "{change}, with {fields}, is not told in its turn:\n{text}");
-    }
-    assert_eq!(told.last().map(|change| change.state), Some(LifecycleState::Dead));
 }
 
 /// A command with which the connection is lost each time is not sent for ever.

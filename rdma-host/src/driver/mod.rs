@@ -1,4 +1,5 @@
-//! The part that uses time, threads and verbs: it carries out what [`proto`](crate::proto) decides.
+//! Driver: performs the actions that [`proto`](crate::proto) decides on, with time, threads and
+//! verbs.
 //!
 //! Four layers, each of which knows only those before it:
 //!
@@ -21,10 +22,11 @@
 //! | sent again | `poller/reconnect.rs`, `adopt`; `poller/pending.rs`, `submit_pending` |
 //!
 //! The loss of a connection is reported to `connection_state.rs`, `ConnectionWatch::lost`; the
-//! first report counts. Whether it is made again or given up is decided by `proto/reconnect.rs`,
-//! `verdict`, for `proto/lifecycle.rs`, and carried out by `control/supervisor.rs`.
+//! first report counts. `proto/reconnect.rs`, `ReconnectOptions::verdict`, decides between another
+//! attempt and giving up, for `Lifecycle::fail` in `proto/lifecycle.rs`;
+//! `control/supervisor.rs`, `Supervisor::run`, performs it.
 //!
-//! What a 4 KiB read costs on the wire and in the device, in memory mode `pool`:
+//! Cost of a 4 KiB read on the wire and in the device, in memory mode `pool`:
 //!
 //! ```text
 //!             bytes            messages   doorbells            completions
@@ -33,17 +35,16 @@
 //!  response      16            1 RECV     1 for half a queue   1
 //! ```
 //!
-//! `memory` says what a window for each command adds. A burst of submissions shares one doorbell
-//! for each queue; receives are queued again as responses are read, and rung for when half of a
-//! queue's are, or when the device would have fewer than there are commands in flight.
+//! `data_path::memory` has the cost of a window per command. A burst of submissions shares one
+//! doorbell per queue. Receives are queued again as responses are read; their doorbell is rung when
+//! half of a queue's are queued, or when the device would have fewer than commands are in flight.
 //!
-//! And in this process, about 550 instructions at depth 32 (`benches/instructions`) and, roughly,
-//! eight cache lines: one of the capsule, which is built in place, one of the slot, one of what is
-//! kept of the command, two of the work request, one of the response, two of the receive. The hot
-//! loop is in two files,
-//! `poller` and `queue`; the memory it touches was made when the queue was connected. The clock is
-//! read once for a burst of submissions and once for a batch of completions; timeouts and
-//! connections are looked after in `poller::tick`.
+//! In this process: about 520 instructions at depth 32 (`benches/instructions`), and roughly eight
+//! cache lines: one of the capsule, which is built in place, one of the slot, one of the command in
+//! flight, two of the work request, one of the response, two of the receive. The hot loop is in
+//! `poller` and `queue`; the memory that it accesses is allocated at connect. The clock is read
+//! once per burst of submissions and once per batch of completions; timeouts and connections are
+//! checked in `poller::tick`.
 
 pub(crate) mod api;
 pub(crate) mod async_fd;

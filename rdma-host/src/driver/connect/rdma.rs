@@ -380,7 +380,10 @@ impl<P: Provider> Resolved<P> {
                 self.resolve_address(target)?;
                 return Ok((Action::None, None));
             }
-            return Ok((self.handle(Event::from(&event)), Some(event)));
+            let (qid, cm_event) = (target.queue.0, Event::from(&event));
+            let action = self.handle(cm_event);
+            tracing::debug!(qid, event = ?cm_event, ?action, "connection-manager event");
+            return Ok((action, Some(event)));
         }
         match tokio::time::timeout_at(self.wake().into(), self.events.wait()).await {
             Ok(readable) => readable.map(|()| (Action::None, None)),

@@ -1,4 +1,4 @@
-//! The task that finds out what an event is about, and tells those who want to know.
+//! Task that reads the log pages of asynchronous events and publishes both.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -10,7 +10,7 @@ use crate::{
         connect::admin_queue::AdminClient,
         control::{
             controller_event::{ControllerEvent, EventDetail, NamespaceChange},
-            identify_namespace::inspect,
+            identify_namespace::identify_namespace,
             log_pages::LogPages,
             shared::ControllerShared,
         },
@@ -20,36 +20,36 @@ use crate::{
     wire::{AsyncEvent, AsyncEventKind, ChangedNamespaceList, NamespaceId},
 };
 
-/// Serves one controller, through all its connections.
+/// Task of one controller, across its connections.
 pub(crate) struct AsyncEventTask<P: Provider> {
     pub(crate) admin: AdminClient<P>,
     pub(crate) shared: Arc<ControllerShared<P>>,
     pub(crate) events: mpsc::Receiver<AsyncEvent>,
-    /// The only one, so that the notices end with the task.
+    /// Only sender, so that the streams of events end with the task.
     pub(crate) notices: broadcast::Sender<ControllerEvent>,
 }
 
 impl<P: Provider> AsyncEventTask<P> {
-    /// Serves until no more events can come.
+    /// Runs until the controller has ended.
     pub(crate) async fn run(mut self) {
         while let Some(event) = self.events.recv().await {
             let at = SystemTime::now();
             let detail = self.detail(event.kind()).await.unwrap_or_else(EventDetail::Unknown);
             let notice = ControllerEvent { at, event, detail };
             tracing::info!("{notice}");
-            // Nobody need be watching.
+            // There may be no subscribers.
             let _ = self.notices.send(notice);
         }
     }
 
-    /// Reads what explains the event, which also lets the next one of its kind come.
+    /// Reads the log page of an event, which also clears the event.
     async fn detail(&self, event: AsyncEventKind) -> Result<EventDetail, Error> {
         let negotiated = self.negotiated().ok_or(Error::Closed)?;
         let log = LogPages { admin: &self.admin, negotiated: &negotiated };
         Ok(match event {
             AsyncEventKind::NamespaceAttributeChanged => {
                 let changed = log.changed().await?;
-                EventDetail::Namespaces(self.fates(changed, &negotiated).await)
+                EventDetail::Namespaces(self.changes(changed, &negotiated).await)
             }
             AsyncEventKind::AnaChange => EventDetail::Ana(log.ana().await?),
             AsyncEventKind::FirmwareActivationStarting => {
@@ -61,8 +61,8 @@ impl<P: Provider> AsyncEventTask<P> {
         })
     }
 
-    /// Looks at those that changed and are in use.
-    async fn fates(
+    /// Identifies the namespaces that changed and are in use.
+    async fn changes(
         &self,
         changed: ChangedNamespaceList,
         negotiated: &Negotiated,
@@ -72,19 +72,19 @@ impl<P: Provider> AsyncEventTask<P> {
             ChangedNamespaceList::These(ids) => ids,
             ChangedNamespaceList::TooMany => used.clone(),
         };
-        let mut fates = Vec::with_capacity(ids.len());
+        let mut changes = Vec::with_capacity(ids.len());
         for id in ids {
-            let fate = match used.contains(&id) {
-                true => self.fate(id, negotiated).await,
+            let change = match used.contains(&id) {
+                true => self.change(id, negotiated).await,
                 false => NamespaceChange::Unused,
             };
-            fates.push((id, fate));
+            changes.push((id, change));
         }
-        fates
+        changes
     }
 
-    async fn fate(&self, id: NamespaceId, negotiated: &Negotiated) -> NamespaceChange {
-        match inspect(&self.admin, negotiated.version, id).await {
+    async fn change(&self, id: NamespaceId, negotiated: &Negotiated) -> NamespaceChange {
+        match identify_namespace(&self.admin, negotiated.version, id).await {
             Ok(info) => match self.shared.registry.compare(info) {
                 true => NamespaceChange::Same(info),
                 false => NamespaceChange::Replaced(info),

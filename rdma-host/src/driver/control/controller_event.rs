@@ -1,4 +1,4 @@
-//! What a controller tells without being asked, as a stream.
+//! Asynchronous events of a controller, as a stream.
 
 use std::{fmt, time::SystemTime};
 
@@ -10,50 +10,50 @@ use crate::{
     },
 };
 
-/// An asynchronous event, with what the controller says about it.
+/// Asynchronous event, with its log page.
 #[derive(Clone, Debug)]
 pub struct ControllerEvent {
-    /// When it came.
+    /// Time of arrival.
     pub at: SystemTime,
-    /// The event as it was sent; of a kind unknown to us too.
+    /// Event as it was sent, of unknown types too.
     pub event: AsyncEvent,
-    /// What its log page says.
+    /// Content of its log page.
     pub detail: EventDetail,
 }
 
-/// What a log page says about an event.
+/// Content of the log page of an event.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventDetail {
-    /// How well the controller reaches which namespaces now.
+    /// Asymmetric Namespace Access log page (LID 0Ch).
     Ana(AnaLog),
-    /// The errors that it remembers, the latest first.
+    /// Error Information log page (LID 01h), the latest entry first.
     Errors(Vec<ErrorLogEntry>),
-    /// Which firmware it has.
+    /// Firmware Slot Information log page (LID 03h).
     Firmware(FirmwareSlotLog),
-    /// How well it is.
+    /// SMART / Health Information log page (LID 02h).
     Health(HealthLog),
-    /// What became of the namespaces that changed.
+    /// Namespaces of the Changed Attached Namespace List log page (LID 04h), each with its change.
     Namespaces(Vec<(NamespaceId, NamespaceChange)>),
-    /// Nothing is known of this kind of event.
+    /// The event type has no log page that is known.
     Nothing,
-    /// What there is to know could not be read.
+    /// Reading the log page failed.
     Unknown(Error),
 }
 
-/// What became of a namespace.
+/// Change of a namespace.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NamespaceChange {
-    /// It is not there any more.
+    /// The namespace does not exist any more.
     Gone,
-    /// Another namespace is in its place: what was made for the old one is refused from now on.
+    /// Another namespace has this id now: commands to handles of the old one are refused.
     Replaced(NamespaceInfo),
-    /// It is the one it was; its size may differ.
+    /// Same namespace; its size may have changed.
     Same(NamespaceInfo),
-    /// It was never identified through this controller, so it was not looked at.
+    /// Namespace that was never identified through this controller.
     Unused,
-    /// It could not be looked at.
+    /// Identifying the namespace failed.
     Unknown(Error),
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for ControllerEvent {
 }
 
 impl fmt::Display for EventDetail {
-    /// What follows the event's name: nothing, or a colon and more.
+    /// Suffix to the name of the event: nothing, or a colon and the content.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ana(log) => {

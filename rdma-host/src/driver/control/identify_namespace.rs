@@ -1,4 +1,4 @@
-//! Looking at namespaces, over the admin queue.
+//! Identification of a namespace, over the admin queue.
 
 use verbs::Provider;
 
@@ -9,37 +9,37 @@ use crate::{
     wire::{NamespaceId, NamespaceInfo, Version},
 };
 
-/// Asks through whichever connection there is.
-pub(crate) async fn inspect<P: Provider>(
+/// Identifies a namespace, on whichever connection is live.
+pub(crate) async fn identify_namespace<P: Provider>(
     admin: &AdminClient<P>,
     version: Version,
     id: NamespaceId,
 ) -> Result<NamespaceInfo, Error> {
-    let mut inspection = IdentifyNamespace::new(id, version);
+    let mut identify = IdentifyNamespace::new(id, version);
     loop {
-        match inspection.action() {
+        match identify.action() {
             IdentifyNamespaceAction::Done(info) => return Ok(info),
             IdentifyNamespaceAction::Execute(command) => {
                 let (response, data) = admin.answer(command).await?;
-                inspection.handle(response, &data)?;
+                identify.handle(response, &data)?;
             }
         }
     }
 }
 
-/// Asks on a queue where nobody else is served.
-pub(crate) async fn inspect_alone<P: Provider>(
+/// Identifies a namespace on an admin queue that serves no clients yet.
+pub(crate) async fn identify_namespace_on<P: Provider>(
     admin: &mut AdminQueue<P>,
     version: Version,
     id: NamespaceId,
 ) -> Result<NamespaceInfo, Error> {
-    let mut inspection = IdentifyNamespace::new(id, version);
+    let mut identify = IdentifyNamespace::new(id, version);
     loop {
-        match inspection.action() {
+        match identify.action() {
             IdentifyNamespaceAction::Done(info) => return Ok(info),
             IdentifyNamespaceAction::Execute(command) => {
                 let (response, data) = admin.execute(command).await?;
-                inspection.handle(response, &data)?;
+                identify.handle(response, &data)?;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Log pages of a controller that is live.
+//! Log pages of a live controller.
 
 use verbs::Provider;
 
@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// Reads log pages of one controller. What was changed is told once only: reading a page clears
-/// the event that led to it.
+/// Reader of a controller's log pages. Reading a page clears the event that refers to it, and the
+/// list of changed namespaces.
 pub(crate) struct LogPages<'a, P: Provider> {
     pub(crate) admin: &'a AdminClient<P>,
     pub(crate) negotiated: &'a Negotiated,
@@ -59,12 +59,12 @@ impl<P: Provider> LogPages<'_, P> {
         Ok(HealthLog::parse(&self.page(LogPage::HEALTH, HealthLog::SIZE).await?)?)
     }
 
-    /// The beginning of a page, as far as one command carries it.
+    /// Reads a page from its beginning, as much as fits one command.
     async fn page(&self, page: LogPage, bytes: usize) -> Result<Vec<u8>, Error> {
         self.read(GetLogPage::new(page, self.at_most(bytes as u64))).await
     }
 
-    /// What one command may carry of so many bytes; both limits are multiples of 64.
+    /// Limits a length to that of one command; both limits are multiples of 64.
     fn at_most(&self, bytes: u64) -> u32 {
         let limit = self.negotiated.transfer_bytes_max.min(ADMIN_TRANSFER_MAX as u64);
         u32::try_from(bytes.min(limit)).unwrap_or(u32::MAX)

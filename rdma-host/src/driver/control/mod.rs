@@ -1,5 +1,5 @@
-//! Control: the supervisor, which acts on the lifecycle, asynchronous events, and authentication of
-//! a live controller.
+//! Control: the supervisor, which performs the tasks of the lifecycle, asynchronous events, and
+//! re-authentication.
 
 pub(crate) mod async_events;
 pub(crate) mod controller_event;

@@ -1,8 +1,8 @@
-//! Authenticating the queues of a live controller again, with I/O going on.
+//! Re-authentication of the queues of a live controller, during I/O.
 //!
 //! ```text
 //!   admin queue      beside keep-alives and requests, by the admin task
-//!      |  the new secrets hold from here on
+//!      |  from here on the new secrets are in use
 //!   I/O queue 1..n   by the poller that owns it, among the commands of its owner
 //! ```
 
@@ -33,12 +33,12 @@ use crate::{
     wire::{Cqe, Identify, QueueId},
 };
 
-/// What it takes to authenticate a controller again.
+/// Re-authentication of a controller.
 pub(crate) struct Reauthentication<P: Provider> {
     pub(crate) shared: Arc<ControllerShared<P>>,
     pub(crate) admin: AdminClient<P>,
     pub(crate) parties: AuthenticationParties,
-    /// New secrets, if they change.
+    /// New secrets; `None` to use the present ones.
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
@@ -59,7 +59,7 @@ impl<P: Provider> Reauthentication<P> {
             }
             Err(error) => return Err(error),
         };
-        // Whatever becomes of the I/O queues, the target has these.
+        // The target uses the new secrets, whether or not the I/O queues succeed.
         *self.shared.authentication.lock() = self.parties.authentication.clone();
         let outcome = self.io_queues(&connection).await;
         if let Err(error) = &outcome {
@@ -108,7 +108,7 @@ fn record<P: Provider>(connection: &Connection<P>, queue: QueueId, authenticated
     outcomes[usize::from(queue.0)] = Some(authenticated);
 }
 
-/// The admin queue of a live connection, which others use, too.
+/// Admin queue of a live connection, which also serves other clients.
 struct AdminQueue<'a, P: Provider> {
     client: &'a AdminClient<P>,
     generation: u64,
@@ -120,7 +120,7 @@ impl<P: Provider> CommandChannel for AdminQueue<'_, P> {
     }
 }
 
-/// An I/O queue of a live connection, in the hands of its poller.
+/// I/O queue of a live connection, which its poller owns.
 struct LiveQueue<'a, P: Provider> {
     mailbox: &'a PollerMailbox<P>,
     watch: &'a ConnectionWatch<P>,

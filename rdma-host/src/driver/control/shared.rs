@@ -20,11 +20,11 @@ use crate::{
     wire::AsyncEvent,
 };
 
-/// What the owner of a controller may ask for.
+/// Request of the owner of a controller.
 pub(crate) enum ControlRequest {
-    /// The end; the answer comes when nothing is left.
+    /// Delete the controller, and reply when nothing of it is left.
     Delete(oneshot::Sender<()>),
-    /// A new connection.
+    /// Drop the connection and make a new one.
     Reset,
 }
 
@@ -37,20 +37,20 @@ pub(crate) struct ControllerShared<P: Provider> {
     pub(crate) authentication: Mutex<AuthenticationOptions>,
 }
 
-/// The ends of the channels that lead to the task.
+/// Receivers of the supervisor.
 pub(crate) struct ControlChannels {
     pub(crate) control: mpsc::Receiver<ControlRequest>,
     pub(crate) requests: mpsc::Receiver<AdminRequest>,
 }
 
-/// How the task is tied to the rest.
+/// State and channels that connect the supervisor with the controller's other parts.
 pub(crate) struct SupervisorChannels<P: Provider> {
     pub(crate) shared: Arc<ControllerShared<P>>,
     pub(crate) inbox: ControlChannels,
-    /// The only one, so that the changes end with the task.
+    /// Only sender, so that the streams of changes end with the supervisor.
     pub(crate) changes: broadcast::Sender<StateChange>,
-    /// Where what the controller tells goes.
+    /// Sender of asynchronous events.
     pub(crate) events: mpsc::Sender<AsyncEvent>,
-    /// Who waits for the first connection.
+    /// Reply to the first connect.
     pub(crate) first: oneshot::Sender<Result<Vec<Poller<P>>, Error>>,
 }

@@ -7,20 +7,20 @@ use std::{
 
 use crate::{error::Error, proto::LifecycleState};
 
-/// One change of state.
+/// Change of a controller's state.
 #[derive(Clone, Debug)]
 pub struct StateChange {
-    /// When.
+    /// Time of the change.
     pub at: SystemTime,
-    /// To which state.
+    /// New state.
     pub state: LifecycleState,
-    /// Why, where something failed.
+    /// Error that led to it, if any.
     pub cause: Option<Error>,
-    /// Attempts to reconnect begun since the controller was last live.
+    /// Number of attempts to reconnect since the controller was last live.
     pub attempt: u32,
-    /// How many there may be; nothing for no end of them.
+    /// Maximum number of attempts; `None` for unlimited.
     pub attempts_max: Option<u32>,
-    /// Until the next attempt.
+    /// Time until the next attempt.
     pub next: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! The task that keeps a controller alive: it does what [`Lifecycle`] says.
+//! Supervisor of a controller: performs the tasks of its [`Lifecycle`].
 
 use std::{
     sync::Arc,
@@ -7,6 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::{Instrument, Span, field};
 use verbs::{PortWatch, Provider, active_side::Event as PortEvent};
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
             context::{ConnectContext, Purpose},
         },
         control::{
-            identify_namespace::inspect_alone,
+            identify_namespace::identify_namespace_on,
             shared::{ControlChannels, ControlRequest, ControllerShared, SupervisorChannels},
             state_change::StateChange,
         },
@@ -43,7 +44,7 @@ pub(crate) struct Supervisor<P: Provider> {
     provider: Arc<P>,
     options: ConnectOptions,
     purpose: Purpose,
-    life: Lifecycle,
+    lifecycle: Lifecycle,
     shared: Arc<ControllerShared<P>>,
     inbox: ControlChannels,
     changes: broadcast::Sender<StateChange>,
@@ -51,6 +52,8 @@ pub(crate) struct Supervisor<P: Provider> {
     /// Number of pollers; the first connection lowers it to the number of I/O queues.
     pollers: usize,
     live: Option<LiveParts<P>>,
+    /// Span of the latest attempt to connect, and of the connection that it made.
+    span: Span,
     /// Error that ended the connection or the latest attempt.
     cause: Error,
     /// Ports of the device of the latest connection.
@@ -81,7 +84,8 @@ impl<P: Provider> Supervisor<P> {
         let SupervisorChannels { shared, inbox, changes, events, first } = wiring;
         Self {
             provider,
-            life: Lifecycle::new(options.reconnect.clone()),
+            lifecycle: Lifecycle::new(options.reconnect.clone()),
+            span: controller_span(&options),
             options,
             purpose,
             shared,
@@ -97,17 +101,18 @@ impl<P: Provider> Supervisor<P> {
         }
     }
 
-    /// Lives the controller's life to its end.
+    /// Runs the controller's state machine until the controller is dead.
     pub(crate) async fn run(mut self) {
-        self.handle(LifecycleEvent::Start);
+        self.span.clone().in_scope(|| self.handle(LifecycleEvent::Start));
         loop {
-            match self.life.task(Instant::now()) {
+            let task = self.lifecycle.task(Instant::now());
+            match task {
                 LifecycleTask::End => break,
-                LifecycleTask::Connect => self.connect().await,
-                LifecycleTask::Serve => self.serve().await,
-                LifecycleTask::TearDown { announce } => self.tear_down(announce).await,
-                LifecycleTask::Wait(due) => self.wait(due).await,
+                LifecycleTask::Connect => self.span = controller_span(&self.options),
+                _ => {}
             }
+            let span = self.span.clone();
+            self.perform(task).instrument(span).await;
         }
         let error = self.terminal_error();
         self.shared.connection.enter(ConnectionState::Ended(error.clone()));
@@ -116,6 +121,16 @@ impl<P: Provider> Supervisor<P> {
         }
         if let Some(deleted) = self.deleted.take() {
             let _ = deleted.send(());
+        }
+    }
+
+    async fn perform(&mut self, task: LifecycleTask) {
+        match task {
+            LifecycleTask::End => {}
+            LifecycleTask::Connect => self.connect().await,
+            LifecycleTask::Serve => self.serve().await,
+            LifecycleTask::TearDown { announce } => self.tear_down(announce).await,
+            LifecycleTask::Wait(due) => self.wait(due).await,
         }
     }
 
@@ -137,7 +152,7 @@ impl<P: Provider> Supervisor<P> {
             let events = negotiated.info.events;
             match purpose {
                 Purpose::Io => {
-                    recognise(registry, admin, negotiated.version).await?;
+                    revalidate_namespaces(registry, admin, negotiated.version).await?;
                     enable_events(admin, events).await?;
                 }
                 Purpose::Discovery { events: true } => {
@@ -149,12 +164,12 @@ impl<P: Provider> Supervisor<P> {
         };
         let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
         let attempt = tokio::time::timeout(BRING_UP_TIMEOUT, attempt);
-        let fails_at = self.life.commands_fail_at();
-        let holding = hold_until(fails_at, &self.shared.connection);
+        let fails_at = self.lifecycle.commands_fail_at();
+        let failing = fail_commands_at(fails_at, &self.shared.connection);
         let outcome = tokio::select! {
             outcome = attempt => outcome.unwrap_or(Err(timeout)),
-            control = next(&mut self.inbox.control) => return self.obey(control),
-            never = holding => match never {},
+            control = next_request(&mut self.inbox.control) => return self.handle_request(control),
+            never = failing => match never {},
         };
         match outcome {
             Ok(connected) => self.establish(connected),
@@ -170,6 +185,7 @@ impl<P: Provider> Supervisor<P> {
     fn establish(&mut self, established: EstablishedController<P>) {
         let EstablishedController { negotiated, domain, device, numa_node, memory, mut admin, io } =
             established;
+        self.span.record("cntlid", negotiated.controller.0);
         let mut device_watch = DeviceWatch::new(domain.clone());
         admin.report_to(&mut device_watch);
         io.iter().for_each(|set| device_watch.add(&set.queues, &set.completion_queue));
@@ -177,6 +193,7 @@ impl<P: Provider> Supervisor<P> {
         let (sender, timed_out) = mpsc::channel(ABORT_BACKLOG);
         let latest = self.shared.connection.latest();
         let connection = Arc::new(Connection {
+            span: self.span.clone(),
             generation: latest.map_or(0, |latest| latest.generation) + 1,
             negotiated: Mutex::new(Arc::new(negotiated)),
             domain,
@@ -216,7 +233,7 @@ impl<P: Provider> Supervisor<P> {
         let failed = async {
             tokio::select! {
                 error = admin.serve(&mut self.inbox.requests, timed_out) => error,
-                error = device.ends() => error,
+                error = device.until_fatal() => error,
             }
         };
         tokio::select! {
@@ -224,13 +241,14 @@ impl<P: Provider> Supervisor<P> {
             () = watch.until_lost(generation) => {
                 self.fail(watch.cause().expect("a lost connection has a cause"));
             }
-            control = next(&mut self.inbox.control) => self.obey(control),
+            control = next_request(&mut self.inbox.control) => self.handle_request(control),
         }
     }
 
-    /// Lets the pollers give up their queues, tells the controller, and drops the connection.
+    /// Waits for the pollers to close their queues, shuts the controller down if `announce` is set,
+    /// and drops the connection.
     async fn tear_down(&mut self, announce: bool) {
-        if self.life.state() == LifecycleState::Deleting {
+        if self.lifecycle.state() == LifecycleState::Deleting {
             self.shared.connection.enter(ConnectionState::Ended(self.terminal_error()));
         }
         if let Some(LiveParts { connection, mut admin, .. }) = self.live.take() {
@@ -250,24 +268,24 @@ impl<P: Provider> Supervisor<P> {
         self.handle(LifecycleEvent::TornDown);
     }
 
-    /// Waits for the time of the next attempt, or the port that was down.
+    /// Waits until the next attempt is due, or until the port is active again.
     async fn wait(&mut self, due: Instant) {
         let until_due = tokio::time::sleep_until(due.into());
-        let fails_at = self.life.commands_fail_at();
-        let holding = hold_until(fails_at, &self.shared.connection);
+        let fails_at = self.lifecycle.commands_fail_at();
+        let failing = fail_commands_at(fails_at, &self.shared.connection);
         tokio::select! {
             () = until_due => self.handle(LifecycleEvent::Due),
-            () = port_is_back(&mut self.port) => self.handle(LifecycleEvent::PortActive),
-            control = next(&mut self.inbox.control) => self.obey(control),
-            never = holding => match never {},
+            () = until_port_active(&mut self.port) => self.handle(LifecycleEvent::PortActive),
+            control = next_request(&mut self.inbox.control) => self.handle_request(control),
+            never = failing => match never {},
         }
     }
 
-    fn obey(&mut self, control: ControlRequest) {
+    fn handle_request(&mut self, control: ControlRequest) {
         match control {
             ControlRequest::Reset => {
                 self.cause = Error::Reset;
-                if self.life.state() == LifecycleState::Live {
+                if self.lifecycle.state() == LifecycleState::Live {
                     let disconnection = Disconnection::new(Error::Reset);
                     self.shared.connection.enter(ConnectionState::Disconnected(disconnection));
                 }
@@ -282,17 +300,17 @@ impl<P: Provider> Supervisor<P> {
     }
 
     fn fail(&mut self, error: Error) {
-        let before = self.life.state();
+        let before = self.lifecycle.state();
         self.cause = error;
-        self.life.fail(FailureKind::from(&self.cause), Instant::now(), jitter_seed());
+        self.lifecycle.fail(FailureKind::from(&self.cause), Instant::now(), jitter_seed());
         self.enter_disconnected();
         self.announce(before);
     }
 
     fn handle(&mut self, event: LifecycleEvent) {
-        let before = self.life.state();
-        self.life.handle(event, Instant::now());
-        if self.life.state() == LifecycleState::Connecting {
+        let before = self.lifecycle.state();
+        self.lifecycle.handle(event, Instant::now());
+        if self.lifecycle.state() == LifecycleState::Connecting {
             self.enter_disconnected();
         }
         self.announce(before);
@@ -302,17 +320,18 @@ impl<P: Provider> Supervisor<P> {
     fn enter_disconnected(&self) {
         let error = NotConnected {
             cause: Box::new(self.cause.clone()),
-            attempt: self.life.attempts(),
-            max: self.life.attempts_max(),
+            attempt: self.lifecycle.attempts(),
+            max: self.lifecycle.attempts_max(),
         };
-        let commands_fail = self.life.commands_fail_at().is_some_and(|at| Instant::now() >= at);
+        let commands_fail =
+            self.lifecycle.commands_fail_at().is_some_and(|at| Instant::now() >= at);
         let disconnection = Disconnection { error: Arc::new(error), commands_fail };
         self.shared.connection.enter(ConnectionState::Disconnected(disconnection));
     }
 
-    /// Tells the watchers, and the log.
+    /// Publishes a change of state to the subscribers and the log.
     fn announce(&self, before: LifecycleState) {
-        let state = self.life.state();
+        let state = self.lifecycle.state();
         if state == before {
             return;
         }
@@ -331,24 +350,24 @@ impl<P: Provider> Supervisor<P> {
             at: SystemTime::now(),
             state,
             cause: cause.filter(|cause| !matches!(cause, Error::Closed)),
-            attempt: self.life.attempts(),
-            attempts_max: self.life.attempts_max(),
-            next: match self.life.task(now) {
+            attempt: self.lifecycle.attempts(),
+            attempts_max: self.lifecycle.attempts_max(),
+            next: match self.lifecycle.task(now) {
                 LifecycleTask::Wait(due) => Some(due.saturating_duration_since(now)),
                 _ => None,
             },
         };
         let (subsystem, attempt) = (&self.options.subsystem, change.attempt);
         tracing::info!(%subsystem, %state, attempt, "{change}");
-        // Nobody need be watching.
+        // There may be no subscribers.
         let _ = self.changes.send(change);
     }
 
     /// Error of the final state.
     fn terminal_error(&self) -> Error {
-        match self.life.reason() {
-            Some(reason) if self.life.attempts() > 0 => {
-                let (cause, attempts) = (Box::new(self.cause.clone()), self.life.attempts());
+        match self.lifecycle.reason() {
+            Some(reason) if self.lifecycle.attempts() > 0 => {
+                let (cause, attempts) = (Box::new(self.cause.clone()), self.lifecycle.attempts());
                 Error::GaveUp(Arc::new(GaveUp { cause, attempts, reason }))
             }
             _ => self.cause.clone(),
@@ -356,8 +375,13 @@ impl<P: Provider> Supervisor<P> {
     }
 }
 
-/// What the owner asks for next; an owner that is gone wants the end.
-async fn next(control: &mut mpsc::Receiver<ControlRequest>) -> ControlRequest {
+/// Creates the span of an attempt to connect. Its field `cntlid` is recorded when that succeeds.
+fn controller_span(options: &ConnectOptions) -> Span {
+    tracing::info_span!("controller", nqn = %options.subsystem, cntlid = field::Empty)
+}
+
+/// Next request of the owner; a deletion if the owner is gone.
+async fn next_request(control: &mut mpsc::Receiver<ControlRequest>) -> ControlRequest {
     match control.recv().await {
         Some(control) => control,
         None => ControlRequest::Delete(oneshot::channel().0),
@@ -365,7 +389,7 @@ async fn next(control: &mut mpsc::Receiver<ControlRequest>) -> ControlRequest {
 }
 
 /// Lets commands fail from this time on.
-async fn hold_until<P: Provider>(
+async fn fail_commands_at<P: Provider>(
     at: Option<Instant>,
     watch: &ConnectionWatch<P>,
 ) -> std::convert::Infallible {
@@ -377,26 +401,26 @@ async fn hold_until<P: Provider>(
 }
 
 /// Waits until the port, which was down, is active again.
-async fn port_is_back<P: Provider>(port: &mut Option<PortWatch<P>>) {
+async fn until_port_active<P: Provider>(port: &mut Option<PortWatch<P>>) {
     let Some(port) = port else { return std::future::pending().await };
     while port.next_event() != Some(PortEvent::PortActive) {
         tokio::time::sleep(PORT_POLL_INTERVAL).await;
     }
-    // A question about the way that is lost now is not asked again for a second.
+    // Address resolution that fails now is not tried again for a second.
     tokio::time::sleep(PORT_UP_DELAY).await;
 }
 
-/// Looks at all namespaces in use, before commands can reach them.
-async fn recognise<P: Provider>(
+/// Identifies all namespaces in use, before commands can reach them (Linux: revalidation).
+async fn revalidate_namespaces<P: Provider>(
     registry: &NamespaceRegistry,
     admin: &mut AdminQueue<P>,
     version: Version,
 ) -> Result<(), Error> {
     for id in registry.ids() {
-        match inspect_alone(admin, version, id).await {
+        match identify_namespace_on(admin, version, id).await {
             Ok(info) if registry.compare(info) => {}
             Ok(_) => tracing::warn!(%id, "a namespace in use was replaced by another one"),
-            // One that is not there now may be again later.
+            // A namespace that is gone may come back.
             Err(error @ (Error::Malformed(_) | Error::Misuse(Misuse::NoNamespace(_)))) => {
                 tracing::info!(%id, %error, "a namespace in use is gone");
             }
@@ -406,7 +430,7 @@ async fn recognise<P: Provider>(
     Ok(())
 }
 
-/// A random number, to spread attempts by.
+/// Draws a random number for the jitter of the retry delay.
 fn jitter_seed() -> u16 {
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     u16::try_from(high >> 48).unwrap_or(0)

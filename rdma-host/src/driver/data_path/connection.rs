@@ -10,6 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified, mpsc, oneshot};
+use tracing::Span;
 use verbs::{CompletionQueue, ProtectionDomain, Provider};
 
 use crate::{
@@ -27,6 +28,8 @@ use crate::{
 pub(crate) struct Connection<P: Provider> {
     /// Number of the connection, from 1.
     pub(crate) generation: u64,
+    /// Span of the controller, above those of its queues.
+    pub(crate) span: Span,
     pub(crate) negotiated: Mutex<Arc<Negotiated>>,
     pub(crate) domain: ProtectionDomain<P>,
     /// Name of the RDMA device.

@@ -1,4 +1,4 @@
-//! What the device of a live connection reports of its own accord.
+//! Asynchronous events of the RDMA device of a live connection.
 
 use std::os::fd::AsFd;
 
@@ -12,36 +12,35 @@ use crate::{
     wire::QueueId,
 };
 
-/// Listens for reports that end the connection. Without it they would show only where work fails
-/// or times out: a completion queue that lost its completions, or a queue pair that died without a
-/// word, says nothing by itself.
+/// Watch for device events that end the connection. Without it they would show only by timeouts: a
+/// completion queue that lost completions, or a queue pair that failed, completes nothing.
 pub(crate) struct DeviceWatch<P: Provider> {
     domain: ProtectionDomain<P>,
-    owned: Owned,
+    resources: Resources,
 }
 
-/// What a connection is made of, as a device names it.
+/// Queue pairs and completion queues of a connection, by their numbers.
 #[derive(Default)]
-struct Owned {
+struct Resources {
     queue_pairs: Vec<(u32, QueueId)>,
     completion_queues: Vec<u32>,
 }
 
 impl<P: Provider> DeviceWatch<P> {
-    /// Of a domain's device, and nothing that is made there yet.
+    /// Creates the watch of a domain's device, without any resources.
     pub(crate) fn new(domain: ProtectionDomain<P>) -> Self {
-        Self { domain, owned: Owned::default() }
+        Self { domain, resources: Resources::default() }
     }
 
-    /// From now on reports about these count, too.
+    /// Adds the resources of a poller.
     pub(crate) fn add(&mut self, queues: &[Queue<P>], completion_queue: &CompletionQueue<P>) {
         let queue_pairs = queues.iter().map(|queue| (queue.number(), queue.id()));
-        self.owned.queue_pairs.extend(queue_pairs);
-        self.owned.completion_queues.push(completion_queue.number());
+        self.resources.queue_pairs.extend(queue_pairs);
+        self.resources.completion_queues.push(completion_queue.number());
     }
 
-    /// Waits for a report that ends the connection; never returns otherwise.
-    pub(crate) async fn ends(&self) -> Error {
+    /// Waits for an event that ends the connection.
+    pub(crate) async fn until_fatal(&self) -> Error {
         match self.listen().await {
             Ok(error) | Err(error) => error,
         }
@@ -51,7 +50,7 @@ impl<P: Provider> DeviceWatch<P> {
         let events = AsyncDescriptor::new(self.domain.as_fd())?;
         loop {
             while let Some(event) = self.domain.next_event().map_err(verbs_error)? {
-                match self.owned.verdict(event) {
+                match self.resources.error_of(event) {
                     Some(error) => return Ok(error),
                     None => tracing::debug!(?event, "a device event was ignored"),
                 }
@@ -61,10 +60,10 @@ impl<P: Provider> DeviceWatch<P> {
     }
 }
 
-impl Owned {
-    /// Why a report ends the connection; nothing if it does not. Of ports there is a watch apart,
-    /// and what a queue pair refuses its peer fails its work, which says more.
-    fn verdict(&self, event: DeviceEvent) -> Option<Error> {
+impl Resources {
+    /// Error of an event that ends the connection; `None` for any other. Ports have a watch of
+    /// their own, and an access error of a queue pair also fails its work, with more detail.
+    fn error_of(&self, event: DeviceEvent) -> Option<Error> {
         let DeviceEvent { kind, subject } = event;
         match (kind, subject) {
             (DeviceEventKind::DEVICE_FATAL, _) => {
@@ -91,9 +90,10 @@ mod tests {
 
     #[test]
     fn only_what_is_ours_ends_the_connection() {
-        let owned = Owned { queue_pairs: vec![(17, QueueId(2))], completion_queues: vec![5] };
+        let resources =
+            Resources { queue_pairs: vec![(17, QueueId(2))], completion_queues: vec![5] };
         let words = |kind, subject| {
-            owned.verdict(DeviceEvent { kind, subject }).map(|error| error.to_string())
+            resources.error_of(DeviceEvent { kind, subject }).map(|error| error.to_string())
         };
         let (fatal, lost) =
             (DeviceEventKind::QUEUE_PAIR_FATAL, DeviceEventKind::COMPLETION_QUEUE_ERROR);

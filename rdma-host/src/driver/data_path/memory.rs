@@ -1,16 +1,16 @@
-//! How a controller reaches our memory: by long-lived keys, or by a window for each command.
+//! Remote access to memory: by the keys of registrations, or by a window for each command.
 //!
 //! With windows, what a queue does for a read of 4 KiB:
 //!
 //! ```text
 //!   chain, one doorbell:  BIND_MW (unsignaled)  +  SEND (signaled, inline)
 //!   data:                 RDMA WRITE by the target, through the window
-//!   response:             SEND WITH INVALIDATE by the target: the key is out of use
+//!   response:             SEND WITH INVALIDATE by the target: the key is invalid
 //! ```
 //!
-//! The command is done when both its send and its response are: until then the device may send
-//! the chain again. A target that answers without invalidating costs a LOCAL_INV and its
-//! completion, and only then does the buffer come back.
+//! The command has completed when both its send and its response have: until then the device may
+//! send the chain again. A target that responds without invalidating costs a LOCAL_INV, whose
+//! completion the buffer waits for.
 
 use verbs::{Access, BindInfo, Buffer, ProtectionDomain, Provider, QueuePair, Window};
 
@@ -21,12 +21,12 @@ use crate::{
     wire::RemoteKey,
 };
 
-/// How a controller reaches our memory, and why not as was asked.
+/// Memory mode in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryReport {
-    /// What is in force.
+    /// Memory mode.
     pub mode: MemoryMode,
-    /// Why it is not what was asked for, if it is not.
+    /// Reason why it is not the requested one; `None` if it is.
     pub fallback: Option<String>,
 }
 
@@ -41,8 +41,8 @@ impl std::fmt::Display for MemoryReport {
 }
 
 impl MemoryReport {
-    /// What the device can do of what was asked for: it is asked for a window, since some devices
-    /// count windows that they do not give.
+    /// Chooses the requested mode, if the device supports it. A window is created to find out: some
+    /// devices report a number of windows, but create none.
     pub(crate) fn choose<P: Provider>(asked: MemoryMode, domain: &ProtectionDomain<P>) -> Self {
         let refusal = match asked {
             MemoryMode::Pool => None,
@@ -59,7 +59,7 @@ impl MemoryReport {
 }
 
 impl MemoryMode {
-    /// What data is registered for. With windows its own key reaches nothing.
+    /// Access flags of registrations. With windows their own keys grant no remote access.
     pub(crate) fn access(self) -> Access {
         match self {
             Self::Pool => Access::LOCAL_WRITE | Access::REMOTE_READ | Access::REMOTE_WRITE,
@@ -67,18 +67,18 @@ impl MemoryMode {
         }
     }
 
-    /// Work requests on the send queue of a queue of so many entries.
+    /// Capacity of the send queue of a queue with this number of entries.
     pub(crate) fn sends(self, entries: u16) -> u32 {
         let each = match self {
             Self::Pool => 1,
             // Bind, send, invalidate.
             Self::Window => 3,
         };
-        // Unsignaled sends hold their place until a signaled one completes.
+        // Unsignaled sends occupy the send queue until a signaled one completes.
         each * u32::from(entries) + SENDS_SPARE
     }
 
-    /// A window for each of `count` commands in flight, where they are used.
+    /// Creates a window for each of `count` commands in flight, if the mode uses windows.
     pub(crate) fn windows<P: Provider>(
         self,
         domain: &ProtectionDomain<P>,
@@ -89,11 +89,11 @@ impl MemoryMode {
     }
 }
 
-/// As many as may be done, and have no completion yet that says so.
+/// Number of sends that may have completed without a signaled completion yet.
 const SENDS_SPARE: u32 = 32;
 
-/// Queues the binding of a window to all of a command's data, for what the controller is to do
-/// with it. The window comes back where that is refused.
+/// Queues the bind of a window to the whole buffer of a command, with the access that the command
+/// needs. The error returns the window.
 pub(crate) fn bind<P: Provider>(
     queue_pair: &mut QueuePair<P>,
     window: Window,
@@ -102,7 +102,7 @@ pub(crate) fn bind<P: Provider>(
     let (buffer, access): (&Buffer, _) = match data {
         Data::FromController(buffer) => (buffer, Access::REMOTE_WRITE),
         Data::ToController(buffer) => (buffer, Access::REMOTE_READ),
-        Data::None => unreachable!("a command without data lends nothing"),
+        Data::None => unreachable!("a command without data has no window"),
     };
     let to = BindInfo { buffer, range: 0..buffer.len(), access };
     match queue_pair.bind(window, to) {
@@ -111,7 +111,7 @@ pub(crate) fn bind<P: Provider>(
     }
 }
 
-/// Completions that may be outstanding: every send and receive of every queue.
+/// Maximum number of outstanding completions: every send and receive of every queue.
 pub(crate) fn completion_entries(memory: MemoryMode, queues: u16, entries: u16) -> u32 {
     u32::from(queues) * (memory.sends(entries) + u32::from(entries))
 }

@@ -1,4 +1,4 @@
-//! The namespaces in use, so that a reconnect does not put others in their place unnoticed.
+//! Namespaces in use, compared after a reconnect: their ids may belong to others then.
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +20,10 @@ pub(crate) struct NamespaceRegistry {
 
 struct KnownNamespace {
     info: NamespaceInfo,
-    seen: Arc<NamespaceEntry>,
+    entry: Arc<NamespaceEntry>,
 }
 
-/// What may change of a namespace while it is in use.
+/// Properties of a namespace that may change while it is in use.
 #[derive(Debug)]
 pub(crate) struct NamespaceEntry {
     blocks: AtomicU64,
@@ -31,69 +31,71 @@ pub(crate) struct NamespaceEntry {
 }
 
 impl NamespaceEntry {
-    /// Its size.
+    /// Size in blocks.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks.load(Ordering::Relaxed)
     }
 
-    /// Whether another namespace is in its place.
+    /// Returns true if the id belongs to another namespace now.
     pub(crate) fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Relaxed)
     }
 }
 
 impl NamespaceRegistry {
-    /// Somebody has looked at the namespace, and knows what it is now.
+    /// Adds a namespace that was identified. If it differs from the one of the same id, that one is
+    /// replaced.
     pub(crate) fn insert(&self, info: NamespaceInfo) -> Arc<NamespaceEntry> {
         let mut known = self.known.lock();
         if let Some(same) = known.get_mut(&info.id).filter(|known| known.is(&info)) {
             same.update(info);
-            return Arc::clone(&same.seen);
+            return Arc::clone(&same.entry);
         }
         let blocks = AtomicU64::new(info.blocks);
-        let seen = Arc::new(NamespaceEntry { blocks, replaced: AtomicBool::new(false) });
-        let new = KnownNamespace { info, seen: Arc::clone(&seen) };
+        let entry = Arc::new(NamespaceEntry { blocks, replaced: AtomicBool::new(false) });
+        let new = KnownNamespace { info, entry: Arc::clone(&entry) };
         if let Some(old) = known.insert(info.id, new) {
-            old.seen.replaced.store(true, Ordering::Relaxed);
+            old.entry.replaced.store(true, Ordering::Relaxed);
         }
-        seen
+        entry
     }
 
     pub(crate) fn ids(&self) -> Vec<NamespaceId> {
         self.known.lock().keys().copied().collect()
     }
 
-    /// After a reconnect or a change the namespace looks like this; it may have grown, but must
-    /// be the same one. Says whether it is.
+    /// Compares a namespace with the one of the same id, after a reconnect or a change. Returns
+    /// false if they differ in more than the size.
     pub(crate) fn compare(&self, now: NamespaceInfo) -> bool {
         let mut all = self.known.lock();
         let Some(known) = all.get_mut(&now.id) else { return true };
         let same = known.is(&now);
-        match same {
-            true => known.update(now),
-            false => known.seen.replaced.store(true, Ordering::Relaxed),
+        if same {
+            known.update(now);
+        } else {
+            known.entry.replaced.store(true, Ordering::Relaxed);
         }
         same
     }
 
-    /// Whether commands for the namespace would reach another one than was identified.
+    /// Returns true if the id belongs to another namespace than the one that was identified.
     pub(crate) fn is_replaced(&self, id: NamespaceId) -> bool {
-        self.known.lock().get(&id).is_some_and(|known| known.seen.is_replaced())
+        self.known.lock().get(&id).is_some_and(|known| known.entry.is_replaced())
     }
 
     pub(crate) fn replaced(&self) -> Vec<NamespaceId> {
         let known = self.known.lock();
-        known.iter().filter(|(_, known)| known.seen.is_replaced()).map(|(&id, _)| id).collect()
+        known.iter().filter(|(_, known)| known.entry.is_replaced()).map(|(&id, _)| id).collect()
     }
 }
 
 impl KnownNamespace {
     fn is(&self, info: &NamespaceInfo) -> bool {
-        self.info.is_same_as(info) && !self.seen.is_replaced()
+        self.info.is_same_as(info) && !self.entry.is_replaced()
     }
 
     fn update(&mut self, info: NamespaceInfo) {
         self.info = info;
-        self.seen.blocks.store(info.blocks, Ordering::Relaxed);
+        self.entry.blocks.store(info.blocks, Ordering::Relaxed);
     }
 }

@@ -12,6 +12,7 @@ mod tick;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use quanta::Clock;
+use tracing::Span;
 use verbs::{Completion, CompletionQueue, Provider, RdmaCore};
 
 use self::{
@@ -32,7 +33,7 @@ use crate::{
             device_events::DeviceWatch,
             namespace_registry::NamespaceRegistry,
             pending::PendingCommands,
-            queue::{Completed, Queue},
+            queue::{FailedCommand, Queue},
             statistics::{PollerMeter, Statistics},
         },
     },
@@ -72,6 +73,8 @@ pub struct Poller<P: Provider = RdmaCore> {
     done: VecDeque<CommandCompletion>,
     pending: PendingCommands,
     batch: Box<[Completion; POLL_BATCH]>,
+    /// Commands that failed since the last [`tick`](Self::tick).
+    failed_commands: Vec<FailedCommand>,
     meter: PollerMeter,
     clock: Clock,
     /// Clock reading of the first submission since the last flush or poll.
@@ -139,6 +142,7 @@ impl<P: Provider> Poller<P> {
             done: VecDeque::with_capacity(2 * POLL_BATCH),
             pending: PendingCommands::default(),
             batch: Box::new([Completion::default(); POLL_BATCH]),
+            failed_commands: Vec::new(),
             meter: PollerMeter::new(),
             submitted_at: None,
             last_traffic: 0,
@@ -421,6 +425,21 @@ impl<P: Provider> Poller<P> {
         self.meter.statistics()
     }
 
+    /// Span of events that concern no single queue: that of the controller.
+    fn span(&self) -> Span {
+        let connection = self.link.as_ref().and_then(|link| link.connection.as_ref());
+        connection.map_or_else(Span::current, |connection| connection.span.clone())
+    }
+
+    /// Records the commands that failed as events, in the spans of their queues.
+    fn trace_failed_commands(&mut self) {
+        for failed in std::mem::take(&mut self.failed_commands) {
+            if let Some(index) = self.queue_map.find(failed.queue_pair) {
+                failed.trace(self.queues[index].span());
+            }
+        }
+    }
+
     /// Adds the doorbells of the queues since the last call to the statistics.
     fn count_doorbells(&mut self) {
         let doorbells: u64 = self.queues.iter_mut().map(Queue::new_doorbells).sum();
@@ -511,10 +530,11 @@ impl<P: Provider> Poller<P> {
                     }
                 }
             };
-            let completed = queue.completed(slot, &response);
+            let completed = queue.completed(slot, &completion, &response);
             self.in_flight -= 1;
             self.last_traffic = completed.started();
-            count_completion(&completed, now, &self.clock, &mut self.meter);
+            let latency_ns = self.clock.delta_as_nanos(completed.started(), now);
+            completed.record(latency_ns, &mut self.meter, &mut self.failed_commands);
             if completed.is_internal() {
                 let completion = completed.into_completion();
                 self.complete_internal(completion);
@@ -546,11 +566,4 @@ fn note_dirty<P: Provider>(queue: &mut Queue<P>, index: usize, dirty: &mut Vec<u
     if !std::mem::replace(&mut queue.is_dirty, true) {
         dirty.push(index);
     }
-}
-
-/// Counts a completed command in the statistics.
-#[inline(always)]
-fn count_completion(completed: &Completed<'_>, now: u64, clock: &Clock, meter: &mut PollerMeter) {
-    let latency_ns = clock.delta_as_nanos(completed.started(), now);
-    meter.record(completed.opcode(), &completed.outcome(latency_ns));
 }

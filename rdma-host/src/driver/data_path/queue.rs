@@ -5,12 +5,13 @@ mod in_flight;
 
 use std::collections::VecDeque;
 
+use tracing::Span;
 use verbs::{
     CompletedWork, Completion, Endpoint, Provider, QueuePair, RdmaCore, TransportType, Window,
     active_side::{ActiveSide, State},
 };
 
-pub(crate) use self::in_flight::Completed;
+pub(crate) use self::in_flight::{Completed, FailedCommand};
 use self::in_flight::{InFlight, Origin};
 use crate::{
     driver::{
@@ -31,6 +32,8 @@ use crate::{
 /// allocate nothing.
 pub(crate) struct Queue<P: Provider = RdmaCore> {
     id: QueueId,
+    /// Span of the queue's events, below that of its controller.
+    span: Span,
     queue_pair: QueuePair<P>,
     endpoint: Endpoint<P>,
     active_side: ActiveSide,
@@ -108,6 +111,7 @@ impl<P: Provider> Queue<P> {
         let bound_max = if windows.is_empty() { 0 } else { parts.depth };
         Self {
             id: parts.id,
+            span: tracing::debug_span!("queue", qid = parts.id.0),
             receives: parts.receives,
             queue_pair: parts.queue_pair,
             endpoint: parts.endpoint,
@@ -361,10 +365,16 @@ impl<P: Provider> Queue<P> {
 
     /// Command that was completed last in a slot.
     #[inline(always)]
-    pub(crate) fn completed<'a>(&'a mut self, slot: u16, response: &'a Cqe) -> Completed<'a> {
+    pub(crate) fn completed<'a>(
+        &'a mut self,
+        slot: u16,
+        completion: &'a Completion,
+        response: &'a Cqe,
+    ) -> Completed<'a> {
         let window = self.windows.get_mut(usize::from(slot));
         Completed {
             command: &mut self.commands[usize::from(slot)],
+            completion,
             response,
             invalidated_by: window.and_then(|window| window.invalidated_by.take()),
         }
@@ -455,6 +465,11 @@ impl<P: Provider> Queue<P> {
 
     pub(crate) fn id(&self) -> QueueId {
         self.id
+    }
+
+    /// Span of the queue's events.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Returns true if there is room for a command. Where acknowledgements lag behind responses,

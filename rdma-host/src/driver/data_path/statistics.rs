@@ -139,31 +139,25 @@ impl PollerMeter {
         self.statistics.operation(opcode).failed += 1;
     }
 
+    /// Counts a command that succeeded.
     #[inline]
-    pub(crate) fn record(&mut self, opcode: Opcode, outcome: &Outcome) {
-        if let Some(by) = outcome.invalidated_by {
-            self.statistics.windows.record(by);
-        }
-        if !outcome.success {
-            return self.record_failure(opcode);
-        }
+    pub(crate) fn record_success(&mut self, opcode: Opcode, bytes: u64, latency_ns: u64) {
         let (operation, recent) = match opcode {
             Opcode::READ => (&mut self.statistics.read, &mut self.read),
             Opcode::WRITE => (&mut self.statistics.write, &mut self.write),
             _ => (&mut self.statistics.other, &mut self.other),
         };
         operation.completed += 1;
-        operation.bytes += outcome.bytes;
-        recent.record(outcome.latency_ns);
+        operation.bytes += bytes;
+        recent.record(latency_ns);
     }
-}
 
-impl WindowCounters {
+    /// Counts the invalidation of a command's remote key.
     #[inline]
-    fn record(&mut self, by: InvalidatedBy) {
+    pub(crate) fn record_invalidation(&mut self, by: InvalidatedBy) {
         match by {
-            InvalidatedBy::Target => self.by_target += 1,
-            InvalidatedBy::Host => self.here += 1,
+            InvalidatedBy::Target => self.statistics.windows.by_target += 1,
+            InvalidatedBy::Host => self.statistics.windows.here += 1,
         }
     }
 }
@@ -175,14 +169,6 @@ impl DeviceCounters {
         self.completions += found as u64;
         self.empty_polls += u64::from(found == 0);
     }
-}
-
-/// Outcome of one command.
-pub(crate) struct Outcome {
-    pub(crate) success: bool,
-    pub(crate) bytes: u64,
-    pub(crate) latency_ns: u64,
-    pub(crate) invalidated_by: Option<InvalidatedBy>,
 }
 
 impl Operation {

@@ -1,4 +1,4 @@
-//! When a poller that found nothing spins on, and when it sleeps.
+//! Decision between spinning and sleeping of a poller without completions.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use thread_priority::{
 
 use crate::config::WaitMode;
 
-/// Decides for one poller, in its wait mode. The clock is read only where the mode needs it.
+/// Wait policy of one poller. The clock is read only where the mode needs it.
 ///
-/// Where pollers have a processor each and some are to spare, a poller that spins is in nobody's
-/// way. Where there are as many pollers as processors, or more, one that spins may keep the target
-/// from running, or our device where that is software, or another poller: whoever it waits for.
+/// While there are fewer pollers than processors, a poller that spins delays no other thread. With
+/// as many or more, it may keep the thread from running that it waits for: of a software device, of
+/// a target on the same machine, or of another poller.
 #[derive(Debug)]
 pub struct Waiter {
     mode: WaitMode,
@@ -22,18 +22,18 @@ pub struct Waiter {
     idle_since: Option<Instant>,
 }
 
-/// What a poller does between two looks.
+/// Action between two polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pause {
-    /// Nothing.
+    /// Spin hint to the processor.
     Spin,
-    /// Gives way to other threads: a system call.
+    /// Yield to other threads, by a system call.
     Yield,
 }
 
 impl Waiter {
-    /// A waiter in `mode`, on a thread that others use too. With a single processor adaptive
-    /// waiting sleeps at once.
+    /// Creates a waiter for a thread with other tasks. With a single processor adaptive waiting
+    /// sleeps at once.
     #[must_use]
     pub fn new(mode: WaitMode) -> Self {
         let mode = match mode {
@@ -43,13 +43,12 @@ impl Waiter {
         Self { mode, pause: Pause::Yield, idle_since: None }
     }
 
-    /// A waiter in `mode` on a thread that does nothing but drive a poller, one of `pollers` such
-    /// threads of this process.
+    /// Creates a waiter for a thread that only drives a poller, one of `pollers` such threads of
+    /// this process.
     ///
-    /// Where these leave no processor to others, this thread gets the scheduling class for what is
-    /// to run when nothing else will (`SCHED_IDLE`), and keeps it: whatever completes its commands
-    /// then comes first, and a look finds all that it did. A user without privileges can't take the
-    /// class back. Where even that is refused the thread gives way at each look.
+    /// If these occupy all processors, the thread enters the scheduling class `SCHED_IDLE`, and
+    /// stays in it: the threads that complete its commands then run first. Without privileges the
+    /// class cannot be left. If it is refused, the thread yields at each poll.
     #[must_use]
     pub fn on_own_thread(mode: WaitMode, pollers: usize) -> Self {
         if pollers < processors() || run_when_idle() {
@@ -58,13 +57,13 @@ impl Waiter {
         Self::new(mode)
     }
 
-    /// Something completed.
+    /// Notes that a command completed.
     #[inline]
     pub fn busy(&mut self) {
         self.idle_since = None;
     }
 
-    /// Nothing completed: whether to look again at once rather than sleep.
+    /// Notes that nothing completed; returns true to poll again at once, and false to sleep.
     pub fn spins(&mut self) -> bool {
         let limit = match self.mode {
             WaitMode::Event => return false,

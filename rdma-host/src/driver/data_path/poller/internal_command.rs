@@ -8,9 +8,9 @@ use crate::driver::data_path::{command::CommandCompletion, connection::InternalC
 
 /// State of an internal command.
 pub(super) enum State {
-    /// Its queue has had no room for it yet.
+    /// Waits for room in its queue.
     Pending(InternalCommand),
-    /// It is in flight.
+    /// In flight.
     InFlight(oneshot::Sender<CommandCompletion>),
 }
 

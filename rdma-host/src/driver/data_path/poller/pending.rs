@@ -108,6 +108,9 @@ impl<P: Provider> Poller<P> {
     pub(super) fn fail_command(&mut self, pending: PendingCommand, error: Error) {
         let execution = pending.execution();
         let command = pending.command;
+        let (opcode, user) = (command.sqe.opcode(), command.user);
+        let span = self.span();
+        tracing::debug!(parent: &span, ?opcode, user, ?execution, %error, "a command failed");
         self.meter.record_failure(command.sqe.opcode());
         self.done.push_back(CommandCompletion {
             execution,

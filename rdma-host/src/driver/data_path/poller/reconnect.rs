@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use verbs::Provider;
 
-use super::{Link, Poller, PollerMailbox, count_completion, tick::Tick};
+use super::{Link, Poller, PollerMailbox, tick::Tick};
 use crate::{
     config::{DRAIN_TIMEOUT, RESENDS_MAX},
     driver::data_path::{
@@ -32,8 +32,10 @@ impl<P: Provider> Poller<P> {
 
     /// Closes the queues. Their commands become pending, or fail.
     pub(super) fn close(&mut self, cause: &Error) {
-        tracing::debug!(%cause, "the poller's queues are closed");
+        let (queues, commands) = (self.queues.len(), self.in_flight);
+        tracing::debug!(parent: &self.span(), %cause, queues, commands, "the queues are closed");
         self.drain(cause);
+        self.trace_failed_commands();
         self.count_doorbells();
         for queue in std::mem::take(&mut self.queues) {
             for aborted in queue.close() {
@@ -86,8 +88,10 @@ impl<P: Provider> Poller<P> {
             return;
         };
         if trusted {
-            let completed = queue.completed(slot, &response);
-            count_completion(&completed, self.clock.raw(), &self.clock, &mut self.meter);
+            let completed = queue.completed(slot, &completion, &response);
+            let now = self.clock.raw();
+            let latency_ns = self.clock.delta_as_nanos(completed.started(), now);
+            completed.record(latency_ns, &mut self.meter, &mut self.failed_commands);
             let is_internal = completed.is_internal();
             let completion = completed.into_completion();
             if is_internal {
@@ -105,6 +109,9 @@ impl<P: Provider> Poller<P> {
         // A command in flight at each of several losses may be their cause.
         let resend = aborted.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|l| l.resend);
         if resend {
+            let (opcode, user) = (aborted.command.sqe.opcode(), aborted.command.user);
+            let sends = aborted.sends;
+            tracing::debug!(parent: &self.span(), ?opcode, user, sends, "a command will be resent");
             self.pending.push(aborted);
         } else {
             self.fail_command(aborted, cause.clone());
@@ -147,6 +154,9 @@ impl<P: Provider> Poller<P> {
             None => None,
         };
         let transfer_bytes_max = connection.transfer_bytes_max();
+        let queues = set.as_ref().map_or(0, |set| set.queues.len());
+        let (generation, pending) = (connection.generation, self.pending.len());
+        tracing::debug!(parent: &connection.span, generation, queues, pending, "queues were taken");
         link.replaced.clone_from(&connection.replaced);
         link.connection = Some(connection);
         link.update_guard();

@@ -1,6 +1,7 @@
 //! Periodic checks of a poller: lost connections, and commands that timed out.
 
 use quanta::Clock;
+use tracing::Span;
 use verbs::Provider;
 
 use super::{Aborting, Poller, internal_command::State};
@@ -8,6 +9,7 @@ use crate::{
     config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK},
     driver::data_path::connection::TimedOutCommand,
     error::Error,
+    wire::QueueId,
 };
 
 /// Clock readings of the checks.
@@ -57,6 +59,7 @@ impl<P: Provider> Poller<P> {
     pub(super) fn tick(&mut self) -> Result<(), Error> {
         let now = self.clock.raw();
         self.tick.last = now;
+        self.trace_failed_commands();
         if let Some(link) = &self.link {
             if !link.is_live() {
                 return Err(Error::Closed); // the first report of the loss has its cause
@@ -120,11 +123,19 @@ impl<P: Provider> Poller<P> {
                 if is_overdue { Err(timeout) } else { Ok(()) }
             }
             _ if self.abort(oldest) => {
+                let (span, cid) = (self.span_of(oldest.queue), oldest.command);
+                tracing::debug!(parent: &span, %cid, "a command timed out: its abort is requested");
                 self.aborting = Some(Aborting { command: oldest, since: now });
                 Ok(())
             }
             _ => Err(timeout),
         }
+    }
+
+    /// Span of a queue.
+    fn span_of(&self, queue: QueueId) -> Span {
+        let queue = self.queues.iter().find(|candidate| candidate.id() == queue);
+        queue.map_or_else(Span::none, |queue| queue.span().clone())
     }
 
     /// Requests the abort of a command; returns false where that is impossible.

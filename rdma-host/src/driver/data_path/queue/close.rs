@@ -22,11 +22,13 @@ impl<P: Provider> Queue<P> {
     /// Handles connection events, without blocking; fails if one ends the connection.
     pub(crate) fn check_connection(&mut self) -> Result<(), Error> {
         while let Some(event) = self.endpoint.next_event().map_err(verbs_error)? {
-            self.step(Event::from(&event));
-            if self.active_side.state() != State::Established {
+            let event = Event::from(&event);
+            self.step(event);
+            let state = self.active_side.state();
+            tracing::debug!(parent: &self.span, ?event, ?state, "connection-manager event");
+            if state != State::Established {
                 return Err(Transport::Disconnected(self.id).into());
             }
-            tracing::debug!(queue = %self.id, "a connection event was ignored");
         }
         Ok(())
     }
@@ -62,8 +64,10 @@ impl<P: Provider> Queue<P> {
     /// which the device accesses no buffer. Returns the commands that were in flight.
     pub(crate) fn close(mut self) -> Vec<PendingCommand> {
         self.disconnect();
-        if let Some(cause) = self.active_side.cause() {
-            tracing::debug!(queue = %self.id, %cause, drained = self.is_drained(), "closed");
+        let drained = self.is_drained();
+        match self.active_side.cause() {
+            Some(cause) => tracing::debug!(parent: &self.span, %cause, drained, "closed"),
+            None => tracing::debug!(parent: &self.span, drained, "closed"),
         }
         let aborted = self.slots.abort_all().into_iter();
         let aborted: Vec<_> = aborted.map(|slot| (slot, self.sqe(slot))).collect();

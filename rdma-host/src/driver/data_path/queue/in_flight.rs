@@ -1,12 +1,13 @@
 //! Commands in flight, and completed ones.
 
-use verbs::{Buffer, SgList};
+use tracing::Span;
+use verbs::{Buffer, Completion, SgList};
 
 use crate::{
     driver::data_path::{
         command::{Command, CommandCompletion, Data, ExecutionStatus},
         pending::PendingCommand,
-        statistics::{InvalidatedBy, Outcome},
+        statistics::{InvalidatedBy, PollerMeter},
     },
     wire::{Cqe, Opcode, Sqe},
 };
@@ -72,6 +73,7 @@ impl InFlight {
 /// Completed command. Its slot is free, but keeps it until the next submission.
 pub(crate) struct Completed<'a> {
     pub(super) command: &'a mut InFlight,
+    pub(super) completion: &'a Completion,
     pub(super) response: &'a Cqe,
     /// Side that invalidated the remote key; `None` for a command without one of its own.
     pub(super) invalidated_by: Option<InvalidatedBy>,
@@ -84,25 +86,29 @@ impl Completed<'_> {
         self.command.started
     }
 
-    #[inline]
-    pub(crate) fn opcode(&self) -> Opcode {
-        self.command.opcode
-    }
-
     /// Returns true for a command of the controller itself.
     #[inline]
     pub(crate) fn is_internal(&self) -> bool {
         self.command.origin.is_internal
     }
 
-    /// Values for the statistics.
-    #[inline]
-    pub(crate) fn outcome(&self, latency_ns: u64) -> Outcome {
-        Outcome {
-            success: self.response.status().is_success(),
-            bytes: self.command.data.as_ref().map_or(0, |buffer| buffer.len() as u64),
-            latency_ns,
-            invalidated_by: self.invalidated_by,
+    /// Counts the command in the statistics. One that failed is added to `failed`.
+    #[inline(always)]
+    pub(crate) fn record(
+        &self,
+        latency_ns: u64,
+        meter: &mut PollerMeter,
+        failed: &mut Vec<FailedCommand>,
+    ) {
+        if let Some(by) = self.invalidated_by {
+            meter.record_invalidation(by);
+        }
+        if self.response.status().is_success() {
+            let bytes = self.command.data.as_ref().map_or(0, |buffer| buffer.len() as u64);
+            meter.record_success(self.command.opcode, bytes, latency_ns);
+        } else {
+            meter.record_failure(self.command.opcode);
+            FailedCommand::push(failed, self.completion, self.command, self.response);
         }
     }
 
@@ -115,5 +121,32 @@ impl Completed<'_> {
             data: self.command.data.take(),
             execution: ExecutionStatus::Answered,
         }
+    }
+}
+
+/// Command whose response says that it failed, kept until the next tick records it as an event: in
+/// the hot loop even the check for that would cost.
+pub(crate) struct FailedCommand {
+    /// Number of the queue pair.
+    pub(crate) queue_pair: u32,
+    opcode: Opcode,
+    user: u64,
+    response: Cqe,
+}
+
+impl FailedCommand {
+    /// Adds a command. All parameters are references that the hot loop has anyway.
+    #[cold]
+    #[inline(never)]
+    fn push(all: &mut Vec<Self>, completion: &Completion, command: &InFlight, response: &Cqe) {
+        let InFlight { opcode, user, .. } = *command;
+        all.push(Self { queue_pair: completion.queue_pair(), opcode, user, response: *response });
+    }
+
+    /// Records the failure as an event in the span of the queue.
+    pub(crate) fn trace(&self, span: &Span) {
+        let Self { opcode, user, response, .. } = self;
+        let (cid, status) = (response.command_id(), response.status());
+        tracing::debug!(parent: span, ?opcode, %cid, user, %status, "a command failed");
     }
 }

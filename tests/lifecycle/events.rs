@@ -1,0 +1,106 @@
+//! Events and spans of `tracing`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdma_host::{Controller, proto::LifecycleState};
+use tracing_subscriber::{filter::LevelFilter, util::SubscriberInitExt};
+
+use super::{Bed, options, reach, run};
+
+/// Log for a test to read.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Text that a subscriber writes while the test runs.
+fn log_of(level: LevelFilter, test: impl Future<Output = ()>) -> String {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(level);
+    let guard = subscriber.with_writer(move || writer.clone()).set_default();
+    run(test);
+    drop(guard);
+    let text = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    String::from_utf8(text).expect("UTF-8")
+}
+
+/// Events of `tracing` tell the same as the stream of changes.
+#[test]
+fn every_change_is_an_event_too() {
+    let mut told = Vec::new();
+    let text = log_of(LevelFilter::INFO, async {
+        let bed = Bed::new();
+        let connecting = Controller::connect_over(&bed.host, &options());
+        let mut changes = connecting.changes();
+        let controller = connecting.await.expect("an honest target");
+        controller.reset().await;
+        for state in [LifecycleState::Live, LifecycleState::Live] {
+            loop {
+                let change = changes.next().await.expect("it goes on");
+                told.push(change.clone());
+                if change.state == state {
+                    break;
+                }
+            }
+        }
+        controller.shutdown().await;
+        while let Some(change) = changes.next().await {
+            told.push(change);
+        }
+    });
+    let mut lines = text.lines();
+    for change in &told {
+        let (state, attempt) = (change.state, change.attempt);
+        let fields = format!("state={state} attempt={attempt}");
+        let found = lines.any(|line| line.contains(&change.to_string()) && line.contains(&fields));
+        assert!(found, "{change}, with {fields}, is not told in its turn:\n{text}");
+    }
+    assert_eq!(told.last().map(|change| change.state), Some(LifecycleState::Dead));
+}
+
+/// Events of a failed command and of a reconnect have the fields of their controller and queue.
+#[test]
+fn events_are_in_the_spans_of_their_controller_and_queue() {
+    let text = log_of(LevelFilter::DEBUG, async {
+        let bed = Bed::new();
+        let (controller, namespace) = bed.connect(&options()).await;
+        bed.answer(|seen, answer| {
+            if seen.is_io() {
+                answer.messages = vec![seen.response(0x0281, 0)];
+            }
+        });
+        let buffer = controller.allocate(512).expect("memory");
+        namespace.read(0, buffer).await.expect_err("an unrecovered read error");
+        bed.answer(|_, _| {});
+        let mut changes = controller.changes();
+        controller.reset().await;
+        reach(&mut changes, LifecycleState::Live).await;
+        let buffer = controller.allocate(512).expect("memory");
+        namespace.read(0, buffer).await.expect("the controller is live again");
+        controller.shutdown().await;
+    });
+    let controller = "controller{nqn=nqn.2026-11.org.soft-roce:scripted cntlid=7}:";
+    for parts in [
+        &[controller, "queue{qid=1}:", "a command failed", "opcode=Opcode(0x02)", "status="][..],
+        &[controller, "queue{qid=1}:", "closed"],
+        &[controller, "queues were taken", "generation=1"],
+        &[controller, "the queues are closed", "cause=the controller was reset"],
+        &[controller, "queues were taken", "generation=2"],
+        &["controller{nqn=", "connection-manager event", "event="],
+    ] {
+        let found = text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(found, "no line with {parts:?}:\n{text}");
+    }
+    let reads = text.lines().filter(|line| line.contains("opcode=Opcode(0x02)")).count();
+    assert_eq!(reads, 1, "a command that succeeds makes no event:\n{text}");
+}
