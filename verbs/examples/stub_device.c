@@ -2,6 +2,7 @@
  * and librdmacm. Whatever is sent is in the peer's next receive at once. It has what
  * `cost_device.rs` needs, and no more; nothing is ever freed. See `cost.sh`. */
 
+#include <errno.h>
 #include <rdma/rdma_cma.h>
 #include <stdlib.h>
 #include <string.h>
@@ -212,6 +213,19 @@ int rdma_get_cm_event(struct rdma_event_channel *channel, struct rdma_cm_event *
 }
 
 int rdma_ack_cm_event(struct rdma_cm_event *event) { (void)event; return 0; }
+
+int ibv_query_device(struct ibv_context *of, struct ibv_device_attr *attributes)
+{
+	(void)of, (void)attributes;
+	return ENOSYS;
+}
+
+#undef ibv_query_port
+int ibv_query_port(struct ibv_context *of, uint8_t port, struct _compat_ibv_port_attr *attributes)
+{
+	(void)of, (void)port, (void)attributes;
+	return ENOSYS;
+}
 
 struct ibv_pd *ibv_alloc_pd(struct ibv_context *of)
 {

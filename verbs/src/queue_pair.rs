@@ -122,9 +122,10 @@ impl<P: Provider> QueuePair<P> {
     /// * [`Error::Misuse`]: the message is longer than [`Capabilities::max_inline_data`].
     #[inline(always)] // the length is often known to the caller
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
-        match self.engine.has_room() {
-            true => self.engine.post_inline(Operation::Send, message),
-            false => self.send_inline_after_others(message),
+        if self.engine.has_room() {
+            self.engine.post_inline(Operation::Send, message)
+        } else {
+            self.send_inline_after_others(message)
         }
     }
 
@@ -428,9 +429,10 @@ impl<P: Provider> QueuePair<P> {
     ///   [`inline`](crate::Capabilities::max_inline_data).
     #[inline(always)] // the length is often known to the caller
     pub fn send_message(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
-        match self.engine.has_room() {
-            true => self.engine.send_message(slot, message),
-            false => self.send_message_after_others(slot, message),
+        if self.engine.has_room() {
+            self.engine.send_message(slot, message)
+        } else {
+            self.send_message_after_others(slot, message)
         }
     }
 

@@ -131,25 +131,15 @@ impl<P: Provider> Engine<P> {
         tag: u64,
     ) -> Result<(), PostSendError> {
         let reads = matches!(operation, Operation::RdmaRead(_));
-        let payload = match buffers.is_empty() {
-            true => Err(Error::Misuse("a send needs a buffer; an empty message goes inline")),
-            false => self.reserve_sends(1).and_then(|()| self.gather(reads, &buffers)),
+        let payload = if buffers.is_empty() {
+            Err(Error::Misuse("a send needs a buffer; an empty message goes inline"))
+        } else {
+            self.reserve_sends(1).and_then(|()| self.gather(reads, &buffers))
         };
-        match payload {
-            Ok(payload) => self.hold((operation, payload), buffers, tag),
-            Err(error) => Err(PostSendError { error, buffers }),
-        }
-    }
-
-    /// Queues a request that has a completion of its own, which gives the buffers back.
-    #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
-    #[inline]
-    fn hold(
-        &mut self,
-        (operation, payload): (Operation, Payload),
-        buffers: SgList,
-        tag: u64,
-    ) -> Result<(), PostSendError> {
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(error) => return Err(PostSendError { error, buffers }),
+        };
         let Ok(slot) = self.sends.take_with_payload(SlotPayload::Buffers(tag)) else {
             return Err(PostSendError { error: Error::QueueFull, buffers });
         };
@@ -180,10 +170,12 @@ impl<P: Provider> Engine<P> {
     /// itself is full that would make no room, and is left to [`flush`](Self::flush).
     #[inline(always)]
     pub(super) fn reserve_sends(&mut self, sends: u32) -> Result<(), Error> {
-        match self.pending_sends.has_room(sends) {
-            true => Ok(()),
-            false if self.sends.is_full() => Err(full()),
-            false => self.hand_over(),
+        if self.pending_sends.has_room(sends) {
+            Ok(())
+        } else if self.sends.is_full() {
+            Err(full())
+        } else {
+            self.hand_over()
         }
     }
 

@@ -16,19 +16,19 @@ use std::{
 
 use rdma_core_sys as c;
 
-use super::{device::Hold, event_channel::set_nonblocking};
+use super::{device::DeviceContext, event_channel::set_nonblocking};
 
 pub(super) struct CompletionChannel {
     raw: NonNull<c::ibv_comp_channel>,
-    hold: Arc<Hold>,
+    device: Arc<DeviceContext>,
 }
 
 impl CompletionChannel {
-    pub(super) fn new(hold: Arc<Hold>) -> io::Result<Self> {
-        // SAFETY: the hold keeps the context open.
-        let raw = unsafe { c::ibv_create_comp_channel(hold.context()) };
+    pub(super) fn new(device: Arc<DeviceContext>) -> io::Result<Self> {
+        // SAFETY: the device keeps its context open.
+        let raw = unsafe { c::ibv_create_comp_channel(device.context()) };
         let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error)?;
-        let channel = Self { raw, hold };
+        let channel = Self { raw, device };
         set_nonblocking(channel.as_fd())?;
         Ok(channel)
     }
@@ -38,13 +38,13 @@ impl CompletionChannel {
         self.raw.as_ptr()
     }
 
-    pub(super) fn hold(&self) -> &Hold {
-        &self.hold
+    pub(super) fn device(&self) -> &DeviceContext {
+        &self.device
     }
 
     /// Open as long as `self`.
     pub(super) fn context(&self) -> *mut c::ibv_context {
-        self.hold.context()
+        self.device.context()
     }
 }
 

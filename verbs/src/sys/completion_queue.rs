@@ -18,7 +18,7 @@ use rdma_core_sys as c;
 
 use super::{
     completion_channel::CompletionChannel,
-    device::Hold,
+    device::DeviceContext,
     extended_poll::{self, ExtendedPoll},
     work_completion,
 };
@@ -50,12 +50,12 @@ unsafe impl Sync for QueueInner {}
 
 impl RawCompletionQueue {
     pub(super) fn new(
-        hold: Arc<Hold>,
+        device: Arc<DeviceContext>,
         capacity: u32,
         api: VerbsApi,
     ) -> Result<(Self, CompletionQueueInfo), Error> {
         let failed = |source| Error::CreateCompletionQueue { capacity, source };
-        let channel = CompletionChannel::new(hold).map_err(failed)?;
+        let channel = CompletionChannel::new(device).map_err(failed)?;
         let entries = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
         let context = channel.context();
         let raw = match api {
@@ -200,8 +200,8 @@ impl QueueInner {
         self.raw.as_ptr()
     }
 
-    pub(super) fn hold(&self) -> &Hold {
-        self.channel.hold()
+    pub(super) fn device(&self) -> &DeviceContext {
+        self.channel.device()
     }
 }
 

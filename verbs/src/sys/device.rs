@@ -3,8 +3,8 @@
 //! # Safety
 //!
 //! This file exists to look into the structures that describe a device. It promises that a
-//! [`Hold`] keeps the context it names open: librdmacm closes a removed device's context when
-//! the last id bound to it goes, and a hold has such an id.
+//! [`DeviceContext`] keeps the context it names open: librdmacm closes a removed device's context
+//! when the last id bound to it goes, and a [`DeviceContext`] has such an id.
 
 #![allow(unsafe_code)]
 
@@ -152,7 +152,7 @@ fn windows(attributes: &c::ibv_device_attr) -> u32 {
 }
 
 /// Keeps a device's context open without any connection, for what is made from it.
-pub(super) struct Hold {
+pub(super) struct DeviceContext {
     context: NonNull<c::ibv_context>,
     events: Stream,
     /// Bound to the device.
@@ -160,11 +160,12 @@ pub(super) struct Hold {
 }
 
 // SAFETY: a context is tied to no thread, and verbs calls on it may run at once.
-unsafe impl Send for Hold {}
-// SAFETY: through a shared hold only the pointer can be read, and verbs calls may run at once.
-unsafe impl Sync for Hold {}
+unsafe impl Send for DeviceContext {}
+// SAFETY: through a shared device context only the pointer can be read; verbs calls may run at
+// once.
+unsafe impl Sync for DeviceContext {}
 
-impl Hold {
+impl DeviceContext {
     /// Open as long as `self`.
     pub(super) fn context(&self) -> *mut c::ibv_context {
         self.context.as_ptr()
@@ -217,26 +218,28 @@ impl Hold {
     }
 }
 
-/// The hold on the device that an id is bound to; one for each device serves the process.
+/// Context of the device that an id is bound to; one for each device serves the process.
 ///
 /// It has an id of its own, bound to the same local address, because holding the caller's would
 /// keep a connection up that the caller has dropped.
-pub(super) fn hold(id: &Arc<CmId>) -> Result<Arc<Hold>, Error> {
+pub(super) fn context_of(id: &Arc<CmId>) -> Result<Arc<DeviceContext>, Error> {
     let context = id.context().ok_or(UNBOUND)?;
-    let mut holds = HOLDS.lock();
-    holds.retain(|hold| hold.strong_count() > 0);
-    if let Some(hold) = holds.iter().filter_map(Weak::upgrade).find(|hold| hold.is_of(context)) {
-        return Ok(hold);
+    let mut open_devices = OPEN_DEVICES.lock();
+    open_devices.retain(|device| device.strong_count() > 0);
+    if let Some(device) =
+        open_devices.iter().filter_map(Weak::upgrade).find(|device| device.is_of(context))
+    {
+        return Ok(device);
     }
     let bound = bind_another(id).ok().filter(|another| another.context() == Some(context));
     // Where binding another goes elsewhere, the caller's own id must do.
-    let hold = Arc::new(Hold {
+    let device = Arc::new(DeviceContext {
         context,
         events: Stream::default(),
         _id: bound.map_or_else(|| id.clone(), Arc::new),
     });
-    holds.push(Arc::downgrade(&hold));
-    Ok(hold)
+    open_devices.push(Arc::downgrade(&device));
+    Ok(device)
 }
 
 fn bind_another(id: &CmId) -> io::Result<CmId> {
@@ -303,7 +306,7 @@ impl OpenDevice {
         let name = unsafe { text(device.name.as_ptr()) };
         // SAFETY: libibverbs ends this name, too, with a NUL within its array.
         let file = unsafe { text(device.dev_name.as_ptr()) };
-        // SAFETY: the device is of a list that the caller holds.
+        // SAFETY: the device is of a list that the caller open_devices.
         let context = unsafe { c::ibv_open_device((&raw const *device).cast_mut()) };
         let Some(context) = NonNull::new(context) else {
             let source = io::Error::last_os_error();
@@ -367,4 +370,4 @@ pub(super) const UNBOUND: Error = Error::Misuse(
     "the endpoint has no device: its address is not resolved yet, or is of none, as 127.0.0.1",
 );
 
-static HOLDS: Mutex<Vec<Weak<Hold>>> = Mutex::new(Vec::new());
+static OPEN_DEVICES: Mutex<Vec<Weak<DeviceContext>>> = Mutex::new(Vec::new());

@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rdma_core_sys as c;
 use rustix::process::{Resource, getrlimit};
 
-use super::{device::Hold, events::Subscription};
+use super::{device::DeviceContext, events::Subscription};
 use crate::{
     Access, DeviceEvent, Error, RemoteKey,
     memory::Mapping,
@@ -33,15 +33,15 @@ pub struct RawDomain(Arc<DomainInner>);
 
 pub(super) struct DomainInner {
     raw: NonNull<c::ibv_pd>,
-    hold: Arc<Hold>,
+    device: Arc<DeviceContext>,
     events: Arc<Subscription>,
-    named: Mutex<Named>,
+    handles: Mutex<HandleTable>,
 }
 
 /// Memory regions and windows by the numbers that binds name. Each is live while the lock is held:
 /// it is removed before it is destroyed.
 #[derive(Default)]
-pub(super) struct Named {
+pub(super) struct HandleTable {
     memory: HashMap<u32, NonNull<c::ibv_mr>>,
     windows: HashMap<u32, NonNull<c::ibv_mw>>,
 }
@@ -52,13 +52,13 @@ unsafe impl Send for DomainInner {}
 unsafe impl Sync for DomainInner {}
 
 impl RawDomain {
-    pub(super) fn new(hold: Arc<Hold>) -> Result<Self, Error> {
-        let events = hold.subscribe().map_err(Error::CreateProtectionDomain)?;
-        // SAFETY: the hold keeps the context open.
-        let raw = unsafe { c::ibv_alloc_pd(hold.context()) };
+    pub(super) fn new(device: Arc<DeviceContext>) -> Result<Self, Error> {
+        let events = device.subscribe().map_err(Error::CreateProtectionDomain)?;
+        // SAFETY: the device keeps its context open.
+        let raw = unsafe { c::ibv_alloc_pd(device.context()) };
         let raw = NonNull::new(raw)
             .ok_or_else(|| Error::CreateProtectionDomain(io::Error::last_os_error()))?;
-        Ok(Self(Arc::new(DomainInner { raw, hold, events, named: Mutex::default() })))
+        Ok(Self(Arc::new(DomainInner { raw, device, events, handles: Mutex::default() })))
     }
 
     pub(super) fn register(&self, memory: Arc<Mapping>) -> Result<(RawRegistration, Keys), Error> {
@@ -107,13 +107,13 @@ impl RawDomain {
         // SAFETY: the caller has just registered it, so this is a live memory region.
         let region = unsafe { raw.as_ref() };
         let keys = Keys { local: region.lkey, remote: RemoteKey(region.rkey) };
-        self.0.named().memory.insert(keys.local, raw);
+        self.0.handles().memory.insert(keys.local, raw);
         let object = Object::Memory { raw, memory };
         (RawRegistration { object, number: keys.local, domain: self.0.clone() }, keys)
     }
 
     pub(super) fn window(&self) -> Result<(RawRegistration, Keys), Error> {
-        if self.0.hold.limits()?.windows == 0 {
+        if self.0.device.limits()?.windows == 0 {
             return Err(Error::Unsupported("this device has no memory windows of type 2"));
         }
         // SAFETY: the domain is live as long as `self`.
@@ -124,17 +124,17 @@ impl RawDomain {
         let key = unsafe { raw.as_ref() }.rkey;
         // What remains of the key without the bits that change is unique on the device.
         let keys = Keys { local: key >> 8, remote: RemoteKey(key) };
-        self.0.named().windows.insert(keys.local, raw);
+        self.0.handles().windows.insert(keys.local, raw);
         let object = Object::Window(raw);
         Ok((RawRegistration { object, number: keys.local, domain: self.0.clone() }, keys))
     }
 
     pub(super) fn event(&self) -> Result<Option<DeviceEvent>, Error> {
-        self.0.hold.event(&self.0.events).map_err(Error::ReadDeviceEvent)
+        self.0.device.event(&self.0.events).map_err(Error::ReadDeviceEvent)
     }
 
     pub(super) fn is_port_down(&self) -> Option<bool> {
-        self.0.hold.is_port_down()
+        self.0.device.is_port_down()
     }
 
     pub(super) fn inner(&self) -> &Arc<DomainInner> {
@@ -154,16 +154,16 @@ impl DomainInner {
         self.raw.as_ptr()
     }
 
-    pub(super) fn hold(&self) -> &Hold {
-        &self.hold
+    pub(super) fn device(&self) -> &DeviceContext {
+        &self.device
     }
 
-    pub(super) fn named(&self) -> MutexGuard<'_, Named> {
-        self.named.lock()
+    pub(super) fn handles(&self) -> MutexGuard<'_, HandleTable> {
+        self.handles.lock()
     }
 }
 
-impl Named {
+impl HandleTable {
     /// Bind request of the plug-in; `None` when a number names nothing. Its pointers are live while
     /// the lock on `self` is held.
     pub(super) fn bind(&self, bind: &BindWindow) -> Option<c::ibv_send_wr_bind_mw> {
@@ -180,9 +180,9 @@ impl Named {
     }
 
     /// Notes a window's new key where plug-ins look for the one that the next bind replaces.
-    pub(super) fn note_bound(&mut self, bind: &BindWindow) {
+    pub(super) fn set_bound_key(&mut self, bind: &BindWindow) {
         if let Some(window) = self.windows.get_mut(&bind.window) {
-            // SAFETY: the window is live, see `Named`, and only read and written under its lock.
+            // SAFETY: the window is live, see `HandleTable`; it is read and written under its lock.
             unsafe { window.as_mut() }.rkey = bind.key.0;
         }
     }
@@ -198,7 +198,7 @@ impl Drop for DomainInner {
 /// Registered memory, or a memory window.
 pub struct RawRegistration {
     object: Object,
-    /// Number in the domain's `named`.
+    /// Number in the domain's table.
     number: u32,
     domain: Arc<DomainInner>,
 }
@@ -217,7 +217,7 @@ impl Drop for RawRegistration {
     fn drop(&mut self) {
         match &mut self.object {
             Object::Memory { raw, memory } => {
-                self.domain.named().memory.remove(&self.number);
+                self.domain.handles().memory.remove(&self.number);
                 // SAFETY: the sole owner, no longer named; the domain, a field, goes after this.
                 let result = unsafe { c::ibv_dereg_mr(raw.as_ptr()) };
                 if result != 0 {
@@ -226,7 +226,7 @@ impl Drop for RawRegistration {
                 }
             }
             Object::Window(raw) => {
-                self.domain.named().windows.remove(&self.number);
+                self.domain.handles().windows.remove(&self.number);
                 // SAFETY: the sole owner, no longer named. Where it fails the window's memory
                 // cannot be deregistered either, and is leaked there.
                 unsafe { c::ibv_dealloc_mw(raw.as_ptr()) };

@@ -77,12 +77,12 @@ impl Stream {
             match unsafe { read(context) } {
                 Ok(event) => {
                     listeners.note(event);
-                    listeners.tell(event)?;
+                    listeners.broadcast(event)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {
-                    listeners.note(GONE);
-                    listeners.tell(GONE)?;
+                    listeners.note(REMOVED);
+                    listeners.broadcast(REMOVED)?;
                 }
                 Err(error) => return Err(error),
             }
@@ -112,7 +112,7 @@ impl Listeners {
         }
     }
 
-    fn tell(&self, event: DeviceEvent) -> io::Result<()> {
+    fn broadcast(&self, event: DeviceEvent) -> io::Result<()> {
         self.domains.iter().filter_map(Weak::upgrade).try_for_each(|domain| domain.push(event))
     }
 }
@@ -222,7 +222,7 @@ unsafe fn subject(event: &c::ibv_async_event) -> EventSubject {
     }
 }
 
-const GONE: DeviceEvent =
+const REMOVED: DeviceEvent =
     DeviceEvent { kind: DeviceEventKind::DEVICE_FATAL, subject: EventSubject::Device };
 
 const READABLE: epoll::EventFlags = epoll::EventFlags::IN;
@@ -244,12 +244,12 @@ mod tests {
             .map(|_| stream.subscribe(device.as_fd(), || None).expect("descriptors are there"));
         assert!(!is_ready(&one) && !is_ready(&other));
         let listeners = stream.0.lock();
-        listeners.tell(GONE).expect("it can be woken");
-        listeners.tell(GONE).expect("it can be woken");
+        listeners.broadcast(REMOVED).expect("it can be woken");
+        listeners.broadcast(REMOVED).expect("it can be woken");
         for listener in [one, other] {
             for _ in 0..2 {
                 assert!(is_ready(&listener));
-                assert_eq!(listener.pop().expect("it can be read"), Some(GONE));
+                assert_eq!(listener.pop().expect("it can be read"), Some(REMOVED));
             }
             assert!(!is_ready(&listener));
             assert_eq!(listener.pop().expect("it can be read"), None);

@@ -68,14 +68,14 @@ impl ExtendedSends {
         domain: &DomainInner,
     ) -> Result<(), PostError> {
         // Held until the chain ends, which follows the pointers that a bind is made of.
-        let mut named = None;
+        let mut handles = None;
         let pair = self.pair.as_ptr();
         // SAFETY: the queue pair is live, and no chain is begun.
         unsafe { (self.start)(pair) };
         for request in batch {
             let bind = match &request.operation {
                 Operation::BindWindow(bind) => {
-                    let found = named.get_or_insert_with(|| domain.named()).bind(bind);
+                    let found = handles.get_or_insert_with(|| domain.handles()).bind(bind);
                     let Some(found) = found else { return Err(self.give_up()) };
                     Some(found)
                 }
@@ -90,10 +90,10 @@ impl ExtendedSends {
             0 => {}
             errno => return Err(post_error(0, errno, 0)),
         }
-        if let Some(mut named) = named {
+        if let Some(mut handles) = handles {
             for request in batch {
                 if let Operation::BindWindow(bind) = &request.operation {
-                    named.note_bound(bind);
+                    handles.set_bound_key(bind);
                 }
             }
         }

@@ -8,15 +8,15 @@
 //!   pointer, in whatever order the caller drops things:
 //!
 //!   ```text
-//!   QueuePair ----> Id ------------------> Channel
-//!       |---------> DomainInner ---------> Hold ----> Id (bound, never connected) -> Channel
-//!       '---------> QueueInner ----------> Hold
+//!   QueuePair ----> CmId ----------------> EventChannel
+//!       |---------> DomainInner ---------> DeviceContext --> CmId (bound, never connected)
+//!       '---------> QueueInner ----------> DeviceContext
 //!   Registration -> DomainInner, Mapping -> Pages
 //!   ```
 //!
 //!   Structs destroy their own object in `Drop`, before their fields, so teardown follows the
 //!   arrows: queue pair before id, domain and queue; memory region before domain and memory;
-//!   id before its event channel. A [`device::Hold`] keeps the device's context open.
+//!   id before its event channel. A [`device::DeviceContext`] keeps the device's context open.
 //! * **One at a time.** librdmacm changes an id, and its queue pair's state, while it reads an
 //!   event. All calls on an id are under its lock. Verbs calls are thread-safe by themselves.
 //! * **Events are returned at once.** They are acknowledged right after being copied, so that no
@@ -99,7 +99,7 @@ impl Provider for RdmaCore {
     }
 
     fn domain(&self, endpoint: &Self::Endpoint) -> Result<Self::ProtectionDomain, Error> {
-        domain::RawDomain::new(device::hold(endpoint.id())?)
+        domain::RawDomain::new(device::context_of(endpoint.id())?)
     }
 
     fn device_event(&self, domain: &Self::ProtectionDomain) -> Result<Option<DeviceEvent>, Error> {
@@ -127,8 +127,8 @@ impl Provider for RdmaCore {
         endpoint: &Self::Endpoint,
         capacity: u32,
     ) -> Result<(Self::CompletionQueue, CompletionQueueInfo), Error> {
-        let hold = device::hold(endpoint.id())?;
-        completion_queue::RawCompletionQueue::new(hold, capacity, self.api)
+        let device = device::context_of(endpoint.id())?;
+        completion_queue::RawCompletionQueue::new(device, capacity, self.api)
     }
 
     fn queue_pair(

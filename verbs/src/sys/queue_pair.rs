@@ -44,7 +44,7 @@ pub struct RawQueuePair {
     extended: Option<ExtendedSends>,
     id: Arc<CmId>,
     /// A send alone, and its segments: all but what it sends is filled in for good.
-    one: (c::ibv_send_wr, [c::ibv_sge; SGE_MAX]),
+    single_send: (c::ibv_send_wr, [c::ibv_sge; SGE_MAX]),
     domain: Arc<DomainInner>,
     _queue: Arc<QueueInner>,
 }
@@ -62,10 +62,10 @@ impl RawQueuePair {
         let QueuePairRequest { domain, queue, capabilities } = request;
         let context = id.context().ok_or(UNBOUND)?;
         let (domain, queue) = (domain.inner(), queue.inner());
-        if !domain.hold().is_of(context) {
+        if !domain.device().is_of(context) {
             return Err(Error::AnotherDevice("domain"));
         }
-        if !queue.hold().is_of(context) {
+        if !queue.device().is_of(context) {
             return Err(Error::AnotherDevice("completion queue"));
         }
         let mut attributes = attributes(queue, capabilities);
@@ -82,7 +82,7 @@ impl RawQueuePair {
             raw,
             extended,
             id: id.clone(),
-            one: (EMPTY_SEND, [EMPTY_SGE; SGE_MAX]),
+            single_send: (EMPTY_SEND, [EMPTY_SGE; SGE_MAX]),
             domain: domain.clone(),
             _queue: queue.clone(),
         };
@@ -115,16 +115,19 @@ impl RawQueuePair {
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
-        SENDS.with_borrow_mut(|rows| match requests.len() <= rows.requests.len() {
-            true => self.post_chain(rows, requests, payloads),
-            false => self.post_several(rows, requests, payloads),
+        SENDS.with_borrow_mut(|rows| {
+            if requests.len() <= rows.requests.len() {
+                self.post_chain(rows, requests, payloads)
+            } else {
+                self.post_several(rows, requests, payloads)
+            }
         })
     }
 
     #[cold]
     fn post_several(
         &mut self,
-        rows: &mut SendRows,
+        rows: &mut SendChain,
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
@@ -143,17 +146,17 @@ impl RawQueuePair {
     /// apart from it, so that few registers need be saved.
     #[inline(always)]
     fn post_one(&mut self, request: &SendRequest, message: &[u8]) -> Result<(), PostError> {
-        let (raw, row) = &mut self.one;
-        put(raw, row, request, message);
+        let (raw, row) = &mut self.single_send;
+        set_inline(raw, row, request, message);
         // SAFETY: the queue pair is ours; the chain of one is filled in, with the caller's payload.
-        unsafe { hand_over(self.raw, raw, 1) }
+        unsafe { post_to_plugin(self.raw, raw, 1) }
     }
 
     /// Posts a chain, of at most as many sends as there are rows.
     #[inline(never)]
     fn post_chain(
         &mut self,
-        rows: &mut SendRows,
+        rows: &mut SendChain,
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
@@ -171,7 +174,7 @@ impl RawQueuePair {
                 && let Some(message) = payloads.of_inline(&request.payload)
             {
                 raw.opcode = c::IBV_WR_SEND;
-                put(raw, row, request, message);
+                set_inline(raw, row, request, message);
             } else if request.is_bind() {
                 return self.post_with_binds(rows, requests, payloads);
             } else {
@@ -180,7 +183,7 @@ impl RawQueuePair {
         }
         rows.requests[requests.len() - 1].next = ptr::null_mut();
         // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads.
-        unsafe { hand_over(self.raw, rows.requests.as_mut_ptr(), requests.len()) }
+        unsafe { post_to_plugin(self.raw, rows.requests.as_mut_ptr(), requests.len()) }
     }
 
     /// Posts a chain with requests that bind. Holds the domain's lock during the post, which
@@ -188,15 +191,15 @@ impl RawQueuePair {
     #[inline(never)]
     fn post_with_binds(
         &mut self,
-        rows: &mut SendRows,
+        rows: &mut SendChain,
         requests: &[SendRequest],
         payloads: &Payloads,
     ) -> Result<(), PostError> {
-        let mut named = self.domain.named();
+        let mut handles = self.domain.handles();
         let places = rows.requests.iter_mut().zip(&mut rows.sges);
         for (request, (raw, row)) in requests.iter().zip(places) {
             match &request.operation {
-                Operation::BindWindow(bind) => fill_bind(raw, request, named.bind(bind)),
+                Operation::BindWindow(bind) => fill_bind(raw, request, handles.bind(bind)),
                 _ => fill_send(raw, row, request, payloads),
             }
             .map_err(not_taken)?;
@@ -204,11 +207,12 @@ impl RawQueuePair {
         link_chain(&mut rows.requests[..requests.len()], |request, next| request.next = next);
         // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads,
         // and with what the domain's lock keeps.
-        let result = unsafe { hand_over(self.raw, rows.requests.as_mut_ptr(), requests.len()) };
+        let result =
+            unsafe { post_to_plugin(self.raw, rows.requests.as_mut_ptr(), requests.len()) };
         let accepted = result.as_ref().map_or_else(|error| error.accepted, |()| requests.len());
         for request in &requests[..accepted] {
             if let Operation::BindWindow(bind) = &request.operation {
-                named.note_bound(bind);
+                handles.set_bound_key(bind);
             }
         }
         result
@@ -231,7 +235,7 @@ impl Drop for RawQueuePair {
 }
 
 /// Memory for a chain of sends, written by each post.
-struct SendRows {
+struct SendChain {
     requests: [c::ibv_send_wr; SENDS_QUEUED_MAX as usize],
     sges: [[c::ibv_sge; SGE_MAX]; SENDS_QUEUED_MAX as usize],
 }
@@ -239,8 +243,8 @@ struct SendRows {
 thread_local! {
     /// Chain of the thread; a queue pair needs one only during a post. All zeroes, so that threads
     /// which post nothing have no page of it in memory.
-    static SENDS: RefCell<SendRows> = const {
-        RefCell::new(SendRows {
+    static SENDS: RefCell<SendChain> = const {
+        RefCell::new(SendChain {
             requests: [ALL_ZERO; SENDS_QUEUED_MAX as usize],
             sges: [[EMPTY_SGE; SGE_MAX]; SENDS_QUEUED_MAX as usize],
         })
@@ -282,7 +286,7 @@ fn create(
     // SAFETY: the id and all that the attributes name are live and of one device.
     check(unsafe { c::rdma_create_qp(id, domain.pointer(), &raw mut *attributes) })
         .map_err(Error::CreateQueuePair)?;
-    made(id)
+    queue_pair_of(id)
 }
 
 /// Creates the id's queue pair as an extended one, or as a plain one if the device cannot. Under
@@ -321,13 +325,13 @@ fn create_extended(
     if !vacant || unsafe { c::rdma_create_qp_ex(id, &raw mut extended) } != 0 {
         return Ok((create(id, domain, attributes)?, None));
     }
-    let raw = made(id)?;
+    let raw = queue_pair_of(id)?;
     // SAFETY: the queue pair was just made with those operations; both become parts of one value.
     Ok((raw, unsafe { ExtendedSends::of(raw) }))
 }
 
 /// The queue pair that an id has. Under the id's lock.
-fn made(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
+fn queue_pair_of(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
     // SAFETY: the caller's id is live, and locked.
     NonNull::new(unsafe { (*id).qp })
         .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
@@ -340,7 +344,7 @@ fn made(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
 /// The queue pair is live. The chain is filled in, and what it points to lives during the call, see
 /// the file's top.
 #[inline(always)]
-unsafe fn hand_over(
+unsafe fn post_to_plugin(
     pair: NonNull<c::ibv_qp>,
     first: *mut c::ibv_send_wr,
     count: usize,
@@ -404,7 +408,7 @@ fn fill_send(
     }
     if let Payload::Inline { .. } = request.payload {
         let message = payloads.of_inline(&request.payload).ok_or(io::ErrorKind::InvalidInput)?;
-        put(raw, row, request, message);
+        set_inline(raw, row, request, message);
         return Ok(());
     }
     let mut count = 0;
@@ -421,7 +425,7 @@ fn fill_send(
 
 /// Fills in what an inline request sends.
 #[inline(always)]
-fn put(
+fn set_inline(
     raw: &mut c::ibv_send_wr,
     row: &mut [c::ibv_sge; SGE_MAX],
     request: &SendRequest,

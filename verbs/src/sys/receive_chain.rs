@@ -8,7 +8,7 @@ use super::chain::{EMPTY_SGE, link_chain, post_error, refused_index, to_sge};
 use crate::provider::{PostError, ReceiveRequest};
 
 /// Memory for a chain of receives with one element each, written by each post.
-struct Rows {
+struct ReceiveChain {
     requests: [c::ibv_recv_wr; CHAIN_MAX],
     sges: [c::ibv_sge; CHAIN_MAX],
 }
@@ -18,8 +18,8 @@ const CHAIN_MAX: usize = 64;
 
 thread_local! {
     /// Chain of the thread; it is needed only during a post.
-    static ROWS: RefCell<Rows> = const {
-        RefCell::new(Rows {
+    static ROWS: RefCell<ReceiveChain> = const {
+        RefCell::new(ReceiveChain {
             requests: [EMPTY_RECEIVE; CHAIN_MAX],
             sges: [EMPTY_SGE; CHAIN_MAX],
         })
@@ -54,7 +54,7 @@ pub(super) fn post(
     })
 }
 
-impl Rows {
+impl ReceiveChain {
     fn fill(&mut self, requests: &[ReceiveRequest]) {
         let rows = self.requests.iter_mut().zip(&mut self.sges);
         for (request, (raw, sge)) in requests.iter().zip(rows) {

@@ -92,9 +92,10 @@ impl<P: Provider> Engine<P> {
             return Err(no_slot());
         };
         self.reserve_sends(1)?;
-        let payload = match inline {
-            true => Payload::Inline { offset, length },
-            false => self.set_sg_list(&[self.payloads.message_sge(offset, length)]),
+        let payload = if inline {
+            Payload::Inline { offset, length }
+        } else {
+            self.set_sg_list(&[self.payloads.message_sge(offset, length)])
         };
         let Ok(send) = self.sends.take_with_payload(SlotPayload::Message(slot as u64)) else {
             return Err(full());
