@@ -8,25 +8,23 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
-/// Limits of one package, which only go down.
+/// A package, and its limit, which only goes down.
 struct Limits {
     /// Path of the file that cargo compiles.
     root: &'static str,
-    /// Circles of imports between files. The goal is 0.
-    circles: usize,
     /// Lines of code without blank lines, comments and tests.
     lines: usize,
 }
 
 const PACKAGES: [Limits; 8] = [
-    Limits { root: "auth/src/lib.rs", circles: 0, lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", circles: 0, lines: 12_000 },
-    Limits { root: "rdma-host/cli/src/main.rs", circles: 0, lines: 6_800 },
-    Limits { root: "soft-roce/src/lib.rs", circles: 0, lines: 8_000 },
-    Limits { root: "soft-roce/fabric/src/lib.rs", circles: 0, lines: 3_950 },
-    Limits { root: "verbs/src/lib.rs", circles: 0, lines: 6_300 },
-    Limits { root: "verbs/capture/src/lib.rs", circles: 0, lines: 800 },
-    Limits { root: "verbs/rdma-core-sys/src/lib.rs", circles: 0, lines: 1_050 },
+    Limits { root: "auth/src/lib.rs", lines: 1_700 },
+    Limits { root: "rdma-host/src/lib.rs", lines: 12_000 },
+    Limits { root: "rdma-host/cli/src/main.rs", lines: 6_800 },
+    Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
+    Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },
+    Limits { root: "verbs/src/lib.rs", lines: 6_300 },
+    Limits { root: "verbs/capture/src/lib.rs", lines: 800 },
+    Limits { root: "verbs/rdma-core-sys/src/lib.rs", lines: 1_050 },
 ];
 
 /// Layers of `rdma-host`, one on the other. The goal is 8.
@@ -34,9 +32,6 @@ const HOST_LAYERS_MAX: usize = 9;
 
 /// Lines of a function, from its name to its last brace.
 const FUNCTION_LINES_MAX: usize = 60;
-
-/// Functions with more lines than that. The goal is 0.
-const LONG_FUNCTIONS: usize = 1;
 
 /// Lines of a file of a product, unit tests and all.
 const FILE_LINES_MAX: usize = 600;
@@ -46,14 +41,12 @@ const LONG_FILES: usize = 2;
 
 #[test]
 fn files_import_one_another_in_one_direction() {
-    for Limits { root, circles: limit, .. } in PACKAGES {
+    for Limits { root, .. } in PACKAGES {
         let graph = Graph::of_files(&Package::read(&top(), root));
         let circles = graph.circles();
-        println!("{root}: {} circles, {} files deep", circles.len(), graph.longest_chain().len());
         let described: Vec<_> = circles.iter().map(|circle| graph.describe(circle)).collect();
-        let described = described.join("\n\n");
-        assert!(circles.len() <= limit, "{root}: more than {limit} circles:\n{described}");
-        println!("{described}");
+        assert!(circles.is_empty(), "{root}: circles:\n{}", described.join("\n\n"));
+        println!("{root}: {} files deep", graph.longest_chain().len());
     }
 }
 
@@ -108,8 +101,7 @@ fn functions_stay_short() {
     }
     let described =
         format!("functions of more than {FUNCTION_LINES_MAX} lines:\n{}", long.join("\n"));
-    assert!(long.len() <= LONG_FUNCTIONS, "{described}");
-    println!("{described}");
+    assert!(long.is_empty(), "{described}");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Work by both sets of calls of a device's plug-in.
 
-use verbs::{Access, BindInfo, Capabilities, CompletedWork, RemoteAddress, Status, VerbsApi};
+use verbs::{
+    Access, BindInfo, Buffer, Capabilities, CompletedWork, RemoteAddress, RemoteKey, Status,
+    VerbsApi,
+};
 
 use crate::{
     memory,
-    pair::{self, CAPABILITIES, Pair},
+    pair::{self, CAPABILITIES, End, Pair},
 };
 
 #[test]
@@ -41,10 +44,7 @@ fn do_all_work(port: u16, api: VerbsApi) {
     let exposed = server.domain.allocate(4096, access).expect("memory");
     let at = RemoteAddress { address: exposed.address(), key: exposed.remote_key() };
     // The peer's window, whose key the last message of the chain takes out of use.
-    let bindable = server.domain.allocate(512, Access::LOCAL_WRITE | Access::BIND).expect("memory");
-    let window = server.domain.window().expect("a window");
-    let to = BindInfo { buffer: &bindable, range: 0..512, access: Access::REMOTE_WRITE };
-    let key = server.queue_pair.bind(window, to).expect("there is room");
+    let (bindable, key) = bind(&mut server, Access::REMOTE_WRITE);
     for tag in 0..4 {
         let buffer = memory(&server, 64);
         server.queue_pair.post_receive(buffer, tag).expect("there is room");
@@ -52,10 +52,7 @@ fn do_all_work(port: u16, api: VerbsApi) {
     server.queue_pair.flush().expect("the device takes them");
 
     // A window of this side, which the peer does not use.
-    let own = client.domain.allocate(512, Access::LOCAL_WRITE | Access::BIND).expect("memory");
-    let window = client.domain.window().expect("a window");
-    let to = BindInfo { buffer: &own, range: 0..512, access: Access::REMOTE_READ };
-    let own_key = client.queue_pair.bind(window, to).expect("there is room");
+    let (_own, own_key) = bind(&mut client, Access::REMOTE_READ);
 
     let mut written = memory(&client, 64);
     written.fill(7);
@@ -74,17 +71,7 @@ fn do_all_work(port: u16, api: VerbsApi) {
     pair.send_inline_with_invalidate(b"bye", key).expect("there is room");
     pair.flush().expect("the device takes the chain");
 
-    for expected in [7, 0, 32, 3] {
-        loop {
-            let [completion] = server.completions(1)[..] else { panic!("one was asked for") };
-            assert_eq!(completion.status(), Status::SUCCESS);
-            let completed = server.queue_pair.complete(&completion).expect("it is ours");
-            if let CompletedWork::Receive { length, .. } = completed {
-                assert_eq!(length, expected);
-                break;
-            }
-        }
-    }
+    expect_messages(&mut server, &[7, 0, 32, 3]);
     let mut tags = Vec::new();
     while tags != [10, 11, 12] || client.queue_pair.reclaim(own_key).is_none() {
         let [completion] = client.completions(1)[..] else { panic!("one was asked for") };
@@ -103,4 +90,27 @@ fn do_all_work(port: u16, api: VerbsApi) {
     let mut bytes = [0; 6];
     bindable.copy_out(0, &mut bytes);
     assert_eq!(&bytes, b"window");
+}
+
+/// Posts the bind of a window over 512 bytes; returns them with its key.
+fn bind(end: &mut End, access: Access) -> (Buffer, RemoteKey) {
+    let buffer = end.domain.allocate(512, Access::LOCAL_WRITE | Access::BIND).expect("memory");
+    let window = end.domain.window().expect("a window");
+    let to = BindInfo { buffer: &buffer, range: 0..512, access };
+    let key = end.queue_pair.bind(window, to).expect("there is room");
+    (buffer, key)
+}
+
+/// Receives messages of these lengths, in order.
+fn expect_messages(server: &mut End, lengths: &[u32]) {
+    let mut received = Vec::new();
+    while received.len() < lengths.len() {
+        let [completion] = server.completions(1)[..] else { panic!("one was asked for") };
+        assert_eq!(completion.status(), Status::SUCCESS);
+        let completed = server.queue_pair.complete(&completion).expect("it is ours");
+        if let CompletedWork::Receive { length, .. } = completed {
+            received.push(length);
+        }
+    }
+    assert_eq!(received, lengths);
 }
