@@ -173,7 +173,7 @@ statuses! {
     BAD_RESPONSE = 7, "bad response from the peer's transport";
     /// A buffer did not allow what a request from the peer needed.
     LOCAL_ACCESS = 8, "local access error";
-    /// The peer found the message invalid: too long, or a key it could not take out of use.
+    /// The peer found the message invalid: too long, or a key that it could not invalidate.
     REMOTE_INVALID_REQUEST = 9, "the peer refused the message as invalid";
     /// The peer's memory does not allow the access.
     REMOTE_ACCESS = 10, "remote access error: the peer's key does not allow this access";

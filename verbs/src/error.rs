@@ -158,7 +158,7 @@ pub enum Error {
     #[error("cannot query the RDMA device")]
     QueryDevice(#[source] io::Error),
 
-    /// All slots are taken: retire completions, then try again.
+    /// All slots are taken: complete some, then try again.
     #[error("the queue is full; retire completions first")]
     QueueFull,
 

@@ -370,7 +370,7 @@ impl Mapping {
         Self { start: pages.start(), length, backing: Backing::Pages(pages), agent, access }
     }
 
-    /// The caller's memory; nothing when it has no bytes.
+    /// The caller's memory; handed back when it has no bytes.
     pub(crate) fn of_vector(
         vector: Vec<u8>,
         agent: Agent,

@@ -479,7 +479,7 @@ pub enum Operation {
     /// the key reaches the range, by requests that arrive on this queue pair only, until the peer
     /// sends with it, this side invalidates it, or the window is freed.
     BindWindow(BindWindow),
-    /// Takes a bound window's key out of use. There is no payload.
+    /// Invalidates a bound window's key. There is no payload.
     LocalInvalidate(RemoteKey),
     /// Reads the peer's memory into the payload's segments, of which there is at least one.
     RdmaRead(RemoteAddress),

@@ -113,12 +113,12 @@ impl<P: Provider> QueuePair<P> {
 
     /// Queues a send of a message that is copied at once; it needs no registered memory.
     ///
-    /// Success of such a send makes a completion only now and then, often enough that credits
+    /// Success of such a send makes a completion only periodically, often enough that credits
     /// always come back; failure always does.
     ///
     /// # Errors
     ///
-    /// * [`Error::QueueFull`]: retire completions first.
+    /// * [`Error::QueueFull`]: process completions first.
     /// * [`Error::Misuse`]: the message is longer than [`Capabilities::max_inline_data`].
     #[inline(always)] // the length is often known to the caller
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
@@ -147,8 +147,8 @@ impl<P: Provider> QueuePair<P> {
         self.engine.post_buffers(Operation::Send, buffers.into(), tag)
     }
 
-    /// Queues a send, as [`send_inline`](Self::send_inline), that also takes a key of the peer
-    /// out of use.
+    /// Queues a send, as [`send_inline`](Self::send_inline), that also invalidates a key of the
+    /// peer.
     ///
     /// # Errors
     ///
@@ -162,9 +162,9 @@ impl<P: Provider> QueuePair<P> {
         self.engine.post_inline(Operation::SendWithInvalidate(key), message)
     }
 
-    /// Queues a send, as [`send`](Self::send), that also takes a key of the peer out of use. The
-    /// key must be of a window that the peer has bound to this connection: anything else fails
-    /// the connection.
+    /// Queues a send, as [`send`](Self::send), that also invalidates a key of the peer. The key
+    /// must be of a window that the peer has bound to this connection: any other fails the
+    /// connection.
     ///
     /// # Errors
     ///
@@ -228,13 +228,13 @@ impl<P: Provider> QueuePair<P> {
         self.engine.post_inline(Operation::RdmaWrite(to), bytes)
     }
 
-    /// Queues the binding of a window to a range of a buffer, and returns the key by which the
-    /// peer reaches that range, at the buffer's [address](Buffer::address) and behind, over this
-    /// connection alone. The key may be told to the peer by a send that is queued after this.
+    /// Queues the bind of a window to a range of a buffer, and returns the key by which the peer
+    /// reaches that range, from the buffer's [address](Buffer::address) on, over this connection
+    /// alone. A send that is queued after this may carry the key to the peer.
     ///
-    /// The queue pair keeps the window; [`reclaim`](Self::reclaim) gives it back. The buffer stays
-    /// yours: meanwhile its bytes change whenever the peer writes them. Success makes a
-    /// completion only now and then, as of [`send_inline`](Self::send_inline).
+    /// The queue pair keeps the window; [`reclaim`](Self::reclaim) returns it. The buffer stays
+    /// the caller's; its bytes change whenever the peer writes them. Success makes a completion
+    /// only periodically, as of [`send_inline`](Self::send_inline).
     ///
     /// # Errors
     ///
@@ -246,23 +246,23 @@ impl<P: Provider> QueuePair<P> {
         self.engine.bind(window, to)
     }
 
-    /// Queues taking a window's key out of use. Once the completion is completed, as
-    /// [`CompletedWork::Credit`], [`reclaim`](Self::reclaim) gives the window back.
+    /// Queues the invalidation of a window's key. After its completion, a
+    /// [`CompletedWork::Credit`], [`reclaim`](Self::reclaim) returns the window.
     ///
     /// # Errors
     ///
-    /// * [`Error::QueueFull`]: retire completions first.
+    /// * [`Error::QueueFull`]: process completions first.
     /// * [`Error::Misuse`]: no window is bound to this queue pair with that key, or it is being
-    ///   taken out of use already.
+    ///   invalidated already.
     pub fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
         self.engine.local_invalidate(key)
     }
 
-    /// Gives a window back whose key is out of use: because the peer sent with invalidate, and
-    /// that receive is completed, or because this side [did](Self::local_invalidate). Nothing while
-    /// the peer may still use the key.
+    /// Returns a window whose key is invalid: the peer sent with invalidate, and that receive is
+    /// completed, or this side [invalidated](Self::local_invalidate) it. `None` while the peer may
+    /// still use the key.
     ///
-    /// A peer that was to invalidate a key, and answered without, has left it in use.
+    /// A key stays valid if the peer, which was to invalidate it, answered without.
     pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
         self.engine.windows.reclaim(key)
     }
@@ -424,7 +424,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// # Errors
     ///
-    /// * [`Error::QueueFull`]: retire completions first.
+    /// * [`Error::QueueFull`]: process completions first.
     /// * [`Error::Misuse`]: there is no such slot, the message is longer, or slots are longer than
     ///   [`inline`](crate::Capabilities::max_inline_data).
     #[inline(always)] // the length is often known to the caller

@@ -12,7 +12,7 @@ use crate::{
 ///
 /// A registration's own [key](Buffer::remote_key) reaches all of the registration, over every
 /// connection of the domain, as long as the registration lives. A window lets a peer reach part
-/// of a buffer, over one connection, until the key is taken out of use, by the peer's
+/// of a buffer, over one connection, until the key is invalidated, by the peer's
 /// [send](crate::QueuePair::send_with_invalidate) or by
 /// [this side](crate::QueuePair::local_invalidate):
 ///
@@ -22,7 +22,7 @@ use crate::{
 ///                        ^                  |           |
 ///                        |   the peer sends |           | local_invalidate
 ///                        |  with invalidate v           v
-///                        '--- reclaim ---- out of use, and a completion of it completed
+///                        '--- reclaim ---- invalid, after the completion
 /// ```
 ///
 /// A window cannot be bound while it is bound: the queue pair has it.
@@ -111,13 +111,13 @@ impl Clone for BindInfo<'_> {
     }
 }
 
-/// The windows that a queue pair has bound, by their numbers: the upper bits of their keys, which
-/// never change.
+/// Hash table of the windows that a queue pair has bound, by their numbers: the upper bits of their
+/// keys, which never change.
 ///
-/// A window's row is by its number, or shortly behind; it has it for good, and finds it again when
-/// it is bound again. There are always free rows. A device deals numbers out in turn, so most
-/// windows are in their own. A peer cannot make it slow: the numbers are our device's, and what the
-/// peer sends is only looked up.
+/// A window's row is at its number, or behind it where that is taken (linear probing); a window
+/// that is bound again finds its row again. Half of the rows are free. A device assigns numbers in
+/// turn, so most windows are at their own. A peer cannot make it slow: the numbers are those of
+/// this side's device, and a number that the peer sends is only looked up.
 #[derive(Debug)]
 pub(crate) struct BoundWindows {
     /// A power of two.
@@ -137,11 +137,11 @@ struct Row {
 #[derive(Debug, Eq, PartialEq)]
 enum State {
     /// The peer may use the key.
-    InUse,
-    /// This side has asked for it to be taken out of use.
+    Valid,
+    /// This side has queued its invalidation.
     Invalidating,
     /// The key is invalid.
-    OutOfUse,
+    Invalid,
 }
 
 impl BoundWindows {
@@ -150,7 +150,7 @@ impl BoundWindows {
     }
 
     fn free(rows: usize) -> Box<[Row]> {
-        let row = |_| Row { key: None, state: State::OutOfUse, window: None };
+        let row = |_| Row { key: None, state: State::Invalid, window: None };
         (0..rows).map(row).collect()
     }
 
@@ -205,7 +205,7 @@ impl BoundWindows {
     pub(crate) fn insert(&mut self, mut window: Window, request: &BindWindow, buffer: &Buffer) {
         window.key = request.key;
         window.memory = Some(buffer.region());
-        self.hold(window, State::InUse);
+        self.hold(window, State::Valid);
     }
 
     fn hold(&mut self, window: Window, state: State) {
@@ -222,10 +222,10 @@ impl BoundWindows {
         self.rows[place] = Row { key: Some(window.key), state, window: Some(window) };
     }
 
-    /// Notes that this side asks for a key to be taken out of use.
+    /// Notes that this side queues the invalidation of a key.
     pub(crate) fn begin_invalidation(&mut self, key: RemoteKey) -> Result<(), Error> {
         match self.find(key) {
-            Some(row) if row.state == State::InUse => {
+            Some(row) if row.state == State::Valid => {
                 row.state = State::Invalidating;
                 Ok(())
             }
@@ -236,22 +236,22 @@ impl BoundWindows {
     /// Takes back what `begin_invalidation` noted, since nothing was asked for after all.
     pub(crate) fn cancel_invalidation(&mut self, key: RemoteKey) {
         if let Some(row) = self.find(key) {
-            row.state = State::InUse;
+            row.state = State::Valid;
         }
     }
 
-    /// Notes that a key is out of use, if it is of a window here.
+    /// Notes that a key is invalid, if it is of a window here.
     #[inline]
     pub(crate) fn invalidated(&mut self, key: RemoteKey) {
         if let Some(row) = self.find(key) {
-            row.state = State::OutOfUse;
+            row.state = State::Invalid;
         }
     }
 
-    /// Gives the window back whose key is out of use.
+    /// Returns the window whose key is invalid.
     #[inline]
     pub(crate) fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
-        let row = self.find(key).filter(|row| row.state == State::OutOfUse)?;
+        let row = self.find(key).filter(|row| row.state == State::Invalid)?;
         let mut window = row.window.take()?;
         window.memory = None;
         Some(window)
@@ -312,7 +312,7 @@ mod tests {
         let turns = if cfg!(miri) { 1000 } else { 100_000_u32 };
         for turn in 0..turns {
             let key = |turn: u32| RemoteKey(((turn % 100) << 8) | ((turn / 100) & KEY_MASK));
-            windows.hold(window(key(turn).0), State::OutOfUse);
+            windows.hold(window(key(turn).0), State::Invalid);
             if turn >= 99 {
                 assert!(windows.contains(key(turn - 99)));
                 assert!(windows.reclaim(key(turn - 99)).is_some());
@@ -326,7 +326,7 @@ mod tests {
         let mut windows = BoundWindows::new();
         let keys = (1..=100).map(|number| RemoteKey((number * 7) << KEY_BITS));
         for key in keys.clone() {
-            windows.hold(window(key.0), State::OutOfUse);
+            windows.hold(window(key.0), State::Invalid);
         }
         for key in keys {
             assert!(!windows.contains(RemoteKey(key.0 + 1)), "another key of the same window");
@@ -336,7 +336,7 @@ mod tests {
         let room = windows.rows.len();
         for number in 1000..100_000 {
             let key = RemoteKey(number << KEY_BITS);
-            windows.hold(window(key.0), State::OutOfUse);
+            windows.hold(window(key.0), State::Invalid);
             windows.reclaim(key).expect("it is bound");
         }
         assert_eq!(windows.rows.len(), room, "windows that are gone take no room");
@@ -346,10 +346,10 @@ mod tests {
     fn a_window_comes_back_when_its_key_is_out_of_use() {
         let mut windows = BoundWindows::new();
         let key = RemoteKey(0x201);
-        windows.hold(window(0x201), State::InUse);
+        windows.hold(window(0x201), State::Valid);
         assert!(windows.reclaim(key).is_none(), "it is in use");
         windows.invalidated(RemoteKey(0x202));
-        assert!(windows.reclaim(key).is_none(), "another key was taken out of use");
+        assert!(windows.reclaim(key).is_none(), "another key was invalidated");
         assert!(windows.begin_invalidation(RemoteKey(0x200)).is_err(), "a stale key");
         windows.begin_invalidation(key).expect("it is in use");
         assert!(windows.begin_invalidation(key).is_err(), "it was asked for already");

@@ -38,7 +38,7 @@ impl<T> ReceiveTable<T> {
         Ok(token.pack())
     }
 
-    /// Frees a slot; nothing for a stale token.
+    /// Frees a slot; `None` for a stale token.
     #[inline]
     pub(super) fn complete(&mut self, slot: u32, generation: u32) -> Option<T> {
         let entry = self.slots.get_mut(slot as usize)?;

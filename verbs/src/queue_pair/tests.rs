@@ -410,7 +410,7 @@ fn received(request: &ReceiveRequest) -> (u64, String) {
 }
 
 /// Inline messages in quotes, otherwise lengths; with `!` when signaled, `<` for a read, `>` for
-/// a write, `-` for the key to take out of use.
+/// a write, `-` for the key to invalidate.
 fn sent(request: &SendRequest, payloads: &Payloads) -> (u64, String) {
     let mark = if request.signaled { '!' } else { '?' };
     let what = match &request.payload {

@@ -93,7 +93,7 @@ impl RawCompletionQueue {
         }
     }
 
-    /// Takes a batch at most; nothing when the queue is broken.
+    /// Takes a batch at most; `None` when the queue is broken.
     #[inline(always)]
     fn poll_batch(&mut self, out: &mut [WorkCompletion]) -> Option<usize> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]

@@ -260,7 +260,7 @@ struct DeviceList {
 }
 
 impl DeviceList {
-    /// Nothing when the kernel knows no RDMA at all.
+    /// `None` when the kernel knows no RDMA at all.
     fn new() -> Result<Option<Self>, Error> {
         let mut count = 0;
         // SAFETY: the count is writable, and what is returned is checked before use.

@@ -61,7 +61,7 @@ pub(super) fn create(channel: &CompletionChannel, capacity: u32) -> Option<NonNu
 }
 
 impl ExtendedPoll {
-    /// Nothing when the plug-in lacks a call.
+    /// `None` when the plug-in lacks a call.
     ///
     /// # Safety
     ///

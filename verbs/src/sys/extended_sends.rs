@@ -33,7 +33,7 @@ pub(super) struct ExtendedSends {
 }
 
 impl ExtendedSends {
-    /// Nothing when the plug-in lacks a call.
+    /// `None` when the plug-in lacks a call.
     ///
     /// # Safety
     ///
@@ -100,7 +100,7 @@ impl ExtendedSends {
         Ok(())
     }
 
-    /// Adds a request to the chain; nothing when its payload is none.
+    /// Adds a request to the chain; `None` when its payload is none.
     #[inline]
     fn add(
         &mut self,

@@ -43,7 +43,7 @@ fn do_all_work(port: u16, api: VerbsApi) {
     let access = Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ;
     let exposed = server.domain.allocate(4096, access).expect("memory");
     let at = RemoteAddress { address: exposed.address(), key: exposed.remote_key() };
-    // The peer's window, whose key the last message of the chain takes out of use.
+    // The peer's window, whose key the last message of the chain invalidates.
     let (bindable, key) = bind(&mut server, Access::REMOTE_WRITE);
     for tag in 0..4 {
         let buffer = memory(&server, 64);

@@ -37,7 +37,7 @@ fn a_window_is_bound_used_invalidated_by_the_peer_and_bound_again() {
         server.send_inline_with_invalidate(b"thanks", key).expect("there is room");
         server.flush().expect("the device takes it");
         complete_receive(&mut pair.client, 6);
-        window = pair.client.queue_pair.reclaim(key).expect("the peer took it out of use");
+        window = pair.client.queue_pair.reclaim(key).expect("the peer invalidated it");
         assert!(pair.client.queue_pair.reclaim(key).is_none(), "only once");
     }
     let mut last = [0; 4];
@@ -63,7 +63,7 @@ fn this_side_takes_a_key_out_of_use() {
         let completed = pair.client.queue_pair.complete(&completion).expect("it is ours");
         assert!(matches!(completed, CompletedWork::Credit), "{completed:?}");
     }
-    let window = pair.client.queue_pair.reclaim(key).expect("it is out of use");
+    let window = pair.client.queue_pair.reclaim(key).expect("it is invalid");
     let next = bind(&mut pair.client, window, &buffer, 0..64);
     assert_eq!(write(&mut pair.server, at(&buffer, 0, next), 1), Status::SUCCESS);
     assert_eq!(write(&mut pair.server, at(&buffer, 0, key), 2), Status::REMOTE_ACCESS, "stale");
