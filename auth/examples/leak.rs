@@ -7,7 +7,7 @@
 //! would find one.
 //!
 //! ```text
-//! cargo run --release -p auth --example leak [thousands of measurements, 300]
+//! cargo run --release -p nvme-auth --example leak [thousands of measurements, 300]
 //! ```
 //!
 //! The result of one run is in `leak.txt` beside this file.

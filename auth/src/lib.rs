@@ -101,7 +101,7 @@
 //!
 //! | what is tested | result | command |
 //! | --- | --- | --- |
-//! | results of another implementation, recomputed | 525, 129 exchanges | `cargo test -p auth` |
+//! | results of another implementation | 525, 129 exchanges | `cargo test -p nvme-auth` |
 //! | the same against Linux 6.12.117 and 7.3.4 | 525 on each | `VECTORS=all tests/run` |
 //! | lines of product code covered by tests | 862 of 862 | `tests/longer coverage` |
 //! | mutants that compile, caught by a test | 248 of 248 | `tests/longer mutants` |

@@ -18,6 +18,9 @@
 //!
 //! # Quick start
 //!
+//! The package `nvme-rdma` has the library `rdma_host`. It needs a tokio runtime, and the
+//! development files of libibverbs and librdmacm (Debian: `libibverbs-dev`, `librdmacm-dev`).
+//!
 //! ```no_run
 //! use rdma_host::wire::NamespaceId;
 //! use rdma_host::{ConnectOptions, Controller, HostIdentity};

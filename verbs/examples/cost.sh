@@ -14,7 +14,7 @@ if ! command -v valgrind >/dev/null; then
   exit 0
 fi
 export CARGO_INCREMENTAL=0 # it inlines less
-cargo build --quiet --locked --release -p verbs --example cost --example cost_device
+cargo build --quiet --locked --release -p rdma-verbs --example cost --example cost_device
 program=${CARGO_TARGET_DIR:-target}/release/examples/cost
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -8,7 +8,7 @@
 //! # Installation
 //!
 //! On Debian: `apt install libibverbs-dev librdmacm-dev ibverbs-providers`; rdma-core 44 or later,
-//! Linux, 64 bits. In `Cargo.toml`, from a checkout: `verbs = { path = "verbs" }`.
+//! Linux, 64 bits. The package `rdma-verbs` has the library `verbs`.
 //!
 //! # First program
 //!

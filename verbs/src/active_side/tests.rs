@@ -62,7 +62,7 @@ fn word(decision: Decision) -> String {
 
 const LEGEND: &str = "\
 What every event means in every state: rows are events, columns are states. A test compares this
-with the code; UPDATE_MATRIX=1 cargo test -p verbs matrix writes it.
+with the code; UPDATE_MATRIX=1 cargo test -p rdma-verbs matrix writes it.
 
   -           ignored; port events are noted
   await       wait for the port without an endpoint; failed if no attempt is left

@@ -33,7 +33,7 @@ const EVENTS: [(&str, LifecycleEvent); 9] = [
 
 const LEGEND: &str = "\
 The life of a controller: rows are events, columns are states. A test compares this with the code;
-UPDATE_MATRIX=1 cargo test -p rdma-host matrix writes it anew.
+UPDATE_MATRIX=1 cargo test -p nvme-rdma matrix writes it again.
 
   -           ignored
   Connecting  and the like: that state is entered
