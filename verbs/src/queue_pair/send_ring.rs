@@ -165,11 +165,12 @@ impl<T> SendRing<T> {
         }
         self.done = self.done.max(token + 1);
         self.free();
-        self.payload_count -= u32::from(state == SendState::WithPayload);
-        self.debug_check();
         if state != SendState::WithPayload {
+            self.debug_check();
             return Some(None);
         }
+        self.payload_count -= 1;
+        self.debug_check();
         Some(self.payloads[index].take().map(|payload| (index, payload)))
     }
 
