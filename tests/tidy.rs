@@ -360,7 +360,7 @@ const LANGUAGE: [Language; 9] = [
     language("auth/", [0, 0, 0]),
     language("benches/", [0, 0, 0]),
     language("rdma-host/cli/", [0, 0, 0]),
-    language("rdma-host/src/driver/", [5, 1, 8]),
+    language("rdma-host/src/driver/", [0, 0, 0]),
     language("rdma-host/", [0, 0, 0]),
     language("soft-roce/fabric/", [0, 0, 0]),
     language("soft-roce/", [0, 0, 0]),
