@@ -27,8 +27,8 @@ const PACKAGES: [Limits; 8] = [
     Limits { root: "verbs/rdma-core-sys/src/lib.rs", lines: 1_050 },
 ];
 
-/// Layers of `rdma-host`, one on the other. The goal is 8.
-const HOST_LAYERS_MAX: usize = 9;
+/// Layers of `rdma-host`, one on the other.
+const HOST_LAYERS_MAX: usize = 8;
 
 /// Lines of a function, from its name to its last brace.
 const FUNCTION_LINES_MAX: usize = 60;
@@ -36,8 +36,8 @@ const FUNCTION_LINES_MAX: usize = 60;
 /// Lines of a file of a product, unit tests and all.
 const FILE_LINES_MAX: usize = 600;
 
-/// Files with more lines than that. The goal is 0.
-const LONG_FILES: usize = 2;
+/// Files with more lines than that.
+const LONG_FILES: usize = 0;
 
 #[test]
 fn files_import_one_another_in_one_direction() {

@@ -27,7 +27,9 @@
 
 #![allow(unsafe_code)]
 
+mod access;
 mod pages;
+mod read_only;
 
 use std::{
     alloc::{self, Layout},
@@ -35,7 +37,6 @@ use std::{
     fmt,
     mem::ManuallyDrop,
     num::NonZero,
-    ops::BitOr,
     ptr::{self, NonNull},
     sync::{
         Arc,
@@ -43,8 +44,11 @@ use std::{
     },
 };
 
-pub use self::pages::PageSize;
-pub(crate) use self::pages::Pages;
+pub use self::{
+    access::{Access, Agent, Keys, RemoteAddress, RemoteKey},
+    pages::PageSize,
+};
+pub(crate) use self::{pages::Pages, read_only::ReadOnly};
 use crate::CallerMemory;
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
@@ -255,42 +259,6 @@ pub enum DeregisterError {
     /// The device did not give it up. It is leaked, since it may still be written.
     #[error("the device did not give the memory up, so it is leaked")]
     Kept,
-}
-
-/// A buffer that no device writes, so that its bytes can be borrowed.
-#[derive(Debug)]
-pub(crate) struct ReadOnly(Buffer);
-
-impl ReadOnly {
-    /// Some of the bytes, if they are within.
-    #[inline]
-    pub(crate) fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
-        let Buffer { region, offset: first, length: all, .. } = &self.0;
-        if !is_within(offset, length, *all) {
-            return None;
-        }
-        // SAFETY: the range is within the buffer's, which is within the allocation.
-        let start = unsafe { region.memory.start.add(first + offset) };
-        // SAFETY: the bytes live as long as `self`. The mapping is not writable, so no registration
-        // of it lets a device write; they are this buffer's, whose owner writes by `&mut self`.
-        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
-    }
-
-    /// Changes bytes.
-    ///
-    /// # Panics
-    ///
-    /// When they are not within.
-    #[inline]
-    pub(crate) fn copy_in(&mut self, offset: usize, bytes: &[u8]) {
-        self.0.copy_in(offset, bytes);
-    }
-
-    /// The buffer, to tell a device of it.
-    #[inline]
-    pub(crate) fn buffer(&self) -> &Buffer {
-        &self.0
-    }
 }
 
 #[inline]
@@ -605,79 +573,6 @@ impl Drop for Mapping {
             Backing::Pages(_) | Backing::Foreign => {}
         }
     }
-}
-
-/// Agent that reads and writes registered memory besides the owner of a buffer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Agent {
-    /// Hardware, or the kernel: outside of the program.
-    Device,
-    /// A thread of this process, which must use [`Mapping::device_read`] and
-    /// [`Mapping::device_write`].
-    Thread,
-}
-
-/// Access to registered memory, besides sending it.
-///
-/// [`REMOTE_WRITE`](Self::REMOTE_WRITE) implies [`LOCAL_WRITE`](Self::LOCAL_WRITE), as InfiniBand
-/// demands.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub struct Access(u8);
-
-impl Access {
-    /// Sending only.
-    pub const NONE: Self = Self(0);
-    /// Receives, and reads of the peer's memory, may write it.
-    pub const LOCAL_WRITE: Self = Self(1);
-    /// A peer may read it.
-    pub const REMOTE_READ: Self = Self(2);
-    /// A peer may write it.
-    pub const REMOTE_WRITE: Self = Self(4 | Self::LOCAL_WRITE.0);
-    /// A [`Window`](crate::Window) may be bound to it.
-    pub const BIND: Self = Self(8);
-
-    /// Returns true if all of `other` is allowed.
-    #[inline]
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Returns true for an access that a window can give: remote read, remote write or both.
-    pub(crate) fn is_remote(self) -> bool {
-        let all = Self::REMOTE_READ | Self::REMOTE_WRITE;
-        all.contains(self) && ![Self::NONE, Self::LOCAL_WRITE].contains(&self)
-    }
-}
-
-impl BitOr for Access {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-/// The two keys of registered memory, or of a memory window.
-#[derive(Clone, Copy, Debug)]
-pub struct Keys {
-    /// Names the memory in our own work requests; the window, when it is to be bound.
-    pub local: u32,
-    /// Names the memory for the peer. A window has its first key here, which reaches nothing;
-    /// each bind gives it another, which differs in its low 8 bits only.
-    pub remote: RemoteKey,
-}
-
-/// The key by which a peer names registered memory.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct RemoteKey(pub u32);
-
-/// Address in a peer's memory, with a key: what the peer said of its buffer or window.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct RemoteAddress {
-    /// [Address](Buffer::address) of the buffer, or within it.
-    pub address: u64,
-    /// Key of the registration or window.
-    pub key: RemoteKey,
 }
 
 pub(crate) fn page_size() -> usize {

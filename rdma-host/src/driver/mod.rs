@@ -47,7 +47,6 @@
 //! checked in `poller::tick`.
 
 pub(crate) mod api;
-pub(crate) mod async_fd;
 pub(crate) mod buffers;
 pub(crate) mod connect;
 pub(crate) mod control;

@@ -21,13 +21,15 @@ use crate::{
         STALE_CONNECTION_DELAY,
     },
     driver::{
-        async_fd::AsyncDescriptor,
         buffers::{buffers, verbs_error},
         connect::{
             connect_error::{Target, os_error},
             connect_thread::{self, ConnectRequest},
         },
-        data_path::queue::{Parts, Queue},
+        data_path::{
+            async_fd::AsyncDescriptor,
+            queue::{Parts, Queue},
+        },
     },
     error::{Error, Transport},
     proto::RdmaConnect,

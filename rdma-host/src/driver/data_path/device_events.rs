@@ -7,7 +7,10 @@ use verbs::{
 };
 
 use crate::{
-    driver::{async_fd::AsyncDescriptor, buffers::verbs_error, data_path::queue::Queue},
+    driver::{
+        buffers::verbs_error,
+        data_path::{async_fd::AsyncDescriptor, queue::Queue},
+    },
     error::{Error, Transport},
     wire::QueueId,
 };

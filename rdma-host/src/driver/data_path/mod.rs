@@ -3,6 +3,7 @@
 //! A read is submitted in [`poller`], queued and completed in [`queue`], timed out in
 //! `poller::tick`, and sent again after a loss of the connection in `poller::reconnect`.
 
+pub(crate) mod async_fd;
 pub(crate) mod command;
 pub(crate) mod connection;
 pub(crate) mod connection_state;

@@ -8,7 +8,10 @@ use verbs::Provider;
 use super::{Idle, Link, Poller, internal_command};
 use crate::{
     config::TICK,
-    driver::{async_fd::AsyncDescriptor, buffers::verbs_error, data_path::queue::Queue},
+    driver::{
+        buffers::verbs_error,
+        data_path::{async_fd::AsyncDescriptor, queue::Queue},
+    },
     error::Error,
 };
 
