@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::frame::Route;
+use crate::frame::{Route, gid};
 
 /// Attribute ids.
 const REQ: u16 = 0x10;
@@ -51,11 +51,11 @@ pub(crate) fn request(ids: Ids, route: Route, request: &Request<'_>) -> [u8; 256
     message.put_24(36, 0, request.initiator_depth);
     message.put_24(44, 0, request.retry_count & 7);
     message.put(48, &[0xff, 0xff]);
-    message.put(51, &[15 << 4]); // retries of the connection manager
     message.put(50, &[request.rnr_retry_count & 7]);
+    message.put(51, &[15 << 4]); // retries of the connection manager
     message.put(52, &[0xff; 4]); // permissive LIDs, as of RoCE
-    message.put(56, &gid(route.source));
-    message.put(72, &gid(route.destination));
+    message.put(56, &gid(route.source.ip()));
+    message.put(72, &gid(route.destination.ip()));
     message.put(93, &[64]); // hops
 
     let version = if route.destination.is_ipv4() { 4 } else { 6 };
@@ -150,14 +150,6 @@ impl Datagram {
     fn put_private_data(&mut self, offset: usize, data: &[u8]) {
         let room = self.bytes.len() - HEADER_LEN - offset;
         self.put(offset, &data[..data.len().min(room)]);
-    }
-}
-
-/// Global identifier of a RoCE v2 port with this address.
-fn gid(end: SocketAddr) -> [u8; 16] {
-    match end.ip() {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
     }
 }
 

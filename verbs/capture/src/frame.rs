@@ -95,9 +95,7 @@ fn frame(route: Route, transport: &[u8]) -> Vec<u8> {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             (0x0800_u16, ipv4_header(source.octets(), destination.octets(), udp_length))
         }
-        (source, destination) => {
-            (0x86dd, ipv6_header(octets(source), octets(destination), udp_length))
-        }
+        (source, destination) => (0x86dd, ipv6_header(gid(source), gid(destination), udp_length)),
     };
     let crc = invariant_crc(&ip, &udp, transport);
     let mut frame = Vec::new();
@@ -111,7 +109,8 @@ fn frame(route: Route, transport: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn octets(address: IpAddr) -> [u8; 16] {
+/// Global identifier of a RoCE v2 port with this address.
+pub(crate) fn gid(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
@@ -120,8 +119,8 @@ fn octets(address: IpAddr) -> [u8; 16] {
 
 /// Locally administered address made of the end of the IP address: real ones are not known here.
 fn hardware_address(end: SocketAddr) -> [u8; 6] {
-    let octets = octets(end.ip());
-    [2, 0, octets[12], octets[13], octets[14], octets[15]]
+    let gid = gid(end.ip());
+    [2, 0, gid[12], gid[13], gid[14], gid[15]]
 }
 
 /// UDP source port, the same for all packets of a connection.

@@ -28,6 +28,7 @@
 //!   communication ids are not known here; the file has made-up ones, and its comment says so.
 //! * A message is one frame, whatever the MTU; only its first 60 KiB are in it. On iWARP the frames
 //!   are RoCE v2 all the same.
+//! * A send that the device then refuses is in the file too.
 //! * Passive sides ([`Endpoint::listen`](verbs::Endpoint::listen)) are not captured.
 //! * Every post and poll takes a lock and writes to the file.
 

@@ -113,11 +113,11 @@ impl CaptureFile {
     ///
     /// # Errors
     ///
-    /// The first error of writing since the last call; frames from then on are missing.
+    /// The first error of writing; frames from then on are missing.
     pub fn finish(&self) -> io::Result<()> {
         let mut writer = lock(&self.shared.writer);
-        match writer.error.take() {
-            Some(error) => Err(error),
+        match &writer.error {
+            Some(error) => Err(io::Error::new(error.kind(), error.to_string())),
             None => writer.out.flush(),
         }
     }
