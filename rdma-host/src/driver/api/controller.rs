@@ -247,7 +247,7 @@ impl<P: Provider> Controller<P> {
     ///
     /// When it is not active, its format is not supported, or the controller is gone.
     pub async fn identify_namespace(&self, id: NamespaceId) -> Result<NamespaceInfo, Error> {
-        let info = identify_namespace(&self.admin, self.negotiated().version, id).await?;
+        let info = identify_namespace(&mut &self.admin, self.negotiated().version, id).await?;
         self.shared.registry.insert(info);
         Ok(info)
     }
@@ -261,7 +261,7 @@ impl<P: Provider> Controller<P> {
     pub async fn rescan(&self) -> Result<Vec<NamespaceInfo>, Error> {
         let mut found = Vec::new();
         for id in self.namespaces().await? {
-            match identify_namespace(&self.admin, self.negotiated().version, id).await {
+            match identify_namespace(&mut &self.admin, self.negotiated().version, id).await {
                 Ok(info) => {
                     self.shared.registry.compare(info);
                     found.push(info);

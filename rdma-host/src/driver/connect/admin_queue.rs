@@ -395,6 +395,13 @@ impl<P: Provider> AdminQueue<P> {
     }
 }
 
+/// Executes commands on whichever connection is live.
+impl<P: Provider> CommandChannel for &AdminClient<P> {
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        self.answer(execute).await
+    }
+}
+
 impl<P: Provider> CommandChannel for AdminQueue<P> {
     async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         self.execute(execute).await

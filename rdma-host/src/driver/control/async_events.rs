@@ -84,7 +84,7 @@ impl<P: Provider> AsyncEventTask<P> {
     }
 
     async fn change(&self, id: NamespaceId, negotiated: &Negotiated) -> NamespaceChange {
-        match identify_namespace(&self.admin, negotiated.version, id).await {
+        match identify_namespace(&mut &self.admin, negotiated.version, id).await {
             Ok(info) => match self.shared.registry.compare(info) {
                 true => NamespaceChange::Same(info),
                 false => NamespaceChange::Replaced(info),

@@ -23,7 +23,7 @@ use crate::{
             context::{ConnectContext, Purpose},
         },
         control::{
-            identify_namespace::identify_namespace_on,
+            identify_namespace::identify_namespace,
             shared::{ControlChannels, ControlRequest, ControllerShared, SupervisorChannels},
             state_change::StateChange,
         },
@@ -417,7 +417,7 @@ async fn revalidate_namespaces<P: Provider>(
     version: Version,
 ) -> Result<(), Error> {
     for id in registry.ids() {
-        match identify_namespace_on(admin, version, id).await {
+        match identify_namespace(admin, version, id).await {
             Ok(info) if registry.compare(info) => {}
             Ok(_) => tracing::warn!(%id, "a namespace in use was replaced by another one"),
             // A namespace that is gone may come back.
