@@ -75,7 +75,8 @@ fn wrong_blocks() {
 
     let odd = [1; 5000];
     let write = |more: &[&'static str], input: &[u8], code, words: &[&str]| {
-        refused(&[&["write", &target, "--ns", "1"], more].concat(), input, code, words);
+        let start = ["write", &target, "--overwrite", "--ns", "1"];
+        refused(&[&start[..], more].concat(), input, code, words);
     };
     write(&[], &odd, 2, &["5000 bytes is not a multiple", "512", "nothing was written"]);
     write(&["--blocks", "10"], &odd[..4096], 1, &["ended after 4096 of 5120 bytes", "8 blocks"]);
@@ -90,10 +91,11 @@ fn wrong_files() {
     let path = folder.path().join("short");
     std::fs::write(&path, [1; 4096]).unwrap();
     let file = path.to_str().unwrap();
-    let write = ["write", &uri(SUBSYSTEM), "--ns", "1", "--file", file, "--blocks", "9"];
+    let target = uri(SUBSYSTEM);
+    let write = ["write", &target, "--overwrite", "--ns", "1", "--file", file, "--blocks", "9"];
     refused(&write, &[], 2, &["4096 bytes", "9 blocks need 4608", "nothing was written"]);
     std::fs::write(&path, []).unwrap();
-    refused(&write[..6], &[], 2, &["nothing was written"]);
+    refused(&write[..7], &[], 2, &["nothing was written"]);
 }
 
 #[test]

@@ -48,7 +48,17 @@ fn the_kernel_reads_what_we_write() {
             let (ns, at) = (namespace.to_string(), lba.to_string());
             let name = ours.to_str().unwrap();
             let _ = nvmf_ok(
-                &["write", &uri(SUBSYSTEM), "--ns", &ns, "--lba", &at, "--file", name],
+                &[
+                    "write",
+                    &uri(SUBSYSTEM),
+                    "--overwrite",
+                    "--ns",
+                    &ns,
+                    "--lba",
+                    &at,
+                    "--file",
+                    name,
+                ],
                 &[],
             );
             let kernel = KernelInitiator::connect();
@@ -104,7 +114,8 @@ fn we_read_what_the_kernel_writes() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn pipes_carry_what_files_carry() {
     let data = noise(3 * 4096 * 257, 3);
-    let _ = nvmf_ok(&["write", &uri(SUBSYSTEM), "--ns", "2", "--lba", "11"], &data);
+    let place = ["--ns", "2", "--lba", "11"];
+    let _ = nvmf_ok(&[&["write", &uri(SUBSYSTEM), "--overwrite"], &place[..]].concat(), &data);
     let blocks = (data.len() / 4096).to_string();
     let read =
         nvmf_ok(&["read", &uri(SUBSYSTEM), "--ns", "2", "--lba", "11", "--blocks", &blocks], &[]);

@@ -24,7 +24,7 @@ fn round_trip(arguments: &[&str], lba: u64) {
     let data = noise(3 * 4096, lba);
     let lba = lba.to_string();
     let at = ["--lba", &lba, "--blocks", "3"];
-    let _ = nvmf_ok(&[&["write"], arguments, &at[..]].concat(), &data);
+    let _ = nvmf_ok(&[&["write", "--overwrite"], arguments, &at[..]].concat(), &data);
     assert!(nvmf_ok(&[&["read"], arguments, &at[..]].concat(), &[]) == data);
 }
 

@@ -22,7 +22,8 @@ fn verify_finds_no_difference() {
     let size = std::env::var("VERIFY_SIZE").unwrap_or_else(|_| "10GiB".to_owned());
     let target = uri(SUBSYSTEM);
     let shape = ["--iodepth", "32", "--queues", "4", "--bs", "128K", "--ns", "2"];
-    let arguments = [&["verify", &target, "--size", &size, "-o", "json"], shape.as_slice()];
+    let rest = ["--overwrite", "--size", &size, "-o", "json"];
+    let arguments = [&["write-verify", &target][..], &shape, &rest];
     let report: Value = serde_json::from_slice(&nvmf_ok(&arguments.concat(), &[])).unwrap();
     println!("verified {report}");
     assert_eq!(report["mismatches"], 0);
@@ -41,7 +42,8 @@ fn bench_reports_what_it_did() {
         for depth in depths {
             let target = uri(SUBSYSTEM);
             let shape = ["--iodepth", depth, "--rw", access, "--runtime", "500ms"];
-            let rest = ["--ramp", "100ms", "--queues", "2", "--ns", "1", "-o", "json"];
+            let rest =
+                ["--ramp", "100ms", "--queues", "2", "--ns", "1", "--overwrite", "-o", "json"];
             let arguments = [&["bench", &target], shape.as_slice(), rest.as_slice()].concat();
             let report: Value = serde_json::from_slice(&nvmf_ok(&arguments, &[])).unwrap();
             let iops = report["iops"].as_f64().unwrap();
@@ -63,7 +65,7 @@ fn a_long_run_has_no_errors_and_keeps_its_memory() {
     let runtime = std::env::var("SOAK").unwrap_or_else(|_| "5s".to_owned());
     let target = uri(SUBSYSTEM);
     let shape = ["--iodepth", "128", "--queues", "8", "--ns", "2", "--rw", "randrw"];
-    let rest = ["--runtime", &runtime, "--ramp", "2s", "-o", "json"];
+    let rest = ["--runtime", &runtime, "--ramp", "2s", "--overwrite", "-o", "json"];
     let arguments = [&["bench", &target], shape.as_slice(), rest.as_slice()].concat();
     let report: Value = serde_json::from_slice(&nvmf_ok(&arguments, &[])).unwrap();
     assert_eq!(report["errors"], 0, "{report}");

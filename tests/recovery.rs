@@ -77,9 +77,20 @@ fn verify_through(rounds: usize, mut strike: impl FnMut()) -> Struck {
             let mut struck = Struck::default();
             while !over.load(Ordering::Relaxed) {
                 let mut verify = nvmf();
-                verify.args(["verify", &uri(SUBSYSTEM), "--ns", "1", "--iodepth", "32"]);
+                verify.args(["write-verify", &uri(SUBSYSTEM), "--overwrite", "--ns", "1"]);
                 verify.args([
-                    "--queues", "4", "--bs", "16K", "--size", "512M", "-c", DELAY, "-l", "-1",
+                    "--iodepth",
+                    "32",
+                    "--queues",
+                    "4",
+                    "--bs",
+                    "16K",
+                    "--size",
+                    "512M",
+                    "-c",
+                    DELAY,
+                    "-l",
+                    "-1",
                 ]);
                 verify.args(["--retry-first-connect", "-o", "json"]);
                 let output = run(&mut verify, &[]);

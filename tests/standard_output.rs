@@ -30,8 +30,8 @@ fn for_each_command(stdout: impl Fn() -> Stdio, check: impl Fn(&str, i32, &str))
         &["monitor", target, "--runtime", "60"],
         &["monitor", target, "--runtime", "60", "-o", "json"],
         &["read", target, "--ns", "1", "--blocks", "8192"],
-        &["verify", target, "--ns", "1", "--size", "1M"],
-        &["verify", target, "--ns", "1", "--size", "1M", "-o", "json"],
+        &["write-verify", target, "--ns", "1", "--size", "1M", "--overwrite"],
+        &["write-verify", target, "--ns", "1", "--size", "1M", "--overwrite", "-o", "json"],
     ] {
         let mut command = nvmf();
         run_and_check(command.args(arguments).stdout(stdout()), &check);

@@ -305,8 +305,8 @@ fn windows_carry_the_right_data_under_load() {
     let target = uri(SUBSYSTEM);
     let size = std::env::var("VERIFY_SIZE").unwrap_or_else(|_| "1GiB".to_owned());
     let shape = ["--iodepth", "32", "--queues", "4", "--bs", "128K", "--ns", "2"];
-    let rest = ["--memory", "window", "--size", &size, "-o", "json"];
-    let arguments = [&["verify", &target], shape.as_slice(), rest.as_slice()].concat();
+    let rest = ["--memory", "window", "--overwrite", "--size", &size, "-o", "json"];
+    let arguments = [&["write-verify", &target], shape.as_slice(), rest.as_slice()].concat();
     let report: Value = serde_json::from_slice(&nvmf_ok(&arguments, &[])).unwrap();
     println!("verified {report}");
     assert_eq!((&report["mismatches"], &report["memory_mode"]), (&0.into(), &"window".into()));

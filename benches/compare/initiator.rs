@@ -155,6 +155,7 @@ fn nvmf(wait: &str, scenario: &Scenario, setup: &Setup) -> Vec<String> {
         ("runtime", format!("{}ms", seconds * 1e3)),
         ("output-format", "json".into()),
     ]));
+    words.extend(scenario.write.then(|| "--overwrite".to_owned()));
     words
 }
 

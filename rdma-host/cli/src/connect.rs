@@ -1,7 +1,10 @@
 //! Connecting, for all commands that need a controller.
 
 use auth::Authenticated;
-use rdma_host::{Controller, Namespace, Negotiated, wire::NamespaceId};
+use rdma_host::{
+    Controller, Namespace, Negotiated,
+    wire::{NamespaceId, Nqn},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{failure::Failure, output, target::TargetArguments};
@@ -10,6 +13,7 @@ use crate::{failure::Failure, output, target::TargetArguments};
 pub(crate) struct ConnectedController {
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) controller: Controller,
+    pub(crate) subsystem: Nqn,
 }
 
 /// Authentication of one queue in JSON.
@@ -27,7 +31,7 @@ impl ConnectedController {
         let runtime = runtime()?;
         let controller = runtime.block_on(Controller::connect(&options).into_future())?;
         print_warnings(&controller.negotiated());
-        Ok(Self { runtime, controller })
+        Ok(Self { runtime, controller, subsystem: options.subsystem })
     }
 
     /// Namespace of this id, or the only one there is.

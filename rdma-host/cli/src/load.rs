@@ -1,4 +1,4 @@
-//! Load on the I/O queues of one target, for `bench` and `verify`.
+//! Load on the I/O queues of one target, for `bench` and `write-verify`.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

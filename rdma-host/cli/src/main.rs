@@ -12,19 +12,23 @@ mod failure;
 mod host;
 mod keyring;
 mod load;
+mod nvme_cli;
 mod output;
+mod overwrite;
 mod process_hardening;
 mod secrets;
 mod shutdown;
+mod signature;
 mod size;
 mod target;
+mod usage_error;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    commands::{config, discover, identify, key, log, monitor, read_write, verify},
+    commands::{config, discover, identify, key, log, monitor, read_write, write_verify},
     failure::Failure,
 };
 
@@ -36,7 +40,7 @@ use crate::{
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 access refused for good, 4 target or network
 /// unreachable, 5 data mismatch.
 #[derive(Parser)]
-#[command(name = "nvmf", version, max_term_width = 100)]
+#[command(name = "nvmf", version, max_term_width = 100, after_help = nvme_cli::help())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -48,27 +52,35 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure IOPS and latency under load.
+    /// Measure IOPS and latency under load; patterns that write overwrite the namespace.
+    #[command(after_help = "Example:\n  nvmf bench TARGET --ns 1 --bs 4K --iodepth 8 --runtime 2s")]
     Bench(Box<bench::Arguments>),
     /// Read, show and write the configuration in /etc/nvme.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  nvmf config show")]
     Config(config::Command),
+    #[command(after_help = "Example:\n  nvmf discover -a ADDRESS")]
     Discover(discover::Arguments),
     /// Show the controller, its namespaces and the negotiated parameters.
+    #[command(after_help = "Example:\n  nvmf identify TARGET -o json")]
     Identify(identify::Arguments),
     /// Make and check DH-HMAC-CHAP secrets.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  nvmf key gen -m 1")]
     Key(key::Command),
     /// Show a log page: health, errors, firmware, effects, changed namespaces, access states.
+    #[command(after_help = "Example:\n  nvmf log TARGET health")]
     Log(log::Arguments),
     /// Stay connected and print each change of state and event, one a line.
+    #[command(after_help = "Example:\n  nvmf monitor TARGET --runtime 2s")]
     Monitor(monitor::Arguments),
     /// Read blocks to a file or standard output.
-    Read(read_write::Arguments),
-    /// Write a seeded pattern and read it back. Overwrites the namespace.
-    Verify(verify::Arguments),
-    /// Write blocks from a file or standard input.
-    Write(read_write::Arguments),
+    #[command(after_help = "Example:\n  nvmf read TARGET --ns 1 --lba 0 --blocks 8 --file image")]
+    Read(read_write::ReadArguments),
+    /// Overwrite blocks with data from a file or standard input.
+    #[command(after_help = "Example:\n  nvmf write TARGET --ns 1 --lba 8 --file image --overwrite")]
+    Write(read_write::WriteArguments),
+    /// Overwrite the namespace with a seeded pattern, under load, and read it back.
+    #[command(after_help = "Example:\n  nvmf write-verify TARGET --ns 1 --size 1M --overwrite")]
+    WriteVerify(write_verify::Arguments),
 }
 
 /// Output format of results.
@@ -92,9 +104,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let arguments = match Arguments::try_parse() {
+    let words = nvme_cli::replace_alias(std::env::args_os().collect());
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() => error.exit(),
+        Err(error) if error.use_stderr() => return Err(usage_error::failure(&error, &words)),
         Err(help) => return output::check(help.print()).map(drop),
     };
     log_to_stderr(arguments.verbose);
@@ -107,8 +120,8 @@ fn run() -> Result<(), Failure> {
         Command::Log(arguments) => log::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Read(arguments) => read_write::read(&arguments),
-        Command::Verify(arguments) => verify::run(&arguments),
         Command::Write(arguments) => read_write::write(&arguments),
+        Command::WriteVerify(arguments) => write_verify::run(&arguments),
     }
 }
 

@@ -4,18 +4,50 @@ use std::time::Duration;
 
 /// Parses a number of bytes, with K, M, G or T (also KiB and so on) for powers of 1,024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let binary = lower.strip_suffix("ib").filter(|rest| rest.ends_with(['k', 'm', 'g', 't']));
+    let single =
+        lower.strip_suffix('b').filter(|rest| rest.ends_with(|c: char| c.is_ascii_digit()));
+    scaled(binary.or(single).unwrap_or(&lower), 1024)
+}
+
+/// Parses a number of blocks, queues or entries, with K, M, G or T for powers of 1,024.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    scaled(text, 1024)
+}
+
+/// Parses a number of I/O operations per second, with k, M, G or T for powers of 1,000.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    at_least_one(scaled(text, 1000)?)
+}
+
+/// Parses a number as [`count`] does that is not zero.
+pub(crate) fn positive(text: &str) -> Result<u64, String> {
+    at_least_one(count(text)?)
+}
+
+/// Parses a number with a suffix for a power of `factor`.
+fn scaled(text: &str, factor: u64) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
-    let shift = match suffix.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        _ => return Err(format!("unknown suffix {suffix:?}; use K, M, G or T (powers of 1024)")),
+    let exponent = match suffix.to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => {
+            return Err(format!(
+                "unknown suffix {suffix:?}; use K, M, G or T (powers of {factor})"
+            ));
+        }
     };
-    let number: u64 = number.parse().map_err(|_| "a size is a number, as in 4096 or 4K")?;
-    number.checked_shl(shift).filter(|bytes| bytes >> shift == number).ok_or("too large".into())
+    let number: u64 = number.parse().map_err(|_| "write a whole number, as in 4096 or 4K")?;
+    number.checked_mul(factor.pow(exponent)).ok_or("too large".into())
+}
+
+fn at_least_one(number: u64) -> Result<u64, String> {
+    if number == 0 { Err("must be at least 1".to_owned()) } else { Ok(number) }
 }
 
 /// Parses a time in seconds, or with the unit ms, s, m or h.
@@ -75,6 +107,20 @@ mod tests {
         for wrong in ["", "k", "-1", "4kb", "1.5M", "16777216T", "99999999999999999999"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn counts_have_suffixes_too() {
+        assert_eq!((count("7"), count("2k"), count("0")), (Ok(7), Ok(2048), Ok(0)));
+        assert_eq!(
+            (rate("10k"), rate("1M"), rate("50000")),
+            (Ok(10_000), Ok(1_000_000), Ok(50_000))
+        );
+        assert_eq!((positive("1"), positive("1g")), (Ok(1), Ok(1 << 30)));
+        for wrong in ["0", "", "4KiB", "1.5k", "-1", "k"] {
+            assert!(positive(wrong).is_err() && rate(wrong).is_err(), "{wrong}");
+        }
+        assert!(positive("4KiB").unwrap_err().contains("suffix"), "bytes are no count");
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn cases(folder: &Path, host: &Sample, controller: &Sample, keys: &mut Vec<Key>)
         }
     }
     let two = ["--dhchap-secret-file", &good, "--dhchap-ctrl-secret-file", &other];
-    for command in ["identify", "read", "write", "verify", "bench", "discover"] {
+    for command in ["identify", "read", "write", "write-verify", "bench", "discover"] {
         let arguments = [&[command, CLOSED_PORT][..], &two].concat();
         cases.push(case(command.to_owned(), &arguments, b""));
     }

@@ -8,7 +8,7 @@ use super::{
     block_sizes::BlockSizes,
     sweep_points::{Axis, Point, expand},
 };
-use crate::{load::LoadArguments, size};
+use crate::{load::LoadArguments, overwrite::OverwriteArguments, size};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -42,8 +42,8 @@ pub(crate) struct Arguments {
     pub(super) size: Option<u64>,
 
     /// Open loop: commands per second for each target, each due at a set time whether or not
-    /// earlier ones are done; latency then counts from the due time.
-    #[arg(long, value_name = "IOPS", value_parser = clap::value_parser!(u64).range(1..))]
+    /// earlier ones are done; latency then counts from the due time. 10k are 10,000.
+    #[arg(long, value_name = "IOPS", value_parser = size::rate)]
     pub(super) rate: Option<u64>,
 
     /// Distribution of the due times of an open loop.
@@ -82,6 +82,9 @@ pub(crate) struct Arguments {
     /// Compare two JSON reports instead of measuring.
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     pub(super) compare: Option<Vec<PathBuf>>,
+
+    #[command(flatten)]
+    pub(super) overwrite: OverwriteArguments,
 
     #[command(flatten)]
     pub(super) load: LoadArguments,
@@ -124,6 +127,11 @@ impl Arguments {
             rate: self.rate,
         };
         expand(start, &self.sweep)
+    }
+
+    /// True if blocks of the namespace are overwritten.
+    pub(super) fn overwrites(&self) -> bool {
+        self.verify || self.rw.read_percent(self.rwmixread) < 100
     }
 
     pub(super) fn writes_files(&self) -> bool {

@@ -30,7 +30,7 @@ use serde_json::json;
 
 pub(crate) use self::arguments::Arguments;
 use self::{recorder::Outcome, report::PointReport, sweep_points::Point};
-use crate::{Format, failure::Failure, load::Load, output};
+use crate::{Format, failure::Failure, load::Load, output, overwrite::OverwriteConsent};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(files) = &arguments.compare {
@@ -39,12 +39,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.interval.is_zero() || arguments.runtime.is_zero() {
         return Err(Failure::usage("--runtime and --interval must be more than nothing"));
     }
+    let overwrites = arguments.overwrites();
+    let mut consent = overwrites.then(|| arguments.overwrite.consent("bench", true)).transpose()?;
     let mut reports = Vec::new();
     let mut histograms = Vec::new();
     let mut began: Option<SystemTime> = None;
     let mut printed = Ok(true);
     for point in arguments.points() {
-        let (report, outcome) = measure_point(arguments, &point)?;
+        let (report, outcome) = measure_point(arguments, &point, consent.as_mut())?;
         let first = *began.get_or_insert(outcome.began);
         let shift = outcome.began.duration_since(first).unwrap_or_default();
         histograms.extend(outcome.histograms.into_iter().map(|mut interval| {
@@ -87,7 +89,11 @@ fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Connects to all targets, measures, and disconnects.
-fn measure_point(arguments: &Arguments, point: &Point) -> Result<(PointReport, Outcome), Failure> {
+fn measure_point(
+    arguments: &Arguments,
+    point: &Point,
+    mut consent: Option<&mut OverwriteConsent>,
+) -> Result<(PointReport, Outcome), Failure> {
     let mut load_arguments = arguments.load.clone();
     load_arguments.iodepth = point.iodepth;
     let first = load_arguments.target.clone();
@@ -97,12 +103,15 @@ fn measure_point(arguments: &Arguments, point: &Point) -> Result<(PointReport, O
         // A measurement across a loss of the connection measures the loss.
         let mut options = target.options_without_reconnect()?;
         options.io_queues = point.queues.unwrap_or(options.io_queues);
-        let load = Load::connect(&load_arguments, options, point.bs.largest())?;
+        let mut load = Load::connect(&load_arguments, options, point.bs.largest())?;
         for bytes in point.bs.sizes() {
             load.check(bytes)?;
         }
         if arguments.region_bytes(load.namespace.bytes()) < point.bs.largest() {
             return Err(Failure::usage("--size and the namespace must hold at least one --bs"));
+        }
+        if let Some(consent) = &mut consent {
+            consent.check_load(&mut load)?;
         }
         loads.push(load);
     }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::block_sizes::BlockSizes;
+use crate::size;
 
 /// Settings of a load that a sweep can vary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl FromStr for Axis {
         let parse: fn(&str) -> Result<Setting, String> = match name {
             "iodepth" => |value| number(value, 1023).map(Setting::Iodepth),
             "queues" => |value| number(value, u16::MAX).map(Setting::Queues),
-            "rate" => |value| number(value, u64::MAX).map(Setting::Rate),
+            "rate" => |value| size::rate(value).map(Setting::Rate),
             "bs" => |value| value.parse().map(Setting::BlockSizes),
             _ => return Err(format!("{name:?} is no axis; use iodepth, queues, bs or rate")),
         };

@@ -7,4 +7,4 @@ pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod monitor;
 pub(crate) mod read_write;
-pub(crate) mod verify;
+pub(crate) mod write_verify;

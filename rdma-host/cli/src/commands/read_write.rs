@@ -13,7 +13,8 @@ use rdma_host::{Buffer, Namespace, TransferError};
 use tokio::task::JoinHandle;
 
 use crate::{
-    connect::ConnectedController, failure::Failure, output, size, target::TargetArguments,
+    connect::ConnectedController, failure::Failure, output, overwrite::OverwriteArguments, size,
+    target::TargetArguments,
 };
 
 /// Commands in flight.
@@ -23,22 +24,47 @@ const DEPTH: usize = 8;
 const CHUNK_BYTES: u64 = 256 << 10;
 
 #[derive(Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ReadArguments {
     /// Namespace id [default: the only one].
     #[arg(long, value_name = "N")]
     ns: Option<u32>,
 
     /// First block.
-    #[arg(long, value_name = "LBA", default_value_t = 0)]
+    #[arg(long, value_name = "LBA", default_value_t = 0, value_parser = size::count)]
     lba: u64,
 
-    /// Number of blocks [default: read to the end of the namespace; write all of the file].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Number of blocks [default: to the end of the namespace].
+    #[arg(long, value_name = "N", value_parser = size::positive)]
     blocks: Option<u64>,
 
-    /// File to write to the namespace, or to read it into; - for standard input or output.
+    /// File to write the blocks to; - for standard output.
     #[arg(short, long, default_value = "-")]
     file: PathBuf,
+
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct WriteArguments {
+    /// Namespace id [default: the only one].
+    #[arg(long, value_name = "N")]
+    ns: Option<u32>,
+
+    /// First block.
+    #[arg(long, value_name = "LBA", default_value_t = 0, value_parser = size::count)]
+    lba: u64,
+
+    /// Number of blocks [default: all of the file].
+    #[arg(long, value_name = "N", value_parser = size::positive)]
+    blocks: Option<u64>,
+
+    /// File to write to the namespace; - for standard input.
+    #[arg(short, long, default_value = "-")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    overwrite: OverwriteArguments,
 
     #[command(flatten)]
     target: TargetArguments,
@@ -57,7 +83,7 @@ struct RangeTransfer {
     progress: ProgressBar,
 }
 
-pub(crate) fn read(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn read(arguments: &ReadArguments) -> Result<(), Failure> {
     if arguments.file.as_os_str() == "-" && io::stdout().is_terminal() {
         return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
     }
@@ -76,12 +102,14 @@ pub(crate) fn read(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) fn write(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn write(arguments: &WriteArguments) -> Result<(), Failure> {
+    let mut consent = arguments.overwrite.consent("write", arguments.file.as_os_str() != "-")?;
     let mut input = Input::open(&arguments.file)?;
     let connected = ConnectedController::connect(&arguments.target)?;
     let namespace = connected.namespace(arguments.ns)?;
     let lba = arguments.lba;
     let bytes = input.bytes_to_write(&namespace, lba, arguments.blocks)?;
+    consent.check(&connected, &namespace)?;
     let mut transfer = RangeTransfer::new(connected, namespace, bytes)?;
     let written = transfer.write(lba, bytes, &mut input)?;
     transfer.finish("written", written);

@@ -1,8 +1,11 @@
-//! `nvmf verify`: writes a pattern and reads it back, under load.
+//! `nvmf write-verify`: writes a pattern and reads it back, under load.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use clap::Args;
@@ -15,19 +18,24 @@ use crate::{
     data_pattern::{DataPattern, PatternMismatch},
     failure::Failure,
     load::{Load, LoadArguments, Workload, completed_buffer},
-    output, size,
+    output,
+    overwrite::OverwriteArguments,
+    size,
 };
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Bytes to write and read back; more than the namespace has takes several passes
-    /// [default: the whole namespace].
+    /// Bytes from the first block on to write and read back, a multiple of the block size; more
+    /// than the namespace has takes several passes [default: the whole namespace].
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     size: Option<u64>,
 
-    /// Bytes of one command.
+    /// Bytes of one command; single blocks are written where fewer are left.
     #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = size::bytes)]
     bs: u64,
+
+    #[command(flatten)]
+    overwrite: OverwriteArguments,
 
     #[command(flatten)]
     load: LoadArguments,
@@ -46,6 +54,8 @@ struct ThreadShare {
     pattern: DataPattern,
     namespace: NamespaceInfo,
     block_bytes: usize,
+    /// Offset of the first chunk on the namespace, in bytes.
+    start: u64,
     chunks: u64,
     stride: u64,
     next: Arc<AtomicU64>,
@@ -55,30 +65,25 @@ struct ThreadShare {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut consent = arguments.overwrite.consent("write-verify", true)?;
     let mut load = Load::connect(&arguments.load, arguments.load.target.options()?, arguments.bs)?;
-    let there = load.namespace.bytes() / arguments.bs;
-    let wanted = arguments.size.unwrap_or(there * arguments.bs).div_ceil(arguments.bs);
-    if there == 0 || wanted == 0 {
-        return Err(Failure::usage(format!(
-            "nothing to verify: --size and the namespace ({}) must hold one --bs",
-            size::format_bytes(load.namespace.bytes())
-        )));
-    }
+    let there = load.namespace.bytes();
+    let wanted = bytes_wanted(arguments.size, &load.namespace)?;
+    consent.check_load(&mut load)?;
     let start = Instant::now();
     let mut verified = 0;
     while verified < wanted {
-        let chunks = there.min(wanted - verified);
+        let bytes = there.min(wanted - verified);
         let pattern = DataPattern::new(arguments.load.seed, verified);
-        phase(&mut load, Phase::Write, pattern, chunks)?;
-        phase(&mut load, Phase::Read, pattern, chunks)?;
-        verified += chunks;
+        phase(&mut load, Phase::Write, pattern, bytes)?;
+        phase(&mut load, Phase::Read, pattern, bytes)?;
+        verified += bytes;
     }
     let elapsed = start.elapsed();
-    let bytes = verified * arguments.bs;
     let disconnects = std::mem::take(&mut *load.disconnects());
     let printed = match arguments.load.output_format {
         Format::Json => output::print_json(&json!({
-            "verified_bytes": bytes,
+            "verified_bytes": verified,
             "mismatches": 0,
             "reconnects": disconnects.count(),
             "outages": disconnects.to_json(),
@@ -93,12 +98,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Format::Normal => output::print_text(&format!(
             "{} written and read back without a difference, depth {} on {}, memory mode {}, \
              {:.1} s ({} moved){}\n",
-            size::format_bytes(bytes),
+            size::format_bytes(verified),
             arguments.load.iodepth,
             size::format_count(load.queues() as u64, "queue"),
             load.controller.memory(),
             elapsed.as_secs_f64(),
-            size::format_rate(bytes * 2, elapsed),
+            size::format_rate(verified * 2, elapsed),
             disconnects.summary(),
         )),
     };
@@ -106,15 +111,51 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     printed
 }
 
-fn phase(load: &mut Load, phase: Phase, pattern: DataPattern, chunks: u64) -> Result<(), Failure> {
+/// Bytes to write and read back: whole blocks, so that no other block is touched.
+fn bytes_wanted(size: Option<u64>, namespace: &NamespaceInfo) -> Result<u64, Failure> {
+    let wanted = size.unwrap_or_else(|| namespace.bytes());
+    let block = namespace.block_size;
+    if wanted == 0 || !wanted.is_multiple_of(u64::from(block)) {
+        return Err(Failure::usage(format!(
+            "--size {wanted} is not a multiple of the namespace's block size, {block} bytes; \
+             nothing was written"
+        )));
+    }
+    Ok(wanted)
+}
+
+/// Writes or reads the first `bytes` bytes of the namespace: by the largest commands first, then
+/// block by block what is left.
+fn phase(load: &mut Load, phase: Phase, pattern: DataPattern, bytes: u64) -> Result<(), Failure> {
+    let large = load.block_bytes;
+    let whole = bytes - bytes % large as u64;
+    chunks(load, phase, pattern, 0..whole)?;
+    load.block_bytes = load.namespace.block_size as usize;
+    let outcome = chunks(load, phase, pattern, whole..bytes);
+    load.block_bytes = large;
+    outcome
+}
+
+/// Writes or reads a range of bytes by commands of `load.block_bytes` bytes.
+fn chunks(
+    load: &mut Load,
+    phase: Phase,
+    pattern: DataPattern,
+    range: Range<u64>,
+) -> Result<(), Failure> {
+    if range.is_empty() {
+        return Ok(());
+    }
     let next = Arc::new(AtomicU64::new(0));
     let (namespace, block_bytes) = (load.namespace, load.block_bytes);
+    let chunks = (range.end - range.start) / block_bytes as u64;
     let stride = stride(chunks);
     let shares = load.run(|_| ThreadShare {
         phase,
         pattern,
         namespace,
         block_bytes,
+        start: range.start,
         chunks,
         stride,
         next: Arc::clone(&next),
@@ -144,7 +185,8 @@ impl ThreadShare {
     /// Offset on the namespace of the chunk visited as number `index`, in bytes.
     fn offset(&self, index: u64) -> u64 {
         let chunk = u128::from(index) * u128::from(self.stride) % u128::from(self.chunks);
-        u64::try_from(chunk).expect("less than chunks") * self.block_bytes as u64
+        let chunk = u64::try_from(chunk).expect("less than chunks");
+        self.start + chunk * self.block_bytes as u64
     }
 
     fn mismatch(&self, difference: PatternMismatch) -> Failure {
@@ -203,7 +245,29 @@ impl Workload for ThreadShare {
 
 #[cfg(test)]
 mod tests {
+    use rdma_host::wire::NamespaceId;
+
     use super::*;
+
+    #[test]
+    fn a_size_is_a_number_of_whole_blocks() {
+        let namespace = NamespaceInfo {
+            id: NamespaceId(1),
+            blocks: 1000,
+            block_size: 512,
+            nguid: None,
+            eui64: None,
+            uuid: None,
+            command_set: 0,
+        };
+        assert_eq!(bytes_wanted(None, &namespace).unwrap(), 512_000);
+        assert_eq!(bytes_wanted(Some(512), &namespace).unwrap(), 512);
+        for wrong in [0, 1, 1000] {
+            let refused = bytes_wanted(Some(wrong), &namespace).unwrap_err();
+            assert_eq!(refused.exit_code(), 2);
+            assert!(refused.to_string().contains("nothing was written"), "{refused}");
+        }
+    }
 
     #[test]
     fn every_chunk_is_visited_once() {

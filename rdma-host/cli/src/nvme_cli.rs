@@ -1,0 +1,196 @@
+//! Commands of nvme-cli: those that `nvmf` has under another name, and the way to what it lacks.
+
+use std::ffi::OsString;
+
+/// Command of nvme-cli, and the words that stand for it here.
+struct Alias {
+    name: &'static str,
+    words: &'static [&'static str],
+}
+
+const ALIASES: [Alias; 11] = [
+    Alias { name: "ana-log", words: &["log", "ana"] },
+    Alias { name: "changed-ns-list-log", words: &["log", "changed"] },
+    Alias { name: "check-dhchap-key", words: &["key", "check"] },
+    Alias { name: "effects-log", words: &["log", "effects"] },
+    Alias { name: "error-log", words: &["log", "error"] },
+    Alias { name: "fw-log", words: &["log", "firmware"] },
+    Alias { name: "gen-dhchap-key", words: &["key", "gen"] },
+    Alias { name: "list", words: &["identify"] },
+    Alias { name: "list-ns", words: &["identify"] },
+    Alias { name: "list-subsys", words: &["discover"] },
+    Alias { name: "smart-log", words: &["log", "health"] },
+];
+
+/// Names of commands that nvmf lacks, and the sentence that says what to do.
+struct Absent {
+    names: &'static [&'static str],
+    way: &'static str,
+}
+
+const ABSENT: [Absent; 9] = [
+    Absent {
+        names: &["connect", "connect-all", "disconnect", "disconnect-all", "ns-rescan", "reset"],
+        way: "nvmf makes no block device: read, write and bench connect for as long as they run, \
+              and `nvmf monitor` stays connected; for a block device use `nvme connect -t rdma`",
+    },
+    Absent {
+        names: &["verify"],
+        way: "it is `nvmf write-verify` now, since it overwrites the namespace; nvmf does not send \
+              NVMe's Verify command",
+    },
+    Absent {
+        names: &["compare"],
+        way: "nvmf does not send Compare; use `nvmf read` and cmp, or `nvmf write-verify`",
+    },
+    Absent {
+        names: &["get-log", "telemetry-log", "supported-log-pages", "self-test-log"],
+        way: "nvmf reads the pages that `nvmf log --help` lists",
+    },
+    Absent {
+        names: &["ns-descs", "cmdset-ind-id-ns", "nvm-id-ctrl", "nvm-id-ns", "list-ctrl"],
+        way: "`nvmf identify`, `nvmf id-ctrl` and `nvmf id-ns` show what nvmf reads",
+    },
+    Absent {
+        names: &["show-regs", "get-property", "set-property", "get-feature", "set-feature"],
+        way: "nvmf negotiates properties and features itself; `nvmf identify` shows the results",
+    },
+    Absent {
+        names: &["resv-acquire", "resv-register", "resv-release", "resv-report"],
+        way: "nvmf has no reservations; for them connect with `nvme connect -t rdma`",
+    },
+    Absent {
+        names: &["gen-tls-key", "check-tls-key", "tls-key"],
+        way: "TLS belongs to TCP; over RDMA nothing encrypts the data, and DH-HMAC-CHAP (`nvmf \
+              key`) authenticates both sides",
+    },
+    Absent {
+        names: &[
+            "admin-passthru",
+            "attach-ns",
+            "copy",
+            "create-ns",
+            "delete-ns",
+            "detach-ns",
+            "device-self-test",
+            "format",
+            "fw-commit",
+            "fw-download",
+            "io-passthru",
+            "sanitize",
+            "security-recv",
+            "security-send",
+            "subsystem-reset",
+            "write-uncor",
+        ],
+        way: "nvmf does not send it; connect with `nvme connect -t rdma` and use nvme-cli, or \
+              configure the target by its own tools",
+    },
+];
+
+/// Options of nvme-cli and fio, and ours for them or the reason why there is none.
+const OPTIONS: [(&str, &str); 46] = [
+    ("--block-count", "the option is --blocks, a number that counts from 1"),
+    ("--blocksize", "the option is --bs"),
+    ("--bssplit", "give sizes and weights to --bs, as in --bs 4K:70,64K:30"),
+    ("--buffered", "there is no page cache: all I/O is direct"),
+    ("--cpus_allowed", "the option is --cpus"),
+    ("--data", "the option is --file"),
+    ("--data-digest", "digests belong to TCP; the transport is RDMA"),
+    ("--data-size", "the option is --blocks, a number of blocks"),
+    ("--direct", "there is no page cache: all I/O is direct"),
+    ("--do_verify", "the option is --verify, which overwrites"),
+    ("--duplicate-connect", "each command connects anew; leave the option out"),
+    ("--end_fsync", "use `nvmf flush` after it"),
+    ("--filename", "name the target instead, as in nvmf-rdma://ADDRESS/NQN"),
+    ("--fsync", "use `nvmf flush` after it"),
+    ("--group_reporting", "threads are always reported together"),
+    ("--hdr-digest", "digests belong to TCP; the transport is RDMA"),
+    ("--host-iface", "the option is --host-traddr, an address of that interface"),
+    ("--io_size", "the option is --io-size"),
+    ("--ioengine", "there is one engine, RDMA queues of nvmf; leave the option out"),
+    ("--invalidate", "there is no page cache: all I/O is direct"),
+    ("--lat_percentiles", "percentiles are always reported"),
+    ("--name", "a command is one job; leave the option out"),
+    ("--namespace-id", "the option is --ns"),
+    ("--norandommap", "random patterns always may repeat blocks"),
+    ("--nr-poll-queues", "queues are polled as --wait says; the number is --nr-io-queues"),
+    ("--nr-write-queues", "all queues read and write; the number is --nr-io-queues"),
+    ("--numa_cpu_nodes", "the option is --cpus, a list of processors"),
+    ("--numjobs", "the options are --threads and --queues"),
+    ("--offset", "--size counts from the start of the namespace; there is no other start"),
+    ("--output", "the option is --json FILE, or --html FILE"),
+    ("--percentile_list", "percentiles are fixed; --hlog FILE has the whole distribution"),
+    ("--ramp_time", "the option is --ramp"),
+    ("--rand_seed", "the option is --seed"),
+    ("--random_distribution", "random patterns are uniform"),
+    ("--randseed", "the option is --seed"),
+    ("--rate_iops", "the option is --rate"),
+    ("--rate_process", "the option is --arrival"),
+    ("--readwrite", "the option is --rw"),
+    ("--rwmixwrite", "the option is --rwmixread, the share of reads"),
+    ("--start-block", "the option is --lba"),
+    ("--status-interval", "the option is --interval"),
+    ("--sync", "use `nvmf flush` after it"),
+    ("--thread", "the workers are threads; their number is --threads"),
+    ("--time_based", "--runtime always sets the time; leave the option out"),
+    ("--write_hist_log", "the option is --hlog"),
+    ("--write_lat_log", "the option is --hlog"),
+];
+
+/// Help on the names of nvme-cli.
+pub(crate) fn help() -> String {
+    let rows =
+        ALIASES.iter().map(|Alias { name, words }| format!("  {name:<20} {}", words.join(" ")));
+    let rows: Vec<_> = rows.collect();
+    format!("Names of nvme-cli, and the command that each stands for:\n{}", rows.join("\n"))
+}
+
+/// Command line with an alias, if its first word is one, replaced by the words for it.
+pub(crate) fn replace_alias(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_word = |argument: &&OsString| !argument.as_encoded_bytes().starts_with(b"-");
+    let position = arguments.iter().skip(1).position(|argument| is_word(&argument));
+    let Some(index) = position.map(|position| position + 1) else { return arguments };
+    if let Some(alias) = ALIASES.iter().find(|alias| arguments[index] == *alias.name) {
+        arguments.splice(index..=index, alias.words.iter().map(OsString::from));
+    }
+    arguments
+}
+
+/// Sentence on a command that nvmf lacks.
+pub(crate) fn way_to_command(name: &str) -> Option<&'static str> {
+    ABSENT.iter().find(|absent| absent.names.contains(&name)).map(|absent| absent.way)
+}
+
+/// Sentence on an option of nvme-cli or fio.
+pub(crate) fn way_to_option(name: &str) -> Option<&'static str> {
+    let name = name.split('=').next().unwrap_or(name);
+    OPTIONS.iter().find(|(known, _)| *known == name).map(|(_, way)| *way)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(words: &str) -> String {
+        let arguments = words.split(' ').map(OsString::from).collect();
+        let words = replace_alias(arguments).into_iter().map(|word| word.into_string().unwrap());
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_name_of_nvme_cli_stands_for_its_command() {
+        assert_eq!(replaced("nvmf smart-log TARGET -o json"), "nvmf log health TARGET -o json");
+        assert_eq!(replaced("nvmf -v gen-dhchap-key -l 48"), "nvmf -v key gen -l 48");
+        // Only the command is replaced.
+        assert_eq!(replaced("nvmf identify list"), "nvmf identify list");
+        assert_eq!(replaced("nvmf"), "nvmf");
+    }
+
+    #[test]
+    fn options_are_answered_with_or_without_a_value() {
+        assert_eq!(way_to_option("--numjobs=4"), way_to_option("--numjobs"));
+        assert!(way_to_option("--numjobs").unwrap().contains("--threads"));
+        assert_eq!(way_to_option("--bogus"), None);
+    }
+}

@@ -1,0 +1,270 @@
+//! Consent to overwrite blocks, for all commands that do.
+
+use std::{
+    io::{self, IsTerminal},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use clap::Args;
+use rdma_host::{
+    Buffer, Command, CommandCompletion, Namespace,
+    wire::{NamespaceId, NamespaceInfo, Nqn},
+};
+
+use crate::{
+    connect::ConnectedController,
+    failure::Failure,
+    load::{Load, Workload, completed_buffer},
+    output,
+    signature::{DiskSample, HEAD_BYTES},
+    size,
+};
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Overwriting")]
+pub(crate) struct OverwriteArguments {
+    /// Overwrite without asking; required where there is no terminal to ask on.
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Overwrite a partition table, file system or volume, too.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Consent of the user to one command.
+#[derive(Debug)]
+pub(crate) struct OverwriteConsent {
+    command: &'static str,
+    /// Ask on the terminal.
+    asks: bool,
+    force: bool,
+    /// Namespaces that were checked, and may be overwritten.
+    checked: Vec<NamespaceKey>,
+}
+
+/// Namespace of a subsystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NamespaceKey {
+    subsystem: Nqn,
+    id: NamespaceId,
+}
+
+impl OverwriteArguments {
+    /// Consent to `command`, before it connects. `input_is_free` is false if standard input has the
+    /// data, and no answer.
+    ///
+    /// # Errors
+    ///
+    /// Without `--overwrite`, where the user can't be asked.
+    pub(crate) fn consent(
+        &self,
+        command: &'static str,
+        input_is_free: bool,
+    ) -> Result<OverwriteConsent, Failure> {
+        let terminal = input_is_free && io::stdin().is_terminal() && io::stderr().is_terminal();
+        if !self.overwrite && !terminal {
+            return Err(Failure::usage(format!(
+                "{command} overwrites blocks of the namespace, and there is no terminal to ask on; \
+                 give --overwrite if that is intended"
+            )));
+        }
+        let asks = !self.overwrite;
+        Ok(OverwriteConsent { command, asks, force: self.force, checked: Vec::new() })
+    }
+}
+
+impl OverwriteConsent {
+    /// Checks the namespace of a controller: refuses to overwrite what is recognised there, and
+    /// asks if it must.
+    pub(crate) fn check(
+        &mut self,
+        connected: &ConnectedController,
+        namespace: &Namespace,
+    ) -> Result<(), Failure> {
+        let info = namespace.info();
+        let read = |lba, bytes| {
+            let buffer = connected.controller.allocate(bytes)?;
+            let buffer = connected.runtime.block_on(namespace.read(lba, buffer))?;
+            Ok::<_, Failure>(contents(&buffer))
+        };
+        let read_all = || {
+            let block = info.block_size as usize;
+            let bytes = usize::try_from(info.bytes().min(HEAD_BYTES as u64)).unwrap_or(HEAD_BYTES);
+            Ok(DiskSample { head: read(0, bytes)?, last_block: read(info.blocks - 1, block)? })
+        };
+        self.check_sample(&connected.subsystem, info, read_all)
+    }
+
+    /// Checks the namespace of a load, as [`check`](Self::check) does; only once if there are
+    /// several loads on it in turn.
+    pub(crate) fn check_load(&mut self, load: &mut Load) -> Result<(), Failure> {
+        let (subsystem, info) = (load.options.subsystem.clone(), load.namespace);
+        self.check_sample(&subsystem, info, || read_sample(load))
+    }
+
+    fn check_sample(
+        &mut self,
+        subsystem: &Nqn,
+        info: NamespaceInfo,
+        read: impl FnOnce() -> Result<DiskSample, Failure>,
+    ) -> Result<(), Failure> {
+        let key = NamespaceKey { subsystem: subsystem.clone(), id: info.id };
+        if self.checked.contains(&key) {
+            return Ok(());
+        }
+        let command = self.command;
+        if !self.force
+            && let Some(found) = read()?.signature()
+        {
+            return Err(Failure::usage(format!(
+                "namespace {} of {subsystem} has {found}; nothing was written; {command} \
+                 overwrites it with --force",
+                info.id
+            )));
+        }
+        if self.asks {
+            output::print_message(format_args!(
+                "nvmf: {command} overwrites blocks of namespace {} of {subsystem} ({}); type yes \
+                 to go on",
+                info.id,
+                size::format_bytes(info.bytes())
+            ));
+            let mut answer = String::new();
+            io::stdin().read_line(&mut answer).map_err(Failure::failed)?;
+            if !answer.trim().eq_ignore_ascii_case("yes") {
+                return Err(Failure::failed("nothing was written"));
+            }
+        }
+        self.checked.push(key);
+        Ok(())
+    }
+}
+
+/// Bytes of a buffer.
+fn contents(buffer: &Buffer) -> Vec<u8> {
+    let mut bytes = vec![0; buffer.len()];
+    buffer.copy_out(0, &mut bytes);
+    bytes
+}
+
+/// Reads the sample of a load's namespace, block by block on its queues.
+fn read_sample(load: &mut Load) -> Result<DiskSample, Failure> {
+    let info = load.namespace;
+    let block = info.block_size as usize;
+    let blocks = info.blocks.min((HEAD_BYTES / block) as u64);
+    let lbas: Arc<[u64]> = (0..blocks).chain([info.blocks - 1]).collect();
+    let (next, sample) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+    let block_bytes = std::mem::replace(&mut load.block_bytes, block);
+    let outcome = load.run(|_| SampleReader {
+        info,
+        lbas: Arc::clone(&lbas),
+        next: Arc::clone(&next),
+        blocks: Arc::clone(&sample),
+    });
+    load.block_bytes = block_bytes;
+    outcome?;
+    let mut sample = std::mem::take(&mut *sample.lock().unwrap_or_else(PoisonError::into_inner));
+    let last_block = sample.iter().find(|(lba, _)| *lba == info.blocks - 1).map(|(_, bytes)| bytes);
+    let last_block = last_block.cloned().expect("it was read");
+    sample.sort_unstable_by_key(|(lba, _)| *lba);
+    sample.retain(|(lba, _)| *lba < blocks);
+    sample.dedup_by_key(|(lba, _)| *lba);
+    Ok(DiskSample { head: sample.into_iter().flat_map(|(_, bytes)| bytes).collect(), last_block })
+}
+
+/// Blocks that were read, by their numbers.
+type ReadBlocks = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
+
+/// Part of one thread in reading a sample; the threads take blocks from a common counter.
+struct SampleReader {
+    info: NamespaceInfo,
+    lbas: Arc<[u64]>,
+    next: Arc<AtomicUsize>,
+    blocks: ReadBlocks,
+}
+
+impl Workload for SampleReader {
+    fn next(&mut self, mut buffer: Buffer) -> Result<Command, Buffer> {
+        let Some(&lba) = self.lbas.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
+            return Err(buffer);
+        };
+        buffer.fill(0);
+        Ok(Command::read(self.info.id, lba, 1, buffer).with_user(lba))
+    }
+
+    fn complete(&mut self, completion: CommandCompletion) -> Result<Buffer, Failure> {
+        let lba = completion.user;
+        let buffer = completed_buffer(completion, "Read", || format!("block {lba}"))?;
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.push((lba, contents(&buffer)));
+        Ok(buffer)
+    }
+
+    fn is_over(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.lbas.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(id: u32) -> NamespaceInfo {
+        NamespaceInfo {
+            id: NamespaceId(id),
+            blocks: 2048,
+            block_size: 512,
+            nguid: None,
+            eui64: None,
+            uuid: None,
+            command_set: 0,
+        }
+    }
+
+    fn partitioned() -> DiskSample {
+        let mut head = vec![0; 4096];
+        head[512..520].copy_from_slice(b"EFI PART");
+        DiskSample { head, last_block: vec![0; 512] }
+    }
+
+    fn consent(force: bool) -> OverwriteConsent {
+        OverwriteConsent { command: "write", asks: false, force, checked: Vec::new() }
+    }
+
+    #[test]
+    fn without_a_terminal_the_option_is_required() {
+        // Tests have no terminal at standard input, or give the data there.
+        let wanted = |overwrite| OverwriteArguments { overwrite, force: true };
+        let refused = wanted(false).consent("write", false).unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(refused.to_string().contains("--overwrite"), "{refused}");
+        assert!(!wanted(true).consent("write", false).unwrap().asks);
+    }
+
+    #[test]
+    fn a_partition_table_is_overwritten_by_force_only() {
+        let subsystem: Nqn = "nqn.x".parse().unwrap();
+        let refused = consent(false).check_sample(&subsystem, info(1), || Ok(partitioned()));
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        let message = refused.to_string();
+        assert!(message.contains("GPT") && message.contains("--force"), "{message}");
+        assert!(message.contains("nothing was written"), "{message}");
+        let unread = || panic!("it is not read");
+        consent(true).check_sample(&subsystem, info(1), unread).unwrap();
+    }
+
+    #[test]
+    fn each_namespace_is_checked_once() {
+        let subsystem: Nqn = "nqn.x".parse().unwrap();
+        let mut consent = consent(false);
+        consent.check_sample(&subsystem, info(1), || Ok(DiskSample::default())).unwrap();
+        // What the first point of a sweep wrote may look like anything.
+        consent.check_sample(&subsystem, info(1), || Ok(partitioned())).unwrap();
+        consent.check_sample(&subsystem, info(2), || Ok(partitioned())).unwrap_err();
+    }
+}
