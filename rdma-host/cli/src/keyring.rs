@@ -5,12 +5,17 @@ use std::fmt;
 use linux_keyutils::{Key, KeyError, KeyRing, KeyRingIdentifier, KeySerialId};
 use zeroize::Zeroizing;
 
+use crate::secret_text;
+
 /// Serial number of a key, or description of a key of the type "user".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyName {
     Description(String),
     Serial(i32),
 }
+
+/// Error of a system call that the kernel lacks, or a container forbids.
+const ENOSYS: i32 = 38;
 
 /// Keyrings in which a description is looked for, in this order.
 const KEYRINGS: [KeyRingIdentifier; 3] =
@@ -34,6 +39,10 @@ impl std::str::FromStr for KeyName {
 impl fmt::Display for KeyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // A secret that was given in the place of a description.
+            Self::Description(text) if secret_text::may_be_secret(text) => {
+                f.write_str("the key of the given description, which may be a secret")
+            }
             Self::Description(text) => write!(f, "the key \"{}\"", text.escape_debug()),
             Self::Serial(serial) => write!(f, "the key {serial}"),
         }
@@ -90,6 +99,9 @@ fn describe(error: &KeyError) -> String {
         KeyError::OperationNotSupported => {
             "its type cannot be read (as \"logon\"); add it as the type \"user\"".to_owned()
         }
+        KeyError::Unknown(ENOSYS) => {
+            "this kernel has no keyrings, or they are forbidden here; use a file".to_owned()
+        }
         other => format!("{other:?}; see keyctl show"),
     }
 }
@@ -121,5 +133,8 @@ mod tests {
             assert!(!words.contains('\n') && words.contains("; ") && words.len() < 90, "{words}");
         }
         assert_eq!(KeyName::Serial(7).to_string(), "the key 7");
+        assert!(describe(&KeyError::Unknown(ENOSYS)).contains("no keyrings"));
+        let secret = KeyName::Description("DHHC-1:00:c2VjcmV0:".to_owned());
+        assert!(!secret.to_string().contains("DHHC"), "{secret}");
     }
 }

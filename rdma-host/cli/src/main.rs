@@ -13,14 +13,17 @@ mod host;
 mod keyring;
 mod load;
 mod nvme_cli;
+mod option_value;
 mod output;
 mod overwrite;
 mod process_hardening;
+mod secret_text;
 mod secrets;
 mod shutdown;
 mod signature;
 mod size;
 mod target;
+mod text_file;
 mod usage_error;
 
 use std::process::ExitCode;

@@ -2,19 +2,25 @@
 //! the command line.
 
 use std::{
-    fs::File,
-    io::Read,
-    os::unix::fs::PermissionsExt,
+    fs::{File, Metadata},
+    io,
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use auth::{Credentials, GroupId, HashId, Policy, Secret};
+use auth::{Credentials, GroupId, HashId, Policy, Secret, SecretError};
 use clap::Args;
 use rdma_host::config::AuthenticationOptions;
 use zeroize::Zeroizing;
 
-use crate::{failure::Failure, keyring::KeyName, output, process_hardening};
+use crate::{
+    failure::Failure, keyring::KeyName, option_value::NONE, output, process_hardening,
+    secret_text::shown_path, text_file,
+};
 
 /// Most bytes of a secret's text: more than any secret, less than a file given by mistake.
 const TEXT_MAX: usize = 4096;
@@ -27,7 +33,7 @@ pub(crate) struct SecretArguments {
     #[arg(short = 'S', long, value_name = "SECRET")]
     dhchap_secret: Option<SecretText>,
 
-    /// File with the host secret, readable by its owner only.
+    /// File with the host secret, readable by its owner only; - for standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "dhchap_secret")]
     dhchap_secret_file: Option<PathBuf>,
 
@@ -45,7 +51,7 @@ pub(crate) struct SecretArguments {
     #[arg(short = 'C', long, value_name = "SECRET")]
     dhchap_ctrl_secret: Option<SecretText>,
 
-    /// File with the controller secret.
+    /// File with the controller secret; - for standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "dhchap_ctrl_secret")]
     dhchap_ctrl_secret_file: Option<PathBuf>,
 
@@ -76,7 +82,7 @@ pub(crate) struct SecretArguments {
 
 /// Secret from the command line; wiped when dropped, and not shown by `Debug`.
 #[derive(Clone)]
-struct SecretText(Zeroizing<String>);
+pub(crate) struct SecretText(pub(crate) Zeroizing<String>);
 
 impl std::str::FromStr for SecretText {
     type Err = std::convert::Infallible;
@@ -112,19 +118,8 @@ impl SecretArguments {
             key: self.dhchap_ctrl_secret_key.as_ref(),
         };
         let opened = (host.open()?, controller.open()?);
-        let credentials = match (host.secret(opened.0)?, controller.secret(opened.1)?) {
-            (None, None) => None,
-            (Some(host), None) => Some(Credentials::one_way(host)),
-            (Some(host), Some(controller)) => {
-                Some(Credentials::two_way(host, controller).map_err(Failure::usage)?)
-            }
-            (None, Some(_)) => {
-                return Err(Failure::usage(
-                    "the controller's secret is given, but not ours: only a host that proves \
-                     itself can ask the controller to; add --dhchap-secret-file",
-                ));
-            }
-        };
+        let secrets = (host.secret(opened.0)?, controller.secret(opened.1)?);
+        let credentials = credentials(secrets.0, secrets.1, "--dhchap-secret-file")?;
         let policy = Policy::new(self.dhchap_min_hash, self.dhchap_min_group);
         let mut policy = policy.map_err(Failure::usage)?;
         if self.dhchap_allow_unasked {
@@ -156,19 +151,18 @@ impl<'a> SecretSource<'a> {
     /// Opens the source without reading it: once the first secret is read, /dev/fd may be closed to
     /// this process too.
     fn open(&self) -> Result<OpenedSource<'a>, Failure> {
-        let open = |path: PathBuf| match File::open(&path) {
-            Ok(file) => Ok((file, path)),
-            Err(error) => Err(self.unreadable(&path, error)),
-        };
+        let label = self.label;
         match (self.text, self.file, self.descriptor, self.key) {
+            (Some(text), ..) if text.0.as_str() == NONE => Ok(OpenedSource::None),
             (Some(text), ..) => Ok(OpenedSource::Text(text)),
             (_, Some(path), ..) => {
-                let (file, path) = open(path.to_owned())?;
-                self.check_mode(&file, &path)?;
-                Ok(OpenedSource::File(file, path))
+                let opened = open_file(path);
+                let file = opened.map_err(|reason| Failure::usage(format!("{label}: {reason}")))?;
+                Ok(OpenedSource::File(file, path.to_owned()))
             }
             (.., Some(descriptor), _) => {
-                let (file, path) = open(PathBuf::from(format!("/dev/fd/{descriptor}")))?;
+                let path = PathBuf::from(format!("/dev/fd/{descriptor}"));
+                let file = File::open(&path).map_err(|error| self.unreadable(&path, error))?;
                 Ok(OpenedSource::File(file, path))
             }
             (.., Some(key)) => Ok(OpenedSource::Key(key)),
@@ -182,10 +176,7 @@ impl<'a> SecretSource<'a> {
             OpenedSource::None => return Ok(None),
             OpenedSource::Text(SecretText(text)) => {
                 process_hardening::protect();
-                output::print_message(format_args!(
-                    "nvmf: warning: {label} is on the command line, where every user of this \
-                     machine can see it; use {option}"
-                ));
+                warn_of_command_line(label, option);
                 text.clone()
             }
             OpenedSource::File(file, path) => {
@@ -197,40 +188,94 @@ impl<'a> SecretSource<'a> {
                 read.map_err(|error| Failure::usage(format!("{label}: {error}")))?
             }
         };
-        let secret = Secret::parse(text.trim_end_matches('\n'));
-        secret.map(Some).map_err(|error| Failure::usage(format!("{label}: {error}")))
-    }
-
-    /// Refuses a file that other users can read. Checks the open file, since the path may name
-    /// another one by now.
-    fn check_mode(&self, file: &File, path: &Path) -> Result<(), Failure> {
-        let metadata = file.metadata().map_err(|error| self.unreadable(path, error))?;
-        let mode = metadata.permissions().mode();
-        if metadata.is_file() && mode & 0o077 != 0 {
-            return Err(Failure::usage(format!(
-                "{}: {} may be read by others (mode {:03o}); chmod 600 {}",
-                self.label,
-                path.display(),
-                mode & 0o777,
-                path.display()
-            )));
-        }
-        Ok(())
+        parse(&text).map(Some).map_err(|error| Failure::usage(format!("{label}: {error}")))
     }
 
     fn unreadable(&self, path: &Path, error: impl std::fmt::Display) -> Failure {
-        Failure::usage(format!("{}: cannot read {}: {error}", self.label, path.display()))
+        Failure::usage(format!("{}: cannot read {}: {error}", self.label, shown_path(path)))
     }
 }
 
+/// Credentials of the secrets that are given; `option` is the one that is missing for a controller
+/// secret alone.
+pub(crate) fn credentials(
+    host: Option<Secret>,
+    controller: Option<Secret>,
+    option: &str,
+) -> Result<Option<Credentials>, Failure> {
+    match (host, controller) {
+        (None, None) => Ok(None),
+        (Some(host), None) => Ok(Some(Credentials::one_way(host))),
+        (Some(host), Some(controller)) => {
+            Credentials::two_way(host, controller).map(Some).map_err(Failure::usage)
+        }
+        (None, Some(_)) => Err(Failure::usage(format!(
+            "the controller's secret is given, but not ours: only a host that proves itself can \
+             ask the controller to; add {option}"
+        ))),
+    }
+}
+
+/// Warns that a secret is an argument.
+pub(crate) fn warn_of_command_line(label: &str, option: &str) {
+    output::print_message(format_args!(
+        "nvmf: warning: {label} is on the command line, where every user of this machine can see \
+         it; use {option}"
+    ));
+}
+
+/// Secret of a text, which in a file has a line end.
+pub(crate) fn parse(text: &str) -> Result<Secret, SecretError> {
+    Secret::parse(text.trim_end_matches(['\n', '\r']))
+}
+
+/// Opens a file with a secret without reading it: a regular file that no other user can read or has
+/// written, or a stream that is asked for by its name.
+pub(crate) fn open_file(path: &Path) -> Result<File, String> {
+    let cannot = |error: io::Error| format!("cannot read {}: {error}", shown_path(path));
+    if path.as_os_str() == "-" {
+        return unbuffered(io::stdin()).map_err(cannot);
+    }
+    if ["/dev/stdin", "/dev/fd", "/proc/self/fd"].iter().any(|stream| path.starts_with(stream)) {
+        return File::open(path).map_err(cannot);
+    }
+    let (file, metadata) = text_file::open(path).map_err(cannot)?;
+    match exposure(path, &metadata) {
+        Some(reason) => Err(reason),
+        None => Ok(file),
+    }
+}
+
+/// Reason for which the secrets in a file are not safe: another user may have written or can read
+/// it.
+pub(crate) fn exposure(path: &Path, metadata: &Metadata) -> Option<String> {
+    let (path, mode, owner) = (path.display(), metadata.permissions().mode(), metadata.uid());
+    if mode & 0o077 != 0 {
+        let mode = mode & 0o777;
+        return Some(format!("{path} may be read by others (mode {mode:03o}); chmod 600 {path}"));
+    }
+    let user = rustix::process::geteuid().as_raw();
+    (owner != 0 && owner != user && Some(owner) != sudo_user()).then(|| {
+        format!("{path} belongs to user {owner}, who may have put another secret there; chown it")
+    })
+}
+
+/// User who runs this program by sudo as root.
+fn sudo_user() -> Option<u32> {
+    let user = std::env::var("SUDO_UID").ok()?.parse().ok()?;
+    Some(user).filter(|_| rustix::process::geteuid().is_root())
+}
+
+/// Standard stream without the buffer of the standard library, which is not wiped.
+pub(crate) fn unbuffered(stream: impl AsFd) -> io::Result<File> {
+    stream.as_fd().try_clone_to_owned().map(File::from)
+}
+
 /// Reads the text of a secret, leaving no copy of it in memory.
-pub(crate) fn read_text(file: File) -> std::io::Result<Zeroizing<String>> {
+pub(crate) fn read_text(file: File) -> io::Result<Zeroizing<String>> {
     // The open file stays readable; except for root, /dev/fd can no longer be opened after this.
     process_hardening::protect();
-    // Allocated once: growing would leave copies.
-    let mut text = Zeroizing::new(String::with_capacity(TEXT_MAX));
-    file.take(TEXT_MAX as u64).read_to_string(&mut text)?;
-    Ok(text)
+    text_file::read(file, TEXT_MAX)
 }
 
 fn hash(text: &str) -> Result<HashId, String> {
@@ -251,5 +296,32 @@ fn group(text: &str) -> Result<GroupId, String> {
         "ffdhe6144" => Ok(GroupId::FFDHE_6144),
         "ffdhe8192" => Ok(GroupId::FFDHE_8192),
         _ => Err("one of null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144, ffdhe8192".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+
+    use super::*;
+
+    const SECRET: &str = "DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:";
+
+    #[test]
+    fn a_secret_is_in_a_file_of_its_user_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, SECRET).unwrap();
+        for (mode, allowed) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(open_file(&path).is_ok(), allowed, "{mode:o}");
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
+            let error = open_file(&path).unwrap_err();
+            assert!(error.contains("belongs to user 12345"), "{error}");
+        }
+        assert!(open_file(folder.path()).unwrap_err().contains("no file"));
+        assert!(open_file(Path::new("/dev/zero")).unwrap_err().contains("no file"));
     }
 }

@@ -14,7 +14,13 @@ use rdma_host::{
 };
 use uuid::Uuid;
 
-use crate::{failure::Failure, host, secrets::SecretArguments, size};
+use crate::{
+    failure::Failure,
+    host,
+    option_value::{OrNone, or_none},
+    secrets::SecretArguments,
+    size,
+};
 
 /// Target and connect options; names and defaults as in nvme-cli.
 #[derive(Args, Clone, Debug)]
@@ -28,24 +34,25 @@ pub(crate) struct TargetArguments {
     traddr: Option<String>,
 
     /// Port of the target [default: 4420].
-    #[arg(short = 's', long, value_name = "PORT", conflicts_with = "target")]
-    trsvcid: Option<String>,
+    #[arg(short = 's', long, value_name = "PORT", conflicts_with = "target",
+          value_parser = or_none::<String>)]
+    trsvcid: Option<OrNone<String>>,
 
     /// NQN of the subsystem.
     #[arg(short = 'n', long, conflicts_with = "target")]
     nqn: Option<String>,
 
     /// Address of this host to use.
-    #[arg(short = 'w', long, value_name = "ADDRESS")]
-    host_traddr: Option<IpAddr>,
+    #[arg(short = 'w', long, value_name = "ADDRESS", value_parser = or_none::<IpAddr>)]
+    host_traddr: Option<OrNone<IpAddr>>,
 
     /// Host NQN [default: /etc/nvme/hostnqn, or made of the machine id].
-    #[arg(short = 'q', long, value_name = "NQN")]
-    hostnqn: Option<String>,
+    #[arg(short = 'q', long, value_name = "NQN", value_parser = or_none::<String>)]
+    hostnqn: Option<OrNone<String>>,
 
     /// Host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
-    #[arg(short = 'I', long, value_name = "UUID")]
-    hostid: Option<Uuid>,
+    #[arg(short = 'I', long, value_name = "UUID", value_parser = or_none::<Uuid>)]
+    hostid: Option<OrNone<Uuid>>,
 
     /// Number of I/O queues [default: one for each processor].
     #[arg(short = 'i', long, visible_alias = "queues", value_name = "N",
@@ -170,9 +177,10 @@ impl TargetArguments {
         let target = self.target_address().map_err(Failure::usage)?;
         let subsystem: Nqn = target.nqn.parse().map_err(Failure::usage)?;
         let address = resolve(&target)?;
-        let host = host::identity(self.hostnqn.as_deref(), self.hostid)?;
+        let hostnqn = self.hostnqn.as_ref().and_then(OrNone::as_deref);
+        let host = host::identity(hostnqn, self.hostid.flatten())?;
         let mut options = ConnectOptions::new(address, subsystem, host);
-        options.source = self.host_traddr;
+        options.source = self.host_traddr.flatten();
         options.io_queues = self.nr_io_queues.unwrap_or(options.io_queues);
         options.queue_entries = self.queue_size;
         options.keep_alive = self.keep_alive_tmo;
@@ -211,7 +219,7 @@ impl TargetArguments {
         };
         Ok(TargetAddress {
             address: self.traddr.clone().ok_or_else(|| missing("target address"))?,
-            service: self.trsvcid.as_deref().map_or(Ok(ConnectOptions::SERVICE), parse_service)?,
+            service: service(self.trsvcid.as_ref().and_then(OrNone::as_deref))?,
             nqn: self.nqn.clone().ok_or_else(|| missing("subsystem NQN"))?,
         })
     }
@@ -219,8 +227,7 @@ impl TargetArguments {
 
 /// Socket address of an address or name and a port, as options give them.
 pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
-    let service = trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service);
-    let service = service.map_err(Failure::usage)?;
+    let service = service(trsvcid).map_err(Failure::usage)?;
     resolve(&TargetAddress { address: traddr.to_owned(), service, nqn: String::new() })
 }
 
@@ -299,6 +306,11 @@ fn parse_transport_id(text: &str) -> Result<TargetAddress, String> {
     }
     let address = address.ok_or("the transport ID lacks traddr:")?;
     Ok(TargetAddress { address, service, nqn: nqn.ok_or("the transport ID lacks subnqn:")? })
+}
+
+/// Port, by default that of NVMe over RDMA.
+fn service(trsvcid: Option<&str>) -> Result<u16, String> {
+    trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service)
 }
 
 fn parse_service(text: &str) -> Result<u16, String> {

@@ -88,7 +88,7 @@ fn a_full_disk_is_a_failure_in_one_line() {
 fn messages_that_cannot_be_written_change_no_exit_code() {
     let refused = "nvmf-rdma://127.0.0.1:1/nqn.x";
     for (arguments, code) in [
-        (&["key", "check", "/nothing"][..], 1),
+        (&["key", "check", "/nothing"][..], 2),
         (&["-vv", "identify", refused], 4),
         (&["identify", "--no-option"], 2),
     ] {

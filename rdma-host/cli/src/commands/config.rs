@@ -34,9 +34,9 @@ pub(crate) struct Convert {
     #[arg(value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// File to write; - prints it instead.
-    #[arg(short, long, value_name = "FILE", default_value = INI)]
-    output: PathBuf,
+    /// File to write, as /etc/nvme/nvme-fabrics.conf; - prints it instead.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 
     /// Overwrite existing files.
     #[arg(long)]
@@ -79,8 +79,14 @@ fn convert(arguments: &Convert) -> Result<(), Failure> {
         let text = "there is nothing to convert: no host and no controller is named";
         return Err(Failure::usage(text));
     }
-    let shown = arguments.output.as_os_str() == "-";
-    let main = if shown { INI.into() } else { arguments.output.clone() };
+    let Some(output) = &arguments.output else {
+        return Err(Failure::usage(format!(
+            "no file to write: --output {INI} installs the configuration, --output - prints it, \
+             secrets included"
+        )));
+    };
+    let shown = output.as_os_str() == "-";
+    let main = if shown { INI.into() } else { output.clone() };
     let outputs = configuration.outputs(&main)?;
     if shown {
         for output in &outputs {
@@ -121,9 +127,9 @@ fn show(arguments: &Show) -> Result<(), Failure> {
 
 /// Appends a controller as text.
 fn describe(text: &mut String, connection: &Connection) {
-    let Connection { kind, subsystem, address, path, line, .. } = connection;
+    let Connection { kind, subsystem, address, .. } = connection;
     let _ = writeln!(text, "{} {subsystem}", kind_name(*kind));
-    let _ = writeln!(text, "    at {address}  ({}:{line})", path.display());
+    let _ = writeln!(text, "    at {address}  ({})", connection.place());
     let rows = [
         ("hostnqn", connection.hostnqn.as_deref()),
         ("hostid", connection.hostid.as_deref()),
@@ -138,7 +144,7 @@ fn describe(text: &mut String, connection: &Connection) {
 }
 
 fn to_json(connection: &Connection) -> Value {
-    let Connection { kind, subsystem, address, path, line, .. } = connection;
+    let Connection { kind, subsystem, address, .. } = connection;
     let parameters: serde_json::Map<_, _> = connection
         .parameters
         .shown()
@@ -155,7 +161,7 @@ fn to_json(connection: &Connection) -> Value {
         "hostnqn": connection.hostnqn,
         "hostid": connection.hostid,
         "parameters": parameters,
-        "source": format!("{}:{line}", path.display()),
+        "source": connection.place(),
     })
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use rdma_host::{
     ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryLog, DiscoveryWatch,
     SkipReason, SkippedReferral,
-    config::REFERRAL_DEPTH,
+    config::{AuthenticationOptions, REFERRAL_DEPTH},
     wire::{DiscoveryEntry, Nqn, TransportSpecific},
 };
 use serde_json::{Value, json};
@@ -15,10 +15,12 @@ use uuid::Uuid;
 use super::config;
 use crate::{
     Format,
-    configuration::{Connection, EndpointKind, boolean, integer},
+    configuration::{EndpointKind, GivenOptions},
     connect,
     failure::Failure,
-    host, output,
+    host,
+    option_value::{OrNone, or_none},
+    output,
     secrets::SecretArguments,
     shutdown::ShutdownSignal,
     size, target,
@@ -43,24 +45,25 @@ pub(crate) struct Arguments {
     traddr: Option<String>,
 
     /// Port of the discovery controller [default: 4420].
-    #[arg(short = 's', long, value_name = "PORT", requires = "traddr")]
-    trsvcid: Option<String>,
+    #[arg(short = 's', long, value_name = "PORT", requires = "traddr",
+          value_parser = or_none::<String>)]
+    trsvcid: Option<OrNone<String>>,
 
     /// NQN of the discovery subsystem, if it has a name of its own.
     #[arg(short = 'n', long, default_value = Nqn::DISCOVERY, conflicts_with = "target")]
     nqn: String,
 
     /// Address of this host to use.
-    #[arg(short = 'w', long, value_name = "ADDRESS")]
-    host_traddr: Option<IpAddr>,
+    #[arg(short = 'w', long, value_name = "ADDRESS", value_parser = or_none::<IpAddr>)]
+    host_traddr: Option<OrNone<IpAddr>>,
 
     /// Host NQN [default: /etc/nvme/hostnqn, or made of the machine id].
-    #[arg(short = 'q', long, value_name = "NQN")]
-    hostnqn: Option<String>,
+    #[arg(short = 'q', long, value_name = "NQN", value_parser = or_none::<String>)]
+    hostnqn: Option<OrNone<String>>,
 
     /// Host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
-    #[arg(short = 'I', long, value_name = "UUID")]
-    hostid: Option<Uuid>,
+    #[arg(short = 'I', long, value_name = "UUID", value_parser = or_none::<Uuid>)]
+    hostid: Option<OrNone<Uuid>>,
 
     /// Keep-alive time in seconds [default: 30 with --persistent, else off].
     #[arg(short = 'k', long, value_name = "SECONDS", value_parser = size::seconds)]
@@ -102,17 +105,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = connect::runtime()?;
     // Read once for all controllers: a descriptor can be read only once.
     let authentication = arguments.secrets.options()?;
-    let with_secrets = |options: ConnectOptions| options.authentication(authentication.clone());
+    let target = arguments.target_options()?;
+    let target = target.map(|options| options.authentication(authentication.clone()));
     if arguments.persistent {
         let missing = || Failure::usage("--persistent needs an address: give -a ADDRESS");
-        let options = with_secrets(arguments.target_options()?.ok_or_else(missing)?);
+        let options = target.ok_or_else(missing)?;
         return runtime.block_on(arguments.watch(&options));
     }
-    let all = match arguments.target_options()? {
+    let all = match target {
         Some(options) => vec![options],
-        None => arguments.configured_options()?,
+        None => arguments.configured_options(authentication)?,
     };
-    let all: Vec<_> = all.into_iter().map(with_secrets).collect();
     runtime.block_on(arguments.query(&all))
 }
 
@@ -131,35 +134,50 @@ impl Arguments {
             (Some(target), _) => target::parse_with_default_nqn(target, Nqn::DISCOVERY)?,
             (None, Some(traddr)) => {
                 let nqn = self.nqn.parse().map_err(Failure::usage)?;
-                (target::address(traddr, self.trsvcid.as_deref())?, nqn)
+                let service = self.trsvcid.as_ref().and_then(OrNone::as_deref);
+                (target::address(traddr, service)?, nqn)
             }
             (None, None) => return Ok(None),
         };
-        let host = host::identity(self.hostnqn.as_deref(), self.hostid)?;
+        let hostnqn = self.hostnqn.as_ref().and_then(OrNone::as_deref);
+        let host = host::identity(hostnqn, self.hostid.flatten())?;
         let mut options = ConnectOptions::new(address, nqn, host);
-        options.source = self.host_traddr;
+        options.source = self.host_traddr.flatten();
         options.keep_alive = self.keep_alive_tmo.unwrap_or_default();
         options.type_of_service = self.tos;
         Ok(Some(options))
     }
 
     /// Options for the discovery controllers of the configuration.
-    fn configured_options(&self) -> Result<Vec<ConnectOptions>, Failure> {
-        let connections = config::load(self.config.as_ref())?.connections()?;
+    fn configured_options(
+        &self,
+        authentication: AuthenticationOptions,
+    ) -> Result<Vec<ConnectOptions>, Failure> {
+        let configuration = config::load(self.config.as_ref())?;
+        configuration.check_secrecy()?;
+        let given = GivenOptions {
+            hostnqn: self.hostnqn.clone().flatten(),
+            hostid: self.hostid.flatten(),
+            source: self.host_traddr.flatten(),
+            keep_alive: self.keep_alive_tmo,
+            type_of_service: self.tos,
+            authentication,
+        };
+        let connections = configuration.connections()?;
         let mut all = Vec::new();
         for connection in &connections {
             if connection.kind != EndpointKind::Discovery {
                 continue;
             }
-            let place = format!("{}:{}", connection.path.display(), connection.line);
             if !connection.address.transport.eq_ignore_ascii_case("rdma") {
                 let transport = &connection.address.transport;
                 output::print_message(format_args!(
-                    "nvmf: {place}: transport {transport} is not asked; rdma is"
+                    "nvmf: {}: transport {transport} is not asked; rdma is",
+                    connection.place()
                 ));
                 continue;
             }
-            all.push(self.options_of(connection).map_err(|failure| failure.context(place))?);
+            all.push(connection.options(&given)?);
         }
         if all.is_empty() {
             return Err(Failure::usage(
@@ -168,30 +186,6 @@ impl Arguments {
             ));
         }
         Ok(all)
-    }
-
-    fn options_of(&self, connection: &Connection) -> Result<ConnectOptions, Failure> {
-        let address = &connection.address;
-        let nqn = self.hostnqn.as_deref().or(connection.hostnqn.as_deref());
-        // Checked to be a UUID when the file was read.
-        let id = connection.hostid.as_deref().and_then(|id| id.parse().ok());
-        // With the system's own identifier, targets would take both for one host.
-        let id = self.hostid.or(id).or_else(|| nqn.map(host::id_for));
-        let host = host::identity(nqn, id)?;
-        let subsystem = connection.subsystem.parse().map_err(Failure::usage)?;
-        let place = target::address(&address.traddr, address.trsvcid.as_deref())?;
-        let mut options = ConnectOptions::new(place, subsystem, host);
-        let number = |name| connection.parameters.get(name).and_then(integer);
-        let truth = |name| connection.parameters.get(name).and_then(boolean);
-        let source = address.host_traddr.as_deref().map(str::parse).transpose();
-        let source = source.map_err(|_| Failure::usage("host-traddr is no IP address"))?;
-        options.source = self.host_traddr.or(source);
-        let seconds = number("keep-alive-tmo").and_then(|seconds| u64::try_from(seconds).ok());
-        options.keep_alive =
-            self.keep_alive_tmo.unwrap_or(Duration::from_secs(seconds.unwrap_or(0)));
-        options.type_of_service = self.tos.or(number("tos").and_then(|tos| u8::try_from(tos).ok()));
-        options.disable_flow_control = truth("disable-sqflow").unwrap_or(false);
-        Ok(options)
     }
 
     /// Reads the logs of all controllers, and of those they refer to. One that fails does not keep

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{ErrorKind, Write},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -11,15 +11,23 @@ use auth::{HashId, Secret};
 use clap::Subcommand;
 use zeroize::Zeroizing;
 
-use crate::{failure::Failure, output, process_hardening, secrets};
+use crate::{
+    failure::Failure,
+    output, process_hardening, secret_text,
+    secrets::{self, SecretText, unbuffered},
+};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Check a secret read from a file or standard input.
+    /// Check a secret from a file or standard input.
     Check {
-        /// File with the secret; - for standard input.
+        /// File with the secret, readable by its owner only; - for standard input.
         #[arg(default_value = "-")]
         file: PathBuf,
+
+        /// Secret itself, as for nvme-cli; every user of this machine can see it: prefer a file.
+        #[arg(short, long, value_name = "SECRET", conflicts_with = "file")]
+        key: Option<SecretText>,
     },
     /// Make a random secret, and print it or write it to a file.
     Gen {
@@ -38,7 +46,7 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Check { file } => check(file),
+        Command::Check { file, key } => check(file, key.as_ref()),
         Command::Gen { key_length, hmac, output } => {
             generate(key_length, HashId(*hmac), output.as_deref())
         }
@@ -75,21 +83,27 @@ fn create(path: &Path) -> std::io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn check(file: &Path) -> Result<(), Failure> {
-    let (opened, name) = if file.as_os_str() == "-" {
-        (unbuffered(std::io::stdin()), "standard input".to_owned())
-    } else {
-        (File::open(file), file.display().to_string())
+fn check(file: &Path, key: Option<&SecretText>) -> Result<(), Failure> {
+    let text = match key {
+        Some(SecretText(text)) => {
+            process_hardening::protect();
+            secrets::warn_of_command_line("the secret", "a file");
+            text.clone()
+        }
+        None => read(file)?,
     };
-    let text = opened.and_then(secrets::read_text);
-    let text = text.map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
-    let secret = Secret::parse(text.trim_end_matches('\n')).map_err(Failure::failed)?;
+    let secret = secrets::parse(&text).map_err(Failure::failed)?;
     let hash = secret.hash();
     drop((secret, text));
     output::print_text(&format!("the secret is valid; transformation: {hash}\n"))
 }
 
-/// Standard stream without the buffer of the standard library, which is not wiped.
-fn unbuffered(stream: impl AsFd) -> std::io::Result<File> {
-    stream.as_fd().try_clone_to_owned().map(File::from)
+fn read(file: &Path) -> Result<Zeroizing<String>, Failure> {
+    let opened = secrets::open_file(file).map_err(|reason| {
+        let itself = if file.exists() { "" } else { "; a secret itself goes to -k" };
+        Failure::usage(format!("{reason}{itself}"))
+    })?;
+    secrets::read_text(opened).map_err(|error| {
+        Failure::usage(format!("cannot read {}: {error}", secret_text::shown_path(file)))
+    })
 }

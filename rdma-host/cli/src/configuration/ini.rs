@@ -7,13 +7,11 @@
 
 use std::path::Path;
 
-use rdma_host::wire::Nqn;
-use uuid::Uuid;
-
 use super::{
-    Address, Document, Endpoint, EndpointKind, Host, Parameters, Route, SourceLocation,
+    ADDRESS_KEYS, Document, Endpoint, EndpointKind, Host, Parameters, Route, SourceLocation,
     key::{Key, KeyScope},
 };
+use crate::secret_text;
 
 /// Section that is being read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,13 +65,13 @@ impl IniParser<'_> {
     fn line(&mut self, line: &str, number: usize) -> Result<(), String> {
         if let Some(rest) = line.strip_prefix('[') {
             let name = rest.strip_suffix(']').map(str::trim).filter(|name| !name.is_empty());
-            let name = name.ok_or_else(|| format!("{line:?} is no section; write [NAME]"))?;
+            let name = name.ok_or("this is no section; write [NAME]")?;
             return self.start_section(name, number);
         }
         let (key, value) = line
             .split_once('=')
             .filter(|(key, _)| !key.trim().is_empty())
-            .ok_or_else(|| format!("{line:?} is neither [SECTION] nor key = value"))?;
+            .ok_or("this line is neither [SECTION] nor key = value")?;
         let key = key.trim();
         // Only the symbolic name may hold a number sign: other values of nvme-cli's own sample have
         // comments after them.
@@ -113,7 +111,9 @@ impl IniParser<'_> {
                 Section::Endpoint
             }
             _ => {
-                self.warn(line, format!("unknown section [{name}] is ignored"));
+                let text = "this section is not known and is ignored; known are Host, Subsystem, \
+                            Discovery Controller, and the defaults of both";
+                self.warn(line, text.to_owned());
                 Section::Ignored
             }
         };
@@ -124,25 +124,26 @@ impl IniParser<'_> {
     }
 
     fn assign(&mut self, name: &str, value: &str, line: usize) -> Result<(), String> {
-        match self.section {
-            Section::Ignored => return Ok(()),
-            Section::None => {
-                return Err(format!("{name} stands before any section; put it below [Host]"));
+        let known = Key::find(name).filter(|_| self.section != Section::Ignored);
+        let Some(key) = known else {
+            if Key::is_about_security(name) || secret_text::may_be_secret(value) {
+                return Err(UNKNOWN_SECURITY.to_owned());
             }
-            _ => {}
-        }
-        let Some(key) = Key::find(name) else {
-            self.warn(line, format!("unknown key {name:?} is ignored"));
+            if self.section != Section::Ignored {
+                self.warn(line, "this key is not known and is ignored".to_owned());
+            }
             return Ok(());
         };
+        if self.section == Section::None {
+            return Err(format!("{} stands before any section; put it below [Host]", key.name));
+        }
         if value.starts_with('"') || value.ends_with('"') {
             self.warn(line, format!("the quotation marks are taken for a part of {name}"));
         }
         match (key.scope, self.section) {
             (KeyScope::Controller, Section::Endpoint) => self.route(value, line),
             (KeyScope::Nqn, Section::Endpoint) => {
-                let nqn: Nqn = value.parse().map_err(|error| format!("nqn: {error}"))?;
-                self.endpoint().nqn = Some(nqn.as_str().to_owned());
+                self.endpoint().nqn = Some(super::nqn(name, value)?);
                 Ok(())
             }
             (KeyScope::Identity, Section::Host) => {
@@ -211,24 +212,22 @@ fn route(text: &str, kind: EndpointKind, line: usize) -> Result<Route, String> {
             .split_once('=')
             .map(|(name, value)| (name.trim(), value.trim()))
             .filter(|(name, _)| !name.is_empty())
-            .ok_or_else(|| format!("controller: {part:?} is not key=value"))?;
+            .ok_or("controller: a part of it is not key=value")?;
         if ADDRESS_KEYS.contains(&name) {
             if seen.contains(&name) {
                 return Err(format!("controller: {name} is given twice"));
             }
-            if value.is_empty() || value.contains(char::is_control) {
+            if value.is_empty() {
                 return Err(format!("controller: {name} has no value that makes sense"));
             }
-            route.address.set(name, value);
+            route.address.set(name, value).map_err(|reason| format!("controller: {reason}"))?;
             seen.push(name);
             continue;
         }
-        let key = Key::find(name).ok_or_else(|| {
-            format!(
-                "controller: unknown key {name:?}; known are transport, traddr, trsvcid, \
-                     host-traddr, host-iface and the options of nvme connect"
-            )
-        })?;
+        let key = Key::find(name).ok_or(
+            "controller: unknown key; known are transport, traddr, trsvcid, host-traddr, \
+             host-iface and the options of nvme connect",
+        )?;
         match key.scope {
             KeyScope::Tunable => {}
             KeyScope::Discovery if kind == EndpointKind::Discovery => {}
@@ -249,9 +248,11 @@ fn route(text: &str, kind: EndpointKind, line: usize) -> Result<Route, String> {
     }
 }
 
-/// Keys of the address of a controller.
-pub(super) const ADDRESS_KEYS: [&str; 5] =
-    ["transport", "traddr", "trsvcid", "host-traddr", "host-iface"];
+/// Error of a key that may be about security and has no effect where it stands.
+const UNKNOWN_SECURITY: &str = "this key is about security and is not known here, so that it would \
+                                have no effect; known are kxchap-secret, kxchap-ctrl-secret, tls, \
+                                concat, tls-key, tls-key-identity and keyring, below a section of \
+                                nvme-cli";
 
 fn misplaced(name: &str) -> String {
     format!("{name} does not belong here")
@@ -260,41 +261,5 @@ fn misplaced(name: &str) -> String {
 impl Endpoint {
     pub(super) fn new(kind: EndpointKind, line: usize) -> Self {
         Self { kind, nqn: None, parameters: Parameters::default(), paths: Vec::new(), line }
-    }
-}
-
-impl Host {
-    /// Sets a part of the identity; an empty value stands for that of the system.
-    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let value = Some(value).filter(|value| !value.is_empty());
-        match name {
-            "hostnqn" => {
-                let nqn = value.map(str::parse::<Nqn>).transpose();
-                let nqn = nqn.map_err(|error| format!("hostnqn: {error}"))?;
-                self.nqn = nqn.map(|nqn| nqn.as_str().to_owned());
-            }
-            "hostid" => {
-                let id = value.map(str::parse::<Uuid>).transpose().ok();
-                let id = id.filter(|id| !id.is_some_and(|id| id.is_nil()));
-                let id = id.ok_or("hostid is a UUID that is not zero; `uuidgen` makes one")?;
-                self.id = id.map(|id| id.to_string());
-            }
-            _ => self.symbolic_name = value.map(str::to_owned),
-        }
-        Ok(())
-    }
-}
-
-impl Address {
-    /// Keys and values of the address, as on a controller line.
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let values = [
-            Some(&self.transport),
-            Some(&self.traddr),
-            self.trsvcid.as_ref(),
-            self.host_traddr.as_ref(),
-            self.host_iface.as_ref(),
-        ];
-        ADDRESS_KEYS.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?.as_str())))
     }
 }

@@ -1,17 +1,21 @@
 //! JSON format of nvme-cli (config.json, until nvme-cli 3): hosts, their subsystems, and the ports
 //! of those. The newer form is `{"hosts": […]}`, the older one the list alone.
+//!
+//! Unknown keys are ignored with a warning, unless they may be about security. No message quotes
+//! what was not recognised: it may be a secret.
 
 use std::{collections::BTreeMap, path::Path};
 
 use rdma_host::wire::Nqn;
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 use super::{
-    Configuration, Document, Endpoint, EndpointKind, Host, Parameters, Route, SourceLocation,
-    boolean,
-    ini::ADDRESS_KEYS,
+    ADDRESS_KEYS, Configuration, Document, Endpoint, EndpointKind, Host, Parameters, Route,
+    SourceLocation, boolean,
     key::{Key, KeyScope},
 };
+use crate::secret_text;
 
 /// Reads a file's text; each host becomes a document.
 pub(super) fn parse(
@@ -30,7 +34,7 @@ pub(super) fn parse(
         let hosts = top.remove("hosts");
         // Owner of the file, for nvme-cli's register of owners.
         top.remove("owner");
-        parser.ignore(&top, "the file");
+        parser.ignore(&top, "the file")?;
         let missing =
             || parser.location(root).message("\"hosts\" is missing; it is a list of hosts");
         parser.list(hosts.ok_or_else(missing)?, "\"hosts\"")?
@@ -70,7 +74,7 @@ impl<'a> JsonParser<'a, '_> {
                 file.endpoints.extend(endpoints);
             }
         }
-        self.ignore(&object, "a host");
+        self.ignore(&object, "a host")?;
         file.host = Some(host).filter(|host| *host != Host::default());
         Ok(file)
     }
@@ -81,9 +85,8 @@ impl<'a> JsonParser<'a, '_> {
             Some(raw) => Some(self.scalar(raw, "nqn")?).filter(|nqn| !nqn.is_empty()),
             None => None,
         };
-        if let Some(Err(error)) = nqn.as_ref().map(|nqn| nqn.parse::<Nqn>()) {
-            return Err(self.location(raw).message(format!("nqn: {error}")));
-        }
+        let nqn = nqn.map(|text| super::nqn("nqn", &text)).transpose();
+        let nqn = nqn.map_err(|reason| self.location(raw).message(reason))?;
         let nqn = nqn.filter(|nqn| nqn != Nqn::DISCOVERY);
         let mut endpoints: Vec<Endpoint> = Vec::new();
         if let Some(ports) = object.remove("ports") {
@@ -101,7 +104,7 @@ impl<'a> JsonParser<'a, '_> {
         }
         // Data of other programs.
         object.remove("application");
-        self.ignore(&object, "a subsystem");
+        self.ignore(&object, "a subsystem")?;
         Ok(endpoints)
     }
 
@@ -124,7 +127,8 @@ impl<'a> JsonParser<'a, '_> {
                 parameters.set(Key::find("persistent").expect("a known key"), word);
             } else if ADDRESS_KEYS.contains(&new_name.as_str()) {
                 let value = self.scalar(raw, &name)?;
-                route.address.set(&new_name, &value);
+                let set = route.address.set(&new_name, &value);
+                set.map_err(|reason| self.location(raw).message(reason))?;
             } else {
                 self.set(&mut parameters, &name, raw)?;
             }
@@ -147,11 +151,7 @@ impl<'a> JsonParser<'a, '_> {
     ) -> Result<(), String> {
         let key = Key::find_legacy(name)
             .filter(|key| matches!(key.scope, KeyScope::Tunable | KeyScope::Security));
-        let Some(key) = key else {
-            let warning = self.location(raw).message(format!("unknown key {name:?} is ignored"));
-            self.warnings.push(warning);
-            return Ok(());
-        };
+        let Some(key) = key else { return self.unknown(name, raw, "a port") };
         let value = self.scalar(raw, name)?;
         key.check(&value).map_err(|reason| self.location(raw).message(reason))?;
         parameters.set(key, &value);
@@ -169,11 +169,11 @@ impl<'a> JsonParser<'a, '_> {
     }
 
     /// String, number or truth value, as a string.
-    fn scalar(&self, raw: &RawValue, name: &str) -> Result<String, String> {
+    fn scalar(&self, raw: &RawValue, name: &str) -> Result<Zeroizing<String>, String> {
         match serde_json::from_str(raw.get()) {
-            Ok(serde_json::Value::String(text)) => Ok(text),
+            Ok(serde_json::Value::String(text)) => Ok(Zeroizing::new(text)),
             Ok(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => {
-                Ok(value.to_string())
+                Ok(Zeroizing::new(value.to_string()))
             }
             _ => Err(self
                 .location(raw)
@@ -186,13 +186,23 @@ impl<'a> JsonParser<'a, '_> {
         boolean(&text).ok_or_else(|| self.location(raw).message(format!("{name} is true or false")))
     }
 
-    /// Warns of the keys left in an object.
-    fn ignore(&mut self, left: &Object<'a>, what: &str) {
-        for (name, raw) in left {
-            let text = format!("unknown key {name:?} of {what} is ignored");
-            let warning = self.location(raw).message(text);
-            self.warnings.push(warning);
+    /// Warns of the keys left in an object, or refuses them.
+    fn ignore(&mut self, left: &Object<'a>, what: &str) -> Result<(), String> {
+        left.iter().try_for_each(|(name, raw)| self.unknown(name, raw, what))
+    }
+
+    /// Warns of a key that is not known, or refuses it if it may be about security.
+    fn unknown(&mut self, name: &str, raw: &'a RawValue, what: &str) -> Result<(), String> {
+        let location = self.location(raw);
+        if Key::is_about_security(name) || secret_text::may_be_secret(raw.get()) {
+            return Err(location.message(format!(
+                "this key of {what} is about security and is not known here, so that it would have \
+                 no effect; known are dhchap_key of hosts and ports, and of ports dhchap_ctrl_key, \
+                 tls, concat, tls_key, tls_key_identity and keyring"
+            )));
         }
+        self.warnings.push(location.message(format!("unknown key of {what} is ignored")));
+        Ok(())
     }
 
     /// Line of a value. Raw values are slices of the text itself.

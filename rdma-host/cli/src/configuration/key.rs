@@ -4,6 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use crate::{option_value::NONE, secret_text};
+
 /// Key of a configuration: a parameter of connections, or a part of an identity or address.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -17,9 +19,11 @@ pub(crate) struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ValueKind {
     Bool,
-    Integer,
+    /// Number, from the smallest to the largest that is allowed.
+    Integer(i32, i32),
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Text; `none` stands for the default, as for libnvme.
     Text,
 }
 
@@ -48,15 +52,15 @@ macro_rules! keys {
 }
 
 keys! {
-    "nr-io-queues" ValueKind::Integer, Tunable;
-    "nr-write-queues" ValueKind::Integer, Tunable;
-    "nr-poll-queues" ValueKind::Integer, Tunable;
-    "queue-size" ValueKind::Integer, Tunable;
-    "keep-alive-tmo" ValueKind::Integer, Tunable;
-    "reconnect-delay" ValueKind::Integer, Tunable;
-    "ctrl-loss-tmo" ValueKind::Integer, Tunable;
-    "fast-io-fail-tmo" ValueKind::Integer, Tunable;
-    "tos" ValueKind::Integer, Tunable;
+    "nr-io-queues" ValueKind::Integer(0, 65_535), Tunable;
+    "nr-write-queues" ValueKind::Integer(0, 65_535), Tunable;
+    "nr-poll-queues" ValueKind::Integer(0, 65_535), Tunable;
+    "queue-size" ValueKind::Integer(0, 1024), Tunable;
+    "keep-alive-tmo" ValueKind::Integer(0, i32::MAX), Tunable;
+    "reconnect-delay" ValueKind::Integer(0, i32::MAX), Tunable;
+    "ctrl-loss-tmo" ValueKind::Integer(-1, i32::MAX), Tunable;
+    "fast-io-fail-tmo" ValueKind::Integer(-1, i32::MAX), Tunable;
+    "tos" ValueKind::Integer(-1, 255), Tunable;
     "duplicate-connect" ValueKind::Bool, Tunable;
     "disable-sqflow" ValueKind::Bool, Tunable;
     "hdr-digest" ValueKind::Bool, Tunable;
@@ -91,6 +95,19 @@ impl Key {
         }
     }
 
+    /// True for the name of a key that is not known and may be about security, or be a secret
+    /// itself. Ignoring such a key would leave a connection without the protection that was asked
+    /// for.
+    pub(crate) fn is_about_security(name: &str) -> bool {
+        if secret_text::may_be_secret(name) {
+            return true;
+        }
+        let name = name.to_ascii_lowercase();
+        let known = Self::find_legacy(&name).is_some_and(|key| key.scope == KeyScope::Security);
+        known
+            || ["chap", "tls", "secret", "key", "psk", "concat"].iter().any(|it| name.contains(it))
+    }
+
     /// True if the option has no value on a command line.
     pub(crate) fn is_flag(&self) -> bool {
         self.kind == ValueKind::Bool
@@ -101,18 +118,19 @@ impl Key {
         matches!(self.name, "tls-key" | "kxchap-secret" | "kxchap-ctrl-secret")
     }
 
-    /// Refuses values of another type; the empty value, which stands for the default, is valid.
+    /// Refuses values of another type; the empty value, which stands for the default, is valid. The
+    /// value is in no message, since a secret may be in the place of any value.
     pub(crate) fn check(&self, value: &str) -> Result<(), String> {
-        let wrong = |what: &str| {
-            let found = if self.is_secret() { String::new() } else { format!(", not {value:?}") };
-            Err(format!("{} is {what}{found}", self.name))
-        };
+        let wrong = |what: &str| Err(format!("{} takes {what}", self.name));
         match self.kind {
             _ if value.is_empty() => Ok(()),
             _ if value.contains(char::is_control) => wrong("a text without control characters"),
             ValueKind::Text => Ok(()),
-            ValueKind::Integer if integer(value).is_some() => Ok(()),
-            ValueKind::Integer => wrong("a number"),
+            ValueKind::Integer(min, max) => match integer(value) {
+                Some(number) if (min..=max).contains(&number) => Ok(()),
+                Some(_) => wrong(&format!("a number from {min} to {max}")),
+                None => wrong("a number"),
+            },
             ValueKind::Bool if boolean(value).is_some() => Ok(()),
             ValueKind::Bool => wrong("true or false"),
             ValueKind::Word(words) if words.iter().any(|word| word.eq_ignore_ascii_case(value)) => {
@@ -148,7 +166,8 @@ pub(crate) struct Parameters(Vec<(&'static Key, Zeroizing<String>)>);
 impl Parameters {
     /// Sets a parameter, whose value must have been checked.
     pub(crate) fn set(&mut self, key: &'static Key, value: &str) {
-        let value = Zeroizing::new(value.to_owned());
+        let unset = key.kind == ValueKind::Text && value == NONE;
+        let value = Zeroizing::new(if unset { String::new() } else { value.to_owned() });
         match self.0.iter_mut().find(|(known, _)| *known == key) {
             Some((_, old)) => *old = value,
             None => self.0.push((key, value)),
@@ -173,10 +192,11 @@ impl Parameters {
         self.0.iter().map(|(key, value)| (*key, value.as_str()))
     }
 
-    /// All parameters for display, without the values of secrets.
+    /// All parameters for display, without the values of secrets, and of what may be one.
     pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.iter().map(|(key, value)| {
-            let hidden = key.is_secret() && !value.is_empty();
+            let secret = key.is_secret() || secret_text::may_be_secret(value);
+            let hidden = secret && !value.is_empty();
             (key.name, if hidden { "(a secret)" } else { value })
         })
     }
@@ -222,7 +242,9 @@ mod tests {
         ] {
             assert_eq!(check(name, value), Ok(()), "{name} = {value}");
         }
-        assert_eq!(check("tos", "1s"), Err("tos is a number, not \"1s\"".to_owned()));
+        assert_eq!(check("tos", "1s"), Err("tos takes a number".to_owned()));
+        assert_eq!(check("tos", "256"), Err("tos takes a number from -1 to 255".to_owned()));
+        assert!(check("keep-alive-tmo", "-5").is_err() && check("nr-io-queues", "65536").is_err());
         assert!(check("queue-size", "99999999999").is_err());
         assert!(check("tls", "maybe").unwrap_err().contains("true or false"));
         assert!(check("persistent", "yes").unwrap_err().contains("no, auto, force"));

@@ -2,6 +2,7 @@
 //! formats are read into one model: the INI format of nvme-cli 3, and the JSON file and the list of
 //! options of versions before it.
 
+mod connect_options;
 mod ini;
 mod json;
 mod key;
@@ -15,11 +16,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use key::{Parameters, boolean, integer};
+use rdma_host::wire::{Nqn, NqnError};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+pub(crate) use connect_options::GivenOptions;
+pub(crate) use key::Parameters;
 pub(crate) use resolve::Connection;
 pub(crate) use write::install;
 
-use crate::failure::Failure;
+use key::boolean;
+
+use crate::{
+    failure::Failure, option_value::NONE, process_hardening, secret_text, secrets, text_file,
+};
 
 /// Main file of the INI format; its drop-ins are in the folder of that name with `.d`.
 pub(crate) const INI: &str = "/etc/nvme/nvme-fabrics.conf";
@@ -27,7 +37,7 @@ const JSON: &str = "/etc/nvme/config.json";
 const OPTIONS: &str = "/etc/nvme/discovery.conf";
 
 /// Most bytes of a file; as in libnvme.
-const BYTES_MAX: u64 = 1 << 20;
+const BYTES_MAX: usize = 1 << 20;
 
 /// Files of a configuration, the main file first if there is one.
 #[derive(Debug, Default)]
@@ -47,6 +57,14 @@ pub(crate) struct Document {
     discovery_defaults: Option<Parameters>,
     io_defaults: Option<Parameters>,
     endpoints: Vec<Endpoint>,
+    /// Reason for which secrets in this file are not safe.
+    exposure: Option<String>,
+}
+
+/// Text of a file, and the reason for which secrets in it are not safe.
+struct ConfigurationText {
+    text: Zeroizing<String>,
+    exposure: Option<String>,
 }
 
 /// Identity of this host for the endpoints of one file.
@@ -110,6 +128,9 @@ impl SourceLocation<'_> {
     }
 }
 
+/// Parser of one format, which adds documents and warnings.
+type Parser = fn(&Path, &str, &mut Configuration) -> Result<(), String>;
+
 impl Configuration {
     /// Reads /etc/nvme: the INI format if a file of it is there, else the older two formats. The
     /// configuration is empty if there are no files.
@@ -123,32 +144,49 @@ impl Configuration {
             return Ok(configuration);
         }
         let mut configuration = Self::default();
-        if let Some(text) = read(json)? {
-            json::parse(json, &text, &mut configuration).map_err(Failure::usage)?;
-        }
-        if let Some(text) = read(options)? {
-            options::parse(options, &text, &mut configuration).map_err(Failure::usage)?;
+        for (path, parse) in [(json, json::parse as Parser), (options, options::parse)] {
+            if let Some(read) = read(path)? {
+                configuration.add(path, &read, parse)?;
+            }
         }
         Ok(configuration)
     }
 
-    /// Reads one file, whose name tells the format, and the drop-ins of a file of the INI format.
+    /// Reads one file, and the drop-ins of a file of the INI format. The format is told by the
+    /// name, and JSON of any name by its first characters.
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
+        let missing =
+            || Failure::usage(format!("{}: there is no such file", secret_text::shown_path(path)));
+        let file = read(path)?.ok_or_else(missing)?;
+        let named_json = path.extension().is_some_and(|extension| extension == "json");
         let mut configuration = Self::default();
-        let missing = || Failure::usage(format!("{}: there is no such file", path.display()));
-        if path.extension().is_some_and(|extension| extension == "json") {
-            let text = read(path)?.ok_or_else(missing)?;
-            json::parse(path, &text, &mut configuration).map_err(Failure::usage)?;
+        if named_json || is_json(&file.text) {
+            configuration.add(path, &file, json::parse)?;
         } else if path.file_name().is_some_and(|name| name == "discovery.conf") {
-            let text = read(path)?.ok_or_else(missing)?;
-            options::parse(path, &text, &mut configuration).map_err(Failure::usage)?;
+            configuration.add(path, &file, options::parse)?;
         } else {
             configuration = Self::load_ini(path)?;
-            if configuration.files.is_empty() {
-                return Err(missing());
-            }
         }
         Ok(configuration)
+    }
+
+    /// Adds the documents of a file.
+    fn add(&mut self, path: &Path, file: &ConfigurationText, parse: Parser) -> Result<(), Failure> {
+        let known = self.files.len();
+        parse(path, &file.text, self).map_err(Failure::usage)?;
+        for document in &mut self.files[known..] {
+            document.exposure.clone_from(&file.exposure);
+        }
+        Ok(())
+    }
+
+    /// Refuses secrets in a file that another user may have written or can read.
+    pub(crate) fn check_secrecy(&self) -> Result<(), Failure> {
+        let mut exposed = self.files.iter().filter(|file| file.has_secret());
+        match exposed.find_map(|file| file.exposure.as_ref()) {
+            Some(reason) => Err(Failure::usage(format!("a configuration with secrets: {reason}"))),
+            None => Ok(()),
+        }
     }
 
     fn load_ini(main: &Path) -> Result<Self, Failure> {
@@ -157,11 +195,13 @@ impl Configuration {
         let all = std::iter::once((main.to_owned(), false))
             .chain(drop_ins.into_iter().map(|path| (path, true)));
         for (path, drop_in) in all {
-            let Some(text) = read(&path)? else { continue };
-            let mut file =
-                ini::parse(&path, &text, &mut configuration.warnings).map_err(Failure::usage)?;
-            file.drop_in = drop_in;
-            configuration.files.push(file);
+            let Some(read) = read(&path)? else { continue };
+            configuration.add(&path, &read, |path, text, configuration| {
+                let document = ini::parse(path, text, &mut configuration.warnings)?;
+                configuration.files.push(document);
+                Ok(())
+            })?;
+            configuration.files.last_mut().expect("it was just added").drop_in = drop_in;
         }
         Ok(configuration)
     }
@@ -182,18 +222,42 @@ impl Document {
 }
 
 impl Address {
-    /// Sets the field of this name, an option of nvme-cli; returns false if there is none.
-    fn set(&mut self, name: &str, value: &str) -> bool {
-        let value = value.to_owned();
-        match name {
-            "transport" => self.transport = value,
-            "traddr" => self.traddr = value,
-            "trsvcid" => self.trsvcid = Some(value),
-            "host-traddr" => self.host_traddr = Some(value),
-            "host-iface" => self.host_iface = Some(value),
-            _ => return false,
+    /// Sets the field of this name, one of [`ADDRESS_KEYS`]. `none` stands for a field that is not
+    /// set. A value is refused that is no address and no name: it may be a secret, and addresses
+    /// are shown.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let value = Some(value).filter(|value| !value.is_empty() && *value != NONE);
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ".:%-_".contains(c);
+        if value
+            .is_some_and(|value| !value.chars().all(allowed) || secret_text::may_be_secret(value))
+        {
+            return Err(format!("{name} has no value that makes sense"));
         }
-        true
+        let is_port = |value: &str| value.parse().is_ok_and(|port: u16| port != 0);
+        if name == "trsvcid" && !value.is_none_or(is_port) {
+            return Err(format!("{name} takes a port, 1 to 65535"));
+        }
+        let value = value.map(str::to_owned);
+        match name {
+            "transport" => self.transport = value.unwrap_or_default(),
+            "traddr" => self.traddr = value.unwrap_or_default(),
+            "trsvcid" => self.trsvcid = value,
+            "host-traddr" => self.host_traddr = value,
+            _ => self.host_iface = value,
+        }
+        Ok(())
+    }
+
+    /// Keys and values of the fields that are set, as on a controller line.
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let values = [
+            Some(&self.transport),
+            Some(&self.traddr),
+            self.trsvcid.as_ref(),
+            self.host_traddr.as_ref(),
+            self.host_iface.as_ref(),
+        ];
+        ADDRESS_KEYS.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?.as_str())))
     }
 
     /// Name of a required field that is missing.
@@ -206,6 +270,45 @@ impl Address {
     }
 }
 
+impl Host {
+    /// Sets a part of the identity; an empty value, and `none`, stand for that of the system.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let value = Some(value).filter(|value| !value.is_empty() && *value != NONE);
+        match name {
+            "hostnqn" => self.nqn = value.map(|value| nqn(name, value)).transpose()?,
+            "hostid" => {
+                let id = value.map(str::parse::<Uuid>).transpose().ok();
+                let id = id.filter(|id| !id.is_some_and(|id| id.is_nil()));
+                let id = id.ok_or("hostid is a UUID that is not zero; `uuidgen` makes one")?;
+                self.id = id.map(|id| id.to_string());
+            }
+            _ => self.symbolic_name = value.map(str::to_owned),
+        }
+        Ok(())
+    }
+}
+
+/// NQN from a configuration. An error does not quote it, and a name that may be a secret is none.
+fn nqn(key: &str, text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("nqn.");
+    let secret = match name {
+        // Names of some targets have long hexadecimal numbers in both cases.
+        Some(name) => secret_text::has_secret_prefix(name),
+        None => secret_text::may_be_secret(text),
+    };
+    match text.parse::<Nqn>() {
+        Ok(nqn) if !secret => Ok(nqn.as_str().to_owned()),
+        _ if name.is_none() => Err(format!(
+            "{key}: this is not an NQN: it must start with \"nqn.\", as in \
+             nqn.2014-08.org.example:disk"
+        )),
+        _ if text.len() > Nqn::LENGTH_MAX => {
+            Err(format!("{key}: {}", NqnError::TooLong(text.len())))
+        }
+        _ => Err(format!("{key}: this is not an NQN; check how it was copied")),
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.transport, self.traddr)?;
@@ -215,6 +318,9 @@ impl fmt::Display for Address {
         }
     }
 }
+
+/// Keys of the address of a controller.
+const ADDRESS_KEYS: [&str; 5] = ["transport", "traddr", "trsvcid", "host-traddr", "host-iface"];
 
 /// Folder of the drop-ins of a file.
 fn drop_in_folder(main: &Path) -> PathBuf {
@@ -238,19 +344,28 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(paths)
 }
 
-/// Text of a file, if the file exists.
-fn read(path: &Path) -> Result<Option<String>, Failure> {
-    let wrong = |what: &dyn fmt::Display| Failure::usage(format!("{}: {what}", path.display()));
-    match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(wrong(&error)),
-        Ok(about) if !about.is_file() => return Err(wrong(&"this is no file")),
-        Ok(about) if about.len() > BYTES_MAX => {
-            return Err(wrong(&"this has more than 1 MiB, and so is no configuration"));
-        }
-        Ok(_) => {}
+/// Text of a file, if the file exists. From here on the process is closed to others: the file may
+/// hold secrets.
+fn read(path: &Path) -> Result<Option<ConfigurationText>, Failure> {
+    let read = text_file::open(path).and_then(|(file, metadata)| {
+        process_hardening::protect();
+        let exposure = secrets::exposure(path, &metadata);
+        Ok(ConfigurationText { text: text_file::read(file, BYTES_MAX)?, exposure })
+    });
+    match read {
+        Ok(read) => Ok(Some(read)),
+        // A link to a file that is missing is not a missing file.
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => Ok(None),
+        Err(error) => Err(Failure::usage(format!("{}: {error}", secret_text::shown_path(path)))),
     }
-    fs::read_to_string(path).map(Some).map_err(|error| wrong(&error))
+}
+
+/// True for a text that is JSON in no other format's eyes: an object, or a list of objects. A
+/// section of the INI format starts with a bracket, too.
+fn is_json(text: &str) -> bool {
+    let text = text.trim_start();
+    let list = text.strip_prefix('[').map(str::trim_start);
+    text.starts_with('{') || list.is_some_and(|inside| inside.starts_with(['{', ']']))
 }
 
 #[cfg(test)]

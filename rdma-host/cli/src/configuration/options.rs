@@ -1,14 +1,15 @@
 //! List of discovery controllers (discovery.conf, until nvme-cli 3): on each line the options of
-//! one `nvme discover`.
+//! one `nvme discover`. No message quotes what was not recognised: it may be a secret.
 
 use std::path::Path;
 
 use rdma_host::wire::Nqn;
 
 use super::{
-    Configuration, Document, Endpoint, EndpointKind, Host, Route, SourceLocation,
+    ADDRESS_KEYS, Configuration, Document, Endpoint, EndpointKind, Host, Route, SourceLocation,
     key::{Key, KeyScope},
 };
+use crate::secret_text;
 
 /// Reads a file's text; lines for the same host become one document.
 pub(super) fn parse(
@@ -45,13 +46,21 @@ fn line(
     location: SourceLocation<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<(Option<Host>, Endpoint)>, String> {
-    let mut host = Host::default();
-    let mut endpoint = Endpoint::new(EndpointKind::Discovery, location.line);
-    let mut route = Route { line: location.line, ..Route::default() };
+    let mut parsed = ParsedLine {
+        host: Host::default(),
+        endpoint: Endpoint::new(EndpointKind::Discovery, location.line),
+        route: Route { line: location.line, ..Route::default() },
+    };
+    let at = |reason: String| location.message(reason);
     let mut words = text.split_whitespace().peekable();
     while let Some(word) = words.next() {
         let Some((name, glued)) = option(word) else {
-            warnings.push(location.message(format!("{word:?} is no option and is ignored")));
+            if secret_text::may_be_secret(word) {
+                return Err(
+                    at("a secret belongs to no option; write --dhchap-secret=…".to_owned()),
+                );
+            }
+            warnings.push(at("a word that belongs to no option is ignored".to_owned()));
             continue;
         };
         let known = Key::find_legacy(name);
@@ -61,41 +70,64 @@ fn line(
             None if flag => None,
             None => words.next_if(|next| known.is_some() || !next.starts_with('-')),
         };
-        let needed = || value.ok_or_else(|| location.message(format!("--{name} lacks its value")));
-        match (name, known) {
-            ("nqn", _) => {
-                let nqn: Nqn = needed()?
-                    .parse()
-                    .map_err(|error| location.message(format!("--nqn: {error}")))?;
-                endpoint.nqn = Some(nqn.as_str().to_owned()).filter(|nqn| nqn != Nqn::DISCOVERY);
-            }
-            ("persistent", Some(key)) => {
-                let value = value.unwrap_or("auto");
-                key.check(value).map_err(|reason| location.message(reason))?;
-                endpoint.parameters.set(key, value);
-            }
-            (_, Some(key)) if key.scope == KeyScope::Identity => {
-                host.set(name, needed()?).map_err(|reason| location.message(reason))?;
-            }
-            (_, Some(key)) if matches!(key.scope, KeyScope::Tunable | KeyScope::Security) => {
-                let value = if flag { value.unwrap_or("true") } else { needed()? };
-                key.check(value).map_err(|reason| location.message(reason))?;
-                endpoint.parameters.set(key, value);
-            }
-            _ if SILENT.contains(&name) => {}
-            _ if super::ini::ADDRESS_KEYS.contains(&name) => {
-                route.address.set(name, needed()?);
-            }
-            _ => warnings.push(location.message(format!("unknown option {word:?} is ignored"))),
+        if !parsed.set(name, value).map_err(at)? {
+            warnings.push(at("an option that is not known is ignored".to_owned()));
         }
     }
+    let ParsedLine { host, mut endpoint, route } = parsed;
     match route.address.missing_field() {
         Some(_) if route.address == super::Address::default() => Ok(None),
-        Some(what) => Err(location.message(format!("--{what} is missing"))),
+        Some(what) => Err(at(format!("--{what} is missing"))),
         None => {
             endpoint.paths.push(route);
             Ok(Some((Some(host).filter(|host| *host != Host::default()), endpoint)))
         }
+    }
+}
+
+/// Line as far as it was read.
+struct ParsedLine {
+    host: Host,
+    endpoint: Endpoint,
+    route: Route,
+}
+
+impl ParsedLine {
+    /// Sets what an option of this name says; returns false for an option that is not known.
+    fn set(&mut self, name: &str, value: Option<&str>) -> Result<bool, String> {
+        let needed = || value.ok_or_else(|| format!("--{name} lacks its value"));
+        match (name, Key::find_legacy(name)) {
+            ("nqn", _) => {
+                let nqn = super::nqn("--nqn", needed()?)?;
+                self.endpoint.nqn = Some(nqn).filter(|nqn| nqn != Nqn::DISCOVERY);
+            }
+            ("persistent", Some(key)) => {
+                let value = value.unwrap_or("auto");
+                key.check(value)?;
+                self.endpoint.parameters.set(key, value);
+            }
+            (_, Some(key)) if key.scope == KeyScope::Identity => self.host.set(name, needed()?)?,
+            (_, Some(key)) if matches!(key.scope, KeyScope::Tunable | KeyScope::Security) => {
+                let value = if key.is_flag() { value.unwrap_or("true") } else { needed()? };
+                if value.is_empty() && key.scope == KeyScope::Security {
+                    return Err(format!("--{name} lacks its value"));
+                }
+                key.check(value)?;
+                self.endpoint.parameters.set(key, value);
+            }
+            _ if SILENT.contains(&name) => {}
+            _ if ADDRESS_KEYS.contains(&name) => self.route.address.set(name, needed()?)?,
+            _ if Key::is_about_security(name) || value.is_some_and(secret_text::may_be_secret) => {
+                return Err(
+                    "an option about security is not known here, so that it would have no \
+                            effect; known are --dhchap-secret, --dhchap-ctrl-secret, --tls, \
+                            --concat, --tls-key, --tls-key-identity and --keyring"
+                        .to_owned(),
+                );
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 

@@ -1,0 +1,77 @@
+//! Text that may be a secret in the wrong place: it is in no message.
+
+use std::path::Path;
+
+/// Characters of Base64 in a row, in both cases, that may be a part of a secret; words of names and
+/// UUIDs have fewer.
+const BASE64_RUN: usize = 16;
+
+/// Path for a message, unless it may be a secret that was given in its place.
+pub(crate) fn shown_path(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    let is_file = path.symlink_metadata().is_ok();
+    let parts = |name: &str| name.split('/').any(may_be_secret);
+    let secret = if name.starts_with(['/', '.']) { parts(&name) } else { may_be_secret(&name) };
+    if is_file || !secret {
+        return name.into_owned();
+    }
+    "a file by a name that may be a secret, and so is not shown".to_owned()
+}
+
+/// True for text that has the prefix of a secret's text, or of a key of TLS, in any case.
+pub(crate) fn has_secret_prefix(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["dhhc-", "nvmetlskey-"].iter().any(|prefix| text.contains(prefix))
+}
+
+/// True for text that may be a secret or a part of one, damaged or whole: the prefix, or many
+/// characters of Base64 in a row. Such text is not shown where a value was not expected.
+pub(crate) fn may_be_secret(text: &str) -> bool {
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let is_mixed = |run: &str| {
+        run.contains(|c: char| c.is_ascii_uppercase()) && run.contains(|c: char| c.is_lowercase())
+    };
+    let mut runs = text.split(|c| !is_base64(c));
+    has_secret_prefix(text) || runs.any(|run| run.len() >= BASE64_RUN && is_mixed(run))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const SECRET: &str = "DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:";
+
+    #[test]
+    fn secrets_are_known_by_their_looks() {
+        let payload = &SECRET[10..];
+        for text in [SECRET, "dhhc-1:00", "x NVMeTLSkey-1:", payload, &payload[..16]] {
+            assert!(may_be_secret(text), "{text}");
+        }
+        for text in [
+            "",
+            "nqn.2014-08.org.nvmexpress:uuid:46BA5037-7ce5-41fa-9452-48477bf00080",
+            "storage-server-17.example.com",
+            "fe80::abCD:1%eth0",
+            "0123456789abcdef0123456789abcdef",
+            "KEEP-ALIVE",
+        ] {
+            assert!(!may_be_secret(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_may_be_a_secret_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join(SECRET);
+        fs::write(&there, "").unwrap();
+        assert_eq!(shown_path(&there), there.display().to_string());
+        for path in ["/nothing", "/home/Somebody/Secrets/target.key", "./key"] {
+            assert_eq!(shown_path(Path::new(path)), path);
+        }
+        for path in [SECRET, &SECRET[10..], "/etc/DHHC-1:00:x:"] {
+            assert!(shown_path(Path::new(path)).contains("not shown"), "{path}");
+        }
+    }
+}
