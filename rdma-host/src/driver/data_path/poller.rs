@@ -15,13 +15,7 @@ use quanta::Clock;
 use tracing::Span;
 use verbs::{Completion, CompletionQueue, Provider, RdmaCore};
 
-use self::{
-    failed_work::{FailedWork, complete_slowly},
-    link::Link,
-    queue_map::QueueMap,
-    sleep::Events,
-    tick::Tick,
-};
+use self::{failed_work::FailedWork, link::Link, queue_map::QueueMap, sleep::Events, tick::Tick};
 use crate::{
     config::{ConnectOptions, POLL_BATCH},
     driver::{
@@ -516,21 +510,18 @@ impl<P: Provider> Poller<P> {
             // A queue that was closed leaves completions behind.
             let Some(index) = self.queue_map.find(completion.queue_pair()) else { continue };
             let queue = &mut self.queues[index];
-            let slot = match queue.complete(&completion, &mut response) {
+            let completed = match queue.complete(&completion, &mut response) {
                 // The receive that is queued again can wait for the next command: the device has
                 // as many as before for each command in flight.
-                Ok(Some(slot)) => slot,
+                Ok(Some(slot)) => queue.completed(slot, &completion, &response),
                 Ok(None) => continue,
                 Err(unhandled) => {
-                    note_dirty(queue, index, &mut self.dirty);
-                    let noted = &mut self.failed_work;
-                    match complete_slowly(queue, &completion, unhandled, &mut response, noted)? {
-                        Some(slot) => slot,
+                    match self.complete_slowly(index, &completion, unhandled, &mut response)? {
+                        Some(slot) => self.queues[index].completed(slot, &completion, &response),
                         None => continue,
                     }
                 }
             };
-            let completed = queue.completed(slot, &completion, &response);
             self.in_flight -= 1;
             self.last_traffic = completed.started();
             let latency_ns = self.clock.delta_as_nanos(completed.started(), now);

@@ -347,6 +347,7 @@ impl<P: Provider> Queue<P> {
 
     /// Handles a completion that [`complete`](Self::complete) left. Returns the slot of the command
     /// that it completes, if any; otherwise an invalidation may have been queued.
+    #[inline(always)] // called in one place, which is not inlined
     pub(crate) fn complete_slowly(
         &mut self,
         completion: &Completion,

@@ -6,7 +6,10 @@ use verbs::{Completion, Provider, Status};
 
 use crate::{
     config::FLUSH_CAUSE_TIMEOUT,
-    driver::data_path::queue::{Queue, Unhandled},
+    driver::data_path::{
+        poller::{Poller, note_dirty},
+        queue::Unhandled,
+    },
     error::Error,
     wire::Cqe,
 };
@@ -36,20 +39,24 @@ impl FailedWork {
     }
 }
 
-/// Handles a completion as [`Queue::complete_slowly`], but only stores the failure of work that was
-/// flushed.
-#[inline(never)] // so that the hot loop saves no registers for it
-pub(super) fn complete_slowly<P: Provider>(
-    queue: &mut Queue<P>,
-    completion: &Completion,
-    unhandled: Unhandled,
-    response: &mut Cqe,
-    failed_work: &mut Option<Box<FailedWork>>,
-) -> Result<Option<u16>, Error> {
-    match queue.complete_slowly(completion, response, unhandled) {
-        Err(error) if completion.status() == Status::FLUSHED => {
-            FailedWork::await_cause(failed_work, error).map(|()| None)
+impl<P: Provider> Poller<P> {
+    /// Handles a completion as `Queue::complete_slowly` does, but only stores the failure of work
+    /// that was flushed.
+    #[inline(never)] // so that the hot loop saves no registers for it
+    pub(super) fn complete_slowly(
+        &mut self,
+        index: usize,
+        completion: &Completion,
+        unhandled: Unhandled,
+        response: &mut Cqe,
+    ) -> Result<Option<u16>, Error> {
+        let queue = &mut self.queues[index];
+        note_dirty(queue, index, &mut self.dirty);
+        match queue.complete_slowly(completion, response, unhandled) {
+            Err(error) if completion.status() == Status::FLUSHED => {
+                FailedWork::await_cause(&mut self.failed_work, error).map(|()| None)
+            }
+            outcome => outcome,
         }
-        outcome => outcome,
     }
 }
