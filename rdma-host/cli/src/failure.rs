@@ -4,34 +4,58 @@ use std::fmt;
 
 use rdma_host::{Error, ErrorClass, SubmitError, TransferError};
 
+use crate::shutdown::TerminationSignal;
+
 /// Message in one line, and the exit code: 1 for a failed operation, 2 for a wrong command line or
 /// file, 3 if access was refused and trying again would not help, 4 for the target or the network,
-/// 5 if data that was read differs from what was written.
-#[derive(Debug)]
+/// 5 if data that was read differs from what was written, 128 + N for signal N.
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     code: u8,
     message: String,
+    /// Signal that ended the command, if one did.
+    signal: Option<TerminationSignal>,
 }
 
 impl Failure {
     /// Failed operation.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
-        Self { code: 1, message: message.to_string() }
+        Self::new(1, message)
     }
 
     /// Wrong command line or file.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
-        Self { code: 2, message: message.to_string() }
+        Self::new(2, message)
     }
 
     /// Data that differs from what was written.
     pub(crate) fn mismatch(message: impl fmt::Display) -> Self {
-        Self { code: 5, message: message.to_string() }
+        Self::new(5, message)
+    }
+
+    /// End by a signal, before the command was done.
+    pub(crate) fn interrupted(signal: TerminationSignal) -> Self {
+        let code = u8::try_from(128 + signal.number()).expect("signal numbers are below 65");
+        Self { signal: Some(signal), ..Self::new(code, format!("interrupted by {signal}")) }
+    }
+
+    fn new(code: u8, message: impl fmt::Display) -> Self {
+        Self { code, message: message.to_string(), signal: None }
+    }
+
+    /// Cause of an early end as results state it: the name of the signal, or the message.
+    pub(crate) fn ended_by(&self) -> String {
+        self.signal.map_or_else(|| self.message.clone(), |signal| signal.to_string())
     }
 
     /// Failure with the operation that failed in front of its message.
     pub(crate) fn context(self, what: impl fmt::Display) -> Self {
         Self { message: format!("{what}: {self}"), ..self }
+    }
+
+    /// True if data that was read differs from what was written.
+    pub(crate) fn is_mismatch(&self) -> bool {
+        self.code == 5
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -53,7 +77,7 @@ impl From<Error> for Failure {
             ErrorClass::Access => 3,
             ErrorClass::Transport => 4,
         };
-        Self { code, message: error.to_string() }
+        Self::new(code, error)
     }
 }
 

@@ -1,24 +1,36 @@
 //! Load on the I/O queues of one target, for `bench` and `write-verify`.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, ScopedJoinHandle, available_parallelism},
     time::Duration,
 };
 
 use clap::Args;
+use quanta::Instant;
 use rdma_host::{
     Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Waiter,
     wire::NamespaceInfo,
 };
+use tokio::runtime::Handle;
 
 use crate::{
     Format, connect,
     cpus::{self, CpuList},
     disconnects::Disconnects,
     failure::Failure,
+    output,
+    shutdown::{InterruptibleRuntime, ShutdownSignal},
     target::TargetArguments,
 };
+
+/// Commands in flight on a queue, unless the command line or the target says otherwise.
+const IODEPTH_DEFAULT: u16 = 32;
+/// Time for commands in flight to complete once a signal or a failure has ended the load.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Source of commands of one worker, and receiver of their completions.
 pub(crate) trait Workload: Send {
@@ -39,8 +51,9 @@ pub(crate) struct Load {
     pub(crate) options: ConnectOptions,
     pub(crate) block_bytes: usize,
     pub(crate) depth: usize,
+    pub(crate) shutdown: ShutdownSignal,
     cpus: Option<CpuList>,
-    runtime: tokio::runtime::Runtime,
+    runtime: Handle,
     pollers: Vec<Poller>,
     disconnects: Arc<Mutex<Disconnects>>,
 }
@@ -52,14 +65,13 @@ pub(crate) struct LoadArguments {
     #[arg(long, value_name = "N")]
     ns: Option<u32>,
 
-    /// Commands in flight on each queue.
-    #[arg(long, value_name = "N", default_value_t = 32,
-          value_parser = clap::value_parser!(u16).range(1..1024))]
-    pub(crate) iodepth: u16,
+    /// Commands in flight on each queue [default: 32, or what the target grants if that is less].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..1024))]
+    pub(crate) iodepth: Option<u16>,
 
-    /// Threads [default: one a processor].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    /// Threads, at most one for each queue [default: one a processor].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
 
     /// Keep each thread on a processor of these, in turn, as in 0-3,8: those near the device.
     #[arg(long, value_name = "LIST")]
@@ -77,38 +89,81 @@ pub(crate) struct LoadArguments {
     pub(crate) target: TargetArguments,
 }
 
+impl LoadArguments {
+    /// Number of threads, if there are to be `queues` queues on which they can work.
+    fn thread_count(&self, queues: u16) -> Result<usize, Failure> {
+        let processors = match &self.cpus {
+            Some(cpus) => cpus.count(),
+            None => available_parallelism().map_or(1, usize::from),
+        };
+        match self.threads {
+            Some(threads) if threads > queues => Err(Failure::usage(format!(
+                "--threads {threads} is more than the I/O queues, {queues}; give --queues too"
+            ))),
+            threads => Ok(threads.map_or(processors, usize::from)),
+        }
+    }
+
+    /// Number of commands in flight on a queue for which the target grants `granted`.
+    fn depth(&self, granted: u16) -> Result<usize, Failure> {
+        match self.iodepth {
+            Some(asked) if asked > granted => Err(Failure::usage(format!(
+                "--iodepth {asked} is more than the target grants a queue, {granted}"
+            ))),
+            None if granted < IODEPTH_DEFAULT => {
+                output::print_message(format_args!(
+                    "nvmf: depth {granted} instead of {IODEPTH_DEFAULT}: the target grants a queue \
+                     no more commands"
+                ));
+                Ok(granted.into())
+            }
+            asked => Ok(asked.unwrap_or(IODEPTH_DEFAULT).into()),
+        }
+    }
+}
+
 impl Load {
-    /// Connects, and checks `block_bytes` as [`check`](Self::check) does.
+    /// Connects, and checks `block_bytes` as [`check`](Self::check) does. A signal ends that early.
     pub(crate) fn connect(
+        runtime: &InterruptibleRuntime,
         arguments: &LoadArguments,
         mut options: ConnectOptions,
         block_bytes: u64,
     ) -> Result<Self, Failure> {
-        let processors = match &arguments.cpus {
-            Some(cpus) => cpus.count(),
-            None => available_parallelism().map_or(1, usize::from),
-        };
-        let threads = arguments.threads.unwrap_or(processors);
-        // One entry of a queue stays empty.
-        options.queue_entries = options.queue_entries.max(arguments.iodepth.saturating_add(1));
-        let runtime = connect::runtime()?;
-        let connected = Controller::connect(&options).polled(threads);
-        let (controller, pollers) = runtime.block_on(connected)?;
+        let threads = arguments.thread_count(options.io_queues)?;
+        if arguments.target.queue_size.is_none() {
+            // One entry of a queue stays empty.
+            let wanted = arguments.iodepth.unwrap_or(IODEPTH_DEFAULT) + 1;
+            options.queue_entries = options.queue_entries.max(wanted);
+        }
+        if let Some(depth) = arguments.iodepth
+            && depth >= options.queue_entries
+        {
+            let entries = options.queue_entries;
+            return Err(Failure::usage(format!(
+                "--iodepth {depth} needs --queue-size {} at least, not {entries}: one entry of a \
+                 queue stays empty",
+                depth + 1
+            )));
+        }
+        let (controller, pollers) =
+            runtime.run(async { Ok(Controller::connect(&options).polled(threads).await?) })?;
         connect::print_warnings(&controller.negotiated());
-        let identify = async {
+        let namespace = runtime.run(async {
             let id = connect::namespace_id(&controller, arguments.ns).await?;
-            Ok::<_, Failure>(controller.identify_namespace(id).await?)
-        };
-        let namespace = runtime.block_on(identify)?;
-        let disconnects = Disconnects::watch(&runtime, controller.changes());
+            Ok(controller.identify_namespace(id).await?)
+        })?;
+        let disconnects = Disconnects::watch(&runtime.runtime, controller.changes());
+        let granted = controller.negotiated().queue_entries - 1;
         let load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
-            depth: usize::from(arguments.iodepth),
+            depth: arguments.depth(granted)?,
             cpus: arguments.cpus.clone(),
             controller,
             options,
-            runtime,
+            shutdown: runtime.shutdown.clone(),
+            runtime: runtime.runtime.handle().clone(),
             pollers,
             disconnects,
         };
@@ -129,13 +184,6 @@ impl Load {
         if bytes > max {
             return Err(Failure::usage(format!(
                 "--bs {bytes} is more than the controller takes in one command, {max} bytes"
-            )));
-        }
-        let granted = usize::from(negotiated.queue_entries - 1);
-        if self.depth > granted {
-            let asked = self.depth;
-            return Err(Failure::usage(format!(
-                "--iodepth {asked} is more than the target grants a queue, {granted}"
             )));
         }
         Ok(())
@@ -161,7 +209,8 @@ impl Load {
         self.pollers.len()
     }
 
-    /// Runs a thread with a workload for each poller until all are over; the first failure counts.
+    /// Runs a thread with a workload for each poller until all are over. A failure or a signal ends
+    /// all of them, and is what is returned.
     pub(crate) fn run<W: Workload>(
         &mut self,
         workload: impl Fn(usize) -> W,
@@ -175,18 +224,25 @@ impl Load {
             workers.push((workload(index), buffers));
         }
         let (wait, cpus) = (self.options.wait, self.cpus.as_ref());
-        thread::scope(|scope| {
+        let stop = &StopCondition { shutdown: &self.shutdown, failed: AtomicBool::new(false) };
+        let workloads = thread::scope(|scope| {
             let pollers = self.pollers.iter_mut().zip(workers).enumerate();
             let threads = pollers.map(|(index, (poller, (workload, buffers)))| {
                 let cpu = cpus.map(|cpus| cpus.for_thread(index));
                 let run = async move {
                     let waiter = Waiter::on_own_thread(wait, threads);
-                    run_workload(poller, waiter, workload, buffers).await
+                    let outcome = run_workload(poller, waiter, workload, buffers, stop).await;
+                    stop.failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                    outcome
                 };
                 scope.spawn(move || block_on_cpu(cpu, run))
             });
             join_all(threads.collect())
-        })
+        })?;
+        match self.shutdown.get() {
+            None => Ok(workloads),
+            Some(signal) => Err(Failure::interrupted(signal)),
+        }
     }
 
     pub(crate) fn pollers(&mut self) -> &mut [Poller] {
@@ -233,17 +289,37 @@ pub(crate) fn completed_buffer(
     Ok(buffer.expect("a command returns the buffer that it was submitted with"))
 }
 
-/// Keeps a poller busy with a workload until that is over.
+/// Conditions that end the workers before their workload is over.
+struct StopCondition<'a> {
+    shutdown: &'a ShutdownSignal,
+    /// Set when a worker has failed.
+    failed: AtomicBool,
+}
+
+impl StopCondition<'_> {
+    fn is_met(&self) -> bool {
+        self.shutdown.get().is_some() || self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps a poller busy with a workload until that is over, or the condition is met and the commands
+/// in flight have completed or the time for that is over.
 async fn run_workload<W: Workload>(
     poller: &mut Poller,
     mut waiter: Waiter,
     mut workload: W,
     mut buffers: Vec<Buffer>,
+    stop: &StopCondition<'_>,
 ) -> Result<W, Failure> {
     /// Longest sleep.
     const WAIT_MAX: Duration = Duration::from_millis(100);
+    let mut drain_end = None;
     loop {
-        while poller.room() > 0
+        if drain_end.is_none() && stop.is_met() {
+            drain_end = Some(Instant::now() + DRAIN_TIMEOUT);
+        }
+        while drain_end.is_none()
+            && poller.room() > 0
             && let Some(buffer) = buffers.pop()
         {
             match workload.next(buffer) {
@@ -261,9 +337,11 @@ async fn run_workload<W: Workload>(
             buffers.push(workload.complete(completion)?);
             completed = true;
         }
+        let idle = poller.in_flight() == 0;
         if completed {
             waiter.busy();
-        } else if poller.in_flight() == 0 && workload.is_over() {
+        } else if drain_end.map_or(idle && workload.is_over(), |end| idle || Instant::now() >= end)
+        {
             return Ok(workload);
         } else if !waiter.spins() {
             poller.ready(WAIT_MAX).await?;

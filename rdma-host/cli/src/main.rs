@@ -41,7 +41,7 @@ use crate::{
 /// quotes) or by the options of nvme-cli (-a, -s, -n).
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 access refused for good, 4 target or network
-/// unreachable, 5 data mismatch.
+/// unreachable, 5 data mismatch, 130 and 143 ended by SIGINT and SIGTERM.
 #[derive(Parser)]
 #[command(name = "nvmf", version, max_term_width = 100, after_help = nvme_cli::help())]
 struct Arguments {

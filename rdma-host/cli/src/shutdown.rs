@@ -1,50 +1,146 @@
-//! Signals that end a command which stays connected.
+//! Signals that end a command early.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
-use crate::failure::Failure;
+use crate::{connect, failure::Failure};
+
+/// Signal that ends a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TerminationSignal {
+    Interrupt,
+    Terminate,
+}
 
 /// SIGINT and SIGTERM, caught from [`catch`](Self::catch) to the end of the program: a signal that
 /// arrives while the program does something else is found by the next [`received`](Self::received).
 /// A second signal ends the program at once, with status 128 + N, also where the first can't be
 /// handled, for instance in a write to a pipe that is full.
 ///
-/// Made once, before the command connects; all other code is passed a reference.
+/// Caught once, before the command connects; all other code has a clone or a reference.
 /// SIGHUP keeps its default action, so that `nohup` works.
+#[derive(Clone)]
 pub(crate) struct ShutdownSignal {
-    interrupt: Signal,
-    terminate: Signal,
+    /// Number of the first signal; 0 before.
+    number: Arc<AtomicUsize>,
+    arrived: Arc<Notify>,
+}
+
+/// Runtime of a command that a signal ends early.
+pub(crate) struct InterruptibleRuntime {
+    pub(crate) runtime: Runtime,
+    pub(crate) shutdown: ShutdownSignal,
 }
 
 impl ShutdownSignal {
-    /// Installs the handlers. Must be called in a runtime with I/O enabled.
+    /// Installs the handlers. Must be called in a runtime with I/O enabled, which then lives as
+    /// long as the program.
     pub(crate) fn catch() -> Result<Self, Failure> {
         let failed = |error| Failure::failed(format!("cannot catch signals: {error}"));
         let seen = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM] {
+        let number = Arc::new(AtomicUsize::new(0));
+        for signal in [TerminationSignal::Interrupt, TerminationSignal::Terminate] {
+            let signal = signal.number();
+            let value = usize::try_from(signal).expect("signal numbers are positive");
             // In this order: the first signal finds the flag down, and raises it.
-            flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&seen))
-                .and_then(|_| flag::register(number, Arc::clone(&seen)))
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&seen))
+                .and_then(|_| flag::register(signal, Arc::clone(&seen)))
+                .and_then(|_| flag::register_usize(signal, Arc::clone(&number), value))
                 .map_err(failed)?;
         }
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-        })
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let arrived = Arc::new(Notify::new());
+        let notify = Arc::clone(&arrived);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            notify.notify_waiters();
+        });
+        Ok(Self { number, arrived })
+    }
+
+    /// First signal since [`catch`](Self::catch), if there was one. Cheap enough for each turn of a
+    /// polling loop.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<TerminationSignal> {
+        match self.number.load(Ordering::Relaxed) {
+            0 => None,
+            number if number == SIGTERM as usize => Some(TerminationSignal::Terminate),
+            _ => Some(TerminationSignal::Interrupt),
+        }
     }
 
     /// Waits for the first signal; returns at once if one has arrived since [`catch`](Self::catch).
-    pub(crate) async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+    pub(crate) async fn received(&self) -> TerminationSignal {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(signal) = self.get() {
+                return signal;
+            }
+            arrived.await;
         }
+    }
+}
+
+impl InterruptibleRuntime {
+    /// Starts the runtime and catches signals from here on.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let runtime = connect::runtime()?;
+        let shutdown = {
+            let _context = runtime.enter();
+            ShutdownSignal::catch()?
+        };
+        Ok(Self { runtime, shutdown })
+    }
+
+    /// Runs a future to its end, or until a signal arrives.
+    pub(crate) fn run<T>(
+        &self,
+        future: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                output = future => output,
+                signal = self.shutdown.received() => Err(Failure::interrupted(signal)),
+            }
+        })
+    }
+}
+
+impl TerminationSignal {
+    /// Number of the signal; the exit code of a command that it ended is 128 more.
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            Self::Interrupt => SIGINT,
+            Self::Terminate => SIGTERM,
+        }
+    }
+}
+
+impl fmt::Display for TerminationSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
     }
 }
 
@@ -59,10 +155,12 @@ mod tests {
     /// Nothing else in this program of tests raises a signal: a second one would end it.
     #[tokio::test]
     async fn a_signal_that_arrives_before_the_wait_is_not_lost() {
-        let mut shutdown = ShutdownSignal::catch().unwrap();
+        let shutdown = ShutdownSignal::catch().unwrap();
         let nothing = tokio::time::timeout(Duration::from_millis(1), shutdown.received()).await;
-        assert!(nothing.is_err(), "no signal was sent");
+        assert!(nothing.is_err() && shutdown.get().is_none(), "no signal was sent");
         kill_process(getpid(), Signal::TERM).unwrap();
-        tokio::time::timeout(Duration::from_secs(30), shutdown.received()).await.expect("it came");
+        assert_eq!(shutdown.get(), Some(TerminationSignal::Terminate));
+        let received = tokio::time::timeout(Duration::from_secs(30), shutdown.received()).await;
+        assert_eq!(received.expect("it came"), TerminationSignal::Terminate);
     }
 }

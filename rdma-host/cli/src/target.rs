@@ -59,10 +59,10 @@ pub(crate) struct TargetArguments {
           value_parser = clap::value_parser!(u16).range(1..))]
     nr_io_queues: Option<u16>,
 
-    /// Entries of an I/O queue; one command less can be in flight.
-    #[arg(short = 'Q', long, value_name = "N", default_value_t = 128,
+    /// Entries of an I/O queue; one command less can be in flight [default: 128].
+    #[arg(short = 'Q', long, value_name = "N",
           value_parser = clap::value_parser!(u16).range(queue_entries()))]
-    queue_size: u16,
+    pub(crate) queue_size: Option<u16>,
 
     /// Keep-alive time in seconds; 0 turns it off.
     #[arg(short = 'k', long, value_name = "SECONDS", default_value = "5",
@@ -182,7 +182,7 @@ impl TargetArguments {
         let mut options = ConnectOptions::new(address, subsystem, host);
         options.source = self.host_traddr.flatten();
         options.io_queues = self.nr_io_queues.unwrap_or(options.io_queues);
-        options.queue_entries = self.queue_size;
+        options.queue_entries = self.queue_size.unwrap_or(options.queue_entries);
         options.keep_alive = self.keep_alive_tmo;
         options.type_of_service = self.tos;
         options.ack_timeout = self.ack_timeout;
@@ -193,6 +193,11 @@ impl TargetArguments {
         options.reconnect = self.reconnect.options();
         options.authentication = self.secrets.options()?;
         Ok(options)
+    }
+
+    /// True if a number of I/O queues is given.
+    pub(crate) fn has_queues(&self) -> bool {
+        self.nr_io_queues.is_some()
     }
 
     /// Same options, for another target.

@@ -10,6 +10,12 @@ pub(super) struct BlockSizes {
     sizes: Vec<(u64, u64)>,
 }
 
+impl Default for BlockSizes {
+    fn default() -> Self {
+        Self { sizes: vec![(4096, 1)] }
+    }
+}
+
 impl BlockSizes {
     /// The sizes, in bytes, as given.
     pub(super) fn sizes(&self) -> impl Iterator<Item = u64> + '_ {

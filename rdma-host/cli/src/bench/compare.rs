@@ -22,15 +22,15 @@ struct Measure {
     unit: &'static str,
     /// Divisor from the value of an interval to `unit`.
     scale: f64,
-    value: fn(&Interval) -> f64,
+    value: fn(&Interval) -> Option<f64>,
     more_is_better: bool,
 }
 
 const MEASURES: [Measure; 4] = [
-    Measure { name: "IOPS", unit: "", scale: 1.0, value: |at| at.iops, more_is_better: true },
+    Measure { name: "IOPS", unit: "", scale: 1.0, value: |at| Some(at.iops), more_is_better: true },
     Measure::latency("mean latency", |at| at.mean_ns),
-    Measure::latency("p50 latency", |at| at.p50_ns as f64),
-    Measure::latency("p99 latency", |at| at.p99_ns as f64),
+    Measure::latency("p50 latency", |at| at.p50_ns.map(|ns| ns as f64)),
+    Measure::latency("p99 latency", |at| at.p99_ns.map(|ns| ns as f64)),
 ];
 
 /// Differences of two points of the same shape.
@@ -110,15 +110,15 @@ impl PointComparison {
 }
 
 impl Measure {
-    const fn latency(name: &'static str, value: fn(&Interval) -> f64) -> Self {
+    const fn latency(name: &'static str, value: fn(&Interval) -> Option<f64>) -> Self {
         Self { name, unit: " µs", scale: 1000.0, value, more_is_better: false }
     }
 }
 
 /// Values of a series, without the intervals that lasted less than half of the longest one.
-fn samples(point: &PointReport, value: fn(&Interval) -> f64) -> Vec<f64> {
+fn samples(point: &PointReport, value: fn(&Interval) -> Option<f64>) -> Vec<f64> {
     let longest = point.series.iter().map(|at| at.seconds).fold(0.0, f64::max);
-    point.series.iter().filter(|at| at.seconds * 2.0 >= longest).map(value).collect()
+    point.series.iter().filter(|at| at.seconds * 2.0 >= longest).filter_map(value).collect()
 }
 
 impl MeanDifference {

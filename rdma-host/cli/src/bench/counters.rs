@@ -20,6 +20,8 @@ pub(super) struct Counters {
     pub(super) cpu: Duration,
     /// Commands that were due and not sent before the end.
     pub(super) missed: u64,
+    /// Commands that were in flight at an early end, and whose completion was not waited for.
+    pub(super) unfinished: u64,
 }
 
 /// Time in each stage, in nanoseconds, summed over all commands. The stages of one command add up
@@ -30,8 +32,10 @@ pub(super) struct Stages {
     pub(super) count: u64,
     /// Waiting to be submitted, in an open loop.
     pub(super) queue: u64,
-    /// From submission until the doorbell has rung.
+    /// From submission until the call that rings the doorbell.
     pub(super) submit: u64,
+    /// In that call; a software device sends, and may even receive, within it.
+    pub(super) doorbell: u64,
     /// From there until the poll that found the completion: the network and the target, and the
     /// wake-up if the worker sleeps.
     pub(super) wire_and_target: u64,
@@ -47,6 +51,7 @@ impl Counters {
             stages: Stages::default(),
             cpu: Duration::ZERO,
             missed: 0,
+            unfinished: 0,
         }
     }
 
@@ -60,6 +65,7 @@ impl Counters {
         self.stages.add(other.stages);
         self.cpu += other.cpu;
         self.missed += other.missed;
+        self.unfinished += other.unfinished;
     }
 
     /// Counts the latency of a command of an open loop from its due time.
@@ -102,6 +108,7 @@ impl Stages {
         self.count += other.count;
         self.queue += other.queue;
         self.submit += other.submit;
+        self.doorbell += other.doorbell;
         self.wire_and_target += other.wire_and_target;
         self.completion += other.completion;
     }
@@ -120,17 +127,30 @@ mod tests {
         let mut one = Counters::new(true);
         one.record_due(false, Duration::from_micros(10));
         one.record_due(true, Duration::from_micros(20));
-        one.stages = Stages { count: 1, queue: 2, submit: 3, wire_and_target: 4, completion: 5 };
+        one.stages = Stages {
+            count: 1,
+            queue: 2,
+            submit: 3,
+            doorbell: 6,
+            wire_and_target: 4,
+            completion: 5,
+        };
         one.missed = 7;
+        one.unfinished = 1;
         let mut two = Counters::new(true);
         two.add(&one);
         two.add(&one);
         assert_eq!(two.latency(false).len(), 2);
         assert_eq!(two.total().latency_ns.len(), 4);
-        assert_eq!(two.missed, 14);
-        assert_eq!(
-            two.stages,
-            Stages { count: 2, queue: 4, submit: 6, wire_and_target: 8, completion: 10 }
-        );
+        assert_eq!((two.missed, two.unfinished), (14, 2));
+        let twice = Stages {
+            count: 2,
+            queue: 4,
+            submit: 6,
+            doorbell: 12,
+            wire_and_target: 8,
+            completion: 10,
+        };
+        assert_eq!(two.stages, twice);
     }
 }

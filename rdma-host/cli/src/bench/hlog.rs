@@ -1,9 +1,7 @@
 //! Log of latencies in the format of HdrHistogram: version 2 of its encoding, compressed.
 
 use std::{
-    fs::File,
-    io::{BufWriter, Write},
-    path::Path,
+    io::Write,
     time::{Duration, SystemTime},
 };
 
@@ -14,8 +12,6 @@ use hdrhistogram::{
         interval_log::{IntervalLogWriterBuilder, Tag},
     },
 };
-
-use crate::failure::Failure;
 
 /// Divisor of the largest value of an interval, which logs state in milliseconds.
 const MAX_DIVISOR: f64 = 1e6;
@@ -30,17 +26,11 @@ pub(super) struct IntervalHistogram {
     pub(super) latency_ns: Histogram<u64>,
 }
 
-/// Writes a log that begins at `start`.
-pub(super) fn write(
-    path: &Path,
-    start: SystemTime,
-    intervals: &[IntervalHistogram],
-) -> Result<(), Failure> {
-    let failed = |error: String| Failure::failed(format!("{}: {error}", path.display()));
-    let file = File::create(path).map_err(|error| failed(error.to_string()))?;
-    let mut file = BufWriter::new(file);
-    write_to(&mut file, start, intervals).map_err(failed)?;
-    file.flush().map_err(|error| failed(error.to_string()))
+/// Log that begins at `start`.
+pub(super) fn to_bytes(start: SystemTime, intervals: &[IntervalHistogram]) -> Vec<u8> {
+    let mut log = Vec::new();
+    write_to(&mut log, start, intervals).expect("a vector takes everything");
+    log
 }
 
 fn write_to(

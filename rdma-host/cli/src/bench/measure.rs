@@ -26,6 +26,8 @@ use crate::{
     load::{Load, join_all},
 };
 
+/// Measures until the end of the schedule, a stop condition, a signal or a failure; what ended the
+/// measurement early is in the outcome. Fails if nothing was measured.
 pub(super) fn measure(
     loads: &mut [Load],
     arguments: &Arguments,
@@ -37,9 +39,11 @@ pub(super) fn measure(
     let (sender, reports) = mpsc::channel();
     let mut recorder = Recorder::new(arguments, point.rate.is_some(), loads.len(), workers);
     let schedule = schedule(arguments);
-    let stop = Arc::new(AtomicBool::new(false));
-    let conditions: Vec<_> = loads.iter().map(|_| stop_conditions(&stop, arguments)).collect();
-    thread::scope(|scope| {
+    let failed = Arc::new(AtomicBool::new(false));
+    let conditions: Vec<_> =
+        loads.iter().map(|load| stop_conditions(&failed, load, arguments)).collect();
+    let shutdown = loads[0].shutdown.clone();
+    let ended = thread::scope(|scope| {
         let mut threads = Vec::new();
         let cpus = arguments.load.cpus.as_ref();
         for (target, (load, buffers)) in loads.iter_mut().zip(buffers).enumerate() {
@@ -47,7 +51,7 @@ pub(super) fn measure(
             let count = load.threads();
             for (index, (poller, buffers)) in load.pollers().iter_mut().zip(buffers).enumerate() {
                 let arrivals =
-                    point.rate.map(|rate| Arrivals::new(rate, arguments.arrival, index, count));
+                    point.rate.map(|rate| Arrivals::new(rate, arguments.arrival(), index, count));
                 let worker = Worker {
                     target,
                     cpu: cpus.map(|cpus| cpus.for_thread(threads.len())),
@@ -67,19 +71,28 @@ pub(super) fn measure(
         drop(sender);
         recorder.record(&reports, &Progress::new(arguments));
         join_all(threads)
-    })?;
-    Ok(recorder.finish())
+    });
+    let mut outcome = recorder.finish();
+    let signal = shutdown.get();
+    outcome.failure = ended.err().or_else(|| signal.map(Failure::interrupted));
+    if outcome.total.total().completed > 0 {
+        return Ok(outcome);
+    }
+    let seconds = outcome.elapsed.as_secs_f64();
+    let nothing = || Failure::failed(format!("nothing completed in {seconds:.1} s"));
+    Err(outcome.failure.unwrap_or_else(nothing))
 }
 
 fn schedule(arguments: &Arguments) -> Schedule {
     let start = Instant::now();
     let begin = start + arguments.ramp;
-    Schedule { start, begin, end: begin + arguments.runtime, interval: arguments.interval }
+    Schedule { start, begin, end: begin + arguments.runtime, interval: arguments.interval() }
 }
 
-fn stop_conditions(stop: &Arc<AtomicBool>, arguments: &Arguments) -> StopConditions {
+fn stop_conditions(failed: &Arc<AtomicBool>, load: &Load, arguments: &Arguments) -> StopConditions {
     StopConditions {
-        stop: Arc::clone(stop),
+        failed: Arc::clone(failed),
+        shutdown: load.shutdown.clone(),
         submitted_bytes: AtomicU64::new(0),
         bytes_max: arguments.io_size.unwrap_or(u64::MAX),
     }
@@ -92,7 +105,7 @@ fn generator_options<'a>(
 ) -> GeneratorOptions<'a> {
     GeneratorOptions {
         pattern: arguments.rw,
-        read_percent: arguments.rw.read_percent(arguments.rwmixread),
+        read_percent: arguments.read_percent(),
         block_sizes: &point.bs,
         namespace: load.namespace,
         region_bytes: arguments.region_bytes(load.namespace.bytes()),

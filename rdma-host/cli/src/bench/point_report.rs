@@ -11,7 +11,7 @@ use super::{
     },
     sweep_points::Point,
 };
-use crate::{connect, load::Load};
+use crate::{connect, failure::Failure, load::Load};
 
 pub(super) fn new(
     loads: &[Load],
@@ -34,6 +34,9 @@ pub(super) fn new(
         missed: total.missed,
         // A single command that was due in the last moment means nothing.
         kept_up: total.missed * 1000 <= totals.completed,
+        interrupted: outcome.failure.is_some(),
+        ended_by: outcome.failure.as_ref().map(Failure::ended_by),
+        unfinished: total.unfinished,
         mean_ns: StageMeans::new(total),
         per_io: CostPerIo::new(total, totals.completed),
         device: DeviceTotals {
@@ -71,13 +74,13 @@ fn configuration(
         nsid: load.namespace.id.0,
         targets: loads.len(),
         rw: value_name(arguments.rw),
-        read_percent: arguments.rw.read_percent(arguments.rwmixread),
+        read_percent: arguments.read_percent(),
         bs: match point.bs.sizes().count() {
             1 => BlockSize::Bytes(point.bs.largest()),
             _ => BlockSize::Weighted(point.bs.name()),
         },
         bs_in_words: point.bs.describe(),
-        iodepth: point.iodepth,
+        iodepth: u16::try_from(load.depth).expect("at most the entries of a queue"),
         queues: load.queues(),
         threads: load.threads(),
         ramp_s: arguments.ramp.as_secs_f64(),
@@ -87,7 +90,7 @@ fn configuration(
         loop_kind: loop_kind.to_owned(),
         latency_from: latency_from.to_owned(),
         rate: point.rate,
-        arrival: point.rate.map(|_| value_name(arguments.arrival)),
+        arrival: point.rate.map(|_| value_name(arguments.arrival())),
         verify: arguments.verify,
         wait: load.options.wait.name().to_owned(),
         memory_mode: memory.mode.name().to_owned(),

@@ -27,12 +27,11 @@ impl Progress {
         let (Some(bar), Some(interval)) = (&self.0, interval) else { return };
         let elapsed = u64::try_from(bar.elapsed().as_millis()).unwrap_or(u64::MAX);
         bar.set_position(elapsed);
-        bar.set_message(format!(
-            "{:.0} IOPS, p50 {:.1} µs, p99 {:.1} µs",
-            interval.iops,
-            interval.p50_ns as f64 / 1000.0,
-            interval.p99_ns as f64 / 1000.0
-        ));
+        let micros = |nanoseconds: Option<u64>| {
+            nanoseconds.map_or_else(|| "-".to_owned(), |ns| format!("{:.1}", ns as f64 / 1000.0))
+        };
+        let (p50, p99) = (micros(interval.p50_ns), micros(interval.p99_ns));
+        bar.set_message(format!("{:.0} IOPS, p50 {p50} µs, p99 {p99} µs", interval.iops));
     }
 }
 

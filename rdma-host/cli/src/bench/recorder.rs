@@ -10,6 +10,7 @@ use super::{
     arguments::Arguments, counters::Counters, hlog::IntervalHistogram, progress::Progress,
     report::Interval, worker::IntervalReport,
 };
+use crate::failure::Failure;
 
 /// Results of one point.
 pub(super) struct Outcome {
@@ -24,6 +25,8 @@ pub(super) struct Outcome {
     pub(super) series: Vec<Interval>,
     /// Latencies of each interval; empty unless a log was asked for.
     pub(super) histograms: Vec<IntervalHistogram>,
+    /// Failure or signal that ended the measurement early.
+    pub(super) failure: Option<Failure>,
 }
 
 pub(super) struct Recorder {
@@ -54,7 +57,7 @@ impl Recorder {
     ) -> Self {
         Self {
             open_loop,
-            interval: arguments.interval,
+            interval: arguments.interval(),
             hlog: arguments.hlog.is_some(),
             workers,
             outcome: Outcome {
@@ -65,6 +68,7 @@ impl Recorder {
                 targets: vec![Counters::new(open_loop); targets],
                 series: Vec::new(),
                 histograms: Vec::new(),
+                failure: None,
             },
             pending: BTreeMap::new(),
         }

@@ -8,9 +8,34 @@ use std::{fs, path::Path, time::Duration};
 use hdrhistogram::Histogram;
 use rdma_host::Operation;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::counters::Counters;
 use crate::{connect::QueueAuthentication, failure::Failure};
+
+/// Version of the layout of a report in JSON. Reports of version 1 have no `schema`; since version
+/// 2, a value that is not known, or that too few samples support, is null.
+pub(super) const SCHEMA: u32 = 2;
+
+/// Samples that must be above a percentile for it to be reported.
+const SAMPLES_ABOVE: f64 = 10.0;
+
+/// Results of a run.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) points: Vec<PointReport>,
+    /// Points of a sweep for which there are no results.
+    pub(super) failed_points: Vec<FailedPoint>,
+    /// Signal that ended the run.
+    pub(super) ended_by: Option<String>,
+}
+
+/// Point that could not be measured.
+#[derive(Debug, Serialize)]
+pub(super) struct FailedPoint {
+    pub(super) point: String,
+    pub(super) error: String,
+}
 
 /// Results and configuration of one point.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -25,6 +50,12 @@ pub(super) struct PointReport {
     pub(super) missed: u64,
     /// False if the missed commands are enough to change a percentile.
     pub(super) kept_up: bool,
+    /// True if the measurement ended before its time.
+    pub(super) interrupted: bool,
+    /// Signal or failure that ended it then.
+    pub(super) ended_by: Option<String>,
+    /// Commands in flight at that end, whose completion was not waited for.
+    pub(super) unfinished: u64,
     /// Mean time of a command in each stage.
     pub(super) mean_ns: StageMeans,
     pub(super) per_io: CostPerIo,
@@ -71,21 +102,22 @@ pub(super) struct OperationTotals {
 /// at smaller distances towards 100.
 pub(super) type Distribution = Vec<(f64, u64)>;
 
-/// Latency in nanoseconds.
+/// Latency in nanoseconds; null for a percentile with fewer than ten samples above it, and for
+/// everything if nothing completed.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(super) struct Latency {
-    pub(super) min: u64,
-    pub(super) mean: f64,
-    pub(super) stdev: f64,
-    pub(super) max: u64,
-    pub(super) p50: u64,
-    pub(super) p75: u64,
-    pub(super) p90: u64,
-    pub(super) p95: u64,
-    pub(super) p99: u64,
-    pub(super) p99_9: u64,
-    pub(super) p99_99: u64,
-    pub(super) p99_999: u64,
+    pub(super) min: Option<u64>,
+    pub(super) mean: Option<f64>,
+    pub(super) stdev: Option<f64>,
+    pub(super) max: Option<u64>,
+    pub(super) p50: Option<u64>,
+    pub(super) p75: Option<u64>,
+    pub(super) p90: Option<u64>,
+    pub(super) p95: Option<u64>,
+    pub(super) p99: Option<u64>,
+    pub(super) p99_9: Option<u64>,
+    pub(super) p99_99: Option<u64>,
+    pub(super) p99_999: Option<u64>,
 }
 
 /// Mean time of a command in each stage, in nanoseconds.
@@ -93,6 +125,8 @@ pub(super) struct Latency {
 pub(super) struct StageMeans {
     pub(super) queue: f64,
     pub(super) submit: f64,
+    /// In the call that rings the doorbell; a part of `submit` before version 2.
+    pub(super) doorbell: Option<f64>,
     pub(super) wire_and_target: f64,
     pub(super) completion: f64,
 }
@@ -139,10 +173,11 @@ pub(super) struct Interval {
     pub(super) completed: u64,
     pub(super) iops: f64,
     pub(super) bandwidth_bytes_per_s: f64,
-    pub(super) mean_ns: f64,
-    pub(super) p50_ns: u64,
-    pub(super) p99_ns: u64,
-    pub(super) max_ns: u64,
+    /// Latency; null where [`Latency`] is.
+    pub(super) mean_ns: Option<f64>,
+    pub(super) p50_ns: Option<u64>,
+    pub(super) p99_ns: Option<u64>,
+    pub(super) max_ns: Option<u64>,
     /// Resident memory of this process at the end.
     pub(super) resident_bytes: u64,
 }
@@ -225,6 +260,30 @@ pub(super) fn read(path: &Path) -> Result<Vec<PointReport>, Failure> {
     Ok(file.points.unwrap_or_else(|| vec![file.point]))
 }
 
+impl Report {
+    /// Report of the only point, or of a sweep.
+    pub(super) fn to_json(&self, sweep: bool) -> Value {
+        if !sweep && let [point] = self.points.as_slice() {
+            let mut value = json!(point);
+            value["schema"] = SCHEMA.into();
+            return value;
+        }
+        json!({
+            "schema": SCHEMA,
+            "interrupted": self.ended_by.is_some(),
+            "ended_by": self.ended_by,
+            "failed_points": self.failed_points,
+            "points": self.points,
+        })
+    }
+
+    /// Number of points that were not measured to their end.
+    pub(super) fn failed_count(&self) -> usize {
+        let ended_early = self.points.iter().filter(|point| point.interrupted);
+        self.failed_points.len() + ended_early.count()
+    }
+}
+
 impl Totals {
     /// Totals of both directions.
     pub(super) fn new(counters: &Counters, seconds: f64) -> Self {
@@ -270,47 +329,65 @@ impl OperationTotals {
     }
 }
 
+/// Percentiles of a histogram, up to the last one with enough samples above it.
 fn distribution(histogram: &Histogram<u64>) -> Distribution {
     if histogram.is_empty() {
         return Vec::new();
     }
     let steps = histogram.iter_quantiles(8);
-    steps.map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to())).collect()
+    steps
+        .take_while(|step| is_supported(histogram, step.quantile_iterated_to()))
+        .map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to()))
+        .collect()
+}
+
+/// True if the samples of the histogram are enough for a quantile.
+fn is_supported(histogram: &Histogram<u64>, quantile: f64) -> bool {
+    // 0.1 % of 10,000 samples are ten, in floating point a little less.
+    histogram.len() as f64 * (1.0 - quantile) > SAMPLES_ABOVE - 1e-6
+}
+
+fn value_at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
+    is_supported(histogram, quantile).then(|| histogram.value_at_quantile(quantile))
 }
 
 impl Latency {
     fn new(histogram: &Histogram<u64>) -> Self {
-        let at = |percentile| histogram.value_at_percentile(percentile);
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let at = |quantile| value_at(histogram, quantile);
         Self {
-            min: histogram.min(),
-            mean: histogram.mean(),
-            stdev: histogram.stdev(),
-            max: histogram.max(),
-            p50: at(50.0),
-            p75: at(75.0),
-            p90: at(90.0),
-            p95: at(95.0),
-            p99: at(99.0),
-            p99_9: at(99.9),
-            p99_99: at(99.99),
-            p99_999: at(99.999),
+            min: Some(histogram.min()),
+            mean: Some(histogram.mean()),
+            stdev: Some(histogram.stdev()),
+            max: Some(histogram.max()),
+            p50: at(0.5),
+            p75: at(0.75),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            p99_999: at(0.99999),
         }
     }
 
     /// Columns of a table, in nanoseconds: least, mean, the percentiles, and most.
-    pub(super) fn columns(&self) -> [(&'static str, f64); 11] {
+    pub(super) fn columns(&self) -> [(&'static str, Option<f64>); 11] {
+        let float = |nanoseconds: Option<u64>| nanoseconds.map(|nanoseconds| nanoseconds as f64);
         [
-            ("min", self.min as f64),
+            ("min", float(self.min)),
             ("mean", self.mean),
-            ("p50", self.p50 as f64),
-            ("p75", self.p75 as f64),
-            ("p90", self.p90 as f64),
-            ("p95", self.p95 as f64),
-            ("p99", self.p99 as f64),
-            ("p99.9", self.p99_9 as f64),
-            ("p99.99", self.p99_99 as f64),
-            ("p99.999", self.p99_999 as f64),
-            ("max", self.max as f64),
+            ("p50", float(self.p50)),
+            ("p75", float(self.p75)),
+            ("p90", float(self.p90)),
+            ("p95", float(self.p95)),
+            ("p99", float(self.p99)),
+            ("p99.9", float(self.p99_9)),
+            ("p99.99", float(self.p99_99)),
+            ("p99.999", float(self.p99_999)),
+            ("max", float(self.max)),
         ]
     }
 }
@@ -322,6 +399,7 @@ impl StageMeans {
         Self {
             queue: mean(stages.queue),
             submit: mean(stages.submit),
+            doorbell: Some(mean(stages.doorbell)),
             wire_and_target: mean(stages.wire_and_target),
             completion: mean(stages.completion),
         }
@@ -349,16 +427,17 @@ impl Interval {
         resident_bytes: u64,
     ) -> Self {
         let (seconds, total) = (duration.as_secs_f64(), counters.total());
+        let latency = Latency::new(&total.latency_ns);
         Self {
             start_s: start.as_secs_f64(),
             seconds,
             completed: total.completed,
             iops: total.completed as f64 / seconds.max(1e-9),
             bandwidth_bytes_per_s: total.bytes as f64 / seconds.max(1e-9),
-            mean_ns: total.latency_ns.mean(),
-            p50_ns: total.latency_ns.value_at_quantile(0.5),
-            p99_ns: total.latency_ns.value_at_quantile(0.99),
-            max_ns: total.latency_ns.max(),
+            mean_ns: latency.mean,
+            p50_ns: latency.p50,
+            p99_ns: latency.p99,
+            max_ns: latency.max,
             resident_bytes,
         }
     }
@@ -372,8 +451,6 @@ impl Default for BlockSize {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     /// The sample was written by version 0.1.0 before the report was a typed structure: a sweep of
@@ -384,7 +461,89 @@ mod tests {
         let points = read(Path::new(path)).unwrap();
         let sample: Value = serde_json::from_str(include_str!("report-sample.json")).unwrap();
         assert_eq!(points.len(), 2);
-        assert_eq!(json!({ "points": points }), sample);
+        let mut now = json!({ "points": points });
+        keep_keys_of(&mut now, &sample);
+        assert_eq!(now, sample);
+    }
+
+    /// Removes the keys that `sample` lacks: those of later versions.
+    fn keep_keys_of(value: &mut Value, sample: &Value) {
+        match (value, sample) {
+            (Value::Object(value), Value::Object(sample)) => {
+                value.retain(|key, _| sample.contains_key(key));
+                value.iter_mut().for_each(|(key, value)| keep_keys_of(value, &sample[key]));
+            }
+            (Value::Array(values), Value::Array(samples)) => {
+                values.iter_mut().zip(samples).for_each(|(value, one)| keep_keys_of(value, one));
+            }
+            _ => {}
+        }
+    }
+
+    fn histogram(samples: u64) -> Histogram<u64> {
+        let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap();
+        (1..=samples).for_each(|sample| histogram.record(sample * 1000).unwrap());
+        histogram
+    }
+
+    #[test]
+    fn a_percentile_has_ten_samples_above_it() {
+        let supported = [
+            (0, 0),
+            (19, 0),
+            (20, 1),
+            (40, 2),
+            (99, 2),
+            (100, 3),
+            (200, 4),
+            (999, 4),
+            (1_000, 5),
+            (9_999, 5),
+            (10_000, 6),
+            (17_600, 6),
+            (100_000, 7),
+            (1_000_000, 8),
+        ];
+        for (samples, supported) in supported {
+            let latency = Latency::new(&histogram(samples));
+            let Latency { p50, p75, p90, p95, p99, p99_9, p99_99, p99_999, .. } = latency;
+            let percentiles = [p50, p75, p90, p95, p99, p99_9, p99_99, p99_999];
+            let found = percentiles.iter().take_while(|value| value.is_some()).count();
+            assert_eq!(found, supported, "{samples}: {percentiles:?}");
+            assert!(percentiles[found..].iter().all(Option::is_none), "{percentiles:?}");
+            assert_eq!(latency.max.is_some() && latency.mean.is_some(), samples > 0);
+        }
+    }
+
+    #[test]
+    fn the_curve_ends_at_the_data() {
+        for samples in [0, 9, 20, 17_600] {
+            let curve = distribution(&histogram(samples));
+            let above = |percentile: f64| samples as f64 * (1.0 - percentile / 100.0);
+            assert!(curve.iter().all(|(percentile, _)| above(*percentile) >= 9.999), "{curve:?}");
+            assert_eq!(curve.is_empty(), samples < 10, "{samples}");
+        }
+    }
+
+    #[test]
+    fn a_report_says_its_version_and_the_points_that_failed() {
+        let point = PointReport::default();
+        let one = Report { points: vec![point.clone()], ..Report::default() };
+        assert_eq!(
+            (&one.to_json(false)["schema"], &one.to_json(false)["ended_by"]),
+            (&json!(2), &Value::Null)
+        );
+        let error = "no".to_owned();
+        let ended = PointReport { interrupted: true, ..point.clone() };
+        let sweep = Report {
+            points: vec![point, ended],
+            failed_points: vec![FailedPoint { point: "depth 64".to_owned(), error }],
+            ended_by: Some("SIGINT".to_owned()),
+        };
+        let json = sweep.to_json(true);
+        assert_eq!(json["failed_points"], json!([{ "point": "depth 64", "error": "no" }]));
+        assert_eq!((&json["interrupted"], &json["ended_by"]), (&json!(true), &json!("SIGINT")));
+        assert_eq!(sweep.failed_count(), 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Points of a sweep.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use super::block_sizes::BlockSizes;
 use crate::size;
@@ -8,7 +8,8 @@ use crate::size;
 /// Settings of a load that a sweep can vary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Point {
-    pub(super) iodepth: u16,
+    /// Commands in flight on each queue, if not the default number.
+    pub(super) iodepth: Option<u16>,
     /// I/O queues of each target, if not the default number.
     pub(super) queues: Option<u16>,
     pub(super) bs: BlockSizes,
@@ -61,12 +62,41 @@ impl Point {
     fn with(&self, setting: &Setting) -> Self {
         let mut point = self.clone();
         match setting {
-            Setting::Iodepth(iodepth) => point.iodepth = *iodepth,
+            Setting::Iodepth(iodepth) => point.iodepth = Some(*iodepth),
             Setting::Queues(queues) => point.queues = Some(*queues),
             Setting::BlockSizes(bs) => point.bs = bs.clone(),
             Setting::Rate(rate) => point.rate = Some(*rate),
         }
         point
+    }
+}
+
+impl Axis {
+    /// Name of the setting.
+    pub(super) fn name(&self) -> &'static str {
+        match self.0.first() {
+            Some(Setting::Iodepth(_)) => "iodepth",
+            Some(Setting::Queues(_)) => "queues",
+            Some(Setting::BlockSizes(_)) => "bs",
+            Some(Setting::Rate(_)) => "rate",
+            None => unreachable!("an axis has a value"),
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.bs.describe())?;
+        if let Some(iodepth) = self.iodepth {
+            write!(f, ", depth {iodepth}")?;
+        }
+        if let Some(queues) = self.queues {
+            write!(f, " on {}", size::format_count(queues.into(), "queue"))?;
+        }
+        match self.rate {
+            Some(rate) => write!(f, ", {rate} a second"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -76,12 +106,14 @@ mod tests {
 
     #[test]
     fn a_sweep_is_all_combinations() {
-        let start = Point { iodepth: 1, queues: None, bs: "4K".parse().unwrap(), rate: None };
+        let start = Point { iodepth: Some(1), queues: None, bs: "4K".parse().unwrap(), rate: None };
         let axes: Vec<Axis> =
             ["iodepth=1,8", "queues=1,2"].iter().map(|text| text.parse().unwrap()).collect();
         let points = expand(start.clone(), &axes);
         let shapes: Vec<_> = points.iter().map(|point| (point.iodepth, point.queues)).collect();
-        assert_eq!(shapes, [(1, Some(1)), (1, Some(2)), (8, Some(1)), (8, Some(2))]);
+        let shape = |iodepth, queues| (Some(iodepth), Some(queues));
+        assert_eq!(shapes, [shape(1, 1), shape(1, 2), shape(8, 1), shape(8, 2)]);
+        assert_eq!(points[3].to_string(), "4 KiB, depth 8 on 2 queues");
         assert_eq!(expand(start.clone(), &[]), [start]);
     }
 

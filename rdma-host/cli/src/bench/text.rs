@@ -57,6 +57,14 @@ pub(super) fn point(report: &PointReport) -> String {
             let _ = writeln!(text, "    {name}: {iops:.0} IOPS, µs: {latency}");
         }
     }
+    if let Some(cause) = &report.ended_by {
+        let (unfinished, asked) = (report.unfinished, configuration.runtime_s);
+        let _ = writeln!(
+            text,
+            "  ENDED EARLY after {seconds:.1} of {asked:.1} s, by {cause}; {unfinished} commands \
+             were in flight"
+        );
+    }
     costs(&mut text, report);
     if configuration.memory_mode == "window" {
         let (by_target, here) = (report.windows.by_target, report.windows.here);
@@ -76,9 +84,11 @@ fn costs(text: &mut String, report: &PointReport) {
     let (mean, cost) = (&report.mean_ns, &report.per_io);
     let _ = writeln!(
         text,
-        "  of that, mean µs: queue {:.1}, submit {:.1}, wire + target {:.1}, completion {:.1}",
+        "  of that, mean µs: queue {:.1}, submit {:.1}, in the doorbell's call {:.1}, wire + target \
+         {:.1}, completion {:.1}",
         mean.queue / 1000.0,
         mean.submit / 1000.0,
+        mean.doorbell.unwrap_or_default() / 1000.0,
         mean.wire_and_target / 1000.0,
         mean.completion / 1000.0,
     );
@@ -93,6 +103,9 @@ fn costs(text: &mut String, report: &PointReport) {
 }
 
 fn latency(latency: &Latency) -> String {
-    let columns = latency.columns().map(|(name, ns)| format!("{name} {:.1}", ns / 1000.0));
+    let columns = latency.columns().map(|(name, ns)| match ns {
+        Some(ns) => format!("{name} {:.1}", ns / 1000.0),
+        None => format!("{name} -"),
+    });
     columns.join(", ")
 }

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    load::{block_on_cpu, completed_buffer},
+    load::{DRAIN_TIMEOUT, block_on_cpu, completed_buffer},
+    shutdown::ShutdownSignal,
 };
 
 /// Longest sleep of a worker.
@@ -41,7 +42,8 @@ pub(super) struct Schedule {
 /// Conditions, besides the time, that end the workers of one target.
 pub(super) struct StopConditions {
     /// Set when a worker of any target has failed.
-    pub(super) stop: Arc<AtomicBool>,
+    pub(super) failed: Arc<AtomicBool>,
+    pub(super) shutdown: ShutdownSignal,
     /// Bytes of the commands submitted since the measurement began.
     pub(super) submitted_bytes: AtomicU64,
     pub(super) bytes_max: u64,
@@ -82,8 +84,8 @@ struct PendingIo {
     request: IoRequest,
     due: Instant,
     submitted: Instant,
-    /// Time at which the doorbell rang.
-    rung: Instant,
+    /// Time before and after the call that rang the doorbell.
+    doorbell: [Instant; 2],
 }
 
 struct WorkerLoop<'a> {
@@ -98,18 +100,33 @@ struct WorkerLoop<'a> {
     interval: u64,
     /// True once no more commands are to be submitted.
     stopping: bool,
+    /// End of the wait for commands in flight, once a signal or a failure has ended the load.
+    drain_end: Option<Instant>,
     cpu: ThreadTime,
 }
 
 impl Worker<'_> {
-    /// Runs until the end of the schedule or a stop condition, then until nothing is in flight.
+    /// Runs until the end of the schedule or a stop condition, then until nothing is in flight; for
+    /// [`DRAIN_TIMEOUT`] at most if a signal or a failure was the condition. Reports what it
+    /// measured also if it fails.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (cpu, stop) = (self.cpu, &self.conditions.stop);
-        let outcome = block_on_cpu(cpu, async { WorkerLoop::new(self).run().await });
+        let (cpu, failed) = (self.cpu, &self.conditions.failed);
+        let outcome = block_on_cpu(cpu, async {
+            let mut worker = WorkerLoop::new(self);
+            let outcome = worker.run().await;
+            worker.end();
+            outcome
+        });
         if outcome.is_err() {
-            stop.store(true, Ordering::Relaxed);
+            failed.store(true, Ordering::Relaxed);
         }
         outcome
+    }
+}
+
+impl StopConditions {
+    fn is_ended_early(&self) -> bool {
+        self.shutdown.get().is_some() || self.failed.load(Ordering::Relaxed)
     }
 }
 
@@ -126,25 +143,21 @@ impl<'a> WorkerLoop<'a> {
             measuring: false,
             interval: 0,
             stopping: false,
+            drain_end: None,
             cpu: ThreadTime::now(),
             worker,
         }
     }
 
-    async fn run(mut self) -> Result<(), Failure> {
+    async fn run(&mut self) -> Result<(), Failure> {
         loop {
             self.rotate_interval(Instant::now());
             self.submit()?;
-            self.worker.poller.flush()?;
-            let rung = Instant::now();
-            for slot in self.awaiting_doorbell.drain(..) {
-                self.pending[slot].as_mut().expect("it is in flight").rung = rung;
-            }
+            let polled = self.ring_doorbell()?;
             self.worker.poller.poll()?;
-            if self.complete(rung)? {
+            if self.complete(polled)? {
                 self.waiter.busy();
-            } else if self.stopping && self.worker.poller.in_flight() == 0 {
-                self.end();
+            } else if self.is_over(polled) {
                 return Ok(());
             } else {
                 self.wait().await?;
@@ -152,14 +165,37 @@ impl<'a> WorkerLoop<'a> {
         }
     }
 
+    /// Sends what was submitted, and returns the time after that.
+    fn ring_doorbell(&mut self) -> Result<Instant, Failure> {
+        let before = Instant::now();
+        self.worker.poller.flush()?;
+        if self.awaiting_doorbell.is_empty() {
+            return Ok(before);
+        }
+        let after = Instant::now();
+        for slot in self.awaiting_doorbell.drain(..) {
+            self.pending[slot].as_mut().expect("it is in flight").doorbell = [before, after];
+        }
+        Ok(after)
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let in_flight = self.worker.poller.in_flight();
+        self.stopping && (in_flight == 0 || self.drain_end.is_some_and(|end| now >= end))
+    }
+
     /// Begins the measurement, ends intervals and stops, as the time requires.
     fn rotate_interval(&mut self, now: Instant) {
         let schedule = self.worker.schedule;
-        if !self.measuring && now >= schedule.begin {
+        if self.drain_end.is_none() && self.worker.conditions.is_ended_early() {
+            self.drain_end = Some(now + DRAIN_TIMEOUT);
+            self.stopping = true;
+        }
+        if !self.measuring && !self.stopping && now >= schedule.begin {
             self.measuring = true;
             self.take_counters();
         }
-        self.stopping |= now >= schedule.end || self.worker.conditions.stop.load(Ordering::Relaxed);
+        self.stopping |= now >= schedule.end;
         while !self.stopping && self.measuring && now >= self.interval_end() {
             self.report(now);
             self.interval += 1;
@@ -190,7 +226,12 @@ impl<'a> WorkerLoop<'a> {
         let _ = self.worker.reports.send(IntervalReport { target, interval, ended, counters });
     }
 
+    /// Reports the last interval, if the measurement had begun.
     fn end(&mut self) {
+        if !self.measuring {
+            return;
+        }
+        self.counters.unfinished = self.pending.iter().flatten().count() as u64;
         let schedule = self.worker.schedule;
         if let Some(arrivals) = &self.worker.arrivals
             && Instant::now() >= schedule.end
@@ -229,7 +270,8 @@ impl<'a> WorkerLoop<'a> {
             let buffer = self.worker.buffers[request.size].pop().expect("as many as slots");
             let mut command = self.worker.generator.command(request, buffer);
             command.user = slot as u64;
-            self.pending[slot] = Some(PendingIo { request, due, submitted: now, rung: now });
+            self.pending[slot] =
+                Some(PendingIo { request, due, submitted: now, doorbell: [now; 2] });
             self.awaiting_doorbell.push(slot);
             self.worker.poller.submit(command)?;
         }
@@ -263,8 +305,9 @@ impl<'a> WorkerLoop<'a> {
         let stages = &mut self.counters.stages;
         stages.count += 1;
         stages.queue += between(io.due, io.submitted);
-        stages.submit += between(io.submitted, io.rung);
-        stages.wire_and_target += between(io.rung, polled);
+        stages.submit += between(io.submitted, io.doorbell[0]);
+        stages.doorbell += between(io.doorbell[0], io.doorbell[1]);
+        stages.wire_and_target += between(io.doorbell[1], polled);
         stages.completion += between(polled, now);
         self.counters.record_due(io.request.write, now.saturating_duration_since(io.due));
     }

@@ -237,15 +237,15 @@ impl Arguments {
 
     /// Stays connected until interrupted.
     async fn watch(&self, options: &ConnectOptions) -> Result<(), Failure> {
-        let mut shutdown = ShutdownSignal::catch()?;
+        let shutdown = ShutdownSignal::catch()?;
         let mut watch = tokio::select! {
             connected = DiscoveryWatch::connect(options) => connected?,
-            () = shutdown.received() => return Ok(()),
+            _ = shutdown.received() => return Ok(()),
         };
         loop {
             let event = tokio::select! {
                 event = watch.next() => event,
-                () = shutdown.received() => {
+                _ = shutdown.received() => {
                     watch.shutdown().await;
                     return Ok(());
                 }

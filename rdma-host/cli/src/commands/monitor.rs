@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = arguments.target.options()?;
     connect::runtime()?.block_on(async {
-        let mut shutdown = ShutdownSignal::catch()?;
+        let shutdown = ShutdownSignal::catch()?;
         let connecting = Controller::connect(&options);
         let (changes, events) = (connecting.changes(), connecting.events());
         let format = arguments.output_format;
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             printed.map(drop)
         });
         let outcome =
-            watch(connecting.into_future(), arguments.runtime, &mut shutdown, output_closed).await;
+            watch(connecting.into_future(), arguments.runtime, &shutdown, output_closed).await;
         // Ends once the controller is gone, with all printed.
         let printed = printer.await.map_err(Failure::failed)?;
         outcome.and(printed)
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 async fn watch(
     connect: impl Future<Output = Result<Controller, rdma_host::Error>>,
     runtime: Option<Duration>,
-    shutdown: &mut ShutdownSignal,
+    shutdown: &ShutdownSignal,
     output_closed: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
     let timeout = async {
@@ -69,7 +69,7 @@ async fn watch(
     let stopped = async {
         tokio::select! {
             () = timeout => {}
-            () = shutdown.received() => {}
+            _ = shutdown.received() => {}
             Ok(()) = output_closed => {}
         }
     };

@@ -2,16 +2,14 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use clap::Args;
 use quanta::Instant;
 use rdma_host::{Buffer, Command, CommandCompletion, wire::NamespaceInfo};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     Format,
@@ -20,6 +18,7 @@ use crate::{
     load::{Load, LoadArguments, Workload, completed_buffer},
     output,
     overwrite::OverwriteArguments,
+    shutdown::InterruptibleRuntime,
     size,
 };
 
@@ -49,7 +48,7 @@ enum Phase {
 }
 
 /// Part of one thread in a phase; the threads take chunks from a common counter.
-struct ThreadShare {
+struct ThreadShare<'a> {
     phase: Phase,
     pattern: DataPattern,
     namespace: NamespaceInfo,
@@ -58,57 +57,114 @@ struct ThreadShare {
     start: u64,
     chunks: u64,
     stride: u64,
-    next: Arc<AtomicU64>,
-    /// Commands of this thread that completed.
-    completed: u64,
+    next: &'a AtomicU64,
+    /// Bytes of the phase that completed as they should, of all threads.
+    completed: &'a AtomicU64,
     scratch: Vec<u8>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut consent = arguments.overwrite.consent("write-verify", true)?;
-    let mut load = Load::connect(&arguments.load, arguments.load.target.options()?, arguments.bs)?;
-    let there = load.namespace.bytes();
+    let runtime = InterruptibleRuntime::new()?;
+    let options = arguments.load.target.options()?;
+    let mut load = Load::connect(&runtime, &arguments.load, options, arguments.bs)?;
     let wanted = bytes_wanted(arguments.size, &load.namespace)?;
     consent.check_load(&mut load)?;
     let start = Instant::now();
-    let mut verified = 0;
-    while verified < wanted {
-        let bytes = there.min(wanted - verified);
-        let pattern = DataPattern::new(arguments.load.seed, verified);
-        phase(&mut load, Phase::Write, pattern, bytes)?;
-        phase(&mut load, Phase::Read, pattern, bytes)?;
-        verified += bytes;
-    }
-    let elapsed = start.elapsed();
-    let disconnects = std::mem::take(&mut *load.disconnects());
+    let completed = CompletedBytes::default();
+    let outcome = write_and_read_back(&mut load, arguments.load.seed, wanted, &completed);
+    let result = VerifyResult {
+        wanted,
+        written: completed.written.load(Ordering::Relaxed),
+        verified: completed.read.load(Ordering::Relaxed),
+        elapsed: start.elapsed(),
+        failure: outcome.err(),
+    };
     let printed = match arguments.load.output_format {
-        Format::Json => output::print_json(&json!({
-            "verified_bytes": verified,
-            "mismatches": 0,
+        Format::Json => output::print_json(&result.to_json(&load, arguments)),
+        Format::Normal => output::print_text(&result.to_text(&load)),
+    };
+    load.close();
+    result.failure.map_or(printed, Err)
+}
+
+/// Bytes in each phase of a run, and the failure or signal that ended it early.
+struct VerifyResult {
+    wanted: u64,
+    written: u64,
+    verified: u64,
+    elapsed: Duration,
+    failure: Option<Failure>,
+}
+
+impl VerifyResult {
+    fn to_json(&self, load: &Load, arguments: &Arguments) -> Value {
+        let disconnects = load.disconnects();
+        json!({
+            "written_bytes": self.written,
+            "verified_bytes": self.verified,
+            "mismatches": u8::from(self.failure.as_ref().is_some_and(Failure::is_mismatch)),
+            "interrupted": self.failure.is_some(),
+            "ended_by": self.failure.as_ref().map(Failure::ended_by),
             "reconnects": disconnects.count(),
             "outages": disconnects.to_json(),
-            "seconds": elapsed.as_secs_f64(),
+            "seconds": self.elapsed.as_secs_f64(),
             "queues": load.queues(),
             "memory_mode": load.controller.memory().mode.name(),
             "memory_fallback": load.controller.memory().fallback,
-            "iodepth": arguments.load.iodepth,
+            "iodepth": load.depth,
             "bs": arguments.bs,
             "seed": arguments.load.seed,
-        })),
-        Format::Normal => output::print_text(&format!(
-            "{} written and read back without a difference, depth {} on {}, memory mode {}, \
-             {:.1} s ({} moved){}\n",
-            size::format_bytes(verified),
-            arguments.load.iodepth,
+        })
+    }
+
+    fn to_text(&self, load: &Load) -> String {
+        let verified = size::format_bytes(self.verified);
+        let verified = match &self.failure {
+            None => format!("{verified} written and read back without a difference"),
+            Some(failure) => format!(
+                "ended early by {}: {} of {} written, {verified} of that read back without a \
+                 difference",
+                failure.ended_by(),
+                size::format_bytes(self.written),
+                size::format_bytes(self.wanted),
+            ),
+        };
+        format!(
+            "{verified}, depth {} on {}, memory mode {}, {:.1} s ({} moved){}\n",
+            load.depth,
             size::format_count(load.queues() as u64, "queue"),
             load.controller.memory(),
-            elapsed.as_secs_f64(),
-            size::format_rate(verified * 2, elapsed),
-            disconnects.summary(),
-        )),
-    };
-    load.close();
-    printed
+            self.elapsed.as_secs_f64(),
+            size::format_rate(self.written + self.verified, self.elapsed),
+            load.disconnects().summary(),
+        )
+    }
+}
+
+/// Bytes completed in each phase, of all threads and passes.
+#[derive(Default)]
+struct CompletedBytes {
+    written: AtomicU64,
+    read: AtomicU64,
+}
+
+fn write_and_read_back(
+    load: &mut Load,
+    seed: u64,
+    wanted: u64,
+    completed: &CompletedBytes,
+) -> Result<(), Failure> {
+    let there = load.namespace.bytes();
+    let mut verified = 0;
+    while verified < wanted {
+        let bytes = there.min(wanted - verified);
+        let pattern = DataPattern::new(seed, verified);
+        phase(load, Phase::Write, pattern, bytes, &completed.written)?;
+        phase(load, Phase::Read, pattern, bytes, &completed.read)?;
+        verified += bytes;
+    }
+    Ok(())
 }
 
 /// Bytes to write and read back: whole blocks, so that no other block is touched.
@@ -125,13 +181,19 @@ fn bytes_wanted(size: Option<u64>, namespace: &NamespaceInfo) -> Result<u64, Fai
 }
 
 /// Writes or reads the first `bytes` bytes of the namespace: by the largest commands first, then
-/// block by block what is left.
-fn phase(load: &mut Load, phase: Phase, pattern: DataPattern, bytes: u64) -> Result<(), Failure> {
+/// block by block what is left. Adds what completed to `completed`.
+fn phase(
+    load: &mut Load,
+    phase: Phase,
+    pattern: DataPattern,
+    bytes: u64,
+    completed: &AtomicU64,
+) -> Result<(), Failure> {
     let large = load.block_bytes;
     let whole = bytes - bytes % large as u64;
-    chunks(load, phase, pattern, 0..whole)?;
+    chunks(load, phase, pattern, 0..whole, completed)?;
     load.block_bytes = load.namespace.block_size as usize;
-    let outcome = chunks(load, phase, pattern, whole..bytes);
+    let outcome = chunks(load, phase, pattern, whole..bytes, completed);
     load.block_bytes = large;
     outcome
 }
@@ -142,15 +204,16 @@ fn chunks(
     phase: Phase,
     pattern: DataPattern,
     range: Range<u64>,
+    completed: &AtomicU64,
 ) -> Result<(), Failure> {
     if range.is_empty() {
         return Ok(());
     }
-    let next = Arc::new(AtomicU64::new(0));
+    let (next, before) = (AtomicU64::new(0), completed.load(Ordering::Relaxed));
     let (namespace, block_bytes) = (load.namespace, load.block_bytes);
     let chunks = (range.end - range.start) / block_bytes as u64;
     let stride = stride(chunks);
-    let shares = load.run(|_| ThreadShare {
+    load.run(|_| ThreadShare {
         phase,
         pattern,
         namespace,
@@ -158,12 +221,12 @@ fn chunks(
         start: range.start,
         chunks,
         stride,
-        next: Arc::clone(&next),
-        completed: 0,
+        next: &next,
+        completed,
         scratch: vec![0; block_bytes],
     })?;
-    let completed: u64 = shares.iter().map(|share| share.completed).sum();
-    assert_eq!(completed, chunks, "each chunk has one command, and each command completed");
+    let completed = completed.load(Ordering::Relaxed) - before;
+    assert_eq!(completed, range.end - range.start, "each chunk has one command, and each command completed");
     Ok(())
 }
 
@@ -181,7 +244,7 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-impl ThreadShare {
+impl ThreadShare<'_> {
     /// Offset on the namespace of the chunk visited as number `index`, in bytes.
     fn offset(&self, index: u64) -> u64 {
         let chunk = u128::from(index) * u128::from(self.stride) % u128::from(self.chunks);
@@ -198,7 +261,7 @@ impl ThreadShare {
     }
 }
 
-impl Workload for ThreadShare {
+impl Workload for ThreadShare<'_> {
     fn next(&mut self, mut buffer: Buffer) -> Result<Command, Buffer> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         if index >= self.chunks {
@@ -229,12 +292,12 @@ impl Workload for ThreadShare {
         };
         let context = || format!("at byte {offset} of the namespace");
         let buffer = completed_buffer(completion, name, context)?;
-        self.completed += 1;
         if matches!(self.phase, Phase::Read) {
             buffer.copy_out(0, &mut self.scratch);
             let checked = self.pattern.check(offset, &self.scratch);
             checked.map_err(|difference| self.mismatch(difference))?;
         }
+        self.completed.fetch_add(self.block_bytes as u64, Ordering::Relaxed);
         Ok(buffer)
     }
 

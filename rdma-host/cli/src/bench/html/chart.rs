@@ -204,7 +204,7 @@ impl<'a> ScaledAxis<'a> {
             }
             Scale::Nines => {
                 (low, high) = (0.0, high.max(2.0));
-                let all = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
+                let all = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999, 99.99999];
                 all.into_iter().filter(|&tick| measure(tick) <= high + 0.01).collect()
             }
         };
@@ -230,8 +230,8 @@ impl Scale {
         match self {
             Self::Linear => value,
             Self::Log(base) => value.max(1e-9).log(f64::from(base)),
-            // The end of a distribution, at 100 %, is drawn at 99.9995.
-            Self::Nines => -(1.0 - value.clamp(0.0, 99.9995) / 100.0).log10(),
+            // At 100 % there is no place on this scale.
+            Self::Nines => -(1.0 - value.clamp(0.0, 99.999_999) / 100.0).log10(),
         }
     }
 }
@@ -247,7 +247,7 @@ impl Unit {
             Self::Time => format!("{} µs", trim(value / 1e3)),
             Self::Seconds => format!("{} s", trim(value)),
             Self::Percent => {
-                let text = format!("{value:.4}");
+                let text = format!("{value:.5}");
                 format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
             }
         }

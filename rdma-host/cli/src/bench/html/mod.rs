@@ -9,7 +9,7 @@ use std::{fmt::Write, time::Duration};
 
 use self::{
     chart::{Axis, Chart, Line, Scale, Unit, escape},
-    parts::{group_digits, micros, section, stage_bar, stages, time_axis},
+    parts::{NO_VALUE, group_digits, micros, section, stage_bar, stages, time_axis},
 };
 use super::{
     report::{Interval, Latency, PointReport},
@@ -61,6 +61,14 @@ fn one(body: &mut String, point: &PointReport) {
              sent. Latencies grow with the time of the run: read them as lower bounds.</section>"
         );
     }
+    if let Some(cause) = &point.ended_by {
+        let (cause, unfinished) = (escape(cause), point.unfinished);
+        let _ = writeln!(
+            body,
+            "<section class=\"warning\"><b>Ended early</b> by {cause}, with {unfinished} commands \
+             in flight.</section>"
+        );
+    }
     if point.totals.errors > 0 {
         let errors = group_digits(point.totals.errors as f64);
         let _ =
@@ -101,7 +109,9 @@ fn heading(point: &PointReport) -> String {
 
 fn tiles(body: &mut String, point: &PointReport) {
     let (totals, latency) = (&point.totals, &point.totals.latency_ns);
-    let time = |nanoseconds: u64| Unit::Time.format(nanoseconds as f64);
+    let time = |nanoseconds: Option<u64>| {
+        nanoseconds.map_or_else(|| NO_VALUE.to_owned(), |ns| Unit::Time.format(ns as f64))
+    };
     let seconds = Duration::try_from_secs_f64(point.seconds).unwrap_or_default();
     let tiles = [
         ("I/O a second", group_digits(totals.iops)),
@@ -169,15 +179,15 @@ fn iops_over_time(series: &[Interval]) -> Chart {
         title: "IOPS over time",
         x: END_OF_INTERVAL,
         y,
-        lines: vec![line_over_time("", series, |at| at.iops)],
+        lines: vec![line_over_time("", series, |at| Some(at.iops))],
     }
 }
 
 fn latency_over_time(series: &[Interval]) -> Chart {
     let lines = vec![
-        line_over_time("p50", series, |at| at.p50_ns as f64),
-        line_over_time("p99", series, |at| at.p99_ns as f64),
-        line_over_time("max", series, |at| at.max_ns as f64),
+        line_over_time("p50", series, |at| Some(at.p50_ns? as f64)),
+        line_over_time("p99", series, |at| Some(at.p99_ns? as f64)),
+        line_over_time("max", series, |at| Some(at.max_ns? as f64)),
     ];
     Chart { title: "Latency over time", x: END_OF_INTERVAL, y: time_axis("log scale"), lines }
 }
@@ -185,8 +195,9 @@ fn latency_over_time(series: &[Interval]) -> Chart {
 const END_OF_INTERVAL: Axis =
     Axis { label: "end of the interval", scale: Scale::Linear, unit: Unit::Seconds };
 
-fn line_over_time(name: &str, series: &[Interval], value: fn(&Interval) -> f64) -> Line {
-    let points = series.iter().map(|at| (at.start_s + at.seconds, value(at)));
+/// Line of the intervals that have the value.
+fn line_over_time(name: &str, series: &[Interval], value: fn(&Interval) -> Option<f64>) -> Line {
+    let points = series.iter().filter_map(|at| Some((at.start_s + at.seconds, value(at)?)));
     Line { name: name.to_owned(), dashed: false, points: points.collect() }
 }
 

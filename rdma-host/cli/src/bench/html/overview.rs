@@ -18,7 +18,7 @@ pub(super) fn overview(points: &[PointReport]) -> String {
             x: Axis { label: "queue depth", scale: Scale::Log(2), unit: Unit::Count },
             y: rate_axis(),
             lines: lines(points, |point| {
-                (f64::from(point.configuration.iodepth), point.totals.iops)
+                Some((f64::from(point.configuration.iodepth), point.totals.iops))
             }),
         };
         section(&mut text, &chart.svg());
@@ -27,7 +27,9 @@ pub(super) fn overview(points: &[PointReport]) -> String {
         title: "99th percentile by IOPS",
         x: rate_axis(),
         y: time_axis("log scale"),
-        lines: lines(points, |point| (point.totals.iops, point.totals.latency_ns.p99 as f64)),
+        lines: lines(points, |point| {
+            Some((point.totals.iops, point.totals.latency_ns.p99? as f64))
+        }),
     };
     section(&mut text, &chart.svg());
     section(&mut text, &table(points));
@@ -38,16 +40,21 @@ fn rate_axis() -> Axis {
     Axis { label: "I/O a second", scale: Scale::Linear, unit: Unit::Count }
 }
 
-/// One line for each combination of block size and number of queues.
-fn lines(points: &[PointReport], position: impl Fn(&PointReport) -> (f64, f64)) -> Vec<Line> {
+/// One line for each combination of block size and number of queues, of the points that have a
+/// position.
+fn lines(
+    points: &[PointReport],
+    position: impl Fn(&PointReport) -> Option<(f64, f64)>,
+) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for point in points {
         let configuration = &point.configuration;
+        let Some(position) = position(point) else { continue };
         let queues = size::format_count(configuration.queues as u64, "queue");
         let name = format!("{}, {queues}", configuration.bs_in_words);
         match lines.iter_mut().find(|line| line.name == name) {
-            Some(line) => line.points.push(position(point)),
-            None => lines.push(Line { name, dashed: false, points: vec![position(point)] }),
+            Some(line) => line.points.push(position),
+            None => lines.push(Line { name, dashed: false, points: vec![position] }),
         }
     }
     lines
@@ -77,6 +84,7 @@ fn table(points: &[PointReport]) -> String {
 fn row(table: &mut String, point: &PointReport) {
     let (configuration, totals) = (&point.configuration, &point.totals);
     let rate = configuration.rate.map_or("–".to_owned(), |rate| group_digits(rate as f64));
+    let float = |nanoseconds: Option<u64>| nanoseconds.map(|nanoseconds| nanoseconds as f64);
     let warning = if point.kept_up { "" } else { " class=\"warning\"" };
     let _ = writeln!(
         table,
@@ -87,10 +95,10 @@ fn row(table: &mut String, point: &PointReport) {
         configuration.iodepth,
         group_digits(totals.iops),
         totals.bandwidth_bytes_per_s / f64::from(1 << 20),
-        micros(totals.latency_ns.p50 as f64),
-        micros(totals.latency_ns.p99 as f64),
-        micros(totals.latency_ns.p99_9 as f64),
-        micros(point.per_io.cpu_ns),
+        micros(float(totals.latency_ns.p50)),
+        micros(float(totals.latency_ns.p99)),
+        micros(float(totals.latency_ns.p99_9)),
+        micros(Some(point.per_io.cpu_ns)),
         stage_bar(&point.mean_ns),
     );
 }

@@ -17,11 +17,13 @@ pub(super) struct Stage {
 }
 
 /// All stages, in the order in which a command passes them.
-pub(super) fn stages(mean: &StageMeans) -> [Stage; 4] {
-    let total = mean.queue + mean.submit + mean.wire_and_target + mean.completion;
+pub(super) fn stages(mean: &StageMeans) -> [Stage; 5] {
+    let doorbell = mean.doorbell.unwrap_or_default();
+    let total = mean.queue + mean.submit + doorbell + mean.wire_and_target + mean.completion;
     let stages = [
         ("queue", "due, not yet submitted", mean.queue),
-        ("submit", "until the doorbell rang", mean.submit),
+        ("submit", "until the doorbell's call", mean.submit),
+        ("doorbell", "in the doorbell's call", doorbell),
         ("wire + target", "until a poll found it done", mean.wire_and_target),
         ("completion", "until its result was handed over", mean.completion),
     ];
@@ -61,13 +63,17 @@ pub(super) fn group_digits(value: f64) -> String {
     text
 }
 
-/// Nanoseconds as µs: with one decimal below 1,000 µs.
-pub(super) fn micros(nanoseconds: f64) -> String {
-    match nanoseconds / 1000.0 {
-        large if large >= 999.5 => group_digits(large),
-        small => format!("{small:.1}"),
+/// Nanoseconds as µs: with one decimal below 1,000 µs; a dash if there is no value.
+pub(super) fn micros(nanoseconds: Option<f64>) -> String {
+    match nanoseconds.map(|nanoseconds| nanoseconds / 1000.0) {
+        None => NO_VALUE.to_owned(),
+        Some(large) if large >= 999.5 => group_digits(large),
+        Some(small) => format!("{small:.1}"),
     }
 }
+
+/// In place of a percentile that too few samples support.
+pub(super) const NO_VALUE: &str = "–";
 
 pub(super) fn time_axis(label: &'static str) -> Axis {
     Axis { label, scale: Scale::Log(10), unit: Unit::Time }
@@ -80,7 +86,8 @@ mod tests {
     #[test]
     fn times_have_one_decimal_or_grouped_digits() {
         for (nanoseconds, text) in [(23_412.0, "23.4"), (999_600.0, "1\u{2009}000"), (0.0, "0.0")] {
-            assert_eq!(micros(nanoseconds), text);
+            assert_eq!(micros(Some(nanoseconds)), text);
         }
+        assert_eq!(micros(None), "–");
     }
 }

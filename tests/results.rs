@@ -1,0 +1,237 @@
+//! Results survive: what `nvmf` had measured when a signal, a failure or a full disk ended it is on
+//! standard output and in the files, with the cause; the exit code is that of the cause.
+
+// bed: waits --target tests/targets/shallow.toml --deny non-flush.error
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tests::{
+    SUBSYSTEM, break_connections, controllers, deadline_factor, note, nvmf, uri, wait_for,
+};
+
+/// Time for a command to end, after the signal or failure that ends it.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+fn start(arguments: &[&str]) -> Child {
+    let mut command = nvmf();
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("it starts")
+}
+
+/// Bench of one namespace for this time after a ramp, with more options.
+fn bench(ramp: &str, runtime: &str, arguments: &[&str]) -> Child {
+    let target = uri(SUBSYSTEM);
+    let all = ["bench", &target, "--ns", "1", "--ramp", ramp, "--runtime", runtime, "-o", "json"];
+    start(&[&all, arguments].concat())
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("it runs");
+}
+
+/// Output of a command that was told to end.
+fn end(child: Child) -> Output {
+    note("the end of a command");
+    let began = Instant::now();
+    let output = child.wait_with_output().expect("it ends");
+    let limit = END_TIMEOUT * deadline_factor();
+    assert!(began.elapsed() < limit, "{:?}", began.elapsed());
+    wait_for("the target forgets", Duration::from_secs(1), || controllers(SUBSYSTEM) == 0);
+    output
+}
+
+/// Waits until the target has a controller, and a little longer.
+fn wait_until_it_runs(time: Duration) {
+    wait_for("the command connects", Duration::from_secs(5), || controllers(SUBSYSTEM) > 0);
+    thread::sleep(time);
+}
+
+fn message(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn json_file(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("the file is there")).expect("JSON")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_signal_ends_a_measurement_with_its_result() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    for (signal, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {
+        let files = [path("json"), path("html"), path("hlog")];
+        let [json_path, html, hlog] = files.each_ref().map(|path| text(path));
+        let child = bench("0", "1m", &["--json", json_path, "--html", html, "--hlog", hlog]);
+        wait_until_it_runs(Duration::from_millis(1500));
+        send(&child, signal);
+        let output = end(child);
+        assert_eq!(output.status.code(), Some(code), "{}", message(&output));
+        assert_eq!(message(&output), format!("{DEPTH}nvmf: interrupted by {name}\n"));
+        let report = json(&output);
+        assert_eq!((&report["interrupted"], &report["ended_by"]), (&true.into(), &name.into()));
+        assert!(report["completed"].as_u64() > Some(0), "{report}");
+        assert!((1.0..30.0).contains(&report["seconds"].as_f64().expect("seconds")), "{report}");
+        assert_eq!(json_file(&files[0]), report);
+        assert!(fs::read_to_string(&files[1]).expect("a page").contains(name));
+        assert!(fs::read_to_string(&files[2]).expect("a log").contains("Tag=read"));
+    }
+}
+
+/// Message about the depth, which the target of these tests does not grant in full.
+const DEPTH: &str = "nvmf: depth 15 instead of 32: the target grants a queue no more commands\n";
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_signal_before_the_measurement_ends_the_command_in_one_line() {
+    let child = bench("30s", "1m", &["--iodepth", "1"]);
+    wait_until_it_runs(Duration::from_millis(300));
+    send(&child, Signal::INT);
+    let output = end(child);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0));
+    assert_eq!(message(&output), "nvmf: nothing was measured: interrupted by SIGINT\n");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_lost_connection_ends_a_measurement_with_its_result() {
+    let child = bench("0", "1m", &["--iodepth", "4"]);
+    wait_until_it_runs(Duration::from_secs(1));
+    break_connections(SUBSYSTEM);
+    let output = end(child);
+    assert_eq!(output.status.code(), Some(4), "{}", message(&output));
+    assert_eq!(message(&output).lines().count(), 1, "{}", message(&output));
+    let report = json(&output);
+    assert!(report["completed"].as_u64() > Some(0), "{report}");
+    let ended_by = report["ended_by"].as_str().expect("a cause");
+    assert_eq!(message(&output), format!("nvmf: {ended_by}\n"));
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_failed_point_leaves_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("report");
+    let sweep = ["--sweep", "iodepth=2,200,4", "--json", text(&path)];
+    let child = bench("0", "200ms", &sweep);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1), "{}", message(&output));
+    let message = message(&output);
+    let lines: Vec<_> = message.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "nvmf: randread 4 KiB, depth 200: --iodepth 200 is more than the target grants a \
+             queue, 15",
+            "nvmf: 1 of 3 points could not be measured to the end",
+        ]
+    );
+    let report = json(&output);
+    let depths: Vec<_> = report["points"].as_array().expect("points").iter().collect();
+    let depths: Vec<_> = depths.iter().map(|point| &point["configuration"]["iodepth"]).collect();
+    assert_eq!(depths, [2, 4]);
+    assert_eq!(report["failed_points"].as_array().map(Vec::len), Some(1));
+    assert_eq!(json_file(&path), report);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_sweep_writes_its_files_after_each_point() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("report");
+    let sweep = ["--sweep", "iodepth=1,2,4", "--json", text(&path)];
+    let child = bench("0", "2s", &sweep);
+    wait_for("the first point is written", Duration::from_secs(10), || {
+        fs::metadata(&path).is_ok_and(|file| file.len() > 0)
+    });
+    assert_eq!(json_file(&path)["points"].as_array().map(Vec::len), Some(1));
+    wait_until_it_runs(Duration::from_millis(700));
+    send(&child, Signal::TERM);
+    let output = end(child);
+    assert_eq!(output.status.code(), Some(143), "{}", message(&output));
+    let report = json(&output);
+    assert_eq!((&report["interrupted"], &report["ended_by"]), (&true.into(), &"SIGTERM".into()));
+    let points = report["points"].as_array().expect("points");
+    assert_eq!((points.len(), &points[1]["interrupted"]), (2, &true.into()));
+    assert_eq!(json_file(&path), report);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_full_disk_takes_no_other_result() {
+    for option in ["--json", "--html", "--hlog"] {
+        let output = bench("0", "100ms", &[option, "/dev/full", "--iodepth", "1"]);
+        let output = output.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(1), "{}", message(&output));
+        assert!(message(&output).starts_with("nvmf: /dev/full: No space left"));
+        assert_eq!(message(&output).lines().count(), 1, "{}", message(&output));
+        assert!(json(&output)["completed"].as_u64() > Some(0));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("report");
+    let full_disk = fs::File::options().write(true).open("/dev/full").expect("every Linux has it");
+    let target = uri(SUBSYSTEM);
+    let arguments = ["bench", &target, "--ns", "1", "--runtime", "100ms", "--json", text(&path)];
+    let mut command = nvmf();
+    let status = command.args(arguments).stdout(full_disk).status().expect("it runs");
+    assert_eq!(status.code(), Some(1));
+    assert!(json_file(&path)["completed"].as_u64() > Some(0));
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn nothing_completed_is_a_failure() {
+    let output = bench("0", "1m", &["--io-size", "0", "--iodepth", "1"]);
+    let output = output.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(message(&output).starts_with("nvmf: nothing completed in 0."), "{}", message(&output));
+    assert_eq!(message(&output).lines().count(), 1);
+}
+
+/// The end of a load that reads back what it wrote.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_signal_ends_a_verification_with_its_result() {
+    let target = uri(SUBSYSTEM);
+    let child = start(&["verify", &target, "--ns", "1", "--size", "1T", "-o", "json"]);
+    wait_until_it_runs(Duration::from_millis(1500));
+    send(&child, Signal::INT);
+    let output = end(child);
+    assert_eq!(output.status.code(), Some(130), "{}", message(&output));
+    let report = json(&output);
+    assert_eq!((&report["interrupted"], &report["ended_by"]), (&true.into(), &"SIGINT".into()));
+    let bytes = |name: &str| report[name].as_u64().expect("a number");
+    assert!(bytes("written_bytes") > 0 && bytes("written_bytes") >= bytes("verified_bytes"));
+}
+
+/// A command that can't get rid of its result: its reader sleeps.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_second_signal_ends_a_command_at_once() {
+    let mut child = bench("0", "2s", &["--interval", "1ms", "--iodepth", "1"]);
+    // The report is larger than a pipe.
+    wait_until_it_runs(Duration::from_secs(4));
+    send(&child, Signal::INT);
+    thread::sleep(Duration::from_millis(200));
+    assert!(child.try_wait().expect("our child").is_none(), "it waits for its reader");
+    send(&child, Signal::INT);
+    wait_for("the end", Duration::from_secs(1), || child.try_wait().expect("ours").is_some());
+    assert_eq!(child.wait().expect("it has ended").code(), Some(130));
+}
