@@ -50,8 +50,9 @@ fn bench_reports_what_it_did() {
             assert!(iops > 0.0 && report["errors"] == 0, "{report}");
             let latency = &report["latency_ns"];
             let order = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"];
-            let values: Vec<_> = order.iter().map(|name| latency[name].as_u64().unwrap()).collect();
-            assert!(values.is_sorted() && values[0] > 0, "{latency}");
+            // A percentile that too few commands support is null.
+            let values: Vec<_> = order.iter().filter_map(|name| latency[name].as_u64()).collect();
+            assert!(values.is_sorted() && values[0] > 0 && values.len() >= 5, "{latency}");
             assert_eq!(report["configuration"]["iodepth"].to_string(), *depth);
             println!("{access} depth {depth}: {iops:.0} IOPS, p50 {} ns", values[1]);
         }
