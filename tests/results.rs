@@ -210,7 +210,8 @@ fn nothing_completed_is_a_failure() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_signal_ends_a_verification_with_its_result() {
     let target = uri(SUBSYSTEM);
-    let child = start(&["verify", &target, "--ns", "1", "--size", "1T", "-o", "json"]);
+    let child =
+        start(&["write-verify", &target, "--ns", "1", "--size", "1T", "--overwrite", "-o", "json"]);
     wait_until_it_runs(Duration::from_millis(1500));
     send(&child, Signal::INT);
     let output = end(child);

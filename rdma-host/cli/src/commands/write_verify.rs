@@ -226,7 +226,11 @@ fn chunks(
         scratch: vec![0; block_bytes],
     })?;
     let completed = completed.load(Ordering::Relaxed) - before;
-    assert_eq!(completed, range.end - range.start, "each chunk has one command, and each command completed");
+    assert_eq!(
+        completed,
+        range.end - range.start,
+        "each chunk has one command, and each command completed"
+    );
     Ok(())
 }
 
