@@ -4,7 +4,7 @@ use std::fmt;
 
 use rdma_host::{Error, ErrorClass, SubmitError, TransferError};
 
-use crate::shutdown::TerminationSignal;
+use crate::termination_signal::TerminationSignal;
 
 /// Message in one line, and the exit code: 1 for a failed operation, 2 for a wrong command line or
 /// file, 3 if access was refused and trying again would not help, 4 for the target or the network,

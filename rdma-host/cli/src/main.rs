@@ -23,6 +23,7 @@ mod shutdown;
 mod signature;
 mod size;
 mod target;
+mod termination_signal;
 mod text_file;
 mod usage_error;
 

@@ -1,31 +1,18 @@
-//! Signals that end a command early.
+//! Handlers of the signals that end a command early.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
+use signal_hook::{consts::SIGTERM, flag};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::Notify,
 };
 
-use crate::{connect, failure::Failure};
-
-/// Signal that ends a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TerminationSignal {
-    Interrupt,
-    Terminate,
-}
+use crate::{connect, failure::Failure, termination_signal::TerminationSignal};
 
 /// SIGINT and SIGTERM, caught from [`catch`](Self::catch) to the end of the program: a signal that
 /// arrives while the program does something else is found by the next [`received`](Self::received).
@@ -121,25 +108,6 @@ impl InterruptibleRuntime {
                 output = future => output,
                 signal = self.shutdown.received() => Err(Failure::interrupted(signal)),
             }
-        })
-    }
-}
-
-impl TerminationSignal {
-    /// Number of the signal; the exit code of a command that it ended is 128 more.
-    pub(crate) fn number(self) -> i32 {
-        match self {
-            Self::Interrupt => SIGINT,
-            Self::Terminate => SIGTERM,
-        }
-    }
-}
-
-impl fmt::Display for TerminationSignal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Interrupt => "SIGINT",
-            Self::Terminate => "SIGTERM",
         })
     }
 }

@@ -33,7 +33,7 @@ impl OutputFile {
     }
 
     /// Replaces the content. Where that fails, as on a full disk, the content that was written
-    /// before is put back. A pipe or device has no content to replace, and gets only the `last` one.
+    /// before is put back. A pipe or device has no content to replace: it gets the `last` one only.
     pub(super) fn write(&mut self, content: Vec<u8>, last: bool) -> Result<(), Failure> {
         let kind = self.file.metadata().map_err(|error| failed(&self.path, &error))?;
         if !kind.is_file() {

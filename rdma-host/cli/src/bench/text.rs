@@ -84,8 +84,8 @@ fn costs(text: &mut String, report: &PointReport) {
     let (mean, cost) = (&report.mean_ns, &report.per_io);
     let _ = writeln!(
         text,
-        "  of that, mean µs: queue {:.1}, submit {:.1}, in the doorbell's call {:.1}, wire + target \
-         {:.1}, completion {:.1}",
+        "  of that, mean µs: queue {:.1}, submit {:.1}, in the doorbell's call {:.1}, \
+         wire + target {:.1}, completion {:.1}",
         mean.queue / 1000.0,
         mean.submit / 1000.0,
         mean.doorbell.unwrap_or_default() / 1000.0,
