@@ -3,6 +3,8 @@
 
 #[path = "lifecycle/events.rs"]
 mod events;
+#[path = "lifecycle/retries.rs"]
+mod retries;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

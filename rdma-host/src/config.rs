@@ -159,8 +159,9 @@ pub struct ReconnectOptions {
     pub strict: bool,
     /// Applies the policy to the first connect too.
     pub first_connect: bool,
-    /// Resends commands that were in flight when the connection was lost, as Linux does. They may
-    /// have been executed already; without this option they fail, and the error says so.
+    /// Resends commands that were in flight when the connection was lost, and those that failed with
+    /// a status without DNR, as Linux does. They may have been executed already; without this option
+    /// they fail, and the error says so.
     pub resend: bool,
 }
 
@@ -491,9 +492,17 @@ pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// recovered without one.
 pub const ABORT_BACKLOG: usize = 16;
 
-/// Maximum number of times that a command is resent after a loss of its connection; as Linux
-/// (`max_retries`).
+/// Maximum number of times that a command is sent again, after a loss of its connection or a status
+/// without DNR; as Linux (`max_retries`).
 pub const RESENDS_MAX: u8 = 5;
+
+/// Maximum delay before a command with a status without DNR is sent again. The field of the
+/// controller (CRDT) holds up to two hours.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// Interval at which a command is sent again while its namespace is inaccessible: far below the
+/// seconds of a change of access, and no load for the target.
+pub const PATH_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Number of state changes buffered for a slow subscriber.
 pub const STATE_CHANGE_BACKLOG: usize = 256;

@@ -76,7 +76,7 @@ fn events_are_in_the_spans_of_their_controller_and_queue() {
         let (controller, namespace) = bed.connect(&options()).await;
         bed.answer(|seen, answer| {
             if seen.is_io() {
-                answer.messages = vec![seen.response(0x0281, 0)];
+                answer.messages = vec![seen.response(0x4281, 0)];
             }
         });
         let buffer = controller.allocate(512).expect("memory");

@@ -58,7 +58,7 @@ pub struct Answer {
     pub messages: Vec<Vec<u8>>,
     /// Key of the host that each message invalidates.
     pub invalidate: Option<u32>,
-    /// Data of a Fabrics command, for the hook to read.
+    /// Data of a Fabrics command or of Host Behavior Support, for the hook to read.
     pub carried: Vec<u8>,
     /// Delay before the answer is sent.
     pub delay: Duration,
@@ -150,6 +150,18 @@ impl ReceivedCommand {
     #[must_use]
     pub fn is_io(&self) -> bool {
         self.queue != 0 && self.sqe[0] != 0x7f
+    }
+
+    /// Tells if this sets the Host Behavior Support feature.
+    #[must_use]
+    pub fn is_host_behavior(&self) -> bool {
+        self.queue == 0 && self.sqe[0] == 0x09 && self.sqe[40] == 0x16
+    }
+
+    /// Tells if this is Identify Controller.
+    #[must_use]
+    pub fn is_identify_controller(&self) -> bool {
+        self.queue == 0 && self.sqe[0] == 0x06 && self.sqe[40] == 0x01
     }
 
     /// The default response with this status and result.
@@ -479,8 +491,10 @@ impl<P: Provider> Queue<P> {
         controller: &mut ControllerState,
     ) {
         note_of(", its target", &format!("queue {} got opcode {:#04x}", seen.queue, seen.sqe[0]));
-        let takes_data =
-            seen.is_fabrics(0x01) || seen.is_fabrics(0x05) || (seen.is_io() && seen.sqe[0] == 0x01);
+        let takes_data = seen.is_fabrics(0x01)
+            || seen.is_fabrics(0x05)
+            || seen.is_host_behavior()
+            || (seen.is_io() && seen.sqe[0] == 0x01);
         let (length, place) = seen.keyed();
         if !takes_data || seen.sqe[39] == 0x01 {
             self.finish(seen, in_capsule, controller);
@@ -496,7 +510,7 @@ impl<P: Provider> Queue<P> {
     fn finish(&mut self, seen: ReceivedCommand, data: &[u8], controller: &mut ControllerState) {
         let mut answer = default_answer(seen, data, controller);
         answer.invalidate = seen.to_invalidate();
-        if seen.sqe[0] == 0x7f {
+        if seen.sqe[0] == 0x7f || seen.is_host_behavior() {
             answer.carried = data.to_vec();
         }
         if let Some(authentication) = &mut controller.authentication {

@@ -4,6 +4,7 @@
 //! an argument. After every input the driver asks the machine for its next action and performs it.
 
 mod bring_up;
+mod command_retry;
 mod discovery;
 mod failure_kind;
 mod identify_namespace;
@@ -18,6 +19,7 @@ pub use bring_up::{
     BringUp, BringUpAction, BringUpInput, Execute, Negotiated, QueueBringUp, QueueBringUpAction,
     QueueReady, RdmaConnect, Transfer,
 };
+pub use command_retry::{CommandRetry, Disposition, FailedResponse};
 pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use failure_kind::{FailureKind, Retryability};
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};

@@ -247,6 +247,16 @@ impl Opcode {
         matches!(self, Self::GET_LOG_PAGE | Self::IDENTIFY)
     }
 
+    /// Returns true for the I/O commands of a block device. Each may be sent again after it failed;
+    /// of others, such as those of reservations, that is not known.
+    #[must_use]
+    pub fn is_block_io(self) -> bool {
+        matches!(
+            self,
+            Self::FLUSH | Self::WRITE | Self::READ | Self::WRITE_ZEROES | Self::DATASET_MANAGEMENT
+        )
+    }
+
     /// Returns true if the command transfers data from host to controller, if any (Base 3.1.2.1).
     #[must_use]
     pub fn sends_data(self) -> bool {

@@ -9,6 +9,8 @@ pub struct SetFeatures;
 impl SetFeatures {
     /// Number of Queues (Base 5.1.25.2.1).
     const NUMBER_OF_QUEUES: u32 = 0x07;
+    /// Host Behavior Support (Base 5.1.25.1.14).
+    const HOST_BEHAVIOR: u32 = 0x16;
     /// Asynchronous Event Configuration (Base 5.1.25.1.5).
     const ASYNC_EVENTS: u32 = 0x0b;
 
@@ -27,10 +29,36 @@ impl SetFeatures {
 }
 
 impl SetFeatures {
+    /// Announces what this host supports; its data is a [`HostBehavior`].
+    #[must_use]
+    pub fn host_behavior() -> Sqe {
+        Sqe::new(Opcode::SET_FEATURES, NamespaceId(0)).with_parameters(Self::HOST_BEHAVIOR, 0)
+    }
+
     /// Enables these asynchronous events and disables all others.
     #[must_use]
     pub fn async_events(events: AsyncEventMask) -> Sqe {
         Sqe::new(Opcode::SET_FEATURES, NamespaceId(0)).with_parameters(Self::ASYNC_EVENTS, events.0)
+    }
+}
+
+/// Data of the Host Behavior Support feature (Base figure 408).
+#[derive(Clone, Copy, Debug)]
+pub struct HostBehavior {
+    /// ACRE: the host heeds command retry delays (CRD).
+    pub retry_delays: bool,
+}
+
+impl HostBehavior {
+    /// Size of the data in bytes.
+    pub const SIZE: usize = 512;
+
+    /// Encodes the data.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0] = u8::from(self.retry_delays);
+        bytes
     }
 }
 
@@ -76,6 +104,14 @@ mod tests {
         assert_eq!(sqe.as_bytes()[40..48], [0x0b, 0, 0, 0, 0, 0, 0, 0x80]);
         let sqe = GetFeatures::async_events();
         assert_eq!((sqe.as_bytes()[0], sqe.as_bytes()[40]), (0x0a, 0x0b));
+    }
+
+    #[test]
+    fn host_behavior_in_literal_bytes() {
+        let sqe = SetFeatures::host_behavior();
+        assert_eq!((sqe.as_bytes()[0], sqe.as_bytes()[40]), (0x09, 0x16));
+        let data = HostBehavior { retry_delays: true }.to_bytes();
+        assert_eq!((data[0], data[1..].iter().max()), (1, Some(&0)));
     }
 
     #[test]

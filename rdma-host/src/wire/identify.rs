@@ -2,7 +2,7 @@
 
 mod namespace_id_descriptors;
 
-use std::{fmt, mem::offset_of};
+use std::{fmt, mem::offset_of, time::Duration};
 
 use uuid::Uuid;
 use zerocopy::{
@@ -130,11 +130,15 @@ pub struct ControllerData {
     attributes: U32,
     gap_100: [u8; 11],
     controller_type: u8,
-    gap_112: [u8; 150],
+    gap_112: [u8; 16],
+    retry_delays: [U16; 3],
+    gap_134: [u8; 128],
     error_log_entries: u8,
     gap_263: [u8; 57],
     keep_alive_granularity: U16,
-    gap_322: [u8; 26],
+    gap_322: [u8; 20],
+    ana_transition_time: u8,
+    gap_343: [u8; 5],
     ana_groups: U32,
     gap_352: [u8; 162],
     commands_max: U16,
@@ -162,8 +166,10 @@ const _: () = assert!(offset_of!(ControllerData, transfer_size_max) == 77);
 const _: () = assert!(offset_of!(ControllerData, controller_id) == 78);
 const _: () = assert!(offset_of!(ControllerData, attributes) == 96);
 const _: () = assert!(offset_of!(ControllerData, controller_type) == 111);
+const _: () = assert!(offset_of!(ControllerData, retry_delays) == 128);
 const _: () = assert!(offset_of!(ControllerData, error_log_entries) == 262);
 const _: () = assert!(offset_of!(ControllerData, keep_alive_granularity) == 320);
+const _: () = assert!(offset_of!(ControllerData, ana_transition_time) == 342);
 const _: () = assert!(offset_of!(ControllerData, ana_groups) == 348);
 const _: () = assert!(offset_of!(ControllerData, commands_max) == 514);
 const _: () = assert!(offset_of!(ControllerData, namespace_count) == 516);
@@ -197,8 +203,12 @@ pub struct ControllerInfo {
     pub events: AsyncEventMask,
     /// CMIC bit 3: reports asymmetric namespace access (ANA).
     pub reports_ana: bool,
+    /// ANATT: maximum time of a change of the asymmetric access, zero if not reported.
+    pub ana_transition_time: Duration,
     /// NANAGRPID: number of ANA groups.
     pub ana_groups: u32,
+    /// CRDT1 to CRDT3: delays before a failed command is sent again, zero for none.
+    pub retry_delays: [Duration; 3],
     /// ELPE: error log entries kept, 1 to 256.
     pub error_entries_max: u16,
     /// MNAN: maximum number of active namespaces; [`namespace_id_max`](Self::namespace_id_max) if
@@ -268,7 +278,11 @@ impl ControllerInfo {
             controller_type: ControllerType(data.controller_type),
             events: AsyncEventMask(data.events.get()),
             reports_ana: data.sharing & (1 << 3) != 0,
+            ana_transition_time: Duration::from_secs(data.ana_transition_time.into()),
             ana_groups: data.ana_groups.get(),
+            retry_delays: data
+                .retry_delays
+                .map(|delay| Duration::from_millis(100 * u64::from(delay.get()))),
             error_entries_max: u16::from(data.error_log_entries) + 1,
             active_namespaces_max: match data.active_namespaces_max.get() {
                 0 => data.namespace_count.get(),

@@ -30,7 +30,7 @@ pub use fabrics::{
     AuthenticationCommand, AuthenticationRequirements, ConnectCommand, ConnectData, PropertyGet,
     PropertySet, connect_invalid_parameter, is_invalid_controller_id,
 };
-pub use feature::{GetFeatures, QueueCount, SetFeatures};
+pub use feature::{GetFeatures, HostBehavior, QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
 pub use identify::{
     ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, NamespaceData,

@@ -13,6 +13,8 @@ impl Status {
     pub const INVALID_OPCODE: Self = Self(0x001);
     /// Generic: a field of the command has a value that is not supported.
     pub const INVALID_FIELD: Self = Self(0x002);
+    /// Generic: the command was aborted by an Abort.
+    pub const ABORTED_BY_REQUEST: Self = Self(0x007);
     /// Generic: an I/O Connect on a queue identifier already in use, or commands out of order.
     pub const COMMAND_SEQUENCE_ERROR: Self = Self(0x00c);
     /// Generic: invalid namespace, or not attached (Base figure 101).
@@ -31,6 +33,12 @@ impl Status {
     pub const DISCOVER_RESTART: Self = Self(0x190);
     /// Fabrics: the queue needs authentication before anything else.
     pub const AUTHENTICATION_REQUIRED: Self = Self(0x191);
+    /// Path: the controller has lost access to the namespace for good.
+    pub const ANA_PERSISTENT_LOSS: Self = Self(0x301);
+    /// Path: the controller has no access to the namespace now.
+    pub const ANA_INACCESSIBLE: Self = Self(0x302);
+    /// Path: the access of the controller to the namespace is changing.
+    pub const ANA_TRANSITION: Self = Self(0x303);
 
     const CODE: u16 = 0x07ff;
     const MORE: u16 = 0x2000;
@@ -70,8 +78,8 @@ impl Status {
 
     /// Command Retry Delay (CRD): index of the controller's three retry delays, 0 for none.
     #[must_use]
-    pub fn retry_delay_index(self) -> u16 {
-        (self.0 >> 11) & 0b11
+    pub fn retry_delay_index(self) -> usize {
+        usize::from((self.0 >> 11) & 0b11)
     }
 
     /// Name of the status in the specification, if defined.

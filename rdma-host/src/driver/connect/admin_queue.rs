@@ -27,7 +27,10 @@ use crate::{
     },
     error::{Error, Incompatible, Rejected, TargetMisbehaved},
     proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer},
-    wire::{AsyncEvent, AsyncEventMask, CmAcceptData, Cqe, GetFeatures, QueueId, SetFeatures, Sqe},
+    wire::{
+        AsyncEvent, AsyncEventMask, CmAcceptData, Cqe, GetFeatures, HostBehavior, QueueId,
+        SetFeatures, Sqe,
+    },
 };
 
 /// Admin command of a client, with the sender of its outcome.
@@ -443,6 +446,30 @@ pub(crate) async fn enable_events<P: Provider>(
     if !response.status().is_success() {
         let status = response.status();
         tracing::info!(%status, "the controller will not tell of changes");
+    }
+    Ok(())
+}
+
+/// Announces to a controller that has retry delays that this host heeds them, as Linux does. A
+/// refusal is not an error: the controller then names none.
+pub(crate) async fn enable_retry_delays<P: Provider>(
+    admin: &mut AdminQueue<P>,
+    delays: [Duration; 3],
+) -> Result<(), Error> {
+    if delays[0].is_zero() {
+        return Ok(());
+    }
+    let behavior = HostBehavior { retry_delays: true }.to_bytes().to_vec();
+    let set = Execute {
+        queue: QueueId::ADMIN,
+        sqe: SetFeatures::host_behavior(),
+        transfer: Transfer::ToController(behavior),
+        name: "Set Features (Host Behavior Support)",
+    };
+    let (response, _) = admin.execute(set).await?;
+    let status = response.status();
+    if !status.is_success() {
+        tracing::info!(%status, "the controller names no retry delays");
     }
     Ok(())
 }

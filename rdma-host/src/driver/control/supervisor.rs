@@ -17,7 +17,9 @@ use crate::{
     },
     driver::{
         connect::{
-            admin_queue::{AdminQueue, enable_discovery_events, enable_events},
+            admin_queue::{
+                AdminQueue, enable_discovery_events, enable_events, enable_retry_delays,
+            },
             authenticate::AuthenticationParties,
             bring_up::{self, EstablishedController},
             context::{ConnectContext, Purpose},
@@ -149,11 +151,12 @@ impl<P: Provider> Supervisor<P> {
         let attempt = async {
             let mut connected = bring_up::connect(means).await?;
             let EstablishedController { admin, negotiated, .. } = &mut connected;
-            let events = negotiated.info.events;
+            let (events, delays) = (negotiated.info.events, negotiated.info.retry_delays);
             match purpose {
                 Purpose::Io => {
                     revalidate_namespaces(registry, admin, negotiated.version).await?;
                     enable_events(admin, events).await?;
+                    enable_retry_delays(admin, delays).await?;
                 }
                 Purpose::Discovery { events: true } => {
                     enable_discovery_events(admin, events).await?;

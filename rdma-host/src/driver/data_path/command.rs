@@ -47,7 +47,7 @@ pub struct CommandCompletion {
 pub enum ExecutionStatus {
     /// The controller has responded: the response tells.
     Answered,
-    /// The command was never sent.
+    /// The command was never sent, or the controller refused it for the state of its path.
     NotSent,
     /// The command was sent without a response: it may have been executed, or yet be.
     Unknown,

@@ -1,15 +1,19 @@
 //! Pending commands of a poller.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::driver::data_path::command::{Command, ExecutionStatus};
 
-/// Command that waits for room in a queue, or for a connection.
+/// Command that waits for room in a queue, for a connection, or for the time of its retry.
 pub(crate) struct PendingCommand {
     pub(crate) command: Command,
     /// Clock reading of the first submission.
     pub(crate) started: u64,
-    /// Number of times that it was sent, on connections that were lost.
+    /// Number of times that it was sent, on connections that were lost, or with a status that
+    /// allows a retry.
     pub(crate) sends: u8,
 }
 
@@ -19,39 +23,71 @@ impl PendingCommand {
     }
 }
 
-/// Pending commands of one poller, first in, first out: at most as many as its last queues had
-/// room for.
+/// Pending commands of one poller: at most as many as its last queues had room for.
 #[derive(Default)]
 pub(crate) struct PendingCommands {
-    commands: VecDeque<PendingCommand>,
+    /// Commands to be sent as soon as possible, first in, first out.
+    ready: VecDeque<PendingCommand>,
+    /// Commands to be sent at a later time, by that.
+    delayed: VecDeque<(Instant, PendingCommand)>,
     capacity: usize,
 }
 
 impl PendingCommands {
     /// Sets the capacity. Memory is allocated when commands are added, which is rare.
     pub(crate) fn set_capacity(&mut self, capacity: usize) {
-        self.capacity = capacity.max(self.commands.len());
+        self.capacity = capacity.max(self.len());
     }
 
     pub(crate) fn push(&mut self, command: PendingCommand) {
-        debug_assert!(self.commands.len() < self.capacity, "no more than there was room for");
-        self.commands.push_back(command);
+        debug_assert!(self.len() < self.capacity, "no more than there was room for");
+        self.ready.push_back(command);
     }
 
+    /// Adds a command that is to be sent after a delay.
+    pub(crate) fn push_delayed(&mut self, command: PendingCommand, delay: Duration) {
+        debug_assert!(self.len() < self.capacity, "no more than there was room for");
+        let due = Instant::now() + delay;
+        let at = self.delayed.partition_point(|&(other, _)| other <= due);
+        self.delayed.insert(at, (due, command));
+    }
+
+    /// Takes the oldest command, delayed or not.
     pub(crate) fn pop(&mut self) -> Option<PendingCommand> {
-        self.commands.pop_front()
+        self.ready.pop_front().or_else(|| self.delayed.pop_front().map(|(_, command)| command))
+    }
+
+    /// Takes the oldest command that may be sent now.
+    pub(crate) fn pop_ready(&mut self) -> Option<PendingCommand> {
+        self.ready.pop_front()
+    }
+
+    /// Lets the delayed commands whose time has come be sent.
+    pub(crate) fn release_due(&mut self) {
+        if self.delayed.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some((_, command)) = self.delayed.pop_front_if(|&mut (due, _)| due <= now) {
+            self.ready.push_back(command);
+        }
+    }
+
+    /// Time at which the next delayed command is to be sent.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.delayed.front().map(|&(due, _)| due)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.commands.is_empty()
+        self.ready.is_empty() && self.delayed.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.commands.len()
+        self.ready.len() + self.delayed.len()
     }
 
     /// Number of commands that can be added.
     pub(crate) fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.commands.len())
+        self.capacity.saturating_sub(self.len())
     }
 }

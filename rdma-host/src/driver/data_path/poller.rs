@@ -6,6 +6,7 @@ mod link;
 mod pending;
 mod queue_map;
 mod reconnect;
+mod retry;
 mod sleep;
 mod tick;
 
@@ -243,6 +244,9 @@ impl<P: Provider> Poller<P> {
         let (bytes, max) = (command.data.len() as u64, u64::from(SglDescriptor::KEYED_LENGTH_MAX));
         if bytes > max {
             return Err(Misuse::CommandBytes { bytes, max }.into());
+        }
+        if self.is_holding() && self.room() == 0 {
+            return Err(Misuse::QueuesFull.into());
         }
         if let Some(error) = self.reject_if_replaced(command) {
             return Err(error);
@@ -513,11 +517,23 @@ impl<P: Provider> Poller<P> {
             let completed = match queue.complete(&completion, &mut response) {
                 // The receive that is queued again can wait for the next command: the device has
                 // as many as before for each command in flight.
-                Ok(Some(slot)) => queue.completed(slot, &completion, &response),
+                Ok(Some(slot)) if response.status().is_success() => {
+                    queue.completed(slot, &completion, &response)
+                }
+                Ok(Some(slot)) => {
+                    self.complete_failed(index, slot, &completion, &response);
+                    continue;
+                }
                 Ok(None) => continue,
                 Err(unhandled) => {
                     match self.complete_slowly(index, &completion, unhandled, &mut response)? {
-                        Some(slot) => self.queues[index].completed(slot, &completion, &response),
+                        Some(slot) if response.status().is_success() => {
+                            self.queues[index].completed(slot, &completion, &response)
+                        }
+                        Some(slot) => {
+                            self.complete_failed(index, slot, &completion, &response);
+                            continue;
+                        }
                         None => continue,
                     }
                 }
@@ -525,7 +541,7 @@ impl<P: Provider> Poller<P> {
             self.in_flight -= 1;
             self.last_traffic = completed.started();
             let latency_ns = self.clock.delta_as_nanos(completed.started(), now);
-            completed.record(latency_ns, &mut self.meter, &mut self.failed_commands);
+            completed.record_success(latency_ns, &mut self.meter);
             if completed.is_internal() {
                 let completion = completed.into_completion();
                 self.complete_internal(completion);

@@ -11,7 +11,7 @@ use verbs::{
     active_side::{ActiveSide, State},
 };
 
-pub(crate) use self::in_flight::{Completed, FailedCommand};
+pub(crate) use self::in_flight::{Completed, FailedCommand, FailedInFlight};
 use self::in_flight::{InFlight, Origin};
 use crate::{
     driver::{
@@ -226,10 +226,14 @@ impl<P: Provider> Queue<P> {
         Ok(())
     }
 
-    /// Queues a pending command.
-    pub(crate) fn submit_pending(&mut self, pending: PendingCommand) -> Result<(), SubmitError> {
+    /// Queues a pending command, at the clock reading `now`.
+    pub(crate) fn submit_pending(
+        &mut self,
+        pending: PendingCommand,
+        now: u64,
+    ) -> Result<(), SubmitError> {
         let PendingCommand { mut command, started, sends } = pending;
-        let origin = Origin { resends: sends, ..Origin::default() };
+        let origin = Origin { sent: now, resends: sends, ..Origin::default() };
         let submitted = self.submit_from(origin, &mut command, started);
         submitted.map_err(|error| SubmitError::new(error, command))
     }
@@ -362,6 +366,11 @@ impl<P: Provider> Queue<P> {
             *response = completed.response;
             completed.slot
         }))
+    }
+
+    /// Command of the poller's owner that was completed last in a slot, and failed.
+    pub(crate) fn failed(&self, slot: u16) -> Option<FailedInFlight> {
+        self.commands[usize::from(slot)].failed()
     }
 
     /// Command that was completed last in a slot.

@@ -62,6 +62,8 @@ pub struct Operation {
     pub completed: u64,
     /// Number of commands that failed.
     pub failed: u64,
+    /// Number of times that a command was sent again after a status that allows it.
+    pub retried: u64,
     /// Bytes transferred by the commands that succeeded.
     pub bytes: u64,
     /// Time from submission to completion in nanoseconds, exact to three digits. Longer times than
@@ -139,6 +141,11 @@ impl PollerMeter {
         self.statistics.operation(opcode).failed += 1;
     }
 
+    /// Counts a command that is sent again after it failed.
+    pub(crate) fn record_retry(&mut self, opcode: Opcode) {
+        self.statistics.operation(opcode).retried += 1;
+    }
+
     /// Counts a command that succeeded.
     #[inline]
     pub(crate) fn record_success(&mut self, opcode: Opcode, bytes: u64, latency_ns: u64) {
@@ -176,12 +183,13 @@ impl Operation {
         // Full size from the start: a run of days takes no more memory than one of seconds.
         let latency_ns = Histogram::new_with_bounds(1, LatencyHistogram::VALUE_MAX, 3)
             .expect("a minute at three digits is a valid histogram");
-        Self { completed: 0, failed: 0, bytes: 0, latency_ns }
+        Self { completed: 0, failed: 0, retried: 0, bytes: 0, latency_ns }
     }
 
     fn add(&mut self, other: &Self) {
         self.completed += other.completed;
         self.failed += other.failed;
+        self.retried += other.retried;
         self.bytes += other.bytes;
         self.latency_ns.add(&other.latency_ns).expect("all histograms have the same bounds");
     }

@@ -13,8 +13,10 @@ fn controller() -> Vec<u8> {
     bytes[92..96].copy_from_slice(&[0x00, 0x09, 0x00, 0x80]);
     bytes[96] = 0x41;
     bytes[111] = 2;
+    bytes[128..134].copy_from_slice(&[1, 0, 0, 1, 0, 0]);
     bytes[262] = 127;
     bytes[320] = 10;
+    bytes[342] = 10;
     bytes[348] = 128;
     bytes[514] = 128;
     bytes[516..520].copy_from_slice(&[0, 4, 0, 0]);
@@ -41,6 +43,8 @@ fn controller_by_offset() {
     assert_eq!(info.controller_type, ControllerType::DISCOVERY);
     assert_eq!(info.events, AsyncEventMask(0x8000_0900));
     assert!(info.reports_ana && info.dataset_management && info.write_zeroes);
+    assert_eq!(info.ana_transition_time, Duration::from_secs(10));
+    assert_eq!(info.retry_delays, [100, 25_600, 0].map(Duration::from_millis));
     assert_eq!((info.ana_groups, info.error_entries_max), (128, 128));
     assert_eq!(info.active_namespaces_max, 512);
     assert_eq!(info.transfer_pages_log2, Some(8));

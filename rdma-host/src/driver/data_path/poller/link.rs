@@ -11,6 +11,7 @@ use crate::{
         connection_state::{ConnectionWatch, LiveSummary},
         namespace_registry::NamespaceRegistry,
     },
+    proto::CommandRetry,
     wire::NamespaceId,
 };
 
@@ -24,11 +25,15 @@ pub(super) struct Link<P: Provider> {
     /// Connection that the queues belong to; the previous one while there are none.
     pub(super) connection: Option<Arc<Connection<P>>>,
     /// Generation for which a command needs no check: that of the connection while `replaced` is
-    /// empty, else [`u64::MAX`]. The loss of the connection and a replaced namespace are thus one
-    /// comparison on the path of each command.
+    /// empty and no command is held, else [`u64::MAX`]. All these are thus one comparison on the
+    /// path of each command.
     pub(super) unguarded: u64,
     /// Namespaces whose commands are refused until they have been identified again.
     pub(super) replaced: Vec<NamespaceId>,
+    /// Rules for commands that fail on this connection.
+    pub(super) retry: CommandRetry,
+    /// True while commands that failed are pending.
+    pub(super) is_holding: bool,
     /// True if new queues may follow a loss.
     pub(super) reconnects: bool,
     /// True if commands in flight are sent again after a loss.
@@ -53,6 +58,8 @@ impl<P: Provider> Link<P> {
             connection: None,
             unguarded: 0,
             replaced: Vec::new(),
+            retry: CommandRetry::default(),
+            is_holding: false,
             reconnects: options.attempts_max() != Some(0),
             resend: options.resend,
             is_forwarding: false,
@@ -74,8 +81,9 @@ impl<P: Provider> Link<P> {
         self.connection.as_ref()?.mailboxes.get(self.index)
     }
 
-    /// To be called after a change of `connection` or `replaced`.
+    /// To be called after a change of `connection`, `replaced` or `is_holding`.
     pub(super) fn update_guard(&mut self) {
-        self.unguarded = if self.replaced.is_empty() { self.generation() } else { u64::MAX };
+        let needs_check = self.is_holding || !self.replaced.is_empty();
+        self.unguarded = if needs_check { u64::MAX } else { self.generation() };
     }
 }

@@ -83,16 +83,20 @@ impl<P: Provider> Poller<P> {
         if self.is_lost() {
             return self.lose(Error::Closed);
         }
+        self.pending.release_due();
         while let Some(index) = self.pick() {
-            let Some(pending) = self.pending.pop() else { break };
-            let execution = pending.execution();
-            match self.queues[index].submit_pending(pending) {
+            let Some(pending) = self.pending.pop_ready() else { break };
+            let (execution, now) = (pending.execution(), self.clock.raw());
+            match self.queues[index].submit_pending(pending, now) {
                 Ok(()) => self.note_submitted(index),
                 Err(SubmitError { error, user, data }) => {
                     let outcome = Err(error);
                     self.done.push_back(CommandCompletion { user, outcome, data, execution });
                 }
             }
+        }
+        if self.pending.is_empty() {
+            self.set_holding(false);
         }
         self.flush()
     }

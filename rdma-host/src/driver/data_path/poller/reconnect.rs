@@ -15,6 +15,7 @@ use crate::{
         queue::{Queue, Unhandled},
     },
     error::{Error, Misuse, Transport},
+    proto::CommandRetry,
     wire::Cqe,
 };
 
@@ -87,11 +88,13 @@ impl<P: Provider> Poller<P> {
         let Ok(Some(slot)) = queue.complete_slowly(&completion, &mut response, unhandled) else {
             return;
         };
-        if trusted {
+        if trusted && !response.status().is_success() {
+            self.complete_failed(index, slot, &completion, &response);
+        } else if trusted {
             let completed = queue.completed(slot, &completion, &response);
             let now = self.clock.raw();
             let latency_ns = self.clock.delta_as_nanos(completed.started(), now);
-            completed.record(latency_ns, &mut self.meter, &mut self.failed_commands);
+            completed.record_success(latency_ns, &mut self.meter);
             let is_internal = completed.is_internal();
             let completion = completed.into_completion();
             if is_internal {
@@ -158,7 +161,9 @@ impl<P: Provider> Poller<P> {
         let (generation, pending) = (connection.generation, self.pending.len());
         tracing::debug!(parent: &connection.span, generation, queues, pending, "queues were taken");
         link.replaced.clone_from(&connection.replaced);
+        link.retry = CommandRetry::new(&connection.negotiated().info, link.resend);
         link.connection = Some(connection);
+        link.is_holding = false;
         link.update_guard();
         self.tick = Tick::new(self.clock.raw());
         match set {

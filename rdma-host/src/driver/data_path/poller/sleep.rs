@@ -1,6 +1,10 @@
 //! Sleep of a poller until there is something to do.
 
-use std::{collections::VecDeque, os::fd::AsFd, time::Duration};
+use std::{
+    collections::VecDeque,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use tokio::runtime;
 use verbs::Provider;
@@ -49,6 +53,8 @@ impl<P: Provider> Poller<P> {
             return self.sleep_disconnected(limit).await;
         }
         let limit = if self.failed_work.is_some() { limit.min(TICK) } else { limit };
+        let due = self.pending.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        let limit = due.map_or(limit, |due| limit.min(due));
         let slept = self.arm_and_sleep(limit).await;
         slept.or_else(|error| self.lose(error))
     }

@@ -88,7 +88,7 @@ impl<P: Provider> Queue<P> {
         self.commands[usize::from(slot)].abort(sqe)
     }
 
-    /// Command in flight that was submitted first: its submission and id. Asynchronous Event
+    /// Command in flight that has been so for longest: its latest submission and its id. Asynchronous Event
     /// Requests do not count, since they may stay in flight forever.
     pub(crate) fn oldest(&self) -> Option<(u64, CommandId)> {
         if self.slots.in_flight() == 0 {
@@ -97,7 +97,7 @@ impl<P: Provider> Queue<P> {
         let in_flight = (0..).zip(&self.commands).filter(|&(slot, command)| {
             self.slots.is_in_flight(slot) && command.opcode != Opcode::ASYNCHRONOUS_EVENT_REQUEST
         });
-        let oldest = in_flight.min_by_key(|&(_, command)| command.started);
-        oldest.map(|(slot, command)| (command.started, self.slots.id(slot)))
+        let oldest = in_flight.min_by_key(|&(_, command)| command.sent());
+        oldest.map(|(slot, command)| (command.sent(), self.slots.id(slot)))
     }
 }

@@ -28,10 +28,21 @@ pub(crate) struct InFlight {
 /// reset at the end of each command.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Origin {
-    /// Number of times that it was sent before, on connections that were lost.
+    /// Clock reading of the latest submission; 0 if that was the first.
+    pub(super) sent: u64,
+    /// Number of times that it was sent before, as in [`PendingCommand`].
     pub(super) resends: u8,
     /// True for a command of the controller itself, which the owner of the poller does not see.
     pub(super) is_internal: bool,
+}
+
+/// Command that failed, for the decision on a retry.
+pub(crate) struct FailedInFlight {
+    pub(crate) opcode: Opcode,
+    /// Number of times that it was sent before, as in [`PendingCommand`].
+    pub(crate) sends: u8,
+    /// Clock reading of the first submission.
+    pub(crate) started: u64,
 }
 
 impl InFlight {
@@ -41,6 +52,18 @@ impl InFlight {
         (self.user, self.started) = (command.user, started);
         self.opcode = command.sqe.opcode();
         self.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
+    }
+
+    /// Clock reading of the latest submission.
+    pub(super) fn sent(&self) -> u64 {
+        self.started.max(self.origin.sent)
+    }
+
+    /// Returns what the decision on a retry needs; `None` for an internal command.
+    pub(super) fn failed(&self) -> Option<FailedInFlight> {
+        let Self { opcode, started, origin, .. } = *self;
+        let failed = FailedInFlight { opcode, sends: origin.resends, started };
+        (!origin.is_internal).then_some(failed)
     }
 
     pub(super) fn set_origin(&mut self, origin: Origin) {
@@ -63,7 +86,7 @@ impl InFlight {
     /// command, which is not sent again.
     pub(super) fn abort(&mut self, sqe: Sqe) -> Option<PendingCommand> {
         let command = Command { data: Data::of(&sqe, self.data.take()), sqe, user: self.user };
-        let Origin { resends, is_internal } = std::mem::take(&mut self.origin);
+        let Origin { resends, is_internal, .. } = std::mem::take(&mut self.origin);
         let sends = resends.saturating_add(1);
         let pending = PendingCommand { command, started: self.started, sends };
         (!is_internal).then_some(pending)
@@ -92,23 +115,27 @@ impl Completed<'_> {
         self.command.origin.is_internal
     }
 
-    /// Counts the command in the statistics. One that failed is added to `failed`.
+    /// Counts the command, which succeeded, in the statistics.
     #[inline(always)]
-    pub(crate) fn record(
-        &self,
-        latency_ns: u64,
-        meter: &mut PollerMeter,
-        failed: &mut Vec<FailedCommand>,
-    ) {
+    pub(crate) fn record_success(&self, latency_ns: u64, meter: &mut PollerMeter) {
+        self.record_invalidation(meter);
+        let bytes = self.command.data.as_ref().map_or(0, |buffer| buffer.len() as u64);
+        meter.record_success(self.command.opcode, bytes, latency_ns);
+    }
+
+    /// Counts the command, which failed, in the statistics, and adds it to `failed`.
+    pub(crate) fn record_failure(&self, meter: &mut PollerMeter, failed: &mut Vec<FailedCommand>) {
+        let InFlight { opcode, user, .. } = *self.command;
+        meter.record_failure(opcode);
+        let queue_pair = self.completion.queue_pair();
+        failed.push(FailedCommand { queue_pair, opcode, user, response: *self.response });
+    }
+
+    /// Counts the invalidation of the command's remote key, if it had one.
+    #[inline(always)]
+    pub(crate) fn record_invalidation(&self, meter: &mut PollerMeter) {
         if let Some(by) = self.invalidated_by {
             meter.record_invalidation(by);
-        }
-        if self.response.status().is_success() {
-            let bytes = self.command.data.as_ref().map_or(0, |buffer| buffer.len() as u64);
-            meter.record_success(self.command.opcode, bytes, latency_ns);
-        } else {
-            meter.record_failure(self.command.opcode);
-            FailedCommand::push(failed, self.completion, self.command, self.response);
         }
     }
 
@@ -124,8 +151,7 @@ impl Completed<'_> {
     }
 }
 
-/// Command whose response says that it failed, kept until the next tick records it as an event: in
-/// the hot loop even the check for that would cost.
+/// Command whose response says that it failed, kept until the next tick records it as an event.
 pub(crate) struct FailedCommand {
     /// Number of the queue pair.
     pub(crate) queue_pair: u32,
@@ -135,14 +161,6 @@ pub(crate) struct FailedCommand {
 }
 
 impl FailedCommand {
-    /// Adds a command. All parameters are references that the hot loop has anyway.
-    #[cold]
-    #[inline(never)]
-    fn push(all: &mut Vec<Self>, completion: &Completion, command: &InFlight, response: &Cqe) {
-        let InFlight { opcode, user, .. } = *command;
-        all.push(Self { queue_pair: completion.queue_pair(), opcode, user, response: *response });
-    }
-
     /// Records the failure as an event in the span of the queue.
     pub(crate) fn trace(&self, span: &Span) {
         let Self { opcode, user, response, .. } = self;
