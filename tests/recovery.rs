@@ -3,6 +3,8 @@
 
 // bed: long --target tests/targets/lasting.toml
 
+#[path = "recovery/access.rs"]
+mod access;
 #[path = "recovery/limits.rs"]
 mod limits;
 #[path = "recovery/monitor.rs"]

@@ -246,6 +246,123 @@ fn private_data_that_is_none_of_nvme_is_refused() {
     }
 }
 
+/// SPDK refuses without DNR; another attempt meets the same.
+#[test]
+fn a_refusal_that_stays_is_one_of_access_with_or_without_dnr() {
+    use ErrorClass::{Access, Failed};
+    for (status, class, words) in [
+        (0x180, Access, "incompatible format"),
+        (0x182, Access, "invalid parameters"),
+        (0x184, Access, "allowed hosts, or this address to its listeners"),
+        (0x181, Failed, "controller busy"),
+        (0x006, Failed, "internal error"),
+    ] {
+        for do_not_retry in [0, 0x4000] {
+            let error = refused(move |seen, answer| {
+                if seen.is_fabrics(0x01) {
+                    answer.messages = vec![seen.response(status | do_not_retry, 0)];
+                }
+            });
+            assert!(error.to_string().contains(words), "{error}");
+            let class = if status == 0x006 && do_not_retry != 0 { Access } else { class };
+            assert_eq!(error.class(), class, "{error}");
+        }
+    }
+}
+
+/// The connection manager rejects what no listener takes, with private data of zeroes or none.
+#[test]
+fn a_rejection_without_private_data_of_nvme_says_that_nothing_listens() {
+    for private_data in [vec![], vec![0; 148]] {
+        let (_fabric, host, target) = bed(|_, _| {});
+        let target = target.rejecting(Box::new(move |_| Some(private_data.clone())));
+        let error = run(async {
+            tokio::spawn(target.run());
+            Controller::connect_over(&host, &options()).await.err().expect("the connect fails")
+        });
+        let expected = "nothing listens for NVMe at this address (rejected by the connection \
+                        manager, reason 28)";
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(error.class(), ErrorClass::Transport, "{error}");
+    }
+}
+
+/// Connects to a target that receives this number of commands at once, and reads.
+fn connect_with_receive_size(size: u8) -> Result<(), Error> {
+    let mut private_data = vec![0; 32];
+    private_data[2] = size;
+    let (_fabric, host, target) = bed(|_, _| {});
+    let target = target.accepting_with(&private_data);
+    run(async {
+        tokio::spawn(target.run());
+        let controller = Controller::connect_over(&host, &options()).await?;
+        let namespace = controller.namespace(NamespaceId(1)).await?;
+        for _ in 0..3 {
+            let reads = (0..20).map(|lba| {
+                let (namespace, buffer) = (namespace.clone(), controller.allocate(512));
+                tokio::spawn(async move { namespace.read(lba, buffer.expect("memory")).await })
+            });
+            for read in reads.collect::<Vec<_>>() {
+                read.await.expect("no task panics").map_err(|failed| failed.error)?;
+            }
+        }
+        controller.shutdown().await;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_target_that_receives_too_few_commands_is_refused_by_name() {
+    for size in [1, 3] {
+        let error = connect_with_receive_size(size).expect_err("the admin queue needs four");
+        assert!(error.to_string().contains("(CRQSIZE); 4 are needed"), "{error}");
+        assert_eq!(error.class(), ErrorClass::Failed);
+    }
+    for size in [0, 4, 5, 32] {
+        connect_with_receive_size(size).expect("that is enough");
+    }
+}
+
+#[test]
+fn a_queue_of_another_controller_is_refused_by_name() {
+    let error = refused(|seen, answer| {
+        if seen.is_fabrics(0x01) && seen.queue == 2 {
+            answer.messages = vec![seen.response(0, 8)];
+        }
+    });
+    let expected = "Connect on queue 2 was answered by controller 8, not by 7";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+/// A read is never answered. What becomes of its Abort is part of the error.
+#[test]
+fn silence_is_told_with_the_outcome_of_the_abort() {
+    for (result, expected) in [
+        (None, "within 500ms, nor to its Abort"),
+        (Some(0), "within 500ms, though the target says that it has aborted it"),
+        (Some(1), "within 500ms; the target answered its Abort, but did not abort it"),
+    ] {
+        let (_fabric, host, target) = bed(move |seen, answer| {
+            let is_abort = seen.queue == 0 && seen.sqe[0] == 0x08;
+            match result {
+                Some(result) if is_abort => answer.messages = vec![seen.response(0, result)],
+                _ if seen.is_io() || is_abort => *answer = Answer::default(),
+                _ => {}
+            }
+        });
+        run(async {
+            tokio::spawn(target.run());
+            let controller = Controller::connect_over(&host, &options()).await.unwrap();
+            let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+            let read = namespace.read(0, controller.allocate(512).unwrap()).await;
+            let failed = read.expect_err("there is no answer");
+            assert!(failed.to_string().contains(expected), "{failed}");
+            assert_eq!(failed.error.class(), ErrorClass::Transport);
+            controller.shutdown().await;
+        });
+    }
+}
+
 #[test]
 fn nonsense_in_identify_is_refused() {
     for seed in 0..20 {

@@ -1,6 +1,8 @@
 //! Credentials of a host: its own secret, and the controller's if the controller is authenticated
 //! too.
 
+use std::sync::Arc;
+
 use crate::Secret;
 
 /// Secrets of one host for one subsystem.
@@ -8,14 +10,14 @@ use crate::Secret;
 /// With the host's secret alone, only the host is authenticated. With both, host and controller
 /// authenticate each other. Shared by all exchanges of a controller; wiped on drop.
 pub struct Credentials {
-    host: Secret,
+    host: Arc<Secret>,
     controller: Option<Secret>,
 }
 
 impl Credentials {
     /// Authenticates the host only.
     pub fn one_way(host: Secret) -> Self {
-        Self { host, controller: None }
+        Self { host: Arc::new(host), controller: None }
     }
 
     /// Authenticates host and controller, each with its own secret.
@@ -28,7 +30,13 @@ impl Credentials {
         if host.has_same_bytes(&controller) {
             return Err(SameSecret);
         }
-        Ok(Self { host, controller: Some(controller) })
+        Ok(Self { host: Arc::new(host), controller: Some(controller) })
+    }
+
+    /// Credentials that authenticate the host only, with the same secret.
+    #[must_use]
+    pub fn without_controller(&self) -> Self {
+        Self { host: Arc::clone(&self.host), controller: None }
     }
 
     /// Returns true if the controller must authenticate itself too.
@@ -64,7 +72,8 @@ mod tests {
         let same = Credentials::two_way(secret(HashId::NONE, 1), secret(HashId::SHA_512, 1)).err();
         assert_eq!(same, Some(SameSecret));
         let other = Credentials::two_way(secret(HashId::NONE, 1), secret(HashId::NONE, 2));
-        assert!(other.is_ok_and(|credentials| credentials.is_two_way()));
+        let other = other.expect("two secrets");
+        assert!(other.is_two_way() && !other.without_controller().is_two_way());
         assert!(!Credentials::one_way(secret(HashId::NONE, 1)).is_two_way());
     }
 }

@@ -33,6 +33,11 @@ impl Failure {
         &self.error
     }
 
+    /// Returns the message that was expected.
+    pub fn expected(&self) -> MessageId {
+        self.expected
+    }
+
     /// Returns the class of this failure.
     pub fn class(&self) -> FailureClass {
         self.error.class()

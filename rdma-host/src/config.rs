@@ -316,6 +316,10 @@ pub const QUEUE_ENTRIES: std::ops::RangeInclusive<u16> = 2..=1024;
 /// Entries of the admin queue: 32, the minimum of fabrics (RDMA 3.3) and Linux's value.
 pub const ADMIN_QUEUE_ENTRIES: u16 = 32;
 
+/// Minimum number of commands that a target must receive at once on the admin queue (CRQSIZE): one
+/// of a client, Keep Alive, Abort and Asynchronous Event Request.
+pub const ADMIN_COMMANDS_MIN: u16 = 4;
+
 /// Timeout of address resolution and of route resolution, as in Linux. ARP reports an absent host
 /// within it.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);

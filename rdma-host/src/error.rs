@@ -6,7 +6,7 @@ use auth::{FailureClass, message::MessageId};
 
 use crate::wire::{
     CmReject, CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
-    PrivateDataError, QueueId, RemoteKey, Status,
+    PrivateDataError, QueueId, RemoteKey, Status, is_invalid_controller_id,
 };
 
 /// Error of this library, grouped by whose fault it is. Cheap to clone: one failure may end many
@@ -26,12 +26,14 @@ pub enum Error {
     #[error("the controller was closed")]
     Closed,
     /// A command timed out and did not complete after an Abort either.
-    #[error("no answer to a command on queue {queue} within {after:?}, nor to its Abort")]
+    #[error("no answer to a command on queue {queue} within {after:?}{abort}")]
     CommandTimeout {
         /// Queue.
         queue: QueueId,
         /// Timeout.
         after: Duration,
+        /// Outcome of the Abort.
+        abort: AbortOutcome,
     },
     /// The controller reported a fatal error (CSTS.CFS).
     #[error("the controller reports a fatal error (CSTS.CFS); see the target's log")]
@@ -79,6 +81,23 @@ pub enum Error {
     Transport(#[from] Transport),
 }
 
+/// Outcome of the Abort of a command that timed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AbortOutcome {
+    /// The controller says that it has aborted the command, which did not complete.
+    #[error(", though the target says that it has aborted it")]
+    Aborted,
+    /// The controller did not answer.
+    #[error(", nor to its Abort")]
+    NoAnswer,
+    /// The controller did not abort the command.
+    #[error("; the target answered its Abort, but did not abort it")]
+    NotAborted,
+    /// No Abort could be sent.
+    #[error("")]
+    NotSent,
+}
+
 /// Reason why a queue is not authenticated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticationFailure {
@@ -89,6 +108,12 @@ pub enum AuthenticationFailure {
     /// way: its disconnect overtakes the message with the reason.
     #[error("{}", disconnect_reason(*.0))]
     Disconnected(MessageId),
+    /// The target refuses two-way authentication, though it takes the host's secret.
+    #[error(
+        "the target has no controller secret for this host: set the one that was given here there, \
+         or give none"
+    )]
+    NoControllerSecret,
     /// An NQN is not valid.
     #[error("{0}")]
     Name(#[from] auth::NqnError),
@@ -108,6 +133,7 @@ impl AuthenticationFailure {
             Self::Exchange(failure) => Some(failure.class()),
             Self::Disconnected(MessageId::SUCCESS1) => Some(FailureClass::KeyRejected),
             Self::Disconnected(_) => Some(FailureClass::Incompatible),
+            Self::NoControllerSecret => Some(FailureClass::KeyMissing),
             Self::Requirements(error) => Some(error.class()),
             Self::Name(_) | Self::Randomness(_) => None,
         }
@@ -330,6 +356,36 @@ pub enum Rejected {
     },
 }
 
+impl Rejected {
+    /// Returns true if the target no longer has the controller that it granted in the admin queue's
+    /// Connect.
+    pub(crate) fn is_lost_controller(&self) -> bool {
+        matches!(self, Self::Connect { queue, status, result }
+            if !queue.is_admin()
+                && status.code() == Status::CONNECT_INVALID_PARAMETERS
+                && is_invalid_controller_id(*result))
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Connection { .. } => ErrorClass::Transport,
+            Self::Connect { .. } if self.is_lost_controller() => ErrorClass::Transport,
+            Self::Connect { status, .. } if status.code() == Status::CONNECT_CONTROLLER_BUSY => {
+                ErrorClass::Failed
+            }
+            Self::Connect { status, .. }
+                if status.do_not_retry() || status.is_connect_refusal() =>
+            {
+                ErrorClass::Access
+            }
+            Self::Command { status, .. } if status.code() == Status::AUTHENTICATION_REQUIRED => {
+                ErrorClass::Access
+            }
+            Self::Command { .. } | Self::Connect { .. } => ErrorClass::Failed,
+        }
+    }
+}
+
 fn connect_refusal(queue: QueueId, status: Status, result: u32) -> String {
     match status.code() {
         Status::CONNECT_INVALID_PARAMETERS => format!(
@@ -338,7 +394,7 @@ fn connect_refusal(queue: QueueId, status: Status, result: u32) -> String {
         ),
         Status::CONNECT_INVALID_HOST => format!(
             "the target does not allow this host: {status}; add our host NQN to the subsystem's \
-             allowed hosts"
+             allowed hosts, or this address to its listeners"
         ),
         _ => format!("the target refused Connect on queue {queue}: {status}"),
     }
@@ -364,6 +420,19 @@ pub enum TargetMisbehaved {
         /// Controller id in Identify Controller.
         identified: ControllerId,
     },
+    /// The Connect of an I/O queue was answered by another controller.
+    #[error(
+        "Connect on queue {queue} was answered by controller {answered}, not by {granted}, which \
+         the admin queue belongs to"
+    )]
+    AnotherController {
+        /// Queue.
+        queue: QueueId,
+        /// Controller id in the admin queue's Connect response.
+        granted: ControllerId,
+        /// Controller id in the I/O queue's Connect response.
+        answered: ControllerId,
+    },
     /// The discovery log changed during every attempt to read it.
     #[error("its discovery log keeps changing while it is read, {0} times now; try again later")]
     DiscoveryLogChanges(u8),
@@ -377,6 +446,14 @@ pub enum TargetMisbehaved {
         records: u64,
         /// The limit.
         max: u64,
+    },
+    /// The admin queue receives fewer commands at once than a controller needs (CRQSIZE).
+    #[error("its admin queue receives {size} commands at once (CRQSIZE); {needed} are needed")]
+    ReceiveQueueSize {
+        /// CRQSIZE as sent.
+        size: u16,
+        /// The minimum.
+        needed: u16,
     },
     /// A connection event is not allowed in the current state.
     #[error("connection event {0} came out of order")]
@@ -494,17 +571,9 @@ impl Error {
             Self::NotConnected(state) => state.cause.class(),
             Self::GaveUp(end) => end.cause.class(),
             Self::ReauthenticationFailed(cause) => cause.class(),
-            Self::Rejected(Rejected::Connect { status, .. }) if status.do_not_retry() => {
-                ErrorClass::Access
-            }
-            Self::Rejected(Rejected::Command { status, .. })
-                if status.code() == Status::AUTHENTICATION_REQUIRED =>
-            {
-                ErrorClass::Access
-            }
+            Self::Rejected(rejected) => rejected.class(),
             Self::Misuse(_) => ErrorClass::Caller,
-            Self::Rejected(Rejected::Connection { .. })
-            | Self::CommandTimeout { .. }
+            Self::CommandTimeout { .. }
             | Self::KeepAlive(_)
             | Self::Timeout { .. }
             | Self::Transport(_) => ErrorClass::Transport,

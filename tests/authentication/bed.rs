@@ -10,6 +10,9 @@ use tests::options;
 /// The host that the target file names.
 pub(crate) const HOST: &str = "nqn.2026-11.org.soft-roce:secret";
 
+/// Another host of it, for which the target never has a controller secret.
+pub(crate) const ONE_WAY_HOST: &str = "nqn.2026-11.org.soft-roce:one-way";
+
 pub(crate) const GROUPS: [(&str, GroupId); 6] = [
     ("null", GroupId::NULL),
     ("ffdhe2048", GroupId::FFDHE_2048),

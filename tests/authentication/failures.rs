@@ -11,8 +11,8 @@ use serde_json::Value;
 use tests::{SUBSYSTEM, break_connections, nvmf, run, target, uri};
 
 use super::bed::{
-    HOST, Keys, choose, connect_and_read, credentials, in_runtime, plain, secret_file,
-    secret_options, secret_text, set, write_and_read,
+    HOST, Keys, ONE_WAY_HOST, choose, connect_and_read, credentials, in_runtime, plain,
+    secret_file, secret_options, secret_text, set, write_and_read,
 };
 
 /// Connects with these options, which must fail.
@@ -55,6 +55,25 @@ fn keys_that_are_wrong_or_missing_are_terminal() {
     for options in [keys.options(), secret_options(Some(credentials(&keys.host, None)))] {
         in_runtime(connect_and_read(&options));
     }
+}
+
+/// The target has no controller secret for this host: the host's is right, and is not blamed.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_controller_secret_that_the_target_does_not_have_is_told() {
+    let [right, wrong, controller] = [plain(21), plain(22), plain(23)];
+    set(&["host", ONE_WAY_HOST, "dhchap_key", &right]);
+    let mut options = secret_options(Some(credentials(&right, Some(&controller))));
+    options.host.nqn = ONE_WAY_HOST.parse().expect("an NQN");
+    let error = refused(&options);
+    let words = "the target has no controller secret for this host";
+    assert!(error.to_string().contains(words), "{error}");
+    assert_eq!(error.class(), ErrorClass::Access, "{error}");
+    options.authentication.credentials = Some(credentials(&wrong, Some(&controller)));
+    let error = refused(&options);
+    assert!(error.to_string().contains("at both ends"), "{error}");
+    options.authentication.credentials = Some(credentials(&right, None));
+    in_runtime(connect_and_read(&options));
 }
 
 /// SPDK's target/auth.sh: what lives goes on, what comes new needs the new key.

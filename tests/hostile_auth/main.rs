@@ -442,7 +442,9 @@ fn a_failure1_is_not_lost_when_the_connection_closes_behind_it() {
             let (error, _) = meddled(&options(true), at_step(queue, step, refuse));
             assert!(format!("{error:?}").contains("Refused"), "{error:?}");
             assert_eq!(error.class(), ErrorClass::Access);
-            assert_eq!(attempts(&options(true), at_step(queue, step, refuse)), 1);
+            // Once more without the controller's secret, which the target may be without.
+            let connects = if (queue, step) == (0, 3) { 2 } else { 1 };
+            assert_eq!(attempts(&options(true), at_step(queue, step, refuse)), connects);
         }
     }
 }

@@ -6,7 +6,7 @@ use auth::FailureClass;
 
 use crate::{
     error::{AuthenticationFailure, Error, Rejected, Transport},
-    wire::{CmReject, QueueId, Status, is_invalid_controller_id},
+    wire::{CmReject, Status},
 };
 
 /// Kind of a failure: an [`Error`] reduced to what matters for a retry.
@@ -77,6 +77,7 @@ impl FailureKind {
             | Self::KeyRejected
             | Self::Misuse => Retryability::Never,
             Self::Incompatible | Self::TargetMisbehaved => Retryability::AfterFix,
+            Self::Status(status) if status.is_connect_refusal() => Retryability::AfterFix,
             Self::Rejected(reject) if reject.is_invalid_parameter() => Retryability::AfterFix,
             _ => Retryability::Retry,
         }
@@ -96,15 +97,7 @@ impl From<&Error> for FailureKind {
             Error::KeepAlive(_) => Self::KeepAlive,
             Error::Malformed(_) | Error::TargetMisbehaved(_) => Self::TargetMisbehaved,
             Error::Misuse(_) => Self::Misuse,
-            // The target granted this controller id in the admin queue's Connect: it has removed
-            // the controller since.
-            Error::Rejected(Rejected::Connect { queue, status, result })
-                if *queue != QueueId::ADMIN
-                    && status.code() == Status::CONNECT_INVALID_PARAMETERS
-                    && is_invalid_controller_id(*result) =>
-            {
-                Self::Disconnected
-            }
+            Error::Rejected(rejected) if rejected.is_lost_controller() => Self::Disconnected,
             Error::Rejected(
                 Rejected::Command { status, .. } | Rejected::Connect { status, .. },
             ) => Self::Status(*status),

@@ -51,4 +51,11 @@ impl QueueId {
 impl ControllerId {
     /// Value in the admin queue's Connect that lets the subsystem choose the controller (Base 6.3).
     pub const DYNAMIC: Self = Self(0xffff);
+
+    /// Controller in the result of a Connect that succeeded (Base 6.3): its low half.
+    #[must_use]
+    pub fn of_connect_result(result: u32) -> Self {
+        let [low, high, ..] = result.to_le_bytes();
+        Self(u16::from_le_bytes([low, high]))
+    }
 }

@@ -152,7 +152,8 @@ pub struct CmReject {
     /// Reject reason of the CM (InfiniBand 12.6.7.2): 8 invalid service, 10 stale connection, 28
     /// rejected by the consumer.
     pub reason: i32,
-    /// NVMe reject status, if the reason is 28 and the target sent one.
+    /// NVMe reject status, if the reason is 28 and the target sent one; none has the value 0, with
+    /// which the CM pads.
     pub code: Option<RejectCode>,
 }
 
@@ -169,7 +170,7 @@ impl CmReject {
     pub fn parse(reason: i32, private_data: &[u8]) -> Self {
         let code = match RejectLayout::read_from_prefix(private_data) {
             Ok((refusal, _)) if reason == Self::CONSUMER && refusal.record_format.get() == 0 => {
-                Some(RejectCode(refusal.status.get()))
+                Some(RejectCode(refusal.status.get())).filter(|code| code.0 != 0)
             }
             _ => None,
         };
@@ -197,7 +198,12 @@ impl fmt::Display for CmReject {
             (Self::STALE_CONNECTION, _) => f.write_str(
                 "the target still holds an older connection of ours; try again in some seconds",
             ),
-            (Self::CONSUMER, None) => f.write_str("the target refused the queue without a reason"),
+            (Self::CONSUMER, None) => write!(
+                f,
+                "nothing listens for NVMe at this address (rejected by the connection manager, \
+                 reason {}); check the address and the port",
+                self.reason
+            ),
             (reason, _) => write!(f, "the connection was rejected (CM reason {reason})"),
         }
     }
@@ -246,5 +252,13 @@ mod tests {
         assert_eq!(CmReject::parse(8, &[0, 0, 3, 0]).code, None);
         assert_eq!(CmReject::parse(28, &[0, 0, 3]).code, None);
         assert_eq!(CmReject::parse(28, &[1, 0, 3, 0]).code, None);
+        // The CM's own rejection, where only another address of the port is listened on.
+        for private_data in [&[0; 148][..], &[]] {
+            let reject = CmReject::parse(28, private_data);
+            assert_eq!(reject.code, None);
+            let expected = "at this address (rejected by the connection manager, reason 28)";
+            assert!(reject.to_string().contains(expected), "{reject}");
+            assert!(!reject.is_invalid_parameter());
+        }
     }
 }

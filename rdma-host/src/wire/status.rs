@@ -70,6 +70,18 @@ impl Status {
         Self(self.0 | Self::DO_NOT_RETRY)
     }
 
+    /// Returns true for the refusals of Connect that the same request meets again, whether or not
+    /// the controller sets DNR: host, parameters or format have to change.
+    #[must_use]
+    pub fn is_connect_refusal(self) -> bool {
+        matches!(
+            self.code(),
+            Self::CONNECT_INCOMPATIBLE_FORMAT
+                | Self::CONNECT_INVALID_HOST
+                | Self::CONNECT_INVALID_PARAMETERS
+        )
+    }
+
     /// More (M): the error information log page contains details.
     #[must_use]
     pub fn more(self) -> bool {

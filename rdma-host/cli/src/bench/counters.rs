@@ -97,6 +97,7 @@ impl Counters {
         Operation {
             completed: read.completed + write.completed,
             failed: read.failed + write.failed,
+            retried: read.retried + write.retried,
             bytes: read.bytes + write.bytes,
             latency_ns,
         }

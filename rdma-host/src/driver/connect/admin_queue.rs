@@ -25,7 +25,7 @@ use crate::{
             poller::Poller,
         },
     },
-    error::{Error, Incompatible, Rejected, TargetMisbehaved},
+    error::{AbortOutcome, Error, Incompatible, Rejected, TargetMisbehaved},
     proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer},
     wire::{
         AsyncEvent, AsyncEventMask, CmAcceptData, Cqe, GetFeatures, HostBehavior, QueueId,
@@ -365,7 +365,11 @@ impl<P: Provider> AdminQueue<P> {
                     response.status().is_success() && response.result_dword() & 1 == 0
                 });
                 if !aborted {
-                    return Err(Error::CommandTimeout { queue, after: self.io_timeout });
+                    let (after, abort) = (self.io_timeout, AbortOutcome::NotAborted);
+                    return Err(Error::CommandTimeout { queue, after, abort });
+                }
+                if let Some(connection) = &self.connection {
+                    connection.set_aborted(queue, true);
                 }
             }
             REQUEST => {

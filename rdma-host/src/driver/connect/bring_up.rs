@@ -1,17 +1,23 @@
 //! Bring-up of a controller: one attempt to connect.
 
+use std::sync::Arc;
+
+use auth::{
+    ExchangeError,
+    message::{Explanation, MessageId},
+};
 use tokio::sync::mpsc;
 use verbs::{Limits, ProtectionDomain, Provider};
 
 use crate::{
-    config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT},
+    config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ConnectOptions},
     driver::{
         buffers::verbs_error,
         connect::{
             admin_queue::AdminQueue,
-            authenticate::{authenticate, warn_if_unauthenticated},
+            authenticate::{AuthenticationParties, authenticate, warn_if_unauthenticated},
             command_buffer::CommandBuffer,
-            context::ConnectContext,
+            context::{ConnectContext, Purpose},
             io_queues::IoQueues,
             rdma::{Plan, Resolved},
         },
@@ -21,8 +27,9 @@ use crate::{
             poller::Poller,
         },
     },
-    error::{AuthenticationFailure, Error, Transport},
+    error::{AuthenticationFailure, Error, Misuse, Transport},
     proto::{BringUpAction, BringUpInput, Negotiated},
+    wire::QueueId,
 };
 
 /// Controller that is connected with all its queues.
@@ -42,7 +49,8 @@ pub(crate) struct EstablishedController<P: Provider> {
 pub(crate) async fn connect<P: Provider>(
     mut context: ConnectContext<'_, P>,
 ) -> Result<EstablishedController<P>, Error> {
-    match bring_up(&context).await {
+    let outcome = bring_up(&context).await;
+    let outcome = match outcome {
         Err(Error::Transport(Transport::DeviceChanged)) => {
             tracing::info!("the RDMA device is another one: memory has to be registered again");
             context.domain = None;
@@ -54,6 +62,53 @@ pub(crate) async fn connect<P: Provider>(
             bring_up(&context).await
         }
         outcome => outcome,
+    };
+    match outcome {
+        Err(error) if is_two_way_refusal(&error, context.options) => {
+            Err(explain_two_way_refusal(&context, error).await)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Returns true if the target refused the response of a host that asks it to prove itself.
+fn is_two_way_refusal(error: &Error, options: &ConnectOptions) -> bool {
+    let credentials = options.authentication.credentials.as_ref();
+    let is_refusal = |failure: &auth::Failure| {
+        failure.expected() == MessageId::SUCCESS1
+            && *failure.error() == ExchangeError::Refused(Explanation::AUTHENTICATION_FAILED)
+    };
+    credentials.is_some_and(|credentials| credentials.is_two_way())
+        && matches!(error, Error::Authentication {
+            queue: QueueId::ADMIN,
+            failure: AuthenticationFailure::Exchange(failure),
+        } if is_refusal(failure))
+}
+
+/// Returns the error of a target that refused two-way authentication. One that has no controller
+/// secret for this host says nothing else than one that has another host secret, so the host's alone
+/// is tried: on an admin queue, which is dropped after that.
+async fn explain_two_way_refusal<P: Provider>(
+    context: &ConnectContext<'_, P>,
+    error: Error,
+) -> Error {
+    let mut options = context.options.clone();
+    let credentials = &mut options.authentication.credentials;
+    *credentials = credentials.take().map(|both| Arc::new(both.without_controller()));
+    let one_way = ConnectContext {
+        options: &options,
+        purpose: Purpose::Discovery { events: false },
+        parties: &AuthenticationParties::of(&options),
+        domain: context.domain.clone(),
+        ..*context
+    };
+    match bring_up(&one_way).await {
+        // The subsystem is no discovery subsystem: that is found out after authentication.
+        Ok(_) | Err(Error::Misuse(Misuse::NotDiscovery(_))) => Error::Authentication {
+            queue: QueueId::ADMIN,
+            failure: AuthenticationFailure::NoControllerSecret,
+        },
+        Err(_) => error,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -76,7 +76,17 @@ impl<P: Provider> Connection<P> {
 
     /// Requests the abort of a command; returns false if too many requests are pending.
     pub(crate) fn abort(&self, command: TimedOutCommand) -> bool {
+        self.set_aborted(command.queue, false);
         self.timed_out.try_send(command).is_ok()
+    }
+}
+
+impl<P: Provider> Connection<P> {
+    /// Sets whether the controller says that it has aborted the command of a queue that timed out.
+    pub(crate) fn set_aborted(&self, queue: QueueId, is_aborted: bool) {
+        if let Some(mailbox) = self.mailbox_of(queue) {
+            mailbox.is_aborted.store(is_aborted, Ordering::Relaxed);
+        }
     }
 }
 
@@ -110,6 +120,8 @@ pub(crate) struct PollerMailbox<P: Provider> {
     queue_set: Mutex<Handover<P>>,
     internal_command: Mutex<Option<InternalCommand>>,
     internal_command_posted: Notify,
+    /// True if the controller says that it has aborted the command that timed out.
+    is_aborted: AtomicBool,
     /// Time at which the most recently completed command was submitted, in nanoseconds after
     /// `epoch`; 0 for none.
     traffic: AtomicU64,
@@ -133,6 +145,7 @@ impl<P: Provider> PollerMailbox<P> {
             queue_set: Mutex::new(Handover::Ready(set)),
             internal_command: Mutex::new(None),
             internal_command_posted: Notify::new(),
+            is_aborted: AtomicBool::new(false),
             traffic: AtomicU64::new(0),
             epoch: Instant::now(),
         }
@@ -153,6 +166,11 @@ impl<P: Provider> PollerMailbox<P> {
     /// Reports that the poller has closed the queues.
     pub(crate) fn release(&self) {
         *self.queue_set.lock() = Handover::Closed;
+    }
+
+    /// Returns true if the controller says that it has aborted the command that timed out.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.is_aborted.load(Ordering::Relaxed)
     }
 
     fn is_in_use(&self) -> bool {

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     config::{
-        ADMIN_QUEUE_ENTRIES, ConnectOptions, READY_TIMEOUT_MAX, STATUS_POLL_INTERVAL,
-        TRANSFER_BYTES_DEFAULT,
+        ADMIN_COMMANDS_MIN, ADMIN_QUEUE_ENTRIES, ConnectOptions, READY_TIMEOUT_MAX,
+        STATUS_POLL_INTERVAL, TRANSFER_BYTES_DEFAULT,
     },
     error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved},
     wire::{
@@ -188,7 +188,15 @@ impl BringUp {
     fn advance(&mut self, step: Step, input: &BringUpInput<'_>) -> Result<Step, Error> {
         match (step, input) {
             (Step::Failed(error), _) => Err(error),
-            (Step::RdmaConnectAdmin, BringUpInput::RdmaConnected(_)) => Ok(Step::ConnectAdmin),
+            (Step::RdmaConnectAdmin, BringUpInput::RdmaConnected(accept)) => {
+                match accept.receive_size {
+                    size @ 1..ADMIN_COMMANDS_MIN => {
+                        let needed = ADMIN_COMMANDS_MIN;
+                        Err(TargetMisbehaved::ReceiveQueueSize { size, needed }.into())
+                    }
+                    _ => Ok(Step::ConnectAdmin),
+                }
+            }
             (Step::AuthenticateAdmin(controller), BringUpInput::Authenticated(how)) => {
                 self.admin_authenticated = Some(*how);
                 Ok(Step::ReadCapabilities(controller))
@@ -218,7 +226,7 @@ impl BringUp {
         let result = response.result_dword();
         Ok(match step {
             Step::ConnectAdmin => {
-                let controller = ControllerId(low_half(result));
+                let controller = ControllerId::of_connect_result(result);
                 if controller == ControllerId::DYNAMIC {
                     return Err(TargetMisbehaved::InvalidControllerId.into());
                 }
@@ -426,9 +434,4 @@ fn in_capsule_bytes(info: &ControllerInfo) -> u32 {
     }
     let available = info.command_capsule_bytes.saturating_sub(Sqe::SIZE as u64);
     u32::try_from(available).unwrap_or(u32::MAX)
-}
-
-fn low_half(value: u32) -> u16 {
-    let [low, high, ..] = value.to_le_bytes();
-    u16::from_le_bytes([low, high])
 }

@@ -8,7 +8,7 @@ use super::vocabulary::{
 };
 use crate::{
     config::ConnectOptions,
-    error::{Error, Rejected},
+    error::{Error, Rejected, TargetMisbehaved},
     wire::{CmRequestData, ControllerId, Cqe, QueueId},
 };
 
@@ -125,9 +125,10 @@ impl QueueBringUp {
         match (step, input) {
             (Step::Failed(error), _) => Err(error),
             (Step::RdmaConnect, BringUpInput::RdmaConnected(accept)) => {
-                // Limits the commands in flight to the receives that the target has posted.
-                if accept.receive_size > 1 {
-                    self.entries = self.entries.min(accept.receive_size);
+                // Limits the commands in flight to the receives that the target has posted; 0 is no
+                // limit. A queue has two entries at least.
+                if accept.receive_size > 0 {
+                    self.entries = self.entries.min(accept.receive_size).max(2);
                 }
                 Ok(Step::Connect)
             }
@@ -141,6 +142,10 @@ impl QueueBringUp {
         let (queue, status, result) = (self.queue, response.status(), response.result_dword());
         if !status.is_success() {
             return Err(Rejected::Connect { queue, status, result }.into());
+        }
+        let (granted, answered) = (self.controller, ControllerId::of_connect_result(result));
+        if answered != granted {
+            return Err(TargetMisbehaved::AnotherController { queue, granted, answered }.into());
         }
         let expected = self.expect_authentication;
         if needs_authentication(&self.options, queue, result, expected)? {

@@ -297,7 +297,7 @@ fn refusals_keep_their_status() {
 #[test]
 fn inconsistent_parameters_are_refused() {
     type Change = fn(&mut Controller);
-    let cases: [(Change, &str); 11] = [
+    let cases: [(Change, &str); 14] = [
         (|c| c.capabilities = 0x0f01_007f, "NVM command set"),
         (|c| c.capabilities |= 1 << 48, "CAP.MPSMIN"),
         (|c| c.fatal = true, "CSTS.CFS"),
@@ -307,6 +307,12 @@ fn inconsistent_parameters_are_refused() {
         (|c| c.identify[1792..1796].fill(0), "IOCCSZ"),
         (|c| c.identify[1796] = 0, "IORCSZ"),
         (|c| c.identify[78] = 8, "Connect granted"),
+        (
+            |c| c.connect = |queue| success(7 + u64::from(queue.0)),
+            "queue 1 was answered by controller 8",
+        ),
+        (|c| c.receive_size = 1, "receives 1 commands at once (CRQSIZE); 4 are needed"),
+        (|c| c.receive_size = 3, "receives 3 commands at once"),
         (|c| c.identify[320] = 0, "KAS"),
         (|c| c.connect = |_| success(0xffff), "which is none"),
     ];
@@ -372,7 +378,7 @@ fn a_queue_keeps_its_error() {
 #[test]
 fn an_error_is_kept_and_repeated() {
     let mut bring_up = BringUp::new(options());
-    let accept = BringUpInput::RdmaConnected(CmAcceptData { receive_size: 1 });
+    let accept = BringUpInput::RdmaConnected(CmAcceptData { receive_size: 32 });
     bring_up.handle(&accept).unwrap();
     let refusal = Cqe::new(CommandId(0), Status(0x4182), 0);
     let first = bring_up.handle(&BringUpInput::Completed(refusal, &[])).unwrap_err().to_string();

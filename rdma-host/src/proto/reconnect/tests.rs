@@ -88,9 +88,16 @@ fn strict_does_not_wait_for_a_fix() {
     let strict = ReconnectOptions { strict: true, ..ReconnectOptions::default() };
     let rejected =
         |code| FailureKind::Rejected(CmReject { reason: 28, code: Some(RejectCode(code)) });
-    for cause in
-        [FailureKind::Incompatible, FailureKind::TargetMisbehaved, rejected(4), rejected(3)]
-    {
+    let refused = |code| FailureKind::Status(Status(code));
+    for cause in [
+        FailureKind::Incompatible,
+        FailureKind::TargetMisbehaved,
+        rejected(4),
+        rejected(3),
+        refused(0x180),
+        refused(0x182),
+        refused(0x184),
+    ] {
         assert_eq!(
             strict.verdict(&failure(cause)),
             Verdict::GiveUp(GiveUpReason::NeedsFix),
@@ -98,7 +105,7 @@ fn strict_does_not_wait_for_a_fix() {
         );
     }
     // No resources, or unknown controller: the next attempt may succeed.
-    for cause in [FailureKind::Unreachable, rejected(6), rejected(9)] {
+    for cause in [FailureKind::Unreachable, rejected(6), rejected(9), refused(0x181)] {
         assert_eq!(strict.verdict(&failure(cause)), Verdict::Retry(10 * SECOND), "{cause:?}");
     }
 }

@@ -4,11 +4,11 @@ use quanta::Clock;
 use tracing::Span;
 use verbs::Provider;
 
-use super::{Aborting, Poller, internal_command::State};
+use super::{Aborting, Link, Poller, internal_command::State};
 use crate::{
     config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK},
     driver::data_path::connection::TimedOutCommand,
-    error::Error,
+    error::{AbortOutcome, Error},
     wire::QueueId,
 };
 
@@ -116,11 +116,12 @@ impl<P: Provider> Poller<P> {
             self.aborting = None;
             return Ok(());
         }
-        let timeout = Error::CommandTimeout { queue: oldest.queue, after: self.timeout };
+        let (queue, after) = (oldest.queue, self.timeout);
+        let timeout = |abort| Error::CommandTimeout { queue, after, abort };
         match &self.aborting {
             Some(aborting) if aborting.command == oldest => {
                 let is_overdue = self.clock.delta(aborting.since, now) > ABORT_TIMEOUT;
-                if is_overdue { Err(timeout) } else { Ok(()) }
+                if is_overdue { Err(timeout(self.abort_outcome())) } else { Ok(()) }
             }
             _ if self.abort(oldest) => {
                 let (span, cid) = (self.span_of(oldest.queue), oldest.command);
@@ -128,7 +129,7 @@ impl<P: Provider> Poller<P> {
                 self.aborting = Some(Aborting { command: oldest, since: now });
                 Ok(())
             }
-            _ => Err(timeout),
+            _ => Err(timeout(AbortOutcome::NotSent)),
         }
     }
 
@@ -136,6 +137,14 @@ impl<P: Provider> Poller<P> {
     fn span_of(&self, queue: QueueId) -> Span {
         let queue = self.queues.iter().find(|candidate| candidate.id() == queue);
         queue.map_or_else(Span::none, |queue| queue.span().clone())
+    }
+
+    /// Outcome of the abort of a command that did not complete.
+    fn abort_outcome(&self) -> AbortOutcome {
+        match self.link.as_ref().and_then(Link::mailbox) {
+            Some(mailbox) if mailbox.is_aborted() => AbortOutcome::Aborted,
+            _ => AbortOutcome::NoAnswer,
+        }
     }
 
     /// Requests the abort of a command; returns false where that is impossible.
