@@ -40,7 +40,7 @@ fn answer_io(
         if seen.is_identify_controller() {
             identify(controls, answer);
         } else if seen.is_io() {
-            let mut times = seen_at.lock().unwrap();
+            let mut times = seen_at.lock().expect("no test panics");
             times.push(Instant::now());
             let status = status(times.len(), times[0].elapsed());
             refuse(seen, answer, status);
@@ -84,9 +84,9 @@ async fn read_once(
     let bed = Bed::new();
     let times = answer_io(&bed, controls, status);
     let (controller, namespace) = bed.connect(options).await;
-    let outcome = namespace.read(0, controller.allocate(512).unwrap()).await.map(drop);
+    let outcome = namespace.read(0, controller.allocate(512).expect("memory")).await.map(drop);
     controller.shutdown().await;
-    let count = times.lock().unwrap().len();
+    let count = times.lock().expect("no test panics").len();
     (count, outcome)
 }
 
