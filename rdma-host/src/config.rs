@@ -159,9 +159,9 @@ pub struct ReconnectOptions {
     pub strict: bool,
     /// Applies the policy to the first connect too.
     pub first_connect: bool,
-    /// Resends commands that were in flight when the connection was lost, and those that failed with
-    /// a status without DNR, as Linux does. They may have been executed already; without this option
-    /// they fail, and the error says so.
+    /// Resends commands that were in flight when the connection was lost, and those that failed
+    /// with a status without DNR, as Linux does. They may have been executed already; without this
+    /// option they fail, and the error says so.
     pub resend: bool,
 }
 

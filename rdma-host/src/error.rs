@@ -1,13 +1,17 @@
 //! Errors, grouped by whose fault they are.
 
+mod rejected;
+
 use std::{sync::Arc, time::Duration};
 
 use auth::{FailureClass, message::MessageId};
 
 use crate::wire::{
-    CmReject, CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
-    PrivateDataError, QueueId, RemoteKey, Status, is_invalid_controller_id,
+    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
+    PrivateDataError, QueueId, RemoteKey, Status,
 };
+
+pub use rejected::Rejected;
 
 /// Error of this library, grouped by whose fault it is. Cheap to clone: one failure may end many
 /// requests.
@@ -322,82 +326,6 @@ pub enum Misuse {
         /// Size of the namespace in blocks.
         size: u64,
     },
-}
-
-/// Rejection by the target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Rejected {
-    /// A command completed with an error status.
-    #[error("{command} failed: {status}")]
-    Command {
-        /// Name of the command.
-        command: &'static str,
-        /// Status.
-        status: Status,
-    },
-    /// The Fabrics Connect command failed.
-    #[error("{}", connect_refusal(*queue, *status, *result))]
-    Connect {
-        /// Queue.
-        queue: QueueId,
-        /// Status.
-        status: Status,
-        /// Result, which locates an invalid parameter.
-        result: u32,
-    },
-    /// RDMA CM or the target rejected the connection.
-    #[error("queue {queue} was rejected: {reject}")]
-    Connection {
-        /// Queue.
-        queue: QueueId,
-        /// Reject reason and status.
-        reject: CmReject,
-    },
-}
-
-impl Rejected {
-    /// Returns true if the target no longer has the controller that it granted in the admin queue's
-    /// Connect.
-    pub(crate) fn is_lost_controller(&self) -> bool {
-        matches!(self, Self::Connect { queue, status, result }
-            if !queue.is_admin()
-                && status.code() == Status::CONNECT_INVALID_PARAMETERS
-                && is_invalid_controller_id(*result))
-    }
-
-    fn class(&self) -> ErrorClass {
-        match self {
-            Self::Connection { .. } => ErrorClass::Transport,
-            Self::Connect { .. } if self.is_lost_controller() => ErrorClass::Transport,
-            Self::Connect { status, .. } if status.code() == Status::CONNECT_CONTROLLER_BUSY => {
-                ErrorClass::Failed
-            }
-            Self::Connect { status, .. }
-                if status.do_not_retry() || status.is_connect_refusal() =>
-            {
-                ErrorClass::Access
-            }
-            Self::Command { status, .. } if status.code() == Status::AUTHENTICATION_REQUIRED => {
-                ErrorClass::Access
-            }
-            Self::Command { .. } | Self::Connect { .. } => ErrorClass::Failed,
-        }
-    }
-}
-
-fn connect_refusal(queue: QueueId, status: Status, result: u32) -> String {
-    match status.code() {
-        Status::CONNECT_INVALID_PARAMETERS => format!(
-            "the target refused Connect on queue {queue}: {status}; it dislikes {}",
-            crate::wire::connect_invalid_parameter(result)
-        ),
-        Status::CONNECT_INVALID_HOST => format!(
-            "the target does not allow this host: {status}; add our host NQN to the subsystem's \
-             allowed hosts, or this address to its listeners"
-        ),
-        _ => format!("the target refused Connect on queue {queue}: {status}"),
-    }
 }
 
 /// Protocol violation of the target, after which its queue cannot be trusted.

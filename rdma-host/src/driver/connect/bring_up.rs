@@ -86,8 +86,8 @@ fn is_two_way_refusal(error: &Error, options: &ConnectOptions) -> bool {
 }
 
 /// Returns the error of a target that refused two-way authentication. One that has no controller
-/// secret for this host says nothing else than one that has another host secret, so the host's alone
-/// is tried: on an admin queue, which is dropped after that.
+/// secret for this host says the same as one that has another host secret, so the host's alone is
+/// tried: on an admin queue, which is dropped after that.
 async fn explain_two_way_refusal<P: Provider>(
     context: &ConnectContext<'_, P>,
     error: Error,

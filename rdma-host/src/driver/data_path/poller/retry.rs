@@ -51,7 +51,9 @@ impl<P: Provider> Poller<P> {
         }
         let (opcode, user) = (command.command.sqe.opcode(), command.command.user);
         let (status, sends) = (response.status(), command.sends);
-        tracing::debug!(parent: &span, ?opcode, user, %status, sends, ?delay, "a command is retried");
+        tracing::debug!(
+            parent: &span, ?opcode, user, %status, sends, ?delay, "a command will be retried"
+        );
         self.meter.record_retry(opcode);
         self.hold(command, delay);
     }

@@ -88,8 +88,8 @@ impl<P: Provider> Queue<P> {
         self.commands[usize::from(slot)].abort(sqe)
     }
 
-    /// Command in flight that has been so for longest: its latest submission and its id. Asynchronous Event
-    /// Requests do not count, since they may stay in flight forever.
+    /// Command that has been in flight for longest: its latest submission and its id. Asynchronous
+    /// Event Requests do not count, since they may stay in flight forever.
     pub(crate) fn oldest(&self) -> Option<(u64, CommandId)> {
         if self.slots.in_flight() == 0 {
             return None;
