@@ -18,6 +18,10 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Exit code for a wrong command line or file. Words of its message that may be secrets are not
+    /// printed.
+    pub(crate) const USAGE: u8 = 2;
+
     /// Failed operation.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
         Self::new(1, message)
@@ -25,7 +29,7 @@ impl Failure {
 
     /// Wrong command line or file.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
-        Self::new(2, message)
+        Self::new(Self::USAGE, message)
     }
 
     /// Data that differs from what was written.

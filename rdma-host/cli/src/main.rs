@@ -101,7 +101,11 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::print_message(format_args!("nvmf: {failure}"));
+            let mut message = failure.to_string();
+            if failure.exit_code() == Failure::USAGE {
+                message = secret_text::without_secrets(&message);
+            }
+            output::print_message(format_args!("nvmf: {message}"));
             ExitCode::from(failure.exit_code())
         }
     }
@@ -137,7 +141,7 @@ fn log_to_stderr(verbose: u8) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| output::LogOutput)
         .log_internal_errors(false)
         .init();
 }

@@ -2,6 +2,10 @@
 
 use std::str::FromStr;
 
+use rdma_host::wire::{Nqn, NqnError};
+
+use crate::secret_text;
+
 /// Text that stands for a value that is not set (libnvme, `add_argument`); udev's rules give it for
 /// what the kernel's event does not have.
 pub(crate) const NONE: &str = "none";
@@ -14,6 +18,28 @@ pub(crate) fn or_none<T: FromStr>(text: &str) -> Result<OrNone<T>, T::Err> {
     if text == NONE { Ok(None) } else { text.parse().map(Some) }
 }
 
+/// NQN in a file, where it has this name. An error does not quote it, and a name that may be a
+/// secret is none.
+pub(crate) fn nqn(name: &str, text: &str) -> Result<String, String> {
+    let after_prefix = text.strip_prefix("nqn.");
+    let secret = match after_prefix {
+        // Names of some targets have long hexadecimal numbers in both cases.
+        Some(rest) => secret_text::has_secret_prefix(rest),
+        None => secret_text::may_be_secret(text),
+    };
+    match text.parse::<Nqn>() {
+        Ok(nqn) if !secret && !text.contains(char::is_whitespace) => Ok(nqn.as_str().to_owned()),
+        _ if after_prefix.is_none() => Err(format!(
+            "{name}: this is not an NQN: it must start with \"nqn.\", as in \
+             nqn.2014-08.org.example:disk"
+        )),
+        _ if text.len() > Nqn::LENGTH_MAX => {
+            Err(format!("{name}: {}", NqnError::TooLong(text.len())))
+        }
+        _ => Err(format!("{name}: this is not an NQN; check how it was copied")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -23,5 +49,20 @@ mod tests {
         assert_eq!(or_none::<u16>("none"), Ok(None));
         assert_eq!(or_none("7"), Ok(Some(7)));
         assert!(or_none::<u16>("None").is_err() && or_none::<u16>("").is_err());
+    }
+
+    #[test]
+    fn names_in_files_are_not_quoted() {
+        assert_eq!(nqn("nqn", "nqn.x"), Ok("nqn.x".to_owned()));
+        let long = format!("nqn.{}", "x".repeat(300));
+        for wrong in
+            ["", "host", "nqn.\u{7}bell", "nqn.x y", &long, "nqn.DHHC-1:00:", "DHHC-1:00:x:"]
+        {
+            let error = nqn("hostnqn", wrong).unwrap_err();
+            assert!(error.starts_with("hostnqn: ") && error.contains("NQN"), "{error}");
+            for quoted in ["bell", "xxx", "DHHC", "host\""] {
+                assert!(!error.contains(quoted), "{error}");
+            }
+        }
     }
 }

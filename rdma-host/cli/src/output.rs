@@ -1,13 +1,18 @@
 //! Standard output and standard error of all commands.
 //!
+//! What comes from outside (a target, a file, an argument) may hold characters that a terminal does
+//! not show as themselves. All text passes [`printable`], which shows them by their numbers.
+//!
 //! A reader that has closed its pipe is no failure: the command ends without a message. Anything
 //! else that keeps a result from being written, as a full disk, is a failure.
 
 use std::{
-    fmt::Display,
+    borrow::Cow,
+    fmt::{Display, Write as _},
     io::{self, ErrorKind, Write},
 };
 
+use rdma_host::wire::is_unprintable;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -27,6 +32,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 /// need not be made.
 pub(crate) fn try_print(text: &str) -> Result<bool, Failure> {
     let mut output = io::stdout().lock();
+    let text = printable(text, &LAYOUT);
     check(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
 }
 
@@ -41,5 +47,61 @@ pub(crate) fn check(written: io::Result<()>) -> Result<bool, Failure> {
 
 /// Prints a line on standard error. There is no place to report that this failed.
 pub(crate) fn print_message(message: impl Display) {
-    let _ = writeln!(io::stderr(), "{message}");
+    let _ = writeln!(io::stderr(), "{}", printable(&message.to_string(), &[]));
+}
+
+/// Standard error for the log, which is written one event a call.
+pub(crate) struct LogOutput;
+
+impl Write for LogOutput {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        io::stderr().write_all(printable(&text, &LAYOUT).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Control characters of text in several lines and columns.
+const LAYOUT: [char; 2] = ['\n', '\t'];
+
+/// Text with unprintable characters, apart from those of `layout`, as the escapes of JSON: in a
+/// string of JSON they mean the same, and in text they can be read.
+fn printable<'a>(text: &'a str, layout: &[char]) -> Cow<'a, str> {
+    let is_escaped = |c: char| is_unprintable(c) && !layout.contains(&c);
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_escaped(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unprintable_characters_are_shown_by_their_numbers() {
+        assert_eq!(printable("a\tb\nü", &LAYOUT), "a\tb\nü");
+        assert_eq!(printable("a\nb\u{1b}[2J", &[]), "a\\u000ab\\u001b[2J");
+        let text = "\u{202e}x\u{200b}\u{7f}\u{e0041}";
+        let shown = printable(text, &LAYOUT);
+        assert_eq!(shown, "\\u202ex\\u200b\\u007f\\udb40\\udc41");
+        // In JSON the value is unchanged.
+        let json = serde_json::to_string(text).unwrap();
+        let read: String = serde_json::from_str(&printable(&json, &LAYOUT)).unwrap();
+        assert_eq!(read, text);
+    }
 }

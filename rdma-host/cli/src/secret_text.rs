@@ -9,13 +9,39 @@ const BASE64_RUN: usize = 16;
 /// Path for a message, unless it may be a secret that was given in its place.
 pub(crate) fn shown_path(path: &Path) -> String {
     let name = path.to_string_lossy();
-    let is_file = path.symlink_metadata().is_ok();
-    let parts = |name: &str| name.split('/').any(may_be_secret);
-    let secret = if name.starts_with(['/', '.']) { parts(&name) } else { may_be_secret(&name) };
-    if is_file || !secret {
+    if path.symlink_metadata().is_ok() || !is_hidden(&name) {
         return name.into_owned();
     }
     "a file by a name that may be a secret, and so is not shown".to_owned()
+}
+
+/// Message about arguments or files, in which each word that may be a secret is left out.
+pub(crate) fn without_secrets(message: &str) -> String {
+    let separates = |c: char| c.is_whitespace() || "'\"`,;()<>".contains(c);
+    let words = message.split_inclusive(separates).map(|word| {
+        let (word, separator) = word.split_at(word.trim_end_matches(separates).len());
+        let shown = match word.split_once('=') {
+            _ if !is_hidden(word) => word.to_owned(),
+            Some((option, _)) if option.starts_with('-') => format!("{option}=…"),
+            _ => "…".to_owned(),
+        };
+        shown + separator
+    });
+    words.collect()
+}
+
+/// True for a word of a message that may be a secret, and is no path and no NQN.
+fn is_hidden(word: &str) -> bool {
+    // Our own hints name the prefix.
+    if word.len() < BASE64_RUN {
+        return false;
+    }
+    if word.starts_with(['/', '.']) {
+        return word.split('/').any(may_be_secret);
+    }
+    // Names of some targets have long hexadecimal numbers in both cases.
+    let named = word.starts_with("nqn.") || word.contains("/nqn.");
+    if named { has_secret_prefix(word) } else { may_be_secret(word) }
 }
 
 /// True for text that has the prefix of a secret's text, or of a key of TLS, in any case.
@@ -58,6 +84,28 @@ mod tests {
             "KEEP-ALIVE",
         ] {
             assert!(!may_be_secret(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_has_no_word_that_may_be_a_secret() {
+        let payload = &SECRET[10..];
+        for (message, expected) in [
+            (format!("unexpected argument '{SECRET}' found"), "unexpected argument '…' found"),
+            (format!("{SECRET:?} is no target; write it"), "\"…\" is no target; write it"),
+            ("begins with `DHHC-1:`".to_owned(), "begins with `DHHC-1:`"),
+            (format!("a {payload}, --dhchap={SECRET}; b"), "a …, --dhchap=…; b"),
+            (
+                "invalid value '5x' for '--runtime <TIME>'".to_owned(),
+                "invalid value '5x' for '--runtime <TIME>'",
+            ),
+            (
+                "/home/Somebody/Secrets/it: nvmf-rdma://10.0.0.1/nqn.x:2a64abf1c5b81F6C4549"
+                    .to_owned(),
+                "/home/Somebody/Secrets/it: nvmf-rdma://10.0.0.1/nqn.x:2a64abf1c5b81F6C4549",
+            ),
+        ] {
+            assert_eq!(without_secrets(&message), expected);
         }
     }
 

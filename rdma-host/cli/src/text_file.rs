@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::fs::OFlags;
+use serde_json::error::Category;
 use zeroize::Zeroizing;
 
 use crate::size;
@@ -47,6 +48,19 @@ pub(crate) fn read(file: File, max: usize) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
+/// Reason for which a text is not JSON of the wanted form, with its place, without what stands
+/// there.
+pub(crate) fn json_reason(error: &serde_json::Error) -> String {
+    match error.classify() {
+        Category::Data if error.line() == 0 => "a value is of another type than is due".to_owned(),
+        Category::Data => {
+            let (line, column) = (error.line(), error.column());
+            format!("a value of another type is due at line {line} column {column}")
+        }
+        _ => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, io::Write};
@@ -76,6 +90,14 @@ mod tests {
             super::read(File::from(std::os::fd::OwnedFd::from(reader)), 9).unwrap().len(),
             5
         );
+    }
+
+    #[test]
+    fn json_is_not_quoted() {
+        let reason = |text| json_reason(&serde_json::from_str::<u8>(text).unwrap_err());
+        assert!(reason("").contains("EOF"), "{}", reason(""));
+        let other = reason("\n\"secret\"");
+        assert_eq!(other, "a value of another type is due at line 2 column 8");
     }
 
     #[test]

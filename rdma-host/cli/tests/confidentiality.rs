@@ -1,6 +1,9 @@
 //! Secrets and security in configurations, files and arguments: what they ask for is done or
 //! refused, and no message shows a secret. The commands need no target.
 
+#[path = "../src/configuration/tests/damage.rs"]
+mod damage;
+
 use std::{
     fs::{self, Permissions},
     io::Write,
@@ -9,6 +12,8 @@ use std::{
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
+
+use damage::{KINDS, Random, places, shown_piece};
 
 const SECRET: &str = "DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:";
 const OTHER: &str = "DHHC-1:00:9wCYVQqDvADjGIZo6q/v2SfmXZqqkNa9TcvYu97Ly3Q/gajh:";
@@ -330,7 +335,7 @@ fn secret_files_are_those_of_this_user_alone() {
     }
 }
 
-/// findings.md 4.7: configurations and secrets; reports are in the tests of comparisons.
+/// findings.md 4.7
 #[test]
 fn files_are_read_up_to_a_limit() {
     let files = Files::new();
@@ -344,6 +349,16 @@ fn files_are_read_up_to_a_limit() {
         &["key", "check", &large],
     ] {
         assert_refused(&nvmf(arguments, ""), 2, &[arguments[2]]);
+    }
+    let report = files.write("report.json", "{ \"iops\": 1.0 }");
+    let compared = nvmf(&["bench", "--compare", "/dev/zero", &report], "");
+    assert_refused(&compared, 2, &["/dev/zero", "more than 64 MiB"]);
+    // A file that is no report may hold a secret.
+    for text in [format!("{SECRET:?}"), format!("{{ \"iops\": {SECRET:?} }}"), SECRET.to_owned()] {
+        let path = files.write("secret.json", &text);
+        let compared = nvmf(&["bench", "--compare", &path, &report], "");
+        assert_refused(&compared, 2, &[&path]);
+        assert_silent(&compared);
     }
 }
 
@@ -373,4 +388,136 @@ fn a_secret_given_in_the_place_of_a_file_is_not_shown() {
         files.write("a.conf", "[Discovery Controller]\ncontroller = transport=rdma;traddr=h\n");
     let output = nvmf(&["config", "convert", &written], "");
     assert_refused(&output, 2, &["--output /etc/nvme/nvme-fabrics.conf", "--output -"]);
+}
+
+/// Text of a file with a secret in one of its places.
+fn with_secret(text: &str, random: &mut Random, secret: &str) -> String {
+    let places = places(text);
+    let place = random.choose(&places);
+    format!("{}{secret}{}", &text[..place.start], &text[place.end..])
+}
+
+/// findings.md 4.2: damage of 40 kinds to a secret, in files of each format, by the whole program.
+#[test]
+fn no_output_shows_a_damaged_secret_of_a_configuration() {
+    let files = Files::new();
+    let parameters = [("kxchap-secret", "SECRET"), ("tos", "1"), ("keyring", "none")];
+    let texts = files.write_each(&parameters).into_iter().map(|path| {
+        let name = path.rsplit_once('/').expect("a folder").1.to_owned();
+        (name, fs::read_to_string(path).expect("it was written"))
+    });
+    let texts: Vec<_> = texts.collect();
+    let mut random = Random(5);
+    let written = files.path("written.conf").to_str().expect("UTF-8").to_owned();
+    for kind in 0..KINDS {
+        for (name, text) in &texts {
+            let secret = random.damage(&random_secret(kind), kind);
+            let path = files.write(name, &with_secret(text, &mut random, &secret));
+            for arguments in [
+                &["config", "show", &path][..],
+                &["config", "show", &path, "-o", "json"],
+                &["config", "convert", &path, "--force", "-o", &written],
+                &["discover", "-vv", "-J", &path],
+            ] {
+                assert_shows_no_piece(&nvmf(arguments, ""), &secret, arguments);
+            }
+        }
+    }
+}
+
+/// findings.md 4.8: the same in each place of a command line.
+#[test]
+fn no_output_shows_a_damaged_secret_of_the_command_line() {
+    let mut random = Random(6);
+    let target = "nvmf-rdma://127.0.0.1:1/nqn.x";
+    for kind in 0..KINDS {
+        // An argument can't hold NUL.
+        let secret = random.damage(&random_secret(kind), kind).replace('\0', "0");
+        let glued = format!("--dhchap_secret={secret}");
+        let option = format!("--keep-alive-tmo={secret}");
+        for arguments in [
+            &["key", "check", &secret][..],
+            &["key", "check", "-k", &secret],
+            &["key", "check", "-", &secret],
+            &["key", "check", "--kay", &secret],
+            &["key", &secret],
+            &[&secret],
+            &["identify", target, &secret],
+            &["identify", &secret],
+            &["identify", target, &glued],
+            &["identify", target, &option],
+            &["identify", target, "-k", &secret],
+            &["identify", target, "-q", &secret],
+            &["identify", target, "-I", &secret],
+            &["identify", target, "-w", &secret],
+            &["identify", target, "--dhchap-secret", &secret],
+            &["identify", target, "--dhchap-secret-file", &secret],
+            &["identify", target, "--dhchap-secret-fd", &secret],
+            &["identify", target, "--dhchap-secret-key", &secret],
+            &["identify", target, "--dhchap-min-hash", &secret],
+            &["identify", "-a", "127.0.0.1", "-n", &secret],
+            &["identify", "-a", "127.0.0.1", "-n", "nqn.x", "-s", &secret],
+            &["discover", "-J", &secret],
+            &["config", "show", &secret],
+        ] {
+            assert_shows_no_piece(&nvmf(arguments, ""), &secret, arguments);
+        }
+    }
+}
+
+/// findings.md 4.6: what comes from outside is printed without control, bidi and zero-width
+/// characters.
+#[test]
+fn what_comes_from_outside_cannot_write_over_the_terminal() {
+    let files = Files::new();
+    let odd = "a\u{1b}[2J\u{9b}b\u{7f}\u{202e}c\u{200b}d\u{2066}e\u{feff}\u{e0041}";
+    let uri = format!("nvmf-rdma://{odd}:1/nqn.x");
+    let bracketed = format!("nvmf-rdma://[{odd}]/nqn.x");
+    let name = format!("nvmf-rdma://127.0.0.1:1/nqn.{odd}");
+    let transport_id = format!("trtype:{odd} traddr:1.2.3.4 subnqn:nqn.x");
+    let configuration = files.write(
+        &format!("{odd}.conf"),
+        &format!("[Host]\nhostsymname = {odd}\n{odd}\n[Discovery Controller]\n"),
+    );
+    let shown = files.write(
+        &format!("{odd}2.conf"),
+        "[Discovery Controller]\ncontroller = transport=rdma;traddr=127.0.0.1\n",
+    );
+    for arguments in [
+        &["identify", &uri][..],
+        &["identify", &bracketed],
+        &["identify", &name],
+        &["identify", &transport_id],
+        &["identify", odd],
+        &["-vv", "identify", &uri],
+        &["identify", "-a", odd, "-n", odd],
+        &["identify", "--option", odd],
+        &[odd],
+        &["key", "check", odd],
+        &["config", "show", odd],
+        &["config", "show", &configuration],
+        &["config", "show", &shown],
+        &["config", "show", &shown, "-o", "json"],
+        &["bench", "--compare", odd, odd],
+    ] {
+        let output = nvmf(arguments, "");
+        for stream in [&output.stdout, &output.stderr] {
+            let text = std::str::from_utf8(stream).expect("UTF-8");
+            let found = text
+                .chars()
+                .find(|&c| c != '\n' && (c.is_control() || odd.contains(c) && !c.is_ascii()));
+            assert_eq!(found, None, "{arguments:?}: {text:?}");
+        }
+    }
+}
+
+fn random_secret(seed: usize) -> String {
+    Random(seed as u64).secret()
+}
+
+fn assert_shows_no_piece(output: &Output, secret: &str, arguments: &[&str]) {
+    let said = [output.stdout.as_slice(), &output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(shown_piece(secret, &said), None, "{arguments:?}: {said}");
+    assert!(output.status.code().is_some_and(|code| code < 6), "{arguments:?}: {said}");
 }

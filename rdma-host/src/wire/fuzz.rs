@@ -45,7 +45,7 @@ proptest! {
         prop_assert_eq!(entries.len(), 2);
         for entry in entries {
             for text in [&entry.service, &entry.subsystem, &entry.address] {
-                prop_assert!(!text.chars().any(char::is_control), "{:?}", text);
+                prop_assert!(!text.chars().any(is_unprintable), "{:?}", text);
             }
             if let Ok(place) = entry.socket_address() {
                 prop_assert!(place.port() != 0);

@@ -23,6 +23,7 @@ mod private_data;
 mod property;
 mod sgl;
 mod status;
+mod text;
 
 pub use command::{Opcode, Sqe};
 pub use completion::Cqe;
@@ -49,6 +50,7 @@ pub use private_data::{CmAcceptData, CmReject, CmRequestData, PrivateDataError, 
 pub use property::{Capabilities, Configuration, ControllerStatus, Property, Version};
 pub use sgl::SglDescriptor;
 pub use status::Status;
+pub use text::is_unprintable;
 
 /// Conversions between the layouts and bytes.
 pub use zerocopy::{FromBytes, IntoBytes};

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-/// NQN of a host or subsystem: 1 to 223 bytes, no NUL or control characters, prefix `nqn.`.
+use super::is_unprintable;
+
+/// NQN of a host or subsystem: 1 to 223 bytes, no NUL, control or other
+/// unprintable characters, prefix `nqn.`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Nqn(String);
 
@@ -10,7 +13,7 @@ pub struct Nqn(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NqnError {
-    /// The string contains a control character or NUL.
+    /// The string contains NUL, a control character or another one that is unprintable.
     #[error("the NQN {0:?} holds a control character; check how it was copied")]
     ControlCharacter(String),
     /// The string does not start with `nqn.`.
@@ -55,7 +58,7 @@ impl FromStr for Nqn {
     fn from_str(text: &str) -> Result<Self, NqnError> {
         if text.len() > Self::LENGTH_MAX {
             Err(NqnError::TooLong(text.len()))
-        } else if text.chars().any(char::is_control) {
+        } else if text.chars().any(is_unprintable) {
             Err(NqnError::ControlCharacter(text.to_owned()))
         } else if !text.starts_with("nqn.") {
             Err(NqnError::Prefix(text.to_owned()))
@@ -88,6 +91,7 @@ mod tests {
         assert!(matches!("iqn.x".parse::<Nqn>(), Err(NqnError::Prefix(_))));
         assert!(matches!("nqn.x\n".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));
         assert!(matches!("nqn.\0".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));
+        assert!(matches!("nqn.\u{202e}x".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! A field that an older version did not write has its default when such a file is read.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs::File, path::Path, time::Duration};
 
 use hdrhistogram::Histogram;
 use rdma_host::Operation;
@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::counters::Counters;
-use crate::{connect::QueueAuthentication, failure::Failure};
+use crate::{connect::QueueAuthentication, failure::Failure, secret_text, text_file};
 
 /// Version of the layout of a report in JSON. Reports of version 1 have no `schema`; since version
 /// 2, a value that is not known, or that too few samples support, is null.
 pub(super) const SCHEMA: u32 = 2;
+
+/// Most bytes of a report that is read.
+const BYTES_MAX: usize = 64 << 20;
 
 /// Samples that must be above a percentile for it to be reported.
 const SAMPLES_ABOVE: f64 = 10.0;
@@ -253,10 +256,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<PointReport>, Failure> {
         #[serde(flatten)]
         point: PointReport,
     }
-    let failed = |error: String| Failure::failed(format!("{}: {error}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let wrong =
+        |reason: String| Failure::usage(format!("{}: {reason}", secret_text::shown_path(path)));
+    let text = File::open(path).and_then(|file| text_file::read(file, BYTES_MAX));
+    let text = text.map_err(|error| wrong(error.to_string()))?;
     let file: ReportFile =
-        serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| wrong(text_file::json_reason(&error)))?;
     Ok(file.points.unwrap_or_else(|| vec![file.point]))
 }
 
@@ -451,6 +456,8 @@ impl Default for BlockSize {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// The sample was written by version 0.1.0 before the report was a typed structure: a sweep of

@@ -11,7 +11,7 @@ use super::{
     ADDRESS_KEYS, Document, Endpoint, EndpointKind, Host, Parameters, Route, SourceLocation,
     key::{Key, KeyScope},
 };
-use crate::secret_text;
+use crate::{option_value, secret_text};
 
 /// Section that is being read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl IniParser<'_> {
         match (key.scope, self.section) {
             (KeyScope::Controller, Section::Endpoint) => self.route(value, line),
             (KeyScope::Nqn, Section::Endpoint) => {
-                self.endpoint().nqn = Some(super::nqn(name, value)?);
+                self.endpoint().nqn = Some(option_value::nqn(name, value)?);
                 Ok(())
             }
             (KeyScope::Identity, Section::Host) => {

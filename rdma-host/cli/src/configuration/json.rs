@@ -15,7 +15,7 @@ use super::{
     SourceLocation, boolean,
     key::{Key, KeyScope},
 };
-use crate::secret_text;
+use crate::{option_value, secret_text};
 
 /// Reads a file's text; each host becomes a document.
 pub(super) fn parse(
@@ -85,7 +85,7 @@ impl<'a> JsonParser<'a, '_> {
             Some(raw) => Some(self.scalar(raw, "nqn")?).filter(|nqn| !nqn.is_empty()),
             None => None,
         };
-        let nqn = nqn.map(|text| super::nqn("nqn", &text)).transpose();
+        let nqn = nqn.map(|text| option_value::nqn("nqn", &text)).transpose();
         let nqn = nqn.map_err(|reason| self.location(raw).message(reason))?;
         let nqn = nqn.filter(|nqn| nqn != Nqn::DISCOVERY);
         let mut endpoints: Vec<Endpoint> = Vec::new();

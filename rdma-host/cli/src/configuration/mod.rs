@@ -16,7 +16,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rdma_host::wire::{Nqn, NqnError};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -28,7 +27,9 @@ pub(crate) use write::install;
 use key::boolean;
 
 use crate::{
-    failure::Failure, option_value::NONE, process_hardening, secret_text, secrets, text_file,
+    failure::Failure,
+    option_value::{self, NONE},
+    process_hardening, secret_text, secrets, text_file,
 };
 
 /// Main file of the INI format; its drop-ins are in the folder of that name with `.d`.
@@ -275,7 +276,9 @@ impl Host {
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let value = Some(value).filter(|value| !value.is_empty() && *value != NONE);
         match name {
-            "hostnqn" => self.nqn = value.map(|value| nqn(name, value)).transpose()?,
+            "hostnqn" => {
+                self.nqn = value.map(|value| option_value::nqn(name, value)).transpose()?
+            }
             "hostid" => {
                 let id = value.map(str::parse::<Uuid>).transpose().ok();
                 let id = id.filter(|id| !id.is_some_and(|id| id.is_nil()));
@@ -285,27 +288,6 @@ impl Host {
             _ => self.symbolic_name = value.map(str::to_owned),
         }
         Ok(())
-    }
-}
-
-/// NQN from a configuration. An error does not quote it, and a name that may be a secret is none.
-fn nqn(key: &str, text: &str) -> Result<String, String> {
-    let name = text.strip_prefix("nqn.");
-    let secret = match name {
-        // Names of some targets have long hexadecimal numbers in both cases.
-        Some(name) => secret_text::has_secret_prefix(name),
-        None => secret_text::may_be_secret(text),
-    };
-    match text.parse::<Nqn>() {
-        Ok(nqn) if !secret => Ok(nqn.as_str().to_owned()),
-        _ if name.is_none() => Err(format!(
-            "{key}: this is not an NQN: it must start with \"nqn.\", as in \
-             nqn.2014-08.org.example:disk"
-        )),
-        _ if text.len() > Nqn::LENGTH_MAX => {
-            Err(format!("{key}: {}", NqnError::TooLong(text.len())))
-        }
-        _ => Err(format!("{key}: this is not an NQN; check how it was copied")),
     }
 }
 

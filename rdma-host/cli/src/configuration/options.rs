@@ -9,7 +9,7 @@ use super::{
     ADDRESS_KEYS, Configuration, Document, Endpoint, EndpointKind, Host, Route, SourceLocation,
     key::{Key, KeyScope},
 };
-use crate::secret_text;
+use crate::{option_value, secret_text};
 
 /// Reads a file's text; lines for the same host become one document.
 pub(super) fn parse(
@@ -98,7 +98,7 @@ impl ParsedLine {
         let needed = || value.ok_or_else(|| format!("--{name} lacks its value"));
         match (name, Key::find_legacy(name)) {
             ("nqn", _) => {
-                let nqn = super::nqn("--nqn", needed()?)?;
+                let nqn = option_value::nqn("--nqn", needed()?)?;
                 self.endpoint.nqn = Some(nqn).filter(|nqn| nqn != Nqn::DISCOVERY);
             }
             ("persistent", Some(key)) => {

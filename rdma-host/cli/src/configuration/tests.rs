@@ -4,6 +4,9 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
 
+mod damage;
+mod secrecy;
+
 /// A folder of its own, gone at the end.
 struct Folder(PathBuf);
 

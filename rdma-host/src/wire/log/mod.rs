@@ -24,7 +24,7 @@ pub use health::HealthLog;
 
 use std::fmt;
 
-use super::{NamespaceId, Opcode, Sqe};
+use super::{NamespaceId, Opcode, Sqe, is_unprintable};
 
 /// Log page identifier (LID, Base figure 202).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,12 +148,12 @@ pub enum LogError {
     },
 }
 
-/// Decodes a UTF-8 field up to the first NUL, without trailing spaces. Invalid and control
+/// Decodes a UTF-8 field up to the first NUL, without trailing spaces. Invalid and unprintable
 /// characters are replaced.
 fn text(field: &[u8]) -> String {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let text = String::from_utf8_lossy(&field[..end]);
-    let shown: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let shown: String = text.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect();
     shown.trim_end_matches(' ').to_owned()
 }
 
@@ -203,6 +203,7 @@ mod tests {
         assert_eq!(text(b"4420   \0\0junk"), "4420");
         assert_eq!(text(b"no NUL at all"), "no NUL at all");
         assert_eq!(text(b"\x1b[2Jnqn\r\n"), "?[2Jnqn??");
+        assert_eq!(text("nqn.a\u{202e}b\u{200b}".as_bytes()), "nqn.a?b?");
         assert_eq!(text("nqn.ü".as_bytes()), "nqn.ü");
         assert_eq!(text(&[0xff, 0xfe]), "\u{fffd}\u{fffd}");
         assert_eq!(text(&[0; 8]), "");
