@@ -39,7 +39,8 @@ fn wrong_places() {
     refused(&["identify", &on(&closed)], &[], 4, &["nothing listens"]);
     refused(&["identify", &on("nowhere.invalid")], &[], 2, &["nowhere.invalid"]);
     refused(&["identify", &uri("nqn.test:none")], &[], 3, &["subsystem NQN", "0x182"]);
-    refused(&["identify", &uri("iqn.x")], &[], 2, &["must start with"]);
+    refused(&["identify", &uri("nqn.x ")], &[], 2, &["holds a blank"]);
+    refused(&["identify", &uri("nqn.x?hostnqn=nqn.y")], &[], 2, &["--hostnqn"]);
     let discovery = uri("nqn.2014-08.org.nvmexpress.discovery");
     refused(&["identify", &discovery], &[], 2, &["discovery subsystem"]);
     refused(&["identify", &address()], &[], 2, &["is no target"]);

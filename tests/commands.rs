@@ -1,10 +1,16 @@
-//! Commands of `nvmf` as their users type them: what overwrites, and the examples of the help.
+//! Commands of `nvmf` as their users type them: what overwrites, the words of nvme-cli, and the
+//! examples of the help.
 
-// bed: waits --target tests/targets/closed.toml
+// bed: waits --target tests/targets/commands.toml
 
-use std::process::{Command, Output};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    process::{Command, Output},
+};
 
-use tests::{SUBSYSTEM, noise, nvmf, nvmf_ok, run, uri};
+use serde_json::Value;
+use tests::{KernelInitiator, SUBSYSTEM, address, noise, nvmf, nvmf_ok, run, uri};
 
 fn refused(arguments: &[&str], input: &[u8], words: &[&str]) {
     let output = run(nvmf().args(arguments), input);
@@ -109,5 +115,166 @@ fn write_verify_touches_no_block_beyond_its_size() {
         let found = first_blocks("512");
         assert!(found[..blocks * 512] != data[..blocks * 512], "{blocks} blocks are written");
         assert!(found[blocks * 512..] == data[blocks * 512..], "{blocks} blocks and no more");
+    }
+}
+
+/// Keys of a JSON value, with the type of each.
+fn types(value: &Value) -> BTreeMap<String, &'static str> {
+    let object = value.as_object().expect("an object");
+    let name = |value: &Value| match value {
+        Value::Array(_) => "array",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        _ => "other",
+    };
+    object.iter().map(|(key, value)| (key.clone(), name(value))).collect()
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn fields_have_the_keys_types_and_values_of_nvme_cli() {
+    let target = uri(SUBSYSTEM);
+    let kernel = KernelInitiator::connect();
+    let _ = kernel.device(1);
+    let name = fs::read_dir("/sys/class/nvme").unwrap().next().expect("a controller").unwrap();
+    let device = format!("/dev/{}", name.file_name().to_str().unwrap());
+    let theirs = |command: &str, more: &[&str]| -> Value {
+        let mut nvme = Command::new("nvme");
+        let output = run(nvme.args([command, &device, "-o", "json"]).args(more), &[]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    let ours = |command: &str, more: &[&str]| -> Value {
+        let arguments = [&[command, &target, "-o", "json"][..], more].concat();
+        serde_json::from_slice(&nvmf_ok(&arguments, &[])).expect("JSON")
+    };
+    for (command, their_options, our_options) in [
+        ("id-ctrl", &[][..], &[][..]),
+        ("id-ns", &["-n", "1"], &["--ns", "1"]),
+        ("smart-log", &[], &[]),
+    ] {
+        let (theirs, ours) = (theirs(command, their_options), ours(command, our_options));
+        assert_eq!(types(&ours), types(&theirs), "{command}");
+        for list in ["psds", "lbafs"] {
+            assert_eq!(ours[list], theirs[list], "{command}");
+        }
+        // A controller of its own, and counters that go on.
+        let differs = |key: &str| key == "cntlid" || command == "smart-log";
+        for (key, value) in ours.as_object().unwrap().iter().filter(|(key, _)| !differs(key)) {
+            let theirs = &theirs[key];
+            let padded = theirs.as_str().map(str::trim_end);
+            assert!(
+                theirs == value || padded == value.as_str(),
+                "{command} {key}: {theirs} {value}"
+            );
+        }
+    }
+    let raw = nvmf_ok(&["identify", &target, "--raw"], &[]);
+    assert_eq!(raw, nvmf_ok(&["id-ctrl", &target, "--raw-binary"], &[]));
+    let mut nvme = Command::new("nvme");
+    let theirs = run(nvme.args(["id-ctrl", &device, "-b"]), &[]).stdout;
+    let without_id = |data: &[u8]| [&data[..78], &data[80..]].concat();
+    assert!(raw.len() == 4096 && without_id(&raw) == without_id(&theirs));
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn health_counts_what_was_done() {
+    let counted = || -> u64 {
+        let page = nvmf_ok(&["log", &uri(SUBSYSTEM), "health", "-o", "json"], &[]);
+        let page: Value = serde_json::from_slice(&page).expect("JSON");
+        page["host_read_commands"].as_str().expect("a string").parse().expect("a number")
+    };
+    let before = counted();
+    let _ = first_blocks("8");
+    assert!(counted() > before);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_subsystem_is_reached_by_any_name() {
+    let output = run(
+        nvmf().args(["identify", "-t", "RDMA", "-a", &address(), "-n", "nvmet-test", "-q", "host"]),
+        &[],
+    );
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("warning: ") && message.contains("nvmet-test"), "{message}");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn one_namespace_that_cannot_be_used_does_not_hide_the_others() {
+    let target = uri(SUBSYSTEM);
+    let file = File::options().write(true).open("/dev/shm/commands").unwrap();
+    file.set_len(0).unwrap();
+    let output = run(nvmf().args(["identify", &target, "-o", "json"]), &[]);
+    let text = run(nvmf().args(["identify", &target]), &[]);
+    file.set_len(4 << 20).unwrap();
+    assert_eq!((output.status.code(), text.status.code()), (Some(1), Some(1)), "{output:?}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.lines().count() == 1 && message.contains(": 3"), "{message}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["namespaces"][0]["blocks"], 32768);
+    assert_eq!(report["namespaces"][1]["block_size"], 4096);
+    assert_eq!(report["namespaces"][2]["nsid"], 3);
+    assert!(report["namespaces"][2]["error"].is_string(), "{report}");
+    let text = String::from_utf8_lossy(&text.stdout);
+    assert!(text.contains("16 MiB") && text.contains("3 "), "{text}");
+    assert!(nvmf_ok(&["identify", &target], &[]).ends_with(b"\n"), "all can be used again");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn ranges_are_set_to_zeros_and_deallocated() {
+    let target = uri(SUBSYSTEM);
+    let mut data = noise(64 * 512, 11);
+    write_at_start(&data);
+    refused(&["dsm", &target, "--ns", "1", "--lba", "0", "--blocks", "8"], &[], &["--overwrite"]);
+    let zeros = ["write-zeroes", &target, "--ns", "1", "--lba", "3", "--blocks", "5"];
+    refused(&zeros, &[], &["--overwrite"]);
+    let past = ["--ns", "1", "--lba", "0", "--blocks", "1G", "--overwrite"];
+    for command in ["write-zeroes", "dsm"] {
+        refused(&[&[command, &target][..], &past].concat(), &[], &["past the end"]);
+    }
+    assert!(first_blocks("64") == data);
+    let _ = nvmf_ok(&[&zeros[..], &["--overwrite"]].concat(), &[]);
+    data[3 * 512..8 * 512].fill(0);
+    assert!(first_blocks("64") == data);
+    // null_blk frees whole pages.
+    let ranges = ["--ns", "1", "--lba", "16,40", "--blocks", "8,16", "--overwrite"];
+    let _ = nvmf_ok(&[&["discard", &target][..], &ranges].concat(), &[]);
+    data[16 * 512..24 * 512].fill(0);
+    data[40 * 512..56 * 512].fill(0);
+    assert!(first_blocks("64") == data);
+    let _ = nvmf_ok(&["flush", &target, "--ns", "1"], &[]);
+}
+
+/// The example in the help of each command, with its placeholders replaced.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_examples_of_the_help_run() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("image"), noise(8 * 512, 3)).unwrap();
+    let run_here = |words: &[&str]| {
+        let output = run(nvmf().args(words).current_dir(&folder), &[]);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let help = run_here(&["--help"]);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<_> = commands
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.len() > 15, "{commands:?}");
+    let (target, address) = (uri(SUBSYSTEM), address());
+    for command in commands {
+        let help = run_here(&[command, "--help"]);
+        let (_, example) = help.split_once("Example:\n  nvmf ").unwrap_or_else(|| panic!("{help}"));
+        let line = example.lines().next().expect("a line");
+        let line = line.replace("TARGET", &target).replace("ADDRESS", &address);
+        run_here(&line.split(' ').collect::<Vec<_>>());
     }
 }

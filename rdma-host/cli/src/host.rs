@@ -361,6 +361,6 @@ mod tests {
 
     #[test]
     fn a_wrong_name_is_a_usage_error() {
-        assert_eq!(identity_from(Some("host"), None, nothing).unwrap_err().exit_code(), 2);
+        assert_eq!(identity_from(Some("my host"), None, nothing).unwrap_err().exit_code(), 2);
     }
 }

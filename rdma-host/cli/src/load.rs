@@ -24,6 +24,7 @@ use crate::{
     failure::Failure,
     output,
     shutdown::{InterruptibleRuntime, ShutdownSignal},
+    size,
     target::TargetArguments,
 };
 
@@ -66,7 +67,7 @@ pub(crate) struct LoadArguments {
     ns: Option<u32>,
 
     /// Commands in flight on each queue [default: 32, or what the target grants if that is less].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..1024))]
+    #[arg(long, value_name = "N", value_parser = size::in_range(1..=1023))]
     pub(crate) iodepth: Option<u16>,
 
     /// Threads, at most one for each queue [default: one a processor].

@@ -32,7 +32,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    commands::{config, discover, identify, key, log, monitor, read_write, write_verify},
+    commands::{
+        blocks, config, discover, hostnqn, identify, identify_data, key, log, monitor, read_write,
+        write_verify,
+    },
     failure::Failure,
 };
 
@@ -64,6 +67,24 @@ enum Command {
     Config(config::Command),
     #[command(after_help = "Example:\n  nvmf discover -a ADDRESS")]
     Discover(discover::Arguments),
+    /// Overwrite blocks with what the target leaves there: deallocate them (Dataset Management).
+    #[command(
+        visible_alias = "discard",
+        after_help = "Example:\n  nvmf dsm TARGET --ns 1 --lba 0,100 --blocks 8,8 --overwrite"
+    )]
+    Dsm(blocks::DeallocateArguments),
+    /// Flush completed writes to non-volatile media.
+    #[command(after_help = "Example:\n  nvmf flush TARGET --ns 1")]
+    Flush(blocks::FlushArguments),
+    /// Make a new host NQN, and print it.
+    #[command(after_help = "Example:\n  nvmf gen-hostnqn")]
+    GenHostnqn,
+    /// Show every field of Identify Controller, with the keys of nvme-cli.
+    #[command(after_help = "Example:\n  nvmf id-ctrl TARGET -o json")]
+    IdCtrl(identify_data::ControllerArguments),
+    /// Show every field of Identify Namespace, with the keys of nvme-cli.
+    #[command(after_help = "Example:\n  nvmf id-ns TARGET --ns 1 -o json")]
+    IdNs(identify_data::NamespaceArguments),
     /// Show the controller, its namespaces and the negotiated parameters.
     #[command(after_help = "Example:\n  nvmf identify TARGET -o json")]
     Identify(identify::Arguments),
@@ -79,12 +100,20 @@ enum Command {
     /// Read blocks to a file or standard output.
     #[command(after_help = "Example:\n  nvmf read TARGET --ns 1 --lba 0 --blocks 8 --file image")]
     Read(read_write::ReadArguments),
+    /// Show the NQN of this host.
+    #[command(after_help = "Example:\n  nvmf show-hostnqn")]
+    ShowHostnqn,
     /// Overwrite blocks with data from a file or standard input.
     #[command(after_help = "Example:\n  nvmf write TARGET --ns 1 --lba 8 --file image --overwrite")]
     Write(read_write::WriteArguments),
     /// Overwrite the namespace with a seeded pattern, under load, and read it back.
     #[command(after_help = "Example:\n  nvmf write-verify TARGET --ns 1 --size 1M --overwrite")]
     WriteVerify(write_verify::Arguments),
+    /// Overwrite blocks with zeros, without a transfer of data.
+    #[command(
+        after_help = "Example:\n  nvmf write-zeroes TARGET --ns 1 --lba 0 --blocks 8 --overwrite"
+    )]
+    WriteZeroes(blocks::WriteZeroesArguments),
 }
 
 /// Output format of results.
@@ -123,13 +152,20 @@ fn run() -> Result<(), Failure> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Discover(arguments) => discover::run(&arguments),
+        Command::Dsm(arguments) => blocks::deallocate(&arguments),
+        Command::Flush(arguments) => blocks::flush(&arguments),
+        Command::GenHostnqn => hostnqn::generate(),
+        Command::IdCtrl(arguments) => identify_data::controller(&arguments),
+        Command::IdNs(arguments) => identify_data::namespace(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),
         Command::Key(command) => key::run(&command),
         Command::Log(arguments) => log::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Read(arguments) => read_write::read(&arguments),
+        Command::ShowHostnqn => hostnqn::show(),
         Command::Write(arguments) => read_write::write(&arguments),
         Command::WriteVerify(arguments) => write_verify::run(&arguments),
+        Command::WriteZeroes(arguments) => blocks::write_zeroes(&arguments),
     }
 }
 

@@ -21,18 +21,13 @@ pub(crate) fn or_none<T: FromStr>(text: &str) -> Result<OrNone<T>, T::Err> {
 /// NQN in a file, where it has this name. An error does not quote it, and a name that may be a
 /// secret is none.
 pub(crate) fn nqn(name: &str, text: &str) -> Result<String, String> {
-    let after_prefix = text.strip_prefix("nqn.");
-    let secret = match after_prefix {
+    let secret = match text.strip_prefix("nqn.") {
         // Names of some targets have long hexadecimal numbers in both cases.
         Some(rest) => secret_text::has_secret_prefix(rest),
         None => secret_text::may_be_secret(text),
     };
     match text.parse::<Nqn>() {
-        Ok(nqn) if !secret && !text.contains(char::is_whitespace) => Ok(nqn.as_str().to_owned()),
-        _ if after_prefix.is_none() => Err(format!(
-            "{name}: this is not an NQN: it must start with \"nqn.\", as in \
-             nqn.2014-08.org.example:disk"
-        )),
+        Ok(nqn) if !secret => Ok(nqn.as_str().to_owned()),
         _ if text.len() > Nqn::LENGTH_MAX => {
             Err(format!("{name}: {}", NqnError::TooLong(text.len())))
         }
@@ -54,9 +49,10 @@ mod tests {
     #[test]
     fn names_in_files_are_not_quoted() {
         assert_eq!(nqn("nqn", "nqn.x"), Ok("nqn.x".to_owned()));
+        assert_eq!(nqn("nqn", "host"), Ok("host".to_owned()));
         let long = format!("nqn.{}", "x".repeat(300));
         for wrong in
-            ["", "host", "nqn.\u{7}bell", "nqn.x y", &long, "nqn.DHHC-1:00:", "DHHC-1:00:x:"]
+            ["", "my host", "nqn.\u{7}bell", "nqn.x y", &long, "nqn.DHHC-1:00:", "DHHC-1:00:x:"]
         {
             let error = nqn("hostnqn", wrong).unwrap_err();
             assert!(error.starts_with("hostnqn: ") && error.contains("NQN"), "{error}");

@@ -1,6 +1,6 @@
 //! Sizes and times as written on a command line, and in messages.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// Parses a number of bytes, with K, M, G or T (also KiB and so on) for powers of 1,024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
@@ -24,6 +24,16 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
 /// Parses a number as [`count`] does that is not zero.
 pub(crate) fn positive(text: &str) -> Result<u64, String> {
     at_least_one(count(text)?)
+}
+
+/// Parser of a number as [`count`] takes it, within a range.
+pub(crate) fn in_range(
+    range: RangeInclusive<u16>,
+) -> impl Fn(&str) -> Result<u16, String> + Clone + Send + Sync {
+    move |text| {
+        let number = u16::try_from(count(text)?).ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("use {} to {}", range.start(), range.end()))
+    }
 }
 
 /// Parses a number with a suffix for a power of `factor`.
@@ -119,6 +129,10 @@ mod tests {
         assert_eq!((positive("1"), positive("1g")), (Ok(1), Ok(1 << 30)));
         for wrong in ["0", "", "4KiB", "1.5k", "-1", "k"] {
             assert!(positive(wrong).is_err() && rate(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((in_range(1..=1023)("7"), in_range(2..=1024)("1k")), (Ok(7), Ok(1024)));
+        for wrong in ["0", "1k", "100k", "x"] {
+            assert!(in_range(1..=1023)(wrong).is_err(), "{wrong}");
         }
         assert!(positive("4KiB").unwrap_err().contains("suffix"), "bytes are no count");
     }

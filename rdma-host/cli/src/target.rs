@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
+    sync::Once,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use crate::{
     failure::Failure,
     host,
     option_value::{OrNone, or_none},
+    output,
     secrets::SecretArguments,
     size,
 };
@@ -28,6 +30,11 @@ use crate::{
 pub(crate) struct TargetArguments {
     #[arg(help = "nvmf-rdma://ADDRESS[:PORT]/NQN, or \"trtype:RDMA traddr:… subnqn:…\"")]
     target: Option<String>,
+
+    /// Transport, as in nvme-cli; only RDMA is supported.
+    #[arg(short = 't', long, value_name = "NAME", default_value = "rdma",
+          hide_default_value = true, value_parser = transport)]
+    transport: String,
 
     /// Address of the target; a link-local one with its interface: fe80::1%eth0.
     #[arg(short = 'a', long, value_name = "ADDRESS", conflicts_with = "target")]
@@ -56,12 +63,11 @@ pub(crate) struct TargetArguments {
 
     /// Number of I/O queues [default: one for each processor].
     #[arg(short = 'i', long, visible_alias = "queues", value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..))]
+          value_parser = size::in_range(1..=u16::MAX))]
     nr_io_queues: Option<u16>,
 
     /// Entries of an I/O queue; one command less can be in flight [default: 128].
-    #[arg(short = 'Q', long, value_name = "N",
-          value_parser = clap::value_parser!(u16).range(queue_entries()))]
+    #[arg(short = 'Q', long, value_name = "N", value_parser = size::in_range(QUEUE_ENTRIES))]
     pub(crate) queue_size: Option<u16>,
 
     /// Keep-alive time in seconds; 0 turns it off.
@@ -105,7 +111,7 @@ pub(crate) struct TargetArguments {
 
 /// Reconnecting after the connection was lost.
 #[derive(Args, Clone, Debug)]
-struct ReconnectArguments {
+pub(crate) struct ReconnectArguments {
     /// Seconds from a loss to the first attempt to reconnect, and between attempts.
     #[arg(short = 'c', long, value_name = "SECONDS", default_value = "10",
           value_parser = size::seconds)]
@@ -142,7 +148,7 @@ struct ReconnectArguments {
 }
 
 impl ReconnectArguments {
-    fn options(&self) -> ReconnectOptions {
+    pub(crate) fn options(&self) -> ReconnectOptions {
         let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
         let default = ReconnectOptions::default();
         let loss_timeout = self.ctrl_loss_tmo.map_or(default.loss_timeout, seconds);
@@ -156,11 +162,6 @@ impl ReconnectArguments {
             .strict(self.reconnect_strict)
             .first_connect(self.retry_first_connect)
     }
-}
-
-/// Queue sizes that the library accepts, in the type that clap takes.
-fn queue_entries() -> std::ops::RangeInclusive<i64> {
-    i64::from(*QUEUE_ENTRIES.start())..=i64::from(*QUEUE_ENTRIES.end())
 }
 
 /// Address and name of a subsystem.
@@ -180,6 +181,7 @@ impl TargetArguments {
         let hostnqn = self.hostnqn.as_ref().and_then(OrNone::as_deref);
         let host = host::identity(hostnqn, self.hostid.flatten())?;
         let mut options = ConnectOptions::new(address, subsystem, host);
+        warn_of_names(&options);
         options.source = self.host_traddr.flatten();
         options.io_queues = self.nr_io_queues.unwrap_or(options.io_queues);
         options.queue_entries = self.queue_size.unwrap_or(options.queue_entries);
@@ -198,6 +200,11 @@ impl TargetArguments {
     /// True if a number of I/O queues is given.
     pub(crate) fn has_queues(&self) -> bool {
         self.nr_io_queues.is_some()
+    }
+
+    /// Target in one argument, if it is given so.
+    pub(crate) fn target(&self) -> Option<&str> {
+        self.target.as_deref()
     }
 
     /// Same options, for another target.
@@ -241,7 +248,7 @@ pub(crate) fn parse_with_default_nqn(
     text: &str,
     default_nqn: &str,
 ) -> Result<(SocketAddr, Nqn), Failure> {
-    let whole = match text.strip_prefix("nvmf-rdma://") {
+    let whole = match after_scheme(text) {
         Some(rest) if !rest.contains('/') => format!("{text}/{default_nqn}"),
         None if text.contains("traddr:") && !text.contains("subnqn:") => {
             format!("{text} subnqn:{default_nqn}")
@@ -253,8 +260,13 @@ pub(crate) fn parse_with_default_nqn(
     Ok((resolve(&target)?, nqn))
 }
 
+/// Part of a target URI after its scheme; libnvme writes the scheme as `nvme+rdma`.
+fn after_scheme(text: &str) -> Option<&str> {
+    text.strip_prefix("nvmf-rdma://").or_else(|| text.strip_prefix("nvme+rdma://"))
+}
+
 fn parse_target(text: &str) -> Result<TargetAddress, String> {
-    match text.strip_prefix("nvmf-rdma://") {
+    match after_scheme(text) {
         Some(rest) => parse_uri(rest),
         None if text.contains("traddr:") => parse_transport_id(text),
         None => Err(format!(
@@ -265,6 +277,13 @@ fn parse_target(text: &str) -> Result<TargetAddress, String> {
 
 fn parse_uri(rest: &str) -> Result<TargetAddress, String> {
     let (authority, nqn) = rest.split_once('/').ok_or("the target URI lacks /NQN at its end")?;
+    if let Some((_, options)) = nqn.split_once('?') {
+        let name = options.split(['=', '&']).next().filter(|name| is_option_name(name));
+        let name = name.unwrap_or("OPTION").replace('_', "-");
+        return Err(format!(
+            "a target URI has no options after its NQN; give --{name} on the command line"
+        ));
+    }
     let (address, service) = match authority.strip_prefix('[') {
         Some(bracketed) => {
             let (address, after) =
@@ -281,6 +300,11 @@ fn parse_uri(rest: &str) -> Result<TargetAddress, String> {
     };
     let service = service.map_or(Ok(ConnectOptions::SERVICE), parse_service)?;
     Ok(TargetAddress { address: unescape_zone(address), service, nqn: nqn.to_owned() })
+}
+
+/// True if an option of a URI is named as one of the command line may be.
+fn is_option_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '-' | '_'))
 }
 
 /// Address in a URI with the `%25` before a zone (RFC 6874) as a `%`. Most URIs have a bare `%`, so
@@ -372,6 +396,34 @@ fn interface_index(name: &str) -> Option<u32> {
     fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok()
 }
 
+/// Parses the name of a transport, in any case.
+pub(crate) fn transport(text: &str) -> Result<String, String> {
+    if text.eq_ignore_ascii_case("rdma") {
+        return Ok("rdma".to_owned());
+    }
+    Err("nvmf has one transport, rdma; nvme-cli connects the kernel's initiator by others"
+        .to_owned())
+}
+
+/// Warns of names that do not conform to the specification, once.
+pub(crate) fn warn_of_names(options: &ConnectOptions) {
+    static WARNED: Once = Once::new();
+    let names = [("subsystem", &options.subsystem), ("host", &options.host.nqn)];
+    let wrong: Vec<_> = names
+        .into_iter()
+        .filter(|(_, nqn)| !nqn.has_prefix())
+        .map(|(what, nqn)| format!("{what} NQN {:?}", nqn.as_str()))
+        .collect();
+    if !wrong.is_empty() {
+        WARNED.call_once(|| {
+            output::print_message(format_args!(
+                "nvmf: warning: {} should begin with \"nqn.\"; not every target takes other names",
+                wrong.join(" and ")
+            ));
+        });
+    }
+}
+
 fn wait_mode(text: &str) -> Result<WaitMode, String> {
     match text {
         "adaptive" => Ok(WaitMode::default()),
@@ -410,6 +462,8 @@ mod tests {
         let transport_id =
             "trtype:RDMA adrfam:IPv4 traddr:10.0.0.1 trsvcid:4421 subnqn:nqn.test:s1";
         assert_eq!(parse_target(transport_id), expected);
+        // As libnvme writes it.
+        assert_eq!(parse_target("nvme+rdma://10.0.0.1:4421/nqn.test:s1"), expected);
     }
 
     #[test]
@@ -500,6 +554,9 @@ mod tests {
         for (text, expected) in [
             ("10.0.0.1", "is no target"),
             ("nvmf-rdma://10.0.0.1", "/NQN"),
+            ("nvmf-rdma://10.0.0.1/nqn.x?hostnqn=nqn.y", "--hostnqn"),
+            ("nvmf-rdma://10.0.0.1/nqn.x?host_traddr=10.0.0.2&tos=1", "--host-traddr"),
+            ("nvmf-rdma://10.0.0.1/nqn.x?DHHC-1:00:c2VjcmV0:", "--OPTION"),
             ("nvmf-rdma://10.0.0.1:0/nqn.x", "no port"),
             ("nvmf-rdma://10.0.0.1:70000/nqn.x", "no port"),
             ("nvmf-rdma://fe80::1:4420/nqn.x", "brackets"),

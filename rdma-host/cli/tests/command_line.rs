@@ -2,18 +2,27 @@
 
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 20] = [
     "bench",
     "config",
+    "discard",
     "discover",
+    "dsm",
+    "flush",
+    "gen-hostnqn",
+    "id-ctrl",
+    "id-ns",
     "identify",
     "key",
     "log",
     "monitor",
     "read",
+    "show-hostnqn",
+    "smart-log",
     "write",
     "write-verify",
-    "smart-log",
+    "write-zeroes",
+    "list-ns",
 ];
 
 fn nvmf(arguments: &[&str]) -> Output {
@@ -88,6 +97,81 @@ fn options_of_fio_are_answered() {
 }
 
 #[test]
+fn options_of_nvme_cli_are_known() {
+    // The port is closed: what is wrong is not the command line.
+    let at = ["-a", "127.0.0.1", "-s", "1", "-q", "nqn.host", "-I"];
+    let id = "00000000-0000-0000-0000-000000000001";
+    let more = ["-k", "5", "-i", "2", "-Q", "1k", "-c", "1", "-l", "5"];
+    for transport in ["rdma", "RDMA"] {
+        let named = [&at[..], &[id, "-n", "nqn.x", "-t", transport], &more].concat();
+        for command in ["identify", "discover", "read", "flush", "id-ctrl", "bench", "monitor"] {
+            let output = nvmf(&[&[command][..], &named].concat());
+            let message = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(4), "{command}: {message}");
+        }
+    }
+    assert!(refused(&["identify", "-t", "tcp", "-a", "127.0.0.1"]).contains("rdma"));
+    assert!(refused(&["discover", "-t", "tcp", "-a", "127.0.0.1"]).contains("rdma"));
+}
+
+#[test]
+fn names_without_the_prefix_are_warned_of() {
+    let target = "nvmf-rdma://127.0.0.1:1/nvmet-test";
+    let output = nvmf(&["identify", target, "-q", "host"]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{message}");
+    assert!(message.contains("warning: ") && message.contains("nvmet-test"), "{message}");
+    for (target, word) in [
+        ("nvmf-rdma://127.0.0.1:1/nqn.x ", "blank"),
+        ("nvmf-rdma://127.0.0.1:1/nqn.x y", "blank"),
+        ("nvmf-rdma://127.0.0.1:1/nqn.x?hostnqn=nqn.y", "--hostnqn"),
+        ("nvmf-rdma://127.0.0.1:1/", "empty"),
+    ] {
+        let message = refused(&["identify", target]);
+        assert!(message.contains(word), "{target:?}: {message}");
+    }
+}
+
+#[test]
+fn a_log_page_stands_before_or_after_the_target() {
+    let target = "nvmf-rdma://127.0.0.1:1/nqn.x";
+    for arguments in [["log", "health", target], ["log", target, "health"]] {
+        let output = nvmf(&arguments);
+        assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(nvmf(&["smart-log", target]).status.code(), Some(4));
+    assert!(refused(&["log", target]).contains("health"));
+    assert!(refused(&["log", target, "helth"]).contains("health"));
+}
+
+#[test]
+fn the_host_has_a_name() {
+    let shown = |command: &str| {
+        let output = nvmf(&[command]);
+        assert!(output.status.success(), "{command}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(shown("show-hostnqn"), shown("show-hostnqn"));
+    let new = shown("gen-hostnqn");
+    assert!(new.starts_with("nqn.2014-08.org.nvmexpress:uuid:") && new.ends_with('\n'), "{new}");
+    assert_ne!(new, shown("gen-hostnqn"));
+}
+
+/// One entry that can't be used does not keep the others from being asked.
+#[test]
+fn a_bad_entry_of_a_configuration_does_not_hide_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("discovery.conf");
+    let entries = "-t rdma -a fe80::1%nowhere0 -s 1\n-t rdma -a 127.0.0.1 -s 1\n";
+    std::fs::write(&path, entries).expect("the file is written");
+    let output = nvmf(&["discover", "-J", path.to_str().expect("UTF-8"), "-o", "json"]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("discovery.conf:1") && message.contains("nowhere0"), "{message}");
+    assert!(message.contains("127.0.0.1:1"), "the other one was asked: {message}");
+    assert!(!output.stdout.is_empty(), "and is reported");
+}
+
+#[test]
 fn an_error_of_the_command_line_is_one_line() {
     for (arguments, word) in [
         (&["bench", "--bogus"][..], "nvmf bench --help"),
@@ -104,7 +188,7 @@ fn an_error_of_the_command_line_is_one_line() {
 
 #[test]
 fn help_says_which_commands_overwrite() {
-    for command in ["write", "write-verify", "bench"] {
+    for command in ["write", "write-verify", "write-zeroes", "dsm", "bench"] {
         let help = help(command);
         let first = help.lines().next().expect("a line").to_lowercase();
         assert!(first.contains("overwrite"), "{first}");

@@ -1,5 +1,6 @@
 //! Identify (Base 5.1.13, NVM 4.1.5): data structures of controllers and namespaces.
 
+mod fields;
 mod namespace_id_descriptors;
 
 use std::{fmt, mem::offset_of, time::Duration};
@@ -12,6 +13,10 @@ use zerocopy::{
 
 use super::{AsyncEventMask, ControllerId, NamespaceId, Opcode, Sqe, Version};
 
+pub use fields::{
+    IdentifyField, IdentifyValue, controller_fields, lba_format_fields, namespace_fields,
+    power_state_fields,
+};
 pub use namespace_id_descriptors::NamespaceIdDescriptors;
 
 /// Identify commands; each returns 4,096 bytes.

@@ -34,8 +34,9 @@ pub use fabrics::{
 pub use feature::{GetFeatures, HostBehavior, QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
 pub use identify::{
-    ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, NamespaceData,
-    NamespaceIdDescriptors, NamespaceInfo, NamespaceList,
+    ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, IdentifyField,
+    IdentifyValue, NamespaceData, NamespaceIdDescriptors, NamespaceInfo, NamespaceList,
+    controller_fields, lba_format_fields, namespace_fields, power_state_fields,
 };
 pub use log::{
     AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, AsyncEventKind, AsyncEventMask,

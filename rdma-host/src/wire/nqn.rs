@@ -4,8 +4,10 @@ use std::{fmt, str::FromStr};
 
 use super::is_unprintable;
 
-/// NQN of a host or subsystem: 1 to 223 bytes, no NUL, control or other
-/// unprintable characters, prefix `nqn.`.
+/// NQN of a host or subsystem: 1 to 223 bytes without blanks and unprintable characters.
+///
+/// The specification demands the prefix `nqn.`; Linux serves subsystems of any name, so that it is
+/// not checked here, but told by [`has_prefix`](Self::has_prefix).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Nqn(String);
 
@@ -13,12 +15,15 @@ pub struct Nqn(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NqnError {
+    /// The string contains white space.
+    #[error("the NQN holds a blank; check how it was copied")]
+    Blank,
     /// The string contains NUL, a control character or another one that is unprintable.
     #[error("the NQN {0:?} holds a control character; check how it was copied")]
     ControlCharacter(String),
-    /// The string does not start with `nqn.`.
-    #[error("{0:?} is not an NQN: it must start with \"nqn.\", as in nqn.2014-08.org.example:disk")]
-    Prefix(String),
+    /// The string is empty.
+    #[error("the NQN is empty; write a name, as in nqn.2014-08.org.example:disk")]
+    Empty,
     /// The string is longer than 223 bytes.
     #[error("the NQN has {0} bytes; 223 is the most the specification allows")]
     TooLong(usize),
@@ -43,6 +48,12 @@ impl Nqn {
         &self.0
     }
 
+    /// True if the NQN begins with `nqn.`, as all do that conform to the specification.
+    #[must_use]
+    pub fn has_prefix(&self) -> bool {
+        self.0.starts_with("nqn.")
+    }
+
     /// NQN as a 256-byte field, padded with NUL.
     #[must_use]
     pub fn to_field(&self) -> [u8; 256] {
@@ -60,8 +71,10 @@ impl FromStr for Nqn {
             Err(NqnError::TooLong(text.len()))
         } else if text.chars().any(is_unprintable) {
             Err(NqnError::ControlCharacter(text.to_owned()))
-        } else if !text.starts_with("nqn.") {
-            Err(NqnError::Prefix(text.to_owned()))
+        } else if text.contains(char::is_whitespace) {
+            Err(NqnError::Blank)
+        } else if text.is_empty() {
+            Err(NqnError::Empty)
         } else {
             Ok(Self(text.to_owned()))
         }
@@ -87,11 +100,21 @@ mod tests {
 
     #[test]
     fn refuses_invalid_nqns() {
-        assert!(matches!("".parse::<Nqn>(), Err(NqnError::Prefix(_))));
-        assert!(matches!("iqn.x".parse::<Nqn>(), Err(NqnError::Prefix(_))));
+        assert_eq!("".parse::<Nqn>(), Err(NqnError::Empty));
+        for blank in ["nqn.x ", " nqn.x", "nqn.x y", "nqn.x\u{a0}", " "] {
+            assert_eq!(blank.parse::<Nqn>(), Err(NqnError::Blank), "{blank:?}");
+        }
         assert!(matches!("nqn.x\n".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));
         assert!(matches!("nqn.\0".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));
         assert!(matches!("nqn.\u{202e}x".parse::<Nqn>(), Err(NqnError::ControlCharacter(_))));
+    }
+
+    #[test]
+    fn accepts_names_without_the_prefix() {
+        for name in ["nvmet-test", "testnqn_1", "x"] {
+            assert!(!name.parse::<Nqn>().unwrap().has_prefix(), "{name}");
+        }
+        assert!("nqn.x".parse::<Nqn>().unwrap().has_prefix());
     }
 
     #[test]

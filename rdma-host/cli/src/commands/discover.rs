@@ -23,7 +23,8 @@ use crate::{
     output,
     secrets::SecretArguments,
     shutdown::ShutdownSignal,
-    size, target,
+    size,
+    target::{self, ReconnectArguments},
 };
 
 /// Ask discovery controllers for subsystems; text and JSON are those of nvme-cli.
@@ -37,7 +38,8 @@ pub(crate) struct Arguments {
     target: Option<String>,
 
     /// Transport, as in nvme-cli; only RDMA is supported.
-    #[arg(short, long, default_value = "rdma", value_parser = ["rdma"], hide = true)]
+    #[arg(short, long, value_name = "NAME", default_value = "rdma", hide_default_value = true,
+          value_parser = target::transport)]
     transport: String,
 
     /// Address of the discovery controller; a link-local one with its interface: fe80::1%eth0.
@@ -65,6 +67,14 @@ pub(crate) struct Arguments {
     #[arg(short = 'I', long, value_name = "UUID", value_parser = or_none::<Uuid>)]
     hostid: Option<OrNone<Uuid>>,
 
+    /// As in nvme-cli; a discovery controller has no I/O queues.
+    #[arg(short = 'i', long, value_name = "N", value_parser = size::positive)]
+    nr_io_queues: Option<u64>,
+
+    /// As in nvme-cli; a discovery controller has no I/O queues.
+    #[arg(short = 'Q', long, value_name = "N", value_parser = size::positive)]
+    queue_size: Option<u64>,
+
     /// Keep-alive time in seconds [default: 30 with --persistent, else off].
     #[arg(short = 'k', long, value_name = "SECONDS", value_parser = size::seconds)]
     keep_alive_tmo: Option<Duration>,
@@ -72,6 +82,13 @@ pub(crate) struct Arguments {
     /// Type of service of the connection.
     #[arg(short = 'T', long, value_name = "TOS")]
     tos: Option<u8>,
+
+    /// Ask the target to disable submission queue flow control.
+    #[arg(short = 'd', long)]
+    disable_sqflow: bool,
+
+    #[command(flatten)]
+    reconnect: ReconnectArguments,
 
     #[command(flatten)]
     secrets: SecretArguments,
@@ -112,11 +129,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let options = target.ok_or_else(missing)?;
         return runtime.block_on(arguments.watch(&options));
     }
-    let all = match target {
-        Some(options) => vec![options],
+    let controllers = match target {
+        Some(options) => DiscoveryControllers { options: vec![options], unusable: 0 },
         None => arguments.configured_options(authentication)?,
     };
-    runtime.block_on(arguments.query(&all))
+    let queried = runtime.block_on(arguments.query(&controllers.options));
+    if queried.is_ok() && controllers.unusable > 0 {
+        return Err(Failure::failed("not all discovery controllers could be asked"));
+    }
+    queried
+}
+
+/// Discovery controllers to ask.
+struct DiscoveryControllers {
+    options: Vec<ConnectOptions>,
+    /// Number of those in the configuration that can't be asked.
+    unusable: usize,
 }
 
 impl Arguments {
@@ -145,14 +173,18 @@ impl Arguments {
         options.source = self.host_traddr.flatten();
         options.keep_alive = self.keep_alive_tmo.unwrap_or_default();
         options.type_of_service = self.tos;
+        options.disable_flow_control = self.disable_sqflow;
+        options.reconnect = self.reconnect.options();
+        target::warn_of_names(&options);
         Ok(Some(options))
     }
 
-    /// Options for the discovery controllers of the configuration.
+    /// Options for the discovery controllers of the configuration. One that can't be used is told,
+    /// and does not keep the others from being asked.
     fn configured_options(
         &self,
         authentication: AuthenticationOptions,
-    ) -> Result<Vec<ConnectOptions>, Failure> {
+    ) -> Result<DiscoveryControllers, Failure> {
         let configuration = config::load(self.config.as_ref())?;
         configuration.check_secrecy()?;
         let given = GivenOptions {
@@ -164,7 +196,8 @@ impl Arguments {
             authentication,
         };
         let connections = configuration.connections()?;
-        let mut all = Vec::new();
+        let mut options = Vec::new();
+        let mut failures = Vec::new();
         for connection in &connections {
             if connection.kind != EndpointKind::Discovery {
                 continue;
@@ -177,15 +210,25 @@ impl Arguments {
                 ));
                 continue;
             }
-            all.push(connection.options(&given)?);
+            match connection.options(&given) {
+                Ok(mut one) => {
+                    one.disable_flow_control |= self.disable_sqflow;
+                    options.push(one);
+                }
+                Err(failure) => failures.push(failure),
+            }
         }
-        if all.is_empty() {
-            return Err(Failure::usage(
+        if options.is_empty() {
+            let none = Failure::usage(
                 "no discovery controller to ask: give -a ADDRESS, or name one in \
                  /etc/nvme/nvme-fabrics.conf ([Discovery Controller])",
-            ));
+            );
+            return Err(failures.into_iter().next().unwrap_or(none));
         }
-        Ok(all)
+        for failure in &failures {
+            output::print_message(format_args!("nvmf: {failure}"));
+        }
+        Ok(DiscoveryControllers { options, unusable: failures.len() })
     }
 
     /// Reads the logs of all controllers, and of those they refer to. One that fails does not keep

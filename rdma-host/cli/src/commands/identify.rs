@@ -3,9 +3,13 @@
 use std::fmt::Write;
 
 use clap::Args;
-use rdma_host::wire::NamespaceInfo;
+use rdma_host::{
+    Error,
+    wire::{NamespaceId, NamespaceInfo},
+};
 use serde_json::{Value, json};
 
+use super::identify_data;
 use crate::{
     Format,
     connect::{self, ConnectedController},
@@ -16,6 +20,10 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Arguments {
+    /// Print the 4,096 bytes of Identify Controller; `id-ns --raw` has those of a namespace.
+    #[arg(short = 'b', long, visible_alias = "raw-binary", conflicts_with = "output_format")]
+    raw: bool,
+
     /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
@@ -24,26 +32,58 @@ pub(crate) struct Arguments {
     target: TargetArguments,
 }
 
+/// Namespace, or why it can't be used.
+struct IdentifiedNamespace {
+    id: NamespaceId,
+    outcome: Result<NamespaceInfo, Error>,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    identify_data::check_output(arguments.raw)?;
     let connected = ConnectedController::connect(&arguments.target)?;
+    if arguments.raw {
+        let data = connected.runtime.block_on(connected.controller.identify_controller_data())?;
+        connected.close();
+        return identify_data::print_raw(&data);
+    }
     let namespaces = connected.runtime.block_on(namespaces(&connected))?;
     let printed = match arguments.output_format {
         Format::Json => output::print_json(&to_json(&connected, &namespaces)),
         Format::Normal => output::print_text(&to_text(&connected, &namespaces)),
     };
     connected.close();
-    printed
+    printed?;
+    let unusable: Vec<_> = namespaces
+        .iter()
+        .filter(|one| one.outcome.is_err())
+        .map(|one| one.id.to_string())
+        .collect();
+    if unusable.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("not all namespaces can be used: {}", unusable.join(", "))))
 }
 
-async fn namespaces(connected: &ConnectedController) -> Result<Vec<NamespaceInfo>, Failure> {
+/// Identifies all namespaces. One that can't be used does not hide the others; a lost connection
+/// does.
+async fn namespaces(connected: &ConnectedController) -> Result<Vec<IdentifiedNamespace>, Failure> {
     let mut all = Vec::new();
     for id in connected.controller.namespaces().await? {
-        all.push(connected.controller.identify_namespace(id).await?);
+        let outcome = connected.controller.identify_namespace(id).await;
+        match outcome {
+            Err(error) if !is_of_namespace(&error) => return Err(error.into()),
+            outcome => all.push(IdentifiedNamespace { id, outcome }),
+        }
     }
     Ok(all)
 }
 
-fn to_text(connected: &ConnectedController, namespaces: &[NamespaceInfo]) -> String {
+/// True for an error of one namespace: another one may be fine.
+fn is_of_namespace(error: &Error) -> bool {
+    matches!(error, Error::Malformed(_) | Error::Misuse(_) | Error::Rejected(_))
+}
+
+fn to_text(connected: &ConnectedController, namespaces: &[IdentifiedNamespace]) -> String {
     let negotiated = connected.controller.negotiated();
     let info = &negotiated.info;
     let in_capsule = match negotiated.in_capsule_bytes {
@@ -72,16 +112,19 @@ fn to_text(connected: &ConnectedController, namespaces: &[NamespaceInfo]) -> Str
         let _ = writeln!(text, "{name:<17} {value}");
     }
     text.push_str("\nnamespace         size         blocks block size  names\n");
-    for namespace in namespaces {
-        let _ = writeln!(
-            text,
-            "{:>9} {:>12} {:>14} {:>10}  {}",
-            namespace.id.to_string(),
-            size::format_bytes(namespace.bytes()),
-            namespace.blocks,
-            size::format_bytes(u64::from(namespace.block_size)),
-            names(namespace),
-        );
+    for IdentifiedNamespace { id, outcome } in namespaces {
+        let id = id.to_string();
+        let _ = match outcome {
+            Ok(namespace) => writeln!(
+                text,
+                "{id:>9} {:>12} {:>14} {:>10}  {}",
+                size::format_bytes(namespace.bytes()),
+                namespace.blocks,
+                size::format_bytes(u64::from(namespace.block_size)),
+                names(namespace),
+            ),
+            Err(error) => writeln!(text, "{id:>9} {error}"),
+        };
     }
     text
 }
@@ -97,14 +140,15 @@ fn names(namespace: &NamespaceInfo) -> String {
     if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
-fn to_json(connected: &ConnectedController, namespaces: &[NamespaceInfo]) -> Value {
+fn to_json(connected: &ConnectedController, namespaces: &[IdentifiedNamespace]) -> Value {
     let negotiated = connected.controller.negotiated();
     let info = &negotiated.info;
     let namespaces: Vec<_> = namespaces
         .iter()
-        .map(|namespace| {
-            json!({
-                "nsid": namespace.id.0,
+        .map(|IdentifiedNamespace { id, outcome }| match outcome {
+            Err(error) => json!({ "nsid": id.0, "error": error.to_string() }),
+            Ok(namespace) => json!({
+                "nsid": id.0,
                 "blocks": namespace.blocks,
                 "block_size": namespace.block_size,
                 "bytes": namespace.bytes(),
@@ -112,7 +156,7 @@ fn to_json(connected: &ConnectedController, namespaces: &[NamespaceInfo]) -> Val
                 "eui64": namespace.eui64.map(|eui64| eui64.to_string()),
                 "uuid": namespace.uuid,
                 "command_set": namespace.command_set,
-            })
+            }),
         })
         .collect();
     json!({

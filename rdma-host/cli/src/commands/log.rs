@@ -11,13 +11,13 @@ use rdma_host::{
 use serde_json::{Value, json};
 
 use crate::{
-    Format, connect::ConnectedController, failure::Failure, output, target::TargetArguments,
+    Format, connect::ConnectedController, failure::Failure, output, size, target::TargetArguments,
 };
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Log page.
-    page: LogPage,
+    #[arg(help = "ana, changed, effects, error, firmware or health; before or after TARGET")]
+    page: String,
 
     /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     target: TargetArguments,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogPage {
     /// Asymmetric Namespace Access: state of the access to each group of namespaces.
     Ana,
@@ -50,14 +50,31 @@ struct RenderedPage {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let connected = ConnectedController::connect(&arguments.target)?;
-    let rendered = connected.runtime.block_on(read(&connected.controller, arguments.page))?;
+    let (page, target) = arguments.page_and_target()?;
+    let connected = ConnectedController::connect(&target)?;
+    let rendered = connected.runtime.block_on(read(&connected.controller, page))?;
     let printed = match arguments.output_format {
         Format::Json => output::print_json(&rendered.json),
         Format::Normal => output::print_text(&rendered.text),
     };
     connected.close();
     printed
+}
+
+impl Arguments {
+    /// Page and target, which may stand in either order.
+    fn page_and_target(&self) -> Result<(LogPage, TargetArguments), Failure> {
+        let page = |word: &str| LogPage::from_str(word, true).ok();
+        if let Some(page) = page(&self.page) {
+            return Ok((page, self.target.clone()));
+        }
+        match self.target.target().and_then(page) {
+            Some(page) => Ok((page, self.target.with_target(&self.page))),
+            None => Err(Failure::usage(
+                "which log page? give ana, changed, effects, error, firmware or health",
+            )),
+        }
+    }
 }
 
 async fn read(controller: &Controller, page: LogPage) -> Result<RenderedPage, Error> {
@@ -214,29 +231,81 @@ fn firmware(slots: &FirmwareSlotLog) -> RenderedPage {
 }
 
 fn health(health: &HealthLog) -> RenderedPage {
-    let rows = [
+    let percent = |percent: u8| format!("{percent} %");
+    let mut rows = vec![
         ("critical warnings", format!("{:#04x}", health.critical_warning)),
         ("temperature", temperature(health.temperature_kelvin)),
-        ("spare left", format!("{} %", health.available_spare_percent)),
-        ("spare threshold", format!("{} %", health.spare_threshold_percent)),
-        ("life used", format!("{} %", health.percentage_used)),
+        ("spare left", percent(health.available_spare_percent)),
+        ("spare threshold", percent(health.spare_threshold_percent)),
+        ("life used", percent(health.percentage_used)),
+        ("endurance group warnings", format!("{:#04x}", health.endurance_group_warning)),
+        ("data read", data_units(health.data_units_read)),
+        ("data written", data_units(health.data_units_written)),
+        ("read commands", health.host_read_commands.to_string()),
+        ("write commands", health.host_write_commands.to_string()),
+        ("controller busy", format!("{} min", health.controller_busy_minutes)),
+        ("power cycles", health.power_cycles.to_string()),
+        ("power on", format!("{} h", health.power_on_hours)),
         ("unsafe shutdowns", health.unsafe_shutdowns.to_string()),
         ("media errors", health.media_errors.to_string()),
         ("errors logged", health.error_entries.to_string()),
+        ("too warm for", format!("{} min", health.warning_temperature_minutes)),
+        ("critically warm for", format!("{} min", health.critical_temperature_minutes)),
     ];
-    let text = rows.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect();
-    let json = json!({
+    let sensors = [
+        "sensor 1", "sensor 2", "sensor 3", "sensor 4", "sensor 5", "sensor 6", "sensor 7",
+        "sensor 8",
+    ];
+    let sensors = sensors.into_iter().zip(health.sensors_kelvin).filter(|(_, kelvin)| *kelvin != 0);
+    rows.extend(sensors.map(|(name, kelvin)| (name, temperature(kelvin))));
+    let thermal = health.thermal_transitions.iter().zip(health.thermal_seconds);
+    let names = ["throttled to level 1", "throttled to level 2"];
+    rows.extend(names.into_iter().zip(thermal).map(|(name, (times, seconds))| {
+        (name, format!("{}, {seconds} s", size::format_count(u64::from(*times), "time")))
+    }));
+    let text = rows.iter().map(|(name, value)| format!("{name:<24} {value}\n")).collect();
+    RenderedPage { text, json: health_to_json(health) }
+}
+
+/// Data units, with the bytes that they stand for.
+fn data_units(units: u128) -> String {
+    let bytes = u64::try_from(units.saturating_mul(512_000)).unwrap_or(u64::MAX);
+    format!("{units} units of 512,000 bytes ({})", size::format_bytes(bytes))
+}
+
+/// Page with the keys and types of nvme-cli 2.
+fn health_to_json(health: &HealthLog) -> Value {
+    // Strings, since these counters exceed the integers that every JSON reader can hold.
+    let wide = |number: u128| Value::from(number.to_string());
+    let mut json = json!({
         "critical_warning": health.critical_warning,
-        "temperature_kelvin": health.temperature_kelvin,
-        "available_spare_percent": health.available_spare_percent,
-        "spare_threshold_percent": health.spare_threshold_percent,
-        "percentage_used": health.percentage_used,
-        // Strings, since these counters exceed the integers that every JSON reader can hold.
-        "unsafe_shutdowns": health.unsafe_shutdowns.to_string(),
-        "media_errors": health.media_errors.to_string(),
-        "error_entries": health.error_entries.to_string(),
+        "temperature": health.temperature_kelvin,
+        "avail_spare": health.available_spare_percent,
+        "spare_thresh": health.spare_threshold_percent,
+        "percent_used": health.percentage_used,
+        "endurance_grp_critical_warning_summary": health.endurance_group_warning,
+        "data_units_read": wide(health.data_units_read),
+        "data_units_written": wide(health.data_units_written),
+        "host_read_commands": wide(health.host_read_commands),
+        "host_write_commands": wide(health.host_write_commands),
+        "controller_busy_time": wide(health.controller_busy_minutes),
+        "power_cycles": wide(health.power_cycles),
+        "power_on_hours": wide(health.power_on_hours),
+        "unsafe_shutdowns": wide(health.unsafe_shutdowns),
+        "media_errors": wide(health.media_errors),
+        "num_err_log_entries": wide(health.error_entries),
+        "warning_temp_time": health.warning_temperature_minutes,
+        "critical_comp_time": health.critical_temperature_minutes,
+        "thm_temp1_trans_count": health.thermal_transitions[0],
+        "thm_temp2_trans_count": health.thermal_transitions[1],
+        "thm_temp1_total_time": health.thermal_seconds[0],
+        "thm_temp2_total_time": health.thermal_seconds[1],
     });
-    RenderedPage { text, json }
+    let sensors = (1..).zip(health.sensors_kelvin).filter(|(_, kelvin)| *kelvin != 0);
+    for (number, kelvin) in sensors {
+        json[format!("temperature_sensor_{number}")] = kelvin.into();
+    }
+    json
 }
 
 fn temperature(kelvin: u16) -> String {

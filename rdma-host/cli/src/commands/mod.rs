@@ -1,8 +1,11 @@
 //! Commands of `nvmf`, but for `bench`.
 
+pub(crate) mod blocks;
 pub(crate) mod config;
 pub(crate) mod discover;
+pub(crate) mod hostnqn;
 pub(crate) mod identify;
+pub(crate) mod identify_data;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod monitor;

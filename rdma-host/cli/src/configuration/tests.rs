@@ -99,7 +99,7 @@ fn ini_errors_name_place_key_and_remedy() {
     let endpoint = "[Subsystem]\nnqn = nqn.x\n";
     let cases = [
         ("tos = 1".to_owned(), "a.conf:1: tos stands before any section"),
-        ("[Host]\nhostnqn = host".to_owned(), "a.conf:2: hostnqn: this is not an NQN"),
+        ("[Host]\nhostnqn = my host".to_owned(), "a.conf:2: hostnqn: this is not an NQN"),
         ("[Host]\nhostid = 0".to_owned(), "a.conf:2: hostid is a UUID"),
         ("[Host]\n[Host]".to_owned(), "a.conf:2: a second [Host]"),
         ("[Host".to_owned(), "write [NAME]"),
@@ -245,9 +245,9 @@ fn json_errors_name_place_and_key() {
         ("{\"host\": 1}".to_owned(), "c.json:1: \"hosts\" is missing"),
         ("{\"hosts\": 1}".to_owned(), "\"hosts\" is not a list"),
         ("7".to_owned(), "is not an object"),
-        (host("\"hostnqn\": \"host\""), "c.json:3: hostnqn"),
+        (host("\"hostnqn\": \"my host\""), "c.json:3: hostnqn"),
         (host("\"hostid\": {}"), "c.json:3: hostid is not a text"),
-        (host("\"subsystems\": [ { \"nqn\": \"x\" } ]"), "c.json:3: nqn: this is not an NQN"),
+        (host("\"subsystems\": [ { \"nqn\": \"x y\" } ]"), "c.json:3: nqn: this is not an NQN"),
         (port("{ \"transport\": \"rdma\" }"), "c.json:4: the port lacks \"traddr\""),
         (
             port("{ \"traddr\": \"1\", \"transport\": \"rdma\", \"tos\": \"x\" }"),
@@ -310,7 +310,7 @@ fn option_lists_have_flags_and_hosts() {
         ("\n-a 1.2.3.4", "discovery.conf:2: --transport is missing"),
         ("-t rdma -a 1.2.3.4 -k soon", "keep-alive-tmo takes a number"),
         ("-t rdma -a", "--traddr lacks its value"),
-        ("-t rdma -a 1 -q host", "hostnqn: this is not an NQN"),
+        ("-t rdma -a 1 -q ho\u{7f}st", "hostnqn: this is not an NQN"),
     ] {
         let error = options(text).unwrap_err();
         assert!(error.contains(expected), "{error:?} lacks {expected:?}");

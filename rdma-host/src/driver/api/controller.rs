@@ -252,6 +252,28 @@ impl<P: Provider> Controller<P> {
         Ok(info)
     }
 
+    /// Reads the Identify Controller data structure, 4,096 bytes as the controller sends them;
+    /// [`controller_fields`](crate::wire::controller_fields) names its fields.
+    ///
+    /// # Errors
+    ///
+    /// When the controller refuses or is gone.
+    pub async fn identify_controller_data(&self) -> Result<Vec<u8>, Error> {
+        self.identify("Identify (controller)", Identify::controller()).await
+    }
+
+    /// Reads the Identify Namespace data structure, 4,096 bytes as the controller sends them, also
+    /// of a namespace whose format is not supported;
+    /// [`namespace_fields`](crate::wire::namespace_fields) names its fields. All bytes are zero for
+    /// a namespace that is not active.
+    ///
+    /// # Errors
+    ///
+    /// When the controller refuses or is gone.
+    pub async fn identify_namespace_data(&self, id: NamespaceId) -> Result<Vec<u8>, Error> {
+        self.identify("Identify (namespace)", Identify::namespace(id)).await
+    }
+
     /// Identifies all active namespaces; returns those with a supported format. I/O to a namespace
     /// in use that was replaced by another one is refused from now on.
     ///

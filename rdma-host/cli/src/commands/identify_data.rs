@@ -1,0 +1,165 @@
+//! `nvmf id-ctrl` and `nvmf id-ns`: every field of an Identify data structure, with the keys of
+//! nvme-cli, or its bytes.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
+
+use clap::Args;
+use rdma_host::wire::{
+    IdentifyError, IdentifyField, IdentifyValue, controller_fields, lba_format_fields,
+    namespace_fields, power_state_fields,
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    Format,
+    connect::{self, ConnectedController},
+    failure::Failure,
+    output,
+    target::TargetArguments,
+};
+
+#[derive(Args)]
+pub(crate) struct ControllerArguments {
+    #[command(flatten)]
+    form: FormArguments,
+
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct NamespaceArguments {
+    /// Namespace id [default: the only one].
+    #[arg(long, value_name = "N")]
+    ns: Option<u32>,
+
+    #[command(flatten)]
+    form: FormArguments,
+
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+#[derive(Args)]
+struct FormArguments {
+    /// Print the 4,096 bytes of the data structure.
+    #[arg(short = 'b', long, visible_alias = "raw", conflicts_with = "output_format")]
+    raw_binary: bool,
+
+    /// Output format; json has the keys of nvme-cli.
+    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
+    output_format: Format,
+}
+
+/// Fields of a data structure, and the list of smaller structures at its end.
+struct NamedFields {
+    fields: Vec<IdentifyField>,
+    list: &'static str,
+    entries: Vec<Vec<IdentifyField>>,
+}
+
+pub(crate) fn controller(arguments: &ControllerArguments) -> Result<(), Failure> {
+    let ControllerArguments { form, target } = arguments;
+    check_output(form.raw_binary)?;
+    let connected = ConnectedController::connect(target)?;
+    let data = connected.runtime.block_on(connected.controller.identify_controller_data())?;
+    connected.close();
+    form.print(&data, |data| {
+        let entries = power_state_fields(data)?;
+        Ok(NamedFields { fields: controller_fields(data)?, list: "psds", entries })
+    })
+}
+
+pub(crate) fn namespace(arguments: &NamespaceArguments) -> Result<(), Failure> {
+    let NamespaceArguments { ns, form, target } = arguments;
+    check_output(form.raw_binary)?;
+    let connected = ConnectedController::connect(target)?;
+    let read = async {
+        let id = connect::namespace_id(&connected.controller, *ns).await?;
+        let data = connected.controller.identify_namespace_data(id).await?;
+        if data.iter().all(|&byte| byte == 0) {
+            return Err(Failure::usage(format!("namespace {id} is not there")));
+        }
+        Ok(data)
+    };
+    let data = connected.runtime.block_on(read)?;
+    connected.close();
+    form.print(&data, |data| {
+        let entries = lba_format_fields(data)?;
+        Ok(NamedFields { fields: namespace_fields(data)?, list: "lbafs", entries })
+    })
+}
+
+/// Refuses to print bytes on a terminal.
+pub(crate) fn check_output(raw: bool) -> Result<(), Failure> {
+    if raw && io::stdout().is_terminal() {
+        return Err(Failure::usage("raw data is not for a terminal; redirect standard output"));
+    }
+    Ok(())
+}
+
+/// Prints the bytes of a data structure.
+pub(crate) fn print_raw(data: &[u8]) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    output::check(output.write_all(data).and_then(|()| output.flush())).map(drop)
+}
+
+impl FormArguments {
+    fn print(
+        &self,
+        data: &[u8],
+        named: impl FnOnce(&[u8]) -> Result<NamedFields, IdentifyError>,
+    ) -> Result<(), Failure> {
+        if self.raw_binary {
+            return print_raw(data);
+        }
+        let named = named(data).map_err(rdma_host::Error::from)?;
+        match self.output_format {
+            Format::Json => output::print_json(&named.to_json()),
+            Format::Normal => output::print_text(&named.to_text()),
+        }
+    }
+}
+
+impl NamedFields {
+    fn to_json(&self) -> Value {
+        let mut object = to_object(&self.fields);
+        let entries = self.entries.iter().map(|fields| Value::Object(to_object(fields)));
+        object.insert(self.list.to_owned(), entries.collect());
+        Value::Object(object)
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.fields {
+            let _ = writeln!(text, "{name:<10}: {}", shown(value));
+        }
+        for (index, entry) in self.entries.iter().enumerate() {
+            let words = entry.iter().map(|(name, value)| format!("{name} {}", shown(value)));
+            let words: Vec<_> = words.collect();
+            let _ = writeln!(text, "{} {index}: {}", self.list, words.join(", "));
+        }
+        text
+    }
+}
+
+fn to_object(fields: &[IdentifyField]) -> Map<String, Value> {
+    let value = |value: &IdentifyValue| match value {
+        IdentifyValue::Number(number) => Value::from(*number),
+        IdentifyValue::Text(text) => Value::from(text.as_str()),
+        // A string as in nvme-cli: more than every JSON reader can hold.
+        IdentifyValue::Wide(number) => Value::from(number.to_string()),
+    };
+    fields.iter().map(|(name, field)| ((*name).to_owned(), value(field))).collect()
+}
+
+fn shown(value: &IdentifyValue) -> String {
+    match value {
+        IdentifyValue::Number(number) => number.to_string(),
+        IdentifyValue::Text(text) => text.clone(),
+        IdentifyValue::Wide(number) => number.to_string(),
+    }
+}
