@@ -5,6 +5,8 @@
 mod events;
 #[path = "lifecycle/retries.rs"]
 mod retries;
+#[path = "lifecycle/walks.rs"]
+mod walks;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -425,6 +425,13 @@ pub const TRANSFER_BYTES_DEFAULT: u64 = 1 << 20;
 /// Maximum number of active namespaces; a target with more, or whose list does not end, is refused.
 pub const NAMESPACES_MAX: usize = 1 << 16;
 
+/// Timeout of the identification of all namespaces, whatever each command allows: thousands take
+/// seconds of a target that answers in a millisecond.
+pub const NAMESPACES_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Maximum number of namespaces that are identified for the report of later changes.
+pub const NAMESPACES_WATCHED_MAX: usize = 256;
+
 /// Maximum number of entries of a discovery log. A target with more is refused: 64 Ki entries are
 /// 64 MiB.
 pub const DISCOVERY_RECORDS_MAX: u64 = 1 << 16;
@@ -441,6 +448,13 @@ pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Maximum number of discovery subsystems queried by one walk over referrals.
 pub const DISCOVERY_TARGETS_MAX: usize = 64;
+
+/// Timeout of a walk over referrals, whatever each subsystem may take: with
+/// [`CONCURRENT_QUERIES_MAX`] it is enough for [`DISCOVERY_TARGETS_MAX`] of which most are dead.
+pub const DISCOVERY_WALK_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Maximum number of discovery subsystems that are queried at the same time.
+pub const CONCURRENT_QUERIES_MAX: usize = 8;
 
 /// Default maximum of referrals followed in a row: real networks have one or two.
 pub const REFERRAL_DEPTH: u8 = 8;

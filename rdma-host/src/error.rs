@@ -283,12 +283,31 @@ pub enum Misuse {
             those that do"
     )]
     Discovery,
+    /// The device allows less than the queues need.
+    #[error(
+        "the queues need {needed} {what}, and device {device} allows {max}; use fewer or smaller \
+         queues"
+    )]
+    DeviceLimit {
+        /// Name of the RDMA device.
+        device: String,
+        /// Resource.
+        what: &'static str,
+        /// Value that is needed.
+        needed: u64,
+        /// The limit.
+        max: u64,
+    },
     /// Discovery was requested from a subsystem that is not a discovery subsystem.
     #[error(
         "this subsystem is no discovery subsystem (its controller is of type {}); use \
          nqn.2014-08.org.nvmexpress.discovery, or `nvmf identify` for this one", .0.0
     )]
     NotDiscovery(ControllerType),
+    /// The queues of the controller belong to pollers of the caller: namespaces can't be read and
+    /// written otherwise.
+    #[error("the I/O queues of this controller are polled by the caller: submit to its pollers")]
+    PolledController,
     /// All queues are full: complete commands first.
     #[error("all queues are full")]
     QueuesFull,

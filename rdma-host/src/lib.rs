@@ -127,9 +127,9 @@ pub use config::{
 pub use driver::{
     Command, CommandCompletion, Connecting, Controller, ControllerEvent, ControllerEvents, Data,
     DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
-    EventDetail, ExecutionStatus, MemoryReport, Namespace, NamespaceChange, Operation, Poller,
-    StateChange, StateChanges, Statistics, SubmitError, Subscription, TransferError,
-    VectoredTransferError, Waiter, WindowCounters,
+    EventDetail, ExecutionStatus, MemoryReport, Namespace, NamespaceChange, NamespaceWalk,
+    Operation, Poller, StateChange, StateChanges, Statistics, SubmitError, Subscription,
+    TransferError, VectoredTransferError, Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

@@ -61,7 +61,7 @@ fn a_replaced_namespace_is_told_and_refused() {
         set(3, "enable", "0").await;
         until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Gone)).await;
         set(3, "enable", "1").await;
-        until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Same(_))).await;
+        until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Added(_))).await;
         let _ = read(&controller, &namespace, 0, 4096).await;
 
         replace_third(OTHER).await;
@@ -164,7 +164,7 @@ fn events_are_told_after_a_reconnect_too() {
         set(3, "enable", "0").await;
         until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Gone)).await;
         set(3, "enable", "1").await;
-        until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Same(_))).await;
+        until_third(&mut notices, |fate| matches!(fate, NamespaceChange::Added(_))).await;
         controller.shutdown().await;
     });
 }

@@ -58,6 +58,7 @@ pub use api::{
     controller::Controller,
     discovery::{Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch},
     namespace::{Namespace, TransferError},
+    namespace_walk::NamespaceWalk,
     vectored::VectoredTransferError,
 };
 pub use control::{

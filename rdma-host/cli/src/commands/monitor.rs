@@ -150,12 +150,7 @@ fn event_to_json(event: &ControllerEvent, since_epoch: Duration) -> Value {
     let namespaces = match &event.detail {
         EventDetail::Namespaces(all) => {
             let one = |(id, change): &(NamespaceId, NamespaceChange)| {
-                let blocks = match change {
-                    NamespaceChange::Same(info) | NamespaceChange::Replaced(info) => {
-                        Some(info.blocks)
-                    }
-                    _ => None,
-                };
+                let blocks = change.info().map(|info| info.blocks);
                 json!({ "nsid": id.0, "fate": change.to_string(), "blocks": blocks })
             };
             Some(all.iter().map(one).collect::<Vec<_>>())

@@ -14,6 +14,7 @@ use crate::{
         api::controller::Controller,
         connect::{admin_queue::AdminClient, context::Purpose},
         control::{
+            active_namespaces::ActiveNamespaces,
             async_events::AsyncEventTask,
             shared::{ControlChannels, ControllerShared, SupervisorChannels},
             subscription::{ControllerEvents, StateChanges},
@@ -87,6 +88,8 @@ impl<P: Provider> Connecting<P> {
             shared: Arc::clone(&shared),
             events: async_events,
             notices: broadcast::Sender::new(STATE_CHANGE_BACKLOG),
+            namespaces: ActiveNamespaces::default(),
+            has_namespaces: purpose == Purpose::Io,
         };
         Self {
             provider: Arc::clone(provider),

@@ -1,6 +1,6 @@
 //! Controller: connect, namespaces, log pages, memory, shutdown.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use auth::{Authenticated, Credentials};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -9,11 +9,12 @@ use verbs::{
 };
 
 use crate::{
-    config::{BACKLOG_PER_ENTRY, ConnectOptions, MemoryMode, NAMESPACES_MAX, WaitMode},
+    config::{BACKLOG_PER_ENTRY, ConnectOptions, MemoryMode, NAMESPACES_TIMEOUT, WaitMode},
     driver::{
         api::{
             io_task::{self, IoRequest},
             namespace::Namespace,
+            namespace_walk::NamespaceWalk,
         },
         buffers::verbs_error,
         connect::{admin_queue::AdminClient, authenticate::AuthenticationParties},
@@ -28,11 +29,11 @@ use crate::{
         data_path::{connection::Connection, memory::MemoryReport, poller::Poller},
         task,
     },
-    error::{Error, Rejected, TargetMisbehaved},
+    error::{Error, Misuse, Rejected},
     proto::{Negotiated, Transfer},
     wire::{
         AnaLog, ChangedNamespaceList, EffectsLog, ErrorLogEntry, FirmwareSlotLog, HealthLog,
-        Identify, NamespaceId, NamespaceInfo, NamespaceList, NvmLimits, Status,
+        Identify, NamespaceId, NamespaceInfo, NvmLimits, Status,
     },
 };
 
@@ -223,22 +224,18 @@ impl<P: Provider> Controller<P> {
     ///
     /// When the controller refuses or is gone.
     pub async fn namespaces(&self) -> Result<Vec<NamespaceId>, Error> {
-        let mut all = Vec::new();
-        loop {
-            let after = all.last().copied().unwrap_or(NamespaceId(0));
-            let command = Identify::active_namespaces(after);
-            let data = self.identify("Identify (active namespaces)", command).await?;
-            let list = NamespaceList::parse(&data)?.0;
-            let known = all.len();
-            let complete = list.len() < NamespaceList::ENTRIES;
-            all.extend(list.into_iter().skip_while(|&id| id <= after));
-            if all.len() > NAMESPACES_MAX || (all.len() == known && !complete) {
-                return Err(TargetMisbehaved::NamespaceList.into());
-            }
-            if complete {
-                return Ok(all);
-            }
-        }
+        let walk = self.identify_namespaces(NAMESPACES_TIMEOUT).await?;
+        Ok(walk.remaining().to_vec())
+    }
+
+    /// Begins to identify all active namespaces, one after the other, within this time for all of
+    /// them and their list.
+    ///
+    /// # Errors
+    ///
+    /// When the list of them can't be read.
+    pub async fn identify_namespaces(&self, within: Duration) -> Result<NamespaceWalk<P>, Error> {
+        NamespaceWalk::new(self.admin.clone(), self.negotiated().version, within).await
     }
 
     /// Identifies a namespace.
@@ -279,11 +276,12 @@ impl<P: Provider> Controller<P> {
     ///
     /// # Errors
     ///
-    /// When the controller refuses or is gone.
+    /// When the controller refuses, is gone, or takes longer than [`NAMESPACES_TIMEOUT`] for all.
     pub async fn rescan(&self) -> Result<Vec<NamespaceInfo>, Error> {
         let mut found = Vec::new();
-        for id in self.namespaces().await? {
-            match identify_namespace(&mut &self.admin, self.negotiated().version, id).await {
+        let mut walk = self.identify_namespaces(NAMESPACES_TIMEOUT).await?;
+        while let Some((id, identified)) = walk.next().await {
+            match identified {
                 Ok(info) => {
                     self.shared.registry.compare(info);
                     found.push(info);
@@ -320,8 +318,12 @@ impl<P: Provider> Controller<P> {
     ///
     /// # Errors
     ///
-    /// As [`identify_namespace`](Self::identify_namespace).
+    /// As [`identify_namespace`](Self::identify_namespace), and [`Misuse::PolledController`] if the
+    /// I/O queues are polled by the caller.
     pub async fn namespace(&self, id: NamespaceId) -> Result<Namespace, Error> {
+        if self.io.is_empty() {
+            return Err(Misuse::PolledController.into());
+        }
         let info = self.identify_namespace(id).await?;
         let ControllerShared { connection, registry, .. } = &*self.shared;
         Ok(Namespace::new(info, self.io.clone(), connection.summary(), registry))

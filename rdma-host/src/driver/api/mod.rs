@@ -6,4 +6,5 @@ pub(crate) mod discovery;
 pub(crate) mod dsm;
 pub(crate) mod io_task;
 pub(crate) mod namespace;
+pub(crate) mod namespace_walk;
 pub(crate) mod vectored;

@@ -261,14 +261,10 @@ impl Namespace {
     /// Passes a command to the next poller; waits while its backlog is full.
     async fn begin(&self, command: Command) -> oneshot::Receiver<CommandCompletion> {
         let (reply, done) = oneshot::channel();
-        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len().max(1);
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len();
         let request = IoRequest { command, reply, sends: 0 };
-        let refused = match self.pollers.get(index) {
-            Some(poller) => poller.send(request).await.err().map(|refused| refused.0),
-            None => Some(request),
-        };
-        if let Some(request) = refused {
-            request.refuse(Error::Closed);
+        if let Err(refused) = self.pollers[index].send(request).await {
+            refused.0.refuse(Error::Closed);
         }
         done
     }

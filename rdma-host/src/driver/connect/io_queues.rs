@@ -32,7 +32,7 @@ use crate::{
             queue::Queue,
         },
     },
-    error::{Error, Transport},
+    error::{Error, Misuse, Transport},
     proto::{BringUpInput, Execute, QueueBringUp, QueueBringUpAction, QueueReady},
     wire::{Cqe, Identify, QueueId},
 };
@@ -60,6 +60,8 @@ impl<P: Provider> IoQueues<'_, P> {
         bring_ups: Vec<QueueBringUp>,
     ) -> Result<(Vec<QueueSet<P>>, Vec<QueueReady>), Error> {
         let resolved = Resolved::new(self.context.provider, self.context.options).await?;
+        let device = resolved.endpoint().limits().map_err(verbs_error)?;
+        self.check_device(&device, bring_ups.len())?;
         let limits = Limits {
             connects: Semaphore::new(CONCURRENT_CONNECTS_MAX.into()),
             authentications: Semaphore::new(CONCURRENT_AUTHENTICATIONS_MAX),
@@ -82,6 +84,28 @@ impl<P: Provider> IoQueues<'_, P> {
         let mut ready: Vec<_> = ready.into_iter().flatten().collect();
         ready.sort_unstable_by_key(|&(id, _)| id);
         Ok((sets, ready.into_iter().map(|(_, ready)| ready).collect()))
+    }
+}
+
+impl<P: Provider> IoQueues<'_, P> {
+    /// Checks that the device allows this number of queues, before any is made.
+    fn check_device(&self, device: &verbs::Limits, queues: usize) -> Result<(), Misuse> {
+        let pollers = self.context.pollers.min(queues).max(1);
+        let share = u16::try_from(queues.div_ceil(pollers)).expect("queue ids have 16 bits");
+        let completions = completion_entries(self.memory, share, self.entries);
+        let sends = self.memory.sends(self.entries);
+        for (what, needed, max) in [
+            // One more for the admin queue.
+            ("queue pairs", queues as u64 + 1, device.queue_pairs),
+            ("work requests each", sends.into(), device.queue_pair_work_requests),
+            ("entries of a completion queue", completions.into(), device.completion_queue_entries),
+        ] {
+            if needed > max.into() {
+                let (device, max) = (device.device.clone(), max.into());
+                return Err(Misuse::DeviceLimit { device, what, needed, max });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,23 +1,29 @@
 //! Task that reads the log pages of asynchronous events and publishes both.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::Instant,
+};
 use verbs::Provider;
 
 use crate::{
+    config::{NAMESPACES_TIMEOUT, NAMESPACES_WATCHED_MAX},
     driver::{
         connect::admin_queue::AdminClient,
         control::{
+            active_namespaces::ActiveNamespaces,
             controller_event::{ControllerEvent, EventDetail, NamespaceChange},
-            identify_namespace::identify_namespace,
+            identify_namespace::{identify_namespace, list_namespaces},
             log_pages::LogPages,
             shared::ControllerShared,
         },
+        data_path::connection_state::ConnectionState,
     },
     error::{Error, Misuse},
     proto::Negotiated,
-    wire::{AsyncEvent, AsyncEventKind, ChangedNamespaceList, NamespaceId},
+    wire::{AsyncEvent, AsyncEventKind, ChangedNamespaceList, NamespaceId, Version},
 };
 
 /// Task of one controller, across its connections.
@@ -27,12 +33,28 @@ pub(crate) struct AsyncEventTask<P: Provider> {
     pub(crate) events: mpsc::Receiver<AsyncEvent>,
     /// Only sender, so that the streams of events end with the task.
     pub(crate) notices: broadcast::Sender<ControllerEvent>,
+    pub(crate) namespaces: ActiveNamespaces,
+    /// True for a controller that has namespaces.
+    pub(crate) has_namespaces: bool,
 }
 
 impl<P: Provider> AsyncEventTask<P> {
     /// Runs until the controller has ended.
     pub(crate) async fn run(mut self) {
-        while let Some(event) = self.events.recv().await {
+        let mut connections = self.shared.connection.subscribe();
+        loop {
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                _ = connections.changed(), if self.has_namespaces => {
+                    let state = connections.borrow_and_update().clone();
+                    let is_live = matches!(state, ConnectionState::Live(_));
+                    if is_live && self.notices.receiver_count() > 0 {
+                        self.note_namespaces().await;
+                    }
+                    continue;
+                }
+            };
+            let Some(event) = event else { return };
             let at = SystemTime::now();
             let detail = self.detail(event.kind()).await.unwrap_or_else(EventDetail::Unknown);
             let notice = ControllerEvent { at, event, detail };
@@ -42,14 +64,38 @@ impl<P: Provider> AsyncEventTask<P> {
         }
     }
 
+    /// Notes the namespaces of a new connection, for the report of later changes. If that fails,
+    /// changes are told in less detail.
+    async fn note_namespaces(&mut self) {
+        let deadline = Instant::now() + NAMESPACES_TIMEOUT;
+        let noted = tokio::time::timeout_at(deadline, async {
+            let negotiated = self.negotiated().ok_or(Error::Closed)?;
+            let mut all = Vec::new();
+            for id in list_namespaces(&self.admin).await? {
+                let info = if all.len() < NAMESPACES_WATCHED_MAX {
+                    identify_namespace(&mut &self.admin, negotiated.version, id).await.ok()
+                } else {
+                    None
+                };
+                all.push((id, info));
+            }
+            Ok::<_, Error>(all)
+        });
+        match noted.await {
+            Ok(Ok(all)) => self.namespaces.note_all(all),
+            Ok(Err(error)) => tracing::info!(%error, "the namespaces can't be listed"),
+            Err(_) => tracing::info!("the namespaces can't be listed in time"),
+        }
+    }
+
     /// Reads the log page of an event, which also clears the event.
-    async fn detail(&self, event: AsyncEventKind) -> Result<EventDetail, Error> {
+    async fn detail(&mut self, event: AsyncEventKind) -> Result<EventDetail, Error> {
         let negotiated = self.negotiated().ok_or(Error::Closed)?;
         let log = LogPages { admin: &self.admin, negotiated: &negotiated };
         Ok(match event {
             AsyncEventKind::NamespaceAttributeChanged => {
                 let changed = log.changed().await?;
-                EventDetail::Namespaces(self.changes(changed, &negotiated).await)
+                EventDetail::Namespaces(self.changes(changed, negotiated.version).await)
             }
             AsyncEventKind::AnaChange => EventDetail::Ana(log.ana().await?),
             AsyncEventKind::FirmwareActivationStarting => {
@@ -61,35 +107,42 @@ impl<P: Provider> AsyncEventTask<P> {
         })
     }
 
-    /// Identifies the namespaces that changed and are in use.
+    /// Identifies the namespaces that changed, those in use first.
     async fn changes(
-        &self,
+        &mut self,
         changed: ChangedNamespaceList,
-        negotiated: &Negotiated,
+        version: Version,
     ) -> Vec<(NamespaceId, NamespaceChange)> {
+        let deadline = Instant::now() + NAMESPACES_TIMEOUT;
         let used = self.shared.registry.ids();
-        let ids = match changed {
+        let mut ids = match changed {
             ChangedNamespaceList::These(ids) => ids,
-            ChangedNamespaceList::TooMany => used.clone(),
+            ChangedNamespaceList::TooMany => {
+                let all: BTreeSet<_> = used.iter().copied().chain(self.namespaces.ids()).collect();
+                all.into_iter().collect()
+            }
         };
+        ids.sort_by_key(|id| !used.contains(id));
         let mut changes = Vec::with_capacity(ids.len());
         for id in ids {
-            let change = match used.contains(&id) {
-                true => self.change(id, negotiated).await,
-                false => NamespaceChange::Unused,
-            };
-            changes.push((id, change));
+            let after = NAMESPACES_TIMEOUT;
+            let timeout = Error::Timeout { step: "the identification of all namespaces", after };
+            let change = tokio::time::timeout_at(deadline, self.change(id, version)).await;
+            changes.push((id, change.unwrap_or(NamespaceChange::Unknown(timeout))));
         }
+        changes.sort_by_key(|&(id, _)| id);
         changes
     }
 
-    async fn change(&self, id: NamespaceId, negotiated: &Negotiated) -> NamespaceChange {
-        match identify_namespace(&mut &self.admin, negotiated.version, id).await {
-            Ok(info) => match self.shared.registry.compare(info) {
-                true => NamespaceChange::Same(info),
-                false => NamespaceChange::Replaced(info),
-            },
-            Err(Error::Misuse(Misuse::NoNamespace(_))) => NamespaceChange::Gone,
+    async fn change(&mut self, id: NamespaceId, version: Version) -> NamespaceChange {
+        match identify_namespace(&mut &self.admin, version, id).await {
+            Ok(info) => {
+                let used = self.shared.registry.info(id);
+                let is_same = self.shared.registry.compare(info);
+                let change = self.namespaces.note(info, used);
+                if is_same { change } else { NamespaceChange::Replaced(info) }
+            }
+            Err(Error::Misuse(Misuse::NoNamespace(_))) => self.namespaces.note_gone(id),
             Err(error) => NamespaceChange::Unknown(error),
         }
     }

@@ -45,14 +45,22 @@ pub enum EventDetail {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NamespaceChange {
+    /// The namespace is new, or is back after it was gone.
+    Added(NamespaceInfo),
     /// The namespace does not exist any more.
     Gone,
     /// Another namespace has this id now: commands to handles of the old one are refused.
     Replaced(NamespaceInfo),
-    /// Same namespace; its size may have changed.
+    /// Same namespace, of another size.
+    Resized {
+        /// Size before, in blocks.
+        before: u64,
+        /// The namespace now.
+        info: NamespaceInfo,
+    },
+    /// Same namespace of the same size, as far as is known: namespaces are compared with what was
+    /// seen of them before, for subscribers of before the connect with the state at its time.
     Same(NamespaceInfo),
-    /// Namespace that was never identified through this controller.
-    Unused,
     /// Identifying the namespace failed.
     Unknown(Error),
 }
@@ -97,11 +105,28 @@ impl fmt::Display for EventDetail {
 impl fmt::Display for NamespaceChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Added(info) => write!(f, "is new, with {} blocks", info.blocks),
             Self::Gone => f.write_str("is gone"),
             Self::Replaced(_) => f.write_str("is another one now"),
+            Self::Resized { before, info } => {
+                write!(f, "has {} blocks now, {before} before", info.blocks)
+            }
             Self::Same(info) => write!(f, "has {} blocks", info.blocks),
-            Self::Unused => f.write_str("is not in use"),
             Self::Unknown(error) => write!(f, "can't be identified ({error})"),
+        }
+    }
+}
+
+impl NamespaceChange {
+    /// The namespace, if it could be identified.
+    #[must_use]
+    pub fn info(&self) -> Option<&NamespaceInfo> {
+        match self {
+            Self::Added(info)
+            | Self::Replaced(info)
+            | Self::Resized { info, .. }
+            | Self::Same(info) => Some(info),
+            Self::Gone | Self::Unknown(_) => None,
         }
     }
 }
@@ -118,17 +143,27 @@ mod tests {
 
     #[test]
     fn a_notice_is_one_line() {
+        let info = NamespaceInfo {
+            id: NamespaceId(5),
+            blocks: 4096,
+            block_size: 512,
+            nguid: None,
+            eui64: None,
+            uuid: None,
+            command_set: 0,
+        };
         let detail = EventDetail::Namespaces(vec![
             (NamespaceId(3), NamespaceChange::Gone),
             (NamespaceId(4), NamespaceChange::Unknown(Error::Closed)),
-            (NamespaceId(5), NamespaceChange::Unused),
+            (NamespaceId(5), NamespaceChange::Added(info)),
+            (NamespaceId(6), NamespaceChange::Resized { before: 2048, info }),
         ]);
         for (event, detail, expected) in [
             (
                 0x0004_0002,
                 detail,
                 "namespace attribute changed: 3 is gone, 4 can't be identified (the controller \
-                 was closed), 5 is not in use",
+                 was closed), 5 is new, with 4096 blocks, 6 has 4096 blocks now, 2048 before",
             ),
             (0x0004_0002, EventDetail::Namespaces(Vec::new()), "namespace attribute changed"),
             (

@@ -1,11 +1,37 @@
-//! Identification of a namespace, over the admin queue.
+//! Identification of namespaces, over the admin queue.
+
+use verbs::Provider;
 
 use crate::{
-    driver::connect::authenticate::CommandChannel,
-    error::Error,
-    proto::{IdentifyNamespace, IdentifyNamespaceAction},
-    wire::{NamespaceId, NamespaceInfo, Version},
+    config::NAMESPACES_MAX,
+    driver::connect::{admin_queue::AdminClient, authenticate::CommandChannel},
+    error::{Error, TargetMisbehaved},
+    proto::{IdentifyNamespace, IdentifyNamespaceAction, Transfer},
+    wire::{Identify, NamespaceId, NamespaceInfo, NamespaceList, Version},
 };
+
+/// Reads the list of active namespaces.
+pub(crate) async fn list_namespaces<P: Provider>(
+    admin: &AdminClient<P>,
+) -> Result<Vec<NamespaceId>, Error> {
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().copied().unwrap_or(NamespaceId(0));
+        let (name, transfer) =
+            ("Identify (active namespaces)", Transfer::FromController(Identify::SIZE));
+        let (_, data) = admin.execute(name, Identify::active_namespaces(after), transfer).await?;
+        let list = NamespaceList::parse(&data)?.0;
+        let known = all.len();
+        let complete = list.len() < NamespaceList::ENTRIES;
+        all.extend(list.into_iter().skip_while(|&id| id <= after));
+        if all.len() > NAMESPACES_MAX || (all.len() == known && !complete) {
+            return Err(TargetMisbehaved::NamespaceList.into());
+        }
+        if complete {
+            return Ok(all);
+        }
+    }
+}
 
 /// Identifies a namespace.
 pub(crate) async fn identify_namespace(

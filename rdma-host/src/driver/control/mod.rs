@@ -1,6 +1,7 @@
 //! Control: the supervisor, which performs the tasks of the lifecycle, asynchronous events, and
 //! re-authentication.
 
+pub(crate) mod active_namespaces;
 pub(crate) mod async_events;
 pub(crate) mod controller_event;
 pub(crate) mod identify_namespace;

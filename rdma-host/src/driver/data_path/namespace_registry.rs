@@ -64,6 +64,11 @@ impl NamespaceRegistry {
         self.known.lock().keys().copied().collect()
     }
 
+    /// Latest identification of a namespace.
+    pub(crate) fn info(&self, id: NamespaceId) -> Option<NamespaceInfo> {
+        self.known.lock().get(&id).map(|known| known.info)
+    }
+
     /// Compares a namespace with the one of the same id, after a reconnect or a change. Returns
     /// false if they differ in more than the size.
     pub(crate) fn compare(&self, now: NamespaceInfo) -> bool {

@@ -1,21 +1,31 @@
 //! Walk over discovery subsystems along their referrals.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use tokio::time::Instant;
 use verbs::{Provider, RdmaCore};
 
 use super::DiscoveryController;
 use crate::{
-    config::ConnectOptions,
+    config::{CONCURRENT_QUERIES_MAX, ConnectOptions, DISCOVERY_WALK_TIMEOUT},
     error::Error,
     proto::{DiscoveryLog, DiscoveryTarget, ReferralWalk, SkippedReferral},
 };
 
-/// Walk over discovery subsystems, each of which is queried once.
+/// Walk over discovery subsystems, each of which is queried once, some of them at the same time.
+///
+/// All of it ends [within a time](Self::within): what was not queried by then is returned with that
+/// error.
 pub struct Discovery<P: Provider = RdmaCore> {
     provider: Arc<P>,
     options: ConnectOptions,
     walk: ReferralWalk,
+    /// Queries, in the order of the walk.
+    queries: FuturesOrdered<BoxFuture<'static, Discovered>>,
+    timeout: Duration,
+    /// Set by the first query.
+    deadline: Option<Instant>,
 }
 
 /// Result of querying one discovery subsystem.
@@ -45,27 +55,61 @@ impl<P: Provider> Discovery<P> {
         let mut walk = ReferralWalk::new(depth_max);
         let first = walk.add(options.address, options.subsystem.clone());
         first.expect("an empty walk takes the first");
-        Self { provider: Arc::clone(provider), options: options.clone(), walk }
+        Self {
+            provider: Arc::clone(provider),
+            options: options.clone(),
+            walk,
+            queries: FuturesOrdered::new(),
+            timeout: DISCOVERY_WALK_TIMEOUT,
+            deadline: None,
+        }
     }
 
-    /// Queries the next subsystem; `None` when all were queried. The timeouts are those of
-    /// [`DiscoveryController`].
+    /// Sets the time within which the whole walk ends; by default [`DISCOVERY_WALK_TIMEOUT`].
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Returns the result of the next subsystem, in the order of the referrals; `None` when all
+    /// were queried. Cancel-safe. The timeouts of each are those of [`DiscoveryController`].
     pub async fn next(&mut self) -> Option<Discovered> {
-        let target = self.walk.next()?;
-        self.options.address = target.address;
-        self.options.subsystem = target.subsystem.clone();
-        let outcome = self.query().await;
-        let skipped = match &outcome {
-            Ok(log) => self.walk.handle_log(&target, log),
-            Err(_) => Vec::new(),
-        };
-        Some(Discovered { target, outcome, skipped })
+        let after = self.timeout;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + after);
+        while self.queries.len() < CONCURRENT_QUERIES_MAX
+            && let Some(target) = self.walk.next()
+        {
+            let options =
+                self.options.clone().address(target.address).subsystem(target.subsystem.clone());
+            let provider = Arc::clone(&self.provider);
+            let query = async move {
+                let queried = tokio::time::timeout_at(deadline, query(&provider, &options)).await;
+                let timeout = Error::Timeout { step: "the walk over referrals", after };
+                let outcome = queried.unwrap_or(Err(timeout));
+                Discovered { target, outcome, skipped: Vec::new() }
+            };
+            self.queries.push_back(query.boxed());
+        }
+        let mut discovered = self.queries.next().await?;
+        if let Ok(log) = &discovered.outcome {
+            discovered.skipped = self.walk.handle_log(&discovered.target, log);
+        }
+        Some(discovered)
     }
 
-    async fn query(&self) -> Result<DiscoveryLog, Error> {
-        let controller = DiscoveryController::connect_over(&self.provider, &self.options).await?;
-        let log = controller.read_log().await;
-        controller.shutdown().await;
-        log
+    /// Number of subsystems that are being queried.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.queries.len()
     }
+}
+
+async fn query<P: Provider>(
+    provider: &Arc<P>,
+    options: &ConnectOptions,
+) -> Result<DiscoveryLog, Error> {
+    let controller = DiscoveryController::connect_over(provider, options).await?;
+    let log = controller.read_log().await;
+    controller.shutdown().await;
+    log
 }

@@ -15,7 +15,7 @@ use crate::{
             subscription::{ControllerEvents, StateChanges},
         },
     },
-    error::Error,
+    error::{Error, GaveUp, GiveUpReason},
     proto::{DiscoveryLog, LifecycleState},
     wire::AsyncEventKind,
 };
@@ -33,6 +33,13 @@ pub struct DiscoveryWatch<P: Provider = RdmaCore> {
     stale: bool,
     /// Latest log of this connection.
     latest: Option<Arc<DiscoveryLog>>,
+    /// Maximum number of attempts to reconnect; `None` for unlimited.
+    attempts_max: Option<u32>,
+    /// Number of connections in a row whose log could not be read: each is an attempt, though the
+    /// controller was live.
+    failed_reads: u32,
+    /// Cause of the end, if that was the log.
+    ended: Option<Error>,
 }
 
 /// Event of a watched discovery controller.
@@ -84,7 +91,16 @@ impl<P: Provider> DiscoveryWatch<P> {
         // The changes include that to the live state.
         let (changes, events) = (connecting.changes(), connecting.events());
         let controller = connecting.await?;
-        Ok(Self { controller, changes, events, stale: false, latest: None })
+        Ok(Self {
+            controller,
+            changes,
+            events,
+            stale: false,
+            latest: None,
+            attempts_max: options.reconnect.attempts_max(),
+            failed_reads: 0,
+            ended: None,
+        })
     }
 
     /// Waits for the next event: the log after each connect and each change of it, and losses of
@@ -92,6 +108,9 @@ impl<P: Provider> DiscoveryWatch<P> {
     /// again.
     pub async fn next(&mut self) -> DiscoveryEvent {
         loop {
+            if let Some(error) = &self.ended {
+                return DiscoveryEvent::Ended(error.clone());
+            }
             tokio::select! {
                 biased;
                 change = self.changes.next() => {
@@ -105,12 +124,14 @@ impl<P: Provider> DiscoveryWatch<P> {
                 log = read_log(&self.controller), if self.stale => {
                     self.stale = false;
                     match log.map(Arc::new) {
-                        Ok(log) if self.latest.as_ref() == Some(&log) => {}
                         Ok(log) => {
-                            self.latest = Some(Arc::clone(&log));
-                            return DiscoveryEvent::Log(log);
+                            self.failed_reads = 0;
+                            if self.latest.as_ref() != Some(&log) {
+                                self.latest = Some(Arc::clone(&log));
+                                return DiscoveryEvent::Log(log);
+                            }
                         }
-                        Err(error) => self.controller.fail_connection(error),
+                        Err(error) => self.handle_unread_log(error),
                     }
                 }
                 // Not while the log is read: it would be read from the start for each event.
@@ -118,6 +139,18 @@ impl<P: Provider> DiscoveryWatch<P> {
                     self.stale = event.event.kind() == AsyncEventKind::DiscoveryLogChange;
                 }
             }
+        }
+    }
+
+    /// Makes another connection if the log could not be read, as far as attempts are left.
+    fn handle_unread_log(&mut self, error: Error) {
+        if self.attempts_max.is_some_and(|max| self.failed_reads >= max) {
+            let (cause, attempts) = (Box::new(error), self.failed_reads);
+            let reason = GiveUpReason::Exhausted;
+            self.ended = Some(Error::GaveUp(Arc::new(GaveUp { cause, attempts, reason })));
+        } else {
+            self.failed_reads += 1;
+            self.controller.fail_connection(error);
         }
     }
 

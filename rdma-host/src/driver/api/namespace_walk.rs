@@ -1,0 +1,65 @@
+//! Identification of all namespaces of a controller.
+
+use std::{
+    time::{Duration, Instant},
+    vec,
+};
+
+use verbs::Provider;
+
+use crate::{
+    driver::{
+        connect::admin_queue::AdminClient,
+        control::identify_namespace::{identify_namespace, list_namespaces},
+    },
+    error::Error,
+    wire::{NamespaceId, NamespaceInfo, Version},
+};
+
+/// Identification of the active namespaces of a controller, one after the other, within a time for
+/// all of them.
+pub struct NamespaceWalk<P: Provider> {
+    admin: AdminClient<P>,
+    version: Version,
+    ids: vec::IntoIter<NamespaceId>,
+    timeout: Duration,
+    deadline: Instant,
+    /// True once the time is over.
+    is_over: bool,
+}
+
+impl<P: Provider> NamespaceWalk<P> {
+    pub(super) async fn new(
+        admin: AdminClient<P>,
+        version: Version,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let deadline = Instant::now() + timeout;
+        let step = "the list of namespaces";
+        let listed = tokio::time::timeout(timeout, list_namespaces(&admin)).await;
+        let ids = listed.unwrap_or(Err(Error::Timeout { step, after: timeout }))?.into_iter();
+        Ok(Self { admin, version, ids, timeout, deadline, is_over: false })
+    }
+
+    /// Namespaces that are left.
+    #[must_use]
+    pub fn remaining(&self) -> &[NamespaceId] {
+        self.ids.as_slice()
+    }
+
+    /// Identifies the next namespace; `None` after the last. The error of one says nothing of the
+    /// others, unless it is the timeout of all: then it is the last, and
+    /// [`remaining`](Self::remaining) are left.
+    pub async fn next(&mut self) -> Option<(NamespaceId, Result<NamespaceInfo, Error>)> {
+        let id = *self.remaining().first().filter(|_| !self.is_over)?;
+        let mut admin = &self.admin;
+        let identify = identify_namespace(&mut admin, self.version, id);
+        let identified = tokio::time::timeout_at(self.deadline.into(), identify).await;
+        self.is_over = identified.is_err();
+        if !self.is_over {
+            self.ids.next();
+        }
+        let (step, after) = ("the identification of all namespaces", self.timeout);
+        Some((id, identified.unwrap_or(Err(Error::Timeout { step, after }))))
+    }
+}
