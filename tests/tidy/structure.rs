@@ -18,7 +18,7 @@ struct Limits {
 
 const PACKAGES: [Limits; 8] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", lines: 12_300 },
+    Limits { root: "rdma-host/src/lib.rs", lines: 12_400 },
     Limits { root: "rdma-host/cli/src/main.rs", lines: 9_500 },
     Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },

@@ -30,23 +30,27 @@ pub(crate) struct PendingCommands {
     ready: VecDeque<PendingCommand>,
     /// Commands to be sent at a later time, by that.
     delayed: VecDeque<(Instant, PendingCommand)>,
+    /// Number of both, which each poll reads.
+    len: usize,
     capacity: usize,
 }
 
 impl PendingCommands {
     /// Sets the capacity. Memory is allocated when commands are added, which is rare.
     pub(crate) fn set_capacity(&mut self, capacity: usize) {
-        self.capacity = capacity.max(self.len());
+        self.capacity = capacity.max(self.len);
     }
 
     pub(crate) fn push(&mut self, command: PendingCommand) {
-        debug_assert!(self.len() < self.capacity, "no more than there was room for");
+        debug_assert!(self.len < self.capacity, "no more than there was room for");
+        self.len += 1;
         self.ready.push_back(command);
     }
 
     /// Adds a command that is to be sent after a delay.
     pub(crate) fn push_delayed(&mut self, command: PendingCommand, delay: Duration) {
-        debug_assert!(self.len() < self.capacity, "no more than there was room for");
+        debug_assert!(self.len < self.capacity, "no more than there was room for");
+        self.len += 1;
         let due = Instant::now() + delay;
         let at = self.delayed.partition_point(|&(other, _)| other <= due);
         self.delayed.insert(at, (due, command));
@@ -54,12 +58,18 @@ impl PendingCommands {
 
     /// Takes the oldest command, delayed or not.
     pub(crate) fn pop(&mut self) -> Option<PendingCommand> {
-        self.ready.pop_front().or_else(|| self.delayed.pop_front().map(|(_, command)| command))
+        self.pop_ready().or_else(|| {
+            let (_, command) = self.delayed.pop_front()?;
+            self.len -= 1;
+            Some(command)
+        })
     }
 
     /// Takes the oldest command that may be sent now.
     pub(crate) fn pop_ready(&mut self) -> Option<PendingCommand> {
-        self.ready.pop_front()
+        let command = self.ready.pop_front()?;
+        self.len -= 1;
+        Some(command)
     }
 
     /// Lets the delayed commands whose time has come be sent.
@@ -79,15 +89,15 @@ impl PendingCommands {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.delayed.is_empty()
+        self.len == 0
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.ready.len() + self.delayed.len()
+        self.len
     }
 
     /// Number of commands that can be added.
     pub(crate) fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.len())
+        self.capacity.saturating_sub(self.len)
     }
 }

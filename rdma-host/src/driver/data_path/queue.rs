@@ -12,7 +12,7 @@ use verbs::{
 };
 
 pub(crate) use self::in_flight::{Completed, FailedCommand, FailedInFlight};
-use self::in_flight::{InFlight, Origin};
+use self::in_flight::{InFlight, Origin, OriginKind};
 use crate::{
     driver::{
         buffers::verbs_error,
@@ -233,8 +233,8 @@ impl<P: Provider> Queue<P> {
         now: u64,
     ) -> Result<(), SubmitError> {
         let PendingCommand { mut command, started, sends } = pending;
-        let origin = Origin { sent: now, resends: sends, ..Origin::default() };
-        let submitted = self.submit_from(origin, &mut command, started);
+        let origin = Origin { resends: sends, kind: OriginKind::Pending };
+        let submitted = self.submit_from(origin, &mut command, started, now);
         submitted.map_err(|error| SubmitError::new(error, command))
     }
 
@@ -244,8 +244,8 @@ impl<P: Provider> Queue<P> {
         command: &mut Command,
         started: u64,
     ) -> Result<(), Error> {
-        let origin = Origin { is_internal: true, ..Origin::default() };
-        self.submit_from(origin, command, started)
+        let origin = Origin { resends: 0, kind: OriginKind::Internal };
+        self.submit_from(origin, command, started, started)
     }
 
     fn submit_from(
@@ -253,11 +253,12 @@ impl<P: Provider> Queue<P> {
         origin: Origin,
         command: &mut Command,
         started: u64,
+        now: u64,
     ) -> Result<(), Error> {
         let next = self.slots.next();
         self.submit(command, started)?;
         let slot = next.expect("a slot was free for the command");
-        self.commands[usize::from(slot)].set_origin(origin);
+        self.commands[usize::from(slot)].set_origin(origin, now);
         Ok(())
     }
 

@@ -22,18 +22,28 @@ pub(crate) struct InFlight {
     pub(super) started: u64,
     pub(super) opcode: Opcode,
     origin: Origin,
+    /// Time from the first submission to the latest, in units of 65,536 of the clock; only of a
+    /// command that was pending.
+    pending_time: u32,
 }
 
 /// Origin of a command. A new command of the poller's owner has the default, to which the slot is
 /// reset at the end of each command.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Origin {
-    /// Clock reading of the latest submission; 0 if that was the first.
-    pub(super) sent: u64,
     /// Number of times that it was sent before, as in [`PendingCommand`].
     pub(super) resends: u8,
-    /// True for a command of the controller itself, which the owner of the poller does not see.
-    pub(super) is_internal: bool,
+    pub(super) kind: OriginKind,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum OriginKind {
+    /// Command of the controller itself, which the owner of the poller does not see.
+    Internal,
+    #[default]
+    New,
+    /// Command that was pending before.
+    Pending,
 }
 
 /// Command that failed, for the decision on a retry.
@@ -56,18 +66,24 @@ impl InFlight {
 
     /// Clock reading of the latest submission.
     pub(super) fn sent(&self) -> u64 {
-        self.started.max(self.origin.sent)
+        match self.origin.kind {
+            OriginKind::Pending => self.started + (u64::from(self.pending_time) << 16),
+            OriginKind::Internal | OriginKind::New => self.started,
+        }
     }
 
     /// Returns what the decision on a retry needs; `None` for an internal command.
     pub(super) fn failed(&self) -> Option<FailedInFlight> {
         let Self { opcode, started, origin, .. } = *self;
         let failed = FailedInFlight { opcode, sends: origin.resends, started };
-        (!origin.is_internal).then_some(failed)
+        (origin.kind != OriginKind::Internal).then_some(failed)
     }
 
-    pub(super) fn set_origin(&mut self, origin: Origin) {
+    /// Sets the origin of a command that was submitted at the clock reading `now`.
+    pub(super) fn set_origin(&mut self, origin: Origin, now: u64) {
         self.origin = origin;
+        let pending_time = now.saturating_sub(self.started) >> 16;
+        self.pending_time = u32::try_from(pending_time).unwrap_or(u32::MAX);
     }
 
     /// Takes the buffer, if there is one, back from the device.
@@ -86,10 +102,10 @@ impl InFlight {
     /// command, which is not sent again.
     pub(super) fn abort(&mut self, sqe: Sqe) -> Option<PendingCommand> {
         let command = Command { data: Data::of(&sqe, self.data.take()), sqe, user: self.user };
-        let Origin { resends, is_internal, .. } = std::mem::take(&mut self.origin);
+        let Origin { resends, kind } = std::mem::take(&mut self.origin);
         let sends = resends.saturating_add(1);
         let pending = PendingCommand { command, started: self.started, sends };
-        (!is_internal).then_some(pending)
+        (kind != OriginKind::Internal).then_some(pending)
     }
 }
 
@@ -112,7 +128,7 @@ impl Completed<'_> {
     /// Returns true for a command of the controller itself.
     #[inline]
     pub(crate) fn is_internal(&self) -> bool {
-        self.command.origin.is_internal
+        self.command.origin.kind == OriginKind::Internal
     }
 
     /// Counts the command, which succeeded, in the statistics.
