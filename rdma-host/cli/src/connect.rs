@@ -7,7 +7,7 @@ use rdma_host::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, output, target::TargetArguments};
+use crate::{failure::Failure, output, progress::with_progress, target::TargetArguments};
 
 /// Controller, and the runtime that serves its queues.
 pub(crate) struct ConnectedController {
@@ -29,7 +29,9 @@ impl ConnectedController {
     pub(crate) fn connect(target: &TargetArguments) -> Result<Self, Failure> {
         let options = target.options()?;
         let runtime = runtime()?;
-        let controller = runtime.block_on(Controller::connect(&options).into_future())?;
+        let describe = || format!("connecting to {} at {}", options.subsystem, options.address);
+        let connecting = Controller::connect(&options).into_future();
+        let controller = runtime.block_on(with_progress(describe, connecting))?;
         print_warnings(&controller.negotiated());
         Ok(Self { runtime, controller, subsystem: options.subsystem })
     }

@@ -17,6 +17,7 @@ mod option_value;
 mod output;
 mod overwrite;
 mod process_hardening;
+mod progress;
 mod secret_text;
 mod secrets;
 mod shutdown;

@@ -24,8 +24,9 @@ pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
 
 /// Prints a result as JSON, as [`print_text`] does.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
-    print_text(&format!("{text}\n"))
+    let mut text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
+    text.push('\n');
+    print_text(&text)
 }
 
 /// Prints a part of a result; returns false if the reader has closed the pipe, so that the rest

@@ -9,6 +9,7 @@ use rdma_host::{
     config::{AuthenticationOptions, REFERRAL_DEPTH},
     wire::{DiscoveryEntry, Nqn, TransportSpecific},
 };
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -21,6 +22,7 @@ use crate::{
     host,
     option_value::{OrNone, or_none},
     output,
+    progress::with_progress,
     secrets::SecretArguments,
     shutdown::ShutdownSignal,
     size,
@@ -239,7 +241,8 @@ impl Arguments {
         let mut failure = None;
         for options in all {
             let mut walk = Discovery::new(options, self.depth());
-            while let Some(discovered) = walk.next().await {
+            let describe = || "waiting for discovery controllers".to_owned();
+            while let Some(discovered) = with_progress(describe, walk.next()).await {
                 for skipped in discovered.skipped.iter().filter(|skipped| is_reportable(skipped)) {
                     output::print_message(format_args!("nvmf: {skipped}"));
                 }
@@ -294,9 +297,9 @@ impl Arguments {
                 }
             };
             let printed = match event {
-                DiscoveryEvent::Log(log) if self.is_json() => {
-                    output::try_print(&format!("{}\n", to_json(&log)))
-                }
+                DiscoveryEvent::Log(log) if self.is_json() => serde_json::to_string(&to_json(&log))
+                    .map_err(Failure::failed)
+                    .and_then(|line| output::try_print(&format!("{line}\n"))),
                 DiscoveryEvent::Log(log) => output::try_print(&to_text(&log)),
                 DiscoveryEvent::Lost { cause, attempt, max, delay } => {
                     let of_max = max.map_or_else(String::new, |max| format!(" of {max}"));
@@ -364,9 +367,23 @@ fn to_text(log: &DiscoveryLog) -> String {
 }
 
 /// Log with the keys of nvme-cli.
-fn to_json(log: &DiscoveryLog) -> Value {
-    let records: Vec<_> = log.entries.iter().map(entry_to_json).collect();
-    json!({ "genctr": log.generation, "records": records })
+fn to_json(log: &DiscoveryLog) -> LogJson<'_> {
+    LogJson { genctr: log.generation, records: Records(&log.entries) }
+}
+
+#[derive(Serialize)]
+struct LogJson<'a> {
+    genctr: u64,
+    records: Records<'a>,
+}
+
+/// Entries of a log, each of which is made when it is written: there may be 65,536.
+struct Records<'a>(&'a [DiscoveryEntry]);
+
+impl Serialize for Records<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(entry_to_json))
+    }
 }
 
 fn entry_to_json(entry: &DiscoveryEntry) -> Value {
@@ -395,17 +412,28 @@ fn entry_to_json(entry: &DiscoveryEntry) -> Value {
 }
 
 /// One of several logs, or the error in its place, with the address of its controller.
-fn to_json_with_address(discovered: &Discovered) -> Value {
+#[derive(Serialize)]
+struct AddressedLogJson<'a> {
+    depth: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(flatten)]
+    log: Option<LogJson<'a>>,
+    subnqn: &'a str,
+    traddr: String,
+    trsvcid: String,
+}
+
+fn to_json_with_address(discovered: &Discovered) -> AddressedLogJson<'_> {
     let Discovered { target, outcome, .. } = discovered;
-    let mut value = match outcome {
-        Ok(log) => to_json(log),
-        Err(error) => json!({ "error": error.to_string() }),
-    };
-    value["traddr"] = target.address.ip().to_string().into();
-    value["trsvcid"] = target.address.port().to_string().into();
-    value["subnqn"] = target.subsystem.as_str().into();
-    value["depth"] = target.depth.into();
-    value
+    AddressedLogJson {
+        depth: target.depth,
+        error: outcome.as_ref().err().map(ToString::to_string),
+        log: outcome.as_ref().ok().map(to_json),
+        subnqn: target.subsystem.as_str(),
+        traddr: target.address.ip().to_string(),
+        trsvcid: target.address.port().to_string(),
+    }
 }
 
 fn management_name(number: u8) -> String {
@@ -469,7 +497,8 @@ sectype: none
 
     #[test]
     fn the_keys_are_those_of_nvme_cli() {
-        let value = to_json(&log());
+        let log = log();
+        let value = serde_json::to_value(to_json(&log)).unwrap();
         assert_eq!(value["genctr"], 5);
         let first = value["records"][0].as_object().unwrap();
         let mut keys: Vec<_> = first.keys().map(String::as_str).collect();

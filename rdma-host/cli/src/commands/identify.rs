@@ -1,10 +1,11 @@
 //! `nvmf identify`.
 
-use std::fmt::Write;
+use std::{cell::Cell, fmt::Write};
 
 use clap::Args;
 use rdma_host::{
     Error,
+    config::NAMESPACES_TIMEOUT,
     wire::{NamespaceId, NamespaceInfo},
 };
 use serde_json::{Value, json};
@@ -14,7 +15,9 @@ use crate::{
     Format,
     connect::{self, ConnectedController},
     failure::Failure,
-    output, size,
+    output,
+    progress::with_progress,
+    size,
     target::TargetArguments,
 };
 
@@ -65,17 +68,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Identifies all namespaces. One that can't be used does not hide the others; a lost connection
-/// does.
+/// does. If the time for all is over, the rest is told and passed over.
 async fn namespaces(connected: &ConnectedController) -> Result<Vec<IdentifiedNamespace>, Failure> {
-    let mut all = Vec::new();
-    for id in connected.controller.namespaces().await? {
-        let outcome = connected.controller.identify_namespace(id).await;
-        match outcome {
-            Err(error) if !is_of_namespace(&error) => return Err(error.into()),
-            outcome => all.push(IdentifiedNamespace { id, outcome }),
+    let controller = &connected.controller;
+    let listing = controller.identify_namespaces(NAMESPACES_TIMEOUT);
+    let mut walk = with_progress(|| "listing the namespaces".to_owned(), listing).await?;
+    let (total, count) = (walk.remaining().len(), Cell::new(0));
+    let identifying = async {
+        let mut all = Vec::new();
+        while let Some((id, outcome)) = walk.next().await {
+            match outcome {
+                Err(error @ Error::Timeout { .. }) => {
+                    let left = walk.remaining().len();
+                    output::print_message(format_args!(
+                        "nvmf: {left} of {total} namespaces were not identified: {error}"
+                    ));
+                    all.push(IdentifiedNamespace { id, outcome: Err(error) });
+                }
+                Err(error) if !is_of_namespace(&error) => return Err(error.into()),
+                outcome => all.push(IdentifiedNamespace { id, outcome }),
+            }
+            count.set(all.len());
         }
-    }
-    Ok(all)
+        Ok(all)
+    };
+    with_progress(|| format!("{} of {total} namespaces identified", count.get()), identifying).await
 }
 
 /// True for an error of one namespace: another one may be fine.
