@@ -94,6 +94,15 @@
 //! Between the loss and the next connection the target may still execute a write, which is then
 //! sent again. This is also so in Linux; with `resend` set to false, the caller decides.
 //!
+//! # When the controller refuses a command
+//!
+//! A read, write, flush, write zeroes or deallocation that fails with a status without DNR is sent
+//! again, by the rules of Linux: up to five times, after the delay that the controller asks for.
+//! While the controller's access to the namespace changes (ANA), for up to twice the time that it
+//! allows for that, such retries are not counted: a failover within that time is no error.
+//! [`ExecutionStatus`] and the status of the last response come with the failure;
+//! [`Statistics`] counts the retries. With `resend` set to false, the caller decides.
+//!
 //! # Clean-up
 //!
 //! [`Controller::shutdown`] fails the commands in flight, sends the shutdown notification, waits
