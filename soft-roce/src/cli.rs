@@ -2,6 +2,7 @@
 
 mod build;
 mod doctor;
+mod generate;
 mod native;
 mod run;
 mod sysroot;
@@ -15,17 +16,23 @@ use std::{
 };
 
 use clap::{
-    Parser, Subcommand,
+    CommandFactory, Parser, Subcommand,
     builder::{OsStringValueParser, TypedValueParser},
 };
+use command_manual::Generate;
 use soft_roce::{Error, internal_commands::InternalCommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  soft-roce run -- cargo test
+  soft-roce run --target soft-roce/targets/basic.toml -- nvmf discover -a 10.10.10.1";
 
 /// RDMA without hardware: runs programs in a kernel that has soft-RoCE and an NVMe target
 ///
 /// The kernel is User-Mode Linux, an ordinary process: no root, no KVM, no kernel module. It is
 /// built once from the kernel source of Debian or Ubuntu and boots in half a second.
 #[derive(Parser)]
-#[command(name = "soft-roce", version, max_term_width = 100)]
+#[command(name = "soft-roce", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Subcommands,
@@ -36,6 +43,9 @@ enum Subcommands {
     Build(build::Build),
     Doctor(doctor::Doctor),
     Export(build::Export),
+    /// Write manual pages, or print completions for a shell
+    #[command(subcommand)]
+    Generate(Generate),
     Import(build::Import),
     #[command(subcommand)]
     Native(native::Native),
@@ -59,6 +69,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommands::Build(build) => build.run(),
         Subcommands::Doctor(doctor) => doctor.run(),
         Subcommands::Export(export) => export.run(),
+        Subcommands::Generate(generate) => Ok(generate::run(&generate, Arguments::command())),
         Subcommands::Import(import) => import.run(),
         Subcommands::Native(native) => native.run(),
         Subcommands::Run(run) => run.run(),
@@ -86,7 +97,7 @@ fn report(error: &Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Prints a result; a reader who has left is no error, a full disk is told.
+/// Prints a result and a line end; a reader who has left is no error, a full disk is told.
 fn print(text: &str) -> ExitCode {
     printed(writeln!(io::stdout(), "{text}"))
 }

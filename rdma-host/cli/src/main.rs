@@ -30,12 +30,13 @@ mod usage_error;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use command_manual::Generate;
 
 use crate::{
     commands::{
-        blocks, config, discover, hostnqn, identify, identify_data, key, log, monitor, read_write,
-        write_verify,
+        blocks, config, discover, generate, hostnqn, identify, identify_data, key, log, monitor,
+        read_write, write_verify,
     },
     failure::Failure,
 };
@@ -77,6 +78,9 @@ enum Command {
     /// Flush completed writes to non-volatile media.
     #[command(after_help = "Example:\n  nvmf flush TARGET --ns 1")]
     Flush(blocks::FlushArguments),
+    /// Write manual pages, or print completions for a shell.
+    #[command(subcommand, after_help = "Example:\n  nvmf generate completions bash")]
+    Generate(Generate),
     /// Make a new host NQN, and print it.
     #[command(after_help = "Example:\n  nvmf gen-hostnqn")]
     GenHostnqn,
@@ -155,6 +159,7 @@ fn run() -> Result<(), Failure> {
         Command::Discover(arguments) => discover::run(&arguments),
         Command::Dsm(arguments) => blocks::deallocate(&arguments),
         Command::Flush(arguments) => blocks::flush(&arguments),
+        Command::Generate(command) => generate::run(&command, Arguments::command()),
         Command::GenHostnqn => hostnqn::generate(),
         Command::IdCtrl(arguments) => identify_data::controller(&arguments),
         Command::IdNs(arguments) => identify_data::namespace(&arguments),

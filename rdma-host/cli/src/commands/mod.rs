@@ -3,6 +3,7 @@
 pub(crate) mod blocks;
 pub(crate) mod config;
 pub(crate) mod discover;
+pub(crate) mod generate;
 pub(crate) mod hostnqn;
 pub(crate) mod identify;
 pub(crate) mod identify_data;
