@@ -44,7 +44,7 @@ class Root:
         who = f"--userspec={self.user}:{self.user}"
         command = ["chroot", who, self.path, "/usr/bin/env", "-i", *words]
         command += ["/bin/sh", "-c", 'cd "$0" && exec "$@"', self.folder, "/bin/bash", *arguments]
-        return subprocess.run(command, stdin=subprocess.DEVNULL).returncode == 0
+        return subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode == 0
 
 
 def substitute(text, values):

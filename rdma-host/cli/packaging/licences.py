@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Prints the crates that programs are linked from, with their licences and the texts of these.
+
+Use: licences.py PACKAGE...; run in the workspace, of which PACKAGE is a package.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = re.compile(r"(licen[cs]e|copying|notice|unlicense)", re.IGNORECASE)
+
+
+def cargo(*arguments):
+    command = ["cargo", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def linked(packages):
+    """Names and versions of the crates of the registry below these packages."""
+    named = [word for package in packages for word in ("-p", package)]
+    lines = cargo(
+        "tree", "--locked", "-e", "normal", "--prefix", "none", "-f", "{p}", *named
+    ).splitlines()
+    # A crate of the workspace has its folder after the version.
+    words = (line.removesuffix(" (*)").split() for line in lines if line)
+    return {(name, version.lstrip("v")) for name, version, *rest in words if not_local(rest)}
+
+
+def not_local(rest):
+    return not any(word.startswith("(/") for word in rest)
+
+
+def texts(crate):
+    """Texts of the licence files of a crate, by file name."""
+    files = sorted(Path(crate["manifest_path"]).parent.iterdir())
+    return [
+        (file.name, file.read_text(errors="replace").strip())
+        for file in files
+        if file.is_file() and NAMES.match(file.name)
+    ]
+
+
+def main(packages):
+    wanted = linked(packages)
+    metadata = json.loads(cargo("metadata", "--locked", "--format-version", "1"))
+    found = [crate for crate in metadata["packages"] if (crate["name"], crate["version"]) in wanted]
+    assert len(found) == len(wanted), "cargo tree and cargo metadata name the same crates"
+    print(f"Crates that {' and '.join(packages)} are linked from, and their licences.\n")
+    users = {}
+    for crate in sorted(found, key=lambda crate: (crate["name"], crate["version"])):
+        name = f"{crate['name']} {crate['version']}"
+        if not crate["license"]:
+            sys.exit(f"licences.py: {name} states no licence")
+        print(f"{name}: {crate['license']}; {crate['repository'] or 'no repository'}")
+        for author in crate["authors"]:
+            print(f"    {author}")
+        for _, text in texts(crate):
+            users.setdefault(text, []).append(name)
+    for text, names in users.items():
+        print(f"\n{'-' * 80}\n{', '.join(names)}:\n\n{text}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main(sys.argv[1:])
