@@ -114,7 +114,7 @@ impl InterruptibleRuntime {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use rustix::process::{Signal, getpid, kill_process};
 
@@ -127,6 +127,11 @@ mod tests {
         let nothing = tokio::time::timeout(Duration::from_millis(1), shutdown.received()).await;
         assert!(nothing.is_err() && shutdown.get().is_none(), "no signal was sent");
         kill_process(getpid(), Signal::TERM).unwrap();
+        // The signal may be delivered to another thread, which has to run first.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while shutdown.get().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!(shutdown.get(), Some(TerminationSignal::Terminate));
         let received = tokio::time::timeout(Duration::from_secs(30), shutdown.received()).await;
         assert_eq!(received.expect("it came"), TerminationSignal::Terminate);

@@ -87,12 +87,13 @@ pub(crate) fn read(arguments: &ReadArguments) -> Result<(), Failure> {
     if arguments.file.as_os_str() == "-" && io::stdout().is_terminal() {
         return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
     }
+    let mut output = Output::open(&arguments.file)?;
     let connected = ConnectedController::connect(&arguments.target)?;
     let namespace = connected.namespace(arguments.ns)?;
     let lba = arguments.lba;
     let blocks = arguments.blocks.unwrap_or(namespace.info().blocks.saturating_sub(lba));
     let bytes = check_range(&namespace, lba, blocks)?;
-    let mut output = Output::open(&arguments.file)?;
+    output.truncate()?;
     let mut transfer = RangeTransfer::new(connected, namespace, Some(bytes))?;
     if transfer.read(lba, bytes, &mut output)? && output.flush()? {
         transfer.finish("read", bytes);
@@ -150,8 +151,10 @@ impl RangeTransfer {
         let mut copy = Vec::new();
         while received < bytes {
             while submitted < bytes
-                && let Some(buffer) = self.buffers.pop()
+                && let Some(mut buffer) = self.buffers.pop()
             {
+                // A target that sends nothing must not leave the blocks of an earlier command.
+                buffer.fill(0);
                 let length = self.chunk.min(bytes - submitted);
                 let at = lba + blocks_of(&self.namespace, submitted);
                 self.submit(buffer, length, move |namespace, part| async move {
@@ -300,17 +303,31 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
 
 struct Output {
     writer: Box<dyn Write>,
+    /// File, if it is not standard output.
+    file: Option<File>,
     path: PathBuf,
 }
 
 impl Output {
+    /// Opens the file, and leaves in it what it has.
     fn open(path: &Path) -> Result<Self, Failure> {
-        let writer: Box<dyn Write> = if path.as_os_str() == "-" {
-            Box::new(io::stdout().lock())
-        } else {
-            Box::new(File::create(path).map_err(|error| output_error(path, &error))?)
-        };
-        Ok(Self { writer, path: path.to_owned() })
+        if path.as_os_str() == "-" {
+            let writer = Box::new(io::stdout().lock());
+            return Ok(Self { writer, file: None, path: path.to_owned() });
+        }
+        let opened = File::options().write(true).create(true).truncate(false).open(path);
+        let opened = opened.and_then(|file| Ok((file.try_clone()?, file)));
+        let (writer, file) = opened.map_err(|error| output_error(path, &error))?;
+        Ok(Self { writer: Box::new(writer), file: Some(file), path: path.to_owned() })
+    }
+
+    /// Empties a regular file, once there is something to write.
+    fn truncate(&self) -> Result<(), Failure> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let emptied = file
+            .metadata()
+            .and_then(|metadata| if metadata.is_file() { file.set_len(0) } else { Ok(()) });
+        emptied.map_err(|error| output_error(&self.path, &error))
     }
 
     /// Writes all bytes; returns false if standard output is a pipe that the reader has closed.
