@@ -15,18 +15,24 @@ use std::{
 use rdma_host::wire::is_unprintable;
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal};
 
-/// Prints a result, or nothing if the reader has closed the pipe.
+/// Prints a result, or nothing if the reader has closed the pipe. Lines that are longer than the
+/// terminal is wide are broken at spaces.
 pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
-    try_print(text).map(drop)
+    try_print_text(text).map(drop)
+}
+
+/// Prints a part of a result as [`print_text`] does; returns false as [`try_print`] does.
+pub(crate) fn try_print_text(text: &str) -> Result<bool, Failure> {
+    try_print(&terminal::fit(text, io::stdout()))
 }
 
 /// Prints a result as JSON, as [`print_text`] does.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
     text.push('\n');
-    print_text(&text)
+    try_print(&text).map(drop)
 }
 
 /// Prints a part of a result; returns false if the reader has closed the pipe, so that the rest
@@ -48,7 +54,9 @@ pub(crate) fn check(written: io::Result<()>) -> Result<bool, Failure> {
 
 /// Prints a line on standard error. There is no place to report that this failed.
 pub(crate) fn print_message(message: impl Display) {
-    let _ = writeln!(io::stderr(), "{}", printable(&message.to_string(), &[]));
+    let message = message.to_string();
+    let message = printable(&message, &[]);
+    let _ = writeln!(io::stderr(), "{}", terminal::fit(&message, io::stderr()));
 }
 
 /// Standard error for the log, which is written one event a call.

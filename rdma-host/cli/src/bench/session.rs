@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
             interval
         }));
         if self.arguments.load.output_format == Format::Normal && matches!(self.printed, Ok(true)) {
-            self.printed = output::try_print(&text::point(&report));
+            self.printed = output::try_print_text(&text::point(&report));
         }
         if let Some(failure) = outcome.failure {
             self.note_failure_of(&text::title(&report), failure);
