@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     process::{Command, Output},
 };
 
@@ -44,6 +45,30 @@ fn nothing_is_overwritten_unasked() {
         refused(&[&["bench", &target][..], &place, more].concat(), &[], &["--overwrite"]);
     }
     assert!(first_blocks("16") == data);
+}
+
+/// `script` gives a command a terminal, and types what it reads.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn on_a_terminal_nvmf_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    let data = noise(4 * 512, 9);
+    fs::write(&image, &data).unwrap();
+    write_at_start(&[0; 4 * 512]);
+    let answered = |answer: &str| {
+        let (program, target) = (std::env::var("NVMF").unwrap(), uri(SUBSYSTEM));
+        let command = format!("{program} write {target} --ns 1 --file {}", image.display());
+        let output =
+            run(Command::new("script").args(["-qec", &command, "/dev/null"]), answer.as_bytes());
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(shown.contains("overwrites blocks of namespace 1"), "{shown}");
+        output.status.code()
+    };
+    assert_eq!(answered("no\n"), Some(1));
+    assert!(first_blocks("4") == [0; 4 * 512]);
+    assert_eq!(answered("yes\n"), Some(0));
+    assert!(first_blocks("4") == data);
 }
 
 #[test]
@@ -247,6 +272,31 @@ fn ranges_are_set_to_zeros_and_deallocated() {
     data[40 * 512..56 * 512].fill(0);
     assert!(first_blocks("64") == data);
     let _ = nvmf_ok(&["flush", &target, "--ns", "1"], &[]);
+}
+
+/// Secrets and addresses of a configuration are those of every command.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_configuration_has_addresses_and_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nvme-fabrics.conf");
+    let text = format!(
+        "[Host]\nhostnqn = nqn.2026-11.org.soft-roce:secret\n\
+         kxchap-secret = DHHC-1:00:J0qR2WNHWlQcsHLbbnAJ90qQOCgwxh9SLRo7BIMIUsGJ8cUH:\n\
+         [Subsystem]\nnqn = nqn.2026-11.org.soft-roce:keyed\n\
+         controller = transport=rdma;traddr={}\n",
+        address()
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let config = ["-J", path.to_str().unwrap()];
+    let shown = nvmf_ok(&[&["identify", "@keyed"][..], &config].concat(), &[]);
+    assert!(String::from_utf8_lossy(&shown).contains("DH-HMAC-CHAP"), "with the file's secret");
+    let _ = nvmf_ok(&[&["read", "@keyed", "--blocks", "1"][..], &config].concat(), &[]);
+    let keyed = uri("nqn.2026-11.org.soft-roce:keyed");
+    let named = ["identify", &keyed, "-q", "nqn.2026-11.org.soft-roce:secret"];
+    let _ = nvmf_ok(&[&named[..], &config].concat(), &[]);
+    assert_eq!(run(nvmf().args(named), &[]).status.code(), Some(3), "there is no secret");
 }
 
 /// The example in the help of each command, with its placeholders replaced.

@@ -24,6 +24,7 @@ mod shutdown;
 mod signature;
 mod size;
 mod target;
+mod target_address;
 mod terminal;
 mod termination_signal;
 mod text_file;

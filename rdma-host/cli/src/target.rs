@@ -1,11 +1,6 @@
 //! Target and connect options, from a URI, an SPDK transport ID or the options of nvme-cli.
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
-    sync::Once,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, sync::Once, time::Duration};
 
 use clap::Args;
 use rdma_host::{
@@ -16,19 +11,25 @@ use rdma_host::{
 use uuid::Uuid;
 
 use crate::{
+    configuration::{GivenOptions, configured_authentication, configured_connection},
     failure::Failure,
     host,
     option_value::{OrNone, or_none},
     output,
     secrets::SecretArguments,
     size,
+    target_address::{self, TargetAddress},
 };
 
 /// Target and connect options; names and defaults as in nvme-cli.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Target")]
 pub(crate) struct TargetArguments {
-    #[arg(help = "nvmf-rdma://ADDRESS[:PORT]/NQN, or \"trtype:RDMA traddr:… subnqn:…\"")]
+    #[arg(
+        help = "nvmf-rdma://ADDRESS[:PORT]/NQN, \"trtype:RDMA traddr:… subnqn:…\", or @NAME for a \
+                  subsystem of the configuration in /etc/nvme, by its NQN or what follows the last \
+                  colon in it"
+    )]
     target: Option<String>,
 
     /// Transport, as in nvme-cli; only RDMA is supported.
@@ -48,6 +49,10 @@ pub(crate) struct TargetArguments {
     /// NQN of the subsystem.
     #[arg(short = 'n', long, conflicts_with = "target")]
     nqn: Option<String>,
+
+    /// Configuration for @NAME, and for secrets that are not given, instead of /etc/nvme.
+    #[arg(short = 'J', long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Address of this host to use.
     #[arg(short = 'w', long, value_name = "ADDRESS", value_parser = or_none::<IpAddr>)]
@@ -70,10 +75,9 @@ pub(crate) struct TargetArguments {
     #[arg(short = 'Q', long, value_name = "N", value_parser = size::in_range(QUEUE_ENTRIES))]
     pub(crate) queue_size: Option<u16>,
 
-    /// Keep-alive time in seconds; 0 turns it off.
-    #[arg(short = 'k', long, value_name = "SECONDS", default_value = "5",
-          value_parser = size::seconds)]
-    keep_alive_tmo: Duration,
+    /// Keep-alive time in seconds; 0 turns it off [default: 5].
+    #[arg(short = 'k', long, value_name = "SECONDS", value_parser = size::seconds)]
+    keep_alive_tmo: Option<Duration>,
 
     #[command(flatten)]
     reconnect: ReconnectArguments,
@@ -112,18 +116,18 @@ pub(crate) struct TargetArguments {
 /// Reconnecting after the connection was lost.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReconnectArguments {
-    /// Seconds from a loss to the first attempt to reconnect, and between attempts.
-    #[arg(short = 'c', long, value_name = "SECONDS", default_value = "10",
-          value_parser = size::seconds)]
-    reconnect_delay: Duration,
+    /// Seconds from a loss to the first attempt to reconnect, and between attempts [default: 10].
+    #[arg(short = 'c', long, value_name = "SECONDS", value_parser = size::seconds)]
+    reconnect_delay: Option<Duration>,
 
     /// Seconds for which attempts go on; -1 for ever, 0 for none [default: 600; bench: 0].
     #[arg(short = 'l', long, value_name = "SECONDS", allow_negative_numbers = true)]
     ctrl_loss_tmo: Option<i64>,
 
-    /// Seconds for which commands wait for a connection; -1 as long as attempts go on.
-    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
-    fast_io_fail_tmo: i64,
+    /// Seconds for which commands wait for a connection; -1 as long as attempts go on
+    /// [default: -1].
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    fast_io_fail_tmo: Option<i64>,
 
     /// Double the delay with every attempt, up to this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = size::seconds)]
@@ -148,14 +152,16 @@ pub(crate) struct ReconnectArguments {
 }
 
 impl ReconnectArguments {
-    pub(crate) fn options(&self) -> ReconnectOptions {
+    /// Options of the command line, in place of those in `options`.
+    pub(crate) fn replace(&self, options: ReconnectOptions) -> ReconnectOptions {
         let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
-        let default = ReconnectOptions::default();
-        let loss_timeout = self.ctrl_loss_tmo.map_or(default.loss_timeout, seconds);
-        default
-            .delay(self.reconnect_delay)
+        let delay = self.reconnect_delay.unwrap_or(options.delay);
+        let loss_timeout = self.ctrl_loss_tmo.map_or(options.loss_timeout, seconds);
+        let fast_io_fail = self.fast_io_fail_tmo.map_or(options.fast_io_fail, seconds);
+        options
+            .delay(delay)
             .loss_timeout(loss_timeout)
-            .fast_io_fail(seconds(self.fast_io_fail_tmo))
+            .fast_io_fail(fast_io_fail)
             .delay_max(self.reconnect_delay_max)
             .jitter_percent(self.reconnect_jitter)
             .time_limit(self.reconnect_time_limit)
@@ -164,36 +170,62 @@ impl ReconnectArguments {
     }
 }
 
-/// Address and name of a subsystem.
-#[derive(Debug, PartialEq, Eq)]
-struct TargetAddress {
-    address: String,
-    service: u16,
-    nqn: String,
-}
-
 impl TargetArguments {
     /// Options for the library.
     pub(crate) fn options(&self) -> Result<ConnectOptions, Failure> {
-        let target = self.target_address().map_err(Failure::usage)?;
-        let subsystem: Nqn = target.nqn.parse().map_err(Failure::usage)?;
-        let address = resolve(&target)?;
-        let hostnqn = self.hostnqn.as_ref().and_then(OrNone::as_deref);
-        let host = host::identity(hostnqn, self.hostid.flatten())?;
-        let mut options = ConnectOptions::new(address, subsystem, host);
+        let mut options = match self.configured_name() {
+            Some(name) => {
+                configured_connection(self.config.as_deref(), name)?.options(&self.given()?)?
+            }
+            None => self.explicit_options()?,
+        };
         warn_of_names(&options);
-        options.source = self.host_traddr.flatten();
         options.io_queues = self.nr_io_queues.unwrap_or(options.io_queues);
         options.queue_entries = self.queue_size.unwrap_or(options.queue_entries);
-        options.keep_alive = self.keep_alive_tmo;
-        options.type_of_service = self.tos;
         options.ack_timeout = self.ack_timeout;
         options.retry_count = self.retry_count;
-        options.disable_flow_control = self.disable_sqflow;
+        options.disable_flow_control |= self.disable_sqflow;
         options.wait = self.wait;
         options.memory = self.memory;
-        options.reconnect = self.reconnect.options();
-        options.authentication = self.secrets.options()?;
+        options.reconnect = self.reconnect.replace(options.reconnect);
+        Ok(options)
+    }
+
+    /// Name of a subsystem of the configuration, if the target is given so.
+    fn configured_name(&self) -> Option<&str> {
+        self.target.as_deref().and_then(|target| target.strip_prefix('@'))
+    }
+
+    /// Options of the command line that a configuration has, too.
+    fn given(&self) -> Result<GivenOptions, Failure> {
+        Ok(GivenOptions {
+            hostnqn: self.hostnqn.clone().flatten(),
+            hostid: self.hostid.flatten(),
+            source: self.host_traddr.flatten(),
+            keep_alive: self.keep_alive_tmo,
+            type_of_service: self.tos,
+            authentication: self.secrets.options()?,
+        })
+    }
+
+    /// Options for a target that the command line names by its address. Secrets that it does not
+    /// give are those of the subsystem in the configuration, if it is there.
+    fn explicit_options(&self) -> Result<ConnectOptions, Failure> {
+        let target = self.target_address().map_err(Failure::usage)?;
+        let subsystem: Nqn = target.nqn.parse().map_err(Failure::usage)?;
+        let address = target_address::resolve(&target)?;
+        let given = self.given()?;
+        let host = host::identity(given.hostnqn.as_deref(), given.hostid)?;
+        let mut options = ConnectOptions::new(address, subsystem, host);
+        options.source = given.source;
+        options.keep_alive = given.keep_alive.unwrap_or(options.keep_alive);
+        options.type_of_service = given.type_of_service;
+        options.authentication = if given.authentication.credentials.is_some() {
+            given.authentication
+        } else {
+            let (subsystem, host) = (&options.subsystem, &options.host.nqn);
+            configured_authentication(self.config.as_deref(), subsystem, host, &given)?
+        };
         Ok(options)
     }
 
@@ -224,176 +256,17 @@ impl TargetArguments {
 
     fn target_address(&self) -> Result<TargetAddress, String> {
         if let Some(target) = &self.target {
-            return parse_target(target);
+            return target_address::parse_target(target);
         }
         let missing = |what| {
             format!("no {what}; give nvmf-rdma://ADDRESS:PORT/NQN, or -a ADDRESS -s PORT -n NQN")
         };
         Ok(TargetAddress {
             address: self.traddr.clone().ok_or_else(|| missing("target address"))?,
-            service: service(self.trsvcid.as_ref().and_then(OrNone::as_deref))?,
+            service: target_address::service(self.trsvcid.as_ref().and_then(OrNone::as_deref))?,
             nqn: self.nqn.clone().ok_or_else(|| missing("subsystem NQN"))?,
         })
     }
-}
-
-/// Socket address of an address or name and a port, as options give them.
-pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
-    let service = service(trsvcid).map_err(Failure::usage)?;
-    resolve(&TargetAddress { address: traddr.to_owned(), service, nqn: String::new() })
-}
-
-/// Address and NQN in a URI or transport ID, where `default_nqn` may be left out.
-pub(crate) fn parse_with_default_nqn(
-    text: &str,
-    default_nqn: &str,
-) -> Result<(SocketAddr, Nqn), Failure> {
-    let whole = match after_scheme(text) {
-        Some(rest) if !rest.contains('/') => format!("{text}/{default_nqn}"),
-        None if text.contains("traddr:") && !text.contains("subnqn:") => {
-            format!("{text} subnqn:{default_nqn}")
-        }
-        _ => text.to_owned(),
-    };
-    let target = parse_target(&whole).map_err(Failure::usage)?;
-    let nqn = target.nqn.parse().map_err(Failure::usage)?;
-    Ok((resolve(&target)?, nqn))
-}
-
-/// Part of a target URI after its scheme; libnvme writes the scheme as `nvme+rdma`.
-fn after_scheme(text: &str) -> Option<&str> {
-    text.strip_prefix("nvmf-rdma://").or_else(|| text.strip_prefix("nvme+rdma://"))
-}
-
-fn parse_target(text: &str) -> Result<TargetAddress, String> {
-    match after_scheme(text) {
-        Some(rest) => parse_uri(rest),
-        None if text.contains("traddr:") => parse_transport_id(text),
-        None => Err(format!(
-            "{text:?} is no target; write nvmf-rdma://ADDRESS:PORT/NQN, or options -a -s -n"
-        )),
-    }
-}
-
-fn parse_uri(rest: &str) -> Result<TargetAddress, String> {
-    let (authority, nqn) = rest.split_once('/').ok_or("the target URI lacks /NQN at its end")?;
-    if let Some((_, options)) = nqn.split_once('?') {
-        let name = options.split(['=', '&']).next().filter(|name| is_option_name(name));
-        let name = name.unwrap_or("OPTION").replace('_', "-");
-        return Err(format!(
-            "a target URI has no options after its NQN; give --{name} on the command line"
-        ));
-    }
-    let (address, service) = match authority.strip_prefix('[') {
-        Some(bracketed) => {
-            let (address, after) =
-                bracketed.split_once(']').ok_or("the IPv6 address lacks its closing bracket")?;
-            (address, after.strip_prefix(':'))
-        }
-        None => match authority.rsplit_once(':') {
-            Some((address, _)) if address.contains(':') => {
-                return Err(format!("write the IPv6 address in brackets: [{authority}]"));
-            }
-            Some((address, service)) => (address, Some(service)),
-            None => (authority, None),
-        },
-    };
-    let service = service.map_or(Ok(ConnectOptions::SERVICE), parse_service)?;
-    Ok(TargetAddress { address: unescape_zone(address), service, nqn: nqn.to_owned() })
-}
-
-/// True if an option of a URI is named as one of the command line may be.
-fn is_option_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '-' | '_'))
-}
-
-/// Address in a URI with the `%25` before a zone (RFC 6874) as a `%`. Most URIs have a bare `%`, so
-/// `%25` before a digit is left alone: it may be the start of a zone.
-fn unescape_zone(address: &str) -> String {
-    match address.split_once("%25") {
-        Some((ip, zone)) if zone.starts_with(|first: char| !first.is_ascii_digit()) => {
-            format!("{ip}%{zone}")
-        }
-        _ => address.to_owned(),
-    }
-}
-
-/// Address in an SPDK transport ID: `key:value` pairs between spaces, keys in any case.
-fn parse_transport_id(text: &str) -> Result<TargetAddress, String> {
-    let (mut address, mut service, mut nqn) = (None, ConnectOptions::SERVICE, None);
-    for pair in text.split_whitespace() {
-        let (key, value) = pair.split_once(':').ok_or_else(|| format!("{pair:?} lacks a colon"))?;
-        match key.to_ascii_lowercase().as_str() {
-            "trtype" if value.eq_ignore_ascii_case("rdma") => {}
-            "trtype" => return Err(format!("transport {value} is not supported; RDMA is")),
-            "adfam" | "adrfam" => {}
-            "traddr" => address = Some(value.to_owned()),
-            "trsvcid" => service = parse_service(value)?,
-            "subnqn" => nqn = Some(value.to_owned()),
-            _ => return Err(format!("unknown key {key:?} in the transport ID")),
-        }
-    }
-    let address = address.ok_or("the transport ID lacks traddr:")?;
-    Ok(TargetAddress { address, service, nqn: nqn.ok_or("the transport ID lacks subnqn:")? })
-}
-
-/// Port, by default that of NVMe over RDMA.
-fn service(trsvcid: Option<&str>) -> Result<u16, String> {
-    trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service)
-}
-
-fn parse_service(text: &str) -> Result<u16, String> {
-    text.parse().ok().filter(|&port| port != 0).ok_or(format!("{text:?} is no port, 1 to 65535"))
-}
-
-fn resolve(target: &TargetAddress) -> Result<SocketAddr, Failure> {
-    if let Some(address) = ipv6(&target.address, interface_index).map_err(Failure::usage)? {
-        let (ip, zone) = address;
-        return Ok(SocketAddrV6::new(ip, target.service, 0, zone).into());
-    }
-    let unknown = |reason: String| {
-        Failure::usage(format!("{} is no address, and no known name: {reason}", target.address))
-    };
-    let mut found = (target.address.as_str(), target.service)
-        .to_socket_addrs()
-        .map_err(|error| unknown(error.to_string()))?;
-    found.next().ok_or_else(|| unknown("nothing found".to_owned()))
-}
-
-/// IPv6 address and the index of its zone (RFC 4007), which a link-local address needs and others
-/// lack; `None` for text that is no IPv6 address. `index` returns the index of an interface.
-fn ipv6(
-    text: &str,
-    index: impl Fn(&str) -> Option<u32>,
-) -> Result<Option<(Ipv6Addr, u32)>, String> {
-    let (ip, zone) = match text.split_once('%') {
-        Some((ip, zone)) => (ip, Some(zone)),
-        None => (text, None),
-    };
-    let Ok(ip) = ip.parse::<Ipv6Addr>() else { return Ok(None) };
-    match (ip.is_unicast_link_local(), zone) {
-        (true, Some(zone)) => {
-            let number = zone.parse().ok().filter(|&number| number != 0);
-            let found = number.or_else(|| index(zone));
-            let zone = found.ok_or_else(|| format!("{text}: there is no interface {zone:?}"))?;
-            Ok(Some((ip, zone)))
-        }
-        (true, None) => {
-            Err(format!("{text} is link-local; say on which interface, as in {text}%eth0"))
-        }
-        (false, Some(_)) => {
-            Err(format!("{text}: only a link-local address (fe80::/10) has an interface"))
-        }
-        (false, None) => Ok(Some((ip, 0))),
-    }
-}
-
-/// Index of a network interface.
-fn interface_index(name: &str) -> Option<u32> {
-    if name.is_empty() || name.starts_with('.') || name.contains('/') {
-        return None;
-    }
-    fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok()
 }
 
 /// Parses the name of a transport, in any case.
@@ -444,129 +317,10 @@ fn memory_mode(text: &str) -> Result<MemoryMode, String> {
 mod tests {
     use super::*;
 
-    fn target_address(address: &str, service: u16, nqn: &str) -> TargetAddress {
-        TargetAddress { address: address.to_owned(), service, nqn: nqn.to_owned() }
-    }
-
     #[test]
     fn memory_modes_are_named_as_in_reports() {
         assert_eq!(memory_mode("window"), Ok(MemoryMode::Window));
         assert_eq!(memory_mode("pool"), Ok(MemoryMode::default()));
         assert!(memory_mode("windows").is_err());
-    }
-
-    #[test]
-    fn three_forms_mean_the_same() {
-        let expected = Ok(target_address("10.0.0.1", 4421, "nqn.test:s1"));
-        assert_eq!(parse_target("nvmf-rdma://10.0.0.1:4421/nqn.test:s1"), expected);
-        let transport_id =
-            "trtype:RDMA adrfam:IPv4 traddr:10.0.0.1 trsvcid:4421 subnqn:nqn.test:s1";
-        assert_eq!(parse_target(transport_id), expected);
-        // As libnvme writes it.
-        assert_eq!(parse_target("nvme+rdma://10.0.0.1:4421/nqn.test:s1"), expected);
-    }
-
-    #[test]
-    fn the_port_may_be_left_out_and_ipv6_has_brackets() {
-        assert_eq!(parse_target("nvmf-rdma://h/nqn.x"), Ok(target_address("h", 4420, "nqn.x")));
-        assert_eq!(
-            parse_target("nvmf-rdma://[fe80::1]/nqn.x"),
-            Ok(target_address("fe80::1", 4420, "nqn.x"))
-        );
-        assert_eq!(
-            parse_target("nvmf-rdma://[::1]:1/nqn.x"),
-            Ok(target_address("::1", 1, "nqn.x"))
-        );
-    }
-
-    #[test]
-    fn the_default_nqn_may_be_left_out() {
-        let places = [
-            "nvmf-rdma://10.0.0.1:4421",
-            "nvmf-rdma://10.0.0.1:4421/nqn.known",
-            "trtype:RDMA traddr:10.0.0.1 trsvcid:4421",
-        ];
-        for place in places {
-            let (address, nqn) = parse_with_default_nqn(place, "nqn.known").unwrap();
-            assert_eq!(
-                (address.to_string().as_str(), nqn.as_str()),
-                ("10.0.0.1:4421", "nqn.known")
-            );
-        }
-        assert!(parse_with_default_nqn("10.0.0.1", "nqn.known").is_err());
-    }
-
-    /// Two interfaces.
-    fn index(name: &str) -> Option<u32> {
-        [("lo", 1), ("dum0", 3)].into_iter().find(|known| known.0 == name).map(|known| known.1)
-    }
-
-    #[test]
-    fn a_link_local_address_has_a_zone() {
-        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap();
-        for (text, expected) in [
-            ("fe80::1%dum0", Some((address("fe80::1"), 3))),
-            ("fe80::1%7", Some((address("fe80::1"), 7))),
-            ("fd10:10:10::1", Some((address("fd10:10:10::1"), 0))),
-            ("::1", Some((address("::1"), 0))),
-            ("10.0.0.1", None),
-            ("host.example", None),
-            ("host%dum0", None),
-        ] {
-            assert_eq!(ipv6(text, index), Ok(expected), "{text}");
-        }
-        for (text, expected) in [
-            ("fe80::1", "fe80::1%eth0"),
-            ("fe80::1%", "no interface \"\""),
-            ("fe80::1%0", "no interface \"0\""),
-            ("fe80::1%eth9", "no interface \"eth9\""),
-            ("fd10:10:10::1%dum0", "only a link-local"),
-        ] {
-            let error = ipv6(text, index).unwrap_err();
-            assert!(error.contains(expected), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_zone_of_a_uri_may_be_escaped() {
-        for (uri, expected) in [
-            ("nvmf-rdma://[fe80::1%dum0]/nqn.x", "fe80::1%dum0"),
-            ("nvmf-rdma://[fe80::1%25dum0]/nqn.x", "fe80::1%dum0"),
-            ("nvmf-rdma://[fe80::1%25]/nqn.x", "fe80::1%25"),
-            ("nvmf-rdma://[fe80::1%251]/nqn.x", "fe80::1%251"),
-        ] {
-            assert_eq!(parse_target(uri), Ok(target_address(expected, 4420, "nqn.x")), "{uri}");
-        }
-        let transport_id = "trtype:RDMA adrfam:IPv6 traddr:fe80::1%dum0 subnqn:nqn.x";
-        assert_eq!(parse_target(transport_id), Ok(target_address("fe80::1%dum0", 4420, "nqn.x")));
-    }
-
-    #[test]
-    fn interfaces_are_known_by_name() {
-        assert_eq!(interface_index("lo"), Some(1));
-        for wrong in ["", ".", "..", "../net/lo", "no such interface"] {
-            assert_eq!(interface_index(wrong), None, "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn errors_name_what_is_wrong() {
-        for (text, expected) in [
-            ("10.0.0.1", "is no target"),
-            ("nvmf-rdma://10.0.0.1", "/NQN"),
-            ("nvmf-rdma://10.0.0.1/nqn.x?hostnqn=nqn.y", "--hostnqn"),
-            ("nvmf-rdma://10.0.0.1/nqn.x?host_traddr=10.0.0.2&tos=1", "--host-traddr"),
-            ("nvmf-rdma://10.0.0.1/nqn.x?DHHC-1:00:c2VjcmV0:", "--OPTION"),
-            ("nvmf-rdma://10.0.0.1:0/nqn.x", "no port"),
-            ("nvmf-rdma://10.0.0.1:70000/nqn.x", "no port"),
-            ("nvmf-rdma://fe80::1:4420/nqn.x", "brackets"),
-            ("nvmf-rdma://[fe80::1/nqn.x", "closing bracket"),
-            ("trtype:TCP traddr:1.2.3.4 subnqn:nqn.x", "not supported"),
-            ("trtype:RDMA traddr:1.2.3.4", "subnqn"),
-            ("traddr:1.2.3.4 bogus:1 subnqn:nqn.x", "bogus"),
-        ] {
-            let error = parse_target(text).unwrap_err();
-            assert!(error.contains(expected), "{text}: {error}");
-        }
     }
 }

@@ -171,6 +171,42 @@ fn a_bad_entry_of_a_configuration_does_not_hide_the_others() {
     assert!(!output.stdout.is_empty(), "and is reported");
 }
 
+/// Configured subsystems are found by their NQNs and by the ends of them.
+#[test]
+fn a_configured_subsystem_is_a_target() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("nvme-fabrics.conf");
+    let subsystem = |nqn: &str, port: u16| {
+        let controller = format!("transport=rdma;traddr=127.0.0.1;trsvcid={port}");
+        format!("[Subsystem]\nnqn = {nqn}\ncontroller = {controller}\n")
+    };
+    let text = [
+        subsystem("nqn.2014-08.org.example:disk", 1),
+        subsystem("nqn.2014-08.org.example:two", 2),
+        subsystem("nqn.2014-08.org.other:two", 3),
+    ];
+    std::fs::write(&path, text.concat()).expect("the file is written");
+    let config = ["-J", path.to_str().expect("UTF-8")];
+    for (name, place) in [
+        ("@disk", "127.0.0.1:1"),
+        ("@nqn.2014-08.org.example:disk", "127.0.0.1:1"),
+        ("@nqn.2014-08.org.other:two", "127.0.0.1:3"),
+    ] {
+        for command in ["identify", "bench", "monitor", "flush"] {
+            let output = nvmf(&[&[command, name][..], &config].concat());
+            let message = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(4), "{command} {name}: {message}");
+        }
+        let output = nvmf(&[&["-vv", "identify", name][..], &config].concat());
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(log.contains("no RDMA device") || log.contains(place), "{log}");
+    }
+    let message = refused(&[&["identify", "@two"][..], &config].concat());
+    assert!(message.contains("org.example:two and nqn.2014-08.org.other:two"), "{message}");
+    assert!(refused(&[&["identify", "@disc"][..], &config].concat()).contains("config show"));
+    assert!(refused(&["identify", "@disk", "-J", "/nowhere"]).contains("/nowhere"));
+}
+
 #[test]
 fn an_error_of_the_command_line_is_one_line() {
     for (arguments, word) in [
@@ -179,7 +215,7 @@ fn an_error_of_the_command_line_is_one_line() {
         (&["bench", "--rw", "sideways"], "randread"),
         (&["log"], "PAGE"),
         (&["key"], "nvmf key --help"),
-        (&["identify", "DHHC-1:00:c2VjcmV0:", "DHHC-1:00:c2VjcmV0:"], "DHHC-1:…"),
+        (&["identify", "DHHC-1:00:c2VjcmV0:", "DHHC-1:00:c2VjcmV0:"], "argument '…'"),
     ] {
         let message = refused(arguments);
         assert!(message.contains(word) && !message.contains("c2VjcmV0"), "{message}");

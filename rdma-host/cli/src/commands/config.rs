@@ -61,20 +61,8 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// Reads a configuration, and warns of what is not understood.
-pub(crate) fn load(input: Option<&PathBuf>) -> Result<Configuration, Failure> {
-    let configuration = match input {
-        Some(path) => Configuration::load(path)?,
-        None => Configuration::load_default()?,
-    };
-    for warning in &configuration.warnings {
-        output::print_message(format_args!("nvmf: warning: {warning}"));
-    }
-    Ok(configuration)
-}
-
 fn convert(arguments: &Convert) -> Result<(), Failure> {
-    let configuration = load(arguments.input.as_ref())?;
+    let configuration = Configuration::load_with_warnings(arguments.input.as_deref())?;
     if configuration.files.is_empty() {
         let text = "there is nothing to convert: no host and no controller is named";
         return Err(Failure::usage(text));
@@ -90,7 +78,7 @@ fn convert(arguments: &Convert) -> Result<(), Failure> {
     let outputs = configuration.outputs(&main)?;
     if shown {
         for output in &outputs {
-            output::print_text(&format!("# {}\n{}\n", output.path.display(), output.text))?;
+            output::try_print(&format!("# {}\n{}\n", output.path.display(), output.text))?;
         }
         return Ok(());
     }
@@ -106,7 +94,8 @@ fn show(arguments: &Show) -> Result<(), Failure> {
     for warning in warnings {
         output::print_message(format_args!("nvmf: warning: {warning}"));
     }
-    let connections = load(arguments.input.as_ref())?.connections()?;
+    let connections =
+        Configuration::load_with_warnings(arguments.input.as_deref())?.connections()?;
     match arguments.output_format {
         Format::Json => output::print_json(&json!({
             "hostnqn": host.nqn.as_str(),

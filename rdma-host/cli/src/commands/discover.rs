@@ -7,16 +7,15 @@ use rdma_host::{
     ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryLog, DiscoveryWatch,
     SkipReason, SkippedReferral,
     config::{AuthenticationOptions, REFERRAL_DEPTH},
-    wire::{DiscoveryEntry, Nqn, TransportSpecific},
+    wire::{DiscoveryEntry, DiscoveryEntryError, Nqn, TransportSpecific},
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::config;
 use crate::{
     Format,
-    configuration::{EndpointKind, GivenOptions},
+    configuration::{Configuration, EndpointKind, GivenOptions},
     connect,
     failure::Failure,
     host,
@@ -27,6 +26,7 @@ use crate::{
     shutdown::ShutdownSignal,
     size,
     target::{self, ReconnectArguments},
+    target_address,
 };
 
 /// Ask discovery controllers for subsystems; text and JSON are those of nvme-cli.
@@ -161,11 +161,11 @@ impl Arguments {
     /// Options for the controller named on the command line.
     fn target_options(&self) -> Result<Option<ConnectOptions>, Failure> {
         let (address, nqn) = match (&self.target, &self.traddr) {
-            (Some(target), _) => target::parse_with_default_nqn(target, Nqn::DISCOVERY)?,
+            (Some(target), _) => target_address::parse_with_default_nqn(target, Nqn::DISCOVERY)?,
             (None, Some(traddr)) => {
                 let nqn = self.nqn.parse().map_err(Failure::usage)?;
                 let service = self.trsvcid.as_ref().and_then(OrNone::as_deref);
-                (target::address(traddr, service)?, nqn)
+                (target_address::address(traddr, service)?, nqn)
             }
             (None, None) => return Ok(None),
         };
@@ -176,7 +176,7 @@ impl Arguments {
         options.keep_alive = self.keep_alive_tmo.unwrap_or_default();
         options.type_of_service = self.tos;
         options.disable_flow_control = self.disable_sqflow;
-        options.reconnect = self.reconnect.options();
+        options.reconnect = self.reconnect.replace(options.reconnect);
         target::warn_of_names(&options);
         Ok(Some(options))
     }
@@ -187,7 +187,7 @@ impl Arguments {
         &self,
         authentication: AuthenticationOptions,
     ) -> Result<DiscoveryControllers, Failure> {
-        let configuration = config::load(self.config.as_ref())?;
+        let configuration = Configuration::load_with_warnings(self.config.as_deref())?;
         configuration.check_secrecy()?;
         let given = GivenOptions {
             hostnqn: self.hostnqn.clone().flatten(),
@@ -238,7 +238,7 @@ impl Arguments {
     async fn query(&self, all: &[ConnectOptions]) -> Result<(), Failure> {
         let several = self.depth() > 0 || (self.target.is_none() && self.traddr.is_none());
         let mut values = Vec::new();
-        let mut failure = None;
+        let (mut failure, mut skipped_bad) = (None, false);
         for options in all {
             let mut walk = Discovery::new(options, self.depth());
             let describe = || "waiting for discovery controllers".to_owned();
@@ -246,6 +246,7 @@ impl Arguments {
                 for skipped in discovered.skipped.iter().filter(|skipped| is_reportable(skipped)) {
                     output::print_message(format_args!("nvmf: {skipped}"));
                 }
+                skipped_bad |= discovered.skipped.iter().any(is_failure);
                 match &discovered.outcome {
                     Ok(log) if !self.is_json() => output::print_text(&to_text(log))?,
                     Ok(_) => {}
@@ -277,6 +278,9 @@ impl Arguments {
                 Err(Failure::failed("not all discovery controllers answered"))
             }
             Some(failure) => Err(failure),
+            None if skipped_bad && self.depth() > 0 => {
+                Err(Failure::failed("not all referrals could be followed"))
+            }
             None => Ok(()),
         }
     }
@@ -322,6 +326,14 @@ impl Arguments {
 /// leads back, as between the two halves of a redundant target.
 fn is_reportable(skipped: &SkippedReferral) -> bool {
     !matches!(skipped.reason, SkipReason::AlreadyQueried | SkipReason::Depth(0))
+}
+
+/// True for a referral that can't be followed. One of another transport is for another host.
+fn is_failure(skipped: &SkippedReferral) -> bool {
+    match &skipped.reason {
+        SkipReason::Entry(error) => !matches!(error, DiscoveryEntryError::Transport(_)),
+        reason => matches!(reason, SkipReason::TooMany(_)),
+    }
 }
 
 /// Log in the layout of nvme-cli.
@@ -460,6 +472,18 @@ mod tests {
         strange[256..262].copy_from_slice(b"\x1b[31mn");
         let bytes = [honest, strange].concat();
         DiscoveryLog { generation: 5, entries: DiscoveryEntry::parse_all(&bytes).unwrap() }
+    }
+
+    #[test]
+    fn a_bad_referral_is_a_failure() {
+        let skipped = |reason| SkippedReferral { destination: "10.0.0.1".to_owned(), reason };
+        let bad = DiscoveryEntryError::Service("x".to_owned());
+        assert!(is_failure(&skipped(SkipReason::Entry(bad))));
+        assert!(is_failure(&skipped(SkipReason::TooMany(64))));
+        let tcp = DiscoveryEntryError::Transport(rdma_host::wire::TransportType(3));
+        for reason in [SkipReason::AlreadyQueried, SkipReason::Depth(1), SkipReason::Entry(tcp)] {
+            assert!(!is_failure(&skipped(reason)));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     Connection, EndpointKind,
     key::{boolean, integer},
 };
-use crate::{failure::Failure, host, output, secrets, target};
+use crate::{failure::Failure, host, output, secrets, target_address};
 
 /// Options of the command line, which take precedence over a configuration.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +66,7 @@ impl Connection {
         let host = host::identity(nqn, given.hostid.or(id))?;
         let subsystem = self.subsystem.parse().map_err(Failure::usage)?;
         let address = &self.address;
-        let address = target::address(&address.traddr, address.trsvcid.as_deref())?;
+        let address = target_address::address(&address.traddr, address.trsvcid.as_deref())?;
         let mut options = ConnectOptions::new(address, subsystem, host);
         let source = self.address.host_traddr.as_deref().map(str::parse).transpose();
         let source = source.map_err(|_| Failure::usage("host-traddr is no IP address"))?;
@@ -144,7 +144,10 @@ impl Connection {
     }
 
     /// Credentials of the command line, else those of the file.
-    fn authentication(&self, given: &GivenOptions) -> Result<AuthenticationOptions, Failure> {
+    pub(super) fn authentication(
+        &self,
+        given: &GivenOptions,
+    ) -> Result<AuthenticationOptions, Failure> {
         let authentication = given.authentication.clone();
         if authentication.credentials.is_some() {
             return Ok(authentication);

@@ -6,6 +6,7 @@ mod connect_options;
 mod ini;
 mod json;
 mod key;
+mod lookup;
 mod options;
 mod resolve;
 mod write;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use connect_options::GivenOptions;
 pub(crate) use key::Parameters;
+pub(crate) use lookup::{configured_authentication, configured_connection};
 pub(crate) use resolve::Connection;
 pub(crate) use write::install;
 
@@ -29,7 +31,7 @@ use key::boolean;
 use crate::{
     failure::Failure,
     option_value::{self, NONE},
-    process_hardening, secret_text, secrets, text_file,
+    output, process_hardening, secret_text, secrets, text_file,
 };
 
 /// Main file of the INI format; its drop-ins are in the folder of that name with `.d`.
@@ -149,6 +151,18 @@ impl Configuration {
             if let Some(read) = read(path)? {
                 configuration.add(path, &read, parse)?;
             }
+        }
+        Ok(configuration)
+    }
+
+    /// Reads one file, or /etc/nvme, and prints what is not understood.
+    pub(crate) fn load_with_warnings(path: Option<&Path>) -> Result<Self, Failure> {
+        let configuration = match path {
+            Some(path) => Self::load(path)?,
+            None => Self::load_default()?,
+        };
+        for warning in &configuration.warnings {
+            output::print_message(format_args!("nvmf: warning: {warning}"));
         }
         Ok(configuration)
     }
