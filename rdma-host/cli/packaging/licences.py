@@ -34,10 +34,10 @@ def not_local(rest):
 
 
 def texts(crate):
-    """Texts of the licence files of a crate, by file name."""
+    """Texts of the licence files of a crate."""
     files = sorted(Path(crate["manifest_path"]).parent.iterdir())
     return [
-        (file.name, file.read_text(errors="replace").strip())
+        file.read_text(errors="replace").strip()
         for file in files
         if file.is_file() and NAMES.match(file.name)
     ]
@@ -48,7 +48,7 @@ def main(packages):
     metadata = json.loads(cargo("metadata", "--locked", "--format-version", "1"))
     found = [crate for crate in metadata["packages"] if (crate["name"], crate["version"]) in wanted]
     assert len(found) == len(wanted), "cargo tree and cargo metadata name the same crates"
-    print(f"Crates that {' and '.join(packages)} are linked from, and their licences.\n")
+    print(f"Crates in {' and '.join(packages)}, and their licences.\n")
     users = {}
     for crate in sorted(found, key=lambda crate: (crate["name"], crate["version"])):
         name = f"{crate['name']} {crate['version']}"
@@ -57,7 +57,7 @@ def main(packages):
         print(f"{name}: {crate['license']}; {crate['repository'] or 'no repository'}")
         for author in crate["authors"]:
             print(f"    {author}")
-        for _, text in texts(crate):
+        for text in texts(crate) or ["The crate has no file with the text of its licence."]:
             users.setdefault(text, []).append(name)
     for text, names in users.items():
         print(f"\n{'-' * 80}\n{', '.join(names)}:\n\n{text}")
