@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::Path,
-    process::{Child, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::{
-    SUBSYSTEM, break_connections, controllers, deadline_factor, note, nvmf, uri, wait_for,
+    SUBSYSTEM, address, break_connections, controllers, deadline_factor, noise, note, nvmf, uri,
+    wait_for,
 };
 
 /// Time for a command to end, after the signal or failure that ends it.
@@ -235,4 +236,133 @@ fn a_second_signal_ends_a_command_at_once() {
     send(&child, Signal::INT);
     wait_for("the end", Duration::from_secs(1), || child.try_wait().expect("ours").is_some());
     assert_eq!(child.wait().expect("it has ended").code(), Some(130));
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_result_names_what_it_was_measured_on() {
+    let facts = |memory: &str| {
+        let more = ["--memory", memory, "--iodepth", "4", "--queues", "1", "--bs", "8K"];
+        let output = bench("0", "200ms", &more).wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", message(&output));
+        json(&output)
+    };
+    let report = facts("pool");
+    assert_eq!(report["schema"], 2);
+    let configuration = &report["configuration"];
+    for name in ["host", "cpu_model", "kernel", "port_speed", "target_model", "target_firmware"] {
+        assert!(configuration[name].is_string(), "{name}: {configuration}");
+    }
+    assert_eq!(configuration["device_is_software"], true);
+    assert!(configuration["gid_type"].as_str().is_some_and(|kind| kind.contains("RoCE")));
+    assert!(configuration["netdev_mtu"].as_u64() > Some(1000), "{configuration}");
+    let line = configuration["command_line"].as_str().expect("a command line");
+    assert!(line.ends_with("--memory pool --iodepth 4 --queues 1 --bs 8K"), "{line}");
+    // On a software device the target works within the doorbell's call.
+    let stages = &report["mean_ns"];
+    assert!(stages["doorbell"].as_f64() > stages["submit"].as_f64(), "{stages}");
+
+    let reachable = |report: &Value| {
+        let bytes = |name: &str| report["configuration"][name].as_u64().expect("a number");
+        [bytes("reachable_bytes_at_rest"), bytes("reachable_bytes_in_flight")]
+    };
+    assert_eq!(reachable(&report), [4 * 8192; 2]);
+    assert_eq!(reachable(&facts("window")), [0, 4 * 8192]);
+}
+
+/// A program that only computes, until it is dropped.
+struct BusyProgram(Child);
+
+impl BusyProgram {
+    fn start() -> Self {
+        let mut shell = Command::new("sh");
+        Self(shell.args(["-c", "while :; do :; done"]).spawn().expect("there is a shell"))
+    }
+}
+
+impl Drop for BusyProgram {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
+/// On the one processor of a guest.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_busy_machine_slows_a_load_down_and_is_told() {
+    let busy = BusyProgram::start();
+    let began = Instant::now();
+    let output = bench("0", "1s", &["--iodepth", "4"]).wait_with_output().expect("it ends");
+    assert!(began.elapsed() < Duration::from_secs(5) * deadline_factor());
+    drop(busy);
+    assert!(output.status.success(), "{}", message(&output));
+    assert!(message(&output).contains("warning: the machine was busy"), "{}", message(&output));
+    let report = json(&output);
+    assert!(report["iops"].as_f64() > Some(100.0), "{report}");
+    assert!(report["warnings"].as_array().is_some_and(|all| !all.is_empty()), "{report}");
+}
+
+/// Commands that go on until a signal ends them, and whether that is an early end.
+fn endless_commands() -> [(Vec<String>, bool); 6] {
+    let (target, address) = (uri(SUBSYSTEM), address());
+    let words = |line: String| line.split(' ').map(str::to_owned).collect();
+    let bench = format!("bench {target} --ns 1 --iodepth 4 --ramp 300ms --runtime 1m");
+    [
+        (words(bench.clone()), true),
+        (words(format!("{bench} -o json --sweep bs=4K,64K")), true),
+        (words(format!("write-verify {target} --ns 2 --size 1T --overwrite")), true),
+        (words(format!("monitor {target}")), false),
+        (words(format!("monitor {target} -o json")), false),
+        (words(format!("discover -a {address} --persistent")), false),
+    ]
+}
+
+/// Waits until a program has a handler for SIGINT: before that the signal ends it as any other.
+fn wait_for_handlers(child: &Child) {
+    let path = format!("/proc/{}/status", child.id());
+    wait_for("the handlers", Duration::from_secs(5), || {
+        let status = fs::read_to_string(&path).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_some_and(|mask| mask & 1 << 1 != 0 && mask & 1 << 14 != 0)
+    });
+}
+
+/// Ends each command at a moment that chance chooses: it ends in time, says what it had or that it
+/// had nothing, and leaves no controller at the target. `SIGNALS` says how often; the full size is
+/// 500: `tests/longer signals`.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_signal_at_any_moment_ends_a_command_with_a_report() {
+    let runs = std::env::var("SIGNALS").map_or(12, |runs| runs.parse().expect("a number"));
+    let chance: Vec<_> = noise(runs * 2, 13).chunks(2).map(<[u8]>::to_vec).collect();
+    let (mut without_report, mut controllers_left, mut longest) = (0, 0, Duration::ZERO);
+    for (run, chance) in chance.iter().enumerate() {
+        let commands = endless_commands();
+        let (words, ends_early) = &commands[run % commands.len()];
+        let child = start(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        wait_for_handlers(&child);
+        thread::sleep(Duration::from_micros(4000 * u64::from(chance[0])));
+        let signal = [Signal::INT, Signal::TERM][usize::from(chance[1] & 1)];
+        send(&child, signal);
+        let began = Instant::now();
+        let output = child.wait_with_output().expect("it ends");
+        longest = longest.max(began.elapsed());
+        let code = if *ends_early { 128 + signal.as_raw() } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", message(&output));
+        let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
+        without_report += usize::from(!message(&output).contains(name));
+        let deadline = Instant::now() + Duration::from_secs(1) * deadline_factor();
+        while controllers(SUBSYSTEM) > 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        controllers_left += controllers(SUBSYSTEM);
+    }
+    println!(
+        "{runs} signals: {without_report} without a report, {controllers_left} controllers left, \
+         the longest end {longest:.1?}"
+    );
+    assert_eq!((without_report, controllers_left), (0, 0));
+    assert!(longest < END_TIMEOUT * deadline_factor(), "{longest:?}");
 }

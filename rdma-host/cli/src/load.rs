@@ -1,6 +1,7 @@
 //! Load on the I/O queues of one target, for `bench` and `write-verify`.
 
 use std::{
+    fs,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use clap::Args;
 use quanta::Instant;
 use rdma_host::{
-    Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Waiter,
+    Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, WaitMode, Waiter,
     wire::NamespaceInfo,
 };
 use tokio::runtime::Handle;
@@ -225,13 +226,14 @@ impl Load {
             workers.push((workload(index), buffers));
         }
         let (wait, cpus) = (self.options.wait, self.cpus.as_ref());
+        let machine_is_busy = machine_is_busy();
         let stop = &StopCondition { shutdown: &self.shutdown, failed: AtomicBool::new(false) };
         let workloads = thread::scope(|scope| {
             let pollers = self.pollers.iter_mut().zip(workers).enumerate();
             let threads = pollers.map(|(index, (poller, (workload, buffers)))| {
                 let cpu = cpus.map(|cpus| cpus.for_thread(index));
                 let run = async move {
-                    let waiter = Waiter::on_own_thread(wait, threads);
+                    let waiter = waiter(wait, threads, machine_is_busy);
                     let outcome = run_workload(poller, waiter, workload, buffers, stop).await;
                     stop.failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
                     outcome
@@ -255,6 +257,29 @@ impl Load {
         drop(self.pollers);
         self.runtime.block_on(self.controller.shutdown());
     }
+}
+
+/// Waiter of a thread, one of `threads`, that only drives a poller: not in the idle scheduling class
+/// if the machine is busy, where it would not run.
+pub(crate) fn waiter(wait: WaitMode, threads: usize, machine_is_busy: bool) -> Waiter {
+    if machine_is_busy { Waiter::new(wait) } else { Waiter::on_own_thread(wait, threads) }
+}
+
+/// True if other threads than the calling one want to run, most of the time; false where the system
+/// does not say. To be asked before the threads of a load begin.
+pub(crate) fn machine_is_busy() -> bool {
+    const SAMPLES: usize = 5;
+    let busy = (0..SAMPLES).filter(|_| {
+        thread::sleep(Duration::from_millis(2));
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        runnable_threads(&load).is_some_and(|count| count > 1)
+    });
+    busy.count() > SAMPLES / 2
+}
+
+/// Number of runnable threads in `/proc/loadavg`, as in "0.00 0.01 0.05 2/123 4567".
+fn runnable_threads(load: &str) -> Option<u64> {
+    load.split_whitespace().nth(3)?.split_once('/')?.0.parse().ok()
 }
 
 /// Runs a future on the calling thread, which is pinned to a processor if one is given.
@@ -347,5 +372,16 @@ async fn run_workload<W: Workload>(
         } else if !waiter.spins() {
             poller.ready(WAIT_MAX).await?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runnable_threads_are_read() {
+        assert_eq!(runnable_threads("0.00 0.01 0.05 2/123 4567\n"), Some(2));
+        assert_eq!(runnable_threads(""), None);
     }
 }

@@ -12,7 +12,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{connect, failure::Failure, termination_signal::TerminationSignal};
+use crate::{connect, failure::Failure, output, termination_signal::TerminationSignal};
 
 /// SIGINT and SIGTERM, caught from [`catch`](Self::catch) to the end of the program: a signal that
 /// arrives while the program does something else is found by the next [`received`](Self::received).
@@ -110,6 +110,11 @@ impl InterruptibleRuntime {
             }
         })
     }
+}
+
+/// Says that a signal ended a command which stays connected until then: that is no failure.
+pub(crate) fn print_end(signal: TerminationSignal) {
+    output::print_message(format_args!("nvmf: ended by {signal}"));
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use rdma_host::{Operation, Statistics};
 
+use super::disturbance::SchedulingCounters;
+
 /// Largest latency from the due time, one hour; longer ones count as this.
 const DUE_NS_MAX: u64 = 3_600_000_000_000;
 
@@ -18,6 +20,7 @@ pub(super) struct Counters {
     pub(super) stages: Stages,
     /// Processor time of the workers.
     pub(super) cpu: Duration,
+    pub(super) scheduling: SchedulingCounters,
     /// Commands that were due and not sent before the end.
     pub(super) missed: u64,
     /// Commands that were in flight at an early end, and whose completion was not waited for.
@@ -50,6 +53,7 @@ impl Counters {
             latency_from_due: open_loop.then(|| [histogram(), histogram()]),
             stages: Stages::default(),
             cpu: Duration::ZERO,
+            scheduling: SchedulingCounters::default(),
             missed: 0,
             unfinished: 0,
         }
@@ -64,8 +68,16 @@ impl Counters {
         }
         self.stages.add(other.stages);
         self.cpu += other.cpu;
+        self.scheduling.add(other.scheduling);
         self.missed += other.missed;
         self.unfinished += other.unfinished;
+    }
+
+    /// Share of the time in which the workers could run that they waited for a processor, if the
+    /// kernel counts that.
+    pub(super) fn run_queue_wait_share(&self) -> Option<f64> {
+        let waited = self.scheduling.run_queue_wait?.as_secs_f64();
+        Some(waited / (waited + self.cpu.as_secs_f64()).max(1e-9))
     }
 
     /// Counts the latency of a command of an open loop from its due time.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    load::{Load, join_all},
+    load::{self, Load, join_all},
 };
 
 /// Measures until the end of the schedule, a stop condition, a signal or a failure; what ended the
@@ -39,6 +39,7 @@ pub(super) fn measure(
     let (sender, reports) = mpsc::channel();
     let mut recorder = Recorder::new(arguments, point.rate.is_some(), loads.len(), workers);
     let schedule = schedule(arguments);
+    let machine_is_busy = load::machine_is_busy();
     let failed = Arc::new(AtomicBool::new(false));
     let conditions: Vec<_> =
         loads.iter().map(|load| stop_conditions(&failed, load, arguments)).collect();
@@ -57,6 +58,7 @@ pub(super) fn measure(
                     cpu: cpus.map(|cpus| cpus.for_thread(threads.len())),
                     poller,
                     wait,
+                    machine_is_busy,
                     workers,
                     generator: CommandGenerator::new(options, index, count),
                     arrivals,
@@ -73,13 +75,18 @@ pub(super) fn measure(
         join_all(threads)
     });
     let mut outcome = recorder.finish();
+    outcome.machine_was_busy = machine_is_busy;
     let signal = shutdown.get();
     outcome.failure = ended.err().or_else(|| signal.map(Failure::interrupted));
     if outcome.total.total().completed > 0 {
         return Ok(outcome);
     }
     let seconds = outcome.elapsed.as_secs_f64();
-    let nothing = || Failure::failed(format!("nothing completed in {seconds:.1} s"));
+    let starved = match outcome.total.scheduling.starved.as_secs_f64() {
+        0.0 => String::new(),
+        starved => format!(", and the threads got no processor for {starved:.1} s of that"),
+    };
+    let nothing = || Failure::failed(format!("nothing completed in {seconds:.1} s{starved}"));
     Err(outcome.failure.unwrap_or_else(nothing))
 }
 

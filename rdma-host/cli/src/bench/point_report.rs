@@ -2,12 +2,15 @@
 
 use std::thread::available_parallelism;
 
+use rdma_host::MemoryMode;
+
 use super::{
     arguments::{Arguments, value_name},
+    environment::{self, Device},
     recorder::Outcome,
     report::{
-        BlockSize, Configuration, CostPerIo, DeviceTotals, Operations, PointReport, ResidentBytes,
-        StageMeans, TargetTotals, Totals, WindowTotals,
+        BlockSize, Configuration, CostPerIo, DeviceTotals, Disturbance, Operations, PointReport,
+        ResidentBytes, StageMeans, TargetTotals, Totals, WindowTotals,
     },
     sweep_points::Point,
 };
@@ -28,6 +31,15 @@ pub(super) fn new(
         nqn: load.options.subsystem.as_str().to_owned(),
         nsid: load.namespace.id.0,
     });
+    let disturbance = Disturbance {
+        involuntary_switches: total.scheduling.involuntary_switches,
+        run_queue_wait_share: total.run_queue_wait_share(),
+        starved_s: total.scheduling.starved.as_secs_f64(),
+        other_programs_share: outcome.processors.others,
+        steal_share: outcome.processors.steal,
+        busy_at_start: outcome.machine_was_busy,
+        idle_class: total.scheduling.idle_class,
+    };
     PointReport {
         seconds,
         operations: Operations::new(total, seconds),
@@ -39,6 +51,8 @@ pub(super) fn new(
         unfinished: total.unfinished,
         mean_ns: StageMeans::new(total),
         per_io: CostPerIo::new(total, totals.completed),
+        warnings: warnings(&disturbance, seconds),
+        disturbance,
         device: DeviceTotals {
             doorbells: device.doorbells,
             completions: device.completions,
@@ -64,6 +78,9 @@ fn configuration(
 ) -> Configuration {
     let load = &loads[0];
     let memory = load.controller.memory();
+    let [at_rest, in_flight] = reachable_bytes(load, point);
+    let device = Device::new(&load.controller.device());
+    let target = &load.controller.negotiated().info;
     let (loop_kind, latency_from) = match point.rate {
         Some(_) => ("open", "due time"),
         None => ("closed", "submission"),
@@ -95,21 +112,118 @@ fn configuration(
         wait: load.options.wait.name().to_owned(),
         memory_mode: memory.mode.name().to_owned(),
         memory_fallback: memory.fallback,
+        reachable_bytes_at_rest: Some(at_rest),
+        reachable_bytes_in_flight: Some(in_flight),
         device: load.controller.device(),
+        device_is_software: Some(device.is_software()),
+        device_firmware: device.firmware(),
+        port_speed: device.port_speed(),
+        gid_type: device.gid_types(),
+        netdev_mtu: device.netdev_mtu(),
+        target_model: Some(target.model.clone()),
+        target_firmware: Some(target.firmware.clone()),
         numa_node: load.controller.numa_node(),
         cpus: arguments.load.cpus.as_ref().map(ToString::to_string),
-        kernel: kernel(),
+        host: Some(environment::host()),
+        cpu_model: environment::cpu_model(),
+        cpu_governor: environment::cpu_governor(),
+        kernel: environment::kernel(),
         processors: available_parallelism().map_or(1, usize::from),
         authentication: connect::queue_authentication(&load.controller.negotiated()),
         seed: arguments.load.seed,
+        command_line: Some(environment::command_line()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: option_env!("NVMF_COMMIT").map(str::to_owned),
         began: humantime::format_rfc3339_seconds(outcome.began).to_string(),
     }
 }
 
-/// Name, release and machine of the running kernel.
-fn kernel() -> String {
-    let uname = rustix::system::uname();
-    let words = [uname.sysname(), uname.release(), uname.machine()];
-    words.map(|word| word.to_string_lossy().into_owned()).join(" ")
+/// Bytes of the load's buffers that the target can reach between commands, and while as many
+/// commands as possible are in flight: by the keys of the registrations, or by windows.
+fn reachable_bytes(load: &Load, point: &Point) -> [u64; 2] {
+    let slots: usize = load.queues_of_pollers().map(|queues| queues * load.depth).sum();
+    let slots = slots as u64;
+    if load.controller.memory().mode == MemoryMode::Window {
+        return [0, slots * point.bs.largest()];
+    }
+    [slots * point.bs.sizes().sum::<u64>(); 2]
+}
+
+/// Other load that was heavy enough to change the figures of a measurement of `seconds`.
+fn warnings(disturbance: &Disturbance, seconds: f64) -> Vec<String> {
+    /// Shares from which on there is a warning.
+    const OTHERS_MIN: f64 = 0.1;
+    const STEAL_MIN: f64 = 0.01;
+    const WAIT_MIN: f64 = 0.05;
+    let Disturbance { idle_class, other_programs_share, starved_s, steal_share, .. } = *disturbance;
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let mut warnings = Vec::new();
+    let advice = if idle_class {
+        "; they poll in the idle class, where all other programs come first: leave a processor \
+         free, or use --wait event"
+    } else {
+        ""
+    };
+    if disturbance.busy_at_start {
+        warnings.push("the machine was busy: other programs wanted to run, too".to_owned());
+    }
+    if starved_s >= WAIT_MIN * seconds {
+        warnings.push(format!(
+            "the machine was busy: threads got no processor for {starved_s:.1} s{advice}"
+        ));
+    } else if idle_class && other_programs_share >= OTHERS_MIN {
+        warnings.push(format!(
+            "the machine was busy: other programs took {} of the processors from the threads\
+             {advice}",
+            percent(other_programs_share)
+        ));
+    }
+    let wait_share = disturbance.run_queue_wait_share.filter(|_| !idle_class).unwrap_or(0.0);
+    if wait_share >= WAIT_MIN {
+        warnings.push(format!(
+            "the machine was busy: the threads waited for a processor in {} of the time",
+            percent(wait_share)
+        ));
+    }
+    if steal_share >= STEAL_MIN {
+        warnings.push(format!(
+            "the hypervisor gave {} of the processors to other guests",
+            percent(steal_share)
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_machine_is_told() {
+        let quiet = Disturbance {
+            involuntary_switches: 100_000,
+            run_queue_wait_share: Some(0.01),
+            starved_s: 0.1,
+            other_programs_share: 0.05,
+            steal_share: 0.001,
+            busy_at_start: false,
+            idle_class: true,
+        };
+        assert_eq!(warnings(&quiet, 10.0), [""; 0]);
+        for (busy, message) in [
+            (
+                Disturbance { starved_s: 1.5, ..quiet.clone() },
+                "no processor for 1.5 s; they poll in",
+            ),
+            (Disturbance { other_programs_share: 0.4, ..quiet.clone() }, "took 40 % of the"),
+            (Disturbance { steal_share: 0.02, ..quiet.clone() }, "hypervisor gave 2 %"),
+            (
+                Disturbance { run_queue_wait_share: Some(0.2), idle_class: false, ..quiet },
+                "waited for a processor in 20 %",
+            ),
+        ] {
+            let warnings = warnings(&busy, 10.0);
+            assert!(warnings.len() == 1 && warnings[0].contains(message), "{warnings:?}");
+        }
+    }
 }

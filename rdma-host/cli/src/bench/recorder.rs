@@ -7,8 +7,13 @@ use std::{
 };
 
 use super::{
-    arguments::Arguments, counters::Counters, hlog::IntervalHistogram, progress::Progress,
-    report::Interval, worker::IntervalReport,
+    arguments::Arguments,
+    counters::Counters,
+    disturbance::{ProcessorShares, ProcessorTimes},
+    hlog::IntervalHistogram,
+    progress::Progress,
+    report::Interval,
+    worker::IntervalReport,
 };
 use crate::failure::Failure;
 
@@ -22,6 +27,10 @@ pub(super) struct Outcome {
     pub(super) total: Counters,
     /// Counters of each target.
     pub(super) targets: Vec<Counters>,
+    /// True if other programs wanted to run when the load began.
+    pub(super) machine_was_busy: bool,
+    /// Shares of the processors' time that others took during the measurement.
+    pub(super) processors: ProcessorShares,
     pub(super) series: Vec<Interval>,
     /// Latencies of each interval; empty unless a log was asked for.
     pub(super) histograms: Vec<IntervalHistogram>,
@@ -33,8 +42,11 @@ pub(super) struct Recorder {
     open_loop: bool,
     interval: Duration,
     hlog: bool,
+    ramp: Duration,
     workers: usize,
     outcome: Outcome,
+    /// Times of the processors when the measurement began, and when the latest interval ended.
+    processors: [ProcessorTimes; 2],
     /// Intervals that some workers have not ended, by number.
     pending: BTreeMap<u64, PendingInterval>,
 }
@@ -59,13 +71,17 @@ impl Recorder {
             open_loop,
             interval: arguments.interval(),
             hlog: arguments.hlog.is_some(),
+            ramp: arguments.ramp,
             workers,
+            processors: [ProcessorTimes::now(); 2],
             outcome: Outcome {
                 began: SystemTime::now() + arguments.ramp,
                 elapsed: Duration::ZERO,
                 resident_bytes: resident_bytes(),
                 total: Counters::new(open_loop),
                 targets: vec![Counters::new(open_loop); targets],
+                machine_was_busy: false,
+                processors: ProcessorShares::default(),
                 series: Vec::new(),
                 histograms: Vec::new(),
                 failure: None,
@@ -76,24 +92,33 @@ impl Recorder {
 
     /// Adds up reports until all workers have ended.
     pub(super) fn record(&mut self, reports: &Receiver<IntervalReport>, progress: &Progress) {
-        for report in reports {
-            self.outcome.elapsed = self.outcome.elapsed.max(report.ended);
-            self.outcome.total.add(&report.counters);
-            self.outcome.targets[report.target].add(&report.counters);
-            let pending = self.pending.entry(report.interval).or_insert_with(|| PendingInterval {
-                workers: 0,
-                ended: Duration::ZERO,
-                counters: Counters::new(self.open_loop),
-            });
-            pending.workers += 1;
-            pending.ended = pending.ended.max(report.ended);
-            pending.counters.add(&report.counters);
-            if pending.workers == self.workers
-                && let Some(complete) = self.pending.remove(&report.interval)
-            {
-                self.end_interval(report.interval, &complete);
-                progress.show(self.outcome.series.last());
-            }
+        // There are none before the measurement begins, unless it never does.
+        let early = reports.recv_timeout(self.ramp);
+        self.processors = [ProcessorTimes::now(); 2];
+        for report in early.into_iter().chain(reports) {
+            self.add(&report, progress);
+        }
+        let [begin, _] = &self.processors;
+        self.outcome.processors = ProcessorTimes::now().since(begin);
+    }
+
+    fn add(&mut self, report: &IntervalReport, progress: &Progress) {
+        self.outcome.elapsed = self.outcome.elapsed.max(report.ended);
+        self.outcome.total.add(&report.counters);
+        self.outcome.targets[report.target].add(&report.counters);
+        let pending = self.pending.entry(report.interval).or_insert_with(|| PendingInterval {
+            workers: 0,
+            ended: Duration::ZERO,
+            counters: Counters::new(self.open_loop),
+        });
+        pending.workers += 1;
+        pending.ended = pending.ended.max(report.ended);
+        pending.counters.add(&report.counters);
+        if pending.workers == self.workers
+            && let Some(complete) = self.pending.remove(&report.interval)
+        {
+            self.end_interval(report.interval, &complete);
+            progress.show(self.outcome.series.last());
         }
     }
 
@@ -101,8 +126,15 @@ impl Recorder {
         let nanoseconds = self.interval.as_nanos().saturating_mul(index.into());
         let start = Duration::from_nanos_u128(nanoseconds);
         let duration = sum.ended.saturating_sub(start);
-        let interval = Interval::new(start, duration, &sum.counters, resident_bytes());
-        self.outcome.series.push(interval);
+        let now = ProcessorTimes::now();
+        let shares = now.since(&std::mem::replace(&mut self.processors[1], now));
+        let interval = Interval::new(start, duration, &sum.counters);
+        self.outcome.series.push(Interval {
+            other_programs_share: shares.others,
+            steal_share: shares.steal,
+            resident_bytes: resident_bytes(),
+            ..interval
+        });
         for (write, tag) in [(false, "read"), (true, "write")] {
             let latency = sum.counters.latency(write);
             if self.hlog && !latency.is_empty() {

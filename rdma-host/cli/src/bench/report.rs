@@ -10,7 +10,10 @@ use rdma_host::Operation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::counters::Counters;
+use super::{
+    counters::Counters,
+    latency::{Distribution, Latency, distribution},
+};
 use crate::{connect::QueueAuthentication, failure::Failure, secret_text, text_file};
 
 /// Version of the layout of a report in JSON. Reports of version 1 have no `schema`; since version
@@ -19,9 +22,6 @@ pub(super) const SCHEMA: u32 = 2;
 
 /// Most bytes of a report that is read.
 const BYTES_MAX: usize = 64 << 20;
-
-/// Samples that must be above a percentile for it to be reported.
-const SAMPLES_ABOVE: f64 = 10.0;
 
 /// Results of a run.
 #[derive(Debug, Default)]
@@ -62,6 +62,9 @@ pub(super) struct PointReport {
     /// Mean time of a command in each stage.
     pub(super) mean_ns: StageMeans,
     pub(super) per_io: CostPerIo,
+    pub(super) disturbance: Disturbance,
+    /// Causes for which the figures may not be what the target and the network can do.
+    pub(super) warnings: Vec<String>,
     pub(super) device: DeviceTotals,
     pub(super) windows: WindowTotals,
     pub(super) resident_bytes: ResidentBytes,
@@ -99,28 +102,6 @@ pub(super) struct OperationTotals {
     pub(super) service_latency_ns: Option<Latency>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) service_distribution: Option<Distribution>,
-}
-
-/// Pairs of a percentile and the nanoseconds within which that share of the commands completed;
-/// at smaller distances towards 100.
-pub(super) type Distribution = Vec<(f64, u64)>;
-
-/// Latency in nanoseconds; null for a percentile with fewer than ten samples above it, and for
-/// everything if nothing completed.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-pub(super) struct Latency {
-    pub(super) min: Option<u64>,
-    pub(super) mean: Option<f64>,
-    pub(super) stdev: Option<f64>,
-    pub(super) max: Option<u64>,
-    pub(super) p50: Option<u64>,
-    pub(super) p75: Option<u64>,
-    pub(super) p90: Option<u64>,
-    pub(super) p95: Option<u64>,
-    pub(super) p99: Option<u64>,
-    pub(super) p99_9: Option<u64>,
-    pub(super) p99_99: Option<u64>,
-    pub(super) p99_999: Option<u64>,
 }
 
 /// Mean time of a command in each stage, in nanoseconds.
@@ -181,8 +162,33 @@ pub(super) struct Interval {
     pub(super) p50_ns: Option<u64>,
     pub(super) p99_ns: Option<u64>,
     pub(super) max_ns: Option<u64>,
+    /// Times that a worker lost its processor while it could run.
+    pub(super) involuntary_switches: u64,
+    /// Share of the time in which workers could run that they waited for a processor; null if the
+    /// kernel does not count it.
+    pub(super) run_queue_wait_share: Option<f64>,
+    /// Time for which workers did not run though they had to, for more than 100 ms each.
+    pub(super) starved_s: f64,
+    /// Share of the processors' time in the user space of other programs.
+    pub(super) other_programs_share: f64,
+    /// Share of the processors' time that the hypervisor gave to other guests.
+    pub(super) steal_share: f64,
     /// Resident memory of this process at the end.
     pub(super) resident_bytes: u64,
+}
+
+/// Load of the machine beside the measurement, as in each [`Interval`].
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(super) struct Disturbance {
+    pub(super) involuntary_switches: u64,
+    pub(super) run_queue_wait_share: Option<f64>,
+    pub(super) starved_s: f64,
+    pub(super) other_programs_share: f64,
+    pub(super) steal_share: f64,
+    /// True if other programs wanted to run when the load began.
+    pub(super) busy_at_start: bool,
+    /// True if a worker was in the class `SCHED_IDLE`: all other programs come first.
+    pub(super) idle_class: bool,
 }
 
 /// Results of one target.
@@ -227,14 +233,34 @@ pub(super) struct Configuration {
     pub(super) wait: String,
     pub(super) memory_mode: String,
     pub(super) memory_fallback: Option<String>,
+    /// Bytes of the load's buffers that the first target can reach between commands.
+    pub(super) reachable_bytes_at_rest: Option<u64>,
+    /// Bytes of the load's buffers that it can reach while all its commands are in flight.
+    pub(super) reachable_bytes_in_flight: Option<u64>,
     pub(super) device: String,
+    /// True if the device is a program of the kernel, as rxe and siw are.
+    pub(super) device_is_software: Option<bool>,
+    pub(super) device_firmware: Option<String>,
+    pub(super) port_speed: Option<String>,
+    pub(super) gid_type: Option<String>,
+    /// MTU of the port's network interface, in bytes.
+    pub(super) netdev_mtu: Option<u32>,
+    pub(super) target_model: Option<String>,
+    pub(super) target_firmware: Option<String>,
     pub(super) numa_node: Option<u32>,
     pub(super) cpus: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) cpu_model: Option<String>,
+    pub(super) cpu_governor: Option<String>,
     pub(super) kernel: String,
     pub(super) processors: usize,
     pub(super) authentication: Vec<Option<QueueAuthentication>>,
     pub(super) seed: u64,
+    /// Words of the command line, as a shell takes them, without secrets.
+    pub(super) command_line: Option<String>,
     pub(super) version: String,
+    /// Commit that the program was built from; `-dirty` if there were changes.
+    pub(super) commit: Option<String>,
     /// Begin of the measurement (RFC 3339).
     pub(super) began: String,
 }
@@ -334,69 +360,6 @@ impl OperationTotals {
     }
 }
 
-/// Percentiles of a histogram, up to the last one with enough samples above it.
-fn distribution(histogram: &Histogram<u64>) -> Distribution {
-    if histogram.is_empty() {
-        return Vec::new();
-    }
-    let steps = histogram.iter_quantiles(8);
-    steps
-        .take_while(|step| is_supported(histogram, step.quantile_iterated_to()))
-        .map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to()))
-        .collect()
-}
-
-/// True if the samples of the histogram are enough for a quantile.
-fn is_supported(histogram: &Histogram<u64>, quantile: f64) -> bool {
-    // 0.1 % of 10,000 samples are ten, in floating point a little less.
-    histogram.len() as f64 * (1.0 - quantile) > SAMPLES_ABOVE - 1e-6
-}
-
-fn value_at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
-    is_supported(histogram, quantile).then(|| histogram.value_at_quantile(quantile))
-}
-
-impl Latency {
-    fn new(histogram: &Histogram<u64>) -> Self {
-        if histogram.is_empty() {
-            return Self::default();
-        }
-        let at = |quantile| value_at(histogram, quantile);
-        Self {
-            min: Some(histogram.min()),
-            mean: Some(histogram.mean()),
-            stdev: Some(histogram.stdev()),
-            max: Some(histogram.max()),
-            p50: at(0.5),
-            p75: at(0.75),
-            p90: at(0.9),
-            p95: at(0.95),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            p99_99: at(0.9999),
-            p99_999: at(0.99999),
-        }
-    }
-
-    /// Columns of a table, in nanoseconds: least, mean, the percentiles, and most.
-    pub(super) fn columns(&self) -> [(&'static str, Option<f64>); 11] {
-        let float = |nanoseconds: Option<u64>| nanoseconds.map(|nanoseconds| nanoseconds as f64);
-        [
-            ("min", float(self.min)),
-            ("mean", self.mean),
-            ("p50", float(self.p50)),
-            ("p75", float(self.p75)),
-            ("p90", float(self.p90)),
-            ("p95", float(self.p95)),
-            ("p99", float(self.p99)),
-            ("p99.9", float(self.p99_9)),
-            ("p99.99", float(self.p99_99)),
-            ("p99.999", float(self.p99_999)),
-            ("max", float(self.max)),
-        ]
-    }
-}
-
 impl StageMeans {
     pub(super) fn new(counters: &Counters) -> Self {
         let stages = counters.stages;
@@ -425,12 +388,8 @@ impl CostPerIo {
 }
 
 impl Interval {
-    pub(super) fn new(
-        start: Duration,
-        duration: Duration,
-        counters: &Counters,
-        resident_bytes: u64,
-    ) -> Self {
+    /// Results of the workers; the shares of other programs are not among them.
+    pub(super) fn new(start: Duration, duration: Duration, counters: &Counters) -> Self {
         let (seconds, total) = (duration.as_secs_f64(), counters.total());
         let latency = Latency::new(&total.latency_ns);
         Self {
@@ -443,7 +402,10 @@ impl Interval {
             p50_ns: latency.p50,
             p99_ns: latency.p99,
             max_ns: latency.max,
-            resident_bytes,
+            involuntary_switches: counters.scheduling.involuntary_switches,
+            run_queue_wait_share: counters.run_queue_wait_share(),
+            starved_s: counters.scheduling.starved.as_secs_f64(),
+            ..Self::default()
         }
     }
 }
@@ -484,51 +446,6 @@ mod tests {
                 values.iter_mut().zip(samples).for_each(|(value, one)| keep_keys_of(value, one));
             }
             _ => {}
-        }
-    }
-
-    fn histogram(samples: u64) -> Histogram<u64> {
-        let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap();
-        (1..=samples).for_each(|sample| histogram.record(sample * 1000).unwrap());
-        histogram
-    }
-
-    #[test]
-    fn a_percentile_has_ten_samples_above_it() {
-        let supported = [
-            (0, 0),
-            (19, 0),
-            (20, 1),
-            (40, 2),
-            (99, 2),
-            (100, 3),
-            (200, 4),
-            (999, 4),
-            (1_000, 5),
-            (9_999, 5),
-            (10_000, 6),
-            (17_600, 6),
-            (100_000, 7),
-            (1_000_000, 8),
-        ];
-        for (samples, supported) in supported {
-            let latency = Latency::new(&histogram(samples));
-            let Latency { p50, p75, p90, p95, p99, p99_9, p99_99, p99_999, .. } = latency;
-            let percentiles = [p50, p75, p90, p95, p99, p99_9, p99_99, p99_999];
-            let found = percentiles.iter().take_while(|value| value.is_some()).count();
-            assert_eq!(found, supported, "{samples}: {percentiles:?}");
-            assert!(percentiles[found..].iter().all(Option::is_none), "{percentiles:?}");
-            assert_eq!(latency.max.is_some() && latency.mean.is_some(), samples > 0);
-        }
-    }
-
-    #[test]
-    fn the_curve_ends_at_the_data() {
-        for samples in [0, 9, 20, 17_600] {
-            let curve = distribution(&histogram(samples));
-            let above = |percentile: f64| samples as f64 * (1.0 - percentile / 100.0);
-            assert!(curve.iter().all(|(percentile, _)| above(*percentile) >= 9.999), "{curve:?}");
-            assert_eq!(curve.is_empty(), samples < 10, "{samples}");
         }
     }
 

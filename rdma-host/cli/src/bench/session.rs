@@ -111,6 +111,11 @@ impl<'a> Session<'a> {
         if self.arguments.load.output_format == Format::Normal && matches!(self.printed, Ok(true)) {
             self.printed = output::try_print_text(&text::point(&report));
         }
+        if self.arguments.load.output_format == Format::Json {
+            for warning in &report.warnings {
+                output::print_message(format_args!("nvmf: warning: {warning}"));
+            }
+        }
         if let Some(failure) = outcome.failure {
             self.note_failure_of(&text::title(&report), failure);
         }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::report::{Latency, PointReport};
+use super::{latency::Latency, report::PointReport};
 use crate::size;
 
 /// One line that says what was measured.
@@ -65,6 +65,9 @@ pub(super) fn point(report: &PointReport) -> String {
              were in flight"
         );
     }
+    for warning in &report.warnings {
+        let _ = writeln!(text, "  WARNING: {warning}");
+    }
     costs(&mut text, report);
     if configuration.memory_mode == "window" {
         let (by_target, here) = (report.windows.by_target, report.windows.here);
@@ -82,9 +85,13 @@ pub(super) fn point(report: &PointReport) -> String {
 
 fn costs(text: &mut String, report: &PointReport) {
     let (mean, cost) = (&report.mean_ns, &report.per_io);
+    let software = match report.configuration.device_is_software {
+        Some(true) => " (software RDMA: sends within it, a target on this host receives, too)",
+        _ => "",
+    };
     let _ = writeln!(
         text,
-        "  of that, mean µs: queue {:.1}, submit {:.1}, in the doorbell's call {:.1}, \
+        "  of that, mean µs: queue {:.1}, submit {:.1}, in the doorbell's call{software} {:.1}, \
          wire + target {:.1}, completion {:.1}",
         mean.queue / 1000.0,
         mean.submit / 1000.0,

@@ -17,10 +17,11 @@ use super::{
     arrivals::Arrivals,
     command_generator::{CommandGenerator, IoRequest},
     counters::Counters,
+    disturbance::ThreadScheduling,
 };
 use crate::{
     failure::Failure,
-    load::{DRAIN_TIMEOUT, block_on_cpu, completed_buffer},
+    load::{self, DRAIN_TIMEOUT, block_on_cpu, completed_buffer},
     shutdown::ShutdownSignal,
 };
 
@@ -66,6 +67,8 @@ pub(super) struct Worker<'a> {
     pub(super) cpu: Option<usize>,
     pub(super) poller: &'a mut Poller,
     pub(super) wait: WaitMode,
+    /// True if other programs want to run.
+    pub(super) machine_is_busy: bool,
     /// Number of workers of all targets.
     pub(super) workers: usize,
     pub(super) generator: CommandGenerator,
@@ -103,6 +106,9 @@ struct WorkerLoop<'a> {
     /// End of the wait for commands in flight, once a signal or a failure has ended the load.
     drain_end: Option<Instant>,
     cpu: ThreadTime,
+    scheduling: ThreadScheduling,
+    /// Time at which the next turn of the loop is due.
+    turn_due: Instant,
 }
 
 impl Worker<'_> {
@@ -134,8 +140,10 @@ impl<'a> WorkerLoop<'a> {
     /// Must be called on the worker's own thread.
     fn new(worker: Worker<'a>) -> Self {
         let depth = worker.poller.depth().min(worker.buffers[0].len());
+        // May change the scheduling class.
+        let waiter = load::waiter(worker.wait, worker.workers, worker.machine_is_busy);
         Self {
-            waiter: Waiter::on_own_thread(worker.wait, worker.workers),
+            waiter,
             pending: vec![None; depth],
             free_slots: (0..depth).rev().collect(),
             awaiting_doorbell: Vec::with_capacity(depth),
@@ -145,15 +153,21 @@ impl<'a> WorkerLoop<'a> {
             stopping: false,
             drain_end: None,
             cpu: ThreadTime::now(),
+            scheduling: ThreadScheduling::of_this_thread(),
+            turn_due: Instant::now(),
             worker,
         }
     }
 
     async fn run(&mut self) -> Result<(), Failure> {
+        self.turn_due = Instant::now();
         loop {
-            self.rotate_interval(Instant::now());
+            let now = Instant::now();
+            self.rotate_interval(now);
+            self.scheduling.note_overdue(now.saturating_duration_since(self.turn_due));
             self.submit()?;
             let polled = self.ring_doorbell()?;
+            self.turn_due = polled;
             self.worker.poller.poll()?;
             if self.complete(polled)? {
                 self.waiter.busy();
@@ -214,6 +228,7 @@ impl<'a> WorkerLoop<'a> {
         let empty = Counters::new(self.worker.arrivals.is_some());
         let mut counters = std::mem::replace(&mut self.counters, empty);
         counters.statistics = self.worker.poller.statistics().take();
+        counters.scheduling = self.scheduling.take();
         counters.cpu = cpu.duration_since(std::mem::replace(&mut self.cpu, cpu));
         counters
     }
@@ -329,7 +344,9 @@ impl<'a> WorkerLoop<'a> {
             };
             let rotation = rotation.saturating_duration_since(now).max(Duration::from_millis(1));
             let due = until_due.map_or(WAIT_MAX, |left| left.saturating_sub(TIMER_SLACK));
-            self.worker.poller.ready(WAIT_MAX.min(rotation).min(due)).await?;
+            let limit = WAIT_MAX.min(rotation).min(due);
+            self.turn_due = now + limit;
+            self.worker.poller.ready(limit).await?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::{
     output,
     progress::with_progress,
     secrets::SecretArguments,
-    shutdown::ShutdownSignal,
+    shutdown::{self, ShutdownSignal},
     size,
     target::{self, ReconnectArguments},
     target_address,
@@ -290,12 +290,16 @@ impl Arguments {
         let shutdown = ShutdownSignal::catch()?;
         let mut watch = tokio::select! {
             connected = DiscoveryWatch::connect(options) => connected?,
-            _ = shutdown.received() => return Ok(()),
+            signal = shutdown.received() => {
+                shutdown::print_end(signal);
+                return Ok(());
+            }
         };
         loop {
             let event = tokio::select! {
                 event = watch.next() => event,
-                _ = shutdown.received() => {
+                signal = shutdown.received() => {
+                    shutdown::print_end(signal);
                     watch.shutdown().await;
                     return Ok(());
                 }

@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
-    Format, connect, failure::Failure, output, shutdown::ShutdownSignal, target::TargetArguments,
+    Format, connect,
+    failure::Failure,
+    output,
+    shutdown::{self, ShutdownSignal},
+    target::TargetArguments,
 };
 
 #[derive(Args)]
@@ -69,7 +73,7 @@ async fn watch(
     let stopped = async {
         tokio::select! {
             () = timeout => {}
-            _ = shutdown.received() => {}
+            signal = shutdown.received() => shutdown::print_end(signal),
             Ok(()) = output_closed => {}
         }
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quanta::Instant;
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
+    set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
 };
 
 use crate::config::WaitMode;
@@ -46,12 +46,15 @@ impl Waiter {
     /// Creates a waiter for a thread that only drives a poller, one of `pollers` such threads of
     /// this process.
     ///
-    /// If these occupy all processors, the thread enters the scheduling class `SCHED_IDLE`, and
-    /// stays in it: the threads that complete its commands then run first. Without privileges the
-    /// class cannot be left. If it is refused, the thread yields at each poll.
+    /// If these occupy all processors, and the mode spins, the thread enters the scheduling class
+    /// `SCHED_IDLE`, and stays in it: the threads that complete its commands then run first. So do
+    /// all other programs, beside which the thread may not run for many seconds: where there are
+    /// any, [`new`](Self::new) is better. Without privileges the class cannot be left. If it is
+    /// refused, the thread yields at each poll.
     #[must_use]
     pub fn on_own_thread(mode: WaitMode, pollers: usize) -> Self {
-        if pollers < processors() || run_when_idle() {
+        // A thread that does not spin takes nothing from others.
+        if pollers < processors() || (mode != WaitMode::Event && enter_idle_class()) {
             return Self { mode, pause: Pause::Spin, idle_since: None };
         }
         Self::new(mode)
@@ -88,9 +91,37 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn run_when_idle() -> bool {
+/// Puts the calling thread into the class `SCHED_IDLE`; returns false if it may not be there.
+fn enter_idle_class() -> bool {
     let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
-        .inspect_err(|error| tracing::debug!(?error, "no idle scheduling class"))
-        .is_ok()
+    // The nice value is set after the class: where it may not be lowered, the thread is in the class.
+    if let Err(error) =
+        set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
+    {
+        tracing::debug!(?error, "the idle scheduling class, or its nice value, is refused");
+    }
+    thread_schedule_policy().is_ok_and(|now| now == policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scheduling class of a thread while it waits in this way, alone or with too many others.
+    fn class_of(mode: WaitMode, pollers: usize) -> ThreadSchedulePolicy {
+        let thread = std::thread::spawn(move || {
+            let _waiter = Waiter::on_own_thread(mode, pollers);
+            thread_schedule_policy().unwrap()
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn only_a_thread_that_spins_on_the_last_processor_is_in_the_idle_class() {
+        let normal = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        assert_eq!(class_of(WaitMode::Poll, processors()), idle);
+        assert_eq!(class_of(WaitMode::Event, processors()), normal);
+        assert_eq!(class_of(WaitMode::Poll, 0), normal);
+    }
 }

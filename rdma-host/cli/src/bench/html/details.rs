@@ -19,6 +19,18 @@ pub(super) fn table(point: &PointReport) -> String {
     ] {
         row(&format!("{name} per I/O"), &format!("{count:.3}"));
     }
+    let disturbance = &point.disturbance;
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    row("involuntary context switches", &disturbance.involuntary_switches.to_string());
+    if let Some(share) = disturbance.run_queue_wait_share {
+        row("time in which threads waited for a processor", &percent(share));
+    }
+    if disturbance.starved_s > 0.0 {
+        let starved = format!("{:.1} s", disturbance.starved_s);
+        row("time in which threads did not get to run", &starved);
+    }
+    row("processors' time of other programs", &percent(disturbance.other_programs_share));
+    row("processors' time of other guests (steal)", &percent(disturbance.steal_share));
     row("errors", &point.totals.errors.to_string());
     let before = size::format_bytes(point.resident_bytes.begin);
     let after = size::format_bytes(point.resident_bytes.end.unwrap_or(0));
@@ -46,9 +58,10 @@ fn format_setting(name: &str, value: &Value) -> String {
         ("authentication", Value::Array(queues)) if queues.iter().all(Value::is_null) => {
             "none".to_owned()
         }
-        ("region_bytes" | "io_size", value) => {
-            size::format_bytes(value.as_u64().unwrap_or_default())
-        }
+        (
+            "region_bytes" | "io_size" | "reachable_bytes_at_rest" | "reachable_bytes_in_flight",
+            value,
+        ) => size::format_bytes(value.as_u64().unwrap_or_default()),
         (_, other) => other.to_string(),
     }
 }

@@ -12,7 +12,8 @@ use self::{
     parts::{NO_VALUE, group_digits, micros, section, stage_bar, stages, time_axis},
 };
 use super::{
-    report::{Interval, Latency, PointReport},
+    latency::Latency,
+    report::{Interval, PointReport},
     text::title,
 };
 use crate::size;
@@ -60,6 +61,10 @@ fn one(body: &mut String, point: &PointReport) {
             "<section class=\"warning\"><b>Not kept up.</b> {missed} commands were due and never \
              sent. Latencies grow with the time of the run: read them as lower bounds.</section>"
         );
+    }
+    for warning in &point.warnings {
+        let warning = escape(warning);
+        let _ = writeln!(body, "<section class=\"warning\"><b>Warning:</b> {warning}.</section>");
     }
     if let Some(cause) = &point.ended_by {
         let (cause, unfinished) = (escape(cause), point.unfinished);
