@@ -18,8 +18,9 @@ use tests::{
     wait_for,
 };
 
-/// Time for a command to end, after the signal or failure that ends it.
-const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for a command to end, after the signal or failure that ends it: two seconds, and as many as
+/// a busy machine may take for that.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn start(arguments: &[&str]) -> Child {
     let mut command = nvmf();
@@ -337,7 +338,8 @@ fn wait_for_handlers(child: &Child) {
 fn a_signal_at_any_moment_ends_a_command_with_a_report() {
     let runs = std::env::var("SIGNALS").map_or(12, |runs| runs.parse().expect("a number"));
     let chance: Vec<_> = noise(runs * 2, 13).chunks(2).map(<[u8]>::to_vec).collect();
-    let (mut without_report, mut controllers_left, mut longest) = (0, 0, Duration::ZERO);
+    let (mut without_report, mut controllers_left) = (0, 0);
+    let mut longest = (Duration::ZERO, String::new());
     for (run, chance) in chance.iter().enumerate() {
         let commands = endless_commands();
         let (words, ends_early) = &commands[run % commands.len()];
@@ -348,7 +350,7 @@ fn a_signal_at_any_moment_ends_a_command_with_a_report() {
         send(&child, signal);
         let began = Instant::now();
         let output = child.wait_with_output().expect("it ends");
-        longest = longest.max(began.elapsed());
+        longest = longest.max((began.elapsed(), words.join(" ")));
         let code = if *ends_early { 128 + signal.as_raw() } else { 0 };
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", message(&output));
         let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
@@ -359,9 +361,10 @@ fn a_signal_at_any_moment_ends_a_command_with_a_report() {
         }
         controllers_left += controllers(SUBSYSTEM);
     }
+    let (longest, words) = longest;
     println!(
         "{runs} signals: {without_report} without a report, {controllers_left} controllers left, \
-         the longest end {longest:.1?}"
+         the longest end {longest:.1?} ({words})"
     );
     assert_eq!((without_report, controllers_left), (0, 0));
     assert!(longest < END_TIMEOUT * deadline_factor(), "{longest:?}");
