@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Prefix of a secret, on a command line as in a file.
-const SECRET_PREFIX: &str = "DHHC-1:";
-/// Options with a secret as their value, and the first letters of those of one letter.
+use crate::secret_text;
+
+/// Options with a secret as their value.
 const SECRET_OPTIONS: [&str; 4] = ["--dhchap-secret", "--dhchap-ctrl-secret", "-S", "-C"];
 
 /// RDMA device, by its files in `/sys/class/infiniband`.
@@ -100,7 +100,9 @@ fn without_secrets(words: impl Iterator<Item = String>) -> String {
         let option = SECRET_OPTIONS.into_iter().find(|option| word.starts_with(option));
         value_is_secret = SECRET_OPTIONS.contains(&&*word);
         match option.map(|option| (option, &word[option.len()..])) {
-            _ if is_secret || word.contains(SECRET_PREFIX) => "***".to_owned(),
+            _ if is_secret || word.contains("DHHC-1:") || secret_text::may_be_secret(&word) => {
+                "***".to_owned()
+            }
             // --dhchap-secret=SECRET and -SSECRET; --dhchap-secret-file is another option.
             Some((option, value)) if value.starts_with('=') => format!("{option}=***"),
             Some((option, value)) if option.len() == 2 && !value.is_empty() => {

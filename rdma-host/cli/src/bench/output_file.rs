@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, secret_text};
 
 /// File for a result.
 pub(super) struct OutputFile {
@@ -67,7 +67,7 @@ fn replace(file: &mut File, content: &[u8]) -> io::Result<()> {
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("{}: {error}", path.display()))
+    Failure::failed(format!("{}: {error}", secret_text::shown_path(path)))
 }
 
 #[cfg(test)]
