@@ -259,8 +259,8 @@ impl Load {
     }
 }
 
-/// Waiter of a thread, one of `threads`, that only drives a poller: not in the idle scheduling class
-/// if the machine is busy, where it would not run.
+/// Waiter of a thread, one of `threads`, that only drives a poller: not in the idle scheduling
+/// class if the machine is busy, where it would not run.
 pub(crate) fn waiter(wait: WaitMode, threads: usize, machine_is_busy: bool) -> Waiter {
     if machine_is_busy { Waiter::new(wait) } else { Waiter::on_own_thread(wait, threads) }
 }

@@ -76,18 +76,22 @@ pub(super) fn measure(
     });
     let mut outcome = recorder.finish();
     outcome.machine_was_busy = machine_is_busy;
-    let signal = shutdown.get();
-    outcome.failure = ended.err().or_else(|| signal.map(Failure::interrupted));
-    if outcome.total.total().completed > 0 {
-        return Ok(outcome);
+    outcome.failure = ended.err().or_else(|| shutdown.get().map(Failure::interrupted));
+    if outcome.total.total().completed == 0 {
+        return Err(nothing_completed(outcome));
     }
+    Ok(outcome)
+}
+
+/// Cause for which there are no results.
+fn nothing_completed(outcome: Outcome) -> Failure {
     let seconds = outcome.elapsed.as_secs_f64();
     let starved = match outcome.total.scheduling.starved.as_secs_f64() {
         0.0 => String::new(),
         starved => format!(", and the threads got no processor for {starved:.1} s of that"),
     };
     let nothing = || Failure::failed(format!("nothing completed in {seconds:.1} s{starved}"));
-    Err(outcome.failure.unwrap_or_else(nothing))
+    outcome.failure.unwrap_or_else(nothing)
 }
 
 fn schedule(arguments: &Arguments) -> Schedule {

@@ -79,8 +79,6 @@ fn configuration(
     let load = &loads[0];
     let memory = load.controller.memory();
     let [at_rest, in_flight] = reachable_bytes(load, point);
-    let device = Device::new(&load.controller.device());
-    let target = &load.controller.negotiated().info;
     let (loop_kind, latency_from) = match point.rate {
         Some(_) => ("open", "due time"),
         None => ("closed", "submission"),
@@ -114,27 +112,37 @@ fn configuration(
         memory_fallback: memory.fallback,
         reachable_bytes_at_rest: Some(at_rest),
         reachable_bytes_in_flight: Some(in_flight),
+        cpus: arguments.load.cpus.as_ref().map(ToString::to_string),
+        seed: arguments.load.seed,
+        began: humantime::format_rfc3339_seconds(outcome.began).to_string(),
+        ..surroundings(load)
+    }
+}
+
+/// Settings that are not those of the load: the program, the host, its device and the target.
+fn surroundings(load: &Load) -> Configuration {
+    let device = Device::new(&load.controller.device());
+    let negotiated = load.controller.negotiated();
+    Configuration {
         device: load.controller.device(),
         device_is_software: Some(device.is_software()),
         device_firmware: device.firmware(),
         port_speed: device.port_speed(),
         gid_type: device.gid_types(),
         netdev_mtu: device.netdev_mtu(),
-        target_model: Some(target.model.clone()),
-        target_firmware: Some(target.firmware.clone()),
+        target_model: Some(negotiated.info.model.clone()),
+        target_firmware: Some(negotiated.info.firmware.clone()),
         numa_node: load.controller.numa_node(),
-        cpus: arguments.load.cpus.as_ref().map(ToString::to_string),
         host: Some(environment::host()),
         cpu_model: environment::cpu_model(),
         cpu_governor: environment::cpu_governor(),
         kernel: environment::kernel(),
         processors: available_parallelism().map_or(1, usize::from),
-        authentication: connect::queue_authentication(&load.controller.negotiated()),
-        seed: arguments.load.seed,
+        authentication: connect::queue_authentication(&negotiated),
         command_line: Some(environment::command_line()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: option_env!("NVMF_COMMIT").map(str::to_owned),
-        began: humantime::format_rfc3339_seconds(outcome.began).to_string(),
+        ..Configuration::default()
     }
 }
 

@@ -94,7 +94,7 @@ fn processors() -> usize {
 /// Puts the calling thread into the class `SCHED_IDLE`; returns false if it may not be there.
 fn enter_idle_class() -> bool {
     let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    // The nice value is set after the class: where it may not be lowered, the thread is in the class.
+    // The nice value is set after the class: where it is refused, the class is in force.
     if let Err(error) =
         set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
     {
