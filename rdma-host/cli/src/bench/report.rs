@@ -256,7 +256,7 @@ pub(super) struct Configuration {
     pub(super) processors: usize,
     pub(super) authentication: Vec<Option<QueueAuthentication>>,
     pub(super) seed: u64,
-    /// Words of the command line, as a shell takes them, without secrets.
+    /// Words of the command line, without secrets.
     pub(super) command_line: Option<String>,
     pub(super) version: String,
     /// Commit that the program was built from; `-dirty` if there were changes.

@@ -89,16 +89,12 @@ impl<'a> Session<'a> {
             self.report.ended_by = interrupted.map(|signal| signal.to_string());
             let last = index + 1 == count || interrupted.is_some();
             self.write_results(last);
-            if last || !self.has_reader() {
+            let has_reader = self.arguments.writes_files() || matches!(self.printed, Ok(true));
+            if last || !has_reader {
                 break;
             }
         }
         self.outcome(count)
-    }
-
-    /// True while someone reads the results.
-    fn has_reader(&self) -> bool {
-        self.arguments.writes_files() || matches!(self.printed, Ok(true))
     }
 
     fn add(&mut self, report: PointReport, outcome: Outcome) {

@@ -25,10 +25,8 @@ pub(super) fn table(point: &PointReport) -> String {
     if let Some(share) = disturbance.run_queue_wait_share {
         row("time in which threads waited for a processor", &percent(share));
     }
-    if disturbance.starved_s > 0.0 {
-        let starved = format!("{:.1} s", disturbance.starved_s);
-        row("time in which threads did not get to run", &starved);
-    }
+    let starved = format!("{:.1} s", disturbance.starved_s);
+    row("time in which threads did not get to run", &starved);
     row("processors' time of other programs", &percent(disturbance.other_programs_share));
     row("processors' time of other guests (steal)", &percent(disturbance.steal_share));
     row("errors", &point.totals.errors.to_string());
