@@ -2,7 +2,7 @@
 //!
 //! The kernel is the one that `SOFT_ROCE_KERNEL` names.
 
-// bed: long host --timeout 1800
+// bed: long host
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
