@@ -167,5 +167,6 @@ pub const REJECT_DATA_MAX: usize = 148;
 /// Maximum number of buffers of one send.
 pub const SGE_MAX: usize = 4;
 /// Maximum number of sends that wait for a doorbell. One doorbell for more of them saves nothing
-/// measurable; their memory is allocated for each queue pair.
+/// measurable. The requests are kept for each queue pair; the chain that libibverbs takes is made in
+/// memory of the thread.
 pub const SENDS_QUEUED_MAX: u32 = 64;

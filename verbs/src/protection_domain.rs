@@ -75,7 +75,7 @@ impl<P: Provider> ProtectionDomain<P> {
     /// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
     /// # fn round_trip(domain: &verbs::ProtectionDomain) -> Result {
     /// let buffer = domain.register(vec![0; 1 << 20], verbs::Access::LOCAL_WRITE)?;
-    /// // ... post it, retire it ...
+    /// // ... post it, complete it ...
     /// let memory: Vec<u8> = buffer.deregister()?;
     /// # drop(memory);
     /// # Ok(())

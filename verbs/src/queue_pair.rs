@@ -295,7 +295,7 @@ impl<P: Provider> QueuePair<P> {
     }
 
     /// Copies the beginning of a received message out, and queues its receive again, with the same
-    /// buffer and tag: what [`retire`](Self::complete) and
+    /// buffer and tag: what [`complete`](Self::complete) and
     /// [`post_receive`](Self::post_receive) do together, for less. Returns the message's length;
     /// what `out` has beyond that is left over from other messages.
     ///
@@ -426,7 +426,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// * [`Error::QueueFull`]: process completions first.
     /// * [`Error::Misuse`]: there is no such slot, the message is longer, or slots are longer than
-    ///   [`inline`](crate::Capabilities::max_inline_data).
+    ///   [`max_inline_data`](crate::Capabilities::max_inline_data).
     #[inline(always)] // the length is often known to the caller
     pub fn send_message(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
         if self.engine.has_room() {
@@ -463,7 +463,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// Hands the data back with [`Error::QueueFull`], or [`Error::Misuse`]: there is no such slot,
     /// the message is longer; the data is of another domain, or empty;
-    /// [`segments`](crate::Capabilities::max_send_sge) is 1.
+    /// [`max_send_sge`](crate::Capabilities::max_send_sge) is 1.
     pub fn send_message_with_data(
         &mut self,
         slot: usize,

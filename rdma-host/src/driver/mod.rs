@@ -10,13 +10,16 @@
 //! | `control` | the supervisor, asynchronous events, authentication of a live controller |
 //! | `api` | controllers, namespaces, discovery |
 //!
-//! A read, step by step, with the file below `data_path/`:
+//! A read, step by step; files are below `data_path/` where no folder is named:
 //!
 //! | it is | in |
 //! | --- | --- |
-//! | submitted | `poller.rs`, `Poller::submit`; `queue.rs`, `Queue::submit_inline` |
-//! | handed to the device | `poller.rs`, `Poller::flush`; `queue.rs`, `Queue::flush` |
+//! | submitted | `poller.rs`, `Poller::submit`; from futures `api/namespace.rs`, `Namespace::read`, and `api/io_task.rs` |
+//! | built | `wire/command.rs`, `Sqe::read`; its data pointer and command id in `queue.rs`, `Queue::submit_inline` |
+//! | queued as a work request | `verbs`, `queue_pair/engine.rs` and `engine/message_slots.rs` |
+//! | handed to the device | `poller.rs`, `Poller::flush`; `queue.rs`, `Queue::flush`; the doorbell is `verbs`' `Provider::post` |
 //! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::complete` |
+//! | held, if its status allows a retry | `proto/command_retry.rs`; `poller/retry.rs` |
 //! | timed out | `poller/tick.rs`, `check_ages`; the Abort is in `connect/admin_queue.rs` |
 //! | pending after a loss | `poller/reconnect.rs`, `lose`, `close` and `requeue_aborted` |
 //! | sent again | `poller/reconnect.rs`, `adopt`; `poller/pending.rs`, `submit_pending` |
@@ -39,7 +42,7 @@
 //! doorbell per queue. Receives are queued again as responses are read; their doorbell is rung when
 //! half of a queue's are queued, or when the device would have fewer than commands are in flight.
 //!
-//! In this process: about 520 instructions at depth 32 (`benches/instructions`), and roughly eight
+//! In this process: about 515 instructions at depth 32 (`benches/instructions`), and roughly eight
 //! cache lines: one of the capsule, which is built in place, one of the slot, one of the command in
 //! flight, two of the work request, one of the response, two of the receive. The hot loop is in
 //! `poller` and `queue`; the memory that it accesses is allocated at connect. The clock is read

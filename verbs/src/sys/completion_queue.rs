@@ -1,4 +1,4 @@
-//! WorkCompletion queues and their channels.
+//! Completion queues and their channels.
 //!
 //! # Safety
 //!

@@ -17,7 +17,7 @@ pub(crate) struct ConnectContext<'a, P: Provider> {
     pub(crate) purpose: Purpose,
     /// Maximum number of pollers that share the I/O queues.
     pub(crate) pollers: usize,
-    /// ProtectionDomain of the connection before, to keep the memory that is registered in it.
+    /// Protection domain of the connection before, to keep the memory that is registered in it.
     pub(crate) domain: Option<ProtectionDomain<P>>,
     pub(crate) parties: &'a AuthenticationParties,
 }

@@ -1,7 +1,7 @@
 //! The data path: pollers, their queues, commands in flight and pending, and statistics.
 //!
 //! A read is submitted in [`poller`], queued and completed in [`queue`], timed out in
-//! `poller::tick`, and sent again after a loss of the connection in `poller::reconnect`.
+//! `poller::tick`, and sent again by `poller::pending` once `poller::reconnect` has new queues.
 
 pub(crate) mod async_fd;
 pub(crate) mod command;

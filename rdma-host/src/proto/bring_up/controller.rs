@@ -28,9 +28,9 @@ use crate::{
 /// to [`handle`](Self::handle).
 ///
 /// ```text
-///  Open(admin) → Connect(admin) → Authenticate(admin) → ReadCapabilities → ReadVersion
+///  RdmaConnectAdmin → ConnectAdmin → Authenticate → ReadCapabilities → ReadVersion
 ///     → Enable ⇄ CheckReady → IdentifyController → CountQueues
-///     → ConnectQueues → Live
+///     → ConnectIoQueues → Live
 /// ```
 ///
 /// Each I/O queue has a bring-up of its own, [`QueueBringUp`]; they may run in any order or at the

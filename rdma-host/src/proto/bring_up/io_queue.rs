@@ -16,7 +16,7 @@ use crate::{
 /// to [`handle`](Self::handle). The bring-ups of a controller's queues are independent.
 ///
 /// ```text
-///  Open → Connect → Authenticate → Up
+///  RdmaConnect → Connect → Authenticate → Ready
 /// ```
 ///
 /// The queue is authenticated if its Connect response requires it, or if the admin queue was. Any
