@@ -58,8 +58,8 @@ pub struct ConnectOptions {
     pub rnr_retry_count: u8,
     /// Request to disable submission queue flow control (`disable_sqflow`).
     pub disable_flow_control: bool,
-    /// Timeout of an I/O command, after which it is aborted; if that does not end it, all queues are
-    /// closed.
+    /// Timeout of an I/O command, after which it is aborted; if that does not end it, all queues
+    /// are closed.
     pub io_timeout: Duration,
     /// Waiting strategy of the pollers.
     pub wait: WaitMode,

@@ -49,7 +49,7 @@ pub enum Error {
     #[error("incompatible target: {0}")]
     Incompatible(#[from] Incompatible),
     /// The keep-alive timeout expired.
-    #[error("no sign of life for {0:?} (keep-alive); the target or the network is gone")]
+    #[error("no response for {0:?} (keep-alive); the target or the network is gone")]
     KeepAlive(Duration),
     /// Data from the target is malformed.
     #[error("malformed answer from the target: {0}")]
@@ -191,7 +191,7 @@ pub enum GiveUpReason {
     #[error("trying again can't help")]
     NotRetryable,
     /// The target needs a fix, and strict mode does not retry until it is fixed.
-    #[error("somebody must mend the target (strict)")]
+    #[error("the target has to be repaired first (strict)")]
     NeedsFix,
     /// The time limit has passed.
     #[error("out of time")]
@@ -314,7 +314,7 @@ pub enum Misuse {
     /// After a reconnect or a change, the namespace id belongs to another namespace. Further reads
     /// and writes are refused so that the data of both is not mixed.
     #[error(
-        "namespace {0} is not the one it was when it was identified; identify it anew to use it"
+        "namespace {0} is not the one it was when it was identified; identify it again to use it"
     )]
     NamespaceReplaced(NamespaceId),
     /// The namespace does not exist or is not attached for this host.

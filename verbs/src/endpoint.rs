@@ -303,7 +303,7 @@ impl<P: Provider> fmt::Debug for Endpoint<P> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectionEvent<P: Provider = RdmaCore> {
-    /// The address moved to another device; this connection is stranded.
+    /// The address moved to another device; this connection cannot be used.
     AddressChange,
     /// The destination address cannot be resolved.
     AddressError {

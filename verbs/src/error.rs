@@ -31,7 +31,7 @@ pub enum Error {
 
     /// Two things were to be used together that belong to different devices: the device was
     /// removed and is back, or the route has changed.
-    #[error("the {0} is of another device than the endpoint; make it anew on this one")]
+    #[error("the {0} is of another device than the endpoint; make another on this one")]
     AnotherDevice(&'static str),
 
     /// Asking for a completion event failed.

@@ -23,7 +23,7 @@ pub struct ConnectParameters<'a> {
 
 impl Default for ConnectParameters<'_> {
     /// No private data, one read each way, a moderate number of retries (so that a dead peer is
-    /// noticed on any device), and endless patience with a peer that is slow to post receives.
+    /// noticed on any device), and unlimited RNR retries.
     fn default() -> Self {
         Self {
             private_data: &[],
@@ -167,6 +167,6 @@ pub const REJECT_DATA_MAX: usize = 148;
 /// Maximum number of buffers of one send.
 pub const SGE_MAX: usize = 4;
 /// Maximum number of sends that wait for a doorbell. One doorbell for more of them saves nothing
-/// measurable. The requests are kept for each queue pair; the chain that libibverbs takes is made in
-/// memory of the thread.
+/// measurable. The requests are kept for each queue pair; the chain that libibverbs takes is made
+/// in memory of the thread.
 pub const SENDS_QUEUED_MAX: u32 = 64;

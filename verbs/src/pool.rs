@@ -86,8 +86,8 @@ impl<P: Provider> ProtectionDomain<P> {
         if length == 0 {
             return Err(Error::Misuse("a pool has at least one buffer of at least one byte"));
         }
-        let made = Made::new(length, options)?;
-        let Made { pages, page_bytes, pages_refused, refused } = made;
+        let made = PoolMemory::new(length, options)?;
+        let PoolMemory { pages, page_bytes, pages_refused, refused } = made;
         let (region, found) = match pages {
             Some(pages) => {
                 let memory = Arc::new(Mapping::of_pages(pages, length, P::AGENT, access));
@@ -115,7 +115,7 @@ impl<P: Provider> ProtectionDomain<P> {
 }
 
 /// Memory for a pool, before it is registered.
-struct Made {
+struct PoolMemory {
     /// `None` for memory of the heap.
     pages: Option<Pages>,
     page_bytes: usize,
@@ -124,7 +124,7 @@ struct Made {
     refused: Option<String>,
 }
 
-impl Made {
+impl PoolMemory {
     fn new(length: usize, options: PoolOptions) -> Result<Self, Error> {
         let PoolOptions { pages: size, require_pages, node, .. } = options;
         let mut pages_refused = None;
@@ -252,9 +252,9 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri maps plain pages only")]
     fn pages_of_a_node_are_not_of_the_heap() {
         let options = PoolOptions { node: Some(0), ..PoolOptions::default() };
-        let made = Made::new(5000, options).expect("there is memory");
+        let made = PoolMemory::new(5000, options).expect("there is memory");
         assert!(made.pages.is_some());
-        let made = Made::new(5000, PoolOptions::default()).expect("there is memory");
+        let made = PoolMemory::new(5000, PoolOptions::default()).expect("there is memory");
         assert!(made.pages.is_none());
     }
 
@@ -264,9 +264,9 @@ mod tests {
         let wish = PoolOptions { pages: PageSize::OneGibibyte, ..PoolOptions::default() };
         let demand = PoolOptions { require_pages: true, ..wish };
         // A pebibyte of them is nowhere in reserve.
-        let made = Made::new(1 << 50, wish).expect("smaller pages will do");
+        let made = PoolMemory::new(1 << 50, wish).expect("smaller pages will do");
         assert!(made.pages.is_none() && made.pages_refused.is_some());
-        let error = Made::new(1 << 50, demand).err().expect("smaller pages will not do");
+        let error = PoolMemory::new(1 << 50, demand).err().expect("smaller pages will not do");
         assert!(matches!(error, Error::HugePages { page_bytes: 0x4000_0000, .. }), "{error}");
     }
 }

@@ -100,7 +100,7 @@ const OPTIONS: [(&str, &str); 46] = [
     ("--data-size", "the option is --blocks, a number of blocks"),
     ("--direct", "there is no page cache: all I/O is direct"),
     ("--do_verify", "the option is --verify, which overwrites"),
-    ("--duplicate-connect", "each command connects anew; leave the option out"),
+    ("--duplicate-connect", "each command makes a connection of its own; leave the option out"),
     ("--end_fsync", "use `nvmf flush` after it"),
     ("--filename", "name the target instead, as in nvmf-rdma://ADDRESS/NQN"),
     ("--fsync", "use `nvmf flush` after it"),

@@ -14,13 +14,14 @@
 //!
 //! | it is | in |
 //! | --- | --- |
-//! | submitted | `poller.rs`, `Poller::submit`; from futures `api/namespace.rs`, `Namespace::read`, and `api/io_task.rs` |
-//! | built | `wire/command.rs`, `Sqe::read`; its data pointer and command id in `queue.rs`, `Queue::submit_inline` |
-//! | queued as a work request | `verbs`, `queue_pair/engine.rs` and `engine/message_slots.rs` |
-//! | handed to the device | `poller.rs`, `Poller::flush`; `queue.rs`, `Queue::flush`; the doorbell is `verbs`' `Provider::post` |
+//! | submitted by a future | `api/namespace.rs`, `Namespace::read`; `api/io_task.rs` |
+//! | submitted | `poller.rs`, `Poller::submit` |
+//! | built | `wire/command.rs`, `Sqe::read`; `queue.rs`, `Queue::submit_inline` |
+//! | queued as a work request | in `verbs`, `queue_pair/engine.rs`, `engine/message_slots.rs` |
+//! | handed to the device | `poller.rs`, `Poller::flush`; `queue.rs`, `Queue::flush` |
 //! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::complete` |
 //! | held, if its status allows a retry | `proto/command_retry.rs`; `poller/retry.rs` |
-//! | timed out | `poller/tick.rs`, `check_ages`; the Abort is in `connect/admin_queue.rs` |
+//! | timed out | `poller/tick.rs`, `check_timeouts`; the Abort is in `connect/admin_queue.rs` |
 //! | pending after a loss | `poller/reconnect.rs`, `lose`, `close` and `requeue_aborted` |
 //! | sent again | `poller/reconnect.rs`, `adopt`; `poller/pending.rs`, `submit_pending` |
 //!

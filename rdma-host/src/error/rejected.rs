@@ -68,7 +68,7 @@ impl Rejected {
 fn connect_refusal(queue: QueueId, status: Status, result: u32) -> String {
     match status.code() {
         Status::CONNECT_INVALID_PARAMETERS => format!(
-            "the target refused Connect on queue {queue}: {status}; it dislikes {}",
+            "the target refused Connect on queue {queue}: {status}; it does not accept {}",
             connect_invalid_parameter(result)
         ),
         Status::CONNECT_INVALID_HOST => format!(

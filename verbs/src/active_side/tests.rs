@@ -245,7 +245,7 @@ fn no_request_is_sent_while_the_port_is_down() {
 }
 
 #[test]
-fn a_cm_that_is_silent_since_the_port_was_down_is_opened_anew() {
+fn a_cm_that_is_silent_since_the_port_was_down_is_opened_again() {
     let mut attempt = Attempt::started(ATTEMPTS);
     attempt.connecting();
     assert_eq!(attempt.event(Event::PortDown), Action::AwaitPort);

@@ -116,7 +116,7 @@ impl RawEndpoint {
 
     fn disconnect(&self) -> io::Result<()> {
         // SAFETY: the id is live, and locked.
-        if self.id.with(|id| unsafe { rxe_quirk::is_silenced(id) }) {
+        if self.id.with(|id| unsafe { rxe_quirk::is_port_down(id) }) {
             return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
         }
         // SAFETY: the id is live during the call, and has a device.

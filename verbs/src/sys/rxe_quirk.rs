@@ -45,9 +45,9 @@ impl UnusedId {
         Self { raw, channel }
     }
 
-    fn is_silenced(&self) -> bool {
+    fn is_port_down(&self) -> bool {
         // SAFETY: the id is live as long as `self`.
-        unsafe { is_silenced(self.raw.as_ptr()) }
+        unsafe { is_port_down(self.raw.as_ptr()) }
     }
 
     /// Moves the id to another event channel; it stays on its own where that fails.
@@ -69,7 +69,7 @@ impl Drop for UnusedId {
 
 /// Destroys an id, now or when its port is active again.
 pub(super) fn close(mut id: UnusedId) {
-    if !id.is_silenced() {
+    if !id.is_port_down() {
         return;
     }
     let mut waiting = WAITING.lock();
@@ -85,7 +85,7 @@ pub(super) fn close(mut id: UnusedId) {
 pub(super) fn release() {
     let mut waiting = WAITING.lock();
     let (silenced, active): (Vec<_>, Vec<_>) =
-        waiting.ids.drain(..).partition(UnusedId::is_silenced);
+        waiting.ids.drain(..).partition(UnusedId::is_port_down);
     waiting.ids = silenced;
     drop(waiting);
     drop(active); // which calls the kernel
@@ -97,7 +97,7 @@ pub(super) fn release() {
 /// # Safety
 ///
 /// The id is live, and nothing changes it during the call.
-pub(super) unsafe fn is_silenced(id: *mut c::rdma_cm_id) -> bool {
+pub(super) unsafe fn is_port_down(id: *mut c::rdma_cm_id) -> bool {
     // SAFETY: the caller's id is live, and nothing changes it.
     let id = unsafe { &*id };
     let Some(context) = NonNull::new(id.verbs) else { return false };

@@ -152,7 +152,7 @@ async fn bring_up<P: Provider>(
                 admin.start_keep_alive(options.keep_alive, bring_up.traffic_keeps_alive());
                 let io_queues = IoQueues { context, domain: &domain, memory: memory.mode, entries };
                 let ready;
-                (io, ready) = beside_admin_queue(io_queues.connect(queues), &mut admin).await?;
+                (io, ready) = serving_admin_queue(io_queues.connect(queues), &mut admin).await?;
                 bring_up.handle(&BringUpInput::IoQueuesReady(&ready))?;
             }
             BringUpAction::Live(negotiated) => {
@@ -196,7 +196,7 @@ fn admin_queue<P: Provider>(
 }
 
 /// Waits for `io_queues` while the admin queue is kept alive; its failure ends both.
-async fn beside_admin_queue<P: Provider, T>(
+async fn serving_admin_queue<P: Provider, T>(
     io_queues: impl Future<Output = Result<T, Error>>,
     admin: &mut AdminQueue<P>,
 ) -> Result<T, Error> {

@@ -206,7 +206,8 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
                 return Err(self.failure(error).await);
             }
         }
-        let mut set = self.poller.into_assembly().expect("a poller that has not failed has queues");
+        let mut set =
+            self.poller.into_queue_set().expect("a poller that has not failed has queues");
         set.queues.sort_unstable_by_key(Queue::id);
         Ok((set, self.ready))
     }

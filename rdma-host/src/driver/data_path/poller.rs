@@ -174,7 +174,7 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Moves the queues out, for another poller.
-    pub(crate) fn into_assembly(mut self) -> Option<QueueSet<P>> {
+    pub(crate) fn into_queue_set(mut self) -> Option<QueueSet<P>> {
         let queues = std::mem::take(&mut self.queues);
         Some(QueueSet { queues, completion_queue: self.completion_queue.take()? })
     }

@@ -29,7 +29,7 @@ use crate::{
 ///
 /// ```text
 ///  RdmaConnectAdmin → ConnectAdmin → Authenticate → ReadCapabilities → ReadVersion
-///     → Enable ⇄ CheckReady → IdentifyController → CountQueues
+///     → Enable ⇄ CheckReady → IdentifyController → SetNumberOfQueues
 ///     → ConnectIoQueues → Live
 /// ```
 ///
@@ -90,7 +90,7 @@ enum Step {
     CheckReady(Enabling),
     AwaitReady(Enabling),
     IdentifyController(Enabling),
-    CountQueues(Box<Negotiated>),
+    SetNumberOfQueues(Box<Negotiated>),
     ConnectIoQueues(Box<Negotiated>),
     Live(Box<Negotiated>),
     Failed(Error),
@@ -254,10 +254,10 @@ impl BringUp {
                 let negotiated = Box::new(self.negotiate(enabling, info)?);
                 match self.purpose {
                     Purpose::Discovery => Step::Live(negotiated),
-                    Purpose::Io => Step::CountQueues(negotiated),
+                    Purpose::Io => Step::SetNumberOfQueues(negotiated),
                 }
             }
-            Step::CountQueues(mut negotiated) => {
+            Step::SetNumberOfQueues(mut negotiated) => {
                 let granted = u16::try_from(QueueCount::parse(result).0).unwrap_or(u16::MAX);
                 negotiated.io_queues = self.options.io_queues.min(granted);
                 Step::ConnectIoQueues(negotiated)
@@ -352,7 +352,7 @@ impl BringUp {
                 transfer = Transfer::FromController(Identify::SIZE);
                 Identify::controller()
             }
-            Step::CountQueues(_) => SetFeatures::queue_count(self.options.io_queues.max(1)),
+            Step::SetNumberOfQueues(_) => SetFeatures::queue_count(self.options.io_queues.max(1)),
             _ => PropertyGet::new(Property::STATUS).to_sqe(),
         };
         Execute { queue, sqe, transfer, name: step.name() }
@@ -370,7 +370,7 @@ impl Step {
             Self::Enable(_) => "enabling the controller",
             Self::CheckReady(_) | Self::AwaitReady(_) => "reading CSTS",
             Self::IdentifyController(_) => "Identify Controller",
-            Self::CountQueues(_) => "Set Features (Number of Queues)",
+            Self::SetNumberOfQueues(_) => "Set Features (Number of Queues)",
             Self::ConnectIoQueues(_) => "connecting the I/O queues",
             Self::Live(_) | Self::Failed(_) => "nothing",
         }

@@ -79,7 +79,7 @@ impl<P: Provider> Poller<P> {
         let since = self.clock.delta(self.tick.last_age_check, now);
         if since >= TICK.max(self.timeout / 64) || self.aborting.is_some() {
             self.tick.last_age_check = now;
-            return self.check_ages(now);
+            return self.check_timeouts(now);
         }
         Ok(())
     }
@@ -104,7 +104,7 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Requests the abort of a command that timed out, and fails if it does not complete then.
-    fn check_ages(&mut self, now: u64) -> Result<(), Error> {
+    fn check_timeouts(&mut self, now: u64) -> Result<(), Error> {
         let ages = self.queues.iter().filter_map(|queue| {
             let (started, command) = queue.oldest()?;
             // The time without a connection does not count.
