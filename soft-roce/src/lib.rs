@@ -82,6 +82,7 @@
 //! | `SOFT_ROCE_SIW_ADDRESS` | `10.10.11.1`, with both devices |
 //! | `SOFT_ROCE_TARGET` | the target file, when there is one |
 //! | `SOFT_ROCE_DEADLINE_FACTOR` | the factor for deadlines: 1, emulated 5 |
+//! | `SUDO_UID` | the id of the user who runs `soft-roce`, unless that is root |
 //!
 //! With `--device siw` the device is `siw0`, soft-iWARP, at the same addresses: the same target
 //! file, the same tests, another transport. With `--device both` rxe0 stays there, and siw0 is on

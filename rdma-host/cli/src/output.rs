@@ -15,7 +15,7 @@ use std::{
 use rdma_host::wire::is_unprintable;
 use serde::Serialize;
 
-use crate::{failure::Failure, terminal};
+use crate::{failure::Failure, secret_text, terminal};
 
 /// Prints a result, or nothing if the reader has closed the pipe. Lines that are longer than the
 /// terminal is wide are broken at spaces.
@@ -52,9 +52,10 @@ pub(crate) fn check(written: io::Result<()>) -> Result<bool, Failure> {
     }
 }
 
-/// Prints a line on standard error. There is no place to report that this failed.
+/// Prints a line on standard error, without words that may be secrets. There is no place to report
+/// that this failed.
 pub(crate) fn print_message(message: impl Display) {
-    let message = message.to_string();
+    let message = secret_text::without_secrets(&message.to_string());
     let message = printable(&message, &[]);
     let _ = writeln!(io::stderr(), "{}", terminal::fit(&message, io::stderr()));
 }

@@ -418,7 +418,10 @@ impl Guest {
         Ok(GuestSpec {
             program: self.program.clone(),
             folder,
-            environment: std::env::vars_os().chain(self.environment.clone()).collect(),
+            environment: caller()
+                .chain(std::env::vars_os())
+                .chain(self.environment.clone())
+                .collect(),
             deadline_factor: self.deadline_factor,
             device: self.device,
             target: self.target.as_ref().map(absolute).transpose()?,
@@ -450,4 +453,12 @@ fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+}
+
+/// Variable by which programs in the guest know the user for whom they are root, as sudo sets it:
+/// files that they make belong to that user.
+fn caller() -> impl Iterator<Item = (OsString, OsString)> {
+    let user = rustix::process::getuid();
+    let variable = ("SUDO_UID".into(), user.as_raw().to_string().into());
+    Some(variable).filter(|_| !user.is_root()).into_iter()
 }

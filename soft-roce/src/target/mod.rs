@@ -332,19 +332,47 @@ fn default_namespaces() -> Vec<Namespace> {
 
 fn size_text<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u64, D::Error> {
     let text = String::deserialize(from)?;
-    size::parse(&text).map_err(D::Error::custom)
+    let unquoted = |reason: String| reason.replacen(&format!("{text:?}"), "this", 1);
+    size::parse(&text).map_err(|reason| D::Error::custom(unquoted(reason)))
 }
 
 fn optional_size<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u64>, D::Error> {
     size_text(from).map(Some)
 }
 
+/// Fault and its line. A value that was not understood is left out: it may be a key.
 fn one_line(text: &str, error: &toml::de::Error) -> String {
-    let reason = error.message().replace('\n', " ");
+    let reason = without_value(&error.message().replace('\n', " "));
     let Some(span) = error.span() else { return reason };
     let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
     format!("line {line}: {reason}")
 }
+
+/// Message of serde without the value or name that was not understood. What looks like the name of
+/// a field stays.
+fn without_value(message: &str) -> String {
+    let kinds = [
+        "unknown field `",
+        "unknown variant `",
+        "invalid type: string \"",
+        "invalid value: string \"",
+    ];
+    let Some(kind) = kinds.into_iter().find(|kind| message.starts_with(kind)) else {
+        return message.to_owned();
+    };
+    // The text may have quotation marks of its own; the names that would be valid follow it.
+    let end = message.rfind(", expected").unwrap_or(message.len());
+    let unknown = message[kind.len()..end.max(kind.len() + 1)].trim_end_matches(['`', '"']);
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+    if unknown.len() <= NAME_LENGTH_MAX && unknown.chars().all(is_name) {
+        return message.to_owned();
+    }
+    let (kind, quote) = kind.split_at(kind.len() - 1);
+    format!("{kind}{quote}…{quote}{}", &message[end..])
+}
+
+/// Length of the longest name of a field that is shown though it is not known.
+const NAME_LENGTH_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests;

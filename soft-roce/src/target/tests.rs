@@ -86,6 +86,40 @@ fn nonsense_is_named_with_its_line() {
     assert!(wrong("not toml").starts_with("line 1: "));
 }
 
+/// A key may stand in the place of any value, and a file may come from elsewhere.
+#[test]
+fn values_that_are_not_understood_are_not_shown() {
+    let secret = "DHHC-1:00:J0qR2WNHWlQcsHLbbnAJ90qQOCgwxh9SLRo7BIMIUsGJ8cUH:";
+    let host = |line: &str| format!("[[hosts]]\nnqn = \"n\"\n{line}\n");
+    for text in [
+        host(&format!("{secret:?} = \"dhchap_key\"")),
+        host(&format!("{} = 1", &secret[10..])),
+        host(&format!("dhchap_key = [{secret:?}]")),
+        host(&format!("dhchap_key = {secret}")),
+        host(&format!("dhchap_key: {secret:?}")),
+        host(&format!("dhchap_key = {{ {secret:?} = 1 }}")),
+        format!("[[{secret}]]\n"),
+        format!("{secret:?} = 1\n"),
+        format!("subsystems = {secret:?}\n"),
+        format!("[[subsystems]]\nnqn = \"n\"\nallow_any_host = {secret:?}\n"),
+        format!("[[subsystems]]\nnqn = \"n\"\n[[ports]]\naddress = {secret:?}\n"),
+        format!("[[subsystems]]\nnqn = \"n\"\n[[ports]]\nservice = {secret:?}\n"),
+        format!(
+            "[[subsystems]]\nnqn = \"n\"\n[[ports]]\nana_groups = [{{ id = 1, state = {secret:?} \
+             }}]\n"
+        ),
+        format!(
+            "[[subsystems]]\nnqn = \"n\"\nnamespaces = [{{ backing = {{ null_blk = {{ size = \
+             {secret:?} }} }} }}]\n"
+        ),
+        "[[subsystems]]\n\"\\u001b[2J\\u202e\" = 1\n".to_owned(),
+    ] {
+        let reason = wrong(&text);
+        assert!(!reason.contains(&secret[10..26]), "{text}: {reason}");
+        assert!(!reason.contains(['\u{1b}', '\u{202e}']), "{text}: {reason}");
+    }
+}
+
 #[test]
 fn contradictions_are_refused() {
     let one = "[[subsystems]]\nnqn = \"n\"\n";
