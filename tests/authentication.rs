@@ -7,6 +7,7 @@
 mod authentication {
     pub(crate) mod bed;
     mod changes;
+    mod configured;
     mod failures;
     mod fake_target;
     mod matrix;

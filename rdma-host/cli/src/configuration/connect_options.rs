@@ -27,19 +27,10 @@ pub(crate) struct GivenOptions {
 }
 
 /// Parameters that RDMA does not have; Linux refuses them for it, too.
-const NOT_FOR_RDMA: [(&str, &str); 7] = [
-    ("tls", TLS),
-    ("concat", TLS),
-    ("tls-key", TLS),
-    ("tls-key-identity", TLS),
-    ("keyring", TLS),
-    ("hdr-digest", DIGEST),
-    ("data-digest", DIGEST),
-];
+const TLS_PARAMETERS: [&str; 5] = ["tls", "concat", "tls-key", "tls-key-identity", "keyring"];
+const DIGEST_PARAMETERS: [&str; 2] = ["hdr-digest", "data-digest"];
 /// Names of the host secret, in the INI format and in JSON.
 const HOST_SECRET: &str = "kxchap-secret (dhchap_key)";
-const TLS: &str = "RDMA has no TLS, and the data would not be encrypted";
-const DIGEST: &str = "digests are for TCP";
 
 impl Connection {
     /// Options for the library.
@@ -91,17 +82,28 @@ impl Connection {
         if !transport.eq_ignore_ascii_case("rdma") {
             return Err(Failure::usage(format!("transport {transport} is not supported; RDMA is")));
         }
-        for (name, reason) in NOT_FOR_RDMA {
-            let value = self.parameters.get(name);
-            if value.is_some_and(|value| boolean(value) != Some(false)) {
-                return Err(Failure::usage(format!("{name} is set; {reason}; remove it")));
-            }
-        }
+        self.check_encryption()?;
+        self.refuse(&DIGEST_PARAMETERS, "digests are for TCP")?;
         if self.address.host_iface.is_some() {
             let reason = "host-iface is set, which is for TCP; give host-traddr instead";
             return Err(Failure::usage(reason));
         }
         Ok(())
+    }
+
+    /// Refuses encryption, which RDMA does not have.
+    pub(super) fn check_encryption(&self) -> Result<(), Failure> {
+        self.refuse(&TLS_PARAMETERS, "RDMA has no TLS, and the data would not be encrypted")
+    }
+
+    fn refuse(&self, parameters: &[&str], reason: &str) -> Result<(), Failure> {
+        let is_set = |name: &&&str| {
+            self.parameters.get(name).is_some_and(|value| boolean(value) != Some(false))
+        };
+        match parameters.iter().find(is_set) {
+            Some(name) => Err(Failure::usage(format!("{name} is set; {reason}; remove it"))),
+            None => Ok(()),
+        }
     }
 
     /// Sets number and size of the I/O queues.

@@ -44,7 +44,8 @@ pub(crate) fn configured_connection(
 ///
 /// # Errors
 ///
-/// When the configuration in `file` can't be read. One in /etc/nvme that can't is warned of.
+/// When the configuration asks for encryption of this connection, or the one in `file` can't be
+/// read. One in /etc/nvme that can't is warned of.
 pub(crate) fn configured_authentication(
     file: Option<&Path>,
     subsystem: &Nqn,
@@ -70,10 +71,13 @@ pub(crate) fn configured_authentication(
         Some(nqn) => nqn == host.as_str(),
         None => given.hostnqn.is_none(),
     };
-    let mut secrets = connections.iter().filter(|one| {
-        one.is_subsystem() && one.subsystem == subsystem.as_str() && one.parameters.has_secret()
-    });
-    match secrets.find(|one| is_of_host(one)) {
+    let mut of_subsystem = connections
+        .iter()
+        .filter(|one| one.is_subsystem() && one.subsystem == subsystem.as_str() && is_of_host(one));
+    for connection in of_subsystem.clone() {
+        connection.check_encryption().map_err(|failure| failure.context(connection.place()))?;
+    }
+    match of_subsystem.find(|one| one.parameters.has_secret()) {
         Some(connection) => {
             configuration.check_secrecy()?;
             connection.authentication(given)
