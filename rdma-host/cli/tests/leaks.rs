@@ -331,10 +331,12 @@ fn a_process_with_secrets_leaves_no_core_dump() {
         let (mut child, _reader) = caught(&case("abort".to_owned(), arguments, b""), folder);
         abort(&mut child, folder)
     };
-    // What a dump has is found there, if it can be read: this name is no secret.
+    // What a dump has is found there, if it can be read: this name is no secret. Before a usage
+    // error no file is read, which might hold secrets: not even one of the system.
     let name = format!("nqn.{}", sample.text.replace('/', "-"));
     let shown = fs::read_to_string("/proc/self/syscall").ok();
-    let Some(core) = shown.and_then(|_| dump(&["identify", CLOSED_PORT, "-q", &name])) else {
+    let usage = ["identify", CLOSED_PORT, "-q", &name, "--bogus"];
+    let Some(core) = shown.and_then(|_| dump(&usage)) else {
         println!("SKIPPED: this system makes no core dumps");
         return;
     };
@@ -367,7 +369,7 @@ fn a_process_with_secrets_is_not_swapped_out() {
         println!("SKIPPED: this process may not lock all of its memory");
         return;
     }
-    assert_eq!(locked(&["identify", CLOSED_PORT]), 0);
+    assert_eq!(locked(&["identify", CLOSED_PORT, "--bogus"]), 0, "a usage error reads no file");
     let file = path.to_str().expect("UTF-8");
     assert!(locked(&["identify", CLOSED_PORT, "--dhchap-secret-file", file]) > 1024);
 }
