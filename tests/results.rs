@@ -56,8 +56,11 @@ fn wait_until_it_runs(time: Duration) {
     thread::sleep(time);
 }
 
+/// Messages of a command, without the warning that the machine was busy, which it may be.
 fn message(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    let all = String::from_utf8_lossy(&output.stderr);
+    let is_other = |line: &&str| !line.starts_with("nvmf: warning: the machine was busy");
+    all.split_inclusive('\n').filter(is_other).collect()
 }
 
 fn json(output: &Output) -> Value {

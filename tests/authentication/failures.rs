@@ -63,6 +63,7 @@ fn keys_that_are_wrong_or_missing_are_terminal() {
 fn a_controller_secret_that_the_target_does_not_have_is_told() {
     let [right, wrong, controller] = [plain(21), plain(22), plain(23)];
     set(&["host", ONE_WAY_HOST, "dhchap_key", &right]);
+    target(&["allow", SUBSYSTEM, ONE_WAY_HOST]);
     let mut options = secret_options(Some(credentials(&right, Some(&controller))));
     options.host.nqn = ONE_WAY_HOST.parse().expect("an NQN");
     let error = refused(&options);
@@ -74,6 +75,7 @@ fn a_controller_secret_that_the_target_does_not_have_is_told() {
     assert!(error.to_string().contains("at both ends"), "{error}");
     options.authentication.credentials = Some(credentials(&right, None));
     in_runtime(connect_and_read(&options));
+    target(&["disallow", SUBSYSTEM, ONE_WAY_HOST]);
 }
 
 /// SPDK's target/auth.sh: what lives goes on, what comes new needs the new key.
