@@ -196,7 +196,8 @@ fn what_the_target_says_of_itself_is_shown() {
 
     let health = json(&["log", "health"]);
     assert_eq!(health["critical_warning"], 0);
-    assert!(text(&["log", "health"]).contains("critical warnings 0x00"));
+    let warnings = |line: &str| line.starts_with("critical warnings ") && line.ends_with(" 0x00");
+    assert!(text(&["log", "health"]).lines().any(warnings));
 
     let effects = json(&["log", "effects"]);
     let opcodes = |set: &str| -> Vec<u64> {
