@@ -6,8 +6,9 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::{Read, Write},
     os::unix::fs::PermissionsExt,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -69,6 +70,32 @@ fn on_a_terminal_nvmf_asks() {
     assert!(first_blocks("4") == [0; 4 * 512]);
     assert_eq!(answered("yes\n"), Some(0));
     assert!(first_blocks("4") == data);
+}
+
+/// Control-C in the place of an answer, also of a command that catches signals.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn control_c_is_an_answer() {
+    let data = noise(4 * 512, 10);
+    write_at_start(&data);
+    for (command, code) in [("write-verify", 130), ("bench --rw randwrite", 130)] {
+        let (program, target) = (std::env::var("NVMF").unwrap(), uri(SUBSYSTEM));
+        let command = format!("{program} {command} {target} --ns 1");
+        let mut script = Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut script = script.spawn().unwrap();
+        let mut shown = Vec::new();
+        let mut output = script.stdout.take().unwrap();
+        while !String::from_utf8_lossy(&shown).contains("type yes") {
+            let mut byte = [0];
+            assert_eq!(output.read(&mut byte).unwrap(), 1, "it ended without asking");
+            shown.extend(byte);
+        }
+        let mut input = script.stdin.take().unwrap();
+        input.write_all(b"\x03").unwrap();
+        assert_eq!(script.wait().unwrap().code(), Some(code), "{command}");
+        assert!(first_blocks("4") == data, "{command}");
+    }
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
+    thread,
+    time::Duration,
 };
 
 use clap::Args;
@@ -19,6 +22,7 @@ use crate::{
     failure::Failure,
     load::{Load, Workload, completed_buffer},
     output,
+    shutdown::ShutdownSignal,
     signature::{DiskSample, HEAD_BYTES},
     size,
 };
@@ -96,14 +100,15 @@ impl OverwriteConsent {
             let bytes = usize::try_from(info.bytes().min(HEAD_BYTES as u64)).unwrap_or(HEAD_BYTES);
             Ok(DiskSample { head: read(0, bytes)?, last_block: read(info.blocks - 1, block)? })
         };
-        self.check_sample(&connected.subsystem, info, read_all)
+        self.check_sample(&connected.subsystem, info, read_all, None)
     }
 
     /// Checks the namespace of a load, as [`check`](Self::check) does; only once if there are
     /// several loads on it in turn.
     pub(crate) fn check_load(&mut self, load: &mut Load) -> Result<(), Failure> {
         let (subsystem, info) = (load.options.subsystem.clone(), load.namespace);
-        self.check_sample(&subsystem, info, || read_sample(load))
+        let shutdown = load.shutdown.clone();
+        self.check_sample(&subsystem, info, || read_sample(load), Some(&shutdown))
     }
 
     fn check_sample(
@@ -111,6 +116,7 @@ impl OverwriteConsent {
         subsystem: &Nqn,
         info: NamespaceInfo,
         read: impl FnOnce() -> Result<DiskSample, Failure>,
+        shutdown: Option<&ShutdownSignal>,
     ) -> Result<(), Failure> {
         let key = NamespaceKey { subsystem: subsystem.clone(), id: info.id };
         if self.checked.contains(&key) {
@@ -133,14 +139,34 @@ impl OverwriteConsent {
                 info.id,
                 size::format_bytes(info.bytes())
             ));
-            let mut answer = String::new();
-            io::stdin().read_line(&mut answer).map_err(Failure::failed)?;
+            let answer = read_answer(shutdown)?;
             if !answer.trim().eq_ignore_ascii_case("yes") {
                 return Err(Failure::failed("nothing was written"));
             }
         }
         self.checked.push(key);
         Ok(())
+    }
+}
+
+/// Reads a line from the terminal. Where signals are caught, one ends the wait.
+fn read_answer(shutdown: Option<&ShutdownSignal>) -> Result<String, Failure> {
+    /// Time between looks at the signals.
+    const INTERVAL: Duration = Duration::from_millis(50);
+    let (sender, answers) = mpsc::channel();
+    // A read of the terminal can't be cancelled: the thread ends with the program.
+    thread::spawn(move || {
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer).map(|_| answer);
+        let _ = sender.send(read);
+    });
+    loop {
+        if let Ok(answer) = answers.recv_timeout(INTERVAL) {
+            return answer.map_err(Failure::failed);
+        }
+        if let Some(signal) = shutdown.and_then(ShutdownSignal::get) {
+            return Err(Failure::interrupted(signal));
+        }
     }
 }
 
@@ -248,23 +274,23 @@ mod tests {
     #[test]
     fn a_partition_table_is_overwritten_by_force_only() {
         let subsystem: Nqn = "nqn.x".parse().unwrap();
-        let refused = consent(false).check_sample(&subsystem, info(1), || Ok(partitioned()));
+        let refused = consent(false).check_sample(&subsystem, info(1), || Ok(partitioned()), None);
         let refused = refused.unwrap_err();
         assert_eq!(refused.exit_code(), 2);
         let message = refused.to_string();
         assert!(message.contains("GPT") && message.contains("--force"), "{message}");
         assert!(message.contains("nothing was written"), "{message}");
         let unread = || panic!("it is not read");
-        consent(true).check_sample(&subsystem, info(1), unread).unwrap();
+        consent(true).check_sample(&subsystem, info(1), unread, None).unwrap();
     }
 
     #[test]
     fn each_namespace_is_checked_once() {
         let subsystem: Nqn = "nqn.x".parse().unwrap();
         let mut consent = consent(false);
-        consent.check_sample(&subsystem, info(1), || Ok(DiskSample::default())).unwrap();
+        consent.check_sample(&subsystem, info(1), || Ok(DiskSample::default()), None).unwrap();
         // What the first point of a sweep wrote may look like anything.
-        consent.check_sample(&subsystem, info(1), || Ok(partitioned())).unwrap();
-        consent.check_sample(&subsystem, info(2), || Ok(partitioned())).unwrap_err();
+        consent.check_sample(&subsystem, info(1), || Ok(partitioned()), None).unwrap();
+        consent.check_sample(&subsystem, info(2), || Ok(partitioned()), None).unwrap_err();
     }
 }
