@@ -85,9 +85,7 @@ impl<P: Provider> IoQueues<'_, P> {
         ready.sort_unstable_by_key(|&(id, _)| id);
         Ok((sets, ready.into_iter().map(|(_, ready)| ready).collect()))
     }
-}
 
-impl<P: Provider> IoQueues<'_, P> {
     /// Checks that the device allows this number of queues, before any is made.
     fn check_device(&self, device: &verbs::Limits, queues: usize) -> Result<(), Misuse> {
         let pollers = self.context.pollers.min(queues).max(1);

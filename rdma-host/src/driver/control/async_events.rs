@@ -46,8 +46,8 @@ impl<P: Provider> AsyncEventTask<P> {
             let event = tokio::select! {
                 event = self.events.recv() => event,
                 _ = connections.changed(), if self.has_namespaces => {
-                    let state = connections.borrow_and_update().clone();
-                    let is_live = matches!(state, ConnectionState::Live(_));
+                    let is_live =
+                        matches!(*connections.borrow_and_update(), ConnectionState::Live(_));
                     if is_live && self.notices.receiver_count() > 0 {
                         self.note_namespaces().await;
                     }

@@ -79,9 +79,7 @@ impl<P: Provider> Connection<P> {
         self.set_aborted(command.queue, false);
         self.timed_out.try_send(command).is_ok()
     }
-}
 
-impl<P: Provider> Connection<P> {
     /// Sets whether the controller says that it has aborted the command of a queue that timed out.
     pub(crate) fn set_aborted(&self, queue: QueueId, is_aborted: bool) {
         if let Some(mailbox) = self.mailbox_of(queue) {

@@ -352,7 +352,7 @@ impl<P: Provider> Queue<P> {
 
     /// Handles a completion that [`complete`](Self::complete) left. Returns the slot of the command
     /// that it completes, if any; otherwise an invalidation may have been queued.
-    #[inline(always)] // called in one place, which is not inlined
+    #[inline(always)] // no caller of it is inlined
     pub(crate) fn complete_slowly(
         &mut self,
         completion: &Completion,

@@ -97,11 +97,7 @@ impl<P: Provider> Poller<P> {
             completed.record_success(latency_ns, &mut self.meter);
             let is_internal = completed.is_internal();
             let completion = completed.into_completion();
-            if is_internal {
-                self.complete_internal(completion);
-            } else {
-                self.done.push_back(completion);
-            }
+            self.store_completion(is_internal, completion);
         } else if let Some(aborted) = queue.abort(slot) {
             self.requeue_aborted(aborted, cause);
         }

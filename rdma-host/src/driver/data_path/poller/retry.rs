@@ -6,7 +6,7 @@ use verbs::{Completion, Provider};
 
 use super::Poller;
 use crate::{
-    driver::data_path::pending::PendingCommand,
+    driver::data_path::{command::CommandCompletion, pending::PendingCommand},
     proto::{Disposition, FailedResponse},
     wire::Cqe,
 };
@@ -36,12 +36,7 @@ impl<P: Provider> Poller<P> {
                 completed.record_failure(&mut self.meter, &mut self.failed_commands);
                 let is_internal = completed.is_internal();
                 let completion = completed.into_completion();
-                if is_internal {
-                    self.complete_internal(completion);
-                } else {
-                    self.done.push_back(completion);
-                }
-                return;
+                return self.store_completion(is_internal, completion);
             }
         };
         let span = queue.span().clone();
@@ -56,6 +51,15 @@ impl<P: Provider> Poller<P> {
         );
         self.meter.record_retry(opcode);
         self.hold(command, delay);
+    }
+
+    /// Stores a completion for the next poll, unless it is of an internal command.
+    pub(super) fn store_completion(&mut self, is_internal: bool, completion: CommandCompletion) {
+        if is_internal {
+            self.complete_internal(completion);
+        } else {
+            self.done.push_back(completion);
+        }
     }
 
     /// Makes a command pending for this time. Meanwhile [`room`](Self::room) limits new commands,
