@@ -18,10 +18,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Exit code for a wrong command line or file. Words of its message that may be secrets are not
-    /// printed.
-    pub(crate) const USAGE: u8 = 2;
-
     /// Failed operation.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
         Self::new(1, message)
@@ -29,7 +25,7 @@ impl Failure {
 
     /// Wrong command line or file.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
-        Self::new(Self::USAGE, message)
+        Self::new(2, message)
     }
 
     /// Data that differs from what was written.

@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    /// findings.md 4.4
+    /// An identity of another host, or a new one, would take its place.
     #[test]
     fn an_identity_that_cannot_be_read_is_an_error() {
         let root = tempfile::tempdir().unwrap();

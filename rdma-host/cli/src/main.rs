@@ -137,11 +137,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let mut message = failure.to_string();
-            if failure.exit_code() == Failure::USAGE {
-                message = secret_text::without_secrets(&message);
-            }
-            output::print_message(format_args!("nvmf: {message}"));
+            output::print_message(format_args!("nvmf: {failure}"));
             ExitCode::from(failure.exit_code())
         }
     }

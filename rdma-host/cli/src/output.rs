@@ -35,6 +35,12 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     try_print(&text).map(drop)
 }
 
+/// Prints a result that is no text, as it is.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    check(output.write_all(bytes).and_then(|()| output.flush())).map(drop)
+}
+
 /// Prints a part of a result; returns false if the reader has closed the pipe, so that the rest
 /// need not be made.
 pub(crate) fn try_print(text: &str) -> Result<bool, Failure> {

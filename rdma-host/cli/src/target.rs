@@ -54,22 +54,13 @@ pub(crate) struct TargetArguments {
     #[arg(short = 'J', long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Address of this host to use.
-    #[arg(short = 'w', long, value_name = "ADDRESS", value_parser = or_none::<IpAddr>)]
-    host_traddr: Option<OrNone<IpAddr>>,
-
-    /// Host NQN [default: /etc/nvme/hostnqn, or made of the machine id].
-    #[arg(short = 'q', long, value_name = "NQN", value_parser = or_none::<String>)]
-    hostnqn: Option<OrNone<String>>,
-
-    /// Host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
-    #[arg(short = 'I', long, value_name = "UUID", value_parser = or_none::<Uuid>)]
-    hostid: Option<OrNone<Uuid>>,
+    #[command(flatten)]
+    host: HostArguments,
 
     /// Number of I/O queues [default: one for each processor].
     #[arg(short = 'i', long, visible_alias = "queues", value_name = "N",
           value_parser = size::in_range(1..=u16::MAX))]
-    nr_io_queues: Option<u16>,
+    pub(crate) nr_io_queues: Option<u16>,
 
     /// Entries of an I/O queue; one command less can be in flight [default: 128].
     #[arg(short = 'Q', long, value_name = "N", value_parser = size::in_range(QUEUE_ENTRIES))]
@@ -111,6 +102,34 @@ pub(crate) struct TargetArguments {
     /// runs), or window (a key for each command, invalidated with it; if the device can).
     #[arg(long, value_name = "MODE", default_value = "pool", value_parser = memory_mode)]
     memory: MemoryMode,
+}
+
+/// Identity and address of this host; `none` stands for a value that is not given.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HostArguments {
+    /// Address of this host to use.
+    #[arg(short = 'w', long, value_name = "ADDRESS", value_parser = or_none::<IpAddr>)]
+    host_traddr: Option<OrNone<IpAddr>>,
+
+    /// Host NQN [default: /etc/nvme/hostnqn, or made of the machine id].
+    #[arg(short = 'q', long, value_name = "NQN", value_parser = or_none::<String>)]
+    hostnqn: Option<OrNone<String>>,
+
+    /// Host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
+    #[arg(short = 'I', long, value_name = "UUID", value_parser = or_none::<Uuid>)]
+    hostid: Option<OrNone<Uuid>>,
+}
+
+impl HostArguments {
+    /// Options of the command line, of which the others have their defaults.
+    pub(crate) fn given(&self) -> GivenOptions {
+        GivenOptions {
+            hostnqn: self.hostnqn.clone().flatten(),
+            hostid: self.hostid.flatten(),
+            source: self.host_traddr.flatten(),
+            ..GivenOptions::default()
+        }
+    }
 }
 
 /// Reconnecting after the connection was lost.
@@ -199,12 +218,10 @@ impl TargetArguments {
     /// Options of the command line that a configuration has, too.
     fn given(&self) -> Result<GivenOptions, Failure> {
         Ok(GivenOptions {
-            hostnqn: self.hostnqn.clone().flatten(),
-            hostid: self.hostid.flatten(),
-            source: self.host_traddr.flatten(),
             keep_alive: self.keep_alive_tmo,
             type_of_service: self.tos,
             authentication: self.secrets.options()?,
+            ..self.host.given()
         })
     }
 
@@ -227,11 +244,6 @@ impl TargetArguments {
             configured_authentication(self.config.as_deref(), subsystem, host, &given)?
         };
         Ok(options)
-    }
-
-    /// True if a number of I/O queues is given.
-    pub(crate) fn has_queues(&self) -> bool {
-        self.nr_io_queues.is_some()
     }
 
     /// Target in one argument, if it is given so.

@@ -160,7 +160,7 @@ impl Arguments {
         ];
         let given = [
             ("iodepth", self.load.iodepth.is_some()),
-            ("queues", self.load.target.has_queues()),
+            ("queues", self.load.target.nr_io_queues.is_some()),
             ("bs", self.bs.is_some()),
             ("rate", self.rate.is_some()),
         ];

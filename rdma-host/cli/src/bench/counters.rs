@@ -35,9 +35,9 @@ pub(super) struct Stages {
     pub(super) count: u64,
     /// Waiting to be submitted, in an open loop.
     pub(super) queue: u64,
-    /// From submission until the call that rings the doorbell.
+    /// Time from submission until the call that rings the doorbell.
     pub(super) submit: u64,
-    /// In that call; a software device sends, and may even receive, within it.
+    /// Time in that call; a software device sends, and may even receive, within it.
     pub(super) doorbell: u64,
     /// From there until the poll that found the completion: the network and the target, and the
     /// wake-up if the worker sleeps.

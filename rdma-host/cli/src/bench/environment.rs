@@ -100,9 +100,7 @@ fn without_secrets(words: impl Iterator<Item = String>) -> String {
         let option = SECRET_OPTIONS.into_iter().find(|option| word.starts_with(option));
         value_is_secret = SECRET_OPTIONS.contains(&&*word);
         match option.map(|option| (option, &word[option.len()..])) {
-            _ if is_secret || word.contains("DHHC-1:") || secret_text::may_be_secret(&word) => {
-                "***".to_owned()
-            }
+            _ if is_secret || secret_text::may_be_secret(&word) => "***".to_owned(),
             // --dhchap-secret=SECRET and -SSECRET; --dhchap-secret-file is another option.
             Some((option, value)) if value.starts_with('=') => format!("{option}=***"),
             Some((option, value)) if option.len() == 2 && !value.is_empty() => {

@@ -109,7 +109,7 @@ pub(super) struct OperationTotals {
 pub(super) struct StageMeans {
     pub(super) queue: f64,
     pub(super) submit: f64,
-    /// In the call that rings the doorbell; a part of `submit` before version 2.
+    /// Time in the call that rings the doorbell; a part of `submit` before version 2.
     pub(super) doorbell: Option<f64>,
     pub(super) wire_and_target: f64,
     pub(super) completion: f64,

@@ -3,6 +3,7 @@
 use clap::Args;
 use rdma_host::wire::{BlockRange, NvmLimits};
 
+use super::read_write::check_range;
 use crate::{
     connect::ConnectedController, failure::Failure, output, overwrite::OverwriteArguments, size,
     target::TargetArguments,
@@ -88,11 +89,8 @@ pub(crate) fn deallocate(arguments: &DeallocateArguments) -> Result<(), Failure>
     let mut consent = arguments.overwrite.consent("dsm", true)?;
     let connected = ConnectedController::connect(&arguments.target)?;
     let namespace = connected.namespace(arguments.ns)?;
-    let block_size = u64::from(namespace.info().block_size);
     for (&lba, &blocks) in lba.iter().zip(blocks) {
-        let bytes = blocks.saturating_mul(block_size);
-        let bytes = bytes - bytes % block_size;
-        namespace.check_range(lba, bytes).map_err(rdma_host::Error::from)?;
+        check_range(&namespace, lba, blocks)?;
     }
     consent.check(&connected, &namespace)?;
     let run = async {
@@ -118,9 +116,7 @@ pub(crate) fn write_zeroes(arguments: &WriteZeroesArguments) -> Result<(), Failu
     let mut consent = arguments.overwrite.consent("write-zeroes", true)?;
     let connected = ConnectedController::connect(&arguments.target)?;
     let namespace = connected.namespace(arguments.ns)?;
-    let bytes = blocks.checked_mul(u64::from(namespace.info().block_size));
-    let bytes = bytes.ok_or_else(|| Failure::usage(format!("{blocks} blocks are too many")))?;
-    namespace.check_range(lba, bytes).map_err(rdma_host::Error::from)?;
+    check_range(&namespace, lba, blocks)?;
     consent.check(&connected, &namespace)?;
     let run = async {
         let limits = connected.controller.nvm_limits().await?;

@@ -1,6 +1,6 @@
 //! `nvmf discover`.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use rdma_host::{
@@ -11,7 +11,6 @@ use rdma_host::{
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::{
     Format,
@@ -25,7 +24,7 @@ use crate::{
     secrets::SecretArguments,
     shutdown::{self, ShutdownSignal},
     size,
-    target::{self, ReconnectArguments},
+    target::{self, HostArguments, ReconnectArguments},
     target_address,
 };
 
@@ -57,23 +56,14 @@ pub(crate) struct Arguments {
     #[arg(short = 'n', long, default_value = Nqn::DISCOVERY, conflicts_with = "target")]
     nqn: String,
 
-    /// Address of this host to use.
-    #[arg(short = 'w', long, value_name = "ADDRESS", value_parser = or_none::<IpAddr>)]
-    host_traddr: Option<OrNone<IpAddr>>,
+    #[command(flatten)]
+    host: HostArguments,
 
-    /// Host NQN [default: /etc/nvme/hostnqn, or made of the machine id].
-    #[arg(short = 'q', long, value_name = "NQN", value_parser = or_none::<String>)]
-    hostnqn: Option<OrNone<String>>,
-
-    /// Host identifier [default: /etc/nvme/hostid, or the UUID of the NQN].
-    #[arg(short = 'I', long, value_name = "UUID", value_parser = or_none::<Uuid>)]
-    hostid: Option<OrNone<Uuid>>,
-
-    /// As in nvme-cli; a discovery controller has no I/O queues.
+    /// Number of I/O queues, for the sake of nvme-cli: a discovery controller has none.
     #[arg(short = 'i', long, value_name = "N", value_parser = size::positive)]
     nr_io_queues: Option<u64>,
 
-    /// As in nvme-cli; a discovery controller has no I/O queues.
+    /// Entries of an I/O queue, for the sake of nvme-cli: a discovery controller has none.
     #[arg(short = 'Q', long, value_name = "N", value_parser = size::positive)]
     queue_size: Option<u64>,
 
@@ -169,10 +159,10 @@ impl Arguments {
             }
             (None, None) => return Ok(None),
         };
-        let hostnqn = self.hostnqn.as_ref().and_then(OrNone::as_deref);
-        let host = host::identity(hostnqn, self.hostid.flatten())?;
+        let given = self.host.given();
+        let host = host::identity(given.hostnqn.as_deref(), given.hostid)?;
         let mut options = ConnectOptions::new(address, nqn, host);
-        options.source = self.host_traddr.flatten();
+        options.source = given.source;
         options.keep_alive = self.keep_alive_tmo.unwrap_or_default();
         options.type_of_service = self.tos;
         options.disable_flow_control = self.disable_sqflow;
@@ -190,12 +180,10 @@ impl Arguments {
         let configuration = Configuration::load_with_warnings(self.config.as_deref())?;
         configuration.check_secrecy()?;
         let given = GivenOptions {
-            hostnqn: self.hostnqn.clone().flatten(),
-            hostid: self.hostid.flatten(),
-            source: self.host_traddr.flatten(),
             keep_alive: self.keep_alive_tmo,
             type_of_service: self.tos,
             authentication,
+            ..self.host.given()
         };
         let connections = configuration.connections()?;
         let mut options = Vec::new();

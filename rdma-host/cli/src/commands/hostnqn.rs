@@ -1,6 +1,7 @@
 //! `nvmf show-hostnqn` and `nvmf gen-hostnqn`, as in nvme-cli.
 
 use rdma_host::HostIdentity;
+use uuid::Uuid;
 
 use crate::{failure::Failure, host, output};
 
@@ -12,8 +13,5 @@ pub(crate) fn show() -> Result<(), Failure> {
 
 /// Prints a new NQN.
 pub(crate) fn generate() -> Result<(), Failure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(Failure::failed)?;
-    let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
-    output::print_text(&format!("{}\n", HostIdentity::from_id(id).nqn))
+    output::print_text(&format!("{}\n", HostIdentity::from_id(Uuid::new_v4()).nqn))
 }

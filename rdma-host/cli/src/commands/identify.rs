@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.raw {
         let data = connected.runtime.block_on(connected.controller.identify_controller_data())?;
         connected.close();
-        return identify_data::print_raw(&data);
+        return output::print_bytes(&data);
     }
     let namespaces = connected.runtime.block_on(namespaces(&connected))?;
     let printed = match arguments.output_format {

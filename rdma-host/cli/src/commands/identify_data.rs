@@ -2,8 +2,8 @@
 //! nvme-cli, or its bytes.
 
 use std::{
-    fmt::Write as _,
-    io::{self, IsTerminal, Write},
+    fmt::Write,
+    io::{self, IsTerminal},
 };
 
 use clap::Args;
@@ -101,12 +101,6 @@ pub(crate) fn check_output(raw: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the bytes of a data structure.
-pub(crate) fn print_raw(data: &[u8]) -> Result<(), Failure> {
-    let mut output = io::stdout().lock();
-    output::check(output.write_all(data).and_then(|()| output.flush())).map(drop)
-}
-
 impl FormArguments {
     fn print(
         &self,
@@ -114,7 +108,7 @@ impl FormArguments {
         named: impl FnOnce(&[u8]) -> Result<NamedFields, IdentifyError>,
     ) -> Result<(), Failure> {
         if self.raw_binary {
-            return print_raw(data);
+            return output::print_bytes(data);
         }
         let named = named(data).map_err(rdma_host::Error::from)?;
         match self.output_format {
@@ -135,10 +129,10 @@ impl NamedFields {
     fn to_text(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.fields {
-            let _ = writeln!(text, "{name:<10}: {}", shown(value));
+            let _ = writeln!(text, "{name:<10}: {value}");
         }
         for (index, entry) in self.entries.iter().enumerate() {
-            let words = entry.iter().map(|(name, value)| format!("{name} {}", shown(value)));
+            let words = entry.iter().map(|(name, value)| format!("{name} {value}"));
             let words: Vec<_> = words.collect();
             let _ = writeln!(text, "{} {index}: {}", self.list, words.join(", "));
         }
@@ -151,15 +145,7 @@ fn to_object(fields: &[IdentifyField]) -> Map<String, Value> {
         IdentifyValue::Number(number) => Value::from(*number),
         IdentifyValue::Text(text) => Value::from(text.as_str()),
         // A string as in nvme-cli: more than every JSON reader can hold.
-        IdentifyValue::Wide(number) => Value::from(number.to_string()),
+        wide @ IdentifyValue::Wide(_) => Value::from(wide.to_string()),
     };
     fields.iter().map(|(name, field)| ((*name).to_owned(), value(field))).collect()
-}
-
-fn shown(value: &IdentifyValue) -> String {
-    match value {
-        IdentifyValue::Number(number) => number.to_string(),
-        IdentifyValue::Text(text) => text.clone(),
-        IdentifyValue::Wide(number) => number.to_string(),
-    }
 }

@@ -117,7 +117,12 @@ pub(crate) fn write(arguments: &WriteArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_range(namespace: &Namespace, lba: u64, blocks: u64) -> Result<u64, Failure> {
+/// Number of bytes in a range of blocks.
+///
+/// # Errors
+///
+/// A usage error if the range does not fit the namespace.
+pub(super) fn check_range(namespace: &Namespace, lba: u64, blocks: u64) -> Result<u64, Failure> {
     let bytes = blocks.checked_mul(u64::from(namespace.info().block_size));
     let bytes = bytes.ok_or_else(|| Failure::usage(format!("{blocks} blocks are too many")))?;
     // A range of no blocks starts past the end; it is refused as one block there would be.

@@ -1,6 +1,6 @@
 //! Options of a connection: all that a configuration asks for is done, or refused by its name.
 
-use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use rdma_host::{
     ConnectOptions,
@@ -115,8 +115,9 @@ impl Connection {
         }
         if let Some(entries) = given("queue-size") {
             let entries = u16::try_from(entries).ok().filter(|it| QUEUE_ENTRIES.contains(it));
-            options.queue_entries =
-                entries.ok_or_else(|| out_of_range("queue-size", &QUEUE_ENTRIES))?;
+            let (min, max) = (QUEUE_ENTRIES.start(), QUEUE_ENTRIES.end());
+            let wrong = || Failure::usage(format!("queue-size takes a number from {min} to {max}"));
+            options.queue_entries = entries.ok_or_else(wrong)?;
         }
         let io = self.kind == EndpointKind::Subsystem;
         for name in ["nr-write-queues", "nr-poll-queues"] {
@@ -177,8 +178,4 @@ impl Connection {
     fn is_true(&self, name: &str) -> bool {
         self.parameters.get(name).and_then(boolean) == Some(true)
     }
-}
-
-fn out_of_range(name: &str, range: &RangeInclusive<u16>) -> Failure {
-    Failure::usage(format!("{name} takes a number from {} to {}", range.start(), range.end()))
 }

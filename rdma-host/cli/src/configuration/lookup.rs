@@ -52,11 +52,8 @@ pub(crate) fn configured_authentication(
     host: &Nqn,
     given: &GivenOptions,
 ) -> Result<AuthenticationOptions, Failure> {
-    let loaded = match file {
-        Some(path) => Configuration::load(path),
-        None => Configuration::load_default(),
-    };
-    let connections = loaded.and_then(|loaded| Ok((loaded.connections()?, loaded)));
+    let connections =
+        Configuration::load_or_default(file).and_then(|loaded| Ok((loaded.connections()?, loaded)));
     let (connections, configuration) = match connections {
         Ok(loaded) => loaded,
         Err(failure) if file.is_none() => {

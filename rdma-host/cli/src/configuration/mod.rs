@@ -155,12 +155,14 @@ impl Configuration {
         Ok(configuration)
     }
 
+    /// Reads one file, or /etc/nvme.
+    fn load_or_default(path: Option<&Path>) -> Result<Self, Failure> {
+        path.map_or_else(Self::load_default, Self::load)
+    }
+
     /// Reads one file, or /etc/nvme, and prints what is not understood.
     pub(crate) fn load_with_warnings(path: Option<&Path>) -> Result<Self, Failure> {
-        let configuration = match path {
-            Some(path) => Self::load(path)?,
-            None => Self::load_default()?,
-        };
+        let configuration = Self::load_or_default(path)?;
         for warning in &configuration.warnings {
             output::print_message(format_args!("nvmf: warning: {warning}"));
         }

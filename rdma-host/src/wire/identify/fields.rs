@@ -3,6 +3,8 @@
 //! Names are those of the specification in lower case (Base figures 312 and 316, NVM figure 114),
 //! which are the keys of nvme-cli's JSON.
 
+use std::fmt;
+
 use super::{Identify, IdentifyError, printable};
 
 /// Field of a data structure: its name and its value.
@@ -17,6 +19,16 @@ pub enum IdentifyValue {
     Text(String),
     /// Number of 128 bits.
     Wide(u128),
+}
+
+impl fmt::Display for IdentifyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+            Self::Wide(number) => number.fmt(f),
+        }
+    }
 }
 
 /// Representation of a field's bytes.

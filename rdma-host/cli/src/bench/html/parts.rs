@@ -72,7 +72,7 @@ pub(super) fn micros(nanoseconds: Option<f64>) -> String {
     }
 }
 
-/// In place of a percentile that too few samples support.
+/// Text in place of a percentile that too few samples support.
 pub(super) const NO_VALUE: &str = "–";
 
 pub(super) fn time_axis(label: &'static str) -> Axis {
