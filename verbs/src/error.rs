@@ -159,7 +159,7 @@ pub enum Error {
     QueryDevice(#[source] io::Error),
 
     /// All slots are taken: complete some, then try again.
-    #[error("the queue is full; retire completions first")]
+    #[error("the queue is full; process completions first")]
     QueueFull,
 
     /// Reading the next event of a device failed.

@@ -122,7 +122,6 @@ fn assert_silent(output: &Output) {
     }
 }
 
-/// findings.md 4.1
 #[test]
 fn what_a_configuration_asks_for_is_done_or_refused_by_name() {
     let files = Files::new();
@@ -156,7 +155,7 @@ fn what_a_configuration_asks_for_is_done_or_refused_by_name() {
     }
 }
 
-/// findings.md 4.1: a key about security that has no effect is refused, not ignored.
+/// A key about security that has no effect is refused, not ignored.
 #[test]
 fn security_in_the_wrong_place_is_refused() {
     let files = Files::new();
@@ -196,7 +195,7 @@ fn security_in_the_wrong_place_is_refused() {
     }
 }
 
-/// findings.md 4.1 and 4.5: secrets in a configuration are as safe as those in a file.
+/// Secrets in a configuration are as safe as those in a file.
 #[test]
 fn a_configuration_with_secrets_that_others_may_read_is_not_used() {
     let files = Files::new();
@@ -210,7 +209,6 @@ fn a_configuration_with_secrets_that_others_may_read_is_not_used() {
     }
 }
 
-/// findings.md 4.2
 #[test]
 fn no_message_about_a_configuration_quotes_what_it_did_not_recognise() {
     let files = Files::new();
@@ -261,7 +259,6 @@ fn no_message_about_a_configuration_quotes_what_it_did_not_recognise() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("kxchap-secret = (a secret)"));
 }
 
-/// findings.md 4.3
 #[test]
 fn none_is_not_set() {
     let files = Files::new();
@@ -297,7 +294,6 @@ fn none_is_not_set() {
     assert_eq!(discover(&path).status.code(), Some(4), "{}", message(&discover(&path)));
 }
 
-/// findings.md 4.5
 #[test]
 fn secret_files_are_those_of_this_user_alone() {
     let files = Files::new();
@@ -335,7 +331,6 @@ fn secret_files_are_those_of_this_user_alone() {
     }
 }
 
-/// findings.md 4.7
 #[test]
 fn files_are_read_up_to_a_limit() {
     let files = Files::new();
@@ -362,7 +357,6 @@ fn files_are_read_up_to_a_limit() {
     }
 }
 
-/// findings.md 4.8
 #[test]
 fn a_secret_given_in_the_place_of_a_file_is_not_shown() {
     let files = Files::new();
@@ -397,7 +391,7 @@ fn with_secret(text: &str, random: &mut Random, secret: &str) -> String {
     format!("{}{secret}{}", &text[..place.start], &text[place.end..])
 }
 
-/// findings.md 4.2: damage of 40 kinds to a secret, in files of each format, by the whole program.
+/// Damage of 40 kinds to a secret, in files of each format, by the whole program.
 #[test]
 fn no_output_shows_a_damaged_secret_of_a_configuration() {
     let files = Files::new();
@@ -425,7 +419,7 @@ fn no_output_shows_a_damaged_secret_of_a_configuration() {
     }
 }
 
-/// findings.md 4.8: the same in each place of a command line.
+/// Damage of the same kinds, in each place of a command line.
 #[test]
 fn no_output_shows_a_damaged_secret_of_the_command_line() {
     let mut random = Random(6);
@@ -465,8 +459,7 @@ fn no_output_shows_a_damaged_secret_of_the_command_line() {
     }
 }
 
-/// findings.md 4.6: what comes from outside is printed without control, bidi and zero-width
-/// characters.
+/// Text from outside is printed without control, bidi and zero-width characters.
 #[test]
 fn what_comes_from_outside_cannot_write_over_the_terminal() {
     let files = Files::new();
