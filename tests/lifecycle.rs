@@ -1,6 +1,8 @@
 //! A controller that loses its connection and comes back, or does not: over the fabric, against a
 //! target that does whatever a test wants, so that no case needs a device or luck.
 
+#[path = "lifecycle/event_descriptor.rs"]
+mod event_descriptor;
 #[path = "lifecycle/events.rs"]
 mod events;
 #[path = "lifecycle/retries.rs"]

@@ -134,12 +134,14 @@ fn unsafe_code_stands_where_it_is_looked_for() {
     }
 }
 
-/// No function of the engine is unsafe to call.
+/// No function of the engine is unsafe to call. An unsafe trait is a promise of who implements it,
+/// in a file that `UNSAFE` names.
 #[test]
 fn the_engine_offers_nothing_unsafe() {
     for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("verbs/src/")) {
         for (number, line) in code(text) {
-            let found = line.trim_start().starts_with("pub unsafe ");
+            let line = line.trim_start();
+            let found = line.starts_with("pub unsafe ") && !line.starts_with("pub unsafe trait ");
             assert!(!found, "{path}:{number}: agreed on by whom? {line}");
         }
     }

@@ -145,4 +145,7 @@ pub use proto::{
     DiscoveryLog, DiscoveryTarget, LifecycleState, Negotiated, Retryability, SkipReason,
     SkippedReferral,
 };
-pub use verbs::{Buffer, DeregisterError, PageSize, Pool, PoolOptions, RdmaCore, RegisterError};
+pub use verbs::{
+    Buffer, DeregisterError, MemoryOwner, PageSize, Pool, PoolOptions, RdmaCore, RegisterError,
+    ReleaseError, SharedMemory,
+};

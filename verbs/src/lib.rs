@@ -252,7 +252,10 @@ pub use device_event::{DeviceEvent, DeviceEventKind, EventSubject};
 pub use endpoint::{ConnectionEvent, Endpoint};
 pub use error::Error;
 pub use established::Established;
-pub use memory::{Access, Buffer, DeregisterError, PageSize, RemoteAddress, RemoteKey};
+pub use memory::{
+    Access, Buffer, DeregisterError, MemoryOwner, PageSize, ReleaseError, RemoteAddress, RemoteKey,
+    SharedMemory,
+};
 pub use parameters::{
     ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, ConnectParameters, ConnectionParameters,
     Limits, PrivateData, REJECT_DATA_MAX, SENDS_QUEUED_MAX, SGE_MAX, TransportType,

@@ -20,7 +20,8 @@
 //!   or borrowed meanwhile.
 //! * **Within.** A buffer's range is within its region: it begins as all of it, and is only cut.
 //! * **Unique.** Two buffers of one region never overlap: [`Buffer::split_off`] moves the range's
-//!   end, [`Buffer::unsplit`] moves it back, and there is no other way to make a second one.
+//!   end, [`Buffer::unsplit`] moves it back, and there is no other way to make a second one. The
+//!   exception is [`SharedMemory`], whose bytes no owner of a buffer copies.
 //! * **Threads.** A device is outside of the program. Where the "device" is a thread of this
 //!   process ([`Agent::Thread`]) all copies are atomic, byte by byte, so that even then a late
 //!   write is no data race.
@@ -28,8 +29,10 @@
 #![allow(unsafe_code)]
 
 mod access;
+mod deregister;
 mod pages;
 mod read_only;
+mod shared;
 
 use std::{
     alloc::{self, Layout},
@@ -46,10 +49,11 @@ use std::{
 
 pub use self::{
     access::{Access, Agent, Keys, RemoteAddress, RemoteKey},
+    deregister::DeregisterError,
     pages::PageSize,
+    shared::{MemoryOwner, ReleaseError, SharedMemory},
 };
 pub(crate) use self::{pages::Pages, read_only::ReadOnly};
-use crate::CallerMemory;
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///
@@ -92,31 +96,11 @@ impl Buffer {
         Self { region, offset: 0, length }
     }
 
-    /// Takes the registration back and returns the memory that was
-    /// [registered](crate::ProtectionDomain::register), with whatever the device has written there.
-    ///
-    /// # Errors
-    ///
-    /// [`DeregisterError`], which hands the buffer back if there still is one.
-    pub fn deregister<M: CallerMemory>(self) -> Result<M, DeregisterError> {
-        let Self { region, offset, length } = self;
-        let in_use = |region| DeregisterError::InUse(Self { region, offset, length });
-        let all = offset == 0 && length == region.memory.length;
-        if !all || !region.memory.is_callers() {
-            return Err(in_use(region));
-        }
-        let Region { _registration, memory, .. } = Arc::try_unwrap(region).map_err(in_use)?;
-        drop(_registration);
-        // A registration that the device did not give up still holds the memory.
-        let memory = Arc::try_unwrap(memory).map_err(|_| DeregisterError::Kept)?;
-        Ok(M::from_vector(memory.into_vector()))
-    }
-
     /// Copies bytes into the buffer.
     ///
     /// # Panics
     ///
-    /// When `bytes` does not fit behind `offset`, or the memory is a device's
+    /// When `bytes` does not fit behind `offset`, or the memory is a device's or shared
     /// ([`is_local`](Self::is_local)); so do all that copy.
     #[inline]
     pub fn copy_in(&mut self, offset: usize, bytes: &[u8]) {
@@ -128,6 +112,7 @@ impl Buffer {
 
     /// Sets every byte.
     pub fn fill(&mut self, byte: u8) {
+        self.start(0, self.length);
         self.region.memory.fill(self.offset, self.length, byte);
     }
 
@@ -193,10 +178,10 @@ impl Buffer {
     }
 
     /// Returns true if bytes can be copied in and out; those of a
-    /// [dma-buf](crate::ProtectionDomain::register_dma_buf) cannot.
+    /// [dma-buf](crate::ProtectionDomain::register_dma_buf) and of [`SharedMemory`] cannot.
     #[inline]
     pub fn is_local(&self) -> bool {
-        !matches!(self.region.memory.backing, Backing::Foreign)
+        !matches!(self.region.memory.backing, Backing::Foreign) && !self.region.memory.is_shared
     }
 
     /// Length in bytes.
@@ -244,21 +229,9 @@ impl Buffer {
         if !is_within(offset, length, self.length) {
             out_of_bounds(offset, length, self.length);
         }
+        assert!(!self.region.memory.is_shared, "shared memory is read and written by its owner");
         self.offset + offset
     }
-}
-
-/// Memory that did not come back.
-#[derive(Debug, thiserror::Error)]
-pub enum DeregisterError {
-    /// Other parts of it are around, a window is bound to it, or it is none of the caller's.
-    #[error(
-        "the memory is in use, or was not the caller's: join its parts and reclaim its windows"
-    )]
-    InUse(Buffer),
-    /// The device did not give it up. It is leaked, since it may still be written.
-    #[error("the device did not give the memory up, so it is leaked")]
-    Kept,
 }
 
 #[inline]
@@ -298,6 +271,9 @@ pub struct Mapping {
     agent: Agent,
     /// Access of every registration of it, for good.
     access: Access,
+    /// True if the bytes are read and written by other code than this crate's, so that no buffer
+    /// copies them.
+    is_shared: bool,
 }
 
 /// Where memory came from, and so how it goes.
@@ -310,6 +286,10 @@ enum Backing {
     Vector { capacity: usize },
     /// Memory of another device: the address means nothing to the processor.
     Foreign,
+    /// Memory that is there as long as this value.
+    Owner(
+        #[expect(dead_code, reason = "it is dropped, and nothing else")] Box<dyn Any + Send + Sync>,
+    ),
 }
 
 // SAFETY: the pointer is the sole handle of its allocation; access through a shared `Mapping` is
@@ -319,6 +299,15 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    fn new(
+        start: NonNull<u8>,
+        length: usize,
+        backing: Backing,
+        (agent, access): (Agent, Access),
+    ) -> Self {
+        Self { start, length, backing, agent, access, is_shared: false }
+    }
+
     /// Allocates memory of the heap, for callers of a provider; users of this crate have
     /// [`ProtectionDomain::allocate`](crate::ProtectionDomain::allocate).
     ///
@@ -329,13 +318,13 @@ impl Mapping {
         let layout = Layout::from_size_align(size, page).ok()?;
         // SAFETY: the layout's size is not zero, which was checked on the way to it.
         let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-        Some(Self { start, length, backing: Backing::Heap(layout), agent, access })
+        Some(Self::new(start, length, Backing::Heap(layout), (agent, access)))
     }
 
     /// The first `length` bytes of pages.
     pub(crate) fn of_pages(pages: Pages, length: usize, agent: Agent, access: Access) -> Self {
         assert!(length <= pages.len(), "the pages were mapped for {length} bytes");
-        Self { start: pages.start(), length, backing: Backing::Pages(pages), agent, access }
+        Self::new(pages.start(), length, Backing::Pages(pages), (agent, access))
     }
 
     /// The caller's memory; handed back when it has no bytes.
@@ -350,7 +339,7 @@ impl Mapping {
         let mut vector = ManuallyDrop::new(vector);
         let (length, capacity) = (vector.len(), vector.capacity());
         let start = NonNull::from(vector.as_mut_slice()).cast();
-        Ok(Self { start, length, backing: Backing::Vector { capacity }, agent, access })
+        Ok(Self::new(start, length, Backing::Vector { capacity }, (agent, access)))
     }
 
     /// Memory of a device, by the address that work requests use; not 0.
@@ -361,7 +350,7 @@ impl Mapping {
         access: Access,
     ) -> Self {
         let start = NonNull::without_provenance(address);
-        Self { start, length, backing: Backing::Foreign, agent, access }
+        Self::new(start, length, Backing::Foreign, (agent, access))
     }
 
     /// The NUMA node that it begins on, if it was mapped by itself and the kernel tells.
@@ -570,7 +559,7 @@ impl Drop for Mapping {
                 // memory any more, as above. Bytes need no care of their own.
                 drop(unsafe { Vec::from_raw_parts(self.start.as_ptr(), 0, capacity) });
             }
-            Backing::Pages(_) | Backing::Foreign => {}
+            Backing::Pages(_) | Backing::Foreign | Backing::Owner(_) => {}
         }
     }
 }

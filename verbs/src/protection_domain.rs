@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::{
-    Access, Buffer, CallerMemory, DeviceEvent, Error, Provider, RdmaCore, RegisterError, Window,
+    Access, Buffer, CallerMemory, DeviceEvent, Error, MemoryOwner, Provider, RdmaCore,
+    RegisterError, SharedMemory, Window,
     memory::{Mapping, Region, page_size},
     provider::{DmaBuf, RegisterRequest},
 };
@@ -103,6 +104,42 @@ impl<P: Provider> ProtectionDomain<P> {
             let mapping = Arc::into_inner(mapping).expect("what was refused is not kept");
             RegisterError { error, memory: M::from_vector(mapping.into_vector()) }
         })
+    }
+
+    /// Allocates `length` bytes of zeroes for code that reads and writes them by their address, if
+    /// possible on this NUMA node, and registers them. They are unmapped when neither a handle of
+    /// them nor a part of them is left.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate).
+    pub fn allocate_shared(
+        &self,
+        length: usize,
+        node: Option<u32>,
+        access: Access,
+    ) -> Result<SharedMemory, Error> {
+        if length == 0 {
+            return Err(Error::Misuse("memory of no length cannot be registered"));
+        }
+        let memory = Mapping::shared_pages(length, node, P::AGENT, access);
+        let memory = memory.ok_or(Error::Allocate { length })?;
+        Ok(SharedMemory::new(self.region(Arc::new(memory))?))
+    }
+
+    /// Registers memory of an owner that reads and writes it by its address, without copying it.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate); the owner is dropped.
+    pub fn register_shared(
+        &self,
+        owner: impl MemoryOwner,
+        access: Access,
+    ) -> Result<SharedMemory, Error> {
+        let memory = Mapping::shared_with(owner, P::AGENT, access);
+        let memory = memory.ok_or(Error::Misuse("memory of no length cannot be registered"))?;
+        Ok(SharedMemory::new(self.region(Arc::new(memory))?))
     }
 
     /// Registers a range of a dma-buf, memory that another device exports. It can be sent,

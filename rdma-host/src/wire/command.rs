@@ -199,6 +199,15 @@ impl Sqe {
         NamespaceId(self.namespace.get())
     }
 
+    /// Sets Force Unit Access (FUA) of a Read, Write or Write Zeroes: the controller responds once
+    /// the blocks are on non-volatile media (NVM 3.2.6).
+    #[must_use]
+    pub fn with_force_unit_access(mut self) -> Self {
+        const FUA: u32 = 1 << 30;
+        self.cdw12 |= U32::new(FUA);
+        self
+    }
+
     /// Sets the data pointer.
     #[inline]
     pub fn set_sgl(&mut self, sgl: SglDescriptor) {
@@ -322,6 +331,12 @@ mod tests {
         assert_eq!(sqe.as_bytes()[0], 0x09);
         assert_eq!(sqe.as_bytes()[40..48], [255, 0, 0, 0, 4, 0, 0, 0]);
         assert!(sqe.opcode().sends_data());
+    }
+
+    #[test]
+    fn force_unit_access_in_literal_bytes() {
+        let sqe = Sqe::write(NamespaceId(1), 9, 8).with_force_unit_access();
+        assert_eq!(sqe.as_bytes()[48..52], [7, 0, 0, 0x40]);
     }
 
     #[test]

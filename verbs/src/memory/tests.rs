@@ -178,3 +178,64 @@ fn bytes_that_a_device_may_write_are_not_borrowed() {
         assert!(Buffer::whole(region).into_read_only().is_none(), "{access:?}");
     }
 }
+
+/// Owner that notes that it was dropped.
+struct Owner(Box<[u8]>, Arc<AtomicBool>);
+
+// SAFETY: the bytes live as long as the box, and the tests make no reference to them meanwhile.
+unsafe impl MemoryOwner for Owner {
+    fn memory(&self) -> (NonNull<u8>, usize) {
+        (NonNull::from(&self.0[..]).cast(), self.0.len())
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+fn shared(mapping: Option<Mapping>) -> SharedMemory {
+    let memory = Arc::new(mapping.expect("there is memory"));
+    let keys = Keys { local: 7, remote: RemoteKey(9) };
+    SharedMemory::new(Region { _registration: Box::new(()), memory, keys, domain: 1 })
+}
+
+#[test]
+fn parts_of_shared_memory_are_at_any_offset_and_may_overlap() {
+    let pages = Mapping::shared_pages(10_000, None, Agent::Device, Access::LOCAL_WRITE);
+    let memory = shared(pages);
+    let (late, early) = (memory.part(5_000, 5_000), memory.part(0, 6_000));
+    let (late, early) = (late.expect("within"), early.expect("within"));
+    assert_eq!((early.address(), late.address()), (memory.address(), memory.address() + 5_000));
+    assert!(!early.is_local());
+    assert!(memory.part(5_001, 5_000).is_none() && memory.part(usize::MAX, 2).is_none());
+    let Err(ReleaseError::InUse(memory)) = memory.release() else { panic!("parts are in use") };
+    drop((late, early));
+    memory.release().expect("nothing uses it");
+}
+
+#[test]
+#[should_panic(expected = "by its owner")]
+fn bytes_of_shared_memory_are_not_copied() {
+    let memory = shared(Mapping::shared_pages(64, None, Agent::Device, Access::LOCAL_WRITE));
+    memory.part(0, 64).expect("within").copy_in(0, b"x");
+}
+
+#[test]
+fn an_owner_lives_until_its_memory_is_released() {
+    let dropped = Arc::new(AtomicBool::new(false));
+    let owner = Owner(vec![0; 4096].into(), Arc::clone(&dropped));
+    let memory = shared(Mapping::shared_with(owner, Agent::Device, Access::LOCAL_WRITE));
+    let Err(ReleaseError::InUse(memory)) = ({
+        let _other = memory.clone();
+        memory.release()
+    }) else {
+        panic!("another handle is in use")
+    };
+    assert!(!dropped.load(Ordering::Relaxed));
+    memory.release().expect("nothing uses it");
+    assert!(dropped.load(Ordering::Relaxed));
+    let none = Owner(Box::new([]), Arc::clone(&dropped));
+    assert!(Mapping::shared_with(none, Agent::Device, Access::LOCAL_WRITE).is_none());
+}

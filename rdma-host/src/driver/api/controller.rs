@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use auth::{Authenticated, Credentials};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use verbs::{
-    Buffer, CallerMemory, Pool, PoolOptions, ProtectionDomain, Provider, RdmaCore, RegisterError,
+    Buffer, CallerMemory, MemoryOwner, Pool, PoolOptions, ProtectionDomain, Provider, RdmaCore,
+    RegisterError, SharedMemory,
 };
 
 use crate::{
@@ -205,6 +206,28 @@ impl<P: Provider> Controller<P> {
     pub fn register<M: CallerMemory>(&self, memory: M) -> Result<Buffer, RegisterError<M>> {
         let (domain, mode) = self.domain();
         domain.register(memory, mode.access())
+    }
+
+    /// Allocates memory for code that reads and writes it by its address, as a program in C does,
+    /// if possible on [the NUMA node of the device](Self::numa_node). Commands take
+    /// [parts](SharedMemory::part) of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate).
+    pub fn allocate_shared(&self, bytes: usize) -> Result<SharedMemory, Error> {
+        let (domain, mode) = self.domain();
+        domain.allocate_shared(bytes, self.numa_node(), mode.access()).map_err(verbs_error)
+    }
+
+    /// Registers memory that its owner reads and writes by its address.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate); the owner is dropped.
+    pub fn register_shared(&self, owner: impl MemoryOwner) -> Result<SharedMemory, Error> {
+        let (domain, mode) = self.domain();
+        domain.register_shared(owner, mode.access()).map_err(verbs_error)
     }
 
     /// Allocates a pool of buffers, on huge pages or pages of a NUMA node if the options say so.

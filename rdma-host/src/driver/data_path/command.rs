@@ -112,6 +112,14 @@ impl Command {
         Self { sqe, data: Data::ToController(buffer), user: 0 }
     }
 
+    /// Sets Force Unit Access of a Read, Write or Write Zeroes: it completes once its blocks are on
+    /// non-volatile media, also where the controller has a volatile write cache.
+    #[must_use]
+    pub fn with_force_unit_access(mut self) -> Self {
+        self.sqe = self.sqe.with_force_unit_access();
+        self
+    }
+
     /// Sets the tag of the command.
     #[inline]
     #[must_use]

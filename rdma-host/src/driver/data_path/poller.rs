@@ -1,5 +1,6 @@
 //! Poller: the owner of some queues and of the completion queue that they share.
 
+mod descriptor;
 mod failed_work;
 mod internal_command;
 mod link;
@@ -16,7 +17,10 @@ use quanta::Clock;
 use tracing::Span;
 use verbs::{Completion, CompletionQueue, Provider, RdmaCore};
 
-use self::{failed_work::FailedWork, link::Link, queue_map::QueueMap, sleep::Events, tick::Tick};
+use self::{
+    descriptor::EventDescriptor, failed_work::FailedWork, link::Link, queue_map::QueueMap,
+    sleep::Events, tick::Tick,
+};
 use crate::{
     config::{ConnectOptions, POLL_BATCH},
     driver::{
@@ -65,6 +69,7 @@ pub struct Poller<P: Provider = RdmaCore> {
     /// `None` while there is no connection.
     completion_queue: Option<CompletionQueue<P>>,
     events: Option<Events>,
+    descriptor: Option<EventDescriptor>,
     done: VecDeque<CommandCompletion>,
     pending: PendingCommands,
     batch: Box<[Completion; POLL_BATCH]>,
@@ -133,6 +138,7 @@ impl<P: Provider> Poller<P> {
             next: 0,
             completion_queue: None,
             events: None,
+            descriptor: None,
             // Never grows for an owner that takes all completions before the next poll.
             done: VecDeque::with_capacity(2 * POLL_BATCH),
             pending: PendingCommands::default(),
@@ -156,6 +162,7 @@ impl<P: Provider> Poller<P> {
     pub(crate) fn add(&mut self, queue: Queue<P>) {
         // With many queues it takes long to register all their descriptors again.
         self.events = self.events.take().and_then(|events| events.with(&queue));
+        self.forget_descriptors();
         self.depth += queue.depth();
         self.queues.push(queue);
         self.queue_map = QueueMap::new(self.queues.iter().map(Queue::number));

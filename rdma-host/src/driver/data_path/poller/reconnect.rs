@@ -46,6 +46,7 @@ impl<P: Provider> Poller<P> {
         self.dirty.clear();
         (self.depth, self.in_flight, self.submitted_at) = (0, 0, None);
         self.events = None;
+        self.forget_descriptors();
         self.completion_queue = None;
         // Drops the reply sender, which is an error to the receiver.
         self.internal = None;
