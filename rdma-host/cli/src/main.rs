@@ -3,37 +3,29 @@
 
 mod bench;
 mod commands;
-mod configuration;
 mod connect;
 mod cpus;
 mod data_pattern;
 mod disconnects;
-mod failure;
-mod host;
-mod keyring;
 mod load;
 mod nvme_cli;
-mod option_value;
 mod output;
 mod overwrite;
 mod process_hardening;
 mod progress;
-mod secret_text;
-mod secrets;
 mod shutdown;
 mod signature;
-mod size;
-mod target;
-mod target_address;
 mod terminal;
-mod termination_signal;
-mod text_file;
 mod usage_error;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use command_manual::Generate;
+use nvmf_options::{
+    configuration, failure, host, option_value, program::Program, secret_text, secrets, size,
+    target, target_address, termination_signal, text_file,
+};
 
 use crate::{
     commands::{
@@ -151,6 +143,7 @@ fn run() -> Result<(), Failure> {
         Err(help) => return output::check(help.print()).map(drop),
     };
     log_to_stderr(arguments.verbose);
+    Program { warn: output::print_warning, protect: process_hardening::protect }.set();
     match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(command) => config::run(&command),

@@ -66,6 +66,11 @@ pub(crate) fn print_message(message: impl Display) {
     let _ = writeln!(io::stderr(), "{}", terminal::fit(&message, io::stderr()));
 }
 
+/// Prints a warning on standard error, as [`print_message`] does.
+pub(crate) fn print_warning(text: &dyn Display) {
+    print_message(format_args!("nvmf: warning: {text}"));
+}
+
 /// Standard error for the log, which is written one event a call.
 pub(crate) struct LogOutput;
 

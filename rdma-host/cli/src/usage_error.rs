@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use nvmf_options::pairs::one_line;
 
 use crate::{failure::Failure, nvme_cli};
 
@@ -30,27 +31,6 @@ pub(crate) fn failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
     Failure::usage(format!("{text}; see {}", help_command(arguments)))
 }
 
-/// Text of clap without its usage, its advice to quote an argument, and its line ends.
-fn one_line(text: &str) -> String {
-    let text = text.strip_prefix("error: ").unwrap_or(text);
-    let before_usage = text.lines().take_while(|line| {
-        !line.starts_with("Usage:") && !line.starts_with("For more information")
-    });
-    let parts: Vec<_> = before_usage
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with("tip: to pass"))
-        .map(|line| line.strip_prefix("tip: ").unwrap_or(line))
-        .collect();
-    let mut line = String::new();
-    for part in parts {
-        if !line.is_empty() {
-            line.push_str(if line.ends_with(':') { " " } else { "; " });
-        }
-        line.push_str(part);
-    }
-    line
-}
-
 /// Command that shows the help on the command of this command line.
 fn help_command(arguments: &[OsString]) -> String {
     let words = arguments.iter().skip(1).filter_map(|word| word.to_str());
@@ -58,23 +38,5 @@ fn help_command(arguments: &[OsString]) -> String {
     match words.filter(|word| !word.starts_with('-')).find(known) {
         Some(command) => format!("`nvmf {command} --help`"),
         None => "`nvmf --help`".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_one_line_without_usage() {
-        let text = "error: unexpected argument '--foo' found\n\n  tip: to pass '--foo' as a value, \
-                    use '-- --foo'\n\nUsage: nvmf identify [OPTIONS] [TARGET]\n\nFor more";
-        assert_eq!(one_line(text), "unexpected argument '--foo' found");
-        let text = "error: unrecognized subcommand 'benc'\n\n  tip: a similar subcommand exists: \
-                    'bench'\n\nUsage: nvmf";
-        let expected = "unrecognized subcommand 'benc'; a similar subcommand exists: 'bench'";
-        assert_eq!(one_line(text), expected);
-        let text = "error: the following required arguments were not provided:\n  <PAGE>\n\nUsage:";
-        assert_eq!(one_line(text), "the following required arguments were not provided: <PAGE>");
     }
 }

@@ -1,7 +1,7 @@
 //! Secrets and security in configurations, files and arguments: what they ask for is done or
 //! refused, and no message shows a secret. The commands need no target.
 
-#[path = "../src/configuration/tests/damage.rs"]
+#[path = "../../options/src/configuration/tests/damage.rs"]
 mod damage;
 
 use std::{

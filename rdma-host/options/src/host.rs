@@ -5,7 +5,7 @@ use std::{fmt, io::ErrorKind, path::Path};
 use rdma_host::{HostIdentity, wire::Nqn};
 use uuid::Uuid;
 
-use crate::{failure::Failure, option_value, output, text_file};
+use crate::{failure::Failure, option_value, program, text_file};
 
 /// UUID namespace of host identifiers that are hashes of a machine id, which they do not disclose.
 const MACHINE_NAMESPACE: Uuid = Uuid::from_u128(0x7f0c_66a2_42d5_4be4_9d0c_2a54_9f3e_1c70);
@@ -40,37 +40,40 @@ const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// A warning on standard error says that an identity will not last. A name and an identifier that
 /// do not belong together are reported with `--verbose` and by `nvmf config show`: some
 /// distributions install nvme-cli that way.
-pub(crate) fn identity(nqn: Option<&str>, id: Option<Uuid>) -> Result<HostIdentity, Failure> {
+pub fn identity(nqn: Option<&str>, id: Option<Uuid>) -> Result<HostIdentity, Failure> {
     let (identity, warnings) = identity_from(nqn, id, |path| first_line(Path::new(path)))?;
     for warning in warnings {
         match warning {
             IdentityWarning::Mismatch { .. } => tracing::warn!("{warning}"),
-            IdentityWarning::Boot => {
-                output::print_message(format_args!("nvmf: warning: {warning}"))
-            }
+            IdentityWarning::Boot => program::warn(format_args!("{warning}")),
         }
     }
     Ok(identity)
 }
 
 /// Identifier for a host of this name: the UUID inside it, else a hash of it.
-pub(crate) fn id_for(nqn: &str) -> Uuid {
+pub fn id_for(nqn: &str) -> Uuid {
     let inside = nqn.parse().ok().as_ref().and_then(uuid_inside);
     inside.unwrap_or_else(|| Uuid::new_v5(&MACHINE_NAMESPACE, nqn.as_bytes()))
 }
 
 /// Identity without options, and the warnings about it.
-pub(crate) fn system_identity() -> Result<(HostIdentity, Vec<IdentityWarning>), Failure> {
+pub fn system_identity() -> Result<(HostIdentity, Vec<IdentityWarning>), Failure> {
     identity_from(None, None, |path| first_line(Path::new(path)))
 }
 
 /// Weakness of an identity that can be used.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum IdentityWarning {
+pub enum IdentityWarning {
     /// An identity that lasts until the next boot.
     Boot,
     /// A name that holds another identifier.
-    Mismatch { nqn: Nqn, id: Uuid },
+    Mismatch {
+        /// Host NQN.
+        nqn: Nqn,
+        /// Host identifier.
+        id: Uuid,
+    },
 }
 
 impl fmt::Display for IdentityWarning {

@@ -10,7 +10,7 @@ use crate::termination_signal::TerminationSignal;
 /// file, 3 if access was refused and trying again would not help, 4 for the target or the network,
 /// 5 if data that was read differs from what was written, 128 + N for signal N.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     code: u8,
     message: String,
     /// Signal that ended the command, if one did.
@@ -19,22 +19,22 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// Failed operation.
-    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+    pub fn failed(message: impl fmt::Display) -> Self {
         Self::new(1, message)
     }
 
     /// Wrong command line or file.
-    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+    pub fn usage(message: impl fmt::Display) -> Self {
         Self::new(2, message)
     }
 
     /// Data that differs from what was written.
-    pub(crate) fn mismatch(message: impl fmt::Display) -> Self {
+    pub fn mismatch(message: impl fmt::Display) -> Self {
         Self::new(5, message)
     }
 
     /// End by a signal, before the command was done.
-    pub(crate) fn interrupted(signal: TerminationSignal) -> Self {
+    pub fn interrupted(signal: TerminationSignal) -> Self {
         let code = u8::try_from(128 + signal.number()).expect("signal numbers are below 65");
         Self { signal: Some(signal), ..Self::new(code, format!("interrupted by {signal}")) }
     }
@@ -44,21 +44,22 @@ impl Failure {
     }
 
     /// Cause of an early end as results state it: the name of the signal, or the message.
-    pub(crate) fn ended_by(&self) -> String {
+    pub fn ended_by(&self) -> String {
         self.signal.map_or_else(|| self.message.clone(), |signal| signal.to_string())
     }
 
     /// Failure with the operation that failed in front of its message.
-    pub(crate) fn context(self, what: impl fmt::Display) -> Self {
+    pub fn context(self, what: impl fmt::Display) -> Self {
         Self { message: format!("{what}: {self}"), ..self }
     }
 
     /// True if data that was read differs from what was written.
-    pub(crate) fn is_mismatch(&self) -> bool {
+    pub fn is_mismatch(&self) -> bool {
         self.code == 5
     }
 
-    pub(crate) fn exit_code(&self) -> u8 {
+    /// Exit code of a command that failed so.
+    pub fn exit_code(&self) -> u8 {
         self.code
     }
 }

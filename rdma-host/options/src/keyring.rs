@@ -9,8 +9,10 @@ use crate::secret_text;
 
 /// Serial number of a key, or description of a key of the type "user".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum KeyName {
+pub enum KeyName {
+    /// Description.
     Description(String),
+    /// Serial number.
     Serial(i32),
 }
 
@@ -51,7 +53,7 @@ impl fmt::Display for KeyName {
 
 impl KeyName {
     /// Reads the payload of the key, of `max` bytes at most.
-    pub(crate) fn read(&self, max: usize) -> Result<Zeroizing<String>, String> {
+    pub fn read(&self, max: usize) -> Result<Zeroizing<String>, String> {
         let key = self.find().map_err(|error| format!("{self}: {}", describe(&error)))?;
         let mut bytes = Zeroizing::new(vec![0; max]);
         let length = key

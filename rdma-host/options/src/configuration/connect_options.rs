@@ -12,18 +12,23 @@ use super::{
     Connection, EndpointKind,
     key::{boolean, integer},
 };
-use crate::{failure::Failure, host, output, secrets, target_address};
+use crate::{failure::Failure, host, program, secrets, target_address};
 
 /// Options of the command line, which take precedence over a configuration.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct GivenOptions {
-    pub(crate) hostnqn: Option<String>,
-    pub(crate) hostid: Option<Uuid>,
-    pub(crate) source: Option<IpAddr>,
-    pub(crate) keep_alive: Option<Duration>,
-    pub(crate) type_of_service: Option<u8>,
+pub struct GivenOptions {
+    /// Host NQN.
+    pub hostnqn: Option<String>,
+    /// Host identifier.
+    pub hostid: Option<Uuid>,
+    /// Address of this host to use.
+    pub source: Option<IpAddr>,
+    /// Keep-alive timeout.
+    pub keep_alive: Option<Duration>,
+    /// Type of service of the connections.
+    pub type_of_service: Option<u8>,
     /// Policy, and the credentials if any are given.
-    pub(crate) authentication: AuthenticationOptions,
+    pub authentication: AuthenticationOptions,
 }
 
 /// Parameters that RDMA does not have; Linux refuses them for it, too.
@@ -38,12 +43,12 @@ impl Connection {
     /// # Errors
     ///
     /// A usage error if the configuration asks for what RDMA or this program does not have.
-    pub(crate) fn options(&self, given: &GivenOptions) -> Result<ConnectOptions, Failure> {
+    pub fn options(&self, given: &GivenOptions) -> Result<ConnectOptions, Failure> {
         self.options_or_reason(given).map_err(|failure| failure.context(self.place()))
     }
 
     /// File and line, for messages.
-    pub(crate) fn place(&self) -> String {
+    pub fn place(&self) -> String {
         format!("{}:{}", self.path.display(), self.line)
     }
 
@@ -122,8 +127,8 @@ impl Connection {
         let io = self.kind == EndpointKind::Subsystem;
         for name in ["nr-write-queues", "nr-poll-queues"] {
             if io && given(name).is_some() {
-                output::print_message(format_args!(
-                    "nvmf: warning: {}: {name} is not used: each queue reads, writes and polls",
+                program::warn(format_args!(
+                    "{}: {name} is not used: each queue reads, writes and polls",
                     self.place()
                 ));
             }

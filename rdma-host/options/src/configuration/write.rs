@@ -17,15 +17,15 @@ use crate::failure::Failure;
 
 /// File to write.
 #[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) path: PathBuf,
-    pub(crate) text: String,
+pub struct Output {
+    pub path: PathBuf,
+    pub text: String,
     secret: bool,
 }
 
 impl Configuration {
     /// Files of the INI format with this main file.
-    pub(crate) fn outputs(&self, main: &Path) -> Result<Vec<Output>, Failure> {
+    pub fn outputs(&self, main: &Path) -> Result<Vec<Output>, Failure> {
         let wanted = self.connections()?;
         let mut merged: Vec<Document> = Vec::new();
         for file in &self.files {
@@ -76,7 +76,7 @@ fn verify(outputs: &[Output], wanted: &[Connection]) -> Result<(), String> {
 
 /// Writes all files or none; those with secrets are readable by their owner only. Existing files
 /// are not overwritten, unless `force` is set.
-pub(crate) fn install(outputs: &[Output], main: &Path, force: bool) -> Result<(), Failure> {
+pub fn install(outputs: &[Output], main: &Path, force: bool) -> Result<(), Failure> {
     let old: Vec<_> = drop_ins(main)?.into_iter().chain([main.to_owned()]).collect();
     if let Some(old) = old.iter().find(|path| path.exists()).filter(|_| !force) {
         let text = format!("{} is there already; --force overwrites it", old.display());

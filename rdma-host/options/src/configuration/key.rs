@@ -8,11 +8,11 @@ use crate::{option_value::NONE, secret_text};
 
 /// Key of a configuration: a parameter of connections, or a part of an identity or address.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Key {
+pub struct Key {
     /// Name in the INI format, and as an option of `nvme connect`.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     kind: ValueKind,
-    pub(crate) scope: KeyScope,
+    pub scope: KeyScope,
 }
 
 /// Type of a value.
@@ -29,7 +29,7 @@ enum ValueKind {
 
 /// Sections in which a key is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyScope {
+pub enum KeyScope {
     /// Sections of endpoints: a path to the endpoint.
     Controller,
     /// Sections of discovery controllers, and their paths.
@@ -82,12 +82,12 @@ keys! {
 
 impl Key {
     /// Key of this name.
-    pub(crate) fn find(name: &str) -> Option<&'static Self> {
+    pub fn find(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
     }
 
     /// Key of this name in nvme-cli's JSON format, or of an older option.
-    pub(crate) fn find_legacy(name: &str) -> Option<&'static Self> {
+    pub fn find_legacy(name: &str) -> Option<&'static Self> {
         match name {
             "dhchap_key" | "dhchap-secret" => Self::find("kxchap-secret"),
             "dhchap_ctrl_key" | "dhchap-ctrl-secret" => Self::find("kxchap-ctrl-secret"),
@@ -98,7 +98,7 @@ impl Key {
     /// True for the name of a key that is not known and may be about security, or be a secret
     /// itself. Ignoring such a key would leave a connection without the protection that was asked
     /// for.
-    pub(crate) fn is_about_security(name: &str) -> bool {
+    pub fn is_about_security(name: &str) -> bool {
         if secret_text::may_be_secret(name) {
             return true;
         }
@@ -109,18 +109,18 @@ impl Key {
     }
 
     /// True if the option has no value on a command line.
-    pub(crate) fn is_flag(&self) -> bool {
+    pub fn is_flag(&self) -> bool {
         self.kind == ValueKind::Bool
     }
 
     /// True if the value must not be shown.
-    pub(crate) fn is_secret(&self) -> bool {
+    pub fn is_secret(&self) -> bool {
         matches!(self.name, "tls-key" | "kxchap-secret" | "kxchap-ctrl-secret")
     }
 
     /// Refuses values of another type; the empty value, which stands for the default, is valid. The
     /// value is in no message, since a secret may be in the place of any value.
-    pub(crate) fn check(&self, value: &str) -> Result<(), String> {
+    pub fn check(&self, value: &str) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("{} takes {what}", self.name));
         match self.kind {
             _ if value.is_empty() => Ok(()),
@@ -142,7 +142,7 @@ impl Key {
 }
 
 /// Parses a number in decimal, or after 0x in hexadecimal.
-pub(crate) fn integer(text: &str) -> Option<i32> {
+pub(super) fn integer(text: &str) -> Option<i32> {
     match text.strip_prefix("0x") {
         Some(digits) => i32::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
@@ -150,7 +150,7 @@ pub(crate) fn integer(text: &str) -> Option<i32> {
 }
 
 /// Parses a truth value in any of the forms that systemd knows.
-pub(crate) fn boolean(text: &str) -> Option<bool> {
+pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
         "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
@@ -161,11 +161,11 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 /// Parameters with their values, each at most once, in the order in which they were first set. An
 /// empty value stands for the default, also if an outer level has another value.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Parameters(Vec<(&'static Key, Zeroizing<String>)>);
+pub struct Parameters(Vec<(&'static Key, Zeroizing<String>)>);
 
 impl Parameters {
     /// Sets a parameter, whose value must have been checked.
-    pub(crate) fn set(&mut self, key: &'static Key, value: &str) {
+    pub fn set(&mut self, key: &'static Key, value: &str) {
         let unset = key.kind == ValueKind::Text && value == NONE;
         let value = Zeroizing::new(if unset { String::new() } else { value.to_owned() });
         match self.0.iter_mut().find(|(known, _)| *known == key) {
@@ -175,25 +175,25 @@ impl Parameters {
     }
 
     /// Sets all parameters of `other`.
-    pub(crate) fn overlay(&mut self, other: &Self) {
+    pub fn overlay(&mut self, other: &Self) {
         for (key, value) in &other.0 {
             self.set(key, value);
         }
     }
 
     /// Value of a parameter, unless it is the default.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(key, _)| key.name == name)?;
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// All parameters.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Key, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Key, &str)> {
         self.0.iter().map(|(key, value)| (*key, value.as_str()))
     }
 
     /// All parameters for display, without the values of secrets, and of what may be one.
-    pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub fn shown(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.iter().map(|(key, value)| {
             let secret = key.is_secret() || secret_text::may_be_secret(value);
             let hidden = secret && !value.is_empty();
@@ -202,7 +202,7 @@ impl Parameters {
     }
 
     /// True if a parameter is a secret.
-    pub(crate) fn has_secret(&self) -> bool {
+    pub fn has_secret(&self) -> bool {
         self.iter().any(|(key, value)| key.is_secret() && !value.is_empty())
     }
 }

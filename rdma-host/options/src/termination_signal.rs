@@ -6,14 +6,16 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Signal that ends a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TerminationSignal {
+pub enum TerminationSignal {
+    /// SIGINT.
     Interrupt,
+    /// SIGTERM.
     Terminate,
 }
 
 impl TerminationSignal {
     /// Number of the signal; the exit code of a command that it ended is 128 more.
-    pub(crate) fn number(self) -> i32 {
+    pub fn number(self) -> i32 {
         match self {
             Self::Interrupt => SIGINT,
             Self::Terminate => SIGTERM,

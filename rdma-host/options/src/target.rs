@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     host,
     option_value::{OrNone, or_none},
-    output,
+    program,
     secrets::SecretArguments,
     size,
     target_address::{self, TargetAddress},
@@ -24,7 +24,7 @@ use crate::{
 /// Target and connect options; names and defaults as in nvme-cli.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Target")]
-pub(crate) struct TargetArguments {
+pub struct TargetArguments {
     #[arg(
         help = "nvmf-rdma://ADDRESS[:PORT]/NQN, \"trtype:RDMA traddr:… subnqn:…\", or @NAME for a \
                   subsystem of the configuration in /etc/nvme, by its NQN or what follows the last \
@@ -60,11 +60,11 @@ pub(crate) struct TargetArguments {
     /// Number of I/O queues [default: one for each processor].
     #[arg(short = 'i', long, visible_alias = "queues", value_name = "N",
           value_parser = size::in_range(1..=u16::MAX))]
-    pub(crate) nr_io_queues: Option<u16>,
+    pub nr_io_queues: Option<u16>,
 
     /// Entries of an I/O queue; one command less can be in flight [default: 128].
     #[arg(short = 'Q', long, value_name = "N", value_parser = size::in_range(QUEUE_ENTRIES))]
-    pub(crate) queue_size: Option<u16>,
+    pub queue_size: Option<u16>,
 
     /// Keep-alive time in seconds; 0 turns it off [default: 5].
     #[arg(short = 'k', long, value_name = "SECONDS", value_parser = size::seconds)]
@@ -106,7 +106,7 @@ pub(crate) struct TargetArguments {
 
 /// Identity and address of this host; `none` stands for a value that is not given.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct HostArguments {
+pub struct HostArguments {
     /// Address of this host to use.
     #[arg(short = 'w', long, value_name = "ADDRESS", value_parser = or_none::<IpAddr>)]
     host_traddr: Option<OrNone<IpAddr>>,
@@ -122,7 +122,7 @@ pub(crate) struct HostArguments {
 
 impl HostArguments {
     /// Options of the command line, of which the others have their defaults.
-    pub(crate) fn given(&self) -> GivenOptions {
+    pub fn given(&self) -> GivenOptions {
         GivenOptions {
             hostnqn: self.hostnqn.clone().flatten(),
             hostid: self.hostid.flatten(),
@@ -134,7 +134,7 @@ impl HostArguments {
 
 /// Reconnecting after the connection was lost.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct ReconnectArguments {
+pub struct ReconnectArguments {
     /// Seconds from a loss to the first attempt to reconnect, and between attempts [default: 10].
     #[arg(short = 'c', long, value_name = "SECONDS", value_parser = size::seconds)]
     reconnect_delay: Option<Duration>,
@@ -172,7 +172,7 @@ pub(crate) struct ReconnectArguments {
 
 impl ReconnectArguments {
     /// Options of the command line, in place of those in `options`.
-    pub(crate) fn replace(&self, options: ReconnectOptions) -> ReconnectOptions {
+    pub fn replace(&self, options: ReconnectOptions) -> ReconnectOptions {
         let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
         let delay = self.reconnect_delay.unwrap_or(options.delay);
         let loss_timeout = self.ctrl_loss_tmo.map_or(options.loss_timeout, seconds);
@@ -191,7 +191,7 @@ impl ReconnectArguments {
 
 impl TargetArguments {
     /// Options for the library.
-    pub(crate) fn options(&self) -> Result<ConnectOptions, Failure> {
+    pub fn options(&self) -> Result<ConnectOptions, Failure> {
         let mut options = match self.configured_name() {
             Some(name) => {
                 configured_connection(self.config.as_deref(), name)?.options(&self.given()?)?
@@ -247,18 +247,18 @@ impl TargetArguments {
     }
 
     /// Target in one argument, if it is given so.
-    pub(crate) fn target(&self) -> Option<&str> {
+    pub fn target(&self) -> Option<&str> {
         self.target.as_deref()
     }
 
     /// Same options, for another target.
-    pub(crate) fn with_target(&self, target: &str) -> Self {
+    pub fn with_target(&self, target: &str) -> Self {
         let target = Some(target.to_owned());
         Self { target, traddr: None, trsvcid: None, nqn: None, ..self.clone() }
     }
 
     /// Options without reconnecting, unless the command line asks for it.
-    pub(crate) fn options_without_reconnect(&self) -> Result<ConnectOptions, Failure> {
+    pub fn options_without_reconnect(&self) -> Result<ConnectOptions, Failure> {
         let mut options = self.options()?;
         if self.reconnect.ctrl_loss_tmo.is_none() {
             options.reconnect.loss_timeout = Some(Duration::ZERO);
@@ -282,7 +282,7 @@ impl TargetArguments {
 }
 
 /// Parses the name of a transport, in any case.
-pub(crate) fn transport(text: &str) -> Result<String, String> {
+pub fn transport(text: &str) -> Result<String, String> {
     if text.eq_ignore_ascii_case("rdma") {
         return Ok("rdma".to_owned());
     }
@@ -291,7 +291,7 @@ pub(crate) fn transport(text: &str) -> Result<String, String> {
 }
 
 /// Warns of names that do not conform to the specification, once.
-pub(crate) fn warn_of_names(options: &ConnectOptions) {
+pub fn warn_of_names(options: &ConnectOptions) {
     static WARNED: Once = Once::new();
     let names = [("subsystem", &options.subsystem), ("host", &options.host.nqn)];
     let wrong: Vec<_> = names
@@ -301,8 +301,8 @@ pub(crate) fn warn_of_names(options: &ConnectOptions) {
         .collect();
     if !wrong.is_empty() {
         WARNED.call_once(|| {
-            output::print_message(format_args!(
-                "nvmf: warning: {} should begin with \"nqn.\"; not every target takes other names",
+            program::warn(format_args!(
+                "{} should begin with \"nqn.\"; not every target takes other names",
                 wrong.join(" and ")
             ));
         });

@@ -12,22 +12,22 @@ use crate::failure::Failure;
 /// Address and name of a subsystem.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TargetAddress {
-    pub(crate) address: String,
-    pub(crate) service: u16,
-    pub(crate) nqn: String,
+    /// Address, or name of a host.
+    pub address: String,
+    /// Port.
+    pub service: u16,
+    /// NQN of the subsystem.
+    pub nqn: String,
 }
 
 /// Socket address of an address or name and a port, as options give them.
-pub(crate) fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
+pub fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failure> {
     let service = service(trsvcid).map_err(Failure::usage)?;
     resolve(&TargetAddress { address: traddr.to_owned(), service, nqn: String::new() })
 }
 
 /// Address and NQN in a URI or transport ID, where `default_nqn` may be left out.
-pub(crate) fn parse_with_default_nqn(
-    text: &str,
-    default_nqn: &str,
-) -> Result<(SocketAddr, Nqn), Failure> {
+pub fn parse_with_default_nqn(text: &str, default_nqn: &str) -> Result<(SocketAddr, Nqn), Failure> {
     let whole = match after_scheme(text) {
         Some(rest) if !rest.contains('/') => format!("{text}/{default_nqn}"),
         None if text.contains("traddr:") && !text.contains("subnqn:") => {
@@ -45,6 +45,7 @@ fn after_scheme(text: &str) -> Option<&str> {
     text.strip_prefix("nvmf-rdma://").or_else(|| text.strip_prefix("nvme+rdma://"))
 }
 
+/// Address and NQN in a URI or transport ID.
 pub(crate) fn parse_target(text: &str) -> Result<TargetAddress, String> {
     match after_scheme(text) {
         Some(rest) => parse_uri(rest),
@@ -118,7 +119,7 @@ fn parse_transport_id(text: &str) -> Result<TargetAddress, String> {
 }
 
 /// Port, by default that of NVMe over RDMA.
-pub(crate) fn service(trsvcid: Option<&str>) -> Result<u16, String> {
+pub fn service(trsvcid: Option<&str>) -> Result<u16, String> {
     trsvcid.map_or(Ok(ConnectOptions::SERVICE), parse_service)
 }
 
@@ -126,6 +127,7 @@ fn parse_service(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|&port| port != 0).ok_or(format!("{text:?} is no port, 1 to 65535"))
 }
 
+/// Socket address of a subsystem.
 pub(crate) fn resolve(target: &TargetAddress) -> Result<SocketAddr, Failure> {
     if let Some(address) = ipv6(&target.address, interface_index).map_err(Failure::usage)? {
         let (ip, zone) = address;

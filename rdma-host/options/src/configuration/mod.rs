@@ -20,22 +20,22 @@ use std::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-pub(crate) use connect_options::GivenOptions;
-pub(crate) use key::Parameters;
-pub(crate) use lookup::{configured_authentication, configured_connection};
-pub(crate) use resolve::Connection;
-pub(crate) use write::install;
+pub use connect_options::GivenOptions;
+pub use key::Parameters;
+pub use lookup::{configured_authentication, configured_connection};
+pub use resolve::Connection;
+pub use write::install;
 
 use key::boolean;
 
 use crate::{
     failure::Failure,
     option_value::{self, NONE},
-    output, process_hardening, secret_text, secrets, text_file,
+    program, secret_text, secrets, text_file,
 };
 
 /// Main file of the INI format; its drop-ins are in the folder of that name with `.d`.
-pub(crate) const INI: &str = "/etc/nvme/nvme-fabrics.conf";
+pub const INI: &str = "/etc/nvme/nvme-fabrics.conf";
 const JSON: &str = "/etc/nvme/config.json";
 const OPTIONS: &str = "/etc/nvme/discovery.conf";
 
@@ -44,16 +44,18 @@ const BYTES_MAX: usize = 1 << 20;
 
 /// Files of a configuration, the main file first if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Configuration {
-    pub(crate) files: Vec<Document>,
+pub struct Configuration {
+    /// Files.
+    pub files: Vec<Document>,
     /// Warnings of what was not understood and is ignored, each with its location.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 /// File of the INI format, or the equivalent part of another format: a host and its connections.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Document {
-    pub(crate) path: PathBuf,
+pub struct Document {
+    /// Path of the file.
+    pub path: PathBuf,
     /// True for a drop-in of the main file, which must name a host.
     drop_in: bool,
     host: Option<Host>,
@@ -92,7 +94,7 @@ struct Endpoint {
 
 /// Kind of a subsystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndpointKind {
+pub enum EndpointKind {
     /// Discovery subsystem.
     Discovery,
     /// NVM subsystem, with namespaces.
@@ -109,12 +111,17 @@ struct Route {
 
 /// Address of a controller; fields as in nvme-cli.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Address {
-    pub(crate) transport: String,
-    pub(crate) traddr: String,
-    pub(crate) trsvcid: Option<String>,
-    pub(crate) host_traddr: Option<String>,
-    pub(crate) host_iface: Option<String>,
+pub struct Address {
+    /// Transport, `rdma` in any case for one that is supported.
+    pub transport: String,
+    /// Address, or name of a host.
+    pub traddr: String,
+    /// Port.
+    pub trsvcid: Option<String>,
+    /// Address of this host to use.
+    pub host_traddr: Option<String>,
+    /// Network interface to use.
+    pub host_iface: Option<String>,
 }
 
 /// Line of a file, for messages.
@@ -137,7 +144,7 @@ type Parser = fn(&Path, &str, &mut Configuration) -> Result<(), String>;
 impl Configuration {
     /// Reads /etc/nvme: the INI format if a file of it is there, else the older two formats. The
     /// configuration is empty if there are no files.
-    pub(crate) fn load_default() -> Result<Self, Failure> {
+    pub fn load_default() -> Result<Self, Failure> {
         Self::load_from(Path::new(INI), Path::new(JSON), Path::new(OPTIONS))
     }
 
@@ -161,17 +168,17 @@ impl Configuration {
     }
 
     /// Reads one file, or /etc/nvme, and prints what is not understood.
-    pub(crate) fn load_with_warnings(path: Option<&Path>) -> Result<Self, Failure> {
+    pub fn load_with_warnings(path: Option<&Path>) -> Result<Self, Failure> {
         let configuration = Self::load_or_default(path)?;
         for warning in &configuration.warnings {
-            output::print_message(format_args!("nvmf: warning: {warning}"));
+            program::warn(format_args!("{warning}"));
         }
         Ok(configuration)
     }
 
     /// Reads one file, and the drop-ins of a file of the INI format. The format is told by the
     /// name, and JSON of any name by its first characters.
-    pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
+    pub fn load(path: &Path) -> Result<Self, Failure> {
         let missing =
             || Failure::usage(format!("{}: there is no such file", secret_text::shown_path(path)));
         let file = read(path)?.ok_or_else(missing)?;
@@ -198,7 +205,7 @@ impl Configuration {
     }
 
     /// Refuses secrets in a file that another user may have written or can read.
-    pub(crate) fn check_secrecy(&self) -> Result<(), Failure> {
+    pub fn check_secrecy(&self) -> Result<(), Failure> {
         let mut exposed = self.files.iter().filter(|file| file.has_secret());
         match exposed.find_map(|file| file.exposure.as_ref()) {
             Some(reason) => Err(Failure::usage(format!("a configuration with secrets: {reason}"))),
@@ -346,7 +353,7 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, Failure> {
 /// hold secrets.
 fn read(path: &Path) -> Result<Option<ConfigurationText>, Failure> {
     let read = text_file::open(path).and_then(|(file, metadata)| {
-        process_hardening::protect();
+        program::protect();
         let exposure = secrets::exposure(path, &metadata);
         Ok(ConfigurationText { text: text_file::read(file, BYTES_MAX)?, exposure })
     });

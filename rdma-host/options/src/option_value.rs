@@ -8,19 +8,19 @@ use crate::secret_text;
 
 /// Text that stands for a value that is not set (libnvme, `add_argument`); udev's rules give it for
 /// what the kernel's event does not have.
-pub(crate) const NONE: &str = "none";
+pub const NONE: &str = "none";
 
 /// Value of an option, unless it is [`NONE`].
-pub(crate) type OrNone<T> = Option<T>;
+pub type OrNone<T> = Option<T>;
 
 /// Parses a value that may be [`NONE`].
-pub(crate) fn or_none<T: FromStr>(text: &str) -> Result<OrNone<T>, T::Err> {
+pub fn or_none<T: FromStr>(text: &str) -> Result<OrNone<T>, T::Err> {
     if text == NONE { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// NQN in a file, where it has this name. An error does not quote it, and a name that may be a
 /// secret is none.
-pub(crate) fn nqn(name: &str, text: &str) -> Result<String, String> {
+pub fn nqn(name: &str, text: &str) -> Result<String, String> {
     let secret = match text.strip_prefix("nqn.") {
         // Names of some targets have long hexadecimal numbers in both cases.
         Some(rest) => secret_text::has_secret_prefix(rest),

@@ -5,7 +5,7 @@ use std::path::Path;
 use rdma_host::{config::AuthenticationOptions, wire::Nqn};
 
 use super::{Configuration, Connection, EndpointKind, GivenOptions};
-use crate::{failure::Failure, output};
+use crate::{failure::Failure, program};
 
 /// Connection to a subsystem over RDMA, of the configuration in `file` or in /etc/nvme; of several
 /// paths to the subsystem, the first. `name` is its NQN, or what follows the last colon in it.
@@ -13,10 +13,7 @@ use crate::{failure::Failure, output};
 /// # Errors
 ///
 /// A usage error if no subsystem, or several, have this name.
-pub(crate) fn configured_connection(
-    file: Option<&Path>,
-    name: &str,
-) -> Result<Connection, Failure> {
+pub fn configured_connection(file: Option<&Path>, name: &str) -> Result<Connection, Failure> {
     let configuration = Configuration::load_with_warnings(file)?;
     configuration.check_secrecy()?;
     let mut found = configuration.connections()?;
@@ -46,7 +43,7 @@ pub(crate) fn configured_connection(
 ///
 /// When the configuration asks for encryption of this connection, or the one in `file` can't be
 /// read. One in /etc/nvme that can't is warned of.
-pub(crate) fn configured_authentication(
+pub fn configured_authentication(
     file: Option<&Path>,
     subsystem: &Nqn,
     host: &Nqn,
@@ -57,9 +54,7 @@ pub(crate) fn configured_authentication(
     let (connections, configuration) = match connections {
         Ok(loaded) => loaded,
         Err(failure) if file.is_none() => {
-            output::print_message(format_args!(
-                "nvmf: warning: {failure}; secrets of the configuration are not used"
-            ));
+            program::warn(format_args!("{failure}; secrets of the configuration are not used"));
             return Ok(given.authentication.clone());
         }
         Err(failure) => return Err(failure),

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 /// Parses a number of bytes, with K, M, G or T (also KiB and so on) for powers of 1,024.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let binary = lower.strip_suffix("ib").filter(|rest| rest.ends_with(['k', 'm', 'g', 't']));
     let single =
@@ -12,22 +12,22 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Parses a number of blocks, queues or entries, with K, M, G or T for powers of 1,024.
-pub(crate) fn count(text: &str) -> Result<u64, String> {
+pub fn count(text: &str) -> Result<u64, String> {
     scaled(text, 1024)
 }
 
 /// Parses a number of I/O operations per second, with k, M, G or T for powers of 1,000.
-pub(crate) fn rate(text: &str) -> Result<u64, String> {
+pub fn rate(text: &str) -> Result<u64, String> {
     at_least_one(scaled(text, 1000)?)
 }
 
 /// Parses a number as [`count`] does that is not zero.
-pub(crate) fn positive(text: &str) -> Result<u64, String> {
+pub fn positive(text: &str) -> Result<u64, String> {
     at_least_one(count(text)?)
 }
 
 /// Parser of a number as [`count`] takes it, within a range.
-pub(crate) fn in_range(
+pub fn in_range(
     range: RangeInclusive<u16>,
 ) -> impl Fn(&str) -> Result<u16, String> + Clone + Send + Sync {
     move |text| {
@@ -61,7 +61,7 @@ fn at_least_one(number: u64) -> Result<u64, String> {
 }
 
 /// Parses a time in seconds, or with the unit ms, s, m or h.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let factor = match suffix {
@@ -77,7 +77,7 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Number of bytes with a unit: exact if that unit divides it.
-pub(crate) fn format_bytes(bytes: u64) -> String {
+pub fn format_bytes(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.iter().find(|(shift, _)| bytes >= 1 << shift) {
         Some((shift, unit)) if bytes.is_multiple_of(1 << shift) => {
@@ -92,13 +92,13 @@ pub(crate) fn format_bytes(bytes: u64) -> String {
 }
 
 /// Number with its noun, as in "1 queue" and "2 queues".
-pub(crate) fn format_count(number: u64, thing: &str) -> String {
+pub fn format_count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
 /// Rate of `bytes` in `time`, per second, with a unit.
-pub(crate) fn format_rate(bytes: u64, time: Duration) -> String {
+pub fn format_rate(bytes: u64, time: Duration) -> String {
     let per_second = u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1);
     format!("{}/s", format_bytes(u64::try_from(per_second).unwrap_or(u64::MAX)))
 }

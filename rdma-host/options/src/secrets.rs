@@ -18,8 +18,8 @@ use rdma_host::config::AuthenticationOptions;
 use zeroize::Zeroizing;
 
 use crate::{
-    failure::Failure, keyring::KeyName, option_value::NONE, output, process_hardening,
-    secret_text::shown_path, text_file,
+    failure::Failure, keyring::KeyName, option_value::NONE, program, secret_text::shown_path,
+    text_file,
 };
 
 /// Most bytes of a secret's text: more than any secret, less than a file given by mistake.
@@ -28,7 +28,7 @@ const TEXT_MAX: usize = 4096;
 /// Authentication options; names as in nvme-cli, which takes secrets on the command line only.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Authentication")]
-pub(crate) struct SecretArguments {
+pub struct SecretArguments {
     /// Host secret (DHHC-1:…); every user of this machine can see it: prefer a file.
     #[arg(short = 'S', long, value_name = "SECRET")]
     dhchap_secret: Option<SecretText>,
@@ -82,7 +82,7 @@ pub(crate) struct SecretArguments {
 
 /// Secret from the command line; wiped when dropped, and not shown by `Debug`.
 #[derive(Clone)]
-pub(crate) struct SecretText(pub(crate) Zeroizing<String>);
+pub struct SecretText(pub Zeroizing<String>);
 
 impl std::str::FromStr for SecretText {
     type Err = std::convert::Infallible;
@@ -100,7 +100,7 @@ impl std::fmt::Debug for SecretText {
 
 impl SecretArguments {
     /// Options for the library.
-    pub(crate) fn options(&self) -> Result<AuthenticationOptions, Failure> {
+    pub fn options(&self) -> Result<AuthenticationOptions, Failure> {
         let host = SecretSource {
             label: "our secret",
             option: "--dhchap-secret-file",
@@ -175,7 +175,7 @@ impl<'a> SecretSource<'a> {
         let text = match opened {
             OpenedSource::None => return Ok(None),
             OpenedSource::Text(SecretText(text)) => {
-                process_hardening::protect();
+                program::protect();
                 warn_of_command_line(label, option);
                 text.clone()
             }
@@ -183,7 +183,7 @@ impl<'a> SecretSource<'a> {
                 read_text(file).map_err(|error| self.unreadable(&path, error))?
             }
             OpenedSource::Key(key) => {
-                process_hardening::protect();
+                program::protect();
                 let read = key.read(TEXT_MAX);
                 read.map_err(|error| Failure::usage(format!("{label}: {error}")))?
             }
@@ -198,7 +198,7 @@ impl<'a> SecretSource<'a> {
 
 /// Credentials of the secrets that are given; `option` is the one that is missing for a controller
 /// secret alone.
-pub(crate) fn credentials(
+pub fn credentials(
     host: Option<Secret>,
     controller: Option<Secret>,
     option: &str,
@@ -217,21 +217,21 @@ pub(crate) fn credentials(
 }
 
 /// Warns that a secret is an argument.
-pub(crate) fn warn_of_command_line(label: &str, option: &str) {
-    output::print_message(format_args!(
-        "nvmf: warning: {label} is on the command line, where every user of this machine can see \
+pub fn warn_of_command_line(label: &str, option: &str) {
+    program::warn(format_args!(
+        "{label} is on the command line, where every user of this machine can see \
          it; use {option}"
     ));
 }
 
 /// Secret of a text, which in a file has a line end.
-pub(crate) fn parse(text: &str) -> Result<Secret, SecretError> {
+pub fn parse(text: &str) -> Result<Secret, SecretError> {
     Secret::parse(text.trim_end_matches(['\n', '\r']))
 }
 
 /// Opens a file with a secret without reading it: a regular file that no other user can read or has
 /// written, or a stream that is asked for by its name.
-pub(crate) fn open_file(path: &Path) -> Result<File, String> {
+pub fn open_file(path: &Path) -> Result<File, String> {
     let cannot = |error: io::Error| format!("cannot read {}: {error}", shown_path(path));
     if path.as_os_str() == "-" {
         return unbuffered(io::stdin()).map_err(cannot);
@@ -248,7 +248,7 @@ pub(crate) fn open_file(path: &Path) -> Result<File, String> {
 
 /// Reason for which the secrets in a file are not safe: another user may have written or can read
 /// it.
-pub(crate) fn exposure(path: &Path, metadata: &Metadata) -> Option<String> {
+pub fn exposure(path: &Path, metadata: &Metadata) -> Option<String> {
     let (path, mode, owner) = (path.display(), metadata.permissions().mode(), metadata.uid());
     if mode & 0o077 != 0 {
         let mode = mode & 0o777;
@@ -267,14 +267,14 @@ fn sudo_user() -> Option<u32> {
 }
 
 /// Standard stream without the buffer of the standard library, which is not wiped.
-pub(crate) fn unbuffered(stream: impl AsFd) -> io::Result<File> {
+pub fn unbuffered(stream: impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// Reads the text of a secret, leaving no copy of it in memory.
-pub(crate) fn read_text(file: File) -> io::Result<Zeroizing<String>> {
+pub fn read_text(file: File) -> io::Result<Zeroizing<String>> {
     // The open file stays readable; except for root, /dev/fd can no longer be opened after this.
-    process_hardening::protect();
+    program::protect();
     text_file::read(file, TEXT_MAX)
 }
 

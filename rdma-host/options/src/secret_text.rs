@@ -7,7 +7,7 @@ use std::path::Path;
 const BASE64_RUN: usize = 16;
 
 /// Path for a message, unless it may be a secret that was given in its place.
-pub(crate) fn shown_path(path: &Path) -> String {
+pub fn shown_path(path: &Path) -> String {
     let name = path.to_string_lossy();
     if path.symlink_metadata().is_ok() || !is_hidden(&name) {
         return name.into_owned();
@@ -16,7 +16,7 @@ pub(crate) fn shown_path(path: &Path) -> String {
 }
 
 /// Message about arguments or files, in which each word that may be a secret is left out.
-pub(crate) fn without_secrets(message: &str) -> String {
+pub fn without_secrets(message: &str) -> String {
     let separates = |c: char| c.is_whitespace() || "'\"`,;()<>".contains(c);
     let words = message.split_inclusive(separates).map(|word| {
         let (word, separator) = word.split_at(word.trim_end_matches(separates).len());
@@ -45,14 +45,14 @@ fn is_hidden(word: &str) -> bool {
 }
 
 /// True for text that has the prefix of a secret's text, or of a key of TLS, in any case.
-pub(crate) fn has_secret_prefix(text: &str) -> bool {
+pub fn has_secret_prefix(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     ["dhhc-", "nvmetlskey-"].iter().any(|prefix| text.contains(prefix))
 }
 
 /// True for text that may be a secret or a part of one, damaged or whole: the prefix, or many
 /// characters of Base64 in a row. Such text is not shown where a value was not expected.
-pub(crate) fn may_be_secret(text: &str) -> bool {
+pub fn may_be_secret(text: &str) -> bool {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     let is_mixed = |run: &str| {
         run.contains(|c: char| c.is_ascii_uppercase()) && run.contains(|c: char| c.is_lowercase())

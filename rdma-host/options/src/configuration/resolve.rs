@@ -13,22 +13,28 @@ use crate::failure::Failure;
 
 /// Controller to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Connection {
-    pub(crate) kind: EndpointKind,
-    pub(crate) subsystem: String,
-    pub(crate) address: Address,
+pub struct Connection {
+    /// Kind of the subsystem.
+    pub kind: EndpointKind,
+    /// NQN of the subsystem.
+    pub subsystem: String,
+    /// Address of the controller.
+    pub address: Address,
     /// Host NQN and identifier, if not the system's own.
-    pub(crate) hostnqn: Option<String>,
-    pub(crate) hostid: Option<String>,
-    pub(crate) parameters: Parameters,
+    pub hostnqn: Option<String>,
+    /// Host identifier, if not the system's own.
+    pub hostid: Option<String>,
+    /// Parameters of the connection.
+    pub parameters: Parameters,
     /// File and line of the path.
-    pub(crate) path: PathBuf,
-    pub(crate) line: usize,
+    pub path: PathBuf,
+    /// Line of the file that it is from.
+    pub line: usize,
 }
 
 impl Configuration {
     /// All controllers, in the order of the files.
-    pub(crate) fn connections(&self) -> Result<Vec<Connection>, Failure> {
+    pub fn connections(&self) -> Result<Vec<Connection>, Failure> {
         self.check_hosts().map_err(Failure::usage)?;
         let main = self.files.iter().find(|file| !file.drop_in);
         Ok(self.files.iter().flat_map(|file| file.connections(main)).collect())

@@ -17,7 +17,7 @@ use crate::size;
 const SPARE: usize = 64;
 
 /// Opens a regular file. A FIFO is refused without waiting for its writer.
-pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
+pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     // Of the open file, since the path may name another one by now.
@@ -34,7 +34,7 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
 
 /// Reads an open file or stream of at most `max` bytes. The text is wiped when dropped, and no copy
 /// of it is left in memory.
-pub(crate) fn read(file: File, max: usize) -> io::Result<Zeroizing<String>> {
+pub fn read(file: File, max: usize) -> io::Result<Zeroizing<String>> {
     let metadata = file.metadata()?;
     let length = if metadata.is_file() { metadata.len() } else { max as u64 };
     // Allocated once, with room to read more than there is: growing would leave copies.
@@ -50,7 +50,7 @@ pub(crate) fn read(file: File, max: usize) -> io::Result<Zeroizing<String>> {
 
 /// Reason for which a text is not JSON of the wanted form, with its place, without what stands
 /// there.
-pub(crate) fn json_reason(error: &serde_json::Error) -> String {
+pub fn json_reason(error: &serde_json::Error) -> String {
     match error.classify() {
         Category::Data if error.line() == 0 => "a value is of another type than is due".to_owned(),
         Category::Data => {
