@@ -176,6 +176,6 @@ pub use machine::{Architecture, MACHINE_VARIABLE, Machine};
 pub use packages::make_sysroot;
 pub use program::PROGRAM_VARIABLE;
 pub use run::{
-    ADDRESS, ADDRESS_V6, Device, Guest, Input, MEMORY_BYTES, Outcome, Output, RunStatus,
-    SECOND_ADDRESS, SECOND_ADDRESS_V6,
+    ADDRESS, ADDRESS_V6, CpuAffinity, Device, Guest, Input, MEMORY_BYTES, Outcome, Output,
+    RunStatus, SECOND_ADDRESS, SECOND_ADDRESS_V6,
 };

@@ -1,5 +1,5 @@
-//! One processor per guest: a guest switches between processes of the host at every system call,
-//! and a switch to another processor takes most of the time.
+//! One processor per guest, unless the caller says otherwise: a guest switches between processes of
+//! the host at every system call, and a switch to another processor may take most of the time.
 
 use std::{fs::File, os::unix::fs::OpenOptionsExt, path::Path};
 

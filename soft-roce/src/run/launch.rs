@@ -16,6 +16,7 @@ use crate::{
     Error, Result,
     machine::{qemu, spec::MachineSpec, uml},
     run::cpu,
+    run::cpu_affinity::CpuAffinity,
     run::spec::{self, LaunchSpec, name},
 };
 
@@ -23,7 +24,7 @@ use crate::{
 ///
 /// The kernel dies with its parent, is the leader of a session of its own so that it and all its
 /// helpers can be killed as one, leaves no core file, and stays on one processor if it is User-Mode
-/// Linux or was given one.
+/// Linux, unless it may use all, or was given one.
 pub(crate) fn execute(folder: &Path, cpu: Option<usize>) -> Result<std::convert::Infallible> {
     let launch: LaunchSpec = spec::load(folder, name::LAUNCH)?;
     let failed = |action| Error::errno(action, &launch.kernel);
@@ -33,7 +34,11 @@ pub(crate) fn execute(folder: &Path, cpu: Option<usize>) -> Result<std::convert:
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(failed("limit the core file of"))?;
     // The threads of QEMU must not wait for each other.
-    let cpu = if let MachineSpec::Uml = launch.machine { cpu } else { launch.cpu };
+    let cpu = if let MachineSpec::Uml = launch.machine {
+        cpu
+    } else {
+        launch.cpu.and_then(CpuAffinity::one)
+    };
     if let Some(cpu) = cpu {
         cpu::pin(cpu).map_err(Error::io("pin to a processor", &launch.kernel))?;
     }

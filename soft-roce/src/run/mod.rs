@@ -2,6 +2,7 @@
 
 pub(crate) mod cause;
 pub(crate) mod cpu;
+mod cpu_affinity;
 pub(crate) mod device;
 pub(crate) mod dir;
 pub mod kernel_log;
@@ -40,6 +41,7 @@ use crate::{
 use dir::RunDir;
 use spec::{GuestSpec, LaunchSpec, StdioSpec, name};
 
+pub use cpu_affinity::CpuAffinity;
 pub use device::{ADDRESS, ADDRESS_V6, Device, SECOND_ADDRESS, SECOND_ADDRESS_V6};
 pub use memory::MEMORY_BYTES_MIN;
 pub use outcome::{Outcome, RunStatus};
@@ -61,7 +63,7 @@ pub struct Guest {
     target: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
     memory_bytes: u64,
-    cpu: Option<usize>,
+    cpu: Option<CpuAffinity>,
     pub(crate) deny: Vec<Regex>,
     pub(crate) allow: Vec<Regex>,
     log: Option<PathBuf>,
@@ -171,9 +173,10 @@ impl Guest {
         self
     }
 
-    /// Sets the processor to run on; by default the one with the fewest guests.
+    /// Sets the processors to run on. By default User-Mode Linux has the one with the fewest
+    /// guests, and QEMU all.
     #[must_use]
-    pub fn cpu(mut self, cpu: usize) -> Self {
+    pub fn cpu(mut self, cpu: CpuAffinity) -> Self {
         self.cpu = Some(cpu);
         self
     }
@@ -382,7 +385,8 @@ impl Guest {
             return Err(Error::Usage(text));
         }
         let allowed = cpu::allowed();
-        if let Some(cpu) = self.cpu.filter(|cpu| !allowed.contains(cpu)) {
+        let given = self.cpu.and_then(CpuAffinity::one);
+        if let Some(cpu) = given.filter(|cpu| !allowed.contains(cpu)) {
             let names: Vec<_> = allowed.iter().map(usize::to_string).collect();
             let names = names.join(", ");
             let text = format!("--cpu: this process may not use processor {cpu}; it has {names}");

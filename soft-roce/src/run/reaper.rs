@@ -28,6 +28,7 @@ use crate::{
     Error, Result,
     folder::remove_folder,
     run::cpu::{self, CpuSlot},
+    run::cpu_affinity::CpuAffinity,
     run::dir,
     run::process,
     run::spec::{self, LaunchSpec, name},
@@ -92,7 +93,8 @@ fn start(folder: &Path, launch: &LaunchSpec, slot: Option<&CpuSlot>) -> Result<P
     let program = std::env::current_exe().map_err(Error::io("find", "soft-roce"))?;
     let mut command = Command::new(program);
     command.arg("launch").arg(folder);
-    if let Some(cpu) = launch.cpu.or(slot.map(|slot| slot.cpu)) {
+    let given = launch.cpu.and_then(CpuAffinity::one);
+    if let Some(cpu) = given.or(slot.map(|slot| slot.cpu)) {
         command.arg(cpu.to_string());
     }
     let log = fs::OpenOptions::new().append(true).open(&launch.log);

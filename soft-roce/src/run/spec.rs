@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::device::Device;
+use super::{cpu_affinity::CpuAffinity, device::Device};
 use crate::{Error, Result, artifacts::Artifacts, machine::spec::MachineSpec};
 
 /// File in every guest, and nowhere else.
@@ -59,7 +59,7 @@ pub(crate) struct LaunchSpec {
     pub(crate) memory_bytes: u64,
     /// Folder for the guest's memory, where that is a file.
     pub(crate) memory_folder: Option<PathBuf>,
-    pub(crate) cpu: Option<usize>,
+    pub(crate) cpu: Option<CpuAffinity>,
     pub(crate) cpu_locks: Option<PathBuf>,
     pub(crate) log: PathBuf,
     /// The user's terminal, when the supervisor is going to make it raw.

@@ -9,7 +9,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::sched_getaffinity,
+};
 
 use crate::support::{Bed, PROGRAM, in_mounts, text, wait_until};
 
@@ -103,6 +106,24 @@ fn memory_is_reserved_or_refused() {
     assert_eq!(seen, expected, "{error}");
     assert!(error.contains("no space for 1024 MiB") && error.contains("/dev/shm: "), "{error}");
     assert!(error.contains("not reserved by other guests"), "{error}");
+}
+
+#[test]
+#[ignore = "boots a kernel: run by ./tests/run"]
+fn a_guest_stays_on_the_processors_that_it_was_given() {
+    let ours = sched_getaffinity(None).unwrap();
+    let bed = Bed::new();
+    for (options, count) in [(&[][..], 1), (&["--cpu", "all"], ours.count())] {
+        let (mut child, watched) = bed.start(options, "sleep 1000 & sleep 1000");
+        for pid in watched.session() {
+            // A process may have ended meanwhile.
+            let Ok(set) = sched_getaffinity(Pid::from_raw(pid)) else { continue };
+            assert_eq!(set.count(), count, "{options:?}");
+        }
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        child.wait().unwrap();
+        bed.expect_nothing_left();
+    }
 }
 
 #[test]
