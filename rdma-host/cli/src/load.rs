@@ -19,7 +19,7 @@ use rdma_host::{
 use tokio::runtime::Handle;
 
 use crate::{
-    Format, connect,
+    connect,
     cpus::{self, CpuList},
     disconnects::Disconnects,
     failure::Failure,
@@ -82,10 +82,6 @@ pub(crate) struct LoadArguments {
     /// Start of the random numbers; two runs with one seed do the same.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-
-    /// Output format.
-    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
-    pub(crate) output_format: Format,
 
     #[command(flatten)]
     pub(crate) target: TargetArguments,

@@ -18,7 +18,7 @@ mod signature;
 mod terminal;
 mod usage_error;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use command_manual::Generate;
@@ -99,6 +99,8 @@ enum Command {
     /// Read blocks to a file or standard output.
     #[command(after_help = "Example:\n  nvmf read TARGET --ns 1 --lba 0 --blocks 8 --file image")]
     Read(read_write::ReadArguments),
+    #[command(after_help = "Example:\n  nvmf report result.json --csv result.csv")]
+    Report(bench::ReportArguments),
     /// Show the NQN of this host.
     #[command(after_help = "Example:\n  nvmf show-hostnqn")]
     ShowHostnqn,
@@ -145,7 +147,7 @@ fn run() -> Result<(), Failure> {
     log_to_stderr(arguments.verbose);
     Program { warn: output::print_warning, protect: process_hardening::protect }.set();
     match arguments.command {
-        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Bench(arguments) => bench::run(&jobs(*arguments, &words)?),
         Command::Config(command) => config::run(&command),
         Command::Discover(arguments) => discover::run(&arguments),
         Command::Dsm(arguments) => blocks::deallocate(&arguments),
@@ -159,10 +161,19 @@ fn run() -> Result<(), Failure> {
         Command::Log(arguments) => log::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Read(arguments) => read_write::read(&arguments),
+        Command::Report(arguments) => bench::report(&arguments),
         Command::ShowHostnqn => hostnqn::show(),
         Command::Write(arguments) => read_write::write(&arguments),
         Command::WriteVerify(arguments) => write_verify::run(&arguments),
         Command::WriteZeroes(arguments) => blocks::write_zeroes(&arguments),
+    }
+}
+
+/// Jobs of `nvmf bench`: those of a file, or the one of the command line.
+fn jobs(arguments: bench::Arguments, words: &[OsString]) -> Result<Vec<bench::Job>, Failure> {
+    match &arguments.job {
+        Some(path) => bench::read_jobs(path, words, &Arguments::command()),
+        None => Ok(vec![bench::Job::unnamed(arguments)]),
     }
 }
 

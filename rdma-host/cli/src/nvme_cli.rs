@@ -89,7 +89,7 @@ const ABSENT: [Absent; 9] = [
 ];
 
 /// Options of nvme-cli and fio, and ours for them or the reason why there is none.
-const OPTIONS: [(&str, &str); 46] = [
+const OPTIONS: [(&str, &str); 52] = [
     ("--block-count", "the option is --blocks, a number that counts from 1"),
     ("--blocksize", "the option is --bs"),
     ("--bssplit", "give sizes and weights to --bs, as in --bs 4K:70,64K:30"),
@@ -123,19 +123,25 @@ const OPTIONS: [(&str, &str); 46] = [
     ("--percentile_list", "percentiles are fixed; --hlog FILE has the whole distribution"),
     ("--ramp_time", "the option is --ramp"),
     ("--rand_seed", "the option is --seed"),
-    ("--random_distribution", "random patterns are uniform"),
+    ("--random_distribution", "the option is --random-distribution"),
     ("--randseed", "the option is --seed"),
     ("--rate_iops", "the option is --rate"),
     ("--rate_process", "the option is --arrival"),
     ("--readwrite", "the option is --rw"),
     ("--rwmixwrite", "the option is --rwmixread, the share of reads"),
+    ("--ss", "the option is --until, the limit of the IOPS' deviation in percent"),
+    ("--ss_dur", "the option is --until-window"),
     ("--start-block", "the option is --lba"),
     ("--status-interval", "the option is --interval"),
+    ("--steadystate", "the option is --until, the limit of the IOPS' deviation in percent"),
+    ("--steadystate_duration", "the option is --until-window"),
     ("--sync", "use `nvmf flush` after it"),
     ("--thread", "the workers are threads; their number is --threads"),
     ("--time_based", "--runtime always sets the time; leave the option out"),
+    ("--write_bw_log", "use `nvmf report RESULT --fio-log PREFIX` after it"),
     ("--write_hist_log", "the option is --hlog"),
-    ("--write_lat_log", "the option is --hlog"),
+    ("--write_iops_log", "use `nvmf report RESULT --fio-log PREFIX` after it"),
+    ("--write_lat_log", "use `nvmf report RESULT --fio-log PREFIX` after it"),
 ];
 
 /// Help on the names of nvme-cli.

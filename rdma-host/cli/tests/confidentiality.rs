@@ -419,6 +419,21 @@ fn no_output_shows_a_damaged_secret_of_a_configuration() {
     }
 }
 
+/// Damage of the same kinds, in each place of a job file.
+#[test]
+fn no_output_shows_a_damaged_secret_of_a_job_file() {
+    let files = Files::new();
+    let text = "[global]\ntarget = \"nvmf-rdma://127.0.0.1:1/nqn.x\"\nns = 1\n[mixed]\nrw = \
+                'randrw'\nfail-if = [\"p99>1s\"]\nwait = \"poll\"\nverify = false\n";
+    let mut random = Random(8);
+    for kind in 0..KINDS {
+        let secret = random.damage(&random_secret(kind), kind);
+        let path = files.write("job.toml", &with_secret(text, &mut random, &secret));
+        let arguments = ["bench", "--job", &path];
+        assert_shows_no_piece(&nvmf(&arguments, ""), &secret, &arguments);
+    }
+}
+
 /// Damage of the same kinds, in each place of a command line.
 #[test]
 fn no_output_shows_a_damaged_secret_of_the_command_line() {

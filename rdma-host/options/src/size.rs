@@ -21,6 +21,37 @@ pub fn rate(text: &str) -> Result<u64, String> {
     at_least_one(scaled(text, 1000)?)
 }
 
+/// Parses a number with k, M, G or T for powers of 1,000; decimal, as in 1.5k.
+pub fn thousands(text: &str) -> Result<f64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| "write a number, as in 1000 or 1.5k")?;
+    Ok(number * scaled(&format!("1{suffix}"), 1000)? as f64)
+}
+
+/// Parses a time with a unit, in nanoseconds.
+pub fn nanoseconds(text: &str) -> Result<f64, String> {
+    const EXAMPLE: &str = "write a time as in 200us or 1.5ms";
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "ns" => 1.0,
+        "us" | "µs" | "μs" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        _ => return Err(format!("{EXAMPLE}, with the unit ns, us, ms or s")),
+    };
+    Ok(number.parse::<f64>().map_err(|_| EXAMPLE)? * factor)
+}
+
+/// Parses a share in percent, with or without the sign.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    let is_number = number.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let percent = number.parse().ok().filter(|_| is_number);
+    percent.ok_or_else(|| "write a share in percent, as in 5% or 0.5%".to_owned())
+}
+
 /// Parses a number as [`count`] does that is not zero.
 pub fn positive(text: &str) -> Result<u64, String> {
     at_least_one(count(text)?)
@@ -135,6 +166,17 @@ mod tests {
             assert!(in_range(1..=1023)(wrong).is_err(), "{wrong}");
         }
         assert!(positive("4KiB").unwrap_err().contains("suffix"), "bytes are no count");
+    }
+
+    #[test]
+    fn decimals() {
+        assert_eq!((thousands("7"), thousands("1.5k")), (Ok(7.0), Ok(1500.0)));
+        assert_eq!((nanoseconds("200us"), nanoseconds("1.5 ms")), (Ok(2e5), Ok(1.5e6)));
+        assert_eq!((percent("5%"), percent("0.5 %"), percent("2")), (Ok(5.0), Ok(0.5), Ok(2.0)));
+        for wrong in ["", "x", "-1", "1.2.3", "inf", "nan", "."] {
+            let parsers = [thousands, nanoseconds, percent];
+            assert!(parsers.iter().all(|parse| parse(wrong).is_err()), "{wrong}");
+        }
     }
 
     #[test]

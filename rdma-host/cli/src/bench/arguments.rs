@@ -6,6 +6,11 @@ use clap::{Args, ValueEnum};
 
 use super::{
     block_sizes::BlockSizes,
+    fail_conditions::FailCondition,
+    random_distribution::RandomDistribution,
+    rate::Rate,
+    result_format::ResultFormat,
+    steady_state::SteadyStateDetector,
     sweep_points::{Axis, Point, expand},
 };
 use crate::{failure::Failure, load::LoadArguments, overwrite::OverwriteArguments, size};
@@ -36,14 +41,29 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = size::seconds)]
     pub(super) ramp: Duration,
 
+    /// End in a steady state, before --runtime is over: when the IOPS of all intervals of a window
+    /// are within this share of their mean, as fio's steadystate=iops:2%.
+    #[arg(long, value_name = "PERCENT", value_parser = size::percent)]
+    until: Option<f64>,
+
+    /// Duration of the window of --until [default: 5 intervals].
+    #[arg(long, value_name = "TIME", value_parser = size::seconds, requires = "until")]
+    until_window: Option<Duration>,
+
+    /// Offsets of random commands: random (uniform), zipf:THETA or pareto:H, as in fio
+    /// [default: random].
+    #[arg(long, value_name = "DISTRIBUTION")]
+    random_distribution: Option<RandomDistribution>,
+
     /// Bytes from the start of the namespace to use [default: all].
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     pub(super) size: Option<u64>,
 
     /// Open loop: commands per second for each target, each due at a set time whether or not
-    /// earlier ones are done; latency then counts from the due time. 10k are 10,000.
-    #[arg(long, value_name = "IOPS", value_parser = size::rate)]
-    pub(super) rate: Option<u64>,
+    /// earlier ones are done; latency then counts from the due time. 10k are 10,000; 10k,5k are
+    /// 10,000 reads and 5,000 writes of a mixed pattern.
+    #[arg(long, value_name = "IOPS")]
+    pub(super) rate: Option<Rate>,
 
     /// Distribution of the due times of an open loop [default: constant].
     #[arg(long, value_name = "HOW")]
@@ -78,10 +98,35 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
 
-    /// Compare two JSON reports instead of measuring.
+    /// Run the jobs of a TOML file one after the other: each section is one, and its keys are the
+    /// options, as in iodepth = 8; those of [global] hold for all, and the command line for more.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) job: Option<PathBuf>,
+
+    /// Compare two JSON reports instead of measuring: how much B differs from A, with confidence,
+    /// and which settings differ.
     #[arg(long, num_args = 2, value_names = ["A", "B"],
-          conflicts_with_all = ["target", "sweep", "also", "verify", "hlog", "json", "html"])]
+          conflicts_with_all = ["target", "sweep", "also", "verify", "hlog", "json", "html",
+                                "baseline", "fail_if", "job"])]
     pub(super) compare: Option<Vec<PathBuf>>,
+
+    /// Compare the result with this JSON report of an earlier run, in the same way.
+    #[arg(long, value_name = "FILE")]
+    pub(super) baseline: Option<PathBuf>,
+
+    /// Fail (exit code 1) if a result is so, as in 'p99>200us' or 'iops<100k,errors>0': iops,
+    /// bandwidth, errors, retried, or a latency as the report names it; read.p99 for one direction.
+    #[arg(long, value_name = "CONDITION", value_delimiter = ',')]
+    pub(super) fail_if: Vec<FailCondition>,
+
+    /// Fail (exit code 1) if a result is worse than that of --baseline, or B worse than A, by more
+    /// than this and not by chance alone.
+    #[arg(long, value_name = "PERCENT", value_parser = size::percent)]
+    pub(super) fail_if_worse: Option<f64>,
+
+    /// Output format.
+    #[arg(short, long, visible_alias = "format", value_name = "FORMAT", default_value = "normal")]
+    pub(super) output_format: ResultFormat,
 
     #[command(flatten)]
     pub(super) overwrite: OverwriteArguments,
@@ -136,9 +181,19 @@ impl Arguments {
 
     /// Refuses options that contradict each other.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        let swept = |name| self.sweep.iter().filter(|axis| axis.name() == name).count();
+        let mut all = self.contradictions().into_iter().chain(self.given_twice());
+        match all.find(|(contradict, _)| *contradict) {
+            Some((_, message)) => Err(Failure::usage(message)),
+            None => Ok(()),
+        }
+    }
+
+    /// Pairs of a contradiction, true if it is there, and its message.
+    fn contradictions(&self) -> Vec<(bool, String)> {
         let pattern = value_name(self.rw);
-        let contradictions = [
+        let sweeps_rate = self.sweep.iter().any(|axis| axis.name() == "rate");
+        let has_two_rates = self.rate.and_then(Rate::each).is_some();
+        vec![
             (
                 self.interval().is_zero() || self.runtime.is_zero(),
                 "--runtime and --interval must be more than nothing".to_owned(),
@@ -153,26 +208,48 @@ impl Arguments {
                 format!("--verify compares what is read; --rw {pattern} reads nothing"),
             ),
             (
-                self.arrival.is_some() && self.rate.is_none() && swept("rate") == 0,
+                self.arrival.is_some() && self.rate.is_none() && !sweeps_rate,
                 "--arrival is for an open loop; give --rate too".to_owned(),
             ),
+            (
+                has_two_rates && !self.rw.is_mixed(),
+                format!("rates of reads and writes are for randrw and rw, not for --rw {pattern}"),
+            ),
+            (
+                has_two_rates && self.rwmixread.is_some(),
+                "--rwmixread contradicts rates of reads and writes".to_owned(),
+            ),
+            (
+                self.random_distribution.is_some() && !self.rw.is_random(),
+                format!("--random-distribution is for random patterns, not for --rw {pattern}"),
+            ),
+            (
+                self.until.is_some() && self.window() > self.runtime,
+                "--runtime is shorter than the window of --until, 5 intervals if no --until-window \
+                 is given"
+                    .to_owned(),
+            ),
+            (
+                self.fail_if_worse.is_some() && self.baseline.is_none(),
+                "--fail-if-worse is for --baseline FILE, or --compare A B".to_owned(),
+            ),
             (self.has_same_file_twice(), "two results can't go to one file".to_owned()),
-        ];
+        ]
+    }
+
+    /// Settings that are given twice, as `contradictions`.
+    fn given_twice(&self) -> [(bool, String); 4] {
+        let swept = |name| self.sweep.iter().filter(|axis| axis.name() == name).count();
         let given = [
             ("iodepth", self.load.iodepth.is_some()),
             ("queues", self.load.target.nr_io_queues.is_some()),
             ("bs", self.bs.is_some()),
             ("rate", self.rate.is_some()),
         ];
-        let twice = given.map(|(name, is_given)| {
+        given.map(|(name, is_given)| {
             let twice = swept(name) + usize::from(is_given) > 1;
             (twice, format!("{name} is given twice; --sweep {name}=… has all its values"))
-        });
-        let mut all = contradictions.into_iter().chain(twice);
-        match all.find(|(contradict, _)| *contradict) {
-            Some((_, message)) => Err(Failure::usage(message)),
-            None => Ok(()),
-        }
+        })
     }
 
     fn has_same_file_twice(&self) -> bool {
@@ -201,13 +278,28 @@ impl Arguments {
         self.interval.unwrap_or(self.runtime.min(Duration::from_secs(1)))
     }
 
+    /// Detector of the steady state that ends the measurement, if it is to end so.
+    pub(super) fn steady_state(&self) -> Option<SteadyStateDetector> {
+        let limit = self.until?;
+        Some(SteadyStateDetector::new(limit, self.window(), self.interval()))
+    }
+
+    fn window(&self) -> Duration {
+        self.until_window.unwrap_or(self.interval().saturating_mul(5))
+    }
+
+    pub(super) fn random_distribution(&self) -> RandomDistribution {
+        self.random_distribution.unwrap_or_default()
+    }
+
     pub(super) fn arrival(&self) -> Arrival {
         self.arrival.unwrap_or_default()
     }
 
     /// Share of reads, in percent.
     pub(super) fn read_percent(&self) -> u8 {
-        self.rw.read_percent(self.rwmixread.unwrap_or(70))
+        let by_rates = self.rate.and_then(Rate::read_percent);
+        self.rw.read_percent(by_rates.or(self.rwmixread).unwrap_or(70))
     }
 
     pub(super) fn writes_files(&self) -> bool {
@@ -279,6 +371,12 @@ mod tests {
             ("--rw randrw --rwmixread 0 --verify", "reads nothing"),
             ("--arrival poisson", "--rate"),
             ("--json x --html x", "one file"),
+            ("--fail-if-worse 5%", "--baseline"),
+            ("--rate 10k,5k", "not for --rw randread"),
+            ("--rw randrw --rate 10k,5k --rwmixread 70", "contradicts"),
+            ("--rw read --random-distribution zipf:1.2", "not for --rw read"),
+            ("--until 2% --runtime 3s", "shorter than the window"),
+            ("--until 2% --runtime 3s --until-window 4s", "shorter than the window"),
             ("--iodepth 4 --sweep iodepth=1,2", "iodepth is given twice"),
             ("--queues 4 --sweep queues=1,2", "queues is given twice"),
             ("--bs 4K --sweep bs=4K,8K", "bs is given twice"),
@@ -298,6 +396,12 @@ mod tests {
             "--rw randrw --rwmixread 30 --verify",
             "--arrival poisson --sweep rate=100,200",
             "--json x --html y --hlog z",
+            "--fail-if p99>200us,iops<100k --fail-if errors>0",
+            "--baseline x --fail-if-worse 5%",
+            "--rw randrw --rate 10k,5k",
+            "--random-distribution pareto:0.2",
+            "--until 2% --runtime 3s --interval 500ms",
+            "--until 2% --runtime 3s --until-window 3s",
         ] {
             assert_eq!(contradiction(line), "", "{line}");
         }

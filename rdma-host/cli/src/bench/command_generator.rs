@@ -2,7 +2,11 @@
 
 use rdma_host::{Buffer, Command, wire::NamespaceInfo};
 
-use super::{arguments::AccessPattern, block_sizes::BlockSizes};
+use super::{
+    arguments::AccessPattern,
+    block_sizes::BlockSizes,
+    random_distribution::{RandomDistribution, SkewedOffsets},
+};
 use crate::{
     data_pattern::{DataPattern, mix},
     failure::Failure,
@@ -14,6 +18,8 @@ pub(super) struct CommandGenerator {
     read_percent: u64,
     block_sizes: BlockSizes,
     sizes: Vec<u64>,
+    /// Choosers of offsets for each size; empty if all offsets are equally frequent.
+    skewed_offsets: Vec<SkewedOffsets>,
     namespace: NamespaceInfo,
     /// Bytes of the namespace to use.
     region_bytes: u64,
@@ -49,6 +55,7 @@ pub(super) struct GeneratorOptions<'a> {
     pub(super) pattern: AccessPattern,
     pub(super) read_percent: u8,
     pub(super) block_sizes: &'a BlockSizes,
+    pub(super) distribution: RandomDistribution,
     pub(super) namespace: NamespaceInfo,
     pub(super) region_bytes: u64,
     pub(super) seed: u64,
@@ -64,7 +71,11 @@ impl CommandGenerator {
         let bytes = usize::try_from(largest).expect("a command's bytes fit memory");
         let verify =
             || Verify { pattern: DataPattern::new(options.seed, 0), scratch: vec![0; bytes] };
+        let skewed_offsets = options.block_sizes.sizes().filter_map(|bytes| {
+            SkewedOffsets::new(options.distribution, options.region_bytes / bytes, options.seed)
+        });
         Self {
+            skewed_offsets: skewed_offsets.collect(),
             pattern: options.pattern,
             read_percent: options.read_percent.into(),
             block_sizes: options.block_sizes.clone(),
@@ -78,13 +89,16 @@ impl CommandGenerator {
         }
     }
 
-    pub(super) fn next(&mut self) -> IoRequest {
+    /// Next request, a write or a read if `write` says so.
+    pub(super) fn next(&mut self, write: Option<bool>) -> IoRequest {
         self.count = self.count.wrapping_add(1);
         let random = mix(self.seed.wrapping_add(self.count));
         let size = self.block_sizes.choose(mix(random ^ 1));
         let bytes = self.sizes[size];
-        let write = mix(random ^ 2) % 100 >= self.read_percent;
-        let offset = if self.pattern.is_random() {
+        let write = write.unwrap_or_else(|| mix(random ^ 2) % 100 >= self.read_percent);
+        let offset = if let Some(offsets) = self.skewed_offsets.get(size) {
+            offsets.choose(random) * bytes
+        } else if self.pattern.is_random() {
             random % (self.region_bytes / bytes) * bytes
         } else {
             let offset = if self.next + bytes > self.region_bytes { 0 } else { self.next };
@@ -141,6 +155,15 @@ mod tests {
     use super::*;
 
     fn generator(pattern: AccessPattern, sizes: &str, index: usize) -> CommandGenerator {
+        generator_of(RandomDistribution::Random, pattern, sizes, index)
+    }
+
+    fn generator_of(
+        distribution: RandomDistribution,
+        pattern: AccessPattern,
+        sizes: &str,
+        index: usize,
+    ) -> CommandGenerator {
         let namespace = NamespaceInfo {
             id: NamespaceId(1),
             blocks: 256,
@@ -154,6 +177,7 @@ mod tests {
             pattern,
             read_percent: pattern.read_percent(70),
             block_sizes: &sizes.parse().unwrap(),
+            distribution,
             namespace,
             region_bytes: 1 << 20,
             seed: 1,
@@ -165,7 +189,7 @@ mod tests {
     #[test]
     fn random_commands_are_aligned_inside_and_mixed_as_asked() {
         let mut generator = generator(AccessPattern::Randrw, "4K:3,64K:1", 0);
-        let requests: Vec<_> = (0..10_000).map(|_| generator.next()).collect();
+        let requests: Vec<_> = (0..10_000).map(|_| generator.next(None)).collect();
         for request in &requests {
             assert!(request.offset.is_multiple_of(request.bytes));
             assert!(request.offset + request.bytes <= 1 << 20);
@@ -179,13 +203,40 @@ mod tests {
     #[test]
     fn sequential_commands_wrap_at_the_end_of_the_region() {
         let mut generator = generator(AccessPattern::Read, "64K", 1);
-        let offsets: Vec<_> = (0..10).map(|_| generator.next().offset >> 16).collect();
+        let offsets: Vec<_> = (0..10).map(|_| generator.next(None).offset >> 16).collect();
         assert_eq!(offsets, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1]);
+    }
+
+    /// All workers have the same frequent offsets, of each size.
+    #[test]
+    fn offsets_of_a_skewed_distribution_are_inside_and_common_to_all_workers() {
+        let zipf = RandomDistribution::Zipf { theta: 1.5 };
+        let most_frequent = |index| {
+            let mut generator = generator_of(zipf, AccessPattern::Randread, "4K:1,64K:1", index);
+            let mut hits = std::collections::BTreeMap::new();
+            for _ in 0..10_000 {
+                let request = generator.next(None);
+                assert!(request.offset.is_multiple_of(request.bytes));
+                assert!(request.offset + request.bytes <= 1 << 20);
+                *hits.entry((request.bytes, request.offset)).or_insert(0) += 1;
+            }
+            let (offset, hits) = hits.into_iter().max_by_key(|&(_, hits)| hits).unwrap();
+            assert!(hits > 1500, "{hits}");
+            offset
+        };
+        assert_eq!(most_frequent(0), most_frequent(1));
+    }
+
+    #[test]
+    fn the_direction_is_that_of_the_rate() {
+        let mut generator = generator(AccessPattern::Randrw, "4K", 0);
+        assert!((0..100).all(|_| generator.next(Some(true)).write));
+        assert!((0..100).all(|_| !generator.next(Some(false)).write));
     }
 
     #[test]
     fn reads_only_read() {
         let mut generator = generator(AccessPattern::Randread, "4K", 0);
-        assert!((0..1000).all(|_| !generator.next().write));
+        assert!((0..1000).all(|_| !generator.next(None).write));
     }
 }

@@ -1,240 +1,313 @@
-//! `nvmf bench --compare A B`: difference of two reports, and its confidence.
-//!
-//! Points of the same shape are compared by the intervals of their series, by Welch's method: the
-//! confidence interval holds the true difference of the means with 95 % confidence, if the samples
-//! were independent. Samples that follow each other are alike, so they are only roughly
-//! independent: an interval that just misses zero wants another pair of runs.
+//! `nvmf bench --compare A B`: differences of two reports, how sure they are, and the settings that
+//! differ. Points are compared by the intervals of their series ([`MeanDifference`]).
 
-use std::{fmt::Write, path::PathBuf};
+use std::fmt::Write;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
-    report::{Configuration, Interval, PointReport, read},
+    mean_difference::MeanDifference,
+    report::{Configuration, Interval, PointReport},
+    result_format::ResultFormat,
     text::title,
 };
-use crate::{Format, failure::Failure, output};
+use crate::{failure::Failure, output};
 
 /// Measured quantity that is compared.
 struct Measure {
     name: &'static str,
     unit: &'static str,
-    /// Divisor from the value of an interval to `unit`.
-    scale: f64,
-    value: fn(&Interval) -> Option<f64>,
+    /// Value of an interval.
+    sample: fn(&Interval) -> Option<f64>,
+    /// Value of the whole measurement, where no interval has one.
+    whole: fn(&PointReport) -> Option<f64>,
     more_is_better: bool,
 }
 
-const MEASURES: [Measure; 4] = [
-    Measure { name: "IOPS", unit: "", scale: 1.0, value: |at| Some(at.iops), more_is_better: true },
-    Measure::latency("mean latency", |at| at.mean_ns),
-    Measure::latency("p50 latency", |at| at.p50_ns.map(|ns| ns as f64)),
-    Measure::latency("p99 latency", |at| at.p99_ns.map(|ns| ns as f64)),
+const MEASURES: [Measure; 5] = [
+    Measure {
+        name: "IOPS",
+        unit: "",
+        sample: |at| Some(at.iops),
+        whole: |point| Some(point.totals.iops),
+        more_is_better: true,
+    },
+    Measure::latency("mean latency", |at| at.mean_ns, |point| point.totals.latency_ns.mean),
+    Measure::latency("p50 latency", |at| float(at.p50_ns), |of| float(of.totals.latency_ns.p50)),
+    Measure::latency("p99 latency", |at| float(at.p99_ns), |of| float(of.totals.latency_ns.p99)),
+    Measure::latency(
+        "p99.9 latency",
+        |at| float(at.p99_9_ns),
+        |of| float(of.totals.latency_ns.p99_9),
+    ),
 ];
 
-/// Differences of two points of the same shape.
-#[derive(Serialize)]
-struct PointComparison {
-    point: String,
-    measures: Vec<Comparison>,
+/// Settings that every two measurements differ in.
+const DIFFER_ALWAYS: [&str; 3] = ["began", "command_line", "name"];
+
+/// Differences of two reports.
+#[derive(Debug, Serialize)]
+pub(super) struct Comparison<'a> {
+    pub(super) points: Vec<PointComparison<'a>>,
+    /// Points of the first report for which the second one has none of the same load.
+    pub(super) only_before: Vec<String>,
+    /// Points of the second report for which the first one has none of the same load.
+    pub(super) only_after: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct Comparison {
-    measure: &'static str,
-    before: f64,
-    after: f64,
-    percent: f64,
-    confidence_95_percent: Option<[f64; 2]>,
-    verdict: &'static str,
+/// Differences of two points.
+#[derive(Debug, Serialize)]
+pub(super) struct PointComparison<'a> {
+    /// Title of the point in the first report.
+    pub(super) point: String,
+    /// False if the settings of the load differ.
+    pub(super) same_load: bool,
+    pub(super) settings: Vec<SettingDifference>,
+    pub(super) measures: Vec<MeasureComparison>,
+    #[serde(skip)]
+    pub(super) before: &'a PointReport,
+    #[serde(skip)]
+    pub(super) after: &'a PointReport,
 }
 
-/// Difference of two means.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct MeanDifference {
-    before: f64,
-    after: f64,
-    /// 95 % confidence interval of `after - before`; none with too few samples.
-    interval: Option<(f64, f64)>,
+/// Setting, by its key in a report, with two values.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct SettingDifference {
+    pub(super) setting: String,
+    pub(super) before: Value,
+    pub(super) after: Value,
 }
 
-pub(super) fn run(files: &[PathBuf], format: Format) -> Result<(), Failure> {
-    let [before, after] = files else {
-        return Err(Failure::usage("--compare takes two reports"));
-    };
-    let compared = compare(&read(before)?, &read(after)?);
-    if compared.is_empty() {
-        return Err(Failure::failed("the reports have no point of the same shape"));
+/// Difference of one quantity.
+#[derive(Debug, Serialize)]
+pub(super) struct MeasureComparison {
+    pub(super) measure: &'static str,
+    /// `ns`, or nothing for IOPS.
+    pub(super) unit: &'static str,
+    pub(super) more_is_better: bool,
+    pub(super) before: f64,
+    pub(super) after: f64,
+    /// Difference in percent of the value before, as the other percentages are.
+    pub(super) percent: f64,
+    /// Interval that holds the true difference with 95 % confidence; null with too few samples.
+    pub(super) confidence_95_percent: Option<[f64; 2]>,
+    /// Least difference that such a pair of runs shows in four of five cases.
+    pub(super) smallest_visible_percent: Option<f64>,
+    pub(super) verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) enum Verdict {
+    #[serde(rename = "better")]
+    Better,
+    #[serde(rename = "worse")]
+    Worse,
+    #[serde(rename = "no difference seen")]
+    NoDifferenceSeen,
+    #[serde(rename = "too few samples")]
+    TooFewSamples,
+}
+
+impl<'a> Comparison<'a> {
+    /// Compares each point with the first one of the same load in the other report; the only points
+    /// of both reports in any case.
+    pub(super) fn new(before: &'a [PointReport], after: &'a [PointReport]) -> Self {
+        let single = before.len() == 1 && after.len() == 1;
+        let is_pair = |before: &PointReport, after: &PointReport| {
+            single || load(&before.configuration) == load(&after.configuration)
+        };
+        let pairs = before.iter().filter_map(|before| {
+            let after = after.iter().find(|after| is_pair(before, after))?;
+            Some(PointComparison::new(before, after))
+        });
+        let has_none = |point: &PointReport, others: &[PointReport]| {
+            !others.iter().any(|other| is_pair(point, other))
+        };
+        let only = |points: &[PointReport], others: &[PointReport]| {
+            points.iter().filter(|point| has_none(point, others)).map(title).collect()
+        };
+        Self {
+            points: pairs.collect(),
+            only_before: only(before, after),
+            only_after: only(after, before),
+        }
     }
-    match format {
-        Format::Json => output::print_json(&json!({ "points": compared })),
-        Format::Normal => output::print_text(&to_text(&compared)),
+
+    /// Prints the differences; fails if there are none, since no points could be compared.
+    pub(super) fn print(&self, format: ResultFormat) -> Result<(), Failure> {
+        if self.points.is_empty() {
+            return Err(Failure::failed("the reports have no points of the same load"));
+        }
+        match format {
+            ResultFormat::Normal => output::print_text(&self.to_text()),
+            ResultFormat::Json => output::print_json(&json!(self)),
+            ResultFormat::Fio => Err(Failure::usage("fio has no comparison; use -o json")),
+        }
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let mut text = String::new();
+        for point in &self.points {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{}", point.point);
+            let [began, later] = [point.before, point.after].map(|it| &it.configuration.began);
+            let _ = writeln!(text, "  began: {began} → {later}");
+            for SettingDifference { setting, before, after } in &point.settings {
+                let _ = writeln!(text, "  {setting}: {} → {}", value(before), value(after));
+            }
+            point.measures.iter().for_each(|measure| measure_line(&mut text, measure));
+        }
+        for (name, points) in [("first", &self.only_before), ("second", &self.only_after)] {
+            for point in points {
+                let _ = writeln!(text, "{point}: only in the {name} report");
+            }
+        }
+        text
     }
 }
 
-/// Compares each point of `before` with the first one of the same shape in `after`.
-fn compare(before: &[PointReport], after: &[PointReport]) -> Vec<PointComparison> {
-    let pairs = before.iter().filter_map(|before| {
-        let same_shape =
-            |after: &&PointReport| shape(&before.configuration) == shape(&after.configuration);
-        Some(PointComparison::new(before, after.iter().find(same_shape)?))
-    });
-    pairs.collect()
-}
-
-/// Settings that two points must have in common.
-fn shape(of: &Configuration) -> impl PartialEq {
-    let load = (&of.rw, of.read_percent, &of.bs, of.rate, &of.arrival);
+/// Settings of the load, by which the points of two sweeps are paired.
+fn load(of: &Configuration) -> impl PartialEq + '_ {
+    let offsets = (&of.bs, &of.random_distribution);
+    let pace = (of.rate, of.read_rate, &of.arrival);
+    let load = (&of.name, &of.rw, of.read_percent, offsets, pace);
     (load, of.iodepth, of.queues, of.threads, of.targets)
 }
 
-impl PointComparison {
-    fn new(before: &PointReport, after: &PointReport) -> Self {
-        let measures = MEASURES.iter().map(|measure| {
-            let samples = |point| samples(point, measure.value);
-            let difference = MeanDifference::new(&samples(before), &samples(after));
-            Comparison {
-                measure: measure.name,
-                before: difference.before,
-                after: difference.after,
-                percent: difference.percent(difference.after - difference.before),
-                confidence_95_percent: difference
-                    .interval
-                    .map(|(low, high)| [difference.percent(low), difference.percent(high)]),
-                verdict: difference.verdict(measure.more_is_better),
-            }
-        });
-        Self { point: title(before), measures: measures.collect() }
+impl<'a> PointComparison<'a> {
+    fn new(before: &'a PointReport, after: &'a PointReport) -> Self {
+        let measures = MEASURES.iter().filter_map(|measure| measure.compare(before, after));
+        Self {
+            point: title(before),
+            same_load: load(&before.configuration) == load(&after.configuration),
+            settings: differing_settings(&before.configuration, &after.configuration),
+            measures: measures.collect(),
+            before,
+            after,
+        }
     }
+}
+
+/// Settings with different values, in the order of a report.
+fn differing_settings(before: &Configuration, after: &Configuration) -> Vec<SettingDifference> {
+    let (before, mut after) = (settings(before), settings(after));
+    let differences = before.into_iter().filter_map(|(setting, before)| {
+        let after = after.remove(&setting).unwrap_or_default();
+        let is_due = before != after && !DIFFER_ALWAYS.contains(&setting.as_str());
+        is_due.then_some(SettingDifference { setting, before, after })
+    });
+    differences.collect()
+}
+
+fn settings(of: &Configuration) -> Map<String, Value> {
+    match json!(of) {
+        Value::Object(settings) => settings,
+        _ => unreachable!("a configuration has fields"),
+    }
+}
+
+fn float(nanoseconds: Option<u64>) -> Option<f64> {
+    nanoseconds.map(|nanoseconds| nanoseconds as f64)
 }
 
 impl Measure {
-    const fn latency(name: &'static str, value: fn(&Interval) -> Option<f64>) -> Self {
-        Self { name, unit: " µs", scale: 1000.0, value, more_is_better: false }
+    const fn latency(
+        name: &'static str,
+        sample: fn(&Interval) -> Option<f64>,
+        whole: fn(&PointReport) -> Option<f64>,
+    ) -> Self {
+        Self { name, unit: "ns", sample, whole, more_is_better: false }
+    }
+
+    /// Comparison of this quantity, if both points have it.
+    fn compare(&self, before: &PointReport, after: &PointReport) -> Option<MeasureComparison> {
+        let difference = MeanDifference::new(&self.samples(before)?, &self.samples(after)?);
+        let percent = |value| difference.percent(value);
+        let verdict = match difference.error.map(|error| error.interval) {
+            None => Verdict::TooFewSamples,
+            Some((low, high)) if low <= 0.0 && high >= 0.0 => Verdict::NoDifferenceSeen,
+            Some((low, _)) if (low > 0.0) == self.more_is_better => Verdict::Better,
+            Some(_) => Verdict::Worse,
+        };
+        Some(MeasureComparison {
+            measure: self.name,
+            unit: self.unit,
+            more_is_better: self.more_is_better,
+            before: difference.before,
+            after: difference.after,
+            percent: percent(difference.after - difference.before),
+            confidence_95_percent: difference.error.map(|error| {
+                let (low, high) = error.interval;
+                [percent(low), percent(high)]
+            }),
+            smallest_visible_percent: difference.error.map(|it| percent(it.smallest_visible)),
+            verdict,
+        })
+    }
+
+    /// Values of a series, without the intervals that lasted less than half of the longest one; or
+    /// that of the whole measurement.
+    fn samples(&self, point: &PointReport) -> Option<Vec<f64>> {
+        let longest = point.series.iter().map(|at| at.seconds).fold(0.0, f64::max);
+        let long = point.series.iter().filter(|at| at.seconds * 2.0 >= longest);
+        let samples: Vec<_> = long.filter_map(self.sample).collect();
+        if samples.is_empty() { Some(vec![(self.whole)(point)?]) } else { Some(samples) }
     }
 }
 
-/// Values of a series, without the intervals that lasted less than half of the longest one.
-fn samples(point: &PointReport, value: fn(&Interval) -> Option<f64>) -> Vec<f64> {
-    let longest = point.series.iter().map(|at| at.seconds).fold(0.0, f64::max);
-    point.series.iter().filter(|at| at.seconds * 2.0 >= longest).filter_map(value).collect()
-}
-
-impl MeanDifference {
-    /// Difference by Welch's method: variances and numbers of samples may differ.
-    fn new(before: &[f64], after: &[f64]) -> Self {
-        let (mean_before, error_before) = mean_and_error(before);
-        let (mean_after, error_after) = mean_and_error(after);
-        let error = error_before + error_after;
-        let part = |error: f64, count: usize| error * error / (count as f64 - 1.0);
-        let interval = (before.len() > 1 && after.len() > 1).then(|| {
-            let parts = part(error_before, before.len()) + part(error_after, after.len());
-            let freedom = if parts > 0.0 { error * error / parts } else { f64::INFINITY };
-            let half = student_quantile(freedom) * error.sqrt();
-            let difference = mean_after - mean_before;
-            (difference - half, difference + half)
-        });
-        Self { before: mean_before, after: mean_after, interval }
+impl MeasureComparison {
+    /// Share by which the value after is worse, in percent; negative if it is better.
+    pub(super) fn worse_percent(&self) -> f64 {
+        if self.more_is_better { -self.percent } else { self.percent }
     }
 
-    fn percent(&self, difference: f64) -> f64 {
-        if self.before == 0.0 { 0.0 } else { difference / self.before * 100.0 }
-    }
-
-    fn verdict(&self, more_is_better: bool) -> &'static str {
-        match self.interval {
-            None => "too few samples",
-            Some((low, high)) if low <= 0.0 && high >= 0.0 => "no difference seen",
-            Some((low, _)) if (low > 0.0) == more_is_better => "better",
-            Some(_) => "worse",
+    /// A value for people, with its unit.
+    pub(super) fn shown(&self, value: f64) -> String {
+        match self.unit {
+            "ns" => format!("{:.1} µs", value / 1000.0),
+            _ => format!("{value:.1}"),
         }
     }
 }
 
-/// Mean, and the square of its standard error.
-fn mean_and_error(samples: &[f64]) -> (f64, f64) {
-    let count = samples.len() as f64;
-    let mean = samples.iter().sum::<f64>() / count.max(1.0);
-    let squares: f64 = samples.iter().map(|sample| (sample - mean).powi(2)).sum();
-    (mean, squares / (count - 1.0).max(1.0) / count.max(1.0))
-}
-
-/// Two-sided 95 % quantile of Student's distribution: exact for 1 and 2 degrees of freedom, else
-/// by its expansion in inverse powers of them, good to 0.2 % from 3 on.
-fn student_quantile(freedom: f64) -> f64 {
-    const NORMAL: f64 = 1.959_963_985;
-    if freedom < 2.0 {
-        return 12.706;
-    }
-    if freedom < 3.0 {
-        return 4.303;
-    }
-    let z = |power: i32| NORMAL.powi(power);
-    let terms = [
-        (z(3) + z(1)) / 4.0,
-        (5.0 * z(5) + 16.0 * z(3) + 3.0 * z(1)) / 96.0,
-        (3.0 * z(7) + 19.0 * z(5) + 17.0 * z(3) - 15.0 * z(1)) / 384.0,
-        (79.0 * z(9) + 776.0 * z(7) + 1482.0 * z(5) - 1920.0 * z(3) - 945.0 * z(1)) / 92_160.0,
-    ];
-    let sum = terms.iter().rev().fold(0.0, |sum, term| (sum + term) / freedom);
-    NORMAL + sum
-}
-
-fn to_text(compared: &[PointComparison]) -> String {
-    let mut text = String::new();
-    for point in compared {
-        let _ = writeln!(text, "{}", point.point);
-        for (comparison, Measure { name, unit, scale, .. }) in point.measures.iter().zip(&MEASURES)
-        {
-            let _ = write!(
-                text,
-                "  {name:<13} {:>12.1}{unit} → {:>12.1}{unit}  {:+.1} %",
-                comparison.before / scale,
-                comparison.after / scale,
-                comparison.percent
-            );
-            if let Some([low, high]) = comparison.confidence_95_percent {
-                let _ = write!(text, " (95 %: {low:+.1} to {high:+.1} %)");
-            }
-            let _ = writeln!(text, "  {}", comparison.verdict);
+impl Verdict {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::Worse => "worse",
+            Self::NoDifferenceSeen => "no difference seen",
+            Self::TooFewSamples => "too few samples",
         }
     }
-    text
+}
+
+/// Value of a setting as the command line has it; a dash for none.
+fn value(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+fn measure_line(text: &mut String, measure: &MeasureComparison) {
+    let (before, after) = (measure.shown(measure.before), measure.shown(measure.after));
+    let (name, percent) = (measure.measure, measure.percent);
+    let _ = write!(text, "  {name:<13} {before:>14} → {after:>14}  {percent:+.1} %");
+    if let Some([low, high]) = measure.confidence_95_percent {
+        let _ = write!(text, " (95 %: {low:+.1} to {high:+.1} %)");
+    }
+    let _ = write!(text, "  {}", measure.verdict.in_words());
+    if let Some(smallest) = measure.smallest_visible_percent {
+        let _ = write!(text, "; smallest visible {smallest:.1} %");
+    }
+    text.push('\n');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_are_those_of_the_tables() {
-        for (freedom, expected) in
-            [(1.0, 12.706), (2.0, 4.303), (3.0, 3.182), (5.0, 2.571), (10.0, 2.228), (30.0, 2.042)]
-        {
-            let found = student_quantile(freedom);
-            assert!((found / expected - 1.0).abs() < 0.003, "{freedom}: {found}");
-        }
-        assert!((student_quantile(f64::INFINITY) - 1.96).abs() < 1e-4);
-    }
-
-    #[test]
-    fn an_interval_is_that_of_the_book() {
-        // Means 3 and 6, variances 2.5 and 2.5, five samples each: the error is 1, the freedom 8.
-        let difference =
-            MeanDifference::new(&[1.0, 2.0, 3.0, 4.0, 5.0], &[4.0, 5.0, 6.0, 7.0, 8.0]);
-        let (low, high) = difference.interval.unwrap();
-        assert!((low - 0.694).abs() < 0.002 && (high - 5.306).abs() < 0.002, "{low} {high}");
-        assert_eq!(difference.verdict(true), "better");
-        assert_eq!(difference.verdict(false), "worse");
-    }
-
-    #[test]
-    fn noise_and_too_few_samples_are_no_difference() {
-        let noise = MeanDifference::new(&[1.0, 3.0, 2.0, 4.0], &[2.0, 3.0, 1.0, 4.5]);
-        assert_eq!(noise.verdict(true), "no difference seen");
-        assert_eq!(MeanDifference::new(&[1.0], &[2.0]).verdict(true), "too few samples");
-    }
 
     /// Point with a series of these IOPS.
     fn report(iodepth: u16, iops: &[f64]) -> PointReport {
@@ -246,13 +319,82 @@ mod tests {
         }
     }
 
+    fn verdict(before: &[f64], after: &[f64]) -> Verdict {
+        let (before, after) = ([report(1, before)], [report(1, after)]);
+        Comparison::new(&before, &after).points[0].measures[0].verdict
+    }
+
     #[test]
-    fn points_of_the_same_shape_are_compared() {
+    fn verdicts() {
+        for (before, after, expected) in [
+            (&[1.0, 1.1][..], &[2.0, 2.1][..], Verdict::Better),
+            (&[2.0, 2.1], &[1.0, 1.1], Verdict::Worse),
+            (&[1.0, 3.0, 2.0, 4.0], &[2.0, 3.0, 1.0, 4.5], Verdict::NoDifferenceSeen),
+            (&[1.0], &[2.0], Verdict::TooFewSamples),
+        ] {
+            assert_eq!(verdict(before, after), expected);
+        }
+    }
+
+    #[test]
+    fn points_of_the_same_load_are_compared() {
         let before = [report(1, &[1.0, 1.1]), report(8, &[8.0, 8.1, 7.9])];
-        let points = compare(&before, &[report(8, &[16.0, 16.1, 15.9])]);
-        assert_eq!(points.len(), 1);
-        let iops = &points[0].measures[0];
-        assert_eq!(iops.verdict, "better");
+        let after = [report(8, &[16.0, 16.1, 15.9]), report(9, &[1.0])];
+        let comparison = Comparison::new(&before, &after);
+        assert_eq!(comparison.points.len(), 1);
+        let iops = &comparison.points[0].measures[0];
+        assert_eq!((iops.verdict, iops.worse_percent().round()), (Verdict::Better, -100.0));
         assert!((iops.percent - 100.0).abs() < 1e-9);
+        let lists = [&comparison.only_before, &comparison.only_after];
+        assert!(lists.iter().all(|list| list.len() == 1), "{lists:?}");
+        assert!(lists[0][0].contains("depth 1") && lists[1][0].contains("depth 9"), "{lists:?}");
+    }
+
+    /// Two runs with one point each are compared whatever their settings; the text says which.
+    #[test]
+    fn settings_that_differ_are_named() {
+        let (before, mut after) = (report(1, &[1.0, 1.1]), report(2, &[1.0, 1.1]));
+        after.configuration.began = "later".to_owned();
+        after.configuration.kernel = "7.0.0".to_owned();
+        after.configuration.cpu_governor = Some("performance".to_owned());
+        let (before, after) = ([before], [after]);
+        let comparison = Comparison::new(&before, &after);
+        let settings: Vec<_> =
+            comparison.points[0].settings.iter().map(|it| it.setting.as_str()).collect();
+        assert_eq!(settings, ["cpu_governor", "iodepth", "kernel"]);
+        let text = comparison.to_text();
+        assert!(text.contains("\n  iodepth: 1 → 2\n"), "{text}");
+        assert!(text.contains("\n  cpu_governor: - → performance\n"), "{text}");
+    }
+
+    /// Older reports have no p99.9 of an interval: that of the whole measurement is compared.
+    #[test]
+    fn a_quantity_that_no_interval_has_is_that_of_the_whole() {
+        let mut points = [report(1, &[1.0, 1.1]), report(1, &[1.0, 1.1])];
+        let p99_9 = |point: &Comparison<'_>| {
+            let find = |it: &&MeasureComparison| it.measure == "p99.9 latency";
+            point.points[0].measures.iter().find(find).map(|it| (it.before, it.after, it.verdict))
+        };
+        assert_eq!(p99_9(&Comparison::new(&points[..1], &points[1..])), None);
+        points[0].totals.latency_ns.p99_9 = Some(1000);
+        points[1].totals.latency_ns.p99_9 = Some(1500);
+        let whole = (1000.0, 1500.0, Verdict::TooFewSamples);
+        assert_eq!(p99_9(&Comparison::new(&points[..1], &points[1..])), Some(whole));
+        for at in points.iter_mut().flat_map(|point| &mut point.series) {
+            at.p99_9_ns = Some(1200);
+        }
+        let equal = (1200.0, 1200.0, Verdict::NoDifferenceSeen);
+        assert_eq!(p99_9(&Comparison::new(&points[..1], &points[1..])), Some(equal));
+    }
+
+    #[test]
+    fn the_text_has_the_interval_and_what_could_have_been_seen() {
+        let (before, after) = ([report(1, &[100.0, 102.0])], [report(1, &[100.0, 103.0])]);
+        let text = Comparison::new(&before, &after).to_text();
+        let line = text.lines().find(|line| line.contains("IOPS")).expect("a line");
+        for part in ["101.0 →", "101.5", "+0.5 % (95 %: -", "no difference seen; smallest visible"]
+        {
+            assert!(line.contains(part), "{line} lacks {part}");
+        }
     }
 }

@@ -127,7 +127,8 @@ impl Stages {
     }
 }
 
-fn histogram() -> Histogram<u64> {
+/// Empty histogram of latencies from the due time.
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, DUE_NS_MAX, 3).expect("an hour at three digits is valid")
 }
 

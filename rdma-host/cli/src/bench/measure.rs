@@ -37,12 +37,14 @@ pub(super) fn measure(
         loads.iter().map(|load| buffers(load, point)).collect::<Result<_, _>>()?;
     let workers = loads.iter().map(Load::threads).sum();
     let (sender, reports) = mpsc::channel();
-    let mut recorder = Recorder::new(arguments, point.rate.is_some(), loads.len(), workers);
+    let steady = Arc::new(AtomicBool::new(false));
+    let mut recorder =
+        Recorder::new(arguments, point.rate.is_some(), loads.len(), workers, Arc::clone(&steady));
     let schedule = schedule(arguments);
     let machine_is_busy = load::machine_is_busy();
     let failed = Arc::new(AtomicBool::new(false));
     let conditions: Vec<_> =
-        loads.iter().map(|load| stop_conditions(&failed, load, arguments)).collect();
+        loads.iter().map(|load| stop_conditions([&failed, &steady], load, arguments)).collect();
     let shutdown = loads[0].shutdown.clone();
     let ended = thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -100,9 +102,14 @@ fn schedule(arguments: &Arguments) -> Schedule {
     Schedule { start, begin, end: begin + arguments.runtime, interval: arguments.interval() }
 }
 
-fn stop_conditions(failed: &Arc<AtomicBool>, load: &Load, arguments: &Arguments) -> StopConditions {
+fn stop_conditions(
+    [failed, steady]: [&Arc<AtomicBool>; 2],
+    load: &Load,
+    arguments: &Arguments,
+) -> StopConditions {
     StopConditions {
         failed: Arc::clone(failed),
+        steady: Arc::clone(steady),
         shutdown: load.shutdown.clone(),
         submitted_bytes: AtomicU64::new(0),
         bytes_max: arguments.io_size.unwrap_or(u64::MAX),
@@ -118,6 +125,7 @@ fn generator_options<'a>(
         pattern: arguments.rw,
         read_percent: arguments.read_percent(),
         block_sizes: &point.bs,
+        distribution: arguments.random_distribution(),
         namespace: load.namespace,
         region_bytes: arguments.region_bytes(load.namespace.bytes()),
         seed: arguments.load.seed,

@@ -1,11 +1,12 @@
 //! `nvmf bench`: latency and cost of a given load.
 //!
 //! ```text
-//!  arguments ─ sweep_points ─▶ session ─▶ measure ─▶ worker ─ arrivals, command_generator
-//!                                  │        ▲ counters │ a thread each
-//!                                  │      recorder ◀───┘
-//!                                  ▼
-//!               text, html, hlog, compare ◀── report
+//!  job_file ─ arguments ─ sweep_points ─▶ session ─▶ measure ─▶ worker ─ arrivals, rate
+//!                                            │        ▲ counters │ a thread each
+//!                                            │      recorder ◀───┘  command_generator
+//!                                            ▼
+//!   text, html, hlog, fio, csv, compare ◀── report ◀── report_command
+//!                              ▲ fail_conditions
 //! ```
 
 mod arguments;
@@ -14,30 +15,54 @@ mod block_sizes;
 mod command_generator;
 mod compare;
 mod counters;
+mod csv;
 mod disturbance;
 mod environment;
+mod fail_conditions;
+mod fio;
+mod histogram_text;
 mod hlog;
 mod html;
+mod job_file;
 mod latency;
+mod mean_difference;
 mod measure;
 mod output_file;
 mod point_report;
 mod prefill;
 mod progress;
+mod random_distribution;
+mod rate;
 mod recorder;
 mod report;
+mod report_command;
+mod result_format;
 mod session;
+mod steady_state;
 mod sweep_points;
 mod text;
 mod worker;
 
-pub(crate) use self::arguments::Arguments;
-use self::session::Session;
+pub(crate) use self::{
+    arguments::Arguments,
+    job_file::{Job, read as read_jobs},
+    report_command::{ReportArguments, run as report},
+};
+use self::{compare::Comparison, session::Session};
 use crate::failure::Failure;
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    match &arguments.compare {
-        Some(files) => compare::run(files, arguments.load.output_format),
-        None => Session::new(arguments)?.run(),
+/// Compares two reports, or measures what the jobs ask for, of which there is at least one.
+pub(crate) fn run(jobs: &[Job]) -> Result<(), Failure> {
+    let arguments = &jobs[0].arguments;
+    match arguments.compare.as_deref() {
+        Some([before, after]) => {
+            let (before, after) = (report::read(before)?, report::read(after)?);
+            let comparison = Comparison::new(&before.points, &after.points);
+            comparison.print(arguments.output_format)?;
+            let limit = arguments.fail_if_worse;
+            limit.map_or(Ok(()), |limit| fail_conditions::check_worse(&comparison, limit))
+        }
+        Some(_) => Err(Failure::usage("--compare takes two reports")),
+        None => Session::new(jobs)?.run(),
     }
 }

@@ -7,6 +7,8 @@ use rdma_host::MemoryMode;
 use super::{
     arguments::{Arguments, value_name},
     environment::{self, Device},
+    random_distribution::RandomDistribution,
+    rate::Rate,
     recorder::Outcome,
     report::{
         BlockSize, Configuration, CostPerIo, DeviceTotals, Disturbance, Operations, PointReport,
@@ -51,6 +53,7 @@ pub(super) fn new(
         unfinished: total.unfinished,
         mean_ns: StageMeans::new(total),
         per_io: CostPerIo::new(total, totals.completed),
+        steady_state: outcome.steady_state.clone(),
         warnings: warnings(&disturbance, seconds),
         disturbance,
         device: DeviceTotals {
@@ -79,6 +82,9 @@ fn configuration(
     let load = &loads[0];
     let memory = load.controller.memory();
     let [at_rest, in_flight] = reachable_bytes(load, point);
+    let each = point.rate.and_then(Rate::each);
+    let skewed =
+        Some(arguments.random_distribution()).filter(|&it| it != RandomDistribution::Random);
     let (loop_kind, latency_from) = match point.rate {
         Some(_) => ("open", "due time"),
         None => ("closed", "submission"),
@@ -104,7 +110,10 @@ fn configuration(
         io_size: arguments.io_size,
         loop_kind: loop_kind.to_owned(),
         latency_from: latency_from.to_owned(),
-        rate: point.rate,
+        rate: point.rate.map(Rate::total),
+        read_rate: each.map(|[read, _]| read),
+        write_rate: each.map(|[_, write]| write),
+        random_distribution: skewed.map(|words| words.to_string()),
         arrival: point.rate.map(|_| value_name(arguments.arrival())),
         verify: arguments.verify,
         wait: load.options.wait.name().to_owned(),

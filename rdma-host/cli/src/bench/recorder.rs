@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::mpsc::Receiver,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
     time::{Duration, SystemTime},
 };
 
@@ -12,7 +16,8 @@ use super::{
     disturbance::{ProcessorShares, ProcessorTimes},
     hlog::IntervalHistogram,
     progress::Progress,
-    report::Interval,
+    report::{Interval, SteadyState},
+    steady_state::SteadyStateDetector,
     worker::IntervalReport,
 };
 use crate::failure::Failure;
@@ -34,6 +39,8 @@ pub(super) struct Outcome {
     pub(super) series: Vec<Interval>,
     /// Latencies of each interval; empty unless a log was asked for.
     pub(super) histograms: Vec<IntervalHistogram>,
+    /// Steady state that was to end the measurement, if one was asked for.
+    pub(super) steady_state: Option<SteadyState>,
     /// Failure or signal that ended the measurement early.
     pub(super) failure: Option<Failure>,
 }
@@ -44,6 +51,9 @@ pub(super) struct Recorder {
     hlog: bool,
     ramp: Duration,
     workers: usize,
+    steady_state: Option<SteadyStateDetector>,
+    /// Set once the state is steady.
+    steady: Arc<AtomicBool>,
     outcome: Outcome,
     /// Times of the processors when the measurement began, and when the latest interval ended.
     processors: [ProcessorTimes; 2],
@@ -66,6 +76,7 @@ impl Recorder {
         open_loop: bool,
         targets: usize,
         workers: usize,
+        steady: Arc<AtomicBool>,
     ) -> Self {
         Self {
             open_loop,
@@ -73,6 +84,8 @@ impl Recorder {
             hlog: arguments.hlog.is_some(),
             ramp: arguments.ramp,
             workers,
+            steady_state: arguments.steady_state(),
+            steady,
             processors: [ProcessorTimes::now(); 2],
             outcome: Outcome {
                 began: SystemTime::now() + arguments.ramp,
@@ -84,6 +97,7 @@ impl Recorder {
                 processors: ProcessorShares::default(),
                 series: Vec::new(),
                 histograms: Vec::new(),
+                steady_state: None,
                 failure: None,
             },
             pending: BTreeMap::new(),
@@ -118,7 +132,21 @@ impl Recorder {
             && let Some(complete) = self.pending.remove(&report.interval)
         {
             self.end_interval(report.interval, &complete);
+            self.detect_steady_state();
             progress.show(self.outcome.series.last());
+        }
+    }
+
+    /// Ends the measurement if the last interval makes the state steady. That of an early end is
+    /// shorter than the others.
+    fn detect_steady_state(&mut self) {
+        let (Some(detector), Some(last)) = (&mut self.steady_state, self.outcome.series.last())
+        else {
+            return;
+        };
+        let is_whole = last.seconds * 2.0 >= self.interval.as_secs_f64();
+        if is_whole && detector.add(last.iops) {
+            self.steady.store(true, Ordering::Relaxed);
         }
     }
 
@@ -154,6 +182,7 @@ impl Recorder {
         for (index, sum) in std::mem::take(&mut self.pending) {
             self.end_interval(index, &sum);
         }
+        self.outcome.steady_state = self.steady_state.take().map(SteadyStateDetector::into_state);
         self.outcome
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     counters::Counters,
+    histogram_text::HistogramText,
     latency::{Distribution, Latency, distribution},
 };
 use crate::{connect::QueueAuthentication, failure::Failure, secret_text, text_file};
@@ -24,7 +25,7 @@ pub(super) const SCHEMA: u32 = 2;
 const BYTES_MAX: usize = 64 << 20;
 
 /// Results of a run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Report {
     pub(super) points: Vec<PointReport>,
     /// Points of a sweep for which there are no results.
@@ -34,7 +35,7 @@ pub(super) struct Report {
 }
 
 /// Point that could not be measured.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct FailedPoint {
     pub(super) point: String,
     pub(super) error: String,
@@ -63,6 +64,8 @@ pub(super) struct PointReport {
     pub(super) mean_ns: StageMeans,
     pub(super) per_io: CostPerIo,
     pub(super) disturbance: Disturbance,
+    /// Steady state that was to end the measurement; null if none was asked for.
+    pub(super) steady_state: Option<SteadyState>,
     /// Causes for which the figures may not be what the target and the network can do.
     pub(super) warnings: Vec<String>,
     pub(super) device: DeviceTotals,
@@ -82,6 +85,8 @@ pub(super) struct Totals {
     pub(super) completed: u64,
     pub(super) bytes: u64,
     pub(super) errors: u64,
+    /// Times that a command was sent again after a status that allows it.
+    pub(super) retried: u64,
     pub(super) latency_ns: Latency,
 }
 
@@ -102,6 +107,10 @@ pub(super) struct OperationTotals {
     pub(super) service_latency_ns: Option<Latency>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) service_distribution: Option<Distribution>,
+    /// All latencies of `distribution`.
+    pub(super) histogram: Option<HistogramText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_histogram: Option<HistogramText>,
 }
 
 /// Mean time of a command in each stage, in nanoseconds.
@@ -161,7 +170,11 @@ pub(super) struct Interval {
     pub(super) mean_ns: Option<f64>,
     pub(super) p50_ns: Option<u64>,
     pub(super) p99_ns: Option<u64>,
+    pub(super) p99_9_ns: Option<u64>,
     pub(super) max_ns: Option<u64>,
+    /// Commands of each direction; null in reports of version 0.1.0.
+    pub(super) read: Option<IntervalOperation>,
+    pub(super) write: Option<IntervalOperation>,
     /// Times that a worker lost its processor while it could run.
     pub(super) involuntary_switches: u64,
     /// Share of the time in which workers could run that they waited for a processor; null if the
@@ -175,6 +188,14 @@ pub(super) struct Interval {
     pub(super) steal_share: f64,
     /// Resident memory of this process at the end.
     pub(super) resident_bytes: u64,
+}
+
+/// Commands of one direction in an interval.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(super) struct IntervalOperation {
+    pub(super) iops: f64,
+    pub(super) bandwidth_bytes_per_s: f64,
+    pub(super) mean_ns: Option<f64>,
 }
 
 /// Load of the machine beside the measurement, as in each [`Interval`].
@@ -191,6 +212,22 @@ pub(super) struct Disturbance {
     pub(super) idle_class: bool,
 }
 
+/// Steady state in the words of fio: the IOPS of all intervals of a window are within a limit of
+/// their mean.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct SteadyState {
+    /// Largest deviation, in percent of the mean.
+    pub(super) limit_percent: f64,
+    /// Duration of the window, which ends with the measurement.
+    pub(super) window_s: f64,
+    pub(super) attained: bool,
+    /// Largest deviation in the last window; null if the measurement was shorter than one.
+    pub(super) deviation_percent: Option<f64>,
+    /// Mean of the last window.
+    pub(super) mean_iops: Option<f64>,
+}
+
 /// Results of one target.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(super) struct TargetTotals {
@@ -205,6 +242,8 @@ pub(super) struct TargetTotals {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Configuration {
+    /// Name of the section of a job file.
+    pub(super) name: Option<String>,
     pub(super) target: String,
     pub(super) nqn: String,
     pub(super) nsid: u32,
@@ -214,6 +253,9 @@ pub(super) struct Configuration {
     pub(super) read_percent: u8,
     pub(super) bs: BlockSize,
     pub(super) bs_in_words: String,
+    /// Distribution of the offsets of random commands, as on the command line; null for a uniform
+    /// one.
+    pub(super) random_distribution: Option<String>,
     pub(super) iodepth: u16,
     pub(super) queues: usize,
     pub(super) threads: usize,
@@ -228,6 +270,9 @@ pub(super) struct Configuration {
     pub(super) latency_from: String,
     /// Commands per second for each target.
     pub(super) rate: Option<u64>,
+    /// Parts of `rate`, if reads and writes have rates of their own.
+    pub(super) read_rate: Option<u64>,
+    pub(super) write_rate: Option<u64>,
     pub(super) arrival: Option<String>,
     pub(super) verify: bool,
     pub(super) wait: String,
@@ -273,12 +318,15 @@ pub(super) enum BlockSize {
     Weighted(String),
 }
 
-/// Reads the points of a JSON report.
-pub(super) fn read(path: &Path) -> Result<Vec<PointReport>, Failure> {
+/// Reads a JSON report.
+pub(super) fn read(path: &Path) -> Result<Report, Failure> {
     /// One point, or the points of a sweep.
     #[derive(Deserialize)]
     struct ReportFile {
+        schema: Option<u32>,
         points: Option<Vec<PointReport>>,
+        #[serde(default)]
+        failed_points: Vec<FailedPoint>,
         #[serde(flatten)]
         point: PointReport,
     }
@@ -288,7 +336,20 @@ pub(super) fn read(path: &Path) -> Result<Vec<PointReport>, Failure> {
     let text = text.map_err(|error| wrong(error.to_string()))?;
     let file: ReportFile =
         serde_json::from_str(&text).map_err(|error| wrong(text_file::json_reason(&error)))?;
-    Ok(file.points.unwrap_or_else(|| vec![file.point]))
+    let ReportFile { schema, points, failed_points, point } = file;
+    if let Some(schema) = schema.filter(|&schema| schema > SCHEMA) {
+        return Err(wrong(format!(
+            "this report has schema {schema}, and this version of nvmf knows those up to {SCHEMA}; \
+             use a newer one"
+        )));
+    }
+    let ended_by = points.is_some().then(|| point.ended_by.clone()).flatten();
+    // Every report names the target; other JSON has nothing to say here.
+    let points = points.unwrap_or_else(|| vec![point]);
+    if points.is_empty() || points.iter().any(|point| point.configuration.rw.is_empty()) {
+        return Err(wrong("this is no report of nvmf bench".to_owned()));
+    }
+    Ok(Report { points, failed_points, ended_by })
 }
 
 impl Report {
@@ -329,6 +390,7 @@ impl Totals {
             completed: operation.completed,
             bytes: operation.bytes,
             errors: operation.failed,
+            retried: operation.retried,
             latency_ns: Latency::new(latency_ns),
         }
     }
@@ -356,6 +418,8 @@ impl OperationTotals {
             distribution: distribution(latency),
             service_latency_ns: service.map(Latency::new),
             service_distribution: service.map(distribution),
+            histogram: Some(HistogramText::new(latency)),
+            service_histogram: service.map(HistogramText::new),
         }
     }
 }
@@ -392,6 +456,11 @@ impl Interval {
     pub(super) fn new(start: Duration, duration: Duration, counters: &Counters) -> Self {
         let (seconds, total) = (duration.as_secs_f64(), counters.total());
         let latency = Latency::new(&total.latency_ns);
+        let operation = |write| IntervalOperation {
+            iops: counters.operation(write).completed as f64 / seconds.max(1e-9),
+            bandwidth_bytes_per_s: counters.operation(write).bytes as f64 / seconds.max(1e-9),
+            mean_ns: Latency::new(counters.latency(write)).mean,
+        };
         Self {
             start_s: start.as_secs_f64(),
             seconds,
@@ -401,7 +470,10 @@ impl Interval {
             mean_ns: latency.mean,
             p50_ns: latency.p50,
             p99_ns: latency.p99,
+            p99_9_ns: latency.p99_9,
             max_ns: latency.max,
+            read: Some(operation(false)),
+            write: Some(operation(true)),
             involuntary_switches: counters.scheduling.involuntary_switches,
             run_queue_wait_share: counters.run_queue_wait_share(),
             starved_s: counters.scheduling.starved.as_secs_f64(),
@@ -427,7 +499,7 @@ mod tests {
     #[test]
     fn keys_and_values_are_those_of_older_versions() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bench/report-sample.json");
-        let points = read(Path::new(path)).unwrap();
+        let points = read(Path::new(path)).unwrap().points;
         let sample: Value = serde_json::from_str(include_str!("report-sample.json")).unwrap();
         assert_eq!(points.len(), 2);
         let mut now = json!({ "points": points });
@@ -474,11 +546,29 @@ mod tests {
     fn reports_with_fewer_fields_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.json");
-        fs::write(&path, r#"{ "iops": 3, "configuration": { "bs": "4096:1,8192:1" } }"#).unwrap();
-        let points = read(&path).unwrap();
+        let text = r#"{ "iops": 3, "configuration": { "rw": "read", "bs": "4096:1,8192:1" } }"#;
+        fs::write(&path, text).unwrap();
+        let points = read(&path).unwrap().points;
         assert_eq!(points[0].totals.iops, 3.0);
         assert_eq!(points[0].configuration.bs, BlockSize::Weighted("4096:1,8192:1".to_owned()));
-        fs::write(&path, "{").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("EOF"));
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.json");
+        for (text, words) in [
+            ("{", "EOF"),
+            ("{}", "no report of nvmf bench"),
+            (r#"{ "points": [] }"#, "no report of nvmf bench"),
+            (r#"{ "jobs": [], "fio version": "fio-3.33" }"#, "no report of nvmf bench"),
+            (r#"{ "schema": 3, "points": [] }"#, "has schema 3"),
+            (r#"{ "points": 7 }"#, "another type"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let failure = read(&path).unwrap_err();
+            assert!(failure.to_string().contains(words), "{text}: {failure}");
+            assert_eq!(failure.exit_code(), 2);
+        }
     }
 }

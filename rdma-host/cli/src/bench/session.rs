@@ -3,29 +3,40 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
+use serde_json::json;
+
 use super::{
     arguments::{Arguments, value_name},
+    compare::Comparison,
+    fail_conditions, fio,
     hlog::{self, IntervalHistogram},
-    html, measure,
+    html,
+    job_file::Job,
+    measure,
     output_file::OutputFile,
     point_report, prefill,
     recorder::Outcome,
-    report::{FailedPoint, PointReport, Report},
+    report::{self, FailedPoint, PointReport, Report},
+    result_format::ResultFormat,
     sweep_points::Point,
     text,
 };
 use crate::{
-    Format, failure::Failure, load::Load, output, overwrite::OverwriteConsent,
+    failure::Failure, load::Load, output, overwrite::OverwriteConsent,
     shutdown::InterruptibleRuntime,
 };
 
 pub(super) struct Session<'a> {
+    jobs: &'a [Job],
+    /// Options of all jobs, such as files; those of the first job.
     arguments: &'a Arguments,
     files: Files,
     runtime: InterruptibleRuntime,
     /// Consent to overwrite namespaces, if the load does.
     consent: Option<OverwriteConsent>,
     report: Report,
+    /// Points of an earlier run to compare with.
+    baseline: Option<Vec<PointReport>>,
     /// Latencies of all points, by the time since the first one began.
     histograms: Vec<IntervalHistogram>,
     began: Option<SystemTime>,
@@ -57,16 +68,27 @@ impl Files {
 
 impl<'a> Session<'a> {
     /// Checks the options, opens all files and catches signals; nothing is connected yet.
-    pub(super) fn new(arguments: &'a Arguments) -> Result<Self, Failure> {
-        arguments.check()?;
-        let overwrites = arguments.overwrites();
+    pub(super) fn new(jobs: &'a [Job]) -> Result<Self, Failure> {
+        for job in jobs {
+            let name = |failure: Failure| match &job.name {
+                Some(name) => failure.context(name),
+                None => failure,
+            };
+            job.arguments.check().map_err(name)?;
+        }
+        let arguments = &jobs[0].arguments;
+        let baseline = arguments.baseline.as_deref().map(report::read).transpose()?;
+        let baseline = baseline.map(|report| report.points);
+        let overwrites = jobs.iter().any(|job| job.arguments.overwrites());
         let consent = overwrites.then(|| arguments.overwrite.consent("bench", true));
         Ok(Self {
             consent: consent.transpose()?,
+            jobs,
             arguments,
             files: Files::open(arguments)?,
             runtime: InterruptibleRuntime::new()?,
             report: Report::default(),
+            baseline,
             histograms: Vec::new(),
             began: None,
             failure: None,
@@ -78,12 +100,16 @@ impl<'a> Session<'a> {
     /// Measures all points. Fails as the first point did that could not be measured to its end, or
     /// as standard output or a file did, once all others are done.
     pub(super) fn run(mut self) -> Result<(), Failure> {
-        let points = self.arguments.points();
+        let jobs = self.jobs;
+        let points = jobs
+            .iter()
+            .flat_map(|job| job.arguments.points().into_iter().map(move |point| (job, point)));
+        let points: Vec<_> = points.collect();
         let count = points.len();
-        for (index, point) in points.iter().enumerate() {
-            match self.measure_point(point) {
+        for (index, (job, point)) in points.iter().enumerate() {
+            match self.measure_point(job, point) {
                 Ok((report, outcome)) => self.add(report, outcome),
-                Err(failure) => self.note_failure(point, failure),
+                Err(failure) => self.note_failure(job, point, failure),
             }
             let interrupted = self.runtime.shutdown.get();
             self.report.ended_by = interrupted.map(|signal| signal.to_string());
@@ -104,10 +130,11 @@ impl<'a> Session<'a> {
             interval.start += shift;
             interval
         }));
-        if self.arguments.load.output_format == Format::Normal && matches!(self.printed, Ok(true)) {
+        let is_text = self.arguments.output_format == ResultFormat::Normal;
+        if is_text && matches!(self.printed, Ok(true)) {
             self.printed = output::try_print_text(&text::point(&report));
         }
-        if self.arguments.load.output_format == Format::Json {
+        if !is_text {
             for warning in &report.warnings {
                 output::print_message(format_args!("nvmf: warning: {warning}"));
             }
@@ -119,8 +146,9 @@ impl<'a> Session<'a> {
     }
 
     /// Notes that a point could not be measured.
-    fn note_failure(&mut self, point: &Point, failure: Failure) {
-        let point = format!("{} {point}", value_name(self.arguments.rw));
+    fn note_failure(&mut self, job: &Job, point: &Point, failure: Failure) {
+        let name = job.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        let point = format!("{name}{} {point}", value_name(job.arguments.rw));
         self.report
             .failed_points
             .push(FailedPoint { point: point.clone(), error: failure.to_string() });
@@ -129,7 +157,7 @@ impl<'a> Session<'a> {
 
     fn note_failure_of(&mut self, point: &str, failure: Failure) {
         // That of a single point, and a signal, is told at the end of the program.
-        if !self.arguments.sweep.is_empty() && self.runtime.shutdown.get().is_none() {
+        if self.has_several_points() && self.runtime.shutdown.get().is_none() {
             output::print_message(format_args!("nvmf: {point}: {failure}"));
         }
         self.failure.get_or_insert(failure);
@@ -140,9 +168,24 @@ impl<'a> Session<'a> {
         if self.report.points.is_empty() {
             return;
         }
-        let json = self.report.to_json(!self.arguments.sweep.is_empty());
-        if last && self.arguments.load.output_format == Format::Json {
-            self.printed = output::print_json(&json).map(|()| true);
+        let mut json = self.report.to_json(self.has_several_points());
+        let comparison = self.comparison();
+        if let Some(comparison) = &comparison {
+            json["comparison"] = json!(comparison);
+        }
+        let printed = match (self.arguments.output_format, comparison) {
+            _ if !last => Ok(()),
+            (ResultFormat::Json, _) => output::print_json(&json),
+            (ResultFormat::Fio, _) => {
+                output::print_json(&fio::to_json(&self.report.points.iter().collect::<Vec<_>>()))
+            }
+            (ResultFormat::Normal, Some(comparison)) if matches!(self.printed, Ok(true)) => {
+                comparison.print(ResultFormat::Normal)
+            }
+            (ResultFormat::Normal, _) => Ok(()),
+        };
+        if let Err(failure) = printed {
+            self.printed = Err(failure);
         }
         let Files { json: json_file, html, hlog } = &mut self.files;
         let write = |file: &mut Option<OutputFile>, content: &dyn Fn() -> Vec<u8>| {
@@ -157,10 +200,10 @@ impl<'a> Session<'a> {
         self.written = written.into_iter().collect();
     }
 
-    fn outcome(self, count: usize) -> Result<(), Failure> {
+    fn outcome(mut self, count: usize) -> Result<(), Failure> {
         let Report { points, failed_points, .. } = &self.report;
         let all_measured = points.len() + failed_points.len() == count;
-        match (self.runtime.shutdown.get(), self.failure) {
+        match (self.runtime.shutdown.get(), self.failure.take()) {
             (Some(signal), failure) if failure.is_some() || !all_measured => {
                 let interrupted = Failure::interrupted(signal);
                 return Err(if points.is_empty() {
@@ -178,25 +221,58 @@ impl<'a> Session<'a> {
             }
             (_, None) => {}
         }
+        self.check_conditions()?;
         self.written?;
         self.printed.map(drop)
     }
 
+    /// Comparison with the baseline, if there is one.
+    fn comparison(&self) -> Option<Comparison<'_>> {
+        Some(Comparison::new(self.baseline.as_ref()?, &self.report.points))
+    }
+
+    /// True if there can be several points: a sweep, or jobs of a file.
+    fn has_several_points(&self) -> bool {
+        self.jobs.iter().any(|job| job.name.is_some() || !job.arguments.sweep.is_empty())
+    }
+
+    fn check_conditions(&self) -> Result<(), Failure> {
+        for job in self.jobs {
+            let is_of_job = |point: &&PointReport| point.configuration.name == job.name;
+            let points = self.report.points.iter().filter(is_of_job).cloned();
+            fail_conditions::check(&job.arguments.fail_if, &points.collect::<Vec<_>>())?;
+        }
+        match (self.arguments.fail_if_worse, self.comparison()) {
+            (Some(limit), Some(comparison)) => fail_conditions::check_worse(&comparison, limit),
+            _ => Ok(()),
+        }
+    }
+
     /// Connects to all targets, measures, and disconnects.
-    fn measure_point(&mut self, point: &Point) -> Result<(PointReport, Outcome), Failure> {
-        let mut loads = Vec::new();
-        let connected = self.connect(point, &mut loads);
+    fn measure_point(
+        &mut self,
+        job: &Job,
+        point: &Point,
+    ) -> Result<(PointReport, Outcome), Failure> {
+        let (mut loads, arguments) = (Vec::new(), &job.arguments);
+        let connected = self.connect(arguments, point, &mut loads);
         let measured = connected.and_then(|()| {
-            let outcome = measure::measure(&mut loads, self.arguments, point)?;
-            Ok((point_report::new(&loads, self.arguments, point, &outcome), outcome))
+            let outcome = measure::measure(&mut loads, arguments, point)?;
+            let mut report = point_report::new(&loads, arguments, point, &outcome);
+            report.configuration.name.clone_from(&job.name);
+            Ok((report, outcome))
         });
         loads.into_iter().for_each(Load::close);
         measured
     }
 
     /// Connects to all targets, and fills their namespaces if data is to be compared.
-    fn connect(&mut self, point: &Point, loads: &mut Vec<Load>) -> Result<(), Failure> {
-        let arguments = self.arguments;
+    fn connect(
+        &mut self,
+        arguments: &Arguments,
+        point: &Point,
+        loads: &mut Vec<Load>,
+    ) -> Result<(), Failure> {
         let mut load_arguments = arguments.load.clone();
         load_arguments.iodepth = point.iodepth;
         let first = &load_arguments.target;
@@ -210,7 +286,7 @@ impl<'a> Session<'a> {
             let load = loads.last_mut().expect("just pushed");
             point.bs.sizes().try_for_each(|bytes| load.check(bytes))?;
             arguments.check_region(load.namespace.bytes(), point.bs.largest())?;
-            if let Some(consent) = &mut self.consent {
+            if let Some(consent) = self.consent.as_mut().filter(|_| arguments.overwrites()) {
                 consent.check_load(load)?;
             }
         }

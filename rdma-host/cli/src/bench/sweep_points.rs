@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::block_sizes::BlockSizes;
+use super::{block_sizes::BlockSizes, rate::Rate};
 use crate::size;
 
 /// Settings of a load that a sweep can vary.
@@ -14,7 +14,7 @@ pub(super) struct Point {
     pub(super) queues: Option<u16>,
     pub(super) bs: BlockSizes,
     /// Commands per second for each target, in an open loop.
-    pub(super) rate: Option<u64>,
+    pub(super) rate: Option<Rate>,
 }
 
 /// Values of one setting of a sweep.
@@ -65,7 +65,7 @@ impl Point {
             Setting::Iodepth(iodepth) => point.iodepth = Some(*iodepth),
             Setting::Queues(queues) => point.queues = Some(*queues),
             Setting::BlockSizes(bs) => point.bs = bs.clone(),
-            Setting::Rate(rate) => point.rate = Some(*rate),
+            Setting::Rate(rate) => point.rate = Some(Rate::All(*rate)),
         }
         point
     }
@@ -94,7 +94,7 @@ impl fmt::Display for Point {
             write!(f, " on {}", size::format_count(queues.into(), "queue"))?;
         }
         match self.rate {
-            Some(rate) => write!(f, ", {rate} a second"),
+            Some(rate) => write!(f, ", {rate}"),
             None => Ok(()),
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::{latency::Latency, report::PointReport};
+use super::{
+    latency::Latency,
+    report::{PointReport, SteadyState},
+};
 use crate::size;
 
 /// One line that says what was measured.
@@ -11,6 +14,10 @@ pub(super) fn title(report: &PointReport) -> String {
     let pace = match configuration.rate {
         Some(rate) => {
             let arrival = configuration.arrival.as_deref().unwrap_or_default();
+            let rate = match (configuration.read_rate, configuration.write_rate) {
+                (Some(read), Some(write)) => format!("{read} reads and {write} writes"),
+                _ => rate.to_string(),
+            };
             format!(", {rate} a second ({arrival})")
         }
         None => String::new(),
@@ -19,8 +26,11 @@ pub(super) fn title(report: &PointReport) -> String {
         0 | 1 => String::new(),
         several => format!(", each of {several} targets"),
     };
+    let name = configuration.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    let offsets = configuration.random_distribution.as_ref();
+    let offsets = offsets.map(|words| format!(" {words}")).unwrap_or_default();
     format!(
-        "{} {}, depth {} on {}, {}{pace}{targets}",
+        "{name}{}{offsets} {}, depth {} on {}, {}{pace}{targets}",
         configuration.rw,
         configuration.bs_in_words,
         configuration.iodepth,
@@ -44,10 +54,11 @@ pub(super) fn point(report: &PointReport) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "  {:.0} IOPS, {}, {} errors",
+        "  {:.0} IOPS, {}, {} errors, {} retried",
         totals.iops,
         size::format_rate(totals.bytes, elapsed),
         totals.errors,
+        totals.retried,
     );
     let _ = writeln!(text, "  latency µs: {}", latency(&totals.latency_ns));
     let operations: Vec<_> = report.operations.completed().collect();
@@ -56,6 +67,9 @@ pub(super) fn point(report: &PointReport) -> String {
             let (iops, latency) = (operation.totals.iops, latency(&operation.totals.latency_ns));
             let _ = writeln!(text, "    {name}: {iops:.0} IOPS, µs: {latency}");
         }
+    }
+    if let Some(state) = &report.steady_state {
+        steady_state(&mut text, state);
     }
     if let Some(cause) = &report.ended_by {
         let (unfinished, asked) = (report.unfinished, configuration.runtime_s);
@@ -81,6 +95,20 @@ pub(super) fn point(report: &PointReport) -> String {
         );
     }
     text
+}
+
+fn steady_state(text: &mut String, state: &SteadyState) {
+    let SteadyState { limit_percent, window_s, attained, .. } = state;
+    let word = if *attained { "steady state" } else { "NO STEADY STATE" };
+    let last = match (state.deviation_percent, state.mean_iops) {
+        (Some(deviation), Some(mean)) => {
+            format!(
+                "the IOPS of the last {window_s:.1} s were within {deviation:.1} % of {mean:.0}"
+            )
+        }
+        _ => format!("the measurement was shorter than {window_s:.1} s"),
+    };
+    let _ = writeln!(text, "  {word}: {last}; the limit is {limit_percent} %");
 }
 
 fn costs(text: &mut String, report: &PointReport) {

@@ -45,6 +45,8 @@ pub(super) struct StopConditions {
     /// Set when a worker of any target has failed.
     pub(super) failed: Arc<AtomicBool>,
     pub(super) shutdown: ShutdownSignal,
+    /// Set when the state is steady and the measurement need not go on.
+    pub(super) steady: Arc<AtomicBool>,
     /// Bytes of the commands submitted since the measurement began.
     pub(super) submitted_bytes: AtomicU64,
     pub(super) bytes_max: u64,
@@ -209,7 +211,8 @@ impl<'a> WorkerLoop<'a> {
             self.measuring = true;
             self.take_counters();
         }
-        self.stopping |= now >= schedule.end;
+        self.stopping |=
+            now >= schedule.end || self.worker.conditions.steady.load(Ordering::Relaxed);
         while !self.stopping && self.measuring && now >= self.interval_end() {
             self.report(now);
             self.interval += 1;
@@ -270,7 +273,8 @@ impl<'a> WorkerLoop<'a> {
             if due > now {
                 return Ok(());
             }
-            let request = self.worker.generator.next();
+            let write = self.worker.arrivals.as_ref().and_then(Arrivals::is_write);
+            let request = self.worker.generator.next(write);
             let StopConditions { submitted_bytes, bytes_max, .. } = self.worker.conditions;
             if self.measuring
                 && submitted_bytes.fetch_add(request.bytes, Ordering::Relaxed) >= *bytes_max

@@ -36,6 +36,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     overwrite: OverwriteArguments,
 
+    /// Output format.
+    #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
+    output_format: Format,
+
     #[command(flatten)]
     load: LoadArguments,
 }
@@ -80,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         elapsed: start.elapsed(),
         failure: outcome.err(),
     };
-    let printed = match arguments.load.output_format {
+    let printed = match arguments.output_format {
         Format::Json => output::print_json(&result.to_json(&load, arguments)),
         Format::Normal => output::print_text(&result.to_text(&load)),
     };

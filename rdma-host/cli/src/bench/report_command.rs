@@ -1,0 +1,137 @@
+//! `nvmf report`: results of earlier runs in other forms.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{
+    csv, fail_conditions,
+    fail_conditions::FailCondition,
+    fio, html,
+    output_file::OutputFile,
+    report::{self, PointReport, Report},
+    result_format::ResultFormat,
+    text,
+};
+use crate::{failure::Failure, output};
+
+/// Show results that `nvmf bench` wrote as JSON, and write them in other forms.
+#[derive(Args)]
+pub(crate) struct ReportArguments {
+    /// JSON reports, of this version or an older one.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Output format.
+    #[arg(short, long, visible_alias = "format", value_name = "FORMAT", default_value = "normal")]
+    output_format: ResultFormat,
+
+    /// Write a report for a browser: one file, with nothing to load from elsewhere.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Write a table: a line for each point and direction, times in nanoseconds.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+
+    /// Write the logs that fio's plotters read: PREFIX_iops.N.log, PREFIX_bw.N.log and
+    /// PREFIX_lat.N.log for point N.
+    #[arg(long, value_name = "PREFIX")]
+    fio_log: Option<PathBuf>,
+
+    /// Fail (exit code 1) if a result is so, as in 'p99>200us' or 'iops<100k,errors>0'.
+    #[arg(long, value_name = "CONDITION", value_delimiter = ',')]
+    fail_if: Vec<FailCondition>,
+}
+
+/// Reports every file that can be read. Fails if another one can't, or a condition is met.
+pub(crate) fn run(arguments: &ReportArguments) -> Result<(), Failure> {
+    let count = arguments.files.len();
+    let (reports, failures) = read_all(&arguments.files);
+    let unread = failures.len();
+    match failures.into_iter().next() {
+        Some(failure) if count == 1 => return Err(failure),
+        _ if reports.is_empty() => return Err(Failure::failed("no file could be reported")),
+        _ => {}
+    }
+    let points: Vec<_> = reports.iter().flat_map(|report| &report.points).collect();
+    print(&points, arguments.output_format)?;
+    write_files(arguments, &reports, &points)?;
+    let points: Vec<_> = points.into_iter().cloned().collect();
+    fail_conditions::check(&arguments.fail_if, &points)?;
+    if unread > 0 {
+        return Err(Failure::failed(format!("{unread} of {count} files could not be reported")));
+    }
+    Ok(())
+}
+
+/// Reports of the files that can be read, and the failures of the others; those of several files
+/// are printed. Points of several files are named by their files.
+fn read_all(files: &[PathBuf]) -> (Vec<Report>, Vec<Failure>) {
+    let (mut reports, mut failures) = (Vec::new(), Vec::new());
+    for file in files {
+        match report::read(file) {
+            Ok(mut report) => {
+                if files.len() > 1 {
+                    report.points.iter_mut().for_each(|point| name_by_file(point, file));
+                }
+                reports.push(report);
+            }
+            Err(failure) => {
+                if files.len() > 1 {
+                    output::print_message(format_args!("nvmf: {failure}"));
+                }
+                failures.push(failure);
+            }
+        }
+    }
+    (reports, failures)
+}
+
+fn name_by_file(point: &mut PointReport, file: &Path) {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = &mut point.configuration.name;
+    *name = Some(match name.take() {
+        Some(name) => format!("{stem}/{name}"),
+        None => stem,
+    });
+}
+
+fn print(points: &[&PointReport], format: ResultFormat) -> Result<(), Failure> {
+    match format {
+        ResultFormat::Normal => {
+            let texts: Vec<_> = points.iter().map(|point| text::point(point)).collect();
+            output::print_text(&texts.concat())
+        }
+        ResultFormat::Json => {
+            let points = points.iter().map(|&point| point.clone()).collect();
+            output::print_json(&Report { points, ..Report::default() }.to_json(true))
+        }
+        ResultFormat::Fio => output::print_json(&fio::to_json(points)),
+    }
+}
+
+fn write_files(
+    arguments: &ReportArguments,
+    reports: &[Report],
+    points: &[&PointReport],
+) -> Result<(), Failure> {
+    let write = |path: &Path, content: Vec<u8>| OutputFile::open(path)?.write(content, true);
+    if let Some(path) = &arguments.html {
+        let points: Vec<_> = reports.iter().flat_map(|report| report.points.clone()).collect();
+        write(path, html::page(&points).into_bytes())?;
+    }
+    if let Some(path) = &arguments.csv {
+        write(path, csv::to_bytes(points)?)?;
+    }
+    if let Some(prefix) = &arguments.fio_log {
+        for (index, point) in points.iter().enumerate() {
+            for (name, log) in fio::logs(point) {
+                let mut path = prefix.clone().into_os_string();
+                path.push(format!("_{name}.{}.log", index + 1));
+                write(Path::new(&path), log.into_bytes())?;
+            }
+        }
+    }
+    Ok(())
+}
