@@ -347,6 +347,8 @@ fn the_examples_of_the_help_run() {
         .collect();
     assert!(commands.len() > 15, "{commands:?}");
     let (target, address) = (uri(SUBSYSTEM), address());
+    let short = ["--ns", "1", "--runtime", "200ms", "--ramp", "0"];
+    run_here(&[&["bench", &target, "--json", "result.json"][..], &short].concat());
     for command in commands {
         let help = run_here(&[command, "--help"]);
         let (_, example) = help.split_once("Example:\n  nvmf ").unwrap_or_else(|| panic!("{help}"));

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "bench",
     "config",
     "discard",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 20] = [
     "log",
     "monitor",
     "read",
+    "report",
     "show-hostnqn",
     "smart-log",
     "write",
@@ -89,6 +90,9 @@ fn options_of_fio_are_answered() {
         ("--filename=/dev/nvme0n1", "target"),
         ("--ramp_time=5", "--ramp"),
         ("--group_reporting", "always"),
+        ("--random_distribution=zipf:1.2", "--random-distribution"),
+        ("--steadystate=iops:2%", "--until"),
+        ("--write_iops_log=x", "--fio-log"),
     ] {
         let message = refused(&["bench", "nvmf-rdma://127.0.0.1:1/nqn.x", option]);
         assert!(message.contains(word), "{message}");
