@@ -91,7 +91,7 @@ const LAYOUT: [char; 2] = ['\n', '\t'];
 
 /// Text with unprintable characters, apart from those of `layout`, as the escapes of JSON: in a
 /// string of JSON they mean the same, and in text they can be read.
-fn printable<'a>(text: &'a str, layout: &[char]) -> Cow<'a, str> {
+pub(crate) fn printable<'a>(text: &'a str, layout: &[char]) -> Cow<'a, str> {
     let is_escaped = |c: char| is_unprintable(c) && !layout.contains(&c);
     if !text.contains(is_escaped) {
         return Cow::Borrowed(text);

@@ -2,7 +2,7 @@
 //! with times in nanoseconds.
 
 use super::report::{Configuration, PointReport, Totals};
-use crate::failure::Failure;
+use crate::{failure::Failure, output};
 
 /// Columns before the latencies.
 const COLUMNS: [&str; 22] = [
@@ -44,7 +44,9 @@ pub(super) fn to_bytes(points: &[&PointReport]) -> Result<Vec<u8>, Failure> {
             table.write_record(line).map_err(Failure::failed)?;
         }
     }
-    table.into_inner().map_err(Failure::failed)
+    let text = String::from_utf8(table.into_inner().map_err(Failure::failed)?);
+    let text = text.expect("it was made of text");
+    Ok(output::printable(&text, &['\n']).into_owned().into_bytes())
 }
 
 fn line(point: &PointReport, operation: &str, totals: &Totals) -> [String; COLUMNS.len()] {
@@ -88,9 +90,11 @@ mod tests {
     fn a_line_has_a_value_for_each_column() {
         let mut point = PointReport::default();
         point.configuration.name = Some("a, \"b\"".to_owned());
+        point.configuration.nqn = "\u{1b}[2J".to_owned();
         point.operations.write.totals.completed = 7;
         point.operations.write.totals.latency_ns.p99_9 = Some(1234);
         let bytes = to_bytes(&[&point]).unwrap();
+        assert!(!bytes.contains(&0x1b), "control characters are shown by their numbers");
         let mut table = csv::Reader::from_reader(bytes.as_slice());
         let column = |table: &csv::StringRecord, name: &str, header: &csv::StringRecord| {
             let index = header.iter().position(|column| column == name).expect("a column");

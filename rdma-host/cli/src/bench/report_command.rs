@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &ReportArguments) -> Result<(), Failure> {
         _ => {}
     }
     let points: Vec<_> = reports.iter().flat_map(|report| &report.points).collect();
-    print(&points, arguments.output_format)?;
+    print(&reports, &points, arguments.output_format)?;
     write_files(arguments, &reports, &points)?;
     let points: Vec<_> = points.into_iter().cloned().collect();
     fail_conditions::check(&arguments.fail_if, &points)?;
@@ -97,15 +97,19 @@ fn name_by_file(point: &mut PointReport, file: &Path) {
     });
 }
 
-fn print(points: &[&PointReport], format: ResultFormat) -> Result<(), Failure> {
+fn print(reports: &[Report], points: &[&PointReport], format: ResultFormat) -> Result<(), Failure> {
     match format {
         ResultFormat::Normal => {
             let texts: Vec<_> = points.iter().map(|point| text::point(point)).collect();
             output::print_text(&texts.concat())
         }
         ResultFormat::Json => {
-            let points = points.iter().map(|&point| point.clone()).collect();
-            output::print_json(&Report { points, ..Report::default() }.to_json(true))
+            let all = Report {
+                points: points.iter().map(|&point| point.clone()).collect(),
+                failed_points: reports.iter().flat_map(|it| it.failed_points.clone()).collect(),
+                ended_by: reports.iter().find_map(|report| report.ended_by.clone()),
+            };
+            output::print_json(&all.to_json(true))
         }
         ResultFormat::Fio => output::print_json(&fio::to_json(points)),
     }
