@@ -45,7 +45,8 @@ fn for_each_command(check: impl Fn(&[&str])) {
         fs::write(&path, text).expect("the file is written");
         path.to_str().expect("UTF-8").to_owned()
     };
-    let report = write("report.json", r#"{ "series": [{ "iops": 1.0 }] }"#);
+    let text = r#"{ "series": [{ "iops": 1.0 }], "configuration": { "rw": "randread" } }"#;
+    let report = write("report.json", text);
     let configuration =
         write("a.conf", "[Discovery Controller]\ncontroller = transport=rdma;traddr=192.0.2.1\n");
     for arguments in [
@@ -54,6 +55,9 @@ fn for_each_command(check: impl Fn(&[&str])) {
         &["config", "convert", &configuration, "-o", "-"],
         &["config", "show", &configuration],
         &["config", "show", &configuration, "-o", "json"],
+        &["report", &report],
+        &["report", &report, "-o", "json"],
+        &["report", &report, "-o", "fio"],
         &["key", "check"],
         &["key", "gen"],
         &["--help"],
