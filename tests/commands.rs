@@ -347,7 +347,7 @@ fn the_examples_of_the_help_run() {
         .collect();
     assert!(commands.len() > 15, "{commands:?}");
     let (target, address) = (uri(SUBSYSTEM), address());
-    let short = ["--ns", "1", "--runtime", "200ms", "--ramp", "0"];
+    let short = ["--ns", "1", "--runtime", "2s", "--wait", "event"];
     run_here(&[&["bench", &target, "--json", "result.json"][..], &short].concat());
     for command in commands {
         let help = run_here(&[command, "--help"]);

