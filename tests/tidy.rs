@@ -225,6 +225,50 @@ fn the_layers_of_the_driver_know_only_what_is_below() {
     }
 }
 
+/// Sources of time, tasks, threads, readiness and randomness, which the driver has in one folder.
+const AMBIENT: [&str; 16] = [
+    ".elapsed()",
+    "AsyncFd",
+    "Clock::new",
+    "Instant::now",
+    "SystemTime::now",
+    "available_parallelism",
+    "fastrand",
+    "getrandom::fill",
+    "getrandom::u",
+    "hint::spin_loop",
+    "new_v4",
+    "spawn_blocking",
+    "std::thread",
+    "tokio::runtime",
+    "tokio::spawn",
+    "tokio::time",
+];
+
+/// A simulation takes the place of these sources; the order of a `select!` would be random.
+#[test]
+fn the_driver_has_one_source_of_time_and_chance() {
+    let (driver, runtime) = ("rdma-host/src/driver/", "rdma-host/src/driver/runtime/");
+    let (mut found, mut selects) = (BTreeSet::<&str>::new(), 0);
+    for (path, text) in sources().iter().filter(|(path, _)| path.starts_with(driver)) {
+        let lines: Vec<_> = code(text).collect();
+        for (index, (number, line)) in lines.iter().enumerate() {
+            let ambient = AMBIENT.iter().filter(|word| line.contains(*word));
+            if path.starts_with(runtime) {
+                found.extend(ambient.copied());
+                continue;
+            }
+            assert_eq!(ambient.count(), 0, "{path}:{number}: only `runtime` may: {line}");
+            if line.contains("select!") {
+                selects += 1;
+                let next = lines.get(index + 1).map(|(_, line)| line.trim());
+                assert_eq!(next, Some("biased;"), "{path}:{number}: a random order");
+            }
+        }
+    }
+    assert!(found.len() > 5 && selects > 5, "{found:?} in {runtime}, {selects} `select!`");
+}
+
 #[test]
 fn the_seam_stays_narrow() {
     let provider = fs::read_to_string(top().join("verbs/src/provider.rs")).unwrap();

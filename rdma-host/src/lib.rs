@@ -130,6 +130,12 @@ pub mod error;
 pub mod proto;
 pub mod wire;
 
+pub mod runtime {
+    //! Runtime of the controllers of a thread, for simulations: see [`Runtime`].
+
+    pub use crate::driver::runtime::{BoxTask, EnterGuard, Readiness, Runtime, enter};
+}
+
 pub use config::{
     AuthenticationOptions, ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode,
 };

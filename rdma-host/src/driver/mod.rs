@@ -10,6 +10,9 @@
 //! | `control` | the supervisor, asynchronous events, authentication of a live controller |
 //! | `api` | controllers, namespaces, discovery |
 //!
+//! Beside them, [`runtime`] is the only source of time, tasks, threads and randomness: a simulator
+//! can take its place.
+//!
 //! A read, step by step; files are below `data_path/` where no folder is named:
 //!
 //! | it is | in |
@@ -55,7 +58,7 @@ pub(crate) mod buffers;
 pub(crate) mod connect;
 pub(crate) mod control;
 pub(crate) mod data_path;
-pub(crate) mod task;
+pub(crate) mod runtime;
 
 pub use api::{
     connecting::Connecting,

@@ -24,6 +24,7 @@ use crate::{
             connection_state::ConnectionWatch, namespace_registry::NamespaceRegistry,
             poller::Poller,
         },
+        runtime,
     },
     error::{Error, Misuse},
     wire::Nqn,
@@ -139,8 +140,8 @@ impl<P: Provider> Connecting<P> {
             check(&options)?;
         }
         let supervisor = Supervisor::new(provider, options, purpose, pollers, channels);
-        tokio::spawn(supervisor.run());
-        tokio::spawn(event_task.run());
+        runtime::spawn(supervisor.run());
+        runtime::spawn(event_task.run());
         let pollers = connected.await.unwrap_or(Err(Error::Closed))?;
         Ok((controller, pollers))
     }
@@ -153,7 +154,7 @@ impl<P: Provider> IntoFuture for Connecting<P> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let wait = self.options.wait;
-            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            let processors = runtime::processors();
             let (mut controller, pollers) = self.polled(processors).await?;
             controller.serve(pollers, wait);
             Ok(controller)

@@ -28,7 +28,7 @@ use crate::{
             subscription::{ControllerEvents, StateChanges},
         },
         data_path::{connection::Connection, memory::MemoryReport, poller::Poller},
-        task,
+        runtime,
     },
     error::{Error, Misuse, Rejected},
     proto::{Negotiated, Transfer},
@@ -81,7 +81,7 @@ impl<P: Provider> Controller<P> {
             // Weak senders: a task ends when the handles of the controller are gone.
             let peers = io_task::IoTaskPeers::new(&senders, self.io.len());
             self.io.push(senders[self.io.len()].clone());
-            tokio::spawn(io_task::run(poller, requests, peers, wait));
+            runtime::spawn(io_task::run(poller, requests, peers, wait));
         }
     }
 
@@ -161,12 +161,12 @@ impl<P: Provider> Controller<P> {
         };
         let guard = Arc::clone(&self.reauthentication).lock_owned().await;
         // In a task of its own: a queue must not be left in the middle of an exchange.
-        let task = tokio::spawn(async move {
+        let task = runtime::spawn(async move {
             let outcome = reauthentication.run().await;
             drop(guard);
             outcome
         });
-        task::output(task.await)?
+        task.output().await?
     }
 
     /// Allocates and registers a buffer for I/O with this controller.

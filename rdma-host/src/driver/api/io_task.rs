@@ -197,6 +197,7 @@ impl<P: Provider> IoTask<P> {
                     IoRequest { command, reply, sends }
                 }
                 None => tokio::select! {
+                    biased;
                     request = self.requests.recv(), if !*closing => match request {
                         Some(request) => request,
                         None => {
@@ -219,6 +220,7 @@ impl<P: Provider> IoTask<P> {
     async fn sleep(&mut self, closing: &mut bool) -> Result<(), Error> {
         let room = self.has_room() && !*closing;
         tokio::select! {
+            biased;
             request = self.requests.recv(), if room => match request {
                 Some(request) => {
                     self.begin(request);

@@ -11,6 +11,7 @@ use crate::{
     driver::{
         connect::admin_queue::AdminClient,
         control::identify_namespace::{identify_namespace, list_namespaces},
+        runtime,
     },
     error::Error,
     wire::{NamespaceId, NamespaceInfo, Version},
@@ -34,9 +35,9 @@ impl<P: Provider> NamespaceWalk<P> {
         version: Version,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let deadline = Instant::now() + timeout;
+        let deadline = runtime::now() + timeout;
         let step = "the list of namespaces";
-        let listed = tokio::time::timeout(timeout, list_namespaces(&admin)).await;
+        let listed = runtime::timeout(timeout, list_namespaces(&admin)).await;
         let ids = listed.unwrap_or(Err(Error::Timeout { step, after: timeout }))?.into_iter();
         Ok(Self { admin, version, ids, timeout, deadline, is_over: false })
     }
@@ -54,7 +55,7 @@ impl<P: Provider> NamespaceWalk<P> {
         let id = *self.remaining().first().filter(|_| !self.is_over)?;
         let mut admin = &self.admin;
         let identify = identify_namespace(&mut admin, self.version, id);
-        let identified = tokio::time::timeout_at(self.deadline.into(), identify).await;
+        let identified = runtime::timeout_at(self.deadline, identify).await;
         self.is_over = identified.is_err();
         if !self.is_over {
             self.ids.next();

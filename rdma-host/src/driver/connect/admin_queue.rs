@@ -24,6 +24,7 @@ use crate::{
             device_events::DeviceWatch,
             poller::Poller,
         },
+        runtime,
     },
     error::{AbortOutcome, Error, Incompatible, Rejected, TargetMisbehaved},
     proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer},
@@ -111,7 +112,7 @@ impl<P: Provider> AdminClient<P> {
             return Some(Err(self.watch.until_ended().await));
         }
         // The queue has its own deadline; past this one, it waits for another connection.
-        let answered = tokio::time::timeout(2 * ADMIN_TIMEOUT, answer).await;
+        let answered = runtime::timeout(2 * ADMIN_TIMEOUT, answer).await;
         answered.unwrap_or_else(|_| Ok(Err(self.unavailable_error()))).ok()
     }
 
@@ -168,7 +169,7 @@ impl<P: Provider> AdminQueue<P> {
         Self {
             poller,
             buffer,
-            keep_alive: KeepAlive::new(Duration::ZERO, false, Instant::now()),
+            keep_alive: KeepAlive::new(Duration::ZERO, false, runtime::now()),
             connection: None,
             current: None,
             events: None,
@@ -192,13 +193,13 @@ impl<P: Provider> AdminQueue<P> {
 
     /// Starts the keep-alive timer, which [`serve`](Self::serve) acts on.
     pub(crate) fn start_keep_alive(&mut self, timeout: Duration, traffic_based: bool) {
-        self.keep_alive = KeepAlive::new(timeout, traffic_based, Instant::now());
+        self.keep_alive = KeepAlive::new(timeout, traffic_based, runtime::now());
     }
 
     /// Starts to send Asynchronous Event Requests; the events go to `events`.
     pub(crate) fn request_events(&mut self, events: mpsc::Sender<AsyncEvent>) {
         self.events = Some(events);
-        self.event_request_at = Some(Instant::now());
+        self.event_request_at = Some(runtime::now());
     }
 
     /// Registers the queue with a watch for device events.
@@ -237,6 +238,7 @@ impl<P: Provider> AdminQueue<P> {
             let limit = self.check_keep_alive()?.min(self.check_event_request()?);
             let idle = self.current.is_none();
             tokio::select! {
+                biased;
                 Some(request) = requests.recv(), if idle => self.begin(request)?,
                 Some(command) = timed_out.recv() => self.abort(command)?,
                 ready = self.poller.ready(limit) => ready?,
@@ -263,7 +265,7 @@ impl<P: Provider> AdminQueue<P> {
             }
         };
         let timeout = Error::Timeout { step: execute.name, after: ADMIN_TIMEOUT };
-        let completed = tokio::time::timeout(ADMIN_TIMEOUT, completed).await;
+        let completed = runtime::timeout(ADMIN_TIMEOUT, completed).await;
         self.buffer.response(completed.unwrap_or(Err(timeout))?, &execute)
     }
 
@@ -279,7 +281,7 @@ impl<P: Provider> AdminQueue<P> {
 
     /// Sends a Keep Alive if it is due; returns the time until the next check.
     fn check_keep_alive(&mut self) -> Result<Duration, Error> {
-        let now = Instant::now();
+        let now = runtime::now();
         let traffic = self.connection.as_ref().and_then(|connection| connection.last_traffic());
         match self.keep_alive.poll_action(traffic, now) {
             KeepAliveAction::Expired(after) => Err(Error::KeepAlive(after)),
@@ -299,7 +301,7 @@ impl<P: Provider> AdminQueue<P> {
     /// returns the time until the next check.
     fn check_event_request(&mut self) -> Result<Duration, Error> {
         let Some(at) = self.event_request_at else { return Ok(IDLE_TIMEOUT) };
-        let early = at.saturating_duration_since(Instant::now());
+        let early = at.saturating_duration_since(runtime::now());
         let room = self.events.as_ref().is_some_and(|events| events.capacity() > 0);
         if !early.is_zero() || !room {
             return Ok(if early.is_zero() { IDLE_TIMEOUT } else { early });
@@ -319,7 +321,7 @@ impl<P: Provider> AdminQueue<P> {
         };
         // There was room for it when it was requested; without a receiver it is dropped.
         let _ = events.try_send(AsyncEvent(response.result()));
-        self.event_request_at = Some(Instant::now() + EVENT_INTERVAL_MIN);
+        self.event_request_at = Some(runtime::now() + EVENT_INTERVAL_MIN);
     }
 
     fn begin(&mut self, request: AdminRequest) -> Result<(), Error> {
@@ -390,7 +392,7 @@ impl<P: Provider> AdminQueue<P> {
             match shutdown.action() {
                 ShutdownAction::Disconnect => return,
                 ShutdownAction::Wait(time) => {
-                    tokio::time::sleep(time).await;
+                    runtime::sleep(time).await;
                     shutdown.handle_timer();
                 }
                 ShutdownAction::Execute(command) => {

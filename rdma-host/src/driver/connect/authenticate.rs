@@ -9,7 +9,7 @@ use auth::{
 
 use crate::{
     config::{AUTHENTICATION_TIMEOUT, AuthenticationOptions, ConnectOptions, HostIdentity},
-    driver::task,
+    driver::runtime,
     error::{AuthenticationFailure, Error, Rejected, Transport},
     proto::{Execute, Negotiated, Transfer},
     wire::{AuthenticationCommand, Cqe, Nqn, QueueId},
@@ -48,7 +48,7 @@ pub(crate) async fn authenticate(
     let after = AUTHENTICATION_TIMEOUT;
     let timeout = Error::Timeout { step: "authentication", after };
     let mut exchange = Exchange { channel, queue };
-    let outcome = tokio::time::timeout(after, exchange.run(parties)).await;
+    let outcome = runtime::timeout(after, exchange.run(parties)).await;
     let authenticated = outcome.unwrap_or(Err(timeout))?;
     for warning in authenticated.warnings() {
         tracing::warn!(%queue, "{warning}");
@@ -82,16 +82,16 @@ impl<C: CommandChannel> Exchange<'_, C> {
             subsystem_nqn: parties.subsystem.as_str(),
             transaction_id: transaction_id(),
         };
-        let randomness = Randomness::draw(getrandom::fill).map_err(|error| self.failed(error))?;
+        let randomness =
+            Randomness::draw(runtime::fill_random).map_err(|error| self.failed(error))?;
         let sequence_number = sequence_number().map_err(|error| self.failed(error))?;
         let (negotiate, state) = negotiation.start().map_err(|error| self.failed(error))?;
         self.send(negotiate).await?;
         let challenge = self.receive(MessageId::CHALLENGE).await?;
         // Exponentiation takes milliseconds to a second: not here, where I/O may be waiting.
-        let replied = tokio::task::spawn_blocking(move || {
-            state.handle(&challenge, randomness, sequence_number)
-        });
-        let (reply, state) = self.or_report(task::output(replied.await)?).await?;
+        let replied =
+            runtime::blocking(move || state.handle(&challenge, randomness, sequence_number));
+        let (reply, state) = self.or_report(replied.output().await?).await?;
         self.send(reply).await?;
         let success = self.receive(MessageId::SUCCESS1).await?;
         let (success, authenticated) = self.or_report(state.handle(&success)).await?;
@@ -177,7 +177,7 @@ fn transaction_id() -> TransactionId {
 /// Next sequence number (SEQNUM), from a counter with a random start; never 0 (Base 8.3.4.5).
 fn sequence_number() -> Result<SequenceNumber, getrandom::Error> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let start = getrandom::u32()?;
+    let start = runtime::random_u32()?;
     // The first call sets the start.
     let _ = NEXT.compare_exchange(0, start.max(1), Ordering::Relaxed, Ordering::Relaxed);
     loop {

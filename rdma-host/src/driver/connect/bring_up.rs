@@ -26,6 +26,7 @@ use crate::{
             memory::{MemoryReport, completion_entries},
             poller::Poller,
         },
+        runtime,
     },
     error::{AuthenticationFailure, Error, Misuse, Transport},
     proto::{BringUpAction, BringUpInput, Negotiated},
@@ -145,7 +146,7 @@ async fn bring_up<P: Provider>(
                 bring_up.handle(&BringUpInput::Completed(response, &data))?;
             }
             BringUpAction::Wait(time) => {
-                tokio::time::sleep(time).await;
+                runtime::sleep(time).await;
                 bring_up.handle(&BringUpInput::TimerFired)?;
             }
             BringUpAction::ConnectIoQueues { queues, entries } => {
@@ -203,6 +204,7 @@ async fn serving_admin_queue<P: Provider, T>(
     let (_, mut requests) = mpsc::channel(1);
     let (_, mut timed_out) = mpsc::channel(1);
     tokio::select! {
+        biased;
         outcome = io_queues => outcome,
         error = admin.serve(&mut requests, &mut timed_out) => Err(error),
     }

@@ -5,14 +5,12 @@
 //! meanwhile. A caller that does not wait any longer leaves them to the thread, which drops them
 //! when the call returns.
 
-use std::thread;
-
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use verbs::{ConnectParameters, Endpoint, PreparedQueuePair, Provider};
 
 use crate::{
     config::CONNECT_THREADS_MAX,
-    driver::buffers::verbs_error,
+    driver::{buffers::verbs_error, runtime},
     error::Error,
     wire::{CmRequestData, IntoBytes},
 };
@@ -70,6 +68,6 @@ pub(crate) fn start<P: Provider>(
         }
         drop(permit);
     };
-    thread::Builder::new().name("rdma_connect".to_owned()).spawn(call).map_err(verbs_error)?;
+    runtime::start_thread("rdma_connect", call).map_err(verbs_error)?;
     Ok(returned)
 }

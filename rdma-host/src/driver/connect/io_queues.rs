@@ -31,6 +31,7 @@ use crate::{
             poller::Poller,
             queue::Queue,
         },
+        runtime,
     },
     error::{Error, Misuse, Transport},
     proto::{BringUpInput, Execute, QueueBringUp, QueueBringUpAction, QueueReady},
@@ -286,6 +287,7 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
         let own = async {
             loop {
                 tokio::select! {
+                    biased;
                     Some(step) = self.steps.next() => match step {
                         Err((failed, own)) if failed == *queue => return own,
                         Ok(Step::Ready(ready, ..)) if ready == *queue => return error.clone(),
@@ -296,7 +298,7 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
                 }
             }
         };
-        tokio::time::timeout(CLOSE_REASON_TIMEOUT, own).await.unwrap_or_else(|_| error.clone())
+        runtime::timeout(CLOSE_REASON_TIMEOUT, own).await.unwrap_or_else(|_| error.clone())
     }
 }
 
@@ -397,7 +399,7 @@ impl CommandChannel for QueueChannel {
         let command = Command { sqe: execute.sqe, data, user: self.queue.0.into() };
         let command = QueueCommand { queue: self.queue, command, reply };
         self.commands.send(command).unwrap_or_else(|_| unreachable!("the loop owns the future"));
-        match tokio::time::timeout(ADMIN_TIMEOUT, completion).await {
+        match runtime::timeout(ADMIN_TIMEOUT, completion).await {
             Ok(completion) => {
                 let completion = completion.expect("the loop owns the future");
                 self.buffer.response(completion, &execute)

@@ -26,10 +26,8 @@ use crate::{
             connect_error::{Target, os_error},
             connect_thread::{self, ConnectRequest},
         },
-        data_path::{
-            async_fd::AsyncDescriptor,
-            queue::{Parts, Queue},
-        },
+        data_path::queue::{Parts, Queue},
+        runtime::{self, AsyncDescriptor},
     },
     error::{Error, Transport},
     proto::RdmaConnect,
@@ -305,7 +303,7 @@ impl<P: Provider> Resolved<P> {
         };
         tokio::pin!(returned);
         loop {
-            match tokio::time::timeout_at(self.wake().into(), &mut returned).await {
+            match runtime::timeout_at(self.wake(), &mut returned).await {
                 Ok(returned) => {
                     let (parts, sent) = returned?;
                     self.endpoint = Some(parts.endpoint);
@@ -387,7 +385,7 @@ impl<P: Provider> Resolved<P> {
             tracing::debug!(qid, event = ?cm_event, ?action, "connection-manager event");
             return Ok((action, Some(event)));
         }
-        match tokio::time::timeout_at(self.wake().into(), self.events.wait()).await {
+        match runtime::timeout_at(self.wake(), self.events.wait()).await {
             Ok(readable) => readable.map(|()| (Action::None, None)),
             Err(_) => Ok((self.handle_time(), None)),
         }
@@ -395,7 +393,7 @@ impl<P: Provider> Resolved<P> {
 
     /// Time of the next check of the port, or of the deadline if that is earlier.
     fn wake(&self) -> Instant {
-        let look = Instant::now() + PORT_POLL_INTERVAL;
+        let look = runtime::now() + PORT_POLL_INTERVAL;
         self.side.poll_timeout().map_or(look, |deadline| deadline.min(look))
     }
 
@@ -422,7 +420,7 @@ impl<P: Provider> Resolved<P> {
         let deadline = self.side.poll_timeout();
         timed_out
             && self.side.state() == State::ResolvingAddress
-            && deadline.is_some_and(|deadline| Instant::now() < deadline)
+            && deadline.is_some_and(|deadline| runtime::now() < deadline)
     }
 
     fn check_port(&mut self) -> Action {
@@ -433,7 +431,7 @@ impl<P: Provider> Resolved<P> {
     }
 
     fn handle(&mut self, event: Event) -> Action {
-        self.side.handle(event, Instant::now())
+        self.side.handle(event, runtime::now())
     }
 }
 

@@ -1,11 +1,8 @@
 //! Task that reads the log pages of asynchronous events and publishes both.
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc};
 
-use tokio::{
-    sync::{broadcast, mpsc},
-    time::Instant,
-};
+use tokio::sync::{broadcast, mpsc};
 use verbs::Provider;
 
 use crate::{
@@ -20,6 +17,7 @@ use crate::{
             shared::ControllerShared,
         },
         data_path::connection_state::ConnectionState,
+        runtime,
     },
     error::{Error, Misuse},
     proto::Negotiated,
@@ -44,6 +42,7 @@ impl<P: Provider> AsyncEventTask<P> {
         let mut connections = self.shared.connection.subscribe();
         loop {
             let event = tokio::select! {
+                biased;
                 event = self.events.recv() => event,
                 _ = connections.changed(), if self.has_namespaces => {
                     let is_live =
@@ -55,7 +54,7 @@ impl<P: Provider> AsyncEventTask<P> {
                 }
             };
             let Some(event) = event else { return };
-            let at = SystemTime::now();
+            let at = runtime::system_time();
             let detail = self.detail(event.kind()).await.unwrap_or_else(EventDetail::Unknown);
             let notice = ControllerEvent { at, event, detail };
             tracing::info!("{notice}");
@@ -67,8 +66,8 @@ impl<P: Provider> AsyncEventTask<P> {
     /// Notes the namespaces of a new connection, for the report of later changes. If that fails,
     /// changes are told in less detail.
     async fn note_namespaces(&mut self) {
-        let deadline = Instant::now() + NAMESPACES_TIMEOUT;
-        let noted = tokio::time::timeout_at(deadline, async {
+        let deadline = runtime::now() + NAMESPACES_TIMEOUT;
+        let noted = runtime::timeout_at(deadline, async {
             let negotiated = self.negotiated().ok_or(Error::Closed)?;
             let mut all = Vec::new();
             for id in list_namespaces(&self.admin).await? {
@@ -113,7 +112,7 @@ impl<P: Provider> AsyncEventTask<P> {
         changed: ChangedNamespaceList,
         version: Version,
     ) -> Vec<(NamespaceId, NamespaceChange)> {
-        let deadline = Instant::now() + NAMESPACES_TIMEOUT;
+        let deadline = runtime::now() + NAMESPACES_TIMEOUT;
         let used = self.shared.registry.ids();
         let mut ids = match changed {
             ChangedNamespaceList::These(ids) => ids,
@@ -127,7 +126,7 @@ impl<P: Provider> AsyncEventTask<P> {
         for id in ids {
             let after = NAMESPACES_TIMEOUT;
             let timeout = Error::Timeout { step: "the identification of all namespaces", after };
-            let change = tokio::time::timeout_at(deadline, self.change(id, version)).await;
+            let change = runtime::timeout_at(deadline, self.change(id, version)).await;
             changes.push((id, change.unwrap_or(NamespaceChange::Unknown(timeout))));
         }
         changes.sort_by_key(|&(id, _)| id);

@@ -27,6 +27,7 @@ use crate::{
             connection::{Connection, InternalCommand, PollerMailbox},
             connection_state::{ConnectionState, ConnectionWatch},
         },
+        runtime,
     },
     error::Error,
     proto::Execute,
@@ -137,7 +138,7 @@ impl<P: Provider> CommandChannel for LiveQueue<'_, P> {
             reply,
         });
         let timeout = Error::Timeout { step: execute.name, after: ADMIN_TIMEOUT };
-        match tokio::time::timeout(ADMIN_TIMEOUT, done).await {
+        match runtime::timeout(ADMIN_TIMEOUT, done).await {
             Ok(Ok(done)) => self.buffer.response(done, &execute),
             Ok(Err(_)) => Err(self.watch.cause().unwrap_or(Error::Reset)),
             Err(_) => Err(timeout),

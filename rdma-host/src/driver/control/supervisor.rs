@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -36,6 +36,7 @@ use crate::{
             namespace_registry::NamespaceRegistry,
             poller::Poller,
         },
+        runtime,
     },
     error::{Error, GaveUp, Misuse, NotConnected},
     proto::{FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask},
@@ -107,7 +108,7 @@ impl<P: Provider> Supervisor<P> {
     pub(crate) async fn run(mut self) {
         self.span.clone().in_scope(|| self.handle(LifecycleEvent::Start));
         loop {
-            let task = self.lifecycle.task(Instant::now());
+            let task = self.lifecycle.task(runtime::now());
             match task {
                 LifecycleTask::End => break,
                 LifecycleTask::Connect => self.span = controller_span(&self.options),
@@ -166,10 +167,11 @@ impl<P: Provider> Supervisor<P> {
             Ok(connected)
         };
         let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
-        let attempt = tokio::time::timeout(BRING_UP_TIMEOUT, attempt);
+        let attempt = runtime::timeout(BRING_UP_TIMEOUT, attempt);
         let fails_at = self.lifecycle.commands_fail_at();
         let failing = fail_commands_at(fails_at, &self.shared.connection);
         let outcome = tokio::select! {
+            biased;
             outcome = attempt => outcome.unwrap_or(Err(timeout)),
             control = next_request(&mut self.inbox.control) => return self.handle_request(control),
             never = failing => match never {},
@@ -235,11 +237,13 @@ impl<P: Provider> Supervisor<P> {
         let (generation, watch) = (connection.generation, self.shared.connection.clone());
         let failed = async {
             tokio::select! {
+                biased;
                 error = admin.serve(&mut self.inbox.requests, timed_out) => error,
                 error = device.until_fatal() => error,
             }
         };
         tokio::select! {
+            biased;
             error = failed => self.fail(watch.lost(generation, error)),
             () = watch.until_lost(generation) => {
                 self.fail(watch.cause().expect("a lost connection has a cause"));
@@ -258,13 +262,13 @@ impl<P: Provider> Supervisor<P> {
             if announce {
                 let released = async {
                     while connection.is_in_use() {
-                        tokio::time::sleep(Duration::from_millis(1)).await;
+                        runtime::sleep(Duration::from_millis(1)).await;
                     }
                 };
                 // A poller that its owner does not drive is not waited for.
-                let _ = tokio::time::timeout(QUIESCE_TIMEOUT, released).await;
+                let _ = runtime::timeout(QUIESCE_TIMEOUT, released).await;
                 // Past the time limit the connection is dropped as it is.
-                let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, admin.shut_down()).await;
+                let _ = runtime::timeout(SHUTDOWN_TIMEOUT, admin.shut_down()).await;
             }
             connection.close_untaken();
         }
@@ -273,10 +277,11 @@ impl<P: Provider> Supervisor<P> {
 
     /// Waits until the next attempt is due, or until the port is active again.
     async fn wait(&mut self, due: Instant) {
-        let until_due = tokio::time::sleep_until(due.into());
+        let until_due = runtime::sleep_until(due);
         let fails_at = self.lifecycle.commands_fail_at();
         let failing = fail_commands_at(fails_at, &self.shared.connection);
         tokio::select! {
+            biased;
             () = until_due => self.handle(LifecycleEvent::Due),
             () = until_port_active(&mut self.port) => self.handle(LifecycleEvent::PortActive),
             control = next_request(&mut self.inbox.control) => self.handle_request(control),
@@ -305,14 +310,14 @@ impl<P: Provider> Supervisor<P> {
     fn fail(&mut self, error: Error) {
         let before = self.lifecycle.state();
         self.cause = error;
-        self.lifecycle.fail(FailureKind::from(&self.cause), Instant::now(), jitter_seed());
+        self.lifecycle.fail(FailureKind::from(&self.cause), runtime::now(), jitter_seed());
         self.enter_disconnected();
         self.announce(before);
     }
 
     fn handle(&mut self, event: LifecycleEvent) {
         let before = self.lifecycle.state();
-        self.lifecycle.handle(event, Instant::now());
+        self.lifecycle.handle(event, runtime::now());
         if self.lifecycle.state() == LifecycleState::Connecting {
             self.enter_disconnected();
         }
@@ -327,7 +332,7 @@ impl<P: Provider> Supervisor<P> {
             max: self.lifecycle.attempts_max(),
         };
         let commands_fail =
-            self.lifecycle.commands_fail_at().is_some_and(|at| Instant::now() >= at);
+            self.lifecycle.commands_fail_at().is_some_and(|at| runtime::now() >= at);
         let disconnection = Disconnection { error: Arc::new(error), commands_fail };
         self.shared.connection.enter(ConnectionState::Disconnected(disconnection));
     }
@@ -348,9 +353,9 @@ impl<P: Provider> Supervisor<P> {
             (_, cause) if failed => Some(cause.clone()),
             _ => None,
         };
-        let now = Instant::now();
+        let now = runtime::now();
         let change = StateChange {
-            at: SystemTime::now(),
+            at: runtime::system_time(),
             state,
             cause: cause.filter(|cause| !matches!(cause, Error::Closed)),
             attempt: self.lifecycle.attempts(),
@@ -397,7 +402,7 @@ async fn fail_commands_at<P: Provider>(
     watch: &ConnectionWatch<P>,
 ) -> std::convert::Infallible {
     if let Some(at) = at {
-        tokio::time::sleep_until(at.into()).await;
+        runtime::sleep_until(at).await;
         watch.fail_commands();
     }
     std::future::pending().await
@@ -407,10 +412,10 @@ async fn fail_commands_at<P: Provider>(
 async fn until_port_active<P: Provider>(port: &mut Option<PortWatch<P>>) {
     let Some(port) = port else { return std::future::pending().await };
     while port.next_event() != Some(PortEvent::PortActive) {
-        tokio::time::sleep(PORT_POLL_INTERVAL).await;
+        runtime::sleep(PORT_POLL_INTERVAL).await;
     }
     // Address resolution that fails now is not tried again for a second.
-    tokio::time::sleep(PORT_UP_DELAY).await;
+    runtime::sleep(PORT_UP_DELAY).await;
 }
 
 /// Identifies all namespaces in use, before commands can reach them (Linux: revalidation).
@@ -435,6 +440,7 @@ async fn revalidate_namespaces<P: Provider>(
 
 /// Draws a random number for the jitter of the retry delay.
 fn jitter_seed() -> u16 {
-    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
-    u16::try_from(high >> 48).unwrap_or(0)
+    // Without random bytes there is no jitter.
+    let [low, high, ..] = runtime::random_u32().unwrap_or(0).to_ne_bytes();
+    u16::from_ne_bytes([low, high])
 }

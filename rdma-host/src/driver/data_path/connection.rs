@@ -14,10 +14,13 @@ use tracing::Span;
 use verbs::{CompletionQueue, ProtectionDomain, Provider};
 
 use crate::{
-    driver::data_path::{
-        command::{Command, CommandCompletion},
-        memory::MemoryReport,
-        queue::Queue,
+    driver::{
+        data_path::{
+            command::{Command, CommandCompletion},
+            memory::MemoryReport,
+            queue::Queue,
+        },
+        runtime,
     },
     proto::Negotiated,
     wire::{CommandId, NamespaceId, QueueId},
@@ -145,7 +148,7 @@ impl<P: Provider> PollerMailbox<P> {
             internal_command_posted: Notify::new(),
             is_aborted: AtomicBool::new(false),
             traffic: AtomicU64::new(0),
-            epoch: Instant::now(),
+            epoch: runtime::now(),
         }
     }
 
@@ -199,7 +202,7 @@ impl<P: Provider> PollerMailbox<P> {
 
     /// Reports that a command submitted `age` ago has completed.
     pub(crate) fn record_traffic(&self, age: Duration) {
-        let submitted = self.epoch.elapsed().saturating_sub(age);
+        let submitted = runtime::elapsed(self.epoch).saturating_sub(age);
         let nanoseconds = u64::try_from(submitted.as_nanos()).unwrap_or(u64::MAX);
         self.traffic.fetch_max(nanoseconds, Ordering::Relaxed);
     }

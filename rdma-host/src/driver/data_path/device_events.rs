@@ -7,10 +7,7 @@ use verbs::{
 };
 
 use crate::{
-    driver::{
-        buffers::verbs_error,
-        data_path::{async_fd::AsyncDescriptor, queue::Queue},
-    },
+    driver::{buffers::verbs_error, data_path::queue::Queue, runtime::AsyncDescriptor},
     error::{Error, Transport},
     wire::QueueId,
 };

@@ -3,7 +3,6 @@
 //! A read is submitted in [`poller`], queued and completed in [`queue`], timed out in
 //! `poller::tick`, and sent again by `poller::pending` once `poller::reconnect` has new queues.
 
-pub(crate) mod async_fd;
 pub(crate) mod command;
 pub(crate) mod connection;
 pub(crate) mod connection_state;

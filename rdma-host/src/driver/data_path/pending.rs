@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::driver::data_path::command::{Command, ExecutionStatus};
+use crate::driver::{
+    data_path::command::{Command, ExecutionStatus},
+    runtime,
+};
 
 /// Command that waits for room in a queue, for a connection, or for the time of its retry.
 pub(crate) struct PendingCommand {
@@ -51,7 +54,7 @@ impl PendingCommands {
     pub(crate) fn push_delayed(&mut self, command: PendingCommand, delay: Duration) {
         debug_assert!(self.len < self.capacity, "no more than there was room for");
         self.len += 1;
-        let due = Instant::now() + delay;
+        let due = runtime::now() + delay;
         let at = self.delayed.partition_point(|&(other, _)| other <= due);
         self.delayed.insert(at, (due, command));
     }
@@ -77,7 +80,7 @@ impl PendingCommands {
         if self.delayed.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = runtime::now();
         while let Some((_, command)) = self.delayed.pop_front_if(|&mut (due, _)| due <= now) {
             self.ready.push_back(command);
         }

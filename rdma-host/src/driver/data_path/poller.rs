@@ -35,6 +35,7 @@ use crate::{
             queue::{FailedCommand, Queue},
             statistics::{PollerMeter, Statistics},
         },
+        runtime,
     },
     error::{Error, Misuse},
     wire::{Cqe, QueueId, SglDescriptor},
@@ -128,7 +129,7 @@ impl<P: Provider> Poller<P> {
     }
 
     fn empty(timeout: Duration) -> Self {
-        let clock = Clock::new();
+        let clock = runtime::clock();
         Self {
             queues: Vec::new(),
             queue_map: QueueMap::new(std::iter::empty()),

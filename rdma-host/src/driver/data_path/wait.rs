@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use quanta::Instant;
+use quanta::{Clock, Instant};
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
 };
 
-use crate::config::WaitMode;
+use crate::{config::WaitMode, driver::runtime};
 
 /// Wait policy of one poller. The clock is read only where the mode needs it.
 ///
@@ -19,6 +19,7 @@ use crate::config::WaitMode;
 pub struct Waiter {
     mode: WaitMode,
     pause: Pause,
+    clock: Clock,
     idle_since: Option<Instant>,
 }
 
@@ -37,10 +38,10 @@ impl Waiter {
     #[must_use]
     pub fn new(mode: WaitMode) -> Self {
         let mode = match mode {
-            WaitMode::Adaptive(_) if processors() == 1 => WaitMode::Event,
+            WaitMode::Adaptive(_) if runtime::processors() == 1 => WaitMode::Event,
             mode => mode,
         };
-        Self { mode, pause: Pause::Yield, idle_since: None }
+        Self { mode, pause: Pause::Yield, clock: runtime::clock(), idle_since: None }
     }
 
     /// Creates a waiter for a thread that only drives a poller, one of `pollers` such threads of
@@ -54,8 +55,9 @@ impl Waiter {
     #[must_use]
     pub fn on_own_thread(mode: WaitMode, pollers: usize) -> Self {
         // A thread that does not spin takes nothing from others.
-        if pollers < processors() || (mode != WaitMode::Event && enter_idle_class()) {
-            return Self { mode, pause: Pause::Spin, idle_since: None };
+        if pollers < runtime::processors() || (mode != WaitMode::Event && enter_idle_class()) {
+            let clock = runtime::clock();
+            return Self { mode, pause: Pause::Spin, clock, idle_since: None };
         }
         Self::new(mode)
     }
@@ -73,22 +75,19 @@ impl Waiter {
             WaitMode::Poll => Duration::MAX,
             WaitMode::Adaptive(limit) => limit,
         };
-        if limit < Duration::MAX
-            && self.idle_since.get_or_insert_with(Instant::now).elapsed() >= limit
-        {
-            self.idle_since = None;
-            return false;
+        if limit < Duration::MAX {
+            let now = self.clock.now();
+            if now.duration_since(*self.idle_since.get_or_insert(now)) >= limit {
+                self.idle_since = None;
+                return false;
+            }
         }
         match self.pause {
-            Pause::Spin => std::hint::spin_loop(),
-            Pause::Yield => std::thread::yield_now(),
+            Pause::Spin => runtime::spin(),
+            Pause::Yield => runtime::yield_thread(),
         }
         true
     }
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Puts the calling thread into the class `SCHED_IDLE`; returns false if it may not be there.
@@ -120,8 +119,8 @@ mod tests {
     fn only_a_thread_that_spins_on_the_last_processor_is_in_the_idle_class() {
         let normal = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
         let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        assert_eq!(class_of(WaitMode::Poll, processors()), idle);
-        assert_eq!(class_of(WaitMode::Event, processors()), normal);
+        assert_eq!(class_of(WaitMode::Poll, runtime::processors()), idle);
+        assert_eq!(class_of(WaitMode::Event, runtime::processors()), normal);
         assert_eq!(class_of(WaitMode::Poll, 0), normal);
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     driver::{
         api::{connecting::Connecting, controller::Controller},
         connect::context::Purpose,
+        runtime,
     },
     error::Error,
     proto::{DiscoveryAction, DiscoveryLog, DiscoveryRead, Negotiated},
@@ -94,5 +95,5 @@ async fn read_log<P: Provider>(controller: &Controller<P>) -> Result<DiscoveryLo
         }
     };
     let timeout = Error::Timeout { step: "the discovery log", after: DISCOVERY_TIMEOUT };
-    tokio::time::timeout(DISCOVERY_TIMEOUT, read).await.unwrap_or(Err(timeout))
+    runtime::timeout(DISCOVERY_TIMEOUT, read).await.unwrap_or(Err(timeout))
 }

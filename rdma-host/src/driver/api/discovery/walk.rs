@@ -1,14 +1,17 @@
 //! Walk over discovery subsystems along their referrals.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
-use tokio::time::Instant;
 use verbs::{Provider, RdmaCore};
 
 use super::DiscoveryController;
 use crate::{
     config::{CONCURRENT_QUERIES_MAX, ConnectOptions, DISCOVERY_WALK_TIMEOUT},
+    driver::runtime,
     error::Error,
     proto::{DiscoveryLog, DiscoveryTarget, ReferralWalk, SkippedReferral},
 };
@@ -75,7 +78,7 @@ impl<P: Provider> Discovery<P> {
     /// were queried. Cancel-safe. The timeouts of each are those of [`DiscoveryController`].
     pub async fn next(&mut self) -> Option<Discovered> {
         let after = self.timeout;
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + after);
+        let deadline = *self.deadline.get_or_insert_with(|| runtime::now() + after);
         while self.queries.len() < CONCURRENT_QUERIES_MAX
             && let Some(target) = self.walk.next()
         {
@@ -83,7 +86,7 @@ impl<P: Provider> Discovery<P> {
                 self.options.clone().address(target.address).subsystem(target.subsystem.clone());
             let provider = Arc::clone(&self.provider);
             let query = async move {
-                let queried = tokio::time::timeout_at(deadline, query(&provider, &options)).await;
+                let queried = runtime::timeout_at(deadline, query(&provider, &options)).await;
                 let timeout = Error::Timeout { step: "the walk over referrals", after };
                 let outcome = queried.unwrap_or(Err(timeout));
                 Discovered { target, outcome, skipped: Vec::new() }

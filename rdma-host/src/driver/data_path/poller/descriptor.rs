@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{
@@ -18,7 +18,7 @@ use verbs::Provider;
 use super::{Idle, Poller};
 use crate::{
     config::{IDLE_TIMEOUT, TICK},
-    driver::{buffers::verbs_error, data_path::queue::Queue},
+    driver::{buffers::verbs_error, data_path::queue::Queue, runtime},
     error::Error,
 };
 
@@ -142,7 +142,7 @@ impl<P: Provider> Poller<P> {
         }
         let connection_changed = descriptor.take_events().map_err(verbs_error)?;
         self.tick.check_soon();
-        let due = self.pending.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        let due = self.pending.next_due().map(|due| due.saturating_duration_since(runtime::now()));
         let tick = self.failed_work.as_ref().map(|_| TICK);
         if let Some(limit) = due.into_iter().chain(tick).min().filter(|limit| *limit < IDLE_TIMEOUT)
         {

@@ -6,9 +6,12 @@ use verbs::{Completion, Provider, Status};
 
 use crate::{
     config::FLUSH_CAUSE_TIMEOUT,
-    driver::data_path::{
-        poller::{Poller, note_dirty},
-        queue::Unhandled,
+    driver::{
+        data_path::{
+            poller::{Poller, note_dirty},
+            queue::Unhandled,
+        },
+        runtime,
     },
     error::Error,
     wire::Cqe,
@@ -25,7 +28,7 @@ impl FailedWork {
     /// Stores the first failure. Fails once the event with the cause is overdue.
     #[cold]
     pub(super) fn await_cause(first: &mut Option<Box<Self>>, error: Error) -> Result<(), Error> {
-        first.get_or_insert_with(|| Self { error, since: Instant::now() }.into()).check()
+        first.get_or_insert_with(|| Self { error, since: runtime::now() }.into()).check()
     }
 
     /// Failure of the work request itself.
@@ -35,7 +38,11 @@ impl FailedWork {
 
     /// Fails once the event with the cause is overdue.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.since.elapsed() < FLUSH_CAUSE_TIMEOUT { Ok(()) } else { Err(self.error.clone()) }
+        if runtime::elapsed(self.since) < FLUSH_CAUSE_TIMEOUT {
+            Ok(())
+        } else {
+            Err(self.error.clone())
+        }
     }
 }
 

@@ -7,12 +7,15 @@ use verbs::Provider;
 use super::{Link, Poller, PollerMailbox, tick::Tick};
 use crate::{
     config::{DRAIN_TIMEOUT, RESENDS_MAX},
-    driver::data_path::{
-        command::Command,
-        connection::Connection,
-        connection_state::{ConnectionState, Disconnection},
-        pending::PendingCommand,
-        queue::{Queue, Unhandled},
+    driver::{
+        data_path::{
+            command::Command,
+            connection::Connection,
+            connection_state::{ConnectionState, Disconnection},
+            pending::PendingCommand,
+            queue::{Queue, Unhandled},
+        },
+        runtime,
     },
     error::{Error, Misuse, Transport},
     proto::CommandRetry,
@@ -74,6 +77,9 @@ impl<P: Provider> Poller<P> {
             let drained = self.queues.iter().all(Queue::is_drained);
             if count == 0 && (drained || waited >= DRAIN_TIMEOUT) {
                 return;
+            }
+            if count == 0 {
+                runtime::spin();
             }
         }
     }
@@ -242,7 +248,7 @@ impl<P: Provider> Poller<P> {
         if self.is_connected() || !self.done.is_empty() {
             return Ok(());
         }
-        let _ = tokio::time::timeout(limit, changes.changed()).await;
+        let _ = runtime::timeout(limit, changes.changed()).await;
         self.reconnect()
     }
 }

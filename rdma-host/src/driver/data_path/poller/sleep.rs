@@ -1,12 +1,7 @@
 //! Sleep of a poller until there is something to do.
 
-use std::{
-    collections::VecDeque,
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, os::fd::AsFd, time::Duration};
 
-use tokio::runtime;
 use verbs::Provider;
 
 use super::{Idle, Link, Poller, internal_command};
@@ -14,7 +9,8 @@ use crate::{
     config::TICK,
     driver::{
         buffers::verbs_error,
-        data_path::{async_fd::AsyncDescriptor, queue::Queue},
+        data_path::queue::Queue,
+        runtime::{self, AsyncDescriptor, RuntimeId},
     },
     error::Error,
 };
@@ -22,7 +18,7 @@ use crate::{
 /// File descriptors to sleep on, registered with the runtime that sleeps. A poller may move from
 /// one runtime to another.
 pub(super) struct Events {
-    runtime: runtime::Id,
+    runtime: RuntimeId,
     completions: AsyncDescriptor,
     connections: Vec<AsyncDescriptor>,
 }
@@ -53,14 +49,14 @@ impl<P: Provider> Poller<P> {
             return self.sleep_disconnected(limit).await;
         }
         let limit = if self.failed_work.is_some() { limit.min(TICK) } else { limit };
-        let due = self.pending.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        let due = self.pending.next_due().map(|due| due.saturating_duration_since(runtime::now()));
         let limit = due.map_or(limit, |due| limit.min(due));
         let slept = self.arm_and_sleep(limit).await;
         slept.or_else(|error| self.lose(error))
     }
 
     async fn arm_and_sleep(&mut self, limit: Duration) -> Result<(), Error> {
-        let runtime = runtime::Handle::current().id();
+        let runtime = RuntimeId::current();
         if self.events.as_ref().is_none_or(|events| events.runtime != runtime) {
             self.events = self.register(runtime)?;
         }
@@ -70,11 +66,12 @@ impl<P: Provider> Poller<P> {
         }
         let Some(events) = &self.events else { return Ok(()) };
         let connection_changed = tokio::select! {
+            biased;
             ready = events.completions.wait() => { ready?; false }
             changed = AsyncDescriptor::any(&events.connections) => { changed?; true }
             () = until_lost(self.link.as_ref()) => true,
             () = internal_command::posted(self.link.as_ref()) => true,
-            () = tokio::time::sleep(limit) => true,
+            () = runtime::sleep(limit) => true,
         };
         if let Some(completion_queue) = &mut self.completion_queue {
             completion_queue.acknowledge().map_err(verbs_error)?;
@@ -87,7 +84,7 @@ impl<P: Provider> Poller<P> {
         Ok(())
     }
 
-    fn register(&self, runtime: runtime::Id) -> Result<Option<Events>, Error> {
+    fn register(&self, runtime: RuntimeId) -> Result<Option<Events>, Error> {
         let Some(completion_queue) = &self.completion_queue else { return Ok(None) };
         let connections =
             self.queues.iter().map(|queue| AsyncDescriptor::new(queue.endpoint().as_fd()));

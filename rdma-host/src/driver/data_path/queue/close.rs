@@ -1,7 +1,5 @@
 //! Connection events of a queue, its disconnect and its end.
 
-use std::time::Instant;
-
 use verbs::{
     Endpoint, Provider,
     active_side::{Action, Event, State},
@@ -9,7 +7,7 @@ use verbs::{
 
 use super::{Queue, command_of};
 use crate::{
-    driver::{buffers::verbs_error, data_path::pending::PendingCommand},
+    driver::{buffers::verbs_error, data_path::pending::PendingCommand, runtime},
     error::{Error, Transport},
     wire::{CommandId, Opcode},
 };
@@ -50,13 +48,13 @@ impl<P: Provider> Queue<P> {
 
     /// Performs the transition for an event.
     fn step(&mut self, event: Event) {
-        let mut action = self.active_side.handle(event, Instant::now());
+        let mut action = self.active_side.handle(event, runtime::now());
         while action == Action::Disconnect {
             // Refused on rxe while the port is down; destroying the queue pair suffices.
             if self.endpoint.disconnect().is_ok() {
                 return;
             }
-            action = self.active_side.handle(Event::RequestFailed, Instant::now());
+            action = self.active_side.handle(Event::RequestFailed, runtime::now());
         }
     }
 

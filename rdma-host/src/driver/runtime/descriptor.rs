@@ -3,32 +3,45 @@
 use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{driver::buffers::verbs_error, error::Error};
+use super::{Readiness, current};
+use crate::error::{Error, Transport};
 
 /// Duplicate of a device channel's file descriptor that wakes a task when there is something to
 /// read. The channel may be dropped first.
-pub(crate) struct AsyncDescriptor(AsyncFd<OwnedFd>);
+pub(crate) struct AsyncDescriptor(Registration);
+
+enum Registration {
+    Tokio(AsyncFd<OwnedFd>),
+    Entered(Arc<dyn Readiness>),
+}
 
 impl AsyncDescriptor {
-    /// Registers `fd` with the current tokio runtime.
+    /// Registers `fd` with the current runtime.
     #[expect(
         deprecated,
         reason = "the replacement is an unsafe function, whose condition (always the same open \
                   descriptor) a private OwnedFd that nothing replaces fulfils"
     )]
     pub(crate) fn new(fd: BorrowedFd<'_>) -> Result<Self, Error> {
-        let register = |fd| AsyncFd::with_interest(fd, Interest::READABLE);
-        fd.try_clone_to_owned().and_then(register).map(Self).map_err(verbs_error)
+        let registered = match current() {
+            Some(runtime) => runtime.readiness(fd).map(Registration::Entered),
+            None => fd
+                .try_clone_to_owned()
+                .and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE))
+                .map(Registration::Tokio),
+        };
+        registered.map(Self).map_err(failed)
     }
 
     /// Waits until there may be something to read. The caller then reads until there is nothing.
     pub(crate) async fn wait(&self) -> Result<(), Error> {
-        std::future::poll_fn(|context| self.poll(context)).await.map_err(verbs_error)
+        std::future::poll_fn(|context| self.poll(context)).await.map_err(failed)
     }
 
     /// As [`wait`](Self::wait), for the first of several.
@@ -40,12 +53,20 @@ impl AsyncDescriptor {
                 .find(Poll::is_ready)
                 .unwrap_or(Poll::Pending)
         };
-        std::future::poll_fn(poll).await.map_err(verbs_error)
+        std::future::poll_fn(poll).await.map_err(failed)
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut guard = ready!(self.0.poll_read_ready(context))?;
-        guard.clear_ready();
-        Poll::Ready(Ok(()))
+        match &self.0 {
+            Registration::Tokio(fd) => {
+                ready!(fd.poll_read_ready(context))?.clear_ready();
+                Poll::Ready(Ok(()))
+            }
+            Registration::Entered(readiness) => readiness.poll_ready(context),
+        }
     }
+}
+
+fn failed(error: io::Error) -> Error {
+    Transport::Verbs(Arc::new(error)).into()
 }
