@@ -52,6 +52,12 @@ impl<E> Clock<E> {
         self.deliveries.first_key_value().map(|(&(at, _), _)| at)
     }
 
+    /// Time of the next event, of either kind.
+    pub(super) fn next_event(&self) -> Option<Duration> {
+        let timer = self.timers.first_key_value().map(|(&(at, _), _)| at);
+        self.next_delivery().into_iter().chain(timer).min()
+    }
+
     pub(super) fn now(&self) -> Duration {
         self.now
     }

@@ -109,7 +109,12 @@ mod replay;
 mod signal;
 mod simulation;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 pub use fault::{Fault, Point};
 pub use handle::{HostDomain, HostEndpoint, HostQueue, HostQueuePair, HostRegistration};
@@ -124,7 +129,10 @@ pub use replay::{
     Replay, ReplayDomain, ReplayEndpoint, ReplayQueue, ReplayQueuePair, ReplayRegistration,
 };
 
+pub use signal::Readiness;
+
 use handle::SharedSimulation;
+use signal::Signals;
 use simulation::HostId;
 
 /// Simulated network. Clones refer to the same network.
@@ -142,6 +150,14 @@ impl Fabric {
     /// Creates a network in which each call first delivers everything in transit.
     pub fn auto(seed: u64) -> Self {
         Self { simulation: SharedSimulation::new(seed, true) }
+    }
+
+    /// Creates a network as [`new`](Self::new) for a runtime in virtual time: no file descriptor
+    /// becomes readable; tasks await the [`Readiness`] of an object instead.
+    pub fn in_virtual_time(seed: u64) -> Self {
+        let this = Self::new(seed);
+        this.simulation.with(|simulation| simulation.signals = Some(Signals::default()));
+        this
     }
 
     /// Returns the host with this name, which is created on first use.
@@ -172,6 +188,19 @@ impl Fabric {
             while simulation.step(until) {}
             simulation.clock.set(until);
         });
+    }
+
+    /// Time of the next event, if one is scheduled.
+    pub fn next_event(&self) -> Option<Duration> {
+        self.simulation.with(|simulation| simulation.clock.next_event())
+    }
+
+    /// Finds the object with this file descriptor, in a fabric
+    /// [in virtual time](Self::in_virtual_time); `None` if there is none.
+    pub fn readiness(&self, fd: BorrowedFd<'_>) -> Option<Readiness> {
+        let fd = fd.as_raw_fd();
+        let signal = self.simulation.with(|simulation| simulation.signals.as_ref()?.find(fd));
+        signal.map(Readiness::new)
     }
 
     /// Virtual time since the start.

@@ -1,34 +1,142 @@
 //! File descriptor that is readable while an event is pending.
 
 use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    collections::BTreeMap,
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
 };
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Eventfd, on which programs sleep as they do on the file descriptor of a device.
-#[derive(Debug)]
-pub(super) struct Signal(OwnedFd);
+/// Eventfd, on which programs sleep as they do on the file descriptor of a device. A signal that
+/// wakes tasks itself never writes to it.
+pub(super) struct Signal {
+    /// Taken only by the drop.
+    fd: Option<OwnedFd>,
+    watched: Option<Mutex<Watched>>,
+}
+
+/// State of a signal that wakes tasks.
+#[derive(Default)]
+struct Watched {
+    raised: bool,
+    /// Number of times that it was raised.
+    raises: u64,
+    wakers: Vec<Waker>,
+}
+
+/// Descriptors of dropped signals that were never written to, for later ones: a simulation makes no
+/// system calls then.
+static UNUSED: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
 impl Signal {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        Ok(Self { fd: Some(make_eventfd()?), watched: None })
+    }
+
+    /// Creates a signal that wakes the tasks that poll its [`Readiness`].
+    fn watched() -> io::Result<Self> {
+        let unused = lock(&UNUSED).pop();
+        let fd = unused.map_or_else(make_eventfd, Ok)?;
+        Ok(Self { fd: Some(fd), watched: Some(Mutex::default()) })
     }
 
     pub(super) fn raise(&self) {
-        // Fails only if the counter is full, and then the signal is raised.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        match &self.watched {
+            Some(watched) => {
+                let mut watched = lock(watched);
+                watched.raised = true;
+                watched.raises += 1;
+                watched.wakers.drain(..).for_each(Waker::wake);
+            }
+            // Fails only if the counter is full, and then the signal is raised.
+            None => drop(rustix::io::write(self, &1_u64.to_ne_bytes())),
+        }
     }
 
     pub(super) fn clear(&self) {
-        // Fails only if the counter is 0, and then the signal is cleared.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        match &self.watched {
+            Some(watched) => lock(watched).raised = false,
+            // Fails only if the counter is 0, and then the signal is cleared.
+            None => drop(rustix::io::read(self, &mut [0; 8])),
+        }
     }
 }
 
 impl AsFd for Signal {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_ref().expect("a signal has its descriptor until it is dropped").as_fd()
     }
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signal({:?})", self.fd)
+    }
+}
+
+impl Drop for Signal {
+    fn drop(&mut self) {
+        if self.watched.is_some() {
+            lock(&UNUSED).extend(self.fd.take());
+        }
+    }
+}
+
+/// Signals of a fabric without file descriptors that become readable.
+#[derive(Default)]
+pub(super) struct Signals(BTreeMap<RawFd, Weak<Signal>>);
+
+impl Signals {
+    pub(super) fn make(&mut self) -> io::Result<Arc<Signal>> {
+        let signal = Arc::new(Signal::watched()?);
+        self.0.insert(signal.as_fd().as_raw_fd(), Arc::downgrade(&signal));
+        Ok(signal)
+    }
+
+    pub(super) fn find(&self, fd: RawFd) -> Option<Arc<Signal>> {
+        self.0.get(&fd).and_then(Weak::upgrade)
+    }
+}
+
+/// Readiness of an endpoint, domain or completion queue of a fabric in virtual time, in place of
+/// that of its file descriptor. The object may be dropped first.
+#[derive(Debug)]
+pub struct Readiness {
+    signal: Arc<Signal>,
+    /// Number of times that the signal was raised, as of the latest poll that was ready.
+    seen: Mutex<u64>,
+}
+
+impl Readiness {
+    pub(super) fn new(signal: Arc<Signal>) -> Self {
+        let watched = signal.watched.as_ref().map(lock);
+        let seen = watched.map_or(0, |watched| watched.raises - u64::from(watched.raised));
+        Self { signal, seen: Mutex::new(seen) }
+    }
+
+    /// Ready once for each time that something became readable, as an edge-triggered descriptor.
+    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut seen = lock(&self.seen);
+        let watched = self.signal.watched.as_ref().expect("only a watched signal is found");
+        let mut watched = lock(watched);
+        if std::mem::replace(&mut *seen, watched.raises) != watched.raises {
+            return Poll::Ready(());
+        }
+        if !watched.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            watched.wakers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+fn make_eventfd() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Locks; a thread that panicked while it held the lock has reported its failure.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,7 +12,9 @@ mod responder;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,6 +27,7 @@ use super::{
     clock::Clock,
     fault::{Fault, FaultCounter, Faults, Point},
     link::{Link, Random, Transit},
+    signal::{Signal, Signals},
 };
 use cm_delivery::CmMad;
 use completion_queue::CompletionQueue;
@@ -123,6 +126,8 @@ pub(super) struct Simulation {
     partitions: BTreeSet<(HostId, HostId)>,
     last_id: u64,
     generation: u32,
+    /// Signals that wake tasks; `None` if they are readable file descriptors.
+    pub(super) signals: Option<Signals>,
 }
 
 impl Simulation {
@@ -142,6 +147,7 @@ impl Simulation {
             partitions: BTreeSet::new(),
             last_id: 0,
             generation: 0,
+            signals: None,
         }
     }
 
@@ -242,6 +248,13 @@ impl Simulation {
     /// Draws delay and losses of one message.
     pub(super) fn transmit(&mut self) -> Transit {
         self.link.transmit(&mut self.random)
+    }
+
+    pub(super) fn make_signal(&mut self) -> io::Result<Arc<Signal>> {
+        match &mut self.signals {
+            Some(signals) => signals.make(),
+            None => Signal::new().map(Arc::new),
+        }
     }
 
     /// Returns a new object id.

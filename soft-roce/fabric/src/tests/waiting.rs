@@ -1,6 +1,13 @@
 //! Tests of sleeping on a completion queue, and of the race between polling and arming.
 
-use std::os::fd::AsFd;
+use std::{
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::Completion;
@@ -56,4 +63,41 @@ fn a_completion_after_the_arming_wakes() {
     }
     assert_eq!(pair.server.queue.poll_or_arm(&mut out).expect("it works"), 0);
     assert!(!wakes(&pair.server.queue), "events of what was found are taken off before sleeping");
+}
+
+/// Waker that counts its calls.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn tasks_in_virtual_time_are_woken_without_descriptors() {
+    let fabric = Fabric::in_virtual_time(34);
+    let (client, server) = pair::hosts(&fabric);
+    let mut listener = Endpoint::open_with(server).expect("an endpoint");
+    listener.listen(address(), 1).expect("the port is free");
+    let mut endpoint = Endpoint::open_with(client).expect("an endpoint");
+    let readiness = fabric.readiness(endpoint.as_fd()).expect("it is of this fabric");
+    let (count, other) = (Arc::new(Count::default()), Fabric::new(1));
+    let waker = Waker::from(count.clone());
+    let mut context = Context::from_waker(&waker);
+    assert!(other.readiness(endpoint.as_fd()).is_none());
+    endpoint.resolve_address(None, address(), PATIENT).expect("there is a device");
+    assert!(readiness.poll_ready(&mut context).is_pending(), "nothing has happened");
+    let next = fabric.next_event().expect("the resolution is scheduled");
+    fabric.advance(next);
+    assert_eq!((fabric.now(), count.0.load(Ordering::Relaxed)), (next, 1));
+    assert!(!wakes(&endpoint), "the descriptor is not used");
+    assert!(readiness.poll_ready(&mut context).is_ready());
+    assert!(readiness.poll_ready(&mut context).is_pending(), "once for each event");
+    let late = fabric.readiness(endpoint.as_fd()).expect("it is of this fabric");
+    assert!(late.poll_ready(&mut context).is_ready(), "the event is not read yet");
+    assert!(endpoint.next_event().expect("it can be read").is_some());
+    let later = fabric.readiness(endpoint.as_fd()).expect("it is of this fabric");
+    assert!(later.poll_ready(&mut context).is_pending(), "it was read");
 }
