@@ -10,6 +10,7 @@ mod note;
 pub mod process_resources;
 pub mod sequence;
 pub mod shutdown;
+pub mod simulation;
 pub mod target;
 
 use std::{
