@@ -292,8 +292,13 @@ impl<P: Provider> Poller<P> {
         if self.dirty.is_empty() { Ok(()) } else { self.ring_doorbells() }
     }
 
+    /// Fails if another thread has reported the loss of the connection: a command that is still
+    /// here is not sent on it.
     #[inline(never)]
     fn ring_doorbells(&mut self) -> Result<(), Error> {
+        if self.is_guarded() && self.is_lost() {
+            return Err(Error::Closed); // the first report of the loss has its cause
+        }
         while let Some(index) = self.dirty.pop() {
             let queue = &mut self.queues[index];
             queue.is_dirty = false;
