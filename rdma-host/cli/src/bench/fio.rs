@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     counters,
-    histogram_text::HistogramText,
+    histogram_text::{COUNT_MAX, HistogramText},
     latency::{Distribution, Latency},
     report::{BlockSize, Configuration, Interval, IntervalOperation, OperationTotals, PointReport},
     text::title,
@@ -154,7 +154,7 @@ fn decoded(text: Option<&HistogramText>, other: impl FnOnce() -> Histogram<u64>)
 /// Histogram from the curve and the percentiles of a report without one: a percentile between two
 /// of those is that of the larger.
 fn from_curve(curve: &Distribution, latency: &Latency, completed: u64) -> Histogram<u64> {
-    let mut histogram = counters::histogram();
+    let (mut histogram, completed) = (counters::histogram(), completed.min(COUNT_MAX));
     let named = latency
         .columns()
         .into_iter()

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// and the ratio of conversion.
 const HEADER_BYTES: usize = 40;
 
+/// Most samples of a histogram: sums of its counts do not overflow, and are exact as floating-point
+/// numbers.
+pub(super) const COUNT_MAX: u64 = 1 << 53;
+
 /// Encoded histogram. One that was read may be damaged until it is decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
@@ -34,7 +38,9 @@ impl HistogramText {
         if length + HEADER_BYTES != bytes.len() || number(12)? != 3 {
             return None;
         }
-        Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
+        let histogram: Histogram<u64> =
+            Deserializer::new().deserialize(&mut bytes.as_slice()).ok()?;
+        (histogram.len() <= COUNT_MAX).then_some(histogram)
     }
 }
 
@@ -67,6 +73,10 @@ mod tests {
                 let _ = HistogramText(Base64::encode_string(&damaged[..at])).decode();
             }
         }
+        let mut full = histogram();
+        full.record_n(1, u64::MAX / 4).unwrap();
+        full.record_n(9, u64::MAX / 2).unwrap();
+        assert_eq!(HistogramText::new(&full).decode(), None, "its sums overflow");
         for text in ["", "HISTE", "not base64!"] {
             assert_eq!(HistogramText(text.to_owned()).decode(), None, "{text}");
         }

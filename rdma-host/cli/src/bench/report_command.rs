@@ -139,3 +139,54 @@ fn write_files(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{super::compare::Comparison, *};
+
+    /// Replaces number `index` of a report, counted through; returns false if there are fewer.
+    fn replace(value: &mut Value, index: &mut usize, with: &Value) -> bool {
+        match value {
+            Value::Number(_) if *index == 0 => {
+                *value = with.clone();
+                true
+            }
+            Value::Number(_) => {
+                *index -= 1;
+                false
+            }
+            Value::Array(values) => values.iter_mut().any(|value| replace(value, index, with)),
+            Value::Object(fields) => fields.values_mut().any(|value| replace(value, index, with)),
+            _ => false,
+        }
+    }
+
+    /// No number of a report, however odd, makes a form of it panic.
+    #[test]
+    fn odd_numbers_are_reported_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("odd.json");
+        let sample: Value = serde_json::from_str(include_str!("report-sample.json")).unwrap();
+        let mut reported = 0;
+        for odd in [json!(0), json!(u64::MAX), json!(-1), json!(1e308), json!(-0.5)] {
+            for index in 0.. {
+                let mut damaged = sample.clone();
+                if !replace(&mut damaged, &mut index.clone(), &odd) {
+                    break;
+                }
+                std::fs::write(&path, damaged.to_string()).unwrap();
+                let Ok(report) = report::read(&path) else { continue };
+                let points: Vec<_> = report.points.iter().collect();
+                let _ = (fio::to_json(&points), csv::to_bytes(&points).unwrap());
+                for point in points {
+                    let _ = (text::point(point), fio::logs(point));
+                }
+                let _ = Comparison::new(&report.points, &report.points).to_text();
+                reported += 1;
+            }
+        }
+        assert!(reported > 500, "{reported}");
+    }
+}
