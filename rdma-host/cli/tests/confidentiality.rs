@@ -468,6 +468,11 @@ fn no_output_shows_a_damaged_secret_of_the_command_line() {
             &["identify", "-a", "127.0.0.1", "-n", "nqn.x", "-s", &secret],
             &["discover", "-J", &secret],
             &["config", "show", &secret],
+            &["report", &secret],
+            &["bench", target, "--job", &secret],
+            &["bench", target, "--baseline", &secret],
+            &["bench", target, "--fail-if", &secret],
+            &["bench", target, "--random-distribution", &secret],
         ] {
             assert_shows_no_piece(&nvmf(arguments, ""), &secret, arguments);
         }
