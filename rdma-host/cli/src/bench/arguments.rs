@@ -129,10 +129,10 @@ pub(crate) struct Arguments {
     pub(super) output_format: ResultFormat,
 
     #[command(flatten)]
-    pub(super) overwrite: OverwriteArguments,
+    pub(super) load: LoadArguments,
 
     #[command(flatten)]
-    pub(super) load: LoadArguments,
+    pub(super) overwrite: OverwriteArguments,
 }
 
 /// Order and direction of the commands; names as in fio.

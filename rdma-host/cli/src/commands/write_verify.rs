@@ -33,15 +33,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = size::bytes)]
     bs: u64,
 
-    #[command(flatten)]
-    overwrite: OverwriteArguments,
-
     /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
 
     #[command(flatten)]
     load: LoadArguments,
+
+    #[command(flatten)]
+    overwrite: OverwriteArguments,
 }
 
 /// Operation on each chunk in one phase.
