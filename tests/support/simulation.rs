@@ -11,6 +11,8 @@
 //!
 //! * Each read, write and flush ends once, and all end once the faults are over.
 //! * A read returns what a write wrote that was not overwritten before it began ([`history`]).
+//! * No write is executed more often than the options let it be sent.
+//! * I/O that may not wait for a connection fails in time.
 //! * Nothing changes a buffer after it has come back.
 //! * A connect, a shutdown and each other call ends in its time.
 //! * No command arrives on a connection whose loss the controller has told of.

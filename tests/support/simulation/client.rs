@@ -37,6 +37,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(1_500);
 const LATE_MAX: Duration = Duration::from_secs(60);
 /// Faults of later connects that a script may leave behind.
 const ARMED_FAULTS_MAX: usize = 30;
+/// Time by which the failure of I/O that waits for a connection may be late: an orderly shutdown of
+/// the old one comes first.
+const WAIT_SLACK: Duration = Duration::from_secs(1);
 /// I/O that may be outstanding.
 const OUTSTANDING_MAX: usize = 24;
 
@@ -61,6 +64,10 @@ struct Shared {
     counts: Counts,
     outstanding: usize,
     started: u64,
+    /// Times at which the outstanding I/O began, by number.
+    begun: BTreeMap<u64, Duration>,
+    /// Time at which the connection was lost; `None` while there is one.
+    disconnected_since: Option<Duration>,
     /// State of the controller, as it was last told.
     state: Option<LifecycleState>,
     /// Buffers that have come back, which nothing may change.
@@ -85,7 +92,10 @@ impl Client {
         let setup = Setup::draw(random);
         world.fabric().set_link(Link { jitter: Duration::from_micros(20), ..Link::default() });
         world.note(format_args!("options: {setup:?}"));
-        target.change(|target| target.authenticates = setup.is_authenticated);
+        target.change(|target| {
+            target.authenticates = setup.is_authenticated;
+            target.executions_max = setup.executions_max();
+        });
         Self {
             world: world.clone(),
             target: target.clone(),
@@ -232,7 +242,7 @@ impl Client {
         self.world.spawn(async move {
             while let Some(change) = changes.next().await {
                 client.world.note(format_args!("host: {change}"));
-                client.lock().state = Some(change.state);
+                client.note_state(change.state);
                 if change.state != LifecycleState::Live {
                     client.target.change(|target| target.note_lost(client.world.idle_time()));
                 }
@@ -257,6 +267,39 @@ impl Client {
             Some(Err(error)) => self.world.note(format_args!("host: no connection: {error}")),
         }
         None
+    }
+
+    /// Notes a state of the controller.
+    fn note_state(&self, state: LifecycleState) {
+        let now = self.world.now();
+        if state == LifecycleState::Live {
+            self.check_wait("the controller is live again");
+        }
+        let mut shared = self.lock();
+        shared.state = Some(state);
+        match state {
+            LifecycleState::Live => shared.disconnected_since = None,
+            LifecycleState::Resetting => _ = shared.disconnected_since.get_or_insert(now),
+            _ => {}
+        }
+    }
+
+    /// Checks that no I/O has waited longer for a connection than the options let it.
+    fn check_wait(&self, when: &str) {
+        let Some(limit) = self.setup.wait_max() else { return };
+        let now = self.world.now();
+        let waited = {
+            let shared = self.lock();
+            let Some(since) = shared.disconnected_since else { return };
+            shared
+                .begun
+                .iter()
+                .find(|(_, began)| now > since.max(**began) + limit + WAIT_SLACK)
+                .map(|(number, _)| *number)
+        };
+        if let Some(number) = waited {
+            self.violation(format!("I/O {number} waited for more than {limit:?} until {when}"));
+        }
     }
 
     async fn shutdown(&self, connected: Connected) {

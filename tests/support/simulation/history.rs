@@ -42,15 +42,15 @@ struct Write {
     blocks: Range<u64>,
     began: u64,
     ended: Option<(u64, Outcome)>,
-    /// End of the first read that returned it.
-    read_by: Option<u64>,
+    /// Ends of the first reads that returned it, by block: its parts are executed one by one.
+    read_by: BTreeMap<u64, u64>,
 }
 
 impl History {
     /// Begins a write; returns its stamp, which is its content.
     pub fn begin_write(&mut self, blocks: Range<u64>) -> u64 {
         let began = self.tick();
-        let write = Write { blocks, began, ended: None, read_by: None };
+        let write = Write { blocks, began, ended: None, read_by: BTreeMap::new() };
         self.writes.insert(began, write);
         began
     }
@@ -95,7 +95,7 @@ impl History {
         };
         let overwriting = self.writes.iter().find(|(_, later)| {
             let is_done = matches!(later.ended, Some((at, Outcome::Done)) if at < began);
-            let is_visible = is_done || later.read_by.is_some_and(|at| at < began);
+            let is_visible = is_done || later.read_by.get(&block).is_some_and(|at| *at < began);
             later.blocks.contains(&block)
                 && is_visible
                 && ended.is_some_and(|ended| ended < later.began)
@@ -107,7 +107,7 @@ impl History {
             )));
         }
         if let Some(write) = self.writes.get_mut(&stamp) {
-            write.read_by.get_or_insert(now);
+            write.read_by.entry(block).or_insert(now);
         }
         Ok(())
     }

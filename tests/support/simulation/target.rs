@@ -96,8 +96,10 @@ pub(super) struct Subsystem {
     /// True if every queue is to be authenticated.
     pub(super) authenticates: bool,
     pub(super) counts: BTreeMap<&'static str, u64>,
-    /// Number of writes that were applied, by stamp.
-    pub(super) applied: BTreeMap<u64, u32>,
+    /// Number of writes that were applied, by stamp and block.
+    pub(super) applied: BTreeMap<(u64, u64), u32>,
+    /// Maximum number of times that a write may be executed.
+    pub(super) executions_max: u32,
     /// Violations of the host.
     pub(super) violations: Vec<String>,
     /// True if messages of the host may be late.
@@ -158,6 +160,7 @@ impl ModelTarget {
             authenticates: false,
             counts: BTreeMap::new(),
             applied: BTreeMap::new(),
+            executions_max: 1,
             violations: Vec::new(),
             is_disturbed: false,
             is_closed: false,
@@ -432,12 +435,12 @@ impl Subsystem {
             (_, None) => Answer { status: OUT_OF_RANGE, ..Answer::default() },
             (_, Some(range)) => match seen.sqe[0] {
                 0x01 => {
+                    let stamp = stamp(&command.data);
+                    self.world.note(format_args!("target: #{number} applied, stamp {stamp:#x}"));
                     for (block, data) in range.zip(command.data.chunks_exact(BLOCK)) {
                         self.store[block].copy_from_slice(data);
+                        self.count_execution(stamp, block as u64);
                     }
-                    let stamp = stamp(&command.data);
-                    *self.applied.entry(stamp).or_default() += 1;
-                    self.world.note(format_args!("target: #{number} applied, stamp {stamp:#x}"));
                     if is_late {
                         self.count("writes applied after their connection");
                     }
@@ -453,6 +456,17 @@ impl Subsystem {
             _ => self.delay(),
         };
         self.plan(now + after, Due::Answer(command, answer));
+    }
+
+    fn count_execution(&mut self, stamp: u64, block: u64) {
+        let count = self.applied.entry((stamp, block)).or_default();
+        *count += 1;
+        if *count > self.executions_max {
+            let (count, max) = (*count, self.executions_max);
+            let what = format!("write {stamp:#x} was executed {count} times; {max} are allowed");
+            self.world.note(format_args!("VIOLATION: {what}"));
+            self.violations.push(what);
+        }
     }
 
     fn answer(&mut self, command: &Command, answer: &Answer) {

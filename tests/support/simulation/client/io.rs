@@ -95,15 +95,20 @@ impl Client {
         self.world.spawn(async move {
             future.await;
             client.world.note(format_args!("host: flush {number} ends"));
-            client.lock().outstanding -= 1;
+            let mut shared = client.lock();
+            shared.begun.remove(&number);
+            shared.outstanding -= 1;
         });
     }
 
     fn begin_io(&self) -> u64 {
+        let now = self.world.now();
         let mut shared = self.lock();
         shared.outstanding += 1;
         shared.started += 1;
-        shared.started
+        let number = shared.started;
+        shared.begun.insert(number, now);
+        number
     }
 
     /// Checks the result of a call; `None` is one that was dropped.
@@ -115,6 +120,8 @@ impl Client {
         began: u64,
         ended: Option<Ended>,
     ) {
+        self.check_wait("an I/O ended");
+        self.lock().begun.remove(&number);
         let failure = ended.as_ref().and_then(|ended| ended.failure.as_ref());
         let outcome = match (&ended, failure) {
             (None, _) => Outcome::Unknown,
@@ -141,7 +148,7 @@ impl Client {
                 for (block, content) in (transfer.lba..).zip(content.chunks_exact(BLOCK)) {
                     let checked = self.lock().history.end_read(began, block, content);
                     if let Err(Mismatch { stamp, reason }) = checked {
-                        self.report_mismatch(number, stamp, &reason);
+                        self.report_mismatch(number, stamp.map(|stamp| (stamp, block)), &reason);
                     }
                 }
             }
@@ -159,9 +166,9 @@ impl Client {
 impl Client {
     /// Reports a read of what the block cannot have. A write that the target has executed more than
     /// once is counted, while the host has no fence: its repeat was done before it landed.
-    fn report_mismatch(&self, read: u64, stamp: Option<u64>, reason: &str) {
+    fn report_mismatch(&self, read: u64, write: Option<(u64, u64)>, reason: &str) {
         let is_repeat = self.target.change(|target| {
-            stamp.is_some_and(|stamp| target.applied.get(&stamp).is_some_and(|count| *count > 1))
+            write.is_some_and(|write| target.applied.get(&write).is_some_and(|count| *count > 1))
         });
         if is_repeat && LATE_REPEATS_ARE_COUNTED {
             self.world.note(format_args!("LATE REPEAT: read {read}: {reason}"));

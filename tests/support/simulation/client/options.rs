@@ -6,6 +6,7 @@ use auth::Credentials;
 
 use rdma_host::{
     AuthenticationOptions, ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode,
+    config::RESENDS_MAX,
 };
 
 use crate::simulation::{
@@ -68,6 +69,16 @@ impl Setup {
             .memory(self.memory)
             .reconnect(self.reconnect.clone())
             .authentication(self.authentication())
+    }
+
+    /// Maximum number of times that a write is sent.
+    pub(super) fn executions_max(&self) -> u32 {
+        if self.reconnect.resend { 1 + u32::from(RESENDS_MAX) } else { 1 }
+    }
+
+    /// Longest time that I/O may wait for a connection.
+    pub(super) fn wait_max(&self) -> Option<Duration> {
+        self.reconnect.fast_io_fail
     }
 
     fn authentication(&self) -> AuthenticationOptions {
