@@ -1,4 +1,10 @@
-//! A capture of a session over the fabric, read by Wireshark's dissectors.
+//! Captures, read by Wireshark's dissectors: of a session over the fabric, and in the bed of what
+//! `nvmf --capture` does.
+
+// bed: --target tests/targets/commands.toml
+
+#[path = "capture/nvmf.rs"]
+mod nvmf;
 
 use std::{
     collections::BTreeSet,
@@ -20,12 +26,23 @@ const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-0000-0000-0000
 /// Bytes of the written block, which a capture without data must not have.
 const PATTERN: [u8; 8] = *b"pattern!";
 
-/// Writes and reads a block, with the traffic captured.
-fn captured_session(out: impl io::Write + Send + 'static, payload_max: usize) -> CaptureFile {
+/// Number of bytes of a message that are captured.
+type PayloadBytes = fn(&[u8]) -> usize;
+
+/// A command without its data.
+const COMMANDS: PayloadBytes = |_| 64;
+const EVERYTHING: PayloadBytes = <[u8]>::len;
+
+/// Writes and reads a block, some times, with the traffic captured.
+fn captured_session(
+    out: impl io::Write + Send + 'static,
+    payload_bytes: PayloadBytes,
+    times: u64,
+) -> CaptureFile {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     let target = Target::new(&fabric, Box::new(|_, _| {}));
-    let file = CaptureFile::new(out, payload_max).expect("a header is written");
+    let file = CaptureFile::new(out, payload_bytes, CaptureFile::BYTES_MIN);
     let provider: Arc<Capture<Host>> = Capture::new(host, &file);
 
     let identity = HostIdentity::from_id(uuid::Uuid::from_u128(1));
@@ -44,15 +61,18 @@ fn captured_session(out: impl io::Write + Send + 'static, payload_max: usize) ->
         let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
         let mut buffer = controller.allocate(512).expect("memory");
         (0..512).step_by(8).for_each(|offset| buffer.copy_in(offset, &PATTERN));
-        let buffer = namespace.write(7, buffer).await.expect("the target answers");
-        namespace.read(9, buffer).await.expect("the target answers");
+        for _ in 0..times {
+            buffer = namespace.write(7, buffer).await.expect("the target answers");
+            buffer = namespace.read(9, buffer).await.expect("the target answers");
+        }
+        drop(buffer);
         controller.shutdown().await;
     });
     file
 }
 
-fn capture_to(path: &Path, payload_max: usize) {
-    captured_session(File::create(path).expect("a file"), payload_max)
+fn capture_to(path: &Path, payload_bytes: PayloadBytes) {
+    captured_session(File::create(path).expect("a file"), payload_bytes, 1)
         .finish()
         .expect("it is written");
 }
@@ -88,7 +108,7 @@ fn wireshark_reads_connections_commands_and_responses() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("host.pcapng");
-    capture_to(&path, usize::MAX);
+    capture_to(&path, EVERYTHING);
 
     assert_eq!(dissect(&path, "_ws.malformed", &["frame.number"]), [[""; 0]; 0]);
     let requests = dissect(
@@ -129,9 +149,9 @@ fn data_is_left_out_beyond_the_limit() {
     let holds = |path: &Path, part: &[u8]| {
         fs::read(path).unwrap().windows(part.len()).any(|window| window == part)
     };
-    capture_to(&path, usize::MAX);
+    capture_to(&path, EVERYTHING);
     assert!(holds(&path, &PATTERN) && holds(&path, HOST.as_bytes()));
-    capture_to(&path, 64);
+    capture_to(&path, COMMANDS);
     assert!(!holds(&path, &PATTERN), "in-capsule data");
     assert!(!holds(&path, HOST.as_bytes()), "data of Connect");
     if has_tshark() {
@@ -155,6 +175,24 @@ fn a_full_disk_ends_the_capture_and_not_the_session() {
             Ok(())
         }
     }
-    let file = captured_session(Full(1024), 64);
+    let file = captured_session(Full(1024), COMMANDS, 1);
     assert_eq!(file.finish().unwrap_err().kind(), io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_capture_ends_at_its_limit_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("host.pcapng");
+    let file = captured_session(File::create(&path).unwrap(), EVERYTHING, 1000);
+    assert_eq!(file.finish().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    let bytes = fs::metadata(&path).unwrap().len();
+    let limit = CaptureFile::BYTES_MIN;
+    assert!((limit / 2..=limit).contains(&bytes), "{bytes} of {limit}");
+    if has_tshark() {
+        let comments = dissect(&path, "frame.comment", &["frame.number", "frame.comment"]);
+        let count = dissect(&path, "frame", &["frame.number"]).len();
+        assert_eq!(comments.len(), 1, "{comments:?}");
+        assert_eq!(comments[0][0], count.to_string(), "on the last frame");
+        assert!(comments[0][1].contains("limit"), "{comments:?}");
+    }
 }

@@ -183,6 +183,16 @@ impl AuthenticationCommand {
         Self::new(AUTHENTICATION_RECEIVE, length)
     }
 
+    /// Returns the number of bytes of a capsule or response, from its start, that hold nothing of
+    /// an authentication: the command alone of an Authentication Send, all of any other. What is
+    /// behind that, a challenge or a response to one, lets others try secrets offline.
+    #[must_use]
+    pub fn bytes_without_payload(message: &[u8]) -> usize {
+        let is_send = message.first() == Some(&Opcode::FABRICS.0)
+            && message.get(offset_of!(Header, fabrics_type)) == Some(&AUTHENTICATION_SEND);
+        if is_send { message.len().min(Sqe::SIZE) } else { message.len() }
+    }
+
     fn new(fabrics_type: u8, length: u32) -> Self {
         Self {
             header: Header::new(fabrics_type),
@@ -354,6 +364,17 @@ mod tests {
         let receive = AuthenticationCommand::receive(4096).to_sqe();
         assert_eq!(receive.as_bytes()[4], 0x06);
         assert_eq!(receive.as_bytes()[43..48], [0xe9, 0, 0x10, 0, 0]);
+    }
+
+    #[test]
+    fn a_payload_of_authentication_is_no_part_of_what_others_may_see() {
+        let bytes = AuthenticationCommand::bytes_without_payload;
+        let capsule = |command: Sqe| [command.as_bytes(), b"payload"].concat();
+        assert_eq!(bytes(&capsule(AuthenticationCommand::send(7).to_sqe())), 64);
+        assert_eq!(bytes(AuthenticationCommand::send(7).to_sqe().as_bytes()), 64);
+        assert_eq!(bytes(&capsule(AuthenticationCommand::receive(7).to_sqe())), 71);
+        assert_eq!(bytes(&[Opcode::FABRICS.0; 16]), 16);
+        assert_eq!(bytes(&[]), 0);
     }
 
     #[test]

@@ -12,6 +12,8 @@ const GENERAL_SERVICES: u32 = 1;
 const GENERAL_SERVICES_KEY: u32 = 0x8001_0000;
 /// Longest payload of a frame, in bytes: an IP packet has less than 64 KiB.
 const PAYLOAD_MAX: usize = 60 << 10;
+/// Longest frame, in bytes: headers of Ethernet, IP, UDP and RoCE, payload, and CRC.
+pub(crate) const BYTES_MAX: usize = PAYLOAD_MAX + 128;
 /// Length of the invariant CRC, the last field of a frame.
 const ICRC_LEN: usize = 4;
 

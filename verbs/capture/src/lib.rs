@@ -12,7 +12,7 @@
 //!
 //! use rdma_capture::{Capture, CaptureFile};
 //!
-//! let file = CaptureFile::new(File::create_new("host.pcapng")?, 64)?;
+//! let file = CaptureFile::new(File::create_new("host.pcapng")?, |_| 64, 256 << 20);
 //! let provider = Capture::new(Arc::new(verbs::RdmaCore::new()), &file);
 //! let endpoint = verbs::Endpoint::open_with(provider)?;
 //! // Connect, send, receive.
@@ -30,13 +30,21 @@
 //!   are RoCE v2 all the same.
 //! * A send that the device then refuses is in the file too.
 //! * Passive sides ([`Endpoint::listen`](verbs::Endpoint::listen)) are not captured.
-//! * Every post and poll takes a lock and writes to the file.
+//! * Every post, and every poll that finds something, takes a lock and writes to the file.
 
 #![forbid(unsafe_code)]
 
+mod capture_file;
 mod cm_message;
 mod frame;
 mod pcapng;
 mod provider;
 
-pub use provider::{Capture, CaptureFile};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use capture_file::CaptureFile;
+pub use provider::Capture;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

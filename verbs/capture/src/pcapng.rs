@@ -26,8 +26,8 @@ const APPLICATION: &str = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_V
 /// Time stamps are in units of 10⁻⁹ s.
 const NANOSECONDS: u8 = 9;
 
-/// Writes the blocks that precede all packets.
-pub(crate) fn write_header(out: &mut impl Write, comment: &str) -> io::Result<()> {
+/// Writes the blocks that precede all packets; returns their bytes.
+pub(crate) fn write_header(out: &mut impl Write, comment: &str) -> io::Result<u64> {
     let mut section = Vec::new();
     section.extend(BYTE_ORDER_MAGIC.to_le_bytes());
     section.extend([1_u16, 0].map(u16::to_le_bytes).as_flattened()); // version 1.0
@@ -35,7 +35,7 @@ pub(crate) fn write_header(out: &mut impl Write, comment: &str) -> io::Result<()
     put_option(&mut section, COMMENT, comment.as_bytes());
     put_option(&mut section, SECTION_APPLICATION, APPLICATION.as_bytes());
     put_option(&mut section, END_OF_OPTIONS, &[]);
-    write_block(out, SECTION_HEADER, &section)?;
+    let section_bytes = write_block(out, SECTION_HEADER, &section)?;
 
     let mut interface = Vec::new();
     interface.extend([LINKTYPE_ETHERNET, 0].map(u16::to_le_bytes).as_flattened());
@@ -43,15 +43,19 @@ pub(crate) fn write_header(out: &mut impl Write, comment: &str) -> io::Result<()
     put_option(&mut interface, INTERFACE_NAME, b"rdma");
     put_option(&mut interface, INTERFACE_TIME_RESOLUTION, &[NANOSECONDS]);
     put_option(&mut interface, END_OF_OPTIONS, &[]);
-    write_block(out, INTERFACE_DESCRIPTION, &interface)
+    Ok(section_bytes + write_block(out, INTERFACE_DESCRIPTION, &interface)?)
 }
 
-/// Writes a packet.
+/// Bytes of a block of a packet besides the packet itself, its padding and comment included.
+pub(crate) const PACKET_OVERHEAD: u64 = 256;
+
+/// Writes a packet, with a comment of at most 200 bytes; returns the bytes of its block.
 pub(crate) fn write_packet(
     out: &mut impl Write,
     since_epoch: Duration,
     bytes: &[u8],
-) -> io::Result<()> {
+    comment: Option<&str>,
+) -> io::Result<u64> {
     // 64 bits of nanoseconds last until the year 2554; the high half precedes the low half.
     let time = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX).to_be_bytes();
     let [high, low] = [0, 4].map(|at| [time[at + 3], time[at + 2], time[at + 1], time[at]]);
@@ -62,14 +66,20 @@ pub(crate) fn write_packet(
     packet.extend([to_u32(bytes.len()); 2].map(u32::to_le_bytes).as_flattened());
     packet.extend(bytes);
     pad(&mut packet);
+    if let Some(comment) = comment {
+        put_option(&mut packet, COMMENT, comment.as_bytes());
+        put_option(&mut packet, END_OF_OPTIONS, &[]);
+    }
     write_block(out, ENHANCED_PACKET, &packet)
 }
 
-/// Writes a block in one call, so that a file never ends within one unless the disk is full.
-fn write_block(out: &mut impl Write, kind: u32, body: &[u8]) -> io::Result<()> {
+/// Writes a block in one call, so that a file never ends within one unless the disk is full;
+/// returns its bytes.
+fn write_block(out: &mut impl Write, kind: u32, body: &[u8]) -> io::Result<u64> {
     let length = to_u32(body.len() + 12).to_le_bytes();
     let block = [&kind.to_le_bytes(), &length[..], body, &length].concat();
-    out.write_all(&block)
+    out.write_all(&block)?;
+    Ok(block.len() as u64)
 }
 
 fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {

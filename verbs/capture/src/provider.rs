@@ -1,16 +1,11 @@
-//! The wrapped provider, and the file.
+//! The wrapped provider.
 
 use std::{
     collections::HashMap,
     fmt,
-    io::{self, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::SystemTime,
+    sync::{Arc, Mutex, Weak},
 };
 
 use verbs::{
@@ -24,15 +19,11 @@ use verbs::{
 };
 
 use crate::{
+    capture_file::CaptureFile,
     cm_message::{self, Ids},
-    frame::{self, Message, Route},
-    pcapng,
+    frame::{Message, Route},
+    lock,
 };
-
-/// Comment of the file.
-const COMMENT: &str = "Frames are derived from work requests and completions of one process. \
-    Hardware addresses, packet sequence numbers and communication ids are made up; RDMA reads and \
-    writes by the peer are missing; payload beyond a limit is zero.";
 
 /// Port of the connection manager's IP service where the source port is not known.
 const SOURCE_PORT: u16 = 0;
@@ -41,25 +32,7 @@ const SOURCE_PORT: u16 = 0;
 pub struct Capture<P> {
     inner: Arc<P>,
     file: CaptureFile,
-}
-
-/// A pcapng file, or another stream. Clones refer to the same file.
-#[derive(Clone)]
-pub struct CaptureFile {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    writer: Mutex<Writer>,
-    registry: Mutex<Registry>,
-    payload_max: usize,
-    last_id: AtomicU32,
-}
-
-struct Writer {
-    out: Box<dyn Write + Send>,
-    /// First error; nothing is written after it.
-    error: Option<io::Error>,
+    registry: Arc<Mutex<Registry>>,
 }
 
 /// Objects that names in work requests and completions refer to.
@@ -84,80 +57,6 @@ struct Connection {
     sent: u32,
     received: u32,
     is_disconnecting: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl CaptureFile {
-    /// Starts a file. Of each message, the first `payload_max` bytes are written, and zeroes for
-    /// the rest: 64 is an NVMe command without its in-capsule data.
-    ///
-    /// # Errors
-    ///
-    /// When the file's header cannot be written.
-    pub fn new(mut out: impl Write + Send + 'static, payload_max: usize) -> io::Result<Self> {
-        pcapng::write_header(&mut out, COMMENT)?;
-        let writer = Writer { out: Box::new(out), error: None };
-        let shared = Shared {
-            writer: Mutex::new(writer),
-            registry: Mutex::default(),
-            payload_max,
-            last_id: AtomicU32::new(0),
-        };
-        Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// Writes out what is buffered and tells whether the capture is complete so far.
-    ///
-    /// # Errors
-    ///
-    /// The first error of writing; frames from then on are missing.
-    pub fn finish(&self) -> io::Result<()> {
-        let mut writer = lock(&self.shared.writer);
-        match &writer.error {
-            Some(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            None => writer.out.flush(),
-        }
-    }
-
-    fn write(&self, frame: &[u8]) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut writer = lock(&self.shared.writer);
-        if writer.error.is_none()
-            && let Err(error) = pcapng::write_packet(&mut writer.out, now, frame)
-        {
-            writer.error = Some(error);
-        }
-    }
-
-    fn write_management(
-        &self,
-        route: Option<Route>,
-        connection: &Connection,
-        datagram: &[u8; 256],
-    ) {
-        if let Some(route) = route {
-            let frame = frame::management(route, connection.ids.active, datagram);
-            self.write(&frame);
-        }
-    }
-
-    fn write_message(&self, route: Option<Route>, message: &Message<'_>) {
-        let Some(route) = route else { return };
-        let (mut payload, kept) = (message.payload.to_vec(), self.shared.payload_max);
-        payload.iter_mut().skip(kept).for_each(|byte| *byte = 0);
-        self.write(&frame::message(route, &Message { payload: &payload, ..*message }));
-    }
-}
-
-impl fmt::Debug for CaptureFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CaptureFile")
-            .field("payload_max", &self.shared.payload_max)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Registry {
@@ -216,11 +115,11 @@ fn local_address(destination: SocketAddr) -> SocketAddr {
 impl<P: Provider> Capture<P> {
     /// Wraps a provider; what passes goes to the file.
     pub fn new(inner: Arc<P>, file: &CaptureFile) -> Arc<Self> {
-        Arc::new(Self { inner, file: file.clone() })
+        Arc::new(Self { inner, file: file.clone(), registry: Arc::default() })
     }
 
     fn endpoint_of(&self, inner: P::Endpoint) -> CaptureEndpoint<P> {
-        let id = self.file.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = self.file.next_id();
         let connection = Connection {
             ids: Ids { active: id, passive: !id },
             destination: None,
@@ -252,12 +151,12 @@ impl<P: Provider> Capture<P> {
                     private_data: parameters.private_data,
                 };
                 let datagram = cm_message::request(ids, route, &request);
-                self.file.write_management(Some(route), connection, &datagram);
+                self.file.write_management(Some(route), ids.active, &datagram);
             }
             CmRequest::Disconnect => {
                 connection.is_disconnecting = true;
                 let datagram = cm_message::disconnect_request(ids, connection.peer_queue_pair);
-                self.file.write_management(connection.route(), connection, &datagram);
+                self.file.write_management(connection.route(), ids.active, &datagram);
             }
             _ => {}
         }
@@ -269,27 +168,27 @@ impl<P: Provider> Capture<P> {
             CmEventKind::ESTABLISHED => {
                 connection.peer_queue_pair = event.parameters.queue_pair;
                 let reply = cm_message::reply(ids, connection.peer_queue_pair, data);
-                self.file.write_management(connection.reversed_route(), connection, &reply);
+                self.file.write_management(connection.reversed_route(), ids.active, &reply);
                 let ready = cm_message::ready_to_use(ids);
-                self.file.write_management(connection.route(), connection, &ready);
+                self.file.write_management(connection.route(), ids.active, &ready);
             }
             CmEventKind::REJECTED => {
                 let reason = u16::try_from(event.status).unwrap_or_default();
                 let rejection = cm_message::rejection(ids, reason, data);
-                self.file.write_management(connection.reversed_route(), connection, &rejection);
+                self.file.write_management(connection.reversed_route(), ids.active, &rejection);
             }
             CmEventKind::DISCONNECTED if !connection.is_disconnecting => {
                 let request = cm_message::peer_disconnect_request(ids, connection.queue_pair);
-                self.file.write_management(connection.reversed_route(), connection, &request);
+                self.file.write_management(connection.reversed_route(), ids.active, &request);
                 let reply = cm_message::disconnect_reply(ids);
-                self.file.write_management(connection.route(), connection, &reply);
+                self.file.write_management(connection.route(), ids.active, &reply);
             }
             _ => {}
         }
     }
 
     fn write_sends(&self, queue_pair: u32, requests: &[SendRequest], payloads: &Payloads) {
-        let registry = lock(&self.file.shared.registry);
+        let registry = lock(&self.registry);
         let Some(connection) = registry.connection(queue_pair) else { return };
         let mut connection = lock(&connection);
         for request in requests {
@@ -310,7 +209,7 @@ impl<P: Provider> Capture<P> {
     }
 
     fn write_received(&self, completions: &[WorkCompletion]) {
-        let mut registry = lock(&self.file.shared.registry);
+        let mut registry = lock(&self.registry);
         for completion in completions.iter().filter(|completion| completion.is_receive()) {
             let queue_pair = completion.queue_pair();
             let segment = registry.receives.remove(&(queue_pair, completion.token()));
@@ -348,14 +247,14 @@ pub struct CaptureEndpoint<P: Provider> {
 pub struct CaptureQueuePair<P: Provider> {
     inner: P::QueuePair,
     number: u32,
-    shared: Arc<Shared>,
+    registry: Arc<Mutex<Registry>>,
     /// Keeps the connection known while there is a queue pair.
     _connection: Arc<Mutex<Connection>>,
 }
 
 impl<P: Provider> Drop for CaptureQueuePair<P> {
     fn drop(&mut self) {
-        let mut registry = lock(&self.shared.registry);
+        let mut registry = lock(&self.registry);
         registry.connections.remove(&self.number);
         registry.receives.retain(|(number, _), _| *number != self.number);
     }
@@ -366,13 +265,13 @@ pub struct CaptureRegistration<P: Provider> {
     _inner: P::Registration,
     /// Key of memory; none of a window or of another device's memory.
     local_key: Option<u32>,
-    shared: Arc<Shared>,
+    registry: Arc<Mutex<Registry>>,
 }
 
 impl<P: Provider> Drop for CaptureRegistration<P> {
     fn drop(&mut self) {
         if let Some(key) = self.local_key {
-            lock(&self.shared.registry).memory.remove(&key);
+            lock(&self.registry).memory.remove(&key);
         }
     }
 }
@@ -442,10 +341,10 @@ impl<P: Provider> Provider for Capture<P> {
         let (inner, keys) = self.inner.register(domain, request)?;
         let local_key = memory.is_some().then_some(keys.local);
         if let Some(memory) = memory {
-            lock(&self.file.shared.registry).memory.insert(keys.local, memory);
+            lock(&self.registry).memory.insert(keys.local, memory);
         }
-        let shared = self.file.shared.clone();
-        Ok((CaptureRegistration { _inner: inner, local_key, shared }, keys))
+        let registry = Arc::clone(&self.registry);
+        Ok((CaptureRegistration { _inner: inner, local_key, registry }, keys))
     }
 
     fn completion_queue(
@@ -466,17 +365,16 @@ impl<P: Provider> Provider for Capture<P> {
         let (inner, info) = self.inner.queue_pair(&mut endpoint.inner, request)?;
         let connection = endpoint.connection.clone();
         lock(&connection).queue_pair = info.number;
-        let shared = self.file.shared.clone();
-        lock(&shared.registry).connections.insert(info.number, Arc::downgrade(&connection));
-        let number = info.number;
-        Ok((CaptureQueuePair { inner, number, shared, _connection: connection }, info))
+        let (registry, number) = (Arc::clone(&self.registry), info.number);
+        lock(&registry).connections.insert(number, Arc::downgrade(&connection));
+        Ok((CaptureQueuePair { inner, number, registry, _connection: connection }, info))
     }
 
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         match batch {
             Batch::Receives { queue_pair, requests } => {
                 let number = queue_pair.number;
-                let mut registry = lock(&self.file.shared.registry);
+                let mut registry = lock(&self.registry);
                 let receives = requests.iter().map(|one| ((number, one.token), one.sge));
                 registry.receives.extend(receives);
                 drop(registry);
@@ -499,7 +397,9 @@ impl<P: Provider> Provider for Capture<P> {
             return self.inner.completions(queue, request);
         };
         let count = self.inner.completions(queue, QueueRequest::Poll(&mut *out))?;
-        self.write_received(&out[..count]);
+        if count > 0 {
+            self.write_received(&out[..count]);
+        }
         Ok(count)
     }
 }
