@@ -28,11 +28,11 @@ struct Controls {
 const ANA: Controls = Controls { delays: [0; 3], ana_transition_time: 1 };
 
 /// Answers every Identify Controller with `controls`, and I/O commands by `status`, which has the
-/// number of the command and the time since the first; records the times of the I/O commands.
+/// number of the command; records the times of the I/O commands.
 fn answer_io(
     bed: &Bed,
     controls: Controls,
-    mut status: impl FnMut(usize, Duration) -> u16 + Send + 'static,
+    mut status: impl FnMut(usize) -> u16 + Send + 'static,
 ) -> Arc<Mutex<Vec<Instant>>> {
     let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let seen_at = Arc::clone(&times);
@@ -42,7 +42,7 @@ fn answer_io(
         } else if seen.is_io() {
             let mut times = seen_at.lock().expect("no test panics");
             times.push(Instant::now());
-            let status = status(times.len(), times[0].elapsed());
+            let status = status(times.len());
             refuse(seen, answer, status);
         }
     });
@@ -75,19 +75,19 @@ fn status_of(error: &Error) -> Option<u16> {
     }
 }
 
-/// Outcome of one read: the number of times that it was sent, and the status it failed with.
+/// Outcome of one read: the times at which it was sent, and the status it failed with.
 async fn read_once(
     options: &ConnectOptions,
     controls: Controls,
-    status: impl FnMut(usize, Duration) -> u16 + Send + 'static,
-) -> (usize, Result<(), TransferError>) {
+    status: impl FnMut(usize) -> u16 + Send + 'static,
+) -> (Vec<Instant>, Result<(), TransferError>) {
     let bed = Bed::new();
     let times = answer_io(&bed, controls, status);
     let (controller, namespace) = bed.connect(options).await;
     let outcome = namespace.read(0, controller.allocate(512).expect("memory")).await.map(drop);
     controller.shutdown().await;
-    let count = times.lock().expect("no test panics").len();
-    (count, outcome)
+    let times = times.lock().expect("no test panics").clone();
+    (times, outcome)
 }
 
 #[test]
@@ -108,12 +108,12 @@ fn each_status_is_retried_as_often_as_by_linux() {
         for memory in [MemoryMode::Pool, MemoryMode::Window] {
             run(async {
                 let options = options().memory(memory);
-                let (count, outcome) = read_once(&options, controls, move |_, _| status).await;
+                let (times, outcome) = read_once(&options, controls, move |_| status).await;
                 let failed = outcome.expect_err("the status does not change");
                 assert_eq!(status_of(&failed.error), Some(status & 0x7ff), "{failed}");
                 assert_eq!(failed.execution, ExecutionStatus::Answered);
                 assert!(failed.buffer.is_some());
-                assert_eq!(count, sends, "{status:#x} {memory:?}");
+                assert_eq!(times.len(), sends, "{status:#x} {memory:?}");
             });
         }
     }
@@ -123,10 +123,10 @@ fn each_status_is_retried_as_often_as_by_linux() {
 fn a_status_that_passes_is_no_error() {
     for status in [0x006, 0x021, 0x281, 0x360] {
         run(async {
-            let fails = move |count, _| if count <= 5 { status } else { 0 };
-            let (count, outcome) = read_once(&options(), Controls::default(), fails).await;
+            let fails = move |count| if count <= 5 { status } else { 0 };
+            let (times, outcome) = read_once(&options(), Controls::default(), fails).await;
             outcome.expect("the fifth retry succeeds");
-            assert_eq!(count, 6, "{status:#x}");
+            assert_eq!(times.len(), 6, "{status:#x}");
         });
     }
 }
@@ -137,27 +137,35 @@ fn without_resending_each_status_is_final() {
         run(async {
             let mut options = options();
             options.reconnect.resend = false;
-            let (count, outcome) = read_once(&options, controls, move |_, _| status).await;
+            let (times, outcome) = read_once(&options, controls, move |_| status).await;
             outcome.expect_err("it is not sent again");
-            assert_eq!(count, 1, "{status:#x}");
+            assert_eq!(times.len(), 1, "{status:#x}");
         });
     }
 }
 
+/// Time between the sends of a command while its path changes.
+const PATH_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Nothing fails while the path changes, though the command timeout is shorter than that.
 #[test]
 fn a_path_in_change_is_waited_for() {
+    /// Sends during the change: more than five retries.
+    const SENDS: usize = 20;
     for status in [0x302, 0x303] {
         run(async {
             let mut options = options();
-            options.io_timeout = Duration::from_millis(500);
-            let change = Duration::from_millis(1500);
-            let changes = move |_, since| if since < change { status } else { 0 };
-            let began = Instant::now();
-            let (count, outcome) = read_once(&options, ANA, changes).await;
+            options.io_timeout = Duration::from_secs(1);
+            let controls = Controls { ana_transition_time: 60, ..ANA };
+            let changes = move |count| if count <= SENDS { status } else { 0 };
+            let (times, outcome) = read_once(&options, controls, changes).await;
             outcome.expect("the path comes back");
-            assert!((change..2 * change).contains(&began.elapsed()), "{:?}", began.elapsed());
-            assert!((10..=17).contains(&count), "{count} sends in {change:?}");
+            assert_eq!(times.len(), SENDS + 1);
+            for pair in times.windows(2) {
+                let waited = pair[1] - pair[0];
+                assert!(waited >= PATH_INTERVAL, "{waited:?}");
+            }
+            assert!(times[SENDS] - times[0] > options.io_timeout);
         });
     }
 }
@@ -166,12 +174,14 @@ fn a_path_in_change_is_waited_for() {
 fn a_path_that_does_not_come_back_fails_after_twice_its_transition_time() {
     for status in [0x302, 0x303] {
         run(async {
-            let began = Instant::now();
-            let (_, outcome) = read_once(&options(), ANA, move |_, _| status).await;
+            let (twice, began) = (Duration::from_secs(2), Instant::now());
+            let (times, outcome) = read_once(&options(), ANA, move |_| status).await;
             let failed = outcome.expect_err("it does not come back");
             assert_eq!(status_of(&failed.error), Some(status), "{failed}");
-            let limits = Duration::from_secs(2)..Duration::from_secs(3);
-            assert!(limits.contains(&began.elapsed()), "{:?}", began.elapsed());
+            assert!(began.elapsed() >= twice, "{:?}", began.elapsed());
+            // No more than fit that time, one begun before its end included.
+            let most = twice.as_millis() / PATH_INTERVAL.as_millis() + 2;
+            assert!(times.len() as u128 <= most, "{} sends", times.len());
         });
     }
 }
@@ -180,28 +190,57 @@ fn a_path_that_does_not_come_back_fails_after_twice_its_transition_time() {
 #[test]
 fn waiting_for_a_path_is_no_retry() {
     run(async {
-        let statuses = |count, _| if count <= 10 { 0x303 } else { 0x006 };
-        let (count, outcome) = read_once(&options(), ANA, statuses).await;
+        let statuses = |count| if count <= 10 { 0x303 } else { 0x006 };
+        let (times, outcome) = read_once(&options(), ANA, statuses).await;
         outcome.expect_err("the other status stays");
-        assert_eq!(count, 16);
+        assert_eq!(times.len(), 16);
     });
 }
 
+/// Each delay is waited for, and no longer: a command is sent for the third time before another one
+/// is sent again whose delay is three seconds.
 #[test]
 fn the_delays_of_the_controller_are_heeded_once_it_knows() {
-    let controls = Controls { delays: [1, 3, 0], ana_transition_time: 0 };
-    for (index, delay) in [(0, 0), (1, 100), (2, 300), (3, 0)] {
+    const LONG: u16 = 30;
+    for (index, delays, long) in
+        [(0, [LONG, 0, 0], 1), (1, [1, LONG, 0], 2), (2, [LONG, 3, 0], 1), (3, [LONG, 0, 0], 1)]
+    {
         run(async {
             let bed = Bed::new();
-            let status = 0x006 | index << 11;
-            let fails = move |count, _| if count <= 2 { status } else { 0 };
-            let times = answer_io(&bed, controls, fails);
+            let sends: Arc<Mutex<Vec<(u64, Instant)>>> = Arc::default();
+            let seen_sends = Arc::clone(&sends);
+            bed.answer(move |seen, answer| {
+                if seen.is_identify_controller() {
+                    identify(Controls { delays, ana_transition_time: 0 }, answer);
+                } else if seen.is_io() {
+                    let mut sends = seen_sends.lock().expect("no test panics");
+                    let lba = seen.u64_at(40);
+                    sends.push((lba, Instant::now()));
+                    let count = sends.iter().filter(|send| send.0 == lba).count();
+                    let status = match lba {
+                        0 if count <= 2 => 0x006 | index << 11,
+                        1 if count == 1 => 0x006 | long << 11,
+                        _ => 0,
+                    };
+                    refuse(seen, answer, status);
+                }
+            });
             let (controller, namespace) = bed.connect(&options()).await;
-            namespace.read(0, controller.allocate(512).unwrap()).await.expect("the third succeeds");
-            for pair in times.lock().unwrap().windows(2) {
-                let (waited, delay) = (pair[1] - pair[0], Duration::from_millis(delay));
+            let [one, other] = [0, 1].map(|_| controller.allocate(512).unwrap());
+            let (one, other) = tokio::join!(namespace.read(0, one), namespace.read(1, other));
+            one.and(other).expect("each succeeds in the end");
+            let sends = sends.lock().unwrap().clone();
+            let last = sends.last().expect("there were some");
+            assert_eq!((sends.len(), last.0), (5, 1), "CRD {index}: {sends:?}");
+            let times: Vec<_> =
+                sends.iter().filter(|send| send.0 == 0).map(|send| send.1).collect();
+            let delay = match index {
+                1 | 2 => Duration::from_millis(100) * u32::from(delays[usize::from(index) - 1]),
+                _ => Duration::ZERO,
+            };
+            for pair in times.windows(2) {
+                let waited = pair[1] - pair[0];
                 assert!(waited >= delay, "{waited:?} for CRD {index}");
-                assert!(waited < delay + Duration::from_millis(90), "{waited:?} for CRD {index}");
             }
             controller.shutdown().await;
         });
@@ -243,7 +282,7 @@ fn retry_delays_are_enabled_where_there_are_any() {
 fn a_poller_holds_commands_within_its_depth() {
     run(async {
         let bed = Bed::new();
-        answer_io(&bed, ANA, |_, _| 0x303);
+        answer_io(&bed, ANA, |_| 0x303);
         let connecting = Controller::connect_over(&bed.host, &options());
         let (controller, mut pollers) = connecting.polled(1).await.unwrap();
         let poller = &mut pollers[0];
@@ -256,8 +295,7 @@ fn a_poller_holds_commands_within_its_depth() {
             poller.submit(read(lba)).expect("there is room");
         }
         poller.flush().unwrap();
-        let until = Instant::now() + Duration::from_millis(350);
-        while Instant::now() < until {
+        while poller.statistics().read.retried < 3 * depth {
             poller.poll().unwrap();
             assert!(poller.take().is_none(), "the path is waited for");
             assert_eq!((poller.in_flight() as u64, poller.room()), (depth, 0));
@@ -265,9 +303,8 @@ fn a_poller_holds_commands_within_its_depth() {
             assert!(matches!(refused.error, Error::Misuse(Misuse::QueuesFull)), "{refused}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert!(poller.statistics().read.retried >= 3 * depth);
         controller.reset().await;
-        answer_io(&bed, ANA, |_, _| 0);
+        answer_io(&bed, ANA, |_| 0);
         let mut done = Vec::new();
         while (done.len() as u64) < depth {
             poller.ready(Duration::from_millis(10)).await.unwrap();
@@ -291,7 +328,7 @@ fn a_poller_holds_commands_within_its_depth() {
 fn a_command_that_is_none_of_a_block_device_is_sent_once() {
     run(async {
         let bed = Bed::new();
-        let times = answer_io(&bed, Controls::default(), |_, _| 0x006);
+        let times = answer_io(&bed, Controls::default(), |_| 0x006);
         let connecting = Controller::connect_over(&bed.host, &options());
         let (controller, mut pollers) = connecting.polled(1).await.unwrap();
         let poller = &mut pollers[0];
@@ -318,16 +355,18 @@ fn a_shutdown_does_not_wait_for_a_path() {
     run(async {
         let bed = Bed::new();
         let controls = Controls { delays: [0; 3], ana_transition_time: 60 };
-        answer_io(&bed, controls, |_, _| 0x302);
+        let times = answer_io(&bed, controls, |_| 0x302);
         let (controller, namespace) = bed.connect(&options()).await;
         let buffer = controller.allocate(512).unwrap();
         let read = tokio::spawn(async move { namespace.read(0, buffer).await });
         tokio::time::sleep(Duration::from_millis(250)).await;
-        let began = Instant::now();
+        let sent = times.lock().unwrap().len();
         controller.shutdown().await;
         let failed = read.await.unwrap().expect_err("the controller is closed");
         assert!(matches!(failed.error, Error::Closed), "{failed}");
         assert!(failed.buffer.is_some());
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        // At most the one that was being sent.
+        let sent_since = times.lock().unwrap().len() - sent;
+        assert!(sent_since <= 1, "{sent_since}");
     });
 }

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rdma_host::{
@@ -57,25 +57,33 @@ fn queues_beyond_the_device_are_a_usage_error_that_names_its_limit() {
     });
 }
 
-/// The target answers each Identify Namespace late; what was identified in time is there.
+/// The target answers no Identify Namespace after the fourth; what was identified before is there.
+/// Without an end of the walk, the first of the others would fail after the admin timeout, and the
+/// next ones be asked for.
 #[test]
 fn the_identification_of_namespaces_ends_in_time() {
     run(async {
         let bed = Bed::new();
-        bed.answer(|seen, answer| {
+        let asked = Arc::new(AtomicU32::new(0));
+        let seen_asked = Arc::clone(&asked);
+        bed.answer(move |seen, answer| {
             let is_identify = seen.queue == 0 && seen.sqe[0] == 0x06;
             if is_identify && seen.sqe[40] == 0x02 {
                 answer.data = vec![0; 4096];
                 for id in 0..100u8 {
                     answer.data[usize::from(id) * 4] = id + 1;
                 }
-            } else if is_identify && seen.sqe[40] == 0x00 {
-                answer.delay = Duration::from_millis(50);
+            } else if is_identify
+                && seen.sqe[40] == 0x00
+                && seen_asked.fetch_add(1, Ordering::Relaxed) > 4
+            {
+                answer.messages.clear();
             }
         });
+        // It identifies the first namespace.
         let (controller, _) = bed.connect(&options()).await;
-        let began = Instant::now();
-        let mut walk = controller.identify_namespaces(Duration::from_secs(1)).await.unwrap();
+        let timeout = Duration::from_secs(3);
+        let mut walk = controller.identify_namespaces(timeout).await.unwrap();
         assert_eq!(walk.remaining().len(), 100);
         let (mut identified, mut errors) = (0, Vec::new());
         while let Some((_, outcome)) = walk.next().await {
@@ -84,10 +92,12 @@ fn the_identification_of_namespaces_ends_in_time() {
                 Err(error) => errors.push(error),
             }
         }
-        assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
-        assert!((5..20).contains(&identified), "{identified}");
-        assert!(matches!(errors.as_slice(), [Error::Timeout { .. }]), "{errors:?}");
+        assert_eq!(identified, 4);
+        let [Error::Timeout { after, .. }] = errors.as_slice() else { panic!("{errors:?}") };
+        assert_eq!(*after, timeout);
         assert_eq!(walk.remaining().len(), 100 - identified);
+        // The commands for one namespace, which was never answered.
+        assert_eq!(asked.load(Ordering::Relaxed), 1 + 4 + 1);
         controller.shutdown().await;
     });
 }
@@ -153,14 +163,12 @@ fn dead_referrals_do_not_hide_one_that_lives() {
         tokio::spawn(other.run());
         let timeout = Duration::from_secs(25);
         let mut walk = Discovery::over(&bed.host, &discovery_options(), 8).within(timeout);
-        let began = Instant::now();
         let mut found = Vec::new();
         while let Some(discovered) = walk.next().await {
             found.push(discovered);
         }
-        println!("{} subsystems in {:?}", found.len(), began.elapsed());
-        assert!(began.elapsed() < timeout, "{:?}", began.elapsed());
         assert_eq!(found.len(), 17);
+        // At the end of that time, the last one would have failed, too.
         let living = found.iter().filter(|one| one.outcome.is_ok());
         let living: Vec<_> = living.map(|one| one.target.address.to_string()).collect();
         assert_eq!(living, [TARGET_ADDRESS, "10.0.0.3:4420"]);
@@ -178,15 +186,17 @@ fn a_walk_over_referrals_ends_in_time() {
         });
         let timeout = Duration::from_millis(1500);
         let mut walk = Discovery::over(&bed.host, &discovery_options(), 1).within(timeout);
-        let began = Instant::now();
         let mut outcomes = Vec::new();
         while let Some(discovered) = walk.next().await {
             outcomes.push(discovered.outcome);
         }
-        assert!(began.elapsed() < 2 * timeout, "{:?}", began.elapsed());
         assert_eq!(outcomes.len(), 21);
-        let last = outcomes.last().expect("there are some").as_ref().expect_err("it is dead");
-        assert!(last.to_string().contains("the walk over referrals"), "{last}");
+        assert!(outcomes[0].is_ok(), "{:?}", outcomes[0]);
+        // None waited for its own end, which is a later one.
+        for outcome in &outcomes[1..] {
+            let error = outcome.as_ref().expect_err("it is dead");
+            assert!(error.to_string().contains("the walk over referrals"), "{error}");
+        }
     });
 }
 
