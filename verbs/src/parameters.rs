@@ -121,6 +121,9 @@ pub struct Limits {
     pub device: String,
     /// Version of its firmware; empty for software.
     pub firmware: String,
+    /// Bytes of the largest packet in use at the port that the endpoint resolved to: over RoCE, the
+    /// MTU of the path. Nothing for iWARP, whose segments are TCP's, or where it is unknown.
+    pub active_mtu: Option<u32>,
     /// Entries of a completion queue.
     pub completion_queue_entries: u32,
     /// RDMA reads and atomics that one queue pair can have outstanding itself.

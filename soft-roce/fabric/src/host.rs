@@ -200,6 +200,7 @@ fn take_each<R>(
 fn limits(host: &HostState) -> Limits {
     Limits {
         device: format!("fabric-{}", host.name),
+        active_mtu: Some(PATH_MTU),
         completion_queue_entries: ENTRIES_MAX,
         initiator_read_atomic: READS_MAX,
         memory_region_bytes: u64::MAX,
@@ -214,5 +215,7 @@ fn limits(host: &HostState) -> Limits {
     }
 }
 
+/// Bytes of a packet. Nothing is cut into packets here.
+const PATH_MTU: u32 = 4096;
 /// Maximum number of outstanding reads of one queue pair.
 const READS_MAX: u32 = 128;

@@ -97,7 +97,14 @@ pub fn devices() -> Result<Vec<DeviceInfo>, Error> {
 pub(super) fn limits(id: &CmId) -> Result<Limits, Error> {
     let context = id.context().ok_or(UNBOUND)?;
     // SAFETY: the id is bound and borrowed, so its device's context is open.
-    unsafe { limits_of(context) }
+    let limits = unsafe { limits_of(context) }?;
+    let is_iwarp = limits.transport == TransportType::Iwarp;
+    // SAFETY: `with` gives a live id, of which one field is copied.
+    let number = id.with(|id| unsafe { (*id).port_num });
+    // SAFETY: the id is bound and borrowed, as above.
+    let port = unsafe { attributes::query_port(context, number) };
+    let active_mtu = port.ok().map(|port| bytes(port.active_mtu));
+    Ok(Limits { active_mtu: active_mtu.filter(|&mtu| mtu > 0 && !is_iwarp), ..limits })
 }
 
 /// # Safety
@@ -121,6 +128,7 @@ unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
     // SAFETY: the device's plug-in ends the version with a NUL, or left the zeroes of `query`.
     let firmware = unsafe { text(attributes.fw_ver.as_ptr()) };
     Ok(Limits {
+        active_mtu: None,
         numa_node: numa_node(&device),
         device,
         firmware,

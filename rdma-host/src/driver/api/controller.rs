@@ -98,13 +98,20 @@ impl<P: Provider> Controller<P> {
     /// Name of the RDMA device.
     #[must_use]
     pub fn device(&self) -> String {
-        self.connection().device.clone()
+        self.connection().device.device.clone()
     }
 
     /// NUMA node of the RDMA device, if the system knows it: its processors and memory are nearest.
     #[must_use]
     pub fn numa_node(&self) -> Option<u32> {
-        self.connection().numa_node
+        self.connection().device.numa_node
+    }
+
+    /// MTU of the RDMA device's port in bytes, over RoCE that of the path; `None` over iWARP, or
+    /// where the device does not say.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        self.connection().device.active_mtu
     }
 
     /// Memory mode in use; not the requested one where the device does not support that.

@@ -37,8 +37,8 @@ use crate::{
 pub(crate) struct EstablishedController<P: Provider> {
     pub(crate) negotiated: Negotiated,
     pub(crate) domain: ProtectionDomain<P>,
-    pub(crate) device: String,
-    pub(crate) numa_node: Option<u32>,
+    /// Limits of the RDMA device.
+    pub(crate) device: Limits,
     pub(crate) memory: MemoryReport,
     pub(crate) admin: AdminQueue<P>,
     /// I/O queues of each poller.
@@ -120,7 +120,7 @@ async fn bring_up<P: Provider>(
     let ConnectContext { options, purpose, .. } = *context;
     let resolved = Resolved::new(context.provider, options).await?;
     let endpoint = resolved.endpoint();
-    let Limits { device, numa_node, .. } = endpoint.limits().map_err(verbs_error)?;
+    let device = endpoint.limits().map_err(verbs_error)?;
     let domain = match &context.domain {
         Some(domain) => domain.clone(),
         None => endpoint.domain().map_err(verbs_error)?,
@@ -165,7 +165,6 @@ async fn bring_up<P: Provider>(
                     negotiated: *negotiated,
                     domain,
                     device,
-                    numa_node,
                     memory,
                     admin,
                     io,

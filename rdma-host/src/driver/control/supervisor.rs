@@ -188,7 +188,7 @@ impl<P: Provider> Supervisor<P> {
 
     /// Goes live with a new connection.
     fn establish(&mut self, established: EstablishedController<P>) {
-        let EstablishedController { negotiated, domain, device, numa_node, memory, mut admin, io } =
+        let EstablishedController { negotiated, domain, device, memory, mut admin, io } =
             established;
         self.span.record("cntlid", negotiated.controller.0);
         let mut device_watch = DeviceWatch::new(domain.clone());
@@ -203,7 +203,6 @@ impl<P: Provider> Supervisor<P> {
             negotiated: Mutex::new(Arc::new(negotiated)),
             domain,
             device,
-            numa_node,
             memory,
             replaced: self.shared.registry.replaced(),
             mailboxes: io.into_iter().map(PollerMailbox::new).collect(),

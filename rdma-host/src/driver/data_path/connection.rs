@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified, mpsc, oneshot};
 use tracing::Span;
-use verbs::{CompletionQueue, ProtectionDomain, Provider};
+use verbs::{CompletionQueue, Limits, ProtectionDomain, Provider};
 
 use crate::{
     driver::{
@@ -35,9 +35,8 @@ pub(crate) struct Connection<P: Provider> {
     pub(crate) span: Span,
     pub(crate) negotiated: Mutex<Arc<Negotiated>>,
     pub(crate) domain: ProtectionDomain<P>,
-    /// Name of the RDMA device.
-    pub(crate) device: String,
-    pub(crate) numa_node: Option<u32>,
+    /// Limits of the RDMA device.
+    pub(crate) device: Limits,
     pub(crate) memory: MemoryReport,
     /// Namespaces whose id belongs to another namespace than the one that was identified.
     pub(crate) replaced: Vec<NamespaceId>,
