@@ -14,6 +14,9 @@ pub struct DiscoveryLog {
     pub generation: u64,
     /// Entries in the controller's order.
     pub entries: Vec<DiscoveryEntry>,
+    /// The log page as it was sent, header and entries, if the reader [keeps
+    /// it](DiscoveryRead::keeping_bytes); else empty.
+    pub bytes: Vec<u8>,
 }
 
 /// State machine that reads the log. Call [`action`](Self::action), perform the action, pass the
@@ -33,6 +36,8 @@ pub struct DiscoveryRead {
     specific_field: u8,
     attempt: u8,
     entries: Vec<DiscoveryEntry>,
+    keeps_bytes: bool,
+    bytes: Vec<u8>,
     step: Step,
 }
 
@@ -74,6 +79,8 @@ impl DiscoveryRead {
             specific_field: 0,
             attempt: 1,
             entries: Vec::new(),
+            keeps_bytes: false,
+            bytes: Vec::new(),
             step: Step::Header,
         }
     }
@@ -83,6 +90,13 @@ impl DiscoveryRead {
     #[must_use]
     pub fn with_specific_field(mut self, specific_field: u8) -> Self {
         self.specific_field = specific_field;
+        self
+    }
+
+    /// Keeps the bytes of the log page, too.
+    #[must_use]
+    pub fn keeping_bytes(mut self, keeps_bytes: bool) -> Self {
+        self.keeps_bytes = keeps_bytes;
         self
     }
 
@@ -108,9 +122,10 @@ impl DiscoveryRead {
             Step::Page(header) => self.page(header),
             Step::Done(generation) => {
                 let entries = std::mem::take(&mut self.entries);
+                let bytes = std::mem::take(&mut self.bytes);
                 let generation = *generation;
                 self.step = Step::Returned;
-                return Ok(DiscoveryAction::Done(DiscoveryLog { generation, entries }));
+                return Ok(DiscoveryAction::Done(DiscoveryLog { generation, entries, bytes }));
             }
             Step::Returned => panic!("the log has been returned"),
             Step::Failed(error) => return Err(error.clone()),
@@ -157,10 +172,18 @@ impl DiscoveryRead {
             Step::Header => {
                 let header = DiscoveryHeader::parse(data)?;
                 check(header)?;
+                if self.keeps_bytes {
+                    // What was not read of the header is reserved.
+                    self.bytes = data.to_vec();
+                    self.bytes.resize(DiscoveryHeader::SIZE as usize, 0);
+                }
                 Ok(self.next(header))
             }
             Step::Page(header) => {
                 self.entries.extend(DiscoveryEntry::parse_all(data)?);
+                if self.keeps_bytes {
+                    self.bytes.extend(data);
+                }
                 Ok(self.next(header))
             }
             Step::Check(before, refusal) => {
@@ -181,6 +204,7 @@ impl DiscoveryRead {
         }
         self.attempt += 1;
         self.entries.clear();
+        self.bytes.clear();
         Ok(Step::Header)
     }
 

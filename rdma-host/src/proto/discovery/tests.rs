@@ -57,7 +57,10 @@ impl Log {
     }
 
     fn read(&mut self, transfer_bytes_max: u64) -> Result<DiscoveryLog, Error> {
-        let mut read = DiscoveryRead::new(transfer_bytes_max);
+        self.read_by(DiscoveryRead::new(transfer_bytes_max))
+    }
+
+    fn read_by(&mut self, mut read: DiscoveryRead) -> Result<DiscoveryLog, Error> {
         for _ in 0..100_000 {
             match read.action()? {
                 DiscoveryAction::Done(log) => {
@@ -92,6 +95,16 @@ fn any_number_of_entries_is_read_in_order() {
         let chunks = u64::try_from(controller.seen.len()).unwrap() - 2;
         assert_eq!(chunks, records.div_ceil(16), "{records} entries");
     }
+}
+
+#[test]
+fn the_bytes_of_the_page_are_kept_if_asked_for() {
+    let mut controller = Log { moves: |index| index == 2, ..Log::default() };
+    assert!(controller.read(2048).unwrap().bytes.is_empty());
+    let mut controller = Log { moves: |index| index == 2, ..Log::default() };
+    let log = controller.read_by(DiscoveryRead::new(2048).keeping_bytes(true)).unwrap();
+    let page = [controller.bytes(0, 1024), controller.bytes(1024, 3 * 1024)].concat();
+    assert_eq!((log.generation, log.bytes == page), (8, true));
 }
 
 #[test]

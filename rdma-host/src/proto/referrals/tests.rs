@@ -10,7 +10,11 @@ fn log(referrals: &[u32]) -> DiscoveryLog {
         entry(&address, 1, 1)
     });
     let bytes: Vec<_> = bytes.chain(entry("10.0.0.1", 1, 2)).collect();
-    DiscoveryLog { generation: 1, entries: DiscoveryEntry::parse_all(&bytes).unwrap() }
+    DiscoveryLog {
+        generation: 1,
+        entries: DiscoveryEntry::parse_all(&bytes).unwrap(),
+        bytes: Vec::new(),
+    }
 }
 
 fn entry(address: &str, family: u8, kind: u8) -> Vec<u8> {
@@ -83,7 +87,11 @@ fn the_number_of_subsystems_is_limited() {
 #[test]
 fn invalid_addresses_are_reported() {
     let bytes = [entry("$(reboot)", 1, 1), entry("fe80::2", 2, 1)].concat();
-    let log = DiscoveryLog { generation: 1, entries: DiscoveryEntry::parse_all(&bytes).unwrap() };
+    let log = DiscoveryLog {
+        generation: 1,
+        entries: DiscoveryEntry::parse_all(&bytes).unwrap(),
+        bytes: Vec::new(),
+    };
     let mut walk = ReferralWalk::new(1);
     let from = "[fe80::1%3]:4420".parse().unwrap();
     walk.add(from, discovery()).unwrap();

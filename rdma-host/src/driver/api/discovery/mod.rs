@@ -71,7 +71,7 @@ impl<P: Provider> DiscoveryController<P> {
     /// When the controller refuses, the connection is lost, or the log is too long or keeps
     /// changing.
     pub async fn read_log(&self) -> Result<DiscoveryLog, Error> {
-        read_log(&self.controller).await
+        read_log(&self.controller, false).await
     }
 
     /// Shuts the controller down and disconnects, within a second.
@@ -81,9 +81,13 @@ impl<P: Provider> DiscoveryController<P> {
 }
 
 /// Reads the whole log of a discovery controller.
-async fn read_log<P: Provider>(controller: &Controller<P>) -> Result<DiscoveryLog, Error> {
+async fn read_log<P: Provider>(
+    controller: &Controller<P>,
+    keeps_bytes: bool,
+) -> Result<DiscoveryLog, Error> {
     let read = async {
-        let mut read = DiscoveryRead::new(controller.negotiated().transfer_bytes_max);
+        let mut read = DiscoveryRead::new(controller.negotiated().transfer_bytes_max)
+            .keeping_bytes(keeps_bytes);
         loop {
             match read.action()? {
                 DiscoveryAction::Done(log) => return Ok(log),

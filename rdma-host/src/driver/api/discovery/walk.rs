@@ -8,7 +8,7 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use verbs::{Provider, RdmaCore};
 
-use super::DiscoveryController;
+use super::{DiscoveryController, read_log};
 use crate::{
     config::{CONCURRENT_QUERIES_MAX, ConnectOptions, DISCOVERY_WALK_TIMEOUT},
     driver::runtime,
@@ -27,6 +27,7 @@ pub struct Discovery<P: Provider = RdmaCore> {
     /// Queries, in the order of the walk.
     queries: FuturesOrdered<BoxFuture<'static, Discovered>>,
     timeout: Duration,
+    keeps_bytes: bool,
     /// Set by the first query.
     deadline: Option<Instant>,
 }
@@ -64,6 +65,7 @@ impl<P: Provider> Discovery<P> {
             walk,
             queries: FuturesOrdered::new(),
             timeout: DISCOVERY_WALK_TIMEOUT,
+            keeps_bytes: false,
             deadline: None,
         }
     }
@@ -72,6 +74,12 @@ impl<P: Provider> Discovery<P> {
     #[must_use]
     pub fn within(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// Keeps the [bytes](DiscoveryLog::bytes) of each log page, too.
+    #[must_use]
+    pub fn keeping_bytes(self) -> Self {
+        Self { keeps_bytes: true, ..self }
     }
 
     /// Returns the result of the next subsystem, in the order of the referrals; `None` when all
@@ -84,9 +92,10 @@ impl<P: Provider> Discovery<P> {
         {
             let options =
                 self.options.clone().address(target.address).subsystem(target.subsystem.clone());
-            let provider = Arc::clone(&self.provider);
+            let (provider, keeps_bytes) = (Arc::clone(&self.provider), self.keeps_bytes);
             let query = async move {
-                let queried = runtime::timeout_at(deadline, query(&provider, &options)).await;
+                let query = query(&provider, &options, keeps_bytes);
+                let queried = runtime::timeout_at(deadline, query).await;
                 let timeout = Error::Timeout { step: "the walk over referrals", after };
                 let outcome = queried.unwrap_or(Err(timeout));
                 Discovered { target, outcome, skipped: Vec::new() }
@@ -110,9 +119,10 @@ impl<P: Provider> Discovery<P> {
 async fn query<P: Provider>(
     provider: &Arc<P>,
     options: &ConnectOptions,
+    keeps_bytes: bool,
 ) -> Result<DiscoveryLog, Error> {
     let controller = DiscoveryController::connect_over(provider, options).await?;
-    let log = controller.read_log().await;
+    let log = read_log(&controller.controller, keeps_bytes).await;
     controller.shutdown().await;
     log
 }

@@ -121,7 +121,7 @@ impl<P: Provider> DiscoveryWatch<P> {
                         return event;
                     }
                 }
-                log = read_log(&self.controller), if self.stale => {
+                log = read_log(&self.controller, false), if self.stale => {
                     self.stale = false;
                     match log.map(Arc::new) {
                         Ok(log) => {
