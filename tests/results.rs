@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::Path,
     process::{Child, Command, Output, Stdio},
     thread,
@@ -14,8 +15,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::{
-    SUBSYSTEM, address, break_connections, controllers, deadline_factor, noise, note, nvmf, uri,
-    wait_for,
+    SUBSYSTEM, address, break_connections, controllers, deadline_factor, noise, note, nvmf,
+    nvmf_ok, uri, wait_for,
 };
 
 /// Time for a command to end, after the signal or failure that ends it: two seconds, and as many as
@@ -24,7 +25,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn start(arguments: &[&str]) -> Child {
     let mut command = nvmf();
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Input for `write`, which the child's handle keeps from ending.
+    let input = if arguments[0] == "write" { Stdio::piped() } else { Stdio::null() };
+    command.args(arguments).stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("it starts")
 }
 
@@ -227,6 +230,51 @@ fn a_signal_ends_a_verification_with_its_result() {
     assert!(bytes("written_bytes") > 0 && bytes("written_bytes") >= bytes("verified_bytes"));
 }
 
+/// The blocks that a transfer says it ended at.
+fn transferred(output: &Output, what: &str, signal: &str) -> usize {
+    let message = message(output);
+    let rest = message.strip_prefix("nvmf: ").and_then(|rest| rest.strip_suffix('\n'));
+    let rest = rest.and_then(|rest| rest.strip_suffix(&format!(": interrupted by {signal}")));
+    let words: Vec<_> = rest.unwrap_or_else(|| panic!("{message}")).split(' ').collect();
+    assert_eq!((words[1], words[2]), ("blocks", what), "{message}");
+    let blocks: usize = words[0].parse().expect("a number");
+    assert_eq!(words[words.len() - 1], (blocks - 1).to_string(), "{message}");
+    blocks
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_signal_ends_a_write_with_what_was_written() {
+    let target = uri(SUBSYSTEM);
+    let mut child = start(&["write", &target, "--ns", "1", "--overwrite", "--force"]);
+    let mut input = child.stdin.take().expect("a pipe");
+    let data = noise((1 << 20) + 7, 23);
+    input.write_all(&data).expect("it reads");
+    let read = ["read", &target, "--ns", "1", "--lba", "2047", "--blocks", "1"];
+    wait_for("the last whole chunk is written", Duration::from_secs(10), || {
+        nvmf_ok(&read, &[]) == data[2047 * 512..][..512]
+    });
+    send(&child, Signal::TERM);
+    let output = end(child);
+    drop(input);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(143), 0));
+    assert_eq!(transferred(&output, "written", "SIGTERM"), 2048);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_signal_ends_a_read_with_what_was_read() {
+    let target = uri(SUBSYSTEM);
+    let child = start(&["read", &target, "--ns", "1"]);
+    // Its output is larger than a pipe.
+    wait_until_it_runs(Duration::from_millis(500));
+    send(&child, Signal::INT);
+    let output = end(child);
+    assert_eq!(output.status.code(), Some(130), "{}", message(&output));
+    let blocks = transferred(&output, "read", "SIGINT");
+    assert_eq!(output.stdout.len(), blocks * 512);
+}
+
 /// A command that can't get rid of its result: its reader sleeps.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
@@ -309,7 +357,7 @@ fn a_busy_machine_slows_a_load_down_and_is_told() {
 }
 
 /// Commands that go on until a signal ends them, and whether that is an early end.
-fn endless_commands() -> [(Vec<String>, bool); 6] {
+fn endless_commands() -> [(Vec<String>, bool); 8] {
     let (target, address) = (uri(SUBSYSTEM), address());
     let words = |line: String| line.split(' ').map(str::to_owned).collect();
     let bench = format!("bench {target} --ns 1 --iodepth 4 --ramp 300ms --runtime 1m");
@@ -317,6 +365,8 @@ fn endless_commands() -> [(Vec<String>, bool); 6] {
         (words(bench.clone()), true),
         (words(format!("{bench} -o json --sweep bs=4K,64K")), true),
         (words(format!("write-verify {target} --ns 2 --size 1T --overwrite")), true),
+        (words(format!("read {target} --ns 2")), true),
+        (words(format!("write {target} --ns 2 --overwrite --force")), true),
         (words(format!("monitor {target}")), false),
         (words(format!("monitor {target} -o json")), false),
         (words(format!("discover -a {address} --persistent")), false),
@@ -347,14 +397,19 @@ fn a_signal_at_any_moment_ends_a_command_with_a_report() {
     for (run, chance) in chance.iter().enumerate() {
         let commands = endless_commands();
         let (words, ends_early) = &commands[run % commands.len()];
-        let child = start(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut child = start(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut input = child.stdin.take();
         wait_for_handlers(&child);
+        if let Some(input) = &mut input {
+            input.write_all(&[0; 1 << 15]).expect("it fits a pipe");
+        }
         thread::sleep(Duration::from_micros(4000 * u64::from(chance[0])));
         let signal = [Signal::INT, Signal::TERM][usize::from(chance[1] & 1)];
         send(&child, signal);
         let began = Instant::now();
         let output = child.wait_with_output().expect("it ends");
         longest = longest.max((began.elapsed(), words.join(" ")));
+        drop(input);
         let code = if *ends_early { 128 + signal.as_raw() } else { 0 };
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", message(&output));
         let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };

@@ -9,9 +9,15 @@ fn main() {
         return;
     }
     // What the program is made of, besides the registry's packages.
-    for path in
-        ["Cargo.toml", "src", "../options/src", "../src", "../../auth/src", "../../verbs/src"]
-    {
+    for path in [
+        "Cargo.toml",
+        "src",
+        "../options/src",
+        "../src",
+        "../../auth/src",
+        "../../verbs/src",
+        "../../verbs/capture/src",
+    ] {
         if Path::new(path).exists() {
             println!("cargo:rerun-if-changed={path}");
         }

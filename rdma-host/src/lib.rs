@@ -103,6 +103,32 @@
 //! [`ExecutionStatus`] and the status of the last response come with the failure;
 //! [`Statistics`] counts the retries. With `resend` set to false, the caller decides.
 //!
+//! # Captures
+//!
+//! tcpdump sees nothing of what bypasses the kernel. Over a provider of the crate `rdma-capture`,
+//! which [`Controller::connect_over`] takes, connection messages, commands and responses go to a
+//! file that Wireshark reads. Without it, nothing of a capture is on the path of a command.
+//!
+//! ```no_run
+//! use std::{fs::File, sync::Arc};
+//!
+//! use rdma_capture::{Capture, CaptureFile};
+//! use rdma_host::{ConnectOptions, Controller, RdmaCore, wire::Sqe};
+//!
+//! # async fn captured(options: &ConnectOptions) -> Result<(), Box<dyn std::error::Error>> {
+//! let file = CaptureFile::new(File::create_new("host.pcapng")?, |_| Sqe::SIZE, 256 << 20);
+//! let provider = Capture::new(Arc::new(RdmaCore::new()), &file);
+//! let controller = Controller::connect_over(&provider, options).await?;
+//! controller.shutdown().await;
+//! file.finish()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With `|_| Sqe::SIZE` no data is in the file; the function `bytes_without_payload` of
+//! [`AuthenticationCommand`](wire::AuthenticationCommand) in its place adds in-capsule data, but
+//! for the payload of an Authentication Send.
+//!
 //! # Clean-up
 //!
 //! [`Controller::shutdown`] fails the commands in flight, sends the shutdown notification, waits
@@ -152,6 +178,6 @@ pub use proto::{
     SkippedReferral,
 };
 pub use verbs::{
-    Buffer, DeregisterError, MemoryOwner, PageSize, Pool, PoolOptions, RdmaCore, RegisterError,
-    ReleaseError, SharedMemory,
+    Buffer, DeregisterError, MemoryOwner, PageSize, Pool, PoolOptions, Provider, RdmaCore,
+    RegisterError, ReleaseError, SharedMemory,
 };

@@ -1,18 +1,23 @@
 //! Connecting, for all commands that need a controller.
 
+use std::sync::Arc;
+
 use auth::Authenticated;
 use rdma_host::{
-    Controller, Namespace, Negotiated,
+    Controller, Namespace, Negotiated, Provider,
     wire::{NamespaceId, Nqn},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, output, progress::with_progress, target::TargetArguments};
+use crate::{
+    failure::Failure, output, progress::with_progress, shutdown::InterruptibleRuntime,
+    target::TargetArguments,
+};
 
 /// Controller, and the runtime that serves its queues.
-pub(crate) struct ConnectedController {
-    pub(crate) runtime: tokio::runtime::Runtime,
-    pub(crate) controller: Controller,
+pub(crate) struct ConnectedController<P: Provider> {
+    pub(crate) runtime: InterruptibleRuntime,
+    pub(crate) controller: Controller<P>,
     pub(crate) subsystem: Nqn,
 }
 
@@ -24,41 +29,34 @@ pub(crate) struct QueueAuthentication {
     bidirectional: bool,
 }
 
-impl ConnectedController {
-    /// Connects, with tasks serving the I/O queues.
-    pub(crate) fn connect(target: &TargetArguments) -> Result<Self, Failure> {
+impl<P: Provider> ConnectedController<P> {
+    /// Connects, with tasks serving the I/O queues. From here on a signal ends what the runtime
+    /// [runs](InterruptibleRuntime::run).
+    pub(crate) fn connect(provider: &Arc<P>, target: &TargetArguments) -> Result<Self, Failure> {
         let options = target.options()?;
-        let runtime = runtime()?;
+        let runtime = InterruptibleRuntime::new()?;
         let describe = || format!("connecting to {} at {}", options.subsystem, options.address);
-        let connecting = Controller::connect(&options).into_future();
-        let controller = runtime.block_on(with_progress(describe, connecting))?;
+        let connecting = Controller::connect_over(provider, &options).into_future();
+        let controller = runtime.run(with_progress(describe, connecting))?;
         print_warnings(&controller.negotiated());
         Ok(Self { runtime, controller, subsystem: options.subsystem })
     }
 
     /// Namespace of this id, or the only one there is.
     pub(crate) fn namespace(&self, id: Option<u32>) -> Result<Namespace, Failure> {
-        let id = self.runtime.block_on(namespace_id(&self.controller, id))?;
-        Ok(self.runtime.block_on(self.controller.namespace(id))?)
+        let id = self.runtime.run(namespace_id(&self.controller, id))?;
+        self.runtime.run(self.controller.namespace(id))
     }
 
     /// Disconnects in order.
     pub(crate) fn close(self) {
-        self.runtime.block_on(self.controller.shutdown());
+        self.runtime.runtime.block_on(self.controller.shutdown());
     }
 }
 
-/// Runtime for the control plane and the async API.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start worker threads: {error}")))
-}
-
 /// The given namespace id, or that of the only namespace.
-pub(crate) async fn namespace_id(
-    controller: &Controller,
+pub(crate) async fn namespace_id<P: Provider>(
+    controller: &Controller<P>,
     id: Option<u32>,
 ) -> Result<NamespaceId, Failure> {
     if let Some(id) = id {

@@ -13,12 +13,13 @@ use std::{
 use clap::Args;
 use quanta::Instant;
 use rdma_host::{
-    Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, WaitMode, Waiter,
-    wire::NamespaceInfo,
+    Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Provider, WaitMode,
+    Waiter, wire::NamespaceInfo,
 };
 use tokio::runtime::Handle;
 
 use crate::{
+    capture::CaptureArguments,
     connect,
     cpus::{self, CpuList},
     disconnects::Disconnects,
@@ -31,6 +32,8 @@ use crate::{
 
 /// Commands in flight on a queue, unless the command line or the target says otherwise.
 const IODEPTH_DEFAULT: u16 = 32;
+/// Bytes of a command, unless the command line or the controller says otherwise.
+const BLOCK_BYTES_DEFAULT: u64 = 64 << 10;
 /// Time for commands in flight to complete once a signal or a failure has ended the load.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -47,16 +50,16 @@ pub(crate) trait Workload: Send {
 }
 
 /// Connection to one target with a poller for each thread.
-pub(crate) struct Load {
+pub(crate) struct Load<P: Provider> {
     pub(crate) namespace: NamespaceInfo,
-    pub(crate) controller: Controller,
+    pub(crate) controller: Controller<P>,
     pub(crate) options: ConnectOptions,
     pub(crate) block_bytes: usize,
     pub(crate) depth: usize,
     pub(crate) shutdown: ShutdownSignal,
     cpus: Option<CpuList>,
     runtime: Handle,
-    pollers: Vec<Poller>,
+    pollers: Vec<Poller<P>>,
     disconnects: Arc<Mutex<Disconnects>>,
 }
 
@@ -85,6 +88,9 @@ pub(crate) struct LoadArguments {
 
     #[command(flatten)]
     pub(crate) target: TargetArguments,
+
+    #[command(flatten)]
+    pub(crate) capture: CaptureArguments,
 }
 
 impl LoadArguments {
@@ -120,13 +126,15 @@ impl LoadArguments {
     }
 }
 
-impl Load {
-    /// Connects, and checks `block_bytes` as [`check`](Self::check) does. A signal ends that early.
+impl<P: Provider> Load<P> {
+    /// Connects, and checks the bytes of a command as [`check`](Self::check) does; without any,
+    /// they are 64 KiB, or what the namespace and the controller allow. A signal ends that early.
     pub(crate) fn connect(
+        provider: &Arc<P>,
         runtime: &InterruptibleRuntime,
         arguments: &LoadArguments,
         mut options: ConnectOptions,
-        block_bytes: u64,
+        block_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
         let threads = arguments.thread_count(options.io_queues)?;
         if arguments.target.queue_size.is_none() {
@@ -145,14 +153,18 @@ impl Load {
             )));
         }
         let (controller, pollers) =
-            runtime.run(async { Ok(Controller::connect(&options).polled(threads).await?) })?;
+            runtime.run(Controller::connect_over(provider, &options).polled(threads))?;
         connect::print_warnings(&controller.negotiated());
         let namespace = runtime.run(async {
             let id = connect::namespace_id(&controller, arguments.ns).await?;
-            Ok(controller.identify_namespace(id).await?)
+            Ok::<_, Failure>(controller.identify_namespace(id).await?)
         })?;
         let disconnects = Disconnects::watch(&runtime.runtime, controller.changes());
-        let granted = controller.negotiated().queue_entries - 1;
+        let negotiated = controller.negotiated();
+        let granted = negotiated.queue_entries - 1;
+        let block_bytes = block_bytes.unwrap_or_else(|| {
+            block_bytes_default(namespace.block_size.into(), negotiated.transfer_bytes_max)
+        });
         let load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
@@ -244,7 +256,7 @@ impl Load {
         }
     }
 
-    pub(crate) fn pollers(&mut self) -> &mut [Poller] {
+    pub(crate) fn pollers(&mut self) -> &mut [Poller<P>] {
         &mut self.pollers
     }
 
@@ -253,6 +265,18 @@ impl Load {
         drop(self.pollers);
         self.runtime.block_on(self.controller.shutdown());
     }
+}
+
+/// Bytes of a command where the command line has none: whole blocks that the controller takes.
+fn block_bytes_default(block_size: u64, transfer_bytes_max: u64) -> u64 {
+    let most = BLOCK_BYTES_DEFAULT.min(transfer_bytes_max);
+    if most < BLOCK_BYTES_DEFAULT {
+        output::print_message(format_args!(
+            "nvmf: commands of {most} bytes instead of {BLOCK_BYTES_DEFAULT}: the controller takes \
+             no more in one"
+        ));
+    }
+    block_size.max(most / block_size * block_size)
 }
 
 /// Waiter of a thread, one of `threads`, that only drives a poller: not in the idle scheduling
@@ -326,8 +350,8 @@ impl StopCondition<'_> {
 
 /// Keeps a poller busy with a workload until that is over, or the condition is met and the commands
 /// in flight have completed or the time for that is over.
-async fn run_workload<W: Workload>(
-    poller: &mut Poller,
+async fn run_workload<W: Workload, P: Provider>(
+    poller: &mut Poller<P>,
     mut waiter: Waiter,
     mut workload: W,
     mut buffers: Vec<Buffer>,
@@ -374,6 +398,14 @@ async fn run_workload<W: Workload>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_size_of_a_command_is_one_that_the_controller_takes() {
+        assert_eq!(block_bytes_default(512, 1 << 20), 64 << 10);
+        assert_eq!(block_bytes_default(512, 8 << 10), 8 << 10);
+        assert_eq!(block_bytes_default(4096, 10_000), 8192);
+        assert_eq!(block_bytes_default(128 << 10, 1 << 20), 128 << 10);
+    }
 
     #[test]
     fn runnable_threads_are_read() {

@@ -2,14 +2,17 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod capture;
 mod commands;
 mod connect;
 mod cpus;
 mod data_pattern;
 mod disconnects;
+mod environment;
 mod load;
 mod nvme_cli;
 mod output;
+mod output_file;
 mod overwrite;
 mod process_hardening;
 mod progress;
@@ -30,7 +33,7 @@ use nvmf_options::{
 use crate::{
     commands::{
         blocks, config, discover, generate, hostnqn, identify, identify_data, key, log, monitor,
-        read_write, write_verify,
+        read_write, report_bug, write_verify,
     },
     failure::Failure,
 };
@@ -101,6 +104,9 @@ enum Command {
     Read(read_write::ReadArguments),
     #[command(after_help = "Example:\n  nvmf report result.json --csv result.csv")]
     Report(bench::ReportArguments),
+    /// Gather what a bug report needs, without secrets: versions, devices, limits, configuration.
+    #[command(after_help = "Example:\n  nvmf report-bug -- identify TARGET")]
+    ReportBug(report_bug::Arguments),
     /// Show the NQN of this host.
     #[command(after_help = "Example:\n  nvmf show-hostnqn")]
     ShowHostnqn,
@@ -147,25 +153,26 @@ fn run() -> Result<(), Failure> {
     log_to_stderr(arguments.verbose);
     Program { warn: output::print_warning, protect: process_hardening::protect }.set();
     match arguments.command {
-        Command::Bench(arguments) => bench::run(&jobs(*arguments, &words)?),
+        Command::Bench(arguments) => capture::run(&jobs(*arguments, &words)?),
         Command::Config(command) => config::run(&command),
-        Command::Discover(arguments) => discover::run(&arguments),
-        Command::Dsm(arguments) => blocks::deallocate(&arguments),
-        Command::Flush(arguments) => blocks::flush(&arguments),
+        Command::Discover(arguments) => capture::run(&arguments),
+        Command::Dsm(arguments) => capture::run(&arguments),
+        Command::Flush(arguments) => capture::run(&arguments),
         Command::Generate(command) => generate::run(&command, Arguments::command()),
         Command::GenHostnqn => hostnqn::generate(),
-        Command::IdCtrl(arguments) => identify_data::controller(&arguments),
-        Command::IdNs(arguments) => identify_data::namespace(&arguments),
-        Command::Identify(arguments) => identify::run(&arguments),
+        Command::IdCtrl(arguments) => capture::run(&arguments),
+        Command::IdNs(arguments) => capture::run(&arguments),
+        Command::Identify(arguments) => capture::run(&arguments),
         Command::Key(command) => key::run(&command),
-        Command::Log(arguments) => log::run(&arguments),
-        Command::Monitor(arguments) => monitor::run(&arguments),
-        Command::Read(arguments) => read_write::read(&arguments),
+        Command::Log(arguments) => capture::run(&arguments),
+        Command::Monitor(arguments) => capture::run(&arguments),
+        Command::Read(arguments) => capture::run(&arguments),
         Command::Report(arguments) => bench::report(&arguments),
+        Command::ReportBug(arguments) => report_bug::run(&arguments),
         Command::ShowHostnqn => hostnqn::show(),
-        Command::Write(arguments) => read_write::write(&arguments),
-        Command::WriteVerify(arguments) => write_verify::run(&arguments),
-        Command::WriteZeroes(arguments) => blocks::write_zeroes(&arguments),
+        Command::Write(arguments) => capture::run(&arguments),
+        Command::WriteVerify(arguments) => capture::run(&arguments),
+        Command::WriteZeroes(arguments) => capture::run(&arguments),
     }
 }
 

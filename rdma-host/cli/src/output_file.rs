@@ -10,7 +10,7 @@ use std::{
 use crate::{failure::Failure, secret_text};
 
 /// File for a result.
-pub(super) struct OutputFile {
+pub(crate) struct OutputFile {
     path: PathBuf,
     file: File,
     /// True if the file did not exist before.
@@ -21,7 +21,7 @@ pub(super) struct OutputFile {
 
 impl OutputFile {
     /// Opens the file. What it contained stays until there is something to write.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let (file, created) = match File::create_new(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 (File::options().write(true).open(path), false)
@@ -34,7 +34,7 @@ impl OutputFile {
 
     /// Replaces the content. Where that fails, as on a full disk, the content that was written
     /// before is put back. A pipe or device has no content to replace: it gets the `last` one only.
-    pub(super) fn write(&mut self, content: Vec<u8>, last: bool) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self, content: Vec<u8>, last: bool) -> Result<(), Failure> {
         let kind = self.file.metadata().map_err(|error| failed(&self.path, &error))?;
         if !kind.is_file() {
             let written = if last { self.file.write_all(&content) } else { Ok(()) };

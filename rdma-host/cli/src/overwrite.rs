@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal},
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +14,7 @@ use std::{
 
 use clap::Args;
 use rdma_host::{
-    Buffer, Command, CommandCompletion, Namespace,
+    Buffer, Command, CommandCompletion, Namespace, Provider,
     wire::{NamespaceId, NamespaceInfo, Nqn},
 };
 
@@ -23,7 +24,7 @@ use crate::{
     load::{Load, Workload, completed_buffer},
     output,
     shutdown::ShutdownSignal,
-    signature::{DiskSample, HEAD_BYTES},
+    signature::{DiskSample, SAMPLE_BYTES},
     size,
 };
 
@@ -84,28 +85,30 @@ impl OverwriteArguments {
 impl OverwriteConsent {
     /// Checks the namespace of a controller: refuses to overwrite what is recognised there, and
     /// asks if it must.
-    pub(crate) fn check(
+    pub(crate) fn check<P: Provider>(
         &mut self,
-        connected: &ConnectedController,
+        connected: &ConnectedController<P>,
         namespace: &Namespace,
     ) -> Result<(), Failure> {
         let info = namespace.info();
         let read = |lba, bytes| {
             let buffer = connected.controller.allocate(bytes)?;
-            let buffer = connected.runtime.block_on(namespace.read(lba, buffer))?;
+            let buffer = connected.runtime.run(namespace.read(lba, buffer))?;
             Ok::<_, Failure>(contents(&buffer))
         };
         let read_all = || {
-            let block = info.block_size as usize;
-            let bytes = usize::try_from(info.bytes().min(HEAD_BYTES as u64)).unwrap_or(HEAD_BYTES);
-            Ok(DiskSample { head: read(0, bytes)?, last_block: read(info.blocks - 1, block)? })
+            let blocks = sample_blocks(&info);
+            let bytes =
+                usize::try_from(blocks).map_err(Failure::failed)? * info.block_size as usize;
+            Ok(sample(&info, read(0, bytes)?, read(info.blocks - blocks, bytes)?))
         };
-        self.check_sample(&connected.subsystem, info, read_all, None)
+        let shutdown = &connected.runtime.shutdown;
+        self.check_sample(&connected.subsystem, info, read_all, Some(shutdown))
     }
 
     /// Checks the namespace of a load, as [`check`](Self::check) does; only once if there are
     /// several loads on it in turn.
-    pub(crate) fn check_load(&mut self, load: &mut Load) -> Result<(), Failure> {
+    pub(crate) fn check_load<P: Provider>(&mut self, load: &mut Load<P>) -> Result<(), Failure> {
         let (subsystem, info) = (load.options.subsystem.clone(), load.namespace);
         let shutdown = load.shutdown.clone();
         self.check_sample(&subsystem, info, || read_sample(load), Some(&shutdown))
@@ -170,6 +173,15 @@ fn read_answer(shutdown: Option<&ShutdownSignal>) -> Result<String, Failure> {
     }
 }
 
+/// Number of blocks in a sample at either end of a namespace.
+fn sample_blocks(info: &NamespaceInfo) -> u64 {
+    info.blocks.min((SAMPLE_BYTES / info.block_size as usize) as u64)
+}
+
+fn sample(info: &NamespaceInfo, head: Vec<u8>, tail: Vec<u8>) -> DiskSample {
+    DiskSample { bytes: info.bytes(), block_size: info.block_size as usize, head, tail }
+}
+
 /// Bytes of a buffer.
 fn contents(buffer: &Buffer) -> Vec<u8> {
     let mut bytes = vec![0; buffer.len()];
@@ -178,28 +190,28 @@ fn contents(buffer: &Buffer) -> Vec<u8> {
 }
 
 /// Reads the sample of a load's namespace, block by block on its queues.
-fn read_sample(load: &mut Load) -> Result<DiskSample, Failure> {
+fn read_sample<P: Provider>(load: &mut Load<P>) -> Result<DiskSample, Failure> {
     let info = load.namespace;
-    let block = info.block_size as usize;
-    let blocks = info.blocks.min((HEAD_BYTES / block) as u64);
-    let lbas: Arc<[u64]> = (0..blocks).chain([info.blocks - 1]).collect();
-    let (next, sample) = (Arc::new(AtomicUsize::new(0)), Arc::default());
-    let block_bytes = std::mem::replace(&mut load.block_bytes, block);
+    let blocks = sample_blocks(&info);
+    let tail_start = info.blocks - blocks;
+    let lbas: Arc<[u64]> = (0..blocks).chain(tail_start.max(blocks)..info.blocks).collect();
+    let (next, read) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+    let block_bytes = std::mem::replace(&mut load.block_bytes, info.block_size as usize);
     let outcome = load.run(|_| SampleReader {
         info,
         lbas: Arc::clone(&lbas),
         next: Arc::clone(&next),
-        blocks: Arc::clone(&sample),
+        blocks: Arc::clone(&read),
     });
     load.block_bytes = block_bytes;
     outcome?;
-    let mut sample = std::mem::take(&mut *sample.lock().unwrap_or_else(PoisonError::into_inner));
-    let last_block = sample.iter().find(|(lba, _)| *lba == info.blocks - 1).map(|(_, bytes)| bytes);
-    let last_block = last_block.cloned().expect("it was read");
-    sample.sort_unstable_by_key(|(lba, _)| *lba);
-    sample.retain(|(lba, _)| *lba < blocks);
-    sample.dedup_by_key(|(lba, _)| *lba);
-    Ok(DiskSample { head: sample.into_iter().flat_map(|(_, bytes)| bytes).collect(), last_block })
+    let mut read = std::mem::take(&mut *read.lock().unwrap_or_else(PoisonError::into_inner));
+    read.sort_unstable_by_key(|(lba, _)| *lba);
+    let bytes_of = |lbas: Range<u64>| {
+        let within = read.iter().filter(|(lba, _)| lbas.contains(lba));
+        within.flat_map(|(_, bytes)| bytes).copied().collect()
+    };
+    Ok(sample(&info, bytes_of(0..blocks), bytes_of(tail_start..info.blocks)))
 }
 
 /// Blocks that were read, by their numbers.
@@ -254,7 +266,7 @@ mod tests {
     fn partitioned() -> DiskSample {
         let mut head = vec![0; 4096];
         head[512..520].copy_from_slice(b"EFI PART");
-        DiskSample { head, last_block: vec![0; 512] }
+        DiskSample { bytes: 4096, block_size: 512, head: head.clone(), tail: head }
     }
 
     fn consent(force: bool) -> OverwriteConsent {

@@ -12,7 +12,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{connect, failure::Failure, output, termination_signal::TerminationSignal};
+use crate::{failure::Failure, output, termination_signal::TerminationSignal};
 
 /// SIGINT and SIGTERM, caught from [`catch`](Self::catch) to the end of the program: a signal that
 /// arrives while the program does something else is found by the next [`received`](Self::received).
@@ -90,7 +90,7 @@ impl ShutdownSignal {
 impl InterruptibleRuntime {
     /// Starts the runtime and catches signals from here on.
     pub(crate) fn new() -> Result<Self, Failure> {
-        let runtime = connect::runtime()?;
+        let runtime = runtime()?;
         let shutdown = {
             let _context = runtime.enter();
             ShutdownSignal::catch()?
@@ -99,17 +99,25 @@ impl InterruptibleRuntime {
     }
 
     /// Runs a future to its end, or until a signal arrives.
-    pub(crate) fn run<T>(
+    pub(crate) fn run<T, E: Into<Failure>>(
         &self,
-        future: impl Future<Output = Result<T, Failure>>,
+        future: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Failure> {
         self.runtime.block_on(async {
             tokio::select! {
-                output = future => output,
+                output = future => output.map_err(Into::into),
                 signal = self.shutdown.received() => Err(Failure::interrupted(signal)),
             }
         })
     }
+}
+
+/// Runtime for the control plane and the async API.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start worker threads: {error}")))
 }
 
 /// Says that a signal ended a command which stays connected until then: that is no failure.

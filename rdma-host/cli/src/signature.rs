@@ -58,15 +58,27 @@ const SIGNATURES: &[Signature] = &[
 const SWAP_MAGICS: [&[u8; 10]; 5] =
     [b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND\0", b"S2SUSPEND\0", b"LINHIB0001"];
 
-/// First bytes of a namespace, at most [`HEAD_BYTES`], and its last logical block.
+/// Magic number of a superblock of Linux RAID, in the byte order of a host that wrote it.
+const RAID_MAGICS: [&[u8; 4]; 2] = [b"\xfc\x4e\x2b\xa9", b"\xa9\x2b\x4e\xfc"];
+
+/// Bytes of a label of ZFS, of which two are at the start of a disk and two at its end, and where
+/// its ring of uberblocks begins (OpenZFS, `vdev_impl.h`).
+const ZFS_LABEL_BYTES: usize = 256 << 10;
+const ZFS_RING_START: usize = 128 << 10;
+
+/// First and last bytes of a namespace, at most [`SAMPLE_BYTES`] each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DiskSample {
+    /// Bytes of the namespace.
+    pub(crate) bytes: u64,
+    /// Bytes of a logical block.
+    pub(crate) block_size: usize,
     pub(crate) head: Vec<u8>,
-    pub(crate) last_block: Vec<u8>,
+    pub(crate) tail: Vec<u8>,
 }
 
-/// Bytes of a [`DiskSample::head`]; none of the signatures reaches beyond.
-pub(crate) const HEAD_BYTES: usize = 1 << 20;
+/// Bytes of a [`DiskSample`] at either end; none of the signatures is further from it.
+pub(crate) const SAMPLE_BYTES: usize = 1 << 20;
 
 impl DiskSample {
     /// Name of the first signature found, with its article.
@@ -78,6 +90,8 @@ impl DiskSample {
                 (self.has_lvm(), "an LVM physical volume"),
                 (self.has_ext(), "an ext2, ext3 or ext4 file system"),
                 (self.has_swap(), "swap space"),
+                (self.has_raid_at_end(), "a member of a Linux RAID"),
+                (self.has_firmware_raid(), "a member of a RAID set of the firmware"),
                 (self.has_zfs(), "a member of a ZFS pool"),
                 (self.has_mbr(), "a partition table (MBR)"),
             ];
@@ -93,10 +107,44 @@ impl DiskSample {
         self.head.get(offset..).is_some_and(|rest| rest.starts_with(bytes))
     }
 
+    /// Bytes of the disk from an offset on that is in the last [`SAMPLE_BYTES`].
+    fn tail_at(&self, offset: u64) -> Option<&[u8]> {
+        let start = self.bytes.checked_sub(self.tail.len() as u64)?;
+        self.tail.get(usize::try_from(offset.checked_sub(start)?).ok()?..)
+    }
+
+    /// True if there are these bytes at a distance from the end of the disk.
+    fn ends_with(&self, distance: u64, bytes: &[u8]) -> bool {
+        let at = self.bytes.checked_sub(distance).and_then(|offset| self.tail_at(offset));
+        at.is_some_and(|rest| rest.starts_with(bytes))
+    }
+
     /// Header of a GPT in the second logical block, or its backup in the last one (UEFI 5.3.2).
     fn has_gpt(&self) -> bool {
         const HEADER: &[u8] = b"EFI PART";
-        self.has(self.last_block.len(), HEADER) || self.last_block.starts_with(HEADER)
+        self.has(self.block_size, HEADER) || self.ends_with(self.block_size as u64, HEADER)
+    }
+
+    /// Superblock of Linux RAID at the end of a disk: of format 0.90 in the last whole 64 KiB but
+    /// one (`MD_NEW_SIZE_SECTORS`), of format 1.0 in the last 8 KiB to 12 KiB
+    /// (`super_1_load`), at a multiple of 4 KiB.
+    fn has_raid_at_end(&self) -> bool {
+        let (old, new) = (64 << 10, 4 << 10);
+        let places = [
+            (self.bytes / old * old).checked_sub(old),
+            self.bytes.checked_sub(2 * new).map(|offset| offset / new * new),
+        ];
+        places
+            .into_iter()
+            .flatten()
+            .filter_map(|offset| self.tail_at(offset))
+            .any(|rest| RAID_MAGICS.iter().any(|magic| rest.starts_with(*magic)))
+    }
+
+    /// Metadata of Intel's format in the last sector but one of 512 bytes, or header of SNIA's
+    /// (DDF) in the last one.
+    fn has_firmware_raid(&self) -> bool {
+        self.ends_with(1024, b"Intel Raid ISM Cfg Sig.") || self.ends_with(512, b"\xde\x11\xde\x11")
     }
 
     /// Label of LVM2 in one of the first four sectors of 512 bytes.
@@ -118,12 +166,23 @@ impl DiskSample {
         ends.map(|end| end - 10).any(|at| SWAP_MAGICS.iter().any(|magic| self.has(at, *magic)))
     }
 
-    /// Uberblock of ZFS in the ring of the first label, which has entries from 1 KiB on.
+    /// Uberblock of ZFS in the ring of one of the four labels, which has entries from 1 KiB on. The
+    /// last two labels end where the last whole one of the disk ends.
     fn has_zfs(&self) -> bool {
         let magic = 0x00ba_b10c_u64;
-        let ring = (128 << 10..256 << 10).step_by(1 << 10);
-        let mut entries = ring.filter_map(|offset| self.bytes(offset).map(u64::from_le_bytes));
-        entries.any(|number| number == magic || number == magic.swap_bytes())
+        let label_bytes = ZFS_LABEL_BYTES as u64;
+        let end = self.bytes / label_bytes * label_bytes;
+        let at_end = [2, 1].map(|labels| end.checked_sub(labels * label_bytes));
+        let heads = [0, ZFS_LABEL_BYTES].map(|label| self.head.get(label..));
+        let tails = at_end.map(|label| label.and_then(|offset| self.tail_at(offset)));
+        heads.into_iter().chain(tails).flatten().any(|label| {
+            let ring = (ZFS_RING_START..ZFS_LABEL_BYTES).step_by(1 << 10);
+            let mut entries = ring.filter_map(|offset| label.get(offset..)?.first_chunk());
+            entries.any(|bytes| {
+                let number = u64::from_le_bytes(*bytes);
+                number == magic || number == magic.swap_bytes()
+            })
+        })
     }
 
     /// Master boot record. Its two bytes at the end are those of every boot sector, so that a
@@ -142,20 +201,33 @@ mod tests {
     use super::*;
     use crate::data_pattern::mix;
 
+    /// Bytes of a disk whose size is a multiple of neither 4 KiB nor 64 KiB.
+    const DISK_BYTES: usize = (40 << 20) + 3 * 512;
+
     /// Disk of zeros but for these bytes, with blocks of 512 bytes.
     fn disk(parts: &[(usize, &[u8])]) -> DiskSample {
-        let mut head = vec![0; HEAD_BYTES];
+        let mut disk = DiskSample {
+            bytes: DISK_BYTES as u64,
+            block_size: 512,
+            head: vec![0; SAMPLE_BYTES],
+            tail: vec![0; SAMPLE_BYTES],
+        };
+        let tail = DISK_BYTES - SAMPLE_BYTES;
         for (offset, bytes) in parts {
-            head[*offset..][..bytes.len()].copy_from_slice(bytes);
+            let place = match offset.checked_sub(tail) {
+                Some(offset) => &mut disk.tail[offset..],
+                None => &mut disk.head[*offset..],
+            };
+            place[..bytes.len()].copy_from_slice(bytes);
         }
-        DiskSample { head, last_block: vec![0; 512] }
+        disk
     }
 
     #[test]
     fn every_signature_of_the_table_is_found() {
         for one in SIGNATURES {
             assert_eq!(disk(&[(one.offset, one.bytes)]).signature(), Some(one.name));
-            assert!(one.offset + one.bytes.len() <= HEAD_BYTES);
+            assert!(one.offset + one.bytes.len() <= SAMPLE_BYTES);
         }
     }
 
@@ -169,9 +241,9 @@ mod tests {
         assert_eq!(disk(&[(510, b"\x55\xaa")]).signature(), None);
         let gpt = Some("a GUID partition table (GPT)");
         assert_eq!(disk(&[(512, b"EFI PART")]).signature(), gpt);
-        let large = DiskSample { last_block: vec![0; 4096], ..disk(&[(4096, b"EFI PART")]) };
+        let large = DiskSample { block_size: 4096, ..disk(&[(4096, b"EFI PART")]) };
         assert_eq!(large.signature(), gpt);
-        let backup = DiskSample { last_block: b"EFI PART\0\0\x01\0".to_vec(), ..disk(&[]) };
+        let backup = disk(&[(DISK_BYTES - 512, b"EFI PART\0\0\x01\0")]);
         assert_eq!(backup.signature(), gpt);
     }
 
@@ -191,14 +263,58 @@ mod tests {
         }
     }
 
+    /// Where `mdadm --create` of these formats, `zpool create` and the firmware of a RAID put what
+    /// they are known by, on a disk of 40 MiB and 1,536 bytes.
+    #[test]
+    fn what_lies_at_the_end_of_a_disk_is_found() {
+        let mebibyte = 1 << 20;
+        let raid = Some("a member of a Linux RAID");
+        let old = 40 * mebibyte - (64 << 10);
+        assert_eq!(disk(&[(old, b"\xfc\x4e\x2b\xa9\0\0\0\0\x5a\0\0\0")]).signature(), raid);
+        assert_eq!(disk(&[(old, b"\xa9\x2b\x4e\xfc\0\0\0\0\0\0\0\x5a")]).signature(), raid);
+        let new = 40 * mebibyte - (8 << 10);
+        assert_eq!(disk(&[(new, b"\xfc\x4e\x2b\xa9\x01\0\0\0")]).signature(), raid);
+        for other in [old - (64 << 10), old + 4096, new + 4096, new - 512] {
+            assert_eq!(disk(&[(other, b"\xfc\x4e\x2b\xa9")]).signature(), None, "{other}");
+        }
+        let zfs = Some("a member of a ZFS pool");
+        for label in [0, 256 << 10, 40 * mebibyte - (512 << 10), 40 * mebibyte - (256 << 10)] {
+            for entry in [0, 31, 127] {
+                let place = label + ((128 + entry) << 10);
+                let found = disk(&[(place, &0x00ba_b10c_u64.to_le_bytes())]).signature();
+                assert_eq!(found, zfs, "{place}");
+            }
+        }
+        let firmware = Some("a member of a RAID set of the firmware");
+        let end = DISK_BYTES;
+        assert_eq!(disk(&[(end - 1024, b"Intel Raid ISM Cfg Sig. 1.3")]).signature(), firmware);
+        assert_eq!(disk(&[(end - 512, b"\xde\x11\xde\x11")]).signature(), firmware);
+    }
+
+    #[test]
+    fn a_disk_smaller_than_a_sample_is_looked_through() {
+        let mut small = DiskSample {
+            bytes: 128 << 10,
+            block_size: 512,
+            head: vec![0; 128 << 10],
+            tail: vec![0; 128 << 10],
+        };
+        assert_eq!(small.signature(), None);
+        small.tail[64 << 10..][..4].copy_from_slice(RAID_MAGICS[0]);
+        assert_eq!(small.signature(), Some("a member of a Linux RAID"));
+    }
+
     #[test]
     fn other_data_has_no_signature() {
         assert_eq!(DiskSample::default().signature(), None);
         assert_eq!(disk(&[]).signature(), None);
-        let head = (0..HEAD_BYTES as u64 / 8).flat_map(|at| mix(at).to_le_bytes()).collect();
-        let random = DiskSample { head, last_block: vec![0xa5; 512] };
+        let words = SAMPLE_BYTES as u64 / 8;
+        let random =
+            |from: u64| (from..from + words).flat_map(|at| mix(at).to_le_bytes()).collect();
+        let random = DiskSample { head: random(0), tail: random(words), ..disk(&[]) };
         assert_eq!(random.signature(), None);
-        let short = DiskSample { head: vec![0x55; 512], last_block: vec![0x55; 512] };
+        let block = vec![0x55; 512];
+        let short = DiskSample { bytes: 512, block_size: 512, head: block.clone(), tail: block };
         assert_eq!(short.signature(), None);
     }
 }

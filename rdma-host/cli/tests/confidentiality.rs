@@ -473,10 +473,51 @@ fn no_output_shows_a_damaged_secret_of_the_command_line() {
             &["bench", target, "--baseline", &secret],
             &["bench", target, "--fail-if", &secret],
             &["bench", target, "--random-distribution", &secret],
+            &["report-bug", &secret],
+            &["report-bug", "-J", &secret],
+            &["report-bug", "--capture", &secret],
+            &["report-bug", "--", "identify", target, "--dhchap-secret", &secret],
+            &["report-bug", "--", "identify", target, &format!("--dhchap-secret={secret}")],
+            &["report-bug", "--", "bench", target, "--dhchap-ctrl-secret", &secret, "--ns", "1"],
         ] {
             assert_shows_no_piece(&nvmf(arguments, ""), &secret, arguments);
         }
     }
+}
+
+#[test]
+fn a_bug_report_has_the_configuration_without_its_secrets() {
+    let files = Files::new();
+    let parameters = [("kxchap-secret", SECRET), ("kxchap-ctrl-secret", OTHER), ("tos", "7")];
+    for configuration in files.write_each(&parameters) {
+        let report = files.path("report");
+        let words = ["report-bug", "-J", &configuration, "--", "identify", SECRET];
+        let output = nvmf(&words, "");
+        assert!(output.status.success(), "{}", message(&output));
+        assert_silent(&output);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        for words in ["nvmf ", "identify ***", "(a secret)", "tos = 7", "127.0.0.1"] {
+            assert!(text.contains(words), "{configuration}: {text}");
+        }
+        let words = ["report-bug", "-J", &configuration, "-o", report.to_str().unwrap()];
+        let output = nvmf(&words, "");
+        assert!(output.status.success() && output.stdout.is_empty(), "{}", message(&output));
+        let written = fs::read_to_string(&report).expect("it is written");
+        assert_eq!(written, text.replace("command         identify ***\n", ""));
+    }
+}
+
+#[test]
+fn a_bug_report_names_a_capture_and_nothing_else() {
+    let files = Files::new();
+    let other = files.write("notes", "not a capture");
+    assert_refused(&nvmf(&["report-bug", "--capture", &other], ""), 2, &["no capture", &other]);
+    let capture = files.path("capture");
+    fs::write(&capture, [0x0a, 0x0d, 0x0d, 0x0a, 0, 0, 0, 0]).expect("it is written");
+    let output = nvmf(&["report-bug", "--capture", capture.to_str().unwrap()], "");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = format!("capture         {}, 8 B", capture.display());
+    assert!(text.lines().any(|found| found == line), "{text}");
 }
 
 /// Text from outside is printed without control, bidi and zero-width characters.

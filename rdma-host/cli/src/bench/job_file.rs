@@ -51,8 +51,17 @@ const REFUSED: [(&str, &str); 6] = [
 ];
 
 /// Options of all jobs together.
-const GLOBAL_ONLY: [&str; 6] =
-    ["baseline", "fail-if-worse", "hlog", "html", "json", "output-format"];
+const GLOBAL_ONLY: [&str; 9] = [
+    "baseline",
+    "capture",
+    "capture-data",
+    "capture-size",
+    "fail-if-worse",
+    "hlog",
+    "html",
+    "json",
+    "output-format",
+];
 
 /// Measurement with its own options: one of a job file, or the only one.
 pub(crate) struct Job {

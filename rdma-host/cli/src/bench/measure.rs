@@ -10,7 +10,7 @@ use std::{
 };
 
 use quanta::Instant;
-use rdma_host::Buffer;
+use rdma_host::{Buffer, Provider};
 
 use super::{
     arguments::Arguments,
@@ -28,8 +28,8 @@ use crate::{
 
 /// Measures until the end of the schedule, a stop condition, a signal or a failure; what ended the
 /// measurement early is in the outcome. Fails if nothing was measured.
-pub(super) fn measure(
-    loads: &mut [Load],
+pub(super) fn measure<P: Provider>(
+    loads: &mut [Load<P>],
     arguments: &Arguments,
     point: &Point,
 ) -> Result<Outcome, Failure> {
@@ -102,9 +102,9 @@ fn schedule(arguments: &Arguments) -> Schedule {
     Schedule { start, begin, end: begin + arguments.runtime, interval: arguments.interval() }
 }
 
-fn stop_conditions(
+fn stop_conditions<P: Provider>(
     [failed, steady]: [&Arc<AtomicBool>; 2],
-    load: &Load,
+    load: &Load<P>,
     arguments: &Arguments,
 ) -> StopConditions {
     StopConditions {
@@ -116,8 +116,8 @@ fn stop_conditions(
     }
 }
 
-fn generator_options<'a>(
-    load: &Load,
+fn generator_options<'a, P: Provider>(
+    load: &Load<P>,
     arguments: &Arguments,
     point: &'a Point,
 ) -> GeneratorOptions<'a> {
@@ -134,7 +134,7 @@ fn generator_options<'a>(
 }
 
 /// Buffers of each poller for each size of command: as many as commands may be in flight.
-fn buffers(load: &Load, point: &Point) -> Result<Vec<Vec<Vec<Buffer>>>, Failure> {
+fn buffers<P: Provider>(load: &Load<P>, point: &Point) -> Result<Vec<Vec<Vec<Buffer>>>, Failure> {
     let of_poller = |queues: usize| {
         let sizes = point.bs.sizes().map(|bytes| {
             let bytes = usize::try_from(bytes).map_err(Failure::usage)?;

@@ -17,7 +17,6 @@ mod compare;
 mod counters;
 mod csv;
 mod disturbance;
-mod environment;
 mod fail_conditions;
 mod fio;
 mod histogram_text;
@@ -27,7 +26,6 @@ mod job_file;
 mod latency;
 mod mean_difference;
 mod measure;
-mod output_file;
 mod point_report;
 mod prefill;
 mod progress;
@@ -43,26 +41,40 @@ mod sweep_points;
 mod text;
 mod worker;
 
+use std::sync::Arc;
+
+use rdma_host::Provider;
+
 pub(crate) use self::{
     arguments::Arguments,
     job_file::{Job, read as read_jobs},
     report_command::{ReportArguments, run as report},
 };
 use self::{compare::Comparison, session::Session};
-use crate::failure::Failure;
+use crate::{
+    capture::{CaptureArguments, ConnectingCommand},
+    failure::Failure,
+};
 
-/// Compares two reports, or measures what the jobs ask for, of which there is at least one.
-pub(crate) fn run(jobs: &[Job]) -> Result<(), Failure> {
-    let arguments = &jobs[0].arguments;
-    match arguments.compare.as_deref() {
-        Some([before, after]) => {
-            let (before, after) = (report::read(before)?, report::read(after)?);
-            let comparison = Comparison::new(&before.points, &after.points);
-            comparison.print(arguments.output_format)?;
-            let limit = arguments.fail_if_worse;
-            limit.map_or(Ok(()), |limit| fail_conditions::check_worse(&comparison, limit))
+/// Jobs, of which there is at least one.
+impl ConnectingCommand for Vec<Job> {
+    fn capture(&self) -> &CaptureArguments {
+        &self[0].arguments.load.capture
+    }
+
+    /// Compares two reports, or measures what the jobs ask for.
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let arguments = &self[0].arguments;
+        match arguments.compare.as_deref() {
+            Some([before, after]) => {
+                let (before, after) = (report::read(before)?, report::read(after)?);
+                let comparison = Comparison::new(&before.points, &after.points);
+                comparison.print(arguments.output_format)?;
+                let limit = arguments.fail_if_worse;
+                limit.map_or(Ok(()), |limit| fail_conditions::check_worse(&comparison, limit))
+            }
+            Some(_) => Err(Failure::usage("--compare takes two reports")),
+            None => Session::new(provider, self)?.run(),
         }
-        Some(_) => Err(Failure::usage("--compare takes two reports")),
-        None => Session::new(jobs)?.run(),
     }
 }

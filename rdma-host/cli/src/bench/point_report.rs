@@ -2,11 +2,10 @@
 
 use std::thread::available_parallelism;
 
-use rdma_host::MemoryMode;
+use rdma_host::{MemoryMode, Provider};
 
 use super::{
     arguments::{Arguments, value_name},
-    environment::{self, Device},
     random_distribution::RandomDistribution,
     rate::Rate,
     recorder::Outcome,
@@ -16,10 +15,15 @@ use super::{
     },
     sweep_points::Point,
 };
-use crate::{connect, failure::Failure, load::Load};
+use crate::{
+    connect,
+    environment::{self, Device, Port},
+    failure::Failure,
+    load::Load,
+};
 
-pub(super) fn new(
-    loads: &[Load],
+pub(super) fn new<P: Provider>(
+    loads: &[Load<P>],
     arguments: &Arguments,
     point: &Point,
     outcome: &Outcome,
@@ -73,8 +77,8 @@ pub(super) fn new(
     }
 }
 
-fn configuration(
-    loads: &[Load],
+fn configuration<P: Provider>(
+    loads: &[Load<P>],
     arguments: &Arguments,
     point: &Point,
     outcome: &Outcome,
@@ -129,16 +133,19 @@ fn configuration(
 }
 
 /// Settings that are not those of the load: the program, the host, its device and the target.
-fn surroundings(load: &Load) -> Configuration {
+fn surroundings<P: Provider>(load: &Load<P>) -> Configuration {
     let device = Device::new(&load.controller.device());
+    let port = device.port();
+    let port = port.as_ref();
     let negotiated = load.controller.negotiated();
     Configuration {
         device: load.controller.device(),
         device_is_software: Some(device.is_software()),
         device_firmware: device.firmware(),
-        port_speed: device.port_speed(),
-        gid_type: device.gid_types(),
-        netdev_mtu: device.netdev_mtu(),
+        port_speed: port.and_then(Port::speed),
+        gid_type: port.and_then(Port::gid_types),
+        mtu: load.controller.mtu(),
+        netdev_mtu: port.and_then(Port::netdev_mtu),
         target_model: Some(negotiated.info.model.clone()),
         target_firmware: Some(negotiated.info.firmware.clone()),
         numa_node: load.controller.numa_node(),
@@ -157,7 +164,7 @@ fn surroundings(load: &Load) -> Configuration {
 
 /// Bytes of the load's buffers that the target can reach between commands, and while as many
 /// commands as possible are in flight: by the keys of the registrations, or by windows.
-fn reachable_bytes(load: &Load, point: &Point) -> [u64; 2] {
+fn reachable_bytes<P: Provider>(load: &Load<P>, point: &Point) -> [u64; 2] {
     let slots: usize = load.queues_of_pollers().map(|queues| queues * load.depth).sum();
     let slots = slots as u64;
     if load.controller.memory().mode == MemoryMode::Window {

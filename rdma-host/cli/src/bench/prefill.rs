@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use rdma_host::{Buffer, Command, CommandCompletion, wire::NamespaceInfo};
+use rdma_host::{Buffer, Command, CommandCompletion, Provider, wire::NamespaceInfo};
 
 use crate::{
     data_pattern::DataPattern,
@@ -25,7 +25,11 @@ struct ThreadShare<'a> {
 }
 
 /// Writes the first `region_bytes` bytes.
-pub(super) fn fill(load: &mut Load, region_bytes: u64, seed: u64) -> Result<(), Failure> {
+pub(super) fn fill<P: Provider>(
+    load: &mut Load<P>,
+    region_bytes: u64,
+    seed: u64,
+) -> Result<(), Failure> {
     let namespace = load.namespace;
     let block = u64::from(namespace.block_size);
     // Largest chunks first, then single blocks for the rest.
@@ -40,7 +44,11 @@ pub(super) fn fill(load: &mut Load, region_bytes: u64, seed: u64) -> Result<(), 
 }
 
 /// Writes the chunks of these numbers, of `load.block_bytes` each.
-fn fill_chunks(load: &mut Load, chunks: Range<u64>, seed: u64) -> Result<(), Failure> {
+fn fill_chunks<P: Provider>(
+    load: &mut Load<P>,
+    chunks: Range<u64>,
+    seed: u64,
+) -> Result<(), Failure> {
     let (next, namespace, bytes) = (AtomicU64::new(chunks.start), load.namespace, load.block_bytes);
     let shares = load.run(|_| ThreadShare {
         pattern: DataPattern::new(seed, 0),

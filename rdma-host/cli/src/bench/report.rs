@@ -288,6 +288,8 @@ pub(super) struct Configuration {
     pub(super) device_firmware: Option<String>,
     pub(super) port_speed: Option<String>,
     pub(super) gid_type: Option<String>,
+    /// MTU of the device's port, over RoCE that of the path, in bytes.
+    pub(super) mtu: Option<u32>,
     /// MTU of the port's network interface, in bytes.
     pub(super) netdev_mtu: Option<u32>,
     pub(super) target_model: Option<String>,

@@ -8,12 +8,11 @@ use super::{
     csv, fail_conditions,
     fail_conditions::FailCondition,
     fio, html,
-    output_file::OutputFile,
     report::{self, PointReport, Report},
     result_format::ResultFormat,
     text,
 };
-use crate::{failure::Failure, output};
+use crate::{failure::Failure, output, output_file::OutputFile};
 
 /// Show results that `nvmf bench` wrote as JSON, and write them in other forms.
 #[derive(Args)]

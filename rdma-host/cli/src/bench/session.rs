@@ -1,8 +1,9 @@
 //! All points of a run: each is measured and reported before the next one begins, so that neither a
 //! signal nor a failure takes the results of the points before it.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use rdma_host::Provider;
 use serde_json::json;
 
 use super::{
@@ -12,9 +13,7 @@ use super::{
     hlog::{self, IntervalHistogram},
     html,
     job_file::Job,
-    measure,
-    output_file::OutputFile,
-    point_report, prefill,
+    measure, point_report, prefill,
     recorder::Outcome,
     report::{self, FailedPoint, PointReport, Report},
     result_format::ResultFormat,
@@ -22,11 +21,12 @@ use super::{
     text,
 };
 use crate::{
-    failure::Failure, load::Load, output, overwrite::OverwriteConsent,
+    failure::Failure, load::Load, output, output_file::OutputFile, overwrite::OverwriteConsent,
     shutdown::InterruptibleRuntime,
 };
 
-pub(super) struct Session<'a> {
+pub(super) struct Session<'a, P> {
+    provider: &'a Arc<P>,
     jobs: &'a [Job],
     /// Options of all jobs, such as files; those of the first job.
     arguments: &'a Arguments,
@@ -66,9 +66,9 @@ impl Files {
     }
 }
 
-impl<'a> Session<'a> {
+impl<'a, P: Provider> Session<'a, P> {
     /// Checks the options, opens all files and catches signals; nothing is connected yet.
-    pub(super) fn new(jobs: &'a [Job]) -> Result<Self, Failure> {
+    pub(super) fn new(provider: &'a Arc<P>, jobs: &'a [Job]) -> Result<Self, Failure> {
         for job in jobs {
             let name = |failure: Failure| match &job.name {
                 Some(name) => failure.context(name),
@@ -82,6 +82,7 @@ impl<'a> Session<'a> {
         let overwrites = jobs.iter().any(|job| job.arguments.overwrites());
         let consent = overwrites.then(|| arguments.overwrite.consent("bench", true));
         Ok(Self {
+            provider,
             consent: consent.transpose()?,
             jobs,
             arguments,
@@ -271,7 +272,7 @@ impl<'a> Session<'a> {
         &mut self,
         arguments: &Arguments,
         point: &Point,
-        loads: &mut Vec<Load>,
+        loads: &mut Vec<Load<P>>,
     ) -> Result<(), Failure> {
         let mut load_arguments = arguments.load.clone();
         load_arguments.iodepth = point.iodepth;
@@ -281,7 +282,9 @@ impl<'a> Session<'a> {
             // A measurement across a loss of the connection measures the loss.
             let mut options = target.options_without_reconnect()?;
             options.io_queues = point.queues.unwrap_or(options.io_queues);
-            let load = Load::connect(&self.runtime, &load_arguments, options, point.bs.largest())?;
+            let (runtime, largest) = (&self.runtime, point.bs.largest());
+            let load =
+                Load::connect(self.provider, runtime, &load_arguments, options, Some(largest))?;
             loads.push(load);
             let load = loads.last_mut().expect("just pushed");
             point.bs.sizes().try_for_each(|bytes| load.check(bytes))?;

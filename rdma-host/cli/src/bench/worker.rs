@@ -11,7 +11,7 @@ use std::{
 
 use cpu_time::ThreadTime;
 use quanta::Instant;
-use rdma_host::{Buffer, Poller, WaitMode, Waiter};
+use rdma_host::{Buffer, Poller, Provider, WaitMode, Waiter};
 
 use super::{
     arrivals::Arrivals,
@@ -63,11 +63,11 @@ pub(super) struct IntervalReport {
     pub(super) counters: Counters,
 }
 
-pub(super) struct Worker<'a> {
+pub(super) struct Worker<'a, P: Provider> {
     pub(super) target: usize,
     /// Processor to run on.
     pub(super) cpu: Option<usize>,
-    pub(super) poller: &'a mut Poller,
+    pub(super) poller: &'a mut Poller<P>,
     pub(super) wait: WaitMode,
     /// True if other programs want to run.
     pub(super) machine_is_busy: bool,
@@ -93,8 +93,8 @@ struct PendingIo {
     doorbell: [Instant; 2],
 }
 
-struct WorkerLoop<'a> {
-    worker: Worker<'a>,
+struct WorkerLoop<'a, P: Provider> {
+    worker: Worker<'a, P>,
     waiter: Waiter,
     pending: Vec<Option<PendingIo>>,
     free_slots: Vec<usize>,
@@ -113,7 +113,7 @@ struct WorkerLoop<'a> {
     turn_due: Instant,
 }
 
-impl Worker<'_> {
+impl<P: Provider> Worker<'_, P> {
     /// Runs until the end of the schedule or a stop condition, then until nothing is in flight; for
     /// [`DRAIN_TIMEOUT`] at most if a signal or a failure was the condition. Reports what it
     /// measured also if it fails.
@@ -138,9 +138,9 @@ impl StopConditions {
     }
 }
 
-impl<'a> WorkerLoop<'a> {
+impl<'a, P: Provider> WorkerLoop<'a, P> {
     /// Must be called on the worker's own thread.
-    fn new(worker: Worker<'a>) -> Self {
+    fn new(worker: Worker<'a, P>) -> Self {
         let depth = worker.poller.depth().min(worker.buffers[0].len());
         // May change the scheduling class.
         let waiter = load::waiter(worker.wait, worker.workers, worker.machine_is_busy);

@@ -1,11 +1,21 @@
 //! `nvmf flush`, `nvmf dsm` and `nvmf write-zeroes`: commands without a transfer of blocks.
 
+use std::sync::Arc;
+
 use clap::Args;
-use rdma_host::wire::{BlockRange, NvmLimits};
+use rdma_host::{
+    Provider,
+    wire::{BlockRange, NvmLimits},
+};
 
 use super::read_write::check_range;
 use crate::{
-    connect::ConnectedController, failure::Failure, output, overwrite::OverwriteArguments, size,
+    capture::{CaptureArguments, ConnectingCommand},
+    connect::ConnectedController,
+    failure::Failure,
+    output,
+    overwrite::OverwriteArguments,
+    size,
     target::TargetArguments,
 };
 
@@ -17,6 +27,9 @@ pub(crate) struct FlushArguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 #[derive(Args)]
@@ -40,6 +53,9 @@ pub(crate) struct DeallocateArguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 #[derive(Args)]
@@ -65,69 +81,91 @@ pub(crate) struct WriteZeroesArguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
-pub(crate) fn flush(arguments: &FlushArguments) -> Result<(), Failure> {
-    let connected = ConnectedController::connect(&arguments.target)?;
-    let namespace = connected.namespace(arguments.ns)?;
-    connected.runtime.block_on(namespace.flush())?;
-    output::print_message(format_args!("namespace {} is flushed", namespace.info().id));
-    drop(namespace);
-    connected.close();
-    Ok(())
+impl ConnectingCommand for FlushArguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let connected = ConnectedController::connect(provider, &self.target)?;
+        let namespace = connected.namespace(self.ns)?;
+        connected.runtime.run(namespace.flush())?;
+        output::print_message(format_args!("namespace {} is flushed", namespace.info().id));
+        drop(namespace);
+        connected.close();
+        Ok(())
+    }
 }
 
-pub(crate) fn deallocate(arguments: &DeallocateArguments) -> Result<(), Failure> {
-    let DeallocateArguments { lba, blocks, .. } = arguments;
-    if lba.len() != blocks.len() {
-        return Err(Failure::usage(format!(
-            "--lba names {} and --blocks {}; give a number of blocks for each range",
-            size::format_count(lba.len() as u64, "range"),
-            blocks.len()
-        )));
+impl ConnectingCommand for DeallocateArguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
     }
-    let mut consent = arguments.overwrite.consent("dsm", true)?;
-    let connected = ConnectedController::connect(&arguments.target)?;
-    let namespace = connected.namespace(arguments.ns)?;
-    for (&lba, &blocks) in lba.iter().zip(blocks) {
-        check_range(&namespace, lba, blocks)?;
-    }
-    consent.check(&connected, &namespace)?;
-    let run = async {
-        let limits = connected.controller.nvm_limits().await?;
-        let mut buffer = connected.controller.allocate(BlockRange::SIZE * BlockRange::COUNT_MAX)?;
-        for command in split(lba.iter().copied().zip(blocks.iter().copied()), limits) {
-            buffer = namespace.deallocate(&command, buffer).await?;
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let DeallocateArguments { lba, blocks, .. } = self;
+        if lba.len() != blocks.len() {
+            return Err(Failure::usage(format!(
+                "--lba names {} and --blocks {}; give a number of blocks for each range",
+                size::format_count(lba.len() as u64, "range"),
+                blocks.len()
+            )));
         }
-        Ok::<_, Failure>(())
-    };
-    connected.runtime.block_on(run)?;
-    let blocks = size::format_count(blocks.iter().sum(), "block");
-    output::print_message(format_args!("{blocks} deallocated"));
-    drop(namespace);
-    connected.close();
-    Ok(())
+        let mut consent = self.overwrite.consent("dsm", true)?;
+        let connected = ConnectedController::connect(provider, &self.target)?;
+        let namespace = connected.namespace(self.ns)?;
+        for (&lba, &blocks) in lba.iter().zip(blocks) {
+            check_range(&namespace, lba, blocks)?;
+        }
+        consent.check(&connected, &namespace)?;
+        let run = async {
+            let limits = connected.controller.nvm_limits().await?;
+            let mut buffer =
+                connected.controller.allocate(BlockRange::SIZE * BlockRange::COUNT_MAX)?;
+            for command in split(lba.iter().copied().zip(blocks.iter().copied()), limits) {
+                buffer = namespace.deallocate(&command, buffer).await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        connected.runtime.run(run)?;
+        let blocks = size::format_count(blocks.iter().sum(), "block");
+        output::print_message(format_args!("{blocks} deallocated"));
+        drop(namespace);
+        connected.close();
+        Ok(())
+    }
 }
 
-pub(crate) fn write_zeroes(arguments: &WriteZeroesArguments) -> Result<(), Failure> {
-    /// Size of the smallest memory page, CAP.MPSMIN, of controllers over fabrics.
-    const PAGE_SIZE_MIN: u64 = 4096;
-    let WriteZeroesArguments { lba, blocks, deallocate, .. } = *arguments;
-    let mut consent = arguments.overwrite.consent("write-zeroes", true)?;
-    let connected = ConnectedController::connect(&arguments.target)?;
-    let namespace = connected.namespace(arguments.ns)?;
-    check_range(&namespace, lba, blocks)?;
-    consent.check(&connected, &namespace)?;
-    let run = async {
-        let limits = connected.controller.nvm_limits().await?;
-        let bytes_max = limits.write_zeroes_bytes_max(PAGE_SIZE_MIN);
-        namespace.write_zeroes(lba..lba + blocks, deallocate, bytes_max).await
-    };
-    connected.runtime.block_on(run)?;
-    output::print_message(format_args!("{} set to zeros", size::format_count(blocks, "block")));
-    drop(namespace);
-    connected.close();
-    Ok(())
+impl ConnectingCommand for WriteZeroesArguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        /// Size of the smallest memory page, CAP.MPSMIN, of controllers over fabrics.
+        const PAGE_SIZE_MIN: u64 = 4096;
+        let WriteZeroesArguments { lba, blocks, deallocate, .. } = *self;
+        let mut consent = self.overwrite.consent("write-zeroes", true)?;
+        let connected = ConnectedController::connect(provider, &self.target)?;
+        let namespace = connected.namespace(self.ns)?;
+        check_range(&namespace, lba, blocks)?;
+        consent.check(&connected, &namespace)?;
+        let run = async {
+            let limits = connected.controller.nvm_limits().await?;
+            let bytes_max = limits.write_zeroes_bytes_max(PAGE_SIZE_MIN);
+            namespace.write_zeroes(lba..lba + blocks, deallocate, bytes_max).await
+        };
+        connected.runtime.run(run)?;
+        output::print_message(format_args!("{} set to zeros", size::format_count(blocks, "block")));
+        drop(namespace);
+        connected.close();
+        Ok(())
+    }
 }
 
 /// Ranges of each command, within the limits of the controller.

@@ -114,8 +114,8 @@ fn show(arguments: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Appends a controller as text.
-fn describe(text: &mut String, connection: &Connection) {
+/// Appends a controller as text, without secrets.
+pub(super) fn describe(text: &mut String, connection: &Connection) {
     let Connection { kind, subsystem, address, .. } = connection;
     let _ = writeln!(text, "{} {subsystem}", kind_name(*kind));
     let _ = writeln!(text, "    at {address}  ({})", connection.place());

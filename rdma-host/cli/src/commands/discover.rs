@@ -1,10 +1,10 @@
 //! `nvmf discover`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use rdma_host::{
-    ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryLog, DiscoveryWatch,
+    ConnectOptions, Discovered, Discovery, DiscoveryEvent, DiscoveryLog, DiscoveryWatch, Provider,
     SkipReason, SkippedReferral,
     config::{AuthenticationOptions, REFERRAL_DEPTH},
     wire::{DiscoveryEntry, DiscoveryEntryError, Nqn, TransportSpecific},
@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 
 use crate::{
     Format,
+    capture::{CaptureArguments, ConnectingCommand},
     configuration::{Configuration, EndpointKind, GivenOptions},
-    connect,
     failure::Failure,
     host,
     option_value::{OrNone, or_none},
     output,
+    output_file::OutputFile,
     progress::with_progress,
     secrets::SecretArguments,
     shutdown::{self, ShutdownSignal},
@@ -101,6 +102,11 @@ pub(crate) struct Arguments {
     #[arg(short, long, conflicts_with_all = ["referrals", "recursive", "config"])]
     persistent: bool,
 
+    /// Write the log page to a file, as it was sent, and print nothing else of it.
+    #[arg(short, long, value_name = "FILE",
+          conflicts_with_all = ["referrals", "recursive", "persistent", "output_format", "json"])]
+    raw: Option<PathBuf>,
+
     /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
     output_format: Format,
@@ -108,28 +114,47 @@ pub(crate) struct Arguments {
     /// Short for --output-format json.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let runtime = connect::runtime()?;
-    // Read once for all controllers: a descriptor can be read only once.
-    let authentication = arguments.secrets.options()?;
-    let target = arguments.target_options()?;
-    let target = target.map(|options| options.authentication(authentication.clone()));
-    if arguments.persistent {
-        let missing = || Failure::usage("--persistent needs an address: give -a ADDRESS");
-        let options = target.ok_or_else(missing)?;
-        return runtime.block_on(arguments.watch(&options));
+impl ConnectingCommand for Arguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
     }
-    let controllers = match target {
-        Some(options) => DiscoveryControllers { options: vec![options], unusable: 0 },
-        None => arguments.configured_options(authentication)?,
-    };
-    let queried = runtime.block_on(arguments.query(&controllers.options));
-    if queried.is_ok() && controllers.unusable > 0 {
-        return Err(Failure::failed("not all discovery controllers could be asked"));
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let raw = self.raw.as_deref().map(OutputFile::open).transpose()?;
+        let runtime = shutdown::runtime()?;
+        // Read once for all controllers: a descriptor can be read only once.
+        let authentication = self.secrets.options()?;
+        let target = self.target_options()?;
+        let target = target.map(|options| options.authentication(authentication.clone()));
+        if self.persistent {
+            let missing = || Failure::usage("--persistent needs an address: give -a ADDRESS");
+            let options = target.ok_or_else(missing)?;
+            return runtime.block_on(self.watch(provider, &options));
+        }
+        let controllers = match target {
+            Some(options) => DiscoveryControllers { options: vec![options], unusable: 0 },
+            None => self.configured_options(authentication)?,
+        };
+        if let Some(mut file) = raw {
+            let [options] = controllers.options.as_slice() else {
+                return Err(Failure::usage("--raw takes one log: name its controller, with -a"));
+            };
+            let log = runtime.block_on(read_raw(provider, options))?;
+            file.write(log, true)?;
+            output::print_message("the discovery log is written");
+            return Ok(());
+        }
+        let queried = runtime.block_on(self.query(provider, &controllers.options));
+        if queried.is_ok() && controllers.unusable > 0 {
+            return Err(Failure::failed("not all discovery controllers could be asked"));
+        }
+        queried
     }
-    queried
 }
 
 /// Discovery controllers to ask.
@@ -223,12 +248,16 @@ impl Arguments {
 
     /// Reads the logs of all controllers, and of those they refer to. One that fails does not keep
     /// the others from being asked; the first failure is returned in the end.
-    async fn query(&self, all: &[ConnectOptions]) -> Result<(), Failure> {
+    async fn query<P: Provider>(
+        &self,
+        provider: &Arc<P>,
+        all: &[ConnectOptions],
+    ) -> Result<(), Failure> {
         let several = self.depth() > 0 || (self.target.is_none() && self.traddr.is_none());
         let mut values = Vec::new();
         let (mut failure, mut skipped_bad) = (None, false);
         for options in all {
-            let mut walk = Discovery::new(options, self.depth());
+            let mut walk = Discovery::over(provider, options, self.depth());
             let describe = || "waiting for discovery controllers".to_owned();
             while let Some(discovered) = with_progress(describe, walk.next()).await {
                 for skipped in discovered.skipped.iter().filter(|skipped| is_reportable(skipped)) {
@@ -274,10 +303,14 @@ impl Arguments {
     }
 
     /// Stays connected until interrupted.
-    async fn watch(&self, options: &ConnectOptions) -> Result<(), Failure> {
+    async fn watch<P: Provider>(
+        &self,
+        provider: &Arc<P>,
+        options: &ConnectOptions,
+    ) -> Result<(), Failure> {
         let shutdown = ShutdownSignal::catch()?;
         let mut watch = tokio::select! {
-            connected = DiscoveryWatch::connect(options) => connected?,
+            connected = DiscoveryWatch::connect_over(provider, options) => connected?,
             signal = shutdown.received() => {
                 shutdown::print_end(signal);
                 return Ok(());
@@ -314,6 +347,17 @@ impl Arguments {
     }
 }
 
+/// Bytes of a controller's discovery log page.
+async fn read_raw<P: Provider>(
+    provider: &Arc<P>,
+    options: &ConnectOptions,
+) -> Result<Vec<u8>, Failure> {
+    let mut walk = Discovery::over(provider, options, 0).keeping_bytes();
+    let describe = || "waiting for the discovery controller".to_owned();
+    let discovered = with_progress(describe, walk.next()).await;
+    Ok(discovered.expect("a walk has a first controller").outcome?.bytes)
+}
+
 /// True unless it is normal that a referral is not followed: none is to be followed, or this one
 /// leads back, as between the two halves of a redundant target.
 fn is_reportable(skipped: &SkippedReferral) -> bool {
@@ -331,7 +375,7 @@ fn is_failure(skipped: &SkippedReferral) -> bool {
 /// Log in the layout of nvme-cli.
 fn to_text(log: &DiscoveryLog) -> String {
     use std::fmt::Write as _;
-    let DiscoveryLog { generation, entries } = log;
+    let DiscoveryLog { generation, entries, .. } = log;
     let count = entries.len();
     let mut text =
         format!("\nDiscovery Log Number of Records {count}, Generation counter {generation}\n");
@@ -463,7 +507,8 @@ mod tests {
         strange[..4].copy_from_slice(&[3, 9, 1, 0]);
         strange[256..262].copy_from_slice(b"\x1b[31mn");
         let bytes = [honest, strange].concat();
-        DiscoveryLog { generation: 5, entries: DiscoveryEntry::parse_all(&bytes).unwrap() }
+        let entries = DiscoveryEntry::parse_all(&bytes).unwrap();
+        DiscoveryLog { generation: 5, entries, bytes: Vec::new() }
     }
 
     #[test]

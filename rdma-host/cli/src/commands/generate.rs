@@ -3,9 +3,10 @@
 use clap::Command;
 use command_manual::{Generate, Manual, Section};
 
+use super::report_bug;
 use crate::{failure::Failure, output};
 
-const SECTIONS: [Section; 4] = [
+const SECTIONS: [Section; 5] = [
     Section {
         heading: "EXIT STATUS",
         applies: |_| true,
@@ -19,6 +20,11 @@ const SECTIONS: [Section; 4] = [
             ("130", "SIGINT ended the command."),
             ("143", "SIGTERM ended the command."),
         ],
+    },
+    Section {
+        heading: "LINES",
+        applies: |command| command.get_name() == "report-bug",
+        entries: &report_bug::LINES,
     },
     Section {
         heading: "ENVIRONMENT",

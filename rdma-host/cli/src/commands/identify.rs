@@ -1,10 +1,10 @@
 //! `nvmf identify`.
 
-use std::{cell::Cell, fmt::Write};
+use std::{cell::Cell, fmt::Write, sync::Arc};
 
 use clap::Args;
 use rdma_host::{
-    Error,
+    Error, Provider,
     config::NAMESPACES_TIMEOUT,
     wire::{NamespaceId, NamespaceInfo},
 };
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::identify_data;
 use crate::{
     Format,
+    capture::{CaptureArguments, ConnectingCommand},
     connect::{self, ConnectedController},
     failure::Failure,
     output,
@@ -33,6 +34,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 /// Namespace, or why it can't be used.
@@ -41,35 +45,43 @@ struct IdentifiedNamespace {
     outcome: Result<NamespaceInfo, Error>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    identify_data::check_output(arguments.raw)?;
-    let connected = ConnectedController::connect(&arguments.target)?;
-    if arguments.raw {
-        let data = connected.runtime.block_on(connected.controller.identify_controller_data())?;
+impl ConnectingCommand for Arguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        identify_data::check_output(self.raw)?;
+        let connected = ConnectedController::connect(provider, &self.target)?;
+        if self.raw {
+            let data = connected.runtime.run(connected.controller.identify_controller_data())?;
+            connected.close();
+            return output::print_bytes(&data);
+        }
+        let namespaces = connected.runtime.run(namespaces(&connected))?;
+        let printed = match self.output_format {
+            Format::Json => output::print_json(&to_json(&connected, &namespaces)),
+            Format::Normal => output::print_text(&to_text(&connected, &namespaces)),
+        };
         connected.close();
-        return output::print_bytes(&data);
+        printed?;
+        let unusable: Vec<_> = namespaces
+            .iter()
+            .filter(|one| one.outcome.is_err())
+            .map(|one| one.id.to_string())
+            .collect();
+        if unusable.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::failed(format!("not all namespaces can be used: {}", unusable.join(", "))))
     }
-    let namespaces = connected.runtime.block_on(namespaces(&connected))?;
-    let printed = match arguments.output_format {
-        Format::Json => output::print_json(&to_json(&connected, &namespaces)),
-        Format::Normal => output::print_text(&to_text(&connected, &namespaces)),
-    };
-    connected.close();
-    printed?;
-    let unusable: Vec<_> = namespaces
-        .iter()
-        .filter(|one| one.outcome.is_err())
-        .map(|one| one.id.to_string())
-        .collect();
-    if unusable.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::failed(format!("not all namespaces can be used: {}", unusable.join(", "))))
 }
 
 /// Identifies all namespaces. One that can't be used does not hide the others; a lost connection
 /// does. If the time for all is over, the rest is told and passed over.
-async fn namespaces(connected: &ConnectedController) -> Result<Vec<IdentifiedNamespace>, Failure> {
+async fn namespaces<P: Provider>(
+    connected: &ConnectedController<P>,
+) -> Result<Vec<IdentifiedNamespace>, Failure> {
     let controller = &connected.controller;
     let listing = controller.identify_namespaces(NAMESPACES_TIMEOUT);
     let mut walk = with_progress(|| "listing the namespaces".to_owned(), listing).await?;
@@ -100,7 +112,10 @@ fn is_of_namespace(error: &Error) -> bool {
     matches!(error, Error::Malformed(_) | Error::Misuse(_) | Error::Rejected(_))
 }
 
-fn to_text(connected: &ConnectedController, namespaces: &[IdentifiedNamespace]) -> String {
+fn to_text<P: Provider>(
+    connected: &ConnectedController<P>,
+    namespaces: &[IdentifiedNamespace],
+) -> String {
     let negotiated = connected.controller.negotiated();
     let info = &negotiated.info;
     let in_capsule = match negotiated.in_capsule_bytes {
@@ -117,7 +132,14 @@ fn to_text(connected: &ConnectedController, namespaces: &[IdentifiedNamespace]) 
             ),
         ),
         ("NVMe version", negotiated.version.to_string()),
-        ("device", connected.controller.device().to_owned()),
+        ("device", connected.controller.device()),
+        (
+            "MTU",
+            connected
+                .controller
+                .mtu()
+                .map_or_else(|| "unknown".to_owned(), |mtu| size::format_bytes(mtu.into())),
+        ),
         ("I/O queues", format!("{} of {} entries", negotiated.io_queues, negotiated.queue_entries)),
         ("largest transfer", size::format_bytes(negotiated.transfer_bytes_max)),
         ("in-capsule data", in_capsule),
@@ -157,7 +179,10 @@ fn names(namespace: &NamespaceInfo) -> String {
     if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
-fn to_json(connected: &ConnectedController, namespaces: &[IdentifiedNamespace]) -> Value {
+fn to_json<P: Provider>(
+    connected: &ConnectedController<P>,
+    namespaces: &[IdentifiedNamespace],
+) -> Value {
     let negotiated = connected.controller.negotiated();
     let info = &negotiated.info;
     let namespaces: Vec<_> = namespaces
@@ -184,6 +209,7 @@ fn to_json(connected: &ConnectedController, namespaces: &[IdentifiedNamespace]) 
         "firmware": info.firmware,
         "version": negotiated.version.to_string(),
         "device": connected.controller.device(),
+        "mtu": connected.controller.mtu(),
         "io_queues": negotiated.io_queues,
         "queue_entries": negotiated.queue_entries,
         "transfer_bytes_max": negotiated.transfer_bytes_max,

@@ -4,17 +4,22 @@
 use std::{
     fmt::Write,
     io::{self, IsTerminal},
+    sync::Arc,
 };
 
 use clap::Args;
-use rdma_host::wire::{
-    IdentifyError, IdentifyField, IdentifyValue, controller_fields, lba_format_fields,
-    namespace_fields, power_state_fields,
+use rdma_host::{
+    Provider,
+    wire::{
+        IdentifyError, IdentifyField, IdentifyValue, controller_fields, lba_format_fields,
+        namespace_fields, power_state_fields,
+    },
 };
 use serde_json::{Map, Value};
 
 use crate::{
     Format,
+    capture::{CaptureArguments, ConnectingCommand},
     connect::{self, ConnectedController},
     failure::Failure,
     output,
@@ -28,6 +33,9 @@ pub(crate) struct ControllerArguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 #[derive(Args)]
@@ -41,6 +49,9 @@ pub(crate) struct NamespaceArguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 #[derive(Args)]
@@ -61,36 +72,48 @@ struct NamedFields {
     entries: Vec<Vec<IdentifyField>>,
 }
 
-pub(crate) fn controller(arguments: &ControllerArguments) -> Result<(), Failure> {
-    let ControllerArguments { form, target } = arguments;
-    check_output(form.raw_binary)?;
-    let connected = ConnectedController::connect(target)?;
-    let data = connected.runtime.block_on(connected.controller.identify_controller_data())?;
-    connected.close();
-    form.print(&data, |data| {
-        let entries = power_state_fields(data)?;
-        Ok(NamedFields { fields: controller_fields(data)?, list: "psds", entries })
-    })
+impl ConnectingCommand for ControllerArguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let Self { form, target, .. } = self;
+        check_output(form.raw_binary)?;
+        let connected = ConnectedController::connect(provider, target)?;
+        let data = connected.runtime.run(connected.controller.identify_controller_data())?;
+        connected.close();
+        form.print(&data, |data| {
+            let entries = power_state_fields(data)?;
+            Ok(NamedFields { fields: controller_fields(data)?, list: "psds", entries })
+        })
+    }
 }
 
-pub(crate) fn namespace(arguments: &NamespaceArguments) -> Result<(), Failure> {
-    let NamespaceArguments { ns, form, target } = arguments;
-    check_output(form.raw_binary)?;
-    let connected = ConnectedController::connect(target)?;
-    let read = async {
-        let id = connect::namespace_id(&connected.controller, *ns).await?;
-        let data = connected.controller.identify_namespace_data(id).await?;
-        if data.iter().all(|&byte| byte == 0) {
-            return Err(Failure::usage(format!("namespace {id} is not there")));
-        }
-        Ok(data)
-    };
-    let data = connected.runtime.block_on(read)?;
-    connected.close();
-    form.print(&data, |data| {
-        let entries = lba_format_fields(data)?;
-        Ok(NamedFields { fields: namespace_fields(data)?, list: "lbafs", entries })
-    })
+impl ConnectingCommand for NamespaceArguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let Self { ns, form, target, .. } = self;
+        check_output(form.raw_binary)?;
+        let connected = ConnectedController::connect(provider, target)?;
+        let read = async {
+            let id = connect::namespace_id(&connected.controller, *ns).await?;
+            let data = connected.controller.identify_namespace_data(id).await?;
+            if data.iter().all(|&byte| byte == 0) {
+                return Err(Failure::usage(format!("namespace {id} is not there")));
+            }
+            Ok(data)
+        };
+        let data = connected.runtime.run(read)?;
+        connected.close();
+        form.print(&data, |data| {
+            let entries = lba_format_fields(data)?;
+            Ok(NamedFields { fields: namespace_fields(data)?, list: "lbafs", entries })
+        })
+    }
 }
 
 /// Refuses to print bytes on a terminal.

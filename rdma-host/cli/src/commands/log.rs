@@ -1,8 +1,10 @@
 //! `nvmf log`: log pages of a controller.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 use rdma_host::{
-    Controller, Error,
+    Controller, Error, Provider,
     wire::{
         AnaLog, ChangedNamespaceList, CommandEffects, EffectsLog, ErrorLogEntry, FirmwareSlotLog,
         HealthLog, NamespaceId, Opcode,
@@ -11,7 +13,12 @@ use rdma_host::{
 use serde_json::{Value, json};
 
 use crate::{
-    Format, connect::ConnectedController, failure::Failure, output, size, target::TargetArguments,
+    Format,
+    capture::{CaptureArguments, ConnectingCommand},
+    connect::ConnectedController,
+    failure::Failure,
+    output, size,
+    target::TargetArguments,
 };
 
 #[derive(Args)]
@@ -25,6 +32,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,16 +59,22 @@ struct RenderedPage {
     json: Value,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let (page, target) = arguments.page_and_target()?;
-    let connected = ConnectedController::connect(&target)?;
-    let rendered = connected.runtime.block_on(read(&connected.controller, page))?;
-    let printed = match arguments.output_format {
-        Format::Json => output::print_json(&rendered.json),
-        Format::Normal => output::print_text(&rendered.text),
-    };
-    connected.close();
-    printed
+impl ConnectingCommand for Arguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let (page, target) = self.page_and_target()?;
+        let connected = ConnectedController::connect(provider, &target)?;
+        let rendered = connected.runtime.run(read(&connected.controller, page))?;
+        let printed = match self.output_format {
+            Format::Json => output::print_json(&rendered.json),
+            Format::Normal => output::print_text(&rendered.text),
+        };
+        connected.close();
+        printed
+    }
 }
 
 impl Arguments {
@@ -77,7 +93,10 @@ impl Arguments {
     }
 }
 
-async fn read(controller: &Controller, page: LogPage) -> Result<RenderedPage, Error> {
+async fn read<P: Provider>(
+    controller: &Controller<P>,
+    page: LogPage,
+) -> Result<RenderedPage, Error> {
     Ok(match page {
         LogPage::Ana => ana(&controller.ana_log().await?),
         LogPage::Changed => changed(&controller.changed_namespaces().await?),

@@ -11,4 +11,5 @@ pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod monitor;
 pub(crate) mod read_write;
+pub(crate) mod report_bug;
 pub(crate) mod write_verify;

@@ -1,17 +1,22 @@
 //! `nvmf monitor`: one line for each state change and event of a controller.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::Args;
 use rdma_host::{
     Controller, ControllerEvent, ControllerEvents, EventDetail, LifecycleState, NamespaceChange,
-    StateChange, StateChanges, wire::NamespaceId,
+    Provider, StateChange, StateChanges, wire::NamespaceId,
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
-    Format, connect,
+    Format,
+    capture::{CaptureArguments, ConnectingCommand},
+    connect,
     failure::Failure,
     output,
     shutdown::{self, ShutdownSignal},
@@ -30,36 +35,45 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let options = arguments.target.options()?;
-    connect::runtime()?.block_on(async {
-        let shutdown = ShutdownSignal::catch()?;
-        let connecting = Controller::connect(&options);
-        let (changes, events) = (connecting.changes(), connecting.events());
-        let format = arguments.output_format;
-        let (sender, output_closed) = oneshot::channel();
-        let printer = tokio::spawn(async move {
-            let printed = print_all(changes, events, format).await;
-            if !matches!(printed, Ok(true)) {
-                // The receiver is gone only when the command ends anyway.
-                let _ = sender.send(());
-            }
-            printed.map(drop)
-        });
-        let outcome =
-            watch(connecting.into_future(), arguments.runtime, &shutdown, output_closed).await;
-        // Ends once the controller is gone, with all printed.
-        let printed = printer.await.map_err(Failure::failed)?;
-        outcome.and(printed)
-    })
+impl ConnectingCommand for Arguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let options = self.target.options()?;
+        shutdown::runtime()?.block_on(async {
+            let shutdown = ShutdownSignal::catch()?;
+            let connecting = Controller::connect_over(provider, &options);
+            let (changes, events) = (connecting.changes(), connecting.events());
+            let format = self.output_format;
+            let (sender, output_closed) = oneshot::channel();
+            let printer = tokio::spawn(async move {
+                let printed = print_all(changes, events, format).await;
+                if !matches!(printed, Ok(true)) {
+                    // The receiver is gone only when the command ends anyway.
+                    let _ = sender.send(());
+                }
+                printed.map(drop)
+            });
+            let outcome =
+                watch(connecting.into_future(), self.runtime, &shutdown, output_closed).await;
+            // Ends once the controller is gone, with all printed.
+            let printed = printer.await.map_err(Failure::failed)?;
+            outcome.and(printed)
+        })
+    }
 }
 
 /// Keeps the connection until the controller fails, the time is over, a signal arrives or nothing
 /// more can be printed.
-async fn watch(
-    connect: impl Future<Output = Result<Controller, rdma_host::Error>>,
+async fn watch<P: Provider>(
+    connect: impl Future<Output = Result<Controller<P>, rdma_host::Error>>,
     runtime: Option<Duration>,
     shutdown: &ShutdownSignal,
     output_closed: oneshot::Receiver<()>,

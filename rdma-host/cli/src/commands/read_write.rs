@@ -4,17 +4,28 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, ErrorKind, IsTerminal, Read, Write},
+    os::fd::AsFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use rdma_host::{Buffer, Namespace, TransferError};
+use rdma_host::{Buffer, Namespace, Provider, TransferError};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::task::JoinHandle;
 
 use crate::{
-    connect::ConnectedController, failure::Failure, output, overwrite::OverwriteArguments, size,
+    capture::{CaptureArguments, ConnectingCommand},
+    connect::ConnectedController,
+    failure::Failure,
+    load::DRAIN_TIMEOUT,
+    output,
+    overwrite::OverwriteArguments,
+    shutdown::InterruptibleRuntime,
+    size,
     target::TargetArguments,
+    termination_signal::TerminationSignal,
 };
 
 /// Commands in flight.
@@ -43,6 +54,9 @@ pub(crate) struct ReadArguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 #[derive(Args)]
@@ -68,53 +82,75 @@ pub(crate) struct WriteArguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 /// Command in flight.
 type PendingTransfer = JoinHandle<Result<Buffer, TransferError>>;
 
-/// Transfer of a range of a namespace, chunk by chunk in order.
-struct RangeTransfer {
-    connected: ConnectedController,
+/// Transfer of a range of a namespace, chunk by chunk in order. A signal ends it: nothing more is
+/// submitted, and what is in flight has a second to complete.
+struct RangeTransfer<P: Provider> {
+    connected: ConnectedController<P>,
     namespace: Namespace,
+    /// First block.
+    lba: u64,
     buffers: Vec<Buffer>,
     pending: VecDeque<PendingTransfer>,
     chunk: u64,
     progress: ProgressBar,
 }
 
-pub(crate) fn read(arguments: &ReadArguments) -> Result<(), Failure> {
-    if arguments.file.as_os_str() == "-" && io::stdout().is_terminal() {
-        return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
+impl ConnectingCommand for ReadArguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
     }
-    let mut output = Output::open(&arguments.file)?;
-    let connected = ConnectedController::connect(&arguments.target)?;
-    let namespace = connected.namespace(arguments.ns)?;
-    let lba = arguments.lba;
-    let blocks = arguments.blocks.unwrap_or(namespace.info().blocks.saturating_sub(lba));
-    let bytes = check_range(&namespace, lba, blocks)?;
-    output.truncate()?;
-    let mut transfer = RangeTransfer::new(connected, namespace, Some(bytes))?;
-    if transfer.read(lba, bytes, &mut output)? && output.flush()? {
-        transfer.finish("read", bytes);
-    } else {
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        if self.file.as_os_str() == "-" && io::stdout().is_terminal() {
+            return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
+        }
+        let mut output = Output::open(&self.file)?;
+        let connected = ConnectedController::connect(provider, &self.target)?;
+        let namespace = connected.namespace(self.ns)?;
+        let lba = self.lba;
+        let blocks = self.blocks.unwrap_or(namespace.info().blocks.saturating_sub(lba));
+        let bytes = check_range(&namespace, lba, blocks)?;
+        output.truncate()?;
+        let mut transfer = RangeTransfer::new(connected, namespace, lba, Some(bytes))?;
+        let complete =
+            transfer.read(bytes, &mut output).and_then(|read| Ok(read && output.flush()?));
+        let done = transfer.describe("read", bytes);
         transfer.close();
+        if complete? {
+            output::print_message(done);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
-pub(crate) fn write(arguments: &WriteArguments) -> Result<(), Failure> {
-    let mut consent = arguments.overwrite.consent("write", arguments.file.as_os_str() != "-")?;
-    let mut input = Input::open(&arguments.file)?;
-    let connected = ConnectedController::connect(&arguments.target)?;
-    let namespace = connected.namespace(arguments.ns)?;
-    let lba = arguments.lba;
-    let bytes = input.bytes_to_write(&namespace, lba, arguments.blocks)?;
-    consent.check(&connected, &namespace)?;
-    let mut transfer = RangeTransfer::new(connected, namespace, bytes)?;
-    let written = transfer.write(lba, bytes, &mut input)?;
-    transfer.finish("written", written);
-    Ok(())
+impl ConnectingCommand for WriteArguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let mut consent = self.overwrite.consent("write", self.file.as_os_str() != "-")?;
+        let mut input = Input::open(&self.file)?;
+        let connected = ConnectedController::connect(provider, &self.target)?;
+        let namespace = connected.namespace(self.ns)?;
+        let lba = self.lba;
+        let bytes = input.bytes_to_write(&namespace, lba, self.blocks)?;
+        consent.check(&connected, &namespace)?;
+        let mut transfer = RangeTransfer::new(connected, namespace, lba, bytes)?;
+        let written = transfer.write(bytes, &mut input);
+        let done = written.map(|bytes| transfer.describe("written", bytes));
+        transfer.close();
+        output::print_message(done?);
+        Ok(())
+    }
 }
 
 /// Number of bytes in a range of blocks.
@@ -136,10 +172,11 @@ fn blocks_of(namespace: &Namespace, bytes: u64) -> u64 {
     bytes / u64::from(namespace.info().block_size)
 }
 
-impl RangeTransfer {
+impl<P: Provider> RangeTransfer<P> {
     fn new(
-        connected: ConnectedController,
+        connected: ConnectedController<P>,
         namespace: Namespace,
+        lba: u64,
         bytes: Option<u64>,
     ) -> Result<Self, Failure> {
         let chunk = CHUNK_BYTES.min(namespace.transfer_bytes_max());
@@ -147,28 +184,34 @@ impl RangeTransfer {
         let size = usize::try_from(chunk).map_err(Failure::failed)?;
         let buffers = connected.controller.allocate_many(DEPTH, size)?;
         let progress = progress(bytes);
-        Ok(Self { connected, namespace, buffers, pending: VecDeque::new(), chunk, progress })
+        let pending = VecDeque::new();
+        Ok(Self { connected, namespace, lba, buffers, pending, chunk, progress })
     }
 
     /// Reads `bytes`; returns false if the reader of the output has closed the pipe before.
-    fn read(&mut self, lba: u64, bytes: u64, output: &mut Output) -> Result<bool, Failure> {
+    fn read(&mut self, bytes: u64, output: &mut Output) -> Result<bool, Failure> {
         let (mut submitted, mut received) = (0, 0);
         let mut copy = Vec::new();
         while received < bytes {
-            while submitted < bytes
+            let signal = self.signal();
+            if let Some(signal) = signal.filter(|_| self.pending.is_empty()) {
+                return Err(Failure::interrupted(signal).context(self.describe("read", received)));
+            }
+            while signal.is_none()
+                && submitted < bytes
                 && let Some(mut buffer) = self.buffers.pop()
             {
                 // A target that sends nothing must not leave the blocks of an earlier command.
                 buffer.fill(0);
                 let length = self.chunk.min(bytes - submitted);
-                let at = lba + blocks_of(&self.namespace, submitted);
+                let at = self.lba + blocks_of(&self.namespace, submitted);
                 self.submit(buffer, length, move |namespace, part| async move {
                     namespace.read(at, part).await
                 })?;
                 submitted += length;
             }
             let buffer = self.wait_oldest().map_err(|failure| {
-                let end = lba + blocks_of(&self.namespace, received);
+                let end = self.lba + blocks_of(&self.namespace, received);
                 failure.context(format!("after {received} of {bytes} bytes, at block {end}"))
             })?;
             copy.resize(buffer.len(), 0);
@@ -184,23 +227,24 @@ impl RangeTransfer {
     }
 
     /// Writes `bytes`, or until the input ends; returns the number of bytes written.
-    fn write(&mut self, lba: u64, bytes: Option<u64>, input: &mut Input) -> Result<u64, Failure> {
+    fn write(&mut self, bytes: Option<u64>, input: &mut Input) -> Result<u64, Failure> {
         let (mut submitted, mut written) = (0, 0);
         let mut copy = vec![0; usize::try_from(self.chunk).map_err(Failure::failed)?];
         let mut ended = false;
         loop {
             let room = |submitted: u64| bytes.is_none_or(|bytes| submitted < bytes);
-            while !ended && room(submitted) && !self.buffers.is_empty() {
+            while self.signal().is_none() && !ended && room(submitted) && !self.buffers.is_empty() {
                 let want = bytes.map_or(self.chunk, |bytes| self.chunk.min(bytes - submitted));
                 let chunk = &mut copy[..usize::try_from(want).unwrap_or(usize::MAX)];
-                let got = input.fill(chunk)?;
+                let shutdown = &self.connected.runtime.shutdown;
+                let Some(got) = input.fill(chunk, || shutdown.get().is_some())? else { break };
                 ended = got < chunk.len();
                 if got == 0 {
                     break;
                 }
-                let at = lba + blocks_of(&self.namespace, submitted);
+                let at = self.lba + blocks_of(&self.namespace, submitted);
                 let outcome = self.write_chunk(at, &chunk[..got]);
-                outcome.map_err(|failure| self.describe_partial_write(failure, lba, written))?;
+                outcome.map_err(|failure| self.describe_partial_write(failure, written))?;
                 submitted += got as u64;
             }
             if self.pending.is_empty() {
@@ -208,19 +252,33 @@ impl RangeTransfer {
             }
             let buffer = self
                 .wait_oldest()
-                .map_err(|failure| self.describe_partial_write(failure, lba, written))?;
+                .map_err(|failure| self.describe_partial_write(failure, written))?;
             written += buffer.len() as u64;
             self.progress.inc(buffer.len() as u64);
             self.release(buffer);
         }
-        match bytes {
-            Some(bytes) if written < bytes => Err(self.describe_partial_write(
-                Failure::failed(format!("{} ended after {written} of {bytes} bytes", input.name())),
-                lba,
-                written,
-            )),
-            _ => self.flush(written),
+        let is_done = ended || bytes.is_some_and(|bytes| written == bytes);
+        match (self.signal(), bytes) {
+            // What a signal ended is not flushed: that may take long.
+            (Some(signal), _) if !is_done => {
+                Err(Failure::interrupted(signal).context(self.describe("written", written)))
+            }
+            (_, Some(bytes)) if written < bytes => {
+                let ended = format!("{} ended after {written} of {bytes} bytes", input.name());
+                Err(self.describe_partial_write(Failure::failed(ended), written))
+            }
+            _ => {
+                let not_flushed = |failure: Failure| {
+                    failure.context(format!("{}, not flushed", self.describe("written", written)))
+                };
+                self.flush(written).map_err(not_flushed)
+            }
         }
+    }
+
+    /// Signal that ends the transfer, if there was one.
+    fn signal(&self) -> Option<TerminationSignal> {
+        self.connected.runtime.shutdown.get()
     }
 
     fn write_chunk(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
@@ -233,17 +291,29 @@ impl RangeTransfer {
     }
 
     fn flush(&self, written: u64) -> Result<u64, Failure> {
-        self.connected.runtime.block_on(self.namespace.flush())?;
+        self.connected.runtime.run(self.namespace.flush())?;
         Ok(written)
     }
 
     /// Failure with the number of blocks written before it without a gap; later ones may be too.
-    fn describe_partial_write(&self, failure: Failure, lba: u64, written: u64) -> Failure {
-        let blocks = blocks_of(&self.namespace, written);
+    fn describe_partial_write(&self, failure: Failure, written: u64) -> Failure {
         if written == 0 && self.pending.is_empty() {
             return failure.context("nothing was written");
         }
-        failure.context(format!("{blocks} blocks from {lba} on are written, later ones may be"))
+        failure.context(format!("{}, later ones may be, too", self.describe("written", written)))
+    }
+
+    /// Number of blocks from the first on that were transferred, and the last of them.
+    fn describe(&self, what: &str, bytes: u64) -> String {
+        let blocks = blocks_of(&self.namespace, bytes);
+        let count = size::format_count(blocks, "block");
+        match blocks.checked_sub(1) {
+            None => format!("{count} {what}"),
+            Some(last) => {
+                let (bytes, last) = (size::format_bytes(bytes), self.lba + last);
+                format!("{count} {what} ({bytes}), up to block {last}")
+            }
+        }
     }
 
     fn submit<F, R>(&mut self, buffer: Buffer, length: u64, operation: F) -> Result<(), Failure>
@@ -261,16 +331,32 @@ impl RangeTransfer {
             drop(rest);
             Ok(part)
         };
-        self.pending.push_back(self.connected.runtime.spawn(task));
+        self.pending.push_back(self.connected.runtime.runtime.spawn(task));
         Ok(())
     }
 
-    /// Waits for the oldest command, and returns its buffer.
+    /// Waits for the oldest command, and returns its buffer. A command that outlasts a signal by
+    /// more than a second is in flight still.
     fn wait_oldest(&mut self) -> Result<Buffer, Failure> {
-        let oldest = self.pending.pop_front().expect("a command is in flight");
-        match self.connected.runtime.block_on(oldest) {
-            Ok(outcome) => Ok(outcome?),
-            Err(error) => Err(Failure::failed(format!("a task failed: {error}"))),
+        let mut oldest = self.pending.pop_front().expect("a command is in flight");
+        let InterruptibleRuntime { runtime, shutdown } = &self.connected.runtime;
+        let outcome = runtime.block_on(async {
+            tokio::select! {
+                outcome = &mut oldest => Ok(outcome),
+                signal = async {
+                    let signal = shutdown.received().await;
+                    tokio::time::sleep(DRAIN_TIMEOUT).await;
+                    signal
+                } => Err(Failure::interrupted(signal)),
+            }
+        });
+        match outcome {
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(error)) => Err(Failure::failed(format!("a task failed: {error}"))),
+            Err(interrupted) => {
+                self.pending.push_front(oldest);
+                Err(interrupted)
+            }
         }
     }
 
@@ -280,15 +366,8 @@ impl RangeTransfer {
         }
     }
 
-    fn finish(self, what: &str, bytes: u64) {
-        self.progress.finish_and_clear();
-        let blocks = blocks_of(&self.namespace, bytes);
-        let bytes = size::format_bytes(bytes);
-        output::print_message(format_args!("{blocks} blocks {what} ({bytes})"));
-        self.close();
-    }
-
     fn close(self) {
+        self.progress.finish_and_clear();
         drop((self.progress, self.namespace));
         self.connected.close();
     }
@@ -363,7 +442,7 @@ fn output_error(path: &Path, error: &io::Error) -> Failure {
 }
 
 struct Input {
-    reader: Box<dyn Read>,
+    reader: File,
     path: PathBuf,
     /// Length, if it is a regular file.
     bytes: Option<u64>,
@@ -371,16 +450,16 @@ struct Input {
 
 impl Input {
     fn open(path: &Path) -> Result<Self, Failure> {
-        if path.as_os_str() == "-" {
-            let reader = Box::new(io::stdin().lock());
-            return Ok(Self { reader, path: path.to_owned(), bytes: None });
-        }
         let cannot =
             |error: io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
+        if path.as_os_str() == "-" {
+            let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?;
+            return Ok(Self { reader: stdin.into(), path: path.to_owned(), bytes: None });
+        }
         let file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
         let bytes = metadata.is_file().then_some(metadata.len());
-        Ok(Self { reader: Box::new(file), path: path.to_owned(), bytes })
+        Ok(Self { reader: file, path: path.to_owned(), bytes })
     }
 
     fn name(&self) -> String {
@@ -416,19 +495,41 @@ impl Input {
         }
     }
 
-    /// Reads until `chunk` is full or the input ends.
-    fn fill(&mut self, chunk: &mut [u8]) -> Result<usize, Failure> {
+    /// Reads until `chunk` is full or the input ends; `None` if there is nothing to read from a
+    /// pipe or terminal, and `stop` returns true.
+    fn fill(
+        &mut self,
+        chunk: &mut [u8],
+        stop: impl Fn() -> bool,
+    ) -> Result<Option<usize>, Failure> {
         let mut filled = 0;
         while filled < chunk.len() {
-            match self.reader.read(&mut chunk[filled..]) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
+            let read = self.wait_readable().and_then(|is_readable| {
+                if is_readable {
+                    self.reader.read(&mut chunk[filled..]).map(Some)
+                } else {
+                    Ok(None)
+                }
+            });
+            match read {
+                Ok(Some(0)) => break,
+                Ok(Some(count)) => filled += count,
+                Ok(None) if stop() => return Ok(None),
+                Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     return Err(Failure::failed(format!("cannot read {}: {error}", self.name())));
                 }
             }
         }
-        Ok(filled)
+        Ok(Some(filled))
+    }
+
+    /// Waits for a while until a read would not block; always true of a file.
+    fn wait_readable(&self) -> io::Result<bool> {
+        /// Time between looks at the signals.
+        const INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let mut descriptors = [PollFd::new(&self.reader, PollFlags::IN)];
+        Ok(self.bytes.is_some() || rustix::event::poll(&mut descriptors, Some(&INTERVAL))? > 0)
     }
 }

@@ -2,17 +2,21 @@
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use clap::Args;
 use quanta::Instant;
-use rdma_host::{Buffer, Command, CommandCompletion, wire::NamespaceInfo};
+use rdma_host::{Buffer, Command, CommandCompletion, Provider, wire::NamespaceInfo};
 use serde_json::{Value, json};
 
 use crate::{
     Format,
+    capture::{CaptureArguments, ConnectingCommand},
     data_pattern::{DataPattern, PatternMismatch},
     failure::Failure,
     load::{Load, LoadArguments, Workload, completed_buffer},
@@ -29,9 +33,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     size: Option<u64>,
 
-    /// Bytes of one command; single blocks are written where fewer are left.
-    #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = size::bytes)]
-    bs: u64,
+    /// Bytes of one command; single blocks are written where fewer are left [default: 64K, or what
+    /// the controller takes if that is less].
+    #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
+    bs: Option<u64>,
 
     /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
@@ -67,29 +72,35 @@ struct ThreadShare<'a> {
     scratch: Vec<u8>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut consent = arguments.overwrite.consent("write-verify", true)?;
-    let runtime = InterruptibleRuntime::new()?;
-    let options = arguments.load.target.options()?;
-    let mut load = Load::connect(&runtime, &arguments.load, options, arguments.bs)?;
-    let wanted = bytes_wanted(arguments.size, &load.namespace)?;
-    consent.check_load(&mut load)?;
-    let start = Instant::now();
-    let completed = CompletedBytes::default();
-    let outcome = write_and_read_back(&mut load, arguments.load.seed, wanted, &completed);
-    let result = VerifyResult {
-        wanted,
-        written: completed.written.load(Ordering::Relaxed),
-        verified: completed.read.load(Ordering::Relaxed),
-        elapsed: start.elapsed(),
-        failure: outcome.err(),
-    };
-    let printed = match arguments.output_format {
-        Format::Json => output::print_json(&result.to_json(&load, arguments)),
-        Format::Normal => output::print_text(&result.to_text(&load)),
-    };
-    load.close();
-    result.failure.map_or(printed, Err)
+impl ConnectingCommand for Arguments {
+    fn capture(&self) -> &CaptureArguments {
+        &self.load.capture
+    }
+
+    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+        let mut consent = self.overwrite.consent("write-verify", true)?;
+        let runtime = InterruptibleRuntime::new()?;
+        let options = self.load.target.options()?;
+        let mut load = Load::connect(provider, &runtime, &self.load, options, self.bs)?;
+        let wanted = bytes_wanted(self.size, &load.namespace)?;
+        consent.check_load(&mut load)?;
+        let start = Instant::now();
+        let completed = CompletedBytes::default();
+        let outcome = write_and_read_back(&mut load, self.load.seed, wanted, &completed);
+        let result = VerifyResult {
+            wanted,
+            written: completed.written.load(Ordering::Relaxed),
+            verified: completed.read.load(Ordering::Relaxed),
+            elapsed: start.elapsed(),
+            failure: outcome.err(),
+        };
+        let printed = match self.output_format {
+            Format::Json => output::print_json(&result.to_json(&load, self)),
+            Format::Normal => output::print_text(&result.to_text(&load)),
+        };
+        load.close();
+        result.failure.map_or(printed, Err)
+    }
 }
 
 /// Bytes in each phase of a run, and the failure or signal that ended it early.
@@ -102,7 +113,7 @@ struct VerifyResult {
 }
 
 impl VerifyResult {
-    fn to_json(&self, load: &Load, arguments: &Arguments) -> Value {
+    fn to_json<P: Provider>(&self, load: &Load<P>, arguments: &Arguments) -> Value {
         let disconnects = load.disconnects();
         json!({
             "written_bytes": self.written,
@@ -117,12 +128,12 @@ impl VerifyResult {
             "memory_mode": load.controller.memory().mode.name(),
             "memory_fallback": load.controller.memory().fallback,
             "iodepth": load.depth,
-            "bs": arguments.bs,
+            "bs": load.block_bytes,
             "seed": arguments.load.seed,
         })
     }
 
-    fn to_text(&self, load: &Load) -> String {
+    fn to_text<P: Provider>(&self, load: &Load<P>) -> String {
         let verified = size::format_bytes(self.verified);
         let verified = match &self.failure {
             None => format!("{verified} written and read back without a difference"),
@@ -153,8 +164,8 @@ struct CompletedBytes {
     read: AtomicU64,
 }
 
-fn write_and_read_back(
-    load: &mut Load,
+fn write_and_read_back<P: Provider>(
+    load: &mut Load<P>,
     seed: u64,
     wanted: u64,
     completed: &CompletedBytes,
@@ -186,8 +197,8 @@ fn bytes_wanted(size: Option<u64>, namespace: &NamespaceInfo) -> Result<u64, Fai
 
 /// Writes or reads the first `bytes` bytes of the namespace: by the largest commands first, then
 /// block by block what is left. Adds what completed to `completed`.
-fn phase(
-    load: &mut Load,
+fn phase<P: Provider>(
+    load: &mut Load<P>,
     phase: Phase,
     pattern: DataPattern,
     bytes: u64,
@@ -203,8 +214,8 @@ fn phase(
 }
 
 /// Writes or reads a range of bytes by commands of `load.block_bytes` bytes.
-fn chunks(
-    load: &mut Load,
+fn chunks<P: Provider>(
+    load: &mut Load<P>,
     phase: Phase,
     pattern: DataPattern,
     range: Range<u64>,
