@@ -21,7 +21,7 @@ use super::{
     faults::WorldFault,
     history::History,
     random::Random,
-    script::{Script, Step, Transfer},
+    script::{FAULT_DELAY_MAX, Script, Step, Transfer},
     target::{BLOCKS, ModelTarget},
 };
 
@@ -35,6 +35,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(700);
 const CALL_LIMIT: Duration = Duration::from_secs(1_500);
 /// Time after which no command of an earlier connection executes, and no fault goes on.
 const LATE_MAX: Duration = Duration::from_secs(60);
+/// Time after which no port or device is away.
+const OUTAGE_MAX: Duration = Duration::from_secs(25);
 /// Faults of later connects that a script may leave behind.
 const ARMED_FAULTS_MAX: usize = 30;
 /// Time by which the failure of I/O that waits for a connection may be late: an orderly shutdown of
@@ -117,6 +119,7 @@ impl Client {
             target.clear_faults();
             target.set_listening(true);
         });
+        self.repair_device().await;
         self.settle().await;
         if let Some(connected) = connected {
             self.shutdown(connected).await;
@@ -124,6 +127,18 @@ impl Client {
         self.settle().await;
         self.read_all().await;
         self.check_rest(0);
+    }
+
+    /// Replaces the host's device if its port was down: like rxe's, its connection manager is dead
+    /// after a connection request at that time.
+    async fn repair_device(&self) {
+        self.world.sleep(FAULT_DELAY_MAX).await;
+        if self.lock().counts.keys().any(|name| name.starts_with("fault: port down")) {
+            self.world.sleep(OUTAGE_MAX).await;
+            self.world.note(format_args!("the host's device is replaced"));
+            self.world.fabric().remove_device("host");
+            self.world.fabric().restore_device("host");
+        }
     }
 
     /// Reads all blocks over a new connection, once nothing of the earlier ones is left to happen.

@@ -84,6 +84,18 @@ impl CommandFault {
         }
     }
 
+    /// Tells if the response can be told from one that keeps to the protocol.
+    #[must_use]
+    pub fn breaks_protocol(self) -> bool {
+        matches!(
+            self,
+            Self::LongResponse
+                | Self::RepeatedResponse
+                | Self::ShortResponse
+                | Self::StaleGeneration
+        )
+    }
+
     /// Name for counts.
     #[must_use]
     pub fn name(self) -> &'static str {

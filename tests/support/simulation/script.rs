@@ -16,6 +16,9 @@ pub struct Script {
     steps: Vec<[u8; 4]>,
 }
 
+/// Longest time until a fault of the network or of a host that a step plans.
+pub const FAULT_DELAY_MAX: Duration = Duration::from_secs(3);
+
 /// One step of a script.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
@@ -149,7 +152,7 @@ impl Step {
             190..215 => Self::CommandFault(CommandFault::draw(&mut random)),
             215..238 => {
                 let fault = WorldFault::draw(&mut random);
-                let delay = random.time(Duration::from_micros(1), Duration::from_secs(3));
+                let delay = random.time(Duration::from_micros(1), FAULT_DELAY_MAX);
                 Self::WorldFault(fault, if random.once_in(3) { Duration::ZERO } else { delay })
             }
             238..242 => Self::Reset,

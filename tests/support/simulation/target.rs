@@ -49,6 +49,9 @@ pub const BLOCK: usize = 512;
 /// Longest transit of a message that no fault delays.
 const TRANSIT_MAX: Duration = Duration::from_micros(200);
 
+/// Time within which a host closes a connection on which the target breaks the protocol.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
+
 /// Success, and statuses of the specification (Base 4.2.3): type in bits 10:8, DNR in bit 14.
 const SUCCESS: u16 = 0;
 const INVALID_FIELD: u16 = 0x4002;
@@ -125,8 +128,12 @@ struct Command {
 enum Due {
     Apply(Command),
     Answer(Command, Answer),
+    /// The host must have closed the connection of this command by now.
+    CheckClosed(Command),
     /// Keep-alive timeout of a controller may have expired.
     KeepAlive(u16),
+    /// The response to a command is sent again.
+    Repeat(Command, Answer),
 }
 
 /// Answer to a command.
@@ -305,7 +312,13 @@ impl Subsystem {
         {
             match entry.remove() {
                 Due::Apply(command) => self.apply(command, now),
-                Due::Answer(command, answer) => self.answer(&command, &answer),
+                Due::Answer(command, answer) => self.answer(&command, answer, now),
+                Due::CheckClosed(command) => self.check_closed(&command),
+                Due::Repeat(command, answer) => {
+                    if let Some(connection) = self.connections.get_mut(&command.connection) {
+                        connection.answer(command.seen, &answer, None);
+                    }
+                }
                 Due::KeepAlive(controller) => self.check_keep_alive(controller, now),
             }
         }
@@ -458,6 +471,18 @@ impl Subsystem {
         self.plan(now + after, Due::Answer(command, answer));
     }
 
+    /// Checks that the host has closed the connection on which a response broke the protocol.
+    fn check_closed(&mut self, command: &Command) {
+        let Some(connection) = self.connections.get(&command.connection) else { return };
+        if self.is_disturbed || connection.lost_at.is_some() {
+            return;
+        }
+        let (number, fault) = (command.number, command.fault.map_or("", CommandFault::name));
+        let what = format!("#{number}, {fault}: the connection is still there after {CLOSE_MAX:?}");
+        self.world.note(format_args!("VIOLATION: {what}"));
+        self.violations.push(what);
+    }
+
     fn count_execution(&mut self, stamp: u64, block: u64) {
         let count = self.applied.entry((stamp, block)).or_default();
         *count += 1;
@@ -469,16 +494,25 @@ impl Subsystem {
         }
     }
 
-    fn answer(&mut self, command: &Command, answer: &Answer) {
+    fn answer(&mut self, command: &Command, answer: Answer, now: Duration) {
         let Command { number, seen, fault, .. } = command;
         let Some(connection) = self.connections.get_mut(&command.connection) else { return };
         if let Some(CommandFault::NoAnswer) = fault {
             self.world.note(format_args!("target: #{number} is not answered"));
             return;
         }
-        connection.answer(*seen, answer, *fault);
+        connection.answer(*seen, &answer, *fault);
         let status = answer.status;
         self.world.note(format_args!("target: #{number} answered: status {status:#x}"));
+        if fault.is_some_and(CommandFault::breaks_protocol) {
+            self.plan(now + CLOSE_MAX, Due::CheckClosed(command.clone()));
+        }
+        if let Some(CommandFault::RepeatedResponse) = fault {
+            let after = self.delay();
+            // The data was written before; a repeat of that would be another fault.
+            let repeat = Answer { data: Vec::new(), ..answer };
+            self.plan(now + after, Due::Repeat(command.clone(), repeat));
+        }
     }
 }
 

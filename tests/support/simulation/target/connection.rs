@@ -234,21 +234,17 @@ impl Connection {
             let _ = queue_pair.rdma_write(buffer, place, UNUSED);
         }
         let mut message = seen.response(answer.status, answer.result);
-        let mut copies = 1;
         match fault {
             Some(CommandFault::WrongCommand) => message[12] ^= 0x15,
             Some(CommandFault::StaleGeneration) => message[13] ^= 0x80,
-            Some(CommandFault::RepeatedResponse) => copies = 2,
             Some(CommandFault::ShortResponse) => message.truncate(12),
             Some(CommandFault::LongResponse) => message.resize(20, 0),
             _ => {}
         }
-        for _ in 0..copies {
-            let _ = match seen.to_invalidate() {
-                Some(key) => queue_pair.send_inline_with_invalidate(&message, RemoteKey(key)),
-                None => queue_pair.send_inline(&message),
-            };
-        }
+        let _ = match seen.to_invalidate() {
+            Some(key) => queue_pair.send_inline_with_invalidate(&message, RemoteKey(key)),
+            None => queue_pair.send_inline(&message),
+        };
     }
 
     /// Hands queued work to the device.
