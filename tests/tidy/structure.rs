@@ -19,7 +19,7 @@ struct Limits {
 const PACKAGES: [Limits; 9] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
     Limits { root: "rdma-host/src/lib.rs", lines: 12_800 },
-    Limits { root: "rdma-host/cli/src/main.rs", lines: 9_300 },
+    Limits { root: "rdma-host/cli/src/main.rs", lines: 10_750 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_800 },
     Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },

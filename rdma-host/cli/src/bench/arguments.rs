@@ -106,7 +106,7 @@ pub(crate) struct Arguments {
     /// Compare two JSON reports instead of measuring: how much B differs from A, with confidence,
     /// and which settings differ.
     #[arg(long, num_args = 2, value_names = ["A", "B"],
-          conflicts_with_all = ["target", "sweep", "also", "verify", "hlog", "json", "html",
+          conflicts_with_all = ["target", "sweep", "also", "verify", "hlog", "json",
                                 "baseline", "fail_if", "job"])]
     pub(super) compare: Option<Vec<PathBuf>>,
 

@@ -272,7 +272,7 @@ impl MeasureComparison {
 }
 
 impl Verdict {
-    fn in_words(self) -> &'static str {
+    pub(super) fn in_words(self) -> &'static str {
         match self {
             Self::Better => "better",
             Self::Worse => "worse",

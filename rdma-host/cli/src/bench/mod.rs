@@ -54,6 +54,7 @@ use self::{compare::Comparison, session::Session};
 use crate::{
     capture::{CaptureArguments, ConnectingCommand},
     failure::Failure,
+    output_file::OutputFile,
 };
 
 /// Jobs, of which there is at least one.
@@ -68,8 +69,12 @@ impl ConnectingCommand for Vec<Job> {
         match arguments.compare.as_deref() {
             Some([before, after]) => {
                 let (before, after) = (report::read(before)?, report::read(after)?);
+                let page = arguments.html.as_deref().map(OutputFile::open).transpose()?;
                 let comparison = Comparison::new(&before.points, &after.points);
                 comparison.print(arguments.output_format)?;
+                if let Some(mut page) = page {
+                    page.write(html::comparison(&comparison).into_bytes(), true)?;
+                }
                 let limit = arguments.fail_if_worse;
                 limit.map_or(Ok(()), |limit| fail_conditions::check_worse(&comparison, limit))
             }

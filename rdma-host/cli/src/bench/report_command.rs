@@ -7,7 +7,8 @@ use clap::Args;
 use super::{
     csv, fail_conditions,
     fail_conditions::FailCondition,
-    fio, html,
+    fio,
+    html::{self, ChartFile},
     report::{self, PointReport, Report},
     result_format::ResultFormat,
     text,
@@ -28,6 +29,10 @@ pub(crate) struct ReportArguments {
     /// Write a report for a browser: one file, with nothing to load from elsewhere.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+
+    /// Write each chart as a file of its own: PREFIX-latency-by-percentile.svg and so on.
+    #[arg(long, value_name = "PREFIX")]
+    svg: Option<PathBuf>,
 
     /// Write a table: a line for each point and direction, times in nanoseconds.
     #[arg(long, value_name = "FILE")]
@@ -121,8 +126,12 @@ fn write_files(
 ) -> Result<(), Failure> {
     let write = |path: &Path, content: Vec<u8>| OutputFile::open(path)?.write(content, true);
     if let Some(path) = &arguments.html {
-        let points: Vec<_> = reports.iter().flat_map(|report| report.points.clone()).collect();
-        write(path, html::page(&points).into_bytes())?;
+        write(path, html::page(reports).into_bytes())?;
+    }
+    if let Some(prefix) = &arguments.svg {
+        for ChartFile { name, svg } in html::charts(reports) {
+            write(&with_suffix(prefix, &format!("-{name}.svg")), svg.into_bytes())?;
+        }
     }
     if let Some(path) = &arguments.csv {
         write(path, csv::to_bytes(points)?)?;
@@ -130,17 +139,24 @@ fn write_files(
     if let Some(prefix) = &arguments.fio_log {
         for (index, point) in points.iter().enumerate() {
             for (name, log) in fio::logs(point) {
-                let mut path = prefix.clone().into_os_string();
-                path.push(format!("_{name}.{}.log", index + 1));
-                write(Path::new(&path), log.into_bytes())?;
+                let path = with_suffix(prefix, &format!("_{name}.{}.log", index + 1));
+                write(&path, log.into_bytes())?;
             }
         }
     }
     Ok(())
 }
 
+fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
+    let mut path = prefix.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use serde_json::{Value, json};
 
     use super::{super::compare::Comparison, *};
@@ -182,7 +198,9 @@ mod tests {
                 for point in points {
                     let _ = (text::point(point), fio::logs(point));
                 }
-                let _ = Comparison::new(&report.points, &report.points).to_text();
+                let compared = Comparison::new(&report.points, &report.points);
+                let _ = (compared.to_text(), html::comparison(&compared));
+                let _ = html::page(slice::from_ref(&report));
                 reported += 1;
             }
         }

@@ -1,7 +1,7 @@
 //! All points of a run: each is measured and reported before the next one begins, so that neither a
 //! signal nor a failure takes the results of the points before it.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{path::PathBuf, slice, sync::Arc, time::SystemTime};
 
 use rdma_host::Provider;
 use serde_json::json;
@@ -195,7 +195,7 @@ impl<'a, P: Provider> Session<'a, P> {
         let began = self.began.unwrap_or(SystemTime::UNIX_EPOCH);
         let written = [
             write(json_file, &|| format!("{json:#}\n").into_bytes()),
-            write(html, &|| html::page(&self.report.points).into_bytes()),
+            write(html, &|| html::page(slice::from_ref(&self.report)).into_bytes()),
             write(hlog, &|| hlog::to_bytes(began, &self.histograms)),
         ];
         self.written = written.into_iter().collect();

@@ -1,0 +1,125 @@
+//! Differences of two points with their confidence intervals, as a chart.
+
+use askama::Template;
+
+use super::{
+    super::compare::{MeasureComparison, Verdict},
+    axis::signed,
+    key::{Key, KeyShape},
+    picture::{Frame, Picture, Size, Svg, tenths},
+    plot::SHAPES,
+    text::width,
+};
+
+pub(super) struct Differences<'a>(pub(super) &'a [MeasureComparison]);
+
+#[derive(Template)]
+#[template(path = "differences.svg")]
+struct Drawing {
+    frame: Frame,
+    bottom: f64,
+    ticks: Vec<Tick>,
+    zero: f64,
+    rows: Vec<Row>,
+}
+
+struct Tick {
+    at: f64,
+    text: String,
+}
+
+struct Row {
+    name: &'static str,
+    y: f64,
+    /// Ends of the interval, and of the area of differences that are too small to be seen.
+    interval: Option<[f64; 2]>,
+    band: Option<[f64; 2]>,
+    colour: usize,
+    mark: String,
+    is_hollow: bool,
+    title: String,
+}
+
+const ROW: f64 = 26.0;
+
+/// Index of a verdict's colour and shape.
+fn look(verdict: Verdict) -> usize {
+    match verdict {
+        Verdict::Better => 2,
+        Verdict::Worse => 4,
+        Verdict::NoDifferenceSeen => 0,
+        Verdict::TooFewSamples => 5,
+    }
+}
+
+impl Differences<'_> {
+    /// Least and greatest value that the chart shows.
+    fn range(&self) -> (f64, f64) {
+        let values = self.0.iter().flat_map(|measure| {
+            let smallest = measure.smallest_visible_percent.unwrap_or_default();
+            let [low, high] = measure.confidence_95_percent.unwrap_or_default();
+            [measure.percent, smallest, -smallest, low, high]
+        });
+        let finite = values.filter(|value| value.is_finite());
+        finite.fold((0.0, 0.0), |(low, high), value| (value.min(low), value.max(high)))
+    }
+}
+
+impl Picture for Differences<'_> {
+    fn name(&self) -> &'static str {
+        "differences"
+    }
+
+    fn title(&self) -> &'static str {
+        "Difference with its 95 % confidence interval"
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        let all =
+            [Verdict::Better, Verdict::Worse, Verdict::NoDifferenceSeen, Verdict::TooFewSamples];
+        let found = all.into_iter().filter(|it| self.0.iter().any(|row| row.verdict == *it));
+        let key = |verdict: Verdict| {
+            let colour = look(verdict);
+            let shape = KeyShape::Line { colour, dashed: false, mark: SHAPES[colour] };
+            Key::new(verdict.in_words(), shape)
+        };
+        let mut keys: Vec<_> = found.map(key).collect();
+        if self.0.iter().any(|row| row.smallest_visible_percent.is_some()) {
+            keys.push(Key::new("too small for these runs to show", KeyShape::Band));
+        }
+        keys
+    }
+
+    fn draw(&self, frame: Frame, size: &Size) -> Svg {
+        let (low, high) = self.range();
+        let (low, high, ticks) = signed(low, high);
+        let names = self.0.iter().map(|measure| width(measure.measure, 12.0));
+        let (left, right) = (names.fold(0.0, f64::max) + 10.0, size.width - 24.0);
+        let x = |value: f64| tenths(left + (value - low) / (high - low) * (right - left));
+        let top = frame.top;
+        let row = |(index, measure): (usize, &MeasureComparison)| {
+            let (y, colour) = (tenths(top + ROW * (index as f64 + 0.5)), look(measure.verdict));
+            Row {
+                name: measure.measure,
+                y,
+                interval: measure.confidence_95_percent.map(|ends| ends.map(x)),
+                band: measure.smallest_visible_percent.map(|it| [x(-it.abs()), x(it.abs())]),
+                colour,
+                mark: format!("M{} {y}{}", x(measure.percent), SHAPES[colour]),
+                is_hollow: measure.verdict == Verdict::TooFewSamples,
+                title: format!("{} {:+.1} %", measure.measure, measure.percent),
+            }
+        };
+        let rows: Vec<_> = self.0.iter().enumerate().map(row).collect();
+        let bottom = top + ROW * rows.len() as f64;
+        let tick = |value: f64| Tick { at: x(value), text: format!("{value:+} %") };
+        let step = if size.width < 500.0 { 2 } else { 1 };
+        Svg::new(&Drawing {
+            frame: Frame { height: bottom + 42.0, ..frame },
+            bottom,
+            zero: x(0.0),
+            ticks: ticks.into_iter().step_by(step).map(tick).collect(),
+            rows,
+        })
+    }
+}
