@@ -94,7 +94,10 @@ impl Picture for Differences<'_> {
         let (low, high) = self.range();
         let (low, high, ticks) = signed(low, high);
         let names = self.0.iter().map(|measure| width(measure.measure, 12.0));
-        let (left, right) = (names.fold(0.0, f64::max) + 10.0, size.width - 24.0);
+        let shown =
+            |value: f64| if value == 0.0 { "0 %".to_owned() } else { format!("{value:+} %") };
+        let widest = ticks.iter().map(|tick| width(&shown(*tick), 12.0)).fold(0.0, f64::max);
+        let (left, right) = (names.fold(0.0, f64::max) + 10.0, size.width - widest / 2.0 - 2.0);
         let x = |value: f64| tenths(left + (value - low) / (high - low) * (right - left));
         let top = frame.top;
         let row = |(index, measure): (usize, &MeasureComparison)| {
@@ -112,7 +115,7 @@ impl Picture for Differences<'_> {
         };
         let rows: Vec<_> = self.0.iter().enumerate().map(row).collect();
         let bottom = top + ROW * rows.len() as f64;
-        let tick = |value: f64| Tick { at: x(value), text: format!("{value:+} %") };
+        let tick = |value: f64| Tick { at: x(value), text: shown(value) };
         let step = if size.width < 500.0 { 2 } else { 1 };
         Svg::new(&Drawing {
             frame: Frame { height: bottom + 42.0, ..frame },
