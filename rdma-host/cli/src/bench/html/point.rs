@@ -239,9 +239,14 @@ pub(super) fn percentile_chart(lines: Vec<Line>) -> Chart {
             unit: Unit::Percent,
         },
         y: Axis::time("latency"),
-        lines: lines.into_iter().filter(|line| !line.points.is_empty()).collect(),
+        lines: with_points(lines),
         labels: "",
     }
+}
+
+/// Lines that have points.
+fn with_points(lines: impl IntoIterator<Item = Line>) -> Vec<Line> {
+    lines.into_iter().filter(|line| !line.points.is_empty()).collect()
 }
 
 /// Charts of a series; one interval makes no line.
@@ -264,12 +269,12 @@ fn series(point: &PointReport) -> Vec<Chart> {
             title: "Latency over time".to_owned(),
             x: END_OF_INTERVAL,
             y: Axis::time("latency"),
-            lines: vec![
+            lines: with_points([
                 line_over_time("max", 4, series, |at| Some(at.max_ns? as f64)),
                 line_over_time("p99.9", 3, series, |at| Some(at.p99_9_ns? as f64)),
                 line_over_time("p99", 1, series, |at| Some(at.p99_ns? as f64)),
                 line_over_time("p50", 0, series, |at| Some(at.p50_ns? as f64)),
-            ],
+            ]),
             labels: "",
         },
     ];
