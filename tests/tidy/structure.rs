@@ -16,11 +16,12 @@ struct Limits {
     lines: usize,
 }
 
-const PACKAGES: [Limits; 9] = [
+const PACKAGES: [Limits; 10] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
     Limits { root: "rdma-host/src/lib.rs", lines: 12_800 },
     Limits { root: "rdma-host/cli/src/main.rs", lines: 10_750 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_800 },
+    Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
     Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },
     Limits { root: "verbs/src/lib.rs", lines: 6_300 },

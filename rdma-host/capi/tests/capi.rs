@@ -1,0 +1,98 @@
+//! Programs in C and C++ against the kernel's target: the examples, wrong arguments to a controller
+//! that is connected, a loss of the connection.
+
+// bed: --target tests/targets/commands.toml --deny non-flush.error
+
+mod compile;
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use compile::{has_compilers, program};
+use tests::{SUBSYSTEM, uri};
+
+/// Output of a program that succeeds.
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().expect("it runs");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {message}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_example_in_c_reads_what_it_wrote() {
+    if !has_compilers() {
+        return;
+    }
+    let (_folder, mut program) = program("examples/read_write.c");
+    program.args([&uri(SUBSYSTEM), "1", "nr-io-queues=1", "reconnect-strict"]);
+    let printed = succeed(&mut program);
+    // The two segments count apart.
+    assert_eq!(printed, "9 reads, 8 writes, 3 other commands\n");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_example_in_cpp_sleeps_between_completions() {
+    if !has_compilers() {
+        return;
+    }
+    let (_folder, mut program) = program("examples/event_loop.cpp");
+    let printed = succeed(program.args([&uri(SUBSYSTEM), "2", "2000"]));
+    assert!(printed.contains("live\n"), "{printed}");
+    assert!(printed.contains("2000 reads, asleep"), "{printed}");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn wrong_arguments_are_errors_of_the_call() {
+    if !has_compilers() {
+        return;
+    }
+    let (_folder, mut program) = program("tests/live_handles.c");
+    succeed(program.args([&uri(SUBSYSTEM), "1"]));
+}
+
+/// Secrets come from a file that is named as an option.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_target_that_demands_authentication_gets_it() {
+    if !has_compilers() {
+        return;
+    }
+    let (folder, mut program) = program("examples/read_write.c");
+    let uri = uri("nqn.2026-11.org.soft-roce:keyed");
+    let hostnqn = "hostnqn=nqn.2026-11.org.soft-roce:secret";
+    let refused = program.args([&uri, "1", hostnqn]).output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(3), "access is refused for good: {refused:?}");
+    let key = folder.path().join("key");
+    std::fs::write(&key, "DHHC-1:00:J0qR2WNHWlQcsHLbbnAJ90qQOCgwxh9SLRo7BIMIUsGJ8cUH:\n").unwrap();
+    tests::command("chmod", &format!("600 {}", key.display()));
+    succeed(program.arg(format!("dhchap-secret-file={}", key.display())));
+}
+
+/// Reads go on after the target was away.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn commands_wait_for_the_target_to_come_back() {
+    if !has_compilers() {
+        return;
+    }
+    let (_folder, mut program) = program("examples/event_loop.cpp");
+    program.args([&uri(SUBSYSTEM), "1", "300000", "reconnect-delay=1"]).stdout(Stdio::piped());
+    let mut child = program.spawn().expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut until = |text: &str| {
+        let found = lines.by_ref().map(|line| line.expect("text")).find(|line| line.contains(text));
+        found.unwrap_or_else(|| panic!("no line with {text}"))
+    };
+    until("live");
+    tests::break_connections(SUBSYSTEM);
+    until("resetting");
+    until("live");
+    until("300000 reads");
+    assert!(child.wait().expect("it ends").success());
+}
