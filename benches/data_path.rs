@@ -5,13 +5,14 @@
 //! Arguments: the name of a row, and the number of commands or polls. Without arguments the program
 //! prints the memory of one queue.
 
-use std::{alloc::System, hint::black_box, sync::Arc};
+use std::{alloc::System, hint::black_box, mem::MaybeUninit, sync::Arc};
 
 use benches::marked_provider::MarkedProvider;
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
     Buffer, Command, ConnectOptions, Connecting, Controller, Error, HostIdentity, MemoryMode,
-    Namespace, Poller, ReconnectOptions, WaitMode, wire::NamespaceId,
+    Namespace, Poller, ReconnectOptions, WaitMode,
+    wire::{NamespaceId, NamespaceInfo},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::target::{Size, TARGET_ADDRESS, Target};
@@ -21,6 +22,8 @@ use tokio::runtime::Runtime;
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 type Device = MarkedProvider<Host>;
+type QueueHandle = *mut nvmf_rdma::nvmf_queue;
+type MemoryHandle = *mut nvmf_rdma::nvmf_memory;
 
 /// Size of a block of the namespace, in bytes.
 const BLOCK: usize = 512;
@@ -41,6 +44,7 @@ fn main() {
         Some("write-in-capsule") => polled(writes(pool, 4096), times),
         Some("write") => polled(writes(pool, 8192), times),
         Some("write-window") => polled(writes(window, 8192), times),
+        Some("read-c") => c_library(reads(pool, 32), times),
         Some("read-async") => asynchronous(reads(pool, 32), times),
         Some("read-async-depth-1") => asynchronous(reads(pool, 1), times),
         Some("empty-poll") => empty_polls(1, times),
@@ -185,6 +189,52 @@ fn counted_complete(poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
         buffers.extend(done.data);
     });
     polled.expect("the controller lives");
+}
+
+/// Executes reads through the C library, which takes a number for each and returns it.
+fn c_library(work: Work, times: usize) {
+    let (bed, poller) = bed(ONE, work.memory);
+    let Bed { controller, mut target, device, .. } = bed;
+    let namespace = NamespaceInfo {
+        id: NamespaceId(1),
+        blocks: 1 << 20,
+        block_size: u32::try_from(BLOCK).expect("a few"),
+        nguid: None,
+        eui64: None,
+        uuid: None,
+        command_set: 0,
+    };
+    let bytes = work.depth * work.bytes;
+    let added = nvmf_rdma::add_queue(&Arc::new(controller), poller, &namespace, bytes);
+    let (queue, memory) = added.expect("the tables have room");
+    let turns = times.div_ceil(work.depth);
+    for _ in 0..turns {
+        counted_c_submit(work, queue, memory);
+        let mut completed = 0;
+        while completed < work.depth {
+            device.device_does(|| answer(&mut target));
+            completed += counted_c_complete(queue);
+        }
+    }
+    println!("{} commands", turns * work.depth);
+}
+
+#[inline(never)]
+fn counted_c_submit(work: Work, queue: QueueHandle, memory: MemoryHandle) {
+    let blocks = u32::try_from(work.bytes / BLOCK).expect("a few");
+    for slot in 0..work.depth as u64 {
+        let offset = slot * work.bytes as u64;
+        assert_eq!(nvmf_rdma::nvmf_read(queue, 1, 0, blocks, memory, offset, slot), 0);
+    }
+    assert_eq!(nvmf_rdma::nvmf_submit(queue), 0);
+}
+
+#[inline(never)]
+fn counted_c_complete(queue: QueueHandle) -> usize {
+    let mut completions = [const { MaybeUninit::uninit() }; 32];
+    let completed = nvmf_rdma::poll(queue, &mut completions);
+    completed.iter().for_each(|completion| assert_eq!(completion.result, 0));
+    completed.len()
 }
 
 /// Executes reads through the async API, with one task for each of the depth.
