@@ -55,7 +55,7 @@ void print_events(const Controller &controller)
 	nvmf_event event{};
 	event.size = sizeof(event);
 	while (check(nvmf_event_next(controller.get(), &event), "events") == 1)
-		std::cout << event.text << '\n';
+		std::cout << event.text << std::endl; // at once, also to a pipe
 }
 
 void read(const Controller &controller, std::uint32_t nsid, std::uint64_t reads)

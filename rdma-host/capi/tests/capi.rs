@@ -82,7 +82,7 @@ fn commands_wait_for_the_target_to_come_back() {
         return;
     }
     let (_folder, mut program) = program("examples/event_loop.cpp");
-    program.args([&uri(SUBSYSTEM), "1", "20000", "reconnect-delay=1"]).stdout(Stdio::piped());
+    program.args([&uri(SUBSYSTEM), "1", "100000", "reconnect-delay=1"]).stdout(Stdio::piped());
     let mut child = program.spawn().expect("it runs");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut until = |text: &str| {
@@ -93,6 +93,6 @@ fn commands_wait_for_the_target_to_come_back() {
     tests::break_connections(SUBSYSTEM);
     until("resetting");
     until("live");
-    until("20000 reads");
+    until("100000 reads");
     assert!(child.wait().expect("it ends").success());
 }
