@@ -53,8 +53,22 @@ impl Token {
             SEND => WorkKind::Send,
             _ => return None,
         };
-        let slot = (number >> 32) as u32 & (SLOTS_MAX - 1);
-        Some(Self { kind, slot, generation: number as u32 })
+        Some(Self { kind, slot: Self::slot(number), generation: number as u32 })
+    }
+}
+
+impl Token {
+    /// Slot in the token of a receive.
+    #[inline]
+    pub(crate) fn slot(number: u64) -> u32 {
+        (number >> 32) as u32 & (SLOTS_MAX - 1)
+    }
+
+    /// Token of the next use of a receive's slot: the generation, which is its lower half, wraps.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the generation is the lower half")]
+    pub(crate) fn next(number: u64) -> u64 {
+        number >> 32 << 32 | u64::from((number as u32).wrapping_add(1))
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Engine<P: Provider> {
     pub(super) receives: ReceiveTable<(Buffer, u64)>,
     /// Storage for each pending send: the longest inline message, and the most elements.
     pub(super) payloads: Payloads,
-    pub(super) messages: Option<MessageSlots>,
+    pub(super) messages: MessageSlots,
     pub(super) pending_sends: RequestQueue<SendRequest>,
     pub(super) pending_receives: RequestQueue<ReceiveRequest>,
     pub(super) capabilities: Capabilities,
@@ -81,7 +81,7 @@ impl<P: Provider> Engine<P> {
             ),
             sends: SendRing::new(capabilities.max_send_wr, generation),
             in_flight: InFlightBuffers::new(capabilities.max_send_wr, capabilities.max_send_sge),
-            messages: None,
+            messages: MessageSlots::default(),
             pending_sends: RequestQueue::new(batch, SendRequest::EMPTY),
             pending_receives: RequestQueue::new(
                 capabilities.max_recv_wr,
@@ -305,7 +305,7 @@ impl<P: Provider> Engine<P> {
                 None => Ok(CompletedWork::Credit),
             },
             WorkKind::Receive => {
-                let held = self.receives.complete(token.slot, token.generation);
+                let held = self.receives.complete(completion.token);
                 let (buffer, tag) = held.ok_or(StaleCompletion)?;
                 self.note_invalidated(completion);
                 let length = if completion.status.is_success() { completion.length } else { 0 };
@@ -344,15 +344,11 @@ impl<P: Provider> Engine<P> {
         completion: &Completion,
         out: &mut [u8],
     ) -> Result<u32, StaleCompletion> {
-        let Some(Token { kind: WorkKind::Receive, slot, generation }) =
-            Token::unpack(completion.token)
-        else {
-            return Err(StaleCompletion);
-        };
         if completion.queue_pair != self.number || !completion.status.is_success() {
             return Err(StaleCompletion);
         }
-        let (token, (buffer, _)) = self.receives.renew(slot, generation).ok_or(StaleCompletion)?;
+        let renewed = self.receives.renew(completion.token);
+        let (token, (buffer, _)) = renewed.ok_or(StaleCompletion)?;
         buffer.copy_out(0, out);
         // It was checked when it was posted first.
         self.pending_receives.push(ReceiveRequest { token, sge: Sge::of(buffer) });

@@ -13,13 +13,15 @@ pub(super) struct ReceiveTable<T> {
 
 #[derive(Debug)]
 struct ReceiveSlot<T> {
-    generation: u32,
+    /// Token of the receive; in a free slot, that of the last.
+    token: u64,
     held: Option<T>,
 }
 
 impl<T> ReceiveTable<T> {
     pub(super) fn new(length: u32, generation: u32) -> Self {
-        let slot = |_| ReceiveSlot { generation, held: None };
+        let token = |slot| Token { kind: WorkKind::Receive, slot, generation }.pack();
+        let slot = |slot| ReceiveSlot { token: token(slot), held: None };
         let free = (0..length).rev().collect();
         Self { slots: (0..length).map(slot).collect(), free, credits: length }
     }
@@ -32,17 +34,17 @@ impl<T> ReceiveTable<T> {
         let index = self.free[credits as usize];
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.held.is_none(), "a free slot holds nothing");
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.token = Token::next(slot.token);
         slot.held = Some(held);
-        let token = Token { kind: WorkKind::Receive, slot: index, generation: slot.generation };
-        Ok(token.pack())
+        Ok(slot.token)
     }
 
     /// Frees a slot; `None` for a stale token.
     #[inline]
-    pub(super) fn complete(&mut self, slot: u32, generation: u32) -> Option<T> {
+    pub(super) fn complete(&mut self, token: u64) -> Option<T> {
+        let slot = Token::slot(token);
         let entry = self.slots.get_mut(slot as usize)?;
-        if entry.generation != generation {
+        if entry.token != token {
             return None;
         }
         let held = entry.held.take()?;
@@ -54,15 +56,14 @@ impl<T> ReceiveTable<T> {
 
     /// Keeps the payload of a slot under another token, which it returns; `None` for a stale one.
     #[inline]
-    pub(super) fn renew(&mut self, slot: u32, generation: u32) -> Option<(u64, &T)> {
-        let entry = self.slots.get_mut(slot as usize)?;
-        if entry.generation != generation {
+    pub(super) fn renew(&mut self, token: u64) -> Option<(u64, &T)> {
+        let entry = self.slots.get_mut(Token::slot(token) as usize)?;
+        if entry.token != token {
             return None;
         }
         let held = entry.held.as_ref()?;
-        entry.generation = generation.wrapping_add(1);
-        let token = Token { kind: WorkKind::Receive, slot, generation: entry.generation };
-        Some((token.pack(), held))
+        entry.token = Token::next(token);
+        Some((entry.token, held))
     }
 
     /// Takes out all that is held.

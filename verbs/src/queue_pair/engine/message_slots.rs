@@ -13,20 +13,22 @@ use crate::{
     sge::sge,
 };
 
-/// Layout of the message buffer.
+/// Layout of the message buffer: no slots of no size, if there is none.
+#[derive(Clone, Copy, Default)]
 pub(in crate::queue_pair) struct MessageSlots {
     /// Size of a slot, in bytes.
     size: usize,
     slots: usize,
-    /// True if the device takes a slot's bytes inside a work request.
-    inline: bool,
+    /// Longest message that the device takes inside a work request; 0 if not any slot's.
+    inline_max: usize,
 }
 
 impl<P: Provider> Engine<P> {
     #[inline]
     pub(in crate::queue_pair) fn message_slot(&self, slot: usize) -> Option<&[u8]> {
-        let MessageSlots { size, .. } = *self.messages.as_ref()?;
-        self.payloads.bytes(slot.checked_mul(size)?, u32::try_from(size).ok()?)
+        let MessageSlots { size, slots, .. } = self.messages;
+        let offset = slot.checked_mul(size).filter(|_| slot < slots)?;
+        self.payloads.bytes(offset, u32::try_from(size).ok()?)
     }
 
     pub(in crate::queue_pair) fn set_message_buffer(
@@ -50,32 +52,37 @@ impl<P: Provider> Engine<P> {
         // One segment is for the message.
         let buffers = self.capabilities.max_send_sge - 1;
         self.in_flight = InFlightBuffers::new(self.capabilities.max_send_wr, buffers);
-        let inline = size <= self.inline_max as usize;
-        self.messages = Some(MessageSlots { size, slots, inline });
+        let inline_max = if size <= self.inline_max as usize { size } else { 0 };
+        self.messages = MessageSlots { size, slots, inline_max };
         self.inline_max = 0;
         Ok(())
     }
 
     /// Where a message goes that is no longer than its slot, and how long it is.
-    #[inline(always)]
-    fn place(&self, slot: usize, message: &[u8]) -> Option<(usize, u32, bool)> {
-        let MessageSlots { size, slots, inline } = *self.messages.as_ref()?;
+    #[inline]
+    fn place(&self, slot: usize, message: &[u8]) -> Option<(usize, u32)> {
+        let MessageSlots { size, slots, .. } = self.messages;
         let length = u32::try_from(message.len()).ok()?;
-        (slot < slots && message.len() <= size).then_some((slot * size, length, inline))
+        (slot < slots && message.len() <= size).then_some((slot * size, length))
     }
 
     /// Queues a message, for which there is [room](Self::has_room).
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "an inline message is short")]
     pub(in crate::queue_pair) fn send_message(
         &mut self,
         slot: usize,
         message: &[u8],
     ) -> Result<(), Error> {
-        let Some((offset, length, true)) = self.place(slot, message) else { return Err(no_slot()) };
+        let MessageSlots { size, slots, inline_max } = self.messages;
+        if message.len() > inline_max || slot >= slots {
+            return Err(no_slot());
+        }
         let Some(place) = self.pending_sends.vacant_entry() else { return Err(full()) };
         let Some(InlineSlot { token, signaled }) = self.sends.take_inline() else {
             return Err(full());
         };
+        let (offset, length) = (slot * size, message.len() as u32);
         self.payloads.write_message(offset, message);
         let payload = Payload::Inline { offset, length };
         place.fill(SendRequest { token, signaled, operation: Operation::Send, payload });
@@ -88,11 +95,9 @@ impl<P: Provider> Engine<P> {
         slot: usize,
         message: &[u8],
     ) -> Result<(), Error> {
-        let Some((offset, length, inline)) = self.place(slot, message) else {
-            return Err(no_slot());
-        };
+        let Some((offset, length)) = self.place(slot, message) else { return Err(no_slot()) };
         self.reserve_sends(1)?;
-        let payload = if inline {
+        let payload = if message.len() <= self.messages.inline_max {
             Payload::Inline { offset, length }
         } else {
             self.set_sg_list(&[self.payloads.message_sge(offset, length)])
@@ -130,7 +135,7 @@ impl<P: Provider> Engine<P> {
         message: &[u8],
         data: &Buffer,
     ) -> Result<(SendSlot, usize, Payload), Error> {
-        let Some((offset, length, _)) = self.place(slot, message) else { return Err(no_slot()) };
+        let Some((offset, length)) = self.place(slot, message) else { return Err(no_slot()) };
         if self.capabilities.max_send_sge < 2 {
             return Err(Error::Misuse("a message with data takes two segments"));
         }
