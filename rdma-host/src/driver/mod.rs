@@ -19,7 +19,7 @@
 //! | --- | --- |
 //! | submitted by a future | `api/namespace.rs`, `Namespace::read`; `api/io_task.rs` |
 //! | submitted | `poller.rs`, `Poller::submit` |
-//! | built | `wire/command.rs`, `Sqe::read`; `queue.rs`, `Queue::submit_inline` |
+//! | built | `wire/command.rs`, `Sqe::read`; `queue.rs`, `Queue::submit_fast` |
 //! | queued as a work request | in `verbs`, `queue_pair/engine.rs`, `engine/message_slots.rs` |
 //! | handed to the device | `poller.rs`, `Poller::flush`; `queue.rs`, `Queue::flush` |
 //! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::complete` |
@@ -46,8 +46,8 @@
 //! doorbell per queue. Receives are queued again as responses are read; their doorbell is rung when
 //! half of a queue's are queued, or when the device would have fewer than commands are in flight.
 //!
-//! In this process: about 515 instructions at depth 32 (`benches/instructions`), and roughly eight
-//! cache lines: one of the capsule, which is built in place, one of the slot, one of the command in
+//! In this process: about 465 instructions at depth 32 (`benches/instructions`), and roughly eight
+//! cache lines: one of the capsule, which is built in place, two of the slot with the command in
 //! flight, two of the work request, one of the response, two of the receive. The hot loop is in
 //! `poller` and `queue`; the memory that it accesses is allocated at connect. The clock is read
 //! once per burst of submissions and once per batch of completions; timeouts and connections are

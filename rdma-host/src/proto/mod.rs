@@ -28,4 +28,4 @@ pub use lifecycle::{Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask};
 pub use reconnect::{ConnectionFailure, Verdict};
 pub use referrals::{DiscoveryTarget, ReferralWalk, SkipReason, SkippedReferral};
 pub use shutdown::{Shutdown, ShutdownAction};
-pub use slots::{CompletedCommand, CompletesOn, ResponseOutcome, Slots};
+pub use slots::{BegunCommand, CompletedCommand, CompletesOn, ResponseOutcome, Slots};

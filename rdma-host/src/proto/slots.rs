@@ -5,7 +5,8 @@ use crate::{
     wire::{CommandId, Cqe, QueueId, RemoteKey},
 };
 
-/// Table of commands in flight, with one slot for each that the queue allows.
+/// Table of commands in flight, with one slot for each that the queue allows, which also holds what
+/// its owner keeps of the command.
 ///
 /// A command id holds the slot in its low bits and the slot's generation above them. A response
 /// whose id is not in flight (never issued, completed, or answered twice) completes nothing and is
@@ -17,14 +18,34 @@ use crate::{
 /// invalidates none is legal, but the command completes only when [the host
 /// has](Self::handle_invalidated).
 #[derive(Debug)]
-pub struct Slots {
+pub struct Slots<T = ()> {
     queue: QueueId,
-    slots: Vec<Slot>,
-    free: Vec<u16>,
-    /// Number of slot bits in a command id, at most 15.
-    slot_bits: u32,
+    slots: Box<[Slot<T>]>,
+    free: FreeSlots,
+    /// Slot bits of a command id, at most 15.
     slot_mask: u16,
-    generation_mask: u16,
+}
+
+/// List of the free slots, last in, first out.
+#[derive(Debug)]
+struct FreeSlots {
+    /// First free slot; no slot's number if there is none.
+    first: u16,
+    /// Number of slots that are not free.
+    in_flight: u16,
+    /// Least bit of the generation in a command id.
+    generation: u16,
+}
+
+/// Slot of a command that has begun.
+#[derive(Debug)]
+pub struct BegunCommand<'a, T> {
+    /// Id of the command.
+    pub command: CommandId,
+    /// Number of the slot.
+    pub slot: u16,
+    /// What the slot holds for the table's owner, left over from the command before.
+    pub content: &'a mut T,
 }
 
 /// Completion condition of a command.
@@ -63,10 +84,26 @@ pub struct CompletedCommand {
     pub response: Cqe,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    generation: u16,
+#[derive(Debug)]
+struct Slot<T> {
+    /// Id of the command; in a free slot, that of the next command.
+    id: CommandId,
+    /// Next free slot, in a free slot.
+    next: u16,
     progress: Progress,
+    content: T,
+}
+
+impl FreeSlots {
+    /// Frees a slot, and gives it the id of its next command.
+    #[inline(always)]
+    fn push<T>(&mut self, slot: u16, entry: &mut Slot<T>) {
+        // The slot bits stay: they are below what is added.
+        entry.id = CommandId(entry.id.0.wrapping_add(self.generation));
+        entry.progress = Progress::Free;
+        entry.next = std::mem::replace(&mut self.first, slot);
+        self.in_flight -= 1;
+    }
 }
 
 /// ```text
@@ -96,7 +133,7 @@ enum Progress {
     KeyAwaitResponse(RemoteKey),
 }
 
-impl Slots {
+impl<T: Default> Slots<T> {
     /// Creates a table for at most `capacity` commands in flight.
     ///
     /// # Panics
@@ -105,35 +142,71 @@ impl Slots {
     #[must_use]
     pub fn new(queue: QueueId, capacity: u16) -> Self {
         assert!((1..=0x8000).contains(&capacity), "1 to 32,768 commands in flight");
-        let slot = Slot { generation: 0, progress: Progress::Free };
-        let slot_bits = u16::BITS - (capacity - 1).leading_zeros();
+        let slot = |slot| Slot {
+            id: CommandId(slot),
+            next: slot + 1,
+            progress: Progress::Free,
+            content: T::default(),
+        };
+        let generation = 1 << (u16::BITS - (capacity - 1).leading_zeros());
         Self {
             queue,
-            slots: vec![slot; usize::from(capacity)],
-            free: (0..capacity).rev().collect(),
-            slot_bits,
-            slot_mask: (1 << slot_bits) - 1,
-            generation_mask: u16::MAX >> slot_bits,
+            slots: (0..capacity).map(slot).collect(),
+            free: FreeSlots { first: 0, in_flight: 0, generation },
+            slot_mask: generation - 1,
         }
     }
+}
 
+impl<T> Slots<T> {
     /// Allocates a slot for a new command; `None` if all are in use.
     #[inline]
-    pub fn begin(&mut self, completes_on: CompletesOn) -> Option<CommandId> {
-        let slot = self.free.pop()?;
-        let entry = &mut self.slots[usize::from(slot)];
+    pub fn begin(&mut self, completes_on: CompletesOn) -> Option<BegunCommand<'_, T>> {
+        let slot = self.free.first;
+        let entry = self.slots.get_mut(usize::from(slot))?;
+        debug_assert!(matches!(entry.progress, Progress::Free), "the list is of free slots");
+        self.free.first = entry.next;
+        self.free.in_flight += 1;
         entry.progress = match completes_on {
             CompletesOn::Response => Progress::AwaitResponse,
             CompletesOn::ResponseAndSend => Progress::AwaitBoth,
         };
-        Some(CommandId(entry.generation << self.slot_bits | slot))
+        Some(BegunCommand { command: entry.id, slot, content: &mut entry.content })
     }
 
     /// Slot of the next command.
     #[inline]
     #[must_use]
     pub fn next(&self) -> Option<u16> {
-        self.free.last().copied()
+        let slot = self.free.first;
+        (usize::from(slot) < self.slots.len()).then_some(slot)
+    }
+
+    /// What a slot holds for the table's owner, of its command or of the last one.
+    ///
+    /// # Panics
+    ///
+    /// If `slot` is out of range.
+    #[inline]
+    #[must_use]
+    pub fn content(&self, slot: u16) -> &T {
+        &self.slots[usize::from(slot)].content
+    }
+
+    /// As [`content`](Self::content), to be changed.
+    ///
+    /// # Panics
+    ///
+    /// If `slot` is out of range.
+    #[inline]
+    pub fn content_mut(&mut self, slot: u16) -> &mut T {
+        &mut self.slots[usize::from(slot)].content
+    }
+
+    /// Commands in flight: their ids, and what their slots hold for the table's owner.
+    pub fn iter(&self) -> impl Iterator<Item = (CommandId, &T)> {
+        let busy = self.slots.iter().filter(|slot| !matches!(slot.progress, Progress::Free));
+        busy.map(|slot| (slot.id, &slot.content))
     }
 
     /// Frees the slot of a command that was not sent.
@@ -169,7 +242,7 @@ impl Slots {
         let Some(entry) = self.slots.get_mut(usize::from(slot)) else {
             return Err(self.unknown(command));
         };
-        if command.0 >> self.slot_bits != entry.generation & self.generation_mask {
+        if entry.id != command {
             return Err(self.unknown(command));
         }
         match (entry.progress, invalidated) {
@@ -190,19 +263,17 @@ impl Slots {
     }
 
     /// Fast path of [`handle_response`](Self::handle_response): completes a command that waits for
-    /// its response alone and has no key of its own, and returns the slot, free again. Returns
-    /// `None` and changes nothing in any other case.
+    /// its response alone and has no key of its own, and returns the slot, free again, and what it
+    /// holds. Returns `None` and changes nothing in any other case.
     #[inline]
-    pub fn complete_fast(&mut self, command: CommandId) -> Option<u16> {
+    pub fn complete_fast(&mut self, command: CommandId) -> Option<(u16, &mut T)> {
         let slot = self.slot(command);
         let entry = self.slots.get_mut(usize::from(slot))?;
-        // The shift is below 16: with 32,768 slots one bit of generation is left.
-        let differs = (command.0 >> self.slot_bits) ^ (entry.generation & self.generation_mask);
-        if differs != 0 || !matches!(entry.progress, Progress::AwaitResponse) {
+        if entry.id != command || !matches!(entry.progress, Progress::AwaitResponse) {
             return None;
         }
-        self.release(slot);
-        Some(slot)
+        self.free.push(slot, entry);
+        Some((slot, &mut entry.content))
     }
 
     #[inline]
@@ -313,10 +384,10 @@ impl Slots {
         command.0 & self.slot_mask
     }
 
-    /// Id of the command in a slot; meaningless for a free slot.
+    /// Id of the command in a slot; in a free slot, that of its next command.
     #[must_use]
     pub fn id(&self, slot: u16) -> CommandId {
-        CommandId(self.slots[usize::from(slot)].generation << self.slot_bits | slot)
+        self.slots[usize::from(slot)].id
     }
 
     /// Returns true if the slot holds a command.
@@ -330,14 +401,14 @@ impl Slots {
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.free.in_flight.into()
     }
 
     /// Number of free slots.
     #[inline]
     #[must_use]
     pub fn available(&self) -> usize {
-        self.free.len()
+        self.slots.len() - self.in_flight()
     }
 
     /// Number of slots.
@@ -349,10 +420,7 @@ impl Slots {
 
     #[inline]
     fn release(&mut self, slot: u16) {
-        let entry = &mut self.slots[usize::from(slot)];
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.progress = Progress::Free;
-        self.free.push(slot);
+        self.free.push(slot, &mut self.slots[usize::from(slot)]);
     }
 }
 

@@ -14,4 +14,5 @@ pub(crate) mod pending;
 pub(crate) mod poller;
 pub(crate) mod queue;
 pub(crate) mod statistics;
+pub(crate) mod ticks;
 pub(crate) mod wait;

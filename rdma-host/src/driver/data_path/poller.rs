@@ -9,6 +9,7 @@ mod queue_map;
 mod reconnect;
 mod retry;
 mod sleep;
+mod submit;
 mod tick;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -28,17 +29,18 @@ use crate::{
         data_path::{
             command::{Command, CommandCompletion, SubmitError},
             connection::{PollerMailbox, QueueSet, TimedOutCommand},
-            connection_state::ConnectionWatch,
+            connection_state::{ConnectionWatch, LiveSummary},
             device_events::DeviceWatch,
             namespace_registry::NamespaceRegistry,
             pending::PendingCommands,
-            queue::{FailedCommand, Queue},
+            queue::{Completed, FailedCommand, Queue},
             statistics::{PollerMeter, Statistics},
+            ticks::Ticks,
         },
         runtime,
     },
-    error::{Error, Misuse},
-    wire::{Cqe, QueueId, SglDescriptor},
+    error::Error,
+    wire::Cqe,
 };
 
 /// Owner of some queues, which submits commands to them and polls their completions. A poller has
@@ -65,8 +67,10 @@ pub struct Poller<P: Provider = RdmaCore> {
     depth: usize,
     /// Number of commands in flight on all queues.
     in_flight: usize,
-    /// Index of the queue to submit to next.
+    /// Index of the queue to submit to next; may be out of range.
     next: usize,
+    /// Index of the queue of the latest completion; may be out of range.
+    latest: usize,
     /// `None` while there is no connection.
     completion_queue: Option<CompletionQueue<P>>,
     events: Option<Events>,
@@ -78,8 +82,10 @@ pub struct Poller<P: Provider = RdmaCore> {
     failed_commands: Vec<FailedCommand>,
     meter: PollerMeter,
     clock: Clock,
-    /// Clock reading of the first submission since the last flush or poll.
-    submitted_at: Option<u64>,
+    /// Conversion of differences of clock readings.
+    ticks: Ticks,
+    /// Clock reading of the first submission since the last flush or poll; 0 for none.
+    submitted_at: u64,
     /// Clock reading of the submission of the most recently completed command; 0 for none.
     last_traffic: u64,
     tick: Tick,
@@ -88,6 +94,10 @@ pub struct Poller<P: Provider = RdmaCore> {
     /// First failure of work whose cause is awaited.
     failed_work: Option<Box<FailedWork>>,
     link: Option<Link<P>>,
+    /// Summary of the controller's connection; one of its own without a link.
+    summary: Arc<LiveSummary>,
+    /// [Generation](Link::unguarded) for which a command needs no check.
+    unguarded: u64,
     internal: Option<internal_command::State>,
     failure: Option<Error>,
 }
@@ -122,6 +132,7 @@ impl<P: Provider> Poller<P> {
         options: &ConnectOptions,
     ) -> Self {
         let mut this = Self::empty(options.io_timeout);
+        this.summary = watch.summary();
         this.link = Some(Link::new(index, watch, registry, &options.reconnect));
         // An error is kept, and returned by every later call.
         let _ = this.reconnect();
@@ -137,6 +148,7 @@ impl<P: Provider> Poller<P> {
             depth: 0,
             in_flight: 0,
             next: 0,
+            latest: 0,
             completion_queue: None,
             events: None,
             descriptor: None,
@@ -146,7 +158,8 @@ impl<P: Provider> Poller<P> {
             batch: Box::new([Completion::default(); POLL_BATCH]),
             failed_commands: Vec::new(),
             meter: PollerMeter::new(),
-            submitted_at: None,
+            ticks: Ticks::new(&clock),
+            submitted_at: 0,
             last_traffic: 0,
             tick: Tick::new(clock.raw()),
             clock,
@@ -154,6 +167,8 @@ impl<P: Provider> Poller<P> {
             aborting: None,
             failed_work: None,
             link: None,
+            summary: Arc::default(),
+            unguarded: 0,
             internal: None,
             failure: None,
         }
@@ -198,68 +213,33 @@ impl<P: Provider> Poller<P> {
     /// When all queues are full, or the poller has failed. The error returns the buffer.
     #[inline(never)] // inlined into the caller, it would copy the command several times
     pub fn submit(&mut self, mut command: Command) -> Result<(), SubmitError> {
-        let index = self.pick();
-        self.submit_at(index, &mut command)
-    }
-
-    /// Queues a command on a given queue.
-    pub(crate) fn submit_to(
-        &mut self,
-        queue: QueueId,
-        mut command: Command,
-    ) -> Result<(), SubmitError> {
-        let index = self.queues.iter().position(|candidate| candidate.id() == queue);
-        self.submit_at(index, &mut command)
-    }
-
-    /// Takes the command by reference: moving one costs as much as submitting it.
-    #[inline(always)]
-    fn submit_at(
-        &mut self,
-        index: Option<usize>,
-        command: &mut Command,
-    ) -> Result<(), SubmitError> {
-        let started = *self.submitted_at.get_or_insert_with(|| self.clock.raw());
-        let Some(index) = index else { return self.submit_later(command.take(), started) };
-        let guarded = self.is_guarded();
-        let queue = &mut self.queues[index];
-        if !guarded && let Some(sgl) = queue.inline_sgl(&command.data) {
-            if let Err(error) = queue.submit_inline(command, sgl, started) {
-                return Err(SubmitError::new(error, command.take()));
+        let started = self.submission_time();
+        let index = self.next;
+        if !self.is_guarded()
+            && let Some(queue) = self.queues.get_mut(index)
+        {
+            // Moved out, so that nothing is left to be dropped.
+            match queue.submit_fast(&mut command.sqe, command.data, command.user, started) {
+                Ok(()) => {
+                    self.in_flight += 1;
+                    note_dirty(queue, index, &mut self.dirty);
+                    self.next = if index + 1 < self.queues.len() { index + 1 } else { 0 };
+                    return Ok(());
+                }
+                Err(data) => command.data = data,
             }
-            self.in_flight += 1;
-            note_dirty(queue, index, &mut self.dirty);
-            return Ok(());
         }
-        if guarded && self.is_lost() {
-            return self.lose_and_submit_later(command.take(), started);
-        }
-        if let Err(error) = self.submit_slowly(index, command, started) {
-            return Err(SubmitError::new(error, command.take()));
-        }
-        self.note_submitted(index);
-        Ok(())
+        let index = self.pick();
+        self.submit_at(index, &mut command, started)
     }
 
-    /// Queues a command that is not on the fast path, with all checks.
-    #[inline(never)]
-    fn submit_slowly(
-        &mut self,
-        index: usize,
-        command: &mut Command,
-        started: u64,
-    ) -> Result<(), Error> {
-        let (bytes, max) = (command.data.len() as u64, u64::from(SglDescriptor::KEYED_LENGTH_MAX));
-        if bytes > max {
-            return Err(Misuse::CommandBytes { bytes, max }.into());
+    /// Clock reading for the commands that are submitted until the next flush or poll.
+    #[inline]
+    fn submission_time(&mut self) -> u64 {
+        if self.submitted_at == 0 {
+            self.submitted_at = self.clock.raw();
         }
-        if self.is_holding() && self.room() == 0 {
-            return Err(Misuse::QueuesFull.into());
-        }
-        if let Some(error) = self.reject_if_replaced(command) {
-            return Err(error);
-        }
-        self.queues[index].submit(command, started)
+        self.submitted_at
     }
 
     /// Notes that a queue has one more command in flight, and needs a doorbell.
@@ -279,7 +259,7 @@ impl<P: Provider> Poller<P> {
     /// [`FLUSH_CAUSE_TIMEOUT`]: crate::config::FLUSH_CAUSE_TIMEOUT
     #[inline]
     pub fn flush(&mut self) -> Result<(), Error> {
-        self.submitted_at = None;
+        self.submitted_at = 0;
         match self.flush_dirty() {
             Ok(()) => Ok(()),
             Err(error) => self.lose(error),
@@ -344,7 +324,7 @@ impl<P: Provider> Poller<P> {
         &mut self,
         each: impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
     ) -> Result<usize, Error> {
-        self.submitted_at = None;
+        self.submitted_at = 0;
         let before = self.done.len();
         if self.completion_queue.is_none() {
             self.reconnect()?;
@@ -480,6 +460,15 @@ impl<P: Provider> Poller<P> {
         None
     }
 
+    /// Index of the queue with this queue pair number: most often that of the latest completion.
+    #[inline(always)]
+    fn find_queue(&mut self, number: u32) -> Option<usize> {
+        if self.queues.get(self.latest).is_none_or(|queue| queue.number() != number) {
+            self.latest = self.queue_map.find(number)?;
+        }
+        Some(self.latest)
+    }
+
     /// Handles all completions; returns the clock reading, if there were any.
     #[inline(always)]
     fn completions(
@@ -524,27 +513,25 @@ impl<P: Provider> Poller<P> {
         let mut response = Cqe::default();
         for at in 0..count {
             let completion = self.batch[at];
+            let queue_pair = completion.queue_pair();
             // A queue that was closed leaves completions behind.
-            let Some(index) = self.queue_map.find(completion.queue_pair()) else { continue };
-            let queue = &mut self.queues[index];
-            let completed = match queue.complete(&completion, &mut response) {
+            let Some(index) = self.find_queue(queue_pair) else { continue };
+            let completed = match self.queues[index].complete(&completion, &mut response) {
                 // The receive that is queued again can wait for the next command: the device has
                 // as many as before for each command in flight.
-                Ok(Some(slot)) if response.status().is_success() => {
-                    queue.completed(slot, &completion, &response)
-                }
-                Ok(Some(slot)) => {
-                    self.complete_failed(index, slot, &completion, &response);
+                Ok(Some(completed)) if response.status().is_success() => completed,
+                Ok(Some(Completed { slot, .. })) => {
+                    self.complete_failed(index, slot, queue_pair, response);
                     continue;
                 }
                 Ok(None) => continue,
                 Err(unhandled) => {
-                    match self.complete_slowly(index, &completion, unhandled, &mut response)? {
+                    match self.complete_slowly(index, at, unhandled, &mut response)? {
                         Some(slot) if response.status().is_success() => {
-                            self.queues[index].completed(slot, &completion, &response)
+                            self.queues[index].completed(slot)
                         }
                         Some(slot) => {
-                            self.complete_failed(index, slot, &completion, &response);
+                            self.complete_failed(index, slot, queue_pair, response);
                             continue;
                         }
                         None => continue,
@@ -553,13 +540,13 @@ impl<P: Provider> Poller<P> {
             };
             self.in_flight -= 1;
             self.last_traffic = completed.started();
-            let latency_ns = self.clock.delta_as_nanos(completed.started(), now);
+            let latency_ns = self.ticks.nanoseconds(completed.started(), now);
             completed.record_success(latency_ns, &mut self.meter);
             if completed.is_internal() {
-                let completion = completed.into_completion();
+                let completion = completed.into_completion(response);
                 self.complete_internal(completion);
             } else {
-                each(&mut self.done, completed.into_completion());
+                each(&mut self.done, completed.into_completion(response));
             }
         }
         debug_assert_eq!(

@@ -24,7 +24,7 @@ use crate::{
         },
     },
     error::{Error, Malformed, Misuse, Transport},
-    proto::{CompletedCommand, CompletesOn, ResponseOutcome, Slots},
+    proto::{BegunCommand, CompletedCommand, CompletesOn, ResponseOutcome, Slots},
     wire::{CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe},
 };
 
@@ -40,9 +40,8 @@ pub(crate) struct Queue<P: Provider = RdmaCore> {
     transport: TransportType,
     /// Number of receives posted at connect.
     receives: u32,
-    slots: Slots,
-    /// Commands in flight, by slot.
-    commands: Vec<InFlight>,
+    /// Commands in flight.
+    slots: Slots<InFlight>,
     /// Maximum in-capsule data in bytes; 0 for none.
     in_capsule_bytes: usize,
     /// True if the device takes a command inside the work request.
@@ -69,8 +68,6 @@ struct SlotWindow {
     window: Option<Window>,
     /// Remote key, while the window is bound.
     key: Option<RemoteKey>,
-    /// Side that invalidated the key of the command that has completed.
-    invalidated_by: Option<InvalidatedBy>,
 }
 
 /// Completion that is off the path of each command.
@@ -105,8 +102,7 @@ pub(crate) struct Parts<P: Provider> {
 impl<P: Provider> Queue<P> {
     pub(crate) fn new(mut parts: Parts<P>) -> Self {
         parts.queue_pair.reserve_windows(parts.windows.len());
-        let slot_window =
-            |window| SlotWindow { window: Some(window), key: None, invalidated_by: None };
+        let slot_window = |window| SlotWindow { window: Some(window), key: None };
         let windows: Vec<_> = parts.windows.into_iter().map(slot_window).collect();
         let bound_max = if windows.is_empty() { 0 } else { parts.depth };
         Self {
@@ -117,7 +113,6 @@ impl<P: Provider> Queue<P> {
             endpoint: parts.endpoint,
             active_side: parts.side,
             slots: Slots::new(parts.id, parts.depth),
-            commands: (0..parts.depth).map(|_| InFlight::default()).collect(),
             transport: parts.transport,
             in_capsule_bytes: parts.in_capsule_bytes,
             inline: parts.inline,
@@ -137,10 +132,24 @@ impl<P: Provider> Queue<P> {
         self.doorbells - before
     }
 
-    /// Data pointer of a command on the fast path: it is sent inline, and the controller accesses
-    /// its data by the key of the registration. `None` for any other command.
-    #[inline]
-    pub(crate) fn inline_sgl(&self, data: &Data) -> Option<SglDescriptor> {
+    /// Queues a command on the fast path: it is sent inline, and the controller accesses its data by
+    /// the key of the registration. Returns the data and changes nothing for any other command, or
+    /// without room: that is left to [`submit`](Self::submit).
+    #[inline(always)]
+    pub(crate) fn submit_fast(
+        &mut self,
+        sqe: &mut Sqe,
+        data: Data,
+        user: u64,
+        started: u64,
+    ) -> Result<(), Data> {
+        let Some(sgl) = self.inline_sgl(&data) else { return Err(data) };
+        self.submit_inline(sqe, sgl, data, user, started).map_err(|(_, data)| data)
+    }
+
+    /// Data pointer of a command on the fast path; `None` for any other command.
+    #[inline(always)]
+    fn inline_sgl(&self, data: &Data) -> Option<SglDescriptor> {
         if !self.has_fast_path {
             return None;
         }
@@ -156,23 +165,27 @@ impl<P: Provider> Queue<P> {
         })
     }
 
-    /// Queues a command that is sent inline, and takes its buffer.
+    /// Queues a command that is sent inline, and takes its data; the error returns that.
     #[inline(always)]
-    pub(crate) fn submit_inline(
+    fn submit_inline(
         &mut self,
-        command: &mut Command,
+        sqe: &mut Sqe,
         sgl: SglDescriptor,
+        data: Data,
+        user: u64,
         started: u64,
-    ) -> Result<(), Error> {
-        let Some(id) = self.slots.begin(CompletesOn::Response) else { return Err(full()) };
-        let slot = usize::from(self.slots.slot(id));
-        command.sqe.set_command_id(id);
-        command.sqe.set_sgl(sgl);
-        if let Err(error) = self.queue_pair.send_message(slot, command.sqe.as_bytes()) {
-            self.slots.cancel(id);
-            return Err(verbs_error(error));
+    ) -> Result<(), (Error, Data)> {
+        let Some(begun) = self.slots.begin(CompletesOn::Response) else {
+            return Err((full(), data));
+        };
+        let BegunCommand { command, slot, content } = begun;
+        sqe.set_command_id(command);
+        sqe.set_sgl(sgl);
+        if let Err(error) = self.queue_pair.send_message(slot.into(), sqe.as_bytes()) {
+            self.slots.cancel(command);
+            return Err((verbs_error(error), data));
         }
-        self.commands[slot].begin(command, started);
+        content.begin(sqe.opcode(), data, user, started);
         Ok(())
     }
 
@@ -185,17 +198,24 @@ impl<P: Provider> Queue<P> {
         let binds = !self.windows.is_empty() && !in_capsule && command.data.len() > 0;
         if !in_capsule && !binds && self.inline {
             let sgl = descriptor(&command.data, false);
-            return self.submit_inline(command, sgl, started);
+            let Command { sqe, data, user } = command;
+            let taken = std::mem::replace(data, Data::None);
+            return self.submit_inline(sqe, sgl, taken, *user, started).map_err(|(error, back)| {
+                *data = back;
+                error
+            });
         }
         if !self.has_room() {
             return Err(full());
         }
         // Room for a bind and its send: neither may be queued without the other.
         self.queue_pair.reserve_sends(2).map_err(verbs_error)?;
-        let Some(id) = self.slots.begin(CompletesOn::ResponseAndSend) else { return Err(full()) };
-        let slot = usize::from(self.slots.slot(id));
+        let Some(begun) = self.slots.begin(CompletesOn::ResponseAndSend) else {
+            return Err(full());
+        };
+        let BegunCommand { command: id, slot, .. } = begun;
         let sgl = if binds {
-            self.bind_window(id, &command.data)
+            self.bind_window(id, slot, &command.data)
         } else {
             Ok(descriptor(&command.data, in_capsule))
         };
@@ -211,18 +231,20 @@ impl<P: Provider> Queue<P> {
         if in_capsule
             && let Some(data) = std::mem::replace(&mut command.data, Data::None).into_buffer()
         {
-            if let Err(refused) = self.queue_pair.send_message_with_data(slot, capsule, data) {
+            if let Err(refused) = self.queue_pair.send_message_with_data(slot.into(), capsule, data)
+            {
                 command.data = Data::ToController(refused.buffer);
                 self.slots.cancel(id);
                 return Err(verbs_error(refused.error));
             }
-        } else if let Err(error) = self.queue_pair.send_message_signaled(slot, capsule) {
+        } else if let Err(error) = self.queue_pair.send_message_signaled(slot.into(), capsule) {
             // The window would stay bound: credits and room were checked.
             assert!(!binds, "a send after a bind was refused: {error}");
             self.slots.cancel(id);
             return Err(verbs_error(error));
         }
-        self.commands[slot].begin(command, started);
+        let data = std::mem::replace(&mut command.data, Data::None);
+        self.slots.content_mut(slot).begin(command.sqe.opcode(), data, command.user, started);
         Ok(())
     }
 
@@ -258,13 +280,18 @@ impl<P: Provider> Queue<P> {
         let next = self.slots.next();
         self.submit(command, started)?;
         let slot = next.expect("a slot was free for the command");
-        self.commands[usize::from(slot)].set_origin(origin, now);
+        self.slots.content_mut(slot).set_origin(origin, now);
         Ok(())
     }
 
     /// Binds the window of the slot to the data of its command.
-    fn bind_window(&mut self, id: CommandId, data: &Data) -> Result<SglDescriptor, Error> {
-        let slot = &mut self.windows[usize::from(self.slots.slot(id))];
+    fn bind_window(
+        &mut self,
+        id: CommandId,
+        slot: u16,
+        data: &Data,
+    ) -> Result<SglDescriptor, Error> {
+        let slot = &mut self.windows[usize::from(slot)];
         let window = slot.window.take().expect("a free slot has its window");
         match memory::bind(&mut self.queue_pair, window, data) {
             Ok(key) => {
@@ -305,49 +332,51 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Handles a completion of this queue's queue pair if it is one that every command has, of its
-    /// response or of its send. Returns the slot of the command that it completes, if any, with the
-    /// response in `response`. Any other completion is left to
+    /// response or of its send. Returns the command that it completes, if any, with the response in
+    /// `response`. Any other completion is left to
     /// [`complete_slowly`](Self::complete_slowly).
     #[inline(always)] // the hot loop; what is rare is not inlined
     pub(crate) fn complete(
         &mut self,
         completion: &Completion,
         response: &mut Cqe,
-    ) -> Result<Option<u16>, Unhandled> {
+    ) -> Result<Option<Completed<'_>>, Unhandled> {
         if !completion.status().is_success() || self.active_side.state() != State::Established {
             return Err(Unhandled { response_length: None });
         }
         if !completion.is_receive() {
-            return self.complete_send(completion, response);
+            return self.complete_send(*completion, response);
         }
         // The response is copied out, and its receive is queued again.
         let received = self.queue_pair.repost_receive(completion, response.as_mut_bytes());
         let length = received.map_err(|_| Unhandled { response_length: None })?;
-        let usual = length as usize == Cqe::SIZE && !completion.may_invalidate();
-        if usual && let Some(slot) = self.slots.complete_fast(response.command_id()) {
-            return Ok(Some(slot));
+        if length as usize == Cqe::SIZE
+            && !completion.may_invalidate()
+            && let Some((slot, command)) = self.slots.complete_fast(response.command_id())
+        {
+            return Ok(Some(Completed { slot, command }));
         }
         Err(Unhandled { response_length: Some(length) })
     }
 
-    /// Handles the completion of a command's send.
+    /// Handles the completion of a command's send. Takes the completion by value: the hot loop need
+    /// not keep it in memory.
+    #[inline(never)]
     fn complete_send(
         &mut self,
-        completion: &Completion,
+        completion: Completion,
         response: &mut Cqe,
-    ) -> Result<Option<u16>, Unhandled> {
-        let Some((slot, data)) = self.queue_pair.complete_message(completion) else {
+    ) -> Result<Option<Completed<'_>>, Unhandled> {
+        let Some((slot, data)) = self.queue_pair.complete_message(&completion) else {
             return Err(Unhandled { response_length: None });
         };
         let slot = u16::try_from(slot).expect("there is a message for each slot");
         if let Some(data) = data {
-            self.commands[usize::from(slot)].set_data(data);
+            self.slots.content_mut(slot).set_data(data);
         }
-        let completed = self.slots.handle_sent(slot);
-        Ok(completed.map(|completed| {
-            *response = completed.response;
-            slot
-        }))
+        let Some(completed) = self.slots.handle_sent(slot) else { return Ok(None) };
+        *response = completed.response;
+        Ok(Some(self.completed(slot)))
     }
 
     /// Handles a completion that [`complete`](Self::complete) left. Returns the slot of the command
@@ -371,24 +400,13 @@ impl<P: Provider> Queue<P> {
 
     /// Command of the poller's owner that was completed last in a slot, and failed.
     pub(crate) fn failed(&self, slot: u16) -> Option<FailedInFlight> {
-        self.commands[usize::from(slot)].failed()
+        self.slots.content(slot).failed()
     }
 
     /// Command that was completed last in a slot.
-    #[inline(always)]
-    pub(crate) fn completed<'a>(
-        &'a mut self,
-        slot: u16,
-        completion: &'a Completion,
-        response: &'a Cqe,
-    ) -> Completed<'a> {
-        let window = self.windows.get_mut(usize::from(slot));
-        Completed {
-            command: &mut self.commands[usize::from(slot)],
-            completion,
-            response,
-            invalidated_by: window.and_then(|window| window.invalidated_by.take()),
-        }
+    #[inline]
+    pub(crate) fn completed(&mut self, slot: u16) -> Completed<'_> {
+        Completed { slot, command: self.slots.content_mut(slot) }
     }
 
     /// Handles a completion of any work request, successful or not.
@@ -403,7 +421,7 @@ impl<P: Provider> Queue<P> {
             CompletedWork::Credit => Ok(self.reclaim_next()),
             CompletedWork::Send { tag, buffers } => {
                 let slot = u16::try_from(tag).expect("tags of sends are slots");
-                self.commands[usize::from(slot)].take_back(buffers);
+                self.slots.content_mut(slot).take_back(buffers);
                 Ok(self.slots.handle_sent(slot))
             }
             CompletedWork::Receive { buffer, length, .. } => {
@@ -463,7 +481,8 @@ impl<P: Provider> Queue<P> {
         let Some(window) = self.windows.get_mut(usize::from(slot)) else { return false };
         let Some(key) = window.key else { return false };
         let Some(free) = self.queue_pair.reclaim(verbs::RemoteKey(key.0)) else { return false };
-        *window = SlotWindow { window: Some(free), key: None, invalidated_by: Some(by) };
+        *window = SlotWindow { window: Some(free), key: None };
+        self.slots.content_mut(slot).set_invalidated_by(by);
         self.bound_windows -= 1;
         true
     }
@@ -514,7 +533,7 @@ impl<P: Provider> Queue<P> {
     /// Keeps the buffer of a failed work request with its command, until the queue is closed.
     fn keep_returned(&mut self, completed: CompletedWork) {
         if let CompletedWork::Send { tag, buffers } = completed
-            && let Some(command) = command_of(&mut self.commands, tag)
+            && let Some(command) = command_of(&mut self.slots, tag)
         {
             command.take_back(buffers);
         }
@@ -522,8 +541,9 @@ impl<P: Provider> Queue<P> {
 }
 
 /// Command whose capsule was sent with this tag.
-fn command_of(commands: &mut [InFlight], tag: u64) -> Option<&mut InFlight> {
-    commands.get_mut(usize::try_from(tag).ok()?)
+fn command_of(slots: &mut Slots<InFlight>, tag: u64) -> Option<&mut InFlight> {
+    let slot = u16::try_from(tag).ok().filter(|&slot| usize::from(slot) < slots.capacity())?;
+    Some(slots.content_mut(slot))
 }
 
 #[cold]

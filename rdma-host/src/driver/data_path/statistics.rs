@@ -173,8 +173,11 @@ impl DeviceCounters {
     /// Counts a poll that found this number of completions.
     #[inline]
     pub(crate) fn count_poll(&mut self, found: usize) {
-        self.completions += found as u64;
-        self.empty_polls += u64::from(found == 0);
+        if found == 0 {
+            self.empty_polls += 1;
+        } else {
+            self.completions += found as u64;
+        }
     }
 }
 

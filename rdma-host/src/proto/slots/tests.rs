@@ -17,9 +17,9 @@ fn finished(answered: Result<ResponseOutcome, TargetMisbehaved>) -> bool {
 fn a_remote_key_is_invalidated_by_the_response_or_before_completion() {
     let key = RemoteKey(0x501);
     for completes_on in [CompletesOn::Response, CompletesOn::ResponseAndSend] {
-        let mut slots = Slots::new(QueueId(1), 2);
+        let mut slots = Slots::<()>::new(QueueId(1), 2);
         let begin = |slots: &mut Slots| {
-            let command = slots.begin(completes_on).unwrap();
+            let command = slots.begin(completes_on).unwrap().command;
             slots.set_remote_key(command, key);
             (command, slots.slot(command))
         };
@@ -56,10 +56,10 @@ fn a_remote_key_is_invalidated_by_the_response_or_before_completion() {
 #[test]
 fn a_response_that_invalidates_another_key_is_an_error() {
     let (mine, yours) = (RemoteKey(0x501), RemoteKey(0x602));
-    let mut slots = Slots::new(QueueId(1), 3);
-    let keyed = slots.begin(CompletesOn::Response).unwrap();
+    let mut slots = Slots::<()>::new(QueueId(1), 3);
+    let keyed = slots.begin(CompletesOn::Response).unwrap().command;
     slots.set_remote_key(keyed, mine);
-    let plain = slots.begin(CompletesOn::Response).unwrap();
+    let plain = slots.begin(CompletesOn::Response).unwrap().command;
     for (command, key) in [(keyed, yours), (plain, mine)] {
         let error = slots.handle_response(response(command), Some(key)).unwrap_err();
         assert_eq!(
@@ -70,7 +70,7 @@ fn a_response_that_invalidates_another_key_is_an_error() {
     assert_eq!(slots.in_flight(), 2, "neither is completed by it");
     // The next command of a slot does not inherit the key.
     assert!(finished(slots.handle_response(response(keyed), Some(mine))));
-    let next = slots.begin(CompletesOn::Response).unwrap();
+    let next = slots.begin(CompletesOn::Response).unwrap().command;
     assert_eq!(slots.slot(next), slots.slot(keyed));
     assert!(slots.handle_response(response(next), Some(mine)).is_err());
     assert!(finished(slots.handle_response(response(next), None)));
@@ -78,18 +78,18 @@ fn a_response_that_invalidates_another_key_is_an_error() {
 
 #[test]
 fn a_response_completes_once() {
-    let mut slots = Slots::new(QueueId(1), 4);
-    let command = slots.begin(CompletesOn::Response).unwrap();
+    let mut slots = Slots::<()>::new(QueueId(1), 4);
+    let command = slots.begin(CompletesOn::Response).unwrap().command;
     assert!(finished(slots.handle_response(response(command), None)));
     assert!(slots.handle_response(response(command), None).is_err());
 }
 
 #[test]
 fn a_stale_generation_completes_nothing() {
-    let mut slots = Slots::new(QueueId(1), 1);
-    let first = slots.begin(CompletesOn::Response).unwrap();
+    let mut slots = Slots::<()>::new(QueueId(1), 1);
+    let first = slots.begin(CompletesOn::Response).unwrap().command;
     slots.handle_response(response(first), None).unwrap();
-    let second = slots.begin(CompletesOn::Response).unwrap();
+    let second = slots.begin(CompletesOn::Response).unwrap().command;
     assert_ne!(first, second);
     assert!(slots.handle_response(response(first), None).is_err());
     assert!(finished(slots.handle_response(response(second), None)));
@@ -97,9 +97,9 @@ fn a_stale_generation_completes_nothing() {
 
 #[test]
 fn both_events_are_awaited_in_either_order() {
-    let mut slots = Slots::new(QueueId(1), 2);
-    let first = slots.begin(CompletesOn::ResponseAndSend).unwrap();
-    let second = slots.begin(CompletesOn::ResponseAndSend).unwrap();
+    let mut slots = Slots::<()>::new(QueueId(1), 2);
+    let first = slots.begin(CompletesOn::ResponseAndSend).unwrap().command;
+    let second = slots.begin(CompletesOn::ResponseAndSend).unwrap().command;
     assert_eq!(slots.handle_response(response(first), None), Ok(ResponseOutcome::Pending));
     assert!(slots.handle_response(response(first), None).is_err(), "answered twice");
     assert_eq!(slots.handle_sent(slots.slot(first)).unwrap().slot, slots.slot(first));
@@ -111,10 +111,10 @@ fn both_events_are_awaited_in_either_order() {
 #[test]
 fn capacity_is_a_limit_and_ids_are_distinct() {
     for capacity in [1, 2, 3, 31, 127, 1023, 0x8000] {
-        let mut slots = Slots::new(QueueId(1), capacity);
+        let mut slots = Slots::<()>::new(QueueId(1), capacity);
         let mut ids: Vec<_> =
-            (0..capacity).map(|_| slots.begin(CompletesOn::Response).unwrap().0).collect();
-        assert_eq!(slots.begin(CompletesOn::Response), None);
+            (0..capacity).map(|_| slots.begin(CompletesOn::Response).unwrap().command.0).collect();
+        assert!(slots.begin(CompletesOn::Response).is_none());
         assert_eq!(slots.available(), 0);
         ids.sort_unstable();
         ids.dedup();
@@ -126,8 +126,8 @@ fn capacity_is_a_limit_and_ids_are_distinct() {
 
 #[test]
 fn any_command_id_is_handled_without_panic() {
-    let mut slots = Slots::new(QueueId(1), 5);
-    let known = slots.begin(CompletesOn::Response).unwrap();
+    let mut slots = Slots::<()>::new(QueueId(1), 5);
+    let known = slots.begin(CompletesOn::Response).unwrap().command;
     for id in 0..=u16::MAX {
         if CommandId(id) != known {
             assert!(slots.handle_response(response(CommandId(id)), None).is_err(), "{id}");
@@ -138,9 +138,9 @@ fn any_command_id_is_handled_without_panic() {
 
 #[test]
 fn generations_wrap() {
-    let mut slots = Slots::new(QueueId(1), 3);
+    let mut slots = Slots::<()>::new(QueueId(1), 3);
     for _ in 0..200_000 {
-        let command = slots.begin(CompletesOn::Response).unwrap();
+        let command = slots.begin(CompletesOn::Response).unwrap().command;
         assert!(finished(slots.handle_response(response(command), None)));
     }
 }
@@ -199,7 +199,7 @@ impl Model {
 proptest! {
     #[test]
     fn every_command_ends_exactly_once(capacity in 1u16..40, events in vec(event(), 0..400)) {
-        let mut slots = Slots::new(QueueId(1), capacity);
+        let mut slots = Slots::<()>::new(QueueId(1), capacity);
         let mut model = Model::default();
         let mut keys = 0;
         for event in events {
@@ -207,7 +207,7 @@ proptest! {
                 Event::Begin(sent, keyed) => {
                     let completes_on =
                         if sent { CompletesOn::ResponseAndSend } else { CompletesOn::Response };
-                    let begun = slots.begin(completes_on);
+                    let begun = slots.begin(completes_on).map(|begun| begun.command);
                     prop_assert_eq!(begun.is_some(), model.0.len() < usize::from(capacity));
                     if let Some(id) = begun {
                         keys += 1;
@@ -267,13 +267,13 @@ proptest! {
         recent in any::<proptest::sample::Index>(),
         is_recent in any::<bool>(),
     ) {
-        let mut pair = [Slots::new(QueueId(1), 3), Slots::new(QueueId(1), 3)];
+        let mut pair = [Slots::<()>::new(QueueId(1), 3), Slots::<()>::new(QueueId(1), 3)];
         let mut begun = vec![CommandId(0)];
         for (step, which) in steps {
             let command = begun[begun.len().saturating_sub(which + 1)];
             let ids = pair.each_mut().map(|slots| match step {
-                0 => slots.begin(CompletesOn::Response),
-                1 => slots.begin(CompletesOn::ResponseAndSend),
+                0 => slots.begin(CompletesOn::Response).map(|begun| begun.command),
+                1 => slots.begin(CompletesOn::ResponseAndSend).map(|begun| begun.command),
                 2 => {
                     let slot = slots.slot(command);
                     if slots.is_in_flight(slot) && slots.id(slot) == command {
@@ -296,7 +296,7 @@ proptest! {
             Ok(ResponseOutcome::Completed(completed)) => Some(completed.slot),
             _ => None,
         };
-        prop_assert_eq!(fast.complete_fast(command), expected);
+        prop_assert_eq!(fast.complete_fast(command).map(|(slot, _)| slot), expected);
         if expected.is_some() {
             prop_assert_eq!(fast.in_flight(), slow.in_flight());
         }

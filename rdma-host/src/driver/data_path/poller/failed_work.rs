@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use verbs::{Completion, Provider, Status};
+use verbs::{Provider, Status};
 
 use crate::{
     config::FLUSH_CAUSE_TIMEOUT,
@@ -48,18 +48,18 @@ impl FailedWork {
 
 impl<P: Provider> Poller<P> {
     /// Handles a completion as `Queue::complete_slowly` does, but only stores the failure of work
-    /// that was flushed.
+    /// that was flushed. Takes its place in the batch: the hot loop need not keep a copy in memory.
     #[inline(never)] // so that the hot loop saves no registers for it
     pub(super) fn complete_slowly(
         &mut self,
         index: usize,
-        completion: &Completion,
+        at: usize,
         unhandled: Unhandled,
         response: &mut Cqe,
     ) -> Result<Option<u16>, Error> {
-        let queue = &mut self.queues[index];
+        let (completion, queue) = (self.batch[at], &mut self.queues[index]);
         note_dirty(queue, index, &mut self.dirty);
-        match queue.complete_slowly(completion, response, unhandled) {
+        match queue.complete_slowly(&completion, response, unhandled) {
             Err(error) if completion.status() == Status::FLUSHED => {
                 FailedWork::await_cause(&mut self.failed_work, error).map(|()| None)
             }

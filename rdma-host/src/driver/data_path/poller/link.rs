@@ -24,10 +24,6 @@ pub(super) struct Link<P: Provider> {
     pub(super) registry: Arc<NamespaceRegistry>,
     /// Connection that the queues belong to; the previous one while there are none.
     pub(super) connection: Option<Arc<Connection<P>>>,
-    /// Generation for which a command needs no check: that of the connection while `replaced` is
-    /// empty and no command is held, else [`u64::MAX`]. All these are thus one comparison on the
-    /// path of each command.
-    pub(super) unguarded: u64,
     /// Namespaces whose commands are refused until they have been identified again.
     pub(super) replaced: Vec<NamespaceId>,
     /// Rules for commands that fail on this connection.
@@ -56,7 +52,6 @@ impl<P: Provider> Link<P> {
             watch,
             registry,
             connection: None,
-            unguarded: 0,
             replaced: Vec::new(),
             retry: CommandRetry::default(),
             is_holding: false,
@@ -81,9 +76,11 @@ impl<P: Provider> Link<P> {
         self.connection.as_ref()?.mailboxes.get(self.index)
     }
 
-    /// To be called after a change of `connection`, `replaced` or `is_holding`.
-    pub(super) fn update_guard(&mut self) {
+    /// Generation for which a command needs no check: that of the connection while `replaced` is
+    /// empty and no command is held, else [`u64::MAX`]. The poller keeps it, so that all these are
+    /// one comparison on the path of each command, and asks again after a change of any.
+    pub(super) fn unguarded(&self) -> u64 {
         let needs_check = self.is_holding || !self.replaced.is_empty();
-        self.unguarded = if needs_check { u64::MAX } else { self.generation() };
+        if needs_check { u64::MAX } else { self.generation() }
     }
 }

@@ -47,7 +47,7 @@ impl<P: Provider> Poller<P> {
             }
         }
         self.dirty.clear();
-        (self.depth, self.in_flight, self.submitted_at) = (0, 0, None);
+        (self.depth, self.in_flight, self.submitted_at) = (0, 0, 0);
         self.events = None;
         self.forget_descriptors();
         self.completion_queue = None;
@@ -96,14 +96,14 @@ impl<P: Provider> Poller<P> {
             return;
         };
         if trusted && !response.status().is_success() {
-            self.complete_failed(index, slot, &completion, &response);
+            self.complete_failed(index, slot, completion.queue_pair(), response);
         } else if trusted {
-            let completed = queue.completed(slot, &completion, &response);
+            let completed = queue.completed(slot);
             let now = self.clock.raw();
-            let latency_ns = self.clock.delta_as_nanos(completed.started(), now);
+            let latency_ns = self.ticks.nanoseconds(completed.started(), now);
             completed.record_success(latency_ns, &mut self.meter);
             let is_internal = completed.is_internal();
-            let completion = completed.into_completion();
+            let completion = completed.into_completion(response);
             self.store_completion(is_internal, completion);
         } else if let Some(aborted) = queue.abort(slot) {
             self.requeue_aborted(aborted, cause);
@@ -167,7 +167,7 @@ impl<P: Provider> Poller<P> {
         link.retry = CommandRetry::new(&connection.negotiated().info, link.resend);
         link.connection = Some(connection);
         link.is_holding = false;
-        link.update_guard();
+        self.unguarded = link.unguarded();
         self.tick = Tick::new(self.clock.raw());
         match set {
             Some(set) => {
@@ -200,7 +200,7 @@ impl<P: Provider> Poller<P> {
     /// or a namespace replaced.
     #[inline]
     pub(super) fn is_guarded(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| !link.summary.is_live(link.unguarded))
+        !self.summary.is_live(self.unguarded)
     }
 
     /// Returns true if another poller or the admin queue reported the loss of the connection. The
@@ -222,7 +222,7 @@ impl<P: Provider> Poller<P> {
             return Some(Misuse::NamespaceReplaced(namespace).into());
         }
         link.replaced.swap_remove(index); // identified again since
-        link.update_guard();
+        self.unguarded = link.unguarded();
         None
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use verbs::{Completion, Provider};
+use verbs::Provider;
 
 use super::Poller;
 use crate::{
@@ -20,22 +20,23 @@ impl<P: Provider> Poller<P> {
         &mut self,
         index: usize,
         slot: u16,
-        completion: &Completion,
-        response: &Cqe,
+        queue_pair: u32,
+        response: Cqe,
     ) {
         self.in_flight -= 1;
-        let disposition = self.decide(index, slot, response);
+        let disposition = self.decide(index, slot, &response);
         let queue = &mut self.queues[index];
-        let completed = queue.completed(slot, completion, response);
+        let completed = queue.completed(slot);
         self.last_traffic = completed.started();
         completed.record_invalidation(&mut self.meter);
         let (delay, is_counted) = match disposition {
             Disposition::Retry(delay) => (delay, true),
             Disposition::RetryPath(delay) => (delay, false),
             Disposition::Complete => {
-                completed.record_failure(&mut self.meter, &mut self.failed_commands);
+                let failed = completed.record_failure(queue_pair, &response, &mut self.meter);
+                self.failed_commands.push(failed);
                 let is_internal = completed.is_internal();
-                let completion = completed.into_completion();
+                let completion = completed.into_completion(response);
                 return self.store_completion(is_internal, completion);
             }
         };
@@ -81,7 +82,7 @@ impl<P: Provider> Poller<P> {
     pub(super) fn set_holding(&mut self, is_holding: bool) {
         if let Some(link) = &mut self.link {
             link.is_holding = is_holding;
-            link.update_guard();
+            self.unguarded = link.unguarded();
         }
     }
 

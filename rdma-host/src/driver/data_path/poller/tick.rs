@@ -37,12 +37,15 @@ impl Tick {
     /// clock, as `now`; after empty ones it is read every [`POLLS_PER_CLOCK_READ`] polls.
     #[inline]
     pub(super) fn is_due(&mut self, now: Option<u64>, clock: &Clock) -> bool {
-        if now.is_none() && self.idle_polls > 0 {
-            self.idle_polls -= 1;
-            return false;
-        }
+        let now = match now {
+            Some(now) => now,
+            None if self.idle_polls > 0 => {
+                self.idle_polls -= 1;
+                return false;
+            }
+            None => clock.raw(),
+        };
         self.idle_polls = POLLS_PER_CLOCK_READ;
-        let now = now.unwrap_or_else(|| clock.raw());
         clock.delta_as_nanos(self.last, now) >= TICK_NS
     }
 

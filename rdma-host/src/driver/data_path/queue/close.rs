@@ -71,31 +71,28 @@ impl<P: Provider> Queue<P> {
         let aborted: Vec<_> = aborted.map(|slot| (slot, self.sqe(slot))).collect();
         for returned in self.queue_pair.close() {
             if returned.kind == verbs::WorkKind::Send
-                && let Some(command) = command_of(&mut self.commands, returned.tag)
+                && let Some(command) = command_of(&mut self.slots, returned.tag)
             {
                 command.take_back(returned.buffers);
             }
         }
-        let abort = |(slot, sqe)| self.commands[usize::from(slot)].abort(sqe);
+        let abort = |(slot, sqe)| self.slots.content_mut(slot).abort(sqe);
         aborted.into_iter().filter_map(abort).collect()
     }
 
     /// Ends a completed command as if there had been no response.
     pub(crate) fn abort(&mut self, slot: u16) -> Option<PendingCommand> {
         let sqe = self.sqe(slot);
-        self.commands[usize::from(slot)].abort(sqe)
+        self.slots.content_mut(slot).abort(sqe)
     }
 
     /// Command that has been in flight for longest: its latest submission and its id. Asynchronous
     /// Event Requests do not count, since they may stay in flight forever.
     pub(crate) fn oldest(&self) -> Option<(u64, CommandId)> {
-        if self.slots.in_flight() == 0 {
-            return None;
-        }
-        let in_flight = (0..).zip(&self.commands).filter(|&(slot, command)| {
-            self.slots.is_in_flight(slot) && command.opcode != Opcode::ASYNCHRONOUS_EVENT_REQUEST
-        });
-        let oldest = in_flight.min_by_key(|&(_, command)| command.sent());
-        oldest.map(|(slot, command)| (command.sent(), self.slots.id(slot)))
+        let in_flight = self
+            .slots
+            .iter()
+            .filter(|(_, command)| command.opcode != Opcode::ASYNCHRONOUS_EVENT_REQUEST);
+        in_flight.map(|(id, command)| (command.sent(), id)).min_by_key(|&(sent, _)| sent)
     }
 }

@@ -1,7 +1,7 @@
 //! Commands in flight, and completed ones.
 
 use tracing::Span;
-use verbs::{Buffer, Completion, SgList};
+use verbs::{Buffer, SgList};
 
 use crate::{
     driver::data_path::{
@@ -22,6 +22,9 @@ pub(crate) struct InFlight {
     pub(super) started: u64,
     pub(super) opcode: Opcode,
     origin: Origin,
+    /// Side that invalidated the remote key; `None` for a command without one of its own, and
+    /// before that.
+    invalidated_by: Option<InvalidatedBy>,
     /// Time from the first submission to the latest, in units of 65,536 of the clock; only of a
     /// command that was pending.
     pending_time: u32,
@@ -58,10 +61,10 @@ pub(crate) struct FailedInFlight {
 impl InFlight {
     /// Stores a command that was queued, and takes its buffer.
     #[inline(always)]
-    pub(super) fn begin(&mut self, command: &mut Command, started: u64) {
-        (self.user, self.started) = (command.user, started);
-        self.opcode = command.sqe.opcode();
-        self.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
+    pub(super) fn begin(&mut self, opcode: Opcode, data: Data, user: u64, started: u64) {
+        debug_assert!(self.data.is_none(), "the buffer of the last command was returned");
+        (self.user, self.started, self.opcode) = (user, started, opcode);
+        self.data = data.into_buffer();
     }
 
     /// Clock reading of the latest submission.
@@ -98,11 +101,16 @@ impl InFlight {
         self.data = Some(data);
     }
 
+    pub(super) fn set_invalidated_by(&mut self, side: InvalidatedBy) {
+        self.invalidated_by = Some(side);
+    }
+
     /// Ends a command without a response; `sqe` is its capsule. Returns `None` for an internal
     /// command, which is not sent again.
     pub(super) fn abort(&mut self, sqe: Sqe) -> Option<PendingCommand> {
         let command = Command { data: Data::of(&sqe, self.data.take()), sqe, user: self.user };
         let Origin { resends, kind } = std::mem::take(&mut self.origin);
+        self.invalidated_by = None;
         let sends = resends.saturating_add(1);
         let pending = PendingCommand { command, started: self.started, sends };
         (kind != OriginKind::Internal).then_some(pending)
@@ -111,11 +119,8 @@ impl InFlight {
 
 /// Completed command. Its slot is free, but keeps it until the next submission.
 pub(crate) struct Completed<'a> {
+    pub(crate) slot: u16,
     pub(super) command: &'a mut InFlight,
-    pub(super) completion: &'a Completion,
-    pub(super) response: &'a Cqe,
-    /// Side that invalidated the remote key; `None` for a command without one of its own.
-    pub(super) invalidated_by: Option<InvalidatedBy>,
 }
 
 impl Completed<'_> {
@@ -139,28 +144,33 @@ impl Completed<'_> {
         meter.record_success(self.command.opcode, bytes, latency_ns);
     }
 
-    /// Counts the command, which failed, in the statistics, and adds it to `failed`.
-    pub(crate) fn record_failure(&self, meter: &mut PollerMeter, failed: &mut Vec<FailedCommand>) {
+    /// Counts the command, whose response says that it failed, in the statistics. Returns it for
+    /// the record.
+    pub(crate) fn record_failure(
+        &self,
+        queue_pair: u32,
+        response: &Cqe,
+        meter: &mut PollerMeter,
+    ) -> FailedCommand {
         let InFlight { opcode, user, .. } = *self.command;
         meter.record_failure(opcode);
-        let queue_pair = self.completion.queue_pair();
-        failed.push(FailedCommand { queue_pair, opcode, user, response: *self.response });
+        FailedCommand { queue_pair, opcode, user, response: *response }
     }
 
     /// Counts the invalidation of the command's remote key, if it had one.
     #[inline(always)]
     pub(crate) fn record_invalidation(&self, meter: &mut PollerMeter) {
-        if let Some(by) = self.invalidated_by {
+        if let Some(by) = self.command.invalidated_by {
             meter.record_invalidation(by);
         }
     }
 
-    #[inline]
-    pub(crate) fn into_completion(self) -> CommandCompletion {
-        self.command.origin = Origin::default();
+    #[inline(always)]
+    pub(crate) fn into_completion(self, response: Cqe) -> CommandCompletion {
+        (self.command.origin, self.command.invalidated_by) = (Origin::default(), None);
         CommandCompletion {
             user: self.command.user,
-            outcome: Ok(*self.response),
+            outcome: Ok(response),
             data: self.command.data.take(),
             execution: ExecutionStatus::Answered,
         }
