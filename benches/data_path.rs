@@ -7,21 +7,18 @@
 
 use std::{alloc::System, hint::black_box, mem::MaybeUninit, sync::Arc};
 
-use benches::marked_provider::MarkedProvider;
-use rdma_fabric::{Fabric, Host};
+use benches::fabric_bed::{Device, FabricBed};
 use rdma_host::{
-    Buffer, Command, ConnectOptions, Connecting, Controller, Error, HostIdentity, MemoryMode,
-    Namespace, Poller, ReconnectOptions, WaitMode,
+    Buffer, Command, MemoryMode, Namespace, Poller,
     wire::{NamespaceId, NamespaceInfo},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tests::target::{Size, TARGET_ADDRESS, Target};
+use tests::target::{Size, Target};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-type Device = MarkedProvider<Host>;
 type QueueHandle = *mut nvmf_rdma::nvmf_queue;
 type MemoryHandle = *mut nvmf_rdma::nvmf_memory;
 
@@ -75,8 +72,6 @@ impl Work {
     }
 }
 
-const TURNS_PER_LOOK: u32 = 16;
-
 /// One queue of the usual size.
 const ONE: Size = Size { entries: 128, queues: 1 };
 
@@ -84,68 +79,6 @@ const ONE: Size = Size { entries: 128, queues: 1 };
 /// connect may take.
 fn small(queues: u16) -> Size {
     Size { entries: 8, queues }
-}
-
-/// A controller and its target. The fabric is dropped last.
-struct Bed {
-    runtime: Runtime,
-    controller: Controller<Device>,
-    target: Target,
-    device: Arc<Device>,
-    _fabric: Fabric,
-}
-
-/// Connects a controller with `size.queues` queues on one poller, which is the caller's.
-fn bed(size: Size, memory: MemoryMode) -> (Bed, Poller<Device>) {
-    let (bed, mut pollers) = connect(size, memory, |connecting| connecting.polled(1));
-    (bed, pollers.pop().expect("one was asked for"))
-}
-
-/// Connects a controller, and finishes as `finish` says: for polling, or with a namespace.
-fn connect<T: Send + 'static, F>(
-    size: Size,
-    memory: MemoryMode,
-    finish: impl FnOnce(Connecting<Device>) -> F,
-) -> (Bed, T)
-where
-    F: Future<Output = Result<(Controller<Device>, T), Error>> + Send + 'static,
-{
-    let fabric = Fabric::auto(1);
-    let device = MarkedProvider::new(fabric.host("host", [10, 0, 0, 1].into()), allocated);
-    let mut target = Target::new(&fabric, Box::new(|_, _| {})).granting(size);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    let options = options(size.queues, memory);
-    let (controller, more) = runtime.block_on(async {
-        let connecting = Controller::connect_over(&device, &options);
-        let connected = tokio::spawn(finish(connecting));
-        for turn in 0.. {
-            if connected.is_finished() {
-                break;
-            }
-            // The target polls every queue each time: with a thousand queues, that has to be
-            // seldom.
-            if turn % TURNS_PER_LOOK == 0 {
-                device.device_does(|| target.serve_once());
-            }
-            tokio::task::yield_now().await;
-        }
-        connected.await.expect("it ends").expect("it connects")
-    });
-    (Bed { runtime, controller, target, device, _fabric: fabric }, more)
-}
-
-fn options(queues: u16, memory: MemoryMode) -> ConnectOptions {
-    let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().expect("an NQN");
-    let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
-    let mut options = ConnectOptions::new(TARGET_ADDRESS.parse().expect("an address"), nqn, host);
-    options.io_queues = queues;
-    options.memory = memory;
-    // No timer may run.
-    options.keep_alive = std::time::Duration::ZERO;
-    options.reconnect = ReconnectOptions::never();
-    options.wait = WaitMode::Poll;
-    options
 }
 
 /// Bytes that this program has allocated.
@@ -156,7 +89,7 @@ fn allocated() -> usize {
 
 /// Executes commands through a poller, at the depth of `work`.
 fn polled(work: Work, times: usize) {
-    let (mut bed, mut poller) = bed(ONE, work.memory);
+    let (mut bed, mut poller) = FabricBed::polled(ONE, work.memory, allocated);
     let mut buffers = bed.controller.allocate_many(work.depth, work.bytes).expect("memory");
     let turns = times.div_ceil(work.depth);
     for _ in 0..turns {
@@ -193,8 +126,8 @@ fn counted_complete(poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
 
 /// Executes reads through the C library, which takes a number for each and returns it.
 fn c_library(work: Work, times: usize) {
-    let (bed, poller) = bed(ONE, work.memory);
-    let Bed { controller, mut target, device, .. } = bed;
+    let (bed, poller) = FabricBed::polled(ONE, work.memory, allocated);
+    let FabricBed { controller, mut target, device, .. } = bed;
     let namespace = NamespaceInfo {
         id: NamespaceId(1),
         blocks: 1 << 20,
@@ -239,14 +172,15 @@ fn counted_c_complete(queue: QueueHandle) -> usize {
 
 /// Executes reads through the async API, with one task for each of the depth.
 fn asynchronous(work: Work, times: usize) {
-    let (mut bed, namespace) = connect(ONE, work.memory, |connecting| async {
-        let controller = connecting.await?;
-        let namespace = controller.namespace(NamespaceId(1)).await?;
-        Ok((controller, namespace))
-    });
+    let (mut bed, namespace) =
+        FabricBed::connect(ONE, work.memory, allocated, |connecting| async {
+            let controller = connecting.await?;
+            let namespace = controller.namespace(NamespaceId(1)).await?;
+            Ok((controller, namespace))
+        });
     let buffers = bed.controller.allocate_many(work.depth, work.bytes).expect("memory");
     let turns = times.div_ceil(work.depth);
-    let Bed { runtime, target, device, .. } = &mut bed;
+    let FabricBed { runtime, target, device, .. } = &mut bed;
     counted_readers(runtime, device, target, &namespace, buffers, turns);
     println!("{} commands", turns * work.depth);
 }
@@ -280,7 +214,7 @@ fn counted_readers(
 
 /// Polls queues on which no completion arrives.
 fn empty_polls(queues: u16, times: usize) {
-    let (_bed, mut poller) = bed(small(queues), MemoryMode::Pool);
+    let (_bed, mut poller) = FabricBed::polled(small(queues), MemoryMode::Pool, allocated);
     counted_looks(&mut poller, times);
     println!("{times} looks at {queues} queues");
 }
@@ -294,7 +228,7 @@ fn counted_looks(poller: &mut Poller<Device>, times: usize) {
 
 /// Executes one read at a time, each on the next of `queues` queues.
 fn one_of(queues: u16, times: usize) {
-    let (mut bed, mut poller) = bed(small(queues), MemoryMode::Pool);
+    let (mut bed, mut poller) = FabricBed::polled(small(queues), MemoryMode::Pool, allocated);
     let work = Work { memory: MemoryMode::Pool, depth: 1, bytes: 4096, writes: false };
     let mut buffers = bed.controller.allocate_many(1, work.bytes).expect("memory");
     for _ in 0..times {
@@ -310,7 +244,7 @@ fn one_of(queues: u16, times: usize) {
 /// Prints the memory of one more queue, the device's own left out.
 fn memory_of_a_queue() {
     let memory = |queues, mode| {
-        let (bed, _poller) = bed(Size { queues, ..ONE }, mode);
+        let (bed, _poller) = FabricBed::polled(Size { queues, ..ONE }, mode, allocated);
         bed.device.allocated_by_others()
     };
     for mode in [MemoryMode::Pool, MemoryMode::Window] {

@@ -1,7 +1,7 @@
 //! A provider that a profiler can tell from its callers.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -16,17 +16,18 @@ use verbs::{
 
 /// Passes every call to another provider through a function whose name begins with `device_`, so
 /// that a profiler can leave out the instructions of the device.
-#[derive(Debug)]
 pub struct MarkedProvider<P> {
     inner: Arc<P>,
     allocated: fn() -> usize,
     own: AtomicUsize,
+    /// Called before each look into a completion queue.
+    before_poll: Mutex<Option<Box<dyn FnMut() + Send>>>,
 }
 
 impl<P: Provider> MarkedProvider<P> {
     /// Wraps a provider; `allocated` gives the number of bytes that the program has allocated.
     pub fn new(inner: Arc<P>, allocated: fn() -> usize) -> Arc<Self> {
-        Arc::new(Self { inner, allocated, own: AtomicUsize::new(0) })
+        Arc::new(Self { inner, allocated, own: AtomicUsize::new(0), before_poll: Mutex::new(None) })
     }
 
     /// Calls a function whose instructions and allocations are those of the device.
@@ -37,6 +38,12 @@ impl<P: Provider> MarkedProvider<P> {
         let more = (self.allocated)().wrapping_sub(before);
         self.own.fetch_add(more, Ordering::Relaxed);
         outcome
+    }
+
+    /// Sets a function that the device calls before it looks into a completion queue, and whose
+    /// instructions count as the device's: of a target that nothing else serves.
+    pub fn set_before_poll(&self, what: impl FnMut() + Send + 'static) {
+        *self.before_poll.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(what));
     }
 
     /// Number of bytes that are allocated, without those of the device.
@@ -55,6 +62,10 @@ impl<P: Provider> MarkedProvider<P> {
         queue: &mut P::CompletionQueue,
         request: QueueRequest<'_>,
     ) -> Result<usize, Error> {
+        let mut before_poll = self.before_poll.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(what) = before_poll.as_mut() {
+            what();
+        }
         self.inner.completions(queue, request)
     }
 }

@@ -1,5 +1,6 @@
 //! Fixtures for the benches.
 
+pub mod fabric_bed;
 pub mod load;
 pub mod marked_provider;
 

@@ -47,10 +47,18 @@ impl DataPattern {
 
 /// Bijection of 64 bits in which every input bit affects every output bit (variant 13 of Stafford's
 /// finalizers).
+#[inline]
 pub(crate) fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
+}
+
+/// Maps a random number to those below `count`, by its high bits: each comes equally often, but for
+/// one part in 2^64 / `count`.
+#[inline]
+pub(crate) fn random_below(random: u64, count: u64) -> u64 {
+    ((u128::from(random) * u128::from(count)) >> 64) as u64
 }
 
 #[cfg(test)]

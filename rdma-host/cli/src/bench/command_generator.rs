@@ -1,6 +1,9 @@
 //! Commands of a worker: direction, size and place on the namespace.
 
-use rdma_host::{Buffer, Command, wire::NamespaceInfo};
+use rdma_host::{
+    Buffer, Command, Data,
+    wire::{NamespaceId, NamespaceInfo, Sqe},
+};
 
 use super::{
     arguments::AccessPattern,
@@ -8,7 +11,7 @@ use super::{
     random_distribution::{RandomDistribution, SkewedOffsets},
 };
 use crate::{
-    data_pattern::{DataPattern, mix},
+    data_pattern::{DataPattern, mix, random_below},
     failure::Failure,
 };
 
@@ -17,10 +20,13 @@ pub(super) struct CommandGenerator {
     pattern: AccessPattern,
     read_percent: u64,
     block_sizes: BlockSizes,
-    sizes: Vec<u64>,
+    /// The block sizes, in their order.
+    sizes: Vec<CommandSize>,
     /// Choosers of offsets for each size; empty if all offsets are equally frequent.
     skewed_offsets: Vec<SkewedOffsets>,
-    namespace: NamespaceInfo,
+    namespace: NamespaceId,
+    /// Binary logarithm of the namespace's block size.
+    block_shift: u32,
     /// Bytes of the namespace to use.
     region_bytes: u64,
     /// Offset of the next sequential command, in bytes.
@@ -28,6 +34,16 @@ pub(super) struct CommandGenerator {
     seed: u64,
     count: u64,
     verify: Option<Verify>,
+}
+
+/// A block size, and what follows from it.
+#[derive(Clone, Copy)]
+struct CommandSize {
+    bytes: u64,
+    /// Blocks of the namespace.
+    blocks: u32,
+    /// Number of offsets for random commands: multiples of the size in the region.
+    offsets: u64,
 }
 
 /// Data to write, and to compare with what is read. All commands write the same data to a block,
@@ -46,6 +62,8 @@ pub(super) struct IoRequest {
     pub(super) bytes: u64,
     /// Bytes from the start of the namespace.
     pub(super) offset: u64,
+    /// Blocks of the namespace.
+    pub(super) blocks: u32,
     pub(super) write: bool,
 }
 
@@ -74,13 +92,20 @@ impl CommandGenerator {
         let skewed_offsets = options.block_sizes.sizes().filter_map(|bytes| {
             SkewedOffsets::new(options.distribution, options.region_bytes / bytes, options.seed)
         });
+        let block_size = u64::from(options.namespace.block_size);
+        let size = |bytes| CommandSize {
+            bytes,
+            blocks: u32::try_from(bytes / block_size).expect("a command has few blocks"),
+            offsets: options.region_bytes / bytes,
+        };
         Self {
             skewed_offsets: skewed_offsets.collect(),
             pattern: options.pattern,
             read_percent: options.read_percent.into(),
             block_sizes: options.block_sizes.clone(),
-            sizes: options.block_sizes.sizes().collect(),
-            namespace: options.namespace,
+            sizes: options.block_sizes.sizes().map(size).collect(),
+            namespace: options.namespace.id,
+            block_shift: block_size.trailing_zeros(),
             region_bytes: options.region_bytes,
             next: offsets / workers as u64 * index as u64 * largest,
             seed: mix(options.seed ^ mix(index as u64 + 1)),
@@ -90,32 +115,56 @@ impl CommandGenerator {
     }
 
     /// Next request, a write or a read if `write` says so.
+    #[inline]
     pub(super) fn next(&mut self, write: Option<bool>) -> IoRequest {
         self.count = self.count.wrapping_add(1);
         let random = mix(self.seed.wrapping_add(self.count));
-        let size = self.block_sizes.choose(mix(random ^ 1));
-        let bytes = self.sizes[size];
-        let write = write.unwrap_or_else(|| mix(random ^ 2) % 100 >= self.read_percent);
+        let size = if self.sizes.len() == 1 { 0 } else { self.block_sizes.choose(mix(random ^ 1)) };
+        let CommandSize { bytes, blocks, offsets } = self.sizes[size];
+        let write = write.unwrap_or_else(|| self.is_write(random));
         let offset = if let Some(offsets) = self.skewed_offsets.get(size) {
             offsets.choose(random) * bytes
         } else if self.pattern.is_random() {
-            random % (self.region_bytes / bytes) * bytes
+            random_below(random, offsets) * bytes
         } else {
             let offset = if self.next + bytes > self.region_bytes { 0 } else { self.next };
             self.next = offset + bytes;
             offset
         };
-        IoRequest { size, bytes, offset, write }
+        IoRequest { size, bytes, offset, blocks, write }
     }
 
-    /// Command for a request, with the data to write in its buffer.
-    pub(super) fn command(&mut self, request: IoRequest, mut buffer: Buffer) -> Command {
-        let lba = request.offset / u64::from(self.namespace.block_size);
-        let blocks = self.namespace.blocks_in(buffer.len());
-        match (request.write, &mut self.verify) {
+    #[inline]
+    fn is_write(&self, random: u64) -> bool {
+        match self.read_percent {
+            0 => true,
+            100 => false,
+            percent => mix(random ^ 2) % 100 >= percent,
+        }
+    }
+
+    /// Command for a request, with the data to write in its buffer and a tag.
+    #[inline]
+    pub(super) fn command(&mut self, request: IoRequest, mut buffer: Buffer, user: u64) -> Command {
+        if request.write || self.verifies() {
+            self.fill(request.write, request.offset, &mut buffer);
+        }
+        let lba = request.offset >> self.block_shift;
+        // Put together once: it is large.
+        let (sqe, data) = if request.write {
+            (Sqe::write(self.namespace, lba, request.blocks), Data::ToController(buffer))
+        } else {
+            (Sqe::read(self.namespace, lba, request.blocks), Data::FromController(buffer))
+        };
+        Command { sqe, data, user }
+    }
+
+    /// Puts the data to write into the buffer.
+    fn fill(&mut self, write: bool, offset: u64, buffer: &mut Buffer) {
+        match (write, &mut self.verify) {
             (true, Some(verify)) => {
                 let bytes = &mut verify.scratch[..buffer.len()];
-                verify.pattern.fill(request.offset, bytes);
+                verify.pattern.fill(offset, bytes);
                 buffer.copy_in(0, bytes);
             }
             (true, None) => {
@@ -127,19 +176,27 @@ impl CommandGenerator {
             (false, Some(_)) => buffer.fill(0),
             (false, None) => {}
         }
-        if request.write {
-            Command::write(self.namespace.id, lba, blocks, buffer)
-        } else {
-            Command::read(self.namespace.id, lba, blocks, buffer)
-        }
+    }
+
+    /// Returns true if the options ask for the data of reads to be checked.
+    #[inline]
+    pub(super) fn verifies(&self) -> bool {
+        self.verify.is_some()
     }
 
     /// Checks the data of a read, if the options say so.
-    pub(super) fn check(&mut self, request: IoRequest, buffer: &Buffer) -> Result<(), Failure> {
-        let Some(verify) = self.verify.as_mut().filter(|_| !request.write) else { return Ok(()) };
+    pub(super) fn check(
+        &mut self,
+        write: bool,
+        offset: u64,
+        buffer: Option<&Buffer>,
+    ) -> Result<(), Failure> {
+        let (Some(verify), Some(buffer), false) = (&mut self.verify, buffer, write) else {
+            return Ok(());
+        };
         let bytes = &mut verify.scratch[..buffer.len()];
         buffer.copy_out(0, bytes);
-        verify.pattern.check(request.offset, bytes).map_err(|difference| {
+        verify.pattern.check(offset, bytes).map_err(|difference| {
             Failure::mismatch(format!(
                 "data mismatch at byte {} of the namespace: expected {:#018x}, found {:#018x}",
                 difference.offset, difference.expected, difference.found
@@ -150,8 +207,6 @@ impl CommandGenerator {
 
 #[cfg(test)]
 mod tests {
-    use rdma_host::wire::NamespaceId;
-
     use super::*;
 
     fn generator(pattern: AccessPattern, sizes: &str, index: usize) -> CommandGenerator {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use quanta::Clock;
 use rdma_host::{Operation, Statistics};
 
 use super::disturbance::SchedulingCounters;
@@ -42,7 +43,7 @@ pub(super) struct Stages {
     /// From there until the poll that found the completion: the network and the target, and the
     /// wake-up if the worker sleeps.
     pub(super) wire_and_target: u64,
-    /// From there until the result was handed over.
+    /// From there until the results of that poll were handed over.
     pub(super) completion: u64,
 }
 
@@ -80,11 +81,10 @@ impl Counters {
         Some(waited / (waited + self.cpu.as_secs_f64()).max(1e-9))
     }
 
-    /// Counts the latency of a command of an open loop from its due time.
-    pub(super) fn record_due(&mut self, write: bool, latency: Duration) {
+    /// Counts the latency of a command from its due time, in nanoseconds; in an open loop only.
+    pub(super) fn record_due(&mut self, write: bool, latency_ns: u64) {
         if let Some(histograms) = &mut self.latency_from_due {
-            let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-            histograms[usize::from(write)].saturating_record(nanoseconds);
+            histograms[usize::from(write)].saturating_record(latency_ns);
         }
     }
 
@@ -117,6 +117,20 @@ impl Counters {
 }
 
 impl Stages {
+    /// Converts all but the time in the queue, which is in nanoseconds, from the clock's units.
+    pub(super) fn scaled(self, clock: &Clock) -> Self {
+        let nanoseconds =
+            |ticks: u64| clock.delta_as_nanos(0, ticks.cast_signed().max(0).cast_unsigned());
+        Self {
+            count: self.count,
+            queue: self.queue,
+            submit: nanoseconds(self.submit),
+            doorbell: nanoseconds(self.doorbell),
+            wire_and_target: nanoseconds(self.wire_and_target),
+            completion: nanoseconds(self.completion),
+        }
+    }
+
     fn add(&mut self, other: Self) {
         self.count += other.count;
         self.queue += other.queue;
@@ -139,8 +153,8 @@ mod tests {
     #[test]
     fn counters_add_up() {
         let mut one = Counters::new(true);
-        one.record_due(false, Duration::from_micros(10));
-        one.record_due(true, Duration::from_micros(20));
+        one.record_due(false, 10_000);
+        one.record_due(true, 20_000);
         one.stages = Stages {
             count: 1,
             queue: 2,

@@ -10,8 +10,8 @@ use std::{
 };
 
 use cpu_time::ThreadTime;
-use quanta::Instant;
-use rdma_host::{Buffer, Poller, Provider, WaitMode, Waiter};
+use quanta::{Clock, Instant};
+use rdma_host::{Buffer, CommandCompletion, Poller, Provider, WaitMode, Waiter};
 
 use super::{
     arrivals::Arrivals,
@@ -83,24 +83,41 @@ pub(super) struct Worker<'a, P: Provider> {
     pub(super) reports: Sender<IntervalReport>,
 }
 
-/// Command in flight.
-#[derive(Clone, Copy)]
+/// Command in flight. Times are in units of the clock, which cost less than an [`Instant`].
 struct PendingIo {
-    request: IoRequest,
-    due: Instant,
-    submitted: Instant,
-    /// Time before and after the call that rang the doorbell.
-    doorbell: [Instant; 2],
+    /// Buffer, while the command is not in flight.
+    buffer: Option<Buffer>,
+    /// Index of the buffer's size among the block sizes.
+    size: usize,
+    /// Bytes from the start of the namespace.
+    offset: u64,
+    write: bool,
+    /// Time from the due time to the submission, in nanoseconds.
+    queue_ns: u64,
+    submitted: u64,
+    /// Time from the submission to the call that rang the doorbell.
+    submit: u64,
+    /// Time in that call.
+    doorbell: u64,
+    /// Time after it.
+    rung: u64,
 }
 
 struct WorkerLoop<'a, P: Provider> {
     worker: Worker<'a, P>,
     waiter: Waiter,
-    pending: Vec<Option<PendingIo>>,
-    free_slots: Vec<usize>,
+    /// Maximum number of commands in flight.
+    depth: usize,
+    in_flight: usize,
+    /// Commands in flight, with a slot for each buffer.
+    pending: Vec<PendingIo>,
+    /// Free slots for each size of command.
+    free: Vec<Vec<usize>>,
     /// Slots submitted since the doorbell last rang.
     awaiting_doorbell: Vec<usize>,
+    /// Counters of the interval. The stages are in units of the clock until it ends.
     counters: Counters,
+    clock: Clock,
     measuring: bool,
     interval: u64,
     /// True once no more commands are to be submitted.
@@ -132,7 +149,32 @@ impl<P: Provider> Worker<'_, P> {
     }
 }
 
+impl PendingIo {
+    /// Slot that is free.
+    fn new(size: usize, buffer: Buffer) -> Self {
+        Self {
+            buffer: Some(buffer),
+            size,
+            offset: 0,
+            write: false,
+            queue_ns: 0,
+            submitted: 0,
+            submit: 0,
+            doorbell: 0,
+            rung: 0,
+        }
+    }
+}
+
 impl StopConditions {
+    /// Counts the bytes of one more command; returns true if it is beyond the maximum.
+    #[inline]
+    fn is_exhausted(&self, bytes: u64) -> bool {
+        // Without a maximum, the workers share no counter.
+        self.bytes_max < u64::MAX
+            && self.submitted_bytes.fetch_add(bytes, Ordering::Relaxed) >= self.bytes_max
+    }
+
     fn is_ended_early(&self) -> bool {
         self.shutdown.get().is_some() || self.failed.load(Ordering::Relaxed)
     }
@@ -140,16 +182,27 @@ impl StopConditions {
 
 impl<'a, P: Provider> WorkerLoop<'a, P> {
     /// Must be called on the worker's own thread.
-    fn new(worker: Worker<'a, P>) -> Self {
+    fn new(mut worker: Worker<'a, P>) -> Self {
         let depth = worker.poller.depth().min(worker.buffers[0].len());
+        let buffers = std::mem::take(&mut worker.buffers);
+        let mut slots = 0..;
+        let free: Vec<Vec<_>> =
+            buffers.iter().map(|buffers| slots.by_ref().take(buffers.len()).collect()).collect();
+        let slots = (0..).zip(buffers).flat_map(|(size, buffers)| {
+            buffers.into_iter().map(move |buffer| PendingIo::new(size, buffer))
+        });
+        let pending = slots.collect();
         // May change the scheduling class.
         let waiter = load::waiter(worker.wait, worker.workers, worker.machine_is_busy);
         Self {
             waiter,
-            pending: vec![None; depth],
-            free_slots: (0..depth).rev().collect(),
+            depth,
+            in_flight: 0,
+            pending,
+            free,
             awaiting_doorbell: Vec::with_capacity(depth),
             counters: Counters::new(worker.arrivals.is_some()),
+            clock: Clock::new(),
             measuring: false,
             interval: 0,
             stopping: false,
@@ -169,11 +222,10 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
             self.scheduling.note_overdue(now.saturating_duration_since(self.turn_due));
             self.submit()?;
             let polled = self.ring_doorbell()?;
-            self.turn_due = polled;
-            self.worker.poller.poll()?;
+            self.turn_due = self.clock.scaled(polled);
             if self.complete(polled)? {
                 self.waiter.busy();
-            } else if self.is_over(polled) {
+            } else if self.is_over(self.turn_due) {
                 return Ok(());
             } else {
                 self.wait().await?;
@@ -181,16 +233,18 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         }
     }
 
-    /// Sends what was submitted, and returns the time after that.
-    fn ring_doorbell(&mut self) -> Result<Instant, Failure> {
-        let before = Instant::now();
+    /// Sends what was submitted, and returns the clock reading after that.
+    fn ring_doorbell(&mut self) -> Result<u64, Failure> {
+        let before = self.clock.raw();
         self.worker.poller.flush()?;
         if self.awaiting_doorbell.is_empty() {
             return Ok(before);
         }
-        let after = Instant::now();
+        let after = self.clock.raw();
         for slot in self.awaiting_doorbell.drain(..) {
-            self.pending[slot].as_mut().expect("it is in flight").doorbell = [before, after];
+            let io = &mut self.pending[slot];
+            io.submit = before.wrapping_sub(io.submitted);
+            (io.doorbell, io.rung) = (after.wrapping_sub(before), after);
         }
         Ok(after)
     }
@@ -231,6 +285,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         let empty = Counters::new(self.worker.arrivals.is_some());
         let mut counters = std::mem::replace(&mut self.counters, empty);
         counters.statistics = self.worker.poller.statistics().take();
+        counters.stages = counters.stages.scaled(&self.clock);
         counters.scheduling = self.scheduling.take();
         counters.cpu = cpu.duration_since(std::mem::replace(&mut self.cpu, cpu));
         counters
@@ -249,7 +304,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         if !self.measuring {
             return;
         }
-        self.counters.unfinished = self.pending.iter().flatten().count() as u64;
+        self.counters.unfinished = self.in_flight as u64;
         let schedule = self.worker.schedule;
         if let Some(arrivals) = &self.worker.arrivals
             && Instant::now() >= schedule.end
@@ -262,73 +317,87 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
     /// Due time of the next command of an open loop, if it could be submitted now.
     fn next_due(&self) -> Option<Instant> {
         let arrivals = self.worker.arrivals.as_ref()?;
-        let can_submit = !self.stopping && !self.free_slots.is_empty();
+        let can_submit = !self.stopping && self.in_flight < self.depth;
         can_submit.then(|| self.worker.schedule.start + arrivals.due())
     }
 
+    /// Submits as many commands as there is room for, or are due. In a closed loop the clock is read
+    /// once for all of them.
     fn submit(&mut self) -> Result<(), Failure> {
-        while !self.stopping && self.worker.poller.room() > 0 && !self.free_slots.is_empty() {
-            let now = Instant::now();
-            let due = self.next_due().unwrap_or(now);
-            if due > now {
-                return Ok(());
+        let room = if self.stopping { 0 } else { self.worker.poller.room() };
+        let mut submitted = self.clock.raw();
+        for _ in 0..room.min(self.depth - self.in_flight) {
+            let (mut queue_ns, mut write) = (0, None);
+            if self.worker.arrivals.is_some() {
+                submitted = self.clock.raw();
+                let Some(late) = self.lateness(submitted) else { return Ok(()) };
+                queue_ns = late;
+                write = self.next_arrival();
             }
-            let write = self.worker.arrivals.as_ref().and_then(Arrivals::is_write);
             let request = self.worker.generator.next(write);
-            let StopConditions { submitted_bytes, bytes_max, .. } = self.worker.conditions;
-            if self.measuring
-                && submitted_bytes.fetch_add(request.bytes, Ordering::Relaxed) >= *bytes_max
-            {
+            if self.measuring && self.worker.conditions.is_exhausted(request.bytes) {
                 self.stopping = true;
                 return Ok(());
             }
-            if let Some(arrivals) = &mut self.worker.arrivals {
-                arrivals.advance();
-            }
-            let slot = self.free_slots.pop().expect("one is free");
-            let buffer = self.worker.buffers[request.size].pop().expect("as many as slots");
-            let mut command = self.worker.generator.command(request, buffer);
-            command.user = slot as u64;
-            self.pending[slot] =
-                Some(PendingIo { request, due, submitted: now, doorbell: [now; 2] });
+            let IoRequest { size, offset, write, .. } = request;
+            let slot = self.free[size].pop().expect("as many as may be in flight");
+            let io = &mut self.pending[slot];
+            let buffer = io.buffer.take().expect("a free slot has its buffer");
+            (io.offset, io.write) = (offset, write);
+            (io.submitted, io.queue_ns) = (submitted, queue_ns);
+            self.in_flight += 1;
             self.awaiting_doorbell.push(slot);
-            self.worker.poller.submit(command)?;
+            let generator = &mut self.worker.generator;
+            self.worker.poller.submit(generator.command(request, buffer, slot as u64))?;
         }
         Ok(())
     }
 
-    /// Takes the commands that have completed, and returns true if there were any.
-    fn complete(&mut self, polled: Instant) -> Result<bool, Failure> {
-        let mut any = false;
-        while let Some(completion) = self.worker.poller.take() {
-            any = true;
-            let slot = usize::try_from(completion.user).expect("a slot's number");
-            let io = self.pending[slot].take().expect("it was in flight");
-            let request = io.request;
-            let name = if request.write { "Write" } else { "Read" };
-            let context = || format!("at byte {} of the namespace", request.offset);
-            let buffer = completed_buffer(completion, name, context)?;
-            self.worker.generator.check(request, &buffer)?;
-            self.worker.buffers[request.size].push(buffer);
-            self.free_slots.push(slot);
-            self.record_stages(io, polled);
-        }
-        Ok(any)
+    /// Moves on to the due time after the next command of an open loop; returns true if that is to be
+    /// a write, and false for a read, if the arrivals say so.
+    fn next_arrival(&mut self) -> Option<bool> {
+        let arrivals = self.worker.arrivals.as_mut()?;
+        let write = arrivals.is_write();
+        arrivals.advance();
+        write
     }
 
-    fn record_stages(&mut self, io: PendingIo, polled: Instant) {
-        let now = Instant::now();
-        let between = |from: Instant, to: Instant| {
-            u64::try_from(to.saturating_duration_since(from).as_nanos()).unwrap_or(u64::MAX)
-        };
+    /// Time since the next command of an open loop was due, in nanoseconds; `None` before that.
+    fn lateness(&self, now: u64) -> Option<u64> {
+        let late = self.clock.scaled(now).checked_duration_since(self.next_due()?)?;
+        Some(nanoseconds(late))
+    }
+
+    /// Polls and handles the commands that have completed; returns true if there were any.
+    fn complete(&mut self, polled: u64) -> Result<bool, Failure> {
+        let Self { worker, pending, free, counters, clock, .. } = self;
+        let Worker { poller, generator, .. } = worker;
+        let (mut completed, mut failure) = (0, None);
+        let outcome = poller.poll_with(|completion| {
+            completed += 1;
+            let slot = usize::try_from(completion.user).expect("a slot's number");
+            let io = &mut pending[slot];
+            let outcome = completion.outcome.as_ref();
+            if completion.data.is_none()
+                || !outcome.is_ok_and(|response| response.status().is_success())
+            {
+                return note_failure(io, completion, &mut failure);
+            }
+            io.buffer = completion.data;
+            if generator.verifies()
+                && let Err(error) = generator.check(io.write, io.offset, io.buffer.as_ref())
+            {
+                failure.get_or_insert(error);
+            }
+            free[io.size].push(slot);
+            record_stages(counters, clock, io, polled);
+        });
+        self.in_flight -= completed;
         let stages = &mut self.counters.stages;
-        stages.count += 1;
-        stages.queue += between(io.due, io.submitted);
-        stages.submit += between(io.submitted, io.doorbell[0]);
-        stages.doorbell += between(io.doorbell[0], io.doorbell[1]);
-        stages.wire_and_target += between(io.doorbell[1], polled);
-        stages.completion += between(polled, now);
-        self.counters.record_due(io.request.write, now.saturating_duration_since(io.due));
+        stages.count += completed as u64;
+        stages.completion += self.clock.raw().saturating_sub(polled) * completed as u64;
+        outcome?;
+        failure.map_or(Ok(completed > 0), Err)
     }
 
     /// Spins or sleeps until a completion, a due time or the end of an interval.
@@ -355,3 +424,36 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         Ok(())
     }
 }
+
+/// Keeps the first failure of a command.
+#[cold]
+fn note_failure(io: &PendingIo, completion: CommandCompletion, first: &mut Option<Failure>) {
+    let name = if io.write { "Write" } else { "Read" };
+    let context = || format!("at byte {} of the namespace", io.offset);
+    if let Err(error) = completed_buffer(completion, name, context) {
+        first.get_or_insert(error);
+    }
+}
+
+/// Adds the stages of a command that was found by the poll at `polled`. A stage that ended on a
+/// processor whose clock is behind adds a negative time, which is right in the sum.
+#[inline(always)]
+fn record_stages(counters: &mut Counters, clock: &Clock, io: &PendingIo, polled: u64) {
+    let stages = &mut counters.stages;
+    stages.submit = stages.submit.wrapping_add(io.submit);
+    stages.doorbell = stages.doorbell.wrapping_add(io.doorbell);
+    let wire_and_target = polled.wrapping_sub(io.rung);
+    stages.wire_and_target = stages.wire_and_target.wrapping_add(wire_and_target);
+    if counters.latency_from_due.is_some() {
+        counters.stages.queue += io.queue_ns;
+        let latency_ns = io.queue_ns + clock.delta_as_nanos(io.submitted, clock.raw());
+        counters.record_due(io.write, latency_ns);
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
