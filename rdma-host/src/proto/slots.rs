@@ -44,7 +44,7 @@ pub struct BegunCommand<'a, T> {
     pub command: CommandId,
     /// Number of the slot.
     pub slot: u16,
-    /// What the slot holds for the table's owner, left over from the command before.
+    /// Content of the slot, for the table's owner; left over from the command before.
     pub content: &'a mut T,
 }
 
@@ -182,7 +182,7 @@ impl<T> Slots<T> {
         (usize::from(slot) < self.slots.len()).then_some(slot)
     }
 
-    /// What a slot holds for the table's owner, of its command or of the last one.
+    /// Content of a slot, of its command or of the last one.
     ///
     /// # Panics
     ///

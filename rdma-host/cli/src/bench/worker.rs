@@ -321,8 +321,8 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         can_submit.then(|| self.worker.schedule.start + arrivals.due())
     }
 
-    /// Submits as many commands as there is room for, or are due. In a closed loop the clock is read
-    /// once for all of them.
+    /// Submits as many commands as there is room for, or are due. In a closed loop the clock is
+    /// read once for all of them.
     fn submit(&mut self) -> Result<(), Failure> {
         let room = if self.stopping { 0 } else { self.worker.poller.room() };
         let mut submitted = self.clock.raw();
@@ -353,8 +353,8 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         Ok(())
     }
 
-    /// Moves on to the due time after the next command of an open loop; returns true if that is to be
-    /// a write, and false for a read, if the arrivals say so.
+    /// Moves on to the due time after the next command of an open loop; returns true if that is to
+    /// be a write, and false for a read, if the arrivals say so.
     fn next_arrival(&mut self) -> Option<bool> {
         let arrivals = self.worker.arrivals.as_mut()?;
         let write = arrivals.is_write();
