@@ -99,7 +99,8 @@ pub(crate) struct Arguments {
     pub(super) html: Option<PathBuf>,
 
     /// Run the jobs of a TOML file one after the other: each section is one, and its keys are the
-    /// options, as in iodepth = 8; those of [global] hold for all, and the command line for more.
+    /// options, as in iodepth = 8; those of the section global hold for all jobs, and the command
+    /// line takes precedence
     #[arg(long, value_name = "FILE")]
     pub(crate) job: Option<PathBuf>,
 

@@ -133,8 +133,8 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Queues a command on the fast path: it is sent inline, and the controller accesses its data
-    /// by the key of the registration. Returns the data and changes nothing for any other command, or
-    /// without room: that is left to [`submit`](Self::submit).
+    /// by the key of the registration. Returns the data and changes nothing for any other command,
+    /// or without room: that is left to [`submit`](Self::submit).
     #[inline(always)]
     pub(crate) fn submit_fast(
         &mut self,
