@@ -220,6 +220,21 @@ impl Sqe {
     pub fn opcode(&self) -> Opcode {
         self.opcode
     }
+
+    /// Returns true for one of the two commands of a fused operation (FUSE is not 0).
+    #[must_use]
+    pub fn is_fused(&self) -> bool {
+        self.flags & 0b11 != 0
+    }
+
+    /// Logical blocks of a command with a starting LBA and a number of blocks, such as Read, Write
+    /// and Write Zeroes (SLBA and NLB).
+    #[must_use]
+    pub fn blocks(&self) -> std::ops::Range<u64> {
+        let lba = u64::from(self.cdw11.get()) << 32 | u64::from(self.cdw10.get());
+        let blocks = u64::from(self.cdw12.get() & 0xffff) + 1;
+        lba..lba.saturating_add(blocks)
+    }
 }
 
 impl Opcode {
@@ -229,10 +244,24 @@ impl Opcode {
     pub const WRITE: Self = Self(0x01);
     /// Read (NVM).
     pub const READ: Self = Self(0x02);
+    /// Write Uncorrectable (NVM).
+    pub const WRITE_UNCORRECTABLE: Self = Self(0x04);
+    /// Compare (NVM).
+    pub const COMPARE: Self = Self(0x05);
     /// Write Zeroes (NVM).
     pub const WRITE_ZEROES: Self = Self(0x08);
     /// Dataset Management (NVM).
     pub const DATASET_MANAGEMENT: Self = Self(0x09);
+    /// Verify (NVM).
+    pub const VERIFY: Self = Self(0x0c);
+    /// Reservation Register (I/O).
+    pub const RESERVATION_REGISTER: Self = Self(0x0d);
+    /// Reservation Report (I/O).
+    pub const RESERVATION_REPORT: Self = Self(0x0e);
+    /// Reservation Acquire (I/O).
+    pub const RESERVATION_ACQUIRE: Self = Self(0x11);
+    /// Reservation Release (I/O).
+    pub const RESERVATION_RELEASE: Self = Self(0x15);
     /// Get Log Page (admin).
     pub const GET_LOG_PAGE: Self = Self(0x02);
     /// Identify (admin).

@@ -48,6 +48,11 @@ impl QueueId {
     }
 }
 
+impl NamespaceId {
+    /// Broadcast value: all namespaces (Base 2.1).
+    pub const BROADCAST: Self = Self(u32::MAX);
+}
+
 impl ControllerId {
     /// Value in the admin queue's Connect that lets the subsystem choose the controller (Base 6.3).
     pub const DYNAMIC: Self = Self(0xffff);

@@ -145,7 +145,9 @@ pub struct ControllerData {
     ana_transition_time: u8,
     gap_343: [u8; 5],
     ana_groups: U32,
-    gap_352: [u8; 162],
+    gap_352: [u8; 34],
+    quiesce_time: U16,
+    gap_388: [u8; 126],
     commands_max: U16,
     namespace_count: U32,
     optional_commands: U16,
@@ -176,6 +178,7 @@ const _: () = assert!(offset_of!(ControllerData, error_log_entries) == 262);
 const _: () = assert!(offset_of!(ControllerData, keep_alive_granularity) == 320);
 const _: () = assert!(offset_of!(ControllerData, ana_transition_time) == 342);
 const _: () = assert!(offset_of!(ControllerData, ana_groups) == 348);
+const _: () = assert!(offset_of!(ControllerData, quiesce_time) == 386);
 const _: () = assert!(offset_of!(ControllerData, commands_max) == 514);
 const _: () = assert!(offset_of!(ControllerData, namespace_count) == 516);
 const _: () = assert!(offset_of!(ControllerData, optional_commands) == 520);
@@ -212,6 +215,9 @@ pub struct ControllerInfo {
     pub ana_transition_time: Duration,
     /// NANAGRPID: number of ANA groups.
     pub ana_groups: u32,
+    /// CQT: maximum time after the loss of the association in which the controller still executes
+    /// commands; zero if not reported.
+    pub quiesce_time: Duration,
     /// CRDT1 to CRDT3: delays before a failed command is sent again, zero for none.
     pub retry_delays: [Duration; 3],
     /// ELPE: error log entries kept, 1 to 256.
@@ -285,6 +291,7 @@ impl ControllerInfo {
             reports_ana: data.sharing & (1 << 3) != 0,
             ana_transition_time: Duration::from_secs(data.ana_transition_time.into()),
             ana_groups: data.ana_groups.get(),
+            quiesce_time: Duration::from_millis(data.quiesce_time.get().into()),
             retry_delays: data
                 .retry_delays
                 .map(|delay| Duration::from_millis(100 * u64::from(delay.get()))),
