@@ -1,5 +1,7 @@
 //! Options, limits and timeouts, with units and the reasons for their defaults.
 
+mod fence;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -9,6 +11,10 @@ use std::{
 
 use uuid::Uuid;
 
+pub use self::fence::{
+    ENDED_ASSOCIATIONS_MAX, FENCE_PROBE_INTERVAL, FENCE_PROBE_TIMEOUT, FENCE_TIMEOUT, Fence,
+    FenceOptions,
+};
 use crate::wire::Nqn;
 
 /// Identity of the host towards a target (Base 4.7 and 6.3).
@@ -69,6 +75,8 @@ pub struct ConnectOptions {
     pub authentication: AuthenticationOptions,
     /// Access of the controller to the data of commands.
     pub memory: MemoryMode,
+    /// Fence for writes after a loss of the connection.
+    pub fence: FenceOptions,
 }
 
 /// Access of a controller to host memory. [`Controller::memory`](crate::Controller::memory) returns
@@ -256,6 +264,7 @@ impl ConnectOptions {
             reconnect: ReconnectOptions::default(),
             authentication: AuthenticationOptions::default(),
             memory: MemoryMode::default(),
+            fence: FenceOptions::default(),
         }
     }
 }
@@ -292,6 +301,13 @@ setters! { ConnectOptions {
     reconnect: ReconnectOptions,
     authentication: AuthenticationOptions,
     memory: MemoryMode,
+    fence: FenceOptions,
+} }
+
+setters! { FenceOptions {
+    mode: Fence,
+    timeout: Duration,
+    controller_ids: Option<bool>,
 } }
 
 setters! { AuthenticationOptions {

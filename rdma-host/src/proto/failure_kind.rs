@@ -95,6 +95,8 @@ impl From<&Error> for FailureKind {
             Error::GaveUp(end) => Self::from(&*end.cause),
             Error::Incompatible(_) => Self::Incompatible,
             Error::KeepAlive(_) => Self::KeepAlive,
+            // The failure of a command, not of a connection.
+            Error::Fenced(_) => Self::Timeout,
             Error::Malformed(_) | Error::TargetMisbehaved(_) => Self::TargetMisbehaved,
             Error::Misuse(_) => Self::Misuse,
             Error::Rejected(rejected) if rejected.is_lost_controller() => Self::Disconnected,

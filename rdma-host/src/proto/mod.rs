@@ -7,6 +7,7 @@ mod bring_up;
 mod command_retry;
 mod discovery;
 mod failure_kind;
+mod fence;
 mod identify_namespace;
 mod keep_alive;
 mod lifecycle;
@@ -16,12 +17,16 @@ mod shutdown;
 mod slots;
 
 pub use bring_up::{
-    BringUp, BringUpAction, BringUpInput, Execute, Negotiated, QueueBringUp, QueueBringUpAction,
-    QueueReady, RdmaConnect, Transfer,
+    BringUp, BringUpAction, BringUpInput, ControllerProbe, Execute, Negotiated, QueueBringUp,
+    QueueBringUpAction, QueueReady, RdmaConnect, Transfer,
 };
 pub use command_retry::{CommandRetry, Disposition, FailedResponse};
 pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use failure_kind::{FailureKind, Retryability};
+pub use fence::{
+    Admission, Association, CommandClass, EndedAssociation, FenceAction, FenceProof, ProbeAnswer,
+    WriteFence, WrittenBlocks,
+};
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
 pub use lifecycle::{Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask};

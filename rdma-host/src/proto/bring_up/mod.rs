@@ -2,10 +2,12 @@
 
 mod controller;
 mod io_queue;
+mod probe;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
 
 pub use controller::{BringUp, BringUpAction};
 pub use io_queue::{QueueBringUp, QueueBringUpAction};
+pub use probe::ControllerProbe;
 pub use vocabulary::{BringUpInput, Execute, Negotiated, QueueReady, RdmaConnect, Transfer};

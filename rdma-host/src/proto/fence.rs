@@ -1,0 +1,371 @@
+//! Write fence: which commands may be sent while writes of an association that has ended may still
+//! be executed.
+//!
+//! A write without a response may be in the old controller, and be executed long after its
+//! connection was lost: over the data of its own repetition, or of a later write to the same blocks
+//! that was answered. So writes to these blocks, new or repeated, wait until something proves that
+//! the old controller executes nothing more. Reads and flushes do not wait.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::{ConnectOptions, ENDED_ASSOCIATIONS_MAX, FENCE_PROBE_INTERVAL, Fence, FenceOptions},
+    proto::Negotiated,
+    wire::{ControllerId, NamespaceId, Opcode, Sqe, Status, is_invalid_controller_id},
+};
+
+/// Class of an I/O command whose connection was lost before its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandClass {
+    /// It changes nothing: sent again at once.
+    WithoutEffect,
+    /// Executed twice it has the effect of once: sent again behind the fence.
+    IdempotentWrite,
+    /// Never sent again: its second execution may have another effect or outcome, or nothing is
+    /// known of it.
+    NotRepeatable,
+}
+
+impl CommandClass {
+    /// Class of a command. Of opcodes that are not known here, nothing is assumed.
+    #[must_use]
+    pub fn of(sqe: &Sqe) -> Self {
+        match sqe.opcode() {
+            _ if sqe.is_fused() => Self::NotRepeatable,
+            Opcode::READ | Opcode::FLUSH | Opcode::VERIFY => Self::WithoutEffect,
+            Opcode::WRITE | Opcode::WRITE_ZEROES | Opcode::DATASET_MANAGEMENT => {
+                Self::IdempotentWrite
+            }
+            _ => Self::NotRepeatable,
+        }
+    }
+}
+
+/// Blocks of one namespace that a command may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenBlocks {
+    /// Namespace, or the broadcast value.
+    pub namespace: NamespaceId,
+    /// Logical blocks; all if they are not known.
+    pub blocks: Range<u64>,
+}
+
+impl WrittenBlocks {
+    /// Blocks that a command may change; `None` for one that changes no data. Of opcodes that are
+    /// not known here, all blocks of the namespace.
+    #[must_use]
+    pub fn of(sqe: &Sqe) -> Option<Self> {
+        let blocks = match sqe.opcode() {
+            Opcode::READ
+            | Opcode::FLUSH
+            | Opcode::COMPARE
+            | Opcode::VERIFY
+            | Opcode::RESERVATION_REGISTER
+            | Opcode::RESERVATION_REPORT
+            | Opcode::RESERVATION_ACQUIRE
+            | Opcode::RESERVATION_RELEASE => return None,
+            Opcode::WRITE | Opcode::WRITE_ZEROES | Opcode::WRITE_UNCORRECTABLE => sqe.blocks(),
+            // The ranges of Dataset Management are in its data.
+            _ => 0..u64::MAX,
+        };
+        Some(Self { namespace: sqe.namespace(), blocks })
+    }
+
+    /// Returns true if both have a block in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let same = self.namespace == other.namespace
+            || [self.namespace, other.namespace].contains(&NamespaceId::BROADCAST);
+        same && self.blocks.start < other.blocks.end && other.blocks.start < self.blocks.end
+    }
+}
+
+/// Association of a host with a controller: one connection with all its queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Association {
+    /// Number of the association; later ones have higher numbers.
+    pub number: u64,
+    /// CNTLID.
+    pub controller: ControllerId,
+    /// Keep-alive timeout as granted; zero if it is off.
+    pub keep_alive: Duration,
+    /// Controller Quiesce Time (CQT); zero if the controller reports none.
+    pub quiesce_time: Duration,
+    /// True if a controller id that the target does not know proves that nothing of it is left.
+    pub ids_prove: bool,
+}
+
+/// Model of Linux's target, unless its administrator has set another one.
+const LINUX_MODEL: &str = "Linux";
+
+impl Association {
+    /// Association that was established with these options.
+    #[must_use]
+    pub fn new(number: u64, negotiated: &Negotiated, options: &ConnectOptions) -> Self {
+        let info = &negotiated.info;
+        // The granularity of the controller's timer (KAS).
+        let unit = Duration::from_millis(100 * u64::from(info.keep_alive_granularity.max(1)));
+        let units = options.keep_alive.as_millis().div_ceil(unit.as_millis());
+        Self {
+            number,
+            controller: negotiated.controller,
+            keep_alive: unit * u32::try_from(units).unwrap_or(u32::MAX),
+            quiesce_time: info.quiesce_time,
+            ids_prove: Self::ids_prove(&options.fence, &info.model),
+        }
+    }
+
+    /// Returns true if the ids of controllers prove their end on a target of this model.
+    #[must_use]
+    pub fn ids_prove(options: &FenceOptions, model: &str) -> bool {
+        options.controller_ids.unwrap_or(model == LINUX_MODEL)
+    }
+
+    /// Time after the destruction of the host's queue pairs beyond which the controller executes
+    /// nothing more; `None` if there is no such time. A target may notice the loss only after twice
+    /// the keep-alive timeout, since traffic (TBKAS) restarts its timer once.
+    #[must_use]
+    pub fn time_to_end(&self, mode: Fence) -> Option<Duration> {
+        let keep_alives = match mode {
+            Fence::Proof => 2,
+            Fence::Linux | Fence::Time => 3,
+            Fence::Off => return None,
+        };
+        let is_known = !self.quiesce_time.is_zero() || mode == Fence::Time;
+        // Targets round it up to whole seconds.
+        let seconds = u64::try_from(self.keep_alive.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        let keep_alive = Duration::from_secs(seconds);
+        (is_known && !keep_alive.is_zero()).then(|| keep_alives * keep_alive + self.quiesce_time)
+    }
+}
+
+/// Association that ended with writes of unknown outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedAssociation {
+    /// The association.
+    pub association: Association,
+    /// Time at which the host's last queue pair with such a write was destroyed. Until then the
+    /// controller could receive commands.
+    pub closed_at: Instant,
+    /// Blocks that the writes may still change.
+    pub writes: Vec<WrittenBlocks>,
+}
+
+/// Proof that an ended association executes no more writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FenceProof {
+    /// A new connection was given the controller id of the old one.
+    SameController,
+    /// The target does not know the controller any more.
+    ControllerGone,
+    /// The time has passed after which the controller executes nothing more.
+    Time,
+    /// The owner said so.
+    Owner,
+}
+
+impl std::fmt::Display for FenceProof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::SameController => "its id was given to the new connection",
+            Self::ControllerGone => "the target does not know it any more",
+            Self::Time => "the time in which it may execute commands is over",
+            Self::Owner => "the owner says so",
+        })
+    }
+}
+
+/// Answer to an I/O Connect with the id of an old controller and a queue id out of range, which
+/// never succeeds (Base figure 532).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeAnswer {
+    /// The controller id is the one that is refused: there is no such controller.
+    Gone,
+    /// Anything else, such as a refusal of the queue id, which is looked at after the controller.
+    Unproved,
+}
+
+impl ProbeAnswer {
+    /// Decodes status and result of the Connect.
+    #[must_use]
+    pub fn of(status: Status, result: u32) -> Self {
+        let refused = status.code() == Status::CONNECT_INVALID_PARAMETERS;
+        if refused && is_invalid_controller_id(result) { Self::Gone } else { Self::Unproved }
+    }
+}
+
+/// Next action of the driver, while there is a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FenceAction {
+    /// Wait for a change.
+    None,
+    /// Ask the target whether this controller still exists, and report the answer.
+    Probe(ControllerId),
+    /// Call again at this time.
+    Wait(Instant),
+}
+
+/// Decision about a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may be sent.
+    Send,
+    /// It waits for the end of this controller.
+    Wait(ControllerId),
+}
+
+/// Write fence of one controller, across its associations.
+///
+/// Report every association that is established, and the writes without a response of each that
+/// ended; ask for each command whether it may be sent, and for the next action while one may not.
+#[derive(Clone, Debug)]
+pub struct WriteFence {
+    options: FenceOptions,
+    ended: Vec<EndedAssociation>,
+    /// Latest association.
+    latest: Option<Association>,
+    /// Time of the next question to the target.
+    next_probe: Option<Instant>,
+}
+
+impl WriteFence {
+    /// Creates a fence that is open.
+    #[must_use]
+    pub fn new(options: FenceOptions) -> Self {
+        Self { options, ended: Vec::new(), latest: None, next_probe: None }
+    }
+
+    /// Returns true if no command waits.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.ended.is_empty()
+    }
+
+    /// Ended associations with writes of unknown outcome, the oldest first.
+    #[must_use]
+    pub fn ended(&self) -> &[EndedAssociation] {
+        &self.ended
+    }
+
+    /// Mode and limits.
+    #[must_use]
+    pub fn options(&self) -> &FenceOptions {
+        &self.options
+    }
+
+    /// Reports a new association. Returns the ended ones that it proves to be over.
+    pub fn established(&mut self, association: Association) -> Vec<EndedAssociation> {
+        self.latest = Some(association);
+        self.next_probe = None;
+        self.remove(|ended| is_followed_by(&ended.association, &association))
+    }
+
+    /// Reports the writes without a response of an association, whose queue pairs were destroyed at
+    /// `closed_at`; several reports of one association are joined. Returns true if the fence closed
+    /// or closed further.
+    pub fn close(
+        &mut self,
+        association: Association,
+        closed_at: Instant,
+        writes: Vec<WrittenBlocks>,
+    ) -> bool {
+        let is_over = self.latest.is_some_and(|latest| is_followed_by(&association, &latest));
+        if writes.is_empty() || self.options.mode == Fence::Off || is_over {
+            return false;
+        }
+        let same = |ended: &&mut EndedAssociation| ended.association.number == association.number;
+        if let Some(ended) = self.ended.iter_mut().find(same) {
+            ended.closed_at = ended.closed_at.max(closed_at);
+            ended.writes.extend(writes);
+        } else {
+            self.ended.push(EndedAssociation { association, closed_at, writes });
+        }
+        true
+    }
+
+    /// Decides about a command, new or repeated.
+    #[must_use]
+    pub fn admit(&self, sqe: &Sqe) -> Admission {
+        let Some(written) = WrittenBlocks::of(sqe) else { return Admission::Send };
+        let is_full = self.ended.len() >= ENDED_ASSOCIATIONS_MAX;
+        let closed = |ended: &&EndedAssociation| {
+            is_full || ended.writes.iter().any(|earlier| earlier.overlaps(&written))
+        };
+        match self.ended.iter().find(closed) {
+            Some(ended) => Admission::Wait(ended.association.controller),
+            None => Admission::Send,
+        }
+    }
+
+    /// Next action at `now`, on the latest association.
+    pub fn action(&mut self, now: Instant) -> FenceAction {
+        let over = self.ended.iter().filter_map(|ended| self.over_at(ended)).min();
+        let Some(oldest) = self.ended.iter().find(|ended| ended.association.ids_prove) else {
+            return over.map_or(FenceAction::None, FenceAction::Wait);
+        };
+        match self.next_probe.filter(|&due| due > now) {
+            Some(due) => FenceAction::Wait(over.map_or(due, |over| due.min(over))),
+            None => {
+                self.next_probe = Some(now + FENCE_PROBE_INTERVAL);
+                FenceAction::Probe(oldest.association.controller)
+            }
+        }
+    }
+
+    /// Reports the answer about a controller of the target. Returns the ended associations that it
+    /// proves to be over.
+    pub fn answered(
+        &mut self,
+        controller: ControllerId,
+        answer: ProbeAnswer,
+    ) -> Vec<EndedAssociation> {
+        self.remove(|ended| {
+            let Association { controller: id, ids_prove, .. } = ended.association;
+            answer == ProbeAnswer::Gone && ids_prove && id == controller
+        })
+    }
+
+    /// Returns the ended associations that are over by time at `now`.
+    pub fn elapse(&mut self, now: Instant) -> Vec<EndedAssociation> {
+        let mode = self.options.mode;
+        self.remove(|ended| {
+            let time = ended.association.time_to_end(mode);
+            time.is_some_and(|time| now.saturating_duration_since(ended.closed_at) > time)
+        })
+    }
+
+    /// Opens the fence by the word of the owner, who knows that no write is executed any more.
+    pub fn open(&mut self) -> Vec<EndedAssociation> {
+        self.remove(|_| true)
+    }
+
+    /// Time at which an ended association is over, if time proves that.
+    #[must_use]
+    pub fn over_at(&self, ended: &EndedAssociation) -> Option<Instant> {
+        /// The time has to be exceeded.
+        const EXCESS: Duration = Duration::from_millis(1);
+        let time = ended.association.time_to_end(self.options.mode)?;
+        Some(ended.closed_at + time + EXCESS)
+    }
+
+    fn remove(&mut self, is_over: impl Fn(&EndedAssociation) -> bool) -> Vec<EndedAssociation> {
+        self.ended.extract_if(.., |ended| is_over(ended)).collect()
+    }
+}
+
+/// Returns true if the later association proves by its controller id that the earlier one is over.
+fn is_followed_by(earlier: &Association, later: &Association) -> bool {
+    earlier.ids_prove
+        && later.ids_prove
+        && earlier.controller == later.controller
+        && earlier.number < later.number
+}
+
+#[cfg(test)]
+#[path = "fence/model/tests.rs"]
+mod model;
+#[cfg(test)]
+mod tests;

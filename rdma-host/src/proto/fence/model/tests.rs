@@ -1,0 +1,401 @@
+//! Exhaustive search for a late write: one host, two controllers of a subsystem, two blocks.
+//!
+//! A write to the first block is in the old controller when its connection is lost. The host then
+//! connects to the new controller, repeats the write, and writes other data to the block. All
+//! interleavings of network, target, medium, host and time are searched; a rule is refuted if the
+//! block does not hold the data that was answered last.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::*;
+
+/// Keep-alive timeout, in ticks of a second.
+const KEEP_ALIVE: u8 = 2;
+/// Controller Quiesce Time of a target that reports it, in ticks.
+const QUIESCE: u8 = 3;
+/// Latest loss of the connection, in ticks: later ones differ from it in nothing.
+const LOSS_MAX: u8 = 4;
+/// End of the search: longer than all times of the rules.
+const END: u8 = 20;
+
+const OLD: ControllerId = ControllerId(1);
+const NEW: ControllerId = ControllerId(2);
+const FIRST: Sqe = write(0);
+const SECOND: Sqe = write(1);
+
+/// Write to one block.
+const fn write(lba: u8) -> Sqe {
+    let mut bytes = [0; Sqe::SIZE];
+    bytes[0] = Opcode::WRITE.0;
+    bytes[4] = 1;
+    bytes[40] = lba;
+    zerocopy::transmute!(bytes)
+}
+
+/// First copy of the write, on the old association.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Write {
+    OnTheWire,
+    Received,
+    Executing,
+    Applied,
+    Dropped,
+}
+
+/// Old controller, as the target has it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Old {
+    Live,
+    /// The target noticed the loss at this time.
+    Lost(u8),
+    /// Its id is free.
+    Freed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Host {
+    Live,
+    /// The queue pairs were destroyed at this time.
+    Closed(u8),
+    /// As before; there is a new connection, to the controller with this id.
+    Connected(u8, u16),
+    /// The repetition was answered.
+    Repeated(u8, u16),
+    /// The other data was answered.
+    Answered,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Data {
+    Initial,
+    First,
+    Other,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct State {
+    now: u8,
+    write: Write,
+    old: Old,
+    host: Host,
+    /// Time at which the old controller received the last command.
+    received_at: u8,
+    is_linked: bool,
+    /// True once the target has said that it does not know the old controller.
+    is_gone_answered: bool,
+    medium: Data,
+}
+
+/// Properties of a target.
+#[derive(Clone, Copy)]
+struct Target {
+    /// Time in which a lost controller ends its commands; none for nvmet.
+    quiesce: Option<u8>,
+    /// True if it frees an id while commands of the controller are left.
+    frees_early: bool,
+}
+
+const CONFORMING: Target = Target { quiesce: Some(QUIESCE), frees_early: false };
+const NVMET: Target = Target { quiesce: None, frees_early: false };
+
+/// Rule by which the host sends the next write.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    None,
+    /// No repetition: the owner is told that the outcome is unknown, and writes other data.
+    UnknownAlone,
+    /// These ticks since the queue pairs were destroyed.
+    Wait(u8),
+    /// These ticks since the last command that was answered.
+    WaitFromAnswer(u8),
+    /// The controller says that its shutdown is complete.
+    Shutdown,
+    /// The rules of [`WriteFence`], in this mode; true if controller ids are a proof.
+    Fence(Fence, bool),
+}
+
+/// What the host knows when it decides.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Known {
+    closed_at: u8,
+    now: u8,
+    /// Id of the new controller.
+    id: u16,
+    is_gone_answered: bool,
+}
+
+impl Known {
+    /// Decides by the rules of [`WriteFence`] about a write to the first block.
+    fn admits(self, mode: Fence, ids_prove: bool, target: Target) -> bool {
+        let association = |number, controller| Association {
+            number,
+            controller,
+            keep_alive: Duration::from_secs(KEEP_ALIVE.into()),
+            quiesce_time: Duration::from_secs(target.quiesce.unwrap_or(0).into()),
+            ids_prove,
+        };
+        let closed_at = Instant::now();
+        let now = closed_at + Duration::from_secs((self.now - self.closed_at).into());
+        let mut fence = WriteFence::new(FenceOptions::default().mode(mode));
+        let written = WrittenBlocks::of(&FIRST).expect("a write has an effect");
+        fence.established(association(1, OLD));
+        fence.close(association(1, OLD), closed_at, vec![written]);
+        fence.established(association(2, ControllerId(self.id)));
+        if self.is_gone_answered {
+            fence.answered(OLD, ProbeAnswer::Gone);
+        }
+        fence.elapse(now);
+        assert_eq!(fence.admit(&SECOND), Admission::Send, "another block is not closed");
+        fence.admit(&FIRST) == Admission::Send
+    }
+}
+
+impl State {
+    const START: Self = Self {
+        now: 0,
+        write: Write::OnTheWire,
+        old: Old::Live,
+        host: Host::Live,
+        received_at: 0,
+        is_linked: true,
+        is_gone_answered: false,
+        medium: Data::Initial,
+    };
+
+    /// Same state without what has no consequences any more.
+    fn normal(self) -> Self {
+        let received_at = if self.old == Old::Live { self.received_at } else { 0 };
+        Self { received_at, ..self }
+    }
+
+    fn is_left(&self) -> bool {
+        matches!(self.write, Write::Received | Write::Executing)
+    }
+
+    /// Returns true if the host may write to the first block.
+    fn may_write(&self, search: &mut Search) -> bool {
+        let (Host::Connected(closed_at, id) | Host::Repeated(closed_at, id)) = self.host else {
+            return false;
+        };
+        match search.rule {
+            Rule::None | Rule::UnknownAlone => true,
+            Rule::Wait(ticks) => self.now >= closed_at + ticks,
+            Rule::WaitFromAnswer(ticks) => self.now >= ticks,
+            // nvmet reports it at once.
+            Rule::Shutdown => self.is_linked,
+            Rule::Fence(mode, ids_prove) => {
+                let (target, now) = (search.target, self.now);
+                let known = Known { closed_at, now, id, is_gone_answered: self.is_gone_answered };
+                let admit = || known.admits(mode, ids_prove, target);
+                *search.admissions.entry(known).or_insert_with(admit)
+            }
+        }
+    }
+
+    /// States that may follow.
+    fn next(&self, search: &mut Search) -> Vec<(&'static str, Self)> {
+        let mut all = self.next_of_target(search.target);
+        let mut add = |what, next| all.push((what, next));
+        let now = self.now;
+        match self.host {
+            Host::Live if now <= LOSS_MAX => {
+                add("the connection is lost", Self { host: Host::Closed(now), ..*self });
+            }
+            Host::Closed(closed_at) => {
+                let id = if self.old == Old::Freed { OLD } else { NEW };
+                add("a new connection", Self { host: Host::Connected(closed_at, id.0), ..*self });
+            }
+            Host::Connected(closed_at, id) if self.may_write(search) => {
+                if matches!(search.rule, Rule::UnknownAlone) {
+                    let host = Host::Answered;
+                    add("other data is answered", Self { host, medium: Data::Other, ..*self });
+                } else {
+                    let host = Host::Repeated(closed_at, id);
+                    let repeated = Self { host, medium: Data::First, ..*self };
+                    add("the repetition is answered", repeated);
+                }
+            }
+            Host::Repeated(..) if self.may_write(search) => {
+                let host = Host::Answered;
+                add("other data is answered", Self { host, medium: Data::Other, ..*self });
+            }
+            _ => {}
+        }
+        if matches!(self.host, Host::Connected(..)) && self.old == Old::Freed {
+            let answered = Self { is_gone_answered: true, ..*self };
+            add("the target does not know the old controller", answered);
+        }
+        all
+    }
+
+    fn next_of_target(&self, target: Target) -> Vec<(&'static str, Self)> {
+        let mut all = Vec::new();
+        let mut add = |what, next| all.push((what, next));
+        let (now, is_closed) = (self.now, self.host != Host::Live);
+        let expires_at = self.received_at + KEEP_ALIVE;
+        match (self.write, self.old) {
+            (Write::OnTheWire, Old::Live) if self.is_linked && !is_closed => {
+                let received = Self { write: Write::Received, received_at: now, ..*self };
+                add("the write is received", received);
+            }
+            (Write::OnTheWire, _) if is_closed => {
+                add("the write is lost", Self { write: Write::Dropped, ..*self });
+            }
+            (Write::Received, old) => {
+                add("the write is begun", Self { write: Write::Executing, ..*self });
+                if old != Old::Live {
+                    add("the write is dropped", Self { write: Write::Dropped, ..*self });
+                }
+            }
+            (Write::Executing, _) => {
+                let applied = Self { write: Write::Applied, medium: Data::First, ..*self };
+                add("the first copy reaches the medium", applied);
+            }
+            _ => {}
+        }
+        if self.is_linked {
+            add("the link dies", Self { is_linked: false, ..*self });
+        }
+        match self.old {
+            Old::Live => {
+                let lost = Self { old: Old::Lost(now), ..*self };
+                if now >= expires_at {
+                    add("keep-alive runs out at the target", lost);
+                }
+                if is_closed && self.is_linked {
+                    add("the target sees the disconnect", lost);
+                }
+            }
+            Old::Lost(_) if target.frees_early || !self.is_left() => {
+                add("the old controller is freed", Self { old: Old::Freed, ..*self });
+            }
+            Old::Lost(_) | Old::Freed => {}
+        }
+        // Traffic restarts the target's timer once.
+        let notices = self.old == Old::Live && now >= expires_at + KEEP_ALIVE;
+        let ends = matches!((self.old, target.quiesce), (Old::Lost(since), Some(quiesce))
+            if now >= since + quiesce && self.is_left());
+        if now < END && !notices && !ends {
+            add("", Self { now: now + 1, ..*self });
+        }
+        all
+    }
+}
+
+/// Search of all states that a rule allows with a target.
+struct Search {
+    rule: Rule,
+    target: Target,
+    /// Decisions of the fence.
+    admissions: HashMap<Known, bool>,
+}
+
+/// Outcome of a search.
+enum Outcome {
+    /// The rule holds; true if the other data was ever written.
+    Holds { progress: bool },
+    /// Steps to a block with the data of the late write.
+    Refuted(Vec<String>),
+}
+
+/// Searches all states that a rule allows, breadth first: the steps to a failure are the fewest.
+fn search(rule: Rule, target: Target) -> Outcome {
+    let mut search = Search { rule, target, admissions: HashMap::new() };
+    let mut from: HashMap<State, Option<(State, &str)>> = HashMap::from([(State::START, None)]);
+    let mut queue = VecDeque::from([State::START]);
+    let mut progress = false;
+    while let Some(state) = queue.pop_front() {
+        if state.host == Host::Answered {
+            progress = true;
+            if state.medium != Data::Other {
+                let (mut steps, mut at) = (Vec::new(), state);
+                while let Some((before, what)) = from[&at] {
+                    if !what.is_empty() {
+                        steps.push(format!("{:>2} {what}", before.now));
+                    }
+                    at = before;
+                }
+                steps.reverse();
+                return Outcome::Refuted(steps);
+            }
+        }
+        for (what, next) in state.next(&mut search) {
+            let next = next.normal();
+            from.entry(next).or_insert_with(|| {
+                queue.push_back(next);
+                Some((state, what))
+            });
+        }
+    }
+    Outcome::Holds { progress }
+}
+
+#[track_caller]
+fn holds(rule: Rule, target: Target) {
+    match search(rule, target) {
+        Outcome::Holds { progress } => assert!(progress, "{rule:?} lets nothing be written"),
+        Outcome::Refuted(steps) => panic!("{rule:?}:\n{}", steps.join("\n")),
+    }
+}
+
+/// The last step is the first copy that reaches the medium.
+#[track_caller]
+fn is_refuted(rule: Rule, target: Target) {
+    let Outcome::Refuted(steps) = search(rule, target) else { panic!("{rule:?} holds") };
+    println!("{rule:?}:\n{}", steps.join("\n"));
+    assert!(steps.last().is_some_and(|last| last.contains("reaches the medium")), "{steps:?}");
+}
+
+/// Times beyond which a write is let through: the shortest that holds, in ticks.
+const TWICE: u8 = 2 * KEEP_ALIVE + QUIESCE;
+
+#[test]
+fn rules_without_a_fence_are_refuted() {
+    for target in [CONFORMING, NVMET] {
+        is_refuted(Rule::None, target);
+        is_refuted(Rule::Fence(Fence::Off, true), target);
+        is_refuted(Rule::UnknownAlone, target);
+        is_refuted(Rule::Shutdown, target);
+    }
+}
+
+#[test]
+fn shorter_times_are_refuted() {
+    for target in [CONFORMING, NVMET] {
+        is_refuted(Rule::Wait(KEEP_ALIVE), target);
+        is_refuted(Rule::Wait(KEEP_ALIVE + QUIESCE), target);
+        is_refuted(Rule::Wait(TWICE), target);
+        is_refuted(Rule::WaitFromAnswer(TWICE + 1), target);
+    }
+    holds(Rule::Wait(TWICE + 1), CONFORMING);
+    is_refuted(Rule::Wait(TWICE + 1), NVMET);
+}
+
+#[test]
+fn the_fence_holds_where_the_target_keeps_to_what_it_reports() {
+    for mode in [Fence::Proof, Fence::Linux, Fence::Time] {
+        holds(Rule::Fence(mode, true), CONFORMING);
+        holds(Rule::Fence(mode, false), CONFORMING);
+    }
+    holds(Rule::Fence(Fence::Proof, true), NVMET);
+    holds(Rule::Fence(Fence::Linux, true), NVMET);
+}
+
+/// Without a quiesce time, and with ids that prove nothing, the fence stays closed.
+#[test]
+fn without_a_proof_nothing_is_written() {
+    for mode in [Fence::Proof, Fence::Linux] {
+        let outcome = search(Rule::Fence(mode, false), NVMET);
+        assert!(matches!(outcome, Outcome::Holds { progress: false }), "{mode:?}");
+    }
+}
+
+/// What the options call assumptions can fail.
+#[test]
+fn assumptions_are_refuted() {
+    is_refuted(Rule::Fence(Fence::Time, false), NVMET);
+    is_refuted(Rule::Fence(Fence::Proof, true), Target { frees_early: true, ..NVMET });
+}
