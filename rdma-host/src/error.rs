@@ -42,6 +42,10 @@ pub enum Error {
     /// The controller reported a fatal error (CSTS.CFS).
     #[error("the controller reports a fatal error (CSTS.CFS); see the target's log")]
     ControllerFatal,
+    /// A write waited too long behind the write fence: see
+    /// [`FenceOptions`](crate::config::FenceOptions).
+    #[error("{0}")]
+    Fenced(Fenced),
     /// The connection was lost, and no more attempts to reconnect are made.
     #[error("{0}")]
     GaveUp(Arc<GaveUp>),
@@ -179,6 +183,19 @@ pub struct GaveUp {
     pub attempts: u32,
     /// Reason for giving up.
     pub reason: GiveUpReason,
+}
+
+/// Blocks that are closed to writes, since a write of a lost connection may still change them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "controller {controller} of a lost connection may still write to these blocks: no proof of its \
+     end within {after:?}; see the target, or open the fence (option fence)"
+)]
+pub struct Fenced {
+    /// Controller that is not known to have ended.
+    pub controller: ControllerId,
+    /// Time for which the write has waited.
+    pub after: Duration,
 }
 
 /// Reason for making no more attempts.

@@ -91,8 +91,11 @@
 //! whether a failed command may have been executed. [`Controller::changes`] reports every change of
 //! state.
 //!
-//! Between the loss and the next connection the target may still execute a write, which is then
-//! sent again. This is also so in Linux; with `resend` set to false, the caller decides.
+//! The target may execute a write long after its connection was lost. Writes to the same blocks,
+//! repeated or new, wait until it is proved that it executes nothing more of that connection, and
+//! fail with [`Error::Fenced`] if nothing proves it in time: see [`FenceOptions`]. Reads and writes
+//! to other blocks do not wait. [`Controller::fence_changes`] reports what waits, and why. With
+//! `resend` set to false, commands in flight fail, and the fence is the same.
 //!
 //! # When the controller refuses a command
 //!
@@ -163,14 +166,16 @@ pub mod runtime {
 }
 
 pub use config::{
-    AuthenticationOptions, ConnectOptions, HostIdentity, MemoryMode, ReconnectOptions, WaitMode,
+    AuthenticationOptions, ConnectOptions, Fence, FenceOptions, HostIdentity, MemoryMode,
+    ReconnectOptions, WaitMode,
 };
 pub use driver::{
     Command, CommandCompletion, Connecting, Controller, ControllerEvent, ControllerEvents, Data,
     DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
-    EventDetail, ExecutionStatus, MemoryReport, Namespace, NamespaceChange, NamespaceWalk,
-    Operation, Poller, StateChange, StateChanges, Statistics, SubmitError, Subscription,
-    TransferError, VectoredTransferError, Waiter, WindowCounters,
+    EventDetail, ExecutionStatus, FenceChange, FenceChangeKind, FenceChanges, MemoryReport,
+    Namespace, NamespaceChange, NamespaceWalk, Operation, Poller, StateChange, StateChanges,
+    Statistics, SubmitError, Subscription, TransferError, VectoredTransferError, Waiter,
+    WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

@@ -26,6 +26,7 @@
 //! | held, if its status allows a retry | `proto/command_retry.rs`; `poller/retry.rs` |
 //! | timed out | `poller/tick.rs`, `check_timeouts`; the Abort is in `connect/admin_queue.rs` |
 //! | pending after a loss | `poller/reconnect.rs`, `lose`, `close` and `requeue_aborted` |
+//! | fenced, if it overlaps an old write | `proto/fence.rs`; `poller/fence.rs` |
 //! | sent again | `poller/reconnect.rs`, `adopt`; `poller/pending.rs`, `submit_pending` |
 //!
 //! The loss of a connection is reported to `connection_state.rs`, `ConnectionWatch::lost`; the
@@ -71,10 +72,11 @@ pub use api::{
 pub use control::{
     controller_event::{ControllerEvent, EventDetail, NamespaceChange},
     state_change::StateChange,
-    subscription::{ControllerEvents, StateChanges, Subscription},
+    subscription::{ControllerEvents, FenceChanges, StateChanges, Subscription},
 };
 pub use data_path::{
     command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
+    fence::{FenceChange, FenceChangeKind},
     memory::MemoryReport,
     poller::Poller,
     statistics::{DeviceCounters, Operation, Statistics, WindowCounters},

@@ -74,7 +74,7 @@ impl<P: Provider> Connecting<P> {
     pub(super) fn new(provider: &Arc<P>, options: &ConnectOptions, purpose: Purpose) -> Self {
         let changes = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
         let shared = Arc::new(ControllerShared {
-            connection: ConnectionWatch::new(),
+            connection: ConnectionWatch::new(options.fence.clone()),
             registry: Arc::new(NamespaceRegistry::default()),
             changes: changes.downgrade(),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),

@@ -25,7 +25,7 @@ use crate::{
             log_pages::LogPages,
             reauthenticate::Reauthentication,
             shared::{ControlRequest, ControllerShared},
-            subscription::{ControllerEvents, StateChanges},
+            subscription::{ControllerEvents, FenceChanges, StateChanges},
         },
         data_path::{connection::Connection, memory::MemoryReport, poller::Poller},
         runtime,
@@ -131,6 +131,19 @@ impl<P: Provider> Controller<P> {
     #[must_use]
     pub fn events(&self) -> ControllerEvents {
         ControllerEvents::of(&self.events)
+    }
+
+    /// Subscribes to the changes of the fence for writes after a loss of the connection: see
+    /// [`FenceOptions`](crate::config::FenceOptions).
+    #[must_use]
+    pub fn fence_changes(&self) -> FenceChanges {
+        FenceChanges::of(&self.shared.connection.fence().changes())
+    }
+
+    /// Opens the fence: the caller knows that no controller of a lost connection executes a write
+    /// any more. If one does, data of later writes is lost.
+    pub fn open_fence(&self) {
+        self.shared.connection.fence().open_by_owner();
     }
 
     /// Resets the controller: orderly shutdown, then a new connection at once. Commands in flight

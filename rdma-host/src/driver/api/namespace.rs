@@ -13,7 +13,7 @@ use crate::{
         api::io_task::IoRequest,
         data_path::{
             command::{Command, CommandCompletion, ExecutionStatus},
-            connection_state::LiveSummary,
+            live_summary::LiveSummary,
             namespace_registry::{NamespaceEntry, NamespaceRegistry},
         },
     },

@@ -246,10 +246,12 @@ impl<P: Provider> AdminQueue<P> {
         }
     }
 
-    /// Executes one command, while no clients are served; returns a response of any status.
+    /// Executes one command, while no clients are served; returns a response of any status. Its
+    /// queue is the one that was connected.
     pub(crate) async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         let data = self.buffer.data(&execute.transfer);
-        self.submit(Command { sqe: execute.sqe, data, user: EXECUTE })?;
+        let command = Command { sqe: execute.sqe, data, user: EXECUTE };
+        self.submit_to(execute.queue, command)?;
         let completed = async {
             loop {
                 let polled = self.poller.poll();
@@ -344,7 +346,11 @@ impl<P: Provider> AdminQueue<P> {
     }
 
     fn submit(&mut self, command: Command) -> Result<(), Error> {
-        let submitted = self.poller.submit_to(QueueId::ADMIN, command);
+        self.submit_to(QueueId::ADMIN, command)
+    }
+
+    fn submit_to(&mut self, queue: QueueId, command: Command) -> Result<(), Error> {
+        let submitted = self.poller.submit_to(queue, command);
         submitted.map_err(|rejection| rejection.error)?;
         self.poller.flush()
     }

@@ -8,5 +8,6 @@ pub(crate) mod command_buffer;
 pub(crate) mod connect_error;
 pub(crate) mod connect_thread;
 pub(crate) mod context;
+pub(crate) mod controller_probe;
 pub(crate) mod io_queues;
 pub(crate) mod rdma;

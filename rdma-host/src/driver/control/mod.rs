@@ -4,6 +4,7 @@
 pub(crate) mod active_namespaces;
 pub(crate) mod async_events;
 pub(crate) mod controller_event;
+pub(crate) mod fence_keeper;
 pub(crate) mod identify_namespace;
 pub(crate) mod log_pages;
 pub(crate) mod reauthenticate;

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
 use super::{controller_event::ControllerEvent, state_change::StateChange};
+use crate::driver::data_path::fence::FenceChange;
 
 /// State changes of a controller. The last one is to
 /// [`LifecycleState::Dead`](crate::LifecycleState::Dead).
@@ -19,6 +20,9 @@ pub type StateChanges = Subscription<StateChange>;
 
 /// Events of a controller: changes of namespaces and of their ANA states, firmware, errors, health.
 pub type ControllerEvents = Subscription<ControllerEvent>;
+
+/// Changes of the fence for writes after a loss of the connection.
+pub type FenceChanges = Subscription<FenceChange>;
 
 /// Stream of reports from the time of the subscription on, in order; it ends with the controller. A
 /// subscriber that falls more than

@@ -23,8 +23,10 @@ use crate::{
             authenticate::AuthenticationParties,
             bring_up::{self, EstablishedController},
             context::{ConnectContext, Purpose},
+            controller_probe::ProbeContext,
         },
         control::{
+            fence_keeper::keep_fence,
             identify_namespace::identify_namespace,
             shared::{ControlChannels, ControlRequest, ControllerShared, SupervisorChannels},
             state_change::StateChange,
@@ -39,7 +41,7 @@ use crate::{
         runtime,
     },
     error::{Error, GaveUp, Misuse, NotConnected},
-    proto::{FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask},
+    proto::{Association, FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask},
     wire::{AsyncEvent, Version},
 };
 
@@ -197,9 +199,14 @@ impl<P: Provider> Supervisor<P> {
         self.port = Some(PortWatch::new(domain.clone()));
         let (sender, timed_out) = mpsc::channel(ABORT_BACKLOG);
         let latest = self.shared.connection.latest();
+        let generation = latest.map_or(0, |latest| latest.generation) + 1;
+        let association = Association::new(generation, &negotiated, &self.options);
+        // Before any command is sent.
+        self.shared.connection.fence().established(association);
         let connection = Arc::new(Connection {
             span: self.span.clone(),
-            generation: latest.map_or(0, |latest| latest.generation) + 1,
+            generation,
+            association,
             negotiated: Mutex::new(Arc::new(negotiated)),
             domain,
             device,
@@ -234,6 +241,13 @@ impl<P: Provider> Supervisor<P> {
         let live = self.live.as_mut().expect("a live controller has a connection");
         let LiveParts { connection, admin, device, timed_out } = live;
         let (generation, watch) = (connection.generation, self.shared.connection.clone());
+        let probe = ProbeContext {
+            provider: &self.provider,
+            options: &self.options,
+            domain: &connection.domain,
+            memory: connection.memory.mode,
+        };
+        let kept = keep_fence(watch.fence(), probe);
         let failed = async {
             tokio::select! {
                 biased;
@@ -248,6 +262,7 @@ impl<P: Provider> Supervisor<P> {
                 self.fail(watch.cause().expect("a lost connection has a cause"));
             }
             control = next_request(&mut self.inbox.control) => self.handle_request(control),
+            never = kept => match never {},
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
         },
         runtime,
     },
-    proto::Negotiated,
+    proto::{Association, Negotiated},
     wire::{CommandId, NamespaceId, QueueId},
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Connection<P: Provider> {
     /// Span of the controller, above those of its queues.
     pub(crate) span: Span,
     pub(crate) negotiated: Mutex<Arc<Negotiated>>,
+    /// Association, as the write fence knows it.
+    pub(crate) association: Association,
     pub(crate) domain: ProtectionDomain<P>,
     /// Limits of the RDMA device.
     pub(crate) device: Limits,

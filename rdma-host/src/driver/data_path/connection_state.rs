@@ -1,19 +1,14 @@
 //! State of a controller's connection, shared by the tasks and pollers that serve it.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use verbs::Provider;
 
 use crate::{
-    driver::data_path::connection::Connection,
+    config::FenceOptions,
+    driver::data_path::{connection::Connection, fence::SharedFence, live_summary::LiveSummary},
     error::{Error, NotConnected},
 };
 
@@ -81,6 +76,7 @@ struct Shared<P: Provider> {
     /// Connection that is live, or was last.
     latest: Mutex<Option<Arc<Connection<P>>>>,
     summary: Arc<LiveSummary>,
+    fence: SharedFence,
 }
 
 impl<P: Provider> Clone for ConnectionWatch<P> {
@@ -89,52 +85,24 @@ impl<P: Provider> Clone for ConnectionWatch<P> {
     }
 }
 
-/// Values of the live connection that the path of each command reads, without a lock.
-#[derive(Default)]
-pub(crate) struct LiveSummary {
-    /// Generation; 0 without a connection.
-    generation: AtomicU64,
-    /// Maximum data transfer of one command in bytes; that of the last connection without one.
-    transfer_bytes_max: AtomicU64,
-}
-
-impl LiveSummary {
-    /// Returns true if the connection of this generation is the live one. Relaxed: a thread that
-    /// was told of a loss by another that knew of it sees it here.
-    #[inline]
-    pub(crate) fn is_live(&self, generation: u64) -> bool {
-        self.generation.load(Ordering::Relaxed) == generation
-    }
-
-    /// Maximum data transfer of one command in bytes.
-    #[inline]
-    pub(crate) fn transfer_bytes_max(&self) -> u64 {
-        self.transfer_bytes_max.load(Ordering::Relaxed)
-    }
-
-    fn update<P: Provider>(&self, state: &ConnectionState<P>) {
-        let generation = match state {
-            ConnectionState::Live(connection) => {
-                self.transfer_bytes_max.store(connection.transfer_bytes_max(), Ordering::Relaxed);
-                connection.generation
-            }
-            ConnectionState::Disconnected(_) | ConnectionState::Ended(_) => 0,
-        };
-        self.generation.store(generation, Ordering::Relaxed);
-    }
-}
-
 impl<P: Provider> ConnectionWatch<P> {
     /// Creates the watch of a controller that is not connected.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(fence: FenceOptions) -> Self {
         let state = ConnectionState::Disconnected(Disconnection::new(Error::Closed));
+        let summary = Arc::<LiveSummary>::default();
         Self {
             shared: Arc::new(Shared {
                 state: watch::Sender::new(state),
                 latest: Mutex::new(None),
-                summary: Arc::default(),
+                fence: SharedFence::new(fence, Arc::clone(&summary)),
+                summary,
             }),
         }
+    }
+
+    /// Write fence of the controller.
+    pub(crate) fn fence(&self) -> &SharedFence {
+        &self.shared.fence
     }
 
     pub(crate) fn summary(&self) -> Arc<LiveSummary> {
@@ -204,7 +172,7 @@ impl<P: Provider> ConnectionWatch<P> {
         self.shared.state.send_if_modified(|state| {
             let modified = change(state);
             if modified {
-                self.shared.summary.update(state);
+                update(&self.shared.summary, state);
             }
             modified
         });
@@ -256,4 +224,15 @@ impl<P: Provider> ConnectionWatch<P> {
         let found = watcher.wait_for(condition).await;
         found.expect("the sender lives as long as the watch").clone()
     }
+}
+
+/// Stores what the path of each command reads of a state.
+fn update<P: Provider>(summary: &LiveSummary, state: &ConnectionState<P>) {
+    summary.set_generation(match state {
+        ConnectionState::Live(connection) => {
+            summary.set_transfer_bytes_max(connection.transfer_bytes_max());
+            connection.generation
+        }
+        ConnectionState::Disconnected(_) | ConnectionState::Ended(_) => 0,
+    });
 }

@@ -18,9 +18,16 @@ pub(crate) struct PendingCommand {
     /// Number of times that it was sent, on connections that were lost, or with a status that
     /// allows a retry.
     pub(crate) sends: u8,
+    /// Time since which it waits behind the write fence; `None` if it never did.
+    pub(crate) fenced_since: Option<Instant>,
 }
 
 impl PendingCommand {
+    /// Command that was sent `sends` times, for the first time at the clock reading `started`.
+    pub(crate) fn new(command: Command, started: u64, sends: u8) -> Self {
+        Self { command, started, sends, fenced_since: None }
+    }
+
     pub(crate) fn execution(&self) -> ExecutionStatus {
         ExecutionStatus::without_response(self.sends)
     }
@@ -33,7 +40,9 @@ pub(crate) struct PendingCommands {
     ready: VecDeque<PendingCommand>,
     /// Commands to be sent at a later time, by that.
     delayed: VecDeque<(Instant, PendingCommand)>,
-    /// Number of both, which each poll reads.
+    /// Writes behind the fence.
+    fenced: VecDeque<PendingCommand>,
+    /// Number of all, which each poll reads.
     len: usize,
     capacity: usize,
 }
@@ -59,13 +68,40 @@ impl PendingCommands {
         self.delayed.insert(at, (due, command));
     }
 
-    /// Takes the oldest command, delayed or not.
+    /// Adds a command that waits behind the fence.
+    pub(crate) fn push_fenced(&mut self, command: PendingCommand) {
+        self.len += 1;
+        self.fenced.push_back(command);
+    }
+
+    /// Takes the oldest command: a ready, delayed or fenced one.
     pub(crate) fn pop(&mut self) -> Option<PendingCommand> {
         self.pop_ready().or_else(|| {
-            let (_, command) = self.delayed.pop_front()?;
+            let delayed = self.delayed.pop_front().map(|(_, command)| command);
+            let command = delayed.or_else(|| self.fenced.pop_front())?;
             self.len -= 1;
             Some(command)
         })
+    }
+
+    /// Takes a command that has waited behind the fence for longer than `limit`.
+    pub(crate) fn pop_fenced(&mut self, limit: Duration) -> Option<PendingCommand> {
+        let is_overdue = |command: &PendingCommand| {
+            command.fenced_since.is_some_and(|since| since.elapsed() > limit)
+        };
+        let index = self.fenced.iter().position(is_overdue)?;
+        self.len -= 1;
+        self.fenced.remove(index)
+    }
+
+    /// Makes the commands behind the fence ready.
+    pub(crate) fn release_fenced(&mut self) {
+        self.ready.append(&mut self.fenced);
+    }
+
+    /// Returns true if commands wait behind the fence.
+    pub(crate) fn has_fenced(&self) -> bool {
+        !self.fenced.is_empty()
     }
 
     /// Takes the oldest command that may be sent now.

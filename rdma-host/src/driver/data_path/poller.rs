@@ -2,6 +2,7 @@
 
 mod descriptor;
 mod failed_work;
+mod fence;
 mod internal_command;
 mod link;
 mod pending;
@@ -29,8 +30,9 @@ use crate::{
         data_path::{
             command::{Command, CommandCompletion, SubmitError},
             connection::{PollerMailbox, QueueSet, TimedOutCommand},
-            connection_state::{ConnectionWatch, LiveSummary},
+            connection_state::ConnectionWatch,
             device_events::DeviceWatch,
+            live_summary::LiveSummary,
             namespace_registry::NamespaceRegistry,
             pending::PendingCommands,
             queue::{Completed, FailedCommand, Queue},

@@ -254,7 +254,7 @@ impl<P: Provider> Queue<P> {
         pending: PendingCommand,
         now: u64,
     ) -> Result<(), SubmitError> {
-        let PendingCommand { mut command, started, sends } = pending;
+        let PendingCommand { mut command, started, sends, .. } = pending;
         let origin = Origin { resends: sends, kind: OriginKind::Pending };
         let submitted = self.submit_from(origin, &mut command, started, now);
         submitted.map_err(|error| SubmitError::new(error, command))

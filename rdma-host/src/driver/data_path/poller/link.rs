@@ -8,10 +8,11 @@ use crate::{
     config::ReconnectOptions,
     driver::data_path::{
         connection::{Connection, PollerMailbox},
-        connection_state::{ConnectionWatch, LiveSummary},
+        connection_state::ConnectionWatch,
+        live_summary::LiveSummary,
         namespace_registry::NamespaceRegistry,
     },
-    proto::CommandRetry,
+    proto::{CommandRetry, WrittenBlocks},
     wire::NamespaceId,
 };
 
@@ -30,6 +31,10 @@ pub(super) struct Link<P: Provider> {
     pub(super) retry: CommandRetry,
     /// True while commands that failed are pending.
     pub(super) is_holding: bool,
+    /// Blocks of the commands in flight at a loss, while the queues are being closed.
+    pub(super) unanswered: Vec<WrittenBlocks>,
+    /// Version of the write fence at the last decision about the commands behind it.
+    pub(super) fence_version: u64,
     /// True if new queues may follow a loss.
     pub(super) reconnects: bool,
     /// True if commands in flight are sent again after a loss.
@@ -55,6 +60,8 @@ impl<P: Provider> Link<P> {
             replaced: Vec::new(),
             retry: CommandRetry::default(),
             is_holding: false,
+            unanswered: Vec::new(),
+            fence_version: 0,
             reconnects: options.attempts_max() != Some(0),
             resend: options.resend,
             is_forwarding: false,

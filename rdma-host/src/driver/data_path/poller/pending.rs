@@ -30,7 +30,7 @@ impl<P: Provider> Poller<P> {
         match refused {
             Some(error) => Err(SubmitError::new(error, command)),
             None => {
-                self.pending.push(PendingCommand { command, started, sends: 0 });
+                self.pending.push(PendingCommand::new(command, started, 0));
                 Ok(())
             }
         }
@@ -84,8 +84,10 @@ impl<P: Provider> Poller<P> {
             return self.lose(Error::Closed);
         }
         self.pending.release_due();
+        self.release_fenced();
         while let Some(index) = self.pick() {
             let Some(pending) = self.pending.pop_ready() else { break };
+            let Some(pending) = self.admit(pending) else { continue };
             let (execution, now) = (pending.execution(), self.clock.raw());
             match self.queues[index].submit_pending(pending, now) {
                 Ok(()) => self.note_submitted(index),
@@ -137,6 +139,6 @@ impl<P: Provider> Poller<P> {
 
     /// Adds a command that another poller forwarded, and that was sent `sends` times.
     pub(crate) fn add_pending(&mut self, command: Command, sends: u8) {
-        self.pending.push(PendingCommand { command, started: self.clock.raw(), sends });
+        self.pending.push(PendingCommand::new(command, self.clock.raw(), sends));
     }
 }

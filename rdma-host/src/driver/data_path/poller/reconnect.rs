@@ -18,7 +18,7 @@ use crate::{
         runtime,
     },
     error::{Error, Misuse, Transport},
-    proto::CommandRetry,
+    proto::{CommandClass, CommandRetry},
     wire::Cqe,
 };
 
@@ -46,6 +46,7 @@ impl<P: Provider> Poller<P> {
                 self.requeue_aborted(aborted, cause);
             }
         }
+        self.close_fence();
         self.dirty.clear();
         (self.depth, self.in_flight, self.submitted_at) = (0, 0, 0);
         self.events = None;
@@ -112,9 +113,11 @@ impl<P: Provider> Poller<P> {
 
     /// Makes a command that got no response pending, or fails it if it may not be sent again.
     fn requeue_aborted(&mut self, aborted: PendingCommand, cause: &Error) {
+        self.note_unanswered(&aborted.command);
         // A command in flight at each of several losses may be their cause.
         let resend = aborted.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|l| l.resend);
-        if resend {
+        let class = CommandClass::of(&aborted.command.sqe);
+        if resend && class != CommandClass::NotRepeatable {
             let (opcode, user) = (aborted.command.sqe.opcode(), aborted.command.user);
             let sends = aborted.sends;
             tracing::debug!(parent: &self.span(), ?opcode, user, sends, "a command will be resent");
@@ -197,10 +200,10 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Returns true if a command needs a check before it is submitted: the connection may be lost,
-    /// or a namespace replaced.
+    /// a namespace replaced, or the write fence closed.
     #[inline]
     pub(super) fn is_guarded(&self) -> bool {
-        !self.summary.is_live(self.unguarded)
+        !self.summary.is_unfenced(self.unguarded)
     }
 
     /// Returns true if another poller or the admin queue reported the loss of the connection. The

@@ -71,6 +71,7 @@ impl<P: Provider> Poller<P> {
             changed = AsyncDescriptor::any(&events.connections) => { changed?; true }
             () = until_lost(self.link.as_ref()) => true,
             () = internal_command::posted(self.link.as_ref()) => true,
+            () = Self::until_fence_changed(self.link.as_ref(), self.pending.has_fenced()) => true,
             () = runtime::sleep(limit) => true,
         };
         if let Some(completion_queue) = &mut self.completion_queue {

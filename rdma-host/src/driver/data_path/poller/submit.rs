@@ -31,8 +31,13 @@ impl<P: Provider> Poller<P> {
         started: u64,
     ) -> Result<(), SubmitError> {
         let Some(index) = index else { return self.submit_later(command.take(), started) };
-        if self.is_guarded() && self.is_lost() {
-            return self.lose_and_submit_later(command.take(), started);
+        if self.is_guarded() {
+            if self.is_lost() {
+                return self.lose_and_submit_later(command.take(), started);
+            }
+            if self.is_fenced(command) {
+                return self.submit_later(command.take(), started);
+            }
         }
         if let Err(error) = self.submit_slowly(index, command, started) {
             return Err(SubmitError::new(error, command.take()));

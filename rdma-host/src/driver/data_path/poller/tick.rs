@@ -76,6 +76,9 @@ impl<P: Provider> Poller<P> {
                 self.internal = mailbox.take_internal_command().map(State::Pending);
             }
         }
+        if self.pending.has_fenced() {
+            self.fail_fenced();
+        }
         self.check_connections()?;
         self.failed_work.as_ref().map_or(Ok(()), |work| work.check())?;
         // The search takes long where much is in flight, and need not be exact.

@@ -112,7 +112,7 @@ impl InFlight {
         let Origin { resends, kind } = std::mem::take(&mut self.origin);
         self.invalidated_by = None;
         let sends = resends.saturating_add(1);
-        let pending = PendingCommand { command, started: self.started, sends };
+        let pending = PendingCommand::new(command, self.started, sends);
         (kind != OriginKind::Internal).then_some(pending)
     }
 }

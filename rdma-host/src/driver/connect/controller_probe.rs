@@ -1,0 +1,68 @@
+//! Asks the target whether it still has a controller.
+
+use std::sync::Arc;
+
+use verbs::{ProtectionDomain, Provider};
+
+use crate::{
+    config::{ADMIN_TIMEOUT, ConnectOptions, FENCE_PROBE_TIMEOUT, MemoryMode},
+    driver::{
+        buffers::verbs_error,
+        connect::{
+            admin_queue::AdminQueue,
+            command_buffer::CommandBuffer,
+            rdma::{Plan, Resolved},
+        },
+        data_path::{memory::completion_entries, poller::Poller},
+    },
+    error::Error,
+    proto::{ControllerProbe, ProbeAnswer, Transfer},
+    wire::ControllerId,
+};
+
+/// Parameters of the connections that ask, each of which is closed after the answer.
+pub(crate) struct ProbeContext<'a, P: Provider> {
+    pub(crate) provider: &'a Arc<P>,
+    pub(crate) options: &'a ConnectOptions,
+    pub(crate) domain: &'a ProtectionDomain<P>,
+    pub(crate) memory: MemoryMode,
+}
+
+impl<P: Provider> ProbeContext<'_, P> {
+    /// Asks the target about a controller. An answer that is late, or that fails, proves nothing.
+    pub(crate) async fn ask(&self, controller: ControllerId) -> ProbeAnswer {
+        let asked = tokio::time::timeout(FENCE_PROBE_TIMEOUT, self.connect(controller)).await;
+        match asked {
+            Ok(Ok(answer)) => {
+                tracing::debug!(%controller, ?answer, "the target was asked for a controller");
+                answer
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%controller, %error, "the target could not be asked");
+                ProbeAnswer::Unproved
+            }
+            Err(_) => {
+                tracing::debug!(%controller, "no answer about a controller in time");
+                ProbeAnswer::Unproved
+            }
+        }
+    }
+
+    async fn connect(&self, controller: ControllerId) -> Result<ProbeAnswer, Error> {
+        let Self { provider, options, domain, memory } = *self;
+        let ControllerProbe { open, connect } = ControllerProbe::new(options, controller);
+        let resolved = Resolved::new(provider, options).await?;
+        let entries = completion_entries(memory, 1, open.entries);
+        let completion_queue =
+            resolved.endpoint().completion_queue(entries).map_err(verbs_error)?;
+        let Transfer::ToController(data) = &connect.transfer else {
+            unreachable!("Connect has data")
+        };
+        let buffer = domain.allocate(data.len(), memory.access()).map_err(verbs_error)?;
+        let poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
+        let mut queue = AdminQueue::new(poller, CommandBuffer::from(buffer), options.io_timeout);
+        queue.connect(resolved, Plan { options, domain, open, memory }).await?;
+        let (response, _) = queue.execute(connect).await?;
+        Ok(ProbeAnswer::of(response.status(), response.result_dword()))
+    }
+}

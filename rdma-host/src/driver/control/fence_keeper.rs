@@ -1,0 +1,32 @@
+//! Opens the write fence once the old controllers are proved to execute nothing more.
+
+use std::convert::Infallible;
+
+use verbs::Provider;
+
+use crate::{
+    driver::{connect::controller_probe::ProbeContext, data_path::fence::SharedFence},
+    proto::FenceAction,
+};
+
+/// Performs the actions of the fence, on a live connection.
+pub(crate) async fn keep_fence<P: Provider>(
+    fence: &SharedFence,
+    probe: ProbeContext<'_, P>,
+) -> Infallible {
+    loop {
+        let version = fence.version();
+        match fence.action() {
+            FenceAction::None => fence.until_changed(version).await,
+            FenceAction::Probe(controller) => {
+                let answer = probe.ask(controller).await;
+                fence.answered(controller, answer);
+            }
+            FenceAction::Wait(until) => {
+                // A change is due at once: it may have opened the fence.
+                let _ = tokio::time::timeout_at(until.into(), fence.until_changed(version)).await;
+            }
+        }
+        fence.elapse();
+    }
+}

@@ -1,0 +1,230 @@
+//! Write fence of a controller, shared by its pollers and its supervisor.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
+use tracing::Span;
+
+use crate::{
+    config::{FENCE_PROBE_INTERVAL, FenceOptions, STATE_CHANGE_BACKLOG},
+    driver::data_path::live_summary::LiveSummary,
+    proto::{
+        Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer, WriteFence,
+        WrittenBlocks,
+    },
+    wire::{ControllerId, NamespaceId, Sqe},
+};
+
+/// Change of the fence for writes after a loss of the connection.
+#[derive(Clone, Debug)]
+pub struct FenceChange {
+    /// Time of the change.
+    pub at: SystemTime,
+    /// Controller whose connection was lost.
+    pub controller: ControllerId,
+    /// Change.
+    pub kind: FenceChangeKind,
+}
+
+/// Kind of a change of the fence.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum FenceChangeKind {
+    /// Writes to these blocks wait from now on.
+    Closed {
+        /// Number of writes without a response.
+        writes: usize,
+        /// Namespace and first and last block of those writes.
+        span: (NamespaceId, u64, u64),
+        /// True if the target is asked whether it still has the controller.
+        is_probed: bool,
+        /// Time from now on after which the fence opens; `None` if time opens it never.
+        opens_in: Option<Duration>,
+        /// Maximum time for which a write waits.
+        timeout: Duration,
+    },
+    /// Writes to the blocks of this controller's writes are sent again.
+    Opened {
+        /// Proof that the controller executes nothing more.
+        proof: FenceProof,
+        /// Time since the connection was closed.
+        after: Duration,
+    },
+}
+
+impl fmt::Display for FenceChange {
+    /// `controller 3 may still execute 2 writes (namespace 1, blocks 7 to 8): writes to their
+    /// blocks wait until the target no longer knows it (asked every 100ms), and fail after 60s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let controller = self.controller;
+        match &self.kind {
+            FenceChangeKind::Closed { writes, span, is_probed, opens_in, timeout } => {
+                let (namespace, first, last) = span;
+                write!(
+                    f,
+                    "controller {controller} may still execute {writes} writes (namespace \
+                     {namespace}, blocks {first} to {last}): writes to their blocks wait "
+                )?;
+                match (is_probed, opens_in) {
+                    (true, _) => write!(
+                        f,
+                        "until the target no longer knows it (asked every \
+                         {FENCE_PROBE_INTERVAL:?})"
+                    )?,
+                    (false, Some(time)) => write!(f, "for {:.1} s", time.as_secs_f64())?,
+                    (false, None) => f.write_str(
+                        "for a proof of its end, which this target gives none of (option fence)",
+                    )?,
+                }
+                write!(f, ", and fail after {timeout:?}")
+            }
+            FenceChangeKind::Opened { proof, after } => write!(
+                f,
+                "controller {controller} executes nothing more: {proof}; writes go on {:.1} s \
+                 after the loss",
+                after.as_secs_f64()
+            ),
+        }
+    }
+}
+
+/// Write fence of a controller.
+pub(crate) struct SharedFence {
+    fence: Mutex<WriteFence>,
+    /// Tells the path of each command whether the fence is open.
+    summary: Arc<LiveSummary>,
+    /// Number of changes.
+    version: watch::Sender<u64>,
+    changes: broadcast::Sender<FenceChange>,
+}
+
+impl SharedFence {
+    pub(crate) fn new(options: FenceOptions, summary: Arc<LiveSummary>) -> Self {
+        Self {
+            fence: Mutex::new(WriteFence::new(options)),
+            summary,
+            version: watch::Sender::new(0),
+            changes: broadcast::Sender::new(STATE_CHANGE_BACKLOG),
+        }
+    }
+
+    /// Reports the writes without a response of an association, whose queue pairs are destroyed.
+    pub(crate) fn close(
+        &self,
+        association: Association,
+        writes: Vec<WrittenBlocks>,
+        controller: &Span,
+    ) {
+        let Some((namespace, first, last)) = span_of(&writes) else { return };
+        let (count, now) = (writes.len(), Instant::now());
+        let mut fence = self.fence.lock();
+        if !fence.close(association, now, writes) {
+            return;
+        }
+        let opens_in = association.time_to_end(fence.options().mode);
+        let timeout = fence.options().timeout;
+        let kind = FenceChangeKind::Closed {
+            writes: count,
+            span: (namespace, first, last),
+            is_probed: association.ids_prove,
+            opens_in,
+            timeout,
+        };
+        self.publish(association.controller, kind, controller);
+        self.update(&fence);
+    }
+
+    /// Decides about a command, new or repeated.
+    pub(crate) fn admit(&self, sqe: &Sqe) -> Admission {
+        if self.summary.is_fenced() { self.fence.lock().admit(sqe) } else { Admission::Send }
+    }
+
+    /// Maximum time for which a write waits.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.fence.lock().options().timeout
+    }
+
+    /// Reports a new association.
+    pub(crate) fn established(&self, association: Association) {
+        self.open(FenceProof::SameController, |fence| fence.established(association));
+    }
+
+    /// Next action of the supervisor, while there is a connection.
+    pub(crate) fn action(&self) -> FenceAction {
+        self.fence.lock().action(Instant::now())
+    }
+
+    /// Reports an answer of the target about an old controller.
+    pub(crate) fn answered(&self, controller: ControllerId, answer: ProbeAnswer) {
+        self.open(FenceProof::ControllerGone, |fence| fence.answered(controller, answer));
+    }
+
+    /// Opens the fence as far as time has passed.
+    pub(crate) fn elapse(&self) {
+        self.open(FenceProof::Time, |fence| fence.elapse(Instant::now()));
+    }
+
+    /// Opens the fence by the word of the owner.
+    pub(crate) fn open_by_owner(&self) {
+        self.open(FenceProof::Owner, WriteFence::open);
+    }
+
+    /// Number of changes of the fence.
+    pub(crate) fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
+    /// Waits until the fence has changed after this version.
+    pub(crate) async fn until_changed(&self, version: u64) {
+        let mut watcher = self.version.subscribe();
+        let changed = watcher.wait_for(|&now| now != version).await;
+        changed.expect("the sender lives as long as the fence");
+    }
+
+    pub(crate) fn changes(&self) -> broadcast::WeakSender<FenceChange> {
+        self.changes.downgrade()
+    }
+
+    fn open(
+        &self,
+        proof: FenceProof,
+        prove: impl FnOnce(&mut WriteFence) -> Vec<EndedAssociation>,
+    ) {
+        let mut fence = self.fence.lock();
+        let over = prove(&mut fence);
+        for EndedAssociation { association, closed_at, .. } in &over {
+            let kind = FenceChangeKind::Opened { proof, after: closed_at.elapsed() };
+            self.publish(association.controller, kind, &Span::current());
+        }
+        if !over.is_empty() {
+            self.update(&fence);
+        }
+    }
+
+    fn publish(&self, controller: ControllerId, kind: FenceChangeKind, span: &Span) {
+        let change = FenceChange { at: SystemTime::now(), controller, kind };
+        tracing::info!(parent: span, "{change}");
+        // There may be no subscribers.
+        let _ = self.changes.send(change);
+    }
+
+    /// Tells the pollers and the supervisor of a change, while the fence is locked.
+    fn update(&self, fence: &WriteFence) {
+        self.summary.set_fenced(!fence.is_open());
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+/// Namespace of the first write, and the first and last block of the writes to it.
+fn span_of(writes: &[WrittenBlocks]) -> Option<(NamespaceId, u64, u64)> {
+    let namespace = writes.first()?.namespace;
+    let same = writes.iter().filter(|write| write.namespace == namespace);
+    let first = same.clone().map(|write| write.blocks.start).min()?;
+    let last = same.map(|write| write.blocks.end - 1).max()?;
+    Some((namespace, first, last))
+}

@@ -1,0 +1,60 @@
+//! What the path of each command reads of the controller's state.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Values of the live connection that the path of each command reads, without a lock.
+#[derive(Default)]
+pub(crate) struct LiveSummary {
+    /// Generation, 0 without a connection; [`FENCED`] is set while the write fence is closed.
+    generation: AtomicU64,
+    /// Maximum data transfer of one command in bytes; that of the last connection without one.
+    transfer_bytes_max: AtomicU64,
+}
+
+/// Bit of the generation that is set while the write fence is closed.
+const FENCED: u64 = 1 << 63;
+
+impl LiveSummary {
+    /// Returns true if the connection of this generation is the live one. Relaxed: a thread that
+    /// was told of a loss by another that knew of it sees it here.
+    #[inline]
+    pub(crate) fn is_live(&self, generation: u64) -> bool {
+        self.generation.load(Ordering::Relaxed) & !FENCED == generation
+    }
+
+    /// Returns true if the connection of this generation is the live one and the write fence is
+    /// open. Relaxed, as [`is_live`](Self::is_live).
+    #[inline]
+    pub(crate) fn is_unfenced(&self, generation: u64) -> bool {
+        self.generation.load(Ordering::Relaxed) == generation
+    }
+
+    /// Returns true if the write fence is closed.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.generation.load(Ordering::Relaxed) & FENCED != 0
+    }
+
+    pub(crate) fn set_fenced(&self, is_fenced: bool) {
+        if is_fenced {
+            self.generation.fetch_or(FENCED, Ordering::Relaxed);
+        } else {
+            self.generation.fetch_and(!FENCED, Ordering::Relaxed);
+        }
+    }
+
+    /// Maximum data transfer of one command in bytes.
+    #[inline]
+    pub(crate) fn transfer_bytes_max(&self) -> u64 {
+        self.transfer_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Sets the generation of the live connection; 0 without one.
+    pub(crate) fn set_generation(&self, generation: u64) {
+        let with_fence = |before: u64| Some(before & FENCED | generation);
+        let _ = self.generation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with_fence);
+    }
+
+    pub(crate) fn set_transfer_bytes_max(&self, bytes: u64) {
+        self.transfer_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+}
