@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Once, time::Duration};
 
 use clap::Args;
 use rdma_host::{
-    ConnectOptions, MemoryMode, ReconnectOptions, WaitMode,
+    ConnectOptions, Fence, FenceOptions, MemoryMode, ReconnectOptions, WaitMode,
     config::{QUEUE_ENTRIES, RETRY_COUNT},
     wire::Nqn,
 };
@@ -72,6 +72,9 @@ pub struct TargetArguments {
 
     #[command(flatten)]
     reconnect: ReconnectArguments,
+
+    #[command(flatten)]
+    fence: FenceArguments,
 
     #[command(flatten)]
     secrets: SecretArguments,
@@ -189,6 +192,40 @@ impl ReconnectArguments {
     }
 }
 
+/// Fence for writes after the connection was lost.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FenceArguments {
+    /// Proof that lets a write follow writes of unknown outcome to the same blocks: proof (the
+    /// target no longer knows the old controller, or the time that it guarantees is over), linux
+    /// (with the time of the patches proposed for Linux), time (that time also if the target
+    /// guarantees none), or off (none, as Linux; data can be lost).
+    #[arg(long, value_name = "MODE", default_value = "proof", value_parser = fence)]
+    fence: Fence,
+
+    /// Seconds for which a write waits for that proof, before it fails.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = size::seconds)]
+    fence_tmo: Duration,
+
+    /// Proof by controller ids: a target that does not know an id has ended that controller, yes,
+    /// no, or auto (yes for Linux's target).
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "yes", "no"])]
+    fence_cntlid: String,
+}
+
+impl FenceArguments {
+    fn options(&self) -> FenceOptions {
+        let controller_ids = match self.fence_cntlid.as_str() {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        };
+        FenceOptions::default()
+            .mode(self.fence)
+            .timeout(self.fence_tmo)
+            .controller_ids(controller_ids)
+    }
+}
+
 impl TargetArguments {
     /// Options for the library.
     pub fn options(&self) -> Result<ConnectOptions, Failure> {
@@ -206,6 +243,7 @@ impl TargetArguments {
         options.disable_flow_control |= self.disable_sqflow;
         options.wait = self.wait;
         options.memory = self.memory;
+        options.fence = self.fence.options();
         options.reconnect = self.reconnect.replace(options.reconnect);
         Ok(options)
     }
@@ -316,6 +354,13 @@ fn wait_mode(text: &str) -> Result<WaitMode, String> {
         "poll" => Ok(WaitMode::Poll),
         _ => Err("use poll, event or adaptive".to_owned()),
     }
+}
+
+fn fence(text: &str) -> Result<Fence, String> {
+    [Fence::Proof, Fence::Linux, Fence::Time, Fence::Off]
+        .into_iter()
+        .find(|mode| mode.name() == text)
+        .ok_or("use proof, linux, time or off".to_owned())
 }
 
 fn memory_mode(text: &str) -> Result<MemoryMode, String> {
