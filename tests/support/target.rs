@@ -3,7 +3,11 @@
 //! It reads commands by the specification's offsets, not with our own wire layer, so that the two
 //! can't be wrong together. By default it keeps to the protocol: Connect, properties, Identify,
 //! Number of Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks.
-//! The hook sees every command with the default answer, and may change the answer.
+//! The hook sees every command with the default answer, and may change the answer. A write is
+//! received, executed and answered in steps of their own: the hook may hold its execution, which
+//! then outlives the connection.
+
+mod controller;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +30,7 @@ use verbs::{
     RemoteAddress, RemoteKey,
 };
 
+use self::controller::ControllerState;
 use crate::{authenticator::Authenticator, note::note_of};
 
 /// Address on which the target listens.
@@ -66,6 +71,9 @@ pub struct Answer {
     pub gate: Option<Arc<AtomicBool>>,
     /// The connection is closed after the messages.
     pub disconnect: bool,
+    /// The write is executed once this is set, also after the end of its connection, and answered
+    /// after that.
+    pub execute: Option<Arc<AtomicBool>>,
 }
 
 /// Changes answers. Called for every command, in order.
@@ -100,14 +108,6 @@ impl Default for Size {
 /// of the reject.
 pub type RejectHook = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
-/// State of the controller that answers.
-struct ControllerState {
-    disk: Vec<u8>,
-    size: Size,
-    hook: Hook,
-    authentication: Option<Authentication>,
-}
-
 /// The controller's side of each queue; a new one for each exchange.
 struct Authentication {
     make: Box<dyn FnMut(u16) -> Authenticator + Send>,
@@ -123,6 +123,8 @@ impl<P: Provider> std::fmt::Debug for Target<P> {
 /// One connection.
 struct Queue<P: Provider> {
     id: u16,
+    /// Controller that the queue was connected to.
+    controller: Option<u16>,
     endpoint: Endpoint<P>,
     domain: ProtectionDomain<P>,
     completions: CompletionQueue<P>,
@@ -150,6 +152,12 @@ impl ReceivedCommand {
     #[must_use]
     pub fn is_io(&self) -> bool {
         self.queue != 0 && self.sqe[0] != 0x7f
+    }
+
+    /// Tells if this is a write of the NVM command set.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        self.is_io() && self.sqe[0] == 0x01
     }
 
     /// Tells if this sets the Host Behavior Support feature.
@@ -215,8 +223,13 @@ impl ReceivedCommand {
 
 impl Answer {
     fn may_go(&self) -> bool {
-        self.gate.as_ref().is_none_or(|gate| gate.load(Ordering::Acquire))
+        is_open(self.gate.as_ref()) && is_open(self.execute.as_ref())
     }
+}
+
+/// Tells if a gate is set, or there is none.
+fn is_open(gate: Option<&Arc<AtomicBool>>) -> bool {
+    gate.is_none_or(|gate| gate.load(Ordering::Acquire))
 }
 
 impl Target<Host> {
@@ -254,8 +267,7 @@ impl<P: Provider> Target<P> {
         listener.listen(address, 16).expect("the address is free");
         let mut accept = vec![0; 32];
         accept[2] = 32;
-        let (disk, size) = (vec![0; BLOCKS * BLOCK], Size::default());
-        let controller = ControllerState { disk, size, hook, authentication: None };
+        let controller = ControllerState::new(hook);
         let (refuse, disconnect_all): (RejectHook, _) = (Box::new(|_| None), Arc::default());
         Self { listener, queues: Vec::new(), controller, accept, refuse, disconnect_all }
     }
@@ -298,6 +310,22 @@ impl<P: Provider> Target<P> {
     ) -> Self {
         let make = Box::new(make);
         self.controller.authentication = Some(Authentication { make, queues: BTreeMap::new() });
+        self
+    }
+
+    /// Sets the model that Identify Controller reports. By default it is that of Linux's target, as
+    /// which this one frees the id of a controller after its last command.
+    #[must_use]
+    pub fn of_model(mut self, model: &'static str) -> Self {
+        self.controller.model = model;
+        self
+    }
+
+    /// Sets the Controller Quiesce Time (CQT) that Identify Controller reports, in milliseconds.
+    /// The target does not keep to it by itself.
+    #[must_use]
+    pub fn quiescing_within(mut self, milliseconds: u16) -> Self {
+        self.controller.quiesce_ms = milliseconds;
         self
     }
 
@@ -358,11 +386,14 @@ impl<P: Provider> Target<P> {
         for queue in &mut self.queues {
             busy |= queue.step(&mut self.controller, idle);
         }
+        self.controller.execute();
         let before = self.queues.len();
         self.queues.retain(|queue| !matches!(queue.state, State::Gone));
         if self.queues.len() < before {
             note_of(", its target", &format!("lost a connection, has {}", self.queues.len()));
         }
+        let queues = &self.queues;
+        self.controller.free(|id| queues.iter().any(|queue| queue.controller == Some(id)));
         busy
     }
 }
@@ -405,7 +436,7 @@ impl<P: Provider> Queue<P> {
         endpoint.accept(&parameters).ok()?;
         let id = u16::from_le_bytes([request[2], request[3]]);
         let (state, reading, late) = (State::Accepted(prepared), Vec::new(), Vec::new());
-        Some(Self { id, endpoint, domain, completions, state, reading, late })
+        Some(Self { id, controller: None, endpoint, domain, completions, state, reading, late })
     }
 
     fn disconnect_all(&mut self) {
@@ -494,7 +525,7 @@ impl<P: Provider> Queue<P> {
         let takes_data = seen.is_fabrics(0x01)
             || seen.is_fabrics(0x05)
             || seen.is_host_behavior()
-            || (seen.is_io() && seen.sqe[0] == 0x01);
+            || seen.is_write();
         let (length, place) = seen.keyed();
         if !takes_data || seen.sqe[39] == 0x01 {
             self.finish(seen, in_capsule, controller);
@@ -508,7 +539,7 @@ impl<P: Provider> Queue<P> {
     }
 
     fn finish(&mut self, seen: ReceivedCommand, data: &[u8], controller: &mut ControllerState) {
-        let mut answer = default_answer(seen, data, controller);
+        let mut answer = controller.answer(self.controller, seen, data);
         answer.invalidate = seen.to_invalidate();
         if seen.sqe[0] == 0x7f || seen.is_host_behavior() {
             answer.carried = data.to_vec();
@@ -517,6 +548,12 @@ impl<P: Provider> Queue<P> {
             authentication.take_part(seen, data, &mut answer);
         }
         (controller.hook)(seen, &mut answer);
+        if seen.is_fabrics(0x01) {
+            self.controller = controller.connected(&answer);
+        }
+        if seen.is_write() {
+            controller.begin_write(self.controller, seen.range(), data, answer.execute.clone());
+        }
         match answer.delay {
             Duration::ZERO if answer.may_go() => self.send(seen, &answer),
             delay => self.late.push((Instant::now() + delay, seen, answer)),
@@ -554,7 +591,7 @@ impl<P: Provider> Queue<P> {
 impl Authentication {
     fn take_part(&mut self, seen: ReceivedCommand, data: &[u8], answer: &mut Answer) {
         if seen.is_fabrics(0x01) {
-            answer.messages = vec![seen.response(0, 0x0002_0007)];
+            answer.messages[0][2] |= 2;
         } else if seen.is_fabrics(0x05) {
             // A Negotiate begins another exchange.
             if data.starts_with(&[0, 0]) {
@@ -575,61 +612,4 @@ fn filled<P: Provider>(domain: &ProtectionDomain<P>, bytes: &[u8]) -> Buffer {
     let mut buffer = domain.allocate(bytes.len(), Access::LOCAL_WRITE).expect("memory");
     buffer.copy_in(0, bytes);
     buffer
-}
-
-/// Answer of a target that keeps to the protocol.
-fn default_answer(seen: ReceivedCommand, data: &[u8], controller: &mut ControllerState) -> Answer {
-    let ControllerState { disk, size, .. } = controller;
-    let mut answer = Answer::default();
-    let result = match (seen.sqe[0], seen.sqe[4], seen.sqe[44]) {
-        (0x7f, 0x01, _) => 7,
-        // MQES, ready within 0.5 s, NVM command set; version 1.4; enabled; shut down.
-        (0x7f, 0x04, 0x00) => 0x0000_0020_0101_0000 | u64::from(size.entries - 1),
-        (0x7f, 0x04, 0x08) => 0x0001_0400,
-        (0x7f, 0x04, 0x1c) => 0b1001,
-        (0x09, ..) if seen.queue == 0 => u64::from(size.queues - 1) * 0x0001_0001,
-        (0x06, ..) if seen.queue == 0 => {
-            answer.data = identify(seen.sqe[40], size.entries);
-            0
-        }
-        (0x02, ..) if seen.is_io() => {
-            answer.data = disk[seen.range()].to_vec();
-            0
-        }
-        (0x01, ..) if seen.is_io() => {
-            let range = seen.range();
-            let length = range.len().min(data.len());
-            disk[range][..length].copy_from_slice(&data[..length]);
-            0
-        }
-        // The answer to a request for an event is the event.
-        (0x0c, ..) if seen.queue == 0 => return answer,
-        _ => 0,
-    };
-    answer.messages = vec![seen.response(0, result)];
-    answer
-}
-
-fn identify(structure: u8, entries: u16) -> Vec<u8> {
-    let mut bytes = vec![0; 4096];
-    match structure {
-        0x00 => {
-            bytes[..8].copy_from_slice(&(BLOCKS as u64).to_le_bytes());
-            bytes[130] = 9;
-        }
-        0x01 => {
-            bytes[4..10].copy_from_slice(b"SCRIPT");
-            bytes[77] = 5;
-            bytes[78] = 7;
-            bytes[320] = 10;
-            bytes[514..516].copy_from_slice(&entries.to_le_bytes());
-            bytes[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
-            let units = u32::try_from(CAPSULE / 16).expect("small");
-            bytes[1792..1796].copy_from_slice(&units.to_le_bytes());
-            bytes[1796] = 1;
-        }
-        0x02 => bytes[0] = 1,
-        _ => {}
-    }
-    bytes
 }

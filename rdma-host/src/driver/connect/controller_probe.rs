@@ -14,6 +14,7 @@ use crate::{
             rdma::{Plan, Resolved},
         },
         data_path::{memory::completion_entries, poller::Poller},
+        runtime,
     },
     error::Error,
     proto::{ControllerProbe, ProbeAnswer, Transfer},
@@ -31,7 +32,7 @@ pub(crate) struct ProbeContext<'a, P: Provider> {
 impl<P: Provider> ProbeContext<'_, P> {
     /// Asks the target about a controller. An answer that is late, or that fails, proves nothing.
     pub(crate) async fn ask(&self, controller: ControllerId) -> ProbeAnswer {
-        let asked = tokio::time::timeout(FENCE_PROBE_TIMEOUT, self.connect(controller)).await;
+        let asked = runtime::timeout(FENCE_PROBE_TIMEOUT, self.connect(controller)).await;
         match asked {
             Ok(Ok(answer)) => {
                 tracing::debug!(%controller, ?answer, "the target was asked for a controller");

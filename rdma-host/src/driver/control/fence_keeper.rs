@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use verbs::Provider;
 
 use crate::{
-    driver::{connect::controller_probe::ProbeContext, data_path::fence::SharedFence},
+    driver::{connect::controller_probe::ProbeContext, data_path::fence::SharedFence, runtime},
     proto::FenceAction,
 };
 
@@ -24,7 +24,7 @@ pub(crate) async fn keep_fence<P: Provider>(
             }
             FenceAction::Wait(until) => {
                 // A change is due at once: it may have opened the fence.
-                let _ = tokio::time::timeout_at(until.into(), fence.until_changed(version)).await;
+                let _ = runtime::timeout_at(until, fence.until_changed(version)).await;
             }
         }
         fence.elapse();

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use tracing::Span;
 
 use crate::{
     config::{FENCE_PROBE_INTERVAL, FenceOptions, STATE_CHANGE_BACKLOG},
-    driver::data_path::live_summary::LiveSummary,
+    driver::{data_path::live_summary::LiveSummary, runtime},
     proto::{
         Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer, WriteFence,
         WrittenBlocks,
@@ -121,7 +121,7 @@ impl SharedFence {
         controller: &Span,
     ) {
         let Some((namespace, first, last)) = span_of(&writes) else { return };
-        let (count, now) = (writes.len(), Instant::now());
+        let (count, now) = (writes.len(), runtime::now());
         let mut fence = self.fence.lock();
         if !fence.close(association, now, writes) {
             return;
@@ -156,7 +156,7 @@ impl SharedFence {
 
     /// Next action of the supervisor, while there is a connection.
     pub(crate) fn action(&self) -> FenceAction {
-        self.fence.lock().action(Instant::now())
+        self.fence.lock().action(runtime::now())
     }
 
     /// Reports an answer of the target about an old controller.
@@ -166,7 +166,7 @@ impl SharedFence {
 
     /// Opens the fence as far as time has passed.
     pub(crate) fn elapse(&self) {
-        self.open(FenceProof::Time, |fence| fence.elapse(Instant::now()));
+        self.open(FenceProof::Time, |fence| fence.elapse(runtime::now()));
     }
 
     /// Opens the fence by the word of the owner.
@@ -198,7 +198,7 @@ impl SharedFence {
         let mut fence = self.fence.lock();
         let over = prove(&mut fence);
         for EndedAssociation { association, closed_at, .. } in &over {
-            let kind = FenceChangeKind::Opened { proof, after: closed_at.elapsed() };
+            let kind = FenceChangeKind::Opened { proof, after: runtime::elapsed(*closed_at) };
             self.publish(association.controller, kind, &Span::current());
         }
         if !over.is_empty() {
@@ -207,7 +207,7 @@ impl SharedFence {
     }
 
     fn publish(&self, controller: ControllerId, kind: FenceChangeKind, span: &Span) {
-        let change = FenceChange { at: SystemTime::now(), controller, kind };
+        let change = FenceChange { at: runtime::system_time(), controller, kind };
         tracing::info!(parent: span, "{change}");
         // There may be no subscribers.
         let _ = self.changes.send(change);

@@ -87,7 +87,7 @@ impl PendingCommands {
     /// Takes a command that has waited behind the fence for longer than `limit`.
     pub(crate) fn pop_fenced(&mut self, limit: Duration) -> Option<PendingCommand> {
         let is_overdue = |command: &PendingCommand| {
-            command.fenced_since.is_some_and(|since| since.elapsed() > limit)
+            command.fenced_since.is_some_and(|since| runtime::elapsed(since) > limit)
         };
         let index = self.fenced.iter().position(is_overdue)?;
         self.len -= 1;

@@ -13,6 +13,9 @@ use crate::{
     target::ReceivedCommand,
 };
 
+/// Largest id of a queue, more than a host asks for.
+const QUEUE_ID_MAX: u16 = 1024;
+
 /// Controller, from its Connect to the end of its connections.
 pub(super) struct Association {
     pub(super) limits: Limits,
@@ -80,8 +83,12 @@ impl Subsystem {
         let wanted = u16::from_le_bytes([command.data[16], command.data[17]]);
         if seen.queue != 0 {
             let Some(association) = self.associations.get(&wanted) else {
-                return refused(0x4182); // Connect Invalid Parameters
+                // Connect Invalid Parameters: the controller id, in the data.
+                return Answer { result: 0x0001_0010, ..refused(0x4182) };
             };
+            if seen.queue > QUEUE_ID_MAX {
+                return Answer { result: 0x0000_002a, ..refused(0x4182) };
+            }
             if association.configuration & 1 == 0 {
                 return refused(0x4182);
             }
@@ -244,6 +251,8 @@ impl Association {
             }
             0x01 => {
                 put(4, b"MODEL");
+                // As Linux's target, it has no controller id of which a command is left.
+                put(24, b"Linux");
                 put(77, &[self.limits.mdts]);
                 put(78, &controller.to_le_bytes());
                 put(80, &0x0001_0400_u32.to_le_bytes());

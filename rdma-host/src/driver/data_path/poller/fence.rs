@@ -1,13 +1,14 @@
 //! Writes that wait behind the fence: those that overlap writes of unknown outcome of an earlier
 //! connection.
 
-use std::time::Instant;
-
 use verbs::Provider;
 
 use super::{Link, Poller};
 use crate::{
-    driver::data_path::{command::Command, fence::SharedFence, pending::PendingCommand},
+    driver::{
+        data_path::{command::Command, fence::SharedFence, pending::PendingCommand},
+        runtime,
+    },
     error::{Error, Fenced},
     proto::{Admission, WrittenBlocks},
 };
@@ -28,7 +29,7 @@ impl<P: Provider> Poller<P> {
             return Some(pending);
         };
         if pending.fenced_since.is_none() {
-            pending.fenced_since = Some(Instant::now());
+            pending.fenced_since = Some(runtime::now());
             let (opcode, user) = (pending.command.sqe.opcode(), pending.command.user);
             tracing::debug!(
                 parent: &self.span(), ?opcode, user, %controller,

@@ -1,0 +1,179 @@
+//! Controllers of the scripted target: their ids, the medium, and default answers.
+
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use super::{Answer, Authentication, BLOCK, BLOCKS, CAPSULE, Hook, ReceivedCommand, Size, is_open};
+
+/// Least id of a controller.
+const ID_MIN: u16 = 7;
+
+/// Largest id of a queue, more than a hook grants.
+const QUEUE_ID_MAX: u16 = 1024;
+
+/// State that all controllers share.
+pub(super) struct ControllerState {
+    disk: Vec<u8>,
+    /// Ids of the controllers that exist.
+    ids: BTreeSet<u16>,
+    /// Writes that are received, and not yet executed.
+    held: Vec<HeldWrite>,
+    pub(super) model: &'static str,
+    pub(super) quiesce_ms: u16,
+    pub(super) size: Size,
+    pub(super) hook: Hook,
+    pub(super) authentication: Option<Authentication>,
+}
+
+/// Write that is executed once its gate is open.
+struct HeldWrite {
+    controller: Option<u16>,
+    range: Range<usize>,
+    data: Vec<u8>,
+    gate: Arc<AtomicBool>,
+}
+
+impl ControllerState {
+    pub(super) fn new(hook: Hook) -> Self {
+        Self {
+            disk: vec![0; BLOCKS * BLOCK],
+            ids: BTreeSet::new(),
+            held: Vec::new(),
+            model: "Linux",
+            quiesce_ms: 0,
+            size: Size::default(),
+            hook,
+            authentication: None,
+        }
+    }
+
+    /// Executes a write, or keeps it until the gate is open.
+    pub(super) fn begin_write(
+        &mut self,
+        controller: Option<u16>,
+        range: Range<usize>,
+        data: &[u8],
+        gate: Option<Arc<AtomicBool>>,
+    ) {
+        let length = range.len().min(data.len());
+        match gate {
+            Some(gate) if !is_open(Some(&gate)) => {
+                self.held.push(HeldWrite {
+                    controller,
+                    range,
+                    data: data[..length].to_vec(),
+                    gate,
+                });
+            }
+            _ => self.disk[range][..length].copy_from_slice(&data[..length]),
+        }
+    }
+
+    /// Executes the held writes whose gates are open.
+    pub(super) fn execute(&mut self) {
+        for write in self.held.extract_if(.., |write| is_open(Some(&write.gate))) {
+            self.disk[write.range][..write.data.len()].copy_from_slice(&write.data);
+        }
+    }
+
+    /// Frees the ids of controllers that have no queue and no command left.
+    pub(super) fn free(&mut self, has_queue: impl Fn(u16) -> bool) {
+        let held = &self.held;
+        let is_left = |id: u16| held.iter().any(|write| write.controller == Some(id));
+        self.ids.retain(|&id| has_queue(id) || is_left(id));
+    }
+
+    /// Controller of the queue on which Connect was answered like this.
+    pub(super) fn connected(&mut self, answer: &Answer) -> Option<u16> {
+        let message = answer.messages.first().filter(|message| message[14..16] == [0, 0])?;
+        let id = u16::from_le_bytes([message[0], message[1]]);
+        self.ids.insert(id);
+        Some(id)
+    }
+
+    /// Status and result of a Connect with this data: the controller's id.
+    fn connect(&self, seen: ReceivedCommand, data: &[u8]) -> (u16, u64) {
+        const INVALID_PARAMETERS: u16 = 0x4182;
+        const CONTROLLER_ID_IN_DATA: u64 = 0x0001_0010;
+        const QUEUE_ID: u64 = 0x0000_002a;
+        let queue = u16::from_le_bytes([seen.sqe[42], seen.sqe[43]]);
+        let id = data.get(16..18).map_or(0, |id| u16::from_le_bytes([id[0], id[1]]));
+        if queue == 0 {
+            let id = (ID_MIN..).find(|id| !self.ids.contains(id)).expect("few controllers");
+            return (0, id.into());
+        }
+        if !self.ids.contains(&id) {
+            return (INVALID_PARAMETERS, CONTROLLER_ID_IN_DATA);
+        }
+        if queue > QUEUE_ID_MAX {
+            return (INVALID_PARAMETERS, QUEUE_ID);
+        }
+        (0, id.into())
+    }
+
+    /// Answer of a target that keeps to the protocol.
+    pub(super) fn answer(
+        &self,
+        controller: Option<u16>,
+        seen: ReceivedCommand,
+        data: &[u8],
+    ) -> Answer {
+        let size = self.size;
+        let mut answer = Answer::default();
+        let mut status = 0;
+        let result = match (seen.sqe[0], seen.sqe[4], seen.sqe[44]) {
+            (0x7f, 0x01, _) => {
+                let result;
+                (status, result) = self.connect(seen, data);
+                result
+            }
+            // MQES, ready within 0.5 s, NVM command set; version 1.4; enabled; shut down.
+            (0x7f, 0x04, 0x00) => 0x0000_0020_0101_0000 | u64::from(size.entries - 1),
+            (0x7f, 0x04, 0x08) => 0x0001_0400,
+            (0x7f, 0x04, 0x1c) => 0b1001,
+            (0x09, ..) if seen.queue == 0 => u64::from(size.queues - 1) * 0x0001_0001,
+            (0x06, ..) if seen.queue == 0 => {
+                answer.data = self.identify(controller.unwrap_or(ID_MIN), seen.sqe[40]);
+                0
+            }
+            (0x02, ..) if seen.is_io() => {
+                answer.data = self.disk[seen.range()].to_vec();
+                0
+            }
+            // The answer to a request for an event is the event.
+            (0x0c, ..) if seen.queue == 0 => return answer,
+            _ => 0,
+        };
+        answer.messages = vec![seen.response(status, result)];
+        answer
+    }
+
+    fn identify(&self, controller: u16, structure: u8) -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        match structure {
+            0x00 => {
+                bytes[..8].copy_from_slice(&(BLOCKS as u64).to_le_bytes());
+                bytes[130] = 9;
+            }
+            0x01 => {
+                bytes[4..10].copy_from_slice(b"SCRIPT");
+                bytes[24..24 + self.model.len()].copy_from_slice(self.model.as_bytes());
+                bytes[77] = 5;
+                bytes[78..80].copy_from_slice(&controller.to_le_bytes());
+                bytes[320] = 10;
+                bytes[386..388].copy_from_slice(&self.quiesce_ms.to_le_bytes());
+                bytes[514..516].copy_from_slice(&self.size.entries.to_le_bytes());
+                bytes[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
+                let units = u32::try_from(CAPSULE / 16).expect("small");
+                bytes[1792..1796].copy_from_slice(&units.to_le_bytes());
+                bytes[1796] = 1;
+            }
+            0x02 => bytes[0] = 1,
+            _ => {}
+        }
+        bytes
+    }
+}
