@@ -25,7 +25,8 @@ pub enum CommandFault {
     StaleGeneration,
     /// The command fails with a status, and has no effect.
     Status(u16),
-    /// The response is to another slot.
+    /// The response is to another slot, in a generation that no slot reaches: the host could not
+    /// tell one to a command in flight from the true one.
     WrongCommand,
 }
 
@@ -93,6 +94,7 @@ impl CommandFault {
                 | Self::RepeatedResponse
                 | Self::ShortResponse
                 | Self::StaleGeneration
+                | Self::WrongCommand
         )
     }
 

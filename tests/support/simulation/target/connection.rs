@@ -235,7 +235,10 @@ impl Connection {
         }
         let mut message = seen.response(answer.status, answer.result);
         match fault {
-            Some(CommandFault::WrongCommand) => message[12] ^= 0x15,
+            Some(CommandFault::WrongCommand) => {
+                message[12] ^= 0x15;
+                message[13] ^= 0x80;
+            }
             Some(CommandFault::StaleGeneration) => message[13] ^= 0x80,
             Some(CommandFault::ShortResponse) => message.truncate(12),
             Some(CommandFault::LongResponse) => message.resize(20, 0),
