@@ -266,6 +266,8 @@ impl Client {
         });
         let connected = async {
             if self.setup.is_polled {
+                // A caller that polls may let much time pass between two polls.
+                self.target.change(|target| target.are_responses_hidden = true);
                 let (controller, pollers) = connecting.polled(self.setup.pollers).await?;
                 return Ok(Connected { controller, io: self.drive(pollers) });
             }
@@ -351,9 +353,10 @@ impl Client {
         let fabric = self.world.fabric();
         self.world.note(format_args!("fault: {fault}"));
         self.count_fault(fault.name());
-        if fault.delays_messages() {
-            self.target.change(|target| target.is_disturbed = true);
-        }
+        self.target.change(|target| {
+            target.is_disturbed |= fault.delays_messages();
+            target.are_responses_hidden |= fault.hides_responses();
+        });
         let at = |point, fault| fabric.at(point, fault);
         let later = |time: Duration, end: Box<dyn FnOnce(&Self) + Send>| {
             let client = self.clone();

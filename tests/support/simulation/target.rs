@@ -107,6 +107,8 @@ pub(super) struct Subsystem {
     pub(super) violations: Vec<String>,
     /// True if messages of the host may be late.
     pub(super) is_disturbed: bool,
+    /// True if the host may see responses late or never.
+    pub(super) are_responses_hidden: bool,
     /// True once it never listens again.
     is_closed: bool,
     /// True if the end of an I/O queue's connection ends the controller, too.
@@ -170,6 +172,7 @@ impl ModelTarget {
             executions_max: 1,
             violations: Vec::new(),
             is_disturbed: false,
+            are_responses_hidden: false,
             is_closed: false,
             ends_with_any_queue: world.draw(|random| random.once_in(2)),
         };
@@ -474,7 +477,7 @@ impl Subsystem {
     /// Checks that the host has closed the connection on which a response broke the protocol.
     fn check_closed(&mut self, command: &Command) {
         let Some(connection) = self.connections.get(&command.connection) else { return };
-        if self.is_disturbed || connection.lost_at.is_some() {
+        if self.are_responses_hidden || connection.lost_at.is_some() {
             return;
         }
         let (number, fault) = (command.number, command.fault.map_or("", CommandFault::name));

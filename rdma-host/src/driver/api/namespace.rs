@@ -252,7 +252,12 @@ impl Namespace {
             (Err(Error::Misuse(Misuse::CommandBytes { .. })), Some(buffer))
                 if buffer.len() as u64 > self.transfer_bytes_max() =>
             {
-                Box::pin(self.transfer(direction, lba, buffer)).await
+                let again = Box::pin(self.transfer(direction, lba, buffer)).await;
+                // The larger command may have been executed on an earlier connection.
+                again.map_err(|failed| match execution {
+                    ExecutionStatus::NotSent => failed,
+                    _ => TransferError { execution: ExecutionStatus::Unknown, ..failed },
+                })
             }
             (Err(error), buffer) => Err(TransferError { error, buffer, execution }),
         }
