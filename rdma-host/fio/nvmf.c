@@ -26,7 +26,7 @@
 	o("dhchap-ctrl-secret") o("dhchap-ctrl-secret-file") o("dhchap-ctrl-secret-fd")            \
 	o("dhchap-ctrl-secret-key") o("dhchap-min-hash") o("dhchap-min-group")                     \
 	o("dhchap-allow-unasked") o("tos") o("ack-timeout") o("retry-count") o("disable-sqflow")   \
-	o("wait") o("memory")
+	o("wait") o("memory") o("fence") o("fence-tmo") o("fence-cntlid")
 
 #define NAME(name) name,
 static const char *const names[] = { CONNECT_OPTIONS(NAME) };
