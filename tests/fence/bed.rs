@@ -124,17 +124,21 @@ fn gone_at(controller: u16) -> std::thread::JoinHandle<SystemTime> {
     })
 }
 
+/// Makes what the first connection of a process makes, and what stays.
+fn connect_once() {
+    run(async {
+        let controller = Controller::connect(&tests::options()).await.expect("the target is there");
+        controller.shutdown().await;
+    });
+    wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
+}
+
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
     wait_for("the target is at rest", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
     let medium = SlowMedium::add();
-    run(async {
-        // What is made once, and stays, is made now.
-        let controller = Controller::connect(&tests::options()).await.expect("the target is there");
-        controller.shutdown().await;
-    });
-    wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
+    connect_once();
     let before = ProcessResources::now();
     run(async {
         let connect = tests::options()

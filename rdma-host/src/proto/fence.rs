@@ -20,7 +20,7 @@ use crate::{
 /// Class of an I/O command whose connection was lost before its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandClass {
-    /// It changes nothing: sent again at once.
+    /// Command that changes nothing: sent again at once.
     WithoutEffect,
     /// Executed twice it has the effect of once: sent again behind the fence.
     IdempotentWrite,
@@ -211,9 +211,9 @@ pub enum FenceAction {
 /// Decision about a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It may be sent.
+    /// The command may be sent.
     Send,
-    /// It waits for the end of this controller.
+    /// The command waits for the end of this controller.
     Wait(ControllerId),
 }
 

@@ -85,8 +85,8 @@ impl CommandFault {
         }
     }
 
-    /// Tells if the host must close the connection as soon as it has the response. Repeated ones are
-    /// left out, since one may stay in the completion queue until there is other work (seed 110831).
+    /// Tells if the host must close the connection as soon as it has the response. Repeated ones
+    /// are left out: one may stay in the completion queue until there is other work (seed 110831).
     #[must_use]
     pub fn breaks_protocol(self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! What the path of each command reads of the controller's state.
+//! Part of the controller's state that the path of each command reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

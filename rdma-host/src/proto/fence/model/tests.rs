@@ -51,7 +51,7 @@ enum Old {
     Live,
     /// The target noticed the loss at this time.
     Lost(u8),
-    /// Its id is free.
+    /// A controller whose id is free.
     Freed,
 }
 
@@ -117,7 +117,7 @@ enum Rule {
     Fence(Fence, bool),
 }
 
-/// What the host knows when it decides.
+/// Knowledge of the host when it decides.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Known {
     closed_at: u8,
@@ -393,7 +393,7 @@ fn without_a_proof_nothing_is_written() {
     }
 }
 
-/// What the options call assumptions can fail.
+/// Assumptions, as the options call them, can fail.
 #[test]
 fn assumptions_are_refuted() {
     is_refuted(Rule::Fence(Fence::Time, false), NVMET);
