@@ -293,8 +293,10 @@ impl<P: Provider> QueueCalls for Queue<P> {
                 Err(_) => return Ok(count),
             };
             count += polled;
-            // More than what is in flight is not to come.
-            if count >= min.min(out.len()) || self.poller.in_flight() == 0 {
+            // More than what the program has submitted is not to come; some of it may be held by
+            // the poller, and be in no queue.
+            let is_all = self.tags.is_unused() && self.ready.is_empty();
+            if count >= min.min(out.len()) || is_all {
                 self.waiter.busy();
                 return Ok(count);
             }
@@ -430,6 +432,11 @@ impl Tags {
         // Room, so that giving it back allocates nothing.
         self.free.reserve(self.tags.len());
         number
+    }
+
+    /// Returns true if no command is outstanding.
+    fn is_unused(&self) -> bool {
+        self.tags.len() == self.free.len()
     }
 
     #[inline]

@@ -120,7 +120,10 @@ fn every_lever_moves_something() {
          soft-roce target show",
         connect = connect(BASIC, "")
     );
-    let output = bed.with_target("basic", &script);
+    // A known fault of 7.x: its initiator warns of itself when a namespace goes while it looks.
+    let target = format!("{TARGETS}/basic.toml");
+    let allow = ["--allow", "check_flush_dependency", "--timeout", "60", "--target", &target];
+    let output = bed.shell(&allow, &script);
     expect_success(&output);
     assert!(text(&output.stdout).contains("qid_max 1\n"), "{}", text(&output.stdout));
 }
