@@ -66,6 +66,20 @@ fn with_queue(
     outcome(result)
 }
 
+/// Makes or finds an object, and writes its handle to a place of C.
+unsafe fn put_handle<T>(
+    place: *mut *mut T,
+    make: impl FnOnce() -> Result<u64, CallError>,
+) -> c_int {
+    const NAME: &str = "the place for the handle";
+    call(|| {
+        check_place(place, NAME)?;
+        let handle = to_pointer(make()?);
+        // SAFETY: the place is as the contract says.
+        unsafe { put(place, handle, NAME) }.map(|()| 0)
+    })
+}
+
 /// Number of something of which there are few.
 fn count(count: usize) -> c_int {
     c_int::try_from(count).unwrap_or(c_int::MAX)
@@ -96,18 +110,17 @@ pub unsafe extern "C" fn nvmf_options_create(
     target: *const c_char,
     created: *mut *mut nvmf_options,
 ) -> c_int {
-    call(|| {
-        check_place(created, "the place for the handle")?;
+    let make = || {
         let target = if target.is_null() {
             None
         } else {
             // SAFETY: the text is as the contract says.
             Some(unsafe { text(target, "the target") }?)
         };
-        let options = options::create(target)?;
-        // SAFETY: the place is as the contract says.
-        unsafe { put(created, to_pointer(options), "the place for the handle") }.map(|()| 0)
-    })
+        options::create(target)
+    };
+    // SAFETY: the place is as the contract says.
+    unsafe { put_handle(created, make) }
 }
 
 #[unsafe(no_mangle)]
@@ -135,14 +148,12 @@ pub unsafe extern "C" fn nvmf_connect(
     options: *mut nvmf_options,
     connected: *mut *mut nvmf_controller,
 ) -> c_int {
-    call(|| {
-        check_place(connected, "the place for the handle")?;
+    let make = || {
         watch_forks();
-        let controller =
-            controller::connect(number(options), |builder| without_signals(|| builder.build()))?;
-        // SAFETY: the place is as the contract says.
-        unsafe { put(connected, to_pointer(controller), "the place for the handle") }.map(|()| 0)
-    })
+        controller::connect(number(options), |builder| without_signals(|| builder.build()))
+    };
+    // SAFETY: the place is as the contract says.
+    unsafe { put_handle(connected, make) }
 }
 
 /// Makes handles of this process invalid in processes that are forked from it.
@@ -254,16 +265,16 @@ pub unsafe extern "C" fn nvmf_memory_allocate(
     allocated: *mut *mut nvmf_memory,
     address: *mut *mut c_void,
 ) -> c_int {
-    call(|| {
-        check_place(allocated, "the place for the handle")?;
+    let make = || {
         check_place(address, "the place for the address")?;
         let (memory, start) = CONTROLLERS.read(number(controller))?.get()?.allocate(bytes)?;
         let start = usize::try_from(start).expect("addresses have 64 bits");
         // SAFETY: the place is as the contract says.
         unsafe { put(address, ptr::with_exposed_provenance_mut(start), "the address") }?;
-        // SAFETY: the place is as the contract says.
-        unsafe { put(allocated, to_pointer(memory), "the place for the handle") }.map(|()| 0)
-    })
+        Ok(memory)
+    };
+    // SAFETY: the place is as the contract says.
+    unsafe { put_handle(allocated, make) }
 }
 
 #[unsafe(no_mangle)]
@@ -273,17 +284,16 @@ pub unsafe extern "C" fn nvmf_memory_register(
     bytes: usize,
     registered: *mut *mut nvmf_memory,
 ) -> c_int {
-    call(|| {
-        check_place(registered, "the place for the handle")?;
+    let make = || {
         let start = NonNull::new(address.cast::<u8>()).ok_or_else(|| null("the address"))?;
         if start.addr().get().checked_add(bytes).is_none() {
             return Err(CallError::invalid("the memory is larger than the address space"));
         }
         let controller = CONTROLLERS.read(number(controller))?;
-        let memory = controller.get()?.register(ProgramMemory { start, length: bytes })?;
-        // SAFETY: the place is as the contract says.
-        unsafe { put(registered, to_pointer(memory), "the place for the handle") }.map(|()| 0)
-    })
+        controller.get()?.register(ProgramMemory { start, length: bytes })
+    };
+    // SAFETY: the place is as the contract says.
+    unsafe { put_handle(registered, make) }
 }
 
 #[unsafe(no_mangle)]
@@ -297,12 +307,9 @@ pub unsafe extern "C" fn nvmf_queue_get(
     index: u32,
     queue: *mut *mut nvmf_queue,
 ) -> c_int {
-    call(|| {
-        check_place(queue, "the place for the handle")?;
-        let found = CONTROLLERS.read(number(controller))?.get()?.queue(index as usize)?;
-        // SAFETY: the place is as the contract says.
-        unsafe { put(queue, to_pointer(found), "the place for the handle") }.map(|()| 0)
-    })
+    let find = || CONTROLLERS.read(number(controller))?.get()?.queue(index as usize);
+    // SAFETY: the place is as the contract says.
+    unsafe { put_handle(queue, find) }
 }
 
 #[unsafe(no_mangle)]
