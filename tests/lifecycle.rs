@@ -1,10 +1,14 @@
 //! A controller that loses its connection and comes back, or does not: over the fabric, against a
 //! target that does whatever a test wants, so that no case needs a device or luck.
 
+#[path = "lifecycle/device_events.rs"]
+mod device_events;
 #[path = "lifecycle/event_descriptor.rs"]
 mod event_descriptor;
 #[path = "lifecycle/events.rs"]
 mod events;
+#[path = "lifecycle/keep_alive.rs"]
+mod keep_alive;
 #[path = "lifecycle/retries.rs"]
 mod retries;
 #[path = "lifecycle/walks.rs"]
@@ -15,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use rdma_fabric::{Fabric, Fault, Host, Point};
+use rdma_fabric::{Fabric, Host};
 use rdma_host::{
     Command, ConnectOptions, Controller, Error, ErrorClass, ExecutionStatus, HostIdentity,
     LifecycleState, Namespace, ReconnectOptions, StateChanges,
@@ -23,7 +27,6 @@ use rdma_host::{
     wire::NamespaceId,
 };
 use tests::target::{Answer, Hook, ReceivedCommand, TARGET_ADDRESS, Target};
-use verbs::Status;
 
 /// A fabric, a target whose manners change while it runs, and a host.
 struct Bed {
@@ -393,50 +396,6 @@ fn a_smaller_transfer_limit_splits_what_is_under_way() {
 }
 
 #[test]
-fn a_silent_target_is_noticed_by_the_keep_alive() {
-    run(async {
-        let bed = Bed::new();
-        let mut options = options();
-        options.keep_alive = Duration::from_millis(400);
-        let (controller, _namespace) = bed.connect(&options).await;
-        let mut changes = controller.changes();
-        bed.answer(|seen, answer| {
-            if seen.queue == 0 && seen.sqe[0] == 0x18 {
-                answer.messages.clear();
-            }
-        });
-        let lost = reach(&mut changes, LifecycleState::Resetting).await;
-        assert!(matches!(lost.cause, Some(Error::KeepAlive(_))), "{lost}");
-        bed.answer(|_, _| {});
-        reach(&mut changes, LifecycleState::Live).await;
-        controller.shutdown().await;
-    });
-}
-
-/// A status with DNR, but not of a Connect: what it refuses is Keep Alive, not us.
-#[test]
-fn a_refused_keep_alive_is_a_loss_and_no_end() {
-    run(async {
-        let bed = Bed::new();
-        let mut options = options();
-        options.keep_alive = Duration::from_millis(400);
-        let (controller, namespace) = bed.connect(&options).await;
-        let mut changes = controller.changes();
-        bed.answer(|seen, answer| {
-            if seen.queue == 0 && seen.sqe[0] == 0x18 {
-                answer.messages = vec![seen.response(0x4001, 0)];
-            }
-        });
-        let lost = reach(&mut changes, LifecycleState::Resetting).await;
-        assert!(lost.cause.expect("a cause").to_string().contains("refuses Keep Alive"));
-        bed.answer(|_, _| {});
-        reach(&mut changes, LifecycleState::Live).await;
-        namespace.read(0, controller.allocate(512).unwrap()).await.expect("it is back");
-        controller.shutdown().await;
-    });
-}
-
-#[test]
 fn a_late_command_is_aborted_and_the_connection_lives() {
     run(async {
         let bed = Bed::new();
@@ -604,73 +563,6 @@ fn a_command_that_breaks_every_connection_is_given_back() {
         namespace.read(8, failed.buffer.unwrap()).await.expect("the controller goes on");
         controller.shutdown().await;
     });
-}
-
-/// Only the device's report tells of these: no work fails, and no timeout expires here.
-#[test]
-fn what_the_device_reports_ends_the_connection() {
-    let host = || "host".to_owned();
-    for (fault, words) in [
-        (Fault::QueuePairsDie(host()), "the device reports that its queue pair failed"),
-        (Fault::CompletionQueuesFail(host()), "our RDMA device reports that a completion queue"),
-        (Fault::RemoveDevice(host()), "our RDMA device reports that it failed, or was removed"),
-    ] {
-        run(async {
-            let bed = Bed::new();
-            let options = options().keep_alive(Duration::ZERO).io_timeout(Duration::from_secs(600));
-            let (controller, namespace) = bed.connect(&options).await;
-            let mut changes = controller.changes();
-            bed.answer(|seen, answer| {
-                if seen.is_io() {
-                    answer.messages.clear(); // so that a command is under way
-                }
-            });
-            let buffer = controller.allocate(512).unwrap();
-            let read = tokio::spawn(async move { namespace.read(7, buffer).await });
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            bed.fabric.at(Point::Time(Duration::ZERO), fault.clone());
-            bed.fabric.advance(Duration::from_millis(1));
-            let lost = reach(&mut changes, LifecycleState::Resetting).await;
-            let cause = lost.cause.expect("a cause");
-            assert_eq!(cause.class(), ErrorClass::Transport);
-            let removed = matches!(fault, Fault::RemoveDevice(_));
-            // That shows elsewhere too, in other words.
-            assert!(removed || cause.to_string().contains(words), "{cause}");
-            bed.answer(|_, _| {});
-            bed.fabric.restore_device("host");
-            match read.await.unwrap() {
-                Ok(_) => assert!(!removed, "its memory is of no use any more"),
-                Err(failed) => assert!(removed && failed.buffer.is_some(), "{failed}"),
-            }
-            controller.shutdown().await;
-        });
-    }
-}
-
-/// On iWARP the work that a lost connection flushes comes back before the event that says so.
-#[test]
-fn flushed_work_waits_for_the_reason() {
-    for (disconnect, words) in [
-        (true, "the target or the network closed the connection"),
-        (false, "flushed: the queue pair was no longer working"),
-    ] {
-        run(async {
-            let bed = Bed::new();
-            let (controller, namespace) = bed.connect(&options()).await;
-            let mut changes = controller.changes();
-            bed.answer(move |seen, answer| answer.disconnect = disconnect && seen.is_io());
-            bed.fabric.at(Point::completion("host", 1), Fault::Fail(Status::FLUSHED));
-            let buffer = controller.allocate(512).unwrap();
-            let read = tokio::spawn(async move { namespace.read(7, buffer).await });
-            let lost = reach(&mut changes, LifecycleState::Resetting).await;
-            let cause = lost.cause.expect("a cause");
-            assert_eq!(cause.class(), ErrorClass::Transport);
-            assert!(cause.to_string().contains(words), "{cause}");
-            bed.answer(|_, _| {});
-            read.await.unwrap().expect("it is sent again");
-            controller.shutdown().await;
-        });
-    }
 }
 
 /// The target could not reach it by its key, and would end the connection.
