@@ -13,7 +13,8 @@ use hdrhistogram::Histogram;
 /// ```
 #[derive(Clone, Debug)]
 pub(crate) struct LatencyHistogram {
-    buckets: Box<[u64; BUCKETS]>,
+    /// `None` before the first value.
+    buckets: Option<Box<[u64; BUCKETS]>>,
 }
 
 const BUCKETS: usize = bucket(LatencyHistogram::VALUE_MAX) + 1;
@@ -29,25 +30,38 @@ impl LatencyHistogram {
     /// Largest value, for which larger ones count: about 69 s in nanoseconds.
     pub(crate) const VALUE_MAX: u64 = (1 << 36) - 1;
 
+    /// Creates a histogram in which recording allocates nothing.
     pub(crate) fn new() -> Self {
-        let buckets = vec![0; BUCKETS].into_boxed_slice();
-        Self { buckets: buckets.try_into().expect("the length is the same") }
+        Self { buckets: Some(zeros()) }
+    }
+
+    /// Creates a histogram that takes no memory before the first value.
+    pub(crate) const fn unallocated() -> Self {
+        Self { buckets: None }
     }
 
     #[inline]
     pub(crate) fn record(&mut self, value: u64) {
-        self.buckets[bucket(value.min(Self::VALUE_MAX))] += 1;
+        let buckets = self.buckets.get_or_insert_with(zeros);
+        buckets[bucket(value.min(Self::VALUE_MAX))] += 1;
     }
 
     /// Moves all counts to a histogram.
     pub(crate) fn flush_into(&mut self, histogram: &mut Histogram<u64>) {
-        for (bucket, count) in self.buckets.iter_mut().enumerate() {
+        for (bucket, count) in self.buckets.iter_mut().flat_map(|all| all.iter_mut()).enumerate() {
             if *count > 0 {
                 let recorded = histogram.record_n(value_of(bucket), std::mem::take(count));
                 recorded.expect("the histogram takes all that is counted here");
             }
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn zeros() -> Box<[u64; BUCKETS]> {
+    let buckets = vec![0; BUCKETS].into_boxed_slice();
+    buckets.try_into().expect("the length is the same")
 }
 
 /// Least value of a bucket.

@@ -134,6 +134,7 @@ impl<P: Provider> Poller<P> {
         options: &ConnectOptions,
     ) -> Self {
         let mut this = Self::empty(options.io_timeout);
+        this.meter = PollerMeter::new();
         this.summary = watch.summary();
         this.link = Some(Link::new(index, watch, registry, &options.reconnect));
         // An error is kept, and returned by every later call.
@@ -159,7 +160,7 @@ impl<P: Provider> Poller<P> {
             pending: PendingCommands::default(),
             batch: Box::new([Completion::default(); POLL_BATCH]),
             failed_commands: Vec::new(),
-            meter: PollerMeter::new(),
+            meter: PollerMeter::unread(),
             ticks: Ticks::new(&clock),
             submitted_at: 0,
             last_traffic: 0,

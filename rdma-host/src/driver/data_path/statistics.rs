@@ -112,22 +112,40 @@ impl Statistics {
 }
 
 impl PollerMeter {
+    /// Creates the statistics of a poller with I/O queues: recording allocates nothing.
     pub(crate) fn new() -> Self {
-        let statistics = Statistics::default();
         Self {
-            statistics,
             read: LatencyHistogram::new(),
             write: LatencyHistogram::new(),
             other: LatencyHistogram::new(),
+            ..Self::unread()
+        }
+    }
+
+    /// Creates the statistics of a poller that connects queues or has an admin queue. They are not
+    /// read.
+    pub(crate) fn unread() -> Self {
+        let statistics = Statistics {
+            read: Operation::unread(),
+            write: Operation::unread(),
+            other: Operation::unread(),
+            windows: WindowCounters::default(),
+            device: DeviceCounters::default(),
+        };
+        Self {
+            statistics,
+            read: LatencyHistogram::unallocated(),
+            write: LatencyHistogram::unallocated(),
+            other: LatencyHistogram::unallocated(),
         }
     }
 
     /// Statistics up to now.
     pub(crate) fn statistics(&mut self) -> &mut Statistics {
         let Self { statistics, read, write, other } = self;
-        read.flush_into(&mut statistics.read.latency_ns);
-        write.flush_into(&mut statistics.write.latency_ns);
-        other.flush_into(&mut statistics.other.latency_ns);
+        statistics.read.add_latencies(read);
+        statistics.write.add_latencies(write);
+        statistics.other.add_latencies(other);
         statistics
     }
 
@@ -186,7 +204,21 @@ impl Operation {
         // Full size from the start: a run of days takes no more memory than one of seconds.
         let latency_ns = Histogram::new_with_bounds(1, LatencyHistogram::VALUE_MAX, 3)
             .expect("a minute at three digits is a valid histogram");
+        Self { latency_ns, ..Self::unread() }
+    }
+
+    /// Counters whose histogram has no size yet.
+    fn unread() -> Self {
+        let latency_ns = Histogram::new_with_bounds(1, 2, 0).expect("the least bounds");
         Self { completed: 0, failed: 0, retried: 0, bytes: 0, latency_ns }
+    }
+
+    /// Moves latencies to the histogram, which gets its size the first time.
+    fn add_latencies(&mut self, recent: &mut LatencyHistogram) {
+        if self.latency_ns.high() < LatencyHistogram::VALUE_MAX {
+            self.latency_ns = Self::new().latency_ns;
+        }
+        recent.flush_into(&mut self.latency_ns);
     }
 
     fn add(&mut self, other: &Self) {
