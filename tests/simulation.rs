@@ -1,4 +1,4 @@
-//! The whole host in simulation: see `tests::simulation` for what must hold.
+//! The whole host in simulation: see the crate `simulation` for what must hold.
 //!
 //! `tests/simulate SEED` shows one run.
 
@@ -15,13 +15,11 @@ use std::{
     time::Instant,
 };
 
-use tests::{
-    noise,
-    simulation::{
-        Counts, Report, Script,
-        faults::{CommandFault, WorldFault},
-        run,
-    },
+use simulation::{
+    Counts, Report, Script,
+    faults::{CommandFault, WorldFault},
+    random::noise,
+    run,
 };
 
 /// Runs of the ordinary test, half of which are of new seeds each time.
@@ -194,7 +192,7 @@ fn no_transcript_has_a_secret() {
 /// The scripts that have shown a fault of ours, each of which has been mended since.
 #[test]
 fn what_must_hold_holds_for_the_seeds_that_were_kept() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("simulation/seeds");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../simulation/seeds");
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .expect("the seeds are part of the sources")
         .map(|entry| entry.expect("it can be listed").path())

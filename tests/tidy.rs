@@ -377,8 +377,10 @@ fn cargo_knows_every_file_of_tests() {
     let programs = test_programs();
     let found: BTreeSet<_> =
         programs.values().filter_map(|(main, _)| main.strip_prefix("tests/")).collect();
-    let manifest = fs::read_to_string(top().join("tests/Cargo.toml")).expect("the manifest");
-    let tables = manifest.split("[[test]]").skip(1);
+    let read = |path| fs::read_to_string(top().join(path)).expect("the manifest");
+    let manifests = read("tests/Cargo.toml") + &read("tests/support/simulation/Cargo.toml");
+    let manifests = manifests.replace("../../", "");
+    let tables = manifests.split("[[test]]").skip(1);
     let known: BTreeSet<_> =
         tables.filter_map(|table| table.split("path = \"").nth(1)?.split('"').next()).collect();
     assert_eq!(found, known, "files of tests, and those that tests/Cargo.toml names");

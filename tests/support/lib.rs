@@ -4,13 +4,11 @@
 //! `SOFT_ROCE_PROGRAM`; the target is the one of the file the guest was started with.
 
 pub mod authentication_hook;
-pub mod authenticator;
 pub mod load;
 mod note;
 pub mod process_resources;
 pub mod sequence;
 pub mod shutdown;
-pub mod simulation;
 pub mod target;
 
 use std::{
@@ -23,6 +21,7 @@ use std::{
 
 pub use note::note;
 use rdma_host::{ConnectOptions, HostIdentity};
+pub use simulation::{authenticator, random::noise};
 
 /// The subsystem that the target files of these tests offer.
 pub const SUBSYSTEM: &str = "nqn.2026-11.org.soft-roce:tests";
@@ -285,19 +284,4 @@ fn block_device(namespace: u32) -> Option<PathBuf> {
         let shown = name.starts_with("nvme") && !name[4..].contains('c');
         (shown && nsid.trim() == namespace.to_string()).then(|| Path::new("/dev").join(name))
     })
-}
-
-/// `count` bytes that differ with `seed`.
-#[must_use]
-pub fn noise(count: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(count + 8);
-    while bytes.len() < count {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(count);
-    bytes
 }

@@ -8,7 +8,6 @@
 //! then outlives the connection.
 
 mod controller;
-mod received_command;
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +30,7 @@ use verbs::{
     RemoteAddress, RemoteKey,
 };
 
-pub use self::received_command::ReceivedCommand;
+pub use simulation::received_command::ReceivedCommand;
 
 use self::controller::ControllerState;
 use crate::{authenticator::Authenticator, note::note_of};
@@ -466,7 +465,7 @@ impl<P: Provider> Queue<P> {
             self.controller = controller.connected(&answer);
         }
         if seen.is_write() {
-            controller.begin_write(self.controller, seen.range(), data, answer.execute.clone());
+            controller.begin_write(self.controller, range(seen), data, answer.execute.clone());
         }
         match answer.delay {
             Duration::ZERO if answer.may_go() => self.send(seen, &answer),
@@ -526,4 +525,11 @@ fn filled<P: Provider>(domain: &ProtectionDomain<P>, bytes: &[u8]) -> Buffer {
     let mut buffer = domain.allocate(bytes.len(), Access::LOCAL_WRITE).expect("memory");
     buffer.copy_in(0, bytes);
     buffer
+}
+
+/// Bytes of the namespace that a command names.
+fn range(seen: ReceivedCommand) -> std::ops::Range<usize> {
+    let start = usize::try_from(seen.u64_at(40)).unwrap_or(usize::MAX).min(BLOCKS) * BLOCK;
+    let blocks = (seen.u32_at(48) & 0xffff) as usize + 1;
+    start..(start + blocks * BLOCK).min(BLOCKS * BLOCK)
 }

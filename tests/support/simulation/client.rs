@@ -97,6 +97,7 @@ impl Client {
         target.change(|target| {
             target.authenticates = setup.is_authenticated;
             target.executions_max = setup.executions_max();
+            target.io_timeout = setup.io_timeout;
         });
         Self {
             world: world.clone(),
@@ -353,10 +354,7 @@ impl Client {
         let fabric = self.world.fabric();
         self.world.note(format_args!("fault: {fault}"));
         self.count_fault(fault.name());
-        self.target.change(|target| {
-            target.is_disturbed |= fault.delays_messages();
-            target.are_responses_hidden |= fault.hides_responses();
-        });
+        self.target.change(|target| target.note_fault(fault));
         let at = |point, fault| fabric.at(point, fault);
         let later = |time: Duration, end: Box<dyn FnOnce(&Self) + Send>| {
             let client = self.clone();

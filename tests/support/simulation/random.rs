@@ -49,3 +49,18 @@ impl Random {
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).expect("below 500 years")
 }
+
+/// `count` bytes that differ with `seed`.
+#[must_use]
+pub fn noise(count: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(count + 8);
+    while bytes.len() < count {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(count);
+    bytes
+}

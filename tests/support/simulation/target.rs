@@ -32,8 +32,12 @@ use self::{
     admin::Association,
     connection::{Connection, Waiting},
 };
-use super::{executor::World, faults::CommandFault};
-use crate::{noise, target::ReceivedCommand};
+use super::{
+    executor::World,
+    faults::{CommandFault, WorldFault},
+    random::noise,
+    received_command::ReceivedCommand,
+};
 
 /// Address of the target.
 pub const ADDRESS: &str = "10.0.0.2:4420";
@@ -109,6 +113,12 @@ pub(super) struct Subsystem {
     pub(super) is_disturbed: bool,
     /// True if the host may see responses late or never.
     pub(super) are_responses_hidden: bool,
+    /// True if a command that the host has sent may arrive late or never.
+    pub(super) lacks_commands: bool,
+    /// Time that the host waits for the answer to an I/O command before it aborts it.
+    pub(super) io_timeout: Duration,
+    /// Times at which I/O commands arrived, the last of an id, by controller, queue and id.
+    arrivals: BTreeMap<(u16, u16, [u8; 2]), Duration>,
     /// True once it never listens again.
     is_closed: bool,
     /// True if the end of an I/O queue's connection ends the controller, too.
@@ -134,7 +144,7 @@ enum Due {
     CheckClosed(Command),
     /// Keep-alive timeout of a controller may have expired.
     KeepAlive(u16),
-    /// The response to a command is sent again.
+    /// The response to a command is sent again, without its data.
     Repeat(Command, Answer),
 }
 
@@ -173,6 +183,9 @@ impl ModelTarget {
             violations: Vec::new(),
             is_disturbed: false,
             are_responses_hidden: false,
+            lacks_commands: false,
+            io_timeout: Duration::ZERO,
+            arrivals: BTreeMap::new(),
             is_closed: false,
             ends_with_any_queue: world.draw(|random| random.once_in(2)),
         };
@@ -259,6 +272,13 @@ impl Subsystem {
         }
     }
 
+    /// Notes a fault that excuses what the host does from now on.
+    pub(super) fn note_fault(&mut self, fault: WorldFault) {
+        self.is_disturbed |= fault.delays_messages();
+        self.lacks_commands |= fault.hides_responses();
+        self.are_responses_hidden |= fault.hides_responses();
+    }
+
     /// Takes back the faults that no command has had yet.
     pub(super) fn clear_faults(&mut self) {
         self.faults.clear();
@@ -287,10 +307,10 @@ impl Subsystem {
         }
     }
 
-    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let listener = self.listener.as_ref().map(|listener| listener.poll_ready(context));
         let mut ready = listener.is_some_and(|polled| polled.is_ready());
-        for connection in self.connections.values() {
+        for connection in self.connections.values_mut() {
             ready |= connection.poll_ready(context).is_ready();
         }
         if ready { Poll::Ready(()) } else { Poll::Pending }
@@ -309,6 +329,10 @@ impl Subsystem {
             for (command, data) in arrived.read {
                 self.execute(Command { data, ..command }, now);
             }
+            for command in arrived.repeated {
+                self.count("repeated responses that the host has");
+                self.plan(now + CLOSE_MAX, Due::CheckClosed(command));
+            }
         }
         while let Some(entry) = self.agenda.first_entry()
             && entry.key().0 <= now
@@ -319,7 +343,7 @@ impl Subsystem {
                 Due::CheckClosed(command) => self.check_closed(&command),
                 Due::Repeat(command, answer) => {
                     if let Some(connection) = self.connections.get_mut(&command.connection) {
-                        connection.answer(command.seen, &answer, None);
+                        connection.repeat(command, &answer);
                     }
                 }
                 Due::KeepAlive(controller) => self.check_keep_alive(controller, now),
@@ -388,8 +412,11 @@ impl Subsystem {
         let fault = if seen.is_io() { self.faults.pop_front() } else { None };
         let command = Command { number, connection: key, seen, data: in_capsule, fault };
         self.count("commands received");
-        if seen.is_io() && !self.is_disturbed {
-            self.check_connection(&command);
+        if seen.is_io() {
+            self.arrivals.insert((controller, seen.queue, [seen.sqe[2], seen.sqe[3]]), now);
+            if !self.is_disturbed {
+                self.check_connection(&command);
+            }
         }
         let (queue, opcode) = (seen.queue, seen.sqe[0]);
         let kind = if opcode == 0x7f { seen.sqe[4] } else { 0 };
@@ -512,9 +539,7 @@ impl Subsystem {
         }
         if let Some(CommandFault::RepeatedResponse) = fault {
             let after = self.delay();
-            // The data was written before; a repeat of that would be another fault.
-            let repeat = Answer { data: Vec::new(), ..answer };
-            self.plan(now + after, Due::Repeat(command.clone(), repeat));
+            self.plan(now + after, Due::Repeat(command.clone(), answer));
         }
     }
 }

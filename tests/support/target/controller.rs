@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::{Answer, Authentication, BLOCK, BLOCKS, CAPSULE, Hook, ReceivedCommand, Size, is_open};
+use super::{
+    Answer, Authentication, BLOCK, BLOCKS, CAPSULE, Hook, ReceivedCommand, Size, is_open, range,
+};
 
 /// Least id of a controller.
 const ID_MIN: u16 = 7;
@@ -140,7 +142,7 @@ impl ControllerState {
                 0
             }
             (0x02, ..) if seen.is_io() => {
-                answer.data = self.disk[seen.range()].to_vec();
+                answer.data = self.disk[range(seen)].to_vec();
                 0
             }
             // The answer to a request for an event is the event.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use verbs::Buffer;
 
 use super::{AT_REST, Client};
-use crate::simulation::{
+use crate::{
     history::{Mismatch, Outcome, fill},
     script::{Step, Transfer},
     target::BLOCK,

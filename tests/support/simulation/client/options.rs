@@ -1,6 +1,9 @@
 //! Options of a run's connections.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use auth::Credentials;
 
@@ -9,10 +12,17 @@ use rdma_host::{
     config::RESENDS_MAX,
 };
 
-use crate::simulation::{
+use crate::{
     random::Random,
     target::{ADDRESS, HOST_ID, SUBSYSTEM, secrets},
 };
+
+/// Options of all runs. Their defaults read the system's number of processors.
+static DEFAULTS: LazyLock<ConnectOptions> = LazyLock::new(|| {
+    let host = HostIdentity::from_id(HOST_ID.parse().expect("a UUID"));
+    let subsystem = SUBSYSTEM.parse().expect("an NQN");
+    ConnectOptions::new(ADDRESS.parse().expect("an address"), subsystem, host)
+});
 
 /// Choices of a run.
 #[derive(Debug)]
@@ -25,7 +35,7 @@ pub(super) struct Setup {
     io_queues: u16,
     queue_entries: u16,
     keep_alive: Duration,
-    io_timeout: Duration,
+    pub(super) io_timeout: Duration,
     wait: WaitMode,
     memory: MemoryMode,
     reconnect: ReconnectOptions,
@@ -58,9 +68,8 @@ impl Setup {
     }
 
     pub(super) fn options(&self) -> ConnectOptions {
-        let host = HostIdentity::from_id(HOST_ID.parse().expect("a UUID"));
-        let subsystem = SUBSYSTEM.parse().expect("an NQN");
-        ConnectOptions::new(ADDRESS.parse().expect("an address"), subsystem, host)
+        DEFAULTS
+            .clone()
             .io_queues(self.io_queues)
             .queue_entries(self.queue_entries)
             .keep_alive(self.keep_alive)

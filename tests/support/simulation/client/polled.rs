@@ -11,6 +11,17 @@ use super::{
     io::{Io, PolledRequest},
 };
 
+/// Senders of the completions, by the command's number.
+type Replies = BTreeMap<u64, oneshot::Sender<rdma_host::CommandCompletion>>;
+
+/// Empty polls after which a poller that spins sleeps: a wait of minutes would be most of the run.
+const SPINS_MAX: u32 = 300;
+
+/// Longest sleep of a poller: longer after many polls that found nothing.
+fn ready_limit(empty_polls: u32) -> Duration {
+    Duration::from_millis(5) * (1 << (empty_polls / 64).min(6))
+}
+
 impl Client {
     /// Drives pollers in tasks of their own; commands go to them in turn.
     pub(super) fn drive(&self, pollers: Vec<Poller<Host>>) -> Io {
@@ -37,11 +48,12 @@ impl Client {
         mut poller: Poller<Host>,
         mut requests: mpsc::UnboundedReceiver<PolledRequest>,
     ) {
-        let mut replies = BTreeMap::new();
-        let (mut next, mut is_closing, mut failure) = (0_u64, false, None);
+        let mut replies = Replies::new();
+        let (mut next, mut is_closing, mut failure, mut empty_polls) = (0_u64, false, None, 0_u32);
+        let mut arrived = None;
         while !(is_closing && replies.is_empty()) {
             while poller.room() > 0 || failure.is_some() {
-                let request = match requests.try_recv() {
+                let request = match arrived.take().map_or_else(|| requests.try_recv(), Ok) {
                     Ok(request) => request,
                     Err(mpsc::error::TryRecvError::Empty) => break,
                     Err(mpsc::error::TryRecvError::Disconnected) => {
@@ -58,15 +70,8 @@ impl Client {
             }
             let flushed = poller.flush();
             let polled = flushed.and_then(|()| poller.poll());
-            let mut taken = 0;
-            while let Some(done) = poller.take() {
-                taken += 1;
-                match replies.remove(&done.user) {
-                    // A caller that does not wait has dropped the receiver.
-                    Some(reply) => drop(reply.send(done)),
-                    None => self.violation(format!("command {} completed twice", done.user)),
-                }
-            }
+            let taken = self.deliver(&mut poller, &mut replies);
+            empty_polls = if taken == 0 { empty_polls + 1 } else { 0 };
             if let Err(error) = polled {
                 if !replies.is_empty() {
                     let left = replies.len();
@@ -76,15 +81,39 @@ impl Client {
             }
             match &failure {
                 Some(_) => self.world.sleep(Duration::from_millis(10)).await,
-                None if self.setup.spins && !replies.is_empty() => {
+                None if self.setup.spins && !replies.is_empty() && empty_polls < SPINS_MAX => {
                     // It does something else for a time now and then.
                     let pause = Duration::from_micros(1 << self.world.draw(|r| r.below(12)));
                     self.world.sleep(pause).await;
                 }
-                None if taken == 0 => drop(poller.ready(Duration::from_millis(5)).await),
+                None if taken == 0 && (is_closing || poller.room() == 0) => {
+                    drop(poller.ready(ready_limit(empty_polls)).await);
+                }
+                None if taken == 0 => tokio::select! {
+                    biased;
+                    request = requests.recv() => {
+                        is_closing = request.is_none();
+                        arrived = request;
+                    }
+                    _ = poller.ready(ready_limit(empty_polls)) => {}
+                },
                 None => tokio::task::yield_now().await,
             }
         }
+    }
+
+    /// Passes completions on; returns their number.
+    fn deliver(&self, poller: &mut Poller<Host>, replies: &mut Replies) -> usize {
+        let mut taken = 0;
+        while let Some(done) = poller.take() {
+            taken += 1;
+            match replies.remove(&done.user) {
+                // A caller that does not wait has dropped the receiver.
+                Some(reply) => drop(reply.send(done)),
+                None => self.violation(format!("command {} completed twice", done.user)),
+            }
+        }
+        taken
     }
 
     fn submit(
@@ -92,7 +121,7 @@ impl Client {
         poller: &mut Poller<Host>,
         request: PolledRequest,
         user: u64,
-        replies: &mut BTreeMap<u64, oneshot::Sender<rdma_host::CommandCompletion>>,
+        replies: &mut Replies,
     ) {
         let PolledRequest { command, reply } = request;
         match poller.submit(command.with_user(user)) {

@@ -10,11 +10,14 @@ use super::{
 };
 use crate::{
     authenticator::{Authenticator, Settings},
-    target::ReceivedCommand,
+    received_command::ReceivedCommand,
 };
 
 /// Largest id of a queue, more than a host asks for.
 const QUEUE_ID_MAX: u16 = 1024;
+
+/// Longest time from the submission of a command to its arrival.
+const SEND_MAX: Duration = Duration::from_millis(50);
 
 /// Controller, from its Connect to the end of its connections.
 pub(super) struct Association {
@@ -169,8 +172,29 @@ impl Subsystem {
         own.for_each(super::Connection::disconnect);
     }
 
+    /// Checks that the host aborts a command of this controller, which it has waited for. A command
+    /// that is sent late, after its submission, is younger here than to the host.
+    fn check_abort(&mut self, command: &Command, now: Duration) {
+        let seen = command.seen;
+        let Some(connection) = self.connections.get(&command.connection) else { return };
+        let queue = u16::from_le_bytes([seen.sqe[40], seen.sqe[41]]);
+        let key = (connection.controller, queue, [seen.sqe[42], seen.sqe[43]]);
+        let age = self.arrivals.get(&key).map(|arrived| now - *arrived);
+        if self.lacks_commands || age.is_some_and(|age| age + SEND_MAX >= self.io_timeout) {
+            return;
+        }
+        let (number, id) = (command.number, u16::from_le_bytes(key.2));
+        let what = format!(
+            "#{number} aborts command {id:#x} of queue {queue} after {age:?}, of {:?}",
+            self.io_timeout
+        );
+        self.world.note(format_args!("VIOLATION: {what}"));
+        self.violations.push(what);
+    }
+
     /// Aborts an I/O command that has not been applied, sometimes.
     fn abort(&mut self, command: &Command, now: Duration) -> Answer {
+        self.check_abort(command, now);
         let (queue, id) = (command.seen.u32_at(40) & 0xffff, &command.seen.sqe[42..44]);
         let controller = self.connections.get(&command.connection).map(|one| one.controller);
         let found = self.agenda.iter().find_map(|(key, due)| match due {
@@ -197,7 +221,7 @@ impl Subsystem {
 
     /// Completes an Asynchronous Event Request of each controller: an attribute of a namespace has
     /// changed.
-    pub(in crate::simulation) fn raise_event(&mut self, now: Duration) {
+    pub(crate) fn raise_event(&mut self, now: Duration) {
         let requests: Vec<_> = self
             .associations
             .values_mut()

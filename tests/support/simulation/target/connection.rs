@@ -15,15 +15,14 @@ use verbs::{
 
 use super::{Answer, Command};
 use crate::{
-    authenticator::Authenticator,
-    simulation::{executor::World, faults::CommandFault},
-    target::ReceivedCommand,
+    authenticator::Authenticator, executor::World, faults::CommandFault,
+    received_command::ReceivedCommand,
 };
 
 /// Bytes of a capsule: a command, and data of two blocks.
 pub(super) const CAPSULE: usize = 64 + 1024;
 /// Receives of a queue, which are more than any host may have in flight.
-const RECEIVES: u32 = 80;
+const RECEIVES: u32 = 48;
 /// Tag of work whose completion says nothing.
 const UNUSED: u64 = u64::MAX;
 
@@ -59,9 +58,11 @@ pub(super) struct Connection {
     waiting: Waiting,
     completions: CompletionQueue<Host>,
     completed: Readiness,
+    /// True if there may be events or completions.
+    is_ready: bool,
     domain: ProtectionDomain<Host>,
-    /// Writes whose data is on its way here, by the tags of their reads.
-    reads: Vec<Option<Command>>,
+    /// Commands that wait for the completion of work, by its tag.
+    waiting_for: Vec<Option<(Work, Command)>>,
 }
 
 enum State {
@@ -70,11 +71,22 @@ enum State {
     Gone,
 }
 
-/// Commands that have arrived, and data of those that arrived before.
+/// Work whose completion a command waits for.
+enum Work {
+    /// Data of a write is read from the host's memory.
+    Read,
+    /// A response is sent again. It is complete when the host has it, which may be late: the host
+    /// need not have a receive posted for it.
+    Repeat,
+}
+
+/// Commands that have arrived, data of those that arrived before, and those of which the host has
+/// a repeated response.
 #[derive(Default)]
 pub(super) struct Arrived {
     pub(super) received: Vec<(ReceivedCommand, Vec<u8>)>,
     pub(super) read: Vec<(Command, Vec<u8>)>,
+    pub(super) repeated: Vec<Command>,
 }
 
 impl Connection {
@@ -114,8 +126,9 @@ impl Connection {
             waiting: Waiting::new(world, endpoint),
             completions,
             completed,
+            is_ready: true,
             domain,
-            reads: Vec::new(),
+            waiting_for: Vec::new(),
         })
     }
 
@@ -130,16 +143,20 @@ impl Connection {
         self.state = State::Gone;
     }
 
-    pub(super) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let (events, completed) =
             (self.waiting.poll_ready(context), self.completed.poll_ready(context));
-        if events.is_ready() { events } else { completed }
+        self.is_ready |= events.is_ready() || completed.is_ready();
+        if self.is_ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Takes what has arrived, and arms the completion queue.
     pub(super) fn step(&mut self) -> Arrived {
-        self.handle_events();
         let mut arrived = Arrived::default();
+        if !std::mem::take(&mut self.is_ready) {
+            return arrived;
+        }
+        self.handle_events();
         let mut batch = [Completion::default(); 16];
         let _ = self.completions.acknowledge();
         while let State::Live(_) = self.state {
@@ -193,9 +210,11 @@ impl Connection {
             }
             CompletedWork::Send { tag, buffers } => {
                 let index = usize::try_from(tag).unwrap_or(usize::MAX);
-                let Some(command) = self.reads.get_mut(index).and_then(Option::take) else {
-                    return;
-                };
+                let waiting = self.waiting_for.get_mut(index).and_then(Option::take);
+                let Some((work, command)) = waiting else { return };
+                if let Work::Repeat = work {
+                    return arrived.repeated.push(command);
+                }
                 let buffer = buffers.into_iter().next().expect("one buffer was read");
                 let mut data = vec![0; buffer.len()];
                 buffer.copy_out(0, &mut data);
@@ -210,9 +229,26 @@ impl Connection {
         let State::Live(queue_pair) = &mut self.state else { return };
         let (length, place) = keyed(command.seen);
         let Ok(buffer) = self.domain.allocate(length.max(1), Access::LOCAL_WRITE) else { return };
-        let tag = self.reads.len() as u64;
-        self.reads.push(Some(command));
+        let tag = self.waiting_for.len() as u64;
+        self.waiting_for.push(Some((Work::Read, command)));
         let _ = queue_pair.rdma_read(buffer, place, tag);
+    }
+
+    /// Sends the response to a command again.
+    pub(super) fn repeat(&mut self, command: Command, answer: &Answer) {
+        let State::Live(queue_pair) = &mut self.state else { return };
+        let message = command.seen.response(answer.status, answer.result);
+        let Ok(mut buffer) = self.domain.allocate(message.len(), Access::LOCAL_WRITE) else {
+            return;
+        };
+        buffer.copy_in(0, &message);
+        let tag = self.waiting_for.len() as u64;
+        let key = command.seen.to_invalidate().map(RemoteKey);
+        self.waiting_for.push(Some((Work::Repeat, command)));
+        let _ = match key {
+            Some(key) => queue_pair.send_with_invalidate(buffer, key, tag),
+            None => queue_pair.send(buffer, tag),
+        };
     }
 
     /// Sends data and response of a command, with what a fault makes of them.

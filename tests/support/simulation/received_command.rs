@@ -2,8 +2,6 @@
 
 use verbs::{RemoteAddress, RemoteKey};
 
-use super::{BLOCK, BLOCKS};
-
 /// A command that arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceivedCommand {
@@ -80,15 +78,10 @@ impl ReceivedCommand {
     }
 
     /// The keyed descriptor: length and place.
-    pub(super) fn keyed(&self) -> (usize, RemoteAddress) {
+    #[must_use]
+    pub fn keyed(&self) -> (usize, RemoteAddress) {
         let length = self.u32_at(32) & 0x00ff_ffff;
         let key = RemoteKey(self.u32_at(35));
         (length as usize, RemoteAddress { address: self.u64_at(24), key })
-    }
-
-    pub(super) fn range(&self) -> std::ops::Range<usize> {
-        let start = usize::try_from(self.u64_at(40)).unwrap_or(usize::MAX).min(BLOCKS) * BLOCK;
-        let blocks = (self.u32_at(48) & 0xffff) as usize + 1;
-        start..(start + blocks * BLOCK).min(BLOCKS * BLOCK)
     }
 }
