@@ -77,7 +77,9 @@ impl<P: Provider> Provider for MarkedProvider<P> {
     type CompletionQueue = P::CompletionQueue;
     type QueuePair = P::QueuePair;
 
-    const AGENT: Agent = P::AGENT;
+    fn agent(&self) -> Agent {
+        self.inner.agent()
+    }
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
         self.device_does(|| self.inner.endpoint())

@@ -217,7 +217,9 @@ impl Provider for Nothing {
     type CompletionQueue = io::Stdin;
     type QueuePair = ();
 
-    const AGENT: Agent = Agent::Thread;
+    fn agent(&self) -> Agent {
+        Agent::Thread
+    }
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
         Ok(io::stdin())

@@ -413,7 +413,7 @@ impl Mapping {
     /// # Panics
     ///
     /// When the range is not within the memory, or it was not made for [`Agent::Thread`], which
-    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT).
+    /// is to say by [`Provider::agent`](crate::Provider::agent).
     pub fn device_read(&self, offset: usize, out: &mut [u8]) {
         assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
         self.at(offset, out.len());
@@ -426,7 +426,7 @@ impl Mapping {
     /// # Panics
     ///
     /// When the range is not within the memory, when it was not made for [`Agent::Thread`], which
-    /// is to say by [`Provider::AGENT`](crate::Provider::AGENT), or when its
+    /// is to say by [`Provider::agent`](crate::Provider::agent), or when its
     /// [access](Self::access) is without [`LOCAL_WRITE`](Access::LOCAL_WRITE): bytes that no
     /// device may write can be borrowed.
     pub fn device_write(&self, offset: usize, bytes: &[u8]) {

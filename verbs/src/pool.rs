@@ -90,13 +90,13 @@ impl<P: Provider> ProtectionDomain<P> {
         let PoolMemory { pages, page_bytes, pages_refused, refused } = made;
         let (region, found) = match pages {
             Some(pages) => {
-                let memory = Arc::new(Mapping::of_pages(pages, length, P::AGENT, access));
+                let memory = Arc::new(Mapping::of_pages(pages, length, self.agent(), access));
                 let region = self.region(memory.clone())?;
                 // Only now is every page there.
                 (region, memory.node())
             }
             None => {
-                let memory = Mapping::allocate(length, P::AGENT, access)
+                let memory = Mapping::allocate(length, self.agent(), access)
                     .ok_or(Error::Allocate { length })?;
                 (self.region(Arc::new(memory))?, None)
             }

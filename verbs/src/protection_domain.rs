@@ -14,7 +14,7 @@ use std::{
 use crate::{
     Access, Buffer, CallerMemory, DeviceEvent, Error, MemoryOwner, Provider, RdmaCore,
     RegisterError, SharedMemory, Window,
-    memory::{Mapping, Region, page_size},
+    memory::{Agent, Mapping, Region, page_size},
     provider::{DmaBuf, RegisterRequest},
 };
 
@@ -65,7 +65,7 @@ impl<P: Provider> ProtectionDomain<P> {
             return Err(Error::Misuse("memory of no length cannot be registered"));
         }
         let memory =
-            Mapping::allocate(length, P::AGENT, access).ok_or(Error::Allocate { length })?;
+            Mapping::allocate(length, self.agent(), access).ok_or(Error::Allocate { length })?;
         Ok(Buffer::whole(self.region(Arc::new(memory))?))
     }
 
@@ -95,7 +95,7 @@ impl<P: Provider> ProtectionDomain<P> {
         access: Access,
     ) -> Result<Buffer, RegisterError<M>> {
         let mapping =
-            Mapping::of_vector(memory.into_vector(), P::AGENT, access).map_err(|empty| {
+            Mapping::of_vector(memory.into_vector(), self.agent(), access).map_err(|empty| {
                 let error = Error::Misuse("memory of no length cannot be registered");
                 RegisterError { error, memory: M::from_vector(empty) }
             })?;
@@ -122,7 +122,7 @@ impl<P: Provider> ProtectionDomain<P> {
         if length == 0 {
             return Err(Error::Misuse("memory of no length cannot be registered"));
         }
-        let memory = Mapping::shared_pages(length, node, P::AGENT, access);
+        let memory = Mapping::shared_pages(length, node, self.agent(), access);
         let memory = memory.ok_or(Error::Allocate { length })?;
         Ok(SharedMemory::new(self.region(Arc::new(memory))?))
     }
@@ -137,7 +137,7 @@ impl<P: Provider> ProtectionDomain<P> {
         owner: impl MemoryOwner,
         access: Access,
     ) -> Result<SharedMemory, Error> {
-        let memory = Mapping::shared_with(owner, P::AGENT, access);
+        let memory = Mapping::shared_with(owner, self.agent(), access);
         let memory = memory.ok_or(Error::Misuse("memory of no length cannot be registered"))?;
         Ok(SharedMemory::new(self.region(Arc::new(memory))?))
     }
@@ -173,7 +173,7 @@ impl<P: Provider> ProtectionDomain<P> {
         let dma_buf = DmaBuf { file: Arc::new(file), offset, length, address, access };
         let request = RegisterRequest::DmaBuf(dma_buf);
         let (registration, keys) = self.inner.provider.register(&self.inner.raw, request)?;
-        let memory = Arc::new(Mapping::foreign(address, length, P::AGENT, access));
+        let memory = Arc::new(Mapping::foreign(address, length, self.agent(), access));
         let _registration = Box::new(registration);
         let domain = self.inner.identity;
         Ok(Buffer::whole(Region { _registration, memory, keys, domain }))
@@ -232,6 +232,10 @@ impl<P: Provider> ProtectionDomain<P> {
     /// as of a device that is gone. Never blocks.
     pub fn is_port_down(&self) -> Option<bool> {
         self.inner.provider.is_port_down(&self.inner.raw)
+    }
+
+    pub(crate) fn agent(&self) -> Agent {
+        self.inner.provider.agent()
     }
 
     pub(crate) fn identity(&self) -> u64 {

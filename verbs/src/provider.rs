@@ -48,7 +48,9 @@ pub trait Provider: Sized + Send + Sync + 'static {
     type QueuePair: Send;
 
     /// Agent that reads and writes registered memory besides the owner of a buffer.
-    const AGENT: Agent = Agent::Device;
+    fn agent(&self) -> Agent {
+        Agent::Device
+    }
 
     /// Opens an endpoint.
     ///

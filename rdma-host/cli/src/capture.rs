@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use rdma_capture::{Capture, CaptureFile};
 use rdma_host::{
-    Provider, RdmaCore,
+    RdmaCore,
     wire::{AuthenticationCommand, Sqe},
 };
 
@@ -37,19 +37,22 @@ pub(crate) struct CaptureArguments {
     capture_size: u64,
 }
 
-/// Command that connects, over whichever provider.
+/// Provider of the system's devices, of which all commands are compiled for one: it captures, or
+/// passes every call on.
+pub(crate) type SystemProvider = Capture<RdmaCore>;
+
+/// Command that connects.
 pub(crate) trait ConnectingCommand {
     fn capture(&self) -> &CaptureArguments;
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure>;
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure>;
 }
 
-/// Runs a command over the system's devices: compiled for a provider that captures, if a capture is
-/// asked for, and else for one that knows nothing of captures.
+/// Runs a command over the system's devices, with a capture if one is asked for.
 pub(crate) fn run(command: &impl ConnectingCommand) -> Result<(), Failure> {
     let capture = command.capture();
     let provider = Arc::new(RdmaCore::new());
-    let Some(path) = &capture.capture else { return command.run(&provider) };
+    let Some(path) = &capture.capture else { return command.run(&Capture::disabled(provider)) };
     let output = OutputStream::open(path)?;
     let payload_bytes = if capture.capture_data {
         AuthenticationCommand::bytes_without_payload

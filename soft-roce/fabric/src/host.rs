@@ -39,7 +39,9 @@ impl Provider for Host {
     type CompletionQueue = HostQueue;
     type QueuePair = HostQueuePair;
 
-    const AGENT: Agent = Agent::Thread;
+    fn agent(&self) -> Agent {
+        Agent::Thread
+    }
 
     fn endpoint(&self) -> Result<HostEndpoint, Error> {
         let (id, signal) = self

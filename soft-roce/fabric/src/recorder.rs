@@ -157,7 +157,9 @@ impl<P: Provider> Provider for Recorder<P> {
     type QueuePair = RecorderQueuePair<P>;
 
     // The recorder itself reads the memory.
-    const AGENT: Agent = Agent::Thread;
+    fn agent(&self) -> Agent {
+        Agent::Thread
+    }
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
         let made = self.inner.endpoint().map(|inner| self.endpoint_of(inner));

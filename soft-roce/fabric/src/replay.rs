@@ -318,7 +318,9 @@ impl Provider for Replay {
     type CompletionQueue = ReplayQueue;
     type QueuePair = ReplayQueuePair;
 
-    const AGENT: Agent = Agent::Thread;
+    fn agent(&self) -> Agent {
+        Agent::Thread
+    }
 
     fn endpoint(&self) -> Result<ReplayEndpoint, Error> {
         self.with(ReplayState::endpoint)

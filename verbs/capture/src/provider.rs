@@ -13,8 +13,8 @@ use verbs::{
     memory::{Agent, Mapping},
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Operation, Payloads,
-        PostError, QueuePairInfo, QueuePairRequest, QueueRequest, RegisterRequest, SendRequest,
-        Sge, WorkCompletion,
+        PostError, QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
+        SendRequest, Sge, WorkCompletion,
     },
 };
 
@@ -28,9 +28,15 @@ use crate::{
 /// Port of the connection manager's IP service where the source port is not known.
 const SOURCE_PORT: u16 = 0;
 
-/// Provider that executes all calls on another one and writes the traffic to a [`CaptureFile`].
+/// Provider that executes all calls on another one and writes the traffic to a [`CaptureFile`], if
+/// it has one.
 pub struct Capture<P> {
     inner: Arc<P>,
+    recorder: Option<Recorder>,
+}
+
+/// What turns calls and completions into frames.
+struct Recorder {
     file: CaptureFile,
     registry: Arc<Mutex<Registry>>,
 }
@@ -115,12 +121,26 @@ fn local_address(destination: SocketAddr) -> SocketAddr {
 impl<P: Provider> Capture<P> {
     /// Wraps a provider; what passes goes to the file.
     pub fn new(inner: Arc<P>, file: &CaptureFile) -> Arc<Self> {
-        Arc::new(Self { inner, file: file.clone(), registry: Arc::default() })
+        let recorder = Recorder { file: file.clone(), registry: Arc::default() };
+        Arc::new(Self { inner, recorder: Some(recorder) })
+    }
+
+    /// Wraps a provider and captures nothing: for programs that compile one code for both.
+    pub fn disabled(inner: Arc<P>) -> Arc<Self> {
+        Arc::new(Self { inner, recorder: None })
     }
 
     fn endpoint_of(&self, inner: P::Endpoint) -> CaptureEndpoint<P> {
+        let connection = self.recorder.as_ref().map(Recorder::connection);
+        CaptureEndpoint { inner, connection }
+    }
+}
+
+impl Recorder {
+    /// State of a new endpoint's connection.
+    fn connection(&self) -> Arc<Mutex<Connection>> {
         let id = self.file.next_id();
-        let connection = Connection {
+        Arc::new(Mutex::new(Connection {
             ids: Ids { active: id, passive: !id },
             destination: None,
             source: None,
@@ -129,8 +149,26 @@ impl<P: Provider> Capture<P> {
             sent: 0,
             received: 0,
             is_disconnecting: false,
-        };
-        CaptureEndpoint { inner, connection: Arc::new(Mutex::new(connection)) }
+        }))
+    }
+
+    /// Notes memory that messages are read from.
+    fn registered(&self, memory: Arc<Mapping>, key: u32) -> RecordedMemory {
+        lock(&self.registry).memory.insert(key, memory);
+        RecordedMemory { key, registry: Arc::clone(&self.registry) }
+    }
+
+    /// Notes the queue pair of a connection.
+    fn bound(&self, connection: &Arc<Mutex<Connection>>, number: u32) -> RecordedQueuePair {
+        lock(connection).queue_pair = number;
+        let registry = Arc::clone(&self.registry);
+        lock(&registry).connections.insert(number, Arc::downgrade(connection));
+        RecordedQueuePair { number, registry, _connection: Arc::clone(connection) }
+    }
+
+    fn write_receives(&self, queue_pair: u32, requests: &[ReceiveRequest]) {
+        let receives = requests.iter().map(|one| ((queue_pair, one.token), one.sge));
+        lock(&self.registry).receives.extend(receives);
     }
 
     fn write_request(&self, connection: &mut Connection, request: &CmRequest<'_>) {
@@ -162,7 +200,7 @@ impl<P: Provider> Capture<P> {
         }
     }
 
-    fn write_event(&self, connection: &mut Connection, event: &CmEvent<P::Endpoint>) {
+    fn write_event<E>(&self, connection: &mut Connection, event: &CmEvent<E>) {
         let (ids, data) = (connection.ids, &event.private_data);
         match event.kind {
             CmEventKind::ESTABLISHED => {
@@ -209,6 +247,9 @@ impl<P: Provider> Capture<P> {
     }
 
     fn write_received(&self, completions: &[WorkCompletion]) {
+        if completions.is_empty() {
+            return;
+        }
         let mut registry = lock(&self.registry);
         for completion in completions.iter().filter(|completion| completion.is_receive()) {
             let queue_pair = completion.queue_pair();
@@ -237,22 +278,33 @@ impl<P: fmt::Debug> fmt::Debug for Capture<P> {
     }
 }
 
-/// Endpoint whose connection is captured.
+/// Endpoint whose connection is captured, unless captures are disabled.
 pub struct CaptureEndpoint<P: Provider> {
     inner: P::Endpoint,
-    connection: Arc<Mutex<Connection>>,
+    connection: Option<Arc<Mutex<Connection>>>,
 }
 
-/// Queue pair whose messages are captured.
+/// Queue pair whose messages are captured, unless captures are disabled.
 pub struct CaptureQueuePair<P: Provider> {
     inner: P::QueuePair,
+    recorded: Option<RecordedQueuePair>,
+}
+
+/// Registration whose memory is read at sends and receives, unless captures are disabled.
+pub struct CaptureRegistration<P: Provider> {
+    _inner: P::Registration,
+    /// None of a window or of another device's memory.
+    _recorded: Option<RecordedMemory>,
+}
+
+struct RecordedQueuePair {
     number: u32,
     registry: Arc<Mutex<Registry>>,
     /// Keeps the connection known while there is a queue pair.
     _connection: Arc<Mutex<Connection>>,
 }
 
-impl<P: Provider> Drop for CaptureQueuePair<P> {
+impl Drop for RecordedQueuePair {
     fn drop(&mut self) {
         let mut registry = lock(&self.registry);
         registry.connections.remove(&self.number);
@@ -260,19 +312,14 @@ impl<P: Provider> Drop for CaptureQueuePair<P> {
     }
 }
 
-/// Registration whose memory is read at sends and receives.
-pub struct CaptureRegistration<P: Provider> {
-    _inner: P::Registration,
-    /// Key of memory; none of a window or of another device's memory.
-    local_key: Option<u32>,
+struct RecordedMemory {
+    key: u32,
     registry: Arc<Mutex<Registry>>,
 }
 
-impl<P: Provider> Drop for CaptureRegistration<P> {
+impl Drop for RecordedMemory {
     fn drop(&mut self) {
-        if let Some(key) = self.local_key {
-            lock(&self.registry).memory.remove(&key);
-        }
+        lock(&self.registry).memory.remove(&self.key);
     }
 }
 
@@ -289,8 +336,10 @@ impl<P: Provider> Provider for Capture<P> {
     type CompletionQueue = P::CompletionQueue;
     type QueuePair = CaptureQueuePair<P>;
 
-    // The capture itself reads the memory.
-    const AGENT: Agent = Agent::Thread;
+    fn agent(&self) -> Agent {
+        // The capture itself reads the memory.
+        if self.recorder.is_some() { Agent::Thread } else { self.inner.agent() }
+    }
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
         self.inner.endpoint().map(|inner| self.endpoint_of(inner))
@@ -298,7 +347,9 @@ impl<P: Provider> Provider for Capture<P> {
 
     fn request(&self, endpoint: &mut Self::Endpoint, request: CmRequest<'_>) -> Result<(), Error> {
         // Written first: a peer in this process may answer within the call.
-        self.write_request(&mut lock(&endpoint.connection), &request);
+        if let (Some(recorder), Some(connection)) = (&self.recorder, &endpoint.connection) {
+            recorder.write_request(&mut lock(connection), &request);
+        }
         self.inner.request(&mut endpoint.inner, request)
     }
 
@@ -307,7 +358,9 @@ impl<P: Provider> Provider for Capture<P> {
         endpoint: &mut Self::Endpoint,
     ) -> Result<Option<CmEvent<Self::Endpoint>>, Error> {
         let Some(event) = self.inner.cm_event(&mut endpoint.inner)? else { return Ok(None) };
-        self.write_event(&mut lock(&endpoint.connection), &event);
+        if let (Some(recorder), Some(connection)) = (&self.recorder, &endpoint.connection) {
+            recorder.write_event(&mut lock(connection), &event);
+        }
         let CmEvent { kind, status, private_data, parameters, incoming } = event;
         let incoming = incoming.map(|inner| self.endpoint_of(inner));
         Ok(Some(CmEvent { kind, status, private_data, parameters, incoming }))
@@ -339,12 +392,9 @@ impl<P: Provider> Provider for Capture<P> {
             _ => None,
         };
         let (inner, keys) = self.inner.register(domain, request)?;
-        let local_key = memory.is_some().then_some(keys.local);
-        if let Some(memory) = memory {
-            lock(&self.registry).memory.insert(keys.local, memory);
-        }
-        let registry = Arc::clone(&self.registry);
-        Ok((CaptureRegistration { _inner: inner, local_key, registry }, keys))
+        let recorded = self.recorder.as_ref().zip(memory);
+        let recorded = recorded.map(|(recorder, memory)| recorder.registered(memory, keys.local));
+        Ok((CaptureRegistration { _inner: inner, _recorded: recorded }, keys))
     }
 
     fn completion_queue(
@@ -363,43 +413,44 @@ impl<P: Provider> Provider for Capture<P> {
         let QueuePairRequest { domain, queue, capabilities } = request;
         let request = QueuePairRequest { domain, queue, capabilities };
         let (inner, info) = self.inner.queue_pair(&mut endpoint.inner, request)?;
-        let connection = endpoint.connection.clone();
-        lock(&connection).queue_pair = info.number;
-        let (registry, number) = (Arc::clone(&self.registry), info.number);
-        lock(&registry).connections.insert(number, Arc::downgrade(&connection));
-        Ok((CaptureQueuePair { inner, number, registry, _connection: connection }, info))
+        let recorded = self.recorder.as_ref().zip(endpoint.connection.as_ref());
+        let recorded =
+            recorded.map(|(recorder, connection)| recorder.bound(connection, info.number));
+        Ok((CaptureQueuePair { inner, recorded }, info))
     }
 
+    #[inline]
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         match batch {
             Batch::Receives { queue_pair, requests } => {
-                let number = queue_pair.number;
-                let mut registry = lock(&self.registry);
-                let receives = requests.iter().map(|one| ((number, one.token), one.sge));
-                registry.receives.extend(receives);
-                drop(registry);
+                if let (Some(recorder), Some(pair)) = (&self.recorder, &queue_pair.recorded) {
+                    recorder.write_receives(pair.number, requests);
+                }
                 self.inner.post(Batch::Receives { queue_pair: &mut queue_pair.inner, requests })
             }
             Batch::Sends { queue_pair, requests, payloads } => {
-                self.write_sends(queue_pair.number, requests, payloads);
+                if let (Some(recorder), Some(pair)) = (&self.recorder, &queue_pair.recorded) {
+                    recorder.write_sends(pair.number, requests, payloads);
+                }
                 let queue_pair = &mut queue_pair.inner;
                 self.inner.post(Batch::Sends { queue_pair, requests, payloads })
             }
         }
     }
 
+    #[inline]
     fn completions(
         &self,
         queue: &mut Self::CompletionQueue,
         request: QueueRequest<'_>,
     ) -> Result<usize, Error> {
-        let QueueRequest::Poll(out) = request else {
-            return self.inner.completions(queue, request);
-        };
-        let count = self.inner.completions(queue, QueueRequest::Poll(&mut *out))?;
-        if count > 0 {
-            self.write_received(&out[..count]);
+        match (request, &self.recorder) {
+            (QueueRequest::Poll(out), Some(recorder)) => {
+                let count = self.inner.completions(queue, QueueRequest::Poll(&mut *out))?;
+                recorder.write_received(&out[..count]);
+                Ok(count)
+            }
+            (request, _) => self.inner.completions(queue, request),
         }
-        Ok(count)
     }
 }

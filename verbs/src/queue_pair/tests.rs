@@ -315,7 +315,9 @@ impl Provider for Device {
     type CompletionQueue = io::Stdin;
     type QueuePair = Noted;
 
-    const AGENT: Agent = Agent::Thread;
+    fn agent(&self) -> Agent {
+        Agent::Thread
+    }
 
     fn endpoint(&self) -> Result<Self::Endpoint, Error> {
         Ok(io::stdin())

@@ -43,8 +43,6 @@ mod worker;
 
 use std::sync::Arc;
 
-use rdma_host::Provider;
-
 pub(crate) use self::{
     arguments::Arguments,
     job_file::{Job, read as read_jobs},
@@ -52,7 +50,7 @@ pub(crate) use self::{
 };
 use self::{compare::Comparison, session::Session};
 use crate::{
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     failure::Failure,
     output_file::OutputFile,
 };
@@ -64,7 +62,7 @@ impl ConnectingCommand for Vec<Job> {
     }
 
     /// Compares two reports, or measures what the jobs ask for.
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let arguments = &self[0].arguments;
         match arguments.compare.as_deref() {
             Some([before, after]) => {

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use clap::Args;
-use rdma_host::{
-    Provider,
-    wire::{BlockRange, NvmLimits},
-};
+use rdma_host::wire::{BlockRange, NvmLimits};
 
 use super::read_write::check_range;
 use crate::{
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::ConnectedController,
     failure::Failure,
     output,
@@ -91,7 +88,7 @@ impl ConnectingCommand for FlushArguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let connected = ConnectedController::connect(provider, &self.target)?;
         let namespace = connected.namespace(self.ns)?;
         connected.runtime.run(namespace.flush())?;
@@ -107,7 +104,7 @@ impl ConnectingCommand for DeallocateArguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let DeallocateArguments { lba, blocks, .. } = self;
         if lba.len() != blocks.len() {
             return Err(Failure::usage(format!(
@@ -146,7 +143,7 @@ impl ConnectingCommand for WriteZeroesArguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         /// Size of the smallest memory page, CAP.MPSMIN, of controllers over fabrics.
         const PAGE_SIZE_MIN: u64 = 4096;
         let WriteZeroesArguments { lba, blocks, deallocate, .. } = *self;

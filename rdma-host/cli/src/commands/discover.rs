@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Format,
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     configuration::{Configuration, EndpointKind, GivenOptions},
     failure::Failure,
     host,
@@ -124,7 +124,7 @@ impl ConnectingCommand for Arguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let raw = self.raw.as_deref().map(OutputFile::open).transpose()?;
         let runtime = shutdown::runtime()?;
         // Read once for all controllers: a descriptor can be read only once.

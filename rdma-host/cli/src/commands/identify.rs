@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::identify_data;
 use crate::{
     Format,
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::{self, ConnectedController},
     failure::Failure,
     output,
@@ -50,7 +50,7 @@ impl ConnectingCommand for Arguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         identify_data::check_output(self.raw)?;
         let connected = ConnectedController::connect(provider, &self.target)?;
         if self.raw {

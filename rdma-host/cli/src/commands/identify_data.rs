@@ -8,18 +8,15 @@ use std::{
 };
 
 use clap::Args;
-use rdma_host::{
-    Provider,
-    wire::{
-        IdentifyError, IdentifyField, IdentifyValue, controller_fields, lba_format_fields,
-        namespace_fields, power_state_fields,
-    },
+use rdma_host::wire::{
+    IdentifyError, IdentifyField, IdentifyValue, controller_fields, lba_format_fields,
+    namespace_fields, power_state_fields,
 };
 use serde_json::{Map, Value};
 
 use crate::{
     Format,
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::{self, ConnectedController},
     failure::Failure,
     output,
@@ -77,7 +74,7 @@ impl ConnectingCommand for ControllerArguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let Self { form, target, .. } = self;
         check_output(form.raw_binary)?;
         let connected = ConnectedController::connect(provider, target)?;
@@ -95,7 +92,7 @@ impl ConnectingCommand for NamespaceArguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let Self { ns, form, target, .. } = self;
         check_output(form.raw_binary)?;
         let connected = ConnectedController::connect(provider, target)?;

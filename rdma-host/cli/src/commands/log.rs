@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Format,
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::ConnectedController,
     failure::Failure,
     output, size,
@@ -64,7 +64,7 @@ impl ConnectingCommand for Arguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let (page, target) = self.page_and_target()?;
         let connected = ConnectedController::connect(provider, &target)?;
         let rendered = connected.runtime.run(read(&connected.controller, page))?;

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Format,
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect,
     failure::Failure,
     output,
@@ -45,7 +45,7 @@ impl ConnectingCommand for Arguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let options = self.target.options()?;
         shutdown::runtime()?.block_on(async {
             let shutdown = ShutdownSignal::catch()?;

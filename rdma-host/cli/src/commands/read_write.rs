@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::task::JoinHandle;
 
 use crate::{
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::ConnectedController,
     failure::Failure,
     load::DRAIN_TIMEOUT,
@@ -108,7 +108,7 @@ impl ConnectingCommand for ReadArguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         if self.file.as_os_str() == "-" && io::stdout().is_terminal() {
             return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
         }
@@ -136,7 +136,7 @@ impl ConnectingCommand for WriteArguments {
         &self.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let mut consent = self.overwrite.consent("write", self.file.as_os_str() != "-")?;
         let mut input = Input::open(&self.file)?;
         let connected = ConnectedController::connect(provider, &self.target)?;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Format,
-    capture::{CaptureArguments, ConnectingCommand},
+    capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     data_pattern::{DataPattern, PatternMismatch},
     failure::Failure,
     load::{Load, LoadArguments, Workload, completed_buffer},
@@ -77,7 +77,7 @@ impl ConnectingCommand for Arguments {
         &self.load.capture
     }
 
-    fn run<P: Provider>(&self, provider: &Arc<P>) -> Result<(), Failure> {
+    fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let mut consent = self.overwrite.consent("write-verify", true)?;
         let runtime = InterruptibleRuntime::new()?;
         let options = self.load.target.options()?;
