@@ -25,7 +25,7 @@ const PACKAGES: [Limits; 10] = [
     Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },
     Limits { root: "verbs/src/lib.rs", lines: 6_300 },
-    Limits { root: "verbs/capture/src/lib.rs", lines: 800 },
+    Limits { root: "verbs/capture/src/lib.rs", lines: 830 },
     Limits { root: "verbs/rdma-core-sys/src/lib.rs", lines: 1_050 },
 ];
 
