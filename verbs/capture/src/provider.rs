@@ -35,7 +35,7 @@ pub struct Capture<P> {
     recorder: Option<Recorder>,
 }
 
-/// What turns calls and completions into frames.
+/// Writer of the frames that calls and completions imply.
 struct Recorder {
     file: CaptureFile,
     registry: Arc<Mutex<Registry>>,
