@@ -16,12 +16,13 @@ struct Limits {
     lines: usize,
 }
 
-const PACKAGES: [Limits; 10] = [
+const PACKAGES: [Limits; 11] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
     Limits { root: "rdma-host/src/lib.rs", lines: 13_750 },
-    Limits { root: "rdma-host/cli/src/main.rs", lines: 10_750 },
+    Limits { root: "rdma-host/cli/src/main.rs", lines: 11_800 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_850 },
     Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
+    Limits { root: "rdma-host/ublk/src/lib.rs", lines: 900 },
     Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },
     Limits { root: "verbs/src/lib.rs", lines: 6_300 },

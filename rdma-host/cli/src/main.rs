@@ -1,6 +1,7 @@
 //! `nvmf`: NVMe over Fabrics over RDMA from the command line.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod bench;
 mod capture;
 mod commands;
@@ -58,12 +59,29 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Attach a namespace as a block device (ublk), and print its path.
+    ///
+    /// A process in the background serves the device until `nvmf detach`. If it ends otherwise,
+    /// requests wait until `nvmf attach --recover N` with the same target serves the device again;
+    /// those that were in flight are repeated.
+    ///
+    /// It is a device for file systems and programs that know only files: no /dev/nvmeN, and no
+    /// ioctl of NVMe (`nvmf log` and `nvmf identify` have what these ask for). Each request passes
+    /// the kernel and this process: latency is better in fio's engine and the libraries.
+    #[command(after_help = "Example:\n  nvmf attach TARGET --ns 1")]
+    Attach(Box<attach::Arguments>),
     /// Measure IOPS and latency under load; patterns that write overwrite the namespace.
     #[command(after_help = "Example:\n  nvmf bench TARGET --ns 1 --bs 4K --iodepth 8 --runtime 2s")]
     Bench(Box<bench::Arguments>),
     /// Read, show and write the configuration in /etc/nvme.
     #[command(subcommand, after_help = "Example:\n  nvmf config show")]
     Config(config::Command),
+    /// End a block device that `nvmf attach` made.
+    ///
+    /// A device that is in use is left as it is. Before Linux 7, that is known only of file
+    /// systems, swap space and the like, not of programs that have it open.
+    #[command(after_help = "Example:\n  nvmf detach /dev/ublkb0")]
+    Detach(attach::DetachArguments),
     #[command(after_help = "Example:\n  nvmf discover -a ADDRESS")]
     Discover(discover::Arguments),
     /// Overwrite blocks with what the target leaves there: deallocate them (Dataset Management).
@@ -93,6 +111,9 @@ enum Command {
     /// Make and check DH-HMAC-CHAP secrets.
     #[command(subcommand, after_help = "Example:\n  nvmf key gen -m 1")]
     Key(key::Command),
+    /// Show the block devices that `nvmf attach` made.
+    #[command(after_help = "Example:\n  nvmf list -o json")]
+    List(attach::ListArguments),
     /// Show a log page: health, errors, firmware, effects, changed namespaces, access states.
     #[command(after_help = "Example:\n  nvmf log TARGET health")]
     Log(log::Arguments),
@@ -153,8 +174,10 @@ fn run() -> Result<(), Failure> {
     log_to_stderr(arguments.verbose);
     Program { warn: output::print_warning, protect: process_hardening::protect }.set();
     match arguments.command {
+        Command::Attach(arguments) => attach::run(&arguments),
         Command::Bench(arguments) => capture::run(&jobs(*arguments, &words)?),
         Command::Config(command) => config::run(&command),
+        Command::Detach(arguments) => attach::detach(&arguments),
         Command::Discover(arguments) => capture::run(&arguments),
         Command::Dsm(arguments) => capture::run(&arguments),
         Command::Flush(arguments) => capture::run(&arguments),
@@ -164,6 +187,7 @@ fn run() -> Result<(), Failure> {
         Command::IdNs(arguments) => capture::run(&arguments),
         Command::Identify(arguments) => capture::run(&arguments),
         Command::Key(command) => key::run(&command),
+        Command::List(arguments) => attach::list(&arguments),
         Command::Log(arguments) => capture::run(&arguments),
         Command::Monitor(arguments) => capture::run(&arguments),
         Command::Read(arguments) => capture::run(&arguments),

@@ -8,7 +8,7 @@ struct Alias {
     words: &'static [&'static str],
 }
 
-const ALIASES: [Alias; 11] = [
+const ALIASES: [Alias; 10] = [
     Alias { name: "ana-log", words: &["log", "ana"] },
     Alias { name: "changed-ns-list-log", words: &["log", "changed"] },
     Alias { name: "check-dhchap-key", words: &["key", "check"] },
@@ -16,7 +16,6 @@ const ALIASES: [Alias; 11] = [
     Alias { name: "error-log", words: &["log", "error"] },
     Alias { name: "fw-log", words: &["log", "firmware"] },
     Alias { name: "gen-dhchap-key", words: &["key", "gen"] },
-    Alias { name: "list", words: &["identify"] },
     Alias { name: "list-ns", words: &["identify"] },
     Alias { name: "list-subsys", words: &["discover"] },
     Alias { name: "smart-log", words: &["log", "health"] },
@@ -31,8 +30,8 @@ struct Absent {
 const ABSENT: [Absent; 9] = [
     Absent {
         names: &["connect", "connect-all", "disconnect", "disconnect-all", "ns-rescan", "reset"],
-        way: "nvmf makes no block device: read, write and bench connect for as long as they run, \
-              and `nvmf monitor` stays connected; for a block device use `nvme connect -t rdma`",
+        way: "for a block device use `nvmf attach` and `nvmf detach`, or, with multipath, `nvme \
+              connect -t rdma`; all other commands connect for as long as they run",
     },
     Absent {
         names: &["verify"],

@@ -36,7 +36,8 @@ pub(crate) fn protect() {
     }
 }
 
-fn may_lock_everything() -> bool {
+/// True if no limit of locked memory is in force.
+pub(crate) fn may_lock_everything() -> bool {
     getrlimit(Resource::Memlock).current.is_none()
         || rustix::thread::capabilities(None)
             .is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))

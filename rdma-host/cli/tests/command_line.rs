@@ -63,8 +63,8 @@ fn verify_says_where_it_went() {
 #[test]
 fn commands_of_nvme_cli_are_answered() {
     for (command, word) in [
-        ("connect", "no block device"),
-        ("connect-all", "no block device"),
+        ("connect", "nvmf attach"),
+        ("connect-all", "nvmf attach"),
         ("format", "nvme-cli"),
         ("resv-report", "reservations"),
         ("gen-tls-key", "TLS"),

@@ -33,6 +33,11 @@ impl Failure {
         Self::new(5, message)
     }
 
+    /// Failure of another process that ran the same command: its exit code and its message.
+    pub fn of_process(code: u8, message: impl fmt::Display) -> Self {
+        Self::new(code, message)
+    }
+
     /// End by a signal, before the command was done.
     pub fn interrupted(signal: TerminationSignal) -> Self {
         let code = u8::try_from(128 + signal.number()).expect("signal numbers are below 65");

@@ -1,0 +1,349 @@
+//! `nvmf attach`: a namespace as a block device, which this process serves.
+
+mod daemon;
+mod detach;
+mod device;
+mod registry;
+mod serve;
+mod translate;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use clap::Args;
+use rdma_host::{
+    ConnectOptions, Controller, Poller, StateChanges, WaitMode, Waiter,
+    wire::{BlockRange, NamespaceInfo},
+};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use ublk::{Control, Device, DeviceInfo};
+
+use self::{
+    registry::Entry,
+    serve::{QueueParts, Server},
+    translate::Blocks,
+};
+use crate::{
+    connect, failure::Failure, output, shutdown::InterruptibleRuntime, target::TargetArguments,
+};
+
+pub(crate) use detach::{DetachArguments, ListArguments, detach, list};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Namespace id [default: the only one].
+    #[arg(long, value_name = "N")]
+    ns: Option<u32>,
+
+    /// Number of the device, N of /dev/ublkbN [default: the first that is free].
+    #[arg(long, value_name = "N")]
+    id: Option<u32>,
+
+    /// Serve device N, whose process has ended, again; make it if there is none.
+    #[arg(long, value_name = "N", conflicts_with = "id")]
+    recover: Option<u32>,
+
+    /// Refuse writes.
+    #[arg(long, visible_alias = "ro")]
+    read_only: bool,
+
+    /// Serve the device from this process, until a signal or `nvmf detach`; messages go to standard
+    /// error. A device that is in use at a signal waits to be recovered.
+    #[arg(long)]
+    foreground: bool,
+
+    /// Go on where the memory of the process cannot be locked.
+    #[arg(long)]
+    unlocked: bool,
+
+    /// The process in the background.
+    #[arg(long, hide = true)]
+    daemon: bool,
+
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+/// Timeout of the start of a thread.
+const THREAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Connection, before there is a device.
+struct Connection {
+    runtime: InterruptibleRuntime,
+    options: ConnectOptions,
+    controller: Controller,
+    pollers: Vec<Poller>,
+    changes: StateChanges,
+    namespace: NamespaceInfo,
+}
+
+/// Threads that serve the queues of a device.
+struct Threads {
+    threads: Vec<JoinHandle<()>>,
+    leave: Arc<AtomicBool>,
+    ends: UnboundedReceiver<Result<(), Failure>>,
+}
+
+/// Reports of one thread: that it serves, and how that ended.
+struct Reports {
+    started: mpsc::Sender<Result<(), Failure>>,
+    ended: UnboundedSender<Result<(), Failure>>,
+}
+
+/// Runs `nvmf attach`.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut control = Control::open().map_err(device::failure)?;
+    if !arguments.foreground && !arguments.daemon {
+        return daemon::start_in_background();
+    }
+    if arguments.daemon {
+        daemon::leave_session()?;
+    }
+    daemon::prepare(arguments.unlocked, arguments.recover)?;
+    let former = match arguments.recover {
+        Some(id) => device::find(&mut control, id)?,
+        None => None,
+    };
+    let connection = Connection::new(arguments, former.as_ref())?;
+    serve(arguments, &mut control, former, connection)
+}
+
+impl Connection {
+    /// Connects with as many queues as the device has that is taken over.
+    fn new(arguments: &Arguments, former: Option<&DeviceInfo>) -> Result<Self, Failure> {
+        let mut options = arguments.target.options()?;
+        // The kernel makes no more hardware queues than it may have processors.
+        let queues = former.map_or(device::queues_max().min(options.io_queues), DeviceInfo::queues);
+        options.io_queues = options.io_queues.max(queues);
+        if let Some(former) = former {
+            options.queue_entries = former.depth() + 1;
+        }
+        let runtime = InterruptibleRuntime::new()?;
+        let (controller, pollers, changes) = runtime.run(async {
+            let connecting = Controller::connect(&options);
+            let changes = connecting.changes();
+            let connected = connecting.polled(queues.into()).await;
+            connected.map(|(controller, pollers)| (controller, pollers, changes))
+        })?;
+        let negotiated = controller.negotiated();
+        connect::print_warnings(&negotiated);
+        if let Some(former) = former
+            && (pollers.len() < queues.into() || negotiated.queue_entries <= former.depth())
+        {
+            return Err(Failure::failed(format!(
+                "{} has {queues} queues of {} requests, and the controller {} of {} entries: \
+                 detach the device, with --force",
+                device::path(former.id()),
+                former.depth(),
+                negotiated.io_queues,
+                negotiated.queue_entries
+            )));
+        }
+        let id = runtime.run(connect::namespace_id(&controller, arguments.ns))?;
+        let namespace = runtime.run(controller.identify_namespace(id))?;
+        Ok(Self { runtime, options, controller, pollers, changes, namespace })
+    }
+}
+
+/// Serves the device of a connection until its end.
+fn serve(
+    arguments: &Arguments,
+    control: &mut Control,
+    former: Option<DeviceInfo>,
+    mut connection: Connection,
+) -> Result<(), Failure> {
+    let Connection { runtime, options, controller, namespace, pollers, .. } = &connection;
+    let wanted = device::parameters(controller, namespace, arguments.read_only);
+    let wanted = runtime.run(wanted)?;
+    let is_new = former.is_none();
+    let info = match former {
+        Some(former) => {
+            device::take_over(control, &former, namespace, wanted)?;
+            former
+        }
+        None => {
+            let (id, resend) = (arguments.id.or(arguments.recover), options.reconnect.resend);
+            let queues = u16::try_from(pollers.len()).expect("as many as were asked for");
+            let depth = controller.negotiated().queue_entries - 1;
+            let options = device::options(id, (queues, depth), wanted.bytes_max, resend);
+            device::add(control, &options, wanted)?
+        }
+    };
+    let mut threads = None;
+    let started = start(control, &info, is_new, &mut connection, &mut threads);
+    let outcome = started.and_then(|()| {
+        let threads = threads.as_mut().expect("they were started");
+        wait(control, &info, &mut connection, threads)
+    });
+    if let Some(threads) = threads {
+        if outcome.is_err() {
+            threads.leave.store(true, Ordering::Relaxed);
+        }
+        threads.join();
+    }
+    let Connection { runtime, controller, pollers, .. } = connection;
+    drop(pollers);
+    // The device is closed: nothing but its deletion is left.
+    let delete = match &outcome {
+        Ok(delete) => *delete,
+        Err(_) => is_new && control.info(info.id()).is_ok_and(|now| now.process().is_none()),
+    };
+    if delete {
+        let _ = Entry::remove(info.id());
+        let deleted = control.delete(&info).map_err(device::failure);
+        outcome.and(deleted)?;
+        runtime.runtime.block_on(controller.shutdown());
+        return Ok(());
+    }
+    runtime.runtime.block_on(controller.shutdown());
+    outcome.map(drop)
+}
+
+/// Starts the threads, then the device.
+fn start(
+    control: &mut Control,
+    info: &DeviceInfo,
+    is_new: bool,
+    connection: &mut Connection,
+    threads: &mut Option<Threads>,
+) -> Result<(), Failure> {
+    let device = control.open_device(info.id()).map_err(device::failure)?;
+    *threads = Some(Threads::start(&device, connection)?);
+    drop(device);
+    let Connection { options, controller, namespace, .. } = connection;
+    // Before the device is there: udev asks for it.
+    let entry = Entry::new(info.id(), options, &controller.negotiated(), namespace);
+    entry.write().map_err(|error| {
+        let path = device::path(info.id());
+        Failure::failed(format!("the entry of {path} for `nvmf list` and `nvmf detach`: {error}"))
+    })?;
+    if is_new {
+        control.start(info).map_err(device::failure)?;
+    } else {
+        control.end_recovery(info).map_err(device::failure)?;
+    }
+    output::print_text(&format!("{}\n", device::path(info.id())))?;
+    daemon::notify_ready();
+    Ok(())
+}
+
+/// Waits for the end of the device. Returns true if it is then to be deleted: it was stopped here.
+fn wait(
+    control: &mut Control,
+    info: &DeviceInfo,
+    connection: &mut Connection,
+    threads: &mut Threads,
+) -> Result<bool, Failure> {
+    let path = device::path(info.id());
+    let Connection { runtime, changes, .. } = connection;
+    let signal = runtime.runtime.block_on(async {
+        loop {
+            tokio::select! {
+                Some(change) = changes.next() => {
+                    output::print_message(format_args!("nvmf: {path}: {change}"));
+                }
+                signal = runtime.shutdown.received() => return Ok(Some(signal)),
+                ended = threads.ends.recv() => {
+                    return ended.unwrap_or(Ok(())).map(|()| None);
+                }
+            }
+        }
+    })?;
+    let Some(signal) = signal else { return Ok(false) };
+    let info = control.info(info.id()).map_err(device::failure)?;
+    if device::stop(control, &info, false)? {
+        return Ok(true);
+    }
+    let id = info.id();
+    output::print_message(format_args!(
+        "nvmf: ended by {signal}; {path} is in use, and waits for `nvmf attach --recover {id}`"
+    ));
+    threads.leave.store(true, Ordering::Relaxed);
+    Ok(false)
+}
+
+impl Threads {
+    /// Starts a thread for each queue; all of them serve then.
+    fn start(device: &Arc<Device>, connection: &mut Connection) -> Result<Self, Failure> {
+        let Connection { controller, pollers, namespace, options, .. } = connection;
+        let (ended, ends) = unbounded_channel();
+        let (started, starts) = mpsc::channel();
+        let leave = Arc::new(AtomicBool::new(false));
+        let mut this = Self { threads: Vec::new(), leave, ends };
+        let (wait, count) = (options.wait, pollers.len());
+        if count != usize::from(device.queues()) {
+            let queues = device.queues();
+            return Err(Failure::failed(format!("the kernel made {queues} queues of {count}")));
+        }
+        let blocks = Blocks { namespace: namespace.id, size: namespace.block_size };
+        for (index, poller) in (0..).zip(pollers.drain(..)) {
+            let parts = QueueParts {
+                index,
+                poller,
+                memory: controller.allocate_shared(device.memory_bytes())?,
+                ranges: controller.allocate_many(device.depth().into(), BlockRange::SIZE)?,
+                blocks,
+                leave: Arc::clone(&this.leave),
+            };
+            let reports = Reports { started: started.clone(), ended: ended.clone() };
+            let device = Arc::clone(device);
+            let thread = Builder::new()
+                .name(format!("ublk{index}"))
+                .spawn(move || reports.run(&device, parts, wait, count))
+                .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+            this.threads.push(thread);
+        }
+        for _ in 0..count {
+            let late = |_| Failure::failed("a thread that serves a queue did not start in time");
+            if let Err(failure) = starts.recv_timeout(THREAD_TIMEOUT).map_err(late).flatten() {
+                this.leave.store(true, Ordering::Relaxed);
+                this.join();
+                return Err(failure);
+            }
+        }
+        Ok(this)
+    }
+
+    /// Waits until all have ended, as they do once the device is stopped or they are to leave.
+    fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                output::print_message(format_args!("nvmf: a thread that served a queue panicked"));
+            }
+        }
+    }
+}
+
+impl Reports {
+    fn run(self, device: &Arc<Device>, parts: QueueParts, wait: WaitMode, count: usize) {
+        let Self { started, ended } = self;
+        let served = Server::new(device, parts).and_then(|mut server| {
+            // The receivers are there for as long as the threads.
+            let _ = started.send(Ok(()));
+            server.run(waiter(wait, count))
+        });
+        if let Err(failure) = &served {
+            let _ = started.send(Err(failure.clone()));
+        }
+        let _ = ended.send(served);
+    }
+}
+
+/// Way to wait of each of `count` threads. A thread that spins where there is no processor for it
+/// alone sleeps early instead: in the idle class, as that of a benchmark, it would be starved by
+/// the very programs that use the device.
+fn waiter(wait: WaitMode, count: usize) -> Waiter {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if wait == WaitMode::Poll || count < processors {
+        Waiter::on_own_thread(wait, count)
+    } else {
+        Waiter::new(wait)
+    }
+}

@@ -1,0 +1,197 @@
+//! Hardware queues: requests and their completions.
+
+use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
+
+use verbs::SharedMemory;
+
+use crate::{
+    device::Device,
+    error::Error,
+    layout::IoDescriptor,
+    sys::{Event, QueueRing},
+};
+
+/// Kind of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Blocks to memory.
+    Read,
+    /// Blocks from memory; with Force Unit Access if the flag is set.
+    Write {
+        /// Completion once the blocks are non-volatile.
+        force_unit_access: bool,
+    },
+    /// Completed writes become non-volatile.
+    Flush,
+    /// The content of blocks is not needed any more.
+    Discard,
+    /// Blocks become zeros, which may deallocate them unless the flag is set.
+    WriteZeroes {
+        /// The blocks stay allocated.
+        no_unmap: bool,
+    },
+    /// Another one, by its number.
+    Other(u8),
+}
+
+/// Request of the block layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Number by which it is completed; its memory is the one of this number.
+    pub tag: u16,
+    /// Kind.
+    pub operation: Operation,
+    /// First sector of 512 bytes.
+    pub sector: u64,
+    /// Number of sectors of 512 bytes.
+    pub sectors: u32,
+}
+
+/// Hardware queue of a device, for the thread that made it.
+///
+/// ```compile_fail,E0277
+/// fn is_send<T: Send>() {}
+/// is_send::<ublk::Queue>();
+/// ```
+pub struct Queue {
+    ring: QueueRing,
+    bytes_max: u32,
+    /// True for each tag whose request is with the owner of the queue.
+    taken: Box<[bool]>,
+    /// Number of tags that the driver has given back for good.
+    ended: u16,
+}
+
+impl Queue {
+    /// Begins to serve a queue from this thread. The data of the request with tag `t` is
+    /// [`offset`](Self::offset) bytes from the start of `memory`.
+    ///
+    /// # Errors
+    ///
+    /// When the memory is too small, or the process may have no io_uring.
+    pub fn new(device: &Arc<Device>, index: u16, memory: SharedMemory) -> Result<Self, Error> {
+        let Device { depth, bytes_max, .. } = **device;
+        if memory.len() < device.memory_bytes() {
+            return Err(Error::Memory { bytes: memory.len(), depth, bytes_max });
+        }
+        let ring = QueueRing::new(device, index, memory).map_err(Error::Ring)?;
+        let taken = vec![false; usize::from(depth)].into_boxed_slice();
+        Ok(Self { ring, bytes_max, taken, ended: 0 })
+    }
+
+    /// Place of the data of a request in the memory, in bytes from its start.
+    #[inline]
+    #[must_use]
+    pub fn offset(&self, tag: u16) -> usize {
+        usize::from(tag) * self.bytes_max as usize
+    }
+
+    /// Next request, if there is one. Makes no system call.
+    #[inline]
+    pub fn next_request(&mut self) -> Option<Request> {
+        loop {
+            match self.ring.next()? {
+                Event::Wake => {}
+                Event::Request(tag) => {
+                    self.taken[usize::from(tag)] = true;
+                    return Some(Request::new(tag, self.ring.descriptor(tag)));
+                }
+                Event::Ended => self.ended += 1,
+            }
+        }
+    }
+
+    /// Completes a request with the number of bytes that were transferred, or a negative number of
+    /// errno, once [`submit`](Self::submit) is called.
+    ///
+    /// # Panics
+    ///
+    /// When there is no request with this tag.
+    #[inline]
+    pub fn complete(&mut self, tag: u16, result: i32) {
+        assert!(std::mem::take(&mut self.taken[usize::from(tag)]), "tag {tag} was completed");
+        self.ring.commit(tag, result);
+    }
+
+    /// Hands completions to the driver, with one system call if there are any. Returns true if
+    /// there were.
+    ///
+    /// # Errors
+    ///
+    /// When io_uring fails.
+    #[inline]
+    pub fn submit(&mut self) -> Result<bool, Error> {
+        self.ring.submit().map_err(Error::Ring)
+    }
+
+    /// Sleeps until there is a request, `other` is readable or the time is over; it submits before.
+    /// The other descriptor is always the same.
+    ///
+    /// # Errors
+    ///
+    /// When io_uring fails.
+    pub fn sleep(&mut self, other: Option<BorrowedFd<'_>>, limit: Duration) -> Result<(), Error> {
+        self.ring.sleep(other, limit).map_err(Error::Ring)
+    }
+
+    /// Returns true once the device was stopped and all requests have completed.
+    #[inline]
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        usize::from(self.ended) == self.taken.len()
+    }
+}
+
+impl Request {
+    fn new(tag: u16, descriptor: IoDescriptor) -> Self {
+        const FORCE_UNIT_ACCESS: u32 = 1 << 13;
+        const NO_UNMAP: u32 = 1 << 15;
+        let IoDescriptor { operation_flags, sectors, sector, .. } = descriptor;
+        let has = |flag: u32| operation_flags & flag != 0;
+        let operation = match (operation_flags & 0xff) as u8 {
+            0 => Operation::Read,
+            1 => Operation::Write { force_unit_access: has(FORCE_UNIT_ACCESS) },
+            2 => Operation::Flush,
+            3 => Operation::Discard,
+            5 => Operation::WriteZeroes { no_unmap: has(NO_UNMAP) },
+            other => Operation::Other(other),
+        };
+        Self { tag, operation, sector, sectors }
+    }
+
+    /// Bytes of the request.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.sectors) << 9
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_have_the_numbers_of_the_driver() {
+        let request = |operation_flags| {
+            let descriptor = IoDescriptor { operation_flags, sectors: 8, sector: 16, address: 0 };
+            Request::new(3, descriptor)
+        };
+        for (flags, operation) in [
+            (0, Operation::Read),
+            (1 | 1 << 8, Operation::Write { force_unit_access: false }),
+            (1 | 1 << 13, Operation::Write { force_unit_access: true }),
+            (2, Operation::Flush),
+            (3, Operation::Discard),
+            (5, Operation::WriteZeroes { no_unmap: false }),
+            (5 | 1 << 15, Operation::WriteZeroes { no_unmap: true }),
+            (4, Operation::Other(4)),
+            (18, Operation::Other(18)),
+        ] {
+            let expected = Request { tag: 3, operation, sector: 16, sectors: 8 };
+            assert_eq!(request(flags), expected, "{flags:#x}");
+        }
+        assert_eq!(request(0).bytes(), 4096);
+    }
+}

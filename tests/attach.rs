@@ -1,0 +1,428 @@
+//! `nvmf attach`: file systems and fio on a block device, whose process is killed, whose target
+//! goes away, and which is detached.
+
+// bed: waits --target tests/targets/attach.toml
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tests::{SUBSYSTEM, command, noise, nvmf, nvmf_ok, run, target, uri, wait_for};
+
+/// Longest time of what takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Longest time of fio's job, kills and lost connections in it.
+const FIO_LIMIT: Duration = Duration::from_secs(200);
+
+/// Number of kills of one test; the long version has more.
+fn kills() -> usize {
+    std::env::var("ATTACH_KILLS").map_or(6, |kills| kills.parse().expect("a number"))
+}
+
+/// Options of each attach but for the namespace.
+const OPTIONS: [&str; 2] = ["--reconnect-delay", "1"];
+
+/// Attached device, which is detached on drop.
+struct Attached {
+    id: String,
+    path: PathBuf,
+}
+
+impl Attached {
+    fn new(options: &[&str]) -> Self {
+        let target = uri(SUBSYSTEM);
+        let printed = nvmf_ok(&[&["attach", &target][..], &OPTIONS, options].concat(), &[]);
+        let path = String::from_utf8(printed).expect("text").trim_end().to_owned();
+        let id = path.strip_prefix("/dev/ublkb").expect("a device").to_owned();
+        Self { id, path: path.into() }
+    }
+
+    /// Words that take the device over.
+    fn recover(&self, namespace: &str) -> Output {
+        let target = uri(SUBSYSTEM);
+        let words = ["attach", &target, "--recover", &self.id, "--ns", namespace];
+        run(nvmf().args(words).args(OPTIONS), &[])
+    }
+
+    /// Kills the process, and takes the device over.
+    fn kill_and_recover(&self) {
+        kill_process(self.process(), Signal::KILL).expect("it is there");
+        let recovered = self.recover("1");
+        assert!(recovered.status.success(), "{recovered:?}");
+    }
+
+    fn process(&self) -> Pid {
+        let entry =
+            listed().into_iter().find(|one| one["device"] == self.path.to_str().expect("text"));
+        let process = entry.expect("the device is listed")["process"].as_i64().expect("a number");
+        Pid::from_raw(process.try_into().expect("32 bits")).expect("no zero")
+    }
+
+    fn open(&self) -> File {
+        File::options().read(true).write(true).open(&self.path).expect("a device")
+    }
+
+    fn detach(&self, more: &[&str]) -> Output {
+        run(nvmf().arg("detach").arg(&self.path).args(more), &[])
+    }
+
+    fn queue_attribute(&self, name: &str) -> String {
+        let path = format!("/sys/block/ublkb{}/queue/{name}", self.id);
+        fs::read_to_string(path).expect("an attribute").trim_end().to_owned()
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if listed().iter().any(|one| one["device"] == self.path.to_str().expect("text")) {
+            let detached = self.detach(&["--force"]);
+            if !thread::panicking() {
+                assert!(detached.status.success(), "{detached:?}");
+            }
+        }
+    }
+}
+
+fn listed() -> Vec<Value> {
+    let printed = nvmf_ok(&["list", "-o", "json"], &[]);
+    serde_json::from_slice(&printed).expect("a list")
+}
+
+/// Mounted file system, unmounted on drop.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(device: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder").keep();
+        command("mount", &format!("{} {}", device.display(), folder.display()));
+        Self(folder)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg(&self.0), &[]);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn drop_caches() {
+    rustix::fs::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").expect("root may");
+}
+
+/// A job of fio that writes and verifies a device, or nothing where no fio is.
+struct Fio(Child);
+
+impl Fio {
+    fn start(device: &Path, loops: usize) -> Option<Self> {
+        let child = Command::new("fio")
+            .args(["--name=verify", "--rw=randwrite", "--bs=4k-64k", "--iodepth=32", "--direct=1"])
+            .args(["--ioengine=io_uring", "--verify=crc32c", "--verify_fatal=1", "--minimal"])
+            .args(["--size=16m", "--verify_state_save=0"])
+            .arg(format!("--loops={loops}"))
+            .arg(format!("--filename={}", device.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        if child.is_err() {
+            println!("SKIPPED: no fio; run: apt-get install fio");
+        }
+        child.ok().map(Self)
+    }
+
+    fn runs(&mut self) -> bool {
+        self.0.try_wait().expect("our child").is_none()
+    }
+
+    fn succeed(mut self) {
+        wait_for("the end of fio", FIO_LIMIT, || !self.runs());
+        let output = self.0.wait_with_output().expect("our child");
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_file_system_holds_what_was_written() {
+    let device = Attached::new(&["--ns", "1", "--queues", "4"]);
+    command("mkfs.ext4", &format!("-q {}", device.path.display()));
+    let mounted = Mounted::new(&device.path);
+    let file = mounted.0.join("file");
+    let data = noise(24 << 20, 1);
+    fs::write(&file, &data).unwrap();
+    drop_caches();
+    assert!(fs::read(&file).unwrap() == data);
+    let refused = device.detach(&[]);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{message}");
+    assert!(message.contains("in use") && message.lines().count() == 1, "{message}");
+    assert!(fs::read(&file).unwrap() == data, "it goes on");
+    drop(mounted);
+    command("e2fsck", &format!("-fn {}", device.path.display()));
+    let process = device.process();
+    assert!(device.detach(&[]).status.success());
+    assert!(listed().is_empty() && !device.path.exists());
+    let is_gone = || rustix::process::test_kill_process(process).is_err();
+    wait_for("the end of the process", LIMIT, is_gone);
+    // The bytes are in the namespace, not in a cache.
+    let device = Attached::new(&["--ns", "1"]);
+    let mounted = Mounted::new(&device.path);
+    assert!(fs::read(mounted.0.join("file")).unwrap() == data);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_process_is_killed_again_and_again() {
+    let device = Attached::new(&["--ns", "1"]);
+    let Some(mut fio) = Fio::start(&device.path, 4 * kills()) else { return };
+    let mut met = 0;
+    for round in 0..kills() {
+        thread::sleep(Duration::from_millis(20 + 97 * (round as u64 % 7)));
+        met += usize::from(fio.runs());
+        device.kill_and_recover();
+    }
+    assert!(met > kills() / 2, "only {met} kills met the job");
+    fio.succeed();
+    assert!(device.detach(&[]).status.success());
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_target_goes_away_under_load() {
+    let device = Attached::new(&["--ns", "1"]);
+    let Some(fio) = Fio::start(&device.path, 12) else { return };
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(200));
+        target(&["unlink", "port", "1", SUBSYSTEM]);
+        thread::sleep(Duration::from_millis(300));
+        target(&["link", "port", "1", SUBSYSTEM]);
+    }
+    fio.succeed();
+}
+
+/// Requests wait while nothing serves them, also of a process that was given a signal.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_device_in_use_outlives_a_signal() {
+    let device = Attached::new(&["--ns", "1"]);
+    command("mkfs.ext4", &format!("-q {}", device.path.display()));
+    let mounted = Mounted::new(&device.path);
+    let process = device.process();
+    kill_process(process, Signal::TERM).unwrap();
+    let is_waiting = || listed().iter().any(|one| one["state"] == "waiting for its daemon");
+    wait_for("the device waits", LIMIT, is_waiting);
+    let refused = device.detach(&[]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && message.contains("--recover"), "{message}");
+    let file = mounted.0.join("file");
+    let data = noise(1 << 20, 2);
+    let writer = thread::spawn({
+        let (file, data) = (file.clone(), data.clone());
+        move || {
+            let mut file = File::create(file).unwrap();
+            file.write_all(&data).unwrap();
+            file.sync_all().unwrap();
+        }
+    });
+    let wrong = device.recover("2");
+    let message = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert_eq!(wrong.status.code(), Some(1), "{message}");
+    assert!(message.contains("another one"), "{message}");
+    assert!(device.recover("1").status.success());
+    writer.join().unwrap();
+    drop_caches();
+    assert!(fs::read(&file).unwrap() == data);
+    // The process that took over has not kept the file system mounted.
+    drop(mounted);
+    let exclusive = File::options()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::EXCL.bits().cast_signed())
+        .open(&device.path);
+    assert!(exclusive.is_ok(), "{exclusive:?}");
+    drop(exclusive);
+    // It is not in use: now a signal ends it.
+    kill_process(device.process(), Signal::TERM).unwrap();
+    wait_for("the device is gone", LIMIT, || listed().is_empty() && !device.path.exists());
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn discards_and_zeros_and_forced_writes_reach_the_namespace() {
+    for (namespace, block) in [("1", 4096), ("2", 512)] {
+        let device = Attached::new(&["--ns", namespace]);
+        assert_eq!(device.queue_attribute("logical_block_size"), block.to_string());
+        let file = device.open();
+        file.write_all_at(&[0xa5; 1 << 20], 0).unwrap();
+        file.sync_all().unwrap();
+        let path = device.path.display();
+        command("blkdiscard", &format!("-z -o 4096 -l 8192 {path}"));
+        if device.queue_attribute("discard_max_bytes") != "0" {
+            command("blkdiscard", &format!("-o 65536 -l 65536 {path}"));
+        }
+        drop_caches();
+        let raw = nvmf_ok(
+            &["read", &uri(SUBSYSTEM), "--ns", namespace, "--blocks", &(65536 / block).to_string()],
+            &[],
+        );
+        assert!(raw[..4096].iter().all(|byte| *byte == 0xa5));
+        assert!(raw[4096..12288].iter().all(|byte| *byte == 0));
+        assert!(raw[12288..].iter().all(|byte| *byte == 0xa5));
+        let mut read = vec![0; 65536];
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == raw);
+        command(
+            "dd",
+            &format!("if=/dev/zero of={path} bs=4k count=4 oflag=direct,dsync status=none"),
+        );
+        assert!(
+            nvmf_ok(&["read", &uri(SUBSYSTEM), "--ns", namespace, "--blocks", "1"], &[])
+                .iter()
+                .all(|byte| *byte == 0)
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_read_only_device_refuses_writes() {
+    let device = Attached::new(&["--ns", "2", "--read-only"]);
+    assert!(
+        File::options()
+            .write(true)
+            .open(&device.path)
+            .is_err_and(|error| { [Some(1), Some(13), Some(30)].contains(&error.raw_os_error()) })
+            || device.open().write_all_at(&[0; 4096], 0).is_err()
+    );
+    let mut block = [0; 4096];
+    File::open(&device.path).unwrap().read_exact(&mut block).unwrap();
+}
+
+/// A controller that is given up fails the requests; the device stays, and is detached.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_lost_target_fails_requests() {
+    let device = Attached::new(&["--ns", "2", "--ctrl-loss-tmo", "1"]);
+    target(&["unlink", "port", "1", SUBSYSTEM]);
+    let file = device.open();
+    let written = file.write_all_at(&[7; 4096], 0).and_then(|()| file.sync_all());
+    target(&["link", "port", "1", SUBSYSTEM]);
+    assert!(written.is_err_and(|error| error.raw_os_error() == Some(5)));
+    drop(file);
+    assert!(device.detach(&[]).status.success());
+}
+
+/// A user without privileges has a device of their own. What udev does with the
+/// owner that `nvmf list` knows, the test does.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_user_attaches_a_device_of_theirs() {
+    const USER: u32 = 1000;
+    fs::set_permissions("/dev/ublk-control", fs::Permissions::from_mode(0o666)).unwrap();
+    let done = AtomicBool::new(false);
+    let runtime_folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    chown(&runtime_folder, Some(USER), Some(USER)).unwrap();
+    let user = |words: &[&str]| {
+        let (user, group) = (format!("--reuid={USER}"), format!("--regid={USER}"));
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args([
+            "--memlock=16777216",
+            "setpriv",
+            &user,
+            &group,
+            "--clear-groups",
+            "--inh-caps=-all",
+        ]);
+        prlimit.arg(std::env::var("NVMF").unwrap()).args(words);
+        run(prlimit.env("XDG_RUNTIME_DIR", runtime_folder.path()), &[])
+    };
+    let target = uri(SUBSYSTEM);
+    let refused = user(&["attach", &target, "--ns", "1", "--id", "9"]);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(message.contains("--unlocked") && message.lines().count() == 1, "{message}");
+    let (attached, detached) = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for file in ["/dev/ublkc9", "/dev/ublkb9"] {
+                    if fs::metadata(file).is_ok_and(|file| file.uid() == 0) {
+                        let owner = nvmf_ok(&["list", "--owner", "9"], &[]);
+                        assert_eq!(owner, b"1000 1000\n");
+                        chown(file, Some(USER), Some(USER)).unwrap();
+                    }
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let words = ["attach", &target, "--ns", "1", "--id", "9", "--unlocked", "--queues", "1"];
+        let attached = user(&[&words[..], &["--queue-size", "8"]].concat());
+        let listed = user(&["list"]);
+        let detached = user(&["detach", "9"]);
+        done.store(true, Ordering::Relaxed);
+        ((attached, listed), detached)
+    });
+    let (attached, listed) = attached;
+    assert!(attached.status.success(), "{attached:?}");
+    assert_eq!(attached.stdout, b"/dev/ublkb9\n");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("live"), "{listed:?}");
+    assert!(detached.status.success(), "{detached:?}");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn what_is_wrong_is_said_in_one_line() {
+    let said = |words: &[&str], code: i32, word: &str| {
+        let output = run(nvmf().args(words), &[]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{words:?}: {message}");
+        assert!(message.contains(word), "{words:?}: {message}");
+    };
+    let target = uri(SUBSYSTEM);
+    said(&["detach", "7"], 2, "no /dev/ublkb7");
+    said(&["attach", &target], 2, "--ns");
+    said(&["attach", &target, "--ns", "77"], 2, "77");
+    let device = Attached::new(&["--ns", "1"]);
+    said(&["attach", &target, "--ns", "1", "--id", &device.id], 1, "already");
+    said(&["attach", &target, "--ns", "1", "--recover", &device.id], 1, "another process");
+    fs::rename("/dev/ublk-control", "/dev/ublk-control.away").unwrap();
+    said(&["attach", &target, "--ns", "1"], 1, "modprobe ublk_drv");
+    fs::rename("/dev/ublk-control.away", "/dev/ublk-control").unwrap();
+}
+
+/// systemd is told when the device is there, and messages go to standard error.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn in_the_foreground_the_manager_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut child = nvmf()
+        .args(["attach", &uri(SUBSYSTEM), "--ns", "1", "--foreground", "--recover", "3"])
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut message = [0; 64];
+    let length = socket.recv(&mut message).expect("it is told");
+    assert_eq!(&message[..length], b"READY=1");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "/dev/ublkb3\n");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(listed().is_empty());
+}
