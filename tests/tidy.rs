@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Entries at the top of the checkout, dot-files and build output aside.
@@ -389,6 +390,33 @@ fn cargo_knows_every_file_of_tests() {
 
 fn is_ignored(line: &str) -> bool {
     line.trim_start().starts_with("#[ignore")
+}
+
+/// `tests/mutants/run` sees if the tests notice these bugs; that takes long.
+#[test]
+fn each_bug_to_be_noticed_can_be_made_and_names_its_test() {
+    let folder = top().join("tests/mutants");
+    let sources = sources();
+    let mut count = 0;
+    for entry in fs::read_dir(folder).expect("the folder").filter_map(Result::ok) {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "patch") {
+            continue;
+        }
+        let name = path.display();
+        let mut git = Command::new("git");
+        let applied = git.args(["apply", "--check"]).arg(&path).current_dir(top()).output();
+        let applied = applied.expect("git starts");
+        let message = String::from_utf8_lossy(&applied.stderr);
+        assert!(applied.status.success(), "{name}: make the same bug in today's code: {message}");
+        let text = fs::read_to_string(&path).expect("UTF-8");
+        let test = text.lines().find_map(|line| line.strip_prefix("Test: ")).expect("its test");
+        let test = test.rsplit([' ', ':']).next().expect("the last part");
+        let is_there = sources.iter().any(|(_, text)| text.contains(&format!("fn {test}(")));
+        assert!(is_there, "{name}: no test {test}");
+        count += 1;
+    }
+    assert!(count >= 20, "{count} bugs");
 }
 
 /// Limits of one folder: doc comments that open without a noun, comment lines with a word of

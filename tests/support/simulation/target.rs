@@ -98,6 +98,10 @@ pub(super) struct Subsystem {
     /// Faults of the next I/O commands.
     faults: VecDeque<CommandFault>,
     next: u64,
+    /// Limits that every controller grants; `None` to draw those of each.
+    pub(super) limits: Option<Limits>,
+    /// First byte of the namespace's NGUID; 0 if it has none.
+    pub(super) nguid: u8,
     /// Longest time that an ordinary command takes.
     pub(super) pace: Duration,
     /// True if every queue is to be authenticated.
@@ -175,6 +179,8 @@ impl ModelTarget {
             agenda: BTreeMap::new(),
             faults: VecDeque::new(),
             next: 0,
+            limits: None,
+            nguid: 0,
             pace: Duration::from_micros(40),
             authenticates: false,
             counts: BTreeMap::new(),

@@ -140,3 +140,22 @@ impl PendingCommands {
         self.capacity.saturating_sub(self.len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::NamespaceId;
+
+    #[test]
+    fn ready_commands_are_taken_first_in_first_out() {
+        let mut pending = PendingCommands::default();
+        pending.set_capacity(3);
+        for user in 1..=3 {
+            let command = Command::flush(NamespaceId(1)).with_user(user);
+            pending.push(PendingCommand::new(command, 0, 0));
+        }
+        let taken = std::iter::from_fn(|| pending.pop_ready());
+        assert_eq!(taken.map(|taken| taken.command.user).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(pending.is_empty());
+    }
+}

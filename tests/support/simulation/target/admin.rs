@@ -53,7 +53,7 @@ impl Subsystem {
                 0
             }
             (0x7f, 0x04) => association.property(seen.u32_at(44)),
-            (0x06, _) => return Some(association.identify(seen, controller)),
+            (0x06, _) => return Some(association.identify(seen, controller, self.nguid)),
             (0x09 | 0x0a, _) => match seen.sqe[40] {
                 0x07 => u64::from(association.limits.queues - 1) * 0x0001_0001,
                 _ => 0,
@@ -101,7 +101,7 @@ impl Subsystem {
         }
         let controller = u16::try_from(self.next() % 0xff00).expect("16 bits") + 1;
         let keep_alive = Duration::from_millis(seen.u32_at(48).into());
-        let limits = self.draw_limits();
+        let limits = self.limits.unwrap_or_else(|| self.draw_limits());
         self.world.note(format_args!("target: controller {controller} with {limits:?}"));
         self.connections.get_mut(&command.connection).expect("just found").controller = controller;
         self.associations.insert(
@@ -194,6 +194,7 @@ impl Subsystem {
 
     /// Aborts an I/O command that has not been applied, sometimes.
     fn abort(&mut self, command: &Command, now: Duration) -> Answer {
+        self.count("aborts");
         self.check_abort(command, now);
         let (queue, id) = (command.seen.u32_at(40) & 0xffff, &command.seen.sqe[42..44]);
         let controller = self.connections.get(&command.connection).map(|one| one.controller);
@@ -264,13 +265,14 @@ impl Association {
         }
     }
 
-    fn identify(&self, seen: ReceivedCommand, controller: u16) -> Answer {
+    fn identify(&self, seen: ReceivedCommand, controller: u16, nguid: u8) -> Answer {
         let mut data = vec![0; 4096];
         let mut put = |at: usize, bytes: &[u8]| data[at..at + bytes.len()].copy_from_slice(bytes);
         match seen.sqe[40] {
             0x00 => {
                 put(0, &BLOCKS.to_le_bytes());
                 put(8, &BLOCKS.to_le_bytes());
+                put(104, &[nguid]);
                 put(130, &[9]);
             }
             0x01 => {
