@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 /// Address and name of a subsystem.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TargetAddress {
+pub struct TargetAddress {
     /// Address, or name of a host.
     pub address: String,
     /// Port.
@@ -45,15 +45,25 @@ fn after_scheme(text: &str) -> Option<&str> {
     text.strip_prefix("nvmf-rdma://").or_else(|| text.strip_prefix("nvme+rdma://"))
 }
 
-/// Address and NQN in a URI or transport ID.
-pub(crate) fn parse_target(text: &str) -> Result<TargetAddress, String> {
-    match after_scheme(text) {
-        Some(rest) => parse_uri(rest),
-        None if text.contains("traddr:") => parse_transport_id(text),
-        None => Err(format!(
-            "{text:?} is no target; write nvmf-rdma://ADDRESS:PORT/NQN, or options -a -s -n"
-        )),
+/// Address and NQN in a URI or transport ID. The address is not resolved.
+///
+/// # Errors
+///
+/// When the text is neither, or a part of it is wrong: what to write instead.
+pub fn parse_target(text: &str) -> Result<TargetAddress, String> {
+    let target = match after_scheme(text) {
+        Some(rest) => parse_uri(rest)?,
+        None if text.contains("traddr:") => parse_transport_id(text)?,
+        None => {
+            return Err(format!(
+                "{text:?} is no target; write nvmf-rdma://ADDRESS:PORT/NQN, or options -a -s -n"
+            ));
+        }
+    };
+    if target.address.is_empty() {
+        return Err(format!("{text:?} lacks an address; write nvmf-rdma://ADDRESS:PORT/NQN"));
     }
+    Ok(target)
 }
 
 fn parse_uri(rest: &str) -> Result<TargetAddress, String> {
@@ -69,7 +79,11 @@ fn parse_uri(rest: &str) -> Result<TargetAddress, String> {
         Some(bracketed) => {
             let (address, after) =
                 bracketed.split_once(']').ok_or("the IPv6 address lacks its closing bracket")?;
-            (address, after.strip_prefix(':'))
+            let service = after.strip_prefix(':');
+            if service.is_none() && !after.is_empty() {
+                return Err(format!("{after:?} follows the IPv6 address; write [ADDRESS]:PORT"));
+            }
+            (address, service)
         }
         None => match authority.rsplit_once(':') {
             Some((address, _)) if address.contains(':') => {
@@ -292,6 +306,9 @@ mod tests {
             ("nvmf-rdma://10.0.0.1:70000/nqn.x", "no port"),
             ("nvmf-rdma://fe80::1:4420/nqn.x", "brackets"),
             ("nvmf-rdma://[fe80::1/nqn.x", "closing bracket"),
+            ("nvmf-rdma://[fe80::1]4420/nqn.x", "follows the IPv6 address"),
+            ("nvmf-rdma:///nqn.x", "lacks an address"),
+            ("trtype:RDMA traddr: subnqn:nqn.x", "lacks an address"),
             ("trtype:TCP traddr:1.2.3.4 subnqn:nqn.x", "not supported"),
             ("trtype:RDMA traddr:1.2.3.4", "subnqn"),
             ("traddr:1.2.3.4 bogus:1 subnqn:nqn.x", "bogus"),
