@@ -21,7 +21,7 @@ use late_write::{LateWrite, connect_options, options, run};
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
     Command, CommandCompletion, Controller, Data, Error, ExecutionStatus, Fence, FenceChangeKind,
-    Namespace, Poller,
+    LifecycleState, Namespace, Poller,
     proto::FenceProof,
     wire::{NamespaceId, Opcode, Sqe},
 };
@@ -123,6 +123,44 @@ fn the_same_controller_id_is_a_proof() {
         let change = changes.next().await.expect("and opened");
         let FenceChangeKind::Opened { proof, .. } = change.kind else { panic!("{change}") };
         assert_eq!(proof, FenceProof::SameController);
+    });
+}
+
+/// The id of the old controller is given to another process of the same host NQN, before the host
+/// that lost it can ask. The controllers differ in their queues.
+#[test]
+fn an_id_that_is_in_use_again_does_not_keep_the_fence_closed() {
+    run(async {
+        let fabric = Fabric::auto(1);
+        let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
+        let target = fabric.host("target", "10.0.0.2".parse().expect("an address"));
+        let connect = connect_options(TARGET_ADDRESS.parse().unwrap(), Fence::Proof);
+        let slowly = options(true).delay(Duration::from_secs(1));
+        let late =
+            LateWrite::begin(&host, target, connect.clone().reconnect(slowly), |target| target)
+                .await;
+        let old = late.controller.negotiated();
+        let mut changes = late.controller.fence_changes();
+        late.execute();
+        let (another, ()) = tokio::join!(
+            async {
+                let mut states = late.controller.changes();
+                while states.next().await.expect("it goes on").state != LifecycleState::Waiting {}
+                Controller::connect_over(&host, &connect).await.expect("an honest target")
+            },
+            late.cut(),
+        );
+        let (new, another) = (late.controller.negotiated(), another.negotiated());
+        assert_eq!(another.controller, old.controller, "the id is given to another one");
+        assert_ne!(new.controller, old.controller);
+        assert_ne!(another.first_io_queue, old.first_io_queue);
+        assert_eq!(new.first_io_queue, old.first_io_queue);
+        let change = changes.next().await.expect("the fence has closed");
+        assert!(matches!(change.kind, FenceChangeKind::Closed { .. }), "{change}");
+        let change = changes.next().await.expect("and opened");
+        let FenceChangeKind::Opened { proof, .. } = change.kind else { panic!("{change}") };
+        assert_eq!(proof, FenceProof::QueuesGone);
+        late.first().await.expect("it is sent again");
     });
 }
 

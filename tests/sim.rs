@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use rdma_fabric::{Fabric, Host, Recorder, Trace};
 use rdma_host::{
-    ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions,
+    ConnectOptions, Controller, Error, ErrorClass, Fence, FenceOptions, HostIdentity,
+    ReconnectOptions,
     error::{Malformed, TargetMisbehaved},
     wire::NamespaceId,
 };
@@ -30,6 +31,8 @@ fn options() -> ConnectOptions {
     options.io_queues = 2;
     options.io_timeout = Duration::from_millis(500);
     options.reconnect = ReconnectOptions::never();
+    // With it, the ids of queues do not begin with 1.
+    options.fence = FenceOptions::default().mode(Fence::Off);
     options
 }
 

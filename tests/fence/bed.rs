@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use rdma_host::{Buffer, TransferError};
+use rdma_host::{Buffer, FenceOptions, TransferError};
 use tests::{
     SUBSYSTEM, break_connections, controllers, dmsetup, load::HANG_TIMEOUT,
     process_resources::ProcessResources, wait_for,
@@ -51,6 +51,8 @@ fn over_rxe_no_write_is_lost_behind_the_fence() {
 /// Time for which the medium holds a write back, in milliseconds: longer than the target takes to
 /// end a controller whose host is silent.
 const DELAY_MS: u32 = 12_000;
+/// Delay of a medium that is slow enough for a write to be held when its connection is lost.
+const SHORT_DELAY_MS: u32 = 1_500;
 
 /// A medium in memory: namespace 2, and through a device that delays writes, namespace 1.
 struct SlowMedium;
@@ -58,9 +60,9 @@ struct SlowMedium;
 impl SlowMedium {
     const NAME: &str = "fence";
 
-    fn add() -> Self {
+    fn add(delay_ms: u32) -> Self {
         const SECTORS: u32 = 2048;
-        let table = format!("0 {SECTORS} delay /dev/ram0 0 0 /dev/ram0 0 {DELAY_MS}");
+        let table = format!("0 {SECTORS} delay /dev/ram0 0 0 /dev/ram0 0 {delay_ms}");
         dmsetup(&["create", Self::NAME, "--table", &table]);
         let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", Self::NAME]);
         for (nsid, device) in [(1, format!("/dev/dm-{}", minor.trim())), (2, "/dev/ram0".into())] {
@@ -137,7 +139,7 @@ fn connect_once() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
     wait_for("the target is at rest", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
-    let medium = SlowMedium::add();
+    let medium = SlowMedium::add(DELAY_MS);
     connect_once();
     let before = ProcessResources::now();
     run(async {
@@ -145,7 +147,7 @@ fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
             .io_queues(1)
             .keep_alive(Duration::from_secs(5))
             .reconnect(options(false))
-            .fence(rdma_host::FenceOptions::default());
+            .fence(FenceOptions::default());
         let controller = Controller::connect(&connect).await.expect("the target is there");
         let mut changes = controller.fence_changes();
         let slow = controller.namespace(NamespaceId(1)).await.expect("it was added");
@@ -190,5 +192,55 @@ fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
     });
     wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
     before.wait_until_released("rxe0");
+    drop(medium);
+}
+
+/// Another process of the same host NQN is given the id of the old controller, before the host that
+/// lost it can ask: to the target its controller is the one that is asked for.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn on_linux_an_id_that_is_in_use_again_does_not_keep_the_fence_closed() {
+    wait_for("the target is at rest", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
+    let medium = SlowMedium::add(SHORT_DELAY_MS);
+    run(async {
+        let connect = tests::options()
+            .io_queues(1)
+            .fence(FenceOptions::default().timeout(Duration::from_secs(5)));
+        let slowly = options(true).delay(Duration::from_secs(4));
+        let first = Controller::connect(&connect.clone().reconnect(slowly)).await;
+        let first = first.expect("the target is there");
+        let mut changes = first.fence_changes();
+        let mut states = first.changes();
+        let slow = first.namespace(NamespaceId(1)).await.expect("it was added");
+        let block_size = slow.info().block_size as usize;
+        let buffer = first.allocate(block_size).expect("memory");
+        let old = first.negotiated();
+        let written = write(&slow, buffer);
+        while SlowMedium::held() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let gone = gone_at(old.controller.0);
+        break_connections(SUBSYSTEM);
+        tokio::task::spawn_blocking(|| gone.join().expect("it is seen to go")).await.unwrap();
+        let second = Controller::connect(&connect).await.expect("the target is there");
+        while states.next().await.expect("it goes on").state != LifecycleState::Live {}
+        let (new, another) = (first.negotiated(), second.negotiated());
+        assert_eq!(another.controller, old.controller, "the id is given to the other one");
+        assert_ne!(new.controller, old.controller);
+        println!("queues {} and {}", old.first_io_queue, another.first_io_queue);
+        println!("{}", changes.next().await.expect("the fence closes"));
+        let opened = changes.next().await.expect("and opens");
+        println!("{opened}");
+        let FenceChangeKind::Opened { proof, .. } = opened.kind else { panic!("{opened}") };
+        assert_eq!(proof, FenceProof::QueuesGone);
+        written.await.unwrap().expect("it is sent again");
+        assert_eq!(controllers(SUBSYSTEM), 2, "questions leave no controller");
+        let slow = second.namespace(NamespaceId(1)).await.expect("it was added");
+        let buffer = second.allocate(block_size).expect("memory");
+        slow.write(LBA, buffer).await.expect("questions leave no queue, and take none away");
+        first.shutdown().await;
+        second.shutdown().await;
+    });
+    wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
     drop(medium);
 }

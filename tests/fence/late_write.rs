@@ -66,7 +66,8 @@ impl<P: Provider> LateWrite<P> {
         let received = Arc::new(AtomicBool::new(false));
         let seen_first = Arc::clone(&received);
         let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
-            if seen.is_fabrics(0x01) && seen.sqe[42..44] == [0xfe, 0xff] {
+            // A queue size that no target grants.
+            if seen.is_fabrics(0x01) && seen.sqe[44..46] == [0xfe, 0xff] {
                 counted.fetch_add(1, Ordering::Relaxed);
             } else if seen.is_write()
                 && let Some(gate) = held.lock().expect("no panic").take()

@@ -306,7 +306,9 @@ impl<P: Provider> Target<P> {
             note_of(", its target", &format!("lost a connection, has {}", self.queues.len()));
         }
         let queues = &self.queues;
-        self.controller.free(|id| queues.iter().any(|queue| queue.controller == Some(id)));
+        self.controller.free(|id, queue| {
+            queues.iter().any(|one| one.controller == Some(id) && one.id == queue)
+        });
         busy
     }
 }
@@ -462,10 +464,11 @@ impl<P: Provider> Queue<P> {
         }
         (controller.hook)(seen, &mut answer);
         if seen.is_fabrics(0x01) {
-            self.controller = controller.connected(&answer);
+            self.controller = controller.connected(seen.queue, &answer);
         }
         if seen.is_write() {
-            controller.begin_write(self.controller, range(seen), data, answer.execute.clone());
+            let queue = self.controller.map(|id| (id, seen.queue));
+            controller.begin_write(queue, range(seen), data, answer.execute.clone());
         }
         match answer.delay {
             Duration::ZERO if answer.may_go() => self.send(seen, &answer),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use auth::Authenticated;
 use rdma_host::{
     Controller, Namespace, Negotiated, Provider,
-    wire::{NamespaceId, Nqn},
+    wire::{NamespaceId, Nqn, QueueId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,8 +82,8 @@ pub(crate) fn print_warnings(negotiated: &Negotiated) {
 
 /// Authentication of the queues in words; those authenticated alike are named together.
 pub(crate) fn describe_authentication(negotiated: &Negotiated) -> String {
-    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
-    for (queue, authenticated) in negotiated.authenticated.iter().enumerate() {
+    let mut groups: Vec<(String, Vec<u16>)> = Vec::new();
+    for (QueueId(queue), authenticated) in negotiated.queue_ids().zip(&negotiated.authenticated) {
         let text = authenticated.map_or_else(|| "none".to_owned(), describe);
         match groups.iter_mut().find(|(known, _)| *known == text) {
             Some((_, queues)) => queues.push(queue),

@@ -7,6 +7,7 @@
 //! the old controller executes nothing more. Reads and flushes do not wait.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -14,7 +15,10 @@ use std::{
 use crate::{
     config::{ConnectOptions, ENDED_ASSOCIATIONS_MAX, FENCE_PROBE_INTERVAL, Fence, FenceOptions},
     proto::Negotiated,
-    wire::{ControllerId, NamespaceId, Opcode, Sqe, Status, is_invalid_controller_id},
+    wire::{
+        ControllerId, NamespaceId, Opcode, QueueId, Sqe, Status, is_invalid_controller_id,
+        is_invalid_queue_size,
+    },
 };
 
 /// Class of an I/O command whose connection was lost before its response.
@@ -83,6 +87,15 @@ impl WrittenBlocks {
     }
 }
 
+/// Write without a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnansweredWrite {
+    /// Queue that it was sent on.
+    pub queue: QueueId,
+    /// Blocks that it may change.
+    pub written: WrittenBlocks,
+}
+
 /// Association of a host with a controller: one connection with all its queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Association {
@@ -96,6 +109,8 @@ pub struct Association {
     pub quiesce_time: Duration,
     /// True if a controller id that the target does not know proves that nothing of it is left.
     pub ids_prove: bool,
+    /// True if a queue that the controller does not have proves that nothing of it is left.
+    pub queues_prove: bool,
 }
 
 /// Model of Linux's target, unless its administrator has set another one.
@@ -115,7 +130,20 @@ impl Association {
             keep_alive: unit * u32::try_from(units).unwrap_or(u32::MAX),
             quiesce_time: info.quiesce_time,
             ids_prove: Self::ids_prove(&options.fence, &info.model),
+            queues_prove: Self::queues_prove(&options.fence, negotiated),
         }
+    }
+
+    /// Returns true if an answer about a queue of a controller proves the end of that queue. Known
+    /// of Linux's target: it forgets a queue after its last command, and looks at the queue before
+    /// the size that the question exceeds.
+    #[must_use]
+    pub fn queues_prove(options: &FenceOptions, negotiated: &Negotiated) -> bool {
+        let exceeds = negotiated.capabilities.queue_entries_max() < u32::from(u16::MAX);
+        negotiated.info.model == LINUX_MODEL
+            && exceeds
+            && Self::ids_prove(options, LINUX_MODEL)
+            && options.mode != Fence::Off
     }
 
     /// Returns true if the ids of controllers prove their end on a target of this model.
@@ -150,8 +178,20 @@ pub struct EndedAssociation {
     /// Time at which the host's last queue pair with such a write was destroyed. Until then the
     /// controller could receive commands.
     pub closed_at: Instant,
-    /// Blocks that the writes may still change.
-    pub writes: Vec<WrittenBlocks>,
+    /// Writes that may still be executed.
+    pub writes: Vec<UnansweredWrite>,
+}
+
+impl EndedAssociation {
+    /// Questions of which each may prove the end of some writes.
+    fn questions(&self) -> Vec<ProbeQuestion> {
+        let Association { controller, ids_prove, queues_prove, .. } = self.association;
+        if !queues_prove {
+            return Vec::from_iter(ids_prove.then_some(ProbeQuestion { controller, queue: None }));
+        }
+        let queues: BTreeSet<_> = self.writes.iter().map(|write| write.queue).collect();
+        queues.into_iter().map(|queue| ProbeQuestion { controller, queue: Some(queue) }).collect()
+    }
 }
 
 /// Proof that an ended association executes no more writes.
@@ -161,6 +201,9 @@ pub enum FenceProof {
     SameController,
     /// The target does not know the controller any more.
     ControllerGone,
+    /// The target has no controller of this id with the queues of the writes. Another association
+    /// of the same host NQN may have been given the id.
+    QueuesGone,
     /// The time has passed after which the controller executes nothing more.
     Time,
     /// The owner said so.
@@ -172,19 +215,36 @@ impl std::fmt::Display for FenceProof {
         f.write_str(match self {
             Self::SameController => "its id was given to the new connection",
             Self::ControllerGone => "the target does not know it any more",
+            Self::QueuesGone => "the target has ended its queues",
             Self::Time => "the time in which it may execute commands is over",
             Self::Owner => "the owner says so",
         })
     }
 }
 
-/// Answer to an I/O Connect with the id of an old controller and a queue id out of range, which
-/// never succeeds (Base figure 532).
+/// Question to the target, as an I/O Connect that never succeeds.
+///
+/// While another association of the same host NQN has the id of the old controller, the target
+/// answers for that one. It is told apart by its queues, whose ids a
+/// [`BringUp`](crate::proto::BringUp) chooses for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeQuestion {
+    /// Controller that may exist.
+    pub controller: ControllerId,
+    /// Queue that it may have: the Connect exceeds the maximum queue size. `None` where an answer
+    /// about that would prove nothing: the Connect is for a queue id out of range.
+    pub queue: Option<QueueId>,
+}
+
+/// Answer to a [`ProbeQuestion`] (Base figure 532).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeAnswer {
     /// The controller id is the one that is refused: there is no such controller.
     Gone,
-    /// Anything else, such as a refusal of the queue id, which is looked at after the controller.
+    /// The queue size is the one that is refused: there is no such queue.
+    QueueGone,
+    /// Anything else, such as a refusal of the queue id, which is looked at after the controller,
+    /// or that there is such a queue.
     Unproved,
 }
 
@@ -192,8 +252,11 @@ impl ProbeAnswer {
     /// Decodes status and result of the Connect.
     #[must_use]
     pub fn of(status: Status, result: u32) -> Self {
-        let refused = status.code() == Status::CONNECT_INVALID_PARAMETERS;
-        if refused && is_invalid_controller_id(result) { Self::Gone } else { Self::Unproved }
+        match status.code() {
+            Status::CONNECT_INVALID_PARAMETERS if is_invalid_controller_id(result) => Self::Gone,
+            Status::CONNECT_INVALID_PARAMETERS if is_invalid_queue_size(result) => Self::QueueGone,
+            _ => Self::Unproved,
+        }
     }
 }
 
@@ -202,8 +265,8 @@ impl ProbeAnswer {
 pub enum FenceAction {
     /// Wait for a change.
     None,
-    /// Ask the target whether this controller still exists, and report the answer.
-    Probe(ControllerId),
+    /// Ask the target, and report the answer.
+    Probe(ProbeQuestion),
     /// Call again at this time.
     Wait(Instant),
 }
@@ -229,13 +292,15 @@ pub struct WriteFence {
     latest: Option<Association>,
     /// Time of the next question to the target.
     next_probe: Option<Instant>,
+    /// Number of questions so far: all are asked in turn.
+    asked: usize,
 }
 
 impl WriteFence {
     /// Creates a fence that is open.
     #[must_use]
     pub fn new(options: FenceOptions) -> Self {
-        Self { options, ended: Vec::new(), latest: None, next_probe: None }
+        Self { options, ended: Vec::new(), latest: None, next_probe: None, asked: 0 }
     }
 
     /// Returns true if no command waits.
@@ -270,7 +335,7 @@ impl WriteFence {
         &mut self,
         association: Association,
         closed_at: Instant,
-        writes: Vec<WrittenBlocks>,
+        writes: Vec<UnansweredWrite>,
     ) -> bool {
         let is_over = self.latest.is_some_and(|latest| is_followed_by(&association, &latest));
         if writes.is_empty() || self.options.mode == Fence::Off || is_over {
@@ -292,7 +357,7 @@ impl WriteFence {
         let Some(written) = WrittenBlocks::of(sqe) else { return Admission::Send };
         let is_full = self.ended.len() >= ENDED_ASSOCIATIONS_MAX;
         let closed = |ended: &&EndedAssociation| {
-            is_full || ended.writes.iter().any(|earlier| earlier.overlaps(&written))
+            is_full || ended.writes.iter().any(|earlier| earlier.written.overlaps(&written))
         };
         match self.ended.iter().find(closed) {
             Some(ended) => Admission::Wait(ended.association.controller),
@@ -303,29 +368,57 @@ impl WriteFence {
     /// Next action at `now`, on the latest association.
     pub fn action(&mut self, now: Instant) -> FenceAction {
         let over = self.ended.iter().filter_map(|ended| self.over_at(ended)).min();
-        let Some(oldest) = self.ended.iter().find(|ended| ended.association.ids_prove) else {
+        let questions: Vec<_> = self.ended.iter().flat_map(EndedAssociation::questions).collect();
+        if questions.is_empty() {
             return over.map_or(FenceAction::None, FenceAction::Wait);
-        };
+        }
         match self.next_probe.filter(|&due| due > now) {
             Some(due) => FenceAction::Wait(over.map_or(due, |over| due.min(over))),
             None => {
                 self.next_probe = Some(now + FENCE_PROBE_INTERVAL);
-                FenceAction::Probe(oldest.association.controller)
+                let question = questions[self.asked % questions.len()];
+                self.asked = self.asked.wrapping_add(1);
+                FenceAction::Probe(question)
             }
         }
     }
 
-    /// Reports the answer about a controller of the target. Returns the ended associations that it
-    /// proves to be over.
+    /// Reports the answer of the target. Returns the ended associations that it proves to be over,
+    /// with the writes that were left of them; of others it may prove the end of some writes.
     pub fn answered(
         &mut self,
-        controller: ControllerId,
+        question: ProbeQuestion,
         answer: ProbeAnswer,
     ) -> Vec<EndedAssociation> {
-        self.remove(|ended| {
-            let Association { controller: id, ids_prove, .. } = ended.association;
-            answer == ProbeAnswer::Gone && ids_prove && id == controller
-        })
+        let ProbeQuestion { controller, queue } = question;
+        let is_asked = |ended: &EndedAssociation| ended.association.controller == controller;
+        match answer {
+            ProbeAnswer::Gone => {
+                self.remove(|ended| is_asked(ended) && ended.association.ids_prove)
+            }
+            ProbeAnswer::QueueGone => {
+                let is_proved = |ended: &EndedAssociation, write: &UnansweredWrite| {
+                    is_asked(ended) && ended.association.queues_prove && Some(write.queue) == queue
+                };
+                let over =
+                    self.remove(|ended| ended.writes.iter().all(|write| is_proved(ended, write)));
+                for ended in &mut self.ended {
+                    let writes = std::mem::take(&mut ended.writes);
+                    let left = writes.into_iter().filter(|write| !is_proved(ended, write));
+                    ended.writes = left.collect();
+                }
+                // The next question may be as good.
+                self.next_probe = None;
+                over
+            }
+            ProbeAnswer::Unproved => Vec::new(),
+        }
+    }
+
+    /// Number of writes that may still be executed.
+    #[must_use]
+    pub fn write_count(&self) -> usize {
+        self.ended.iter().map(|ended| ended.writes.len()).sum()
     }
 
     /// Returns the ended associations that are over by time at `now`.

@@ -25,7 +25,7 @@ pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use failure_kind::{FailureKind, Retryability};
 pub use fence::{
     Admission, Association, CommandClass, EndedAssociation, FenceAction, FenceProof, ProbeAnswer,
-    WriteFence, WrittenBlocks,
+    ProbeQuestion, UnansweredWrite, WriteFence, WrittenBlocks,
 };
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};

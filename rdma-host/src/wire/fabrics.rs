@@ -235,6 +235,12 @@ pub fn is_invalid_controller_id(result: u32) -> bool {
     matches!(invalid_parameter_offset(result), (true, 16..18))
 }
 
+/// Returns true if a failed Connect reports the queue size as invalid.
+#[must_use]
+pub fn is_invalid_queue_size(result: u32) -> bool {
+    matches!(invalid_parameter_offset(result), (false, 44..46))
+}
+
 /// Decodes the result: true if the invalid field is in the data, and its offset in the data or the
 /// command.
 fn invalid_parameter_offset(result: u32) -> (bool, u16) {

@@ -29,7 +29,7 @@ pub use command::{Opcode, Sqe};
 pub use completion::Cqe;
 pub use fabrics::{
     AuthenticationCommand, AuthenticationRequirements, ConnectCommand, ConnectData, PropertyGet,
-    PropertySet, connect_invalid_parameter, is_invalid_controller_id,
+    PropertySet, connect_invalid_parameter, is_invalid_controller_id, is_invalid_queue_size,
 };
 pub use feature::{GetFeatures, HostBehavior, QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};

@@ -19,8 +19,9 @@ const QUEUE_ID_MAX: u16 = 1024;
 /// State that all controllers share.
 pub(super) struct ControllerState {
     disk: Vec<u8>,
-    /// Ids of the controllers that exist.
-    ids: BTreeSet<u16>,
+    /// Queues that exist: ids of the controller, which exists as long as one of its queues, and of
+    /// the queue.
+    queues: BTreeSet<(u16, u16)>,
     /// Writes that are received, and not yet executed.
     held: Vec<HeldWrite>,
     pub(super) model: &'static str,
@@ -32,7 +33,8 @@ pub(super) struct ControllerState {
 
 /// Write that is executed once its gate is open.
 struct HeldWrite {
-    controller: Option<u16>,
+    /// Ids of controller and queue.
+    queue: Option<(u16, u16)>,
     range: Range<usize>,
     data: Vec<u8>,
     gate: Arc<AtomicBool>,
@@ -42,7 +44,7 @@ impl ControllerState {
     pub(super) fn new(hook: Hook) -> Self {
         Self {
             disk: vec![0; BLOCKS * BLOCK],
-            ids: BTreeSet::new(),
+            queues: BTreeSet::new(),
             held: Vec::new(),
             model: "Linux",
             quiesce_ms: 0,
@@ -55,7 +57,7 @@ impl ControllerState {
     /// Executes a write, or keeps it until the gate is open.
     pub(super) fn begin_write(
         &mut self,
-        controller: Option<u16>,
+        queue: Option<(u16, u16)>,
         range: Range<usize>,
         data: &[u8],
         gate: Option<Arc<AtomicBool>>,
@@ -63,12 +65,7 @@ impl ControllerState {
         let length = range.len().min(data.len());
         match gate {
             Some(gate) if !is_open(Some(&gate)) => {
-                self.held.push(HeldWrite {
-                    controller,
-                    range,
-                    data: data[..length].to_vec(),
-                    gate,
-                });
+                self.held.push(HeldWrite { queue, range, data: data[..length].to_vec(), gate });
             }
             _ => self.disk[range][..length].copy_from_slice(&data[..length]),
         }
@@ -81,18 +78,25 @@ impl ControllerState {
         }
     }
 
-    /// Frees the ids of controllers that have no queue and no command left.
-    pub(super) fn free(&mut self, has_queue: impl Fn(u16) -> bool) {
+    /// Ends queues that have no connection and no command left.
+    pub(super) fn free(&mut self, is_connected: impl Fn(u16, u16) -> bool) {
         let held = &self.held;
-        let is_left = |id: u16| held.iter().any(|write| write.controller == Some(id));
-        self.ids.retain(|&id| has_queue(id) || is_left(id));
+        self.queues.retain(|&(controller, queue)| {
+            let is_left = held.iter().any(|write| write.queue == Some((controller, queue)));
+            is_connected(controller, queue) || is_left
+        });
+    }
+
+    /// Returns true if there is a controller of this id.
+    fn has_controller(&self, id: u16) -> bool {
+        self.queues.iter().any(|&(controller, _)| controller == id)
     }
 
     /// Controller of the queue on which Connect was answered like this.
-    pub(super) fn connected(&mut self, answer: &Answer) -> Option<u16> {
+    pub(super) fn connected(&mut self, queue: u16, answer: &Answer) -> Option<u16> {
         let message = answer.messages.first().filter(|message| message[14..16] == [0, 0])?;
         let id = u16::from_le_bytes([message[0], message[1]]);
-        self.ids.insert(id);
+        self.queues.insert((id, queue));
         Some(id)
     }
 
@@ -101,17 +105,26 @@ impl ControllerState {
         const INVALID_PARAMETERS: u16 = 0x4182;
         const CONTROLLER_ID_IN_DATA: u64 = 0x0001_0010;
         const QUEUE_ID: u64 = 0x0000_002a;
-        let queue = u16::from_le_bytes([seen.sqe[42], seen.sqe[43]]);
+        const QUEUE_SIZE: u64 = 0x0000_002c;
+        const COMMAND_SEQUENCE_ERROR: u16 = 0x400c;
+        let at = |offset: usize| u16::from_le_bytes([seen.sqe[offset], seen.sqe[offset + 1]]);
+        let (queue, last_entry) = (at(42), at(44));
         let id = data.get(16..18).map_or(0, |id| u16::from_le_bytes([id[0], id[1]]));
         if queue == 0 {
-            let id = (ID_MIN..).find(|id| !self.ids.contains(id)).expect("few controllers");
+            let id = (ID_MIN..).find(|&id| !self.has_controller(id)).expect("few controllers");
             return (0, id.into());
         }
-        if !self.ids.contains(&id) {
+        if !self.has_controller(id) {
             return (INVALID_PARAMETERS, CONTROLLER_ID_IN_DATA);
         }
         if queue > QUEUE_ID_MAX {
             return (INVALID_PARAMETERS, QUEUE_ID);
+        }
+        if self.queues.contains(&(id, queue)) {
+            return (COMMAND_SEQUENCE_ERROR, 0);
+        }
+        if last_entry >= self.size.entries {
+            return (INVALID_PARAMETERS, QUEUE_SIZE);
         }
         (0, id.into())
     }

@@ -17,8 +17,7 @@ use crate::{
         runtime,
     },
     error::Error,
-    proto::{ControllerProbe, ProbeAnswer, Transfer},
-    wire::ControllerId,
+    proto::{ControllerProbe, ProbeAnswer, ProbeQuestion, Transfer},
 };
 
 /// Parameters of the connections that ask, each of which is closed after the answer.
@@ -31,11 +30,15 @@ pub(crate) struct ProbeContext<'a, P: Provider> {
 
 impl<P: Provider> ProbeContext<'_, P> {
     /// Asks the target about a controller. An answer that is late, or that fails, proves nothing.
-    pub(crate) async fn ask(&self, controller: ControllerId) -> ProbeAnswer {
-        let asked = runtime::timeout(FENCE_PROBE_TIMEOUT, self.connect(controller)).await;
+    pub(crate) async fn ask(&self, question: ProbeQuestion) -> ProbeAnswer {
+        let ProbeQuestion { controller, queue } = question;
+        let asked = runtime::timeout(FENCE_PROBE_TIMEOUT, self.connect(question)).await;
         match asked {
             Ok(Ok(answer)) => {
-                tracing::debug!(%controller, ?answer, "the target was asked for a controller");
+                tracing::debug!(
+                    %controller, ?queue, ?answer,
+                    "the target was asked for a controller"
+                );
                 answer
             }
             Ok(Err(error)) => {
@@ -49,9 +52,9 @@ impl<P: Provider> ProbeContext<'_, P> {
         }
     }
 
-    async fn connect(&self, controller: ControllerId) -> Result<ProbeAnswer, Error> {
+    async fn connect(&self, question: ProbeQuestion) -> Result<ProbeAnswer, Error> {
         let Self { provider, options, domain, memory } = *self;
-        let ControllerProbe { open, connect } = ControllerProbe::new(options, controller);
+        let ControllerProbe { open, connect } = ControllerProbe::new(options, question);
         let resolved = Resolved::new(provider, options).await?;
         let entries = completion_entries(memory, 1, open.entries);
         let completion_queue =

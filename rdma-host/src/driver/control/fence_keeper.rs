@@ -18,9 +18,9 @@ pub(crate) async fn keep_fence<P: Provider>(
         let version = fence.version();
         match fence.action() {
             FenceAction::None => fence.until_changed(version).await,
-            FenceAction::Probe(controller) => {
-                let answer = probe.ask(controller).await;
-                fence.answered(controller, answer);
+            FenceAction::Probe(question) => {
+                let answer = probe.ask(question).await;
+                fence.answered(question, answer);
             }
             FenceAction::Wait(until) => {
                 // A change is due at once: it may have opened the fence.

@@ -75,7 +75,7 @@ impl<P: Provider> Reauthentication<P> {
         };
         let mut channel = AdminQueue { client: &self.admin, generation: connection.generation };
         let authenticated = authenticate(&mut channel, QueueId::ADMIN, &self.parties).await?;
-        record(&connection, QueueId::ADMIN, authenticated);
+        record(&connection, 0, authenticated);
         Ok(connection)
     }
 
@@ -86,7 +86,8 @@ impl<P: Provider> Reauthentication<P> {
         let buffer = connection.domain.allocate(Identify::SIZE, connection.memory.mode.access());
         let mut buffer = CommandBuffer::from(buffer.map_err(verbs_error)?);
         let before = connection.negotiated();
-        for (queue, before) in (0..).map(QueueId).zip(&before.authenticated).skip(1) {
+        let queues = before.queue_ids().zip(&before.authenticated).enumerate();
+        for (index, (queue, before)) in queues.skip(1) {
             if before.is_none() {
                 continue;
             }
@@ -96,17 +97,17 @@ impl<P: Provider> Reauthentication<P> {
                 buffer: &mut buffer,
             };
             let authenticated = authenticate(&mut channel, queue, &self.parties).await?;
-            record(connection, queue, authenticated);
+            record(connection, index, authenticated);
         }
         Ok(connection.negotiated().authenticated.clone())
     }
 }
 
-/// Stores the outcome in the connection.
-fn record<P: Provider>(connection: &Connection<P>, queue: QueueId, authenticated: Authenticated) {
+/// Stores the outcome for a queue in the connection; the admin queue is the first.
+fn record<P: Provider>(connection: &Connection<P>, index: usize, authenticated: Authenticated) {
     let mut negotiated = connection.negotiated.lock();
     let outcomes = &mut Arc::make_mut(&mut negotiated).authenticated;
-    outcomes[usize::from(queue.0)] = Some(authenticated);
+    outcomes[index] = Some(authenticated);
 }
 
 /// Admin queue of a live connection, which also serves other clients.

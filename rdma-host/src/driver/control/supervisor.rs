@@ -1,7 +1,10 @@
 //! Supervisor of a controller: performs the tasks of its [`Lifecycle`].
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -57,6 +60,9 @@ pub(crate) struct Supervisor<P: Provider> {
     /// Number of pollers; the first connection lowers it to the number of I/O queues.
     pollers: usize,
     live: Option<LiveParts<P>>,
+    /// Number that places the ids of the I/O queues, so that the target's controllers of one host
+    /// NQN differ in them.
+    queue_place: u32,
     /// Span of the latest attempt to connect, and of the connection that it made.
     span: Span,
     /// Error that ended the connection or the latest attempt.
@@ -98,6 +104,7 @@ impl<P: Provider> Supervisor<P> {
             changes,
             events,
             pollers: pollers.max(1),
+            queue_place: queue_place(),
             live: None,
             cause: Error::Closed,
             port: None,
@@ -148,6 +155,7 @@ impl<P: Provider> Supervisor<P> {
             options: &self.options,
             purpose: self.purpose,
             pollers: self.pollers,
+            queue_place: self.queue_place,
             domain: self.shared.connection.latest().map(|latest| latest.domain.clone()),
         };
         let (registry, purpose) = (&self.shared.registry, self.purpose);
@@ -453,6 +461,17 @@ async fn revalidate_namespaces<P: Provider>(
 }
 
 /// Draws a random number for the jitter of the retry delay.
+/// Number that differs from those of other controllers of this process, and of processes with a
+/// process id near to its own; from others by chance. It is 0 in a simulation.
+fn queue_place() -> u32 {
+    /// Processes that are started together have consecutive numbers.
+    const STEP: u32 = 31;
+    static CONTROLLERS: AtomicU32 = AtomicU32::new(0);
+    let Some(process) = runtime::process_number() else { return 0 };
+    let count = CONTROLLERS.fetch_add(1, Ordering::Relaxed);
+    process.wrapping_add(count.wrapping_mul(STEP))
+}
+
 fn jitter_seed() -> u16 {
     // Without random bytes there is no jitter.
     let [low, high, ..] = runtime::random_u32().unwrap_or(0).to_ne_bytes();

@@ -14,8 +14,8 @@ use crate::{
     config::{FENCE_PROBE_INTERVAL, FenceOptions, STATE_CHANGE_BACKLOG},
     driver::{data_path::live_summary::LiveSummary, runtime},
     proto::{
-        Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer, WriteFence,
-        WrittenBlocks,
+        Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer,
+        ProbeQuestion, UnansweredWrite, WriteFence,
     },
     wire::{ControllerId, NamespaceId, Sqe},
 };
@@ -117,7 +117,7 @@ impl SharedFence {
     pub(crate) fn close(
         &self,
         association: Association,
-        writes: Vec<WrittenBlocks>,
+        writes: Vec<UnansweredWrite>,
         controller: &Span,
     ) {
         let Some((namespace, first, last)) = span_of(&writes) else { return };
@@ -160,8 +160,12 @@ impl SharedFence {
     }
 
     /// Reports an answer of the target about an old controller.
-    pub(crate) fn answered(&self, controller: ControllerId, answer: ProbeAnswer) {
-        self.open(FenceProof::ControllerGone, |fence| fence.answered(controller, answer));
+    pub(crate) fn answered(&self, question: ProbeQuestion, answer: ProbeAnswer) {
+        let proof = match answer {
+            ProbeAnswer::QueueGone => FenceProof::QueuesGone,
+            ProbeAnswer::Gone | ProbeAnswer::Unproved => FenceProof::ControllerGone,
+        };
+        self.open(proof, |fence| fence.answered(question, answer));
     }
 
     /// Opens the fence as far as time has passed.
@@ -196,12 +200,13 @@ impl SharedFence {
         prove: impl FnOnce(&mut WriteFence) -> Vec<EndedAssociation>,
     ) {
         let mut fence = self.fence.lock();
+        let before = fence.write_count();
         let over = prove(&mut fence);
         for EndedAssociation { association, closed_at, .. } in &over {
             let kind = FenceChangeKind::Opened { proof, after: runtime::elapsed(*closed_at) };
             self.publish(association.controller, kind, &Span::current());
         }
-        if !over.is_empty() {
+        if fence.write_count() != before {
             self.update(&fence);
         }
     }
@@ -221,9 +226,10 @@ impl SharedFence {
 }
 
 /// Namespace of the first write, and the first and last block of the writes to it.
-fn span_of(writes: &[WrittenBlocks]) -> Option<(NamespaceId, u64, u64)> {
-    let namespace = writes.first()?.namespace;
-    let same = writes.iter().filter(|write| write.namespace == namespace);
+fn span_of(writes: &[UnansweredWrite]) -> Option<(NamespaceId, u64, u64)> {
+    let written = || writes.iter().map(|write| &write.written);
+    let namespace = written().next()?.namespace;
+    let same = written().filter(|write| write.namespace == namespace);
     let first = same.clone().map(|write| write.blocks.start).min()?;
     let last = same.map(|write| write.blocks.end - 1).max()?;
     Some((namespace, first, last))

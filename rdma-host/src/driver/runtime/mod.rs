@@ -8,10 +8,13 @@ mod task;
 
 use std::{
     cell::RefCell,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
     io,
     marker::PhantomData,
     os::fd::BorrowedFd,
     pin::{Pin, pin},
+    process,
     sync::Arc,
     task::{Context, Poll},
     thread,
@@ -167,6 +170,20 @@ pub(crate) fn fill_random(buffer: &mut [u8]) -> Result<(), getrandom::Error> {
 pub(crate) fn random_u32() -> Result<u32, getrandom::Error> {
     let mut bytes = [0; 4];
     fill_random(&mut bytes).map(|()| u32::from_ne_bytes(bytes))
+}
+
+/// Number of this process: its process id, displaced by a number of the machine and of the process
+/// id namespace. `None` in a simulation.
+pub(crate) fn process_number() -> Option<u32> {
+    let number = || {
+        let mut hasher = DefaultHasher::new();
+        // Without them process ids are compared as if of one machine.
+        fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default().hash(&mut hasher);
+        fs::read_link("/proc/self/ns/pid").unwrap_or_default().hash(&mut hasher);
+        let [low @ .., _, _, _, _] = hasher.finish().to_le_bytes();
+        u32::from_le_bytes(low).wrapping_add(process::id())
+    };
+    with_current(|_| ()).is_none().then(number)
 }
 
 /// Lets a device proceed in which a poll found nothing.

@@ -17,6 +17,7 @@ use crate::{
         STATUS_POLL_INTERVAL, TRANSFER_BYTES_DEFAULT,
     },
     error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved},
+    proto::Association,
     wire::{
         Capabilities, CmRequestData, Configuration, ControllerId, ControllerInfo, ControllerStatus,
         ControllerType, Cqe, Identify, Property, PropertyGet, PropertySet, QueueCount, QueueId,
@@ -45,6 +46,7 @@ pub struct BringUp {
     purpose: Purpose,
     step: Step,
     admin_authenticated: Option<Authenticated>,
+    queue_place: u32,
 }
 
 /// Purpose of the connection.
@@ -63,7 +65,7 @@ pub enum BringUpAction {
     Authenticate(QueueId),
     /// Bring up all I/O queues, and report them.
     ConnectIoQueues {
-        /// Bring-ups of the queues, in the order of their ids from 1 on.
+        /// Bring-ups of the queues, in the order of their ids.
         queues: Vec<QueueBringUp>,
         /// Entries of each queue.
         entries: u16,
@@ -114,7 +116,17 @@ impl BringUp {
             purpose: Purpose::Io,
             step: Step::RdmaConnectAdmin,
             admin_authenticated: None,
+            queue_place: 0,
         }
+    }
+
+    /// Sets the number that places the ids of the I/O queues among those that the target grants.
+    /// With a write fence on Linux's target, associations of one host NQN are told apart by these
+    /// ids, so each controller needs another number; it stays the same when it reconnects. On other
+    /// targets, and by default, the ids begin with 1.
+    #[must_use]
+    pub fn queue_place(self, place: u32) -> Self {
+        Self { queue_place: place, ..self }
     }
 
     /// Creates the bring-up of a discovery controller (Base 3.1.3.3), which is live right after
@@ -182,7 +194,8 @@ impl BringUp {
     fn io_queues(&self, negotiated: &Negotiated) -> Vec<QueueBringUp> {
         let authenticated = self.admin_authenticated.is_some();
         let queue = |id| QueueBringUp::new(&self.options, negotiated, QueueId(id), authenticated);
-        (1..=negotiated.io_queues).map(queue).collect()
+        let first = negotiated.first_io_queue.0;
+        (first..first + negotiated.io_queues).map(queue).collect()
     }
 
     fn advance(&mut self, step: Step, input: &BringUpInput<'_>) -> Result<Step, Error> {
@@ -260,6 +273,12 @@ impl BringUp {
             Step::SetNumberOfQueues(mut negotiated) => {
                 let granted = u16::try_from(QueueCount::parse(result).0).unwrap_or(u16::MAX);
                 negotiated.io_queues = self.options.io_queues.min(granted);
+                if Association::queues_prove(&self.options.fence, &negotiated) {
+                    let count = negotiated.io_queues.max(1);
+                    let block = self.queue_place % u32::from(granted / count).max(1);
+                    let block = u16::try_from(block).expect("it is less than a u16");
+                    negotiated.first_io_queue = QueueId(1 + block * count);
+                }
                 Step::ConnectIoQueues(negotiated)
             }
             step => panic!("the step is {}, the input a completion", step.name()),
@@ -308,6 +327,7 @@ impl BringUp {
             version: enabling.version,
             capabilities: enabling.capabilities,
             io_queues: 0,
+            first_io_queue: QueueId(1),
             queue_entries: self.queue_entries(enabling.capabilities, &info),
             transfer_bytes_max: transfer_bytes_max(enabling.capabilities, &info),
             in_capsule_bytes: in_capsule_bytes(&info),

@@ -3,12 +3,13 @@
 use super::vocabulary::{Execute, RdmaConnect, connect_command, connect_data};
 use crate::{
     config::ConnectOptions,
-    wire::{CmRequestData, ControllerId, QueueId},
+    proto::ProbeQuestion,
+    wire::{CmRequestData, QueueId},
 };
 
-/// I/O Connect that no target accepts, since its queue id is out of range: it asks whether the
-/// controller still exists, and [`ProbeAnswer`](crate::proto::ProbeAnswer) decodes the refusal. A
-/// valid queue id would be attached to a controller that does.
+/// I/O Connect that the target does not accept, since its queue id or queue size is out of range:
+/// [`ProbeAnswer`](crate::proto::ProbeAnswer) decodes the refusal. A valid one would be attached to
+/// a controller that exists.
 #[derive(Debug)]
 pub struct ControllerProbe {
     /// Connection to make first.
@@ -18,21 +19,25 @@ pub struct ControllerProbe {
 }
 
 impl ControllerProbe {
-    /// Entries of the queue: the minimum.
+    /// Entries of the queue pair: the minimum.
     const ENTRIES: u16 = 2;
+    /// Entries of the queue that no controller has which is asked like this.
+    const ENTRIES_EXCEEDED: u16 = u16::MAX;
     /// Beyond the queue ids that targets grant. 65,535 itself stands for no queue in places.
     const QUEUE: QueueId = QueueId(u16::MAX - 1);
 
-    /// Question about the controller of this id.
+    /// Connection and command that ask the question.
     #[must_use]
-    pub fn new(options: &ConnectOptions, controller: ControllerId) -> Self {
-        let (queue, entries) = (Self::QUEUE, Self::ENTRIES);
+    pub fn new(options: &ConnectOptions, question: ProbeQuestion) -> Self {
+        let ProbeQuestion { controller, queue } = question;
+        let connect_entries = queue.map_or(Self::ENTRIES, |_| Self::ENTRIES_EXCEEDED);
+        let (queue, entries) = (queue.unwrap_or(Self::QUEUE), Self::ENTRIES);
         let request = CmRequestData::new(queue, entries, controller);
         Self {
             open: RdmaConnect { queue, entries, request, in_capsule_bytes: 0 },
             connect: Execute {
                 queue,
-                sqe: connect_command(options, queue, entries, 0),
+                sqe: connect_command(options, queue, connect_entries, 0),
                 transfer: connect_data(options, controller),
                 name: "a question about an old controller",
             },

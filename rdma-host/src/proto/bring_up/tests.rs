@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    config::{ConnectOptions, HostIdentity, TRANSFER_BYTES_DEFAULT},
+    config::{ConnectOptions, Fence, FenceOptions, HostIdentity, TRANSFER_BYTES_DEFAULT},
     error::{Error, Incompatible},
     wire::{CmAcceptData, CommandId, ControllerId, Cqe, IntoBytes, QueueId, SglDescriptor, Status},
 };
@@ -360,6 +360,35 @@ fn queues_come_up_in_any_order() {
     bring_up.handle(&BringUpInput::IoQueuesReady(&up)).unwrap();
     let Ok(BringUpAction::Live(negotiated)) = bring_up.action() else { panic!("it is live") };
     assert_eq!((negotiated.queue_entries, negotiated.authenticated), (64, vec![None; 3]));
+}
+
+/// The ids of queues on a target of this model, with a write fence or without.
+fn placed(place: u32, queues: u16, model: &str, fence: Fence) -> Vec<u16> {
+    let mut controller = Controller { queues: 127 << 16 | 127, ..Controller::default() };
+    controller.identify[24..24 + model.len()].copy_from_slice(model.as_bytes());
+    let options = options().io_queues(queues).fence(FenceOptions::default().mode(fence));
+    let negotiated = controller.drive(BringUp::new(options).queue_place(place)).unwrap();
+    let opened = |line: &&String| line.starts_with("open");
+    assert_eq!(controller.log.iter().filter(opened).count(), usize::from(queues) + 1);
+    for QueueId(id) in negotiated.queue_ids() {
+        let line = format!("open {id} with");
+        assert!(controller.log.iter().any(|opened| opened.starts_with(&line)), "{id}");
+    }
+    negotiated.queue_ids().map(|queue| queue.0).collect()
+}
+
+/// Controllers of Linux's target that are told apart by their queues.
+#[test]
+fn queue_ids_are_placed_where_they_are_a_proof() {
+    let linux = |place, queues| placed(place, queues, "Linux", Fence::Proof);
+    assert_eq!(linux(0, 2), [0, 1, 2]);
+    assert_eq!(linux(1, 2), [0, 3, 4]);
+    assert_eq!(linux(63, 2), [0, 127, 128]);
+    assert_eq!(linux(64, 2), [0, 1, 2]);
+    assert_eq!(linux(u32::MAX, 3), [0, 10, 11, 12]);
+    assert_eq!(linux(1, 128).len(), 129);
+    assert_eq!(placed(1, 2, "Linux", Fence::Off), [0, 1, 2]);
+    assert_eq!(placed(1, 2, "another", Fence::Proof), [0, 1, 2]);
 }
 
 #[test]

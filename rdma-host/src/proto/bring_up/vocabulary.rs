@@ -1,6 +1,8 @@
 //! Actions, inputs and results that the bring-up of a controller and that of an I/O queue share,
 //! and what both send and check.
 
+use std::iter;
+
 use auth::{AuthDecision, AuthRequirements, Authenticated, RequirementsError};
 
 use crate::{
@@ -86,6 +88,8 @@ pub struct Negotiated {
     pub capabilities: Capabilities,
     /// Number of I/O queues connected.
     pub io_queues: u16,
+    /// Id of the first of them; the others follow.
+    pub first_io_queue: QueueId,
     /// Entries of each I/O queue; one less may be in flight.
     pub queue_entries: u16,
     /// Maximum data transfer of one command in bytes.
@@ -99,6 +103,13 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
+    /// Ids of all queues, the admin queue first.
+    pub fn queue_ids(&self) -> impl Iterator<Item = QueueId> {
+        let first = self.first_io_queue.0;
+        let io_queues = first..first.saturating_add(self.io_queues);
+        iter::once(QueueId::ADMIN).chain(io_queues.map(QueueId))
+    }
+
     /// Returns the authentication warnings of all queues, without duplicates.
     #[must_use]
     pub fn warnings(&self) -> Vec<auth::Warning> {

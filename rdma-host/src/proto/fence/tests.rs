@@ -25,7 +25,8 @@ What opens the fence: rows are events after the loss, columns are modes.
   asks            the target is asked for the old controller every 100 ms
 
   proof           the default
-  , Linux         the target names itself so: an id that it does not know proves the end
+  , Linux         the target names itself so: an id that it does not know proves the end, and that
+                  a controller has no such queue, the end of the queue
   , CQT           the target reports a Controller Quiesce Time of 3 s; keep-alive is after 2 s
   told            by the option, ids of controllers are a proof on this target
 
@@ -48,11 +49,21 @@ fn association(number: u64, controller: u16) -> Association {
         keep_alive: Duration::from_secs(2),
         quiesce_time: Duration::ZERO,
         ids_prove: false,
+        queues_prove: false,
     }
 }
 
-fn written(namespace: u32, blocks: Range<u64>) -> Vec<WrittenBlocks> {
-    vec![WrittenBlocks { namespace: NamespaceId(namespace), blocks }]
+fn blocks(namespace: u32, blocks: Range<u64>) -> WrittenBlocks {
+    WrittenBlocks { namespace: NamespaceId(namespace), blocks }
+}
+
+fn written(queue: u16, blocks: Range<u64>) -> Vec<UnansweredWrite> {
+    let written = WrittenBlocks { namespace: NamespaceId(1), blocks };
+    vec![UnansweredWrite { queue: QueueId(queue), written }]
+}
+
+fn question(controller: u16, queue: u16) -> ProbeQuestion {
+    ProbeQuestion { controller: ControllerId(controller), queue: Some(QueueId(queue)) }
 }
 
 /// Fence after the loss of an association with a write to block 7.
@@ -103,7 +114,7 @@ fn commands() -> String {
 /// Event after the loss, at which the fence may open.
 type Event = (&'static str, fn(&mut WriteFence, Association, Instant));
 
-const EVENTS: [Event; 11] = [
+const EVENTS: [Event; 13] = [
     ("new connection, same id", |fence, association, _| {
         fence.established(Association { number: 2, ..association });
     }),
@@ -113,14 +124,23 @@ const EVENTS: [Event; 11] = [
     }),
     ("answer: no such controller", |fence, association, _| {
         let answer = ProbeAnswer::of(Status(0x4182), 0x0001_0010);
-        fence.answered(association.controller, answer);
+        fence.answered(question(association.controller.0, 1), answer);
+    }),
+    ("answer: no such queue", |fence, association, _| {
+        let answer = ProbeAnswer::of(Status(0x4182), 0x0000_002c);
+        fence.answered(question(association.controller.0, 1), answer);
+    }),
+    ("the same, of another queue", |fence, association, _| {
+        let answer = ProbeAnswer::of(Status(0x4182), 0x0000_002c);
+        fence.answered(question(association.controller.0, 2), answer);
     }),
     ("answer: queue id", |fence, association, _| {
         let answer = ProbeAnswer::of(Status(0x4182), 0x0000_002a);
-        fence.answered(association.controller, answer);
+        fence.answered(question(association.controller.0, 1), answer);
     }),
     ("answer: another status", |fence, association, _| {
-        fence.answered(association.controller, ProbeAnswer::of(Status(0x400c), 0x0001_0010));
+        let answer = ProbeAnswer::of(Status(0x400c), 0x0001_0010);
+        fence.answered(question(association.controller.0, 1), answer);
     }),
     ("keep-alive timeout", |fence, _, at| drop(fence.elapse(at + Duration::from_secs(2)))),
     ("2 × keep-alive", |fence, _, at| drop(fence.elapse(at + Duration::from_millis(4001)))),
@@ -134,7 +154,8 @@ const EVENTS: [Event; 11] = [
 
 fn proofs() -> String {
     let other = association(1, 1);
-    let linux = Association { ids_prove: Association::ids_prove(&options(), "Linux"), ..other };
+    let ids_prove = Association::ids_prove(&options(), "Linux");
+    let linux = Association { ids_prove, queues_prove: true, ..other };
     let quiescing = Association { quiesce_time: Duration::from_secs(3), ..other };
     let told = options().controller_ids(Some(true));
     let told = Association { ids_prove: Association::ids_prove(&told, "SCRIPT"), ..other };
@@ -191,8 +212,8 @@ fn the_matrix_is_the_committed_one() {
 
 #[test]
 fn blocks_overlap_where_they_have_one_in_common() {
-    let [one] = <[_; 1]>::try_from(written(1, 8..16)).unwrap();
-    for (namespace, blocks, overlaps) in [
+    let one = blocks(1, 8..16);
+    for (namespace, others, overlaps) in [
         (1, 0..8, false),
         (1, 0..9, true),
         (1, 15..16, true),
@@ -201,9 +222,9 @@ fn blocks_overlap_where_they_have_one_in_common() {
         (2, 8..16, false),
         (u32::MAX, 8..16, true),
     ] {
-        let other = &written(namespace, blocks.clone())[0];
-        assert_eq!(one.overlaps(other), overlaps, "{namespace}, {blocks:?}");
-        assert_eq!(other.overlaps(&one), overlaps, "{namespace}, {blocks:?}");
+        let other = blocks(namespace, others.clone());
+        assert_eq!(one.overlaps(&other), overlaps, "{namespace}, {others:?}");
+        assert_eq!(other.overlaps(&one), overlaps, "{namespace}, {others:?}");
     }
     let last = Sqe::write(NamespaceId(1), u64::MAX - 1, 8);
     assert_eq!(WrittenBlocks::of(&last).unwrap().blocks, u64::MAX - 1..u64::MAX);
@@ -235,22 +256,46 @@ fn a_late_report_closes_unless_the_next_association_proves_the_end() {
     }
 }
 
+/// One whose id is in use again must not keep the target from being asked for the others.
 #[test]
-fn questions_are_spaced_and_the_oldest_controller_is_asked_for() {
+fn questions_are_spaced_and_all_controllers_are_asked_for() {
     let (at, old) = (Instant::now(), Association { ids_prove: true, ..association(1, 1) });
     let mut fence = closed(options(), old, at);
-    fence.close(
-        Association { number: 2, controller: ControllerId(2), ..old },
-        at,
-        written(1, 0..1),
-    );
-    assert_eq!(fence.action(at), FenceAction::Probe(ControllerId(1)));
+    let second = Association { number: 2, controller: ControllerId(2), ..old };
+    fence.close(second, at, written(1, 0..1));
+    let of_controller = |id| ProbeQuestion { controller: ControllerId(id), queue: None };
+    assert_eq!(fence.action(at), FenceAction::Probe(of_controller(1)));
     assert_eq!(fence.action(at), FenceAction::Wait(at + FENCE_PROBE_INTERVAL));
     let at = at + FENCE_PROBE_INTERVAL;
-    assert_eq!(fence.action(at), FenceAction::Probe(ControllerId(1)));
-    assert_eq!(fence.answered(ControllerId(1), ProbeAnswer::Gone).len(), 1);
+    assert_eq!(fence.action(at), FenceAction::Probe(of_controller(2)));
     let at = at + FENCE_PROBE_INTERVAL;
-    assert_eq!(fence.action(at), FenceAction::Probe(ControllerId(2)));
+    assert_eq!(fence.action(at), FenceAction::Probe(of_controller(1)));
+    assert_eq!(fence.answered(of_controller(1), ProbeAnswer::Gone).len(), 1);
+    let at = at + FENCE_PROBE_INTERVAL;
+    assert_eq!(fence.action(at), FenceAction::Probe(of_controller(2)));
+}
+
+/// The blocks of a queue's writes are opened with the queue, and the next queue is asked for at
+/// once.
+#[test]
+fn each_queue_with_writes_is_asked_for() {
+    let (at, old) = (Instant::now(), Association { ids_prove: true, ..association(1, 1) });
+    let mut fence = closed(options(), Association { queues_prove: true, ..old }, at);
+    fence.close(old, at, written(3, 20..21));
+    fence.close(old, at, written(1, 30..31));
+    let waits = |fence: &WriteFence, lba| fence.admit(&sqe(Opcode::WRITE, lba, false));
+    assert_eq!(fence.action(at), FenceAction::Probe(question(1, 1)));
+    assert!(fence.answered(question(1, 1), ProbeAnswer::Unproved).is_empty());
+    assert_eq!(fence.action(at), FenceAction::Wait(at + FENCE_PROBE_INTERVAL));
+    let at = at + FENCE_PROBE_INTERVAL;
+    assert_eq!(fence.action(at), FenceAction::Probe(question(1, 3)));
+    assert!(fence.answered(question(1, 3), ProbeAnswer::QueueGone).is_empty());
+    let closed = Admission::Wait(ControllerId(1));
+    assert_eq!([7, 20, 30].map(|lba| waits(&fence, lba)), [closed, Admission::Send, closed]);
+    assert_eq!(fence.action(at), FenceAction::Probe(question(1, 1)));
+    let over = fence.answered(question(1, 1), ProbeAnswer::QueueGone);
+    assert_eq!(over.iter().map(|ended| ended.writes.len()).sum::<usize>(), 2);
+    assert!(fence.is_open());
 }
 
 /// Each controller of them may execute something: no write is sent until one is over.
@@ -270,7 +315,7 @@ fn too_many_ended_associations_close_all_blocks() {
     }
     assert_eq!(fence.admit(&another), Admission::Wait(ControllerId(1)));
     assert_eq!(fence.admit(&sqe(Opcode::READ, 7, false)), Admission::Send);
-    fence.answered(ControllerId(1), ProbeAnswer::Gone);
+    fence.answered(question(1, 1), ProbeAnswer::Gone);
     assert_eq!(fence.admit(&another), Admission::Send);
 }
 

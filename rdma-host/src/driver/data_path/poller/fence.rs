@@ -10,7 +10,8 @@ use crate::{
         runtime,
     },
     error::{Error, Fenced},
-    proto::{Admission, WrittenBlocks},
+    proto::{Admission, UnansweredWrite, WrittenBlocks},
+    wire::QueueId,
 };
 
 impl<P: Provider> Poller<P> {
@@ -64,10 +65,11 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    /// Notes that a command was in flight when the connection was lost.
-    pub(super) fn note_unanswered(&mut self, command: &Command) {
+    /// Notes that a command was in flight on a queue when the connection was lost.
+    pub(super) fn note_unanswered(&mut self, queue: QueueId, command: &Command) {
         if let Some(link) = &mut self.link {
-            link.unanswered.extend(WrittenBlocks::of(&command.sqe));
+            let written = WrittenBlocks::of(&command.sqe);
+            link.unanswered.extend(written.map(|written| UnansweredWrite { queue, written }));
         }
     }
 

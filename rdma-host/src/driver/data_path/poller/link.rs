@@ -12,7 +12,7 @@ use crate::{
         live_summary::LiveSummary,
         namespace_registry::NamespaceRegistry,
     },
-    proto::{CommandRetry, WrittenBlocks},
+    proto::{CommandRetry, UnansweredWrite},
     wire::NamespaceId,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Link<P: Provider> {
     /// True while commands that failed are pending.
     pub(super) is_holding: bool,
     /// Blocks of the commands in flight at a loss, while the queues are being closed.
-    pub(super) unanswered: Vec<WrittenBlocks>,
+    pub(super) unanswered: Vec<UnansweredWrite>,
     /// Version of the write fence at the last decision about the commands behind it.
     pub(super) fence_version: u64,
     /// True if new queues may follow a loss.

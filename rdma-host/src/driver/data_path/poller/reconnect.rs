@@ -19,7 +19,7 @@ use crate::{
     },
     error::{Error, Misuse, Transport},
     proto::{CommandClass, CommandRetry},
-    wire::Cqe,
+    wire::{Cqe, QueueId},
 };
 
 impl<P: Provider> Poller<P> {
@@ -42,8 +42,9 @@ impl<P: Provider> Poller<P> {
         self.trace_failed_commands();
         self.count_doorbells();
         for queue in std::mem::take(&mut self.queues) {
+            let id = queue.id();
             for aborted in queue.close() {
-                self.requeue_aborted(aborted, cause);
+                self.requeue_aborted(id, aborted, cause);
             }
         }
         self.close_fence();
@@ -107,13 +108,14 @@ impl<P: Provider> Poller<P> {
             let completion = completed.into_completion(response);
             self.store_completion(is_internal, completion);
         } else if let Some(aborted) = queue.abort(slot) {
-            self.requeue_aborted(aborted, cause);
+            let id = queue.id();
+            self.requeue_aborted(id, aborted, cause);
         }
     }
 
     /// Makes a command that got no response pending, or fails it if it may not be sent again.
-    fn requeue_aborted(&mut self, aborted: PendingCommand, cause: &Error) {
-        self.note_unanswered(&aborted.command);
+    fn requeue_aborted(&mut self, queue: QueueId, aborted: PendingCommand, cause: &Error) {
+        self.note_unanswered(queue, &aborted.command);
         // A command in flight at each of several losses may be their cause.
         let resend = aborted.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|l| l.resend);
         let class = CommandClass::of(&aborted.command.sqe);

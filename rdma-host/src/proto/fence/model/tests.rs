@@ -3,10 +3,12 @@
 //! A write to the first block is in the old controller when its connection is lost. The host then
 //! connects to the new controller, repeats the write, and writes other data to the block. All
 //! interleavings of network, target, medium, host and time are searched; a rule is refuted if the
-//! block does not hold the data that was answered last.
+//! block does not hold the data that was answered last. The old controller has two queues, one of
+//! them without a command; once it is gone, another process of the same host NQN may be given its
+//! id.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -23,6 +25,8 @@ const END: u8 = 20;
 
 const OLD: ControllerId = ControllerId(1);
 const NEW: ControllerId = ControllerId(2);
+/// Queue of the first copy of the write.
+const QUEUE: QueueId = QueueId(1);
 const FIRST: Sqe = write(0);
 const SECOND: Sqe = write(1);
 
@@ -53,6 +57,8 @@ enum Old {
     Lost(u8),
     /// A controller whose id is free.
     Freed,
+    /// Another process was given its id; true if that has a queue of the same id as the write's.
+    Reused(bool),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,9 +90,29 @@ struct State {
     /// Time at which the old controller received the last command.
     received_at: u8,
     is_linked: bool,
-    /// True once the target has said that it does not know the old controller.
-    is_gone_answered: bool,
+    /// True while the old controller has the queue of the write.
+    has_queue: bool,
+    /// True while it has the other queue.
+    has_idle_queue: bool,
+    /// True while it has a queue of another process, which had a controller of the same id before,
+    /// and connects its queue late.
+    has_late_queue: bool,
+    /// Answer of the target that the rule asks for and believes.
+    answer: Option<Proof>,
     medium: Data,
+}
+
+/// Answers of the target.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Proof {
+    /// No knowledge of the old controller.
+    Gone,
+    /// The controller of this id does not have the queue of the write.
+    QueueGone,
+    /// No other queue.
+    IdleQueueGone,
+    /// A queue that the old controller never had.
+    AnotherQueue,
 }
 
 /// Properties of a target.
@@ -113,8 +139,30 @@ enum Rule {
     WaitFromAnswer(u8),
     /// The controller says that its shutdown is complete.
     Shutdown,
-    /// The rules of [`WriteFence`], in this mode; true if controller ids are a proof.
-    Fence(Fence, bool),
+    /// The new connection is given another id than the old one.
+    AnotherId,
+    /// The controller of the old id lacks a queue that the old one had.
+    AnyQueueGone,
+    /// The controller of the old id has a queue that the old one never had.
+    AnotherQueue,
+    /// The rules of [`WriteFence`], in this mode.
+    Fence(Fence, Ids),
+}
+
+impl Rule {
+    /// Returns true if the target is asked for the old controller.
+    fn asks(self) -> bool {
+        let with_ids = matches!(self, Self::Fence(_, ids) if ids != Ids::None);
+        with_ids || matches!(self, Self::AnotherId | Self::AnyQueueGone | Self::AnotherQueue)
+    }
+}
+
+/// Ids whose absence is a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Ids {
+    None,
+    Controllers,
+    Queues,
 }
 
 /// Knowledge of the host when it decides.
@@ -124,28 +172,40 @@ struct Known {
     now: u8,
     /// Id of the new controller.
     id: u16,
-    is_gone_answered: bool,
+    answer: Option<Proof>,
 }
 
 impl Known {
     /// Decides by the rules of [`WriteFence`] about a write to the first block.
-    fn admits(self, mode: Fence, ids_prove: bool, target: Target) -> bool {
+    fn admits(self, mode: Fence, ids: Ids, target: Target) -> bool {
         let association = |number, controller| Association {
             number,
             controller,
             keep_alive: Duration::from_secs(KEEP_ALIVE.into()),
             quiesce_time: Duration::from_secs(target.quiesce.unwrap_or(0).into()),
-            ids_prove,
+            ids_prove: ids >= Ids::Controllers,
+            queues_prove: ids >= Ids::Queues,
         };
         let closed_at = Instant::now();
         let now = closed_at + Duration::from_secs((self.now - self.closed_at).into());
         let mut fence = WriteFence::new(FenceOptions::default().mode(mode));
         let written = WrittenBlocks::of(&FIRST).expect("a write has an effect");
         fence.established(association(1, OLD));
-        fence.close(association(1, OLD), closed_at, vec![written]);
+        let write = UnansweredWrite { queue: QUEUE, written };
+        fence.close(association(1, OLD), closed_at, vec![write]);
         fence.established(association(2, ControllerId(self.id)));
-        if self.is_gone_answered {
-            fence.answered(OLD, ProbeAnswer::Gone);
+        let question = match fence.action(closed_at) {
+            FenceAction::Probe(question) => Some(question),
+            FenceAction::None | FenceAction::Wait(_) => None,
+        };
+        match (self.answer, question) {
+            (Some(Proof::Gone), Some(question)) => {
+                drop(fence.answered(question, ProbeAnswer::Gone))
+            }
+            (Some(Proof::QueueGone), Some(question)) if question.queue == Some(QUEUE) => {
+                fence.answered(question, ProbeAnswer::QueueGone);
+            }
+            _ => {}
         }
         fence.elapse(now);
         assert_eq!(fence.admit(&SECOND), Admission::Send, "another block is not closed");
@@ -161,7 +221,10 @@ impl State {
         host: Host::Live,
         received_at: 0,
         is_linked: true,
-        is_gone_answered: false,
+        has_queue: true,
+        has_idle_queue: true,
+        has_late_queue: false,
+        answer: None,
         medium: Data::Initial,
     };
 
@@ -186,10 +249,12 @@ impl State {
             Rule::WaitFromAnswer(ticks) => self.now >= ticks,
             // nvmet reports it at once.
             Rule::Shutdown => self.is_linked,
-            Rule::Fence(mode, ids_prove) => {
+            Rule::AnotherId => id != OLD.0,
+            Rule::AnyQueueGone | Rule::AnotherQueue => self.answer.is_some(),
+            Rule::Fence(mode, ids) => {
                 let (target, now) = (search.target, self.now);
-                let known = Known { closed_at, now, id, is_gone_answered: self.is_gone_answered };
-                let admit = || known.admits(mode, ids_prove, target);
+                let known = Known { closed_at, now, id, answer: self.answer };
+                let admit = || known.admits(mode, ids, target);
                 *search.admissions.entry(known).or_insert_with(admit)
             }
         }
@@ -197,7 +262,7 @@ impl State {
 
     /// States that may follow.
     fn next(&self, search: &mut Search) -> Vec<(&'static str, Self)> {
-        let mut all = self.next_of_target(search.target);
+        let mut all = self.next_of_target(search.rule, search.target);
         let mut add = |what, next| all.push((what, next));
         let now = self.now;
         match self.host {
@@ -224,14 +289,40 @@ impl State {
             }
             _ => {}
         }
-        if matches!(self.host, Host::Connected(..)) && self.old == Old::Freed {
-            let answered = Self { is_gone_answered: true, ..*self };
-            add("the target does not know the old controller", answered);
+        if matches!(self.host, Host::Connected(..)) && self.answer.is_none() {
+            for (proof, what) in self.answers(search.rule) {
+                add(what, Self { answer: Some(proof), ..*self });
+            }
         }
         all
     }
 
-    fn next_of_target(&self, target: Target) -> Vec<(&'static str, Self)> {
+    /// Answers of the target that the rule asks for, as far as they are a proof to it.
+    fn answers(&self, rule: Rule) -> Vec<(Proof, &'static str)> {
+        let is_freed = self.old == Old::Freed;
+        let (has_queue, has_another) = match self.old {
+            Old::Live | Old::Lost(_) => (self.has_queue, self.has_late_queue),
+            Old::Freed => (false, false),
+            Old::Reused(has_queue) => (has_queue, true),
+        };
+        let gone = (Proof::Gone, "the target does not know the old controller");
+        let queue_gone = (Proof::QueueGone, "the target does not know the queue of the write");
+        let idle = (Proof::IdleQueueGone, "the target does not know the other queue");
+        let another = (Proof::AnotherQueue, "the target has a queue that the old one never had");
+        let asks_queue = matches!(rule, Rule::AnyQueueGone | Rule::Fence(_, Ids::Queues));
+        let known = !is_freed;
+        [
+            (is_freed && matches!(rule, Rule::Fence(_, ids) if ids != Ids::None)).then_some(gone),
+            (known && !has_queue && asks_queue).then_some(queue_gone),
+            (known && !self.has_idle_queue && matches!(rule, Rule::AnyQueueGone)).then_some(idle),
+            (has_another && matches!(rule, Rule::AnotherQueue)).then_some(another),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn next_of_target(&self, rule: Rule, target: Target) -> Vec<(&'static str, Self)> {
         let mut all = Vec::new();
         let mut add = |what, next| all.push((what, next));
         let (now, is_closed) = (self.now, self.host != Host::Live);
@@ -259,27 +350,56 @@ impl State {
         if self.is_linked {
             add("the link dies", Self { is_linked: false, ..*self });
         }
-        match self.old {
-            Old::Live => {
-                let lost = Self { old: Old::Lost(now), ..*self };
-                if now >= expires_at {
-                    add("keep-alive runs out at the target", lost);
-                }
-                if is_closed && self.is_linked {
-                    add("the target sees the disconnect", lost);
-                }
-            }
-            Old::Lost(_) if target.frees_early || !self.is_left() => {
-                add("the old controller is freed", Self { old: Old::Freed, ..*self });
-            }
-            Old::Lost(_) | Old::Freed => {}
-        }
         // Traffic restarts the target's timer once.
         let notices = self.old == Old::Live && now >= expires_at + KEEP_ALIVE;
         let ends = matches!((self.old, target.quiesce), (Old::Lost(since), Some(quiesce))
             if now >= since + quiesce && self.is_left());
         if now < END && !notices && !ends {
             add("", Self { now: now + 1, ..*self });
+        }
+        all.extend(self.next_of_old(rule, target));
+        all
+    }
+
+    /// States that follow from what becomes of the old controller.
+    fn next_of_old(&self, rule: Rule, target: Target) -> Vec<(&'static str, Self)> {
+        let mut all = Vec::new();
+        let mut add = |what, next| all.push((what, next));
+        let (now, is_closed) = (self.now, self.host != Host::Live);
+        match self.old {
+            Old::Live => {
+                let lost = Self { old: Old::Lost(now), ..*self };
+                if now >= self.received_at + KEEP_ALIVE {
+                    add("keep-alive runs out at the target", lost);
+                }
+                if is_closed && self.is_linked {
+                    add("the target sees the disconnect", lost);
+                }
+                if matches!(rule, Rule::AnotherQueue) {
+                    let late = Self { has_late_queue: true, ..*self };
+                    add("another process connects a queue late", late);
+                }
+            }
+            Old::Lost(_) => {
+                let is_left = self.is_left() && !target.frees_early;
+                if self.has_idle_queue {
+                    add("the other queue is ended", Self { has_idle_queue: false, ..*self });
+                }
+                if self.has_queue && !is_left {
+                    add("the queue of the write is ended", Self { has_queue: false, ..*self });
+                }
+                if !self.has_queue && !self.has_idle_queue {
+                    let freed = Self { old: Old::Freed, has_late_queue: false, ..*self };
+                    add("the old controller is freed", freed);
+                }
+            }
+            Old::Freed if rule.asks() => {
+                for same in [false, true] {
+                    let reused = Self { old: Old::Reused(same), ..*self };
+                    add("another process is given its id", reused);
+                }
+            }
+            Old::Freed | Old::Reused(_) => {}
         }
         all
     }
@@ -295,8 +415,13 @@ struct Search {
 
 /// Outcome of a search.
 enum Outcome {
-    /// The rule holds; true if the other data was ever written.
-    Holds { progress: bool },
+    /// The rule holds.
+    Holds {
+        /// True if the other data was ever written.
+        progress: bool,
+        /// All states.
+        states: Vec<State>,
+    },
     /// Steps to a block with the data of the late write.
     Refuted(Vec<String>),
 }
@@ -304,19 +429,21 @@ enum Outcome {
 /// Searches all states that a rule allows, breadth first: the steps to a failure are the fewest.
 fn search(rule: Rule, target: Target) -> Outcome {
     let mut search = Search { rule, target, admissions: HashMap::new() };
-    let mut from: HashMap<State, Option<(State, &str)>> = HashMap::from([(State::START, None)]);
-    let mut queue = VecDeque::from([State::START]);
+    // To other rules the queue without a command is nothing.
+    let start = State { has_idle_queue: matches!(rule, Rule::AnyQueueGone), ..State::START };
+    let mut from: HashMap<State, Option<(State, &str)>> = HashMap::from([(start, None)]);
+    let mut queue = VecDeque::from([start]);
     let mut progress = false;
     while let Some(state) = queue.pop_front() {
         if state.host == Host::Answered {
             progress = true;
             if state.medium != Data::Other {
                 let (mut steps, mut at) = (Vec::new(), state);
-                while let Some((before, what)) = from[&at] {
+                while let Some((earlier, what)) = from[&at] {
                     if !what.is_empty() {
-                        steps.push(format!("{:>2} {what}", before.now));
+                        steps.push(format!("{:>2} {what}", earlier.now));
                     }
-                    at = before;
+                    at = earlier;
                 }
                 steps.reverse();
                 return Outcome::Refuted(steps);
@@ -330,13 +457,36 @@ fn search(rule: Rule, target: Target) -> Outcome {
             });
         }
     }
-    Outcome::Holds { progress }
+    Outcome::Holds { progress, states: from.into_keys().collect() }
+}
+
+/// States of the old controller in which a write waits, and does so whatever happens.
+fn stuck(rule: Rule, target: Target) -> HashSet<Old> {
+    let Outcome::Holds { states, .. } = search(rule, target) else { panic!("{rule:?}") };
+    let mut search = Search { rule, target, admissions: HashMap::new() };
+    let mut before: HashMap<State, Vec<State>> = HashMap::new();
+    for state in &states {
+        for (_, next) in state.next(&mut search) {
+            before.entry(next.normal()).or_default().push(*state);
+        }
+    }
+    let is_answered = |state: &&State| state.host == Host::Answered;
+    let mut proceeding: Vec<_> = states.iter().filter(is_answered).copied().collect();
+    let mut proceeds = HashSet::new();
+    while let Some(state) = proceeding.pop() {
+        if proceeds.insert(state) {
+            proceeding.extend(before.get(&state).into_iter().flatten());
+        }
+    }
+    let waits = |state: &&State| matches!(state.host, Host::Connected(..) | Host::Repeated(..));
+    let stuck = states.iter().filter(waits).filter(|&state| !proceeds.contains(state));
+    stuck.map(|state| state.old).collect()
 }
 
 #[track_caller]
 fn holds(rule: Rule, target: Target) {
     match search(rule, target) {
-        Outcome::Holds { progress } => assert!(progress, "{rule:?} lets nothing be written"),
+        Outcome::Holds { progress, .. } => assert!(progress, "{rule:?} lets nothing be written"),
         Outcome::Refuted(steps) => panic!("{rule:?}:\n{}", steps.join("\n")),
     }
 }
@@ -356,7 +506,7 @@ const TWICE: u8 = 2 * KEEP_ALIVE + QUIESCE;
 fn rules_without_a_fence_are_refuted() {
     for target in [CONFORMING, NVMET] {
         is_refuted(Rule::None, target);
-        is_refuted(Rule::Fence(Fence::Off, true), target);
+        is_refuted(Rule::Fence(Fence::Off, Ids::Queues), target);
         is_refuted(Rule::UnknownAlone, target);
         is_refuted(Rule::Shutdown, target);
     }
@@ -377,25 +527,48 @@ fn shorter_times_are_refuted() {
 #[test]
 fn the_fence_holds_where_the_target_keeps_to_what_it_reports() {
     for mode in [Fence::Proof, Fence::Linux, Fence::Time] {
-        holds(Rule::Fence(mode, true), CONFORMING);
-        holds(Rule::Fence(mode, false), CONFORMING);
+        holds(Rule::Fence(mode, Ids::None), CONFORMING);
     }
-    holds(Rule::Fence(Fence::Proof, true), NVMET);
-    holds(Rule::Fence(Fence::Linux, true), NVMET);
+    for ids in [Ids::Controllers, Ids::Queues] {
+        holds(Rule::Fence(Fence::Proof, ids), CONFORMING);
+        holds(Rule::Fence(Fence::Proof, ids), NVMET);
+    }
+    holds(Rule::Fence(Fence::Linux, Ids::Queues), NVMET);
+}
+
+/// Ids that are given to another process: what the answers about the controller of this id prove.
+#[test]
+fn weaker_answers_about_an_id_in_use_are_refuted() {
+    for target in [CONFORMING, NVMET] {
+        is_refuted(Rule::AnotherId, target);
+        is_refuted(Rule::AnyQueueGone, target);
+        is_refuted(Rule::AnotherQueue, target);
+    }
+}
+
+/// With answers about controllers alone, a write waits for as long as another process has the id.
+/// With those about queues, it does so only if both have a queue of the same id.
+#[test]
+fn an_id_in_use_again_keeps_the_fence_closed_only_with_the_same_queue() {
+    let stuck = |ids| stuck(Rule::Fence(Fence::Proof, ids), NVMET);
+    assert!(stuck(Ids::Controllers) == HashSet::from([false, true].map(Old::Reused)));
+    assert!(stuck(Ids::Queues) == HashSet::from([Old::Reused(true)]));
 }
 
 /// Without a quiesce time, and with ids that prove nothing, the fence stays closed.
 #[test]
 fn without_a_proof_nothing_is_written() {
     for mode in [Fence::Proof, Fence::Linux] {
-        let outcome = search(Rule::Fence(mode, false), NVMET);
-        assert!(matches!(outcome, Outcome::Holds { progress: false }), "{mode:?}");
+        let outcome = search(Rule::Fence(mode, Ids::None), NVMET);
+        assert!(matches!(outcome, Outcome::Holds { progress: false, .. }), "{mode:?}");
     }
 }
 
 /// Assumptions, as the options call them, can fail.
 #[test]
 fn assumptions_are_refuted() {
-    is_refuted(Rule::Fence(Fence::Time, false), NVMET);
-    is_refuted(Rule::Fence(Fence::Proof, true), Target { frees_early: true, ..NVMET });
+    is_refuted(Rule::Fence(Fence::Time, Ids::None), NVMET);
+    for ids in [Ids::Controllers, Ids::Queues] {
+        is_refuted(Rule::Fence(Fence::Proof, ids), Target { frees_early: true, ..NVMET });
+    }
 }
