@@ -11,6 +11,7 @@ mod fence;
 mod identify_namespace;
 mod keep_alive;
 mod lifecycle;
+mod paths;
 mod reconnect;
 mod referrals;
 mod shutdown;
@@ -30,6 +31,7 @@ pub use fence::{
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
 pub use lifecycle::{Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask};
+pub use paths::{PathChoice, PathDecision, PathFailure, PathId, PathPolicy, PathState, Paths};
 pub use reconnect::{ConnectionFailure, Verdict};
 pub use referrals::{DiscoveryTarget, ReferralWalk, SkipReason, SkippedReferral};
 pub use shutdown::{Shutdown, ShutdownAction};
