@@ -81,7 +81,7 @@ fn found(seed: u8) -> Vec<String> {
 fn has_needle(bytes: &[u8], seed: u8, first: u8) -> bool {
     let wanted = byte(seed, first);
     let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|&byte| byte == wanted) {
+    while let Some(at) = memchr::memchr(wanted, rest) {
         rest = &rest[at..];
         let same = rest.len() >= NEEDLE
             && (first..).zip(&rest[..NEEDLE]).all(|(index, &found)| found == byte(seed, index));

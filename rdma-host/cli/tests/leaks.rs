@@ -15,6 +15,7 @@ use std::{
 
 use auth::{HashId, Secret};
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
+use memchr::memmem;
 use rustix::{
     process::{Resource, Rlimit, Signal},
     thread::CapabilitySet,
@@ -223,14 +224,7 @@ fn found(process: u32, needles: &[Vec<u8>]) -> Vec<String> {
 }
 
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|&byte| byte == needle[0]) {
-        if rest[at..].starts_with(needle) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
+    memmem::find(bytes, needle).is_some()
 }
 
 fn allow_core_dumps() {
