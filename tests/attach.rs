@@ -16,17 +16,21 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tests::{SUBSYSTEM, command, noise, nvmf, nvmf_ok, run, target, uri, wait_for};
+use tests::{
+    SUBSYSTEM, command, controllers, dmsetup, noise, nvmf, nvmf_ok, run, target, uri, wait_for,
+};
 
 /// Longest time of what takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Longest time of fio's job, kills and lost connections in it.
-const FIO_LIMIT: Duration = Duration::from_secs(200);
+fn fio_limit() -> Duration {
+    Duration::from_secs(200) + Duration::from_secs(10) * u32::try_from(kills()).expect("few")
+}
 
 /// Number of kills of one test; the long version has more.
 fn kills() -> usize {
-    std::env::var("ATTACH_KILLS").map_or(6, |kills| kills.parse().expect("a number"))
+    std::env::var("ATTACH_KILLS").map_or(4, |kills| kills.parse().expect("a number"))
 }
 
 /// Options of each attach but for the namespace.
@@ -147,7 +151,7 @@ impl Fio {
     }
 
     fn succeed(mut self) {
-        wait_for("the end of fio", FIO_LIMIT, || !self.runs());
+        wait_for("the end of fio", fio_limit(), || !self.runs());
         let output = self.0.wait_with_output().expect("our child");
         assert!(output.status.success(), "{output:?}");
     }
@@ -321,6 +325,58 @@ fn a_lost_target_fails_requests() {
     assert!(written.is_err_and(|error| error.raw_os_error() == Some(5)));
     drop(file);
     assert!(device.detach(&[]).status.success());
+}
+
+/// Namespace 4: memory through a device that holds writes back for this long, in milliseconds.
+const DELAY_MS: u32 = 3_000;
+
+struct SlowNamespace(PathBuf);
+
+impl SlowNamespace {
+    fn add() -> Self {
+        let table = format!("0 2048 delay /dev/ram0 0 0 /dev/ram0 0 {DELAY_MS}");
+        dmsetup(&["create", "attach", "--table", &table]);
+        let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", "attach"]);
+        let subsystems = Path::new("/sys/kernel/config/nvmet/subsystems");
+        let path = subsystems.join(SUBSYSTEM).join("namespaces/4");
+        fs::create_dir(&path).expect("a namespace is added");
+        fs::write(path.join("device_path"), format!("/dev/dm-{}", minor.trim()))
+            .expect("the device is there");
+        fs::write(path.join("enable"), "1").expect("it is enabled");
+        Self(path)
+    }
+}
+
+impl Drop for SlowNamespace {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("enable"), "0");
+        let _ = fs::remove_dir(&self.0);
+        dmsetup(&["remove", "--retry", "attach"]);
+    }
+}
+
+/// A write of the process that was killed is still in the target: the next process serves the
+/// device once the target has no controller of the first any more.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_late_write_of_the_process_before_is_awaited() {
+    let _namespace = SlowNamespace::add();
+    let device = Attached::new(&["--ns", "4"]);
+    let before = controllers(SUBSYSTEM);
+    let path = device.path.display();
+    let copy = format!("if=/dev/zero of={path} bs=4k count=1 oflag=direct status=none");
+    let writer = thread::spawn(move || command("dd", &copy));
+    let in_flight = format!("/sys/block/ublkb{}/inflight", device.id);
+    wait_for("the write is in flight", LIMIT, || {
+        let counts = fs::read_to_string(&in_flight).expect("an attribute");
+        counts.split_whitespace().nth(1) == Some("1")
+    });
+    thread::sleep(Duration::from_millis(300));
+    kill_process(device.process(), Signal::KILL).unwrap();
+    let recovered = device.recover("4");
+    assert!(recovered.status.success(), "{recovered:?}");
+    assert_eq!(controllers(SUBSYSTEM), before, "the first controller is still there");
+    writer.join().unwrap();
 }
 
 /// A user without privileges has a device of their own. What udev does with the

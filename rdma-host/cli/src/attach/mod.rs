@@ -19,8 +19,8 @@ use std::{
 
 use clap::Args;
 use rdma_host::{
-    ConnectOptions, Controller, Poller, StateChanges, WaitMode, Waiter,
-    wire::{BlockRange, NamespaceInfo},
+    ConnectOptions, Controller, Fence, LifecycleState, Poller, StateChanges, WaitMode, Waiter,
+    wire::{BlockRange, ControllerId, NamespaceInfo},
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use ublk::{Control, Device, DeviceInfo};
@@ -73,6 +73,10 @@ pub(crate) struct Arguments {
 
 /// Timeout of the start of a thread.
 const THREAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time for which the end of the controllers before is awaited without a fence; targets take
+/// milliseconds for that, unless their medium is slow.
+const SUPERSEDE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connection, before there is a device.
 struct Connection {
@@ -178,9 +182,9 @@ fn serve(
     };
     let mut threads = None;
     let started = start(control, &info, is_new, &mut connection, &mut threads);
-    let outcome = started.and_then(|()| {
+    let outcome = started.and_then(|entry| {
         let threads = threads.as_mut().expect("they were started");
-        wait(control, &info, &mut connection, threads)
+        wait(control, &info, &mut connection, threads, entry)
     });
     if let Some(threads) = threads {
         if outcome.is_err() {
@@ -213,10 +217,13 @@ fn start(
     is_new: bool,
     connection: &mut Connection,
     threads: &mut Option<Threads>,
-) -> Result<(), Failure> {
+) -> Result<Entry, Failure> {
     let device = control.open_device(info.id()).map_err(device::failure)?;
     *threads = Some(Threads::start(&device, connection)?);
     drop(device);
+    if !is_new {
+        until_superseded(info.id(), connection)?;
+    }
     let Connection { options, controller, namespace, .. } = connection;
     // Before the device is there: udev asks for it.
     let entry = Entry::new(info.id(), options, &controller.negotiated(), namespace);
@@ -231,6 +238,37 @@ fn start(
     }
     output::print_text(&format!("{}\n", device::path(info.id())))?;
     daemon::notify_ready();
+    Ok(entry)
+}
+
+/// Waits until it is proved that the controllers of the process before this one execute nothing
+/// more: its writes are repeated, and later ones to the same blocks follow.
+fn until_superseded(id: u32, connection: &Connection) -> Result<(), Failure> {
+    let Connection { runtime, options, controller, .. } = connection;
+    let former = Entry::read(id).map_or_else(Vec::new, |entry| entry.controllers);
+    let is_fenced = options.fence.mode != Fence::Off;
+    let limit = if is_fenced { options.fence.timeout } else { SUPERSEDE_TIMEOUT };
+    let believed = options.fence.controller_ids;
+    let believed = believed.unwrap_or(controller.negotiated().info.model == "Linux");
+    for former in former {
+        let proved = believed
+            && runtime.run(async {
+                Ok::<_, Failure>(controller.until_gone(ControllerId(former), limit).await)
+            })?;
+        let path = device::path(id);
+        if !proved && is_fenced {
+            return Err(Failure::failed(format!(
+                "controller {former} may still execute writes of the process that served {path}, \
+                 and nothing proves that it does not: try again later, or give --fence off"
+            )));
+        }
+        if !proved {
+            output::print_message(format_args!(
+                "nvmf: warning: {path}: controller {former} may still execute writes of the \
+                 process before this one; --fence proof waits until it does not"
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -240,14 +278,21 @@ fn wait(
     info: &DeviceInfo,
     connection: &mut Connection,
     threads: &mut Threads,
+    mut entry: Entry,
 ) -> Result<bool, Failure> {
     let path = device::path(info.id());
-    let Connection { runtime, changes, .. } = connection;
+    let Connection { runtime, changes, controller, .. } = connection;
     let signal = runtime.runtime.block_on(async {
         loop {
             tokio::select! {
                 Some(change) = changes.next() => {
                     output::print_message(format_args!("nvmf: {path}: {change}"));
+                    if change.state == LifecycleState::Live {
+                        entry.add_controller(controller.negotiated().controller);
+                        if let Err(error) = entry.write() {
+                            output::print_message(format_args!("nvmf: {path}: its entry: {error}"));
+                        }
+                    }
                 }
                 signal = runtime.shutdown.received() => return Ok(Some(signal)),
                 ended = threads.ends.recv() => {

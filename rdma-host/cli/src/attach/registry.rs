@@ -28,7 +28,8 @@ pub(super) struct Entry {
     pub(super) nsid: u32,
     /// Identifier of the namespace: UUID, NGUID or EUI64; none if it has none.
     pub(super) namespace: Option<String>,
-    pub(super) controller: u16,
+    /// Controllers that may still execute its writes: the present one, and the one before it.
+    pub(super) controllers: Vec<u16>,
 }
 
 impl Entry {
@@ -38,7 +39,6 @@ impl Entry {
         negotiated: &Negotiated,
         info: &NamespaceInfo,
     ) -> Self {
-        let ControllerId(controller) = negotiated.controller;
         Self {
             id,
             process: std::process::id(),
@@ -47,8 +47,15 @@ impl Entry {
             host: options.host.nqn.to_string(),
             nsid: info.id.0,
             namespace: identifier(info),
-            controller,
+            controllers: vec![negotiated.controller.0],
         }
+    }
+
+    /// Notes another controller, after the connection was lost.
+    pub(super) fn add_controller(&mut self, controller: ControllerId) {
+        self.controllers.retain(|known| *known != controller.0);
+        self.controllers.insert(0, controller.0);
+        self.controllers.truncate(2);
     }
 
     /// Writes the file. It is complete or not there, whenever the process ends.

@@ -10,7 +10,10 @@ use verbs::{
 };
 
 use crate::{
-    config::{BACKLOG_PER_ENTRY, ConnectOptions, MemoryMode, NAMESPACES_TIMEOUT, WaitMode},
+    config::{
+        BACKLOG_PER_ENTRY, ConnectOptions, FENCE_PROBE_INTERVAL, MemoryMode, NAMESPACES_TIMEOUT,
+        WaitMode,
+    },
     driver::{
         api::{
             io_task::{self, IoRequest},
@@ -33,8 +36,8 @@ use crate::{
     error::{Error, Misuse, Rejected},
     proto::{Negotiated, Transfer},
     wire::{
-        AnaLog, ChangedNamespaceList, EffectsLog, ErrorLogEntry, FirmwareSlotLog, HealthLog,
-        Identify, NamespaceId, NamespaceInfo, NvmLimits, Status,
+        AnaLog, ChangedNamespaceList, ControllerId, EffectsLog, ErrorLogEntry, FirmwareSlotLog,
+        HealthLog, Identify, NamespaceId, NamespaceInfo, NvmLimits, Status,
     },
 };
 
@@ -151,6 +154,29 @@ impl<P: Provider> Controller<P> {
     pub async fn reset(&self) {
         // A controller that has ended is not reset.
         let _ = self.control.send(ControlRequest::Reset).await;
+    }
+
+    /// Waits until it is proved that another controller of the subsystem executes nothing more: one
+    /// that an earlier process of this host had, and that may still execute its writes. Returns
+    /// false if there is no proof within `limit`: the target's answers are one as far as
+    /// [`FenceOptions::controller_ids`](crate::FenceOptions::controller_ids) says.
+    pub async fn until_gone(&self, controller: ControllerId, limit: Duration) -> bool {
+        let asked = async {
+            while !self.is_gone(controller).await {
+                runtime::sleep(FENCE_PROBE_INTERVAL).await;
+            }
+        };
+        runtime::timeout(limit, asked).await.is_ok()
+    }
+
+    async fn is_gone(&self, controller: ControllerId) -> bool {
+        // The target has given the id to this one, so that it is not the other's any more.
+        if self.negotiated().controller == controller {
+            return true;
+        }
+        let (proved, answer) = oneshot::channel();
+        let sent = self.control.send(ControlRequest::Probe(controller, proved)).await;
+        sent.is_ok() && answer.await.unwrap_or(false)
     }
 
     /// Reauthenticates the queues during I/O: the admin queue, then each I/O queue that is

@@ -12,7 +12,7 @@ use crate::{
 /// Performs the actions of the fence, on a live connection.
 pub(crate) async fn keep_fence<P: Provider>(
     fence: &SharedFence,
-    probe: ProbeContext<'_, P>,
+    probe: &ProbeContext<'_, P>,
 ) -> Infallible {
     loop {
         let version = fence.version();

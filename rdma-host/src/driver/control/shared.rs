@@ -17,7 +17,7 @@ use crate::{
         },
     },
     error::Error,
-    wire::AsyncEvent,
+    wire::{AsyncEvent, ControllerId},
 };
 
 /// Request of the owner of a controller.
@@ -26,6 +26,8 @@ pub(crate) enum ControlRequest {
     Delete(oneshot::Sender<()>),
     /// Drop the connection and make a new one.
     Reset,
+    /// Ask the target for another controller, and reply whether its end is proved.
+    Probe(ControllerId, oneshot::Sender<bool>),
 }
 
 /// State that a controller's handles and tasks share.

@@ -44,7 +44,10 @@ use crate::{
         runtime,
     },
     error::{Error, GaveUp, Misuse, NotConnected},
-    proto::{Association, FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask},
+    proto::{
+        Association, FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask,
+        ProbeAnswer, ProbeQuestion,
+    },
     wire::{AsyncEvent, Version},
 };
 
@@ -255,7 +258,7 @@ impl<P: Provider> Supervisor<P> {
             domain: &connection.domain,
             memory: connection.memory.mode,
         };
-        let kept = keep_fence(watch.fence(), probe);
+        let kept = keep_fence(watch.fence(), &probe);
         let failed = async {
             tokio::select! {
                 biased;
@@ -269,7 +272,17 @@ impl<P: Provider> Supervisor<P> {
             () = watch.until_lost(generation) => {
                 self.fail(watch.cause().expect("a lost connection has a cause"));
             }
-            control = next_request(&mut self.inbox.control) => self.handle_request(control),
+            control = next_request(&mut self.inbox.control) => match control {
+                ControlRequest::Probe(controller, proved) => {
+                    let negotiated = Arc::clone(&connection.negotiated.lock());
+                    let model = &negotiated.info.model;
+                    let believed = Association::ids_prove(&self.options.fence, model);
+                    let question = ProbeQuestion { controller, queue: None };
+                    let is_gone = believed && probe.ask(question).await == ProbeAnswer::Gone;
+                    let _ = proved.send(is_gone); // who asked may be gone
+                }
+                control => self.handle_request(control),
+            },
             never = kept => match never {},
         }
     }
@@ -326,6 +339,7 @@ impl<P: Provider> Supervisor<P> {
                 self.deleted = Some(done);
                 self.handle(LifecycleEvent::Delete);
             }
+            ControlRequest::Probe(_, proved) => drop(proved), // nothing can be asked now
         }
     }
 
