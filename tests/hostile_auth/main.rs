@@ -5,18 +5,22 @@
 mod cases;
 mod deadlines;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use auth::{Credentials, GroupId, HashId, Policy, Secret, message::MessageId};
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
-    ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions,
+    ConnectOptions, Controller, Error, ErrorClass, Fence, FenceOptions, HostIdentity,
+    ReconnectOptions,
     error::{AuthenticationFailure, GiveUpReason, Incompatible, Rejected, Transport},
-    wire::NamespaceId,
+    wire::{NamespaceId, QueueId},
 };
 use tests::{
     authentication_hook::{AuthenticationHook, OutgoingMessage, Report},
-    authenticator::Settings,
+    authenticator::{Authenticator, Settings},
     target::{Answer, BLOCKS, ReceivedCommand, TARGET_ADDRESS, Target},
 };
 
@@ -139,6 +143,41 @@ fn an_honest_door_lets_all_queues_in() {
         assert_eq!(report.authenticated, [0, 1, 2], "{report:?}");
         assert!(report.failures.is_empty(), "{report:?}");
     }
+}
+
+/// Queues whose ids do not begin with 1, as those of a controller with a write fence.
+#[test]
+fn queues_with_other_ids_are_authenticated_again() {
+    /// Each controller of a process has its queues at another place, of two here.
+    const CONTROLLERS_MAX: usize = 16;
+    let mut firsts = Vec::new();
+    while !firsts.contains(&QueueId(3)) && firsts.len() < CONTROLLERS_MAX {
+        let exchanges = Arc::new(Mutex::new(Vec::new()));
+        let (hash, group, counted) = (HASHES[0], GROUPS[0], Arc::clone(&exchanges));
+        run(async {
+            let fabric = Fabric::auto(1);
+            let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
+            let target = Target::new(&fabric, Box::new(|_, _| ())).authenticating(move |queue| {
+                counted.lock().expect("no panic").push(queue);
+                Authenticator::new(settings(hash, group))
+            });
+            tokio::spawn(target.run());
+            let options = options(false).fence(FenceOptions::default().mode(Fence::Proof));
+            let controller = Controller::connect_over(&host, &options).await.expect("honest");
+            firsts.push(controller.negotiated().first_io_queue);
+            let again = controller.reauthenticate(None).await.expect("honest");
+            assert_eq!(again.len(), 3);
+            assert!(again.iter().all(Option::is_some), "{again:?}");
+            write_and_read(&controller).await;
+            controller.shutdown().await;
+        });
+        let mut queues = exchanges.lock().expect("no panic").clone();
+        queues.sort_unstable();
+        let first = firsts.last().expect("one was added").0;
+        let twice = [0, first, first + 1].map(|queue| [queue; 2]).concat();
+        assert_eq!(queues, twice, "each queue twice");
+    }
+    assert!(firsts.contains(&QueueId(3)), "{firsts:?}");
 }
 
 /// Every row on the admin queue and on the second I/O queue, with one attempt and with three.
