@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 /// ```
 #[derive(Clone, Debug)]
 pub(crate) struct LatencyHistogram {
-    /// `None` before the first value.
+    /// `None` if nothing is recorded.
     buckets: Option<Box<[u64; BUCKETS]>>,
 }
 
@@ -32,18 +32,20 @@ impl LatencyHistogram {
 
     /// Creates a histogram in which recording allocates nothing.
     pub(crate) fn new() -> Self {
-        Self { buckets: Some(zeros()) }
+        let buckets = vec![0; BUCKETS].into_boxed_slice();
+        Self { buckets: Some(buckets.try_into().expect("the length is the same")) }
     }
 
-    /// Creates a histogram that takes no memory before the first value.
-    pub(crate) const fn unallocated() -> Self {
+    /// Creates a histogram that records nothing, and takes no memory.
+    pub(crate) const fn disabled() -> Self {
         Self { buckets: None }
     }
 
     #[inline]
     pub(crate) fn record(&mut self, value: u64) {
-        let buckets = self.buckets.get_or_insert_with(zeros);
-        buckets[bucket(value.min(Self::VALUE_MAX))] += 1;
+        if let Some(buckets) = &mut self.buckets {
+            buckets[bucket(value.min(Self::VALUE_MAX))] += 1;
+        }
     }
 
     /// Moves all counts to a histogram.
@@ -55,13 +57,6 @@ impl LatencyHistogram {
             }
         }
     }
-}
-
-#[cold]
-#[inline(never)]
-fn zeros() -> Box<[u64; BUCKETS]> {
-    let buckets = vec![0; BUCKETS].into_boxed_slice();
-    buckets.try_into().expect("the length is the same")
 }
 
 /// Least value of a bucket.

@@ -123,7 +123,7 @@ impl PollerMeter {
     }
 
     /// Creates the statistics of a poller that connects queues or has an admin queue. They are not
-    /// read.
+    /// read, and have no latencies.
     pub(crate) fn unread() -> Self {
         let statistics = Statistics {
             read: Operation::unread(),
@@ -134,9 +134,9 @@ impl PollerMeter {
         };
         Self {
             statistics,
-            read: LatencyHistogram::unallocated(),
-            write: LatencyHistogram::unallocated(),
-            other: LatencyHistogram::unallocated(),
+            read: LatencyHistogram::disabled(),
+            write: LatencyHistogram::disabled(),
+            other: LatencyHistogram::disabled(),
         }
     }
 
