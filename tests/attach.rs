@@ -328,7 +328,7 @@ fn a_lost_target_fails_requests() {
 }
 
 /// Namespace 4: memory through a device that holds writes back for this long, in milliseconds.
-const DELAY_MS: u32 = 3_000;
+const DELAY_MS: u32 = 8_000;
 
 struct SlowNamespace(PathBuf);
 
@@ -373,7 +373,9 @@ fn a_late_write_of_the_process_before_is_awaited() {
     });
     thread::sleep(Duration::from_millis(300));
     kill_process(device.process(), Signal::KILL).unwrap();
-    let recovered = device.recover("4");
+    let target = uri(SUBSYSTEM);
+    let words = ["attach", &target, "--recover", &device.id, "--ns", "4", "--fence", "proof"];
+    let recovered = run(nvmf().args(words), &[]);
     assert!(recovered.status.success(), "{recovered:?}");
     assert_eq!(controllers(SUBSYSTEM), before, "the first controller is still there");
     writer.join().unwrap();
