@@ -3,7 +3,8 @@
 //!
 //! A path is a controller of the subsystem with its connection. Its asymmetric access (ANA) is
 //! known per group of namespaces, as the controller reports it. The rules are Linux's where it has
-//! them: optimized paths before non-optimized ones, and a choice among equals by policy.
+//! them: optimized paths before non-optimized ones, and a choice among equals by policy. The driver
+//! does not use them yet: each of its controllers is one path.
 
 use std::{
     collections::HashMap,
