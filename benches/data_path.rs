@@ -112,7 +112,7 @@ fn counted_submit(work: Work, poller: &mut Poller<Device>, buffers: &mut Vec<Buf
     while let Some(buffer) = buffers.pop() {
         poller.submit(work.command(buffer)).expect("there is room");
     }
-    poller.flush().expect("the device takes them");
+    poller.ring_doorbells().expect("the device takes them");
 }
 
 #[inline(never)]

@@ -9,7 +9,7 @@ use std::{
 
 use rdma_host::{Controller, Error, ErrorClass, ReconnectOptions, wire::NamespaceId};
 use tests::{SUBSYSTEM, command, controllers, nvmf, options, run, target, uri, wait_for};
-use verbs::{Capabilities, ConnectParameters, Endpoint};
+use verbs::{ConnectParameters, Endpoint, QueuePairCapabilities};
 
 /// A bench that would run for a minute.
 fn bench() -> Child {
@@ -164,7 +164,12 @@ fn request_regardless() -> Result<(), verbs::Error> {
     endpoint.resolve_address(None, options().address, second)?;
     await_event(&mut endpoint);
     let (domain, queue) = (endpoint.domain()?, endpoint.completion_queue(8)?);
-    let size = Capabilities { max_send_wr: 1, max_recv_wr: 1, max_send_sge: 1, max_inline_data: 0 };
+    let size = QueuePairCapabilities {
+        max_send_wr: 1,
+        max_recv_wr: 1,
+        max_send_sge: 1,
+        max_inline_data: 0,
+    };
     let _queue_pair = endpoint.queue_pair(&domain, &queue, size)?;
     endpoint.resolve_route(second)?;
     await_event(&mut endpoint);

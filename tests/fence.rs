@@ -211,7 +211,7 @@ fn the_fence_is_that_of_all_pollers() {
             let buffer = controller.allocate(512).expect("memory");
             let command = Command::write(NamespaceId(1), 7, 1, buffer).with_user(user);
             poller.submit(command).expect("there is room");
-            poller.flush().expect("it is connected");
+            poller.ring_doorbells().expect("it is connected");
         };
         submit(&mut pollers[0], 1);
         drive(&mut pollers, |_| writes.load(Ordering::Relaxed) == 1).await;
@@ -268,7 +268,7 @@ fn what_is_not_repeatable_is_never_sent_again() {
             let command = Command { sqe, data: Data::None, user };
             pollers[0].submit(command).expect("there is room");
         }
-        pollers[0].flush().expect("it is connected");
+        pollers[0].ring_doorbells().expect("it is connected");
         drive(&mut pollers, |_| seen_count.load(Ordering::Relaxed) == 2).await;
         cut.store(true, Ordering::Relaxed);
         let mut failed = Vec::new();

@@ -523,7 +523,7 @@ fn a_poller_takes_up_its_new_queues() {
             let command = Command::read(NamespaceId(1), 0, 1, buffer).with_user(user as u64);
             poller.submit(command).expect("there is room");
         }
-        poller.flush().unwrap();
+        poller.ring_doorbells().unwrap();
         let mut done = Vec::new();
         while done.len() < 16 {
             poller.poll().expect("the controller goes on");

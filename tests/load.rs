@@ -118,7 +118,7 @@ fn the_data_path_allocates_nothing() {
                     poller.submit(command).unwrap();
                     submitted += 1;
                 }
-                poller.flush().unwrap();
+                poller.ring_doorbells().unwrap();
                 poller.poll().unwrap();
                 while let Some(done) = poller.take() {
                     assert!(done.outcome.unwrap().status().is_success());

@@ -351,7 +351,7 @@ fn a_key_that_the_kernel_leaves_in_use_is_taken_out_of_use_here() {
         while let Some(buffer) = buffers.pop() {
             poller.submit(Command::read(NamespaceId(namespace), 0, 1, buffer)).unwrap();
         }
-        poller.flush().unwrap();
+        poller.ring_doorbells().unwrap();
         while poller.in_flight() > 0 {
             poller.poll().unwrap();
             while let Some(done) = poller.take() {
@@ -389,7 +389,7 @@ fn all_buffers_come_back_when_the_port_closes() {
             while let Some(buffer) = buffers.pop() {
                 poller.submit(Command::read(NamespaceId(2), 0, 16, buffer)).unwrap();
             }
-            let polled = poller.flush().and_then(|()| poller.poll());
+            let polled = poller.ring_doorbells().and_then(|()| poller.poll());
             buffers.extend(std::iter::from_fn(|| poller.take()).map(|done| done.data.unwrap()));
             rounds += 1;
             if rounds == 100 {

@@ -19,7 +19,7 @@ use rdma_host::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
-    Access, Capabilities, ConnectParameters, PrivateData, Provider,
+    Access, ConnectParameters, PrivateData, Provider, QueuePairCapabilities,
     memory::{Agent, Mapping},
     provider::{
         Batch, CmEventKind, CmRequest, Keys, Operation, Payload, Payloads, QueuePairRequest,
@@ -137,7 +137,7 @@ impl RawQueue {
         let entries = u32::from(open.entries);
         let (completion_queue, _) =
             PROVIDER.completion_queue(&endpoint, SENDS_PER_ENTRY * entries * 2)?;
-        let capabilities = Capabilities {
+        let capabilities = QueuePairCapabilities {
             max_send_wr: SENDS_PER_ENTRY * entries,
             max_recv_wr: entries,
             max_send_sge: 1,

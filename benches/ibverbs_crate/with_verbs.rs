@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use verbs::{
-    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
-    ConnectionEvent, Endpoint, PreparedQueuePair, ProtectionDomain, QueuePair,
+    Access, Buffer, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
+    Endpoint, PreparedQueuePair, ProtectionDomain, QueuePair, QueuePairCapabilities,
 };
 
 use crate::{DEPTH, LENGTH, Result, message, wait};
@@ -62,7 +62,7 @@ impl Prepared {
         let domain = endpoint.domain()?;
         let (depth, inline) = (DEPTH.into(), LENGTH.try_into()?);
         let queue = endpoint.completion_queue(2 * depth)?;
-        let capabilities = Capabilities {
+        let capabilities = QueuePairCapabilities {
             max_send_wr: depth,
             max_recv_wr: depth,
             max_send_sge: 1,

@@ -55,7 +55,7 @@ fn read(
             poller.submit(command)?;
             submitted += 1;
         }
-        poller.flush()?; // one doorbell for all of them
+        poller.ring_doorbells()?; // one doorbell for all of them
         let polled = poller.poll_with(|completion| {
             completed += 1;
             buffers.extend(completion.data);

@@ -59,7 +59,7 @@
 //!
 //! An operation that exceeds the maximum of one command is split, with all parts in flight
 //! together. [`Namespace::read_vectored`] and [`Namespace::write_vectored`] combine several buffers
-//! to one operation; with a [`Poller`], submit a [`Command`] for each, and flush once.
+//! to one operation; with a [`Poller`], submit a [`Command`] for each, and ring the doorbells once.
 //!
 //! Memory mode `pool`: a registration keeps its key for life. Each controller has its own
 //! protection domain, so no other controller can access its registrations. While a buffer lives,
@@ -173,9 +173,9 @@ pub use driver::{
     Command, CommandCompletion, Connecting, Controller, ControllerEvent, ControllerEvents, Data,
     DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
     EventDetail, ExecutionStatus, FenceChange, FenceChangeKind, FenceChanges, MemoryReport,
-    Namespace, NamespaceChange, NamespaceWalk, Operation, Poller, StateChange, StateChanges,
-    Statistics, SubmitError, Subscription, TransferError, VectoredTransferError, Waiter,
-    WindowCounters,
+    Namespace, NamespaceChange, NamespaceWalk, OperationStatistics, Poller, StateChange,
+    StateChanges, Statistics, SubmitError, Subscription, TransferError, VectoredTransferError,
+    Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

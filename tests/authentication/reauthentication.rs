@@ -175,7 +175,7 @@ fn keep_full(mut poller: Poller, mut buffers: Vec<Buffer>, stop: &AtomicBool) ->
             let submitted = poller.submit(Command::read(NamespaceId(1), next, 8, buffer));
             submitted.unwrap_or_else(|rejection| panic!("{}", rejection.error));
         }
-        poller.flush().expect("it is connected");
+        poller.ring_doorbells().expect("it is connected");
         poller.poll().expect("it is connected");
         while let Some(finished) = poller.take() {
             let (outcome, buffer) = finished.into_result("Read");

@@ -47,7 +47,7 @@ fn a_namespace_is_filled_and_flushed() {
 /// Submits a command and waits for it.
 async fn run(poller: &mut Poller, command: Command) -> CommandCompletion {
     poller.submit(command).expect("there is room");
-    poller.flush().expect("it is connected");
+    poller.ring_doorbells().expect("it is connected");
     loop {
         poller.poll().expect("it is connected");
         if let Some(done) = poller.take() {
@@ -260,7 +260,7 @@ fn queues_are_polled_and_waited_for_side_by_side() {
 fn spin(poller: &mut Poller, command: Command) -> CommandCompletion {
     assert!(matches!(command.data, Data::FromController(_)));
     poller.submit(command).expect("there is room");
-    poller.flush().expect("it is connected");
+    poller.ring_doorbells().expect("it is connected");
     loop {
         poller.poll().expect("it is connected");
         if let Some(done) = poller.take() {

@@ -160,7 +160,7 @@ fn every_command_is_done_once_whatever_ends_the_connection() {
                 assert!(open.insert(submitted));
                 submitted += 1;
             }
-            let over = poller.flush().and_then(|()| poller.poll()).is_err();
+            let over = poller.ring_doorbells().and_then(|()| poller.poll()).is_err();
             while let Some(done) = poller.take() {
                 assert!(open.remove(&done.user), "{} is done twice", done.user);
                 assert!(done.data.is_some(), "the buffer comes back");

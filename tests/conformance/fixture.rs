@@ -14,9 +14,9 @@ use std::{
 use rdma_fabric::{Fabric, Host};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
-    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
-    ConnectionEvent, Endpoint, Established, PreparedQueuePair, ProtectionDomain, Provider,
-    QueuePair, RdmaCore, Status, VerbsApi,
+    Access, Buffer, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
+    Endpoint, Established, PreparedQueuePair, ProtectionDomain, Provider, QueuePair,
+    QueuePairCapabilities, RdmaCore, Status, VerbsApi,
 };
 
 /// One question: what must come of it, and how to ask.
@@ -332,8 +332,12 @@ pub(crate) fn readable(file: BorrowedFd<'_>, within: Duration) -> bool {
     poll(&mut files, Some(&timeout)).expect("polling is possible") > 0
 }
 
-pub(crate) const SIZE: Capabilities =
-    Capabilities { max_send_wr: 32, max_recv_wr: 32, max_send_sge: 2, max_inline_data: 64 };
+pub(crate) const SIZE: QueuePairCapabilities = QueuePairCapabilities {
+    max_send_wr: 32,
+    max_recv_wr: 32,
+    max_send_sge: 2,
+    max_inline_data: 64,
+};
 pub(crate) const PATIENT: Duration = Duration::from_secs(5);
 
 static PORT: AtomicU16 = AtomicU16::new(4800);

@@ -29,7 +29,7 @@ fn sleep(descriptor: BorrowedFd<'_>) {
 /// Executes a command, asleep until it has completed.
 fn execute(poller: &mut Poller<Host>, command: Command) -> CommandCompletion {
     poller.submit(command).expect("there is room");
-    poller.flush().expect("the controller goes on");
+    poller.ring_doorbells().expect("the controller goes on");
     loop {
         if let Some(completion) = poller.take() {
             return completion;

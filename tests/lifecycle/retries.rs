@@ -294,7 +294,7 @@ fn a_poller_holds_commands_within_its_depth() {
         for lba in 0..depth {
             poller.submit(read(lba)).expect("there is room");
         }
-        poller.flush().unwrap();
+        poller.ring_doorbells().unwrap();
         while poller.statistics().read.retried < 3 * depth {
             poller.poll().unwrap();
             assert!(poller.take().is_none(), "the path is waited for");
@@ -335,7 +335,7 @@ fn a_command_that_is_none_of_a_block_device_is_sent_once() {
         let mut command = Command::flush(NamespaceId(1));
         command.sqe = Sqe::new(Opcode(0x0d), NamespaceId(1)); // Reservation Register
         poller.submit(command).unwrap();
-        poller.flush().unwrap();
+        poller.ring_doorbells().unwrap();
         let done = loop {
             poller.ready(Duration::from_millis(10)).await.unwrap();
             poller.poll().unwrap();

@@ -11,8 +11,8 @@ use rdma_host::{
     },
 };
 use verbs::{
-    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
-    ConnectionEvent, Endpoint, ProtectionDomain, QueuePair,
+    Access, Buffer, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
+    Endpoint, ProtectionDomain, QueuePair, QueuePairCapabilities,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -60,8 +60,12 @@ impl Queue {
         assert!(matches!(event(&mut endpoint), ConnectionEvent::RouteResolved));
         let domain = endpoint.domain().expect("a domain");
         let completions = endpoint.completion_queue(64).expect("a completion queue");
-        let capabilities =
-            Capabilities { max_send_wr: 4, max_recv_wr: 4, max_send_sge: 1, max_inline_data: 64 };
+        let capabilities = QueuePairCapabilities {
+            max_send_wr: 4,
+            max_recv_wr: 4,
+            max_send_sge: 1,
+            max_inline_data: 64,
+        };
         let mut prepared =
             endpoint.queue_pair(&domain, &completions, capabilities).expect("a queue pair");
         for _ in 0..4 {

@@ -25,8 +25,8 @@ use tokio::time::Instant;
 
 use rdma_fabric::{Fabric, Host};
 use verbs::{
-    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
-    ConnectionEvent, Endpoint, PreparedQueuePair, ProtectionDomain, Provider, QueuePair,
+    Access, Buffer, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
+    Endpoint, PreparedQueuePair, ProtectionDomain, Provider, QueuePair, QueuePairCapabilities,
     RemoteAddress, RemoteKey,
 };
 
@@ -333,7 +333,7 @@ impl<P: Provider> Queue<P> {
         let receives = 2 * u32::from(size.entries);
         let domain = endpoint.domain().expect("a domain");
         let completions = endpoint.completion_queue(4 * receives).expect("a completion queue");
-        let capabilities = Capabilities {
+        let capabilities = QueuePairCapabilities {
             max_send_wr: 2 * receives,
             max_recv_wr: receives,
             max_send_sge: 1,

@@ -15,9 +15,9 @@ use std::{
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use verbs::{
-    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectionEvent,
-    DeviceEvent, Endpoint, Error, Limits, PreparedQueuePair, Provider, QueuePair, RemoteKey,
-    Status, VerbsApi,
+    Access, Buffer, CompletedWork, Completion, CompletionQueue, ConnectionEvent, DeviceEvent,
+    Endpoint, Error, Limits, PreparedQueuePair, Provider, QueuePair, QueuePairCapabilities,
+    RemoteKey, Status, VerbsApi,
     memory::Agent,
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Payloads, PostError,
@@ -95,7 +95,7 @@ fn main() -> Result<(), Error> {
     let mut endpoint = Endpoint::open_with(Arc::new(Nothing))?;
     let domain = endpoint.domain()?;
     let mut queue = endpoint.completion_queue(2 * DEPTH)?;
-    let size = Capabilities {
+    let size = QueuePairCapabilities {
         max_send_wr: DEPTH,
         max_recv_wr: DEPTH,
         max_send_sge: 1,
@@ -143,7 +143,7 @@ fn shared_by_64() -> Result<(CompletionQueue<Nothing>, Vec<PreparedQueuePair<Not
     let mut endpoint = Endpoint::open_with(Arc::new(Nothing))?;
     let domain = endpoint.domain()?;
     let queue = endpoint.completion_queue(64 * 2 * DEPTH)?;
-    let size = Capabilities {
+    let size = QueuePairCapabilities {
         max_send_wr: DEPTH,
         max_recv_wr: DEPTH,
         max_send_sge: 1,

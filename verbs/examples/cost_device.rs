@@ -14,7 +14,7 @@
 mod pair;
 
 use pair::{End, Pair};
-use verbs::{Access, Capabilities, CompletedWork, Completion};
+use verbs::{Access, CompletedWork, Completion, QueuePairCapabilities};
 
 const DEPTH: u32 = 16;
 const ROUNDS: u32 = 100;
@@ -55,7 +55,7 @@ fn cost_poll_empty(end: &mut End, out: &mut [Completion; 32]) -> usize {
 }
 
 fn main() {
-    let size = Capabilities {
+    let size = QueuePairCapabilities {
         max_send_wr: 2 * DEPTH,
         max_recv_wr: DEPTH,
         max_send_sge: 1,

@@ -14,8 +14,8 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 use verbs::{
-    Access, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
-    ConnectionEvent, Endpoint, ProtectionDomain, QueuePair,
+    Access, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
+    Endpoint, ProtectionDomain, QueuePair, QueuePairCapabilities,
 };
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -120,7 +120,7 @@ impl End {
     ) -> Result<Self> {
         let domain = endpoint.domain()?;
         let queue = endpoint.completion_queue(2 * 2 * DEPTH)?;
-        let capabilities = Capabilities {
+        let capabilities = QueuePairCapabilities {
             max_send_wr: 2 * DEPTH,
             max_recv_wr: 2 * DEPTH,
             max_send_sge: 2,

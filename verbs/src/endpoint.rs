@@ -12,9 +12,9 @@ use std::{
 };
 
 use crate::{
-    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, CompletionQueue, ConnectParameters,
-    ConnectionParameters, Error, Established, Limits, PreparedQueuePair, PrivateData,
-    ProtectionDomain, Provider, REJECT_DATA_MAX, RdmaCore,
+    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, CompletionQueue, ConnectParameters, ConnectionParameters,
+    Error, Established, Limits, PreparedQueuePair, PrivateData, ProtectionDomain, Provider,
+    QueuePairCapabilities, REJECT_DATA_MAX, RdmaCore,
     provider::{CmEvent, CmEventKind, CmRequest, QueuePairRequest},
     queue_pair::Parts,
 };
@@ -129,7 +129,7 @@ impl<P: Provider> Endpoint<P> {
         &mut self,
         domain: &ProtectionDomain<P>,
         queue: &CompletionQueue<P>,
-        capabilities: Capabilities,
+        capabilities: QueuePairCapabilities,
     ) -> Result<PreparedQueuePair<P>, Error> {
         capabilities.check()?;
         let entries = capabilities.max_send_wr.saturating_add(capabilities.max_recv_wr);

@@ -21,15 +21,19 @@
 //!
 //! use rdma_fabric::Fabric;
 //! use verbs::{
-//!     Access, Capabilities, CompletedWork, Completion, ConnectParameters,
+//!     Access, QueuePairCapabilities, CompletedWork, Completion, ConnectParameters,
 //!     ConnectionEvent as Event, Endpoint,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let fabric = Fabric::auto(1);
 //! let (address, timeout) = ("10.0.0.2:4420".parse()?, Duration::from_secs(1));
-//! let size =
-//!     Capabilities { max_send_wr: 4, max_recv_wr: 4, max_send_sge: 1, max_inline_data: 64 };
+//! let size = QueuePairCapabilities {
+//!     max_send_wr: 4,
+//!     max_recv_wr: 4,
+//!     max_send_sge: 1,
+//!     max_inline_data: 64,
+//! };
 //!
 //! // Requests to the connection manager are answered by events.
 //! let mut listener = Endpoint::open_with(fabric.host("server", [10, 0, 0, 2].into()))?;
@@ -101,7 +105,7 @@
 //! | `ibv_get_cq_event`, `ibv_ack_cq_events` | [`CompletionQueue::acknowledge`] |
 //! | `ibv_wc` | [`Completion`] |
 //! | `wr_id` | the crate's own; a caller's tag comes back in [`CompletedWork`] |
-//! | `rdma_create_qp`, `ibv_qp_cap` | [`Endpoint::queue_pair`], [`Capabilities`] |
+//! | `rdma_create_qp`, `ibv_qp_cap` | [`Endpoint::queue_pair`], [`QueuePairCapabilities`] |
 //! | `ibv_post_recv` | [`QueuePair::post_receive`], then `flush` |
 //! | `ibv_post_send` | [`QueuePair::send`], `send_inline`, `rdma_read`, `rdma_write`; `flush` |
 //! | `IBV_WR_SEND_WITH_INV` | [`QueuePair::send_with_invalidate`] |
@@ -257,8 +261,8 @@ pub use memory::{
     SharedMemory,
 };
 pub use parameters::{
-    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, Capabilities, ConnectParameters, ConnectionParameters,
-    Limits, PrivateData, REJECT_DATA_MAX, SENDS_QUEUED_MAX, SGE_MAX, TransportType,
+    ACCEPT_DATA_MAX, CONNECT_DATA_MAX, ConnectParameters, ConnectionParameters, Limits,
+    PrivateData, QueuePairCapabilities, REJECT_DATA_MAX, SENDS_QUEUED_MAX, SGE_MAX, TransportType,
 };
 pub use pool::{Placement, Pool, PoolOptions, PoolReport};
 pub use port_watch::PortWatch;

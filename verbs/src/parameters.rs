@@ -86,7 +86,7 @@ impl fmt::Debug for PrivateData {
 /// Size of a queue pair (`ibv_qp_cap`). Everything is allocated when it is created; posting
 /// allocates nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Capabilities {
+pub struct QueuePairCapabilities {
     /// Maximum number of outstanding sends.
     pub max_send_wr: u32,
     /// Maximum number of outstanding receives.
@@ -97,7 +97,7 @@ pub struct Capabilities {
     pub max_inline_data: u32,
 }
 
-impl Capabilities {
+impl QueuePairCapabilities {
     /// Refuses sizes that no device supports.
     pub(crate) fn check(self) -> Result<(), Error> {
         let Self { max_send_wr, max_recv_wr, max_send_sge, .. } = self;

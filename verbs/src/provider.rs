@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::{
-    Access, Capabilities, ConnectParameters, ConnectionParameters, DeviceEvent, Error, Limits,
-    PrivateData, RemoteAddress, RemoteKey, VerbsApi,
+    Access, ConnectParameters, ConnectionParameters, DeviceEvent, Error, Limits, PrivateData,
+    QueuePairCapabilities, RemoteAddress, RemoteKey, VerbsApi,
     memory::{Agent, Mapping, ReadOnly},
 };
 
@@ -307,7 +307,7 @@ pub struct QueuePairRequest<'a, P: Provider> {
     /// Queue on which its sends and receives complete.
     pub queue: &'a P::CompletionQueue,
     /// Number and size of its work requests.
-    pub capabilities: Capabilities,
+    pub capabilities: QueuePairCapabilities,
 }
 
 /// Work requests for one queue, in order.

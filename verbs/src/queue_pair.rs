@@ -10,9 +10,9 @@ use std::{fmt, sync::Arc};
 
 use self::engine::{Engine, FlushError};
 use crate::{
-    BindError, BindInfo, Buffer, Capabilities, CompletedWork, Completion, Error, Established,
-    FlushedWork, PostBufferError, PostSendError, Provider, RdmaCore, RemoteAddress, RemoteKey,
-    SgList, StaleCompletion, VerbsApi, Window,
+    BindError, BindInfo, Buffer, CompletedWork, Completion, Error, Established, FlushedWork,
+    PostBufferError, PostSendError, Provider, QueuePairCapabilities, RdmaCore, RemoteAddress,
+    RemoteKey, SgList, StaleCompletion, VerbsApi, Window,
     completion::Invalidated,
     completion_queue::Reservation,
     provider::{Operation, QueuePairInfo},
@@ -57,7 +57,7 @@ pub struct QueuePair<P: Provider = RdmaCore> {
 }
 
 impl<P: Provider> PreparedQueuePair<P> {
-    pub(crate) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
+    pub(crate) fn new(parts: Parts<P>, capabilities: QueuePairCapabilities) -> Self {
         Self { engine: Engine::new(parts, capabilities) }
     }
 
@@ -119,7 +119,7 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// * [`Error::QueueFull`]: process completions first.
-    /// * [`Error::Misuse`]: the message is longer than [`Capabilities::max_inline_data`].
+    /// * [`Error::Misuse`]: the message is longer than [`QueuePairCapabilities::max_inline_data`].
     #[inline(always)] // the length is often known to the caller
     pub fn send_inline(&mut self, message: &[u8]) -> Result<(), Error> {
         if self.engine.has_room() {
@@ -141,7 +141,7 @@ impl<P: Provider> QueuePair<P> {
     /// # Errors
     ///
     /// Hands the buffers back with [`Error::QueueFull`], or [`Error::Misuse`]: no buffer, more
-    /// than [`Capabilities::max_send_sge`], an empty one, or one of another domain.
+    /// than [`QueuePairCapabilities::max_send_sge`], an empty one, or one of another domain.
     #[expect(clippy::result_large_err, reason = "buffers are handed back without allocating")]
     pub fn send(&mut self, buffers: impl Into<SgList>, tag: u64) -> Result<(), PostSendError> {
         self.engine.post_buffers(Operation::Send, buffers.into(), tag)
@@ -426,7 +426,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// * [`Error::QueueFull`]: process completions first.
     /// * [`Error::Misuse`]: there is no such slot, the message is longer, or slots are longer than
-    ///   [`max_inline_data`](crate::Capabilities::max_inline_data).
+    ///   [`max_inline_data`](crate::QueuePairCapabilities::max_inline_data).
     #[inline(always)] // the length is often known to the caller
     pub fn send_message(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
         if self.engine.has_room() {
@@ -463,7 +463,7 @@ impl<P: Provider> QueuePair<P> {
     ///
     /// Hands the data back with [`Error::QueueFull`], or [`Error::Misuse`]: there is no such slot,
     /// the message is longer; the data is of another domain, or empty;
-    /// [`max_send_sge`](crate::Capabilities::max_send_sge) is 1.
+    /// [`max_send_sge`](crate::QueuePairCapabilities::max_send_sge) is 1.
     pub fn send_message_with_data(
         &mut self,
         slot: usize,

@@ -20,8 +20,8 @@ use std::{collections::BTreeSet, process::Command};
 
 use pair::{CAPABILITIES, End, Pair, Prepared, event, listen, request, resolved};
 use verbs::{
-    Access, Buffer, Capabilities, CompletedWork, ConnectParameters, ConnectionEvent, Error,
-    PortState, SgList, Status, WorkKind, devices,
+    Access, Buffer, CompletedWork, ConnectParameters, ConnectionEvent, Error, PortState,
+    QueuePairCapabilities, SgList, Status, WorkKind, devices,
 };
 
 #[test]
@@ -190,8 +190,10 @@ fn ten_thousand_inline_sends_never_stall() {
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
 fn a_full_queue_hands_the_buffers_back() {
-    let mut pair =
-        Pair::connect(4707, Capabilities { max_send_wr: 2, max_recv_wr: 2, ..CAPABILITIES });
+    let mut pair = Pair::connect(
+        4707,
+        QueuePairCapabilities { max_send_wr: 2, max_recv_wr: 2, ..CAPABILITIES },
+    );
     for tag in 0..2 {
         let buffer = memory(&pair.client, 64);
         pair.client.queue_pair.send(buffer, tag).expect("there is room");

@@ -469,7 +469,7 @@ pub unsafe extern "C" fn nvmf_dsm(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmf_submit(queue: *mut nvmf_queue) -> c_int {
-    with_queue(queue, |queue| queue.flush().map(|()| 0))
+    with_queue(queue, |queue| queue.ring_doorbells().map(|()| 0))
 }
 
 #[unsafe(no_mangle)]

@@ -10,7 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 use rdma_host::{
-    Command, CommandCompletion, Controller, ExecutionStatus, Operation, Poller, WaitMode, Waiter,
+    Command, CommandCompletion, Controller, ExecutionStatus, OperationStatistics, Poller, WaitMode,
+    Waiter,
     error::{Error, Rejected},
     wire::{BlockRange, NamespaceId, NamespaceInfo},
 };
@@ -78,7 +79,7 @@ pub(crate) trait QueueCalls: Send {
         user: u64,
     ) -> Result<(), CallError>;
     fn submit(&mut self, other: Other<'_>, user: u64) -> Result<(), CallError>;
-    fn flush(&mut self) -> Result<(), CallError>;
+    fn ring_doorbells(&mut self) -> Result<(), CallError>;
     fn poll(&mut self, out: &mut [MaybeUninit<nvmf_completion>]) -> Result<usize, CallError>;
     fn wait(
         &mut self,
@@ -243,8 +244,8 @@ impl<P: Provider> QueueCalls for Queue<P> {
     }
 
     #[inline]
-    fn flush(&mut self) -> Result<(), CallError> {
-        Ok(self.poller.flush()?)
+    fn ring_doorbells(&mut self) -> Result<(), CallError> {
+        Ok(self.poller.ring_doorbells()?)
     }
 
     #[inline]
@@ -496,7 +497,7 @@ impl Tags {
     }
 }
 
-fn operation(operation: &Operation) -> nvmf_operation {
+fn operation(operation: &OperationStatistics) -> nvmf_operation {
     let latency = &operation.latency_ns;
     let some = !latency.is_empty();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few seconds")]

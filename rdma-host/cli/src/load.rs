@@ -376,7 +376,7 @@ async fn run_workload<W: Workload, P: Provider>(
                 }
             }
         }
-        poller.flush()?;
+        poller.ring_doorbells()?;
         poller.poll()?;
         let mut completed = false;
         while let Some(completion) = poller.take() {

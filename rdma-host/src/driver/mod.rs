@@ -21,13 +21,13 @@
 //! | submitted | `poller.rs`, `Poller::submit` |
 //! | built | `wire/command.rs`, `Sqe::read`; `queue.rs`, `Queue::submit_fast` |
 //! | queued as a work request | in `verbs`, `queue_pair/engine.rs`, `engine/message_slots.rs` |
-//! | handed to the device | `poller.rs`, `Poller::flush`; `queue.rs`, `Queue::flush` |
+//! | handed to the device | `poller.rs`, `ring_doorbells`; `queue.rs`, `ring_doorbell` |
 //! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::complete` |
 //! | held, if its status allows a retry | `proto/command_retry.rs`; `poller/retry.rs` |
 //! | timed out | `poller/tick.rs`, `check_timeouts`; the Abort is in `connect/admin_queue.rs` |
-//! | pending after a loss | `poller/reconnect.rs`, `lose`, `close` and `requeue_aborted` |
+//! | pending after a loss | `poller/connection_loss.rs`, `lose`, `close` and `requeue_aborted` |
 //! | fenced, if it overlaps an old write | `proto/fence.rs`; `poller/fence.rs` |
-//! | sent again | `poller/reconnect.rs`, `adopt`; `poller/pending.rs`, `submit_pending` |
+//! | sent again | `poller/connection_loss.rs`, `adopt`; `submit_later.rs`, `submit_pending` |
 //!
 //! The loss of a connection is reported to `connection_state.rs`, `ConnectionWatch::lost`; the
 //! first report counts. `proto/reconnect.rs`, `ReconnectOptions::verdict`, decides between another
@@ -79,6 +79,6 @@ pub use data_path::{
     fence::{FenceChange, FenceChangeKind},
     memory::MemoryReport,
     poller::Poller,
-    statistics::{DeviceCounters, Operation, Statistics, WindowCounters},
+    statistics::{DeviceCounters, OperationStatistics, Statistics, WindowCounters},
     wait::Waiter,
 };

@@ -88,7 +88,7 @@ proptest! {
         let response = Cqe::read_from_bytes(&bytes).expect("16 bytes are a response");
         prop_assert!(!response.status().to_string().is_empty());
         prop_assert!(!connect_invalid_parameter(response.result_dword()).is_empty());
-        let capabilities = Capabilities(response.result());
+        let capabilities = ControllerCapabilities(response.result());
         prop_assert!(capabilities.queue_entries_max() >= 1);
         prop_assert!(capabilities.page_size_min() >= 4096);
     }

@@ -48,7 +48,7 @@ pub use log::{
 pub use nqn::{Nqn, NqnError};
 pub use nvm::{BlockRange, NvmLimits};
 pub use private_data::{CmAcceptData, CmReject, CmRequestData, PrivateDataError, RejectCode};
-pub use property::{Capabilities, Configuration, ControllerStatus, Property, Version};
+pub use property::{Configuration, ControllerCapabilities, ControllerStatus, Property, Version};
 pub use sgl::SglDescriptor;
 pub use status::Status;
 pub use text::is_unprintable;

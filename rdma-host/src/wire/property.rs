@@ -14,7 +14,7 @@ pub struct Property {
 }
 
 impl Property {
-    /// Controller Capabilities (Base 3.1.4.1).
+    /// Controller ControllerCapabilities (Base 3.1.4.1).
     pub const CAPABILITIES: Self = Self { offset: 0x00, wide: true, name: "CAP" };
     /// Version (Base 3.1.4.2).
     pub const VERSION: Self = Self { offset: 0x08, wide: false, name: "VS" };
@@ -24,11 +24,11 @@ impl Property {
     pub const STATUS: Self = Self { offset: 0x1c, wide: false, name: "CSTS" };
 }
 
-/// Controller Capabilities (CAP, Base 3.1.4.1).
+/// Controller ControllerCapabilities (CAP, Base 3.1.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities(pub u64);
+pub struct ControllerCapabilities(pub u64);
 
-impl Capabilities {
+impl ControllerCapabilities {
     /// Maximum number of entries of an I/O queue (MQES, which is zero-based).
     #[must_use]
     pub fn queue_entries_max(self) -> u32 {
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn capabilities_of_the_kernel_target() {
         // Value of Linux 6.12 nvmet: MQES 127, CQR, TO 15, CSS NVM.
-        let capabilities = Capabilities(0x0000_0020_0f01_007f);
+        let capabilities = ControllerCapabilities(0x0000_0020_0f01_007f);
         assert_eq!(capabilities.queue_entries_max(), 128);
         assert_eq!(capabilities.ready_timeout(), Duration::from_millis(7500));
         assert_eq!(capabilities.page_size_min(), 4096);

@@ -27,15 +27,19 @@
 //! use std::time::Duration;
 //!
 //! use rdma_fabric::Fabric;
-//! use verbs::{Capabilities, ConnectParameters, ConnectionEvent, Endpoint, Status};
+//! use verbs::{QueuePairCapabilities, ConnectParameters, ConnectionEvent, Endpoint, Status};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let fabric = Fabric::auto(1);
 //! let (client, server) =
 //!     (fabric.host("client", "10.0.0.1".parse()?), fabric.host("server", "10.0.0.2".parse()?));
 //! let address = "10.0.0.2:4420".parse()?;
-//! let size =
-//!     Capabilities { max_send_wr: 4, max_recv_wr: 4, max_send_sge: 1, max_inline_data: 64 };
+//! let size = QueuePairCapabilities {
+//!     max_send_wr: 4,
+//!     max_recv_wr: 4,
+//!     max_send_sge: 1,
+//!     max_inline_data: 64,
+//! };
 //!
 //! let mut listener = Endpoint::open_with(server)?;
 //! listener.listen(address, 1)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rdma_fabric::Host;
 use verbs::{
-    Buffer, Capabilities, Completion, Endpoint, FlushedWork, PreparedQueuePair, QueuePair,
+    Buffer, Completion, Endpoint, FlushedWork, PreparedQueuePair, QueuePair, QueuePairCapabilities,
     RemoteKey, WorkKind,
 };
 
@@ -208,8 +208,12 @@ pub(super) fn range(buffer: &Buffer) -> (u64, usize) {
 }
 
 /// Size of each queue pair.
-pub(super) const SIZE: Capabilities =
-    Capabilities { max_send_wr: 8, max_recv_wr: RECEIVES, max_send_sge: 2, max_inline_data: 32 };
+pub(super) const SIZE: QueuePairCapabilities = QueuePairCapabilities {
+    max_send_wr: 8,
+    max_recv_wr: RECEIVES,
+    max_send_sge: 2,
+    max_inline_data: 32,
+};
 /// One inline send in this many is signaled.
 const SIGNAL_PERIOD: u32 = SIZE.max_send_wr / 4;
 /// Number of completions that are kept to be completed again.

@@ -33,7 +33,7 @@ impl Connected {
         buffer.copy_in(0, &content);
         let command = Command::write(NamespaceId(1), lba, 1, buffer);
         self.poller.submit(command).expect("there is room");
-        self.poller.flush().expect("it reconnects");
+        self.poller.ring_doorbells().expect("it reconnects");
     }
 
     /// Number of times that the target has executed the write of a block.

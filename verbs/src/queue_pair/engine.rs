@@ -13,9 +13,9 @@ use super::{
     send_ring::{InlineSlot, SendRing, SendSlot},
 };
 use crate::{
-    BindError, BindInfo, Buffer, Capabilities, CompletedWork, Completion, Error, FlushedWork,
-    PostBufferError, PostSendError, Provider, RemoteKey, SENDS_QUEUED_MAX, SgList, StaleCompletion,
-    VerbsApi, Window, WorkKind,
+    BindError, BindInfo, Buffer, CompletedWork, Completion, Error, FlushedWork, PostBufferError,
+    PostSendError, Provider, QueuePairCapabilities, RemoteKey, SENDS_QUEUED_MAX, SgList,
+    StaleCompletion, VerbsApi, Window, WorkKind,
     completion::Invalidated,
     completion_queue::Reservation,
     provider::{Batch, Operation, Payload, Payloads, PostError, ReceiveRequest, SendRequest, Sge},
@@ -39,7 +39,7 @@ pub(super) struct Engine<P: Provider> {
     pub(super) messages: MessageSlots,
     pub(super) pending_sends: RequestQueue<SendRequest>,
     pub(super) pending_receives: RequestQueue<ReceiveRequest>,
-    pub(super) capabilities: Capabilities,
+    pub(super) capabilities: QueuePairCapabilities,
     /// Maximum length of a copied message: 0 with a message buffer.
     pub(super) inline_max: u32,
     pub(super) number: u32,
@@ -66,7 +66,7 @@ pub(super) struct FlushError {
 }
 
 impl<P: Provider> Engine<P> {
-    pub(super) fn new(parts: Parts<P>, capabilities: Capabilities) -> Self {
+    pub(super) fn new(parts: Parts<P>, capabilities: QueuePairCapabilities) -> Self {
         let Parts { raw, info, provider, domain, connection, reservation } = parts;
         let generation = next_generation();
         let batch = capabilities.max_send_wr.min(SENDS_QUEUED_MAX);

@@ -139,12 +139,12 @@ fn impossible_sizes_are_refused() {
     let queue = endpoint.completion_queue(u32::MAX).expect("a queue");
     let mut make = |size| endpoint.queue_pair(&domain, &queue, size).map(drop);
     for size in [
-        Capabilities { max_send_wr: 0, ..CAPABILITIES },
-        Capabilities { max_recv_wr: 0, ..CAPABILITIES },
-        Capabilities { max_send_wr: SLOTS_MAX + 1, ..CAPABILITIES },
-        Capabilities { max_recv_wr: u32::MAX, ..CAPABILITIES },
-        Capabilities { max_send_sge: 0, ..CAPABILITIES },
-        Capabilities { max_send_sge: 5, ..CAPABILITIES },
+        QueuePairCapabilities { max_send_wr: 0, ..CAPABILITIES },
+        QueuePairCapabilities { max_recv_wr: 0, ..CAPABILITIES },
+        QueuePairCapabilities { max_send_wr: SLOTS_MAX + 1, ..CAPABILITIES },
+        QueuePairCapabilities { max_recv_wr: u32::MAX, ..CAPABILITIES },
+        QueuePairCapabilities { max_send_sge: 0, ..CAPABILITIES },
+        QueuePairCapabilities { max_send_sge: 5, ..CAPABILITIES },
     ] {
         assert!(matches!(make(size), Err(Error::Misuse(_))), "{size:?}");
     }
@@ -199,7 +199,7 @@ fn connected() -> (Device, ProtectionDomain<Device>, QueuePair<Device>) {
 }
 
 fn connected_with(
-    capabilities: Capabilities,
+    capabilities: QueuePairCapabilities,
 ) -> (Device, ProtectionDomain<Device>, QueuePair<Device>) {
     let device = Device::new();
     let mut endpoint = open(&device);
@@ -220,7 +220,7 @@ fn prepared(
 
 fn prepared_with(
     endpoint: &mut Endpoint<Device>,
-    capabilities: Capabilities,
+    capabilities: QueuePairCapabilities,
 ) -> (ProtectionDomain<Device>, PreparedQueuePair<Device>) {
     let domain = endpoint.domain().expect("a domain");
     let entries = capabilities.max_send_wr + capabilities.max_recv_wr;
@@ -245,8 +245,8 @@ fn buffer(domain: &ProtectionDomain<Device>, length: usize) -> Buffer {
     domain.allocate(length, Access::LOCAL_WRITE).expect("memory")
 }
 
-const CAPABILITIES: Capabilities =
-    Capabilities { max_send_wr: 8, max_recv_wr: 8, max_send_sge: 2, max_inline_data: 8 };
+const CAPABILITIES: QueuePairCapabilities =
+    QueuePairCapabilities { max_send_wr: 8, max_recv_wr: 8, max_send_sge: 2, max_inline_data: 8 };
 const NUMBER: u32 = 17;
 const INFO: QueuePairInfo = QueuePairInfo { number: NUMBER, api: VerbsApi::Legacy };
 

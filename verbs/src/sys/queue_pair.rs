@@ -30,7 +30,7 @@ use super::{
     receive_chain,
 };
 use crate::{
-    Capabilities, Error, RdmaCore, RemoteAddress, SENDS_QUEUED_MAX, SGE_MAX, VerbsApi,
+    Error, QueuePairCapabilities, RdmaCore, RemoteAddress, SENDS_QUEUED_MAX, SGE_MAX, VerbsApi,
     provider::{
         Operation, Payload, Payloads, PostError, QueuePairInfo, QueuePairRequest, ReceiveRequest,
         SendRequest,
@@ -255,7 +255,7 @@ thread_local! {
 const ALL_ZERO: c::ibv_send_wr = c::ibv_send_wr { opcode: c::IBV_WR_RDMA_WRITE, ..EMPTY_SEND };
 
 /// Attributes of a new queue pair.
-fn attributes(queue: &QueueInner, capabilities: Capabilities) -> c::ibv_qp_init_attr {
+fn attributes(queue: &QueueInner, capabilities: QueuePairCapabilities) -> c::ibv_qp_init_attr {
     c::ibv_qp_init_attr {
         qp_context: ptr::null_mut(),
         send_cq: queue.pointer(),

@@ -1,8 +1,8 @@
 //! Work by both sets of calls of a device's plug-in.
 
 use verbs::{
-    Access, BindInfo, Buffer, Capabilities, CompletedWork, RemoteAddress, RemoteKey, Status,
-    VerbsApi,
+    Access, BindInfo, Buffer, CompletedWork, QueuePairCapabilities, RemoteAddress, RemoteKey,
+    Status, VerbsApi,
 };
 
 use crate::{
@@ -36,7 +36,7 @@ fn sends_of_several_buffers_are_posted_by_the_classic_calls() {
 fn do_all_work(port: u16, api: VerbsApi) {
     pair::choose(api);
     let Pair { mut client, mut server } =
-        Pair::connect(port, Capabilities { max_send_sge: 1, ..CAPABILITIES });
+        Pair::connect(port, QueuePairCapabilities { max_send_sge: 1, ..CAPABILITIES });
     assert_eq!(client.queue_pair.api(), api);
     assert_eq!(client.queue.api(), api);
 

@@ -11,12 +11,17 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::{
-    Capabilities, Completion, CompletionQueue, ConnectParameters, ConnectionEvent, Endpoint,
-    Established, PreparedQueuePair, PrivateData, ProtectionDomain, QueuePair, RdmaCore, VerbsApi,
+    Completion, CompletionQueue, ConnectParameters, ConnectionEvent, Endpoint, Established,
+    PreparedQueuePair, PrivateData, ProtectionDomain, QueuePair, QueuePairCapabilities, RdmaCore,
+    VerbsApi,
 };
 
-pub(crate) const CAPABILITIES: Capabilities =
-    Capabilities { max_send_wr: 32, max_recv_wr: 32, max_send_sge: 2, max_inline_data: 64 };
+pub(crate) const CAPABILITIES: QueuePairCapabilities = QueuePairCapabilities {
+    max_send_wr: 32,
+    max_recv_wr: 32,
+    max_send_sge: 2,
+    max_inline_data: 64,
+};
 
 /// The address of an RDMA device of this machine, with a port of its own for each test.
 pub(crate) fn address(port: u16) -> SocketAddr {
@@ -76,7 +81,7 @@ pub(crate) struct Pair {
 }
 
 impl Prepared {
-    pub(crate) fn new(endpoint: Endpoint, capabilities: Capabilities) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, capabilities: QueuePairCapabilities) -> Self {
         let domain = endpoint.domain().expect("a domain");
         let queue = endpoint
             .completion_queue(capabilities.max_send_wr + capabilities.max_recv_wr)
@@ -88,7 +93,7 @@ impl Prepared {
         mut endpoint: Endpoint,
         domain: ProtectionDomain,
         queue: CompletionQueue,
-        capabilities: Capabilities,
+        capabilities: QueuePairCapabilities,
     ) -> Self {
         let queue_pair = endpoint.queue_pair(&domain, &queue, capabilities).expect("a queue pair");
         Self { endpoint, domain, queue, queue_pair }
@@ -107,7 +112,7 @@ impl Prepared {
 }
 
 impl Pair {
-    pub(crate) fn connect(port: u16, capabilities: Capabilities) -> Self {
+    pub(crate) fn connect(port: u16, capabilities: QueuePairCapabilities) -> Self {
         let endpoint = resolved(port);
         let domain = endpoint.domain().expect("a domain");
         Self::with(endpoint, port, capabilities, &domain)
@@ -116,7 +121,7 @@ impl Pair {
     /// Connects a pair whose client is in a domain that is there already.
     pub(crate) fn connect_in(
         port: u16,
-        capabilities: Capabilities,
+        capabilities: QueuePairCapabilities,
         domain: &ProtectionDomain,
     ) -> Self {
         Self::with(resolved(port), port, capabilities, domain)
@@ -125,7 +130,7 @@ impl Pair {
     fn with(
         endpoint: Endpoint,
         port: u16,
-        capabilities: Capabilities,
+        capabilities: QueuePairCapabilities,
         domain: &ProtectionDomain,
     ) -> Self {
         let mut listener = listen(port);

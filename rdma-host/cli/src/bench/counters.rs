@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use quanta::Clock;
-use rdma_host::{Operation, Statistics};
+use rdma_host::{OperationStatistics, Statistics};
 
 use super::disturbance::SchedulingCounters;
 
@@ -97,16 +97,16 @@ impl Counters {
     }
 
     /// Counters of the pollers for reads or writes.
-    pub(super) fn operation(&self, write: bool) -> &Operation {
+    pub(super) fn operation(&self, write: bool) -> &OperationStatistics {
         if write { &self.statistics.write } else { &self.statistics.read }
     }
 
     /// Sum of reads and writes, with the latencies to report.
-    pub(super) fn total(&self) -> Operation {
+    pub(super) fn total(&self) -> OperationStatistics {
         let Statistics { read, write, .. } = &self.statistics;
         let mut latency_ns = self.latency(false).clone();
         latency_ns.add(self.latency(true)).expect("both have the same bounds");
-        Operation {
+        OperationStatistics {
             completed: read.completed + write.completed,
             failed: read.failed + write.failed,
             retried: read.retried + write.retried,

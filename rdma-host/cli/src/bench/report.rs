@@ -6,7 +6,7 @@
 use std::{fs::File, path::Path, time::Duration};
 
 use hdrhistogram::Histogram;
-use rdma_host::Operation;
+use rdma_host::OperationStatistics;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -385,7 +385,11 @@ impl Totals {
         Self::of_operation(&total, &total.latency_ns, seconds)
     }
 
-    fn of_operation(operation: &Operation, latency_ns: &Histogram<u64>, seconds: f64) -> Self {
+    fn of_operation(
+        operation: &OperationStatistics,
+        latency_ns: &Histogram<u64>,
+        seconds: f64,
+    ) -> Self {
         Self {
             iops: operation.completed as f64 / seconds,
             bandwidth_bytes_per_s: operation.bytes as f64 / seconds,

@@ -236,7 +236,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
     /// Sends what was submitted, and returns the clock reading after that.
     fn ring_doorbell(&mut self) -> Result<u64, Failure> {
         let before = self.clock.raw();
-        self.worker.poller.flush()?;
+        self.worker.poller.ring_doorbells()?;
         if self.awaiting_doorbell.is_empty() {
             return Ok(before);
         }

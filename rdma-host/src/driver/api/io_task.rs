@@ -7,7 +7,7 @@ use crate::{
     config::{IDLE_TIMEOUT, WaitMode},
     driver::data_path::{
         command::{Command, CommandCompletion, ExecutionStatus, SubmitError},
-        pending::PendingCommand,
+        pending_command::PendingCommand,
         poller::Poller,
         wait::Waiter,
     },
@@ -150,7 +150,7 @@ impl<P: Provider> IoTask<P> {
             taken += 1;
         }
         if taken > 0 {
-            self.poller.flush()?;
+            self.poller.ring_doorbells()?;
         }
         Ok(taken)
     }
@@ -224,7 +224,7 @@ impl<P: Provider> IoTask<P> {
             request = self.requests.recv(), if room => match request {
                 Some(request) => {
                     self.begin(request);
-                    self.poller.flush()
+                    self.poller.ring_doorbells()
                 }
                 None => {
                     *closing = true;

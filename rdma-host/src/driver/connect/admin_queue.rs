@@ -352,7 +352,7 @@ impl<P: Provider> AdminQueue<P> {
     fn submit_to(&mut self, queue: QueueId, command: Command) -> Result<(), Error> {
         let submitted = self.poller.submit_to(queue, command);
         submitted.map_err(|rejection| rejection.error)?;
-        self.poller.flush()
+        self.poller.ring_doorbells()
     }
 
     fn handle_completion(&mut self, completion: CommandCompletion) -> Result<(), Error> {

@@ -252,7 +252,7 @@ impl<'a, P: Provider> PollerLoop<'a, P> {
         match self.poller.submit_to(queue, command) {
             Ok(()) => {
                 self.in_flight.insert(queue, reply);
-                self.poller.flush()
+                self.poller.ring_doorbells()
             }
             Err(refused) => {
                 // Without a receiver the queue has given up.

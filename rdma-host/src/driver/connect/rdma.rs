@@ -9,8 +9,8 @@ use std::{
 };
 
 use verbs::{
-    Access, Capabilities, CompletionQueue, ConnectionEvent, Endpoint, Established, PortWatch,
-    PreparedQueuePair, ProtectionDomain, Provider, TransportType,
+    Access, CompletionQueue, ConnectionEvent, Endpoint, Established, PortWatch, PreparedQueuePair,
+    ProtectionDomain, Provider, QueuePairCapabilities, TransportType,
     active_side::{Action, ActiveSide, Event, Reopen, State, Timeouts},
 };
 
@@ -256,7 +256,7 @@ impl<P: Provider> Resolved<P> {
         completion_queue: &CompletionQueue<P>,
         (send, receive): (u32, u32),
     ) -> Result<Prepared<P>, Error> {
-        let capabilities = Capabilities {
+        let capabilities = QueuePairCapabilities {
             max_send_wr: send,
             max_recv_wr: receive,
             max_send_sge: 2,
@@ -267,7 +267,7 @@ impl<P: Provider> Resolved<P> {
             Err(verbs::Error::AnotherDevice(_)) => Err(Transport::DeviceChanged.into()),
             Err(error) => {
                 tracing::debug!(%error, "no inline sends");
-                let capabilities = Capabilities { max_inline_data: 0, ..capabilities };
+                let capabilities = QueuePairCapabilities { max_inline_data: 0, ..capabilities };
                 let created =
                     self.endpoint_mut().queue_pair(domain, completion_queue, capabilities);
                 Ok(Prepared { queue_pair: created.map_err(verbs_error)?, inline: false })

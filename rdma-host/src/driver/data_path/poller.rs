@@ -1,16 +1,16 @@
 //! Poller: the owner of some queues and of the completion queue that they share.
 
+mod connection_loss;
 mod descriptor;
 mod failed_work;
 mod fence;
 mod internal_command;
 mod link;
-mod pending;
 mod queue_map;
-mod reconnect;
 mod retry;
 mod sleep;
 mod submit;
+mod submit_later;
 mod tick;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -34,7 +34,7 @@ use crate::{
             device_events::DeviceWatch,
             live_summary::LiveSummary,
             namespace_registry::NamespaceRegistry,
-            pending::PendingCommands,
+            pending_command::PendingCommands,
             queue::{Completed, FailedCommand, Queue},
             statistics::{PollerMeter, Statistics},
             ticks::Ticks,
@@ -49,7 +49,8 @@ use crate::{
 /// one owner, whose thread drives it.
 ///
 /// ```text
-///  submit… → flush → poll → take…     and when nothing completed: ready().await, then poll again
+///  submit… → ring_doorbells → poll → take…
+///  and when nothing completed: ready().await, then poll again
 /// ```
 ///
 /// The failure of one queue closes all: a controller is live with all its queues or not at all. The
@@ -86,7 +87,7 @@ pub struct Poller<P: Provider = RdmaCore> {
     clock: Clock,
     /// Conversion of differences of clock readings.
     ticks: Ticks,
-    /// Clock reading of the first submission since the last flush or poll; 0 for none.
+    /// Clock reading of the first submission since the last doorbell or poll; 0 for none.
     submitted_at: u64,
     /// Clock reading of the submission of the most recently completed command; 0 for none.
     last_traffic: u64,
@@ -206,10 +207,10 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Queues a command on the next queue that has room, round-robin. Nothing is sent before
-    /// [`flush`](Self::flush).
+    /// [`ring_doorbells`](Self::ring_doorbells).
     ///
-    /// Latency counts from the first submission since the last [`flush`](Self::flush) or
-    /// [`poll`](Self::poll): the clock is read once for all of them.
+    /// Latency counts from the first submission since the last doorbell or [`poll`](Self::poll):
+    /// the clock is read once for all of them.
     ///
     /// # Errors
     ///
@@ -236,7 +237,7 @@ impl<P: Provider> Poller<P> {
         self.submit_at(index, &mut command, started)
     }
 
-    /// Clock reading for the commands that are submitted until the next flush or poll.
+    /// Clock reading for the commands that are submitted until the next doorbell or poll.
     #[inline]
     fn submission_time(&mut self) -> u64 {
         if self.submitted_at == 0 {
@@ -261,9 +262,9 @@ impl<P: Provider> Poller<P> {
     ///
     /// [`FLUSH_CAUSE_TIMEOUT`]: crate::config::FLUSH_CAUSE_TIMEOUT
     #[inline]
-    pub fn flush(&mut self) -> Result<(), Error> {
+    pub fn ring_doorbells(&mut self) -> Result<(), Error> {
         self.submitted_at = 0;
-        match self.flush_dirty() {
+        match self.ring_doorbells_if_dirty() {
             Ok(()) => Ok(()),
             Err(error) => self.lose(error),
         }
@@ -271,21 +272,21 @@ impl<P: Provider> Poller<P> {
 
     /// Rings the doorbells of the queues that need it.
     #[inline(always)]
-    fn flush_dirty(&mut self) -> Result<(), Error> {
-        if self.dirty.is_empty() { Ok(()) } else { self.ring_doorbells() }
+    fn ring_doorbells_if_dirty(&mut self) -> Result<(), Error> {
+        if self.dirty.is_empty() { Ok(()) } else { self.ring_dirty_doorbells() }
     }
 
     /// Fails if another thread has reported the loss of the connection: a command that is still
     /// here is not sent on it.
     #[inline(never)]
-    fn ring_doorbells(&mut self) -> Result<(), Error> {
+    fn ring_dirty_doorbells(&mut self) -> Result<(), Error> {
         if self.is_guarded() && self.is_lost() {
             return Err(Error::Closed); // the first report of the loss has its cause
         }
         while let Some(index) = self.dirty.pop() {
             let queue = &mut self.queues[index];
             queue.is_dirty = false;
-            if let Err(error) = queue.flush() {
+            if let Err(error) = queue.ring_doorbell() {
                 FailedWork::await_cause(&mut self.failed_work, error)?;
             }
         }
@@ -351,7 +352,7 @@ impl<P: Provider> Poller<P> {
         }
         if self.internal.is_some() {
             self.send_internal();
-            self.flush_dirty()?;
+            self.ring_doorbells_if_dirty()?;
         }
         Ok(())
     }
@@ -501,7 +502,7 @@ impl<P: Provider> Poller<P> {
                 break;
             }
         }
-        self.flush_dirty()?;
+        self.ring_doorbells_if_dirty()?;
         Ok(now)
     }
 

@@ -19,7 +19,7 @@ use crate::{
         data_path::{
             command::{Command, Data, SubmitError},
             memory,
-            pending::PendingCommand,
+            pending_command::PendingCommand,
             statistics::InvalidatedBy,
         },
     },
@@ -189,7 +189,7 @@ impl<P: Provider> Queue<P> {
         Ok(())
     }
 
-    /// Queues any command, and takes its buffer; [`flush`](Self::flush) rings the doorbell.
+    /// Queues any command, and takes its buffer; sent by [`ring_doorbell`](Self::ring_doorbell).
     pub(crate) fn submit(&mut self, command: &mut Command, started: u64) -> Result<(), Error> {
         if command.data.buffer().is_some_and(|buffer| !self.queue_pair.accepts(buffer)) {
             return Err(Transport::DeviceChanged.into());
@@ -311,18 +311,18 @@ impl<P: Provider> Queue<P> {
     /// Rings the doorbells: of the queued commands, and of the queued receives if half of all are
     /// queued or if the device has too few for the responses to all commands.
     #[inline]
-    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+    pub(crate) fn ring_doorbell(&mut self) -> Result<(), Error> {
         let queued = self.queue_pair.queued_receives();
-        let flushed = if queued > self.receives / 2 || self.lacks_receives(queued) {
+        let posted = if queued > self.receives / 2 || self.lacks_receives(queued) {
             self.queue_pair.flush()
         } else {
             self.queue_pair.flush_sends()
         };
         debug_assert!(
-            flushed.is_err() || !self.lacks_receives(self.queue_pair.queued_receives()),
+            posted.is_err() || !self.lacks_receives(self.queue_pair.queued_receives()),
             "a receive is posted for each command in flight"
         );
-        flushed.map_err(verbs_error)
+        posted.map_err(verbs_error)
     }
 
     /// Returns true if the device has fewer receives than there are commands in flight.

@@ -16,11 +16,11 @@ pub(crate) struct PollerMeter {
 #[derive(Clone, Debug)]
 pub struct Statistics {
     /// Reads.
-    pub read: Operation,
+    pub read: OperationStatistics,
     /// Writes.
-    pub write: Operation,
+    pub write: OperationStatistics,
     /// Flushes and everything else.
-    pub other: Operation,
+    pub other: OperationStatistics,
     /// Invalidations of the remote keys of single commands; none in memory mode `pool`.
     pub windows: WindowCounters,
     /// Doorbells and completions.
@@ -57,7 +57,7 @@ pub(crate) enum InvalidatedBy {
 
 /// Statistics of one kind of command.
 #[derive(Clone, Debug)]
-pub struct Operation {
+pub struct OperationStatistics {
     /// Number of commands that succeeded.
     pub completed: u64,
     /// Number of commands that failed.
@@ -74,9 +74,9 @@ pub struct Operation {
 impl Default for Statistics {
     fn default() -> Self {
         Self {
-            read: Operation::new(),
-            write: Operation::new(),
-            other: Operation::new(),
+            read: OperationStatistics::new(),
+            write: OperationStatistics::new(),
+            other: OperationStatistics::new(),
             windows: WindowCounters::default(),
             device: DeviceCounters::default(),
         }
@@ -102,7 +102,7 @@ impl Statistics {
     }
 
     #[inline]
-    fn operation(&mut self, opcode: Opcode) -> &mut Operation {
+    fn operation(&mut self, opcode: Opcode) -> &mut OperationStatistics {
         match opcode {
             Opcode::READ => &mut self.read,
             Opcode::WRITE => &mut self.write,
@@ -126,9 +126,9 @@ impl PollerMeter {
     /// read, and have no latencies.
     pub(crate) fn unread() -> Self {
         let statistics = Statistics {
-            read: Operation::unread(),
-            write: Operation::unread(),
-            other: Operation::unread(),
+            read: OperationStatistics::unread(),
+            write: OperationStatistics::unread(),
+            other: OperationStatistics::unread(),
             windows: WindowCounters::default(),
             device: DeviceCounters::default(),
         };
@@ -199,7 +199,7 @@ impl DeviceCounters {
     }
 }
 
-impl Operation {
+impl OperationStatistics {
     fn new() -> Self {
         // Full size from the start: a run of days takes no more memory than one of seconds.
         let latency_ns = Histogram::new_with_bounds(1, LatencyHistogram::VALUE_MAX, 3)

@@ -5,11 +5,11 @@ use std::time::Duration;
 use auth::Authenticated;
 
 use super::{
-    io_queue::QueueBringUp,
-    vocabulary::{
+    actions::{
         BringUpInput, Execute, Negotiated, RdmaConnect, Transfer, connect_command, connect_data,
         needs_authentication,
     },
+    io_queue::QueueBringUp,
 };
 use crate::{
     config::{
@@ -19,9 +19,9 @@ use crate::{
     error::{Error, Incompatible, Misuse, Rejected, TargetMisbehaved},
     proto::Association,
     wire::{
-        Capabilities, CmRequestData, Configuration, ControllerId, ControllerInfo, ControllerStatus,
-        ControllerType, Cqe, Identify, Property, PropertyGet, PropertySet, QueueCount, QueueId,
-        SetFeatures, SglDescriptor, Sqe, Version,
+        CmRequestData, Configuration, ControllerCapabilities, ControllerId, ControllerInfo,
+        ControllerStatus, ControllerType, Cqe, Identify, Property, PropertyGet, PropertySet,
+        QueueCount, QueueId, SetFeatures, SglDescriptor, Sqe, Version,
     },
 };
 
@@ -87,7 +87,7 @@ enum Step {
     ConnectAdmin,
     AuthenticateAdmin(ControllerId),
     ReadCapabilities(ControllerId),
-    ReadVersion(ControllerId, Capabilities),
+    ReadVersion(ControllerId, ControllerCapabilities),
     Enable(Enabling),
     CheckReady(Enabling),
     AwaitReady(Enabling),
@@ -102,7 +102,7 @@ enum Step {
 #[derive(Clone, Copy, Debug)]
 struct Enabling {
     controller: ControllerId,
-    capabilities: Capabilities,
+    capabilities: ControllerCapabilities,
     version: Version,
     waited: Duration,
 }
@@ -250,7 +250,7 @@ impl BringUp {
                 }
             }
             Step::ReadCapabilities(controller) => {
-                let capabilities = Capabilities(response.result());
+                let capabilities = ControllerCapabilities(response.result());
                 check_capabilities(capabilities, self.purpose)?;
                 Step::ReadVersion(controller, capabilities)
             }
@@ -337,7 +337,7 @@ impl BringUp {
         })
     }
 
-    fn queue_entries(&self, capabilities: Capabilities, info: &ControllerInfo) -> u16 {
+    fn queue_entries(&self, capabilities: ControllerCapabilities, info: &ControllerInfo) -> u16 {
         let granted = u16::try_from(capabilities.queue_entries_max()).unwrap_or(u16::MAX);
         let commands = if info.commands_max == 0 { u16::MAX } else { info.commands_max };
         self.options.queue_entries.min(granted).min(commands).max(2)
@@ -427,7 +427,7 @@ impl Enabling {
     }
 }
 
-fn check_capabilities(capabilities: Capabilities, purpose: Purpose) -> Result<(), Error> {
+fn check_capabilities(capabilities: ControllerCapabilities, purpose: Purpose) -> Result<(), Error> {
     let page_size = capabilities.page_size_min();
     if purpose == Purpose::Io && !capabilities.has_nvm_command_set() {
         Err(Incompatible::NoNvmCommandSet.into())
@@ -438,7 +438,7 @@ fn check_capabilities(capabilities: Capabilities, purpose: Purpose) -> Result<()
     }
 }
 
-fn transfer_bytes_max(capabilities: Capabilities, info: &ControllerInfo) -> u64 {
+fn transfer_bytes_max(capabilities: ControllerCapabilities, info: &ControllerInfo) -> u64 {
     let pages = |log2: u8| capabilities.page_size_min().checked_shl(u32::from(log2));
     let limit = match info.transfer_pages_log2 {
         // 2^20 pages of 4 KiB exceed the length of an SGL descriptor.

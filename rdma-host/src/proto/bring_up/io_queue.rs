@@ -2,7 +2,7 @@
 
 use auth::Authenticated;
 
-use super::vocabulary::{
+use super::actions::{
     BringUpInput, Execute, Negotiated, QueueReady, RdmaConnect, connect_command, connect_data,
     needs_authentication,
 };

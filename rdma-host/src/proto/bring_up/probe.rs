@@ -1,6 +1,6 @@
 //! Question whether a controller still exists, which leaves nothing at the target.
 
-use super::vocabulary::{Execute, RdmaConnect, connect_command, connect_data};
+use super::actions::{Execute, RdmaConnect, connect_command, connect_data};
 use crate::{
     config::ConnectOptions,
     proto::ProbeQuestion,

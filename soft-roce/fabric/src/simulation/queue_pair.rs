@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use rustix::io::Errno;
 use verbs::{
-    Capabilities, DeviceEventKind, Error, EventSubject, SGE_MAX, Status,
+    DeviceEventKind, Error, EventSubject, QueuePairCapabilities, SGE_MAX, Status,
     provider::{Operation, Payload, Payloads, ReceiveRequest, SendRequest, Sge},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct QueuePair {
     pub(crate) endpoint: EndpointId,
     pub(crate) domain: DomainId,
     pub(crate) queue: QueueId,
-    pub(crate) capabilities: Capabilities,
+    pub(crate) capabilities: QueuePairCapabilities,
     pub(crate) state: QueuePairState,
     pub(crate) peer: Option<PairId>,
     /// Host of the peer.
@@ -114,7 +114,7 @@ pub(crate) struct QueuePairParts {
     pub(crate) endpoint: EndpointId,
     pub(crate) domain: DomainId,
     pub(crate) queue: QueueId,
-    pub(crate) capabilities: Capabilities,
+    pub(crate) capabilities: QueuePairCapabilities,
 }
 
 impl Simulation {
@@ -324,7 +324,7 @@ impl Flow {
 }
 
 /// Returns true if a queue pair of this size can be created.
-fn fits(capabilities: &Capabilities) -> bool {
+fn fits(capabilities: &QueuePairCapabilities) -> bool {
     capabilities.max_send_wr <= WORK_REQUESTS_MAX
         && capabilities.max_recv_wr <= WORK_REQUESTS_MAX
         && capabilities.max_send_sge as usize <= SGE_MAX
@@ -332,7 +332,7 @@ fn fits(capabilities: &Capabilities) -> bool {
 }
 
 /// Returns true if a device accepts this request.
-fn is_valid(capabilities: &Capabilities, request: &SendRequest) -> bool {
+fn is_valid(capabilities: &QueuePairCapabilities, request: &SendRequest) -> bool {
     match (&request.operation, &request.payload) {
         (Operation::BindWindow(_) | Operation::LocalInvalidate(_), payload) => {
             matches!(payload, Payload::Nothing)

@@ -3,14 +3,18 @@
 use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 
 use verbs::{
-    Access, Buffer, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
-    ConnectionEvent, Endpoint, Established, ProtectionDomain, Provider, QueuePair, Status,
+    Access, Buffer, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
+    Endpoint, Established, ProtectionDomain, Provider, QueuePair, QueuePairCapabilities, Status,
 };
 
 use super::{Fabric, Host};
 
-pub(super) const SIZE: Capabilities =
-    Capabilities { max_send_wr: 32, max_recv_wr: 32, max_send_sge: 2, max_inline_data: 64 };
+pub(super) const SIZE: QueuePairCapabilities = QueuePairCapabilities {
+    max_send_wr: 32,
+    max_recv_wr: 32,
+    max_send_sge: 2,
+    max_inline_data: 64,
+};
 pub(super) const PATIENT: Duration = Duration::from_secs(10);
 
 pub(super) struct End<P: Provider> {

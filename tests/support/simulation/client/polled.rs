@@ -68,7 +68,7 @@ impl Client {
                 let pause = self.world.draw(|random| random.below(1_000));
                 self.world.sleep(Duration::from_micros(pause)).await;
             }
-            let flushed = poller.flush();
+            let flushed = poller.ring_doorbells();
             let polled = flushed.and_then(|()| poller.poll());
             let taken = self.deliver(&mut poller, &mut replies);
             empty_polls = if taken == 0 { empty_polls + 1 } else { 0 };

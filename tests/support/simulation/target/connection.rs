@@ -8,8 +8,8 @@ use std::{
 
 use rdma_fabric::{Host, Readiness};
 use verbs::{
-    Access, Capabilities, CompletedWork, Completion, CompletionQueue, ConnectParameters,
-    ConnectionEvent, Endpoint, PreparedQueuePair, ProtectionDomain, QueuePair, RemoteAddress,
+    Access, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
+    Endpoint, PreparedQueuePair, ProtectionDomain, QueuePair, QueuePairCapabilities, RemoteAddress,
     RemoteKey,
 };
 
@@ -98,7 +98,7 @@ impl Connection {
     ) -> Option<Self> {
         let domain = endpoint.domain().ok()?;
         let completions = endpoint.completion_queue(4 * RECEIVES).ok()?;
-        let capabilities = Capabilities {
+        let capabilities = QueuePairCapabilities {
             max_send_wr: 3 * RECEIVES,
             max_recv_wr: RECEIVES,
             max_send_sge: 1,

@@ -6,7 +6,7 @@ use crate::{Access, SENDS_QUEUED_MAX};
 /// A queue pair that keeps four messages of eight bytes.
 fn keeping(inline: u32) -> (Device, ProtectionDomain<Device>, QueuePair<Device>) {
     let (device, domain, mut pair) =
-        connected_with(Capabilities { max_inline_data: inline, ..CAPABILITIES });
+        connected_with(QueuePairCapabilities { max_inline_data: inline, ..CAPABILITIES });
     let slots = domain.allocate(32, Access::NONE).expect("memory");
     pair.set_message_buffer(slots, 8).expect("nothing was sent");
     device.log().lines.clear();
@@ -99,8 +99,11 @@ fn only_memory_that_no_device_writes_keeps_messages() {
 #[test]
 fn one_send_more_than_may_wait_hands_the_others_over() {
     let many = SENDS_QUEUED_MAX + 1;
-    let (device, domain, mut pair) =
-        connected_with(Capabilities { max_send_wr: 2 * many, max_send_sge: 4, ..CAPABILITIES });
+    let (device, domain, mut pair) = connected_with(QueuePairCapabilities {
+        max_send_wr: 2 * many,
+        max_send_sge: 4,
+        ..CAPABILITIES
+    });
     pair.post_receive(buffer(&domain, 8), 0).expect("there is room");
     device.log().lines.clear();
     for number in 0..many {
@@ -117,7 +120,7 @@ fn one_send_more_than_may_wait_hands_the_others_over() {
 #[test]
 fn room_for_several_is_made_at_once() {
     let (device, _, mut pair) =
-        connected_with(Capabilities { max_send_wr: 2 * SENDS_QUEUED_MAX, ..CAPABILITIES });
+        connected_with(QueuePairCapabilities { max_send_wr: 2 * SENDS_QUEUED_MAX, ..CAPABILITIES });
     for _ in 0..SENDS_QUEUED_MAX - 1 {
         pair.send_inline(b"one").expect("there is room");
     }

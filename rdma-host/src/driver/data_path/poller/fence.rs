@@ -6,7 +6,7 @@ use verbs::Provider;
 use super::{Link, Poller};
 use crate::{
     driver::{
-        data_path::{command::Command, fence::SharedFence, pending::PendingCommand},
+        data_path::{command::Command, fence::SharedFence, pending_command::PendingCommand},
         runtime,
     },
     error::{Error, Fenced},

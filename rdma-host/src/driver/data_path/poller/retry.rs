@@ -6,7 +6,7 @@ use verbs::Provider;
 
 use super::Poller;
 use crate::{
-    driver::data_path::{command::CommandCompletion, pending::PendingCommand},
+    driver::data_path::{command::CommandCompletion, pending_command::PendingCommand},
     proto::{Disposition, FailedResponse},
     wire::Cqe,
 };

@@ -7,7 +7,7 @@ use verbs::{
 
 use super::{Queue, command_of};
 use crate::{
-    driver::{buffers::verbs_error, data_path::pending::PendingCommand, runtime},
+    driver::{buffers::verbs_error, data_path::pending_command::PendingCommand, runtime},
     error::{Error, Transport},
     wire::{CommandId, Opcode},
 };

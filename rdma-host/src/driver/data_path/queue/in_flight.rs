@@ -6,7 +6,7 @@ use verbs::{Buffer, SgList};
 use crate::{
     driver::data_path::{
         command::{Command, CommandCompletion, Data, ExecutionStatus},
-        pending::PendingCommand,
+        pending_command::PendingCommand,
         statistics::{InvalidatedBy, PollerMeter},
     },
     wire::{Cqe, Opcode, Sqe},

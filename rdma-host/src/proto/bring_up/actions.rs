@@ -9,8 +9,9 @@ use crate::{
     config::{AuthenticationOptions, ConnectOptions},
     error::{Error, Incompatible},
     wire::{
-        AuthenticationRequirements, Capabilities, CmAcceptData, CmRequestData, ConnectCommand,
-        ConnectData, ControllerId, ControllerInfo, Cqe, IntoBytes, QueueId, Sqe, Version,
+        AuthenticationRequirements, CmAcceptData, CmRequestData, ConnectCommand, ConnectData,
+        ControllerCapabilities, ControllerId, ControllerInfo, Cqe, IntoBytes, QueueId, Sqe,
+        Version,
     },
 };
 
@@ -85,7 +86,7 @@ pub struct Negotiated {
     /// Version of the specification it complies with.
     pub version: Version,
     /// Controller capabilities (CAP).
-    pub capabilities: Capabilities,
+    pub capabilities: ControllerCapabilities,
     /// Number of I/O queues connected.
     pub io_queues: u16,
     /// Id of the first of them; the others follow.

@@ -7,7 +7,7 @@ use crate::{
     driver::data_path::{
         command::{Command, CommandCompletion, SubmitError},
         connection_state::{ConnectionState, Disconnection},
-        pending::PendingCommand,
+        pending_command::PendingCommand,
     },
     error::{Error, Misuse, Transport},
 };
@@ -100,7 +100,7 @@ impl<P: Provider> Poller<P> {
         if self.pending.is_empty() {
             self.set_holding(false);
         }
-        self.flush()
+        self.ring_doorbells()
     }
 
     /// Completes all pending commands with an error.

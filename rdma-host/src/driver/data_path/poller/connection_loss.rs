@@ -12,7 +12,7 @@ use crate::{
             command::Command,
             connection::Connection,
             connection_state::{ConnectionState, Disconnection},
-            pending::PendingCommand,
+            pending_command::PendingCommand,
             queue::{Queue, Unhandled},
         },
         runtime,
