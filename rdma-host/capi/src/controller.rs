@@ -85,6 +85,15 @@ pub(crate) fn connect(
     let (controller, pollers) = runtime.block_on(async {
         let connecting = HostController::connect(&options);
         let (mut changes, mut notices) = (connecting.changes(), connecting.events());
+        let connected = connecting.polled(usize::from(options.io_queues)).await?;
+        // All that was reported until now: who has the controller finds it live.
+        loop {
+            tokio::select! {
+                biased;
+                Some(change) = changes.next() => events.add(change_event(&change)),
+                () = std::future::ready(()) => break,
+            }
+        }
         let (of_changes, of_notices) = (Arc::clone(&events), Arc::clone(&events));
         tokio::spawn(async move {
             while let Some(change) = changes.next().await {
@@ -96,7 +105,7 @@ pub(crate) fn connect(
                 of_notices.add(event(KIND_NOTICE, notice.at, &notice.to_string()));
             }
         });
-        connecting.polled(usize::from(options.io_queues)).await
+        Ok::<_, CallError>(connected)
     })?;
     let (host, number) = (Arc::new(controller), NEXT.fetch_add(1, Ordering::Relaxed));
     let block_sizes = BlockSizes::default();
