@@ -14,7 +14,7 @@ pub struct Property {
 }
 
 impl Property {
-    /// Controller ControllerCapabilities (Base 3.1.4.1).
+    /// Controller Capabilities (Base 3.1.4.1).
     pub const CAPABILITIES: Self = Self { offset: 0x00, wide: true, name: "CAP" };
     /// Version (Base 3.1.4.2).
     pub const VERSION: Self = Self { offset: 0x08, wide: false, name: "VS" };
@@ -24,7 +24,7 @@ impl Property {
     pub const STATUS: Self = Self { offset: 0x1c, wide: false, name: "CSTS" };
 }
 
-/// Controller ControllerCapabilities (CAP, Base 3.1.4.1).
+/// Controller Capabilities (CAP, Base 3.1.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControllerCapabilities(pub u64);
 
