@@ -125,12 +125,6 @@ impl Features {
     pub fn safe_stop(self) -> bool {
         self.0 & flag::SAFE_STOP != 0
     }
-
-    /// Change of the size of a live device.
-    #[must_use]
-    pub fn update_size(self) -> bool {
-        self.0 & flag::UPDATE_SIZE != 0
-    }
 }
 
 impl DeviceInfo {
@@ -383,16 +377,6 @@ impl Control {
     /// When the daemon does not close it in time.
     pub fn delete(&mut self, device: &DeviceInfo) -> Result<(), Error> {
         let call = Call::new("DEL_DEV", command::DELETE).within(DELETE_TIMEOUT);
-        self.of(call, device, &mut [])
-    }
-
-    /// Changes the size of a live device, if the driver [can](Features::update_size).
-    ///
-    /// # Errors
-    ///
-    /// When the driver refuses.
-    pub fn update_size(&mut self, device: &DeviceInfo, sectors: u64) -> Result<(), Error> {
-        let call = Call::new("UPDATE_SIZE", command::UPDATE_SIZE).with_data(sectors);
         self.of(call, device, &mut [])
     }
 

@@ -23,7 +23,6 @@ pub(crate) mod command {
     pub(crate) const END_RECOVERY: u32 = ioctl_number(READ_WRITE, 0x11, SIZE);
     pub(crate) const GET_INFO: u32 = ioctl_number(READ, 0x12, SIZE);
     pub(crate) const GET_FEATURES: u32 = ioctl_number(READ, 0x13, SIZE);
-    pub(crate) const UPDATE_SIZE: u32 = ioctl_number(READ_WRITE, 0x15, SIZE);
     pub(crate) const TRY_STOP: u32 = ioctl_number(READ_WRITE, 0x17, SIZE);
 }
 
@@ -40,7 +39,6 @@ pub(crate) mod flag {
     pub(crate) const USER_RECOVERY_REISSUE: u64 = 1 << 4;
     pub(crate) const UNPRIVILEGED: u64 = 1 << 5;
     pub(crate) const IOCTL_ENCODE: u64 = 1 << 6;
-    pub(crate) const UPDATE_SIZE: u64 = 1 << 10;
     pub(crate) const SAFE_STOP: u64 = 1 << 17;
 }
 
@@ -143,7 +141,6 @@ const _: () = {
 
 /// Properties of a device that the block layer is told of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)]
 pub struct Attributes {
     /// Writes are refused.
     pub read_only: bool,
