@@ -248,13 +248,10 @@ fn until_superseded(id: u32, connection: &Connection) -> Result<(), Failure> {
     let former = Entry::read(id).map_or_else(Vec::new, |entry| entry.controllers);
     let is_fenced = options.fence.mode != Fence::Off;
     let limit = if is_fenced { options.fence.timeout } else { SUPERSEDE_TIMEOUT };
-    let believed = options.fence.controller_ids;
-    let believed = believed.unwrap_or(controller.negotiated().info.model == "Linux");
     for former in former {
-        let proved = believed
-            && runtime.run(async {
-                Ok::<_, Failure>(controller.until_gone(ControllerId(former), limit).await)
-            })?;
+        let proved = runtime.run(async {
+            Ok::<_, Failure>(controller.until_gone(ControllerId(former), limit).await)
+        })?;
         let path = device::path(id);
         if !proved && is_fenced {
             return Err(Failure::failed(format!(

@@ -80,6 +80,7 @@ impl<P: Provider> Connecting<P> {
             authentication: parking_lot::Mutex::new(options.authentication.clone()),
         });
         let (control, control_requests) = mpsc::channel(1);
+        let (probes, probe_requests) = mpsc::channel(1);
         let (admin, requests) = mpsc::channel(ADMIN_BACKLOG);
         let (events, async_events) = mpsc::channel(EVENT_BACKLOG);
         let (first, connected) = oneshot::channel();
@@ -100,12 +101,16 @@ impl<P: Provider> Connecting<P> {
                 options,
                 Arc::clone(&shared),
                 admin,
-                control,
+                (control, probes),
                 event_task.notices.downgrade(),
             ),
             channels: SupervisorChannels {
                 shared,
-                inbox: ControlChannels { control: control_requests, requests },
+                inbox: ControlChannels {
+                    control: control_requests,
+                    probes: probe_requests,
+                    requests,
+                },
                 changes,
                 events,
                 first,

@@ -27,7 +27,7 @@ use crate::{
             identify_namespace::identify_namespace,
             log_pages::LogPages,
             reauthenticate::Reauthentication,
-            shared::{ControlRequest, ControllerShared},
+            shared::{ControlRequest, ControllerShared, ProbeRequest},
             subscription::{ControllerEvents, FenceChanges, StateChanges},
         },
         data_path::{connection::Connection, memory::MemoryReport, poller::Poller},
@@ -49,6 +49,7 @@ pub struct Controller<P: Provider = RdmaCore> {
     shared: Arc<ControllerShared<P>>,
     admin: AdminClient<P>,
     control: mpsc::Sender<ControlRequest>,
+    probes: mpsc::Sender<ProbeRequest>,
     io: Vec<mpsc::Sender<IoRequest>>,
     parties: AuthenticationParties,
     /// Locked while the queues are reauthenticated.
@@ -61,13 +62,14 @@ impl<P: Provider> Controller<P> {
         options: &ConnectOptions,
         shared: Arc<ControllerShared<P>>,
         admin: AdminClient<P>,
-        control: mpsc::Sender<ControlRequest>,
+        (control, probes): (mpsc::Sender<ControlRequest>, mpsc::Sender<ProbeRequest>),
         events: broadcast::WeakSender<ControllerEvent>,
     ) -> Self {
         Self {
             shared,
             admin,
             control,
+            probes,
             io: Vec::new(),
             parties: AuthenticationParties::of(options),
             reauthentication: Arc::default(),
@@ -158,25 +160,29 @@ impl<P: Provider> Controller<P> {
 
     /// Waits until it is proved that another controller of the subsystem executes nothing more: one
     /// that an earlier process of this host had, and that may still execute its writes. Returns
-    /// false if there is no proof within `limit`: the target's answers are one as far as
-    /// [`FenceOptions::controller_ids`](crate::FenceOptions::controller_ids) says.
+    /// false if there is no proof within `limit`, and at once where no answer of the target is one,
+    /// as [`FenceOptions::controller_ids`](crate::FenceOptions::controller_ids) says.
     pub async fn until_gone(&self, controller: ControllerId, limit: Duration) -> bool {
         let asked = async {
-            while !self.is_gone(controller).await {
-                runtime::sleep(FENCE_PROBE_INTERVAL).await;
+            loop {
+                match self.is_gone(controller).await {
+                    Some(false) => runtime::sleep(FENCE_PROBE_INTERVAL).await,
+                    answer => return answer.is_some(),
+                }
             }
         };
-        runtime::timeout(limit, asked).await.is_ok()
+        runtime::timeout(limit, asked).await.unwrap_or(false)
     }
 
-    async fn is_gone(&self, controller: ControllerId) -> bool {
+    /// Answer of the target; `None` if there will be none that proves anything.
+    async fn is_gone(&self, controller: ControllerId) -> Option<bool> {
         // The target has given the id to this one, so that it is not the other's any more.
         if self.negotiated().controller == controller {
-            return true;
+            return Some(true);
         }
-        let (proved, answer) = oneshot::channel();
-        let sent = self.control.send(ControlRequest::Probe(controller, proved)).await;
-        sent.is_ok() && answer.await.unwrap_or(false)
+        let (gone, answer) = oneshot::channel();
+        self.probes.send(ProbeRequest { controller, gone }).await.ok()?;
+        answer.await.ok()
     }
 
     /// Reauthenticates the queues during I/O: the admin queue, then each I/O queue that is

@@ -26,8 +26,14 @@ pub(crate) enum ControlRequest {
     Delete(oneshot::Sender<()>),
     /// Drop the connection and make a new one.
     Reset,
-    /// Ask the target for another controller, and reply whether its end is proved.
-    Probe(ControllerId, oneshot::Sender<bool>),
+}
+
+/// Question for the target about another controller of the subsystem, asked once the connection is
+/// live.
+pub(crate) struct ProbeRequest {
+    pub(crate) controller: ControllerId,
+    /// Reply: true if the controller does not exist any more; none where no answer would prove it.
+    pub(crate) gone: oneshot::Sender<bool>,
 }
 
 /// State that a controller's handles and tasks share.
@@ -42,6 +48,7 @@ pub(crate) struct ControllerShared<P: Provider> {
 /// Receivers of the supervisor.
 pub(crate) struct ControlChannels {
     pub(crate) control: mpsc::Receiver<ControlRequest>,
+    pub(crate) probes: mpsc::Receiver<ProbeRequest>,
     pub(crate) requests: mpsc::Receiver<AdminRequest>,
 }
 

@@ -29,7 +29,7 @@ use crate::{
             controller_probe::ProbeContext,
         },
         control::{
-            fence_keeper::keep_fence,
+            fence_keeper::{answer_probes, keep_fence},
             identify_namespace::identify_namespace,
             shared::{ControlChannels, ControlRequest, ControllerShared, SupervisorChannels},
             state_change::StateChange,
@@ -44,10 +44,7 @@ use crate::{
         runtime,
     },
     error::{Error, GaveUp, Misuse, NotConnected},
-    proto::{
-        Association, FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask,
-        ProbeAnswer, ProbeQuestion,
-    },
+    proto::{Association, FailureKind, Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask},
     wire::{AsyncEvent, Version},
 };
 
@@ -251,7 +248,8 @@ impl<P: Provider> Supervisor<P> {
     async fn serve(&mut self) {
         let live = self.live.as_mut().expect("a live controller has a connection");
         let LiveParts { connection, admin, device, timed_out } = live;
-        let (generation, watch) = (connection.generation, self.shared.connection.clone());
+        let Connection { generation, association, .. } = **connection;
+        let watch = self.shared.connection.clone();
         let probe = ProbeContext {
             provider: &self.provider,
             options: &self.options,
@@ -259,6 +257,7 @@ impl<P: Provider> Supervisor<P> {
             memory: connection.memory.mode,
         };
         let kept = keep_fence(watch.fence(), &probe);
+        let answered = answer_probes(&mut self.inbox.probes, association.ids_prove, &probe);
         let failed = async {
             tokio::select! {
                 biased;
@@ -272,18 +271,9 @@ impl<P: Provider> Supervisor<P> {
             () = watch.until_lost(generation) => {
                 self.fail(watch.cause().expect("a lost connection has a cause"));
             }
-            control = next_request(&mut self.inbox.control) => match control {
-                ControlRequest::Probe(controller, proved) => {
-                    let negotiated = Arc::clone(&connection.negotiated.lock());
-                    let model = &negotiated.info.model;
-                    let believed = Association::ids_prove(&self.options.fence, model);
-                    let question = ProbeQuestion { controller, queue: None };
-                    let is_gone = believed && probe.ask(question).await == ProbeAnswer::Gone;
-                    let _ = proved.send(is_gone); // who asked may be gone
-                }
-                control => self.handle_request(control),
-            },
+            control = next_request(&mut self.inbox.control) => self.handle_request(control),
             never = kept => match never {},
+            never = answered => match never {},
         }
     }
 
@@ -339,7 +329,6 @@ impl<P: Provider> Supervisor<P> {
                 self.deleted = Some(done);
                 self.handle(LifecycleEvent::Delete);
             }
-            ControlRequest::Probe(_, proved) => drop(proved), // nothing can be asked now
         }
     }
 
