@@ -82,6 +82,7 @@ impl<P: Provider> Connecting<P> {
         let (control, control_requests) = mpsc::channel(1);
         let (probes, probe_requests) = mpsc::channel(1);
         let (admin, requests) = mpsc::channel(ADMIN_BACKLOG);
+        let inbox = ControlChannels { control: control_requests, probes: probe_requests, requests };
         let (events, async_events) = mpsc::channel(EVENT_BACKLOG);
         let (first, connected) = oneshot::channel();
         let admin = AdminClient::new(admin, shared.connection.clone());
@@ -104,17 +105,7 @@ impl<P: Provider> Connecting<P> {
                 (control, probes),
                 event_task.notices.downgrade(),
             ),
-            channels: SupervisorChannels {
-                shared,
-                inbox: ControlChannels {
-                    control: control_requests,
-                    probes: probe_requests,
-                    requests,
-                },
-                changes,
-                events,
-                first,
-            },
+            channels: SupervisorChannels { shared, inbox, changes, events, first },
             event_task,
             connected,
         }

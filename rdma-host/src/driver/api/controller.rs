@@ -164,25 +164,18 @@ impl<P: Provider> Controller<P> {
     /// as [`FenceOptions::controller_ids`](crate::FenceOptions::controller_ids) says.
     pub async fn until_gone(&self, controller: ControllerId, limit: Duration) -> bool {
         let asked = async {
-            loop {
-                match self.is_gone(controller).await {
-                    Some(false) => runtime::sleep(FENCE_PROBE_INTERVAL).await,
-                    answer => return answer.is_some(),
+            // Once the target has given this controller the id, it is not the other's any more.
+            while self.negotiated().controller != controller {
+                let (gone, answer) = oneshot::channel();
+                self.probes.send(ProbeRequest { controller, gone }).await.ok()?;
+                if answer.await.ok()? {
+                    break;
                 }
+                runtime::sleep(FENCE_PROBE_INTERVAL).await;
             }
+            Some(())
         };
-        runtime::timeout(limit, asked).await.unwrap_or(false)
-    }
-
-    /// Answer of the target; `None` if there will be none that proves anything.
-    async fn is_gone(&self, controller: ControllerId) -> Option<bool> {
-        // The target has given the id to this one, so that it is not the other's any more.
-        if self.negotiated().controller == controller {
-            return Some(true);
-        }
-        let (gone, answer) = oneshot::channel();
-        self.probes.send(ProbeRequest { controller, gone }).await.ok()?;
-        answer.await.ok()
+        runtime::timeout(limit, asked).await.is_ok_and(|proved| proved.is_some())
     }
 
     /// Reauthenticates the queues during I/O: the admin queue, then each I/O queue that is

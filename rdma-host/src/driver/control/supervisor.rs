@@ -248,8 +248,7 @@ impl<P: Provider> Supervisor<P> {
     async fn serve(&mut self) {
         let live = self.live.as_mut().expect("a live controller has a connection");
         let LiveParts { connection, admin, device, timed_out } = live;
-        let Connection { generation, association, .. } = **connection;
-        let watch = self.shared.connection.clone();
+        let (generation, watch) = (connection.generation, self.shared.connection.clone());
         let probe = ProbeContext {
             provider: &self.provider,
             options: &self.options,
@@ -257,7 +256,8 @@ impl<P: Provider> Supervisor<P> {
             memory: connection.memory.mode,
         };
         let kept = keep_fence(watch.fence(), &probe);
-        let answered = answer_probes(&mut self.inbox.probes, association.ids_prove, &probe);
+        let answered =
+            answer_probes(&mut self.inbox.probes, connection.association.ids_prove, &probe);
         let failed = async {
             tokio::select! {
                 biased;
@@ -469,10 +469,9 @@ async fn revalidate_namespaces<P: Provider>(
 fn queue_place() -> u32 {
     /// Processes that are started together have consecutive numbers.
     const STEP: u32 = 31;
-    static CONTROLLERS: AtomicU32 = AtomicU32::new(0);
+    static DISPLACEMENT: AtomicU32 = AtomicU32::new(0);
     let Some(process) = runtime::process_number() else { return 0 };
-    let count = CONTROLLERS.fetch_add(1, Ordering::Relaxed);
-    process.wrapping_add(count.wrapping_mul(STEP))
+    process.wrapping_add(DISPLACEMENT.fetch_add(STEP, Ordering::Relaxed))
 }
 
 fn jitter_seed() -> u16 {
