@@ -463,7 +463,6 @@ async fn revalidate_namespaces<P: Provider>(
     Ok(())
 }
 
-/// Draws a random number for the jitter of the retry delay.
 /// Number that differs from those of other controllers of this process, and of processes with a
 /// process id near to its own; from others by chance. It is 0 in a simulation.
 fn queue_place() -> u32 {
@@ -474,6 +473,7 @@ fn queue_place() -> u32 {
     process.wrapping_add(DISPLACEMENT.fetch_add(STEP, Ordering::Relaxed))
 }
 
+/// Draws a random number for the jitter of the retry delay.
 fn jitter_seed() -> u16 {
     // Without random bytes there is no jitter.
     let [low, high, ..] = runtime::random_u32().unwrap_or(0).to_ne_bytes();
