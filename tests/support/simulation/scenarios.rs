@@ -5,7 +5,9 @@ use std::time::Duration;
 use rdma_fabric::{Fault, Host, Objects, Point};
 use rdma_host::{
     Command, CommandCompletion, ConnectOptions, Controller, ExecutionStatus, HostIdentity,
-    Namespace, Poller, ReconnectOptions, wire::NamespaceId,
+    Namespace, Poller, ReconnectOptions,
+    config::FENCE_PROBE_TIMEOUT,
+    wire::{ControllerId, NamespaceId},
 };
 use tokio::sync::mpsc;
 
@@ -347,5 +349,24 @@ fn queues_that_no_poller_has_taken_are_closed_with_their_connection() {
             connected.sleep(200).await;
         }
         connected
+    });
+}
+
+#[test]
+fn commands_of_the_admin_queue_do_not_wait_for_a_question_about_another_controller() {
+    run_async(LIMITS, async |driven| {
+        let Driven { world, controller, .. } = &driven;
+        world.fabric().at(Point::connect("host", 1), Fault::Drop);
+        let begun = world.now();
+        let asked = controller.until_gone(ControllerId(0x4711), Duration::from_secs(10));
+        let read = async {
+            driven.sleep(100).await;
+            controller.identify_namespace(NamespaceId(1)).await.expect("the target answers");
+            world.now() - begun
+        };
+        let (is_gone, read) = tokio::join!(asked, read);
+        assert!(is_gone, "the target knows no such controller");
+        assert!(read < FENCE_PROBE_TIMEOUT, "{read:?}");
+        driven
     });
 }
