@@ -127,7 +127,7 @@ async fn bring_up<P: Provider>(
     };
     let memory = MemoryReport::choose(options.memory, &domain);
     let mut admin = admin_queue(context, &resolved, &domain, &memory)?;
-    let mut bring_up = purpose.bring_up(options, context.queue_place);
+    let mut bring_up = purpose.bring_up(options, context.queue_id_seed);
     let (mut resolved, mut io) = (Some(resolved), Vec::new());
     loop {
         match bring_up.action()? {

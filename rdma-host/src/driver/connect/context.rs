@@ -17,8 +17,8 @@ pub(crate) struct ConnectContext<'a, P: Provider> {
     pub(crate) purpose: Purpose,
     /// Maximum number of pollers that share the I/O queues.
     pub(crate) pollers: usize,
-    /// Number that places the ids of the I/O queues.
-    pub(crate) queue_place: u32,
+    /// Seed of the ids of the I/O queues.
+    pub(crate) queue_id_seed: u32,
     /// Protection domain of the connection before, to keep the memory that is registered in it.
     pub(crate) domain: Option<ProtectionDomain<P>>,
     pub(crate) parties: &'a AuthenticationParties,
@@ -38,10 +38,10 @@ pub(crate) enum Purpose {
 
 impl Purpose {
     /// Creates the bring-up of a controller.
-    pub(crate) fn bring_up(self, options: &ConnectOptions, queue_place: u32) -> BringUp {
+    pub(crate) fn bring_up(self, options: &ConnectOptions, queue_id_seed: u32) -> BringUp {
         match self {
             Self::Discovery { .. } => BringUp::discovery(options.clone()),
-            Self::Io => BringUp::new(options.clone()).queue_place(queue_place),
+            Self::Io => BringUp::new(options.clone()).queue_id_seed(queue_id_seed),
         }
     }
 

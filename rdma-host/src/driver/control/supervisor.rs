@@ -60,9 +60,9 @@ pub(crate) struct Supervisor<P: Provider> {
     /// Number of pollers; the first connection lowers it to the number of I/O queues.
     pollers: usize,
     live: Option<LiveParts<P>>,
-    /// Number that places the ids of the I/O queues, so that the target's controllers of one host
+    /// Seed of the ids of the I/O queues, so that the target's controllers of one host
     /// NQN differ in them.
-    queue_place: u32,
+    queue_id_seed: u32,
     /// Span of the latest attempt to connect, and of the connection that it made.
     span: Span,
     /// Error that ended the connection or the latest attempt.
@@ -104,7 +104,7 @@ impl<P: Provider> Supervisor<P> {
             changes,
             events,
             pollers: pollers.max(1),
-            queue_place: queue_place(),
+            queue_id_seed: queue_id_seed(),
             live: None,
             cause: Error::Closed,
             port: None,
@@ -155,7 +155,7 @@ impl<P: Provider> Supervisor<P> {
             options: &self.options,
             purpose: self.purpose,
             pollers: self.pollers,
-            queue_place: self.queue_place,
+            queue_id_seed: self.queue_id_seed,
             domain: self.shared.connection.latest().map(|latest| latest.domain.clone()),
         };
         let (registry, purpose) = (&self.shared.registry, self.purpose);
@@ -465,7 +465,7 @@ async fn revalidate_namespaces<P: Provider>(
 
 /// Number that differs from those of other controllers of this process, and of processes with a
 /// process id near to its own; from others by chance. It is 0 in a simulation.
-fn queue_place() -> u32 {
+fn queue_id_seed() -> u32 {
     /// Processes that are started together have consecutive numbers.
     const STEP: u32 = 31;
     static DISPLACEMENT: AtomicU32 = AtomicU32::new(0);

@@ -46,7 +46,7 @@ pub struct BringUp {
     purpose: Purpose,
     step: Step,
     admin_authenticated: Option<Authenticated>,
-    queue_place: u32,
+    queue_id_seed: u32,
 }
 
 /// Purpose of the connection.
@@ -116,17 +116,17 @@ impl BringUp {
             purpose: Purpose::Io,
             step: Step::RdmaConnectAdmin,
             admin_authenticated: None,
-            queue_place: 0,
+            queue_id_seed: 0,
         }
     }
 
-    /// Sets the number that places the ids of the I/O queues among those that the target grants.
+    /// Sets the seed of the ids of the I/O queues, which are among those that the target grants.
     /// With a write fence on Linux's target, associations of one host NQN are told apart by these
     /// ids, so each controller needs another number; it stays the same when it reconnects. On other
     /// targets, and by default, the ids begin with 1.
     #[must_use]
-    pub fn queue_place(self, place: u32) -> Self {
-        Self { queue_place: place, ..self }
+    pub fn queue_id_seed(self, seed: u32) -> Self {
+        Self { queue_id_seed: seed, ..self }
     }
 
     /// Creates the bring-up of a discovery controller (Base 3.1.3.3), which is live right after
@@ -275,7 +275,7 @@ impl BringUp {
                 negotiated.io_queues = self.options.io_queues.min(granted);
                 if Association::queues_prove(&self.options.fence, &negotiated) {
                     let count = negotiated.io_queues.max(1);
-                    let block = self.queue_place % u32::from(granted / count).max(1);
+                    let block = self.queue_id_seed % u32::from(granted / count).max(1);
                     let block = u16::try_from(block).expect("it is less than a u16");
                     negotiated.first_io_queue = QueueId(1 + block * count);
                 }

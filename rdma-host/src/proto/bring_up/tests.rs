@@ -367,7 +367,7 @@ fn placed(place: u32, queues: u16, model: &str, fence: Fence) -> Vec<u16> {
     let mut controller = Controller { queues: 127 << 16 | 127, ..Controller::default() };
     controller.identify[24..24 + model.len()].copy_from_slice(model.as_bytes());
     let options = options().io_queues(queues).fence(FenceOptions::default().mode(fence));
-    let negotiated = controller.drive(BringUp::new(options).queue_place(place)).unwrap();
+    let negotiated = controller.drive(BringUp::new(options).queue_id_seed(place)).unwrap();
     let opened = |line: &&String| line.starts_with("open");
     assert_eq!(controller.log.iter().filter(opened).count(), usize::from(queues) + 1);
     for QueueId(id) in negotiated.queue_ids() {
