@@ -71,11 +71,13 @@ impl ControllerState {
         }
     }
 
-    /// Executes the held writes whose gates are open.
-    pub(super) fn execute(&mut self) {
+    /// Executes the held writes whose gates are open; tells if there were any.
+    pub(super) fn execute(&mut self) -> bool {
+        let before = self.held.len();
         for write in self.held.extract_if(.., |write| is_open(Some(&write.gate))) {
             self.disk[write.range][..write.data.len()].copy_from_slice(&write.data);
         }
+        self.held.len() < before
     }
 
     /// Ends queues that have no connection and no command left.
