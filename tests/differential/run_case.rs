@@ -28,6 +28,13 @@ pub(crate) struct CaseResult {
     pub(crate) took: Duration,
 }
 
+impl CaseResult {
+    /// Outcomes for the kernel's initiator and ours; none of one that stopped short.
+    pub(crate) fn seen(&self) -> [Option<Observed>; 2] {
+        [&self.kernel, &self.ours].map(|result| result.as_ref().map(|result| result.seen))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     KernelInitiator,
