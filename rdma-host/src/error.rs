@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use auth::{FailureClass, message::MessageId};
 
 use crate::wire::{
-    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId,
+    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId, OptionalCommand,
     PrivateDataError, QueueId, RemoteKey, Status,
 };
 
@@ -239,6 +239,9 @@ pub enum Incompatible {
          instead"
     )]
     NoDiscoveryEvents,
+    /// A command is not supported that the controller need not support (ONCS, FUSES).
+    #[error("it does not support {0}")]
+    NoCommand(OptionalCommand),
     /// There is no keep-alive timer (KAS is 0), though Connect has enabled it.
     #[error("it has no keep-alive timer (KAS); do without by a keep-alive time of 0")]
     NoKeepAlive,

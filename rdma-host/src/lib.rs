@@ -3,7 +3,9 @@
 //!
 //! Features: discovery; connections to a controller of a subsystem with any number of I/O queues;
 //! authentication of each queue, and re-authentication on request ([`Controller::reauthenticate`]);
-//! reads, writes, flushes and deallocation on namespaces; reconnecting by the rules of Linux.
+//! reads, writes, flushes, deallocation and the optional commands of the NVM command set (Compare,
+//! Copy, Verify, Write Uncorrectable, Write Zeroes) on namespaces; reconnecting by the rules of
+//! Linux.
 //! Multipath is not supported.
 //!
 //! ```text

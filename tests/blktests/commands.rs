@@ -2,7 +2,7 @@
 
 use rdma_host::{
     Buffer, Command, CommandCompletion, Controller, Data, Poller, WaitMode,
-    wire::{BlockRange, NamespaceId},
+    wire::{BlockRange, NamespaceId, OptionalCommand},
 };
 
 use super::*;
@@ -94,7 +94,8 @@ fn ranges_of_blocks_are_deallocated() {
     const BLOCK: usize = 512;
     in_runtime(async {
         let controller = connected().await;
-        assert!(controller.negotiated().info.dataset_management);
+        let supported = controller.negotiated().info.optional_commands;
+        assert!(supported.contains(OptionalCommand::DatasetManagement));
         let namespace = controller.namespace(FIRST).await.unwrap();
         let data = blocks_of_noise(&namespace, 256 * 16);
         for count in [1, 10, 256] {
@@ -137,7 +138,7 @@ fn zeros_are_written_within_the_limits() {
     in_runtime(async {
         let controller = connected().await;
         let agreed = controller.negotiated();
-        assert!(agreed.info.write_zeroes);
+        assert!(agreed.info.optional_commands.contains(OptionalCommand::WriteZeroes));
         let limits = controller.nvm_limits().await.unwrap();
         println!("{limits:?}");
         for id in [FIRST, SECOND] {

@@ -2,12 +2,14 @@
 //!
 //! It reads commands by the specification's offsets, not with our own wire layer, so that the two
 //! can't be wrong together. By default it keeps to the protocol: Connect, properties, Identify,
-//! Number of Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks.
+//! Number of Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks,
+//! and the optional commands that it is told to support.
 //! The hook sees every command with the default answer, and may change the answer. A write is
 //! received, executed and answered in steps of their own: the hook may hold its execution, which
 //! then outlives the connection.
 
 mod controller;
+mod nvm;
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +58,7 @@ pub struct Answer {
     pub messages: Vec<Vec<u8>>,
     /// Key of the host that each message invalidates.
     pub invalidate: Option<u32>,
-    /// Data of a Fabrics command or of Host Behavior Support, for the hook to read.
+    /// Data of the command, but for a write, for the hook to read.
     pub carried: Vec<u8>,
     /// Delay before the answer is sent.
     pub delay: Duration,
@@ -135,6 +137,11 @@ enum State<P: Provider> {
 }
 
 impl Answer {
+    /// Tells if its first message is a response without an error.
+    fn succeeds(&self) -> bool {
+        self.messages.first().is_some_and(|message| message.get(14..) == Some(&[0, 0]))
+    }
+
     fn may_go(&self) -> bool {
         is_open(self.gate.as_ref()) && is_open(self.execute.as_ref())
     }
@@ -231,6 +238,15 @@ impl<P: Provider> Target<P> {
     #[must_use]
     pub fn of_model(mut self, model: &'static str) -> Self {
         self.controller.model = model;
+        self
+    }
+
+    /// Sets the optional commands that Identify Controller reports (ONCS and FUSES). By default
+    /// they are those of Linux's target, Dataset Management and Write Zeroes; others are executed
+    /// all the same.
+    #[must_use]
+    pub fn supporting(mut self, oncs: u16, fuses: u16) -> Self {
+        self.controller.optional_commands = [oncs, fuses];
         self
     }
 
@@ -440,12 +456,12 @@ impl<P: Provider> Queue<P> {
         controller: &mut ControllerState,
     ) {
         note_of(", its target", &format!("queue {} got opcode {:#04x}", seen.queue, seen.sqe[0]));
-        let takes_data = seen.is_fabrics(0x01)
-            || seen.is_fabrics(0x05)
-            || seen.is_host_behavior()
-            || seen.is_write();
+        let takes_data = match seen.sqe[0] {
+            0x7f => seen.is_fabrics(0x01) || seen.is_fabrics(0x05),
+            opcode => opcode & 0b11 == 0b01,
+        };
         let (length, place) = seen.keyed();
-        if !takes_data || seen.sqe[39] == 0x01 {
+        if !takes_data || length == 0 || seen.sqe[39] == 0x01 {
             self.finish(seen, in_capsule, controller);
             return;
         }
@@ -459,7 +475,7 @@ impl<P: Provider> Queue<P> {
     fn finish(&mut self, seen: ReceivedCommand, data: &[u8], controller: &mut ControllerState) {
         let mut answer = controller.answer(self.controller, seen, data);
         answer.invalidate = seen.to_invalidate();
-        if seen.sqe[0] == 0x7f || seen.is_host_behavior() {
+        if !seen.is_write() {
             answer.carried = data.to_vec();
         }
         if let Some(authentication) = &mut controller.authentication {
@@ -472,6 +488,8 @@ impl<P: Provider> Queue<P> {
         if seen.is_write() {
             let queue = self.controller.map(|id| (id, seen.queue));
             controller.begin_write(queue, range(seen), data, answer.execute.clone());
+        } else if seen.is_io() && answer.succeeds() {
+            controller.execute_nvm(seen, data);
         }
         match answer.delay {
             Duration::ZERO if answer.may_go() => self.send(seen, &answer),

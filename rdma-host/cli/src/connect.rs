@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use auth::Authenticated;
+use clap::Args;
 use rdma_host::{
     Controller, Namespace, Negotiated, Provider,
     wire::{NamespaceId, Nqn, QueueId},
@@ -10,9 +11,35 @@ use rdma_host::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    failure::Failure, output, progress::with_progress, shutdown::InterruptibleRuntime,
-    target::TargetArguments,
+    capture::CaptureArguments, failure::Failure, output, progress::with_progress,
+    shutdown::InterruptibleRuntime, target::TargetArguments,
 };
+
+/// Target, and a namespace of it.
+#[derive(Args)]
+pub(crate) struct NamespaceArguments {
+    /// Namespace id [default: the only one].
+    #[arg(long, value_name = "N")]
+    ns: Option<u32>,
+
+    #[command(flatten)]
+    target: TargetArguments,
+
+    #[command(flatten)]
+    pub(crate) capture: CaptureArguments,
+}
+
+impl NamespaceArguments {
+    /// Connects, and identifies the namespace.
+    pub(crate) fn connect<P: Provider>(
+        &self,
+        provider: &Arc<P>,
+    ) -> Result<(ConnectedController<P>, Namespace), Failure> {
+        let connected = ConnectedController::connect(provider, &self.target)?;
+        let namespace = connected.namespace(self.ns)?;
+        Ok((connected, namespace))
+    }
+}
 
 /// Controller, and the runtime that serves its queues.
 pub(crate) struct ConnectedController<P: Provider> {

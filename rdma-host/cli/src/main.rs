@@ -34,7 +34,7 @@ use nvmf_options::{
 use crate::{
     commands::{
         blocks, config, discover, generate, hostnqn, identify, identify_data, key, log, monitor,
-        read_write, report_bug, write_verify,
+        nvm, read_write, report_bug, write_verify,
     },
     failure::Failure,
 };
@@ -73,9 +73,20 @@ enum Command {
     /// Measure IOPS and latency under load; patterns that write overwrite the namespace.
     #[command(after_help = "Example:\n  nvmf bench TARGET --ns 1 --bs 4K --iodepth 8 --runtime 2s")]
     Bench(Box<bench::Arguments>),
+    /// Compare blocks with a file or standard input, within the controller (Compare).
+    #[command(
+        after_help = "Example:\n  nvmf compare TARGET --ns 1 --lba 8 --blocks 8 --file image"
+    )]
+    Compare(nvm::CompareArguments),
     /// Read, show and write the configuration in /etc/nvme.
     #[command(subcommand, after_help = "Example:\n  nvmf config show")]
     Config(config::Command),
+    /// Overwrite blocks with copies of others, without a transfer of data (Copy).
+    #[command(
+        after_help = "Example:\n  nvmf copy TARGET --ns 1 --sdlba 64 --lba 0,32 --blocks 8,8 \
+                      --overwrite"
+    )]
+    Copy(nvm::CopyArguments),
     /// End a block device that `nvmf attach` made.
     ///
     /// A device that is in use is left as it is. Before Linux 7, that is known only of file
@@ -131,9 +142,19 @@ enum Command {
     /// Show the NQN of this host.
     #[command(after_help = "Example:\n  nvmf show-hostnqn")]
     ShowHostnqn,
+    /// Have the controller read blocks, without a transfer of data (Verify).
+    ///
+    /// `nvmf write-verify` is another command: it overwrites the namespace and reads it back.
+    #[command(after_help = "Example:\n  nvmf verify TARGET --ns 1 --lba 0 --blocks 8")]
+    Verify(nvm::VerifyArguments),
     /// Overwrite blocks with data from a file or standard input.
     #[command(after_help = "Example:\n  nvmf write TARGET --ns 1 --lba 8 --file image --overwrite")]
     Write(read_write::WriteArguments),
+    /// Overwrite blocks so that they can't be read until they are written (Write Uncorrectable).
+    #[command(
+        after_help = "Example:\n  nvmf write-uncor TARGET --ns 1 --lba 0 --blocks 8 --overwrite"
+    )]
+    WriteUncor(nvm::WriteUncorrectableArguments),
     /// Overwrite the namespace with a seeded pattern, under load, and read it back.
     #[command(after_help = "Example:\n  nvmf write-verify TARGET --ns 1 --size 1M --overwrite")]
     WriteVerify(write_verify::Arguments),
@@ -176,7 +197,9 @@ fn run() -> Result<(), Failure> {
     match arguments.command {
         Command::Attach(arguments) => attach::run(&arguments),
         Command::Bench(arguments) => capture::run(&jobs(*arguments, &words)?),
+        Command::Compare(arguments) => capture::run(&arguments),
         Command::Config(command) => config::run(&command),
+        Command::Copy(arguments) => capture::run(&arguments),
         Command::Detach(arguments) => attach::detach(&arguments),
         Command::Discover(arguments) => capture::run(&arguments),
         Command::Dsm(arguments) => capture::run(&arguments),
@@ -194,7 +217,9 @@ fn run() -> Result<(), Failure> {
         Command::Report(arguments) => bench::report(&arguments),
         Command::ReportBug(arguments) => report_bug::run(&arguments),
         Command::ShowHostnqn => hostnqn::show(),
+        Command::Verify(arguments) => capture::run(&arguments),
         Command::Write(arguments) => capture::run(&arguments),
+        Command::WriteUncor(arguments) => capture::run(&arguments),
         Command::WriteVerify(arguments) => capture::run(&arguments),
         Command::WriteZeroes(arguments) => capture::run(&arguments),
     }

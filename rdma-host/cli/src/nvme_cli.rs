@@ -27,20 +27,11 @@ struct Absent {
     way: &'static str,
 }
 
-const ABSENT: [Absent; 9] = [
+const ABSENT: [Absent; 7] = [
     Absent {
         names: &["connect", "connect-all", "disconnect", "disconnect-all", "ns-rescan", "reset"],
         way: "for a block device use `nvmf attach` and `nvmf detach`, or, with multipath, `nvme \
               connect -t rdma`; all other commands connect for as long as they run",
-    },
-    Absent {
-        names: &["verify"],
-        way: "it is `nvmf write-verify` now, since it overwrites the namespace; nvmf does not send \
-              NVMe's Verify command",
-    },
-    Absent {
-        names: &["compare"],
-        way: "nvmf does not send Compare; use `nvmf read` and cmp, or `nvmf write-verify`",
     },
     Absent {
         names: &["get-log", "telemetry-log", "supported-log-pages", "self-test-log"],
@@ -67,7 +58,6 @@ const ABSENT: [Absent; 9] = [
         names: &[
             "admin-passthru",
             "attach-ns",
-            "copy",
             "create-ns",
             "delete-ns",
             "detach-ns",
@@ -80,7 +70,6 @@ const ABSENT: [Absent; 9] = [
             "security-recv",
             "security-send",
             "subsystem-reset",
-            "write-uncor",
         ],
         way: "nvmf does not send it; connect with `nvme connect -t rdma` and use nvme-cli, or \
               configure the target by its own tools",

@@ -1,5 +1,7 @@
 //! Submission queue entries (Base 4.1; NVM 3.2 for reads, writes and flush).
 
+mod nvm;
+
 use std::mem::offset_of;
 
 use zerocopy::{
@@ -136,8 +138,7 @@ impl Sqe {
     #[must_use]
     pub fn deallocate(namespace: NamespaceId, ranges: usize) -> Self {
         const DEALLOCATE: u32 = 1 << 2;
-        let count = ranges.checked_sub(1).and_then(|count| u8::try_from(count).ok());
-        let count = count.expect("a command takes 1 to 256 ranges");
+        let count = nvm::zero_based_range_count(ranges);
         Self::new(Opcode::DATASET_MANAGEMENT, namespace).with_parameters(count.into(), DEALLOCATE)
     }
 
@@ -262,6 +263,8 @@ impl Opcode {
     pub const RESERVATION_ACQUIRE: Self = Self(0x11);
     /// Reservation Release (I/O).
     pub const RESERVATION_RELEASE: Self = Self(0x15);
+    /// Copy (NVM).
+    pub const COPY: Self = Self(0x19);
     /// Get Log Page (admin).
     pub const GET_LOG_PAGE: Self = Self(0x02);
     /// Identify (admin).

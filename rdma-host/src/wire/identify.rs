@@ -2,6 +2,7 @@
 
 mod fields;
 mod namespace_id_descriptors;
+mod optional_commands;
 
 use std::{fmt, mem::offset_of, time::Duration};
 
@@ -18,6 +19,7 @@ pub use fields::{
     power_state_fields,
 };
 pub use namespace_id_descriptors::NamespaceIdDescriptors;
+pub use optional_commands::{OptionalCommand, OptionalCommands};
 
 /// Identify commands; each returns 4,096 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +153,8 @@ pub struct ControllerData {
     commands_max: U16,
     namespace_count: U32,
     optional_commands: U16,
-    gap_522: [u8; 3],
+    fused_operations: U16,
+    gap_524: u8,
     volatile_write_cache: u8,
     gap_526: [u8; 10],
     sgl_support: U32,
@@ -225,10 +228,8 @@ pub struct ControllerInfo {
     /// MNAN: maximum number of active namespaces; [`namespace_id_max`](Self::namespace_id_max) if
     /// not reported.
     pub active_namespaces_max: u32,
-    /// ONCS bit 2: Dataset Management is supported.
-    pub dataset_management: bool,
-    /// ONCS bit 3: Write Zeroes is supported.
-    pub write_zeroes: bool,
+    /// ONCS and FUSES: commands supported of those that it need not support.
+    pub optional_commands: OptionalCommands,
     /// MDTS as a power of two of the smallest page; `None` for no limit.
     pub transfer_pages_log2: Option<u8>,
     /// KAS: granularity of the keep-alive timer in units of 100 ms; 0 if not supported.
@@ -300,8 +301,10 @@ impl ControllerInfo {
                 0 => data.namespace_count.get(),
                 count => count,
             },
-            dataset_management: data.optional_commands.get() & (1 << 2) != 0,
-            write_zeroes: data.optional_commands.get() & (1 << 3) != 0,
+            optional_commands: OptionalCommands {
+                oncs: data.optional_commands.get(),
+                fuses: data.fused_operations.get(),
+            },
             transfer_pages_log2: Some(data.transfer_size_max).filter(|&pages| pages != 0),
             keep_alive_granularity: data.keep_alive_granularity.get(),
             traffic_keeps_alive: data.attributes.get() & (1 << 6) != 0,

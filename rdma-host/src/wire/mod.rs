@@ -36,7 +36,8 @@ pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
 pub use identify::{
     ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, IdentifyField,
     IdentifyValue, NamespaceData, NamespaceIdDescriptors, NamespaceInfo, NamespaceList,
-    controller_fields, lba_format_fields, namespace_fields, power_state_fields,
+    OptionalCommand, OptionalCommands, controller_fields, lba_format_fields, namespace_fields,
+    power_state_fields,
 };
 pub use log::{
     AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, AsyncEventKind, AsyncEventMask,
@@ -46,7 +47,7 @@ pub use log::{
     TransportRequirements, TransportSpecific, TransportType,
 };
 pub use nqn::{Nqn, NqnError};
-pub use nvm::{BlockRange, NvmLimits};
+pub use nvm::{BlockRange, CopyLimits, NvmLimits};
 pub use private_data::{CmAcceptData, CmReject, CmRequestData, PrivateDataError, RejectCode};
 pub use property::{Configuration, ControllerCapabilities, ControllerStatus, Property, Version};
 pub use sgl::SglDescriptor;

@@ -33,6 +33,8 @@ impl Status {
     pub const DISCOVER_RESTART: Self = Self(0x190);
     /// Fabrics: the queue needs authentication before anything else.
     pub const AUTHENTICATION_REQUIRED: Self = Self(0x191);
+    /// Media: the blocks differ from the data of a Compare (NVM).
+    pub const COMPARE_FAILURE: Self = Self(0x285);
     /// Path: the controller has lost access to the namespace for good.
     pub const ANA_PERSISTENT_LOSS: Self = Self(0x301);
     /// Path: the controller has no access to the namespace now.

@@ -18,7 +18,9 @@ const QUEUE_ID_MAX: u16 = 1024;
 
 /// State that all controllers share.
 pub(super) struct ControllerState {
-    disk: Vec<u8>,
+    pub(super) disk: Vec<u8>,
+    /// Blocks that can't be read until they are written.
+    pub(super) unreadable: BTreeSet<u64>,
     /// Queues that exist: ids of the controller, which exists as long as one of its queues, and of
     /// the queue.
     queues: BTreeSet<(u16, u16)>,
@@ -26,6 +28,8 @@ pub(super) struct ControllerState {
     held: Vec<HeldWrite>,
     pub(super) model: &'static str,
     pub(super) quiesce_ms: u16,
+    /// ONCS and FUSES.
+    pub(super) optional_commands: [u16; 2],
     pub(super) size: Size,
     pub(super) hook: Hook,
     pub(super) authentication: Option<Authentication>,
@@ -44,10 +48,12 @@ impl ControllerState {
     pub(super) fn new(hook: Hook) -> Self {
         Self {
             disk: vec![0; BLOCKS * BLOCK],
+            unreadable: BTreeSet::new(),
             queues: BTreeSet::new(),
             held: Vec::new(),
             model: "Linux",
             quiesce_ms: 0,
+            optional_commands: [0x000c, 0],
             size: Size::default(),
             hook,
             authentication: None,
@@ -67,15 +73,16 @@ impl ControllerState {
             Some(gate) if !is_open(Some(&gate)) => {
                 self.held.push(HeldWrite { queue, range, data: data[..length].to_vec(), gate });
             }
-            _ => self.disk[range][..length].copy_from_slice(&data[..length]),
+            _ => self.overwrite((range.start / BLOCK) as u64, &data[..length]),
         }
     }
 
     /// Executes the held writes whose gates are open; tells if there were any.
     pub(super) fn execute(&mut self) -> bool {
         let before = self.held.len();
-        for write in self.held.extract_if(.., |write| is_open(Some(&write.gate))) {
-            self.disk[write.range][..write.data.len()].copy_from_slice(&write.data);
+        let open = |write: &mut HeldWrite| is_open(Some(&write.gate));
+        for write in self.held.extract_if(.., open).collect::<Vec<_>>() {
+            self.overwrite((write.range.start / BLOCK) as u64, &write.data);
         }
         self.held.len() < before
     }
@@ -157,7 +164,14 @@ impl ControllerState {
                 0
             }
             (0x02, ..) if seen.is_io() => {
-                answer.data = self.disk[range(seen)].to_vec();
+                status = self.nvm_status(seen, data);
+                if status == 0 {
+                    answer.data = self.disk[range(seen)].to_vec();
+                }
+                0
+            }
+            _ if seen.is_io() => {
+                status = self.nvm_status(seen, data);
                 0
             }
             // The answer to a request for an event is the event.
@@ -174,6 +188,8 @@ impl ControllerState {
             0x00 => {
                 bytes[..8].copy_from_slice(&(BLOCKS as u64).to_le_bytes());
                 bytes[130] = 9;
+                // Copy: 128 blocks a range, 256 a command, 16 ranges.
+                bytes[74..81].copy_from_slice(&[128, 0, 0, 1, 0, 0, 15]);
             }
             0x01 => {
                 bytes[4..10].copy_from_slice(b"SCRIPT");
@@ -183,6 +199,9 @@ impl ControllerState {
                 bytes[320] = 10;
                 bytes[386..388].copy_from_slice(&self.quiesce_ms.to_le_bytes());
                 bytes[514..516].copy_from_slice(&self.size.entries.to_le_bytes());
+                let [oncs, fuses] = self.optional_commands;
+                bytes[520..522].copy_from_slice(&oncs.to_le_bytes());
+                bytes[522..524].copy_from_slice(&fuses.to_le_bytes());
                 bytes[536..540].copy_from_slice(&[0x05, 0, 0x10, 0]);
                 let units = u32::try_from(CAPSULE / 16).expect("small");
                 bytes[1792..1796].copy_from_slice(&units.to_le_bytes());

@@ -4,7 +4,7 @@ use std::{fs, fs::OpenOptions, os::unix::fs::OpenOptionsExt};
 
 use rdma_host::{
     Controller, Negotiated,
-    wire::{NamespaceInfo, NvmLimits},
+    wire::{NamespaceInfo, NvmLimits, OptionalCommand},
 };
 use rustix::fs::OFlags;
 use ublk::{
@@ -58,6 +58,7 @@ fn parameters_of(
     let block_size = u64::from(info.block_size);
     let sectors = |bytes: u64| u32::try_from(bytes >> 9).unwrap_or(u32::MAX >> 9 << 9);
     let controller = &negotiated.info;
+    let has = |command| controller.optional_commands.contains(command);
     let discarded = limits.range_blocks.map_or(u64::from(u32::MAX), u64::from);
     let zeroed = limits.write_zeroes_bytes_max(4096).unwrap_or(u64::MAX);
     let zeroed = zeroed.min(WRITE_ZEROES_BLOCKS_MAX * block_size);
@@ -74,12 +75,16 @@ fn parameters_of(
         },
         discard: Discard {
             granularity: info.block_size,
-            sectors_max: if controller.dataset_management {
+            sectors_max: if has(OptionalCommand::DatasetManagement) {
                 sectors(discarded.saturating_mul(block_size))
             } else {
                 0
             },
-            write_zeroes_sectors_max: if controller.write_zeroes { sectors(zeroed) } else { 0 },
+            write_zeroes_sectors_max: if has(OptionalCommand::WriteZeroes) {
+                sectors(zeroed)
+            } else {
+                0
+            },
         },
     }
 }

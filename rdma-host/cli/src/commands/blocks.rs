@@ -3,38 +3,32 @@
 use std::sync::Arc;
 
 use clap::Args;
-use rdma_host::wire::{BlockRange, NvmLimits};
+use rdma_host::{
+    Namespace,
+    wire::{BlockRange, CopyLimits, NvmLimits, OptionalCommand},
+};
 
 use super::read_write::check_range;
 use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
-    connect::ConnectedController,
+    connect::NamespaceArguments,
     failure::Failure,
     output,
     overwrite::OverwriteArguments,
     size,
-    target::TargetArguments,
 };
+
+/// Size of the smallest memory page, CAP.MPSMIN, of controllers over fabrics.
+pub(super) const PAGE_SIZE_MIN: u64 = 4096;
 
 #[derive(Args)]
 pub(crate) struct FlushArguments {
-    /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
-    ns: Option<u32>,
-
     #[command(flatten)]
-    target: TargetArguments,
-
-    #[command(flatten)]
-    capture: CaptureArguments,
+    namespace: NamespaceArguments,
 }
 
 #[derive(Args)]
 pub(crate) struct DeallocateArguments {
-    /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
-    ns: Option<u32>,
-
     /// First block of each range.
     #[arg(long, visible_alias = "slbs", value_name = "LBA,…", value_delimiter = ',',
           required = true, value_parser = size::count)]
@@ -49,18 +43,11 @@ pub(crate) struct DeallocateArguments {
     overwrite: OverwriteArguments,
 
     #[command(flatten)]
-    target: TargetArguments,
-
-    #[command(flatten)]
-    capture: CaptureArguments,
+    namespace: NamespaceArguments,
 }
 
 #[derive(Args)]
 pub(crate) struct WriteZeroesArguments {
-    /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
-    ns: Option<u32>,
-
     /// First block.
     #[arg(long, value_name = "LBA", value_parser = size::count)]
     lba: u64,
@@ -77,20 +64,16 @@ pub(crate) struct WriteZeroesArguments {
     overwrite: OverwriteArguments,
 
     #[command(flatten)]
-    target: TargetArguments,
-
-    #[command(flatten)]
-    capture: CaptureArguments,
+    namespace: NamespaceArguments,
 }
 
 impl ConnectingCommand for FlushArguments {
     fn capture(&self) -> &CaptureArguments {
-        &self.capture
+        &self.namespace.capture
     }
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
-        let connected = ConnectedController::connect(provider, &self.target)?;
-        let namespace = connected.namespace(self.ns)?;
+        let (connected, namespace) = self.namespace.connect(provider)?;
         connected.runtime.run(namespace.flush())?;
         output::print_message(format_args!("namespace {} is flushed", namespace.info().id));
         drop(namespace);
@@ -101,30 +84,22 @@ impl ConnectingCommand for FlushArguments {
 
 impl ConnectingCommand for DeallocateArguments {
     fn capture(&self) -> &CaptureArguments {
-        &self.capture
+        &self.namespace.capture
     }
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let DeallocateArguments { lba, blocks, .. } = self;
-        if lba.len() != blocks.len() {
-            return Err(Failure::usage(format!(
-                "--lba names {} and --blocks {}; give a number of blocks for each range",
-                size::format_count(lba.len() as u64, "range"),
-                blocks.len()
-            )));
-        }
+        let ranges = ranges(lba, blocks)?;
         let mut consent = self.overwrite.consent("dsm", true)?;
-        let connected = ConnectedController::connect(provider, &self.target)?;
-        let namespace = connected.namespace(self.ns)?;
-        for (&lba, &blocks) in lba.iter().zip(blocks) {
-            check_range(&namespace, lba, blocks)?;
-        }
+        let (connected, namespace) = self.namespace.connect(provider)?;
+        namespace.require(OptionalCommand::DatasetManagement)?;
+        check_ranges(&namespace, &ranges)?;
         consent.check(&connected, &namespace)?;
         let run = async {
             let limits = connected.controller.nvm_limits().await?;
             let mut buffer =
                 connected.controller.allocate(BlockRange::SIZE * BlockRange::COUNT_MAX)?;
-            for command in split(lba.iter().copied().zip(blocks.iter().copied()), limits) {
+            for command in RangeLimits::from(limits).split(ranges.iter().copied()) {
                 buffer = namespace.deallocate(&command, buffer).await?;
             }
             Ok::<_, Failure>(())
@@ -140,16 +115,14 @@ impl ConnectingCommand for DeallocateArguments {
 
 impl ConnectingCommand for WriteZeroesArguments {
     fn capture(&self) -> &CaptureArguments {
-        &self.capture
+        &self.namespace.capture
     }
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
-        /// Size of the smallest memory page, CAP.MPSMIN, of controllers over fabrics.
-        const PAGE_SIZE_MIN: u64 = 4096;
         let WriteZeroesArguments { lba, blocks, deallocate, .. } = *self;
         let mut consent = self.overwrite.consent("write-zeroes", true)?;
-        let connected = ConnectedController::connect(provider, &self.target)?;
-        let namespace = connected.namespace(self.ns)?;
+        let (connected, namespace) = self.namespace.connect(provider)?;
+        namespace.require(OptionalCommand::WriteZeroes)?;
         check_range(&namespace, lba, blocks)?;
         consent.check(&connected, &namespace)?;
         let run = async {
@@ -165,27 +138,80 @@ impl ConnectingCommand for WriteZeroesArguments {
     }
 }
 
-/// Ranges of each command, within the limits of the controller.
-fn split(ranges: impl Iterator<Item = (u64, u64)>, limits: NvmLimits) -> Vec<Vec<BlockRange>> {
-    let of_range = limits.range_blocks.unwrap_or(u32::MAX);
-    let of_command = limits.blocks.unwrap_or(u64::MAX);
-    let count = limits.ranges.map_or(BlockRange::COUNT_MAX, usize::from);
-    let mut commands: Vec<Vec<BlockRange>> = Vec::new();
-    let mut room = 0;
-    for (mut lba, mut rest) in ranges {
-        while rest > 0 {
-            if room == 0 || commands.last().is_none_or(|command| command.len() == count) {
-                commands.push(Vec::new());
-                room = of_command;
-            }
-            let blocks = u32::try_from(rest.min(room)).unwrap_or(u32::MAX).min(of_range);
-            let command = commands.last_mut().expect("one was pushed");
-            command.push(BlockRange { lba, blocks });
-            let blocks = u64::from(blocks);
-            (lba, rest, room) = (lba + blocks, rest - blocks, room - blocks);
+/// First block and number of blocks of each range of a command line.
+///
+/// # Errors
+///
+/// A usage error if the lists differ in length.
+pub(super) fn ranges(lba: &[u64], blocks: &[u64]) -> Result<Vec<(u64, u64)>, Failure> {
+    if lba.len() != blocks.len() {
+        return Err(Failure::usage(format!(
+            "--lba names {} and --blocks {}; give a number of blocks for each range",
+            size::format_count(lba.len() as u64, "range"),
+            blocks.len()
+        )));
+    }
+    Ok(lba.iter().copied().zip(blocks.iter().copied()).collect())
+}
+
+/// Checks that all ranges fit the namespace.
+pub(super) fn check_ranges(namespace: &Namespace, ranges: &[(u64, u64)]) -> Result<(), Failure> {
+    ranges.iter().try_for_each(|&(lba, blocks)| check_range(namespace, lba, blocks).map(drop))
+}
+
+/// Limits of a command with a list of ranges.
+#[derive(Clone, Copy)]
+pub(super) struct RangeLimits {
+    /// Ranges of one command.
+    ranges: usize,
+    /// Blocks of one range.
+    range_blocks: u32,
+    /// Blocks of all ranges of one command.
+    blocks: u64,
+}
+
+impl From<NvmLimits> for RangeLimits {
+    fn from(limits: NvmLimits) -> Self {
+        Self {
+            ranges: limits.ranges.map_or(BlockRange::COUNT_MAX, usize::from),
+            range_blocks: limits.range_blocks.unwrap_or(u32::MAX),
+            blocks: limits.blocks.unwrap_or(u64::MAX),
         }
     }
-    commands
+}
+
+/// Limits of zero, which a controller with Copy does not report, are taken for one.
+impl From<CopyLimits> for RangeLimits {
+    fn from(limits: CopyLimits) -> Self {
+        Self {
+            ranges: limits.ranges.into(),
+            range_blocks: limits.range_blocks.max(1),
+            blocks: limits.blocks.max(1).into(),
+        }
+    }
+}
+
+impl RangeLimits {
+    /// Ranges of each command.
+    pub(super) fn split(self, ranges: impl Iterator<Item = (u64, u64)>) -> Vec<Vec<BlockRange>> {
+        let mut commands: Vec<Vec<BlockRange>> = Vec::new();
+        let mut room = 0;
+        for (mut lba, mut rest) in ranges {
+            while rest > 0 {
+                if room == 0 || commands.last().is_none_or(|command| command.len() == self.ranges) {
+                    commands.push(Vec::new());
+                    room = self.blocks;
+                }
+                let blocks = u32::try_from(rest.min(room)).unwrap_or(u32::MAX);
+                let blocks = blocks.min(self.range_blocks);
+                let command = commands.last_mut().expect("one was pushed");
+                command.push(BlockRange { lba, blocks });
+                let blocks = u64::from(blocks);
+                (lba, rest, room) = (lba + blocks, rest - blocks, room - blocks);
+            }
+        }
+        commands
+    }
 }
 
 #[cfg(test)]
@@ -196,7 +222,7 @@ mod tests {
     fn ranges_are_split_by_the_limits_of_the_controller() {
         let range = |lba, blocks| BlockRange { lba, blocks };
         let all = [(0, 10), (100, 3)];
-        let split_by = |limits| split(all.into_iter(), limits);
+        let split_by = |limits: NvmLimits| RangeLimits::from(limits).split(all.into_iter());
         assert_eq!(split_by(NvmLimits::default()), [[range(0, 10), range(100, 3)]]);
         let small = NvmLimits { range_blocks: Some(4), ..NvmLimits::default() };
         assert_eq!(split_by(small)[0].len(), 4);
@@ -204,7 +230,12 @@ mod tests {
         assert_eq!(split_by(single), [[range(0, 10)], [range(100, 3)]]);
         let few = NvmLimits { blocks: Some(12), ..NvmLimits::default() };
         assert_eq!(split_by(few), [vec![range(0, 10), range(100, 2)], vec![range(102, 1)]]);
-        let large = split([(0, 1 << 33)].into_iter(), NvmLimits::default());
+        let large = RangeLimits::from(NvmLimits::default()).split([(0, 1 << 33)].into_iter());
         assert_eq!(large[0].iter().map(|range| u64::from(range.blocks)).sum::<u64>(), 1 << 33);
+        let copy = CopyLimits { range_blocks: 8, blocks: 12, ranges: 2 };
+        let expected = [vec![range(0, 8), range(8, 2)], vec![range(100, 3)]];
+        assert_eq!(RangeLimits::from(copy).split(all.into_iter()), expected);
+        let none = CopyLimits { range_blocks: 0, blocks: 0, ranges: 1 };
+        assert_eq!(RangeLimits::from(none).split(all.into_iter()).len(), 13);
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod identify_data;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod monitor;
+pub(crate) mod nvm;
 pub(crate) mod read_write;
 pub(crate) mod report_bug;
 pub(crate) mod write_verify;

@@ -32,7 +32,7 @@ use crate::{
 const DEPTH: usize = 8;
 /// Bytes of a command, unless the controller takes less. Times the depth 2 MiB, below the 8 MiB
 /// that users may commonly lock.
-const CHUNK_BYTES: u64 = 256 << 10;
+pub(super) const CHUNK_BYTES: u64 = 256 << 10;
 
 #[derive(Args)]
 pub(crate) struct ReadArguments {
@@ -441,7 +441,8 @@ fn output_error(path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot write to {}: {error}", path.display()))
 }
 
-struct Input {
+/// File or standard input with blocks.
+pub(super) struct Input {
     reader: File,
     path: PathBuf,
     /// Length, if it is a regular file.
@@ -449,7 +450,7 @@ struct Input {
 }
 
 impl Input {
-    fn open(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let cannot =
             |error: io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
         if path.as_os_str() == "-" {
@@ -462,7 +463,7 @@ impl Input {
         Ok(Self { reader: file, path: path.to_owned(), bytes })
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         if self.path.as_os_str() == "-" {
             "standard input".to_owned()
         } else {
@@ -471,7 +472,7 @@ impl Input {
     }
 
     /// Number of bytes to write, checked as far as it is known; `None` to write until a pipe ends.
-    fn bytes_to_write(
+    pub(super) fn bytes_to_write(
         &self,
         namespace: &Namespace,
         lba: u64,
@@ -497,7 +498,7 @@ impl Input {
 
     /// Reads until `chunk` is full or the input ends; `None` if there is nothing to read from a
     /// pipe or terminal, and `stop` returns true.
-    fn fill(
+    pub(super) fn fill(
         &mut self,
         chunk: &mut [u8],
         stop: impl Fn() -> bool,

@@ -36,8 +36,8 @@ use crate::{
     error::{Error, Misuse, Rejected},
     proto::{Negotiated, Transfer},
     wire::{
-        AnaLog, ChangedNamespaceList, ControllerId, EffectsLog, ErrorLogEntry, FirmwareSlotLog,
-        HealthLog, Identify, NamespaceId, NamespaceInfo, NvmLimits, Status,
+        AnaLog, ChangedNamespaceList, ControllerId, CopyLimits, EffectsLog, ErrorLogEntry,
+        FirmwareSlotLog, HealthLog, Identify, NamespaceId, NamespaceInfo, NvmLimits, Status,
     },
 };
 
@@ -380,6 +380,15 @@ impl<P: Provider> Controller<P> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads the limits of the Copy command of a namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the controller refuses or is gone.
+    pub async fn copy_limits(&self, id: NamespaceId) -> Result<CopyLimits, Error> {
+        Ok(CopyLimits::parse(&self.identify_namespace_data(id).await?)?)
     }
 
     /// Identifies a namespace for I/O.

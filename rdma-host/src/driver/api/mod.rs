@@ -3,8 +3,8 @@
 pub(crate) mod connecting;
 pub(crate) mod controller;
 pub(crate) mod discovery;
-pub(crate) mod dsm;
 pub(crate) mod io_task;
 pub(crate) mod namespace;
 pub(crate) mod namespace_walk;
+pub(crate) mod ranges;
 pub(crate) mod vectored;

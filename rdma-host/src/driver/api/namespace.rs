@@ -17,8 +17,8 @@ use crate::{
             namespace_registry::{NamespaceEntry, NamespaceRegistry},
         },
     },
-    error::{Error, Misuse},
-    wire::{NamespaceId, NamespaceInfo},
+    error::{Error, Incompatible, Misuse},
+    wire::{NamespaceId, NamespaceInfo, OptionalCommand},
 };
 
 /// Namespace of a controller. Cheap to clone; clones share the queues.
@@ -49,8 +49,17 @@ pub struct TransferError {
     pub execution: ExecutionStatus,
 }
 
+impl TransferError {
+    /// Error of an operation that was not begun.
+    pub(crate) fn unsent(error: impl Into<Error>, buffer: Buffer) -> Self {
+        let execution = ExecutionStatus::NotSent;
+        Self { error: error.into(), buffer: Some(buffer), execution }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(crate) enum Direction {
+    Compare,
     Read,
     Write,
 }
@@ -101,6 +110,21 @@ impl Namespace {
         self.transfer(Direction::Write, lba, buffer).await
     }
 
+    /// Compares the blocks from `lba` on with the whole buffer (Compare). It is never sent again by
+    /// itself: its first execution may have seen blocks that were written since.
+    ///
+    /// # Errors
+    ///
+    /// When blocks differ, the status being
+    /// [`Status::COMPARE_FAILURE`](crate::wire::Status::COMPARE_FAILURE); when the controller does
+    /// not support it; otherwise as [`read`](Self::read).
+    pub async fn compare(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
+        match self.require(OptionalCommand::Compare) {
+            Ok(()) => self.transfer(Direction::Compare, lba, buffer).await,
+            Err(error) => Err(TransferError::unsent(error, buffer)),
+        }
+    }
+
     /// Flushes completed writes to non-volatile media.
     ///
     /// # Errors
@@ -130,6 +154,18 @@ impl Namespace {
         }
     }
 
+    /// Checks that the controller supports an optional command.
+    ///
+    /// # Errors
+    ///
+    /// [`Incompatible::NoCommand`](crate::error::Incompatible::NoCommand) if not.
+    pub fn require(&self, command: OptionalCommand) -> Result<(), Error> {
+        match self.live.optional_commands().contains(command) {
+            true => Ok(()),
+            false => Err(Incompatible::NoCommand(command).into()),
+        }
+    }
+
     async fn transfer(
         &self,
         direction: Direction,
@@ -137,8 +173,7 @@ impl Namespace {
         buffer: Buffer,
     ) -> Result<Buffer, TransferError> {
         if let Err(error) = self.check(lba, buffer.len() as u64) {
-            let execution = ExecutionStatus::NotSent;
-            return Err(TransferError { error: error.into(), buffer: Some(buffer), execution });
+            return Err(TransferError::unsent(error, buffer));
         }
         if buffer.len() as u64 <= self.transfer_bytes_max() {
             let done = self.begin(self.command(direction, lba, buffer)).await;
@@ -151,6 +186,7 @@ impl Namespace {
     fn command(&self, direction: Direction, lba: u64, buffer: Buffer) -> Command {
         let blocks = self.info.blocks_in(buffer.len());
         match direction {
+            Direction::Compare => Command::compare(self.info.id, lba, blocks, buffer),
             Direction::Read => Command::read(self.info.id, lba, blocks, buffer),
             Direction::Write => Command::write(self.info.id, lba, blocks, buffer),
         }
@@ -242,6 +278,7 @@ impl Namespace {
         part: oneshot::Receiver<CommandCompletion>,
     ) -> Result<Buffer, TransferError> {
         let name = match direction {
+            Direction::Compare => "Compare",
             Direction::Read => "Read",
             Direction::Write => "Write",
         };

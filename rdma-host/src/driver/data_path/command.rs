@@ -84,6 +84,48 @@ impl Command {
         Self { sqe, data: Data::ToController(buffer), user: 0 }
     }
 
+    /// Creates a Compare of `blocks` blocks from `lba` on with `buffer`, which has their size.
+    /// Where they differ, the status is
+    /// [`Status::COMPARE_FAILURE`](crate::wire::Status::COMPARE_FAILURE).
+    #[must_use]
+    pub fn compare(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer) -> Self {
+        let sqe = Sqe::compare(namespace, lba, blocks);
+        Self { sqe, data: Data::ToController(buffer), user: 0 }
+    }
+
+    /// Creates a Verify of `blocks` blocks from `lba` on, which reads them without a transfer.
+    #[must_use]
+    pub fn verify(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
+        Self { sqe: Sqe::verify(namespace, lba, blocks), data: Data::None, user: 0 }
+    }
+
+    /// Creates a Write Uncorrectable of `blocks` blocks from `lba` on: reads of them fail until
+    /// they are written.
+    #[must_use]
+    pub fn write_uncorrectable(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
+        Self { sqe: Sqe::write_uncorrectable(namespace, lba, blocks), data: Data::None, user: 0 }
+    }
+
+    /// Creates a Copy of the blocks of `sources`, one range after the other, to those from `lba`
+    /// on; the ranges are written to `buffer`.
+    ///
+    /// # Panics
+    ///
+    /// If there are no ranges or more than 256, one has no blocks or more than 65,536, or the
+    /// buffer does not have 32 bytes for each.
+    #[must_use]
+    pub fn copy(
+        namespace: NamespaceId,
+        sources: &[BlockRange],
+        lba: u64,
+        mut buffer: Buffer,
+    ) -> Self {
+        assert_eq!(buffer.len(), sources.len() * BlockRange::COPY_SIZE, "32 bytes a range");
+        buffer.copy_in(0, &BlockRange::to_copy_bytes(sources));
+        let sqe = Sqe::copy(namespace, lba, sources.len());
+        Self { sqe, data: Data::ToController(buffer), user: 0 }
+    }
+
     /// Creates a Flush, which makes completed writes non-volatile.
     #[must_use]
     pub fn flush(namespace: NamespaceId) -> Self {

@@ -231,6 +231,7 @@ fn update<P: Provider>(summary: &LiveSummary, state: &ConnectionState<P>) {
     summary.set_generation(match state {
         ConnectionState::Live(connection) => {
             summary.set_transfer_bytes_max(connection.transfer_bytes_max());
+            summary.set_optional_commands(connection.negotiated().info.optional_commands);
             connection.generation
         }
         ConnectionState::Disconnected(_) | ConnectionState::Ended(_) => 0,

@@ -1,6 +1,8 @@
 //! Part of the controller's state that the path of each command reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::wire::OptionalCommands;
 
 /// Values of the live connection that the path of each command reads, without a lock.
 #[derive(Default)]
@@ -9,6 +11,8 @@ pub(crate) struct LiveSummary {
     generation: AtomicU64,
     /// Maximum data transfer of one command in bytes; that of the last connection without one.
     transfer_bytes_max: AtomicU64,
+    /// Optional commands of the controller of the live or last connection: ONCS, above it FUSES.
+    optional_commands: AtomicU32,
 }
 
 /// Bit of the generation that is set while the write fence is closed.
@@ -56,5 +60,16 @@ impl LiveSummary {
 
     pub(crate) fn set_transfer_bytes_max(&self, bytes: u64) {
         self.transfer_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Optional commands that the controller supports.
+    pub(crate) fn optional_commands(&self) -> OptionalCommands {
+        let [a, b, c, d] = self.optional_commands.load(Ordering::Relaxed).to_le_bytes();
+        OptionalCommands { oncs: u16::from_le_bytes([a, b]), fuses: u16::from_le_bytes([c, d]) }
+    }
+
+    pub(crate) fn set_optional_commands(&self, commands: OptionalCommands) {
+        let bits = u32::from(commands.fuses) << 16 | u32::from(commands.oncs);
+        self.optional_commands.store(bits, Ordering::Relaxed);
     }
 }

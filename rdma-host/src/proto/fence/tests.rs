@@ -95,7 +95,7 @@ fn commands() -> String {
         ("Reservation Report", Opcode::RESERVATION_REPORT, false),
         ("Reservation Acquire", Opcode::RESERVATION_ACQUIRE, false),
         ("Reservation Release", Opcode::RESERVATION_RELEASE, false),
-        ("Copy", Opcode(0x19), false),
+        ("Copy", Opcode::COPY, false),
         ("Zone Append", Opcode(0x7d), false),
         ("any other", Opcode(0x80), false),
     ] {

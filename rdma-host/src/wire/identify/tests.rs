@@ -20,7 +20,7 @@ fn controller() -> Vec<u8> {
     bytes[348] = 128;
     bytes[514] = 128;
     bytes[516..520].copy_from_slice(&[0, 4, 0, 0]);
-    bytes[520] = 0x0c;
+    bytes[520..524].copy_from_slice(&[0x0c, 1, 1, 0]);
     bytes[525] = 1;
     bytes[536..540].copy_from_slice(&[0x05, 0x00, 0x10, 0x00]);
     bytes[541] = 2;
@@ -42,7 +42,8 @@ fn controller_by_offset() {
     assert_eq!(info.controller_id, ControllerId(0x0201));
     assert_eq!(info.controller_type, ControllerType::DISCOVERY);
     assert_eq!(info.events, AsyncEventMask(0x8000_0900));
-    assert!(info.reports_ana && info.dataset_management && info.write_zeroes);
+    assert!(info.reports_ana);
+    assert_eq!(info.optional_commands, OptionalCommands { oncs: 0x010c, fuses: 1 });
     assert_eq!(info.ana_transition_time, Duration::from_secs(10));
     assert_eq!(info.retry_delays, [100, 25_600, 0].map(Duration::from_millis));
     assert_eq!((info.ana_groups, info.error_entries_max), (128, 128));

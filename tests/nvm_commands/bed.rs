@@ -1,0 +1,122 @@
+//! The commands of `nvmf`, on the kernel's target and on the scripted one.
+
+use std::{
+    net::SocketAddr,
+    process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use tests::{SUBSYSTEM, nvmf, run, target::Target, uri};
+use verbs::RdmaCore;
+
+use super::{BLOCK, ONCS};
+
+/// Scripted target at a second port of the bed's address.
+pub(crate) struct ScriptedTarget {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    pub(crate) uri: String,
+}
+
+impl ScriptedTarget {
+    pub(crate) fn start(oncs: u16, fuses: u16) -> Self {
+        const PORT: u16 = 4422;
+        let address = SocketAddr::new(tests::options().address.ip(), PORT);
+        let target = Target::over(Arc::new(RdmaCore::new()), address, Box::new(|_, _| {}));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || target.supporting(oncs, fuses).serve(&stopped));
+        let uri = format!("nvmf-rdma://{address}/{SUBSYSTEM}");
+        Self { stop, thread: Some(thread), uri }
+    }
+}
+
+impl Drop for ScriptedTarget {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(thread::panicking() || ended.is_some_and(|ended| ended.is_ok()));
+    }
+}
+
+/// Runs a command line with the target after the command; returns exit code and messages.
+fn nvmf_on(target: &str, line: &str, input: &[u8]) -> (Option<i32>, String, Output) {
+    let mut words = line.split(' ');
+    let command = words.next().expect("a command");
+    let output = run(nvmf().args([command, target]).args(words), input);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output)
+}
+
+fn done(target: &str, line: &str, input: &[u8]) -> Vec<u8> {
+    let (code, message, output) = nvmf_on(target, line, input);
+    assert_eq!(code, Some(0), "{line}: {message}");
+    output.stdout
+}
+
+fn refused(target: &str, line: &str, input: &[u8], expected: i32, words: &str) {
+    let (code, message, _) = nvmf_on(target, line, input);
+    assert!(message.lines().count() == 1 && message.contains(words), "{line}: {message}");
+    assert_eq!(code, Some(expected), "{line}: {message}");
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn commands_of_blocks_reach_a_target_that_has_them() {
+    let scripted = ScriptedTarget::start(ONCS, 0);
+    let target = &*scripted.uri;
+    let mut data = tests::noise(24 * BLOCK, 4);
+    done(target, "write --lba 0 --overwrite --force", &data);
+    done(target, "compare --lba 0", &data);
+    done(target, "compare --lba 4 --blocks 8", &data[4 * BLOCK..12 * BLOCK]);
+    data[9 * BLOCK + 100] ^= 1;
+    refused(target, "compare --lba 0", &data, 5, "block 9 differs from standard input");
+    data[9 * BLOCK + 100] ^= 1;
+
+    refused(target, "copy --sdlba 64 --lba 0 --blocks 8", &[], 2, "--overwrite");
+    // 12 of the 16 ranges that a command has, and as many as two commands.
+    let ranges = |count: u32| -> String {
+        let lba: Vec<_> = (0..count).map(|index| (index % 24).to_string()).collect();
+        format!("--lba {} --blocks {}", lba.join(","), vec!["1"; lba.len()].join(","))
+    };
+    for count in [12, 20] {
+        let ranges = ranges(count);
+        done(target, &format!("copy --sdlba 100 {ranges} --overwrite --force"), &[]);
+        done(target, "compare --lba 100", &data[..count as usize * BLOCK]);
+    }
+    refused(target, "copy --sdlba 1020 --lba 0 --blocks 8 --overwrite", &[], 2, "past the end");
+
+    done(target, "verify", &[]);
+    refused(target, "write-uncor --lba 7 --blocks 2", &[], 2, "--overwrite");
+    done(target, "write-uncor --lba 7 --blocks 2 --overwrite --force", &[]);
+    refused(target, "verify --lba 0 --blocks 8", &[], 1, "unrecovered read error");
+    done(target, "verify --lba 9 --blocks 8", &[]);
+    done(target, "write --lba 7 --overwrite --force", &data[..2 * BLOCK]);
+    done(target, "verify", &[]);
+
+    let all: Vec<_> = (0..256).map(|index: u32| (index * 4).to_string()).collect();
+    let blocks = vec!["2"; 256].join(",");
+    let dsm = format!("dsm --lba {} --blocks {blocks} --overwrite --force", all.join(","));
+    done(target, &dsm, &[]);
+    let read = done(target, "read --lba 0 --blocks 8", &[]);
+    let is_zero = |block: usize| read[block * BLOCK..][..BLOCK].iter().all(|&byte| byte == 0);
+    let expected = [true, true, false, false].repeat(2);
+    assert_eq!((0..8).map(is_zero).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn commands_that_the_kernels_target_lacks_are_refused_by_name() {
+    let target = uri(SUBSYSTEM);
+    for (line, name) in [
+        ("compare --ns 1 --lba 0", "Compare (ONCS bit 0)"),
+        ("copy --ns 1 --sdlba 8 --lba 0 --blocks 1 --overwrite", "Copy (ONCS bit 8)"),
+        ("verify --ns 1", "Verify (ONCS bit 7)"),
+        ("write-uncor --ns 1 --lba 0 --blocks 1 --overwrite", "Write Uncorrectable (ONCS bit 1)"),
+    ] {
+        refused(&target, line, &[0; BLOCK], 1, &format!("does not support {name}"));
+    }
+}

@@ -1,0 +1,83 @@
+//! Commands of the scripted target beside reads and writes, by the specification's offsets.
+
+use std::ops::Range;
+
+use super::{BLOCK, BLOCKS, ReceivedCommand, controller::ControllerState, range};
+
+const LBA_OUT_OF_RANGE: u16 = 0x4080;
+const UNRECOVERED_READ_ERROR: u16 = 0x0281;
+const COMPARE_FAILURE: u16 = 0x0285;
+
+impl ControllerState {
+    /// Status of an I/O command, by the blocks that it names.
+    pub(super) fn nvm_status(&self, seen: ReceivedCommand, data: &[u8]) -> u16 {
+        let is_inside = |range: &Range<u64>| range.end <= BLOCKS as u64;
+        let readable =
+            |range: &Range<u64>| range.clone().all(|lba| !self.unreadable.contains(&lba));
+        let named = blocks(seen);
+        match seen.sqe[0] {
+            0x01 | 0x02 | 0x04 | 0x05 | 0x08 | 0x0c if !is_inside(&named) => LBA_OUT_OF_RANGE,
+            0x02 | 0x05 | 0x0c if !readable(&named) => UNRECOVERED_READ_ERROR,
+            0x05 if self.disk[range(seen)] != *data => COMPARE_FAILURE,
+            0x19 => {
+                let sources = sources(data);
+                let count = sources.iter().map(|source| source.end - source.start).sum::<u64>();
+                let destination = seen.u64_at(40)..seen.u64_at(40) + count;
+                match sources.iter().chain([&destination]).all(is_inside) {
+                    false => LBA_OUT_OF_RANGE,
+                    true if !sources.iter().all(readable) => UNRECOVERED_READ_ERROR,
+                    true => 0,
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    /// Executes an I/O command other than a write that was not refused.
+    pub(super) fn execute_nvm(&mut self, seen: ReceivedCommand, data: &[u8]) {
+        match seen.sqe[0] {
+            0x04 => self.unreadable.extend(blocks(seen)),
+            0x08 => self.overwrite(blocks(seen).start, &vec![0; range(seen).len()]),
+            0x09 => {
+                for range in data.chunks_exact(16) {
+                    let count = u32::from_le_bytes(range[4..8].try_into().expect("4 bytes"));
+                    let lba = u64::from_le_bytes(range[8..].try_into().expect("8 bytes"));
+                    self.overwrite(lba, &vec![0; count as usize * BLOCK]);
+                }
+            }
+            0x19 => {
+                let bytes = |lba: u64| usize::try_from(lba).expect("it was checked") * BLOCK;
+                let copied: Vec<_> = sources(data)
+                    .into_iter()
+                    .flat_map(|source| self.disk[bytes(source.start)..bytes(source.end)].to_vec())
+                    .collect();
+                self.overwrite(seen.u64_at(40), &copied);
+            }
+            _ => {}
+        }
+    }
+
+    /// Changes blocks from `lba` on, which can be read then.
+    pub(super) fn overwrite(&mut self, lba: u64, data: &[u8]) {
+        let start = usize::try_from(lba).unwrap_or(usize::MAX).min(BLOCKS) * BLOCK;
+        let end = start.saturating_add(data.len()).min(BLOCKS * BLOCK);
+        self.disk[start..end].copy_from_slice(&data[..end - start]);
+        self.unreadable.retain(|&bad| !(start as u64..end as u64).contains(&(bad * BLOCK as u64)));
+    }
+}
+
+/// Blocks that a command names.
+fn blocks(seen: ReceivedCommand) -> Range<u64> {
+    let lba = seen.u64_at(40);
+    lba..lba.saturating_add(u64::from(seen.u32_at(48) & 0xffff) + 1)
+}
+
+/// Source ranges of a Copy, format 0.
+fn sources(data: &[u8]) -> Vec<Range<u64>> {
+    let range = |entry: &[u8]| {
+        let lba = u64::from_le_bytes(entry[8..16].try_into().expect("8 bytes"));
+        let blocks = u16::from_le_bytes(entry[16..18].try_into().expect("2 bytes"));
+        lba..lba.saturating_add(u64::from(blocks) + 1)
+    };
+    data.chunks_exact(32).map(range).collect()
+}
