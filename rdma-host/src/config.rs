@@ -75,7 +75,7 @@ pub struct ConnectOptions {
     pub authentication: AuthenticationOptions,
     /// Access of the controller to the data of commands.
     pub memory: MemoryMode,
-    /// Fence for writes after a loss of the connection; [`Fence::Off`] unless it is set.
+    /// Fence for writes after a loss of the connection.
     pub fence: FenceOptions,
 }
 
@@ -264,7 +264,7 @@ impl ConnectOptions {
             reconnect: ReconnectOptions::default(),
             authentication: AuthenticationOptions::default(),
             memory: MemoryMode::default(),
-            fence: FenceOptions::default().mode(Fence::Off),
+            fence: FenceOptions::default(),
         }
     }
 }

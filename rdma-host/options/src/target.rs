@@ -199,7 +199,7 @@ pub(crate) struct FenceArguments {
     /// target no longer knows the old controller, or the time that it guarantees is over), linux
     /// (with the time of the patches proposed for Linux), time (that time also if the target
     /// guarantees none), or off (none, as Linux; data can be lost).
-    #[arg(long, value_name = "MODE", default_value = "off", value_parser = fence)]
+    #[arg(long, value_name = "MODE", default_value = "proof", value_parser = fence)]
     fence: Fence,
 
     /// Seconds for which a write waits for that proof, before it fails.
