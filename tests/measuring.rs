@@ -145,12 +145,15 @@ fn a_run_is_judged_by_a_baseline() {
     }
     fs::write(folder.join("before.json"), before.to_string()).expect("the file is written");
     let judged = ["--baseline", "before.json", "--fail-if-worse", "5%", "--json", "after.json"];
+    let judged = [&judged[..], &["--html", "after.html"]].concat();
     let output = bench_in(folder, &[&interval[..], &judged].concat());
     let expected = "nvmf: --fail-if-worse 5%: IOPS is ";
     assert!(message(&output).starts_with(expected), "{}", message(&output));
     assert_eq!((output.status.code(), message(&output).lines().count()), (Some(1), 1));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("\n  began: ") && text.contains("  IOPS "), "{text}");
+    let page = fs::read_to_string(folder.join("after.html")).expect("a page");
+    assert!(page.contains("Differences from the baseline"), "the page has the comparison");
 
     let compare = ["bench", "--compare", "before.json", "after.json", "--fail-if-worse", "5%"];
     let output = run(nvmf().args(compare).current_dir(folder), &[]);

@@ -111,7 +111,8 @@ pub(crate) struct Arguments {
                                 "baseline", "fail_if", "job"])]
     pub(super) compare: Option<Vec<PathBuf>>,
 
-    /// Compare the result with this JSON report of an earlier run, in the same way.
+    /// Compare the result with this JSON report of an earlier run, in the same way; the page of
+    /// --html then has both curves and the differences.
     #[arg(long, value_name = "FILE")]
     pub(super) baseline: Option<PathBuf>,
 

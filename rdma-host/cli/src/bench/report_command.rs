@@ -126,7 +126,7 @@ fn write_files(
 ) -> Result<(), Failure> {
     let write = |path: &Path, content: Vec<u8>| OutputFile::open(path)?.write(content, true);
     if let Some(path) = &arguments.html {
-        write(path, html::page(reports).into_bytes())?;
+        write(path, html::page(reports, None).into_bytes())?;
     }
     if let Some(prefix) = &arguments.svg {
         for ChartFile { name, svg } in html::charts(reports) {
@@ -200,7 +200,7 @@ mod tests {
                 }
                 let compared = Comparison::new(&report.points, &report.points);
                 let _ = (compared.to_text(), html::comparison(&compared));
-                let _ = html::page(slice::from_ref(&report));
+                let _ = html::page(slice::from_ref(&report), Some(&compared));
                 reported += 1;
             }
         }

@@ -170,11 +170,11 @@ impl<'a, P: Provider> Session<'a, P> {
             return;
         }
         let mut json = self.report.to_json(self.has_several_points());
-        let comparison = self.comparison();
+        let comparison = comparison(self.baseline.as_deref(), &self.report);
         if let Some(comparison) = &comparison {
             json["comparison"] = json!(comparison);
         }
-        let printed = match (self.arguments.output_format, comparison) {
+        let printed = match (self.arguments.output_format, &comparison) {
             _ if !last => Ok(()),
             (ResultFormat::Json, _) => output::print_json(&json),
             (ResultFormat::Fio, _) => {
@@ -195,7 +195,9 @@ impl<'a, P: Provider> Session<'a, P> {
         let began = self.began.unwrap_or(SystemTime::UNIX_EPOCH);
         let written = [
             write(json_file, &|| format!("{json:#}\n").into_bytes()),
-            write(html, &|| html::page(slice::from_ref(&self.report)).into_bytes()),
+            write(html, &|| {
+                html::page(slice::from_ref(&self.report), comparison.as_ref()).into_bytes()
+            }),
             write(hlog, &|| hlog::to_bytes(began, &self.histograms)),
         ];
         self.written = written.into_iter().collect();
@@ -227,11 +229,6 @@ impl<'a, P: Provider> Session<'a, P> {
         self.printed.map(drop)
     }
 
-    /// Comparison with the baseline, if there is one.
-    fn comparison(&self) -> Option<Comparison<'_>> {
-        Some(Comparison::new(self.baseline.as_ref()?, &self.report.points))
-    }
-
     /// True if there can be several points: a sweep, or jobs of a file.
     fn has_several_points(&self) -> bool {
         self.jobs.iter().any(|job| job.name.is_some() || !job.arguments.sweep.is_empty())
@@ -243,7 +240,8 @@ impl<'a, P: Provider> Session<'a, P> {
             let points = self.report.points.iter().filter(is_of_job).cloned();
             fail_conditions::check(&job.arguments.fail_if, &points.collect::<Vec<_>>())?;
         }
-        match (self.arguments.fail_if_worse, self.comparison()) {
+        let comparison = comparison(self.baseline.as_deref(), &self.report);
+        match (self.arguments.fail_if_worse, comparison) {
             (Some(limit), Some(comparison)) => fail_conditions::check_worse(&comparison, limit),
             _ => Ok(()),
         }
@@ -301,4 +299,12 @@ impl<'a, P: Provider> Session<'a, P> {
         }
         Ok(())
     }
+}
+
+/// Comparison with the points of a baseline, if there is one.
+fn comparison<'a>(
+    baseline: Option<&'a [PointReport]>,
+    report: &'a Report,
+) -> Option<Comparison<'a>> {
+    Some(Comparison::new(baseline?, &report.points))
 }

@@ -58,6 +58,8 @@ struct Page<'a> {
     heading: String,
     subheading: String,
     content: Content<'a>,
+    /// Differences from an earlier report, below the content.
+    baseline: Option<ComparisonView<'a>>,
     script: &'static str,
     script_hash: String,
 }
@@ -71,8 +73,8 @@ enum Content<'a> {
 /// Script that shows values and saves charts; a page does without.
 const SCRIPT: &str = include_str!("../../../templates/page.js");
 
-/// Page of one or several reports.
-pub(super) fn page(reports: &[Report]) -> String {
+/// Page of one or several reports, with their differences from an earlier one if there is one.
+pub(super) fn page(reports: &[Report], baseline: Option<&Comparison<'_>>) -> String {
     let points: Vec<_> = reports.iter().flat_map(|report| &report.points).collect();
     let failed: Vec<_> = reports.iter().flat_map(|report| &report.failed_points).collect();
     let began = points.first().map(|point| facts::time(&point.configuration.began));
@@ -83,14 +85,16 @@ pub(super) fn page(reports: &[Report]) -> String {
         }
         points => (sweep_title(points), Content::Sweep(Box::new(SweepView::new(points, failed)))),
     };
-    rendered(format!("{heading} · {began}"), heading, subheading(&points), content)
+    let baseline = baseline.map(ComparisonView::new);
+    rendered(format!("{heading} · {began}"), heading, subheading(&points), content, baseline)
 }
 
 /// Page of the differences of two reports.
 pub(super) fn comparison(comparison: &Comparison<'_>) -> String {
     let view = ComparisonView::new(comparison);
     let (heading, subheading) = (view.heading(), view.subheading());
-    rendered(format!("{heading} · {subheading}"), heading, subheading, Content::Comparison(view))
+    let title = format!("{heading} · {subheading}");
+    rendered(title, heading, subheading, Content::Comparison(view), None)
 }
 
 /// Charts of these reports: those of all points, and those of each.
@@ -135,13 +139,20 @@ impl ChartFile {
     }
 }
 
-fn rendered(title: String, heading: String, subheading: String, content: Content<'_>) -> String {
+fn rendered(
+    title: String,
+    heading: String,
+    subheading: String,
+    content: Content<'_>,
+    baseline: Option<ComparisonView<'_>>,
+) -> String {
     let page = Page {
         palette: &PALETTE,
         title,
         heading,
         subheading,
         content,
+        baseline,
         script: SCRIPT,
         script_hash: Base64::encode_string(&Sha256::digest(SCRIPT)),
     };
@@ -259,7 +270,7 @@ mod tests {
     #[test]
     fn pages_and_charts_are_well_formed() {
         for report in reports() {
-            let page = page(&report);
+            let page = page(&report, None);
             Document::parse(&xml(&page)).unwrap_or_else(|error| panic!("{error}: {page}"));
             for ChartFile { name, svg } in charts(&report) {
                 let document =
@@ -274,7 +285,7 @@ mod tests {
     #[test]
     fn a_page_loads_nothing_and_runs_its_script_only() {
         for report in reports() {
-            let page = page(&report);
+            let page = page(&report, None);
             let without_names = page.replace(SVG, "");
             for loads in ["http:", "https:", "//", "src=", "href=", "url(", "@import", "<link"] {
                 let found = without_names.lines().find(|line| {
@@ -330,7 +341,7 @@ mod tests {
                 *failed = FailedPoint { point: HOSTILE.to_owned(), error: HOSTILE.to_owned() };
             }
             let count = report[0].points.len() + report[0].failed_points.len();
-            let page = page(&report);
+            let page = page(&report, None);
             assert_eq!(page.matches("<script").count(), 1);
             assert!(!page.contains(['\u{202e}', '\u{1b}', '\0']));
             assert_eq!(
@@ -362,7 +373,7 @@ mod tests {
         later.configuration.began = "2026-11-29T08:00:00Z".to_owned();
         let mut pages = reports();
         pages.push(report(vec![later]));
-        let pages: Vec<_> = pages.iter().map(|report| page(report)).collect();
+        let pages: Vec<_> = pages.iter().map(|report| page(report, None)).collect();
         let titles: HashSet<_> = pages
             .iter()
             .map(|page| page.split("<title>").nth(1).unwrap().split("</title>").next().unwrap())
@@ -419,7 +430,7 @@ mod tests {
 
     #[test]
     fn values_over_time_have_a_name_and_a_unit() {
-        let page = page(&report(vec![point(1, 512)]));
+        let page = page(&report(vec![point(1, 512)]), None);
         assert!(page.contains("<title>IOPS 7\u{2009}779, end of the interval 1 s</title>"));
         assert!(page.contains("<title>p99: latency 12.0 µs, end of the interval 1 s</title>"));
     }
@@ -471,7 +482,7 @@ mod tests {
             print
                 .contains("details::details-content { display: block; content-visibility: visible")
         );
-        let page = page(&reports()[4]);
+        let page = page(&reports()[4], None);
         let document = xml(&page);
         let document = Document::parse(&document).unwrap();
         // Open where there is no script; the script opens them on paper.
@@ -512,6 +523,17 @@ mod tests {
             assert!(page.contains(words), "{words}");
         }
         assert!(!page.contains("overflow-x") && page.matches("<script").count() == 1);
+
+        // A run with a baseline has them below its own results.
+        let [own, both] =
+            [None, Some(&compared)].map(|it| super::page(&report(after.to_vec()), it));
+        let text = xml(&both);
+        let document = Document::parse(&text).unwrap();
+        let figures = |document: &Document<'_>| elements(document, "figure").count();
+        assert_eq!(figures(&document), figures(&Document::parse(&xml(&own)).unwrap()) + 2);
+        for words in ["Differences from the baseline", "read, before", "+100.0 %"] {
+            assert!(both.contains(words) && !own.contains(words), "{words}");
+        }
     }
 
     #[test]
@@ -525,7 +547,7 @@ mod tests {
             extreme.operations.read.distribution[50] = (value, u64::MAX);
             extreme.totals.latency_ns.p99 = Some(u64::MAX);
             for points in [vec![extreme.clone()], vec![extreme.clone(), point(1, 512)]] {
-                Document::parse(&xml(&page(&report(points)))).unwrap();
+                Document::parse(&xml(&page(&report(points), None))).unwrap();
             }
         }
     }
