@@ -5,8 +5,8 @@
 //!
 //! | layer | holds |
 //! | --- | --- |
-//! | `data_path` | pollers, their queues, commands in flight and pending, statistics |
-//! | `connect` | one queue's RDMA connection, bring-up, I/O queues, authentication, admin queue |
+//! | `data_path` | pollers, I/O and admin queues, commands in flight and pending, statistics |
+//! | `connect` | one queue's RDMA connection, bring-up, I/O queues, authentication |
 //! | `control` | the supervisor, asynchronous events, authentication of a live controller |
 //! | `api` | controllers, namespaces, discovery |
 //!
@@ -24,15 +24,18 @@
 //! | handed to the device | `poller.rs`, `ring_doorbells`; `queue.rs`, `ring_doorbell` |
 //! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::complete` |
 //! | held, if its status allows a retry | `proto/command_retry.rs`; `poller/retry.rs` |
-//! | timed out | `poller/tick.rs`, `check_timeouts`; the Abort is in `connect/admin_queue.rs` |
-//! | pending after a loss | `poller/connection_loss.rs`, `lose`, `close` and `requeue_aborted` |
+//! | timed out | `poller/tick.rs`, `check_timeouts`; `admin_queue/queue.rs`, `AdminQueue::abort` |
+//! | pending after a loss | `poller/connection_loss.rs`, `lose`, `close` and `requeue_cancelled` |
 //! | fenced, if it overlaps an old write | `proto/fence.rs`; `poller/fence.rs` |
 //! | sent again | `poller/connection_loss.rs`, `adopt`; `submit_later.rs`, `submit_pending` |
 //!
-//! The loss of a connection is reported to `connection_state.rs`, `ConnectionWatch::lost`; the
-//! first report counts. `proto/reconnect.rs`, `ReconnectOptions::verdict`, decides between another
-//! attempt and giving up, for `Lifecycle::fail` in `proto/lifecycle.rs`;
-//! `control/supervisor.rs`, `Supervisor::run`, performs it.
+//! A loss is noticed by `poller/tick.rs`, `check_connections` (events of the connection manager,
+//! work requests that failed, missing responses), by the admin queue (`AdminQueue::serve`,
+//! keep-alive) and by `device_events.rs`. It is reported to `connection_state.rs`,
+//! `ConnectionWatch::lost`; the first report counts. `proto/reconnect.rs`,
+//! `ReconnectOptions::verdict`, decides between another attempt and giving up, for
+//! `Lifecycle::fail` in `proto/lifecycle.rs`; `control/supervisor.rs`, `Supervisor::run`, performs
+//! it.
 //!
 //! Cost of a 4 KiB read on the wire and in the device, in memory mode `pool`:
 //!
@@ -47,7 +50,7 @@
 //! doorbell per queue. Receives are queued again as responses are read; their doorbell is rung when
 //! half of a queue's are queued, or when the device would have fewer than commands are in flight.
 //!
-//! In this process: about 465 instructions at depth 32 (`benches/instructions`), and roughly eight
+//! In this process: the instructions of `read` in `benches/instructions.txt`, and roughly eight
 //! cache lines: one of the capsule, which is built in place, two of the slot with the command in
 //! flight, two of the work request, one of the response, two of the receive. The hot loop is in
 //! `poller` and `queue`; the memory that it accesses is allocated at connect. The clock is read

@@ -368,7 +368,7 @@ impl<T> Slots<T> {
     }
 
     /// Frees the slots of all commands in flight and returns them, for a queue that is closed.
-    pub fn abort_all(&mut self) -> Vec<u16> {
+    pub fn cancel_all(&mut self) -> Vec<u16> {
         let last = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
         let busy: Vec<u16> = (0..last).filter(|&slot| self.is_in_flight(slot)).collect();
         for &slot in &busy {

@@ -314,7 +314,7 @@ impl OpenDevice {
         let name = unsafe { text(device.name.as_ptr()) };
         // SAFETY: libibverbs ends this name, too, with a NUL within its array.
         let file = unsafe { text(device.dev_name.as_ptr()) };
-        // SAFETY: the device is of a list that the caller open_devices.
+        // SAFETY: the device is in a list that the caller holds.
         let context = unsafe { c::ibv_open_device((&raw const *device).cast_mut()) };
         let Some(context) = NonNull::new(context) else {
             let source = io::Error::last_os_error();

@@ -267,7 +267,7 @@ fn private_data_length(data: &[u8]) -> io::Result<u8> {
     data.len().try_into().map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-/// Milliseconds for a C call: at least one, and at most what an `int` open_devices.
+/// Milliseconds for a C call: at least one, and at most what an `int` holds.
 fn milliseconds(timeout: Duration) -> libc::c_int {
     libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX).max(1)
 }

@@ -12,7 +12,7 @@ use crate::{
     },
     driver::{
         api::controller::Controller,
-        connect::{admin_queue::AdminClient, context::Purpose},
+        connect::context::Purpose,
         control::{
             active_namespaces::ActiveNamespaces,
             async_events::AsyncEventTask,
@@ -21,8 +21,8 @@ use crate::{
             supervisor::Supervisor,
         },
         data_path::{
-            connection_state::ConnectionWatch, namespace_registry::NamespaceRegistry,
-            poller::Poller,
+            admin_queue::client::AdminClient, connection_state::ConnectionWatch,
+            namespace_registry::NamespaceRegistry, poller::Poller,
         },
         runtime,
     },

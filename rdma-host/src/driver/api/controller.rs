@@ -21,7 +21,7 @@ use crate::{
             namespace_walk::NamespaceWalk,
         },
         buffers::verbs_error,
-        connect::{admin_queue::AdminClient, authenticate::AuthenticationParties},
+        connect::authenticate::AuthenticationParties,
         control::{
             controller_event::ControllerEvent,
             identify_namespace::identify_namespace,
@@ -30,7 +30,10 @@ use crate::{
             shared::{ControlRequest, ControllerShared, ProbeRequest},
             subscription::{ControllerEvents, FenceChanges, StateChanges},
         },
-        data_path::{connection::Connection, memory::MemoryReport, poller::Poller},
+        data_path::{
+            admin_queue::client::AdminClient, connection::Connection, memory::MemoryReport,
+            poller::Poller,
+        },
         runtime,
     },
     error::{Error, Misuse, Rejected},

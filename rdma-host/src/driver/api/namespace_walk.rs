@@ -9,8 +9,8 @@ use verbs::Provider;
 
 use crate::{
     driver::{
-        connect::admin_queue::AdminClient,
         control::identify_namespace::{identify_namespace, list_namespaces},
+        data_path::admin_queue::client::AdminClient,
         runtime,
     },
     error::Error,

@@ -6,10 +6,14 @@ use auth::{
     Authenticated, Failure, Negotiation, Randomness, SequenceNumber, TransactionId,
     message::{MessageId, RECEIVE_LENGTH},
 };
+use verbs::Provider;
 
 use crate::{
     config::{AUTHENTICATION_TIMEOUT, AuthenticationOptions, ConnectOptions, HostIdentity},
-    driver::runtime,
+    driver::{
+        data_path::admin_queue::{client::AdminClient, queue::AdminQueue},
+        runtime,
+    },
     error::{AuthenticationFailure, Error, Rejected, Transport},
     proto::{Execute, Negotiated, Transfer},
     wire::{AuthenticationCommand, Cqe, Nqn, QueueId},
@@ -37,6 +41,19 @@ impl AuthenticationParties {
 pub(crate) trait CommandChannel {
     /// Executes one command; returns a response of any status, and the data.
     async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error>;
+}
+
+/// Executes commands on whichever connection is live.
+impl<P: Provider> CommandChannel for &AdminClient<P> {
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        self.answer(execute).await
+    }
+}
+
+impl<P: Provider> CommandChannel for AdminQueue<P> {
+    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+        self.execute(execute).await
+    }
 }
 
 /// Authenticates a queue within [`AUTHENTICATION_TIMEOUT`].

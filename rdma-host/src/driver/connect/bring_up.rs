@@ -14,14 +14,13 @@ use crate::{
     driver::{
         buffers::verbs_error,
         connect::{
-            admin_queue::AdminQueue,
             authenticate::{AuthenticationParties, authenticate, warn_if_unauthenticated},
-            command_buffer::CommandBuffer,
             context::{ConnectContext, Purpose},
             io_queues::IoQueues,
             rdma::{Plan, Resolved},
         },
         data_path::{
+            admin_queue::{command_buffer::CommandBuffer, queue::AdminQueue},
             connection::QueueSet,
             memory::{MemoryReport, completion_entries},
             poller::Poller,
@@ -30,7 +29,7 @@ use crate::{
     },
     error::{AuthenticationFailure, Error, Misuse, Transport},
     proto::{BringUpAction, BringUpInput, Negotiated},
-    wire::QueueId,
+    wire::{CmAcceptData, QueueId},
 };
 
 /// Controller that is connected with all its queues.
@@ -134,7 +133,7 @@ async fn bring_up<P: Provider>(
             BringUpAction::RdmaConnect(open) => {
                 let resolved = resolved.take().expect("the admin queue is connected once");
                 let plan = Plan { options, domain: &domain, open, memory: memory.mode };
-                let accept = admin.connect(resolved, plan).await?;
+                let accept = connect_admin_queue(&mut admin, resolved, plan).await?;
                 bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
             }
             BringUpAction::Authenticate(queue) => {
@@ -193,6 +192,17 @@ fn admin_queue<P: Provider>(
         }
     })?;
     Ok(AdminQueue::new(poller, CommandBuffer::from(buffer), context.options.io_timeout))
+}
+
+/// Establishes the RDMA connection of the admin queue; returns the target's private data.
+pub(crate) async fn connect_admin_queue<P: Provider>(
+    admin: &mut AdminQueue<P>,
+    resolved: Resolved<P>,
+    plan: Plan<'_, P>,
+) -> Result<CmAcceptData, Error> {
+    let (queue, accept) = resolved.connector(plan).run(admin.completion_queue()).await?;
+    admin.add(queue);
+    Ok(accept)
 }
 
 /// Waits for `io_queues` while the admin queue is kept alive; its failure ends both.

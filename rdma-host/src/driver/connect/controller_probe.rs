@@ -9,11 +9,14 @@ use crate::{
     driver::{
         buffers::verbs_error,
         connect::{
-            admin_queue::AdminQueue,
-            command_buffer::CommandBuffer,
+            bring_up::connect_admin_queue,
             rdma::{Plan, Resolved},
         },
-        data_path::{memory::completion_entries, poller::Poller},
+        data_path::{
+            admin_queue::{command_buffer::CommandBuffer, queue::AdminQueue},
+            memory::completion_entries,
+            poller::Poller,
+        },
         runtime,
     },
     error::Error,
@@ -65,7 +68,8 @@ impl<P: Provider> ProbeContext<'_, P> {
         let buffer = domain.allocate(data.len(), memory.access()).map_err(verbs_error)?;
         let poller = Poller::new(completion_queue, ADMIN_TIMEOUT);
         let mut queue = AdminQueue::new(poller, CommandBuffer::from(buffer), options.io_timeout);
-        queue.connect(resolved, Plan { options, domain, open, memory }).await?;
+        let plan = Plan { options, domain, open, memory };
+        connect_admin_queue(&mut queue, resolved, plan).await?;
         let (response, _) = queue.execute(connect).await?;
         Ok(ProbeAnswer::of(response.status(), response.result_dword()))
     }

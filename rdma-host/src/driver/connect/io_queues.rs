@@ -20,11 +20,11 @@ use crate::{
         buffers::{buffers, verbs_error},
         connect::{
             authenticate::{CommandChannel, authenticate},
-            command_buffer::CommandBuffer,
             context::ConnectContext,
             rdma::{Plan, QueueConnector, Resolved},
         },
         data_path::{
+            admin_queue::command_buffer::CommandBuffer,
             command::{Command, CommandCompletion},
             connection::QueueSet,
             memory::completion_entries,

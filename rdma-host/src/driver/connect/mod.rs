@@ -1,10 +1,8 @@
 //! Connecting: the RDMA connection of one queue, the bring-up of a controller and of its I/O
-//! queues, authentication, and the admin queue.
+//! queues, and authentication.
 
-pub(crate) mod admin_queue;
 pub(crate) mod authenticate;
 pub(crate) mod bring_up;
-pub(crate) mod command_buffer;
 pub(crate) mod connect_error;
 pub(crate) mod connect_thread;
 pub(crate) mod context;

@@ -8,7 +8,6 @@ use verbs::Provider;
 use crate::{
     config::{NAMESPACES_TIMEOUT, NAMESPACES_WATCHED_MAX},
     driver::{
-        connect::admin_queue::AdminClient,
         control::{
             active_namespaces::ActiveNamespaces,
             controller_event::{ControllerEvent, EventDetail, NamespaceChange},
@@ -16,7 +15,7 @@ use crate::{
             log_pages::LogPages,
             shared::ControllerShared,
         },
-        data_path::connection_state::ConnectionState,
+        data_path::{admin_queue::client::AdminClient, connection_state::ConnectionState},
         runtime,
     },
     error::{Error, Misuse},

@@ -4,7 +4,7 @@ use verbs::Provider;
 
 use crate::{
     config::NAMESPACES_MAX,
-    driver::connect::{admin_queue::AdminClient, authenticate::CommandChannel},
+    driver::{connect::authenticate::CommandChannel, data_path::admin_queue::client::AdminClient},
     error::{Error, TargetMisbehaved},
     proto::{IdentifyNamespace, IdentifyNamespaceAction, Transfer},
     wire::{Identify, NamespaceId, NamespaceInfo, NamespaceList, Version},

@@ -4,7 +4,7 @@ use verbs::Provider;
 
 use crate::{
     config::ADMIN_TRANSFER_MAX,
-    driver::connect::admin_queue::AdminClient,
+    driver::data_path::admin_queue::client::AdminClient,
     error::Error,
     proto::{Negotiated, Transfer},
     wire::{

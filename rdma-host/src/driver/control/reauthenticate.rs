@@ -16,13 +16,10 @@ use crate::{
     config::ADMIN_TIMEOUT,
     driver::{
         buffers::verbs_error,
-        connect::{
-            admin_queue::AdminClient,
-            authenticate::{AuthenticationParties, CommandChannel, authenticate},
-            command_buffer::CommandBuffer,
-        },
+        connect::authenticate::{AuthenticationParties, CommandChannel, authenticate},
         control::shared::ControllerShared,
         data_path::{
+            admin_queue::{client::AdminClient, command_buffer::CommandBuffer},
             command::Command,
             connection::{Connection, InternalCommand, PollerMailbox},
             connection_state::{ConnectionState, ConnectionWatch},

@@ -9,11 +9,10 @@ use verbs::Provider;
 use crate::{
     config::AuthenticationOptions,
     driver::{
-        connect::admin_queue::AdminRequest,
         control::state_change::StateChange,
         data_path::{
-            connection_state::ConnectionWatch, namespace_registry::NamespaceRegistry,
-            poller::Poller,
+            admin_queue::client::AdminRequest, connection_state::ConnectionWatch,
+            namespace_registry::NamespaceRegistry, poller::Poller,
         },
     },
     error::Error,

@@ -20,9 +20,6 @@ use crate::{
     },
     driver::{
         connect::{
-            admin_queue::{
-                AdminQueue, enable_discovery_events, enable_events, enable_retry_delays,
-            },
             authenticate::AuthenticationParties,
             bring_up::{self, EstablishedController},
             context::{ConnectContext, Purpose},
@@ -35,6 +32,10 @@ use crate::{
             state_change::StateChange,
         },
         data_path::{
+            admin_queue::{
+                features::{enable_discovery_events, enable_events, enable_retry_delays},
+                queue::AdminQueue,
+            },
             connection::{Connection, PollerMailbox, TimedOutCommand},
             connection_state::{ConnectionState, ConnectionWatch, Disconnection},
             device_events::DeviceWatch,

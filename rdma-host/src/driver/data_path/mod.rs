@@ -4,6 +4,7 @@
 //! `poller::tick`, and sent again by `poller::submit_later` once `poller::connection_loss` has new
 //! queues.
 
+pub(crate) mod admin_queue;
 pub(crate) mod command;
 pub(crate) mod connection;
 pub(crate) mod connection_state;

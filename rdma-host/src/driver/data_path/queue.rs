@@ -1,6 +1,6 @@
 //! One NVMe queue: command and response capsules on an RDMA queue pair.
 
-mod close;
+mod connection_events;
 mod in_flight;
 
 use std::collections::VecDeque;

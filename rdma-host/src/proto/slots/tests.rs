@@ -119,7 +119,7 @@ fn capacity_is_a_limit_and_ids_are_distinct() {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), usize::from(capacity));
-        assert_eq!(slots.abort_all().len(), usize::from(capacity));
+        assert_eq!(slots.cancel_all().len(), usize::from(capacity));
         assert_eq!(slots.available(), slots.capacity());
     }
 }
@@ -254,7 +254,7 @@ proptest! {
             }
             prop_assert_eq!(slots.in_flight(), model.0.len());
         }
-        prop_assert_eq!(slots.abort_all().len(), model.0.len());
+        prop_assert_eq!(slots.cancel_all().len(), model.0.len());
     }
 }
 

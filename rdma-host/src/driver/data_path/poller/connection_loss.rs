@@ -43,8 +43,8 @@ impl<P: Provider> Poller<P> {
         self.count_doorbells();
         for queue in std::mem::take(&mut self.queues) {
             let id = queue.id();
-            for aborted in queue.close() {
-                self.requeue_aborted(id, aborted, cause);
+            for cancelled in queue.close() {
+                self.requeue_cancelled(id, cancelled, cause);
             }
         }
         self.close_fence();
@@ -107,25 +107,25 @@ impl<P: Provider> Poller<P> {
             let is_internal = completed.is_internal();
             let completion = completed.into_completion(response);
             self.store_completion(is_internal, completion);
-        } else if let Some(aborted) = queue.abort(slot) {
+        } else if let Some(cancelled) = queue.cancel(slot) {
             let id = queue.id();
-            self.requeue_aborted(id, aborted, cause);
+            self.requeue_cancelled(id, cancelled, cause);
         }
     }
 
     /// Makes a command that got no response pending, or fails it if it may not be sent again.
-    fn requeue_aborted(&mut self, queue: QueueId, aborted: PendingCommand, cause: &Error) {
-        self.note_unanswered(queue, &aborted.command);
+    fn requeue_cancelled(&mut self, queue: QueueId, cancelled: PendingCommand, cause: &Error) {
+        self.note_unanswered(queue, &cancelled.command);
         // A command in flight at each of several losses may be their cause.
-        let resend = aborted.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|l| l.resend);
-        let class = CommandClass::of(&aborted.command.sqe);
+        let resend = cancelled.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|l| l.resend);
+        let class = CommandClass::of(&cancelled.command.sqe);
         if resend && class != CommandClass::NotRepeatable {
-            let (opcode, user) = (aborted.command.sqe.opcode(), aborted.command.user);
-            let sends = aborted.sends;
+            let (opcode, user) = (cancelled.command.sqe.opcode(), cancelled.command.user);
+            let sends = cancelled.sends;
             tracing::debug!(parent: &self.span(), ?opcode, user, sends, "a command will be resent");
-            self.pending.push(aborted);
+            self.pending.push(cancelled);
         } else {
-            self.fail_command(aborted, cause.clone());
+            self.fail_command(cancelled, cause.clone());
         }
     }
 

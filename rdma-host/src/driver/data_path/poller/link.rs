@@ -29,7 +29,7 @@ pub(super) struct Link<P: Provider> {
     pub(super) replaced: Vec<NamespaceId>,
     /// Rules for commands that fail on this connection.
     pub(super) retry: CommandRetry,
-    /// True while commands that failed are pending.
+    /// True while commands to be retried, or behind the write fence, are pending.
     pub(super) is_holding: bool,
     /// Blocks of the commands in flight at a loss, while the queues are being closed.
     pub(super) unanswered: Vec<UnansweredWrite>,

@@ -41,7 +41,7 @@ impl<P: Provider> Poller<P> {
             }
         };
         let span = queue.span().clone();
-        let mut command = queue.abort(slot).expect("an internal command is not sent again");
+        let mut command = queue.cancel(slot).expect("an internal command is not sent again");
         if !is_counted {
             command.sends -= 1;
         }
@@ -74,7 +74,7 @@ impl<P: Provider> Poller<P> {
         self.set_holding(true);
     }
 
-    /// Returns true if commands are pending that failed.
+    /// Returns true if commands to be retried, or behind the write fence, are pending.
     pub(super) fn is_holding(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.is_holding)
     }

@@ -107,7 +107,7 @@ impl InFlight {
 
     /// Ends a command without a response; `sqe` is its capsule. Returns `None` for an internal
     /// command, which is not sent again.
-    pub(super) fn abort(&mut self, sqe: Sqe) -> Option<PendingCommand> {
+    pub(super) fn cancel(&mut self, sqe: Sqe) -> Option<PendingCommand> {
         let command = Command { data: Data::of(&sqe, self.data.take()), sqe, user: self.user };
         let Origin { resends, kind } = std::mem::take(&mut self.origin);
         self.invalidated_by = None;

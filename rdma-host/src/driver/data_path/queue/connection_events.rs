@@ -67,8 +67,8 @@ impl<P: Provider> Queue<P> {
             Some(cause) => tracing::debug!(parent: &self.span, %cause, drained, "closed"),
             None => tracing::debug!(parent: &self.span, drained, "closed"),
         }
-        let aborted = self.slots.abort_all().into_iter();
-        let aborted: Vec<_> = aborted.map(|slot| (slot, self.sqe(slot))).collect();
+        let cancelled = self.slots.cancel_all().into_iter();
+        let cancelled: Vec<_> = cancelled.map(|slot| (slot, self.sqe(slot))).collect();
         for returned in self.queue_pair.close() {
             if returned.kind == verbs::WorkKind::Send
                 && let Some(command) = command_of(&mut self.slots, returned.tag)
@@ -76,14 +76,14 @@ impl<P: Provider> Queue<P> {
                 command.take_back(returned.buffers);
             }
         }
-        let abort = |(slot, sqe)| self.slots.content_mut(slot).abort(sqe);
-        aborted.into_iter().filter_map(abort).collect()
+        let cancel = |(slot, sqe)| self.slots.content_mut(slot).cancel(sqe);
+        cancelled.into_iter().filter_map(cancel).collect()
     }
 
     /// Ends a completed command as if there had been no response.
-    pub(crate) fn abort(&mut self, slot: u16) -> Option<PendingCommand> {
+    pub(crate) fn cancel(&mut self, slot: u16) -> Option<PendingCommand> {
         let sqe = self.sqe(slot);
-        self.slots.content_mut(slot).abort(sqe)
+        self.slots.content_mut(slot).cancel(sqe)
     }
 
     /// Command that has been in flight for longest: its latest submission and its id. Asynchronous

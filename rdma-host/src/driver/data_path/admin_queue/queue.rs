@@ -1,4 +1,4 @@
-//! Driver of the admin queue: of I/O and of discovery controllers, during bring-up and after it.
+//! Admin queue of one connection, to an I/O or discovery controller: during bring-up, then live.
 
 use std::{
     convert::Infallible,
@@ -6,129 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
-use verbs::Provider;
+use tokio::sync::mpsc;
+use verbs::{CompletionQueue, Provider};
 
 use crate::{
     config::{ADMIN_TIMEOUT, EVENT_INTERVAL_MIN, IDLE_TIMEOUT},
     driver::{
-        connect::{
-            authenticate::CommandChannel,
-            command_buffer::CommandBuffer,
-            rdma::{Plan, Resolved},
-        },
         data_path::{
+            admin_queue::{client::AdminRequest, command_buffer::CommandBuffer},
             command::{Command, CommandCompletion, Data, ExecutionStatus},
             connection::{Connection, TimedOutCommand},
-            connection_state::{ConnectionState, ConnectionWatch},
             device_events::DeviceWatch,
             poller::Poller,
+            queue::Queue,
         },
         runtime,
     },
-    error::{AbortOutcome, Error, Incompatible, Rejected, TargetMisbehaved},
-    proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction, Transfer},
-    wire::{
-        AsyncEvent, AsyncEventMask, CmAcceptData, Cqe, GetFeatures, HostBehavior, QueueId,
-        SetFeatures, Sqe,
-    },
+    error::{AbortOutcome, Error, TargetMisbehaved},
+    proto::{Execute, KeepAlive, KeepAliveAction, Shutdown, ShutdownAction},
+    wire::{AsyncEvent, Cqe, QueueId, Sqe},
 };
-
-/// Admin command of a client, with the sender of its outcome.
-pub(crate) struct AdminRequest {
-    execute: Execute,
-    /// Generation of the only connection that may carry it; `None` for any.
-    generation: Option<u64>,
-    reply: oneshot::Sender<Result<(Cqe, Vec<u8>), Error>>,
-}
-
-/// Client of a controller's admin queue, across reconnects.
-pub(crate) struct AdminClient<P: Provider> {
-    requests: mpsc::Sender<AdminRequest>,
-    watch: ConnectionWatch<P>,
-}
-
-impl<P: Provider> Clone for AdminClient<P> {
-    fn clone(&self) -> Self {
-        Self { requests: self.requests.clone(), watch: self.watch.clone() }
-    }
-}
-
-impl<P: Provider> AdminClient<P> {
-    pub(crate) fn new(requests: mpsc::Sender<AdminRequest>, watch: ConnectionWatch<P>) -> Self {
-        Self { requests, watch }
-    }
-
-    /// Executes a command; returns the response, of status success, and the data. Without a
-    /// connection it waits for one, as I/O commands do; an idempotent command whose connection is
-    /// lost is sent again.
-    pub(crate) async fn execute(
-        &self,
-        name: &'static str,
-        sqe: Sqe,
-        transfer: Transfer,
-    ) -> Result<(Cqe, Vec<u8>), Error> {
-        let execute = Execute { queue: QueueId::ADMIN, sqe, transfer, name };
-        let (response, data) = self.answer(execute).await?;
-        match response.status() {
-            status if status.is_success() => Ok((response, data)),
-            status => Err(Rejected::Command { command: name, status }.into()),
-        }
-    }
-
-    /// Executes a command as [`execute`](Self::execute); returns a response of any status.
-    pub(crate) async fn answer(&self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        loop {
-            if !matches!(self.watch.until_live_or_failing().await, ConnectionState::Live(_)) {
-                return Err(self.unavailable_error());
-            }
-            match self.send(execute.clone(), None).await {
-                Some(outcome) => return outcome,
-                None if execute.sqe.opcode().is_idempotent() => {}
-                None => return Err(self.unavailable_error()),
-            }
-        }
-    }
-
-    /// Executes a command on the connection of this generation only; returns a response of any
-    /// status.
-    pub(crate) async fn answer_on(
-        &self,
-        generation: u64,
-        execute: Execute,
-    ) -> Result<(Cqe, Vec<u8>), Error> {
-        let outcome = self.send(execute, Some(generation)).await;
-        outcome.unwrap_or_else(|| Err(self.unavailable_error()))
-    }
-
-    /// Sends a command once; returns its outcome, or `None` if its connection was lost.
-    async fn send(
-        &self,
-        execute: Execute,
-        generation: Option<u64>,
-    ) -> Option<Result<(Cqe, Vec<u8>), Error>> {
-        let (reply, answer) = oneshot::channel();
-        if self.requests.send(AdminRequest { execute, generation, reply }).await.is_err() {
-            return Some(Err(self.watch.until_ended().await));
-        }
-        // The queue has its own deadline; past this one, it waits for another connection.
-        let answered = runtime::timeout(2 * ADMIN_TIMEOUT, answer).await;
-        answered.unwrap_or_else(|_| Ok(Err(self.unavailable_error()))).ok()
-    }
-
-    /// Error of a command that cannot be executed now.
-    pub(crate) fn unavailable_error(&self) -> Error {
-        match self.watch.state() {
-            ConnectionState::Disconnected(disconnection) => {
-                Error::NotConnected(disconnection.error)
-            }
-            ConnectionState::Ended(error) => error,
-            ConnectionState::Live(_) => {
-                Error::Timeout { step: "an admin command", after: ADMIN_TIMEOUT }
-            }
-        }
-    }
-}
 
 /// Admin queue of one connection: commands one at a time, and beside them Keep Alive, Abort and
 /// Asynchronous Event Request.
@@ -178,17 +75,14 @@ impl<P: Provider> AdminQueue<P> {
         }
     }
 
-    /// Establishes the RDMA connection; returns the target's private data.
-    pub(crate) async fn connect(
-        &mut self,
-        resolved: Resolved<P>,
-        plan: Plan<'_, P>,
-    ) -> Result<CmAcceptData, Error> {
-        let completion_queue = self.poller.completion_queue();
-        let completion_queue = completion_queue.expect("a poller that has not failed has one");
-        let (queue, accept) = resolved.connector(plan).run(completion_queue).await?;
+    /// Completion queue of the poller, for the queue pair of the connection.
+    pub(crate) fn completion_queue(&mut self) -> &mut CompletionQueue<P> {
+        self.poller.completion_queue().expect("a poller that has not failed has one")
+    }
+
+    /// Adds the connected queue.
+    pub(crate) fn add(&mut self, queue: Queue<P>) {
         self.poller.add(queue);
-        Ok(accept)
     }
 
     /// Starts the keep-alive timer, which [`serve`](Self::serve) acts on.
@@ -407,108 +301,5 @@ impl<P: Provider> AdminQueue<P> {
                 }
             }
         }
-    }
-}
-
-/// Executes commands on whichever connection is live.
-impl<P: Provider> CommandChannel for &AdminClient<P> {
-    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        self.answer(execute).await
-    }
-}
-
-impl<P: Provider> CommandChannel for AdminQueue<P> {
-    async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        self.execute(execute).await
-    }
-}
-
-/// Asynchronous events of an I/O controller that are handled, beside errors and health, which need
-/// not be enabled.
-const IO_EVENTS: [AsyncEventMask; 3] = [
-    AsyncEventMask::NAMESPACE_ATTRIBUTE,
-    AsyncEventMask::FIRMWARE_ACTIVATION,
-    AsyncEventMask::ANA_CHANGE,
-];
-
-/// Enables the asynchronous events that an I/O controller supports. A refusal is not an error: the
-/// controller then reports fewer events.
-pub(crate) async fn enable_events<P: Provider>(
-    admin: &mut AdminQueue<P>,
-    supported: AsyncEventMask,
-) -> Result<(), Error> {
-    let wanted = IO_EVENTS.into_iter().fold(AsyncEventMask(0), |all, one| all | (one & supported));
-    if wanted == AsyncEventMask(0) {
-        return Ok(());
-    }
-    let command = |sqe, name| {
-        let transfer = Transfer::None;
-        Execute { queue: QueueId::ADMIN, sqe, transfer, name }
-    };
-    // Events that are enabled already stay so: health warnings among them.
-    let get = command(GetFeatures::async_events(), "Get Features (events)");
-    let (response, _) = admin.execute(get).await?;
-    let enabled = if response.status().is_success() {
-        AsyncEventMask(response.result_dword())
-    } else {
-        AsyncEventMask(0)
-    };
-    let set = command(SetFeatures::async_events(enabled | wanted), "Set Features (events)");
-    let (response, _) = admin.execute(set).await?;
-    if !response.status().is_success() {
-        let status = response.status();
-        tracing::info!(%status, "the controller will not tell of changes");
-    }
-    Ok(())
-}
-
-/// Announces to a controller that has retry delays that this host heeds them, as Linux does. A
-/// refusal is not an error: the controller then names none.
-pub(crate) async fn enable_retry_delays<P: Provider>(
-    admin: &mut AdminQueue<P>,
-    delays: [Duration; 3],
-) -> Result<(), Error> {
-    if delays[0].is_zero() {
-        return Ok(());
-    }
-    let behavior = HostBehavior { retry_delays: true }.to_bytes().to_vec();
-    let set = Execute {
-        queue: QueueId::ADMIN,
-        sqe: SetFeatures::host_behavior(),
-        transfer: Transfer::ToController(behavior),
-        name: "Set Features (Host Behavior Support)",
-    };
-    let (response, _) = admin.execute(set).await?;
-    let status = response.status();
-    if !status.is_success() {
-        tracing::info!(%status, "the controller names no retry delays");
-    }
-    Ok(())
-}
-
-/// Enables the discovery log change event of a discovery controller.
-///
-/// # Errors
-///
-/// When the controller does not support it or refuses: the log could not be watched.
-pub(crate) async fn enable_discovery_events<P: Provider>(
-    admin: &mut AdminQueue<P>,
-    supported: AsyncEventMask,
-) -> Result<(), Error> {
-    let events = AsyncEventMask::DISCOVERY_LOG_CHANGE;
-    if !supported.contains(events) {
-        return Err(Incompatible::NoDiscoveryEvents.into());
-    }
-    let command = "Set Features (Asynchronous Event Configuration)";
-    let set = Execute {
-        queue: QueueId::ADMIN,
-        sqe: SetFeatures::async_events(events),
-        transfer: Transfer::None,
-        name: command,
-    };
-    let (response, _) = admin.execute(set).await?;
-    match response.status() {
-        status if status.is_success() => Ok(()),
-        status => Err(Rejected::Command { command, status }.into()),
     }
 }
