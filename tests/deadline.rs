@@ -61,7 +61,7 @@ fn a_test_that_hangs_is_ended_and_says_what_it_waited_for() {
     assert!(said.contains("a_task_that_waits_for_ever: a task that does not end"), "{said}");
 }
 
-/// Where several tests run at a time, the test runner names those that take longer than a minute.
+/// The test runner names tests that take longer than a minute where several run at a time.
 #[test]
 fn of_tests_side_by_side_the_one_that_hangs_is_named() {
     let script = "echo 'test first ... ok'
@@ -84,6 +84,15 @@ fn output_and_status_of_a_program_that_ends_are_its_own() {
     let said = String::from_utf8(output.stdout).expect("UTF-8");
     assert_eq!(said, "test one ... ok\nto the error stream\nno newline");
     assert_eq!(output.status.code(), Some(7));
+    // All that it has printed is passed on, however late after its end that is: here the reader of
+    // its output, its sibling, is stopped meanwhile.
+    let script = "reader=$(sed -n \"s/ (deadline) . $PPID .*//p\" /proc/[0-9]*/stat 2>/dev/null)
+        kill -STOP $reader
+        head -c 60000 /dev/zero | tr '\\0' x; echo; echo 'test result: ok'
+        (sleep 2; kill -CONT $reader) >/dev/null 2>&1 & exit 0";
+    let output = run(deadline(60).args(["sh", "-c", script]), &[]);
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.ends_with("x\ntest result: ok\n") && said.len() > 60_000, "{}", said.len());
     // What it leaves running, with its output open, does not keep its caller.
     let begun = Instant::now();
     let output = run(deadline(60).args(["sh", "-c", "sleep 30 & exit 3"]), &[]);
