@@ -1,5 +1,7 @@
 //! House rules that no linter can state, checked by reading the sources.
 
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/imports.rs"]
 mod imports;
 #[path = "tidy/source_text.rs"]

@@ -1,0 +1,84 @@
+//! Documents name what there is: files by their paths, items by `Type` or `Type::name`.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::{source_text::blank, sources, top};
+
+/// Endings of the paths that are looked for; others are names of packages, devices, or examples.
+const FILES: [&str; 8] = [".rs", ".md", ".txt", ".toml", ".h", ".sh", ".json", ".py"];
+
+/// Walk through the driver, whose words with an underscore are functions.
+const WALK: &str = "rdma-host/src/driver/mod.rs";
+
+#[test]
+fn documents_name_files_and_items_that_exist() {
+    let code: String = sources().iter().map(|(_, text)| blank(text)).collect();
+    let words: BTreeSet<_> = code.split(|letter: char| !is_of_name(letter)).collect();
+    let (files, mut missing, mut found) = (tracked(), Vec::new(), 0);
+    for document in files.iter().filter(|path| path.ends_with(".md") || *path == WALK) {
+        let text = fs::read_to_string(top().join(document)).expect("a document");
+        let text = if document == WALK { module_documentation(&text) } else { text };
+        for (number, span) in code_spans(&text) {
+            let is_type = span.starts_with(char::is_uppercase) && span.contains(char::is_lowercase);
+            let is_function = document == WALK && span.contains('_');
+            let is_item = (span.contains("::") || is_type || is_function)
+                && span.chars().all(|it| is_of_name(it) || it == ':');
+            let last = span.rsplit("::").next().expect("a last part");
+            let is_file = span.contains('/')
+                && span.chars().all(|it| is_of_name(it) || "/-.".contains(it))
+                && FILES.iter().any(|ending| span.ends_with(ending));
+            let exists = match (is_item, is_file) {
+                (true, _) => words.contains(last),
+                (_, true) => is_there(&files, document, span),
+                _ => continue,
+            };
+            found += 1;
+            if !exists {
+                missing.push(format!("{document}:{number}: {span}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(found > 50, "only {found} files and items are named");
+}
+
+fn module_documentation(text: &str) -> String {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+fn is_of_name(letter: char) -> bool {
+    letter.is_alphanumeric() || letter == '_'
+}
+
+/// Texts between backticks, with the numbers of their lines; blocks of code are left out.
+fn code_spans(text: &str) -> Vec<(usize, &str)> {
+    let (mut spans, mut block) = (Vec::new(), false);
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            block = !block;
+        } else if !block {
+            spans.extend(line.split('`').skip(1).step_by(2).map(|span| (index + 1, span)));
+        }
+    }
+    spans
+}
+
+/// Tells if a path names a file: from the top, from the document's folder, or by its last parts.
+fn is_there(files: &[String], document: &str, path: &str) -> bool {
+    let folder = Path::new(document).parent().expect("a folder");
+    let end = format!("/{path}");
+    files.iter().any(|file| {
+        file == path || file.ends_with(&end) || Path::new(file) == folder.join(path).as_path()
+    })
+}
+
+/// Files of the repository.
+fn tracked() -> Vec<String> {
+    let listed = std::process::Command::new("git").arg("ls-files").current_dir(top()).output();
+    let listed = listed.expect("git runs");
+    assert!(listed.status.success(), "git ls-files");
+    String::from_utf8(listed.stdout).expect("paths are text").lines().map(str::to_owned).collect()
+}
