@@ -221,7 +221,7 @@ fn a_measurement_ends_in_a_steady_state() {
     assert!(report["steady_state"]["deviation_percent"].is_f64(), "{}", report["steady_state"]);
 }
 
-/// While the path is in ANA change, commands are held and sent again.
+/// Commands are held while the path is in ANA change, and sent again.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn commands_that_were_sent_again_are_counted() {

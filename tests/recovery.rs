@@ -37,9 +37,9 @@ const DELAY: &str = "200ms";
 #[derive(Default)]
 struct Struck {
     reconnects: u64,
-    /// When the target was back, once for each strike; seconds since 1970.
+    /// Times at which the target was back, one for each strike; seconds since 1970.
     returns: Vec<f64>,
-    /// When the load was connected again.
+    /// Times at which the load was connected again.
     backs: Vec<f64>,
 }
 

@@ -45,8 +45,8 @@ fn secret(seed: u8) -> Secret {
     secret
 }
 
-/// Where the first or the last bytes of a secret are in this process. They are computed one by one,
-/// so that looking for them leaves none.
+/// Addresses in this process of the first or the last bytes of a secret. They are computed one by
+/// one, so that looking for them leaves none.
 fn found(seed: u8) -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/maps").expect("maps");
     let mut memory = File::open("/proc/self/mem").expect("memory");

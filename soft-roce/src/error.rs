@@ -44,7 +44,7 @@ pub enum Error {
     Build {
         /// The command that failed.
         step: String,
-        /// Where its output is.
+        /// File with its output.
         log: PathBuf,
         /// The last lines of it.
         tail: Vec<String>,

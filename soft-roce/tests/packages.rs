@@ -1,4 +1,4 @@
-//! Where `soft-roce build` gets the kernel's source from, by the package lists of several systems.
+//! Packages with the kernel source for `soft-roce build`, by the package lists of several systems.
 //!
 //! The programs of apt, dpkg and make are scripts here, the first on the search path; the package
 //! lists are as those systems have them. The build ends where it would configure the kernel.

@@ -1,4 +1,4 @@
-//! Where the cases run, and two connected ends to run them with.
+//! Device that the cases run on, and two connected ends to run them with.
 
 use std::{
     fmt::Debug,

@@ -379,7 +379,7 @@ fn floors_hold_against_the_target() {
     }
 }
 
-/// Which command of the exchange: Negotiate, Challenge, Reply, Success1, Success2.
+/// Command of the exchange: Negotiate, Challenge, Reply, Success1, Success2.
 const STEPS: u32 = 5;
 
 /// A hook for the nth command of the exchange of one queue.

@@ -6,7 +6,7 @@ use rdma_host::{ConnectOptions, Controller, Error, LifecycleState, wire::Namespa
 
 use crate::load::HANG_TIMEOUT;
 
-/// Where a controller can be when its owner has had enough, once it was live.
+/// State of a controller that was live, in which its owner may shut it down.
 pub const STATES: [LifecycleState; 4] = [
     LifecycleState::Live,
     LifecycleState::Resetting,

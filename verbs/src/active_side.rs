@@ -61,7 +61,7 @@ pub struct Timeouts {
     pub drain: Duration,
 }
 
-/// Where the connection stands.
+/// State of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Nothing was asked yet.
@@ -230,13 +230,13 @@ impl ActiveSide {
         }
     }
 
-    /// When [`Event::Deadline`] is due; never where there is none.
+    /// Time at which [`Event::Deadline`] is due; `None` if never.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Where the connection stands.
+    /// State of the connection.
     #[must_use]
     pub fn state(&self) -> State {
         self.state

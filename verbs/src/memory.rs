@@ -147,7 +147,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Where the buffer starts, as the peer must name it in a remote access.
+    /// Address of the buffer by which the peer names it in a remote access.
     #[inline]
     pub fn address(&self) -> u64 {
         self.region.memory.address() + self.offset as u64
@@ -276,7 +276,7 @@ pub struct Mapping {
     is_shared: bool,
 }
 
-/// Where memory came from, and so how it goes.
+/// Origin of memory, which decides how it is freed.
 enum Backing {
     /// Whole pages of the heap.
     Heap(Layout),
@@ -380,7 +380,7 @@ impl Mapping {
         unsafe { Vec::from_raw_parts(this.start.as_ptr(), this.length, capacity) }
     }
 
-    /// Where the memory starts, as a number.
+    /// Address of the memory, as a number.
     #[inline]
     pub fn address(&self) -> u64 {
         self.start.addr().get() as u64
@@ -525,7 +525,7 @@ impl Mapping {
         unsafe { self.within(offset, length) }
     }
 
-    /// Where a range is.
+    /// Position of a range.
     ///
     /// # Safety
     ///

@@ -504,7 +504,7 @@ pub struct BindWindow {
     pub key: RemoteKey,
     /// The registration's local key; its access has [`Access::BIND`].
     pub memory: u32,
-    /// Where the range starts; it is also by this address that the peer names it.
+    /// Address of the range, by which the peer names it too.
     pub address: u64,
     /// Length of the range; never 0.
     pub length: u64,

@@ -129,7 +129,7 @@ impl<P: Provider> QueuePair<P> {
         }
     }
 
-    /// Apart, so that the usual case saves no registers for it.
+    /// Not inlined: the usual case saves no registers for it.
     #[cold]
     fn send_inline_after_others(&mut self, message: &[u8]) -> Result<(), Error> {
         self.engine.reserve_sends(1)?;
@@ -436,7 +436,7 @@ impl<P: Provider> QueuePair<P> {
         }
     }
 
-    /// Apart, so that the usual case saves no registers for it.
+    /// Not inlined: the usual case saves no registers for it.
     #[cold]
     fn send_message_after_others(&mut self, slot: usize, message: &[u8]) -> Result<(), Error> {
         self.engine.reserve_sends(1)?;

@@ -58,7 +58,7 @@ fn every_error_has_its_class_and_failure2() {
     }
 }
 
-/// As both initiators were seen to do in the bed, where a target can be made to show it.
+/// Behaviour of both initiators in the bed, where a target can be made to show it.
 #[test]
 fn a_key_rejected_by_the_rules_of_linux_is_final() {
     let names = |due| {

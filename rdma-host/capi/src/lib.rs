@@ -1,7 +1,7 @@
 //! C library `libnvmf-rdma`: the polled interface of [`rdma_host`] for programs in C and C++.
 //!
 //! `include/nvmf-rdma.h` declares it, `nvmf-rdma.3` is its manual page. The functions are in `ffi`,
-//! the one file with unsafe code, and do nothing but pass their arguments on.
+//! which has all unsafe code, and do nothing but pass their arguments on.
 //!
 //! ```text
 //!   ffi          pointers of C: texts, structures, arrays

@@ -263,8 +263,8 @@ mod tests {
         }
     }
 
-    /// Where `mdadm --create` of these formats, `zpool create` and the firmware of a RAID put what
-    /// they are known by, on a disk of 40 MiB and 1,536 bytes.
+    /// Places where `mdadm --create` of these formats, `zpool create` and a RAID's firmware put
+    /// what they are known by, on a disk of 40 MiB and 1,536 bytes.
     #[test]
     fn what_lies_at_the_end_of_a_disk_is_found() {
         let mebibyte = 1 << 20;

@@ -194,7 +194,7 @@ fn caught(case: &Case, folder: &Path) -> (Child, PipeReader) {
     }
 }
 
-/// Which of the needles are in the memory of the process, and where.
+/// Needles that are in the memory of the process, with their places.
 fn found(process: u32, needles: &[Vec<u8>]) -> Vec<String> {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).expect("maps");
     let mut memory = File::open(format!("/proc/{process}/mem")).expect("memory");
@@ -349,7 +349,7 @@ fn a_process_with_secrets_leaves_no_core_dump() {
     assert_eq!(dump(&["identify", CLOSED_PORT, "--dhchap-secret", &sample.text]), None);
 }
 
-/// Where this process may keep all of its memory out of the swap space, one with secrets does.
+/// A process with secrets keeps all of its memory out of the swap space where it may.
 #[test]
 fn a_process_with_secrets_is_not_swapped_out() {
     let temporary = tempfile::tempdir().expect("a folder");

@@ -27,10 +27,10 @@ use super::{non_empty, path_or_empty, print, print_message};
 /// nearest release of 5.15 to 7.x replaces it, which is told.
 #[derive(Args)]
 pub(crate) struct Build {
-    /// Which kernel: 6.12 or 7 (the newest 7.x)
+    /// Kernel: 6.12 or 7 (the newest 7.x)
     #[arg(long, env = "SOFT_ROCE_KERNEL", default_value = "6.12")]
     kernel: Kernel,
-    /// For which machine: uml, qemu, or auto: uml, and qemu where that cannot run
+    /// Machine that it is for: uml, qemu, or auto: uml, and qemu where that cannot run
     #[arg(long, env = soft_roce::MACHINE_VARIABLE, default_value = "auto")]
     machine: Machine,
     /// Build from this kernel source tree or tarball (5.15 to 7.x) instead of a package
@@ -93,7 +93,7 @@ impl Build {
 pub(crate) struct Export {
     /// The file to write
     file: PathBuf,
-    /// Which kernel; may be given again [default: all that are built]
+    /// Kernel; may be given again [default: all that are built]
     #[arg(long)]
     kernel: Vec<Series>,
 }

@@ -28,10 +28,10 @@ use super::{non_empty, path_or_empty, print_message};
 /// executes the program in that guest.
 #[derive(Args)]
 pub(crate) struct Run {
-    /// Which kernel: 6.12, 7 (the newest 7.x), or the path of a built `linux` program
+    /// Kernel: 6.12, 7 (the newest 7.x), or the path of a built `linux` program
     #[arg(long, env = "SOFT_ROCE_KERNEL", default_value = "6.12")]
     kernel: Kernel,
-    /// Which RDMA device: rxe (soft-RoCE, rxe0) or siw (soft-iWARP, siw0) at 10.10.10.1, or both:
+    /// RDMA device: rxe (soft-RoCE, rxe0) or siw (soft-iWARP, siw0) at 10.10.10.1, or both:
     /// rxe0 there and siw0 at 10.10.11.1 (SOFT_ROCE_SIW_ADDRESS)
     #[arg(long, env = "SOFT_ROCE_DEVICE", default_value_t)]
     device: Device,

@@ -60,7 +60,7 @@ pub(crate) enum Target {
     },
     /// Show the target, and who is connected
     Show {
-        /// As JSON
+        /// Output as JSON
         #[arg(long)]
         json: bool,
     },

@@ -1,4 +1,4 @@
-//! Where built kernels live: one folder per source version and configuration, one name per series.
+//! Cache of built kernels: one folder per source version and configuration, one name per series.
 
 use std::{
     fs::{self, DirBuilder, File},

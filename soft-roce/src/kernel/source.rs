@@ -21,7 +21,7 @@ use crate::{
 /// Space in MB for the unpacked source and the compiler's output: 1,860 for 6.12, 2,050 for 7.3.
 const BUILD_MB: u64 = 2_200;
 
-/// Where a kernel's source comes from.
+/// Origin of a kernel's source.
 pub(crate) enum Source {
     Package(SourcePackage),
     Tarball { path: PathBuf, version: String },

@@ -1,4 +1,4 @@
-//! Where a kernel's source comes from: an installed package, or one of an archive.
+//! Origin of a kernel's source: an installed package, or one of an archive.
 
 use std::{
     fs,

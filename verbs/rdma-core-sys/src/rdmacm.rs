@@ -33,7 +33,7 @@ enumeration! {
 }
 
 enumeration! {
-    /// Which kind of port numbers an id uses.
+    /// Kind of port numbers that an id uses.
     rdma_port_space(libc::c_uint) {
         RDMA_PS_TCP = 0x0106,
     }

@@ -238,7 +238,7 @@ impl<P: Provider> Engine<P> {
         })
     }
 
-    /// Apart, so that the calls that have only sends save no registers for it.
+    /// Not inlined: the calls that have only sends save no registers for it.
     #[inline(never)]
     fn flush_both(&mut self) -> Result<(), FlushError> {
         self.doorbells += 1;

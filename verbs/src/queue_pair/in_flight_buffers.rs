@@ -20,7 +20,7 @@ impl InFlightBuffers {
         row.zip(buffers).for_each(|(place, buffer)| *place = Some(buffer));
     }
 
-    /// As the only one.
+    /// Stores the only buffer of a message.
     #[inline]
     pub(super) fn put_one(&mut self, slot: usize, buffer: Buffer) {
         self.rows[slot * self.each] = Some(buffer);

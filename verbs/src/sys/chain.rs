@@ -36,7 +36,7 @@ pub(super) fn link_chain<R>(
     first
 }
 
-/// Which request of a chain a plug-in refused.
+/// Request of a chain that a provider of rdma-core refused.
 pub(super) fn refused_index<R>(first: *mut R, refused: *mut R, length: usize) -> usize {
     let bytes = refused.addr().wrapping_sub(first.addr());
     // A plug-in that fails without saying where is taken to have accepted nothing.

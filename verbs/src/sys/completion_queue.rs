@@ -32,7 +32,7 @@ pub struct RawCompletionQueue {
     inner: Arc<QueueInner>,
     /// Calls of the extended API, if the queue is polled by them.
     extended: Option<ExtendedPoll>,
-    /// Where the device's plug-in writes, before it is translated.
+    /// Completions as rdma-core's provider writes them, before they are translated.
     scratch: Box<[c::ibv_wc; POLL_BATCH]>,
     /// The most events that can still come off the channel.
     armed: u32,

@@ -13,7 +13,7 @@ use crate::{failure::Failure, size};
 /// Condition such as `p99>200us`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FailCondition {
-    /// As on the command line.
+    /// Text of the command line.
     text: String,
     operation: Option<Direction>,
     metric: Metric,

@@ -58,7 +58,7 @@ impl<P: Provider> Engine<P> {
         Ok(())
     }
 
-    /// Where a message goes that is no longer than its slot, and how long it is.
+    /// Address and length of a message that is no longer than its slot.
     #[inline]
     fn place(&self, slot: usize, message: &[u8]) -> Option<(usize, u32)> {
         let MessageSlots { size, slots, .. } = self.messages;

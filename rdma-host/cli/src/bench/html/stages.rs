@@ -1,4 +1,4 @@
-//! Where the time of a command went: its stages as a bar, and in words.
+//! Stages of a command, by the time that each took, as a bar and in words.
 
 use askama::{Template, filters::HtmlSafe};
 
