@@ -8,6 +8,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -101,6 +102,9 @@ pub struct UnansweredWrite {
 pub struct Association {
     /// Number of the association; later ones have higher numbers.
     pub number: u64,
+    /// Address of the target. What a target says of a controller proves nothing of those at other
+    /// addresses.
+    pub target: SocketAddr,
     /// CNTLID.
     pub controller: ControllerId,
     /// Keep-alive timeout as granted; zero if it is off.
@@ -126,6 +130,7 @@ impl Association {
         let units = options.keep_alive.as_millis().div_ceil(unit.as_millis());
         Self {
             number,
+            target: options.address,
             controller: negotiated.controller,
             keep_alive: unit * u32::try_from(units).unwrap_or(u32::MAX),
             quiesce_time: info.quiesce_time,
@@ -280,7 +285,8 @@ pub enum Admission {
     Wait(ControllerId),
 }
 
-/// Write fence of one controller, across its associations.
+/// Write fence of one controller, or of all that are paths of one subsystem, across their
+/// associations.
 ///
 /// Report every association that is established, and the writes without a response of each that
 /// ended; ask for each command whether it may be sent, and for the next action while one may not.
@@ -288,8 +294,8 @@ pub enum Admission {
 pub struct WriteFence {
     options: FenceOptions,
     ended: Vec<EndedAssociation>,
-    /// Latest association.
-    latest: Option<Association>,
+    /// Latest association with each target.
+    latest: Vec<Association>,
     /// Time of the next question to the target.
     next_probe: Option<Instant>,
     /// Number of questions so far: all are asked in turn.
@@ -300,7 +306,7 @@ impl WriteFence {
     /// Creates a fence that is open.
     #[must_use]
     pub fn new(options: FenceOptions) -> Self {
-        Self { options, ended: Vec::new(), latest: None, next_probe: None, asked: 0 }
+        Self { options, ended: Vec::new(), latest: Vec::new(), next_probe: None, asked: 0 }
     }
 
     /// Returns true if no command waits.
@@ -323,7 +329,8 @@ impl WriteFence {
 
     /// Reports a new association. Returns the ended ones that it proves to be over.
     pub fn established(&mut self, association: Association) -> Vec<EndedAssociation> {
-        self.latest = Some(association);
+        self.latest.retain(|latest| latest.target != association.target);
+        self.latest.push(association);
         self.next_probe = None;
         self.remove(|ended| is_followed_by(&ended.association, &association))
     }
@@ -337,7 +344,7 @@ impl WriteFence {
         closed_at: Instant,
         writes: Vec<UnansweredWrite>,
     ) -> bool {
-        let is_over = self.latest.is_some_and(|latest| is_followed_by(&association, &latest));
+        let is_over = self.latest.iter().any(|latest| is_followed_by(&association, latest));
         if writes.is_empty() || self.options.mode == Fence::Off || is_over {
             return false;
         }
@@ -365,10 +372,11 @@ impl WriteFence {
         }
     }
 
-    /// Next action at `now`, on the latest association.
-    pub fn action(&mut self, now: Instant) -> FenceAction {
+    /// Next action at `now`, on the latest association with a target.
+    pub fn action(&mut self, target: SocketAddr, now: Instant) -> FenceAction {
         let over = self.ended.iter().filter_map(|ended| self.over_at(ended)).min();
-        let questions: Vec<_> = self.ended.iter().flat_map(EndedAssociation::questions).collect();
+        let ended = self.ended.iter().filter(|ended| ended.association.target == target);
+        let questions: Vec<_> = ended.flat_map(EndedAssociation::questions).collect();
         if questions.is_empty() {
             return over.map_or(FenceAction::None, FenceAction::Wait);
         }
@@ -383,15 +391,19 @@ impl WriteFence {
         }
     }
 
-    /// Reports the answer of the target. Returns the ended associations that it proves to be over,
+    /// Reports the answer of a target. Returns the ended associations that it proves to be over,
     /// with the writes that were left of them; of others it may prove the end of some writes.
     pub fn answered(
         &mut self,
+        target: SocketAddr,
         question: ProbeQuestion,
         answer: ProbeAnswer,
     ) -> Vec<EndedAssociation> {
         let ProbeQuestion { controller, queue } = question;
-        let is_asked = |ended: &EndedAssociation| ended.association.controller == controller;
+        let is_asked = |ended: &EndedAssociation| {
+            let Association { controller: id, target: address, .. } = ended.association;
+            (id, address) == (controller, target)
+        };
         match answer {
             ProbeAnswer::Gone => {
                 self.remove(|ended| is_asked(ended) && ended.association.ids_prove)
@@ -453,6 +465,7 @@ impl WriteFence {
 fn is_followed_by(earlier: &Association, later: &Association) -> bool {
     earlier.ids_prove
         && later.ids_prove
+        && earlier.target == later.target
         && earlier.controller == later.controller
         && earlier.number < later.number
 }

@@ -22,6 +22,7 @@ use crate::{
         },
         data_path::{
             admin_queue::client::AdminClient, connection_state::ConnectionWatch,
+            controller_group::ControllerGroup, fence::SharedFence,
             namespace_registry::NamespaceRegistry, poller::Poller,
         },
         runtime,
@@ -66,15 +67,27 @@ impl<P: Provider> Controller<P> {
     ///
     /// As [`connect`](Controller::connect).
     pub fn connect_over(provider: &Arc<P>, options: &ConnectOptions) -> Connecting<P> {
-        Connecting::new(provider, options, Purpose::Io)
+        Connecting::new(provider, options, Purpose::Io, None)
     }
 }
 
 impl<P: Provider> Connecting<P> {
-    pub(super) fn new(provider: &Arc<P>, options: &ConnectOptions, purpose: Purpose) -> Self {
+    /// Connects a controller, of a group if it is a path of a subsystem. The fence of the options
+    /// is that of a controller without a group.
+    pub(super) fn new(
+        provider: &Arc<P>,
+        options: &ConnectOptions,
+        purpose: Purpose,
+        group: Option<Arc<ControllerGroup<P>>>,
+    ) -> Self {
         let changes = broadcast::Sender::new(STATE_CHANGE_BACKLOG);
+        let fence = match &group {
+            Some(group) => Arc::clone(&group.fence),
+            None => Arc::new(SharedFence::new(options.fence.clone())),
+        };
         let shared = Arc::new(ControllerShared {
-            connection: ConnectionWatch::new(options.fence.clone()),
+            connection: ConnectionWatch::new(fence),
+            group,
             registry: Arc::new(NamespaceRegistry::default()),
             changes: changes.downgrade(),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),

@@ -51,7 +51,7 @@ pub(crate) async fn connect<P: Provider>(
 ) -> Result<EstablishedController<P>, Error> {
     let outcome = bring_up(&context).await;
     let outcome = match outcome {
-        Err(Error::Transport(Transport::DeviceChanged)) => {
+        Err(Error::Transport(Transport::DeviceChanged)) if context.group.is_none() => {
             tracing::info!("the RDMA device is another one: memory has to be registered again");
             context.domain = None;
             bring_up(&context).await
@@ -120,9 +120,10 @@ async fn bring_up<P: Provider>(
     let resolved = Resolved::new(context.provider, options).await?;
     let endpoint = resolved.endpoint();
     let device = endpoint.limits().map_err(verbs_error)?;
-    let domain = match &context.domain {
-        Some(domain) => domain.clone(),
-        None => endpoint.domain().map_err(verbs_error)?,
+    let domain = match (&context.domain, context.group) {
+        (Some(domain), _) => domain.clone(),
+        (None, Some(group)) => group.domain(|| endpoint.domain()).map_err(verbs_error)?,
+        (None, None) => endpoint.domain().map_err(verbs_error)?,
     };
     let memory = MemoryReport::choose(options.memory, &domain);
     let mut admin = admin_queue(context, &resolved, &domain, &memory)?;

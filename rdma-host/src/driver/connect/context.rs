@@ -6,7 +6,9 @@ use verbs::{ProtectionDomain, Provider};
 
 use crate::{
     config::{ADMIN_TRANSFER_MAX, ConnectOptions, DISCOVERY_CHUNK_BYTES},
-    driver::connect::authenticate::AuthenticationParties,
+    driver::{
+        connect::authenticate::AuthenticationParties, data_path::controller_group::ControllerGroup,
+    },
     proto::BringUp,
 };
 
@@ -21,6 +23,8 @@ pub(crate) struct ConnectContext<'a, P: Provider> {
     pub(crate) queue_id_seed: u32,
     /// Protection domain of the connection before, to keep the memory that is registered in it.
     pub(crate) domain: Option<ProtectionDomain<P>>,
+    /// Controllers whose domain is used; `None` for a controller with one of its own.
+    pub(crate) group: Option<&'a ControllerGroup<P>>,
     pub(crate) parties: &'a AuthenticationParties,
 }
 

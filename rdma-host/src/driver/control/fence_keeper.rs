@@ -18,13 +18,14 @@ pub(crate) async fn keep_fence<P: Provider>(
     fence: &SharedFence,
     probe: &ProbeContext<'_, P>,
 ) -> Infallible {
+    let target = probe.options.address;
     loop {
         let version = fence.version();
-        match fence.action() {
+        match fence.action(target) {
             FenceAction::None => fence.until_changed(version).await,
             FenceAction::Probe(question) => {
                 let answer = probe.ask(question).await;
-                fence.answered(question, answer);
+                fence.answered(target, question, answer);
             }
             FenceAction::Wait(until) => {
                 // A change is due at once: it may have opened the fence.

@@ -12,7 +12,8 @@ use crate::{
         control::state_change::StateChange,
         data_path::{
             admin_queue::client::AdminRequest, connection_state::ConnectionWatch,
-            namespace_registry::NamespaceRegistry, poller::Poller,
+            controller_group::ControllerGroup, namespace_registry::NamespaceRegistry,
+            poller::Poller,
         },
     },
     error::Error,
@@ -38,6 +39,8 @@ pub(crate) struct ProbeRequest {
 /// State that a controller's handles and tasks share.
 pub(crate) struct ControllerShared<P: Provider> {
     pub(crate) connection: ConnectionWatch<P>,
+    /// Controllers that are paths of the same subsystem, if it is used with several.
+    pub(crate) group: Option<Arc<ControllerGroup<P>>>,
     pub(crate) registry: Arc<NamespaceRegistry>,
     pub(crate) changes: broadcast::WeakSender<StateChange>,
     /// Secrets and policy of the next connection.

@@ -158,6 +158,7 @@ impl<P: Provider> Supervisor<P> {
             pollers: self.pollers,
             queue_id_seed: self.queue_id_seed,
             domain: self.shared.connection.latest().map(|latest| latest.domain.clone()),
+            group: self.shared.group.as_deref(),
         };
         let (registry, purpose) = (&self.shared.registry, self.purpose);
         let attempt = async {
@@ -209,9 +210,10 @@ impl<P: Provider> Supervisor<P> {
         let (sender, timed_out) = mpsc::channel(ABORT_BACKLOG);
         let latest = self.shared.connection.latest();
         let generation = latest.map_or(0, |latest| latest.generation) + 1;
-        let association = Association::new(generation, &negotiated, &self.options);
+        let fence = self.shared.connection.fence();
+        let association = Association::new(fence.next_number(), &negotiated, &self.options);
         // Before any command is sent.
-        self.shared.connection.fence().established(association);
+        fence.established(association);
         let connection = Arc::new(Connection {
             span: self.span.clone(),
             generation,

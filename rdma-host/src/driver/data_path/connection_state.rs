@@ -7,7 +7,6 @@ use tokio::sync::watch;
 use verbs::Provider;
 
 use crate::{
-    config::FenceOptions,
     driver::data_path::{connection::Connection, fence::SharedFence, live_summary::LiveSummary},
     error::{Error, NotConnected},
 };
@@ -76,7 +75,7 @@ struct Shared<P: Provider> {
     /// Connection that is live, or was last.
     latest: Mutex<Option<Arc<Connection<P>>>>,
     summary: Arc<LiveSummary>,
-    fence: SharedFence,
+    fence: Arc<SharedFence>,
 }
 
 impl<P: Provider> Clone for ConnectionWatch<P> {
@@ -87,20 +86,21 @@ impl<P: Provider> Clone for ConnectionWatch<P> {
 
 impl<P: Provider> ConnectionWatch<P> {
     /// Creates the watch of a controller that is not connected.
-    pub(crate) fn new(fence: FenceOptions) -> Self {
+    pub(crate) fn new(fence: Arc<SharedFence>) -> Self {
         let state = ConnectionState::Disconnected(Disconnection::new(Error::Closed));
         let summary = Arc::<LiveSummary>::default();
+        fence.add(&summary);
         Self {
             shared: Arc::new(Shared {
                 state: watch::Sender::new(state),
                 latest: Mutex::new(None),
-                fence: SharedFence::new(fence, Arc::clone(&summary)),
+                fence,
                 summary,
             }),
         }
     }
 
-    /// Write fence of the controller.
+    /// Write fence of the controller, which others may share.
     pub(crate) fn fence(&self) -> &SharedFence {
         &self.shared.fence
     }

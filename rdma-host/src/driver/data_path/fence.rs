@@ -2,7 +2,11 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    net::SocketAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -93,24 +97,42 @@ impl fmt::Display for FenceChange {
     }
 }
 
-/// Write fence of a controller.
+/// Write fence of a controller, or of all that are paths of one subsystem.
 pub(crate) struct SharedFence {
     fence: Mutex<WriteFence>,
-    /// Tells the path of each command whether the fence is open.
-    summary: Arc<LiveSummary>,
+    /// Tell the path of each command of a controller whether the fence is open.
+    summaries: Mutex<Vec<Weak<LiveSummary>>>,
+    is_closed: AtomicBool,
+    /// Number of the latest association.
+    associations: AtomicU64,
     /// Number of changes.
     version: watch::Sender<u64>,
     changes: broadcast::Sender<FenceChange>,
 }
 
 impl SharedFence {
-    pub(crate) fn new(options: FenceOptions, summary: Arc<LiveSummary>) -> Self {
+    pub(crate) fn new(options: FenceOptions) -> Self {
         Self {
             fence: Mutex::new(WriteFence::new(options)),
-            summary,
+            summaries: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            associations: AtomicU64::new(0),
             version: watch::Sender::new(0),
             changes: broadcast::Sender::new(STATE_CHANGE_BACKLOG),
         }
+    }
+
+    /// Adds a controller, by what the path of each of its commands reads.
+    pub(crate) fn add(&self, summary: &Arc<LiveSummary>) {
+        let mut summaries = self.summaries.lock();
+        summaries.retain(|summary| summary.strong_count() > 0);
+        summaries.push(Arc::downgrade(summary));
+        summary.set_fenced(self.is_closed.load(Ordering::Relaxed));
+    }
+
+    /// Number of a new association, higher than those of all before.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.associations.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Reports the writes without a response of an association, whose queue pairs are destroyed.
@@ -141,7 +163,8 @@ impl SharedFence {
 
     /// Decides about a command, new or repeated.
     pub(crate) fn admit(&self, sqe: &Sqe) -> Admission {
-        if self.summary.is_fenced() { self.fence.lock().admit(sqe) } else { Admission::Send }
+        let is_closed = self.is_closed.load(Ordering::Relaxed);
+        if is_closed { self.fence.lock().admit(sqe) } else { Admission::Send }
     }
 
     /// Maximum time for which a write waits.
@@ -154,18 +177,23 @@ impl SharedFence {
         self.open(FenceProof::SameController, |fence| fence.established(association));
     }
 
-    /// Next action of the supervisor, while there is a connection.
-    pub(crate) fn action(&self) -> FenceAction {
-        self.fence.lock().action(runtime::now())
+    /// Next action of the supervisor that has a connection with this target.
+    pub(crate) fn action(&self, target: SocketAddr) -> FenceAction {
+        self.fence.lock().action(target, runtime::now())
     }
 
-    /// Reports an answer of the target about an old controller.
-    pub(crate) fn answered(&self, question: ProbeQuestion, answer: ProbeAnswer) {
+    /// Reports an answer of a target about an old controller.
+    pub(crate) fn answered(
+        &self,
+        target: SocketAddr,
+        question: ProbeQuestion,
+        answer: ProbeAnswer,
+    ) {
         let proof = match answer {
             ProbeAnswer::QueueGone => FenceProof::QueuesGone,
             ProbeAnswer::Gone | ProbeAnswer::Unproved => FenceProof::ControllerGone,
         };
-        self.open(proof, |fence| fence.answered(question, answer));
+        self.open(proof, |fence| fence.answered(target, question, answer));
     }
 
     /// Opens the fence as far as time has passed.
@@ -218,9 +246,13 @@ impl SharedFence {
         let _ = self.changes.send(change);
     }
 
-    /// Tells the pollers and the supervisor of a change, while the fence is locked.
+    /// Tells the pollers and the supervisors of a change, while the fence is locked.
     fn update(&self, fence: &WriteFence) {
-        self.summary.set_fenced(!fence.is_open());
+        let is_closed = !fence.is_open();
+        let summaries = self.summaries.lock();
+        self.is_closed.store(is_closed, Ordering::Relaxed);
+        summaries.iter().filter_map(Weak::upgrade).for_each(|one| one.set_fenced(is_closed));
+        drop(summaries);
         self.version.send_modify(|version| *version += 1);
     }
 }

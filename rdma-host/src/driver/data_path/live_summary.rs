@@ -33,11 +33,6 @@ impl LiveSummary {
         self.generation.load(Ordering::Relaxed) == generation
     }
 
-    /// Returns true if the write fence is closed.
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.generation.load(Ordering::Relaxed) & FENCED != 0
-    }
-
     pub(crate) fn set_fenced(&self, is_fenced: bool) {
         if is_fenced {
             self.generation.fetch_or(FENCED, Ordering::Relaxed);

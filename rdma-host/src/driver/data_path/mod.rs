@@ -8,6 +8,7 @@ pub(crate) mod admin_queue;
 pub(crate) mod command;
 pub(crate) mod connection;
 pub(crate) mod connection_state;
+pub(crate) mod controller_group;
 pub(crate) mod device_events;
 pub(crate) mod fence;
 pub(crate) mod latency_histogram;

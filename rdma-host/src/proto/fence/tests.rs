@@ -1,6 +1,6 @@
 //! Committed tables of decisions, and what they rest on.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::Ipv4Addr};
 
 use super::*;
 
@@ -45,6 +45,7 @@ fn sqe(opcode: Opcode, lba: u8, fused: bool) -> Sqe {
 fn association(number: u64, controller: u16) -> Association {
     Association {
         number,
+        target: TARGET,
         controller: ControllerId(controller),
         keep_alive: Duration::from_secs(2),
         quiesce_time: Duration::ZERO,
@@ -52,6 +53,9 @@ fn association(number: u64, controller: u16) -> Association {
         queues_prove: false,
     }
 }
+
+/// Address of the target.
+const TARGET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4420);
 
 fn blocks(namespace: u32, blocks: Range<u64>) -> WrittenBlocks {
     WrittenBlocks { namespace: NamespaceId(namespace), blocks }
@@ -124,23 +128,23 @@ const EVENTS: [Event; 13] = [
     }),
     ("answer: no such controller", |fence, association, _| {
         let answer = ProbeAnswer::of(Status(0x4182), 0x0001_0010);
-        fence.answered(question(association.controller.0, 1), answer);
+        fence.answered(TARGET, question(association.controller.0, 1), answer);
     }),
     ("answer: no such queue", |fence, association, _| {
         let answer = ProbeAnswer::of(Status(0x4182), 0x0000_002c);
-        fence.answered(question(association.controller.0, 1), answer);
+        fence.answered(TARGET, question(association.controller.0, 1), answer);
     }),
     ("the same, of another queue", |fence, association, _| {
         let answer = ProbeAnswer::of(Status(0x4182), 0x0000_002c);
-        fence.answered(question(association.controller.0, 2), answer);
+        fence.answered(TARGET, question(association.controller.0, 2), answer);
     }),
     ("answer: queue id", |fence, association, _| {
         let answer = ProbeAnswer::of(Status(0x4182), 0x0000_002a);
-        fence.answered(question(association.controller.0, 1), answer);
+        fence.answered(TARGET, question(association.controller.0, 1), answer);
     }),
     ("answer: another status", |fence, association, _| {
         let answer = ProbeAnswer::of(Status(0x400c), 0x0001_0010);
-        fence.answered(question(association.controller.0, 1), answer);
+        fence.answered(TARGET, question(association.controller.0, 1), answer);
     }),
     ("keep-alive timeout", |fence, _, at| drop(fence.elapse(at + Duration::from_secs(2)))),
     ("2 × keep-alive", |fence, _, at| drop(fence.elapse(at + Duration::from_millis(4001)))),
@@ -177,7 +181,7 @@ fn proofs() -> String {
     let asks = |&(_, mode, association): &(&str, Fence, Association)| {
         let at = Instant::now();
         let mut fence = closed(options().mode(mode), association, at);
-        match fence.action(at) {
+        match fence.action(TARGET, at) {
             FenceAction::Probe(_) => "asks",
             FenceAction::None if fence.is_open() => "open",
             FenceAction::None | FenceAction::Wait(_) => "-",
@@ -264,15 +268,15 @@ fn questions_are_spaced_and_all_controllers_are_asked_for() {
     let second = Association { number: 2, controller: ControllerId(2), ..old };
     fence.close(second, at, written(1, 0..1));
     let of_controller = |id| ProbeQuestion { controller: ControllerId(id), queue: None };
-    assert_eq!(fence.action(at), FenceAction::Probe(of_controller(1)));
-    assert_eq!(fence.action(at), FenceAction::Wait(at + FENCE_PROBE_INTERVAL));
+    assert_eq!(fence.action(TARGET, at), FenceAction::Probe(of_controller(1)));
+    assert_eq!(fence.action(TARGET, at), FenceAction::Wait(at + FENCE_PROBE_INTERVAL));
     let at = at + FENCE_PROBE_INTERVAL;
-    assert_eq!(fence.action(at), FenceAction::Probe(of_controller(2)));
+    assert_eq!(fence.action(TARGET, at), FenceAction::Probe(of_controller(2)));
     let at = at + FENCE_PROBE_INTERVAL;
-    assert_eq!(fence.action(at), FenceAction::Probe(of_controller(1)));
-    assert_eq!(fence.answered(of_controller(1), ProbeAnswer::Gone).len(), 1);
+    assert_eq!(fence.action(TARGET, at), FenceAction::Probe(of_controller(1)));
+    assert_eq!(fence.answered(TARGET, of_controller(1), ProbeAnswer::Gone).len(), 1);
     let at = at + FENCE_PROBE_INTERVAL;
-    assert_eq!(fence.action(at), FenceAction::Probe(of_controller(2)));
+    assert_eq!(fence.action(TARGET, at), FenceAction::Probe(of_controller(2)));
 }
 
 /// The blocks of a queue's writes are opened with the queue, and the next queue is asked for at
@@ -284,16 +288,16 @@ fn each_queue_with_writes_is_asked_for() {
     fence.close(old, at, written(3, 20..21));
     fence.close(old, at, written(1, 30..31));
     let waits = |fence: &WriteFence, lba| fence.admit(&sqe(Opcode::WRITE, lba, false));
-    assert_eq!(fence.action(at), FenceAction::Probe(question(1, 1)));
-    assert!(fence.answered(question(1, 1), ProbeAnswer::Unproved).is_empty());
-    assert_eq!(fence.action(at), FenceAction::Wait(at + FENCE_PROBE_INTERVAL));
+    assert_eq!(fence.action(TARGET, at), FenceAction::Probe(question(1, 1)));
+    assert!(fence.answered(TARGET, question(1, 1), ProbeAnswer::Unproved).is_empty());
+    assert_eq!(fence.action(TARGET, at), FenceAction::Wait(at + FENCE_PROBE_INTERVAL));
     let at = at + FENCE_PROBE_INTERVAL;
-    assert_eq!(fence.action(at), FenceAction::Probe(question(1, 3)));
-    assert!(fence.answered(question(1, 3), ProbeAnswer::QueueGone).is_empty());
+    assert_eq!(fence.action(TARGET, at), FenceAction::Probe(question(1, 3)));
+    assert!(fence.answered(TARGET, question(1, 3), ProbeAnswer::QueueGone).is_empty());
     let closed = Admission::Wait(ControllerId(1));
     assert_eq!([7, 20, 30].map(|lba| waits(&fence, lba)), [closed, Admission::Send, closed]);
-    assert_eq!(fence.action(at), FenceAction::Probe(question(1, 1)));
-    let over = fence.answered(question(1, 1), ProbeAnswer::QueueGone);
+    assert_eq!(fence.action(TARGET, at), FenceAction::Probe(question(1, 1)));
+    let over = fence.answered(TARGET, question(1, 1), ProbeAnswer::QueueGone);
     assert_eq!(over.iter().map(|ended| ended.writes.len()).sum::<usize>(), 2);
     assert!(fence.is_open());
 }
@@ -315,7 +319,7 @@ fn too_many_ended_associations_close_all_blocks() {
     }
     assert_eq!(fence.admit(&another), Admission::Wait(ControllerId(1)));
     assert_eq!(fence.admit(&sqe(Opcode::READ, 7, false)), Admission::Send);
-    fence.answered(question(1, 1), ProbeAnswer::Gone);
+    fence.answered(TARGET, question(1, 1), ProbeAnswer::Gone);
     assert_eq!(fence.admit(&another), Admission::Send);
 }
 

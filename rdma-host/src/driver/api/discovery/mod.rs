@@ -52,7 +52,7 @@ impl<P: Provider> DiscoveryController<P> {
     pub async fn connect_over(provider: &Arc<P>, options: &ConnectOptions) -> Result<Self, Error> {
         let options = ConnectOptions { reconnect: ReconnectOptions::never(), ..options.clone() };
         let purpose = Purpose::Discovery { events: false };
-        let controller = Connecting::new(provider, &options, purpose).await?;
+        let controller = Connecting::new(provider, &options, purpose, None).await?;
         let negotiated = controller.negotiated();
         Ok(Self { controller, negotiated })
     }

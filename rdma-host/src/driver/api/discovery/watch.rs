@@ -87,7 +87,7 @@ impl<P: Provider> DiscoveryWatch<P> {
             options.keep_alive = DISCOVERY_KEEP_ALIVE;
         }
         let purpose = Purpose::Discovery { events: true };
-        let connecting = Connecting::new(provider, &options, purpose);
+        let connecting = Connecting::new(provider, &options, purpose, None);
         // The changes include that to the live state.
         let (changes, events) = (connecting.changes(), connecting.events());
         let controller = connecting.await?;

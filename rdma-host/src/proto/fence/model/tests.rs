@@ -9,6 +9,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
@@ -178,8 +179,11 @@ struct Known {
 impl Known {
     /// Decides by the rules of [`WriteFence`] about a write to the first block.
     fn admits(self, mode: Fence, ids: Ids, target: Target) -> bool {
+        /// Address of the target.
+        const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4420);
         let association = |number, controller| Association {
             number,
+            target: ADDRESS,
             controller,
             keep_alive: Duration::from_secs(KEEP_ALIVE.into()),
             quiesce_time: Duration::from_secs(target.quiesce.unwrap_or(0).into()),
@@ -194,16 +198,16 @@ impl Known {
         let write = UnansweredWrite { queue: QUEUE, written };
         fence.close(association(1, OLD), closed_at, vec![write]);
         fence.established(association(2, ControllerId(self.id)));
-        let question = match fence.action(closed_at) {
+        let question = match fence.action(ADDRESS, closed_at) {
             FenceAction::Probe(question) => Some(question),
             FenceAction::None | FenceAction::Wait(_) => None,
         };
         match (self.answer, question) {
             (Some(Proof::Gone), Some(question)) => {
-                drop(fence.answered(question, ProbeAnswer::Gone))
+                drop(fence.answered(ADDRESS, question, ProbeAnswer::Gone))
             }
             (Some(Proof::QueueGone), Some(question)) if question.queue == Some(QUEUE) => {
-                fence.answered(question, ProbeAnswer::QueueGone);
+                fence.answered(ADDRESS, question, ProbeAnswer::QueueGone);
             }
             _ => {}
         }
