@@ -136,6 +136,7 @@ fn c_library(work: Work, times: usize) {
         eui64: None,
         uuid: None,
         command_set: 0,
+        ana_group: 0,
     };
     let bytes = work.depth * work.bytes;
     let added = nvmf_rdma::add_queue(&Arc::new(controller), poller, &namespace, bytes);

@@ -260,6 +260,7 @@ mod tests {
             eui64: None,
             uuid: None,
             command_set: 0,
+            ana_group: 0,
         }
     }
 

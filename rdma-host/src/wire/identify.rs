@@ -331,7 +331,9 @@ pub struct NamespaceData {
     features: u8,
     format_count: u8,
     formatted: u8,
-    gap_27: [u8; 77],
+    gap_27: [u8; 65],
+    ana_group: U32,
+    gap_96: [u8; 8],
     nguid: [u8; 16],
     eui64: [u8; 8],
     formats: [Format; 64],
@@ -349,6 +351,7 @@ struct Format {
 
 const _: () = assert!(size_of::<NamespaceData>() == Identify::SIZE);
 const _: () = assert!(offset_of!(NamespaceData, formatted) == 26);
+const _: () = assert!(offset_of!(NamespaceData, ana_group) == 92);
 const _: () = assert!(offset_of!(NamespaceData, nguid) == 104);
 const _: () = assert!(offset_of!(NamespaceData, formats) == 128);
 
@@ -369,6 +372,8 @@ pub struct NamespaceInfo {
     pub uuid: Option<Uuid>,
     /// CSI: command set of the namespace; 0 (NVM) unless the descriptors contain another.
     pub command_set: u8,
+    /// ANAGRPID: ANA group, 0 if not reported.
+    pub ana_group: u32,
 }
 
 /// An EUI-64 (Base 4.7.1.3).
@@ -409,7 +414,8 @@ impl NamespaceInfo {
         }
         let nguid = Some(Uuid::from_bytes(data.nguid)).filter(|nguid| !nguid.is_nil());
         let eui64 = Some(Eui64(data.eui64)).filter(|eui64| eui64.0 != [0; 8]);
-        Ok(Self { id, blocks, block_size, nguid, eui64, uuid: None, command_set: 0 })
+        let ana_group = data.ana_group.get();
+        Ok(Self { id, blocks, block_size, nguid, eui64, uuid: None, command_set: 0, ana_group })
     }
 
     /// Merges the Namespace Identification Descriptors, which take precedence over Identify
@@ -426,10 +432,10 @@ impl NamespaceInfo {
     }
 
     /// Returns true if `other` describes the same namespace: all identifiers, the block size and
-    /// the command set are equal. The size may differ.
+    /// the command set are equal. The size and the ANA group may differ.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        Self { blocks: other.blocks, ..*self } == *other
+        Self { blocks: other.blocks, ana_group: other.ana_group, ..*self } == *other
     }
 
     /// Number of whole blocks in `bytes`; a buffer has far fewer than 2^32.

@@ -227,6 +227,7 @@ mod tests {
             eui64: None,
             uuid: None,
             command_set: 0,
+            ana_group: 0,
         };
         let options = GeneratorOptions {
             pattern,

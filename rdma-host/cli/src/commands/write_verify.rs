@@ -341,6 +341,7 @@ mod tests {
             eui64: None,
             uuid: None,
             command_set: 0,
+            ana_group: 0,
         };
         assert_eq!(bytes_wanted(None, &namespace).unwrap(), 512_000);
         assert_eq!(bytes_wanted(Some(512), &namespace).unwrap(), 512);

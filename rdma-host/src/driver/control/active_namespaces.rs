@@ -80,6 +80,7 @@ mod tests {
             eui64: None,
             uuid: Some(uuid::Uuid::from_u128(name)),
             command_set: 0,
+            ana_group: 0,
         }
     }
 

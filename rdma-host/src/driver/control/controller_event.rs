@@ -151,6 +151,7 @@ mod tests {
             eui64: None,
             uuid: None,
             command_set: 0,
+            ana_group: 0,
         };
         let detail = EventDetail::Namespaces(vec![
             (NamespaceId(3), NamespaceChange::Gone),

@@ -72,6 +72,7 @@ fn namespace(blocks: u64, exponent: u8, metadata: u8, flbas: u8) -> Vec<u8> {
     bytes[..8].copy_from_slice(&blocks.to_le_bytes());
     bytes[26] = flbas;
     let format = 128 + 4 * (usize::from(flbas & 0xf) | usize::from((flbas >> 5) & 3) << 4);
+    bytes[92] = 3;
     bytes[format] = metadata;
     bytes[format + 2] = exponent;
     bytes
@@ -82,7 +83,7 @@ fn namespace_by_offset() {
     for flbas in [0x00, 0x03, 0x2f, 0x6f] {
         let info = NamespaceInfo::parse(NamespaceId(7), &namespace(2048, 12, 0, flbas)).unwrap();
         assert_eq!((info.blocks, info.block_size, info.bytes()), (2048, 4096, 8 << 20));
-        assert_eq!(info.nguid, None);
+        assert_eq!((info.nguid, info.ana_group), (None, 3));
     }
 }
 
@@ -99,7 +100,7 @@ fn the_same_namespace_has_equal_identifiers() {
     };
     let named = info.with_id_descriptors(names);
     assert_eq!((named.nguid, named.eui64), (info.nguid, info.eui64));
-    let grown = NamespaceInfo { blocks: 4096, ..named };
+    let grown = NamespaceInfo { blocks: 4096, ana_group: 2, ..named };
     assert!(named.is_same_as(&grown) && grown.is_same_as(&named));
     for other in [
         info,

@@ -31,6 +31,7 @@ fn generator() -> CommandGenerator {
         eui64: None,
         uuid: None,
         command_set: 0,
+        ana_group: 0,
     };
     let options = GeneratorOptions {
         pattern: AccessPattern::Randread,
