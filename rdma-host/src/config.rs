@@ -543,6 +543,9 @@ pub const PATH_MEASURE_INTERVAL: Duration = Duration::from_millis(100);
 /// seconds of a change of access, and no load for the target.
 pub const PATH_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Delay before namespaces and access of a path are read again, if that failed.
+pub const PATH_RELOAD_DELAY: Duration = Duration::from_secs(1);
+
 /// Number of state changes buffered for a slow subscriber.
 pub const STATE_CHANGE_BACKLOG: usize = 256;
 

@@ -1,5 +1,6 @@
 //! Errors, grouped by whose fault they are.
 
+mod path_error;
 mod rejected;
 
 use std::{sync::Arc, time::Duration};
@@ -11,6 +12,7 @@ use crate::wire::{
     PrivateDataError, QueueId, RemoteKey, Status,
 };
 
+pub use path_error::{PathDifference, PathError};
 pub use rejected::Rejected;
 
 /// Error of this library, grouped by whose fault it is. Cheap to clone: one failure may end many
@@ -64,6 +66,9 @@ pub enum Error {
     /// There is no connection now; attempts to reconnect are being made.
     #[error("{0}")]
     NotConnected(Arc<NotConnected>),
+    /// The paths of a subsystem do not belong together, or none of them can be used.
+    #[error("{0}")]
+    Path(Arc<PathError>),
     /// Authentication with new secrets failed; the previous ones stay in use.
     #[error("{0}; the secrets in use stay as they were")]
     ReauthenticationFailed(Box<Error>),
@@ -540,6 +545,7 @@ impl Error {
             Self::ReauthenticationFailed(cause) => cause.class(),
             Self::Rejected(rejected) => rejected.class(),
             Self::Misuse(_) => ErrorClass::Caller,
+            Self::Path(path) => path.class(),
             Self::CommandTimeout { .. }
             | Self::KeepAlive(_)
             | Self::Timeout { .. }

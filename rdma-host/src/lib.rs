@@ -5,8 +5,7 @@
 //! authentication of each queue, and re-authentication on request ([`Controller::reauthenticate`]);
 //! reads, writes, flushes, deallocation and the optional commands of the NVM command set (Compare,
 //! Copy, Verify, Write Uncorrectable, Write Zeroes) on namespaces; reconnecting by the rules of
-//! Linux.
-//! Multipath is not supported.
+//! Linux; several paths to a subsystem ([`Subsystem`]).
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread
@@ -99,6 +98,41 @@
 //! to other blocks do not wait. [`Controller::fence_changes`] reports what waits, and why. With
 //! `resend` set to false, commands in flight fail, and the fence is the same.
 //!
+//! # Several paths
+//!
+//! A [`Subsystem`] has a controller at each of several addresses of one subsystem, its paths, and
+//! goes on while one of them is usable. Its [`SubsystemNamespace`]s choose a path for each command:
+//! by its asymmetric access (ANA), which is read at connect, on its event and on its statuses, and
+//! among equal paths by a [`PathPolicy`]. What differs by path, subsystem or namespace, is refused.
+//!
+//! A command that fails for the state of its path, or that was not sent, goes to another path at
+//! once, and so does a read without a response. A write without a response may yet be executed: it
+//! is sent again behind the fence of all paths; with [`Fence::Off`] at once, as by Linux. Commands
+//! that must not be executed twice fail with [`ExecutionStatus::Unknown`]. With no usable path,
+//! commands are held as long as [`ReconnectOptions::fast_io_fail`] says, and then fail with
+//! [`Error::Path`].
+//!
+//! ```no_run
+//! use rdma_host::wire::NamespaceId;
+//! use rdma_host::{ConnectOptions, PathPolicy, Subsystem, SubsystemOptions};
+//!
+//! # async fn several_paths(connect: ConnectOptions) -> Result<(), Box<dyn std::error::Error>> {
+//! let options = SubsystemOptions::new(connect)
+//!     .path("192.0.2.8:4420".parse()?, None)
+//!     .policy(PathPolicy::QueueDepth);
+//! let subsystem = Subsystem::connect(&options).await?;
+//! let namespace = subsystem.namespace(NamespaceId(1)).await?;
+//! let buffer = namespace.read(0, subsystem.allocate(64 << 10)?).await?;
+//! println!("{}", subsystem.status()); // a line for each path, with its counters
+//! # drop(buffer);
+//! subsystem.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! All paths use one RDMA device, and share its protection domain: each controller of the subsystem
+//! can access all buffers of it. A [`Poller`] is of one controller.
+//!
 //! # When the controller refuses a command
 //!
 //! A read, write, flush, write zeroes or deallocation that fails with a status without DNR is sent
@@ -175,14 +209,15 @@ pub use driver::{
     Command, CommandCompletion, Connecting, Controller, ControllerEvent, ControllerEvents, Data,
     DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
     EventDetail, ExecutionStatus, FenceChange, FenceChangeKind, FenceChanges, MemoryReport,
-    Namespace, NamespaceChange, NamespaceWalk, OperationStatistics, Poller, StateChange,
-    StateChanges, Statistics, SubmitError, Subscription, TransferError, VectoredTransferError,
+    Namespace, NamespaceChange, NamespacePath, NamespaceWalk, OperationStatistics, PathStatus,
+    Poller, StateChange, StateChanges, Statistics, SubmitError, Subscription, Subsystem,
+    SubsystemNamespace, SubsystemOptions, SubsystemStatus, TransferError, VectoredTransferError,
     Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{
-    DiscoveryLog, DiscoveryTarget, LifecycleState, Negotiated, Retryability, SkipReason,
-    SkippedReferral,
+    DiscoveryLog, DiscoveryTarget, LifecycleState, Negotiated, PathId, PathPolicy, PathState,
+    Retryability, SkipReason, SkippedReferral,
 };
 pub use verbs::{
     Buffer, DeregisterError, MemoryOwner, PageSize, Pool, PoolOptions, Provider, RdmaCore,

@@ -233,6 +233,13 @@ impl<P: Provider> Target<P> {
         self
     }
 
+    /// Serves the medium of another target, as a second port of the subsystem does.
+    #[must_use]
+    pub fn on_medium_of(mut self, other: &Self) -> Self {
+        self.controller.disk = Arc::clone(&other.controller.disk);
+        self
+    }
+
     /// Sets the model that Identify Controller reports. By default it is that of Linux's target, as
     /// which this one frees the id of a controller after its last command.
     #[must_use]
@@ -485,7 +492,10 @@ impl<P: Provider> Queue<P> {
         if seen.is_fabrics(0x01) {
             self.controller = controller.connected(seen.queue, &answer);
         }
-        if seen.is_write() {
+        // One that is answered with an error is not executed.
+        let status = answer.messages.first().and_then(|message| message.get(14..16));
+        let is_refused = status.is_some_and(|status| status != [0, 0]);
+        if seen.is_write() && !is_refused {
             let queue = self.controller.map(|id| (id, seen.queue));
             controller.begin_write(queue, range(seen), data, answer.execute.clone());
         } else if seen.is_io() && answer.succeeds() {

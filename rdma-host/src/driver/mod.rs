@@ -8,7 +8,7 @@
 //! | `data_path` | pollers, I/O and admin queues, commands in flight and pending, statistics |
 //! | `connect` | one queue's RDMA connection, bring-up, I/O queues, authentication |
 //! | `control` | the supervisor, asynchronous events, authentication of a live controller |
-//! | `api` | controllers, namespaces, discovery |
+//! | `api` | controllers, namespaces, subsystems with several paths, discovery |
 //!
 //! Beside them, [`runtime`] is the only source of time, tasks, threads and randomness: a simulator
 //! can take its place.
@@ -17,6 +17,7 @@
 //!
 //! | it is | in |
 //! | --- | --- |
+//! | sent on one of several paths | `api/subsystem/subsystem_namespace.rs`; `proto/paths.rs` |
 //! | submitted by a future | `api/namespace.rs`, `Namespace::read`; `api/io_task.rs` |
 //! | submitted | `poller.rs`, `Poller::submit` |
 //! | built | `wire/command.rs`, `Sqe::read`; `queue.rs`, `Queue::submit_fast` |
@@ -70,6 +71,9 @@ pub use api::{
     discovery::{Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch},
     namespace::{Namespace, TransferError},
     namespace_walk::NamespaceWalk,
+    subsystem::{
+        NamespacePath, PathStatus, Subsystem, SubsystemNamespace, SubsystemOptions, SubsystemStatus,
+    },
     vectored::VectoredTransferError,
 };
 pub use control::{

@@ -3,11 +3,11 @@
 //!
 //! A path is a controller of the subsystem with its connection. Its asymmetric access (ANA) is
 //! known per group of namespaces, as the controller reports it. The rules are Linux's where it has
-//! them: optimized paths before non-optimized ones, and a choice among equals by policy. The driver
-//! does not use them yet: each of its controllers is one path.
+//! them: optimized paths before non-optimized ones, and a choice among equals by policy.
 
 use std::{
     collections::HashMap,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -46,6 +46,17 @@ pub enum PathPolicy {
     Latency,
     /// This one, if it has that access; the others in turn.
     Preferred(PathId),
+}
+
+impl fmt::Display for PathPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RoundRobin => f.write_str("round-robin"),
+            Self::QueueDepth => f.write_str("queue-depth"),
+            Self::Latency => f.write_str("latency"),
+            Self::Preferred(PathId(id)) => write!(f, "path {id} preferred"),
+        }
+    }
 }
 
 /// Choice for a command.
@@ -266,19 +277,41 @@ impl Paths {
         path.state == PathState::Live && path.groups.as_ref().is_some_and(lacks)
     }
 
-    /// Path with a group that has been in change for longer than twice the time that its controller
-    /// reports (ANATT): it is to be reset, as by Linux.
+    /// Time at which a path is to be reset, as by Linux: one of its groups has been in change for
+    /// twice the time that its controller reports (ANATT). `None` if none is in change.
     #[must_use]
-    pub fn overdue(&self, now: Instant) -> Option<PathId> {
-        let is_overdue = |path: &Path| {
-            let limit = 2 * path.transition_time;
-            let changes = path.groups.iter().flat_map(HashMap::values);
-            let mut since = changes.filter_map(|access| access.changing_since);
-            path.state == PathState::Live
-                && !limit.is_zero()
-                && since.any(|since| now.saturating_duration_since(since) > limit)
-        };
-        self.paths.iter().position(is_overdue).map(PathId)
+    pub fn overdue_at(&self, id: PathId) -> Option<Instant> {
+        let path = &self.paths[id.0];
+        let limit = 2 * path.transition_time;
+        let changes = path.groups.iter().flat_map(HashMap::values);
+        let since = changes.filter_map(|access| access.changing_since).min()?;
+        (path.state == PathState::Live && !limit.is_zero()).then(|| since + limit)
+    }
+
+    /// Access of a group on a path; `None` if it is not known, or all is optimized there.
+    #[must_use]
+    pub fn access(&self, id: PathId, group: u32) -> Option<AnaState> {
+        Some(self.paths[id.0].groups.as_ref()?.get(&group)?.state)
+    }
+
+    /// Number of commands in flight on a path.
+    #[must_use]
+    pub fn in_flight(&self, id: PathId) -> u32 {
+        self.paths[id.0].in_flight
+    }
+
+    /// Mean latency on a path; `None` before the first completion on a connection.
+    #[must_use]
+    pub fn latency(&self, id: PathId) -> Option<Duration> {
+        self.paths[id.0].latency
+    }
+
+    /// Paths among which [`choose`](Self::choose) chooses; none if it holds commands or fails them.
+    pub fn active(&self, group: u32, has: impl Fn(PathId) -> bool) -> Vec<PathId> {
+        let ids = || (0..self.paths.len()).map(PathId).filter(|&id| has(id));
+        let use_of = |id: PathId| self.paths[id.0].use_for(group);
+        let best = ids().map(use_of).min().filter(|best| *best < PathUse::Later);
+        ids().filter(|&id| Some(use_of(id)) == best).collect()
     }
 
     /// Reports a command that is sent.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     ops::Range,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use super::{
@@ -18,7 +18,8 @@ const QUEUE_ID_MAX: u16 = 1024;
 
 /// State that all controllers share.
 pub(super) struct ControllerState {
-    pub(super) disk: Vec<u8>,
+    /// Medium, which several targets may share.
+    pub(super) disk: Arc<Mutex<Vec<u8>>>,
     /// Blocks that can't be read until they are written.
     pub(super) unreadable: BTreeSet<u64>,
     /// Queues that exist: ids of the controller, which exists as long as one of its queues, and of
@@ -47,7 +48,7 @@ struct HeldWrite {
 impl ControllerState {
     pub(super) fn new(hook: Hook) -> Self {
         Self {
-            disk: vec![0; BLOCKS * BLOCK],
+            disk: Arc::new(Mutex::new(vec![0; BLOCKS * BLOCK])),
             unreadable: BTreeSet::new(),
             queues: BTreeSet::new(),
             held: Vec::new(),
@@ -75,6 +76,11 @@ impl ControllerState {
             }
             _ => self.overwrite((range.start / BLOCK) as u64, &data[..length]),
         }
+    }
+
+    /// Bytes of the medium.
+    pub(super) fn read(&self, range: Range<usize>) -> Vec<u8> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)[range].to_vec()
     }
 
     /// Executes the held writes whose gates are open; tells if there were any.
@@ -166,7 +172,7 @@ impl ControllerState {
             (0x02, ..) if seen.is_io() => {
                 status = self.nvm_status(seen, data);
                 if status == 0 {
-                    answer.data = self.disk[range(seen)].to_vec();
+                    answer.data = self.read(range(seen));
                 }
                 0
             }

@@ -1,6 +1,6 @@
 //! Commands of the scripted target beside reads and writes, by the specification's offsets.
 
-use std::ops::Range;
+use std::{ops::Range, sync::PoisonError};
 
 use super::{BLOCK, BLOCKS, ReceivedCommand, controller::ControllerState, range};
 
@@ -18,7 +18,7 @@ impl ControllerState {
         match seen.sqe[0] {
             0x01 | 0x02 | 0x04 | 0x05 | 0x08 | 0x0c if !is_inside(&named) => LBA_OUT_OF_RANGE,
             0x02 | 0x05 | 0x0c if !readable(&named) => UNRECOVERED_READ_ERROR,
-            0x05 if self.disk[range(seen)] != *data => COMPARE_FAILURE,
+            0x05 if self.read(range(seen)) != *data => COMPARE_FAILURE,
             0x19 => {
                 let sources = sources(data);
                 let count = sources.iter().map(|source| source.end - source.start).sum::<u64>();
@@ -49,7 +49,7 @@ impl ControllerState {
                 let bytes = |lba: u64| usize::try_from(lba).expect("it was checked") * BLOCK;
                 let copied: Vec<_> = sources(data)
                     .into_iter()
-                    .flat_map(|source| self.disk[bytes(source.start)..bytes(source.end)].to_vec())
+                    .flat_map(|source| self.read(bytes(source.start)..bytes(source.end)))
                     .collect();
                 self.overwrite(seen.u64_at(40), &copied);
             }
@@ -61,7 +61,9 @@ impl ControllerState {
     pub(super) fn overwrite(&mut self, lba: u64, data: &[u8]) {
         let start = usize::try_from(lba).unwrap_or(usize::MAX).min(BLOCKS) * BLOCK;
         let end = start.saturating_add(data.len()).min(BLOCKS * BLOCK);
-        self.disk[start..end].copy_from_slice(&data[..end - start]);
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        disk[start..end].copy_from_slice(&data[..end - start]);
+        drop(disk);
         self.unreadable.retain(|&bad| !(start as u64..end as u64).contains(&(bad * BLOCK as u64)));
     }
 }

@@ -31,8 +31,8 @@ use crate::{
             subscription::{ControllerEvents, FenceChanges, StateChanges},
         },
         data_path::{
-            admin_queue::client::AdminClient, connection::Connection, memory::MemoryReport,
-            poller::Poller,
+            admin_queue::client::AdminClient, connection::Connection,
+            connection_state::ConnectionWatch, memory::MemoryReport, poller::Poller,
         },
         runtime,
     },
@@ -417,6 +417,11 @@ impl<P: Provider> Controller<P> {
     /// Shuts the controller down and disconnects, within a second even if the target is dead.
     /// Commands in flight and pending ones fail. A caller that drives the pollers drops them first.
     pub async fn shutdown(self) {
+        self.close().await;
+    }
+
+    /// Shuts the controller down, as [`shutdown`](Self::shutdown), while others have handles of it.
+    pub(super) async fn close(&self) {
         let (done, deleted) = oneshot::channel();
         if self.control.send(ControlRequest::Delete(done)).await.is_ok() {
             let _ = deleted.await;
@@ -431,6 +436,11 @@ impl<P: Provider> Controller<P> {
     /// Reports a failure of the live connection; the controller reconnects as the options say.
     pub(crate) fn fail_connection(&self, error: Error) {
         self.shared.connection.lost(self.connection().generation, error);
+    }
+
+    /// State of the connection.
+    pub(super) fn connection_watch(&self) -> &ConnectionWatch<P> {
+        &self.shared.connection
     }
 
     pub(crate) fn admin(&self) -> &AdminClient<P> {

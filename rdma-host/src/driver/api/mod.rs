@@ -7,4 +7,5 @@ pub(crate) mod io_task;
 pub(crate) mod namespace;
 pub(crate) mod namespace_walk;
 pub(crate) mod ranges;
+pub(crate) mod subsystem;
 pub(crate) mod vectored;

@@ -215,6 +215,11 @@ impl Namespace {
         pending
     }
 
+    /// Returns true if the connection of this generation is the live one.
+    pub(crate) fn is_live(&self, generation: u64) -> bool {
+        self.live.is_live(generation)
+    }
+
     /// Namespace identifier (NSID).
     pub(crate) fn id(&self) -> NamespaceId {
         self.info.id

@@ -1,6 +1,6 @@
 //! Committed tables of decisions, and what they rest on.
 
-use std::{fmt::Write as _, ops::ControlFlow};
+use std::fmt::Write as _;
 
 use super::*;
 use crate::wire::AnaGroup;
@@ -266,21 +266,32 @@ fn a_change_that_does_not_end_is_overdue() {
     let (mut paths, at) = (Paths::new(2, PathPolicy::RoundRobin), Instant::now());
     set(&mut paths, A, Condition::Access(AnaState::OPTIMIZED), at);
     let changing = Condition::Access(AnaState::CHANGE);
-    let steps = (0..=4).try_for_each(|step| {
-        let now = at + step * TRANSITION_TIME / 2;
-        set(&mut paths, B, changing, now);
-        if paths.overdue(now).is_some() {
-            ControlFlow::Break(step)
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    assert_eq!(steps, ControlFlow::Continue(()));
-    let late = at + 2 * TRANSITION_TIME + Duration::from_millis(1);
-    assert_eq!(paths.overdue(late), Some(B));
-    set(&mut paths, B, Condition::Access(AnaState::INACCESSIBLE), late);
-    assert_eq!(paths.overdue(late), None);
-    set(&mut paths, B, changing, late);
+    for step in 0..=4 {
+        set(&mut paths, B, changing, at + step * TRANSITION_TIME / 2);
+        assert_eq!(paths.overdue_at(B), Some(at + 2 * TRANSITION_TIME));
+    }
+    assert_eq!(paths.overdue_at(A), None);
+    set(&mut paths, B, Condition::Access(AnaState::INACCESSIBLE), at);
+    assert_eq!(paths.overdue_at(B), None);
+    set(&mut paths, B, changing, at);
     paths.set_state(B, PathState::Reconnecting);
-    assert_eq!(paths.overdue(late + 3 * TRANSITION_TIME), None, "it is being reset");
+    assert_eq!(paths.overdue_at(B), None, "it is being reset");
+}
+
+#[test]
+fn the_best_paths_are_active() {
+    let (mut paths, now) = (Paths::new(2, PathPolicy::RoundRobin), Instant::now());
+    for (a, b, active) in [
+        (AnaState::OPTIMIZED, AnaState::OPTIMIZED, &[A, B][..]),
+        (AnaState::OPTIMIZED, AnaState::NON_OPTIMIZED, &[A]),
+        (AnaState::INACCESSIBLE, AnaState::NON_OPTIMIZED, &[B]),
+        (AnaState::INACCESSIBLE, AnaState::CHANGE, &[]),
+        (AnaState::PERSISTENT_LOSS, AnaState::PERSISTENT_LOSS, &[]),
+    ] {
+        set(&mut paths, A, Condition::Access(a), now);
+        set(&mut paths, B, Condition::Access(b), now);
+        assert_eq!(paths.active(GROUP, |_| true), active, "{a} {b}");
+        assert_eq!((paths.access(A, GROUP), paths.access(B, GROUP)), (Some(a), Some(b)));
+    }
+    assert_eq!(paths.active(GROUP, |_| false), []);
 }

@@ -1,0 +1,440 @@
+//! Paths of one subsystem, their counters, and which of them have which namespace.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::path_status::{NamespacePath, PathStatus, SubsystemStatus};
+use crate::{
+    config::ConnectOptions,
+    driver::{api::namespace::Namespace, runtime},
+    error::{Error, PathError},
+    proto::{CommandRetry, PathChoice, PathId, PathPolicy, PathState, Paths},
+    wire::{AnaLog, NamespaceId, NamespaceInfo, Nqn, Status},
+};
+
+/// Paths of a subsystem, shared by its handles, its namespaces and a task for each path.
+pub(super) struct PathTable {
+    pub(super) subsystem: Nqn,
+    pub(super) addresses: Vec<SocketAddr>,
+    policy: PathPolicy,
+    /// False if no command of unknown outcome is sent again, and none with a status.
+    pub(super) resend: bool,
+    /// Maximum time for which a command is held or sent again; `None` for no limit.
+    pub(super) hold_limit: Option<Duration>,
+    state: Mutex<State>,
+    /// Number of changes that may make a path usable.
+    version: watch::Sender<u64>,
+    /// Requests to read the ANA log, by path.
+    rereads: Vec<Notify>,
+    /// Locked while namespaces are identified on a path.
+    pub(super) loading: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    paths: Paths,
+    records: Vec<Record>,
+    heads: BTreeMap<NamespaceId, Head>,
+    is_closed: bool,
+}
+
+/// Connection and counters of a path.
+struct Record {
+    state: PathState,
+    /// Generation of the connection that commands are sent on.
+    generation: u64,
+    retry: CommandRetry,
+    /// Error that ended the last connection.
+    cause: Option<Error>,
+    commands: u64,
+    failures: u64,
+    switches: u64,
+    switched_at: Option<std::time::SystemTime>,
+}
+
+/// Namespace of the subsystem.
+struct Head {
+    info: NamespaceInfo,
+    /// Handles by path.
+    on: Vec<Presence>,
+    /// Paths among which the policy chooses.
+    active: Vec<PathId>,
+}
+
+/// Knowledge of whether a path has a namespace.
+#[derive(Clone)]
+pub(super) enum Presence {
+    /// Not identified there yet.
+    Unknown,
+    There(Arc<Namespace>),
+    /// Not attached there, or another namespace has its id.
+    Absent,
+}
+
+/// Choice for a command.
+pub(super) enum Begun {
+    /// Send it on this path.
+    Send(Attempt),
+    /// No path but the excepted one is usable.
+    Same,
+    /// No path is usable now: it is held until the version changes.
+    Hold(u64),
+    /// No path will be usable.
+    Fail,
+}
+
+/// Command that is sent on a path. Dropping it reports its end.
+pub(super) struct Attempt {
+    table: Arc<PathTable>,
+    pub(super) path: PathId,
+    pub(super) namespace: Arc<Namespace>,
+    /// Rules of the controller for statuses that are not of the path.
+    pub(super) retry: CommandRetry,
+    generation: u64,
+    began: Instant,
+    latency: Option<Duration>,
+}
+
+impl Attempt {
+    /// Reports that the command succeeded.
+    pub(super) fn succeed(mut self) {
+        self.latency = Some(runtime::elapsed(self.began));
+    }
+
+    /// Reports that the command failed with a status, or without a response. Returns true if the
+    /// path is not chosen again until its state or access was looked at.
+    pub(super) fn fail(self, status: Option<Status>) -> bool {
+        self.table.fail(&self, status)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.table.state.lock().paths.end(self.path, self.latency);
+    }
+}
+
+impl Head {
+    fn has(&self, paths: &[Record], path: PathId) -> bool {
+        match self.on[path.0] {
+            Presence::There(_) => true,
+            Presence::Absent => false,
+            // It is identified before the path is live.
+            Presence::Unknown => paths[path.0].state != PathState::Live,
+        }
+    }
+}
+
+impl PathTable {
+    pub(super) fn new(
+        addresses: Vec<SocketAddr>,
+        options: &ConnectOptions,
+        policy: PathPolicy,
+    ) -> Self {
+        let count = addresses.len();
+        let record = || Record {
+            state: PathState::Reconnecting,
+            generation: 0,
+            retry: CommandRetry::default(),
+            cause: None,
+            commands: 0,
+            failures: 0,
+            switches: 0,
+            switched_at: None,
+        };
+        Self {
+            subsystem: options.subsystem.clone(),
+            addresses,
+            policy,
+            resend: options.reconnect.resend,
+            hold_limit: options.reconnect.fast_io_fail.or(options.reconnect.loss_timeout),
+            state: Mutex::new(State {
+                paths: Paths::new(count, policy),
+                records: std::iter::repeat_with(record).take(count).collect(),
+                heads: BTreeMap::new(),
+                is_closed: false,
+            }),
+            version: watch::Sender::new(0),
+            rereads: std::iter::repeat_with(Notify::new).take(count).collect(),
+            loading: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Chooses a path for a command to a namespace, another one than `except` if possible.
+    pub(super) fn begin(self: &Arc<Self>, id: NamespaceId, except: Option<PathId>) -> Begun {
+        let mut state = self.state.lock();
+        let State { paths, records, heads, is_closed } = &mut *state;
+        let Some(head) = heads.get(&id).filter(|_| !*is_closed) else { return Begun::Fail };
+        let (group, now) = (head.info.ana_group, runtime::now());
+        let others = |path| Some(path) != except && head.has(records, path);
+        let chosen = match paths.choose(group, others, now) {
+            PathChoice::Hold | PathChoice::Fail if except.is_some() => {
+                paths.choose(group, |path| head.has(records, path), now)
+            }
+            chosen => chosen,
+        };
+        let held = || Begun::Hold(*self.version.borrow());
+        match chosen {
+            PathChoice::Send(path) if Some(path) == except => Begun::Same,
+            PathChoice::Send(path) => {
+                let Presence::There(namespace) = &head.on[path.0] else { return held() };
+                paths.begin(path);
+                let record = &mut records[path.0];
+                record.commands += 1;
+                Begun::Send(Attempt {
+                    table: Arc::clone(self),
+                    path,
+                    namespace: Arc::clone(namespace),
+                    retry: record.retry,
+                    generation: record.generation,
+                    began: now,
+                    latency: None,
+                })
+            }
+            PathChoice::Hold => held(),
+            PathChoice::Fail => Begun::Fail,
+        }
+    }
+
+    fn fail(&self, attempt: &Attempt, status: Option<Status>) -> bool {
+        let Attempt { path, generation, namespace, .. } = attempt;
+        let mut state = self.state.lock();
+        let group = state.heads.get(&namespace.id()).map_or(0, |head| head.info.ana_group);
+        let record = &mut state.records[path.0];
+        record.failures += 1;
+        if let Some(status) = status {
+            let is_stale = state.paths.note_status(*path, group, status);
+            if is_stale {
+                self.note_active(&mut state);
+                self.rereads[path.0].notify_one();
+            }
+            return is_stale;
+        }
+        // A command that was told of the loss before the path's task was.
+        let is_live = namespace.is_live(*generation);
+        if !is_live && record.generation == *generation && record.state == PathState::Live {
+            self.set_state(&mut state, *path, PathState::Reconnecting);
+        }
+        !is_live
+    }
+
+    /// Waits until the version has changed, or until `deadline`.
+    pub(super) async fn until_changed(&self, version: u64, deadline: Option<Instant>) {
+        let mut changes = self.version.subscribe();
+        let changed = async {
+            // The table has the sender.
+            let _ = changes.wait_for(|&now| now != version).await;
+        };
+        match deadline {
+            Some(deadline) => {
+                let _ = runtime::timeout_at(deadline, changed).await;
+            }
+            None => changed.await,
+        }
+    }
+
+    /// Reports that a connection is live, with what was read on it: the ANA log unless the access
+    /// is symmetric, and the namespaces in use.
+    pub(super) fn set_live(
+        &self,
+        path: PathId,
+        (generation, retry): (u64, CommandRetry),
+        access: Option<(AnaLog, Duration)>,
+        namespaces: Vec<(NamespaceId, Presence)>,
+    ) {
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return;
+        }
+        let record = &mut state.records[path.0];
+        (record.generation, record.retry, record.cause) = (generation, retry, None);
+        for (id, presence) in namespaces {
+            if let Some(head) = state.heads.get_mut(&id) {
+                if let Presence::There(namespace) = &presence {
+                    head.info = namespace.info();
+                }
+                head.on[path.0] = presence;
+            }
+        }
+        // The state first: it clears what was known of the access before.
+        let is_new = state.records[path.0].state != PathState::Live;
+        state.records[path.0].state = PathState::Live;
+        state.paths.set_state(path, PathState::Live);
+        match access {
+            Some((log, time)) => state.paths.set_access(path, &log, time, runtime::now()),
+            None => state.paths.set_symmetric(path),
+        }
+        if is_new {
+            let address = self.addresses[path.0];
+            tracing::info!(subsystem = %self.subsystem, path = path.0, %address, "a path is live");
+        }
+        self.note_active(&mut state);
+    }
+
+    /// Reports the ANA log of a live path.
+    pub(super) fn set_access(&self, path: PathId, log: &AnaLog, transition_time: Duration) {
+        let mut state = self.state.lock();
+        state.paths.set_access(path, log, transition_time, runtime::now());
+        self.note_active(&mut state);
+    }
+
+    /// Reports that a path has another namespace of this id now.
+    pub(super) fn set_absent(&self, path: PathId, namespace: NamespaceId) {
+        let mut state = self.state.lock();
+        if let Some(head) = state.heads.get_mut(&namespace) {
+            head.on[path.0] = Presence::Absent;
+        }
+        self.note_active(&mut state);
+    }
+
+    /// Reports that a path has no connection, or never will again.
+    pub(super) fn set_lost(&self, path: PathId, state: PathState, cause: &Error) {
+        let mut all = self.state.lock();
+        let record = &mut all.records[path.0];
+        record.cause = Some(cause.clone());
+        if record.state != state {
+            self.set_state(&mut all, path, state);
+            let address = self.addresses[path.0];
+            let text = if state == PathState::Ended { "has ended" } else { "is lost" };
+            let subsystem = &self.subsystem;
+            tracing::warn!(%subsystem, path = path.0, %address, %cause, "a path {text}");
+        }
+    }
+
+    /// Reports that the subsystem is closed: commands that are held fail.
+    pub(super) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Returns the error of a command for which there is no path.
+    pub(super) fn no_path(&self, namespace: NamespaceId) -> Error {
+        let status = self.status();
+        if self.state.lock().is_closed {
+            return Error::Closed;
+        }
+        let states = status.paths.iter().map(|path| path.describe(namespace)).collect();
+        Error::Path(Arc::new(PathError::NoPath { namespace, states }))
+    }
+
+    /// Ids of the namespaces in use, with what is known of them.
+    pub(super) fn namespaces(&self) -> Vec<NamespaceInfo> {
+        self.state.lock().heads.values().map(|head| head.info).collect()
+    }
+
+    /// Latest description of a namespace in use.
+    pub(super) fn namespace(&self, id: NamespaceId) -> Option<NamespaceInfo> {
+        let state = self.state.lock();
+        let head = state.heads.get(&id)?;
+        let sizes = head.on.iter().filter_map(|presence| match presence {
+            Presence::There(namespace) => Some(namespace.info().blocks),
+            _ => None,
+        });
+        Some(NamespaceInfo { blocks: sizes.max().unwrap_or(head.info.blocks), ..head.info })
+    }
+
+    /// Adds a namespace, which was identified on the live paths.
+    pub(super) fn add(&self, info: NamespaceInfo, on: Vec<Presence>) {
+        let mut state = self.state.lock();
+        let head = Head { info, on, active: Vec::new() };
+        let has = |path| head.has(&state.records, path);
+        let active = state.paths.active(info.ana_group, has);
+        state.heads.insert(info.id, Head { active, ..head });
+        for path in (0..self.addresses.len()).map(PathId) {
+            if state.paths.lacks_group(path, info.ana_group) {
+                self.rereads[path.0].notify_one();
+            }
+        }
+    }
+
+    /// Returns true if a live path's log lacks the group of a namespace in use.
+    pub(super) fn lacks_group(&self, path: PathId) -> bool {
+        let state = self.state.lock();
+        state.heads.values().any(|head| state.paths.lacks_group(path, head.info.ana_group))
+    }
+
+    /// Time at which the path is to be reset, since its access has been changing for too long.
+    pub(super) fn overdue_at(&self, path: PathId) -> Option<Instant> {
+        self.state.lock().paths.overdue_at(path)
+    }
+
+    /// Waits for a request to read the ANA log of a path.
+    pub(super) async fn until_stale(&self, path: PathId) {
+        self.rereads[path.0].notified().await;
+    }
+
+    /// State of all paths.
+    pub(super) fn status(&self) -> SubsystemStatus {
+        let state = self.state.lock();
+        let path = |(index, record): (usize, &Record)| {
+            let id = PathId(index);
+            let namespaces = state.heads.values().map(|head| NamespacePath {
+                namespace: head.info.id,
+                is_there: matches!(head.on[index], Presence::There(_)),
+                is_active: head.active.contains(&id),
+                access: state.paths.access(id, head.info.ana_group),
+            });
+            PathStatus {
+                id,
+                address: self.addresses[index],
+                state: record.state,
+                cause: record.cause.clone(),
+                namespaces: namespaces.collect(),
+                commands: record.commands,
+                failures: record.failures,
+                in_flight: state.paths.in_flight(id),
+                latency: state.paths.latency(id),
+                switches: record.switches,
+                switched_at: record.switched_at,
+            }
+        };
+        SubsystemStatus {
+            subsystem: self.subsystem.clone(),
+            policy: self.policy,
+            paths: state.records.iter().enumerate().map(path).collect(),
+        }
+    }
+
+    fn set_state(&self, all: &mut State, path: PathId, state: PathState) {
+        all.records[path.0].state = state;
+        all.paths.set_state(path, state);
+        self.note_active(all);
+    }
+
+    /// Notes which paths are used from now on, after any change of them.
+    fn note_active(&self, state: &mut State) {
+        let State { paths, records, heads, .. } = state;
+        for (namespace, head) in heads {
+            let active = paths.active(head.info.ana_group, |path| head.has(records, path));
+            if active == head.active {
+                continue;
+            }
+            let before = std::mem::replace(&mut head.active, active);
+            for (index, record) in records.iter_mut().enumerate() {
+                let path = PathId(index);
+                if before.contains(&path) != head.active.contains(&path) {
+                    record.switches += 1;
+                    record.switched_at = Some(runtime::system_time());
+                }
+            }
+            let [before, now] = [&before, &head.active].map(|paths| numbers(paths));
+            tracing::info!(
+                subsystem = %self.subsystem, %namespace, before, now,
+                "commands go to other paths"
+            );
+        }
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+/// Numbers of paths as text: `0, 2`, or `none`.
+fn numbers(paths: &[PathId]) -> String {
+    let numbers: Vec<_> = paths.iter().map(|path| path.0.to_string()).collect();
+    if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") }
+}

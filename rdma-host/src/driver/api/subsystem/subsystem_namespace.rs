@@ -1,0 +1,326 @@
+//! Namespace of a subsystem: reads and writes over any of its paths.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use verbs::Buffer;
+
+use super::path_table::{Attempt, Begun, PathTable};
+use crate::{
+    config::{PATH_RETRY_INTERVAL, RESENDS_MAX},
+    driver::{
+        api::namespace::{Namespace, TransferError},
+        data_path::command::{Command, CommandCompletion, Data, ExecutionStatus},
+        runtime,
+    },
+    error::{Error, Misuse, Rejected},
+    proto::{CommandClass, Disposition, FailedResponse, PathDecision, PathFailure, PathId},
+    wire::{Cqe, NamespaceId, NamespaceInfo, Opcode, Sqe, Status},
+};
+
+/// Namespace of a subsystem, over all of its paths. Cheap to clone.
+///
+/// A command whose path fails goes to another path: at once if it changes nothing or is known not
+/// to have been executed, behind the write fence if it is a write that may be executed yet. One
+/// that must not be executed twice fails with an unknown outcome. While no path is usable, commands
+/// are held for [`fast_io_fail`](crate::ReconnectOptions::fast_io_fail).
+///
+/// Buffers are moved in and returned with the result. Dropping a future does not stop the command.
+#[derive(Clone)]
+pub struct SubsystemNamespace {
+    table: Arc<PathTable>,
+    id: NamespaceId,
+}
+
+/// Operation that may be repeated on another path.
+#[derive(Clone, Copy)]
+enum Operation {
+    /// Read of a whole buffer from this block on, split as the controller's limit needs it.
+    Read(u64),
+    /// Write, the same.
+    Write(u64),
+    /// One command.
+    Command(Sqe),
+}
+
+/// Outcome of an operation on a path.
+struct Outcome {
+    result: Result<Cqe, Error>,
+    buffer: Option<Buffer>,
+    execution: ExecutionStatus,
+}
+
+/// Attempts that were made for an operation.
+#[derive(Default)]
+struct Progress {
+    /// Time of the first failure, or since which it is held.
+    since: Option<Instant>,
+    /// Number of times that it was sent without a response.
+    sends: u8,
+    /// Number of failures on paths that stayed usable.
+    failures: u8,
+    /// Number of retries after a status that is not of the path.
+    retries: u8,
+    /// True if it may have been executed, in parts too.
+    may_be_executed: bool,
+    /// Path that another one is chosen after.
+    failed_on: Option<PathId>,
+}
+
+impl Operation {
+    fn class(self) -> CommandClass {
+        match self {
+            Self::Read(_) => CommandClass::WithoutEffect,
+            Self::Write(_) => CommandClass::IdempotentWrite,
+            Self::Command(sqe) => CommandClass::of(&sqe),
+        }
+    }
+
+    fn opcode(self) -> Opcode {
+        match self {
+            Self::Read(_) => Opcode::READ,
+            Self::Write(_) => Opcode::WRITE,
+            Self::Command(sqe) => sqe.opcode(),
+        }
+    }
+
+    async fn run(self, namespace: &Namespace, buffer: Option<Buffer>) -> Outcome {
+        const HAS_BUFFER: &str = "reads and writes have a buffer";
+        let transferred = match self {
+            Self::Read(lba) => namespace.read(lba, buffer.expect(HAS_BUFFER)).await,
+            Self::Write(lba) => namespace.write(lba, buffer.expect(HAS_BUFFER)).await,
+            Self::Command(sqe) => {
+                let data = Data::of(&sqe, buffer);
+                let done = namespace.run(Command { sqe, data, user: 0 }).await;
+                let CommandCompletion { outcome, data, execution, .. } = done;
+                return Outcome { result: outcome, buffer: data, execution };
+            }
+        };
+        match transferred {
+            Ok(buffer) => Outcome {
+                result: Ok(Cqe::default()),
+                buffer: Some(buffer),
+                execution: ExecutionStatus::Answered,
+            },
+            Err(TransferError { error, buffer, execution }) => {
+                Outcome { result: Err(error), buffer, execution }
+            }
+        }
+    }
+}
+
+impl Outcome {
+    fn is_success(&self) -> bool {
+        self.result.as_ref().is_ok_and(|response| response.status().is_success())
+    }
+
+    /// Status of a response that says that the command failed.
+    fn status(&self) -> Option<Status> {
+        match &self.result {
+            Ok(response) => Some(response.status()).filter(|status| !status.is_success()),
+            Err(Error::Rejected(Rejected::Command { status, .. })) => Some(*status),
+            Err(_) => None,
+        }
+    }
+
+    fn into_transferred(self) -> Result<Buffer, TransferError> {
+        let Self { result, buffer, execution } = self;
+        match result {
+            Ok(_) => Ok(buffer.expect("a read or write returns its buffer")),
+            Err(error) => Err(TransferError { error, buffer, execution }),
+        }
+    }
+}
+
+impl SubsystemNamespace {
+    pub(super) fn new(table: Arc<PathTable>, id: NamespaceId) -> Self {
+        Self { table, id }
+    }
+
+    /// Latest Identify Namespace data; the size may change.
+    ///
+    /// # Panics
+    ///
+    /// Never: a namespace is handed out once it is identified.
+    #[must_use]
+    pub fn info(&self) -> NamespaceInfo {
+        self.table.namespace(self.id).expect("a namespace is handed out once it is identified")
+    }
+
+    /// Reads from `lba` on into the whole buffer.
+    ///
+    /// # Errors
+    ///
+    /// When the range or the buffer does not fit the namespace, a controller refuses, or no path is
+    /// usable for too long ([`PathError::NoPath`](crate::error::PathError::NoPath)).
+    pub async fn read(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
+        self.perform(Operation::Read(lba), Some(buffer)).await.into_transferred()
+    }
+
+    /// Writes the whole buffer from `lba` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), and [`Error::Fenced`] if nothing proves in time that a controller
+    /// of a lost path does not write to these blocks any more. Parts of a failed write may have
+    /// been written.
+    pub async fn write(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
+        self.perform(Operation::Write(lba), Some(buffer)).await.into_transferred()
+    }
+
+    /// Flushes completed writes to non-volatile media.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub async fn flush(&self) -> Result<(), Error> {
+        let (outcome, _) = self.execute(Command::flush(self.id)).await.into_result("Flush");
+        outcome.map(drop)
+    }
+
+    /// Executes an I/O command of this namespace, without splitting it. It is repeated on another
+    /// path as its [class](CommandClass) allows.
+    pub async fn execute(&self, command: Command) -> CommandCompletion {
+        let Command { sqe, data, user } = command;
+        let buffer = data.into_buffer();
+        if sqe.namespace() != self.id {
+            let (outcome, execution) =
+                (Err(Misuse::NoNamespace(sqe.namespace()).into()), ExecutionStatus::NotSent);
+            return CommandCompletion { user, outcome, data: buffer, execution };
+        }
+        let Outcome { result, buffer, execution } =
+            self.perform(Operation::Command(sqe), buffer).await;
+        CommandCompletion { user, outcome: result, data: buffer, execution }
+    }
+
+    async fn perform(&self, operation: Operation, mut buffer: Option<Buffer>) -> Outcome {
+        let has_buffer = buffer.is_some();
+        let mut progress = Progress::default();
+        loop {
+            let attempt = match self.next_path(&mut progress).await {
+                Ok(attempt) => attempt,
+                Err(error) => {
+                    let execution = progress.execution(ExecutionStatus::NotSent);
+                    return Outcome { result: Err(error), buffer, execution };
+                }
+            };
+            let outcome = operation.run(&attempt.namespace, buffer).await;
+            if outcome.is_success() {
+                attempt.succeed();
+                return outcome;
+            }
+            let next = self.decide(operation, &outcome, attempt, &mut progress);
+            match next.filter(|_| outcome.buffer.is_some() == has_buffer) {
+                Some(delay) => {
+                    buffer = outcome.buffer;
+                    if !delay.is_zero() {
+                        runtime::sleep(delay).await;
+                    }
+                }
+                None => {
+                    let execution = progress.execution(outcome.execution);
+                    return Outcome { execution, ..outcome };
+                }
+            }
+        }
+    }
+
+    /// Waits for a path that is usable.
+    async fn next_path(&self, progress: &mut Progress) -> Result<Attempt, Error> {
+        loop {
+            match self.table.begin(self.id, progress.failed_on) {
+                Begun::Send(attempt) => return Ok(attempt),
+                Begun::Same => {
+                    runtime::sleep(PATH_RETRY_INTERVAL).await;
+                    progress.failed_on = None;
+                }
+                Begun::Hold(version) => {
+                    let since = *progress.since.get_or_insert_with(runtime::now);
+                    let deadline = self.table.hold_limit.map(|limit| since + limit);
+                    if deadline.is_some_and(|deadline| runtime::now() >= deadline) {
+                        return Err(self.table.no_path(self.id));
+                    }
+                    self.table.until_changed(version, deadline).await;
+                    progress.failed_on = None;
+                }
+                Begun::Fail => return Err(self.table.no_path(self.id)),
+            }
+        }
+    }
+
+    /// Decides about an operation that failed on a path: the time after which it is sent again, or
+    /// `None` if that is its end.
+    fn decide(
+        &self,
+        operation: Operation,
+        outcome: &Outcome,
+        attempt: Attempt,
+        progress: &mut Progress,
+    ) -> Option<Duration> {
+        let (path, retry, status) = (attempt.path, attempt.retry, outcome.status());
+        let failure = match (&outcome.result, status, outcome.execution) {
+            (_, Some(status), _) => PathFailure::Answered(status),
+            (Err(Error::Misuse(Misuse::NamespaceReplaced(_))), ..) => {
+                self.table.set_absent(path, self.id);
+                PathFailure::NotSent
+            }
+            // The same on each path.
+            (Err(Error::Misuse(_) | Error::Fenced(_)), ..) => return None,
+            (.., ExecutionStatus::NotSent) => PathFailure::NotSent,
+            _ => PathFailure::Unanswered,
+        };
+        let is_unusable = attempt.fail(status);
+        let since = *progress.since.get_or_insert_with(runtime::now);
+        progress.note(path, failure, outcome.execution, is_unusable);
+        let age = runtime::elapsed(since);
+        if self.table.hold_limit.is_some_and(|limit| age >= limit) {
+            return None;
+        }
+        let (opcode, resend) = (operation.opcode(), self.table.resend);
+        let next = match (PathDecision::of(operation.class(), failure, progress.sends), failure) {
+            (PathDecision::Complete, PathFailure::Answered(status)) if resend => {
+                let retries = progress.retries;
+                match retry.decide(&FailedResponse { opcode, status, retries, age }) {
+                    Disposition::Complete => None,
+                    Disposition::Retry(delay) | Disposition::RetryPath(delay) => {
+                        progress.retries += 1;
+                        progress.failed_on = None;
+                        Some(delay)
+                    }
+                }
+            }
+            (PathDecision::Complete, _) => None,
+            (_, PathFailure::Unanswered) if !resend => None,
+            _ => Some(Duration::ZERO).filter(|_| progress.failures <= RESENDS_MAX),
+        };
+        let (subsystem, namespace) = (&self.table.subsystem, self.id);
+        let error = outcome.result.as_ref().err();
+        tracing::debug!(
+            %subsystem, %namespace, path = path.0, ?opcode, ?status, ?error, ?next,
+            "a command failed on a path"
+        );
+        next
+    }
+}
+
+impl Progress {
+    fn note(
+        &mut self,
+        path: PathId,
+        failure: PathFailure,
+        execution: ExecutionStatus,
+        is_unusable: bool,
+    ) {
+        self.may_be_executed |= execution == ExecutionStatus::Unknown;
+        self.sends = self.sends.saturating_add(u8::from(failure == PathFailure::Unanswered));
+        self.failures = self.failures.saturating_add(u8::from(!is_unusable));
+        self.failed_on = (!is_unusable).then_some(path);
+    }
+
+    /// Knowledge of the execution of an operation that ended with this of its last part.
+    fn execution(&self, last: ExecutionStatus) -> ExecutionStatus {
+        if self.may_be_executed { ExecutionStatus::Unknown } else { last }
+    }
+}
