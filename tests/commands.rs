@@ -12,7 +12,9 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{KernelInitiator, SUBSYSTEM, address, noise, nvmf, nvmf_ok, run, uri};
+use tests::{
+    KernelInitiator, SUBSYSTEM, address, enable_reservations, noise, nvmf, nvmf_ok, run, uri,
+};
 
 fn refused(arguments: &[&str], input: &[u8], words: &[&str]) {
     let output = run(nvmf().args(arguments), input);
@@ -327,9 +329,13 @@ fn a_configuration_has_addresses_and_secrets() {
 }
 
 /// Commands that the kernel's target lacks, by their names in the message that says so.
-const LACKING: [(&str, &str); 4] = [
+const LACKING: [(&str, &str); 8] = [
     ("compare", "Compare"),
     ("copy", "Copy"),
+    ("resv-acquire", "reservations"),
+    ("resv-register", "reservations"),
+    ("resv-release", "reservations"),
+    ("resv-report", "reservations"),
     ("verify", "Verify"),
     ("write-uncor", "Write Uncorrectable"),
 ];
@@ -357,13 +363,15 @@ fn the_examples_of_the_help_run() {
     let (target, address) = (uri(SUBSYSTEM), address());
     let short = ["--ns", "1", "--runtime", "2s", "--wait", "event"];
     run_here(&[&["bench", &target, "--json", "result.json"][..], &short].concat());
+    let has_reservations = enable_reservations(1);
     for command in commands {
         let help = run_here(&[command, "--help"]);
         let (_, example) = help.split_once("Example:\n  nvmf ").unwrap_or_else(|| panic!("{help}"));
         let line = example.lines().next().expect("a line");
         let line = line.replace("TARGET", &target).replace("ADDRESS", &address);
         let words: Vec<_> = line.split(' ').collect();
-        match LACKING.iter().find(|(lacking, _)| *lacking == command) {
+        let lacking = LACKING.iter().find(|(lacking, _)| *lacking == command);
+        match lacking.filter(|(_, name)| !has_reservations || *name != "reservations") {
             None => drop(run_here(&words)),
             Some((_, name)) => {
                 let output = run(nvmf().args(&words).current_dir(&folder), &[]);

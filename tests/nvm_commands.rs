@@ -6,6 +6,8 @@
 
 #[path = "nvm_commands/bed.rs"]
 mod bed;
+#[path = "nvm_commands/reservations.rs"]
+mod reservations;
 
 use std::{
     sync::{Arc, Mutex},

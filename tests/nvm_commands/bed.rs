@@ -51,13 +51,13 @@ fn nvmf_on(target: &str, line: &str, input: &[u8]) -> (Option<i32>, String, Outp
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output)
 }
 
-fn done(target: &str, line: &str, input: &[u8]) -> Vec<u8> {
+pub(crate) fn done(target: &str, line: &str, input: &[u8]) -> Vec<u8> {
     let (code, message, output) = nvmf_on(target, line, input);
     assert_eq!(code, Some(0), "{line}: {message}");
     output.stdout
 }
 
-fn refused(target: &str, line: &str, input: &[u8], expected: i32, words: &str) {
+pub(crate) fn refused(target: &str, line: &str, input: &[u8], expected: i32, words: &str) {
     let (code, message, _) = nvmf_on(target, line, input);
     assert!(message.lines().count() == 1 && message.contains(words), "{line}: {message}");
     assert_eq!(code, Some(expected), "{line}: {message}");

@@ -167,6 +167,24 @@ pub fn target(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Enables reservations on a namespace of [`SUBSYSTEM`]; false if the kernel's target has none.
+///
+/// # Panics
+///
+/// When the target refuses.
+#[must_use]
+pub fn enable_reservations(namespace: u32) -> bool {
+    let folder = format!("/sys/kernel/config/nvmet/subsystems/{SUBSYSTEM}/namespaces/{namespace}");
+    let folder = Path::new(&folder);
+    if !folder.join("resv_enable").exists() {
+        return false;
+    }
+    for (name, value) in [("enable", "0"), ("resv_enable", "1"), ("enable", "1")] {
+        fs::write(folder.join(name), value).expect("the target takes it");
+    }
+    true
+}
+
 /// Ends the connections of a subsystem's controllers; the next connect is accepted again.
 ///
 /// A kernel without the target's debugfs, as distributions build it, cannot make a controller fail;

@@ -34,7 +34,7 @@ use nvmf_options::{
 use crate::{
     commands::{
         blocks, config, discover, generate, hostnqn, identify, identify_data, key, log, monitor,
-        nvm, read_write, report_bug, write_verify,
+        nvm, read_write, report_bug, reservations, write_verify,
     },
     failure::Failure,
 };
@@ -139,6 +139,21 @@ enum Command {
     /// Gather what a bug report needs, without secrets: versions, devices, limits, configuration.
     #[command(after_help = "Example:\n  nvmf report-bug -- identify TARGET")]
     ReportBug(report_bug::Arguments),
+    /// Register this host for reservations of a namespace, replace its key, or unregister it.
+    #[command(after_help = "Example:\n  nvmf resv-register TARGET --ns 1 --nrkey 0x1")]
+    ResvRegister(reservations::RegisterArguments),
+    /// Acquire a reservation of a namespace, or preempt that of other hosts.
+    ///
+    /// `--racqa preempt-and-abort` ends once all commands of the preempted hosts have ended: none
+    /// of them changes a block after that.
+    #[command(after_help = "Example:\n  nvmf resv-acquire TARGET --ns 1 --crkey 0x1 --rtype 1")]
+    ResvAcquire(reservations::AcquireArguments),
+    /// Show the reservation of a namespace and the registered hosts, with the keys of nvme-cli.
+    #[command(after_help = "Example:\n  nvmf resv-report TARGET --ns 1 -o json")]
+    ResvReport(reservations::ReportArguments),
+    /// Release the reservation of a namespace, or clear it with all registrations.
+    #[command(after_help = "Example:\n  nvmf resv-release TARGET --ns 1 --crkey 0x1 --rtype 1")]
+    ResvRelease(reservations::ReleaseArguments),
     /// Show the NQN of this host.
     #[command(after_help = "Example:\n  nvmf show-hostnqn")]
     ShowHostnqn,
@@ -216,6 +231,10 @@ fn run() -> Result<(), Failure> {
         Command::Read(arguments) => capture::run(&arguments),
         Command::Report(arguments) => bench::report(&arguments),
         Command::ReportBug(arguments) => report_bug::run(&arguments),
+        Command::ResvAcquire(arguments) => capture::run(&arguments),
+        Command::ResvRegister(arguments) => capture::run(&arguments),
+        Command::ResvRelease(arguments) => capture::run(&arguments),
+        Command::ResvReport(arguments) => capture::run(&arguments),
         Command::ShowHostnqn => hostnqn::show(),
         Command::Verify(arguments) => capture::run(&arguments),
         Command::Write(arguments) => capture::run(&arguments),

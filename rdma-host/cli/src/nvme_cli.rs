@@ -27,7 +27,7 @@ struct Absent {
     way: &'static str,
 }
 
-const ABSENT: [Absent; 7] = [
+const ABSENT: [Absent; 6] = [
     Absent {
         names: &["connect", "connect-all", "disconnect", "disconnect-all", "ns-rescan", "reset"],
         way: "for a block device use `nvmf attach` and `nvmf detach`, or, with multipath, `nvme \
@@ -44,10 +44,6 @@ const ABSENT: [Absent; 7] = [
     Absent {
         names: &["show-regs", "get-property", "set-property", "get-feature", "set-feature"],
         way: "nvmf negotiates properties and features itself; `nvmf identify` shows the results",
-    },
-    Absent {
-        names: &["resv-acquire", "resv-register", "resv-release", "resv-report"],
-        way: "nvmf has no reservations; for them connect with `nvme connect -t rdma`",
     },
     Absent {
         names: &["gen-tls-key", "check-tls-key", "tls-key"],

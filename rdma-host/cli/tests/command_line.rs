@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 29] = [
     "bench",
     "compare",
     "config",
@@ -20,6 +20,10 @@ const COMMANDS: [&str; 25] = [
     "monitor",
     "read",
     "report",
+    "resv-acquire",
+    "resv-register",
+    "resv-release",
+    "resv-report",
     "show-hostnqn",
     "smart-log",
     "verify",
@@ -66,7 +70,6 @@ fn commands_of_nvme_cli_are_answered() {
         ("connect", "nvmf attach"),
         ("connect-all", "nvmf attach"),
         ("format", "nvme-cli"),
-        ("resv-report", "reservations"),
         ("gen-tls-key", "TLS"),
         ("get-log", "nvmf log"),
         ("get-property", "nvmf identify"),

@@ -16,6 +16,15 @@ pub fn count(text: &str) -> Result<u64, String> {
     scaled(text, 1024)
 }
 
+/// Parses a number without a suffix, decimal or hexadecimal after 0x.
+pub fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "write a whole number of at most 64 bits, as in 4096 or 0x1000".to_owned())
+}
+
 /// Parses a number of I/O operations per second, with k, M, G or T for powers of 1,000.
 pub fn rate(text: &str) -> Result<u64, String> {
     at_least_one(scaled(text, 1000)?)
@@ -147,6 +156,15 @@ mod tests {
         assert_eq!(bytes("16777215T"), Ok(16_777_215 << 40));
         for wrong in ["", "k", "-1", "4kb", "1.5M", "16777216T", "99999999999999999999"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_hexadecimal() {
+        assert_eq!(number("0xffffffffffffffff"), Ok(u64::MAX));
+        assert_eq!((number("12"), number("0x12")), (Ok(12), Ok(18)));
+        for wrong in ["", "0x", "-1", "1k", "ff", "18446744073709551616"] {
+            assert!(number(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -19,6 +19,8 @@ proptest! {
         let _ = HealthLog::parse(&bytes);
         let _ = EffectsLog::parse(&bytes);
         let _ = NvmLimits::parse(&bytes);
+        let _ = CopyLimits::parse(&bytes);
+        let _ = ReservationReport::parse(&bytes);
         let _ = NamespaceIdDescriptors::parse(&bytes);
     }
 

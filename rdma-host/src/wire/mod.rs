@@ -21,6 +21,7 @@ mod nqn;
 mod nvm;
 mod private_data;
 mod property;
+mod reservation;
 mod sgl;
 mod status;
 mod text;
@@ -50,6 +51,10 @@ pub use nqn::{Nqn, NqnError};
 pub use nvm::{BlockRange, CopyLimits, NvmLimits};
 pub use private_data::{CmAcceptData, CmReject, CmRequestData, PrivateDataError, RejectCode};
 pub use property::{Configuration, ControllerCapabilities, ControllerStatus, Property, Version};
+pub use reservation::{
+    AcquireAction, RegisterAction, Registrant, ReleaseAction, ReservationCommand,
+    ReservationReport, ReservationType,
+};
 pub use sgl::SglDescriptor;
 pub use status::Status;
 pub use text::is_unprintable;

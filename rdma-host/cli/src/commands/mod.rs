@@ -13,4 +13,5 @@ pub(crate) mod monitor;
 pub(crate) mod nvm;
 pub(crate) mod read_write;
 pub(crate) mod report_bug;
+pub(crate) mod reservations;
 pub(crate) mod write_verify;

@@ -7,5 +7,6 @@ pub(crate) mod io_task;
 pub(crate) mod namespace;
 pub(crate) mod namespace_walk;
 pub(crate) mod ranges;
+mod reservations;
 pub(crate) mod subsystem;
 pub(crate) mod vectored;

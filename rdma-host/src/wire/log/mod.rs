@@ -136,6 +136,14 @@ pub enum LogError {
         /// Description of the error.
         what: &'static str,
     },
+    /// The data of a Reservation Report is shorter than its header.
+    #[error("its reservation report has {bytes} bytes where at least {least} are due")]
+    ReservationReport {
+        /// Actual length in bytes.
+        bytes: usize,
+        /// Required length in bytes.
+        least: usize,
+    },
     /// The page is shorter than its contents require.
     #[error("its {page} log page has {bytes} bytes where at least {least} are due")]
     Length {
