@@ -538,6 +538,33 @@ fn a_late_write_of_a_lost_path_overwrites_a_later_one_only_without_the_fence() {
     });
 }
 
+/// The other port may be another node: that it has no such controller proves nothing.
+#[test]
+fn another_node_does_not_open_the_fence() {
+    run(async {
+        let all = Ports::new();
+        let fence = FenceOptions::default().timeout(Duration::from_millis(500));
+        let options = both(connect_options().fence(fence)).policy(PathPolicy::Preferred(PathId(0)));
+        let (subsystem, namespace) = all.connect(&options).await;
+        let silence = Silence::on(&all.ports[0]);
+        let (writer, buffer) = (namespace.clone(), subsystem.allocate(512).expect("memory"));
+        let write = tokio::spawn(async move { writer.write(7, buffer).await });
+        silence.until_received(1).await;
+        all.ports[0].close();
+        let failed = write.await.expect("no panic").expect_err("nothing proves its end");
+        assert!(matches!(failed.error, Error::Fenced(_)), "{failed}");
+        assert_eq!(failed.execution, ExecutionStatus::Unknown, "{failed}");
+        let buffer = failed.buffer.expect("it is back");
+        let failed = namespace.write(7, buffer).await.expect_err("its block stays closed");
+        assert_eq!(failed.execution, ExecutionStatus::NotSent, "{failed}");
+        let buffer = namespace.write(8, failed.buffer.expect("it is back")).await;
+        let buffer = namespace.read(7, buffer.expect("another block")).await.expect("a read");
+        subsystem.open_fence();
+        namespace.write(7, buffer).await.expect("the owner has opened it");
+        subsystem.shutdown().await;
+    });
+}
+
 /// All paths are gone, and nothing comes back: held, and then an error that names each.
 #[test]
 fn with_all_paths_gone_commands_are_held_and_go_on_when_one_is_back() {

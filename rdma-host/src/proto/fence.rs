@@ -102,9 +102,11 @@ pub struct UnansweredWrite {
 pub struct Association {
     /// Number of the association; later ones have higher numbers.
     pub number: u64,
-    /// Address of the target. What a target says of a controller proves nothing of those at other
-    /// addresses.
+    /// Address of the target. What is at another address proves something of this association only
+    /// if it has said, while the association was the latest one here, that it has its queue.
     pub target: SocketAddr,
+    /// Id of the first I/O queue.
+    pub first_queue: QueueId,
     /// CNTLID.
     pub controller: ControllerId,
     /// Keep-alive timeout as granted; zero if it is off.
@@ -131,6 +133,7 @@ impl Association {
         Self {
             number,
             target: options.address,
+            first_queue: negotiated.first_io_queue,
             controller: negotiated.controller,
             keep_alive: unit * u32::try_from(units).unwrap_or(u32::MAX),
             quiesce_time: info.quiesce_time,
@@ -248,8 +251,9 @@ pub enum ProbeAnswer {
     Gone,
     /// The queue size is the one that is refused: there is no such queue.
     QueueGone,
-    /// Anything else, such as a refusal of the queue id, which is looked at after the controller,
-    /// or that there is such a queue.
+    /// The queue is there, and so is the controller.
+    Known,
+    /// Anything else, such as a refusal of the queue id, which is looked at after the controller.
     Unproved,
 }
 
@@ -260,6 +264,7 @@ impl ProbeAnswer {
         match status.code() {
             Status::CONNECT_INVALID_PARAMETERS if is_invalid_controller_id(result) => Self::Gone,
             Status::CONNECT_INVALID_PARAMETERS if is_invalid_queue_size(result) => Self::QueueGone,
+            Status::COMMAND_SEQUENCE_ERROR => Self::Known,
             _ => Self::Unproved,
         }
     }
@@ -296,6 +301,11 @@ pub struct WriteFence {
     ended: Vec<EndedAssociation>,
     /// Latest association with each target.
     latest: Vec<Association>,
+    /// Targets that have said of an association with another one, by its number, that they have
+    /// its queue: both addresses are of one node.
+    knowing: Vec<(SocketAddr, u64)>,
+    /// Targets that were asked for that.
+    introduced: Vec<(SocketAddr, u64)>,
     /// Time of the next question to the target.
     next_probe: Option<Instant>,
     /// Number of questions so far: all are asked in turn.
@@ -306,7 +316,15 @@ impl WriteFence {
     /// Creates a fence that is open.
     #[must_use]
     pub fn new(options: FenceOptions) -> Self {
-        Self { options, ended: Vec::new(), latest: Vec::new(), next_probe: None, asked: 0 }
+        Self {
+            options,
+            ended: Vec::new(),
+            latest: Vec::new(),
+            knowing: Vec::new(),
+            introduced: Vec::new(),
+            next_probe: None,
+            asked: 0,
+        }
     }
 
     /// Returns true if no command waits.
@@ -332,7 +350,16 @@ impl WriteFence {
         self.latest.retain(|latest| latest.target != association.target);
         self.latest.push(association);
         self.next_probe = None;
-        self.remove(|ended| is_followed_by(&ended.association, &association))
+        let knowing = self.knowing.clone();
+        let over = self.remove(|ended| is_followed_by(&ended.association, &association, &knowing));
+        let (latest, ended) = (&self.latest, &self.ended);
+        let is_left = |&(_, number): &(SocketAddr, u64)| {
+            latest.iter().any(|latest| latest.number == number)
+                || ended.iter().any(|ended| ended.association.number == number)
+        };
+        self.knowing.retain(is_left);
+        self.introduced.retain(is_left);
+        over
     }
 
     /// Reports the writes without a response of an association, whose queue pairs were destroyed at
@@ -344,7 +371,8 @@ impl WriteFence {
         closed_at: Instant,
         writes: Vec<UnansweredWrite>,
     ) -> bool {
-        let is_over = self.latest.iter().any(|latest| is_followed_by(&association, latest));
+        let follows = |latest: &Association| is_followed_by(&association, latest, &self.knowing);
+        let is_over = self.latest.iter().any(follows);
         if writes.is_empty() || self.options.mode == Fence::Off || is_over {
             return false;
         }
@@ -375,8 +403,13 @@ impl WriteFence {
     /// Next action at `now`, on the latest association with a target.
     pub fn action(&mut self, target: SocketAddr, now: Instant) -> FenceAction {
         let over = self.ended.iter().filter_map(|ended| self.over_at(ended)).min();
-        let ended = self.ended.iter().filter(|ended| ended.association.target == target);
+        let ended = self.ended.iter().filter(|ended| self.knows(target, &ended.association));
         let questions: Vec<_> = ended.flat_map(EndedAssociation::questions).collect();
+        if questions.is_empty()
+            && let Some(question) = self.introduce(target)
+        {
+            return FenceAction::Probe(question);
+        }
         if questions.is_empty() {
             return over.map_or(FenceAction::None, FenceAction::Wait);
         }
@@ -400,9 +433,10 @@ impl WriteFence {
         answer: ProbeAnswer,
     ) -> Vec<EndedAssociation> {
         let ProbeQuestion { controller, queue } = question;
+        let knowing = self.knowing.clone();
         let is_asked = |ended: &EndedAssociation| {
-            let Association { controller: id, target: address, .. } = ended.association;
-            (id, address) == (controller, target)
+            let association = &ended.association;
+            association.controller == controller && knows(&knowing, target, association)
         };
         match answer {
             ProbeAnswer::Gone => {
@@ -423,8 +457,43 @@ impl WriteFence {
                 self.next_probe = None;
                 over
             }
+            ProbeAnswer::Known => {
+                let known = self.latest.iter().find(|latest| {
+                    latest.controller == controller && Some(latest.first_queue) == queue
+                });
+                let known = known.filter(|known| self.may_introduce(target, known));
+                self.knowing.extend(known.map(|known| (target, known.number)));
+                Vec::new()
+            }
             ProbeAnswer::Unproved => Vec::new(),
         }
+    }
+
+    /// Question whether a target has a queue of an association with another one, which is asked
+    /// once for each.
+    fn introduce(&mut self, target: SocketAddr) -> Option<ProbeQuestion> {
+        let is_new = |latest: &&Association| {
+            let asked = self.introduced.contains(&(target, latest.number));
+            !asked && self.may_introduce(target, latest)
+        };
+        let Association { number, controller, first_queue, .. } =
+            *self.latest.iter().find(is_new)?;
+        self.introduced.push((target, number));
+        Some(ProbeQuestion { controller, queue: Some(first_queue) })
+    }
+
+    /// Returns true if a target's answer would tell whether it has a controller of another one: the
+    /// id is that of one association only.
+    fn may_introduce(&self, target: SocketAddr, association: &Association) -> bool {
+        let same_id = |latest: &&Association| latest.controller == association.controller;
+        association.queues_prove
+            && association.target != target
+            && self.latest.iter().filter(same_id).count() == 1
+    }
+
+    /// Returns true if a target's answers are of the node that an association was with.
+    fn knows(&self, target: SocketAddr, association: &Association) -> bool {
+        knows(&self.knowing, target, association)
     }
 
     /// Number of writes that may still be executed.
@@ -461,11 +530,20 @@ impl WriteFence {
     }
 }
 
+/// Returns true if a target's answers are of the node that an association was with.
+fn knows(knowing: &[(SocketAddr, u64)], target: SocketAddr, association: &Association) -> bool {
+    association.target == target || knowing.contains(&(target, association.number))
+}
+
 /// Returns true if the later association proves by its controller id that the earlier one is over.
-fn is_followed_by(earlier: &Association, later: &Association) -> bool {
+fn is_followed_by(
+    earlier: &Association,
+    later: &Association,
+    knowing: &[(SocketAddr, u64)],
+) -> bool {
     earlier.ids_prove
         && later.ids_prove
-        && earlier.target == later.target
+        && knows(knowing, later.target, earlier)
         && earlier.controller == later.controller
         && earlier.number < later.number
 }

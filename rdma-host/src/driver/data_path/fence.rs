@@ -175,6 +175,8 @@ impl SharedFence {
     /// Reports a new association.
     pub(crate) fn established(&self, association: Association) {
         self.open(FenceProof::SameController, |fence| fence.established(association));
+        // The supervisors of other targets may ask these for it.
+        self.version.send_modify(|version| *version += 1);
     }
 
     /// Next action of the supervisor that has a connection with this target.
@@ -191,7 +193,9 @@ impl SharedFence {
     ) {
         let proof = match answer {
             ProbeAnswer::QueueGone => FenceProof::QueuesGone,
-            ProbeAnswer::Gone | ProbeAnswer::Unproved => FenceProof::ControllerGone,
+            ProbeAnswer::Gone | ProbeAnswer::Known | ProbeAnswer::Unproved => {
+                FenceProof::ControllerGone
+            }
         };
         self.open(proof, |fence| fence.answered(target, question, answer));
     }

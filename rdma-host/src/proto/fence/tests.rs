@@ -46,6 +46,7 @@ fn association(number: u64, controller: u16) -> Association {
     Association {
         number,
         target: TARGET,
+        first_queue: QueueId(1),
         controller: ControllerId(controller),
         keep_alive: Duration::from_secs(2),
         quiesce_time: Duration::ZERO,
@@ -330,4 +331,41 @@ fn without_a_keep_alive_no_time_is_a_proof() {
     assert_eq!(off.time_to_end(Fence::Time), None);
     let rounded = Association { keep_alive: Duration::from_millis(1100), ..off };
     assert_eq!(rounded.time_to_end(Fence::Proof), Some(Duration::from_secs(7)));
+}
+
+/// What is at another address proves the end of an association only if it is known to be the same
+/// node: it has said that it has the queue, while no other association had that id.
+#[test]
+fn another_address_is_believed_if_it_knew_the_queue() {
+    const OTHER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4421);
+    let at = Instant::now();
+    let first = Association { ids_prove: true, queues_prove: true, ..association(1, 1) };
+    for (id, answer, is_believed) in [
+        (2, ProbeAnswer::Known, true),
+        (2, ProbeAnswer::QueueGone, false),
+        (2, ProbeAnswer::Gone, false),
+        (2, ProbeAnswer::Unproved, false),
+        (1, ProbeAnswer::Known, false),
+    ] {
+        let mut fence = WriteFence::new(options());
+        fence.established(first);
+        let controller = ControllerId(id);
+        let second =
+            Association { number: 2, target: OTHER, first_queue: QueueId(5), controller, ..first };
+        fence.established(second);
+        let asked = fence.action(OTHER, at);
+        let is_asked = asked == FenceAction::Probe(question(1, 1));
+        assert_eq!(is_asked, id != 1, "an id that both have tells nothing: {asked:?}");
+        fence.answered(OTHER, question(1, 1), answer);
+        assert_eq!(fence.action(OTHER, at), FenceAction::None, "once");
+        fence.close(first, at, written(3, 7..8));
+        let asked = fence.action(OTHER, at);
+        assert_eq!(asked == FenceAction::Probe(question(1, 3)), is_believed, "{answer:?}");
+        let over = fence.answered(OTHER, question(1, 3), ProbeAnswer::Gone);
+        assert_eq!(over.len(), usize::from(is_believed), "{answer:?} of {id}");
+        fence.close(first, at, written(3, 7..8));
+        let given = Association { number: 3, controller: ControllerId(1), ..second };
+        let over = fence.established(given).len();
+        assert_eq!(over, usize::from(is_believed), "{answer:?} of {id}");
+    }
 }

@@ -97,7 +97,7 @@ impl fmt::Display for NamespacePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "namespace {}", self.namespace)?;
         match self.access {
-            _ if !self.is_there => f.write_str(" not there")?,
+            _ if !self.is_there => f.write_str(" not seen")?,
             Some(access) => write!(f, " {access}")?,
             None => {}
         }

@@ -184,6 +184,7 @@ impl Known {
         let association = |number, controller| Association {
             number,
             target: ADDRESS,
+            first_queue: QueueId(1),
             controller,
             keep_alive: Duration::from_secs(KEEP_ALIVE.into()),
             quiesce_time: Duration::from_secs(target.quiesce.unwrap_or(0).into()),
