@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rdma_host::{Controller, proto::LifecycleState};
+use rdma_host::{Controller, Fence, FenceOptions, proto::LifecycleState};
 use tracing_subscriber::{filter::LevelFilter, util::SubscriberInitExt};
 
 use super::{Bed, options, reach, run};
@@ -73,7 +73,9 @@ fn every_change_is_an_event_too() {
 fn events_are_in_the_spans_of_their_controller_and_queue() {
     let text = log_of(LevelFilter::DEBUG, async {
         let bed = Bed::new();
-        let (controller, namespace) = bed.connect(&options()).await;
+        // Without a fence queue ids begin with 1.
+        let options = options().fence(FenceOptions::default().mode(Fence::Off));
+        let (controller, namespace) = bed.connect(&options).await;
         bed.answer(|seen, answer| {
             if seen.is_io() {
                 answer.messages = vec![seen.response(0x4281, 0)];
