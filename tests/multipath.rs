@@ -28,6 +28,7 @@ use scripted_port::{
     connect_options, second_address,
 };
 use tests::target::Answer;
+use tracing_subscriber::filter::LevelFilter;
 use verbs::{Buffer, Provider};
 
 const READ: u8 = 0x02;
@@ -346,39 +347,56 @@ async fn preferring_first(ports: &Ports) -> (Subsystem<Host>, SubsystemNamespace
 /// first once that is live.
 #[test]
 fn commands_of_a_lost_path_go_on_and_come_back() {
-    run(async {
-        let all = Ports::new();
-        let (subsystem, namespace) = preferring_first(&all).await;
-        let silence = Silence::on(&all.ports[0]);
-        let mut tasks = Vec::new();
-        for lba in 0..8 {
-            let (namespace, mut buffer) = (namespace.clone(), subsystem.allocate(512).unwrap());
-            buffer.fill(b'A');
-            tasks.push(tokio::spawn(async move {
-                let buffer = namespace.write(lba, buffer).await?;
-                namespace.read(lba, buffer).await
-            }));
-        }
-        silence.until_received(8).await;
-        all.ports[0].close();
-        for task in tasks {
-            let buffer = task.await.unwrap().expect("the other path is usable");
-            let mut read = [0];
-            buffer.copy_out(0, &mut read);
-            assert_eq!(read, [b'A']);
-        }
-        let [first, second] = counts(&subsystem);
-        assert_eq!((first.0, first.1), (8, 8));
-        assert_eq!((second.0, second.1), (16, 0));
-        let status = subsystem.status();
-        assert_eq!(status.paths[0].state, PathState::Reconnecting, "{status}");
-        all.ports[0].answer(|_, _| {});
-        all.ports[0].open();
-        until(|| subsystem.status().paths[0].state == PathState::Live).await;
-        read(&namespace, subsystem.allocate(512).expect("memory"), 4).await;
-        assert_eq!(counts(&subsystem)[0], (12, 8, 2), "back to the preferred path");
-        subsystem.shutdown().await;
-    });
+    // An event that a thread without a subscriber is the first to record is not recorded here.
+    run(lose_a_path());
+    let text = tests::log_of(LevelFilter::INFO, || run(lose_a_path()));
+    // Each once, in this order.
+    let mut lines = text.lines();
+    for parts in [
+        &["a path is live", "path=0 address=10.0.0.2:4420"][..],
+        &["commands go to other paths", "namespace=1 before=\"0, 1\" now=\"1\""],
+        &["a path is lost", "path=0 address=10.0.0.2:4420", "cause=the target or the network"],
+        &["a path is live", "path=0"],
+        &["commands go to other paths", "namespace=1 before=\"1\" now=\"0, 1\""],
+    ] {
+        let found = lines.any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(found, "no line with {parts:?} in its turn:\n{text}");
+    }
+    assert_eq!(text.matches("commands go to other paths").count(), 2, "{text}");
+}
+
+async fn lose_a_path() {
+    let all = Ports::new();
+    let (subsystem, namespace) = preferring_first(&all).await;
+    let silence = Silence::on(&all.ports[0]);
+    let mut tasks = Vec::new();
+    for lba in 0..8 {
+        let (namespace, mut buffer) = (namespace.clone(), subsystem.allocate(512).expect("memory"));
+        buffer.fill(b'A');
+        tasks.push(tokio::spawn(async move {
+            let buffer = namespace.write(lba, buffer).await?;
+            namespace.read(lba, buffer).await
+        }));
+    }
+    silence.until_received(8).await;
+    all.ports[0].close();
+    for task in tasks {
+        let buffer = task.await.expect("no panic").expect("the other path is usable");
+        let mut read = [0];
+        buffer.copy_out(0, &mut read);
+        assert_eq!(read, [b'A']);
+    }
+    let [first, second] = counts(&subsystem);
+    assert_eq!((first.0, first.1), (8, 8));
+    assert_eq!((second.0, second.1), (16, 0));
+    let status = subsystem.status();
+    assert_eq!(status.paths[0].state, PathState::Reconnecting, "{status}");
+    all.ports[0].answer(|_, _| {});
+    all.ports[0].open();
+    until(|| subsystem.status().paths[0].state == PathState::Live).await;
+    read(&namespace, subsystem.allocate(512).expect("memory"), 4).await;
+    assert_eq!(counts(&subsystem)[0], (12, 8, 2), "back to the preferred path");
+    subsystem.shutdown().await;
 }
 
 /// Without `resend`, the outcome of a command without a response is the caller's to know.

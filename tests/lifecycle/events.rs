@@ -1,37 +1,12 @@
 //! Events and spans of `tracing`.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use rdma_host::{Controller, Fence, FenceOptions, proto::LifecycleState};
-use tracing_subscriber::{filter::LevelFilter, util::SubscriberInitExt};
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{Bed, options, reach, run};
 
-/// Log for a test to read.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Text that a subscriber writes while the test runs.
 fn log_of(level: LevelFilter, test: impl Future<Output = ()>) -> String {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(level);
-    let guard = subscriber.with_writer(move || writer.clone()).set_default();
-    run(test);
-    drop(guard);
-    let text = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    String::from_utf8(text).expect("UTF-8")
+    tests::log_of(level, || run(test))
 }
 
 /// Events of `tracing` tell the same as the stream of changes.

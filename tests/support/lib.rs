@@ -5,6 +5,7 @@
 
 pub mod authentication_hook;
 pub mod load;
+mod log;
 mod note;
 pub mod process_resources;
 pub mod sequence;
@@ -19,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use log::log_of;
 pub use note::note;
 use rdma_host::{ConnectOptions, HostIdentity};
 pub use simulation::{authenticator, random::noise};

@@ -333,7 +333,7 @@ fn without_a_keep_alive_no_time_is_a_proof() {
     assert_eq!(rounded.time_to_end(Fence::Proof), Some(Duration::from_secs(7)));
 }
 
-/// What is at another address proves the end of an association only if it is known to be the same
+/// Answers of another address prove the end of an association only if that is known to be the same
 /// node: it has said that it has the queue, while no other association had that id.
 #[test]
 fn another_address_is_believed_if_it_knew_the_queue() {

@@ -297,9 +297,13 @@ impl PathTable {
     pub(super) fn set_lost(&self, path: PathId, state: PathState, cause: &Error) {
         let mut all = self.state.lock();
         let record = &mut all.records[path.0];
-        record.cause = Some(cause.clone());
+        // A command that failed may have reported the loss, without its cause.
+        let is_new = record.cause.replace(cause.clone()).is_none() || record.state != state;
         if record.state != state {
             self.set_state(&mut all, path, state);
+        }
+        // Who closes the subsystem knows.
+        if is_new && !all.is_closed {
             let address = self.addresses[path.0];
             let text = if state == PathState::Ended { "has ended" } else { "is lost" };
             let subsystem = &self.subsystem;
@@ -409,8 +413,8 @@ impl PathTable {
 
     /// Notes which paths are used from now on, after any change of them.
     fn note_active(&self, state: &mut State) {
-        let State { paths, records, heads, .. } = state;
-        for (namespace, head) in heads {
+        let State { paths, records, heads, is_closed } = state;
+        for (namespace, head) in heads.iter_mut().filter(|_| !*is_closed) {
             let active = paths.active(head.info.ana_group, |path| head.has(records, path));
             if active == head.active {
                 continue;
