@@ -6,6 +6,8 @@
 
 #[path = "nvm_commands/bed.rs"]
 mod bed;
+#[path = "nvm_commands/passthrough.rs"]
+mod passthrough;
 #[path = "nvm_commands/reservations.rs"]
 mod reservations;
 
@@ -38,20 +40,29 @@ type Arrived = Arc<Mutex<Vec<u8>>>;
 /// Runs a test on a controller whose target supports these commands, and is asked by `hook` how to
 /// answer I/O.
 fn on_controller<F: Future<Output = ()>>(
-    (oncs, fuses): (u16, u16),
+    supported: (u16, u16),
     mut hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
     test: impl FnOnce(Controller<Host>, Namespace, Arrived) -> F,
 ) {
     let arrived = Arrived::default();
     let noted = Arc::clone(&arrived);
-    let fabric = Fabric::auto(1);
-    let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
         if seen.is_io() {
             noted.lock().expect("no test panics").push(seen.sqe[0]);
             hook(seen, answer);
         }
     };
+    on_target(supported, hook, |controller, namespace| test(controller, namespace, arrived));
+}
+
+/// Runs a test as [`on_controller`] does; `hook` is asked about every command.
+fn on_target<F: Future<Output = ()>>(
+    (oncs, fuses): (u16, u16),
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
+    test: impl FnOnce(Controller<Host>, Namespace) -> F,
+) {
+    let fabric = Fabric::auto(1);
+    let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
     let target = Target::new(&fabric, Box::new(hook)).supporting(oncs, fuses);
     let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().expect("an NQN");
     let identity = HostIdentity::from_id(uuid::Uuid::from_u128(1));
@@ -64,7 +75,7 @@ fn on_controller<F: Future<Output = ()>>(
         tokio::spawn(target.run());
         let controller = Controller::connect_over(&host, &options).await.expect("it succeeds");
         let namespace = controller.namespace(NamespaceId(1)).await.expect("it succeeds");
-        test(controller, namespace, arrived).await;
+        test(controller, namespace).await;
     });
 }
 

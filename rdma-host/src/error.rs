@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use auth::{FailureClass, message::MessageId};
 
 use crate::wire::{
-    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId, OptionalCommand,
-    PrivateDataError, QueueId, RemoteKey, Status,
+    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId, Opcode,
+    OptionalCommand, PrivateDataError, QueueId, RemoteKey, Status,
 };
 
 pub use path_error::{PathDifference, PathError};
@@ -354,6 +354,14 @@ pub enum Misuse {
         value: u64,
         /// Valid range.
         range: &'static str,
+    },
+    /// A command of the caller's own making is not one that can be sent.
+    #[error("a command with opcode {:#04x}: {reason}", .opcode.0)]
+    Passthrough {
+        /// Opcode.
+        opcode: Opcode,
+        /// Reason.
+        reason: &'static str,
     },
     /// The block range ends beyond the namespace.
     #[error(

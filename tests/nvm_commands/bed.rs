@@ -44,7 +44,7 @@ impl Drop for ScriptedTarget {
 }
 
 /// Runs a command line with the target after the command; returns exit code and messages.
-fn nvmf_on(target: &str, line: &str, input: &[u8]) -> (Option<i32>, String, Output) {
+pub(crate) fn nvmf_on(target: &str, line: &str, input: &[u8]) -> (Option<i32>, String, Output) {
     let mut words = line.split(' ');
     let command = words.next().expect("a command");
     let output = run(nvmf().args([command, target]).args(words), input);

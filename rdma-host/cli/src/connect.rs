@@ -30,6 +30,19 @@ pub(crate) struct NamespaceArguments {
 }
 
 impl NamespaceArguments {
+    /// Namespace id, if one is given.
+    pub(crate) fn ns(&self) -> Option<u32> {
+        self.ns
+    }
+
+    /// Connects, without a namespace.
+    pub(crate) fn connect_controller<P: Provider>(
+        &self,
+        provider: &Arc<P>,
+    ) -> Result<ConnectedController<P>, Failure> {
+        ConnectedController::connect(provider, &self.target)
+    }
+
     /// Connects, and identifies the namespace.
     pub(crate) fn connect<P: Provider>(
         &self,

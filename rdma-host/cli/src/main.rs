@@ -34,7 +34,7 @@ use nvmf_options::{
 use crate::{
     commands::{
         blocks, config, discover, generate, hostnqn, identify, identify_data, key, log, monitor,
-        nvm, read_write, report_bug, reservations, write_verify,
+        nvm, passthrough, read_write, report_bug, reservations, write_verify,
     },
     failure::Failure,
 };
@@ -59,6 +59,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Send any admin command, by the options of nvme-cli, and print result and data.
+    #[command(
+        after_help = "Example:\n  nvmf admin-passthru TARGET --opcode 6 --cdw10 1 --data-len 4096 \
+                      --read"
+    )]
+    AdminPassthru(Box<passthrough::AdminArguments>),
     /// Attach a namespace as a block device (ublk), and print its path.
     ///
     /// A process in the background serves the device until `nvmf detach`. If it ends otherwise,
@@ -119,6 +125,17 @@ enum Command {
     /// Show the controller, its namespaces and the negotiated parameters.
     #[command(after_help = "Example:\n  nvmf identify TARGET -o json")]
     Identify(identify::Arguments),
+    /// Read a feature, and print its value and data.
+    #[command(after_help = "Example:\n  nvmf get-feature TARGET --feature-id 7")]
+    GetFeature(passthrough::GetFeatureArguments),
+    /// Read any log page, or a part of it, as bytes; `nvmf log` has the usual ones as text.
+    #[command(after_help = "Example:\n  nvmf get-log TARGET --log-id 2 --log-len 512")]
+    GetLog(passthrough::GetLogArguments),
+    /// Send any I/O command; one that may change blocks asks, and overwrites them.
+    #[command(
+        after_help = "Example:\n  nvmf io-passthru TARGET --ns 1 --opcode 2 --data-len 512 --read"
+    )]
+    IoPassthru(Box<passthrough::IoArguments>),
     /// Make and check DH-HMAC-CHAP secrets.
     #[command(subcommand, after_help = "Example:\n  nvmf key gen -m 1")]
     Key(key::Command),
@@ -154,6 +171,9 @@ enum Command {
     /// Release the reservation of a namespace, or clear it with all registrations.
     #[command(after_help = "Example:\n  nvmf resv-release TARGET --ns 1 --crkey 0x1 --rtype 1")]
     ResvRelease(reservations::ReleaseArguments),
+    /// Set a feature to a value; its data, if it has some, comes from a file.
+    #[command(after_help = "Example:\n  nvmf set-feature TARGET --feature-id 11 --value 0x100")]
+    SetFeature(passthrough::SetFeatureArguments),
     /// Show the NQN of this host.
     #[command(after_help = "Example:\n  nvmf show-hostnqn")]
     ShowHostnqn,
@@ -210,6 +230,7 @@ fn run() -> Result<(), Failure> {
     log_to_stderr(arguments.verbose);
     Program { warn: output::print_warning, protect: process_hardening::protect }.set();
     match arguments.command {
+        Command::AdminPassthru(arguments) => capture::run(&*arguments),
         Command::Attach(arguments) => attach::run(&arguments),
         Command::Bench(arguments) => capture::run(&jobs(*arguments, &words)?),
         Command::Compare(arguments) => capture::run(&arguments),
@@ -221,9 +242,12 @@ fn run() -> Result<(), Failure> {
         Command::Flush(arguments) => capture::run(&arguments),
         Command::Generate(command) => generate::run(&command, Arguments::command()),
         Command::GenHostnqn => hostnqn::generate(),
+        Command::GetFeature(arguments) => capture::run(&arguments),
+        Command::GetLog(arguments) => capture::run(&arguments),
         Command::IdCtrl(arguments) => capture::run(&arguments),
         Command::IdNs(arguments) => capture::run(&arguments),
         Command::Identify(arguments) => capture::run(&arguments),
+        Command::IoPassthru(arguments) => capture::run(&*arguments),
         Command::Key(command) => key::run(&command),
         Command::List(arguments) => attach::list(&arguments),
         Command::Log(arguments) => capture::run(&arguments),
@@ -235,6 +259,7 @@ fn run() -> Result<(), Failure> {
         Command::ResvRegister(arguments) => capture::run(&arguments),
         Command::ResvRelease(arguments) => capture::run(&arguments),
         Command::ResvReport(arguments) => capture::run(&arguments),
+        Command::SetFeature(arguments) => capture::run(&arguments),
         Command::ShowHostnqn => hostnqn::show(),
         Command::Verify(arguments) => capture::run(&arguments),
         Command::Write(arguments) => capture::run(&arguments),

@@ -34,16 +34,16 @@ const ABSENT: [Absent; 6] = [
               connect -t rdma`; all other commands connect for as long as they run",
     },
     Absent {
-        names: &["get-log", "telemetry-log", "supported-log-pages", "self-test-log"],
-        way: "nvmf reads the pages that `nvmf log --help` lists",
+        names: &["telemetry-log", "supported-log-pages", "self-test-log", "resv-notif-log"],
+        way: "`nvmf get-log` reads any page as bytes, and `nvmf log` the usual ones as text",
     },
     Absent {
         names: &["ns-descs", "cmdset-ind-id-ns", "nvm-id-ctrl", "nvm-id-ns", "list-ctrl"],
         way: "`nvmf identify`, `nvmf id-ctrl` and `nvmf id-ns` show what nvmf reads",
     },
     Absent {
-        names: &["show-regs", "get-property", "set-property", "get-feature", "set-feature"],
-        way: "nvmf negotiates properties and features itself; `nvmf identify` shows the results",
+        names: &["show-regs", "get-property", "set-property"],
+        way: "nvmf negotiates properties itself; `nvmf identify` shows the results",
     },
     Absent {
         names: &["gen-tls-key", "check-tls-key", "tls-key"],
@@ -52,7 +52,6 @@ const ABSENT: [Absent; 6] = [
     },
     Absent {
         names: &[
-            "admin-passthru",
             "attach-ns",
             "create-ns",
             "delete-ns",
@@ -61,7 +60,6 @@ const ABSENT: [Absent; 6] = [
             "format",
             "fw-commit",
             "fw-download",
-            "io-passthru",
             "sanitize",
             "security-recv",
             "security-send",

@@ -2,7 +2,8 @@
 
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 34] = [
+    "admin-passthru",
     "bench",
     "compare",
     "config",
@@ -12,9 +13,12 @@ const COMMANDS: [&str; 29] = [
     "dsm",
     "flush",
     "gen-hostnqn",
+    "get-feature",
+    "get-log",
     "id-ctrl",
     "id-ns",
     "identify",
+    "io-passthru",
     "key",
     "log",
     "monitor",
@@ -24,6 +28,7 @@ const COMMANDS: [&str; 29] = [
     "resv-register",
     "resv-release",
     "resv-report",
+    "set-feature",
     "show-hostnqn",
     "smart-log",
     "verify",
@@ -71,7 +76,7 @@ fn commands_of_nvme_cli_are_answered() {
         ("connect-all", "nvmf attach"),
         ("format", "nvme-cli"),
         ("gen-tls-key", "TLS"),
-        ("get-log", "nvmf log"),
+        ("telemetry-log", "nvmf get-log"),
         ("get-property", "nvmf identify"),
         ("sanitize", "nvme-cli"),
     ] {
@@ -226,6 +231,28 @@ fn an_error_of_the_command_line_is_one_line() {
     ] {
         let message = refused(arguments);
         assert!(message.contains(word) && !message.contains("c2VjcmV0"), "{message}");
+    }
+}
+
+/// Direction and length of the data of a command are checked before anything connects.
+#[test]
+fn a_command_of_the_users_own_making_is_checked() {
+    let target = "nvmf-rdma://127.0.0.1:1/nqn.x";
+    for (line, word) in [
+        ("admin-passthru --opcode 6 --data-len 4096", "--read or --write"),
+        ("admin-passthru --opcode 6 --data-len 4096 --write", "takes --read"),
+        ("admin-passthru --opcode 6 --read", "--data-len"),
+        ("admin-passthru --opcode 0x80", "--overwrite"),
+        ("admin-passthru --opcode 256", "too large"),
+        ("io-passthru --opcode 0 --data-len 8 --read", "transfers no data"),
+        ("io-passthru --opcode 3 --data-len 8 --read", "both ways"),
+        ("io-passthru --opcode 1 --data-len 512 --write", "--overwrite"),
+        ("io-passthru --opcode 2 --data-len 512 --read --write", "--write"),
+    ] {
+        let mut words: Vec<_> = line.split(' ').collect();
+        words.insert(1, target);
+        let message = refused(&words);
+        assert!(message.contains(word), "{line}: {message}");
     }
 }
 

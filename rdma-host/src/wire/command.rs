@@ -1,6 +1,7 @@
 //! Submission queue entries (Base 4.1; NVM 3.2 for reads, writes and flush).
 
 mod nvm;
+mod passthrough;
 
 use std::mem::offset_of;
 
@@ -10,6 +11,8 @@ use zerocopy::{
 };
 
 use super::{CommandId, NamespaceId, QueueId, SglDescriptor};
+
+pub use passthrough::DataDirection;
 
 /// Submission queue entry (command): 64 bytes, the same layout for all command sets.
 #[derive(

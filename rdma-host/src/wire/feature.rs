@@ -1,4 +1,4 @@
-//! Set Features and Get Features (Base 5.1.25, 5.1.11), for the features that a connection needs.
+//! Set Features and Get Features (Base 5.1.25, 5.1.11).
 
 use super::{AsyncEventMask, NamespaceId, Opcode, Sqe};
 
@@ -35,6 +35,15 @@ impl SetFeatures {
         Sqe::new(Opcode::SET_FEATURES, NamespaceId(0)).with_parameters(Self::HOST_BEHAVIOR, 0)
     }
 
+    /// Sets any feature, by dwords 11 to 15. With `save` the value survives resets (SV).
+    #[must_use]
+    pub fn any(feature: u8, save: bool, namespace: NamespaceId, dwords: [u32; 5]) -> Sqe {
+        let [cdw11, cdw12, cdw13, cdw14, cdw15] = dwords;
+        let cdw10 = u32::from(feature) | u32::from(save) << 31;
+        let dwords = [cdw10, cdw11, cdw12, cdw13, cdw14, cdw15];
+        Sqe::with_dwords(Opcode::SET_FEATURES, namespace, [0; 2], dwords)
+    }
+
     /// Enables these asynchronous events and disables all others.
     #[must_use]
     pub fn async_events(events: AsyncEventMask) -> Sqe {
@@ -66,7 +75,28 @@ impl HostBehavior {
 #[derive(Clone, Copy, Debug)]
 pub struct GetFeatures;
 
+/// Value of a feature to read (SEL).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FeatureSelect {
+    /// Value in force.
+    #[default]
+    Current = 0,
+    /// Value of the factory.
+    Default = 1,
+    /// Value that survives resets.
+    Saved = 2,
+    /// Capabilities of the feature: whether it can be saved, changed, and differs by namespace.
+    Supported = 3,
+}
+
 impl GetFeatures {
+    /// Reads any feature; the value is the result of the command.
+    #[must_use]
+    pub fn any(feature: u8, select: FeatureSelect, namespace: NamespaceId, cdw11: u32) -> Sqe {
+        let cdw10 = u32::from(feature) | (select as u32) << 8;
+        Sqe::new(Opcode::GET_FEATURES, namespace).with_parameters(cdw10, cdw11)
+    }
+
     /// Requests the enabled asynchronous events; the result is an [`AsyncEventMask`].
     #[must_use]
     pub fn async_events() -> Sqe {
@@ -112,6 +142,17 @@ mod tests {
         assert_eq!((sqe.as_bytes()[0], sqe.as_bytes()[40]), (0x09, 0x16));
         let data = HostBehavior { retry_delays: true }.to_bytes();
         assert_eq!((data[0], data[1..].iter().max()), (1, Some(&0)));
+    }
+
+    #[test]
+    fn any_feature_in_literal_bytes() {
+        let sqe = GetFeatures::any(0x84, FeatureSelect::Supported, NamespaceId(1), 5);
+        assert_eq!(sqe.as_bytes()[..8], [0x0a, 0x40, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(sqe.as_bytes()[40..48], [0x84, 3, 0, 0, 5, 0, 0, 0]);
+        let sqe = SetFeatures::any(0x84, true, NamespaceId(1), [5, 6, 7, 8, 9]);
+        assert_eq!(sqe.as_bytes()[..8], [0x09, 0x40, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(sqe.as_bytes()[40..48], [0x84, 0, 0, 0x80, 5, 0, 0, 0]);
+        assert_eq!([48, 52, 56, 60].map(|at: usize| sqe.as_bytes()[at]), [6, 7, 8, 9]);
     }
 
     #[test]

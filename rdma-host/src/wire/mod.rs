@@ -26,13 +26,13 @@ mod sgl;
 mod status;
 mod text;
 
-pub use command::{Opcode, Sqe};
+pub use command::{DataDirection, Opcode, Sqe};
 pub use completion::Cqe;
 pub use fabrics::{
     AuthenticationCommand, AuthenticationRequirements, ConnectCommand, ConnectData, PropertyGet,
     PropertySet, connect_invalid_parameter, is_invalid_controller_id, is_invalid_queue_size,
 };
-pub use feature::{GetFeatures, HostBehavior, QueueCount, SetFeatures};
+pub use feature::{FeatureSelect, GetFeatures, HostBehavior, QueueCount, SetFeatures};
 pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
 pub use identify::{
     ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, IdentifyField,

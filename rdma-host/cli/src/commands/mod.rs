@@ -11,6 +11,7 @@ pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod monitor;
 pub(crate) mod nvm;
+pub(crate) mod passthrough;
 pub(crate) mod read_write;
 pub(crate) mod report_bug;
 pub(crate) mod reservations;

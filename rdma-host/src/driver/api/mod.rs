@@ -6,6 +6,7 @@ pub(crate) mod discovery;
 pub(crate) mod io_task;
 pub(crate) mod namespace;
 pub(crate) mod namespace_walk;
+mod passthrough;
 pub(crate) mod ranges;
 mod reservations;
 pub(crate) mod subsystem;
