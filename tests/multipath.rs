@@ -18,8 +18,8 @@ use std::{
 
 use rdma_fabric::Host;
 use rdma_host::{
-    Command, Data, Error, ErrorClass, ExecutionStatus, Fence, FenceOptions, PathId, PathPolicy,
-    PathState, Subsystem, SubsystemNamespace,
+    Command, Data, Error, ErrorClass, ExecutionStatus, Fence, FenceOptions, LifecycleState, PathId,
+    PathPolicy, PathState, Subsystem, SubsystemNamespace,
     error::PathError,
     wire::{NamespaceId, Opcode, Sqe},
 };
@@ -580,6 +580,59 @@ fn another_node_does_not_open_the_fence() {
         subsystem.open_fence();
         namespace.write(7, buffer).await.expect("the owner has opened it");
         subsystem.shutdown().await;
+    });
+}
+
+/// A change of the access that does not end within twice the time that the controller allows for it
+/// (ANATT) has the path reset.
+#[test]
+fn a_change_that_does_not_end_resets_the_path() {
+    run(async {
+        let all = Ports::new();
+        all.ports.iter().for_each(|port| port.set_access(OPTIMIZED));
+        let (subsystem, namespace) = all.connect(&both(connect_options())).await;
+        let controller = subsystem.controller(PathId(0)).expect("it is connected");
+        let mut changes = controller.changes();
+        let began = tokio::time::Instant::now();
+        all.ports[0].announce(CHANGE);
+        let buffer = read(&namespace, subsystem.allocate(512).expect("memory"), 4).await;
+        let change = changes.next().await.expect("it goes on");
+        assert_eq!(change.state, LifecycleState::Resetting, "{change}");
+        assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+        all.ports[0].set_access(OPTIMIZED);
+        until(|| subsystem.status().paths[0].namespaces[0].is_active).await;
+        let mut before = all.ports.each_ref().map(|port| port.count(READ));
+        read(&namespace, buffer, 4).await;
+        assert_eq!(reads_of(&all.ports, &mut before), [2, 2]);
+        drop(controller);
+        subsystem.shutdown().await;
+    });
+}
+
+/// Another namespace has the id on one path after its connection was lost.
+#[test]
+fn a_namespace_that_is_replaced_on_a_path_is_not_used_there() {
+    run(async {
+        let all = Ports::new();
+        let (subsystem, namespace) = all.connect(&both(connect_options())).await;
+        all.ports[1].answer(|seen, answer| {
+            if seen.queue == 0 && seen.sqe[0] == 0x06 && seen.sqe[40] == 0x03 {
+                answer.data[4..20].fill(8);
+            }
+        });
+        all.ports[1].cut();
+        until(|| subsystem.status().paths[1].state != PathState::Live).await;
+        until(|| subsystem.status().paths[1].state == PathState::Live).await;
+        let status = subsystem.status();
+        assert!(!status.paths[1].namespaces[0].is_there, "{status}");
+        assert!(status.to_string().contains("namespace 1 not seen"), "{status}");
+        let mut before = all.ports.each_ref().map(|port| port.count(READ));
+        let buffer = read(&namespace, subsystem.allocate(512).expect("memory"), 4).await;
+        assert_eq!(reads_of(&all.ports, &mut before), [4, 0]);
+        // Dropped, it is closed to its namespaces.
+        drop(subsystem);
+        let failed = namespace.read(0, buffer).await.expect_err("it is closed");
+        assert!(matches!(failed.error, Error::Closed), "{failed}");
     });
 }
 

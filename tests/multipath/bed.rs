@@ -35,6 +35,12 @@ fn options(policy: PathPolicy) -> SubsystemOptions {
     SubsystemOptions::new(connect).path(at(4421), None).path(at(4422), None).policy(policy)
 }
 
+/// Number of times that each change is made: `tests/longer` asks for more than one.
+fn rounds() -> usize {
+    let told = std::env::var("MULTIPATH_ROUNDS").ok();
+    told.and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
+
 /// Link of the subsystem at a port.
 fn link(port: u16) -> std::path::PathBuf {
     let ports = Path::new("/sys/kernel/config/nvmet/ports");
@@ -130,7 +136,8 @@ fn run_in_bed(test: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let limit = Duration::from_secs(120) * deadline_factor();
+        let rounds = u32::try_from(rounds()).expect("a number of rounds");
+        let limit = Duration::from_secs(120) * deadline_factor() * rounds;
         tokio::time::timeout(limit, test).await.expect("the test ends");
     });
     wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
@@ -143,7 +150,8 @@ fn the_access_changes_under_load() {
         let subsystem = Subsystem::connect(&options(PathPolicy::RoundRobin)).await;
         let subsystem = subsystem.expect("three ports");
         under_load(&subsystem, async {
-            for state in ["non-optimized", "inaccessible", "change", "persistent-loss"] {
+            let states = ["non-optimized", "inaccessible", "change", "persistent-loss"];
+            for state in states.repeat(rounds()) {
                 for port in PORTS {
                     let path = usize::from(port) - 1;
                     set_access(port, state).await;
@@ -193,7 +201,7 @@ fn ports_are_taken_away_in_turn_under_load() {
         let mut changes = subsystem.fence_changes();
         let mut opened = 0;
         under_load(&subsystem, async {
-            for port in PORTS {
+            for port in PORTS.repeat(rounds()) {
                 let path = usize::from(port) - 1;
                 unlink(port).await;
                 let left = until_active(&subsystem, path, false).await;
