@@ -107,16 +107,57 @@ fn commands_of_blocks_reach_a_target_that_has_them() {
     assert_eq!((0..8).map(is_zero).collect::<Vec<_>>(), expected);
 }
 
+/// Command lines of the table: a name, the line, and standard input in blocks.
+const TABLE: [(&str, &str, usize); 18] = [
+    ("write", "write --ns 1 --lba 0 --overwrite --force", 8),
+    ("flush", "flush --ns 1", 0),
+    ("dsm", "dsm --ns 1 --lba 64,80 --blocks 8,8 --overwrite --force", 0),
+    ("write-zeroes", "write-zeroes --ns 1 --lba 64 --blocks 8 --overwrite --force", 0),
+    ("write-zeroes, deallocate", "write-zeroes --ns 1 --lba 64 --blocks 8 --deac --overwrite", 0),
+    ("compare", "compare --ns 1 --lba 0", 8),
+    ("copy", "copy --ns 1 --sdlba 64 --lba 0 --blocks 8 --overwrite", 0),
+    ("verify", "verify --ns 1", 0),
+    ("write-uncor", "write-uncor --ns 1 --lba 9 --blocks 1 --overwrite", 0),
+    ("resv-register", "resv-register --ns 1 --nrkey 1 --iekey", 0),
+    ("resv-acquire", "resv-acquire --ns 1 --crkey 1 --rtype 1", 0),
+    ("resv-report", "resv-report --ns 1", 0),
+    ("resv-release", "resv-release --ns 1 --crkey 1 --rtype 1 --rrela clear", 0),
+    ("get-feature", "get-feature --feature-id 7", 0),
+    ("set-feature", "set-feature --feature-id 11 --value 0x100", 0),
+    ("get-log", "get-log --log-id 1 --log-len 64", 0),
+    ("admin-passthru", "admin-passthru --opcode 6 --cdw10 1 --data-len 4096 --read", 0),
+    ("io-passthru", "io-passthru --ns 1 --opcode 2 --data-len 512 --read", 0),
+];
+
+/// Each command is done by one target or the other: by the scripted one what no kernel's target
+/// has.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
-fn commands_that_the_kernels_target_lacks_are_refused_by_name() {
-    let target = uri(SUBSYSTEM);
-    for (line, name) in [
-        ("compare --ns 1 --lba 0", "Compare (ONCS bit 0)"),
-        ("copy --ns 1 --sdlba 8 --lba 0 --blocks 1 --overwrite", "Copy (ONCS bit 8)"),
-        ("verify --ns 1", "Verify (ONCS bit 7)"),
-        ("write-uncor --ns 1 --lba 0 --blocks 1 --overwrite", "Write Uncorrectable (ONCS bit 1)"),
-    ] {
-        refused(&target, line, &[0; BLOCK], 1, &format!("does not support {name}"));
+fn a_table_of_the_commands_and_the_targets_that_have_them() {
+    let scripted = ScriptedTarget::start(ONCS, 0);
+    let reserves = tests::enable_reservations(1);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
+    println!(
+        "| command | nvmet of Linux {} | scripted target |\n| --- | --- | --- |",
+        release.trim()
+    );
+    for (name, line, blocks) in TABLE {
+        let outcome = |target: &str| match nvmf_on(target, line, &vec![0; blocks * BLOCK]) {
+            (Some(0), ..) => "done".to_owned(),
+            (Some(1), message, _) if message.contains("does not support") => {
+                let (_, lacking) = message.trim().rsplit_once('(').expect("where it says so");
+                format!("lacks it ({lacking}")
+            }
+            (code, message, _) => panic!("{name}: {code:?}: {message}"),
+        };
+        let kernel = outcome(&uri(SUBSYSTEM));
+        if kernel == "done" {
+            println!("| {name} | done | not asked |");
+            continue;
+        }
+        let other = outcome(&scripted.uri);
+        println!("| {name} | {kernel} | {other} |");
+        let only_newer = name.starts_with("resv-") && !reserves;
+        assert!(only_newer || other == "done", "{name}: {other}");
     }
 }
