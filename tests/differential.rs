@@ -51,9 +51,9 @@ use tokio::runtime::Handle;
 /// Number of cases that run at once: they mostly wait.
 const CONCURRENT_CASES: usize = 12;
 
-/// Number of times that a case whose outcome is not the expected one is run again, alone. Cases
-/// observe for fixed times, in which a busy machine may not get as far; a difference between the
-/// initiators is there each time.
+/// Number of times that a case whose outcome is not the expected one is run again, alone: a case
+/// may take the machine's time from those beside it; a difference between the initiators is there
+/// each time.
 const REPETITIONS: u16 = 2;
 
 /// Distance between the numbers of a case's runs, since each has a target of its own.
@@ -131,8 +131,8 @@ fn chosen() -> Vec<Case> {
     all().into_iter().filter(|case| case.name.contains(&wanted)).collect()
 }
 
-/// Runs all cases: first those that can run side by side, at last those again whose outcome is not
-/// the expected one.
+/// Runs all cases, first those that can run side by side; of either kind, those again whose outcome
+/// is not the expected one, before the next kind leaves targets and connects that hang.
 fn run_all(cases: &[Case], runtime: &Handle) -> Vec<CaseResult> {
     let results: Vec<_> = cases.iter().map(|_| Mutex::new(CaseResult::default())).collect();
     let one = |index: usize, repetition: u16| {
@@ -144,10 +144,22 @@ fn run_all(cases: &[Case], runtime: &Handle) -> Vec<CaseResult> {
         eprint!("{:.1} s: {}", outcome.took.as_secs_f64(), describe(case, &outcome));
         *results[index].lock().expect("set once a run") = outcome;
     };
-    let of = |schedule: Schedule| {
-        (0..cases.len()).filter(move |&index| cases[index].schedule == schedule)
+    let repeat = |indices: &[usize]| {
+        for repetition in 1..=REPETITIONS {
+            for &index in indices {
+                let result = results[index].lock().expect("set once a run").clone();
+                if !as_expected(&cases[index], &result) {
+                    let before = describe(&cases[index], &result);
+                    println!("REPEATED: {}", before.trim().replace('\n', ";"));
+                    one(index, repetition);
+                }
+            }
+        }
     };
-    let together: Vec<_> = of(Schedule::Together).collect();
+    let of = |schedule: Schedule| -> Vec<_> {
+        (0..cases.len()).filter(|&index| cases[index].schedule == schedule).collect()
+    };
+    let together = of(Schedule::Together);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..CONCURRENT_CASES {
@@ -158,18 +170,10 @@ fn run_all(cases: &[Case], runtime: &Handle) -> Vec<CaseResult> {
             });
         }
     });
-    let alone = [Schedule::Alone, Schedule::OneByOne].into_iter().flat_map(of);
-    alone.for_each(|index| one(index, 0));
-
-    for repetition in 1..=REPETITIONS {
-        for (index, case) in cases.iter().enumerate() {
-            let result = results[index].lock().expect("set once a run").clone();
-            if !as_expected(case, &result) {
-                println!("REPEATED: {}", describe(case, &result).trim().replace('\n', ";"));
-                one(index, repetition);
-            }
-        }
-    }
+    repeat(&together);
+    let alone = [of(Schedule::Alone), of(Schedule::OneByOne)].concat();
+    alone.iter().for_each(|&index| one(index, 0));
+    repeat(&alone);
     results.into_iter().map(|results| results.into_inner().expect("set once a run")).collect()
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::case::{Outcome, OwnerRequest, ReadOutcome};
+use super::case::{Observed, Outcome, OwnerRequest, ReadOutcome};
 
 /// State of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +49,14 @@ impl Pending {
     }
 }
 
+/// Limit of the time beyond that of a case for outcomes that are expected: the machine may be busy.
+const EXPECTED_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// One initiator through a fault.
 pub(crate) struct Watched<'a> {
     initiator: &'a dyn Initiator,
+    /// Outcomes that are expected: they are waited for, and decide nothing else.
+    expected: Observed,
     mark: usize,
     left: bool,
     /// Outcome of the read when the fault was healed.
@@ -63,9 +68,13 @@ pub(crate) struct Watched<'a> {
 
 impl<'a> Watched<'a> {
     /// Begins to observe, before the fault.
-    pub(crate) fn new(initiator: &'a dyn Initiator, attempts_max: Option<u32>) -> Self {
+    pub(crate) fn new(
+        initiator: &'a dyn Initiator,
+        expected: Observed,
+        attempts_max: Option<u32>,
+    ) -> Self {
         let mark = initiator.mark();
-        Self { initiator, mark, left: false, early: None, read: None, attempts_max }
+        Self { initiator, expected, mark, left: false, early: None, read: None, attempts_max }
     }
 
     pub(crate) fn read(&mut self) {
@@ -85,9 +94,36 @@ impl<'a> Watched<'a> {
     /// Tells if no further change is expected.
     fn settled(&mut self) -> bool {
         self.look();
-        let read = self.read.as_ref().is_none_or(|read| read.get().is_some());
         let now = self.initiator.state();
-        read && (now == ControllerState::Gone || (now == ControllerState::Live && self.left))
+        self.has_read()
+            && (now == ControllerState::Gone || (now == ControllerState::Live && self.left))
+    }
+
+    /// Tells if what is expected has come, as far as it can before the fault is healed.
+    fn is_noticed(&mut self) -> bool {
+        self.look();
+        let stays = matches!(self.expected.controller, Outcome::Undisturbed | Outcome::Deleted);
+        let early = matches!(self.expected.read, Some(ReadOutcome::Done | ReadOutcome::Failed));
+        (stays || self.left) && (!early || self.has_read())
+    }
+
+    /// Tells if what is expected has come.
+    fn is_as_expected(&mut self) -> bool {
+        self.look();
+        let state = self.initiator.state();
+        let controller = match self.expected.controller {
+            Outcome::CameBack => state == ControllerState::Live && self.left,
+            Outcome::Deleted | Outcome::Exhausted | Outcome::GaveUp => {
+                state == ControllerState::Gone
+            }
+            _ => true,
+        };
+        controller && (self.expected.read == Some(ReadOutcome::Held) || self.has_read())
+    }
+
+    /// Tells if the read has ended, or there is none.
+    fn has_read(&self) -> bool {
+        self.read.as_ref().is_none_or(|read| read.get().is_some())
     }
 
     pub(crate) fn controller_outcome(&mut self, deleted: bool) -> Outcome {
@@ -120,16 +156,27 @@ impl<'a> Watched<'a> {
     }
 }
 
-/// Observes for this long, or until all have settled.
-pub(crate) fn watch(all: &mut [Watched<'_>], limit: Duration, until_settled: bool) {
+/// Observes the fault for this long, and until both have noticed it.
+pub(crate) fn watch_fault(all: &mut [Watched<'_>], lasts: Duration) {
+    watch(all, lasts, |_| false);
+    watch(all, EXPECTED_WAIT_MAX, Watched::is_noticed);
+}
+
+/// Observes for this long, or until all have settled, and until what is expected has come.
+pub(crate) fn watch_outcome(all: &mut [Watched<'_>], limit: Duration) {
+    watch(all, limit, Watched::settled);
+    watch(all, EXPECTED_WAIT_MAX, Watched::is_as_expected);
+}
+
+fn watch<'a>(all: &mut [Watched<'a>], limit: Duration, is_done: fn(&mut Watched<'a>) -> bool) {
     let start = Instant::now();
     while start.elapsed() < limit {
         // Each is looked at every time, or its loss might go unseen.
-        let mut settled = true;
+        let mut done = true;
         for one in all.iter_mut() {
-            settled &= one.settled();
+            done &= is_done(one);
         }
-        if settled && until_settled {
+        if done {
             return;
         }
         std::thread::sleep(Duration::from_millis(20));

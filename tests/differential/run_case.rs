@@ -9,7 +9,7 @@ use super::{
     case::{Case, Observed, Outcome, OwnerRequest, Schedule},
     case_target::CaseTarget,
     kernel_initiator::KernelInitiator,
-    observe::{ControllerState, Initiator, Watched, watch},
+    observe::{ControllerState, Initiator, Watched, watch_fault, watch_outcome},
     our_initiator::OurInitiator,
 };
 
@@ -130,8 +130,12 @@ fn through_the_fault(
         initiators.iter_mut().for_each(|initiator| initiator.open());
     }
     let attempts_max = u32::try_from(case.options.loss_timeout).ok();
-    let mut watched: Vec<_> =
-        initiators.iter().map(|one| Watched::new(&**one, attempts_max)).collect();
+    let expected = sides.iter().map(|&side| expected(case, side));
+    let mut watched: Vec<_> = initiators
+        .iter()
+        .zip(expected)
+        .map(|(one, expected)| Watched::new(&**one, expected, attempts_max))
+        .collect();
 
     let mut result = Vec::new();
     inject_fault(target, case, &initiators);
@@ -146,11 +150,11 @@ fn through_the_fault(
             scope.spawn(move || case.request.map(|request| initiator.request(request)));
         }
         if let Some(heal) = case.heal {
-            watch(&mut watched, case.lasts, false);
+            watch_fault(&mut watched, case.lasts);
             watched.iter_mut().for_each(Watched::healing);
             heal(target);
         }
-        watch(&mut watched, case.watch, true);
+        watch_outcome(&mut watched, case.watch);
         let deleted = case.request == Some(OwnerRequest::Delete);
         let seen = watched.iter_mut().zip(&initiators).map(|(watched, initiator)| {
             let read = watched.read_outcome(case.heal.is_some());
@@ -168,6 +172,13 @@ fn through_the_fault(
         initiators.iter().for_each(|one| one.request(OwnerRequest::Delete));
     }
     result
+}
+
+fn expected(case: &Case, side: Side) -> Observed {
+    match side {
+        Side::KernelInitiator => case.expected.kernel,
+        Side::OurInitiator => case.expected.ours,
+    }
 }
 
 /// Injects the fault as often as the case says.
