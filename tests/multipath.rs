@@ -347,8 +347,25 @@ async fn preferring_first(ports: &Ports) -> (Subsystem<Host>, SubsystemNamespace
 /// first once that is live.
 #[test]
 fn commands_of_a_lost_path_go_on_and_come_back() {
-    // An event that a thread without a subscriber is the first to record is not recorded here.
     run(lose_a_path());
+}
+
+/// Events of `tracing`, of this test alone in a process: threads without a subscriber would turn
+/// some off for all.
+#[test]
+fn a_lost_path_is_told_by_events() {
+    const ALONE: &str = "MULTIPATH_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return check_events();
+    }
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut alone = std::process::Command::new(program);
+    alone.args(["a_lost_path_is_told_by_events", "--exact"]).env(ALONE, "1");
+    let output = alone.output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn check_events() {
     let text = tests::log_of(LevelFilter::INFO, || run(lose_a_path()));
     // Each once, in this order.
     let mut lines = text.lines();
