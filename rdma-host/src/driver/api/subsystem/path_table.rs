@@ -28,6 +28,9 @@ pub(super) struct PathTable {
     pub(super) resend: bool,
     /// Maximum time for which a command is held or sent again; `None` for no limit.
     pub(super) hold_limit: Option<Duration>,
+    /// Clock of each command, which makes no system call, and its reading at the start.
+    clock: quanta::Clock,
+    started: (Instant, u64),
     state: Mutex<State>,
     /// Number of changes that may make a path usable.
     version: watch::Sender<u64>,
@@ -104,7 +107,7 @@ pub(super) struct Attempt {
 impl Attempt {
     /// Reports that the command succeeded.
     pub(super) fn succeed(mut self) {
-        self.latency = Some(runtime::elapsed(self.began));
+        self.latency = Some(self.table.now().saturating_duration_since(self.began));
     }
 
     /// Reports that the command failed with a status, or without a response. Returns true if the
@@ -138,6 +141,7 @@ impl PathTable {
         policy: PathPolicy,
     ) -> Self {
         let count = addresses.len();
+        let clock = runtime::clock();
         let record = || Record {
             state: PathState::Reconnecting,
             generation: 0,
@@ -154,6 +158,8 @@ impl PathTable {
             policy,
             resend: options.reconnect.resend,
             hold_limit: options.reconnect.fast_io_fail.or(options.reconnect.loss_timeout),
+            started: (runtime::now(), clock.raw()),
+            clock,
             state: Mutex::new(State {
                 paths: Paths::new(count, policy),
                 records: std::iter::repeat_with(record).take(count).collect(),
@@ -166,12 +172,18 @@ impl PathTable {
         }
     }
 
+    /// Time for the choice of a path.
+    fn now(&self) -> Instant {
+        let (at, raw) = self.started;
+        at + self.clock.delta(raw, self.clock.raw())
+    }
+
     /// Chooses a path for a command to a namespace, another one than `except` if possible.
     pub(super) fn begin(self: &Arc<Self>, id: NamespaceId, except: Option<PathId>) -> Begun {
         let mut state = self.state.lock();
         let State { paths, records, heads, is_closed } = &mut *state;
         let Some(head) = heads.get(&id).filter(|_| !*is_closed) else { return Begun::Fail };
-        let (group, now) = (head.info.ana_group, runtime::now());
+        let (group, now) = (head.info.ana_group, self.now());
         let others = |path| Some(path) != except && head.has(records, path);
         let chosen = match paths.choose(group, others, now) {
             PathChoice::Hold | PathChoice::Fail if except.is_some() => {
