@@ -27,6 +27,7 @@
 //! | held, if its status allows a retry | `proto/command_retry.rs`; `poller/retry.rs` |
 //! | timed out | `poller/tick.rs`, `check_timeouts`; `admin_queue/queue.rs`, `AdminQueue::abort` |
 //! | pending after a loss | `poller/connection_loss.rs`, `lose`, `close` and `requeue_cancelled` |
+//! | not sent again | `proto/command_class.rs`, `CommandClass::of` |
 //! | fenced, if it overlaps an old write | `proto/fence.rs`; `poller/fence.rs` |
 //! | sent again | `poller/connection_loss.rs`, `adopt`; `submit_later.rs`, `submit_pending` |
 //!

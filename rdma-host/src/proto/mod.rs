@@ -4,6 +4,7 @@
 //! an argument. After every input the driver asks the machine for its next action and performs it.
 
 mod bring_up;
+mod command_class;
 mod command_retry;
 mod discovery;
 mod failure_kind;
@@ -21,12 +22,13 @@ pub use bring_up::{
     BringUp, BringUpAction, BringUpInput, ControllerProbe, Execute, Negotiated, QueueBringUp,
     QueueBringUpAction, QueueReady, RdmaConnect, Transfer,
 };
+pub use command_class::{CommandClass, WrittenBlocks};
 pub use command_retry::{CommandRetry, Disposition, FailedResponse};
 pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use failure_kind::{FailureKind, Retryability};
 pub use fence::{
-    Admission, Association, CommandClass, EndedAssociation, FenceAction, FenceProof, ProbeAnswer,
-    ProbeQuestion, UnansweredWrite, WriteFence, WrittenBlocks,
+    Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer, ProbeQuestion,
+    UnansweredWrite, WriteFence,
 };
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};

@@ -1,8 +1,12 @@
 //! Committed tables of decisions, and what they rest on.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{fmt::Write as _, net::Ipv4Addr, ops::Range};
 
 use super::*;
+use crate::{
+    proto::CommandClass,
+    wire::{NamespaceId, Opcode, Sqe},
+};
 
 const LEGEND: &str = "\
 The write fence. A test compares this with the code; UPDATE_MATRIX=1 cargo test -p nvme-rdma fence

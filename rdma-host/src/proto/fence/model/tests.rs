@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::*;
+use crate::wire::Opcode;
 
 /// Keep-alive timeout, in ticks of a second.
 const KEEP_ALIVE: u8 = 2;
