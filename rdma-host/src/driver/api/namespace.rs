@@ -158,7 +158,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// [`Incompatible::NoCommand`](crate::error::Incompatible::NoCommand) if not.
+    /// [`Incompatible::NoCommand`] if not.
     pub fn require(&self, command: OptionalCommand) -> Result<(), Error> {
         match self.live.optional_commands().contains(command) {
             true => Ok(()),
