@@ -36,11 +36,12 @@ pub(super) fn link_chain<R>(
     first
 }
 
-/// Request of a chain that a provider of rdma-core refused.
+/// Request of a chain that a provider of rdma-core refused; the length of the chain if it does not
+/// say which. Then all may be on its queue: rxe's fails so if the doorbell fails, behind which it has
+/// queued them. A request that was posted again could be executed when its buffer is another's.
 pub(super) fn refused_index<R>(first: *mut R, refused: *mut R, length: usize) -> usize {
     let bytes = refused.addr().wrapping_sub(first.addr());
-    // A plug-in that fails without saying where is taken to have accepted nothing.
-    Some(bytes / size_of::<R>()).filter(|&index| index < length).unwrap_or_default()
+    Some(bytes / size_of::<R>()).filter(|&index| index < length).unwrap_or(length)
 }
 
 pub(super) fn post_error(accepted: usize, errno: libc::c_int, index: usize) -> PostError {
@@ -75,7 +76,7 @@ mod tests {
         let mut requests = [EMPTY; 3];
         let first = requests.as_mut_ptr();
         assert_eq!(refused_index(first, first.wrapping_add(2), 3), 2);
-        assert_eq!(refused_index(first, ptr::null_mut(), 3), 0);
-        assert_eq!(refused_index(first, first.wrapping_add(3), 3), 0);
+        assert_eq!(refused_index(first, ptr::null_mut(), 3), 3);
+        assert_eq!(refused_index(first, first.wrapping_add(3), 3), 3);
     }
 }
