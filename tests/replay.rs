@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use rdma_fabric::{Fabric, Recorder, Replay, Trace};
 use rdma_host::{
-    ConnectOptions, Controller, Error, HostIdentity, ReconnectOptions, wire::NamespaceId,
+    ConnectOptions, Controller, Error, Fence, FenceOptions, HostIdentity, ReconnectOptions,
+    wire::NamespaceId,
 };
 use tests::{
     noise,
@@ -20,6 +21,8 @@ fn options(address: &str) -> ConnectOptions {
     let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
     let mut options = ConnectOptions::new(address.parse().expect("an address"), nqn, host);
     options.reconnect = ReconnectOptions::never();
+    // Without a fence queue ids begin with 1.
+    options.fence = FenceOptions::default().mode(Fence::Off);
     options.io_queues = 1;
     options.queue_entries = 4;
     options.keep_alive = Duration::ZERO; // when it comes is up to the clock

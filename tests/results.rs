@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::Value;
 use tests::{
     SUBSYSTEM, address, break_connections, controllers, deadline_factor, noise, note, nvmf,
@@ -280,8 +283,12 @@ fn a_signal_ends_a_read_with_what_was_read() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_second_signal_ends_a_command_at_once() {
     let mut child = bench("0", "2s", &["--interval", "1ms", "--iodepth", "1"]);
-    // The report is larger than a pipe.
-    wait_until_it_runs(Duration::from_secs(4));
+    // The report is larger than a pipe: the command is writing it as soon as there is a part.
+    let output = child.stdout.take().expect("a pipe");
+    wait_for("the report", Duration::from_secs(60), || {
+        let mut polled = [PollFd::new(&output, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).expect("a pipe can be polled") > 0
+    });
     send(&child, Signal::INT);
     thread::sleep(Duration::from_millis(200));
     assert!(child.try_wait().expect("our child").is_none(), "it waits for its reader");

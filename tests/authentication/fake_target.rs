@@ -12,8 +12,8 @@ use std::{
 use auth::{Authenticated, GroupId, HashId, Secret, message::MessageId};
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
-    ConnectOptions, Controller, Error, ErrorClass, HostIdentity, ReconnectOptions, StateChanges,
-    error::AuthenticationFailure,
+    ConnectOptions, Controller, Error, ErrorClass, Fence, FenceOptions, HostIdentity,
+    ReconnectOptions, StateChanges, error::AuthenticationFailure,
 };
 use tests::{
     authenticator::{Authenticator, Settings, Tamper},
@@ -38,6 +38,8 @@ fn options() -> ConnectOptions {
     let mut options = ConnectOptions::new(address, SUBSYSTEM.parse().expect("an NQN"), host);
     options.io_queues = 2;
     options.reconnect = ReconnectOptions::never();
+    // Without a fence queue ids begin with 1.
+    options.fence = FenceOptions::default().mode(Fence::Off);
     options.authentication.credentials = Some(keys(0).credentials());
     options
 }

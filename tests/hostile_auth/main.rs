@@ -70,6 +70,8 @@ fn options(two_way: bool) -> ConnectOptions {
         Credentials::one_way(secret(1))
     }));
     options.reconnect = ReconnectOptions::never();
+    // Without a fence queue ids begin with 1.
+    options.fence = FenceOptions::default().mode(Fence::Off);
     options
 }
 
