@@ -50,9 +50,11 @@ fn bench_reports_what_it_did() {
             assert!(iops > 0.0 && report["errors"] == 0, "{report}");
             let latency = &report["latency_ns"];
             let order = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"];
-            // A percentile that too few commands support is null.
+            // A percentile that too few commands support is null; on a busy machine there are few.
             let values: Vec<_> = order.iter().filter_map(|name| latency[name].as_u64()).collect();
-            assert!(values.is_sorted() && values[0] > 0 && values.len() >= 5, "{latency}");
+            let completed = report["completed"].as_u64().unwrap();
+            let due = [40, 200, 2_000, 20_000].iter().filter(|&&least| completed >= least).count();
+            assert!(values.is_sorted() && values[0] > 0 && values.len() >= 2 + due, "{report}");
             assert_eq!(report["configuration"]["iodepth"].to_string(), *depth);
             println!("{access} depth {depth}: {iops:.0} IOPS, p50 {} ns", values[1]);
         }

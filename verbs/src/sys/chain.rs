@@ -37,8 +37,8 @@ pub(super) fn link_chain<R>(
 }
 
 /// Request of a chain that a provider of rdma-core refused; the length of the chain if it does not
-/// say which. Then all may be on its queue: rxe's fails so if the doorbell fails, behind which it has
-/// queued them. A request that was posted again could be executed when its buffer is another's.
+/// say which. Then all may be on its queue: rxe's fails so if its doorbell fails, before which it
+/// has queued them. A request that was posted again could be executed when its buffer is another's.
 pub(super) fn refused_index<R>(first: *mut R, refused: *mut R, length: usize) -> usize {
     let bytes = refused.addr().wrapping_sub(first.addr());
     Some(bytes / size_of::<R>()).filter(|&index| index < length).unwrap_or(length)
