@@ -160,10 +160,15 @@ fn the_capture_of_an_ended_bench_is_complete() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("capture");
     let target = uri(SUBSYSTEM);
-    let arguments =
-        ["bench", &target, "--ns", "1", "--queues", "2", "--ramp", "0", "--runtime", "1m"];
+    // Without a fence queue ids begin with 1.
+    let arguments = ["bench", &target, "--ns", "1", "--queues", "2", "--fence", "off"];
     let mut command = nvmf();
-    command.args(arguments).arg("--capture").arg(&path).args(["--capture-size", "1M"]);
+    command
+        .args(arguments)
+        .args(["--ramp", "0", "--runtime", "1m"])
+        .arg("--capture")
+        .arg(&path)
+        .args(["--capture-size", "1M"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut bytes = 0;
     wait_for("the capture is full", Duration::from_secs(60), || {
