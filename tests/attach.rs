@@ -150,10 +150,14 @@ impl Fio {
         self.0.try_wait().expect("our child").is_none()
     }
 
-    fn succeed(mut self) {
-        wait_for("the end of fio", fio_limit(), || !self.runs());
-        let output = self.0.wait_with_output().expect("our child");
+    fn succeed(self) {
+        let output = self.output();
         assert!(output.status.success(), "{output:?}");
+    }
+
+    fn output(mut self) -> Output {
+        wait_for("the end of fio", fio_limit(), || !self.runs());
+        self.0.wait_with_output().expect("our child")
     }
 }
 
@@ -189,17 +193,38 @@ fn a_file_system_holds_what_was_written() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_process_is_killed_again_and_again() {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
+    // Before 7, the driver itself at times fails reads when a process is killed on a busy machine:
+    // no process has failed one then. Such a run is repeated; other errors are ours.
+    let attempts = if release.starts_with("6.") { 3 } else { 1 };
+    for attempt in 1..=attempts {
+        let Some(output) = kill_beside_a_job() else { return };
+        if output.status.success() {
+            return;
+        }
+        let message = String::from_utf8_lossy(&output.stderr);
+        let is_failed_read = |line: &str| line.contains("Input/output error: read offset");
+        let is_of_driver = message.lines().all(is_failed_read) && !message.is_empty();
+        assert!(is_of_driver && attempt < attempts, "{output:?}");
+        let reads = message.lines().count();
+        println!("REPEATED: a process is killed again and again: the driver failed {reads} reads");
+    }
+}
+
+/// Output of a job of fio during which the processes of its device are killed; `None` without fio.
+fn kill_beside_a_job() -> Option<Output> {
     let device = Attached::new(&["--ns", "1"]);
-    let Some(mut fio) = Fio::start(&device.path, 4 * kills()) else { return };
+    let mut fio = Fio::start(&device.path, 4 * kills())?;
     let mut met = 0;
     for round in 0..kills() {
         thread::sleep(Duration::from_millis(20 + 97 * (round as u64 % 7)));
         met += usize::from(fio.runs());
         device.kill_and_recover();
     }
-    assert!(met > kills() / 2, "only {met} kills met the job");
-    fio.succeed();
+    let output = fio.output();
+    assert!(!output.status.success() || met > kills() / 2, "only {met} kills met the job");
     assert!(device.detach(&[]).status.success());
+    Some(output)
 }
 
 #[test]
