@@ -41,20 +41,24 @@ fn bench_reports_what_it_did() {
     ] {
         for depth in depths {
             let target = uri(SUBSYSTEM);
-            let shape = ["--iodepth", depth, "--rw", access, "--runtime", "500ms"];
             let rest =
                 ["--ramp", "100ms", "--queues", "2", "--ns", "1", "--overwrite", "-o", "json"];
-            let arguments = [&["bench", &target], shape.as_slice(), rest.as_slice()].concat();
-            let report: Value = serde_json::from_slice(&nvmf_ok(&arguments, &[])).unwrap();
+            let bench = |runtime| -> Value {
+                let shape = ["--iodepth", depth, "--rw", access, "--runtime", runtime];
+                let arguments = [&["bench", &target], shape.as_slice(), rest.as_slice()].concat();
+                serde_json::from_slice(&nvmf_ok(&arguments, &[])).unwrap()
+            };
+            // On a busy machine it takes longer until there are commands enough for p99.
+            let mut reports = ["500ms", "5s", "1m"].into_iter().map(bench);
+            let is_enough = |report: &Value| report["completed"].as_u64() >= Some(2000);
+            let report = reports.find(is_enough).expect("two thousand commands in a minute");
             let iops = report["iops"].as_f64().unwrap();
             assert!(iops > 0.0 && report["errors"] == 0, "{report}");
             let latency = &report["latency_ns"];
             let order = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"];
-            // A percentile that too few commands support is null; on a busy machine there are few.
+            // A percentile that too few commands support is null.
             let values: Vec<_> = order.iter().filter_map(|name| latency[name].as_u64()).collect();
-            let completed = report["completed"].as_u64().unwrap();
-            let due = [40, 200, 2_000, 20_000].iter().filter(|&&least| completed >= least).count();
-            assert!(values.is_sorted() && values[0] > 0 && values.len() >= 2 + due, "{report}");
+            assert!(values.is_sorted() && values[0] > 0 && values.len() >= 5, "{latency}");
             assert_eq!(report["configuration"]["iodepth"].to_string(), *depth);
             println!("{access} depth {depth}: {iops:.0} IOPS, p50 {} ns", values[1]);
         }
