@@ -194,8 +194,9 @@ fn a_file_system_holds_what_was_written() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_process_is_killed_again_and_again() {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
-    // Before 7, the driver itself at times fails reads when a process is killed on a busy machine:
-    // no process has failed one then. Such a run is repeated; other errors are ours.
+    // Before 7, the driver copies the data of a read when the process completes it, by pages that
+    // it pins; a process that has been killed can pin none, and the read fails
+    // (__ublk_complete_rq). Such a run is repeated; other errors are ours.
     let attempts = if release.starts_with("6.") { 3 } else { 1 };
     for attempt in 1..=attempts {
         let Some(output) = kill_beside_a_job() else { return };
