@@ -22,7 +22,7 @@ const PACKAGES: [Limits; 11] = [
     Limits { root: "rdma-host/cli/src/main.rs", lines: 12_740 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_850 },
     Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
-    Limits { root: "rdma-host/ublk/src/lib.rs", lines: 900 },
+    Limits { root: "rdma-host/ublk/src/lib.rs", lines: 945 },
     Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },
     Limits { root: "verbs/src/lib.rs", lines: 6_300 },

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind},
+    os::unix::fs::OpenOptionsExt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -71,8 +72,8 @@ impl Call {
     }
 }
 
-/// Features of a driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Features of a driver; by default none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(u64);
 
 /// Fate of requests in flight when the daemon of a device ends.
@@ -97,6 +98,9 @@ pub struct DeviceOptions {
     pub bytes_max: u32,
     /// Requests in flight at the end of the daemon.
     pub recovery: Recovery,
+    /// True if the process that serves the device copies the data of requests, not the driver; for
+    /// devices of privileged users.
+    pub user_copy: bool,
     /// True for a device of a user without `CAP_SYS_ADMIN`.
     pub unprivileged: bool,
 }
@@ -124,6 +128,21 @@ impl Features {
     #[must_use]
     pub fn safe_stop(self) -> bool {
         self.0 & flag::SAFE_STOP != 0
+    }
+
+    /// Copying of data by the process that serves a device: Linux 6.5.
+    #[must_use]
+    pub fn user_copy(self) -> bool {
+        self.0 & flag::USER_COPY != 0
+    }
+
+    /// Copying of data by pages that the driver pins, as before Linux 6.19. Of a process that has
+    /// been killed none can be pinned but by the fast path of some architectures: a read fails that
+    /// such a process completes, although the next one could. (Of the features of Linux 7.0, the
+    /// first after that change, one tells.)
+    #[must_use]
+    pub fn pins_pages(self) -> bool {
+        self.0 & flag::BATCH_IO == 0
     }
 }
 
@@ -175,6 +194,10 @@ impl DeviceInfo {
         }
     }
 
+    fn user_copy(&self) -> bool {
+        self.0.flags & flag::USER_COPY != 0
+    }
+
     fn is_unprivileged(&self) -> bool {
         self.0.flags & flag::UNPRIVILEGED != 0
     }
@@ -217,7 +240,8 @@ impl Control {
     ///
     /// When the driver refuses.
     pub fn add(&mut self, options: &DeviceOptions) -> Result<DeviceInfo, Error> {
-        let DeviceOptions { id, queues, depth, bytes_max, recovery, unprivileged } = *options;
+        let DeviceOptions { id, queues, depth, bytes_max, recovery, user_copy, unprivileged } =
+            *options;
         let id = id.unwrap_or(ANY);
         let set = |condition: bool, bit: u64| if condition { bit } else { 0 };
         let mut info = Info {
@@ -228,6 +252,7 @@ impl Control {
             flags: flag::IOCTL_ENCODE
                 | flag::USER_RECOVERY
                 | set(recovery == Recovery::Reissue, flag::USER_RECOVERY_REISSUE)
+                | set(user_copy, flag::USER_COPY)
                 | set(unprivileged, flag::UNPRIVILEGED),
             ..Info::default()
         };
@@ -293,8 +318,16 @@ impl Control {
         let info = self.info(id)?;
         let path = character_device(id);
         let deadline = Instant::now() + FILE_TIMEOUT;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let user_copy = info.user_copy();
+        if user_copy {
+            // io_uring then copies in the thread that submits, rather than in one of its own: the
+            // driver never waits for anything there.
+            options.custom_flags(libc::O_NONBLOCK);
+        }
         let file = loop {
-            match OpenOptions::new().read(true).write(true).open(&path) {
+            match options.open(&path) {
                 Ok(file) => break file,
                 // udev has not made it yet, or not given it to its owner.
                 Err(error) if may_change(&error) && Instant::now() < deadline => {
@@ -304,7 +337,7 @@ impl Control {
             }
         };
         let DeviceInfo(Info { queues, depth, bytes_max, .. }) = info;
-        Ok(Arc::new(Device { file, queues, depth, bytes_max }))
+        Ok(Arc::new(Device { file, queues, depth, bytes_max, user_copy }))
     }
 
     /// Starts a device all queues of which are served, by this process. The kernel reads from it
@@ -436,4 +469,21 @@ fn character_device(id: u32) -> String {
 
 fn may_change(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_tell_how_they_copy() {
+        // Those before Linux 6.5, which tell nothing, then of 6.12 and of 7.3.
+        for (features, user_copy, pins_pages) in
+            [(0, false, true), (0x1fe, true, true), (0x1e_ffff, true, false)]
+        {
+            let features = Features(features);
+            assert_eq!(features.user_copy(), user_copy, "{features:?}");
+            assert_eq!(features.pins_pages(), pins_pages, "{features:?}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ pub struct Device {
     pub(crate) queues: u16,
     pub(crate) depth: u16,
     pub(crate) bytes_max: u32,
+    /// True if this process copies the data of requests, not the driver.
+    pub(crate) user_copy: bool,
 }
 
 impl Device {

@@ -39,7 +39,17 @@ pub(crate) mod flag {
     pub(crate) const USER_RECOVERY_REISSUE: u64 = 1 << 4;
     pub(crate) const UNPRIVILEGED: u64 = 1 << 5;
     pub(crate) const IOCTL_ENCODE: u64 = 1 << 6;
+    pub(crate) const USER_COPY: u64 = 1 << 7;
+    pub(crate) const BATCH_IO: u64 = 1 << 15;
     pub(crate) const SAFE_STOP: u64 = 1 << 17;
+}
+
+/// Position in /dev/ublkcN at which the data of a request begins, for a process that copies it.
+pub(crate) fn data_position(queue: u16, tag: u16) -> u64 {
+    const START: u64 = 0x8000_0000;
+    const TAG_SHIFT: u32 = 25;
+    const QUEUE_SHIFT: u32 = TAG_SHIFT + 16;
+    START + (u64::from(queue) << QUEUE_SHIFT) + (u64::from(tag) << TAG_SHIFT)
 }
 
 const fn ioctl_number(direction: u32, number: u32, size: u32) -> u32 {
@@ -246,6 +256,14 @@ mod tests {
         let raw = parameters.to_raw();
         assert_eq!((raw.types, raw.attributes, raw.block_shift), (3, 12, 12));
         assert_eq!(Parameters::from_raw(&raw), parameters);
+    }
+
+    #[test]
+    fn data_has_the_positions_of_the_driver() {
+        assert_eq!(data_position(0, 0), 0x8000_0000);
+        assert_eq!(data_position(0, 1), 0x8200_0000);
+        assert_eq!(data_position(1, 0), 0x200_8000_0000);
+        assert_eq!(data_position(3, 4095), 0x8000_0000 + (3 << 41 | 4095 << 25));
     }
 
     /// The installed header has the numbers; a test, since few machines that build have it.

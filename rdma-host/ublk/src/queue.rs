@@ -57,6 +57,8 @@ pub struct Request {
 pub struct Queue {
     ring: QueueRing,
     bytes_max: u32,
+    /// True if this process copies data, not the driver.
+    user_copy: bool,
     /// True for each tag whose request is with the owner of the queue.
     taken: Box<[bool]>,
     /// Number of tags that the driver has given back for good.
@@ -71,13 +73,13 @@ impl Queue {
     ///
     /// When the memory is too small, or the process may have no io_uring.
     pub fn new(device: &Arc<Device>, index: u16, memory: SharedMemory) -> Result<Self, Error> {
-        let Device { depth, bytes_max, .. } = **device;
+        let Device { depth, bytes_max, user_copy, .. } = **device;
         if memory.len() < device.memory_bytes() {
             return Err(Error::Memory { bytes: memory.len(), depth, bytes_max });
         }
         let ring = QueueRing::new(device, index, memory).map_err(Error::Ring)?;
         let taken = vec![false; usize::from(depth)].into_boxed_slice();
-        Ok(Self { ring, bytes_max, taken, ended: 0 })
+        Ok(Self { ring, bytes_max, user_copy, taken, ended: 0 })
     }
 
     /// Place of the data of a request in the memory, in bytes from its start.
@@ -87,19 +89,38 @@ impl Queue {
         usize::from(tag) * self.bytes_max as usize
     }
 
-    /// Next request, if there is one. Makes no system call.
+    /// Next request, if there is one, with its data in the memory if it is a write. Makes no system
+    /// call; where this process copies data, a write comes after the next [`submit`](Self::submit).
     #[inline]
     pub fn next_request(&mut self) -> Option<Request> {
         loop {
             match self.ring.next()? {
                 Event::Wake => {}
                 Event::Request(tag) => {
-                    self.taken[usize::from(tag)] = true;
-                    return Some(Request::new(tag, self.ring.descriptor(tag)));
+                    let request = self.request(tag);
+                    if self.user_copy && request.has_data() {
+                        self.ring.copy_from_request(tag, request.copied_bytes());
+                    } else {
+                        self.taken[usize::from(tag)] = true;
+                        return Some(request);
+                    }
+                }
+                Event::Copied { tag, result } => {
+                    let request = self.request(tag);
+                    if request.is_whole(result) {
+                        self.taken[usize::from(tag)] = true;
+                        return Some(request);
+                    }
+                    // Not for want of life: a process that was killed does not come here.
+                    self.ring.commit(tag, -libc::EIO);
                 }
                 Event::Ended => self.ended += 1,
             }
         }
+    }
+
+    fn request(&self, tag: u16) -> Request {
+        Request::new(tag, self.ring.descriptor(tag))
     }
 
     /// Completes a request with the number of bytes that were transferred, or a negative number of
@@ -111,7 +132,12 @@ impl Queue {
     #[inline]
     pub fn complete(&mut self, tag: u16, result: i32) {
         assert!(std::mem::take(&mut self.taken[usize::from(tag)]), "tag {tag} was completed");
-        self.ring.commit(tag, result);
+        match u32::try_from(result) {
+            Ok(bytes @ 1..) if self.user_copy && self.request(tag).operation == Operation::Read => {
+                self.ring.copy_and_commit(tag, bytes);
+            }
+            _ => self.ring.commit(tag, result),
+        }
     }
 
     /// Hands completions to the driver, with one system call if there are any. Returns true if
@@ -160,6 +186,21 @@ impl Request {
         Self { tag, operation, sector, sectors }
     }
 
+    /// True if data goes from the request to the device.
+    fn has_data(&self) -> bool {
+        matches!(self.operation, Operation::Write { .. })
+    }
+
+    /// True if a copy with this result has brought all data of the request.
+    fn is_whole(&self, result: i32) -> bool {
+        self.has_data() && u32::try_from(result) == Ok(self.copied_bytes())
+    }
+
+    /// Bytes of the data of a read or a write, of which the device's maximum has 32 bits.
+    fn copied_bytes(&self) -> u32 {
+        self.sectors << 9
+    }
+
     /// Bytes of the request.
     #[inline]
     #[must_use]
@@ -193,5 +234,17 @@ mod tests {
             assert_eq!(request(flags), expected, "{flags:#x}");
         }
         assert_eq!(request(0).bytes(), 4096);
+    }
+
+    /// No part of a write is executed.
+    #[test]
+    fn a_write_is_whole_or_fails() {
+        let write = Operation::Write { force_unit_access: false };
+        let write = Request { tag: 3, operation: write, sector: 16, sectors: 8 };
+        let read = Request { operation: Operation::Read, ..write };
+        assert!(write.is_whole(4096) && !read.is_whole(4096));
+        for result in [-libc::EINVAL, 0, 512, 4095] {
+            assert!(!write.is_whole(result), "{result}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! The file exists because io_uring takes addresses, which the kernel uses until a command has
 //! completed. A control command has a buffer of its own, which is leaked if the command does not
 //! complete in time. A queue owns its memory, which no Rust reference is ever made to; it is leaked
-//! if the queue ends while the driver may still copy to or from it.
+//! if the queue ends while the driver or io_uring may still copy to or from it.
 
 #![allow(unsafe_code)]
 
@@ -32,7 +32,9 @@ use zerocopy::IntoBytes;
 
 use crate::{
     device::Device,
-    layout::{COMMIT_AND_FETCH, ControlCommand, DEPTH_MAX, FETCH, IoCommand, IoDescriptor},
+    layout::{
+        COMMIT_AND_FETCH, ControlCommand, DEPTH_MAX, FETCH, IoCommand, IoDescriptor, data_position,
+    },
 };
 
 /// Ring of commands to the driver, one at a time.
@@ -115,12 +117,18 @@ pub(crate) enum Event {
     Wake,
     /// There is a request with this tag.
     Request(u16),
+    /// The data of a request was copied to the memory, as many bytes as the result has; or not, or
+    /// not all of that of a read to the request, which is then not completed.
+    Copied { tag: u16, result: i32 },
     /// The driver has given a tag back for good.
     Ended,
 }
 
 /// Number of the event that another descriptor is readable, beyond all tags.
 const WAKE: u64 = 1 << 32;
+
+/// Bit of the event that the data of the request with a tag was copied, above all tags.
+const COPY: u64 = 1 << 16;
 
 /// Ring of one queue, with the descriptors of its requests and the memory of their data.
 pub(crate) struct QueueRing {
@@ -131,7 +139,7 @@ pub(crate) struct QueueRing {
     /// Bytes of the mapping of the descriptors.
     mapped: usize,
     memory: ManuallyDrop<SharedMemory>,
-    /// Number of tags that the driver has, and may copy data of.
+    /// Number of tags that the driver has, and may copy data of, or that io_uring copies data of.
     with_driver: u16,
     /// Number of entries that were not submitted.
     queued: u16,
@@ -147,7 +155,7 @@ impl QueueRing {
         let bytes =
             |depth: u16| (usize::from(depth) * size_of::<IoDescriptor>()).next_multiple_of(page);
         let (mapped, offset) = (bytes(device.depth), bytes(DEPTH_MAX) * usize::from(index));
-        let entries = u32::from(device.depth) + 1;
+        let entries = u32::from(device.depth) * if device.user_copy { 2 } else { 1 } + 1;
         let ring = IoUring::builder().setup_single_issuer().build(entries.next_power_of_two())?;
         let (flags, file) = (MapFlags::SHARED | MapFlags::POPULATE, &device.file);
         // SAFETY: a new mapping, where the kernel wants it.
@@ -174,13 +182,43 @@ impl QueueRing {
         self.push(COMMIT_AND_FETCH, tag, result);
     }
 
-    fn push(&mut self, operation: u32, tag: u16, result: i32) {
+    /// Copies data from a request to the memory.
+    pub(crate) fn copy_from_request(&mut self, tag: u16, bytes: u32) {
+        let (memory, bytes) = (self.address(tag) as *mut u8, bytes.min(self.device.bytes_max));
+        let entry = opcode::Read::new(self.file(), memory, bytes);
+        let entry = entry.offset(data_position(self.index, tag)).build();
+        self.with_driver += 1;
+        self.push_entry(&entry.user_data(COPY | u64::from(tag)));
+    }
+
+    /// Copies data from the memory to a request, and completes it then with that many bytes. If not
+    /// all is copied it is not completed, and there is one event, that of the copy: while a process
+    /// is being killed, the request stays, and the next process is given it again.
+    pub(crate) fn copy_and_commit(&mut self, tag: u16, bytes: u32) {
+        let (memory, bytes) = (self.address(tag) as *const u8, bytes.min(self.device.bytes_max));
+        let entry = opcode::Write::new(self.file(), memory, bytes);
+        let entry = entry.offset(data_position(self.index, tag)).build();
+        let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        self.push_entry(&entry.flags(flags).user_data(COPY | u64::from(tag)));
+        self.commit(tag, bytes.cast_signed());
+    }
+
+    /// Address of the memory of a request.
+    fn address(&self, tag: u16) -> u64 {
         let offset = usize::from(tag) * self.device.bytes_max as usize;
-        let address = self.memory.address() + offset as u64;
+        self.memory.address() + offset as u64
+    }
+
+    fn file(&self) -> types::Fd {
+        types::Fd(self.device.file.as_raw_fd())
+    }
+
+    fn push(&mut self, operation: u32, tag: u16, result: i32) {
+        // The driver takes none where this process copies.
+        let address = if self.device.user_copy { 0 } else { self.address(tag) };
         let command = IoCommand { queue: self.index, tag, result, address };
         let command = zerocopy::transmute!(command);
-        let file = types::Fd(self.device.file.as_raw_fd());
-        let entry = opcode::UringCmd16::new(file, operation).cmd(command).build();
+        let entry = opcode::UringCmd16::new(self.file(), operation).cmd(command).build();
         self.with_driver += 1;
         self.push_entry(&entry.user_data(tag.into()));
     }
@@ -189,7 +227,7 @@ impl QueueRing {
         // SAFETY: the entry has no address but that of memory which this queue owns, as long as the
         // driver has the tag.
         let pushed = unsafe { self.ring.submission().push(entry) };
-        pushed.expect("there is room for all tags and one more");
+        pushed.expect("there is room for the entries of all tags and one more");
         self.queued += 1;
     }
 
@@ -200,7 +238,10 @@ impl QueueRing {
             return Some(Event::Wake);
         }
         self.with_driver -= 1;
-        let tag = u16::try_from(entry.user_data()).expect("a tag");
+        let tag = u16::try_from(entry.user_data() & !COPY).expect("a tag");
+        if entry.user_data() & COPY != 0 {
+            return Some(Event::Copied { tag, result: entry.result() });
+        }
         Some(if entry.result() == 0 { Event::Request(tag) } else { Event::Ended })
     }
 

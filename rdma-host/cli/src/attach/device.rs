@@ -8,11 +8,12 @@ use rdma_host::{
 };
 use rustix::fs::OFlags;
 use ublk::{
-    Attributes, Control, DeviceInfo, DeviceOptions, DeviceState, Discard, Parameters, Recovery,
+    Attributes, Control, DeviceInfo, DeviceOptions, DeviceState, Discard, Features, Parameters,
+    Recovery,
 };
 
 use super::registry::{Entry, identifier};
-use crate::failure::Failure;
+use crate::{failure::Failure, output};
 
 /// Maximum data of a request in bytes. Memory for as many requests as a queue takes is locked.
 const REQUEST_BYTES_MAX: u32 = 128 << 10;
@@ -89,26 +90,38 @@ fn parameters_of(
     }
 }
 
-/// Makes a device. It is deleted again if its geometry is refused.
+/// Makes a device, with this number of queues of this depth; requests in flight when its process
+/// ends are given to the next one if `resend` is set. It is deleted again if the driver refuses its
+/// geometry.
 pub(super) fn add(
     control: &mut Control,
-    options: &DeviceOptions,
+    id: Option<u32>,
+    limits: (u16, u16),
     parameters: Parameters,
+    resend: bool,
 ) -> Result<DeviceInfo, Failure> {
-    let info = control.add(options).map_err(|error| match (error.errno(), options.id) {
+    // Drivers before Linux 6.5 do not tell, and have none of those that matter.
+    let features = control.features().unwrap_or_default();
+    let options = options(id, limits, parameters.bytes_max, resend, features);
+    let info = control.add(&options).map_err(|error| match (error.errno(), options.id) {
         (Some(errno), Some(id)) if errno == rustix::io::Errno::EXIST.raw_os_error() => {
             Failure::failed(format!("there is {} already; `nvmf list` shows it", path(id)))
         }
         _ => failure(error),
     })?;
-    match control.set_parameters(&info, parameters) {
-        Ok(()) => Ok(info),
-        Err(error) => {
-            // The first error is the one to report.
-            let _ = control.delete(&info);
-            Err(failure(error))
-        }
+    if let Err(error) = control.set_parameters(&info, parameters) {
+        // The first error is the one to report.
+        let _ = control.delete(&info);
+        return Err(failure(error));
     }
+    if !options.user_copy && may_lose_reads(options.recovery, options.unprivileged, features) {
+        let path = path(info.id());
+        output::print_message(format_args!(
+            "nvmf: warning: {path}: this kernel's ublk driver has no user copy: reads fail that \
+             the process is completing when it is killed; use Linux 6.5 or later"
+        ));
+    }
+    Ok(info)
 }
 
 /// Device to take over; `None` if there is none with this number, or nothing of it is left.
@@ -176,20 +189,24 @@ pub(super) fn queues_max() -> u16 {
 }
 
 /// Options of a new device, with this number of queues of this depth.
-pub(super) fn options(
+fn options(
     id: Option<u32>,
     (queues, depth): (u16, u16),
     bytes_max: u32,
     resend: bool,
+    features: Features,
 ) -> DeviceOptions {
-    DeviceOptions {
-        id,
-        queues,
-        depth,
-        bytes_max,
-        recovery: if resend { Recovery::Reissue } else { Recovery::Fail },
-        unprivileged: !is_administrator(),
-    }
+    let recovery = if resend { Recovery::Reissue } else { Recovery::Fail };
+    let unprivileged = !is_administrator();
+    let user_copy = may_lose_reads(recovery, unprivileged, features) && features.user_copy();
+    DeviceOptions { id, queues, depth, bytes_max, recovery, user_copy, unprivileged }
+}
+
+/// True if reads that a process completes when it is killed may fail, where the driver copies their
+/// data, although the device's requests are to outlive the process; those of a user without
+/// privileges do not.
+fn may_lose_reads(recovery: Recovery, unprivileged: bool, features: Features) -> bool {
+    recovery == Recovery::Reissue && !unprivileged && features.pins_pages()
 }
 
 fn is_administrator() -> bool {
@@ -223,4 +240,17 @@ pub(super) fn stop(
     }
     control.stop(device).map_err(failure)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_are_lost_only_by_devices_that_outlive_their_process() {
+        let pins = Features::default();
+        assert!(may_lose_reads(Recovery::Reissue, false, pins));
+        assert!(!may_lose_reads(Recovery::Fail, false, pins), "those in flight fail anyway");
+        assert!(!may_lose_reads(Recovery::Reissue, true, pins), "the driver refuses recovery");
+    }
 }

@@ -176,8 +176,7 @@ fn serve(
             let (id, resend) = (arguments.id.or(arguments.recover), options.reconnect.resend);
             let queues = u16::try_from(pollers.len()).expect("as many as were asked for");
             let depth = controller.negotiated().queue_entries - 1;
-            let options = device::options(id, (queues, depth), wanted.bytes_max, resend);
-            device::add(control, &options, wanted)?
+            device::add(control, id, (queues, depth), wanted, resend)?
         }
     };
     let mut threads = None;
