@@ -53,6 +53,15 @@ pub(super) fn post_error(accepted: usize, errno: libc::c_int, index: usize) -> P
     PostError { accepted: accepted + index, source }
 }
 
+/// Error of a chain of one request, which may be on the plug-in's queue if the plug-in named no
+/// request as refused, see [`refused_index`]. It takes no address, which a post would have to save
+/// for it.
+#[cold]
+#[inline(never)]
+pub(super) fn post_error_of_one(errno: libc::c_int, none_refused: bool) -> PostError {
+    post_error(0, errno, usize::from(none_refused))
+}
+
 pub(super) const EMPTY_SGE: c::ibv_sge = c::ibv_sge { addr: 0, length: 0, lkey: 0 };
 
 #[cfg(test)]
@@ -78,5 +87,11 @@ mod tests {
         assert_eq!(refused_index(first, first.wrapping_add(2), 3), 2);
         assert_eq!(refused_index(first, ptr::null_mut(), 3), 3);
         assert_eq!(refused_index(first, first.wrapping_add(3), 3), 3);
+    }
+
+    #[test]
+    fn a_request_alone_is_kept_only_if_it_was_refused() {
+        assert_eq!(post_error_of_one(libc::ENOMEM, false).accepted, 0);
+        assert_eq!(post_error_of_one(libc::ENOMEM, true).accepted, 1);
     }
 }

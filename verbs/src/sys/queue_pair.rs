@@ -20,7 +20,7 @@ use std::{
 use rdma_core_sys as c;
 
 use super::{
-    chain::{EMPTY_SGE, link_chain, post_error, refused_index, to_sge},
+    chain::{EMPTY_SGE, link_chain, post_error, post_error_of_one, refused_index, to_sge},
     cm_id::CmId,
     completion_queue::QueueInner,
     device::UNBOUND,
@@ -148,8 +148,12 @@ impl RawQueuePair {
     fn post_one(&mut self, request: &SendRequest, message: &[u8]) -> Result<(), PostError> {
         let (raw, row) = &mut self.single_send;
         set_inline(raw, row, request, message);
+        let mut refused = ptr::null_mut();
         // SAFETY: the queue pair is ours; the chain of one is filled in, with the caller's payload.
-        unsafe { post_to_plugin(self.raw, raw, 1) }
+        match unsafe { c::ibv_post_send(self.raw.as_ptr(), raw, &raw mut refused) } {
+            0 => Ok(()),
+            errno => Err(post_error_of_one(errno, refused.is_null())),
+        }
     }
 
     /// Posts a chain, of at most as many sends as there are rows.
