@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use damage::{KINDS, Random, places, shown_piece};
+use damage::{KINDS, Random, places, repetitions, shown_piece};
 
 const SECRET: &str = "DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:";
 const OTHER: &str = "DHHC-1:00:9wCYVQqDvADjGIZo6q/v2SfmXZqqkNa9TcvYu97Ly3Q/gajh:";
@@ -384,6 +384,12 @@ fn a_secret_given_in_the_place_of_a_file_is_not_shown() {
     assert_refused(&output, 2, &["--output /etc/nvme/nvme-fabrics.conf", "--output -"]);
 }
 
+/// Kinds of damage, each as often as is wanted, with a seed for the secret.
+fn kinds() -> impl Iterator<Item = (usize, u64)> {
+    (0..repetitions(1))
+        .flat_map(|round| (0..KINDS).map(move |kind| (kind, (round * KINDS + kind) as u64)))
+}
+
 /// Text of a file with a secret in one of its places.
 fn with_secret(text: &str, random: &mut Random, secret: &str) -> String {
     let places = places(text);
@@ -403,9 +409,9 @@ fn no_output_shows_a_damaged_secret_of_a_configuration() {
     let texts: Vec<_> = texts.collect();
     let mut random = Random(5);
     let written = files.path("written.conf").to_str().expect("UTF-8").to_owned();
-    for kind in 0..KINDS {
+    for (kind, seed) in kinds() {
         for (name, text) in &texts {
-            let secret = random.damage(&random_secret(kind), kind);
+            let secret = random.damage(&random_secret(seed), kind);
             let path = files.write(name, &with_secret(text, &mut random, &secret));
             for arguments in [
                 &["config", "show", &path][..],
@@ -426,8 +432,8 @@ fn no_output_shows_a_damaged_secret_of_a_job_file() {
     let text = "[global]\ntarget = \"nvmf-rdma://127.0.0.1:1/nqn.x\"\nns = 1\n[mixed]\nrw = \
                 'randrw'\nfail-if = [\"p99>1s\"]\nwait = \"poll\"\nverify = false\n";
     let mut random = Random(8);
-    for kind in 0..KINDS {
-        let secret = random.damage(&random_secret(kind), kind);
+    for (kind, seed) in kinds() {
+        let secret = random.damage(&random_secret(seed), kind);
         let path = files.write("job.toml", &with_secret(text, &mut random, &secret));
         let arguments = ["bench", "--job", &path];
         assert_shows_no_piece(&nvmf(&arguments, ""), &secret, &arguments);
@@ -439,9 +445,9 @@ fn no_output_shows_a_damaged_secret_of_a_job_file() {
 fn no_output_shows_a_damaged_secret_of_the_command_line() {
     let mut random = Random(6);
     let target = "nvmf-rdma://127.0.0.1:1/nqn.x";
-    for kind in 0..KINDS {
+    for (kind, seed) in kinds() {
         // An argument can't hold NUL.
-        let secret = random.damage(&random_secret(kind), kind).replace('\0', "0");
+        let secret = random.damage(&random_secret(seed), kind).replace('\0', "0");
         let glued = format!("--dhchap_secret={secret}");
         let option = format!("--keep-alive-tmo={secret}");
         for arguments in [
@@ -565,8 +571,8 @@ fn what_comes_from_outside_cannot_write_over_the_terminal() {
     }
 }
 
-fn random_secret(seed: usize) -> String {
-    Random(seed as u64).secret()
+fn random_secret(seed: u64) -> String {
+    Random(seed).secret()
 }
 
 fn assert_shows_no_piece(output: &Output, secret: &str, arguments: &[&str]) {

@@ -131,6 +131,18 @@ pub(crate) fn places(text: &str) -> Vec<std::ops::Range<usize>> {
     places
 }
 
+/// Places between the characters of a text, which hold nothing.
+pub(crate) fn positions(text: &str) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..=text.len()).filter(|&at| text.is_char_boundary(at)).map(|at| at..at)
+}
+
+/// Repetitions of what a test does at random; more of them by `tests/longer`, which sets
+/// `NVMF_DAMAGE_FACTOR`.
+pub(crate) fn repetitions(ordinary: usize) -> usize {
+    let factor = std::env::var("NVMF_DAMAGE_FACTOR").ok();
+    ordinary * factor.map_or(1, |text| text.parse::<usize>().expect("a number"))
+}
+
 /// Piece of a damaged secret that is in what was printed.
 pub(crate) fn shown_piece<'a>(secret: &'a str, printed: &str) -> Option<&'a str> {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);

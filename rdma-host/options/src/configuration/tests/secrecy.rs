@@ -2,7 +2,7 @@
 
 use super::{
     super::*,
-    damage::{KINDS, Random, places, shown_piece},
+    damage::{KINDS, Random, places, positions, repetitions, shown_piece},
 };
 
 /// Configurations of each format with the keys that there are, and `SECRET` where secrets belong.
@@ -62,22 +62,17 @@ fn printed(text: &str) -> String {
     printed
 }
 
-/// Repetitions of what a test does at random; more of them by `tests/longer`.
-fn repetitions(ordinary: usize) -> usize {
-    let factor = std::env::var("NVMF_DAMAGE_FACTOR").ok().and_then(|text| text.parse().ok());
-    ordinary * factor.unwrap_or(1)
-}
-
+/// In the place of each word, or before it; by `tests/longer` also between any two characters.
 #[test]
 fn no_damage_of_a_secret_shows_it_in_any_place() {
     for round in 0..repetitions(1) {
         let mut random = Random(round as u64 + 1);
         for text in TEXTS {
-            for place in places(text) {
+            let between = positions(text).filter(|_| repetitions(1) > 1);
+            for place in places(text).into_iter().chain(between) {
                 let secret = random.secret();
                 for kind in 0..KINDS {
                     let damaged = random.damage(&secret, kind);
-                    // In the place of a word, or before it.
                     let end = if random.below(3) == 0 { place.start } else { place.end };
                     let file = format!("{}{damaged}{}", &text[..place.start], &text[end..]);
                     let printed = printed(&file);
