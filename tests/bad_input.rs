@@ -111,6 +111,11 @@ fn wrong_loads() {
     bench(&["--bs", "2M"], &["more than the controller takes"]);
     bench(&["--iodepth", "1000"], &["more than the target grants"]);
     bench(&["--size", "100"], &["at least one --bs"]);
+    bench(&["--size", "100G"], &["--size"]);
+    bench(&["--queue-size", "16", "--iodepth", "64"], &["--iodepth 64"]);
+    for threads in ["0", "500"] {
+        bench(&["--threads", threads], &["--threads"]);
+    }
 }
 
 #[test]

@@ -74,6 +74,23 @@ fn on_a_terminal_nvmf_asks() {
     assert!(first_blocks("4") == data);
 }
 
+/// The line that is drawn again and again on a terminal.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_time_that_is_left_is_shown_on_a_terminal() {
+    let (program, target) = (std::env::var("NVMF").unwrap(), uri(SUBSYSTEM));
+    for (command, words) in [
+        ("bench", "--runtime 3s --ramp 0 --interval 500ms --wait event"),
+        ("write-verify", "--size 1G --overwrite --force"),
+    ] {
+        let command = format!("{program} {command} {target} --ns 1 {words}");
+        let output = run(Command::new("script").args(["-qec", &command, "/dev/null"]), &[]);
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{shown}");
+        assert!(shown.contains(" left"), "{shown}");
+    }
+}
+
 /// Control-C in the place of an answer, also of a command that catches signals.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]

@@ -13,16 +13,15 @@ from pathlib import Path
 NAMES = re.compile(r"(licen[cs]e|copying|notice|unlicense)", re.IGNORECASE)
 
 
-def cargo(*arguments):
-    command = ["cargo", *arguments]
+def run(*command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def linked(packages):
     """Names and versions of the crates of the registry below these packages."""
     named = [word for package in packages for word in ("-p", package)]
-    lines = cargo(
-        "tree", "--locked", "-e", "normal", "--prefix", "none", "-f", "{p}", *named
+    lines = run(
+        "cargo", "tree", "--locked", "-e", "normal", "--prefix", "none", "-f", "{p}", *named
     ).splitlines()
     # A crate of the workspace has its folder after the version.
     words = (line.removesuffix(" (*)").split() for line in lines if line)
@@ -45,10 +44,12 @@ def texts(crate):
 
 def main(packages):
     wanted = linked(packages)
-    metadata = json.loads(cargo("metadata", "--locked", "--format-version", "1"))
+    metadata = json.loads(run("cargo", "metadata", "--locked", "--format-version", "1"))
     found = [crate for crate in metadata["packages"] if (crate["name"], crate["version"]) in wanted]
     assert len(found) == len(wanted), "cargo tree and cargo metadata name the same crates"
     print(f"Crates in {' and '.join(packages)}, and their licences.\n")
+    release = run("rustc", "--version").split()[1]
+    print(f"Rust standard library {release}: MIT OR Apache-2.0; https://github.com/rust-lang/rust")
     users = {}
     for crate in sorted(found, key=lambda crate: (crate["name"], crate["version"])):
         name = f"{crate['name']} {crate['version']}"

@@ -1,10 +1,11 @@
-//! Progress of what takes long, on a terminal.
+//! Progress of transfers, and of what takes long, on a terminal.
 
 use std::{
     io::{self, IsTerminal},
     time::Duration,
 };
 
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::output;
@@ -27,6 +28,19 @@ pub(crate) async fn with_progress<T>(
         }
     };
     report_until(report, future).await
+}
+
+/// Bar of a transfer with its bytes, its rate and the time that is left; a spinner where the number
+/// of bytes is not known. Hidden if standard error is no terminal.
+pub(crate) fn transfer_bar(bytes: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let Some(bytes) = bytes else { return ProgressBar::new_spinner() };
+    let template =
+        "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    let style = ProgressStyle::with_template(template).expect("a template");
+    ProgressBar::new(bytes).with_style(style).with_finish(ProgressFinish::AndClear)
 }
 
 async fn report_until<T>(mut report: impl FnMut(), future: impl Future<Output = T>) -> T {

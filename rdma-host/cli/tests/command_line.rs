@@ -234,6 +234,65 @@ fn an_error_of_the_command_line_is_one_line() {
     }
 }
 
+/// The exit code of a file that cannot be read is the same for all commands.
+#[test]
+fn a_file_that_cannot_be_read_is_a_usage_error() {
+    let (target, file) = ("nvmf-rdma://127.0.0.1:1/nqn.x", "/nowhere/file");
+    for arguments in [
+        &["write", target, "--overwrite", "--file", file][..],
+        &["compare", target, "--file", file],
+        &["key", "check", file],
+        &["config", "show", file],
+        &["config", "convert", file, "-o", "-"],
+        &["discover", "-J", file],
+        &["identify", "@x", "-J", file],
+        &["identify", target, "--dhchap-secret-file", file],
+        &["bench", target, "--job", file],
+        &["bench", target, "--baseline", file],
+        &["bench", "--compare", file, file],
+        &["report-bug", "--capture", file],
+    ] {
+        assert!(refused(arguments).contains(file), "{arguments:?}");
+    }
+}
+
+/// Files for results are opened before anything is connected: nothing is measured in vain.
+#[test]
+fn a_file_for_results_is_opened_first() {
+    let file = "/nowhere/file";
+    for option in ["--json", "--html", "--hlog", "--capture"] {
+        let output = nvmf(&["bench", "nvmf-rdma://127.0.0.1:1/nqn.x", option, file]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{option}: {message}");
+        assert!(message.lines().count() == 1 && message.contains(file), "{option}: {message}");
+        assert!(output.stdout.is_empty(), "{option}");
+    }
+}
+
+/// The files of a comparison are those of a measurement.
+#[test]
+fn a_comparison_is_written_as_a_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (before, after, page) = (path("before.json"), path("after.json"), path("page.html"));
+    for (file, iops, kernel) in [(&before, 1.0, "Linux 6"), (&after, 2.0, "Linux 7")] {
+        let text = format!(
+            r#"{{ "series": [{{ "iops": {iops:?} }}], "latency_ns": {{ "p99_9": 7000 }},
+                "configuration": {{ "rw": "randread", "kernel": "{kernel}" }} }}"#
+        );
+        std::fs::write(file, text).expect("the file is written");
+    }
+    let output = nvmf(&["bench", "--compare", &before, &after, "--html", &page]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = std::fs::read_to_string(page).expect("a page");
+    for shown in [&*text, &page] {
+        for words in ["Linux 6", "Linux 7", "p99.9"] {
+            assert!(shown.contains(words), "{words}: {shown}");
+        }
+    }
+}
+
 /// Direction and length of the data of a command are checked before anything connects.
 #[test]
 fn a_command_of_the_users_own_making_is_checked() {

@@ -1,6 +1,7 @@
 //! Secrets and security in configurations, files and arguments: what they ask for is done or
 //! refused, and no message shows a secret. The commands need no target.
 
+#[allow(dead_code, reason = "places between characters are for parsers, which are faster")]
 #[path = "../../options/src/configuration/tests/damage.rs"]
 mod damage;
 

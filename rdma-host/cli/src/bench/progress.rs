@@ -1,8 +1,8 @@
 //! Progress of a measurement, on a terminal.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{fmt::Write, io::IsTerminal, time::Duration};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use super::{arguments::Arguments, report::Interval};
 
@@ -16,8 +16,8 @@ impl Progress {
         }
         let length = (arguments.ramp + arguments.runtime).as_millis();
         let bar = ProgressBar::new(u64::try_from(length).unwrap_or(u64::MAX));
-        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {left} left, {msg}");
+        bar.set_style(style.expect("a template").with_key("left", write_time_left));
         bar.set_message("warming up");
         bar.enable_steady_tick(Duration::from_millis(250));
         Self(Some(bar))
@@ -33,6 +33,13 @@ impl Progress {
         let (p50, p99) = (micros(interval.p50_ns), micros(interval.p99_ns));
         bar.set_message(format!("{:.0} IOPS, p50 {p50} µs, p99 {p99} µs", interval.iops));
     }
+}
+
+/// Writes the time until the end of the measurement, whose length in milliseconds is the bar's.
+fn write_time_left(state: &ProgressState, text: &mut dyn Write) {
+    let length = Duration::from_millis(state.len().unwrap_or(0));
+    // The bar has no use for an error of its own text.
+    let _ = write!(text, "{}", FormattedDuration(length.saturating_sub(state.elapsed())));
 }
 
 impl Drop for Progress {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::ProgressBar;
 use rdma_host::{Buffer, Namespace, Provider, TransferError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::task::JoinHandle;
@@ -22,6 +22,7 @@ use crate::{
     load::DRAIN_TIMEOUT,
     output,
     overwrite::OverwriteArguments,
+    progress::transfer_bar,
     shutdown::InterruptibleRuntime,
     size,
     target::TargetArguments,
@@ -183,7 +184,7 @@ impl<P: Provider> RangeTransfer<P> {
         let chunk = chunk.max(u64::from(namespace.info().block_size));
         let size = usize::try_from(chunk).map_err(Failure::failed)?;
         let buffers = connected.controller.allocate_many(DEPTH, size)?;
-        let progress = progress(bytes);
+        let progress = transfer_bar(bytes);
         let pending = VecDeque::new();
         Ok(Self { connected, namespace, lba, buffers, pending, chunk, progress })
     }
@@ -373,18 +374,6 @@ impl<P: Provider> RangeTransfer<P> {
     }
 }
 
-/// Progress bar; hidden if standard error is no terminal.
-fn progress(bytes: Option<u64>) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let Some(bytes) = bytes else { return ProgressBar::new_spinner() };
-    let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}";
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style).with_finish(ProgressFinish::AndClear)
-}
-
 struct Output {
     writer: Box<dyn Write>,
     /// File, if it is not standard output.
@@ -534,3 +523,6 @@ impl Input {
         Ok(self.bytes.is_some() || rustix::event::poll(&mut descriptors, Some(&INTERVAL))? > 0)
     }
 }
+
+#[cfg(test)]
+mod tests;

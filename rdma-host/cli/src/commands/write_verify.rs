@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::Args;
+use indicatif::ProgressBar;
 use quanta::Instant;
 use rdma_host::{Buffer, Command, CommandCompletion, Provider, wire::NamespaceInfo};
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ use crate::{
     load::{Load, LoadArguments, Workload, completed_buffer},
     output,
     overwrite::OverwriteArguments,
+    progress::transfer_bar,
     shutdown::InterruptibleRuntime,
     size,
 };
@@ -67,8 +69,8 @@ struct ThreadShare<'a> {
     chunks: u64,
     stride: u64,
     next: &'a AtomicU64,
-    /// Bytes of the phase that completed as they should, of all threads.
-    completed: &'a AtomicU64,
+    /// Bytes that completed as they should, of all threads.
+    completed: &'a CompletedBytes,
     scratch: Vec<u8>,
 }
 
@@ -85,12 +87,16 @@ impl ConnectingCommand for Arguments {
         let wanted = bytes_wanted(self.size, &load.namespace)?;
         consent.check_load(&mut load)?;
         let start = Instant::now();
-        let completed = CompletedBytes::default();
+        let completed = CompletedBytes {
+            bytes: Default::default(),
+            bar: transfer_bar(Some(wanted.saturating_mul(2))),
+        };
         let outcome = write_and_read_back(&mut load, self.load.seed, wanted, &completed);
+        completed.bar.finish_and_clear();
         let result = VerifyResult {
             wanted,
-            written: completed.written.load(Ordering::Relaxed),
-            verified: completed.read.load(Ordering::Relaxed),
+            written: completed.bytes[Phase::Write as usize].load(Ordering::Relaxed),
+            verified: completed.bytes[Phase::Read as usize].load(Ordering::Relaxed),
             elapsed: start.elapsed(),
             failure: outcome.err(),
         };
@@ -157,11 +163,11 @@ impl VerifyResult {
     }
 }
 
-/// Bytes completed in each phase, of all threads and passes.
-#[derive(Default)]
+/// Bytes completed in each phase, of all threads and passes, and the bar that shows them.
 struct CompletedBytes {
-    written: AtomicU64,
-    read: AtomicU64,
+    /// Bytes by their [`Phase`].
+    bytes: [AtomicU64; 2],
+    bar: ProgressBar,
 }
 
 fn write_and_read_back<P: Provider>(
@@ -175,8 +181,8 @@ fn write_and_read_back<P: Provider>(
     while verified < wanted {
         let bytes = there.min(wanted - verified);
         let pattern = DataPattern::new(seed, verified);
-        phase(load, Phase::Write, pattern, bytes, &completed.written)?;
-        phase(load, Phase::Read, pattern, bytes, &completed.read)?;
+        phase(load, Phase::Write, pattern, bytes, completed)?;
+        phase(load, Phase::Read, pattern, bytes, completed)?;
         verified += bytes;
     }
     Ok(())
@@ -202,7 +208,7 @@ fn phase<P: Provider>(
     phase: Phase,
     pattern: DataPattern,
     bytes: u64,
-    completed: &AtomicU64,
+    completed: &CompletedBytes,
 ) -> Result<(), Failure> {
     let large = load.block_bytes;
     let whole = bytes - bytes % large as u64;
@@ -219,12 +225,13 @@ fn chunks<P: Provider>(
     phase: Phase,
     pattern: DataPattern,
     range: Range<u64>,
-    completed: &AtomicU64,
+    completed: &CompletedBytes,
 ) -> Result<(), Failure> {
     if range.is_empty() {
         return Ok(());
     }
-    let (next, before) = (AtomicU64::new(0), completed.load(Ordering::Relaxed));
+    let (next, before) =
+        (AtomicU64::new(0), completed.bytes[phase as usize].load(Ordering::Relaxed));
     let (namespace, block_bytes) = (load.namespace, load.block_bytes);
     let chunks = (range.end - range.start) / block_bytes as u64;
     let stride = stride(chunks);
@@ -240,12 +247,8 @@ fn chunks<P: Provider>(
         completed,
         scratch: vec![0; block_bytes],
     })?;
-    let completed = completed.load(Ordering::Relaxed) - before;
-    assert_eq!(
-        completed,
-        range.end - range.start,
-        "each chunk has one command, and each command completed"
-    );
+    let completed = completed.bytes[phase as usize].load(Ordering::Relaxed) - before;
+    assert_eq!(completed, range.end - range.start, "each chunk has a command that completed");
     Ok(())
 }
 
@@ -316,7 +319,9 @@ impl Workload for ThreadShare<'_> {
             let checked = self.pattern.check(offset, &self.scratch);
             checked.map_err(|difference| self.mismatch(difference))?;
         }
-        self.completed.fetch_add(self.block_bytes as u64, Ordering::Relaxed);
+        let bytes = self.block_bytes as u64;
+        self.completed.bytes[self.phase as usize].fetch_add(bytes, Ordering::Relaxed);
+        self.completed.bar.inc(bytes);
         Ok(buffer)
     }
 

@@ -65,9 +65,9 @@ impl<'a> ComparisonView<'a> {
 fn run(point: &PointReport) -> String {
     let of = &point.configuration;
     let mut text = facts::time(&of.began);
-    for (word, value) in [("on", &of.host), ("commit", &of.commit)] {
+    for (word, value) in [(" on", &of.host), (", commit", &of.commit)] {
         if let Some(value) = value {
-            text += &format!(" {word} {value}");
+            text += &format!("{word} {value}");
         }
     }
     text

@@ -38,11 +38,12 @@ const HOST: [(&str, &str); 7] = [
     ("numa_node", "NUMA node of the device"),
     ("kernel", "kernel"),
 ];
-const DEVICE: [(&str, &str); 6] = [
+const DEVICE: [(&str, &str); 7] = [
     ("device", "RDMA device"),
     ("device_is_software", "device is software"),
     ("device_firmware", "firmware"),
     ("port_speed", "speed of the port"),
+    ("mtu", "MTU of the path"),
     ("netdev_mtu", "MTU of the network interface"),
     ("gid_type", "type of GID"),
 ];
@@ -163,7 +164,7 @@ pub(super) fn shown(key: &str, value: &Value) -> String {
         ("io_size", Value::Number(number)) => {
             size::format_bytes(number.as_u64().unwrap_or_default())
         }
-        ("netdev_mtu", Value::Number(number)) => format!("{number} B"),
+        ("mtu" | "netdev_mtu", Value::Number(number)) => format!("{number} B"),
         (_, Value::Number(number)) if key.ends_with("_s") => format!("{number} s"),
         (_, Value::Number(number)) if key.ends_with("_percent") => format!("{number} %"),
         (_, other) => other.to_string(),
@@ -255,6 +256,7 @@ mod tests {
             iodepth,
             host: host.map(str::to_owned),
             command_line: Some("nvmf bench T".to_owned()),
+            mtu: Some(4096),
             netdev_mtu: Some(4200),
             ..Configuration::default()
         };
@@ -268,8 +270,9 @@ mod tests {
 
     #[test]
     fn each_setting_is_shown_once() {
-        let settings = serde_json::to_value(Configuration::default()).unwrap();
-        let groups = of_point(&point(1, Some("h")));
+        let point = point(1, Some("h"));
+        let settings = serde_json::to_value(&point.configuration).unwrap();
+        let groups = of_point(&point);
         let count: usize = groups[..6].iter().map(|group| group.facts.len()).sum();
         let nulls =
             |(key, value): &(&String, &Value)| value.is_null() && !NEEDED.contains(&&***key);
@@ -281,6 +284,7 @@ mod tests {
             ("host", "h"),
             ("commit", "not known"),
             ("speed of the port", "not known"),
+            ("MTU of the path", "4096 B"),
             ("MTU of the network interface", "4200 B"),
             ("processors' time of other guests (steal)", "0.0 %"),
             ("involuntary context switches", "0"),

@@ -473,6 +473,26 @@ mod tests {
         }
     }
 
+    /// Type is no smaller on a page of 420 pixels: beside a figure there is a margin of 25 on each
+    /// side.
+    #[test]
+    fn type_is_readable_on_a_narrow_page() {
+        let figure_width = 420.0 - 2.0 * 25.0;
+        for report in reports() {
+            let page = page(&report, None);
+            let text = xml(&page);
+            let document = Document::parse(&text).unwrap();
+            for svg in svg_elements(document.root_element(), "narrow") {
+                let view = svg.attribute("viewBox").unwrap().split(' ').nth(2).unwrap();
+                let scale = figure_width / view.parse::<f64>().unwrap();
+                for node in svg.descendants().filter(|it| it.has_tag_name((SVG, "text"))) {
+                    let size = node.attribute("font-size").map_or(12.0, |it| it.parse().unwrap());
+                    assert!(size * scale >= 10.0, "{node:?}: {size} × {scale}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn nothing_is_cut_or_closed_on_paper() {
         let style = include_str!("../../../templates/page.css");
