@@ -80,8 +80,8 @@ fn on_a_terminal_nvmf_asks() {
 fn the_time_that_is_left_is_shown_on_a_terminal() {
     let (program, target) = (std::env::var("NVMF").unwrap(), uri(SUBSYSTEM));
     for (command, words) in [
-        ("bench", "--runtime 3s --ramp 0 --interval 500ms --wait event"),
-        ("write-verify", "--size 1G --overwrite --force"),
+        ("bench", "--runtime 1s --ramp 0 --interval 200ms --wait event"),
+        ("write-verify", "--size 64M --overwrite --force"),
     ] {
         let command = format!("{program} {command} {target} --ns 1 {words}");
         let output = run(Command::new("script").args(["-qec", &command, "/dev/null"]), &[]);

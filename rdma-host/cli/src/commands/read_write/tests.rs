@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 
-const CHUNK: u64 = 4096;
+const CHUNK: usize = 4096;
 
 /// A target that answers with success, but sends data for the first read only.
 fn silent_target(fabric: &Fabric) -> Target {
@@ -40,7 +40,7 @@ fn a_read_without_data_holds_no_earlier_blocks() {
     let connecting = Controller::connect_over(&provider, &options).into_future();
     let controller = runtime.runtime.block_on(connecting).unwrap();
     let namespace = runtime.runtime.block_on(controller.namespace(NamespaceId(1))).unwrap();
-    let buffers = controller.allocate_many(1, CHUNK as usize).unwrap();
+    let buffers = controller.allocate_many(1, CHUNK).unwrap();
     let connected = ConnectedController { runtime, controller, subsystem: options.subsystem };
     let mut transfer = RangeTransfer {
         connected,
@@ -48,17 +48,17 @@ fn a_read_without_data_holds_no_earlier_blocks() {
         lba: 0,
         buffers,
         pending: VecDeque::new(),
-        chunk: CHUNK,
+        chunk: CHUNK as u64,
         progress: ProgressBar::hidden(),
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     let mut output = Output::open(&path).unwrap();
-    assert!(transfer.read(3 * CHUNK, &mut output).unwrap());
+    assert!(transfer.read(3 * CHUNK as u64, &mut output).unwrap());
     assert!(output.flush().unwrap());
     let read = fs::read(&path).unwrap();
-    let (sent, rest) = read.split_at(CHUNK as usize);
+    let (sent, rest) = read.split_at(CHUNK);
     assert!(sent.iter().all(|byte| *byte == 0xaa), "the first one is sent");
-    assert_eq!(rest.len() as u64, 2 * CHUNK);
+    assert_eq!(rest.len(), 2 * CHUNK);
     assert!(rest.iter().all(|byte| *byte == 0));
 }
