@@ -31,11 +31,8 @@ pub(crate) async fn with_progress<T>(
 }
 
 /// Bar of a transfer with its bytes, its rate and the time that is left; a spinner where the number
-/// of bytes is not known. Hidden if standard error is no terminal.
+/// of bytes is not known. Nothing is drawn if standard error is no terminal.
 pub(crate) fn transfer_bar(bytes: Option<u64>) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     let Some(bytes) = bytes else { return ProgressBar::new_spinner() };
     let template =
         "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";

@@ -14,10 +14,14 @@ impl Progress {
         if !std::io::stderr().is_terminal() {
             return Self(None);
         }
-        let length = (arguments.ramp + arguments.runtime).as_millis();
-        let bar = ProgressBar::new(u64::try_from(length).unwrap_or(u64::MAX));
+        let length = arguments.ramp + arguments.runtime;
+        let bar = ProgressBar::new(u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
         let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {left} left, {msg}");
-        bar.set_style(style.expect("a template").with_key("left", write_time_left));
+        let write_left = move |state: &ProgressState, text: &mut dyn Write| {
+            // The bar has no use for an error of its own text.
+            let _ = write!(text, "{}", FormattedDuration(length.saturating_sub(state.elapsed())));
+        };
+        bar.set_style(style.expect("a template").with_key("left", write_left));
         bar.set_message("warming up");
         bar.enable_steady_tick(Duration::from_millis(250));
         Self(Some(bar))
@@ -33,13 +37,6 @@ impl Progress {
         let (p50, p99) = (micros(interval.p50_ns), micros(interval.p99_ns));
         bar.set_message(format!("{:.0} IOPS, p50 {p50} µs, p99 {p99} µs", interval.iops));
     }
-}
-
-/// Writes the time until the end of the measurement, whose length in milliseconds is the bar's.
-fn write_time_left(state: &ProgressState, text: &mut dyn Write) {
-    let length = Duration::from_millis(state.len().unwrap_or(0));
-    // The bar has no use for an error of its own text.
-    let _ = write!(text, "{}", FormattedDuration(length.saturating_sub(state.elapsed())));
 }
 
 impl Drop for Progress {

@@ -234,7 +234,6 @@ fn chunks<P: Provider>(
         (AtomicU64::new(0), completed.bytes[phase as usize].load(Ordering::Relaxed));
     let (namespace, block_bytes) = (load.namespace, load.block_bytes);
     let chunks = (range.end - range.start) / block_bytes as u64;
-    let stride = stride(chunks);
     load.run(|_| ThreadShare {
         phase,
         pattern,
@@ -242,7 +241,7 @@ fn chunks<P: Provider>(
         block_bytes,
         start: range.start,
         chunks,
-        stride,
+        stride: stride(chunks),
         next: &next,
         completed,
         scratch: vec![0; block_bytes],
@@ -255,11 +254,8 @@ fn chunks<P: Provider>(
 /// Step that visits each chunk once, out of order: about five eighths of their number, and coprime
 /// to it.
 fn stride(chunks: u64) -> u64 {
-    let mut stride = (chunks / 8 * 5).max(1);
-    while gcd(stride, chunks) != 1 {
-        stride += 1;
-    }
-    stride
+    let least = (chunks / 8 * 5).max(1);
+    (least..).find(|stride| gcd(*stride, chunks) == 1).expect("prime numbers never end")
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
