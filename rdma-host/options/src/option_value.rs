@@ -22,8 +22,7 @@ pub fn or_none<T: FromStr>(text: &str) -> Result<OrNone<T>, T::Err> {
 /// secret is none.
 pub fn nqn(name: &str, text: &str) -> Result<String, String> {
     let secret = match text.strip_prefix("nqn.") {
-        // Names of some targets have long hexadecimal numbers in both cases.
-        Some(rest) => secret_text::has_secret_prefix(rest),
+        Some(rest) => secret_text::may_hold_secret(rest),
         None => secret_text::may_be_secret(text),
     };
     match text.parse::<Nqn>() {

@@ -6,6 +6,10 @@ use std::path::Path;
 /// UUIDs have fewer.
 const BASE64_RUN: usize = 16;
 
+/// Characters of Base64 in a row, in both cases, that no NQN has: some have serial numbers and long
+/// hexadecimal numbers. The payload of a secret has 48 or more.
+const BASE64_RUN_IN_NAME: usize = 32;
+
 /// Path for a message, unless it may be a secret that was given in its place.
 pub fn shown_path(path: &Path) -> String {
     let name = path.to_string_lossy();
@@ -39,13 +43,17 @@ fn is_hidden(word: &str) -> bool {
     if word.starts_with(['/', '.']) {
         return word.split('/').any(may_be_secret);
     }
-    // Names of some targets have long hexadecimal numbers in both cases.
     let named = word.starts_with("nqn.") || word.contains("/nqn.");
-    if named { has_secret_prefix(word) } else { may_be_secret(word) }
+    if named { may_hold_secret(word) } else { may_be_secret(word) }
+}
+
+/// True for an NQN that may hold a secret or a large part of one.
+pub fn may_hold_secret(nqn: &str) -> bool {
+    has_secret_prefix(nqn) || has_base64_run(nqn, BASE64_RUN_IN_NAME)
 }
 
 /// True for text that has the prefix of a secret's text, or of a key of TLS, in any case.
-pub fn has_secret_prefix(text: &str) -> bool {
+fn has_secret_prefix(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     ["dhhc-", "nvmetlskey-"].iter().any(|prefix| text.contains(prefix))
 }
@@ -53,12 +61,16 @@ pub fn has_secret_prefix(text: &str) -> bool {
 /// True for text that may be a secret or a part of one, damaged or whole: the prefix, or many
 /// characters of Base64 in a row. Such text is not shown where a value was not expected.
 pub fn may_be_secret(text: &str) -> bool {
+    has_secret_prefix(text) || has_base64_run(text, BASE64_RUN)
+}
+
+/// True for text with at least this number of characters of Base64 in a row, in both cases.
+fn has_base64_run(text: &str, least: usize) -> bool {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     let is_mixed = |run: &str| {
         run.contains(|c: char| c.is_ascii_uppercase()) && run.contains(|c: char| c.is_lowercase())
     };
-    let mut runs = text.split(|c| !is_base64(c));
-    has_secret_prefix(text) || runs.any(|run| run.len() >= BASE64_RUN && is_mixed(run))
+    text.split(|c| !is_base64(c)).any(|run| run.len() >= least && is_mixed(run))
 }
 
 #[cfg(test)]
@@ -84,6 +96,20 @@ mod tests {
             "KEEP-ALIVE",
         ] {
             assert!(!may_be_secret(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_have_long_numbers() {
+        for nqn in [
+            "nqn.2014.08.org.nvmexpress:144d144dS4EWNX0R700123",
+            "nqn.x:2a64abf1c5b81F6C45492a64abf1c5b",
+            "nqn.2014-08.org.nvmexpress:uuid:46BA5037-7ce5-41fa-9452-48477bf00080",
+        ] {
+            assert!(!may_hold_secret(nqn), "{nqn}");
+        }
+        for hidden in [SECRET, &SECRET[1..], &SECRET[10..], &SECRET[10..42]] {
+            assert!(may_hold_secret(&format!("nqn.{hidden}x:1")), "{hidden}");
         }
     }
 
