@@ -64,7 +64,8 @@ pub(crate) enum Schedule {
     /// Alone, both initiators at once: what it does is felt by every other connection, or makes
     /// every other connect wait.
     Alone,
-    /// Alone, ours first, the kernel's afterwards.
+    /// Alone, and the kernel's initiator after ours has been through all such cases: it leaves
+    /// connects that hang, and requests to a port that is down, after which rxe's RDMA-CM is mute.
     OneByOne,
 }
 
@@ -133,7 +134,8 @@ pub(crate) struct Case {
     /// Time for which both are observed after that.
     pub(crate) watch: Duration,
     pub(crate) schedule: Schedule,
-    /// Nothing is cleaned up: the kernel's initiator would take minutes to be deleted.
+    /// Nothing is cleaned up: the kernel's initiator would take minutes to be deleted. Only of
+    /// [`Schedule::OneByOne`], since it goes on to send requests.
     pub(crate) abandoned: bool,
     /// Feature of the kernel that the case needs.
     pub(crate) needs: Option<KernelFeature>,

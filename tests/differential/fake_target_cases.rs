@@ -13,7 +13,7 @@ use super::{
     case::{
         Case,
         Outcome::{self, CameBack, Exhausted, GaveUp, StillTrying, Undisturbed},
-        TargetSpec,
+        Schedule, TargetSpec,
     },
     case_target::CaseTarget,
     fake_target::FakeTargetSpec,
@@ -161,6 +161,7 @@ fn ladder() -> Vec<Case> {
             "Linux does not act on a connection that ends while it connects, and waits for its \
              command's timeout of 60 s",
         )
+        .schedule(Schedule::OneByOne)
         .abandoned(),
     ]
 }

@@ -1,12 +1,12 @@
 //! Run of one case.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tests::wait_for;
 use tokio::runtime::Handle;
 
 use super::{
-    case::{Case, Observed, Outcome, OwnerRequest, Schedule},
+    case::{Case, Observed, Outcome, OwnerRequest},
     case_target::CaseTarget,
     kernel_initiator::KernelInitiator,
     observe::{ControllerState, Initiator, Watched, watch_fault, watch_outcome},
@@ -20,23 +20,34 @@ pub(crate) struct InitiatorResult {
     pub(crate) history: String,
 }
 
-/// Outcomes for both initiators.
+/// Outcomes for both initiators; none for one that stopped short.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CaseResult {
     pub(crate) kernel: Option<InitiatorResult>,
     pub(crate) ours: Option<InitiatorResult>,
-    pub(crate) took: Duration,
 }
 
 impl CaseResult {
-    /// Outcomes for the kernel's initiator and ours; none of one that stopped short.
-    pub(crate) fn seen(&self) -> [Option<Observed>; 2] {
-        [&self.kernel, &self.ours].map(|result| result.as_ref().map(|result| result.seen))
+    /// Outcome for one of the initiators.
+    pub(crate) fn of(&self, side: Side) -> Option<&InitiatorResult> {
+        match side {
+            Side::KernelInitiator => self.kernel.as_ref(),
+            Side::OurInitiator => self.ours.as_ref(),
+        }
+    }
+
+    /// Replaces the outcome for one of the initiators.
+    pub(crate) fn set(&mut self, side: Side, result: Option<InitiatorResult>) {
+        match side {
+            Side::KernelInitiator => self.kernel = result,
+            Side::OurInitiator => self.ours = result,
+        }
     }
 }
 
+/// One of the initiators.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(crate) enum Side {
     KernelInitiator,
     OurInitiator,
 }
@@ -44,33 +55,21 @@ enum Side {
 /// Time between the fault and the read that is to meet it, for news of the fault to arrive.
 const SPREAD: Duration = Duration::from_millis(500);
 
-/// Runs a case; `number` is its alone.
-pub(crate) fn run_case(number: u16, case: &Case, runtime: &Handle) -> CaseResult {
-    let start = Instant::now();
-    let rounds = match case.schedule {
-        Schedule::Together | Schedule::Alone => {
-            vec![vec![Side::KernelInitiator, Side::OurInitiator]]
-        }
-        Schedule::OneByOne => vec![vec![Side::OurInitiator], vec![Side::KernelInitiator]],
+/// Runs a case for these initiators, both at once; `number` is that of this run alone.
+pub(crate) fn run_case(
+    number: u16,
+    case: &Case,
+    sides: &[Side],
+    runtime: &Handle,
+) -> Vec<InitiatorResult> {
+    let target = CaseTarget::set_up(number, case.target);
+    let results = match case.fault {
+        None => first_connect(&target, case, sides, runtime),
+        Some(_) => through_the_fault(&target, case, sides, runtime),
     };
-    let mut results = CaseResult::default();
-    for sides in rounds {
-        let target = CaseTarget::set_up(number, case.target);
-        let result = match case.fault {
-            None => first_connect(&target, case, &sides, runtime),
-            Some(_) => through_the_fault(&target, case, &sides, runtime),
-        };
-        for (side, result) in sides.iter().zip(result) {
-            match side {
-                Side::KernelInitiator => results.kernel = Some(result),
-                Side::OurInitiator => results.ours = Some(result),
-            }
-        }
-        if !leaves_all(case, &sides) {
-            target.tear_down();
-        }
+    if !leaves_all(case, sides) {
+        target.tear_down();
     }
-    results.took = start.elapsed();
     results
 }
 
@@ -174,7 +173,8 @@ fn through_the_fault(
     result
 }
 
-fn expected(case: &Case, side: Side) -> Observed {
+/// Outcome that a case expects for one of the initiators.
+pub(crate) fn expected(case: &Case, side: Side) -> Observed {
     match side {
         Side::KernelInitiator => case.expected.kernel,
         Side::OurInitiator => case.expected.ours,
