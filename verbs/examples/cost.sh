@@ -13,9 +13,7 @@ if ! command -v valgrind >/dev/null; then
   echo 'SKIPPED: no valgrind to count instructions with; run: apt-get install valgrind'
   exit 0
 fi
-export CARGO_INCREMENTAL=0 # it inlines less
-cargo build --quiet --locked --release -p rdma-verbs --example cost --example cost_device
-program=${CARGO_TARGET_DIR:-target}/release/examples/cost
+{ read -r program && read -r program_device; } < <(benches/programs cost cost_device) || exit 1
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "$program" >"$folder/counts"
@@ -61,7 +59,7 @@ echo "an empty poll, all runs: $one with 1 queue pair, $many with 64"
 if [ $((many * 100)) -gt $((one * 105)) ] || [ "$one" -eq 0 ]; then failed=1; fi
 
 # What is in our program, and in no library; then the system calls of all, and the allocations.
-program+=_device
+program=$program_device
 through='
   /^(ob|cob|cfn|fn)=/ {
     key = substr($0, 1, index($0, "=") - 1)
