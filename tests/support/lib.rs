@@ -101,10 +101,21 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
 /// When it fails.
 #[must_use]
 pub fn run_example(name: &str, arguments: &[&str]) -> String {
+    let target = format!("{}:4420", address());
+    run_example_with(name, &[&[target.as_str()], arguments].concat())
+}
+
+/// Runs an example of any package with these arguments; returns what it prints.
+///
+/// # Panics
+///
+/// When it fails.
+#[must_use]
+pub fn run_example_with(name: &str, arguments: &[&str]) -> String {
     let program = std::env::current_exe().expect("the path of this program");
     let folder = program.ancestors().nth(2).expect("target/debug").join("examples");
     let mut command = Command::new(folder.join(name));
-    let output = run(command.arg(format!("{}:4420", address())).args(arguments), &[]);
+    let output = run(command.args(arguments), &[]);
     assert!(output.status.success(), "{name}: {output:?}");
     String::from_utf8(output.stdout).expect("text")
 }

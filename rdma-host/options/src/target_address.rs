@@ -45,6 +45,19 @@ fn after_scheme(text: &str) -> Option<&str> {
     text.strip_prefix("nvmf-rdma://").or_else(|| text.strip_prefix("nvme+rdma://"))
 }
 
+/// Targets that a URI with several addresses between commas stands for, one for each address; the
+/// text itself if it has one address or is no URI.
+#[must_use]
+pub fn each_address(text: &str) -> Vec<String> {
+    let several = || {
+        let rest = after_scheme(text)?;
+        let (authority, nqn) = rest.split_once('/')?;
+        let scheme = &text[..text.len() - rest.len()];
+        Some(authority.split(',').map(|address| format!("{scheme}{address}/{nqn}")).collect())
+    };
+    several().unwrap_or_else(|| vec![text.to_owned()])
+}
+
 /// Address and NQN in a URI or transport ID. The address is not resolved.
 ///
 /// # Errors

@@ -72,6 +72,11 @@ impl SubsystemOptions {
         Self { connect, paths, policy: PathPolicy::default() }
     }
 
+    /// Addresses of the paths.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.paths.iter().map(|&(address, _)| address)
+    }
+
     /// Adds a path: an address of the target, and the local address to use, by default as the
     /// routing table says.
     #[must_use]
@@ -140,7 +145,7 @@ impl<P: Provider> Subsystem<P> {
         options: &SubsystemOptions,
     ) -> Result<Self, Error> {
         options.check()?;
-        let addresses: Vec<_> = options.paths.iter().map(|&(address, _)| address).collect();
+        let addresses: Vec<_> = options.addresses().collect();
         let group = Arc::new(ControllerGroup::new(options.connect.fence.clone()));
         let connecting = |options: &ConnectOptions| {
             Connecting::new(provider, options, Purpose::Io, Some(Arc::clone(&group)))
