@@ -137,22 +137,6 @@ fn a_lost_connection_ends_a_measurement_with_its_result() {
 
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
-fn a_lost_connection_ends_a_verification_with_its_result() {
-    let target = uri(SUBSYSTEM);
-    let child =
-        start(&["write-verify", &target, "--ns", "1", "--size", "1T", "--overwrite", "-o", "json"]);
-    wait_until_it_runs(Duration::from_secs(1));
-    break_connections(SUBSYSTEM);
-    let output = end(child);
-    assert_eq!(output.status.code(), Some(4), "{}", message(&output));
-    let report = json(&output);
-    assert!(report["written_bytes"].as_u64() > Some(0), "{report}");
-    let ended_by = report["ended_by"].as_str().expect("a cause");
-    assert_eq!(message(&output), format!("nvmf: {ended_by}\n"));
-}
-
-#[test]
-#[ignore = "needs the test bed: run by ./tests/run"]
 fn a_failed_point_leaves_the_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("report");
