@@ -72,7 +72,8 @@ pub struct Poller<P: Provider = RdmaCore> {
     in_flight: usize,
     /// Index of the queue to submit to next; may be out of range.
     next: usize,
-    /// Index of the queue of the latest completion; may be out of range.
+    /// Index of the queue of the latest completion, where the next is likely to be of; may be out
+    /// of range.
     latest: usize,
     /// `None` while there is no connection.
     completion_queue: Option<CompletionQueue<P>>,
@@ -221,17 +222,12 @@ impl<P: Provider> Poller<P> {
         let index = self.next;
         if !self.is_guarded()
             && let Some(queue) = self.queues.get_mut(index)
+            && queue.submit_fast(&mut command, started)
         {
-            // Moved out, so that nothing is left to be dropped.
-            match queue.submit_fast(&mut command.sqe, command.data, command.user, started) {
-                Ok(()) => {
-                    self.in_flight += 1;
-                    note_dirty(queue, index, &mut self.dirty);
-                    self.next = if index + 1 < self.queues.len() { index + 1 } else { 0 };
-                    return Ok(());
-                }
-                Err(data) => command.data = data,
-            }
+            self.in_flight += 1;
+            note_dirty(queue, index, &mut self.dirty);
+            self.next = if index + 1 < self.queues.len() { index + 1 } else { 0 };
+            return Ok(());
         }
         let index = self.pick();
         self.submit_at(index, &mut command, started)
@@ -416,8 +412,8 @@ impl<P: Provider> Poller<P> {
 
     /// Statistics of the poller.
     pub fn statistics(&mut self) -> &mut Statistics {
-        self.count_doorbells();
-        self.meter.statistics()
+        self.count_work();
+        self.meter.statistics(self.ticks)
     }
 
     /// Span of events that concern no single queue: that of the controller.
@@ -435,10 +431,12 @@ impl<P: Provider> Poller<P> {
         }
     }
 
-    /// Adds the doorbells of the queues since the last call to the statistics.
-    fn count_doorbells(&mut self) {
-        let doorbells: u64 = self.queues.iter_mut().map(Queue::new_doorbells).sum();
-        self.meter.device().doorbells += doorbells;
+    /// Adds what the queues have counted since the last call to the statistics.
+    fn count_work(&mut self) {
+        for queue in &mut self.queues {
+            self.meter.device().doorbells += queue.new_doorbells();
+            self.meter.add_windows(queue.new_invalidations());
+        }
     }
 
     /// Index of the next queue that has room, round-robin.
@@ -462,15 +460,6 @@ impl<P: Provider> Poller<P> {
             }
         }
         None
-    }
-
-    /// Index of the queue with this queue pair number: most often that of the latest completion.
-    #[inline(always)]
-    fn find_queue(&mut self, number: u32) -> Option<usize> {
-        if self.queues.get(self.latest).is_none_or(|queue| queue.number() != number) {
-            self.latest = self.queue_map.find(number)?;
-        }
-        Some(self.latest)
     }
 
     /// Handles all completions; returns the clock reading, if there were any.
@@ -515,21 +504,31 @@ impl<P: Provider> Poller<P> {
     ) -> Result<u64, Error> {
         let now = self.clock.raw();
         let mut response = Cqe::default();
-        for at in 0..count {
-            let completion = self.batch[at];
+        'completions: for at in 0..count.min(POLL_BATCH) {
+            let completion = &self.batch[at];
             let queue_pair = completion.queue_pair();
-            // A queue that was closed leaves completions behind.
-            let Some(index) = self.find_queue(queue_pair) else { continue };
-            let completed = match self.queues[index].complete(&completion, &mut response) {
+            let queue = 'found: {
+                if let Some(queue) = self.queues.get_mut(self.latest)
+                    && queue.number() == queue_pair
+                {
+                    break 'found queue;
+                }
+                // A queue that was closed leaves completions behind.
+                let Some(index) = self.queue_map.find(queue_pair) else { continue 'completions };
+                self.latest = index;
+                &mut self.queues[index]
+            };
+            let completed = match queue.complete(completion, &mut response) {
                 // The receive that is queued again can wait for the next command: the device has
                 // as many as before for each command in flight.
                 Ok(Some(completed)) if response.status().is_success() => completed,
                 Ok(Some(Completed { slot, .. })) => {
-                    self.complete_failed(index, slot, queue_pair, response);
+                    self.complete_failed(self.latest, slot, queue_pair, response);
                     continue;
                 }
                 Ok(None) => continue,
                 Err(unhandled) => {
+                    let index = self.latest;
                     match self.complete_slowly(index, at, unhandled, &mut response)? {
                         Some(slot) if response.status().is_success() => {
                             self.queues[index].completed(slot)
@@ -544,8 +543,7 @@ impl<P: Provider> Poller<P> {
             };
             self.in_flight -= 1;
             self.last_traffic = completed.started();
-            let latency_ns = self.ticks.nanoseconds(completed.started(), now);
-            completed.record_success(latency_ns, &mut self.meter);
+            completed.record_success(now, &mut self.meter);
             if completed.is_internal() {
                 let completion = completed.into_completion(response);
                 self.complete_internal(completion);

@@ -20,7 +20,7 @@ use crate::{
             command::{Command, Data, SubmitError},
             memory,
             pending_command::PendingCommand,
-            statistics::InvalidatedBy,
+            statistics::{InvalidatedBy, WindowCounters},
         },
     },
     error::{Error, Malformed, Misuse, Transport},
@@ -58,6 +58,8 @@ pub(crate) struct Queue<P: Provider = RdmaCore> {
     invalidating: VecDeque<u16>,
     /// Number of doorbells of the queue pair that have been counted.
     doorbells: u64,
+    /// Invalidations of remote keys that have not been counted.
+    invalidations: WindowCounters,
     /// True if work requests may be queued that no doorbell was rung for.
     pub(crate) is_dirty: bool,
 }
@@ -122,6 +124,7 @@ impl<P: Provider> Queue<P> {
             sends_per_command: if bound_max == 0 { 1 } else { SENDS_MAX },
             invalidating: VecDeque::with_capacity(bound_max.into()),
             doorbells: 0,
+            invalidations: WindowCounters::default(),
             is_dirty: false,
         }
     }
@@ -132,19 +135,18 @@ impl<P: Provider> Queue<P> {
         self.doorbells - before
     }
 
+    /// Invalidations of remote keys since the last call.
+    pub(crate) fn new_invalidations(&mut self) -> WindowCounters {
+        std::mem::take(&mut self.invalidations)
+    }
+
     /// Queues a command on the fast path: it is sent inline, and the controller accesses its data
-    /// by the key of the registration. Returns the data and changes nothing for any other command,
-    /// or without room: that is left to [`submit`](Self::submit).
+    /// by the key of the registration. Returns true if it has taken the command's buffer; false for
+    /// any other command, or without room: that is left to [`submit`](Self::submit).
     #[inline(always)]
-    pub(crate) fn submit_fast(
-        &mut self,
-        sqe: &mut Sqe,
-        data: Data,
-        user: u64,
-        started: u64,
-    ) -> Result<(), Data> {
-        let Some(sgl) = self.inline_sgl(&data) else { return Err(data) };
-        self.submit_inline(sqe, sgl, data, user, started).map_err(|(_, data)| data)
+    pub(crate) fn submit_fast(&mut self, command: &mut Command, started: u64) -> bool {
+        let Some(sgl) = self.inline_sgl(&command.data) else { return false };
+        self.submit_inline(command, sgl, started).is_ok()
     }
 
     /// Data pointer of a command on the fast path; `None` for any other command.
@@ -165,27 +167,23 @@ impl<P: Provider> Queue<P> {
         })
     }
 
-    /// Queues a command that is sent inline, and takes its data; the error returns that.
+    /// Queues a command that is sent inline, and takes its buffer unless that fails.
     #[inline(always)]
     fn submit_inline(
         &mut self,
-        sqe: &mut Sqe,
+        command: &mut Command,
         sgl: SglDescriptor,
-        data: Data,
-        user: u64,
         started: u64,
-    ) -> Result<(), (Error, Data)> {
-        let Some(begun) = self.slots.begin(CompletesOn::Response) else {
-            return Err((full(), data));
-        };
-        let BegunCommand { command, slot, content } = begun;
-        sqe.set_command_id(command);
-        sqe.set_sgl(sgl);
-        if let Err(error) = self.queue_pair.send_message(slot.into(), sqe.as_bytes()) {
-            self.slots.cancel(command);
-            return Err((verbs_error(error), data));
+    ) -> Result<(), Error> {
+        let Some(begun) = self.slots.begin(CompletesOn::Response) else { return Err(full()) };
+        let BegunCommand { command: id, slot, content } = begun;
+        command.sqe.set_command_id(id);
+        command.sqe.set_sgl(sgl);
+        if let Err(error) = self.queue_pair.send_message(slot.into(), command.sqe.as_bytes()) {
+            self.slots.cancel(id);
+            return Err(verbs_error(error));
         }
-        content.begin(sqe.opcode(), data, user, started);
+        content.begin(command, started);
         Ok(())
     }
 
@@ -198,12 +196,7 @@ impl<P: Provider> Queue<P> {
         let binds = !self.windows.is_empty() && !in_capsule && command.data.len() > 0;
         if !in_capsule && !binds && self.inline {
             let sgl = descriptor(&command.data, false);
-            let Command { sqe, data, user } = command;
-            let taken = std::mem::replace(data, Data::None);
-            return self.submit_inline(sqe, sgl, taken, *user, started).map_err(|(error, back)| {
-                *data = back;
-                error
-            });
+            return self.submit_inline(command, sgl, started);
         }
         if !self.has_room() {
             return Err(full());
@@ -243,8 +236,7 @@ impl<P: Provider> Queue<P> {
             self.slots.cancel(id);
             return Err(verbs_error(error));
         }
-        let data = std::mem::replace(&mut command.data, Data::None);
-        self.slots.content_mut(slot).begin(command.sqe.opcode(), data, command.user, started);
+        self.slots.content_mut(slot).begin(command, started);
         Ok(())
     }
 
@@ -482,7 +474,7 @@ impl<P: Provider> Queue<P> {
         let Some(key) = window.key else { return false };
         let Some(free) = self.queue_pair.reclaim(verbs::RemoteKey(key.0)) else { return false };
         *window = SlotWindow { window: Some(free), key: None };
-        self.slots.content_mut(slot).set_invalidated_by(by);
+        self.invalidations.count(by);
         self.bound_windows -= 1;
         true
     }

@@ -2,14 +2,31 @@
 
 use hdrhistogram::Histogram;
 
-use crate::{driver::data_path::latency_histogram::LatencyHistogram, wire::Opcode};
+use crate::{
+    driver::data_path::{latency_histogram::LatencyHistogram, ticks::Ticks},
+    wire::Opcode,
+};
 
-/// Statistics of a poller, with latencies in a form that is cheap to record.
+/// Statistics of a poller, with those of each command in a form that is cheap to record.
 pub(crate) struct PollerMeter {
     statistics: Statistics,
-    read: LatencyHistogram,
-    write: LatencyHistogram,
-    other: LatencyHistogram,
+    /// Commands that succeeded, by [`OperationKind`].
+    recent: [RecentOperations; 3],
+}
+
+/// Kind of command, as statistics tell them apart.
+#[derive(Clone, Copy)]
+enum OperationKind {
+    Read = 0,
+    Write = 1,
+    Other = 2,
+}
+
+/// Commands of one kind that succeeded since the statistics were read.
+struct RecentOperations {
+    latencies: LatencyHistogram,
+    completed: u64,
+    bytes: u64,
 }
 
 /// Counters of one poller since it began or was last [taken](Self::take).
@@ -94,8 +111,7 @@ impl Statistics {
         self.read.add(&other.read);
         self.write.add(&other.write);
         self.other.add(&other.other);
-        self.windows.by_target += other.windows.by_target;
-        self.windows.here += other.windows.here;
+        self.windows.add(other.windows);
         self.device.doorbells += other.device.doorbells;
         self.device.completions += other.device.completions;
         self.device.empty_polls += other.device.empty_polls;
@@ -103,23 +119,36 @@ impl Statistics {
 
     #[inline]
     fn operation(&mut self, opcode: Opcode) -> &mut OperationStatistics {
-        match opcode {
-            Opcode::READ => &mut self.read,
-            Opcode::WRITE => &mut self.write,
-            _ => &mut self.other,
+        match OperationKind::of(opcode) {
+            OperationKind::Read => &mut self.read,
+            OperationKind::Write => &mut self.write,
+            OperationKind::Other => &mut self.other,
         }
+    }
+}
+
+impl OperationKind {
+    #[inline]
+    fn of(opcode: Opcode) -> Self {
+        match opcode {
+            Opcode::READ => Self::Read,
+            Opcode::WRITE => Self::Write,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl RecentOperations {
+    fn new(latencies: LatencyHistogram) -> Self {
+        Self { latencies, completed: 0, bytes: 0 }
     }
 }
 
 impl PollerMeter {
     /// Creates the statistics of a poller with I/O queues: recording allocates nothing.
     pub(crate) fn new() -> Self {
-        Self {
-            read: LatencyHistogram::new(),
-            write: LatencyHistogram::new(),
-            other: LatencyHistogram::new(),
-            ..Self::unread()
-        }
+        let recent = [(); 3].map(|()| RecentOperations::new(LatencyHistogram::new()));
+        Self { recent, ..Self::unread() }
     }
 
     /// Creates the statistics of a poller that connects queues or has an admin queue. They are not
@@ -132,20 +161,16 @@ impl PollerMeter {
             windows: WindowCounters::default(),
             device: DeviceCounters::default(),
         };
-        Self {
-            statistics,
-            read: LatencyHistogram::disabled(),
-            write: LatencyHistogram::disabled(),
-            other: LatencyHistogram::disabled(),
-        }
+        let recent = [(); 3].map(|()| RecentOperations::new(LatencyHistogram::disabled()));
+        Self { statistics, recent }
     }
 
-    /// Statistics up to now.
-    pub(crate) fn statistics(&mut self) -> &mut Statistics {
-        let Self { statistics, read, write, other } = self;
-        statistics.read.add_latencies(read);
-        statistics.write.add_latencies(write);
-        statistics.other.add_latencies(other);
+    /// Statistics up to now; the times are of this clock.
+    pub(crate) fn statistics(&mut self, ticks: Ticks) -> &mut Statistics {
+        let Self { statistics, recent: [read, write, other] } = self;
+        statistics.read.add_recent(read, ticks);
+        statistics.write.add_recent(write, ticks);
+        statistics.other.add_recent(other, ticks);
         statistics
     }
 
@@ -164,26 +189,34 @@ impl PollerMeter {
         self.statistics.operation(opcode).retried += 1;
     }
 
-    /// Counts a command that succeeded.
-    #[inline]
-    pub(crate) fn record_success(&mut self, opcode: Opcode, bytes: u64, latency_ns: u64) {
-        let (operation, recent) = match opcode {
-            Opcode::READ => (&mut self.statistics.read, &mut self.read),
-            Opcode::WRITE => (&mut self.statistics.write, &mut self.write),
-            _ => (&mut self.statistics.other, &mut self.other),
-        };
-        operation.completed += 1;
-        operation.bytes += bytes;
-        recent.record(latency_ns);
+    /// Counts a command that succeeded, from one clock reading to another.
+    #[inline(always)]
+    pub(crate) fn record_success(&mut self, opcode: Opcode, bytes: u64, (from, to): (u64, u64)) {
+        let recent = &mut self.recent[OperationKind::of(opcode) as usize];
+        recent.completed += 1;
+        recent.bytes += bytes;
+        recent.latencies.record(from, to);
     }
 
-    /// Counts the invalidation of a command's remote key.
+    /// Adds invalidations of the remote keys of commands.
+    pub(crate) fn add_windows(&mut self, more: WindowCounters) {
+        self.statistics.windows.add(more);
+    }
+}
+
+impl WindowCounters {
+    /// Counts one more.
     #[inline]
-    pub(crate) fn record_invalidation(&mut self, by: InvalidatedBy) {
+    pub(crate) fn count(&mut self, by: InvalidatedBy) {
         match by {
-            InvalidatedBy::Target => self.statistics.windows.by_target += 1,
-            InvalidatedBy::Host => self.statistics.windows.here += 1,
+            InvalidatedBy::Target => self.by_target += 1,
+            InvalidatedBy::Host => self.here += 1,
         }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.by_target += other.by_target;
+        self.here += other.here;
     }
 }
 
@@ -202,7 +235,7 @@ impl DeviceCounters {
 impl OperationStatistics {
     fn new() -> Self {
         // Full size from the start: a run of days takes no more memory than one of seconds.
-        let latency_ns = Histogram::new_with_bounds(1, LatencyHistogram::VALUE_MAX, 3)
+        let latency_ns = Histogram::new_with_bounds(1, LatencyHistogram::NANOSECONDS_MAX, 3)
             .expect("a minute at three digits is a valid histogram");
         Self { latency_ns, ..Self::unread() }
     }
@@ -213,12 +246,14 @@ impl OperationStatistics {
         Self { completed: 0, failed: 0, retried: 0, bytes: 0, latency_ns }
     }
 
-    /// Moves latencies to the histogram, which gets its size the first time.
-    fn add_latencies(&mut self, recent: &mut LatencyHistogram) {
-        if self.latency_ns.high() < LatencyHistogram::VALUE_MAX {
+    /// Adds what is recent; the histogram gets its size the first time.
+    fn add_recent(&mut self, recent: &mut RecentOperations, ticks: Ticks) {
+        if self.latency_ns.high() < LatencyHistogram::NANOSECONDS_MAX {
             self.latency_ns = Self::new().latency_ns;
         }
-        recent.flush_into(&mut self.latency_ns);
+        self.completed += std::mem::take(&mut recent.completed);
+        self.bytes += std::mem::take(&mut recent.bytes);
+        recent.latencies.flush_into(&mut self.latency_ns, ticks);
     }
 
     fn add(&mut self, other: &Self) {

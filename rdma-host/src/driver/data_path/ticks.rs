@@ -14,6 +14,12 @@ impl Ticks {
         Self { nanoseconds: clock.delta_as_nanos(0, 1 << 32) }
     }
 
+    /// Conversion for a clock that counts nanoseconds.
+    #[cfg(test)]
+    pub(crate) fn of_nanoseconds() -> Self {
+        Self { nanoseconds: 1 << 32 }
+    }
+
     /// Nanoseconds from one reading to another; 0 if the other was taken before, on a processor
     /// whose clock is behind.
     #[inline(always)]

@@ -40,7 +40,7 @@ impl<P: Provider> Poller<P> {
         tracing::debug!(parent: &self.span(), %cause, queues, commands, "the queues are closed");
         self.drain(cause);
         self.trace_failed_commands();
-        self.count_doorbells();
+        self.count_work();
         for queue in std::mem::take(&mut self.queues) {
             let id = queue.id();
             for cancelled in queue.close() {
@@ -102,8 +102,7 @@ impl<P: Provider> Poller<P> {
         } else if trusted {
             let completed = queue.completed(slot);
             let now = self.clock.raw();
-            let latency_ns = self.ticks.nanoseconds(completed.started(), now);
-            completed.record_success(latency_ns, &mut self.meter);
+            completed.record_success(now, &mut self.meter);
             let is_internal = completed.is_internal();
             let completion = completed.into_completion(response);
             self.store_completion(is_internal, completion);

@@ -28,7 +28,6 @@ impl<P: Provider> Poller<P> {
         let queue = &mut self.queues[index];
         let completed = queue.completed(slot);
         self.last_traffic = completed.started();
-        completed.record_invalidation(&mut self.meter);
         let (delay, is_counted) = match disposition {
             Disposition::Retry(delay) => (delay, true),
             Disposition::RetryPath(delay) => (delay, false),

@@ -7,7 +7,7 @@ use crate::{
     driver::data_path::{
         command::{Command, CommandCompletion, Data, ExecutionStatus},
         pending_command::PendingCommand,
-        statistics::{InvalidatedBy, PollerMeter},
+        statistics::PollerMeter,
     },
     wire::{Cqe, Opcode, Sqe},
 };
@@ -22,9 +22,6 @@ pub(crate) struct InFlight {
     pub(super) started: u64,
     pub(super) opcode: Opcode,
     origin: Origin,
-    /// Side that invalidated the remote key; `None` for a command without one of its own, and
-    /// before that.
-    invalidated_by: Option<InvalidatedBy>,
     /// Time from the first submission to the latest, in units of 65,536 of the clock; only of a
     /// command that was pending.
     pending_time: u32,
@@ -61,10 +58,10 @@ pub(crate) struct FailedInFlight {
 impl InFlight {
     /// Stores a command that was queued, and takes its buffer.
     #[inline(always)]
-    pub(super) fn begin(&mut self, opcode: Opcode, data: Data, user: u64, started: u64) {
+    pub(super) fn begin(&mut self, command: &mut Command, started: u64) {
         debug_assert!(self.data.is_none(), "the buffer of the last command was returned");
-        (self.user, self.started, self.opcode) = (user, started, opcode);
-        self.data = data.into_buffer();
+        (self.user, self.started, self.opcode) = (command.user, started, command.sqe.opcode());
+        self.data = std::mem::replace(&mut command.data, Data::None).into_buffer();
     }
 
     /// Clock reading of the latest submission.
@@ -101,16 +98,11 @@ impl InFlight {
         self.data = Some(data);
     }
 
-    pub(super) fn set_invalidated_by(&mut self, side: InvalidatedBy) {
-        self.invalidated_by = Some(side);
-    }
-
     /// Ends a command without a response; `sqe` is its capsule. Returns `None` for an internal
     /// command, which is not sent again.
     pub(super) fn cancel(&mut self, sqe: Sqe) -> Option<PendingCommand> {
         let command = Command { data: Data::of(&sqe, self.data.take()), sqe, user: self.user };
         let Origin { resends, kind } = std::mem::take(&mut self.origin);
-        self.invalidated_by = None;
         let sends = resends.saturating_add(1);
         let pending = PendingCommand::new(command, self.started, sends);
         (kind != OriginKind::Internal).then_some(pending)
@@ -136,12 +128,11 @@ impl Completed<'_> {
         self.command.origin.kind == OriginKind::Internal
     }
 
-    /// Counts the command, which succeeded, in the statistics.
+    /// Counts the command, which succeeded at the clock reading `now`, in the statistics.
     #[inline(always)]
-    pub(crate) fn record_success(&self, latency_ns: u64, meter: &mut PollerMeter) {
-        self.record_invalidation(meter);
+    pub(crate) fn record_success(&self, now: u64, meter: &mut PollerMeter) {
         let bytes = self.command.data.as_ref().map_or(0, |buffer| buffer.len() as u64);
-        meter.record_success(self.command.opcode, bytes, latency_ns);
+        meter.record_success(self.command.opcode, bytes, (self.command.started, now));
     }
 
     /// Counts the command, whose response says that it failed, in the statistics. Returns it for
@@ -157,17 +148,9 @@ impl Completed<'_> {
         FailedCommand { queue_pair, opcode, user, response: *response }
     }
 
-    /// Counts the invalidation of the command's remote key, if it had one.
-    #[inline(always)]
-    pub(crate) fn record_invalidation(&self, meter: &mut PollerMeter) {
-        if let Some(by) = self.command.invalidated_by {
-            meter.record_invalidation(by);
-        }
-    }
-
     #[inline(always)]
     pub(crate) fn into_completion(self, response: Cqe) -> CommandCompletion {
-        (self.command.origin, self.command.invalidated_by) = (Origin::default(), None);
+        self.command.origin = Origin::default();
         CommandCompletion {
             user: self.command.user,
             outcome: Ok(response),
