@@ -229,7 +229,6 @@ impl Buffer {
         if !is_within(offset, length, self.length) {
             out_of_bounds(offset, length, self.length);
         }
-        assert!(!self.region.memory.is_shared, "shared memory is read and written by its owner");
         self.offset + offset
     }
 }
@@ -274,6 +273,8 @@ pub struct Mapping {
     /// True if the bytes are read and written by other code than this crate's, so that no buffer
     /// copies them.
     is_shared: bool,
+    /// True if buffers copy the bytes as any others: they are local, and of a device.
+    is_plain: bool,
 }
 
 /// Origin of memory, which decides how it is freed.
@@ -305,7 +306,24 @@ impl Mapping {
         backing: Backing,
         (agent, access): (Agent, Access),
     ) -> Self {
-        Self { start, length, backing, agent, access, is_shared: false }
+        let is_plain = matches!(agent, Agent::Device) && !matches!(backing, Backing::Foreign);
+        Self { start, length, backing, agent, access, is_shared: false, is_plain }
+    }
+
+    /// Leaves the bytes to other code.
+    fn into_shared(self) -> Self {
+        let mut this = self;
+        (this.is_shared, this.is_plain) = (true, false);
+        this
+    }
+
+    /// Panics if the bytes are not for buffers to copy.
+    fn assert_local(&self) {
+        assert!(!self.is_shared, "shared memory is read and written by its owner");
+        assert!(
+            !matches!(self.backing, Backing::Foreign),
+            "the memory of a device cannot be copied by the processor",
+        );
     }
 
     /// Allocates memory of the heap, for callers of a provider; users of this crate have
@@ -417,8 +435,7 @@ impl Mapping {
     pub fn device_read(&self, offset: usize, out: &mut [u8]) {
         assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
         self.at(offset, out.len());
-        // SAFETY: the line above has checked that the range is within the memory.
-        unsafe { self.read_within(offset, out) };
+        self.read_shared(offset, out);
     }
 
     /// Writes bytes, as the device of a provider within this process does.
@@ -433,8 +450,7 @@ impl Mapping {
         assert_eq!(self.agent, Agent::Thread, "only memory shared between threads is copied so");
         assert!(self.is_writable(), "the memory was made for sending only");
         self.at(offset, bytes.len());
-        // SAFETY: `at` above has checked that the range is within the memory.
-        unsafe { self.write_within(offset, bytes) };
+        self.write_shared(offset, bytes);
     }
 
     /// The memory, for the call that registers it. Not to be read or written through.
@@ -449,19 +465,30 @@ impl Mapping {
     /// It is within the memory.
     #[inline]
     unsafe fn read_within(&self, offset: usize, out: &mut [u8]) {
-        // SAFETY: the caller promises that the range is within the memory.
-        let from = unsafe { self.within(offset, out.len()) };
-        match self.agent {
-            // SAFETY: the range is within, and lives as long as `self`; `out` is borrowed
-            // exclusively, as registered memory never is, so they are disjoint.
-            Agent::Device => unsafe {
-                ptr::copy_nonoverlapping(from.as_ptr(), out.as_mut_ptr(), out.len());
-            },
-            Agent::Thread => self.read_shared(offset, out),
+        if !self.is_plain {
+            return self.copy_out_shared(offset, out);
         }
+        debug_assert!(is_within(offset, out.len(), self.length), "the caller checks");
+        // SAFETY: as the caller promises, it is within the allocation, or one past its end.
+        let from = unsafe { self.start.add(offset) };
+        // SAFETY: the range is within, and lives as long as `self`; `out` is borrowed
+        // exclusively, as registered memory never is, so they are disjoint.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), out.as_mut_ptr(), out.len()) };
     }
 
-    // Apart, as the next, so that a profiler can tell it from what a real device needs.
+    // Apart, as the next, so that a profiler can tell them from what a real device needs.
+    #[inline(never)]
+    fn copy_out_shared(&self, offset: usize, out: &mut [u8]) {
+        self.assert_local();
+        self.read_shared(offset, out);
+    }
+
+    #[inline(never)]
+    fn copy_in_shared(&self, offset: usize, bytes: &[u8]) {
+        self.assert_local();
+        self.write_shared(offset, bytes);
+    }
+
     #[inline(never)]
     fn read_shared(&self, offset: usize, out: &mut [u8]) {
         for (index, byte) in out.iter_mut().enumerate() {
@@ -483,19 +510,19 @@ impl Mapping {
     /// It is within the memory.
     #[inline]
     unsafe fn write_within(&self, offset: usize, bytes: &[u8]) {
-        // SAFETY: the caller promises that the range is within the memory.
-        let to = unsafe { self.within(offset, bytes.len()) };
-        match self.agent {
-            // SAFETY: the range is within, and lives as long as `self`; only its buffer's owner
-            // gets here, by `&mut self`, so that `bytes` is no borrow of it, and elsewhere.
-            Agent::Device => unsafe {
-                ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len());
-            },
-            Agent::Thread => self.write_shared(offset, bytes),
+        if !self.is_plain {
+            return self.copy_in_shared(offset, bytes);
         }
+        debug_assert!(is_within(offset, bytes.len(), self.length), "the caller checks");
+        // SAFETY: as the caller promises, it is within the allocation, or one past its end.
+        let to = unsafe { self.start.add(offset) };
+        // SAFETY: the range is within, and lives as long as `self`; only its buffer's owner gets
+        // here, by `&mut self`, so that `bytes` is no borrow of it, and elsewhere.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
     }
 
     fn fill(&self, offset: usize, length: usize, byte: u8) {
+        self.assert_local();
         let to = self.at(offset, length);
         match self.agent {
             // SAFETY: `at` checked the range; only the owner of the buffer that covers it, which
@@ -521,23 +548,11 @@ impl Mapping {
         if !is_within(offset, length, self.length) {
             out_of_bounds(offset, length, self.length);
         }
-        // SAFETY: the range was just checked to be within the memory.
-        unsafe { self.within(offset, length) }
-    }
-
-    /// Position of a range.
-    ///
-    /// # Safety
-    ///
-    /// It is within the memory.
-    #[inline]
-    unsafe fn within(&self, offset: usize, length: usize) -> NonNull<u8> {
         assert!(
             !matches!(self.backing, Backing::Foreign),
             "the memory of a device cannot be copied by the processor",
         );
-        debug_assert!(is_within(offset, length, self.length), "the caller checks");
-        // SAFETY: as the caller promises, it is within the allocation, or one past its end.
+        // SAFETY: the range was just checked to be within the memory.
         unsafe { self.start.add(offset) }
     }
 }

@@ -68,8 +68,15 @@ impl Token {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the generation is the lower half")]
     pub(crate) fn next(number: u64) -> u64 {
-        number >> 32 << 32 | u64::from((number as u32).wrapping_add(1))
+        let next = number.wrapping_add(1);
+        if next as u32 == 0 { first(number) } else { next }
     }
+}
+
+/// Token of a slot's first generation.
+#[cold]
+fn first(number: u64) -> u64 {
+    number >> 32 << 32
 }
 
 /// Far apart, so that a completion of an earlier queue pair of the same number is stale.
@@ -108,6 +115,13 @@ mod tests {
     fn the_layout_is_as_documented() {
         let token = Token { kind: WorkKind::Send, slot: 0x010203, generation: 0x0405_0607 };
         assert_eq!(token.pack(), 0x5301_0203_0405_0607);
+    }
+
+    #[test]
+    fn generations_wrap_within_their_half() {
+        let token = |generation| Token { kind: WorkKind::Receive, slot: 7, generation }.pack();
+        assert_eq!(Token::next(token(6)), token(7));
+        assert_eq!(Token::next(token(u32::MAX)), token(0));
     }
 
     #[test]

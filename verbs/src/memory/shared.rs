@@ -113,9 +113,7 @@ impl Mapping {
             // Memory of another node is slower, and serves.
             let _ = pages.prefer(node);
         }
-        let mut this = Self::of_pages(pages, length, agent, access);
-        this.is_shared = true;
-        Some(this)
+        Some(Self::of_pages(pages, length, agent, access).into_shared())
     }
 
     /// Memory of an owner; `None` if it has no bytes.
@@ -129,6 +127,6 @@ impl Mapping {
             return None;
         }
         let backing = Backing::Owner(Box::new(owner));
-        Some(Self { start, length, backing, agent, access, is_shared: true })
+        Some(Self::new(start, length, backing, (agent, access)).into_shared())
     }
 }
