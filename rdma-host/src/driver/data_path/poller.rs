@@ -343,7 +343,7 @@ impl<P: Provider> Poller<P> {
         each: impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
     ) -> Result<(), Error> {
         let now = self.completions(Idle::Return, each)?;
-        if self.tick.is_due(now, &self.clock) {
+        if self.tick.is_due(now, &self.clock, self.ticks) {
             self.tick()?;
         }
         if self.internal.is_some() {
@@ -462,14 +462,14 @@ impl<P: Provider> Poller<P> {
         None
     }
 
-    /// Handles all completions; returns the clock reading, if there were any.
+    /// Handles all completions; returns the clock reading, or 0 if there were none.
     #[inline(always)]
     fn completions(
         &mut self,
         idle: Idle,
         mut each: impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
-    ) -> Result<Option<u64>, Error> {
-        let (before, mut now) = (self.done.len(), None);
+    ) -> Result<u64, Error> {
+        let (before, mut now) = (self.done.len(), 0);
         while let Some(completion_queue) = &mut self.completion_queue {
             let batch = self.batch.as_mut_slice();
             let polled = match idle {
@@ -481,7 +481,7 @@ impl<P: Provider> Poller<P> {
             if count == 0 {
                 break;
             }
-            now = Some(self.handle_batch(count, &mut each)?);
+            now = self.handle_batch(count, &mut each)?;
             let enough = match idle {
                 // Completions of sends alone are no reason to stay awake, nor to sleep unarmed.
                 Idle::Arm => self.done.len() > before,

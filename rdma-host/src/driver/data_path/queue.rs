@@ -336,12 +336,13 @@ impl<P: Provider> Queue<P> {
         if !completion.status().is_success() || self.active_side.state() != State::Established {
             return Err(Unhandled { response_length: None });
         }
-        if !completion.is_receive() {
-            return self.complete_send(*completion, response);
-        }
-        // The response is copied out, and its receive is queued again.
-        let received = self.queue_pair.repost_receive(completion, response.as_mut_bytes());
-        let length = received.map_err(|_| Unhandled { response_length: None })?;
+        // The response is copied out, and its receive is queued again. Whether the completion is of
+        // a receive shows its token, which is compared whole.
+        let length = match self.queue_pair.repost_receive(completion, response.as_mut_bytes()) {
+            Ok(length) => length,
+            Err(_) if completion.is_receive() => return Err(Unhandled { response_length: None }),
+            Err(_) => return self.complete_send(*completion, response),
+        };
         if length as usize == Cqe::SIZE
             && !completion.may_invalidate()
             && let Some((slot, command)) = self.slots.complete_fast(response.command_id())

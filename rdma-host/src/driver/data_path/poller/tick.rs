@@ -7,7 +7,7 @@ use verbs::Provider;
 use super::{Aborting, Link, Poller, internal_command::State};
 use crate::{
     config::{ABORT_TIMEOUT, CONNECTIONS_PER_TICK, POLLS_PER_CLOCK_READ, TICK},
-    driver::data_path::connection::TimedOutCommand,
+    driver::data_path::{connection::TimedOutCommand, ticks::Ticks},
     error::{AbortOutcome, Error},
     wire::QueueId,
 };
@@ -34,19 +34,17 @@ impl Tick {
     }
 
     /// Returns true if the checks are due, after a poll. A poll with completions has read the
-    /// clock, as `now`; after empty ones it is read every [`POLLS_PER_CLOCK_READ`] polls.
-    #[inline]
-    pub(super) fn is_due(&mut self, now: Option<u64>, clock: &Clock) -> bool {
-        let now = match now {
-            Some(now) => now,
-            None if self.idle_polls > 0 => {
-                self.idle_polls -= 1;
-                return false;
-            }
-            None => clock.raw(),
-        };
+    /// clock, as `now`, which is 0 otherwise: after empty polls it is read every
+    /// [`POLLS_PER_CLOCK_READ`] of them.
+    #[inline(always)]
+    pub(super) fn is_due(&mut self, now: u64, clock: &Clock, ticks: Ticks) -> bool {
+        if now == 0 && self.idle_polls > 0 {
+            self.idle_polls -= 1;
+            return false;
+        }
+        let now = if now == 0 { clock.raw() } else { now };
         self.idle_polls = POLLS_PER_CLOCK_READ;
-        clock.delta_as_nanos(self.last, now) >= TICK_NS
+        ticks.nanoseconds(self.last, now) >= TICK_NS
     }
 
     /// Makes the next poll read the clock.
