@@ -31,8 +31,8 @@ pub(super) struct CommandGenerator {
     region_bytes: u64,
     /// Offset of the next sequential command, in bytes.
     next: u64,
-    seed: u64,
-    count: u64,
+    /// Seed of this worker, plus the number of requests.
+    state: u64,
     verify: Option<Verify>,
 }
 
@@ -108,17 +108,16 @@ impl CommandGenerator {
             block_shift: block_size.trailing_zeros(),
             region_bytes: options.region_bytes,
             next: offsets / workers as u64 * index as u64 * largest,
-            seed: mix(options.seed ^ mix(index as u64 + 1)),
-            count: 0,
+            state: mix(options.seed ^ mix(index as u64 + 1)),
             verify: options.verify.then(verify),
         }
     }
 
     /// Next request, a write or a read if `write` says so.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self, write: Option<bool>) -> IoRequest {
-        self.count = self.count.wrapping_add(1);
-        let random = mix(self.seed.wrapping_add(self.count));
+        self.state = self.state.wrapping_add(1);
+        let random = mix(self.state);
         let size = if self.sizes.len() == 1 { 0 } else { self.block_sizes.choose(mix(random ^ 1)) };
         let CommandSize { bytes, blocks, offsets } = self.sizes[size];
         let write = write.unwrap_or_else(|| self.is_write(random));
@@ -170,7 +169,7 @@ impl CommandGenerator {
             (true, None) => {
                 // Not all zeros, and not the same everywhere: a target may treat such blocks
                 // better.
-                buffer.copy_in(0, &mix(self.seed ^ self.count).to_le_bytes());
+                buffer.copy_in(0, &mix(!self.state).to_le_bytes());
             }
             // Data that the last command left must not pass for what this one read.
             (false, Some(_)) => buffer.fill(0),
