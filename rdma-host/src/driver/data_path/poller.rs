@@ -528,13 +528,12 @@ impl<P: Provider> Poller<P> {
                 }
                 Ok(None) => continue,
                 Err(unhandled) => {
-                    let index = self.latest;
-                    match self.complete_slowly(index, at, unhandled, &mut response)? {
+                    match self.complete_slowly(self.latest, at, unhandled, &mut response)? {
                         Some(slot) if response.status().is_success() => {
-                            self.queues[index].completed(slot)
+                            self.queues[self.latest].completed(slot)
                         }
                         Some(slot) => {
-                            self.complete_failed(index, slot, queue_pair, response);
+                            self.complete_failed(self.latest, slot, queue_pair, response);
                             continue;
                         }
                         None => continue,
