@@ -169,8 +169,9 @@ fn a_sweep_writes_its_files_after_each_point() {
     let path = folder.path().join("report");
     let sweep = ["--sweep", "iodepth=1,2,4", "--json", text(&path)];
     let child = bench("0", "2s", &sweep);
+    // Not a part of it, as it is while it is being written.
     wait_for("the first point is written", Duration::from_secs(10), || {
-        fs::metadata(&path).is_ok_and(|file| file.len() > 0)
+        fs::read(&path).is_ok_and(|text| serde_json::from_slice::<Value>(&text).is_ok())
     });
     assert_eq!(json_file(&path)["points"].as_array().map(Vec::len), Some(1));
     wait_until_it_runs(Duration::from_millis(700));
@@ -191,8 +192,9 @@ fn a_full_disk_takes_no_other_result() {
         let output = bench("0", "100ms", &[option, "/dev/full", "--iodepth", "1"]);
         let output = output.wait_with_output().expect("it ends");
         assert_eq!(output.status.code(), Some(1), "{}", message(&output));
-        assert!(message(&output).starts_with("nvmf: /dev/full: No space left"));
-        assert_eq!(message(&output).lines().count(), 1, "{}", message(&output));
+        let message = message(&output);
+        assert!(message.starts_with("nvmf: /dev/full: No space left"), "{option}: {message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
         assert!(json(&output)["completed"].as_u64() > Some(0));
     }
     let folder = tempfile::tempdir().expect("a folder");

@@ -68,15 +68,8 @@ impl Token {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the generation is the lower half")]
     pub(crate) fn next(number: u64) -> u64 {
-        let next = number.wrapping_add(1);
-        if next as u32 == 0 { first(number) } else { next }
+        number >> 32 << 32 | u64::from((number as u32).wrapping_add(1))
     }
-}
-
-/// Token of a slot's first generation.
-#[cold]
-fn first(number: u64) -> u64 {
-    number >> 32 << 32
 }
 
 /// Far apart, so that a completion of an earlier queue pair of the same number is stale.
