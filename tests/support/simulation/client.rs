@@ -130,11 +130,15 @@ impl Client {
         self.check_rest(0);
     }
 
+    fn port_was_down(&self) -> bool {
+        self.lock().counts.keys().any(|name| name.starts_with("fault: port down"))
+    }
+
     /// Replaces the host's device if its port was down: like rxe's, its connection manager is dead
     /// after a connection request at that time.
     async fn repair_device(&self) {
         self.world.sleep(FAULT_DELAY_MAX).await;
-        if self.lock().counts.keys().any(|name| name.starts_with("fault: port down")) {
+        if self.port_was_down() {
             self.world.sleep(OUTAGE_MAX).await;
             self.world.note(format_args!("the host's device is replaced"));
             self.world.fabric().remove_device("host");
@@ -233,7 +237,7 @@ impl Client {
 
     /// Makes a call on the controller, which ends in time.
     async fn call(&self, step: Step, controller: &Controller<Host>) {
-        let call = async {
+        let mut call = Box::pin(async {
             match step {
                 Step::Reset => {
                     controller.reset().await;
@@ -242,8 +246,14 @@ impl Client {
                 Step::Rescan => controller.identify_namespace(NamespaceId(1)).await.map(drop),
                 _ => controller.reauthenticate(None).await.map(drop),
             }
-        };
-        match self.world.timeout(CALL_LIMIT, call).await {
+        });
+        let mut ended = self.world.timeout(CALL_LIMIT, call.as_mut()).await;
+        if ended.is_none() && self.port_was_down() {
+            // It waits for a connection, which a device whose connection manager is dead never has.
+            self.repair_device().await;
+            ended = self.world.timeout(CALL_LIMIT, call).await;
+        }
+        match ended {
             None => self.violation(format!("{step:?} does not end")),
             Some(Ok(())) => self.world.note(format_args!("host: {step:?} done")),
             Some(Err(error)) => self.world.note(format_args!("host: {step:?}: {error}")),
