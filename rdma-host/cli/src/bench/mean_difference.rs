@@ -135,8 +135,11 @@ mod tests {
         let mut run = |mean: f64| -> Vec<f64> {
             (0..10).map(|_| mean - 6.0 + (0..12).map(|_| uniform()).sum::<f64>()).collect()
         };
-        // Ten samples with a deviation of one each: 18 degrees of freedom, 2.101 and 0.862.
-        let difference = (2.101 + 0.862) * (2.0_f64 / 10.0).sqrt();
+        // What is said of runs of ten samples whose deviation is the true one.
+        let deviation = 0.9_f64.sqrt();
+        let typical: Vec<f64> =
+            (0..10).map(|index| [5.0 - deviation, 5.0 + deviation][index % 2]).collect();
+        let difference = MeanDifference::new(&typical, &typical).error.unwrap().smallest_visible;
         let seen = (0..2000)
             .filter(|_| {
                 let pair = MeanDifference::new(&run(5.0), &run(5.0 + difference));
