@@ -71,7 +71,7 @@ fn line(point: &PointReport, operation: &str, totals: &Totals) -> [String; COLUM
         operation.to_owned(),
         totals.completed.to_string(),
         totals.errors.to_string(),
-        totals.retried.to_string(),
+        totals.retried.map(|retried| retried.to_string()).unwrap_or_default(),
         point.missed.to_string(),
         totals.iops.to_string(),
         totals.bandwidth_bytes_per_s.to_string(),

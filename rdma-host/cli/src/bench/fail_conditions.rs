@@ -108,7 +108,7 @@ impl Metric {
             Self::Iops => Some(totals.iops),
             Self::Bandwidth => Some(totals.bandwidth_bytes_per_s),
             Self::Errors => Some(totals.errors as f64),
-            Self::Retried => Some(totals.retried as f64),
+            Self::Retried => totals.retried.map(|retried| retried as f64),
         }
     }
 
@@ -141,7 +141,11 @@ impl FailCondition {
             Some(Direction::Write) => &point.operations.write.totals,
         };
         let Some(value) = self.metric.of(totals) else {
-            return Some("is not known, since too few commands completed".to_owned());
+            let cause = match self.metric {
+                Metric::Retried => "this report is of a version that did not count it",
+                _ => "too few commands completed",
+            };
+            return Some(format!("is not known, since {cause}"));
         };
         let is_met = match self.comparison {
             Operator::Above => value > self.limit,
@@ -218,7 +222,8 @@ mod tests {
     fn point() -> PointReport {
         let mut point = PointReport::default();
         let totals = &mut point.totals;
-        (totals.iops, totals.bandwidth_bytes_per_s, totals.retried) = (1000.0, 4_096_000.0, 3);
+        (totals.iops, totals.bandwidth_bytes_per_s, totals.retried) =
+            (1000.0, 4_096_000.0, Some(3));
         totals.latency_ns.p99 = Some(200_000);
         totals.latency_ns.mean = Some(100_500.0);
         point.operations.write.totals.iops = 7.0;

@@ -35,19 +35,19 @@ pub(super) fn distribution(histogram: &Histogram<u64>) -> Distribution {
     }
     let steps = histogram.iter_quantiles(8);
     steps
-        .take_while(|step| is_supported(histogram, step.quantile_iterated_to()))
+        .take_while(|step| is_supported(histogram.len(), step.quantile_iterated_to()))
         .map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to()))
         .collect()
 }
 
-/// True if the samples of the histogram are enough for a quantile.
-fn is_supported(histogram: &Histogram<u64>, quantile: f64) -> bool {
+/// True if so many samples are enough for a quantile.
+pub(super) fn is_supported(samples: u64, quantile: f64) -> bool {
     // 0.1 % of 10,000 samples are ten, in floating point a little less.
-    histogram.len() as f64 * (1.0 - quantile) > SAMPLES_ABOVE - 1e-6
+    samples as f64 * (1.0 - quantile) > SAMPLES_ABOVE - 1e-6
 }
 
 fn value_at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
-    is_supported(histogram, quantile).then(|| histogram.value_at_quantile(quantile))
+    is_supported(histogram.len(), quantile).then(|| histogram.value_at_quantile(quantile))
 }
 
 impl Latency {
@@ -69,6 +69,25 @@ impl Latency {
             p99_9: at(0.999),
             p99_99: at(0.9999),
             p99_999: at(0.99999),
+        }
+    }
+
+    /// Removes what so many samples do not support.
+    pub(super) fn remove_unsupported(&mut self, samples: u64) {
+        if samples == 0 {
+            *self = Self::default();
+        }
+        for (percentile, quantile) in [
+            (&mut self.p50, 0.5),
+            (&mut self.p75, 0.75),
+            (&mut self.p90, 0.9),
+            (&mut self.p95, 0.95),
+            (&mut self.p99, 0.99),
+            (&mut self.p99_9, 0.999),
+            (&mut self.p99_99, 0.9999),
+            (&mut self.p99_999, 0.99999),
+        ] {
+            *percentile = percentile.filter(|_| is_supported(samples, quantile));
         }
     }
 

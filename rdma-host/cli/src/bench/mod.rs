@@ -35,6 +35,7 @@ mod recorder;
 mod report;
 mod report_command;
 mod result_format;
+mod schema_1;
 mod session;
 mod steady_state;
 mod sweep_points;

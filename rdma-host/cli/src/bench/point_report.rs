@@ -59,7 +59,7 @@ pub(super) fn new<P: Provider>(
         per_io: CostPerIo::new(total, totals.completed),
         steady_state: outcome.steady_state.clone(),
         warnings: warnings(&disturbance, seconds),
-        disturbance,
+        disturbance: Some(disturbance),
         device: DeviceTotals {
             doorbells: device.doorbells,
             completions: device.completions,

@@ -158,8 +158,8 @@ impl Recorder {
         let shares = now.since(&std::mem::replace(&mut self.processors[1], now));
         let interval = Interval::new(start, duration, &sum.counters);
         self.outcome.series.push(Interval {
-            other_programs_share: shares.others,
-            steal_share: shares.steal,
+            other_programs_share: Some(shares.others),
+            steal_share: Some(shares.steal),
             resident_bytes: resident_bytes(),
             ..interval
         });

@@ -54,11 +54,11 @@ pub(super) fn point(report: &PointReport) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "  {:.0} IOPS, {}, {} errors, {} retried",
+        "  {:.0} IOPS, {}, {} errors{}",
         totals.iops,
         size::format_rate(totals.bytes, elapsed),
         totals.errors,
-        totals.retried,
+        totals.retried.map(|retried| format!(", {retried} retried")).unwrap_or_default(),
     );
     let _ = writeln!(text, "  latency µs: {}", latency(&totals.latency_ns));
     let operations: Vec<_> = report.operations.completed().collect();
@@ -117,13 +117,17 @@ fn costs(text: &mut String, report: &PointReport) {
         Some(true) => " (software RDMA: sends within it, a target on this host receives, too)",
         _ => "",
     };
+    let submit = mean.submit / 1000.0;
+    let sent = match mean.doorbell {
+        Some(doorbell) => {
+            format!("submit {submit:.1}, in the doorbell's call{software} {:.1}", doorbell / 1000.0)
+        }
+        None => format!("submit with the doorbell's call {submit:.1}"),
+    };
     let _ = writeln!(
         text,
-        "  of that, mean µs: queue {:.1}, submit {:.1}, in the doorbell's call{software} {:.1}, \
-         wire + target {:.1}, completion {:.1}",
+        "  of that, mean µs: queue {:.1}, {sent}, wire + target {:.1}, completion {:.1}",
         mean.queue / 1000.0,
-        mean.submit / 1000.0,
-        mean.doorbell.unwrap_or_default() / 1000.0,
         mean.wire_and_target / 1000.0,
         mean.completion / 1000.0,
     );

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    super::report::PointReport,
+    super::report::{Disturbance, PointReport},
     number::{NO_VALUE, group_digits},
 };
 use crate::size;
@@ -107,7 +107,7 @@ pub(super) fn of_point(point: &PointReport) -> Vec<Group> {
         settings.iter().filter_map(|(key, value)| fact(key, &key.replace('_', " "), value));
     groups.last_mut().expect("six").facts.extend(others);
     groups[4].facts.push(resident_memory(point));
-    groups.push(disturbance(point));
+    groups.extend(point.disturbance.as_ref().map(disturbance));
     groups.push(costs(point));
     groups
 }
@@ -192,8 +192,8 @@ fn resident_memory(point: &PointReport) -> Fact {
     Fact { name: "resident, before and after".to_owned(), value }
 }
 
-fn disturbance(point: &PointReport) -> Group {
-    let disturbance = &point.disturbance;
+/// Other load of the machine, if the report knows of it.
+fn disturbance(disturbance: &Disturbance) -> Group {
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let wait = disturbance.run_queue_wait_share.map_or("not known".to_owned(), percent);
     let idle = if disturbance.idle_class { "yes: all other programs came first" } else { "no" };
@@ -219,10 +219,12 @@ fn costs(point: &PointReport) -> Group {
         ("empty polls per I/O", format!("{:.3}", cost.empty_polls)),
         ("commands completed", group_digits(point.totals.completed as f64)),
         ("commands failed", group_digits(point.totals.errors as f64)),
-        ("commands sent again", group_digits(point.totals.retried as f64)),
     ]
     .map(named)
     .into();
+    if let Some(retried) = point.totals.retried {
+        facts.push(named(("commands sent again", group_digits(retried as f64))));
+    }
     let (by_target, here) = (point.windows.by_target, point.windows.here);
     if by_target + here > 0 {
         let value = format!("{by_target} by the target, {here} here");
@@ -260,7 +262,8 @@ mod tests {
             netdev_mtu: Some(4200),
             ..Configuration::default()
         };
-        PointReport { configuration, ..PointReport::default() }
+        let disturbance = Some(Disturbance { steal_share: 0.02, ..Disturbance::default() });
+        PointReport { configuration, disturbance, ..PointReport::default() }
     }
 
     fn find<'a>(groups: &'a [Group], name: &str) -> Option<&'a str> {
@@ -286,7 +289,7 @@ mod tests {
             ("speed of the port", "not known"),
             ("MTU of the path", "4096 B"),
             ("MTU of the network interface", "4200 B"),
-            ("processors' time of other guests (steal)", "0.0 %"),
+            ("processors' time of other guests (steal)", "2.0 %"),
             ("involuntary context switches", "0"),
         ] {
             assert_eq!(find(&groups, name), Some(value), "{name}");

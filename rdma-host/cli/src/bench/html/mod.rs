@@ -198,7 +198,7 @@ mod tests {
             p50_ns: Some(11_000),
             p99_ns: Some(12_000),
             max_ns: Some(13_000),
-            steal_share: 0.02,
+            steal_share: Some(0.02),
             ..Interval::default()
         };
         PointReport {

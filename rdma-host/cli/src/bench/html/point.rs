@@ -293,8 +293,8 @@ fn disturbance(series: &[Interval]) -> Option<Chart> {
         line_over_time("threads waited for a processor", 0, series, |at| {
             Some(at.run_queue_wait_share? * 100.0)
         }),
-        line_over_time("other programs", 1, series, |at| Some(at.other_programs_share * 100.0)),
-        line_over_time("other guests (steal)", 4, series, |at| Some(at.steal_share * 100.0)),
+        line_over_time("other programs", 1, series, |at| Some(at.other_programs_share? * 100.0)),
+        line_over_time("other guests (steal)", 4, series, |at| Some(at.steal_share? * 100.0)),
     ];
     let is_seen = |line: &Line| line.points.iter().any(|point| point.y >= PERCENT_MIN);
     let lines: Vec<_> = lines.into_iter().filter(is_seen).collect();

@@ -6,7 +6,7 @@ use super::{
     super::report::StageMeans,
     colour::{PALETTE, Palette},
     key::{Key, KeyShape},
-    number::{Unit, decimal},
+    number::{NO_VALUE, Unit, decimal},
     picture::{Frame, Picture, Size, Svg, tenths},
 };
 
@@ -19,7 +19,8 @@ pub(super) struct Stages {
 pub(super) struct Stage {
     pub(super) name: &'static str,
     pub(super) description: String,
-    nanoseconds: f64,
+    /// None if the report does not know it.
+    nanoseconds: Option<f64>,
     /// Share in the time of all stages, from 0 to 1.
     share: f64,
 }
@@ -52,8 +53,10 @@ struct Segment {
 impl Stages {
     /// All stages, in the order in which a command passes them.
     pub(super) fn new(mean: &StageMeans, device_is_software: Option<bool>) -> Self {
-        let doorbell = mean.doorbell.unwrap_or_default();
-        let total = mean.queue + mean.submit + doorbell + mean.wire_and_target + mean.completion;
+        let until = match mean.doorbell {
+            Some(_) => "until the doorbell's call",
+            None => "with the doorbell's call",
+        };
         let software = match device_is_software {
             Some(true) => {
                 "; software RDMA sends within it, and a target on this host receives, too"
@@ -61,17 +64,18 @@ impl Stages {
             _ => "",
         };
         let stages = [
-            ("queue", "due, not yet submitted".to_owned(), mean.queue),
-            ("submit", "until the doorbell's call".to_owned(), mean.submit),
-            ("doorbell", format!("in the doorbell's call{software}"), doorbell),
-            ("wire + target", "until a poll found it done".to_owned(), mean.wire_and_target),
-            ("completion", "until its result was handed over".to_owned(), mean.completion),
+            ("queue", "due, not yet submitted".to_owned(), Some(mean.queue)),
+            ("submit", until.to_owned(), Some(mean.submit)),
+            ("doorbell", format!("in the doorbell's call{software}"), mean.doorbell),
+            ("wire + target", "until a poll found it done".to_owned(), Some(mean.wire_and_target)),
+            ("completion", "until its result was handed over".to_owned(), Some(mean.completion)),
         ];
+        let total: f64 = stages.iter().filter_map(|(.., nanoseconds)| *nanoseconds).sum();
         let all = stages.map(|(name, description, nanoseconds)| Stage {
             name,
             description,
             nanoseconds,
-            share: (nanoseconds / total.max(1.0)).clamp(0.0, 1.0),
+            share: (nanoseconds.unwrap_or_default() / total.max(1.0)).clamp(0.0, 1.0),
         });
         Self { all }
     }
@@ -100,15 +104,19 @@ impl Stages {
 
 impl Stage {
     pub(super) fn micros(&self) -> String {
-        decimal(self.nanoseconds / 1000.0, 2)
+        self.nanoseconds.map_or(NO_VALUE.to_owned(), |it| decimal(it / 1000.0, 2))
     }
 
     pub(super) fn percent(&self) -> String {
-        format!("{:.1}", self.share * 100.0)
+        match self.nanoseconds {
+            Some(_) => format!("{:.1}", self.share * 100.0),
+            None => NO_VALUE.to_owned(),
+        }
     }
 
     fn in_short(&self) -> String {
-        let time = Unit::Time.short(self.nanoseconds);
+        let Some(nanoseconds) = self.nanoseconds else { return format!("{} not known", self.name) };
+        let time = Unit::Time.short(nanoseconds);
         format!("{} {time} ({:.0} %)", self.name, self.share * 100.0)
     }
 }
