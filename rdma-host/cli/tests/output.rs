@@ -101,3 +101,47 @@ fn messages_that_cannot_be_written_change_no_exit_code() {
         assert_eq!(nvmf(arguments, Stdio::null(), full_disk()).status.code(), code);
     }
 }
+
+/// On paper a sweep has its charts and tables beside each other: about two points on a sheet.
+#[test]
+fn a_sweep_prints_two_points_on_a_sheet() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let sample = include_str!("../src/bench/report-sample.json");
+    let sample: serde_json::Value = serde_json::from_str(sample).expect("JSON");
+    let point = |index: u64| {
+        let mut point = sample["points"][1].clone();
+        point["configuration"]["iodepth"] = (1 << (index % 4)).into();
+        point["configuration"]["bs"] = (512_u64 << (index / 4)).into();
+        point["configuration"]["bs_in_words"] = format!("{} B", 512 << (index / 4)).into();
+        let interval = point["series"][0].clone();
+        point["series"] = (0..10_u32)
+            .map(|second| {
+                let mut interval = interval.clone();
+                interval["start_s"] = second.into();
+                interval
+            })
+            .collect();
+        point
+    };
+    let report = serde_json::json!({ "points": (0..8).map(point).collect::<Vec<_>>() });
+    fs::write(path("sweep.json"), report.to_string()).expect("the file is written");
+    let arguments = ["report", &path("sweep.json"), "--html", &path("sweep.html")];
+    let output = nvmf(&arguments, Stdio::null(), Stdio::piped());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let mut browser = Command::new("chromium");
+    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]);
+    browser.arg(format!("--user-data-dir={}", path("profile")));
+    browser.arg(format!("--print-to-pdf={}", path("sweep.pdf")));
+    let Ok(output) = browser.arg(format!("file://{}", path("sweep.html"))).output() else {
+        println!("SKIPPED: no chromium to print with; apt-get install chromium");
+        return;
+    };
+    let document = fs::read(path("sweep.pdf"));
+    let document =
+        document.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let sheets = String::from_utf8_lossy(&document).matches("/Type /Page\n").count();
+    // Beside those of the points, sheets for the charts, the table and the facts of all.
+    assert!((4..=9).contains(&sheets), "{sheets} sheets");
+}
