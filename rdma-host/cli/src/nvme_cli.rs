@@ -71,7 +71,24 @@ const ABSENT: [Absent; 6] = [
 ];
 
 /// Options of nvme-cli and fio, and ours for them or the reason why there is none.
-const OPTIONS: [(&str, &str); 52] = [
+const OPTIONS: [(&str, &str); 60] = [
+    (
+        "-D",
+        "--duplicate-connect of nvme-cli: each command makes a connection of its own; leave the \
+         option out",
+    ),
+    ("-G", "--data-digest of nvme-cli: digests belong to TCP; the transport is RDMA"),
+    ("-O", "--dump-config of nvme-cli: `nvmf config show` shows the configuration"),
+    (
+        "-P",
+        "--nr-poll-queues of nvme-cli: queues are polled as --wait says; the number is \
+         --nr-io-queues",
+    ),
+    (
+        "-W",
+        "--nr-write-queues of nvme-cli: all queues read and write; the number is --nr-io-queues",
+    ),
+    ("-g", "--hdr-digest of nvme-cli: digests belong to TCP; the transport is RDMA"),
     ("--block-count", "the option is --blocks, a number that counts from 1"),
     ("--blocksize", "the option is --bs"),
     ("--bssplit", "give sizes and weights to --bs, as in --bs 4K:70,64K:30"),
@@ -82,6 +99,7 @@ const OPTIONS: [(&str, &str); 52] = [
     ("--data-size", "the option is --blocks, a number of blocks"),
     ("--direct", "there is no page cache: all I/O is direct"),
     ("--do_verify", "the option is --verify, which overwrites"),
+    ("--dump-config", "`nvmf config show` shows the configuration"),
     ("--duplicate-connect", "each command makes a connection of its own; leave the option out"),
     ("--end_fsync", "use `nvmf flush` after it"),
     ("--filename", "name the target instead, as in nvmf-rdma://ADDRESS/NQN"),
@@ -103,6 +121,7 @@ const OPTIONS: [(&str, &str); 52] = [
     ("--offset", "--size counts from the start of the namespace; there is no other start"),
     ("--output", "the option is --json FILE, or --html FILE"),
     ("--percentile_list", "percentiles are fixed; --hlog FILE has the whole distribution"),
+    ("--quiet", "nothing connects twice; leave the option out"),
     ("--ramp_time", "the option is --ramp"),
     ("--rand_seed", "the option is --seed"),
     ("--random_distribution", "the option is --random-distribution"),
@@ -180,5 +199,9 @@ mod tests {
         assert_eq!(way_to_option("--numjobs=4"), way_to_option("--numjobs"));
         assert!(way_to_option("--numjobs").unwrap().contains("--threads"));
         assert_eq!(way_to_option("--bogus"), None);
+        for (short, long) in [("-D", "--duplicate-connect"), ("-W", "--nr-write-queues")] {
+            let (short, way) = (way_to_option(short).unwrap(), way_to_option(long).unwrap());
+            assert!(short.starts_with(long) && short.ends_with(way), "{short}");
+        }
     }
 }
