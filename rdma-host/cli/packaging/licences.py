@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
-"""Prints the crates that programs are linked from, with their licences and the texts of these.
+"""Prints the crates that programs are linked from, with their licences and the texts of these; or a
+bill of materials without the crates that are not linked.
 
-Use: licences.py PACKAGE...; run in the workspace, of which PACKAGE is a package.
+Use: licences.py PACKAGE...
+     licences.py --materials FILE PACKAGE
+
+FILE is CycloneDX as of cargo-cyclonedx. It has, too, what other members of the workspace turn on in
+the crates, and must have all that is linked. Run in the workspace, of which PACKAGE is a package.
 """
 
 import json
@@ -42,6 +47,30 @@ def texts(crate):
     ]
 
 
+def materials(file, package):
+    """Prints the bill of materials with what is linked, and what is of the workspace."""
+    bill = json.loads(Path(file).read_text())
+    wanted = linked([package])
+
+    def is_kept(component):
+        is_local = component["bom-ref"].startswith("path+file:")
+        return is_local or (component["name"], component["version"]) in wanted
+
+    kept = [component for component in bill["components"] if is_kept(component)]
+    missing = wanted - {(component["name"], component["version"]) for component in kept}
+    if missing:
+        sys.exit(f"licences.py: {file} lacks {sorted(missing)}, which {package} is linked from")
+    names = {component["bom-ref"] for component in kept}
+    names.add(bill["metadata"]["component"]["bom-ref"])
+    bill["components"] = kept
+    bill["dependencies"] = [
+        {**edges, "dependsOn": [name for name in edges.get("dependsOn", []) if name in names]}
+        for edges in bill["dependencies"]
+        if edges["ref"] in names
+    ]
+    print(json.dumps(bill, indent=2, ensure_ascii=False))
+
+
 def main(packages):
     wanted = linked(packages)
     metadata = json.loads(run("cargo", "metadata", "--locked", "--format-version", "1"))
@@ -65,6 +94,10 @@ def main(packages):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main(sys.argv[1:])
+    match sys.argv[1:]:
+        case ["--materials", file, package]:
+            materials(file, package)
+        case [] | ["--materials", *_]:
+            sys.exit(__doc__)
+        case packages:
+            main(packages)
