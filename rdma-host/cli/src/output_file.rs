@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +23,11 @@ pub(crate) struct OutputFile {
 impl OutputFile {
     /// Opens the file. What it contained stays until there is something to write.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            return Err(Failure::usage(
+                "- is the name of no file: give /dev/stdout for standard output, or ./- for a file",
+            ));
+        }
         let (file, created) = match File::create_new(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 (File::options().write(true).open(path), false)
@@ -58,6 +64,22 @@ impl Drop for OutputFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// True if both are names of one regular file, also by links or before it is there.
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => {
+            one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
+        }
+        (Err(_), Err(_)) => one.file_name() == other.file_name() && folder(one) == folder(other),
+        _ => false,
+    }
+}
+
+fn folder(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()
 }
 
 fn replace(file: &mut File, content: &[u8]) -> io::Result<()> {
@@ -98,6 +120,30 @@ mod tests {
             assert_eq!(failure.exit_code(), 1);
             assert!(failure.to_string().contains(path.to_str().unwrap()), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_file_is_the_same_by_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a"), "").unwrap();
+        fs::write(path("b"), "").unwrap();
+        fs::hard_link(path("a"), path("hard")).unwrap();
+        std::os::unix::fs::symlink("a", path("soft")).unwrap();
+        for (one, other, same) in [
+            ("a", "a", true),
+            ("a", "hard", true),
+            ("soft", "hard", true),
+            ("a", "b", false),
+            ("a", "none", false),
+            ("none", "./none", true),
+            ("none", "other", false),
+        ] {
+            assert_eq!(is_same(&path(one), &path(other)), same, "{one} {other}");
+        }
+        assert!(!is_same(Path::new("/dev/null"), Path::new("/dev/null")));
+        let failure = OutputFile::open(Path::new("-")).err().expect("it is no file");
+        assert_eq!(failure.exit_code(), 2);
     }
 
     #[test]

@@ -282,7 +282,8 @@ fn a_comparison_is_written_as_a_page() {
     let (before, after, page) = (path("before.json"), path("after.json"), path("page.html"));
     for (file, iops, kernel) in [(&before, 1.0, "Linux 6"), (&after, 2.0, "Linux 7")] {
         let text = format!(
-            r#"{{ "series": [{{ "iops": {iops:?} }}], "latency_ns": {{ "p99_9": 7000 }},
+            r#"{{ "schema": 2, "series": [{{ "iops": {iops:?} }}],
+                "latency_ns": {{ "p99_9": 7000 }},
                 "configuration": {{ "rw": "randread", "kernel": "{kernel}" }} }}"#
         );
         std::fs::write(file, text).expect("the file is written");

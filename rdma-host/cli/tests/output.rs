@@ -145,3 +145,32 @@ fn a_sweep_prints_two_points_on_a_sheet() {
     // Beside those of the points, sheets for the charts, the table and the facts of all.
     assert!((4..=9).contains(&sheets), "{sheets} sheets");
 }
+
+/// A report that is read stays, and so does each result: no file is written over another.
+#[test]
+fn no_result_replaces_a_report_or_another_result() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let text = r#"{ "series": [{ "iops": 1.0 }], "configuration": { "rw": "randread" } }"#;
+    let (report, page, other) = (path("report.json"), path("page"), path("other"));
+    fs::write(&report, text).expect("the file is written");
+    std::os::unix::fs::symlink(&report, path("link")).expect("a link");
+    for arguments in [
+        &["report", &report, "--html", &report][..],
+        &["report", &report, "--csv", &path("link")],
+        &["report", &report, "--html", &page, "--csv", &page],
+        &["bench", "--compare", &report, &report, "--html", &path("link")],
+        &["report", &report, "--html", "-"],
+    ] {
+        let output = nvmf(arguments, Stdio::null(), Stdio::piped());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {:?}", messages(&output));
+        assert_eq!(messages(&output).len(), 1, "{arguments:?}");
+        assert_eq!(fs::read_to_string(&report).expect("a report"), text, "{arguments:?}");
+        assert!(!fs::exists(&page).expect("a folder"), "{arguments:?}");
+    }
+    // One that can't be written does not keep the others from it.
+    let arguments = ["report", &report, "--html", &path("none/page"), "--csv", &other];
+    let output = nvmf(&arguments, Stdio::null(), Stdio::piped());
+    assert_eq!(output.status.code(), Some(1), "{:?}", messages(&output));
+    assert!(fs::read_to_string(&other).expect("a table").starts_with("name,began"));
+}

@@ -13,7 +13,9 @@ use super::{
     steady_state::SteadyStateDetector,
     sweep_points::{Axis, Point, expand},
 };
-use crate::{failure::Failure, load::LoadArguments, overwrite::OverwriteArguments, size};
+use crate::{
+    failure::Failure, load::LoadArguments, output_file, overwrite::OverwriteArguments, size,
+};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -257,7 +259,9 @@ impl Arguments {
     fn has_same_file_twice(&self) -> bool {
         let files = [&self.hlog, &self.json, &self.html];
         let files: Vec<_> = files.into_iter().flatten().collect();
-        files.iter().enumerate().any(|(index, file)| files[..index].contains(file))
+        files.iter().enumerate().any(|(index, file)| {
+            files[..index].iter().any(|other| output_file::is_same(file, other))
+        })
     }
 
     /// Refuses a region that does not fit the namespace, or holds no command of `bytes` bytes.

@@ -272,7 +272,7 @@ fn operations(at: &Interval, of: &Configuration) -> [Option<IntervalOperation>; 
 mod tests {
     use std::path::Path;
 
-    use super::{super::report, *};
+    use super::{super::report_file, *};
 
     fn histogram() -> Histogram<u64> {
         let mut histogram = counters::histogram();
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn the_sample_of_version_0_1_0_has_jobs_and_logs() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bench/report-sample.json");
-        let points = report::read(Path::new(path)).unwrap().points;
+        let points = report_file::read(Path::new(path)).unwrap().points;
         let json = to_json(&points.iter().collect::<Vec<_>>());
         let jobs = json["jobs"].as_array().unwrap();
         assert_eq!(jobs.len(), 2);

@@ -40,7 +40,7 @@ pub(super) fn distribution(histogram: &Histogram<u64>) -> Distribution {
         .collect()
 }
 
-/// True if so many samples are enough for a quantile.
+/// True if this number of samples is enough for a quantile.
 pub(super) fn is_supported(samples: u64, quantile: f64) -> bool {
     // 0.1 % of 10,000 samples are ten, in floating point a little less.
     samples as f64 * (1.0 - quantile) > SAMPLES_ABOVE - 1e-6
@@ -72,7 +72,7 @@ impl Latency {
         }
     }
 
-    /// Removes what so many samples do not support.
+    /// Removes what this number of samples does not support.
     pub(super) fn remove_unsupported(&mut self, samples: u64) {
         if samples == 0 {
             *self = Self::default();

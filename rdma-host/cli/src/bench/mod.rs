@@ -34,6 +34,7 @@ mod rate;
 mod recorder;
 mod report;
 mod report_command;
+mod report_file;
 mod result_format;
 mod schema_1;
 mod session;
@@ -67,8 +68,10 @@ impl ConnectingCommand for Vec<Job> {
         let arguments = &self[0].arguments;
         match arguments.compare.as_deref() {
             Some([before, after]) => {
-                let (before, after) = (report::read(before)?, report::read(after)?);
-                let page = arguments.html.as_deref().map(OutputFile::open).transpose()?;
+                let page = arguments.html.as_deref();
+                report_command::refuse_same(&[before, after], page.as_slice())?;
+                let (before, after) = (report_file::read(before)?, report_file::read(after)?);
+                let page = page.map(OutputFile::open).transpose()?;
                 let comparison = Comparison::new(&before.points, &after.points);
                 comparison.print(arguments.output_format)?;
                 if let Some(mut page) = page {

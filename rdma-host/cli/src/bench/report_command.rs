@@ -9,11 +9,17 @@ use super::{
     fail_conditions::FailCondition,
     fio,
     html::{self, ChartFile},
-    report::{self, PointReport, Report},
+    report::{PointReport, Report},
+    report_file,
     result_format::ResultFormat,
     text,
 };
-use crate::{failure::Failure, output, output_file::OutputFile};
+use crate::{
+    failure::Failure,
+    output,
+    output_file::{self, OutputFile},
+    secret_text,
+};
 
 /// Show results that `nvmf bench` wrote as JSON, and write them in other forms.
 #[derive(Args)]
@@ -50,6 +56,8 @@ pub(crate) struct ReportArguments {
 
 /// Reports every file that can be read. Fails if another one can't, or a condition is met.
 pub(crate) fn run(arguments: &ReportArguments) -> Result<(), Failure> {
+    let written: Vec<_> = [&arguments.html, &arguments.csv].into_iter().flatten().collect();
+    refuse_same(&arguments.files, &written)?;
     let count = arguments.files.len();
     let (reports, failures) = read_all(&arguments.files);
     let unread = failures.len();
@@ -69,12 +77,31 @@ pub(crate) fn run(arguments: &ReportArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses results that would replace a report that is read, or each other.
+pub(super) fn refuse_same(
+    read: &[impl AsRef<Path>],
+    written: &[impl AsRef<Path>],
+) -> Result<(), Failure> {
+    let mut taken: Vec<&Path> = read.iter().map(AsRef::as_ref).collect();
+    for file in written.iter().map(AsRef::as_ref) {
+        if taken.iter().any(|other| output_file::is_same(file, other)) {
+            let file = secret_text::shown_path(file);
+            return Err(Failure::usage(format!(
+                "{file} would be written over a report that is read, or another result; give each \
+                 a file of its own"
+            )));
+        }
+        taken.push(file);
+    }
+    Ok(())
+}
+
 /// Reports of the files that can be read, and the failures of the others; those of several files
 /// are printed. Points of several files are named by their files.
 fn read_all(files: &[PathBuf]) -> (Vec<Report>, Vec<Failure>) {
     let (mut reports, mut failures) = (Vec::new(), Vec::new());
     for file in files {
-        match report::read(file) {
+        match report_file::read(file) {
             Ok(mut report) => {
                 if files.len() > 1 {
                     report.points.iter_mut().for_each(|point| name_by_file(point, file));
@@ -119,32 +146,40 @@ fn print(reports: &[Report], points: &[&PointReport], format: ResultFormat) -> R
     }
 }
 
+/// Writes every file that can be written. Fails with the first of the others, and prints the rest.
 fn write_files(
     arguments: &ReportArguments,
     reports: &[Report],
     points: &[&PointReport],
 ) -> Result<(), Failure> {
-    let write = |path: &Path, content: Vec<u8>| OutputFile::open(path)?.write(content, true);
+    let mut failures = Vec::new();
+    let mut write = |path: &Path, content: Vec<u8>| {
+        let written = OutputFile::open(path).and_then(|mut file| file.write(content, true));
+        failures.extend(written.err());
+    };
     if let Some(path) = &arguments.html {
-        write(path, html::page(reports, None).into_bytes())?;
+        write(path, html::page(reports, None).into_bytes());
     }
     if let Some(prefix) = &arguments.svg {
         for ChartFile { name, svg } in html::charts(reports) {
-            write(&with_suffix(prefix, &format!("-{name}.svg")), svg.into_bytes())?;
+            write(&with_suffix(prefix, &format!("-{name}.svg")), svg.into_bytes());
         }
     }
     if let Some(path) = &arguments.csv {
-        write(path, csv::to_bytes(points)?)?;
+        write(path, csv::to_bytes(points)?);
     }
     if let Some(prefix) = &arguments.fio_log {
         for (index, point) in points.iter().enumerate() {
             for (name, log) in fio::logs(point) {
                 let path = with_suffix(prefix, &format!("_{name}.{}.log", index + 1));
-                write(&path, log.into_bytes())?;
+                write(&path, log.into_bytes());
             }
         }
     }
-    Ok(())
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(()) };
+    failures.for_each(|failure| output::print_message(format_args!("nvmf: {failure}")));
+    Err(first)
 }
 
 fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
@@ -192,7 +227,7 @@ mod tests {
                     break;
                 }
                 std::fs::write(&path, damaged.to_string()).unwrap();
-                let Ok(report) = report::read(&path) else { continue };
+                let Ok(report) = report_file::read(&path) else { continue };
                 let points: Vec<_> = report.points.iter().collect();
                 let _ = (fio::to_json(&points), csv::to_bytes(&points).unwrap());
                 for point in points {

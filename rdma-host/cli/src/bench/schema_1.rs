@@ -1,5 +1,5 @@
-//! Reports of schema 1, which version 0.1.0 wrote: they have percentiles for which there are too few
-//! samples, and zeros where nothing completed. Since schema 2 these are null.
+//! Reports of schema 1, which version 0.1.0 wrote: they have percentiles for which there are too
+//! few samples, and zeros where nothing completed. Since schema 2 these are null.
 
 use super::{
     latency::{Distribution, is_supported},
@@ -51,13 +51,13 @@ mod tests {
     use super::super::{
         csv,
         html::{self, ChartFile},
-        report::{self, Report},
-        text,
+        report::Report,
+        report_file, text,
     };
 
     fn older() -> Report {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bench/report-sample.json");
-        report::read(Path::new(path)).unwrap()
+        report_file::read(Path::new(path)).unwrap()
     }
 
     /// 3,999 commands support no percentile above the 99th.

@@ -15,7 +15,8 @@ use super::{
     job_file::Job,
     measure, point_report, prefill,
     recorder::Outcome,
-    report::{self, FailedPoint, PointReport, Report},
+    report::{FailedPoint, PointReport, Report},
+    report_file,
     result_format::ResultFormat,
     sweep_points::Point,
     text,
@@ -77,7 +78,7 @@ impl<'a, P: Provider> Session<'a, P> {
             job.arguments.check().map_err(name)?;
         }
         let arguments = &jobs[0].arguments;
-        let baseline = arguments.baseline.as_deref().map(report::read).transpose()?;
+        let baseline = arguments.baseline.as_deref().map(report_file::read).transpose()?;
         let baseline = baseline.map(|report| report.points);
         let overwrites = jobs.iter().any(|job| job.arguments.overwrites());
         let consent = overwrites.then(|| arguments.overwrite.consent("bench", true));

@@ -43,7 +43,7 @@ const DEVICE: [(&str, &str); 7] = [
     ("device_is_software", "device is software"),
     ("device_firmware", "firmware"),
     ("port_speed", "speed of the port"),
-    ("mtu", "MTU of the path"),
+    ("mtu", "active MTU of the port"),
     ("netdev_mtu", "MTU of the network interface"),
     ("gid_type", "type of GID"),
 ];
@@ -287,7 +287,7 @@ mod tests {
             ("host", "h"),
             ("commit", "not known"),
             ("speed of the port", "not known"),
-            ("MTU of the path", "4096 B"),
+            ("active MTU of the port", "4096 B"),
             ("MTU of the network interface", "4200 B"),
             ("processors' time of other guests (steal)", "2.0 %"),
             ("involuntary context switches", "0"),
