@@ -7,7 +7,7 @@ use rdma_host::{
     ConnectOptions, Connecting, Controller, Error, HostIdentity, MemoryMode, Poller,
     ReconnectOptions, WaitMode,
 };
-use tests::target::{Size, TARGET_ADDRESS, Target};
+use scripted_target::{Size, TARGET_ADDRESS, Target};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

@@ -6,11 +6,9 @@
 pub mod authentication_hook;
 pub mod load;
 mod log;
-mod note;
 pub mod process_resources;
 pub mod sequence;
 pub mod shutdown;
-pub mod target;
 
 use std::{
     fs,
@@ -21,9 +19,9 @@ use std::{
 };
 
 pub use log::log_of;
-pub use note::note;
 use rdma_host::{ConnectOptions, HostIdentity};
-pub use simulation::{authenticator, random::noise};
+pub use scripted_target::{self as target, authenticator, note};
+pub use simulation::random::noise;
 
 /// The subsystem that the target files of these tests offer.
 pub const SUBSYSTEM: &str = "nqn.2026-11.org.soft-roce:tests";

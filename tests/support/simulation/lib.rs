@@ -18,14 +18,11 @@
 //! * No command arrives on a connection whose loss the controller has told of.
 //! * In the end no object of the fabric is left.
 
-#[path = "../authenticator.rs"]
-pub mod authenticator;
 pub mod client;
 pub mod executor;
 pub mod faults;
 pub mod history;
 pub mod random;
-pub mod received_command;
 pub mod script;
 pub mod target;
 

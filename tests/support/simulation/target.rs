@@ -25,6 +25,7 @@ use std::{
 
 use auth::{HashId, Secret};
 use rdma_fabric::Host;
+use scripted_target::ReceivedCommand;
 use tokio::sync::Notify;
 use verbs::{ConnectionEvent, Endpoint};
 
@@ -36,7 +37,6 @@ use super::{
     executor::World,
     faults::{CommandFault, WorldFault},
     random::noise,
-    received_command::ReceivedCommand,
 };
 
 /// Address of the target.

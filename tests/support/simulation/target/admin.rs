@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use auth::{GroupId, HashId};
+use scripted_target::{
+    ReceivedCommand,
+    authenticator::{Authenticator, Settings},
+};
 
 use super::{
     ABORTED, Answer, BLOCKS, Command, Due, HOST_ID, INVALID_FIELD, Limits, NOT_READY, SUBSYSTEM,
     SUCCESS, Subsystem, connection::CAPSULE, secrets,
 };
-use crate::{
-    authenticator::{Authenticator, Settings},
-    received_command::ReceivedCommand,
-};
-
 /// Largest id of a queue, more than a host asks for.
 const QUEUE_ID_MAX: u16 = 1024;
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rdma_fabric::{Host, Readiness};
+use scripted_target::{ReceivedCommand, authenticator::Authenticator};
 use verbs::{
     Access, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
     Endpoint, PreparedQueuePair, ProtectionDomain, QueuePair, QueuePairCapabilities, RemoteAddress,
@@ -14,10 +15,7 @@ use verbs::{
 };
 
 use super::{Answer, Command};
-use crate::{
-    authenticator::Authenticator, executor::World, faults::CommandFault,
-    received_command::ReceivedCommand,
-};
+use crate::{executor::World, faults::CommandFault};
 
 /// Bytes of a capsule: a command, and data of two blocks.
 pub(super) const CAPSULE: usize = 64 + 1024;

@@ -1,8 +1,8 @@
 use std::fs;
 
-use ::tests::target::{Hook, TARGET_ADDRESS, Target};
 use rdma_fabric::Fabric;
 use rdma_host::{ConnectOptions, Controller, HostIdentity, ReconnectOptions, wire::NamespaceId};
+use scripted_target::{Hook, TARGET_ADDRESS, Target};
 use uuid::Uuid;
 
 use super::*;

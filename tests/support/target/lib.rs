@@ -8,8 +8,12 @@
 //! received, executed and answered in steps of their own: the hook may hold its execution, which
 //! then outlives the connection.
 
+#[path = "../authenticator.rs"]
+pub mod authenticator;
 mod controller;
+mod note;
 mod nvm;
+mod received_command;
 
 use std::{
     collections::BTreeMap,
@@ -32,10 +36,8 @@ use verbs::{
     RemoteAddress, RemoteKey,
 };
 
-pub use simulation::received_command::ReceivedCommand;
-
-use self::controller::ControllerState;
-use crate::{authenticator::Authenticator, note::note_of};
+use self::{authenticator::Authenticator, controller::ControllerState, note::note_of};
+pub use self::{note::note, received_command::ReceivedCommand};
 
 /// Address on which the target listens.
 pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
