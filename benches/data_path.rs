@@ -12,8 +12,8 @@ use rdma_host::{
     Buffer, Command, MemoryMode, Namespace, Poller,
     wire::{NamespaceId, NamespaceInfo},
 };
+use scripted_target::{BLOCKS, Size, Target};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tests::target::{Size, Target};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
@@ -48,6 +48,7 @@ fn main() {
         Some("empty-poll-1000") => empty_polls(1000, times),
         Some("read-one-of-1") => one_of(1, times),
         Some("read-one-of-1000") => one_of(1000, times),
+        Some("bench") => worker_of_bench(times),
         Some(other) => panic!("not known: {other}"),
     }
 }
@@ -128,16 +129,7 @@ fn counted_complete(poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
 fn c_library(work: Work, times: usize) {
     let (bed, poller) = FabricBed::polled(ONE, work.memory, allocated);
     let FabricBed { controller, mut target, device, .. } = bed;
-    let namespace = NamespaceInfo {
-        id: NamespaceId(1),
-        blocks: 1 << 20,
-        block_size: u32::try_from(BLOCK).expect("a few"),
-        nguid: None,
-        eui64: None,
-        uuid: None,
-        command_set: 0,
-        ana_group: 0,
-    };
+    let namespace = namespace(1 << 20);
     let bytes = work.depth * work.bytes;
     let added = nvmf_rdma::add_queue(&Arc::new(controller), poller, &namespace, bytes);
     let (queue, memory) = added.expect("the tables have room");
@@ -240,6 +232,37 @@ fn one_of(queues: u16, times: usize) {
         }
     }
     println!("{times} commands on {queues} queues");
+}
+
+/// Executes reads through the loop of `nvmf bench`.
+fn worker_of_bench(times: usize) {
+    let (bed, mut poller) = FabricBed::polled(ONE, MemoryMode::Pool, allocated);
+    let mut target = bed.target;
+    bed.device.set_before_poll(move || answer(&mut target));
+    let buffers = bed.controller.allocate_many(32, 4096).expect("memory");
+    let _context = bed.runtime.enter();
+    let completed = counted_worker(&mut poller, buffers, times as u64);
+    println!("{completed} commands");
+}
+
+#[inline(never)]
+fn counted_worker(poller: &mut Poller<Device>, buffers: Vec<Buffer>, times: u64) -> u64 {
+    let namespace = namespace(BLOCKS as u64);
+    nvmf::execute_random_reads(poller, buffers, namespace, times).expect("the controller lives")
+}
+
+/// Namespace with this number of blocks of 512 bytes.
+fn namespace(blocks: u64) -> NamespaceInfo {
+    NamespaceInfo {
+        id: NamespaceId(1),
+        blocks,
+        block_size: u32::try_from(BLOCK).expect("a few"),
+        nguid: None,
+        eui64: None,
+        uuid: None,
+        command_set: 0,
+        ana_group: 0,
+    }
 }
 
 /// Prints the memory of one more queue, the device's own left out.

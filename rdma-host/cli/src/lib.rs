@@ -1,4 +1,4 @@
-//! `nvmf`: NVMe over Fabrics over RDMA from the command line.
+//! `nvmf`: NVMe over Fabrics over RDMA from the command line, as a function.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -31,6 +31,7 @@ use nvmf_options::{
     target, target_address, termination_signal, text_file,
 };
 
+pub use crate::bench::execute_random_reads;
 use crate::{
     commands::{
         blocks, config, discover, generate, hostnqn, identify, identify_data, key, log, monitor,
@@ -210,7 +211,9 @@ enum Format {
     Json,
 }
 
-fn main() -> ExitCode {
+/// Executes the command that the arguments of this process name.
+#[must_use]
+pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

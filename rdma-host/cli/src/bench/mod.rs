@@ -30,6 +30,7 @@ mod point_report;
 mod prefill;
 mod progress;
 mod random_distribution;
+mod random_reads;
 mod rate;
 mod recorder;
 mod report;
@@ -45,6 +46,7 @@ mod worker;
 
 use std::sync::Arc;
 
+pub use self::random_reads::execute_random_reads;
 pub(crate) use self::{
     arguments::Arguments,
     job_file::{Job, read as read_jobs},

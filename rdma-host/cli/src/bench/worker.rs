@@ -454,6 +454,3 @@ fn record_stages(counters: &mut Counters, clock: &Clock, io: &PendingIo, polled:
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-#[cfg(test)]
-mod tests;
