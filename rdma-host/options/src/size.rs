@@ -100,8 +100,10 @@ fn at_least_one(number: u64) -> Result<u64, String> {
     if number == 0 { Err("must be at least 1".to_owned()) } else { Ok(number) }
 }
 
-/// Parses a time in seconds, or with the unit ms, s, m or h.
+/// Parses a time in seconds, or with the unit ms, s, m or h; at most a million hours, which may be
+/// added to any reading of a clock.
 pub fn seconds(text: &str) -> Result<Duration, String> {
+    const TIME_MAX: Duration = Duration::from_secs(1_000_000 * 3600);
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let factor = match suffix {
@@ -113,7 +115,8 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     };
     let number: f64 =
         number.parse().map_err(|_| "a time is a number of seconds, as in 10 or 1.5")?;
-    Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
+    let time = Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())?;
+    if time > TIME_MAX { Err("use at most 1000000h".to_owned()) } else { Ok(time) }
 }
 
 /// Number of bytes with a unit: exact if that unit divides it.
@@ -202,7 +205,9 @@ mod tests {
         assert_eq!(seconds("10"), Ok(Duration::from_secs(10)));
         assert_eq!(seconds("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(seconds("1.5m"), Ok(Duration::from_secs(90)));
-        for wrong in ["", "s", "-1", "1d", "1..2", "99999999999999999999999h"] {
+        // What a clock with nanoseconds in 64 bits can hold.
+        assert_eq!(seconds("1000000h").map(|time| time.as_secs()), Ok(3_600_000_000));
+        for wrong in ["", "s", "-1", "1d", "1..2", "99999999999999999999999h", "1000001h"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }

@@ -166,6 +166,9 @@ pub(super) enum Arrival {
     Poisson,
 }
 
+/// Most intervals of a series, all of which are kept.
+const INTERVALS_MAX: u32 = 1_000_000;
+
 impl Arguments {
     /// Points to measure: one, or those of the sweep.
     pub(super) fn points(&self) -> Vec<Point> {
@@ -185,7 +188,8 @@ impl Arguments {
 
     /// Refuses options that contradict each other.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        let mut all = self.contradictions().into_iter().chain(self.given_twice());
+        let all = self.contradictions().into_iter().chain(self.given_twice());
+        let mut all = all.chain(self.beyond_limits());
         match all.find(|(contradict, _)| *contradict) {
             Some((_, message)) => Err(Failure::usage(message)),
             None => Ok(()),
@@ -238,6 +242,21 @@ impl Arguments {
                 "--fail-if-worse is for --baseline FILE, or --compare A B".to_owned(),
             ),
             (self.has_same_file_twice(), "two results can't go to one file".to_owned()),
+        ]
+    }
+
+    /// Settings that no measurement can have, as `contradictions`.
+    fn beyond_limits(&self) -> [(bool, String); 2] {
+        let is_empty = |point: &Point| point.bs.sizes().any(|bytes| bytes == 0);
+        [
+            (
+                self.interval().saturating_mul(INTERVALS_MAX) < self.runtime,
+                format!("a series has at most {INTERVALS_MAX} intervals: give a longer --interval"),
+            ),
+            (
+                self.points().iter().any(is_empty) || [self.size, self.io_size].contains(&Some(0)),
+                "--bs, --size and --io-size must be at least one block".to_owned(),
+            ),
         ]
     }
 
@@ -388,6 +407,10 @@ mod tests {
             ("--bs 4K --sweep bs=4K,8K", "bs is given twice"),
             ("--rate 100 --sweep rate=100,200", "rate is given twice"),
             ("--sweep rate=100 --sweep rate=200", "rate is given twice"),
+            ("--interval 0.001ms --runtime 2s", "a longer --interval"),
+            ("--bs 4K:70,0:30", "at least one block"),
+            ("--sweep bs=512,0", "at least one block"),
+            ("--size 0", "at least one block"),
         ] {
             let found = contradiction(line);
             assert!(found.contains(message), "{line}: {found:?}");

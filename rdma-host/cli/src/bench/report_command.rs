@@ -104,7 +104,8 @@ fn read_all(files: &[PathBuf]) -> (Vec<Report>, Vec<Failure>) {
         match report_file::read(file) {
             Ok(mut report) => {
                 if files.len() > 1 {
-                    report.points.iter_mut().for_each(|point| name_by_file(point, file));
+                    let name = name_among(file, files);
+                    report.points.iter_mut().for_each(|point| name_by_file(point, &name));
                 }
                 reports.push(report);
             }
@@ -119,12 +120,21 @@ fn read_all(files: &[PathBuf]) -> (Vec<Report>, Vec<Failure>) {
     (reports, failures)
 }
 
-fn name_by_file(point: &mut PointReport, file: &Path) {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+/// Name of a file without folder and suffix, or its path where several have that name.
+fn name_among(file: &Path, files: &[PathBuf]) -> String {
+    let is_alike = |other: &&PathBuf| other.file_stem() == file.file_stem();
+    let name = match files.iter().filter(is_alike).count() {
+        0 | 1 => file.file_stem().unwrap_or_default(),
+        _ => file.as_os_str(),
+    };
+    name.to_string_lossy().into_owned()
+}
+
+fn name_by_file(point: &mut PointReport, file_name: &str) {
     let name = &mut point.configuration.name;
     *name = Some(match name.take() {
-        Some(name) => format!("{stem}/{name}"),
-        None => stem,
+        Some(name) => format!("{file_name}/{name}"),
+        None => file_name.to_owned(),
     });
 }
 
@@ -195,6 +205,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{super::compare::Comparison, *};
+
+    #[test]
+    fn points_of_files_with_one_name_are_told_apart() {
+        let files = ["a/run.json", "b/run.json", "other.json"].map(PathBuf::from);
+        let names = files.each_ref().map(|file| name_among(file, &files));
+        assert_eq!(names, ["a/run.json", "b/run.json", "other"]);
+    }
 
     /// Replaces number `index` of a report, counted through; returns false if there are fewer.
     fn replace(value: &mut Value, index: &mut usize, with: &Value) -> bool {
