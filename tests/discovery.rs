@@ -92,6 +92,20 @@ fn nvme_cli_prints_the_same() {
     let ours = nvmf_ok(&[&["discover", "-o", "json"], &place[..]].concat(), &[]);
     let value = |text: &[u8]| serde_json::from_slice::<Value>(text).expect("one JSON value");
     assert_eq!(value(&ours), value(&theirs));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let raw = |program: &mut Command, name: &str| {
+        let path = folder.path().join(name);
+        let output =
+            program.args(["discover", "-t", "rdma"]).args(place).arg("-r").arg(&path).output();
+        let output = output.expect("just run");
+        assert!(output.status.success(), "{output:?}");
+        std::fs::read(path).expect("the log page")
+    };
+    let ours = raw(&mut nvmf(), "ours");
+    // The header and the entries, of 1,024 bytes each.
+    assert_eq!((ours.len() % 1024, ours.len() > 2048), (0, true), "{}", ours.len());
+    assert!(ours == raw(&mut Command::new("nvme"), "theirs"), "nvme-cli writes the same bytes");
 }
 
 #[test]
