@@ -71,7 +71,7 @@ const ABSENT: [Absent; 6] = [
 ];
 
 /// Options of nvme-cli and fio, and ours for them or the reason why there is none.
-const OPTIONS: [(&str, &str); 60] = [
+const OPTIONS: [(&str, &str); 62] = [
     (
         "-D",
         "--duplicate-connect of nvme-cli: each command makes a connection of its own; leave the \
@@ -109,6 +109,7 @@ const OPTIONS: [(&str, &str); 60] = [
     ("--host-iface", "the option is --host-traddr, an address of that interface"),
     ("--io_size", "the option is --io-size"),
     ("--ioengine", "there is one engine, RDMA queues of nvmf; leave the option out"),
+    ("--human-readable", "fields are always shown in words; leave the option out"),
     ("--invalidate", "there is no page cache: all I/O is direct"),
     ("--lat_percentiles", "percentiles are always reported"),
     ("--name", "a command is one job; leave the option out"),
@@ -123,6 +124,7 @@ const OPTIONS: [(&str, &str); 60] = [
     ("--percentile_list", "percentiles are fixed; --hlog FILE has the whole distribution"),
     ("--quiet", "nothing connects twice; leave the option out"),
     ("--ramp_time", "the option is --ramp"),
+    ("--raw-binary", "the option is --raw, or `nvmf get-log` for a log page"),
     ("--rand_seed", "the option is --seed"),
     ("--random_distribution", "the option is --random-distribution"),
     ("--randseed", "the option is --seed"),

@@ -92,7 +92,11 @@ fn scaled(text: &str, factor: u64) -> Result<u64, String> {
             ));
         }
     };
-    let number: u64 = number.parse().map_err(|_| "write a whole number, as in 4096 or 4K")?;
+    if number.is_empty() {
+        return Err("write a whole number, as in 4096 or 4K".to_owned());
+    }
+    // Digits alone.
+    let number: u64 = number.parse().map_err(|_| "too large")?;
     number.checked_mul(factor.pow(exponent)).ok_or("too large".into())
 }
 
@@ -160,6 +164,7 @@ mod tests {
         for wrong in ["", "k", "-1", "4kb", "1.5M", "16777216T", "99999999999999999999"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(bytes("99999999999999999999"), Err("too large".to_owned()));
     }
 
     #[test]
