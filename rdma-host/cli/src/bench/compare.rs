@@ -88,8 +88,8 @@ pub(super) struct MeasureComparison {
     pub(super) more_is_better: bool,
     pub(super) before: f64,
     pub(super) after: f64,
-    /// Difference in percent of the value before, as the other percentages are.
-    pub(super) percent: f64,
+    /// Difference in percent of the value before, as the other percentages are; null if that was 0.
+    pub(super) percent: Option<f64>,
     /// Interval that holds the true difference with 95 % confidence; null with too few samples.
     pub(super) confidence_95_percent: Option<[f64; 2]>,
     /// Least difference that such a pair of runs shows in four of five cases.
@@ -237,11 +237,11 @@ impl Measure {
             before: difference.before,
             after: difference.after,
             percent: percent(difference.after - difference.before),
-            confidence_95_percent: difference.error.map(|error| {
+            confidence_95_percent: difference.error.and_then(|error| {
                 let (low, high) = error.interval;
-                [percent(low), percent(high)]
+                Some([percent(low)?, percent(high)?])
             }),
-            smallest_visible_percent: difference.error.map(|it| percent(it.smallest_visible)),
+            smallest_visible_percent: difference.error.and_then(|it| percent(it.smallest_visible)),
             verdict,
         })
     }
@@ -257,9 +257,11 @@ impl Measure {
 }
 
 impl MeasureComparison {
-    /// Share by which the value after is worse, in percent; negative if it is better.
+    /// Share by which the value after is worse, in percent; negative if it is better, 0 if there
+    /// was nothing before.
     pub(super) fn worse_percent(&self) -> f64 {
-        if self.more_is_better { -self.percent } else { self.percent }
+        let percent = self.percent.unwrap_or_default();
+        if self.more_is_better { -percent } else { percent }
     }
 
     /// A value for people, with its unit.
@@ -293,8 +295,8 @@ fn value(value: &Value) -> String {
 
 fn measure_line(text: &mut String, measure: &MeasureComparison) {
     let (before, after) = (measure.shown(measure.before), measure.shown(measure.after));
-    let (name, percent) = (measure.measure, measure.percent);
-    let _ = write!(text, "  {name:<13} {before:>14} → {after:>14}  {percent:+.1} %");
+    let percent = measure.percent.map_or("-".to_owned(), |percent| format!("{percent:+.1} %"));
+    let _ = write!(text, "  {:<13} {before:>14} → {after:>14}  {percent}", measure.measure);
     if let Some([low, high]) = measure.confidence_95_percent {
         let _ = write!(text, " (95 %: {low:+.1} to {high:+.1} %)");
     }
@@ -344,7 +346,7 @@ mod tests {
         assert_eq!(comparison.points.len(), 1);
         let iops = &comparison.points[0].measures[0];
         assert_eq!((iops.verdict, iops.worse_percent().round()), (Verdict::Better, -100.0));
-        assert!((iops.percent - 100.0).abs() < 1e-9);
+        assert!((iops.percent.unwrap() - 100.0).abs() < 1e-9);
         let lists = [&comparison.only_before, &comparison.only_after];
         assert!(lists.iter().all(|list| list.len() == 1), "{lists:?}");
         assert!(lists[0][0].contains("depth 1") && lists[1][0].contains("depth 9"), "{lists:?}");
@@ -385,6 +387,18 @@ mod tests {
         }
         let equal = (1200.0, 1200.0, Verdict::NoDifferenceSeen);
         assert_eq!(p99_9(&Comparison::new(&points[..1], &points[1..])), Some(equal));
+    }
+
+    #[test]
+    fn a_difference_from_nothing_has_no_percentage() {
+        let (before, after) = ([report(1, &[0.0; 5])], [report(1, &[9.0, 10.0, 11.0, 10.0, 9.0])]);
+        let compared = Comparison::new(&before, &after);
+        let iops = &compared.points[0].measures[0];
+        assert_eq!((iops.percent, iops.confidence_95_percent), (None, None));
+        assert_eq!((iops.smallest_visible_percent, iops.verdict), (None, Verdict::Better));
+        let text = compared.to_text();
+        assert!(text.contains("9.8  -  better") && !text.contains("0.0 %"), "{text}");
+        assert!(json!(compared)["points"][0]["measures"][0]["percent"].is_null());
     }
 
     #[test]

@@ -54,9 +54,9 @@ impl MeanDifference {
         Self { before: mean_before, after: mean_after, error }
     }
 
-    /// A difference in percent of the mean before.
-    pub(super) fn percent(&self, difference: f64) -> f64 {
-        if self.before == 0.0 { 0.0 } else { difference / self.before * 100.0 }
+    /// A difference in percent of the mean before; none of nothing.
+    pub(super) fn percent(&self, difference: f64) -> Option<f64> {
+        (self.before != 0.0).then(|| difference / self.before * 100.0)
     }
 }
 

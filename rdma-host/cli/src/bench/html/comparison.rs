@@ -126,7 +126,7 @@ fn cells(measure: &MeasureComparison) -> Vec<(&'static str, String)> {
     vec![
         ("before", shown(measure.before)),
         ("after", shown(measure.after)),
-        ("difference", format!("{:+.1} %", measure.percent)),
+        ("difference", measure.percent.map_or_else(none, |it| format!("{it:+.1} %"))),
         (
             "95 % interval",
             interval.map_or_else(none, |[low, high]| format!("{low:+.1} to {high:+.1} %")),

@@ -35,7 +35,8 @@ struct Row {
     interval: Option<[f64; 2]>,
     band: Option<[f64; 2]>,
     colour: usize,
-    mark: String,
+    /// None where nothing was there before.
+    mark: Option<String>,
     is_hollow: bool,
     title: String,
 }
@@ -58,7 +59,7 @@ impl Differences<'_> {
         let values = self.0.iter().flat_map(|measure| {
             let smallest = measure.smallest_visible_percent.unwrap_or_default();
             let [low, high] = measure.confidence_95_percent.unwrap_or_default();
-            [measure.percent, smallest, -smallest, low, high]
+            [measure.percent.unwrap_or_default(), smallest, -smallest, low, high]
         });
         let finite = values.filter(|value| value.is_finite());
         finite.fold((0.0, 0.0), |(low, high), value| (value.min(low), value.max(high)))
@@ -102,15 +103,19 @@ impl Picture for Differences<'_> {
         let top = frame.top;
         let row = |(index, measure): (usize, &MeasureComparison)| {
             let (y, colour) = (tenths(top + ROW * (index as f64 + 0.5)), look(measure.verdict));
+            let percent = measure.percent;
             Row {
                 name: measure.measure,
                 y,
                 interval: measure.confidence_95_percent.map(|ends| ends.map(x)),
                 band: measure.smallest_visible_percent.map(|it| [x(-it.abs()), x(it.abs())]),
                 colour,
-                mark: format!("M{} {y}{}", x(measure.percent), SHAPES[colour]),
+                mark: percent.map(|it| format!("M{} {y}{}", x(it), SHAPES[colour])),
                 is_hollow: measure.verdict == Verdict::TooFewSamples,
-                title: format!("{} {:+.1} %", measure.measure, measure.percent),
+                title: match percent {
+                    Some(percent) => format!("{} {percent:+.1} %", measure.measure),
+                    None => measure.measure.to_owned(),
+                },
             }
         };
         let rows: Vec<_> = self.0.iter().enumerate().map(row).collect();
