@@ -3,6 +3,9 @@
 
 // bed: waits --target tests/targets/attach.toml
 
+#[path = "attach/metrics.rs"]
+mod metrics;
+
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
@@ -481,6 +484,10 @@ fn what_is_wrong_is_said_in_one_line() {
     said(&["detach", "7"], 2, "no /dev/ublkb7");
     said(&["attach", &target], 2, "--ns");
     said(&["attach", &target, "--ns", "77"], 2, "77");
+    // Not even connected: nothing answers at that address.
+    let nowhere = "nvmf-rdma://192.0.2.1/nqn.2026-11.org.soft-roce:none";
+    said(&["attach", nowhere, "--metrics-file", "/none/nvmf.prom"], 1, "No such file");
+    said(&["monitor", nowhere, "--metrics-socket", "/etc/hostname"], 1, "no socket");
     let device = Attached::new(&["--ns", "1"]);
     said(&["attach", &target, "--ns", "1", "--id", &device.id], 1, "already");
     said(&["attach", &target, "--ns", "1", "--recover", &device.id], 1, "another process");

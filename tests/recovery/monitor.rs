@@ -2,6 +2,8 @@
 
 use std::process::{Child, Stdio};
 
+use tests::metrics::Metrics;
+
 use super::*;
 
 /// A host that is to have no key.
@@ -18,7 +20,7 @@ fn monitor(arguments: &[&str]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("NVMF runs");
-    wait_for("the monitor connects", Duration::from_secs(5), || controllers(SUBSYSTEM) == 1);
+    wait_for("the monitor connects", Duration::from_secs(30), || controllers(SUBSYSTEM) == 1);
     child
 }
 
@@ -64,6 +66,41 @@ fn a_restart_is_told_from_loss_to_return() {
     for words in ["closed the connection", "nothing listens", "attempt 1 of", "next in 0.5 s"] {
         assert!(text.contains(words), "{words}: {text}");
     }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn metrics_count_a_reconnect() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, socket) = (folder.path().join("nvmf.prom"), folder.path().join("socket"));
+    let words = [&file, &socket].map(|path| path.to_str().expect("text"));
+    let monitor = monitor(&["--metrics-file", words[0], "--metrics-socket", words[1]]);
+    let has = |name: &str, labels: &[&str], value: f64| {
+        wait_for(&format!("{name} {labels:?} is {value}"), Duration::from_secs(30), || {
+            Metrics::ask(&socket).sum(name, labels) == value
+        });
+    };
+    has("nvmf_controller_state", &["state=\"live\""], 1.0);
+    has("nvmf_connect_attempts_total", &[], 1.0);
+    has("nvmf_reconnects_total", &[], 0.0);
+    target(&["unlink", "port", "1", SUBSYSTEM]);
+    has("nvmf_controller_state", &["state=\"live\""], 0.0);
+    let attempts = || Metrics::ask(&socket).sum("nvmf_connect_attempts_total", &[]);
+    wait_for("an attempt", Duration::from_secs(30), || attempts() >= 2.0);
+    target(&["link", "port", "1", SUBSYSTEM]);
+    has("nvmf_reconnects_total", &[], 1.0);
+    has("nvmf_controller_state", &["state=\"live\""], 1.0);
+    let all = attempts();
+    wait_for("the file tells of it", Duration::from_secs(30), || {
+        let written = Metrics(std::fs::read_to_string(&file).unwrap_or_default());
+        written.0.contains("nvmf_reconnects_total")
+            && written.sum("nvmf_reconnects_total", &[]) == 1.0
+            && written.sum("nvmf_connect_attempts_total", &[]) == all
+    });
+    let process = rustix::process::Pid::from_child(&monitor);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
+    story(monitor, 0);
+    assert!(!file.exists() && !socket.exists(), "both are removed");
 }
 
 #[test]

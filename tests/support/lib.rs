@@ -6,6 +6,7 @@
 pub mod authentication_hook;
 pub mod load;
 mod log;
+pub mod metrics;
 pub mod process_resources;
 pub mod sequence;
 pub mod shutdown;

@@ -11,6 +11,7 @@ mod data_pattern;
 mod disconnects;
 mod environment;
 mod load;
+mod metrics;
 mod nvme_cli;
 mod output;
 mod output_file;

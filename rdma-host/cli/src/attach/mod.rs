@@ -8,11 +8,7 @@ mod serve;
 mod translate;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     thread::{Builder, JoinHandle},
     time::Duration,
 };
@@ -22,7 +18,10 @@ use rdma_host::{
     ConnectOptions, Controller, Fence, LifecycleState, Poller, StateChanges, WaitMode, Waiter,
     wire::{BlockRange, ControllerId, NamespaceInfo},
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    watch,
+};
 use ublk::{Control, Device, DeviceInfo};
 
 use self::{
@@ -31,7 +30,15 @@ use self::{
     translate::Blocks,
 };
 use crate::{
-    connect, failure::Failure, output, shutdown::InterruptibleRuntime, target::TargetArguments,
+    connect,
+    failure::Failure,
+    metrics::{
+        ControllerReports, Metrics, MetricsArguments, MetricsOutputs, Report, ReportingThreads,
+        ThreadRequests,
+    },
+    output,
+    shutdown::InterruptibleRuntime,
+    target::TargetArguments,
 };
 
 pub(crate) use detach::{DetachArguments, ListArguments, detach, list};
@@ -69,6 +76,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     target: TargetArguments,
+
+    #[command(flatten)]
+    metrics: MetricsArguments,
 }
 
 /// Timeout of the start of a thread.
@@ -85,13 +95,17 @@ struct Connection {
     controller: Controller,
     pollers: Vec<Poller>,
     changes: StateChanges,
+    /// For the metrics; none once they have them.
+    reports: Option<ControllerReports>,
     namespace: NamespaceInfo,
 }
 
 /// Threads that serve the queues of a device.
 struct Threads {
     threads: Vec<JoinHandle<()>>,
-    leave: Arc<AtomicBool>,
+    requests: Arc<ThreadRequests>,
+    /// Numbers of the queues.
+    reports: Vec<watch::Receiver<Report>>,
     ends: UnboundedReceiver<Result<(), Failure>>,
 }
 
@@ -107,6 +121,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !arguments.foreground && !arguments.daemon {
         return daemon::start_in_background();
     }
+    // Before the folder changes, to which paths are relative.
+    let outputs = arguments.metrics.open()?;
     if arguments.daemon {
         daemon::leave_session()?;
     }
@@ -116,7 +132,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         None => None,
     };
     let connection = Connection::new(arguments, former.as_ref())?;
-    serve(arguments, &mut control, former, connection)
+    serve(arguments, &mut control, former, connection, outputs)
 }
 
 impl Connection {
@@ -130,12 +146,13 @@ impl Connection {
             options.queue_entries = former.depth() + 1;
         }
         let runtime = InterruptibleRuntime::new()?;
-        let (controller, pollers, changes) = runtime.run(async {
+        let (controller, pollers, streams) = runtime.run(async {
             let connecting = Controller::connect(&options);
-            let changes = connecting.changes();
+            let (changes, reports) = (connecting.changes(), ControllerReports::of(&connecting));
             let connected = connecting.polled(queues.into()).await;
-            connected.map(|(controller, pollers)| (controller, pollers, changes))
+            connected.map(|(controller, pollers)| (controller, pollers, (changes, reports)))
         })?;
+        let (changes, reports) = streams;
         let negotiated = controller.negotiated();
         connect::print_warnings(&negotiated);
         if let Some(former) = former
@@ -152,7 +169,8 @@ impl Connection {
         }
         let id = runtime.run(connect::namespace_id(&controller, arguments.ns))?;
         let namespace = runtime.run(controller.identify_namespace(id))?;
-        Ok(Self { runtime, options, controller, pollers, changes, namespace })
+        let reports = Some(reports);
+        Ok(Self { runtime, options, controller, pollers, changes, reports, namespace })
     }
 }
 
@@ -162,6 +180,7 @@ fn serve(
     control: &mut Control,
     former: Option<DeviceInfo>,
     mut connection: Connection,
+    outputs: MetricsOutputs,
 ) -> Result<(), Failure> {
     let Connection { runtime, options, controller, namespace, pollers, .. } = &connection;
     let wanted = device::parameters(controller, namespace, arguments.read_only);
@@ -183,11 +202,11 @@ fn serve(
     let started = start(control, &info, is_new, &mut connection, &mut threads);
     let outcome = started.and_then(|entry| {
         let threads = threads.as_mut().expect("they were started");
-        wait(control, &info, &mut connection, threads, entry)
+        wait(control, &info, &mut connection, (threads, outputs), entry)
     });
     if let Some(threads) = threads {
         if outcome.is_err() {
-            threads.leave.store(true, Ordering::Relaxed);
+            threads.requests.leave();
         }
         threads.join();
     }
@@ -273,14 +292,19 @@ fn wait(
     control: &mut Control,
     info: &DeviceInfo,
     connection: &mut Connection,
-    threads: &mut Threads,
+    (threads, outputs): (&mut Threads, MetricsOutputs),
     mut entry: Entry,
 ) -> Result<bool, Failure> {
     let path = device::path(info.id());
-    let Connection { runtime, changes, controller, .. } = connection;
+    let Connection { runtime, options, changes, controller, reports, .. } = connection;
+    let metrics = Metrics::new(options, Some(path.clone()), Some(threads.reporting()));
+    let reports = reports.take().expect("nothing else takes them");
+    let _writers = outputs.start(runtime.runtime.handle(), &metrics);
     let signal = runtime.runtime.block_on(async {
+        let mut follow = std::pin::pin!(metrics.follow(controller, reports));
         loop {
             tokio::select! {
+                () = &mut follow => {}
                 Some(change) = changes.next() => {
                     output::print_message(format_args!("nvmf: {path}: {change}"));
                     if change.state == LifecycleState::Live {
@@ -306,7 +330,7 @@ fn wait(
     output::print_message(format_args!(
         "nvmf: ended by {signal}; {path} is in use, and waits for `nvmf attach --recover {id}`"
     ));
-    threads.leave.store(true, Ordering::Relaxed);
+    threads.requests.leave();
     Ok(false)
 }
 
@@ -316,8 +340,8 @@ impl Threads {
         let Connection { controller, pollers, namespace, options, .. } = connection;
         let (ended, ends) = unbounded_channel();
         let (started, starts) = mpsc::channel();
-        let leave = Arc::new(AtomicBool::new(false));
-        let mut this = Self { threads: Vec::new(), leave, ends };
+        let requests = Arc::new(ThreadRequests::default());
+        let mut this = Self { threads: Vec::new(), requests, reports: Vec::new(), ends };
         let (wait, count) = (options.wait, pollers.len());
         if count != usize::from(device.queues()) {
             let queues = device.queues();
@@ -325,13 +349,16 @@ impl Threads {
         }
         let blocks = Blocks { namespace: namespace.id, size: namespace.block_size };
         for (index, poller) in (0..).zip(pollers.drain(..)) {
+            let (report, reports) = watch::channel(Report::default());
+            this.reports.push(reports);
             let parts = QueueParts {
                 index,
                 poller,
                 memory: controller.allocate_shared(device.memory_bytes())?,
                 ranges: controller.allocate_many(device.depth().into(), BlockRange::SIZE)?,
                 blocks,
-                leave: Arc::clone(&this.leave),
+                requests: Arc::clone(&this.requests),
+                report,
             };
             let reports = Reports { started: started.clone(), ended: ended.clone() };
             let device = Arc::clone(device);
@@ -344,12 +371,17 @@ impl Threads {
         for _ in 0..count {
             let late = |_| Failure::failed("a thread that serves a queue did not start in time");
             if let Err(failure) = starts.recv_timeout(THREAD_TIMEOUT).map_err(late).flatten() {
-                this.leave.store(true, Ordering::Relaxed);
+                this.requests.leave();
                 this.join();
                 return Err(failure);
             }
         }
         Ok(this)
+    }
+
+    /// Threads whose numbers are metrics.
+    fn reporting(&self) -> ReportingThreads {
+        ReportingThreads { requests: Arc::clone(&self.requests), reports: self.reports.clone() }
     }
 
     /// Waits until all have ended, as they do once the device is stopped or they are to leave.

@@ -1,23 +1,20 @@
 //! Loop of a hardware queue: requests become commands, and responses complete them.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use rdma_host::{
     Buffer, CommandCompletion, Poller, SharedMemory, Waiter,
     error::{Error, Rejected},
     wire::Status,
 };
+use tokio::sync::watch;
 use ublk::{Device, Queue, Request};
 
 use super::translate::Blocks;
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    metrics::{QueueNumbers, Report, ThreadRequests},
+};
 
 /// Parts with which one thread serves a queue.
 pub(super) struct QueueParts {
@@ -28,8 +25,10 @@ pub(super) struct QueueParts {
     /// Memory of the range of a discard, for each request.
     pub(super) ranges: Vec<Buffer>,
     pub(super) blocks: Blocks,
-    /// Set to end the loop, and to leave the requests to the next daemon.
-    pub(super) leave: Arc<AtomicBool>,
+    /// Requests for the numbers of the queue, and to end the loop: the requests of the device are
+    /// left to the next daemon.
+    pub(super) requests: Arc<ThreadRequests>,
+    pub(super) report: watch::Sender<Report>,
 }
 
 /// Queue that this thread serves.
@@ -43,18 +42,21 @@ pub(super) struct Server {
     waiting: VecDeque<Request>,
     /// Result of each request in flight if it succeeds: the number of its bytes.
     results: Vec<i32>,
-    leave: Arc<AtomicBool>,
+    requests: Arc<ThreadRequests>,
+    report: watch::Sender<Report>,
+    /// Request for the numbers that was answered last.
+    reported: u64,
     /// True once the controller is gone for good: every request fails.
     has_failed: bool,
 }
 
-/// Longest sleep: after it, the flag to leave is looked at.
+/// Longest sleep: after it, the requests to the thread are looked at.
 const SLEEP_MAX: Duration = Duration::from_millis(200);
 
 impl Server {
     /// Fetches the requests of the queue, from this thread.
     pub(super) fn new(device: &Arc<Device>, parts: QueueParts) -> Result<Self, Failure> {
-        let QueueParts { index, poller, memory, ranges, blocks, leave } = parts;
+        let QueueParts { index, poller, memory, ranges, blocks, requests, report } = parts;
         let queue = Queue::new(device, index, memory.clone()).map_err(Failure::failed)?;
         let depth = usize::from(device.depth());
         Ok(Self {
@@ -65,7 +67,9 @@ impl Server {
             blocks,
             waiting: VecDeque::with_capacity(depth),
             results: vec![0; depth],
-            leave,
+            requests,
+            report,
+            reported: 0,
             has_failed: false,
         })
     }
@@ -76,8 +80,14 @@ impl Server {
             let mut worked = self.submit_requests();
             worked |= self.complete_requests();
             worked |= self.queue.submit().map_err(Failure::failed)?;
-            if self.queue.is_ended() || self.leave.load(Ordering::Relaxed) {
+            let request = self.requests.latest();
+            if self.queue.is_ended() || request == ThreadRequests::LEAVE {
                 return Ok(());
+            }
+            if request != self.reported {
+                self.reported = request;
+                let numbers = QueueNumbers::of(&mut self.poller, self.waiting.len());
+                self.report.send_replace((request, numbers));
             }
             if worked {
                 waiter.busy();

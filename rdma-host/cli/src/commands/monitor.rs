@@ -11,13 +11,14 @@ use rdma_host::{
     Provider, StateChange, StateChanges, wire::NamespaceId,
 };
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     Format,
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect,
     failure::Failure,
+    metrics::{ControllerReports, Metrics, MetricsArguments},
     output,
     shutdown::{self, ShutdownSignal},
     target::TargetArguments,
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     target: TargetArguments,
 
     #[command(flatten)]
+    metrics: MetricsArguments,
+
+    #[command(flatten)]
     capture: CaptureArguments,
 }
 
@@ -47,10 +51,14 @@ impl ConnectingCommand for Arguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let options = self.target.options()?;
+        let outputs = self.metrics.open()?;
         shutdown::runtime()?.block_on(async {
             let shutdown = ShutdownSignal::catch()?;
             let connecting = Controller::connect_over(provider, &options);
             let (changes, events) = (connecting.changes(), connecting.events());
+            let reports = ControllerReports::of(&connecting);
+            let metrics = Metrics::new(&options, None, None);
+            let _writers = outputs.start(&Handle::current(), &metrics);
             let format = self.output_format;
             let (sender, output_closed) = oneshot::channel();
             let printer = tokio::spawn(async move {
@@ -61,8 +69,11 @@ impl ConnectingCommand for Arguments {
                 }
                 printed.map(drop)
             });
-            let outcome =
-                watch(connecting.into_future(), self.runtime, &shutdown, output_closed).await;
+            let follow = async |controller: &Controller<_>| {
+                metrics.follow(controller, reports).await;
+            };
+            let connect = connecting.into_future();
+            let outcome = watch(connect, follow, self.runtime, &shutdown, output_closed).await;
             // Ends once the controller is gone, with all printed.
             let printed = printer.await.map_err(Failure::failed)?;
             outcome.and(printed)
@@ -74,6 +85,7 @@ impl ConnectingCommand for Arguments {
 /// more can be printed.
 async fn watch<P: Provider>(
     connect: impl Future<Output = Result<Controller<P>, rdma_host::Error>>,
+    follow: impl AsyncFnOnce(&Controller<P>),
     runtime: Option<Duration>,
     shutdown: &ShutdownSignal,
     output_closed: oneshot::Receiver<()>,
@@ -97,8 +109,17 @@ async fn watch<P: Provider>(
         () = &mut stopped => return Ok(()),
     };
     connect::print_warnings(&controller.negotiated());
+    let failed = async {
+        tokio::select! {
+            error = controller.failed() => error,
+            () = async {
+                follow(&controller).await;
+                std::future::pending().await
+            } => unreachable!("it is pending"),
+        }
+    };
     tokio::select! {
-        error = controller.failed() => Err(error.into()),
+        error = failed => Err(error.into()),
         () = stopped => {
             controller.shutdown().await;
             Ok(())

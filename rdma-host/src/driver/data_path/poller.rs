@@ -392,6 +392,13 @@ impl<P: Provider> Poller<P> {
         self.in_flight + self.pending.len()
     }
 
+    /// Number of commands held back, of [`in_flight`](Self::in_flight): they wait for a connection,
+    /// behind the write fence, for room in a queue, or for the time of their retry.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Maximum number of commands in flight on all queues.
     #[must_use]
     pub fn depth(&self) -> usize {
