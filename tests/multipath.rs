@@ -126,6 +126,27 @@ fn a_path_that_is_not_there_at_first_is_used_later() {
 }
 
 #[test]
+fn a_path_that_does_not_answer_is_not_waited_for() {
+    run(async {
+        let all = Ports::new();
+        // The connection is accepted, and no command is answered.
+        all.ports[0].answer(|_, answer| answer.messages.clear());
+        let (subsystem, namespace) = all.connect(&both(connect_options())).await;
+        let status = subsystem.status();
+        assert_eq!(status.paths[0].state, PathState::Reconnecting);
+        assert!(status.paths[0].cause.is_none(), "{status}");
+        let buffer = subsystem.allocate(512).expect("memory");
+        read(&namespace, buffer, 4).await;
+        assert_eq!(all.ports.each_ref().map(|port| port.count(READ)), [0, 4]);
+        // Closed, the first attempt fails, and further ones find the port open again.
+        all.ports[0].answer(|_, _| {});
+        all.ports[0].cut();
+        until(|| subsystem.status().paths[0].state == PathState::Live).await;
+        subsystem.shutdown().await;
+    });
+}
+
+#[test]
 fn without_any_path_the_first_error_is_told() {
     run(async {
         let all = Ports::new();

@@ -543,6 +543,10 @@ pub const PATH_MEASURE_INTERVAL: Duration = Duration::from_millis(100);
 /// seconds of a change of access, and no load for the target.
 pub const PATH_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Longest wait for the first attempts of the other paths, once one path of a subsystem is
+/// connected: many times what a connect takes, and less than an address without an answer does.
+pub const OTHER_PATHS_WAIT: Duration = Duration::from_secs(1);
+
 /// Delay before namespaces and access of a path are read again, if that failed.
 pub const PATH_RELOAD_DELAY: Duration = Duration::from_secs(1);
 

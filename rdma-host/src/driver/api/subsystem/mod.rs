@@ -11,6 +11,7 @@
 //!                        domain for all
 //! ```
 
+mod first_attempts;
 mod path_status;
 mod path_table;
 mod path_task;
@@ -26,13 +27,14 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use verbs::{Buffer, CallerMemory, Provider, RdmaCore, RegisterError};
 
+use self::{
+    first_attempts::{FirstAttempt, Outcome},
+    path_table::{PathTable, Presence},
+    path_task::{PathTask, SubsystemIdentity, compare_namespaces},
+};
 pub use self::{
     path_status::{NamespacePath, PathStatus, SubsystemStatus},
     subsystem_namespace::SubsystemNamespace,
-};
-use self::{
-    path_table::{PathTable, Presence},
-    path_task::{PathTask, SubsystemIdentity, compare_namespaces},
 };
 use crate::{
     config::ConnectOptions,
@@ -122,8 +124,9 @@ pub struct Subsystem<P: Provider = RdmaCore> {
 }
 
 impl Subsystem {
-    /// Connects all paths over the system's RDMA devices. A path that can't be reached is tried
-    /// further, by the options for reconnects, if another one is connected.
+    /// Connects all paths over the system's RDMA devices, at once. When one is connected, the
+    /// others are waited for, but for a second at most: a path that is not connected by then, or
+    /// can't be reached, is tried further, by the options for reconnects.
     ///
     /// # Errors
     ///
@@ -150,13 +153,15 @@ impl<P: Provider> Subsystem<P> {
         let connecting = |options: &ConnectOptions| {
             Connecting::new(provider, options, Purpose::Io, Some(Arc::clone(&group)))
         };
-        let all = (0..addresses.len()).map(|index| connecting(&options.of_path(index)));
-        let outcomes = join_all(all.map(IntoFuture::into_future)).await;
-        let identity = identify(&addresses, &outcomes)?;
+        let attempt =
+            |index| FirstAttempt::Running(connecting(&options.of_path(index)).into_future());
+        let mut attempts: Vec<_> = (0..addresses.len()).map(attempt).collect();
+        first_attempts::wait(&mut attempts).await;
+        let identity = identify(&addresses, &attempts)?;
         let table = Arc::new(PathTable::new(addresses, &options.connect, options.policy));
-        let controllers: Arc<[_]> = outcomes.iter().map(|_| OnceLock::new()).collect();
+        let controllers: Arc<[_]> = attempts.iter().map(|_| OnceLock::new()).collect();
         let closing = watch::Sender::new(());
-        for (index, outcome) in outcomes.into_iter().enumerate() {
+        for (index, attempt) in attempts.into_iter().enumerate() {
             let path = PathId(index);
             let start = PathStart {
                 table: Arc::clone(&table),
@@ -165,21 +170,16 @@ impl<P: Provider> Subsystem<P> {
                 identity: identity.clone(),
                 closing: closing.subscribe(),
             };
-            match outcome {
-                Ok(controller) => {
+            match attempt {
+                FirstAttempt::Ended(Ok(controller)) => {
                     let mut task = start.task(controller);
                     task.load().await?;
                     runtime::spawn(task.run());
                 }
-                Err(error) => {
-                    table.set_lost(path, PathState::Reconnecting, &error);
-                    let address = table.addresses[index];
-                    tracing::warn!(
-                        path = index, %address, %error, "a path can't be connected: once more"
-                    );
+                attempt => {
                     let mut options = options.of_path(index);
                     options.reconnect = options.reconnect.first_connect(true);
-                    runtime::spawn(start.connect(connecting(&options)));
+                    runtime::spawn(start.connect(attempt, connecting(&options)));
                 }
             }
         }
@@ -317,18 +317,31 @@ impl<P: Provider> PathStart<P> {
         PathTask::new(table, path, controller, identity, closing)
     }
 
-    /// Connects a path that could not be reached at first, by the policy of reconnects, and runs
-    /// its task.
-    async fn connect(mut self, connecting: Connecting<P>) {
+    /// Goes on with the first attempt of a path, connects it after that by the policy of
+    /// reconnects, and runs its task.
+    async fn connect(self, first: FirstAttempt<P>, further: Connecting<P>) {
+        let mut closing = self.closing.clone();
         let connected = tokio::select! {
             biased;
-            _ = self.closing.changed() => return,
-            connected = connecting => connected,
+            _ = closing.changed() => return,
+            connected = self.attempts(first, further) => connected,
         };
         match connected {
             Ok(controller) => self.task(controller).run().await,
             Err(error) => self.table.set_lost(self.path, PathState::Ended, &error),
         }
+    }
+
+    async fn attempts(&self, first: FirstAttempt<P>, further: Connecting<P>) -> Outcome<P> {
+        let first = match first {
+            FirstAttempt::Running(attempt) => attempt.await,
+            FirstAttempt::Ended(outcome) => outcome,
+        };
+        let Err(error) = first else { return first };
+        self.table.set_lost(self.path, PathState::Reconnecting, &error);
+        let (path, address) = (self.path.0, self.table.addresses[self.path.0]);
+        tracing::warn!(path, %address, %error, "a path can't be connected: once more");
+        further.await
     }
 }
 
@@ -336,16 +349,15 @@ impl<P: Provider> PathStart<P> {
 /// that of the first path.
 fn identify<P: Provider>(
     addresses: &[SocketAddr],
-    outcomes: &[Result<Controller<P>, Error>],
+    attempts: &[FirstAttempt<P>],
 ) -> Result<SubsystemIdentity, Error> {
-    let connected = addresses.iter().zip(outcomes);
-    let mut identities = connected.filter_map(|(address, outcome)| {
-        let controller = outcome.as_ref().ok()?;
-        Some(SubsystemIdentity::of(*address, controller))
+    let connected = addresses.iter().zip(attempts);
+    let mut identities = connected.filter_map(|(address, attempt)| {
+        Some(SubsystemIdentity::of(*address, attempt.controller()?))
     });
     let Some(first) = identities.next() else {
-        let error = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
-        return Err(error.expect("options have a path").clone());
+        let error = attempts.iter().find_map(FirstAttempt::error);
+        return Err(error.expect("all attempts have failed, and there is one").clone());
     };
     identities.try_for_each(|other| first.compare(&other))?;
     Ok(first)
