@@ -1,10 +1,10 @@
 //! `--metrics-socket`: a Unix socket that answers HTTP/1.0, for curl and Prometheus behind a proxy.
 
 use std::{
-    fs::{self, Permissions},
+    fs,
     io::{self, ErrorKind},
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::FileTypeExt,
         net::{SocketAddr, UnixListener as StdUnixListener, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
@@ -12,6 +12,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    fs::Mode,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
+};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::Semaphore,
@@ -21,7 +25,7 @@ use super::exposition::CONTENT_TYPE;
 use crate::{failure::Failure, secret_text};
 
 /// Maximum number of clients that are answered at a time; others wait.
-const CLIENTS_MAX: usize = 8;
+const CLIENTS_MAX: u16 = 8;
 
 /// Time for which a client may take from its connection to its answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,6 +35,17 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 
 /// Pause after a failure to accept, as when there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds a non-blocking socket that its owner alone may connect to. A mode that is set once there
+/// is a file would come too late for who connects at once: bind takes that of the socket itself.
+fn bind_for_owner(path: &Path) -> io::Result<StdUnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, CLIENTS_MAX.into())?;
+    Ok(StdUnixListener::from(socket))
+}
 
 /// Socket at a path, which is removed on drop.
 pub(crate) struct MetricsSocket {
@@ -61,11 +76,8 @@ impl MetricsSocket {
             }
             Err(error) => return Err(failed(&error)),
         }
-        let listener = StdUnixListener::bind(&path).map_err(|error| failed(&error))?;
-        let this = Self { listener, path };
-        let set = fs::set_permissions(&this.path, Permissions::from_mode(0o600));
-        set.and_then(|()| this.listener.set_nonblocking(true)).map_err(|error| failed(&error))?;
-        Ok(this)
+        let listener = bind_for_owner(&path).map_err(|error| failed(&error))?;
+        Ok(Self { listener, path })
     }
 
     /// Answers clients with what `render` returns. Must be called in a runtime with I/O enabled.
@@ -78,7 +90,7 @@ impl MetricsSocket {
         render: impl Fn() -> F + Clone + Send + 'static,
     ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
-        let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+        let clients = Arc::new(Semaphore::new(CLIENTS_MAX.into()));
         loop {
             let permit = Arc::clone(&clients).acquire_owned().await.expect("it is never closed");
             let Ok((stream, _)) = listener.accept().await else {
@@ -180,7 +192,10 @@ async fn write_all(stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::{
+        io::{Read, Write},
+        os::unix::fs::PermissionsExt,
+    };
 
     use super::*;
 
