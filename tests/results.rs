@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::Write,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
     process::{Child, Command, Output, Stdio},
     thread,
@@ -14,6 +15,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt::set_socket_send_buffer_size,
     process::{Pid, Signal, kill_process},
 };
 use serde_json::Value;
@@ -201,19 +203,22 @@ fn a_full_disk_takes_no_other_result() {
     let path = folder.path().join("report");
     let full_disk = fs::File::options().write(true).open("/dev/full").expect("every Linux has it");
     let target = uri(SUBSYSTEM);
-    let arguments = ["bench", &target, "--ns", "1", "--runtime", "100ms", "--json", text(&path)];
+    let arguments = ["bench", &target, "--ns", "1", "--runtime", "1s", "--json", text(&path)];
     let mut command = nvmf();
-    let status = command.args(arguments).stdout(full_disk).status().expect("it runs");
-    assert_eq!(status.code(), Some(1));
+    let output = command.args(arguments).stdout(full_disk).stderr(Stdio::piped()).output();
+    let output = output.expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{}", message(&output));
+    assert!(message(&output).contains("No space left"), "{}", message(&output));
     assert!(json_file(&path)["completed"].as_u64() > Some(0));
 }
 
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn nothing_completed_is_a_failure() {
-    let output = bench("0", "1m", &["--io-size", "0", "--iodepth", "1"]);
+    // The first command is a part of the ramp, and the second would be due after the end.
+    let output = bench("500ms", "100ms", &["--rate", "1", "--iodepth", "1"]);
     let output = output.wait_with_output().expect("it ends");
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{}", message(&output));
     assert!(message(&output).starts_with("nvmf: nothing completed in 0."), "{}", message(&output));
     assert_eq!(message(&output).lines().count(), 1);
 }
@@ -284,9 +289,16 @@ fn a_signal_ends_a_read_with_what_was_read() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_second_signal_ends_a_command_at_once() {
-    let mut child = bench("0", "2s", &["--interval", "1ms", "--iodepth", "1"]);
-    // The report is larger than a pipe: the command is writing it as soon as there is a part.
-    let output = child.stdout.take().expect("a pipe");
+    // The report is larger than what the socket holds: the command is writing it as soon as there
+    // is a part.
+    let (output, written) = UnixStream::pair().expect("sockets");
+    set_socket_send_buffer_size(&written, 4096).expect("an option of sockets");
+    let target = uri(SUBSYSTEM);
+    let mut command = nvmf();
+    command.args(["bench", &target, "--ns", "1", "--runtime", "500ms", "--iodepth", "1"]);
+    command.args(["-o", "json"]).stdout(OwnedFd::from(written)).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("NVMF runs");
+    drop(command); // and the socket with it
     wait_for("the report", Duration::from_secs(60), || {
         let mut polled = [PollFd::new(&output, PollFlags::IN)];
         poll(&mut polled, Some(&Timespec::default())).expect("a pipe can be polled") > 0
