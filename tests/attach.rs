@@ -488,6 +488,14 @@ fn what_is_wrong_is_said_in_one_line() {
     let nowhere = "nvmf-rdma://192.0.2.1/nqn.2026-11.org.soft-roce:none";
     said(&["attach", nowhere, "--metrics-file", "/none/nvmf.prom"], 1, "No such file");
     said(&["monitor", nowhere, "--metrics-socket", "/etc/hostname"], 1, "no socket");
+    // A relative path is one of the folder in which the command was given.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("key"), "no secret").unwrap();
+    fs::set_permissions(folder.path().join("key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let words = ["attach", nowhere, "--dhchap-secret-file", "key"];
+    let output = run(nvmf().current_dir(&folder).args(words), &[]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("our secret: the secret does not begin with"), "{message}");
     let device = Attached::new(&["--ns", "1"]);
     said(&["attach", &target, "--ns", "1", "--id", &device.id], 1, "already");
     said(&["attach", &target, "--ns", "1", "--recover", &device.id], 1, "another process");

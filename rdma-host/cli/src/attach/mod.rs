@@ -122,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return daemon::start_in_background();
     }
     // Before the folder changes, to which paths are relative.
-    let outputs = arguments.metrics.open()?;
+    let (outputs, options) = (arguments.metrics.open()?, arguments.target.options()?);
     if arguments.daemon {
         daemon::leave_session()?;
     }
@@ -131,14 +131,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(id) => device::find(&mut control, id)?,
         None => None,
     };
-    let connection = Connection::new(arguments, former.as_ref())?;
+    let connection = Connection::new(arguments, options, former.as_ref())?;
     serve(arguments, &mut control, former, connection, outputs)
 }
 
 impl Connection {
     /// Connects with as many queues as the device has that is taken over.
-    fn new(arguments: &Arguments, former: Option<&DeviceInfo>) -> Result<Self, Failure> {
-        let mut options = arguments.target.options()?;
+    fn new(
+        arguments: &Arguments,
+        mut options: ConnectOptions,
+        former: Option<&DeviceInfo>,
+    ) -> Result<Self, Failure> {
         // The kernel makes no more hardware queues than it may have processors.
         let queues = former.map_or(device::queues_max().min(options.io_queues), DeviceInfo::queues);
         options.io_queues = options.io_queues.max(queues);
