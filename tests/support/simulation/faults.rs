@@ -85,10 +85,8 @@ impl CommandFault {
         }
     }
 
-    /// Tells if the host must close the connection soon after the response was sent. A repeated one
-    /// is not among these: the host owes a receive to each command in flight, and posts others with
-    /// later commands, so that the repeat may find none (RNR) until there is a next command (seed
-    /// 110831). There the time begins when the repeat has arrived.
+    /// Tells if the host must close the connection soon after it has the response. A repeated one
+    /// is not among these: the first is right.
     #[must_use]
     pub fn breaks_protocol(self) -> bool {
         matches!(

@@ -335,8 +335,8 @@ impl Subsystem {
             for (command, data) in arrived.read {
                 self.execute(Command { data, ..command }, now);
             }
-            for command in arrived.repeated {
-                self.count("repeated responses that the host has");
+            for command in arrived.violated {
+                self.count("responses that break the protocol, and that the host has");
                 self.plan(now + CLOSE_MAX, Due::CheckClosed(command));
             }
         }
@@ -531,18 +531,15 @@ impl Subsystem {
     }
 
     fn answer(&mut self, command: &Command, answer: Answer, now: Duration) {
-        let Command { number, seen, fault, .. } = command;
+        let Command { number, fault, .. } = command;
         let Some(connection) = self.connections.get_mut(&command.connection) else { return };
         if let Some(CommandFault::NoAnswer) = fault {
             self.world.note(format_args!("target: #{number} is not answered"));
             return;
         }
-        connection.answer(*seen, &answer, *fault);
+        connection.answer(command, &answer);
         let status = answer.status;
         self.world.note(format_args!("target: #{number} answered: status {status:#x}"));
-        if fault.is_some_and(CommandFault::breaks_protocol) {
-            self.plan(now + CLOSE_MAX, Due::CheckClosed(command.clone()));
-        }
         if let Some(CommandFault::RepeatedResponse) = fault {
             let after = self.delay();
             self.plan(now + after, Due::Repeat(command.clone(), answer));

@@ -73,18 +73,19 @@ enum State {
 enum Work {
     /// Data of a write is read from the host's memory.
     Read,
-    /// A response is sent again. It is complete when the host has it, which may be late: the host
-    /// need not have a receive posted for it.
-    Repeat,
+    /// A response that the host must not accept is sent. It is complete when the host has it, which
+    /// may be late: the host need not have a receive posted for a repeat, and what is sent after
+    /// one that waits for a receive waits with it.
+    Violation,
 }
 
 /// Commands that have arrived, data of those that arrived before, and those of which the host has
-/// a repeated response.
+/// a response that breaks the protocol.
 #[derive(Default)]
 pub(super) struct Arrived {
     pub(super) received: Vec<(ReceivedCommand, Vec<u8>)>,
     pub(super) read: Vec<(Command, Vec<u8>)>,
-    pub(super) repeated: Vec<Command>,
+    pub(super) violated: Vec<Command>,
 }
 
 impl Connection {
@@ -210,8 +211,8 @@ impl Connection {
                 let index = usize::try_from(tag).unwrap_or(usize::MAX);
                 let waiting = self.waiting_for.get_mut(index).and_then(Option::take);
                 let Some((work, command)) = waiting else { return };
-                if let Work::Repeat = work {
-                    return arrived.repeated.push(command);
+                if let Work::Violation = work {
+                    return arrived.violated.push(command);
                 }
                 let buffer = buffers.into_iter().next().expect("one buffer was read");
                 let mut data = vec![0; buffer.len()];
@@ -232,33 +233,11 @@ impl Connection {
         let _ = queue_pair.rdma_read(buffer, place, tag);
     }
 
-    /// Sends the response to a command again.
-    pub(super) fn repeat(&mut self, command: Command, answer: &Answer) {
-        let State::Live(queue_pair) = &mut self.state else { return };
-        let message = command.seen.response(answer.status, answer.result);
-        let Ok(mut buffer) = self.domain.allocate(message.len(), Access::LOCAL_WRITE) else {
-            return;
-        };
-        buffer.copy_in(0, &message);
-        let tag = self.waiting_for.len() as u64;
-        let key = command.seen.to_invalidate().map(RemoteKey);
-        self.waiting_for.push(Some((Work::Repeat, command)));
-        let _ = match key {
-            Some(key) => queue_pair.send_with_invalidate(buffer, key, tag),
-            None => queue_pair.send(buffer, tag),
-        };
-    }
-
-    /// Sends data and response of a command, with what a fault makes of them.
-    pub(super) fn answer(
-        &mut self,
-        seen: ReceivedCommand,
-        answer: &Answer,
-        fault: Option<CommandFault>,
-    ) {
+    /// Sends data and response of a command, with what its fault makes of them.
+    pub(super) fn answer(&mut self, command: &Command, answer: &Answer) {
         let State::Live(queue_pair) = &mut self.state else { return };
         if !answer.data.is_empty() {
-            let (length, place) = keyed(seen);
+            let (length, place) = keyed(command.seen);
             let data = &answer.data[..answer.data.len().min(length)];
             let Ok(mut buffer) = self.domain.allocate(data.len().max(1), Access::LOCAL_WRITE)
             else {
@@ -267,8 +246,8 @@ impl Connection {
             buffer.copy_in(0, data);
             let _ = queue_pair.rdma_write(buffer, place, UNUSED);
         }
-        let mut message = seen.response(answer.status, answer.result);
-        match fault {
+        let mut message = command.seen.response(answer.status, answer.result);
+        match command.fault {
             Some(CommandFault::WrongCommand) => {
                 message[12] ^= 0x15;
                 message[13] ^= 0x80;
@@ -278,9 +257,34 @@ impl Connection {
             Some(CommandFault::LongResponse) => message.resize(20, 0),
             _ => {}
         }
-        let _ = match seen.to_invalidate() {
+        if command.fault.is_some_and(CommandFault::breaks_protocol) {
+            return self.send_violation(command.clone(), &message);
+        }
+        let _ = match command.seen.to_invalidate() {
             Some(key) => queue_pair.send_inline_with_invalidate(&message, RemoteKey(key)),
             None => queue_pair.send_inline(&message),
+        };
+    }
+
+    /// Sends the response to a command again.
+    pub(super) fn repeat(&mut self, command: Command, answer: &Answer) {
+        let message = command.seen.response(answer.status, answer.result);
+        self.send_violation(command, &message);
+    }
+
+    /// Sends a response that the host must not accept.
+    fn send_violation(&mut self, command: Command, message: &[u8]) {
+        let State::Live(queue_pair) = &mut self.state else { return };
+        let Ok(mut buffer) = self.domain.allocate(message.len(), Access::LOCAL_WRITE) else {
+            return;
+        };
+        buffer.copy_in(0, message);
+        let tag = self.waiting_for.len() as u64;
+        let key = command.seen.to_invalidate().map(RemoteKey);
+        self.waiting_for.push(Some((Work::Violation, command)));
+        let _ = match key {
+            Some(key) => queue_pair.send_with_invalidate(buffer, key, tag),
+            None => queue_pair.send(buffer, tag),
         };
     }
 
