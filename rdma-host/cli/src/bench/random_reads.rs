@@ -37,7 +37,7 @@ pub fn execute_random_reads<P: Provider>(
     Ok(report.counters.total().completed)
 }
 
-/// Does the same, and returns the report of the one interval.
+/// Report of the one interval in which the worker executes these reads.
 fn random_reads<P: Provider>(
     poller: &mut Poller<P>,
     buffers: Vec<Buffer>,
