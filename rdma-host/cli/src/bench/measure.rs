@@ -68,6 +68,7 @@ pub(super) fn measure<P: Provider>(
                     schedule,
                     conditions: &conditions[target],
                     reports: sender.clone(),
+                    recording_ns: recorder.recording_ns(),
                 };
                 threads.push(scope.spawn(move || worker.run()));
             }

@@ -58,7 +58,10 @@ pub(super) fn new<P: Provider>(
         mean_ns: StageMeans::new(total),
         per_io: CostPerIo::new(total, totals.completed),
         steady_state: outcome.steady_state.clone(),
-        warnings: warnings(&disturbance, seconds),
+        warnings: warnings(&disturbance, seconds)
+            .into_iter()
+            .chain(joined_intervals(outcome, arguments))
+            .collect(),
         disturbance: Some(disturbance),
         device: DeviceTotals {
             doorbells: device.doorbells,
@@ -216,6 +219,19 @@ fn warnings(disturbance: &Disturbance, seconds: f64) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// Warning that many intervals are longer than they were to be.
+fn joined_intervals(outcome: &Outcome, arguments: &Arguments) -> Option<String> {
+    let joined = outcome.joined;
+    let all = joined + outcome.series.len() as u64;
+    let interval = humantime::format_duration(arguments.interval());
+    (joined * 10 >= all && joined > 0).then(|| {
+        format!(
+            "{joined} of {all} intervals of {interval} were over before they could be reported, \
+             and are joined to the next: give a longer --interval"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Keeps one poller busy and times each command.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -29,6 +30,8 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Lateness of timers; a worker that must submit in time spins for as long.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
+/// Least time of an interval, in units of the processor time that its report takes.
+const LOAD_SHARE: u32 = 4;
 
 /// Times that hold for all workers.
 #[derive(Clone, Copy)]
@@ -52,13 +55,14 @@ pub(super) struct StopConditions {
     pub(super) bytes_max: u64,
 }
 
-/// Counters of one worker for one interval.
+/// Counters of one worker for one interval, or for several of which the earlier ones were over
+/// before it could report them.
 pub(super) struct IntervalReport {
     /// Index of the target.
     pub(super) target: usize,
-    /// Number of the interval since the measurement began.
-    pub(super) interval: u64,
-    /// Time at which the worker ended it, since the measurement began.
+    /// Numbers of the intervals since the measurement began.
+    pub(super) intervals: Range<u64>,
+    /// Time at which the worker ended them, since the measurement began.
     pub(super) ended: Duration,
     pub(super) counters: Counters,
 }
@@ -81,6 +85,8 @@ pub(super) struct Worker<'a, P: Provider> {
     pub(super) schedule: Schedule,
     pub(super) conditions: &'a StopConditions,
     pub(super) reports: Sender<IntervalReport>,
+    /// Processor time, in nanoseconds, in which the reports of the last interval were added up.
+    pub(super) recording_ns: Arc<AtomicU64>,
 }
 
 /// Command in flight. Times are in units of the clock, which cost less than an [`Instant`].
@@ -119,7 +125,10 @@ struct WorkerLoop<'a, P: Provider> {
     counters: Counters,
     clock: Clock,
     measuring: bool,
+    /// Number of the present interval.
     interval: u64,
+    /// Time at which it is reported, with those that are over by then.
+    report_due: Instant,
     /// True once no more commands are to be submitted.
     stopping: bool,
     /// End of the wait for commands in flight, once a signal or a failure has ended the load.
@@ -205,6 +214,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
             clock: Clock::new(),
             measuring: false,
             interval: 0,
+            report_due: worker.schedule.begin + worker.schedule.interval,
             stopping: false,
             drain_end: None,
             cpu: ThreadTime::now(),
@@ -267,16 +277,24 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         }
         self.stopping |=
             now >= schedule.end || self.worker.conditions.steady.load(Ordering::Relaxed);
-        while !self.stopping && self.measuring && now >= self.interval_end() {
-            self.report(now);
-            self.interval += 1;
+        if !self.stopping && self.measuring && now >= self.report_due {
+            self.end_intervals(now);
         }
     }
 
-    fn interval_end(&self) -> Instant {
-        let interval = self.worker.schedule.interval.as_nanos();
-        let nanoseconds = interval.saturating_mul(u128::from(self.interval) + 1);
-        self.worker.schedule.begin + Duration::from_nanos_u128(nanoseconds)
+    /// Reports the intervals that are over. The next ones are reported once their commands have had
+    /// [`LOAD_SHARE`] times as long as this report takes.
+    fn end_intervals(&mut self, now: Instant) {
+        let Schedule { begin, interval, .. } = self.worker.schedule;
+        let over = now.saturating_duration_since(begin).as_nanos() / interval.as_nanos().max(1);
+        let next = u64::try_from(over).unwrap_or(u64::MAX).max(self.interval + 1);
+        let cpu = ThreadTime::now();
+        self.report(now, next);
+        let recording = Duration::from_nanos(self.worker.recording_ns.load(Ordering::Relaxed));
+        let cost = cpu.elapsed() + recording;
+        let end = interval.as_nanos().saturating_mul(u128::from(self.interval) + 1);
+        let end = begin + Duration::from_nanos_u128(end);
+        self.report_due = end.max(now + cost * LOAD_SHARE);
     }
 
     /// Counters since the last call.
@@ -291,12 +309,14 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         counters
     }
 
-    fn report(&mut self, now: Instant) {
+    /// Reports what was counted since the last report, for the intervals before `next`.
+    fn report(&mut self, now: Instant, next: u64) {
         let counters = self.take_counters();
         let ended = now.saturating_duration_since(self.worker.schedule.begin);
-        let (target, interval) = (self.worker.target, self.interval);
+        let intervals = std::mem::replace(&mut self.interval, next)..next;
+        let target = self.worker.target;
         // The receiver is gone only when the main thread panicked.
-        let _ = self.worker.reports.send(IntervalReport { target, interval, ended, counters });
+        let _ = self.worker.reports.send(IntervalReport { target, intervals, ended, counters });
     }
 
     /// Reports the last interval, if the measurement had begun.
@@ -311,7 +331,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         {
             self.counters.missed = arrivals.remaining_before(schedule.end - schedule.start);
         }
-        self.report(Instant::now());
+        self.report(Instant::now(), self.interval + 1);
     }
 
     /// Due time of the next command of an open loop, if it could be submitted now.
@@ -411,7 +431,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
             let rotation = if self.stopping {
                 now + WAIT_MAX
             } else if self.measuring {
-                self.interval_end().min(schedule.end)
+                self.report_due.min(schedule.end)
             } else {
                 schedule.begin
             };
